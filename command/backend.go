@@ -1,0 +1,56 @@
+package command
+
+import "errors"
+
+// Errors with which a shard refuses a command before proposing it. After any
+// of them the command definitely had no effect.
+var (
+	ErrBusy      = errors.New("the shard's queue is full")
+	ErrNotLeader = errors.New("this node does not lead the shard")
+	ErrStopped   = errors.New("the node is stopping")
+	ErrFailed    = errors.New("the node's storage has failed")
+	ErrTooLarge  = errors.New("the command is larger than an entry may be")
+)
+
+// Row is what is known of a key beside its value.
+type Row struct {
+	Version   uint64 // grows with every change of the key
+	TTLMillis uint64 // left to live, 0: does not expire
+}
+
+// ReadState says how far a read came.
+type ReadState uint8
+
+const (
+	ReadFound     ReadState = iota // the row exists
+	ReadAbsent                     // it does not, or has expired
+	ReadMiss                       // not known without touching the disk: ask again from a thread that may block
+	ReadNotLeader                  // this node may not answer for the shard
+	ReadFailed                     // storage failed
+)
+
+// Scan is an ordered read over all shards.
+type Scan struct {
+	Start, End []byte // Start inclusive, End exclusive; empty: unbounded
+	Reverse    bool
+	KeysOnly   bool
+}
+
+// Topology says who serves what.
+type Topology struct {
+	Epoch  uint64 // of the slot map
+	Nodes  []Member
+	Shards []ShardRoute
+}
+
+// Member is a node of the cluster.
+type Member struct {
+	ID      uint64
+	Address string // host:port for clients
+}
+
+// ShardRoute is one shard's leader (0 if unknown) and slots, as inclusive ranges.
+type ShardRoute struct {
+	Leader uint64
+	Slots  [][2]uint16
+}

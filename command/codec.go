@@ -1,0 +1,352 @@
+package command
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Errors of decoding. An entry that does not decode was damaged or written by
+// a version this one does not know; applying it would break determinism, so
+// the node must stop.
+var (
+	ErrMalformed = errors.New("malformed command")
+	ErrFormat    = errors.New("unknown entry format")
+)
+
+const (
+	entryFormat = 1
+
+	// EntryHeaderBytes is the size of an entry's header: format, stamp, count.
+	EntryHeaderBytes = 1 + 8 + 4
+
+	// nestingMax bounds Batch and Txn inside one another: not at all.
+	opsMax = 10_000
+)
+
+// AppendEntryHeader begins an entry; SealEntry fills it in.
+func AppendEntryHeader(dst []byte) []byte {
+	return append(dst, entryFormat, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+}
+
+// SealEntry writes stamp (Unix time in milliseconds, chosen by the leader) and
+// the number of commands into the header of entry.
+func SealEntry(entry []byte, stampMillis uint64, count int) {
+	binary.LittleEndian.PutUint64(entry[1:], stampMillis)
+	binary.LittleEndian.PutUint32(entry[9:], uint32(count))
+}
+
+// AppendTo appends c with its length prefix.
+func (c *Command) AppendTo(dst []byte) []byte {
+	start := len(dst)
+	dst = c.appendBody(append(dst, 0, 0, 0, 0))
+	binary.LittleEndian.PutUint32(dst[start:], uint32(len(dst)-start-4))
+	return dst
+}
+
+// EncodedBytesMax is an upper bound of what AppendTo appends.
+func (c *Command) EncodedBytesMax() int {
+	n := 4 + 2 + 24 + 4 + 8 + 8 + len(c.Key) + len(c.Value) + 12
+	for i := range c.Compares {
+		n += 16 + len(c.Compares[i].Key) + len(c.Compares[i].Value)
+	}
+	for i := range c.Ops {
+		n += c.Ops[i].EncodedBytesMax()
+	}
+	for i := range c.Else {
+		n += c.Else[i].EncodedBytesMax()
+	}
+	return n
+}
+
+func (c *Command) appendBody(dst []byte) []byte {
+	flags := c.Flags
+	if c.Session.ID != 0 {
+		flags |= hasSession
+	}
+	dst = append(dst, byte(c.Kind), byte(flags))
+	if c.Session.ID != 0 {
+		dst = binary.LittleEndian.AppendUint64(dst, c.Session.ID)
+		dst = binary.LittleEndian.AppendUint64(dst, c.Session.Sequence)
+		dst = binary.LittleEndian.AppendUint64(dst, c.Session.Acknowledged)
+	}
+	switch c.Kind {
+	case Put:
+		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(c.Key)))
+		if c.Flags&SetTTL != 0 {
+			dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
+		}
+		if c.Flags&IfVersion != 0 {
+			dst = binary.LittleEndian.AppendUint64(dst, c.Version)
+		}
+		dst = append(dst, c.Key...)
+		dst = append(dst, c.Value...)
+	case Delete:
+		if c.Flags&IfVersion != 0 {
+			dst = binary.LittleEndian.AppendUint64(dst, c.Version)
+		}
+		dst = append(dst, c.Key...)
+	case Incr:
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Delta))
+		dst = append(dst, c.Key...)
+	case Expire:
+		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
+		dst = append(dst, c.Key...)
+	case Persist, Get, Exists:
+		dst = append(dst, c.Key...)
+	case Batch:
+		dst = appendOps(dst, c.Ops)
+	case Txn:
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(c.Compares)))
+		for i := range c.Compares {
+			x := &c.Compares[i]
+			dst = append(dst, byte(x.Target), byte(x.Relation))
+			dst = binary.LittleEndian.AppendUint16(dst, uint16(len(x.Key)))
+			dst = binary.LittleEndian.AppendUint64(dst, x.Version)
+			dst = binary.LittleEndian.AppendUint32(dst, uint32(len(x.Value)))
+			dst = append(dst, x.Key...)
+			dst = append(dst, x.Value...)
+		}
+		dst = appendOps(appendOps(dst, c.Ops), c.Else)
+	case Sweep:
+		dst = binary.LittleEndian.AppendUint32(dst, c.Limit)
+		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
+	default:
+		panic(fmt.Sprintf("command: encoding of kind %d", c.Kind))
+	}
+	return dst
+}
+
+func appendOps(dst []byte, ops []Command) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(ops)))
+	for i := range ops {
+		dst = ops[i].AppendTo(dst)
+	}
+	return dst
+}
+
+// Reader reads the commands of one entry.
+type Reader struct {
+	StampMillis uint64
+	Count       int // commands not read yet
+	rest        []byte
+}
+
+// NewReader reads the header of entry.
+func NewReader(entry []byte) (Reader, error) {
+	if len(entry) < EntryHeaderBytes {
+		return Reader{}, fmt.Errorf("%w: entry of %d bytes", ErrMalformed, len(entry))
+	}
+	if entry[0] != entryFormat {
+		return Reader{}, fmt.Errorf("%w %d", ErrFormat, entry[0])
+	}
+	r := Reader{
+		StampMillis: binary.LittleEndian.Uint64(entry[1:]),
+		Count:       int(binary.LittleEndian.Uint32(entry[9:])),
+		rest:        entry[EntryHeaderBytes:],
+	}
+	if r.StampMillis > math.MaxInt64 {
+		return Reader{}, fmt.Errorf("%w: stamp out of range", ErrMalformed)
+	}
+	return r, nil
+}
+
+// Next decodes the next command into c and reports whether there was one.
+func (r *Reader) Next(c *Command) (bool, error) {
+	if r.Count == 0 {
+		if len(r.rest) != 0 {
+			return false, fmt.Errorf("%w: %d bytes after the last command", ErrMalformed, len(r.rest))
+		}
+		return false, nil
+	}
+	body, rest, ok := cut(r.rest)
+	if !ok {
+		return false, fmt.Errorf("%w: command is cut off", ErrMalformed)
+	}
+	if err := c.decode(body, 0); err != nil {
+		return false, err
+	}
+	r.rest = rest
+	r.Count--
+	return true, nil
+}
+
+// cut takes one length-prefixed item off b.
+func cut(b []byte) (item, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, nil, false
+	}
+	n := binary.LittleEndian.Uint32(b)
+	if uint64(n) > uint64(len(b)-4) {
+		return nil, nil, false
+	}
+	return b[4 : 4+n : 4+n], b[4+n:], true
+}
+
+// take is a sequential reader of fixed-width fields; see ok at the end.
+type take struct {
+	b   []byte
+	bad bool
+}
+
+func (t *take) n(n int) []byte {
+	if n > len(t.b) {
+		t.bad, t.b = true, nil
+		return nil
+	}
+	v := t.b[:n:n]
+	t.b = t.b[n:]
+	return v
+}
+
+func (t *take) u16() uint16 {
+	if b := t.n(2); b != nil {
+		return binary.LittleEndian.Uint16(b)
+	}
+	return 0
+}
+
+func (t *take) u32() uint32 {
+	if b := t.n(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
+func (t *take) u64() uint64 {
+	if b := t.n(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+func (c *Command) decode(b []byte, depth int) error {
+	if len(b) < 2 {
+		return fmt.Errorf("%w: %d bytes", ErrMalformed, len(b))
+	}
+	*c = Command{Kind: Kind(b[0]), Flags: Flags(b[1]), Compares: c.Compares[:0], Ops: c.Ops[:0], Else: c.Else[:0]}
+	t := take{b: b[2:]}
+	if c.Flags&hasSession != 0 {
+		c.Flags &^= hasSession
+		c.Session = Session{ID: t.u64(), Sequence: t.u64(), Acknowledged: t.u64()}
+		if !t.bad && (c.Session.ID == 0 || depth > 0) {
+			return fmt.Errorf("%w: session", ErrMalformed)
+		}
+	}
+	if c.Flags&^flagsKnown != 0 {
+		return fmt.Errorf("%w: flags 0x%02x", ErrMalformed, c.Flags)
+	}
+	keyed := true
+	switch c.Kind {
+	case Put:
+		n := int(t.u16())
+		if c.Flags&SetTTL != 0 {
+			c.TTLMillis = t.u64()
+		}
+		if c.Flags&IfVersion != 0 {
+			c.Version = t.u64()
+		}
+		c.Key = t.n(n)
+		c.Value, t.b = t.b, nil
+	case Delete:
+		if c.Flags&IfVersion != 0 {
+			c.Version = t.u64()
+		}
+		c.Key, t.b = t.b, nil
+	case Incr:
+		c.Delta = int64(t.u64())
+		c.Key, t.b = t.b, nil
+	case Expire:
+		c.TTLMillis = t.u64()
+		c.Key, t.b = t.b, nil
+	case Persist, Get, Exists:
+		c.Key, t.b = t.b, nil
+	case Batch, Txn:
+		keyed = false
+		if depth > 0 {
+			return fmt.Errorf("%w: %v inside another", ErrMalformed, c.Kind)
+		}
+		if c.Kind == Txn {
+			if err := c.decodeCompares(&t); err != nil {
+				return err
+			}
+		}
+		var err error
+		if c.Ops, err = decodeOps(c.Ops, &t, depth); err != nil {
+			return err
+		}
+		if c.Kind == Txn {
+			if c.Else, err = decodeOps(c.Else, &t, depth); err != nil {
+				return err
+			}
+		}
+	case Sweep:
+		keyed = false
+		if depth > 0 {
+			return fmt.Errorf("%w: sweep inside another", ErrMalformed)
+		}
+		c.Limit = t.u32()
+		c.TTLMillis = t.u64()
+	default:
+		return fmt.Errorf("%w: kind %d", ErrMalformed, b[0])
+	}
+	if t.bad || len(t.b) != 0 {
+		return fmt.Errorf("%w: %v of %d bytes", ErrMalformed, c.Kind, len(b))
+	}
+	if keyed && len(c.Key) == 0 {
+		return fmt.Errorf("%w: %v without a key", ErrMalformed, c.Kind)
+	}
+	return nil
+}
+
+func (c *Command) decodeCompares(t *take) error {
+	n := t.u32()
+	if n > opsMax {
+		return fmt.Errorf("%w: %d comparisons", ErrMalformed, n)
+	}
+	for ; n > 0; n-- {
+		h := t.n(2)
+		if h == nil {
+			return fmt.Errorf("%w: comparison is cut off", ErrMalformed)
+		}
+		x := Compare{Target: Target(h[0]), Relation: Relation(h[1])}
+		k := int(t.u16())
+		x.Version = t.u64()
+		v := t.u32()
+		x.Key = t.n(k)
+		if uint64(v) > uint64(len(t.b)) {
+			t.bad = true
+		} else {
+			x.Value = t.n(int(v))
+		}
+		if t.bad || len(x.Key) == 0 || x.Target < OnVersion || x.Target > OnValue || x.Relation < Equal || x.Relation > Greater {
+			return fmt.Errorf("%w: comparison", ErrMalformed)
+		}
+		c.Compares = append(c.Compares, x)
+	}
+	return nil
+}
+
+func decodeOps(ops []Command, t *take, depth int) ([]Command, error) {
+	n := t.u32()
+	if n > opsMax {
+		return ops, fmt.Errorf("%w: %d operations", ErrMalformed, n)
+	}
+	for ; n > 0; n-- {
+		body, rest, ok := cut(t.b)
+		if !ok {
+			return ops, fmt.Errorf("%w: operation is cut off", ErrMalformed)
+		}
+		t.b = rest
+		if len(ops) < cap(ops) {
+			ops = ops[:len(ops)+1] // keeps the capacity of its own slices
+		} else {
+			ops = append(ops, Command{})
+		}
+		if err := ops[len(ops)-1].decode(body, depth+1); err != nil {
+			return ops, err
+		}
+	}
+	return ops, nil
+}

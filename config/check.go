@@ -1,0 +1,112 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"time"
+)
+
+// check applies the rules that tie keys together. A rule is skipped where one
+// of its keys has an error already.
+func (l *loader) check() {
+	c := l.config
+	l.checkRaft(&c.Raft)
+	l.checkListen(&c.Listen)
+	l.checkMemory()
+
+	l.rule(c.Network.InFlightBytesMax >= c.Network.MaxFrameSize, "network.in_flight_bytes_max",
+		"one request may be that large and would never be read: must be at least %s", "network.max_frame_size")
+	l.rule(c.Raft.LogSizeMax/4 >= c.Raft.LogSegmentSize, "raft.log_size_max",
+		"old log files go one at a time: must be at least four times %s", "raft.log_segment_size")
+	l.rule(c.Network.Transport != "epoll" || c.machine.Epoll, "network.transport",
+		"this system has no epoll; use net or auto")
+	l.rule(c.Node.Join == "", "node.join",
+		"this version runs single nodes; starting alone where a cluster was to be joined would lose writes for the cluster")
+
+	l.rule(c.Concurrency.WorkerThreads > 2*c.Network.EventLoops, "concurrency.worker_threads",
+		"one thread polls while another commits: must be at least twice %s and one more", "network.event_loops")
+
+	m := &c.Monitoring
+	l.rule(m.P50LatencyWarn <= m.P99LatencyWarn, "monitoring.p50_latency_warn", "must not exceed %s", "monitoring.p99_latency_warn")
+	l.rule(m.P99LatencyWarn <= m.P999LatencyWarn, "monitoring.p99_latency_warn", "must not exceed %s", "monitoring.p999_latency_warn")
+	l.rule(m.ErrorRateWarn <= m.ErrorRateCritical, "monitoring.error_rate_warn", "must not exceed %s", "monitoring.error_rate_critical")
+}
+
+func (l *loader) checkRaft(r *Raft) {
+	for _, t := range []struct {
+		name string
+		d    time.Duration
+	}{
+		{"raft.heartbeat_interval", r.HeartbeatInterval},
+		{"raft.election_timeout_min", r.ElectionTimeoutMin},
+	} {
+		l.rule(t.d%RaftTick == 0, t.name, "Raft's clock steps by "+FormatDuration(RaftTick)+"; must be a whole multiple of it")
+	}
+	l.rule(r.ElectionTimeoutMin >= 2*r.HeartbeatInterval, "raft.election_timeout_min",
+		"a single late heartbeat would start an election: must be at least twice %s", "raft.heartbeat_interval")
+	l.rule(r.ElectionTimeoutMax == 2*r.ElectionTimeoutMin, "raft.election_timeout_max",
+		"Raft draws each election timeout between the lower bound and twice that: must be exactly twice %s", "raft.election_timeout_min")
+}
+
+func (l *loader) checkListen(a *Listen) {
+	l.rule(a.Client != "" || a.Unix != "", "listen.client", "is off and so is %s: no client could connect", "listen.unix")
+	addresses := []struct{ name, address string }{
+		{"listen.client", a.Client}, {"listen.peer", a.Peer}, {"listen.admin", a.Admin}, {"listen.resp", a.RESP},
+	}
+	for i, first := range addresses {
+		for _, second := range addresses[i+1:] {
+			l.rule(!clash(first.address, second.address), second.name, "is taken by %s", first.name)
+		}
+	}
+}
+
+// clash reports whether two addresses cannot both be listened on. Port 0
+// stands for any free port and never clashes.
+func clash(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	return hostA == hostB || anyHost(hostA) || anyHost(hostB)
+}
+
+func anyHost(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+
+func (l *loader) checkMemory() {
+	c := l.config
+	b := c.Budget()
+	fixed := c.Memory.CacheSize + b.Memtables + b.LogCache
+	l.rule(fixed <= c.Memory.MaxMemoryUsage/4*3, "memory.max_memory_usage",
+		fmt.Sprintf("too little is left for requests: must be at least %s, four thirds of %%s + 4 × %%s + %%s",
+			FormatSize((fixed/3*4+mib)/mib*mib)),
+		"memory.cache_size", "storage.memtable_size", "raft.log_cache_size")
+}
+
+// rule reports that key breaks a rule unless ok. In reason, each %s stands for
+// one of the other keys and is filled with its name, value and source.
+func (l *loader) rule(ok bool, name, reason string, others ...string) {
+	if ok || l.broken[name] {
+		return
+	}
+	var args []any
+	for _, o := range others {
+		if l.broken[o] {
+			return
+		}
+		args = append(args, fmt.Sprintf("%s (%s, %s)", o, orNone(l.find(o).value.String()), l.config.sources[o]))
+	}
+	k := l.find(name)
+	// Not l.fail: a second rule about the same key is worth reading too.
+	l.errors = append(l.errors, &KeyError{
+		Key: name, Value: k.value.String(), Source: l.config.sources[name],
+		Reason: fmt.Sprintf(reason, args...),
+	})
+}
+
+func orNone(s string) string {
+	if s == "" {
+		return "none"
+	}
+	return s
+}

@@ -1,0 +1,161 @@
+// Package config holds the configuration of a Proa node: one Config, filled
+// from defaults, a YAML file, the environment and the command line, in that
+// order, each later source overriding the earlier.
+//
+// Everything about a key stands in one table (keys.go): its name, default,
+// range, documentation, and whether it has an effect in this version. The
+// reference page, the environment names, the error messages and the printed
+// configuration are all derived from that table.
+//
+// Load reports every problem it finds at once. A Config that Load returned
+// without an error is valid and complete: nothing in it is left to be
+// computed. It is not changed afterwards and may be read by any goroutine.
+package config
+
+import "time"
+
+// Config is the complete configuration of one node. Sizes are in bytes,
+// shares are fractions of one (0.001 is 0.1 %).
+type Config struct {
+	Node        Node
+	Listen      Listen
+	Network     Network
+	Raft        Raft
+	Storage     Storage
+	Memory      Memory
+	Concurrency Concurrency
+	Monitoring  Monitoring
+	Log         Log
+
+	sources map[string]Source
+	notices []Notice
+	machine Machine
+}
+
+// Node says who this node is and where it keeps its data.
+type Node struct {
+	ID              uint64        // identity in the cluster, never 0
+	DataDir         string        // directory of log and state
+	Shards          int           // Raft groups; fixed at the first start
+	Join            string        // comma-separated peers to join; always empty in this version
+	ShutdownTimeout time.Duration // from SIGTERM to the forced end
+}
+
+// Listen holds the addresses served, host:port each; an empty one is off.
+type Listen struct {
+	Client string // native protocol over TCP
+	Unix   string // native protocol on a unix socket: a file path
+	Peer   string // traffic between nodes
+	Admin  string // admin HTTP
+	RESP   string // Redis protocol
+}
+
+// Network holds what concerns connections.
+type Network struct {
+	Transport          string        // "epoll" or "net"; never "auto" after Load
+	EventLoops         int           // at least 1 after Load
+	TCPNoDelay         bool          //
+	TCPKeepAlive       time.Duration // 0: off
+	IdleTimeout        time.Duration // 0: never
+	FrameTimeout       time.Duration // first to last byte of a frame, and for the handshake
+	WriteTimeout       time.Duration // replies that the client does not take
+	MaxFrameSize       int64         // bytes, header included
+	InFlightMax        int           // requests per connection
+	InFlightBytesMax   int64         // bytes of unanswered requests per connection
+	OutputBytesMax     int64         // bytes of unsent replies per connection
+	ZeroCopyEnabled    bool          // always true in this version
+	IOUringDepth       int           // without effect in this version
+	ConnectionPoolSize int           // connections between two nodes
+}
+
+// Raft holds what concerns consensus and its log.
+type Raft struct {
+	HeartbeatInterval    time.Duration
+	ElectionTimeoutMin   time.Duration
+	ElectionTimeoutMax   time.Duration
+	SnapshotIntervalLogs int           // entries kept for followers that lag
+	SnapshotIntervalTime time.Duration // 0: never; otherwise the state is flushed at least this often
+	MaxBatchSize         int           // commands in one Raft entry
+	ReplicationTimeout   time.Duration
+	LogSegmentSize       int64 // bytes of one log file
+	LogCacheSize         int64 // bytes of recent entries kept in memory
+	LogSizeMax           int64 // live log bytes past which the state is flushed
+}
+
+// Storage holds what concerns the state machine.
+type Storage struct {
+	MemtableSize     int64         // bytes of one memtable
+	SessionRetention time.Duration // how long results of session writes are kept
+}
+
+// Memory holds what bounds the process.
+type Memory struct {
+	CacheSize       int64 // bytes of row cache and block cache together
+	MaxMemoryUsage  int64 // bytes of the whole process
+	BufferPoolSize  int   // receive buffers
+	PreallocBuffers bool  // allocate them at start
+}
+
+// Concurrency holds what bounds parallel work.
+type Concurrency struct {
+	WorkerThreads  int           // threads that poll, commit and read from disk
+	MaxConnections int           // client connections
+	RequestTimeout time.Duration // deadline of a request that names none
+	QueueDepth     int           // requests waiting per shard
+}
+
+// Monitoring holds thresholds of warnings.
+type Monitoring struct {
+	P50LatencyWarn      time.Duration
+	P99LatencyWarn      time.Duration
+	P999LatencyWarn     time.Duration
+	ErrorRateWarn       float64 // share
+	ErrorRateCritical   float64 // share
+	MemoryUsageWarn     float64 // share of memory.max_memory_usage
+	CPUUsageWarn        float64 // share of all processors
+	ConnectionUsageWarn float64 // share of concurrency.max_connections
+}
+
+// Log holds what concerns the server's own log.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json, or auto: text on a terminal, json otherwise
+}
+
+// RaftTick is the step of the clock given to Raft. Heartbeat and election
+// timeouts are whole multiples of it. It is fine enough for the random part
+// of an election timeout to keep candidates apart, and coarse enough to cost
+// nothing.
+const RaftTick = 10 * time.Millisecond
+
+// Ticks returns the heartbeat interval and the lower election timeout in
+// steps of RaftTick, as Raft wants them.
+func (r *Raft) Ticks() (heartbeat, election int) {
+	return int(r.HeartbeatInterval / RaftTick), int(r.ElectionTimeoutMin / RaftTick)
+}
+
+// Budget is how memory.max_memory_usage is divided. All fields are bytes.
+type Budget struct {
+	RowCache   int64 // three quarters of memory.cache_size, outside the Go heap
+	BlockCache int64 // the remaining quarter
+	Memtables  int64 // four memtables: one being filled, three waiting for their flush
+	LogCache   int64 // recent Raft entries
+	Requests   int64 // all requests and replies in memory: half of what is left
+	GoLimit    int64 // soft limit for the Go runtime: everything but the row cache
+}
+
+// memtablesMax is the number of memtables that may exist at a time.
+const memtablesMax = 4
+
+// Budget divides memory.max_memory_usage among its users.
+func (c *Config) Budget() Budget {
+	b := Budget{
+		BlockCache: c.Memory.CacheSize / 4,
+		Memtables:  memtablesMax * c.Storage.MemtableSize,
+		LogCache:   c.Raft.LogCacheSize,
+	}
+	b.RowCache = c.Memory.CacheSize - b.BlockCache
+	b.Requests = max(0, c.Memory.MaxMemoryUsage-c.Memory.CacheSize-b.Memtables-b.LogCache) / 2
+	b.GoLimit = c.Memory.MaxMemoryUsage - b.RowCache
+	return b
+}

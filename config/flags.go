@@ -1,0 +1,51 @@
+package config
+
+import "github.com/spf13/pflag"
+
+const (
+	flagConfig = "config"
+	flagSet    = "set"
+)
+
+// flagKeys maps the flags with a name of their own to their keys. Every other
+// key is reached by --set.
+var flagKeys = map[string]string{
+	"data":         "node.data_dir",
+	"node-id":      "node.id",
+	"shards":       "node.shards",
+	"join":         "node.join",
+	"listen":       "listen.client",
+	"unix":         "listen.unix",
+	"peer-listen":  "listen.peer",
+	"admin-listen": "listen.admin",
+	"resp-listen":  "listen.resp",
+	"log-level":    "log.level",
+	"log-format":   "log.format",
+}
+
+// AddFlags adds the flags of the configuration to set: --config, --set, and
+// those of flagKeys. They are all read as text; Load checks them.
+func AddFlags(set *pflag.FlagSet) {
+	set.String(flagConfig, "", "configuration `file` (YAML); also "+EnvFile)
+	set.StringArray(flagSet, nil, "set any `key=value` of the configuration; repeatable")
+	add := func(name, usage string) {
+		var c Config
+		for _, k := range c.keys() {
+			if k.name == flagKeys[name] && k.fallback != "" {
+				usage += " (default " + k.fallback + ")"
+			}
+		}
+		set.String(name, "", usage)
+	}
+	add("data", "data `directory`")
+	add("node-id", "identity of this `node`")
+	add("shards", "`number` of shards; fixed at the first start")
+	add("join", "`peers` of a cluster to join")
+	add("listen", "client `address`; :7400 serves the network")
+	add("unix", "unix socket `path` for clients")
+	add("peer-listen", "`address` for other nodes")
+	add("admin-listen", "`address` of the administration server")
+	add("resp-listen", "`address` of the Redis protocol")
+	add("log-level", "least `level` logged: debug, info, warn, error")
+	add("log-format", "log `form`: text, json, or auto")
+}

@@ -1,0 +1,185 @@
+package config
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+
+	yamlnode "go.yaml.in/yaml/v3"
+)
+
+// Setting is one key of a loaded configuration.
+type Setting struct {
+	Name   string
+	Value  string // in the form a file takes
+	Source Source
+	Effect Effect
+}
+
+// Settings returns all keys in the order of the reference.
+func (c *Config) Settings() []Setting {
+	keys := c.keys()
+	out := make([]Setting, len(keys))
+	for i, k := range keys {
+		out[i] = Setting{Name: k.name, Value: k.value.String(), Source: c.sources[k.name], Effect: k.effect}
+	}
+	return out
+}
+
+// Notice says that a key was set and has no effect on this node.
+type Notice struct {
+	Key    string
+	Value  string
+	Source Source
+	Effect Effect // Cluster or Unavailable
+	Doc    string
+}
+
+// Notices returns the keys that were set and have no effect on this node.
+func (c *Config) Notices() []Notice { return c.notices }
+
+// Report logs what was computed from the machine, and every key that was set
+// and has no effect.
+func (c *Config) Report(l *slog.Logger) {
+	var computed []any
+	for _, s := range c.Settings() {
+		if s.Source.Kind == FromMachine {
+			computed = append(computed, slog.String(s.Name, s.Value))
+		}
+	}
+	l.Info("settings computed for this machine", append(computed,
+		slog.Int("processors", c.machine.Processors), slog.String("memory", FormatSize(c.machine.MemoryBytes)))...)
+	for _, n := range c.notices {
+		level, message := slog.LevelInfo, "setting has effect in a cluster of several nodes only"
+		if n.Effect == Unavailable {
+			level, message = slog.LevelWarn, "setting is not available in this version"
+		}
+		l.Log(context.Background(), level, message, "key", n.Key, "value", n.Value, "source", n.Source.String())
+	}
+}
+
+// WriteYAML writes the configuration as a file that Load reads back to the
+// same values, with the source of each value behind it.
+func (c *Config) WriteYAML(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	section := ""
+	for _, k := range c.keys() {
+		if k.section() != section {
+			section = k.section()
+			fmt.Fprintf(b, "%s:\n", section)
+		}
+		line := fmt.Sprintf("  %s: %s", strings.TrimPrefix(k.name, section+"."), yamlScalar(k.value))
+		note := c.sources[k.name].String()
+		if k.effect != Active {
+			note += "; " + k.effect.String()
+		}
+		fmt.Fprintf(b, "%-46s # %s\n", line, note)
+	}
+	return b.Flush()
+}
+
+// yamlScalar writes free text quoted where YAML needs it.
+func yamlScalar(v value) string {
+	switch v.(type) {
+	case pathValue, addressValue, textValue:
+		if v.String() == "" {
+			return `""`
+		}
+		b, err := yamlnode.Marshal(v.String())
+		if err == nil {
+			return strings.TrimSpace(string(b))
+		}
+	}
+	return v.String()
+}
+
+// sectionTitles says what each section is about, for the reference.
+var sectionTitles = map[string]string{
+	"node":        "Who this node is and where it keeps its data.",
+	"listen":      "Addresses it serves.",
+	"network":     "Connections.",
+	"raft":        "Consensus and its log.",
+	"storage":     "The state machine.",
+	"memory":      "What bounds the process. Sizes computed here are printed at start.",
+	"concurrency": "What bounds parallel work.",
+	"monitoring":  "Thresholds of warnings.",
+	"log":         "The server's own log.",
+}
+
+const referenceHead = `# Configuration
+
+<!-- Written by "proa config docs" (make docs). Edit config/keys.go instead. -->
+
+A setting comes from, each overriding those before it:
+
+1. its default;
+2. a YAML file, named by ` + "`--config`" + ` or the variable ` + "`PROA_CONFIG`" + `;
+3. an environment variable;
+4. a flag of ` + "`proa serve`" + `: one with a name of its own, or ` + "`--set key=value`" + `.
+
+` + "`proa config show`" + ` prints the result with the source of each value. It takes
+the same flags as ` + "`proa serve`" + `, and what it prints is a valid file.
+
+Everything wrong is reported at once, with key, value, source and allowed range.
+An unknown key is an error.
+
+A file looks like this:
+
+` + "```yaml" + `
+node:
+  data_dir: /var/lib/proa
+listen:
+  client: :7400
+memory:
+  cache_size: 2GiB
+` + "```" + `
+
+- **Sizes** take B, KiB, MiB, GiB, TiB, or KB, MB, GB, TB, which mean the same:
+  all are powers of 1024.
+- **Durations** need a unit: ` + "`150ms`, `30s`, `1h`, `1h30m`" + `.
+- **Percentages** need the sign: ` + "`0.1%`" + `.
+- **auto** computes the value from the machine: the processors the process may
+  use, and the physical memory or the limit of its control group, whichever is
+  lower. A system that does not say how much memory it has counts as 2 GiB.
+- **Effect**: *active* keys do what they say. Keys for a *cluster of several
+  nodes* are read and checked, and change nothing on a single node. Keys *not in
+  this version* are read and checked; setting one is reported at start.
+`
+
+// WriteReference writes the documentation of all keys in Markdown.
+func WriteReference(w io.Writer) error {
+	b := bufio.NewWriter(w)
+	b.WriteString(referenceHead)
+	var c Config
+	flags := map[string]string{}
+	for flag, name := range flagKeys {
+		flags[name] = flag
+	}
+	section := ""
+	for _, k := range c.keys() {
+		if k.section() != section {
+			section = k.section()
+			fmt.Fprintf(b, "\n## %s\n\n%s\n", section, sectionTitles[section])
+		}
+		writeKey(b, &k, flags[k.name])
+	}
+	return b.Flush()
+}
+
+func writeKey(b *bufio.Writer, k *key, flag string) {
+	fallback := k.fallback
+	if fallback == "" {
+		fallback = "empty"
+	}
+	fmt.Fprintf(b, "\n### %s\n\n%s\n\n", k.name, k.doc)
+	fmt.Fprintf(b, "- Default: `%s`\n", fallback)
+	fmt.Fprintf(b, "- Allowed: %s\n", k.allowed())
+	fmt.Fprintf(b, "- Environment: `%s`\n", k.env())
+	if flag != "" {
+		fmt.Fprintf(b, "- Flag: `--%s`\n", flag)
+	}
+	fmt.Fprintf(b, "- Effect: %s\n", k.effect)
+}

@@ -1,0 +1,148 @@
+package protocol
+
+import "fmt"
+
+// Op is one operation inside a BATCH or TXN, as it stands on the wire: the
+// opcode and the body that the single request would have.
+type Op struct {
+	Code Opcode
+	Body []byte
+}
+
+// Ops lists operations. The wire form is a u32 count, then for each operation
+// an opcode byte, a u32 length and the body.
+type Ops []Op
+
+// AppendTo appends the list.
+func (o Ops) AppendTo(dst []byte) []byte {
+	dst = appendU32(dst, uint32(len(o)))
+	for i := range o {
+		dst = append(dst, byte(o[i].Code))
+		dst = appendU32(dst, uint32(len(o[i].Body)))
+		dst = append(dst, o[i].Body...)
+	}
+	return dst
+}
+
+func (o *Ops) decode(f *fields, reads bool) error {
+	*o = (*o)[:0]
+	n := f.u32()
+	if n > OpsMax {
+		return fmt.Errorf("%w: %d, at most %d", ErrTooManyOps, n, OpsMax)
+	}
+	for ; n > 0; n-- {
+		op := Op{Code: Opcode(f.u8())}
+		size := f.u32()
+		if size > FrameBytesMax {
+			return ErrTruncated
+		}
+		op.Body = f.bytes(int(size))
+		if f.short {
+			return ErrTruncated
+		}
+		switch op.Code {
+		case OpPut, OpDelete, OpIncr, OpExpire, OpPersist:
+		case OpGet, OpExists:
+			if !reads {
+				return fmt.Errorf("%w: %v", ErrOpcodeInBatch, op.Code)
+			}
+		default:
+			return fmt.Errorf("%w: opcode %d", ErrOpcodeInBatch, op.Code)
+		}
+		*o = append(*o, op)
+	}
+	return nil
+}
+
+// BatchNonAtomic allows a BATCH whose keys lie in several shards; it is then
+// atomic within each shard only.
+const BatchNonAtomic = 1 << 0
+
+// Batch carries several writes in one frame: PUT, DELETE, INCR, EXPIRE and
+// PERSIST. Every operation is carried out; one whose condition fails has no
+// effect and does not stop the others.
+type Batch struct {
+	Flags uint8
+	Ops   Ops
+}
+
+// AppendTo appends the message body.
+func (m *Batch) AppendTo(dst []byte) []byte { return m.Ops.AppendTo(append(dst, m.Flags)) }
+
+// Decode reads the message body. It reuses the capacity of m.Ops; the bodies
+// are views and are not decoded themselves.
+func (m *Batch) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Flags = f.u8()
+	if m.Flags&^BatchNonAtomic != 0 {
+		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, m.Flags)
+	}
+	if err := m.Ops.decode(&f, false); err != nil {
+		return err
+	}
+	if err := f.end(); err != nil {
+		return err
+	}
+	if len(m.Ops) == 0 {
+		return fmt.Errorf("%w: a batch needs at least one operation", ErrOutOfRange)
+	}
+	return nil
+}
+
+// OpResult is the outcome of one operation inside a BATCH or TXN: the status
+// and the body the single reply would have.
+type OpResult struct {
+	Status Status
+	Body   []byte
+}
+
+// OpResults lists outcomes in the order of the operations. The wire form is a
+// u32 count, then for each a status byte, a u32 length and the body.
+type OpResults []OpResult
+
+// AppendTo appends the list.
+func (o OpResults) AppendTo(dst []byte) []byte {
+	dst = appendU32(dst, uint32(len(o)))
+	for i := range o {
+		dst = append(dst, byte(o[i].Status))
+		dst = appendU32(dst, uint32(len(o[i].Body)))
+		dst = append(dst, o[i].Body...)
+	}
+	return dst
+}
+
+func (o *OpResults) decode(f *fields) error {
+	*o = (*o)[:0]
+	n := f.u32()
+	if n > OpsMax {
+		return fmt.Errorf("%w: %d, at most %d", ErrTooManyOps, n, OpsMax)
+	}
+	for ; n > 0; n-- {
+		r := OpResult{Status: Status(f.u8())}
+		size := f.u32()
+		if size > FrameBytesMax {
+			return ErrTruncated
+		}
+		r.Body = f.bytes(int(size))
+		if f.short {
+			return ErrTruncated
+		}
+		*o = append(*o, r)
+	}
+	return nil
+}
+
+// BatchReply answers BATCH.
+type BatchReply struct{ Results OpResults }
+
+// AppendTo appends the message body.
+func (m *BatchReply) AppendTo(dst []byte) []byte { return m.Results.AppendTo(dst) }
+
+// Decode reads the message body, reusing the capacity of m.Results.
+func (m *BatchReply) Decode(b []byte) error {
+	f := fields{b: b}
+	if err := m.Results.decode(&f); err != nil {
+		return err
+	}
+	return f.end()
+}

@@ -1,0 +1,78 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrorReply is the body of every reply whose status does not carry a result.
+type ErrorReply struct {
+	RetryAfterMillis uint32 // wait this long before trying again; 0 means no advice
+	Message          []byte // a sentence for people
+}
+
+// AppendTo appends the message body. A message over MessageBytesMax is cut.
+func (m *ErrorReply) AppendTo(dst []byte) []byte {
+	dst = appendU32(dst, m.RetryAfterMillis)
+	return appendString(dst, m.Message[:min(len(m.Message), MessageBytesMax)])
+}
+
+// Decode reads the message body.
+func (m *ErrorReply) Decode(b []byte) error {
+	f := fields{b: b}
+	m.RetryAfterMillis = f.u32()
+	m.Message = f.bytes(int(f.u16()))
+	if err := f.end(); err != nil {
+		return err
+	}
+	if len(m.Message) > MessageBytesMax {
+		return fmt.Errorf("%w: message over %d bytes", ErrTooLarge, MessageBytesMax)
+	}
+	return nil
+}
+
+// AppendError appends a whole error frame: status s, which must not be one that
+// carries a result, the id of the request (0 for a notice), the delay in
+// milliseconds after which to try again (0 for no advice), and a message, cut
+// at MessageBytesMax.
+func AppendError(dst []byte, id uint64, s Status, retryAfterMillis uint32, message string) []byte {
+	start := len(dst)
+	dst = Begin(dst, uint8(s), FlagReply, id)
+	message = message[:min(len(message), MessageBytesMax)]
+	dst = appendU32(dst, retryAfterMillis)
+	dst = appendU16(dst, uint16(len(message)))
+	return End(append(dst, message...), start)
+}
+
+// StatusOf returns the status with which a server refuses what failed with
+// err: StatusProtocol for an error of Next, after which it closes, and for one
+// of Decode StatusTooLarge, StatusUnsupported or StatusBadRequest. Any other
+// error is StatusInternal.
+func StatusOf(err error) Status {
+	for _, c := range errorStatuses {
+		if errors.Is(err, c.err) {
+			return c.status
+		}
+	}
+	return StatusInternal
+}
+
+var errorStatuses = [...]struct {
+	err    error
+	status Status
+}{
+	{ErrFrameTooSmall, StatusProtocol},
+	{ErrFrameTooLarge, StatusProtocol},
+	{ErrVersion, StatusProtocol},
+	{ErrUnknownFlag, StatusProtocol},
+	{ErrExtensionLength, StatusProtocol},
+	{ErrTooLarge, StatusTooLarge},
+	{ErrUnknownExtension, StatusUnsupported},
+	{ErrBadExtension, StatusBadRequest},
+	{ErrTruncated, StatusBadRequest},
+	{ErrTrailingBytes, StatusBadRequest},
+	{ErrUnknownOption, StatusBadRequest},
+	{ErrOpcodeInBatch, StatusBadRequest},
+	{ErrTooManyOps, StatusBadRequest},
+	{ErrOutOfRange, StatusBadRequest},
+}

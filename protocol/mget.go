@@ -1,0 +1,95 @@
+package protocol
+
+import "fmt"
+
+// MGet reads several keys, of any shards.
+type MGet struct{ Keys [][]byte }
+
+// AppendTo appends the message body.
+func (m *MGet) AppendTo(dst []byte) []byte {
+	dst = appendU32(dst, uint32(len(m.Keys)))
+	for _, k := range m.Keys {
+		dst = appendString(dst, k)
+	}
+	return dst
+}
+
+// Decode reads the message body, reusing the capacity of m.Keys.
+func (m *MGet) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Keys = m.Keys[:0]
+	n := f.u32()
+	switch {
+	case f.short:
+		return ErrTruncated
+	case n == 0:
+		return fmt.Errorf("%w: no keys", ErrOutOfRange)
+	case n > OpsMax:
+		return fmt.Errorf("%w: %d keys, at most %d", ErrTooManyOps, n, OpsMax)
+	}
+	for ; n > 0; n-- {
+		k := f.bytes(int(f.u16()))
+		if f.short {
+			return ErrTruncated
+		}
+		if err := CheckKey(k); err != nil {
+			return err
+		}
+		m.Keys = append(m.Keys, k)
+	}
+	return f.end()
+}
+
+// MGetReply is one frame of the answer to MGET: the rows of the next keys, in
+// the order asked for. FlagMore says that further frames carry the rest.
+type MGetReply struct{ Rows []MGetRow }
+
+// MGetRow is one key's answer. Only with StatusOK do the other fields count.
+type MGetRow struct {
+	Status    Status // StatusOK, StatusNotFound
+	Version   uint64
+	TTLMillis uint64
+	Value     []byte
+}
+
+// AppendTo appends one row.
+func (r *MGetRow) AppendTo(dst []byte) []byte {
+	dst = append(dst, byte(r.Status))
+	if r.Status != StatusOK {
+		return dst
+	}
+	dst = appendU64(dst, r.Version)
+	dst = appendU64(dst, r.TTLMillis)
+	dst = appendU32(dst, uint32(len(r.Value)))
+	return append(dst, r.Value...)
+}
+
+// AppendTo appends the message body: rows until the end of the frame.
+func (m *MGetReply) AppendTo(dst []byte) []byte {
+	for i := range m.Rows {
+		dst = m.Rows[i].AppendTo(dst)
+	}
+	return dst
+}
+
+// Decode reads the message body, reusing the capacity of m.Rows.
+func (m *MGetReply) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Rows = m.Rows[:0]
+	for len(f.b) > 0 {
+		r := MGetRow{Status: Status(f.u8())}
+		if r.Status == StatusOK {
+			r.Version, r.TTLMillis = f.u64(), f.u64()
+			size := f.u32()
+			if size > FrameBytesMax {
+				return ErrTruncated
+			}
+			r.Value = f.bytes(int(size))
+		}
+		if f.short {
+			return ErrTruncated
+		}
+		m.Rows = append(m.Rows, r)
+	}
+	return f.end()
+}

@@ -1,0 +1,42 @@
+package protocol
+
+// Opcode says what a request asks for.
+type Opcode uint8
+
+const (
+	OpHello   Opcode = 1
+	OpPing    Opcode = 2
+	OpGet     Opcode = 3
+	OpPut     Opcode = 4
+	OpDelete  Opcode = 5
+	OpIncr    Opcode = 6
+	OpExpire  Opcode = 7
+	OpPersist Opcode = 8
+	OpExists  Opcode = 9
+	OpMGet    Opcode = 10
+	OpBatch   Opcode = 11
+	OpTxn     Opcode = 12
+	OpScan    Opcode = 13
+	OpRoutes  Opcode = 14
+	OpStatus  Opcode = 15
+
+	opcodeEnd Opcode = 16
+)
+
+var opcodeNames = [...]string{
+	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpPut: "PUT", OpDelete: "DELETE",
+	OpIncr: "INCR", OpExpire: "EXPIRE", OpPersist: "PERSIST", OpExists: "EXISTS",
+	OpMGet: "MGET", OpBatch: "BATCH", OpTxn: "TXN", OpScan: "SCAN",
+	OpRoutes: "ROUTES", OpStatus: "STATUS",
+}
+
+// Known reports whether o is an opcode of this protocol version.
+func (o Opcode) Known() bool { return o > 0 && o < opcodeEnd }
+
+// String returns the operation's name as the documentation spells it.
+func (o Opcode) String() string {
+	if !o.Known() {
+		return "UNKNOWN"
+	}
+	return opcodeNames[o]
+}

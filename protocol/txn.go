@@ -1,0 +1,141 @@
+package protocol
+
+import "fmt"
+
+// CompareTarget is what a transaction's comparison looks at.
+type CompareTarget uint8
+
+const (
+	CompareVersion CompareTarget = 1 // the key's version; an absent key has version 0
+	CompareValue   CompareTarget = 2 // the key's value, bytewise; an absent key fails every comparison
+)
+
+// CompareRelation is how the row relates to the operand: row RELATION operand.
+type CompareRelation uint8
+
+const (
+	Equal     CompareRelation = 1
+	NotEqual  CompareRelation = 2
+	Less      CompareRelation = 3
+	Greater   CompareRelation = 4
+	relations                 = Greater
+)
+
+// Compare is one condition of a transaction.
+type Compare struct {
+	Target   CompareTarget
+	Relation CompareRelation
+	Key      []byte
+	Version  uint64 // with CompareVersion
+	Value    []byte // with CompareValue
+}
+
+// Txn is: if every comparison holds, carry out Then, else carry out Else. All
+// keys must lie in one shard. Operations may be those of a BATCH, GET and
+// EXISTS.
+type Txn struct {
+	Compares   []Compare
+	Then, Else Ops
+}
+
+// AppendTo appends the message body.
+func (m *Txn) AppendTo(dst []byte) []byte {
+	dst = appendU32(dst, uint32(len(m.Compares)))
+	for i := range m.Compares {
+		c := &m.Compares[i]
+		dst = append(dst, byte(c.Target), byte(c.Relation))
+		dst = appendString(dst, c.Key)
+		if c.Target == CompareVersion {
+			dst = appendU64(dst, c.Version)
+		} else {
+			dst = appendU32(dst, uint32(len(c.Value)))
+			dst = append(dst, c.Value...)
+		}
+	}
+	return m.Else.AppendTo(m.Then.AppendTo(dst))
+}
+
+// Decode reads the message body, reusing the capacity of m's slices; operation
+// bodies are views and are not decoded themselves.
+func (m *Txn) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Compares = m.Compares[:0]
+	n := f.u32()
+	if n > OpsMax {
+		return fmt.Errorf("%w: %d comparisons, at most %d", ErrTooManyOps, n, OpsMax)
+	}
+	for ; n > 0; n-- {
+		c := Compare{Target: CompareTarget(f.u8()), Relation: CompareRelation(f.u8())}
+		c.Key = f.bytes(int(f.u16()))
+		switch c.Target {
+		case CompareVersion:
+			c.Version = f.u64()
+		case CompareValue:
+			size := f.u32()
+			if size > FrameBytesMax {
+				return ErrTruncated
+			}
+			c.Value = f.bytes(int(size))
+		default:
+			if f.short {
+				return ErrTruncated
+			}
+			return fmt.Errorf("%w: comparison target %d", ErrOutOfRange, c.Target)
+		}
+		if f.short {
+			return ErrTruncated
+		}
+		if c.Relation == 0 || c.Relation > relations {
+			return fmt.Errorf("%w: comparison relation %d", ErrOutOfRange, c.Relation)
+		}
+		if err := CheckKey(c.Key); err != nil {
+			return err
+		}
+		m.Compares = append(m.Compares, c)
+	}
+	if err := m.Then.decode(&f, true); err != nil {
+		return err
+	}
+	if err := m.Else.decode(&f, true); err != nil {
+		return err
+	}
+	if err := f.end(); err != nil {
+		return err
+	}
+	switch total := len(m.Compares) + len(m.Then) + len(m.Else); {
+	case total == 0:
+		return fmt.Errorf("%w: a transaction needs a comparison or an operation", ErrOutOfRange)
+	case total > OpsMax:
+		return fmt.Errorf("%w: %d, at most %d", ErrTooManyOps, total, OpsMax)
+	}
+	return nil
+}
+
+// TxnReply answers TXN with StatusOK, whichever branch was taken.
+type TxnReply struct {
+	Succeeded bool // Then was carried out
+	Results   OpResults
+}
+
+// AppendTo appends the message body.
+func (m *TxnReply) AppendTo(dst []byte) []byte {
+	var b byte
+	if m.Succeeded {
+		b = 1
+	}
+	return m.Results.AppendTo(append(dst, b))
+}
+
+// Decode reads the message body, reusing the capacity of m.Results.
+func (m *TxnReply) Decode(b []byte) error {
+	f := fields{b: b}
+	s := f.u8()
+	if s > 1 {
+		return fmt.Errorf("%w: branch byte %d", ErrOutOfRange, s)
+	}
+	m.Succeeded = s == 1
+	if err := m.Results.decode(&f); err != nil {
+		return err
+	}
+	return f.end()
+}

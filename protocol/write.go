@@ -1,0 +1,254 @@
+package protocol
+
+import "fmt"
+
+// WriteFlags are the options of PUT and DELETE.
+type WriteFlags uint8
+
+const (
+	WriteTTL            WriteFlags = 1 << 0 // PUT: a TTL field follows
+	WriteKeepTTL        WriteFlags = 1 << 1 // PUT: keep the expiry the key has
+	WriteIfAbsent       WriteFlags = 1 << 2 // PUT: only if the key does not exist
+	WriteIfPresent      WriteFlags = 1 << 3 // PUT: only if the key exists
+	WriteIfVersion      WriteFlags = 1 << 4 // only if the key has the version that follows
+	WriteReturnPrevious WriteFlags = 1 << 5 // answer with the value the key had
+
+	putFlags    = WriteTTL | WriteKeepTTL | WriteIfAbsent | WriteIfPresent | WriteIfVersion | WriteReturnPrevious
+	deleteFlags = WriteIfVersion | WriteReturnPrevious
+)
+
+func (w WriteFlags) check(known WriteFlags) error {
+	if w&^known != 0 {
+		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(w&^known))
+	}
+	if w&WriteTTL != 0 && w&WriteKeepTTL != 0 {
+		return fmt.Errorf("%w: a TTL and keep-TTL exclude each other", ErrOutOfRange)
+	}
+	n := 0
+	for _, c := range [...]WriteFlags{WriteIfAbsent, WriteIfPresent, WriteIfVersion} {
+		if w&c != 0 {
+			n++
+		}
+	}
+	if n > 1 {
+		return fmt.Errorf("%w: more than one condition", ErrOutOfRange)
+	}
+	return nil
+}
+
+// Put stores a value.
+type Put struct {
+	Flags     WriteFlags
+	TTLMillis uint64 // with WriteTTL, 1..TTLMillisMax
+	Version   uint64 // with WriteIfVersion; 0 stands for "absent"
+	Key       []byte
+	Value     []byte
+}
+
+// AppendTo appends the message body.
+func (m *Put) AppendTo(dst []byte) []byte {
+	dst = append(dst, byte(m.Flags))
+	dst = appendU16(dst, saturated(len(m.Key)))
+	if m.Flags&WriteTTL != 0 {
+		dst = appendU64(dst, m.TTLMillis)
+	}
+	if m.Flags&WriteIfVersion != 0 {
+		dst = appendU64(dst, m.Version)
+	}
+	dst = append(dst, m.Key...)
+	return append(dst, m.Value...)
+}
+
+// Decode reads the message body.
+func (m *Put) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Flags = WriteFlags(f.u8())
+	n := int(f.u16())
+	m.TTLMillis, m.Version = 0, 0
+	if m.Flags&WriteTTL != 0 {
+		m.TTLMillis = f.u64()
+	}
+	if m.Flags&WriteIfVersion != 0 {
+		m.Version = f.u64()
+	}
+	m.Key = f.bytes(n)
+	m.Value = f.rest()
+	if err := f.end(); err != nil {
+		return err
+	}
+	if err := m.Flags.check(putFlags); err != nil {
+		return err
+	}
+	if m.Flags&WriteTTL != 0 {
+		if err := checkTTL(m.TTLMillis); err != nil {
+			return err
+		}
+	}
+	if err := CheckKey(m.Key); err != nil {
+		return err
+	}
+	return CheckValue(m.Value)
+}
+
+// Delete removes a key. A key that does not exist answers StatusNotFound, or
+// StatusConditionFailed where a version was asked for.
+type Delete struct {
+	Flags   WriteFlags
+	Version uint64 // with WriteIfVersion
+	Key     []byte
+}
+
+// AppendTo appends the message body.
+func (m *Delete) AppendTo(dst []byte) []byte {
+	dst = append(dst, byte(m.Flags))
+	if m.Flags&WriteIfVersion != 0 {
+		dst = appendU64(dst, m.Version)
+	}
+	return append(dst, m.Key...)
+}
+
+// Decode reads the message body.
+func (m *Delete) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Flags = WriteFlags(f.u8())
+	m.Version = 0
+	if m.Flags&WriteIfVersion != 0 {
+		m.Version = f.u64()
+	}
+	m.Key = f.rest()
+	if err := f.end(); err != nil {
+		return err
+	}
+	if err := m.Flags.check(deleteFlags); err != nil {
+		return err
+	}
+	return CheckKey(m.Key)
+}
+
+// WriteReply answers PUT, DELETE, EXPIRE and PERSIST, with StatusOK,
+// StatusNotFound or StatusConditionFailed alike.
+type WriteReply struct {
+	// Version is the key's version after the request: the new one after a
+	// write, the one found after StatusConditionFailed, 0 for an absent key.
+	// After a DELETE it is the version of the deletion.
+	Version uint64
+	// Previous is the row before the request, if it was asked for and existed.
+	// PreviousOmitted says that it did but its value is not delivered: the
+	// answers of a BATCH or TXN did not fit in a frame, or this answers the
+	// retry of a write whose full answer was too large to keep. PreviousValue
+	// is empty then. It implies HasPrevious.
+	HasPrevious       bool
+	PreviousOmitted   bool
+	PreviousVersion   uint64
+	PreviousTTLMillis uint64
+	PreviousValue     []byte
+}
+
+// Presence bytes of a WriteReply.
+const (
+	previousNone    = 0
+	previousValue   = 1
+	previousOmitted = 2
+)
+
+// AppendTo appends the message body.
+func (m *WriteReply) AppendTo(dst []byte) []byte {
+	dst = appendU64(dst, m.Version)
+	if !m.HasPrevious && !m.PreviousOmitted {
+		return append(dst, previousNone)
+	}
+	presence, value := byte(previousValue), m.PreviousValue
+	if m.PreviousOmitted {
+		presence, value = previousOmitted, nil
+	}
+	dst = append(dst, presence)
+	dst = appendU64(dst, m.PreviousVersion)
+	dst = appendU64(dst, m.PreviousTTLMillis)
+	return append(dst, value...)
+}
+
+// Decode reads the message body.
+func (m *WriteReply) Decode(b []byte) error {
+	f := fields{b: b}
+	*m = WriteReply{Version: f.u64()}
+	switch presence := f.u8(); presence {
+	case previousNone:
+	case previousValue:
+		m.HasPrevious = true
+		m.PreviousVersion, m.PreviousTTLMillis = f.u64(), f.u64()
+		m.PreviousValue = f.rest()
+	case previousOmitted:
+		m.HasPrevious, m.PreviousOmitted = true, true
+		m.PreviousVersion, m.PreviousTTLMillis = f.u64(), f.u64()
+	default:
+		return fmt.Errorf("%w: presence byte %d", ErrOutOfRange, presence)
+	}
+	return f.end()
+}
+
+// Incr adds to a decimal integer; an absent key counts as 0. The key keeps its
+// expiry.
+type Incr struct {
+	Delta int64
+	Key   []byte
+}
+
+// AppendTo appends the message body.
+func (m *Incr) AppendTo(dst []byte) []byte {
+	return append(appendU64(dst, uint64(m.Delta)), m.Key...)
+}
+
+// Decode reads the message body.
+func (m *Incr) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Delta = int64(f.u64())
+	m.Key = f.rest()
+	if err := f.end(); err != nil {
+		return err
+	}
+	return CheckKey(m.Key)
+}
+
+// IncrReply answers INCR.
+type IncrReply struct {
+	Version uint64
+	Value   int64
+}
+
+// AppendTo appends the message body.
+func (m *IncrReply) AppendTo(dst []byte) []byte {
+	return appendU64(appendU64(dst, m.Version), uint64(m.Value))
+}
+
+// Decode reads the message body.
+func (m *IncrReply) Decode(b []byte) error {
+	f := fields{b: b}
+	m.Version, m.Value = f.u64(), int64(f.u64())
+	return f.end()
+}
+
+// Expire sets the time to live of an existing key. (PERSIST, whose body is a
+// Key, removes it.)
+type Expire struct {
+	TTLMillis uint64 // 1..TTLMillisMax
+	Key       []byte
+}
+
+// AppendTo appends the message body.
+func (m *Expire) AppendTo(dst []byte) []byte {
+	return append(appendU64(dst, m.TTLMillis), m.Key...)
+}
+
+// Decode reads the message body.
+func (m *Expire) Decode(b []byte) error {
+	f := fields{b: b}
+	m.TTLMillis = f.u64()
+	m.Key = f.rest()
+	if err := f.end(); err != nil {
+		return err
+	}
+	if err := checkTTL(m.TTLMillis); err != nil {
+		return err
+	}
+	return CheckKey(m.Key)
+}

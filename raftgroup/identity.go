@@ -1,0 +1,172 @@
+package raftgroup
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Names inside a data directory.
+const (
+	identityFile = "proa.json"
+	lockFile     = "LOCK"
+	logDir       = "raft"
+	stateDir     = "state"
+
+	dataFormat = 1
+)
+
+// Errors of opening a data directory. Each is wrapped with what was found and
+// what to do.
+var (
+	ErrOtherNode    = errors.New("the data directory belongs to another node")
+	ErrOtherShards  = errors.New("the data directory has another number of shards")
+	ErrDataFormat   = errors.New("the data directory has a format this version cannot read")
+	ErrLogMissing   = errors.New("the data directory has lost its log")
+	ErrInUse        = errors.New("the data directory is in use")
+	ErrNotDataDir   = errors.New("not a data directory")
+	ErrBadDirectory = errors.New("cannot use the data directory")
+)
+
+// Identity is what a data directory remembers about its node.
+type Identity struct {
+	Format      int    `json:"format"`
+	Cluster     uint64 `json:"cluster_id,string"`
+	Node        uint64 `json:"node_id"`
+	Shards      int    `json:"shards"`
+	Initialized bool   `json:"initialized"` // every group's log has been begun
+}
+
+// lockDir takes the directory's lock, which the kernel drops when the process
+// ends.
+func lockDir(f vfs.FS, dir string) (io.Closer, error) {
+	l, err := f.Lock(f.PathJoin(dir, lockFile))
+	if err == nil {
+		return l, nil
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("%w %s: %v; give the server's user write permission there", ErrBadDirectory, dir, err)
+	}
+	return nil, fmt.Errorf("%w: %s (%v); is another server running on it? stop that one, or choose another directory with --data", ErrInUse, dir, err)
+}
+
+// readIdentity returns the directory's identity, or ok = false where the
+// directory has none yet.
+func readIdentity(f vfs.FS, dir string) (id Identity, ok bool, err error) {
+	path := f.PathJoin(dir, identityFile)
+	file, err := f.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, false, nil
+	}
+	if err != nil {
+		return id, false, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(file)
+	if err != nil {
+		return id, false, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	}
+	if err := json.Unmarshal(b, &id); err != nil {
+		return id, false, fmt.Errorf("%w: %s: %v; restore it from a backup", ErrBadDirectory, path, err)
+	}
+	if id.Format != dataFormat {
+		return id, false, fmt.Errorf("%w: %s says format %d, this version reads %d; run the version of proa that wrote it", ErrDataFormat, path, id.Format, dataFormat)
+	}
+	return id, true, nil
+}
+
+// writeIdentity replaces the identity durably and atomically.
+func writeIdentity(f vfs.FS, dir string, id Identity) error {
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp := f.PathJoin(dir, identityFile+".tmp")
+	file, err := f.Create(tmp, "proa-identity")
+	if err != nil {
+		return err
+	}
+	if _, err := file.Write(append(b, '\n')); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if err := file.Sync(); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if err := f.Rename(tmp, f.PathJoin(dir, identityFile)); err != nil {
+		return err
+	}
+	return syncDir(f, dir)
+}
+
+func syncDir(f vfs.FS, dir string) error {
+	d, err := f.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// claim makes dir this node's: it reads the identity and checks it against
+// what was asked for, or writes a new one. Zero node or shards mean "whatever
+// the directory says", with defaults for a new one.
+func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
+	id, ok, err := readIdentity(f, dir)
+	if err != nil {
+		return id, err
+	}
+	if ok {
+		if node != 0 && node != id.Node {
+			return id, fmt.Errorf("%w: %s was written by node %d, this is node %d; start with --node-id %d, or choose another directory with --data", ErrOtherNode, dir, id.Node, node, id.Node)
+		}
+		if shards != 0 && shards != id.Shards {
+			return id, fmt.Errorf("%w: %s has %d, asked for were %d; the number is fixed at the first start, leave --shards out or say %d", ErrOtherShards, dir, id.Shards, shards, id.Shards)
+		}
+		return id, nil
+	}
+	// A directory with a log or a state but no identity is damaged, not new.
+	for _, sub := range []string{logDir, stateDir} {
+		if names, err := f.List(f.PathJoin(dir, sub)); err == nil && len(names) > 0 {
+			return id, fmt.Errorf("%w: %s has %s/ but no %s; restore that file from a backup", ErrBadDirectory, dir, sub, identityFile)
+		}
+	}
+	if node == 0 {
+		node = 1
+	}
+	if shards == 0 {
+		shards = DefaultShards
+	}
+	id = Identity{Format: dataFormat, Cluster: newClusterID(), Node: node, Shards: shards}
+	if err := writeIdentity(f, dir, id); err != nil {
+		return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
+	}
+	return id, nil
+}
+
+func newClusterID() uint64 {
+	for {
+		if id := rand.Uint64(); id != 0 {
+			return id
+		}
+	}
+}
+
+// prepareDir creates the directory where it is missing and says clearly why it
+// cannot.
+func prepareDir(f vfs.FS, dir string) error {
+	if err := f.MkdirAll(dir, 0o755); err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
+		}
+		return fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package raftgroup
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
+)
+
+// Status is what an operator wants to know of a node.
+type Status struct {
+	Node          uint64        `json:"node"`
+	Cluster       string        `json:"cluster"`
+	Failed        bool          `json:"failed"`
+	Shards        []ShardStatus `json:"shards"`
+	LogBytes      int64         `json:"log_bytes"`
+	Fsyncs        uint64        `json:"fsyncs"`
+	FsyncMicros   float64       `json:"fsync_mean_us"` // mean of log write and fdatasync
+	Passes        uint64        `json:"passes"`
+	ReplayEntries uint64        `json:"replay_entries"`
+	ReplayMillis  int64         `json:"replay_ms"`
+	Storage       storage.Stats `json:"storage"`
+}
+
+// ShardStatus is one shard's part of a Status.
+type ShardStatus struct {
+	Shard   int    `json:"shard"`
+	Leader  uint64 `json:"leader"`
+	Term    uint64 `json:"term"`
+	Commit  uint64 `json:"commit"`
+	Applied uint64 `json:"applied"`
+	Durable uint64 `json:"durable"` // applied and safe without the log
+	First   uint64 `json:"log_first"`
+	Last    uint64 `json:"log_last"`
+	Queued  int    `json:"queued"`
+	Serving bool   `json:"serving"`
+}
+
+// Status returns a snapshot of the node's state. Its parts are each read
+// atomically, not all at one moment.
+func (n *Node) Status() Status {
+	s := Status{
+		Node: n.id, Cluster: fmt.Sprintf("%016x", n.identity.Cluster), Failed: n.failed.Load(),
+		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
+		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
+		Storage: n.store.Stats(),
+	}
+	if s.Fsyncs > 0 {
+		s.FsyncMicros = float64(n.fsyncNanos.Load()) / float64(s.Fsyncs) / float64(time.Microsecond)
+	}
+	for _, g := range n.groups {
+		first, _ := g.log.FirstIndex()
+		last, _ := g.log.LastIndex()
+		g.mu.Lock()
+		queued := g.ops
+		g.mu.Unlock()
+		s.Shards = append(s.Shards, ShardStatus{
+			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),
+			Applied: n.store.Applied(g.shard), Durable: n.store.Durable(g.shard),
+			First: first, Last: last, Queued: queued, Serving: g.serving.Load(),
+		})
+	}
+	return s
+}
+
+// StatusJSON is Status as JSON.
+func (n *Node) StatusJSON() ([]byte, error) { return json.Marshal(n.Status()) }
+
+// Identity returns what the data directory remembers about the node.
+func (n *Node) Identity() Identity { return n.identity }
+
+// Replay returns what opening the node had to catch up with.
+func (n *Node) Replay() Replay { return n.replay }
+
+// Checksum returns a shard's checksum and the applied index it holds at (A1).
+func (n *Node) Checksum(shard int) (sum, applied uint64, err error) { return n.store.Checksum(shard) }
+
+// Topology says who serves what, with address as this node's own.
+func (n *Node) Topology(address string) command.Topology {
+	t := command.Topology{Epoch: 1, Nodes: []command.Member{{ID: n.id, Address: address}}}
+	for i, g := range n.groups {
+		// ShardOf(slot) = slot*shards/slots, so shard i begins at the first
+		// slot with slot*shards >= i*slots.
+		first := (i*slots + len(n.groups) - 1) / len(n.groups)
+		last := ((i+1)*slots+len(n.groups)-1)/len(n.groups) - 1
+		t.Shards = append(t.Shards, command.ShardRoute{Leader: g.leader.Load(), Slots: [][2]uint16{{uint16(first), uint16(last)}}})
+	}
+	return t
+}
+
+// raftLogger passes Raft's own messages on. Raft is talkative: what it calls
+// information is debugging here.
+type raftLogger struct{ l *slog.Logger }
+
+func (r *raftLogger) Debug(v ...any)            { r.l.Debug("raft", "message", fmt.Sprint(v...)) }
+func (r *raftLogger) Debugf(f string, v ...any) { r.l.Debug("raft", "message", fmt.Sprintf(f, v...)) }
+func (r *raftLogger) Info(v ...any)             { r.l.Debug("raft", "message", fmt.Sprint(v...)) }
+func (r *raftLogger) Infof(f string, v ...any)  { r.l.Debug("raft", "message", fmt.Sprintf(f, v...)) }
+func (r *raftLogger) Warning(v ...any)          { r.l.Warn("raft", "message", fmt.Sprint(v...)) }
+func (r *raftLogger) Warningf(f string, v ...any) {
+	r.l.Warn("raft", "message", fmt.Sprintf(f, v...))
+}
+func (r *raftLogger) Error(v ...any)            { r.l.Error("raft", "message", fmt.Sprint(v...)) }
+func (r *raftLogger) Errorf(f string, v ...any) { r.l.Error("raft", "message", fmt.Sprintf(f, v...)) }
+func (r *raftLogger) Fatal(v ...any)            { panic(fmt.Sprint(v...)) }
+func (r *raftLogger) Fatalf(f string, v ...any) { panic(fmt.Sprintf(f, v...)) }
+func (r *raftLogger) Panic(v ...any)            { panic(fmt.Sprint(v...)) }
+func (r *raftLogger) Panicf(f string, v ...any) { panic(fmt.Sprintf(f, v...)) }

@@ -1,0 +1,64 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
+)
+
+// Verify checks a data directory that no server uses: every checksum of log
+// and state, and that each shard's log goes on, without a gap, where its state
+// ends. It changes nothing but the lock file. Progress and findings go to
+// report, a line each; the error joins all findings.
+func Verify(dir string, report func(string)) error {
+	f := vfs.Default
+	if _, err := f.Stat(f.PathJoin(dir, identityFile)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, identityFile)
+	}
+	lock, err := lockDir(f, dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	id, _, err := readIdentity(f, dir)
+	if err != nil {
+		return err
+	}
+	report(fmt.Sprintf("node %d, cluster %016x, %d shards", id.Node, id.Cluster, id.Shards))
+	logErr := raftlog.Verify(f, f.PathJoin(dir, logDir), report)
+	applied, stateErr := storage.Verify(f, f.PathJoin(dir, stateDir), id.Shards, report)
+	err = errors.Join(logErr, stateErr)
+	if err != nil || !id.Initialized {
+		return err
+	}
+	return verifyContinuity(f, dir, id, applied, report)
+}
+
+// verifyContinuity opens a copy of the log's bookkeeping in memory and checks
+// each shard's state against it.
+func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, report func(string)) error {
+	spans, err := raftlog.Spans(f, f.PathJoin(dir, logDir))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for shard, at := range applied {
+		s, ok := spans[uint64(shard)]
+		if !ok {
+			errs = append(errs, fmt.Errorf("shard %d: the log holds nothing", shard))
+			continue
+		}
+		at = max(at, startIndex)
+		if at > s.Last || at+1 < s.First {
+			errs = append(errs, fmt.Errorf("shard %d: the state is at entry %d, the log holds %d to %d", shard, at, s.First, s.Last))
+			continue
+		}
+		report(fmt.Sprintf("shard %d: state at entry %d, log to %d, %d to replay", shard, at, s.Last, s.Last-at))
+	}
+	return errors.Join(errs...)
+}

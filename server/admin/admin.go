@@ -1,0 +1,94 @@
+// Package admin is the HTTP side door for operators: health, status, metrics
+// and profiles. Nothing of the data plane goes through it.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Source is what the side door shows.
+type Source struct {
+	// Status returns the node's status as JSON.
+	Status func() ([]byte, error)
+	// Ready returns nil while the node serves.
+	Ready func() error
+	// Collect adds the node's own metrics to the registry.
+	Collect prometheus.Collector
+}
+
+// Server serves the side door.
+type Server struct {
+	http http.Server
+	ln   net.Listener
+}
+
+// Listen opens the side door on address (host:port) and serves it until
+// Shutdown.
+func Listen(address string, src Source) (*Server, error) {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s for admin HTTP: %w; choose another address with --admin-listen", address, err)
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if src.Collect != nil {
+		reg.MustRegister(src.Collect)
+	}
+	s := &Server{ln: ln}
+	s.http.Handler = routes(src, reg)
+	s.http.ReadHeaderTimeout = 10 * time.Second
+	go func() { _ = s.http.Serve(ln) }()
+	return s, nil
+}
+
+func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, "proa\n\n/healthz       the process lives\n/readyz        it serves\n/status        what proa status shows, as JSON\n/metrics       for Prometheus\n/debug/pprof/  profiles\n")
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := src.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		b, err := src.Status()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(b)
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// Addr returns the address listened on.
+func (s *Server) Addr() net.Addr { return s.ln.Addr() }
+
+// Shutdown ends the side door, waiting for requests under way until ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if err := s.http.Shutdown(ctx); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return errors.Join(err, s.http.Close())
+	}
+	return nil
+}

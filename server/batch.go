@@ -1,0 +1,225 @@
+package server
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// splitter is the scratch with which a batch is cut up by shard.
+type splitter struct {
+	shards  []int   // of each operation
+	parts   []int   // shards that occur, in order of first occurrence
+	indexes []int32 // of one part's operations
+}
+
+func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
+	if err := p.batch.Decode(f.Body); err != nil {
+		p.refuse(c, f.ID, err)
+		return
+	}
+	p.cmd = command.Command{Kind: command.Batch, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
+	sp := &p.split
+	sp.shards, sp.parts = sp.shards[:0], sp.parts[:0]
+	for _, op := range p.batch.Ops {
+		shard, err := p.appendOp(&p.cmd.Ops, op)
+		if err != nil {
+			p.refuse(c, f.ID, err)
+			return
+		}
+		sp.shards = append(sp.shards, shard)
+		if len(sp.parts) == 0 || (shard != sp.parts[0] && !contains(sp.parts, shard)) {
+			sp.parts = append(sp.parts, shard)
+		}
+	}
+	switch {
+	case len(sp.parts) == 1:
+		p.propose(c, f.ID, protocol.OpBatch, sp.parts[0])
+	case p.batch.Flags&protocol.BatchNonAtomic == 0:
+		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the batch's keys lie in different shards, so it cannot be atomic; give them a common {tag}, or ask for a non-atomic batch")
+	default:
+		p.scatter(c, f.ID)
+	}
+}
+
+func contains(s []int, v int) bool {
+	for _, x := range s {
+		if x == v {
+			return true
+		}
+	}
+	return false
+}
+
+// appendOp decodes one operation of a BATCH or TXN into ops, whose elements it
+// reuses, and returns the shard of its key.
+func (p *processor) appendOp(ops *[]command.Command, op protocol.Op) (shard int, err error) {
+	if len(*ops) < cap(*ops) {
+		*ops = (*ops)[:len(*ops)+1]
+	} else {
+		*ops = append(*ops, command.Command{})
+	}
+	cmd := &(*ops)[len(*ops)-1]
+	if err := p.decodeWrite(op.Code, op.Body, cmd); err != nil {
+		return 0, err
+	}
+	return p.srv.backend.ShardOf(protocol.Slot(cmd.Key)), nil
+}
+
+func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
+	if err := p.txn.Decode(f.Body); err != nil {
+		p.refuse(c, f.ID, err)
+		return
+	}
+	p.cmd = command.Command{Kind: command.Txn, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
+	home := -1
+	same := true
+	place := func(shard int) {
+		same = same && (home < 0 || home == shard)
+		home = shard
+	}
+	for i := range p.txn.Compares {
+		x := &p.txn.Compares[i]
+		p.cmd.Compares = append(p.cmd.Compares, command.Compare{
+			Target: command.Target(x.Target), Relation: command.Relation(x.Relation), Key: x.Key, Version: x.Version, Value: x.Value,
+		})
+		place(p.srv.backend.ShardOf(protocol.Slot(x.Key)))
+	}
+	for _, branch := range [...]struct {
+		ops protocol.Ops
+		to  *[]command.Command
+	}{{p.txn.Then, &p.cmd.Ops}, {p.txn.Else, &p.cmd.Else}} {
+		for _, op := range branch.ops {
+			shard, err := p.appendOp(branch.to, op)
+			if err != nil {
+				p.refuse(c, f.ID, err)
+				return
+			}
+			place(shard)
+		}
+	}
+	if !same {
+		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys lie in different shards; give them a common {tag}")
+		return
+	}
+	p.propose(c, f.ID, protocol.OpTxn, home)
+}
+
+// scatter proposes a non-atomic batch as one atomic batch for each shard. With
+// a session each part is remembered by its own shard, so a retry of the whole
+// still takes effect once.
+func (p *processor) scatter(c *conn, id uint64) {
+	sp := &p.split
+	g := &gather{c: c, id: id, bodies: make([][]byte, len(sp.shards)), left: len(sp.parts) + 1, parts: make([][]int32, len(sp.parts))}
+	size := 0
+	part := command.Command{Kind: command.Batch, Session: p.cmd.Session}
+	for i := range p.cmd.Ops {
+		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
+	}
+	g.size = uint32(size)
+	c.begin(size)
+	for k, shard := range sp.parts {
+		part.Ops = part.Ops[:0]
+		for i, s := range sp.shards {
+			if s == shard {
+				part.Ops = append(part.Ops, p.cmd.Ops[i])
+				g.parts[k] = append(g.parts[k], int32(i))
+			}
+		}
+		if err := p.srv.backend.Propose(shard, &part, g, command.Tag{ID: uint64(k)}); err != nil {
+			s, _ := refusalOf(err)
+			g.fail(k, s)
+			continue
+		}
+		p.proposed = true
+	}
+	if g.finish() {
+		c.mu.Lock()
+		p.touch(c)
+		c.mu.Unlock()
+	}
+}
+
+// gather collects the outcomes of a batch's parts into one reply.
+type gather struct {
+	c    *conn
+	id   uint64
+	size uint32
+
+	mu     sync.Mutex
+	parts  [][]int32 // positions of each part's operations in the batch
+	bodies [][]byte  // of each operation: status byte, u32 length, body
+	left   int       // parts without an outcome, and one for the scatter itself
+}
+
+// Complete takes in the outcome of one part.
+func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.Result) {
+	k := int(tag.ID)
+	switch {
+	case outcome == command.Dropped:
+		g.fail(k, protocol.StatusDropped)
+	case outcome != command.Applied:
+		g.fail(k, protocol.StatusStorageFailed)
+	case r.Status != command.OK || len(r.Results) != len(g.parts[k]):
+		g.fail(k, statusOf(r.Status))
+	default:
+		g.mu.Lock()
+		for j, i := range g.parts[k] {
+			// appendResults writes a count before the one result.
+			g.bodies[i] = appendResults(nil, r.Results[j:j+1])[4:]
+		}
+		g.mu.Unlock()
+	}
+	if g.finish() {
+		g.c.mu.Lock()
+		mark := !g.c.marked
+		g.c.marked = true
+		g.c.mu.Unlock()
+		if mark {
+			g.c.srv.markDirty(g.c)
+		}
+	}
+}
+
+// fail answers every operation of part k with s.
+func (g *gather) fail(k int, s protocol.Status) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, i := range g.parts[k] {
+		g.bodies[i] = []byte{byte(s), 0, 0, 0, 0}
+	}
+}
+
+// finish counts one part as answered and, after the last, puts the reply into
+// the connection's output; it then returns true.
+func (g *gather) finish() bool {
+	g.mu.Lock()
+	g.left--
+	last := g.left == 0
+	g.mu.Unlock()
+	if !last {
+		return false
+	}
+	c := g.c
+	c.mu.Lock()
+	if !c.closed {
+		n := protocol.HeaderBytes + 4
+		for _, b := range g.bodies {
+			n += len(b)
+		}
+		out := c.output()
+		out.Grow(n)
+		start := len(out.B)
+		b := protocol.Begin(out.B, uint8(protocol.StatusOK), protocol.FlagReply, g.id)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(g.bodies)))
+		for _, body := range g.bodies {
+			b = append(b, body...)
+		}
+		out.B = protocol.End(b, start)
+	}
+	c.mu.Unlock()
+	c.end(g.size)
+	return true
+}

@@ -1,0 +1,278 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// transport is what a connection needs from the way its bytes travel.
+type transport interface {
+	// kick sees to it that the connection's output is written soon. It must
+	// not block and is called without locks held, from any thread.
+	kick(c *conn)
+	// resume sees to it that a connection that stopped reading reads again.
+	// It must not block; from any thread.
+	resume(c *conn)
+	// shut closes the connection in both directions, which its reader then
+	// notices. From any thread; the descriptor stays valid.
+	shut(c *conn)
+	// remote names the peer.
+	remote(c *conn) string
+}
+
+// conn is one client connection, whatever carries it.
+type conn struct {
+	srv  *Server
+	tr   transport
+	id   uint64
+	fd   int // epoll only
+	loop int // epoll only
+	slot uint32
+	gen  uint32
+
+	// Belongs to the thread that reads the connection.
+	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
+	greeted bool            // a HELLO has been accepted
+	refused bool            // the stream cannot be trusted: nothing is read any more
+	queued  bool            // epoll only: on its loop's list of connections to go on reading
+	hup     bool            // epoll only: the end of the peer's input has been reported
+
+	// Read by any thread.
+	inFlight      atomic.Int32 // requests that wait for an outcome
+	inFlightBytes atomic.Int64
+	paused        atomic.Bool  // not read until it has caught up
+	active        atomic.Int64 // Unix ms of the last byte from the peer
+	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
+	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
+
+	mu        sync.Mutex
+	out       *bufpool.Buffer // replies to be written; nil: none
+	sending   *bufpool.Buffer // replies being written
+	sent      int             // bytes of sending that have gone
+	writing   bool            // a thread is in a write
+	writable  bool            // epoll only: writability was reported since the last attempt
+	blocked   bool            // the socket takes no more for now
+	marked    bool            // on a list of connections to flush
+	closing   bool            // close once everything is written
+	ended     bool            // the peer has sent all it will (half-close)
+	closed    bool            // the descriptor is, or is about to be, gone
+	closeLast bool            // whoever ends the running write closes the descriptor
+}
+
+func (s *Server) newConn(tr transport) *conn {
+	c := &conn{srv: s, tr: tr, id: s.nextConn.Add(1)}
+	c.active.Store(time.Now().UnixMilli())
+	return c
+}
+
+// outputSize is the smallest output buffer: several small replies, or one row
+// of ordinary size.
+const outputSize = 1 << 10
+
+// output returns the buffer that replies are appended to. c.mu must be held.
+func (c *conn) output() *bufpool.Buffer {
+	if c.out == nil {
+		c.out = bufpool.Get(outputSize)
+	}
+	return c.out
+}
+
+// unsent is how many bytes wait to be written. c.mu must be held.
+func (c *conn) unsent() int {
+	n := 0
+	if c.out != nil {
+		n += len(c.out.B)
+	}
+	if c.sending != nil {
+		n += len(c.sending.B) - c.sent
+	}
+	return n
+}
+
+// owes reports whether the connection waits for an outcome or for its replies
+// to be taken.
+func (c *conn) owes() bool {
+	if c.inFlight.Load() > 0 {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsent() > 0
+}
+
+// consume carries out the whole frames in b and returns how many bytes they
+// took. It stops at a partial frame, of which need then says the size as far
+// as known, and where the connection must not be read for now or any more.
+func (c *conn) consume(p *processor, b []byte) (taken, need int) {
+	for !c.paused.Load() && !c.refused && taken < len(b) {
+		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
+		if err != nil {
+			c.refuse(f.ID, err)
+			return len(b), 0
+		}
+		if n == 0 {
+			return taken, want
+		}
+		p.backlog = 0
+		p.dispatch(c, &f)
+		taken += n
+		if c.overloaded(p.backlog) {
+			c.pause()
+		}
+	}
+	return taken, 0
+}
+
+// overloaded reports whether the connection has reached a bound, with backlog
+// bytes of output waiting.
+func (c *conn) overloaded(backlog int) bool {
+	cfg := &c.srv.cfg
+	return c.inFlight.Load() >= int32(cfg.InFlightMax) || c.inFlightBytes.Load() >= cfg.InFlightBytesMax || backlog >= cfg.OutputBytesMax
+}
+
+// caughtUp is half of what overloaded allows, so that a connection does not
+// stop and go with every request.
+func (c *conn) caughtUp() bool {
+	cfg := &c.srv.cfg
+	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsent() <= cfg.OutputBytesMax/2
+}
+
+// pause stops reading. What was overloaded may have caught up in between, and
+// nobody else would notice then.
+func (c *conn) pause() {
+	c.paused.Store(true)
+	c.srv.counters.pauses.Add(1)
+	if c.caughtUp() {
+		c.paused.Store(false)
+	}
+}
+
+// unpause lets a paused connection read on once it has caught up.
+func (c *conn) unpause() {
+	if c.paused.Load() && c.caughtUp() && c.paused.CompareAndSwap(true, false) {
+		c.tr.resume(c)
+	}
+}
+
+// refuse answers a byte stream that cannot be trusted any more and closes the
+// connection once the answer is written.
+func (c *conn) refuse(id uint64, err error) {
+	status := protocol.StatusProtocol
+	if !c.greeted && errors.Is(err, protocol.ErrVersion) {
+		status = protocol.StatusHandshake
+	}
+	c.closeWith(id, status, err.Error())
+}
+
+// closeWith sends a last error frame and closes the connection when it and
+// everything before it is written. Nothing more is read.
+func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
+	c.refused = true
+	c.srv.counters.refused.Add(1)
+	c.srv.log.Debug("connection refused", "connection", c.id, "peer", c.tr.remote(c), "status", status.String(), "reason", message)
+	c.mu.Lock()
+	out := c.output()
+	out.B = protocol.AppendError(out.B, id, status, 0, message)
+	c.closing = true
+	c.mu.Unlock()
+	c.tr.kick(c)
+}
+
+// notice sends a frame that answers no request.
+func (c *conn) notice(status protocol.Status, message string) {
+	c.mu.Lock()
+	if !c.closed {
+		out := c.output()
+		out.B = protocol.AppendError(out.B, 0, status, 0, message)
+	}
+	c.mu.Unlock()
+	c.tr.kick(c)
+}
+
+// hangUp closes the connection without another word.
+func (c *conn) hangUp() { c.tr.shut(c) }
+
+// checkTimeouts closes the connection where it is idle or stalled. Called by
+// the housekeeper.
+func (c *conn) checkTimeouts(nowMillis int64) {
+	cfg := &c.srv.cfg
+	over := func(since int64, limit time.Duration) bool {
+		return limit > 0 && since != 0 && nowMillis-since > limit.Milliseconds()
+	}
+	switch {
+	case over(c.blockedSince.Load(), cfg.WriteTimeout):
+		c.hangUp()
+	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
+		c.notice(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive whole within %v", cfg.FrameTimeout))
+		c.hangUp()
+	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes():
+		c.notice(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))
+		c.hangUp()
+	}
+}
+
+// begin counts a request that will be answered later.
+func (c *conn) begin(bytes int) {
+	c.inFlight.Add(1)
+	c.inFlightBytes.Add(int64(bytes))
+}
+
+// end counts it as answered.
+func (c *conn) end(bytes uint32) {
+	c.inFlight.Add(-1)
+	c.inFlightBytes.Add(-int64(bytes))
+}
+
+// flush writes what a commit or a job has left in the output.
+func (c *conn) flush() {
+	c.tr.kick(c)
+	c.unpause()
+}
+
+// Complete encodes the outcome of a proposed command as its reply. It is
+// called by the thread that committed it.
+func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Result) {
+	c.mu.Lock()
+	if !c.closed {
+		out := c.output()
+		switch outcome {
+		case command.Applied:
+			appendResult(out, tag.ID, protocol.Opcode(tag.Code), r)
+		case command.Dropped:
+			out.B = protocol.AppendError(out.B, tag.ID, protocol.StatusDropped, 0, "another entry took its place; nothing was changed")
+		default:
+			out.B = protocol.AppendError(out.B, tag.ID, protocol.StatusStorageFailed, 0, "the node stopped while the write was on its way; its outcome is unknown")
+		}
+	}
+	mark := !c.marked
+	c.marked = true
+	c.mu.Unlock()
+	c.end(tag.Aux)
+	if mark {
+		c.srv.markDirty(c)
+	}
+}
+
+// dropOutput lets go of everything unsent. c.mu must be held.
+func (c *conn) dropOutput() {
+	if c.out != nil {
+		c.out.Release()
+		c.out = nil
+	}
+	if c.sending != nil {
+		c.sending.Release()
+		c.sending = nil
+	}
+}

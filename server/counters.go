@@ -1,0 +1,127 @@
+package server
+
+import (
+	"encoding/json"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// opCounts counts one thread's requests. Each thread writes its own, so the
+// counters' cache lines are not shared; readers add them up.
+type opCounts struct {
+	ops    [32]atomic.Uint64 // by opcode, 0 for unknown ones
+	failed atomic.Uint64
+	_      [64]byte
+}
+
+func (o *opCounts) add(op protocol.Opcode) {
+	if !op.Known() {
+		op = 0
+	}
+	o.ops[op].Add(1)
+}
+
+// counters are the server's, over all threads.
+type counters struct {
+	accepted atomic.Uint64
+	rejected atomic.Uint64 // for max connections
+	refused  atomic.Uint64 // closed with an error frame
+	pauses   atomic.Uint64
+	bytesIn  atomic.Uint64
+	bytesOut atomic.Uint64
+
+	mu     sync.Mutex
+	counts []*opCounts
+	past   [33]uint64 // of threads that have ended: by opcode, then failed
+}
+
+func (c *counters) register(o *opCounts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counts = append(c.counts, o)
+}
+
+func (c *counters) unregister(o *opCounts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, x := range c.counts {
+		if x == o {
+			c.counts = append(c.counts[:i], c.counts[i+1:]...)
+			for k := range o.ops {
+				c.past[k] += o.ops[k].Load()
+			}
+			c.past[32] += o.failed.Load()
+			return
+		}
+	}
+}
+
+// serverStatus is the network layer's part of a STATUS reply.
+type serverStatus struct {
+	Version     string            `json:"version"`
+	UptimeMS    int64             `json:"uptime_ms"`
+	Listening   []string          `json:"listening"`
+	Connections int               `json:"connections"`
+	Accepted    uint64            `json:"accepted"`
+	Rejected    uint64            `json:"rejected"`
+	Refused     uint64            `json:"refused"`
+	Pauses      uint64            `json:"pauses"`
+	BytesIn     uint64            `json:"bytes_in"`
+	BytesOut    uint64            `json:"bytes_out"`
+	QueuedReads int               `json:"queued_reads"`
+	Draining    bool              `json:"draining"`
+	Requests    map[string]uint64 `json:"requests"`
+	Errors      uint64            `json:"errors"`
+}
+
+// Requests returns how many requests of each operation have come in, by the
+// operation's name, and how many were answered with an error.
+func (s *Server) Requests() (byOp map[string]uint64, failed uint64) {
+	c := &s.counters
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := c.past
+	for _, o := range c.counts {
+		for k := range o.ops {
+			sum[k] += o.ops[k].Load()
+		}
+		sum[32] += o.failed.Load()
+	}
+	byOp = make(map[string]uint64)
+	for k := range 32 {
+		if sum[k] > 0 {
+			byOp[protocol.Opcode(k).String()] = sum[k]
+		}
+	}
+	return byOp, sum[32]
+}
+
+func (s *Server) status() serverStatus {
+	c := &s.counters
+	st := serverStatus{
+		Version: s.cfg.Version, UptimeMS: time.Since(s.started).Milliseconds(), Connections: s.conns.len(),
+		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Refused: c.refused.Load(), Pauses: c.pauses.Load(),
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), QueuedReads: s.jobs.len(), Draining: s.draining.Load(),
+	}
+	for _, a := range s.addrs {
+		st.Listening = append(st.Listening, a.Network()+"://"+a.String())
+	}
+	st.Requests, st.Errors = s.Requests()
+	return st
+}
+
+// StatusJSON describes server and node for operators: what a STATUS request is
+// answered with.
+func (s *Server) StatusJSON() ([]byte, error) {
+	node, err := s.backend.StatusJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(struct {
+		Server serverStatus    `json:"server"`
+		Node   json.RawMessage `json:"node"`
+	}{s.status(), node})
+}

@@ -1,0 +1,179 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/raftgroup"
+)
+
+// dialer is a client of a few lines, independent of package client.
+type dialer struct {
+	t  testing.TB
+	nc net.Conn
+	id uint64
+}
+
+func dial(t testing.TB, addr net.Addr) *dialer {
+	t.Helper()
+	nc, err := net.Dial(addr.Network(), addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	d := &dialer{t: t, nc: nc}
+	hello := protocol.Hello{VersionMin: 1, VersionMax: 1, Features: protocol.FeatureSessions, Name: []byte("test")}
+	if f := d.call(protocol.OpHello, hello.AppendTo(nil)); protocol.Status(f.Code) != protocol.StatusOK {
+		t.Fatalf("HELLO answered %v: %q", protocol.Status(f.Code), f.Body)
+	}
+	return d
+}
+
+func frame(op protocol.Opcode, id uint64, body []byte) []byte {
+	return protocol.End(append(protocol.Begin(nil, uint8(op), 0, id), body...), 0)
+}
+
+func (d *dialer) send(op protocol.Opcode, body []byte) uint64 {
+	d.t.Helper()
+	d.id++
+	if _, err := d.nc.Write(frame(op, d.id, body)); err != nil {
+		d.t.Fatal(err)
+	}
+	return d.id
+}
+
+func (d *dialer) receive() protocol.Frame {
+	d.t.Helper()
+	f, err := d.tryReceive()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return f
+}
+
+func (d *dialer) tryReceive() (protocol.Frame, error) {
+	_ = d.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(d.nc, b); err != nil {
+		return protocol.Frame{}, err
+	}
+	b = append(b, make([]byte, binary.LittleEndian.Uint32(b)-4)...)
+	if _, err := io.ReadFull(d.nc, b[4:]); err != nil {
+		return protocol.Frame{}, err
+	}
+	f, _, _, err := protocol.Next(b, protocol.FrameBytesMax)
+	return f, err
+}
+
+func (d *dialer) call(op protocol.Opcode, body []byte) protocol.Frame {
+	d.t.Helper()
+	id := d.send(op, body)
+	f := d.receive()
+	if f.ID != id {
+		d.t.Fatalf("reply to request %d, want %d", f.ID, id)
+	}
+	return f
+}
+
+func (d *dialer) put(key, value string) protocol.Frame {
+	m := protocol.Put{Key: []byte(key), Value: []byte(value)}
+	return d.call(protocol.OpPut, m.AppendTo(nil))
+}
+
+// live starts a server over a real node.
+func live(t testing.TB, cfg Config) (*Server, net.Addr) {
+	t.Helper()
+	n, err := raftgroup.Open(raftgroup.Options{Dir: t.TempDir(), RowCacheBytes: 32 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(cfg, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.AfterRun(s.FlushDirty)
+	n.Start()
+	addr, err := s.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+		if err := n.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, addr
+}
+
+func transports(t *testing.T, f func(t *testing.T, cfg Config)) {
+	for _, tr := range []string{"epoll", "net"} {
+		t.Run(tr, func(t *testing.T) { f(t, Config{Transport: tr}) })
+	}
+}
+
+func TestPutGet(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, addr := live(t, cfg)
+		d := dial(t, addr)
+		for i := range 200 {
+			key, value := fmt.Sprintf("key%d", i), fmt.Sprintf("value%d", i)
+			if f := d.put(key, value); protocol.Status(f.Code) != protocol.StatusOK {
+				t.Fatalf("PUT answered %v", protocol.Status(f.Code))
+			}
+			f := d.call(protocol.OpGet, []byte(key))
+			var r protocol.RowReply
+			if err := r.Decode(f.Body); err != nil || !bytes.Equal(r.Value, []byte(value)) {
+				t.Fatalf("GET answered %v %q %v", protocol.Status(f.Code), r.Value, err)
+			}
+		}
+		if f := d.call(protocol.OpGet, []byte("none")); protocol.Status(f.Code) != protocol.StatusNotFound {
+			t.Fatalf("GET of an absent key answered %v", protocol.Status(f.Code))
+		}
+	})
+}
+
+func TestPipelined(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, addr := live(t, cfg)
+		d := dial(t, addr)
+		const n = 5000
+		go func() {
+			var b []byte
+			for i := range n {
+				m := protocol.Incr{Delta: 1, Key: fmt.Appendf(nil, "counter%d", i%10)}
+				b = append(b, frame(protocol.OpIncr, uint64(i+100), m.AppendTo(nil))...)
+			}
+			_, _ = d.nc.Write(b)
+		}()
+		seen := make(map[uint64]bool)
+		for range n {
+			f := d.receive()
+			if protocol.Status(f.Code) != protocol.StatusOK || seen[f.ID] {
+				t.Fatalf("reply to %d: %v, seen before: %v", f.ID, protocol.Status(f.Code), seen[f.ID])
+			}
+			seen[f.ID] = true
+		}
+		for i := range 10 {
+			f := d.call(protocol.OpGet, fmt.Appendf(nil, "counter%d", i))
+			var r protocol.RowReply
+			if err := r.Decode(f.Body); err != nil || string(r.Value) != "500" {
+				t.Fatalf("counter%d is %q", i, r.Value)
+			}
+		}
+	})
+}

@@ -1,0 +1,288 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// netFront moves bytes over Go's net package: a goroutine that reads and one
+// that writes for each connection. It serves where there is no epoll.
+type netFront struct {
+	srv *Server
+
+	mu        sync.Mutex
+	listeners []net.Listener
+	running   sync.WaitGroup
+	stopped   chan struct{}
+}
+
+func newNetFront(s *Server) *netFront { return &netFront{srv: s, stopped: make(chan struct{})} }
+
+func (n *netFront) listen(ln net.Listener) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.listeners = append(n.listeners, ln)
+	return nil
+}
+
+func (n *netFront) stopAccepting() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, ln := range n.listeners {
+		ln.Close()
+	}
+}
+
+func (n *netFront) run() {
+	n.mu.Lock()
+	for _, ln := range n.listeners {
+		n.running.Add(1)
+		go n.accept(ln)
+	}
+	n.mu.Unlock()
+	<-n.stopped
+	n.running.Wait()
+}
+
+func (n *netFront) stop() { close(n.stopped) }
+
+func (n *netFront) accept(ln net.Listener) {
+	defer n.running.Done()
+	for {
+		nc, err := ln.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			n.srv.log.Warn("accept", "error", err)
+			select {
+			case <-n.stopped:
+				return
+			case <-time.After(10 * time.Millisecond): // out of descriptors, most likely
+			}
+			continue
+		}
+		n.admit(nc)
+	}
+}
+
+func (n *netFront) admit(nc net.Conn) {
+	s := n.srv
+	if tc, ok := nc.(*net.TCPConn); ok {
+		_ = tc.SetNoDelay(!s.cfg.Delay)
+		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.cfg.KeepAlive > 0, Idle: max(s.cfg.KeepAlive, 0)})
+	}
+	x := &netConn{front: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
+	c := s.newConn(x)
+	if s.draining.Load() || !s.conns.add(c) {
+		s.counters.rejected.Add(1)
+		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = nc.Write(protocol.AppendError(nil, 0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has its %d connections (concurrency.max_connections)", s.cfg.ConnectionsMax)))
+		nc.Close()
+		return
+	}
+	s.counters.accepted.Add(1)
+	n.running.Add(2)
+	go x.readLoop(c)
+	go x.writeLoop(c)
+}
+
+// netConn is the transport of one connection.
+type netConn struct {
+	front   *netFront
+	nc      net.Conn
+	wake    chan struct{} // there is output
+	resumed chan struct{} // the pause is over
+	gone    chan struct{} // closed when reading has ended for good
+}
+
+func (x *netConn) kick(c *conn) {
+	c.mu.Lock()
+	c.marked = false
+	c.mu.Unlock()
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (x *netConn) resume(*conn) {
+	select {
+	case x.resumed <- struct{}{}:
+	default:
+	}
+}
+
+func (x *netConn) shut(*conn) { x.nc.Close() }
+
+func (x *netConn) remote(*conn) string { return x.nc.RemoteAddr().String() }
+
+func (x *netConn) readLoop(c *conn) {
+	n := x.front
+	p := newProcessor(n.srv)
+	defer n.running.Done()
+	defer n.srv.counters.unregister(&p.counts)
+	x.serve(c, p)
+	c.dropInput()
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
+	close(x.gone)
+	x.kick(c)
+}
+
+// serve reads until the peer's input ends or cannot be trusted.
+func (x *netConn) serve(c *conn, p *processor) {
+	s := x.front.srv
+	c.in = bufpool.Get(4 << 10)
+	s.inputBytes.Add(int64(cap(c.in.B)))
+	for {
+		k, err := x.nc.Read(c.in.B[len(c.in.B):cap(c.in.B)])
+		p.now = s.backend.NowMillis()
+		if k > 0 {
+			s.counters.bytesIn.Add(uint64(k))
+			c.active.Store(int64(p.now))
+			c.in.B = c.in.B[:len(c.in.B)+k]
+			if !x.consume(c, p) {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// consume carries out what is whole in c.in, waiting out pauses, and makes
+// room for more. It returns false where the connection must not be read on.
+func (x *netConn) consume(c *conn, p *processor) bool {
+	s := x.front.srv
+	for {
+		taken, need := c.consume(p, c.in.B)
+		c.in.B = c.in.B[:copy(c.in.B, c.in.B[min(taken, len(c.in.B)):])]
+		p.finishRound()
+		switch {
+		case c.refused:
+			return false
+		case c.paused.Load():
+			select {
+			case <-x.resumed:
+			case <-x.front.stopped:
+				return false
+			}
+			continue
+		}
+		before := cap(c.in.B)
+		switch {
+		case len(c.in.B) == 0:
+			c.frameSince.Store(0)
+			if before > readBytesIdle {
+				s.inputBytes.Add(-int64(before))
+				c.in.Release()
+				c.in = bufpool.Get(readBytesIdle)
+				s.inputBytes.Add(int64(cap(c.in.B)))
+			}
+			return true
+		default:
+			if taken > 0 {
+				c.frameSince.Store(int64(p.now))
+			}
+			if want := inputSize(len(c.in.B), need); want > before {
+				c.in.Grow(want - len(c.in.B))
+			}
+			return s.holdInput(c, cap(c.in.B)-before, p.now)
+		}
+	}
+}
+
+// finishRound does what a polling thread does at the end of its round, where
+// the thread may wait for the disk because it polls nobody else.
+func (p *processor) finishRound() {
+	p.flush()
+	if p.proposed {
+		p.proposed = false
+		if be := p.srv.backend; be.Acquire() {
+			be.Run()
+			p.srv.FlushDirty()
+		}
+	}
+	if len(p.jobs) > 0 {
+		p.runJobs()
+		p.flush()
+	}
+}
+
+// writeLoop writes replies until the connection owes none and will get none.
+func (x *netConn) writeLoop(c *conn) {
+	defer x.front.running.Done()
+	defer x.release(c)
+	gone := x.gone
+	for {
+		select {
+		case <-x.wake:
+		case <-gone:
+			gone = nil
+		case <-x.front.stopped:
+			return
+		}
+		if !x.writeAll(c) {
+			return
+		}
+		c.mu.Lock()
+		finished := c.closing && c.out == nil && c.inFlight.Load() == 0
+		c.mu.Unlock()
+		if finished {
+			return
+		}
+	}
+}
+
+func (x *netConn) writeAll(c *conn) bool {
+	for {
+		c.mu.Lock()
+		c.sending, c.out, c.sent = c.out, nil, 0
+		b := c.sending
+		c.mu.Unlock()
+		if b == nil {
+			return true
+		}
+		c.blockedSince.CompareAndSwap(0, time.Now().UnixMilli())
+		n, err := x.nc.Write(b.B)
+		c.blockedSince.Store(0)
+		x.front.srv.counters.bytesOut.Add(uint64(n))
+		c.mu.Lock()
+		c.sending = nil
+		c.mu.Unlock()
+		b.Release()
+		if err != nil {
+			return false
+		}
+		c.unpause()
+	}
+}
+
+func (x *netConn) release(c *conn) {
+	if tc, ok := x.nc.(interface{ CloseWrite() error }); ok {
+		// Let the peer read the last reply before a reset can overtake it.
+		_ = tc.CloseWrite()
+		_ = x.nc.SetReadDeadline(time.Now().Add(time.Second))
+		_, _ = io.Copy(io.Discard, x.nc)
+	}
+	x.nc.Close()
+	c.mu.Lock()
+	c.closed = true
+	c.dropOutput()
+	c.mu.Unlock()
+	x.resume(c) // a reader that waits out a pause
+	x.front.srv.conns.remove(c)
+}
+
+// readBytesIdle is the input buffer of a connection between frames.
+const readBytesIdle = 4 << 10

@@ -1,0 +1,344 @@
+// Package server is Proa's front door: it accepts connections, finds frames in
+// what they send, dispatches requests to a [Backend] and writes the replies.
+//
+// # The way of a request
+//
+// A thread waits in epoll_wait for its event loop. For each connection that
+// has something to read it reads into its own buffer and sees the frames in
+// place ([conn.consume]). A read of a cached row is answered on the spot, into
+// the connection's output buffer. A write is copied once, into its shard's
+// open batch. At the end of the round each touched connection is written to
+// once. If commands were queued the thread then commits them itself; see
+// below. The outcome of each command is encoded straight into its connection's
+// output buffer ([conn.Complete]) and written by the thread that committed it.
+//
+// # Leaders and followers
+//
+// Waking another thread costs 30-60 µs on the machines this was measured on,
+// half an fdatasync. So requests are not handed from a polling thread to a
+// committing one. Instead the polling is handed on, and only if something
+// happens there: before a thread goes into the disk it gives its loop up by
+// arming the loop's epoll descriptor, one-shot, in an outer epoll instance in
+// which the idle threads wait. If an event arrives meanwhile, the kernel wakes
+// one of them, and that thread polls the loop from then on. If none arrives,
+// the first thread takes the loop back when it is done, and nobody was woken.
+// Polling therefore never waits for a disk (invariant M3), and a lone client
+// pays for no wake-up but its own. docs/adr/0001-network-layer.md has the
+// figures and the designs that were rejected.
+//
+// # Seams
+//
+// [Backend] is all the server knows of the shards. transport is all a
+// connection knows of how its bytes travel: over epoll, or over Go's net
+// package where there is no epoll.
+//
+// # Locks
+//
+// conn.mu guards a connection's output and is never held across a system call.
+// loop.mu and Server.mu are leaves. Order: conn.mu, then the others.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// ErrServerClosed is returned by Serve after Shutdown or Close.
+var ErrServerClosed = errors.New("server closed")
+
+// Config configures a Server. Zero values mean the defaults given.
+type Config struct {
+	Node    uint64 // told to clients
+	Cluster uint64 // told to clients
+	Version string // of the server, told to clients
+
+	// Transport is "epoll" or "net"; empty means epoll where there is one.
+	Transport string
+	// Loops is the number of event loops; 0 means one for every two cores.
+	Loops int
+	// Threads is the number of threads that poll, commit and read from disk;
+	// 0 means twice the cores. At least two for each loop, and one more.
+	Threads int
+
+	ConnectionsMax   int           // 10000
+	InFlightMax      int           // unanswered requests per connection; 1024
+	InFlightBytesMax int64         // of those, in bytes; 64 MiB
+	OutputBytesMax   int           // unsent replies per connection; 32 MiB. A single reply may go beyond
+	InputBytesMax    int64         // partial frames of all connections together; 1 GiB
+	FrameBytesMax    uint32        // protocol.FrameBytesMax
+	QueueDepth       int           // reads and scans waiting for a thread; 1000
+	IdleTimeout      time.Duration // a connection that asks nothing is closed; 10 min, negative: never
+	FrameTimeout     time.Duration // from the first byte of a frame to its last; 30 s
+	WriteTimeout     time.Duration // replies that the peer does not take; 30 s
+	RequestTimeout   time.Duration // deadline of a read that waits for a thread and names none itself; 30 s
+	Prealloc         int           // buffers allocated at start; 0: none
+	KeepAlive        time.Duration // TCP keepalive; 60 s, negative: off
+	Delay            bool          // leave Nagle's algorithm on
+
+	Logger *slog.Logger
+}
+
+func (c *Config) ensureDefaults() {
+	setDefault(&c.ConnectionsMax, 10_000)
+	setDefault(&c.InFlightMax, 1024)
+	setDefault(&c.InFlightBytesMax, 64<<20)
+	setDefault(&c.OutputBytesMax, 32<<20)
+	setDefault(&c.InputBytesMax, 1<<30)
+	setDefault(&c.FrameBytesMax, protocol.FrameBytesMax)
+	setDefault(&c.QueueDepth, 1000)
+	setDefault(&c.IdleTimeout, 10*time.Minute)
+	setDefault(&c.FrameTimeout, 30*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	setDefault(&c.KeepAlive, 60*time.Second)
+	setDefault(&c.RequestTimeout, 30*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+// front is a way to move bytes: epoll or net.
+type front interface {
+	// listen adds a listener; the front owns it from now on.
+	listen(net.Listener) error
+	// run serves until stop.
+	run()
+	// stopAccepting closes the listeners.
+	stopAccepting()
+	// stop ends run; connections are closed.
+	stop()
+}
+
+// Server serves one Backend over any number of listeners. Listen, then Serve,
+// then Shutdown or Close.
+type Server struct {
+	cfg     Config
+	backend Backend
+	log     *slog.Logger
+	front   front
+	started time.Time
+	address atomic.Pointer[string] // first TCP listener, told to clients
+	addrs   []net.Addr
+
+	conns      connTable
+	nextConn   atomic.Uint64
+	inputBytes atomic.Int64 // held in partial frames
+	draining   atomic.Bool
+	closed     atomic.Bool
+	stopped    chan struct{}
+	done       chan struct{}
+
+	mu      sync.Mutex
+	dirty   []*conn // have output from a commit that is not written yet
+	waiting sync.Pool
+
+	jobs     jobQueue
+	counters counters
+}
+
+// New returns a server for backend. The caller listens next.
+func New(cfg Config, backend Backend) (*Server, error) {
+	cfg.ensureDefaults()
+	s := &Server{cfg: cfg, backend: backend, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}), done: make(chan struct{})}
+	s.conns.init(cfg.ConnectionsMax)
+	s.jobs.max = cfg.QueueDepth
+	prealloc(cfg.Prealloc)
+	var err error
+	switch cfg.Transport {
+	case "epoll":
+		s.front, err = newEpollFront(s)
+	case "net":
+		s.front = newNetFront(s)
+	case "":
+		if s.front, err = newEpollFront(s); errors.Is(err, errors.ErrUnsupported) {
+			s.front, err = newNetFront(s), nil
+		}
+	default:
+		err = fmt.Errorf("unknown transport %q: epoll and net exist", cfg.Transport)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// prealloc fills the pool with n output buffers, so that the first requests
+// find memory that is already there.
+func prealloc(n int) {
+	buffers := make([]*bufpool.Buffer, n)
+	for i := range buffers {
+		buffers[i] = bufpool.Get(outputSize)
+	}
+	for _, b := range buffers {
+		b.Release()
+	}
+}
+
+// Listen adds a listener on address: host:port, or unix:///path. It may be
+// called several times before Serve.
+func (s *Server) Listen(address string) (net.Addr, error) {
+	ln, err := listen(address)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.front.listen(ln); err != nil {
+		return nil, errors.Join(err, ln.Close())
+	}
+	s.addrs = append(s.addrs, ln.Addr())
+	if a := ln.Addr(); a.Network() == "tcp" && s.address.Load() == nil {
+		text := a.String()
+		s.address.Store(&text)
+	}
+	return ln.Addr(), nil
+}
+
+// Addrs returns the addresses listened on.
+func (s *Server) Addrs() []net.Addr { return s.addrs }
+
+// Serve serves until Shutdown or Close and then returns ErrServerClosed.
+func (s *Server) Serve() error {
+	if s.closed.Load() {
+		return ErrServerClosed
+	}
+	go s.housekeep()
+	s.front.run()
+	close(s.done)
+	return ErrServerClosed
+}
+
+// Shutdown stops accepting, tells every client to go away, answers what has
+// been asked, and closes each connection once its client has left or has had
+// nothing outstanding for a moment. When ctx ends, what is left is closed at
+// once and ctx's error returned.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if s.draining.Swap(true) {
+		<-s.done
+		return nil
+	}
+	s.front.stopAccepting()
+	s.conns.each(func(c *conn) { c.notice(protocol.StatusGoAway, "the server is shutting down") })
+	err := s.drain(ctx)
+	return errors.Join(err, s.Close())
+}
+
+// lingerDrain is how long a connection that owes nothing is left to a client
+// that has been told to go away, so that requests that crossed the notice are
+// still answered.
+const lingerDrain = 200 * time.Millisecond
+
+func (s *Server) drain(ctx context.Context) error {
+	const poll = 5 * time.Millisecond
+	var quiet time.Duration
+	for {
+		busy := false
+		open := 0
+		s.conns.each(func(c *conn) {
+			open++
+			busy = busy || c.owes()
+		})
+		if open == 0 {
+			return nil
+		}
+		if busy {
+			quiet = 0
+		} else if quiet += poll; quiet >= lingerDrain {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d connections did not drain: %w", open, ctx.Err())
+		case <-time.After(poll):
+		}
+	}
+}
+
+// Close closes all listeners and connections at once.
+func (s *Server) Close() error {
+	if s.closed.Swap(true) {
+		<-s.done
+		return nil
+	}
+	s.draining.Store(true)
+	s.front.stopAccepting()
+	s.conns.each(func(c *conn) { c.hangUp() })
+	close(s.stopped)
+	s.front.stop()
+	<-s.done
+	return nil
+}
+
+// FlushDirty writes what commits have put into output buffers. The thread that
+// ran a commit calls it; the backend's own thread
+// calls it as well.
+func (s *Server) FlushDirty() {
+	s.mu.Lock()
+	list := s.dirty
+	if len(list) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if spare, ok := s.waiting.Get().(*[]*conn); ok {
+		s.dirty = (*spare)[:0]
+	} else {
+		s.dirty = nil
+	}
+	s.mu.Unlock()
+	for i, c := range list {
+		c.flush()
+		list[i] = nil
+	}
+	s.waiting.Put(&list)
+}
+
+func (s *Server) markDirty(c *conn) {
+	s.mu.Lock()
+	s.dirty = append(s.dirty, c)
+	s.mu.Unlock()
+}
+
+// housekeep closes connections that are idle, stalled in a frame, or do not
+// take their replies.
+func (s *Server) housekeep() {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.stopped:
+			return
+		case <-t.C:
+			now := time.Now().UnixMilli()
+			s.conns.each(func(c *conn) { c.checkTimeouts(now) })
+		}
+	}
+}
+
+// listen opens a listener on host:port or unix:///path and explains failures.
+func listen(address string) (net.Listener, error) {
+	network, addr := "tcp", address
+	if path, ok := cutPrefix(address, "unix://"); ok {
+		network, addr = "unix", path
+		if err := removeStaleSocket(path); err != nil {
+			return nil, err
+		}
+	}
+	ln, err := net.Listen(network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w; is another server running there? choose another address with --listen", address, err)
+	}
+	return ln, nil
+}

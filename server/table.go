@@ -1,0 +1,78 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// connTable holds every connection in a slot of fixed number, so that an epoll
+// event can name one in 64 bits: the slot and the slot's generation, which
+// tells a late event of a closed connection from one of its successor.
+type connTable struct {
+	slots []atomic.Pointer[conn]
+
+	mu   sync.Mutex
+	free []uint32
+	gens []uint32
+	open int
+}
+
+func (t *connTable) init(n int) {
+	t.slots = make([]atomic.Pointer[conn], n)
+	t.gens = make([]uint32, n)
+	t.free = make([]uint32, n)
+	for i := range t.free {
+		t.free[i] = uint32(n - 1 - i)
+	}
+}
+
+// add gives c a slot, or returns false where there is none left.
+func (t *connTable) add(c *conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.free) == 0 {
+		return false
+	}
+	c.slot = t.free[len(t.free)-1]
+	t.free = t.free[:len(t.free)-1]
+	t.gens[c.slot]++
+	c.gen = t.gens[c.slot]
+	t.slots[c.slot].Store(c)
+	t.open++
+	return true
+}
+
+func (t *connTable) remove(c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.slots[c.slot].CompareAndSwap(c, nil) {
+		t.free = append(t.free, c.slot)
+		t.open--
+	}
+}
+
+// get returns the connection in slot if it still is of generation gen.
+func (t *connTable) get(slot, gen uint32) *conn {
+	if slot >= uint32(len(t.slots)) {
+		return nil
+	}
+	if c := t.slots[slot].Load(); c != nil && c.gen == gen {
+		return c
+	}
+	return nil
+}
+
+func (t *connTable) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.open
+}
+
+// each calls f for every connection open at some moment during the call.
+func (t *connTable) each(f func(*conn)) {
+	for i := range t.slots {
+		if c := t.slots[i].Load(); c != nil {
+			f(c)
+		}
+	}
+}

@@ -1,0 +1,696 @@
+package storage
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// Entry is a committed entry of a shard's log. Data is an entry as package
+// command writes it; empty Data only advances the applied index.
+type Entry struct {
+	Shard int
+	Index uint64
+	Data  []byte
+}
+
+// Deliverer receives the results of Apply: of entries[entry], of its command
+// number cmd, both from 0. The Result and what it points to are valid until
+// Apply returns.
+type Deliverer interface {
+	Deliver(entry, cmd int, r *command.Result)
+}
+
+// Apply carries out entries in order, all in one batch. When it returns nil
+// their effects are visible to readers, Applied has advanced, and each
+// command's result has been delivered, in order; nothing is durable by it (see
+// Durable). The entries' Data must not change until Apply returns, and is not
+// kept. One goroutine at a time may call it; it may wait for Pebble when that
+// stalls writes, and reads rows from disk where a command depends on them.
+//
+// Indexes of a shard must rise: otherwise Apply returns ErrStaleIndex and has
+// done nothing. Any other error means that the node must stop: the entries
+// cannot be understood (command.ErrMalformed, command.ErrFormat, with nothing
+// applied or delivered) or Pebble failed. Every later call then returns
+// ErrFailed.
+func (s *Store) Apply(entries []Entry, d Deliverer) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := s.fatal.get(); err != nil {
+		return err
+	}
+	p := &s.pass
+	p.begin()
+	defer p.end()
+	if err := p.admit(entries); err != nil {
+		return err
+	}
+	if err := p.run(entries); err != nil {
+		return s.fatal.record(err)
+	}
+	if err := p.commit(); err != nil {
+		return s.fatal.record(err)
+	}
+	p.deliver(d)
+	return nil
+}
+
+// pass is the working state of one call of Apply, kept for the next one.
+type pass struct {
+	store  *Store
+	number uint64
+	batch  *pebble.Batch
+	rows   overlay
+	bytes  arena
+
+	shards  []passShard
+	touched []int // shards with entries in this pass
+
+	// Of the entry being carried out.
+	shard int
+	state *passShard
+	now   uint64
+	joint bool // within a command of several operations
+
+	command command.Command
+	results []command.Result
+	ends    []int            // per entry: the number of results so far
+	nested  []command.Result // results of operations are cut from it
+	pending [][]byte         // session records written in this pass
+
+	key    []byte
+	record []byte
+}
+
+// passShard is the state of a shard as the pass has left it.
+type passShard struct {
+	meta
+	pass      uint64
+	newExpiry uint64 // earliest expiry added
+	swept     bool
+	sweptTo   uint64 // nothing below it is left in the expiry index
+}
+
+const (
+	// What a pass needed once is kept up to these sizes.
+	passRowsKeep    = 64 << 10
+	passResultsKeep = 64 << 10
+	passBatchKeep   = 8 << 20 // bytes
+)
+
+func (p *pass) init(s *Store) {
+	p.store = s
+	p.shards = make([]passShard, len(s.shards))
+	p.batch = s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(passBatchKeep))
+}
+
+func (p *pass) begin() {
+	p.number++
+	p.rows.reset()
+	p.bytes.reset()
+	p.touched = p.touched[:0]
+	p.results = p.results[:0]
+	p.ends = p.ends[:0]
+	p.nested = p.nested[:0]
+	p.pending = p.pending[:0]
+}
+
+// end lets go of the entries and of what an unusually large pass needed.
+func (p *pass) end() {
+	p.batch.Reset()
+	clear(p.results)
+	clear(p.nested)
+	clear(p.pending)
+	if cap(p.results) > passResultsKeep {
+		p.results = nil
+	}
+	if cap(p.nested) > passResultsKeep {
+		p.nested = nil
+	}
+	if cap(p.rows.rows) > passRowsKeep {
+		p.rows.rows = nil
+	}
+}
+
+// admit checks and takes over the indexes of entries.
+func (p *pass) admit(entries []Entry) error {
+	for i := range entries {
+		e := &entries[i]
+		if e.Shard < 0 || e.Shard >= len(p.shards) {
+			return fmt.Errorf("storage: entry of shard %d of %d", e.Shard, len(p.shards))
+		}
+		sh := &p.shards[e.Shard]
+		if sh.pass != p.number {
+			st := &p.store.shards[e.Shard]
+			*sh = passShard{
+				meta:      meta{applied: st.applied.Load(), stamp: st.stamp.Load(), revision: st.revision},
+				pass:      p.number,
+				newExpiry: never,
+			}
+			p.touched = append(p.touched, e.Shard)
+		}
+		if e.Index <= sh.applied {
+			return fmt.Errorf("%w: shard %d, index %d, applied %d", ErrStaleIndex, e.Shard, e.Index, sh.applied)
+		}
+		sh.applied = e.Index
+	}
+	return nil
+}
+
+// run carries out all commands; their effects are in p and its batch.
+func (p *pass) run(entries []Entry) error {
+	for i := range entries {
+		e := &entries[i]
+		if len(e.Data) != 0 {
+			if err := p.runEntry(e); err != nil {
+				return fmt.Errorf("shard %d, index %d: %w", e.Shard, e.Index, err)
+			}
+		}
+		p.ends = append(p.ends, len(p.results))
+	}
+	return p.stage()
+}
+
+func (p *pass) runEntry(e *Entry) error {
+	r, err := command.NewReader(e.Data)
+	if err != nil {
+		return err
+	}
+	p.shard, p.state = e.Shard, &p.shards[e.Shard]
+	p.state.stamp = max(p.state.stamp, r.StampMillis) // time of a shard never goes back
+	p.now = p.state.stamp
+	for {
+		more, err := r.Next(&p.command)
+		if err != nil || !more {
+			return err
+		}
+		p.results = append(p.results, command.Result{})
+		if err := p.once(&p.command, &p.results[len(p.results)-1]); err != nil {
+			return err
+		}
+	}
+}
+
+// once carries out c, unless its session says that it was carried out before.
+func (p *pass) once(c *command.Command, out *command.Result) error {
+	if c.Session.ID == 0 {
+		return p.carryOut(c, out)
+	}
+	if done, err := p.replay(p.shard, c, out); done || err != nil {
+		return err
+	}
+	if err := p.carryOut(c, out); err != nil {
+		return err
+	}
+	return p.remember(p.shard, c, out)
+}
+
+func (p *pass) carryOut(c *command.Command, out *command.Result) error {
+	switch c.Kind {
+	case command.Put:
+		return p.put(c, out)
+	case command.Delete:
+		return p.delete(c, out)
+	case command.Incr:
+		return p.incr(c, out)
+	case command.Expire:
+		return p.expire(c, out)
+	case command.Persist:
+		return p.persist(c, out)
+	case command.Get, command.Exists:
+		return p.get(c, out)
+	case command.Batch:
+		return p.all(c.Ops, out)
+	case command.Txn:
+		return p.txn(c, out)
+	case command.Sweep:
+		return p.sweep(c, out)
+	}
+	return fmt.Errorf("%w: kind %d", command.ErrMalformed, c.Kind)
+}
+
+// readingFlags are the options of Put that depend on the row there is. A Put
+// without them reads nothing.
+const readingFlags = command.KeepTTL | command.IfAbsent | command.IfPresent | command.IfVersion | command.ReturnPrevious
+
+func (p *pass) put(c *command.Command, out *command.Result) error {
+	r := p.find(c.Key)
+	var expireAt, indexed uint64
+	if c.Flags&readingFlags != 0 {
+		if err := p.load(r, c.Flags&command.ReturnPrevious != 0); err != nil {
+			return err
+		}
+		if p.refuses(r, c, out) {
+			return nil
+		}
+		if c.Flags&command.KeepTTL != 0 && p.visible(r) {
+			expireAt = r.expireAt
+		}
+		if r.exists {
+			indexed = r.expireAt
+		}
+	}
+	if c.Flags&command.SetTTL != 0 {
+		expireAt = p.expiry(c.TTLMillis)
+	}
+	p.write(r, c.Value, expireAt)
+	out.Version = r.version
+	return p.reindex(r.key, indexed, expireAt)
+}
+
+func (p *pass) delete(c *command.Command, out *command.Result) error {
+	r := p.find(c.Key)
+	if err := p.load(r, c.Flags&command.ReturnPrevious != 0); err != nil {
+		return err
+	}
+	if p.refuses(r, c, out) {
+		return nil
+	}
+	if !p.visible(r) {
+		out.Status = command.NotFound
+		return nil
+	}
+	p.state.revision++
+	out.Version = p.state.revision
+	indexed := r.expireAt
+	p.remove(r)
+	return p.reindex(r.key, indexed, 0)
+}
+
+func (p *pass) incr(c *command.Command, out *command.Result) error {
+	r := p.find(c.Key)
+	if err := p.load(r, true); err != nil {
+		return err
+	}
+	var value int64
+	var expireAt, indexed uint64
+	if r.exists {
+		indexed = r.expireAt
+	}
+	if p.visible(r) {
+		out.Version = r.version
+		expireAt = r.expireAt
+		var ok bool
+		if value, ok = parseInteger(r.value); !ok {
+			out.Status = command.NotInteger
+			return nil
+		}
+	}
+	sum := value + c.Delta
+	if (c.Delta > 0) != (sum > value) && c.Delta != 0 {
+		out.Status = command.Overflow
+		return nil
+	}
+	p.write(r, strconv.AppendInt(p.bytes.alloc(integerBytesMax)[:0], sum, 10), expireAt)
+	out.Version, out.Integer = r.version, sum
+	return p.reindex(r.key, indexed, expireAt)
+}
+
+func (p *pass) expire(c *command.Command, out *command.Result) error {
+	return p.setExpiry(c.Key, p.expiry(c.TTLMillis), out)
+}
+
+func (p *pass) persist(c *command.Command, out *command.Result) error {
+	return p.setExpiry(c.Key, 0, out)
+}
+
+func (p *pass) setExpiry(key []byte, expireAt uint64, out *command.Result) error {
+	r := p.find(key)
+	if err := p.load(r, true); err != nil {
+		return err
+	}
+	if !p.visible(r) {
+		out.Status = command.NotFound
+		return nil
+	}
+	if expireAt == 0 && r.expireAt == 0 {
+		out.Version = r.version
+		return nil
+	}
+	indexed := r.expireAt
+	p.write(r, r.value, expireAt)
+	out.Version = r.version
+	return p.reindex(r.key, indexed, expireAt)
+}
+
+func (p *pass) get(c *command.Command, out *command.Result) error {
+	r := p.find(c.Key)
+	withValue := c.Kind == command.Get
+	if err := p.load(r, withValue); err != nil {
+		return err
+	}
+	if !p.visible(r) {
+		out.Status = command.NotFound
+		return nil
+	}
+	out.Version = r.version
+	p.show(r, out, withValue)
+	return nil
+}
+
+// all carries out ops; the failure of one does not touch the others.
+func (p *pass) all(ops []command.Command, out *command.Result) error {
+	p.joint = len(ops) > 1
+	defer func() { p.joint = false }()
+	out.Results = p.allocResults(len(ops))
+	for i := range ops {
+		if err := p.carryOut(&ops[i], &out.Results[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pass) txn(c *command.Command, out *command.Result) error {
+	for i := range c.Compares {
+		holds, err := p.compare(&c.Compares[i])
+		if err != nil {
+			return err
+		}
+		if !holds {
+			return p.all(c.Else, out)
+		}
+	}
+	out.Succeeded = true
+	return p.all(c.Ops, out)
+}
+
+func (p *pass) compare(x *command.Compare) (bool, error) {
+	r := p.find(x.Key)
+	if err := p.load(r, x.Target == command.OnValue); err != nil {
+		return false, err
+	}
+	there := p.visible(r)
+	var order int
+	switch {
+	case x.Target == command.OnValue && !there:
+		return false, nil
+	case x.Target == command.OnValue:
+		order = bytes.Compare(r.value, x.Value)
+	default:
+		var version uint64
+		if there {
+			version = r.version
+		}
+		switch {
+		case version < x.Version:
+			order = -1
+		case version > x.Version:
+			order = 1
+		}
+	}
+	switch x.Relation {
+	case command.Equal:
+		return order == 0, nil
+	case command.NotEqual:
+		return order != 0, nil
+	case command.Less:
+		return order < 0, nil
+	default:
+		return order > 0, nil
+	}
+}
+
+// refuses checks the conditions of a Put or Delete on the loaded row r, and
+// fills out if one fails. Where the previous row is wanted it shows it in
+// either case.
+func (p *pass) refuses(r *row, c *command.Command, out *command.Result) bool {
+	there := p.visible(r)
+	var version uint64
+	if there {
+		version = r.version
+		if c.Flags&command.ReturnPrevious != 0 {
+			p.show(r, out, true)
+		}
+	}
+	if c.Flags&command.IfAbsent != 0 && there ||
+		c.Flags&command.IfPresent != 0 && !there ||
+		c.Flags&command.IfVersion != 0 && c.Version != version {
+		out.Status = command.ConditionFailed
+		out.Version = version
+		return true
+	}
+	return false
+}
+
+// show puts the visible row r into out.
+func (p *pass) show(r *row, out *command.Result, withValue bool) {
+	out.HasRow = true
+	out.RowVersion = r.version
+	out.RowTTL = ttlLeft(r.expireAt, p.now)
+	if withValue {
+		out.Value = r.value
+	}
+}
+
+func (p *pass) visible(r *row) bool { return r.exists && visible(r.expireAt, p.now) }
+
+// expiry is the time at which ttl, counted from the entry's stamp, is over. A
+// ttl of 0 counts as one millisecond, and a sum past the end of time as it.
+func (p *pass) expiry(ttl uint64) uint64 {
+	ttl = max(ttl, 1)
+	if ttl > math.MaxInt64-p.now {
+		return math.MaxInt64
+	}
+	return p.now + ttl
+}
+
+func (p *pass) find(key []byte) *row {
+	return p.rows.find(uint16(p.shard), key, hashKey(p.shard, key))
+}
+
+// write makes value the row's new state, with the next version.
+func (p *pass) write(r *row, value []byte, expireAt uint64) {
+	p.state.revision++
+	r.value, r.version, r.expireAt = value, p.state.revision, expireAt
+	r.loaded, r.exists, r.hasValue, r.dirty = true, true, true, true
+	r.joint = r.joint || p.joint
+}
+
+func (p *pass) remove(r *row) {
+	r.value, r.version, r.expireAt = nil, 0, 0
+	r.exists, r.hasValue, r.dirty = false, false, true
+	r.joint = r.joint || p.joint
+}
+
+// load makes the state of r known, and its value where withValue.
+func (p *pass) load(r *row, withValue bool) error {
+	if r.loaded && (!withValue || r.hasValue || !r.exists) {
+		return nil
+	}
+	if p.store.cache.load(r, withValue, &p.bytes) {
+		return nil
+	}
+	p.key = appendDataKey(p.key[:0], int(r.shard), r.key)
+	b, closer, err := p.store.db.Get(p.key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		r.loaded, r.exists, r.fresh = true, false, true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	version, expireAt, value, err := decodeRow(b)
+	if err != nil {
+		return errors.Join(err, closer.Close())
+	}
+	r.version, r.expireAt = version, expireAt
+	r.loaded, r.exists = true, true
+	if withValue {
+		r.value, r.hasValue, r.fresh = p.bytes.copy(value), true, true
+	}
+	return closer.Close()
+}
+
+// reindex keeps the expiry index: before is the expiry under which the row is
+// known to be indexed, after the one it has now, 0 for none. A plain Put knows
+// no before; the entry it leaves behind is dropped by the Sweep that meets it.
+// What is written here may depend on the command and on the row, never on how
+// the row was found: Sweep counts the entries.
+func (p *pass) reindex(key []byte, before, after uint64) error {
+	if before == after {
+		return nil
+	}
+	if before != 0 {
+		if err := p.unindex(key, before); err != nil {
+			return err
+		}
+	}
+	if after == 0 {
+		return nil
+	}
+	p.state.newExpiry = min(p.state.newExpiry, after)
+	op := p.batch.SetDeferred(expiryKeyBytes+len(key), 0)
+	putExpiryKey(op.Key, p.shard, after, key)
+	return op.Finish()
+}
+
+func (p *pass) unindex(key []byte, at uint64) error {
+	op := p.batch.DeleteDeferred(expiryKeyBytes + len(key))
+	putExpiryKey(op.Key, p.shard, at, key)
+	return op.Finish()
+}
+
+func putExpiryKey(dst []byte, shard int, at uint64, key []byte) {
+	putPrefix(dst, shard, kindExpiry)
+	binary.BigEndian.PutUint64(dst[prefixBytes:], at)
+	copy(dst[expiryKeyBytes:], key)
+}
+
+// stage writes the final rows and the shards' state into the batch.
+func (p *pass) stage() error {
+	for i := range p.rows.rows {
+		r := &p.rows.rows[i]
+		if !r.dirty {
+			continue
+		}
+		if err := p.stageRow(r); err != nil {
+			return err
+		}
+	}
+	for _, i := range p.touched {
+		op := p.batch.SetDeferred(prefixBytes, metaBytes)
+		putPrefix(op.Key, i, kindMeta)
+		p.shards[i].meta.put(op.Value)
+		if err := op.Finish(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pass) stageRow(r *row) error {
+	if !r.exists {
+		op := p.batch.DeleteDeferred(prefixBytes + len(r.key))
+		putPrefix(op.Key, int(r.shard), kindData)
+		copy(op.Key[prefixBytes:], r.key)
+		return op.Finish()
+	}
+	op := p.batch.SetDeferred(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
+	putPrefix(op.Key, int(r.shard), kindData)
+	copy(op.Key[prefixBytes:], r.key)
+	putRowHeader(op.Value, r.version, r.expireAt)
+	copy(op.Value[rowHeaderBytes:], r.value)
+	return op.Finish()
+}
+
+// commit makes the pass visible: to Pebble's readers, then row by row to the
+// cache's, see the package comment for why nobody notices the difference.
+func (p *pass) commit() error {
+	if len(p.touched) == 0 {
+		return nil
+	}
+	if err := p.publish(); err != nil {
+		return err
+	}
+	for _, i := range p.touched {
+		if err := p.finishShard(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *pass) publish() error {
+	s := p.store
+	s.window.Lock()
+	defer s.window.Unlock()
+	for i := range p.rows.rows {
+		if r := &p.rows.rows[i]; r.dirty {
+			s.cache.begin(r)
+		}
+	}
+	if err := s.db.Apply(p.batch, pebble.NoSync); err != nil {
+		return err
+	}
+	for i := range p.rows.rows {
+		if r := &p.rows.rows[i]; r.dirty {
+			s.cache.publish(r)
+		} else if r.fresh {
+			s.cache.add(r)
+		}
+	}
+	for _, i := range p.touched {
+		sh, st := &p.shards[i], &s.shards[i]
+		st.revision = sh.revision
+		st.stamp.Store(sh.stamp)
+		st.applied.Store(sh.applied)
+	}
+	return nil
+}
+
+// finishShard brings up to date when the shard needs its next Sweep.
+func (p *pass) finishShard(i int) error {
+	sh, st := &p.shards[i], &p.store.shards[i]
+	st.publishSessions()
+	if sh.swept {
+		next, err := firstExpiry(p.store.db, i, sh.sweptTo)
+		if err != nil {
+			return err
+		}
+		st.nextExpiry.Store(next)
+	} else if sh.newExpiry < st.nextExpiry.Load() {
+		st.nextExpiry.Store(sh.newExpiry)
+	}
+	return nil
+}
+
+func (p *pass) deliver(d Deliverer) {
+	first := 0
+	for entry, end := range p.ends {
+		for n := first; n < end; n++ {
+			d.Deliver(entry, n-first, &p.results[n])
+		}
+		first = end
+	}
+}
+
+// allocResults returns n zero Results that live until the end of the pass.
+func (p *pass) allocResults(n int) []command.Result {
+	if n > cap(p.nested)-len(p.nested) {
+		// Results handed out before keep the old array alive.
+		p.nested = make([]command.Result, 0, max(n, 2*cap(p.nested), 64))
+	}
+	start := len(p.nested)
+	p.nested = p.nested[:start+n]
+	return p.nested[start : start+n : start+n]
+}
+
+// integerBytesMax is the length of the smallest int64 in decimal.
+const integerBytesMax = len("-9223372036854775808")
+
+// parseInteger reads the one spelling that Incr writes: an optional minus, no
+// leading zeros, no minus zero, within int64.
+func parseInteger(b []byte) (int64, bool) {
+	digits := b
+	negative := len(b) > 0 && b[0] == '-'
+	if negative {
+		digits = b[1:]
+	}
+	if len(digits) == 0 || len(b) > integerBytesMax || digits[0] == '0' && len(b) > 1 {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0') // 19 digits at most (20 without a minus fit too)
+	}
+	switch {
+	case negative && n <= 1<<63:
+		return -int64(n), true
+	case !negative && n < 1<<63 && len(digits) < 20:
+		return int64(n), true
+	}
+	return 0, false
+}

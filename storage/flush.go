@@ -1,0 +1,247 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+)
+
+// panicDelay is how long OnFatal may take before an error that Pebble cannot
+// survive ends the process.
+const panicDelay = 5 * time.Second
+
+// fatalState remembers the first fatal error and tells the owner once.
+type fatalState struct {
+	onFatal func(error)
+	once    sync.Once
+	err     atomic.Pointer[error]
+	raised  chan struct{} // closed when err is set
+	told    chan struct{} // closed when onFatal has returned
+}
+
+func (f *fatalState) init(o Options) {
+	f.onFatal = o.OnFatal
+	f.raised = make(chan struct{})
+	f.told = make(chan struct{})
+}
+
+// raise records err, if it is the first, and calls the owner's function from a
+// goroutine of its own: the caller may hold Pebble's mutex.
+func (f *fatalState) raise(err error) {
+	f.once.Do(func() {
+		f.record(err)
+		go func() {
+			defer close(f.told)
+			if f.onFatal != nil {
+				f.onFatal(err)
+			}
+		}()
+	})
+}
+
+// record sets the error without telling the owner, who is about to have it
+// returned.
+func (f *fatalState) record(err error) error {
+	err = fmt.Errorf("%w: %w", ErrFailed, err)
+	if f.err.CompareAndSwap(nil, &err) {
+		close(f.raised)
+	}
+	return f.get()
+}
+
+func (f *fatalState) get() error {
+	if err := f.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// pebbleLogger passes Pebble's errors on. Its chatter about flushes and
+// compactions is left out; Stats has the figures.
+type pebbleLogger struct{ s *Store }
+
+func (l pebbleLogger) Infof(string, ...any) {}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.s.opts.Logger.Error("pebble", "error", fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return: Pebble calls it with its locks held and its state
+// half changed, for example when the manifest cannot be synced.
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf("pebble: "+format, args...)
+	l.s.opts.Logger.Error("storage cannot go on", "error", err)
+	l.s.fatal.raise(err)
+	select {
+	case <-l.s.fatal.told:
+	case <-time.After(panicDelay):
+	}
+	panic(err)
+}
+
+// pebbleOptions tunes for short reads: few memtables, level 0 kept shallow, a
+// bloom filter on every level, the index of a table in one block.
+func (s *Store) pebbleOptions() *pebble.Options {
+	o := basePebbleOptions(s.opts)
+	o.DisableWAL = true
+	o.Logger = pebbleLogger{s}
+	o.EventListener = &pebble.EventListener{
+		BackgroundError: s.backgroundError,
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			s.opts.Logger.Error("database is damaged", "path", info.Path, "error", info.Details)
+			s.fatal.raise(info.Details)
+		},
+		FlushEnd: func(pebble.FlushInfo) { s.noteFlush() },
+		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
+			s.opts.Logger.Warn("storage stalls writes", "reason", info.Reason)
+		},
+		DiskSlow: func(info pebble.DiskSlowInfo) {
+			s.opts.Logger.Warn("disk is slow", "operation", info.OpType.String(), "duration", info.Duration)
+		},
+	}
+	o.EnsureDefaults()
+	return o
+}
+
+// basePebbleOptions are the settings that decide how data lie on disk, shared
+// by a store that runs and by Verify.
+func basePebbleOptions(opts Options) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          opts.FS,
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   opts.BlockCacheBytes,
+		MemTableSize:                uint64(opts.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
+	}
+	for i := range o.Levels {
+		l := &o.Levels[i]
+		l.BlockSize = 4 << 10
+		l.IndexBlockSize = 256 << 10
+		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		if i >= 5 { // nine tenths of the bytes, one tenth of the writing
+			l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
+		}
+	}
+	return o
+}
+
+// backgroundError takes every failed flush or compaction for fatal, although
+// Pebble would try again: a sync that failed once may have lost what it was to
+// make durable, and the next one would not say so (D2).
+func (s *Store) backgroundError(err error) {
+	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, pebble.ErrClosed) {
+		return
+	}
+	s.opts.Logger.Error("background work of the storage failed", "error", err)
+	s.fatal.raise(err)
+}
+
+// noteFlush wakes watchFlushes. Pebble calls it with its mutex held, so that
+// nothing can be read here.
+func (s *Store) noteFlush() {
+	select {
+	case s.flushEnded <- struct{}{}:
+	default:
+	}
+}
+
+func (s *Store) watchFlushes() {
+	defer s.background.Done()
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-s.flushEnded:
+		}
+		if err := s.refreshDurable(); err != nil {
+			s.fatal.raise(err)
+			continue
+		}
+		if s.opts.OnFlush != nil {
+			s.opts.OnFlush()
+		}
+	}
+}
+
+// refreshDurable reads from what is in tables how far each shard is durable.
+func (s *Store) refreshDurable() (err error) {
+	s.durableMu.Lock()
+	defer s.durableMu.Unlock()
+	if err := s.fatal.get(); err != nil {
+		return err
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var key [prefixBytes]byte
+	for i := range s.shards {
+		putPrefix(key[:], i, kindMeta)
+		if !it.SeekPrefixGE(key[:]) {
+			if err := it.Error(); err != nil {
+				return err
+			}
+			continue
+		}
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		m, err := decodeMeta(v)
+		if err != nil {
+			return err
+		}
+		s.shards[i].durable.Store(m.applied)
+	}
+	return nil
+}
+
+// Flush makes everything applied so far durable and returns when Durable says
+// so. It fails with ErrFailed after a fatal error, and with ErrClosed.
+func (s *Store) Flush() error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	done, err := s.startFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+	case <-s.fatal.raised: // Pebble would try again for ever
+		return s.fatal.get()
+	}
+	return s.refreshDurable()
+}
+
+// FlushAsync begins what Flush does and returns at once; OnFlush tells when it
+// is done. It fails as Flush does.
+func (s *Store) FlushAsync() error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	_, err := s.startFlush()
+	return err
+}
+
+func (s *Store) startFlush() (<-chan struct{}, error) {
+	if err := s.fatal.get(); err != nil {
+		return nil, err
+	}
+	return s.db.AsyncFlush()
+}

@@ -1,0 +1,123 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/bytedance/gopkg/util/xxhash3"
+)
+
+// The layout of the database. Every key begins with its shard (two bytes, big
+// endian) and a kind, so that a shard is one contiguous range:
+//
+//	shard 'd' key                    a row
+//	shard 'e' expire-at(8 BE) key    expiry index: the row may expire then
+//	shard 'm'                        applied index, last stamp, revision
+//	shard 's' session(8 BE) seq(8 BE)  result of a session's write
+//
+// Values begin with a format byte, then fixed-width little-endian fields.
+// Expiry index entries have no value.
+const (
+	kindData    = 'd'
+	kindExpiry  = 'e'
+	kindMeta    = 'm'
+	kindSession = 's'
+
+	prefixBytes     = 3
+	expiryKeyBytes  = prefixBytes + 8 // and the row's key
+	sessionKeyBytes = prefixBytes + 16
+
+	rowFormat      = 1
+	rowHeaderBytes = 1 + 8 + 8 // format, version, expire-at
+	metaFormat     = 1
+	metaBytes      = 1 + 8 + 8 + 8 // format, applied, stamp, revision
+
+	// ShardsMax bounds Options.Shards: a shard's number has two bytes, and the
+	// last one is kept free so that every shard has an exclusive upper bound.
+	ShardsMax = 1<<16 - 1
+)
+
+// ErrCorrupt means that the database holds something that this package never
+// wrote, or wrote in a later version.
+var ErrCorrupt = errors.New("storage: corrupt or unknown record")
+
+func putPrefix(dst []byte, shard int, kind byte) {
+	binary.BigEndian.PutUint16(dst, uint16(shard))
+	dst[2] = kind
+}
+
+func appendPrefix(dst []byte, shard int, kind byte) []byte {
+	return append(dst, byte(shard>>8), byte(shard), kind)
+}
+
+func appendDataKey(dst []byte, shard int, key []byte) []byte {
+	return append(appendPrefix(dst, shard, kindData), key...)
+}
+
+func appendExpiryBound(dst []byte, shard int, at uint64) []byte {
+	return binary.BigEndian.AppendUint64(appendPrefix(dst, shard, kindExpiry), at)
+}
+
+func appendSessionKey(dst []byte, shard int, id, sequence uint64) []byte {
+	dst = binary.BigEndian.AppendUint64(appendPrefix(dst, shard, kindSession), id)
+	return binary.BigEndian.AppendUint64(dst, sequence)
+}
+
+func putRowHeader(dst []byte, version, expireAt uint64) {
+	dst[0] = rowFormat
+	binary.LittleEndian.PutUint64(dst[1:], version)
+	binary.LittleEndian.PutUint64(dst[9:], expireAt)
+}
+
+// decodeRow splits a row's record. The value is a view into b.
+func decodeRow(b []byte) (version, expireAt uint64, value []byte, err error) {
+	if len(b) < rowHeaderBytes || b[0] != rowFormat {
+		return 0, 0, nil, fmt.Errorf("%w: row of %d bytes", ErrCorrupt, len(b))
+	}
+	return binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:]), b[rowHeaderBytes:], nil
+}
+
+// meta is what a shard keeps beside its rows.
+type meta struct {
+	applied  uint64 // index of the last entry applied
+	stamp    uint64 // highest stamp applied, Unix milliseconds
+	revision uint64 // version given last
+}
+
+func (m meta) put(dst []byte) {
+	dst[0] = metaFormat
+	binary.LittleEndian.PutUint64(dst[1:], m.applied)
+	binary.LittleEndian.PutUint64(dst[9:], m.stamp)
+	binary.LittleEndian.PutUint64(dst[17:], m.revision)
+}
+
+func decodeMeta(b []byte) (meta, error) {
+	if len(b) != metaBytes || b[0] != metaFormat {
+		return meta{}, fmt.Errorf("%w: shard state of %d bytes", ErrCorrupt, len(b))
+	}
+	return meta{
+		applied:  binary.LittleEndian.Uint64(b[1:]),
+		stamp:    binary.LittleEndian.Uint64(b[9:]),
+		revision: binary.LittleEndian.Uint64(b[17:]),
+	}, nil
+}
+
+// visible reports whether a row that expires at expireAt (0: never) exists at
+// now. At the very millisecond of its expiry it is gone.
+func visible(expireAt, now uint64) bool { return expireAt == 0 || expireAt > now }
+
+// ttlLeft is the time to live that a visible row has left, 0 if it does not
+// expire.
+func ttlLeft(expireAt, now uint64) uint64 {
+	if expireAt == 0 {
+		return 0
+	}
+	return expireAt - now
+}
+
+// hashKey is the hash that finds a row in the overlay and in the row cache.
+// The shard goes in as well: the multiplier spreads it over all bits.
+func hashKey(shard int, key []byte) uint64 {
+	return xxhash3.Hash(key) ^ uint64(shard)*0x9e3779b97f4a7c15
+}

@@ -1,0 +1,120 @@
+package storage
+
+import "bytes"
+
+// row is the state of one row as the commands of a pass have left it.
+type row struct {
+	hash     uint64
+	key      []byte
+	value    []byte // valid if hasValue
+	version  uint64
+	expireAt uint64
+	shard    uint16
+	loaded   bool // the fields below and above are known
+	exists   bool // as a record; it may have expired
+	hasValue bool
+	dirty    bool // differs from the database
+	joint    bool // changed by a command that changes several rows at once
+	fresh    bool // read from the database in this pass, not yet in the cache
+}
+
+// overlay is the table of the rows touched in a pass: open addressing with
+// linear probing over row numbers. A slot counts only if it carries the
+// current generation, so that starting a pass clears nothing.
+type overlay struct {
+	slots      []overlaySlot
+	generation uint32
+	rows       []row
+}
+
+type overlaySlot struct {
+	hash       uint64
+	generation uint32
+	row        uint32
+}
+
+const (
+	overlaySlotsMin  = 1 << 10
+	overlaySlotsKeep = 1 << 17 // a larger table is given back after the pass
+)
+
+func (o *overlay) reset() {
+	if len(o.slots) == 0 || len(o.slots) > overlaySlotsKeep {
+		*o = overlay{slots: make([]overlaySlot, overlaySlotsMin)}
+	}
+	o.generation++
+	if o.generation == 0 { // wrapped: old slots would look current
+		clear(o.slots)
+		o.generation = 1
+	}
+	clear(o.rows) // lets go of the last pass's entries
+	o.rows = o.rows[:0]
+}
+
+// find returns the row of key, which it adds, not loaded, if it is not there.
+// The pointer is valid until the next find. key is kept.
+func (o *overlay) find(shard uint16, key []byte, hash uint64) *row {
+	mask := uint64(len(o.slots) - 1)
+	i := hash & mask
+	for ; o.slots[i].generation == o.generation; i = (i + 1) & mask {
+		if o.slots[i].hash != hash {
+			continue
+		}
+		if r := &o.rows[o.slots[i].row]; r.shard == shard && bytes.Equal(r.key, key) {
+			return r
+		}
+	}
+	if 2*(len(o.rows)+1) > len(o.slots) {
+		o.grow()
+		return o.find(shard, key, hash)
+	}
+	o.slots[i] = overlaySlot{hash: hash, generation: o.generation, row: uint32(len(o.rows))}
+	o.rows = append(o.rows, row{hash: hash, key: key, shard: shard})
+	return &o.rows[len(o.rows)-1]
+}
+
+func (o *overlay) grow() {
+	o.slots = make([]overlaySlot, 2*len(o.slots))
+	mask := uint64(len(o.slots) - 1)
+	for n := range o.rows {
+		i := o.rows[n].hash & mask
+		for o.slots[i].generation == o.generation {
+			i = (i + 1) & mask
+		}
+		o.slots[i] = overlaySlot{hash: o.rows[n].hash, generation: o.generation, row: uint32(n)}
+	}
+}
+
+// arena holds bytes that must live until the end of a pass. What it hands out
+// is never moved or reused before reset.
+type arena struct {
+	chunk []byte
+}
+
+const (
+	arenaChunkMin = 64 << 10
+	arenaChunkMax = 4 << 20
+)
+
+// alloc returns n bytes of undefined content.
+func (a *arena) alloc(n int) []byte {
+	if n > cap(a.chunk)-len(a.chunk) {
+		if n > arenaChunkMax/4 {
+			return make([]byte, n)
+		}
+		// The old chunk stays alive as long as views of it do.
+		size := min(max(2*cap(a.chunk), arenaChunkMin), arenaChunkMax)
+		a.chunk = make([]byte, 0, max(size, n))
+	}
+	start := len(a.chunk)
+	a.chunk = a.chunk[:start+n]
+	return a.chunk[start : start+n : start+n]
+}
+
+func (a *arena) copy(b []byte) []byte {
+	c := a.alloc(len(b))
+	copy(c, b)
+	return c
+}
+
+func (a *arena) reset() { a.chunk = a.chunk[:0] }

@@ -1,0 +1,261 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/proa-kv/proa/bufpool"
+)
+
+// Row is what a read tells about a row beside its value.
+type Row struct {
+	Version   uint64
+	TTLMillis uint64 // time left at the time of the read, 0: does not expire
+}
+
+// Hit says what AppendCached found.
+type Hit uint8
+
+const (
+	Miss   Hit = iota // not in the cache: ask Append
+	Found             // the row exists
+	Absent            // it is known not to exist, or to have expired
+)
+
+// AppendCached looks the row of key up in the row cache, at nowMillis (Unix
+// milliseconds; a time before LastStamp counts as LastStamp, so that a row
+// which expired for a command does not come back for a reader). On Found it appends the value to dst.B, if withValue; else it
+// leaves dst, which may then be nil, as it is. It touches neither Pebble nor
+// the disk, allocates nothing but what dst.Grow may need, and keeps no view of
+// key. What it finds reflects every entry that Applied covers.
+func (s *Store) AppendCached(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, Hit) {
+	now := s.readTime(shard, nowMillis)
+	row, hit, _ := s.cache.lookup(dst, hashKey(shard, key), shard, key, now, withValue)
+	return row, hit
+}
+
+func (s *Store) readTime(shard int, nowMillis uint64) uint64 {
+	return max(nowMillis, s.shards[shard].stamp.Load())
+}
+
+// Append is AppendCached for a caller that can wait: a row that is not in the
+// cache is read from Pebble, perhaps from disk, and put into the cache. It
+// reports whether the row exists. dst must not be nil: its free room holds the
+// key while Pebble is read. After an error dst.B is unchanged.
+func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
+	if err := s.enter(); err != nil {
+		return Row{}, false, err
+	}
+	defer s.leave()
+	hash, now := hashKey(shard, key), s.readTime(shard, nowMillis)
+	row, hit, ticket := s.cache.lookup(dst, hash, shard, key, now, withValue)
+	if hit != Miss {
+		return row, hit == Found, nil
+	}
+	dst.Grow(prefixBytes + len(key))
+	stored, closer, err := s.db.Get(appendDataKey(dst.B[len(dst.B):], shard, key))
+	if errors.Is(err, pebble.ErrNotFound) {
+		s.cache.fill(ticket, hash, shard, key, cachedRow{absent: true}, nil)
+		return Row{}, false, nil
+	}
+	if err != nil {
+		return Row{}, false, fmt.Errorf("storage: read a row of shard %d: %w", shard, err)
+	}
+	version, expireAt, value, err := decodeRow(stored)
+	if err != nil {
+		return Row{}, false, errors.Join(err, closer.Close())
+	}
+	s.cache.fill(ticket, hash, shard, key, cachedRow{version: version, expireAt: expireAt}, value)
+	if !visible(expireAt, now) {
+		return Row{}, false, closer.Close()
+	}
+	if withValue {
+		dst.Grow(len(value))
+		dst.B = append(dst.B, value...)
+	}
+	return Row{Version: version, TTLMillis: ttlLeft(expireAt, now)}, true, closer.Close()
+}
+
+// ScanOptions say what Scan visits.
+type ScanOptions struct {
+	Shards    []int  // in any order, each once
+	Start     []byte // first key, empty: from the first
+	End       []byte // first key beyond, empty: to the last
+	Reverse   bool   // from the last key to the first
+	KeysOnly  bool   // values are not shown
+	NowMillis uint64 // rows that have expired by then, or by LastStamp, are skipped
+}
+
+// Scan calls visit for each row of the shards with Start <= key < End in the
+// order of the keys, all as of one moment, until visit returns false. key and
+// value are views that end with the call of visit. What it sees includes
+// everything that Applied covered when it was called. It begins only between
+// two commits of Apply, and reads the disk.
+func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool) (err error) {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	m := merge{reverse: o.Reverse}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := s.openCursors(&m, o); err != nil {
+		return err
+	}
+	for m.begin(); len(m.heap) > 0; m.next() {
+		c := m.heap[0]
+		stored, err := c.it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		version, expireAt, value, err := decodeRow(stored)
+		if err != nil {
+			return err
+		}
+		if !visible(expireAt, c.now) {
+			continue
+		}
+		if o.KeysOnly {
+			value = nil
+		}
+		if !visit(c.key, value, Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now)}) {
+			return nil
+		}
+	}
+	return m.err
+}
+
+// openCursors opens one iterator per shard, all on the same state, which the
+// cache is not behind and to which the last stamps belong.
+func (s *Store) openCursors(m *merge, o ScanOptions) error {
+	s.window.Lock()
+	defer s.window.Unlock()
+	var first *pebble.Iterator
+	for _, shard := range o.Shards {
+		if shard < 0 || shard >= len(s.shards) {
+			return fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
+		}
+		bounds := &pebble.IterOptions{
+			LowerBound: appendDataKey(nil, shard, o.Start),
+			UpperBound: appendPrefix(nil, shard, kindData+1),
+		}
+		if len(o.End) > 0 {
+			bounds.UpperBound = appendDataKey(nil, shard, o.End)
+		}
+		if bytes.Compare(bounds.LowerBound, bounds.UpperBound) >= 0 {
+			continue
+		}
+		var it *pebble.Iterator
+		var err error
+		if first == nil {
+			it, err = s.db.NewIter(bounds)
+			first = it
+		} else {
+			it, err = first.Clone(pebble.CloneOptions{IterOptions: bounds})
+		}
+		if err != nil {
+			return err
+		}
+		m.cursors = append(m.cursors, cursor{it: it, now: s.readTime(shard, o.NowMillis)})
+	}
+	return nil
+}
+
+// merge walks several shards in the order of their keys: a binary heap of the
+// cursors that stand on a row, the next one first.
+type merge struct {
+	reverse bool
+	cursors []cursor
+	heap    []*cursor
+	err     error // of the cursor that failed first
+}
+
+type cursor struct {
+	it  *pebble.Iterator
+	now uint64 // of its shard
+	key []byte // without the prefix
+}
+
+func (m *merge) begin() {
+	for i := range m.cursors {
+		c := &m.cursors[i]
+		there := false
+		if m.reverse {
+			there = c.it.Last()
+		} else {
+			there = c.it.First()
+		}
+		if m.settle(c, there) {
+			m.heap = append(m.heap, c)
+		}
+	}
+	if m.err != nil {
+		m.heap = nil
+	}
+	for i := len(m.heap)/2 - 1; i >= 0; i-- {
+		m.down(i)
+	}
+}
+
+// next moves the first cursor on.
+func (m *merge) next() {
+	c := m.heap[0]
+	there := false
+	if m.reverse {
+		there = c.it.Prev()
+	} else {
+		there = c.it.Next()
+	}
+	if !m.settle(c, there) {
+		last := len(m.heap) - 1
+		m.heap[0] = m.heap[last]
+		m.heap = m.heap[:last]
+	}
+	if m.err != nil {
+		m.heap = nil
+	}
+	m.down(0)
+}
+
+func (m *merge) settle(c *cursor, there bool) bool {
+	if !there {
+		m.err = errors.Join(m.err, c.it.Error())
+		return false
+	}
+	c.key = c.it.Key()[prefixBytes:]
+	return true
+}
+
+func (m *merge) down(i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(m.heap) {
+			return
+		}
+		if right := child + 1; right < len(m.heap) && m.before(right, child) {
+			child = right
+		}
+		if !m.before(child, i) {
+			return
+		}
+		m.heap[i], m.heap[child] = m.heap[child], m.heap[i]
+		i = child
+	}
+}
+
+func (m *merge) before(i, j int) bool {
+	order := bytes.Compare(m.heap[i].key, m.heap[j].key)
+	if m.reverse {
+		return order > 0
+	}
+	return order < 0
+}
+
+func (m *merge) close() (err error) {
+	for i := range m.cursors {
+		err = errors.Join(err, m.cursors[i].it.Close())
+	}
+	return err
+}

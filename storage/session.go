@@ -1,0 +1,466 @@
+package storage
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// Sessions make a retried write take effect once (D4). Each write with a
+// session leaves a record of its result under (session, sequence); a write
+// whose record exists is answered from it. Records go away when the client
+// says that it will not ask again (Acknowledged), when the session has been
+// unused for the retention time (Sweep), and past the bounds below.
+//
+// The floor of a session is the sequence up to which missing records were
+// dropped: a write at or below it without a record is answered
+// SessionExpired, since it may have had its effect. Each record carries the
+// floor and the stamp of its write, and the newest record of a session is
+// never dropped before the session, so that the index in memory can be rebuilt
+// from the records alone. The bounds are constants because all replicas must
+// drop the same records.
+const (
+	// sessionRecordsMax bounds the records of one session in one shard; the
+	// lowest sequence goes first. It bounds how many writes a client that
+	// never acknowledges may have under way.
+	sessionRecordsMax = 1024
+	// sessionsMax bounds the sessions of one shard; the one unused for longest
+	// goes first.
+	sessionsMax = 32 << 10
+	// sessionValueBytesMax bounds the previous values kept in one record. If
+	// they are longer in sum, a retry is answered without the rows.
+	sessionValueBytesMax = 1 << 10
+
+	sessionRecordFormat      = 1
+	sessionRecordHeaderBytes = 1 + 8 + 8 // format, stamp, floor
+)
+
+// sessionIndex knows the sessions of a shard. Only Apply uses it.
+type sessionIndex struct {
+	byID map[uint64]*session
+	// The list is in the order of use, the oldest first; stamps of a shard
+	// never fall, so it is in the order of lastUse, too.
+	first, last *session
+}
+
+type session struct {
+	id       uint64
+	floor    uint64
+	lastUse  uint64         // stamp
+	records  []sessionEntry // in the order of their sequences
+	next     *session
+	previous *session
+}
+
+// sessionEntry says that there is a record. Until the pass that wrote it is
+// committed the database does not have it; pending is its place there.
+type sessionEntry struct {
+	sequence uint64
+	pass     uint64
+	pending  int
+}
+
+// load reads the records of shard.
+func (x *sessionIndex) load(db *pebble.DB, shard int) (err error) {
+	x.byID = make(map[uint64]*session)
+	it, err := db.NewIter(&pebble.IterOptions{
+		LowerBound: appendPrefix(nil, shard, kindSession),
+		UpperBound: appendPrefix(nil, shard, kindSession+1),
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	var s *session
+	for it.First(); it.Valid(); it.Next() {
+		id, sequence, err := splitSessionKey(it.Key())
+		if err != nil {
+			return err
+		}
+		record, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		stamp, floor, _, err := splitSessionRecord(record)
+		if err != nil {
+			return err
+		}
+		if s == nil || s.id != id {
+			s = &session{id: id}
+			x.byID[id] = s
+		}
+		s.floor = max(s.floor, floor)
+		s.lastUse = max(s.lastUse, stamp)
+		s.records = append(s.records, sessionEntry{sequence: sequence})
+	}
+	x.link()
+	return it.Error()
+}
+
+// link builds the list.
+func (x *sessionIndex) link() {
+	all := make([]*session, 0, len(x.byID))
+	for _, s := range x.byID {
+		all = append(all, s)
+	}
+	slices.SortFunc(all, compareUse)
+	for _, s := range all {
+		x.push(s)
+	}
+}
+
+// compareUse orders sessions by their last use, and by number where a stamp is
+// shared: the place in the list depends on what happened since the last start.
+func compareUse(a, b *session) int {
+	return cmp.Or(cmp.Compare(a.lastUse, b.lastUse), cmp.Compare(a.id, b.id))
+}
+
+func (x *sessionIndex) push(s *session) {
+	s.previous, s.next = x.last, nil
+	if x.last != nil {
+		x.last.next = s
+	} else {
+		x.first = s
+	}
+	x.last = s
+}
+
+func (x *sessionIndex) unlink(s *session) {
+	if s.previous != nil {
+		s.previous.next = s.next
+	} else {
+		x.first = s.next
+	}
+	if s.next != nil {
+		s.next.previous = s.previous
+	} else {
+		x.last = s.previous
+	}
+}
+
+// oldest returns the last use of the session unused for longest.
+func (x *sessionIndex) oldest() uint64 {
+	if x.first == nil {
+		return never
+	}
+	return x.first.lastUse
+}
+
+// touch returns the session id, new or old, as the one used last.
+func (x *sessionIndex) touch(id, stamp uint64) *session {
+	s := x.byID[id]
+	if s == nil {
+		s = &session{id: id}
+		x.byID[id] = s
+	} else {
+		x.unlink(s)
+	}
+	s.lastUse = stamp
+	x.push(s)
+	return s
+}
+
+// leastUsed returns the session to drop in favour of keep.
+func (x *sessionIndex) leastUsed(keep *session) *session {
+	var least *session
+	for s := x.first; s != nil; s = s.next {
+		if least != nil && s.lastUse > least.lastUse {
+			break
+		}
+		if s != keep && (least == nil || compareUse(s, least) < 0) {
+			least = s
+		}
+	}
+	return least
+}
+
+// unusedSince returns the sessions last used at or before stamp, those unused
+// for longest first, at least as many as hold limit records if there are.
+func (x *sessionIndex) unusedSince(stamp uint64, limit int) []*session {
+	var due []*session
+	records := 0
+	for s := x.first; s != nil && s.lastUse <= stamp; s = s.next {
+		if records >= limit && s.lastUse > due[len(due)-1].lastUse {
+			break
+		}
+		due = append(due, s)
+		records += len(s.records)
+	}
+	slices.SortFunc(due, compareUse)
+	return due
+}
+
+func (x *sessionIndex) remove(s *session) {
+	x.unlink(s)
+	delete(x.byID, s.id)
+}
+
+// search returns where sequence is in s, or would be.
+func (s *session) search(sequence uint64) (int, bool) {
+	if n := len(s.records); n > 0 && s.records[n-1].sequence < sequence {
+		return n, false // the usual case: sequences come in order
+	}
+	return slices.BinarySearchFunc(s.records, sequence, func(e sessionEntry, sequence uint64) int {
+		return cmp.Compare(e.sequence, sequence)
+	})
+}
+
+// replay answers a command that was carried out before, or may have been. It
+// reports whether it did.
+func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool, error) {
+	s := p.store.shards[shard].sessions.byID[c.Session.ID]
+	if s == nil {
+		if c.Session.Sequence == 0 { // sequences count from 1
+			out.Status = command.SessionExpired
+			return true, nil
+		}
+		return false, nil
+	}
+	at, found := s.search(c.Session.Sequence)
+	if !found {
+		if c.Session.Sequence <= s.floor {
+			out.Status = command.SessionExpired
+			return true, nil
+		}
+		return false, nil
+	}
+	record, err := p.sessionRecord(shard, s, at)
+	if err != nil {
+		return false, err
+	}
+	_, _, body, err := splitSessionRecord(record)
+	if err != nil {
+		return false, err
+	}
+	return true, p.decodeResult(body, out)
+}
+
+// sessionRecord returns the record of s.records[at] as bytes of the pass.
+func (p *pass) sessionRecord(shard int, s *session, at int) ([]byte, error) {
+	e := s.records[at]
+	if e.pass == p.number {
+		return p.pending[e.pending], nil
+	}
+	p.key = appendSessionKey(p.key[:0], shard, s.id, e.sequence)
+	v, closer, err := p.store.db.Get(p.key)
+	if err != nil {
+		return nil, fmt.Errorf("storage: record of a session: %w", err)
+	}
+	return p.bytes.copy(v), closer.Close()
+}
+
+// remember records the result of c, and drops the records that c's
+// acknowledgement or the bounds make superfluous.
+func (p *pass) remember(shard int, c *command.Command, result *command.Result) error {
+	sh := &p.store.shards[shard]
+	s := sh.sessions.touch(c.Session.ID, p.now)
+	// The record just made must survive, it carries the floor.
+	acknowledged := min(c.Session.Acknowledged, c.Session.Sequence-1)
+	s.floor = max(s.floor, acknowledged)
+	drop := 0
+	for drop < len(s.records) && s.records[drop].sequence <= acknowledged {
+		drop++
+	}
+	if len(s.records)-drop >= sessionRecordsMax {
+		s.floor = max(s.floor, s.records[drop].sequence)
+		drop++
+	}
+	if err := p.dropRecords(shard, s, drop); err != nil {
+		return err
+	}
+
+	record := p.appendRecord(s.floor, result)
+	at, _ := s.search(c.Session.Sequence)
+	s.records = slices.Insert(s.records, at, sessionEntry{
+		sequence: c.Session.Sequence, pass: p.number, pending: len(p.pending),
+	})
+	p.pending = append(p.pending, record)
+	op := p.batch.SetDeferred(sessionKeyBytes, len(record))
+	appendSessionKey(op.Key[:0], shard, s.id, c.Session.Sequence)
+	copy(op.Value, record)
+	if err := op.Finish(); err != nil {
+		return err
+	}
+	if len(sh.sessions.byID) > sessionsMax {
+		return p.dropSession(shard, sh.sessions.leastUsed(s))
+	}
+	return nil
+}
+
+// dropRecords deletes the first n records of s.
+func (p *pass) dropRecords(shard int, s *session, n int) error {
+	for _, e := range s.records[:n] {
+		op := p.batch.DeleteDeferred(sessionKeyBytes)
+		appendSessionKey(op.Key[:0], shard, s.id, e.sequence)
+		if err := op.Finish(); err != nil {
+			return err
+		}
+	}
+	s.records = s.records[:copy(s.records, s.records[n:])]
+	return nil
+}
+
+func (p *pass) dropSession(shard int, s *session) error {
+	if err := p.dropRecords(shard, s, len(s.records)); err != nil {
+		return err
+	}
+	p.store.shards[shard].sessions.remove(s)
+	return nil
+}
+
+// A record is its format, the stamp of the write, the floor of the session
+// (8 bytes each), and the result: flags, then what they announce as varints.
+const (
+	resultHasRow    = 1 << 0 // version, TTL, length of the value, value
+	resultSucceeded = 1 << 1
+	resultHasOps    = 1 << 2 // number of results, results
+	resultFlags     = 1<<3 - 1
+)
+
+// appendRecord encodes result into the pass's arena.
+func (p *pass) appendRecord(floor uint64, result *command.Result) []byte {
+	values := len(result.Value)
+	for i := range result.Results {
+		values += len(result.Results[i].Value)
+	}
+	b := append(p.record[:0], sessionRecordFormat)
+	b = binary.LittleEndian.AppendUint64(b, p.now)
+	b = binary.LittleEndian.AppendUint64(b, floor)
+	b = appendResult(b, result, values <= sessionValueBytesMax)
+	p.record = b
+	return p.bytes.copy(b)
+}
+
+func appendResult(b []byte, r *command.Result, withRows bool) []byte {
+	flags := byte(0)
+	if r.HasRow && withRows {
+		flags |= resultHasRow
+	}
+	if r.Succeeded {
+		flags |= resultSucceeded
+	}
+	if len(r.Results) > 0 {
+		flags |= resultHasOps
+	}
+	b = append(b, flags, byte(r.Status))
+	b = binary.AppendUvarint(b, r.Version)
+	b = binary.AppendVarint(b, r.Integer)
+	if flags&resultHasRow != 0 {
+		b = binary.AppendUvarint(b, r.RowVersion)
+		b = binary.AppendUvarint(b, r.RowTTL)
+		b = binary.AppendUvarint(b, uint64(len(r.Value)))
+		b = append(b, r.Value...)
+	}
+	if flags&resultHasOps != 0 {
+		b = binary.AppendUvarint(b, uint64(len(r.Results)))
+		for i := range r.Results {
+			b = appendResult(b, &r.Results[i], withRows)
+		}
+	}
+	return b
+}
+
+func splitSessionKey(key []byte) (id, sequence uint64, err error) {
+	if len(key) != sessionKeyBytes {
+		return 0, 0, fmt.Errorf("%w: session key of %d bytes", ErrCorrupt, len(key))
+	}
+	return binary.BigEndian.Uint64(key[prefixBytes:]), binary.BigEndian.Uint64(key[prefixBytes+8:]), nil
+}
+
+func splitSessionRecord(b []byte) (stamp, floor uint64, result []byte, err error) {
+	if len(b) < sessionRecordHeaderBytes || b[0] != sessionRecordFormat {
+		return 0, 0, nil, fmt.Errorf("%w: session record of %d bytes", ErrCorrupt, len(b))
+	}
+	return binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:]), b[sessionRecordHeaderBytes:], nil
+}
+
+// decodeResult decodes all of b into out. Values are views of b.
+func (p *pass) decodeResult(b []byte, out *command.Result) error {
+	rest, err := decodeResult(b, out, p.allocResults)
+	if err == nil && len(rest) != 0 {
+		err = errSessionRecord
+	}
+	return err
+}
+
+var errSessionRecord = fmt.Errorf("%w: result in a session record", ErrCorrupt)
+
+// decodeResult decodes one result. alloc makes room for the results of its
+// operations; where it is nil there must be none.
+func decodeResult(b []byte, out *command.Result, alloc func(int) []command.Result) ([]byte, error) {
+	if len(b) < 2 || b[0]&^resultFlags != 0 {
+		return nil, errSessionRecord
+	}
+	flags := b[0]
+	*out = command.Result{
+		Status:    command.Status(b[1]),
+		HasRow:    flags&resultHasRow != 0,
+		Succeeded: flags&resultSucceeded != 0,
+	}
+	t := varints{b: b[2:]}
+	out.Version = t.next()
+	out.Integer = t.nextSigned()
+	if out.HasRow {
+		out.RowVersion = t.next()
+		out.RowTTL = t.next()
+		out.Value = t.take(t.next())
+	}
+	if flags&resultHasOps != 0 {
+		n := t.next()
+		if alloc == nil || n > uint64(len(t.b)) {
+			return nil, errSessionRecord
+		}
+		out.Results = alloc(int(n))
+		for i := range out.Results {
+			var err error
+			if t.b, err = decodeResult(t.b, &out.Results[i], nil); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if t.bad {
+		return nil, errSessionRecord
+	}
+	return t.b, nil
+}
+
+// varints reads what appendResult wrote; bad tells at the end.
+type varints struct {
+	b   []byte
+	bad bool
+}
+
+func (t *varints) next() uint64 {
+	v, n := binary.Uvarint(t.b)
+	return advance(t, v, n)
+}
+
+func (t *varints) nextSigned() int64 {
+	v, n := binary.Varint(t.b)
+	return advance(t, v, n)
+}
+
+func advance[T any](t *varints, v T, n int) T {
+	if n <= 0 {
+		t.bad, t.b = true, nil
+		return *new(T)
+	}
+	t.b = t.b[n:]
+	return v
+}
+
+func (t *varints) take(n uint64) []byte {
+	if n > uint64(len(t.b)) {
+		t.bad, t.b = true, nil
+		return nil
+	}
+	v := t.b[:n:n]
+	t.b = t.b[n:]
+	return v
+}

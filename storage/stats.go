@@ -1,0 +1,48 @@
+package storage
+
+// Stats is a summary of a Store for operators.
+type Stats struct {
+	RowCache RowCacheStats
+	Sessions int64 // of all shards
+
+	// Of Pebble.
+	L0Files          int64
+	MemTables        int64
+	MemTableBytes    uint64
+	DiskBytes        uint64
+	ReadAmp          int // tables that a read may have to look into
+	Flushes          int64
+	Compactions      int64
+	CompactionDebt   uint64 // bytes to compact until the tree is in shape
+	BlockCacheBytes  int64
+	BlockCacheHits   int64
+	BlockCacheMisses int64
+}
+
+// Stats returns the current figures; after Close all are 0. It takes Pebble's
+// mutex: meant for a scrape, not for each request.
+func (s *Store) Stats() Stats {
+	if s.enter() != nil {
+		return Stats{}
+	}
+	defer s.leave()
+	m := s.db.Metrics()
+	st := Stats{
+		RowCache:         s.cache.stats(),
+		L0Files:          m.Levels[0].TablesCount,
+		MemTables:        m.MemTable.Count,
+		MemTableBytes:    m.MemTable.Size,
+		DiskBytes:        m.DiskSpaceUsage(),
+		ReadAmp:          m.ReadAmp(),
+		Flushes:          m.Flush.Count,
+		Compactions:      m.Compact.Count,
+		CompactionDebt:   m.Compact.EstimatedDebt,
+		BlockCacheBytes:  m.BlockCache.Size,
+		BlockCacheHits:   m.BlockCache.Hits,
+		BlockCacheMisses: m.BlockCache.Misses,
+	}
+	for i := range s.shards {
+		st.Sessions += s.shards[i].sessionCount.Load()
+	}
+	return st
+}

@@ -1,0 +1,382 @@
+// Package storage is the replicated state machine of a node's shards: rows
+// with version and expiry, results of sessions' writes, and how far each shard
+// has applied its log, in one Pebble database, with a row cache in front.
+//
+// # Goal
+//
+// A write is durable through the Raft log before it comes here, so this
+// package never waits for a disk on the way of a request. Pebble runs without
+// a log of its own (DisableWAL): after a crash it holds a prefix of what was
+// applied, says through Durable which prefix, and the Raft log replays the
+// rest. A read of a row that is in the cache is a hash lookup and a copy.
+//
+// # Invariants
+//
+//   - All effects of one call of Apply and the applied indexes that stand for
+//     them are in one Pebble batch: on disk a shard is always exactly the
+//     result of its entries up to its applied index.
+//   - What Apply does depends on the entries and on the shard's records alone
+//     (A1): not on how entries are grouped into calls, not on the cache, not
+//     on this node's settings or clock.
+//   - A row in the cache equals the row in Pebble, except between the commit
+//     of a batch and the publication of its rows; during that time (window)
+//     readers cannot put rows of the batch into the cache, rows that were
+//     changed together are not in it, and no scan begins. So no reader sees a
+//     row go back in time, nor half of a transaction. See docs/adr/0005.
+//
+// # Outline of Apply
+//
+// Each command works on an overlay, a hash table of the rows touched so far;
+// a row not in it comes from the cache, else from Pebble, and only where the
+// command needs to know it: a plain Put reads nothing. At the end the final
+// state of each changed row goes into the batch. Then: commit, publish to the
+// cache, advance Applied, deliver the results.
+//
+// # Rejected
+//
+// Writing each command into an indexed batch and reading through that: a
+// skiplist insertion and a merging iterator per command, five times the cost
+// of the overlay, and a counter incremented a thousand times in one pass
+// would write a thousand versions to the memtable.
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// Errors of the store.
+var (
+	// ErrClosed is returned after Close.
+	ErrClosed = errors.New("storage: closed")
+	// ErrFailed wraps the first error after which the store's state in memory
+	// or on disk cannot be relied on. Every later Apply and Flush returns it.
+	ErrFailed = errors.New("storage: failed")
+	// ErrStaleIndex is returned by Apply for an entry that was applied already.
+	ErrStaleIndex = errors.New("storage: entry is not above the applied index")
+)
+
+// Defaults of Options.
+const (
+	BlockCacheBytesDefault  = 128 << 20
+	RowCacheBytesDefault    = 256 << 20
+	MemTableBytesDefault    = 64 << 20
+	SessionRetentionDefault = time.Hour
+)
+
+// Options say how a Store is opened. Dir and Shards are required.
+type Options struct {
+	Dir string
+	FS  vfs.FS // nil: the file system of the machine
+
+	// Shards is the number of shards, 1 to ShardsMax. It must not shrink below
+	// what the directory holds.
+	Shards int
+
+	// BlockCacheBytes bounds Pebble's cache of table blocks.
+	// 0: BlockCacheBytesDefault.
+	BlockCacheBytes int64
+	// RowCacheBytes bounds the row cache, its index included. Memory that no
+	// row has used yet is not resident. 0: RowCacheBytesDefault; negative: no
+	// row cache.
+	RowCacheBytes int64
+	// MemTableBytes is the size of one memtable; up to four exist. It bounds
+	// what a start after a crash has to replay. 0: MemTableBytesDefault.
+	MemTableBytes int64
+
+	// SessionRetention is how long, in leader's stamps, the results of a
+	// session that writes nothing are kept. 0: SessionRetentionDefault.
+	// SweepCommand writes it into the log, so that it need not be the same on
+	// all replicas.
+	SessionRetention time.Duration
+
+	// Logger receives warnings and errors. nil: slog.Default().
+	Logger *slog.Logger
+
+	// OnFlush is called after a memtable became durable and Durable tells so,
+	// from a goroutine of the store, never twice at once. It must not call
+	// Close. May be nil.
+	OnFlush func()
+
+	// OnFatal is called once, from a goroutine of its own, with the first
+	// error after which nothing may be acknowledged any more: the disk is full
+	// or failed, or the database is damaged. The node should stop. If Pebble
+	// cannot go on at all, the process panics when OnFatal has returned, or
+	// after five seconds. May be nil.
+	OnFatal func(error)
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, errors.New("storage: no directory given")
+	}
+	if o.Shards < 1 || o.Shards > ShardsMax {
+		return o, fmt.Errorf("storage: %d shards, must be 1 to %d", o.Shards, ShardsMax)
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.BlockCacheBytes <= 0 {
+		o.BlockCacheBytes = BlockCacheBytesDefault
+	}
+	if o.RowCacheBytes == 0 {
+		o.RowCacheBytes = RowCacheBytesDefault
+	}
+	if o.MemTableBytes <= 0 {
+		o.MemTableBytes = MemTableBytesDefault
+	}
+	if o.SessionRetention <= 0 {
+		o.SessionRetention = SessionRetentionDefault
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	return o, nil
+}
+
+// Store is the state of all shards of a node. Apply is for one goroutine at a
+// time; everything else is safe from any goroutine.
+type Store struct {
+	opts   Options
+	db     *pebble.DB
+	cache  *rowCache
+	shards []shardState
+	pass   pass // used by Apply alone
+
+	// window is held by Apply from before the commit until every row of the
+	// batch is published, and by whoever opens a view of Pebble that must not
+	// be ahead of the cache.
+	window sync.Mutex
+
+	fatal fatalState
+
+	flushEnded chan struct{} // capacity 1: a flush ended since the last look
+	durableMu  sync.Mutex    // one look at a time, so that Durable never falls
+	closing    chan struct{}
+	background sync.WaitGroup
+
+	closeOnce sync.Once
+	closeErr  error
+	life      sync.RWMutex // held briefly, by enter and close
+	closed    bool
+	users     sync.WaitGroup // calls under way that use db
+}
+
+// shardState is what is known in memory about a shard. The atomics are written
+// by Apply (durable: by refreshDurable) and read by anyone.
+type shardState struct {
+	applied  atomic.Uint64
+	stamp    atomic.Uint64
+	durable  atomic.Uint64
+	revision uint64 // Apply only
+
+	// nextExpiry is a lower bound of the times in the expiry index, never:
+	// none. Everything in the index is at or above it.
+	nextExpiry atomic.Uint64
+
+	sessions sessionIndex // Apply only
+	// oldestSession is the last use of the session unused for longest, never:
+	// there is no session.
+	oldestSession atomic.Uint64
+	sessionCount  atomic.Int64
+}
+
+// never is a time that does not come.
+const never = math.MaxUint64
+
+// Open opens the store in o.Dir, which it creates if need be, and reads each
+// shard's state and sessions into memory. It fails if another process has the
+// directory open, if the directory holds shards beyond o.Shards, or if a
+// record does not decode.
+func Open(o Options) (*Store, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		opts:       o,
+		shards:     make([]shardState, o.Shards),
+		flushEnded: make(chan struct{}, 1),
+		closing:    make(chan struct{}),
+	}
+	s.fatal.init(o)
+	if s.db, err = pebble.Open(o.Dir, s.pebbleOptions()); err != nil {
+		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
+	}
+	if err = s.load(); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
+	if s.cache, err = newRowCache(o.RowCacheBytes, mapMemory); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
+	s.pass.init(s)
+	s.background.Add(1)
+	go s.watchFlushes()
+	return s, nil
+}
+
+// load reads the state of all shards.
+func (s *Store) load() error {
+	if err := s.checkShards(); err != nil {
+		return err
+	}
+	for i := range s.shards {
+		m, err := readMeta(s.db, i)
+		if err != nil {
+			return err
+		}
+		sh := &s.shards[i]
+		sh.applied.Store(m.applied)
+		sh.durable.Store(m.applied) // without a WAL all that Open finds is in tables
+		sh.stamp.Store(m.stamp)
+		sh.revision = m.revision
+		next, err := firstExpiry(s.db, i, 0)
+		if err != nil {
+			return err
+		}
+		sh.nextExpiry.Store(next)
+		if err := sh.sessions.load(s.db, i); err != nil {
+			return err
+		}
+		sh.publishSessions()
+	}
+	return nil
+}
+
+// checkShards fails if there is a record of a shard that is not ours.
+func (s *Store) checkShards() (err error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: appendPrefix(nil, s.opts.Shards, 0)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if it.First() {
+		return fmt.Errorf("storage: %s holds records beyond shard %d", s.opts.Dir, s.opts.Shards-1)
+	}
+	return it.Error()
+}
+
+func readMeta(r pebble.Reader, shard int) (meta, error) {
+	v, closer, err := r.Get(appendPrefix(nil, shard, kindMeta))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return meta{}, nil
+	}
+	if err != nil {
+		return meta{}, fmt.Errorf("storage: state of shard %d: %w", shard, err)
+	}
+	m, err := decodeMeta(v)
+	return m, errors.Join(err, closer.Close())
+}
+
+// firstExpiry returns the earliest time at or above from in shard's expiry
+// index, never if there is none.
+func firstExpiry(r pebble.Reader, shard int, from uint64) (at uint64, err error) {
+	it, err := r.NewIter(&pebble.IterOptions{
+		LowerBound: appendExpiryBound(nil, shard, from),
+		UpperBound: appendPrefix(nil, shard, kindExpiry+1),
+	})
+	if err != nil {
+		return never, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if !it.First() {
+		return never, it.Error()
+	}
+	at, _, err = splitExpiryKey(it.Key())
+	return at, err
+}
+
+// Close makes everything applied durable, so that the next start replays
+// nothing, and closes the database. It waits for calls that are under way;
+// later ones return ErrClosed. After a fatal error nothing is flushed. It
+// returns the same error however often it is called. It must not be called
+// from OnFlush or from the function given to Scan.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Store) close() error {
+	err := s.Flush()
+	s.life.Lock()
+	s.closed = true
+	s.life.Unlock()
+	s.users.Wait()
+	close(s.closing)
+	s.background.Wait()
+	return errors.Join(err, s.db.Close(), s.cache.close())
+}
+
+// enter keeps the database open until leave, or returns ErrClosed: Pebble
+// panics when it is used after its end.
+func (s *Store) enter() error {
+	s.life.RLock()
+	defer s.life.RUnlock()
+	if s.closed {
+		return ErrClosed
+	}
+	s.users.Add(1)
+	return nil
+}
+
+func (s *Store) leave() { s.users.Done() }
+
+// Applied returns the index of the last entry of shard whose effects readers
+// see.
+func (s *Store) Applied(shard int) uint64 { return s.shards[shard].applied.Load() }
+
+// Durable returns the applied index that shard would have after the loss of
+// everything not synced. The log must keep the entries above it.
+func (s *Store) Durable(shard int) uint64 { return s.shards[shard].durable.Load() }
+
+// LastStamp returns the highest stamp applied to shard, in Unix milliseconds.
+// A leader never stamps below it; Apply counts a lower stamp as this one.
+func (s *Store) LastStamp(shard int) uint64 { return s.shards[shard].stamp.Load() }
+
+// NextExpiry returns the earliest time, in Unix milliseconds, at which a Sweep
+// of shard may find a row to remove, and whether there is one. The row may
+// have been overwritten since; then the Sweep only tidies up. It costs one
+// atomic load.
+func (s *Store) NextExpiry(shard int) (uint64, bool) {
+	at := s.shards[shard].nextExpiry.Load()
+	return at, at != never
+}
+
+// SweepDue reports whether a Sweep of shard stamped nowMillis has work: an
+// expiry to act on, or a session unused for Options.SessionRetention. It costs
+// two atomic loads.
+func (s *Store) SweepDue(shard int, nowMillis uint64) bool {
+	sh := &s.shards[shard]
+	if sh.nextExpiry.Load() <= nowMillis {
+		return true
+	}
+	oldest := sh.oldestSession.Load()
+	return oldest != never && nowMillis >= oldest && nowMillis-oldest >= s.retentionMillis()
+}
+
+// SweepCommand returns the command to propose when SweepDue: it handles at
+// most limit rows, and carries Options.SessionRetention.
+func (s *Store) SweepCommand(limit uint32) command.Command {
+	return command.Command{Kind: command.Sweep, Limit: limit, TTLMillis: s.retentionMillis()}
+}
+
+func (s *Store) retentionMillis() uint64 {
+	return uint64(max(s.opts.SessionRetention.Milliseconds(), 1))
+}
+
+// publishSessions makes what SweepDue and Stats need visible to other
+// goroutines.
+func (sh *shardState) publishSessions() {
+	sh.oldestSession.Store(sh.sessions.oldest())
+	sh.sessionCount.Store(int64(len(sh.sessions.byID)))
+}

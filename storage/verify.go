@@ -1,0 +1,226 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// Verify checks the database in dir, which no process may have open, without
+// changing it: the checksum of every block of every table, the order of the
+// tree, and that every record decodes, belongs to one of shards shards, and
+// agrees with its shard's state. Each finding goes to report, at most
+// findingsMax of them; then the error is ErrCorrupt. Any other error means
+// that the check could not be made. A nil fs is the machine's file system.
+//
+// It returns each shard's applied index as far as it could be read: the index
+// above which the log must have the entries.
+func Verify(fs vfs.FS, dir string, shards int, report func(string)) (applied []uint64, err error) {
+	o, err := Options{Dir: dir, FS: fs, Shards: shards}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	v := &verifier{shards: shards, report: report, states: make([]meta, shards)}
+	applied = make([]uint64, shards)
+	defer func() {
+		if r := recover(); r != nil {
+			fatal, ok := r.(verifyFatal)
+			if !ok {
+				panic(r)
+			}
+			v.found("%v", fatal.err)
+		}
+		for i := range applied {
+			applied[i] = v.states[i].applied
+		}
+		if v.findings > 0 {
+			err = fmt.Errorf("%w: %d findings in %s", ErrCorrupt, v.findings, dir)
+		}
+	}()
+	po := verifyOptions(o)
+	db, err := pebble.Open(dir, po)
+	if err != nil {
+		if pebble.IsCorruptionError(err) {
+			v.found("open: %v", err)
+		}
+		return applied, fmt.Errorf("storage: open %s: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := v.tables(db, po, dir); err != nil {
+		return applied, err
+	}
+	if v.findings > 0 {
+		return applied, nil // reading on would only find the same again
+	}
+	if err := db.CheckLevels(nil); err != nil {
+		v.found("order of the tables: %v", err)
+	}
+	return applied, v.records(db)
+}
+
+// findingsMax bounds what Verify reports.
+const findingsMax = 100
+
+func verifyOptions(o Options) *pebble.Options {
+	po := basePebbleOptions(o)
+	po.ReadOnly = true
+	po.ErrorIfNotExists = true
+	po.DisableTableStats = true
+	po.DisableWAL = true
+	po.CacheSize = 8 << 20 // each block is read once
+	po.Logger = verifyLogger{}
+	po.EventListener = &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}
+	po.EnsureDefaults()
+	return po
+}
+
+// verifyLogger turns what Pebble takes for the end of the process into a
+// finding: Verify does all its work in one goroutine and recovers.
+type verifyLogger struct{}
+
+type verifyFatal struct{ err error }
+
+func (verifyLogger) Infof(string, ...any)  {}
+func (verifyLogger) Errorf(string, ...any) {}
+func (verifyLogger) Fatalf(format string, args ...any) {
+	panic(verifyFatal{fmt.Errorf(format, args...)})
+}
+
+type verifier struct {
+	shards   int
+	report   func(string)
+	findings int
+	states   []meta
+}
+
+func (v *verifier) found(format string, args ...any) {
+	v.findings++
+	if v.findings <= findingsMax && v.report != nil {
+		v.report(fmt.Sprintf(format, args...))
+	}
+}
+
+// tables checks the checksums of all blocks, filters and indexes included,
+// which reading the rows need not touch.
+func (v *verifier) tables(db *pebble.DB, o *pebble.Options, dir string) error {
+	levels, err := db.SSTables()
+	if err != nil {
+		return err
+	}
+	for level, tables := range levels {
+		for i := range tables {
+			name := tables[i].BackingSSTNum.String() + ".sst"
+			if err := verifyTable(o, o.FS.PathJoin(dir, name)); err != nil {
+				v.found("table %s of level %d: %v", name, level, err)
+			}
+		}
+	}
+	return nil
+}
+
+func verifyTable(o *pebble.Options, path string) (err error) {
+	f, err := o.FS.Open(path)
+	if err != nil {
+		return err
+	}
+	readable, err := sstable.NewSimpleReadable(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	r, err := sstable.NewReader(context.Background(), readable, o.MakeReaderOptions())
+	if err != nil {
+		return errors.Join(err, readable.Close())
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	return r.ValidateBlockChecksums()
+}
+
+// records decodes every record, the states of the shards first: the others
+// are held against them.
+func (v *verifier) records(db *pebble.DB) (err error) {
+	for i := range v.states {
+		m, err := readMeta(db, i)
+		if err != nil {
+			v.found("shard %d: %v", i, err)
+		}
+		v.states[i] = m
+	}
+	it, err := db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for it.First(); it.Valid(); it.Next() {
+		value, err := it.ValueAndErr()
+		if err == nil {
+			err = v.record(it.Key(), value)
+		}
+		if err != nil {
+			v.found("record: %v", err)
+		}
+	}
+	if err := it.Error(); err != nil {
+		v.found("reading: %v", err)
+	}
+	return nil
+}
+
+func (v *verifier) record(key, value []byte) error {
+	if len(key) < prefixBytes {
+		return fmt.Errorf("%w: key of %d bytes", ErrCorrupt, len(key))
+	}
+	shard := int(key[0])<<8 | int(key[1])
+	if shard >= v.shards {
+		return fmt.Errorf("%w: shard %d of %d", ErrCorrupt, shard, v.shards)
+	}
+	switch m := v.states[shard]; key[2] {
+	case kindData:
+		version, _, _, err := decodeRow(value)
+		if err == nil && (len(key) == prefixBytes || version == 0 || version > m.revision) {
+			err = fmt.Errorf("%w: row of shard %d with a key of %d bytes, version %d, revision %d",
+				ErrCorrupt, shard, len(key)-prefixBytes, version, m.revision)
+		}
+		return err
+	case kindExpiry:
+		_, _, err := splitExpiryKey(key)
+		if err == nil && len(value) != 0 {
+			err = fmt.Errorf("%w: expiry index with a value", ErrCorrupt)
+		}
+		return err
+	case kindMeta:
+		if len(key) != prefixBytes {
+			return fmt.Errorf("%w: state of shard %d with a key of %d bytes", ErrCorrupt, shard, len(key))
+		}
+		_, err := decodeMeta(value)
+		return err
+	case kindSession:
+		return verifySession(key, value, m)
+	default:
+		return fmt.Errorf("%w: kind 0x%02x in shard %d", ErrCorrupt, key[2], shard)
+	}
+}
+
+func verifySession(key, value []byte, m meta) error {
+	if _, _, err := splitSessionKey(key); err != nil {
+		return err
+	}
+	stamp, _, body, err := splitSessionRecord(value)
+	if err != nil {
+		return err
+	}
+	if stamp > m.stamp {
+		return fmt.Errorf("%w: session record stamped %d, the shard %d", ErrCorrupt, stamp, m.stamp)
+	}
+	var out command.Result
+	rest, err := decodeResult(body, &out, func(n int) []command.Result { return make([]command.Result, n) })
+	if err == nil && len(rest) != 0 {
+		err = errSessionRecord
+	}
+	return err
+}
