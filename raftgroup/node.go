@@ -173,12 +173,12 @@ type Node struct {
 //
 // Errors wrap ErrInUse, ErrOtherNode, ErrOtherShards, ErrDataFormat,
 // ErrBadDirectory, raftlog.ErrCorrupt or what the file system said.
-func Open(o Options) (n *Node, err error) {
+func Open(o Options) (*Node, error) {
 	o.ensureDefaults()
 	if o.Shards < 0 || o.Shards > ShardsMax {
 		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
 	}
-	n = &Node{
+	n := &Node{
 		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
 		lim: limits{
 			queueOps: o.QueueDepth, queueBytes: 64 << 20,
@@ -189,29 +189,28 @@ func Open(o Options) (n *Node, err error) {
 		failure: make(chan error, 1),
 		kick:    make(chan struct{}, 1),
 	}
-	defer func() {
-		if err != nil {
-			n.closeStores()
-			n = nil
-		}
-	}()
+	if err := n.open(); err != nil {
+		return nil, errors.Join(err, n.closeStores())
+	}
+	return n, nil
+}
+
+func (n *Node) open() (err error) {
+	o := &n.opt
 	if err := prepareDir(o.FS, o.Dir); err != nil {
-		return nil, err
+		return err
 	}
 	if n.lock, err = lockDir(o.FS, o.Dir); err != nil {
-		return nil, err
+		return err
 	}
 	if n.identity, err = claim(o.FS, o.Dir, o.ID, o.Shards); err != nil {
-		return nil, err
+		return err
 	}
 	n.id = n.identity.Node
 	if err := n.openStores(); err != nil {
-		return nil, err
+		return err
 	}
-	if err := n.openGroups(); err != nil {
-		return nil, err
-	}
-	return n, nil
+	return n.openGroups()
 }
 
 func (n *Node) openStores() (err error) {

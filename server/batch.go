@@ -151,6 +151,7 @@ type gather struct {
 	mu     sync.Mutex
 	parts  [][]int32 // positions of each part's operations in the batch
 	bodies [][]byte  // of each operation: status byte, u32 length, body
+	bytes  int       // of rows kept in bodies
 	left   int       // parts without an outcome, and one for the scatter itself
 }
 
@@ -167,8 +168,7 @@ func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.R
 	default:
 		g.mu.Lock()
 		for j, i := range g.parts[k] {
-			// appendResults writes a count before the one result.
-			g.bodies[i] = appendResults(nil, r.Results[j:j+1])[4:]
+			g.keep(i, &r.Results[j])
 		}
 		g.mu.Unlock()
 	}
@@ -181,6 +181,18 @@ func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.R
 			g.c.srv.markDirty(g.c)
 		}
 	}
+}
+
+// keep encodes the outcome of operation i, without its row if that would not
+// fit in the reply's frame. g.mu must be held.
+func (g *gather) keep(i int32, r *command.Result) {
+	if g.bytes+len(r.Value) > bodyBytesMax-len(g.bodies)*(5+32) {
+		short := *r
+		short.Value, short.RowOmitted = nil, r.HasRow
+		r = &short
+	}
+	g.bytes += len(r.Value)
+	g.bodies[i] = appendOutcome(nil, r)
 }
 
 // fail answers every operation of part k with s.

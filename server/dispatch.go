@@ -73,14 +73,7 @@ func (p *processor) fail(c *conn, id uint64, s protocol.Status, retryMillis uint
 
 // refuse answers a request whose message could not be accepted.
 func (p *processor) refuse(c *conn, id uint64, err error) {
-	status := protocol.StatusBadRequest
-	switch {
-	case errors.Is(err, protocol.ErrTooLarge):
-		status = protocol.StatusTooLarge
-	case errors.Is(err, protocol.ErrUnknownExtension):
-		status = protocol.StatusUnsupported
-	}
-	p.fail(c, id, status, 0, err.Error())
+	p.fail(c, id, protocol.StatusOf(err), 0, err.Error())
 }
 
 // dispatch carries out one request. The frame is a view of the read buffer and

@@ -27,6 +27,10 @@ func statusOf(s command.Status) protocol.Status {
 	return protocol.StatusInternal
 }
 
+// bodyBytesMax bounds the outcomes of one BATCH or TXN, so that the reply fits
+// in a frame whatever the rows it was asked to return.
+const bodyBytesMax = protocol.FrameBytesMax - protocol.HeaderBytes - 16
+
 // appendResult appends the whole reply frame of a command that was carried
 // out.
 func appendResult(out *bufpool.Buffer, id uint64, op protocol.Opcode, r *command.Result) {
@@ -35,18 +39,19 @@ func appendResult(out *bufpool.Buffer, id uint64, op protocol.Opcode, r *command
 		out.B = protocol.AppendError(out.B, id, status, 0, status.Text())
 		return
 	}
-	out.Grow(protocol.HeaderBytes + resultBytesMax(r))
+	size := resultBytesMax(r)
+	out.Grow(protocol.HeaderBytes + size)
 	start := len(out.B)
 	b := protocol.Begin(out.B, uint8(status), protocol.FlagReply, id)
 	switch op {
 	case protocol.OpBatch:
-		b = appendResults(b, r.Results)
+		b = appendResults(b, r.Results, size > bodyBytesMax)
 	case protocol.OpTxn:
 		var branch byte
 		if r.Succeeded {
 			branch = 1
 		}
-		b = appendResults(append(b, branch), r.Results)
+		b = appendResults(append(b, branch), r.Results, size > bodyBytesMax)
 	default:
 		b = appendBody(b, r)
 	}
@@ -63,19 +68,40 @@ func resultBytesMax(r *command.Result) int {
 }
 
 // appendResults appends the outcomes inside a BATCH or TXN, in the wire form
-// of protocol.OpResults.
-func appendResults(b []byte, rs []command.Result) []byte {
+// of protocol.OpResults. With omit, rows that would not fit in the frame any
+// more are left out and marked so: what was changed stays changed, and its
+// outcome must be told.
+func appendResults(b []byte, rs []command.Result, omit bool) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(rs)))
+	room := bodyBytesMax - len(rs)*(5+32)
 	for i := range rs {
 		r := &rs[i]
-		status := statusOf(r.Status)
-		b = append(b, byte(status), 0, 0, 0, 0)
-		at := len(b)
-		if status.CarriesResult() {
-			b = appendBody(b, r)
+		if omit && len(r.Value) > 0 {
+			if len(r.Value) > room {
+				short := *r
+				short.Value, short.RowOmitted = nil, true
+				r = &short
+			} else {
+				room -= len(r.Value)
+			}
 		}
-		binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
+		b = appendOutcome(b, r)
 	}
+	return b
+}
+
+// appendOutcome appends one outcome inside a BATCH or TXN.
+func appendOutcome(b []byte, r *command.Result) []byte {
+	status := statusOf(r.Status)
+	if r.RowOmitted && (r.Kind == command.Get || r.Kind == command.Exists) {
+		status = protocol.StatusTooLarge
+	}
+	b = append(b, byte(status), 0, 0, 0, 0)
+	at := len(b)
+	if status.CarriesResult() {
+		b = appendBody(b, r)
+	}
+	binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
 	return b
 }
 
@@ -92,6 +118,9 @@ func appendBody(b []byte, r *command.Result) []byte {
 		m := protocol.RowReply{Version: r.RowVersion, TTLMillis: r.RowTTL, Value: r.Value}
 		return m.AppendTo(b)
 	}
-	m := protocol.WriteReply{Version: r.Version, HasPrevious: r.HasRow, PreviousVersion: r.RowVersion, PreviousTTLMillis: r.RowTTL, PreviousValue: r.Value}
+	m := protocol.WriteReply{
+		Version: r.Version, HasPrevious: r.HasRow, PreviousOmitted: r.RowOmitted,
+		PreviousVersion: r.RowVersion, PreviousTTLMillis: r.RowTTL, PreviousValue: r.Value,
+	}
 	return m.AppendTo(b)
 }

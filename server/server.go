@@ -143,9 +143,9 @@ type Server struct {
 	stopped    chan struct{}
 	done       chan struct{}
 
-	mu      sync.Mutex
-	dirty   []*conn // have output from a commit that is not written yet
-	waiting sync.Pool
+	mu    sync.Mutex
+	dirty []*conn // have output from a commit that is not written yet
+	spare []*conn // empty, to become dirty
 
 	jobs     jobQueue
 	counters counters
@@ -292,17 +292,15 @@ func (s *Server) FlushDirty() {
 		s.mu.Unlock()
 		return
 	}
-	if spare, ok := s.waiting.Get().(*[]*conn); ok {
-		s.dirty = (*spare)[:0]
-	} else {
-		s.dirty = nil
-	}
+	s.dirty, s.spare = s.spare, nil
 	s.mu.Unlock()
 	for i, c := range list {
 		c.flush()
 		list[i] = nil
 	}
-	s.waiting.Put(&list)
+	s.mu.Lock()
+	s.spare = list[:0]
+	s.mu.Unlock()
 }
 
 func (s *Server) markDirty(c *conn) {
