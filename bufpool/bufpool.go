@@ -24,7 +24,6 @@ package bufpool
 import (
 	"fmt"
 	"math/bits"
-	"sync"
 	"sync/atomic"
 
 	"github.com/bytedance/gopkg/lang/dirtmake"
@@ -65,11 +64,9 @@ type Buffer struct {
 	memory []byte
 	refs   atomic.Int32
 	class  int8
+	debug  debugState // not last: an empty last field would be padded
 	stripe *stripe
-	debug  debugState
 }
-
-var headers = sync.Pool{New: func() any { return newHeader() }}
 
 func newHeader() *Buffer { return &Buffer{stripe: nextStripe()} }
 

@@ -2,6 +2,8 @@
 
 package bufpool
 
+import "sync"
+
 // Debug tells whether the checks of the build tag proadebug are compiled in.
 const Debug = false
 
@@ -14,6 +16,8 @@ func (*debugState) closed(*Buffer) {}
 func (*debugState) misused(call string) {
 	panic("bufpool: " + call + " of a buffer already freed")
 }
+
+var headers = sync.Pool{New: func() any { return newHeader() }}
 
 func takeHeader() *Buffer { return headers.Get().(*Buffer) }
 func putHeader(b *Buffer) { headers.Put(b) }

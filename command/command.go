@@ -145,6 +145,7 @@ type Result struct {
 	// Row read (Get, Exists, ReturnPrevious), where there was one. Value is a
 	// view, valid until the call that delivered the Result returns.
 	HasRow     bool
+	RowOmitted bool // there was a row, but Value is not known any more (a retry within a session)
 	RowVersion uint64
 	RowTTL     uint64 // milliseconds left at the entry's stamp, 0: does not expire
 	Value      []byte

@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/raftlog"
 )
 
 // Names inside a data directory.
@@ -166,7 +169,19 @@ func prepareDir(f vfs.FS, dir string) error {
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
 		}
-		return fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
+		return fmt.Errorf("%w %s: %w; choose another with --data", ErrBadDirectory, dir, err)
 	}
 	return nil
+}
+
+// advise adds what to do to an error of opening dir that says only what is
+// wrong.
+func advise(err error, dir string) error {
+	switch {
+	case errors.Is(err, raftlog.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%w; free space on the file system of %s, or choose another directory with --data", err, dir)
+	case errors.Is(err, raftlog.ErrCorrupt):
+		return fmt.Errorf("%w; \"proa verify %s\" lists all damage; restore the directory from a backup", err, dir)
+	}
+	return err
 }

@@ -190,7 +190,7 @@ func Open(o Options) (*Node, error) {
 		kick:    make(chan struct{}, 1),
 	}
 	if err := n.open(); err != nil {
-		return nil, errors.Join(err, n.closeStores())
+		return nil, errors.Join(advise(err, o.Dir), n.closeStores())
 	}
 	return n, nil
 }

@@ -111,6 +111,12 @@ func (c *conn) owes() bool {
 // took. It stops at a partial frame, of which need then says the size as far
 // as known, and where the connection must not be read for now or any more.
 func (c *conn) consume(p *processor, b []byte) (taken, need int) {
+	c.mu.Lock()
+	p.backlog = c.unsent()
+	c.mu.Unlock()
+	if c.overloaded(p.backlog) {
+		c.pause()
+	}
 	for !c.paused.Load() && !c.refused && taken < len(b) {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
 		if err != nil {
@@ -120,7 +126,6 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 		if n == 0 {
 			return taken, want
 		}
-		p.backlog = 0
 		p.dispatch(c, &f)
 		taken += n
 		if c.overloaded(p.backlog) {
@@ -201,6 +206,15 @@ func (c *conn) notice(status protocol.Status, message string) {
 	c.tr.kick(c)
 }
 
+// dismiss sends a notice and closes the connection once it is written. From
+// any thread.
+func (c *conn) dismiss(status protocol.Status, message string) {
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
+	c.notice(status, message)
+}
+
 // hangUp closes the connection without another word.
 func (c *conn) hangUp() { c.tr.shut(c) }
 
@@ -211,15 +225,17 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	over := func(since int64, limit time.Duration) bool {
 		return limit > 0 && since != 0 && nowMillis-since > limit.Milliseconds()
 	}
+	c.mu.Lock()
+	closing := c.closing
+	c.mu.Unlock()
 	switch {
 	case over(c.blockedSince.Load(), cfg.WriteTimeout):
 		c.hangUp()
+	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
-		c.notice(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive whole within %v", cfg.FrameTimeout))
-		c.hangUp()
+		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive whole within %v", cfg.FrameTimeout))
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes():
-		c.notice(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))
-		c.hangUp()
+		c.dismiss(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))
 	}
 }
 

@@ -178,6 +178,8 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 				return false
 			}
 			continue
+		case len(c.in.B) > 0 && need == 0:
+			continue // the pause ended meanwhile
 		}
 		before := cap(c.in.B)
 		switch {
@@ -208,7 +210,7 @@ func (p *processor) finishRound() {
 	p.flush()
 	if p.proposed {
 		p.proposed = false
-		if be := p.srv.backend; be.Acquire() {
+		for be := p.srv.backend; be.Acquire(); {
 			be.Run()
 			p.srv.FlushDirty()
 		}

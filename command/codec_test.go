@@ -1,0 +1,442 @@
+package command
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+)
+
+// same compares commands; an empty slice is as good as none.
+func same(t rapid.TB, got, want Command) {
+	t.Helper()
+	if equal(got, want) {
+		return
+	}
+	t.Fatalf("(-want +got):\n%s", cmp.Diff(want, got, cmpopts.EquateEmpty()))
+}
+
+// equal is much faster than cmp, on large keys above all.
+func equal(a, b Command) bool {
+	return a.Kind == b.Kind && a.Flags == b.Flags && bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) &&
+		a.TTLMillis == b.TTLMillis && a.Version == b.Version && a.Delta == b.Delta && a.Limit == b.Limit && a.Session == b.Session &&
+		slices.EqualFunc(a.Ops, b.Ops, equal) && slices.EqualFunc(a.Else, b.Else, equal) &&
+		slices.EqualFunc(a.Compares, b.Compares, func(a, b Compare) bool {
+			return a.Target == b.Target && a.Relation == b.Relation && a.Version == b.Version &&
+				bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value)
+		})
+}
+
+var (
+	genBytes = rapid.SliceOfN(rapid.Byte(), 0, 40)
+	genKey   = rapid.Custom(func(t *rapid.T) []byte {
+		n := rapid.SampledFrom([]int{1, 2, 16, 255, 256, 8 << 10, math.MaxUint16}).Draw(t, "key bytes")
+		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, n)
+	})
+	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists}
+)
+
+func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
+	return rapid.Custom(func(t *rapid.T) Command {
+		c := Command{Kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
+		if withSession && rapid.Bool().Draw(t, "session") {
+			c.Session = Session{
+				ID:           rapid.Uint64Min(1).Draw(t, "id"),
+				Sequence:     rapid.Uint64().Draw(t, "sequence"),
+				Acknowledged: rapid.Uint64().Draw(t, "acknowledged"),
+			}
+		}
+		genOps := rapid.SliceOfN(genCommand(simpleKinds, false), 0, 4)
+		switch c.Kind {
+		case Sweep:
+			c.Limit, c.TTLMillis = rapid.Uint32().Draw(t, "limit"), rapid.Uint64().Draw(t, "ttl")
+			return c
+		case Txn:
+			c.Compares = rapid.SliceOfN(genCompare, 0, 4).Draw(t, "compares")
+			c.Ops, c.Else = genOps.Draw(t, "then"), genOps.Draw(t, "else")
+			return c
+		case Batch:
+			c.Ops = genOps.Draw(t, "ops")
+			return c
+		}
+		c.Key = genKey.Draw(t, "key")
+		switch c.Kind {
+		case Put:
+			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & flagsKnown
+			c.Value = genBytes.Draw(t, "value")
+			if c.Flags&SetTTL != 0 {
+				c.TTLMillis = rapid.Uint64().Draw(t, "ttl")
+			}
+		case Delete:
+			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & (IfVersion | IfPresent | ReturnPrevious)
+		case Incr:
+			c.Delta = rapid.Int64().Draw(t, "delta")
+		case Expire:
+			c.TTLMillis = rapid.Uint64().Draw(t, "ttl")
+		}
+		if c.Flags&IfVersion != 0 {
+			c.Version = rapid.Uint64().Draw(t, "version")
+		}
+		return c
+	})
+}
+
+var (
+	allKinds   = append([]Kind{Batch, Txn, Sweep}, simpleKinds...)
+	genCompare = rapid.Custom(func(t *rapid.T) Compare {
+		return Compare{
+			Target:   Target(rapid.IntRange(int(OnVersion), int(OnValue)).Draw(t, "target")),
+			Relation: Relation(rapid.IntRange(int(Equal), int(Greater)).Draw(t, "relation")),
+			Key:      genKey.Draw(t, "key"),
+			Version:  rapid.Uint64().Draw(t, "version"),
+			Value:    genBytes.Draw(t, "value"),
+		}
+	})
+)
+
+func encode(stamp uint64, commands ...Command) []byte {
+	entry := AppendEntryHeader(nil)
+	for i := range commands {
+		entry = commands[i].AppendTo(entry)
+	}
+	SealEntry(entry, stamp, len(commands))
+	return entry
+}
+
+func TestRoundTrip(t *testing.T) {
+	var c Command // reused: nothing of one command may show in the next
+	rapid.Check(t, func(t *rapid.T) {
+		commands := rapid.SliceOfN(genCommand(allKinds, true), 0, 6).Draw(t, "commands")
+		stamp := rapid.Uint64Max(math.MaxInt64).Draw(t, "stamp")
+		entry := AppendEntryHeader([]byte("before"))
+		for i := range commands {
+			had := len(entry)
+			entry = commands[i].AppendTo(entry)
+			if n, limit := len(entry)-had, commands[i].EncodedBytesMax(); n > limit {
+				t.Fatalf("%v takes %d bytes, more than the bound %d", commands[i].Kind, n, limit)
+			}
+		}
+		entry = bytes.TrimPrefix(entry, []byte("before"))
+		SealEntry(entry, stamp, len(commands))
+
+		r, err := NewReader(entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.StampMillis != stamp || r.Count != len(commands) {
+			t.Fatalf("stamp %d, count %d", r.StampMillis, r.Count)
+		}
+		for i := range commands {
+			if more, err := r.Next(&c); !more || err != nil {
+				t.Fatalf("command %d: %v, %v", i, more, err)
+			}
+			same(t, c, commands[i])
+		}
+		if more, err := r.Next(&c); more || err != nil {
+			t.Fatalf("at the end: %v, %v", more, err)
+		}
+	})
+}
+
+// A decoded command's slices end where they seem to: appending to one must not
+// write into the entry.
+func TestViewsAreClipped(t *testing.T) {
+	entry := encode(1,
+		Command{Kind: Put, Key: []byte("k"), Value: []byte("v")},
+		Command{Kind: Txn, Compares: []Compare{{Target: OnValue, Relation: Equal, Key: []byte("k"), Value: []byte("v")}}, Ops: []Command{{Kind: Get, Key: []byte("k")}}},
+		Command{Kind: Delete, Key: []byte("k")})
+	before := bytes.Clone(entry)
+	r, err := NewReader(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoil := func(b []byte) { _ = append(b, 0xff) }
+	for {
+		var c Command
+		more, err := r.Next(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !more {
+			break
+		}
+		spoil(c.Key)
+		spoil(c.Value)
+		for _, x := range c.Compares {
+			spoil(x.Key)
+			spoil(x.Value)
+		}
+		for _, op := range c.Ops {
+			spoil(op.Key)
+		}
+	}
+	if !bytes.Equal(entry, before) {
+		t.Error("the entry was written to")
+	}
+}
+
+// raw makes an entry of one command out of bytes.
+func raw(body ...byte) []byte {
+	entry := AppendEntryHeader(nil)
+	entry = binary.LittleEndian.AppendUint32(entry, uint32(len(body)))
+	entry = append(entry, body...)
+	SealEntry(entry, 1, 1)
+	return entry
+}
+
+func cat(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+func le16(n uint16) []byte { return binary.LittleEndian.AppendUint16(nil, n) }
+func le32(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
+func le64(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
+
+// sized prefixes a body with its length.
+func sized(body []byte) []byte { return cat(le32(uint32(len(body))), body) }
+
+func TestMalformed(t *testing.T) {
+	header := func(count uint32, body []byte) []byte {
+		return cat([]byte{entryFormat}, le64(1), le32(count), body)
+	}
+	kf := func(k Kind, f Flags) []byte { return []byte{byte(k), byte(f)} }
+	get := sized(cat(kf(Get, 0), []byte("k")))
+	compare := func(target, relation byte, keyBytes uint16, valueBytes uint32, rest string) []byte {
+		return cat([]byte{target, relation}, le16(keyBytes), le64(0), le32(valueBytes), []byte(rest))
+	}
+	txn := func(compares ...[]byte) []byte {
+		return raw(cat(kf(Txn, 0), le32(uint32(len(compares))), cat(compares...), le32(0), le32(0))...)
+	}
+	session := cat(le64(1), le64(2), le64(3))
+
+	tests := map[string][]byte{
+		"header cut off":              encode(1)[:EntryHeaderBytes-1],
+		"stamp negative as an int64":  cat([]byte{entryFormat}, le64(1<<63), le32(0)),
+		"fewer commands than counted": header(2, get),
+		"more bytes than counted":     header(0, get),
+		"trailing byte":               append(header(1, get), 0),
+		"length cut off":              header(1, []byte{1, 0, 0}),
+		"length beyond the end":       header(1, cat(le32(4), kf(Get, 0), []byte("k"))),
+		"length that overflows":       header(1, cat(le32(math.MaxUint32), kf(Get, 0), []byte("k"))),
+		"empty body":                  raw(),
+		"one byte":                    raw(byte(Get)),
+		"kind 0":                      raw(0, 0, 'k'),
+		"kind unknown":                raw(byte(kindEnd), 0, 'k'),
+		"kind 255":                    raw(255, 0, 'k'),
+		"flag unknown":                raw(byte(Get), 1<<6, 'k'),
+		"session cut off":             raw(cat(kf(Get, hasSession), session[:23])...),
+		"session 0":                   raw(cat(kf(Get, hasSession), le64(0), session[8:], []byte("k"))...),
+		"put without key length":      raw(byte(Put), 0, 1),
+		"put with a key cut off":      raw(cat(kf(Put, 0), le16(3), []byte("ab"))...),
+		"put with an empty key":       raw(cat(kf(Put, 0), le16(0), []byte("value"))...),
+		"put without its TTL":         raw(cat(kf(Put, SetTTL), le16(1), []byte("k"))...),
+		"put without its version":     raw(cat(kf(Put, IfVersion), le16(1), le32(0), []byte("k"))...),
+		"delete without a key":        raw(byte(Delete), 0),
+		"delete without its version":  raw(cat(kf(Delete, IfVersion), le32(0))...),
+		"delete, version and no key":  raw(cat(kf(Delete, IfVersion), le64(1))...),
+		"incr without a key":          raw(cat(kf(Incr, 0), le64(1))...),
+		"incr cut off":                raw(cat(kf(Incr, 0), le32(1))...),
+		"expire without a key":        raw(cat(kf(Expire, 0), le64(1))...),
+		"persist without a key":       raw(byte(Persist), 0),
+		"get without a key":           raw(byte(Get), 0),
+		"exists without a key":        raw(byte(Exists), 0),
+		"sweep cut off":               raw(cat(kf(Sweep, 0), le32(1), le32(1))...),
+		"sweep with a tail":           raw(cat(kf(Sweep, 0), le32(1), le64(1), []byte{0})...),
+		"batch without count":         raw(byte(Batch), 0, 1),
+		"batch with too few":          raw(cat(kf(Batch, 0), le32(2), get)...),
+		"batch with a tail":           raw(cat(kf(Batch, 0), le32(1), get, []byte{0})...),
+		"batch of too many":           raw(cat(kf(Batch, 0), le32(opsMax+1), bytes.Repeat(get, opsMax+1))...),
+		"batch of 2^32-1":             raw(cat(kf(Batch, 0), le32(math.MaxUint32))...),
+		"batch in a batch":            raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Batch, 0), le32(0))))...),
+		"transaction in a batch":      raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Txn, 0), le32(0), le32(0), le32(0))))...),
+		"sweep in a batch":            raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Sweep, 0), le32(1), le64(1))))...),
+		"session in a batch":          raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Get, hasSession), session, []byte("k"))))...),
+		"bad operation in a batch":    raw(cat(kf(Batch, 0), le32(1), sized([]byte{0, 0, 'k'}))...),
+		"transaction without else":    raw(cat(kf(Txn, 0), le32(0), le32(0))...),
+		"bad operation in an else":    raw(cat(kf(Txn, 0), le32(0), le32(0), le32(1), sized([]byte{0, 0, 'k'}))...),
+		"too many comparisons":        raw(cat(kf(Txn, 0), le32(opsMax+1), bytes.Repeat(compare(1, 1, 1, 0, "k"), opsMax+1), le32(0), le32(0))...),
+		"comparison cut off":          raw(cat(kf(Txn, 0), le32(1), []byte{1})...),
+		"comparison, fields cut off":  raw(cat(kf(Txn, 0), le32(1), []byte{1, 1, 1, 0, 0})...),
+		"comparison, key too long":    txn(compare(1, 1, 100, 0, "k")),
+		"comparison, value too long":  txn(compare(2, 1, 1, 100, "kv")),
+		"comparison, value 2^32-1":    txn(compare(2, 1, 1, math.MaxUint32, "kv")),
+		"comparison without a key":    txn(compare(1, 1, 0, 0, "")),
+		"comparison of nothing":       txn(compare(0, 1, 1, 0, "k")),
+		"comparison of target 3":      txn(compare(3, 1, 1, 0, "k")),
+		"comparison without relation": txn(compare(1, 0, 1, 0, "k")),
+		"comparison with relation 5":  txn(compare(1, 5, 1, 0, "k")),
+	}
+	for name, entry := range tests {
+		if err := readAll(entry); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, format := range []byte{0, entryFormat + 1, 255} {
+		entry := encode(1)
+		entry[0] = format
+		if err := readAll(entry); !errors.Is(err, ErrFormat) {
+			t.Errorf("format %d: %v", format, err)
+		}
+	}
+	// The building blocks are right: with one comparison that is, it decodes.
+	if err := readAll(txn(compare(2, 4, 1, 1, "kv"))); err != nil {
+		t.Error(err)
+	}
+}
+
+// Every cut of a sound entry is noticed.
+func TestTruncated(t *testing.T) {
+	op := Command{Kind: Put, Flags: SetTTL | IfVersion, Key: []byte("key"), Value: []byte("value")}
+	entry := encode(1, op,
+		Command{Kind: Txn, Session: Session{ID: 1}, Ops: []Command{op}, Else: []Command{op},
+			Compares: []Compare{{Target: OnValue, Relation: Less, Key: []byte("k"), Value: []byte("v")}}},
+		Command{Kind: Sweep})
+	for n := range entry {
+		if err := readAll(entry[:n]); err == nil {
+			t.Errorf("cut to %d of %d bytes it still decodes", n, len(entry))
+		}
+	}
+}
+
+func readAll(entry []byte) error {
+	r, err := NewReader(entry)
+	if err != nil {
+		return err
+	}
+	var c Command
+	for {
+		if more, err := r.Next(&c); err != nil || !more {
+			return err
+		}
+	}
+}
+
+func TestEncodingOfAnUnknownKindPanics(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("it does not")
+		}
+	}()
+	c := Command{Kind: kindEnd}
+	c.AppendTo(nil)
+}
+
+func TestKindNames(t *testing.T) {
+	names := map[string]bool{}
+	for k := Kind(1); k < kindEnd; k++ {
+		names[k.String()] = true
+	}
+	if len(names) != int(kindEnd)-1 || names["unknown"] || names[""] {
+		t.Errorf("names %v", names)
+	}
+	if Kind(0).String() != "unknown" || kindEnd.String() != "unknown" || Kind(255).String() != "unknown" {
+		t.Error("a kind that does not exist has a name")
+	}
+}
+
+func TestZeroAllocations(t *testing.T) {
+	commands := []Command{
+		{Kind: Put, Flags: SetTTL | IfVersion | ReturnPrevious, Key: []byte("key"), Value: make([]byte, 128), Session: Session{ID: 1, Sequence: 2}},
+		{Kind: Incr, Key: []byte("key"), Delta: 1},
+		{Kind: Delete, Key: []byte("key")},
+	}
+	entry := encode(1, commands...)
+	buf := make([]byte, 0, len(entry))
+	if n := testing.AllocsPerRun(100, func() {
+		buf = AppendEntryHeader(buf[:0])
+		for i := range commands {
+			buf = commands[i].AppendTo(buf)
+		}
+		SealEntry(buf, 1, len(commands))
+	}); n != 0 {
+		t.Errorf("encoding: %v allocations", n)
+	}
+	ops := encode(1, Command{Kind: Batch, Ops: commands[1:]})
+	var c Command
+	for name, entry := range map[string][]byte{"single commands": entry, "batch": ops} {
+		if n := testing.AllocsPerRun(100, func() {
+			r, err := NewReader(entry)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for {
+				if more, err := r.Next(&c); err != nil {
+					t.Fatal(err)
+				} else if !more {
+					return
+				}
+			}
+		}); n != 0 {
+			t.Errorf("decoding of %s: %v allocations", name, n)
+		}
+	}
+}
+
+// FuzzReader: no entry makes the decoder panic, and what decodes means the
+// same after being encoded again.
+func FuzzReader(f *testing.F) {
+	op := Command{Kind: Put, Flags: SetTTL | IfVersion, Key: []byte("key"), Value: []byte("value"), TTLMillis: 5, Version: 6}
+	f.Add(encode(1))
+	f.Add(encode(2, op, Command{Kind: Incr, Key: []byte("n"), Delta: -1, Session: Session{ID: 1, Sequence: 2, Acknowledged: 1}}))
+	f.Add(encode(3, Command{Kind: Sweep, Limit: 4, TTLMillis: 5}))
+	f.Fuzz(func(t *testing.T, entry []byte) {
+		commands, stamp, err := decodeAll(entry)
+		if err != nil {
+			if !errors.Is(err, ErrMalformed) && !errors.Is(err, ErrFormat) {
+				t.Fatalf("error of an unknown class: %v", err)
+			}
+			return
+		}
+		again := encode(stamp, commands...)
+		got, gotStamp, err := decodeAll(again)
+		if err != nil || gotStamp != stamp || len(got) != len(commands) {
+			t.Fatalf("encoded again: stamp %d, %d commands, error %v", gotStamp, len(got), err)
+		}
+		for i := range commands {
+			same(t, got[i], commands[i])
+		}
+	})
+}
+
+func decodeAll(entry []byte) (commands []Command, stamp uint64, err error) {
+	r, err := NewReader(entry)
+	if err != nil {
+		return nil, 0, err
+	}
+	for {
+		var c Command
+		more, err := r.Next(&c)
+		if err != nil || !more {
+			return commands, r.StampMillis, err
+		}
+		commands = append(commands, c)
+	}
+}
+
+func BenchmarkAppendTo(b *testing.B) {
+	c := Command{Kind: Put, Key: make([]byte, 16), Value: make([]byte, 128)}
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = c.AppendTo(buf[:0])
+	}
+}
+
+func BenchmarkNext(b *testing.B) {
+	entry := encode(1, Command{Kind: Put, Key: make([]byte, 16), Value: make([]byte, 128)})
+	var c Command
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := NewReader(entry)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := r.Next(&c); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
