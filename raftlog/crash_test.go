@@ -192,6 +192,7 @@ func TestCrashEverywhere(t *testing.T) {
 	)
 	fs := vfs.NewCrashableMem()
 	rng := rand.New(rand.NewPCG(1, 2))
+	loss := rand.New(rand.NewPCG(3, 4)) // guarded by mu
 	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsRead {
 			return nil
@@ -200,7 +201,7 @@ func TestCrashEverywhere(t *testing.T) {
 		defer mu.Unlock()
 		for _, percent := range []int{0, 50, 100} {
 			remainders = append(remainders, remainder{
-				fs:     fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng}),
+				fs:     fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: loss}),
 				op:     fmt.Sprintf("%v %s %d, %d%%", op.Kind, op.Path, op.Offset, percent),
 				synced: h.synced, newest: len(h.states) - 1,
 			})
@@ -327,7 +328,7 @@ func crashed(t testing.TB, n int) (fs *vfs.MemFS, before, after logState, offset
 		before = stateOf(t, l)
 		w.Append(g, &raftpb.HardState{Term: new(uint64(1)), Vote: new(i), Commit: new(i)}, entries(i+1, 1, 1, fmt.Sprint("data of ", i)))
 		if i == uint64(n)-1 {
-			w.Append(l.Group(2), nil, entries(1, 1, 1, strings.Repeat("second block ", 400)))
+			w.Append(l.Group(2), nil, entries(1, 1, 1, strings.Repeat("second block ", 320)))
 		}
 		mustCommit(t, l, w, true)
 		offsets = append(offsets, l.pos)
@@ -347,6 +348,9 @@ func TestTornAnywhere(t *testing.T) {
 	// The padding is not part of the run.
 	used := start + runHeaderBytes + int64(whole[start+40]) + int64(whole[start+41])<<8
 	for cut := start; cut <= end; cut++ {
+		if cut > used && cut%97 != 0 {
+			continue
+		}
 		p := slices.Clone(whole)
 		clear(p[cut:])
 		torn := withSegment(t, fs, 1, p)
@@ -447,6 +451,74 @@ func TestFlipAfterClose(t *testing.T) {
 	var where *CorruptionError
 	if !errors.As(err, &where) || where.Offset != at-runHeaderBytes || !strings.HasSuffix(where.File, segmentName(1)) {
 		t.Errorf("Open: %v", err)
+	}
+}
+
+// TestReclaimWaitsForSync gives segments up with a truncation that is not
+// durable yet: they must still be there after a crash.
+func TestReclaimWaitsForSync(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	l, _ := mustOpen(t, testOptions(fs))
+	g, w := l.Group(1), l.NewWrite()
+	for i := range uint64(20) {
+		w.Append(g, nil, entries(i+1, 1, 1, "x"))
+		mustCommit(t, l, w, true)
+	}
+	want := stateOf(t, l)
+	l.Truncate(g, 20)
+	mustCommit(t, l, w, false)
+	awaitDead(l)
+	power := fs.CrashClone(vfs.CrashCloneCfg{})
+	mustClose(t, l)
+	l, _ = mustOpen(t, testOptions(power))
+	defer mustClose(t, l)
+	if got := stateOf(t, l); !got.equal(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestOpenSyncs ends the process with a run that was not synced, and, when the
+// next one has found it and treats it as safe, takes the power away.
+func TestOpenSyncs(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	l, _ := mustOpen(t, testOptions(fs))
+	w := l.NewWrite()
+	w.Append(l.Group(1), nil, entries(1, 1, 1, "x"))
+	mustCommit(t, l, w, false)
+	want := stateOf(t, l)
+	killed := errors.New("killed")
+	l.fail(killed)
+	if err := l.Close(); !errors.Is(err, killed) {
+		t.Fatal(err)
+	}
+	l, _ = mustOpen(t, testOptions(fs))
+	power := fs.CrashClone(vfs.CrashCloneCfg{})
+	if got := stateOf(t, l); !got.equal(want) {
+		t.Errorf("reopened: %v, want %v", got, want)
+	}
+	mustClose(t, l)
+	l, _ = mustOpen(t, testOptions(power))
+	defer mustClose(t, l)
+	if got := stateOf(t, l); !got.equal(want) {
+		t.Errorf("after the crash: %v, want %v", got, want)
+	}
+}
+
+// TestVerifyNamesAllDamage damages two runs of three.
+func TestVerifyNamesAllDamage(t *testing.T) {
+	fs, _, _, offsets := crashed(t, 4)
+	p := segmentFile(t, fs, 1)
+	p[offsets[0]+runHeaderBytes] ^= 1
+	p[offsets[1]+runHeaderBytes] ^= 1
+	var report []string
+	err := Verify(withSegment(t, fs, 1, p), testDir, func(s string) { report = append(report, s) })
+	if !errors.Is(err, ErrCorrupt) || len(report) != 3 {
+		t.Fatalf("%v, %q", err, report)
+	}
+	for i, at := range offsets[:2] {
+		if !strings.Contains(report[1+i], fmt.Sprintf("at byte %d: the checksum", at)) {
+			t.Errorf("line %d: %s", 1+i, report[1+i])
+		}
 	}
 }
 

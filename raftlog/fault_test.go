@@ -23,7 +23,7 @@ func TestFailureIsFinal(t *testing.T) {
 			var armed atomic.Bool
 			mem := vfs.NewCrashableMem()
 			o := testOptions(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
-				if op.Kind == kind && armed.Load() && armed.Swap(false) {
+				if op.Kind == kind && armed.Swap(false) {
 					return syscall.EIO
 				}
 				return nil

@@ -283,7 +283,8 @@ func (d *decoder) next() (record, bool, error) {
 	default:
 		d.bad = true
 	}
-	if d.bad {
+	// Wherever a log ends, there is a next index.
+	if d.bad || max(r.mark.index, r.last) == math.MaxUint64 {
 		return record{}, false, errRecord
 	}
 	return r, true, nil

@@ -85,6 +85,7 @@ func TestMalformedRecords(t *testing.T) {
 		"entry type":            append(u(kindEntries, 1, 1, 1), 1, 3, 0),
 		"lying data length":     append(u(kindEntries, 1, 1, 1), 1, 0, 1),
 		"second entry missing":  append(u(kindEntries, 1, 1, 2), 1, 0, 3, 0, 0, 0),
+		"start at the end":      u(kindStart, 1, math.MaxUint64, 1, 1),
 		"reset of 2":            u(kindStart, 1, 1, 1, 2),
 		"conf state cut":        append(u(kindConfState, 1, 2), 8),
 		"checkpoint backwards":  u(kindCheckpoint, 1, 5, 1, 4, 0, 0, 0, 0),

@@ -299,6 +299,9 @@ func (a *applier) record(r *record) error {
 	case kindHardState:
 		g.hs = r.hs
 	case kindStart:
+		if !r.reset && (r.mark.index < g.start.index || r.mark.index > g.last()) {
+			return fmt.Errorf("start %d of group %d is not within %d to %d", r.mark.index, g.id, g.start.index, g.last())
+		}
 		g.begin(r.mark, r.reset)
 	case kindConfState:
 		return setConf(g, r.data)
@@ -356,8 +359,9 @@ func setConf(g *Group, data []byte) error {
 	return nil
 }
 
-// inspect replays the log in dir without changing it.
-func inspect(fs vfs.FS, dir string) (*replayer, error) {
+// inspect replays the log in dir without changing it. Unless r is nil the
+// caller closes it, whatever err is.
+func inspect(fs vfs.FS, dir string) (r *replayer, err error) {
 	if fs == nil {
 		fs = vfs.Default
 	}
@@ -365,13 +369,35 @@ func inspect(fs vfs.FS, dir string) (*replayer, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &replayer{log: newLog(Options{Dir: dir, FS: fs})}
-	err = r.openSegments(names, false)
-	if err == nil {
-		err = r.replay()
+	r = &replayer{log: newLog(Options{Dir: dir, FS: fs})}
+	if err := r.openSegments(names, false); err != nil {
+		return r, err
 	}
-	if err != nil {
-		return nil, errors.Join(err, r.close())
+	return r, r.replay()
+}
+
+// damaged calls f for every run whose header survived but whose checksum does
+// not match, in all segments that could be opened.
+func (r *replayer) damaged(f func(s *segment, offset int64, h runHeader)) error {
+	for _, s := range r.segments {
+		b := blockReader{seg: s}
+		for pos := int64(BlockBytes); pos+BlockBytes <= s.bytes; {
+			claimed, err := b.claims(pos)
+			if err != nil {
+				return err
+			}
+			h, payload, err := b.run(pos)
+			switch {
+			case err != nil:
+				return err
+			case payload != nil:
+				pos += blocks(runHeaderBytes + int64(len(payload)))
+				continue
+			case claimed:
+				f(s, pos, h)
+			}
+			pos += BlockBytes
+		}
 	}
-	return r, nil
+	return nil
 }

@@ -1,6 +1,7 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -17,6 +18,9 @@ type Span struct {
 // open there. Errors are those of Open.
 func Spans(fs vfs.FS, dir string) (map[uint64]Span, error) {
 	r, err := inspect(fs, dir)
+	if r != nil {
+		defer r.close()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -26,7 +30,7 @@ func Spans(fs vfs.FS, dir string) (map[uint64]Span, error) {
 			spans[g.id] = Span{First: g.start.index + 1, Last: g.last()}
 		}
 	})
-	return spans, r.close()
+	return spans, nil
 }
 
 // Verify checks every checksum of the log in dir, and that the runs are
@@ -36,8 +40,14 @@ func Spans(fs vfs.FS, dir string) (map[uint64]Span, error) {
 // Errors are those of Open.
 func Verify(fs vfs.FS, dir string, report func(string)) error {
 	r, err := inspect(fs, dir)
+	if r != nil {
+		defer r.close()
+	}
 	if err != nil {
 		report(err.Error())
+		if r != nil {
+			err = errors.Join(err, r.reportDamage(report))
+		}
 		return err
 	}
 	f := r.found
@@ -45,5 +55,12 @@ func Verify(fs vfs.FS, dir string, report func(string)) error {
 	if f.TornBytes > 0 {
 		report(fmt.Sprintf("raft log: torn tail of %d bytes, will be dropped", f.TornBytes))
 	}
-	return r.close()
+	return nil
+}
+
+// reportDamage names every damaged run, behind the first one too.
+func (r *replayer) reportDamage(report func(string)) error {
+	return r.damaged(func(s *segment, offset int64, h runHeader) {
+		report(s.corrupt(offset, "the checksum of run %d does not match", h.run).Error())
+	})
 }
