@@ -21,7 +21,7 @@ type completion struct {
 // batch is an entry being filled: commands and, in the same order, their
 // completions.
 type batch struct {
-	data []byte // entry header and commands; Raft makes its own copy
+	data []byte // entry header and commands; belongs to Raft once proposed
 	done []completion
 }
 
@@ -39,9 +39,10 @@ type group struct {
 	// The queue. Any thread may add to it.
 	mu     sync.Mutex
 	open   batch
-	sealed []batch // full, in order, before open
-	spare  batch   // empty slices of an earlier batch, to fill again
-	ops    int     // commands queued in open and sealed
+	sealed []batch      // full, in order, before open
+	spare  []completion // empty, to be filled again
+	hint   int          // bytes the next batch will probably take
+	ops    int          // commands queued in open and sealed
 	bytes  int
 	dirty  bool // on the node's list of groups with work
 
@@ -55,14 +56,13 @@ type group struct {
 	// Belongs to the pass.
 	node      *raft.RawNode
 	log       *raftlog.Group
-	conf      *raftpb.ConfState
+	conf      raftpb.ConfState
 	vote      uint64 // as last written to the log
 	voteTerm  uint64
 	inflight  []proposed
 	prop      raftpb.Message // reused for every proposal
-	responses []*raftpb.Message
+	responses []raftpb.Message
 	taking    []batch
-	buffer    []byte // of a batch that has been proposed, to be filled again
 	last      uint64 // index of the last entry collected
 	sweeping  bool   // a Sweep is queued or on its way
 }
@@ -85,8 +85,8 @@ func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake 
 		g.open = batch{}
 	}
 	if len(g.open.data) == 0 {
-		g.open, g.spare = g.spare, batch{}
-		g.open.data = command.AppendEntryHeader(g.open.data)
+		g.open.data = command.AppendEntryHeader(make([]byte, 0, max(g.hint, command.EntryHeaderBytes+size)))
+		g.open.done, g.spare = g.spare, nil
 	}
 	before := len(g.open.data)
 	g.open.data = c.AppendTo(g.open.data)
@@ -98,12 +98,11 @@ func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake 
 	return wake, nil
 }
 
-// spareBytesMax bounds the memory a group keeps for its next batch.
-const spareBytesMax = 256 << 10
+// hintBytesMax bounds the memory a batch begins with.
+const hintBytesMax = 256 << 10
 
-// take empties the queue into g.taking and leaves the slices of spare to the
-// queue.
-func (g *group) take(spare batch) {
+// take empties the queue into g.taking and leaves spare to the queue.
+func (g *group) take(spare []completion) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dirty = false
@@ -112,10 +111,13 @@ func (g *group) take(spare batch) {
 	g.sealed = g.sealed[:0]
 	if len(g.open.done) > 0 {
 		g.taking = append(g.taking, g.open)
+		// The next batch will be about as large: follow up at once, and down
+		// slowly.
+		g.hint = min(max(len(g.open.data), g.hint-g.hint/8), hintBytesMax)
 		g.open = batch{}
 	}
 	g.ops, g.bytes = 0, 0
-	if cap(g.spare.data) == 0 {
+	if g.spare == nil {
 		g.spare = spare
 	}
 }
@@ -124,8 +126,7 @@ func (g *group) take(spare batch) {
 // been collected. Commands that Raft does not accept hear Dropped: they had no
 // effect and never will.
 func (g *group) propose(n *Node) {
-	g.take(batch{g.buffer, n.recycle()})
-	g.buffer = nil
+	g.take(n.recycle())
 	if len(g.taking) == 0 {
 		return
 	}
@@ -134,9 +135,9 @@ func (g *group) propose(n *Node) {
 	for i := range g.taking {
 		b := &g.taking[i]
 		command.SealEntry(b.data, stamp, len(b.done))
-		g.prop.Entries = append(g.prop.Entries, &raftpb.Entry{Data: b.data})
+		g.prop.Entries = append(g.prop.Entries, raftpb.Entry{Data: b.data})
 	}
-	if err := g.node.Step(&g.prop); err != nil {
+	if err := g.node.Step(g.prop); err != nil {
 		for i := range g.taking {
 			n.finish(g.taking[i].done, command.Dropped)
 		}
@@ -147,9 +148,6 @@ func (g *group) propose(n *Node) {
 		for i := range g.taking {
 			g.inflight = append(g.inflight, proposed{index: g.last + 1 + uint64(i), term: g.term.Load(), done: g.taking[i].done})
 		}
-	}
-	if b := g.taking[len(g.taking)-1].data; cap(b) <= spareBytesMax {
-		g.buffer = b[:0]
 	}
 	clear(g.taking)
 	clear(g.prop.Entries)
@@ -167,11 +165,12 @@ func (g *group) collect(n *Node) error {
 			g.serving.Store(g.mayServe(rd.SoftState.RaftState))
 		}
 		if !raft.IsEmptyHardState(rd.HardState) {
-			g.term.Store(rd.HardState.GetTerm())
-			g.committed.Store(rd.HardState.GetCommit())
+			g.term.Store(rd.HardState.Term)
+			g.committed.Store(rd.HardState.Commit)
 		}
-		for _, m := range rd.Messages {
-			switch m.GetTo() {
+		for i := range rd.Messages {
+			m := &rd.Messages[i]
+			switch m.To {
 			case raft.LocalAppendThread:
 				g.collectAppend(n, m)
 			case raft.LocalApplyThread:
@@ -179,7 +178,7 @@ func (g *group) collect(n *Node) error {
 					return err
 				}
 			default:
-				n.transport.Send(g.shard, m)
+				n.transport.Send(g.shard, *m)
 			}
 		}
 	}
@@ -187,43 +186,41 @@ func (g *group) collect(n *Node) error {
 }
 
 func (g *group) collectAppend(n *Node, m *raftpb.Message) {
-	var hs *raftpb.HardState
-	if m.Term != nil && m.Vote != nil && m.Commit != nil {
-		hs = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-		if hs.GetTerm() != g.voteTerm || hs.GetVote() != g.vote {
-			g.voteTerm, g.vote = hs.GetTerm(), hs.GetVote()
-			n.mustSync = true
-		}
+	hs := raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	if !raft.IsEmptyHardState(hs) && (hs.Term != g.voteTerm || hs.Vote != g.vote) {
+		g.voteTerm, g.vote = hs.Term, hs.Vote
+		n.mustSync = true
 	}
-	n.write.Append(g.log, hs, m.GetEntries())
-	if e := m.GetEntries(); len(e) > 0 {
-		g.last = e[len(e)-1].GetIndex()
+	n.write.Append(g.log, hs, m.Entries)
+	if k := len(m.Entries); k > 0 {
+		g.last = m.Entries[k-1].Index
 	}
-	if len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0 {
+	if len(m.Entries) > 0 || len(m.Responses) > 0 {
 		// A commit index alone may ride on a later write: it is known again
 		// after an election.
 		n.mustSync = true
 	}
-	g.responses = append(g.responses, m.GetResponses()...)
+	g.responses = append(g.responses, m.Responses...)
 }
 
 func (g *group) collectApply(n *Node, m *raftpb.Message) error {
-	for _, e := range m.GetEntries() {
-		a := applying{group: g, index: e.GetIndex()}
-		switch e.GetType() {
+	for i := range m.Entries {
+		e := &m.Entries[i]
+		a := applying{group: g, index: e.Index}
+		switch e.Type {
 		case raftpb.EntryNormal:
-			a.data = e.GetData()
-			a.done = g.resolve(n, e.GetIndex(), e.GetTerm())
+			a.data = e.Data
+			a.done = g.resolve(n, e.Index, e.Term)
 		case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
 			if err := g.applyConfChange(n, e); err != nil {
 				return err
 			}
 		default:
-			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.GetIndex(), e.GetType())
+			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.Index, e.Type)
 		}
 		n.addApply(a)
 	}
-	g.responses = append(g.responses, m.GetResponses()...)
+	g.responses = append(g.responses, m.Responses...)
 	return nil
 }
 
@@ -247,22 +244,21 @@ func (g *group) resolve(n *Node, index, term uint64) []completion {
 }
 
 func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
-	var cc raftpb.ConfChangeI
+	var v1 raftpb.ConfChange
+	var cc raftpb.ConfChangeV2
 	var err error
-	if e.GetType() == raftpb.EntryConfChange {
-		c := &raftpb.ConfChange{}
-		err = unmarshal(e.GetData(), c)
-		cc = c
+	if e.Type == raftpb.EntryConfChange {
+		if err = v1.Unmarshal(e.Data); err == nil {
+			cc = v1.AsV2()
+		}
 	} else {
-		c := &raftpb.ConfChangeV2{}
-		err = unmarshal(e.GetData(), c)
-		cc = c
+		err = cc.Unmarshal(e.Data)
 	}
 	if err != nil {
-		return fmt.Errorf("shard %d: configuration change at %d: %w", g.shard, e.GetIndex(), err)
+		return fmt.Errorf("shard %d: configuration change at %d: %w", g.shard, e.Index, err)
 	}
-	g.conf = g.node.ApplyConfChange(cc)
-	n.write.SetConfState(g.log, g.conf)
+	g.conf = *g.node.ApplyConfChange(cc)
+	n.write.SetConfState(g.log, &g.conf)
 	n.mustSync = true
 	g.serving.Store(g.mayServe(g.node.BasicStatus().RaftState))
 	return nil
@@ -272,15 +268,14 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 // state. A leader that is its shard's only voter always may: nobody else can
 // be elected, and everything acknowledged has been applied here.
 func (g *group) mayServe(s raft.StateType) bool {
-	return s == raft.StateLeader && len(g.conf.GetVoters()) == 1 && len(g.conf.GetVotersOutgoing()) == 0
+	return s == raft.StateLeader && len(g.conf.Voters) == 1 && len(g.conf.VotersOutgoing) == 0
 }
 
 // respond tells Raft that what it wanted written and applied has been.
 func (g *group) respond(n *Node) error {
 	for i := 0; i < len(g.responses); i++ {
 		m := g.responses[i]
-		g.responses[i] = nil
-		if m.GetTo() != n.id {
+		if m.To != n.id {
 			n.transport.Send(g.shard, m)
 			continue
 		}
@@ -288,6 +283,7 @@ func (g *group) respond(n *Node) error {
 			return fmt.Errorf("shard %d: %w", g.shard, err)
 		}
 	}
+	clear(g.responses)
 	g.responses = g.responses[:0]
 	return nil
 }

@@ -54,7 +54,7 @@ func lockDir(f vfs.FS, dir string) (io.Closer, error) {
 		return l, nil
 	}
 	if errors.Is(err, fs.ErrPermission) {
-		return nil, fmt.Errorf("%w %s: %v; give the server's user write permission there", ErrBadDirectory, dir, err)
+		return nil, fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
 	}
 	return nil, fmt.Errorf("%w: %s (%v); is another server running on it? stop that one, or choose another directory with --data", ErrInUse, dir, err)
 }

@@ -40,14 +40,14 @@ const (
 // Transport carries Raft messages to other nodes. Send must not block; a
 // message it cannot deliver it drops. The message belongs to the transport.
 type Transport interface {
-	Send(shard int, m *raftpb.Message)
+	Send(shard int, m raftpb.Message)
 }
 
 // Alone is the transport of a node without peers: it drops everything.
 type Alone struct{}
 
 // Send drops m.
-func (Alone) Send(int, *raftpb.Message) {}
+func (Alone) Send(int, raftpb.Message) {}
 
 // Options configure a Node. Zero values mean the defaults given.
 type Options struct {
@@ -256,7 +256,7 @@ func (n *Node) openGroups() error {
 			return err
 		}
 		n.replay.Entries += last - max(n.store.Applied(g.shard), startIndex)
-		if v := g.conf.GetVoters(); len(v) == 1 && v[0] == n.id {
+		if v := g.conf.Voters; len(v) == 1 && v[0] == n.id {
 			if err := g.node.Campaign(); err != nil {
 				return err
 			}
@@ -295,7 +295,7 @@ func (n *Node) bootstrap() error {
 	for shard := range n.identity.Shards {
 		g := n.log.Group(uint64(shard))
 		n.write.SetStart(g, startIndex, startTerm, &raftpb.ConfState{Voters: []uint64{n.id}})
-		n.write.Append(g, &raftpb.HardState{Term: new(uint64(startTerm)), Vote: new(uint64(0)), Commit: new(uint64(startIndex))}, nil)
+		n.write.Append(g, raftpb.HardState{Term: startTerm, Commit: startIndex}, nil)
 	}
 	if err := n.log.Commit(n.write, true); err != nil {
 		return err
@@ -324,9 +324,9 @@ func (n *Node) openGroup(shard int) (*group, error) {
 	}
 	g.conf = conf
 	g.last = last
-	g.vote, g.voteTerm = hs.GetVote(), hs.GetTerm()
+	g.vote, g.voteTerm = hs.Vote, hs.Term
 	g.lastStamp.Store(n.store.LastStamp(shard))
-	g.prop = raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(n.id)}
+	g.prop = raftpb.Message{Type: raftpb.MsgProp, From: n.id}
 	g.node, err = raft.NewRawNode(&raft.Config{
 		ID:                        n.id,
 		ElectionTick:              max(int(n.opt.ElectionMin/n.tick), 2),
@@ -353,11 +353,9 @@ type resumed struct {
 }
 
 // InitialState returns the group's hard state and configuration.
-func (r resumed) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+func (r resumed) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
 	hs, cs, err := r.Group.InitialState()
-	if err == nil && hs.GetCommit() < r.applied {
-		hs = &raftpb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(r.applied)}
-	}
+	hs.Commit = max(hs.Commit, r.applied)
 	return hs, cs, err
 }
 

@@ -3,8 +3,6 @@ package raftgroup
 import (
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/storage"
 )
@@ -245,12 +243,10 @@ func (n *Node) abandon() {
 			n.finish(p.done, command.Lost)
 		}
 		g.inflight = nil
-		g.take(batch{})
+		g.take(nil)
 		for _, b := range g.taking {
 			n.finish(b.done, command.Dropped)
 		}
 		clear(g.taking)
 	}
 }
-
-func unmarshal(b []byte, m proto.Message) error { return proto.Unmarshal(b, m) }

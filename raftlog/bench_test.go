@@ -78,15 +78,15 @@ func logWriter(b *testing.B, n, bytes int) func() {
 	b.Cleanup(func() { l.Close() })
 	awaitDead(l)
 	g, w := l.Group(1), l.NewWrite()
-	hs := &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(1)), Commit: new(uint64(0))}
+	hs := raftpb.HardState{Term: 1, Vote: 1, Commit: 0}
 	es := entries(1, n, 1, string(make([]byte, bytes)))
 	next, writes := uint64(1), 0
 	return func() {
-		for _, e := range es {
-			*e.Index = next
+		for i := range es {
+			es[i].Index = next
 			next++
 		}
-		*hs.Commit = next - 1
+		hs.Commit = next - 1
 		w.Append(g, hs, es)
 		if writes++; writes%256 == 0 {
 			l.Truncate(g, next-1-uint64(n))
@@ -168,7 +168,7 @@ func BenchmarkReplay(b *testing.B) {
 	}
 	g, w := l.Group(1), l.NewWrite()
 	for i := range uint64(1000) {
-		w.Append(g, nil, entries(20*i+1, 20, 1, string(make([]byte, 128))))
+		w.Append(g, raftpb.HardState{}, entries(20*i+1, 20, 1, string(make([]byte, 128))))
 		if err := l.Commit(w, false); err != nil {
 			b.Fatal(err)
 		}

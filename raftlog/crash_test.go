@@ -46,7 +46,7 @@ func randomOp(r *rand.Rand, l *Log, w *Write, m model) {
 		es := entries(first, 1+r.IntN(3), uint64(1+r.IntN(5)), data)
 		mg.append(es)
 		mg.hs = hardState{uint64(1 + r.IntN(5)), uint64(r.IntN(3)), first}
-		w.Append(g, &raftpb.HardState{Term: &mg.hs.term, Vote: &mg.hs.vote, Commit: new(first)}, es)
+		w.Append(g, raftpb.HardState{Term: mg.hs.term, Vote: mg.hs.vote, Commit: first}, es)
 	case n < 15:
 		index := mg.start.index + uint64(r.IntN(6))
 		if mg.last() > mg.start.index {
@@ -164,7 +164,8 @@ func rebuild(t *rapid.T, l *Log) model {
 		mg := m.group(id)
 		mg.hs, mg.start = g.hs, g.start
 		if g.conf != nil {
-			_, mg.conf, _ = g.InitialState()
+			_, conf, _ := g.InitialState()
+			mg.conf = &conf
 		}
 		if g.refs.len() > 0 {
 			es, err := g.Entries(g.start.index+1, g.last()+1, 1<<40)
@@ -254,7 +255,7 @@ func TestCrashEverywhere(t *testing.T) {
 		}
 		g, w := l.Group(99), l.NewWrite()
 		last, _ := g.LastIndex()
-		w.Append(g, nil, entries(last+1, 1, 1, "goes on"))
+		w.Append(g, raftpb.HardState{}, entries(last+1, 1, 1, "goes on"))
 		mustCommit(t, l, w, true)
 		mustClose(t, l)
 	}
@@ -326,9 +327,9 @@ func crashed(t testing.TB, n int) (fs *vfs.MemFS, before, after logState, offset
 	g, w := l.Group(1), l.NewWrite()
 	for i := range uint64(n) {
 		before = stateOf(t, l)
-		w.Append(g, &raftpb.HardState{Term: new(uint64(1)), Vote: new(i), Commit: new(i)}, entries(i+1, 1, 1, fmt.Sprint("data of ", i)))
+		w.Append(g, raftpb.HardState{Term: 1, Vote: i, Commit: i}, entries(i+1, 1, 1, fmt.Sprint("data of ", i)))
 		if i == uint64(n)-1 {
-			w.Append(l.Group(2), nil, entries(1, 1, 1, strings.Repeat("second block ", 320)))
+			w.Append(l.Group(2), raftpb.HardState{}, entries(1, 1, 1, strings.Repeat("second block ", 320)))
 		}
 		mustCommit(t, l, w, true)
 		offsets = append(offsets, l.pos)
@@ -371,7 +372,7 @@ func TestTornAnywhere(t *testing.T) {
 		if cut%500 == 0 {
 			w := l.NewWrite()
 			last, _ := l.Group(1).LastIndex()
-			w.Append(l.Group(1), nil, entries(last+1, 1, 2, "after"))
+			w.Append(l.Group(1), raftpb.HardState{}, entries(last+1, 1, 2, "after"))
 			mustCommit(t, l, w, true)
 			want = stateOf(t, l)
 			mustClose(t, l)
@@ -441,7 +442,7 @@ func TestFlipAfterClose(t *testing.T) {
 	fs := vfs.NewMem()
 	l, _ := mustOpen(t, testOptions(fs))
 	w := l.NewWrite()
-	w.Append(l.Group(1), nil, entries(1, 1, 1, "x"))
+	w.Append(l.Group(1), raftpb.HardState{}, entries(1, 1, 1, "x"))
 	mustCommit(t, l, w, true)
 	at := l.pos - BlockBytes + runHeaderBytes
 	mustClose(t, l)
@@ -461,7 +462,7 @@ func TestReclaimWaitsForSync(t *testing.T) {
 	l, _ := mustOpen(t, testOptions(fs))
 	g, w := l.Group(1), l.NewWrite()
 	for i := range uint64(20) {
-		w.Append(g, nil, entries(i+1, 1, 1, "x"))
+		w.Append(g, raftpb.HardState{}, entries(i+1, 1, 1, "x"))
 		mustCommit(t, l, w, true)
 	}
 	want := stateOf(t, l)
@@ -483,7 +484,7 @@ func TestOpenSyncs(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	l, _ := mustOpen(t, testOptions(fs))
 	w := l.NewWrite()
-	w.Append(l.Group(1), nil, entries(1, 1, 1, "x"))
+	w.Append(l.Group(1), raftpb.HardState{}, entries(1, 1, 1, "x"))
 	mustCommit(t, l, w, false)
 	want := stateOf(t, l)
 	killed := errors.New("killed")
@@ -528,9 +529,9 @@ func TestLeftoversStayDead(t *testing.T) {
 	fs, _, _, offsets := crashed(t, 1)
 	l, _ := mustOpen(t, testOptions(fs))
 	g, w := l.Group(1), l.NewWrite()
-	w.Append(g, nil, entries(2, 1, 1, "lost"))
+	w.Append(g, raftpb.HardState{}, entries(2, 1, 1, "lost"))
 	mustCommit(t, l, w, false)
-	w.Append(g, nil, entries(3, 1, 1, "left over"))
+	w.Append(g, raftpb.HardState{}, entries(3, 1, 1, "left over"))
 	mustCommit(t, l, w, false)
 	power := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
 	mustClose(t, l)
@@ -543,7 +544,7 @@ func TestLeftoversStayDead(t *testing.T) {
 	if last, _ := g.LastIndex(); last != 1 || rec.TornBytes != BlockBytes {
 		t.Fatalf("last index %d, recovery %+v", last, rec)
 	}
-	w.Append(g, nil, entries(2, 1, 2, "instead"))
+	w.Append(g, raftpb.HardState{}, entries(2, 1, 2, "instead"))
 	mustCommit(t, l, w, true)
 	want := stateOf(t, l)
 	mustClose(t, l)
@@ -585,7 +586,7 @@ func TestFiles(t *testing.T) {
 		l, _ := mustOpen(t, testOptions(fs))
 		w := l.NewWrite()
 		for i := range uint64(40) {
-			w.Append(l.Group(1), nil, entries(i+1, 1, 1, "x"))
+			w.Append(l.Group(1), raftpb.HardState{}, entries(i+1, 1, 1, "x"))
 			mustCommit(t, l, w, true)
 		}
 		awaitDead(l)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"go.etcd.io/raft/v3/raftpb"
 )
 
 // TestFailureIsFinal makes one write or sync of a Commit fail: that Commit
@@ -31,11 +32,11 @@ func TestFailureIsFinal(t *testing.T) {
 			l, _ := mustOpen(t, o)
 			awaitDead(l)
 			g, w := l.Group(1), l.NewWrite()
-			w.Append(g, nil, entries(1, 1, 1, "safe"))
+			w.Append(g, raftpb.HardState{}, entries(1, 1, 1, "safe"))
 			mustCommit(t, l, w, true)
 			want := stateOf(t, l)
 			armed.Store(true)
-			w.Append(g, nil, entries(2, 1, 1, "unknown"))
+			w.Append(g, raftpb.HardState{}, entries(2, 1, 1, "unknown"))
 			first := l.Commit(w, true)
 			if !errors.Is(first, syscall.EIO) {
 				t.Fatalf("Commit: %v", first)
@@ -87,7 +88,7 @@ func TestNoSpace(t *testing.T) {
 	for failure == nil {
 		want = stateOf(t, l)
 		commits++
-		w.Append(g, nil, entries(commits, 1, 1, "x"))
+		w.Append(g, raftpb.HardState{}, entries(commits, 1, 1, "x"))
 		failure = l.Commit(w, true)
 	}
 	if !errors.Is(failure, ErrNoSpace) || !errors.Is(failure, syscall.ENOSPC) || !strings.Contains(failure.Error(), testDir) {
@@ -118,13 +119,13 @@ func TestNoSpaceThenTruncate(t *testing.T) {
 	defer mustClose(t, l)
 	g, w := l.Group(1), l.NewWrite()
 	for i := uint64(1); i <= 20; i++ {
-		w.Append(g, nil, entries(i, 1, 1, "x"))
+		w.Append(g, raftpb.HardState{}, entries(i, 1, 1, "x"))
 		mustCommit(t, l, w, true)
 	}
 	awaitDead(l)
 	disk.full.Store(true)
 	for i := uint64(21); i <= 100; i++ {
-		w.Append(g, nil, entries(i, 1, 1, "x"))
+		w.Append(g, raftpb.HardState{}, entries(i, 1, 1, "x"))
 		l.Truncate(g, i-2)
 		mustCommit(t, l, w, true)
 	}
@@ -166,7 +167,7 @@ func TestFailingMaintenance(t *testing.T) {
 		g, w := l.Group(1), l.NewWrite()
 		acknowledged := uint64(0)
 		for i := uint64(1); i <= 30; i++ {
-			w.Append(g, nil, entries(i, 1, 1, "x"))
+			w.Append(g, raftpb.HardState{}, entries(i, 1, 1, "x"))
 			if i > 3 && i%3 == 0 {
 				l.Truncate(g, i-3)
 			}
@@ -199,7 +200,7 @@ func TestDamagedRead(t *testing.T) {
 	l, _ := mustOpen(t, o)
 	defer l.Close()
 	g, w := l.Group(1), l.NewWrite()
-	w.Append(g, nil, entries(1, 2, 1, "data of the entry"))
+	w.Append(g, raftpb.HardState{}, entries(1, 2, 1, "data of the entry"))
 	mustCommit(t, l, w, true)
 	r := g.ref(2)
 	f, err := fs.OpenReadWrite(r.seg.path, writeCategory)

@@ -211,7 +211,7 @@ func FuzzOpen(f *testing.F) {
 			return
 		}
 		w := l.NewWrite()
-		w.Append(l.Group(77), &raftpb.HardState{Term: new(uint64(1))}, nil)
+		w.Append(l.Group(77), raftpb.HardState{Term: 1}, nil)
 		mustCommit(t, l, w, true)
 		want := stateOf(t, l)
 		mustClose(t, l)

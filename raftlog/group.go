@@ -7,7 +7,6 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // entryOverheadBytes is what a cached entry is reckoned to cost beside its data.
@@ -40,8 +39,8 @@ type Group struct {
 	// base are in segments that are gone, and a later record must drop them.
 	base   uint64
 	refs   queue[entryRef]
-	cached queue[*raftpb.Entry] // the last entries of refs
-	bytes  int64                // of cached
+	cached queue[raftpb.Entry] // the last entries of refs
+	bytes  int64               // of cached
 
 	pending pendingState // owned by the goroutine that fills Writes
 }
@@ -64,24 +63,24 @@ func (g *Group) ID() uint64 { return g.id }
 // commit index is at least the start of the log: what was truncated or came in
 // a snapshot was committed, even if no hard state has said so yet. The caller
 // owns the results.
-func (g *Group) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
+func (g *Group) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	conf, err := g.confState()
 	if err != nil || g.hs == (hardState{}) {
-		return nil, conf, err
+		return raftpb.HardState{}, conf, err
 	}
-	hs := &raftpb.HardState{
-		Term:   new(g.hs.term),
-		Vote:   new(g.hs.vote),
-		Commit: new(max(g.hs.commit, g.visible().index)),
+	hs := raftpb.HardState{
+		Term:   g.hs.term,
+		Vote:   g.hs.vote,
+		Commit: max(g.hs.commit, g.visible().index),
 	}
 	return hs, conf, nil
 }
 
-func (g *Group) confState() (*raftpb.ConfState, error) {
-	conf := &raftpb.ConfState{}
-	if err := proto.Unmarshal(g.conf, conf); err != nil {
+func (g *Group) confState() (raftpb.ConfState, error) {
+	var conf raftpb.ConfState
+	if err := conf.Unmarshal(g.conf); err != nil {
 		return conf, fmt.Errorf("%w: configuration of group %d: %w", ErrCorrupt, g.id, err)
 	}
 	return conf, nil
@@ -122,21 +121,21 @@ func (g *Group) Term(index uint64) (uint64, error) {
 // begins, set by SetStart or Truncate, with the newest configuration and
 // without data, or raft.ErrSnapshotTemporarilyUnavailable where the log begins
 // at the beginning. The caller owns the result.
-func (g *Group) Snapshot() (*raftpb.Snapshot, error) {
+func (g *Group) Snapshot() (raftpb.Snapshot, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	start := g.visible()
 	if start.index == 0 {
-		return nil, raft.ErrSnapshotTemporarilyUnavailable
+		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	conf, err := g.confState()
 	if err != nil {
-		return nil, err
+		return raftpb.Snapshot{}, err
 	}
-	return &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+	return raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{
 		ConfState: conf,
-		Index:     new(start.index),
-		Term:      new(start.term),
+		Index:     start.index,
+		Term:      start.term,
 	}}, nil
 }
 
@@ -147,7 +146,7 @@ func (g *Group) Snapshot() (*raftpb.Snapshot, error) {
 // files, whose checksums it checks; a mismatch is an ErrCorrupt and makes the
 // whole log unusable. The caller owns the slice and must not change the
 // entries.
-func (g *Group) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
+func (g *Group) Entries(lo, hi, maxSize uint64) ([]raftpb.Entry, error) {
 	g.mu.Lock()
 	switch {
 	case lo <= g.visible().index:
@@ -161,7 +160,7 @@ func (g *Group) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 		return nil, nil
 	}
 	hi = g.limit(lo, hi, maxSize)
-	ents := make([]*raftpb.Entry, hi-lo)
+	ents := make([]raftpb.Entry, hi-lo)
 	inFiles := min(max(g.cachedFrom(), lo), hi)
 	if inFiles < hi {
 		copy(ents[inFiles-lo:], g.cachedSlice(inFiles, hi))
@@ -208,32 +207,24 @@ func (r *entryRef) encodedSize(index uint64) uint64 {
 
 func uvarintBytes(v uint64) uint64 { return uint64(bits.Len64(v|1)+6) / 7 }
 
-// storedEntry keeps an entry and its fields in one allocation.
-type storedEntry struct {
-	entry       raftpb.Entry
-	term, index uint64
-	typ         raftpb.EntryType
-}
-
 // read brings the entry back from its file.
-func (r *entryRef) read(index uint64) (*raftpb.Entry, error) {
-	s := &storedEntry{term: r.term, index: index, typ: r.typ}
-	s.entry.Term, s.entry.Index, s.entry.Type = &s.term, &s.index, &s.typ
+func (r *entryRef) read(index uint64) (raftpb.Entry, error) {
+	e := raftpb.Entry{Term: r.term, Index: index, Type: r.typ}
 	if r.size == 0 {
-		return &s.entry, nil
+		return e, nil
 	}
 	if r.seg.closed {
-		return nil, ErrClosed
+		return e, ErrClosed
 	}
 	data := make([]byte, r.size)
 	if err := readFull(r.seg.file, data, int64(r.off)); err != nil {
-		return nil, fmt.Errorf("reading entry %d from %s: %w", index, r.seg.path, err)
+		return e, fmt.Errorf("reading entry %d from %s: %w", index, r.seg.path, err)
 	}
 	if checksum(data) != r.crc {
-		return nil, &CorruptionError{r.seg.path, int64(r.off), fmt.Sprintf("checksum mismatch in entry %d", index)}
+		return e, &CorruptionError{r.seg.path, int64(r.off), fmt.Sprintf("checksum mismatch in entry %d", index)}
 	}
-	s.entry.Data = data
-	return &s.entry, nil
+	e.Data = data
+	return e, nil
 }
 
 // pin keeps the segments of refs from being recycled. The group must be
@@ -269,10 +260,10 @@ func (g *Group) cachedFrom() uint64         { return g.last() + 1 - uint64(g.cac
 func (g *Group) empty() bool {
 	return g.hs == (hardState{}) && g.conf == nil && g.start == mark{} && g.last() == 0
 }
-func entryCost(e *raftpb.Entry) (size int64) { return int64(len(e.GetData())) + entryOverheadBytes }
+func entryCost(e *raftpb.Entry) (size int64) { return int64(len(e.Data)) + entryOverheadBytes }
 
 // cachedSlice returns the entries [lo, hi), all of them cached.
-func (g *Group) cachedSlice(lo, hi uint64) []*raftpb.Entry {
+func (g *Group) cachedSlice(lo, hi uint64) []raftpb.Entry {
 	from := g.cachedFrom()
 	return g.cached.slice(int(lo-from), int(hi-from))
 }
@@ -301,8 +292,8 @@ func (g *Group) forget(n int, front bool) {
 		gone = g.cached.slice(0, n)
 	}
 	freed := int64(0)
-	for _, e := range gone {
-		freed += entryCost(e)
+	for i := range gone {
+		freed += entryCost(&gone[i])
 	}
 	if front {
 		g.cached.dropFront(n)
@@ -314,13 +305,13 @@ func (g *Group) forget(n int, front bool) {
 }
 
 // replace puts entries at first, in place of all that stood there and after.
-func (g *Group) replace(first uint64, refs []entryRef, ents []*raftpb.Entry) {
+func (g *Group) replace(first uint64, refs []entryRef, ents []raftpb.Entry) {
 	g.cut(first)
 	g.refs.push(refs...)
 	g.cached.push(ents...)
 	added := int64(0)
-	for _, e := range ents {
-		added += entryCost(e)
+	for i := range ents {
+		added += entryCost(&ents[i])
 	}
 	g.bytes += added
 	g.log.cached.Add(added)

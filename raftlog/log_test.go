@@ -11,7 +11,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // TestStorage holds a group against what raft.Storage documents.
@@ -22,14 +21,14 @@ func TestStorage(t *testing.T) {
 	if _, err := g.Snapshot(); err != raft.ErrSnapshotTemporarilyUnavailable {
 		t.Fatalf("snapshot of an empty log: %v", err)
 	}
-	if hs, cs, err := g.InitialState(); hs != nil || cs == nil || err != nil {
+	if hs, cs, err := g.InitialState(); hs != (raftpb.HardState{}) || len(cs.Voters) != 0 || err != nil {
 		t.Fatalf("initial state of an empty log: %v, %v, %v", hs, cs, err)
 	}
 	if _, err := g.Entries(1, 1, math.MaxUint64); err != raft.ErrUnavailable {
 		t.Fatalf("entries of an empty log: %v", err)
 	}
 	w.SetStart(g, 3, 3, confState(1, 2))
-	w.Append(g, &raftpb.HardState{Term: new(uint64(5)), Vote: new(uint64(2)), Commit: new(uint64(1))}, []*raftpb.Entry{entry(4, 4, "four"), entry(5, 5, "five"), entry(6, 5, "")})
+	w.Append(g, raftpb.HardState{Term: 5, Vote: 2, Commit: 1}, []raftpb.Entry{entry(4, 4, "four"), entry(5, 5, "five"), entry(6, 5, "")})
 	mustCommit(t, l, w, true)
 
 	for _, c := range []struct {
@@ -40,7 +39,7 @@ func TestStorage(t *testing.T) {
 			t.Errorf("Term(%d) = %d, %v", c.index, term, err)
 		}
 	}
-	e4, e5, e6 := uint64(proto.Size(entry(4, 4, "four"))), uint64(proto.Size(entry(5, 5, "five"))), uint64(proto.Size(entry(6, 5, "")))
+	e4, e5, e6 := encoded(entry(4, 4, "four")), encoded(entry(5, 5, "five")), encoded(entry(6, 5, ""))
 	for _, c := range []struct {
 		lo, hi, max uint64
 		n           int
@@ -59,16 +58,16 @@ func TestStorage(t *testing.T) {
 		{4, 7, e4 + e5 + e6, 3, nil},
 	} {
 		es, err := g.Entries(c.lo, c.hi, c.max)
-		if len(es) != c.n || err != c.err || (c.n > 0 && es[0].GetIndex() != c.lo) {
+		if len(es) != c.n || err != c.err || (c.n > 0 && es[0].Index != c.lo) {
 			t.Errorf("Entries(%d, %d, %d) = %v, %v", c.lo, c.hi, c.max, es, err)
 		}
 	}
 	hs, cs, _ := g.InitialState()
-	if hs.GetTerm() != 5 || hs.GetVote() != 2 || hs.GetCommit() != 3 || len(cs.GetVoters()) != 2 {
+	if hs.Term != 5 || hs.Vote != 2 || hs.Commit != 3 || len(cs.Voters) != 2 {
 		t.Errorf("initial state %v, %v; want the commit index raised to the start", hs, cs)
 	}
 	snap, err := g.Snapshot()
-	if m := snap.GetMetadata(); err != nil || m.GetIndex() != 3 || m.GetTerm() != 3 || len(m.GetConfState().GetVoters()) != 2 || snap.Data != nil {
+	if m := snap.Metadata; err != nil || m.Index != 3 || m.Term != 3 || len(m.ConfState.Voters) != 2 || snap.Data != nil {
 		t.Errorf("snapshot %v, %v", snap, err)
 	}
 }
@@ -81,8 +80,8 @@ func TestReadBack(t *testing.T) {
 	g, h, w := l.Group(1), l.Group(2), l.NewWrite()
 	data := func(i uint64) string { return strings.Repeat(fmt.Sprint(i%10), 100) }
 	for i := uint64(1); i <= 40; i++ {
-		w.Append(g, nil, []*raftpb.Entry{entry(i, i, data(i))})
-		w.Append(h, nil, []*raftpb.Entry{entry(i, 2*i, "")})
+		w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(i, i, data(i))})
+		w.Append(h, raftpb.HardState{}, []raftpb.Entry{entry(i, 2*i, "")})
 		mustCommit(t, l, w, i%3 == 0)
 		if c := l.cached.Load(); c > o.CacheBytes {
 			t.Fatalf("%d bytes cached, allowed are %d", c, o.CacheBytes)
@@ -98,13 +97,13 @@ func TestReadBack(t *testing.T) {
 					t.Fatalf("%s: Entries(%d, %d) = %d entries, %v", when, lo, hi, len(es), err)
 				}
 				for i, e := range es {
-					if n := lo + uint64(i); e.GetIndex() != n || e.GetTerm() != n || string(e.Data) != data(n) {
+					if n := lo + uint64(i); e.Index != n || e.Term != n || string(e.Data) != data(n) {
 						t.Fatalf("%s: entry %d is %v", when, n, e)
 					}
 				}
 			}
 		}
-		if es, err := h.Entries(1, 2, 0); err != nil || es[0].Data != nil || es[0].GetTerm() != 2 {
+		if es, err := h.Entries(1, 2, 0); err != nil || es[0].Data != nil || es[0].Term != 2 {
 			t.Fatalf("%s: empty entry: %v, %v", when, es, err)
 		}
 	}
@@ -136,10 +135,10 @@ func TestConflict(t *testing.T) {
 	o := testOptions(vfs.NewMem())
 	l, _ := mustOpen(t, o)
 	g, w := l.Group(1), l.NewWrite()
-	w.Append(g, nil, entries(1, 10, 1, "a"))
-	w.Append(g, nil, entries(4, 2, 2, "b"))
+	w.Append(g, raftpb.HardState{}, entries(1, 10, 1, "a"))
+	w.Append(g, raftpb.HardState{}, entries(4, 2, 2, "b"))
 	mustCommit(t, l, w, true)
-	w.Append(g, nil, entries(5, 3, 3, "c"))
+	w.Append(g, raftpb.HardState{}, entries(5, 3, 3, "c"))
 	mustCommit(t, l, w, true)
 	want := "1 1 1 2 3 3 3 "
 	if s := groupStateOf(t, g); s.terms != want {
@@ -159,7 +158,7 @@ func TestConflict(t *testing.T) {
 func TestSetStart(t *testing.T) {
 	base := func(w *Write, g *Group) {
 		w.SetStart(g, 10, 1, confState(1))
-		w.Append(g, nil, entries(11, 5, 2, "x"))
+		w.Append(g, raftpb.HardState{}, entries(11, 5, 2, "x"))
 	}
 	for name, c := range map[string]struct {
 		index, term uint64
@@ -190,7 +189,7 @@ func TestSetStart(t *testing.T) {
 					t.Errorf("got %+v", want)
 				}
 				last, _ := g.LastIndex()
-				w.Append(g, nil, entries(last+1, 1, 9, "next"))
+				w.Append(g, raftpb.HardState{}, entries(last+1, 1, 9, "next"))
 				mustCommit(t, l, w, true)
 				want = groupStateOf(t, g)
 				mustClose(t, l)
@@ -210,11 +209,11 @@ func TestAppendBelowStart(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	w.SetStart(g, 5, 1, nil)
 	mustCommit(t, l, w, true)
-	w.Append(g, nil, entries(2, 3, 1, "gone"))
+	w.Append(g, raftpb.HardState{}, entries(2, 3, 1, "gone"))
 	if !w.Empty() {
 		t.Error("entries below the start were recorded")
 	}
-	w.Append(g, nil, entries(4, 4, 1, "partly"))
+	w.Append(g, raftpb.HardState{}, entries(4, 4, 1, "partly"))
 	mustCommit(t, l, w, true)
 	if s := groupStateOf(t, g); s.terms != "1 1 " || s.start.index != 5 {
 		t.Errorf("got %+v", s)
@@ -222,7 +221,7 @@ func TestAppendBelowStart(t *testing.T) {
 }
 
 func TestAppendGapPanics(t *testing.T) {
-	for name, es := range map[string][]*raftpb.Entry{
+	for name, es := range map[string][]raftpb.Entry{
 		"gap before": entries(2, 1, 1, ""),
 		"gap inside": {entry(1, 1, ""), entry(3, 1, "")},
 	} {
@@ -234,7 +233,7 @@ func TestAppendGapPanics(t *testing.T) {
 					t.Error("no panic")
 				}
 			}()
-			l.NewWrite().Append(l.Group(1), nil, es)
+			l.NewWrite().Append(l.Group(1), raftpb.HardState{}, es)
 		})
 	}
 }
@@ -248,12 +247,12 @@ func TestTruncateReclaims(t *testing.T) {
 	l, _ := mustOpen(t, o)
 	g, idle, w := l.Group(1), l.Group(2), l.NewWrite()
 	w.SetStart(idle, 1, 1, confState(4, 5))
-	w.Append(idle, &raftpb.HardState{Term: new(uint64(7)), Vote: new(uint64(4)), Commit: new(uint64(1))}, nil)
+	w.Append(idle, raftpb.HardState{Term: 7, Vote: 4, Commit: 1}, nil)
 	mustCommit(t, l, w, true)
 	next, largest := uint64(1), int64(0)
 	for range 20 {
 		for range 30 {
-			w.Append(g, nil, []*raftpb.Entry{entry(next, 1, strings.Repeat("x", 500))})
+			w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(next, 1, strings.Repeat("x", 500))})
 			mustCommit(t, l, w, true)
 			next++
 		}
@@ -311,7 +310,7 @@ func TestLarge(t *testing.T) {
 		if i%3 == 0 {
 			size = int(o.SegmentBytes) * int(i) / 4
 		}
-		w.Append(g, nil, []*raftpb.Entry{entry(i, 1, strings.Repeat(string(rune('a'+i)), size))})
+		w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(i, 1, strings.Repeat(string(rune('a'+i)), size))})
 		mustCommit(t, l, w, true)
 	}
 	want := stateOf(t, l)
@@ -373,8 +372,8 @@ func TestConcurrentReads(t *testing.T) {
 					return
 				}
 				for _, e := range es {
-					if !strings.HasPrefix(string(e.Data), fmt.Sprintf("%d,", e.GetIndex())) {
-						t.Errorf("entry %d holds %.20q", e.GetIndex(), e.Data)
+					if !strings.HasPrefix(string(e.Data), fmt.Sprintf("%d,", e.Index)) {
+						t.Errorf("entry %d holds %.20q", e.Index, e.Data)
 						return
 					}
 				}
@@ -386,7 +385,7 @@ func TestConcurrentReads(t *testing.T) {
 		})
 	}
 	for i := uint64(1); i <= 600; i++ {
-		w.Append(g, nil, []*raftpb.Entry{entry(i, 1, fmt.Sprintf("%d,%s", i, strings.Repeat("x", 300)))})
+		w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(i, 1, fmt.Sprintf("%d,%s", i, strings.Repeat("x", 300)))})
 		mustCommit(t, l, w, i%4 != 0)
 		if i > 20 && i%7 == 0 {
 			l.Truncate(g, i-20)
@@ -404,7 +403,7 @@ func TestCommitAllocations(t *testing.T) {
 	defer mustClose(t, l)
 	awaitDead(l)
 	g, w := l.Group(1), l.NewWrite()
-	hs := &raftpb.HardState{Term: new(uint64(1)), Vote: new(uint64(1)), Commit: new(uint64(0))}
+	hs := raftpb.HardState{Term: 1, Vote: 1, Commit: 0}
 	es := entries(1, 4, 1, "0123456789")
 	commit := func() {
 		w.Append(g, hs, es)
@@ -465,7 +464,7 @@ func TestSegmentSizeChange(t *testing.T) {
 		g, w := l.Group(1), l.NewWrite()
 		for range 40 {
 			last, _ := g.LastIndex()
-			w.Append(g, nil, entries(last+1, 1, 1, "x"))
+			w.Append(g, raftpb.HardState{}, entries(last+1, 1, 1, "x"))
 			mustCommit(t, l, w, true)
 			l.Truncate(g, last)
 		}

@@ -17,8 +17,10 @@ const testDir = "/data/raft"
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func entry(index, term uint64, data string) *raftpb.Entry {
-	e := &raftpb.Entry{Index: &index, Term: &term, Type: raftpb.EntryNormal.Enum()}
+func encoded(e raftpb.Entry) uint64 { return uint64(e.Size()) }
+
+func entry(index, term uint64, data string) raftpb.Entry {
+	e := raftpb.Entry{Index: index, Term: term, Type: raftpb.EntryNormal}
 	if data != "" {
 		e.Data = []byte(data)
 	}
@@ -26,8 +28,8 @@ func entry(index, term uint64, data string) *raftpb.Entry {
 }
 
 // entries makes n entries from first on.
-func entries(first uint64, n int, term uint64, data string) []*raftpb.Entry {
-	var es []*raftpb.Entry
+func entries(first uint64, n int, term uint64, data string) []raftpb.Entry {
+	var es []raftpb.Entry
 	for i := range uint64(n) {
 		es = append(es, entry(first+i, term, data))
 	}
@@ -97,7 +99,7 @@ func groupStateOf(t testing.TB, g *Group) groupState {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, conf.GetVoters()), start: mark{first - 1, startTerm}}
+	s := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, conf.Voters), start: mark{first - 1, startTerm}}
 	if first > last {
 		return s
 	}
@@ -107,14 +109,14 @@ func groupStateOf(t testing.TB, g *Group) groupState {
 	}
 	var terms, data strings.Builder
 	for i, e := range es {
-		if e.GetIndex() != first+uint64(i) {
-			t.Fatalf("group %d: entry %d at index %d", g.id, e.GetIndex(), first+uint64(i))
+		if e.Index != first+uint64(i) {
+			t.Fatalf("group %d: entry %d at index %d", g.id, e.Index, first+uint64(i))
 		}
-		if term, err := g.Term(e.GetIndex()); err != nil || term != e.GetTerm() {
-			t.Fatalf("group %d: term of %d is %d, %v; the entry's is %d", g.id, e.GetIndex(), term, err, e.GetTerm())
+		if term, err := g.Term(e.Index); err != nil || term != e.Term {
+			t.Fatalf("group %d: term of %d is %d, %v; the entry's is %d", g.id, e.Index, term, err, e.Term)
 		}
-		fmt.Fprintf(&terms, "%d ", e.GetTerm())
-		fmt.Fprintf(&data, "%d:%d:%08x ", e.GetType(), len(e.GetData()), checksum(e.GetData()))
+		fmt.Fprintf(&terms, "%d ", e.Term)
+		fmt.Fprintf(&data, "%d:%d:%08x ", e.Type, len(e.Data), checksum(e.Data))
 	}
 	s.terms, s.data = terms.String(), data.String()
 	return s
@@ -127,9 +129,9 @@ type modelGroup struct {
 	hs      hardState
 	conf    *raftpb.ConfState
 	start   mark
-	entries []*raftpb.Entry // from start.index+1 on
-	trunc   uint64          // truncation that no commit has recorded
-	reset   bool            // the log begins anew in the Write under way
+	entries []raftpb.Entry // from start.index+1 on
+	trunc   uint64         // truncation that no commit has recorded
+	reset   bool           // the log begins anew in the Write under way
 }
 
 func (m model) group(id uint64) *modelGroup {
@@ -148,11 +150,11 @@ func (g *modelGroup) term(index uint64) (uint64, bool) {
 	case index < g.start.index || index > g.last():
 		return 0, false
 	}
-	return g.entries[index-g.start.index-1].GetTerm(), true
+	return g.entries[index-g.start.index-1].Term, true
 }
 
-func (g *modelGroup) append(es []*raftpb.Entry) {
-	g.entries = append(slices.Clone(g.entries[:es[0].GetIndex()-g.start.index-1]), es...)
+func (g *modelGroup) append(es []raftpb.Entry) {
+	g.entries = append(slices.Clone(g.entries[:es[0].Index-g.start.index-1]), es...)
 }
 
 func (g *modelGroup) setStart(index, term uint64) {
@@ -182,10 +184,10 @@ func (m model) state() logState {
 		if g.hs == (hardState{}) && g.conf == nil && g.start == (mark{}) && g.last() == 0 {
 			continue
 		}
-		gs := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, g.conf.GetVoters()), start: g.start}
+		gs := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, votersOf(g.conf)), start: g.start}
 		for _, e := range g.entries {
-			gs.terms += fmt.Sprintf("%d ", e.GetTerm())
-			gs.data += fmt.Sprintf("%d:%d:%08x ", e.GetType(), len(e.GetData()), checksum(e.GetData()))
+			gs.terms += fmt.Sprintf("%d ", e.Term)
+			gs.data += fmt.Sprintf("%d:%d:%08x ", e.Type, len(e.Data), checksum(e.Data))
 		}
 		s[id] = gs
 	}
@@ -193,3 +195,10 @@ func (m model) state() logState {
 }
 
 func (s logState) equal(o logState) bool { return maps.Equal(s, o) }
+
+func votersOf(cs *raftpb.ConfState) []uint64 {
+	if cs == nil {
+		return nil
+	}
+	return cs.Voters
+}

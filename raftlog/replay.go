@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -352,7 +350,7 @@ func (a *applier) checkpoint(g *Group, r *record) error {
 
 // setConf stores a configuration, which must decode.
 func setConf(g *Group, data []byte) error {
-	if err := proto.Unmarshal(data, &raftpb.ConfState{}); err != nil {
+	if err := new(raftpb.ConfState).Unmarshal(data); err != nil {
 		return fmt.Errorf("configuration of group %d: %w", g.id, err)
 	}
 	g.conf = append(make([]byte, 0, len(data)), data...)

@@ -100,9 +100,9 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 	case "append":
 		data := ""
 		d.MaybeScanArgs(t, "data", &data)
-		tr.w.Append(g, nil, entries(number("first", 0), int(number("n", 1)), number("term", 1), data))
+		tr.w.Append(g, raftpb.HardState{}, entries(number("first", 0), int(number("n", 1)), number("term", 1), data))
 	case "hardstate":
-		tr.w.Append(g, &raftpb.HardState{Term: new(number("term", 0)), Vote: new(number("vote", 0)), Commit: new(number("commit", 0))}, nil)
+		tr.w.Append(g, raftpb.HardState{Term: number("term", 0), Vote: number("vote", 0), Commit: number("commit", 0)}, nil)
 	case "start":
 		var cs *raftpb.ConfState
 		if voters != nil {
@@ -167,7 +167,7 @@ func (tr *transcript) groups() string {
 		}
 		es, _ := g.Entries(s.start.index+1, last+1, 1<<40)
 		for _, e := range es {
-			fmt.Fprintf(&b, "  %d/%d %s\n", e.GetIndex(), e.GetTerm(), e.Data)
+			fmt.Fprintf(&b, "  %d/%d %s\n", e.Index, e.Term, e.Data)
 		}
 	}
 	return b.String()

@@ -6,7 +6,6 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/protobuf/proto"
 )
 
 // writeBufferKept is the capacity, in bytes, that a Write keeps between
@@ -34,7 +33,7 @@ type Write struct {
 	buf     []byte // room for the run's header, then records
 	ops     []op
 	refs    []entryRef // off is the offset in buf until the place in the file is known
-	entries []*raftpb.Entry
+	entries []raftpb.Entry
 }
 
 var fills atomic.Uint64
@@ -71,26 +70,26 @@ func (w *Write) state(g *Group) *pendingState {
 	return &g.pending
 }
 
-// Append adds entries and, unless it is nil or empty, a hard state. The
+// Append adds entries and, unless it is empty, a hard state. The
 // entries have consecutive indexes and replace whatever stands at and after
 // the first one's; those the log begins after are left out. The data are
 // copied into the Write; the entries themselves are kept for readers, so the
 // caller must not change them any more. A gap between the log and the entries,
 // or within them, is a bug of the caller and panics.
-func (w *Write) Append(g *Group, hs *raftpb.HardState, entries []*raftpb.Entry) {
+func (w *Write) Append(g *Group, hs raftpb.HardState, entries []raftpb.Entry) {
 	if len(entries) > 0 {
 		w.appendEntries(g, entries)
 	}
 	if !raft.IsEmptyHardState(hs) {
-		h := hardState{hs.GetTerm(), hs.GetVote(), hs.GetCommit()}
+		h := hardState{hs.Term, hs.Vote, hs.Commit}
 		w.buf = appendHardState(w.buf, g.id, h)
 		w.ops = append(w.ops, op{g: g, kind: kindHardState, hs: h})
 	}
 }
 
-func (w *Write) appendEntries(g *Group, entries []*raftpb.Entry) {
+func (w *Write) appendEntries(g *Group, entries []raftpb.Entry) {
 	s := w.state(g)
-	first := entries[0].GetIndex()
+	first := entries[0].Index
 	if last := first + uint64(len(entries)) - 1; last <= s.start {
 		return
 	}
@@ -104,17 +103,17 @@ func (w *Write) appendEntries(g *Group, entries []*raftpb.Entry) {
 	from := len(w.refs)
 	w.buf = appendEntriesHeader(w.buf, g.id, first, len(entries))
 	for i, e := range entries {
-		if e.GetIndex() != first+uint64(i) {
-			panic(fmt.Sprintf("raftlog: group %d: entry %d where %d was due", g.id, e.GetIndex(), first+uint64(i)))
+		if e.Index != first+uint64(i) {
+			panic(fmt.Sprintf("raftlog: group %d: entry %d where %d was due", g.id, e.Index, first+uint64(i)))
 		}
-		data := e.GetData()
-		w.buf = appendEntry(w.buf, e.GetTerm(), e.GetType(), data)
+		data := e.Data
+		w.buf = appendEntry(w.buf, e.Term, e.Type, data)
 		w.refs = append(w.refs, entryRef{
-			term: e.GetTerm(),
+			term: e.Term,
 			off:  uint32(len(w.buf) - len(data)),
 			size: uint32(len(data)),
 			crc:  checksum(data),
-			typ:  e.GetType(),
+			typ:  e.Type,
 		})
 	}
 	w.entries = append(w.entries, entries...)
@@ -175,7 +174,7 @@ func (w *Write) term(g *Group, index uint64) (term uint64, ok bool) {
 
 // SetConfState records g's configuration. cs is copied.
 func (w *Write) SetConfState(g *Group, cs *raftpb.ConfState) {
-	conf, err := proto.Marshal(cs)
+	conf, err := cs.Marshal()
 	if err != nil {
 		// Without required fields and strings there is nothing that could fail.
 		panic(fmt.Sprintf("raftlog: encoding a configuration: %v", err))

@@ -51,6 +51,7 @@ type conn struct {
 	active        atomic.Int64 // Unix ms of the last byte from the peer
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
 	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
+	parkedJobs    atomic.Int32 // len(parked)
 
 	mu        sync.Mutex
 	out       *bufpool.Buffer // replies to be written; nil: none
@@ -64,11 +65,14 @@ type conn struct {
 	ended     bool            // the peer has sent all it will (half-close)
 	closed    bool            // the descriptor is, or is about to be, gone
 	closeLast bool            // whoever ends the running write closes the descriptor
+	parked    []job           // wait until the peer has taken more of its replies
 }
 
 func (s *Server) newConn(tr transport) *conn {
 	c := &conn{srv: s, tr: tr, id: s.nextConn.Add(1)}
-	c.active.Store(time.Now().UnixMilli())
+	now := time.Now().UnixMilli()
+	c.active.Store(now)
+	c.frameSince.Store(now) // until the HELLO is there: that is awaited like the rest of a frame
 	return c
 }
 
@@ -164,11 +168,21 @@ func (c *conn) pause() {
 	}
 }
 
-// unpause lets a paused connection read on once it has caught up.
+// unpause lets a paused connection read on once it has caught up, and its
+// parked jobs be taken up once there is room for their replies.
 func (c *conn) unpause() {
 	if c.paused.Load() && c.caughtUp() && c.paused.CompareAndSwap(true, false) {
 		c.tr.resume(c)
+	} else if c.parkedJobs.Load() > 0 && c.roomy() {
+		c.tr.resume(c)
 	}
+}
+
+// roomy reports whether the peer has taken half of the output it may have.
+func (c *conn) roomy() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsent() <= c.srv.cfg.OutputBytesMax/2
 }
 
 // refuse answers a byte stream that cannot be trusted any more and closes the
@@ -281,7 +295,8 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 	}
 }
 
-// dropOutput lets go of everything unsent. c.mu must be held.
+// dropOutput lets go of everything unsent, and of the jobs that wait to add to
+// it. c.mu must be held.
 func (c *conn) dropOutput() {
 	if c.out != nil {
 		c.out.Release()
@@ -291,4 +306,10 @@ func (c *conn) dropOutput() {
 		c.sending.Release()
 		c.sending = nil
 	}
+	for i := range c.parked {
+		c.end(c.parked[i].size())
+		c.parked[i].body.Release()
+	}
+	c.parked = nil
+	c.parkedJobs.Store(0)
 }

@@ -145,6 +145,7 @@ func (p *processor) hello(c *conn, f *protocol.Frame) {
 		return
 	}
 	c.greeted = true
+	c.frameSince.Store(0)
 	cfg := &p.srv.cfg
 	r := protocol.HelloReply{
 		Version: protocol.Version, Features: m.Features & protocol.FeaturesKnown,

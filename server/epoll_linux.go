@@ -445,7 +445,11 @@ func (t *thread) readAgain(l *loop) {
 		l.again[0] = nil
 		l.again = l.again[1:]
 		c.queued = false
-		t.read(l, c)
+		// It may have been closed since it was enlisted, and its descriptor
+		// may be another connection's by now.
+		if t.unpark(c) {
+			t.read(l, c)
+		}
 	}
 	if len(l.again) == 0 {
 		l.again = nil

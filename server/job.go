@@ -100,8 +100,39 @@ func (p *processor) runJobs() {
 	p.jobs = p.jobs[:0]
 }
 
+// park sets a job aside if its connection has all the unsent output it may
+// have: the reply, whose size nobody knows yet, would only add to it. The jobs
+// that one connection has parked are bounded by its requests in flight.
+func (c *conn) park(j job) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.unsent() < c.srv.cfg.OutputBytesMax {
+		return false
+	}
+	c.parked = append(c.parked, j)
+	c.parkedJobs.Add(1)
+	return true
+}
+
+// unpark makes c's parked jobs jobs of this round if there is room for their
+// replies again. It returns false if the connection is closed.
+func (p *processor) unpark(c *conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.parked) > 0 && c.unsent() <= c.srv.cfg.OutputBytesMax/2 {
+		p.jobs = append(p.jobs, c.parked...)
+		clear(c.parked)
+		c.parked = c.parked[:0]
+		c.parkedJobs.Store(0)
+	}
+	return !c.closed
+}
+
 // run carries out one job; its output is written at the next flush.
 func (p *processor) run(j job) {
+	if j.c.park(j) {
+		return
+	}
 	out := bufpool.Get(outputSize)
 	switch now := time.Now().UnixMilli(); {
 	case now > j.deadline:

@@ -168,13 +168,17 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 		taken, need := c.consume(p, c.in.B)
 		c.in.B = c.in.B[:copy(c.in.B, c.in.B[min(taken, len(c.in.B)):])]
 		p.finishRound()
+		parked := c.parkedJobs.Load() > 0
 		switch {
-		case c.refused:
+		case c.refused && !parked:
 			return false
-		case c.paused.Load():
+		case parked || c.paused.Load():
 			select {
 			case <-x.resumed:
 			case <-x.front.stopped:
+				return false
+			}
+			if !p.unpark(c) {
 				return false
 			}
 			continue
