@@ -215,6 +215,7 @@ func (p *pass) once(c *command.Command, out *command.Result) error {
 }
 
 func (p *pass) carryOut(c *command.Command, out *command.Result) error {
+	out.Kind = c.Kind
 	switch c.Kind {
 	case command.Put:
 		return p.put(c, out)

@@ -187,8 +187,7 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 	_, at := s.search(hash, uint16(shard), key)
 	if at < 0 {
 		s.misses++
-		t := s.stripe(hash)
-		return Row{}, Miss, fillTicket{changes: t.changes, valid: t.pending == 0 && s.ring != nil}
+		return Row{}, Miss, fillTicket{changes: s.stripe(hash).changes, valid: s.ring != nil}
 	}
 	s.hits++
 	e := s.entry(at)

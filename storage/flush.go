@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ const panicDelay = 5 * time.Second
 
 // fatalState remembers the first fatal error and tells the owner once.
 type fatalState struct {
+	logger  *slog.Logger
 	onFatal func(error)
 	once    sync.Once
 	err     atomic.Pointer[error]
@@ -27,16 +29,18 @@ type fatalState struct {
 }
 
 func (f *fatalState) init(o Options) {
-	f.onFatal = o.OnFatal
+	f.logger, f.onFatal = o.Logger, o.OnFatal
 	f.raised = make(chan struct{})
 	f.told = make(chan struct{})
 }
 
-// raise records err, if it is the first, and calls the owner's function from a
-// goroutine of its own: the caller may hold Pebble's mutex.
-func (f *fatalState) raise(err error) {
+// raise records and logs err and calls the owner's function from a goroutine of
+// its own, since the caller may hold Pebble's mutex. Only the first call does
+// anything: Pebble repeats failed work at once and without end.
+func (f *fatalState) raise(message string, err error) {
 	f.once.Do(func() {
-		f.record(err)
+		f.logger.Error(message, "error", err)
+		_ = f.record(err)
 		go func() {
 			defer close(f.told)
 			if f.onFatal != nil {
@@ -77,8 +81,7 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 // half changed, for example when the manifest cannot be synced.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	err := fmt.Errorf("pebble: "+format, args...)
-	l.s.opts.Logger.Error("storage cannot go on", "error", err)
-	l.s.fatal.raise(err)
+	l.s.fatal.raise("storage cannot go on", err)
 	select {
 	case <-l.s.fatal.told:
 	case <-time.After(panicDelay):
@@ -95,15 +98,11 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: s.backgroundError,
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			s.opts.Logger.Error("database is damaged", "path", info.Path, "error", info.Details)
-			s.fatal.raise(info.Details)
+			s.fatal.raise("database is damaged", fmt.Errorf("%s: %w", info.Path, info.Details))
 		},
 		FlushEnd: func(pebble.FlushInfo) { s.noteFlush() },
 		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
 			s.opts.Logger.Warn("storage stalls writes", "reason", info.Reason)
-		},
-		DiskSlow: func(info pebble.DiskSlowInfo) {
-			s.opts.Logger.Warn("disk is slow", "operation", info.OpType.String(), "duration", info.Duration)
 		},
 	}
 	o.EnsureDefaults()
@@ -144,8 +143,7 @@ func (s *Store) backgroundError(err error) {
 	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, pebble.ErrClosed) {
 		return
 	}
-	s.opts.Logger.Error("background work of the storage failed", "error", err)
-	s.fatal.raise(err)
+	s.fatal.raise("background work of the storage failed", err)
 }
 
 // noteFlush wakes watchFlushes. Pebble calls it with its mutex held, so that
@@ -166,7 +164,7 @@ func (s *Store) watchFlushes() {
 		case <-s.flushEnded:
 		}
 		if err := s.refreshDurable(); err != nil {
-			s.fatal.raise(err)
+			s.fatal.raise("durable state is unreadable", err)
 			continue
 		}
 		if s.opts.OnFlush != nil {

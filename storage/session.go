@@ -33,8 +33,8 @@ const (
 	// sessionsMax bounds the sessions of one shard; the one unused for longest
 	// goes first.
 	sessionsMax = 32 << 10
-	// sessionValueBytesMax bounds the previous values kept in one record. If
-	// they are longer in sum, a retry is answered without the rows.
+	// sessionValueBytesMax bounds the values kept in one record. If they are
+	// longer in sum, a retry is answered without them (Result.RowOmitted).
 	sessionValueBytesMax = 1 << 10
 
 	sessionRecordFormat      = 1
@@ -217,7 +217,7 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 	s := p.store.shards[shard].sessions.byID[c.Session.ID]
 	if s == nil {
 		if c.Session.Sequence == 0 { // sequences count from 1
-			out.Status = command.SessionExpired
+			out.Kind, out.Status = c.Kind, command.SessionExpired
 			return true, nil
 		}
 		return false, nil
@@ -225,7 +225,7 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 	at, found := s.search(c.Session.Sequence)
 	if !found {
 		if c.Session.Sequence <= s.floor {
-			out.Status = command.SessionExpired
+			out.Kind, out.Status = c.Kind, command.SessionExpired
 			return true, nil
 		}
 		return false, nil
@@ -320,7 +320,8 @@ const (
 	resultHasRow    = 1 << 0 // version, TTL, length of the value, value
 	resultSucceeded = 1 << 1
 	resultHasOps    = 1 << 2 // number of results, results
-	resultFlags     = 1<<3 - 1
+	resultOmitted   = 1 << 3 // there was a row, but its value was not kept: version, TTL
+	resultFlags     = 1<<4 - 1
 )
 
 // appendRecord encodes result into the pass's arena.
@@ -337,9 +338,13 @@ func (p *pass) appendRecord(floor uint64, result *command.Result) []byte {
 	return p.bytes.copy(b)
 }
 
-func appendResult(b []byte, r *command.Result, withRows bool) []byte {
+// appendResult appends r, and the values of its rows where withValues.
+func appendResult(b []byte, r *command.Result, withValues bool) []byte {
 	flags := byte(0)
-	if r.HasRow && withRows {
+	switch {
+	case r.RowOmitted || r.HasRow && !withValues && len(r.Value) > 0:
+		flags |= resultOmitted
+	case r.HasRow:
 		flags |= resultHasRow
 	}
 	if r.Succeeded {
@@ -348,19 +353,21 @@ func appendResult(b []byte, r *command.Result, withRows bool) []byte {
 	if len(r.Results) > 0 {
 		flags |= resultHasOps
 	}
-	b = append(b, flags, byte(r.Status))
+	b = append(b, flags, byte(r.Status), byte(r.Kind))
 	b = binary.AppendUvarint(b, r.Version)
 	b = binary.AppendVarint(b, r.Integer)
-	if flags&resultHasRow != 0 {
+	if flags&(resultHasRow|resultOmitted) != 0 {
 		b = binary.AppendUvarint(b, r.RowVersion)
 		b = binary.AppendUvarint(b, r.RowTTL)
+	}
+	if flags&resultHasRow != 0 {
 		b = binary.AppendUvarint(b, uint64(len(r.Value)))
 		b = append(b, r.Value...)
 	}
 	if flags&resultHasOps != 0 {
 		b = binary.AppendUvarint(b, uint64(len(r.Results)))
 		for i := range r.Results {
-			b = appendResult(b, &r.Results[i], withRows)
+			b = appendResult(b, &r.Results[i], withValues)
 		}
 	}
 	return b
@@ -394,21 +401,26 @@ var errSessionRecord = fmt.Errorf("%w: result in a session record", ErrCorrupt)
 // decodeResult decodes one result. alloc makes room for the results of its
 // operations; where it is nil there must be none.
 func decodeResult(b []byte, out *command.Result, alloc func(int) []command.Result) ([]byte, error) {
-	if len(b) < 2 || b[0]&^resultFlags != 0 {
+	const omittedRow = resultHasRow | resultOmitted
+	if len(b) < 3 || b[0]&^resultFlags != 0 || b[0]&omittedRow == omittedRow {
 		return nil, errSessionRecord
 	}
 	flags := b[0]
 	*out = command.Result{
-		Status:    command.Status(b[1]),
-		HasRow:    flags&resultHasRow != 0,
-		Succeeded: flags&resultSucceeded != 0,
+		Kind:       command.Kind(b[2]),
+		Status:     command.Status(b[1]),
+		HasRow:     flags&omittedRow != 0,
+		RowOmitted: flags&resultOmitted != 0,
+		Succeeded:  flags&resultSucceeded != 0,
 	}
-	t := varints{b: b[2:]}
+	t := varints{b: b[3:]}
 	out.Version = t.next()
 	out.Integer = t.nextSigned()
 	if out.HasRow {
 		out.RowVersion = t.next()
 		out.RowTTL = t.next()
+	}
+	if flags&resultHasRow != 0 {
 		out.Value = t.take(t.next())
 	}
 	if flags&resultHasOps != 0 {

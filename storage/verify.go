@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -44,12 +45,19 @@ func Verify(fs vfs.FS, dir string, shards int, report func(string)) (applied []u
 		}
 	}()
 	po := verifyOptions(o)
-	db, err := pebble.Open(dir, po)
+	lock, err := lockDatabase(o.FS, dir)
 	if err != nil {
-		if pebble.IsCorruptionError(err) {
-			v.found("open: %v", err)
-		}
-		return applied, fmt.Errorf("storage: open %s: %w", dir, err)
+		return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	po.Lock = lock
+	db, err := pebble.Open(dir, po)
+	if errors.Is(err, os.ErrPermission) {
+		return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
+	}
+	if err != nil { // there is a database, it is ours alone, and does not open
+		v.found("open: %v", err)
+		return applied, nil
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := v.tables(db, po, dir); err != nil {
@@ -62,6 +70,18 @@ func Verify(fs vfs.FS, dir string, shards int, report func(string)) (applied []u
 		v.found("order of the tables: %v", err)
 	}
 	return applied, v.records(db)
+}
+
+// lockDatabase makes sure that there is a database, and nobody else at it.
+func lockDatabase(fs vfs.FS, dir string) (*pebble.Lock, error) {
+	found, err := pebble.Peek(dir, fs)
+	if err != nil {
+		return nil, err
+	}
+	if !found.Exists {
+		return nil, os.ErrNotExist
+	}
+	return pebble.LockDirectory(dir, fs)
 }
 
 // findingsMax bounds what Verify reports.

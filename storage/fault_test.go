@@ -1,0 +1,476 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/proa-kv/proa/bufpool"
+)
+
+// faultyTables makes operations of the kinds on tables fail while it is on.
+func faultyTables(fs vfs.FS, err error, kinds ...errorfs.OpKind) (vfs.FS, *errorfs.Toggle) {
+	toggle := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		for _, kind := range kinds {
+			if op.Kind == kind && strings.HasSuffix(op.Path, ".sst") {
+				return err
+			}
+		}
+		return nil
+	})}
+	return errorfs.Wrap(fs, toggle), toggle
+}
+
+// logBuffer is a log that several goroutines write.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func TestFailedFlushIsFatal(t *testing.T) {
+	for name, kinds := range map[string][]errorfs.OpKind{
+		"create": {errorfs.OpCreate},
+		"write":  {errorfs.OpFileWrite},
+		"sync":   {errorfs.OpFileSync, errorfs.OpFileSyncData},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewCrashableMem()
+			fs, faults := faultyTables(mem, syscall.ENOSPC, kinds...)
+			o := testOptions(fs)
+			var log logBuffer
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			fatal := make(chan error, 10)
+			o.OnFatal = func(err error) { fatal <- err }
+			s := open(t, o)
+			do(t, s, 1, put("a", "1"))
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			do(t, s, 1, put("b", "2"))
+			faults.On()
+			if err := s.Flush(); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("flush: %v", err)
+			}
+			if err := <-fatal; !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("told %v", err)
+			}
+			// What Pebble writes when it tries again must not count.
+			faults.Off()
+			if err := s.db.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.refreshDurable(); !errors.Is(err, ErrFailed) {
+				t.Errorf("look at what is durable: %v", err)
+			}
+
+			var d delivered
+			err := s.Apply([]Entry{{Index: 3, Data: entryOf(1, put("c", "3"))}}, &d)
+			if !errors.Is(err, ErrFailed) || len(d.results) > 0 {
+				t.Errorf("apply: %v, %d results", err, len(d.results))
+			}
+			if err := s.FlushAsync(); !errors.Is(err, ErrFailed) {
+				t.Errorf("flush again: %v", err)
+			}
+			if s.Durable(0) != 1 || s.Applied(0) != 2 {
+				t.Errorf("durable %d, applied %d", s.Durable(0), s.Applied(0))
+			}
+			diff(t, "reads go on", get(t, s, 0, "b", 1), read{"2", 2, 0, true})
+			if err := s.Close(); !errors.Is(err, ErrFailed) {
+				t.Errorf("close: %v", err)
+			}
+			if len(fatal) != 0 {
+				t.Error("told more than once")
+			}
+			if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+				t.Errorf("%d errors logged:\n%s", n, log.String())
+			}
+			after := open(t, testOptions(mem.CrashClone(vfs.CrashCloneCfg{})))
+			if after.Applied(0) < 1 {
+				t.Errorf("what was durable is lost: applied %d", after.Applied(0))
+			}
+			closeStore(t, after)
+		})
+	}
+}
+
+// Where Pebble cannot go on, the owner is told before the process ends.
+func TestFatalfTellsBeforeItPanics(t *testing.T) {
+	o := testOptions(nil)
+	var told error
+	o.OnFatal = func(err error) { told = err }
+	s := open(t, o)
+	func() {
+		defer func() {
+			if r := recover(); r == nil || told == nil {
+				t.Errorf("panic %v, told %v", r, told)
+			}
+		}()
+		pebbleLogger{s}.Fatalf("MANIFEST sync failed: %v", syscall.EIO)
+	}()
+	if err := s.Close(); !errors.Is(err, ErrFailed) {
+		t.Errorf("close: %v", err)
+	}
+}
+
+func TestReadErrors(t *testing.T) {
+	mem := vfs.NewMem()
+	s := open(t, testOptions(mem))
+	commands := cmds{put("a", "1")}
+	for i := range 300 { // more than Open reads
+		commands = append(commands, put(fmt.Sprint("b", i), strings.Repeat("v", 1000)))
+	}
+	do(t, s, 1, commands...)
+	closeStore(t, s)
+
+	broken := errors.New("broken disk")
+	fs, faults := faultyTables(mem, broken, errorfs.OpFileReadAt)
+	s = open(t, testOptions(fs))
+	s.cache.segments = nil // reads go to the database
+	faults.On()
+	b := bufpool.Get(0)
+	defer b.Release()
+	b.B = append(b.B, "kept"...)
+	if _, _, err := s.Append(b, 0, []byte("a"), 1, true); !errors.Is(err, broken) || string(b.B) != "kept" {
+		t.Errorf("read: %v, buffer %q", err, b.B)
+	}
+	if err := s.Scan(ScanOptions{Shards: []int{0}}, func(_, _ []byte, _ Row) bool { return true }); !errors.Is(err, broken) {
+		t.Errorf("scan: %v", err)
+	}
+	if _, _, err := s.Checksum(0); !errors.Is(err, broken) {
+		t.Errorf("checksum: %v", err)
+	}
+	var d delivered
+	err := s.Apply([]Entry{{Index: 2, Data: entryOf(1, put("c", "3"), incr("a", 1))}}, &d)
+	if !errors.Is(err, broken) || !errors.Is(err, ErrFailed) || len(d.results) > 0 {
+		t.Errorf("apply: %v, %d results", err, len(d.results))
+	}
+	faults.Off()
+	diff(t, "a", get(t, s, 0, "a", 1), read{"1", 1, 0, true})
+	diff(t, "c", get(t, s, 0, "c", 1), read{})
+	if err := s.Close(); !errors.Is(err, ErrFailed) {
+		t.Errorf("close: %v", err)
+	}
+}
+
+func TestOpenReadError(t *testing.T) {
+	mem := vfs.NewMem()
+	s := open(t, testOptions(mem))
+	do(t, s, 1, in(1, 1, 0, putTTL("a", "1", 5)))
+	closeStore(t, s)
+	broken := errors.New("broken disk")
+	fs, faults := faultyTables(mem, broken, errorfs.OpFileReadAt, errorfs.OpOpen)
+	faults.On()
+	if s, err := Open(testOptions(fs)); err == nil {
+		closeStore(t, s)
+		t.Error("opens although no table can be read")
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	mem := vfs.NewMem()
+	o := testOptions(mem)
+	s := open(t, o)
+	if err := s.Apply([]Entry{{Shard: 1, Index: 1}}, &delivered{}); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Open(o); err == nil {
+		closeStore(t, again)
+		t.Error("opens twice")
+	}
+	closeStore(t, s)
+	for name, change := range map[string]func(*Options){
+		"fewer shards":    func(o *Options) { o.Shards = 1 },
+		"no shards":       func(o *Options) { o.Shards = 0 },
+		"too many shards": func(o *Options) { o.Shards = ShardsMax + 1 },
+		"no directory":    func(o *Options) { o.Dir = "" },
+	} {
+		bad := o
+		change(&bad)
+		if s, err := Open(bad); err == nil {
+			closeStore(t, s)
+			t.Error(name)
+		}
+	}
+	o.Shards = 3 // more is fine
+	closeStore(t, open(t, o))
+}
+
+func TestDefaults(t *testing.T) {
+	o, err := Options{Dir: "x", Shards: 1}.withDefaults()
+	if err != nil || o.FS == nil || o.Logger == nil || o.BlockCacheBytes != BlockCacheBytesDefault ||
+		o.RowCacheBytes != RowCacheBytesDefault || o.MemTableBytes != MemTableBytesDefault || o.SessionRetention != SessionRetentionDefault {
+		t.Errorf("%+v, error %v", o, err)
+	}
+}
+
+func TestAfterClose(t *testing.T) {
+	s := open(t, testOptions(nil))
+	do(t, s, 1, put("k", "v"))
+	closeStore(t, s)
+	closeStore(t, s)
+	b := bufpool.Get(0)
+	defer b.Release()
+	_, _, readErr := s.Append(b, 0, []byte("k"), 1, true)
+	_, _, sumErr := s.Checksum(0)
+	for name, err := range map[string]error{
+		"apply":       s.Apply([]Entry{{Index: 2}}, &delivered{}),
+		"flush":       s.Flush(),
+		"flush async": s.FlushAsync(),
+		"read":        readErr,
+		"scan":        s.Scan(ScanOptions{Shards: []int{0}}, nil),
+		"checksum":    sumErr,
+	} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, hit := s.AppendCached(b, 0, []byte("k"), 1, true); hit != Miss {
+		t.Errorf("cache: %v", hit)
+	}
+	if s.Stats() != (Stats{}) || s.Applied(0) != 1 || s.Durable(0) != 1 {
+		t.Errorf("%+v, applied %d, durable %d", s.Stats(), s.Applied(0), s.Durable(0))
+	}
+}
+
+// Readers, scans and flushes while the store is closed: an answer or ErrClosed.
+func TestCloseDuringUse(t *testing.T) {
+	s := open(t, testOptions(nil))
+	do(t, s, 1, put("k", "v"))
+	var wg sync.WaitGroup
+	use := func(f func() error) {
+		wg.Go(func() {
+			for {
+				if err := f(); err != nil {
+					if !errors.Is(err, ErrClosed) {
+						t.Error(err)
+					}
+					return
+				}
+			}
+		})
+	}
+	started := make(chan struct{}, 100)
+	use(func() error {
+		b := bufpool.Get(0)
+		defer b.Release()
+		_, _, err := s.Append(b, 0, []byte("absent"), 1, true)
+		s.AppendCached(b, 0, []byte("k"), 1, true)
+		return err
+	})
+	use(func() error {
+		return s.Scan(ScanOptions{Shards: []int{0, 1}}, func(_, _ []byte, _ Row) bool { return true })
+	})
+	use(func() error {
+		select {
+		case started <- struct{}{}:
+		default:
+		}
+		_, _, err := s.Checksum(0)
+		return err
+	})
+	use(s.FlushAsync)
+	for range 50 {
+		<-started
+	}
+	closeStore(t, s)
+	wg.Wait()
+}
+
+func TestFlushTellsWhenDurableIsUpToDate(t *testing.T) {
+	o := testOptions(nil)
+	var s *Store
+	flushed := make(chan [2]uint64, 100)
+	o.OnFlush = func() { flushed <- [2]uint64{s.Durable(0), s.Durable(1)} }
+	s = open(t, o)
+	defer closeStore(t, s)
+	do(t, s, 1, put("k", "v"))
+	if s.Durable(0) != 0 {
+		t.Error("durable without a flush")
+	}
+	if err := s.FlushAsync(); err != nil {
+		t.Fatal(err)
+	}
+	for d := range flushed {
+		if d == [2]uint64{1, 0} {
+			break
+		}
+	}
+	// And by itself, when memtables are full.
+	for s.Durable(0) < 5 {
+		do(t, s, 1, put("k", strings.Repeat("v", 100<<10)))
+		if s.Applied(0) > 1000 {
+			t.Fatal("never flushes")
+		}
+	}
+}
+
+func TestCleanRestartReplaysNothing(t *testing.T) {
+	s := open(t, testOptions(nil))
+	do(t, s, 77, put("k", "v"), putTTL("j", "w", 5))
+	s = reopen(t, s)
+	defer closeStore(t, s)
+	next, _ := s.NextExpiry(0)
+	diff(t, "state", []uint64{s.Applied(0), s.Durable(0), s.LastStamp(0), s.Applied(1), next}, []uint64{1, 1, 77, 0, 82})
+	diff(t, "version goes on", do(t, s, 78, put("k", "x")), results{ok(3)})
+}
+
+func TestVerify(t *testing.T) {
+	fill := func() vfs.FS {
+		mem := vfs.NewMem()
+		s := open(t, testOptions(mem))
+		for i := range 300 {
+			do(t, s, uint64(i), in(uint64(i%3+1), uint64(i+1), 0, putTTL(fmt.Sprint("key", i), strings.Repeat("v", 100), 1e6)), incr("n", 1))
+		}
+		closeStore(t, s)
+		return mem
+	}
+	check := func(fs vfs.FS, shards int) (findings []string, applied []uint64, err error) {
+		applied, err = Verify(fs, "data", shards, func(s string) { findings = append(findings, s) })
+		return
+	}
+
+	fs := fill()
+	findings, applied, err := check(fs, 2)
+	if err != nil || len(findings) != 0 || applied[0] != 300 || applied[1] != 0 {
+		t.Fatalf("sound: %v, applied %d, error %v", findings, applied, err)
+	}
+	if _, _, err := check(fs, 0); err == nil || errors.Is(err, ErrCorrupt) {
+		t.Errorf("0 shards: %v", err)
+	}
+	if _, err := Verify(fs, "elsewhere", 2, nil); err == nil || errors.Is(err, ErrCorrupt) {
+		t.Errorf("no database: %v", err)
+	}
+	running := open(t, testOptions(fs))
+	if _, _, err := check(fs, 2); err == nil || errors.Is(err, ErrCorrupt) {
+		t.Errorf("in use: %v", err)
+	}
+	closeStore(t, running)
+
+	// A flipped bit anywhere in a table: in rows, filters, indexes, properties.
+	table := tableFile(t, fs)
+	for at := 0; at < len(table.content); at += 1 + len(table.content)/100 {
+		damaged := bytes.Clone(table.content)
+		damaged[at] ^= 0x10
+		writeFile(t, fs, table.path, damaged)
+		if findings, _, err := check(fs, 2); !errors.Is(err, ErrCorrupt) || len(findings) == 0 {
+			t.Errorf("byte %d of %d flipped: %v, findings %q", at, len(damaged), err, findings)
+		}
+	}
+	writeFile(t, fs, table.path, table.content[:len(table.content)/2])
+	if findings, _, err := check(fs, 2); !errors.Is(err, ErrCorrupt) || len(findings) == 0 {
+		t.Errorf("half a table: %v, findings %q", err, findings)
+	}
+	if err := fs.Remove(table.path); err != nil {
+		t.Fatal(err)
+	}
+	if findings, _, err := check(fs, 2); !errors.Is(err, ErrCorrupt) || len(findings) == 0 {
+		t.Errorf("no table: %v, findings %q", err, findings)
+	}
+}
+
+// Records that Pebble finds nothing wrong with.
+func TestVerifyRecords(t *testing.T) {
+	row := func(version uint64) []byte {
+		b := make([]byte, rowHeaderBytes)
+		putRowHeader(b, version, 0)
+		return b
+	}
+	for name, record := range map[string][2][]byte{
+		"row of another format": {appendDataKey(nil, 0, []byte("k")), {9, 1, 2, 3}},
+		"row cut short":         {appendDataKey(nil, 0, []byte("k")), row(1)[:10]},
+		"row from the future":   {appendDataKey(nil, 0, []byte("k")), row(2)},
+		"row without a version": {appendDataKey(nil, 0, []byte("k")), row(0)},
+		"row without a key":     {appendDataKey(nil, 0, nil), row(1)},
+		"expiry without a key":  {appendExpiryBound(nil, 0, 5), nil},
+		"expiry with a value":   {append(appendExpiryBound(nil, 0, 5), 'k'), {1}},
+		"short session key":     {appendPrefix(nil, 0, kindSession), nil},
+		"short session record":  {appendSessionKey(nil, 0, 1, 1), {sessionRecordFormat}},
+		"session result":        {appendSessionKey(nil, 0, 1, 1), append(bytes.Repeat([]byte{1}, 1), append(make([]byte, 16), 0xff, 0)...)},
+		"long state key":        {append(appendPrefix(nil, 0, kindMeta), 1), make([]byte, metaBytes)},
+		"unknown kind":          {appendDataKey([]byte{}, 0, nil)[:2:2], nil},
+		"kind z":                {appendPrefix(nil, 1, 'z'), nil},
+		"shard beyond":          {appendDataKey(nil, 2, []byte("k")), row(1)},
+		"state of shard 1":      {appendPrefix(nil, 1, kindMeta), {1, 2}},
+	} {
+		mem := vfs.NewMem()
+		s := open(t, testOptions(mem))
+		do(t, s, 1, put("a", "b"))
+		if err := s.db.Set(record[0], record[1], pebble.NoSync); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil && !errors.Is(err, ErrCorrupt) { // it may find out by itself
+			t.Fatal(err)
+		}
+		var findings []string
+		_, err := Verify(mem, "data", 2, func(s string) { findings = append(findings, s) })
+		if !errors.Is(err, ErrCorrupt) || len(findings) != 1 && name != "state of shard 1" {
+			t.Errorf("%s: %v, findings %q", name, err, findings)
+		}
+	}
+}
+
+type file struct {
+	path    string
+	content []byte
+}
+
+func tableFile(t *testing.T, fs vfs.FS) file {
+	t.Helper()
+	names, err := fs.List("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			path := fs.PathJoin("data", name)
+			f, err := fs.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			content, err := io.ReadAll(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return file{path, content}
+		}
+	}
+	t.Fatal("no table")
+	return file{}
+}
+
+func writeFile(t *testing.T, fs vfs.FS, path string, content []byte) {
+	t.Helper()
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

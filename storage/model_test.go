@@ -1,0 +1,534 @@
+package storage
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pgregory.net/rapid"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// model is the plainest implementation of the commands on one shard: maps, no
+// batches, no cache, results written down in full.
+type model struct {
+	applied, stamp, revision uint64
+	rows                     map[string]modelRow
+	index                    map[expiryEntry]bool
+	sessions                 map[uint64]*modelSession
+}
+
+type modelRow struct {
+	value             string
+	version, expireAt uint64
+}
+
+type expiryEntry struct {
+	at  uint64
+	key string
+}
+
+type modelSession struct {
+	floor, lastUse uint64
+	results        map[uint64]command.Result
+}
+
+const modelRetention = 300 // milliseconds
+
+func newModel() *model {
+	return &model{rows: map[string]modelRow{}, index: map[expiryEntry]bool{}, sessions: map[uint64]*modelSession{}}
+}
+
+func (m *model) apply(t rapid.TB, e Entry) (out []command.Result) {
+	m.applied = e.Index
+	if len(e.Data) == 0 {
+		return nil
+	}
+	r, err := command.NewReader(e.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.stamp = max(m.stamp, r.StampMillis)
+	for {
+		var c command.Command
+		more, err := r.Next(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !more {
+			return out
+		}
+		out = append(out, cloneResult(m.once(c)))
+	}
+}
+
+func (m *model) once(c command.Command) command.Result {
+	id, sequence := c.Session.ID, c.Session.Sequence
+	if id == 0 {
+		return m.do(c)
+	}
+	s := m.sessions[id]
+	if s == nil {
+		s = &modelSession{results: map[uint64]command.Result{}}
+	}
+	if r, ok := s.results[sequence]; ok {
+		return r
+	}
+	if sequence <= s.floor {
+		return command.Result{Kind: c.Kind, Status: command.SessionExpired}
+	}
+	r := m.do(c)
+	acknowledged := min(c.Session.Acknowledged, sequence-1)
+	for old := range s.results {
+		if old <= acknowledged {
+			delete(s.results, old)
+		}
+	}
+	s.floor, s.lastUse = max(s.floor, acknowledged), m.stamp
+	s.results[sequence] = kept(r)
+	m.sessions[id] = s
+	return r
+}
+
+// kept is what a retry is told: values only if they are small.
+func kept(r command.Result) command.Result {
+	r = cloneResult(r)
+	n := len(r.Value)
+	for _, x := range r.Results {
+		n += len(x.Value)
+	}
+	if n <= 1024 {
+		return r
+	}
+	strip := func(r *command.Result) { r.RowOmitted, r.Value = len(r.Value) > 0, nil }
+	strip(&r)
+	for i := range r.Results {
+		strip(&r.Results[i])
+	}
+	return r
+}
+
+func (m *model) visible(key string) (modelRow, bool) {
+	r, ok := m.rows[key]
+	if !ok || r.expireAt != 0 && r.expireAt <= m.stamp {
+		return modelRow{}, false
+	}
+	return r, true
+}
+
+func (m *model) set(key, value string, expireAt uint64) uint64 {
+	m.revision++
+	m.rows[key] = modelRow{value, m.revision, expireAt}
+	if expireAt != 0 {
+		m.index[expiryEntry{expireAt, key}] = true
+	}
+	return m.revision
+}
+
+func (m *model) do(c command.Command) (out command.Result) {
+	out.Kind = c.Kind
+	key := string(c.Key)
+	old, there := m.visible(key)
+	show := func() {
+		if there {
+			out.HasRow, out.RowVersion, out.Value = true, old.version, []byte(old.value)
+			if old.expireAt != 0 {
+				out.RowTTL = old.expireAt - m.stamp
+			}
+		}
+	}
+	// unindex: the command knows the row, so the index need not keep it.
+	unindex := func() {
+		if r, ok := m.rows[key]; ok {
+			delete(m.index, expiryEntry{r.expireAt, key})
+		}
+	}
+	switch c.Kind {
+	case command.Put, command.Delete:
+		if c.Flags&command.ReturnPrevious != 0 {
+			show()
+		}
+		if c.Flags&command.IfAbsent != 0 && there || c.Flags&command.IfPresent != 0 && !there ||
+			c.Flags&command.IfVersion != 0 && old.version != c.Version {
+			out.Status, out.Version = command.ConditionFailed, old.version
+			return out
+		}
+	}
+	switch c.Kind {
+	case command.Put:
+		if c.Flags&^command.SetTTL != 0 {
+			unindex()
+		}
+		var expireAt uint64
+		if c.Flags&command.KeepTTL != 0 {
+			expireAt = old.expireAt
+		}
+		if c.Flags&command.SetTTL != 0 {
+			expireAt = m.stamp + c.TTLMillis
+		}
+		out.Version = m.set(key, string(c.Value), expireAt)
+	case command.Delete:
+		if !there {
+			out.Status = command.NotFound
+			return out
+		}
+		unindex()
+		delete(m.rows, key)
+		m.revision++
+		out.Version = m.revision
+	case command.Incr:
+		n := int64(0)
+		if there {
+			var err error
+			n, err = strconv.ParseInt(old.value, 10, 64)
+			if err != nil || strconv.FormatInt(n, 10) != old.value {
+				out.Status, out.Version = command.NotInteger, old.version
+				return out
+			}
+		}
+		unindex()
+		out.Integer = n + c.Delta
+		out.Version = m.set(key, strconv.FormatInt(out.Integer, 10), old.expireAt)
+	case command.Expire, command.Persist:
+		if !there {
+			out.Status = command.NotFound
+			return out
+		}
+		if c.Kind == command.Persist && old.expireAt == 0 {
+			out.Version = old.version
+			return out
+		}
+		unindex()
+		var expireAt uint64
+		if c.Kind == command.Expire {
+			expireAt = m.stamp + c.TTLMillis
+		}
+		out.Version = m.set(key, old.value, expireAt)
+	case command.Get, command.Exists:
+		if !there {
+			out.Status = command.NotFound
+			return out
+		}
+		out.Version = old.version
+		show()
+		if c.Kind == command.Exists {
+			out.Value = nil
+		}
+	case command.Batch:
+		for _, op := range c.Ops {
+			out.Results = append(out.Results, m.do(op))
+		}
+	case command.Txn:
+		out.Succeeded = true
+		for _, x := range c.Compares {
+			out.Succeeded = out.Succeeded && m.holds(x)
+		}
+		ops := c.Ops
+		if !out.Succeeded {
+			ops = c.Else
+		}
+		for _, op := range ops {
+			out.Results = append(out.Results, m.do(op))
+		}
+	case command.Sweep:
+		out.Integer = m.sweep(int(c.Limit), c.TTLMillis)
+	}
+	return out
+}
+
+func (m *model) holds(x command.Compare) bool {
+	row, there := m.visible(string(x.Key))
+	order := cmp.Compare(row.version, x.Version)
+	if x.Target == command.OnValue {
+		if !there {
+			return false
+		}
+		order = cmp.Compare(row.value, string(x.Value))
+	}
+	return [...]bool{false, order == 0, order != 0, order < 0, order > 0}[x.Relation]
+}
+
+func (m *model) sweep(limit int, retention uint64) (removed int64) {
+	var due []expiryEntry
+	for e := range m.index {
+		if e.at <= m.stamp {
+			due = append(due, e)
+		}
+	}
+	slices.SortFunc(due, func(a, b expiryEntry) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.key, b.key)) })
+	for _, e := range due[:min(limit, len(due))] {
+		delete(m.index, e)
+		if r, ok := m.rows[e.key]; ok && r.expireAt == e.at {
+			delete(m.rows, e.key)
+			removed++
+		}
+	}
+	ids := make([]uint64, 0, len(m.sessions))
+	for id, s := range m.sessions {
+		if s.lastUse+retention <= m.stamp {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b uint64) int {
+		return cmp.Or(cmp.Compare(m.sessions[a].lastUse, m.sessions[b].lastUse), cmp.Compare(a, b))
+	})
+	records := 0
+	for _, id := range ids {
+		if records >= limit {
+			break
+		}
+		records += len(m.sessions[id].results)
+		delete(m.sessions, id)
+	}
+	return removed
+}
+
+// scan is what readers see.
+func (m *model) scan() (rows []scanned) {
+	for key := range m.rows {
+		r, there := m.visible(key)
+		if !there {
+			continue
+		}
+		ttl := r.expireAt
+		if ttl != 0 {
+			ttl -= m.stamp
+		}
+		rows = append(rows, scanned{key, read{r.value, r.version, ttl, true}})
+	}
+	slices.SortFunc(rows, func(a, b scanned) int { return cmp.Compare(a.Key, b.Key) })
+	return rows
+}
+
+// Generators. Few keys, short times and few sessions, so that commands meet.
+
+var (
+	genKey   = rapid.Custom(func(t *rapid.T) []byte { return fmt.Appendf(nil, "key%02d", rapid.IntRange(0, 15).Draw(t, "key")) })
+	genValue = rapid.Custom(func(t *rapid.T) []byte {
+		switch rapid.IntRange(0, 5).Draw(t, "class") {
+		case 0:
+			return nil
+		case 1, 2:
+			return strconv.AppendInt(nil, int64(rapid.IntRange(-5, 1000).Draw(t, "n")), 10)
+		case 3:
+			return bytes.Repeat([]byte{'v'}, rapid.IntRange(500, 1500).Draw(t, "size"))
+		case 4:
+			return bytes.Repeat([]byte{'L'}, rapid.SampledFrom([]int{30_000, 33_000}).Draw(t, "size"))
+		}
+		return []byte(rapid.StringN(1, 20, -1).Draw(t, "value"))
+	})
+	genTTL = rapid.Uint64Range(1, 200)
+)
+
+func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
+	return rapid.Custom(func(t *rapid.T) command.Command {
+		c := command.Command{Kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
+		switch c.Kind {
+		case command.Batch:
+			c.Ops = genOps().Draw(t, "ops")
+			return c
+		case command.Txn:
+			c.Compares = rapid.SliceOfN(genCompare, 0, 3).Draw(t, "compares")
+			c.Ops, c.Else = genOps().Draw(t, "then"), genOps().Draw(t, "else")
+			return c
+		case command.Sweep:
+			c.Limit = rapid.SampledFrom([]uint32{1, 3, 1000}).Draw(t, "limit")
+			c.TTLMillis = modelRetention
+			return c
+		}
+		c.Key = genKey.Draw(t, "key")
+		switch c.Kind {
+		case command.Put:
+			c.Value = genValue.Draw(t, "value")
+			c.Flags = command.Flags(rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 4, 8, 16, 32, 33, 36, 49, 34, 37}).Draw(t, "flags"))
+		case command.Delete:
+			c.Flags = command.Flags(rapid.SampledFrom([]int{0, 0, 16, 32, 48}).Draw(t, "flags"))
+		case command.Incr:
+			c.Delta = int64(rapid.IntRange(-3, 3).Draw(t, "delta"))
+		}
+		if c.Kind == command.Expire || c.Flags&command.SetTTL != 0 {
+			c.TTLMillis = genTTL.Draw(t, "ttl")
+		}
+		if c.Flags&command.IfVersion != 0 {
+			c.Version = rapid.Uint64Range(0, 40).Draw(t, "version")
+		}
+		return c
+	})
+}
+
+func genOps() *rapid.Generator[[]command.Command] {
+	return rapid.SliceOfN(genOp(command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists), 0, 5)
+}
+
+var (
+	genCompare = rapid.Custom(func(t *rapid.T) command.Compare {
+		return command.Compare{
+			Target:   command.Target(rapid.IntRange(1, 2).Draw(t, "target")),
+			Relation: command.Relation(rapid.IntRange(1, 4).Draw(t, "relation")),
+			Key:      genKey.Draw(t, "key"),
+			Version:  rapid.Uint64Range(0, 40).Draw(t, "version"),
+			Value:    genValue.Draw(t, "value"),
+		}
+	})
+	genCommand = rapid.Custom(func(t *rapid.T) command.Command {
+		c := genOp(command.Put, command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist,
+			command.Batch, command.Txn, command.Sweep).Draw(t, "command")
+		if c.Kind != command.Sweep && rapid.IntRange(0, 2).Draw(t, "in session") == 0 {
+			c.Session.ID = rapid.Uint64Range(1, 3).Draw(t, "session")
+			c.Session.Sequence = rapid.Uint64Range(1, 30).Draw(t, "sequence")
+			c.Session.Acknowledged = rapid.Uint64Range(0, 20).Draw(t, "acknowledged")
+		}
+		return c
+	})
+)
+
+// drawEntries draws the log of two shards, interleaved.
+func drawEntries(t *rapid.T) (entries []Entry) {
+	indexes, stamps := [2]uint64{}, [2]uint64{1000, 2000}
+	for range rapid.IntRange(1, 60).Draw(t, "entries") {
+		shard := rapid.IntRange(0, 1).Draw(t, "shard")
+		indexes[shard] += rapid.Uint64Range(1, 2).Draw(t, "index step")
+		stamps[shard] += rapid.SampledFrom([]uint64{0, 1, 10, 60, 400}).Draw(t, "time step")
+		e := Entry{Shard: shard, Index: indexes[shard]}
+		if rapid.IntRange(0, 9).Draw(t, "empty") != 0 {
+			stamp := stamps[shard] - rapid.SampledFrom([]uint64{0, 0, 0, 5}).Draw(t, "stamp back")
+			e.Data = entryOf(stamp, rapid.SliceOfN(genCommand, 0, 6).Draw(t, "commands")...)
+		}
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// replayModels returns the models of both shards after entries up to the given
+// indexes, and the results of all of them.
+func replayModels(t rapid.TB, entries []Entry, upTo [2]uint64) (models [2]*model, out []command.Result) {
+	models = [2]*model{newModel(), newModel()}
+	for _, e := range entries {
+		if e.Index <= upTo[e.Shard] {
+			out = append(out, models[e.Shard].apply(t, e)...)
+		}
+	}
+	return models, out
+}
+
+// sameAsModels compares everything that can be asked.
+func sameAsModels(t *rapid.T, s *Store, models [2]*model) {
+	for shard, m := range models {
+		if s.Applied(shard) != m.applied || s.LastStamp(shard) != m.stamp {
+			t.Fatalf("shard %d: applied %d at %d, the model %d at %d", shard, s.Applied(shard), s.LastStamp(shard), m.applied, m.stamp)
+		}
+		want := m.scan()
+		diff(t, "scan", scan(t, s, ScanOptions{Shards: []int{shard}, NowMillis: m.stamp}), want)
+		byKey := map[string]read{}
+		for _, r := range want {
+			byKey[r.Key] = r.Row
+		}
+		for i := range 16 {
+			key := fmt.Sprintf("key%02d", i)
+			diff(t, key, get(t, s, shard, key, m.stamp), byKey[key])
+		}
+		next := uint64(never)
+		for e := range m.index {
+			next = min(next, e.at)
+		}
+		// A lower bound, and exact in that a Sweep is not due for nothing for ever.
+		if at, ok := s.NextExpiry(shard); ok && at > next || !ok && next != never {
+			t.Fatalf("shard %d: next expiry %d %v, the model's %d", shard, at, ok, next)
+		}
+		var sessions []uint64
+		for id, x := range s.shards[shard].sessions.byID {
+			mx := m.sessions[id]
+			if mx == nil || mx.floor != x.floor || mx.lastUse != x.lastUse || len(mx.results) != len(x.records) {
+				t.Fatalf("shard %d: session %d is %+v, in the model %+v", shard, id, x, mx)
+			}
+			sessions = append(sessions, id)
+		}
+		if len(sessions) != len(m.sessions) {
+			t.Fatalf("shard %d: sessions %v, the model %d", shard, sessions, len(m.sessions))
+		}
+	}
+}
+
+// Apply in passes of random size, with flushes between.
+func applyInPasses(t *rapid.T, s *Store, entries []Entry, passMax int) []command.Result {
+	var d delivered
+	for len(entries) > 0 {
+		n := rapid.IntRange(1, min(passMax, len(entries))).Draw(t, "pass")
+		if err := s.Apply(entries[:n], &d); err != nil {
+			t.Fatal(err)
+		}
+		entries = entries[n:]
+		if rapid.IntRange(0, 7).Draw(t, "flush") == 0 {
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			for i := range s.shards {
+				if s.Durable(i) != s.Applied(i) {
+					t.Fatalf("shard %d: durable %d after a flush, applied %d", i, s.Durable(i), s.Applied(i))
+				}
+			}
+		}
+	}
+	return d.results
+}
+
+// The store does what the model does, however entries are grouped; after a
+// crash it is the model at the durable indexes; replaying the rest makes it
+// whole again.
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		entries := drawEntries(t)
+		all := [2]uint64{never, never}
+		models, want := replayModels(t, entries, all)
+
+		fs := vfs.NewCrashableMem()
+		a := open(t, testOptions(fs))
+		b := open(t, withoutRowCache())
+		diff(t, "results", applyInPasses(t, a, entries, 8), want)
+		diff(t, "results in other passes", applyInPasses(t, b, entries, len(entries)), want)
+		sameAsModels(t, a, models)
+		sameAsModels(t, b, models)
+		sums := checksums(t, a)
+		diff(t, "checksums", checksums(t, b), sums)
+
+		durable := [2]uint64{a.Durable(0), a.Durable(1)}
+		seed := rapid.Uint64().Draw(t, "crash")
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{
+			UnsyncedDataPercent: rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "survives"),
+			RNG:                 rand.New(rand.NewPCG(seed, 1)),
+		})
+		closeStore(t, a)
+		closeStore(t, b)
+
+		c := open(t, testOptions(crashed))
+		found := [2]uint64{c.Applied(0), c.Applied(1)}
+		for i := range found {
+			if found[i] < durable[i] {
+				t.Fatalf("shard %d: found %d after the crash, %d was durable", i, found[i], durable[i])
+			}
+		}
+		at, _ := replayModels(t, entries, found)
+		sameAsModels(t, c, at)
+		var rest []Entry
+		for _, e := range entries {
+			if e.Index > found[e.Shard] {
+				rest = append(rest, e)
+			}
+		}
+		applyInPasses(t, c, rest, 8)
+		sameAsModels(t, c, models)
+		diff(t, "checksums after replay", checksums(t, c), sums)
+		closeStore(t, c)
+
+		applied, err := Verify(crashed, "data", 2, func(s string) { t.Error(s) })
+		if err != nil || applied[0] != models[0].applied || applied[1] != models[1].applied {
+			t.Fatalf("verify: applied %d, error %v", applied, err)
+		}
+	})
+}
