@@ -1,0 +1,538 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// States of a call. Whoever moves it to callDone owns its completion; nobody
+// else may touch the result after that.
+const (
+	callWaiting uint32 = iota // not on the wire; in a queue, or waiting to be sent again
+	callSent                  // handed to the socket, wholly or in part
+	callDone                  // completed, cancelled or timed out
+)
+
+// Offsets inside a request frame. The deadline is the first extension, so its
+// payload stands at a fixed place (TestDeadlineOffset).
+const (
+	idAt       = 8
+	deadlineAt = protocol.HeaderBytes + 2 + 2
+)
+
+// frameKeptBytes is the largest frame buffer that stays with a pooled call. A
+// larger frame is written without being gathered with others.
+const frameKeptBytes = 16 << 10
+
+// call is one request on its way. Calls are pooled: only the one who completed
+// a call may release it, and only if nothing else can still refer to it
+// (abandoned is not set).
+type call struct {
+	state atomic.Uint32
+
+	code     protocol.Opcode
+	write    bool
+	slot     uint16 // hash slot, where track is set
+	track    bool   // note the versions seen
+	frame    []byte // the whole request frame
+	keyAt    int    // of the key inside frame
+	keyLen   int
+	deadline int64        // on the client's clock, in ns; 0: none
+	expires  bool         // the janitor enforces the deadline, not a context
+	sequence uint64       // of a session; 0: none
+	attempts atomic.Int32 // given to a connection
+
+	// tainted says that an earlier attempt may have taken effect. It is
+	// written before a change from callSent to callWaiting and read after a
+	// change from callWaiting.
+	tainted bool
+	// abandoned says that a queue or a connection may still refer to the call.
+	abandoned bool
+
+	// The waiting list (Client.mu).
+	next, prev *call
+	listed     bool
+
+	// The answer. body is a view of the read buffer while a sink or handler
+	// runs, and the call's own memory in a synchronous call.
+	status  Status
+	body    []byte
+	parts   [][]byte // bodies of the frames before the last one; own memory
+	partsN  int      // bytes in parts
+	age     time.Duration
+	failure *Error // found on this side; status and body do not count
+	spare   []byte // reused for short bodies
+
+	// Who wants the answer: handler, else sink, else ready.
+	handler Handler
+	sink    sink
+	ready   chan struct{}
+	scratch Result // for handler
+}
+
+// sink receives a completed call on the goroutine that completed it. It must
+// copy what it keeps.
+type sink interface{ finish(*call) }
+
+var calls = sync.Pool{New: func() any { return &call{ready: make(chan struct{}, 1)} }}
+
+// newCall takes a call from the pool and encodes the header and extensions;
+// the caller appends the body.
+func (c *Client) newCall(ctx context.Context, o *Operation) *call {
+	ca := calls.Get().(*call)
+	ca.code, ca.write = o.code, isWrite(o.code)
+	ca.deadline, ca.expires = c.deadline(ctx, o)
+	x := protocol.Extensions{}
+	if ca.deadline != 0 {
+		x.DeadlineMillis = 1 // a placeholder until the frame is sent
+	}
+	c.addConsistency(ca, o, &x)
+	if c.session != nil && ca.write {
+		x.Session = c.session.id
+		x.Sequence, x.Acknowledged = c.session.next()
+		ca.sequence = x.Sequence
+	}
+	flags := protocol.Flags(0)
+	if !x.Empty() {
+		flags = protocol.FlagExtensions
+	}
+	ca.frame = protocol.Begin(ca.frame[:0], uint8(o.code), flags, 0)
+	if flags != 0 {
+		ca.frame = x.AppendTo(ca.frame)
+	}
+	return ca
+}
+
+// deadline returns when the call's time is up, 0 for never, and whether the
+// janitor has to see to it because no context does.
+func (c *Client) deadline(ctx context.Context, o *Operation) (at int64, expires bool) {
+	d, ok := ctx.Deadline()
+	timeout := o.timeout
+	if timeout == 0 && !ok {
+		timeout = c.cfg.RequestTimeout
+	}
+	now := c.now()
+	if timeout > 0 {
+		at, expires = now+int64(timeout), true
+	}
+	if ok {
+		if end := now + int64(time.Until(d)); at == 0 || end < at {
+			at, expires = end, false
+		}
+	}
+	return at, expires
+}
+
+func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) {
+	if c.seen != nil && len(o.key) > 0 {
+		ca.slot, ca.track = protocol.Slot(o.key), true
+	}
+	if ca.write || o.code == protocol.OpPing {
+		return
+	}
+	level := c.cfg.Consistency
+	if o.hasConsistency {
+		level = o.consistency
+	}
+	switch level {
+	case Stale:
+		x.Consistency = Stale
+	case Session:
+		if ca.track {
+			x.Consistency, x.Token = Session, c.seen[ca.slot].Load()
+		}
+	}
+}
+
+// appendBody appends the operation's message to dst.
+func (o *Operation) appendBody(dst []byte) []byte {
+	switch o.code {
+	case protocol.OpGet, protocol.OpExists, protocol.OpPersist:
+		return append(dst, o.key...)
+	case protocol.OpPut:
+		m := protocol.Put{Flags: o.flags, TTLMillis: o.number, Version: o.version, Key: o.key, Value: o.value}
+		return m.AppendTo(dst)
+	case protocol.OpDelete:
+		m := protocol.Delete{Flags: o.flags, Version: o.version, Key: o.key}
+		return m.AppendTo(dst)
+	case protocol.OpIncr:
+		m := protocol.Incr{Delta: int64(o.number), Key: o.key}
+		return m.AppendTo(dst)
+	case protocol.OpExpire:
+		m := protocol.Expire{TTLMillis: o.number, Key: o.key}
+		return m.AppendTo(dst)
+	}
+	return dst // PING, ROUTES, STATUS have no body
+}
+
+// check returns why the operation cannot be sent, nil if it can.
+func (o *Operation) check() error {
+	if o.err != nil {
+		return o.err
+	}
+	switch o.code {
+	case protocol.OpPing, protocol.OpRoutes, protocol.OpStatus:
+		return nil
+	case protocol.OpPut:
+		if err := protocol.CheckValue(o.value); err != nil {
+			return fmt.Errorf("%w: %w", ErrTooLarge, err)
+		}
+	case 0:
+		return fmt.Errorf("%w: empty Operation", ErrBadRequest)
+	}
+	if err := protocol.CheckKey(o.key); err != nil {
+		kind := ErrBadRequest
+		if errors.Is(err, protocol.ErrTooLarge) {
+			kind = ErrTooLarge
+		}
+		return fmt.Errorf("%w: %w", kind, err)
+	}
+	return nil
+}
+
+// encode makes the call of a single operation.
+func (c *Client) encode(ctx context.Context, o *Operation) (*call, error) {
+	if err := o.check(); err != nil {
+		return nil, refused(o.code, err)
+	}
+	ca := c.newCall(ctx, o)
+	start := len(ca.frame)
+	ca.frame = o.appendBody(ca.frame)
+	ca.keyLen = len(o.key)
+	ca.keyAt = start
+	if o.code != protocol.OpGet { // every other body ends with the key, PUT with key and value
+		ca.keyAt = len(ca.frame) - len(o.value) - len(o.key)
+	}
+	return ca, nil
+}
+
+// key returns the call's key as a view of the frame.
+func (ca *call) key() []byte { return ca.frame[ca.keyAt : ca.keyAt+ca.keyLen] }
+
+func (ca *call) setID(id uint64) { binary.LittleEndian.PutUint64(ca.frame[idAt:], id) }
+func (ca *call) id() uint64      { return binary.LittleEndian.Uint64(ca.frame[idAt:]) }
+func (ca *call) seal()           { protocol.End(ca.frame, 0) }
+
+// setRemaining writes how many milliseconds are left at time now, at least 1.
+func (ca *call) setRemaining(now int64) {
+	if ca.deadline != 0 {
+		ms := min(max((ca.deadline-now)/int64(time.Millisecond), 1), math.MaxUint32)
+		binary.LittleEndian.PutUint32(ca.frame[deadlineAt:], uint32(ms))
+	}
+}
+
+// enforced returns the deadline if the janitor has to enforce it, else 0.
+func (ca *call) enforced() int64 {
+	if ca.expires {
+		return ca.deadline
+	}
+	return 0
+}
+
+// start sends an operation whose answer goes to h or s.
+func (c *Client) start(o *Operation, s sink, h Handler) error {
+	ca, err := c.encode(context.Background(), o)
+	if err != nil {
+		return err
+	}
+	ca.sink, ca.handler = s, h
+	if err := c.submit(ca); err != nil {
+		c.finishSequence(ca)
+		c.release(ca)
+		return err
+	}
+	return nil
+}
+
+// roundTrip sends one operation, waits, and decodes the answer into r, whose
+// slices are then the caller's. It returns nil or an *Error.
+func (c *Client) roundTrip(ctx context.Context, o *Operation, r *Result) error {
+	ca, err := c.encode(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := c.wait(ctx, ca); err != nil {
+		return err
+	}
+	err = ca.result(r)
+	if ca.code != protocol.OpGet {
+		r.own()
+	}
+	c.release(ca)
+	return err
+}
+
+// await sends ca, waits, and returns an error unless the status is OK. After
+// an error ca is no longer the caller's.
+func (c *Client) await(ctx context.Context, ca *call) error {
+	if err := c.wait(ctx, ca); err != nil {
+		return err
+	}
+	if err := ca.statusError(); err != nil {
+		c.release(ca)
+		return err
+	}
+	return nil
+}
+
+// wait sends ca and waits until it has been answered. If ctx ends first, ca is
+// given up and an *Error returned; ca is no longer the caller's then.
+func (c *Client) wait(ctx context.Context, ca *call) error {
+	err := ctx.Err()
+	if err != nil {
+		err = &Error{Op: ca.code.String(), Outcome: NotDone, Err: err}
+	} else {
+		err = c.submit(ca)
+	}
+	if err != nil {
+		c.finishSequence(ca)
+		c.release(ca)
+		return err
+	}
+	if ctx.Done() == nil {
+		<-ca.ready
+		return nil
+	}
+	select {
+	case <-ca.ready:
+		return nil
+	case <-ctx.Done():
+	}
+	if err := c.cancel(ca, ctx.Err()); err != nil {
+		return err
+	}
+	<-ca.ready // the answer won the race
+	return nil
+}
+
+// cancel gives up a call whose context ended. It returns nil if the answer
+// came first.
+func (c *Client) cancel(ca *call, cause error) error {
+	prev := ca.state.Swap(callDone)
+	if prev == callDone {
+		return nil
+	}
+	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
+	if ca.write && (prev == callSent || ca.tainted) {
+		e.Outcome = Unknown
+	}
+	if prev == callWaiting {
+		e.Err = c.explainWait(cause)
+		c.unlist(ca)
+	}
+	c.finishSequence(ca)
+	return e
+}
+
+// release returns a call to the pool, unless something may still refer to it.
+func (c *Client) release(ca *call) {
+	if ca.abandoned {
+		return
+	}
+	frame, spare, ready := ca.frame[:0], ca.spare[:0], ca.ready
+	if cap(frame) > frameKeptBytes {
+		frame = nil
+	}
+	*ca = call{frame: frame, spare: spare, ready: ready}
+	calls.Put(ca)
+}
+
+func (c *Client) finishSequence(ca *call) {
+	if ca.sequence != 0 {
+		c.session.finish(ca.sequence)
+	}
+}
+
+// complete hands a call that the caller moved to callDone to whoever waits for
+// it. ca.body must be a view that lives until complete returns, or own memory.
+// The caller must not touch ca afterwards.
+func (c *Client) complete(ca *call) {
+	c.finishSequence(ca)
+	switch {
+	case ca.handler != nil:
+		r := &ca.scratch
+		*r = Result{}
+		if err := ca.result(r); err != nil {
+			r.Err = err
+		}
+		c.observe(ca, r.Version)
+		ca.handler.Complete(r)
+		c.release(ca)
+	case ca.sink != nil:
+		c.observeBody(ca)
+		ca.sink.finish(ca)
+		c.release(ca)
+	default:
+		ca.own()
+		c.observeBody(ca)
+		ca.ready <- struct{}{}
+	}
+}
+
+// own copies the body out of the read buffer. Bodies that a user will get
+// slices of get memory of their own; the others share the call's.
+func (ca *call) own() {
+	switch {
+	case ca.failure != nil:
+		ca.body = nil
+	case ca.status == protocol.StatusOK && sharesBody(ca.code):
+		ca.body = append(make([]byte, 0, len(ca.body)), ca.body...)
+	default:
+		if len(ca.body) > frameKeptBytes {
+			ca.spare = nil
+		}
+		ca.body = append(ca.spare[:0], ca.body...)
+		if cap(ca.body) <= frameKeptBytes {
+			ca.spare = ca.body[:0]
+		}
+	}
+}
+
+// sharesBody reports whether results of code are slices of the reply's body.
+func sharesBody(code protocol.Opcode) bool {
+	switch code {
+	case protocol.OpGet, protocol.OpMGet, protocol.OpScan, protocol.OpBatch, protocol.OpTxn, protocol.OpStatus:
+		return true
+	}
+	return false
+}
+
+// observe notes the version an answer has shown.
+func (c *Client) observe(ca *call, version uint64) {
+	if ca.track && version != 0 {
+		c.seen.observe(ca.slot, version)
+	}
+}
+
+// observeBody does so before the body is decoded: every tracked reply with a
+// body of its own begins with the version.
+func (c *Client) observeBody(ca *call) {
+	if ca.track && ca.failure == nil && ca.status.CarriesResult() && len(ca.body) >= 8 {
+		c.seen.observe(ca.slot, binary.LittleEndian.Uint64(ca.body))
+	}
+}
+
+// statusError returns the call's failure as an *Error, nil if the server
+// answered StatusOK.
+func (ca *call) statusError() error {
+	if ca.failure != nil {
+		return ca.failure
+	}
+	if ca.status == protocol.StatusOK {
+		return nil
+	}
+	e := replyError(ca.code, ca.status)
+	e.Attempts = int(ca.attempts.Load())
+	if !ca.status.CarriesResult() {
+		e.addReply(ca.body)
+	}
+	if ca.tainted && e.Outcome == NotDone && !applied(ca.status) {
+		e.Outcome = Unknown
+	}
+	return e
+}
+
+// applied reports whether a status comes from carrying the command out, so
+// that with a session it tells the outcome of all attempts.
+func applied(s Status) bool {
+	switch s {
+	case protocol.StatusConditionFailed, protocol.StatusNotInteger, protocol.StatusOverflow:
+		return true
+	}
+	return false
+}
+
+func (e *Error) addReply(body []byte) {
+	var m protocol.ErrorReply
+	if m.Decode(body) == nil {
+		e.Message = string(m.Message)
+		e.RetryAfter = time.Duration(m.RetryAfterMillis) * time.Millisecond
+	}
+}
+
+// result decodes the answer of a single operation into r, whose slices are
+// views of the body, and returns the failure.
+func (ca *call) result(r *Result) error {
+	err := ca.statusError()
+	if ca.failure != nil || !ca.status.CarriesResult() {
+		return err
+	}
+	r.Age = ca.age
+	if bad := r.decode(ca.code, ca.status, ca.key(), ca.body); bad != nil {
+		e := malformed(ca.code, bad)
+		e.Outcome, e.Attempts = ca.status.Outcome(), int(ca.attempts.Load())
+		return e
+	}
+	if e, ok := err.(*Error); ok {
+		e.Version = r.Version
+	}
+	return err
+}
+
+// decode reads the body of a reply that carries a result.
+func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) error {
+	switch code {
+	case protocol.OpGet, protocol.OpExists:
+		if status != protocol.StatusOK {
+			return nil
+		}
+		var m protocol.RowReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		r.Version, r.TTL, r.Value = m.Version, ttl(m.TTLMillis), m.Value
+	case protocol.OpPut, protocol.OpDelete, protocol.OpExpire, protocol.OpPersist:
+		if len(body) == 0 && status == protocol.StatusNotFound {
+			return nil
+		}
+		var m protocol.WriteReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		r.Version = m.Version
+		if m.HasPrevious {
+			r.Previous = &Item{Key: key, Value: m.PreviousValue, Version: m.PreviousVersion, TTL: ttl(m.PreviousTTLMillis)}
+		}
+	case protocol.OpIncr:
+		var m protocol.IncrReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		r.Version, r.Integer = m.Version, m.Value
+	}
+	return nil
+}
+
+// own replaces views by copies.
+func (r *Result) own() {
+	if r.Previous != nil {
+		r.Previous.Key = bytes.Clone(r.Previous.Key)
+		r.Previous.Value = cloneValue(r.Previous.Value)
+	}
+	if r.Value != nil {
+		r.Value = cloneValue(r.Value)
+	}
+}
+
+func ttl(ms uint64) time.Duration {
+	return time.Duration(min(ms, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
+}
+
+// refused is the error of a call that was never sent because of its arguments.
+func refused(code protocol.Opcode, err error) *Error {
+	return &Error{Op: code.String(), Outcome: NotDone, Err: err}
+}
+
+// malformed is the error of a reply that cannot be read.
+func malformed(code protocol.Opcode, err error) *Error {
+	return &Error{Op: code.String(), Outcome: NotDone, Err: fmt.Errorf("%w: reply: %w", ErrProtocol, err)}
+}

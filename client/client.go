@@ -1,0 +1,557 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Pauses between two attempts of one call, where the server named none.
+const (
+	retryPauseMin = 10 * time.Millisecond
+	retryPauseMax = time.Second
+)
+
+// Client is a connection to a Proa server or cluster. It is safe for use by
+// any number of goroutines, which share its connections; one Client per
+// process is the rule.
+type Client struct {
+	cfg       Config
+	endpoints []*endpointState
+	session   *session // nil without ExactlyOnce
+	seen      *seen    // nil without SessionReads
+	epoch     time.Time
+	ctx       context.Context // ends with Close
+	stop      context.CancelFunc
+	wg        sync.WaitGroup // every goroutine of the client
+
+	ready    atomic.Pointer[[]*conn] // connections that take requests; never modified in place
+	waitingN atomic.Int32            // length of waiting
+
+	wakeAt atomic.Int64  // when the janitor looks at deadlines next
+	kick   chan struct{} // tells it that wakeAt was lowered
+
+	mu      sync.Mutex
+	closed  bool
+	waiting callList              // calls for which no connection had room, oldest first
+	delayed map[*call]*time.Timer // calls that pause before another attempt
+	conns   map[*conn]struct{}    // all that are open, draining ones too
+}
+
+// endpointState is one endpoint and how it fared.
+type endpointState struct {
+	endpoint
+	mu  sync.Mutex
+	err error // of the last attempt to connect, nil after a success
+}
+
+func (ep *endpointState) setError(err error) {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	ep.err = err
+}
+
+func (ep *endpointState) lastError() error {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	return ep.err
+}
+
+// New connects to the configured endpoints and returns when the first
+// connection stands; the others follow in the background. It fails with
+// ErrUnavailable when every endpoint has been tried in vain, with the
+// context's error when ctx ends first, and with a plain error where the
+// configuration is wrong. ctx bounds New alone, not the life of the client.
+func New(ctx context.Context, config Config) (*Client, error) {
+	c, err := newClient(config)
+	if err != nil {
+		return nil, err
+	}
+	first := make(chan error, len(c.endpoints)*c.cfg.Connections)
+	c.wg.Add(1)
+	go c.janitor()
+	for _, ep := range c.endpoints {
+		for range c.cfg.Connections {
+			c.wg.Add(1)
+			go c.supervise(ep, first)
+		}
+	}
+	for range cap(first) {
+		select {
+		case err = <-first:
+			if err == nil {
+				return c, nil
+			}
+		case <-ctx.Done():
+			err := &Error{Op: "HELLO", Outcome: NotDone, Err: c.explainWait(ctx.Err())}
+			c.Close()
+			return nil, err
+		}
+	}
+	err = &Error{Op: "HELLO", Outcome: NotDone, Err: c.unavailable()}
+	c.Close()
+	return nil, err
+}
+
+// newClient returns a client that does not connect yet and has no goroutines.
+func newClient(config Config) (*Client, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		cfg: cfg, epoch: time.Now(), kick: make(chan struct{}, 1),
+		delayed: make(map[*call]*time.Timer), conns: make(map[*conn]struct{}),
+	}
+	for _, s := range cfg.Endpoints {
+		ep, err := parseEndpoint(s)
+		if err != nil {
+			return nil, err
+		}
+		c.endpoints = append(c.endpoints, &endpointState{endpoint: ep})
+	}
+	if cfg.ExactlyOnce {
+		c.session = newSession()
+	}
+	if cfg.SessionReads {
+		c.seen = new(seen)
+	}
+	c.ready.Store(new([]*conn))
+	c.wakeAt.Store(math.MaxInt64)
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Close ends the client. Calls under way fail: with ErrClosed where they
+// definitely had no effect, otherwise with ErrOutcomeUnknown, whose cause is
+// ErrClosed. Close waits for the client's goroutines, so it must not be called
+// by a Handler. Closing again does nothing. It always returns nil.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		c.wg.Wait()
+		return nil
+	}
+	c.closed = true
+	var calls []*call
+	for ca := c.waiting.front; ca != nil; ca = c.waiting.front {
+		c.remove(ca)
+		calls = append(calls, ca)
+	}
+	for ca, t := range c.delayed {
+		if t.Stop() {
+			delete(c.delayed, ca)
+			calls = append(calls, ca)
+		}
+	}
+	conns := make([]*conn, 0, len(c.conns))
+	for cn := range c.conns {
+		conns = append(conns, cn)
+	}
+	c.mu.Unlock()
+	c.stop()
+	for _, cn := range conns {
+		cn.nc.Close()
+	}
+	for _, ca := range calls {
+		c.fail(ca, ErrClosed)
+	}
+	c.wg.Wait()
+	return nil
+}
+
+// ServerInfo is what a server told about itself and its limits.
+type ServerInfo struct {
+	Endpoint      string // as configured, with the port
+	Version       string // of the server program
+	Node          uint64
+	Cluster       uint64
+	Connection    uint64 // the server's number for this connection
+	Shards        int
+	FrameBytesMax int
+	KeyBytesMax   int
+	ValueBytesMax int
+	InFlightMax   int // requests one connection may have unanswered; 0: not said
+}
+
+// Server describes the server of one open connection. It returns false while
+// there is none.
+func (c *Client) Server() (ServerInfo, bool) {
+	ready := *c.ready.Load()
+	if len(ready) == 0 {
+		return ServerInfo{}, false
+	}
+	return ready[0].info, true
+}
+
+// now is the client's clock: nanoseconds since New, monotonic.
+func (c *Client) now() int64 { return int64(time.Since(c.epoch)) + 1 }
+
+// submit hands a call to a connection, or lets it wait for one. After an error
+// (ErrClosed, ErrBusy, ErrTooLarge) the call is the caller's again; otherwise
+// it may be completed at any time.
+func (c *Client) submit(ca *call) error {
+	ca.seal()
+	// Once it is queued anywhere the call may be completed and reused.
+	code, deadline := ca.code, ca.enforced()
+	if c.waitingN.Load() == 0 {
+		if done, err := c.trySend(ca); done {
+			c.enforce(deadline)
+			return err
+		}
+	}
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return &Error{Op: code.String(), Outcome: NotDone, Err: ErrClosed}
+	case int(c.waitingN.Load()) >= c.cfg.MaxQueued:
+		c.mu.Unlock()
+		return &Error{Op: code.String(), Outcome: NotDone, Err: fmt.Errorf("%w: %d calls wait in this client", ErrBusy, c.cfg.MaxQueued)}
+	}
+	c.waiting.pushBack(ca)
+	c.waitingN.Add(1)
+	c.mu.Unlock()
+	c.enforce(deadline)
+	c.drain()
+	return nil
+}
+
+// trySend offers a call to the connections. It reports false if none has room.
+func (c *Client) trySend(ca *call) (bool, error) {
+	async := ca.handler != nil || ca.sink != nil
+	cn, r := c.offer(ca)
+	switch r {
+	case enqueuedFlush:
+		cn.send(async)
+		return true, nil
+	case enqueuedOK:
+		return true, nil
+	case enqueuedLarge:
+		return true, tooLarge(ca, cn)
+	}
+	return false, nil
+}
+
+func tooLarge(ca *call, cn *conn) *Error {
+	return &Error{
+		Op: ca.code.String(), Outcome: NotDone,
+		Err: fmt.Errorf("%w: request of %d bytes, the server allows %d", ErrTooLarge, len(ca.frame), cn.info.FrameBytesMax),
+	}
+}
+
+// offer enqueues a call at the connection with the fewest requests under way
+// or, for another attempt, at the next one, so that a call does not fail at
+// the same place twice.
+func (c *Client) offer(ca *call) (*conn, enqueued) {
+	ready := *c.ready.Load()
+	if len(ready) == 0 {
+		return nil, enqueuedGone
+	}
+	best := 0
+	if len(ready) > 1 {
+		for i, cn := range ready {
+			if cn.inFlight.Load() < ready[best].inFlight.Load() {
+				best = i
+			}
+		}
+		best += int(ca.attempts.Load())
+	}
+	for i := range ready {
+		cn := ready[(best+i)%len(ready)]
+		if r := cn.enqueue(ca); r != enqueuedFull && r != enqueuedGone {
+			return cn, r
+		}
+	}
+	return nil, enqueuedFull
+}
+
+// drain sends waiting calls, oldest first, as long as there is room.
+func (c *Client) drain() {
+	var flush []*conn
+	var large []*call
+	c.mu.Lock()
+	for ca := c.waiting.front; ca != nil; ca = c.waiting.front {
+		// Out of the list first: enqueued, it may be completed at any time.
+		next := ca.next
+		c.remove(ca)
+		if ca.state.Load() == callDone {
+			continue
+		}
+		cn, r := c.offer(ca)
+		if r == enqueuedFull || r == enqueuedGone {
+			c.waiting.pushFront(ca, next)
+			c.waitingN.Add(1)
+			break
+		}
+		switch r {
+		case enqueuedFlush:
+			flush = append(flush, cn)
+		case enqueuedLarge:
+			ca.failure = tooLarge(ca, cn)
+			large = append(large, ca)
+		}
+	}
+	c.mu.Unlock()
+	for _, cn := range flush {
+		cn.flush()
+	}
+	for _, ca := range large {
+		if ca.state.Swap(callDone) != callDone {
+			c.complete(ca)
+		}
+	}
+}
+
+// resubmit sends a call again that was sent before or queued elsewhere, its
+// state being callWaiting. It does nothing if the caller has given up.
+func (c *Client) resubmit(ca *call) {
+	if ca.state.Load() == callDone {
+		return
+	}
+	deadline := ca.enforced()
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		c.fail(ca, ErrClosed)
+		return
+	}
+	c.waiting.pushBack(ca)
+	c.waitingN.Add(1)
+	c.mu.Unlock()
+	c.enforce(deadline)
+	c.drain()
+}
+
+// fail completes a call that is in no list and no table.
+func (c *Client) fail(ca *call, cause error) {
+	prev := ca.state.Swap(callDone)
+	if prev == callDone {
+		return
+	}
+	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
+	if ca.write && (prev == callSent || ca.tainted) {
+		e.Outcome = Unknown
+	}
+	ca.failure = e
+	c.complete(ca)
+}
+
+// orphan decides about a call whose connection broke. What never left is sent
+// elsewhere; so is what has no effect, and what a session lets take effect
+// once only. Any other write has an unknown outcome.
+func (c *Client) orphan(ca *call, cause error) {
+	ca.parts, ca.partsN = nil, 0
+	if ca.state.Load() == callWaiting {
+		c.resubmit(ca)
+		return
+	}
+	if c.isClosed() {
+		c.fail(ca, ErrClosed)
+		return
+	}
+	if ca.write && ca.sequence == 0 || !c.mayRetry(ca) {
+		c.fail(ca, cause)
+		return
+	}
+	pause := time.Duration(0)
+	if ca.attempts.Load() > 1 {
+		pause = c.retryPause(ca, 0)
+	}
+	ca.tainted = ca.write
+	if !ca.state.CompareAndSwap(callSent, callWaiting) {
+		return // the caller gave up
+	}
+	c.later(ca, pause)
+}
+
+// retryReply takes over a call whose reply says that another attempt is safe
+// and may succeed, if there is time for it. It also takes it over, doing
+// nothing, if the caller has given up.
+func (c *Client) retryReply(ca *call, status Status, body []byte) bool {
+	if status.CarriesResult() {
+		return false
+	}
+	again := status.Retry()
+	if status == protocol.StatusStorageFailed && (!ca.write || ca.sequence != 0) {
+		again = true // the node stops; another one will answer
+	}
+	if !again || !c.mayRetry(ca) {
+		return false
+	}
+	var advice Error
+	advice.addReply(body)
+	pause := c.retryPause(ca, advice.RetryAfter)
+	if ca.deadline != 0 && c.now()+int64(pause) >= ca.deadline {
+		return false
+	}
+	if status.Outcome() == Unknown && ca.write {
+		ca.tainted = true
+	}
+	if ca.state.CompareAndSwap(callSent, callWaiting) {
+		ca.parts, ca.partsN = nil, 0
+		c.later(ca, pause)
+	}
+	return true
+}
+
+func (c *Client) mayRetry(ca *call) bool {
+	return c.cfg.RetryMax == 0 || int(ca.attempts.Load()) <= c.cfg.RetryMax
+}
+
+// retryPause is how long a call waits before its next attempt: doubled with
+// each one, shortened at random by up to a half, and never less than asked.
+func (c *Client) retryPause(ca *call, asked time.Duration) time.Duration {
+	d := min(retryPauseMin<<min(max(ca.attempts.Load()-1, 0), 10), retryPauseMax)
+	return max(jitter(d), asked)
+}
+
+// jitter shortens d at random by up to a half.
+func jitter(d time.Duration) time.Duration { return d - rand.N(d/2+1) }
+
+// later sends a call again after a pause. Its state is callWaiting.
+func (c *Client) later(ca *call, pause time.Duration) {
+	if pause == 0 {
+		c.resubmit(ca)
+		return
+	}
+	deadline := ca.enforced()
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		c.fail(ca, ErrClosed)
+		return
+	}
+	c.delayed[ca] = time.AfterFunc(pause, func() {
+		c.mu.Lock()
+		_, mine := c.delayed[ca]
+		delete(c.delayed, ca)
+		c.mu.Unlock()
+		if mine {
+			c.resubmit(ca)
+		}
+	})
+	c.mu.Unlock()
+	c.enforce(deadline)
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// unlist takes a call that was given up out of the waiting list.
+func (c *Client) unlist(ca *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if ca.listed {
+		c.remove(ca)
+	}
+}
+
+// remove takes a call out of the waiting list. c.mu is held.
+func (c *Client) remove(ca *call) {
+	c.waiting.remove(ca)
+	c.waitingN.Add(-1)
+}
+
+// explainWait adds to the cause why a call was still waiting: because no
+// server could be reached, if so.
+func (c *Client) explainWait(cause error) error {
+	if len(*c.ready.Load()) > 0 {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", cause, c.unavailable())
+}
+
+func (c *Client) unavailable() *UnavailableError {
+	e := &UnavailableError{}
+	for _, ep := range c.endpoints {
+		e.Endpoints = append(e.Endpoints, EndpointError{Endpoint: ep.name, Err: ep.lastError()})
+	}
+	return e
+}
+
+// addReady lets a new connection take requests. It reports false if the client
+// is closed.
+func (c *Client) addReady(cn *conn) bool {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return false
+	}
+	c.conns[cn] = struct{}{}
+	ready := append(slices.Clone(*c.ready.Load()), cn)
+	c.ready.Store(&ready)
+	c.wg.Add(2)
+	c.mu.Unlock()
+	go cn.writeLoop()
+	go cn.readLoop()
+	c.drain()
+	return true
+}
+
+// removeReady lets a connection take no more requests.
+func (c *Client) removeReady(cn *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ready := *c.ready.Load()
+	if i := slices.Index(ready, cn); i >= 0 {
+		ready = slices.Delete(slices.Clone(ready), i, i+1)
+		c.ready.Store(&ready)
+	}
+}
+
+// forget drops a connection that has ended.
+func (c *Client) forget(cn *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, cn)
+}
+
+// callList is a doubly linked list of calls, so that one can leave it anywhere.
+type callList struct{ front, back *call }
+
+func (l *callList) pushBack(ca *call) {
+	ca.prev, ca.next, ca.listed = l.back, nil, true
+	if l.back == nil {
+		l.front = ca
+	} else {
+		l.back.next = ca
+	}
+	l.back = ca
+}
+
+// pushFront puts ca before next, which is the front.
+func (l *callList) pushFront(ca, next *call) {
+	ca.prev, ca.next, ca.listed = nil, next, true
+	if next == nil {
+		l.back = ca
+	} else {
+		next.prev = ca
+	}
+	l.front = ca
+}
+
+func (l *callList) remove(ca *call) {
+	if ca.prev == nil {
+		l.front = ca.next
+	} else {
+		ca.prev.next = ca.next
+	}
+	if ca.next == nil {
+		l.back = ca.prev
+	} else {
+		ca.next.prev = ca.prev
+	}
+	ca.prev, ca.next, ca.listed = nil, nil, false
+}

@@ -1,0 +1,212 @@
+package client
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Defaults of [Config].
+const (
+	// DefaultPort is the TCP port of an endpoint that names none.
+	DefaultPort = "7400"
+
+	DefaultConnections    = 2
+	DefaultDialTimeout    = 5 * time.Second
+	DefaultRequestTimeout = 30 * time.Second
+	DefaultMaxInFlight    = 1024
+	DefaultMaxQueued      = 65536
+	DefaultMaxReplyBytes  = 256 << 20
+	DefaultBackoffMin     = time.Second
+	DefaultBackoffMax     = 60 * time.Second
+	DefaultKeepAlive      = 30 * time.Second
+)
+
+// Config says how a [Client] connects and what its limits are. Only Endpoints
+// is required; the zero value of every other field stands for its default.
+type Config struct {
+	// Endpoints are the servers to connect to, at least one, each written as
+	// host:port, as host alone (then DefaultPort), or as unix:///path/of/socket.
+	Endpoints []string
+
+	// Connections is the number of connections kept open to each endpoint.
+	// All goroutines share them; more than a few pay only where one core
+	// cannot read the replies fast enough. 0 means DefaultConnections.
+	Connections int
+
+	// DialTimeout bounds connecting and the handshake together.
+	// 0 means DefaultDialTimeout.
+	DialTimeout time.Duration
+
+	// RequestTimeout bounds a call whose context has no deadline, retries
+	// included. 0 means DefaultRequestTimeout; negative means no bound.
+	RequestTimeout time.Duration
+
+	// MaxInFlight bounds the requests that one connection has unanswered. The
+	// server may grant fewer. Calls above it wait in the client's queue.
+	// 0 means DefaultMaxInFlight.
+	MaxInFlight int
+
+	// MaxQueued bounds the calls that wait for a connection or for room on
+	// one. A call above it fails at once with ErrBusy. 0 means DefaultMaxQueued.
+	MaxQueued int
+
+	// MaxReplyBytes bounds the memory one reply of several frames (MGET, SCAN)
+	// may take. A larger one fails with ErrTooLarge. 0 means
+	// DefaultMaxReplyBytes.
+	MaxReplyBytes int
+
+	// BackoffMin and BackoffMax bound the pause before an endpoint that could
+	// not be reached is tried again. The first try after a lost connection is
+	// immediate; then the pause doubles from BackoffMin up to BackoffMax, each
+	// time shortened at random by up to a half so that many clients do not
+	// return at once. 0 means DefaultBackoffMin and DefaultBackoffMax.
+	BackoffMin, BackoffMax time.Duration
+
+	// RetryMax bounds how often one call is sent again after it failed in a
+	// way that makes that safe. 0 means until its deadline; negative means
+	// never.
+	RetryMax int
+
+	// ExactlyOnce gives the client a session and each write a sequence number
+	// in it. A write whose connection broke before the reply came is then sent
+	// again, and takes effect once. Without it such a write fails with
+	// ErrOutcomeUnknown.
+	ExactlyOnce bool
+
+	// Consistency of reads that do not choose their own. The zero value is
+	// Linearizable.
+	Consistency Consistency
+
+	// SessionReads keeps, for each hash slot, the newest version this client
+	// has seen (128 KiB per client), which reads with consistency Session
+	// need. It is set by itself where Consistency is Session. Without it a
+	// read that asks for Session is sent as Linearizable, which is stronger.
+	SessionReads bool
+
+	// Name tells operators which program connects. At most
+	// protocol.NameBytesMax bytes, as User and Secret.
+	Name string
+
+	// User and Secret are the credentials. Empty means none.
+	User, Secret string
+
+	// TLS, if not nil, encrypts every connection. An empty ServerName is
+	// filled in from the endpoint. It is not modified.
+	TLS *tls.Config
+
+	// KeepAlive is the time without any byte from the server after which the
+	// client sends a PING; after as long again without an answer the
+	// connection counts as broken. 0 means DefaultKeepAlive; negative means
+	// never.
+	KeepAlive time.Duration
+
+	// Logger receives connects, losses and refusals, never keys or values.
+	// nil means that nothing is logged.
+	Logger *slog.Logger
+}
+
+// withDefaults returns a copy with every zero field filled in, or an error
+// that names the first field out of range.
+func (c Config) withDefaults() (Config, error) {
+	if len(c.Endpoints) == 0 {
+		return c, fmt.Errorf("client: Config.Endpoints is empty")
+	}
+	for _, f := range []struct {
+		name    string
+		value   *int
+		byZero  int
+		atLeast int
+	}{
+		{"Connections", &c.Connections, DefaultConnections, 1},
+		{"MaxInFlight", &c.MaxInFlight, DefaultMaxInFlight, 1},
+		{"MaxQueued", &c.MaxQueued, DefaultMaxQueued, 1},
+		{"MaxReplyBytes", &c.MaxReplyBytes, DefaultMaxReplyBytes, protocol.FrameBytesMax},
+	} {
+		if *f.value == 0 {
+			*f.value = f.byZero
+		}
+		if *f.value < f.atLeast {
+			return c, fmt.Errorf("client: Config.%s is %d, at least %d is needed", f.name, *f.value, f.atLeast)
+		}
+	}
+	for _, f := range []struct {
+		name     string
+		value    *time.Duration
+		byZero   time.Duration
+		negative bool // allowed, and means "off"
+	}{
+		{"DialTimeout", &c.DialTimeout, DefaultDialTimeout, false},
+		{"RequestTimeout", &c.RequestTimeout, DefaultRequestTimeout, true},
+		{"BackoffMin", &c.BackoffMin, DefaultBackoffMin, false},
+		{"BackoffMax", &c.BackoffMax, max(DefaultBackoffMax, c.BackoffMin), false},
+		{"KeepAlive", &c.KeepAlive, DefaultKeepAlive, true},
+	} {
+		if *f.value == 0 {
+			*f.value = f.byZero
+		}
+		if *f.value < 0 && !f.negative {
+			return c, fmt.Errorf("client: Config.%s is negative: %v", f.name, *f.value)
+		}
+	}
+	if c.BackoffMax < c.BackoffMin {
+		return c, fmt.Errorf("client: Config.BackoffMax %v is below BackoffMin %v", c.BackoffMax, c.BackoffMin)
+	}
+	if len(c.Name) > protocol.NameBytesMax || len(c.User) > protocol.NameBytesMax || len(c.Secret) > protocol.NameBytesMax {
+		return c, fmt.Errorf("client: Config.Name, User or Secret is over %d bytes", protocol.NameBytesMax)
+	}
+	if c.Consistency > Stale {
+		return c, fmt.Errorf("client: Config.Consistency %d is unknown", c.Consistency)
+	}
+	if c.Consistency == Session {
+		c.SessionReads = true
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// endpoint is one server as the configuration names it.
+type endpoint struct {
+	name    string // as it is reported
+	network string // "tcp" or "unix"
+	address string
+	host    string // for TLS; empty with unix
+}
+
+// parseEndpoint reads host:port, host, [v6], [v6]:port or unix:///path.
+func parseEndpoint(s string) (endpoint, error) {
+	if path, ok := strings.CutPrefix(s, "unix://"); ok {
+		if path == "" {
+			return endpoint{}, fmt.Errorf("client: endpoint %q has no path", s)
+		}
+		return endpoint{name: s, network: "unix", address: path}, nil
+	}
+	if s == "" || strings.Contains(s, "/") {
+		return endpoint{}, fmt.Errorf("client: endpoint %q is neither host:port nor unix:///path", s)
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		// No port: a name, an IPv4 address, or an IPv6 address with or
+		// without brackets.
+		bare := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")
+		if strings.Contains(bare, ":") && net.ParseIP(bare) == nil {
+			return endpoint{}, fmt.Errorf("client: endpoint %q: %w", s, err)
+		}
+		host, port = bare, DefaultPort
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	if port == "" {
+		port = DefaultPort
+	}
+	address := net.JoinHostPort(host, port)
+	return endpoint{name: address, network: "tcp", address: address, host: host}, nil
+}

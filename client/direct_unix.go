@@ -1,0 +1,57 @@
+//go:build unix
+
+package client
+
+import (
+	"net"
+	"syscall"
+)
+
+// direct writes to a socket without ever waiting, so that a caller can send
+// its own request and still keep to its deadline.
+type direct struct {
+	raw   syscall.RawConn
+	bytes []byte
+	n     int
+	err   error
+	try   func(fd uintptr) bool // made once, so that a write allocates nothing
+}
+
+// newDirect returns nil where nc is no plain socket (TLS, a test's pipe).
+func newDirect(nc net.Conn) *direct {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	d := &direct{raw: raw}
+	d.try = func(fd uintptr) bool {
+		for {
+			d.n, d.err = syscall.Write(int(fd), d.bytes)
+			if d.err != syscall.EINTR {
+				return true
+			}
+		}
+	}
+	return d
+}
+
+// write writes as much of b as the socket takes at once. It is not safe for
+// concurrent use.
+func (d *direct) write(b []byte) (int, error) {
+	d.bytes = b
+	err := d.raw.Write(d.try)
+	d.bytes = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case d.err == syscall.EAGAIN:
+		return 0, nil
+	case d.err != nil:
+		return 0, d.err
+	}
+	return d.n, nil
+}

@@ -1,0 +1,73 @@
+// Package client is the native Go client of Proa, a replicated key-value
+// server.
+//
+//	c, err := client.New(ctx, client.Config{Endpoints: []string{"127.0.0.1:7400"}})
+//	if err != nil { … }
+//	defer c.Close()
+//	_, err = c.Put(ctx, []byte("k"), []byte("v"), client.WithTTL(time.Hour))
+//	item, err := c.Get(ctx, []byte("k"))
+//
+// # Connections
+//
+// A [Client] keeps a few connections open to each endpoint, and any number of
+// goroutines share them: requests are pipelined, replies come in any order,
+// and whatever is ready to be sent at the same time leaves in one write. There
+// is nothing to pool and nothing to tune for most programs; make one Client
+// and use it everywhere.
+//
+// A lost connection is replaced in the background, the first time at once and
+// then with growing, randomised pauses (Config.BackoffMin, BackoffMax). Calls
+// wait meanwhile, until their deadline. A server that is about to stop says
+// so; the client then finishes what is under way there and sends the rest
+// elsewhere.
+//
+// # Three ways to call
+//
+//   - Methods such as [Client.Get] and [Client.Put] wait for the answer.
+//   - [Client.PutAsync] and its like return a [Future] at once, for callers
+//     that want many requests under way from one goroutine.
+//   - [Client.Do] hands the answer to a [Handler] and allocates nothing.
+//
+// Calls that are under way at the same time may take effect in any order, even
+// those of one goroutine. Wait for one before beginning the next where the
+// order matters, or put both into a [Batch].
+//
+// Keys and values given to a call may be reused when it returns; those that
+// it returns belong to the caller. The exception is a Handler's [Result], which
+// is valid only during Complete.
+//
+// # Deadlines
+//
+// A context's deadline, or else Config.RequestTimeout, bounds a call with all
+// its retries. The server is told how much time is left and does not begin
+// what would come too late. Cancelling a call leaves its connection usable.
+//
+// # Errors and what they say about the effect
+//
+// Every failed call returns an [*Error], whose Outcome says what is known:
+//
+//   - NotDone: the call definitely had no effect and never will. [SafeToRetry]
+//     reports this.
+//   - Unknown: a write may or may not have taken effect, now or later. Such an
+//     error is [ErrOutcomeUnknown]. It comes from a connection that broke, a
+//     deadline or a cancellation after the request was sent.
+//   - Done: the call was carried out and this is its answer, such as
+//     [ErrNotFound].
+//
+// The cause is compared with errors.Is: ErrNotFound, ErrConditionFailed,
+// ErrBusy, context.DeadlineExceeded and so on.
+//
+// # Retries
+//
+// The client itself sends a call again where that is safe and there is time:
+// reads whose connection broke; any call that never left as a whole; any call
+// that the server refused without an effect and with the advice to come back,
+// such as BUSY, after the delay it names. A write whose outcome is unknown is
+// sent again only with Config.ExactlyOnce: then each write carries a session
+// and a sequence number, by which the server recognises a repetition.
+//
+// # Consistency
+//
+// Reads are linearizable by default. [WithConsistency] chooses a weaker mode
+// for one read, Config.Consistency for all of them.
+package client

@@ -1,0 +1,255 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Status is the server's answer to a request (see docs/protocol.md).
+type Status = protocol.Status
+
+// Outcome is what is known about the effect of a call. There are exactly
+// three: Done, NotDone and Unknown.
+type Outcome = protocol.Outcome
+
+// The outcomes of a call.
+const (
+	// Done: the call was carried out.
+	Done = protocol.Done
+	// NotDone: the call definitely had no effect and never will.
+	NotDone = protocol.NotDone
+	// Unknown: the call may or may not have taken effect, now or later.
+	Unknown = protocol.Unknown
+)
+
+// Errors that calls return, always inside an [*Error]: compare with errors.Is.
+var (
+	// ErrNotFound: the key does not exist, or has expired.
+	ErrNotFound = errors.New("key not found")
+	// ErrConditionFailed: a condition of the write did not hold. Error.Version
+	// is the version the key has.
+	ErrConditionFailed = errors.New("condition failed")
+	// ErrNotInteger: Incr on a value that is not a decimal 64-bit integer.
+	ErrNotInteger = errors.New("value is not a decimal 64-bit integer")
+	// ErrOverflow: Incr would leave the range of an int64.
+	ErrOverflow = errors.New("result would overflow a 64-bit integer")
+	// ErrBadRequest: the request is malformed or a field is out of range.
+	ErrBadRequest = errors.New("malformed request")
+	// ErrTooLarge: a key, value, request or reply exceeds a limit.
+	ErrTooLarge = errors.New("a size limit is exceeded")
+	// ErrUnsupported: this server does not know the operation.
+	ErrUnsupported = errors.New("not supported by this server")
+	// ErrCrossShard: an atomic batch or a transaction whose keys lie in
+	// different shards.
+	ErrCrossShard = errors.New("keys lie in different shards")
+	// ErrBadCursor: the cursor belongs to another scan or is damaged.
+	ErrBadCursor = errors.New("cursor does not belong to this scan")
+	// ErrSessionExpired: the server no longer keeps the result of this write.
+	// It also is ErrOutcomeUnknown.
+	ErrSessionExpired = errors.New("the result of this sequence number is no longer kept")
+	// ErrBusy: a queue of the server, or the client's own, is full.
+	ErrBusy = errors.New("too busy")
+	// ErrNotLeader: another node leads the shard.
+	ErrNotLeader = errors.New("another node leads this shard")
+	// ErrNoQuorum: the shard has no majority.
+	ErrNoQuorum = errors.New("the shard has no majority")
+	// ErrDropped: another leader's entry took the place of the write.
+	ErrDropped = errors.New("the proposal was superseded")
+	// ErrShuttingDown: the server is going away.
+	ErrShuttingDown = errors.New("server is shutting down")
+	// ErrTooManyConnections: the server's connection limit is reached.
+	ErrTooManyConnections = errors.New("the server's connection limit is reached")
+	// ErrHandshake: the server refused the handshake, or is no Proa server.
+	ErrHandshake = errors.New("handshake refused")
+	// ErrUnauthenticated: credentials are missing or wrong.
+	ErrUnauthenticated = errors.New("credentials missing or wrong")
+	// ErrPermission: the credentials do not allow this.
+	ErrPermission = errors.New("not permitted")
+	// ErrProtocol: one side sent bytes the other cannot read.
+	ErrProtocol = errors.New("byte stream out of step")
+	// ErrInternal: the server failed in a way it has no better word for.
+	ErrInternal = errors.New("internal server error")
+	// ErrStorageFailed: the node's disk failed; the node stops.
+	ErrStorageFailed = errors.New("storage failed")
+	// ErrOutcomeUnknown: the write may or may not have taken effect.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
+	// ErrDeadlineExceeded: the call's time ran out. It also is
+	// context.DeadlineExceeded.
+	ErrDeadlineExceeded error = deadlineError{}
+	// ErrUnavailable: no endpoint could be reached. The message says which
+	// were tried and how each failed; see also [UnavailableError].
+	ErrUnavailable = errors.New("no server could be reached")
+	// ErrConnectionLost: the connection broke while the request was under way.
+	ErrConnectionLost = errors.New("connection lost")
+	// ErrClosed: the client was closed.
+	ErrClosed = errors.New("client is closed")
+)
+
+type deadlineError struct{}
+
+func (deadlineError) Error() string        { return "deadline exceeded" }
+func (deadlineError) Timeout() bool        { return true }
+func (deadlineError) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// statusErrors gives each status of the protocol its sentinel.
+var statusErrors = map[Status]error{
+	protocol.StatusNotFound:         ErrNotFound,
+	protocol.StatusConditionFailed:  ErrConditionFailed,
+	protocol.StatusNotInteger:       ErrNotInteger,
+	protocol.StatusOverflow:         ErrOverflow,
+	protocol.StatusBadRequest:       ErrBadRequest,
+	protocol.StatusTooLarge:         ErrTooLarge,
+	protocol.StatusUnsupported:      ErrUnsupported,
+	protocol.StatusCrossShard:       ErrCrossShard,
+	protocol.StatusBadCursor:        ErrBadCursor,
+	protocol.StatusSessionExpired:   ErrSessionExpired,
+	protocol.StatusBusy:             ErrBusy,
+	protocol.StatusNotLeader:        ErrNotLeader,
+	protocol.StatusNoQuorum:         ErrNoQuorum,
+	protocol.StatusDeadlineExceeded: ErrDeadlineExceeded,
+	protocol.StatusTimeout:          ErrDeadlineExceeded,
+	protocol.StatusDropped:          ErrDropped,
+	protocol.StatusShuttingDown:     ErrShuttingDown,
+	protocol.StatusTooManyConns:     ErrTooManyConnections,
+	protocol.StatusHandshake:        ErrHandshake,
+	protocol.StatusUnauthenticated:  ErrUnauthenticated,
+	protocol.StatusPermission:       ErrPermission,
+	protocol.StatusProtocol:         ErrProtocol,
+	protocol.StatusInternal:         ErrInternal,
+	protocol.StatusStorageFailed:    ErrStorageFailed,
+	protocol.StatusGoAway:           ErrShuttingDown,
+	protocol.StatusIdle:             ErrConnectionLost,
+}
+
+// Error is what every failed call returns.
+type Error struct {
+	// Op is the operation as the protocol spells it, such as "PUT".
+	Op string
+	// Status is what the server answered; protocol.StatusOK where the failure
+	// was found on this side (Err then says which).
+	Status Status
+	// Message is the server's sentence for people, empty if it sent none.
+	Message string
+	// Outcome says whether the call took effect. Reads have no effect and are
+	// NotDone, or Done where the server answered that the key does not exist.
+	Outcome Outcome
+	// RetryAfter is how long the server asks to wait before another try; 0
+	// where it gave no advice.
+	RetryAfter time.Duration
+	// Version is the version the key has, with ErrConditionFailed; 0 stands
+	// for an absent key.
+	Version uint64
+	// Attempts counts how often the request was given to a connection.
+	Attempts int
+	// Err is the cause: one of this package's sentinels, a context's error, an
+	// error of the network. Never nil.
+	Err error
+}
+
+// Error describes the failure in one line.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("proa: ")
+	if e.Op != "" {
+		b.WriteString(e.Op)
+		b.WriteString(": ")
+	}
+	if e.Outcome == Unknown {
+		b.WriteString("outcome unknown: ")
+	}
+	b.WriteString(e.Err.Error())
+	if e.Message != "" && e.Message != e.Err.Error() {
+		b.WriteString(": ")
+		b.WriteString(e.Message)
+	}
+	if e.Status == protocol.StatusConditionFailed {
+		fmt.Fprintf(&b, " (the key has version %d)", e.Version)
+	}
+	if e.RetryAfter > 0 {
+		fmt.Fprintf(&b, " (retry after %v)", e.RetryAfter)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is ErrOutcomeUnknown and the outcome is unknown.
+// The other sentinels are found through Unwrap.
+func (e *Error) Is(target error) bool {
+	return target == ErrOutcomeUnknown && e.Outcome == Unknown
+}
+
+// Timeout reports whether the call's time ran out.
+func (e *Error) Timeout() bool { return errors.Is(e.Err, context.DeadlineExceeded) }
+
+// UnavailableError says which endpoints were tried and how each failed last.
+// It is ErrUnavailable, and each endpoint's error too.
+type UnavailableError struct {
+	Endpoints []EndpointError
+}
+
+// EndpointError is the last failure of one endpoint.
+type EndpointError struct {
+	Endpoint string // as configured, with the port
+	Err      error  // nil if it was not tried to the end
+}
+
+// Error lists the endpoints and says how to start a server.
+func (e *UnavailableError) Error() string {
+	var b strings.Builder
+	b.WriteString(ErrUnavailable.Error())
+	for i, p := range e.Endpoints {
+		b.WriteString([]string{": ", "; "}[min(i, 1)])
+		b.WriteString(p.Endpoint)
+		b.WriteString(": ")
+		if p.Err == nil {
+			b.WriteString("no answer yet")
+		} else {
+			b.WriteString(p.Err.Error())
+		}
+	}
+	b.WriteString(" (is a server running? start one with: proa serve)")
+	return b.String()
+}
+
+// Is reports whether target is ErrUnavailable.
+func (e *UnavailableError) Is(target error) bool { return target == ErrUnavailable }
+
+// Unwrap returns the endpoints' errors.
+func (e *UnavailableError) Unwrap() []error {
+	errs := make([]error, 0, len(e.Endpoints))
+	for _, p := range e.Endpoints {
+		if p.Err != nil {
+			errs = append(errs, p.Err)
+		}
+	}
+	return errs
+}
+
+// SafeToRetry reports whether err came from a call that definitely had no
+// effect, so that making the call again cannot apply it twice. It says nothing
+// about whether another try would succeed. It is false for nil and for errors
+// of other origin.
+func SafeToRetry(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Outcome == NotDone
+}
+
+// replyError builds the error of a reply, nil for StatusOK.
+func replyError(code protocol.Opcode, status Status) *Error {
+	cause := statusErrors[status]
+	if cause == nil {
+		cause = fmt.Errorf("%w: status %d is unknown to this client", ErrProtocol, uint8(status))
+	}
+	e := &Error{Op: code.String(), Status: status, Outcome: status.Outcome(), Err: cause}
+	if e.Outcome == Unknown && !isWrite(code) {
+		e.Outcome = NotDone
+	}
+	return e
+}

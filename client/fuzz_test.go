@@ -1,0 +1,111 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// FuzzReplies feeds arbitrary bytes to a connection that has four requests
+// under way. Whatever they are, nothing panics, and when the stream ends every
+// call has been answered or has failed.
+func FuzzReplies(f *testing.F) {
+	row := protocol.RowReply{Version: 1, Value: []byte("v")}
+	get := protocol.End(row.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 1)), 0)
+	write := protocol.WriteReply{Version: 2, HasPrevious: true, PreviousValue: []byte("p")}
+	put := protocol.End(write.AppendTo(protocol.Begin(nil, 2, protocol.FlagReply, 2)), 0)
+	scan := protocol.ScanReply{Cursor: []byte("c"), Rows: []protocol.ScanRow{{Key: []byte("k")}}}
+	part := protocol.End(scan.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply|protocol.FlagMore, 3)), 0)
+	last := protocol.End(scan.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 3)), 0)
+	age := protocol.Extensions{HasAge: true, AgeMillis: 3, Leader: 2}
+	extended := protocol.End(row.AppendTo(age.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply|protocol.FlagExtensions, 4))), 0)
+	for _, seed := range [][]byte{
+		nil, get, put, part, append(part, last...), extended, append(get, put...), get[:10], get[:len(get)-1],
+		errorFrameFor(1, protocol.StatusBusy), errorFrameFor(2, protocol.StatusStorageFailed),
+		errorFrameFor(0, protocol.StatusGoAway), errorFrameFor(0, protocol.StatusIdle), errorFrameFor(0, protocol.StatusProtocol),
+		errorFrameFor(9, protocol.StatusOK), errorFrameFor(1, 200), {0xff, 0xff, 0xff, 0xff}, make([]byte, 64),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		c, err := newClient(Config{Endpoints: []string{"fuzz"}, RetryMax: -1, RequestTimeout: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		here, there := net.Pipe()
+		drained := make(chan struct{})
+		requests := make(chan struct{})
+		go func() {
+			defer close(drained)
+			for range 4 {
+				if _, err := readRequest(there); err != nil {
+					break
+				}
+			}
+			close(requests)
+			io.Copy(io.Discard, there)
+		}()
+		cn := c.newConn(c.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
+		if !c.addReady(cn) {
+			t.Fatal("client is closed")
+		}
+		ctx := context.Background()
+		ops := []Operation{Get([]byte("k")), Put([]byte("k"), []byte("v"), ReturnPrevious()), {code: protocol.OpScan}, Incr([]byte("n"), 1)}
+		pending := make([]*call, len(ops))
+		for i := range ops {
+			ca := c.newCall(ctx, &ops[i])
+			start := len(ca.frame)
+			ca.frame = ops[i].appendBody(ca.frame)
+			ca.keyAt, ca.keyLen = start, 0
+			pending[i] = ca
+			if err := c.submit(ca); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-requests
+		there.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		there.Write(stream)
+		there.Close()
+		<-drained
+		<-cn.gone
+		c.Close()
+		for i, ca := range pending {
+			select {
+			case <-ca.ready:
+				var r Result
+				if err := ca.result(&r); err == nil && ca.failure != nil {
+					t.Errorf("call %d: neither answer nor failure", i)
+				}
+			default:
+				t.Errorf("call %d was left behind", i)
+			}
+		}
+	})
+}
+
+func errorFrameFor(id uint64, s Status) []byte {
+	return protocol.AppendError(nil, id, s, 5, "message")
+}
+
+// readRequest reads one frame of a client.
+func readRequest(r io.Reader) (protocol.Frame, error) {
+	b := make([]byte, protocol.HeaderBytes)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return protocol.Frame{}, err
+	}
+	_, _, need, err := protocol.Next(b, protocol.FrameBytesMax)
+	if err != nil {
+		return protocol.Frame{}, err
+	}
+	b = append(b, make([]byte, max(need-len(b), 0))...)
+	if _, err := io.ReadFull(r, b[protocol.HeaderBytes:]); err != nil {
+		return protocol.Frame{}, err
+	}
+	f, _, _, err := protocol.Next(b, protocol.FrameBytesMax)
+	return f, err
+}

@@ -1,0 +1,346 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Get returns what is stored under key. It fails with ErrNotFound if there is
+// nothing. Item.Key is the caller's own slice.
+func (c *Client) Get(ctx context.Context, key []byte, opts ...ReadOption) (Item, error) {
+	return c.readItem(ctx, Get(key, opts...))
+}
+
+// Stat is Get without the value.
+func (c *Client) Stat(ctx context.Context, key []byte, opts ...ReadOption) (Item, error) {
+	item, err := c.readItem(ctx, Exists(key, opts...))
+	item.Value = nil
+	return item, err
+}
+
+func (c *Client) readItem(ctx context.Context, o Operation) (Item, error) {
+	var r Result
+	if err := c.roundTrip(ctx, &o, &r); err != nil {
+		return Item{}, err
+	}
+	return Item{Key: o.key, Value: r.Value, Version: r.Version, TTL: r.TTL, Age: r.Age}, nil
+}
+
+// Exists reports whether key exists.
+func (c *Client) Exists(ctx context.Context, key []byte, opts ...ReadOption) (bool, error) {
+	_, err := c.Stat(ctx, key, opts...)
+	if e, ok := err.(*Error); ok && e.Status == protocol.StatusNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// MGet reads up to protocol.OpsMax keys of any shards in one request, each at
+// its own moment. The answers stand in the order of the keys.
+func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([]Lookup, error) {
+	o := read(protocol.OpMGet, nil, opts)
+	if err := checkKeys(&o, keys); err != nil {
+		return nil, refused(o.code, err)
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	ca := c.newCall(ctx, &o)
+	m := protocol.MGet{Keys: keys}
+	ca.frame = m.AppendTo(ca.frame)
+	if err := c.await(ctx, ca); err != nil {
+		return nil, err
+	}
+	defer c.release(ca)
+	found := make([]Lookup, 0, len(keys))
+	var reply protocol.MGetReply
+	for _, part := range append(ca.parts, ca.body) {
+		if err := reply.Decode(part); err != nil {
+			return nil, malformed(o.code, err)
+		}
+		if len(found)+len(reply.Rows) > len(keys) {
+			return nil, malformed(o.code, fmt.Errorf("more rows than keys"))
+		}
+		for i := range reply.Rows {
+			row := &reply.Rows[i]
+			l := Lookup{Item: Item{Key: keys[len(found)]}}
+			if row.Status == protocol.StatusOK {
+				l.Found, l.Value, l.Version, l.TTL, l.Age = true, row.Value, row.Version, ttl(row.TTLMillis), ca.age
+			} else if row.Status != protocol.StatusNotFound {
+				return nil, replyError(o.code, row.Status)
+			}
+			found = append(found, l)
+		}
+	}
+	if len(found) < len(keys) {
+		return nil, malformed(o.code, fmt.Errorf("%d rows for %d keys", len(found), len(keys)))
+	}
+	return found, nil
+}
+
+func checkKeys(o *Operation, keys [][]byte) error {
+	if o.err != nil {
+		return o.err
+	}
+	if len(keys) > protocol.OpsMax {
+		return fmt.Errorf("%w: %d keys, at most %d", ErrTooLarge, len(keys), protocol.OpsMax)
+	}
+	for _, k := range keys {
+		one := Operation{code: protocol.OpGet, key: k}
+		if err := one.check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Put stores value under key. When it returns without an error the value is
+// on disk on a majority of the shard's nodes. It fails with ErrConditionFailed
+// if a condition (IfAbsent, IfPresent, IfVersion) does not hold; the result
+// then still carries the version and, with ReturnPrevious, the row found.
+func (c *Client) Put(ctx context.Context, key, value []byte, opts ...PutOption) (WriteResult, error) {
+	return c.writeOne(ctx, Put(key, value, opts...))
+}
+
+// Delete removes key. It fails with ErrNotFound if it does not exist, and with
+// ErrConditionFailed if IfVersion asks for another version.
+func (c *Client) Delete(ctx context.Context, key []byte, opts ...DeleteOption) (WriteResult, error) {
+	return c.writeOne(ctx, Delete(key, opts...))
+}
+
+// Expire lets an existing key expire after ttl (see [Expire]). It fails with
+// ErrNotFound if the key does not exist.
+func (c *Client) Expire(ctx context.Context, key []byte, ttl time.Duration, opts ...CallOption) (WriteResult, error) {
+	return c.writeOne(ctx, Expire(key, ttl, opts...))
+}
+
+// Persist removes the expiry of a key. It fails with ErrNotFound if the key
+// does not exist.
+func (c *Client) Persist(ctx context.Context, key []byte, opts ...CallOption) (WriteResult, error) {
+	return c.writeOne(ctx, Persist(key, opts...))
+}
+
+func (c *Client) writeOne(ctx context.Context, o Operation) (WriteResult, error) {
+	var r Result
+	err := c.roundTrip(ctx, &o, &r)
+	return WriteResult{Version: r.Version, Previous: r.Previous}, err
+}
+
+// Incr adds delta to the decimal integer stored under key and returns the new
+// value; an absent key counts as 0. It fails with ErrNotInteger or ErrOverflow
+// and changes nothing then.
+func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...CallOption) (int64, error) {
+	o := Incr(key, delta, opts...)
+	var r Result
+	err := c.roundTrip(ctx, &o, &r)
+	return r.Integer, err
+}
+
+// Ping measures the time from here to a server and back.
+func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, error) {
+	o := Ping(opts...)
+	var r Result
+	start := time.Now()
+	err := c.roundTrip(ctx, &o, &r)
+	return time.Since(start), err
+}
+
+// Batch carries out several writes in one request. Its results stand in the
+// order of the operations, each with its own Err; the error that Batch itself
+// returns concerns the request as a whole, such as ErrCrossShard. An empty
+// batch does nothing.
+func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Result, error) {
+	o := emptyCall(protocol.OpBatch, opts)
+	if len(b.ops) == 0 {
+		return nil, nil
+	}
+	ops, err := encodeOps(&o, b.ops, false)
+	if err != nil {
+		return nil, refused(o.code, err)
+	}
+	m := protocol.Batch{Ops: ops}
+	if b.nonAtomic {
+		m.Flags |= protocol.BatchNonAtomic
+	}
+	ca := c.newCall(ctx, &o)
+	ca.frame = m.AppendTo(ca.frame)
+	if err := c.await(ctx, ca); err != nil {
+		return nil, err
+	}
+	defer c.release(ca)
+	var reply protocol.BatchReply
+	if err := reply.Decode(ca.body); err != nil {
+		return nil, malformedDone(o.code, err)
+	}
+	return c.results(o.code, b.ops, reply.Results)
+}
+
+// Txn carries out a transaction. It fails with ErrCrossShard if its keys lie
+// in different shards.
+func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult, error) {
+	o := emptyCall(protocol.OpTxn, opts)
+	m := protocol.Txn{}
+	for i := range t.conditions {
+		cond := Operation{code: protocol.OpPut, key: t.conditions[i].compare.Key, value: t.conditions[i].compare.Value}
+		if err := cond.check(); err != nil {
+			return TxnResult{}, refused(o.code, err)
+		}
+		m.Compares = append(m.Compares, t.conditions[i].compare)
+	}
+	var err error
+	if m.Then, err = encodeOps(&o, t.then, true); err == nil {
+		m.Else, err = encodeOps(&o, t.els, true)
+	}
+	if n := len(t.conditions) + len(t.then) + len(t.els); n == 0 || n > protocol.OpsMax {
+		err = fmt.Errorf("%w: %d comparisons and operations, 1 to %d are allowed", ErrBadRequest, n, protocol.OpsMax)
+	}
+	if err != nil {
+		return TxnResult{}, refused(o.code, err)
+	}
+	ca := c.newCall(ctx, &o)
+	ca.frame = m.AppendTo(ca.frame)
+	if err := c.await(ctx, ca); err != nil {
+		return TxnResult{}, err
+	}
+	defer c.release(ca)
+	var reply protocol.TxnReply
+	if err := reply.Decode(ca.body); err != nil {
+		return TxnResult{}, malformedDone(o.code, err)
+	}
+	ops := t.then
+	if !reply.Succeeded {
+		ops = t.els
+	}
+	results, err := c.results(o.code, ops, reply.Results)
+	return TxnResult{Succeeded: reply.Succeeded, Results: results}, err
+}
+
+func emptyCall(code protocol.Opcode, opts []CallOption) Operation {
+	return withOptions(Operation{code: code}, opts)
+}
+
+// encodeOps encodes the parts of a batch or transaction.
+func encodeOps(whole *Operation, ops []Operation, reads bool) (protocol.Ops, error) {
+	if whole.err != nil {
+		return nil, whole.err
+	}
+	if len(ops) > protocol.OpsMax {
+		return nil, fmt.Errorf("%w: %d operations, at most %d", ErrTooLarge, len(ops), protocol.OpsMax)
+	}
+	size := 0
+	for i := range ops {
+		size += len(ops[i].key) + len(ops[i].value) + 24
+	}
+	if size > protocol.FrameBytesMax+24*len(ops) {
+		return nil, fmt.Errorf("%w: operations of %d bytes together", ErrTooLarge, size)
+	}
+	encoded := make(protocol.Ops, len(ops))
+	bodies := make([]byte, 0, size)
+	for i := range ops {
+		o := &ops[i]
+		if err := o.check(); err != nil {
+			return nil, fmt.Errorf("operation %d: %w", i, err)
+		}
+		if !isWrite(o.code) && (!reads || o.code == protocol.OpPing) {
+			return nil, fmt.Errorf("%w: operation %d: %v is not allowed here", ErrBadRequest, i, o.code)
+		}
+		start := len(bodies)
+		bodies = o.appendBody(bodies)
+		encoded[i] = protocol.Op{Code: o.code, Body: bodies[start:len(bodies):len(bodies)]}
+	}
+	return encoded, nil
+}
+
+// results decodes the outcomes of ops. Their slices are views of memory that
+// the caller owns.
+func (c *Client) results(code protocol.Opcode, ops []Operation, replies protocol.OpResults) ([]Result, error) {
+	if len(replies) != len(ops) {
+		return nil, malformedDone(code, fmt.Errorf("%d results for %d operations", len(replies), len(ops)))
+	}
+	out := make([]Result, len(ops))
+	for i := range ops {
+		o, status, body := &ops[i], replies[i].Status, replies[i].Body
+		if status.CarriesResult() {
+			if err := out[i].decode(o.code, status, o.key, body); err != nil {
+				return nil, malformedDone(code, fmt.Errorf("result %d: %w", i, err))
+			}
+		}
+		if p := out[i].Previous; p != nil {
+			p.Key = bytes.Clone(p.Key)
+		}
+		if status != protocol.StatusOK {
+			e := replyError(o.code, status)
+			e.Attempts, e.Version = 1, out[i].Version
+			if !status.CarriesResult() {
+				e.addReply(body)
+			}
+			out[i].Err = e
+		}
+		if c.seen != nil && out[i].Version != 0 {
+			c.seen.observe(protocol.Slot(o.key), out[i].Version)
+		}
+	}
+	return out, nil
+}
+
+// malformedDone is malformed for a request that was carried out.
+func malformedDone(code protocol.Opcode, err error) *Error {
+	e := malformed(code, err)
+	e.Outcome = Done
+	return e
+}
+
+// Routes asks which node serves which hash slots.
+func (c *Client) Routes(ctx context.Context, opts ...CallOption) (Routes, error) {
+	o := emptyCall(protocol.OpRoutes, opts)
+	body, err := c.whole(ctx, &o)
+	if err != nil {
+		return Routes{}, err
+	}
+	var m protocol.RoutesReply
+	if err := m.Decode(body); err != nil {
+		return Routes{}, malformed(o.code, err)
+	}
+	r := Routes{Epoch: m.Epoch}
+	for _, n := range m.Nodes {
+		r.Nodes = append(r.Nodes, Node{ID: n.ID, Address: string(n.Address)})
+	}
+	for _, s := range m.Shards {
+		shard := Shard{ID: s.ID, Leader: s.Leader}
+		for _, x := range s.Slots {
+			shard.Slots = append(shard.Slots, SlotRange(x))
+		}
+		r.Shards = append(r.Shards, shard)
+	}
+	return r, nil
+}
+
+// Status asks a server how it fares. The answer is a JSON object, described in
+// docs/protocol.md.
+func (c *Client) Status(ctx context.Context, opts ...CallOption) (json.RawMessage, error) {
+	o := emptyCall(protocol.OpStatus, opts)
+	body, err := c.whole(ctx, &o)
+	if err == nil && !json.Valid(body) {
+		return nil, malformed(o.code, fmt.Errorf("not JSON"))
+	}
+	return body, err
+}
+
+// whole sends a request without a body and returns the body of the answer, of
+// however many frames.
+func (c *Client) whole(ctx context.Context, o *Operation) ([]byte, error) {
+	if err := o.check(); err != nil {
+		return nil, refused(o.code, err)
+	}
+	ca := c.newCall(ctx, o)
+	if err := c.await(ctx, ca); err != nil {
+		return nil, err
+	}
+	defer c.release(ca)
+	return bytes.Join(append(ca.parts, ca.body), nil), nil
+}

@@ -1,0 +1,209 @@
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// supervise keeps one connection to an endpoint, until Close. It tells first
+// how the first attempt went.
+func (c *Client) supervise(ep *endpointState, first chan<- error) {
+	defer c.wg.Done()
+	failures := 0 // in a row
+	for c.ctx.Err() == nil {
+		cn, err := c.connect(ep)
+		if err == nil && !c.addReady(cn) {
+			cn.nc.Close()
+			err = ErrClosed
+		}
+		if first != nil {
+			first <- err
+			first = nil
+		}
+		if err != nil {
+			failures++
+			c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", failures, "error", err)
+		} else {
+			cn.log.Info("connected", "node", cn.info.Node, "server", cn.info.Version)
+			<-cn.retired
+			// A connection that lasted is tried again at once; one that breaks
+			// as soon as it stands is no better than none.
+			if failures++; c.now()-cn.since >= int64(c.cfg.BackoffMin) {
+				failures = 0
+			}
+			if c.ctx.Err() == nil {
+				cn.log.Info("connection lost", "error", cn.reason())
+			}
+		}
+		c.pause(c.backoff(failures))
+	}
+}
+
+// backoff is the pause after so many failures in a row.
+func (c *Client) backoff(failures int) time.Duration {
+	if failures == 0 {
+		return 0
+	}
+	d := c.cfg.BackoffMin
+	for ; failures > 1 && d < c.cfg.BackoffMax; failures-- {
+		d *= 2
+	}
+	return jitter(min(d, c.cfg.BackoffMax))
+}
+
+func (c *Client) pause(d time.Duration) {
+	if d == 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ctx.Done():
+	}
+}
+
+func (cn *conn) reason() error {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	return cn.cause
+}
+
+// connect dials an endpoint and shakes hands.
+func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
+	defer func() { ep.setError(err) }()
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.DialTimeout)
+	defer cancel()
+	var d net.Dialer
+	if c.cfg.KeepAlive < 0 {
+		d.KeepAlive = -1
+	} else {
+		d.KeepAlive = c.cfg.KeepAlive
+	}
+	nc, err := d.DialContext(ctx, ep.network, ep.address)
+	if err != nil {
+		return nil, err
+	}
+	// Ends the handshake's reads and writes together with ctx.
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	info, nc, err := c.handshake(ctx, ep, nc)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		nc.Close()
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w during the handshake: %w", ctx.Err(), err)
+		}
+		return nil, err
+	}
+	return c.newConn(ep, nc, info), nil
+}
+
+// handshake starts TLS, if configured, and exchanges HELLO. The connection it
+// returns is to be used instead of nc, even after an error.
+func (c *Client) handshake(ctx context.Context, ep *endpointState, nc net.Conn) (ServerInfo, net.Conn, error) {
+	if c.cfg.TLS != nil {
+		t := c.cfg.TLS.Clone()
+		if t.ServerName == "" {
+			t.ServerName = ep.host
+		}
+		tc := tls.Client(nc, t)
+		nc = tc
+		if err := tc.HandshakeContext(ctx); err != nil {
+			return ServerInfo{}, nc, err
+		}
+	}
+	info, err := c.hello(ep, nc)
+	return info, nc, err
+}
+
+func (c *Client) hello(ep *endpointState, nc net.Conn) (ServerInfo, error) {
+	m := protocol.Hello{
+		VersionMin: protocol.Version, VersionMax: protocol.Version,
+		Name: []byte(c.cfg.Name), User: []byte(c.cfg.User), Secret: []byte(c.cfg.Secret),
+	}
+	if c.session != nil {
+		m.Features |= protocol.FeatureSessions
+	}
+	if c.cfg.User != "" || c.cfg.Secret != "" {
+		m.Features |= protocol.FeatureCredentials
+	}
+	frame := m.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, 1))
+	if _, err := nc.Write(protocol.End(frame, 0)); err != nil {
+		return ServerInfo{}, err
+	}
+	f, err := readFrame(nc)
+	if err != nil {
+		return ServerInfo{}, err
+	}
+	if status := Status(f.Code); status != protocol.StatusOK {
+		e := replyError(protocol.OpHello, status)
+		e.Outcome = NotDone
+		e.addReply(f.Body)
+		return ServerInfo{}, e
+	}
+	var r protocol.HelloReply
+	if err := r.Decode(f.Body); err != nil {
+		return ServerInfo{}, fmt.Errorf("%w: reply to HELLO: %w", ErrHandshake, err)
+	}
+	if r.Version != protocol.Version {
+		return ServerInfo{}, fmt.Errorf("%w: the server chose protocol version %d", ErrHandshake, r.Version)
+	}
+	if c.session != nil && r.Features&protocol.FeatureSessions == 0 {
+		return ServerInfo{}, fmt.Errorf("%w: the server has no sessions, which ExactlyOnce needs", ErrUnsupported)
+	}
+	return ServerInfo{
+		Endpoint: ep.name, Version: string(r.ServerVersion), Node: r.Node, Cluster: r.Cluster,
+		Connection: r.Connection, Shards: int(r.Shards), KeyBytesMax: int(r.KeyBytesMax),
+		ValueBytesMax: int(r.ValueBytesMax),
+		FrameBytesMax: int(clampFrame(r.FrameBytesMax)), InFlightMax: int(min(r.InFlightMax, 1<<20)),
+	}, nil
+}
+
+func clampFrame(n uint32) uint32 {
+	if n == 0 || n > protocol.FrameBytesMax {
+		return protocol.FrameBytesMax
+	}
+	return n
+}
+
+// readFrame reads exactly one reply, so that what follows it stays in the
+// socket. A handshake reply is small: 64 KiB are plenty.
+func readFrame(r io.Reader) (protocol.Frame, error) {
+	b := make([]byte, protocol.HeaderBytes, 256)
+	for {
+		if _, err := io.ReadFull(r, b[len(b)-protocol.HeaderBytes:]); err != nil {
+			return protocol.Frame{}, handshakeError(err)
+		}
+		f, n, need, err := protocol.Next(b, 64<<10)
+		if err == nil && n == 0 {
+			b = append(b, make([]byte, need-len(b))...)
+			if _, err := io.ReadFull(r, b[protocol.HeaderBytes:]); err != nil {
+				return protocol.Frame{}, handshakeError(err)
+			}
+			f, _, _, err = protocol.Next(b, 64<<10)
+		}
+		if err != nil {
+			return f, fmt.Errorf("%w: this is no Proa server, or one of another version: %w", ErrHandshake, err)
+		}
+		if f.Flags&protocol.FlagReply == 0 {
+			return f, fmt.Errorf("%w: the server sent a request", ErrHandshake)
+		}
+		return f, nil
+	}
+}
+
+func handshakeError(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: the server closed the connection", ErrHandshake)
+	}
+	return err
+}
