@@ -1,0 +1,83 @@
+# Each target is what CI runs, so that a pass here is a pass there.
+
+GO        ?= go
+# A static binary needs no C. Tests with the race detector do.
+export CGO_ENABLED ?= 0
+DATA      ?= ./proa-data
+FUZZTIME  ?= 10s
+COUNT     ?= 6
+
+STATICCHECK   = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
+TOOLS         = $(CURDIR)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race lint fuzz bench gobench docs clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build ./proa
+	$(GO) build -trimpath -o proa ./cmd/proa
+
+run: build ## build, and serve on ./proa-data (DATA=dir for another place)
+	@echo
+	@echo 'Next, in a second terminal:'
+	@echo '  ./proa put greeting hello'
+	@echo '  ./proa get greeting'
+	@echo '  ./proa shell'
+	@echo 'Control-C here stops the server. The data stays in $(DATA).'
+	@echo
+	@exec ./proa serve --data $(DATA)
+
+test: ## all tests; the short ones again with the race detector and with buffer checks; macOS build
+	$(GO) test -timeout 15m ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m ./...
+	$(GO) test -tags proadebug -short -timeout 10m ./...
+	GOOS=darwin GOARCH=arm64 $(GO) build ./...
+	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+
+race: ## all tests with the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
+
+lint: ## formatting, vet, staticcheck, dependencies, import table, known vulnerabilities
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags proadebug ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+	$(GO) test ./internal/lint
+	@$(MAKE) --no-print-directory vulnerabilities
+
+# govulncheck exits with 3 where it found something. It needs the network; a
+# machine without it is told so and passes.
+.PHONY: vulnerabilities
+vulnerabilities:
+	@GOBIN=$(TOOLS) $(GO) install $(GOVULNCHECK) || { echo 'SKIPPED: govulncheck cannot be installed here'; exit 0; }; \
+	$(TOOLS)/govulncheck ./... ; status=$$?; \
+	case $$status in \
+	0) ;; \
+	3) exit 1 ;; \
+	*) echo "SKIPPED: govulncheck could not finish (exit status $$status); is its database reachable?" ;; \
+	esac
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+		done; \
+	done
+
+bench: build ## one node beside Redis, disk and loopback, in one run; rewrites docs/performance.md (BENCH=-quick to try it out)
+	$(GO) run ./bench/onenode -proa ./proa $(if $(BENCH),$(BENCH),-write docs/performance.md)
+
+gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
+	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...
+
+docs: build ## rewrite the pages that are made from code
+	./proa config docs > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+clean: ## remove what was built; data directories stay
+	rm -rf proa bin

@@ -1,0 +1,246 @@
+// Package bench is a small closed-loop load generator that costs as little as
+// a client can, so that what is measured is the server.
+//
+// # Method
+//
+// One OS thread runs one epoll loop over raw non-blocking sockets: C
+// connections with P requests in flight each. Every reply is parsed whole and
+// at once replaced by the next request; what one read brought is answered by
+// one write. There is no timer, no goroutine hop and, once running, no
+// allocation. A [Codec] puts the requests into the words of one wire protocol:
+// Proa's own ([Proa]) or that of Redis ([RESP]). Everything else is shared, so
+// two servers can be compared under exactly the same load.
+//
+// The latency of a request is the time from just before the write that sends
+// it to just after the read that brings its reply. A closed loop sends less
+// while the server stalls, so its high percentiles are those of the requests
+// that were made, not of requests that users would have made meanwhile.
+//
+// Generator and server usually share a machine. A rate then says as much about
+// the machine as about the server; the CPU time the server spent per request
+// ([Config].ServerCPU) does not depend on the generator.
+//
+// The generator needs Linux. Elsewhere Run, Preload and OpenIdle return
+// [errors.ErrUnsupported].
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Op is the kind of request a run consists of.
+type Op uint8
+
+// The operations.
+const (
+	Ping Op = iota // no key, no value
+	Get            // read of one key
+	Put            // unconditional write of one key
+	opEnd
+)
+
+// String returns "PING", "GET" or "PUT".
+func (o Op) String() string {
+	if o >= opEnd {
+		return "UNKNOWN"
+	}
+	return [...]string{"PING", "GET", "PUT"}[o]
+}
+
+// Target says where to connect and how to talk. Its zero value is not usable.
+type Target struct {
+	// Address is host:port, or unix:///path for a unix socket.
+	Address string
+
+	// Codec is the wire protocol of the server.
+	Codec Codec
+
+	// Sources are local addresses to connect from, taken in turn. An address
+	// has no more than some 28,000 ports towards one server by default, so
+	// tens of thousands of connections need several; on loopback all of
+	// 127.0.0.0/8 will do. None lets the kernel choose.
+	Sources []netip.Addr
+
+	// Timeout bounds connecting and the greeting of one connection, and how
+	// long a run waits without any reply. 0 means 10 seconds.
+	Timeout time.Duration
+}
+
+// Config describes one run.
+type Config struct {
+	Target
+
+	Op Op
+
+	// Connections is the number of connections, 1..ConnectionsMax, and
+	// InFlight the number of requests each keeps unanswered, 1..InFlightMax.
+	// 0 means 1.
+	Connections, InFlight int
+
+	// Idle is the number of further connections that say their greeting
+	// before the run starts and nothing more until it ends.
+	Idle int
+
+	// Keys is the number of keys to choose from, uniformly: key:000000000000
+	// and so on. 0 means 1.
+	Keys uint64
+
+	// Sequential takes the keys in order instead, beginning again at the first
+	// when all were taken.
+	Sequential bool
+
+	// Seed determines the choice of keys and the bytes of the value.
+	Seed uint64
+
+	// ValueBytes is the length of every value: what a PUT writes, and what a
+	// GET must find, anything else being counted as failed.
+	// 0..ValueBytesMax.
+	ValueBytes int
+
+	// Duration and Count end the run when the measured part has lasted as
+	// long, or so many replies were counted. At least one must be given;
+	// of both the first to be reached counts. With Count and no Warmup,
+	// exactly Count requests are sent.
+	Duration time.Duration
+	Count    uint64
+
+	// Warmup is how long requests are made before the measured part begins.
+	Warmup time.Duration
+
+	// ServerCPU, if not nil, returns the CPU time the server has used so far.
+	// It is called at the begin and at the end of the measured part, from the
+	// generator's thread.
+	ServerCPU func() (time.Duration, error)
+}
+
+// Bounds of a Config.
+const (
+	ConnectionsMax = 1 << 16
+	InFlightMax    = 1 << 12
+	ValueBytesMax  = 1 << 20
+
+	timeoutDefault = 10 * time.Second
+)
+
+// Result is what a run measured. Only replies that arrived in the measured
+// part count.
+type Result struct {
+	// Ops is the number of replies, failed ones included. NotFound, Busy and
+	// Failed are among them: a GET of an absent key, a request refused because
+	// the server was busy, and any other error or a value of another length
+	// than expected. FirstFailure describes the first of those.
+	Ops, NotFound, Busy, Failed uint64
+	FirstFailure                string
+
+	// Elapsed is the wall time of the measured part.
+	Elapsed time.Duration
+
+	// Latency holds the latencies of all Ops in nanoseconds, to three
+	// significant digits; Slowest is the exact longest. Latencies beyond one
+	// minute are recorded as one minute.
+	Latency *hdrhistogram.Histogram
+	Slowest time.Duration
+
+	// GeneratorCPU is the CPU time the generator's thread used, and ServerCPU
+	// what Config.ServerCPU grew by.
+	GeneratorCPU, ServerCPU time.Duration
+}
+
+// latencyMax is the longest latency a histogram holds.
+const latencyMax = time.Minute
+
+func newResult() *Result {
+	return &Result{Latency: hdrhistogram.New(1, int64(latencyMax), 3)}
+}
+
+// record counts one reply that took the given time.
+func (r *Result) record(latency time.Duration) {
+	r.Ops++
+	r.Slowest = max(r.Slowest, latency)
+	_ = r.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
+}
+
+// Rate returns the replies per second, 0 where nothing was measured.
+func (r *Result) Rate() float64 {
+	if r.Elapsed <= 0 {
+		return 0
+	}
+	return float64(r.Ops) / r.Elapsed.Seconds()
+}
+
+// Quantile returns the latency that the share q of the requests, 0..1, did not
+// exceed. It is 0 where nothing was measured.
+func (r *Result) Quantile(q float64) time.Duration {
+	if r.Ops == 0 {
+		return 0
+	}
+	return min(time.Duration(r.Latency.ValueAtQuantile(q*100)), r.Slowest)
+}
+
+// PerOp returns the part of a total that falls to one reply, 0 where there
+// was none.
+func (r *Result) PerOp(total time.Duration) time.Duration {
+	if r.Ops == 0 {
+		return 0
+	}
+	return time.Duration(float64(total)/float64(r.Ops) + 0.5)
+}
+
+// String returns the result in one line.
+func (r *Result) String() string {
+	return fmt.Sprintf("%d ops in %v, %.0f/s, p50 %v p99 %v p99.9 %v max %v, %d not found, %d busy, %d failed",
+		r.Ops, r.Elapsed.Round(time.Millisecond), r.Rate(), r.Quantile(0.5), r.Quantile(0.99), r.Quantile(0.999), r.Slowest,
+		r.NotFound, r.Busy, r.Failed)
+}
+
+// Errors that end a run.
+var (
+	// ErrConfig says that a Config makes no sense.
+	ErrConfig = errors.New("bench: bad configuration")
+	// ErrProtocol says that a server sent what its protocol does not allow, or
+	// what answers no request.
+	ErrProtocol = errors.New("bench: the server's bytes are out of step")
+	// ErrClosed says that a server closed a connection.
+	ErrClosed = errors.New("bench: the server closed the connection")
+	// ErrStalled says that no reply came within Target.Timeout.
+	ErrStalled = errors.New("bench: no reply in time")
+	// ErrGreeting says that a server refused the greeting of a connection.
+	ErrGreeting = errors.New("bench: the server refused the connection")
+)
+
+// prepare fills in defaults and checks t.
+func (t *Target) prepare() error {
+	if t.Timeout == 0 {
+		t.Timeout = timeoutDefault
+	}
+	if t.Codec == nil || t.Address == "" || t.Timeout < 0 {
+		return fmt.Errorf("%w: address and codec must be given, the timeout must not be negative", ErrConfig)
+	}
+	return nil
+}
+
+// prepare fills in defaults and checks c.
+func (c *Config) prepare() error {
+	if err := c.Target.prepare(); err != nil {
+		return err
+	}
+	c.Connections, c.InFlight, c.Keys = max(c.Connections, 1), max(c.InFlight, 1), max(c.Keys, 1)
+	switch {
+	case c.Op >= opEnd:
+		return fmt.Errorf("%w: operation %d", ErrConfig, c.Op)
+	case c.Connections > ConnectionsMax || c.InFlight > InFlightMax || c.Idle < 0 || c.Idle > ConnectionsMax:
+		return fmt.Errorf("%w: %d connections, %d in flight, %d idle; at most %d, %d and %d are possible", ErrConfig, c.Connections, c.InFlight, c.Idle, ConnectionsMax, InFlightMax, ConnectionsMax)
+	case c.Keys > keysMax:
+		return fmt.Errorf("%w: %d keys, at most %d fit in their digits", ErrConfig, c.Keys, uint64(keysMax))
+	case c.ValueBytes < 0 || c.ValueBytes > ValueBytesMax:
+		return fmt.Errorf("%w: values of %d bytes, 0 to %d are possible", ErrConfig, c.ValueBytes, ValueBytesMax)
+	case c.Duration < 0 || c.Warmup < 0 || c.Duration == 0 && c.Count == 0:
+		return fmt.Errorf("%w: a positive duration or a count must be given", ErrConfig)
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Idle is a set of open connections that say nothing. It is not safe for
+// concurrent use.
+type Idle struct{ fds []int }
+
+// OpenIdle opens n connections and says the greeting of the protocol on each.
+// It fails if any is refused; none stays open then. Each takes a file
+// descriptor of this process.
+func OpenIdle(ctx context.Context, t Target, n int) (*Idle, error) {
+	if err := t.prepare(); err != nil {
+		return nil, err
+	}
+	d, err := newDialer(&t)
+	if err != nil {
+		return nil, err
+	}
+	fds, err := d.greeted(ctx.Err, n)
+	if err != nil {
+		return nil, err
+	}
+	return &Idle{fds}, nil
+}
+
+// Len returns the number of connections.
+func (i *Idle) Len() int { return len(i.fds) }
+
+// Check returns an error unless all connections are still open and the server
+// has said nothing on them.
+func (i *Idle) Check() error {
+	var b [1]byte
+	for at, fd := range i.fds {
+		n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		for err == unix.EINTR {
+			n, _, err = unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		}
+		switch {
+		case err == unix.EAGAIN:
+		case err != nil:
+			return fmt.Errorf("bench: idle connection %d of %d: %w", at+1, len(i.fds), err)
+		case n == 0:
+			return fmt.Errorf("bench: idle connection %d of %d: %w", at+1, len(i.fds), ErrClosed)
+		default:
+			return fmt.Errorf("bench: idle connection %d of %d: %w: it was not asked anything", at+1, len(i.fds), ErrProtocol)
+		}
+	}
+	return nil
+}
+
+// Close closes the connections.
+func (i *Idle) Close() error {
+	err := closeAll(i.fds)
+	i.fds = nil
+	return err
+}

@@ -1,0 +1,420 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// both runs a test with a fake server of either protocol.
+func both(t *testing.T, f func(t *testing.T, s *fake)) {
+	for _, resp := range []bool{false, true} {
+		name := map[bool]string{false: "Proa", true: "RESP"}[resp]
+		t.Run(name, func(t *testing.T) { f(t, &fake{resp: resp}) })
+	}
+}
+
+func mustRun(t *testing.T, c Config) *Result {
+	t.Helper()
+	r, err := Run(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestPreloadThenGet(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		const keys, size = 3000, 50
+		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 3, Keys: keys, ValueBytes: size, Seed: 5}
+		r, err := Preload(t.Context(), c)
+		if err != nil || r.Ops != keys {
+			t.Fatal(r, err)
+		}
+		data := s.rows()
+		if len(data) != keys || s.count("PUT") != keys {
+			t.Fatalf("%d keys after %d writes", len(data), s.count("PUT"))
+		}
+		for k, v := range data {
+			if v != string(newValue(size, 5)) || len(k) != KeyBytes {
+				t.Fatalf("%q is %q", k, v)
+			}
+		}
+		c.Op, c.Count, c.InFlight = Get, 5000, 7
+		if r := mustRun(t, c); r.Ops != 5000 || r.NotFound+r.Failed+r.Busy != 0 || s.count("GET") != 5000 {
+			t.Errorf("%v, the server saw %d", r, s.count("GET"))
+		}
+		c.ValueBytes++
+		if r := mustRun(t, c); r.Failed != 5000 || !strings.Contains(r.FirstFailure, "50 bytes") {
+			t.Errorf("values of another length: %v, %s", r, r.FirstFailure)
+		}
+		c.Keys *= 2
+		if r := mustRun(t, c); r.NotFound == 0 || r.NotFound+r.Failed != 5000 {
+			t.Errorf("half of the keys are missing: %v", r)
+		}
+	})
+}
+
+// Exactly as many requests as asked for are made, and each leaves one latency.
+func TestCount(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 4, InFlight: 16}
+		for _, n := range []uint64{1, 3, 64, 1000} {
+			before := s.count("PING")
+			c.Count = n
+			r := mustRun(t, c)
+			if r.Ops != n || uint64(r.Latency.TotalCount()) != n || uint64(s.count("PING")-before) != n {
+				t.Errorf("%d asked for: %v, the server saw %d", n, r, s.count("PING")-before)
+			}
+			if r.Elapsed <= 0 || r.Slowest <= 0 || r.Slowest > r.Elapsed || r.Quantile(0.5) > r.Slowest {
+				t.Errorf("times: %v", r)
+			}
+		}
+	})
+}
+
+func TestDurationAndWarmup(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		var probes []time.Duration
+		r := mustRun(t, Config{
+			Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 2, Warmup: 20 * time.Millisecond, Duration: 50 * time.Millisecond,
+			ServerCPU: func() (time.Duration, error) {
+				probes = append(probes, time.Duration(s.count("PING")))
+				return probes[len(probes)-1], nil
+			},
+		})
+		if r.Elapsed < 50*time.Millisecond || r.Ops == 0 || len(probes) != 2 || r.ServerCPU != probes[1]-probes[0] {
+			t.Errorf("%v, probes %v", r, probes)
+		}
+		if probes[0] == 0 {
+			t.Error("the measured part began without a warm-up")
+		}
+		// What was on its way at either end may count on the one side only.
+		if seen := uint64(r.ServerCPU); r.Ops+8 < seen || r.Ops > seen+8 {
+			t.Errorf("%d replies counted, the server saw %d requests meanwhile", r.Ops, seen)
+		}
+		if r.GeneratorCPU <= 0 || r.GeneratorCPU > r.Elapsed {
+			t.Errorf("generator used %v in %v", r.GeneratorCPU, r.Elapsed)
+		}
+	})
+}
+
+// The latency is that of the server's answer: it can not be less than what the
+// server waits for.
+func TestLatency(t *testing.T) {
+	const delay = 20 * time.Millisecond
+	both(t, func(t *testing.T, s *fake) {
+		s.answer = func(request) []byte {
+			<-time.After(delay)
+			return nil
+		}
+		r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Count: 3})
+		if r.Quantile(0.01) < delay || r.Elapsed < 3*delay {
+			t.Error(r)
+		}
+	})
+}
+
+func TestRefusalsAndFailures(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		n := 0
+		s.answer = func(r request) []byte {
+			n++
+			switch {
+			case n%10 == 0 && s.resp:
+				return []byte("-BUSY wait\r\n")
+			case n%10 == 0:
+				return protocol.AppendError(nil, r.id, protocol.StatusBusy, 1, "wait")
+			case n%10 == 1 && s.resp:
+				return []byte("-ERR broken\r\n")
+			case n%10 == 1:
+				return protocol.AppendError(nil, r.id, protocol.StatusInternal, 0, "ERR broken")
+			}
+			return nil
+		}
+		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Count: 1000, InFlight: 4}
+		if r := mustRun(t, c); r.Ops != 1000 || r.Busy != 100 || r.Failed != 100 || r.FirstFailure != "ERR broken" {
+			t.Errorf("%v, %q", r, r.FirstFailure)
+		}
+		c.Keys = 500
+		if r, err := Preload(t.Context(), c); err == nil || !strings.Contains(err.Error(), "ERR broken") {
+			t.Errorf("a preload with failures: %v, %v", r, err)
+		}
+	})
+}
+
+// A preload repeats what was refused, with the same key, until all are there.
+func TestPreloadRepeatsRefused(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		n := 0
+		s.answer = func(r request) []byte {
+			if n++; n%3 != 0 {
+				return nil
+			}
+			if s.resp {
+				return []byte("-BUSY wait\r\n")
+			}
+			return protocol.AppendError(nil, r.id, protocol.StatusBusy, 1, "wait")
+		}
+		r, err := Preload(t.Context(), Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, Keys: 700, ValueBytes: 3})
+		if err != nil || r.Ops != 700 || r.Busy != 0 || len(s.rows()) != 700 || s.count("PUT") <= 700 {
+			t.Errorf("%v, %v, %d keys, %d requests", r, err, len(s.rows()), s.count("PUT"))
+		}
+	})
+}
+
+// Replies may be cut anywhere, and large requests and replies do not fit into
+// one read or write.
+func TestChunks(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		s.chunk = 1
+		r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 8, Count: 200})
+		if r.Ops != 200 || r.Failed != 0 {
+			t.Error(r)
+		}
+	})
+	both(t, func(t *testing.T, s *fake) {
+		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 32, Keys: 64, ValueBytes: 600 << 10}
+		if r, err := Preload(t.Context(), c); err != nil || r.Ops != 64 {
+			t.Fatal(r, err)
+		}
+		c.Op, c.Count, c.Sequential = Get, 64, true
+		if r := mustRun(t, c); r.Ops != 64 || r.Failed+r.NotFound != 0 {
+			t.Error(r, r.FirstFailure)
+		}
+	})
+}
+
+func TestRepliesOutOfOrder(t *testing.T) {
+	s := &fake{reverse: true}
+	r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Connections: 2, InFlight: 50, Count: 5000})
+	if r.Ops != 5000 || r.Failed != 0 {
+		t.Error(r)
+	}
+}
+
+func TestBrokenServers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		server *fake
+		want   error
+	}{
+		"hangs up":       {&fake{hangUp: 50}, ErrClosed},
+		"hangs up early": {&fake{hangUp: 1}, ErrClosed},
+		"silent":         {&fake{silent: true}, ErrStalled},
+		"wrong tag":      {&fake{answer: func(r request) []byte { return proaReply(r.id+100, protocol.StatusOK, nil) }}, ErrProtocol},
+		"notice": {&fake{answer: func(request) []byte {
+			return protocol.AppendError(nil, 0, protocol.StatusGoAway, 0, "leaving")
+		}}, ErrProtocol},
+		"answers twice": {&fake{answer: func(r request) []byte {
+			b := proaReply(r.id, protocol.StatusOK, nil)
+			return append(b, b...)
+		}}, ErrProtocol},
+		"garbage":         {&fake{resp: true, answer: func(request) []byte { return []byte("?\r\n") }}, ErrProtocol},
+		"more than asked": {&fake{resp: true, answer: func(request) []byte { return []byte("+PONG\r\n+PONG\r\n") }}, ErrProtocol},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := tc.server
+			target := s.start(t, "tcp", "127.0.0.1:0")
+			if s.silent {
+				target.Timeout = 200 * time.Millisecond
+			}
+			r, err := Run(t.Context(), Config{Target: target, Count: 1000})
+			if !errors.Is(err, tc.want) {
+				t.Errorf("%v, %v; want %v", r, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	s := &fake{}
+	target := s.start(t, "tcp", "127.0.0.1:0")
+	s.ln.Close()
+	if _, err := Run(t.Context(), Config{Target: target, Count: 1}); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Error(err)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &fake{}
+	s.answer = func(request) []byte {
+		if s.seen["PING"] == 100 {
+			cancel()
+		}
+		return nil
+	}
+	target := s.start(t, "tcp", "127.0.0.1:0")
+	if _, err := Run(ctx, Config{Target: target, Duration: time.Hour}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := Run(ctx, Config{Target: target, Duration: time.Hour}); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled before it began: %v", err)
+	}
+}
+
+// The loop must not starve the program it runs in, however few processors it
+// has.
+func TestOneProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	s := &fake{}
+	if r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Count: 500, InFlight: 3}); r.Ops != 500 {
+		t.Error(r)
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		if r := mustRun(t, Config{Target: s.start(t, "unix", filepath.Join(t.TempDir(), "s")), Connections: 2, Count: 100}); r.Ops != 100 {
+			t.Error(r)
+		}
+	})
+}
+
+func TestSources(t *testing.T) {
+	s := &fake{}
+	target := s.start(t, "tcp", "127.0.0.1:0")
+	target.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8")}
+	idle, err := OpenIdle(t.Context(), target, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	from := map[string]int{}
+	s.mu.Lock()
+	for c := range s.conns {
+		from[netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().String()]++
+	}
+	s.mu.Unlock()
+	if from["127.0.0.7"] != 2 || from["127.0.0.8"] != 2 {
+		t.Errorf("connections from %v", from)
+	}
+	target.Sources = []netip.Addr{netip.IPv6Loopback()}
+	if _, err := OpenIdle(t.Context(), target, 1); !errors.Is(err, ErrConfig) {
+		t.Errorf("another family: %v", err)
+	}
+}
+
+func TestIdle(t *testing.T) {
+	both(t, func(t *testing.T, s *fake) {
+		target := s.start(t, "tcp", "127.0.0.1:0")
+		idle, err := OpenIdle(t.Context(), target, 200)
+		if err != nil || idle.Len() != 200 || idle.Check() != nil {
+			t.Fatal(err, idle.Check())
+		}
+		if r := mustRun(t, Config{Target: target, Count: 100, Idle: 10}); r.Ops != 100 {
+			t.Error(r)
+		}
+		if err := idle.Check(); err != nil {
+			t.Error(err)
+		}
+		s.mu.Lock()
+		for c := range s.conns {
+			c.Close()
+		}
+		s.mu.Unlock()
+		if err := idle.Check(); !errors.Is(err, ErrClosed) {
+			t.Errorf("the server closed all: %v", err)
+		}
+		if err := idle.Close(); err != nil || idle.Len() != 0 {
+			t.Error(err)
+		}
+	})
+}
+
+// A running loop allocates nothing.
+func TestNoAllocations(t *testing.T) {
+	for _, codec := range []Codec{Proa{}, RESP{}} {
+		for _, op := range []Op{Ping, Get, Put} {
+			t.Run(fmt.Sprintf("%T/%v", codec, op), func(t *testing.T) {
+				step := steps(t, codec, op)
+				for range 10 {
+					step()
+				}
+				if n := testing.AllocsPerRun(1000, step); n != 0 {
+					t.Errorf("%v allocations for each request", n)
+				}
+			})
+		}
+	}
+}
+
+// steps returns a function that lets a loop make one round with a server that
+// costs nothing.
+func steps(t testing.TB, codec Codec, op Op) func() {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 128
+	answer := map[Op][]byte{
+		Ping: proaReply(1, protocol.StatusOK, nil), Put: proaReply(1, protocol.StatusOK, written()),
+		Get: proaReply(1, protocol.StatusOK, row(string(make([]byte, size)))),
+	}[op]
+	if codec.Ordered() {
+		answer = map[Op][]byte{Ping: []byte("+PONG\r\n"), Put: []byte("+OK\r\n"), Get: appendBulk(nil, make([]byte, size))}[op]
+	}
+	c := Config{Target: Target{Address: "none", Codec: codec}, Op: op, Keys: 1000, ValueBytes: size, Duration: time.Hour}
+	if err := c.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	l := newLoop(&c)
+	l.start = time.Now()
+	l.conns[0] = conn{fd: pair[0], slots: make([]slot, 1)}
+	if l.epoll, err = unix.EpollCreate1(0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(l.close(), unix.Close(pair[1])); err != nil {
+			t.Error(err)
+		}
+		if l.result.Failed+l.result.NotFound != 0 || l.result.Ops == 0 {
+			t.Error(l.result, l.result.FirstFailure)
+		}
+	})
+	if err := errors.Join(l.watch(0, unix.EPOLL_CTL_ADD, unix.EPOLLIN), l.nextPhase(1), l.begin(0)); err != nil {
+		t.Fatal(err)
+	}
+	asked := make([]byte, 4096)
+	return func() {
+		if n, err := readRaw(pair[1], asked); n == 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		if n, err := writeRaw(pair[1], answer); n != len(answer) || err != nil {
+			t.Fatal(n, err)
+		}
+		n, err := l.wait()
+		if n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if err := l.handle(int(l.events[0].Fd), l.events[0].Events); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkLoop is what one request costs the generator: one epoll_wait, one
+// read and one write of its own, and as much for the peer, over a socket pair.
+func BenchmarkLoop(b *testing.B) {
+	for _, codec := range []Codec{Proa{}, RESP{}} {
+		for _, op := range []Op{Ping, Get, Put} {
+			b.Run(fmt.Sprintf("%T/%v", codec, op), func(b *testing.B) {
+				step := steps(b, codec, op)
+				b.ReportAllocs()
+				for b.Loop() {
+					step()
+				}
+			})
+		}
+	}
+}

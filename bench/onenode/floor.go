@@ -1,0 +1,232 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/bench"
+)
+
+// The floors: what a fsynced write over TCP costs if a server did nothing
+// else.
+
+const (
+	// blockBytes is what the Raft log writes for one small PUT: everything is
+	// padded to whole blocks of this size (raftlog.BlockBytes).
+	blockBytes = 4096
+	// floorBytes is the size of the file that is written to, one segment of
+	// the log.
+	floorBytes = 64 << 20
+)
+
+// disk measures writes to a file as the log has them: preallocated, really
+// filled with zeros, durable.
+type disk struct {
+	file  *os.File
+	next  int64
+	block []byte
+}
+
+func newDisk(path string) (*disk, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	d := &disk{file: f, block: make([]byte, blockBytes)}
+	// Not every file system can reserve space; the zeros do it then.
+	_ = unix.Fallocate(int(f.Fd()), 0, 0, floorBytes)
+	zeros := make([]byte, 1<<20)
+	for off := int64(0); off < floorBytes && err == nil; off += int64(len(zeros)) {
+		_, err = f.WriteAt(zeros, off)
+	}
+	if err = errors.Join(err, f.Sync()); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	random := rand.NewPCG(1, 2)
+	for i := range d.block {
+		d.block[i] = byte(random.Uint64())
+	}
+	return d, nil
+}
+
+func (d *disk) close() error { return d.file.Close() }
+
+// measure writes block after block, each followed by fdatasync, and returns
+// how long each pair took.
+func (d *disk) measure(ctx context.Context, duration time.Duration) (sample, error) {
+	h := hdrhistogram.New(1, int64(time.Minute), 3)
+	fd := int(d.file.Fd())
+	for begin := time.Now(); time.Since(begin) < duration; {
+		if err := ctx.Err(); err != nil {
+			return sample{}, err
+		}
+		start := time.Now()
+		if _, err := unix.Pwrite(fd, d.block, d.next); err != nil {
+			return sample{}, fmt.Errorf("writing: %w", err)
+		}
+		// Without telling the scheduler, which would make the floor higher
+		// than it is.
+		if _, _, errno := unix.RawSyscall(unix.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
+			return sample{}, fmt.Errorf("fdatasync: %w", errno)
+		}
+		_ = h.RecordValue(int64(min(time.Since(start), time.Minute)))
+		if d.next += blockBytes; d.next == floorBytes {
+			d.next = 0
+		}
+	}
+	return latencies(h), nil
+}
+
+// echoArgument makes this program an echo server.
+const echoArgument = "echo-server"
+
+// startEcho starts the echo server, which is this program in another process.
+func startEcho(codec echoCodec) (*process, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{name: "echo", cmd: exec.Command(self, echoArgument)}
+	p.cmd.Stderr = os.Stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.launch(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the echo server says nothing: %w", err), p.stop())
+	}
+	p.target = bench.Target{Address: strings.TrimSpace(line), Codec: codec}
+	return p, nil
+}
+
+// serveEcho sends back what it reads until it is killed. It says its address
+// on standard output first. One thread, one level-triggered epoll, one read
+// and one write each: what a server in C would do.
+func serveEcho() error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	listener, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	accepting := int(listener.Fd())
+	if err := add(epoll, accepting); err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	events, buf := make([]unix.EpollEvent, 128), make([]byte, 64<<10)
+	for {
+		// The scheduler is not told of the wait: nothing else runs here.
+		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 {
+			return errno
+		}
+		for _, ev := range events[:n] {
+			if int(ev.Fd) == accepting {
+				err = acceptEcho(epoll, accepting)
+			} else {
+				err = echo(int(ev.Fd), buf)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func add(epoll, fd int) error {
+	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
+}
+
+func acceptEcho(epoll, listener int) error {
+	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if err != nil {
+		if err == unix.EAGAIN || err == unix.ECONNABORTED || err == unix.EINTR {
+			return nil
+		}
+		return err
+	}
+	return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1), add(epoll, fd))
+}
+
+// echo answers what can be read from fd. The connection blocks on writing,
+// which is good enough for the one client there is.
+func echo(fd int, buf []byte) error {
+	n, err := unix.Read(fd, buf)
+	if err == unix.EINTR {
+		return nil
+	}
+	for b := buf[:max(n, 0)]; err == nil && len(b) > 0; {
+		var sent int
+		if sent, err = unix.Write(fd, b); err == unix.EINTR {
+			sent, err = 0, nil
+		}
+		b = b[max(sent, 0):]
+	}
+	if err != nil || n == 0 {
+		return unix.Close(fd)
+	}
+	return nil
+}
+
+// echoCodec sends so many bytes and expects as many.
+type echoCodec struct{ bytes int }
+
+// Ordered returns true.
+func (echoCodec) Ordered() bool { return true }
+
+// AppendGreeting appends one message.
+func (c echoCodec) AppendGreeting(dst []byte) []byte { return c.AppendRequest(dst, 0, 0, nil, nil) }
+
+// ParseGreeting expects it back.
+func (c echoCodec) ParseGreeting(b []byte) (int, error) {
+	_, n, err := c.ParseReply(b, 0)
+	return n, err
+}
+
+// AppendRequest appends one message.
+func (c echoCodec) AppendRequest(dst []byte, _ bench.Op, _ uint32, _, _ []byte) []byte {
+	for range c.bytes {
+		dst = append(dst, 'e')
+	}
+	return dst
+}
+
+// ParseReply expects a message.
+func (c echoCodec) ParseReply(b []byte, _ bench.Op) (r bench.Reply, n int, err error) {
+	if len(b) < c.bytes {
+		return r, 0, nil
+	}
+	return r, c.bytes, nil
+}
+
+var _ bench.Codec = echoCodec{}

@@ -1,0 +1,145 @@
+//go:build linux
+
+// Command onenode compares one Proa node with Redis, and both with what disk
+// and loopback allow, in one run on one machine. It starts every server itself,
+// on loopback and in a temporary directory, and ends what it started.
+//
+// # Method
+//
+// Absolute figures say little on a machine whose neighbours are noisy. So each
+// round measures every variant in turn, A B A B, for a second or two each; the
+// figures are medians over the rounds, and a ratio is the median of the ratios
+// within each round. Before a measurement starts, the servers that are not
+// measured must have come to rest. All load comes from package bench, the same
+// generator for every server.
+//
+// The CPU time of a server is read from its process's CPU clock
+// (clock_getcpuclockid), which counts nanoseconds over all threads, finished
+// ones included. Its memory is the resident set size as /proc/PID/smaps_rollup
+// adds it up, page by page. What the kernel holds for sockets is in neither.
+//
+// A missed target is reported as missed and is no error. A request that fails
+// is: figures from a run with failures would not mean what they say.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	proa, redis string // programs; redis may be empty or missing
+	dir         string // for data; "" for the system's temporary directory
+	write       string // page to regenerate; "" for none
+
+	rounds int
+	step   time.Duration // one measurement
+	keys   uint64
+	value  int // bytes
+	busy   int // connections
+	idle   int // connections
+	limit  time.Duration
+	quick  bool
+}
+
+func parseFlags(args []string, output io.Writer) (options, error) {
+	var o options
+	set := flag.NewFlagSet("onenode", flag.ContinueOnError)
+	set.SetOutput(output)
+	set.StringVar(&o.proa, "proa", "./proa", "the proa `program`")
+	set.StringVar(&o.redis, "redis", "redis-server", "the redis-server `program`, looked for in PATH; empty leaves Redis out")
+	set.StringVar(&o.dir, "dir", "", "`directory` on the disk to measure (default: a temporary one)")
+	set.StringVar(&o.write, "write", "", "regenerate this Markdown `page`")
+	set.IntVar(&o.rounds, "rounds", 5, "rounds of measurements")
+	set.DurationVar(&o.step, "step", 1500*time.Millisecond, "duration of one measurement")
+	set.Uint64Var(&o.keys, "keys", 100_000, "number of keys")
+	set.IntVar(&o.value, "value", 128, "`bytes` of a value")
+	set.IntVar(&o.busy, "connections", 64, "busy connections")
+	set.IntVar(&o.idle, "idle", 10_000, "idle connections")
+	set.DurationVar(&o.limit, "limit", 15*time.Minute, "give up after this long")
+	set.BoolVar(&o.quick, "quick", false, "a smoke run of seconds, whose figures mean nothing")
+	if err := set.Parse(args); err != nil {
+		return o, err
+	}
+	if o.quick {
+		o.rounds, o.step, o.keys, o.idle = 1, 100*time.Millisecond, 2_000, 200
+	}
+	if o.rounds < 1 || o.step <= 0 || o.keys < 1 || o.value < 0 || o.busy < 1 || o.idle < 0 || set.NArg() > 0 {
+		return o, errors.New("rounds, step, keys and connections must be positive, value and idle not negative, and there are no arguments")
+	}
+	return o, nil
+}
+
+// command returns how to make the figures again.
+func (o *options) command() string {
+	return fmt.Sprintf("onenode -rounds %d -step %v -keys %d -value %d -connections %d -idle %d", o.rounds, o.step, o.keys, o.value, o.busy, o.idle)
+}
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == echoArgument {
+		if err := serveEcho(); err != nil {
+			fmt.Fprintln(os.Stderr, "echo:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	o, err := parseFlags(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "onenode:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = run(ctx, o, os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "onenode:", err)
+		os.Exit(1)
+	}
+}
+
+// run measures everything, prints the tables to out and how far it is to
+// progress.
+func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
+	// A child is told to die with the thread that started it, so this thread
+	// has to live as long as they may.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("not finished within %v", o.limit))
+	defer cancel()
+
+	m, err := newMeasurement(o, progress)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := m.measure(ctx); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+		return err
+	}
+	r := newReport(m)
+	if err := r.print(out); err != nil {
+		return err
+	}
+	if o.write == "" {
+		return nil
+	}
+	if err := r.writePage(o.write); err != nil {
+		return err
+	}
+	fmt.Fprintf(progress, "wrote %s\n", o.write)
+	return nil
+}

@@ -1,0 +1,474 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/bench"
+)
+
+// variant is a server in one configuration.
+type variant string
+
+const (
+	proa        variant = "proa"
+	redisMemory variant = "redis"        // no persistence: for GET and PING
+	redisAlways variant = "redis-always" // appendfsync always: for PUT
+)
+
+// redisFor returns the Redis that op is compared with.
+func redisFor(op bench.Op) variant {
+	if op == bench.Put {
+		return redisAlways
+	}
+	return redisMemory
+}
+
+// load is one line of the comparison under load.
+type load struct {
+	op    bench.Op
+	depth int // requests in flight on each connection
+}
+
+var loads = []load{{bench.Ping, 1}, {bench.Get, 1}, {bench.Put, 1}, {bench.Ping, 16}, {bench.Get, 16}, {bench.Put, 16}}
+
+// key names a series under load.
+type key struct {
+	load
+	variant
+}
+
+// crowd is one line of the comparison with idle connections.
+type crowd struct {
+	op   bench.Op
+	idle bool
+}
+
+// measurement makes the figures and holds them.
+type measurement struct {
+	options
+	progress io.Writer
+	started  time.Time
+	took     time.Duration
+
+	data    string // the directory that holds everything, removed at the end
+	disk    *disk
+	echo    *process
+	servers map[variant]*process
+	// redisMissing says why there is no Redis, "" if there is.
+	redisMissing string
+	redisPath    string
+
+	sync, loop series // floors: disk and loopback, one at a time
+	single     map[variant]series
+	loaded     map[key]series
+
+	idleOpened int   // idle connections that could be opened
+	idleBytes  int64 // memory of all of them together
+	crowded    map[crowd]series
+	notes      []string
+}
+
+func newMeasurement(o options, progress io.Writer) (*measurement, error) {
+	m := &measurement{
+		options: o, progress: progress, started: time.Now(),
+		servers: map[variant]*process{}, single: map[variant]series{}, loaded: map[key]series{}, crowded: map[crowd]series{},
+	}
+	if _, err := exec.LookPath(o.proa); err != nil {
+		return nil, fmt.Errorf("%w; build it first, with make build", err)
+	}
+	m.findRedis()
+	dir, err := dataDirectory(o.dir)
+	if err != nil {
+		return nil, err
+	}
+	if m.data, err = os.MkdirTemp(dir, "proa-bench-*"); err != nil {
+		return nil, err
+	}
+	if inMemory(m.data) {
+		m.note("The data directory is on a file system in memory: nothing here is durable, and no figure of a PUT means anything.")
+	}
+	return m, nil
+}
+
+func (m *measurement) findRedis() {
+	if m.redis == "" {
+		m.redisMissing = "It was left out on request."
+		return
+	}
+	path, err := exec.LookPath(m.redis)
+	if err != nil {
+		m.redisMissing = "There is no redis-server on this machine."
+		fmt.Fprintf(m.progress, "%v: the comparison with Redis is left out. On Debian and Ubuntu: apt-get install redis-server\n", err)
+		return
+	}
+	m.redisPath = path
+}
+
+// dataDirectory returns where to put the data: on a disk, if there is a
+// choice.
+func dataDirectory(asked string) (string, error) {
+	if asked == "" {
+		if asked = os.TempDir(); inMemory(asked) {
+			asked = "."
+		}
+	}
+	return filepath.Abs(asked)
+}
+
+func inMemory(dir string) bool {
+	var s unix.Statfs_t
+	return unix.Statfs(dir, &s) == nil && (s.Type == unix.TMPFS_MAGIC || s.Type == unix.RAMFS_MAGIC)
+}
+
+func (m *measurement) note(format string, args ...any) {
+	m.notes = append(m.notes, fmt.Sprintf(format, args...))
+}
+
+// close ends all servers and removes all data.
+func (m *measurement) close() error {
+	var err error
+	for _, p := range m.servers {
+		err = errors.Join(err, p.stop())
+	}
+	if m.echo != nil {
+		err = errors.Join(err, m.echo.stop())
+	}
+	if m.disk != nil {
+		err = errors.Join(err, m.disk.close())
+	}
+	return errors.Join(err, os.RemoveAll(m.data))
+}
+
+func (m *measurement) measure(ctx context.Context) error {
+	if err := m.startAll(ctx); err != nil {
+		return err
+	}
+	for round := range m.rounds {
+		m.say("round %d of %d: one request at a time", round+1, m.rounds)
+		if err := m.measureSingle(ctx); err != nil {
+			return err
+		}
+	}
+	for round := range m.rounds {
+		m.say("round %d of %d: %d connections", round+1, m.rounds, m.busy)
+		if err := m.measureLoads(ctx); err != nil {
+			return err
+		}
+	}
+	if err := m.measureCrowd(ctx); err != nil {
+		return err
+	}
+	m.took = time.Since(m.started)
+	return nil
+}
+
+func (m *measurement) say(format string, args ...any) {
+	fmt.Fprintf(m.progress, "%5.0f s  %s\n", time.Since(m.started).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// startAll starts the servers and fills them.
+func (m *measurement) startAll(ctx context.Context) error {
+	m.say("starting servers, %d keys of %d bytes each", m.keys, m.value)
+	var err error
+	if m.disk, err = newDisk(filepath.Join(m.data, "floor")); err != nil {
+		return fmt.Errorf("floor of the disk: %w", err)
+	}
+	if m.echo, err = startEcho(echoCodec{m.requestBytes()}); err != nil {
+		return err
+	}
+	if err := m.startProa(ctx, proa); err != nil {
+		return err
+	}
+	if m.redisMissing == "" {
+		err = errors.Join(
+			m.startRedis(ctx, redisMemory, "--appendonly", "no"),
+			m.startRedis(ctx, redisAlways, "--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"))
+	}
+	for _, p := range m.servers {
+		if err == nil {
+			err = m.preload(ctx, p)
+		}
+	}
+	return err
+}
+
+// requestBytes is the length of a PUT request, which the echo sends.
+func (m *measurement) requestBytes() int {
+	return len(bench.Proa{}.AppendRequest(nil, bench.Put, 1, bench.AppendKey(nil, 0), make([]byte, m.value)))
+}
+
+// startProa starts Proa on a fresh directory, with extra settings.
+func (m *measurement) startProa(ctx context.Context, v variant, settings ...string) error {
+	p, err := startServer(ctx, string(v), m.data, bench.Proa{}, func(port string) []string {
+		args := []string{m.proa, "serve", "--data", filepath.Join(m.data, string(v)), "--listen", "127.0.0.1:" + port, "--log-level", "warn"}
+		for _, s := range settings {
+			args = append(args, "--set", s)
+		}
+		return args
+	})
+	if err != nil {
+		return err
+	}
+	m.servers[v] = p
+	return nil
+}
+
+func (m *measurement) startRedis(ctx context.Context, v variant, settings ...string) error {
+	dir := filepath.Join(m.data, string(v))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	p, err := startServer(ctx, string(v), m.data, bench.RESP{}, func(port string) []string {
+		args := []string{m.redisPath, "--port", port, "--bind", "127.0.0.1", "--daemonize", "no", "--dir", dir, "--save", ""}
+		return append(args, settings...)
+	})
+	if err != nil {
+		return err
+	}
+	m.servers[v] = p
+	return nil
+}
+
+func (m *measurement) preload(ctx context.Context, p *process) error {
+	c := m.config(p, load{})
+	c.Connections, c.InFlight = 8, 32
+	if _, err := bench.Preload(ctx, c); err != nil {
+		return fmt.Errorf("filling %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// config describes a measurement of p.
+func (m *measurement) config(p *process, l load) bench.Config {
+	return bench.Config{
+		Target: p.target, Op: l.op, Connections: m.busy, InFlight: l.depth,
+		Keys: m.keys, ValueBytes: m.value, Seed: 1, Duration: m.step, Warmup: m.step / 5, ServerCPU: p.cpu,
+	}
+}
+
+// take measures p when everybody is at rest, and refuses the figure where
+// requests failed.
+func (m *measurement) take(ctx context.Context, p *process, c bench.Config) (sample, error) {
+	if err := m.rest(ctx); err != nil {
+		return sample{}, err
+	}
+	r, err := bench.Run(ctx, c)
+	if err != nil {
+		return sample{}, fmt.Errorf("%v to %s: %w", c.Op, p.name, errors.Join(err, p.alive()))
+	}
+	if bad := r.Failed + r.NotFound; bad > 0 {
+		return sample{}, fmt.Errorf("%v to %s: %d of %d requests failed, %d keys were not found; the first failure: %s", c.Op, p.name, r.Failed, r.Ops, r.NotFound, r.FirstFailure)
+	}
+	if r.Ops == 0 {
+		return sample{}, fmt.Errorf("%v to %s: not one reply within %v", c.Op, p.name, m.step)
+	}
+	return sampleOf(r), nil
+}
+
+// rest waits until all servers are at rest.
+func (m *measurement) rest(ctx context.Context) error {
+	ps := make([]*process, 0, len(m.servers))
+	for _, p := range m.servers {
+		ps = append(ps, p)
+	}
+	return rest(ctx, ps...)
+}
+
+// measureSingle is one round of one connection with one request in flight.
+func (m *measurement) measureSingle(ctx context.Context) error {
+	if err := m.rest(ctx); err != nil {
+		return err
+	}
+	s, err := m.disk.measure(ctx, m.step)
+	if err != nil {
+		return fmt.Errorf("floor of the disk: %w", err)
+	}
+	m.sync = append(m.sync, s)
+	for _, v := range []variant{"", proa, redisAlways} {
+		p := m.servers[v]
+		if v == "" {
+			p = m.echo
+		}
+		if p == nil {
+			continue
+		}
+		c := m.config(p, load{bench.Put, 1})
+		c.Connections = 1
+		s, err := m.take(ctx, p, c)
+		if err != nil {
+			return err
+		}
+		if p == m.echo {
+			m.loop = append(m.loop, s)
+		} else {
+			m.single[v] = append(m.single[v], s)
+		}
+	}
+	return nil
+}
+
+// measureLoads is one round of many connections.
+func (m *measurement) measureLoads(ctx context.Context) error {
+	for _, l := range loads {
+		for _, v := range []variant{proa, redisFor(l.op)} {
+			p := m.servers[v]
+			if p == nil {
+				continue
+			}
+			s, err := m.take(ctx, p, m.config(p, l))
+			if err != nil {
+				return err
+			}
+			k := key{l, v}
+			m.loaded[k] = append(m.loaded[k], s)
+		}
+	}
+	return nil
+}
+
+// crowdSources spread the idle connections over local addresses: each round
+// opens them anew, and the ports of those before are still taken for a minute.
+func crowdSources() (a []netip.Addr) {
+	for i := range 8 {
+		a = append(a, netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}))
+	}
+	return a
+}
+
+// measureCrowd measures what idle connections cost, on a server of their own
+// that has not served anything else before.
+func (m *measurement) measureCrowd(ctx context.Context) error {
+	m.idleOpened = m.idlePossible()
+	if m.idleOpened == 0 {
+		return nil
+	}
+	m.say("%d idle connections", m.idleOpened)
+	const v = variant("proa-idle")
+	// The default bound on connections is what is asked to be idle here, and
+	// the busy ones come on top.
+	if err := m.startProa(ctx, v, "concurrency.max_connections="+strconv.Itoa(m.idleOpened+m.busy+100)); err != nil {
+		return err
+	}
+	p := m.servers[v]
+	if err := m.measureIdleMemory(ctx, p); err != nil {
+		return err
+	}
+	if err := m.preload(ctx, p); err != nil {
+		return err
+	}
+	for round := range m.rounds {
+		m.say("round %d of %d: %d connections without and with %d idle ones", round+1, m.rounds, m.busy, m.idleOpened)
+		if err := m.crowdRound(ctx, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureIdleMemory measures the memory of idle connections while p has
+// nothing else yet. A few connections come and go before: what is needed for
+// the first one is not counted for all. Memory that lay free in the process
+// hides a part of what the first ones take, so they are opened in two halves,
+// and if the second took more, that is what all are said to take.
+func (m *measurement) measureIdleMemory(ctx context.Context, p *process) error {
+	few, err := openCrowd(ctx, p, m.busy)
+	if err != nil {
+		return err
+	}
+	if err := few.Close(); err != nil {
+		return err
+	}
+	var memory [3]int64
+	for i, n := range [...]int{0, m.idleOpened - m.idleOpened/2, m.idleOpened / 2} {
+		idle, err := openCrowd(ctx, p, n)
+		if err != nil {
+			return err
+		}
+		defer idle.Close()
+		if memory[i], err = residentAtRest(ctx, p); err != nil {
+			return err
+		}
+		if err := idle.Check(); err != nil {
+			return err
+		}
+	}
+	m.idleBytes = idleMemory(memory, m.idleOpened)
+	return nil
+}
+
+// idleMemory returns what n connections take, from the memory with none, with
+// the first half and with all of them.
+func idleMemory(memory [3]int64, n int) int64 {
+	all := memory[2] - memory[0]
+	if second := n / 2; second > 0 {
+		all = max(all, (memory[2]-memory[1])*int64(n)/int64(second))
+	}
+	return all
+}
+
+func openCrowd(ctx context.Context, p *process, n int) (*bench.Idle, error) {
+	target := p.target
+	target.Sources = crowdSources()
+	idle, err := bench.OpenIdle(ctx, target, n)
+	if err != nil {
+		return nil, errors.Join(err, p.alive())
+	}
+	return idle, nil
+}
+
+// idlePossible returns how many idle connections this process has descriptors
+// for.
+func (m *measurement) idlePossible() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return m.idle
+	}
+	room := int(min(r.Max, 1<<20)) - m.busy - 256
+	if room >= m.idle {
+		return m.idle
+	}
+	m.note("Only %d idle connections instead of %d: the limit of open files is %d (ulimit -Hn).", max(room, 0), m.idle, r.Max)
+	return max(room, 0)
+}
+
+// crowdRound is one round without and with idle connections.
+func (m *measurement) crowdRound(ctx context.Context, p *process) error {
+	if err := m.measureOps(ctx, p, false); err != nil {
+		return err
+	}
+	idle, err := openCrowd(ctx, p, m.idleOpened)
+	if err != nil {
+		return err
+	}
+	defer idle.Close()
+	if err := m.measureOps(ctx, p, true); err != nil {
+		return err
+	}
+	return idle.Check()
+}
+
+// measureOps measures GET and PUT, with or without idle connections.
+func (m *measurement) measureOps(ctx context.Context, p *process, idle bool) error {
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		s, err := m.take(ctx, p, m.config(p, load{op, 1}))
+		if err != nil {
+			return err
+		}
+		k := crowd{op, idle}
+		m.crowded[k] = append(m.crowded[k], s)
+	}
+	return nil
+}

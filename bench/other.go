@@ -1,0 +1,32 @@
+//go:build !linux
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+var errPlatform = fmt.Errorf("bench: the load generator needs Linux: %w", errors.ErrUnsupported)
+
+// Run makes the load that c describes. It needs Linux and fails here.
+func Run(context.Context, Config) (*Result, error) { return nil, errPlatform }
+
+// Preload writes every key once. It needs Linux and fails here.
+func Preload(context.Context, Config) (*Result, error) { return nil, errPlatform }
+
+// Idle is a set of open connections that say nothing.
+type Idle struct{}
+
+// OpenIdle opens connections. It needs Linux and fails here.
+func OpenIdle(context.Context, Target, int) (*Idle, error) { return nil, errPlatform }
+
+// Len returns the number of connections.
+func (*Idle) Len() int { return 0 }
+
+// Check reports whether all connections are still open.
+func (*Idle) Check() error { return errPlatform }
+
+// Close closes the connections.
+func (*Idle) Close() error { return nil }

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/config"
+)
+
+const (
+	defaultEndpoint = "127.0.0.1:7400"
+	defaultTimeout  = 10 * time.Second
+)
+
+// app is what the commands of one process share. A shell makes one copy for
+// each line, so that a flag on a line holds for that line only.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	endpoints   []string
+	output      string // table, json, raw
+	consistency string
+	timeout     time.Duration
+	escaped     bool // arguments hold backslash escapes
+
+	shell   bool        // commands come from a shell's line
+	started bool        // the command's own code runs: what fails now is no usage error
+	link    *connection // shared by the copies of one shell
+}
+
+// connection is the client, connected at first use.
+type connection struct{ client *client.Client }
+
+// run carries out one command line and returns its exit status. What is wrong
+// is written to a.err.
+func (a *app) run(ctx context.Context, args []string) int {
+	if a.link == nil {
+		a.link = &connection{}
+	}
+	root := newRoot(a)
+	root.SetArgs(negativeDelta(args))
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !a.started {
+		err = &usageError{err}
+	}
+	if text := describe(err, a); text != "" {
+		fmt.Fprintln(a.err, text)
+	}
+	return exitStatus(err)
+}
+
+func (a *app) close() {
+	if a.link != nil && a.link.client != nil {
+		a.link.client.Close()
+	}
+}
+
+// connect returns the shared client.
+func (a *app) connect(ctx context.Context) (*client.Client, error) {
+	if a.link.client != nil {
+		return a.link.client, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	c, err := client.New(ctx, client.Config{
+		Endpoints: a.endpoints, RequestTimeout: a.timeout, DialTimeout: a.timeout,
+		Name: "proa", SessionReads: a.shell || a.consistency == "session",
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.link.client = c
+	return c, nil
+}
+
+// call connects and bounds what follows by the timeout.
+func (a *app) call(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return f(ctx, c)
+}
+
+var consistencies = map[string]client.Consistency{
+	"linearizable": client.Linearizable, "session": client.Session, "stale": client.Stale,
+}
+
+// consistent returns the option the user chose for reads.
+func (a *app) consistent() client.ConsistencyOption {
+	return client.WithConsistency(consistencies[a.consistency])
+}
+
+// checkFlags checks the flags all commands share.
+func (a *app) checkFlags() error {
+	if _, ok := consistencies[a.consistency]; !ok {
+		return usagef("--consistency %s: choose linearizable, session or stale", a.consistency)
+	}
+	switch a.output {
+	case outputTable, outputJSON, outputRaw:
+	default:
+		return usagef("--output %s: choose table, json or raw", a.output)
+	}
+	if a.timeout <= 0 {
+		return usagef("--timeout %v: must be above 0", a.timeout)
+	}
+	for _, e := range a.endpoints {
+		if strings.TrimSpace(e) == "" {
+			return usagef("--endpoints: an endpoint is empty")
+		}
+	}
+	return nil
+}
+
+// bytes returns a key or value as it was meant on the command line.
+func (a *app) bytes(arg string) ([]byte, error) {
+	if !a.escaped {
+		return []byte(arg), nil
+	}
+	b, err := unescape(arg)
+	if err != nil {
+		return nil, usagef("%q: %v", arg, err)
+	}
+	return b, nil
+}
+
+// allBytes is bytes for several arguments.
+func (a *app) allBytes(args []string) ([][]byte, error) {
+	out := make([][]byte, len(args))
+	for i, arg := range args {
+		var err error
+		if out[i], err = a.bytes(arg); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// terminal reports whether w is one, and how many columns it has.
+func terminal(w any) (columns int, ok bool) {
+	f, isFile := w.(*os.File)
+	if !isFile || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || columns <= 0 {
+		columns = 80
+	}
+	return columns, true
+}
+
+// newRoot builds the tree of commands around a.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "proa",
+		Short: "Proa, a fast and durable key-value store",
+		Long: `Proa is a key-value store that acknowledges a write when it is on disk.
+
+Start a server:    proa serve
+Then talk to it:   proa put greeting hello
+                   proa get greeting
+                   proa shell
+
+Exit status: 0 done, 1 not found or condition failed, 2 usage,
+3 server or network error, 4 outcome unknown.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkFlags(); err != nil {
+				return err
+			}
+			a.started = true
+			return nil
+		},
+	}
+	if a.shell {
+		root.Use, root.Long = "", "Commands of the shell. HELP COMMAND tells more about one."
+		root.CompletionOptions.DisableDefaultCmd = true
+	}
+	a.addFlags(root)
+	root.AddGroup(
+		&cobra.Group{ID: groupKeys, Title: "Keys:"},
+		&cobra.Group{ID: groupServer, Title: "Server:"},
+		&cobra.Group{ID: groupData, Title: "Data:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupKeys, a.getCommand(), a.putCommand(), a.delCommand(), a.incrCommand(), a.expireCommand(), a.persistCommand(),
+		a.existsCommand(), a.mgetCommand(), a.scanCommand(), a.batchCommand(), a.txnCommand())
+	add(groupServer, a.pingCommand(), a.statusCommand(), a.versionCommand())
+	if a.shell {
+		return root
+	}
+	add(groupKeys, a.shellCommand())
+	add(groupServer, newServeCommand(), a.configCommand())
+	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
+	return root
+}
+
+const (
+	groupKeys   = "keys"
+	groupServer = "server"
+	groupData   = "data"
+)
+
+func (a *app) addFlags(root *cobra.Command) {
+	if a.output == "" {
+		a.output, a.consistency, a.timeout = outputTable, "linearizable", defaultTimeout
+		a.endpoints = []string{defaultEndpoint}
+		if e := os.Getenv(config.EnvEndpoints); e != "" {
+			a.endpoints = strings.Split(e, ",")
+		}
+	}
+	f := root.PersistentFlags()
+	if !a.shell {
+		f.StringSliceVarP(&a.endpoints, "endpoints", "e", a.endpoints, "`servers`: host:port or unix:///path; also "+config.EnvEndpoints)
+		f.BoolVarP(&a.escaped, "escaped", "x", a.escaped, `keys and values hold escapes such as \n or \x00`)
+	}
+	f.StringVarP(&a.output, "output", "o", a.output, "output `form`: table, json or raw")
+	f.StringVar(&a.consistency, "consistency", a.consistency, "of reads: linearizable, session or stale")
+	f.DurationVar(&a.timeout, "timeout", a.timeout, "longest wait for an answer")
+	for flag, values := range map[string][]string{
+		"output": {outputTable, outputJSON, outputRaw}, "consistency": {"linearizable", "session", "stale"},
+	} {
+		// The error could only say that the flag does not exist.
+		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/protocol"
+)
+
+func TestExitStatus(t *testing.T) {
+	failed := func(cause error, outcome client.Outcome) error {
+		return fmt.Errorf("while: %w", &client.Error{Op: "PUT", Err: cause, Outcome: outcome})
+	}
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{failed(client.ErrNotFound, client.Done), 1},
+		{failed(client.ErrConditionFailed, client.NotDone), 1},
+		{failed(client.ErrNotInteger, client.NotDone), 1},
+		{usagef("what"), 2},
+		{failed(client.ErrTooLarge, client.NotDone), 2},
+		{failed(client.ErrCrossShard, client.NotDone), 2},
+		{failed(client.ErrUnavailable, client.NotDone), 3},
+		{failed(client.ErrBusy, client.NotDone), 3},
+		{failed(client.ErrDeadlineExceeded, client.NotDone), 3},
+		{failed(client.ErrDeadlineExceeded, client.Unknown), 4},
+		{failed(client.ErrConnectionLost, client.Unknown), 4},
+		{failed(context.Canceled, client.Unknown), 4},
+		{errors.New("something"), 3},
+		{&statusError{1, errSilent}, 1},
+	} {
+		if got := exitStatus(tt.err); got != tt.want {
+			t.Errorf("exitStatus(%v) = %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+// Every error status of the protocol ends in an exit status that fits its
+// outcome.
+func TestExitStatusFollowsOutcome(t *testing.T) {
+	for s := protocol.Status(0); s.Known(); s++ {
+		if s.Outcome() != protocol.Unknown {
+			continue
+		}
+		if got := exitStatus(&client.Error{Status: s, Outcome: client.Unknown, Err: errors.New(s.Text())}); got != exitUnknown {
+			t.Errorf("%v: exit status %d", s, got)
+		}
+	}
+}
+
+func TestNegativeDelta(t *testing.T) {
+	for in, want := range map[string]string{
+		"incr k -5":           "incr k --by=-5",
+		"-o json incr k -5":   "-o json incr k --by=-5",
+		"incr k -- -5":        "incr k -- -5",
+		"put k -5":            "put k -5",
+		"incr k 5 -o json":    "incr k 5 -o json",
+		"incr -x k":           "incr -x k",
+		"scan -n 5 incr":      "scan -n 5 incr",
+		"incr k -9999 -o raw": "incr k --by=-9999 -o raw",
+	} {
+		if got := strings.Join(negativeDelta(strings.Fields(in)), " "); got != want {
+			t.Errorf("negativeDelta(%s) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var b bytes.Buffer
+	tb := &table{w: &b, columns: 40, header: []string{"KEY", "VALUE"}, widths: make([]int, 2)}
+	for _, r := range [][2]string{{"ä", "short"}, {"longer", strings.Repeat("x", 50)}, {"k", strings.Repeat("漢", 50)}} {
+		if err := tb.row(r[0], r[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tb.flush(); err != nil {
+		t.Fatal(err)
+	}
+	want := "KEY     VALUE\n" +
+		"ä       short\n" +
+		"longer  xxxxxxxxxxxxxxx… (50 characters)\n" +
+		"k       漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢… (50 characters)\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Pages keep the widths of those before, and the header comes once.
+func TestTableOfManyPages(t *testing.T) {
+	var b bytes.Buffer
+	tb := &table{w: &b, header: []string{"N", "V"}, widths: make([]int, 2)}
+	for i := range 2*tablePageRows + 1 {
+		if err := tb.row(fmt.Sprint(i), "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tb.flush(); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	if len(lines) != 2*tablePageRows+2 || strings.Count(b.String(), "N") != 1 {
+		t.Errorf("%d lines, %d headers", len(lines), strings.Count(b.String(), "N"))
+	}
+	if lines[len(lines)-1] != "400  v" {
+		t.Errorf("last line %q", lines[len(lines)-1])
+	}
+}
+
+func TestRoundTrips(t *testing.T) {
+	s := roundTrips{sent: 5}
+	for _, ms := range []int{1, 2, 3, 4} {
+		s.times = append(s.times, time.Duration(ms)*time.Millisecond)
+	}
+	got := s.figures()
+	want := map[string]time.Duration{
+		"min": time.Millisecond, "max": 4 * time.Millisecond, "mean": 2500 * time.Microsecond,
+		"p50": 2 * time.Millisecond, "p99": 4 * time.Millisecond, "stddev": 1118033,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Status is shown whatever a server puts into it.
+func TestShowStatus(t *testing.T) {
+	var b bytes.Buffer
+	a := &app{out: &b, output: outputTable}
+	raw := `{"node": 1, "name": "x\u001b", "list": [1, 2], "empty": {}, "none": [],
+		"shards": [{"shard": 0, "leader": 7}, {"shard": 10, "leader": 8}], "storage": {"rows": 5, "cache": {"hits": 1}}}`
+	if err := a.showStatus([]byte(raw)); err != nil {
+		t.Fatal(err)
+	}
+	want := `node  1
+name  x\x1b
+list  [1, 2]
+none  []
+
+shards
+SHARD  LEADER
+0      7
+10     8
+
+storage
+  rows  5
+
+  cache
+    hits  1
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+	for _, raw := range []string{"", "[]", "5", "{"} {
+		if err := a.showStatus([]byte(raw)); err == nil {
+			t.Errorf("%q is shown", raw)
+		}
+	}
+}
+
+func TestOpenWord(t *testing.T) {
+	for _, tt := range []struct {
+		line  string
+		words []string
+		word  string
+	}{
+		{"", nil, ""},
+		{"ge", nil, "ge"},
+		{"get ", []string{"get"}, ""},
+		{"get us", []string{"get"}, "us"},
+		{`get two\ wo`, []string{"get"}, `two\ wo`},
+		{`get a\`, []string{"get"}, `a\`},
+		{`put "a b" c`, []string{"put", "a b"}, "c"},
+		{`put "a b`, nil, ""},
+	} {
+		words, word := openWord(tt.line)
+		if !cmp.Equal(words, tt.words) || word != tt.word {
+			t.Errorf("openWord(%q) = %q, %q", tt.line, words, word)
+		}
+	}
+}
+
+func TestShellCompletion(t *testing.T) {
+	s := &shell{app: &app{shell: false, link: &connection{}, output: outputTable, timeout: time.Millisecond}}
+	for line, want := range map[string][]string{
+		"pi":             {"ng "},
+		"ou":             {"tput "},
+		"output j":       {"son "},
+		"put k v --if-a": {"bsent "},
+		"help sca":       {"n "},
+		"nonsense ":      nil,
+		"ser":            nil, // no command of a shell
+	} {
+		var got []string
+		candidates, _ := s.Do([]rune(line), len(line))
+		for _, c := range candidates {
+			got = append(got, string(c))
+		}
+		if !cmp.Equal(got, want) {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestLineReader(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	l := newLineReader(strings.NewReader("a\n\n" + long + "\nlast"))
+	var ends []int64
+	for _, want := range []string{"a", "", long, "last"} {
+		got, err := l.next()
+		if err != nil || string(got) != want {
+			t.Fatalf("next() = %.10q, %v, want %.10q", got, err, want)
+		}
+		ends = append(ends, l.offset)
+	}
+	if diff := cmp.Diff([]int64{2, 3, 3 + 1<<20 + 1, 3 + 1<<20 + 5}, ends); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := l.next(); err == nil {
+		t.Error("a line behind the end")
+	}
+}
+
+func TestParseOperation(t *testing.T) {
+	for _, line := range []string{"", "  ", "# put k v"} {
+		if _, ok, err := parseOperation(line, true); ok || err != nil {
+			t.Errorf("%q: %v, %v", line, ok, err)
+		}
+	}
+	for _, line := range []string{
+		"put k v --ttl 1h --if-absent", "PUT k v", "del k --if-version 3", "incr k", "incr k -5", "incr k --by 3", "expire k 1m", "persist k",
+	} {
+		if _, ok, err := parseOperation(line, false); !ok || err != nil {
+			t.Errorf("%q: %v, %v", line, ok, err)
+		}
+	}
+	for _, line := range []string{
+		"put k", "put k v w", "put k v --nonsense", "del", "incr k x", "expire k", "expire k soon", "get k", "scan", "put 'k",
+		"put k v --if-absent --if-version 3",
+	} {
+		if _, ok, err := parseOperation(line, false); ok || err == nil {
+			t.Errorf("%q is accepted", line)
+		}
+	}
+}

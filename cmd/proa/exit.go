@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/config"
+)
+
+// Exit statuses.
+const (
+	exitDone    = 0
+	exitFailed  = 1 // not found, or a condition did not hold
+	exitUsage   = 2
+	exitServer  = 3 // server or network error
+	exitUnknown = 4 // a write may or may not have taken effect
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// errSilent is a failure whose output said all there is to say.
+var errSilent = errors.New("failed")
+
+// statusError carries an exit status of its own.
+type statusError struct {
+	status int
+	err    error
+}
+
+func (e *statusError) Error() string { return e.err.Error() }
+func (e *statusError) Unwrap() error { return e.err }
+
+// exitStatus says how the process ends after err.
+func exitStatus(err error) int {
+	var own *statusError
+	var usage *usageError
+	var cfg config.Errors
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &own):
+		return own.status
+	case errors.Is(err, client.ErrOutcomeUnknown):
+		return exitUnknown
+	case isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
+		return exitFailed
+	case errors.As(err, &usage), errors.As(err, &cfg),
+		isAny(err, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
+		return exitUsage
+	}
+	return exitServer
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, t := range targets {
+		if errors.Is(err, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// describe returns what to tell the user about err, or "".
+func describe(err error, a *app) string {
+	var usage *usageError
+	var unavailable *client.UnavailableError
+	switch {
+	case err == nil, errors.Is(err, errSilent):
+		return ""
+	case errors.As(err, &unavailable):
+		return describeUnavailable(unavailable)
+	case errors.As(err, &usage):
+		text, help := err.Error(), "proa --help"
+		if a.shell {
+			// The root command of a shell has no name that could be told.
+			text, help = strings.Replace(text, ` for ""`, "", 1), "help"
+		}
+		return fmt.Sprintf("proa: %s\nSee: %s", strings.TrimSpace(text), help)
+	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrOutcomeUnknown):
+		return "proa: interrupted"
+	}
+	return "proa: " + strings.TrimPrefix(err.Error(), "proa: ")
+}
+
+// describeUnavailable says what was tried and how to go on.
+func describeUnavailable(e *client.UnavailableError) string {
+	var b strings.Builder
+	b.WriteString("proa: no server could be reached. Tried:\n")
+	for _, p := range e.Endpoints {
+		cause := "no answer"
+		if p.Err != nil {
+			cause = p.Err.Error()
+		}
+		fmt.Fprintf(&b, "  %s: %s\n", p.Endpoint, cause)
+	}
+	b.WriteString("Start a server here:   proa serve\n")
+	b.WriteString("Or name one elsewhere: proa -e host:port …   (or set " + config.EnvEndpoints + ")")
+	return b.String()
+}

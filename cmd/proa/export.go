@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/client"
+)
+
+const recordHelp = `Each line is one JSON object:
+  {"key": "greeting", "value": "hello", "ttl_ms": 60000}
+A key or value that is not valid UTF-8 is {"base64": "…"}. ttl_ms is the time left
+to the key in milliseconds; without it the key does not expire.`
+
+func (a *app) exportCommand() *cobra.Command {
+	var s scanFlags
+	cmd := &cobra.Command{
+		Use:   "export [FILE|-]",
+		Short: "Write keys and values as JSON Lines",
+		Long: `Write all keys, or a range of them, in order, to FILE or standard output.
+
+` + recordHelp + `
+
+FILE appears when it is complete. The export is no snapshot: what is written
+meanwhile may or may not be in it.`,
+		Example: "  proa export all.jsonl\n  proa export --prefix user: | gzip > users.jsonl.gz",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options, err := s.options(a)
+			if err != nil {
+				return err
+			}
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 || args[0] == "-" {
+				return a.export(cmd.Context(), c, a.out, options)
+			}
+			return writeWhole(args[0], func(w io.Writer) error { return a.export(cmd.Context(), c, w, options) })
+		},
+	}
+	s.addRange(cmd)
+	return cmd
+}
+
+// writeWhole writes a file that appears under its name only when it is
+// complete and on disk.
+func writeWhole(name string, write func(io.Writer) error) (err error) {
+	f, err := os.OpenFile(name+".partial", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err = write(f); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}
+
+func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options []client.ScanOption) error {
+	p := a.newProgress("exporting", -1)
+	b := bufio.NewWriterSize(w, 256<<10)
+	for item, err := range c.Scan(ctx, options...) {
+		if err != nil {
+			p.stop()
+			return err
+		}
+		r := rowOf(&item)
+		r.Value, r.Version = present(item.Value), 0
+		line, err := marshalJSON(r)
+		if err != nil {
+			return err
+		}
+		if _, err := b.Write(append(line, '\n')); err != nil {
+			p.stop()
+			return err
+		}
+		p.add(1, int64(len(line)+1))
+	}
+	err := b.Flush()
+	p.stop()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "exported %s\n", p.summary())
+	return nil
+}
+
+// progress counts what a transfer has done and shows it on a terminal.
+type progress struct {
+	records, bytes int64
+	start          time.Time
+	bar            *progressbar.ProgressBar // nil where nobody watches
+}
+
+// newProgress begins to count; total is in bytes, -1 where it is not known.
+func (a *app) newProgress(what string, total int64) *progress {
+	p := &progress{start: time.Now()}
+	if _, ok := terminal(a.err); ok {
+		p.bar = progressbar.NewOptions64(total,
+			progressbar.OptionSetWriter(a.err), progressbar.OptionSetDescription(what), progressbar.OptionShowBytes(true),
+			progressbar.OptionUseIECUnits(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth(),
+			progressbar.OptionClearOnFinish())
+	}
+	return p
+}
+
+func (p *progress) add(records, bytes int64) {
+	p.records += records
+	p.bytes += bytes
+	if p.bar != nil {
+		// A bar that cannot be drawn is no reason to end the transfer.
+		_ = p.bar.Add64(bytes)
+	}
+}
+
+func (p *progress) stop() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+}
+
+// summary says what was done, how long it took and how fast it was.
+func (p *progress) summary() string {
+	took := time.Since(p.start)
+	return fmt.Sprintf("%d records, %s in %s (%.0f records/s)",
+		p.records, roundSize(p.bytes), took.Round(time.Millisecond), float64(p.records)/max(took.Seconds(), 1e-9))
+}
+
+// roundSize shows bytes to about three digits.
+func roundSize(n int64) string {
+	for _, u := range []struct {
+		name  string
+		bytes int64
+	}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}} {
+		if n >= u.bytes {
+			return fmt.Sprintf("%.1f %s", float64(n)/float64(u.bytes), u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}

@@ -1,0 +1,459 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/protocol"
+)
+
+const (
+	importInFlight      = 512
+	importBytesInFlight = 16 << 20
+	importAttemptsMax   = 5
+	importStateInterval = time.Second
+	importStateSuffix   = ".import-state"
+)
+
+func (a *app) importCommand() *cobra.Command {
+	var i importer
+	var resume bool
+	var dir, prefix string
+	cmd := &cobra.Command{
+		Use:   "import [FILE|-]",
+		Short: "Store keys and values from JSON Lines, or from a directory",
+		Long: `Store the records of FILE, or of standard input, with many requests in flight.
+
+` + recordHelp + `
+
+An import of a FILE notes in FILE` + importStateSuffix + ` up to where every record is stored and
+acknowledged. After an interruption --resume goes on from there. The note is
+removed when the import is complete.
+
+With --dir each regular file below a directory becomes a key, its path relative
+to the directory, with slashes, and its content the value.`,
+		Example: "  proa import all.jsonl\n  proa import all.jsonl --resume\n  gunzip < users.jsonl.gz | proa import -\n  proa import --dir ./site --prefix site/",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if i.inFlight < 1 || i.inFlight > 65536 {
+				return usagef("--in-flight %d: 1 to 65536", i.inFlight)
+			}
+			i.app = a
+			var err error
+			switch {
+			case dir != "" && (len(args) > 0 || resume):
+				return usagef("--dir goes with neither FILE nor --resume")
+			case dir != "":
+				key, err := a.bytes(prefix)
+				if err != nil {
+					return err
+				}
+				return i.run(cmd.Context(), newDirSource(dir, key), -1)
+			case prefix != "":
+				return usagef("--prefix goes with --dir")
+			case len(args) == 0 || args[0] == "-":
+				if resume {
+					return usagef("standard input cannot be resumed; name a file")
+				}
+				return i.run(cmd.Context(), &lineSource{lines: newLineReader(a.in), where: "standard input"}, -1)
+			}
+			f, err := os.Open(args[0])
+			if err != nil {
+				return usagef("%w", err)
+			}
+			defer f.Close()
+			return i.runFile(cmd.Context(), f, resume)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&resume, "resume", false, "go on where an interrupted import of FILE stopped")
+	f.StringVar(&i.statePath, "state", "", "`file` for the note; default FILE"+importStateSuffix)
+	f.IntVar(&i.inFlight, "in-flight", importInFlight, "`number` of requests on their way at a time")
+	f.StringVar(&dir, "dir", "", "import the files of this `directory`")
+	f.StringVarP(&prefix, "prefix", "p", "", "with --dir: what all keys begin with")
+	return cmd
+}
+
+// record is one key to store.
+type record struct {
+	key, value []byte
+	ttl        time.Duration
+	end        int64  // offset in the source behind the record
+	where      string // for messages
+}
+
+// recordSource yields records; io.EOF ends it.
+type recordSource interface{ next() (record, error) }
+
+// lineSource reads JSON Lines.
+type lineSource struct {
+	lines *lineReader
+	where string
+}
+
+func (s *lineSource) next() (record, error) {
+	for {
+		line, err := s.lines.next()
+		if err != nil {
+			return record{}, err
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		r, err := parseRecord(line)
+		where := fmt.Sprintf("%s, line %d", s.where, s.lines.number)
+		if err != nil {
+			return record{}, usagef("%s: %w", where, err)
+		}
+		r.end, r.where = s.lines.offset, where
+		return r, nil
+	}
+}
+
+func parseRecord(line []byte) (record, error) {
+	if !utf8.Valid(line) {
+		return record{}, errors.New("not valid UTF-8; write such bytes as base64")
+	}
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	var r row
+	if err := d.Decode(&r); err != nil {
+		return record{}, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return record{}, errors.New("more than one JSON value")
+	}
+	switch {
+	case r.Value == nil:
+		return record{}, errors.New("no value")
+	case len(r.Key) < protocol.KeyBytesMin || len(r.Key) > protocol.KeyBytesMax:
+		return record{}, fmt.Errorf("a key of %d bytes; 1 to %d are allowed", len(r.Key), protocol.KeyBytesMax)
+	case len(r.Value) > protocol.ValueBytesMax:
+		return record{}, fmt.Errorf("a value of %d bytes; %d are allowed", len(r.Value), protocol.ValueBytesMax)
+	case r.TTLMillis < 0 || r.TTLMillis > int64(protocol.TTLMillisMax):
+		return record{}, fmt.Errorf("ttl_ms %d is out of range", r.TTLMillis)
+	}
+	return record{key: r.Key, value: r.Value, ttl: ttlOf(r.TTLMillis)}, nil
+}
+
+// ttlOf avoids the end of a time.Duration, which is the same 292 years away.
+func ttlOf(millis int64) time.Duration {
+	return time.Duration(min(millis, int64(1<<63-1)/int64(time.Millisecond))) * time.Millisecond
+}
+
+// dirSource walks a directory in lexical order.
+type dirSource struct {
+	entries <-chan dirEntry
+	prefix  []byte
+}
+
+type dirEntry struct {
+	path, key string
+	err       error
+}
+
+// newDirSource starts the walk. It runs a few entries ahead of next and ends
+// with the process.
+func newDirSource(root string, prefix []byte) *dirSource {
+	entries := make(chan dirEntry, 64)
+	go func() {
+		defer close(entries)
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			entries <- dirEntry{path: path, key: filepath.ToSlash(rel)}
+			return nil
+		})
+		if err != nil {
+			entries <- dirEntry{err: err}
+		}
+	}()
+	return &dirSource{entries: entries, prefix: prefix}
+}
+
+func (s *dirSource) next() (record, error) {
+	e, ok := <-s.entries
+	if !ok {
+		return record{}, io.EOF
+	}
+	if e.err != nil {
+		return record{}, usagef("%w", e.err)
+	}
+	f, err := os.Open(e.path)
+	if err != nil {
+		return record{}, usagef("%w", err)
+	}
+	defer f.Close()
+	value, err := readValue(f)
+	if err != nil {
+		return record{}, fmt.Errorf("%s: %w", e.path, err)
+	}
+	key := append(append([]byte(nil), s.prefix...), e.key...)
+	return record{key: key, value: value, where: e.path}, nil
+}
+
+// importer keeps many puts in flight and knows up to where, in the order of
+// the source, all of them are acknowledged.
+type importer struct {
+	app       *app
+	inFlight  int
+	statePath string
+
+	put      func(*record) acknowledgement
+	window   []pending // oldest first
+	bytes    int       // of the window
+	keys     map[string]struct{}
+	progress *progress
+
+	state *importState // nil where nothing is noted
+	saved time.Time
+}
+
+type pending struct {
+	record
+	future   acknowledgement
+	attempts int
+}
+
+// acknowledgement is what a put on its way promises: a *client.Future.
+type acknowledgement interface {
+	Wait(context.Context) (client.WriteResult, error)
+}
+
+// importState is the note from which an import can be resumed.
+type importState struct {
+	Offset  int64  `json:"offset"`  // all before it is stored
+	Records int64  `json:"records"` // stored so far, over all runs
+	Head    string `json:"head"`    // hash of the file's beginning, so that another file is noticed
+	HeadLen int64  `json:"head_bytes"`
+}
+
+// headBytesMax is how much of a file's beginning identifies it.
+const headBytesMax = 64 << 10
+
+// runFile imports a file whose progress is noted.
+func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		if resume {
+			return usagef("%s is not a regular file and cannot be resumed", f.Name())
+		}
+		return i.run(ctx, &lineSource{lines: newLineReader(f), where: f.Name()}, -1)
+	}
+	if i.statePath == "" {
+		i.statePath = f.Name() + importStateSuffix
+	}
+	if i.state, err = i.loadState(f, info.Size(), resume); err != nil {
+		return err
+	}
+	if _, err := f.Seek(i.state.Offset, io.SeekStart); err != nil {
+		return err
+	}
+	where := f.Name()
+	lines := newLineReader(f)
+	lines.offset = i.state.Offset
+	if i.state.Offset > 0 {
+		where = fmt.Sprintf("%s behind byte %d", where, i.state.Offset)
+	}
+	err = i.run(ctx, &lineSource{lines: lines, where: where}, info.Size()-i.state.Offset)
+	if err != nil && i.state.Offset == 0 {
+		return err // nothing is stored, so there is nothing to go on from
+	}
+	if err != nil {
+		if saveErr := i.saveState(); saveErr != nil {
+			return errors.Join(err, saveErr)
+		}
+		fmt.Fprintf(i.app.err, "%d records are stored; go on with: proa import %s --resume\n", i.state.Records, f.Name())
+		return err
+	}
+	if err := os.Remove(i.statePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// loadState reads the note of an earlier run, or begins a new one.
+func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState, error) {
+	head := make([]byte, min(size, headBytesMax))
+	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	fresh := &importState{HeadLen: int64(len(head)), Head: hashOf(head)}
+	b, err := os.ReadFile(i.statePath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if resume {
+			return nil, usagef("there is nothing to resume: %s does not exist", i.statePath)
+		}
+		return fresh, nil
+	case err != nil:
+		return nil, err
+	case !resume:
+		return nil, usagef("%s is left from an interrupted import: go on with --resume, or remove it to begin anew", i.statePath)
+	}
+	var s importState
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, usagef("%s is damaged (%w); remove it to begin anew", i.statePath, err)
+	}
+	if s.Offset < 0 || s.Offset > size || s.HeadLen < 0 || s.HeadLen > int64(len(head)) || s.Head != hashOf(head[:s.HeadLen]) {
+		return nil, usagef("%s belongs to another file; remove it to begin anew", i.statePath)
+	}
+	return &s, nil
+}
+
+func hashOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// saveState writes the note so that it is whole at any moment.
+func (i *importer) saveState() error {
+	if i.state == nil {
+		return nil
+	}
+	i.saved = time.Now()
+	b, err := json.Marshal(i.state)
+	if err != nil {
+		return err
+	}
+	return writeWhole(i.statePath, func(w io.Writer) error {
+		_, err := w.Write(append(b, '\n'))
+		return err
+	})
+}
+
+// run stores everything the source yields. total is its size in bytes, -1
+// where it is not known.
+func (i *importer) run(ctx context.Context, source recordSource, total int64) error {
+	c, err := i.app.connect(ctx)
+	if err != nil {
+		return err
+	}
+	i.put = func(r *record) acknowledgement {
+		if r.ttl > 0 {
+			return c.PutAsync(r.key, r.value, client.WithTTL(r.ttl))
+		}
+		return c.PutAsync(r.key, r.value)
+	}
+	i.progress = i.app.newProgress("importing", total)
+	err = i.transfer(ctx, source)
+	i.progress.stop()
+	if i.app.output == outputJSON {
+		if jsonErr := i.app.writeJSON(map[string]any{"records": i.progress.records, "bytes": i.progress.bytes, "complete": err == nil}); jsonErr != nil {
+			return errors.Join(err, jsonErr)
+		}
+	} else {
+		fmt.Fprintf(i.app.err, "imported %s\n", i.progress.summary())
+	}
+	return err
+}
+
+// transfer keeps the window full until the source ends, and then waits for
+// what is in it.
+func (i *importer) transfer(ctx context.Context, source recordSource) error {
+	i.keys, i.saved = map[string]struct{}{}, time.Now()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, err := source.next()
+		if err != nil {
+			// What is on its way counts, whatever ended the source.
+			for len(i.window) > 0 {
+				if err := i.finishOldest(ctx); err != nil {
+					return err
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		if err := i.admit(ctx, &r); err != nil {
+			return err
+		}
+	}
+}
+
+// admit sends a record as soon as there is room. Two records of one key are
+// never on their way together, because requests may overtake each other and
+// the later record has to win.
+func (i *importer) admit(ctx context.Context, r *record) error {
+	size := len(r.key) + len(r.value)
+	for len(i.window) > 0 {
+		_, twice := i.keys[string(r.key)]
+		if !twice && len(i.window) < i.inFlight && i.bytes+size <= importBytesInFlight {
+			break
+		}
+		if err := i.finishOldest(ctx); err != nil {
+			return err
+		}
+	}
+	i.keys[string(r.key)] = struct{}{}
+	i.bytes += size
+	i.window = append(i.window, pending{record: *r, future: i.put(r), attempts: 1})
+	return nil
+}
+
+// finishOldest waits for the oldest record. One whose outcome is unknown is
+// stored again: to store the same value twice does no harm.
+func (i *importer) finishOldest(ctx context.Context) error {
+	p := &i.window[0]
+	for {
+		_, err := p.future.Wait(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if p.attempts == importAttemptsMax || !retryable(err) {
+			return fmt.Errorf("%s: %w", p.where, err)
+		}
+		p.attempts++
+		p.future = i.put(&p.record)
+	}
+	delete(i.keys, string(p.key))
+	i.bytes -= len(p.key) + len(p.value)
+	read := int64(len(p.key) + len(p.value))
+	if i.state != nil {
+		read = p.end - i.state.Offset
+		i.state.Offset = p.end
+		i.state.Records++
+	}
+	i.progress.add(1, read)
+	*p = pending{}
+	i.window = i.window[1:]
+	if i.state != nil && time.Since(i.saved) >= importStateInterval {
+		return i.saveState()
+	}
+	return nil
+}
+
+// retryable reports whether storing a record again may help.
+func retryable(err error) bool {
+	return isAny(err, client.ErrOutcomeUnknown, client.ErrBusy, client.ErrUnavailable, client.ErrConnectionLost,
+		client.ErrShuttingDown, client.ErrNotLeader, client.ErrNoQuorum, client.ErrDropped)
+}

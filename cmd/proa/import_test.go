@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/proa-kv/proa/client"
+)
+
+// fakeStore stands for a server that answers when it is waited for, so that
+// everything sent before is on its way at the same time.
+type fakeStore struct {
+	t        *testing.T
+	sent     []string // key=value, in the order of sending
+	inFlight map[string]int
+	most     int                // records on their way at a time
+	failures map[string][]error // answers to come before success, by key
+	onWait   func(key string)
+}
+
+type fakePut struct {
+	s *fakeStore
+	r *record
+}
+
+func (s *fakeStore) put(r *record) acknowledgement {
+	key := string(r.key)
+	s.sent = append(s.sent, key+"="+string(r.value))
+	s.inFlight[key]++
+	if s.inFlight[key] > 1 {
+		s.t.Errorf("two records of %s are on their way", key)
+	}
+	total := 0
+	for _, n := range s.inFlight {
+		total += n
+	}
+	s.most = max(s.most, total)
+	return &fakePut{s, r}
+}
+
+func (p *fakePut) Wait(ctx context.Context) (client.WriteResult, error) {
+	key := string(p.r.key)
+	p.s.inFlight[key]--
+	if p.s.onWait != nil {
+		p.s.onWait(key)
+	}
+	if err := ctx.Err(); err != nil {
+		return client.WriteResult{}, err
+	}
+	if f := p.s.failures[key]; len(f) > 0 {
+		p.s.failures[key] = f[1:]
+		return client.WriteResult{}, f[0]
+	}
+	return client.WriteResult{}, nil
+}
+
+// listSource yields key=value records whose end is their number.
+type listSource struct {
+	keys []string
+	at   int
+	end  error
+}
+
+func (l *listSource) next() (record, error) {
+	if l.at == len(l.keys) {
+		return record{}, l.end
+	}
+	k := l.keys[l.at]
+	l.at++
+	return record{key: []byte(k), value: fmt.Append(nil, l.at), end: int64(l.at), where: fmt.Sprint("record ", l.at)}, nil
+}
+
+func newTestImporter(t *testing.T, inFlight int) (*importer, *fakeStore) {
+	s := &fakeStore{t: t, inFlight: map[string]int{}, failures: map[string][]error{}}
+	a := &app{err: io.Discard}
+	return &importer{
+		app: a, inFlight: inFlight, put: s.put, progress: a.newProgress("", -1),
+		state: &importState{}, statePath: filepath.Join(t.TempDir(), "state"),
+	}, s
+}
+
+func unknown() error {
+	return &client.Error{Op: "PUT", Outcome: client.Unknown, Err: client.ErrConnectionLost}
+}
+
+func TestImportKeepsTheOrderOfEachKey(t *testing.T) {
+	i, s := newTestImporter(t, 100)
+	keys := []string{"a", "b", "a", "c", "a", "b"}
+	if err := i.transfer(t.Context(), &listSource{keys: keys, end: io.EOF}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"a=1", "b=2", "a=3", "c=4", "a=5", "b=6"}
+	if diff := cmp.Diff(want, s.sent); diff != "" {
+		t.Error(diff)
+	}
+	if i.state.Offset != 6 || i.state.Records != 6 || i.bytes != 0 || len(i.keys) != 0 {
+		t.Errorf("state %+v, %d bytes and %d keys left", i.state, i.bytes, len(i.keys))
+	}
+}
+
+func TestImportFillsItsWindowAndNoMore(t *testing.T) {
+	i, s := newTestImporter(t, 7)
+	var keys []string
+	for n := range 50 {
+		keys = append(keys, fmt.Sprint(n))
+	}
+	if err := i.transfer(t.Context(), &listSource{keys: keys, end: io.EOF}); err != nil {
+		t.Fatal(err)
+	}
+	if s.most != 7 || len(s.sent) != 50 {
+		t.Errorf("%d on their way at most, %d sent", s.most, len(s.sent))
+	}
+}
+
+// A record whose outcome is unknown is stored again, before anything after it
+// counts as stored.
+func TestImportRepeatsUnknownOutcomes(t *testing.T) {
+	i, s := newTestImporter(t, 3)
+	s.failures["b"] = []error{unknown(), unknown()}
+	if err := i.transfer(t.Context(), &listSource{keys: []string{"a", "b", "c"}, end: io.EOF}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"a=1", "b=2", "c=3", "b=2", "b=2"}, s.sent); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestImportGivesUp(t *testing.T) {
+	for name, failures := range map[string][]error{
+		"at once":           {&client.Error{Op: "PUT", Outcome: client.NotDone, Err: client.ErrTooLarge}},
+		"after some trials": slices.Repeat([]error{unknown()}, importAttemptsMax),
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, s := newTestImporter(t, 3)
+			s.failures["b"] = failures
+			err := i.transfer(t.Context(), &listSource{keys: []string{"a", "b", "c", "d"}, end: io.EOF})
+			if !errors.Is(err, failures[0]) && !errors.Is(err, client.ErrConnectionLost) {
+				t.Errorf("error %v", err)
+			}
+			// c was stored, but stands behind a gap.
+			if i.state.Offset != 1 || i.state.Records != 1 {
+				t.Errorf("state %+v", i.state)
+			}
+		})
+	}
+}
+
+// Whatever ends the source, what was read before it is waited for.
+func TestImportFinishesWhatWasRead(t *testing.T) {
+	i, _ := newTestImporter(t, 10)
+	broken := errors.New("bad line")
+	if err := i.transfer(t.Context(), &listSource{keys: []string{"a", "b"}, end: broken}); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+	if i.state.Offset != 2 {
+		t.Errorf("state %+v", i.state)
+	}
+}
+
+func TestImportInterrupted(t *testing.T) {
+	i, s := newTestImporter(t, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s.onWait = func(key string) {
+		if key == "b" {
+			cancel()
+		}
+	}
+	err := i.transfer(ctx, &listSource{keys: []string{"a", "b", "c", "d", "e"}, end: io.EOF})
+	if !errors.Is(err, context.Canceled) || i.state.Offset != 1 {
+		t.Errorf("error %v, state %+v", err, i.state)
+	}
+}

@@ -1,0 +1,518 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/protocol"
+)
+
+func (a *app) getCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "get KEY",
+		Short: "Print the value of a key",
+		Long: `Print the value of a key.
+
+With -o raw the bytes of the value and nothing else are written, not even a
+newline. With -o json a value that is not valid UTF-8 is {"base64": "…"}.`,
+		Example:           "  proa get greeting\n  proa get photo -o raw > photo.jpg",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := a.bytes(args[0])
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				item, err := c.Get(ctx, key, a.consistent())
+				if err != nil {
+					return err
+				}
+				return a.showValue(&item)
+			})
+		},
+	}
+}
+
+// putFlags are the options of put, on the command line and in operations.
+type putFlags struct {
+	ttl            time.Duration
+	keepTTL        bool
+	ifAbsent       bool
+	ifPresent      bool
+	ifVersion      uint64
+	returnPrevious bool
+	set            *pflag.FlagSet
+}
+
+func (p *putFlags) add(f *pflag.FlagSet) {
+	p.set = f
+	f.DurationVar(&p.ttl, "ttl", 0, "let the key expire after this `time`, such as 10s or 24h")
+	f.BoolVar(&p.keepTTL, "keep-ttl", false, "keep the expiry the key has")
+	f.BoolVar(&p.ifAbsent, "if-absent", false, "only if the key does not exist")
+	f.BoolVar(&p.ifPresent, "if-present", false, "only if the key exists")
+	addIfVersion(f, &p.ifVersion)
+	f.BoolVar(&p.returnPrevious, "return-previous", false, "show what the key held before")
+}
+
+func addIfVersion(f *pflag.FlagSet, version *uint64) {
+	f.Uint64Var(version, "if-version", 0, "only if the key has this `version`; 0: does not exist")
+}
+
+// options returns what the flags ask for.
+func (p *putFlags) options() ([]client.PutOption, error) {
+	var out []client.PutOption
+	if p.set.Changed("ttl") {
+		if p.ttl <= 0 {
+			return nil, usagef("--ttl %v: must be above 0", p.ttl)
+		}
+		out = append(out, client.WithTTL(p.ttl))
+	}
+	conditions := 0
+	for _, o := range []struct {
+		set       bool
+		condition bool
+		option    client.PutOption
+	}{
+		{p.keepTTL, false, client.KeepTTL()},
+		{p.ifAbsent, true, client.IfAbsent()},
+		{p.ifPresent, true, client.IfPresent()},
+		{p.set.Changed("if-version"), true, client.IfVersion(p.ifVersion)},
+		{p.returnPrevious, false, client.ReturnPrevious()},
+	} {
+		if o.set {
+			out = append(out, o.option)
+			if o.condition {
+				conditions++
+			}
+		}
+	}
+	switch {
+	case conditions > 1:
+		return nil, usagef("--if-absent, --if-present and --if-version exclude each other")
+	case p.keepTTL && p.set.Changed("ttl"):
+		return nil, usagef("--ttl and --keep-ttl exclude each other")
+	}
+	return out, nil
+}
+
+func (a *app) putCommand() *cobra.Command {
+	var p putFlags
+	var file string
+	cmd := &cobra.Command{
+		Use:   "put KEY [VALUE|-]",
+		Short: "Store a value under a key",
+		Long: `Store a value under a key. The value is an argument, or comes from standard
+input with -, or from a file with --file.
+
+A key that had an expiry loses it, unless --keep-ttl is given.`,
+		Example:           "  proa put greeting hello --ttl 1h\n  proa put photo --file photo.jpg\n  date | proa put now -\n  proa put lock me --if-absent",
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: a.completeFirstKey,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options, err := p.options()
+			if err != nil {
+				return err
+			}
+			key, err := a.bytes(args[0])
+			if err != nil {
+				return err
+			}
+			value, err := a.value(args[1:], file)
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				r, err := c.Put(ctx, key, value, options...)
+				return a.writeOutcome("stored", r, err, p.returnPrevious)
+			})
+		},
+	}
+	p.add(cmd.Flags())
+	cmd.Flags().StringVarP(&file, "file", "f", "", "read the value from this `file`")
+	return cmd
+}
+
+// writeOutcome shows a write. Where a condition failed and the previous row
+// was asked for, it is shown as well.
+func (a *app) writeOutcome(verb string, r client.WriteResult, err error, previousAsked bool) error {
+	if err == nil {
+		return a.showWrite(verb, r, previousAsked)
+	}
+	if errors.Is(err, client.ErrConditionFailed) && previousAsked && r.Previous != nil {
+		if err := a.showWrite("not "+verb, r, true); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// value finds the value of a put.
+func (a *app) value(args []string, file string) ([]byte, error) {
+	switch {
+	case file != "" && len(args) > 0:
+		return nil, usagef("both a value and --file are given")
+	case file != "":
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, usagef("%w", err)
+		}
+		defer f.Close()
+		return readValue(f)
+	case len(args) == 0:
+		return nil, usagef("the value is missing: give it as an argument, - for standard input, or --file")
+	case args[0] == "-" && a.shell:
+		return nil, usagef(`- reads standard input, which the shell does itself; use --file, or "\x2d" with batch for the text -`)
+	case args[0] == "-":
+		return readValue(a.in)
+	}
+	return a.bytes(args[0])
+}
+
+// readValue reads all of r, and no more than a value may hold.
+func readValue(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, protocol.ValueBytesMax+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > protocol.ValueBytesMax {
+		return nil, usagef("the value is over %d bytes", protocol.ValueBytesMax)
+	}
+	return b, nil
+}
+
+func (a *app) delCommand() *cobra.Command {
+	var version uint64
+	var previous bool
+	cmd := &cobra.Command{
+		Use:               "del KEY…",
+		Aliases:           []string{"delete"},
+		Short:             "Delete keys",
+		Long:              "Delete keys, each for itself. The exit status is 1 if one of them did not exist.",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := a.allBytes(args)
+			if err != nil {
+				return err
+			}
+			var options []client.DeleteOption
+			if cmd.Flags().Changed("if-version") {
+				if len(keys) > 1 {
+					return usagef("--if-version needs a single key")
+				}
+				options = append(options, client.IfVersion(version))
+			}
+			if previous {
+				options = append(options, client.ReturnPrevious())
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.deleteAll(ctx, c, keys, options, previous)
+			})
+		},
+	}
+	addIfVersion(cmd.Flags(), &version)
+	cmd.Flags().BoolVar(&previous, "return-previous", false, "show what the key held")
+	return cmd
+}
+
+// deleteAll deletes all keys at once and reports in their order.
+func (a *app) deleteAll(ctx context.Context, c *client.Client, keys [][]byte, options []client.DeleteOption, previous bool) error {
+	futures := make([]*client.Future[client.WriteResult], len(keys))
+	for i, k := range keys {
+		futures[i] = c.DeleteAsync(k, options...)
+	}
+	var first error
+	for i, f := range futures {
+		r, err := f.Wait(ctx)
+		verb := "deleted"
+		if len(keys) > 1 {
+			verb += " " + escape(keys[i])
+		}
+		err = a.writeOutcome(verb, r, err, previous)
+		if err != nil && len(keys) > 1 {
+			err = fmt.Errorf("%s: %w", escape(keys[i]), err)
+		}
+		if first == nil {
+			first = err
+		} else if err != nil {
+			fmt.Fprintln(a.err, describe(err, a))
+			first = worse(first, err)
+		}
+	}
+	return first
+}
+
+// worse returns the error that has the graver exit status.
+func worse(x, y error) error {
+	if exitStatus(y) > exitStatus(x) {
+		return y
+	}
+	return x
+}
+
+func (a *app) incrCommand() *cobra.Command {
+	var by int64
+	cmd := &cobra.Command{
+		Use:               "incr KEY [DELTA]",
+		Short:             "Add to the integer stored under a key",
+		Long:              "Add to the decimal 64-bit integer stored under a key, by default 1. A key that\ndoes not exist counts as 0. DELTA may be negative.",
+		Example:           "  proa incr visits\n  proa incr stock -3",
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: a.completeFirstKey,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := a.bytes(args[0])
+			if err != nil {
+				return err
+			}
+			if len(args) == 2 {
+				if cmd.Flags().Changed("by") {
+					return usagef("both DELTA and --by are given")
+				}
+				if by, err = parseDelta(args[1]); err != nil {
+					return err
+				}
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				n, err := c.Incr(ctx, key, by)
+				if err != nil {
+					return err
+				}
+				if a.output == outputJSON {
+					return a.writeJSON(map[string]int64{"value": n})
+				}
+				return a.printf("%d\n", n)
+			})
+		},
+	}
+	cmd.Flags().Int64Var(&by, "by", 1, "what to add")
+	return cmd
+}
+
+func parseDelta(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0, usagef("DELTA %q is not a 64-bit integer", s)
+	}
+	return n, nil
+}
+
+var negativeNumber = regexp.MustCompile(`^-[0-9]+$`)
+
+// negativeDelta lets "incr KEY -3" be written as people do: a bare negative
+// number is no flag there.
+func negativeDelta(args []string) []string {
+	if !slices.Contains(args, "incr") || slices.Contains(args, "--") {
+		return args
+	}
+	out := slices.Clone(args)
+	at := slices.Index(out, "incr")
+	for i := at + 1; i < len(out); i++ {
+		if negativeNumber.MatchString(out[i]) {
+			out[i] = "--by=" + out[i]
+		}
+	}
+	return out
+}
+
+func (a *app) expireCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "expire KEY TIME",
+		Short:             "Let a key expire after a time",
+		Example:           "  proa expire session:17 30m",
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: a.completeFirstKey,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := a.bytes(args[0])
+			if err != nil {
+				return err
+			}
+			ttl, err := parseTTL(args[1])
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				r, err := c.Expire(ctx, key, ttl)
+				return a.writeOutcome("expires in "+formatTTL(ttl), r, err, false)
+			})
+		},
+	}
+}
+
+func parseTTL(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		if _, number := strconv.Atoi(s); number == nil {
+			return 0, usagef("time %s needs a unit, such as %ss", s, s)
+		}
+		return 0, usagef("time %q is not one such as 10s, 5m or 24h", s)
+	}
+	if d <= 0 {
+		return 0, usagef("time %s: must be above 0", s)
+	}
+	return d, nil
+}
+
+func (a *app) persistCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "persist KEY",
+		Short:             "Remove the expiry of a key",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			key, err := a.bytes(args[0])
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				r, err := c.Persist(ctx, key)
+				return a.writeOutcome("does not expire", r, err, false)
+			})
+		},
+	}
+}
+
+func (a *app) existsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "exists KEY…",
+		Short:             "Say whether keys exist, with version and time left",
+		Long:              "Say whether keys exist, with version and time left. The exit status is 1 if one\nof them does not.",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := a.allBytes(args)
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return a.existsAll(ctx, c, keys)
+			})
+		},
+	}
+}
+
+func (a *app) existsAll(ctx context.Context, c *client.Client, keys [][]byte) error {
+	w := a.newRowWriter(false)
+	missing := false
+	for _, k := range keys {
+		item, err := c.Stat(ctx, k, a.consistent())
+		found := err == nil
+		if err != nil && !errors.Is(err, client.ErrNotFound) {
+			return errors.Join(w.flush(), err)
+		}
+		missing = missing || !found
+		if a.output == outputRaw {
+			err = a.printf("%t\n", found)
+		} else {
+			item.Key = k
+			err = w.write(&item, found)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return lookedUp(w, missing)
+}
+
+// lookedUp ends a table of keys some of which may be missing. The table says
+// which, so the exit status is all that is left to say.
+func lookedUp(w *rowWriter, missing bool) error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if missing {
+		return &statusError{exitFailed, errSilent}
+	}
+	return nil
+}
+
+func (a *app) mgetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "mget KEY…",
+		Short:             "Print several keys and their values",
+		Long:              "Print several keys and their values. The exit status is 1 if one of them does\nnot exist. With -o raw each line is a key, a tab and the value; a key that does\nnot exist is left out.",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keys, err := a.allBytes(args)
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				found, err := c.MGet(ctx, keys, a.consistent())
+				if err != nil {
+					return err
+				}
+				w := a.newRowWriter(true)
+				missing := false
+				for i := range found {
+					missing = missing || !found[i].Found
+					if a.output == outputRaw && !found[i].Found {
+						continue
+					}
+					if err := w.write(&found[i].Item, found[i].Found); err != nil {
+						return err
+					}
+				}
+				return lookedUp(w, missing)
+			})
+		},
+	}
+}
+
+// keysOfferedMax bounds the keys a completion offers, completionTimeout its
+// wait.
+const (
+	keysOfferedMax    = 50
+	completionTimeout = 500 * time.Millisecond
+)
+
+// completeKeys offers the keys that begin with what was typed.
+func (a *app) completeKeys(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), completionTimeout)
+	defer cancel()
+	a.timeout = completionTimeout
+	var out []string
+	for _, k := range a.keysWith(ctx, []byte(typed)) {
+		// Command shells would take other characters apart.
+		if s := string(k); escape(k) == s && !strings.ContainsAny(s, " '\"$`\\") {
+			out = append(out, s)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (a *app) completeFirstKey(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	return a.completeKeys(cmd, args, typed)
+}
+
+// keysWith returns a few keys with a prefix, or none if that fails.
+func (a *app) keysWith(ctx context.Context, prefix []byte) [][]byte {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return nil
+	}
+	var out [][]byte
+	for item, err := range c.Scan(ctx, client.Prefix(prefix), client.KeysOnly(), client.Limit(keysOfferedMax)) {
+		if err != nil {
+			break
+		}
+		out = append(out, item.Key)
+	}
+	return out
+}

@@ -1,0 +1,442 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/proa-kv/proa/client"
+)
+
+const operationHelp = `An operation is written as on the command line, with quotes and backslash
+escapes as in the shell:
+  put KEY VALUE [--ttl TIME] [--if-absent] [--if-present] [--if-version N]
+  del KEY [--if-version N]
+  incr KEY [DELTA]
+  expire KEY TIME
+  persist KEY`
+
+func (a *app) batchCommand() *cobra.Command {
+	var nonAtomic bool
+	cmd := &cobra.Command{
+		Use:   "batch [FILE|-]",
+		Short: "Carry out several writes in one step",
+		Long: `Carry out the writes in FILE, or on standard input, one on each line, in one
+step. All keys must lie in one shard, as keys with the same {tag} do, unless
+--non-atomic is given. A write whose condition fails does not stop the others.
+
+` + operationHelp + `
+
+Empty lines and lines that begin with # are skipped. The exit status is 1 if one
+of the writes did not find its key or its condition.`,
+		Example: "  printf 'put {u1}name Ann\\nincr {u1}visits\\n' | proa batch",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ops, err := a.readOperations(args)
+			if err != nil {
+				return err
+			}
+			if len(ops) == 0 {
+				return usagef("the batch is empty")
+			}
+			b := client.NewBatch().Add(ops...)
+			if nonAtomic {
+				b.NonAtomic()
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				results, err := c.Batch(ctx, b)
+				if err != nil {
+					return err
+				}
+				return a.showResults(results)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&nonAtomic, "non-atomic", false, "allow keys of several shards; one step for each shard")
+	return cmd
+}
+
+// readOperations reads one operation a line.
+func (a *app) readOperations(args []string) ([]client.Operation, error) {
+	in := a.in
+	switch {
+	case len(args) == 1 && args[0] != "-":
+		f, err := os.Open(args[0])
+		if err != nil {
+			return nil, usagef("%w", err)
+		}
+		defer f.Close()
+		in = f
+	case a.shell:
+		return nil, usagef("standard input belongs to the shell; name a file")
+	}
+	var ops []client.Operation
+	lines := newLineReader(in)
+	for {
+		line, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			return ops, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		op, ok, err := parseOperation(string(line), false)
+		if err != nil {
+			return nil, usagef("line %d: %w", lines.number, err)
+		}
+		if ok {
+			ops = append(ops, op)
+		}
+	}
+}
+
+// lineReader reads lines of any length up to a bound.
+type lineReader struct {
+	r      *bufio.Reader
+	number int   // of the line returned last, from 1
+	offset int64 // behind it
+	buf    []byte
+}
+
+// lineBytesMax bounds a line: a value of 15 MiB in base64, its key and their
+// wrapping, or the same with every byte escaped in JSON.
+const lineBytesMax = 96 << 20
+
+func newLineReader(r io.Reader) *lineReader {
+	return &lineReader{r: bufio.NewReaderSize(r, 256<<10)}
+}
+
+// next returns the next line without its end; it is valid until the next call.
+func (l *lineReader) next() ([]byte, error) {
+	l.buf = l.buf[:0]
+	for {
+		part, err := l.r.ReadSlice('\n')
+		l.buf = append(l.buf, part...)
+		l.offset += int64(len(part))
+		switch {
+		case len(l.buf) > lineBytesMax:
+			return nil, fmt.Errorf("line %d is over %d bytes", l.number+1, lineBytesMax)
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err != nil && (!errors.Is(err, io.EOF) || len(l.buf) == 0):
+			return nil, err
+		}
+		l.number++
+		line := l.buf
+		if n := len(line); n > 0 && line[n-1] == '\n' {
+			line = line[:n-1]
+		}
+		return line, nil
+	}
+}
+
+// parseOperation reads one line. ok is false for empty lines and comments.
+func parseOperation(line string, reads bool) (op client.Operation, ok bool, err error) {
+	if strings.HasPrefix(strings.TrimSpace(line), "#") {
+		return op, false, nil
+	}
+	words, err := splitLine(line)
+	if err != nil || len(words) == 0 {
+		return op, false, err
+	}
+	op, err = operationOf(strings.ToLower(words[0]), negativeDelta(words)[1:], reads)
+	return op, err == nil, err
+}
+
+// operationOf builds the operation that name and args spell.
+func operationOf(name string, args []string, reads bool) (op client.Operation, err error) {
+	set := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	set.Usage = func() {}
+	set.SetOutput(io.Discard)
+	var put putFlags
+	var version uint64
+	by := int64(1)
+	counts := map[string][2]int{
+		"put": {2, 2}, "del": {1, 1}, "incr": {1, 2}, "expire": {2, 2}, "persist": {1, 1}, "get": {1, 1}, "exists": {1, 1},
+	}
+	switch name {
+	case "put":
+		put.add(set)
+	case "del":
+		addIfVersion(set, &version)
+	case "incr":
+		set.Int64Var(&by, "by", 1, "")
+	case "get", "exists":
+		if !reads {
+			return op, fmt.Errorf("%s is no write", name)
+		}
+	case "expire", "persist":
+	default:
+		return op, fmt.Errorf("unknown operation %q", name)
+	}
+	if err := set.Parse(args); err != nil {
+		return op, err
+	}
+	args = set.Args()
+	if n := counts[name]; len(args) < n[0] || len(args) > n[1] {
+		return op, fmt.Errorf("%s takes %s, not %d", name, countWords(n), len(args))
+	}
+	key := []byte(args[0])
+	switch name {
+	case "put":
+		options, err := put.options()
+		return client.Put(key, []byte(args[1]), options...), err
+	case "del":
+		if set.Changed("if-version") {
+			return client.Delete(key, client.IfVersion(version)), nil
+		}
+		return client.Delete(key), nil
+	case "incr":
+		if len(args) == 2 {
+			by, err = parseDelta(args[1])
+		}
+		return client.Incr(key, by), err
+	case "expire":
+		ttl, err := parseTTL(args[1])
+		if err != nil {
+			return op, err
+		}
+		return client.Expire(key, ttl), nil
+	case "persist":
+		return client.Persist(key), nil
+	case "get":
+		return client.Get(key), nil
+	}
+	return client.Exists(key), nil
+}
+
+func countWords(n [2]int) string {
+	switch {
+	case n[0] != n[1]:
+		return fmt.Sprintf("%d or %d arguments", n[0], n[1])
+	case n[0] == 1:
+		return "1 argument"
+	}
+	return fmt.Sprintf("%d arguments", n[0])
+}
+
+type resultRow struct {
+	Status    string `json:"status"`
+	Version   uint64 `json:"version,omitempty"`
+	Value     text   `json:"value,omitzero"`
+	Integer   *int64 `json:"integer,omitempty"`
+	TTLMillis int64  `json:"ttl_ms,omitempty"`
+	Previous  *row   `json:"previous,omitempty"`
+}
+
+func resultRowOf(r *client.Result) resultRow {
+	out := resultRow{Status: "ok", Version: r.Version, Value: r.Value, TTLMillis: r.TTL.Milliseconds()}
+	if r.Err != nil {
+		out.Status = r.Err.Error()
+		var e *client.Error
+		if errors.As(r.Err, &e) {
+			out.Status = e.Err.Error()
+		}
+	}
+	if r.Integer != 0 {
+		out.Integer = &r.Integer
+	}
+	if r.Previous != nil {
+		p := rowOf(r.Previous)
+		p.Value = present(r.Previous.Value)
+		out.Previous = &p
+	}
+	return out
+}
+
+// showResults shows one line for each operation and returns the gravest
+// failure, without words: the lines have said it.
+func (a *app) showResults(results []client.Result) error {
+	t := a.newTable("#", "STATUS", "VERSION", "RESULT")
+	var worst error
+	for i := range results {
+		r := &results[i]
+		worst = worse(worst, r.Err)
+		row := resultRowOf(r)
+		var err error
+		switch a.output {
+		case outputJSON:
+			err = a.writeJSON(row)
+		case outputRaw:
+			err = a.printf("%s\n", rawResult(r, row))
+		default:
+			err = t.row(strconv.Itoa(i+1), row.Status, strconv.FormatUint(row.Version, 10), tableResult(r))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := t.flush(); err != nil || worst == nil {
+		return err
+	}
+	return &statusError{exitStatus(worst), errSilent}
+}
+
+func rawResult(r *client.Result, row resultRow) string {
+	switch {
+	case r.Err != nil:
+		return row.Status
+	case r.Value != nil:
+		return string(r.Value)
+	case row.Integer != nil:
+		return strconv.FormatInt(r.Integer, 10)
+	}
+	return strconv.FormatUint(r.Version, 10)
+}
+
+func tableResult(r *client.Result) string {
+	switch {
+	case r.Value != nil:
+		return escape(r.Value)
+	case r.Integer != 0:
+		return strconv.FormatInt(r.Integer, 10)
+	case r.Previous != nil:
+		return "previous: " + escape(r.Previous.Value)
+	}
+	return ""
+}
+
+func (a *app) txnCommand() *cobra.Command {
+	var conditions, then, otherwise []string
+	cmd := &cobra.Command{
+		Use:   "txn [--if CONDITION]… [--then OPERATION]… [--else OPERATION]…",
+		Short: "Compare, then write, in one atomic step",
+		Long: `Carry out the --then operations if every --if condition holds, otherwise the
+--else operations, in one atomic step. All keys must lie in one shard, as keys
+with the same {tag} do.
+
+A condition is one of
+  exists KEY
+  absent KEY
+  version KEY =|!=|<|> N
+  value KEY =|!=|<|> VALUE
+
+` + operationHelp + `
+  get KEY
+  exists KEY
+
+The exit status is 0 if the conditions held, 1 if they did not.`,
+		Example: "  proa txn --if 'value {a}state = open' --then 'put {a}state closed' --then 'incr {a}count' --else 'get {a}state'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			txn, err := buildTxn(conditions, then, otherwise)
+			if err != nil {
+				return err
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				r, err := c.Txn(ctx, txn)
+				if err != nil {
+					return err
+				}
+				return a.showTxn(r)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&conditions, "if", nil, "a `condition` that must hold; repeatable")
+	f.StringArrayVar(&then, "then", nil, "an `operation` if all conditions hold; repeatable")
+	f.StringArrayVar(&otherwise, "else", nil, "an `operation` if one does not; repeatable")
+	return cmd
+}
+
+func buildTxn(conditions, then, otherwise []string) (*client.Txn, error) {
+	if len(conditions)+len(then)+len(otherwise) == 0 {
+		return nil, usagef("the transaction is empty")
+	}
+	txn := client.NewTxn()
+	for _, line := range conditions {
+		c, err := parseCondition(line)
+		if err != nil {
+			return nil, usagef("--if %q: %w", line, err)
+		}
+		txn.If(c)
+	}
+	for _, branch := range []struct {
+		flag  string
+		lines []string
+		add   func(...client.Operation) *client.Txn
+	}{{"--then", then, txn.Then}, {"--else", otherwise, txn.Else}} {
+		for _, line := range branch.lines {
+			op, ok, err := parseOperation(line, true)
+			if err != nil {
+				return nil, usagef("%s %q: %w", branch.flag, line, err)
+			}
+			if ok {
+				branch.add(op)
+			}
+		}
+	}
+	return txn, nil
+}
+
+var relations = map[string]client.Relation{
+	"=": client.Equal, "==": client.Equal, "!=": client.NotEqual, "<": client.Less, ">": client.Greater,
+}
+
+func parseCondition(line string) (c client.Condition, err error) {
+	words, err := splitLine(line)
+	if err != nil {
+		return c, err
+	}
+	switch {
+	case len(words) == 2 && words[0] == "exists":
+		return client.Present([]byte(words[1])), nil
+	case len(words) == 2 && words[0] == "absent":
+		return client.Absent([]byte(words[1])), nil
+	case len(words) != 4 || words[0] != "version" && words[0] != "value":
+		return c, errors.New("write: exists KEY, absent KEY, version KEY = N, or value KEY = VALUE")
+	}
+	relation, ok := relations[words[2]]
+	if !ok {
+		return c, fmt.Errorf("unknown relation %q: choose =, !=, < or >", words[2])
+	}
+	if words[0] == "value" {
+		return client.Value([]byte(words[1]), relation, []byte(words[3])), nil
+	}
+	n, err := strconv.ParseUint(words[3], 10, 64)
+	if err != nil {
+		return c, fmt.Errorf("version %q is not a whole number", words[3])
+	}
+	return client.Version([]byte(words[1]), relation, n), nil
+}
+
+func (a *app) showTxn(r client.TxnResult) error {
+	var err error
+	if a.output == outputJSON {
+		rows := make([]resultRow, len(r.Results))
+		for i := range r.Results {
+			rows[i] = resultRowOf(&r.Results[i])
+		}
+		err = a.writeJSON(struct {
+			Succeeded bool        `json:"succeeded"`
+			Results   []resultRow `json:"results"`
+		}{r.Succeeded, rows})
+	} else {
+		branch := "conditions hold: then"
+		if !r.Succeeded {
+			branch = "a condition does not hold: else"
+		}
+		if a.output == outputTable {
+			if err := a.printf("%s\n", branch); err != nil {
+				return err
+			}
+		}
+		err = a.showResults(r.Results)
+	}
+	var silent *statusError
+	if err != nil && !errors.As(err, &silent) {
+		return err
+	}
+	if !r.Succeeded {
+		return &statusError{exitFailed, errSilent}
+	}
+	return err
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/client"
+)
+
+// scanFlags are the options of scan and export.
+type scanFlags struct {
+	prefix, start, end string
+	reverse, keysOnly  bool
+	limit, pageSize    int
+	cursor             string
+}
+
+func (a *app) scanCommand() *cobra.Command {
+	var s scanFlags
+	cmd := &cobra.Command{
+		Use:   "scan [PREFIX]",
+		Short: "List keys and values in order",
+		Long: `List keys and values in bytewise order over all shards: all of them, those with
+a prefix, or those from --start up to but without --end.
+
+Where --limit ends a scan before its range does, the command to go on is
+written to standard error. With -o raw each line is a key, a tab and the value;
+-o json is safe for any bytes.`,
+		Example: "  proa scan user:\n  proa scan --start a --end b --reverse --limit 10",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if s.prefix != "" {
+					return usagef("both PREFIX and --prefix are given")
+				}
+				s.prefix = args[0]
+			}
+			options, err := s.options(a)
+			if err != nil {
+				return err
+			}
+			return a.scan(cmd.Context(), &s, options)
+		},
+	}
+	f := cmd.Flags()
+	s.addRange(cmd)
+	f.BoolVarP(&s.reverse, "reverse", "r", false, "from the end of the range to its start")
+	f.BoolVarP(&s.keysOnly, "keys-only", "k", false, "leave the values out")
+	f.IntVarP(&s.limit, "limit", "n", 0, "end after this `number` of keys; 0: no limit")
+	f.StringVar(&s.cursor, "cursor", "", "go on where an earlier scan stopped")
+	return cmd
+}
+
+func (s *scanFlags) addRange(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&s.prefix, "prefix", "p", "", "only keys that begin with this")
+	f.StringVar(&s.start, "start", "", "first `key` of the range")
+	f.StringVar(&s.end, "end", "", "end of the range, a `key` that is not part of it")
+	f.IntVar(&s.pageSize, "page-size", 0, "keys asked for at a time; 0: the client's default")
+}
+
+func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
+	out := []client.ScanOption{a.consistent(), client.WithTimeout(a.timeout)}
+	switch {
+	case s.prefix != "" && (s.start != "" || s.end != ""):
+		return nil, usagef("a prefix and --start or --end exclude each other")
+	case s.limit < 0:
+		return nil, usagef("--limit %d: must not be negative", s.limit)
+	case s.prefix != "":
+		p, err := a.bytes(s.prefix)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, client.Prefix(p))
+	case s.start != "" || s.end != "":
+		bounds, err := a.allBytes([]string{s.start, s.end})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, client.Range(bounds[0], bounds[1]))
+	}
+	if s.reverse {
+		out = append(out, client.Reverse())
+	}
+	if s.keysOnly {
+		out = append(out, client.KeysOnly())
+	}
+	if s.limit > 0 {
+		out = append(out, client.Limit(s.limit))
+	}
+	if s.pageSize != 0 {
+		out = append(out, client.PageSize(s.pageSize))
+	}
+	if s.cursor != "" {
+		cursor, err := base64.RawURLEncoding.DecodeString(s.cursor)
+		if err != nil {
+			return nil, usagef("--cursor: not a cursor that scan printed")
+		}
+		out = append(out, client.FromCursor(cursor))
+	}
+	return out, nil
+}
+
+func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOption) error {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	scanner := c.NewScanner(options...)
+	w := a.newRowWriter(!s.keysOnly)
+	n := 0
+	for item, err := range scanner.All(ctx) {
+		if err != nil {
+			return errors.Join(w.flush(), err)
+		}
+		if err := w.write(&item, true); err != nil {
+			return err
+		}
+		n++
+	}
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if cursor := scanner.Cursor(); s.limit > 0 && n == s.limit && cursor != nil {
+		fmt.Fprintf(a.err, "There may be more; the same scan goes on with --cursor %s\n", base64.RawURLEncoding.EncodeToString(cursor))
+	}
+	return nil
+}

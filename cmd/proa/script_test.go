@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"proa": main})
+}
+
+// The scripts run the real binary against a real server process. They know
+// three commands more:
+//
+//	server start [FLAG…]   starts a server on $WORK/data and sets PROA_ENDPOINTS
+//	server stop|kill       ends it with SIGTERM, which must succeed, or SIGKILL
+//	exits N COMMAND…       runs a command that must end with this status
+//	flip FILE OFFSET       inverts a byte of a file
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			s := &scriptServer{}
+			e.Values["server"] = s
+			e.Defer(s.kill)
+			e.Vars = append(e.Vars, "PROA_ENDPOINTS=127.0.0.1:1", "XDG_STATE_HOME="+filepath.Join(e.WorkDir, "state"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip,
+		},
+		RequireUniqueNames: true,
+	})
+}
+
+// scriptServer is the server process of one script.
+type scriptServer struct {
+	cmd  *exec.Cmd
+	log  strings.Builder
+	done chan struct{} // closed when the process has ended
+	err  error         // how
+}
+
+func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: server start [FLAG…] | stop | kill")
+	}
+	s := ts.Value("server").(*scriptServer)
+	switch args[0] {
+	case "start":
+		s.start(ts, args[1:])
+	case "stop":
+		ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
+		<-s.done
+		if s.err != nil {
+			ts.Fatalf("server ended with %v; its log:\n%s", s.err, s.log.String())
+		}
+	case "kill":
+		s.kill()
+	default:
+		ts.Fatalf("unknown: server %s", args[0])
+	}
+}
+
+// start returns when the server says that it serves.
+func (s *scriptServer) start(ts *testscript.TestScript, flags []string) {
+	program, err := exec.LookPath("proa")
+	ts.Check(err)
+	s.cmd = exec.Command(program, append([]string{
+		"serve", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0", "--log-format", "json",
+		"--set", "memory.max_memory_usage=256MiB", "--set", "raft.log_segment_size=1MiB",
+	}, flags...)...)
+	s.cmd.Dir = ts.MkAbs(".")
+	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + ts.MkAbs(".")}
+	stderr, err := s.cmd.StderrPipe()
+	ts.Check(err)
+	ts.Check(s.cmd.Start())
+	s.done, s.log = make(chan struct{}), strings.Builder{}
+	address := make(chan string, 1)
+	go func() {
+		s.follow(stderr, address)
+		s.err = s.cmd.Wait()
+		close(s.done)
+	}()
+	select {
+	case a := <-address:
+		ts.Setenv("PROA_ENDPOINTS", a)
+		ts.Setenv("ADDRESS", a)
+	case <-s.done:
+		ts.Fatalf("the server did not start: %v; its log:\n%s", s.err, s.log.String())
+	}
+}
+
+// follow keeps the server's log, and sends its first TCP address.
+func (s *scriptServer) follow(stderr io.Reader, address chan<- string) {
+	var once sync.Once
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		s.log.WriteString(lines.Text() + "\n")
+		var entry struct{ Msg, Network, Address string }
+		if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Msg == "serving clients" && entry.Network == "tcp" {
+			once.Do(func() { address <- entry.Address })
+		}
+	}
+}
+
+func (s *scriptServer) kill() {
+	if s.cmd != nil && s.cmd.Process != nil {
+		// An error says that it has ended already.
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
+}
+
+func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits N COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip FILE OFFSET")
+	}
+	offset, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	names, err := filepath.Glob(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if len(names) == 0 {
+		ts.Fatalf("no file %s", args[0])
+	}
+	b, err := os.ReadFile(names[0])
+	ts.Check(err)
+	b[offset] ^= 0xff
+	ts.Check(os.WriteFile(names[0], b, 0o600))
+}

@@ -1,0 +1,353 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/server"
+	"github.com/proa-kv/proa/server/admin"
+)
+
+// newServeCommand is `proa serve`.
+func newServeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a server",
+		Long: `Run a server until SIGTERM or SIGINT: it then stops accepting, tells clients
+to go away, answers what they have asked, makes everything durable and exits.
+A second signal ends it at once; nothing acknowledged is lost either way.
+
+Settings come from a YAML file (--config), the environment (PROA_...) and
+flags, the later before the earlier. "proa config docs" lists them all.`,
+		Example: `  proa serve
+  proa serve --data /var/lib/proa --listen :7400 --admin-listen 127.0.0.1:7402
+  proa serve --set raft.log_size_max=2GiB --unix /run/proa.sock`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(config.Options{Flags: cmd.Flags()})
+			if err != nil {
+				return &usageError{err}
+			}
+			return serve(cmd.Context(), c)
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// serve runs a node until it is told to stop.
+func serve(ctx context.Context, c *config.Config) error {
+	log := newLogger(c)
+	limit, err := raiseFileLimit()
+	if err != nil {
+		log.Warn("raising the limit of open files", "error", err)
+	} else {
+		log.Info("limit of open files", "files", limit)
+	}
+	if need := uint64(c.Concurrency.MaxConnections) + 1024; limit != 0 && limit < need {
+		log.Warn("the limit of open files is below what concurrency.max_connections needs; raise it with ulimit -n or LimitNOFILE=", "files", limit, "needed", need)
+	}
+	c.Report(log)
+	tuneRuntime(c, log)
+
+	start := time.Now()
+	node, err := raftgroup.Open(nodeOptions(c, log))
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	id := node.Identity()
+	replay := node.Replay()
+	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "data", c.Node.DataDir,
+		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "took", time.Since(start).Round(time.Millisecond))
+
+	srv, err := server.New(serverConfig(c, id, log), node)
+	if err != nil {
+		return errors.Join(err, node.Close(ctx))
+	}
+	node.AfterRun(srv.FlushDirty)
+	node.Start()
+	side, err := listenAll(c, srv, node)
+	if err != nil {
+		return errors.Join(err, node.Close(ctx))
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve() }()
+	for _, a := range srv.Addrs() {
+		log.Info("serving clients", "network", a.Network(), "address", a.String())
+	}
+	if side != nil {
+		log.Info("serving admin HTTP", "address", "http://"+side.Addr().String())
+	}
+	greet(c, srv)
+
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
+	var cause error
+	select {
+	case s := <-signals:
+		log.Info("stopping", "signal", s.String(), "deadline", c.Node.ShutdownTimeout)
+	case <-ctx.Done():
+		log.Info("stopping")
+	case cause = <-node.Failure():
+		cause = fmt.Errorf("the node stopped: %w", cause)
+	}
+	return errors.Join(cause, stop(c, log, srv, node, side, signals))
+}
+
+// stop ends everything within the configured time. A second signal ends the
+// wait for clients.
+func stop(c *config.Config, log *slog.Logger, srv *server.Server, node *raftgroup.Node, side *admin.Server, signals <-chan os.Signal) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.Node.ShutdownTimeout)
+	defer cancel()
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	start := time.Now()
+	if err := srv.Shutdown(ctx); err != nil {
+		// Their requests are answered or unknown to them; nothing is lost.
+		log.Warn("clients were cut off", "error", err)
+	}
+	if side != nil {
+		_ = side.Shutdown(ctx)
+	}
+	closing, cancelClosing := context.WithTimeout(context.Background(), c.Node.ShutdownTimeout)
+	defer cancelClosing()
+	if err := node.Close(closing); err != nil {
+		return fmt.Errorf("closing the stores: %w", err)
+	}
+	log.Info("stopped", "took", time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
+	b := c.Budget()
+	o := raftgroup.Options{
+		Dir: c.Node.DataDir,
+
+		QueueDepth:    c.Concurrency.QueueDepth,
+		BatchOpsMax:   c.Raft.MaxBatchSize,
+		LogBytesMax:   c.Raft.LogSizeMax,
+		SegmentBytes:  c.Raft.LogSegmentSize,
+		LogCacheBytes: b.LogCache,
+		FlushEvery:    c.Raft.SnapshotIntervalTime,
+		Heartbeat:     c.Raft.HeartbeatInterval,
+		ElectionMin:   c.Raft.ElectionTimeoutMin,
+
+		BlockCacheBytes:  b.BlockCache,
+		RowCacheBytes:    b.RowCache,
+		MemTableBytes:    c.Storage.MemtableSize,
+		SessionRetention: c.Storage.SessionRetention,
+		Logger:           log,
+	}
+	// Where nothing was said, an existing directory knows better than the
+	// default.
+	for _, s := range c.Settings() {
+		if s.Source.Kind == config.FromDefault {
+			continue
+		}
+		switch s.Name {
+		case "node.id":
+			o.ID = c.Node.ID
+		case "node.shards":
+			o.Shards = c.Node.Shards
+		}
+	}
+	return o
+}
+
+func serverConfig(c *config.Config, id raftgroup.Identity, log *slog.Logger) server.Config {
+	s := server.Config{
+		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
+		Transport: c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
+		ConnectionsMax: c.Concurrency.MaxConnections, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
+		OutputBytesMax: int(c.Network.OutputBytesMax), InputBytesMax: max(c.Budget().Requests, 64<<20), FrameBytesMax: uint32(c.Network.MaxFrameSize),
+		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
+		RequestTimeout: c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Logger: log,
+	}
+	// In the configuration 0 means off; in server.Config it means the default.
+	if s.IdleTimeout == 0 {
+		s.IdleTimeout = -1
+	}
+	if s.KeepAlive == 0 {
+		s.KeepAlive = -1
+	}
+	if c.Memory.PreallocBuffers {
+		s.Prealloc = c.Memory.BufferPoolSize
+	}
+	return s
+}
+
+func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node) (*admin.Server, error) {
+	if c.Listen.Client != "" {
+		if _, err := srv.Listen(c.Listen.Client); err != nil {
+			return nil, err
+		}
+	}
+	if c.Listen.Unix != "" {
+		if _, err := srv.Listen("unix://" + c.Listen.Unix); err != nil {
+			return nil, err
+		}
+	}
+	if len(srv.Addrs()) == 0 {
+		return nil, errors.New("nothing to listen on: both listen.client and listen.unix are off")
+	}
+	if c.Listen.Admin == "" {
+		return nil, nil
+	}
+	return admin.Listen(c.Listen.Admin, admin.Source{
+		Status: srv.StatusJSON,
+		Ready: func() error {
+			for _, s := range node.Status().Shards {
+				if !s.Serving {
+					return fmt.Errorf("shard %d does not serve", s.Shard)
+				}
+			}
+			return nil
+		},
+		Collect: &collector{node, srv},
+	})
+}
+
+// tuneRuntime sets the garbage collector up. The row cache lies outside the Go
+// heap, so the heap is small and its growth, not its size, would pace the
+// collector: it is let grow to several times what lives before a collection,
+// within the memory the node may use.
+func tuneRuntime(c *config.Config, log *slog.Logger) {
+	limit := c.Budget().GoLimit
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		// Threads that wait in epoll_wait or fdatasync keep their processor
+		// until the scheduler takes it away, so there are more processors
+		// than cores: coming back from a wait then finds one at once.
+		runtime.GOMAXPROCS(runtime.NumCPU() + c.Network.EventLoops + 1)
+	}
+	log.Debug("runtime", "memory_limit", limit, "gomaxprocs", runtime.GOMAXPROCS(0))
+}
+
+// raiseFileLimit raises the soft limit of open files to the hard one and
+// returns it.
+func raiseFileLimit() (uint64, error) {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 0, err
+	}
+	if r.Cur < r.Max {
+		raised := r
+		raised.Cur = r.Max
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
+			return uint64(r.Cur), err
+		}
+		r = raised
+	}
+	return uint64(r.Cur), nil
+}
+
+func newLogger(c *config.Config) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Log.Level)) // config has checked it
+	o := &slog.HandlerOptions{Level: level}
+	if c.Log.Format == "text" || (c.Log.Format != "json" && term.IsTerminal(int(os.Stderr.Fd()))) {
+		return slog.New(slog.NewTextHandler(os.Stderr, o))
+	}
+	return slog.New(slog.NewJSONHandler(os.Stderr, o))
+}
+
+// greet tells a person at a terminal what to type next.
+func greet(c *config.Config, srv *server.Server) {
+	if !term.IsTerminal(int(os.Stdout.Fd())) {
+		return
+	}
+	var at []string
+	flag := ""
+	for _, a := range srv.Addrs() {
+		text := a.String()
+		if a.Network() == "unix" {
+			text = "unix://" + text
+		}
+		at = append(at, text)
+	}
+	if c.Listen.Client != "127.0.0.1:7400" && c.Listen.Client != ":7400" {
+		flag = " -e " + at[0]
+	}
+	fmt.Printf(`
+Proa serves on %s, data in %s.
+In another terminal:
+
+    proa put%[3]s greeting hello
+    proa get%[3]s greeting
+    proa shell%[3]s
+
+Ctrl-C stops it.
+
+`, strings.Join(at, " and "), c.Node.DataDir, flag)
+}
+
+// collector shows the node's numbers to Prometheus.
+type collector struct {
+	node *raftgroup.Node
+	srv  *server.Server
+}
+
+var (
+	descRequests = prometheus.NewDesc("proa_requests_total", "Requests received, by operation.", []string{"op"}, nil)
+	descErrors   = prometheus.NewDesc("proa_request_errors_total", "Requests answered with an error.", nil, nil)
+	descFsyncs   = prometheus.NewDesc("proa_log_fsyncs_total", "Writes of the Raft log that were made durable.", nil, nil)
+	descFsyncSec = prometheus.NewDesc("proa_log_fsync_seconds_total", "Time spent in writing the Raft log and making it durable.", nil, nil)
+	descLogBytes = prometheus.NewDesc("proa_log_bytes", "Size of the live Raft log.", nil, nil)
+	descApplied  = prometheus.NewDesc("proa_shard_applied_index", "Entry up to which a shard's state has been carried out.", []string{"shard"}, nil)
+	descServing  = prometheus.NewDesc("proa_shard_serving", "1 where this node serves the shard.", []string{"shard"}, nil)
+)
+
+// Describe lists the metrics.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descRequests, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing} {
+		ch <- d
+	}
+}
+
+// Collect reads them.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	ops, failed := c.srv.Requests()
+	for op, n := range ops {
+		ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), op)
+	}
+	ch <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(failed))
+	s := c.node.Status()
+	ch <- prometheus.MustNewConstMetric(descFsyncs, prometheus.CounterValue, float64(s.Fsyncs))
+	ch <- prometheus.MustNewConstMetric(descFsyncSec, prometheus.CounterValue, s.FsyncMicros*float64(s.Fsyncs)/1e6)
+	ch <- prometheus.MustNewConstMetric(descLogBytes, prometheus.GaugeValue, float64(s.LogBytes))
+	for _, sh := range s.Shards {
+		shard := fmt.Sprint(sh.Shard)
+		serving := 0.0
+		if sh.Serving {
+			serving = 1
+		}
+		ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(sh.Applied), shard)
+		ch <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, serving, shard)
+	}
+}

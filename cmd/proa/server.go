@@ -1,0 +1,455 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/raftgroup"
+)
+
+func (a *app) pingCommand() *cobra.Command {
+	var count int
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "ping",
+		Short: "Measure the round trip to the server",
+		Long: `Send PING requests one after the other and print each round trip and their
+statistics. Control-C ends it early and still prints the statistics.`,
+		Example: "  proa ping\n  proa ping --count 10000 --interval 0",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if count < 0 || interval < 0 {
+				return usagef("--count and --interval must not be negative")
+			}
+			return a.ping(cmd.Context(), count, interval)
+		},
+	}
+	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of requests; 0: until interrupted")
+	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`time` between two requests")
+	return cmd
+}
+
+// pingLinesMax is how many round trips are printed one by one where there is
+// no interval between them.
+const pingLinesMax = 10
+
+func (a *app) ping(ctx context.Context, count int, interval time.Duration) error {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	var s roundTrips
+	var failure error
+	for seq := 1; (count == 0 || seq <= count) && ctx.Err() == nil; seq++ {
+		rtt, err := c.Ping(ctx, client.WithTimeout(a.timeout))
+		if err != nil && ctx.Err() != nil {
+			break // interrupted, not unanswered
+		}
+		s.sent++
+		if err != nil {
+			failure = err
+			fmt.Fprintf(a.err, "seq=%d %s\n", seq, describe(err, a))
+		} else {
+			s.times = append(s.times, rtt)
+			if a.output == outputTable && (interval > 0 || seq <= pingLinesMax) {
+				if err := a.printf("reply seq=%d time=%s\n", seq, formatRTT(rtt)); err != nil {
+					return err
+				}
+			}
+		}
+		if interval > 0 && seq != count {
+			wait(ctx, interval)
+		}
+	}
+	if err := a.showRoundTrips(&s); err != nil {
+		return err
+	}
+	if failure != nil {
+		return &statusError{exitServer, errSilent}
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// roundTrips are the figures of a ping.
+type roundTrips struct {
+	sent  int
+	times []time.Duration
+}
+
+// quantile returns the time at or below which a share q of the round trips
+// lies (nearest rank). times must be sorted and not empty.
+func quantile(times []time.Duration, q float64) time.Duration {
+	rank := int(math.Ceil(q * float64(len(times))))
+	return times[max(rank-1, 0)]
+}
+
+func (a *app) showRoundTrips(s *roundTrips) error {
+	slices.Sort(s.times)
+	n := len(s.times)
+	if a.output == outputJSON {
+		out := map[string]any{"sent": s.sent, "received": n}
+		if n > 0 {
+			for name, d := range s.figures() {
+				out[name+"_us"] = float64(d) / float64(time.Microsecond)
+			}
+		}
+		return a.writeJSON(out)
+	}
+	if err := a.printf("%d sent, %d answered\n", s.sent, n); err != nil || n == 0 {
+		return err
+	}
+	f := s.figures()
+	return a.printf("round trip min %s, mean %s, median %s, p99 %s, max %s, deviation %s\n",
+		formatRTT(f["min"]), formatRTT(f["mean"]), formatRTT(f["p50"]), formatRTT(f["p99"]), formatRTT(f["max"]), formatRTT(f["stddev"]))
+}
+
+func (s *roundTrips) figures() map[string]time.Duration {
+	var sum, squares float64
+	for _, d := range s.times {
+		sum += float64(d)
+	}
+	mean := sum / float64(len(s.times))
+	for _, d := range s.times {
+		squares += (float64(d) - mean) * (float64(d) - mean)
+	}
+	return map[string]time.Duration{
+		"min": s.times[0], "max": s.times[len(s.times)-1], "mean": time.Duration(mean),
+		"p50": quantile(s.times, 0.5), "p99": quantile(s.times, 0.99),
+		"stddev": time.Duration(math.Sqrt(squares / float64(len(s.times)))),
+	}
+}
+
+func formatRTT(d time.Duration) string {
+	return fmt.Sprintf("%.3f ms", float64(d)/float64(time.Millisecond))
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the state of the server and its shards",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				raw, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				return a.showStatus(raw)
+			})
+		},
+	}
+}
+
+// showStatus shows any JSON object: its single values first, then each object
+// in it as a section, and each list of objects as a table. So it shows what a
+// newer server reports, too.
+func (a *app) showStatus(raw json.RawMessage) error {
+	if a.output != outputTable {
+		_, err := a.out.Write(append(bytes.TrimSpace(raw), '\n'))
+		return err
+	}
+	o, err := parseObject(raw)
+	if err != nil {
+		return fmt.Errorf("the server's status is not a JSON object: %w", err)
+	}
+	return a.showObject(o, "")
+}
+
+func (a *app) showObject(o object, indent string) error {
+	width := 0
+	for _, f := range o {
+		if f.kind() == kindScalar {
+			width = max(width, len(f.name))
+		}
+	}
+	for _, f := range o {
+		if f.kind() == kindScalar {
+			if err := a.printf("%s%-*s  %s\n", indent, width, f.name, f.scalar()); err != nil {
+				return err
+			}
+		}
+	}
+	for _, f := range o {
+		if err := a.showNested(&f, indent); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) showNested(f *field, indent string) error {
+	switch f.kind() {
+	case kindObject:
+		inner, err := parseObject(f.raw)
+		if err != nil || len(inner) == 0 {
+			return err
+		}
+		if err := a.printf("\n%s%s\n", indent, f.name); err != nil {
+			return err
+		}
+		return a.showObject(inner, indent+"  ")
+	case kindTable:
+		if err := a.printf("\n%s%s\n", indent, f.name); err != nil {
+			return err
+		}
+		return a.showTable(f.raw)
+	}
+	return nil
+}
+
+func (a *app) showTable(raw json.RawMessage) error {
+	var list []json.RawMessage
+	if err := json.Unmarshal(raw, &list); err != nil {
+		return err
+	}
+	var t *table
+	for _, entry := range list {
+		o, err := parseObject(entry)
+		if err != nil {
+			return err
+		}
+		cells, header := make([]string, len(o)), make([]string, len(o))
+		for i, f := range o {
+			header[i], cells[i] = strings.ToUpper(f.name), f.scalar()
+		}
+		// Rows of another shape begin a table of their own.
+		if t == nil || !slices.Equal(t.header, header) {
+			if t != nil {
+				if err := t.flush(); err != nil {
+					return err
+				}
+			}
+			t = a.newTable(header...)
+		}
+		if err := t.row(cells...); err != nil {
+			return err
+		}
+	}
+	if t == nil {
+		return nil
+	}
+	return t.flush()
+}
+
+// object is a JSON object that keeps the order of its fields.
+type object []field
+
+type field struct {
+	name string
+	raw  json.RawMessage
+}
+
+func parseObject(raw json.RawMessage) (object, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, fmt.Errorf("no object: %.40s", raw)
+	}
+	var o object
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		f := field{name: name.(string)} // the decoder has checked that it is a string
+		if err := d.Decode(&f.raw); err != nil {
+			return nil, err
+		}
+		o = append(o, f)
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+type kind uint8
+
+const (
+	kindScalar kind = iota
+	kindObject
+	kindTable // a list whose first entry is an object
+)
+
+func (f *field) kind() kind {
+	switch f.raw[0] {
+	case '{':
+		return kindObject
+	case '[':
+		if rest := bytes.TrimLeft(f.raw[1:], " \t\r\n"); len(rest) > 0 && rest[0] == '{' {
+			return kindTable
+		}
+	}
+	return kindScalar
+}
+
+// scalar shows a value on one line.
+func (f *field) scalar() string {
+	if f.raw[0] != '"' {
+		return string(f.raw)
+	}
+	var s string
+	if json.Unmarshal(f.raw, &s) != nil {
+		return string(f.raw)
+	}
+	return escape([]byte(s))
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Show the version of this program",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := versionText()
+			if a.output == outputJSON {
+				return a.writeJSON(map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+			}
+			return a.printf("proa %s, %s, %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}
+
+// versionText returns the module's version or, for a build from a working
+// copy, the revision it was built from.
+func versionText() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	revision, modified := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			modified = "+changes"
+		}
+	}
+	if revision == "" {
+		return "devel"
+	}
+	return "devel-" + revision[:min(len(revision), 12)] + modified
+}
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Show or document the server's configuration",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	show := &cobra.Command{
+		Use:   "show",
+		Short: "Print the configuration a server would run with, and where each value comes from",
+		Long: `Print the configuration that "proa serve" with the same flags, environment and
+file would run with, and where each value comes from. The output is a valid
+configuration file.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(config.Options{Flags: cmd.Flags()})
+			if err != nil {
+				return &usageError{err}
+			}
+			return c.WriteYAML(a.out)
+		},
+	}
+	config.AddFlags(show.Flags())
+	docs := &cobra.Command{
+		Use:   "docs",
+		Short: "Print the reference of all keys, in Markdown",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return config.WriteReference(a.out) },
+	}
+	cmd.AddCommand(show, docs)
+	return cmd
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	dir := ""
+	cmd := &cobra.Command{
+		Use:   "verify [DIR]",
+		Short: "Check the data directory of a stopped server",
+		Long: `Check the data directory of a server that is not running: every checksum of the
+Raft log and of the state, and that each shard's log goes on where its state
+ends. Nothing is changed.
+
+The directory is DIR, or node.data_dir of the configuration.
+The exit status is 0 if everything is sound, 3 otherwise.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := dataDir(args, dir)
+			if err != nil {
+				return err
+			}
+			var lines []string
+			err = raftgroup.Verify(dir, func(s string) {
+				if a.output == outputJSON {
+					lines = append(lines, s)
+					return
+				}
+				fmt.Fprintln(a.out, s)
+			})
+			if a.output == outputJSON {
+				if err := a.writeJSON(map[string]any{"directory": dir, "sound": err == nil, "report": lines}); err != nil {
+					return err
+				}
+			}
+			if err != nil {
+				return fmt.Errorf("verify %s: %w", dir, err)
+			}
+			if a.output != outputJSON {
+				return a.printf("%s is sound\n", dir)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", "", "data `directory`")
+	return cmd
+}
+
+// dataDir finds the directory to verify.
+func dataDir(args []string, flag string) (string, error) {
+	switch {
+	case len(args) == 1 && flag != "":
+		return "", usagef("both DIR and --data are given")
+	case len(args) == 1:
+		flag = args[0]
+	case flag == "":
+		c, err := config.Load(config.Options{})
+		if err != nil {
+			return "", &usageError{err}
+		}
+		flag = c.Node.DataDir
+	}
+	if info, err := os.Stat(flag); err != nil {
+		return "", usagef("%w", err)
+	} else if !info.IsDir() {
+		return "", usagef("%s is not a directory", flag)
+	}
+	return flag, nil
+}

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/chzyer/readline"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/proa-kv/proa/client"
+)
+
+const shellHelp = `Commands are those of the command line without "proa". Quotes join words;
+\n, \t, \xNN and the like stand for bytes. Tab completes commands, options and
+keys; Control-C interrupts a command, Control-D leaves.
+
+  help [COMMAND]   what there is, or more about one command
+  timing on|off    show how long each command took
+  output FORM      table, json or raw, from now on
+  clear            clear the screen
+  exit             leave`
+
+func (a *app) shellCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "shell",
+		Short: "Type commands one after the other, with history and completion",
+		Long: `Type commands one after the other, over one connection.
+
+` + shellHelp + `
+
+The history is kept in proa/history under $XDG_STATE_HOME, or ~/.local/state.
+Where standard input is not a terminal, its lines are carried out without a
+prompt; lines that begin with # are skipped, and the exit status is that of the
+last command that failed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s := &shell{app: a}
+			if _, ok := terminal(a.in); ok {
+				return s.interactive(cmd.Context())
+			}
+			return s.pipe(cmd.Context())
+		},
+	}
+}
+
+// shell carries out lines.
+type shell struct {
+	app    *app
+	timing bool
+	leave  bool
+}
+
+// pipe carries out the lines of a file or pipe.
+func (s *shell) pipe(ctx context.Context) error {
+	lines := newLineReader(s.app.in)
+	last := exitDone
+	for !s.leave && ctx.Err() == nil {
+		line, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if status := s.execute(ctx, string(line)); status != exitDone {
+			fmt.Fprintf(s.app.err, "(line %d)\n", lines.number)
+			last = status
+		}
+	}
+	if last != exitDone {
+		return &statusError{last, errSilent}
+	}
+	return ctx.Err()
+}
+
+// interactive talks to a person.
+func (s *shell) interactive(ctx context.Context) error {
+	c, err := s.app.connect(ctx)
+	if err != nil {
+		return err
+	}
+	rl, err := readline.NewEx(&readline.Config{
+		Prompt:            "proa> ",
+		HistoryFile:       historyFile(),
+		HistorySearchFold: true,
+		AutoComplete:      s,
+		InterruptPrompt:   "^C",
+		EOFPrompt:         "exit",
+	})
+	if err != nil {
+		return err
+	}
+	defer rl.Close()
+	s.timing = true
+	s.greet(c)
+	for !s.leave {
+		line, err := rl.Readline()
+		switch {
+		case errors.Is(err, readline.ErrInterrupt):
+			continue
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		s.interruptible(ctx, line)
+	}
+	return nil
+}
+
+func (s *shell) greet(c *client.Client) {
+	i, ok := c.Server()
+	if !ok {
+		return // lost again already; the first command will say so
+	}
+	fmt.Fprintf(s.app.out, "Connected to node %d (%s), %d shards. Type help for help, exit to leave.\n", i.Node, i.Version, i.Shards)
+}
+
+// interruptible carries out a line that Control-C can end.
+func (s *shell) interruptible(ctx context.Context, line string) {
+	// The process's own context is done after the first interrupt; here each
+	// line has its own.
+	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt)
+	defer stop()
+	s.execute(ctx, line)
+}
+
+// execute carries out one line and returns its exit status.
+func (s *shell) execute(ctx context.Context, line string) int {
+	if strings.HasPrefix(strings.TrimSpace(line), "#") {
+		return exitDone
+	}
+	words, err := splitLine(line)
+	if err != nil {
+		fmt.Fprintln(s.app.err, "proa:", err)
+		return exitUsage
+	}
+	if len(words) == 0 {
+		return exitDone
+	}
+	words[0] = strings.ToLower(words[0])
+	if status, ok := s.builtin(words); ok {
+		return status
+	}
+	begin := time.Now()
+	status := s.line().run(ctx, words)
+	if s.timing && words[0] != "help" {
+		fmt.Fprintf(s.app.err, "(%.2f ms)\n", float64(time.Since(begin))/float64(time.Millisecond))
+	}
+	return status
+}
+
+// line returns the app for one line.
+func (s *shell) line() *app {
+	line := *s.app
+	line.shell, line.started = true, false
+	// Words are unescaped already.
+	line.escaped = false
+	return &line
+}
+
+// builtin carries out what only a shell has.
+func (s *shell) builtin(words []string) (status int, ok bool) {
+	argument := ""
+	if len(words) == 2 {
+		argument = words[1]
+	}
+	switch words[0] {
+	case "exit", "quit":
+		s.leave = true
+	case "clear":
+		io.WriteString(s.app.out, "\x1b[H\x1b[2J")
+	case "timing":
+		if argument != "on" && argument != "off" {
+			return s.usage("timing on, or timing off"), true
+		}
+		s.timing = argument == "on"
+	case "output":
+		if argument != outputTable && argument != outputJSON && argument != outputRaw {
+			return s.usage("output table, output json, or output raw"), true
+		}
+		s.app.output = argument
+	case "help", "?":
+		if len(words) > 1 {
+			return 0, false
+		}
+		fmt.Fprintln(s.app.out, shellHelp)
+		fmt.Fprintln(s.app.out)
+		for _, c := range newRoot(s.line()).Commands() {
+			if c.IsAvailableCommand() {
+				fmt.Fprintf(s.app.out, "  %-16s %s\n", c.Name(), c.Short)
+			}
+		}
+	default:
+		return 0, false
+	}
+	return exitDone, true
+}
+
+func (s *shell) usage(text string) int {
+	fmt.Fprintln(s.app.err, "proa: write:", text)
+	return exitUsage
+}
+
+// historyFile returns the path of the history, or "" where it cannot be kept.
+// Its directory is private, because lines hold keys and values.
+func historyFile() string {
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		state = filepath.Join(home, ".local", "state")
+	}
+	dir := filepath.Join(state, "proa")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "history")
+}
+
+// Do offers completions of the word at pos: commands, then options, then keys.
+// It implements readline.AutoCompleter.
+func (s *shell) Do(line []rune, pos int) (candidates [][]rune, length int) {
+	words, word := openWord(string(line[:pos]))
+	for _, c := range s.complete(words, word) {
+		if rest, ok := strings.CutPrefix(c, word); ok {
+			candidates = append(candidates, []rune(rest+" "))
+		}
+	}
+	return candidates, len([]rune(word))
+}
+
+// openWord splits a line into its finished words and the one being typed, the
+// latter as it stands, with its escapes.
+func openWord(line string) (words []string, word string) {
+	start := 0
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case '\\':
+			i++
+		case ' ', '\t':
+			start = i + 1
+		}
+	}
+	start = min(start, len(line))
+	words, err := splitLine(line[:start])
+	if err != nil {
+		return nil, "" // inside quotes: nothing to offer
+	}
+	return words, line[start:]
+}
+
+var builtins = []string{"help", "timing", "output", "clear", "exit"}
+
+// complete returns the words that may stand after the finished ones.
+func (s *shell) complete(words []string, word string) []string {
+	line := s.line()
+	root := newRoot(line)
+	if len(words) == 0 || len(words) == 1 && words[0] == "help" {
+		out := commandNames(root)
+		if len(words) == 0 {
+			out = append(out, builtins...)
+		}
+		return out
+	}
+	switch words[0] {
+	case "timing":
+		return []string{"on", "off"}
+	case "output":
+		return []string{outputTable, outputJSON, outputRaw}
+	}
+	cmd, _, err := root.Find(words[:1])
+	if err != nil || cmd == root {
+		return nil
+	}
+	if strings.HasPrefix(word, "-") {
+		return flagNames(cmd)
+	}
+	if cmd.ValidArgsFunction == nil && cmd.Name() != "scan" {
+		return nil
+	}
+	prefix, err := unescape(word)
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), completionTimeout)
+	defer cancel()
+	var out []string
+	for _, k := range line.keysWith(ctx, prefix) {
+		out = append(out, quoteWord(k))
+	}
+	return out
+}
+
+func commandNames(root *cobra.Command) []string {
+	var out []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			out = append(out, c.Name())
+		}
+	}
+	return out
+}
+
+func flagNames(cmd *cobra.Command) []string {
+	var out []string
+	add := func(f *pflag.Flag) { out = append(out, "--"+f.Name) }
+	cmd.LocalFlags().VisitAll(add)
+	cmd.InheritedFlags().VisitAll(add)
+	return out
+}

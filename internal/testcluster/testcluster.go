@@ -1,0 +1,336 @@
+// Package testcluster runs proa servers as processes of their own, for tests
+// that kill, stop and restart them.
+//
+// A package that uses it has a TestMain that calls [Main]. Nothing in here
+// waits for a fixed time: a server is ready when it answers HELLO, and gone
+// when its process has been collected.
+//
+// A [Node] belongs to the test that made it: its methods report failures
+// through that test and may be called from the test's own goroutine only.
+// Address, Dir and PID may be called from any.
+package testcluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Deadlines of what a server does. They are far above what it takes, so that a
+// busy machine does not fail a test.
+const (
+	readyTimeout = 60 * time.Second
+	stopTimeout  = 60 * time.Second
+)
+
+// Config says how to run a server. The zero value is a server of one node on a
+// free loopback port, in a new directory of the test.
+type Config struct {
+	// Dir is the data directory; empty means a new one that goes away with
+	// the test.
+	Dir string
+	// Address is host:port or unix:///path to listen on; empty means a free
+	// port of 127.0.0.1.
+	Address string
+	// Args are further arguments of "proa serve", such as --shards=3.
+	Args []string
+	// Settings are configuration keys, each as "key=value".
+	Settings []string
+	// Env is added to the environment.
+	Env []string
+	// SysProcAttr is how the process is started; nil means as usual.
+	SysProcAttr *syscall.SysProcAttr
+}
+
+// Node is one server: a data directory, an address, and at most one process.
+type Node struct {
+	t      testing.TB
+	cfg    Config
+	binary string
+	log    string // path of everything its processes wrote
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has been collected
+	result error         // of cmd, once exited is closed
+}
+
+// Start starts a server and returns when it answers. When the test ends the
+// server is killed, and what it wrote is shown if the test failed.
+func Start(t testing.TB, cfg Config) *Node {
+	t.Helper()
+	n := New(t, cfg)
+	n.Start()
+	return n
+}
+
+// New prepares a server without starting it.
+func New(t testing.TB, cfg Config) *Node {
+	t.Helper()
+	if cfg.Dir == "" {
+		cfg.Dir = filepath.Join(t.TempDir(), "data")
+	}
+	if cfg.Address == "" {
+		port, err := freePort()
+		if err != nil {
+			t.Fatalf("looking for a free port: %v", err)
+		}
+		cfg.Address = fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	n := &Node{t: t, cfg: cfg, binary: Binary(t), log: filepath.Join(t.TempDir(), "server.log")}
+	t.Cleanup(n.cleanUp)
+	return n
+}
+
+// Address returns the endpoint a client connects to.
+func (n *Node) Address() string { return n.cfg.Address }
+
+// Dir returns the data directory.
+func (n *Node) Dir() string { return n.cfg.Dir }
+
+// PID returns the number of the running process, 0 if none runs.
+func (n *Node) PID() int {
+	if n.cmd == nil {
+		return 0
+	}
+	return n.cmd.Process.Pid
+}
+
+// SetConfig changes arguments and settings for the next start. Directory and
+// address stay.
+func (n *Node) SetConfig(args, settings []string) { n.cfg.Args, n.cfg.Settings = args, settings }
+
+// args are the arguments of the server.
+func (n *Node) args() []string {
+	args := []string{"serve", "--data", n.cfg.Dir, "--log-format", "text", "--listen", n.cfg.Address}
+	if path, ok := strings.CutPrefix(n.cfg.Address, "unix://"); ok {
+		args = append(args[:len(args)-1], "off", "--unix", path)
+	}
+	for _, s := range n.cfg.Settings {
+		args = append(args, "--set", s)
+	}
+	return append(args, n.cfg.Args...)
+}
+
+// Start starts the process and returns when it answers.
+func (n *Node) Start() {
+	n.t.Helper()
+	n.Spawn()
+	n.AwaitReady()
+}
+
+// Spawn starts the process and does not wait for it to answer.
+func (n *Node) Spawn() {
+	n.t.Helper()
+	if n.cmd != nil {
+		n.t.Fatal("the server runs already")
+	}
+	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command(n.binary, n.args()...)
+	cmd.Env = environment(n.cfg.Env)
+	cmd.Stdout, cmd.Stderr = log, log
+	if n.cfg.SysProcAttr != nil {
+		attr := *n.cfg.SysProcAttr
+		cmd.SysProcAttr = &attr
+	}
+	if err := spawn(cmd); err != nil {
+		n.t.Fatalf("starting the server: %v", err)
+	}
+	n.cmd, n.exited = cmd, make(chan struct{})
+	go func(exited chan struct{}) {
+		n.result = cmd.Wait()
+		close(exited)
+	}(n.exited)
+}
+
+// AwaitReady returns when the server answers, and fails the test if it exits
+// instead.
+func (n *Node) AwaitReady() {
+	n.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for {
+		err := greet(ctx, n.cfg.Address)
+		if err == nil {
+			return
+		}
+		select {
+		case <-n.exited:
+			n.t.Fatalf("the server ended at its start: %v", n.result)
+		case <-ctx.Done():
+			n.t.Fatalf("the server did not answer within %v: %v", readyTimeout, err)
+		case <-poll.C:
+		}
+	}
+}
+
+// Exited returns a channel that is closed when the process that runs now has
+// ended.
+func (n *Node) Exited() <-chan struct{} { return n.exited }
+
+// Kill ends the process with SIGKILL: nothing in it gets a chance to finish.
+// It returns when the process is gone, and with it every one of its sockets.
+func (n *Node) Kill() {
+	n.t.Helper()
+	if n.cmd == nil {
+		n.t.Fatal("no server runs that could be killed")
+	}
+	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		n.t.Fatalf("killing the server: %v", err)
+	}
+	<-n.exited
+	// Whatever else ended it is a failure that must not pass for the kill.
+	var exit *exec.ExitError
+	if !errors.As(n.result, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		n.t.Errorf("the server had ended by itself: %v", n.result)
+	}
+	n.cmd = nil
+}
+
+// Terminate sends SIGTERM and does not wait. A process that has just ended by
+// itself is not an error here; AwaitExit tells how it ended.
+func (n *Node) Terminate() {
+	n.t.Helper()
+	if n.cmd == nil {
+		n.t.Fatal("no server runs that could be stopped")
+	}
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		n.t.Fatalf("stopping the server: %v", err)
+	}
+}
+
+// AwaitExit waits for the process to end and returns its exit status, -1 where
+// a signal ended it.
+func (n *Node) AwaitExit() int {
+	n.t.Helper()
+	if n.cmd == nil {
+		n.t.Fatal("no server runs that could end")
+	}
+	deadline := time.NewTimer(stopTimeout)
+	defer deadline.Stop()
+	select {
+	case <-n.exited:
+	case <-deadline.C:
+		// Its goroutines show what it waits for.
+		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
+		<-n.exited
+		n.cmd = nil
+		n.t.Fatalf("the server did not end within %v", stopTimeout)
+	}
+	n.cmd = nil
+	return exitStatus(n.result)
+}
+
+// Stop ends the server with SIGTERM and fails the test unless it exits with
+// status 0 in time.
+func (n *Node) Stop() {
+	n.t.Helper()
+	n.Terminate()
+	if status := n.AwaitExit(); status != 0 {
+		n.t.Fatalf("after SIGTERM the server exited with status %d", status)
+	}
+}
+
+// Restart kills the server with SIGKILL if it runs, and starts it on the same
+// directory and address.
+func (n *Node) Restart() {
+	n.t.Helper()
+	if n.cmd != nil {
+		n.Kill()
+	}
+	n.Start()
+}
+
+// Verify runs "proa verify" on the directory of the stopped server and fails
+// the test unless everything is sound.
+func (n *Node) Verify() {
+	n.t.Helper()
+	if r := Run(n.t, Command{Args: []string{"verify", n.cfg.Dir}}); r.Status != 0 {
+		n.t.Errorf("proa verify exited with status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+}
+
+// Log returns everything the server's processes have written so far.
+func (n *Node) Log() string {
+	b, err := os.ReadFile(n.log)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		n.t.Errorf("reading the server's log: %v", err)
+	}
+	return string(b)
+}
+
+// logBytesMax bounds how much of a log is shown with a failed test.
+const logBytesMax = 32 << 10
+
+// alarms are what a server writes only if it is broken.
+var alarms = []string{"WARNING: DATA RACE", "panic: ", "fatal error: ", "bufpool: "}
+
+func (n *Node) cleanUp() {
+	if n.cmd != nil {
+		_ = n.cmd.Process.Kill()
+		<-n.exited
+		n.cmd = nil
+	}
+	log := n.Log()
+	for _, a := range alarms {
+		if strings.Contains(log, a) {
+			n.t.Errorf("the server wrote %q", a)
+		}
+	}
+	if n.t.Failed() {
+		if len(log) > logBytesMax {
+			log = "[...]" + log[len(log)-logBytesMax:]
+		}
+		n.t.Logf("log of the server on %s:\n%s", n.cfg.Address, log)
+	}
+}
+
+// Command is one run of the proa binary to its end.
+type Command struct {
+	Args        []string
+	Env         []string
+	Stdin       string
+	SysProcAttr *syscall.SysProcAttr
+	// Timeout ends the process with SIGKILL; 0 means 60 s.
+	Timeout time.Duration
+}
+
+// Result is how a Command ended.
+type Result struct {
+	Status         int // -1 where a signal ended it
+	Stdout, Stderr string
+}
+
+// Run runs the proa binary to its end.
+func Run(t testing.TB, c Command) Result {
+	t.Helper()
+	if c.Timeout == 0 {
+		c.Timeout = stopTimeout
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command(Binary(t), c.Args...)
+	cmd.Env = environment(c.Env)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.Stdin), &stdout, &stderr
+	cmd.SysProcAttr = c.SysProcAttr
+	if err := spawn(cmd); err != nil {
+		t.Fatalf("starting proa %s: %v", strings.Join(c.Args, " "), err)
+	}
+	kill := time.AfterFunc(c.Timeout, func() { _ = cmd.Process.Kill() })
+	err := cmd.Wait()
+	if !kill.Stop() {
+		t.Errorf("proa %s did not end within %v", strings.Join(c.Args, " "), c.Timeout)
+	}
+	return Result{Status: exitStatus(err), Stdout: stdout.String(), Stderr: stderr.String()}
+}
