@@ -88,7 +88,7 @@ func TestMalformedReplies(t *testing.T) {
 		{"length below the header", Proa{}, Ping, []byte{3, 0, 0, 0}},
 		{"length beyond the limit", Proa{}, Ping, []byte{0, 0, 0, 0xff}},
 		{"a request", Proa{}, Ping, protocol.End(protocol.Begin(nil, uint8(protocol.OpPing), 0, 1), 0)},
-		{"more to come", Proa{}, Get, protocol.End(protocol.Begin(nil, 0, protocol.FlagReply|protocol.FlagMore, 1), 0)},
+		{"more to come", Proa{}, Ping, protocol.End(protocol.Begin(nil, 0, protocol.FlagReply|protocol.FlagMore, 1), 0)},
 		{"PING with a body", Proa{}, Ping, proaReply(1, protocol.StatusOK, []byte("x"))},
 		{"GET without a row", Proa{}, Get, proaReply(1, protocol.StatusOK, nil)},
 		{"GET of nothing with a body", Proa{}, Get, proaReply(1, protocol.StatusNotFound, []byte("x"))},

@@ -92,7 +92,8 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 		return nil, err
 	}
 	// Ends the handshake's reads and writes together with ctx.
-	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	raw := nc // nc becomes the TLS connection over it
+	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	info, nc, err := c.handshake(ctx, ep, nc)
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -179,26 +180,24 @@ func clampFrame(n uint32) uint32 {
 // socket. A handshake reply is small: 64 KiB are plenty.
 func readFrame(r io.Reader) (protocol.Frame, error) {
 	b := make([]byte, protocol.HeaderBytes, 256)
-	for {
-		if _, err := io.ReadFull(r, b[len(b)-protocol.HeaderBytes:]); err != nil {
+	if _, err := io.ReadFull(r, b); err != nil {
+		return protocol.Frame{}, handshakeError(err)
+	}
+	f, n, need, err := protocol.Next(b, 64<<10)
+	if err == nil && n == 0 {
+		b = append(b, make([]byte, need-len(b))...)
+		if _, err := io.ReadFull(r, b[protocol.HeaderBytes:]); err != nil {
 			return protocol.Frame{}, handshakeError(err)
 		}
-		f, n, need, err := protocol.Next(b, 64<<10)
-		if err == nil && n == 0 {
-			b = append(b, make([]byte, need-len(b))...)
-			if _, err := io.ReadFull(r, b[protocol.HeaderBytes:]); err != nil {
-				return protocol.Frame{}, handshakeError(err)
-			}
-			f, _, _, err = protocol.Next(b, 64<<10)
-		}
-		if err != nil {
-			return f, fmt.Errorf("%w: this is no Proa server, or one of another version: %w", ErrHandshake, err)
-		}
-		if f.Flags&protocol.FlagReply == 0 {
-			return f, fmt.Errorf("%w: the server sent a request", ErrHandshake)
-		}
-		return f, nil
+		f, _, _, err = protocol.Next(b, 64<<10)
 	}
+	switch {
+	case err != nil:
+		return f, fmt.Errorf("%w: this is no Proa server, or one of another version: %w", ErrHandshake, err)
+	case f.Flags&protocol.FlagReply == 0:
+		return f, fmt.Errorf("%w: the server sent a request", ErrHandshake)
+	}
+	return f, nil
 }
 
 func handshakeError(err error) error {

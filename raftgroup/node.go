@@ -147,7 +147,7 @@ type Node struct {
 	stopped     atomic.Bool
 	failed      atomic.Bool
 	failure     chan error // receives the first failure; capacity 1
-	afterRun    func()
+	afterPass   func()
 
 	mu    sync.Mutex
 	dirty []*group
@@ -264,7 +264,7 @@ func (n *Node) openGroups() error {
 		g.dirty = true
 		n.markDirty(g)
 	}
-	for n.Acquire() {
+	if n.Acquire() {
 		n.Run()
 	}
 	n.replay.Elapsed += time.Since(start)
@@ -395,11 +395,8 @@ func (n *Node) drive(ctx context.Context) {
 			n.flushState()
 		case <-n.kick:
 		}
-		for n.Acquire() {
+		if n.Acquire() {
 			n.Run()
-			if n.afterRun != nil {
-				n.afterRun()
-			}
 		}
 	}
 }
@@ -421,10 +418,10 @@ func (n *Node) Tick() {
 	n.pending.Store(true)
 }
 
-// AfterRun sets a function that the driver calls after each pass it has run,
-// once all outcomes have been delivered. It must be set before Start. Others
-// that call Run know themselves when it has returned.
-func (n *Node) AfterRun(f func()) { n.afterRun = f }
+// AfterPass sets a function that is called after each pass, by the thread that
+// ran it, once all its outcomes have been delivered. It must be set before
+// Start and before the first Propose.
+func (n *Node) AfterPass(f func()) { n.afterPass = f }
 
 // Failure delivers the error after which the node must stop: its disk failed,
 // or an entry could not be carried out. Nothing is acknowledged after it.

@@ -24,10 +24,12 @@ type Backend interface {
 	// nothing happened; otherwise done hears the outcome, once.
 	Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error
 	// Acquire makes the caller the one thread that commits what is queued;
-	// after true it must call Run, which waits for the disk and returns when
-	// every outcome has been delivered.
+	// after true it must call Run, which commits until nothing is queued. Run
+	// waits for the disk, and calls what AfterPass was given whenever outcomes
+	// have been delivered.
 	Acquire() bool
 	Run()
+	AfterPass(func())
 	// Kick has the backend's own thread commit what is queued.
 	Kick()
 	// Topology says who serves what, with address as this server's own.

@@ -10,9 +10,8 @@ import (
 
 // splitter is the scratch with which a batch is cut up by shard.
 type splitter struct {
-	shards  []int   // of each operation
-	parts   []int   // shards that occur, in order of first occurrence
-	indexes []int32 // of one part's operations
+	shards []int // of each operation
+	parts  []int // shards that occur, in order of first occurrence
 }
 
 func (p *processor) writeBatch(c *conn, f *protocol.Frame) {

@@ -344,7 +344,6 @@ func (t *thread) descend(l *loop) bool {
 	l.arm()
 	if commit {
 		be.Run()
-		t.srv.FlushDirty()
 	}
 	t.runJobs()
 	t.flush()
@@ -363,7 +362,6 @@ func (t *thread) helpOut() {
 	for {
 		if be.Acquire() {
 			be.Run()
-			t.srv.FlushDirty()
 			t.now = be.NowMillis()
 			t.visit()
 			continue

@@ -98,7 +98,6 @@ func live(t testing.TB, cfg Config) (*Server, net.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.AfterRun(s.FlushDirty)
 	n.Start()
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {

@@ -214,9 +214,8 @@ func (p *processor) finishRound() {
 	p.flush()
 	if p.proposed {
 		p.proposed = false
-		for be := p.srv.backend; be.Acquire(); {
+		if be := p.srv.backend; be.Acquire() {
 			be.Run()
-			p.srv.FlushDirty()
 		}
 	}
 	if len(p.jobs) > 0 {

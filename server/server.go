@@ -151,12 +151,14 @@ type Server struct {
 	counters counters
 }
 
-// New returns a server for backend. The caller listens next.
+// New returns a server for backend, which must not have been started. The
+// caller listens next.
 func New(cfg Config, backend Backend) (*Server, error) {
 	cfg.ensureDefaults()
 	s := &Server{cfg: cfg, backend: backend, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}), done: make(chan struct{})}
 	s.conns.init(cfg.ConnectionsMax)
 	s.jobs.max = cfg.QueueDepth
+	backend.AfterPass(s.flushDirty)
 	prealloc(cfg.Prealloc)
 	var err error
 	switch cfg.Transport {
@@ -282,10 +284,9 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// FlushDirty writes what commits have put into output buffers. The thread that
-// ran a commit calls it; the backend's own thread
-// calls it as well.
-func (s *Server) FlushDirty() {
+// flushDirty writes what a commit has put into output buffers. The backend
+// calls it after each pass, from the thread that ran the pass.
+func (s *Server) flushDirty() {
 	s.mu.Lock()
 	list := s.dirty
 	if len(list) == 0 {

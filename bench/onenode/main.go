@@ -9,8 +9,8 @@
 // Absolute figures say little on a machine whose neighbours are noisy. So each
 // round measures every variant in turn, A B A B, for a second or two each; the
 // figures are medians over the rounds, and a ratio is the median of the ratios
-// within each round. Before a measurement starts, the servers that are not
-// measured must have come to rest. All load comes from package bench, the same
+// within each round. Before a measurement starts, all servers are given two
+// seconds to come to rest. All load comes from package bench, the same
 // generator for every server.
 //
 // The CPU time of a server is read from its process's CPU clock

@@ -213,13 +213,13 @@ func kilobytes(r io.Reader, name string) (int64, error) {
 
 const (
 	restStep    = 50 * time.Millisecond
-	restTimeout = 5 * time.Second
+	restTimeout = 2 * time.Second
 	// restShare is the part of one processor that servers at rest may use in
 	// all. Timers and metrics never stop.
 	restShare = 0.04
 )
 
-// rest waits until the processes hardly use any CPU, or a few seconds.
+// rest waits until the processes hardly use any CPU, for two seconds at most.
 func rest(ctx context.Context, ps ...*process) error {
 	used := func() (sum time.Duration, err error) {
 		for _, p := range ps {

@@ -275,7 +275,7 @@ func (r *report) markdown() string {
 
 const method = `The program is ` + "`bench/onenode`" + `, the load generator package ` + "`bench`" + `. The generator is one thread with one epoll loop over raw sockets: closed loop, no allocation per request, every reply parsed whole; the same code for all servers, only the codec differs. A request's latency is the time from just before the write that sends it to just after the read that brings its reply.
 
-Every server runs alone on its own fresh directory, with its defaults, on loopback. Redis runs with ` + "`--save \"\"`" + ` and ` + "`--appendonly no`" + ` for GET and PING, and with ` + "`--appendonly yes --appendfsync always`" + ` for SET; its log is not rewritten in the background, so that it does not disturb the others (` + "`--auto-aof-rewrite-percentage 0`" + `). All of them stay up, and a measurement begins when all have come to rest.
+Every server runs alone on its own fresh directory, with its defaults, on loopback. Redis runs with ` + "`--save \"\"`" + ` and ` + "`--appendonly no`" + ` for GET and PING, and with ` + "`--appendonly yes --appendfsync always`" + ` for SET; its log is not rewritten in the background, so that it does not disturb the others (` + "`--auto-aof-rewrite-percentage 0`" + `). All of them stay up, and a measurement begins when all have come to rest, or after two seconds.
 
 The CPU time of a server is read from the CPU clock of its process, in nanoseconds over all its threads, at the begin and the end of the measured part. A run in which a request fails gives no figures. Targets that were missed are marked; none is left out.`
 

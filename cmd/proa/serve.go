@@ -79,7 +79,6 @@ func serve(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	node.AfterRun(srv.FlushDirty)
 	node.Start()
 	side, err := listenAll(c, srv, node)
 	if err != nil {
@@ -270,7 +269,12 @@ func raiseFileLimit() (uint64, error) {
 func newLogger(c *config.Config) *slog.Logger {
 	var level slog.Level
 	_ = level.UnmarshalText([]byte(c.Log.Level)) // config has checked it
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // JSON would show bare nanoseconds
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if c.Log.Format == "text" || (c.Log.Format != "json" && term.IsTerminal(int(os.Stderr.Fd()))) {
 		return slog.New(slog.NewTextHandler(os.Stderr, o))
 	}
@@ -298,13 +302,13 @@ func greet(c *config.Config, srv *server.Server) {
 Proa serves on %s, data in %s.
 In another terminal:
 
-    proa put%[3]s greeting hello
-    proa get%[3]s greeting
-    proa shell%[3]s
+    %[4]s put%[3]s greeting hello
+    %[4]s get%[3]s greeting
+    %[4]s shell%[3]s
 
 Ctrl-C stops it.
 
-`, strings.Join(at, " and "), c.Node.DataDir, flag)
+`, strings.Join(at, " and "), c.Node.DataDir, flag, os.Args[0])
 }
 
 // collector shows the node's numbers to Prometheus.

@@ -49,6 +49,10 @@ func Binary(t testing.TB) string {
 	return build.path
 }
 
+// Instrumented reports whether servers run with the race detector or with
+// buffer checks. They take several times the memory and processor time then.
+func Instrumented() bool { return raceEnabled || debugEnabled }
+
 func buildBinary() (string, error) {
 	if path := os.Getenv(EnvBinary); path != "" {
 		return filepath.Abs(path)
