@@ -76,6 +76,15 @@ func (s *Server) newConn(tr transport) *conn {
 	return c
 }
 
+// farewell is what a connection hears that is not taken on.
+func (s *Server) farewell() []byte {
+	if s.draining.Load() {
+		return protocol.AppendError(nil, 0, protocol.StatusShuttingDown, 1000, "the server is shutting down")
+	}
+	s.counters.rejected.Add(1)
+	return protocol.AppendError(nil, 0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has its %d connections (concurrency.max_connections)", s.cfg.ConnectionsMax))
+}
+
 // outputSize is the smallest output buffer: several small replies, or one row
 // of ordinary size.
 const outputSize = 1 << 10

@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bufpool"
-	"github.com/proa-kv/proa/protocol"
 )
 
 const (
@@ -496,12 +495,7 @@ func (t *thread) admit(fd int, tcp bool) {
 	}
 	c.loop = l.index
 	if s.draining.Load() || !s.conns.add(c) {
-		s.counters.rejected.Add(1)
-		status, text := protocol.StatusTooManyConns, fmt.Sprintf("the server has its %d connections (concurrency.max_connections)", s.cfg.ConnectionsMax)
-		if s.draining.Load() {
-			status, text = protocol.StatusShuttingDown, "the server is shutting down"
-		}
-		_, _ = rawWrite(fd, protocol.AppendError(nil, 0, status, 1000, text))
+		_, _ = rawWrite(fd, s.farewell())
 		// Closing with unread input would reset the connection and could
 		// take the message with it.
 		_ = unix.Shutdown(fd, unix.SHUT_WR)

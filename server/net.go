@@ -2,14 +2,12 @@ package server
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
-	"github.com/proa-kv/proa/protocol"
 )
 
 // netFront moves bytes over Go's net package: a goroutine that reads and one
@@ -82,9 +80,8 @@ func (n *netFront) admit(nc net.Conn) {
 	x := &netConn{front: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
 	c := s.newConn(x)
 	if s.draining.Load() || !s.conns.add(c) {
-		s.counters.rejected.Add(1)
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = nc.Write(protocol.AppendError(nil, 0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has its %d connections (concurrency.max_connections)", s.cfg.ConnectionsMax)))
+		_, _ = nc.Write(s.farewell())
 		nc.Close()
 		return
 	}

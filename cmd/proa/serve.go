@@ -53,6 +53,10 @@ flags, the later before the earlier. "proa config docs" lists them all.`,
 // serve runs a node until it is told to stop.
 func serve(ctx context.Context, c *config.Config) error {
 	log := newLogger(c)
+	// From here on a signal is a request to stop, during replay as well.
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(signals)
 	limit, err := raiseFileLimit()
 	if err != nil {
 		log.Warn("raising the limit of open files", "error", err)
@@ -94,9 +98,6 @@ func serve(ctx context.Context, c *config.Config) error {
 	}
 	greet(c, srv)
 
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
 	var cause error
 	select {
 	case s := <-signals:
