@@ -185,7 +185,7 @@ func Open(o Options) (*Node, error) {
 			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20,
 			logBytes: o.LogBytesMax,
 		},
-		tick:    tickInterval(o.Heartbeat, o.ElectionMin),
+		tick:    tickInterval(&o),
 		failure: make(chan error, 1),
 		kick:    make(chan struct{}, 1),
 	}
@@ -264,7 +264,7 @@ func (n *Node) openGroups() error {
 		g.dirty = true
 		n.markDirty(g)
 	}
-	if n.Acquire() {
+	for n.Acquire() {
 		n.Run()
 	}
 	n.replay.Elapsed += time.Since(start)
@@ -360,10 +360,14 @@ func (r resumed) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
 }
 
 // tickInterval is the granularity of Raft's logical clock: a third of the
-// heartbeat, but coarse enough for ten ticks in an election timeout not to
-// burn a core.
-func tickInterval(heartbeat, election time.Duration) time.Duration {
-	return max(min(heartbeat/3, election/6), 5*time.Millisecond)
+// heartbeat, so that election timeouts spread. A node without peers has nobody
+// to beat for and ticks with the heartbeat: each tick wakes a thread, and the
+// Go scheduler's watchdog stays alert for milliseconds after it.
+func tickInterval(o *Options) time.Duration {
+	if _, alone := o.Transport.(Alone); alone {
+		return o.Heartbeat
+	}
+	return max(min(o.Heartbeat/3, o.ElectionMin/6), 5*time.Millisecond)
 }
 
 // Start starts the driver goroutine: it makes Raft's clock tick and runs
@@ -395,7 +399,7 @@ func (n *Node) drive(ctx context.Context) {
 			n.flushState()
 		case <-n.kick:
 		}
-		if n.Acquire() {
+		for n.Acquire() {
 			n.Run()
 		}
 	}

@@ -26,25 +26,19 @@ func (n *Node) Acquire() bool {
 	return n.pending.Load() && n.running.CompareAndSwap(false, true)
 }
 
-// Run runs passes until nothing is pending, and gives up what Acquire gave. It
-// waits for the disk. After each pass it calls what AfterPass was given, still
-// as the one thread that runs passes: commands that arrive while the replies
-// of a pass are written join one next pass, instead of several small ones.
+// Run runs one pass and gives up what Acquire gave. It waits for the disk.
+// When all outcomes have been delivered it calls what AfterPass was given,
+// still as the one thread that runs passes: commands that arrive while the
+// replies of a pass are written join one next pass, instead of several small
+// ones. The caller should then try Acquire again: what became pending during
+// the pass found nobody to run it.
 func (n *Node) Run() {
-	for {
-		for n.pending.Swap(false) {
-			n.pass()
-			if n.afterPass != nil {
-				n.afterPass()
-			}
-		}
-		n.running.Store(false)
-		// Something may have become pending between the swap and the store,
-		// and its owner may have been turned away by Acquire.
-		if !n.Acquire() {
-			return
-		}
+	n.pending.Store(false)
+	n.pass()
+	if n.afterPass != nil {
+		n.afterPass()
 	}
+	n.running.Store(false)
 }
 
 // Kick has the node's own driver run a pass, for callers that must not block.

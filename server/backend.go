@@ -24,10 +24,12 @@ type Backend interface {
 	// nothing happened; otherwise done hears the outcome, once.
 	Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error
 	// Acquire makes the caller the one thread that commits what is queued;
-	// after true it must call Run, which commits until nothing is queued. Run
-	// waits for the disk, and calls what AfterPass was given whenever outcomes
-	// have been delivered.
+	// after true it must call Run, which commits what is queued, once. Run
+	// waits for the disk, and calls what AfterPass was given when outcomes have
+	// been delivered. Then the caller should try Acquire again.
 	Acquire() bool
+	// Pending reports whether commands wait to be committed.
+	Pending() bool
 	Run()
 	AfterPass(func())
 	// Kick has the backend's own thread commit what is queued.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -72,8 +73,13 @@ type loop struct {
 
 	again []*conn // went over their read budget; belongs to the polling thread
 
+	asleep atomic.Bool // its thread blocks in epoll_wait, or is about to
+	posted atomic.Bool // outbox holds something
+
 	mu      sync.Mutex
 	resumed []*conn // may be read again
+	outbox  []*conn // have output that a commit left for the polling thread to write
+	spare   []*conn // empty, to become the outbox
 }
 
 func newEpollFront(s *Server) (front, error) {
@@ -283,6 +289,68 @@ func (l *loop) arm() {
 	l.polled.Store(false)
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(l.index)}
 	_ = rawEpollCtl(l.front.outer, unix.EPOLL_CTL_MOD, l.epfd, &ev)
+	if l.posted.Load() {
+		signal(l.wakeW) // was posted while nobody was seen to be asleep
+	}
+}
+
+// post leaves conns to the thread that polls l: it will write their output.
+func (l *loop) post(conns []*conn) {
+	l.mu.Lock()
+	l.outbox = append(l.outbox, conns...)
+	l.mu.Unlock()
+	l.posted.Store(true)
+	if l.asleep.Load() || !l.polled.Load() {
+		signal(l.wakeW)
+	}
+}
+
+// deliver writes what was posted.
+func (l *loop) deliver() {
+	if !l.posted.Swap(false) {
+		return
+	}
+	l.mu.Lock()
+	list := l.outbox
+	l.outbox, l.spare = l.spare, nil
+	l.mu.Unlock()
+	for i, c := range list {
+		c.flush()
+		list[i] = nil
+	}
+	l.mu.Lock()
+	l.spare = list[:0]
+	l.mu.Unlock()
+}
+
+// postMin is how many connections a commit must have answered for it to be
+// worth leaving their writes to another thread.
+const postMin = 4
+
+// flushAll writes the output of conns, which a commit has answered. With more
+// commands waiting to be committed, the thread that commits should not spend
+// several microseconds of writing on each: their loops' threads do it, while
+// it waits for the disk.
+func (e *epollFront) flushAll(conns []*conn, more bool) {
+	if !more || len(conns) < postMin {
+		for _, c := range conns {
+			c.flush()
+		}
+		return
+	}
+	if len(e.loops) == 1 {
+		e.loops[0].post(conns)
+		return
+	}
+	slices.SortFunc(conns, func(a, b *conn) int { return a.loop - b.loop })
+	for len(conns) > 0 {
+		n := 1
+		for n < len(conns) && conns[n].loop == conns[0].loop {
+			n++
+		}
+		e.loops[conns[0].loop].post(conns[:n])
+		conns = conns[n:]
+	}
 }
 
 // disarm takes l's notice out of the outer epoll again.
@@ -311,6 +379,7 @@ func (t *thread) poll(l *loop) {
 			t.event(l, &t.events[i])
 		}
 		t.readAgain(l)
+		l.deliver()
 		t.flush()
 		if (t.proposed || len(t.jobs) > 0) && !t.descend(l) {
 			return
@@ -358,19 +427,17 @@ func (t *thread) descend(l *loop) bool {
 // while one ran, and queued jobs.
 func (t *thread) helpOut() {
 	be := t.srv.backend
-	for {
-		if be.Acquire() {
+	for busy := true; busy; {
+		if busy = be.Acquire(); busy {
 			be.Run()
 			t.now = be.NowMillis()
 			t.visit()
-			continue
 		}
-		j, ok := t.srv.jobs.pop()
-		if !ok {
-			return
+		if j, ok := t.srv.jobs.pop(); ok {
+			t.processor.run(j)
+			t.flush()
+			busy = true
 		}
-		t.processor.run(j)
-		t.flush()
 	}
 }
 
@@ -379,13 +446,14 @@ func (t *thread) helpOut() {
 // need not tell the Go scheduler.
 func (t *thread) wait(l *loop, timeout int) int {
 	n := rawEpollWait(l.epfd, t.events[:], 0)
-	if n == 0 && timeout != 0 {
-		var err error
-		n, err = unix.EpollWait(l.epfd, t.events[:], timeout)
-		if err != nil {
-			n = 0
-		}
+	if n > 0 || timeout == 0 {
+		return n
 	}
+	l.asleep.Store(true)
+	if !l.posted.Load() {
+		n, _ = unix.EpollWait(l.epfd, t.events[:], timeout)
+	}
+	l.asleep.Store(false)
 	return max(n, 0)
 }
 

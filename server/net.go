@@ -49,6 +49,12 @@ func (n *netFront) run() {
 	n.running.Wait()
 }
 
+func (n *netFront) flushAll(conns []*conn, _ bool) {
+	for _, c := range conns {
+		c.flush()
+	}
+}
+
 func (n *netFront) stop() { close(n.stopped) }
 
 func (n *netFront) accept(ln net.Listener) {
@@ -213,6 +219,7 @@ func (p *processor) finishRound() {
 		p.proposed = false
 		if be := p.srv.backend; be.Acquire() {
 			be.Run()
+			be.Kick() // what came in during the pass is for the backend's own thread
 		}
 	}
 	if len(p.jobs) > 0 {

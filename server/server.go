@@ -118,6 +118,9 @@ type front interface {
 	listen(net.Listener) error
 	// run serves until stop.
 	run()
+	// flushAll sees to it that the output of conns is written. more says that
+	// the caller has other work waiting.
+	flushAll(conns []*conn, more bool)
 	// stopAccepting closes the listeners.
 	stopAccepting()
 	// stop ends run; connections are closed.
@@ -284,7 +287,7 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// flushDirty writes what a commit has put into output buffers. The backend
+// flushDirty has what a commit has put into output buffers written. The backend
 // calls it after each pass, from the thread that ran the pass.
 func (s *Server) flushDirty() {
 	s.mu.Lock()
@@ -295,10 +298,8 @@ func (s *Server) flushDirty() {
 	}
 	s.dirty, s.spare = s.spare, nil
 	s.mu.Unlock()
-	for i, c := range list {
-		c.flush()
-		list[i] = nil
-	}
+	s.front.flushAll(list, s.backend.Pending())
+	clear(list)
 	s.mu.Lock()
 	s.spare = list[:0]
 	s.mu.Unlock()
