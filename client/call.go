@@ -22,11 +22,14 @@ const (
 	callDone                  // completed, cancelled or timed out
 )
 
-// Offsets inside a request frame. The deadline is the first extension, so its
-// payload stands at a fixed place (TestDeadlineOffset).
+// Offsets inside a request frame. The deadline is the first extension and the
+// session the second, so that what is filled in later stands at a fixed place
+// (TestExtensionOffsets).
 const (
-	idAt       = 8
-	deadlineAt = protocol.HeaderBytes + 2 + 2
+	idAt          = 8
+	deadlineAt    = protocol.HeaderBytes + 2 + 2
+	deadlineBytes = 2 + 4                            // type, length, payload
+	sequenceAt    = protocol.HeaderBytes + 2 + 2 + 8 // behind the session, without a deadline
 )
 
 // frameKeptBytes is the largest frame buffer that stays with a pooled call. A
@@ -48,8 +51,13 @@ type call struct {
 	keyLen   int
 	deadline int64        // on the client's clock, in ns; 0: none
 	expires  bool         // the janitor enforces the deadline, not a context
-	sequence uint64       // of a session; 0: none
 	attempts atomic.Int32 // given to a connection
+
+	// once says that the call is a write of the session. sequence is its
+	// number there, 0 until it first goes to a connection; session.number
+	// writes it, under session.mu.
+	once     bool
+	sequence uint64
 
 	// tainted says that an earlier attempt may have taken effect. It is
 	// written before a change from callSent to callWaiting and read after a
@@ -58,9 +66,10 @@ type call struct {
 	// abandoned says that a queue or a connection may still refer to the call.
 	abandoned bool
 
-	// The waiting list (Client.mu).
+	// The list the call waits in (Client.mu).
 	next, prev *call
-	listed     bool
+	list       *callList // nil: none
+	order      uint64    // among the calls of all lists; lower is older
 
 	// The answer. body is a view of the read buffer while a sink or handler
 	// runs, and the call's own memory in a synchronous call.
@@ -97,9 +106,7 @@ func (c *Client) newCall(ctx context.Context, o *Operation) *call {
 	}
 	c.addConsistency(ca, o, &x)
 	if c.session != nil && ca.write {
-		x.Session = c.session.id
-		x.Sequence, x.Acknowledged = c.session.next()
-		ca.sequence = x.Sequence
+		x.Session, ca.once = c.session.id, true
 	}
 	flags := protocol.Flags(0)
 	if !x.Empty() {
@@ -230,6 +237,17 @@ func (ca *call) setRemaining(now int64) {
 	}
 }
 
+// setSequence gives the call its number in the session.
+func (ca *call) setSequence(sequence, acknowledged uint64) {
+	ca.sequence = sequence
+	at := sequenceAt
+	if ca.deadline != 0 {
+		at += deadlineBytes
+	}
+	binary.LittleEndian.PutUint64(ca.frame[at:], sequence)
+	binary.LittleEndian.PutUint64(ca.frame[at+8:], acknowledged)
+}
+
 // enforced returns the deadline if the janitor has to enforce it, else 0.
 func (ca *call) enforced() int64 {
 	if ca.expires {
@@ -246,7 +264,6 @@ func (c *Client) start(o *Operation, s sink, h Handler) error {
 	}
 	ca.sink, ca.handler = s, h
 	if err := c.submit(ca); err != nil {
-		c.finishSequence(ca)
 		c.release(ca)
 		return err
 	}
@@ -294,7 +311,6 @@ func (c *Client) wait(ctx context.Context, ca *call) error {
 		err = c.submit(ca)
 	}
 	if err != nil {
-		c.finishSequence(ca)
 		c.release(ca)
 		return err
 	}
@@ -329,7 +345,8 @@ func (c *Client) cancel(ca *call, cause error) error {
 		e.Err = c.explainWait(cause)
 		c.unlist(ca)
 	}
-	c.finishSequence(ca)
+	c.finish(ca)
+	c.refill()
 	return e
 }
 
@@ -346,17 +363,20 @@ func (c *Client) release(ca *call) {
 	calls.Put(ca)
 }
 
-func (c *Client) finishSequence(ca *call) {
-	if ca.sequence != 0 {
-		c.session.finish(ca.sequence)
+// finish notes that a call, which is callDone, will never be sent again. That
+// may let calls go that wait for a sequence number: refill must follow.
+func (c *Client) finish(ca *call) {
+	if ca.once {
+		c.session.finish(ca)
 	}
 }
 
 // complete hands a call that the caller moved to callDone to whoever waits for
 // it. ca.body must be a view that lives until complete returns, or own memory.
-// The caller must not touch ca afterwards.
+// The caller must not touch ca afterwards, and must call refill, once for all
+// the calls it completes.
 func (c *Client) complete(ca *call) {
-	c.finishSequence(ca)
+	c.finish(ca)
 	switch {
 	case ca.handler != nil:
 		r := &ca.scratch
@@ -435,10 +455,16 @@ func (ca *call) statusError() error {
 	if !ca.status.CarriesResult() {
 		e.addReply(ca.body)
 	}
-	if ca.tainted && e.Outcome == NotDone && !applied(ca.status) {
+	ca.doubt(e)
+	return e
+}
+
+// doubt corrects the error of an answer to a later attempt, for the call or a
+// part of it: what that attempt did not do an earlier one may have done.
+func (ca *call) doubt(e *Error) {
+	if ca.tainted && e.Outcome == NotDone && !applied(e.Status) {
 		e.Outcome = Unknown
 	}
-	return e
 }
 
 // applied reports whether a status comes from carrying the command out, so

@@ -32,17 +32,18 @@ type Client struct {
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // every goroutine of the client
 
-	ready    atomic.Pointer[[]*conn] // connections that take requests; never modified in place
-	waitingN atomic.Int32            // length of waiting
+	ready atomic.Pointer[[]*conn] // connections that take requests; never modified in place
 
 	wakeAt atomic.Int64  // when the janitor looks at deadlines next
 	kick   chan struct{} // tells it that wakeAt was lowered
 
-	mu      sync.Mutex
-	closed  bool
-	waiting callList              // calls for which no connection had room, oldest first
-	delayed map[*call]*time.Timer // calls that pause before another attempt
-	conns   map[*conn]struct{}    // all that are open, draining ones too
+	mu         sync.Mutex
+	closed     bool
+	order      uint64                // of the newest call in a list
+	waiting    callList              // calls for which no connection had room
+	unnumbered callList              // the same, and writes of the session that have no number yet
+	delayed    map[*call]*time.Timer // calls that pause before another attempt
+	conns      map[*conn]struct{}    // all that are open, draining ones too
 }
 
 // endpointState is one endpoint and how it fared.
@@ -142,9 +143,11 @@ func (c *Client) Close() error {
 	}
 	c.closed = true
 	var calls []*call
-	for ca := c.waiting.front; ca != nil; ca = c.waiting.front {
-		c.remove(ca)
-		calls = append(calls, ca)
+	for _, l := range []*callList{&c.waiting, &c.unnumbered} {
+		for ca := l.front; ca != nil; ca = l.front {
+			l.remove(ca)
+			calls = append(calls, ca)
+		}
 	}
 	for ca, t := range c.delayed {
 		if t.Stop() {
@@ -202,7 +205,7 @@ func (c *Client) submit(ca *call) error {
 	ca.seal()
 	// Once it is queued anywhere the call may be completed and reused.
 	code, deadline := ca.code, ca.enforced()
-	if c.waitingN.Load() == 0 {
+	if !c.due() {
 		if done, err := c.trySend(ca); done {
 			c.enforce(deadline)
 			return err
@@ -213,19 +216,18 @@ func (c *Client) submit(ca *call) error {
 	case c.closed:
 		c.mu.Unlock()
 		return &Error{Op: code.String(), Outcome: NotDone, Err: ErrClosed}
-	case int(c.waitingN.Load()) >= c.cfg.MaxQueued:
+	case int(c.waiting.n.Load()+c.unnumbered.n.Load()) >= c.cfg.MaxQueued:
 		c.mu.Unlock()
 		return &Error{Op: code.String(), Outcome: NotDone, Err: fmt.Errorf("%w: %d calls wait in this client", ErrBusy, c.cfg.MaxQueued)}
 	}
-	c.waiting.pushBack(ca)
-	c.waitingN.Add(1)
+	c.queue(ca)
 	c.mu.Unlock()
 	c.enforce(deadline)
 	c.drain()
 	return nil
 }
 
-// trySend offers a call to the connections. It reports false if none has room.
+// trySend offers a call to the connections. It reports false if it has to wait.
 func (c *Client) trySend(ca *call) (bool, error) {
 	async := ca.handler != nil || ca.sink != nil
 	cn, r := c.offer(ca)
@@ -242,10 +244,12 @@ func (c *Client) trySend(ca *call) (bool, error) {
 }
 
 func tooLarge(ca *call, cn *conn) *Error {
-	return &Error{
+	e := &Error{
 		Op: ca.code.String(), Outcome: NotDone,
 		Err: fmt.Errorf("%w: request of %d bytes, the server allows %d", ErrTooLarge, len(ca.frame), cn.info.FrameBytesMax),
 	}
+	ca.doubt(e)
+	return e
 }
 
 // offer enqueues a call at the connection with the fewest requests under way
@@ -274,24 +278,70 @@ func (c *Client) offer(ca *call) (*conn, enqueued) {
 	return nil, enqueuedFull
 }
 
+// queue lets a call wait. c.mu is held.
+func (c *Client) queue(ca *call) {
+	c.order++
+	ca.order = c.order
+	if ca.once && ca.sequence == 0 {
+		c.unnumbered.pushBack(ca)
+	} else {
+		c.waiting.pushBack(ca)
+	}
+}
+
+// due reports whether a call waits for nothing but room on a connection.
+func (c *Client) due() bool {
+	return c.waiting.n.Load() > 0 || c.unnumbered.n.Load() > 0 && !c.session.full()
+}
+
+// next returns the list whose front is to be sent next, nil if there is none.
+// That is the older of the two, except that calls without a number stand back
+// while the session has none to give. c.mu is held.
+func (c *Client) next() *callList {
+	w, u := c.waiting.front, c.unnumbered.front
+	if u != nil && (w == nil || u.order < w.order) && !c.session.full() {
+		return &c.unnumbered
+	}
+	if w != nil {
+		return &c.waiting
+	}
+	return nil
+}
+
+// refill sends what waits, if anything can be sent. It must be called when a
+// connection got room or the session's watermark may have risen, after that
+// has taken effect: who begins to wait does so first and looks for room then,
+// so that one of the two sees the other.
+func (c *Client) refill() {
+	if c.due() {
+		c.drain()
+	}
+}
+
 // drain sends waiting calls, oldest first, as long as there is room.
 func (c *Client) drain() {
 	var flush []*conn
 	var large []*call
 	c.mu.Lock()
-	for ca := c.waiting.front; ca != nil; ca = c.waiting.front {
-		// Out of the list first: enqueued, it may be completed at any time.
-		next := ca.next
-		c.remove(ca)
+	for l := c.next(); l != nil; l = c.next() {
+		// Out of the list first: enqueued, it may be completed at any time. It
+		// is still counted, so that refill cannot miss it.
+		ca := l.front
+		l.unlink(ca)
 		if ca.state.Load() == callDone {
+			l.n.Add(-1)
 			continue
 		}
 		cn, r := c.offer(ca)
+		if r == enqueuedHeld {
+			l.linkFront(ca)
+			continue
+		}
 		if r == enqueuedFull || r == enqueuedGone {
-			c.waiting.pushFront(ca, next)
-			c.waitingN.Add(1)
+			l.linkFront(ca)
 			break
 		}
+		l.n.Add(-1)
 		switch r {
 		case enqueuedFlush:
 			flush = append(flush, cn)
@@ -309,6 +359,9 @@ func (c *Client) drain() {
 			c.complete(ca)
 		}
 	}
+	if len(large) > 0 {
+		c.refill()
+	}
 }
 
 // resubmit sends a call again that was sent before or queued elsewhere, its
@@ -324,8 +377,7 @@ func (c *Client) resubmit(ca *call) {
 		c.fail(ca, ErrClosed)
 		return
 	}
-	c.waiting.pushBack(ca)
-	c.waitingN.Add(1)
+	c.queue(ca)
 	c.mu.Unlock()
 	c.enforce(deadline)
 	c.drain()
@@ -343,6 +395,7 @@ func (c *Client) fail(ca *call, cause error) {
 	}
 	ca.failure = e
 	c.complete(ca)
+	c.refill()
 }
 
 // orphan decides about a call whose connection broke. What never left is sent
@@ -449,19 +502,13 @@ func (c *Client) isClosed() bool {
 	return c.closed
 }
 
-// unlist takes a call that was given up out of the waiting list.
+// unlist takes a call that was given up out of the list it waits in.
 func (c *Client) unlist(ca *call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if ca.listed {
-		c.remove(ca)
+	if ca.list != nil {
+		ca.list.remove(ca)
 	}
-}
-
-// remove takes a call out of the waiting list. c.mu is held.
-func (c *Client) remove(ca *call) {
-	c.waiting.remove(ca)
-	c.waitingN.Add(-1)
 }
 
 // explainWait adds to the cause why a call was still waiting: because no
@@ -518,31 +565,31 @@ func (c *Client) forget(cn *conn) {
 	delete(c.conns, cn)
 }
 
-// callList is a doubly linked list of calls, so that one can leave it anywhere.
-type callList struct{ front, back *call }
+// callList is a doubly linked list of calls, so that one can leave it anywhere,
+// the oldest at the front. Client.mu guards it; n may be read without.
+type callList struct {
+	front, back *call
+	n           atomic.Int32 // calls in the list, and the one that drain is offering
+}
 
 func (l *callList) pushBack(ca *call) {
-	ca.prev, ca.next, ca.listed = l.back, nil, true
+	ca.prev, ca.next, ca.list = l.back, nil, l
 	if l.back == nil {
 		l.front = ca
 	} else {
 		l.back.next = ca
 	}
 	l.back = ca
-}
-
-// pushFront puts ca before next, which is the front.
-func (l *callList) pushFront(ca, next *call) {
-	ca.prev, ca.next, ca.listed = nil, next, true
-	if next == nil {
-		l.back = ca
-	} else {
-		next.prev = ca
-	}
-	l.front = ca
+	l.n.Add(1)
 }
 
 func (l *callList) remove(ca *call) {
+	l.unlink(ca)
+	l.n.Add(-1)
+}
+
+// unlink takes ca out and goes on counting it.
+func (l *callList) unlink(ca *call) {
 	if ca.prev == nil {
 		l.front = ca.next
 	} else {
@@ -553,5 +600,16 @@ func (l *callList) remove(ca *call) {
 	} else {
 		ca.next.prev = ca.prev
 	}
-	ca.prev, ca.next, ca.listed = nil, nil, false
+	ca.prev, ca.next, ca.list = nil, nil, nil
+}
+
+// linkFront puts an unlinked call back at the front.
+func (l *callList) linkFront(ca *call) {
+	ca.next, ca.list = l.front, l
+	if l.front == nil {
+		l.back = ca
+	} else {
+		l.front.prev = ca
+	}
+	l.front = ca
 }

@@ -635,14 +635,20 @@ func TestCloseEndsCalls(t *testing.T) {
 	}
 }
 
-func TestDeadlineOffset(t *testing.T) {
-	x := protocol.Extensions{DeadlineMillis: 1, Session: 3, Sequence: 2, Consistency: Stale, HasTrace: true}
-	frame := x.AppendTo(protocol.Begin(nil, 3, protocol.FlagExtensions, 0))
-	frame[deadlineAt] = 99
-	var got protocol.Extensions
-	f, _, _, err := protocol.Next(protocol.End(frame, 0), protocol.FrameBytesMax)
-	if err != nil || got.Decode(f.Extensions) != nil || got.DeadlineMillis != 99 {
-		t.Fatalf("%+v, %v", got, err)
+func TestExtensionOffsets(t *testing.T) {
+	for _, deadline := range []uint32{0, 1} {
+		x := protocol.Extensions{DeadlineMillis: deadline, Session: 3, Consistency: Stale, HasTrace: true}
+		ca := &call{deadline: int64(deadline)}
+		ca.frame = x.AppendTo(protocol.Begin(nil, 3, protocol.FlagExtensions, 0))
+		ca.setSequence(1<<40, 1<<39)
+		ca.setRemaining(1 - 99*int64(time.Millisecond))
+		want := x
+		want.Sequence, want.Acknowledged, want.DeadlineMillis = 1<<40, 1<<39, 99*deadline
+		var got protocol.Extensions
+		f, _, _, err := protocol.Next(protocol.End(ca.frame, 0), protocol.FrameBytesMax)
+		if err != nil || got.Decode(f.Extensions) != nil || got != want {
+			t.Fatalf("%+v, %v; want %+v", got, err, want)
+		}
 	}
 }
 

@@ -43,8 +43,8 @@ const (
 // request is the table index plus 1, with the slot's generation in the upper
 // half, so that a late reply can never meet a newer request.
 //
-// Lock order: Client.mu before conn.mu. Neither is held during I/O or while a
-// handler runs.
+// Lock order: Client.mu before conn.mu before session.mu. None is held during
+// I/O or while a handler runs.
 type conn struct {
 	c       *Client
 	ep      *endpointState
@@ -127,12 +127,14 @@ const (
 	enqueuedOK    enqueued = iota // queued; someone else sends it
 	enqueuedFlush                 // queued; the caller must call flush
 	enqueuedFull                  // the table is full
+	enqueuedHeld                  // the session has no number to give
 	enqueuedGone                  // the connection takes no requests any more
 	enqueuedLarge                 // the server does not accept a frame of this size
 )
 
-// enqueue queues a call. After enqueuedOK and enqueuedFlush the call may be
-// answered at any time and must not be touched.
+// enqueue queues a call and, if it is one of the session, numbers it. After
+// enqueuedOK and enqueuedFlush the call may be answered at any time and must
+// not be touched.
 func (cn *conn) enqueue(ca *call) enqueued {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
@@ -143,6 +145,8 @@ func (cn *conn) enqueue(ca *call) enqueued {
 		return enqueuedLarge
 	case len(cn.free) == 0:
 		return enqueuedFull
+	case ca.once && !cn.c.session.number(ca):
+		return enqueuedHeld
 	}
 	i := cn.free[len(cn.free)-1]
 	cn.free = cn.free[:len(cn.free)-1]
@@ -188,6 +192,7 @@ func (cn *conn) flush() {
 	if cn.outAt == len(cn.out) && cn.large == nil {
 		cn.stopWriting()
 		cn.mu.Unlock()
+		cn.c.refill() // all that was queued had been given up
 		return
 	}
 	cn.mu.Unlock()
@@ -223,6 +228,7 @@ func (cn *conn) writeLoop() {
 		}
 		for cn.writeSome() {
 		}
+		cn.c.refill() // what was given up in the queue made room
 	}
 }
 
@@ -431,9 +437,7 @@ func (cn *conn) dispatch(b []byte) (used, need int, err error) {
 			break
 		}
 	}
-	if cn.c.waitingN.Load() > 0 {
-		cn.c.drain()
-	}
+	cn.c.refill()
 	cn.uncork()
 	return used, need, err
 }

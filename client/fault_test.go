@@ -124,9 +124,7 @@ func TestExactlyOnceUnderStorm(t *testing.T) {
 	if n, err := c.Incr(t.Context(), []byte("n"), 0); n != goroutines*each || err != nil {
 		t.Fatalf("%d increments, %v", n, err)
 	}
-	if c.session.low != c.session.last || len(c.session.finished) != 0 {
-		t.Errorf("watermark %d of %d, %d above it", c.session.low, c.session.last, len(c.session.finished))
-	}
+	checkSessionIdle(t, c)
 }
 
 // A session write whose retry is refused may have taken effect at first.
@@ -284,7 +282,7 @@ func TestCancelBeforeSending(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := c.waitingN.Load(); n != 0 || c.waiting.front != nil {
+	if n := c.waiting.n.Load(); n != 0 || c.waiting.front != nil {
 		t.Errorf("%d calls that were given up still wait", n)
 	}
 	if _, err := c.Put(t.Context(), []byte("k"), nil, WithTimeout(5*time.Millisecond)); !errors.Is(err, ErrDeadlineExceeded) || !SafeToRetry(err) {
@@ -308,8 +306,8 @@ func TestCanceledContextSendsNothing(t *testing.T) {
 	if _, err := c.Put(ctx, []byte("k"), nil); !errors.Is(err, context.Canceled) || !SafeToRetry(err) {
 		t.Fatal(err)
 	}
-	if len(f.requests) != 0 || c.session.low != 1 {
-		t.Errorf("%d requests, watermark %d", len(f.requests), c.session.low)
+	if len(f.requests) != 0 || c.session.last != 0 {
+		t.Errorf("%d requests, %d numbers given out", len(f.requests), c.session.last)
 	}
 }
 
@@ -871,23 +869,5 @@ func TestBackoff(t *testing.T) {
 				t.Errorf("after %d failures: %v, want %v to %v", failures, d, want/2, want)
 			}
 		}
-	}
-}
-
-func TestSessionWatermark(t *testing.T) {
-	s := newSession()
-	for want := uint64(1); want <= 5; want++ {
-		if seq, ack := s.next(); seq != want || ack != 0 {
-			t.Fatalf("%d, %d", seq, ack)
-		}
-	}
-	for _, step := range []struct{ finish, low uint64 }{{2, 0}, {4, 0}, {1, 2}, {3, 4}, {5, 5}} {
-		s.finish(step.finish)
-		if s.low != step.low {
-			t.Fatalf("after finishing %d: watermark %d, want %d", step.finish, s.low, step.low)
-		}
-	}
-	if len(s.finished) != 0 {
-		t.Errorf("%d numbers kept", len(s.finished))
 	}
 }

@@ -82,12 +82,14 @@ func (c *Client) expire() {
 		}
 	}
 	c.mu.Lock()
-	for ca := c.waiting.front; ca != nil; {
-		following := ca.next
-		if check(ca); ca.state.Load() == callDone {
-			c.remove(ca)
+	for _, l := range []*callList{&c.waiting, &c.unnumbered} {
+		for ca := l.front; ca != nil; {
+			following := ca.next
+			if check(ca); ca.state.Load() == callDone {
+				l.remove(ca)
+			}
+			ca = following
 		}
-		ca = following
 	}
 	for ca := range c.delayed {
 		check(ca)
@@ -112,6 +114,7 @@ func (c *Client) expire() {
 	for _, ca := range late {
 		c.complete(ca)
 	}
+	c.refill()
 }
 
 // giveUp moves a late call to callDone and writes its failure. It reports

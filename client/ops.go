@@ -177,7 +177,7 @@ func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Res
 	if err := reply.Decode(ca.body); err != nil {
 		return nil, malformedDone(o.code, err)
 	}
-	return c.results(o.code, b.ops, reply.Results)
+	return c.results(ca, b.ops, reply.Results)
 }
 
 // Txn carries out a transaction. It fails with ErrCrossShard if its keys lie
@@ -216,7 +216,7 @@ func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult
 	if !reply.Succeeded {
 		ops = t.els
 	}
-	results, err := c.results(o.code, ops, reply.Results)
+	results, err := c.results(ca, ops, reply.Results)
 	return TxnResult{Succeeded: reply.Succeeded, Results: results}, err
 }
 
@@ -256,18 +256,18 @@ func encodeOps(whole *Operation, ops []Operation, reads bool) (protocol.Ops, err
 	return encoded, nil
 }
 
-// results decodes the outcomes of ops. Their slices are views of memory that
-// the caller owns.
-func (c *Client) results(code protocol.Opcode, ops []Operation, replies protocol.OpResults) ([]Result, error) {
+// results decodes the outcomes of ops, the parts of ca. Their slices are views
+// of memory that the caller owns.
+func (c *Client) results(ca *call, ops []Operation, replies protocol.OpResults) ([]Result, error) {
 	if len(replies) != len(ops) {
-		return nil, malformedDone(code, fmt.Errorf("%d results for %d operations", len(replies), len(ops)))
+		return nil, malformedDone(ca.code, fmt.Errorf("%d results for %d operations", len(replies), len(ops)))
 	}
 	out := make([]Result, len(ops))
 	for i := range ops {
 		o, status, body := &ops[i], replies[i].Status, replies[i].Body
 		if status.CarriesResult() {
 			if err := out[i].decode(o.code, status, o.key, body); err != nil {
-				return nil, malformedDone(code, fmt.Errorf("result %d: %w", i, err))
+				return nil, malformedDone(ca.code, fmt.Errorf("result %d: %w", i, err))
 			}
 		}
 		if p := out[i].Previous; p != nil {
@@ -275,9 +275,12 @@ func (c *Client) results(code protocol.Opcode, ops []Operation, replies protocol
 		}
 		if status != protocol.StatusOK {
 			e := replyError(o.code, status)
-			e.Attempts, e.Version = 1, out[i].Version
+			e.Attempts, e.Version = int(ca.attempts.Load()), out[i].Version
 			if !status.CarriesResult() {
 				e.addReply(body)
+			}
+			if isWrite(o.code) {
+				ca.doubt(e)
 			}
 			out[i].Err = e
 		}

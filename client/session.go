@@ -8,46 +8,75 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
+// sessionWindow is how far the sequence numbers of a session may run ahead of
+// its watermark. A server keeps as many results of a session in each shard;
+// beyond them it would drop the lowest, whose retry could no longer be
+// answered.
+const sessionWindow = 1024
+
 // session numbers the client's writes, so that the server can tell a repeated
 // one from a new one. A sequence number is finished when the client will never
 // send it again.
+//
+// A write gets its number when it first goes to a connection and keeps it in
+// every further attempt. No number is given out that exceeds the watermark by
+// more than sessionWindow, and each frame carries a watermark of the moment its
+// number was given out. So whatever order the writes arrive in, all that a
+// shard has a result of and was not told to drop lie within one window.
 type session struct {
 	id uint64 // random, never 0
 
 	mu       sync.Mutex
 	last     uint64              // newest sequence number given out
 	low      uint64              // watermark: every number up to it is finished
-	finished map[uint64]struct{} // finished numbers above low
+	finished [sessionWindow]bool // by number modulo the window: finished, above low
 }
 
 func newSession() *session {
-	s := &session{finished: make(map[uint64]struct{})}
+	s := &session{}
 	for s.id == 0 {
 		s.id = rand.Uint64()
 	}
 	return s
 }
 
-// next gives out a sequence number and the watermark that holds with it. The
-// watermark is always below the number.
-func (s *session) next() (sequence, acknowledged uint64) {
+// full reports whether a new number has to wait until the watermark rises.
+func (s *session) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last++
-	return s.last, s.low
+	return s.last-s.low >= sessionWindow
 }
 
-// finish notes that sequence will never be sent again.
-func (s *session) finish(sequence uint64) {
+// number gives a call its sequence number, together with the watermark that
+// holds now, unless it has one. It reports false if the call has to wait. A
+// call that was given up meanwhile gets no number: finish has looked for it
+// already, or will find none.
+func (s *session) number(ca *call) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.finished[sequence] = struct{}{}
-	for {
-		if _, ok := s.finished[s.low+1]; !ok {
-			return
-		}
+	switch {
+	case ca.sequence != 0 || ca.state.Load() == callDone:
+		return true
+	case s.last-s.low >= sessionWindow:
+		return false
+	}
+	s.last++
+	ca.setSequence(s.last, s.low)
+	return true
+}
+
+// finish notes that a call will never be sent again. Its state is callDone;
+// whoever moved it there calls finish, once.
+func (s *session) finish(ca *call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ca.sequence == 0 {
+		return // it never went to a connection
+	}
+	s.finished[ca.sequence%sessionWindow] = true
+	for next := &s.finished[(s.low+1)%sessionWindow]; *next; next = &s.finished[(s.low+1)%sessionWindow] {
+		*next = false
 		s.low++
-		delete(s.finished, s.low)
 	}
 }
 
