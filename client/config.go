@@ -16,7 +16,7 @@ const (
 	// DefaultPort is the TCP port of an endpoint that names none.
 	DefaultPort = "7400"
 
-	DefaultConnections    = 2
+	DefaultConnections    = 1
 	DefaultDialTimeout    = 5 * time.Second
 	DefaultRequestTimeout = 30 * time.Second
 	DefaultMaxInFlight    = 1024
@@ -35,8 +35,10 @@ type Config struct {
 	Endpoints []string
 
 	// Connections is the number of connections kept open to each endpoint.
-	// All goroutines share them; more than a few pay only where one core
-	// cannot read the replies fast enough. 0 means DefaultConnections.
+	// All goroutines share them. Requests that share a connection also share
+	// system calls, so more connections pay only where one core cannot read
+	// the replies fast enough, or where small requests must not wait behind
+	// large ones. 0 means DefaultConnections.
 	Connections int
 
 	// DialTimeout bounds connecting and the handshake together.
@@ -52,8 +54,8 @@ type Config struct {
 	// 0 means DefaultMaxInFlight.
 	MaxInFlight int
 
-	// MaxQueued bounds the calls that wait for a connection or for room on
-	// one. A call above it fails at once with ErrBusy. 0 means DefaultMaxQueued.
+	// MaxQueued bounds the calls that wait for a connection, for room on one,
+	// or, with ExactlyOnce, for their turn in the session. A call above it fails at once with ErrBusy. 0 means DefaultMaxQueued.
 	MaxQueued int
 
 	// MaxReplyBytes bounds the memory one reply of several frames (MGET, SCAN)
@@ -77,6 +79,11 @@ type Config struct {
 	// in it. A write whose connection broke before the reply came is then sent
 	// again, and takes effect once. Without it such a write fails with
 	// ErrOutcomeUnknown.
+	//
+	// A session may have 1,024 writes open, from the first that was sent and
+	// has no outcome yet on. Further writes wait in the client until that one
+	// has ended; reads do not. So give writes a timeout (RequestTimeout): one
+	// that waited for ever would in the end hold up all others.
 	ExactlyOnce bool
 
 	// Consistency of reads that do not choose their own. The zero value is

@@ -592,11 +592,14 @@ func (cn *conn) keepPart(ca *call, f *protocol.Frame) {
 
 // tearDown ends the connection and decides about every call it still had.
 func (cn *conn) tearDown(cause error) {
-	cn.nc.Close()
-	cn.c.removeReady(cn)
+	// The cause first: closing lets a write fail, which is only a consequence.
 	cn.mu.Lock()
 	cn.setCause(cause)
 	cause = cn.cause
+	cn.mu.Unlock()
+	cn.nc.Close()
+	cn.c.removeReady(cn)
+	cn.mu.Lock()
 	cn.dead = true
 	if !cn.draining {
 		close(cn.retired)

@@ -9,11 +9,11 @@
 //
 // # Connections
 //
-// A [Client] keeps a few connections open to each endpoint, and any number of
-// goroutines share them: requests are pipelined, replies come in any order,
-// and whatever is ready to be sent at the same time leaves in one write. There
-// is nothing to pool and nothing to tune for most programs; make one Client
-// and use it everywhere.
+// A [Client] keeps one or a few connections open to each endpoint, and any
+// number of goroutines share them: requests are pipelined, replies come in any
+// order, and whatever is ready to be sent at the same time leaves in one write.
+// There is nothing to pool and nothing to tune for most programs; make one
+// Client and use it everywhere.
 //
 // A lost connection is replaced in the background, the first time at once and
 // then with growing, randomised pauses (Config.BackoffMin, BackoffMax). Calls
@@ -64,7 +64,9 @@
 // that the server refused without an effect and with the advice to come back,
 // such as BUSY, after the delay it names. A write whose outcome is unknown is
 // sent again only with Config.ExactlyOnce: then each write carries a session
-// and a sequence number, by which the server recognises a repetition.
+// and a sequence number, by which the server recognises a repetition. The
+// server keeps 1,024 results of a session, so the client lets no write go that
+// is further ahead of the oldest open one; it waits, within its deadline.
 //
 // # Consistency
 //

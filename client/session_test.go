@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -169,6 +170,7 @@ func TestWritesAboveTheWindow(t *testing.T) {
 				cancelled <- err
 			}()
 			for c.unnumbered.n.Load() == calls-sessionWindow {
+				runtime.Gosched()
 			}
 			cancel()
 			late, stop := context.WithTimeout(t.Context(), time.Millisecond)
@@ -248,6 +250,7 @@ func TestWatermarkRises(t *testing.T) {
 				if last == 1 {
 					break
 				}
+				runtime.Gosched()
 			}
 			for range sessionWindow - 1 {
 				if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil {
@@ -300,8 +303,8 @@ func TestNumbersAreTakenLate(t *testing.T) {
 	checkSessionIdle(t, c)
 }
 
-// Reads and writes that wait for a connection leave in the order they came;
-// held ones are passed over, not waited for.
+// Reads and writes that wait for a connection leave in the order they came,
+// although those without a number stand in a list of their own.
 func TestOrderOfWaitingCalls(t *testing.T) {
 	f := newFake(t)
 	f.record, f.inFlight = true, 1
@@ -324,6 +327,17 @@ func TestOrderOfWaitingCalls(t *testing.T) {
 		}
 		if _, err := gets[i].Wait(t.Context()); err != nil {
 			t.Errorf("the read behind write %d overtook it: %v", i, err)
+		}
+	}
+	var order []protocol.Opcode
+	for _, r := range f.requests {
+		if r.code != protocol.OpIncr {
+			order = append(order, r.code)
+		}
+	}
+	for i, code := range order {
+		if want := []protocol.Opcode{protocol.OpPut, protocol.OpGet}[i%2]; code != want {
+			t.Fatalf("sent in the order %v", order)
 		}
 	}
 }
