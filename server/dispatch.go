@@ -21,6 +21,7 @@ type processor struct {
 	backlog  int     // unsent output of the connection touched last
 	jobs     []job   // must wait for the disk; carried out after the round
 	proposed bool    // commands were queued in this round
+	others   bool    // requests came that need not wait for a commit
 
 	counts opCounts
 
@@ -102,6 +103,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	} else if p.ext != (protocol.Extensions{}) {
 		p.ext = protocol.Extensions{}
 	}
+	p.others = p.others || !writes(op)
 	switch op {
 	case protocol.OpGet:
 		p.get(c, f, true)
@@ -128,6 +130,15 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	default:
 		p.fail(c, f.ID, protocol.StatusUnsupported, 0, fmt.Sprintf("opcode %d is not known to this server", f.Code))
 	}
+}
+
+// writes reports whether requests of this kind are answered by a commit.
+func writes(op protocol.Opcode) bool {
+	switch op {
+	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn:
+		return true
+	}
+	return false
 }
 
 func (p *processor) hello(c *conn, f *protocol.Frame) {

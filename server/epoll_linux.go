@@ -45,6 +45,8 @@ type epollFront struct {
 	stopW int // eventfd in outer that ends all threads
 	loops []*loop
 
+	committer *thread // runs a pass and wants its loop back; belongs to the pass
+
 	idle     atomic.Int32 // threads waiting in outer
 	armed    atomic.Int32 // loops that nobody polls
 	stopping atomic.Bool
@@ -67,11 +69,15 @@ type loop struct {
 	index int
 	epfd  int
 	wakeW int // eventfd in epfd
+	timer int // timerfd in the outer epoll: fires when a commit takes long
 
 	polled atomic.Bool  // a thread polls it
 	conns  atomic.Int32 // for balancing
 
-	again []*conn // went over their read budget; belongs to the polling thread
+	// Belong to the polling thread.
+	again    []*conn // went over their read budget
+	lastRead uint64  // Unix ms of the last round with something else than writes
+	timed    bool    // given up by the timer, not by arming
 
 	asleep atomic.Bool // its thread blocks in epoll_wait, or is about to
 	posted atomic.Bool // outbox holds something
@@ -105,6 +111,13 @@ func newEpollFront(s *Server) (front, error) {
 		setData(&ev, slotWake, 0)
 		if l.wakeW, err = newEvent(l.epfd, ev); err != nil {
 			return nil, err
+		}
+		if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+			return nil, fmt.Errorf("timerfd_create: %w", err)
+		}
+		ev = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(i)}
+		if err := unix.EpollCtl(e.outer, unix.EPOLL_CTL_ADD, l.timer, &ev); err != nil {
+			return nil, fmt.Errorf("epoll_ctl: %w", err)
 		}
 		e.loops = append(e.loops, l)
 	}
@@ -201,6 +214,7 @@ func (e *epollFront) run() {
 	e.threads.Wait()
 	e.srv.conns.each(func(c *conn) { e.close(c) })
 	for _, l := range e.loops {
+		unix.Close(l.timer)
 		unix.Close(l.wakeW)
 		unix.Close(l.epfd)
 	}
@@ -223,6 +237,9 @@ type thread struct {
 	buf     []byte
 	events  [eventsMax]unix.EpollEvent
 	yielded uint64 // Unix ms of the last visit to the Go scheduler
+
+	waitsFor *loop // given up for the pass this thread runs
+	polling  *loop // taken back when that pass had waited for the disk
 }
 
 // yieldMillis is how often a thread visits the Go scheduler. Threads here wait
@@ -280,6 +297,43 @@ func (l *loop) take() bool {
 		return false
 	}
 	l.front.armed.Add(-1)
+	return true
+}
+
+const (
+	// handOverDelay is how long a commit may wait for the disk before another thread polls
+	// in the place of the one that commits, where all that came lately were
+	// writes: a write that is read during a commit can only join the next one,
+	// so reading it earlier gains nothing and costs a wake-up.
+	handOverDelay = 300 * time.Microsecond
+
+	// writesOnlyMillis is how long nothing but writes must have come for that.
+	writesOnlyMillis = 10
+)
+
+// giveUp leaves l to the threads that wait in the outer epoll: at once, if
+// anything came lately that need not wait for the commit, and otherwise when
+// handOverDelay has passed.
+func (l *loop) giveUp(now uint64) {
+	if l.timed = now-l.lastRead > writesOnlyMillis; !l.timed {
+		l.arm()
+		return
+	}
+	l.front.armed.Add(1)
+	l.polled.Store(false)
+	setTimer(l.timer, handOverDelay)
+}
+
+// takeBack makes the caller poll l again, unless another thread does by now.
+func (l *loop) takeBack() bool {
+	if !l.take() {
+		return false
+	}
+	if l.timed { // as whoever gave it up last did
+		setTimer(l.timer, 0)
+	} else {
+		l.disarm()
+	}
 	return true
 }
 
@@ -374,13 +428,16 @@ func (t *thread) poll(l *loop) {
 		n := t.wait(l, timeout)
 		t.now = t.srv.backend.NowMillis()
 		t.visit()
-		t.proposed = false
+		t.proposed, t.others = false, false
 		for i := range n {
 			t.event(l, &t.events[i])
 		}
 		t.readAgain(l)
 		l.deliver()
 		t.flush()
+		if t.others {
+			l.lastRead = t.now
+		}
 		if (t.proposed || len(t.jobs) > 0) && !t.descend(l) {
 			return
 		}
@@ -393,34 +450,53 @@ func (t *thread) poll(l *loop) {
 // has taken l over meanwhile.
 func (t *thread) descend(l *loop) bool {
 	be := t.srv.backend
-	if !t.front.covered() {
-		// No thread is left to poll for us. Others do the work.
-		t.queueJobs()
-		t.flush()
-		if t.proposed {
-			be.Kick()
+	for t.proposed || len(t.jobs) > 0 {
+		if !t.front.covered() {
+			// No thread is left to poll for us. Others do the work.
+			t.queueJobs()
+			t.flush()
+			if t.proposed {
+				be.Kick()
+			}
+			return true
 		}
-		return true
+		commit := t.proposed && be.Acquire()
+		if !commit && len(t.jobs) == 0 {
+			return true // a commit is running and will see what was queued
+		}
+		if len(l.again) > 0 {
+			signal(l.wakeW) // whoever takes over must not wait for an event
+		}
+		l.giveUp(t.now)
+		t.polling = nil
+		if commit {
+			if len(t.jobs) == 0 {
+				t.waitsFor = l
+				t.front.committer = t
+			}
+			be.Run()
+		}
+		if t.polling == l {
+			t.proposed = be.Pending() // nobody may have been there to run it
+			continue
+		}
+		t.runJobs()
+		t.flush()
+		t.helpOut()
+		return l.takeBack()
 	}
-	commit := t.proposed && be.Acquire()
-	if !commit && len(t.jobs) == 0 {
-		return true // a commit is running and will see what was queued
-	}
-	if len(l.again) > 0 {
-		signal(l.wakeW) // whoever takes over must not wait for an event
-	}
-	l.arm()
-	if commit {
-		be.Run()
-	}
-	t.runJobs()
-	t.flush()
-	t.helpOut()
-	if !l.take() {
-		return false
-	}
-	l.disarm()
 	return true
+}
+
+// waited is called by the thread that runs a pass when the pass has waited for
+// the disk: all that is left of it is writing replies. A thread that gave up
+// its loop for the pass takes it back now, before its absence is noticed.
+func (e *epollFront) waited() {
+	t := e.committer
+	e.committer = nil
+	if t != nil && t.waitsFor.takeBack() {
+		t.polling = t.waitsFor
+	}
 }
 
 // helpOut does disk work that others could not: commits that became pending
@@ -891,6 +967,12 @@ func rawEpollWait(epfd int, events []unix.EpollEvent, timeout int) int {
 		return 0
 	}
 	return int(n)
+}
+
+// setTimer has a timerfd fire once after d; 0 stops it.
+func setTimer(fd int, d time.Duration) {
+	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(d))}
+	_, _, _ = unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, uintptr(fd), 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
 }
 
 func rawEpollCtl(epfd, op, fd int, ev *unix.EpollEvent) syscall.Errno {

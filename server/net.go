@@ -49,6 +49,8 @@ func (n *netFront) run() {
 	n.running.Wait()
 }
 
+func (n *netFront) waited() {}
+
 func (n *netFront) flushAll(conns []*conn, _ bool) {
 	for _, c := range conns {
 		c.flush()
