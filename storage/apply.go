@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -28,7 +30,7 @@ type Deliverer interface {
 	Deliver(entry, cmd int, r *command.Result)
 }
 
-// Apply carries out entries in order, all in one batch. When it returns nil
+// Apply carries out entries in order, all at once. When it returns nil
 // their effects are visible to readers, Applied has advanced, and each
 // command's result has been delivered, in order; nothing is durable by it (see
 // Durable). The entries' Data must not change until Apply returns, and is not
@@ -68,8 +70,8 @@ func (s *Store) Apply(entries []Entry, d Deliverer) error {
 type pass struct {
 	store  *Store
 	number uint64
-	batch  *pebble.Batch
 	rows   overlay
+	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
 
 	shards  []passShard
@@ -91,6 +93,15 @@ type pass struct {
 	record []byte
 }
 
+// stagedRecord is a change that the pass makes beside its rows. Key and value
+// are bytes of the pass.
+type stagedRecord struct {
+	class   recentClass
+	deleted bool
+	key     []byte // as in the database
+	value   []byte
+}
+
 // passShard is the state of a shard as the pass has left it.
 type passShard struct {
 	meta
@@ -104,13 +115,12 @@ const (
 	// What a pass needed once is kept up to these sizes.
 	passRowsKeep    = 64 << 10
 	passResultsKeep = 64 << 10
-	passBatchKeep   = 8 << 20 // bytes
+	passStagedKeep  = 64 << 10
 )
 
 func (p *pass) init(s *Store) {
 	p.store = s
 	p.shards = make([]passShard, len(s.shards))
-	p.batch = s.db.NewBatch(pebble.WithMaxRetainedSizeBytes(passBatchKeep))
 }
 
 func (p *pass) begin() {
@@ -122,14 +132,18 @@ func (p *pass) begin() {
 	p.ends = p.ends[:0]
 	p.nested = p.nested[:0]
 	p.pending = p.pending[:0]
+	p.staged = p.staged[:0]
 }
 
 // end lets go of the entries and of what an unusually large pass needed.
 func (p *pass) end() {
-	p.batch.Reset()
 	clear(p.results)
 	clear(p.nested)
 	clear(p.pending)
+	clear(p.staged)
+	if cap(p.staged) > passStagedKeep {
+		p.staged = nil
+	}
 	if cap(p.results) > passResultsKeep {
 		p.results = nil
 	}
@@ -166,7 +180,7 @@ func (p *pass) admit(entries []Entry) error {
 	return nil
 }
 
-// run carries out all commands; their effects are in p and its batch.
+// run carries out all commands; their effects are in p alone.
 func (p *pass) run(entries []Entry) error {
 	for i := range entries {
 		e := &entries[i]
@@ -177,7 +191,7 @@ func (p *pass) run(entries []Entry) error {
 		}
 		p.ends = append(p.ends, len(p.results))
 	}
-	return p.stage()
+	return nil
 }
 
 func (p *pass) runEntry(e *Entry) error {
@@ -211,7 +225,8 @@ func (p *pass) once(c *command.Command, out *command.Result) error {
 	if err := p.carryOut(c, out); err != nil {
 		return err
 	}
-	return p.remember(p.shard, c, out)
+	p.remember(p.shard, c, out)
+	return nil
 }
 
 func (p *pass) carryOut(c *command.Command, out *command.Result) error {
@@ -265,7 +280,8 @@ func (p *pass) put(c *command.Command, out *command.Result) error {
 	}
 	p.write(r, c.Value, expireAt)
 	out.Version = r.version
-	return p.reindex(r.key, indexed, expireAt)
+	p.reindex(r.key, indexed, expireAt)
+	return nil
 }
 
 func (p *pass) delete(c *command.Command, out *command.Result) error {
@@ -284,7 +300,8 @@ func (p *pass) delete(c *command.Command, out *command.Result) error {
 	out.Version = p.state.revision
 	indexed := r.expireAt
 	p.remove(r)
-	return p.reindex(r.key, indexed, 0)
+	p.reindex(r.key, indexed, 0)
+	return nil
 }
 
 func (p *pass) incr(c *command.Command, out *command.Result) error {
@@ -313,7 +330,8 @@ func (p *pass) incr(c *command.Command, out *command.Result) error {
 	}
 	p.write(r, strconv.AppendInt(p.bytes.alloc(integerBytesMax)[:0], sum, 10), expireAt)
 	out.Version, out.Integer = r.version, sum
-	return p.reindex(r.key, indexed, expireAt)
+	p.reindex(r.key, indexed, expireAt)
+	return nil
 }
 
 func (p *pass) expire(c *command.Command, out *command.Result) error {
@@ -340,7 +358,8 @@ func (p *pass) setExpiry(key []byte, expireAt uint64, out *command.Result) error
 	indexed := r.expireAt
 	p.write(r, r.value, expireAt)
 	out.Version = r.version
-	return p.reindex(r.key, indexed, expireAt)
+	p.reindex(r.key, indexed, expireAt)
+	return nil
 }
 
 func (p *pass) get(c *command.Command, out *command.Result) error {
@@ -484,7 +503,7 @@ func (p *pass) remove(r *row) {
 }
 
 // load makes the state of r known, and its value where withValue.
-func (p *pass) load(r *row, withValue bool) error {
+func (p *pass) load(r *row, withValue bool) (err error) {
 	if r.loaded && (!withValue || r.hasValue || !r.exists) {
 		return nil
 	}
@@ -492,100 +511,102 @@ func (p *pass) load(r *row, withValue bool) error {
 		return nil
 	}
 	p.key = appendDataKey(p.key[:0], int(r.shard), r.key)
-	b, closer, err := p.store.db.Get(p.key)
-	if errors.Is(err, pebble.ErrNotFound) {
-		r.loaded, r.exists, r.fresh = true, false, true
-		return nil
-	}
+	b, found, closer, err := p.stored(r.hash, p.key)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, closer.Close()) }()
+	if !found {
+		r.loaded, r.exists, r.fresh = true, false, true
+		return nil
+	}
 	version, expireAt, value, err := decodeRow(b)
 	if err != nil {
-		return errors.Join(err, closer.Close())
+		return err
 	}
 	r.version, r.expireAt = version, expireAt
 	r.loaded, r.exists = true, true
 	if withValue {
 		r.value, r.hasValue, r.fresh = p.bytes.copy(value), true, true
 	}
-	return closer.Close()
+	return nil
 }
+
+// stored returns the record of a key of the database as the last pass left it,
+// which is valid until closer is closed.
+func (p *pass) stored(hash uint64, key []byte) (record []byte, found bool, closer io.Closer, err error) {
+	x := &p.store.recent
+	x.mu.RLock()
+	r, found := x.get(hash, key)
+	if found && !r.deleted() {
+		return r.value(), true, (*recentCloser)(x), nil
+	}
+	x.mu.RUnlock()
+	if found {
+		return nil, false, noCloser{}, nil
+	}
+	record, closer, err = p.store.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, noCloser{}, nil
+	}
+	return record, err == nil, closer, err
+}
+
+// recentCloser lets the tables go that a record was found in.
+type recentCloser recentTables
+
+func (x *recentCloser) Close() error {
+	x.mu.RUnlock()
+	return nil
+}
+
+type noCloser struct{}
+
+func (noCloser) Close() error { return nil }
 
 // reindex keeps the expiry index: before is the expiry under which the row is
 // known to be indexed, after the one it has now, 0 for none. A plain Put knows
 // no before; the entry it leaves behind is dropped by the Sweep that meets it.
 // What is written here may depend on the command and on the row, never on how
 // the row was found: Sweep counts the entries.
-func (p *pass) reindex(key []byte, before, after uint64) error {
+func (p *pass) reindex(key []byte, before, after uint64) {
 	if before == after {
-		return nil
+		return
 	}
 	if before != 0 {
-		if err := p.unindex(key, before); err != nil {
-			return err
-		}
+		p.unindex(key, before)
 	}
 	if after == 0 {
-		return nil
+		return
 	}
 	p.state.newExpiry = min(p.state.newExpiry, after)
-	op := p.batch.SetDeferred(expiryKeyBytes+len(key), 0)
-	putExpiryKey(op.Key, p.shard, after, key)
-	return op.Finish()
+	p.stage(recentExpiries, p.expiryKey(after, key), nil)
 }
 
-func (p *pass) unindex(key []byte, at uint64) error {
-	op := p.batch.DeleteDeferred(expiryKeyBytes + len(key))
-	putExpiryKey(op.Key, p.shard, at, key)
-	return op.Finish()
+func (p *pass) unindex(key []byte, at uint64) {
+	p.stageDeletion(recentExpiries, p.expiryKey(at, key))
 }
 
-func putExpiryKey(dst []byte, shard int, at uint64, key []byte) {
-	putPrefix(dst, shard, kindExpiry)
-	binary.BigEndian.PutUint64(dst[prefixBytes:], at)
-	copy(dst[expiryKeyBytes:], key)
+// expiryKey returns a key of the expiry index as bytes of the pass.
+func (p *pass) expiryKey(at uint64, key []byte) []byte {
+	b := p.bytes.alloc(expiryKeyBytes + len(key))
+	putPrefix(b, p.shard, kindExpiry)
+	binary.BigEndian.PutUint64(b[prefixBytes:], at)
+	copy(b[expiryKeyBytes:], key)
+	return b
 }
 
-// stage writes the final rows and the shards' state into the batch.
-func (p *pass) stage() error {
-	for i := range p.rows.rows {
-		r := &p.rows.rows[i]
-		if !r.dirty {
-			continue
-		}
-		if err := p.stageRow(r); err != nil {
-			return err
-		}
-	}
-	for _, i := range p.touched {
-		op := p.batch.SetDeferred(prefixBytes, metaBytes)
-		putPrefix(op.Key, i, kindMeta)
-		p.shards[i].meta.put(op.Value)
-		if err := op.Finish(); err != nil {
-			return err
-		}
-	}
-	return nil
+func (p *pass) stage(class recentClass, key, value []byte) {
+	p.staged = append(p.staged, stagedRecord{class: class, key: key, value: value})
 }
 
-func (p *pass) stageRow(r *row) error {
-	if !r.exists {
-		op := p.batch.DeleteDeferred(prefixBytes + len(r.key))
-		putPrefix(op.Key, int(r.shard), kindData)
-		copy(op.Key[prefixBytes:], r.key)
-		return op.Finish()
-	}
-	op := p.batch.SetDeferred(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
-	putPrefix(op.Key, int(r.shard), kindData)
-	copy(op.Key[prefixBytes:], r.key)
-	putRowHeader(op.Value, r.version, r.expireAt)
-	copy(op.Value[rowHeaderBytes:], r.value)
-	return op.Finish()
+func (p *pass) stageDeletion(class recentClass, key []byte) {
+	p.staged = append(p.staged, stagedRecord{class: class, deleted: true, key: key})
 }
 
-// commit makes the pass visible: to Pebble's readers, then row by row to the
-// cache's, see the package comment for why nobody notices the difference.
+// commit makes the pass visible: in the table of recent records, then row by
+// row in the cache, see the package comment for why nobody notices the
+// difference.
 func (p *pass) commit() error {
 	if len(p.touched) == 0 {
 		return nil
@@ -603,16 +624,18 @@ func (p *pass) commit() error {
 
 func (p *pass) publish() error {
 	s := p.store
-	s.window.Lock()
-	defer s.window.Unlock()
-	for i := range p.rows.rows {
-		if r := &p.rows.rows[i]; r.dirty {
-			s.cache.begin(r)
-		}
-	}
-	if err := s.db.Apply(p.batch, pebble.NoSync); err != nil {
+	if err := s.lockWindow(p.recentBytes()); err != nil {
 		return err
 	}
+	defer s.window.Unlock()
+	t := s.recent.active
+	for rows := range slices.Chunk(p.rows.rows, prefetchRows) {
+		s.addRows(t, rows)
+	}
+	for i := range p.staged {
+		t.addStaged(&p.staged[i])
+	}
+	t.commit()
 	for i := range p.rows.rows {
 		if r := &p.rows.rows[i]; r.dirty {
 			s.cache.publish(r)
@@ -629,12 +652,84 @@ func (p *pass) publish() error {
 	return nil
 }
 
+// recentBytes is what the records of the pass take in a table.
+func (p *pass) recentBytes() (n int) {
+	for i := range p.rows.rows {
+		r := &p.rows.rows[i]
+		switch {
+		case r.dirty && r.exists:
+			n += recentBytes(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
+		case r.dirty:
+			n += recentBytes(prefixBytes+len(r.key), 0)
+		}
+	}
+	for i := range p.staged {
+		n += recentBytes(len(p.staged[i].key), len(p.staged[i].value))
+	}
+	return n
+}
+
+// prefetchRows is how many rows are fetched before the first is worked on:
+// enough to have the memory busy, few enough for the nearest cache.
+const prefetchRows = 64
+
+// addRows announces the changed ones of rows to the cache and adds them to t.
+func (s *Store) addRows(t *recentTable, rows []row) {
+	for i := range rows {
+		if r := &rows[i]; r.dirty {
+			t.prefetchBucket(r.hash)
+			s.cache.prefetch(r.hash)
+		}
+	}
+	for i := range rows {
+		if r := &rows[i]; r.dirty {
+			s.cache.begin(r)
+			t.prefetchRecord(r.hash)
+		}
+	}
+	for i := range rows {
+		if r := &rows[i]; r.dirty {
+			t.addRow(r)
+		}
+	}
+}
+
+func (t *recentTable) addRow(r *row) {
+	var to recent
+	if r.exists {
+		to = t.reserve(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
+	} else {
+		to = t.reserveDeletion(prefixBytes + len(r.key))
+	}
+	key := to.key()
+	putPrefix(key, int(r.shard), kindData)
+	copy(key[prefixBytes:], r.key)
+	if r.exists {
+		value := to.value()
+		putRowHeader(value, r.version, r.expireAt)
+		copy(value[rowHeaderBytes:], r.value)
+	}
+	t.link(recentRows, r.hash, to)
+}
+
+func (t *recentTable) addStaged(r *stagedRecord) {
+	var to recent
+	if r.deleted {
+		to = t.reserveDeletion(len(r.key))
+	} else {
+		to = t.reserve(len(r.key), len(r.value))
+	}
+	copy(to.key(), r.key)
+	copy(to.value(), r.value)
+	t.link(r.class, hashRecord(r.key), to)
+}
+
 // finishShard brings up to date when the shard needs its next Sweep.
 func (p *pass) finishShard(i int) error {
 	sh, st := &p.shards[i], &p.store.shards[i]
 	st.publishSessions()
 	if sh.swept {
-		next, err := firstExpiry(p.store.db, i, sh.sweptTo)
+		next, err := p.firstExpiry(i, sh.sweptTo)
 		if err != nil {
 			return err
 		}
@@ -643,6 +738,12 @@ func (p *pass) finishShard(i int) error {
 		st.nextExpiry.Store(sh.newExpiry)
 	}
 	return nil
+}
+
+func (p *pass) firstExpiry(shard int, from uint64) (uint64, error) {
+	tables := p.store.recent.pin()
+	defer p.store.recent.unpin(tables)
+	return p.store.firstExpiry(tables, shard, from)
 }
 
 func (p *pass) deliver(d Deliverer) {

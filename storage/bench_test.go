@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -21,7 +22,7 @@ const benchKeys = 100_000
 
 func benchStore(b *testing.B, o Options) *Store {
 	b.Helper()
-	o.MemTableBytes, o.BlockCacheBytes = MemTableBytesDefault, BlockCacheBytesDefault
+	o.MemTableBytes, o.BlockCacheBytes, o.RecentBytes = MemTableBytesDefault, BlockCacheBytesDefault, 0
 	s := open(b, o)
 	b.Cleanup(func() { closeStore(b, s) })
 	return s
@@ -85,27 +86,45 @@ func BenchmarkApply(b *testing.B) {
 		"delete": {Kind: command.Delete},
 	} {
 		for _, n := range []int{1, 16, 64} {
-			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
-				o := testOptions(vfs.NewMem())
-				o.RowCacheBytes = 64 << 20
-				s := benchStore(b, o)
-				e := newBenchEntry(b, n, c)
-				random := rand.New(rand.NewPCG(1, 2))
-				entries := make([]Entry, 1)
-				b.ReportAllocs()
-				for b.Loop() {
-					for _, key := range e.keys {
-						benchKey(key, random.IntN(benchKeys))
-					}
-					entries[0] = Entry{Index: s.Applied(0) + 1, Data: e.data}
-					if err := s.Apply(entries, discard{}); err != nil {
-						b.Fatal(err)
-					}
-				}
-				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/command")
-			})
+			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) { benchApply(b, c, n, benchKeys) })
 		}
 	}
+}
+
+// BenchmarkApplyKeys shows what the number of keys costs: fewer come again
+// before they have to go to Pebble.
+func BenchmarkApplyKeys(b *testing.B) {
+	for _, keys := range []int{1_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("put/64/keys=%d", keys), func(b *testing.B) {
+			benchApply(b, command.Command{Kind: command.Put, Value: make([]byte, 128)}, 64, keys)
+		})
+	}
+}
+
+// benchApply applies passes of n commands c on random keys. ns/command is time
+// as the caller sees it; cpu-ns/command is what the process used, so with what
+// Pebble does in the background.
+func benchApply(b *testing.B, c command.Command, n, keys int) {
+	o := testOptions(vfs.NewMem())
+	o.RowCacheBytes = 256 << 20
+	s := benchStore(b, o)
+	e := newBenchEntry(b, n, c)
+	random := rand.New(rand.NewPCG(1, 2))
+	entries := make([]Entry, 1)
+	b.ReportAllocs()
+	before := cpuTime(b)
+	for b.Loop() {
+		for _, key := range e.keys {
+			benchKey(key, random.IntN(keys))
+		}
+		entries[0] = Entry{Index: s.Applied(0) + 1, Data: e.data}
+		if err := s.Apply(entries, discard{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	commands := float64(b.N * n)
+	b.ReportMetric(float64((cpuTime(b)-before).Nanoseconds())/commands, "cpu-ns/command")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/commands, "ns/command")
 }
 
 func BenchmarkAppendCached(b *testing.B) {
@@ -190,21 +209,50 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func BenchmarkScan(b *testing.B) {
-	o := testOptions(vfs.NewMem())
-	s := benchStore(b, o)
+	s := benchStore(b, testOptions(vfs.NewMem()))
 	benchLoad(b, s)
 	b.ReportAllocs()
-	rows := 0
 	for b.Loop() {
-		left := 1000
-		err := s.Scan(ScanOptions{Shards: []int{0, 1}}, func(_, _ []byte, _ Row) bool {
-			rows++
-			left--
-			return left > 0
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
+		benchScan(b, s, nil, 1000)
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rows), "ns/row")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(1000*b.N), "ns/row")
+}
+
+// BenchmarkScanAmongWrites scans 100 rows from a random key after each pass of
+// writes; only the scans count.
+func BenchmarkScanAmongWrites(b *testing.B) {
+	for _, n := range []int{1, 64} {
+		b.Run(fmt.Sprintf("puts=%d", n), func(b *testing.B) {
+			s := benchStore(b, testOptions(vfs.NewMem()))
+			benchLoad(b, s)
+			e := newBenchEntry(b, n, command.Command{Kind: command.Put, Value: make([]byte, 128)})
+			random := rand.New(rand.NewPCG(1, 2))
+			start := make([]byte, 16)
+			var spent time.Duration
+			for b.Loop() {
+				for _, key := range e.keys {
+					benchKey(key, random.IntN(benchKeys))
+				}
+				if err := s.Apply([]Entry{{Index: s.Applied(0) + 1, Data: e.data}}, discard{}); err != nil {
+					b.Fatal(err)
+				}
+				benchKey(start, random.IntN(benchKeys-100))
+				before := time.Now()
+				benchScan(b, s, start, 100)
+				spent += time.Since(before)
+			}
+			b.ReportMetric(float64(spent.Nanoseconds())/float64(b.N), "ns/scan")
+		})
+	}
+}
+
+func benchScan(b *testing.B, s *Store, start []byte, rows int) {
+	left := rows
+	err := s.Scan(ScanOptions{Shards: []int{0, 1}, Start: start}, func(_, _ []byte, _ Row) bool {
+		left--
+		return left > 0
+	})
+	if err != nil || left != 0 {
+		b.Fatal(left, err)
+	}
 }

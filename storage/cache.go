@@ -254,6 +254,21 @@ func (c *rowCache) begin(r *row) {
 	s.stripe(r.hash).pending++
 	if r.joint {
 		s.drop(r.hash, r.shard, r.key)
+		return
+	}
+	if tag := uint32(r.hash); s.rows > 0 {
+		// The entry that publish will look at, if it is in its home slot.
+		if i := int(tag) & (len(s.index) - 1); s.index[i] != 0 {
+			prefetch(unsafe.Pointer(&s.ring[s.place(i)]))
+		}
+	}
+}
+
+// prefetch fetches what begin will look at.
+func (c *rowCache) prefetch(hash uint64) {
+	if s := c.segment(hash); s != nil {
+		prefetch(unsafe.Pointer(&s.mu))
+		prefetch(unsafe.Pointer(s.stripe(hash)))
 	}
 }
 

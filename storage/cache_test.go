@@ -257,7 +257,8 @@ func TestCacheThatCannotGetMemory(t *testing.T) {
 	}
 }
 
-// The coherence protocol, in every order in which its steps can be mixed: a
+// The coherence protocol, in every order in which its steps can be mixed, with
+// one atomic database below (TestCoherenceOfTablesInEveryOrder takes it apart): a
 // writer that changes two rows at once, a reader that reads both, or one
 // twice, and another that reads, and may fill, what the first reads last. Every step is atomic in reality too:
 // it holds the segment's lock, or is one read or commit of Pebble.

@@ -13,8 +13,9 @@ import (
 // and the applied index that it stands for: rows, expiry index, session
 // records, last stamp and revision, in the order of their keys. Replicas of a
 // shard at the same applied index have the same checksum, however their files
-// are laid out (A1). It reads the whole shard, from disk where need be, and
-// does not hold up Apply.
+// are laid out (A1). It has what was applied written to Pebble and reads the
+// whole shard, from disk where need be; Apply goes on meanwhile. After a fatal
+// error it fails with ErrFailed unless Pebble had everything.
 func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	if err := s.enter(); err != nil {
 		return 0, 0, err
@@ -22,6 +23,9 @@ func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	defer s.leave()
 	if shard < 0 || shard >= len(s.shards) {
 		return 0, 0, fmt.Errorf("storage: checksum of shard %d of %d", shard, len(s.shards))
+	}
+	if err := s.drain(); err != nil {
+		return 0, 0, err
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{
 		LowerBound: appendPrefix(nil, shard, 0),

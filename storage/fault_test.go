@@ -115,6 +115,79 @@ func TestFailedFlushIsFatal(t *testing.T) {
 	}
 }
 
+func TestFailedDrainIsFatal(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	o := testOptions(mem)
+	fatal := make(chan error, 10)
+	o.OnFatal = func(err error) { fatal <- err }
+	s := open(t, o)
+	g := newGate(s)
+	do(t, s, 1, put("a", "1"))
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	do(t, s, 2, put("a", "2"), put("b", "2"))
+	g.Lock()
+	g.err = syscall.EIO
+	freezeTable(s)
+	do(t, s, 3, put("a", "3")) // into the other table, before anybody knows
+	g.Unlock()
+	if err := <-fatal; !errors.Is(err, syscall.EIO) {
+		t.Errorf("told %v", err)
+	}
+	err := s.Apply([]Entry{{Index: 4, Data: entryOf(1, put("c", "3"))}}, &delivered{})
+	if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("apply: %v", err)
+	}
+	for name, err := range map[string]error{"flush": s.Flush(), "flush async": s.FlushAsync()} {
+		if !errors.Is(err, ErrFailed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	s.cache.segments = nil // reads go to the tables
+	diff(t, "a, still", get(t, s, 0, "a", 1), read{"3", 4, 0, true})
+	diff(t, "b, still", get(t, s, 0, "b", 1), read{"2", 3, 0, true})
+	if rows := scan(t, s, ScanOptions{Shards: []int{0}}); len(rows) != 2 {
+		t.Errorf("scan: %v", rows)
+	}
+	if s.Durable(0) != 1 || s.Applied(0) != 3 {
+		t.Errorf("durable %d, applied %d", s.Durable(0), s.Applied(0))
+	}
+	if err := s.Close(); !errors.Is(err, ErrFailed) || len(fatal) != 0 {
+		t.Errorf("close: %v, told %d times more", err, len(fatal))
+	}
+	after := open(t, testOptions(mem))
+	defer closeStore(t, after)
+	diff(t, "applied afterwards", after.Applied(0), uint64(1))
+	diff(t, "a afterwards", get(t, after, 0, "a", 1), read{"1", 1, 0, true})
+	diff(t, "b afterwards", get(t, after, 0, "b", 1), read{})
+}
+
+// Apply that waits for room hears of a failed drain.
+func TestFailedDrainEndsTheWaitForRoom(t *testing.T) {
+	o := testOptions(nil)
+	s := open(t, o)
+	g := newGate(s)
+	g.Lock()
+	g.err = syscall.EIO
+	applied := make(chan error)
+	go func() {
+		var err error
+		for i := uint64(1); err == nil; i++ {
+			err = s.Apply([]Entry{{Index: i, Data: entryOf(1, put("k", strings.Repeat("v", 10_000)))}}, &delivered{})
+		}
+		applied <- err
+	}()
+	<-g.waits
+	g.Unlock()
+	if err := <-applied; !errors.Is(err, syscall.EIO) {
+		t.Errorf("apply: %v", err)
+	}
+	if err := s.Close(); !errors.Is(err, ErrFailed) {
+		t.Errorf("close: %v", err)
+	}
+}
+
 // Where Pebble cannot go on, the owner is told before the process ends.
 func TestFatalfTellsBeforeItPanics(t *testing.T) {
 	o := testOptions(nil)
@@ -220,7 +293,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	o, err := Options{Dir: "x", Shards: 1}.withDefaults()
 	if err != nil || o.FS == nil || o.Logger == nil || o.BlockCacheBytes != BlockCacheBytesDefault ||
-		o.RowCacheBytes != RowCacheBytesDefault || o.MemTableBytes != MemTableBytesDefault || o.SessionRetention != SessionRetentionDefault {
+		o.RowCacheBytes != RowCacheBytesDefault || o.MemTableBytes != MemTableBytesDefault || o.RecentBytes != RecentBytesDefault || o.SessionRetention != SessionRetentionDefault {
 		t.Errorf("%+v, error %v", o, err)
 	}
 }
@@ -317,10 +390,11 @@ func TestFlushTellsWhenDurableIsUpToDate(t *testing.T) {
 			break
 		}
 	}
-	// And by itself, when memtables are full.
+	// And by itself, when as much as a memtable holds was written, though the
+	// memtable has little of it.
 	for s.Durable(0) < 5 {
-		do(t, s, 1, put("k", strings.Repeat("v", 100<<10)))
-		if s.Applied(0) > 1000 {
+		do(t, s, 1, put("k", strings.Repeat("v", 10<<10)))
+		if s.Applied(0) > 2000 {
 			t.Fatal("never flushes")
 		}
 	}

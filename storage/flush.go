@@ -233,12 +233,38 @@ func (s *Store) FlushAsync() error {
 		return err
 	}
 	defer s.leave()
-	_, err := s.startFlush()
-	return err
+	if err := s.fatal.get(); err != nil {
+		return err
+	}
+	select {
+	case s.flushAsked <- struct{}{}:
+	default: // the one asked for before has not begun
+	}
+	return nil
 }
 
+// flushWhenAsked does the work of FlushAsync until the store is closed.
+func (s *Store) flushWhenAsked() {
+	defer s.background.Done()
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-s.flushAsked:
+		}
+		if _, err := s.startFlush(); err != nil && !errors.Is(err, ErrClosed) {
+			s.fatal.raise("flush of the storage failed", err)
+		}
+	}
+}
+
+// startFlush drains the tables of recent records and begins a flush of what
+// Pebble then has.
 func (s *Store) startFlush() (<-chan struct{}, error) {
 	if err := s.fatal.get(); err != nil {
+		return nil, err
+	}
+	if err := s.drain(); err != nil {
 		return nil, err
 	}
 	return s.db.AsyncFlush()

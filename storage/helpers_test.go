@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -19,14 +20,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testOptions are small, so that flushes and evictions happen, in memory.
+// testOptions are small, so that drains, flushes and evictions happen, in
+// memory.
 func testOptions(fs vfs.FS) Options {
 	if fs == nil {
 		fs = vfs.NewMem()
 	}
 	return Options{
 		Dir: "data", FS: fs, Shards: 2,
-		BlockCacheBytes: 1 << 20, RowCacheBytes: segmentBytesMin, MemTableBytes: 1 << 20,
+		BlockCacheBytes: 1 << 20, RowCacheBytes: segmentBytesMin, MemTableBytes: 1 << 20, RecentBytes: 64 << 10,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
@@ -46,6 +48,38 @@ func openTest(t testing.TB) *Store {
 	s := open(t, testOptions(nil))
 	t.Cleanup(func() { closeStore(t, s) })
 	return s
+}
+
+// gate holds drains back while it is locked, and makes them fail.
+type gate struct {
+	sync.Mutex
+	err   error
+	waits chan struct{} // capacity 1: a drain has come to the gate
+}
+
+// newGate puts a gate before the drains of a store that has applied nothing
+// since it was opened.
+func newGate(s *Store) *gate {
+	g := &gate{waits: make(chan struct{}, 1)}
+	s.beforeDrain = func() error {
+		select {
+		case g.waits <- struct{}{}:
+		default:
+		}
+		g.Lock()
+		defer g.Unlock()
+		return g.err
+	}
+	return g
+}
+
+// freezeTable freezes the active table unless one is frozen.
+func freezeTable(s *Store) {
+	s.window.Lock()
+	defer s.window.Unlock()
+	if s.recent.draining() == nil {
+		s.freeze(0)
+	}
 }
 
 func closeStore(t rapid.TB, s *Store) {

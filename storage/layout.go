@@ -116,8 +116,13 @@ func ttlLeft(expireAt, now uint64) uint64 {
 	return expireAt - now
 }
 
-// hashKey is the hash that finds a row in the overlay and in the row cache.
+// hashKey is the hash that finds a row in the overlay, in the row cache and
+// among the recent records.
 // The shard goes in as well: the multiplier spreads it over all bits.
 func hashKey(shard int, key []byte) uint64 {
 	return xxhash3.Hash(key) ^ uint64(shard)*0x9e3779b97f4a7c15
 }
+
+// hashRecord is the hash that finds another record among the recent ones. key
+// is the record's in the database.
+func hashRecord(key []byte) uint64 { return xxhash3.Hash(key) }

@@ -455,8 +455,8 @@ func sameAsModels(t *rapid.T, s *Store, models [2]*model) {
 	}
 }
 
-// Apply in passes of random size, with flushes between.
-func applyInPasses(t *rapid.T, s *Store, entries []Entry, passMax int) []command.Result {
+// applyInPasses applies in passes of random size, and calls between after each.
+func applyInPasses(t *rapid.T, s *Store, entries []Entry, passMax int, between func()) []command.Result {
 	var d delivered
 	for len(entries) > 0 {
 		n := rapid.IntRange(1, min(passMax, len(entries))).Draw(t, "pass")
@@ -464,23 +464,96 @@ func applyInPasses(t *rapid.T, s *Store, entries []Entry, passMax int) []command
 			t.Fatal(err)
 		}
 		entries = entries[n:]
-		if rapid.IntRange(0, 7).Draw(t, "flush") == 0 {
-			if err := s.Flush(); err != nil {
-				t.Fatal(err)
-			}
-			for i := range s.shards {
-				if s.Durable(i) != s.Applied(i) {
-					t.Fatalf("shard %d: durable %d after a flush, applied %d", i, s.Durable(i), s.Applied(i))
-				}
-			}
-		}
+		between()
 	}
 	return d.results
 }
 
-// The store does what the model does, however entries are grouped; after a
-// crash it is the model at the durable indexes; replaying the rest makes it
-// whole again.
+// disturber freezes, drains and flushes at random moments, holds drains back,
+// and lets one crash happen.
+type disturber struct {
+	s    *Store
+	fs   *vfs.MemFS
+	gate *gate
+	held bool
+
+	crashed *vfs.MemFS // what the crash left, nil: none yet
+	durable [2]uint64  // before the crash
+	applied [2]uint64
+}
+
+func disturb(s *Store, fs *vfs.MemFS) *disturber { return &disturber{s: s, fs: fs, gate: newGate(s)} }
+
+func (d *disturber) do(t *rapid.T) {
+	switch rapid.IntRange(0, 9).Draw(t, "disturbance") {
+	case 0:
+		d.release()
+		if err := d.s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for i := range d.s.shards {
+			if d.s.Durable(i) != d.s.Applied(i) {
+				t.Fatalf("shard %d: durable %d after a flush, applied %d", i, d.s.Durable(i), d.s.Applied(i))
+			}
+		}
+	case 1:
+		d.release()
+		if err := d.s.drain(); err != nil {
+			t.Fatal(err)
+		}
+	case 2:
+		freezeTable(d.s)
+	case 3:
+		if err := d.s.FlushAsync(); err != nil {
+			t.Fatal(err)
+		}
+	case 4, 5:
+		if !d.held {
+			d.gate.Lock()
+			d.held = true
+		}
+		freezeTable(d.s)
+	case 6:
+		d.release()
+	case 7:
+		scan(t, d.s, ScanOptions{Shards: []int{1, 0}}) // leaves sorted runs
+	case 8:
+		if d.crashed == nil && rapid.IntRange(0, 3).Draw(t, "crash now") == 0 {
+			d.crash(t)
+		}
+	}
+	// Whatever the next pass needs must fit, or it would wait for ever.
+	const passBytesMax = 3 << 20
+	if d.s.window.Lock(); d.s.recent.active.room() < passBytesMax {
+		d.s.window.Unlock()
+		d.release()
+	} else {
+		d.s.window.Unlock()
+	}
+}
+
+func (d *disturber) release() {
+	if d.held {
+		d.gate.Unlock()
+		d.held = false
+	}
+}
+
+// crash keeps what would be left if the machine stopped now.
+func (d *disturber) crash(t *rapid.T) {
+	d.durable = [2]uint64{d.s.Durable(0), d.s.Durable(1)}
+	seed := rapid.Uint64().Draw(t, "crash")
+	d.crashed = d.fs.CrashClone(vfs.CrashCloneCfg{
+		UnsyncedDataPercent: rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "survives"),
+		RNG:                 rand.New(rand.NewPCG(seed, 1)),
+	})
+	d.applied = [2]uint64{d.s.Applied(0), d.s.Applied(1)}
+}
+
+// The store does what the model does, however entries are grouped and whenever
+// tables are frozen, drained and flushed; after a crash it is the model at the
+// indexes it finds, which are not below the durable ones; replaying the rest
+// makes it whole again.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		entries := drawEntries(t)
@@ -488,29 +561,30 @@ func TestModel(t *testing.T) {
 		models, want := replayModels(t, entries, all)
 
 		fs := vfs.NewCrashableMem()
-		a := open(t, testOptions(fs))
+		o := testOptions(fs)
+		o.RecentBytes = rapid.SampledFrom([]int64{1 << 10, 16 << 10, 16 << 20}).Draw(t, "recent bytes")
+		a := open(t, o)
 		b := open(t, withoutRowCache())
-		diff(t, "results", applyInPasses(t, a, entries, 8), want)
-		diff(t, "results in other passes", applyInPasses(t, b, entries, len(entries)), want)
+		upset := disturb(a, fs)
+		diff(t, "results", applyInPasses(t, a, entries, 8, func() { upset.do(t) }), want)
+		diff(t, "results in other passes", applyInPasses(t, b, entries, len(entries), func() {}), want)
 		sameAsModels(t, a, models)
 		sameAsModels(t, b, models)
+		if upset.crashed == nil {
+			upset.crash(t)
+		}
+		upset.release()
 		sums := checksums(t, a)
 		diff(t, "checksums", checksums(t, b), sums)
-
-		durable := [2]uint64{a.Durable(0), a.Durable(1)}
-		seed := rapid.Uint64().Draw(t, "crash")
-		crashed := fs.CrashClone(vfs.CrashCloneCfg{
-			UnsyncedDataPercent: rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "survives"),
-			RNG:                 rand.New(rand.NewPCG(seed, 1)),
-		})
 		closeStore(t, a)
 		closeStore(t, b)
 
+		crashed := upset.crashed
 		c := open(t, testOptions(crashed))
 		found := [2]uint64{c.Applied(0), c.Applied(1)}
 		for i := range found {
-			if found[i] < durable[i] {
-				t.Fatalf("shard %d: found %d after the crash, %d was durable", i, found[i], durable[i])
+			if found[i] < upset.durable[i] || found[i] > upset.applied[i] {
+				t.Fatalf("shard %d: found %d after the crash, %d was durable, %d applied", i, found[i], upset.durable[i], upset.applied[i])
 			}
 		}
 		at, _ := replayModels(t, entries, found)
@@ -521,7 +595,10 @@ func TestModel(t *testing.T) {
 				rest = append(rest, e)
 			}
 		}
-		applyInPasses(t, c, rest, 8)
+		again := disturb(c, crashed)
+		again.crashed = crashed // one is enough
+		applyInPasses(t, c, rest, 8, func() { again.do(t) })
+		again.release()
 		sameAsModels(t, c, models)
 		diff(t, "checksums after replay", checksums(t, c), sums)
 		closeStore(t, c)

@@ -42,9 +42,10 @@ func (s *Store) readTime(shard int, nowMillis uint64) uint64 {
 }
 
 // Append is AppendCached for a caller that can wait: a row that is not in the
-// cache is read from Pebble, perhaps from disk, and put into the cache. It
-// reports whether the row exists. dst must not be nil: its free room holds the
-// key while Pebble is read. After an error dst.B is unchanged.
+// cache is taken from the recent records, else read from Pebble, perhaps from
+// disk, and put into the cache. It reports whether the row exists. dst must
+// not be nil: its free room holds the key meanwhile. After an error dst.B is
+// unchanged.
 func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
 	if err := s.enter(); err != nil {
 		return Row{}, false, err
@@ -56,27 +57,70 @@ func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uin
 		return row, hit == Found, nil
 	}
 	dst.Grow(prefixBytes + len(key))
-	stored, closer, err := s.db.Get(appendDataKey(dst.B[len(dst.B):], shard, key))
+	f := fill{s.cache, ticket, hash, shard, key, now, withValue}
+	full := appendDataKey(dst.B[len(dst.B):], shard, key)
+	if row, found, recent, err := s.appendRecent(dst, &f, full); recent || err != nil {
+		return row, found, err
+	}
+	stored, closer, err := s.db.Get(full)
 	if errors.Is(err, pebble.ErrNotFound) {
-		s.cache.fill(ticket, hash, shard, key, cachedRow{absent: true}, nil)
+		f.absent()
 		return Row{}, false, nil
 	}
 	if err != nil {
 		return Row{}, false, fmt.Errorf("storage: read a row of shard %d: %w", shard, err)
 	}
+	row, found, err := f.append(dst, stored)
+	return row, found, errors.Join(err, closer.Close())
+}
+
+// appendRecent does what Append does for a row that is among the recent
+// records, and reports whether it is. The tables stay while it copies.
+func (s *Store) appendRecent(dst *bufpool.Buffer, f *fill, full []byte) (row Row, found, recent bool, err error) {
+	s.recent.mu.RLock()
+	defer s.recent.mu.RUnlock()
+	r, recent := s.recent.get(f.hash, full)
+	if !recent {
+		return Row{}, false, false, nil
+	}
+	if r.deleted() {
+		f.absent()
+		return Row{}, false, true, nil
+	}
+	row, found, err = f.append(dst, r.value())
+	return row, found, true, err
+}
+
+// fill is what becomes of a row that a reader did not find in the cache.
+type fill struct {
+	cache     *rowCache
+	ticket    fillTicket
+	hash      uint64
+	shard     int
+	key       []byte
+	now       uint64
+	withValue bool
+}
+
+func (f *fill) absent() {
+	f.cache.fill(f.ticket, f.hash, f.shard, f.key, cachedRow{absent: true}, nil)
+}
+
+// append puts the row into the cache, and its value into dst if it is visible.
+func (f *fill) append(dst *bufpool.Buffer, stored []byte) (Row, bool, error) {
 	version, expireAt, value, err := decodeRow(stored)
 	if err != nil {
-		return Row{}, false, errors.Join(err, closer.Close())
+		return Row{}, false, err
 	}
-	s.cache.fill(ticket, hash, shard, key, cachedRow{version: version, expireAt: expireAt}, value)
-	if !visible(expireAt, now) {
-		return Row{}, false, closer.Close()
+	f.cache.fill(f.ticket, f.hash, f.shard, f.key, cachedRow{version: version, expireAt: expireAt}, value)
+	if !visible(expireAt, f.now) {
+		return Row{}, false, nil
 	}
-	if withValue {
+	if f.withValue {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return Row{Version: version, TTLMillis: ttlLeft(expireAt, now)}, true, closer.Close()
+	return Row{Version: version, TTLMillis: ttlLeft(expireAt, f.now)}, true, nil
 }
 
 // ScanOptions say what Scan visits.
@@ -101,12 +145,14 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 	defer s.leave()
 	m := merge{reverse: o.Reverse}
 	defer func() { err = errors.Join(err, m.close()) }()
-	if err := s.openCursors(&m, o); err != nil {
+	tables, err := s.openCursors(&m, o)
+	defer s.recent.unpin(tables)
+	if err != nil {
 		return err
 	}
 	for m.begin(); len(m.heap) > 0; m.next() {
 		c := m.heap[0]
-		stored, err := c.it.ValueAndErr()
+		stored, err := c.value()
 		if err != nil {
 			return err
 		}
@@ -120,74 +166,99 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 		if o.KeysOnly {
 			value = nil
 		}
-		if !visit(c.key, value, Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now)}) {
+		if !visit(c.row, value, Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now)}) {
 			return nil
 		}
 	}
 	return m.err
 }
 
-// openCursors opens one iterator per shard, all on the same state, which the
-// cache is not behind and to which the last stamps belong.
-func (s *Store) openCursors(m *merge, o ScanOptions) error {
+// openCursors opens one cursor per shard, all on the same state, which the
+// row cache is not behind and to which the last stamps belong. It returns the
+// tables that they need.
+func (s *Store) openCursors(m *merge, o ScanOptions) (pinned, error) {
+	s.sorting.Lock()
+	defer s.sorting.Unlock()
+	tables, rows, err := s.openIterators(m, o)
+	if err != nil {
+		return tables, err
+	}
+	for i, t := range tables {
+		if t == nil {
+			continue
+		}
+		runs := t.sorted(&t.lists[recentRows], rows[i])
+		for j := range m.cursors {
+			c := &m.cursors[j]
+			c.add(t, runs, c.lower, c.upper)
+		}
+	}
+	return tables, nil
+}
+
+// openIterators fixes the state: the tables and the rows they have, and
+// an iterator of Pebble for each shard.
+func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len(pinned{})][]uint32, err error) {
 	s.window.Lock()
 	defer s.window.Unlock()
+	tables = s.recent.pin() // before Pebble is looked at: what leaves them is there
+	for i, t := range tables {
+		if t != nil {
+			rows[i] = t.lists[recentRows].order
+		}
+	}
 	var first *pebble.Iterator
 	for _, shard := range o.Shards {
 		if shard < 0 || shard >= len(s.shards) {
-			return fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
+			return tables, rows, fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
 		}
-		bounds := &pebble.IterOptions{
-			LowerBound: appendDataKey(nil, shard, o.Start),
-			UpperBound: appendPrefix(nil, shard, kindData+1),
+		c := shardCursor{
+			cursor: cursor{reverse: o.Reverse},
+			now:    s.readTime(shard, o.NowMillis),
+			lower:  appendDataKey(nil, shard, o.Start),
+			upper:  appendPrefix(nil, shard, kindData+1),
 		}
 		if len(o.End) > 0 {
-			bounds.UpperBound = appendDataKey(nil, shard, o.End)
+			c.upper = appendDataKey(nil, shard, o.End)
 		}
-		if bytes.Compare(bounds.LowerBound, bounds.UpperBound) >= 0 {
+		if bytes.Compare(c.lower, c.upper) >= 0 {
 			continue
 		}
-		var it *pebble.Iterator
-		var err error
+		bounds := &pebble.IterOptions{LowerBound: c.lower, UpperBound: c.upper}
 		if first == nil {
-			it, err = s.db.NewIter(bounds)
-			first = it
+			c.it, err = s.db.NewIter(bounds)
+			first = c.it
 		} else {
-			it, err = first.Clone(pebble.CloneOptions{IterOptions: bounds})
+			c.it, err = first.Clone(pebble.CloneOptions{IterOptions: bounds})
 		}
 		if err != nil {
-			return err
+			return tables, rows, err
 		}
-		m.cursors = append(m.cursors, cursor{it: it, now: s.readTime(shard, o.NowMillis)})
+		m.cursors = append(m.cursors, c)
 	}
-	return nil
+	return tables, rows, nil
 }
 
 // merge walks several shards in the order of their keys: a binary heap of the
 // cursors that stand on a row, the next one first.
 type merge struct {
 	reverse bool
-	cursors []cursor
-	heap    []*cursor
+	cursors []shardCursor
+	heap    []*shardCursor
 	err     error // of the cursor that failed first
 }
 
-type cursor struct {
-	it  *pebble.Iterator
-	now uint64 // of its shard
-	key []byte // without the prefix
+type shardCursor struct {
+	cursor
+	now          uint64 // of its shard
+	lower, upper []byte
+	row          []byte // the key without the prefix
 }
 
 func (m *merge) begin() {
 	for i := range m.cursors {
 		c := &m.cursors[i]
-		there := false
-		if m.reverse {
-			there = c.it.Last()
-		} else {
-			there = c.it.First()
-		}
-		if m.settle(c, there) {
+		if m.settle(c, c.first()) {
 			m.heap = append(m.heap, c)
 		}
 	}
@@ -202,13 +273,7 @@ func (m *merge) begin() {
 // next moves the first cursor on.
 func (m *merge) next() {
 	c := m.heap[0]
-	there := false
-	if m.reverse {
-		there = c.it.Prev()
-	} else {
-		there = c.it.Next()
-	}
-	if !m.settle(c, there) {
+	if !m.settle(c, c.next()) {
 		last := len(m.heap) - 1
 		m.heap[0] = m.heap[last]
 		m.heap = m.heap[:last]
@@ -219,12 +284,12 @@ func (m *merge) next() {
 	m.down(0)
 }
 
-func (m *merge) settle(c *cursor, there bool) bool {
+func (m *merge) settle(c *shardCursor, there bool) bool {
 	if !there {
-		m.err = errors.Join(m.err, c.it.Error())
+		m.err = errors.Join(m.err, c.err)
 		return false
 	}
-	c.key = c.it.Key()[prefixBytes:]
+	c.row = c.key[prefixBytes:]
 	return true
 }
 
@@ -246,7 +311,7 @@ func (m *merge) down(i int) {
 }
 
 func (m *merge) before(i, j int) bool {
-	order := bytes.Compare(m.heap[i].key, m.heap[j].key)
+	order := bytes.Compare(m.heap[i].row, m.heap[j].row)
 	if m.reverse {
 		return order > 0
 	}
@@ -255,7 +320,7 @@ func (m *merge) before(i, j int) bool {
 
 func (m *merge) close() (err error) {
 	for i := range m.cursors {
-		err = errors.Join(err, m.cursors[i].it.Close())
+		err = errors.Join(err, m.cursors[i].close())
 	}
 	return err
 }

@@ -248,16 +248,19 @@ func (p *pass) sessionRecord(shard int, s *session, at int) ([]byte, error) {
 		return p.pending[e.pending], nil
 	}
 	p.key = appendSessionKey(p.key[:0], shard, s.id, e.sequence)
-	v, closer, err := p.store.db.Get(p.key)
+	v, found, closer, err := p.stored(hashRecord(p.key), p.key)
 	if err != nil {
 		return nil, fmt.Errorf("storage: record of a session: %w", err)
+	}
+	if !found {
+		return nil, fmt.Errorf("%w: record %d of session %d of shard %d is missing", ErrCorrupt, e.sequence, s.id, shard)
 	}
 	return p.bytes.copy(v), closer.Close()
 }
 
 // remember records the result of c, and drops the records that c's
 // acknowledgement or the bounds make superfluous.
-func (p *pass) remember(shard int, c *command.Command, result *command.Result) error {
+func (p *pass) remember(shard int, c *command.Command, result *command.Result) {
 	sh := &p.store.shards[shard]
 	s := sh.sessions.touch(c.Session.ID, p.now)
 	// The record just made must survive, it carries the floor.
@@ -271,9 +274,7 @@ func (p *pass) remember(shard int, c *command.Command, result *command.Result) e
 		s.floor = max(s.floor, s.records[drop].sequence)
 		drop++
 	}
-	if err := p.dropRecords(shard, s, drop); err != nil {
-		return err
-	}
+	p.dropRecords(shard, s, drop)
 
 	record := p.appendRecord(s.floor, result)
 	at, _ := s.search(c.Session.Sequence)
@@ -281,37 +282,28 @@ func (p *pass) remember(shard int, c *command.Command, result *command.Result) e
 		sequence: c.Session.Sequence, pass: p.number, pending: len(p.pending),
 	})
 	p.pending = append(p.pending, record)
-	op := p.batch.SetDeferred(sessionKeyBytes, len(record))
-	appendSessionKey(op.Key[:0], shard, s.id, c.Session.Sequence)
-	copy(op.Value, record)
-	if err := op.Finish(); err != nil {
-		return err
-	}
+	p.stage(recentSessions, p.sessionKey(shard, s.id, c.Session.Sequence), record)
 	if len(sh.sessions.byID) > sessionsMax {
-		return p.dropSession(shard, sh.sessions.leastUsed(s))
+		p.dropSession(shard, sh.sessions.leastUsed(s))
 	}
-	return nil
+}
+
+// sessionKey returns the key of a record as bytes of the pass.
+func (p *pass) sessionKey(shard int, id, sequence uint64) []byte {
+	return appendSessionKey(p.bytes.alloc(sessionKeyBytes)[:0], shard, id, sequence)
 }
 
 // dropRecords deletes the first n records of s.
-func (p *pass) dropRecords(shard int, s *session, n int) error {
+func (p *pass) dropRecords(shard int, s *session, n int) {
 	for _, e := range s.records[:n] {
-		op := p.batch.DeleteDeferred(sessionKeyBytes)
-		appendSessionKey(op.Key[:0], shard, s.id, e.sequence)
-		if err := op.Finish(); err != nil {
-			return err
-		}
+		p.stageDeletion(recentSessions, p.sessionKey(shard, s.id, e.sequence))
 	}
 	s.records = s.records[:copy(s.records, s.records[n:])]
-	return nil
 }
 
-func (p *pass) dropSession(shard int, s *session) error {
-	if err := p.dropRecords(shard, s, len(s.records)); err != nil {
-		return err
-	}
+func (p *pass) dropSession(shard int, s *session) {
+	p.dropRecords(shard, s, len(s.records))
 	p.store.shards[shard].sessions.remove(s)
-	return nil
 }
 
 // A record is its format, the stamp of the write, the floor of the session

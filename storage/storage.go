@@ -71,6 +71,7 @@ const (
 	BlockCacheBytesDefault  = 128 << 20
 	RowCacheBytesDefault    = 256 << 20
 	MemTableBytesDefault    = 64 << 20
+	RecentBytesDefault      = 32 << 20
 	SessionRetentionDefault = time.Hour
 )
 
@@ -93,6 +94,10 @@ type Options struct {
 	// MemTableBytes is the size of one memtable; up to four exist. It bounds
 	// what a start after a crash has to replay. 0: MemTableBytesDefault.
 	MemTableBytes int64
+	// RecentBytes is the size of one table of recent records; up to two exist,
+	// and those that open scans hold. A pass of entries that needs more gets a
+	// table of its own. 0: half of MemTableBytes, at most RecentBytesDefault.
+	RecentBytes int64
 
 	// SessionRetention is how long, in leader's stamps, the results of a
 	// session that writes nothing are kept. 0: SessionRetentionDefault.
@@ -135,6 +140,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.MemTableBytes <= 0 {
 		o.MemTableBytes = MemTableBytesDefault
 	}
+	if o.RecentBytes <= 0 {
+		o.RecentBytes = min(o.MemTableBytes/2, RecentBytesDefault)
+	}
+	o.RecentBytes = max(o.RecentBytes, recentBytesMin)
 	if o.SessionRetention <= 0 {
 		o.SessionRetention = SessionRetentionDefault
 	}
@@ -154,12 +163,22 @@ type Store struct {
 	pass   pass // used by Apply alone
 
 	// window is held by Apply from before the commit until every row of the
-	// batch is published, and by whoever opens a view of Pebble that must not
-	// be ahead of the cache.
+	// pass is published, by whoever opens a view that must not be ahead of the
+	// cache, and while a table is frozen.
 	window sync.Mutex
+
+	recent  recentTables
+	toDrain chan *recentTable // capacity 1: the frozen table
+	// sorting is held while a scan opens and while it sorts rows of the tables,
+	// so that no scan finds rows sorted that are younger than it. It is taken
+	// before window.
+	sorting     sync.Mutex
+	unflushed   int64        // bytes drained since the last flush was asked for; drainTables only
+	beforeDrain func() error // for tests; may be nil
 
 	fatal fatalState
 
+	flushAsked chan struct{} // capacity 1: FlushAsync was called since the last look
 	flushEnded chan struct{} // capacity 1: a flush ended since the last look
 	durableMu  sync.Mutex    // one look at a time, so that Durable never falls
 	closing    chan struct{}
@@ -178,7 +197,8 @@ type shardState struct {
 	applied  atomic.Uint64
 	stamp    atomic.Uint64
 	durable  atomic.Uint64
-	revision uint64 // Apply only
+	revision uint64 // written by Apply, within the window
+	frozen   uint64 // applied when a table was frozen last; within the window
 
 	// nextExpiry is a lower bound of the times in the expiry index, never:
 	// none. Everything in the index is at or above it.
@@ -206,6 +226,8 @@ func Open(o Options) (*Store, error) {
 	s := &Store{
 		opts:       o,
 		shards:     make([]shardState, o.Shards),
+		toDrain:    make(chan *recentTable, 1),
+		flushAsked: make(chan struct{}, 1),
 		flushEnded: make(chan struct{}, 1),
 		closing:    make(chan struct{}),
 	}
@@ -219,9 +241,13 @@ func Open(o Options) (*Store, error) {
 	if s.cache, err = newRowCache(o.RowCacheBytes, mapMemory); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
+	s.recent.size = int(o.RecentBytes)
+	s.recent.active = newRecentTable(s.recent.size)
 	s.pass.init(s)
-	s.background.Add(1)
+	s.background.Add(3)
 	go s.watchFlushes()
+	go s.flushWhenAsked()
+	go s.drainTables()
 	return s, nil
 }
 
@@ -239,8 +265,8 @@ func (s *Store) load() error {
 		sh.applied.Store(m.applied)
 		sh.durable.Store(m.applied) // without a WAL all that Open finds is in tables
 		sh.stamp.Store(m.stamp)
-		sh.revision = m.revision
-		next, err := firstExpiry(s.db, i, 0)
+		sh.revision, sh.frozen = m.revision, m.applied
+		next, err := s.firstExpiry(pinned{}, i, 0)
 		if err != nil {
 			return err
 		}
@@ -276,24 +302,6 @@ func readMeta(r pebble.Reader, shard int) (meta, error) {
 	}
 	m, err := decodeMeta(v)
 	return m, errors.Join(err, closer.Close())
-}
-
-// firstExpiry returns the earliest time at or above from in shard's expiry
-// index, never if there is none.
-func firstExpiry(r pebble.Reader, shard int, from uint64) (at uint64, err error) {
-	it, err := r.NewIter(&pebble.IterOptions{
-		LowerBound: appendExpiryBound(nil, shard, from),
-		UpperBound: appendPrefix(nil, shard, kindExpiry+1),
-	})
-	if err != nil {
-		return never, err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	if !it.First() {
-		return never, it.Error()
-	}
-	at, _, err = splitExpiryKey(it.Key())
-	return at, err
 }
 
 // Close makes everything applied durable, so that the next start replays

@@ -8,8 +8,6 @@ import (
 	"math"
 	"slices"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/proa-kv/proa/command"
 )
 
@@ -51,7 +49,8 @@ func (p *pass) sweep(c *command.Command, out *command.Result) error {
 	if retention == 0 {
 		retention = p.store.retentionMillis()
 	}
-	return p.sweepSessions(retention, limit)
+	p.sweepSessions(retention, limit)
+	return nil
 }
 
 // sweepRow acts on an entry of the expiry index.
@@ -68,17 +67,14 @@ func (p *pass) sweepRow(indexKey []byte) (removed bool, err error) {
 		p.remove(r)
 		removed = true
 	}
-	return removed, p.unindex(key, at)
+	p.unindex(key, at)
+	return removed, nil
 }
 
 // dueExpiries returns the keys of the first limit entries of the expiry index
-// that are due, in order, as of this point of the pass: what the batch holds
-// counts.
+// that are due, in order, as of this point of the pass.
 func (p *pass) dueExpiries(limit int) (due [][]byte, err error) {
-	pending, err := p.pendingExpiries()
-	if err != nil {
-		return nil, err
-	}
+	pending := p.pendingExpiries()
 	from := p.store.shards[p.shard].nextExpiry.Load()
 	if from <= p.now {
 		if due, err = p.storedExpiries(from, limit, pending); err != nil {
@@ -94,56 +90,44 @@ func (p *pass) dueExpiries(limit int) (due [][]byte, err error) {
 	return due[:min(limit, len(due))], nil
 }
 
-// pendingExpiries returns what the batch changes in the part of the index that
+// pendingExpiries returns what the pass changes in the part of the index that
 // is due: true for an entry it adds, false for one it deletes.
-func (p *pass) pendingExpiries() (map[string]bool, error) {
+func (p *pass) pendingExpiries() map[string]bool {
 	pending := map[string]bool{}
-	if p.batch.Empty() {
-		return pending, nil
-	}
-	prefix := appendPrefix(nil, p.shard, kindExpiry)
-	for r := p.batch.Reader(); ; {
-		kind, key, _, ok, err := r.Next()
-		if err != nil || !ok {
-			return pending, err
-		}
-		if !bytes.HasPrefix(key, prefix) {
-			continue
-		}
-		at, _, err := splitExpiryKey(key)
-		if err != nil {
-			return nil, err
-		}
-		if at <= p.now {
-			pending[string(key)] = kind == pebble.InternalKeyKindSet
+	due := appendExpiryBound(nil, p.shard, p.now+1)
+	prefix := due[:prefixBytes]
+	for i := range p.staged {
+		r := &p.staged[i]
+		if r.class == recentExpiries && bytes.HasPrefix(r.key, prefix) && bytes.Compare(r.key, due) < 0 {
+			pending[string(r.key)] = !r.deleted
 		}
 	}
+	return pending
 }
 
 // storedExpiries returns up to limit due entries of the database that are not
 // in pending.
 func (p *pass) storedExpiries(from uint64, limit int, pending map[string]bool) (due [][]byte, err error) {
-	it, err := p.store.db.NewIter(&pebble.IterOptions{
-		LowerBound: appendExpiryBound(nil, p.shard, from),
-		UpperBound: appendExpiryBound(nil, p.shard, p.now+1),
-	})
+	tables := p.store.recent.pin()
+	defer p.store.recent.unpin(tables)
+	c, err := p.store.expiryCursor(tables, p.shard, from, p.now+1)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for it.First(); it.Valid() && len(due) < limit; it.Next() {
-		if _, ok := pending[string(it.Key())]; !ok {
-			due = append(due, p.bytes.copy(it.Key()))
+	defer func() { err = errors.Join(err, c.close()) }()
+	for there := c.first(); there && len(due) < limit; there = c.next() {
+		if _, ok := pending[string(c.key)]; !ok {
+			due = append(due, p.bytes.copy(c.key))
 		}
 	}
-	return due, it.Error()
+	return due, c.err
 }
 
 // sweepSessions forgets sessions unused for retention milliseconds, those
 // unused for longest first, until they held limit records.
-func (p *pass) sweepSessions(retention uint64, limit int) error {
+func (p *pass) sweepSessions(retention uint64, limit int) {
 	if p.now < retention {
-		return nil
+		return
 	}
 	x := &p.store.shards[p.shard].sessions
 	records := 0
@@ -152,9 +136,6 @@ func (p *pass) sweepSessions(retention uint64, limit int) error {
 			break
 		}
 		records += len(s.records)
-		if err := p.dropSession(p.shard, s); err != nil {
-			return err
-		}
+		p.dropSession(p.shard, s)
 	}
-	return nil
 }
