@@ -43,7 +43,9 @@ flags, the later before the earlier. "proa config docs" lists them all.`,
 			if err != nil {
 				return &usageError{err}
 			}
-			return serve(cmd.Context(), c)
+			// Signals are serve's own business: the first stops in order, and
+			// only the second cuts clients off.
+			return serve(context.WithoutCancel(cmd.Context()), c)
 		},
 	}
 	config.AddFlags(cmd.Flags())
@@ -102,8 +104,6 @@ func serve(ctx context.Context, c *config.Config) error {
 	select {
 	case s := <-signals:
 		log.Info("stopping", "signal", s.String(), "deadline", c.Node.ShutdownTimeout)
-	case <-ctx.Done():
-		log.Info("stopping")
 	case cause = <-node.Failure():
 		cause = fmt.Errorf("the node stopped: %w", cause)
 	}
