@@ -34,8 +34,9 @@ type Deliverer interface {
 // their effects are visible to readers, Applied has advanced, and each
 // command's result has been delivered, in order; nothing is durable by it (see
 // Durable). The entries' Data must not change until Apply returns, and is not
-// kept. One goroutine at a time may call it; it may wait for Pebble when that
-// stalls writes, and reads rows from disk where a command depends on them.
+// kept. One goroutine at a time may call it; it waits while both tables of
+// recent records are full, and reads rows from disk where a command depends on
+// them.
 //
 // Indexes of a shard must rise: otherwise Apply returns ErrStaleIndex and has
 // done nothing. Any other error means that the node must stop: the entries

@@ -605,4 +605,10 @@ func TestNegativeEntries(t *testing.T) {
 	if lookup() != Absent {
 		t.Error("a deleted row is not known to be absent")
 	}
+	hash := hashKey(0, key)
+	s.cache.segment(hash).drop(hash, 0, key) // as if it had been evicted
+	diff(t, "deleted row", get(t, s, 0, "k", 1), read{})
+	if lookup() != Absent {
+		t.Error("a row found deleted among the recent ones is not remembered")
+	}
 }

@@ -54,17 +54,14 @@ func (s *Store) drain() error {
 	s.window.Lock()
 	target := s.recent.active.drained
 	for {
-		if s.recent.draining() == nil {
-			if s.recent.active.drained != target {
-				s.window.Unlock()
-				return nil // somebody else froze it, and it has been drained
-			}
-			s.freeze(0)
-		}
 		draining := s.recent.draining()
+		if draining == nil && s.recent.active.drained == target {
+			s.freeze(0)
+			draining = s.recent.draining()
+		}
 		s.window.Unlock()
 		if draining == nil {
-			return nil // nothing was frozen: there was nothing
+			return nil // there was nothing, or it has been drained by now
 		}
 		if err := s.await(draining); err != nil || draining == target {
 			return err
@@ -93,14 +90,11 @@ func (s *Store) drainTables() {
 		case <-s.closing:
 			return
 		case t := <-s.toDrain:
-			if s.fatal.get() != nil {
-				continue
-			}
-			if err := s.drainTable(t); err != nil {
+			if err := s.drainTable(t); err == nil {
+				s.recent.release()
+			} else if s.fatal.get() == nil {
 				s.fatal.raise("recent records cannot be written", err)
-				continue
 			}
-			s.recent.release()
 		}
 	}
 }
@@ -119,15 +113,35 @@ func (s *Store) drainTable(t *recentTable) error {
 		return err
 	}
 	defer batch.Close()
-	if err := s.db.Apply(batch, pebble.NoSync); err != nil {
+	if err := s.commit(batch); err != nil {
 		return err
 	}
 	if s.unflushed += int64(t.used()); s.unflushed < s.opts.MemTableBytes {
 		return nil
 	}
 	s.unflushed = 0
-	_, err = s.db.AsyncFlush()
+	_, err = s.flushPebble()
 	return err
+}
+
+// commit writes batch to Pebble, unless the store has failed meanwhile.
+func (s *Store) commit(batch *pebble.Batch) error {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	if err := s.fatal.get(); err != nil {
+		return err
+	}
+	return s.db.Apply(batch, pebble.NoSync)
+}
+
+// flushPebble begins a flush of Pebble's memtable. It keeps out of a commit:
+// Pebble may flush a batch that is in the memtable but not yet published, and
+// drops what the batch overwrites, so that until it is published readers of
+// Pebble find neither.
+func (s *Store) flushPebble() (<-chan struct{}, error) {
+	s.committing.Lock()
+	defer s.committing.Unlock()
+	return s.db.AsyncFlush()
 }
 
 // drainBatch returns the newest records of the frozen table t and the states

@@ -173,7 +173,9 @@ func (s *Store) watchFlushes() {
 	}
 }
 
-// refreshDurable reads from what is in tables how far each shard is durable.
+// refreshDurable reads from what is in tables how far each shard is durable. It
+// may find an older state than before, see flushPebble: a batch larger than a
+// memtable is flushed by itself, maybe before it is published.
 func (s *Store) refreshDurable() (err error) {
 	s.durableMu.Lock()
 	defer s.durableMu.Unlock()
@@ -202,7 +204,9 @@ func (s *Store) refreshDurable() (err error) {
 		if err != nil {
 			return err
 		}
-		s.shards[i].durable.Store(m.applied)
+		if st := &s.shards[i]; m.applied > st.durable.Load() {
+			st.durable.Store(m.applied)
+		}
 	}
 	return nil
 }
@@ -267,5 +271,5 @@ func (s *Store) startFlush() (<-chan struct{}, error) {
 	if err := s.drain(); err != nil {
 		return nil, err
 	}
-	return s.db.AsyncFlush()
+	return s.flushPebble()
 }

@@ -5,39 +5,52 @@
 // # Goal
 //
 // A write is durable through the Raft log before it comes here, so this
-// package never waits for a disk on the way of a request. Pebble runs without
-// a log of its own (DisableWAL): after a crash it holds a prefix of what was
-// applied, says through Durable which prefix, and the Raft log replays the
-// rest. A read of a row that is in the cache is a hash lookup and a copy.
+// package never waits for a disk on the way of a request. What Apply does goes
+// into a table of recent records in memory; a full table is written to Pebble
+// in the background, sorted, as one batch, and Pebble runs without a log of its
+// own (DisableWAL). After a crash Pebble holds a prefix of what was applied,
+// says through Durable which prefix, and the Raft log replays the rest. A read
+// of a row that is in the row cache is a hash lookup and a copy.
 //
 // # Invariants
 //
-//   - All effects of one call of Apply and the applied indexes that stand for
-//     them are in one Pebble batch: on disk a shard is always exactly the
-//     result of its entries up to its applied index.
+//   - A table is frozen between two calls of Apply, and goes to Pebble in one
+//     batch with the applied indexes as of then: on disk a shard is always
+//     exactly the result of its entries up to its applied index.
 //   - What Apply does depends on the entries and on the shard's records alone
-//     (A1): not on how entries are grouped into calls, not on the cache, not
-//     on this node's settings or clock.
-//   - A row in the cache equals the row in Pebble, except between the commit
-//     of a batch and the publication of its rows; during that time (window)
-//     readers cannot put rows of the batch into the cache, rows that were
-//     changed together are not in it, and no scan begins. So no reader sees a
-//     row go back in time, nor half of a transaction. See docs/adr/0005.
+//     (A1): not on how entries are grouped into calls, not on the cache, not on
+//     when tables are frozen, not on this node's settings or clock.
+//   - The newest state of a record is in the active table, else in the frozen
+//     one, else in Pebble. A table goes only after Pebble has it.
+//   - A row in the cache equals the newest record, except between the commit of
+//     a pass to the table and the publication of its rows; during that time
+//     (window) readers cannot put rows of the pass into the cache, rows that
+//     were changed together are not in it, and no scan begins. So no reader sees
+//     a row go back in time, nor half of a transaction. See docs/adr/0005.
 //
 // # Outline of Apply
 //
 // Each command works on an overlay, a hash table of the rows touched so far;
-// a row not in it comes from the cache, else from Pebble, and only where the
-// command needs to know it: a plain Put reads nothing. At the end the final
-// state of each changed row goes into the batch. Then: commit, publish to the
-// cache, advance Applied, deliver the results.
+// a row not in it comes from the cache, else from the tables, else from Pebble,
+// and only where the command needs to know it: a plain Put reads nothing. At
+// the end the final state of each changed row goes into the active table, which
+// makes all of them visible at once. Then: publish to the cache, advance
+// Applied, deliver the results.
+//
+// # Locks
+//
+// In the order in which they are taken: sorting, window, recent.mu, and a
+// segment of the cache; committing is taken alone. None of the four but sorting is held for longer than it takes to
+// look at or copy the rows of a pass or a read. Whoever waits for a drain holds
+// none of them.
 //
 // # Rejected
 //
 // Writing each command into an indexed batch and reading through that: a
 // skiplist insertion and a merging iterator per command, five times the cost
 // of the overlay, and a counter incremented a thousand times in one pass
-// would write a thousand versions to the memtable.
+// would write a thousand versions to the memtable. Committing each pass to
+// Pebble: see docs/adr/0004.
 package storage
 
 import (
@@ -91,8 +104,9 @@ type Options struct {
 	// row has used yet is not resident. 0: RowCacheBytesDefault; negative: no
 	// row cache.
 	RowCacheBytes int64
-	// MemTableBytes is the size of one memtable; up to four exist. It bounds
-	// what a start after a crash has to replay. 0: MemTableBytesDefault.
+	// MemTableBytes is the size of one memtable of Pebble; up to four exist.
+	// With RecentBytes it bounds what a start after a crash has to replay.
+	// 0: MemTableBytesDefault.
 	MemTableBytes int64
 	// RecentBytes is the size of one table of recent records; up to two exist,
 	// and those that open scans hold. A pass of entries that needs more gets a
@@ -173,6 +187,7 @@ type Store struct {
 	// so that no scan finds rows sorted that are younger than it. It is taken
 	// before window.
 	sorting     sync.Mutex
+	committing  sync.Mutex   // a commit to Pebble, or the beginning of a flush
 	unflushed   int64        // bytes drained since the last flush was asked for; drainTables only
 	beforeDrain func() error // for tests; may be nil
 
