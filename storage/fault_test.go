@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -421,9 +422,13 @@ func TestFlushTellsWhenDurableIsUpToDate(t *testing.T) {
 	}
 	// And by itself, when as much as a memtable holds was written, though the
 	// memtable has little of it.
-	for s.Durable(0) < 5 {
+	for range 300 {
 		do(t, s, 1, put("k", strings.Repeat("v", 10<<10)))
-		if s.Applied(0) > 300 {
+	}
+	for timeout := time.After(30 * time.Second); s.Durable(0) < 5; {
+		select {
+		case <-flushed:
+		case <-timeout:
 			t.Fatal("never flushes")
 		}
 	}
