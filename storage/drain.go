@@ -92,8 +92,8 @@ func (s *Store) drainTables() {
 		case t := <-s.toDrain:
 			if err := s.drainTable(t); err == nil {
 				s.recent.release()
-			} else if s.fatal.get() == nil {
-				s.fatal.raise("recent records cannot be written", err)
+			} else {
+				s.failed("recent records cannot be written", err)
 			}
 		}
 	}

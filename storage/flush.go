@@ -146,6 +146,14 @@ func (s *Store) backgroundError(err error) {
 	s.fatal.raise("background work of the storage failed", err)
 }
 
+// failed takes an error of the store's own background work for fatal, unless it
+// only says that the store has failed before, or is closed.
+func (s *Store) failed(message string, err error) {
+	if !errors.Is(err, ErrFailed) && !errors.Is(err, ErrClosed) {
+		s.fatal.raise(message, err)
+	}
+}
+
 // noteFlush wakes watchFlushes. Pebble calls it with its mutex held, so that
 // nothing can be read here.
 func (s *Store) noteFlush() {
@@ -164,7 +172,7 @@ func (s *Store) watchFlushes() {
 		case <-s.flushEnded:
 		}
 		if err := s.refreshDurable(); err != nil {
-			s.fatal.raise("durable state is unreadable", err)
+			s.failed("durable state is unreadable", err)
 			continue
 		}
 		if s.opts.OnFlush != nil {
@@ -256,8 +264,8 @@ func (s *Store) flushWhenAsked() {
 			return
 		case <-s.flushAsked:
 		}
-		if _, err := s.startFlush(); err != nil && !errors.Is(err, ErrClosed) {
-			s.fatal.raise("flush of the storage failed", err)
+		if _, err := s.startFlush(); err != nil {
+			s.failed("flush of the storage failed", err)
 		}
 	}
 }
