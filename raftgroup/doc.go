@@ -10,7 +10,7 @@
 //	send      messages to other nodes leave
 //	write     the entries and hard states of all groups: one log write,
 //	          one fdatasync
-//	apply     what is committed goes to the state machine, one Pebble batch
+//	apply     what is committed goes to the state machine, in one call
 //	complete  each command's Completer hears its outcome
 //
 // Commands that arrive during a pass join the next one. So a lone client pays
