@@ -122,17 +122,9 @@ type Log struct {
 	Format string // text, json, or auto: text on a terminal, json otherwise
 }
 
-// RaftTick is the step of the clock given to Raft. Heartbeat and election
-// timeouts are whole multiples of it. It is fine enough for the random part
-// of an election timeout to keep candidates apart, and coarse enough to cost
-// nothing.
+// RaftTick is what heartbeat and election timeouts are whole multiples of.
+// Finer steps would say more than Raft's clock can tell.
 const RaftTick = 10 * time.Millisecond
-
-// Ticks returns the heartbeat interval and the lower election timeout in
-// steps of RaftTick, as Raft wants them.
-func (r *Raft) Ticks() (heartbeat, election int) {
-	return int(r.HeartbeatInterval / RaftTick), int(r.ElectionTimeoutMin / RaftTick)
-}
 
 // Budget is how memory.max_memory_usage is divided. All fields are bytes.
 type Budget struct {

@@ -412,13 +412,6 @@ func TestFormatDuration(t *testing.T) {
 	}
 }
 
-func TestTicks(t *testing.T) {
-	c := mustLoad(t, sources{})
-	if h, e := c.Raft.Ticks(); h != 15 || e != 30 {
-		t.Errorf("Ticks() = %d, %d", h, e)
-	}
-}
-
 func TestBudget(t *testing.T) {
 	c := mustLoad(t, sources{})
 	b := c.Budget()
