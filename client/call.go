@@ -102,7 +102,7 @@ func (c *Client) newCall(ctx context.Context, o *Operation) *call {
 	ca.deadline, ca.expires = c.deadline(ctx, o)
 	x := protocol.Extensions{}
 	if ca.deadline != 0 {
-		x.DeadlineMillis = 1 // a placeholder until the frame is sent
+		x.DeadlineMillis = 1 // makes room; what is left is patched in when the frame goes
 	}
 	c.addConsistency(ca, o, &x)
 	if c.session != nil && ca.write {

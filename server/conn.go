@@ -59,7 +59,7 @@ type conn struct {
 	sent      int             // bytes of sending that have gone
 	writing   bool            // a thread is in a write
 	writable  bool            // epoll only: writability was reported since the last attempt
-	blocked   bool            // the socket takes no more for now
+	blocked   bool            // the socket's buffer is full
 	marked    bool            // on a list of connections to flush
 	closing   bool            // close once everything is written
 	ended     bool            // the peer has sent all it will (half-close)
@@ -122,7 +122,7 @@ func (c *conn) owes() bool {
 
 // consume carries out the whole frames in b and returns how many bytes they
 // took. It stops at a partial frame, of which need then says the size as far
-// as known, and where the connection must not be read for now or any more.
+// as known, and where reading must pause or end.
 func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	c.mu.Lock()
 	p.backlog = c.unsent()

@@ -312,10 +312,11 @@ const (
 )
 
 // giveUp leaves l to the threads that wait in the outer epoll: at once, if
-// anything came lately that need not wait for the commit, and otherwise when
-// handOverDelay has passed.
+// anything waits on it or came lately that need not wait for the commit, and
+// otherwise when handOverDelay has passed.
 func (l *loop) giveUp(now uint64) {
-	if l.timed = now-l.lastRead > writesOnlyMillis; !l.timed {
+	waiting := len(l.again) > 0 || l.posted.Load() // reads and replies that nobody else would see
+	if l.timed = !waiting && now-l.lastRead > writesOnlyMillis; !l.timed {
 		l.arm()
 		return
 	}

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"time"
 )
-
-func cutPrefix(s, prefix string) (string, bool) { return strings.CutPrefix(s, prefix) }
 
 // removeStaleSocket removes a unix socket that a server which was killed has
 // left behind. One that somebody answers on is left alone.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,6 +71,12 @@ func TestPollingDoesNotWaitForTheDisk(t *testing.T) {
 			}
 		})
 
+		release := sync.OnceFunc(func() {
+			d.stalled.Store(false)
+			close(d.gate)
+		})
+		t.Cleanup(release) // so that a test that failed ends
+
 		writer, other := dial(t, addr), dial(t, addr)
 		var readers []*dialer
 		for range 8 {
@@ -104,8 +111,7 @@ func TestPollingDoesNotWaitForTheDisk(t *testing.T) {
 		for range 20 {
 			ping("again")
 		}
-		d.stalled.Store(false)
-		close(d.gate)
+		release()
 		if f := writer.receive(); protocol.Status(f.Code) != protocol.StatusOK {
 			t.Errorf("the stalled PUT: %v", protocol.Status(f.Code))
 		}

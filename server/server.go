@@ -44,6 +44,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -333,7 +334,7 @@ func (s *Server) housekeep() {
 // listen opens a listener on host:port or unix:///path and explains failures.
 func listen(address string) (net.Listener, error) {
 	network, addr := "tcp", address
-	if path, ok := cutPrefix(address, "unix://"); ok {
+	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		network, addr = "unix", path
 		if err := removeStaleSocket(path); err != nil {
 			return nil, err
