@@ -61,8 +61,8 @@ type call struct {
 
 	// tainted says that an earlier attempt may have taken effect. It is
 	// written before a change from callSent to callWaiting and read after a
-	// change from callWaiting.
-	tainted bool
+	// change from callWaiting. Atomic, because a caller may give up meanwhile.
+	tainted atomic.Bool
 	// abandoned says that a queue or a connection may still refer to the call.
 	abandoned bool
 
@@ -338,7 +338,7 @@ func (c *Client) cancel(ca *call, cause error) error {
 		return nil
 	}
 	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
-	if ca.write && (prev == callSent || ca.tainted) {
+	if ca.write && (prev == callSent || ca.tainted.Load()) {
 		e.Outcome = Unknown
 	}
 	if prev == callWaiting {
@@ -462,7 +462,7 @@ func (ca *call) statusError() error {
 // doubt corrects the error of an answer to a later attempt, for the call or a
 // part of it: what that attempt did not do an earlier one may have done.
 func (ca *call) doubt(e *Error) {
-	if ca.tainted && e.Outcome == NotDone && !applied(e.Status) {
+	if ca.tainted.Load() && e.Outcome == NotDone && !applied(e.Status) {
 		e.Outcome = Unknown
 	}
 }

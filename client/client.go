@@ -390,7 +390,7 @@ func (c *Client) fail(ca *call, cause error) {
 		return
 	}
 	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
-	if ca.write && (prev == callSent || ca.tainted) {
+	if ca.write && (prev == callSent || ca.tainted.Load()) {
 		e.Outcome = Unknown
 	}
 	ca.failure = e
@@ -419,7 +419,10 @@ func (c *Client) orphan(ca *call, cause error) {
 	if ca.attempts.Load() > 1 {
 		pause = c.retryPause(ca, 0)
 	}
-	ca.tainted = ca.write
+	if ca.state.Load() != callSent {
+		return // the caller gave up
+	}
+	ca.tainted.Store(ca.write)
 	if !ca.state.CompareAndSwap(callSent, callWaiting) {
 		return // the caller gave up
 	}
@@ -447,7 +450,7 @@ func (c *Client) retryReply(ca *call, status Status, body []byte) bool {
 		return false
 	}
 	if status.Outcome() == Unknown && ca.write {
-		ca.tainted = true
+		ca.tainted.Store(true)
 	}
 	if ca.state.CompareAndSwap(callSent, callWaiting) {
 		ca.parts, ca.partsN = nil, 0

@@ -128,7 +128,7 @@ func (c *Client) giveUp(ca *call) bool {
 	}
 	ca.abandoned = true
 	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: ErrDeadlineExceeded}
-	if ca.write && (prev == callSent || ca.tainted) {
+	if ca.write && (prev == callSent || ca.tainted.Load()) {
 		e.Outcome = Unknown
 	}
 	if prev == callWaiting {
