@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -114,6 +115,67 @@ func TestFailedFlushIsFatal(t *testing.T) {
 			closeStore(t, after)
 		})
 	}
+}
+
+// TestCloseAfterStall has flushes fail while Pebble makes a write wait for
+// them, which then never ends.
+func TestCloseAfterStall(t *testing.T) {
+	release := make(chan struct{})
+	var repaired atomic.Bool
+	toggle := errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && !repaired.Load() {
+			<-release
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	o := testOptions(errorfs.Wrap(vfs.NewMem(), toggle))
+	o.MemTableBytes = 64 << 10
+	stalled := make(chan struct{})
+	var once sync.Once
+	o.Logger = slog.New(slog.NewTextHandler(writerFunc(func(p []byte) {
+		if bytes.Contains(p, []byte("stalls writes")) {
+			once.Do(func() { close(stalled) })
+		}
+	}), nil))
+	fatal := make(chan error, 1)
+	o.OnFatal = func(err error) { fatal <- err }
+	s := open(t, o)
+	applied := make(chan error)
+	go func() {
+		value := strings.Repeat("v", 8<<10)
+		for i := uint64(1); ; i++ {
+			key := fmt.Sprintf("key %d", i)
+			if err := s.Apply([]Entry{{Index: i, Data: entryOf(1, put(key, value))}}, &delivered{}); err != nil {
+				applied <- err
+				return
+			}
+		}
+	}()
+	<-stalled
+	close(release)
+	if err := <-fatal; !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("told %v", err)
+	}
+	if err := <-applied; !errors.Is(err, ErrFailed) {
+		t.Errorf("apply: %v", err)
+	}
+	if err := s.Close(); !errors.Is(err, ErrFailed) || !errors.Is(err, errAbandoned) {
+		t.Errorf("close: %v", err)
+	}
+	// Leave no goroutine behind: Pebble still tries to flush.
+	repaired.Store(true)
+	s.background.Wait()
+	if err := errors.Join(s.db.Close(), s.cache.close()); err != nil {
+		t.Error(err)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
 }
 
 func TestFailedDrainIsFatal(t *testing.T) {

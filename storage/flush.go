@@ -18,6 +18,11 @@ import (
 // survive ends the process.
 const panicDelay = 5 * time.Second
 
+// abandonDelay is how long Close waits for a store that has failed.
+const abandonDelay = time.Second
+
+var errAbandoned = errors.New("storage: a write still hangs in the database, which is left open")
+
 // fatalState remembers the first fatal error and tells the owner once.
 type fatalState struct {
 	logger  *slog.Logger

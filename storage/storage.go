@@ -321,7 +321,8 @@ func readMeta(r pebble.Reader, shard int) (meta, error) {
 
 // Close makes everything applied durable, so that the next start replays
 // nothing, and closes the database. It waits for calls that are under way;
-// later ones return ErrClosed. After a fatal error nothing is flushed. It
+// later ones return ErrClosed. After a fatal error nothing is flushed, and
+// where a write hangs in the database it is abandoned open. It
 // returns the same error however often it is called. It must not be called
 // from OnFlush or from the function given to Scan.
 func (s *Store) Close() error {
@@ -336,8 +337,32 @@ func (s *Store) close() error {
 	s.life.Unlock()
 	s.users.Wait()
 	close(s.closing)
-	s.background.Wait()
+	if !s.awaitBackground() {
+		return errors.Join(err, errAbandoned)
+	}
 	return errors.Join(err, s.db.Close(), s.cache.close())
+}
+
+// awaitBackground waits for the store's goroutines to end. It gives up where
+// the store has failed: when Pebble cannot flush, a write that it has stalled
+// waits without end.
+func (s *Store) awaitBackground() bool {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.background.Wait()
+	}()
+	select {
+	case <-ended:
+		return true
+	case <-s.fatal.raised:
+	}
+	select {
+	case <-ended:
+		return true
+	case <-time.After(abandonDelay):
+		return false
+	}
 }
 
 // enter keeps the database open until leave, or returns ErrClosed: Pebble
