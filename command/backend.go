@@ -10,6 +10,7 @@ var (
 	ErrStopped   = errors.New("the node is stopping")
 	ErrFailed    = errors.New("the node's storage has failed")
 	ErrTooLarge  = errors.New("the command is larger than an entry may be")
+	ErrNoQuorum  = errors.New("the shard has no majority")
 )
 
 // Row is what is known of a key beside its value.
@@ -25,12 +26,14 @@ const (
 	ReadFound     ReadState = iota // the row exists
 	ReadAbsent                     // it does not, or has expired
 	ReadMiss                       // not known without touching the disk: ask again from a thread that may block
-	ReadNotLeader                  // this node may not answer for the shard
+	ReadNotLeader                  // this replica may not answer by itself now: wait for a Barrier, or ask another node
 	ReadFailed                     // storage failed
 )
 
-// Scan is an ordered read over all shards.
+// Scan is an ordered read over several shards.
 type Scan struct {
+	Shards     []int  // each once; nil: all
+	Local      bool   // read what the replicas here have, whatever it is: after a Barrier, or stale
 	Start, End []byte // Start inclusive, End exclusive; empty: unbounded
 	Reverse    bool
 	KeysOnly   bool

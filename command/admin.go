@@ -1,0 +1,124 @@
+package command
+
+import "errors"
+
+// Errors of administrative requests, wrapped with what was wrong and what to
+// do.
+var (
+	ErrInvalid = errors.New("invalid")   // the arguments make no sense
+	ErrRefused = errors.New("refused")   // the cluster's state does not allow it now
+	ErrTimeout = errors.New("timed out") // it may have had its effect, or may yet
+)
+
+// MetaShard stands for the meta group where shards are named.
+const MetaShard = -1
+
+// Names of administrative requests. Arguments and answers are JSON, of the
+// types below.
+const (
+	AdminStatus       = "status"              // nothing → ClusterStatus
+	AdminMemberAdd    = "member.add"          // MemberArgs → Done: a node of this number may join
+	AdminMemberRemove = "member.remove"       // MemberArgs → Done: its replicas are moved first
+	AdminMemberDrain  = "member.drain"        // MemberArgs → Done: it gives its leaderships away and takes none
+	AdminShardMove    = "shard.move"          // ShardArgs → Done: the replica on From is rebuilt on To
+	AdminTransfer     = "shard.transfer"      // ShardArgs → Done: To becomes the leader
+	AdminSplitLeaders = "shard.split_leaders" // nothing → Done: leaders are spread evenly
+	AdminChecksum     = "shard.checksum"      // ShardArgs → ShardChecksum: all replicas at one index
+)
+
+// MemberArgs name a node.
+type MemberArgs struct {
+	Node    uint64 `json:"node"`
+	Address string `json:"address,omitempty"` // member.add: of its peer port, for people; optional
+	Undo    bool   `json:"undo,omitempty"`    // member.drain: takes part again. member.remove: stays
+	Force   bool   `json:"force,omitempty"`   // member.remove: although it is down and some replicas cannot be rebuilt elsewhere
+}
+
+// ShardArgs name a shard and, where the request needs them, nodes.
+type ShardArgs struct {
+	Shard int    `json:"shard"` // MetaShard: the meta group
+	From  uint64 `json:"from,omitempty"`
+	To    uint64 `json:"to,omitempty"`
+}
+
+// Done says in a sentence what was done, or what has begun and goes on in the
+// background.
+type Done struct {
+	Message string `json:"message"`
+}
+
+// ShardChecksum is the proof of A1 for one shard: every replica's checksum at
+// the same index.
+type ShardChecksum struct {
+	Shard    int               `json:"shard"`
+	Index    uint64            `json:"index"`
+	Equal    bool              `json:"equal"`
+	Replicas []ReplicaChecksum `json:"replicas"`
+}
+
+// ReplicaChecksum is one replica's part of a ShardChecksum. Error says why
+// there is none.
+type ReplicaChecksum struct {
+	Node     uint64 `json:"node"`
+	Checksum uint64 `json:"checksum,string"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Node states in a ClusterStatus.
+const (
+	NodeUp       = "up"
+	NodeSuspect  = "suspect"  // three heartbeats are missing
+	NodeDown     = "down"     // unheard of for ten seconds and more
+	NodeExpected = "expected" // may join, has not yet
+)
+
+// ClusterStatus is the whole cluster as the node that was asked sees it.
+type ClusterStatus struct {
+	Cluster    string      `json:"cluster"` // 16 hex digits
+	Epoch      uint64      `json:"epoch"`   // of the slot map
+	Asked      uint64      `json:"asked"`   // the node that answers
+	MetaLeader uint64      `json:"meta_leader"`
+	Nodes      []NodeInfo  `json:"nodes"`  // by number
+	Shards     []ShardInfo `json:"shards"` // the meta group first, then by number
+}
+
+// NodeInfo is one node's part of a ClusterStatus. What a node reports of
+// itself is as old as LastSeenMillis says.
+type NodeInfo struct {
+	ID             uint64  `json:"id"`
+	Peer           string  `json:"peer"`   // address of its peer port
+	Client         string  `json:"client"` // address of its client port
+	State          string  `json:"state"`
+	Draining       bool    `json:"draining,omitempty"`
+	Removing       bool    `json:"removing,omitempty"`
+	Slow           bool    `json:"slow,omitempty"` // its log disk stalls
+	Version        string  `json:"version"`
+	Leaders        int     `json:"leaders"`
+	Replicas       int     `json:"replicas"`
+	FsyncMicros    float64 `json:"fsync_us"` // recent mean of log write and fdatasync
+	LogBytes       int64   `json:"log_bytes"`
+	DiskUsedBytes  int64   `json:"disk_used_bytes"` // by the data directory's stores
+	DiskFreeBytes  int64   `json:"disk_free_bytes"`
+	UptimeSeconds  int64   `json:"uptime_s"`
+	LastSeenMillis int64   `json:"last_seen_ms"` // ago; 0 for the node asked
+}
+
+// ShardInfo is one shard's part of a ClusterStatus.
+type ShardInfo struct {
+	Shard    int           `json:"shard"` // MetaShard: the meta group
+	Slots    string        `json:"slots,omitempty"`
+	Leader   uint64        `json:"leader"` // 0: none known
+	Term     uint64        `json:"term"`
+	Commit   uint64        `json:"commit"`
+	Desired  []uint64      `json:"desired"` // nodes that shall hold a replica
+	Moving   bool          `json:"moving"`  // replicas are not yet where they shall be
+	Replicas []ReplicaInfo `json:"replicas"`
+}
+
+// ReplicaInfo is one replica's part of a ShardInfo.
+type ReplicaInfo struct {
+	Node    uint64 `json:"node"`
+	Role    string `json:"role"` // leader, follower, learner, candidate
+	Applied uint64 `json:"applied"`
+	Lag     uint64 `json:"lag"` // entries behind the highest commit index known
+}
