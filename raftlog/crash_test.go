@@ -36,7 +36,10 @@ func (h *history) find(got logState) int {
 func randomOp(r *rand.Rand, l *Log, w *Write, m model) {
 	id := uint64(1 + r.IntN(3))
 	g, mg := l.Group(id), m.group(id)
-	switch n := r.IntN(20); {
+	switch n := r.IntN(21); {
+	case n == 20:
+		*mg = modelGroup{reset: true}
+		w.Remove(g)
 	case n < 12:
 		first := mg.last() + 1
 		if back := uint64(r.IntN(4)); r.IntN(4) == 0 && first > mg.start.index+back+1 && first-back > mg.trunc {
@@ -93,12 +96,8 @@ func TestModelCrash(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Open: %v", err)
 			}
-			got := make(logState)
-			for _, id := range l.Groups() {
-				got[id] = rapidGroupState(t, l.Group(id))
-			}
-			i := h.find(got)
-			if i < 0 {
+			got := stateOf(failer{t: t}, l)
+			if h.find(got) < 0 {
 				t.Fatalf("recovered %v,\nallowed are %v", got, h.states[h.synced:])
 			}
 			m = rebuild(t, l)
@@ -136,15 +135,11 @@ func run(t *rapid.T, r *rand.Rand, l *Log, m model, h *history) {
 		if sync {
 			h.synced = len(h.states) - 1
 		}
-		for id := range m {
-			if got, want := rapidGroupState(t, l.Group(id)), m.state()[id]; got != want && !l.Group(id).empty() {
-				t.Fatalf("group %d is %v, want %v", id, got, want)
-			}
+		if got := stateOf(failer{t: t}, l); !got.equal(m.state()) {
+			t.Fatalf("the log is %v,\nwant %v", got, m.state())
 		}
 	}
 }
-
-func rapidGroupState(t *rapid.T, g *Group) groupState { return groupStateOf(failer{t: t}, g) }
 
 // failer lets a rapid.T stand in for a testing.TB.
 type failer struct {
@@ -181,6 +176,29 @@ func rebuild(t *rapid.T, l *Log) model {
 // TestCrashEverywhere takes the power away before every single operation on
 // the file system, background work included, and looks at each remainder.
 func TestCrashEverywhere(t *testing.T) {
+	rng, m := rand.New(rand.NewPCG(1, 2)), make(model)
+	crashEverywhere(t, m, func(l *Log, commit func(w *Write, sync bool)) {
+		w := l.NewWrite()
+		for i := range 30 {
+			randomOp(rng, l, w, m)
+			for id, g := range m {
+				if g.last() > g.start.index+4 {
+					l.Truncate(l.Group(id), g.last()-4)
+					last, _ := l.Group(id).LastIndex()
+					g.trunc = max(g.trunc, min(g.last()-4, last))
+				}
+			}
+			m.recordTruncations()
+			commit(w, i%3 != 0)
+		}
+	})
+}
+
+// crashEverywhere opens a log twice, lets script write to it, and closes it. It
+// looks at what a crash would leave before each operation on the file system.
+// script calls commit for every Commit, when m is what this is to make of the
+// log.
+func crashEverywhere(t *testing.T, m model, script func(l *Log, commit func(w *Write, sync bool))) {
 	type remainder struct {
 		fs             *vfs.MemFS
 		op             string
@@ -192,7 +210,6 @@ func TestCrashEverywhere(t *testing.T) {
 		h          = history{states: []logState{{}}}
 	)
 	fs := vfs.NewCrashableMem()
-	rng := rand.New(rand.NewPCG(1, 2))
 	loss := rand.New(rand.NewPCG(3, 4)) // guarded by mu
 	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsRead {
@@ -212,34 +229,26 @@ func TestCrashEverywhere(t *testing.T) {
 	o := testOptions(errorfs.Wrap(fs, inject))
 	o.SegmentBytes = SegmentBytesMin
 	o.SpareSegments = 1
-	m := make(model)
+	begin := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		h.states = append(h.states, m.state())
+	}
 	for range 2 {
 		l, _ := mustOpen(t, o)
-		w := l.NewWrite()
-		for i := range 30 {
-			randomOp(rng, l, w, m)
-			for id, g := range m {
-				if g.last() > g.start.index+4 {
-					l.Truncate(l.Group(id), g.last()-4)
-					last, _ := l.Group(id).LastIndex()
-					g.trunc = max(g.trunc, min(g.last()-4, last))
-				}
-			}
-			m.recordTruncations()
-			mu.Lock()
-			h.states = append(h.states, m.state())
-			mu.Unlock()
-			sync := i%3 != 0
+		script(l, func(w *Write, sync bool) {
+			begin()
 			mustCommit(t, l, w, sync)
+			if got := stateOf(t, l); !got.equal(m.state()) {
+				t.Fatalf("the log is %v,\nwant %v", got, m.state())
+			}
 			if sync {
 				mu.Lock()
 				h.synced = len(h.states) - 1
 				mu.Unlock()
 			}
-		}
-		mu.Lock()
-		h.states = append(h.states, m.state())
-		mu.Unlock()
+		})
+		begin()
 		mustClose(t, l)
 	}
 	t.Logf("%d remainders", len(remainders))

@@ -158,6 +158,7 @@ const (
 	kindConfState  = 4 // group, length, protobuf
 	kindTruncate   = 5 // group, index, term
 	kindCheckpoint = 6 // group, start index, start term, last index, hard state, conf state (length+1, or 0)
+	kindRemove     = 7 // group
 )
 
 // mark is a point in a group's log.
@@ -214,6 +215,10 @@ func appendCheckpoint(dst []byte, group uint64, start mark, last uint64, hs hard
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(conf))+1)
 	return append(dst, conf...)
+}
+
+func appendRemove(dst []byte, group uint64) []byte {
+	return appendUvarints(append(dst, kindRemove), group)
 }
 
 // record is one decoded record; an entries record yields one per entry.
@@ -280,6 +285,7 @@ func (d *decoder) next() (record, bool, error) {
 			r.offset, r.data = d.bytes(n - 1)
 		}
 		d.bad = d.bad || r.last < r.mark.index
+	case kindRemove:
 	default:
 		d.bad = true
 	}

@@ -26,14 +26,15 @@ func TestLayout(t *testing.T) {
 	run = appendTruncate(run, 5, mark{6, 5})
 	run = appendCheckpoint(run, 6, mark{1, 2}, 3, hardState{4, 5, 6}, nil)
 	run = appendCheckpoint(run, 7, mark{1, 2}, 3, hardState{}, []byte{})
+	run = appendRemove(run, 8)
 	runHeader{flags: flagCheckpoint, seq: 0x0102, salt: 0x1112131415161718, run: 9, durable: 8}.sealRun(run)
 	for name, c := range map[string]struct {
 		got  []byte
 		want string
 	}{
 		"segment header": {header, "50726f6153656731010000000201000000000000181716151413121100000004000000009dc4beaa"},
-		"run header":     {run[:runHeaderBytes], "5052756e01000100020100000000000018171615141312110900000000000000080000000000000037000000ee64c101"},
-		"records":        {run[runHeaderBytes:], "010307020500026162ac020200020305010603040902010304090200040402080105050605060601020304050600060701020300000001"},
+		"run header":     {run[:runHeaderBytes], "5052756e010001000201000000000000181716151413121109000000000000000800000000000000390000009d9aa6cb"},
+		"records":        {run[runHeaderBytes:], "010307020500026162ac0202000203050106030409020103040902000404020801050506050606010203040506000607010203000000010708"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
@@ -57,6 +58,7 @@ func TestLayout(t *testing.T) {
 		{kind: kindTruncate, group: 5, mark: mark{6, 5}},
 		{kind: kindCheckpoint, group: 6, mark: mark{1, 2}, last: 3, hs: hardState{4, 5, 6}},
 		{kind: kindCheckpoint, group: 7, mark: mark{1, 2}, last: 3, data: []byte{}},
+		{kind: kindRemove, group: 8},
 	}
 	for i, r := range want {
 		got, ok, err := d.next()
@@ -74,7 +76,7 @@ func TestMalformedRecords(t *testing.T) {
 	u := func(kind byte, vs ...uint64) []byte { return appendUvarints([]byte{kind}, vs...) }
 	for name, p := range map[string][]byte{
 		"kind 0":                {0, 1},
-		"kind unknown":          {7, 1},
+		"kind unknown":          {8, 1},
 		"no group":              {kindHardState},
 		"endless varint":        {kindHardState, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1},
 		"hard state cut":        u(kindHardState, 1, 2, 3),
@@ -86,6 +88,7 @@ func TestMalformedRecords(t *testing.T) {
 		"lying data length":     append(u(kindEntries, 1, 1, 1), 1, 0, 1),
 		"second entry missing":  append(u(kindEntries, 1, 1, 2), 1, 0, 3, 0, 0, 0),
 		"start at the end":      u(kindStart, 1, math.MaxUint64, 1, 1),
+		"remove nobody":         {kindRemove},
 		"reset of 2":            u(kindStart, 1, 1, 1, 2),
 		"conf state cut":        append(u(kindConfState, 1, 2), 8),
 		"checkpoint backwards":  u(kindCheckpoint, 1, 5, 1, 4, 0, 0, 0, 0),
@@ -108,6 +111,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add(appendHardState(nil, 1, hardState{1, 2, 3}))
 	f.Add(appendEntry(appendEntriesHeader(nil, 1, 2, 1), 3, raftpb.EntryNormal, []byte("data")))
 	f.Add(appendConfState(appendStart(nil, 1, mark{2, 3}, true), 1, []byte{8, 1}))
+	f.Add(appendStart(appendRemove(nil, 1), 1, mark{2, 3}, true))
 	f.Add(appendTruncate(appendCheckpoint(nil, 1, mark{2, 3}, 4, hardState{5, 6, 7}, []byte{8, 1}), 9, mark{1, 1}))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		rs, err := decodeAll(p)
@@ -154,6 +158,8 @@ func appendRecord(dst []byte, r record) []byte {
 		return appendConfState(dst, r.group, r.data)
 	case kindTruncate:
 		return appendTruncate(dst, r.group, r.mark)
+	case kindRemove:
+		return appendRemove(dst, r.group)
 	}
 	return appendCheckpoint(dst, r.group, r.mark, r.last, r.hs, r.data)
 }
@@ -173,6 +179,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(uint32(3*BlockBytes+runHeaderBytes), appendHardState(nil, 1, hardState{1, 1, 1}), true)
 	f.Add(uint32(3*BlockBytes), base[2*BlockBytes:3*BlockBytes], false)
 	f.Add(uint32(2*BlockBytes+runHeaderBytes), appendEntry(appendEntriesHeader(nil, 1, 5, 1), 1, 0, nil), true)
+	f.Add(uint32(3*BlockBytes+runHeaderBytes), appendRemove(nil, 1), true)
+	f.Add(uint32(3*BlockBytes+runHeaderBytes), appendStart(nil, 1, mark{0, 1}, false), true)
 	f.Add(uint32(BlockBytes+runHeaderBytes), appendCheckpoint(nil, 1, mark{5, 1}, 1<<60, hardState{}, nil), true)
 	f.Fuzz(func(t *testing.T, at uint32, p []byte, seal bool) {
 		image := fuzzSegment()

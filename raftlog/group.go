@@ -22,9 +22,16 @@ type entryRef struct {
 	typ  raftpb.EntryType
 }
 
-// Group is the log of one Raft group. It implements raft.Storage; its methods
-// may be called from any goroutine, also while a Commit runs, and then see the
-// state either before or after it.
+// Group is the log of one Raft group. It implements raft.Storage. Its methods
+// may be called from any goroutine. They show what was published: the records
+// of a Write appear before its Commit returns, all those of one group at once,
+// and those of Writes in the order of their Commits. What Writes hold that are
+// being filled or committed is not to be seen, also where it replaces what is
+// shown. Only Truncate shows at once.
+//
+// That is what Raft with asynchronous storage writes needs: of entries, and of
+// snapshots, it asks the log only when it was told that they are written, and
+// keeps to itself those it has handed out since.
 type Group struct {
 	id  uint64
 	log *Log
@@ -43,14 +50,6 @@ type Group struct {
 	bytes  int64               // of cached
 
 	pending pendingState // owned by the goroutine that fills Writes
-}
-
-// pendingState is what a Write under way will make of the group.
-type pendingState struct {
-	fill  uint64 // the Write's; of any other fill these fields mean nothing
-	start uint64
-	last  uint64
-	reset bool // the log begins anew within the Write
 }
 
 var _ raft.Storage = (*Group)(nil)
@@ -317,17 +316,48 @@ func (g *Group) replace(first uint64, refs []entryRef, ents []raftpb.Entry) {
 	g.log.cached.Add(added)
 }
 
-// begin makes the log begin after m; reset says that nothing it holds goes on
-// from there.
-func (g *Group) begin(m mark, reset bool) {
-	if reset {
-		g.cut(g.base + 1)
-		g.base = m.index
-		g.trunc = mark{}
+// replaceFrom is replace for a Write. A Truncate since it was filled may have
+// made the log begin later, or may want it to: what the log begins after is
+// left out, and what was to become the start is looked at again.
+func (g *Group) replaceFrom(first uint64, refs []entryRef, ents []raftpb.Entry) {
+	if first <= g.start.index {
+		n := min(g.start.index+1-first, uint64(len(refs)))
+		first, refs, ents = first+n, refs[n:], ents[n:]
+	}
+	if len(refs) == 0 {
+		return
+	}
+	g.replace(first, refs, ents)
+	if first > g.trunc.index {
+		return
+	}
+	if g.trunc.index <= g.last() {
+		g.trunc.term = g.ref(g.trunc.index).term
 	} else {
+		g.trunc = mark{}
+	}
+}
+
+// begin makes the log begin after m; reset says that nothing it holds goes on
+// from there. Without it a log that begins later already stays as it is.
+func (g *Group) begin(m mark, reset bool) {
+	switch {
+	case reset:
+		g.cut(g.base + 1)
+		g.base, g.trunc = m.index, mark{}
+	case m.index < g.start.index:
+		return
+	default:
 		g.dropTo(m.index)
 	}
 	g.start = m
+}
+
+// remove makes the group as if nothing had been written to it.
+func (g *Group) remove() {
+	g.begin(mark{}, true)
+	g.hs, g.conf = hardState{}, nil
+	g.refs, g.cached = queue[entryRef]{}, queue[raftpb.Entry]{}
 }
 
 // truncate makes the log begin after m if m is inside it.

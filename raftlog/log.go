@@ -128,7 +128,14 @@ type Log struct {
 	run        uint64     // number of the last run written
 	durable    uint64     // number of the last run known to be synced
 	reclaim    bool       // there may be segments that are no longer needed
+	refused    uint64     // Writes up to this number build on one that was too large
 	scratch    []byte
+
+	fills   atomic.Uint64 // number of the newest Write that got a record
+	settled atomic.Uint64 // number of the newest Write that was published, or refused
+
+	opened     time.Time
+	inProgress atomic.Int64 // since when, in nanoseconds after opened, a Commit or Close works; 0 if none does
 
 	sizeBytes atomic.Int64
 	cached    atomic.Int64 // bytes of the entries that the groups keep in memory
@@ -182,6 +189,7 @@ func newLog(o Options) *Log {
 		fs:      o.FS,
 		groups:  make(map[uint64]*Group),
 		nextSeq: 1,
+		opened:  time.Now(),
 		done:    make(chan struct{}),
 	}
 	l.changed.L = &l.mu
@@ -278,6 +286,17 @@ func (l *Log) Groups() []uint64 {
 	return ids
 }
 
+// nonEmpty returns how many groups there are for which something was written.
+func (l *Log) nonEmpty() int {
+	n := 0
+	l.eachGroup(func(g *Group) {
+		if !g.empty() {
+			n++
+		}
+	})
+	return n
+}
+
 // eachGroup calls f for every group, in order, with the group locked.
 func (l *Log) eachGroup(f func(*Group)) {
 	l.groupsMu.RLock()
@@ -329,16 +348,25 @@ func (l *Log) updateSize() {
 // earlier calls left unsynced. After a crash either all of w is there or
 // nothing, and nothing only if no later Commit was synced.
 //
-// An error other than ErrTooLarge is final: what of w is on disk is unknown,
+// It panics unless w is the oldest Write that holds records; see Write.
+//
+// With ErrTooLarge nothing was written and w is empty. What was filled on top
+// of it before that error came is refused in the same way; what is filled from
+// then on is good. Any other error is final: what of w is on disk is unknown,
 // and every later Commit returns it.
 func (l *Log) Commit(w *Write, sync bool) error {
 	l.committing.Lock()
 	defer l.committing.Unlock()
+	l.inProgress.Store(max(int64(time.Since(l.opened)), 1))
+	defer l.inProgress.Store(0)
 	if err := l.Err(); err != nil {
 		return err
 	}
-	if len(w.buf) > RunBytesMax {
-		return fmt.Errorf("%w: %d bytes", ErrTooLarge, len(w.buf))
+	if w.fill != 0 && w.fill != l.settled.Load()+1 {
+		panic("raftlog: a Write is committed before one that was filled earlier")
+	}
+	if len(w.buf) > RunBytesMax || (w.fill != 0 && w.fill <= l.refused) {
+		return l.refuse(w)
 	}
 	for _, g := range l.takeTruncated() {
 		w.addTruncation(g)
@@ -348,6 +376,38 @@ func (l *Log) Commit(w *Write, sync bool) error {
 		return l.fail(err)
 	}
 	return nil
+}
+
+// Stalled returns how long the Commit in progress has taken so far, or the
+// Close, and 0 if there is none. What a Commit waits for another one does not
+// count. It never blocks; a watchdog can tell by it that the disk hangs.
+func (l *Log) Stalled() time.Duration {
+	since := l.inProgress.Load()
+	if since == 0 {
+		return 0
+	}
+	return max(time.Since(l.opened)-time.Duration(since), 1)
+}
+
+// refuse empties w, which is too large or builds on a Write that was. A Write
+// that took the refused one for granted got its number before settled said
+// that it will never be.
+func (l *Log) refuse(w *Write) error {
+	err := fmt.Errorf("%w: %d bytes, allowed are %d", ErrTooLarge, len(w.buf), RunBytesMax)
+	if len(w.buf) <= RunBytesMax {
+		err = fmt.Errorf("%w: what was filled before this Write, and refused, is part of what it builds on", ErrTooLarge)
+	}
+	l.settle(w)
+	l.refused = l.fills.Load()
+	w.reset()
+	return err
+}
+
+// settle says that there is nothing pending of w any more.
+func (l *Log) settle(w *Write) {
+	if w.fill != 0 {
+		l.settled.Store(w.fill)
+	}
 }
 
 func (l *Log) commit(w *Write, sync bool) error {
@@ -362,6 +422,7 @@ func (l *Log) commit(w *Write, sync bool) error {
 			}
 		}
 		w.publish(l.active(), offset)
+		l.settle(w)
 		w.reset()
 		l.shed()
 	} else if sync {
@@ -474,11 +535,16 @@ func (l *Log) retire() {
 	l.live = slices.Delete(l.live, 0, n)
 }
 
-// Truncate says that g's entries up to index, which is not above the last one,
-// are no longer needed: FirstIndex becomes index+1 at once. An index before
-// FirstIndex changes nothing, one above LastIndex counts as LastIndex. The
-// next Commit records it, and the next synced Commit gives up the segments
-// that nobody needs any more; a crash before may bring the entries back.
+// Truncate says that g's entries up to index are no longer needed: FirstIndex
+// becomes index+1 at once. An index before FirstIndex changes nothing, one above
+// LastIndex counts as LastIndex; entries that a Write holds can not be truncated
+// yet. The next Commit to begin records it, and the next synced one gives up
+// the segments that nobody needs any more; a crash before may bring the entries
+// back.
+//
+// What is truncated must be committed, as Raft means it, so that no Write
+// replaces it. Where one that was already filled does, what it says of entries
+// up to index is left out, or index is taken of what it put there.
 func (l *Log) Truncate(g *Group, index uint64) {
 	g.mu.Lock()
 	index = min(index, g.last())
@@ -530,6 +596,8 @@ func (l *Log) shed() {
 func (l *Log) Close() error {
 	l.committing.Lock()
 	defer l.committing.Unlock()
+	l.inProgress.Store(max(int64(time.Since(l.opened)), 1))
+	defer l.inProgress.Store(0)
 	err := l.Err()
 	if errors.Is(err, ErrClosed) {
 		return err

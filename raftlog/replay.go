@@ -105,6 +105,9 @@ func (r *replayer) replaySegment(i int, s *segment) (int64, error) {
 		if err := a.apply(payload); err != nil {
 			return 0, err
 		}
+		if h.flags&flagCheckpoint != 0 && a.checkpoints != r.log.nonEmpty() {
+			return 0, s.corrupt(pos, "the checkpoint tells of %d groups, the runs before it of %d", a.checkpoints, r.log.nonEmpty())
+		}
 		size := blocks(runHeaderBytes + int64(len(payload)))
 		r.log.run = h.run
 		r.found.Bytes += size
@@ -269,6 +272,8 @@ type applier struct {
 	seg    *segment
 	offset int64 // of the payload in the file
 	oldest bool  // the segment is the oldest there is
+
+	checkpoints int // records of kindCheckpoint
 }
 
 func (a *applier) apply(payload []byte) error {
@@ -297,8 +302,8 @@ func (a *applier) record(r *record) error {
 	case kindHardState:
 		g.hs = r.hs
 	case kindStart:
-		if !r.reset && (r.mark.index < g.start.index || r.mark.index > g.last()) {
-			return fmt.Errorf("start %d of group %d is not within %d to %d", r.mark.index, g.id, g.start.index, g.last())
+		if !r.reset && r.mark.index > g.last() {
+			return fmt.Errorf("start %d of group %d is behind its end at %d", r.mark.index, g.id, g.last())
 		}
 		g.begin(r.mark, r.reset)
 	case kindConfState:
@@ -306,14 +311,22 @@ func (a *applier) record(r *record) error {
 	case kindTruncate:
 		g.truncate(r.mark)
 	case kindCheckpoint:
+		a.checkpoints++
 		return a.checkpoint(g, r)
+	case kindRemove:
+		g.remove()
 	}
 	return nil
 }
 
+// entry applies one entry. One that the log begins after is left out: see
+// Group.replaceFrom.
 func (a *applier) entry(g *Group, r *record) error {
-	if r.mark.index <= g.start.index || r.mark.index > g.last()+1 {
-		return fmt.Errorf("entry %d of group %d does not follow on %d to %d", r.mark.index, g.id, g.start.index+1, g.last())
+	if r.mark.index <= g.start.index {
+		return nil
+	}
+	if r.mark.index > g.last()+1 {
+		return fmt.Errorf("entry %d of group %d does not follow on %d", r.mark.index, g.id, g.last())
 	}
 	g.replace(r.mark.index, []entryRef{{
 		term: r.mark.term,

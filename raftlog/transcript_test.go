@@ -15,10 +15,11 @@ import (
 // TestTranscripts runs testdata/transcripts. Its commands:
 //
 //	open                                       opens, or opens again
-//	append g=N first=N [n=N] [term=N] [data=S] into the write under way
+//	append g=N first=N [n=N] [term=N] [data=S]
 //	hardstate g=N term=N vote=N commit=N
 //	start g=N index=N term=N [voters=(N,...)]
 //	conf g=N voters=(N,...)
+//	remove g=N
 //	truncate g=N index=N
 //	commit [nosync]
 //	groups                                     shows all groups
@@ -28,6 +29,8 @@ import (
 //	flip seg=N at=N                            turns over a bit; between crash and open
 //	verify
 //	close
+//
+// What goes into a write, and commit, take w=N for another write than the first.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
 		tr := &transcript{t: t, fs: vfs.NewCrashableMem()}
@@ -40,7 +43,14 @@ type transcript struct {
 	t  *testing.T
 	fs *vfs.MemFS
 	l  *Log
-	w  *Write
+	ws map[uint64]*Write
+}
+
+func (tr *transcript) write(n uint64) *Write {
+	if tr.ws[n] == nil {
+		tr.ws[n] = tr.l.NewWrite()
+	}
+	return tr.ws[n]
 }
 
 func (tr *transcript) drop() {
@@ -89,28 +99,30 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 	case "groups":
 		return tr.groups()
 	case "commit":
-		if err := tr.l.Commit(tr.w, !d.HasArg("nosync")); err != nil {
+		if err := tr.l.Commit(tr.write(number("w", 1)), !d.HasArg("nosync")); err != nil {
 			return err.Error()
 		}
 		awaitDead(tr.l)
 		return fmt.Sprintf("%d bytes live", tr.l.SizeBytes())
 	}
-	g := tr.l.Group(number("g", 0))
+	g, w := tr.l.Group(number("g", 0)), tr.write(number("w", 1))
 	switch d.Cmd {
 	case "append":
 		data := ""
 		d.MaybeScanArgs(t, "data", &data)
-		tr.w.Append(g, raftpb.HardState{}, entries(number("first", 0), int(number("n", 1)), number("term", 1), data))
+		w.Append(g, raftpb.HardState{}, entries(number("first", 0), int(number("n", 1)), number("term", 1), data))
 	case "hardstate":
-		tr.w.Append(g, raftpb.HardState{Term: number("term", 0), Vote: number("vote", 0), Commit: number("commit", 0)}, nil)
+		w.Append(g, raftpb.HardState{Term: number("term", 0), Vote: number("vote", 0), Commit: number("commit", 0)}, nil)
 	case "start":
 		var cs *raftpb.ConfState
 		if voters != nil {
 			cs = confState(voters...)
 		}
-		tr.w.SetStart(g, number("index", 0), number("term", 0), cs)
+		w.SetStart(g, number("index", 0), number("term", 0), cs)
 	case "conf":
-		tr.w.SetConfState(g, confState(voters...))
+		w.SetConfState(g, confState(voters...))
+	case "remove":
+		w.Remove(g)
 	case "truncate":
 		tr.l.Truncate(g, number("index", 0))
 	default:
@@ -126,7 +138,7 @@ func (tr *transcript) open() string {
 		return err.Error()
 	}
 	awaitDead(l)
-	tr.l, tr.w = l, l.NewWrite()
+	tr.l, tr.ws = l, make(map[uint64]*Write)
 	return fmt.Sprintf("%d groups, %d entries, %d segments, %d bytes, %d torn", rec.Groups, rec.Entries, rec.Segments, rec.Bytes, rec.TornBytes)
 }
 
@@ -231,6 +243,8 @@ func describe(r record) string {
 		return fmt.Sprintf("conf(%d: %x)", r.group, r.data)
 	case kindTruncate:
 		return fmt.Sprintf("truncate(%d: %d/%d)", r.group, r.mark.index, r.mark.term)
+	case kindRemove:
+		return fmt.Sprintf("remove(%d)", r.group)
 	}
 	return fmt.Sprintf("checkpoint(%d: %d/%d to %d %v %x)", r.group, r.mark.index, r.mark.term, r.last, r.hs, r.data)
 }

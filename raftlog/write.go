@@ -2,7 +2,6 @@ package raftlog
 
 import (
 	"fmt"
-	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -17,6 +16,8 @@ type op struct {
 	g     *Group
 	kind  byte
 	reset bool
+	head  bool // the group's first in the Write
+	next  int  // index of the group's next in the Write; 0 where there is none
 	mark  mark // start, truncation; of entries, index is the first one's
 	hs    hardState
 	conf  []byte
@@ -25,18 +26,32 @@ type op struct {
 }
 
 // Write gathers the records of one Commit, of any number of groups. It keeps
-// its memory from one Commit to the next. A Write is filled and committed by
-// one goroutine, and only one Write of a Log may hold records at a time.
+// its memory from one Commit to the next.
+//
+// Two Writes of a Log may hold records: while one is being committed, the next
+// one is filled, for the same groups too. What it is told is taken on top of
+// what the first one will have made of them: Append goes on from the last
+// index that the first one appended, or replaces what it appended, and so on.
+// Readers of a Group see neither before it is published.
+//
+//   - Writes are filled one after the other, by one goroutine at a time. The
+//     caller sees to it that one has done with all Writes of the Log before
+//     another goes on.
+//   - With its Commit a Write passes to the goroutine that calls it, and comes
+//     back, empty, when Commit returns.
+//   - Writes are committed in the order in which they were filled, that is, in
+//     which they got their first record. Another order is a bug of the caller
+//     and panics, and so is a record in a third Write while two hold some.
+//
+// Filling never waits for a Commit or for the disk.
 type Write struct {
 	log     *Log
-	fill    uint64 // identity of what is being gathered
+	fill    uint64 // place in the order of all Writes of log; 0 before the first record
 	buf     []byte // room for the run's header, then records
 	ops     []op
 	refs    []entryRef // off is the offset in buf until the place in the file is known
 	entries []raftpb.Entry
 }
-
-var fills atomic.Uint64
 
 // NewWrite returns an empty Write for l.
 func (l *Log) NewWrite() *Write {
@@ -49,7 +64,7 @@ func (l *Log) NewWrite() *Write {
 func (w *Write) Empty() bool { return len(w.ops) == 0 }
 
 func (w *Write) reset() {
-	w.fill = fills.Add(1)
+	w.fill = 0
 	if cap(w.buf) > writeBufferKept {
 		w.buf = nil
 	}
@@ -60,14 +75,40 @@ func (w *Write) reset() {
 	w.ops, w.refs, w.entries = w.ops[:0], w.refs[:0], w.entries[:0]
 }
 
-// state returns what w so far makes of g.
-func (w *Write) state(g *Group) *pendingState {
-	if g.pending.fill != w.fill {
+// begin gives w its place in the order of Writes.
+func (w *Write) begin() {
+	w.fill = w.log.fills.Add(1)
+	// A log that has failed settles nothing any more, and loses nothing either.
+	if w.fill > w.log.settled.Load()+2 && w.log.Err() == nil {
+		panic("raftlog: a third Write is filled while one is in its Commit and another waits for it")
+	}
+}
+
+// view returns what g's log will be with all Writes there are.
+func (w *Write) view(g *Group) *pendingState {
+	p := &g.pending
+	if p.fill <= w.log.settled.Load() {
 		g.mu.Lock()
-		g.pending = pendingState{fill: w.fill, start: g.visible().index, last: g.last()}
+		p.load(g.visible(), g.last())
 		g.mu.Unlock()
 	}
-	return &g.pending
+	return p
+}
+
+// add notes what a record does, and returns the state to do it to.
+func (w *Write) add(o op) *pendingState {
+	p := w.view(o.g)
+	if w.fill == 0 {
+		w.begin()
+	}
+	if o.head = p.fill != w.fill; o.head {
+		p.enter(w.fill)
+	} else {
+		w.ops[p.tail].next = len(w.ops)
+	}
+	p.tail = len(w.ops)
+	w.ops = append(w.ops, o)
+	return p
 }
 
 // Append adds entries and, unless it is empty, a hard state. The
@@ -83,22 +124,22 @@ func (w *Write) Append(g *Group, hs raftpb.HardState, entries []raftpb.Entry) {
 	if !raft.IsEmptyHardState(hs) {
 		h := hardState{hs.Term, hs.Vote, hs.Commit}
 		w.buf = appendHardState(w.buf, g.id, h)
-		w.ops = append(w.ops, op{g: g, kind: kindHardState, hs: h})
+		w.add(op{g: g, kind: kindHardState, hs: h})
 	}
 }
 
 func (w *Write) appendEntries(g *Group, entries []raftpb.Entry) {
-	s := w.state(g)
-	first := entries[0].Index
-	if last := first + uint64(len(entries)) - 1; last <= s.start {
+	p := w.view(g)
+	first, start := entries[0].Index, p.start.index
+	if last := first + uint64(len(entries)) - 1; last <= start {
 		return
 	}
-	if first <= s.start {
-		entries = entries[s.start+1-first:]
-		first = s.start + 1
+	if first <= start {
+		entries = entries[start+1-first:]
+		first = start + 1
 	}
-	if first > s.last+1 {
-		panic(fmt.Sprintf("raftlog: group %d ends at %d, cannot append at %d", g.id, s.last, first))
+	if first > p.last+1 {
+		panic(fmt.Sprintf("raftlog: group %d ends at %d, cannot append at %d", g.id, p.last, first))
 	}
 	from := len(w.refs)
 	w.buf = appendEntriesHeader(w.buf, g.id, first, len(entries))
@@ -117,8 +158,7 @@ func (w *Write) appendEntries(g *Group, entries []raftpb.Entry) {
 		})
 	}
 	w.entries = append(w.entries, entries...)
-	w.ops = append(w.ops, op{g: g, kind: kindEntries, mark: mark{index: first}, from: from, to: len(w.refs)})
-	s.last = first + uint64(len(entries)) - 1
+	w.add(op{g: g, kind: kindEntries, mark: mark{index: first}, from: from, to: len(w.refs)}).replace(entries)
 }
 
 // SetStart makes g's log begin after index, whose term is given: at the first
@@ -127,49 +167,24 @@ func (w *Write) appendEntries(g *Group, entries []raftpb.Entry) {
 // the configuration at index; nil leaves it as it is. A commit index below
 // index need not be raised by the caller, see InitialState.
 func (w *Write) SetStart(g *Group, index, term uint64, cs *raftpb.ConfState) {
-	at, ok := w.term(g, index)
-	reset := !ok || at != term
-	s := w.state(g)
-	s.start = index
-	if reset {
-		s.last, s.reset = index, true
-	}
 	m := mark{index, term}
+	at, ok := w.view(g).term(index, g)
+	reset := !ok || at != term
 	w.buf = appendStart(w.buf, g.id, m, reset)
-	w.ops = append(w.ops, op{g: g, kind: kindStart, mark: m, reset: reset})
+	w.add(op{g: g, kind: kindStart, mark: m, reset: reset}).begin(m, reset)
 	if cs != nil {
 		w.SetConfState(g, cs)
 	}
 }
 
-// term looks index up in what w so far makes of g.
-func (w *Write) term(g *Group, index uint64) (term uint64, ok bool) {
-	for i := len(w.ops) - 1; i >= 0; i-- {
-		o := &w.ops[i]
-		if o.g != g {
-			continue
-		}
-		switch o.kind {
-		case kindEntries:
-			if index < o.mark.index {
-				continue
-			}
-			n := index - o.mark.index
-			if n >= uint64(o.to-o.from) {
-				return 0, false
-			}
-			return w.refs[o.from+int(n)].term, true
-		case kindStart:
-			if index == o.mark.index {
-				return o.mark.term, true
-			}
-			if index < o.mark.index || o.reset {
-				return 0, false
-			}
-		}
-	}
-	term, err := g.Term(index)
-	return term, err == nil
+// Remove makes g as if nothing had ever been written to it: its hard state,
+// configuration, start and entries are gone, and Groups does not list it. What
+// w or a later Write says of g after that begins it anew. The segments that
+// held its entries are given up by the first synced Commit, this one or a
+// later one, that finds nobody else's in them.
+func (w *Write) Remove(g *Group) {
+	w.buf = appendRemove(w.buf, g.id)
+	w.add(op{g: g, kind: kindRemove}).begin(mark{}, true)
 }
 
 // SetConfState records g's configuration. cs is copied.
@@ -183,52 +198,100 @@ func (w *Write) SetConfState(g *Group, cs *raftpb.ConfState) {
 		conf = []byte{}
 	}
 	w.buf = appendConfState(w.buf, g.id, conf)
-	w.ops = append(w.ops, op{g: g, kind: kindConfState, conf: conf})
+	w.add(op{g: g, kind: kindConfState, conf: conf})
 }
 
-// addTruncation records what Truncate asked for. A log that begins anew within
-// w has nothing left of what was to be truncated.
+// addTruncation records what Truncate asked for. It is called by the Commit of
+// w, and thus knows only w and what is published.
 func (w *Write) addTruncation(g *Group) {
-	if g.pending.fill == w.fill && g.pending.reset {
+	g.mu.Lock()
+	index, due := g.trunc.index, g.trunc.index > g.start.index
+	g.mu.Unlock()
+	if !due {
 		return
 	}
-	g.mu.Lock()
-	index := g.trunc.index
-	g.mu.Unlock()
-	term, ok := w.term(g, index)
+	term, ok := w.truncated(g, index)
 	if !ok {
 		return
 	}
 	m := mark{index, term}
 	w.buf = appendTruncate(w.buf, g.id, m)
-	w.ops = append(w.ops, op{g: g, kind: kindTruncate, mark: m})
+	w.ops = append(w.ops, op{g: g, kind: kindTruncate, head: true, mark: m})
 }
 
-// publish makes the groups show what has been written to s at offset.
+// truncated returns the term at index, which is to become the start of g, in
+// what w makes of the published log. A log that begins anew or later within w
+// has nothing left of what was to be truncated.
+func (w *Write) truncated(g *Group, index uint64) (term uint64, ok bool) {
+	term, err := g.Term(index)
+	ok = err == nil
+	for i := range w.ops {
+		o := &w.ops[i]
+		if o.g != g {
+			continue
+		}
+		switch o.kind {
+		case kindEntries:
+			if index < o.mark.index {
+				continue
+			}
+			n := index - o.mark.index
+			if ok = n < uint64(o.to-o.from); ok {
+				term = w.refs[o.from+int(n)].term
+			}
+		case kindStart:
+			if o.reset || o.mark.index >= index {
+				return 0, false
+			}
+		case kindRemove:
+			return 0, false
+		}
+	}
+	return term, ok
+}
+
+// publish makes the groups show what has been written to s at offset. Of each
+// group all records show at once.
 func (w *Write) publish(s *segment, offset int64) {
 	for i := range w.refs {
 		w.refs[i].seg = s
 		w.refs[i].off += uint32(offset)
 	}
 	for i := range w.ops {
-		w.ops[i].apply(w)
+		if w.ops[i].head {
+			w.publishGroup(i)
+		}
 	}
 }
 
-func (o *op) apply(w *Write) {
-	g := o.g
+// publishGroup applies the records that begin with ops[i].
+func (w *Write) publishGroup(i int) {
+	g := w.ops[i].g
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	for {
+		w.apply(g, &w.ops[i])
+		if i = w.ops[i].next; i == 0 {
+			return
+		}
+	}
+}
+
+func (w *Write) apply(g *Group, o *op) {
 	switch o.kind {
 	case kindEntries:
-		g.replace(o.mark.index, w.refs[o.from:o.to], w.entries[o.from:o.to])
+		g.replaceFrom(o.mark.index, w.refs[o.from:o.to], w.entries[o.from:o.to])
 	case kindHardState:
 		g.hs = o.hs
 	case kindStart:
 		g.begin(o.mark, o.reset)
+		w.log.reclaim = true
 	case kindConfState:
 		g.conf = o.conf
 	case kindTruncate:
 		g.truncate(o.mark)
+	case kindRemove:
+		g.remove()
+		w.log.reclaim = true
 	}
 }
