@@ -167,7 +167,7 @@ func (p *pass) admit(entries []Entry) error {
 		if sh.pass != p.number {
 			st := &p.store.shards[e.Shard]
 			*sh = passShard{
-				meta:      meta{applied: st.applied.Load(), stamp: st.stamp.Load(), revision: st.revision},
+				meta:      meta{applied: st.applied.Load(), stamp: st.stamp.Load(), revision: st.revision.Load()},
 				pass:      p.number,
 				newExpiry: never,
 			}
@@ -646,7 +646,7 @@ func (p *pass) publish() error {
 	}
 	for _, i := range p.touched {
 		sh, st := &p.shards[i], &s.shards[i]
-		st.revision = sh.revision
+		st.revision.Store(sh.revision)
 		st.stamp.Store(sh.stamp)
 		st.applied.Store(sh.applied)
 	}

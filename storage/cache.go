@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -66,6 +68,12 @@ type rowCache struct {
 	segments []segment
 	shift    uint // hash >> shift is the segment
 	release  func() error
+
+	// barred are shards of which nothing is found in the cache nor put into
+	// it, once for each bar without an unbar; nil: none. Segments are locked
+	// where it is looked at.
+	barred   atomic.Pointer[[]uint16]
+	barredMu sync.Mutex // who changes it
 }
 
 type segment struct {
@@ -184,6 +192,10 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.bars(uint16(shard)) {
+		s.misses++
+		return Row{}, Miss, fillTicket{}
+	}
 	_, at := s.search(hash, uint16(shard), key)
 	if at < 0 {
 		s.misses++
@@ -212,7 +224,7 @@ func (c *rowCache) fill(ticket fillTicket, hash uint64, shard int, key []byte, r
 	s := c.segment(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.stripe(hash); t.pending == 0 && t.changes == ticket.changes {
+	if t := s.stripe(hash); t.pending == 0 && t.changes == ticket.changes && !c.bars(uint16(shard)) {
 		s.put(hash, uint16(shard), key, r, value)
 	}
 }
@@ -226,6 +238,9 @@ func (c *rowCache) load(r *row, withValue bool, bytes *arena) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.bars(r.shard) {
+		return false
+	}
 	_, at := s.search(r.hash, r.shard, r.key)
 	if at < 0 {
 		return false
@@ -283,6 +298,9 @@ func (c *rowCache) publish(r *row) {
 	t := s.stripe(r.hash)
 	t.pending--
 	t.changes++
+	if c.bars(r.shard) {
+		return
+	}
 	s.put(r.hash, r.shard, r.key, r.cached(), r.value)
 }
 
@@ -294,7 +312,64 @@ func (c *rowCache) add(r *row) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(r.hash, r.shard, r.key, r.cached(), r.value)
+	if !c.bars(r.shard) {
+		s.put(r.hash, r.shard, r.key, r.cached(), r.value)
+	}
+}
+
+// bar makes the cache know nothing of shard until unbar. It may be called again
+// before that, and then takes as many calls of unbar.
+func (c *rowCache) bar(shard int) {
+	c.barredMu.Lock()
+	defer c.barredMu.Unlock()
+	var barred []uint16
+	if old := c.barred.Load(); old != nil {
+		barred = append(barred, *old...)
+	}
+	barred = append(barred, uint16(shard))
+	c.barred.Store(&barred)
+}
+
+// unbar drops all rows of shard, makes all fills under way void, and undoes
+// bar. Of other shards no more than those fills are lost.
+func (c *rowCache) unbar(shard int) {
+	for i := range c.segments {
+		c.segments[i].purge(uint16(shard))
+	}
+	c.barredMu.Lock()
+	defer c.barredMu.Unlock()
+	barred := slices.Clone(*c.barred.Load())
+	at := slices.Index(barred, uint16(shard))
+	if barred = slices.Delete(barred, at, at+1); len(barred) == 0 {
+		c.barred.Store(nil)
+	} else {
+		c.barred.Store(&barred)
+	}
+}
+
+func (c *rowCache) bars(shard uint16) bool {
+	barred := c.barred.Load()
+	return barred != nil && slices.Contains(*barred, shard)
+}
+
+// purge drops the rows of shard.
+func (s *segment) purge(shard uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.stripes {
+		s.stripes[i].changes++
+	}
+	for at, left := s.tail, s.used; left > 0; {
+		e := s.entry(at)
+		size := e.size()
+		if e.head()&flagLive != 0 && e.shard() == shard {
+			s.forget(s.slotOf(at), at)
+		}
+		left -= size
+		if at += size; at == len(s.ring) {
+			at = 0
+		}
+	}
 }
 
 func (r *row) cached() cachedRow {

@@ -13,7 +13,8 @@ import (
 // and the applied index that it stands for: rows, expiry index, session
 // records, last stamp and revision, in the order of their keys. Replicas of a
 // shard at the same applied index have the same checksum, however their files
-// are laid out (A1). It has what was applied written to Pebble and reads the
+// are laid out and whether they came to it by entries or by a snapshot (A1). It
+// has what was applied written to Pebble and reads the
 // whole shard, from disk where need be; Apply goes on meanwhile. After a fatal
 // error it fails with ErrFailed unless Pebble had everything.
 func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
@@ -27,49 +28,81 @@ func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	if err := s.drain(); err != nil {
 		return 0, 0, err
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{
-		LowerBound: appendPrefix(nil, shard, 0),
-		UpperBound: appendPrefix(nil, shard+1, 0),
-	})
+	lower, upper := shardBounds(shard)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	h := shardHash{digest: xxhash.New()}
+	h := newStateHash(meta{})
 	for it.First(); it.Valid(); it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
 			return 0, 0, err
 		}
-		key := it.Key()[2:] // without the shard's number
-		if key[0] == kindMeta {
-			m, err := decodeMeta(value)
-			if err != nil {
+		key := it.Key()[shardBytes:]
+		switch key[0] {
+		case kindMeta:
+			if h.meta, err = decodeMeta(value); err != nil {
 				return 0, 0, err
 			}
-			applied = m.applied
-			h.number(m.stamp)
-			h.number(m.revision)
-			continue
+		case kindInstall: // how the state came here is no part of it
+		default:
+			h.begin(key, len(value))
+			h.write(value)
 		}
-		h.bytes(key)
-		h.bytes(value)
 	}
-	return h.digest.Sum64(), applied, it.Error()
+	return h.finish(), h.meta.applied, it.Error()
 }
 
-// shardHash hashes items so that their borders count.
-type shardHash struct {
-	digest *xxhash.Digest
+// stateHash is the checksum of a shard's state while it is computed: of its
+// records in the order of their keys, and of stamp and revision where the
+// shard's state has its place among them. The shard's number is left out, and
+// so is the applied index, which entries without effect move. It may be copied.
+type stateHash struct {
+	digest xxhash.Digest
+	meta   meta // to be known before the first session record
+	met    bool // meta is in the digest
 	buf    [8]byte
 }
 
-func (h *shardHash) number(n uint64) {
-	binary.LittleEndian.PutUint64(h.buf[:], n)
-	_, _ = h.digest.Write(h.buf[:]) // never fails
+func newStateHash(m meta) stateHash {
+	h := stateHash{meta: m}
+	h.digest.Reset()
+	return h
 }
 
-func (h *shardHash) bytes(b []byte) {
-	h.number(uint64(len(b)))
-	_, _ = h.digest.Write(b)
+// begin adds the key of the next record, without the shard's number, and the
+// length of its value, which follows by write, in as many parts as it comes.
+func (h *stateHash) begin(key []byte, valueBytes int) {
+	if key[0] > kindMeta {
+		h.addMeta()
+	}
+	h.number(uint64(len(key)))
+	h.write(key)
+	h.number(uint64(valueBytes))
+}
+
+func (h *stateHash) addMeta() {
+	if !h.met {
+		h.met = true
+		h.number(h.meta.stamp)
+		h.number(h.meta.revision)
+	}
+}
+
+func (h *stateHash) number(n uint64) {
+	binary.LittleEndian.PutUint64(h.buf[:], n)
+	h.write(h.buf[:])
+}
+
+func (h *stateHash) write(b []byte) { _, _ = h.digest.Write(b) } // never fails
+
+// sum returns the checksum of what was added so far.
+func (h *stateHash) sum() uint64 { return h.digest.Sum64() }
+
+// finish returns the checksum when all records were added.
+func (h *stateHash) finish() uint64 {
+	h.addMeta()
+	return h.sum()
 }

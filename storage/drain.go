@@ -42,7 +42,7 @@ func (s *Store) freeze(need int) {
 			continue
 		}
 		st.frozen = applied
-		metas = append(metas, shardMeta{i, meta{applied: applied, stamp: st.stamp.Load(), revision: st.revision}})
+		metas = append(metas, shardMeta{i, st.meta()})
 	}
 	if t := s.recent.freeze(metas, need); t != nil {
 		s.toDrain <- t // has room: nothing else is frozen
@@ -216,6 +216,11 @@ func (t *recentTable) prefetch(place uint32) {
 	for end := min(at+256, len(t.arena)); at < end; at += 64 {
 		prefetch(unsafe.Pointer(&t.arena[at]))
 	}
+}
+
+// prefetchHeader fetches where the record's shard is.
+func (t *recentTable) prefetchHeader(place uint32) {
+	prefetch(unsafe.Pointer(&t.arena[int(place)*recentUnit]))
 }
 
 // addShard adds the records at the beginning of places that belong to shard,

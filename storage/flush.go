@@ -99,6 +99,8 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
 	o.DisableWAL = true
+	// Without a log of its own Pebble would forget such an ingestion in a crash.
+	o.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	o.Logger = pebbleLogger{s}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: s.backgroundError,
@@ -231,6 +233,11 @@ func (s *Store) Flush() error {
 		return err
 	}
 	defer s.leave()
+	return s.flush()
+}
+
+// flush does what Flush does, within a call that keeps the store open.
+func (s *Store) flush() error {
 	done, err := s.startFlush()
 	if err != nil {
 		return err

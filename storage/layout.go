@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 //
 //	shard 'd' key                    a row
 //	shard 'e' expire-at(8 BE) key    expiry index: the row may expire then
+//	shard 'i'                        what the last installation said; this node's
 //	shard 'm'                        applied index, last stamp, revision
 //	shard 's' session(8 BE) seq(8 BE)  result of a session's write
 //
@@ -21,9 +23,11 @@ import (
 const (
 	kindData    = 'd'
 	kindExpiry  = 'e'
+	kindInstall = 'i'
 	kindMeta    = 'm'
 	kindSession = 's'
 
+	shardBytes      = 2
 	prefixBytes     = 3
 	expiryKeyBytes  = prefixBytes + 8 // and the row's key
 	sessionKeyBytes = prefixBytes + 16
@@ -32,6 +36,9 @@ const (
 	rowHeaderBytes = 1 + 8 + 8 // format, version, expire-at
 	metaFormat     = 1
 	metaBytes      = 1 + 8 + 8 + 8 // format, applied, stamp, revision
+
+	installFormat      = 1
+	installHeaderBytes = 1 + 8 + 8 // format, index, term; then the configuration
 
 	// ShardsMax bounds Options.Shards: a shard's number has two bytes, and the
 	// last one is kept free so that every shard has an exclusive upper bound.
@@ -49,6 +56,11 @@ func putPrefix(dst []byte, shard int, kind byte) {
 
 func appendPrefix(dst []byte, shard int, kind byte) []byte {
 	return append(dst, byte(shard>>8), byte(shard), kind)
+}
+
+// shardBounds returns the range of all keys of shard.
+func shardBounds(shard int) (lower, upper []byte) {
+	return appendPrefix(nil, shard, 0), appendPrefix(nil, shard+1, 0)
 }
 
 func appendDataKey(dst []byte, shard int, key []byte) []byte {
@@ -101,6 +113,30 @@ func decodeMeta(b []byte) (meta, error) {
 		stamp:    binary.LittleEndian.Uint64(b[9:]),
 		revision: binary.LittleEndian.Uint64(b[17:]),
 	}, nil
+}
+
+// appendInstallMeta appends the record of an installation.
+func appendInstallMeta(dst []byte, m InstallMeta) []byte {
+	dst = append(dst, installFormat)
+	dst = binary.LittleEndian.AppendUint64(dst, m.Index)
+	dst = binary.LittleEndian.AppendUint64(dst, m.Term)
+	return append(dst, m.Conf...)
+}
+
+// decodeInstallMeta decodes the record of an installation. Conf is a copy.
+func decodeInstallMeta(b []byte) (InstallMeta, error) {
+	if len(b) < installHeaderBytes || len(b) > installHeaderBytes+ConfBytesMax || b[0] != installFormat {
+		return InstallMeta{}, fmt.Errorf("%w: installation record of %d bytes", ErrCorrupt, len(b))
+	}
+	m := InstallMeta{
+		Index: binary.LittleEndian.Uint64(b[1:]),
+		Term:  binary.LittleEndian.Uint64(b[9:]),
+		Conf:  bytes.Clone(b[installHeaderBytes:]),
+	}
+	if m.Index == 0 {
+		return InstallMeta{}, fmt.Errorf("%w: installation at index 0", ErrCorrupt)
+	}
+	return m, nil
 }
 
 // visible reports whether a row that expires at expireAt (0: never) exists at

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -134,6 +135,7 @@ func (r recent) newer() *atomic.Uint32 {
 }
 func (r recent) deleted() bool   { return binary.LittleEndian.Uint32(r[12:])&recentDeleted != 0 }
 func (r recent) valueBytes() int { return int(binary.LittleEndian.Uint32(r[12:]) &^ recentDeleted) }
+func (r recent) shard() int      { return int(r[recentHeaderBytes])<<8 | int(r[recentHeaderBytes+1]) }
 func (r recent) keyBytes() int   { return int(binary.LittleEndian.Uint16(r[16:])) }
 
 func (r recent) key() []byte {
@@ -188,6 +190,17 @@ func (t *recentTable) link(class recentClass, hash uint64, r recent) {
 	at.Store(place)
 	t.lists[class].order = append(t.lists[class].order, place)
 	t.end += uint32(recentBytes(len(key), r.valueBytes()) / recentUnit)
+}
+
+// append adds a copy of a record of another table, which no lookup finds.
+func (t *recentTable) append(r recent) {
+	to := t.reserve(r.keyBytes(), r.valueBytes())
+	if r.deleted() {
+		to = t.reserveDeletion(r.keyBytes())
+	}
+	copy(to.key(), r.key())
+	copy(to.value(), r.value())
+	t.end += uint32(recentBytes(r.keyBytes(), r.valueBytes()) / recentUnit)
 }
 
 // commit makes the records added so far visible, all at once.
@@ -305,6 +318,13 @@ func (x *recentTables) draining() <-chan struct{} {
 		return nil
 	}
 	return x.frozen.drained
+}
+
+// drains reports whether there is a frozen table with something of shard.
+func (x *recentTables) drains(shard int) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.frozen != nil && slices.ContainsFunc(x.frozen.metas, func(m shardMeta) bool { return m.shard == shard })
 }
 
 // freeze makes the active table the frozen one, of which there must be none,

@@ -66,9 +66,12 @@ type sessionEntry struct {
 	pending  int
 }
 
+// clear forgets all sessions.
+func (x *sessionIndex) clear() { *x = sessionIndex{byID: make(map[uint64]*session)} }
+
 // load reads the records of shard.
 func (x *sessionIndex) load(db *pebble.DB, shard int) (err error) {
-	x.byID = make(map[uint64]*session)
+	x.clear()
 	it, err := db.NewIter(&pebble.IterOptions{
 		LowerBound: appendPrefix(nil, shard, kindSession),
 		UpperBound: appendPrefix(nil, shard, kindSession+1),
@@ -77,30 +80,39 @@ func (x *sessionIndex) load(db *pebble.DB, shard int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	var s *session
 	for it.First(); it.Valid(); it.Next() {
-		id, sequence, err := splitSessionKey(it.Key())
-		if err != nil {
-			return err
-		}
 		record, err := it.ValueAndErr()
 		if err != nil {
 			return err
 		}
-		stamp, floor, _, err := splitSessionRecord(record)
-		if err != nil {
+		if err := x.add(it.Key(), record); err != nil {
 			return err
 		}
-		if s == nil || s.id != id {
-			s = &session{id: id}
-			x.byID[id] = s
-		}
-		s.floor = max(s.floor, floor)
-		s.lastUse = max(s.lastUse, stamp)
-		s.records = append(s.records, sessionEntry{sequence: sequence})
 	}
 	x.link()
 	return it.Error()
+}
+
+// add adds a record that the database has. They come in the order of their
+// keys; link follows the last.
+func (x *sessionIndex) add(key, record []byte) error {
+	id, sequence, err := splitSessionKey(key)
+	if err != nil {
+		return err
+	}
+	stamp, floor, _, err := splitSessionRecord(record)
+	if err != nil {
+		return err
+	}
+	s := x.byID[id]
+	if s == nil {
+		s = &session{id: id}
+		x.byID[id] = s
+	}
+	s.floor = max(s.floor, floor)
+	s.lastUse = max(s.lastUse, stamp)
+	s.records = append(s.records, sessionEntry{sequence: sequence})
+	return nil
 }
 
 // link builds the list.
@@ -314,6 +326,8 @@ const (
 	resultHasOps    = 1 << 2 // number of results, results
 	resultOmitted   = 1 << 3 // there was a row, but its value was not kept: version, TTL
 	resultFlags     = 1<<4 - 1
+
+	resultBytesMin = 5 // flags, status, kind, version, integer
 )
 
 // appendRecord encodes result into the pass's arena.
@@ -417,7 +431,7 @@ func decodeResult(b []byte, out *command.Result, alloc func(int) []command.Resul
 	}
 	if flags&resultHasOps != 0 {
 		n := t.next()
-		if alloc == nil || n > uint64(len(t.b)) {
+		if alloc == nil || n > uint64(len(t.b)/resultBytesMin) {
 			return nil, errSessionRecord
 		}
 		out.Results = alloc(int(n))

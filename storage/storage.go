@@ -193,6 +193,8 @@ type Store struct {
 
 	fatal fatalState
 
+	holders holders
+
 	flushAsked chan struct{} // capacity 1: FlushAsync was called since the last look
 	flushEnded chan struct{} // capacity 1: a flush ended since the last look
 	durableMu  sync.Mutex    // one look at a time, so that Durable never falls
@@ -206,14 +208,43 @@ type Store struct {
 	users     sync.WaitGroup // calls under way that use db
 }
 
+// holders are what must end before the database can be closed.
+type holders struct {
+	mu       sync.Mutex
+	views    map[*View]struct{}
+	installs map[int]*Install // by shard
+}
+
+// release closes all views and installations. No call of theirs is under way.
+func (h *holders) release() (err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for v := range h.views {
+		v.release()
+	}
+	for _, in := range h.installs {
+		in.mu.Lock()
+		err = errors.Join(err, in.release())
+		in.mu.Unlock()
+	}
+	clear(h.views)
+	clear(h.installs)
+	return err
+}
+
 // shardState is what is known in memory about a shard. The atomics are written
 // by Apply (durable: by refreshDurable) and read by anyone.
 type shardState struct {
 	applied  atomic.Uint64
 	stamp    atomic.Uint64
 	durable  atomic.Uint64
-	revision uint64 // written by Apply, within the window
-	frozen   uint64 // applied when a table was frozen last; within the window
+	revision atomic.Uint64 // written within the window
+	frozen   uint64        // applied when a table was frozen last; within the window
+
+	// generation counts how often the shard's state was replaced or removed
+	// as a whole.
+	generation atomic.Uint64
+	installed  atomic.Pointer[InstallMeta] // nil: never
 
 	// nextExpiry is a lower bound of the times in the expiry index, never:
 	// none. Everything in the index is at or above it.
@@ -224,6 +255,12 @@ type shardState struct {
 	// there is no session.
 	oldestSession atomic.Uint64
 	sessionCount  atomic.Int64
+}
+
+// meta returns the shard's state beside its records. The caller holds the
+// window, or is Apply.
+func (sh *shardState) meta() meta {
+	return meta{applied: sh.applied.Load(), stamp: sh.stamp.Load(), revision: sh.revision.Load()}
 }
 
 // never is a time that does not come.
@@ -253,12 +290,16 @@ func Open(o Options) (*Store, error) {
 	if err = s.load(); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
+	if err = s.cleanStaging(); err != nil {
+		return nil, errors.Join(err, s.db.Close())
+	}
 	if s.cache, err = newRowCache(o.RowCacheBytes, mapMemory); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.recent.size = int(o.RecentBytes)
 	s.recent.active = newRecentTable(s.recent.size)
 	s.pass.init(s)
+	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)
 	go s.watchFlushes()
 	go s.flushWhenAsked()
@@ -280,7 +321,13 @@ func (s *Store) load() error {
 		sh.applied.Store(m.applied)
 		sh.durable.Store(m.applied) // without a WAL all that Open finds is in tables
 		sh.stamp.Store(m.stamp)
-		sh.revision, sh.frozen = m.revision, m.applied
+		sh.revision.Store(m.revision)
+		sh.frozen = m.applied
+		installed, err := readInstallMeta(s.db, i)
+		if err != nil {
+			return err
+		}
+		sh.installed.Store(installed)
 		next, err := s.firstExpiry(pinned{}, i, 0)
 		if err != nil {
 			return err
@@ -336,6 +383,7 @@ func (s *Store) close() error {
 	s.closed = true
 	s.life.Unlock()
 	s.users.Wait()
+	err = errors.Join(err, s.holders.release())
 	close(s.closing)
 	if !s.awaitBackground() {
 		return errors.Join(err, errAbandoned)
@@ -386,6 +434,11 @@ func (s *Store) Applied(shard int) uint64 { return s.shards[shard].applied.Load(
 // Durable returns the applied index that shard would have after the loss of
 // everything not synced. The log must keep the entries above it.
 func (s *Store) Durable(shard int) uint64 { return s.shards[shard].durable.Load() }
+
+// Revision returns the highest version that shard has given to a row, 0 if
+// none. A reader that has seen a row of version n is served nothing older by a
+// replica whose Revision is at least n. It costs one atomic load.
+func (s *Store) Revision(shard int) uint64 { return s.shards[shard].revision.Load() }
 
 // LastStamp returns the highest stamp applied to shard, in Unix milliseconds.
 // A leader never stamps below it; Apply counts a lower stamp as this one.

@@ -1,13 +1,11 @@
 package storage
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
@@ -145,17 +143,9 @@ func (v *verifier) tables(db *pebble.DB, o *pebble.Options, dir string) error {
 }
 
 func verifyTable(o *pebble.Options, path string) (err error) {
-	f, err := o.FS.Open(path)
+	r, err := openTable(o, path)
 	if err != nil {
 		return err
-	}
-	readable, err := sstable.NewSimpleReadable(f)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	r, err := sstable.NewReader(context.Background(), readable, o.MakeReaderOptions())
-	if err != nil {
-		return errors.Join(err, readable.Close())
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	return r.ValidateBlockChecksums()
@@ -200,11 +190,38 @@ func (v *verifier) record(key, value []byte) error {
 		return fmt.Errorf("%w: shard %d of %d", ErrCorrupt, shard, v.shards)
 	}
 	switch m := v.states[shard]; key[2] {
+	case kindInstall, kindMeta:
+		return verifyState(key, value, m)
+	default:
+		return checkRecord(key, value, m)
+	}
+}
+
+// verifyState checks what a shard has beside the records that entries made.
+func verifyState(key, value []byte, m meta) error {
+	if len(key) != prefixBytes {
+		return fmt.Errorf("%w: kind %q of a shard with a key of %d bytes", ErrCorrupt, key[2], len(key))
+	}
+	if key[2] == kindMeta {
+		_, err := decodeMeta(value)
+		return err
+	}
+	installed, err := decodeInstallMeta(value)
+	if err == nil && installed.Index > m.applied {
+		err = fmt.Errorf("%w: installed at index %d, applied %d", ErrCorrupt, installed.Index, m.applied)
+	}
+	return err
+}
+
+// checkRecord checks that a record is one that entries make, and agrees with
+// the state m of its shard.
+func checkRecord(key, value []byte, m meta) error {
+	switch key[2] {
 	case kindData:
 		version, _, _, err := decodeRow(value)
 		if err == nil && (len(key) == prefixBytes || version == 0 || version > m.revision) {
-			err = fmt.Errorf("%w: row of shard %d with a key of %d bytes, version %d, revision %d",
-				ErrCorrupt, shard, len(key)-prefixBytes, version, m.revision)
+			err = fmt.Errorf("%w: row with a key of %d bytes, version %d, the shard's revision %d",
+				ErrCorrupt, len(key)-prefixBytes, version, m.revision)
 		}
 		return err
 	case kindExpiry:
@@ -213,16 +230,10 @@ func (v *verifier) record(key, value []byte) error {
 			err = fmt.Errorf("%w: expiry index with a value", ErrCorrupt)
 		}
 		return err
-	case kindMeta:
-		if len(key) != prefixBytes {
-			return fmt.Errorf("%w: state of shard %d with a key of %d bytes", ErrCorrupt, shard, len(key))
-		}
-		_, err := decodeMeta(value)
-		return err
 	case kindSession:
 		return verifySession(key, value, m)
 	default:
-		return fmt.Errorf("%w: kind 0x%02x in shard %d", ErrCorrupt, key[2], shard)
+		return fmt.Errorf("%w: kind 0x%02x", ErrCorrupt, key[2])
 	}
 }
 

@@ -1,0 +1,214 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// A shard's state is replaced as a whole by one change of Pebble's manifest:
+// the key range of the shard is cut out, and the tables of an installation take
+// its place. Before that nothing of the shard may be left in the tables of
+// recent records, which go before Pebble, nor in Pebble's memtables, which would
+// make the change wait for their flush. From before the change until what is in
+// memory has followed, the window is held, so that no scan or view begins, and
+// the row cache knows nothing of the shard. See docs/adr/0007.
+
+// Install puts the snapshot that in has received in the place of shard's
+// state, durably and all at once: a crash leaves the one or the other. Then
+// Applied and Durable are the snapshot's index, Installed returns its
+// InstallMeta, and in is over.
+//
+// Like Apply it is for one goroutine at a time, the one that calls Apply, and
+// between two calls. It takes a few writes to the disk, none of which depends
+// on the size of the snapshot; but where entries of the shard were applied since
+// Finish, it first has everything flushed.
+//
+// It fails, with nothing changed, with ErrStaleIndex unless the snapshot's
+// index is above Applied, wrapping ErrIncomplete before Finish, with
+// ErrInstallOver, ErrClosed or ErrFailed. Any other error is fatal, as of Apply.
+func (s *Store) Install(in *Install) error {
+	if in.store != s {
+		return errors.New("storage: installation of another store")
+	}
+	if err := in.use(); err != nil {
+		return err
+	}
+	defer in.leave()
+	if !in.finished {
+		return fmt.Errorf("%w: shard %d: call Finish first", ErrIncomplete, in.shard)
+	}
+	if err := s.checkNewer(in.shard, in.meta.Index); err != nil {
+		return err
+	}
+	to := replacement{meta: in.state0(), sessions: in.sessions, nextExpiry: in.nextExpiry, installed: &in.meta}
+	err := s.replace(in.shard, to, func() error {
+		_, err := s.db.IngestAndExcise(context.Background(), in.stage.paths(), nil, nil, shardRange(in.shard))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	in.sessions = sessionIndex{} // the shard has it
+	err = errors.Join(in.release(), in.stage.remove())
+	s.holders.removeInstall(in)
+	if err != nil { // Open tries again
+		s.opts.Logger.Warn("staged tables are not removed", "shard", in.shard, "error", err)
+	}
+	return nil
+}
+
+// RemoveShard makes the store forget all about shard, durably and all at once:
+// afterwards it is as if it had never applied anything, and Applied is 0. What
+// an interrupted installation has staged for it is removed, one that is open is
+// left alone. It is for the goroutine that calls Apply, between two calls. It is
+// short if everything that the shard has applied is durable: call Flush before
+// it, from elsewhere; else it waits for that. Errors are those of Apply; an
+// index may be applied anew.
+func (s *Store) RemoveShard(shard int) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if shard < 0 || shard >= len(s.shards) {
+		return fmt.Errorf("storage: removal of shard %d of %d", shard, len(s.shards))
+	}
+	if err := s.removeStaged(shard); err != nil {
+		return err
+	}
+	if s.Applied(shard) == 0 {
+		return s.fatal.get()
+	}
+	to := replacement{nextExpiry: never}
+	to.sessions.clear()
+	return s.replace(shard, to, func() error { return s.db.Excise(context.Background(), shardRange(shard)) })
+}
+
+// removeStaged removes what is staged for shard, unless it is in use.
+func (s *Store) removeStaged(shard int) error {
+	s.holders.mu.Lock()
+	defer s.holders.mu.Unlock()
+	if s.holders.installs[shard] != nil {
+		return nil
+	}
+	return s.opts.FS.RemoveAll(stagingDir(s.opts, shard))
+}
+
+// Installed returns what the last installation of shard said, and whether there
+// was one since the shard was removed last. It survives restarts with the
+// shard's state: where the log ends before Index, it missed the installation and
+// must begin behind it. Conf must not be changed.
+func (s *Store) Installed(shard int) (InstallMeta, bool) {
+	m := s.shards[shard].installed.Load()
+	if m == nil {
+		return InstallMeta{}, false
+	}
+	return *m, true
+}
+
+// readInstallMeta returns the record of shard's last installation, nil if
+// there is none.
+func readInstallMeta(r pebble.Reader, shard int) (*InstallMeta, error) {
+	v, closer, err := r.Get(appendPrefix(nil, shard, kindInstall))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storage: installation of shard %d: %w", shard, err)
+	}
+	m, err := decodeInstallMeta(v)
+	return &m, errors.Join(err, closer.Close())
+}
+
+func shardRange(shard int) pebble.KeyRange {
+	lower, upper := shardBounds(shard)
+	return pebble.KeyRange{Start: lower[:shardBytes], End: upper[:shardBytes]}
+}
+
+// replacement is what a shard has in memory after its state was replaced.
+type replacement struct {
+	meta       meta
+	sessions   sessionIndex
+	nextExpiry uint64
+	installed  *InstallMeta
+}
+
+// replace makes change, which replaces what Pebble has of shard, and lets what
+// is in memory follow.
+func (s *Store) replace(shard int, to replacement, change func() error) error {
+	if err := s.lockSettled(shard); err != nil {
+		return err
+	}
+	defer s.window.Unlock()
+	s.durableMu.Lock() // whoever reads what is durable sees it before or after, and so may Durable fall
+	defer s.durableMu.Unlock()
+	s.cache.bar(shard)
+	sh := &s.shards[shard]
+	sh.generation.Add(1)
+	if err := s.unlessFailed(change); err != nil {
+		return err
+	}
+	sh.frozen = to.meta.applied
+	sh.revision.Store(to.meta.revision)
+	sh.stamp.Store(to.meta.stamp)
+	sh.nextExpiry.Store(to.nextExpiry)
+	sh.sessions = to.sessions
+	sh.publishSessions()
+	sh.installed.Store(to.installed)
+	sh.durable.Store(to.meta.applied)
+	sh.applied.Store(to.meta.applied)
+	s.unbar(shard)
+	return nil
+}
+
+// lockSettled takes the window when Pebble has everything of shard in synced
+// tables, which it waits for if need be, and nobody else has.
+func (s *Store) lockSettled(shard int) error {
+	for {
+		if err := s.fatal.get(); err != nil {
+			return err
+		}
+		s.window.Lock()
+		sh := &s.shards[shard]
+		applied := sh.applied.Load()
+		if sh.durable.Load() == applied && sh.frozen == applied && !s.recent.drains(shard) {
+			return nil
+		}
+		s.window.Unlock()
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// unlessFailed makes a change of Pebble and waits for it, but not if the store
+// fails meanwhile: then it may never end. An error of it is fatal.
+func (s *Store) unlessFailed(change func() error) error {
+	done := make(chan error, 1)
+	s.background.Go(func() { done <- change() })
+	select {
+	case err := <-done:
+		if err != nil {
+			return s.fatal.record(err)
+		}
+		return nil
+	case <-s.fatal.raised:
+		return s.fatal.get()
+	}
+}
+
+// cachePurgeInlineBytes is up to which size of a row cache its rows are looked
+// through at once.
+const cachePurgeInlineBytes = 4 << 20
+
+// unbar lets rows of shard into the cache again, when those from before are
+// gone.
+func (s *Store) unbar(shard int) {
+	if s.opts.RowCacheBytes <= cachePurgeInlineBytes {
+		s.cache.unbar(shard)
+		return
+	}
+	s.background.Go(func() { s.cache.unbar(shard) })
+}
