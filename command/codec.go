@@ -37,6 +37,12 @@ func SealEntry(entry []byte, stampMillis uint64, count int) {
 	binary.LittleEndian.PutUint32(entry[9:], uint32(count))
 }
 
+// IsMark reports whether entry begins with a Mark.
+func IsMark(entry []byte) bool {
+	const first = EntryHeaderBytes + 4 // behind the command's length
+	return len(entry) > first && entry[0] == entryFormat && Kind(entry[first]) == Mark
+}
+
 // AppendTo appends c with its length prefix.
 func (c *Command) AppendTo(dst []byte) []byte {
 	start := len(dst)
@@ -112,6 +118,7 @@ func (c *Command) appendBody(dst []byte) []byte {
 	case Sweep:
 		dst = binary.LittleEndian.AppendUint32(dst, c.Limit)
 		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
+	case Mark:
 	default:
 		panic(fmt.Sprintf("command: encoding of kind %d", c.Kind))
 	}
@@ -288,6 +295,11 @@ func (c *Command) decode(b []byte, depth int) error {
 		}
 		c.Limit = t.u32()
 		c.TTLMillis = t.u64()
+	case Mark:
+		keyed = false
+		if depth > 0 {
+			return fmt.Errorf("%w: mark inside another", ErrMalformed)
+		}
 	default:
 		return fmt.Errorf("%w: kind %d", ErrMalformed, b[0])
 	}

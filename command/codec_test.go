@@ -57,6 +57,8 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 		case Sweep:
 			c.Limit, c.TTLMillis = rapid.Uint32().Draw(t, "limit"), rapid.Uint64().Draw(t, "ttl")
 			return c
+		case Mark:
+			return c
 		case Txn:
 			c.Compares = rapid.SliceOfN(genCompare, 0, 4).Draw(t, "compares")
 			c.Ops, c.Else = genOps.Draw(t, "then"), genOps.Draw(t, "else")
@@ -88,7 +90,7 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 }
 
 var (
-	allKinds   = append([]Kind{Batch, Txn, Sweep}, simpleKinds...)
+	allKinds   = append([]Kind{Batch, Txn, Sweep, Mark}, simpleKinds...)
 	genCompare = rapid.Custom(func(t *rapid.T) Compare {
 		return Compare{
 			Target:   Target(rapid.IntRange(int(OnVersion), int(OnValue)).Draw(t, "target")),
@@ -253,6 +255,8 @@ func TestMalformed(t *testing.T) {
 		"batch of 2^32-1":             raw(cat(kf(Batch, 0), le32(math.MaxUint32))...),
 		"batch in a batch":            raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Batch, 0), le32(0))))...),
 		"transaction in a batch":      raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Txn, 0), le32(0), le32(0), le32(0))))...),
+		"mark with a tail":            raw(cat(kf(Mark, 0), []byte{0})...),
+		"mark in a batch":             raw(cat(kf(Batch, 0), le32(1), sized(kf(Mark, 0)))...),
 		"sweep in a batch":            raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Sweep, 0), le32(1), le64(1))))...),
 		"session in a batch":          raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(Get, hasSession), session, []byte("k"))))...),
 		"bad operation in a batch":    raw(cat(kf(Batch, 0), le32(1), sized([]byte{0, 0, 'k'}))...),

@@ -24,8 +24,9 @@ const (
 	Batch   Kind = 8
 	Txn     Kind = 9
 	Sweep   Kind = 10 // removes rows that have expired and sessions long unused; proposed by the leader itself
+	Mark    Kind = 11 // does nothing; replicas compare their states there
 
-	kindEnd Kind = 11
+	kindEnd Kind = 12
 )
 
 // String returns the kind's name.
@@ -33,7 +34,7 @@ func (k Kind) String() string {
 	if k == 0 || k >= kindEnd {
 		return "unknown"
 	}
-	return [...]string{"", "put", "delete", "incr", "expire", "persist", "get", "exists", "batch", "txn", "sweep"}[k]
+	return [...]string{"", "put", "delete", "incr", "expire", "persist", "get", "exists", "batch", "txn", "sweep", "mark"}[k]
 }
 
 // Flags are the options of Put and Delete.
@@ -74,6 +75,7 @@ type Session struct {
 //	         be unused before it is forgotten; part of the command, so that
 //	         replicas with other settings do the same; 0: the store's own
 //	         setting, which then must be the same on all replicas
+//	Mark     nothing; it is the first command of its entry
 //
 // A decoded Command's byte slices are views into the entry. Decode reuses the
 // capacity of Ops, Else and Compares.
@@ -181,4 +183,7 @@ const (
 	// Lost: the node stopped, or its storage failed, after the command was
 	// proposed. Whether it takes effect is unknown.
 	Lost
+	// TimedOut: the command was proposed and not heard of in time. Whether it
+	// took effect, or will, is unknown.
+	TimedOut
 )

@@ -8,6 +8,10 @@ type Clock interface {
 	// NowMillis is the wall clock: Unix time in milliseconds. Expiry is
 	// decided by it.
 	NowMillis() uint64
+	// Boot is time in nanoseconds since any fixed moment, on a clock that is
+	// never set and runs on while the machine is suspended. Leases are
+	// measured by it.
+	Boot() int64
 }
 
 // SystemClock is the machine's clock.

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
 )
 
 // completion is who hears the outcome of one command, and with which words.
@@ -29,42 +31,80 @@ type batch struct {
 // term), not applied yet.
 type proposed struct {
 	index, term uint64
+	tick        uint64 // when
 	done        []completion
 }
 
-// group is one shard's Raft group on this node.
+// group is one shard's Raft group on this node. It exists for every shard of
+// the cluster; node is nil where no replica is held here.
 type group struct {
-	shard int
+	shard  int
+	logger *slog.Logger
 
 	// The queue. Any thread may add to it.
-	mu     sync.Mutex
-	open   batch
-	sealed []batch      // full, in order, before open
-	spare  []completion // empty, to be filled again
-	hint   int          // bytes the next batch will probably take
-	ops    int          // commands queued in open and sealed
-	bytes  int
-	dirty  bool // on the node's list of groups with work
+	mu       sync.Mutex
+	open     batch
+	sealed   []batch      // full, in order, before open
+	spare    []completion // empty, to be filled again
+	hint     int          // bytes the next batch will probably take
+	ops      int          // commands queued in open and sealed
+	bytes    int
+	dirty    bool         // on the node's list of groups with commands
+	inbox    []inbound    // messages from other nodes
+	barriers []completion // reads that wait for a round to begin
+	heard    bool         // on the node's list of groups with messages or barriers
 
 	// Read by any thread, written by the pass.
-	serving   atomic.Bool   // leads the shard and may answer reads
+	held      atomic.Bool   // a replica is here
+	leads     atomic.Bool   // and leads the shard, and takes commands
+	noQuorum  atomic.Bool   // there has been no leader for too long
+	lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; leaseForever: by the only voter
 	lastStamp atomic.Uint64 // time never goes back behind it
 	term      atomic.Uint64
-	leader    atomic.Uint64
+	leader    atomic.Uint64 // node
 	committed atomic.Uint64
+	fresh     atomic.Int64 // when this replica last knew that it had applied all its leader had committed, on Clock.Boot
 
 	// Belongs to the pass.
-	node      *raft.RawNode
-	log       *raftlog.Group
-	conf      raftpb.ConfState
-	vote      uint64 // as last written to the log
-	voteTerm  uint64
-	inflight  []proposed
-	prop      raftpb.Message // reused for every proposal
-	responses []raftpb.Message
-	taking    []batch
-	last      uint64 // index of the last entry collected
-	sweeping  bool   // a Sweep is queued or on its way
+	node     *raft.RawNode
+	id       uint64 // of this replica
+	state    raft.StateType
+	log      *raftlog.Group
+	storage  *groupStorage
+	conf     raftpb.ConfState // of the last entry collected for apply
+	at       applyPoint       // what the state machine holds
+	vote     uint64           // as last written to the log
+	voteTerm uint64
+	inflight []proposed
+	prop     raftpb.Message // reused for every proposal
+	answers  []raftpb.Message
+	taking   []batch
+	boxed    []inbound
+	last     uint64 // index of the last entry collected
+	sweeping bool   // a Sweep is queued or on its way
+
+	rounds      roundList
+	transfer    transfer
+	sending     map[uint64]*OutgoingSnapshot // by replica
+	staged      *IncomingSnapshot            // whose message is being stepped
+	receiving   *IncomingSnapshot
+	leaderless  int // ticks
+	reconcileAt int // ticks until the configuration is compared with the map
+	marks       marks
+	opened      *storage.View // of the snapshot message that Raft is making
+	applying    uint64        // index of the entry being carried out
+}
+
+// applyPoint is a place in a group's log.
+type applyPoint struct {
+	index, term uint64
+	conf        *raftpb.ConfState
+}
+
+// inbound is a message from another node; a snapshot's comes with its data.
+type inbound struct {
+	m      raftpb.Message
+	staged *IncomingSnapshot
 }
 
 // enqueue copies c into the open batch: the one copy a command makes between
@@ -80,7 +120,7 @@ func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake 
 	if g.ops >= lim.queueOps || (g.bytes+size > lim.queueBytes && g.ops > 0) {
 		return false, command.ErrBusy
 	}
-	if len(g.open.done) >= lim.batchOps || (len(g.open.done) > 0 && len(g.open.data)+size > lim.batchBytes) {
+	if c.Kind == command.Mark && len(g.open.done) > 0 || len(g.open.done) >= lim.batchOps || (len(g.open.done) > 0 && len(g.open.data)+size > lim.batchBytes) {
 		g.sealed = append(g.sealed, g.open)
 		g.open = batch{}
 	}
@@ -126,8 +166,15 @@ func (g *group) take(spare []completion) {
 // been collected. Commands that Raft does not accept hear Dropped: they had no
 // effect and never will.
 func (g *group) propose(n *Node) {
+	if g.transfer.holds() {
+		return // the queue goes to the next leader, or goes on here
+	}
 	g.take(n.recycle())
 	if len(g.taking) == 0 {
+		return
+	}
+	if g.node == nil || g.state != raft.StateLeader {
+		g.refuseTaken(n)
 		return
 	}
 	stamp := max(n.clock.NowMillis(), g.lastStamp.Load())
@@ -138,89 +185,122 @@ func (g *group) propose(n *Node) {
 		g.prop.Entries = append(g.prop.Entries, raftpb.Entry{Data: b.data})
 	}
 	if err := g.node.Step(g.prop); err != nil {
-		for i := range g.taking {
-			n.finish(g.taking[i].done, command.Dropped)
-		}
+		g.refuseTaken(n)
 	} else {
 		// Everything Raft had appended before has been collected, so the new
 		// entries follow the last one seen.
 		g.lastStamp.Store(stamp)
 		for i := range g.taking {
-			g.inflight = append(g.inflight, proposed{index: g.last + 1 + uint64(i), term: g.term.Load(), done: g.taking[i].done})
+			g.inflight = append(g.inflight, proposed{
+				index: g.last + 1 + uint64(i), term: g.term.Load(), tick: n.ticks, done: g.taking[i].done})
 		}
 	}
 	clear(g.taking)
+	g.taking = g.taking[:0]
 	clear(g.prop.Entries)
+}
+
+func (g *group) refuseTaken(n *Node) {
+	for i := range g.taking {
+		n.finish(g.taking[i].done, command.Dropped)
+	}
+	clear(g.taking)
+	g.taking = g.taking[:0]
 }
 
 // collect takes everything Raft has ready: entries and hard state into the
 // node's write, committed entries into its apply list, messages to others to
-// the transport. What must be told to Raft after the write and the apply
-// gathers in g.responses.
+// the transport. What must be told to Raft after the write gathers with the
+// write, what must be told after the apply in g.answers.
 func (g *group) collect(n *Node) error {
-	for g.node.HasReady() {
+	for g.node != nil && g.node.HasReady() {
 		rd := g.node.Ready()
-		if rd.SoftState != nil {
-			g.leader.Store(rd.SoftState.Lead)
-			g.serving.Store(g.mayServe(rd.SoftState.RaftState))
-		}
 		if !raft.IsEmptyHardState(rd.HardState) {
 			g.term.Store(rd.HardState.Term)
 			g.committed.Store(rd.HardState.Commit)
+		}
+		if rd.SoftState != nil {
+			g.changeRole(n, rd.SoftState)
+		}
+		for i := range rd.ReadStates {
+			g.confirmRound(n, &rd.ReadStates[i])
 		}
 		for i := range rd.Messages {
 			m := &rd.Messages[i]
 			switch m.To {
 			case raft.LocalAppendThread:
-				g.collectAppend(n, m)
+				if err := g.collectAppend(n, m); err != nil {
+					return err
+				}
 			case raft.LocalApplyThread:
 				if err := g.collectApply(n, m); err != nil {
 					return err
 				}
 			default:
-				n.transport.Send(g.shard, *m)
+				g.send(n, m)
 			}
 		}
 	}
 	return nil
 }
 
-func (g *group) collectAppend(n *Node, m *raftpb.Message) {
+// send hands a message to the transport.
+func (g *group) send(n *Node, m *raftpb.Message) {
+	if m.Type == raftpb.MsgSnap {
+		g.sendSnapshot(n, m)
+		return
+	}
+	n.transport.Send(nodeOf(m.To), uint32(g.shard), m)
+}
+
+func (g *group) collectAppend(n *Node, m *raftpb.Message) error {
+	w := n.filling
+	if m.Snapshot != nil {
+		if err := g.install(n, m.Snapshot); err != nil {
+			return err
+		}
+	}
 	hs := raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
 	if !raft.IsEmptyHardState(hs) && (hs.Term != g.voteTerm || hs.Vote != g.vote) {
 		g.voteTerm, g.vote = hs.Term, hs.Vote
-		n.mustSync = true
+		w.mustSync = true
 	}
-	n.write.Append(g.log, hs, m.Entries)
+	w.log.Append(g.log, hs, m.Entries)
 	if k := len(m.Entries); k > 0 {
 		g.last = m.Entries[k-1].Index
 	}
 	if len(m.Entries) > 0 || len(m.Responses) > 0 {
 		// A commit index alone may ride on a later write: it is known again
 		// after an election.
-		n.mustSync = true
+		w.mustSync = true
 	}
-	g.responses = append(g.responses, m.Responses...)
+	for i := range m.Responses {
+		w.answers = append(w.answers, answer{g, g.id, m.Responses[i]})
+	}
+	return nil
 }
 
 func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 	for i := range m.Entries {
 		e := &m.Entries[i]
-		a := applying{group: g, index: e.Index}
+		a := applying{group: g, index: e.Index, term: e.Term}
 		switch e.Type {
 		case raftpb.EntryNormal:
 			a.data = e.Data
 			a.done = g.resolve(n, e.Index, e.Term)
+			a.mark = command.IsMark(e.Data)
 		case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
 			if err := g.applyConfChange(n, e); err != nil {
 				return err
 			}
+			conf := g.conf
+			a.conf = &conf
 		default:
 			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.Index, e.Type)
 		}
 		n.addApply(a)
 	}
-	g.responses = append(g.responses, m.Responses...)
+	g.answers = append(g.answers, m.Responses...)
 	return nil
 }
 
@@ -243,6 +323,26 @@ func (g *group) resolve(n *Node, index, term uint64) []completion {
 	return nil
 }
 
+// drainInflight takes out all that was proposed and not heard of.
+func (g *group) drainInflight() []completion {
+	var all []completion
+	for _, p := range g.inflight {
+		all = append(all, p.done...)
+	}
+	g.inflight = nil
+	return all
+}
+
+// expireInflight gives up on proposals that nothing has been heard of since
+// before the given tick: they may have had their effect, or may yet.
+func (g *group) expireInflight(n *Node, before uint64) {
+	for len(g.inflight) > 0 && g.inflight[0].tick < before {
+		n.finish(g.inflight[0].done, command.TimedOut)
+		g.inflight[0] = proposed{}
+		g.inflight = g.inflight[1:]
+	}
+}
+
 func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 	var v1 raftpb.ConfChange
 	var cc raftpb.ConfChangeV2
@@ -258,32 +358,83 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 		return fmt.Errorf("shard %d: configuration change at %d: %w", g.shard, e.Index, err)
 	}
 	g.conf = *g.node.ApplyConfChange(cc)
-	n.write.SetConfState(g.log, &g.conf)
-	n.mustSync = true
-	g.serving.Store(g.mayServe(g.node.BasicStatus().RaftState))
+	n.filling.log.SetConfState(g.log, &g.conf)
+	n.filling.mustSync = true
+	g.reconcileAt = 0
+	if !g.onlyVoter() && g.lease.Load() == leaseForever {
+		g.lease.Store(0) // before anybody else can learn that it may be elected
+	} else if g.onlyVoter() && g.state == raft.StateLeader {
+		g.lease.Store(leaseForever)
+	}
 	return nil
 }
 
-// mayServe reports whether a replica in state s may answer reads from its own
-// state. A leader that is its shard's only voter always may: nobody else can
-// be elected, and everything acknowledged has been applied here.
-func (g *group) mayServe(s raft.StateType) bool {
-	return s == raft.StateLeader && len(g.conf.Voters) == 1 && len(g.conf.VotersOutgoing) == 0
+// onlyVoter reports whether nobody but this replica can be elected.
+func (g *group) onlyVoter() bool {
+	return len(g.conf.Voters) == 1 && g.conf.Voters[0] == g.id && !inJoint(&g.conf)
 }
 
-// respond tells Raft that what it wanted written and applied has been.
-func (g *group) respond(n *Node) error {
-	for i := 0; i < len(g.responses); i++ {
-		m := g.responses[i]
-		if m.To != n.id {
-			n.transport.Send(g.shard, m)
-			continue
+// changeRole takes in that this replica leads, follows or is a candidate, or
+// has another leader.
+func (g *group) changeRole(n *Node, s *raft.SoftState) {
+	was := g.state
+	g.state = s.RaftState
+	g.leader.Store(nodeOf(s.Lead))
+	if s.Lead != raft.None {
+		g.leaderless = 0
+		g.noQuorum.Store(false)
+	}
+	if s.RaftState == was {
+		return
+	}
+	g.logger.Debug("role changed", "from", was, "to", s.RaftState, "term", g.term.Load())
+	g.rounds.restart()
+	g.transfer = transfer{}
+	g.reconcileAt = 0
+	if s.RaftState == raft.StateLeader {
+		g.leads.Store(true)
+		if g.onlyVoter() {
+			// Nobody else can be elected, and everything acknowledged has
+			// been applied here.
+			g.lease.Store(leaseForever)
 		}
-		if err := g.node.Step(m); err != nil {
-			return fmt.Errorf("shard %d: %w", g.shard, err)
+		return
+	}
+	g.leads.Store(false)
+	g.lease.Store(0)
+	g.dropSnapshots()
+	// What is queued goes to the new leader, by way of the client.
+	g.take(nil)
+	g.refuseTaken(n)
+}
+
+// answer is a message that may go once a write is durable.
+type answer struct {
+	group   *group
+	replica uint64 // of the group when it was collected
+	m       raftpb.Message
+}
+
+// tell passes an answer on: to Raft itself, or to another node.
+func (g *group) tell(n *Node, m *raftpb.Message) error {
+	if m.To != g.id {
+		g.send(n, m)
+		return nil
+	}
+	if err := g.node.Step(*m); err != nil {
+		return fmt.Errorf("shard %d: %w", g.shard, err)
+	}
+	return nil
+}
+
+// respond tells Raft that what it wanted applied has been.
+func (g *group) respond(n *Node) error {
+	for i := range g.answers {
+		if err := g.tell(n, &g.answers[i]); err != nil {
+			return err
 		}
 	}
-	clear(g.responses)
-	g.responses = g.responses[:0]
+	clear(g.answers)
+	g.answers = g.answers[:0]
 	return nil
 }

@@ -22,7 +22,7 @@ const (
 	logDir       = "raft"
 	stateDir     = "state"
 
-	dataFormat = 1
+	dataFormat = 2
 )
 
 // Errors of opening a data directory. Each is wrapped with what was found and
@@ -39,11 +39,31 @@ var (
 
 // Identity is what a data directory remembers about its node.
 type Identity struct {
-	Format      int    `json:"format"`
-	Cluster     uint64 `json:"cluster_id,string"`
-	Node        uint64 `json:"node_id"`
-	Shards      int    `json:"shards"`
-	Initialized bool   `json:"initialized"` // every group's log has been begun
+	Format      int      `json:"format"`
+	Cluster     uint64   `json:"cluster_id,string"` // 0: not part of one yet
+	Node        uint64   `json:"node_id"`           // 0: not known yet
+	UID         uint64   `json:"uid,string"`        // of the directory, random
+	Shards      int      `json:"shards"`
+	Replicas    int      `json:"replicas"`    // of each shard, as the cluster was founded
+	Founder     bool     `json:"founder"`     // one of those that the cluster was founded with
+	Members     []Member `json:"members"`     // founders: all of them; others: whom they found when they joined
+	Initialized bool     `json:"initialized"` // the groups' logs have been begun
+}
+
+// Member is a node as a directory remembers it, to find the others again.
+type Member struct {
+	ID     uint64 `json:"id"`
+	UID    uint64 `json:"uid,string"`
+	Peer   string `json:"peer"`
+	Client string `json:"client"`
+}
+
+// founders are the members a cluster was founded with, where this node knows.
+func (id *Identity) founders() []Member {
+	if !id.Founder {
+		return nil
+	}
+	return id.Members
 }
 
 // lockDir takes the directory's lock, which the kernel drops when the process
@@ -119,14 +139,22 @@ func syncDir(f vfs.FS, dir string) error {
 }
 
 // claim makes dir this node's: it reads the identity and checks it against
-// what was asked for, or writes a new one. Zero node or shards mean "whatever
-// the directory says", with defaults for a new one.
+// what was asked for, or writes a new one, which belongs to no cluster yet.
+// Zero node or shards mean "whatever the directory says".
 func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	id, ok, err := readIdentity(f, dir)
 	if err != nil {
 		return id, err
 	}
 	if ok {
+		if id.Cluster == 0 {
+			// Nothing has been promised to anybody under the old number.
+			if node != 0 && node != id.Node {
+				id.Node = node
+				return id, writeIdentity(f, dir, id)
+			}
+			return id, nil
+		}
 		if node != 0 && node != id.Node {
 			return id, fmt.Errorf("%w: %s was written by node %d, this is node %d; start with --node-id %d, or choose another directory with --data", ErrOtherNode, dir, id.Node, node, id.Node)
 		}
@@ -141,19 +169,14 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 			return id, fmt.Errorf("%w: %s has %s/ but no %s; restore that file from a backup", ErrBadDirectory, dir, sub, identityFile)
 		}
 	}
-	if node == 0 {
-		node = 1
-	}
-	if shards == 0 {
-		shards = DefaultShards
-	}
-	id = Identity{Format: dataFormat, Cluster: newClusterID(), Node: node, Shards: shards}
+	id = Identity{Format: dataFormat, Node: node, UID: newClusterID()}
 	if err := writeIdentity(f, dir, id); err != nil {
 		return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
 	}
 	return id, nil
 }
 
+// newClusterID draws a number other than 0.
 func newClusterID() uint64 {
 	for {
 		if id := rand.Uint64(); id != 0 {

@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
@@ -37,17 +37,55 @@ const (
 	sweepRows = 1000
 )
 
-// Transport carries Raft messages to other nodes. Send must not block; a
-// message it cannot deliver it drops. The message belongs to the transport.
+// Transport carries what nodes tell each other. Send, Flush, SendSnapshot and
+// Report are called by one thread at a time and must not block.
 type Transport interface {
-	Send(shard int, m raftpb.Message)
+	// Send takes a message on its way to a node; it may go no earlier than
+	// Flush. What cannot be delivered is dropped, and told by Unreachable.
+	// The message and its entries are the caller's again afterwards.
+	Send(node uint64, shard uint32, m *raftpb.Message)
+	Flush()
+	// SendSnapshot begins to send s and returns; it calls s.Done in the end.
+	SendSnapshot(node uint64, s *OutgoingSnapshot)
+	// Report sends a document to all other nodes.
+	Report(body []byte)
+	// Call asks another node, whose Call answers.
+	Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error)
+	// Forward opens a stream to another node's front door.
+	Forward(ctx context.Context, node uint64) (net.Conn, error)
+	// SetPeer says at which address a node is, RemovePeer that it is no more.
+	SetPeer(node uint64, address string)
+	RemovePeer(node uint64)
 }
 
-// Alone is the transport of a node without peers: it drops everything.
+// Alone is the transport of a node that can have no peers.
 type Alone struct{}
 
+var errAlone = errors.New("this node has no peers: listen.peer is off")
+
 // Send drops m.
-func (Alone) Send(int, raftpb.Message) {}
+func (Alone) Send(uint64, uint32, *raftpb.Message) {}
+
+// Flush does nothing.
+func (Alone) Flush() {}
+
+// SendSnapshot fails.
+func (Alone) SendSnapshot(_ uint64, s *OutgoingSnapshot) { s.Done(errAlone) }
+
+// Report does nothing.
+func (Alone) Report([]byte) {}
+
+// Call fails.
+func (Alone) Call(context.Context, uint64, string, []byte) ([]byte, error) { return nil, errAlone }
+
+// Forward fails.
+func (Alone) Forward(context.Context, uint64) (net.Conn, error) { return nil, errAlone }
+
+// SetPeer does nothing.
+func (Alone) SetPeer(uint64, string) {}
+
+// RemovePeer does nothing.
+func (Alone) RemovePeer(uint64) {}
 
 // Options configure a Node. Zero values mean the defaults given.
 type Options struct {
@@ -59,12 +97,23 @@ type Options struct {
 	QueueDepth    int           // commands queued per shard before ErrBusy; 4096
 	BatchOpsMax   int           // commands in one entry; 1000
 	BatchBytesMax int           // bytes of one entry, unless one command alone is larger; 1 MiB
+	LogTrailing   int           // entries kept for followers that are behind, while the log is below LogBytesMax; 5000
 	LogBytesMax   int64         // log size at which the state is flushed so that the log can be cut; 512 MiB
 	SegmentBytes  int64         // of the log; raftlog's default
 	LogCacheBytes int64         // recent entries kept in memory; raftlog's default
 	FlushEvery    time.Duration // the state is made durable at least this often while it changes; 0: only as memory and log size demand
 	Heartbeat     time.Duration // between heartbeats; 150 ms
 	ElectionMin   time.Duration // shortest election timeout; 300 ms. Raft draws from [ElectionMin, 2×ElectionMin)
+	ClockDrift    float64       // how much faster one node's clock may run than another's: 0.02 is 2 %; leases are shorter by it
+	Timeout       time.Duration // a command not decided after it is answered TimedOut; 30 s
+	SlowDisk      time.Duration // a log write that takes longer makes the node give its leaderships away; 500 ms
+	ReplaceAfter  time.Duration // the replicas of a node gone for longer are rebuilt elsewhere; 0: never
+
+	BalanceLeaders bool // spread the leaders evenly
+
+	PeerAddress   string // of this node, for the others
+	ClientAddress string
+	Version       string // of the program
 
 	BlockCacheBytes  int64 // Pebble's; storage's default
 	RowCacheBytes    int64 // storage's default
@@ -77,12 +126,13 @@ type Options struct {
 }
 
 type limits struct {
-	queueOps   int
-	queueBytes int
-	batchOps   int
-	batchBytes int
-	entryBytes int
-	logBytes   int64
+	queueOps    int
+	logTrailing uint64
+	queueBytes  int
+	batchOps    int
+	batchBytes  int
+	entryBytes  int
+	logBytes    int64
 }
 
 func (o *Options) ensureDefaults() {
@@ -95,6 +145,9 @@ func (o *Options) ensureDefaults() {
 	setDefault(&o.LogBytesMax, 512<<20)
 	setDefault(&o.Heartbeat, 150*time.Millisecond)
 	setDefault(&o.ElectionMin, 300*time.Millisecond)
+	setDefault(&o.LogTrailing, 5000)
+	setDefault(&o.Timeout, 30*time.Second)
+	setDefault(&o.SlowDisk, 500*time.Millisecond)
 	if o.Clock == nil {
 		o.Clock = SystemClock{}
 	}
@@ -135,37 +188,73 @@ type Node struct {
 	log       *raftlog.Log
 	store     *storage.Store
 	transport Transport
-	groups    []*group
+	groups    []*group // by shard, the meta group last
 	replay    Replay
-	tick      time.Duration
 
-	pending     atomic.Bool // a pass has something to do
+	// Time in ticks; see tickInterval.
+	tick           time.Duration
+	electionTicks  int
+	heartbeatTicks uint64
+	reportTicks    uint64
+	requestTicks   uint64
+	leaseNanos     int64
+	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
+	startedAt      int64 // Clock.Boot
+
+	pending     atomic.Bool // a pass has commands to take in
+	urgent      atomic.Bool // a pass has something to do that does not wait for a log write
 	running     atomic.Bool // a thread is running passes
+	writing     atomic.Bool // a thread is writing the log
 	tickDue     atomic.Bool
 	truncateDue atomic.Bool
 	flushing    atomic.Bool
 	stopped     atomic.Bool
 	failed      atomic.Bool
+	leaving     atomic.Bool // is about to stop
+	slow        atomic.Bool // the log's disk stalls
+	alone       atomic.Bool // the cluster's only member
+	controlling atomic.Bool // a change of the map is on its way
+	announcing  atomic.Bool
 	failure     chan error // receives the first failure; capacity 1
 	afterPass   func()
+	cmap        atomic.Pointer[clusterMap]
+	reports     reportTable
 
-	mu    sync.Mutex
-	dirty []*group
+	mu      sync.Mutex
+	dirty   []*group  // with commands
+	heard   []*group  // with messages or waiting reads
+	posted  []func()  // to be called in the pass
+	written *writeSet // durable, its answers not told yet
+	own     report    // the last one
 
 	// Belongs to the pass.
-	ready    []*group
-	write    *raftlog.Write
-	mustSync bool
-	applies  []applying
-	entries  []storage.Entry
-	spares   [][]completion
+	ready, hearing, touched []*group
+	filling, spareWrite     *writeSet
+	applies                 []applying
+	applyBase               int
+	entries                 []storage.Entry
+	spares                  [][]completion
+	delivered               bool // outcomes, since the last call of afterPass
+	ticks                   uint64
+	reportDue               uint64
+	roundSeq, roundSalt     uint64
+	peers                   map[uint64]bool
+	slowUntil               uint64 // tick
 
 	passes, fsyncs, fsyncNanos atomic.Uint64
+	fsyncMean                  atomic.Int64 // moving, ns
+	diskUsed, diskFree         atomic.Int64
 
-	kick   chan struct{}
-	cancel context.CancelFunc
-	done   chan struct{}
+	kick       chan struct{}
+	ctx        context.Context // ends with Close
+	cancel     context.CancelFunc
+	driving    bool
+	done       chan struct{}
+	background sync.WaitGroup
 }
+
+// meta is the number of the meta group.
+func (n *Node) meta() int { return len(n.groups) - 1 }
 
 // Open opens the node's data directory, recovers its log, replays what the
 // state machine had not made durable, and returns once every shard that needs
@@ -181,14 +270,17 @@ func Open(o Options) (*Node, error) {
 	n := &Node{
 		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
 		lim: limits{
-			queueOps: o.QueueDepth, queueBytes: 64 << 20,
+			queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
 			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20,
 			logBytes: o.LogBytesMax,
 		},
-		tick:    tickInterval(&o),
 		failure: make(chan error, 1),
 		kick:    make(chan struct{}, 1),
+		done:    make(chan struct{}),
+		peers:   make(map[uint64]bool),
 	}
+	n.setTimes()
+	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		return nil, errors.Join(advise(err, o.Dir), n.closeStores())
 	}
@@ -205,6 +297,12 @@ func (n *Node) open() (err error) {
 	}
 	if n.identity, err = claim(o.FS, o.Dir, o.ID, o.Shards); err != nil {
 		return err
+	}
+	if n.identity.Cluster == 0 {
+		f := Former{opt: FormOptions{Dir: o.Dir, FS: o.FS, Shards: o.Shards, Replicas: DefaultReplicas, PeerAddress: o.PeerAddress, ClientAddress: o.ClientAddress, Logger: o.Logger}, id: n.identity}
+		if n.identity, err = f.found([]Member{f.self()}); err != nil {
+			return fmt.Errorf("%w %s: %w", ErrBadDirectory, o.Dir, err)
+		}
 	}
 	n.id = n.identity.Node
 	if err := n.openStores(); err != nil {
@@ -223,7 +321,7 @@ func (n *Node) openStores() (err error) {
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	n.store, err = storage.Open(storage.Options{
-		Dir: o.FS.PathJoin(o.Dir, stateDir), FS: o.FS, Shards: n.identity.Shards,
+		Dir: o.FS.PathJoin(o.Dir, stateDir), FS: o.FS, Shards: n.identity.Shards + 1,
 		BlockCacheBytes: o.BlockCacheBytes, RowCacheBytes: o.RowCacheBytes, MemTableBytes: o.MemTableBytes,
 		SessionRetention: o.SessionRetention, Logger: o.Logger,
 		OnFlush: n.flushed, OnFatal: n.fail,
@@ -239,33 +337,42 @@ func (n *Node) openStores() (err error) {
 // the only voter, and runs passes until all is applied.
 func (n *Node) openGroups() error {
 	start := time.Now()
-	n.write = n.log.NewWrite()
+	n.filling, n.spareWrite = &writeSet{log: n.log.NewWrite()}, &writeSet{log: n.log.NewWrite()}
+	for shard := range n.identity.Shards + 1 {
+		n.groups = append(n.groups, &group{shard: shard, log: n.log.Group(uint64(shard)), logger: n.logger.With("shard", shard)})
+	}
+	n.groups[n.meta()].logger = n.logger.With("shard", metaKeyName)
+	fresh := !n.identity.Initialized
 	if err := n.bootstrap(); err != nil {
 		return err
 	}
-	for shard := range n.identity.Shards {
-		g, err := n.openGroup(shard)
-		if err != nil {
-			return fmt.Errorf("shard %d: %w", shard, err)
+	if !fresh {
+		// Before the end a leader may have been promised not to vote.
+		n.votesFrom = n.startedAt + n.leaseMax()
+	}
+	n.alone.Store(len(n.identity.Members) <= 1)
+	for _, m := range n.identity.Members {
+		if m.ID != n.id {
+			n.transport.SetPeer(m.ID, m.Peer)
+			n.peers[m.ID] = true
 		}
-		n.groups = append(n.groups, g)
 	}
 	for _, g := range n.groups {
-		last, err := g.log.LastIndex()
-		if err != nil {
-			return err
+		if err := g.resume(n); err != nil {
+			return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
 		}
-		n.replay.Entries += last - max(n.store.Applied(g.shard), startIndex)
-		if v := g.conf.Voters; len(v) == 1 && v[0] == n.id {
+		if g.node != nil && g.onlyVoter() {
 			if err := g.node.Campaign(); err != nil {
 				return err
 			}
 		}
-		g.dirty = true
-		n.markDirty(g)
 	}
+	if err := n.refreshMap(); err != nil {
+		return err
+	}
+	n.touchAll()
 	for n.Acquire() {
-		n.Run()
+		n.Run(nil)
 	}
 	n.replay.Elapsed += time.Since(start)
 	select {
@@ -276,113 +383,99 @@ func (n *Node) openGroups() error {
 	}
 }
 
-// bootstrap gives every group of a new directory its first configuration: this
-// node as the only voter. The identity remembers that it was done, so that a
-// log that has vanished later is noticed instead of begun again.
+// touchAll has the next pass look at every group.
+func (n *Node) touchAll() { n.post(func() {}) }
+
+// bootstrap gives every group that a founder holds a replica of its first
+// configuration. The identity remembers that it was done, so that a log that
+// has vanished later is noticed instead of begun again.
 func (n *Node) bootstrap() error {
-	begun := make(map[uint64]bool)
-	for _, id := range n.log.Groups() {
-		begun[id] = true
-	}
 	if n.identity.Initialized {
-		for shard := range n.identity.Shards {
-			if !begun[uint64(shard)] {
-				return fmt.Errorf("%w: %s holds nothing for shard %d; restore the directory from a backup", ErrLogMissing, n.opt.FS.PathJoin(n.opt.Dir, logDir), shard)
-			}
+		if n.identity.Founder && len(n.log.Groups()) == 0 {
+			return fmt.Errorf("%w: %s holds nothing; restore the directory from a backup", ErrLogMissing, n.opt.FS.PathJoin(n.opt.Dir, logDir))
 		}
 		return nil
 	}
-	for shard := range n.identity.Shards {
-		g := n.log.Group(uint64(shard))
-		n.write.SetStart(g, startIndex, startTerm, &raftpb.ConfState{Voters: []uint64{n.id}})
-		n.write.Append(g, raftpb.HardState{Term: startTerm, Commit: startIndex}, nil)
-	}
-	if err := n.log.Commit(n.write, true); err != nil {
-		return err
+	if n.identity.Founder {
+		if err := n.bootstrapGroups(); err != nil {
+			return err
+		}
 	}
 	n.identity.Initialized = true
 	return writeIdentity(n.opt.FS, n.opt.Dir, n.identity)
 }
 
-func (n *Node) openGroup(shard int) (*group, error) {
-	g := &group{shard: shard, log: n.log.Group(uint64(shard))}
-	applied := n.store.Applied(shard)
-	hs, conf, err := g.log.InitialState()
-	if err != nil {
-		return nil, err
+func (n *Node) bootstrapGroups() error {
+	var nodes []uint64
+	for _, m := range n.identity.Members {
+		nodes = append(nodes, m.ID)
 	}
-	first, err := g.log.FirstIndex()
-	if err != nil {
-		return nil, err
+	for shard, row := range initialShards(nodes, n.meta(), n.identity.Replicas) {
+		if _, here := row.on(n.id); !here {
+			continue
+		}
+		var conf raftpb.ConfState
+		for _, r := range row.Replicas {
+			if r.Learner {
+				conf.Learners = append(conf.Learners, r.id())
+			} else {
+				conf.Voters = append(conf.Voters, r.id())
+			}
+		}
+		g := n.groups[shard].log
+		n.filling.log.SetStart(g, startIndex, startTerm, &conf)
+		n.filling.log.Append(g, raftpb.HardState{Term: startTerm, Commit: startIndex}, nil)
 	}
-	last, err := g.log.LastIndex()
-	if err != nil {
-		return nil, err
-	}
-	if applied > last || max(applied, startIndex)+1 < first {
-		return nil, fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore the directory from a backup", ErrLogMissing, applied, first, last)
-	}
-	g.conf = conf
-	g.last = last
-	g.vote, g.voteTerm = hs.Vote, hs.Term
-	g.lastStamp.Store(n.store.LastStamp(shard))
-	g.prop = raftpb.Message{Type: raftpb.MsgProp, From: n.id}
-	g.node, err = raft.NewRawNode(&raft.Config{
-		ID:                        n.id,
-		ElectionTick:              max(int(n.opt.ElectionMin/n.tick), 2),
-		HeartbeatTick:             max(int(n.opt.Heartbeat/n.tick), 1),
-		Storage:                   resumed{g.log, max(applied, startIndex)},
-		Applied:                   max(applied, startIndex),
-		AsyncStorageWrites:        true,
-		MaxSizePerMsg:             1 << 20,
-		MaxCommittedSizePerReady:  16 << 20,
-		MaxInflightMsgs:           256,
-		CheckQuorum:               true,
-		PreVote:                   true,
-		DisableProposalForwarding: true,
-		Logger:                    &raftLogger{n.logger.With("shard", shard)},
-	})
-	return g, err
+	return n.log.Commit(n.filling.log, true)
 }
 
-// resumed is a group's log whose commit index is at least what the state
-// machine has applied: the commit index is written lazily and may be behind.
-type resumed struct {
-	*raftlog.Group
-	applied uint64
+// electionTickCount is how many ticks of Raft's logical clock make the shortest
+// election timeout. A lease is shorter than that timeout by two ticks.
+const electionTickCount = 20
+
+// setTimes works out the node's times in ticks. Rounds (see lease.go) are the
+// heartbeats, so that each renews the lease; Raft's own only have to be rarer
+// than elections.
+func (n *Node) setTimes() {
+	o := &n.opt
+	n.tick = max(o.ElectionMin/electionTickCount, time.Millisecond)
+	n.electionTicks = max(int(o.ElectionMin/n.tick), 3)
+	n.heartbeatTicks = uint64(max(o.Heartbeat/n.tick, 1))
+	n.reportTicks = uint64(max(reportEvery/n.tick, 1))
+	n.requestTicks = uint64(max(o.Timeout/n.tick, 1))
+	n.leaseNanos = int64(float64(time.Duration(n.electionTicks-2)*n.tick) * (1 - min(max(o.ClockDrift, 0), 0.5)))
+	n.startedAt = n.clock.Boot()
+	n.roundSalt = newClusterID()
+	n.reports.suspect = int64(max(suspectHeartbeats*o.Heartbeat, 2*reportEvery))
 }
 
-// InitialState returns the group's hard state and configuration.
-func (r resumed) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
-	hs, cs, err := r.Group.InitialState()
-	hs.Commit = max(hs.Commit, r.applied)
-	return hs, cs, err
-}
+// leaseMax is the longest lease that any leader could have built on a promise
+// of this node.
+func (n *Node) leaseMax() int64 { return int64(time.Duration(n.electionTicks+1) * n.tick) }
 
-// tickInterval is the granularity of Raft's logical clock: a third of the
-// heartbeat, so that election timeouts spread. A node without peers has nobody
-// to beat for and ticks with the heartbeat: each tick wakes a thread, and the
-// Go scheduler's watchdog stays alert for milliseconds after it.
-func tickInterval(o *Options) time.Duration {
-	if _, alone := o.Transport.(Alone); alone {
-		return o.Heartbeat
+// tickInterval is how long a tick takes. A node without peers has nobody to
+// beat for and ticks with the heartbeat: each tick wakes a thread, and the Go
+// scheduler's watchdog stays alert for milliseconds after it.
+func (n *Node) tickInterval() time.Duration {
+	if n.alone.Load() {
+		return max(n.opt.Heartbeat, n.tick)
 	}
-	return max(min(o.Heartbeat/3, o.ElectionMin/6), 5*time.Millisecond)
+	return n.tick
 }
 
 // Start starts the driver goroutine: it makes Raft's clock tick and runs
 // passes that nobody else runs.
 func (n *Node) Start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
-	n.done = make(chan struct{})
-	go n.drive(ctx)
+	n.driving = true
+	go n.drive()
 }
 
-func (n *Node) drive(ctx context.Context) {
+func (n *Node) drive() {
 	defer close(n.done)
-	t := time.NewTicker(n.tick)
+	interval := n.tickInterval()
+	t := time.NewTicker(interval)
 	defer t.Stop()
+	measured := time.Time{}
 	var flush <-chan time.Time
 	if n.opt.FlushEvery > 0 {
 		f := time.NewTicker(n.opt.FlushEvery)
@@ -391,16 +484,24 @@ func (n *Node) drive(ctx context.Context) {
 	}
 	for {
 		select {
-		case <-ctx.Done():
+		case <-n.ctx.Done():
 			return
 		case <-t.C:
 			n.Tick()
+			if time.Since(measured) > measureEvery {
+				measured = time.Now()
+				n.measureDisk()
+			}
+			if want := n.tickInterval(); want != interval {
+				interval = want
+				t.Reset(interval)
+			}
 		case <-flush:
 			n.flushState()
 		case <-n.kick:
 		}
 		for n.Acquire() {
-			n.Run()
+			n.Run(nil)
 		}
 	}
 }
@@ -419,7 +520,7 @@ func (n *Node) flushState() {
 // the driver where a simulator owns the time.
 func (n *Node) Tick() {
 	n.tickDue.Store(true)
-	n.pending.Store(true)
+	n.raise()
 }
 
 // AfterPass sets a function that is called after each pass, by the thread that
@@ -436,18 +537,36 @@ func (n *Node) fail(err error) {
 		return
 	}
 	for _, g := range n.groups {
-		g.serving.Store(false)
+		g.leads.Store(false)
+		g.lease.Store(0)
 	}
 	n.logger.Error("storage failed, the node stops", "error", err)
 	n.failure <- err
-	n.pending.Store(true) // a pass will tell everything that waits
+	n.raise() // a pass will tell everything that waits
 	n.Kick()
 }
 
 func (n *Node) flushed() {
 	n.flushing.Store(false)
 	n.truncateDue.Store(true)
-	n.pending.Store(true)
+	n.raise()
+}
+
+// Leave hands all leaderships over, before the node stops, and returns when
+// that is done, or when ctx ends and some could not be.
+func (n *Node) Leave(ctx context.Context) error {
+	n.leaving.Store(true)
+	n.post(func() {
+		n.sendReport()
+		n.balance()
+	})
+	return n.await(ctx, func() bool {
+		if n.alone.Load() || n.failed.Load() || n.leadsNone() {
+			return true
+		}
+		n.post(n.balance)
+		return false
+	})
 }
 
 // Close ends the node: commands that wait hear their outcome, then log and
@@ -455,24 +574,34 @@ func (n *Node) flushed() {
 // pass.
 func (n *Node) Close(ctx context.Context) error {
 	n.stopped.Store(true)
-	if n.cancel != nil {
-		n.cancel()
+	// What waits is carried out, as far as that needs nobody else.
+	for n.Pending() && ctx.Err() == nil {
+		if n.Acquire() {
+			n.Run(nil)
+		}
+	}
+	n.cancel()
+	if n.driving {
 		<-n.done
 	}
 	// Take the pass for good: nothing may run any more.
-	for !n.running.CompareAndSwap(false, true) {
+	for n.writing.Load() || !n.running.CompareAndSwap(false, true) {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("a pass is still running: %w", ctx.Err())
 		case <-time.After(time.Millisecond):
 		}
 	}
-	for n.pending.Swap(false) {
-		n.pass()
-	}
+	n.serve()
 	for _, g := range n.groups {
-		g.serving.Store(false)
+		g.leads.Store(false)
+		g.lease.Store(0)
+		n.finish(g.drainInflight(), command.TimedOut)
 	}
+	if n.afterPass != nil {
+		n.afterPass()
+	}
+	n.background.Wait()
 	return n.closeStores()
 }
 
@@ -482,8 +611,8 @@ func (n *Node) closeStores() error {
 		errs = append(errs, n.store.Close())
 	}
 	if n.log != nil {
-		if !n.failed.Load() && n.write != nil && !n.write.Empty() {
-			errs = append(errs, n.log.Commit(n.write, true))
+		if !n.failed.Load() && n.filling != nil && !n.filling.log.Empty() {
+			errs = append(errs, n.log.Commit(n.filling.log, true))
 		}
 		errs = append(errs, n.log.Close())
 	}
@@ -493,20 +622,38 @@ func (n *Node) closeStores() error {
 	return errors.Join(errs...)
 }
 
-// Propose hands a command to its shard. The command is copied; its outcome
-// goes to done, exactly once and from any thread, unless Propose returns an
-// error: ErrBusy, ErrNotLeader, ErrStopped, ErrFailed or ErrTooLarge, after
-// which nothing happened. The caller should then see to it that a pass runs:
-// by Acquire and Run, or by Kick.
-func (n *Node) Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
-	if n.failed.Load() {
+// usable says why the node can do nothing.
+func (n *Node) usable() error {
+	switch {
+	case n.failed.Load():
 		return command.ErrFailed
-	}
-	if n.stopped.Load() {
+	case n.stopped.Load():
 		return command.ErrStopped
 	}
+	return nil
+}
+
+// Propose hands a command to its shard. The command is copied; its outcome
+// goes to done, exactly once and from any thread, unless Propose returns an
+// error: ErrBusy, ErrNotLeader, ErrNoQuorum, ErrStopped, ErrFailed or
+// ErrTooLarge, after which nothing happened. The caller should then see to it
+// that a pass runs: by Acquire and Run, or by Kick.
+func (n *Node) Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
+	if shard < 0 || shard >= n.meta() {
+		return fmt.Errorf("%w: no shard %d", command.ErrInvalid, shard)
+	}
+	return n.propose(shard, c, done, tag)
+}
+
+func (n *Node) propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
 	g := n.groups[shard]
-	if !g.serving.Load() {
+	if !g.leads.Load() {
+		if g.noQuorum.Load() {
+			return command.ErrNoQuorum
+		}
 		return command.ErrNotLeader
 	}
 	wake, err := g.enqueue(c, completion{done, tag}, &n.lim)

@@ -50,6 +50,8 @@ type manualClock struct{ ms atomic.Uint64 }
 
 func (c *manualClock) NowMillis() uint64 { return c.ms.Load() }
 
+func (c *manualClock) Boot() int64 { return int64(c.ms.Load()) * 1e6 }
+
 const dir = "/proa"
 
 // memNode opens a node in f that nobody drives: the test runs its passes.
@@ -84,7 +86,7 @@ func closeNode(t testing.TB, n *Node) {
 
 func run(n *Node) {
 	for n.Acquire() {
-		n.Run()
+		n.Run(nil)
 	}
 }
 
@@ -420,7 +422,7 @@ func TestDirectoryDamage(t *testing.T) {
 
 func TestTopologyMatchesShardOf(t *testing.T) {
 	for _, shards := range []int{1, 2, 3, 7, 8, 100, 1024} {
-		n := &Node{groups: make([]*group, shards)}
+		n := &Node{groups: make([]*group, shards+1)}
 		for i := range n.groups {
 			n.groups[i] = &group{shard: i}
 		}
@@ -459,7 +461,7 @@ func TestManyThreads(t *testing.T) {
 				for n.Propose(shardFor(n, string(incr.Key)), incr, e, command.Tag{ID: uint64(w*each + i)}) != nil {
 				}
 				if n.Acquire() {
-					n.Run()
+					n.Run(nil)
 				}
 			}
 		}()

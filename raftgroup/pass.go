@@ -3,42 +3,71 @@ package raftgroup
 import (
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
 
 // applying is a committed entry on its way into the state machine.
 type applying struct {
-	group *group
-	index uint64
-	data  []byte
-	done  []completion // nil where the entry was proposed elsewhere or before a restart
+	group       *group
+	index, term uint64
+	data        []byte
+	conf        *raftpb.ConfState // that the entry made, nil where it made none
+	mark        bool              // the replicas compare their states here
+	done        []completion      // nil where the entry was proposed elsewhere or before a restart
+}
+
+// writeSet is a log write with what may be told when it is durable. One is
+// filled by the pass while another is being written.
+type writeSet struct {
+	log      *raftlog.Write
+	answers  []answer
+	mustSync bool
 }
 
 // Pending reports whether a pass has something to do.
-func (n *Node) Pending() bool { return n.pending.Load() }
-
-// Acquire makes the caller the one thread that runs passes, if there is
-// something to do and no other thread is at it. After true the caller must
-// call Run. After false nothing need be done: whoever runs passes now will see
-// what is pending.
-func (n *Node) Acquire() bool {
-	return n.pending.Load() && n.running.CompareAndSwap(false, true)
+func (n *Node) Pending() bool {
+	return n.urgent.Load() || (n.pending.Load() && !n.writing.Load())
 }
 
-// Run runs one pass and gives up what Acquire gave. It waits for the disk.
-// When all outcomes have been delivered it calls what AfterPass was given,
-// still as the one thread that runs passes: commands that arrive while the
-// replies of a pass are written join one next pass, instead of several small
-// ones. The caller should then try Acquire again: what became pending during
-// the pass found nobody to run it.
-func (n *Node) Run() {
-	n.pending.Store(false)
-	n.pass()
-	if n.afterPass != nil {
-		n.afterPass()
-	}
+// Acquire makes the caller the one thread that runs passes, if there is
+// something to do and no other thread is at it. While a log write is under way
+// commands wait, to join one next entry; messages do not. After true the
+// caller must call Run. After false nothing need be done: whoever runs passes
+// now, or writes the log, will see what is pending.
+func (n *Node) Acquire() bool {
+	return n.Pending() && n.running.CompareAndSwap(false, true)
+}
+
+// Run runs one pass and gives up what Acquire gave. If the pass has made
+// something that must be durable, Run waits for the disk; other threads may
+// then run passes for messages. When the write is durable it calls waited,
+// unless that is nil, delivers outcomes, and calls what AfterPass was given,
+// as the one thread that runs passes: commands that arrive while the replies
+// of a pass are written join one next pass, instead of several small ones.
+// The caller should then try Acquire again: what became pending during the
+// pass found nobody to run it.
+func (n *Node) Run(waited func()) {
+	w := n.pass()
 	n.running.Store(false)
+	if w == nil {
+		if waited != nil {
+			waited()
+		}
+		return
+	}
+	n.commit(w)
+	if waited != nil {
+		waited()
+	}
+	if n.running.CompareAndSwap(false, true) {
+		n.urgent.Store(false)
+		n.serve()
+		n.running.Store(false)
+	}
 }
 
 // Kick has the node's own driver run a pass, for callers that must not block.
@@ -49,72 +78,187 @@ func (n *Node) Kick() {
 	}
 }
 
-func (n *Node) pass() {
-	if n.failed.Load() {
-		n.abandon()
-		return
+// raise says that there is something for a pass that must not wait for a log
+// write under way.
+func (n *Node) raise() { n.urgent.Store(true) }
+
+// post has f called by the next pass.
+func (n *Node) post(f func()) {
+	n.mu.Lock()
+	n.posted = append(n.posted, f)
+	n.mu.Unlock()
+	n.raise()
+	n.Kick()
+}
+
+// pass does everything there is to do and returns the write that has to be
+// made durable, if any. With a write under way it leaves the queues alone:
+// what is in them joins one next entry.
+func (n *Node) pass() *writeSet {
+	n.urgent.Store(false)
+	idle := !n.writing.Load()
+	if idle {
+		n.pending.Store(false)
 	}
-	if err := n.tryPass(); err != nil {
+	n.serve()
+	if n.failed.Load() {
+		return nil
+	}
+	if !idle {
+		return nil
+	}
+	if err := n.proposeAll(); err != nil {
 		n.fail(err)
 		n.abandon()
+		return nil
+	}
+	return n.takeWrite()
+}
+
+// serve takes in messages, ticks and finished writes, carries out what has
+// been committed, and delivers outcomes.
+func (n *Node) serve() {
+	n.delivered = false
+	if !n.failed.Load() {
+		if err := n.tryServe(); err != nil {
+			n.fail(err)
+		}
+	}
+	if n.failed.Load() {
+		n.abandon()
+		n.delivered = true
+	}
+	if n.delivered && n.afterPass != nil {
+		n.afterPass()
 	}
 }
 
-func (n *Node) tryPass() error {
-	ready := n.takeDirty()
+func (n *Node) tryServe() error {
+	n.touched = n.touched[:0]
+	if err := n.takeWritten(); err != nil {
+		return err
+	}
+	n.takeHeard()
+	for _, g := range n.hearing {
+		if err := g.takeInbox(n); err != nil {
+			return err
+		}
+		g.takeBarriers()
+		n.touch(g)
+	}
 	if n.tickDue.Swap(false) {
 		n.tickAll()
-		ready = append(ready[:0], n.groups...)
 	}
 	if n.truncateDue.Swap(false) {
 		n.truncate()
 	}
-	for _, g := range ready {
-		if err := g.collect(n); err != nil {
-			return err
-		}
-		g.propose(n)
-	}
-	for len(ready) > 0 {
-		for _, g := range ready {
+	n.runPosted()
+	return n.settle()
+}
+
+// settle goes on until the touched groups have nothing ready any more, and
+// sends what they have to say.
+func (n *Node) settle() error {
+	for again := true; again; {
+		again = false
+		for _, g := range n.touched {
+			g.ask(n)
 			if err := g.collect(n); err != nil {
 				return err
 			}
 		}
-		if err := n.commit(); err != nil {
-			return err
-		}
+		n.transport.Flush() // before the write: both are under way together
 		if err := n.apply(); err != nil {
 			return err
 		}
-		still := ready[:0]
-		for _, g := range ready {
+		for _, g := range n.touched {
 			if err := g.respond(n); err != nil {
 				return err
 			}
-			if g.node.HasReady() {
-				still = append(still, g)
-			}
+			g.continueTransfer(n)
+			again = again || (g.node != nil && g.node.HasReady())
 		}
-		ready = still
 	}
-	n.passes.Add(1)
 	return nil
 }
 
-// commit writes what the pass has gathered. Without anything that must be
-// durable now it leaves the records to the next write.
-func (n *Node) commit() error {
-	if !n.mustSync {
+// proposeAll turns the queues into entries and sends them.
+func (n *Node) proposeAll() error {
+	ready := n.takeDirty()
+	if len(ready) == 0 {
 		return nil
 	}
-	n.mustSync = false
-	start := time.Now()
-	if err := n.log.Commit(n.write, true); err != nil {
-		return err
+	n.touched = append(n.touched[:0], ready...)
+	for _, g := range ready {
+		if err := g.collect(n); err != nil { // so that the indexes of new entries are known
+			return err
+		}
+		g.propose(n)
 	}
-	n.fsyncNanos.Add(uint64(time.Since(start)))
-	n.fsyncs.Add(1)
+	return n.settle()
+}
+
+// touch has settle look at g.
+func (n *Node) touch(g *group) { n.touched = append(n.touched, g) }
+
+// takeWrite returns what has been filled if it must be durable now, and begins
+// another. Without anything that must be durable it leaves the records to the
+// next write.
+func (n *Node) takeWrite() *writeSet {
+	w := n.filling
+	if !w.mustSync {
+		return nil
+	}
+	n.filling = n.spareWrite
+	n.spareWrite = nil
+	n.writing.Store(true)
+	return w
+}
+
+// commit makes a write durable. It is called without the pass.
+func (n *Node) commit(w *writeSet) {
+	start := time.Now()
+	err := n.log.Commit(w.log, true)
+	took := time.Since(start)
+	if err != nil {
+		n.fail(err)
+	} else {
+		n.fsyncNanos.Add(uint64(took))
+		n.fsyncs.Add(1)
+		n.noteFsync(took)
+	}
+	n.mu.Lock()
+	n.written = w
+	n.mu.Unlock()
+	n.writing.Store(false)
+	n.pending.Store(true)
+	n.raise()
+}
+
+// takeWritten tells Raft, or other nodes, what waited for a write.
+func (n *Node) takeWritten() error {
+	n.mu.Lock()
+	w := n.written
+	n.written = nil
+	n.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	for i := range w.answers {
+		a := &w.answers[i]
+		if a.group.node == nil || a.group.id != a.replica {
+			continue // the replica has left meanwhile
+		}
+		if err := a.group.tell(n, &a.m); err != nil {
+			return err
+		}
+		if k := len(n.touched); k == 0 || n.touched[k-1] != a.group {
+			n.touch(a.group)
+		}
+	}
+	clear(w.answers)
+	w.answers, w.mustSync = w.answers[:0], false
+	n.spareWrite = w
 	if n.log.SizeBytes() > n.lim.logBytes {
 		// The log may only be cut behind what the state machine holds
 		// durably; see flushed and truncate.
@@ -131,15 +275,13 @@ func (n *Node) addApply(a applying) {
 // apply carries out what has been committed. Outcomes are delivered by
 // Deliver, below, from within store.Apply.
 func (n *Node) apply() error {
-	if len(n.applies) == 0 {
-		return nil
-	}
-	if err := n.store.Apply(n.entries, (*deliverer)(n)); err != nil {
-		return err
-	}
+	from := 0
 	for i := range n.applies {
-		if d := n.applies[i].done; d != nil {
-			n.putBack(d)
+		if n.applies[i].mark || i == len(n.applies)-1 {
+			if err := n.applyRange(from, i+1); err != nil {
+				return err
+			}
+			from = i + 1
 		}
 	}
 	clear(n.applies)
@@ -148,15 +290,49 @@ func (n *Node) apply() error {
 	return nil
 }
 
+func (n *Node) applyRange(from, to int) error {
+	n.applyBase = from
+	if err := n.store.Apply(n.entries[from:to], (*deliverer)(n)); err != nil {
+		return err
+	}
+	meta := false
+	for i := from; i < to; i++ {
+		a := &n.applies[i]
+		g := a.group
+		g.at.index, g.at.term = a.index, a.term
+		if a.conf != nil {
+			g.at.conf = a.conf
+		}
+		if a.done != nil {
+			n.putBack(a.done)
+			a.done = nil
+			n.delivered = true
+		}
+		if a.mark {
+			g.takeMark(n)
+		}
+		meta = meta || (g.shard == n.meta() && len(a.data) > 0)
+		if i+1 == to || n.applies[i+1].group != g {
+			g.closeRounds(n)
+			g.noteFresh()
+		}
+	}
+	if meta {
+		return n.refreshMap()
+	}
+	return nil
+}
+
 // deliverer is the Node as the state machine sees it.
 type deliverer Node
 
 // Deliver passes the outcome of one command on to whoever proposed it.
 func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
-	a := &d.applies[entry]
+	a := &d.applies[d.applyBase+entry]
 	if cmd >= len(a.done) {
 		return
 	}
+	a.group.applying = a.index
 	c := &a.done[cmd]
 	c.sink.Complete(c.tag, command.Applied, r)
 	c.sink = nil // heard; see abandon
@@ -164,11 +340,15 @@ func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
 
 // finish tells completions an outcome other than Applied.
 func (n *Node) finish(done []completion, o command.Outcome) {
+	if len(done) == 0 {
+		return
+	}
 	for i := range done {
 		if done[i].sink != nil {
 			done[i].sink.Complete(done[i].tag, o, nil)
 		}
 	}
+	n.delivered = true
 	n.putBack(done)
 }
 
@@ -189,6 +369,7 @@ func (n *Node) recycle() []completion {
 	return d
 }
 
+// takeDirty returns the groups with commands.
 func (n *Node) takeDirty() []*group {
 	n.mu.Lock()
 	n.dirty, n.ready = n.ready[:0], n.dirty
@@ -203,18 +384,90 @@ func (n *Node) markDirty(g *group) {
 	n.pending.Store(true)
 }
 
-// tickAll advances Raft's logical clock and lets leaders propose what is due.
+// takeHeard fills n.hearing with the groups that have messages or reads that
+// wait.
+func (n *Node) takeHeard() {
+	n.mu.Lock()
+	n.heard, n.hearing = n.hearing[:0], n.heard
+	n.mu.Unlock()
+}
+
+func (n *Node) markHeard(g *group) {
+	n.mu.Lock()
+	n.heard = append(n.heard, g)
+	n.mu.Unlock()
+}
+
+func (n *Node) runPosted() {
+	n.mu.Lock()
+	posted := n.posted
+	n.posted = nil
+	n.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+	if len(posted) > 0 {
+		n.touched = append(n.touched[:0], n.groups...)
+	}
+}
+
+// tickAll advances Raft's logical clock and does what is due with it.
 func (n *Node) tickAll() {
+	n.ticks++
 	now := n.clock.NowMillis()
 	for _, g := range n.groups {
-		g.node.Tick()
-		if g.serving.Load() && !g.sweeping && n.store.SweepDue(g.shard, max(now, g.lastStamp.Load())) {
-			g.sweeping = true
-			sweep := n.store.SweepCommand(sweepRows)
-			if _, err := g.enqueue(&sweep, completion{sink: (*sweeper)(g)}, &n.lim); err != nil {
-				g.sweeping = false
-			}
+		g.tick(n, now)
+	}
+	n.touched = append(n.touched[:0], n.groups...)
+	n.watchDisk()
+	n.tickCluster()
+}
+
+// tick is one step of the group's time.
+func (g *group) tick(n *Node, now uint64) {
+	if g.node == nil {
+		g.tickAbsent(n)
+		return
+	}
+	g.node.Tick()
+	g.closeRounds(n) // of rounds whose index had been applied before
+	if g.leader.Load() == 0 {
+		if g.leaderless++; g.leaderless == 2*n.electionTicks {
+			g.loseQuorum(n)
 		}
+	}
+	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
+		g.expireInflight(n, before)
+	}
+	if g.leads.Load() {
+		g.sweep(n, now)
+		g.reconcile(n)
+	}
+}
+
+// loseQuorum says that the shard has had no leader for so long that it will
+// not have one soon.
+func (g *group) loseQuorum(n *Node) {
+	g.noQuorum.Store(true)
+	for _, p := range g.inflight {
+		n.finish(p.done, command.TimedOut)
+	}
+	g.inflight = nil
+}
+
+// sweep proposes the removal of rows and sessions whose time has come.
+func (g *group) sweep(n *Node, now uint64) {
+	if g.sweeping || !n.store.SweepDue(g.shard, max(now, g.lastStamp.Load())) {
+		return
+	}
+	g.sweeping = true
+	sweep := n.store.SweepCommand(sweepRows)
+	wake, err := g.enqueue(&sweep, completion{sink: (*sweeper)(g)}, &n.lim)
+	if err != nil {
+		g.sweeping = false
+	}
+	if wake {
+		n.markDirty(g)
 	}
 }
 
@@ -227,8 +480,8 @@ func (s *sweeper) Complete(command.Tag, command.Outcome, *command.Result) { s.sw
 // truncate cuts every group's log behind what the state machine holds durably.
 func (n *Node) truncate() {
 	for _, g := range n.groups {
-		if d := n.store.Durable(g.shard); d > startIndex {
-			n.log.Truncate(g.log, d)
+		if g.node != nil {
+			g.truncate(n)
 		}
 	}
 }
@@ -248,9 +501,10 @@ func (n *Node) abandon() {
 		}
 		g.inflight = nil
 		g.take(nil)
-		for _, b := range g.taking {
-			n.finish(b.done, command.Dropped)
-		}
-		clear(g.taking)
+		g.refuseTaken(n)
+		g.takeBarriers()
+		g.rounds.restart()
+		n.finish(g.rounds.waiting, command.Dropped)
+		g.rounds.waiting = nil
 	}
 }

@@ -1,27 +1,113 @@
 package raftgroup
 
 import (
+	"context"
+	"fmt"
+	"math"
+	"net"
+	"time"
+
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/storage"
 )
 
-// Shards returns the number of shards.
-func (n *Node) Shards() int { return len(n.groups) }
+// Shards returns the number of shards, without the meta group.
+func (n *Node) Shards() int { return n.meta() }
 
 // ShardOf returns the shard that owns a slot (0..16383): equal, contiguous
 // ranges in order.
-func (n *Node) ShardOf(slot uint16) int { return int(slot) * len(n.groups) / slots }
+func (n *Node) ShardOf(slot uint16) int { return int(slot) * n.meta() / slots }
+
+// slotRange returns the first and the last slot of a shard.
+func (n *Node) slotRange(shard int) (first, last int) {
+	// ShardOf(slot) = slot*shards/slots, so shard i begins at the first slot
+	// with slot*shards >= i*slots.
+	shards := n.meta()
+	return (shard*slots + shards - 1) / shards, ((shard+1)*slots+shards-1)/shards - 1
+}
+
+func slotText(first, last int) string { return fmt.Sprintf("%d-%d", first, last) }
 
 // NowMillis is the node's wall clock, for the now of reads.
 func (n *Node) NowMillis() uint64 { return n.clock.NowMillis() }
 
+// Leader returns the node that leads a shard as far as this one knows, 0 for
+// none.
+func (n *Node) Leader(shard int) uint64 { return n.groups[shard].leader.Load() }
+
+// Holds reports whether a replica of shard is here.
+func (n *Node) Holds(shard int) bool { return n.groups[shard].held.Load() }
+
+// Epoch returns the epoch of the cluster's map.
+func (n *Node) Epoch() uint64 {
+	if m := n.cmap.Load(); m != nil {
+		return m.epoch
+	}
+	return 0
+}
+
+// Forward opens a stream to another node's front door.
+func (n *Node) Forward(ctx context.Context, node uint64) (net.Conn, error) {
+	return n.transport.Forward(ctx, node)
+}
+
+// Revision returns the highest version that the replica here has seen.
+func (n *Node) Revision(shard int) uint64 { return n.store.Revision(shard) }
+
+// Age bounds how old what ReadLocal sees may be, in milliseconds: since when
+// this replica has not known itself to have applied all that its leader had
+// committed. It is false where there is no replica, or it has not heard of a
+// leader yet.
+func (n *Node) Age(shard int) (millis uint32, ok bool) {
+	g := n.groups[shard]
+	if g.lease.Load() == leaseForever {
+		return 0, true
+	}
+	fresh := g.fresh.Load()
+	if !g.held.Load() || fresh == 0 {
+		return 0, false
+	}
+	return uint32(min((n.clock.Boot()-fresh)/int64(time.Millisecond)+1, math.MaxUint32)), true
+}
+
 // ReadCached reads a row without touching the disk: it appends the value to
 // dst (not with withValue false) and returns what is known of the row, or
-// ReadMiss. now is a recent NowMillis.
+// ReadMiss. now is a recent NowMillis. The read is linearizable: without a
+// lease it answers ReadNotLeader.
 func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
 	g := n.groups[shard]
-	if !g.serving.Load() {
+	if g.lease.Load() == 0 {
+		return command.Row{}, n.refusal()
+	}
+	start := len(dst.B)
+	row, state := n.ReadLocalCached(dst, shard, key, now, withValue)
+	if !g.leased(n) { // looked at after the value has been read
+		dst.B = dst.B[:start]
+		return command.Row{}, n.refusal()
+	}
+	return row, state
+}
+
+// Read is ReadCached for threads that may wait for the disk.
+func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+	g := n.groups[shard]
+	if g.lease.Load() == 0 {
+		return command.Row{}, n.refusal()
+	}
+	start := len(dst.B)
+	row, state := n.ReadLocal(dst, shard, key, now, withValue)
+	if !g.leased(n) {
+		dst.B = dst.B[:start]
+		return command.Row{}, n.refusal()
+	}
+	return row, state
+}
+
+// ReadLocalCached is ReadLocal without touching the disk; see ReadMiss.
+func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+	g := n.groups[shard]
+	if !g.held.Load() {
 		return command.Row{}, n.refusal()
 	}
 	row, hit := n.store.AppendCached(dst, shard, key, max(now, g.lastStamp.Load()), withValue)
@@ -34,10 +120,12 @@ func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64
 	return command.Row{}, command.ReadMiss
 }
 
-// Read is ReadCached for threads that may wait for the disk.
-func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+// ReadLocal reads what the replica here has: after a Barrier, or where any age
+// will do. Without a replica it answers ReadNotLeader. It may wait for the
+// disk.
+func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
 	g := n.groups[shard]
-	if !g.serving.Load() {
+	if !g.held.Load() {
 		return command.Row{}, n.refusal()
 	}
 	row, found, err := n.store.Append(dst, shard, key, max(now, g.lastStamp.Load()), withValue)
@@ -58,20 +146,37 @@ func (n *Node) refusal() command.ReadState {
 	return command.ReadNotLeader
 }
 
-// Scan visits the rows of a range in key order over all shards, as of one
-// moment, until visit returns false. Key and value are views, valid during the
-// call of visit. It may wait for the disk.
+// Scan visits the rows of a range in key order over the shards asked for, as of
+// one moment, until visit returns false. Key and value are views, valid during
+// the call of visit. It may wait for the disk. Unless the scan is Local this
+// node must have leases for all its shards: ErrNotLeader otherwise, and before
+// visit has been called.
 func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.Row) bool) error {
-	o := storage.ScanOptions{Start: s.Start, End: s.End, Reverse: s.Reverse, KeysOnly: s.KeysOnly, NowMillis: n.clock.NowMillis()}
-	for _, g := range n.groups {
-		if !g.serving.Load() {
-			if n.failed.Load() {
-				return command.ErrFailed
-			}
+	o := storage.ScanOptions{Start: s.Start, End: s.End, Reverse: s.Reverse, KeysOnly: s.KeysOnly, NowMillis: n.clock.NowMillis(), Shards: s.Shards}
+	if o.Shards == nil {
+		for shard := range n.meta() {
+			o.Shards = append(o.Shards, shard)
+		}
+	}
+	for _, shard := range o.Shards {
+		g := n.groups[shard]
+		switch {
+		case n.failed.Load():
+			return command.ErrFailed
+		case !g.held.Load(), !s.Local && g.lease.Load() == 0:
 			return command.ErrNotLeader
 		}
-		o.Shards = append(o.Shards, g.shard)
 		o.NowMillis = max(o.NowMillis, g.lastStamp.Load())
+	}
+	if !s.Local {
+		o.Opened = func() error { // the state is fixed: were the leases good until then?
+			for _, shard := range o.Shards {
+				if !n.groups[shard].leased(n) {
+					return command.ErrNotLeader
+				}
+			}
+			return nil
+		}
 	}
 	return n.store.Scan(o, func(key, value []byte, row storage.Row) bool {
 		return visit(key, value, command.Row(row))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/proa-kv/proa/command"
@@ -36,7 +37,8 @@ type ShardStatus struct {
 	First   uint64 `json:"log_first"`
 	Last    uint64 `json:"log_last"`
 	Queued  int    `json:"queued"`
-	Serving bool   `json:"serving"`
+	Serving bool   `json:"serving"` // led here
+	Held    bool   `json:"held"`    // a replica is here
 }
 
 // Status returns a snapshot of the node's state. Its parts are each read
@@ -60,7 +62,7 @@ func (n *Node) Status() Status {
 		s.Shards = append(s.Shards, ShardStatus{
 			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),
 			Applied: n.store.Applied(g.shard), Durable: n.store.Durable(g.shard),
-			First: first, Last: last, Queued: queued, Serving: g.serving.Load(),
+			First: first, Last: last, Queued: queued, Serving: g.leads.Load(), Held: g.held.Load(),
 		})
 	}
 	return s
@@ -78,15 +80,28 @@ func (n *Node) Replay() Replay { return n.replay }
 // Checksum returns a shard's checksum and the applied index it holds at (A1).
 func (n *Node) Checksum(shard int) (sum, applied uint64, err error) { return n.store.Checksum(shard) }
 
-// Topology says who serves what, with address as this node's own.
+// Topology says who serves what. address is this node's own, where it has not
+// been given one to tell others.
 func (n *Node) Topology(address string) command.Topology {
-	t := command.Topology{Epoch: 1, Nodes: []command.Member{{ID: n.id, Address: address}}}
-	for i, g := range n.groups {
-		// ShardOf(slot) = slot*shards/slots, so shard i begins at the first
-		// slot with slot*shards >= i*slots.
-		first := (i*slots + len(n.groups) - 1) / len(n.groups)
-		last := ((i+1)*slots+len(n.groups)-1)/len(n.groups) - 1
-		t.Shards = append(t.Shards, command.ShardRoute{Leader: g.leader.Load(), Slots: [][2]uint16{{uint16(first), uint16(last)}}})
+	t := command.Topology{Epoch: max(n.Epoch(), 1)}
+	if m := n.cmap.Load(); m != nil {
+		for i := range m.nodes {
+			row := &m.nodes[i]
+			if row.member() {
+				t.Nodes = append(t.Nodes, command.Member{ID: row.ID, Address: row.Client})
+			}
+		}
+	}
+	self := slices.IndexFunc(t.Nodes, func(m command.Member) bool { return m.ID == n.id })
+	switch {
+	case self < 0:
+		t.Nodes = append(t.Nodes, command.Member{ID: n.id, Address: address})
+	case t.Nodes[self].Address == "":
+		t.Nodes[self].Address = address
+	}
+	for shard := range n.meta() {
+		first, last := n.slotRange(shard)
+		t.Shards = append(t.Shards, command.ShardRoute{Leader: n.Leader(shard), Slots: [][2]uint16{{uint16(first), uint16(last)}}})
 	}
 	return t
 }

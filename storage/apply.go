@@ -251,6 +251,8 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 		return p.txn(c, out)
 	case command.Sweep:
 		return p.sweep(c, out)
+	case command.Mark:
+		return nil
 	}
 	return fmt.Errorf("%w: kind %d", command.ErrMalformed, c.Kind)
 }

@@ -131,6 +131,9 @@ type ScanOptions struct {
 	Reverse   bool   // from the last key to the first
 	KeysOnly  bool   // values are not shown
 	NowMillis uint64 // rows that have expired by then, or by LastStamp, are skipped
+	// Opened is called when the state that the scan sees has been fixed, and
+	// before visit; an error of it ends the scan. May be nil.
+	Opened func() error
 }
 
 // Scan calls visit for each row of the shards with Start <= key < End in the
@@ -149,6 +152,11 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 	defer s.recent.unpin(tables)
 	if err != nil {
 		return err
+	}
+	if o.Opened != nil {
+		if err := o.Opened(); err != nil {
+			return err
+		}
 	}
 	for m.begin(); len(m.heap) > 0; m.next() {
 		c := m.heap[0]

@@ -1,0 +1,506 @@
+package raftgroup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// Verbs that nodes use among themselves, see Call.
+const (
+	callProbe    = "probe"    // strangers, too: who are you?
+	callJoin     = "join"     // strangers, too: joinArgs → joinReply
+	callAnnounce = "announce" // nodeRow: my addresses or my version have changed
+	callAdmin    = "admin"    // adminCall
+	callChecksum = "checksum" // checksumArgs → ReplicaChecksum
+	callBalance  = "balance"  // spread the leaders now
+)
+
+type adminCall struct {
+	Verb string          `json:"verb"`
+	Args json.RawMessage `json:"args"`
+}
+
+type checksumArgs struct {
+	Shard int    `json:"shard"`
+	Index uint64 `json:"index"`
+}
+
+// Admin carries out an administrative request on whichever node can. Verbs,
+// arguments and answers are those of package command. Errors wrap
+// command.ErrInvalid, ErrRefused, ErrTimeout, ErrNotLeader or ErrNoQuorum.
+func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
+	if verb == command.AdminStatus {
+		return json.Marshal(n.ClusterStatus())
+	}
+	if len(args) == 0 {
+		args = []byte("{}")
+	}
+	where, err := n.adminNode(verb, args)
+	if err != nil {
+		return nil, err
+	}
+	if where == n.id {
+		return n.adminHere(ctx, verb, args)
+	}
+	body, err := json.Marshal(adminCall{verb, args})
+	if err != nil {
+		return nil, err
+	}
+	return n.call(ctx, where, callAdmin, body)
+}
+
+// adminNode returns the node that can carry out a request.
+func (n *Node) adminNode(verb string, args []byte) (uint64, error) {
+	shard := n.meta()
+	switch verb {
+	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain, command.AdminShardMove:
+	case command.AdminTransfer, command.AdminChecksum:
+		var a command.ShardArgs
+		if err := parseArgs(args, &a); err != nil {
+			return 0, err
+		}
+		var err error
+		if shard, err = n.shardArg(a.Shard); err != nil {
+			return 0, err
+		}
+	case command.AdminSplitLeaders:
+		return n.id, nil
+	default:
+		return 0, fmt.Errorf("%w: there is no administrative request %q", command.ErrInvalid, verb)
+	}
+	if leader := n.Leader(shard); leader != 0 {
+		return leader, nil
+	}
+	if n.groups[shard].noQuorum.Load() {
+		return 0, fmt.Errorf("%w: %s has no leader; see \"proa status\" for nodes that are down", command.ErrNoQuorum, n.shardName(shard))
+	}
+	return 0, fmt.Errorf("%w: %s has no leader at the moment; try again", command.ErrNotLeader, n.shardName(shard))
+}
+
+func (n *Node) adminHere(ctx context.Context, verb string, args []byte) ([]byte, error) {
+	var done any
+	var err error
+	switch verb {
+	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain:
+		var a command.MemberArgs
+		if err = parseArgs(args, &a); err == nil {
+			done, err = n.adminMember(ctx, verb, &a)
+		}
+	case command.AdminShardMove, command.AdminTransfer, command.AdminChecksum:
+		var a command.ShardArgs
+		if err = parseArgs(args, &a); err != nil {
+			break
+		}
+		var shard int
+		if shard, err = n.shardArg(a.Shard); err != nil {
+			break
+		}
+		switch verb {
+		case command.AdminShardMove:
+			done, err = n.adminMove(ctx, shard, &a)
+		case command.AdminTransfer:
+			done, err = n.adminTransfer(ctx, shard, a.To)
+		default:
+			done, err = n.adminChecksum(ctx, shard)
+		}
+	case command.AdminSplitLeaders:
+		done, err = n.adminSplit(ctx)
+	default:
+		err = fmt.Errorf("%w: there is no administrative request %q", command.ErrInvalid, verb)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(done)
+}
+
+func parseArgs(args []byte, into any) error {
+	if err := json.Unmarshal(args, into); err != nil {
+		return fmt.Errorf("%w: arguments: %v", command.ErrInvalid, err)
+	}
+	return nil
+}
+
+func (n *Node) shardArg(shard int) (int, error) {
+	if shard == command.MetaShard {
+		return n.meta(), nil
+	}
+	if shard < 0 || shard >= n.meta() {
+		return 0, fmt.Errorf("%w: there is no shard %d, they are 0 to %d", command.ErrInvalid, shard, n.meta()-1)
+	}
+	return shard, nil
+}
+
+func (n *Node) shardName(shard int) string {
+	if shard == n.meta() {
+		return "the meta group"
+	}
+	return fmt.Sprintf("shard %d", shard)
+}
+
+// changeMeta works out changes of the map and has them decided, again and again
+// while others change it at the same time.
+func (n *Node) changeMeta(ctx context.Context, work func(m *clusterMap) ([]metaWrite, error)) error {
+	for {
+		m := n.cmap.Load()
+		if !m.begun() {
+			return fmt.Errorf("%w: the cluster has not begun yet; try again in a moment", command.ErrRefused)
+		}
+		writes, err := work(m)
+		if err != nil || len(writes) == 0 {
+			return err
+		}
+		done := make(chan metaOutcome, 1)
+		if err := n.proposeMeta(m, writes, nil, metaWaiter(done)); err != nil {
+			return err
+		}
+		n.Kick()
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the meta group has not answered", command.ErrTimeout)
+		case o := <-done:
+			switch {
+			case o.outcome == command.Dropped:
+				return fmt.Errorf("%w: the meta group's leader has changed; try again", command.ErrNotLeader)
+			case o.outcome != command.Applied:
+				return fmt.Errorf("%w: the meta group has not answered", command.ErrTimeout)
+			case o.succeeded:
+				return nil
+			}
+		}
+	}
+}
+
+type metaOutcome struct {
+	outcome   command.Outcome
+	succeeded bool
+}
+
+type metaWaiter chan metaOutcome
+
+// Complete passes the outcome on.
+func (w metaWaiter) Complete(_ command.Tag, o command.Outcome, r *command.Result) {
+	w <- metaOutcome{o, r != nil && r.Succeeded}
+}
+
+func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberArgs) (any, error) {
+	if a.Node == 0 || a.Node > NodeMax {
+		return nil, fmt.Errorf("%w: node numbers are 1 to %d", command.ErrInvalid, uint64(NodeMax))
+	}
+	message := ""
+	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
+		row, known := m.node(a.Node)
+		if row.Removed {
+			return nil, fmt.Errorf("%w: node %d has been removed, and its number is not used again; give the new node another one", command.ErrRefused, a.Node)
+		}
+		if verb == command.AdminMemberAdd {
+			if known {
+				return nil, fmt.Errorf("%w: node %d is a member already", command.ErrRefused, a.Node)
+			}
+			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s", a.Node, a.Node, n.opt.PeerAddress)
+			return []metaWrite{{nodeKey(a.Node), nodeRow{ID: a.Node, Peer: a.Address}}}, nil
+		}
+		if !known {
+			return nil, fmt.Errorf("%w: there is no node %d; \"proa member list\" shows the members", command.ErrInvalid, a.Node)
+		}
+		var err error
+		if verb == command.AdminMemberDrain {
+			message, err = n.drainRow(m, &row, a)
+		} else {
+			message, err = n.removeRow(m, &row, a)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []metaWrite{{nodeKey(a.Node), row}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return command.Done{Message: message}, nil
+}
+
+func (n *Node) drainRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
+	row.Draining = !a.Undo
+	if a.Undo {
+		return fmt.Sprintf("node %d may lead shards again", a.Node), nil
+	}
+	for i := range m.nodes {
+		if o := &m.nodes[i]; o.member() && !o.Draining && !o.Removing && o.ID != row.ID {
+			return fmt.Sprintf("node %d gives its leaderships away and takes none", a.Node), nil
+		}
+	}
+	return "", fmt.Errorf("%w: no other node could lead instead of node %d", command.ErrRefused, a.Node)
+}
+
+func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
+	switch {
+	case a.Undo:
+		row.Removing = false
+		return fmt.Sprintf("node %d stays", a.Node), nil
+	case row.UID == 0:
+		row.Removed = true
+		return fmt.Sprintf("node %d, which never joined, is not expected any more", a.Node), nil
+	}
+	others := 0
+	for i := range m.nodes {
+		if o := &m.nodes[i]; o.member() && !o.Removing && o.ID != row.ID {
+			others++
+		}
+	}
+	if others == 0 {
+		return "", fmt.Errorf("%w: node %d holds the last replicas; there is no node to move them to", command.ErrRefused, a.Node)
+	}
+	for i := range m.shards {
+		if _, on := m.shards[i].on(row.ID); on && len(m.shards[i].Replicas) == 1 && n.silent(row.ID) {
+			return "", fmt.Errorf("%w: node %d, which is down, holds the only replica of %s", command.ErrRefused, a.Node, n.shardName(i))
+		}
+	}
+	if n.silent(row.ID) && others < m.cluster.Replicas && !a.Force {
+		return "", fmt.Errorf("%w: without node %d only %d nodes are left, and shards shall have %d replicas; start a new node first, or say --force to go on with fewer", command.ErrRefused, a.Node, others, m.cluster.Replicas)
+	}
+	row.Removing = true
+	return fmt.Sprintf("node %d is being removed: its replicas are moved first", a.Node), nil
+}
+
+// silent reports whether a node counts as down.
+func (n *Node) silent(node uint64) bool {
+	return time.Duration(n.clock.Boot()-n.lastHeard(node)) > downAfter
+}
+
+func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (any, error) {
+	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
+		row := m.shards[shard]
+		to, known := m.node(a.To)
+		_, held := row.on(a.From)
+		_, there := row.on(a.To)
+		switch {
+		case shard == n.meta():
+			return nil, fmt.Errorf("%w: the meta group has a replica on every node", command.ErrInvalid)
+		case !held:
+			return nil, fmt.Errorf("%w: node %d has no replica of %s; its replicas are on %v", command.ErrInvalid, a.From, n.shardName(shard), row.nodes())
+		case !known || !to.member():
+			return nil, fmt.Errorf("%w: there is no node %d", command.ErrInvalid, a.To)
+		case there:
+			return nil, fmt.Errorf("%w: node %d has a replica of %s already", command.ErrInvalid, a.To, n.shardName(shard))
+		case to.Removing:
+			return nil, fmt.Errorf("%w: node %d is being removed", command.ErrRefused, a.To)
+		case a.To != n.id && n.silent(a.To):
+			return nil, fmt.Errorf("%w: node %d is down; a replica can only move to a node that is up", command.ErrRefused, a.To)
+		case !n.settledShard(shard):
+			return nil, fmt.Errorf("%w: %s is being moved already; wait until \"proa shard list\" shows it settled", command.ErrRefused, n.shardName(shard))
+		}
+		return []metaWrite{{shardKey(shard, n.meta()), row.replace(a.From, a.To, false)}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return command.Done{Message: fmt.Sprintf("%s moves from node %d to node %d", n.shardName(shard), a.From, a.To)}, nil
+}
+
+// transferWait bounds the wait for a leadership transfer.
+const transferWait = 5 * time.Second
+
+func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, error) {
+	if to == n.id && n.Leader(shard) == n.id {
+		return command.Done{Message: fmt.Sprintf("node %d leads %s already", to, n.shardName(shard))}, nil
+	}
+	if _, known := n.cmap.Load().replica(shard, to); !known {
+		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrInvalid, to, n.shardName(shard))
+	}
+	if _, ok := n.mayLead(to); !ok {
+		return nil, fmt.Errorf("%w: node %d cannot lead now: it is down, slow, draining or leaving", command.ErrRefused, to)
+	}
+	if err := n.requestTransfer(shard, to); err != nil {
+		return nil, fmt.Errorf("%w: %s is led elsewhere now; try again", err, n.shardName(shard))
+	}
+	ctx, cancel := context.WithTimeout(ctx, transferWait)
+	defer cancel()
+	if err := n.await(ctx, func() bool { return n.Leader(shard) == to }); err != nil {
+		return nil, fmt.Errorf("%w: node %d has not become the leader of %s; is its replica behind?", command.ErrTimeout, to, n.shardName(shard))
+	}
+	return command.Done{Message: fmt.Sprintf("node %d leads %s", to, n.shardName(shard))}, nil
+}
+
+// awaitEvery is how often await looks.
+const awaitEvery = 5 * time.Millisecond
+
+// await waits until ok, which it asks now and then, for requests of operators.
+func (n *Node) await(ctx context.Context, ok func() bool) error {
+	t := time.NewTicker(awaitEvery)
+	defer t.Stop()
+	for !ok() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.ctx.Done():
+			return command.ErrStopped
+		case <-t.C:
+		}
+	}
+	return nil
+}
+
+func (n *Node) adminSplit(ctx context.Context) (any, error) {
+	n.post(n.balance)
+	var errs []error
+	for _, row := range n.cmap.Load().nodes {
+		if row.ID != n.id && row.member() && !n.silent(row.ID) {
+			if _, err := n.call(ctx, row.ID, callBalance, nil); err != nil {
+				errs = append(errs, fmt.Errorf("node %d: %w", row.ID, err))
+			}
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return command.Done{Message: "every node that leads more shards than others hands some over"}, nil
+}
+
+// Call answers another node. From is 0 for a stranger, who may only ask to
+// join.
+func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) ([]byte, error) {
+	if from == 0 && verb != callProbe && verb != callJoin {
+		return nil, fmt.Errorf("%w: %q is for members only", command.ErrRefused, verb)
+	}
+	var reply []byte
+	var err error
+	switch verb {
+	case callProbe:
+		return json.Marshal(n.identity.probe(n.opt.Version, n.opt.PeerAddress, n.opt.ClientAddress))
+	case callJoin:
+		reply, err = n.answerJoin(ctx, body)
+	case callAnnounce:
+		reply, err = n.answerAnnounce(ctx, from, body)
+	case callAdmin:
+		var a adminCall
+		if err = parseArgs(body, &a); err == nil {
+			reply, err = n.adminHere(ctx, a.Verb, a.Args)
+		}
+	case callChecksum:
+		reply, err = n.answerChecksum(ctx, body)
+	case callBalance:
+		n.post(n.balance)
+	default:
+		err = fmt.Errorf("%w: this version does not know %q", command.ErrInvalid, verb)
+	}
+	return packReply(reply, err)
+}
+
+// call asks another node.
+func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
+	b, err := n.transport.Call(ctx, node, verb, body)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("%w: node %d has not answered", command.ErrTimeout, node)
+		}
+		return nil, fmt.Errorf("%w: node %d cannot be asked: %v", command.ErrRefused, node, err)
+	}
+	return unpackReply(b)
+}
+
+// packed is a reply on its way between nodes: its error keeps its class.
+type packed struct {
+	Class string          `json:"class,omitempty"`
+	Error string          `json:"error,omitempty"`
+	Reply json.RawMessage `json:"reply,omitempty"`
+}
+
+var errorClasses = []struct {
+	name string
+	err  error
+}{
+	{"invalid", command.ErrInvalid}, {"refused", command.ErrRefused}, {"timeout", command.ErrTimeout},
+	{"not leader", command.ErrNotLeader}, {"no quorum", command.ErrNoQuorum}, {"busy", command.ErrBusy},
+}
+
+func packReply(reply []byte, err error) ([]byte, error) {
+	p := packed{Reply: reply}
+	if err != nil {
+		p.Error, p.Class = err.Error(), "failed"
+		for _, c := range errorClasses {
+			if errors.Is(err, c.err) {
+				p.Class = c.name
+			}
+		}
+	}
+	return json.Marshal(p)
+}
+
+// carried is an error that another node has answered with.
+type carried struct {
+	class error
+	text  string
+}
+
+func (c *carried) Error() string { return c.text }
+func (c *carried) Unwrap() error { return c.class }
+
+func unpackReply(b []byte) ([]byte, error) {
+	var p packed
+	if err := json.Unmarshal(b, &p); err != nil {
+		return nil, fmt.Errorf("another node's answer makes no sense: %w", err)
+	}
+	if p.Error == "" {
+		return p.Reply, nil
+	}
+	for _, c := range errorClasses {
+		if c.name == p.Class {
+			return nil, &carried{c.err, p.Error}
+		}
+	}
+	return nil, errors.New(p.Error)
+}
+
+// answerAnnounce takes in that a member's addresses or version have changed.
+func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]byte, error) {
+	var said nodeRow
+	if err := parseArgs(body, &said); err != nil {
+		return nil, err
+	}
+	return nil, n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
+		row, ok := m.node(from)
+		if !ok || row.Removed {
+			return nil, fmt.Errorf("%w: node %d is no member", command.ErrRefused, from)
+		}
+		row.Peer, row.Client, row.Version = said.Peer, said.Client, said.Version
+		return []metaWrite{{nodeKey(from), row}}, nil
+	})
+}
+
+// announce tells the meta group's leader of changed addresses.
+func (n *Node) announce(cm *clusterMap) {
+	row, ok := nodeRow{}, false
+	if cm.begun() {
+		row, ok = cm.node(n.id)
+	}
+	leader := n.Leader(n.meta())
+	if !ok || !n.addressChanged(&row) || leader == 0 || leader == n.id || n.announcing.Swap(true) {
+		return
+	}
+	body, err := json.Marshal(n.withAddresses(row))
+	if err != nil {
+		n.announcing.Store(false)
+		return
+	}
+	n.background.Add(1)
+	go func() {
+		defer n.background.Done()
+		defer n.announcing.Store(false)
+		ctx, cancel := context.WithTimeout(n.ctx, transferWait)
+		defer cancel()
+		if _, err := n.call(ctx, leader, callAnnounce, body); err != nil {
+			n.logger.Warn("announcing this node's addresses", "error", err)
+		}
+	}()
+}
+
+func sortReplicas(r []command.ReplicaInfo) {
+	slices.SortFunc(r, func(a, b command.ReplicaInfo) int { return int(int64(a.Node) - int64(b.Node)) })
+}

@@ -1,0 +1,291 @@
+package raftgroup
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
+)
+
+// The meta group is a shard like any other, behind the last of the users', to
+// which no slot leads. Its rows say what the cluster shall be; JSON, so that
+// an operator can read them and a later version can add fields.
+//
+//	cluster      clusterRow
+//	node/<n>     nodeRow
+//	shard/<n>    shardRow; shard/meta is the meta group's own
+const (
+	clusterKey     = "cluster"
+	nodeKeyPrefix  = "node/"
+	shardKeyPrefix = "shard/"
+	metaKeyName    = "meta"
+)
+
+// clusterRow holds what concerns the whole cluster.
+type clusterRow struct {
+	Replicas int `json:"replicas"` // replicas a shard shall have, where there are that many nodes
+}
+
+// nodeRow is a member. A row without UID stands for a node that may join and
+// has not.
+type nodeRow struct {
+	ID       uint64 `json:"id"`
+	UID      uint64 `json:"uid,string"`
+	Peer     string `json:"peer"`
+	Client   string `json:"client"`
+	Version  string `json:"version"`
+	Draining bool   `json:"draining,omitempty"`
+	Removing bool   `json:"removing,omitempty"`
+	// Removed rows stay, so that the number is never given out again.
+	Removed bool `json:"removed,omitempty"`
+}
+
+// member reports whether the node is part of the cluster.
+func (r *nodeRow) member() bool { return r.UID != 0 && !r.Removed }
+
+// shardRow says where a shard's replicas shall be. Its leader brings the
+// group's configuration there, step by step.
+type shardRow struct {
+	Replicas []replicaRow `json:"replicas"`
+	// Incarnation is the highest that any replica of this shard has had on any
+	// node.
+	Incarnation uint32 `json:"incarnation"`
+}
+
+type replicaRow struct {
+	Node        uint64 `json:"node"`
+	Incarnation uint32 `json:"incarnation"`
+	Learner     bool   `json:"learner,omitempty"` // keeps up, does not vote
+}
+
+func (r replicaRow) id() uint64 { return replicaID(r.Node, r.Incarnation) }
+
+// on returns the replica on a node.
+func (s *shardRow) on(node uint64) (replicaRow, bool) {
+	for _, r := range s.Replicas {
+		if r.Node == node {
+			return r, true
+		}
+	}
+	return replicaRow{}, false
+}
+
+func (s *shardRow) nodes() []uint64 {
+	var nodes []uint64
+	for _, r := range s.Replicas {
+		nodes = append(nodes, r.Node)
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+// replace returns s with a replica on to instead of the one on from; zero
+// nodes stand for none.
+func (s shardRow) replace(from, to uint64, learner bool) shardRow {
+	n := shardRow{Incarnation: s.Incarnation}
+	for _, r := range s.Replicas {
+		if r.Node != from {
+			n.Replicas = append(n.Replicas, r)
+		}
+	}
+	if to != 0 {
+		n.Incarnation++
+		n.Replicas = append(n.Replicas, replicaRow{Node: to, Incarnation: n.Incarnation, Learner: learner})
+	}
+	return n
+}
+
+// clusterMap is the meta group's state as one node has applied it. It is
+// immutable.
+type clusterMap struct {
+	epoch   uint64 // grows with every change of a row
+	cluster clusterRow
+	nodes   []nodeRow  // by number
+	shards  []shardRow // by number, the meta group's last
+	// versions of the rows, for conditional writes
+	versions map[string]uint64
+}
+
+// begun reports whether the meta group holds anything yet.
+func (m *clusterMap) begun() bool { return m != nil && m.cluster.Replicas > 0 }
+
+func (m *clusterMap) node(id uint64) (nodeRow, bool) {
+	for i := range m.nodes {
+		if m.nodes[i].ID == id {
+			return m.nodes[i], true
+		}
+	}
+	return nodeRow{}, false
+}
+
+// replica returns the replica of a shard that node shall hold.
+func (m *clusterMap) replica(shard int, node uint64) (replicaRow, bool) {
+	if shard >= len(m.shards) {
+		return replicaRow{}, false
+	}
+	return m.shards[shard].on(node)
+}
+
+func nodeKey(id uint64) string { return nodeKeyPrefix + strconv.FormatUint(id, 10) }
+
+func shardKey(shard, meta int) string {
+	if shard == meta {
+		return shardKeyPrefix + metaKeyName
+	}
+	return shardKeyPrefix + strconv.Itoa(shard)
+}
+
+// readMap reads the meta group's rows.
+func readMap(store *storage.Store, meta int) (*clusterMap, error) {
+	m := &clusterMap{epoch: store.Revision(meta), shards: make([]shardRow, meta+1), versions: make(map[string]uint64)}
+	var bad error
+	err := store.Scan(storage.ScanOptions{Shards: []int{meta}}, func(key, value []byte, row storage.Row) bool {
+		m.versions[string(key)] = row.Version
+		bad = m.add(string(key), value, meta)
+		return bad == nil
+	})
+	if err == nil {
+		err = bad
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the meta group's rows: %w", err)
+	}
+	slices.SortFunc(m.nodes, func(a, b nodeRow) int { return int(int64(a.ID) - int64(b.ID)) })
+	return m, nil
+}
+
+// add takes in one row. Rows of kinds it does not know are left to later
+// versions.
+func (m *clusterMap) add(key string, value []byte, meta int) error {
+	var err error
+	switch {
+	case key == clusterKey:
+		err = json.Unmarshal(value, &m.cluster)
+	case strings.HasPrefix(key, nodeKeyPrefix):
+		var n nodeRow
+		if err = json.Unmarshal(value, &n); err == nil {
+			m.nodes = append(m.nodes, n)
+		}
+	case strings.HasPrefix(key, shardKeyPrefix):
+		shard := meta
+		if name := key[len(shardKeyPrefix):]; name != metaKeyName {
+			if shard, err = strconv.Atoi(name); err == nil && (shard < 0 || shard >= meta) {
+				err = fmt.Errorf("no such shard")
+			}
+		}
+		if err == nil {
+			err = json.Unmarshal(value, &m.shards[shard])
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("row %q: %w", key, err)
+	}
+	return nil
+}
+
+// refreshMap takes over what the meta group's rows say now.
+func (n *Node) refreshMap() error {
+	m, err := readMap(n.store, n.meta())
+	if err != nil {
+		return err
+	}
+	n.cmap.Store(m)
+	for i := range m.nodes {
+		if r := &m.nodes[i]; r.ID != n.id && r.member() {
+			n.transport.SetPeer(r.ID, r.Peer)
+		}
+	}
+	n.forgetRemoved(m)
+	n.updateAlone(m)
+	for _, g := range n.groups {
+		g.reconcileAt = 0
+	}
+	return nil
+}
+
+// forgetRemoved lets the transport forget nodes that are members no more.
+func (n *Node) forgetRemoved(m *clusterMap) {
+	for id := range n.peers {
+		if r, ok := m.node(id); !ok || !r.member() {
+			n.transport.RemovePeer(id)
+			delete(n.peers, id)
+			n.reports.forget(id)
+		}
+	}
+	for i := range m.nodes {
+		if r := &m.nodes[i]; r.ID != n.id && r.member() {
+			n.peers[r.ID] = true
+		}
+	}
+}
+
+// updateAlone notes whether there is anybody to beat for.
+func (n *Node) updateAlone(m *clusterMap) {
+	members := 0
+	for i := range m.nodes {
+		if m.nodes[i].member() {
+			members++
+		}
+	}
+	n.alone.Store(members <= 1)
+}
+
+// initialShards places the replicas of a new cluster: shard i on the nodes
+// from the i-th on, the meta group on all, the first five of them voters.
+func initialShards(nodes []uint64, shards, replicas int) []shardRow {
+	rows := make([]shardRow, shards+1)
+	for i := range shards {
+		row := shardRow{Incarnation: 1}
+		for k := range min(replicas, len(nodes)) {
+			row.Replicas = append(row.Replicas, replicaRow{Node: nodes[(i+k)%len(nodes)], Incarnation: 1})
+		}
+		rows[i] = row
+	}
+	meta := shardRow{Incarnation: 1}
+	for k, node := range nodes {
+		meta.Replicas = append(meta.Replicas, replicaRow{Node: node, Incarnation: 1, Learner: k >= metaVotersMax})
+	}
+	rows[shards] = meta
+	return rows
+}
+
+// metaVotersMax bounds the voters of the meta group; further nodes are
+// learners. Five survive two failures.
+const metaVotersMax = 5
+
+// metaWrite is one change of a meta row, on condition that it is still at the
+// version that was read.
+type metaWrite struct {
+	key   string
+	value any // nil: the row goes
+}
+
+// proposeMeta proposes changes of meta rows, all or none, on condition that
+// none of them has changed since m was read, and that no row that only guards
+// the change has. done hears the result. The node must lead the meta group.
+func (n *Node) proposeMeta(m *clusterMap, writes []metaWrite, guards []string, done command.Completer) error {
+	c := command.Command{Kind: command.Txn}
+	compare := func(key string) {
+		c.Compares = append(c.Compares, command.Compare{Target: command.OnVersion, Relation: command.Equal, Key: []byte(key), Version: m.versions[key]})
+	}
+	for _, key := range guards {
+		compare(key)
+	}
+	for _, w := range writes {
+		compare(w.key)
+		if w.value == nil {
+			c.Ops = append(c.Ops, command.Command{Kind: command.Delete, Key: []byte(w.key)})
+			continue
+		}
+		b, err := json.Marshal(w.value)
+		if err != nil {
+			return err
+		}
+		c.Ops = append(c.Ops, command.Command{Kind: command.Put, Key: []byte(w.key), Value: b})
+	}
+	return n.propose(n.meta(), &c, done, command.Tag{})
+}

@@ -1,0 +1,417 @@
+package raftgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
+)
+
+// cluster is several nodes in one goroutine: the test moves messages and time.
+type cluster struct {
+	t     testing.TB
+	clock *manualClock
+	nodes map[uint64]*Node
+	disks map[uint64]*vfs.MemFS
+	links map[uint64]*link
+	box   []parcel
+	cut   map[[2]uint64]bool
+}
+
+type parcel struct {
+	from, to uint64
+	shard    uint32
+	m        raftpb.Message
+	report   []byte
+}
+
+// link is one node's transport.
+type link struct {
+	c    *cluster
+	self uint64
+}
+
+func (l *link) Send(node uint64, shard uint32, m *raftpb.Message) {
+	b, err := m.Marshal()
+	if err != nil {
+		panic(err)
+	}
+	p := parcel{from: l.self, to: node, shard: shard}
+	if err := p.m.Unmarshal(b); err != nil {
+		panic(err)
+	}
+	l.c.box = append(l.c.box, p)
+}
+func (l *link) Flush() {}
+func (l *link) Report(body []byte) {
+	for id := range l.c.nodes {
+		if id != l.self {
+			l.c.box = append(l.c.box, parcel{from: l.self, to: id, report: body})
+		}
+	}
+}
+
+func (l *link) SendSnapshot(node uint64, s *OutgoingSnapshot) {
+	go func() { s.Done(l.c.transfer(l.self, node, s)) }()
+}
+
+func (c *cluster) transfer(from, to uint64, s *OutgoingSnapshot) error {
+	n := c.nodes[to]
+	if n == nil || c.cut[[2]uint64{from, to}] {
+		return io.ErrClosedPipe
+	}
+	in, token, err := n.BeginSnapshot(from, s.Header())
+	if err != nil {
+		return err
+	}
+	if err := s.Export(token, in.Write); err != nil {
+		in.Abort()
+		return err
+	}
+	return in.Finish()
+}
+
+func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
+	n := l.c.nodes[node]
+	if n == nil || l.c.cut[[2]uint64{l.self, node}] {
+		return nil, io.ErrClosedPipe
+	}
+	return n.Call(ctx, l.self, verb, body)
+}
+func (l *link) Forward(context.Context, uint64) (net.Conn, error) { return nil, io.ErrClosedPipe }
+func (l *link) SetPeer(uint64, string)                           {}
+func (l *link) RemovePeer(uint64)                                {}
+
+func newCluster(t testing.TB, nodes, shards int) *cluster {
+	c := &cluster{t: t, clock: &manualClock{}, nodes: make(map[uint64]*Node), disks: make(map[uint64]*vfs.MemFS),
+		links: make(map[uint64]*link), cut: make(map[[2]uint64]bool)}
+	c.clock.ms.Store(1_000_000)
+	var addresses []string
+	for id := range nodes {
+		addresses = append(addresses, fmt.Sprint("n", id+1))
+	}
+	formers := make(map[string]*Former)
+	for id := uint64(1); id <= uint64(nodes); id++ {
+		c.disks[id] = vfs.NewMem()
+		f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], ID: id, Shards: shards, Join: addresses, PeerAddress: addresses[id-1],
+			RetryEvery: time.Millisecond,
+			Call: func(_ context.Context, address, verb string, _ []byte) ([]byte, error) {
+				return formers[address].Answer(verb)
+			}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		formers[addresses[id-1]] = f
+	}
+	for _, a := range addresses { // the founder is first
+		f := formers[a]
+		if _, err := f.Form(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for id := range c.disks {
+		c.start(id)
+	}
+	t.Cleanup(func() {
+		for _, n := range c.nodes {
+			closeNode(t, n)
+		}
+	})
+	return c
+}
+
+func (c *cluster) start(id uint64) *Node {
+	l := &link{c, id}
+	n, err := openMem(c.disks[id], Options{ID: id, Clock: c.clock, Transport: l, PeerAddress: fmt.Sprint("n", id), BalanceLeaders: true})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.nodes[id], c.links[id] = n, l
+	return n
+}
+
+// settle runs passes and delivers messages until nothing moves.
+func (c *cluster) settle() {
+	for moved := true; moved; {
+		moved = false
+		for _, n := range c.nodes {
+			for n.Acquire() {
+				n.Run(nil)
+				moved = true
+			}
+		}
+		box := c.box
+		c.box = nil
+		for _, p := range box {
+			n := c.nodes[p.to]
+			if n == nil || c.cut[[2]uint64{p.from, p.to}] {
+				continue
+			}
+			moved = true
+			if p.report != nil {
+				n.ReceiveReport(p.from, p.report)
+				continue
+			}
+			n.Receive(p.from, p.shard, p.m)
+			n.ReceiveDone(p.from)
+		}
+	}
+}
+
+// pass lets virtual time go by.
+func (c *cluster) pass(d time.Duration) {
+	for t := time.Duration(0); t < d; t += 15 * time.Millisecond {
+		c.clock.ms.Add(15)
+		for _, n := range c.nodes {
+			n.Tick()
+		}
+		c.settle()
+	}
+}
+
+// until lets time go by until ok, for at most a virtual minute.
+func (c *cluster) until(what string, ok func() bool) {
+	c.t.Helper()
+	for range 60 * 20 {
+		if ok() {
+			return
+		}
+		c.pass(50 * time.Millisecond)
+	}
+	for id, n := range c.nodes {
+		b, _ := n.StatusJSON()
+		c.t.Logf("node %d: %s", id, b)
+	}
+	c.t.Fatalf("in vain: %s", what)
+}
+
+func (c *cluster) led() bool {
+	for shard := range c.any().groups {
+		if c.leader(shard) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *cluster) any() *Node {
+	for _, n := range c.nodes {
+		return n
+	}
+	return nil
+}
+
+func (c *cluster) leader(shard int) *Node {
+	for _, n := range c.nodes {
+		if n.groups[shard].leads.Load() && n.groups[shard].leased(n) {
+			return n
+		}
+	}
+	return nil
+}
+
+func (c *cluster) put(key, value string) {
+	c.t.Helper()
+	for range 100 {
+		n := c.leader(shardFor(c.any(), key))
+		if n == nil {
+			c.pass(50 * time.Millisecond)
+			continue
+		}
+		e := newEar()
+		if err := n.Propose(shardFor(n, key), put(key, value), e, command.Tag{ID: 1}); err != nil {
+			if errors.Is(err, command.ErrNotLeader) {
+				c.pass(50 * time.Millisecond)
+				continue
+			}
+			c.t.Fatal(err)
+		}
+		c.settle()
+		for range 100 {
+			e.mu.Lock()
+			o, ok := e.outcomes[1]
+			e.mu.Unlock()
+			if ok && o == command.Applied {
+				return
+			}
+			if ok {
+				break
+			}
+			c.pass(15 * time.Millisecond)
+		}
+	}
+	c.t.Fatalf("put of %q", key)
+}
+
+// local reads what a node's replica has.
+func local(n *Node, key string) string {
+	b := bufpool.Get(64)
+	defer b.Release()
+	if _, state := n.ReadLocal(b, shardFor(n, key), []byte(key), n.NowMillis(), true); state != command.ReadFound {
+		return fmt.Sprint("state ", state)
+	}
+	return string(b.B)
+}
+
+func TestThreeNodes(t *testing.T) {
+	c := newCluster(t, 3, 4)
+	c.until("leaders", c.led)
+	c.until("the map", func() bool { return c.nodes[1].cmap.Load().begun() && c.nodes[3].cmap.Load().begun() })
+	for i := range 50 {
+		c.put(fmt.Sprint("k", i), fmt.Sprint("v", i))
+	}
+	c.pass(500 * time.Millisecond)
+	for id, n := range c.nodes {
+		for i := range 50 {
+			if got := local(n, fmt.Sprint("k", i)); got != fmt.Sprint("v", i) {
+				t.Errorf("node %d, k%d: %q", id, i, got)
+			}
+		}
+	}
+	c.until("leaders spread evenly", func() bool {
+		for _, n := range c.nodes {
+			leads := 0
+			for _, g := range n.groups {
+				if g.leads.Load() {
+					leads++
+				}
+			}
+			if leads == 0 || leads > 2 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func TestFailover(t *testing.T) {
+	c := newCluster(t, 3, 4)
+	c.until("leaders", c.led)
+	for i := range 20 {
+		c.put(fmt.Sprint("k", i), "1")
+	}
+	gone := c.leader(0)
+	delete(c.nodes, gone.id)
+	c.until("leaders again", c.led)
+	for i := range 20 {
+		c.put(fmt.Sprint("k", i), "2")
+	}
+	closeNode(t, gone)
+	n := c.start(gone.id)
+	c.until("catching up", func() bool {
+		for i := range 20 {
+			if local(n, fmt.Sprint("k", i)) != "2" {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func TestSnapshotAndGrowth(t *testing.T) {
+	c := newCluster(t, 1, 4)
+	c.until("leaders", c.led)
+	for i := range 200 {
+		c.put(fmt.Sprint("k", i), "1")
+	}
+	for id := uint64(2); id <= 4; id++ {
+		c.join(id)
+		c.until(fmt.Sprintf("node %d takes part", id), func() bool { return c.settled(min(int(id), 3)) })
+	}
+	for i := range 200 {
+		c.put(fmt.Sprint("k", i), "2")
+	}
+	// And away again.
+	for _, id := range []uint64{1, 2} {
+		var err error
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, err = c.nodes[3].Admin(context.Background(), command.AdminMemberRemove, []byte(fmt.Sprintf(`{"node":%d}`, id)))
+		}()
+		c.drive(done)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.until(fmt.Sprintf("node %d has gone", id), func() bool {
+			row, _ := c.nodes[3].cmap.Load().node(id)
+			return row.Removed
+		})
+		closeNode(t, c.nodes[id])
+		delete(c.nodes, id)
+		c.until("settled", func() bool { return c.settled(min(len(c.nodes), 3)) })
+	}
+	for i := range 200 {
+		c.put(fmt.Sprint("k", i), "3")
+	}
+}
+
+// drive lets time go by until done.
+func (c *cluster) drive(done chan struct{}) {
+	c.t.Helper()
+	for begun := time.Now(); time.Since(begun) < 20*time.Second; {
+		select {
+		case <-done:
+			return
+		default:
+			c.pass(15 * time.Millisecond)
+		}
+	}
+	c.t.Fatal("in vain")
+}
+
+func (c *cluster) settled(replicas int) bool {
+	m := c.any().cmap.Load()
+	if !m.begun() || !c.led() {
+		return false
+	}
+	for shard := range m.shards {
+		n := c.leader(shard)
+		want := replicas
+		if shard == n.meta() {
+			want = len(c.nodes)
+		}
+		row := &n.cmap.Load().shards[shard]
+		if len(row.Replicas) != want || !n.groups[shard].settled(row) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *cluster) join(id uint64) {
+	c.t.Helper()
+	c.disks[id] = vfs.NewMem()
+	f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], Join: []string{"n1"}, PeerAddress: fmt.Sprint("n", id), RetryEvery: time.Millisecond,
+		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
+			return c.nodes[1].Call(ctx, 0, verb, body)
+		}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, err = f.Form(context.Background())
+	}()
+	c.drive(done)
+	if err = errors.Join(err, f.Close()); err != nil {
+		c.t.Fatal(err)
+	}
+	if got := f.Identity().Node; got != id {
+		c.t.Fatalf("number %d, want %d", got, id)
+	}
+	c.start(id)
+}

@@ -1,0 +1,328 @@
+package raftgroup
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// tickCluster does what concerns the cluster and is due with this tick. For the
+// pass.
+func (n *Node) tickCluster() {
+	cm := n.cmap.Load()
+	for _, g := range n.groups {
+		if err := g.considerRetiring(n, cm); err != nil {
+			n.fail(err)
+			return
+		}
+	}
+	if n.ticks < n.reportDue {
+		return
+	}
+	n.reportDue = n.ticks + n.reportTicks
+	n.sendReport()
+	n.balance()
+	if n.groups[n.meta()].leads.Load() {
+		n.control(cm)
+	} else {
+		n.announce(cm)
+	}
+}
+
+// movesMax bounds the shards whose replicas are on their way at one time.
+const movesMax = 4
+
+// control is what the leader of the meta group does: it decides where replicas
+// shall be. The groups' own leaders carry it out.
+func (n *Node) control(cm *clusterMap) {
+	if n.controlling.Load() {
+		return // the last change is still on its way
+	}
+	var writes []metaWrite
+	switch {
+	case !cm.begun():
+		if !n.identity.Founder {
+			return
+		}
+		cm, writes = n.firstRows()
+	default:
+		p := n.plan(cm)
+		writes = p.writes()
+	}
+	if row, ok := cm.node(n.id); ok && n.addressChanged(&row) && len(writes) == 0 {
+		writes = append(writes, metaWrite{nodeKey(n.id), n.withAddresses(row)})
+	}
+	if len(writes) == 0 {
+		return
+	}
+	n.controlling.Store(true)
+	if err := n.proposeMeta(cm, writes, nil, (*controller)(n)); err != nil {
+		n.controlling.Store(false)
+	}
+}
+
+// controller hears that a change of the map has been decided.
+type controller Node
+
+// Complete allows the next change.
+func (c *controller) Complete(command.Tag, command.Outcome, *command.Result) {
+	c.controlling.Store(false)
+}
+
+// firstRows returns the rows that a new cluster begins with.
+func (n *Node) firstRows() (*clusterMap, []metaWrite) {
+	writes := []metaWrite{{clusterKey, clusterRow{Replicas: n.identity.Replicas}}}
+	var nodes []uint64
+	for _, m := range n.identity.Members {
+		writes = append(writes, metaWrite{nodeKey(m.ID), nodeRow{ID: m.ID, UID: m.UID, Peer: m.Peer, Client: m.Client, Version: n.opt.Version}})
+		nodes = append(nodes, m.ID)
+	}
+	for i, row := range initialShards(nodes, n.meta(), n.identity.Replicas) {
+		writes = append(writes, metaWrite{shardKey(i, n.meta()), row})
+	}
+	return &clusterMap{}, writes
+}
+
+// addressChanged reports whether this node's row is behind what the node says
+// of itself.
+func (n *Node) addressChanged(row *nodeRow) bool {
+	return row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Version != n.opt.Version
+}
+
+func (n *Node) withAddresses(row nodeRow) nodeRow {
+	row.Peer, row.Client, row.Version = n.opt.PeerAddress, n.opt.ClientAddress, n.opt.Version
+	return row
+}
+
+// plan is a placement being worked out.
+type plan struct {
+	node     *Node
+	cm       *clusterMap
+	eligible []uint64       // nodes that may get replicas
+	load     map[uint64]int // replicas of users' shards for each node
+	moving   int
+	changed  map[int]shardRow
+	leaving  map[uint64]bool // nodes whose replicas have to go
+	removed  []nodeRow       // nodes that can go
+}
+
+func (n *Node) plan(cm *clusterMap) *plan {
+	p := &plan{node: n, cm: cm, load: make(map[uint64]int), changed: make(map[int]shardRow), leaving: make(map[uint64]bool)}
+	now := n.clock.Boot()
+	for i := range cm.nodes {
+		row := &cm.nodes[i]
+		if !row.member() {
+			continue
+		}
+		silent := time.Duration(now - n.lastHeard(row.ID))
+		switch {
+		case row.Removing, n.opt.ReplaceAfter > 0 && silent > n.opt.ReplaceAfter:
+			p.leaving[row.ID] = true
+		case row.ID == n.id || silent <= downAfter:
+			p.eligible = append(p.eligible, row.ID)
+		}
+	}
+	for i := range cm.shards {
+		if i != n.meta() {
+			for _, r := range cm.shards[i].Replicas {
+				p.load[r.Node]++
+			}
+		}
+		if !n.settledShard(i) {
+			p.moving++
+		}
+	}
+	p.placeMeta()
+	for i := range cm.shards[:n.meta()] {
+		p.place(i)
+	}
+	p.level()
+	p.dismiss()
+	return p
+}
+
+// lastHeard returns when a node was last heard of: at the earliest when this
+// node started to listen.
+func (n *Node) lastHeard(node uint64) int64 {
+	if node == n.id {
+		return n.clock.Boot()
+	}
+	r, _ := n.reports.get(node)
+	return max(r.heard, n.startedAt)
+}
+
+// settledShard reports whether a shard's leader says that its configuration is
+// what the map wants.
+func (n *Node) settledShard(shard int) bool {
+	n.mu.Lock()
+	for i := range n.own.Shards {
+		if s := &n.own.Shards[i]; s.Shard == shard && s.Role == roleLeader {
+			settled := s.Settled
+			n.mu.Unlock()
+			return settled
+		}
+	}
+	n.mu.Unlock()
+	n.reports.mu.Lock()
+	defer n.reports.mu.Unlock()
+	_, s, ok := n.reports.leading(shard)
+	return ok && s.Settled
+}
+
+// free reports whether shard may be changed now.
+func (p *plan) free(shard int) bool {
+	_, changed := p.changed[shard]
+	return !changed && p.moving < movesMax && p.node.settledShard(shard)
+}
+
+func (p *plan) change(shard int, row shardRow) {
+	p.changed[shard] = row
+	p.moving++
+}
+
+// target returns the eligible node with the fewest replicas that holds none of
+// row, 0 if there is none.
+func (p *plan) target(row *shardRow) uint64 {
+	best := uint64(0)
+	for _, node := range p.eligible {
+		if _, has := row.on(node); !has && (best == 0 || p.load[node] < p.load[best]) {
+			best = node
+		}
+	}
+	return best
+}
+
+// place replaces a shard's replica on a node that leaves, or adds one that is
+// missing.
+func (p *plan) place(shard int) {
+	row := &p.cm.shards[shard]
+	if !p.free(shard) {
+		return
+	}
+	for _, r := range row.Replicas {
+		if !p.leaving[r.Node] {
+			continue
+		}
+		to := p.target(row)
+		node, _ := p.cm.node(r.Node)
+		if to == 0 && (!node.Removing || len(row.Replicas) <= 1) {
+			continue // no room: better a replica that may come back than none
+		}
+		p.change(shard, row.replace(r.Node, to, false))
+		p.load[to]++
+		return
+	}
+	if len(row.Replicas) < p.cm.cluster.Replicas {
+		if to := p.target(row); to != 0 {
+			p.change(shard, row.replace(0, to, false))
+			p.load[to]++
+		}
+	}
+}
+
+// placeMeta gives every node a replica of the meta group, and makes voters of
+// the first few.
+func (p *plan) placeMeta() {
+	meta := p.node.meta()
+	row := &p.cm.shards[meta]
+	if !p.free(meta) {
+		return
+	}
+	voters := 0
+	for _, r := range row.Replicas {
+		if !r.Learner {
+			voters++
+		}
+	}
+	for _, r := range row.Replicas {
+		node, _ := p.cm.node(r.Node)
+		// The last replica a node gives up: it learns there what to give up.
+		if node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 || p.leaving[r.Node] && (r.Learner || p.spareMeta(row)) {
+			p.change(meta, row.replace(r.Node, 0, false))
+			return
+		}
+	}
+	for _, node := range p.eligible {
+		r, has := row.on(node)
+		switch {
+		case !has:
+			p.change(meta, row.replace(0, node, voters >= metaVotersMax))
+			return
+		case r.Learner && voters < metaVotersMax:
+			promoted := shardRow{Incarnation: row.Incarnation, Replicas: slices.Clone(row.Replicas)}
+			for i := range promoted.Replicas {
+				if promoted.Replicas[i].Node == node {
+					promoted.Replicas[i].Learner = false
+				}
+			}
+			p.change(meta, promoted)
+			return
+		}
+	}
+}
+
+// spareMeta reports whether some eligible node votes in no place of the meta
+// group yet, and so can stand in for one that is gone.
+func (p *plan) spareMeta(row *shardRow) bool {
+	for _, node := range p.eligible {
+		if r, has := row.on(node); !has || r.Learner {
+			return true
+		}
+	}
+	return false
+}
+
+// level moves a replica from the node that has most to the one that has least.
+func (p *plan) level() {
+	if len(p.eligible) < 2 || p.moving > 0 || len(p.changed) > 0 {
+		return
+	}
+	byLoad := slices.Clone(p.eligible)
+	slices.SortFunc(byLoad, func(a, b uint64) int { return cmp.Or(cmp.Compare(p.load[a], p.load[b]), cmp.Compare(a, b)) })
+	to, from := byLoad[0], byLoad[len(byLoad)-1]
+	if p.load[from]-p.load[to] < 2 {
+		return
+	}
+	for i := range p.cm.shards[:p.node.meta()] {
+		row := &p.cm.shards[i]
+		_, there := row.on(to)
+		if _, here := row.on(from); here && !there && p.free(i) {
+			p.change(i, row.replace(from, to, false))
+			return
+		}
+	}
+}
+
+// dismiss finds the nodes that are to be removed and hold nothing any more.
+func (p *plan) dismiss() {
+	for i := range p.cm.nodes {
+		row := p.cm.nodes[i]
+		if !row.Removing || row.Removed {
+			continue
+		}
+		holds := false
+		for s := range p.cm.shards {
+			_, has := p.cm.shards[s].on(row.ID)
+			holds = holds || has || !p.node.settledShard(s)
+		}
+		if !holds {
+			row.Removed, row.Removing = true, false
+			p.removed = append(p.removed, row)
+		}
+	}
+}
+
+func (p *plan) writes() []metaWrite {
+	var w []metaWrite
+	for shard := range p.cm.shards { // in order, not as the map has it
+		if row, ok := p.changed[shard]; ok {
+			w = append(w, metaWrite{shardKey(shard, p.node.meta()), row})
+		}
+	}
+	for _, row := range p.removed {
+		w = append(w, metaWrite{nodeKey(row.ID), row})
+	}
+	return w
+}

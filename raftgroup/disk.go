@@ -1,0 +1,54 @@
+package raftgroup
+
+import "time"
+
+// noteFsync takes in how long a log write has taken.
+func (n *Node) noteFsync(took time.Duration) {
+	mean := n.fsyncMean.Load()
+	if mean == 0 {
+		mean = int64(took)
+	}
+	n.fsyncMean.Store(mean + (int64(took)-mean)/16)
+	if took > n.opt.SlowDisk {
+		n.post(func() { n.disksSlow(took) })
+	}
+}
+
+// fsyncRecent is the moving mean of log writes, in microseconds.
+func (n *Node) fsyncRecent() float64 {
+	return float64(n.fsyncMean.Load()) / float64(time.Microsecond)
+}
+
+// slowFor is how long a node whose disk has stalled leads nothing.
+const slowFor = 10 * time.Second
+
+// watchDisk notices a log write that hangs. For the pass.
+func (n *Node) watchDisk() {
+	if took := n.log.Stalled(); took > n.opt.SlowDisk {
+		n.disksSlow(took)
+	} else if n.slow.Load() && n.ticks >= n.slowUntil {
+		n.slow.Store(false)
+		n.logger.Info("the log's disk is well again; this node may lead shards")
+	}
+}
+
+func (n *Node) disksSlow(took time.Duration) {
+	n.slowUntil = n.ticks + uint64(slowFor/n.tick)
+	if n.slow.Swap(true) {
+		return
+	}
+	n.logger.Warn("the log's disk stalls; this node gives its leaderships away", "fsync", took.Round(time.Millisecond), "limit", n.opt.SlowDisk)
+	n.sendReport()
+	n.balance()
+}
+
+// measureEvery is how often the driver looks how full the disk is.
+const measureEvery = 2 * time.Second
+
+// measureDisk notes how full the disk is, for reports. It asks the file system.
+func (n *Node) measureDisk() {
+	if u, err := n.opt.FS.GetDiskUsage(n.opt.Dir); err == nil {
+		n.diskFree.Store(int64(u.AvailBytes))
+	}
+	n.diskUsed.Store(n.log.SizeBytes() + int64(n.store.Stats().DiskBytes))
+}

@@ -1,0 +1,427 @@
+package raftgroup
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// # How a node comes into a cluster
+//
+// A node with an empty directory asks the addresses it was given who they are.
+// Where one belongs to a cluster already, the node asks to join that. Where all
+// answer and none does, the one with the lowest number founds a cluster of all
+// of them: it draws the cluster's number and writes down the members; the
+// others find that out with their next question and write it down as well. All
+// founders begin every group alike, each with its replicas as voters from the
+// start, so nothing is ever acknowledged by fewer than a majority of the
+// founders.
+//
+// A directory has a random number of its own, its UID. A member's row holds
+// it, so that an empty disk under an old number is told from the node it was.
+
+// ErrJoin refuses a node for good.
+var ErrJoin = errors.New("this node cannot join the cluster")
+
+// FormOptions say how a node comes into its cluster. Dir is required.
+type FormOptions struct {
+	Dir      string
+	FS       vfs.FS   // nil: the real file system
+	ID       uint64   // 0: what the directory says, else what the cluster gives; 1 for a cluster of one
+	Shards   int      // 0: DefaultShards; of a new cluster only
+	Replicas int      // of each shard, of a new cluster only; 0: 3
+	Join     []string // peer addresses; empty: a cluster of its own
+
+	PeerAddress   string // of this node, for the others
+	ClientAddress string
+	Version       string
+
+	// Call asks the node at an address of Join, as Node.Call answers.
+	Call   func(ctx context.Context, address, verb string, body []byte) ([]byte, error)
+	Logger *slog.Logger
+
+	// RetryEvery is how long to wait before asking again; 250 ms.
+	RetryEvery time.Duration
+}
+
+// DefaultReplicas is how many replicas a shard has where nothing else is said.
+const DefaultReplicas = 3
+
+// Former brings a node into a cluster. While Form runs, Answer answers the
+// questions of others that do the same.
+type Former struct {
+	opt  FormOptions
+	lock interface{ Close() error }
+
+	mu sync.Mutex
+	id Identity
+}
+
+// NewFormer reads the directory, which it creates if need be, and gives it a
+// UID. Close must follow before the directory is opened.
+func NewFormer(o FormOptions) (*Former, error) {
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&o.RetryEvery, 250*time.Millisecond)
+	setDefault(&o.Replicas, DefaultReplicas)
+	if o.Shards < 0 || o.Shards > ShardsMax {
+		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
+	}
+	if err := prepareDir(o.FS, o.Dir); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(o.FS, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	id, err := claim(o.FS, o.Dir, o.ID, o.Shards)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return &Former{opt: o, lock: lock, id: id}, nil
+}
+
+// Close gives the directory up.
+func (f *Former) Close() error { return f.lock.Close() }
+
+// Identity returns what the directory says at the moment.
+func (f *Former) Identity() Identity {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.id
+}
+
+// probeReply is what a node says of itself to whoever asks.
+type probeReply struct {
+	Cluster  uint64   `json:"cluster,string"`
+	Node     uint64   `json:"node"`
+	UID      uint64   `json:"uid,string"`
+	Peer     string   `json:"peer"`
+	Client   string   `json:"client"`
+	Version  string   `json:"version"`
+	Shards   int      `json:"shards"`
+	Replicas int      `json:"replicas"`
+	Members  []Member `json:"members"` // that the cluster was founded with
+}
+
+func (id *Identity) probe(version, peer, client string) probeReply {
+	return probeReply{
+		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: peer, Client: client, Version: version,
+		Shards: id.Shards, Replicas: id.Replicas, Members: id.founders(),
+	}
+}
+
+// Answer answers another node while this one is not part of a cluster yet.
+func (f *Former) Answer(verb string) ([]byte, error) {
+	if verb != callProbe {
+		return packReply(nil, fmt.Errorf("%w: this node is not part of a cluster yet; try again", command.ErrNotLeader))
+	}
+	id := f.Identity()
+	return json.Marshal(id.probe(f.opt.Version, f.opt.PeerAddress, f.opt.ClientAddress))
+}
+
+// Form returns once the node belongs to a cluster and its directory says so,
+// or with the reason why it never will, or when ctx ends.
+func (f *Former) Form(ctx context.Context) (Identity, error) {
+	if id := f.Identity(); id.Cluster != 0 {
+		return id, nil
+	}
+	if len(f.opt.Join) == 0 {
+		return f.found([]Member{f.self()})
+	}
+	warned := time.Now()
+	for {
+		waiting, err := f.try(ctx)
+		if err != nil || waiting == "" {
+			return f.Identity(), err
+		}
+		if time.Since(warned) > 5*time.Second {
+			warned = time.Now()
+			f.opt.Logger.Warn("not part of a cluster yet", "because", waiting)
+		}
+		select {
+		case <-ctx.Done():
+			return f.Identity(), fmt.Errorf("%w: %s", ctx.Err(), waiting)
+		case <-time.After(f.opt.RetryEvery):
+		}
+	}
+}
+
+func (f *Former) self() Member {
+	id := f.Identity()
+	return Member{ID: id.Node, UID: id.UID, Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress}
+}
+
+// try asks everybody once. It returns what it waits for, or "" when the node
+// belongs to a cluster.
+func (f *Former) try(ctx context.Context) (waiting string, err error) {
+	replies, silent := f.probeAll(ctx)
+	self := f.self()
+	found := false
+	for address, r := range replies {
+		found = found || r.UID == self.UID
+		if r.UID == self.UID || r.Cluster == 0 {
+			continue
+		}
+		if slices.ContainsFunc(r.Members, func(m Member) bool { return m.ID == self.ID && m.UID == self.UID }) {
+			return "", f.adopt(r.Cluster, self.ID, r.Shards, r.Replicas, r.Members, true)
+		}
+		return f.join(ctx, address)
+	}
+	if len(silent) > 0 {
+		slices.Sort(silent)
+		return "no answer from " + strings.Join(silent, ", ") + "; a new cluster begins when all nodes named by --join answer", nil
+	}
+	if !found {
+		return "", fmt.Errorf("%w: none of the addresses given by --join is this node's own, and the nodes there have no cluster yet; name all founders, this one (%s) too, or join a cluster that runs", ErrJoin, self.Peer)
+	}
+	return f.foundWith(replies)
+}
+
+func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, silent []string) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	replies = make(map[string]probeReply)
+	for _, address := range f.opt.Join {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			var r probeReply
+			b, err := f.opt.Call(ctx, address, callProbe, nil)
+			if err == nil {
+				err = json.Unmarshal(b, &r)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				silent = append(silent, fmt.Sprintf("%s (%v)", address, err))
+				return
+			}
+			replies[address] = r
+		})
+	}
+	wg.Wait()
+	return replies, silent
+}
+
+// foundWith founds a cluster of all who answered, if this node is the one to do
+// it.
+func (f *Former) foundWith(replies map[string]probeReply) (waiting string, err error) {
+	var members []Member
+	for _, r := range replies {
+		if slices.ContainsFunc(members, func(m Member) bool { return m.UID == r.UID }) {
+			continue // one node by two addresses
+		}
+		if r.Node == 0 {
+			return "", fmt.Errorf("%w: the node at %s has no number; founders need one each, give it with --node-id", ErrJoin, r.Peer)
+		}
+		members = append(members, Member{ID: r.Node, UID: r.UID, Peer: r.Peer, Client: r.Client})
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	for i := 1; i < len(members); i++ {
+		if members[i].ID == members[i-1].ID {
+			return "", fmt.Errorf("%w: the nodes at %s and %s both have number %d; give each its own with --node-id", ErrJoin, members[i-1].Peer, members[i].Peer, members[i].ID)
+		}
+	}
+	if members[0].UID != f.self().UID {
+		return fmt.Sprintf("node %d, at %s, founds the cluster", members[0].ID, members[0].Peer), nil
+	}
+	_, err = f.found(members)
+	return "", err
+}
+
+func (f *Former) found(members []Member) (Identity, error) {
+	id := f.Identity()
+	if id.Node == 0 {
+		id.Node = 1
+		members[0].ID = 1
+	}
+	shards := f.opt.Shards
+	setDefault(&shards, DefaultShards)
+	err := f.adopt(newClusterID(), id.Node, shards, f.opt.Replicas, members, true)
+	if err == nil {
+		f.opt.Logger.Info("a new cluster", "cluster", clusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards)
+	}
+	return f.Identity(), err
+}
+
+// adopt writes down that this node is part of a cluster.
+func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Member, founder bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.opt.Shards != 0 && f.opt.Shards != shards {
+		return fmt.Errorf("%w: the cluster has %d shards, asked for were %d; leave --shards out or say %d", ErrJoin, shards, f.opt.Shards, shards)
+	}
+	id := f.id
+	id.Cluster, id.Node, id.Shards, id.Replicas, id.Members, id.Founder = cluster, node, shards, replicas, members, founder
+	if err := writeIdentity(f.opt.FS, f.opt.Dir, id); err != nil {
+		return err
+	}
+	f.id = id
+	return nil
+}
+
+// joinArgs ask for membership.
+type joinArgs struct {
+	ID      uint64 `json:"id"` // 0: any
+	UID     uint64 `json:"uid,string"`
+	Peer    string `json:"peer"`
+	Client  string `json:"client"`
+	Version string `json:"version"`
+}
+
+type joinReply struct {
+	Cluster  uint64   `json:"cluster,string"`
+	ID       uint64   `json:"id"`
+	Shards   int      `json:"shards"`
+	Replicas int      `json:"replicas"`
+	Members  []Member `json:"members"` // all there are, to know whom to talk to
+}
+
+func (f *Former) join(ctx context.Context, address string) (waiting string, err error) {
+	self := f.self()
+	body, err := json.Marshal(joinArgs{ID: self.ID, UID: self.UID, Peer: self.Peer, Client: self.Client, Version: f.opt.Version})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	b, err := f.opt.Call(ctx, address, callJoin, body)
+	if err == nil {
+		b, err = unpackReply(b)
+	}
+	switch {
+	case errors.Is(err, command.ErrRefused), errors.Is(err, command.ErrInvalid):
+		return "", fmt.Errorf("%w: %w", ErrJoin, err)
+	case err != nil:
+		return fmt.Sprintf("the cluster at %s cannot take it in now: %v", address, err), nil
+	}
+	var r joinReply
+	if err := json.Unmarshal(b, &r); err != nil {
+		return "", fmt.Errorf("the answer of %s makes no sense: %w", address, err)
+	}
+	if err := f.adopt(r.Cluster, r.ID, r.Shards, r.Replicas, r.Members, false); err != nil {
+		return "", err
+	}
+	f.opt.Logger.Info("joined the cluster", "cluster", clusterText(r.Cluster), "node", r.ID, "at", address)
+	return "", nil
+}
+
+// answerJoin makes a stranger a member, or has the meta group's leader do it.
+func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
+	leader := n.Leader(n.meta())
+	switch leader {
+	case n.id:
+	case 0:
+		return nil, fmt.Errorf("%w: the meta group has no leader now", command.ErrNoQuorum)
+	default:
+		return n.call(ctx, leader, callJoin, body)
+	}
+	var a joinArgs
+	if err := parseArgs(body, &a); err != nil {
+		return nil, err
+	}
+	if a.UID == 0 || a.ID > NodeMax || a.Peer == "" {
+		return nil, fmt.Errorf("%w: a joining node needs a UID and a peer address", command.ErrInvalid)
+	}
+	r := joinReply{Cluster: n.identity.Cluster, Shards: n.meta(), Replicas: n.identity.Replicas}
+	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
+		row, err := admitJoin(m, &a)
+		if err != nil {
+			return nil, err
+		}
+		r.ID, r.Members = row.ID, []Member{{ID: row.ID, UID: row.UID, Peer: row.Peer, Client: row.Client}}
+		for i := range m.nodes {
+			if o := &m.nodes[i]; o.member() && o.ID != row.ID {
+				r.Members = append(r.Members, Member{ID: o.ID, UID: o.UID, Peer: o.Peer, Client: o.Client})
+			}
+		}
+		return []metaWrite{{nodeKey(row.ID), row}}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.logger.Info("a node joins", "node", r.ID, "peer", a.Peer)
+	return json.Marshal(r)
+}
+
+// admitJoin returns the row that a joining node gets.
+func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
+	row := nodeRow{ID: a.ID}
+	highest := uint64(0)
+	for i := range m.nodes {
+		o := &m.nodes[i]
+		highest = max(highest, o.ID)
+		if o.UID == a.UID && !o.Removed {
+			row = *o // it asked before, and did not hear the answer
+		}
+		if o.Peer == a.Peer && o.UID != a.UID && o.member() {
+			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer; if node %d is lost, remove it first: \"proa member remove %d\"", command.ErrRefused, o.ID, a.Peer, o.ID, o.ID)
+		}
+	}
+	if row.ID == 0 {
+		row.ID = highest + 1
+	}
+	if old, ok := m.node(row.ID); ok && old.UID != a.UID {
+		switch {
+		case old.Removed:
+			return row, fmt.Errorf("%w: node %d has been removed from this cluster, and its number is not used again; start with another --node-id, or without one", command.ErrRefused, row.ID)
+		case old.UID != 0:
+			return row, fmt.Errorf("%w: node %d is a member of this cluster with other data than this directory's; if that node has lost its disk, start it as a new node (an empty directory and another --node-id, or none) and then remove the old one: \"proa member remove %d\"", command.ErrRefused, row.ID, row.ID)
+		}
+		row = old
+	}
+	row.UID, row.Peer, row.Client, row.Version = a.UID, a.Peer, a.Client, a.Version
+	return row, nil
+}
+
+// PeerIdentity is what a peer's handshake says of it.
+type PeerIdentity struct {
+	Cluster, Node, UID uint64
+	Peer               string
+}
+
+// Admit decides whether a peer may talk to this node; the error tells it why
+// not.
+func (n *Node) Admit(p PeerIdentity) error {
+	if p.Cluster != n.identity.Cluster {
+		return fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
+	}
+	if p.Node == n.id {
+		return fmt.Errorf("%w: both ends are node %d; each node needs a directory of its own", command.ErrRefused, n.id)
+	}
+	row, ok := n.cmap.Load().lookup(p.Node)
+	switch {
+	case !ok: // joined a moment ago, it may be
+	case row.Removed:
+		return fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
+	case row.UID != 0 && row.UID != p.UID:
+		return fmt.Errorf("%w: node %d of this cluster has other data; a node that has lost its disk comes back as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
+	}
+	return nil
+}
+
+// lookup is node for a map that may not be there yet.
+func (m *clusterMap) lookup(id uint64) (nodeRow, bool) {
+	if m == nil {
+		return nodeRow{}, false
+	}
+	return m.node(id)
+}
+
+func clusterText(id uint64) string { return fmt.Sprintf("%016x", id) }

@@ -1,0 +1,267 @@
+package raftgroup
+
+import (
+	"encoding/binary"
+	"math"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// # Reads that are not older than anything acknowledged
+//
+// A round asks a majority whether this replica's leader still leads. It gives
+// the commit index as of its beginning; a replica that has applied that much
+// may answer every read that came before the round began (Raft dissertation,
+// section 6.4: ReadIndex). On a leader the round also renews the lease: until
+// the lease ends no other leader can be elected, and reads are answered at
+// once, without asking anybody.
+//
+// Why the lease is safe. A voter that answers a round, at any moment after the
+// round was sent, grants no vote for the shortest election timeout. So no
+// leader is elected earlier than that timeout after the round was *sent*, if
+// clocks run at the same speed. The lease is shorter by the drift that is
+// allowed for, and by two ticks: a voter counts its timeout in ticks, and the
+// first may come at once and the last early. A voter that restarts has
+// forgotten its promise, so it grants no vote for as long as a lease can last
+// (Node.votesFrom). A leader that hands its leadership over tells the next one
+// to ask for votes in spite of the promise; so it has no lease from then on,
+// in this term: the message may arrive late.
+//
+// The lease is looked at after the value has been read: at the moment of that
+// look nobody else can have acknowledged anything.
+
+// leaseForever is the lease of the only voter.
+const leaseForever = math.MaxInt64
+
+// round is one question to a majority.
+type round struct {
+	seq      uint64
+	sent     int64 // Clock.Boot
+	tick     uint64
+	barriers []completion
+	// known from the answer on:
+	confirmed bool
+	index     uint64
+}
+
+// roundList holds a group's rounds, oldest first.
+type roundList struct {
+	list    []round
+	waiting []completion // for the next round
+	due     uint64       // tick of the next round that only renews the lease
+	voided  bool         // no lease in this term any more
+
+	// What the leader last said it had committed, and when; zero once it has
+	// been applied here.
+	leaderCommit uint64
+	leaderTime   int64
+}
+
+const roundContextBytes = 24
+
+// roundContext names a round among those of all replicas and restarts. A
+// leader's tells its commit index: a heartbeat's own does not, where the
+// follower is behind.
+func (n *Node) roundContext(g *group, seq uint64) []byte {
+	b := make([]byte, 0, roundContextBytes)
+	b = binary.LittleEndian.AppendUint64(b, g.id^n.roundSalt)
+	b = binary.LittleEndian.AppendUint64(b, seq)
+	commit := uint64(0)
+	if g.state == raft.StateLeader {
+		commit = g.committed.Load()
+	}
+	return binary.LittleEndian.AppendUint64(b, commit)
+}
+
+// hearCommit notes what a leader's message says has been committed: once that
+// is applied, this replica was up to date when the message came.
+func (g *group) hearCommit(n *Node, m *raftpb.Message) {
+	commit := uint64(0)
+	switch m.Type {
+	case raftpb.MsgApp:
+		commit = m.Commit
+	case raftpb.MsgHeartbeat:
+		if len(m.Context) == roundContextBytes {
+			commit = binary.LittleEndian.Uint64(m.Context[16:])
+		}
+	}
+	if commit != 0 && m.Term >= g.term.Load() {
+		g.rounds.leaderCommit, g.rounds.leaderTime = commit, n.clock.Boot()
+		g.noteFresh()
+	}
+}
+
+func (g *group) noteFresh() {
+	if r := &g.rounds; r.leaderTime != 0 && g.at.index >= r.leaderCommit {
+		g.fresh.Store(r.leaderTime)
+		r.leaderTime = 0
+	}
+}
+
+// restart begins anew after a change of role: rounds under way will not be
+// answered, so those who wait for them wait for another.
+func (r *roundList) restart() {
+	for i := range r.list {
+		r.waiting = append(r.waiting, r.list[i].barriers...)
+	}
+	clear(r.list)
+	r.list = r.list[:0]
+	r.due = 0
+	r.voided = false
+}
+
+// takeBarriers takes in the reads that have come since the last pass.
+func (g *group) takeBarriers() {
+	g.mu.Lock()
+	g.rounds.waiting = append(g.rounds.waiting, g.barriers...)
+	clear(g.barriers)
+	g.barriers = g.barriers[:0]
+	g.mu.Unlock()
+}
+
+// ask begins a round if somebody waits for one or the lease is to be renewed.
+// One at a time is under way for reads; those that come meanwhile share the
+// next.
+func (g *group) ask(n *Node) {
+	r := &g.rounds
+	if g.node == nil {
+		n.finish(r.waiting, command.Dropped)
+		r.waiting = nil
+		return
+	}
+	leads := g.state == raft.StateLeader
+	if len(r.waiting) > 0 && g.leader.Load() == 0 {
+		n.finish(r.waiting, command.Dropped)
+		r.waiting = nil
+	}
+	renew := leads && !g.onlyVoter() && n.ticks >= r.due
+	open := len(r.list)
+	if open > 0 && n.ticks-r.list[open-1].tick > 2*n.heartbeatTicks {
+		// The answer should have come. The question may be lost.
+		renew, open = renew || leads, 0
+		for i := range r.list {
+			r.waiting = append(r.waiting, r.list[i].barriers...)
+			r.list[i].barriers = nil
+		}
+		if !leads {
+			r.list = r.list[:0]
+		}
+	}
+	if !renew && (len(r.waiting) == 0 || open > 0) {
+		return
+	}
+	if leads && len(r.waiting) > 0 && g.leased(n) && g.at.index >= g.committed.Load() {
+		// Applied is what counts: everything acknowledged is.
+		n.finish(r.waiting, command.Applied)
+		r.waiting = nil
+		if !renew {
+			return
+		}
+	}
+	n.roundSeq++
+	if leads {
+		r.due = n.ticks + n.heartbeatTicks
+	}
+	r.list = append(r.list, round{seq: n.roundSeq, sent: n.clock.Boot(), tick: n.ticks, barriers: r.waiting})
+	r.waiting = nil
+	g.node.ReadIndex(n.roundContext(g, n.roundSeq))
+}
+
+// leased reports whether reads may be answered here now.
+func (g *group) leased(n *Node) bool {
+	l := g.lease.Load()
+	return l == leaseForever || (l != 0 && n.clock.Boot() < l)
+}
+
+// confirmRound takes in the answer to a round, which answers the earlier ones
+// as well.
+func (g *group) confirmRound(n *Node, rs *raft.ReadState) {
+	if len(rs.RequestCtx) != roundContextBytes || binary.LittleEndian.Uint64(rs.RequestCtx) != g.id^n.roundSalt {
+		return
+	}
+	seq := binary.LittleEndian.Uint64(rs.RequestCtx[8:])
+	for i := range g.rounds.list {
+		if r := &g.rounds.list[i]; r.seq <= seq && !r.confirmed {
+			r.confirmed, r.index = true, rs.Index
+		}
+	}
+}
+
+// closeRounds ends the rounds that are confirmed and whose index has been
+// applied.
+func (g *group) closeRounds(n *Node) {
+	r := &g.rounds
+	closed := 0
+	for closed < len(r.list) && r.list[closed].confirmed && g.at.index >= r.list[closed].index {
+		n.finish(r.list[closed].barriers, command.Applied)
+		if g.state == raft.StateLeader && !g.onlyVoter() && !r.voided {
+			g.lease.Store(r.list[closed].sent + n.leaseNanos)
+			g.fresh.Store(r.list[closed].sent)
+		}
+		closed++
+	}
+	if closed > 0 {
+		k := copy(r.list, r.list[closed:])
+		clear(r.list[k:])
+		r.list = r.list[:k]
+	}
+}
+
+// voidLease ends the lease for the rest of the term.
+func (g *group) voidLease() {
+	g.rounds.voided = true
+	if g.lease.Load() != leaseForever {
+		g.lease.Store(0)
+	}
+}
+
+// answerRound answers another replica's question from the lease, if there is
+// one, without a round of our own. It returns false where Raft must do it.
+func (g *group) answerRound(n *Node, m *raftpb.Message) bool {
+	if g.state != raft.StateLeader || g.onlyVoter() || len(m.Entries) != 1 {
+		return false
+	}
+	index := g.node.BasicStatus().Commit
+	if !g.leased(n) {
+		return false
+	}
+	n.transport.Send(nodeOf(m.From), uint32(g.shard), &raftpb.Message{
+		Type: raftpb.MsgReadIndexResp, To: m.From, From: g.id, Term: g.term.Load(), Index: index, Entries: m.Entries,
+	})
+	return true
+}
+
+// Barrier has done hear Applied once the replica here has applied everything
+// that was acknowledged before the call, or Dropped if that cannot be known
+// now. It fails with ErrNotLeader where no replica is held here, ErrNoQuorum,
+// ErrStopped and ErrFailed; done hears nothing then. Like Propose it needs
+// somebody to run a pass.
+func (n *Node) Barrier(shard int, done command.Completer, tag command.Tag) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	g := n.groups[shard]
+	switch {
+	case !g.held.Load():
+		return command.ErrNotLeader
+	case g.noQuorum.Load():
+		return command.ErrNoQuorum
+	}
+	g.mu.Lock()
+	if len(g.barriers) >= n.lim.queueOps {
+		g.mu.Unlock()
+		return command.ErrBusy
+	}
+	g.barriers = append(g.barriers, completion{done, tag})
+	wake := !g.heard
+	g.heard = true
+	g.mu.Unlock()
+	if wake {
+		n.markHeard(g)
+	}
+	n.raise()
+	return nil
+}

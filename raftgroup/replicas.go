@@ -1,0 +1,320 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftlog"
+)
+
+// reconcileTicks is how often a leader compares its group's configuration with
+// the cluster's map when nothing has changed.
+const reconcileTicks = 20
+
+// caughtUpEntries is how far a learner may be behind to become a voter.
+const caughtUpEntries = 256
+
+// openReplica makes the group's Raft node from its log.
+func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
+	hs, conf, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	last, err := g.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	g.id, g.conf, g.last = id, conf, last
+	g.vote, g.voteTerm = hs.Vote, hs.Term
+	at := max(applied, min(startIndex, last))
+	g.at = applyPoint{index: at, conf: &conf}
+	if g.at.term, err = g.log.Term(at); err != nil {
+		return fmt.Errorf("entry %d: %w", at, err)
+	}
+	g.term.Store(hs.Term)
+	g.lastStamp.Store(n.store.LastStamp(g.shard))
+	g.prop = raftpb.Message{Type: raftpb.MsgProp, From: id}
+	g.storage = &groupStorage{g.log, n, g, at}
+	g.node, err = raft.NewRawNode(&raft.Config{
+		ID:                        id,
+		ElectionTick:              n.electionTicks,
+		HeartbeatTick:             n.electionTicks - 1, // rounds are the heartbeats; see Node.tickInterval
+		Storage:                   g.storage,
+		Applied:                   at,
+		AsyncStorageWrites:        true,
+		MaxSizePerMsg:             1 << 20,
+		MaxCommittedSizePerReady:  16 << 20,
+		MaxUncommittedEntriesSize: uncommittedBytesMax,
+		MaxInflightMsgs:           256,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    &raftLogger{g.logger},
+	})
+	if err != nil {
+		return err
+	}
+	g.state = raft.StateFollower
+	g.leader.Store(0)
+	g.rounds.restart()
+	g.held.Store(true)
+	return nil
+}
+
+// uncommittedBytesMax bounds what a leader takes in without a majority.
+const uncommittedBytesMax = 256 << 20
+
+// beget makes an empty replica for a message that wants one here, if the
+// cluster's map does. It votes for nobody until it holds a snapshot, so it has
+// nothing to remember until then.
+func (g *group) beget(n *Node, m *raftpb.Message) error {
+	switch m.Type {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
+	default:
+		return nil
+	}
+	cm := n.cmap.Load()
+	if cm.begun() {
+		if r, ok := cm.replica(g.shard, n.id); !ok || r.id() != m.To {
+			return nil
+		}
+	} else if g.shard != n.meta() {
+		return nil
+	}
+	g.logger.Info("a replica begins here", "incarnation", incarnationOf(m.To))
+	return g.openReplica(n, m.To, 0)
+}
+
+// retire removes the replica and all it holds.
+func (g *group) retire(n *Node) error {
+	g.logger.Info("the replica leaves this node", "incarnation", incarnationOf(g.id))
+	if err := n.apply(); err != nil {
+		return err
+	}
+	if conf := without(&g.conf, g.id); len(confMembers(&conf)) != len(confMembers(&g.conf)) {
+		n.filling.log.SetConfState(g.log, &conf)
+		if err := n.log.Commit(n.filling.log, true); err != nil {
+			return err
+		}
+	}
+	g.held.Store(false)
+	g.leads.Store(false)
+	g.lease.Store(0)
+	g.dropSnapshots()
+	if g.receiving != nil {
+		g.receiving.end()
+	}
+	for _, p := range g.inflight {
+		n.finish(p.done, command.TimedOut)
+	}
+	g.inflight = nil
+	g.node, g.storage, g.id = nil, nil, 0
+	g.conf, g.at, g.last = raftpb.ConfState{}, applyPoint{}, 0
+	g.leader.Store(0)
+	g.answers = g.answers[:0]
+	// The log first says that the replica is no member, then the state goes,
+	// then the log: whatever a crash leaves is a remnant, see resume.
+	if err := n.store.RemoveShard(g.shard); err != nil {
+		return err
+	}
+	n.filling.log.Remove(g.log)
+	n.filling.mustSync = true
+	return nil
+}
+
+// tickAbsent is a tick of a shard without a replica here: who leads it is known
+// from reports only.
+func (g *group) tickAbsent(n *Node) {
+	g.leader.Store(n.reports.leaderOf(g.shard))
+}
+
+// considerRetiring removes the replica if the map wants none here and its group
+// knows it no more: its own configuration says so, or the leader's report.
+func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
+	if !cm.begun() || g.node == nil || g.state == raft.StateLeader {
+		return nil
+	}
+	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.id {
+		return nil
+	}
+	inOwn := slices.Contains(confMembers(&g.conf), g.id)
+	if inOwn && !n.reports.excludes(g.shard, g.id, g.term.Load()) {
+		return nil
+	}
+	return g.retire(n)
+}
+
+// reconcile brings the group's configuration one step nearer to what the map
+// says: learners first, then, when they have caught up, voters in one joint
+// change with the ones that go.
+func (g *group) reconcile(n *Node) {
+	if g.reconcileAt--; g.reconcileAt > 0 {
+		return
+	}
+	g.reconcileAt = reconcileTicks
+	cm := n.cmap.Load()
+	if !cm.begun() || g.state != raft.StateLeader || inJoint(&g.conf) || g.transfer.holds() {
+		return
+	}
+	want := &cm.shards[g.shard]
+	if len(want.Replicas) == 0 {
+		return
+	}
+	change, leave := g.nextChange(want)
+	if leave {
+		if to := g.bestSuccessor(n); to != 0 {
+			g.beginTransfer(n, to)
+		}
+		return
+	}
+	if len(change.Changes) == 0 {
+		return
+	}
+	g.logger.Info("changing the configuration", "change", raftpb.ConfChangesToString(change.Changes))
+	if err := g.node.ProposeConfChange(change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+		g.logger.Warn("changing the configuration", "error", err)
+	}
+	g.reconcileAt = 1 // the next step as soon as this one is done
+}
+
+// nextChange returns the next step towards want, if one is possible now, or
+// says that this leader has to go first.
+func (g *group) nextChange(want *shardRow) (change raftpb.ConfChangeV2, leave bool) {
+	single := func(t raftpb.ConfChangeType, id uint64) raftpb.ConfChangeV2 {
+		return raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: t, NodeID: id}}}
+	}
+	members := confMembers(&g.conf)
+	wanted := make(map[uint64]replicaRow)
+	var promote []uint64
+	ready := true
+	for _, r := range want.Replicas {
+		wanted[r.id()] = r
+		switch {
+		case !slices.Contains(members, r.id()):
+			return single(raftpb.ConfChangeAddLearnerNode, r.id()), false
+		case r.Learner || isVoter(&g.conf, r.id()):
+		case g.caughtUp(r.id()):
+			promote = append(promote, r.id())
+		default:
+			ready = false
+		}
+	}
+	for _, id := range g.conf.Learners {
+		if _, ok := wanted[id]; !ok {
+			return single(raftpb.ConfChangeRemoveNode, id), false
+		}
+	}
+	if !ready {
+		return change, false
+	}
+	for _, id := range promote {
+		change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode, NodeID: id})
+	}
+	for _, id := range g.conf.Voters {
+		r, ok := wanted[id]
+		switch {
+		case ok && !r.Learner:
+		case id == g.id:
+			leave = len(g.conf.Voters)+len(promote) > 1
+		case ok:
+			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddLearnerNode, NodeID: id})
+		default:
+			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeRemoveNode, NodeID: id})
+		}
+	}
+	return change, leave && len(change.Changes) == 0
+}
+
+func (g *group) caughtUp(id uint64) bool {
+	ok := false
+	g.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if peer == id {
+			ok = pr.State == tracker.StateReplicate && pr.RecentActive && pr.Match+caughtUpEntries >= g.last
+		}
+	})
+	return ok
+}
+
+// truncate cuts the log behind what the state machine holds durably, but keeps
+// some entries for followers that are a little behind.
+func (g *group) truncate(n *Node) {
+	upTo := n.store.Durable(g.shard)
+	if n.log.SizeBytes() <= n.lim.logBytes && !n.alone.Load() {
+		upTo -= min(upTo, n.lim.logTrailing)
+		for _, s := range g.sending {
+			upTo = min(upTo, s.msg.Snapshot.Metadata.Index)
+		}
+	}
+	if upTo > startIndex && upTo <= g.at.index {
+		n.log.Truncate(g.log, upTo)
+	}
+}
+
+// resume opens the replica that the log holds, and finishes an installation
+// that was cut off between state and log.
+func (g *group) resume(n *Node) error {
+	if meta, ok := n.store.Installed(g.shard); ok {
+		if err := g.adoptInstalled(n, meta.Index, meta.Term, meta.Conf); err != nil {
+			return err
+		}
+	}
+	applied := n.store.Applied(g.shard)
+	_, conf, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	first, err := g.log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := g.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	id := confReplicaOf(&conf, n.id)
+	if id == 0 {
+		return g.discardRemnant(n, applied, last, &conf)
+	}
+	if applied > last || max(applied, startIndex)+1 < first {
+		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore the directory from a backup", ErrLogMissing, applied, first, last)
+	}
+	n.replay.Entries += last - max(applied, min(startIndex, last))
+	return g.openReplica(n, id, applied)
+}
+
+// adoptInstalled has the log begin where an installed snapshot ends, if it does
+// not know of it yet.
+func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
+	if at, err := g.log.Term(index); err == nil && at == term || errors.Is(err, raft.ErrCompacted) {
+		return nil // known, or left behind
+	}
+	var cs raftpb.ConfState
+	if err := cs.Unmarshal(conf); err != nil {
+		return fmt.Errorf("%w: configuration of an installed snapshot: %v", raftlog.ErrCorrupt, err)
+	}
+	n.filling.log.SetStart(g.log, index, term, &cs)
+	return n.log.Commit(n.filling.log, true)
+}
+
+// discardRemnant clears away what is left of a replica that is no member of its
+// group: one that was being removed, or that never got a snapshot.
+func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfState) error {
+	if len(conf.Voters) == 0 && applied > 0 {
+		return fmt.Errorf("%w: the state is at entry %d, the log knows nothing of the shard; restore the directory from a backup", ErrLogMissing, applied)
+	}
+	if applied == 0 && last == 0 && len(conf.Voters) == 0 {
+		return nil
+	}
+	if err := n.store.RemoveShard(g.shard); err != nil {
+		return err
+	}
+	n.filling.log.Remove(g.log)
+	return n.log.Commit(n.filling.log, true)
+}

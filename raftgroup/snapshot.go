@@ -1,0 +1,331 @@
+package raftgroup
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
+)
+
+// A follower that is behind the log gets a snapshot: the state of its shard as
+// of one entry, seen through a view that costs the leader nothing to open, sent
+// on a connection of its own. The follower stages it in files. Raft hears of it
+// when all is there; then one pass puts it in the place of what was there.
+
+// groupStorage is a group's log as Raft sees it.
+type groupStorage struct {
+	*raftlog.Group
+	n       *Node
+	g       *group
+	applied uint64 // at the start
+}
+
+// InitialState returns the group's hard state and configuration. The commit
+// index is at least what the state machine has applied: it is written lazily
+// and may be behind.
+func (s *groupStorage) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
+	hs, cs, err := s.Group.InitialState()
+	hs.Commit = max(hs.Commit, s.applied)
+	return hs, cs, err
+}
+
+// Snapshot returns the point that the state machine is at. Raft calls it to
+// send it to a follower, which then gets the view that is opened here. The
+// base method's point, where the log begins, is one that the state machine has
+// left behind.
+func (s *groupStorage) Snapshot() (raftpb.Snapshot, error) {
+	return s.g.openSnapshot(s.n)
+}
+
+// OutgoingSnapshot is a snapshot on its way to a follower.
+type OutgoingSnapshot struct {
+	node  *Node
+	group *group
+	to    uint64 // replica
+	view  *storage.View
+	msg   raftpb.Message
+	sent  atomic.Int64
+	once  sync.Once
+
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// openSnapshot opens a view for the message that Raft is about to make.
+func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
+	if g.at.index <= startIndex && g.at.conf == nil {
+		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	if g.opened != nil {
+		g.opened.Close()
+	}
+	view, err := n.store.OpenView(g.shard)
+	if err != nil {
+		n.logger.Error("opening a view for a snapshot", "shard", g.shard, "error", err)
+		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	g.opened = view
+	return raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: g.at.index, Term: g.at.term, ConfState: *g.at.conf}}, nil
+}
+
+// sendSnapshot takes over a MsgSnap of Raft's.
+func (g *group) sendSnapshot(n *Node, m *raftpb.Message) {
+	view := g.opened
+	g.opened = nil
+	if view == nil || m.Snapshot == nil || m.Snapshot.Metadata.Index != max(view.Applied(), startIndex) {
+		if view != nil {
+			view.Close()
+		}
+		g.node.ReportSnapshot(m.To, raft.SnapshotFailure)
+		return
+	}
+	if old := g.sending[m.To]; old != nil {
+		old.cancel()
+	}
+	s := &OutgoingSnapshot{node: n, group: g, to: m.To, view: view, msg: *m}
+	s.ctx, s.cancel = context.WithCancel(n.ctx)
+	if g.sending == nil {
+		g.sending = make(map[uint64]*OutgoingSnapshot)
+	}
+	g.sending[m.To] = s
+	g.logger.Info("sending a snapshot", "to", nodeOf(m.To), "index", m.Snapshot.Metadata.Index)
+	n.transport.SendSnapshot(nodeOf(m.To), s)
+}
+
+// dropSnapshots ends the transfers of a replica that leads no more.
+func (g *group) dropSnapshots() {
+	for _, s := range g.sending {
+		s.cancel()
+	}
+}
+
+// Context ends when the transfer has lost its sense.
+func (s *OutgoingSnapshot) Context() context.Context { return s.ctx }
+
+// Header returns what the receiver's BeginSnapshot takes.
+func (s *OutgoingSnapshot) Header() []byte {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(s.group.shard))
+	b = binary.LittleEndian.AppendUint64(b, s.view.ID())
+	m, err := s.msg.Marshal()
+	if err != nil {
+		panic(err) // Raft made it
+	}
+	return append(b, m...)
+}
+
+// Export writes the snapshot from where token says that the receiver has it.
+func (s *OutgoingSnapshot) Export(token []byte, write func([]byte) error) error {
+	return s.view.Export(func(chunk []byte) error {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+		s.sent.Add(int64(len(chunk)))
+		return write(chunk)
+	}, token)
+}
+
+// Done tells how the transfer has ended. It must be called once Export is not
+// running any more.
+func (s *OutgoingSnapshot) Done(err error) {
+	s.once.Do(func() {
+		s.cancel()
+		s.view.Close()
+		s.node.post(func() { s.group.snapshotDone(s, err) })
+	})
+}
+
+func (g *group) snapshotDone(s *OutgoingSnapshot, err error) {
+	if g.sending[s.to] == s {
+		delete(g.sending, s.to)
+	}
+	if err != nil {
+		g.logger.Warn("a snapshot was not delivered", "to", nodeOf(s.to), "error", err)
+	} else {
+		g.logger.Info("snapshot delivered", "to", nodeOf(s.to), "bytes", s.sent.Load())
+	}
+	if g.state != raft.StateLeader {
+		return
+	}
+	status := raft.SnapshotFinish
+	if err != nil {
+		status = raft.SnapshotFailure
+	}
+	g.node.ReportSnapshot(s.to, status)
+}
+
+// IncomingSnapshot is a snapshot that is being received. Its methods are for
+// one goroutine.
+type IncomingSnapshot struct {
+	node    *Node
+	group   *group
+	msg     raftpb.Message
+	install *storage.Install
+	phase   atomic.Int32
+}
+
+const (
+	snapshotReceiving = iota
+	snapshotInstalling
+	snapshotEnded
+)
+
+func (s *IncomingSnapshot) installing() bool { return s.phase.Load() == snapshotInstalling }
+
+// ErrSnapshotUnwanted refuses a snapshot.
+var ErrSnapshotUnwanted = errors.New("the snapshot is not wanted here")
+
+// BeginSnapshot begins to receive a snapshot that another node sends, and
+// returns the token that says from where it is still needed.
+func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []byte, error) {
+	if len(header) < 12 {
+		return nil, nil, fmt.Errorf("%w: its header is short", ErrSnapshotUnwanted)
+	}
+	shard, view := binary.LittleEndian.Uint32(header), binary.LittleEndian.Uint64(header[4:])
+	s := &IncomingSnapshot{node: n}
+	if err := s.msg.Unmarshal(header[12:]); err != nil {
+		return nil, nil, fmt.Errorf("%w: %v", ErrSnapshotUnwanted, err)
+	}
+	m := &s.msg
+	if int(shard) >= len(n.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || nodeOf(m.From) != from || nodeOf(m.To) != n.id {
+		return nil, nil, fmt.Errorf("%w: its header makes no sense", ErrSnapshotUnwanted)
+	}
+	s.group = n.groups[shard]
+	claimed := make(chan bool, 1)
+	n.post(func() { claimed <- s.claim() })
+	select {
+	case ok := <-claimed:
+		if !ok {
+			return nil, nil, fmt.Errorf("%w: another one is on its way, or it is old", ErrSnapshotUnwanted)
+		}
+	case <-n.ctx.Done():
+		return nil, nil, command.ErrStopped
+	}
+	meta := m.Snapshot.Metadata
+	conf, err := meta.ConfState.Marshal()
+	if err == nil {
+		s.install, err = n.store.BeginInstall(int(shard), view, storage.InstallMeta{Index: meta.Index, Term: meta.Term, Conf: conf})
+	}
+	if err != nil {
+		s.release()
+		return nil, nil, err
+	}
+	return s, s.install.Token(), nil
+}
+
+// claim makes s the one snapshot that the group receives, in the pass.
+func (s *IncomingSnapshot) claim() bool {
+	g := s.group
+	if g.node == nil {
+		if err := g.beget(s.node, &s.msg); err != nil {
+			s.node.fail(err)
+			return false
+		}
+	}
+	if g.node == nil || s.msg.To != g.id || g.receiving != nil || s.msg.Snapshot.Metadata.Index <= g.at.index {
+		return false
+	}
+	g.receiving = s
+	return true
+}
+
+func (s *IncomingSnapshot) release() {
+	s.node.post(func() {
+		if s.group.receiving == s {
+			s.group.receiving = nil
+		}
+	})
+}
+
+// Write takes in a chunk.
+func (s *IncomingSnapshot) Write(chunk []byte) error { return s.install.Write(chunk) }
+
+// Abort ends a transfer that broke off. What has been staged is kept for the
+// next attempt.
+func (s *IncomingSnapshot) Abort() {
+	_ = s.install.Close()
+	s.release()
+}
+
+// Finish checks that all has come, and hands the snapshot to the group. It
+// does not wait for the group to put it in place.
+func (s *IncomingSnapshot) Finish() error {
+	if err := s.install.Finish(); err != nil {
+		s.release()
+		return err
+	}
+	s.phase.Store(snapshotInstalling)
+	s.node.put(s.group, inbound{m: s.msg, staged: s})
+	s.node.raise()
+	s.node.Kick()
+	return nil
+}
+
+func (in *inbound) discard() {
+	if in.staged != nil {
+		in.staged.end()
+	}
+}
+
+// end clears away a snapshot that is in place or of no use. For the pass.
+func (s *IncomingSnapshot) end() {
+	if s.phase.Swap(snapshotEnded) != snapshotEnded {
+		_ = s.install.Abort() // nothing is left to abort where it is in place
+	}
+	if s.group.receiving == s {
+		s.group.receiving = nil
+	}
+}
+
+// stepSnapshot gives Raft the message of a snapshot whose data are here.
+func (g *group) stepSnapshot(n *Node, in *inbound) error {
+	g.staged = in.staged
+	defer func() {
+		g.staged.end()
+		g.staged = nil
+	}()
+	_ = g.node.Step(in.m)
+	return g.collect(n) // where Raft wants it, install puts it in place
+}
+
+// install puts the staged snapshot in the place of the group's state. The log
+// follows with the write being filled; should the node end in between, the
+// state knows where the log has to begin.
+func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
+	m := snap.Metadata
+	if g.staged == nil || g.staged.msg.Snapshot.Metadata.Index != m.Index {
+		return fmt.Errorf("shard %d: Raft wants snapshot %d, which is not here", g.shard, m.Index)
+	}
+	if err := n.apply(); err != nil { // what was collected before comes first
+		return err
+	}
+	if err := n.store.Install(g.staged.install); err != nil {
+		return err
+	}
+	n.filling.log.SetStart(g.log, m.Index, m.Term, &m.ConfState)
+	n.filling.mustSync = true
+	g.conf = m.ConfState
+	conf := g.conf
+	g.at = applyPoint{m.Index, m.Term, &conf}
+	g.last = m.Index
+	g.lastStamp.Store(max(g.lastStamp.Load(), n.store.LastStamp(g.shard)))
+	// Whether what was proposed here before is part of it is not known.
+	for len(g.inflight) > 0 && g.inflight[0].index <= m.Index {
+		n.finish(g.inflight[0].done, command.TimedOut)
+		g.inflight = g.inflight[1:]
+	}
+	g.logger.Info("snapshot installed", "index", m.Index, "term", m.Term)
+	g.closeRounds(n)
+	if g.shard == n.meta() {
+		return n.refreshMap()
+	}
+	return nil
+}

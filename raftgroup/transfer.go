@@ -1,0 +1,148 @@
+package raftgroup
+
+import (
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// transfer is a leadership on its way to another replica. Commands stay in the
+// queue until it is done, and what was proposed before is carried out first,
+// so that nothing that was begun here ends without an outcome.
+type transfer struct {
+	to    uint64 // replica; 0: none under way
+	until uint64 // tick at which it is given up
+	told  bool   // Raft has been
+}
+
+// holds reports whether commands have to wait.
+func (t *transfer) holds() bool { return t.to != 0 }
+
+// beginTransfer starts to hand the leadership over to a replica.
+func (g *group) beginTransfer(n *Node, to uint64) {
+	if g.state != raft.StateLeader || g.transfer.holds() || to == g.id {
+		return
+	}
+	g.logger.Debug("leadership transfer begins", "to", nodeOf(to))
+	g.voidLease()
+	g.transfer = transfer{to: to, until: n.ticks + uint64(n.electionTicks)}
+	g.continueTransfer(n)
+}
+
+// continueTransfer takes the next step of a transfer, if one is under way.
+func (g *group) continueTransfer(n *Node) {
+	t := &g.transfer
+	switch {
+	case !t.holds():
+	case n.ticks >= t.until:
+		g.logger.Debug("leadership transfer failed", "to", nodeOf(t.to))
+		*t = transfer{}
+		if n.leaving.Load() || g.state != raft.StateLeader {
+			return
+		}
+	case !t.told && (len(g.inflight) == 0 || n.slow.Load()):
+		t.told = true
+		g.node.TransferLeader(t.to)
+	}
+}
+
+// bestSuccessor returns the voter that would make the best leader: one that is
+// up, neither draining nor slow, and caught up; among those the one whose node
+// leads least. It returns 0 if there is none.
+func (g *group) bestSuccessor(n *Node) uint64 {
+	best, bestLeaders := uint64(0), 0
+	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id == g.id || pr.IsLearner || pr.State != tracker.StateReplicate || !pr.RecentActive || !isVoter(&g.conf, id) {
+			return
+		}
+		leaders, ok := n.mayLead(nodeOf(id))
+		if ok && (best == 0 || leaders < bestLeaders) {
+			best, bestLeaders = id, leaders
+		}
+	})
+	return best
+}
+
+// balance gives leaderships away: all of them where this node should lead
+// nothing, else those that it has too many of.
+func (n *Node) balance() {
+	mine := 0
+	for _, g := range n.groups {
+		if g.state == raft.StateLeader {
+			mine++
+		}
+	}
+	shed := n.shouldNotLead()
+	for _, g := range n.groups {
+		if g.state != raft.StateLeader || g.transfer.holds() {
+			continue
+		}
+		to := g.bestSuccessor(n)
+		if to == 0 {
+			continue
+		}
+		if shed {
+			g.beginTransfer(n, to)
+			continue
+		}
+		if leaders, _ := n.mayLead(nodeOf(to)); n.opt.BalanceLeaders && mine-leaders >= 2 {
+			g.beginTransfer(n, to)
+			n.reports.countLeader(nodeOf(to)) // until its next report says so
+			mine--
+		}
+	}
+}
+
+// shouldNotLead reports whether this node is to give its leaderships away.
+func (n *Node) shouldNotLead() bool {
+	if n.leaving.Load() || n.slow.Load() {
+		return true
+	}
+	m := n.cmap.Load()
+	if m == nil {
+		return false
+	}
+	row, _ := m.node(n.id)
+	return row.Draining || row.Removing
+}
+
+// mayLead returns how many shards another node leads, and whether it may be
+// given more.
+func (n *Node) mayLead(node uint64) (leaders int, ok bool) {
+	m := n.cmap.Load()
+	if m == nil {
+		return 0, false
+	}
+	row, ok := m.node(node)
+	if !ok || row.Draining || row.Removing {
+		return 0, false
+	}
+	return n.reports.mayLead(node, n.clock.Boot())
+}
+
+// leadsNone reports whether this node leads no group any more.
+func (n *Node) leadsNone() bool {
+	for _, g := range n.groups {
+		if g.leads.Load() {
+			return false
+		}
+	}
+	return true
+}
+
+// requestTransfer asks the pass to hand a shard's leadership to a node.
+func (n *Node) requestTransfer(shard int, node uint64) error {
+	g := n.groups[shard]
+	if !g.leads.Load() {
+		return command.ErrNotLeader
+	}
+	n.post(func() {
+		for _, id := range confMembers(&g.conf) {
+			if nodeOf(id) == node && isVoter(&g.conf, id) {
+				g.beginTransfer(n, id)
+			}
+		}
+	})
+	return nil
+}
