@@ -150,7 +150,7 @@ func (n *Node) changeMeta(ctx context.Context, work func(m *clusterMap) ([]metaW
 	for {
 		m := n.cmap.Load()
 		if !m.begun() {
-			return fmt.Errorf("%w: the cluster has not begun yet; try again in a moment", command.ErrRefused)
+			return fmt.Errorf("%w: the cluster has not begun yet; try again in a moment", command.ErrNotLeader)
 		}
 		writes, err := work(m)
 		if err != nil || len(writes) == 0 {

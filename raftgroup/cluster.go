@@ -194,6 +194,9 @@ func (n *Node) refreshMap() error {
 		return err
 	}
 	n.cmap.Store(m)
+	if !m.begun() {
+		return nil // what the directory remembers has to do
+	}
 	for i := range m.nodes {
 		if r := &m.nodes[i]; r.ID != n.id && r.member() {
 			n.transport.SetPeer(r.ID, r.Peer)

@@ -96,6 +96,7 @@ func (n *Node) post(f func()) {
 // what is in them joins one next entry.
 func (n *Node) pass() *writeSet {
 	n.urgent.Store(false)
+	n.passes.Add(1)
 	idle := !n.writing.Load()
 	if idle {
 		n.pending.Store(false)
