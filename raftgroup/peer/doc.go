@@ -1,0 +1,42 @@
+// Package peer is the transport between the nodes of a cluster: Raft messages
+// of all shards, small reports, calls, snapshots and forwarded client streams,
+// over TCP. docs/peer-protocol.md describes the bytes.
+//
+// # Connections
+//
+// Each node dials every peer of its address book, and sends on the connection
+// it dialled; on the one it accepted it receives. So there are two Raft
+// connections between two nodes, one for each direction. The alternative, one
+// connection for both, needs a tie-break when two nodes dial at once, and both
+// sides must agree on which connection died; here the sender alone decides,
+// with nothing to agree on, and a path that works in one direction only is
+// used in that direction. The price is a second, mostly idle socket. Only the
+// replies to calls travel backwards, because a caller's connection is the one
+// that is known to work.
+//
+// A snapshot has a connection of its own, so that it never stands in front of
+// a heartbeat. So has each forwarded client stream, which after the handshake
+// is nothing but the client's bytes, and each call to a bare address, which is
+// how a node asks to join.
+//
+// # The way of a message
+//
+// [Transport.Send] encodes a message straight into the peer's open frame, under
+// the peer's lock, and allocates nothing. [Transport.Flush] closes the frame
+// and writes it to the socket on the spot, without ever waiting: waking a
+// goroutine to do it costs more than the write. What the socket does not take
+// is the business of the peer's writer goroutine. While that is busy the open
+// frame stays open and collects what comes, so that a slow peer costs fewer
+// and larger frames rather than many small buffers.
+//
+// Nothing waits for a peer: past [Config.QueueBytesMax], or without a
+// connection, messages are dropped and [Handler.Unreachable] says so. Raft
+// sends again what it must.
+//
+// # Locks
+//
+// peer.mu guards a peer's frames and its link, and is held across a write(2)
+// that cannot wait, never across anything else that might. Transport.mu guards
+// the address book and the sets of connections. Neither is held while the
+// handler runs, and no one holds both.
+package peer

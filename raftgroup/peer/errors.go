@@ -1,0 +1,91 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Errors of the transport. Most are returned wrapped, with the node or address.
+var (
+	// ErrClosed: the transport is closed.
+	ErrClosed = errors.New("peer: the transport is closed")
+	// ErrUnknownPeer: the node is not in the address book.
+	ErrUnknownPeer = errors.New("peer: the node's address is not known")
+	// ErrNotConnected: nothing was sent, there is no connection.
+	ErrNotConnected = errors.New("peer: no connection to the node")
+	// ErrBusy: nothing was done, a bound was reached; try again later.
+	ErrBusy = errors.New("peer: busy")
+	// ErrConnectionLost: the connection broke after a request was sent. Whether
+	// it was carried out is unknown.
+	ErrConnectionLost = errors.New("peer: the connection broke before the answer came; the outcome is unknown")
+	// ErrTooLarge: a body, verb, header or chunk is over its limit.
+	ErrTooLarge = errors.New("peer: too large")
+	// ErrDamaged: the other side sent what is no sound frame.
+	ErrDamaged = errors.New("peer: damaged or foreign data")
+)
+
+// RefusedError is a handshake that one of the two sides ended.
+type RefusedError struct {
+	Address string // the other side's
+	Here    bool   // refused by this side
+	Reason  string // a sentence; says what to do
+}
+
+func (e *RefusedError) Error() string {
+	if e.Here {
+		return fmt.Sprintf("peer: refused %s: %s", e.Address, e.Reason)
+	}
+	return fmt.Sprintf("peer: refused by %s: %s", e.Address, e.Reason)
+}
+
+// RemoteError is the error with which the other side's handler answered a call
+// or ended a snapshot.
+type RemoteError struct {
+	Text string
+}
+
+func (e *RemoteError) Error() string { return e.Text }
+
+func damaged(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrDamaged}, args...)...)
+}
+
+// printable makes text of the other side fit for a log or a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// clip shortens s to at most n bytes, at the boundary of a character.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
+}
+
+// logLimit lets one line through per interval and counts the rest.
+type logLimit struct {
+	interval   time.Duration
+	next       time.Time
+	suppressed int
+}
+
+// allow reports whether a line may be logged now, and how many were not since
+// the last one. It is not safe for concurrent use.
+func (l *logLimit) allow(now time.Time) (ok bool, suppressed int) {
+	if now.Before(l.next) {
+		l.suppressed++
+		return false, 0
+	}
+	suppressed, l.suppressed = l.suppressed, 0
+	l.next = now.Add(l.interval)
+	return true, suppressed
+}

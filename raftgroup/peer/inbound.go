@@ -1,0 +1,205 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// inbound is an accepted connection that carries frames.
+type inbound struct {
+	t       *Transport
+	conn    net.Conn
+	from    Identity
+	version uint16
+	ctx     context.Context // ends with the connection
+	calls   chan struct{}   // one for each call that runs
+
+	writeMu sync.Mutex // held while a reply is written
+}
+
+// acceptLoop accepts until the listener is closed.
+func (t *Transport) acceptLoop() {
+	pause := time.Duration(0)
+	for {
+		c, err := t.listener.Accept()
+		if err == nil {
+			pause = 0
+			if !t.accept(c) {
+				return
+			}
+			continue
+		}
+		if t.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			return
+		}
+		// Out of file descriptors, most likely: they will come back.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		t.log.Error("cannot accept a peer's connection", "err", err, "retry_in", pause)
+		select {
+		case <-time.After(pause):
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// accept serves a connection on a goroutine of its own. If too many have not
+// introduced themselves yet the oldest of them gives way, so that silent ones
+// keep nobody out.
+func (t *Transport) accept(c net.Conn) bool {
+	if !t.track(c) {
+		c.Close()
+		return false
+	}
+	t.mu.Lock()
+	t.handshakes = append(t.handshakes, c)
+	var evicted net.Conn
+	if len(t.handshakes) > handshakesMax {
+		evicted = t.handshakes[0]
+		t.handshakes = slices.Delete(t.handshakes, 0, 1)
+	}
+	t.mu.Unlock()
+	if evicted != nil {
+		evicted.Close()
+	}
+	return t.spawn(func() { t.serve(c) })
+}
+
+func (t *Transport) serve(c net.Conn) {
+	h, version, err := t.answerHello(c)
+	t.mu.Lock()
+	if i := slices.Index(t.handshakes, c); i >= 0 {
+		t.handshakes = slices.Delete(t.handshakes, i, i+1)
+	} else if err == nil {
+		err = net.ErrClosed // evicted
+	}
+	t.mu.Unlock()
+	if err != nil {
+		t.drop(c)
+		t.logHandshake(c, h, err)
+		return
+	}
+	t.setOptions(c, h.kind)
+	switch h.kind {
+	case kindRaft:
+		t.serveRaft(c, h.identity, version)
+	case kindCall:
+		t.serveCall(c, h.identity, version)
+	case kindSnapshot:
+		t.serveSnapshot(c, h.identity)
+	case kindClient:
+		t.serveClient(c, h.identity)
+	}
+}
+
+// logHandshake logs why an accepted connection came to nothing. Whoever can
+// reach the port can cause such lines, so they are limited.
+func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
+	if t.ctx.Err() != nil || err == io.ErrUnexpectedEOF || errors.Is(err, net.ErrClosed) {
+		return // a port scan, a health check, or the end
+	}
+	limit, text := &t.foreigners, "a connection to the peer port is no peer's; closed"
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		limit, text = &t.refusals, "a peer's connection was refused"
+	}
+	t.mu.Lock()
+	ok, more := limit.allow(time.Now())
+	t.mu.Unlock()
+	if ok {
+		t.log.Warn(text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err, "suppressed", more)
+	}
+}
+
+func (t *Transport) newInbound(c net.Conn, from Identity, version uint16) (*inbound, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(t.ctx)
+	in := &inbound{t: t, conn: c, from: from, version: version, ctx: ctx, calls: make(chan struct{}, CallsPerPeerMax)}
+	return in, cancel
+}
+
+// serveRaft receives on a peer's Raft connection until it ends.
+func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
+	in, cancel := t.newInbound(c, from, version)
+	defer cancel()
+	node := from.Node
+	t.mu.Lock()
+	older := t.inbound[node]
+	t.inbound[node] = in
+	t.mu.Unlock()
+	if older != nil {
+		older.conn.Close() // the peer gave it up, or it would not have dialled
+	}
+	if p := t.peer(node); p != nil {
+		p.heardNow()
+		p.retry()
+	}
+	err := in.receive()
+	t.drop(c)
+	t.mu.Lock()
+	replaced := t.inbound[node] != in
+	if !replaced {
+		delete(t.inbound, node)
+	}
+	t.mu.Unlock()
+	if t.ctx.Err() == nil && !replaced {
+		t.log.Warn("a connection from a peer ended", "node", node, "remote", c.RemoteAddr().String(), "err", err)
+	}
+}
+
+// receive hands frames to the handler until the connection ends.
+func (in *inbound) receive() error {
+	source := &deadlineReader{conn: in.conn}
+	r := newFrameReader(source)
+	defer r.close()
+	var d decoder
+	h := in.t.handler()
+	for {
+		kind, payload, err := r.next()
+		if err != nil {
+			if isTimeout(err) {
+				err = errors.New("peer: nothing came for too long, although reports were due")
+			}
+			return err
+		}
+		if p := in.t.peer(in.from.Node); p != nil {
+			p.heardNow()
+			p.bytesIn.Add(uint64(headerBytes + len(payload)))
+		}
+		switch kind {
+		case frameMessages:
+			batch, err := d.decode(in.version, payload)
+			if err != nil {
+				return err
+			}
+			h.Messages(in.from.Node, batch)
+			d.reset()
+		case frameReport:
+			source.timeout = in.t.cfg.SilenceTimeout // the next is due
+			h.Report(in.from.Node, payload)
+		case frameCall:
+			if err := in.startCall(payload); err != nil {
+				return err
+			}
+		default:
+			return damaged("a frame of type %d on a Raft connection", kind)
+		}
+	}
+}
+
+// serveClient hands a client stream over.
+func (t *Transport) serveClient(c net.Conn, from Identity) {
+	select {
+	case t.clientStreams <- struct{}{}:
+		defer func() { <-t.clientStreams }()
+	default:
+		t.drop(c)
+		return
+	}
+	defer t.release(c)
+	t.handler().ServeClient(from.Node, c)
+}

@@ -1,0 +1,541 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/bufpool"
+)
+
+// peer is a node of the address book: the connection this node dials to it, and
+// what waits to be sent on that.
+type peer struct {
+	t         *Transport
+	node      uint64
+	ctx       context.Context
+	cancel    context.CancelFunc
+	kick      chan struct{} // capacity 1: try to connect now
+	wake      chan struct{} // capacity 1: the writer goroutine has work
+	callSlots chan struct{} // one for each unanswered call
+
+	bytesIn, bytesOut atomic.Uint64
+	heard             atomic.Int64 // nanoseconds since Transport.began; 0: never
+
+	mu         sync.Mutex
+	address    string
+	cancelDial context.CancelFunc // not nil while a connection is being opened
+	link       *link              // nil without a connection
+	frames     frameQueue
+	writing    bool // the writer goroutine owns the socket
+	dirty      bool // Flush knows
+	dropping   bool // the handler has heard of this burst
+	calls      map[uint64]chan callResult
+	lastCall   uint64
+
+	since      time.Time
+	lastError  string
+	connects   uint64
+	dropped    uint64
+	failureLog logLimit
+}
+
+// link is the connection dialled to a peer.
+type link struct {
+	conn    net.Conn
+	direct  *direct // nil: only the writer goroutine writes
+	version uint16
+	done    chan struct{} // closed when the connection has ended
+	err     error         // why; valid after done
+}
+
+func newPeer(t *Transport, node uint64, address string) *peer {
+	p := &peer{
+		t: t, node: node, address: address, since: time.Now(),
+		kick:       make(chan struct{}, 1),
+		wake:       make(chan struct{}, 1),
+		callSlots:  make(chan struct{}, CallsPerPeerMax),
+		calls:      map[uint64]chan callResult{},
+		failureLog: logLimit{interval: failureLogInterval},
+	}
+	p.ctx, p.cancel = context.WithCancel(t.ctx)
+	return p
+}
+
+// retire ends the peer's goroutines and connection, soon.
+func (p *peer) retire() { p.cancel() }
+
+// setAddress connects anew if the address has changed, and otherwise tries at
+// once if there is no connection.
+func (p *peer) setAddress(address string) {
+	p.mu.Lock()
+	changed := address != p.address
+	p.address = address
+	if changed {
+		p.failureLog.next = time.Time{}
+		if p.link != nil {
+			p.link.conn.Close()
+		}
+	}
+	p.mu.Unlock()
+	p.retry()
+}
+
+// retry ends the wait for the next attempt to connect. An attempt that still
+// waits for the other side's first packet is begun again: the packet may have
+// been lost before the peer came up.
+func (p *peer) retry() {
+	notify(p.kick)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cancelDial != nil {
+		p.cancelDial()
+	}
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the connection until the peer is retired.
+func (p *peer) run() {
+	select {
+	case <-p.t.ready:
+	case <-p.ctx.Done():
+		return
+	}
+	failures := 0
+	for p.ctx.Err() == nil {
+		if id := p.t.identity(); !id.member() {
+			p.pause(-1)
+			continue
+		}
+		if p.session() >= p.t.cfg.ReconnectMin {
+			failures = 0
+			continue // it was sound; a restart of the peer shall not cost a wait
+		}
+		if kicked := p.pause(p.t.cfg.reconnectDelay(failures, rand.Float64())); kicked {
+			failures = 0
+		} else {
+			failures++
+		}
+	}
+}
+
+// reconnectDelay returns how long to wait after so many failures before;
+// random is in [0, 1).
+func (c *Config) reconnectDelay(failures int, random float64) time.Duration {
+	d := c.ReconnectMin
+	for range failures {
+		if d >= c.ReconnectMax/2 {
+			d = c.ReconnectMax
+			break
+		}
+		d *= 2
+	}
+	return d - time.Duration(random*float64(d)/2)
+}
+
+// pause waits for d, for ever if it is negative, and reports whether it was
+// ended by retry.
+func (p *peer) pause(d time.Duration) (kicked bool) {
+	var expired <-chan time.Time
+	if d >= 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-p.kick:
+		return true
+	case <-expired:
+	case <-p.ctx.Done():
+	}
+	return false
+}
+
+// session connects and serves the connection until it ends. It returns how
+// long there was one.
+func (p *peer) session() time.Duration {
+	conn, address, version, err := p.open()
+	if err != nil {
+		p.failed(err)
+		return 0
+	}
+	l := &link{conn: conn, direct: newDirect(conn), version: version, done: make(chan struct{})}
+	if !p.attach(l, address) {
+		p.t.drop(conn)
+		return 0
+	}
+	p.t.log.Info("connected to a peer", "node", p.node, "addr", address, "version", version)
+	began := time.Now()
+	stop := context.AfterFunc(p.ctx, func() { conn.Close() })
+	p.t.wg.Add(1) // this goroutine is counted, so Close still waits
+	go func() {
+		defer p.t.wg.Done()
+		p.readReplies(l)
+	}()
+	err = p.write(l)
+	stop()
+	p.t.drop(conn)
+	<-l.done
+	p.detach(l, err)
+	return time.Since(began)
+}
+
+func (p *peer) open() (conn net.Conn, address string, version uint16, err error) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	p.mu.Lock()
+	address, p.cancelDial = p.address, cancel
+	p.mu.Unlock()
+	conn, err = p.t.connect(ctx, address)
+	p.mu.Lock()
+	p.cancelDial = nil
+	p.mu.Unlock()
+	if err != nil {
+		return nil, address, 0, err
+	}
+	a, err := p.t.introduce(p.ctx, conn, address, kindRaft, p.node)
+	return conn, address, a.version, err
+}
+
+// attach makes the link the one to send on, unless the address has changed.
+func (p *peer) attach(l *link, address string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.address != address {
+		return false
+	}
+	select {
+	case <-p.kick: // what it asked for is there
+	default:
+	}
+	p.link, p.since, p.lastError = l, time.Now(), ""
+	p.connects++
+	p.heardNow()
+	p.failureLog.next = time.Time{}
+	return true
+}
+
+// detach forgets the link and all that waited for it.
+func (p *peer) detach(l *link, err error) {
+	if l.err != nil && !errors.Is(l.err, net.ErrClosed) {
+		err = l.err // what the other side did, rather than what we saw of it
+	}
+	if p.ctx.Err() == nil {
+		p.t.log.Warn("the connection to a peer broke", "node", p.node, "err", err)
+	}
+	p.mu.Lock()
+	p.link, p.writing, p.dropping = nil, false, true
+	p.since, p.lastError = time.Now(), err.Error()
+	p.frames.clear()
+	calls := p.calls
+	p.calls = map[uint64]chan callResult{}
+	p.mu.Unlock()
+	for _, c := range calls {
+		c <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)}
+	}
+	p.t.raiseAlarm(p.node)
+}
+
+// failed notes an attempt that led to no connection.
+func (p *peer) failed(err error) {
+	p.mu.Lock()
+	if text := err.Error(); text != p.lastError {
+		p.lastError = text
+		p.failureLog.next = time.Time{}
+	}
+	p.mu.Unlock()
+	if p.ctx.Err() != nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	p.mu.Lock()
+	ok, more := p.failureLog.allow(time.Now())
+	p.mu.Unlock()
+	if ok {
+		p.t.log.Warn("cannot connect to a peer", "node", p.node, "err", err, "repeated", more)
+	}
+}
+
+// heardNow notes that the peer is alive.
+func (p *peer) heardNow() { p.heard.Store(int64(time.Since(p.t.began))) }
+
+// send puts a message into the open frame. It reports true if Flush does not
+// know yet that there is something to do.
+func (p *peer) send(shard uint32, m *raftpb.Message) (first bool) {
+	p.mu.Lock()
+	if !p.put(shard, m) {
+		p.dropped++
+		alarm := !p.dropping
+		p.dropping = true
+		p.mu.Unlock()
+		if alarm {
+			p.t.raiseAlarm(p.node)
+		}
+		return false
+	}
+	first = !p.dirty
+	p.dirty, p.dropping = true, false
+	p.mu.Unlock()
+	return first
+}
+
+func (p *peer) put(shard uint32, m *raftpb.Message) bool {
+	if p.link == nil {
+		return false
+	}
+	r := newRecord(p.link.version, shard, m)
+	if r.size > MessageBytesMax || len(m.Entries) > EntriesPerFrameMax {
+		p.t.log.Error("a Raft message is too large to be sent", "node", p.node, "shard", shard,
+			"bytes", r.size, "entries", len(m.Entries), "limit", MessageBytesMax)
+		return false
+	}
+	if !p.room(r.bytesMax()) {
+		return false
+	}
+	return p.frames.put(&r) == nil
+}
+
+// room reports whether n more bytes may wait.
+func (p *peer) room(n int) bool {
+	return p.frames.bytes == 0 || p.frames.bytes+n <= p.t.cfg.QueueBytesMax
+}
+
+// enqueue sends a whole frame, or drops it.
+func (p *peer) enqueue(t frameType, payload []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != nil && p.room(headerBytes+len(payload)) {
+		p.frames.append(frameOf(t, payload))
+		p.push()
+	}
+}
+
+func (p *peer) flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dirty = false
+	p.push()
+}
+
+// push writes what the socket takes and leaves the rest to the writer
+// goroutine. While that writes, the open frame stays open.
+func (p *peer) push() {
+	if p.link == nil || p.writing {
+		return
+	}
+	p.frames.seal()
+	if p.link.direct != nil {
+		p.bytesOut.Add(uint64(p.frames.writeTo(p.link.direct)))
+	}
+	if !p.frames.empty() {
+		p.writing = true
+		notify(p.wake)
+	}
+}
+
+// write is the writer goroutine: it returns when the connection has ended.
+func (p *peer) write(l *link) error {
+	for {
+		select {
+		case <-p.wake:
+			if err := p.drain(l); err != nil {
+				return err
+			}
+		case <-l.done:
+			return l.err
+		}
+	}
+}
+
+// drain writes, waiting for the socket, until nothing is left.
+func (p *peer) drain(l *link) error {
+	for {
+		p.mu.Lock()
+		if !p.writing {
+			p.mu.Unlock()
+			return nil
+		}
+		p.frames.seal()
+		b, sent := p.frames.take()
+		if b == nil {
+			err := l.conn.SetWriteDeadline(time.Time{}) // for push
+			p.writing = false
+			p.mu.Unlock()
+			return err
+		}
+		p.mu.Unlock()
+		err := p.writeFrame(l, b.B[sent:])
+		p.mu.Lock()
+		p.frames.written(b)
+		p.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (p *peer) writeFrame(l *link, b []byte) error {
+	for len(b) > 0 {
+		if err := l.conn.SetWriteDeadline(time.Now().Add(p.t.cfg.WriteTimeout)); err != nil {
+			return err
+		}
+		n, err := l.conn.Write(b[:min(len(b), writeBytes)])
+		p.bytesOut.Add(uint64(n))
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// readReplies reads what comes backwards: replies to calls. It ends with the
+// connection, which it thereby watches.
+func (p *peer) readReplies(l *link) {
+	r := newFrameReader(l.conn)
+	defer r.close()
+	for l.err == nil {
+		t, payload, err := r.next()
+		switch {
+		case err != nil:
+			l.err = err
+		case t != frameReply:
+			l.err = damaged("a frame of type %d came backwards", t)
+		default:
+			p.heardNow()
+			p.bytesIn.Add(uint64(headerBytes + len(payload)))
+			l.err = p.answered(payload)
+		}
+	}
+	if l.err == io.EOF {
+		l.err = errors.New("peer: the other side closed the connection")
+	}
+	l.conn.Close()
+	close(l.done)
+}
+
+func (p *peer) status() PeerStatus {
+	s := PeerStatus{Node: p.node, BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load()}
+	if heard := p.heard.Load(); heard != 0 {
+		s.Heard = p.t.began.Add(time.Duration(heard))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Address, s.Since, s.LastError = p.address, p.since, p.lastError
+	s.QueuedBytes, s.Dropped = p.frames.bytes, p.dropped
+	s.Reconnects = max(p.connects, 1) - 1
+	if p.link != nil {
+		s.Connected, s.Version = true, p.link.version
+	}
+	return s
+}
+
+// frameQueue holds the frames that wait for one peer, and the one that is being
+// filled. Its methods need the peer's lock.
+type frameQueue struct {
+	open     *bufpool.Buffer // nil: none
+	messages int             // in open
+	entries  int             // in open
+
+	closed []*bufpool.Buffer
+	sent   int // bytes of closed[0] that have been written
+	bytes  int // of all frames, with one that has been taken
+}
+
+// put encodes a record into the open frame, or into a fresh one.
+func (q *frameQueue) put(r *record) error {
+	need := r.bytesMax()
+	if q.open != nil && (len(q.open.B)+need > frameBytesTarget || q.messages == MessagesPerFrameMax ||
+		q.entries+len(r.m.Entries) > EntriesPerFrameMax) {
+		q.seal()
+	}
+	if q.open == nil {
+		q.open = newFrame(max(need, frameBytesFirst-headerBytes))
+		q.bytes += headerBytes
+	}
+	q.open.Grow(need)
+	before := len(q.open.B)
+	if err := r.appendTo(q.open); err != nil {
+		return err
+	}
+	q.bytes += len(q.open.B) - before
+	q.messages++
+	q.entries += len(r.m.Entries)
+	return nil
+}
+
+// seal closes the open frame, if there is one.
+func (q *frameQueue) seal() {
+	if q.open == nil {
+		return
+	}
+	seal(q.open, frameMessages)
+	q.closed = append(q.closed, q.open)
+	q.open, q.messages, q.entries = nil, 0, 0
+}
+
+// append adds a whole frame.
+func (q *frameQueue) append(b *bufpool.Buffer) {
+	q.bytes += len(b.B)
+	q.closed = append(q.closed, b)
+}
+
+// empty reports whether no closed frame waits.
+func (q *frameQueue) empty() bool { return len(q.closed) == 0 }
+
+// take hands out the first closed frame, of which sent bytes have been written,
+// or nil. It is given back with written.
+func (q *frameQueue) take() (b *bufpool.Buffer, sent int) {
+	if q.empty() {
+		return nil, 0
+	}
+	b, sent = q.closed[0], q.sent
+	// At most a few hundred pointers move: frames are large when many wait.
+	last := copy(q.closed, q.closed[1:])
+	q.closed[last] = nil
+	q.closed, q.sent = q.closed[:last], 0
+	return b, sent
+}
+
+func (q *frameQueue) written(b *bufpool.Buffer) {
+	q.bytes -= len(b.B)
+	b.Release()
+}
+
+// writeTo writes what the socket takes at once and returns how much that was.
+func (q *frameQueue) writeTo(d *direct) (total int) {
+	for !q.empty() {
+		n := d.write(q.closed[0].B[q.sent:])
+		total += n
+		q.sent += n
+		if q.sent < len(q.closed[0].B) {
+			return total
+		}
+		b, _ := q.take()
+		q.written(b)
+	}
+	return total
+}
+
+// clear gives all frames back, those that were taken excepted.
+func (q *frameQueue) clear() {
+	q.seal()
+	for !q.empty() {
+		b, _ := q.take()
+		b.Release()
+	}
+	q.bytes = 0
+}

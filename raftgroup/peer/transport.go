@@ -1,0 +1,481 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// Handler is what a node does with what its peers send. Its methods may be
+// called at the same time, for different peers and for one.
+type Handler interface {
+	// Admit decides about a peer whose identity a handshake brought, for every
+	// connection in either direction but those of strangers (see Call). An
+	// error refuses the peer; its text is the sentence that the other side
+	// gets to see, at most 512 bytes of it.
+	Admit(id Identity) error
+
+	// Messages hands over the messages of one frame, in order. It is called on
+	// the connection's goroutine, which may then do the work itself; further
+	// messages of that peer wait meanwhile. The slice is valid during the
+	// call; entries, their data and contexts belong to the handler afterwards.
+	Messages(from uint64, batch []Message)
+
+	// Report hands over what a peer said of itself; body is valid during the
+	// call.
+	Report(from uint64, body []byte)
+
+	// Unreachable tells that messages to a node were dropped, or may have been
+	// lost with a connection. It comes once for a burst, on a goroutine of the
+	// transport, never from inside Send or Flush.
+	Unreachable(node uint64)
+
+	// Call answers a request, at most CallBytesMax bytes; more is an error for
+	// the caller. It runs on its own goroutine, and at most CallsPerPeerMax do
+	// for one peer. body belongs to it. ctx ends with the caller's deadline or
+	// connection. An error's text is sent to the caller. If from.Cluster is 0
+	// the caller is a stranger: a node without a cluster that nobody has
+	// admitted; the handler refuses what strangers may not ask.
+	Call(ctx context.Context, from Identity, verb string, body []byte) ([]byte, error)
+
+	// Snapshot receives one transfer, on a goroutine of its own. It must call
+	// s.Resume first, and then s.Next until io.EOF. When it returns nil the
+	// sender hears that the snapshot is installed, else the error's text.
+	// header belongs to it.
+	Snapshot(from uint64, header []byte, s *Incoming) error
+
+	// ServeClient takes over a forwarded client stream, and closes it. It may
+	// serve it before it returns or go on afterwards.
+	ServeClient(from uint64, c net.Conn)
+}
+
+// Config configures a Transport. The zero value of a field stands for its
+// default.
+type Config struct {
+	// Listen is the address to accept peers on, host:port. Default ":7401".
+	Listen string
+	// Logger gets what operators should know. Default: nothing is logged.
+	Logger *slog.Logger
+
+	// HandshakeTimeout bounds connecting and shaking hands. Default 5 s.
+	HandshakeTimeout time.Duration
+	// ReconnectMin and ReconnectMax bound the time between two attempts to
+	// connect to a peer. It doubles with each, and a random part of up to half
+	// is taken off, so that nodes do not come all at once. Defaults 1 s, 60 s.
+	ReconnectMin, ReconnectMax time.Duration
+	// WriteTimeout is how long a connection may accept no byte of what is to
+	// be sent before it counts as dead. Default 10 s.
+	WriteTimeout time.Duration
+	// SilenceTimeout is how long a peer that has sent a report may send
+	// nothing before its connection counts as dead; the same holds for
+	// snapshots. Default 10 s.
+	SilenceTimeout time.Duration
+
+	// QueueBytesMax bounds the bytes that wait for one peer; a single message
+	// may exceed it where nothing else waits. Default 64 MiB.
+	QueueBytesMax int
+	// SnapshotBytesPerSecond bounds all outgoing snapshots together; they take
+	// turns. Default 0: not bounded.
+	SnapshotBytesPerSecond int64
+	// SnapshotsIn is how many snapshots are received at a time; others wait
+	// for their turn. Default 2.
+	SnapshotsIn int
+	// StrangerCallsMax is how many calls on connections of their own run at a
+	// time; others are refused. Default 16.
+	StrangerCallsMax int
+
+	// VersionMax is the highest peer protocol version to speak, for the time
+	// of a rolling upgrade. Default 0: all this program knows.
+	VersionMax uint16
+
+	// Dial opens a connection to an address. Default: a net.Dialer's. Where
+	// the connection is a syscall.Conn, Flush writes to the socket itself.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.VersionMax > versionNewest {
+		return c, fmt.Errorf("peer: protocol version %d is not known; this program speaks %d to %d", c.VersionMax, versionOldest, versionNewest)
+	}
+	if c.ReconnectMax != 0 && c.ReconnectMax < c.ReconnectMin {
+		return c, fmt.Errorf("peer: the longest time between attempts to connect, %v, is below the shortest, %v", c.ReconnectMax, c.ReconnectMin)
+	}
+	if min(c.HandshakeTimeout, c.ReconnectMin, c.ReconnectMax, c.WriteTimeout, c.SilenceTimeout) < 0 ||
+		min(int64(c.QueueBytesMax), c.SnapshotBytesPerSecond, int64(c.SnapshotsIn), int64(c.StrangerCallsMax)) < 0 {
+		return c, errors.New("peer: times, sizes and numbers must not be negative")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Dial == nil {
+		var d net.Dialer
+		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+			return d.DialContext(ctx, "tcp", address)
+		}
+	}
+	orDefault(&c.Listen, ":7401")
+	orDefault(&c.HandshakeTimeout, 5*time.Second)
+	orDefault(&c.ReconnectMin, time.Second)
+	orDefault(&c.ReconnectMax, max(c.ReconnectMin, time.Minute))
+	orDefault(&c.WriteTimeout, 10*time.Second)
+	orDefault(&c.SilenceTimeout, 10*time.Second)
+	orDefault(&c.QueueBytesMax, 64<<20)
+	orDefault(&c.SnapshotsIn, 2)
+	orDefault(&c.StrangerCallsMax, 16)
+	orDefault(&c.VersionMax, versionNewest)
+	return c, nil
+}
+
+func orDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Transport is one node's end of the connections to its peers. All methods are
+// safe for concurrent use, except that Send and Flush are for one thread at a
+// time.
+type Transport struct {
+	cfg      Config
+	log      *slog.Logger
+	listener net.Listener
+	began    time.Time // what peers' times are counted from
+	pacer    pacer
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	started atomic.Pointer[Handler]
+	ready   chan struct{} // closed by Start
+
+	self  atomic.Pointer[Identity]
+	peers atomic.Pointer[map[uint64]*peer] // replaced, never changed
+
+	dirty []*peer // what Flush has to do; belongs to the thread of Send
+
+	alarms chan struct{} // capacity 1: unreachable is not empty
+
+	strangerCalls chan struct{}
+	snapshots     chan struct{} // one for each transfer that runs
+	snapshotsHeld chan struct{} // the same for those that wait, too
+	clientStreams chan struct{}
+
+	mu          sync.Mutex
+	closed      bool
+	conns       map[net.Conn]struct{}
+	handshakes  []net.Conn // accepted, in order
+	inbound     map[uint64]*inbound
+	unreachable map[uint64]struct{}
+	foreigners  logLimit
+	refusals    logLimit
+}
+
+// New opens a transport, which listens from now on. It answers nobody before
+// Start. The error says what is wrong with the configuration or the address.
+func New(cfg Config) (*Transport, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("peer: cannot listen on the peer address %s: %w", cfg.Listen, err)
+	}
+	t := &Transport{
+		cfg: cfg, log: cfg.Logger, listener: l, began: time.Now(),
+		pacer:         pacer{rate: cfg.SnapshotBytesPerSecond},
+		ready:         make(chan struct{}),
+		alarms:        make(chan struct{}, 1),
+		strangerCalls: make(chan struct{}, cfg.StrangerCallsMax),
+		snapshots:     make(chan struct{}, cfg.SnapshotsIn),
+		snapshotsHeld: make(chan struct{}, snapshotsWaitingMax),
+		clientStreams: make(chan struct{}, clientStreamsMax),
+		conns:         map[net.Conn]struct{}{},
+		inbound:       map[uint64]*inbound{},
+		unreachable:   map[uint64]struct{}{},
+		foreigners:    logLimit{interval: foreignersPerLogLine},
+		refusals:      logLimit{interval: foreignersPerLogLine},
+	}
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.self.Store(&Identity{})
+	t.peers.Store(&map[uint64]*peer{})
+	return t, nil
+}
+
+// Start lets the transport answer and dial. It must be called once.
+func (t *Transport) Start(h Handler) {
+	if !t.started.CompareAndSwap(nil, &h) {
+		panic("peer: Start was called twice")
+	}
+	close(t.ready)
+	t.spawn(t.acceptLoop)
+	t.spawn(t.alarmLoop)
+}
+
+// Close ends all connections and returns when every goroutine has ended, those
+// that are in the handler included; so it must not be called from there. What
+// Flush left to the writer goroutines may be lost.
+func (t *Transport) Close() error {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		t.wg.Wait()
+		return nil
+	}
+	t.closed = true
+	conns := slices.Collect(maps.Keys(t.conns))
+	t.mu.Unlock()
+
+	t.cancel()
+	err := t.listener.Close()
+	for _, c := range conns {
+		c.Close()
+	}
+	t.wg.Wait()
+	return err
+}
+
+// Addr returns the address the transport listens on.
+func (t *Transport) Addr() net.Addr { return t.listener.Addr() }
+
+// SetIdentity sets what the node says of itself from the next handshake on.
+// Without a cluster or a number it only calls, and is called, as a stranger.
+func (t *Transport) SetIdentity(id Identity) {
+	t.self.Store(&id)
+	for _, p := range *t.peers.Load() {
+		p.retry()
+	}
+}
+
+func (t *Transport) identity() Identity { return *t.self.Load() }
+
+// handler must be called after Start only.
+func (t *Transport) handler() Handler { return *t.started.Load() }
+
+func (t *Transport) peer(node uint64) *peer { return (*t.peers.Load())[node] }
+
+// SetPeer puts a node's address, host:port, into the address book, and keeps a
+// connection to it from now on. If the address differs from before, the
+// connection is made anew. If there is none, an attempt is made at once.
+func (t *Transport) SetPeer(node uint64, address string) {
+	if p := t.peer(node); p != nil {
+		p.setAddress(address)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := *t.peers.Load()
+	if t.closed || old[node] != nil {
+		return
+	}
+	p := newPeer(t, node, address)
+	book := maps.Clone(old)
+	book[node] = p
+	t.peers.Store(&book)
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		p.run()
+	}()
+}
+
+// RemovePeer takes a node out of the address book and ends the connections with
+// it. Whether it may connect again is up to [Handler.Admit].
+func (t *Transport) RemovePeer(node uint64) {
+	t.mu.Lock()
+	p, in := t.peer(node), t.inbound[node]
+	if p != nil {
+		book := maps.Clone(*t.peers.Load())
+		delete(book, node)
+		t.peers.Store(&book)
+	}
+	t.mu.Unlock()
+	if p != nil {
+		p.retire()
+	}
+	if in != nil {
+		in.conn.Close()
+	}
+}
+
+// Send encodes a message into the open frame of a node and never waits. m is
+// not kept. Without a connection or past Config.QueueBytesMax the message is
+// dropped, and the handler's Unreachable is called.
+func (t *Transport) Send(node uint64, shard uint32, m *raftpb.Message) {
+	p := t.peer(node)
+	if p == nil {
+		t.raiseAlarm(node)
+		return
+	}
+	if p.send(shard, m) {
+		t.dirty = append(t.dirty, p)
+	}
+}
+
+// Flush gets on their way the messages sent since the last call. It never
+// waits.
+func (t *Transport) Flush() {
+	for i, p := range t.dirty {
+		p.flush()
+		t.dirty[i] = nil
+	}
+	t.dirty = t.dirty[:0]
+}
+
+// Report sends a report, at most ReportBytesMax bytes, to all connected peers.
+// It is to be called every second or so: a peer that has had one takes silence
+// for Config.SilenceTimeout as the end of the connection. It never waits, and
+// keeps nothing of body.
+func (t *Transport) Report(body []byte) {
+	if len(body) > ReportBytesMax {
+		t.log.Error("a report to the peers is too large and was not sent", "bytes", len(body), "limit", ReportBytesMax)
+		return
+	}
+	for _, p := range *t.peers.Load() {
+		p.enqueue(frameReport, body)
+	}
+}
+
+// PeerStatus describes the connections with one peer.
+type PeerStatus struct {
+	Node    uint64
+	Address string
+	// Connected: messages can be sent. Since is when that last changed.
+	Connected bool
+	Since     time.Time
+	// Heard is when something last came from the peer, with a monotonic
+	// reading; zero: never.
+	Heard time.Time
+	// Version is the protocol version of the connection, 0 without one.
+	Version uint16
+	// BytesIn and BytesOut count frames, since the peer was set.
+	BytesIn, BytesOut uint64
+	// QueuedBytes is what waits to be written.
+	QueuedBytes int
+	// Dropped counts messages that were dropped here.
+	Dropped uint64
+	// Reconnects counts connections after the first.
+	Reconnects uint64
+	// LastError says why there is no connection, or why the last one ended.
+	LastError string
+}
+
+// Peers describes all peers of the address book, by node number.
+func (t *Transport) Peers() []PeerStatus {
+	var out []PeerStatus
+	for _, p := range *t.peers.Load() {
+		out = append(out, p.status())
+	}
+	slices.SortFunc(out, func(a, b PeerStatus) int {
+		if a.Node < b.Node {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// spawn runs f on a goroutine that Close waits for, and reports false if the
+// transport is closed.
+func (t *Transport) spawn(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// track lets Close find a connection, and reports false if it is too late.
+func (t *Transport) track(c net.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.conns[c] = struct{}{}
+	}
+	return !t.closed
+}
+
+// release forgets a connection without closing it.
+func (t *Transport) release(c net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.conns, c)
+}
+
+// drop closes a connection and forgets it.
+func (t *Transport) drop(c net.Conn) {
+	c.Close()
+	t.release(c)
+}
+
+// raiseAlarm has the handler told that a node is unreachable.
+func (t *Transport) raiseAlarm(node uint64) {
+	t.mu.Lock()
+	t.unreachable[node] = struct{}{}
+	t.mu.Unlock()
+	select {
+	case t.alarms <- struct{}{}:
+	default:
+	}
+}
+
+func (t *Transport) alarmLoop() {
+	for {
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-t.alarms:
+		}
+		t.mu.Lock()
+		nodes := slices.Collect(maps.Keys(t.unreachable))
+		clear(t.unreachable)
+		t.mu.Unlock()
+		for _, node := range nodes {
+			t.handler().Unreachable(node)
+		}
+	}
+}
+
+// Keep-alive probes find a host that died while a connection was idle.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
+
+// setOptions prepares a TCP connection for its kind. Failure costs promptness
+// only, so it is no error. The kernel may give up on unacknowledged data
+// only where the receiver reads without pause: it counts a closed window, too.
+func (t *Transport) setOptions(c net.Conn, kind connKind) {
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	tcp.SetNoDelay(true)
+	tcp.SetKeepAliveConfig(keepAlive)
+	if kind != kindRaft {
+		return
+	}
+	var raw syscall.RawConn
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = setUserTimeout(raw, t.cfg.WriteTimeout)
+	}
+	if err != nil {
+		t.log.Debug("cannot set the user timeout of a peer connection", "err", err)
+	}
+}
