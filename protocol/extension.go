@@ -1,6 +1,10 @@
 package protocol
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
 
 // Extension types. An extension is a type byte, a length byte and a payload.
 // A receiver skips types it does not know, unless extCritical is set in the
@@ -13,7 +17,8 @@ const (
 	extEpoch       = 5 // u64: slot map epoch the sender knows
 	extLeader      = 6 // u64: node that leads the shard (replies)
 	extAge         = 7 // u32: age in milliseconds of a stale read (replies)
-	extEnd         = 8
+	extShard       = 8 // u16: the SCAN concerns this shard only
+	extEnd         = 9
 
 	extCritical = 0x80
 )
@@ -49,7 +54,13 @@ type Extensions struct {
 	Leader         uint64 // 0 means not given
 	AgeMillis      uint32 // replies to stale reads
 	HasAge         bool
+	Shard          uint16 // with HasShard: a SCAN of this shard only
+	HasShard       bool
 }
+
+// AgeUnknown is the AgeMillis of a stale read whose replica cannot tell how old
+// its data are.
+const AgeUnknown = math.MaxUint32
 
 // Trace is a W3C trace context.
 type Trace struct {
@@ -95,6 +106,9 @@ func (x *Extensions) AppendTo(dst []byte) []byte {
 	}
 	if x.HasAge {
 		dst = appendU32(append(dst, extAge, 4), x.AgeMillis)
+	}
+	if x.HasShard {
+		dst = appendU16(append(dst, extShard|extCritical, 2), x.Shard)
 	}
 	n := len(dst) - start - 2
 	dst[start], dst[start+1] = byte(n), byte(n>>8)
@@ -154,6 +168,8 @@ func (x *Extensions) decodeOne(typ uint8, f *fields) {
 		x.Leader = f.u64()
 	case extAge:
 		x.AgeMillis, x.HasAge = f.u32(), true
+	case extShard:
+		x.Shard, x.HasShard = f.u16(), true
 	}
 }
 
@@ -167,4 +183,17 @@ func (x *Extensions) check(seen uint32) error {
 		return fmt.Errorf("%w: session %d, sequence %d, acknowledged %d", ErrBadExtension, x.Session, x.Sequence, x.Acknowledged)
 	}
 	return nil
+}
+
+// SetDeadline overwrites the milliseconds of the DEADLINE in a list of
+// extensions that has been decoded (Frame.Extensions), where there is one.
+func SetDeadline(list []byte, millis uint32) {
+	for len(list) >= 2 {
+		n := int(list[1])
+		if list[0]&^extCritical == extDeadline && n == 4 && len(list) >= 2+n {
+			binary.LittleEndian.PutUint32(list[2:], millis)
+			return
+		}
+		list = list[min(2+n, len(list)):]
+	}
 }

@@ -53,6 +53,11 @@ const (
 	// name of the DNS, or the path of a unix socket, and a port.
 	AddressBytesMax = 512
 
+	// VerbBytesMax and AdminBytesMax bound the name and the arguments of an
+	// ADMIN request.
+	VerbBytesMax  = 64
+	AdminBytesMax = 64 << 10
+
 	// MessageBytesMax bounds the text of an error reply.
 	MessageBytesMax = 512
 )

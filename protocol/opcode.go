@@ -19,15 +19,16 @@ const (
 	OpScan    Opcode = 13
 	OpRoutes  Opcode = 14
 	OpStatus  Opcode = 15
+	OpAdmin   Opcode = 16
 
-	opcodeEnd Opcode = 16
+	opcodeEnd Opcode = 17
 )
 
 var opcodeNames = [...]string{
 	OpHello: "HELLO", OpPing: "PING", OpGet: "GET", OpPut: "PUT", OpDelete: "DELETE",
 	OpIncr: "INCR", OpExpire: "EXPIRE", OpPersist: "PERSIST", OpExists: "EXISTS",
 	OpMGet: "MGET", OpBatch: "BATCH", OpTxn: "TXN", OpScan: "SCAN",
-	OpRoutes: "ROUTES", OpStatus: "STATUS",
+	OpRoutes: "ROUTES", OpStatus: "STATUS", OpAdmin: "ADMIN",
 }
 
 // Known reports whether o is an opcode of this protocol version.

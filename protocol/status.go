@@ -19,7 +19,7 @@ const (
 	StatusNotLeader        Status = 12 // another node leads the shard
 	StatusNoQuorum         Status = 13 // the shard has no majority
 	StatusDeadlineExceeded Status = 14 // the deadline passed before anything was done
-	StatusTimeout          Status = 15 // the deadline passed after the write was proposed
+	StatusTimeout          Status = 15 // the write was on its way, and its outcome was not heard of in time
 	StatusDropped          Status = 16 // the proposal was superseded by another leader's entry
 	StatusShuttingDown     Status = 17 // the server is going away
 	StatusTooManyConns     Status = 18 // max_connections is reached
@@ -31,8 +31,9 @@ const (
 	StatusStorageFailed    Status = 24 // the node's disk failed; the node stops
 	StatusGoAway           Status = 25 // notice (id 0): finish what is in flight, connect elsewhere
 	StatusIdle             Status = 26 // notice (id 0): closed for idleness or a stalled frame
+	StatusRefused          Status = 27 // the cluster's state does not allow it
 
-	statusEnd Status = 27
+	statusEnd Status = 28
 )
 
 // Outcome is what is known about the effect of a request. There are exactly
@@ -71,7 +72,7 @@ var statusTable = [statusEnd]statusInfo{
 	StatusNotLeader:        {"NOT_LEADER", NotDone, true, "another node leads this shard"},
 	StatusNoQuorum:         {"NO_QUORUM", NotDone, true, "the shard has no majority"},
 	StatusDeadlineExceeded: {"DEADLINE_EXCEEDED", NotDone, false, "deadline passed before the request was carried out"},
-	StatusTimeout:          {"TIMEOUT", Unknown, false, "deadline passed while the write was on its way"},
+	StatusTimeout:          {"TIMEOUT", Unknown, false, "the outcome of the write was not heard of in time"},
 	StatusDropped:          {"DROPPED", NotDone, true, "the proposal was superseded"},
 	StatusShuttingDown:     {"SHUTTING_DOWN", NotDone, true, "server is shutting down"},
 	StatusTooManyConns:     {"TOO_MANY_CONNECTIONS", NotDone, true, "the server's connection limit is reached"},
@@ -83,6 +84,7 @@ var statusTable = [statusEnd]statusInfo{
 	StatusStorageFailed:    {"STORAGE_FAILED", Unknown, false, "storage failed, the node stops"},
 	StatusGoAway:           {"GOAWAY", Done, true, "server asks to connect elsewhere"},
 	StatusIdle:             {"IDLE", Done, true, "connection was idle too long"},
+	StatusRefused:          {"REFUSED", NotDone, false, "the cluster's state does not allow it"},
 }
 
 // Known reports whether s is a status of this protocol version.

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"context"
+	"net"
+
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 )
@@ -14,11 +17,47 @@ type Backend interface {
 	Shards() int
 	// NowMillis is the clock that decides expiry.
 	NowMillis() uint64
-	// ReadCached reads a row without waiting for anything; see ReadMiss.
+	// ReadCached reads a row without waiting for anything; see ReadMiss. The
+	// answer is linearizable: it is given only under a lease, or by a shard's
+	// only voter. After ReadNotLeader a Barrier or another node helps.
 	ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
-	// Read reads a row and may wait for the disk.
+	// Read is ReadCached that may wait for the disk.
 	Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
-	// Scan visits rows in key order and may wait for the disk.
+	// Barrier has done hear Applied once the replica here has caught up with
+	// everything acknowledged before the call, and Dropped if that cannot be
+	// known now. After an error done hears nothing: ErrNotLeader says that
+	// there is no replica of the shard here, ErrNoQuorum and ErrStopped what
+	// they say. Like Propose it needs a pass to run.
+	Barrier(shard int, done command.Completer, tag command.Tag) error
+	// ReadLocal reads whatever the replica here has: after a Barrier, and for
+	// session and stale reads. ReadNotLeader: there is no replica here. It may
+	// wait for the disk.
+	ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+	// ReadLocalCached is ReadLocal that waits for nothing; see ReadMiss.
+	ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+	// Age bounds how old, in milliseconds, what ReadLocal sees may be. false:
+	// there is no replica here, or its age is not known.
+	Age(shard int) (millis uint32, ok bool)
+	// Revision is the highest version the replica here has seen of its shard.
+	Revision(shard int) uint64
+	// Leader is the node that leads the shard as far as is known here, this one
+	// included; 0: unknown.
+	Leader(shard int) uint64
+	// Holds reports whether this node has a replica of the shard.
+	Holds(shard int) bool
+	// Epoch is the slot map's.
+	Epoch() uint64
+	// Forward opens a stream to another node, which takes it for a client's
+	// (Server.ServeForwarded) and forwards nothing from it. It may block until
+	// ctx ends.
+	Forward(ctx context.Context, node uint64) (net.Conn, error)
+	// Admin carries out an administrative request (see command.AdminStatus and
+	// its neighbours) and may block until ctx ends. Errors wrap ErrInvalid,
+	// ErrRefused, ErrTimeout, ErrNotLeader or ErrNoQuorum of package command.
+	Admin(ctx context.Context, verb string, args []byte) ([]byte, error)
+	// Scan visits rows in key order and may wait for the disk. Without Local
+	// it returns ErrNotLeader, possibly after visits, unless this node may
+	// answer for all the shards by itself.
 	Scan(s *command.Scan, visit func(key, value []byte, row command.Row) bool) error
 	// Propose queues a command, of which it keeps a copy. After an error
 	// nothing happened; otherwise done hears the outcome, once.

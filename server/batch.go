@@ -2,8 +2,12 @@ package server
 
 import (
 	"encoding/binary"
+	"errors"
+	"slices"
 	"sync"
+	"time"
 
+	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -35,11 +39,11 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 	}
 	switch {
 	case len(sp.parts) == 1:
-		p.propose(c, f.ID, protocol.OpBatch, sp.parts[0])
+		p.propose(c, f, protocol.OpBatch, sp.parts[0])
 	case p.batch.Flags&protocol.BatchNonAtomic == 0:
 		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the batch's keys lie in different shards, so it cannot be atomic; give them a common {tag}, or ask for a non-atomic batch")
 	default:
-		p.scatter(c, f.ID)
+		p.scatter(c, f)
 	}
 }
 
@@ -103,15 +107,16 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys lie in different shards; give them a common {tag}")
 		return
 	}
-	p.propose(c, f.ID, protocol.OpTxn, home)
+	p.propose(c, f, protocol.OpTxn, home)
 }
 
-// scatter proposes a non-atomic batch as one atomic batch for each shard. With
-// a session each part is remembered by its own shard, so a retry of the whole
-// still takes effect once.
-func (p *processor) scatter(c *conn, id uint64) {
+// scatter proposes a non-atomic batch as one atomic batch for each shard, and
+// sends what is led elsewhere on, as one batch for each node. With a session
+// each part is remembered by its own shard, so a retry of the whole still
+// takes effect once.
+func (p *processor) scatter(c *conn, f *protocol.Frame) {
 	sp := &p.split
-	g := &gather{c: c, id: id, bodies: make([][]byte, len(sp.shards)), left: len(sp.parts) + 1, parts: make([][]int32, len(sp.parts))}
+	g := &gather{c: c, id: f.ID, epoch: p.marks.Epoch, bodies: make([][]byte, len(sp.shards)), left: len(sp.parts) + 1, parts: make([][]int32, len(sp.parts))}
 	size := 0
 	part := command.Command{Kind: command.Batch, Session: p.cmd.Session}
 	for i := range p.cmd.Ops {
@@ -119,6 +124,7 @@ func (p *processor) scatter(c *conn, id uint64) {
 	}
 	g.size = uint32(size)
 	c.begin(size)
+	var far []*farBatch
 	for k, shard := range sp.parts {
 		part.Ops = part.Ops[:0]
 		for i, s := range sp.shards {
@@ -127,16 +133,104 @@ func (p *processor) scatter(c *conn, id uint64) {
 				g.parts[k] = append(g.parts[k], int32(i))
 			}
 		}
-		if err := p.srv.backend.Propose(shard, &part, g, command.Tag{ID: uint64(k)}); err != nil {
-			s, _ := refusalOf(err)
-			g.fail(k, s)
+		err := p.srv.backend.Propose(shard, &part, g, command.Tag{ID: uint64(k)})
+		if err == nil {
+			p.proposed = true
 			continue
 		}
-		p.proposed = true
+		if errors.Is(err, command.ErrNotLeader) {
+			if node := p.srv.elsewhere(c, shard); node != 0 {
+				far = g.sendLater(far, node, g.parts[k])
+				continue
+			}
+		}
+		s, _ := refusalOf(err)
+		g.fail(g.parts[k], s)
+		g.finish()
+	}
+	if len(far) > 0 {
+		p.sendParts(g, far)
 	}
 	if g.finish() {
 		c.mu.Lock()
 		p.touch(c)
+		c.mu.Unlock()
+	}
+}
+
+// farBatch is the part of a batch that another node carries out.
+type farBatch struct {
+	g    *gather
+	node uint64
+	ops  []int32 // positions of its operations in the batch
+}
+
+// sendLater adds operations to what goes to a node. The shard's part counts
+// as answered, and that of the node does not.
+func (g *gather) sendLater(far []*farBatch, node uint64, ops []int32) []*farBatch {
+	for _, b := range far {
+		if b.node == node {
+			b.ops = append(b.ops, ops...)
+			g.finish()
+			return far
+		}
+	}
+	return append(far, &farBatch{g: g, node: node, ops: slices.Clone(ops)})
+}
+
+// sendParts sends the parts of p.batch on that are led elsewhere.
+func (p *processor) sendParts(g *gather, far []*farBatch) {
+	g.mu.Lock()
+	g.epoch = p.srv.backend.Epoch()
+	g.mu.Unlock()
+	x := p.ext
+	x.Epoch = 0
+	left := time.Until(time.UnixMilli(p.deadline()))
+	x.DeadlineMillis = uint32(max(left.Milliseconds(), 1))
+	for _, b := range far {
+		slices.Sort(b.ops)
+		m := protocol.Batch{Flags: protocol.BatchNonAtomic}
+		for _, i := range b.ops {
+			m.Ops = append(m.Ops, p.batch.Ops[i])
+		}
+		k := &call{sink: b, write: true, frame: bufpool.Get(256)}
+		k.frame.B = protocol.End(m.AppendTo(beginFrame(k.frame.B, uint8(protocol.OpBatch), 0, 0, &x)), 0)
+		if r := p.send(k, b.node, left); r != nil {
+			b.lost(r, &p.touched)
+		}
+	}
+}
+
+// frame takes in the outcomes of the part.
+func (b *farBatch) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
+	if protocol.Status(f.Code) != protocol.StatusOK {
+		b.lost(refusalIn(f, x, true), t)
+		return
+	}
+	var m protocol.BatchReply
+	if err := m.Decode(f.Body); err != nil || len(m.Results) != len(b.ops) || f.Flags&protocol.FlagMore != 0 {
+		b.lost(&refusal{status: protocol.StatusInternal}, t)
+		return
+	}
+	b.g.mu.Lock()
+	for j, i := range b.ops {
+		b.g.keepReply(i, m.Results[j])
+	}
+	b.g.mu.Unlock()
+	b.end(t)
+}
+
+// lost answers every operation of the part with r.
+func (b *farBatch) lost(r *refusal, t *touched) {
+	b.g.fail(b.ops, r.status)
+	b.end(t)
+}
+
+func (b *farBatch) end(t *touched) {
+	if b.g.finish() {
+		c := b.g.c
+		c.mu.Lock()
+		t.add(c)
 		c.mu.Unlock()
 	}
 }
@@ -148,6 +242,7 @@ type gather struct {
 	size uint32
 
 	mu     sync.Mutex
+	epoch  uint64    // to be told with the reply; 0: none
 	parts  [][]int32 // positions of each part's operations in the batch
 	bodies [][]byte  // of each operation: status byte, u32 length, body
 	bytes  int       // of rows kept in bodies
@@ -156,17 +251,16 @@ type gather struct {
 
 // Complete takes in the outcome of one part.
 func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.Result) {
-	k := int(tag.ID)
+	ops := g.parts[tag.ID]
 	switch {
-	case outcome == command.Dropped:
-		g.fail(k, protocol.StatusDropped)
 	case outcome != command.Applied:
-		g.fail(k, protocol.StatusStorageFailed)
-	case r.Status != command.OK || len(r.Results) != len(g.parts[k]):
-		g.fail(k, statusOf(r.Status))
+		s, _ := statusOfOutcome(outcome)
+		g.fail(ops, s)
+	case r.Status != command.OK || len(r.Results) != len(ops):
+		g.fail(ops, statusOf(r.Status))
 	default:
 		g.mu.Lock()
-		for j, i := range g.parts[k] {
+		for j, i := range ops {
 			g.keep(i, &r.Results[j])
 		}
 		g.mu.Unlock()
@@ -182,10 +276,33 @@ func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.R
 	}
 }
 
+// room is how many bytes of rows still fit in the reply's frame. g.mu must be
+// held.
+func (g *gather) room() int { return bodyBytesMax - len(g.bodies)*(5+32) - g.bytes }
+
+// keepReply is keep for an outcome as another node has encoded it.
+func (g *gather) keepReply(i int32, r protocol.OpResult) {
+	if !r.Status.CarriesResult() {
+		g.bodies[i] = []byte{byte(r.Status), 0, 0, 0, 0}
+		return
+	}
+	body := r.Body
+	if len(body) > g.room() {
+		var m protocol.WriteReply // nothing else can be large
+		if m.Decode(body) == nil {
+			m.PreviousOmitted = m.HasPrevious
+			body = m.AppendTo(nil)
+		}
+	}
+	g.bytes += len(body)
+	b := append(make([]byte, 0, 5+len(body)), byte(r.Status))
+	g.bodies[i] = append(binary.LittleEndian.AppendUint32(b, uint32(len(body))), body...)
+}
+
 // keep encodes the outcome of operation i, without its row if that would not
 // fit in the reply's frame. g.mu must be held.
 func (g *gather) keep(i int32, r *command.Result) {
-	if g.bytes+len(r.Value) > bodyBytesMax-len(g.bodies)*(5+32) {
+	if len(r.Value) > g.room() {
 		short := *r
 		short.Value, short.RowOmitted = nil, r.HasRow
 		r = &short
@@ -194,11 +311,11 @@ func (g *gather) keep(i int32, r *command.Result) {
 	g.bodies[i] = appendOutcome(nil, r)
 }
 
-// fail answers every operation of part k with s.
-func (g *gather) fail(k int, s protocol.Status) {
+// fail answers the operations at these positions with s.
+func (g *gather) fail(ops []int32, s protocol.Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, i := range g.parts[k] {
+	for _, i := range ops {
 		g.bodies[i] = []byte{byte(s), 0, 0, 0, 0}
 	}
 }
@@ -209,6 +326,7 @@ func (g *gather) finish() bool {
 	g.mu.Lock()
 	g.left--
 	last := g.left == 0
+	marks := protocol.Extensions{Epoch: g.epoch}
 	g.mu.Unlock()
 	if !last {
 		return false
@@ -216,21 +334,21 @@ func (g *gather) finish() bool {
 	c := g.c
 	c.mu.Lock()
 	if !c.closed {
-		n := protocol.HeaderBytes + 4
+		n := protocol.HeaderBytes + marksBytesMax + 4
 		for _, b := range g.bodies {
 			n += len(b)
 		}
 		out := c.output()
 		out.Grow(n)
 		start := len(out.B)
-		b := protocol.Begin(out.B, uint8(protocol.StatusOK), protocol.FlagReply, g.id)
+		b := beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, g.id, &marks)
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(g.bodies)))
 		for _, body := range g.bodies {
 			b = append(b, body...)
 		}
 		out.B = protocol.End(b, start)
 	}
-	c.mu.Unlock()
 	c.end(g.size)
+	c.mu.Unlock()
 	return true
 }

@@ -37,6 +37,9 @@ type conn struct {
 	slot uint32
 	gen  uint32
 
+	table     *connTable // that it is in
+	forwarded bool       // from another node: nothing of it is sent on
+
 	// Belongs to the thread that reads the connection.
 	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
 	greeted bool            // a HELLO has been accepted
@@ -69,7 +72,7 @@ type conn struct {
 }
 
 func (s *Server) newConn(tr transport) *conn {
-	c := &conn{srv: s, tr: tr, id: s.nextConn.Add(1)}
+	c := &conn{srv: s, tr: tr, id: s.nextConn.Add(1), table: &s.conns}
 	now := time.Now().UnixMilli()
 	c.active.Store(now)
 	c.frameSince.Store(now) // until the HELLO is there: that is awaited like the rest of a frame
@@ -107,6 +110,13 @@ func (c *conn) unsent() int {
 		n += len(c.sending.B) - c.sent
 	}
 	return n
+}
+
+// backlog is unsent for callers that do not hold c.mu.
+func (c *conn) backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsent()
 }
 
 // owes reports whether the connection waits for an outcome or for its replies
@@ -257,6 +267,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
 		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive whole within %v", cfg.FrameTimeout))
+	case c.forwarded: // the other node closes it when it has no use for it
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes():
 		c.dismiss(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))
 	}
@@ -285,20 +296,23 @@ func (c *conn) flush() {
 func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Result) {
 	c.mu.Lock()
 	if !c.closed {
+		var marks protocol.Extensions
+		if tag.Code&tellEpoch != 0 {
+			marks.Epoch = c.srv.backend.Epoch()
+		}
 		out := c.output()
-		switch outcome {
-		case command.Applied:
-			appendResult(out, tag.ID, protocol.Opcode(tag.Code), r)
-		case command.Dropped:
-			out.B = protocol.AppendError(out.B, tag.ID, protocol.StatusDropped, 0, "another entry took its place; nothing was changed")
-		default:
-			out.B = protocol.AppendError(out.B, tag.ID, protocol.StatusStorageFailed, 0, "the node stopped while the write was on its way; its outcome is unknown")
+		if outcome == command.Applied {
+			appendResult(out, tag.ID, &marks, protocol.Opcode(tag.Code&^tellEpoch), r)
+		} else {
+			status, message := statusOfOutcome(outcome)
+			out.B = appendError(out.B, tag.ID, &marks, status, 0, message)
 		}
 	}
+	// Under the lock: whoever writes the reply must see it as answered.
+	c.end(tag.Aux)
 	mark := !c.marked
 	c.marked = true
 	c.mu.Unlock()
-	c.end(tag.Aux)
 	if mark {
 		c.srv.markDirty(c)
 	}
@@ -316,8 +330,8 @@ func (c *conn) dropOutput() {
 		c.sending = nil
 	}
 	for i := range c.parked {
-		c.end(c.parked[i].size())
-		c.parked[i].body.Release()
+		c.end(c.parked[i].charge)
+		c.parked[i].release()
 	}
 	c.parked = nil
 	c.parkedJobs.Store(0)

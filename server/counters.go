@@ -26,12 +26,13 @@ func (o *opCounts) add(op protocol.Opcode) {
 
 // counters are the server's, over all threads.
 type counters struct {
-	accepted atomic.Uint64
-	rejected atomic.Uint64 // for max connections
-	refused  atomic.Uint64 // closed with an error frame
-	pauses   atomic.Uint64
-	bytesIn  atomic.Uint64
-	bytesOut atomic.Uint64
+	accepted  atomic.Uint64
+	rejected  atomic.Uint64 // for max connections
+	refused   atomic.Uint64 // closed with an error frame
+	pauses    atomic.Uint64
+	bytesIn   atomic.Uint64
+	forwarded atomic.Uint64 // requests and parts of requests sent to other nodes
+	bytesOut  atomic.Uint64
 
 	mu     sync.Mutex
 	counts []*opCounts
@@ -72,6 +73,9 @@ type serverStatus struct {
 	BytesIn     uint64            `json:"bytes_in"`
 	BytesOut    uint64            `json:"bytes_out"`
 	QueuedReads int               `json:"queued_reads"`
+	Forwarded   uint64            `json:"forwarded"`    // requests, and parts of requests, sent to other nodes
+	PeerStreams int               `json:"peer_streams"` // connections on which other nodes forward
+	HeldBytes   int64             `json:"held_bytes"`   // by reads that wait for a majority or for other nodes
 	Draining    bool              `json:"draining"`
 	Requests    map[string]uint64 `json:"requests"`
 	Errors      uint64            `json:"errors"`
@@ -104,7 +108,8 @@ func (s *Server) status() serverStatus {
 	st := serverStatus{
 		Version: s.cfg.Version, UptimeMS: time.Since(s.started).Milliseconds(), Connections: s.conns.len(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Refused: c.refused.Load(), Pauses: c.pauses.Load(),
-		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), QueuedReads: s.jobs.len(), Draining: s.draining.Load(),
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), QueuedReads: s.jobs.len(),
+		Forwarded: c.forwarded.Load(), PeerStreams: s.forwarded.len(), HeldBytes: s.held.Load(), Draining: s.draining.Load(),
 	}
 	for _, a := range s.addrs {
 		st.Listening = append(st.Listening, a.Network()+"://"+a.String())

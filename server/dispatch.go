@@ -1,11 +1,9 @@
 package server
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
-	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -17,7 +15,8 @@ type processor struct {
 	srv *Server
 	now uint64 // Unix ms, set once a round
 
-	touched  []*conn // have output to be written at the end of the round
+	touched  touched // written to at the end of the round
+	links    []*link // have requests to send on; their writers are woken then
 	backlog  int     // unsent output of the connection touched last
 	jobs     []job   // must wait for the disk; carried out after the round
 	proposed bool    // commands were queued in this round
@@ -25,7 +24,10 @@ type processor struct {
 
 	counts opCounts
 
-	ext   protocol.Extensions
+	ext      protocol.Extensions // of the request
+	extended bool                // ext or marks are not empty
+	marks    protocol.Extensions // of its reply
+
 	cmd   command.Command
 	put   protocol.Put
 	del   protocol.Delete
@@ -47,27 +49,48 @@ func newProcessor(s *Server) *processor {
 // touch has c's output written at the end of the round. c.mu must be held.
 func (p *processor) touch(c *conn) {
 	p.backlog = c.unsent()
+	p.touched.add(c)
+}
+
+// flush ends a round: it writes to every touched connection once, and wakes
+// whoever sends requests on.
+func (p *processor) flush() {
+	p.touched.flush()
+	if len(p.links) > 0 {
+		for _, l := range p.links {
+			l.rouse()
+		}
+		clear(p.links)
+		p.links = p.links[:0]
+	}
+}
+
+// touched lists connections that have output to be written.
+type touched struct{ conns []*conn }
+
+// add has c written to at the next flush. c.mu must be held.
+func (t *touched) add(c *conn) {
 	if !c.marked {
 		c.marked = true
-		p.touched = append(p.touched, c)
+		t.conns = append(t.conns, c)
 	}
 }
 
-// flush ends a round: it writes to every touched connection once.
-func (p *processor) flush() {
-	for i, c := range p.touched {
+// flush writes to each connection once.
+func (t *touched) flush() {
+	for i, c := range t.conns {
 		c.flush()
-		p.touched[i] = nil
+		t.conns[i] = nil
 	}
-	p.touched = p.touched[:0]
+	t.conns = t.conns[:0]
 }
 
-// fail answers a request with an error.
+// fail answers the request being dispatched with an error.
 func (p *processor) fail(c *conn, id uint64, s protocol.Status, retryMillis uint32, message string) {
 	p.counts.failed.Add(1)
 	c.mu.Lock()
 	out := c.output()
-	out.B = protocol.AppendError(out.B, id, s, retryMillis, message)
+	out.B = appendError(out.B, id, &p.marks, s, retryMillis, message)
 	p.touch(c)
 	c.mu.Unlock()
 }
@@ -94,14 +117,12 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another")
 		return
 	}
-	hasExt := f.Flags&protocol.FlagExtensions != 0
-	if hasExt {
-		if err := p.ext.Decode(f.Extensions); err != nil {
-			p.refuse(c, f.ID, err)
+	if f.Flags&protocol.FlagExtensions != 0 {
+		if !p.extensions(c, f, op) {
 			return
 		}
-	} else if p.ext != (protocol.Extensions{}) {
-		p.ext = protocol.Extensions{}
+	} else if p.extended {
+		p.clearExtensions()
 	}
 	p.others = p.others || !writes(op)
 	switch op {
@@ -125,11 +146,46 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		p.routes(c, f)
 	case protocol.OpStatus:
 		p.later(c, f, op)
+	case protocol.OpAdmin:
+		p.admin(c, f)
 	case protocol.OpHello:
 		p.fail(c, f.ID, protocol.StatusBadRequest, 0, "HELLO was said already")
 	default:
 		p.fail(c, f.ID, protocol.StatusUnsupported, 0, fmt.Sprintf("opcode %d is not known to this server", f.Code))
 	}
+}
+
+// extensions decodes those of the request. It returns false if the request was
+// refused for them.
+func (p *processor) extensions(c *conn, f *protocol.Frame, op protocol.Opcode) bool {
+	p.clearExtensions()
+	if err := p.ext.Decode(f.Extensions); err != nil {
+		p.ext = protocol.Extensions{}
+		p.refuse(c, f.ID, err)
+		return false
+	}
+	p.extended = true
+	if p.ext.Epoch != 0 {
+		if epoch := p.srv.backend.Epoch(); epoch > p.ext.Epoch {
+			p.marks.Epoch = epoch
+		}
+	}
+	if p.ext.HasShard {
+		if op != protocol.OpScan {
+			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("the extension SHARD belongs to SCAN, not to %v", op))
+			return false
+		}
+		if n := p.srv.backend.Shards(); int(p.ext.Shard) >= n {
+			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("there is no shard %d, the last one is %d", p.ext.Shard, n-1))
+			return false
+		}
+	}
+	return true
+}
+
+// clearExtensions forgets those of an earlier request.
+func (p *processor) clearExtensions() {
+	p.ext, p.marks, p.extended = protocol.Extensions{}, protocol.Extensions{}, false
 }
 
 // writes reports whether requests of this kind are answered by a commit.
@@ -172,7 +228,7 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 	c.mu.Lock()
 	out := c.output()
 	start := len(out.B)
-	out.B = protocol.End(body(protocol.Begin(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id)), start)
+	out.B = protocol.End(body(beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id, &p.marks)), start)
 	p.touch(c)
 	c.mu.Unlock()
 }
@@ -180,73 +236,120 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 func (p *processor) ping(c *conn, f *protocol.Frame) {
 	c.mu.Lock()
 	out := c.output()
-	out.Grow(protocol.HeaderBytes + len(f.Body))
+	out.Grow(protocol.HeaderBytes + marksBytesMax + len(f.Body))
 	start := len(out.B)
-	out.B = protocol.End(append(protocol.Begin(out.B, uint8(protocol.StatusOK), protocol.FlagReply, f.ID), f.Body...), start)
+	out.B = protocol.End(append(beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, f.ID, &p.marks), f.Body...), start)
 	p.touch(c)
 	c.mu.Unlock()
 }
 
 // get answers GET and EXISTS from the row cache, straight into the output
-// buffer; a row that is not there becomes a job.
+// buffer. A row that is not there becomes a job; where this replica may not
+// answer by itself the request waits for a Barrier or goes on to the leader.
 func (p *processor) get(c *conn, f *protocol.Frame, withValue bool) {
 	if err := p.key.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
 		return
 	}
-	be := p.srv.backend
-	shard := be.ShardOf(protocol.Slot(p.key.Key))
+	s := p.srv
+	shard := s.backend.ShardOf(protocol.Slot(p.key.Key))
+	if p.ext.Consistency != protocol.Linearizable && p.mayReadLocal(shard) {
+		if !p.getLocal(c, f, shard, withValue) {
+			p.fetch(c, f, shard)
+		}
+		return
+	}
+	state := p.answerRow(c, f.ID, shard, withValue, s.readCached)
+	switch state {
+	case command.ReadMiss:
+		p.later(c, f, protocol.Opcode(f.Code))
+	case command.ReadNotLeader:
+		p.fetch(c, f, shard)
+	}
+}
+
+// mayReadLocal reports whether the request may be answered from the replica
+// here, whatever that has: a stale read, or one for a client that has seen no
+// newer version.
+func (p *processor) mayReadLocal(shard int) bool {
+	return p.ext.Consistency == protocol.Stale || p.srv.backend.Revision(shard) >= p.ext.Token
+}
+
+// getLocal answers from the replica here. It returns false if there is none.
+func (p *processor) getLocal(c *conn, f *protocol.Frame, shard int, withValue bool) bool {
+	if p.ext.Consistency == protocol.Stale {
+		p.marks.AgeMillis, p.marks.HasAge = p.srv.age(shard), true
+	}
+	switch p.answerRow(c, f.ID, shard, withValue, p.srv.readLocalCached) {
+	case command.ReadMiss:
+		j := p.newJob(c, f, protocol.Opcode(f.Code))
+		j.local = true
+		p.jobs = append(p.jobs, j)
+	case command.ReadNotLeader:
+		return false
+	}
+	return true
+}
+
+// age is how old what the replica here has may be, in milliseconds.
+func (s *Server) age(shard int) uint32 {
+	if age, ok := s.backend.Age(shard); ok {
+		return age
+	}
+	return protocol.AgeUnknown
+}
+
+// answerRow answers with the row of p.key if read yields it.
+func (p *processor) answerRow(c *conn, id uint64, shard int, withValue bool, read readFunc) command.ReadState {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	out := c.output()
-	start := beginRow(out, f.ID)
-	row, state := be.ReadCached(out, shard, p.key.Key, p.now, withValue)
-	done := endRow(out, start, f.ID, row, state)
-	if done {
+	r := beginRow(out, id, &p.marks)
+	row, state := read(out, shard, p.key.Key, p.now, withValue)
+	if r.end(out, row, state) {
 		p.touch(c)
 	}
-	c.mu.Unlock()
-	if !done {
-		p.later(c, f, protocol.Opcode(f.Code))
-	}
+	return state
 }
 
-// beginRow appends the reply to GET or EXISTS up to where the value goes.
-func beginRow(out *bufpool.Buffer, id uint64) (start int) {
-	out.Grow(protocol.HeaderBytes + protocol.RowReplyBytes)
-	start = len(out.B)
-	b := protocol.Begin(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id)
-	out.B = b[:len(b)+protocol.RowReplyBytes]
-	return start
+// fetch has a read that cannot be answered here and now wait for a Barrier, or
+// sends it on.
+func (p *processor) fetch(c *conn, f *protocol.Frame, shard int) {
+	p.fetchJob(p.newJob(c, f, protocol.Opcode(f.Code)), shard)
 }
 
-// endRow completes the reply that began at start, whose value has been
-// appended, or replaces it by what state demands. It returns false, with the
-// reply taken back, where the row is not known yet.
-func endRow(out *bufpool.Buffer, start int, id uint64, row command.Row, state command.ReadState) bool {
-	switch state {
-	case command.ReadFound:
-		b := out.B
-		binary.LittleEndian.PutUint64(b[start+protocol.HeaderBytes:], row.Version)
-		binary.LittleEndian.PutUint64(b[start+protocol.HeaderBytes+8:], row.TTLMillis)
-		out.B = protocol.End(b, start)
-		return true
-	case command.ReadMiss:
-		out.B = out.B[:start]
-		return false
-	case command.ReadAbsent:
-		out.B = protocol.End(protocol.Begin(out.B[:start], uint8(protocol.StatusNotFound), protocol.FlagReply, id), start)
-		return true
-	case command.ReadNotLeader:
-		out.B = protocol.AppendError(out.B[:start], id, protocol.StatusNotLeader, retryLeaderMillis, "this node does not lead the shard")
-		return true
+// fetchJob is fetch for a read of one shard that is a job already.
+func (p *processor) fetchJob(j job, shard int) {
+	if j.mode == protocol.SessionReads {
+		j.mode = protocol.Linearizable // what it is answered with
 	}
-	out.B = protocol.AppendError(out.B[:start], id, protocol.StatusStorageFailed, 0, "reading from disk failed; see the server's log")
-	return true
+	if j.mode == protocol.Stale || !p.srv.backend.Holds(shard) {
+		p.forwardJob(&j, shard)
+		return
+	}
+	w := p.await(j)
+	if w == nil {
+		return
+	}
+	err := w.barrier(shard)
+	if err == nil {
+		p.proposed = true
+		p.release(w)
+		return
+	}
+	if w.cancel() {
+		if s, retry := refusalOf(err); s != protocol.StatusNotLeader {
+			p.failJob(&j, &refusal{status: s, retryMillis: retry, message: err.Error()})
+		} else {
+			p.forwardJob(&j, shard)
+		}
+	}
 }
 
 const (
 	retryBusyMillis   = 5
 	retryLeaderMillis = 50
+	retryQuorumMillis = 200
 )
 
 // session returns the session fields of the request.
@@ -261,7 +364,7 @@ func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
 		return
 	}
 	p.cmd.Session = p.session()
-	p.propose(c, f.ID, op, p.srv.backend.ShardOf(protocol.Slot(p.cmd.Key)))
+	p.propose(c, f, op, p.srv.backend.ShardOf(protocol.Slot(p.cmd.Key)))
 }
 
 // decodeWrite translates a single write into a command, which holds views of
@@ -307,21 +410,44 @@ const (
 	_ = -(uint8(protocol.WriteReturnPrevious) - uint8(command.ReturnPrevious))
 )
 
-// propose queues p.cmd; its outcome comes back through conn.Complete.
-func (p *processor) propose(c *conn, id uint64, op protocol.Opcode, shard int) {
+// propose queues p.cmd; its outcome comes back through conn.Complete. A shard
+// that is led elsewhere gets the request sent on.
+func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shard int) {
 	size := len(p.cmd.Key) + len(p.cmd.Value)
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
+	tag := command.Tag{ID: f.ID, Aux: uint32(size), Code: uint8(op)}
+	if p.marks.Epoch != 0 {
+		tag.Code |= tellEpoch
+	}
 	c.begin(size)
-	err := p.srv.backend.Propose(shard, &p.cmd, c, command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)})
-	if err != nil {
-		c.end(uint32(size))
-		s, retry := refusalOf(err)
-		p.fail(c, id, s, retry, err.Error())
+	err := p.srv.backend.Propose(shard, &p.cmd, c, tag)
+	if err == nil {
+		p.proposed = true
 		return
 	}
-	p.proposed = true
+	c.end(uint32(size))
+	if errors.Is(err, command.ErrNotLeader) {
+		p.sendOn(c, f, shard)
+		return
+	}
+	s, retry := refusalOf(err)
+	p.fail(c, f.ID, s, retry, err.Error())
+}
+
+// tellEpoch stands in a Tag's Code beside the opcode: the reply names the slot
+// map's epoch.
+const tellEpoch = 0x80
+
+// sendOn forwards a request as it came.
+func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int) {
+	charge := len(f.Extensions) + len(f.Body) + replyReserve
+	c.begin(charge)
+	p.forward(&request{
+		c: c, op: protocol.Opcode(f.Code), id: f.ID, extensions: f.Extensions, body: f.Body,
+		deadline: p.deadline(), charge: uint32(charge), epoch: p.marks.Epoch,
+	}, shard)
 }
 
 // refusalOf translates why a command was not queued.
@@ -331,6 +457,8 @@ func refusalOf(err error) (s protocol.Status, retryMillis uint32) {
 		return protocol.StatusBusy, retryBusyMillis
 	case errors.Is(err, command.ErrNotLeader):
 		return protocol.StatusNotLeader, retryLeaderMillis
+	case errors.Is(err, command.ErrNoQuorum):
+		return protocol.StatusNoQuorum, retryQuorumMillis
 	case errors.Is(err, command.ErrStopped):
 		return protocol.StatusShuttingDown, 0
 	case errors.Is(err, command.ErrTooLarge):

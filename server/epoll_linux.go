@@ -912,7 +912,7 @@ func (e *epollFront) release(c *conn) {
 	c.dropOutput()
 	c.mu.Unlock()
 	e.loops[c.loop].conns.Add(-1)
-	e.srv.conns.remove(c)
+	c.table.remove(c)
 	unix.Close(c.fd)
 }
 

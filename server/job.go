@@ -1,45 +1,110 @@
 package server
 
 import (
+	"math"
 	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
-	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
 
 // job is a request that may wait for the disk: a read of a row that is not
-// cached, a scan. It holds a copy of the request's body.
+// cached, a scan. It holds a copy of the request.
 type job struct {
 	c        *conn
 	op       protocol.Opcode
+	mode     protocol.Consistency
+	local    bool // the replicas here may answer with whatever they have
+	hasShard bool // SCAN of one shard only
+	shard    uint16
 	id       uint64
-	body     *bufpool.Buffer
-	deadline int64 // Unix ms
+	body     *bufpool.Buffer // the request's extensions, without their length, then its body
+	exts     int             // bytes of extensions in body
+	charge   uint32          // counted among the connection's bytes in flight
+	deadline int64           // Unix ms
+	epoch    uint64          // to be told with the reply; 0: none
+	wide     *wide           // what came from elsewhere; nil: nothing
 }
 
 // replyReserve is what a request whose reply may be large counts for among a
 // connection's bytes in flight, beside its own size.
 const replyReserve = 32 << 10
 
-// size is what the job counts for among its connection's bytes in flight.
-func (j *job) size() uint32 { return uint32(len(j.body.B)) + replyReserve }
+// errTooManyReads is what a client hears where the queue of jobs is full.
+const errTooManyReads = "too many reads wait for the disk"
 
-// jobQueue holds the jobs that no thread could take on at once.
-type jobQueue struct {
-	max  int
-	mu   sync.Mutex
-	list []job
+// request returns the request's body.
+func (j *job) request() []byte { return j.body.B[j.exts:] }
+
+// extensions returns the request's, decoded.
+func (j *job) extensions() (x protocol.Extensions) {
+	_ = x.Decode(j.body.B[:j.exts]) // as when the request came in
+	return x
 }
 
-func (q *jobQueue) push(j job) bool {
+// release lets go of what the job holds.
+func (j *job) release() {
+	j.body.Release()
+	j.body = nil
+	if j.wide != nil {
+		j.wide.release(j.c.srv)
+		j.wide = nil
+	}
+}
+
+// marks are the extensions of the reply to a read of one shard.
+func (j *job) marks(s *Server, shard int) protocol.Extensions {
+	x := protocol.Extensions{Epoch: j.epoch}
+	switch {
+	case j.mode == protocol.Stale:
+		x.AgeMillis, x.HasAge = s.age(shard), true
+	case j.local && j.mode == protocol.Linearizable && j.op != protocol.OpScan:
+		// It took a Barrier. The leader may do without.
+		x.Leader = s.otherLeader(shard)
+	}
+	return x
+}
+
+// jobQueue holds the jobs that no thread could take on at once. Polling
+// threads take them between other work; workers, which are started as they are
+// needed and then stay, do nothing else.
+type jobQueue struct {
+	max        int
+	workersMax int
+	start      func() // starts a worker
+
+	mu      sync.Mutex
+	some    sync.Cond // the list is not empty, or the end has come
+	list    []job
+	workers int
+	idle    int // workers that wait
+	closed  bool
+}
+
+func (q *jobQueue) init(max, workersMax int, start func()) {
+	q.max, q.workersMax, q.start = max, workersMax, start
+	q.some.L = &q.mu
+}
+
+// push has some thread carry j out, or returns false where the queue is full.
+func (q *jobQueue) push(j job) bool { return q.add(j, q.max) }
+
+// add is push with a bound of its own.
+func (q *jobQueue) add(j job, max int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.list) >= q.max {
+	if len(q.list) >= max || q.closed {
 		return false
 	}
 	q.list = append(q.list, j)
+	switch {
+	case q.idle > 0:
+		q.some.Signal()
+	case q.workers < q.workersMax:
+		q.workers++
+		q.start()
+	}
 	return true
 }
 
@@ -47,6 +112,11 @@ func (q *jobQueue) push(j job) bool {
 func (q *jobQueue) pop() (j job, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.take()
+}
+
+// take is pop with q.mu held.
+func (q *jobQueue) take() (j job, ok bool) {
 	if len(q.list) == 0 {
 		return job{}, false
 	}
@@ -59,22 +129,81 @@ func (q *jobQueue) pop() (j job, ok bool) {
 	return j, true
 }
 
+// wait is pop that waits for a job. It returns false when the queue is closed.
+func (q *jobQueue) wait() (j job, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.list) == 0 && !q.closed {
+		q.idle++
+		q.some.Wait()
+		q.idle--
+	}
+	return q.take()
+}
+
+// close ends the workers once the queue is empty.
+func (q *jobQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.some.Broadcast()
+}
+
 func (q *jobQueue) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.list)
 }
 
+// work carries out queued jobs until the server closes.
+func (s *Server) work() {
+	defer s.working.Done()
+	p := newProcessor(s)
+	defer s.counters.unregister(&p.counts)
+	for {
+		j, ok := s.jobs.wait()
+		if !ok {
+			return
+		}
+		p.run(j)
+		p.flush()
+		p.kickIfProposed()
+	}
+}
+
+// kickIfProposed leaves what was proposed to the backend's own thread.
+func (p *processor) kickIfProposed() {
+	if p.proposed {
+		p.proposed = false
+		p.srv.backend.Kick()
+	}
+}
+
+// deadline returns when the client gives the request up, in Unix ms.
+func (p *processor) deadline() int64 {
+	now := time.Now().UnixMilli()
+	if p.ext.DeadlineMillis != 0 {
+		return now + int64(p.ext.DeadlineMillis)
+	}
+	return now + p.srv.cfg.RequestTimeout.Milliseconds()
+}
+
+// newJob makes a job of the request, which counts as in flight from now on.
+func (p *processor) newJob(c *conn, f *protocol.Frame, op protocol.Opcode) job {
+	j := job{
+		c: c, op: op, id: f.ID, mode: p.ext.Consistency, hasShard: p.ext.HasShard, shard: p.ext.Shard,
+		body: bufpool.Get(len(f.Extensions) + len(f.Body)), exts: len(f.Extensions),
+		deadline: p.deadline(), epoch: p.marks.Epoch,
+	}
+	j.body.B = append(append(j.body.B, f.Extensions...), f.Body...)
+	j.charge = uint32(len(j.body.B)) + replyReserve
+	c.begin(int(j.charge))
+	return j
+}
+
 // later makes the request a job.
 func (p *processor) later(c *conn, f *protocol.Frame, op protocol.Opcode) {
-	j := job{c: c, op: op, id: f.ID, body: bufpool.Get(len(f.Body))}
-	j.body.B = append(j.body.B, f.Body...)
-	j.deadline = time.Now().UnixMilli() + p.srv.cfg.RequestTimeout.Milliseconds()
-	if p.ext.DeadlineMillis != 0 {
-		j.deadline = time.Now().UnixMilli() + int64(p.ext.DeadlineMillis)
-	}
-	c.begin(int(j.size()))
-	p.jobs = append(p.jobs, j)
+	p.jobs = append(p.jobs, p.newJob(c, f, op))
 }
 
 // queueJobs puts the round's jobs on the queue for other threads. What does
@@ -82,13 +211,31 @@ func (p *processor) later(c *conn, f *protocol.Frame, op protocol.Opcode) {
 func (p *processor) queueJobs() {
 	for i, j := range p.jobs {
 		if !p.srv.jobs.push(j) {
-			j.c.end(j.size())
-			j.body.Release()
-			p.fail(j.c, j.id, protocol.StatusBusy, retryBusyMillis, "too many reads wait for the disk")
+			p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads})
 		}
 		p.jobs[i] = job{}
 	}
 	p.jobs = p.jobs[:0]
+}
+
+// failJob answers a job with an error.
+func (p *processor) failJob(j *job, r *refusal) {
+	p.counts.failed.Add(1)
+	p.srv.failJob(j, r, &p.touched)
+}
+
+func (s *Server) failJob(j *job, r *refusal, t *touched) {
+	s.refuse(j.c, j.id, j.charge, &protocol.Extensions{Epoch: j.epoch}, r, t)
+	j.release()
+}
+
+// forwardJob sends a job on to the node that leads shard.
+func (p *processor) forwardJob(j *job, shard int) {
+	p.forward(&request{
+		c: j.c, op: j.op, id: j.id, extensions: j.body.B[:j.exts], body: j.request(),
+		deadline: j.deadline, charge: j.charge, epoch: j.epoch,
+	}, shard)
+	j.release()
 }
 
 // runJobs carries out the round's jobs on this thread.
@@ -121,11 +268,35 @@ func (p *processor) unpark(c *conn) bool {
 	defer c.mu.Unlock()
 	if len(c.parked) > 0 && c.unsent() <= c.srv.cfg.OutputBytesMax/2 {
 		p.jobs = append(p.jobs, c.parked...)
-		clear(c.parked)
-		c.parked = c.parked[:0]
-		c.parkedJobs.Store(0)
+		c.forgetParked()
 	}
 	return !c.closed
+}
+
+// requeueParked is unpark for a connection whose reader may be waiting for
+// input: its jobs go back on the queue, which they may overfill since their
+// connection's bounds hold for them already.
+func (c *conn) requeueParked() {
+	c.mu.Lock()
+	var list []job
+	if len(c.parked) > 0 && c.unsent() <= c.srv.cfg.OutputBytesMax/2 {
+		list = append(list, c.parked...)
+		c.forgetParked()
+	}
+	c.mu.Unlock()
+	for i := range list {
+		if !c.srv.jobs.add(list[i], math.MaxInt) {
+			c.end(list[i].charge) // closing
+			list[i].release()
+		}
+	}
+}
+
+// forgetParked empties the list of parked jobs. c.mu must be held.
+func (c *conn) forgetParked() {
+	clear(c.parked)
+	c.parked = c.parked[:0]
+	c.parkedJobs.Store(0)
 }
 
 // run carries out one job; its output is written at the next flush.
@@ -133,33 +304,34 @@ func (p *processor) run(j job) {
 	if j.c.park(j) {
 		return
 	}
-	out := bufpool.Get(outputSize)
-	switch now := time.Now().UnixMilli(); {
-	case now > j.deadline:
-		out.B = protocol.AppendError(out.B, j.id, protocol.StatusDeadlineExceeded, 0, "the deadline passed while the request waited for the disk")
-	default:
-		p.now = p.srv.backend.NowMillis()
-		switch j.op {
-		case protocol.OpGet, protocol.OpExists:
-			p.runGet(&j, out)
-		case protocol.OpMGet:
-			p.runMGet(&j, out)
-		case protocol.OpScan:
-			p.runScan(&j, out)
-		case protocol.OpStatus:
-			p.runStatus(&j, out)
-		}
+	if time.Now().UnixMilli() > j.deadline {
+		p.failJob(&j, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the request waited for the disk"})
+		return
 	}
-	p.deliver(j.c, out)
-	j.c.end(j.size())
-	j.body.Release()
+	p.now = p.srv.backend.NowMillis()
+	switch j.op {
+	case protocol.OpGet, protocol.OpExists:
+		p.runGet(j)
+	case protocol.OpMGet:
+		p.runMGet(j)
+	case protocol.OpScan:
+		p.runScan(j)
+	case protocol.OpStatus:
+		p.runStatus(j)
+	}
 }
 
-// deliver appends out to the connection's output and takes it over.
-func (p *processor) deliver(c *conn, out *bufpool.Buffer) {
+// complete answers a job with out, which it takes over.
+func (p *processor) complete(j *job, out *bufpool.Buffer) {
+	j.c.put(out, j.charge, &p.touched)
+	j.release()
+}
+
+// put appends out, which it takes over, to the connection's output as the
+// answer to a request that counts for charge among those in flight.
+func (c *conn) put(out *bufpool.Buffer, charge uint32, t *touched) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer p.touch(c)
 	switch {
 	case c.closed:
 		out.Release()
@@ -169,127 +341,40 @@ func (p *processor) deliver(c *conn, out *bufpool.Buffer) {
 		c.out.Append(out.B)
 		out.Release()
 	}
+	c.end(charge)
+	t.add(c)
 }
 
-func (p *processor) runGet(j *job, out *bufpool.Buffer) {
-	key := j.body.B
-	be := p.srv.backend
-	start := beginRow(out, j.id)
-	row, state := be.Read(out, be.ShardOf(protocol.Slot(key)), key, p.now, j.op == protocol.OpGet)
-	endRow(out, start, j.id, row, state)
+func (p *processor) runGet(j job) {
+	s := p.srv
+	key := j.request()
+	shard := s.backend.ShardOf(protocol.Slot(key))
+	read := s.read
+	if j.local {
+		read = s.readLocal
+	}
+	marks := j.marks(s, shard)
+	out := bufpool.Get(outputSize)
+	r := beginRow(out, j.id, &marks)
+	row, state := read(out, shard, key, p.now, j.op == protocol.OpGet)
+	if r.end(out, row, state) {
+		p.complete(&j, out)
+		return
+	}
+	out.Release()
+	if j.local {
+		// The replica went away meanwhile.
+		p.forwardJob(&j, shard)
+		return
+	}
+	p.fetchJob(j, shard)
 }
 
-func (p *processor) runStatus(j *job, out *bufpool.Buffer) {
+func (p *processor) runStatus(j job) {
 	b, err := p.srv.StatusJSON()
 	if err != nil {
-		out.B = protocol.AppendError(out.B, j.id, protocol.StatusInternal, 0, err.Error())
+		p.failJob(&j, &refusal{status: protocol.StatusInternal, message: err.Error()})
 		return
 	}
-	out.B = protocol.End(append(protocol.Begin(out.B, uint8(protocol.StatusOK), protocol.FlagReply, j.id), b...), 0)
-}
-
-const (
-	// mgetInline bounds the keys that are looked up on the polling thread.
-	mgetInline = 64
-	// replyBytesMax bounds the whole answer to one MGET or SCAN.
-	replyBytesMax = 64 << 20
-)
-
-// multiGet answers an MGET of few, cached keys at once and makes a job of any
-// other.
-func (p *processor) multiGet(c *conn, f *protocol.Frame) {
-	if err := p.mget.Decode(f.Body); err != nil {
-		p.refuse(c, f.ID, err)
-		return
-	}
-	if len(p.mget.Keys) > mgetInline {
-		p.later(c, f, protocol.OpMGet)
-		return
-	}
-	out := bufpool.Get(outputSize)
-	if !p.appendMGet(out, f.ID, p.srv.backend.ReadCached) {
-		out.Release()
-		p.later(c, f, protocol.OpMGet)
-		return
-	}
-	p.deliver(c, out)
-}
-
-func (p *processor) runMGet(j *job, out *bufpool.Buffer) {
-	// The body decoded when the request came in.
-	if err := p.mget.Decode(j.body.B); err != nil {
-		out.B = protocol.AppendError(out.B, j.id, protocol.StatusBadRequest, 0, err.Error())
-		return
-	}
-	p.appendMGet(out, j.id, p.srv.backend.Read)
-}
-
-type readFunc func(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
-
-// appendMGet appends the reply to p.mget, in frames of about ChunkBytes. It
-// returns false, with out in any state, if a row is not known without waiting.
-func (p *processor) appendMGet(out *bufpool.Buffer, id uint64, read readFunc) bool {
-	be := p.srv.backend
-	w := chunks{out: out, id: id}
-	w.begin()
-	for _, key := range p.mget.Keys {
-		w.split()
-		out.Grow(1 + 8 + 8 + 4)
-		at := len(out.B)
-		out.B = out.B[:at+1+8+8+4]
-		row, state := read(out, be.ShardOf(protocol.Slot(key)), key, p.now, true)
-		switch state {
-		case command.ReadMiss:
-			return false
-		case command.ReadFound:
-			value := len(out.B) - at - 21
-			head := protocol.MGetRow{Status: protocol.StatusOK, Version: row.Version, TTLMillis: row.TTLMillis}
-			b := head.AppendTo(out.B[:at])
-			b[at+17], b[at+18], b[at+19], b[at+20] = byte(value), byte(value>>8), byte(value>>16), byte(value>>24)
-			out.B = b[:at+21+value]
-		case command.ReadAbsent:
-			out.B = append(out.B[:at], byte(protocol.StatusNotFound))
-		default:
-			out.B = out.B[:at]
-			w.abort(protocol.StatusNotLeader, "a shard of these keys cannot be read here")
-			return true
-		}
-		if len(out.B) > replyBytesMax {
-			w.abort(protocol.StatusTooLarge, "the rows asked for exceed 64 MiB; ask for fewer keys at a time")
-			return true
-		}
-	}
-	w.end()
-	return true
-}
-
-// chunks writes a reply of several frames into one buffer.
-type chunks struct {
-	out   *bufpool.Buffer
-	id    uint64
-	start int // of the frame being written
-}
-
-func (w *chunks) begin() {
-	w.out.Grow(protocol.HeaderBytes + 2)
-	w.start = len(w.out.B)
-	w.out.B = protocol.Begin(w.out.B, uint8(protocol.StatusOK), protocol.FlagReply, w.id)
-}
-
-// split begins a further frame if the present one is full.
-func (w *chunks) split() bool {
-	if len(w.out.B)-w.start < protocol.ChunkBytes {
-		return false
-	}
-	w.out.B[w.start+6] |= byte(protocol.FlagMore)
-	w.end()
-	w.begin()
-	return true
-}
-
-func (w *chunks) end() { w.out.B = protocol.End(w.out.B, w.start) }
-
-// abort replaces the frame being written by an error, which ends the reply.
-func (w *chunks) abort(s protocol.Status, message string) {
-	w.out.B = protocol.AppendError(w.out.B[:w.start], w.id, s, 0, message)
+	p.srv.succeed(&j, b, &p.touched)
 }

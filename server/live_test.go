@@ -94,7 +94,7 @@ func live(t testing.TB, cfg Config) (*Server, net.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := New(cfg, n)
+	s, err := New(cfg, single{n})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ type netFront struct {
 	mu        sync.Mutex
 	listeners []net.Listener
 	running   sync.WaitGroup
+	ending    bool // nothing may be added to running any more
 	stopped   chan struct{}
 }
 
@@ -49,6 +50,17 @@ func (n *netFront) run() {
 	n.running.Wait()
 }
 
+// begin counts a connection's goroutines, unless the end has come.
+func (n *netFront) begin(goroutines int) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ending {
+		return false
+	}
+	n.running.Add(goroutines)
+	return true
+}
+
 func (n *netFront) waited() {}
 
 func (n *netFront) flushAll(conns []*conn, _ bool) {
@@ -57,7 +69,12 @@ func (n *netFront) flushAll(conns []*conn, _ bool) {
 	}
 }
 
-func (n *netFront) stop() { close(n.stopped) }
+func (n *netFront) stop() {
+	n.mu.Lock()
+	n.ending = true
+	n.mu.Unlock()
+	close(n.stopped)
+}
 
 func (n *netFront) accept(ln net.Listener) {
 	defer n.running.Done()
@@ -85,7 +102,7 @@ func (n *netFront) admit(nc net.Conn) {
 		_ = tc.SetNoDelay(!s.cfg.Delay)
 		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.cfg.KeepAlive > 0, Idle: max(s.cfg.KeepAlive, 0)})
 	}
-	x := &netConn{front: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
+	x := newNetConn(n, nc)
 	c := s.newConn(x)
 	if s.draining.Load() || !s.conns.add(c) {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
@@ -93,8 +110,35 @@ func (n *netFront) admit(nc net.Conn) {
 		nc.Close()
 		return
 	}
-	s.counters.accepted.Add(1)
-	n.running.Add(2)
+	x.start(c)
+}
+
+// admitForwarded makes a connection of a stream that another node has opened.
+func (n *netFront) admitForwarded(from uint64, nc net.Conn) {
+	s := n.srv
+	x := newNetConn(n, nc)
+	c := s.newConn(x)
+	c.forwarded, c.table = true, &s.forwarded
+	if s.draining.Load() || !s.forwarded.add(c) {
+		s.log.Warn("a stream from another node is refused", "node", from, "streams", s.forwarded.len())
+		nc.Close()
+		return
+	}
+	x.start(c)
+}
+
+func newNetConn(n *netFront, nc net.Conn) *netConn {
+	return &netConn{front: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
+}
+
+// start begins to serve c, which is in its table.
+func (x *netConn) start(c *conn) {
+	if !x.front.begin(2) {
+		x.nc.Close()
+		c.table.remove(c)
+		return
+	}
+	x.front.srv.counters.accepted.Add(1)
 	go x.readLoop(c)
 	go x.writeLoop(c)
 }
@@ -118,7 +162,10 @@ func (x *netConn) kick(c *conn) {
 	}
 }
 
-func (x *netConn) resume(*conn) {
+func (x *netConn) resume(c *conn) {
+	if c.parkedJobs.Load() > 0 {
+		c.requeueParked()
+	}
 	select {
 	case x.resumed <- struct{}{}:
 	default:
@@ -172,7 +219,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 	for {
 		taken, need := c.consume(p, c.in.B)
 		c.in.B = c.in.B[:copy(c.in.B, c.in.B[min(taken, len(c.in.B)):])]
-		p.finishRound()
+		p.finishRound(c)
 		parked := c.parkedJobs.Load() > 0
 		switch {
 		case c.refused && !parked:
@@ -214,9 +261,16 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 }
 
 // finishRound does what a polling thread does at the end of its round, where
-// the thread may wait for the disk because it polls nobody else.
-func (p *processor) finishRound() {
+// the thread may wait for the disk because it polls nobody else. A stream from
+// another node carries many clients' requests: there it must not wait.
+func (p *processor) finishRound(c *conn) {
 	p.flush()
+	if c.forwarded {
+		p.queueJobs()
+		p.flush()
+		p.kickIfProposed()
+		return
+	}
 	if p.proposed {
 		p.proposed = false
 		if be := p.srv.backend; be.Acquire() {
@@ -227,6 +281,7 @@ func (p *processor) finishRound() {
 	if len(p.jobs) > 0 {
 		p.runJobs()
 		p.flush()
+		p.kickIfProposed()
 	}
 }
 
@@ -292,7 +347,7 @@ func (x *netConn) release(c *conn) {
 	c.dropOutput()
 	c.mu.Unlock()
 	x.resume(c) // a reader that waits out a pause
-	x.front.srv.conns.remove(c)
+	c.table.remove(c)
 }
 
 // readBytesIdle is the input buffer of a connection between frames.

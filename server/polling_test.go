@@ -15,7 +15,7 @@ import (
 
 // slowDisk is a backend whose disk stalls: commits and reads wait for gate.
 type slowDisk struct {
-	*raftgroup.Node
+	single
 	stalled atomic.Bool
 	gate    chan struct{}
 	waiting atomic.Int32
@@ -38,6 +38,10 @@ func (d *slowDisk) ReadCached(*bufpool.Buffer, int, []byte, uint64, bool) (comma
 	return command.Row{}, command.ReadMiss
 }
 
+func (d *slowDisk) ReadLocalCached(*bufpool.Buffer, int, []byte, uint64, bool) (command.Row, command.ReadState) {
+	return command.Row{}, command.ReadMiss
+}
+
 func (d *slowDisk) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
 	d.wait()
 	return d.Node.Read(dst, shard, key, now, withValue)
@@ -52,7 +56,7 @@ func TestPollingDoesNotWaitForTheDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		d := &slowDisk{Node: n, gate: make(chan struct{})}
+		d := &slowDisk{single: single{n}, gate: make(chan struct{})}
 		cfg.Threads = 4
 		s, err := New(cfg, d)
 		if err != nil {

@@ -27,22 +27,97 @@ func statusOf(s command.Status) protocol.Status {
 	return protocol.StatusInternal
 }
 
+// statusOfOutcome translates why there is no result, with a sentence.
+func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
+	switch o {
+	case command.Dropped:
+		return protocol.StatusDropped, "another entry took its place; nothing was changed"
+	case command.TimedOut:
+		return protocol.StatusTimeout, "the shard's majority has not confirmed the write in time; its outcome is unknown"
+	}
+	return protocol.StatusStorageFailed, "the node stopped while the write was on its way; its outcome is unknown"
+}
+
 // bodyBytesMax bounds the outcomes of one BATCH or TXN, so that the reply fits
-// in a frame whatever the rows it was asked to return.
-const bodyBytesMax = protocol.FrameBytesMax - protocol.HeaderBytes - 16
+// in a frame whatever the rows it was asked to return, together with the
+// extensions that it gets here and where it is passed on.
+const bodyBytesMax = protocol.FrameBytesMax - protocol.HeaderBytes - 128
+
+// marksBytesMax bounds the extensions of a reply: EPOCH, LEADER and AGE.
+const marksBytesMax = 2 + (2 + 8) + (2 + 8) + (2 + 4)
+
+// beginFrame is protocol.Begin with the extensions that are set in x.
+func beginFrame(b []byte, code uint8, flags protocol.Flags, id uint64, x *protocol.Extensions) []byte {
+	if x.Empty() {
+		return protocol.Begin(b, code, flags, id)
+	}
+	return x.AppendTo(protocol.Begin(b, code, flags|protocol.FlagExtensions, id))
+}
+
+// appendError is protocol.AppendError with the extensions that are set in x.
+func appendError(b []byte, id uint64, x *protocol.Extensions, s protocol.Status, retryMillis uint32, message string) []byte {
+	start := len(b)
+	m := protocol.ErrorReply{RetryAfterMillis: retryMillis, Message: []byte(message)}
+	return protocol.End(m.AppendTo(beginFrame(b, uint8(s), protocol.FlagReply, id, x)), start)
+}
+
+// rowFrame is a reply to GET or EXISTS that is being written.
+type rowFrame struct {
+	start int // of the frame
+	body  int // where its body begins
+	id    uint64
+	marks *protocol.Extensions
+}
+
+// beginRow appends the reply up to where the value goes.
+func beginRow(out *bufpool.Buffer, id uint64, marks *protocol.Extensions) rowFrame {
+	out.Grow(protocol.HeaderBytes + marksBytesMax + protocol.RowReplyBytes)
+	r := rowFrame{start: len(out.B), id: id, marks: marks}
+	b := beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id, marks)
+	r.body = len(b)
+	out.B = b[:len(b)+protocol.RowReplyBytes]
+	return r
+}
+
+// undo takes the reply back.
+func (r *rowFrame) undo(out *bufpool.Buffer) { out.B = out.B[:r.start] }
+
+// end completes the reply, whose value has been appended, or replaces it by
+// what state demands. It returns false, with the reply taken back, where there
+// is nothing to answer yet: the row is not known, or not for this replica to
+// tell.
+func (r *rowFrame) end(out *bufpool.Buffer, row command.Row, state command.ReadState) bool {
+	switch state {
+	case command.ReadFound:
+		binary.LittleEndian.PutUint64(out.B[r.body:], row.Version)
+		binary.LittleEndian.PutUint64(out.B[r.body+8:], row.TTLMillis)
+		protocol.End(out.B, r.start)
+		return true
+	case command.ReadAbsent:
+		out.B = protocol.End(beginFrame(out.B[:r.start], uint8(protocol.StatusNotFound), protocol.FlagReply, r.id, r.marks), r.start)
+		return true
+	case command.ReadMiss, command.ReadNotLeader:
+		r.undo(out)
+		return false
+	}
+	out.B = appendError(out.B[:r.start], r.id, r.marks, protocol.StatusStorageFailed, 0, errReadFailed)
+	return true
+}
+
+const errReadFailed = "reading from disk failed; see the server's log"
 
 // appendResult appends the whole reply frame of a command that was carried
 // out.
-func appendResult(out *bufpool.Buffer, id uint64, op protocol.Opcode, r *command.Result) {
+func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result) {
 	status := statusOf(r.Status)
 	if !status.CarriesResult() {
-		out.B = protocol.AppendError(out.B, id, status, 0, status.Text())
+		out.B = appendError(out.B, id, marks, status, 0, status.Text())
 		return
 	}
 	size := resultBytesMax(r)
-	out.Grow(protocol.HeaderBytes + size)
+	out.Grow(protocol.HeaderBytes + marksBytesMax + size)
 	start := len(out.B)
-	b := protocol.Begin(out.B, uint8(status), protocol.FlagReply, id)
+	b := beginFrame(out.B, uint8(status), protocol.FlagReply, id, marks)
 	switch op {
 	case protocol.OpBatch:
 		b = appendResults(b, r.Results, size > bodyBytesMax)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"github.com/bytedance/gopkg/util/xxhash3"
 
@@ -24,11 +25,29 @@ func (p *processor) scan(c *conn, f *protocol.Frame) {
 		p.refuse(c, f.ID, err)
 		return
 	}
-	if _, err := p.srv.resolveScan(&m); err != nil {
+	if _, err := p.srv.resolveScan(&m, p.onlyShard()); err != nil {
 		p.fail(c, f.ID, protocol.StatusBadCursor, 0, err.Error())
 		return
 	}
 	p.later(c, f, protocol.OpScan)
+}
+
+// allShards stands for a SCAN that is not of one shard only.
+const allShards = -1
+
+// onlyShard is the shard that the request is confined to, or allShards.
+func (p *processor) onlyShard() int {
+	if p.ext.HasShard {
+		return int(p.ext.Shard)
+	}
+	return allShards
+}
+
+func (j *job) onlyShard() int {
+	if j.hasShard {
+		return int(j.shard)
+	}
+	return allShards
 }
 
 // cursorFormat is the first byte of a cursor. After it come a checksum of
@@ -40,7 +59,7 @@ const (
 
 var errBadCursor = errors.New("the cursor does not belong to this scan; begin again without one")
 
-func (s *Server) cursorSum(m *protocol.Scan, key []byte) uint64 {
+func (s *Server) cursorSum(m *protocol.Scan, shard int, key []byte) uint64 {
 	b := bufpool.Get(64 + len(m.Start) + len(m.End) + len(key))
 	defer b.Release()
 	b.B = binary.LittleEndian.AppendUint64(b.B, s.cfg.Cluster)
@@ -49,17 +68,20 @@ func (s *Server) cursorSum(m *protocol.Scan, key []byte) uint64 {
 		b.B = binary.LittleEndian.AppendUint32(b.B, uint32(len(part)))
 		b.B = append(b.B, part...)
 	}
+	if shard != allShards {
+		b.B = binary.LittleEndian.AppendUint16(b.B, uint16(shard))
+	}
 	return xxhash3.Hash(b.B)
 }
 
-func (s *Server) appendCursor(dst []byte, m *protocol.Scan, last []byte) []byte {
+func (s *Server) appendCursor(dst []byte, m *protocol.Scan, shard int, last []byte) []byte {
 	dst = append(dst, cursorFormat)
-	dst = binary.LittleEndian.AppendUint64(dst, s.cursorSum(m, last))
+	dst = binary.LittleEndian.AppendUint64(dst, s.cursorSum(m, shard, last))
 	return append(dst, last...)
 }
 
 // resolveScan returns the range that is left to read.
-func (s *Server) resolveScan(m *protocol.Scan) (command.Scan, error) {
+func (s *Server) resolveScan(m *protocol.Scan, shard int) (command.Scan, error) {
 	r := command.Scan{Start: m.Start, End: m.End, Reverse: m.Flags&protocol.ScanReverse != 0, KeysOnly: m.Flags&protocol.ScanKeysOnly != 0}
 	if m.Flags&protocol.ScanPrefix != 0 {
 		r.End = prefixEnd(m.Start)
@@ -71,7 +93,7 @@ func (s *Server) resolveScan(m *protocol.Scan) (command.Scan, error) {
 		return r, errBadCursor
 	}
 	last := m.Cursor[cursorHead:]
-	if binary.LittleEndian.Uint64(m.Cursor[1:]) != s.cursorSum(m, last) {
+	if binary.LittleEndian.Uint64(m.Cursor[1:]) != s.cursorSum(m, shard, last) {
 		return r, errBadCursor
 	}
 	if r.Reverse {
@@ -95,34 +117,257 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-func (p *processor) runScan(j *job, out *bufpool.Buffer) {
+// runScan reads one page, if what it takes is here: all the shards, or what
+// other nodes have read of the rest. Otherwise the job waits for that.
+func (p *processor) runScan(j job) {
+	s := p.srv
 	var m protocol.Scan
-	if err := m.Decode(j.body.B); err != nil {
-		out.B = protocol.AppendError(out.B, j.id, protocol.StatusBadRequest, 0, err.Error())
+	if err := m.Decode(j.request()); err != nil {
+		p.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
 		return
 	}
-	r, err := p.srv.resolveScan(&m)
+	r, err := s.resolveScan(&m, j.onlyShard())
 	if err != nil {
-		out.B = protocol.AppendError(out.B, j.id, protocol.StatusBadCursor, 0, err.Error())
+		p.failJob(&j, &refusal{status: protocol.StatusBadCursor, message: err.Error()})
 		return
 	}
+	switch {
+	case j.local: // has waited
+		r.Shards = j.wide.here
+	case j.hasShard && !s.backend.Holds(int(j.shard)):
+		p.forwardJob(&j, int(j.shard))
+		return
+	case !j.hasShard && !s.holdsAll():
+		p.gatherScan(j, &m)
+		return
+	case j.hasShard:
+		r.Shards = []int{int(j.shard)}
+	}
+	r.Local = j.local || j.mode == protocol.Stale
+	out := bufpool.Get(outputSize)
+	switch bad := s.readPage(&j, &m, &r, out); {
+	case bad == nil:
+		p.complete(&j, out)
+	case bad.status == protocol.StatusNotLeader && !j.local:
+		out.Release()
+		p.gatherScan(j, &m)
+	default:
+		out.Release()
+		p.failJob(&j, bad)
+	}
+}
+
+// holdsAll reports whether every shard has a replica here.
+func (s *Server) holdsAll() bool {
+	for shard := range s.backend.Shards() {
+		if !s.backend.Holds(shard) {
+			return false
+		}
+	}
+	return true
+}
+
+// readPage appends the reply to a SCAN: the rows of r, merged with those that
+// came from elsewhere.
+func (s *Server) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpool.Buffer) *refusal {
+	marks := s.scanMarks(j, r)
 	page := scanPage{
-		chunks: chunks{out: out, id: j.id},
+		chunks: chunks{out: out, id: j.id, marks: &marks},
 		rows:   int(m.CountMax), bytes: int(min(m.BytesMax, scanBytesMax)),
 		last: bufpool.Get(256),
 	}
 	defer page.last.Release()
+	merged := merge{page: &page, reverse: r.Reverse}
+	if j.wide != nil {
+		if bad := merged.load(j.wide); bad != nil {
+			return bad
+		}
+	}
 	page.begin()
 	page.cursorAt = page.emptyCursor()
-	if err := p.srv.backend.Scan(&r, page.visit); err != nil {
-		s, retry := refusalOf(err)
-		out.B = protocol.AppendError(out.B[:page.start], j.id, s, retry, err.Error())
-		return
+	if r.Shards == nil || len(r.Shards) > 0 {
+		if err := s.backend.Scan(r, merged.visit); err != nil {
+			status, retry := refusalOf(err)
+			return &refusal{status: status, retryMillis: retry, message: err.Error()}
+		}
 	}
+	merged.finish()
 	if page.more {
-		page.insertCursor(p.srv.appendCursor(nil, &m, page.last.B))
+		if page.count == 0 {
+			page.last.Append(merged.horizon)
+		}
+		page.insertCursor(s.appendCursor(nil, m, j.onlyShard(), page.last.B))
 	}
 	page.end()
+	return nil
+}
+
+// scanMarks are the extensions of the reply to a SCAN.
+func (s *Server) scanMarks(j *job, r *command.Scan) protocol.Extensions {
+	marks := protocol.Extensions{Epoch: j.epoch}
+	if j.wide != nil && len(j.wide.parts) > 0 {
+		marks.Epoch = s.backend.Epoch()
+	}
+	if j.mode != protocol.Stale {
+		return marks
+	}
+	marks.HasAge = true
+	if j.wide != nil {
+		marks.AgeMillis = j.wide.oldest()
+	}
+	if r.Shards == nil {
+		for shard := range s.backend.Shards() {
+			marks.AgeMillis = max(marks.AgeMillis, s.age(shard))
+		}
+	}
+	for _, shard := range r.Shards {
+		marks.AgeMillis = max(marks.AgeMillis, s.age(shard))
+	}
+	return marks
+}
+
+// gatherScan has j wait until the replicas here have caught up, and until other
+// nodes have read the shards that have none.
+func (p *processor) gatherScan(j job, m *protocol.Scan) {
+	w := p.await(j)
+	if w == nil {
+		return
+	}
+	far := &wide{here: make([]int, 0, 8)}
+	w.job.wide = far
+	var nodes []uint64 // of far.parts
+	first, end := 0, p.srv.backend.Shards()
+	if j.hasShard {
+		first, end = int(j.shard), int(j.shard)+1
+	}
+	for shard := first; shard < end; shard++ {
+		node, r := p.place(w, shard)
+		switch {
+		case r != nil:
+			w.fail(r)
+		case node == 0:
+			far.here = append(far.here, shard)
+		default:
+			far.parts = append(far.parts, &part{w: w, shard: shard})
+			nodes = append(nodes, node)
+		}
+		if r != nil {
+			break
+		}
+	}
+	if w.failed() == nil {
+		x := w.job.subExtensions()
+		x.HasShard = true
+		for i, t := range far.parts {
+			x.Shard = uint16(t.shard)
+			sub := p.srv.subScan(m, t.shard, end-first)
+			p.ask(t, nodes[i], protocol.OpScan, &x, sub.AppendTo)
+		}
+	}
+	p.release(w)
+}
+
+// subScan is m for one of several shards. Keys spread evenly as a rule, so a
+// shard is asked for its share of the page and half as much again; the page
+// ends early where that was too little.
+func (s *Server) subScan(m *protocol.Scan, shard, shards int) protocol.Scan {
+	const rowsLeast, bytesLeast = 16, 16 << 10
+	sub := *m
+	size := min(m.BytesMax, scanBytesMax)
+	n := uint32(shards)
+	sub.CountMax = min(m.CountMax, m.CountMax/n*3/2+rowsLeast)
+	sub.BytesMax = min(size, size/n*3/2+bytesLeast)
+	if len(m.Cursor) > 0 {
+		sub.Cursor = s.appendCursor(nil, m, shard, m.Cursor[cursorHead:])
+	}
+	return sub
+}
+
+// merge puts the rows of other nodes between those that are read here.
+type merge struct {
+	page    *scanPage
+	reverse bool
+	remote  []protocol.ScanRow // in the order of the scan, none behind horizon
+	next    int                // the first of remote that is not on the page
+	bounded bool               // some part ended early:
+	horizon []byte             // nothing is known behind this key
+}
+
+// before reports whether a comes before b in the order of the scan.
+func (g *merge) before(a, b []byte) bool {
+	if g.reverse {
+		a, b = b, a
+	}
+	return bytes.Compare(a, b) < 0
+}
+
+// load takes in the parts.
+func (g *merge) load(far *wide) *refusal {
+	for _, t := range far.parts {
+		var cursor []byte
+		for _, b := range t.bodies {
+			var m protocol.ScanReply
+			if err := m.Decode(b.B); err != nil {
+				return malformedPart
+			}
+			g.remote = append(g.remote, m.Rows...)
+			cursor = m.Cursor
+		}
+		if len(cursor) == 0 {
+			continue
+		}
+		if len(cursor) <= cursorHead {
+			return malformedPart
+		}
+		if last := cursor[cursorHead:]; !g.bounded || g.before(last, g.horizon) {
+			g.bounded, g.horizon = true, last
+		}
+	}
+	if g.bounded {
+		g.remote = slices.DeleteFunc(g.remote, func(r protocol.ScanRow) bool { return g.before(g.horizon, r.Key) })
+	}
+	slices.SortFunc(g.remote, func(a, b protocol.ScanRow) int {
+		if g.reverse {
+			a, b = b, a
+		}
+		return bytes.Compare(a.Key, b.Key)
+	})
+	return nil
+}
+
+// visit takes a row that was read here, after those from elsewhere that come
+// before it.
+func (g *merge) visit(key, value []byte, row command.Row) bool {
+	if !g.advance(key) {
+		return false
+	}
+	if g.bounded && g.before(g.horizon, key) {
+		g.page.more = true
+		return false
+	}
+	return g.page.visit(key, value, row)
+}
+
+// advance puts the remote rows before key on the page, all if key is nil. It
+// returns false if the page is full.
+func (g *merge) advance(key []byte) bool {
+	for ; g.next < len(g.remote); g.next++ {
+		r := &g.remote[g.next]
+		if key != nil && !g.before(r.Key, key) {
+			break
+		}
+		if !g.page.visit(r.Key, r.Value, command.Row{Version: r.Version, TTLMillis: r.TTLMillis}) {
+			return false
+		}
+	}
+	return true
+}
+
+// finish puts the rest on the page.
+func (g *merge) finish() {
+	if !g.page.more && g.advance(nil) && g.bounded {
+		g.page.more = true
+	}
 }
 
 // scanPage collects the rows of one SCAN reply.

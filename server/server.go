@@ -28,14 +28,17 @@
 //
 // # Seams
 //
-// [Backend] is all the server knows of the shards. transport is all a
+// [Backend] is all the server knows of the shards and of the other nodes; see
+// forward.go for what becomes of a request that another node has to answer, and
+// wait.go for one that needs to hear from the shard's majority. transport is all a
 // connection knows of how its bytes travel: over epoll, or over Go's net
 // package where there is no epoll.
 //
 // # Locks
 //
 // conn.mu guards a connection's output and is never held across a system call.
-// loop.mu and Server.mu are leaves. Order: conn.mu, then the others.
+// Order: call.mu, waiting.mu or gather.mu, then conn.mu, then loop.mu,
+// Server.mu, upstream.mu and jobQueue.mu, which are leaves.
 package server
 
 import (
@@ -44,6 +47,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,7 +62,7 @@ var ErrServerClosed = errors.New("server closed")
 
 // Config configures a Server. Zero values mean the defaults given.
 type Config struct {
-	Node    uint64 // told to clients
+	Node    uint64 // this node's number in the cluster, told to clients
 	Cluster uint64 // told to clients
 	Version string // of the server, told to clients
 
@@ -80,7 +84,7 @@ type Config struct {
 	IdleTimeout      time.Duration // a connection that asks nothing is closed; 10 min, negative: never
 	FrameTimeout     time.Duration // from the first byte of a frame to its last; 30 s
 	WriteTimeout     time.Duration // replies that the peer does not take; 30 s
-	RequestTimeout   time.Duration // deadline of a read that waits for a thread and names none itself; 30 s
+	RequestTimeout   time.Duration // deadline of a request that waits for a thread, a majority or another node and names none itself; 30 s
 	Prealloc         int           // buffers allocated at start; 0: none
 	KeepAlive        time.Duration // TCP keepalive; 60 s, negative: off
 	Delay            bool          // leave Nagle's algorithm on
@@ -142,19 +146,29 @@ type Server struct {
 	addrs   []net.Addr
 
 	conns      connTable
+	forwarded  connTable // connections from other nodes
+	side       *netFront // serves them
 	nextConn   atomic.Uint64
 	inputBytes atomic.Int64 // held in partial frames
 	draining   atomic.Bool
 	closed     atomic.Bool
+	held       atomic.Int64 // bytes, by requests that wait for Barriers or other nodes
 	stopped    chan struct{}
 	done       chan struct{}
 
-	mu    sync.Mutex
-	dirty []*conn // have output from a commit that is not written yet
-	spare []*conn // empty, to become dirty
+	// Ways to read, kept because taking a method's value allocates.
+	read, readCached, readLocal, readLocalCached readFunc
 
-	jobs     jobQueue
-	counters counters
+	mu    sync.Mutex
+	dirty []*conn    // have output from a commit that is not written yet
+	spare []*conn    // empty, to become dirty
+	ready []*waiting // have all they waited for; go on after the pass
+
+	upstreams upstreams
+	jobs      jobQueue
+	working   sync.WaitGroup // workers, and administrative requests under way
+	admins    atomic.Int32   // administrative requests under way
+	counters  counters
 }
 
 // New returns a server for backend, which must not have been started. The
@@ -163,7 +177,13 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	cfg.ensureDefaults()
 	s := &Server{cfg: cfg, backend: backend, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}), done: make(chan struct{})}
 	s.conns.init(cfg.ConnectionsMax)
-	s.jobs.max = cfg.QueueDepth
+	s.forwarded.init(forwardedMax)
+	s.upstreams.init(s)
+	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
+	s.jobs.init(cfg.QueueDepth, max(2, runtime.NumCPU()), func() {
+		s.working.Add(1)
+		go s.work()
+	})
 	backend.AfterPass(s.flushDirty)
 	prealloc(cfg.Prealloc)
 	var err error
@@ -181,6 +201,11 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if n, ok := s.front.(*netFront); ok {
+		s.side = n
+	} else {
+		s.side = newNetFront(s)
 	}
 	return s, nil
 }
@@ -225,6 +250,9 @@ func (s *Server) Serve() error {
 	}
 	go s.housekeep()
 	s.front.run()
+	s.side.running.Wait()
+	s.upstreams.wait()
+	s.working.Wait()
 	close(s.done)
 	return ErrServerClosed
 }
@@ -239,7 +267,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	s.front.stopAccepting()
-	s.conns.each(func(c *conn) { c.notice(protocol.StatusGoAway, "the server is shutting down") })
+	s.eachConn(func(c *conn) { c.notice(protocol.StatusGoAway, "the server is shutting down") })
 	err := s.drain(ctx)
 	return errors.Join(err, s.Close())
 }
@@ -255,7 +283,7 @@ func (s *Server) drain(ctx context.Context) error {
 	for {
 		busy := false
 		open := 0
-		s.conns.each(func(c *conn) {
+		s.eachConn(func(c *conn) {
 			open++
 			busy = busy || c.owes()
 		})
@@ -283,9 +311,14 @@ func (s *Server) Close() error {
 	}
 	s.draining.Store(true)
 	s.front.stopAccepting()
-	s.conns.each(func(c *conn) { c.hangUp() })
+	s.eachConn(func(c *conn) { c.hangUp() })
 	close(s.stopped)
 	s.front.stop()
+	if s.side != s.front {
+		s.side.stop()
+	}
+	s.upstreams.close()
+	s.jobs.close()
 	<-s.done
 	return nil
 }
@@ -295,6 +328,9 @@ func (s *Server) Close() error {
 func (s *Server) flushDirty() {
 	s.front.waited()
 	s.mu.Lock()
+	if len(s.ready) > 0 {
+		s.resumeReady()
+	}
 	list := s.dirty
 	if len(list) == 0 {
 		s.mu.Unlock()
@@ -307,6 +343,26 @@ func (s *Server) flushDirty() {
 	s.mu.Lock()
 	s.spare = list[:0]
 	s.mu.Unlock()
+}
+
+// resumeReady has the requests go on that have all they waited for. s.mu must
+// be held; it is let go meanwhile.
+func (s *Server) resumeReady() {
+	ready := s.ready
+	s.ready = nil
+	s.mu.Unlock()
+	var t touched
+	for _, w := range ready {
+		w.resume(&t)
+	}
+	s.mu.Lock()
+	s.dirty = append(s.dirty, t.conns...)
+}
+
+// eachConn calls f for every connection, those from other nodes included.
+func (s *Server) eachConn(f func(*conn)) {
+	s.conns.each(f)
+	s.forwarded.each(f)
 }
 
 func (s *Server) markDirty(c *conn) {
@@ -326,7 +382,7 @@ func (s *Server) housekeep() {
 			return
 		case <-t.C:
 			now := time.Now().UnixMilli()
-			s.conns.each(func(c *conn) { c.checkTimeouts(now) })
+			s.eachConn(func(c *conn) { c.checkTimeouts(now) })
 		}
 	}
 }

@@ -1,0 +1,86 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// adminsMax bounds the administrative requests under way, each of which takes
+// a goroutine.
+const adminsMax = 16
+
+// admin has an ADMIN request carried out by a goroutine of its own.
+func (p *processor) admin(c *conn, f *protocol.Frame) {
+	s := p.srv
+	var m protocol.Admin
+	if err := m.Decode(f.Body); err != nil {
+		p.refuse(c, f.ID, err)
+		return
+	}
+	if s.admins.Add(1) > adminsMax {
+		s.admins.Add(-1)
+		p.fail(c, f.ID, protocol.StatusBusy, retryQuorumMillis, fmt.Sprintf("%d administrative requests are under way", adminsMax))
+		return
+	}
+	if !s.upstreams.begin(1) {
+		s.admins.Add(-1)
+		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another")
+		return
+	}
+	j := p.newJob(c, f, protocol.OpAdmin)
+	go s.administer(j)
+}
+
+// administer carries out one administrative request.
+func (s *Server) administer(j job) {
+	defer s.upstreams.running.Done()
+	defer s.admins.Add(-1)
+	var t touched
+	defer t.flush()
+	var m protocol.Admin
+	if err := m.Decode(j.request()); err != nil { // it did when it came in
+		s.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()}, &t)
+		return
+	}
+	ctx, cancel := context.WithDeadline(s.upstreams.ctx, time.UnixMilli(j.deadline))
+	defer cancel()
+	answer, err := s.backend.Admin(ctx, string(m.Verb), m.Args)
+	if err == nil && len(answer) > bodyBytesMax {
+		err = fmt.Errorf("the answer of %d bytes does not fit in a frame", len(answer))
+	}
+	if err != nil {
+		s.failJob(&j, adminRefusal(err), &t)
+		return
+	}
+	s.succeed(&j, answer, &t)
+}
+
+// succeed answers a job with OK and body.
+func (s *Server) succeed(j *job, body []byte, t *touched) {
+	out := bufpool.Get(protocol.HeaderBytes + marksBytesMax + len(body))
+	out.B = protocol.End(append(beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, j.id, &protocol.Extensions{Epoch: j.epoch}), body...), 0)
+	j.c.put(out, j.charge, t)
+	j.release()
+}
+
+// adminRefusal translates why an administrative request failed.
+func adminRefusal(err error) *refusal {
+	r := &refusal{message: err.Error()}
+	switch {
+	case errors.Is(err, command.ErrInvalid):
+		r.status = protocol.StatusBadRequest
+	case errors.Is(err, command.ErrRefused):
+		r.status = protocol.StatusRefused
+	case errors.Is(err, command.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		r.status = protocol.StatusTimeout
+	default:
+		r.status, r.retryMillis = refusalOf(err)
+	}
+	return r
+}

@@ -1,0 +1,220 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Forwarding: a request that this node may not answer by itself goes to the
+// node that leads its shard, over an upstream, and the reply comes back with
+// the request's own id and with the extensions LEADER and EPOCH. It is one hop
+// at most: what comes from another node (ServeForwarded) is answered with
+// NOT_LEADER where it would have to go on.
+//
+// A request is handed to an upstream's writer without waiting, and each writer
+// is woken once a round (processor.flush). Replies are put into the
+// connection's output by the upstream's reader.
+
+// ServeForwarded takes over c, a stream that another node has opened with
+// Backend.Forward, as a client connection that forwards nothing and does not
+// count against ConnectionsMax. It returns at once; the server closes c.
+func (s *Server) ServeForwarded(from uint64, c net.Conn) { s.side.admitForwarded(from, c) }
+
+// forwardedMax bounds the connections from other nodes.
+const forwardedMax = 1024
+
+// elsewhere returns the node to which a request of c for shard can be sent on,
+// or 0.
+func (s *Server) elsewhere(c *conn, shard int) uint64 {
+	if c.forwarded {
+		return 0
+	}
+	return s.otherLeader(shard)
+}
+
+// otherLeader returns the node that leads shard if it is known and another
+// one, else 0.
+func (s *Server) otherLeader(shard int) uint64 {
+	if node := s.backend.Leader(shard); node != s.cfg.Node {
+		return node
+	}
+	return 0
+}
+
+// notLeader is the refusal of what only shard's leader can do.
+func (s *Server) notLeader(shard int) *refusal {
+	r := &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, leader: s.otherLeader(shard)}
+	if r.leader != 0 {
+		r.message = fmt.Sprintf("node %d leads the shard", r.leader)
+	} else {
+		r.message = "the shard has no leader that could answer now; try again"
+	}
+	return r
+}
+
+// request is what is needed to send a request on.
+type request struct {
+	c          *conn
+	op         protocol.Opcode
+	id         uint64
+	extensions []byte // without their length
+	body       []byte
+	deadline   int64  // Unix ms
+	charge     uint32 // counted among c's bytes in flight
+	epoch      uint64 // to be told with the reply; 0: none
+}
+
+// forward sends r to the node that leads shard, or refuses it. r has been
+// counted as in flight.
+func (p *processor) forward(r *request, shard int) {
+	s := p.srv
+	x := protocol.Extensions{Epoch: r.epoch}
+	node := s.elsewhere(r.c, shard)
+	if node == 0 {
+		p.counts.failed.Add(1)
+		s.refuse(r.c, r.id, r.charge, &x, s.notLeader(shard), &p.touched)
+		return
+	}
+	left := time.Until(time.UnixMilli(r.deadline))
+	k := &call{write: writes(r.op), frame: bufpool.Get(protocol.HeaderBytes + 2 + len(r.extensions) + len(r.body))}
+	k.sink = &relay{c: r.c, id: r.id, node: node, charge: r.charge, write: k.write, epoch: s.backend.Epoch()}
+	k.frame.B = appendRequest(k.frame.B, r, uint32(max(left.Milliseconds(), 1)))
+	if bad := p.send(k, node, left); bad != nil {
+		p.counts.failed.Add(1)
+		s.refuse(r.c, r.id, r.charge, &x, bad, &p.touched)
+	}
+}
+
+// appendRequest appends r as it came, but with a request id still to be filled
+// in, and with what is left of its deadline.
+func appendRequest(b []byte, r *request, leftMillis uint32) []byte {
+	if len(r.extensions) == 0 {
+		return protocol.End(append(protocol.Begin(b, uint8(r.op), 0, 0), r.body...), 0)
+	}
+	b = protocol.Begin(b, uint8(r.op), protocol.FlagExtensions, 0)
+	b = append(b, byte(len(r.extensions)), byte(len(r.extensions)>>8))
+	at := len(b)
+	b = append(b, r.extensions...)
+	protocol.SetDeadline(b[at:], leftMillis)
+	return protocol.End(append(b, r.body...), 0)
+}
+
+// send queues k for a node, whose writer is woken at the next flush. On a
+// refusal the sink hears nothing.
+func (p *processor) send(k *call, node uint64, patience time.Duration) *refusal {
+	l, r := p.srv.upstreams.to(node).send(k, patience)
+	if r != nil {
+		k.frame.Release()
+		return r
+	}
+	p.srv.counters.forwarded.Add(1)
+	for _, have := range p.links {
+		if have == l {
+			return nil
+		}
+	}
+	p.links = append(p.links, l)
+	return nil
+}
+
+// relay passes the reply to one request on to its client.
+type relay struct {
+	c      *conn
+	id     uint64
+	node   uint64 // that answers
+	charge uint32
+	write  bool
+	ended  bool
+	epoch  uint64 // of this node's slot map
+}
+
+// frame appends one frame of the reply to the client's output.
+func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
+	if r.ended {
+		return
+	}
+	marks := protocol.Extensions{Leader: r.node, Epoch: max(r.epoch, x.Epoch), AgeMillis: x.AgeMillis, HasAge: x.HasAge}
+	status := protocol.Status(f.Code)
+	if status == protocol.StatusNotLeader || status == protocol.StatusShuttingDown {
+		bad := refusalIn(f, x, r.write)
+		marks.Leader = bad.leader
+		r.refuse(bad, &marks, t)
+		return
+	}
+	c := r.c
+	c.mu.Lock()
+	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax {
+		// The reply cannot be held back where it is: other clients' replies
+		// come behind it.
+		c.mu.Unlock()
+		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "the client does not take its replies fast enough"}, &marks, t)
+		return
+	}
+	defer c.mu.Unlock()
+	if !c.closed {
+		out := c.output()
+		start := len(out.B)
+		out.Grow(protocol.HeaderBytes + marksBytesMax + len(f.Body))
+		b := beginFrame(out.B, f.Code, protocol.FlagReply|f.Flags&protocol.FlagMore, r.id, &marks)
+		out.B = protocol.End(append(b, f.Body...), start)
+	}
+	if f.Flags&protocol.FlagMore == 0 {
+		r.ended = true
+		c.end(r.charge)
+	}
+	t.add(c)
+}
+
+// lost tells the client that no answer comes.
+func (r *relay) lost(bad *refusal, t *touched) {
+	if !r.ended {
+		r.refuse(bad, &protocol.Extensions{Epoch: r.epoch}, t)
+	}
+}
+
+// refuse ends the reply with an error.
+func (r *relay) refuse(bad *refusal, x *protocol.Extensions, t *touched) {
+	r.ended = true
+	r.c.srv.refuse(r.c, r.id, r.charge, x, bad, t)
+}
+
+// refusalIn reads an error reply of another node. That the other node is about
+// to stop is not the client's concern: the shard gets another leader.
+func refusalIn(f *protocol.Frame, x *protocol.Extensions, write bool) *refusal {
+	var e protocol.ErrorReply
+	if err := e.Decode(f.Body); err != nil {
+		if write {
+			return &refusal{status: protocol.StatusInternal, message: "another node's reply is malformed; the outcome of the write is unknown"}
+		}
+		return &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: "another node's reply is malformed"}
+	}
+	r := &refusal{status: protocol.Status(f.Code), retryMillis: e.RetryAfterMillis, message: string(e.Message)}
+	switch r.status {
+	case protocol.StatusNotLeader:
+		r.leader = x.Leader
+	case protocol.StatusShuttingDown:
+		r.status, r.retryMillis = protocol.StatusNotLeader, retryLeaderMillis
+		r.message = "the node that led the shard is stopping; it gets another leader"
+	}
+	return r
+}
+
+// refuse answers a request that was counted as in flight with an error.
+func (s *Server) refuse(c *conn, id uint64, charge uint32, x *protocol.Extensions, r *refusal, t *touched) {
+	marks := *x
+	if r.leader != 0 {
+		marks.Leader = r.leader
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		out := c.output()
+		out.B = appendError(out.B, id, &marks, r.status, r.retryMillis, r.message)
+	}
+	c.end(charge)
+	t.add(c)
+}

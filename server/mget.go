@@ -1,0 +1,302 @@
+package server
+
+import (
+	"encoding/binary"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+const (
+	// mgetInline bounds the keys that are looked up on the polling thread.
+	mgetInline = 64
+	// replyBytesMax bounds the whole answer to one MGET or SCAN.
+	replyBytesMax = 64 << 20
+)
+
+type readFunc func(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+
+// wide is what other nodes have read for a request over several shards.
+type wide struct {
+	parts []*part
+	here  []int // SCAN: the shards that are read here
+}
+
+func (w *wide) release(s *Server) {
+	for _, t := range w.parts {
+		t.release(s)
+	}
+}
+
+// oldest is the age of the oldest data among the parts, in milliseconds.
+func (w *wide) oldest() (age uint32) {
+	for _, t := range w.parts {
+		age = max(age, t.age)
+	}
+	return age
+}
+
+// multiGet answers an MGET of few, cached keys at once and makes a job of any
+// other.
+func (p *processor) multiGet(c *conn, f *protocol.Frame) {
+	if err := p.mget.Decode(f.Body); err != nil {
+		p.refuse(c, f.ID, err)
+		return
+	}
+	stale := p.ext.Consistency == protocol.Stale
+	if len(p.mget.Keys) > mgetInline {
+		j := p.newJob(c, f, protocol.OpMGet)
+		j.local = stale
+		p.jobs = append(p.jobs, j)
+		return
+	}
+	read := p.srv.readCached
+	if stale {
+		read = p.srv.readLocalCached
+		p.marks.AgeMillis, p.marks.HasAge = p.oldest(nil), true
+	}
+	out := bufpool.Get(outputSize)
+	switch p.appendMGet(out, f.ID, &p.marks, read, nil) {
+	case command.ReadMiss:
+		out.Release()
+		j := p.newJob(c, f, protocol.OpMGet)
+		j.local = stale
+		p.jobs = append(p.jobs, j)
+	case command.ReadNotLeader:
+		out.Release()
+		p.gatherMGet(p.newJob(c, f, protocol.OpMGet))
+	default:
+		c.begin(0)
+		c.put(out, 0, &p.touched)
+		p.backlog = c.backlog()
+	}
+}
+
+// oldest is how old the data that p.mget sees in the replicas here may be, in
+// milliseconds. Rows that came from elsewhere do not count.
+func (p *processor) oldest(remote []*protocol.MGetRow) (age uint32) {
+	for i, key := range p.mget.Keys {
+		if remote == nil || remote[i] == nil {
+			age = max(age, p.srv.age(p.srv.backend.ShardOf(protocol.Slot(key))))
+		}
+	}
+	return age
+}
+
+func (p *processor) runMGet(j job) {
+	// The body decoded when the request came in.
+	if err := p.mget.Decode(j.request()); err != nil {
+		p.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
+		return
+	}
+	read := p.srv.read
+	if j.local {
+		read = p.srv.readLocal
+	}
+	var remote []*protocol.MGetRow
+	marks := protocol.Extensions{Epoch: j.epoch}
+	if j.wide != nil {
+		var r *refusal
+		if remote, r = j.wide.mgetRows(len(p.mget.Keys)); r != nil {
+			p.failJob(&j, r)
+			return
+		}
+		marks.Epoch = p.srv.backend.Epoch()
+	}
+	if j.mode == protocol.Stale {
+		marks.AgeMillis, marks.HasAge = p.oldest(remote), true
+		if j.wide != nil {
+			marks.AgeMillis = max(marks.AgeMillis, j.wide.oldest())
+		}
+	}
+	out := bufpool.Get(outputSize)
+	switch p.appendMGet(out, j.id, &marks, read, remote) {
+	case command.ReadNotLeader:
+		out.Release()
+		if j.wide != nil || (j.local && j.mode != protocol.Stale) {
+			p.failJob(&j, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: "a shard of these keys has moved meanwhile; try again"})
+			return
+		}
+		p.gatherMGet(j)
+	default:
+		p.complete(&j, out)
+	}
+}
+
+// appendMGet appends the reply to p.mget, in frames of about ChunkBytes.
+// remote, where it is not nil, has the rows that were read elsewhere. It
+// returns ReadMiss or ReadNotLeader, with out in any state, if a row cannot be
+// read so.
+func (p *processor) appendMGet(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow) command.ReadState {
+	w := chunks{out: out, id: id, marks: marks}
+	w.begin()
+	for i, key := range p.mget.Keys {
+		w.split()
+		state := command.ReadFound
+		if remote != nil && remote[i] != nil {
+			out.Grow(mgetRowBytes + len(remote[i].Value))
+			out.B = remote[i].AppendTo(out.B)
+		} else {
+			state = p.appendMGetRow(out, key, read)
+		}
+		switch state {
+		case command.ReadMiss, command.ReadNotLeader:
+			return state
+		case command.ReadFailed:
+			w.abort(protocol.StatusStorageFailed, errReadFailed)
+			return command.ReadFound
+		}
+		if len(out.B) > replyBytesMax {
+			w.abort(protocol.StatusTooLarge, "the rows asked for exceed 64 MiB; ask for fewer keys at a time")
+			return command.ReadFound
+		}
+	}
+	w.end()
+	return command.ReadFound
+}
+
+// mgetRowBytes is a row of an MGET reply without its value.
+const mgetRowBytes = 1 + 8 + 8 + 4
+
+// appendMGetRow reads one row into the reply.
+func (p *processor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc) command.ReadState {
+	out.Grow(mgetRowBytes)
+	at := len(out.B)
+	out.B = out.B[:at+mgetRowBytes]
+	row, state := read(out, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, true)
+	switch state {
+	case command.ReadFound:
+		value := len(out.B) - at - mgetRowBytes
+		head := protocol.MGetRow{Status: protocol.StatusOK, Version: row.Version, TTLMillis: row.TTLMillis}
+		b := head.AppendTo(out.B[:at])
+		binary.LittleEndian.PutUint32(b[at+17:], uint32(value))
+		out.B = b[:at+mgetRowBytes+value]
+	case command.ReadAbsent:
+		out.B = append(out.B[:at], byte(protocol.StatusNotFound))
+	default:
+		out.B = out.B[:at]
+	}
+	return state
+}
+
+// gatherMGet has j, whose keys are in p.mget, wait until the replicas here have
+// caught up and until other nodes have read what this one does not have.
+func (p *processor) gatherMGet(j job) {
+	w := p.await(j)
+	if w == nil {
+		return
+	}
+	// The keys are views of a buffer that may be another's before the parts
+	// are sent.
+	if err := p.mget.Decode(j.request()); err != nil {
+		w.fail(&refusal{status: protocol.StatusBadRequest, message: err.Error()})
+	}
+	where := make(map[int]*part) // by shard; nil: read here
+	byNode := make(map[uint64]*part)
+	var nodes []uint64
+	for i, key := range p.mget.Keys {
+		shard := p.srv.backend.ShardOf(protocol.Slot(key))
+		t, seen := where[shard]
+		if !seen {
+			node, r := p.place(w, shard)
+			if r != nil {
+				w.fail(r)
+				break
+			}
+			if node != 0 {
+				if t = byNode[node]; t == nil {
+					t = &part{w: w}
+					byNode[node] = t
+					nodes = append(nodes, node)
+				}
+			}
+			where[shard] = t
+		}
+		if t != nil {
+			t.keys = append(t.keys, int32(i))
+		}
+	}
+	if w.failed() == nil && len(nodes) > 0 {
+		w.job.wide = &wide{}
+		x := w.job.subExtensions()
+		for _, node := range nodes {
+			t := byNode[node]
+			w.job.wide.parts = append(w.job.wide.parts, t)
+			var sub protocol.MGet
+			for _, i := range t.keys {
+				sub.Keys = append(sub.Keys, p.mget.Keys[i])
+			}
+			p.ask(t, node, protocol.OpMGet, &x, sub.AppendTo)
+		}
+	}
+	p.release(w)
+}
+
+// subExtensions are those of the requests into which j is cut.
+func (j *job) subExtensions() protocol.Extensions {
+	x := j.extensions()
+	x.Epoch = 0
+	if x.Consistency == protocol.SessionReads {
+		x.Consistency, x.Token = protocol.Linearizable, 0
+	}
+	return x
+}
+
+// mgetRows returns the rows that came from elsewhere, by position among n keys.
+func (w *wide) mgetRows(n int) ([]*protocol.MGetRow, *refusal) {
+	rows := make([]*protocol.MGetRow, n)
+	for _, t := range w.parts {
+		next := 0
+		for _, b := range t.bodies {
+			var m protocol.MGetReply
+			if err := m.Decode(b.B); err != nil || next+len(m.Rows) > len(t.keys) {
+				return nil, malformedPart
+			}
+			for i := range m.Rows {
+				rows[t.keys[next]] = &m.Rows[i]
+				next++
+			}
+		}
+		if next != len(t.keys) {
+			return nil, malformedPart
+		}
+	}
+	return rows, nil
+}
+
+// malformedPart is the refusal of a request of which another node answered a
+// part with something else than was asked for.
+var malformedPart = &refusal{status: protocol.StatusInternal, message: "another node's part of the reply is malformed; do all nodes run compatible versions?"}
+
+// chunks writes a reply of several frames into one buffer.
+type chunks struct {
+	out   *bufpool.Buffer
+	id    uint64
+	marks *protocol.Extensions // of each frame
+	start int                  // of the frame being written
+}
+
+func (w *chunks) begin() {
+	w.out.Grow(protocol.HeaderBytes + marksBytesMax)
+	w.start = len(w.out.B)
+	w.out.B = beginFrame(w.out.B, uint8(protocol.StatusOK), protocol.FlagReply, w.id, w.marks)
+}
+
+// split begins a further frame if the present one is full.
+func (w *chunks) split() bool {
+	if len(w.out.B)-w.start < protocol.ChunkBytes {
+		return false
+	}
+	w.out.B[w.start+6] |= byte(protocol.FlagMore)
+	w.end()
+	w.begin()
+	return true
+}
+
+func (w *chunks) end() { w.out.B = protocol.End(w.out.B, w.start) }
+
+// abort replaces the frame being written by an error, which ends the reply.
+func (w *chunks) abort(s protocol.Status, message string) {
+	w.out.B = appendError(w.out.B[:w.start], w.id, w.marks, s, 0, message)
+}

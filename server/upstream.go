@@ -1,0 +1,635 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Bounds of what is sent on to one other node.
+const (
+	// upstreamRequestsMax bounds the requests that are queued or unanswered.
+	upstreamRequestsMax = 16 << 10
+	// upstreamBytesMax bounds their frames together, unless one alone is larger.
+	upstreamBytesMax = 64 << 20
+
+	// openTimeout bounds the making of a connection, handshake included.
+	openTimeout = 2 * time.Second
+	// reopenDelay is how long requests are refused after an attempt failed, so
+	// that a node that is down is not dialled once for each of them.
+	reopenDelay = 100 * time.Millisecond
+	// upstreamIdle is how long a connection without requests is kept.
+	upstreamIdle = time.Minute
+
+	upstreamReadBytes  = 64 << 10
+	upstreamWriteBytes = 64 << 10
+)
+
+// Each node gets a connection for small requests and one for those whose
+// frames may be large, so that the former need not wait behind the latter.
+const (
+	laneSmall = iota
+	laneBulk
+	lanes
+)
+
+// bulkBytes is the size from which on a frame goes on the lane for large ones.
+const bulkBytes = 32 << 10
+
+// refusal is an error reply to be sent.
+type refusal struct {
+	status      protocol.Status
+	retryMillis uint32
+	message     string
+	leader      uint64 // named in the reply; 0: none
+}
+
+// sink hears the answer to a call: its frames in order, of which the last is
+// without MORE, or in place of those that are missing that they will not come.
+// Connections that got output are added to t, whose owner flushes them. The
+// frame and its extensions are valid during the call only. Calls of one sink
+// do not overlap.
+type sink interface {
+	frame(f *protocol.Frame, x *protocol.Extensions, t *touched)
+	lost(r *refusal, t *touched)
+}
+
+// call is a request on its way to another node.
+type call struct {
+	up    *upstream
+	sink  sink
+	write bool // if it is lost on its way, its outcome is unknown
+	bulk  bool
+	timer *time.Timer
+
+	// Guarded by up.mu.
+	id      uint64          // on its link
+	link    *link           // that holds it among its calls; nil: answered or given up
+	frame   *bufpool.Buffer // nil once written
+	bytes   int
+	written bool // has been handed to the transport, or is about to be
+
+	mu   sync.Mutex
+	done bool // the sink has heard the end
+}
+
+// upstreams are the connections to other nodes.
+type upstreams struct {
+	srv    *Server
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.RWMutex
+	nodes   map[uint64]*upstream
+	closed  bool
+	running sync.WaitGroup
+}
+
+func (us *upstreams) init(s *Server) {
+	us.srv = s
+	us.nodes = make(map[uint64]*upstream)
+	us.ctx, us.cancel = context.WithCancel(context.Background())
+}
+
+// close breaks all connections; wait waits for their goroutines.
+func (us *upstreams) close() {
+	us.mu.Lock()
+	us.closed = true
+	us.mu.Unlock()
+	us.cancel()
+}
+
+func (us *upstreams) wait() { us.running.Wait() }
+
+// begin counts a goroutine that is about to start, unless all have to end.
+func (us *upstreams) begin(goroutines int) bool {
+	us.mu.RLock()
+	defer us.mu.RUnlock()
+	if us.closed {
+		return false
+	}
+	us.running.Add(goroutines)
+	return true
+}
+
+// to returns what leads to a node.
+func (us *upstreams) to(node uint64) *upstream {
+	us.mu.RLock()
+	u := us.nodes[node]
+	us.mu.RUnlock()
+	if u != nil {
+		return u
+	}
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if u = us.nodes[node]; u == nil {
+		u = &upstream{all: us, node: node}
+		us.nodes[node] = u
+	}
+	return u
+}
+
+// upstream leads to one other node. Nothing that holds mu waits for anything.
+type upstream struct {
+	all  *upstreams
+	node uint64
+
+	mu       sync.Mutex
+	links    [lanes]*link // take new calls; nil: none open
+	requests int          // queued or unanswered
+	bytes    int          // of their frames
+	notUntil time.Time    // nothing is dialled before
+}
+
+// link is one connection of an upstream: a goroutine that opens it and writes,
+// and one that reads. Its fields are guarded by the upstream's mu where nothing
+// else is said.
+type link struct {
+	up      *upstream
+	lane    int
+	nc      net.Conn // belongs to the goroutines
+	queue   []*call  // to be written
+	calls   map[uint64]*call
+	nextID  uint64
+	retired bool          // takes no more calls
+	over    bool          // broken or closed
+	wake    chan struct{} // there is something in queue
+	ended   chan struct{} // closed with over
+	limit   uint32        // bytes of a frame; belongs to the writer
+}
+
+// send queues k, whose timer starts now. It does not block. The link returned
+// must be woken; one that is nil comes with the reason, and the sink hears
+// nothing then.
+func (u *upstream) send(k *call, patience time.Duration) (*link, *refusal) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	size := len(k.frame.B)
+	if u.requests >= upstreamRequestsMax || (u.requests > 0 && u.bytes+size > upstreamBytesMax) {
+		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: fmt.Sprintf("too many requests wait for node %d", u.node)}
+	}
+	l, r := u.linkFor(k)
+	if r != nil {
+		return nil, r
+	}
+	u.requests++
+	u.bytes += size
+	l.nextID++
+	k.up, k.link, k.id, k.bytes = u, l, l.nextID, size
+	binary.LittleEndian.PutUint64(k.frame.B[8:], k.id)
+	l.calls[k.id] = k
+	l.queue = append(l.queue, k)
+	k.timer = time.AfterFunc(patience, k.expire)
+	return l, nil
+}
+
+// linkFor returns the link that k goes over, and begins to open one where
+// there is none. u.mu must be held.
+func (u *upstream) linkFor(k *call) (*link, *refusal) {
+	lane := laneSmall
+	if k.bulk || len(k.frame.B) >= bulkBytes {
+		lane = laneBulk
+	}
+	if l := u.links[lane]; l != nil {
+		return l, nil
+	}
+	if time.Now().Before(u.notUntil) {
+		return nil, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("node %d leads the shard and cannot be reached from here", u.node)}
+	}
+	if !u.all.begin(1) {
+		return nil, &refusal{status: protocol.StatusShuttingDown, message: "the server is shutting down; connect to another"}
+	}
+	l := &link{up: u, lane: lane, calls: make(map[uint64]*call), wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	u.links[lane] = l
+	go l.run()
+	return l, nil
+}
+
+// forget ends the upstream's count of k. u.mu must be held.
+func (u *upstream) forget(k *call) {
+	u.requests--
+	u.bytes -= k.bytes
+}
+
+// rouse has l's writer look at its queue.
+func (l *link) rouse() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// retire has new calls go elsewhere. u.mu must be held.
+func (l *link) retire() {
+	l.retired = true
+	if l.up.links[l.lane] == l {
+		l.up.links[l.lane] = nil
+	}
+}
+
+// run opens the connection and writes what is queued until the connection
+// ends.
+func (l *link) run() {
+	us := l.up.all
+	defer us.running.Done()
+	nc, err := l.open()
+	if err != nil {
+		us.srv.log.Debug("cannot forward", "node", l.up.node, "error", err)
+		l.fail(true)
+		return
+	}
+	defer nc.Close()
+	l.nc = nc
+	if !us.begin(1) {
+		l.fail(true)
+		return
+	}
+	go l.read()
+	if err := l.writeAll(); err != nil {
+		us.srv.log.Debug("forwarding ended", "node", l.up.node, "error", err)
+	}
+	l.fail(false)
+}
+
+// open makes the connection and introduces this node.
+func (l *link) open() (net.Conn, error) {
+	us := l.up.all
+	ctx, cancel := context.WithTimeout(us.ctx, openTimeout)
+	defer cancel()
+	nc, err := us.srv.backend.Forward(ctx, l.up.node)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(us.ctx, func() { nc.Close() })
+	defer stop()
+	if err := l.greet(nc); err != nil {
+		return nil, errors.Join(err, nc.Close())
+	}
+	return nc, nil
+}
+
+var errRefusedHello = errors.New("the handshake was refused")
+
+func (l *link) greet(nc net.Conn) error {
+	_ = nc.SetDeadline(time.Now().Add(openTimeout))
+	cfg := &l.up.all.srv.cfg
+	hello := protocol.Hello{VersionMin: protocol.Version, VersionMax: protocol.Version, Features: protocol.FeaturesKnown, Name: fmt.Appendf(nil, "node %d", cfg.Node)}
+	if _, err := nc.Write(protocol.End(hello.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, 1)), 0)); err != nil {
+		return err
+	}
+	const helloReplyMax = 4 << 10
+	b := make([]byte, helloReplyMax)
+	if _, err := io.ReadFull(nc, b[:protocol.HeaderBytes]); err != nil {
+		return err
+	}
+	_, _, need, err := protocol.Next(b[:protocol.HeaderBytes], helloReplyMax)
+	if err != nil {
+		return err
+	}
+	if need > protocol.HeaderBytes {
+		if _, err := io.ReadFull(nc, b[protocol.HeaderBytes:need]); err != nil {
+			return err
+		}
+	}
+	f, _, _, err := protocol.Next(b[:max(need, protocol.HeaderBytes)], helloReplyMax)
+	if err != nil {
+		return err
+	}
+	var r protocol.HelloReply
+	switch {
+	case protocol.Status(f.Code) != protocol.StatusOK:
+		return fmt.Errorf("%w: %v", errRefusedHello, protocol.Status(f.Code))
+	case r.Decode(f.Body) != nil:
+		return fmt.Errorf("%w: its reply is malformed", errRefusedHello)
+	case r.Cluster != cfg.Cluster || r.Node != l.up.node:
+		return fmt.Errorf("%w: node %d of cluster %016x answered", errRefusedHello, r.Node, r.Cluster)
+	}
+	l.limit = r.FrameBytesMax
+	return nc.SetDeadline(time.Time{})
+}
+
+// writeAll writes what is queued, as often as the writer is woken.
+func (l *link) writeAll() error {
+	idle := time.NewTimer(upstreamIdle)
+	defer idle.Stop()
+	buf := bufpool.Get(upstreamWriteBytes)
+	defer buf.Release()
+	var batch []*call
+	for {
+		if batch = l.take(batch[:0]); len(batch) > 0 {
+			idle.Reset(upstreamIdle)
+			if err := l.write(batch, buf); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-l.wake:
+		case <-l.ended:
+			return nil
+		case <-l.up.all.ctx.Done():
+			return nil
+		case <-idle.C:
+			if l.leaveIfIdle() {
+				return nil
+			}
+			idle.Reset(upstreamIdle)
+		}
+	}
+}
+
+// take moves the queue into batch, without what was given up meanwhile, and
+// with its frames as good as sent.
+func (l *link) take(batch []*call) []*call {
+	u := l.up
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for i, k := range l.queue {
+		l.queue[i] = nil
+		if k.link == nil {
+			u.forget(k)
+			k.frame.Release()
+			k.frame = nil
+			continue
+		}
+		k.written = true
+		batch = append(batch, k)
+	}
+	l.queue = l.queue[:0]
+	return batch
+}
+
+// leaveIfIdle retires the link if nothing is asked over it.
+func (l *link) leaveIfIdle() bool {
+	l.up.mu.Lock()
+	defer l.up.mu.Unlock()
+	if len(l.calls) > 0 || len(l.queue) > 0 {
+		return false
+	}
+	l.retire()
+	return true
+}
+
+// write writes the frames of batch and releases them. After an error those
+// that were not handed over whole count as not written: a server never carries
+// out a part of a frame.
+func (l *link) write(batch []*call, buf *bufpool.Buffer) error {
+	batch = l.dropTooLarge(batch)
+	for len(batch) > 0 {
+		n := 1
+		b := batch[0].frame.B
+		if len(batch) > 1 && len(b) < upstreamWriteBytes {
+			buf.B = append(buf.B[:0], b...)
+			for n < len(batch) && len(buf.B)+len(batch[n].frame.B) <= upstreamWriteBytes {
+				buf.B = append(buf.B, batch[n].frame.B...)
+				n++
+			}
+			b = buf.B
+		}
+		_ = l.nc.SetWriteDeadline(time.Now().Add(l.up.all.srv.cfg.WriteTimeout))
+		wrote, err := l.nc.Write(b)
+		if err != nil {
+			l.notWritten(batch, wrote)
+			return err
+		}
+		l.releaseFrames(batch[:n])
+		batch = batch[n:]
+	}
+	return nil
+}
+
+func (l *link) releaseFrames(batch []*call) {
+	l.up.mu.Lock()
+	defer l.up.mu.Unlock()
+	for _, k := range batch {
+		k.frame.Release()
+		k.frame = nil
+	}
+}
+
+// notWritten takes back the frames of batch that lie beyond what was written.
+func (l *link) notWritten(batch []*call, wrote int) {
+	u := l.up
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, k := range batch {
+		if wrote -= len(k.frame.B); wrote < 0 {
+			k.written = false
+		}
+		k.frame.Release()
+		k.frame = nil
+	}
+}
+
+// dropTooLarge refuses the frames that the other node would not take.
+func (l *link) dropTooLarge(batch []*call) []*call {
+	keep := batch[:0]
+	var t touched
+	for _, k := range batch {
+		if uint32(len(k.frame.B)) <= l.limit {
+			keep = append(keep, k)
+			continue
+		}
+		if k.giveUp() {
+			k.end(&refusal{status: protocol.StatusTooLarge, message: fmt.Sprintf("node %d takes frames of at most %d bytes (network.max_frame_size); give all nodes the same limit", l.up.node, l.limit)}, &t)
+		}
+		l.releaseFrames([]*call{k})
+	}
+	t.flush()
+	return keep
+}
+
+// read delivers replies until the connection ends.
+func (l *link) read() {
+	us := l.up.all
+	defer us.running.Done()
+	buf := bufpool.Get(upstreamReadBytes)
+	defer func() { buf.Release() }()
+	var t touched
+	for {
+		n, err := l.nc.Read(buf.B[len(buf.B):cap(buf.B)])
+		buf.B = buf.B[:len(buf.B)+n]
+		taken, need, bad := l.receive(buf.B, &t)
+		t.flush()
+		if err != nil || bad {
+			l.fail(false)
+			return
+		}
+		buf.B = buf.B[:copy(buf.B, buf.B[taken:])]
+		switch {
+		case len(buf.B) == 0 && cap(buf.B) > upstreamReadBytes:
+			buf.Release()
+			buf = bufpool.Get(upstreamReadBytes)
+		default:
+			if want := inputSize(len(buf.B), need); want > cap(buf.B) {
+				buf.Grow(want - len(buf.B))
+			}
+		}
+	}
+}
+
+// receive delivers the whole frames in b. bad says that the stream cannot be
+// trusted, or that the other node has ended it.
+func (l *link) receive(b []byte, t *touched) (taken, need int, bad bool) {
+	for taken < len(b) {
+		f, n, want, err := protocol.Next(b[taken:], protocol.FrameBytesMax)
+		if err != nil || (n > 0 && f.Flags&protocol.FlagReply == 0) {
+			return taken, 0, true
+		}
+		if n == 0 {
+			return taken, want, false
+		}
+		taken += n
+		if f.ID == 0 {
+			if protocol.Status(f.Code) != protocol.StatusGoAway {
+				return taken, 0, true
+			}
+			l.up.mu.Lock()
+			l.retire()
+			l.up.mu.Unlock()
+			continue
+		}
+		if l.deliver(&f, t) {
+			return taken, 0, true
+		}
+	}
+	return taken, 0, false
+}
+
+// deliver hands a frame to the sink of its call. It returns true if that was
+// all that a retired link was kept for.
+func (l *link) deliver(f *protocol.Frame, t *touched) (finished bool) {
+	u := l.up
+	last := f.Flags&protocol.FlagMore == 0
+	u.mu.Lock()
+	k := l.calls[f.ID]
+	if k != nil && !k.written {
+		k = nil // an answer to what was not asked
+	}
+	if k != nil && last {
+		delete(l.calls, f.ID)
+		k.link = nil
+		u.forget(k)
+	}
+	finished = l.retired && len(l.calls) == 0 && len(l.queue) == 0
+	u.mu.Unlock()
+	if k == nil {
+		return finished // its answer was given up
+	}
+	var x protocol.Extensions
+	if err := x.Decode(f.Extensions); err != nil {
+		x = protocol.Extensions{}
+	}
+	k.mu.Lock()
+	if !k.done {
+		k.done = last
+		k.sink.frame(f, &x, t)
+	}
+	k.mu.Unlock()
+	if last {
+		k.timer.Stop()
+	}
+	return finished
+}
+
+// giveUp takes k from its link, so that no reply finds it. It returns false if
+// that was done already.
+func (k *call) giveUp() bool {
+	k.up.mu.Lock()
+	defer k.up.mu.Unlock()
+	l := k.link
+	if l == nil {
+		return false
+	}
+	delete(l.calls, k.id)
+	k.link = nil
+	if k.written {
+		k.up.forget(k) // otherwise once it is off the queue
+	}
+	return true
+}
+
+// end tells the sink that no more comes.
+func (k *call) end(r *refusal, t *touched) {
+	k.timer.Stop()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.done {
+		k.done = true
+		k.sink.lost(r, t)
+	}
+}
+
+// expire answers a call that was not answered in time.
+func (k *call) expire() {
+	if !k.giveUp() {
+		return
+	}
+	k.up.mu.Lock()
+	unknown := k.write && k.written
+	k.up.mu.Unlock()
+	r := &refusal{status: protocol.StatusDeadlineExceeded, message: fmt.Sprintf("the deadline passed before node %d answered", k.up.node)}
+	if unknown {
+		r = &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the deadline passed while the write was on its way to node %d; its outcome is unknown", k.up.node)}
+	}
+	var t touched
+	k.end(r, &t)
+	t.flush()
+}
+
+// fail ends the link and tells its calls: a write that was handed over has an
+// unknown outcome, anything else may be tried again. hold keeps the node from
+// being dialled again for a moment.
+func (l *link) fail(hold bool) {
+	u := l.up
+	u.mu.Lock()
+	if l.over {
+		u.mu.Unlock()
+		return
+	}
+	l.over = true
+	l.retire()
+	if hold {
+		u.notUntil = time.Now().Add(reopenDelay)
+	}
+	for _, k := range l.queue {
+		if k.link == nil {
+			u.forget(k)
+		}
+		k.frame.Release()
+		k.frame = nil
+	}
+	l.queue = nil
+	calls := l.calls
+	l.calls = nil
+	for _, k := range calls {
+		k.link = nil
+		u.forget(k)
+	}
+	u.mu.Unlock()
+	close(l.ended)
+	if l.nc != nil {
+		l.nc.Close() // a writer may be waiting in it
+	}
+	var t touched
+	for _, k := range calls {
+		k.end(k.broken(), &t)
+	}
+	t.flush()
+}
+
+// broken is the refusal of a call whose link broke.
+func (k *call) broken() *refusal {
+	if k.write && k.written {
+		return &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the connection to node %d broke while the write was on its way; its outcome is unknown", k.up.node)}
+	}
+	return &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("the connection to node %d, which leads the shard, broke", k.up.node)}
+}
