@@ -15,7 +15,7 @@ import (
 // a copy of the value for a PUT.
 
 func benchClient(b *testing.B, connections int) *Client {
-	c := dial(b, func(cfg *Config) { cfg.Connections = connections }, newFake(b))
+	c := dial(b, func(cfg *Config) { cfg.Connections, cfg.ForwardOnly = connections, false }, newFake(b))
 	for i := range 1024 {
 		if _, err := c.Put(context.Background(), key(i), make([]byte, 128)); err != nil {
 			b.Fatal(err)

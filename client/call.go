@@ -44,8 +44,13 @@ type call struct {
 
 	code     protocol.Opcode
 	write    bool
-	slot     uint16 // hash slot, where track is set
+	slot     uint16 // hash slot, where track or routed is set
 	track    bool   // note the versions seen
+	routed   bool   // to the leader of the slot's shard
+	weak     bool   // a read that any replica may answer
+	to       *node  // where it should go if it is not routed, nil: anywhere
+	avoid    *node  // where the last attempt failed, nil: nowhere
+	strayed  bool   // a write that was not sent to the leader the table names
 	frame    []byte // the whole request frame
 	keyAt    int    // of the key inside frame
 	keyLen   int
@@ -66,6 +71,8 @@ type call struct {
 	// abandoned says that a queue or a connection may still refer to the call.
 	abandoned bool
 
+	refusal atomic.Uint32 // the Status that made it wait for another attempt, 0: none
+
 	// The list the call waits in (Client.mu).
 	next, prev *call
 	list       *callList // nil: none
@@ -78,6 +85,7 @@ type call struct {
 	parts   [][]byte // bodies of the frames before the last one; own memory
 	partsN  int      // bytes in parts
 	age     time.Duration
+	stale   bool   // age was told
 	failure *Error // found on this side; status and body do not count
 	spare   []byte // reused for short bodies
 
@@ -105,7 +113,7 @@ func (c *Client) newCall(ctx context.Context, o *Operation) *call {
 		x.DeadlineMillis = 1 // makes room; what is left is patched in when the frame goes
 	}
 	c.addConsistency(ca, o, &x)
-	if c.session != nil && ca.write {
+	if c.session != nil && ca.write && o.code != protocol.OpAdmin {
 		x.Session, ca.once = c.session.id, true
 	}
 	flags := protocol.Flags(0)
@@ -139,9 +147,12 @@ func (c *Client) deadline(ctx context.Context, o *Operation) (at int64, expires 
 	return at, expires
 }
 
+// addConsistency fills in what depends on the key and on the kind of read:
+// the slot, the consistency, the token.
 func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) {
-	if c.seen != nil && len(o.key) > 0 {
-		ca.slot, ca.track = protocol.Slot(o.key), true
+	several := c.routes.Load().several
+	if (several || c.seen != nil) && len(o.key) > 0 {
+		ca.slot, ca.routed, ca.track = protocol.Slot(o.key), several, c.seen != nil
 	}
 	if ca.write || o.code == protocol.OpPing {
 		return
@@ -152,10 +163,11 @@ func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) 
 	}
 	switch level {
 	case Stale:
-		x.Consistency = Stale
+		x.Consistency, ca.weak = Stale, true
 	case Session:
 		if ca.track {
 			x.Consistency, x.Token = Session, c.seen[ca.slot].Load()
+			ca.weak = true
 		}
 	}
 }
@@ -187,7 +199,7 @@ func (o *Operation) check() error {
 		return o.err
 	}
 	switch o.code {
-	case protocol.OpPing, protocol.OpRoutes, protocol.OpStatus:
+	case protocol.OpPing, protocol.OpRoutes, protocol.OpStatus, protocol.OpAdmin:
 		return nil
 	case protocol.OpPut:
 		if err := protocol.CheckValue(o.value); err != nil {
@@ -342,7 +354,7 @@ func (c *Client) cancel(ca *call, cause error) error {
 		e.Outcome = Unknown
 	}
 	if prev == callWaiting {
-		e.Err = c.explainWait(cause)
+		e.Err = c.explainWait(ca, cause)
 		c.unlist(ca)
 	}
 	c.finish(ca)
@@ -433,6 +445,13 @@ func (c *Client) observe(ca *call, version uint64) {
 	}
 }
 
+// observeRow notes the version of one row among several.
+func (c *Client) observeRow(key []byte, version uint64) {
+	if c.seen != nil && version != 0 {
+		c.seen.observe(protocol.Slot(key), version)
+	}
+}
+
 // observeBody does so before the body is decoded: every tracked reply with a
 // body of its own begins with the version.
 func (c *Client) observeBody(ca *call) {
@@ -492,7 +511,7 @@ func (ca *call) result(r *Result) error {
 	if ca.failure != nil || !ca.status.CarriesResult() {
 		return err
 	}
-	r.Age = ca.age
+	r.Age, r.Stale = ca.age, ca.stale
 	if bad := r.decode(ca.code, ca.status, ca.key(), ca.body); bad != nil {
 		e := malformed(ca.code, bad)
 		e.Outcome, e.Attempts = ca.status.Outcome(), int(ca.attempts.Load())

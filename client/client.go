@@ -13,11 +13,19 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// Pauses between two attempts of one call, where the server named none.
+// Pauses between two attempts of one call, where the server named none. They
+// fit elections, which take some hundred milliseconds: short at first, for a
+// leader that has only moved, and never so long that the new leader waits for
+// its clients.
 const (
-	retryPauseMin = 10 * time.Millisecond
-	retryPauseMax = time.Second
+	retryPauseMin = 5 * time.Millisecond
+	retryPauseMax = 250 * time.Millisecond
 )
+
+// internalRetries bounds the attempts of a call that a server answers with
+// INTERNAL or TIMEOUT while the client still has time: a node that forwards
+// answers so when it loses the leader, and the next one does not.
+const internalRetries = 4
 
 // Client is a connection to a Proa server or cluster. It is safe for use by
 // any number of goroutines, which share its connections; one Client per
@@ -32,7 +40,13 @@ type Client struct {
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // every goroutine of the client
 
-	ready atomic.Pointer[[]*conn] // connections that take requests; never modified in place
+	ready    atomic.Pointer[[]*conn]    // connections that take requests; never modified in place
+	routes   atomic.Pointer[routeTable] // never nil
+	outdated atomic.Bool                // a new route table is to be fetched
+	turn     atomic.Uint32              // spreads the reads that any replica may answer
+	tick     atomic.Uint32              // time in parts of AttemptTimeout (see attempt.go)
+
+	routeKick chan struct{} // tells route that there is something to do
 
 	wakeAt atomic.Int64  // when the janitor looks at deadlines next
 	kick   chan struct{} // tells it that wakeAt was lowered
@@ -44,13 +58,28 @@ type Client struct {
 	unnumbered callList              // the same, and writes of the session that have no number yet
 	delayed    map[*call]*time.Timer // calls that pause before another attempt
 	conns      map[*conn]struct{}    // all that are open, draining ones too
+	nodes      map[uint64]*node      // in the route table or connected
+	links      int                   // nodes connected to by their advertised address
+	cluster    uint64                // that the connections belong to, 0: not known
 }
 
-// endpointState is one endpoint and how it fared.
+// endpointState is one address that connections are kept to, and how it fared:
+// an endpoint of the configuration, or the advertised address of a node.
 type endpointState struct {
 	endpoint
+	node    *node         // that must answer at an advertised address, nil: whoever does
+	ended   chan struct{} // closed when an advertised address is given up; nil: never
+	wanted  chan struct{} // ends the rest of a supervisor that has nothing to do
+	nudged  chan struct{} // cuts a pause short
+	reached atomic.Uint64 // the node that answered last
+
 	mu  sync.Mutex
 	err error // of the last attempt to connect, nil after a success
+}
+
+func (c *Client) newEndpoint(ep endpoint) *endpointState {
+	n := c.cfg.Connections
+	return &endpointState{endpoint: ep, wanted: make(chan struct{}, n), nudged: make(chan struct{}, n)}
 }
 
 func (ep *endpointState) setError(err error) {
@@ -88,10 +117,14 @@ func New(ctx context.Context, config Config) (*Client, error) {
 		select {
 		case err = <-first:
 			if err == nil {
+				if !c.cfg.ForwardOnly {
+					c.wg.Add(1)
+					go c.route()
+				}
 				return c, nil
 			}
 		case <-ctx.Done():
-			err := &Error{Op: "HELLO", Outcome: NotDone, Err: c.explainWait(ctx.Err())}
+			err := &Error{Op: "HELLO", Outcome: NotDone, Err: c.explainWait(nil, ctx.Err())}
 			c.Close()
 			return nil, err
 		}
@@ -108,15 +141,15 @@ func newClient(config Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, epoch: time.Now(), kick: make(chan struct{}, 1),
-		delayed: make(map[*call]*time.Timer), conns: make(map[*conn]struct{}),
+		cfg: cfg, epoch: time.Now(), kick: make(chan struct{}, 1), routeKick: make(chan struct{}, 1),
+		delayed: make(map[*call]*time.Timer), conns: make(map[*conn]struct{}), nodes: make(map[uint64]*node),
 	}
 	for _, s := range cfg.Endpoints {
 		ep, err := parseEndpoint(s)
 		if err != nil {
 			return nil, err
 		}
-		c.endpoints = append(c.endpoints, &endpointState{endpoint: ep})
+		c.endpoints = append(c.endpoints, c.newEndpoint(ep))
 	}
 	if cfg.ExactlyOnce {
 		c.session = newSession()
@@ -125,6 +158,7 @@ func newClient(config Config) (*Client, error) {
 		c.seen = new(seen)
 	}
 	c.ready.Store(new([]*conn))
+	c.routes.Store(emptyRoutes)
 	c.wakeAt.Store(math.MaxInt64)
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	return c, nil
@@ -252,27 +286,56 @@ func tooLarge(ca *call, cn *conn) *Error {
 	return e
 }
 
-// offer enqueues a call at the connection with the fewest requests under way
-// or, for another attempt, at the next one, so that a call does not fail at
-// the same place twice.
+// offer enqueues a call at the node it should go to or, if that cannot take it,
+// at any, which forwards it. Of the connections that will do the one with the
+// fewest requests under way is taken, but not where the call has failed just
+// now if there is another.
 func (c *Client) offer(ca *call) (*conn, enqueued) {
+	start := uint32(ca.attempts.Load())
+	if ca.weak {
+		start = c.turn.Add(1)
+	} else if n := c.target(ca); n != nil && n != ca.avoid {
+		ready := *n.ready.Load()
+		if len(ready) == 0 {
+			c.want(n)
+		}
+		ca.strayed = false
+		if cn, r := offerTo(ready, ca, 0, false); r.settled() {
+			return cn, r
+		}
+	}
+	ca.strayed = ca.write && ca.routed
 	ready := *c.ready.Load()
 	if len(ready) == 0 {
 		return nil, enqueuedGone
 	}
-	best := 0
-	if len(ready) > 1 {
-		for i, cn := range ready {
-			if cn.inFlight.Load() < ready[best].inFlight.Load() {
-				best = i
-			}
-		}
-		best += int(ca.attempts.Load())
-	}
+	return offerTo(ready, ca, start, true)
+}
+
+// offerTo enqueues a call at one of the connections, looked at from start on;
+// if all is set, as a last resort also at one that is better avoided.
+func offerTo(ready []*conn, ca *call, start uint32, all bool) (*conn, enqueued) {
+	at := func(i int) *conn { return ready[(start+uint32(i))%uint32(len(ready))] }
+	var best *conn
 	for i := range ready {
-		cn := ready[(best+i)%len(ready)]
-		if r := cn.enqueue(ca); r != enqueuedFull && r != enqueuedGone {
-			return cn, r
+		if cn := at(i); !cn.shunned(ca) && (best == nil || cn.inFlight.Load() < best.inFlight.Load()) {
+			best = cn
+		}
+	}
+	if best != nil {
+		if r := best.enqueue(ca); r.settled() {
+			return best, r
+		}
+	}
+	for _, anywhere := range [...]bool{false, true} {
+		for i := range ready {
+			cn := at(i)
+			if cn == best || !anywhere && cn.shunned(ca) || anywhere && !all {
+				continue
+			}
+			if r := cn.enqueue(ca); r.settled() {
+				return cn, r
+			}
 		}
 	}
 	return nil, enqueuedFull
@@ -401,9 +464,9 @@ func (c *Client) fail(ca *call, cause error) {
 // orphan decides about a call whose connection broke. What never left is sent
 // elsewhere; so is what has no effect, and what a session lets take effect
 // once only. Any other write has an unknown outcome.
-func (c *Client) orphan(ca *call, cause error) {
-	ca.parts, ca.partsN = nil, 0
+func (c *Client) orphan(cn *conn, ca *call, cause error) {
 	if ca.state.Load() == callWaiting {
+		ca.avoid = cn.node
 		c.resubmit(ca)
 		return
 	}
@@ -426,26 +489,36 @@ func (c *Client) orphan(ca *call, cause error) {
 	if !ca.state.CompareAndSwap(callSent, callWaiting) {
 		return // the caller gave up
 	}
+	ca.again(cn)
 	c.later(ca, pause)
+}
+
+// again forgets what came of the attempt at cn. The call is callWaiting.
+func (ca *call) again(cn *conn) {
+	ca.parts, ca.partsN = nil, 0
+	ca.avoid = cn.node
 }
 
 // retryReply takes over a call whose reply says that another attempt is safe
 // and may succeed, if there is time for it. It also takes it over, doing
-// nothing, if the caller has given up.
-func (c *Client) retryReply(ca *call, status Status, body []byte) bool {
+// nothing, if the caller has given up. leader is the node that the reply names
+// as the shard's leader, 0 for none.
+func (c *Client) retryReply(cn *conn, ca *call, status Status, body []byte, leader uint64) bool {
 	if status.CarriesResult() {
 		return false
 	}
-	again := status.Retry()
-	if status == protocol.StatusStorageFailed && (!ca.write || ca.sequence != 0) {
-		again = true // the node stops; another one will answer
+	if status == protocol.StatusNotLeader && leader == 0 {
+		c.disown(ca, cn.node)
 	}
-	if !again || !c.mayRetry(ca) {
+	if !ca.worthwhile(status) || !c.mayRetry(ca) {
 		return false
 	}
 	var advice Error
 	advice.addReply(body)
 	pause := c.retryPause(ca, advice.RetryAfter)
+	if ca.attempts.Load() == 1 && advice.RetryAfter == 0 && c.moved(cn, status, leader) {
+		pause = 0
+	}
 	if ca.deadline != 0 && c.now()+int64(pause) >= ca.deadline {
 		return false
 	}
@@ -453,10 +526,44 @@ func (c *Client) retryReply(ca *call, status Status, body []byte) bool {
 		ca.tainted.Store(true)
 	}
 	if ca.state.CompareAndSwap(callSent, callWaiting) {
-		ca.parts, ca.partsN = nil, 0
+		ca.refusal.Store(uint32(status))
+		ca.again(cn)
+		if status == protocol.StatusBusy {
+			ca.avoid = nil // other nodes would only forward it there
+		}
 		c.later(ca, pause)
 	}
 	return true
+}
+
+// worthwhile reports whether another attempt after this answer is safe and may
+// succeed. Where the outcome of a write is unknown the session makes it safe.
+func (ca *call) worthwhile(status Status) bool {
+	if status.Retry() {
+		return true
+	}
+	if ca.write && ca.sequence == 0 {
+		return false
+	}
+	switch status {
+	case protocol.StatusStorageFailed: // the node stops; another one will answer
+		return true
+	case protocol.StatusInternal, protocol.StatusTimeout:
+		return ca.attempts.Load() < internalRetries
+	}
+	return false
+}
+
+// moved reports whether there is an obvious other place for the next attempt,
+// so that it need not wait.
+func (c *Client) moved(cn *conn, status Status, leader uint64) bool {
+	switch status {
+	case protocol.StatusNotLeader:
+		return leader != 0 && leader != cn.node.id
+	case protocol.StatusShuttingDown, protocol.StatusStorageFailed:
+		return c.elsewhere(cn)
+	}
+	return false
 }
 
 func (c *Client) mayRetry(ca *call) bool {
@@ -514,13 +621,18 @@ func (c *Client) unlist(ca *call) {
 	}
 }
 
-// explainWait adds to the cause why a call was still waiting: because no
-// server could be reached, if so.
-func (c *Client) explainWait(cause error) error {
-	if len(*c.ready.Load()) > 0 {
-		return cause
+// explainWait adds to the cause why a call was still waiting, if it is known:
+// no server could be reached, or all that it heard were refusals. ca may be nil.
+func (c *Client) explainWait(ca *call, cause error) error {
+	if len(*c.ready.Load()) == 0 {
+		return fmt.Errorf("%w: %w", cause, c.unavailable())
 	}
-	return fmt.Errorf("%w: %w", cause, c.unavailable())
+	if ca != nil {
+		if refusal := statusErrors[Status(ca.refusal.Load())]; refusal != nil {
+			return fmt.Errorf("%w: %w", cause, refusal)
+		}
+	}
+	return cause
 }
 
 func (c *Client) unavailable() *UnavailableError {
@@ -531,34 +643,94 @@ func (c *Client) unavailable() *UnavailableError {
 	return e
 }
 
-// addReady lets a new connection take requests. It reports false if the client
-// is closed.
-func (c *Client) addReady(cn *conn) bool {
+// addReady lets a new connection take requests. It fails if the client is
+// closed, or if the server belongs to another cluster than the other
+// connections.
+func (c *Client) addReady(cn *conn) error {
 	c.mu.Lock()
-	if c.closed {
+	if err := c.admit(cn); err != nil {
 		c.mu.Unlock()
-		return false
+		return err
 	}
+	n := c.node(cn.info.Node)
+	cn.node = n
+	cn.ep.reached.Store(n.id)
 	c.conns[cn] = struct{}{}
-	ready := append(slices.Clone(*c.ready.Load()), cn)
-	c.ready.Store(&ready)
+	c.ready.Store(with(*c.ready.Load(), cn))
+	if cn.ep.node == nil {
+		// A configured endpoint leads to the node: its advertised address is
+		// not needed.
+		for _, other := range *n.ready.Load() {
+			if other.ep.node != nil {
+				other.end(errSuperseded)
+			}
+		}
+	}
+	n.ready.Store(with(*n.ready.Load(), cn))
 	c.wg.Add(2)
 	c.mu.Unlock()
 	go cn.writeLoop()
 	go cn.readLoop()
 	c.drain()
-	return true
+	return nil
+}
+
+// admit checks that a connection may be used. One to another cluster is only
+// taken if there is no other connection and the configuration names the
+// address; what is known of the old cluster is void then. An advertised address
+// may mean another machine here than there. c.mu is held.
+func (c *Client) admit(cn *conn) error {
+	cluster := cn.info.Cluster
+	switch {
+	case c.closed:
+		return ErrClosed
+	case cluster == 0 || cluster == c.cluster:
+		return nil
+	case c.cluster != 0 && (cn.ep.node != nil || len(*c.ready.Load()) > 0):
+		return fmt.Errorf("%w: the server belongs to cluster %016x, the other endpoints to %016x", ErrHandshake, cluster, c.cluster)
+	}
+	if c.cluster != 0 {
+		c.routes.Store(emptyRoutes)
+		for _, n := range c.nodes {
+			c.unlink(n)
+			c.dropNode(n)
+		}
+		if c.seen != nil {
+			for i := range c.seen {
+				c.seen[i].Store(0)
+			}
+		}
+		c.refreshSoon()
+	}
+	c.cluster = cluster
+	return nil
 }
 
 // removeReady lets a connection take no more requests.
 func (c *Client) removeReady(cn *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	ready := *c.ready.Load()
-	if i := slices.Index(ready, cn); i >= 0 {
-		ready = slices.Delete(slices.Clone(ready), i, i+1)
-		c.ready.Store(&ready)
+	c.ready.Store(without(*c.ready.Load(), cn))
+	n := cn.node
+	n.ready.Store(without(*n.ready.Load(), cn))
+	if len(*n.ready.Load()) == 0 {
+		n.wanted.Store(false)
+		c.dropNode(n)
 	}
+	if len(*c.ready.Load()) == 0 {
+		c.kickRouter()
+	}
+}
+
+// with and without return a new list.
+func with(conns []*conn, cn *conn) *[]*conn {
+	longer := append(slices.Clone(conns), cn)
+	return &longer
+}
+
+func without(conns []*conn, cn *conn) *[]*conn {
+	shorter := slices.DeleteFunc(slices.Clone(conns), func(other *conn) bool { return other == cn })
+	return &shorter
 }
 
 // forget drops a connection that has ended.

@@ -19,6 +19,7 @@ const (
 	DefaultConnections    = 1
 	DefaultDialTimeout    = 5 * time.Second
 	DefaultRequestTimeout = 30 * time.Second
+	DefaultAttemptTimeout = time.Second
 	DefaultMaxInFlight    = 1024
 	DefaultMaxQueued      = 65536
 	DefaultMaxReplyBytes  = 256 << 20
@@ -32,10 +33,21 @@ const (
 type Config struct {
 	// Endpoints are the servers to connect to, at least one, each written as
 	// host:port, as host alone (then DefaultPort), or as unix:///path/of/socket.
+	// Any server of the cluster is enough to begin; name several, so that one
+	// is up when the program starts. The address of a load balancer will do.
 	Endpoints []string
 
-	// Connections is the number of connections kept open to each endpoint.
-	// All goroutines share them. Requests that share a connection also share
+	// ForwardOnly keeps the client from asking which node leads which shard
+	// and from connecting to any address but Endpoints. Every request then goes
+	// to a server of Endpoints, which forwards it where that is needed. Without
+	// it the client connects to the leaders by the addresses that the cluster
+	// advertises (proa serve --advertise), with the credentials and TLS
+	// configuration given here, and falls back to forwarding where these
+	// cannot be reached.
+	ForwardOnly bool
+
+	// Connections is the number of connections kept open to each endpoint and,
+	// unless ForwardOnly is set, to each further node that leads a shard. All goroutines share them. Requests that share a connection also share
 	// system calls, so more connections pay only where one core cannot read
 	// the replies fast enough, or where small requests must not wait behind
 	// large ones. 0 means DefaultConnections.
@@ -49,13 +61,23 @@ type Config struct {
 	// included. 0 means DefaultRequestTimeout; negative means no bound.
 	RequestTimeout time.Duration
 
+	// AttemptTimeout is the time after which an attempt without an answer is
+	// given up so that another node can answer, where the call allows it (reads,
+	// and writes with ExactlyOnce) and a connection to another node stands. The
+	// second attempt gets twice the time, and so on. It should exceed the
+	// election timeout of the cluster. 0 means DefaultAttemptTimeout, but at
+	// most a third of RequestTimeout; negative means never.
+	AttemptTimeout time.Duration
+
 	// MaxInFlight bounds the requests that one connection has unanswered. The
-	// server may grant fewer. Calls above it wait in the client's queue.
+	// server may grant fewer. Calls above it go to other nodes, which forward
+	// them, and wait in the client's queue when no connection has room.
 	// 0 means DefaultMaxInFlight.
 	MaxInFlight int
 
 	// MaxQueued bounds the calls that wait for a connection, for room on one,
-	// or, with ExactlyOnce, for their turn in the session. A call above it fails at once with ErrBusy. 0 means DefaultMaxQueued.
+	// or, with ExactlyOnce, for their turn in the session. A call above it
+	// fails at once with ErrBusy. 0 means DefaultMaxQueued.
 	MaxQueued int
 
 	// MaxReplyBytes bounds the memory one reply of several frames (MGET, SCAN)
@@ -140,6 +162,12 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		if *f.value < f.atLeast {
 			return c, fmt.Errorf("client: Config.%s is %d, at least %d is needed", f.name, *f.value, f.atLeast)
+		}
+	}
+	if c.AttemptTimeout == 0 {
+		c.AttemptTimeout = DefaultAttemptTimeout
+		if c.RequestTimeout > 0 {
+			c.AttemptTimeout = min(c.AttemptTimeout, max(c.RequestTimeout/3, time.Millisecond))
 		}
 	}
 	for _, f := range []struct {

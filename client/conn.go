@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +47,7 @@ const (
 type conn struct {
 	c       *Client
 	ep      *endpointState
+	node    *node // set when the connection is taken into use
 	nc      net.Conn
 	direct  *direct // nil: everything goes through the writer goroutine
 	info    ServerInfo
@@ -57,9 +57,12 @@ type conn struct {
 	wake    chan struct{} // hands writing to the writer goroutine
 	since   int64
 
-	inFlight atomic.Int32
-	heard    atomic.Bool // bytes came since the janitor looked last
-	silent   int         // janitor only: looks in a row without bytes
+	inFlight  atomic.Int32
+	heard     atomic.Bool   // bytes came since the janitor looked last
+	silent    int           // janitor only: looks in a row without bytes
+	heardTick atomic.Uint32 // when bytes came last
+	stalled   atomic.Bool   // requests are out and nothing comes (see attempt.go)
+	ghost     call          // stands in the table for calls that were moved elsewhere; callDone
 
 	mu       sync.Mutex
 	quiet    sync.Cond // writing became false
@@ -87,7 +90,12 @@ type conn struct {
 type slot struct {
 	call       *call
 	generation uint32
+	tick       uint32 // when the call was enqueued
+	partly     bool   // some frames of the reply have come
 }
+
+// id returns the id of the request in slot i.
+func (s *slot) id(i int) uint64 { return uint64(s.generation)<<32 | uint64(i+1) }
 
 // sentRef says where in out a request ends. It names the request by id, since
 // the call itself may have been answered and reused by the time a write fails.
@@ -114,6 +122,8 @@ func (c *Client) newConn(ep *endpointState, nc net.Conn, info ServerInfo) *conn 
 	}
 	cn.quiet.L = &cn.mu
 	cn.heard.Store(true)
+	cn.heardTick.Store(c.tick.Load())
+	cn.ghost.state.Store(callDone)
 	for i := range cn.free {
 		cn.free[i] = uint32(n - 1 - i)
 	}
@@ -131,6 +141,14 @@ const (
 	enqueuedGone                  // the connection takes no requests any more
 	enqueuedLarge                 // the server does not accept a frame of this size
 )
+
+// settled reports whether trying another connection would be of no use.
+func (r enqueued) settled() bool { return r != enqueuedFull && r != enqueuedGone }
+
+// shunned reports whether a call should rather go to another connection.
+func (cn *conn) shunned(ca *call) bool {
+	return cn.stalled.Load() || cn.node == ca.avoid
+}
 
 // enqueue queues a call and, if it is one of the session, numbers it. After
 // enqueuedOK and enqueuedFlush the call may be answered at any time and must
@@ -151,9 +169,9 @@ func (cn *conn) enqueue(ca *call) enqueued {
 	i := cn.free[len(cn.free)-1]
 	cn.free = cn.free[:len(cn.free)-1]
 	s := &cn.slots[i]
-	s.call = ca
+	s.call, s.tick, s.partly = ca, cn.c.tick.Load(), false
 	ca.attempts.Add(1)
-	ca.setID(uint64(s.generation)<<32 | uint64(i+1))
+	ca.setID(s.id(int(i)))
 	cn.queue = append(cn.queue, ca)
 	cn.inFlight.Add(1)
 	if cn.writing || cn.corked {
@@ -379,7 +397,7 @@ func (cn *conn) read() error {
 		n, err := cn.nc.Read(buf[to:])
 		if n > 0 {
 			to += n
-			cn.heard.Store(true)
+			cn.listen()
 			used, need, bad := cn.dispatch(buf[from:to])
 			if bad != nil {
 				return bad
@@ -400,6 +418,15 @@ func (cn *conn) read() error {
 			}
 			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
 		}
+	}
+}
+
+// listen notes that bytes have come.
+func (cn *conn) listen() {
+	cn.heard.Store(true)
+	cn.heardTick.Store(cn.c.tick.Load())
+	if cn.stalled.Load() {
+		cn.stalled.Store(false)
 	}
 }
 
@@ -472,6 +499,8 @@ func (cn *conn) take(b []byte) (used, need int, err error) {
 			if ca.handler != nil || ca.sink != nil {
 				cn.corked = true
 			}
+		} else {
+			s.partly = true
 		}
 		cn.arrived = append(cn.arrived, arrival{ca, f})
 	}
@@ -502,15 +531,20 @@ func (cn *conn) notice(f *protocol.Frame) {
 	e := replyError(0, status)
 	e.Op = ""
 	e.addReply(f.Body)
-	cn.mu.Lock()
-	cn.setCause(fmt.Errorf("%w: %w", ErrConnectionLost, e))
-	cn.retire()
-	cn.mu.Unlock()
+	cn.end(fmt.Errorf("%w: %w", ErrConnectionLost, e))
 	if status == protocol.StatusGoAway || status == protocol.StatusIdle {
 		cn.log.Info("server ends the connection", "status", status.String())
 	} else {
 		cn.log.Warn("server reports a failure of the connection", "status", status.String(), "message", e.Message)
 	}
+}
+
+// end lets the connection finish what is under way, and take nothing more.
+func (cn *conn) end(cause error) {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	cn.setCause(cause)
+	cn.retire()
 }
 
 // retire takes no more requests: what is queued goes elsewhere, what has been
@@ -521,11 +555,7 @@ func (cn *conn) retire() {
 	}
 	cn.draining = true
 	close(cn.retired)
-	unsent := slices.Clone(cn.queue[cn.head:])
-	cn.queue, cn.head = nil, 0
-	for _, ca := range unsent {
-		cn.vacate(ca.id())
-	}
+	unsent := cn.takeQueue()
 	if len(cn.free) == len(cn.slots) {
 		cn.nc.Close()
 	}
@@ -560,7 +590,12 @@ func (cn *conn) deliver(a *arrival) {
 		x = protocol.Extensions{} // the frame itself is sound, its answer counts
 	}
 	status := Status(f.Code)
-	if cn.c.retryReply(ca, status, f.Body) {
+	if x.Leader != 0 || x.Epoch != 0 {
+		cn.c.learn(ca, &x)
+	} else if ca.strayed && status == protocol.StatusOK {
+		cn.c.confirm(ca, cn.node)
+	}
+	if cn.c.retryReply(cn, ca, status, f.Body, x.Leader) {
 		return
 	}
 	if ca.state.Swap(callDone) == callDone {
@@ -568,7 +603,7 @@ func (cn *conn) deliver(a *arrival) {
 	}
 	ca.status, ca.body = status, f.Body
 	if x.HasAge {
-		ca.age = time.Duration(x.AgeMillis) * time.Millisecond
+		ca.age, ca.stale = time.Duration(x.AgeMillis)*time.Millisecond, true
 	}
 	cn.c.complete(ca)
 }
@@ -609,7 +644,7 @@ func (cn *conn) tearDown(cause error) {
 	}
 	var orphans []*call
 	for i := range cn.slots {
-		if ca := cn.slots[i].call; ca != nil {
+		if ca := cn.slots[i].call; ca != nil && ca != &cn.ghost {
 			orphans = append(orphans, ca)
 		}
 	}
@@ -619,6 +654,6 @@ func (cn *conn) tearDown(cause error) {
 	close(cn.gone)
 	cn.c.forget(cn)
 	for _, ca := range orphans {
-		cn.c.orphan(ca, cause)
+		cn.c.orphan(cn, ca, cause)
 	}
 }

@@ -20,8 +20,8 @@ func piped(t *testing.T) (*Client, *conn, net.Conn) {
 	here, there := net.Pipe()
 	t.Cleanup(func() { there.Close(); c.Close() })
 	cn := c.newConn(c.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
-	if !c.addReady(cn) {
-		t.Fatal("client is closed")
+	if err := c.addReady(cn); err != nil {
+		t.Fatal(err)
 	}
 	return c, cn, there
 }

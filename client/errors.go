@@ -76,6 +76,9 @@ var (
 	ErrInternal = errors.New("internal server error")
 	// ErrStorageFailed: the node's disk failed; the node stops.
 	ErrStorageFailed = errors.New("storage failed")
+	// ErrRefused: the cluster's state does not allow what Admin asked for; the
+	// message says why.
+	ErrRefused = errors.New("refused")
 	// ErrOutcomeUnknown: the write may or may not have taken effect.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrDeadlineExceeded: the call's time ran out. It also is
@@ -124,6 +127,7 @@ var statusErrors = map[Status]error{
 	protocol.StatusStorageFailed:    ErrStorageFailed,
 	protocol.StatusGoAway:           ErrShuttingDown,
 	protocol.StatusIdle:             ErrConnectionLost,
+	protocol.StatusRefused:          ErrRefused,
 }
 
 // Error is what every failed call returns.

@@ -20,6 +20,10 @@ import (
 // fake is a server that speaks the protocol over a real socket, keeps its rows
 // in a map, and misbehaves on demand.
 type fake struct {
+	*fakeStore
+	node    uint64
+	cluster *fakeCluster // nil: it stands alone
+
 	ln net.Listener
 	wg sync.WaitGroup
 
@@ -33,16 +37,24 @@ type fake struct {
 	reverse   bool                    // replies to the requests of one read leave in reverse order
 	status    string
 
-	mu       sync.Mutex
 	closed   bool
-	rows     map[string]fakeRow
-	revision uint64
-	sessions map[[2]uint64][]byte // (session, sequence) -> status and body
 	conns    map[*fakeConn]struct{}
 	accepted int
 	requests []seenRequest
 	record   bool
-	applied  int // writes that took effect
+}
+
+// fakeStore is what the nodes of a cluster share; mu guards it and the fakes.
+type fakeStore struct {
+	mu       sync.Mutex
+	rows     map[string]fakeRow
+	revision uint64
+	sessions map[[2]uint64][]byte // (session, sequence) -> status and body
+	applied  int                  // writes that took effect
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{rows: map[string]fakeRow{}, sessions: map[[2]uint64][]byte{}}
 }
 
 type fakeRow struct {
@@ -94,17 +106,28 @@ func newFakeOn(t testing.TB, network, address string) *fake {
 }
 
 func startFake(network, address string) (*fake, error) {
+	f, err := listenFake(network, address)
+	if err == nil {
+		f.start()
+	}
+	return f, err
+}
+
+// listenFake returns a server that does not accept connections yet.
+func listenFake(network, address string) (*fake, error) {
 	ln, err := net.Listen(network, address)
 	if err != nil {
 		return nil, err
 	}
-	f := &fake{
-		ln: ln, rows: map[string]fakeRow{}, sessions: map[[2]uint64][]byte{},
+	return &fake{
+		fakeStore: newFakeStore(), node: 1, ln: ln,
 		conns: map[*fakeConn]struct{}{}, features: protocol.FeaturesKnown, inFlight: 4096, status: `{"node":1}`,
-	}
+	}, nil
+}
+
+func (f *fake) start() {
 	f.wg.Add(1)
 	go f.accept()
-	return f, nil
 }
 
 // StartExampleServer starts a server for the examples.
@@ -258,7 +281,7 @@ func (cn *fakeConn) greet(fr *protocol.Frame) bool {
 		return reply[5] == 0
 	}
 	r := protocol.HelloReply{
-		Version: protocol.Version, Features: f.features & m.Features, Node: 1, Cluster: 2, Connection: 3,
+		Version: protocol.Version, Features: f.features & m.Features, Node: f.node, Cluster: 2, Connection: 3,
 		FrameBytesMax: protocol.FrameBytesMax, KeyBytesMax: protocol.KeyBytesMax, ValueBytesMax: protocol.ValueBytesMax,
 		InFlightMax: f.inFlight, Shards: 8, ServerVersion: []byte("fake"),
 	}
@@ -309,7 +332,9 @@ func (cn *fakeConn) handle(fr *protocol.Frame) bool {
 		return true
 	}
 	start := len(cn.out)
-	cn.execute(fr, x)
+	if f.cluster == nil || !f.cluster.redirect(cn, fr, x) {
+		cn.execute(fr, x)
+	}
 	if v.drop || v.mute {
 		cn.out = cn.out[:start]
 		return !v.drop
@@ -372,6 +397,16 @@ func (f *fake) apply(cn *fakeConn, dst []byte, code protocol.Opcode, body []byte
 		return dst, 0
 	case protocol.OpStatus:
 		return append(dst, f.status...), 0
+	case protocol.OpAdmin:
+		var m protocol.Admin
+		if err := m.Decode(body); err != nil {
+			return fail(dst, protocol.StatusBadRequest, err.Error())
+		}
+		if string(m.Verb) != "echo" {
+			return fail(dst, protocol.StatusRefused, "not now")
+		}
+		f.applied++
+		return append(dst, m.Args...), 0
 	case protocol.OpRoutes:
 		m := protocol.RoutesReply{
 			Epoch: 4, Nodes: []protocol.RouteNode{{ID: 1, Address: []byte("a:1")}},
@@ -607,7 +642,10 @@ func (cn *fakeConn) executeScan(fr *protocol.Frame) {
 // dial connects a client whose pauses are short to the given servers.
 func dial(t testing.TB, change func(*Config), servers ...*fake) *Client {
 	t.Helper()
-	cfg := Config{Connections: 1, BackoffMin: 5 * time.Millisecond, BackoffMax: 20 * time.Millisecond}
+	cfg := Config{
+		Connections: 1, BackoffMin: 5 * time.Millisecond, BackoffMax: 20 * time.Millisecond,
+		ForwardOnly: true, // tests that count requests do not want ROUTES among them
+	}
 	for _, s := range servers {
 		cfg.Endpoints = append(cfg.Endpoints, s.address())
 	}

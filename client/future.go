@@ -59,7 +59,7 @@ func (c *Client) GetAsync(key []byte, opts ...ReadOption) *Future[Item] {
 		if err := ca.result(&r); err != nil {
 			return Item{}, err
 		}
-		return Item{Key: bytes.Clone(ca.key()), Value: cloneValue(r.Value), Version: r.Version, TTL: r.TTL, Age: r.Age}, nil
+		return Item{Key: bytes.Clone(ca.key()), Value: cloneValue(r.Value), Version: r.Version, TTL: r.TTL, Age: r.Age, Stale: r.Stale}, nil
 	})
 }
 
@@ -119,7 +119,7 @@ func cloneValue(v []byte) []byte { return append(make([]byte, 0, len(v)), v...) 
 // isWrite reports whether an operation can change anything.
 func isWrite(code protocol.Opcode) bool {
 	switch code {
-	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn:
+	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn, protocol.OpAdmin:
 		return true
 	}
 	return false

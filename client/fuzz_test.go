@@ -51,8 +51,8 @@ func FuzzReplies(f *testing.F) {
 			io.Copy(io.Discard, there)
 		}()
 		cn := c.newConn(c.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
-		if !c.addReady(cn) {
-			t.Fatal("client is closed")
+		if err := c.addReady(cn); err != nil {
+			t.Fatal(err)
 		}
 		ctx := context.Background()
 		ops := []Operation{Get([]byte("k")), Put([]byte("k"), []byte("v"), ReturnPrevious()), {code: protocol.OpScan}, Incr([]byte("n"), 1)}

@@ -29,8 +29,11 @@ type Item struct {
 	// TTL is the time left until the key expires, in whole milliseconds; 0
 	// where it does not expire.
 	TTL time.Duration
-	// Age bounds how old a Stale read's answer may be; 0 for other reads.
-	Age time.Duration
+	// Stale is set where a replica answered without making sure that it is up
+	// to date, which only a Stale read allows; Age bounds how old the answer
+	// may be. A server may answer a Stale read with a stronger consistency.
+	Stale bool
+	Age   time.Duration
 }
 
 // Lookup is one key's answer from MGet.
@@ -60,8 +63,9 @@ type Result struct {
 	Value []byte
 	// TTL left to a key read by Get or Exists; 0 where it does not expire.
 	TTL time.Duration
-	// Age bounds how old a Stale read's answer may be.
-	Age time.Duration
+	// Stale and Age are those of an Item.
+	Stale bool
+	Age   time.Duration
 	// Integer is the new value after an Incr.
 	Integer int64
 	// Previous is the row before a write that asked for ReturnPrevious. It is

@@ -23,6 +23,12 @@ func (c *Client) janitor() {
 		defer t.Stop()
 		watch = t.C
 	}
+	var attempts <-chan time.Time
+	if c.cfg.AttemptTimeout > 0 {
+		t := time.NewTicker(max(c.cfg.AttemptTimeout/attemptTicks, time.Millisecond))
+		defer t.Stop()
+		attempts = t.C
+	}
 	for {
 		timer.Reset(time.Duration(min(c.wakeAt.Load()-c.now(), int64(time.Hour))))
 		select {
@@ -31,6 +37,8 @@ func (c *Client) janitor() {
 		case <-c.kick:
 		case <-watch:
 			c.watchConnections()
+		case <-attempts:
+			c.watchAttempts()
 		case <-timer.C:
 			c.expire()
 		}
@@ -94,12 +102,8 @@ func (c *Client) expire() {
 	for ca := range c.delayed {
 		check(ca)
 	}
-	conns := make([]*conn, 0, len(c.conns))
-	for cn := range c.conns {
-		conns = append(conns, cn)
-	}
 	c.mu.Unlock()
-	for _, cn := range conns {
+	for _, cn := range c.openConns() {
 		cn.mu.Lock()
 		for i := range cn.slots {
 			if ca := cn.slots[i].call; ca != nil {
@@ -132,7 +136,7 @@ func (c *Client) giveUp(ca *call) bool {
 		e.Outcome = Unknown
 	}
 	if prev == callWaiting {
-		e.Err = c.explainWait(ErrDeadlineExceeded)
+		e.Err = c.explainWait(ca, ErrDeadlineExceeded)
 	}
 	ca.failure = e
 	return true
@@ -141,13 +145,7 @@ func (c *Client) giveUp(ca *call) bool {
 // watchConnections sends a PING where nothing was heard for KeepAlive, and
 // ends a connection that did not answer it.
 func (c *Client) watchConnections() {
-	c.mu.Lock()
-	conns := make([]*conn, 0, len(c.conns))
-	for cn := range c.conns {
-		conns = append(conns, cn)
-	}
-	c.mu.Unlock()
-	for _, cn := range conns {
+	for _, cn := range c.openConns() {
 		if cn.heard.Swap(false) {
 			cn.silent = 0
 			continue

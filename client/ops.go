@@ -28,7 +28,7 @@ func (c *Client) readItem(ctx context.Context, o Operation) (Item, error) {
 	if err := c.roundTrip(ctx, &o, &r); err != nil {
 		return Item{}, err
 	}
-	return Item{Key: o.key, Value: r.Value, Version: r.Version, TTL: r.TTL, Age: r.Age}, nil
+	return Item{Key: o.key, Value: r.Value, Version: r.Version, TTL: r.TTL, Age: r.Age, Stale: r.Stale}, nil
 }
 
 // Exists reports whether key exists.
@@ -51,6 +51,7 @@ func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([
 		return nil, nil
 	}
 	ca := c.newCall(ctx, &o)
+	ca.to = c.routes.Load().majority(len(keys), func(i int) []byte { return keys[i] })
 	m := protocol.MGet{Keys: keys}
 	ca.frame = m.AppendTo(ca.frame)
 	if err := c.await(ctx, ca); err != nil {
@@ -71,6 +72,8 @@ func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([
 			l := Lookup{Item: Item{Key: keys[len(found)]}}
 			if row.Status == protocol.StatusOK {
 				l.Found, l.Value, l.Version, l.TTL, l.Age = true, row.Value, row.Version, ttl(row.TTLMillis), ca.age
+				l.Stale = ca.stale
+				c.observeRow(l.Key, l.Version)
 			} else if row.Status != protocol.StatusNotFound {
 				return nil, replyError(o.code, row.Status)
 			}
@@ -168,6 +171,11 @@ func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Res
 		m.Flags |= protocol.BatchNonAtomic
 	}
 	ca := c.newCall(ctx, &o)
+	if b.nonAtomic {
+		ca.to = c.routes.Load().majority(len(b.ops), func(i int) []byte { return b.ops[i].key })
+	} else {
+		c.routeBy(ca, b.ops[0].key)
+	}
 	ca.frame = m.AppendTo(ca.frame)
 	if err := c.await(ctx, ca); err != nil {
 		return nil, err
@@ -203,6 +211,7 @@ func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult
 		return TxnResult{}, refused(o.code, err)
 	}
 	ca := c.newCall(ctx, &o)
+	c.routeBy(ca, t.anyKey())
 	ca.frame = m.AppendTo(ca.frame)
 	if err := c.await(ctx, ca); err != nil {
 		return TxnResult{}, err
@@ -284,9 +293,7 @@ func (c *Client) results(ca *call, ops []Operation, replies protocol.OpResults) 
 			}
 			out[i].Err = e
 		}
-		if c.seen != nil && out[i].Version != 0 {
-			c.seen.observe(protocol.Slot(o.key), out[i].Version)
-		}
+		c.observeRow(o.key, out[i].Version)
 	}
 	return out, nil
 }
@@ -321,6 +328,31 @@ func (c *Client) Routes(ctx context.Context, opts ...CallOption) (Routes, error)
 		r.Shards = append(r.Shards, shard)
 	}
 	return r, nil
+}
+
+// Admin carries out an administrative request: verb names it, args are its
+// arguments as JSON and may be empty, as each verb wants. The answer is JSON.
+// It fails with ErrRefused where the cluster's state does not allow it, with
+// ErrBadRequest where verb or arguments make no sense. It changes the cluster
+// or may do so: like a write it is not sent again once its outcome is unknown.
+// A server takes a few at a time, and fails others with ErrBusy.
+func (c *Client) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
+	o := Operation{code: protocol.OpAdmin}
+	switch {
+	case len(verb) == 0:
+		return nil, refused(o.code, fmt.Errorf("%w: empty verb", ErrBadRequest))
+	case len(verb) > protocol.VerbBytesMax || len(args) > protocol.AdminBytesMax:
+		return nil, refused(o.code, fmt.Errorf("%w: verb of %d bytes with %d bytes of arguments, %d and %d are allowed",
+			ErrTooLarge, len(verb), len(args), protocol.VerbBytesMax, protocol.AdminBytesMax))
+	}
+	ca := c.newCall(ctx, &o)
+	m := protocol.Admin{Verb: []byte(verb), Args: args}
+	ca.frame = m.AppendTo(ca.frame)
+	if err := c.await(ctx, ca); err != nil {
+		return nil, err
+	}
+	defer c.release(ca)
+	return bytes.Join(append(ca.parts, ca.body), nil), nil
 }
 
 // Status asks a server how it fares. The answer is a JSON object, described in

@@ -81,6 +81,7 @@ type Scanner struct {
 	exhausted  bool
 	yielded    int
 	age        time.Duration // of the last page
+	stale      bool          // the server told its age
 }
 
 // Kinds of cursor, the first byte of what Cursor returns.
@@ -158,7 +159,8 @@ func (s *Scanner) nextPage(ctx context.Context, yield func(Item, error) bool) (b
 			}
 			row := &reply.Rows[i]
 			s.advance(row.Key)
-			if !yield(Item{Key: row.Key, Value: row.Value, Version: row.Version, TTL: ttl(row.TTLMillis), Age: s.age}, nil) {
+			s.c.observeRow(row.Key, row.Version)
+			if !yield(Item{Key: row.Key, Value: row.Value, Version: row.Version, TTL: ttl(row.TTLMillis), Age: s.age, Stale: s.stale}, nil) {
 				return false, nil
 			}
 		}
@@ -205,7 +207,7 @@ func (s *Scanner) fetch(ctx context.Context) (asked []byte, parts [][]byte, err 
 	if err := s.c.await(ctx, ca); err != nil {
 		return nil, nil, err
 	}
-	parts, s.age = append(ca.parts, ca.body), ca.age
+	parts, s.age, s.stale = append(ca.parts, ca.body), ca.age, ca.stale
 	s.c.release(ca)
 	return bytes.Clone(m.Cursor), parts, nil
 }

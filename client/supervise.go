@@ -12,16 +12,29 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// supervise keeps one connection to an endpoint, until Close. It tells first
-// how the first attempt went.
+// Why the client itself ends a connection.
+var (
+	errSuperseded = errors.New("a configured endpoint leads to the same node")
+	errNodeGone   = errors.New("the cluster no longer names the node at this address")
+)
+
+// supervise keeps one connection to an endpoint, until Close or until the
+// endpoint has ended. It tells first how the first attempt went. An advertised
+// address rests while its node is reached by a configured endpoint.
 func (c *Client) supervise(ep *endpointState, first chan<- error) {
 	defer c.wg.Done()
 	failures := 0 // in a row
-	for c.ctx.Err() == nil {
+	for c.ctx.Err() == nil && !ep.over() {
+		if c.superfluous(ep) {
+			c.rest(ep)
+			continue
+		}
 		cn, err := c.connect(ep)
-		if err == nil && !c.addReady(cn) {
-			cn.nc.Close()
-			err = ErrClosed
+		if err == nil {
+			if err = c.addReady(cn); err != nil {
+				cn.nc.Close()
+				ep.setError(err)
+			}
 		}
 		if first != nil {
 			first <- err
@@ -32,7 +45,12 @@ func (c *Client) supervise(ep *endpointState, first chan<- error) {
 			c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", failures, "error", err)
 		} else {
 			cn.log.Info("connected", "node", cn.info.Node, "server", cn.info.Version)
-			<-cn.retired
+			select {
+			case <-cn.retired:
+			case <-ep.ended:
+				cn.end(errNodeGone)
+				<-cn.retired
+			}
 			// A connection that lasted is tried again at once; one that breaks
 			// as soon as it stands is no better than none.
 			if failures++; c.now()-cn.since >= int64(c.cfg.BackoffMin) {
@@ -42,7 +60,44 @@ func (c *Client) supervise(ep *endpointState, first chan<- error) {
 				cn.log.Info("connection lost", "error", cn.reason())
 			}
 		}
-		c.pause(c.backoff(failures))
+		c.pause(ep, c.backoff(failures))
+	}
+}
+
+// over reports whether no more connections are to be made.
+func (ep *endpointState) over() bool {
+	select {
+	case <-ep.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// superfluous reports whether ep is the advertised address of a node that is
+// reached without it.
+func (c *Client) superfluous(ep *endpointState) bool {
+	if ep.node == nil {
+		return false
+	}
+	for _, cn := range *ep.node.ready.Load() {
+		if cn.ep.node == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rest waits until an advertised address may be needed again.
+func (c *Client) rest(ep *endpointState) {
+	ep.node.wanted.Store(false)
+	if !c.superfluous(ep) {
+		return // nobody who asked in between has been overlooked
+	}
+	select {
+	case <-ep.wanted:
+	case <-ep.ended:
+	case <-c.ctx.Done():
 	}
 }
 
@@ -58,14 +113,24 @@ func (c *Client) backoff(failures int) time.Duration {
 	return jitter(min(d, c.cfg.BackoffMax))
 }
 
-func (c *Client) pause(d time.Duration) {
-	if d == 0 {
+// pause waits before the next try. What goes beyond BackoffMin is cut short
+// when the node at the other end is said to lead a shard, so it is up.
+func (c *Client) pause(ep *endpointState, d time.Duration) {
+	least := min(d, c.cfg.BackoffMin)
+	c.sleep(ep, least, nil)
+	c.sleep(ep, d-least, ep.nudged)
+}
+
+func (c *Client) sleep(ep *endpointState, d time.Duration, cut <-chan struct{}) {
+	if d <= 0 {
 		return
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+	case <-cut:
+	case <-ep.ended:
 	case <-c.ctx.Done():
 	}
 }
@@ -104,6 +169,10 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 			err = fmt.Errorf("%w during the handshake: %w", ctx.Err(), err)
 		}
 		return nil, err
+	}
+	if ep.node != nil && info.Node != ep.node.id {
+		nc.Close()
+		return nil, fmt.Errorf("%w: node %d answers at the address of node %d", ErrHandshake, info.Node, ep.node.id)
 	}
 	return c.newConn(ep, nc, info), nil
 }

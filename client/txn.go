@@ -52,6 +52,20 @@ func (t *Txn) If(conditions ...Condition) *Txn {
 	return t
 }
 
+// anyKey returns a key of the transaction: all lie in one shard, or it will be
+// refused. It returns nil if there is none.
+func (t *Txn) anyKey() []byte {
+	switch {
+	case len(t.conditions) > 0:
+		return t.conditions[0].compare.Key
+	case len(t.then) > 0:
+		return t.then[0].key
+	case len(t.els) > 0:
+		return t.els[0].key
+	}
+	return nil
+}
+
 // Then adds operations for the case that all conditions hold.
 func (t *Txn) Then(ops ...Operation) *Txn {
 	t.then = append(t.then, ops...)

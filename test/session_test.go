@@ -19,6 +19,7 @@ func viaProxy(t *testing.T, exactlyOnce bool) (*testcluster.Node, *proxy, *clien
 	c := connect(t, node, func(cfg *client.Config) {
 		cfg.Endpoints = []string{p.ln.Addr().String()}
 		cfg.Connections, cfg.KeepAlive, cfg.ExactlyOnce = 1, -1, exactlyOnce
+		cfg.ForwardOnly = true // the address that the node advertises goes past the proxy
 	})
 	return node, p, c
 }

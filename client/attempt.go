@@ -1,0 +1,130 @@
+package client
+
+// A node can fall silent without closing its connections: it was stopped, its
+// network is cut, its disk stalls. So an attempt has a time limit of its own,
+// in which the call as a whole can still succeed elsewhere. Time is counted in
+// ticks of the janitor, so that sending a request and reading a reply cost no
+// look at the clock.
+//
+// Two things can be wrong. The node is alive and does not answer this request:
+// then the attempt is given up, and the next one gets twice the time, so that
+// a server that is merely slow is not flooded. Or nothing at all has come over
+// the connection since the request was sent: then it is stalled. All that waits
+// on it goes elsewhere, and new requests avoid it until it is heard again.
+//
+// A call is only ever moved if a connection to another node is there to take
+// it. The place in the table remains taken: the server still counts the
+// request and may yet answer it.
+
+// attemptTicks is how many ticks AttemptTimeout is divided into.
+const attemptTicks = 4
+
+// attemptDoublings bounds the growth of the limit.
+const attemptDoublings = 5
+
+// watchAttempts counts one tick, and moves the calls whose attempt has taken
+// too long.
+func (c *Client) watchAttempts() {
+	tick := c.tick.Add(1)
+	for _, cn := range c.openConns() {
+		if cn.inFlight.Load() == 0 || !c.elsewhere(cn) {
+			continue
+		}
+		before := cn.stalled.Load()
+		moved := cn.overdue(tick)
+		if !before && cn.stalled.Load() {
+			cn.log.Warn("no answer, using other nodes", "node", cn.info.Node)
+		}
+		if len(moved) > 0 {
+			c.refreshSoon()
+		}
+		for _, ca := range moved {
+			ca.avoid = cn.node
+			c.resubmit(ca)
+		}
+	}
+}
+
+// openConns returns all connections, draining ones too.
+func (c *Client) openConns() []*conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	conns := make([]*conn, 0, len(c.conns))
+	for cn := range c.conns {
+		conns = append(conns, cn)
+	}
+	return conns
+}
+
+// elsewhere reports whether another node than cn's can take requests.
+func (c *Client) elsewhere(cn *conn) bool {
+	for _, other := range *c.ready.Load() {
+		if other.node != cn.node && !other.stalled.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// overdue takes the calls out that have to be moved, and finds out whether the
+// connection is stalled. The calls it returns are callWaiting, unless their
+// callers have given up.
+func (cn *conn) overdue(tick uint32) (moved []*call) {
+	cn.mu.Lock()
+	defer cn.mu.Unlock()
+	silent := tick-cn.heardTick.Load() > attemptTicks
+	stalled := false
+	for i := range cn.slots {
+		if s := &cn.slots[i]; s.call != nil && silent && tick-s.tick > attemptTicks {
+			stalled = true
+			break
+		}
+	}
+	if stalled {
+		cn.stalled.Store(true)
+		moved = cn.takeQueue()
+	}
+	for i := range cn.slots {
+		s := &cn.slots[i]
+		if s.call != nil && (stalled || tick-s.tick > s.call.patience()) && cn.detach(s, i) {
+			moved = append(moved, s.call)
+			s.call = &cn.ghost
+		}
+	}
+	return moved
+}
+
+// patience is how many ticks the call's present attempt may take.
+func (ca *call) patience() uint32 {
+	return attemptTicks << min(max(ca.attempts.Load()-1, 0), attemptDoublings)
+}
+
+// detach makes the call in slot i ready for another attempt. It reports false
+// where that is not safe, or of no use. cn.mu is held.
+func (cn *conn) detach(s *slot, i int) bool {
+	ca := s.call
+	switch {
+	case ca.state.Load() != callSent:
+		return false
+	case ca.write && ca.sequence == 0 || !cn.c.mayRetry(ca):
+		return false
+	case s.partly: // it is being answered
+		return false
+	case cn.writing && cn.largeID == s.id(i): // its frame is being written from where it stands
+		return false
+	}
+	if ca.write {
+		ca.tainted.Store(true)
+	}
+	return ca.state.CompareAndSwap(callSent, callWaiting)
+}
+
+// takeQueue takes the calls out that have not been sent. cn.mu is held.
+func (cn *conn) takeQueue() []*call {
+	unsent := append([]*call(nil), cn.queue[cn.head:]...)
+	cn.queue, cn.head = nil, 0
+	for _, ca := range unsent {
+		cn.vacate(ca.id())
+	}
+	return unsent
+}
