@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -20,8 +21,7 @@ func (l *loader) check() {
 		"old log files go one at a time: must be at least four times %s", "raft.log_segment_size")
 	l.rule(c.Network.Transport != "epoll" || c.machine.Epoll, "network.transport",
 		"this system has no epoll; use net or auto")
-	l.rule(c.Node.Join == "", "node.join",
-		"this version runs single nodes; starting alone where a cluster was to be joined would lose writes for the cluster")
+	l.checkCluster()
 
 	l.rule(c.Concurrency.WorkerThreads > 2*c.Network.EventLoops, "concurrency.worker_threads",
 		"one thread polls while another commits: must be at least twice %s and one more", "network.event_loops")
@@ -45,7 +45,36 @@ func (l *loader) checkRaft(r *Raft) {
 	l.rule(r.ElectionTimeoutMin >= 2*r.HeartbeatInterval, "raft.election_timeout_min",
 		"a single late heartbeat would start an election: must be at least twice %s", "raft.heartbeat_interval")
 	l.rule(r.ElectionTimeoutMax == 2*r.ElectionTimeoutMin, "raft.election_timeout_max",
-		"Raft draws each election timeout between the lower bound and twice that: must be exactly twice %s", "raft.election_timeout_min")
+		"Raft draws each election timeout between the lower bound and twice that: must be exactly twice %s; set it to "+FormatDuration(2*r.ElectionTimeoutMin), "raft.election_timeout_min")
+	l.rule(r.ReplicationTimeout >= r.ElectionTimeoutMax, "raft.replication_timeout",
+		"a follower may be silent that long while an election goes on: must be at least %s", "raft.election_timeout_max")
+}
+
+// checkCluster applies the rules of several nodes.
+func (l *loader) checkCluster() {
+	c := l.config
+	joins := len(c.Node.Join) > 0
+	l.rule(!joins || c.Listen.Peer != "", "listen.peer",
+		"is off, and %s names peers that must be able to connect to this node: set it, for example to :7401", "node.join")
+	l.rule(!joins || c.Listen.Peer == "" || c.Node.AdvertisePeer != "", "node.advertise_peer",
+		"is off, and %s names peers that must be able to connect to this node: set it to an address they can reach, or to auto", "node.join")
+	l.rule(!joins || c.Node.AdvertisePeer == "" || elsewhere(c.Node.AdvertisePeer) || !slices.ContainsFunc(c.Node.Join, elsewhere), "node.advertise_peer",
+		"means the machine itself, and %s names others, which could not connect: set listen.peer to :7401, or this to an address they can reach", "node.join")
+	l.rule(c.Cluster.ReplaceAfter == 0 || c.Cluster.ReplaceAfter >= 2*c.Raft.ElectionTimeoutMax, "cluster.replace_after",
+		"a node would be replaced before its absence is certain: must be at least twice %s", "raft.election_timeout_max")
+}
+
+// warn collects what is allowed and unwise.
+func (l *loader) warn() {
+	c := l.config
+	if n := c.Cluster.ReplicationFactor; n%2 == 0 {
+		c.warnings = append(c.warnings, fmt.Sprintf(
+			"cluster.replication_factor = %d: as many nodes may fail as with %d, and every write waits for one more; use an odd number", n, n-1))
+	}
+	if slices.ContainsFunc(c.Node.Join, elsewhere) && c.Node.AdvertiseClient != "" && !elsewhere(c.Node.AdvertiseClient) {
+		c.warnings = append(c.warnings, fmt.Sprintf(
+			"node.advertise_client = %s: clients on other machines cannot reach this node there and are served through other nodes; set listen.client, for example to :7400", c.Node.AdvertiseClient))
+	}
 }
 
 func (l *loader) checkListen(a *Listen) {
@@ -70,8 +99,6 @@ func clash(a, b string) bool {
 	}
 	return hostA == hostB || anyHost(hostA) || anyHost(hostB)
 }
-
-func anyHost(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
 
 func (l *loader) checkMemory() {
 	c := l.config

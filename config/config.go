@@ -25,19 +25,23 @@ type Config struct {
 	Memory      Memory
 	Concurrency Concurrency
 	Monitoring  Monitoring
+	Cluster     Cluster
 	Log         Log
 
-	sources map[string]Source
-	notices []Notice
-	machine Machine
+	sources  map[string]Source
+	notices  []Notice
+	warnings []string
+	machine  Machine
 }
 
 // Node says who this node is and where it keeps its data.
 type Node struct {
-	ID              uint64        // identity in the cluster, never 0
+	ID              uint64        // number in the cluster; 0: what the data directory, or else the cluster, says
 	DataDir         string        // directory of log and state
 	Shards          int           // Raft groups; fixed at the first start
-	Join            string        // comma-separated peers to join; always empty in this version
+	Join            []string      // peer addresses of the cluster to found or to join, host:port, each once
+	AdvertisePeer   string        // host:port at which other nodes reach Listen.Peer; see BoundAddress. Empty: not at all
+	AdvertiseClient string        // host:port at which clients reach Listen.Client; see BoundAddress. Empty: not at all
 	ShutdownTimeout time.Duration // from SIGTERM to the forced end
 }
 
@@ -114,6 +118,19 @@ type Monitoring struct {
 	MemoryUsageWarn     float64 // share of memory.max_memory_usage
 	CPUUsageWarn        float64 // share of all processors
 	ConnectionUsageWarn float64 // share of concurrency.max_connections
+}
+
+// Cluster holds what concerns several nodes together. The settings of the
+// node that leads the meta group count where they concern more than one node.
+type Cluster struct {
+	ReplicationFactor int           // replicas of each shard, 1 to 7
+	ReplaceAfter      time.Duration // a node gone for longer has its replicas rebuilt elsewhere; 0: never
+	SnapshotRate      int64         // bytes per second over all outgoing snapshots; 0: unlimited
+	SnapshotsMax      int           // snapshots received at a time
+	SlowDiskAfter     time.Duration // an fsync that takes longer makes the node give its leaderships away; 0: never
+	PeerVersionMax    int           // newest peer protocol version to speak; 0: the newest known
+	BalanceLeaders    bool          // leaders are spread evenly without being asked
+	ClockDrift        float64       // share by which two nodes' clocks may differ in rate, 0 to 0.2
 }
 
 // Log holds what concerns the server's own log.

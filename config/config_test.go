@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,7 +22,7 @@ import (
 var update = flag.Bool("update", false, "rewrite docs/configuration.md")
 
 // small is the machine the tests run on, whatever the real one is.
-var small = Machine{Processors: 2, MemoryBytes: 2 * gib, Epoll: true}
+var small = Machine{Processors: 2, MemoryBytes: 2 * gib, Epoll: true, Host: "this.example"}
 
 type sources struct {
 	file string
@@ -89,6 +91,10 @@ func TestDefaults(t *testing.T) {
 		"monitoring.p50_latency_warn": "10ms", "monitoring.p99_latency_warn": "100ms", "monitoring.p999_latency_warn": "500ms",
 		"monitoring.error_rate_warn": "0.1%", "monitoring.error_rate_critical": "1%", "monitoring.memory_usage_warn": "80%",
 		"monitoring.cpu_usage_warn": "70%", "monitoring.connection_usage_warn": "90%",
+		"node.id": "auto", "node.join": "", "node.advertise_peer": "127.0.0.1:7401", "node.advertise_client": "127.0.0.1:7400",
+		"listen.peer":                "127.0.0.1:7401",
+		"cluster.replication_factor": "3", "cluster.replace_after": "10m", "cluster.snapshot_rate": "64MiB", "cluster.snapshots_max": "2",
+		"cluster.slow_disk_after": "500ms", "cluster.peer_version_max": "0", "cluster.balance_leaders": "true", "cluster.clock_drift": "2%",
 		"node.data_dir": "./proa-data", "node.shards": "8", "listen.client": "127.0.0.1:7400",
 		"network.transport": "epoll", "network.event_loops": "1",
 	} {
@@ -140,7 +146,7 @@ func TestEachSourceOverridesTheOneBefore(t *testing.T) {
 		{"node.shards", "5", "flag --shards"},
 		{"raft.max_batch_size", "40", "environment PROA_RAFT_MAX_BATCH_SIZE"},
 		{"listen.client", ":1", "proa.yaml:5"},
-		{"node.id", "1", "default"},
+		{"node.data_dir", "./proa-data", "default"},
 		{"memory.cache_size", "512MiB", "computed"},
 	} {
 		s := c.setting(t, want.name)
@@ -162,17 +168,11 @@ func TestAutoOverridesANumber(t *testing.T) {
 func TestEveryFlagReachesItsKey(t *testing.T) {
 	values := map[string]string{
 		"data": "/x", "node-id": "7", "shards": "2", "listen": ":9", "unix": "/s", "peer-listen": ":8",
-		"admin-listen": ":7", "resp-listen": ":6", "log-level": "warn", "log-format": "json", "join": "a:1",
+		"admin-listen": ":7", "resp-listen": ":6", "log-level": "warn", "log-format": "json", "join": "a:1,b:2",
+		"advertise-peer": "c:3", "advertise-client": "d:4",
 	}
 	for name, keyName := range flagKeys {
 		c, err := load(t, sources{args: []string{"--" + name, values[name]}})
-		if name == "join" {
-			var k *KeyError
-			if !errors.As(err, &k) || k.Key != keyName {
-				t.Errorf("--join: %v", err)
-			}
-			continue
-		}
 		if err != nil {
 			t.Errorf("--%s: %v", name, err)
 			continue
@@ -218,14 +218,31 @@ func TestRefused(t *testing.T) {
 		{"two on one address", sources{args: []string{"--listen", ":7401"}}, []string{"listen.peer = 127.0.0.1:7401: is taken by listen.client"}},
 		{"heartbeat too near to election", sources{args: []string{"--set", "raft.heartbeat_interval=200ms"}},
 			[]string{"raft.election_timeout_min = 300ms: a single late heartbeat would start an election: must be at least twice raft.heartbeat_interval (200ms, flag --set)"}},
-		{"election range", sources{file: "raft: {election_timeout_max: 500ms}"}, []string{"must be exactly twice raft.election_timeout_min (300ms, default)"}},
+		{"election range", sources{file: "raft: {election_timeout_max: 500ms}"}, []string{"must be exactly twice raft.election_timeout_min (300ms, default); set it to 600ms"}},
 		{"between ticks", sources{file: "raft: {heartbeat_interval: 15ms}"}, []string{"Raft's clock steps by 10ms"}},
 		{"frame above in-flight bytes", sources{file: "network: {in_flight_bytes_max: 1MiB}"}, []string{"must be at least network.max_frame_size (16MiB, default)"}},
 		{"frame above the protocol", sources{file: "network: {max_frame_size: 17MB}"}, []string{"out of range (allowed: 16KiB to 16MiB)"}},
 		{"log smaller than its files", sources{file: "raft: {log_size_max: 64MiB}"}, []string{"at least four times raft.log_segment_size"}},
 		{"cache above memory", sources{file: "memory: {cache_size: 8GB, max_memory_usage: 1GB}"}, []string{"memory.max_memory_usage = 1GiB: too little is left for requests: must be at least "}},
 		{"latencies out of order", sources{file: "monitoring: {p50_latency_warn: 1s}"}, []string{"must not exceed monitoring.p99_latency_warn"}},
-		{"join", sources{args: []string{"--join", "a:1"}}, []string{"node.join = a:1: this version runs single nodes"}},
+		{"node number too large", sources{args: []string{"--node-id", "1099511627776"}}, []string{"node.id = 1099511627776: out of range (allowed: 1 to 1099511627775, or auto)"}},
+		{"node number beyond 64 bits", sources{args: []string{"--node-id", "99999999999999999999999"}}, []string{"out of range"}},
+		{"join without port", sources{args: []string{"--join", "a:1,b"}}, []string{"node.join = a:1,b: b: not host:port"}},
+		{"join at port 0", sources{args: []string{"--join", "a:0"}}, []string{"port 0 cannot be connected to"}},
+		{"join at all interfaces", sources{args: []string{"--join", ":7401"}}, []string{":7401: names no host"}},
+		{"join at a gap", sources{args: []string{"--join", "a:1,,b:1"}}, []string{"address 2 of the list is empty"}},
+		{"join twice", sources{args: []string{"--join", "a:1, A:1"}}, []string{"A:1 is named twice"}},
+		{"join too many", sources{args: []string{"--join", peerList(65)}}, []string{"names 65 peers, at most 64"}},
+		{"join without a peer port", sources{args: []string{"--join", "a:1", "--peer-listen", "off"}},
+			[]string{"listen.peer: is off, and node.join (a:1, flag --join) names peers"}},
+		{"join without an address", sources{args: []string{"--join", "a:1", "--advertise-peer", "off"}}, []string{"node.advertise_peer: is off, and node.join"}},
+		{"join from loopback", sources{args: []string{"--join", "127.0.0.1:2,a:1", "--peer-listen", "127.0.0.1:7401"}},
+			[]string{"node.advertise_peer = 127.0.0.1:7401: means the machine itself, and node.join (127.0.0.1:2,a:1, flag --join) names others"}},
+		{"advertise all interfaces", sources{args: []string{"--advertise-client", "[::]:7400"}}, []string{"node.advertise_client = [::]:7400: names no host"}},
+		{"replicas", sources{file: "cluster: {replication_factor: 8}"}, []string{"out of range (allowed: 1 to 7)"}},
+		{"drift", sources{file: "cluster: {clock_drift: 21%}"}, []string{"out of range (allowed: 0% to 20%)"}},
+		{"replaced too early", sources{file: "cluster: {replace_after: 1s}"}, []string{"must be at least twice raft.election_timeout_max (600ms, default)"}},
+		{"slow too early", sources{file: "raft: {replication_timeout: 500ms}"}, []string{"raft.replication_timeout = 500ms: a follower may be silent that long"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -244,6 +261,148 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// peerList names n peers.
+func peerList(n int) string {
+	peers := make([]string, n)
+	for i := range peers {
+		peers[i] = fmt.Sprintf("n%d:7401", i)
+	}
+	return strings.Join(peers, ",")
+}
+
+func TestJoin(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		s    sources
+		want map[string]string
+	}{
+		{"other machines", sources{args: []string{"--node-id", "1", "--join", "n1:7401, n2:7401,[fd00::3]:7401"}}, map[string]string{
+			"node.join": "n1:7401,n2:7401,[fd00::3]:7401", "listen.peer": ":7401", "node.advertise_peer": "this.example:7401", "node.id": "1",
+		}},
+		{"this machine", sources{args: []string{"--join", "127.0.0.1:7411,localhost:7421,[::1]:7431"}}, map[string]string{
+			"listen.peer": "127.0.0.1:7401", "node.advertise_peer": "127.0.0.1:7401", "node.id": "auto",
+		}},
+		{"as many as are allowed", sources{args: []string{"--join", peerList(64)}}, nil},
+		{"a list in a file", sources{file: "node: {join: ['a:1', 'b:2']}"}, map[string]string{"node.join": "a:1,b:2"}},
+		{"all interfaces", sources{args: []string{"--peer-listen", "[::]:9", "--listen", "0.0.0.0:0"}}, map[string]string{
+			"node.advertise_peer": "this.example:9", "node.advertise_client": "this.example:0",
+		}},
+		{"behind a port forward", sources{args: []string{"--join", "a:1", "--peer-listen", "127.0.0.1:7401", "--advertise-peer", "gate:1", "--advertise-client", "gate:2"}}, map[string]string{
+			"node.advertise_peer": "gate:1", "node.advertise_client": "gate:2",
+		}},
+		{"off", sources{args: []string{"--peer-listen", "off", "--listen", "off", "--unix", "/s"}}, map[string]string{
+			"node.advertise_peer": "", "node.advertise_client": "",
+		}},
+		{"words for zero", sources{file: "cluster: {replace_after: Never, snapshot_rate: unlimited, slow_disk_after: never, clock_drift: 0%}"}, map[string]string{
+			"cluster.replace_after": "0", "cluster.snapshot_rate": "0", "cluster.slow_disk_after": "0", "cluster.clock_drift": "0%",
+		}},
+		{"number by the cluster", sources{args: []string{"--node-id", "0", "--join", "a:1"}}, map[string]string{"node.id": "auto"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := mustLoad(t, tt.s)
+			for name, want := range tt.want {
+				if got := c.setting(t, name).Value; got != want {
+					t.Errorf("%s = %q, want %q", name, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--set", "cluster.replication_factor=4"}, "as many nodes may fail as with 3"},
+		{[]string{"--join", "a:1"}, "node.advertise_client = 127.0.0.1:7400: clients on other machines"},
+		{[]string{"--join", "a:1", "--listen", ":7400"}, ""},
+		{[]string{"--join", "127.0.0.1:1"}, ""},
+		{[]string{"--set", "cluster.replication_factor=5"}, ""},
+	} {
+		c := mustLoad(t, sources{args: tt.args})
+		got := strings.Join(c.Warnings(), "\n")
+		if !strings.Contains(got, tt.want) || tt.want == "" && got != "" {
+			t.Errorf("%v: warnings %q, want %q", tt.args, got, tt.want)
+		}
+		var b bytes.Buffer
+		c.Report(slog.New(slog.NewTextHandler(&b, nil)))
+		if !strings.Contains(b.String(), tt.want) {
+			t.Errorf("%v: no %q in report", tt.args, tt.want)
+		}
+	}
+}
+
+func TestBoundAddress(t *testing.T) {
+	bound := &net.TCPAddr{IP: net.IPv6loopback, Port: 4711}
+	for in, want := range map[string]string{
+		"host:0": "host:4711", "[fd00::1]:0": "[fd00::1]:4711", "host:1": "host:1", "": "", "host": "host",
+	} {
+		if got := BoundAddress(in, bound); got != want {
+			t.Errorf("BoundAddress(%q) = %q, want %q", in, got, want)
+		}
+	}
+	if got := BoundAddress("host:0", &net.UnixAddr{Name: "/s"}); got != "host:0" {
+		t.Errorf("with a unix socket: %q", got)
+	}
+}
+
+func TestFirstReachable(t *testing.T) {
+	network := func(prefixes ...string) (out []net.Addr) {
+		for _, p := range prefixes {
+			ip, n, err := net.ParseCIDR(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, &net.IPNet{IP: ip, Mask: n.Mask})
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		addresses []net.Addr
+		want      string
+	}{
+		{network("127.0.0.1/8", "::1/128", "fe80::1/64", "fd00::5/64", "10.0.0.7/24", "10.0.0.8/24"), "10.0.0.7"},
+		{network("127.0.0.1/8", "169.254.1.1/16", "fd00::5/64", "fd00::6/64"), "fd00::5"},
+		{network("127.0.0.1/8", "::1/128"), ""},
+		{nil, ""},
+	} {
+		got := ""
+		if a, ok := firstReachable(tt.addresses); ok {
+			got = a.String()
+		}
+		if got != tt.want {
+			t.Errorf("firstReachable(%v) = %q, want %q", tt.addresses, got, tt.want)
+		}
+	}
+	if (&Machine{}).host() == "" {
+		t.Error("this machine has no name")
+	}
+}
+
+func FuzzPeers(f *testing.F) {
+	for _, s := range []string{"", "a:1", "a:1,b:2", "[::1]:7401", "a", ",", "a:0", " a:1 ,a:1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var peers, again []string
+		if (peersValue{&peers}).Set(text) != nil {
+			return
+		}
+		if len(peers) > joinMax {
+			t.Fatalf("%d peers", len(peers))
+		}
+		for _, p := range peers {
+			if port, err := checkReachable(p); err != nil || port == 0 {
+				t.Fatalf("%q: port %d, %v", p, port, err)
+			}
+		}
+		if err := (peersValue{&again}).Set(peersValue{&peers}.String()); err != nil || !cmp.Equal(peers, again) {
+			t.Fatalf("%q prints as %q, which reads as %q, %v", text, peers, again, err)
+		}
+	})
 }
 
 func TestNoEpollHere(t *testing.T) {

@@ -10,17 +10,19 @@ const (
 // flagKeys maps the flags with a name of their own to their keys. Every other
 // key is reached by --set.
 var flagKeys = map[string]string{
-	"data":         "node.data_dir",
-	"node-id":      "node.id",
-	"shards":       "node.shards",
-	"join":         "node.join",
-	"listen":       "listen.client",
-	"unix":         "listen.unix",
-	"peer-listen":  "listen.peer",
-	"admin-listen": "listen.admin",
-	"resp-listen":  "listen.resp",
-	"log-level":    "log.level",
-	"log-format":   "log.format",
+	"data":             "node.data_dir",
+	"node-id":          "node.id",
+	"shards":           "node.shards",
+	"join":             "node.join",
+	"listen":           "listen.client",
+	"unix":             "listen.unix",
+	"peer-listen":      "listen.peer",
+	"advertise-peer":   "node.advertise_peer",
+	"advertise-client": "node.advertise_client",
+	"admin-listen":     "listen.admin",
+	"resp-listen":      "listen.resp",
+	"log-level":        "log.level",
+	"log-format":       "log.format",
 }
 
 // AddFlags adds the flags of the configuration to set: --config, --set, and
@@ -38,12 +40,14 @@ func AddFlags(set *pflag.FlagSet) {
 		set.String(name, "", usage)
 	}
 	add("data", "data `directory`")
-	add("node-id", "identity of this `node`")
+	add("node-id", "`number` of this node in its cluster")
 	add("shards", "`number` of shards; fixed at the first start")
-	add("join", "`peers` of a cluster to join")
+	add("join", "`peers`, host:port,...: the nodes that found a cluster, or members of one to join")
 	add("listen", "client `address`; :7400 serves the network")
 	add("unix", "unix socket `path` for clients")
-	add("peer-listen", "`address` for other nodes")
+	add("peer-listen", "`address` for other nodes, or off")
+	add("advertise-peer", "`address` at which other nodes reach this one")
+	add("advertise-client", "`address` at which clients reach this node")
 	add("admin-listen", "`address` of the administration server")
 	add("resp-listen", "`address` of the Redis protocol")
 	add("log-level", "least `level` logged: debug, info, warn, error")

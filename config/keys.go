@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,9 +13,9 @@ type Effect uint8
 const (
 	// Active keys do what their documentation says.
 	Active Effect = iota
-	// Cluster keys are read and checked, and have an effect in a cluster of
-	// several nodes only.
-	Cluster
+	// SeveralNodes keys are read and checked, and have an effect in a cluster
+	// of several nodes only.
+	SeveralNodes
 	// Unavailable keys are read and checked, and have no effect in this
 	// version. Setting one is reported at start.
 	Unavailable
@@ -74,6 +75,14 @@ const (
 	frameSizeMax = 16 * mib
 	frameSizeMin = 16 * kib
 
+	// nodeIDMax leaves 24 of 64 bits for the number of times a node has
+	// taken a replica up anew, which Raft's names of replicas hold as well.
+	nodeIDMax = 1<<40 - 1
+
+	// joinMax bounds node.join. It is far above the members a cluster needs
+	// to name for one of them to be there.
+	joinMax = 64
+
 	// unixPathBytesMax is what sockaddr_un holds on the systems we run on,
 	// without the closing zero byte.
 	unixPathBytesMax = 103
@@ -82,16 +91,20 @@ const (
 // keys returns the table bound to the fields of c, in the order of the
 // reference.
 func (c *Config) keys() []key {
-	n, l, w, r, s, m, p, mon, lg := &c.Node, &c.Listen, &c.Network, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Log
+	n, l, w, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
 	return []key{
-		{name: "node.id", fallback: "1", value: idValue{&n.ID},
-			doc: "Identity of this node. It is written into the data directory at the first start; a directory of another node is refused. Where nothing is said, the directory knows."},
+		{name: "node.id", fallback: auto, value: idValue{&n.ID}, zero: auto, compute: computeNodeID,
+			doc: "Number of this node in its cluster. It is written into the data directory at the first start; a directory of another node is refused. auto: what the directory says; for a new directory 1, or, with node.join, the number the cluster gives. The nodes that found a cluster together each need their own."},
 		{name: "node.data_dir", fallback: "./proa-data", value: pathValue{p: &n.DataDir, required: true},
 			doc: "Directory of log and state. It is created at the first start and locked while a server uses it."},
 		{name: "node.shards", fallback: "8", value: intValue{p: &n.Shards, min: 1, max: 1024},
 			doc: "Number of Raft groups the keys are spread over. It is fixed at the first start; another number is refused afterwards. Where nothing is said, the directory knows."},
-		{name: "node.join", fallback: "", value: textValue{&n.Join}, effect: Unavailable,
-			doc: "Peers of an existing cluster to join. This version runs single nodes and refuses to start with it, because a node that starts alone where it was told to join would accept writes its cluster never sees."},
+		{name: "node.join", fallback: "", value: peersValue{&n.Join},
+			doc: "Peer addresses of the cluster this node belongs to. Nodes that found a cluster together are all given the same list, which names each of them by its node.advertise_peer, and each a node.id. A node that joins a running cluster names one or more of its members. A node whose data directory belongs to a cluster knows its peers; the list then only helps it to find them at new addresses. Without it a new directory starts a cluster of one node, which others can join."},
+		{name: "node.advertise_peer", fallback: auto, value: advertisedValue{&n.AdvertisePeer}, compute: computeAdvertisePeer,
+			doc: "Address at which the other nodes reach listen.peer. auto: listen.peer itself; where that means all interfaces, the machine's first address that is not loopback. Port 0 stands for the port that is listened on. The address may change between two starts."},
+		{name: "node.advertise_client", fallback: auto, value: advertisedValue{&n.AdvertiseClient}, compute: computeAdvertiseClient,
+			doc: "Address at which clients reach listen.client; they learn it from the cluster. auto: listen.client itself; where that means all interfaces, the machine's first address that is not loopback. Port 0 stands for the port that is listened on."},
 		{name: "node.shutdown_timeout", fallback: "10s", value: durationValue{p: &n.ShutdownTimeout, min: 100 * time.Millisecond, max: time.Hour},
 			doc: "After SIGTERM, how long clients may take to finish what is in flight before their connections are closed. Every acknowledged write is durable in any case."},
 
@@ -99,8 +112,8 @@ func (c *Config) keys() []key {
 			doc: "Address of the native protocol. The default answers this machine only, because there is no authentication yet; say `:7400` to serve the network."},
 		{name: "listen.unix", fallback: "", value: pathValue{p: &l.Unix, bytesMax: unixPathBytesMax},
 			doc: "Path of a unix socket for the native protocol, beside or instead of TCP. A socket file that nobody listens on any more is replaced."},
-		{name: "listen.peer", fallback: "127.0.0.1:7401", value: addressValue{&l.Peer}, effect: Cluster,
-			doc: "Address for traffic between nodes."},
+		{name: "listen.peer", fallback: auto, value: addressValue{&l.Peer}, compute: computeListenPeer,
+			doc: "Address for traffic between nodes. It has no authentication: open it to trusted networks only. off: this node can never have peers. auto: `127.0.0.1:7401`; where node.join names another machine, `:7401`."},
 		{name: "listen.admin", fallback: "off", value: addressValue{&l.Admin},
 			doc: "Address of the administration HTTP server: health, status and metrics. It has no authentication; keep it on an address that only operators reach, such as `127.0.0.1:7402`."},
 		{name: "listen.resp", fallback: "off", value: addressValue{&l.RESP}, effect: Unavailable,
@@ -132,23 +145,23 @@ func (c *Config) keys() []key {
 			doc: "Requests are always parsed in place, in the buffer they were received in; there is no copying path to choose."},
 		{name: "network.io_uring_depth", fallback: "1024", value: intValue{p: &w.IOUringDepth, min: 1, max: 32768}, effect: Unavailable,
 			doc: "Entries of an io_uring submission queue. The event loops use epoll, which measured as fast."},
-		{name: "network.connection_pool_size", fallback: "100", value: intValue{p: &w.ConnectionPoolSize, min: 1, max: 10000}, effect: Cluster,
+		{name: "network.connection_pool_size", fallback: "100", value: intValue{p: &w.ConnectionPoolSize, min: 1, max: 10000}, effect: SeveralNodes,
 			doc: "Connections a node keeps for forwarding requests to other nodes."},
 
-		{name: "raft.heartbeat_interval", fallback: "150ms", value: durationValue{p: &r.HeartbeatInterval, min: RaftTick, max: 10 * time.Second}, effect: Cluster,
+		{name: "raft.heartbeat_interval", fallback: "150ms", value: durationValue{p: &r.HeartbeatInterval, min: RaftTick, max: 10 * time.Second},
 			doc: "Time between two heartbeats of a leader: a whole multiple of 10ms."},
-		{name: "raft.election_timeout_min", fallback: "300ms", value: durationValue{p: &r.ElectionTimeoutMin, min: 2 * RaftTick, max: time.Minute}, effect: Cluster,
+		{name: "raft.election_timeout_min", fallback: "300ms", value: durationValue{p: &r.ElectionTimeoutMin, min: 2 * RaftTick, max: time.Minute},
 			doc: "Shortest silence of the leader after which a follower stands for election: a whole multiple of 10ms, at least twice raft.heartbeat_interval."},
-		{name: "raft.election_timeout_max", fallback: "600ms", value: durationValue{p: &r.ElectionTimeoutMax, min: 4 * RaftTick, max: 2 * time.Minute}, effect: Cluster,
+		{name: "raft.election_timeout_max", fallback: "600ms", value: durationValue{p: &r.ElectionTimeoutMax, min: 4 * RaftTick, max: 2 * time.Minute},
 			doc: "Longest such silence. It must be twice raft.election_timeout_min: Raft draws each timeout at random between the two."},
-		{name: "raft.snapshot_interval_logs", fallback: "5000", value: intValue{p: &r.SnapshotIntervalLogs, min: 1, max: 10_000_000}, effect: Cluster,
+		{name: "raft.snapshot_interval_logs", fallback: "5000", value: intValue{p: &r.SnapshotIntervalLogs, min: 1, max: 10_000_000},
 			doc: "Entries kept in the log of a shard for followers that lag behind; one that lags further receives a snapshot."},
 		{name: "raft.snapshot_interval_time", fallback: "1h", value: durationValue{p: &r.SnapshotIntervalTime, min: time.Second, max: 30 * day, zero: true}, zero: "never",
 			doc: "The state is made durable at least this often, so that the log before it can go and a restart has less to replay."},
 		{name: "raft.max_batch_size", fallback: "1000", value: intValue{p: &r.MaxBatchSize, min: 1, max: 100_000},
 			doc: "Most commands that share one Raft entry. Batches form from what is queued; nothing ever waits for a batch to fill."},
-		{name: "raft.replication_timeout", fallback: "5s", value: durationValue{p: &r.ReplicationTimeout, min: 10 * time.Millisecond, max: time.Hour}, effect: Cluster,
-			doc: "How long a leader waits for a follower's answer before it treats it as slow."},
+		{name: "raft.replication_timeout", fallback: "5s", value: durationValue{p: &r.ReplicationTimeout, min: 10 * time.Millisecond, max: time.Hour},
+			doc: "How long a leader waits for a follower's answer before it treats it as slow. At least raft.election_timeout_max."},
 		{name: "raft.log_segment_size", fallback: "64MiB", value: sizeValue{p: &r.LogSegmentSize, min: mib, max: 4 * gib},
 			doc: "Size of one file of the Raft log. Files are allocated ahead and reused."},
 		{name: "raft.log_cache_size", fallback: auto, value: sizeValue{p: &r.LogCacheSize, min: mib, max: 64 * gib, zero: true}, zero: auto, compute: computeLogCache,
@@ -185,16 +198,33 @@ func (c *Config) keys() []key {
 			doc: "99th percentile of latency that is worth a warning."},
 		{name: "monitoring.p999_latency_warn", fallback: "500ms", value: latency(&mon.P999LatencyWarn), effect: Unavailable,
 			doc: "99.9th percentile of latency that is worth a warning."},
-		{name: "monitoring.error_rate_warn", fallback: "0.1%", value: shareValue{&mon.ErrorRateWarn}, effect: Unavailable,
+		{name: "monitoring.error_rate_warn", fallback: "0.1%", value: shareValue{p: &mon.ErrorRateWarn}, effect: Unavailable,
 			doc: "Share of requests that fail which is worth a warning."},
-		{name: "monitoring.error_rate_critical", fallback: "1%", value: shareValue{&mon.ErrorRateCritical}, effect: Unavailable,
+		{name: "monitoring.error_rate_critical", fallback: "1%", value: shareValue{p: &mon.ErrorRateCritical}, effect: Unavailable,
 			doc: "Share of requests that fail which is worth waking someone."},
-		{name: "monitoring.memory_usage_warn", fallback: "80%", value: shareValue{&mon.MemoryUsageWarn}, effect: Unavailable,
+		{name: "monitoring.memory_usage_warn", fallback: "80%", value: shareValue{p: &mon.MemoryUsageWarn}, effect: Unavailable,
 			doc: "Share of memory.max_memory_usage in use that is worth a warning."},
-		{name: "monitoring.cpu_usage_warn", fallback: "70%", value: shareValue{&mon.CPUUsageWarn}, effect: Unavailable,
+		{name: "monitoring.cpu_usage_warn", fallback: "70%", value: shareValue{p: &mon.CPUUsageWarn}, effect: Unavailable,
 			doc: "Share of all processors in use that is worth a warning."},
-		{name: "monitoring.connection_usage_warn", fallback: "90%", value: shareValue{&mon.ConnectionUsageWarn}, effect: Unavailable,
+		{name: "monitoring.connection_usage_warn", fallback: "90%", value: shareValue{p: &mon.ConnectionUsageWarn}, effect: Unavailable,
 			doc: "Share of concurrency.max_connections in use that is worth a warning."},
+
+		{name: "cluster.replication_factor", fallback: "3", value: intValue{p: &cl.ReplicationFactor, min: 1, max: 7},
+			doc: "Replicas of each shard, on as many nodes. Fewer nodes hold one each. An odd number is best: one more than an odd number tolerates no further failure and makes every write wait for one more node."},
+		{name: "cluster.replace_after", fallback: "10m", value: durationValue{p: &cl.ReplaceAfter, min: time.Second, max: 30 * day, zero: true}, zero: "never",
+			doc: "A node that has been gone for longer has its replicas rebuilt on others, where there is room. At least twice raft.election_timeout_max."},
+		{name: "cluster.snapshot_rate", fallback: "64MiB", value: sizeValue{p: &cl.SnapshotRate, min: 64 * kib, max: 64 * gib, zero: true}, zero: "unlimited",
+			doc: "Bytes per second that all snapshots to other nodes may take together, so that healing leaves room for clients."},
+		{name: "cluster.snapshots_max", fallback: "2", value: intValue{p: &cl.SnapshotsMax, min: 1, max: 64},
+			doc: "Snapshots this node receives at a time. Further ones wait."},
+		{name: "cluster.slow_disk_after", fallback: "500ms", value: durationValue{p: &cl.SlowDiskAfter, min: 10 * time.Millisecond, max: time.Hour, zero: true}, zero: "never",
+			doc: "Where making the log durable takes longer, the node gives its leaderships away until its disk has recovered, and says so in status, metrics and log."},
+		{name: "cluster.peer_version_max", fallback: "0", value: intValue{p: &cl.PeerVersionMax, min: 1, max: 65535, zero: true}, zero: "the newest this program knows",
+			doc: "Newest version of the protocol between nodes to speak. During a rolling upgrade it keeps new nodes on what the old ones know, where an upgrade is to stay reversible; otherwise leave it."},
+		{name: "cluster.balance_leaders", fallback: "true", value: boolValue{&cl.BalanceLeaders},
+			doc: "Spread leaders evenly over the nodes without being asked. `proa shard split-leaders` does it once."},
+		{name: "cluster.clock_drift", fallback: "2%", value: shareValue{p: &cl.ClockDrift, max: 20, zero: true},
+			doc: "Largest difference in rate that the clocks of two nodes may have. Leases, by which leaders answer reads alone, are shortened by it. The clocks' absolute times do not matter."},
 
 		{name: "log.level", fallback: "info", value: choiceValue{&lg.Level, []string{"debug", "info", "warn", "error"}},
 			doc: "Least level of messages that are written."},
@@ -207,6 +237,27 @@ func (c *Config) keys() []key {
 func latency(p *time.Duration) value {
 	return durationValue{p: p, min: time.Microsecond, max: time.Hour}
 }
+
+// computeNodeID leaves the number open.
+func computeNodeID(c *Config) { c.Node.ID = 0 }
+
+// computeListenPeer opens the peer port to the network only where another
+// machine is to be a peer.
+func computeListenPeer(c *Config) {
+	c.Listen.Peer = "127.0.0.1:7401"
+	if slices.ContainsFunc(c.Node.Join, elsewhere) {
+		c.Listen.Peer = ":7401"
+	}
+}
+
+func computeAdvertisePeer(c *Config) {
+	if c.sources["listen.peer"].Kind == FromMachine {
+		computeListenPeer(c) // stands later in the table
+	}
+	c.Node.AdvertisePeer = c.advertised(c.Listen.Peer)
+}
+
+func computeAdvertiseClient(c *Config) { c.Node.AdvertiseClient = c.advertised(c.Listen.Client) }
 
 func computeTransport(c *Config) {
 	c.Network.Transport = "net"

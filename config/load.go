@@ -71,6 +71,7 @@ func Load(o Options) (*Config, error) {
 		return nil, l.errors
 	}
 	l.notice()
+	l.warn()
 	return c, nil
 }
 
@@ -134,6 +135,9 @@ func (l *loader) assign(k *key, text string, s Source) {
 	if k.compute != nil && (strings.EqualFold(strings.TrimSpace(text), auto) || k.zero == auto && strings.TrimSpace(text) == "0") {
 		l.config.sources[k.name] = Source{Kind: FromMachine}
 		return
+	}
+	if k.zero != "" && strings.EqualFold(strings.TrimSpace(text), k.zero) {
+		text = "0" // never, off, unlimited: the word that stands for it
 	}
 	if err := k.value.Set(text); err != nil {
 		l.fail(&KeyError{Key: k.name, Value: text, Source: s, Allowed: k.allowed(), Reason: err.Error()})

@@ -34,15 +34,18 @@ type Notice struct {
 	Key    string
 	Value  string
 	Source Source
-	Effect Effect // Cluster or Unavailable
+	Effect Effect // SeveralNodes or Unavailable
 	Doc    string
 }
 
 // Notices returns the keys that were set and have no effect on this node.
 func (c *Config) Notices() []Notice { return c.notices }
 
-// Report logs what was computed from the machine, and every key that was set
-// and has no effect.
+// Warnings returns a sentence for everything that is allowed and unwise.
+func (c *Config) Warnings() []string { return c.warnings }
+
+// Report logs what was computed from the machine, what is unwise, and every key
+// that was set and has no effect.
 func (c *Config) Report(l *slog.Logger) {
 	var computed []any
 	for _, s := range c.Settings() {
@@ -52,6 +55,9 @@ func (c *Config) Report(l *slog.Logger) {
 	}
 	l.Info("settings computed for this machine", append(computed,
 		slog.Int("processors", c.machine.Processors), slog.String("memory", FormatSize(c.machine.MemoryBytes)))...)
+	for _, w := range c.warnings {
+		l.Warn("unwise setting", "advice", w)
+	}
 	for _, n := range c.notices {
 		level, message := slog.LevelInfo, "setting has effect in a cluster of several nodes only"
 		if n.Effect == Unavailable {
@@ -84,7 +90,7 @@ func (c *Config) WriteYAML(w io.Writer) error {
 // yamlScalar writes free text quoted where YAML needs it.
 func yamlScalar(v value) string {
 	switch v.(type) {
-	case pathValue, addressValue, textValue:
+	case pathValue, addressValue, advertisedValue, peersValue:
 		if v.String() == "" {
 			return `""`
 		}
@@ -106,6 +112,7 @@ var sectionTitles = map[string]string{
 	"memory":      "What bounds the process. Sizes computed here are printed at start.",
 	"concurrency": "What bounds parallel work.",
 	"monitoring":  "Thresholds of warnings.",
+	"cluster":     "Several nodes together. Give all nodes the same values.",
 	"log":         "The server's own log.",
 }
 
@@ -141,6 +148,8 @@ memory:
   all are powers of 1024.
 - **Durations** need a unit: ` + "`150ms`, `30s`, `1h`, `1h30m`" + `.
 - **Percentages** need the sign: ` + "`0.1%`" + `.
+- **0** often stands for a word, such as *never* or *off*. The word can be
+  written instead.
 - **auto** computes the value from the machine: the processors the process may
   use, and the physical memory or the limit of its control group, whichever is
   lower. A system that does not say how much memory it has counts as 2 GiB.

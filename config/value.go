@@ -107,18 +107,26 @@ func (v intValue) Allowed() string { return fmt.Sprintf("%d to %d", v.min, v.max
 type idValue struct{ p *uint64 }
 
 func (v idValue) Set(text string) error {
-	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 63)
-	if err != nil {
-		return errors.New("not a whole number in range")
+	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		return errOutOfRange
 	}
-	if n == 0 {
+	if err != nil {
+		return errors.New("not a whole number")
+	}
+	if n == 0 || n > nodeIDMax {
 		return errOutOfRange
 	}
 	*v.p = n
 	return nil
 }
-func (v idValue) String() string  { return strconv.FormatUint(*v.p, 10) }
-func (v idValue) Allowed() string { return "1 to 9223372036854775807" }
+func (v idValue) String() string {
+	if *v.p == 0 {
+		return auto
+	}
+	return strconv.FormatUint(*v.p, 10)
+}
+func (v idValue) Allowed() string { return fmt.Sprintf("1 to %d", uint64(nodeIDMax)) }
 
 type sizeValue struct {
 	p        *int64
@@ -169,7 +177,18 @@ func (v durationValue) Allowed() string {
 }
 
 // shareValue is written in percent and stored as a fraction.
-type shareValue struct{ p *float64 }
+type shareValue struct {
+	p    *float64
+	max  float64 // percent; 0 stands for 100
+	zero bool    // 0% is allowed
+}
+
+func (v shareValue) percentMax() float64 {
+	if v.max == 0 {
+		return 100
+	}
+	return v.max
+}
 
 func (v shareValue) Set(text string) error {
 	digits, ok := strings.CutSuffix(strings.TrimSpace(text), "%")
@@ -180,7 +199,7 @@ func (v shareValue) Set(text string) error {
 	if !ok {
 		return fmt.Errorf("needs a percent sign, such as %s%%", strings.TrimSpace(text))
 	}
-	if f <= 0 || f > 100 {
+	if f < 0 || f == 0 && !v.zero || f > v.percentMax() {
 		return errOutOfRange
 	}
 	*v.p = f / 100
@@ -190,7 +209,13 @@ func (v shareValue) String() string {
 	// Ten digits hide the binary fraction that dividing by 100 leaves.
 	return strconv.FormatFloat(*v.p*100, 'g', 10, 64) + "%"
 }
-func (v shareValue) Allowed() string { return "above 0% to 100%" }
+func (v shareValue) Allowed() string {
+	least := "above 0%"
+	if v.zero {
+		least = "0%"
+	}
+	return fmt.Sprintf("%s to %v%%", least, v.percentMax())
+}
 
 type boolValue struct{ p *bool }
 
@@ -283,10 +308,57 @@ func (v pathValue) Allowed() string {
 	return "a path, or empty for none"
 }
 
-type textValue struct{ p *string }
+// advertisedValue is a host:port that others can connect to; an empty text or
+// "off" stands for none.
+type advertisedValue struct{ p *string }
 
-func (v textValue) Set(text string) error { *v.p = strings.TrimSpace(text); return nil }
-func (v textValue) String() string        { return *v.p }
-func (v textValue) Allowed() string       { return "host:port, separated by commas" }
+func (v advertisedValue) Set(text string) error {
+	text = strings.TrimSpace(text)
+	if text == "" || strings.EqualFold(text, "off") {
+		*v.p = ""
+		return nil
+	}
+	if _, err := checkReachable(text); err != nil {
+		return err
+	}
+	*v.p = text
+	return nil
+}
+func (v advertisedValue) String() string  { return *v.p }
+func (v advertisedValue) Allowed() string { return "host:port that others can reach, or off" }
+
+// peersValue is a list of addresses of peers.
+type peersValue struct{ p *[]string }
+
+func (v peersValue) Set(text string) error {
+	var peers []string
+	if strings.TrimSpace(text) != "" {
+		peers = strings.Split(text, ",")
+	}
+	if len(peers) > joinMax {
+		return fmt.Errorf("names %d peers, at most %d are looked at; a few members are enough", len(peers), joinMax)
+	}
+	seen := map[string]bool{}
+	for i, peer := range peers {
+		peer = strings.TrimSpace(peer)
+		port, err := checkReachable(peer)
+		switch {
+		case peer == "":
+			return fmt.Errorf("address %d of the list is empty", i+1)
+		case err != nil:
+			return fmt.Errorf("%s: %w", peer, err)
+		case port == 0:
+			return fmt.Errorf("%s: port 0 cannot be connected to", peer)
+		case seen[strings.ToLower(peer)]:
+			return fmt.Errorf("%s is named twice; each node has an address of its own", peer)
+		}
+		seen[strings.ToLower(peer)] = true
+		peers[i] = peer
+	}
+	*v.p = peers
+	return nil
+}
+func (v peersValue) String() string  { return strings.Join(*v.p, ",") }
+func (v peersValue) Allowed() string { return "host:port, separated by commas, or empty for none" }
 
 var errOutOfRange = errors.New("out of range")

@@ -24,7 +24,7 @@ type refusal struct {
 
 func (r refusal) check(t *testing.T, run testcluster.Command) {
 	t.Helper()
-	run.Args = append([]string{"serve", "--log-format=text", "--log-level=error"}, r.args...)
+	run.Args = append([]string{"serve", "--log-format=text", "--log-level=error", "--peer-listen=off"}, r.args...)
 	if !strings.Contains(strings.Join(r.args, " "), "--listen") {
 		run.Args = append(run.Args, "--listen", "127.0.0.1:0")
 	}
@@ -152,7 +152,7 @@ func TestRefusedStarts(t *testing.T) {
 		"no such key":      {[]string{"--set", "raft.no_such_key=1"}, []string{"raft.no_such_key"}},
 		"out of range":     {[]string{"--shards=0"}, []string{"shards"}},
 		"no such config":   {[]string{"--config", filepath.Join(dir, "none.yaml")}, []string{"none.yaml"}},
-		"join":             {[]string{"--data", dir, "--join", "127.0.0.1:7401"}, []string{"join"}},
+		"join":             {[]string{"--data", dir, "--join", "127.0.0.1:7401"}, []string{"listen.peer", "off", "node.join"}},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) { r.check(t, testcluster.Command{}) })
 	}

@@ -38,7 +38,10 @@ type app struct {
 }
 
 // connection is the client, connected at first use.
-type connection struct{ client *client.Client }
+type connection struct {
+	client        *client.Client
+	administrator administrator // the client, or what stands for it in tests
+}
 
 // run carries out one command line and returns its exit status. What is wrong
 // is written to a.err.
@@ -195,6 +198,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	root.AddGroup(
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
 		&cobra.Group{ID: groupServer, Title: "Server:"},
+		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
 		&cobra.Group{ID: groupData, Title: "Data:"},
 	)
 	add := func(group string, commands ...*cobra.Command) {
@@ -205,7 +209,8 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	}
 	add(groupKeys, a.getCommand(), a.putCommand(), a.delCommand(), a.incrCommand(), a.expireCommand(), a.persistCommand(),
 		a.existsCommand(), a.mgetCommand(), a.scanCommand(), a.batchCommand(), a.txnCommand())
-	add(groupServer, a.pingCommand(), a.statusCommand(), a.versionCommand())
+	add(groupServer, a.pingCommand(), a.versionCommand())
+	add(groupCluster, a.statusCommand(), a.memberCommand(), a.shardCommand())
 	if a.shell {
 		return root
 	}
@@ -216,9 +221,10 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 }
 
 const (
-	groupKeys   = "keys"
-	groupServer = "server"
-	groupData   = "data"
+	groupKeys    = "keys"
+	groupServer  = "server"
+	groupCluster = "cluster"
+	groupData    = "data"
 )
 
 func (a *app) addFlags(root *cobra.Command) {

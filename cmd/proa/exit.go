@@ -13,7 +13,7 @@ import (
 // Exit statuses.
 const (
 	exitDone    = 0
-	exitFailed  = 1 // not found, or a condition did not hold
+	exitFailed  = 1 // not found, a condition did not hold, or the cluster's state did not allow it
 	exitUsage   = 2
 	exitServer  = 3 // server or network error
 	exitUnknown = 4 // a write may or may not have taken effect
@@ -51,13 +51,19 @@ func exitStatus(err error) int {
 		return own.status
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		return exitUnknown
-	case isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
+	case refused(err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
 		return exitFailed
 	case errors.As(err, &usage), errors.As(err, &cfg),
 		isAny(err, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
 		return exitUsage
 	}
 	return exitServer
+}
+
+// refused reports whether the cluster's state did not allow what was asked.
+func refused(err error) bool {
+	var e *client.Error
+	return errors.As(err, &e) && e.Status == statusRefused
 }
 
 func isAny(err error, targets ...error) bool {

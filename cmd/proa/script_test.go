@@ -79,7 +79,7 @@ func (s *scriptServer) start(ts *testscript.TestScript, flags []string) {
 	program, err := exec.LookPath("proa")
 	ts.Check(err)
 	s.cmd = exec.Command(program, append([]string{
-		"serve", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0", "--log-format", "json",
+		"serve", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0", "--peer-listen", "off", "--log-format", "json",
 		"--set", "memory.max_memory_usage=256MiB", "--set", "raft.log_segment_size=1MiB",
 	}, flags...)...)
 	s.cmd.Dir = ts.MkAbs(".")

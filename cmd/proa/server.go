@@ -145,23 +145,6 @@ func formatRTT(d time.Duration) string {
 	return fmt.Sprintf("%.3f ms", float64(d)/float64(time.Millisecond))
 }
 
-func (a *app) statusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the state of the server and its shards",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				raw, err := c.Status(ctx)
-				if err != nil {
-					return err
-				}
-				return a.showStatus(raw)
-			})
-		},
-	}
-}
-
 // showStatus shows any JSON object: its single values first, then each object
 // in it as a section, and each list of objects as a table. So it shows what a
 // newer server reports, too.

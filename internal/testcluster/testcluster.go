@@ -5,23 +5,29 @@
 // waits for a fixed time: a server is ready when it answers HELLO, and gone
 // when its process has been collected.
 //
-// A [Node] belongs to the test that made it: its methods report failures
-// through that test and may be called from the test's own goroutine only.
-// Address, Dir and PID may be called from any.
+// A [Cluster] is several servers that form one cluster, with means to kill,
+// pause and restart each of them and to disturb the links between them.
+//
+// A [Node] or [Cluster] belongs to the test that made it: its methods report
+// failures through that test and may be called from the test's own goroutine
+// only. Address, Dir and PID of a Node and all methods of a [Link] may be
+// called from any.
 package testcluster
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 // Deadlines of what a server does. They are far above what it takes, so that a
@@ -40,6 +46,9 @@ type Config struct {
 	// Address is host:port or unix:///path to listen on; empty means a free
 	// port of 127.0.0.1.
 	Address string
+	// Peer is host:port to listen on for other nodes. Empty means off: nodes
+	// of tests that run side by side must not all listen on the default port.
+	Peer string
 	// Args are further arguments of "proa serve", such as --shards=3.
 	Args []string
 	// Settings are configuration keys, each as "key=value".
@@ -57,6 +66,8 @@ type Node struct {
 	binary string
 	log    string // path of everything its processes wrote
 	cmd    *exec.Cmd
+	pid    atomic.Int64  // of cmd, 0 if none runs
+	paused bool          // by Pause
 	exited chan struct{} // closed when cmd has been collected
 	result error         // of cmd, once exited is closed
 }
@@ -77,11 +88,7 @@ func New(t testing.TB, cfg Config) *Node {
 		cfg.Dir = filepath.Join(t.TempDir(), "data")
 	}
 	if cfg.Address == "" {
-		port, err := freePort()
-		if err != nil {
-			t.Fatalf("looking for a free port: %v", err)
-		}
-		cfg.Address = fmt.Sprintf("127.0.0.1:%d", port)
+		cfg.Address = freeAddress(t)
 	}
 	n := &Node{t: t, cfg: cfg, binary: Binary(t), log: filepath.Join(t.TempDir(), "server.log")}
 	t.Cleanup(n.cleanUp)
@@ -95,12 +102,7 @@ func (n *Node) Address() string { return n.cfg.Address }
 func (n *Node) Dir() string { return n.cfg.Dir }
 
 // PID returns the number of the running process, 0 if none runs.
-func (n *Node) PID() int {
-	if n.cmd == nil {
-		return 0
-	}
-	return n.cmd.Process.Pid
-}
+func (n *Node) PID() int { return int(n.pid.Load()) }
 
 // SetConfig changes arguments and settings for the next start. Directory and
 // address stay.
@@ -112,6 +114,11 @@ func (n *Node) args() []string {
 	if path, ok := strings.CutPrefix(n.cfg.Address, "unix://"); ok {
 		args = append(args[:len(args)-1], "off", "--unix", path)
 	}
+	peer := n.cfg.Peer
+	if peer == "" {
+		peer = "off"
+	}
+	args = append(args, "--peer-listen", peer)
 	for _, s := range n.cfg.Settings {
 		args = append(args, "--set", s)
 	}
@@ -143,10 +150,11 @@ func (n *Node) Spawn() {
 		attr := *n.cfg.SysProcAttr
 		cmd.SysProcAttr = &attr
 	}
-	if err := spawn(cmd); err != nil {
+	if err := spawn.Start(cmd); err != nil {
 		n.t.Fatalf("starting the server: %v", err)
 	}
 	n.cmd, n.exited = cmd, make(chan struct{})
+	n.pid.Store(int64(cmd.Process.Pid))
 	go func(exited chan struct{}) {
 		n.result = cmd.Wait()
 		close(exited)
@@ -196,8 +204,43 @@ func (n *Node) Kill() {
 	if !errors.As(n.result, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		n.t.Errorf("the server had ended by itself: %v", n.result)
 	}
-	n.cmd = nil
+	n.forget()
 }
+
+// forget notes that no process runs any more.
+func (n *Node) forget() {
+	n.cmd, n.paused = nil, false
+	n.pid.Store(0)
+}
+
+// Pause stops the process with SIGSTOP: it keeps its sockets and answers
+// nothing. Kill ends a paused process as well.
+func (n *Node) Pause() {
+	n.t.Helper()
+	n.signal(syscall.SIGSTOP)
+	n.paused = true
+}
+
+// Resume lets a paused process go on.
+func (n *Node) Resume() {
+	n.t.Helper()
+	n.signal(syscall.SIGCONT)
+	n.paused = false
+}
+
+func (n *Node) signal(s syscall.Signal) {
+	n.t.Helper()
+	if n.cmd == nil {
+		n.t.Fatalf("no server runs that could receive %v", s)
+	}
+	if err := n.cmd.Process.Signal(s); err != nil {
+		n.t.Fatalf("sending %v to the server: %v", s, err)
+	}
+}
+
+// Running reports whether a process was started and neither stopped nor paused
+// by the test.
+func (n *Node) Running() bool { return n.cmd != nil && !n.paused }
 
 // Terminate sends SIGTERM and does not wait. A process that has just ended by
 // itself is not an error here; AwaitExit tells how it ended.
@@ -226,10 +269,10 @@ func (n *Node) AwaitExit() int {
 		// Its goroutines show what it waits for.
 		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
 		<-n.exited
-		n.cmd = nil
+		n.forget()
 		n.t.Fatalf("the server did not end within %v", stopTimeout)
 	}
-	n.cmd = nil
+	n.forget()
 	return exitStatus(n.result)
 }
 
@@ -281,7 +324,7 @@ func (n *Node) cleanUp() {
 	if n.cmd != nil {
 		_ = n.cmd.Process.Kill()
 		<-n.exited
-		n.cmd = nil
+		n.forget()
 	}
 	log := n.Log()
 	for _, a := range alarms {
@@ -324,7 +367,7 @@ func Run(t testing.TB, c Command) Result {
 	cmd.Env = environment(c.Env)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.Stdin), &stdout, &stderr
 	cmd.SysProcAttr = c.SysProcAttr
-	if err := spawn(cmd); err != nil {
+	if err := spawn.Start(cmd); err != nil {
 		t.Fatalf("starting proa %s: %v", strings.Join(c.Args, " "), err)
 	}
 	kill := time.AfterFunc(c.Timeout, func() { _ = cmd.Process.Kill() })

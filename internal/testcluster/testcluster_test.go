@@ -1,11 +1,17 @@
 package testcluster
 
 import (
+	"os"
 	"strings"
 	"testing"
 )
 
-func TestMain(m *testing.M) { Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envFake) != "" {
+		fakeServer(os.Args[1:])
+	}
+	Main(m)
+}
 
 func TestLifeCycle(t *testing.T) {
 	n := Start(t, Config{Args: []string{"--shards=2"}, Settings: []string{"concurrency.max_connections=100"}})

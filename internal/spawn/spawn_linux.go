@@ -1,4 +1,5 @@
-package testcluster
+// Package spawn starts processes that end with the one that started them.
+package spawn
 
 import (
 	"os/exec"
@@ -21,8 +22,9 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	return work
 })
 
-// spawn starts cmd so that it does not outlive this process, however that ends.
-func spawn(cmd *exec.Cmd) error {
+// Start starts cmd so that it does not outlive this process, however that ends.
+// It sets cmd.SysProcAttr.Pdeathsig.
+func Start(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// administrator carries out administrative requests: names and arguments are
+// those of package command, in JSON.
+type administrator interface {
+	Admin(ctx context.Context, verb string, args []byte) ([]byte, error)
+}
+
+// statusRefused is the status of requests that the cluster's state does not
+// allow.
+const statusRefused = protocol.Status(27)
+
+// administer carries out one request and decodes its answer into answer. args
+// may be nil.
+func (a *app) administer(ctx context.Context, verb string, args, answer any) error {
+	raw, err := a.administerRaw(ctx, verb, args)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, answer); err != nil {
+		return fmt.Errorf("the server's answer to %s cannot be read: %w; is it of another version? proa version and proa status tell", verb, err)
+	}
+	return nil
+}
+
+func (a *app) administerRaw(ctx context.Context, verb string, args any) ([]byte, error) {
+	var arguments []byte
+	if args != nil {
+		var err error
+		if arguments, err = json.Marshal(args); err != nil {
+			return nil, err
+		}
+	}
+	if a.link.administrator == nil {
+		c, err := a.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		admin, ok := any(c).(administrator)
+		if !ok {
+			return nil, errors.New("this program cannot administer clusters")
+		}
+		a.link.administrator = admin
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	return a.link.administrator.Admin(ctx, verb, arguments)
+}
+
+// clusterStatus asks for the whole cluster's state.
+func (a *app) clusterStatus(ctx context.Context) (*command.ClusterStatus, error) {
+	s := new(command.ClusterStatus)
+	if err := a.administer(ctx, command.AdminStatus, nil, s); err != nil {
+		return nil, unsupportedStatus(err)
+	}
+	return s, nil
+}
+
+// unsupportedStatus says how to ask a server that knows no clusters.
+func unsupportedStatus(err error) error {
+	if errors.Is(err, client.ErrUnsupported) {
+		return fmt.Errorf("%w; this server knows no clusters, ask it with: proa status --node", err)
+	}
+	return err
+}
+
+// showDone shows what was done, or what goes on.
+func (a *app) showDone(d *command.Done) error {
+	if a.output == outputJSON {
+		return a.writeJSON(d)
+	}
+	return a.printf("%s\n", strings.TrimSpace(d.Message))
+}
+
+// parseNode reads the number of a node.
+func parseNode(text string) (uint64, error) {
+	id, err := strconv.ParseUint(text, 10, 40)
+	if err != nil || id == 0 {
+		return 0, usagef("%q is not the number of a node; proa member list shows them", text)
+	}
+	return id, nil
+}
+
+// checkNode checks the number of a node that a flag gave.
+func checkNode(flag string, id uint64) error {
+	if id == 0 || id >= 1<<40 {
+		return usagef("--%s: name a node by its number; proa member list shows them", flag)
+	}
+	return nil
+}
+
+const metaName = "meta"
+
+// parseShard reads the number of a shard, or the name of the meta group.
+func parseShard(text string) (int, error) {
+	if strings.EqualFold(text, metaName) {
+		return command.MetaShard, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, usagef("%q is not a shard: give its number, or %s; proa shard list shows them", text, metaName)
+	}
+	return int(n), nil
+}
+
+// shardName is what parseShard reads.
+func shardName(shard int) string {
+	if shard == command.MetaShard {
+		return metaName
+	}
+	return strconv.Itoa(shard)
+}
+
+// formatBytes shows a size with three digits and a unit.
+func formatBytes(n int64) string {
+	const step = 1024
+	if n < step {
+		return fmt.Sprintf("%d B", n)
+	}
+	f := float64(n)
+	unit := -1
+	for ; f >= step && unit < 4; unit++ {
+		f /= step
+	}
+	name := [...]string{"KiB", "MiB", "GiB", "TiB", "PiB"}[unit]
+	switch {
+	case f < 10:
+		return fmt.Sprintf("%.2f %s", f, name)
+	case f < 100:
+		return fmt.Sprintf("%.1f %s", f, name)
+	}
+	return fmt.Sprintf("%.0f %s", f, name)
+}
+
+// formatAge shows how long something has lasted, as coarse as it is long.
+func formatAge(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd", d/(24*time.Hour))
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d >= time.Minute:
+		d = d.Round(time.Second)
+	case d >= time.Second:
+		d = d.Round(100 * time.Millisecond)
+	default:
+		d = d.Round(time.Millisecond)
+	}
+	return config.FormatDuration(d)
+}

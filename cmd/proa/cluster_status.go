@@ -1,0 +1,397 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+)
+
+const defaultWatch = 2 * time.Second
+
+func (a *app) statusCommand() *cobra.Command {
+	var node bool
+	watch := time.Duration(0)
+	cmd := &cobra.Command{
+		Use:   "status [--watch [INTERVAL]] [--node]",
+		Short: "Show the state of the cluster, its nodes and shards",
+		Long: `Show the state of the whole cluster as one of its nodes sees it: a sentence that
+says how it fares, its nodes, and its shards with leader, term and lag.
+
+In the list of replicas * marks the leader, ? a node that is not up; what a
+replica lacks of the newest entries stands behind it. The shard named meta holds
+the cluster's own data: nodes, places of replicas, slot map.
+
+With -o json the whole answer is one object on one line. --watch repeats it until
+Control-C. --node shows what one server says about itself alone.
+
+The exit status is 0 whatever the cluster's state is, and 3 if no server
+answers.`,
+		Example: "  proa status\n  proa status --watch\n  proa status --watch 500ms\n  proa status -o json | jq '.nodes[] | {id, state}'",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			watching := cmd.Flags().Changed("watch")
+			if len(args) == 1 {
+				d, err := time.ParseDuration(args[0])
+				if err != nil || !watching {
+					return usagef("%q: only an interval such as 500ms can stand here, behind --watch", args[0])
+				}
+				watch = d
+			}
+			switch {
+			case watching && watch < 100*time.Millisecond:
+				return usagef("--watch %v: the interval must be at least 100ms", watch)
+			case watching && a.shell:
+				return usagef("--watch works outside of the shell: proa status --watch")
+			}
+			show := a.showCluster
+			if node {
+				show = a.showNode
+			}
+			if watching {
+				return a.watch(cmd.Context(), watch, show)
+			}
+			return show(cmd.Context(), a.out)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&node, "node", false, "what one server says about itself alone")
+	f.DurationVarP(&watch, "watch", "w", 0, "repeat, each `interval` (2s if none is given)")
+	f.Lookup("watch").NoOptDefVal = defaultWatch.String()
+	return cmd
+}
+
+// showNode shows the status of one server.
+func (a *app) showNode(ctx context.Context, w io.Writer) error {
+	return a.call(ctx, func(ctx context.Context, c *client.Client) error {
+		raw, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		return a.to(w).showStatus(raw)
+	})
+}
+
+// to returns a copy of a that writes to w.
+func (a *app) to(w io.Writer) *app {
+	b := *a
+	b.out = w
+	return &b
+}
+
+// showCluster shows the status of the cluster.
+func (a *app) showCluster(ctx context.Context, w io.Writer) error {
+	raw, err := a.administerRaw(ctx, command.AdminStatus, nil)
+	if err != nil {
+		return unsupportedStatus(err)
+	}
+	if a.output != outputTable {
+		// As it came: a newer server may say more than this program knows.
+		_, err := w.Write(append(bytes.TrimSpace(raw), '\n'))
+		return err
+	}
+	s := new(command.ClusterStatus)
+	if err := json.Unmarshal(raw, s); err != nil {
+		return fmt.Errorf("the server's status cannot be read: %w; -o json shows it as it is", err)
+	}
+	return a.to(w).renderCluster(s)
+}
+
+// watch shows something again and again until the context ends. The first
+// failure is returned if nothing could be shown before; later ones are shown.
+func (a *app) watch(ctx context.Context, interval time.Duration, show func(context.Context, io.Writer) error) error {
+	_, onTerminal := terminal(a.out)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for shown := 0; ; shown++ {
+		var b bytes.Buffer
+		err := show(ctx, &b)
+		if ctx.Err() != nil {
+			return nil // Control-C is how one leaves
+		}
+		if err != nil {
+			if shown == 0 {
+				return err
+			}
+			fmt.Fprintln(&b, describe(err, a))
+		}
+		if err := a.writeFrame(b.Bytes(), shown, onTerminal); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// writeFrame shows one of several pictures: in place on a terminal, one behind
+// the other elsewhere.
+func (a *app) writeFrame(picture []byte, number int, onTerminal bool) error {
+	var b bytes.Buffer
+	switch {
+	case onTerminal:
+		// Home, then each line over the old one: no flicker.
+		if number == 0 {
+			b.WriteString("\x1b[2J")
+		}
+		b.WriteString("\x1b[H")
+		picture = bytes.ReplaceAll(picture, []byte("\n"), []byte("\x1b[K\n"))
+	case number > 0 && a.output == outputTable:
+		b.WriteByte('\n')
+	}
+	b.Write(picture)
+	if onTerminal {
+		b.WriteString("\x1b[J")
+	}
+	_, err := a.out.Write(b.Bytes())
+	return err
+}
+
+// renderCluster shows header, nodes and shards.
+func (a *app) renderCluster(s *command.ClusterStatus) error {
+	if err := a.printf("cluster %s, epoch %d, seen by node %d\n", s.Cluster, s.Epoch, s.Asked); err != nil {
+		return err
+	}
+	for i, line := range health(s) {
+		if i > 0 {
+			line = "  " + line
+		}
+		if err := a.printf("%s\n", line); err != nil {
+			return err
+		}
+	}
+	if err := a.printf("\n"); err != nil {
+		return err
+	}
+	if err := a.showNodes(s); err != nil {
+		return err
+	}
+	if err := a.printf("\n"); err != nil {
+		return err
+	}
+	return a.showShards(s)
+}
+
+func (a *app) showNodes(s *command.ClusterStatus) error {
+	t := a.newTable("NODE", "STATE", "LEADERS", "REPLICAS", "CLIENT", "PEER", "FSYNC", "LOG", "DISK", "FREE", "UP FOR", "VERSION")
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		cells := []string{strconv.FormatUint(n.ID, 10), nodeState(n), strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas),
+			orDash(n.Client), orDash(n.Peer)}
+		if n.State == command.NodeExpected {
+			cells = append(cells, "-", "-", "-", "-", "-", "-")
+		} else {
+			cells = append(cells, fmt.Sprintf("%.0f µs", n.FsyncMicros), formatBytes(n.LogBytes), formatBytes(n.DiskUsedBytes),
+				formatBytes(n.DiskFreeBytes), formatAge(time.Duration(n.UptimeSeconds)*time.Second), orDash(n.Version))
+		}
+		for i := range cells {
+			cells[i] = escape([]byte(cells[i]))
+		}
+		if err := t.row(cells...); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// nodeState says all there is to say about a node's state.
+func nodeState(n *command.NodeInfo) string {
+	s := n.State
+	if n.State == command.NodeSuspect || n.State == command.NodeDown {
+		s += " for " + formatAge(time.Duration(n.LastSeenMillis)*time.Millisecond)
+	}
+	for _, f := range []struct {
+		set  bool
+		text string
+	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}} {
+		if f.set {
+			s += ", " + f.text
+		}
+	}
+	return s
+}
+
+func (a *app) showShards(s *command.ClusterStatus) error {
+	states := nodeStates(s)
+	t := a.newTable("SHARD", "LEADER", "TERM", "APPLIED", "LAG", "STATE", "REPLICAS")
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		leader := "none"
+		if sh.Leader != 0 {
+			leader = strconv.FormatUint(sh.Leader, 10)
+		}
+		applied, lag := furthest(sh)
+		if err := t.row(shardName(sh.Shard), leader, strconv.FormatUint(sh.Term, 10), strconv.FormatUint(applied, 10),
+			strconv.FormatUint(lag, 10), shardState(sh, states), replicaList(sh, states)); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+// nodeStates maps nodes to their states.
+func nodeStates(s *command.ClusterStatus) map[uint64]string {
+	states := make(map[uint64]string, len(s.Nodes))
+	for i := range s.Nodes {
+		states[s.Nodes[i].ID] = s.Nodes[i].State
+	}
+	return states
+}
+
+// furthest returns how far the furthest replica of a shard has come, and by how
+// many entries the last one lags.
+func furthest(sh *command.ShardInfo) (applied, lag uint64) {
+	for _, r := range sh.Replicas {
+		applied, lag = max(applied, r.Applied), max(lag, r.Lag)
+	}
+	return applied, lag
+}
+
+// missing returns the nodes that shall hold a replica of the shard and have
+// none, or are not up.
+func missing(sh *command.ShardInfo, states map[uint64]string) (out []uint64) {
+	for _, id := range sh.Desired {
+		has := slices.ContainsFunc(sh.Replicas, func(r command.ReplicaInfo) bool { return r.Node == id })
+		if !has || states[id] != command.NodeUp {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func shardState(sh *command.ShardInfo, states map[uint64]string) string {
+	absent := missing(sh, states)
+	switch {
+	case sh.Leader == 0:
+		return "no leader"
+	case sh.Moving:
+		return "moving to " + numbers(sh.Desired)
+	case len(absent) > 0:
+		return "without " + numbers(absent)
+	}
+	return "ok"
+}
+
+// numbers joins numbers of nodes.
+func numbers(ids []uint64) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatUint(id, 10))
+	}
+	return b.String()
+}
+
+// replicaList shows the replicas of a shard: * marks the leader, ? a node that
+// is not up, -n the entries a replica lacks.
+func replicaList(sh *command.ShardInfo, states map[uint64]string) string {
+	var words []string
+	for _, r := range sh.Replicas {
+		w := strconv.FormatUint(r.Node, 10)
+		if r.Node == sh.Leader {
+			w += "*"
+		}
+		if states[r.Node] != command.NodeUp {
+			w += "?"
+		}
+		if r.Role == "learner" {
+			w += "(learner)"
+		}
+		if r.Lag > 0 {
+			w += fmt.Sprintf("-%d", r.Lag)
+		}
+		words = append(words, w)
+	}
+	return strings.Join(words, " ")
+}
+
+// health says in one sentence, and where needed some more lines, how the
+// cluster fares.
+func health(s *command.ClusterStatus) []string {
+	var leaderless, short, moving []string
+	states := nodeStates(s)
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		name := shardName(sh.Shard)
+		switch {
+		case sh.Leader == 0:
+			leaderless = append(leaderless, name)
+		case sh.Moving:
+			moving = append(moving, name)
+		case len(missing(sh, states)) > 0:
+			short = append(short, name)
+		}
+	}
+	troubles, changes := nodeNews(s)
+	all := len(s.Shards)
+	if n := len(short); n > 0 {
+		troubles = append(troubles, fmt.Sprintf("%d of %d shards lack a replica: %s", n, all, some(short)))
+	}
+	if n := len(moving); n > 0 {
+		changes = append(changes, fmt.Sprintf("replicas of %d of %d shards are being moved: %s", n, all, some(moving)))
+	}
+	return append([]string{verdict(s, leaderless, troubles)}, append(troubles, changes...)...)
+}
+
+// verdict is the sentence at the top.
+func verdict(s *command.ClusterStatus, leaderless, troubles []string) string {
+	all := len(s.Shards)
+	switch n := len(leaderless); {
+	case all == 0:
+		return "unknown: the node asked does not know of any shards yet"
+	case n > 0:
+		return fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they refuse writes and linearizable reads until a majority of their replicas is back", n, all, some(leaderless))
+	case len(troubles) > 0:
+		return fmt.Sprintf("degraded: all %d shards have a leader, but", all)
+	case len(s.Nodes) == 1:
+		return fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no replica elsewhere", all)
+	}
+	return fmt.Sprintf("healthy: all %d shards have a leader and all their replicas", all)
+}
+
+// nodeNews lists what is wrong with the nodes, and what is being changed.
+func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		line := fmt.Sprintf("node %d is %s", n.ID, nodeState(n))
+		switch {
+		case n.State == command.NodeExpected:
+			changes = append(changes, fmt.Sprintf("node %d is expected and has not joined yet", n.ID))
+		case n.State != command.NodeUp || n.Slow:
+			troubles = append(troubles, line)
+		case n.Draining || n.Removing:
+			changes = append(changes, line)
+		}
+	}
+	return troubles, changes
+}
+
+// some lists the first of many names.
+func some(names []string) string {
+	const most = 12
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

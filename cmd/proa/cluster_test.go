@@ -1,0 +1,583 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+)
+
+// fakeAdministrator answers requests as a test tells it to, and notes them.
+type fakeAdministrator struct {
+	requests []string
+	answer   func(verb string, args []byte) (any, error)
+}
+
+func (f *fakeAdministrator) Admin(_ context.Context, verb string, args []byte) ([]byte, error) {
+	if verb != command.AdminStatus {
+		f.requests = append(f.requests, strings.TrimSpace(verb+" "+string(args)))
+	}
+	answer, err := f.answer(verb, args)
+	if err != nil {
+		return nil, err
+	}
+	if raw, ok := answer.(json.RawMessage); ok {
+		return raw, nil
+	}
+	return json.Marshal(answer)
+}
+
+// cluster is three nodes with three shards and the meta group, all well.
+func cluster() *command.ClusterStatus {
+	s := &command.ClusterStatus{Cluster: "00d1f2a3b4c5d6e7", Epoch: 12, Asked: 1, MetaLeader: 1}
+	for id := uint64(1); id <= 3; id++ {
+		host := "n" + string('0'+rune(id))
+		s.Nodes = append(s.Nodes, command.NodeInfo{
+			ID: id, Peer: host + ":7401", Client: host + ":7400", State: command.NodeUp, Version: "v1.2.3", Leaders: 1, Replicas: 4,
+			FsyncMicros: 127.4, LogBytes: 64 << 20, DiskUsedBytes: 3 << 30, DiskFreeBytes: 20_500_000_000, UptimeSeconds: 3700,
+		})
+	}
+	for shard := command.MetaShard; shard < 3; shard++ {
+		leader := uint64(max(shard, 0) + 1)
+		sh := command.ShardInfo{Shard: shard, Leader: leader, Term: 4, Commit: 100, Desired: []uint64{1, 2, 3}}
+		for id := uint64(1); id <= 3; id++ {
+			r := command.ReplicaInfo{Node: id, Role: "follower", Applied: 100}
+			if id == leader {
+				r.Role = "leader"
+			}
+			sh.Replicas = append(sh.Replicas, r)
+		}
+		s.Shards = append(s.Shards, sh)
+	}
+	return s
+}
+
+// runCluster runs one command line against a fake and returns what it wrote.
+func runCluster(f *fakeAdministrator, args ...string) (status int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	a := &app{in: strings.NewReader(""), out: &out, err: &errs, link: &connection{administrator: f}}
+	status = a.run(context.Background(), args)
+	return status, out.String(), errs.String()
+}
+
+func answering(s *command.ClusterStatus) *fakeAdministrator {
+	return &fakeAdministrator{answer: func(string, []byte) (any, error) { return s, nil }}
+}
+
+func TestClusterStatus(t *testing.T) {
+	status, out, errs := runCluster(answering(cluster()), "status")
+	if status != 0 || errs != "" {
+		t.Fatalf("status %d, %s", status, errs)
+	}
+	want := `cluster 00d1f2a3b4c5d6e7, epoch 12, seen by node 1
+healthy: all 4 shards have a leader and all their replicas
+
+NODE  STATE  LEADERS  REPLICAS  CLIENT   PEER     FSYNC   LOG       DISK      FREE      UP FOR  VERSION
+1     up     1        4         n1:7400  n1:7401  127 µs  64.0 MiB  3.00 GiB  19.1 GiB  1h1m40s  v1.2.3
+2     up     1        4         n2:7400  n2:7401  127 µs  64.0 MiB  3.00 GiB  19.1 GiB  1h1m40s  v1.2.3
+3     up     1        4         n3:7400  n3:7401  127 µs  64.0 MiB  3.00 GiB  19.1 GiB  1h1m40s  v1.2.3
+
+SHARD  LEADER  TERM  APPLIED  LAG  STATE  REPLICAS
+meta   1       4     100      0    ok     1* 2 3
+0      1       4     100      0    ok     1* 2 3
+1      2       4     100      0    ok     1 2* 3
+2      3       4     100      0    ok     1 2 3*
+`
+	want = strings.Replace(want, "UP FOR  VERSION", "UP FOR   VERSION", 1)
+	if diff := cmp.Diff(want, out); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestClusterStatusInTrouble(t *testing.T) {
+	s := cluster()
+	s.Nodes[1].State, s.Nodes[1].LastSeenMillis = command.NodeDown, 130_000
+	s.Nodes[2].Slow, s.Nodes[2].Version = true, "\x1b[31m"
+	s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeExpected})
+	s.Shards[1].Replicas[2].Lag, s.Shards[1].Replicas[2].Applied = 40, 60
+	s.Shards[2].Leader = 0
+	s.Shards[3].Desired, s.Shards[3].Moving = []uint64{1, 3, 4}, true
+	s.Shards[3].Replicas = append(s.Shards[3].Replicas, command.ReplicaInfo{Node: 4, Role: "learner", Lag: 7})
+	_, out, _ := runCluster(answering(s), "status")
+	for _, want := range []string{
+		"UNAVAILABLE in part: 1 of 4 shards have no leader (1);",
+		"  node 2 is down for 2m10s\n",
+		"  node 3 is up, slow disk\n",
+		"  node 4 is expected and has not joined yet\n",
+		"  2 of 4 shards lack a replica: meta, 0\n",
+		"  replicas of 1 of 4 shards are being moved: 2\n",
+		`\x1b[31m`,
+		"meta   1       4     100      0    without 2        1* 2? 3\n",
+		"0      1       4     100      40   without 2        1* 2? 3-40\n",
+		"1      none    4     100      0    no leader        1 2? 3\n",
+		"2      3       4     100      7    moving to 1,3,4  1 2? 3* 4?(learner)-7\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+}
+
+func TestHealth(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*command.ClusterStatus)
+		want   string
+	}{
+		{"alone", func(s *command.ClusterStatus) {
+			s.Nodes = s.Nodes[:1]
+			for i := range s.Shards {
+				s.Shards[i].Leader, s.Shards[i].Desired, s.Shards[i].Replicas = 1, []uint64{1}, s.Shards[i].Replicas[:1]
+			}
+		}, "healthy, on one node"},
+		{"suspect", func(s *command.ClusterStatus) { s.Nodes[0].State = command.NodeSuspect }, "degraded"},
+		{"slow", func(s *command.ClusterStatus) { s.Nodes[0].Slow = true }, "degraded"},
+		{"draining", func(s *command.ClusterStatus) { s.Nodes[0].Draining = true }, "healthy"},
+		{"expected", func(s *command.ClusterStatus) {
+			s.Nodes = append(s.Nodes, command.NodeInfo{ID: 9, State: command.NodeExpected})
+		}, "healthy"},
+		{"replica not made yet", func(s *command.ClusterStatus) { s.Shards[0].Replicas = s.Shards[0].Replicas[:2] }, "degraded"},
+		{"moving", func(s *command.ClusterStatus) { s.Shards[0].Moving = true }, "healthy"},
+		{"nothing known", func(s *command.ClusterStatus) { *s = command.ClusterStatus{} }, "unknown"},
+	} {
+		s := cluster()
+		tt.change(s)
+		if got := health(s); !strings.HasPrefix(got[0], tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// JSON comes as the server sent it, with what this program does not know.
+func TestClusterStatusJSON(t *testing.T) {
+	f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
+		return json.RawMessage(`{"cluster":"x","future":{"a":1}}`), nil
+	}}
+	if _, out, _ := runCluster(f, "status", "-o", "json"); out != `{"cluster":"x","future":{"a":1}}`+"\n" {
+		t.Errorf("%s", out)
+	}
+	if status, _, errs := runCluster(&fakeAdministrator{answer: func(string, []byte) (any, error) {
+		return json.RawMessage(`{"nodes": 5}`), nil
+	}}, "status"); status != exitServer || !strings.Contains(errs, "-o json") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+}
+
+func TestListsOfMembersAndShards(t *testing.T) {
+	for _, tt := range []struct {
+		args  []string
+		lines int
+		first string
+	}{
+		{[]string{"member", "list"}, 4, "NODE"},
+		{[]string{"member", "list", "-o", "raw"}, 3, "1"},
+		{[]string{"member", "list", "-o", "json"}, 3, `{"id":1,`},
+		{[]string{"shard", "list"}, 5, "SHARD"},
+		{[]string{"shard", "list", "-o", "raw"}, 4, "meta"},
+		{[]string{"shard", "list", "-o", "json"}, 4, `{"shard":-1,`},
+	} {
+		status, out, _ := runCluster(answering(cluster()), tt.args...)
+		lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+		if status != 0 || len(lines) != tt.lines || !strings.HasPrefix(lines[0], tt.first) {
+			t.Errorf("%q: status %d, %d lines:\n%s", tt.args, status, len(lines), out)
+		}
+	}
+}
+
+func TestClusterUsage(t *testing.T) {
+	for _, tt := range []struct{ line, says string }{
+		{"status 5s", "behind --watch"},
+		{"status --watch soon", "behind --watch"},
+		{"status --watch=1ms", "at least 100ms"},
+		{"member add", "arg"},
+		{"member add x", "not the number of a node"},
+		{"member add 0", "not the number of a node"},
+		{"member add 1099511627776", "not the number of a node"},
+		{"member add 4 nowhere", "host:port"},
+		{"member remove 3 --force --undo", "exclude"},
+		{"member drain -1", "unknown shorthand"},
+		{"shard move 1", "--from"},
+		{"shard move 1 --from 1 --to 1", "same node"},
+		{"shard move x --from 1 --to 2", "not a shard"},
+		{"shard move 70000 --from 1 --to 2", "not a shard"},
+		{"shard transfer 1", "--to"},
+		{"shard checksum 1 --all", "both"},
+		{"shard recover --data .", "--unsafe"},
+		{"shard recover --unsafe", "--data"},
+		{"shard recover --unsafe --data . --shards 1,1", "twice"},
+		{"shard recover --unsafe --data . --shards 1,x", "not a shard"},
+		{"shard recover --unsafe --data nowhere", "not a data directory"},
+	} {
+		f := answering(cluster())
+		status, out, errs := runCluster(f, strings.Fields(tt.line)...)
+		if status != exitUsage || !strings.Contains(errs, tt.says) || out != "" || len(f.requests) > 0 {
+			t.Errorf("%s: status %d, requests %q, output %q, error %s", tt.line, status, f.requests, out, errs)
+		}
+	}
+}
+
+func TestRefusedRequest(t *testing.T) {
+	f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
+		return nil, &client.Error{Op: "ADMIN", Status: statusRefused, Message: "node 3 holds the last replica", Err: errors.New("refused")}
+	}}
+	if status, _, errs := runCluster(f, "member", "remove", "3"); status != exitFailed || !strings.Contains(errs, "last replica") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+	f.answer = func(string, []byte) (any, error) { return nil, &client.Error{Op: "ADMIN", Err: client.ErrUnsupported} }
+	if status, _, errs := runCluster(f, "status"); status != exitServer || !strings.Contains(errs, "proa status --node") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+}
+
+// storyline answers each status request with the next state, and the last one
+// for ever.
+func storyline(states ...func(*command.ClusterStatus)) *fakeAdministrator {
+	asked := 0
+	return &fakeAdministrator{answer: func(verb string, _ []byte) (any, error) {
+		if verb != command.AdminStatus {
+			return command.Done{Message: "accepted"}, nil
+		}
+		s := cluster()
+		states[min(asked, len(states)-1)](s)
+		asked++
+		return s, nil
+	}}
+}
+
+// removeReplicas takes a node's replicas away from the shards given.
+func removeReplicas(s *command.ClusterStatus, node uint64, shards ...int) {
+	for _, shard := range shards {
+		sh := findShard(s, shard)
+		sh.Replicas = append(sh.Replicas[:node-1:node-1], sh.Replicas[node:]...)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	removing := func(s *command.ClusterStatus) { s.Nodes[2].Removing = true }
+	for _, tt := range []struct {
+		line    string
+		states  []func(*command.ClusterStatus)
+		request string
+		status  int
+		stdout  string
+		stderr  string
+	}{
+		{
+			line: "member remove 3",
+			states: []func(*command.ClusterStatus){
+				func(*command.ClusterStatus) {}, // a node that does not know yet
+				removing, removing,
+				func(s *command.ClusterStatus) { removing(s); removeReplicas(s, 3, -1, 0, 2) },
+				func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] },
+			},
+			request: `member.remove {"node":3}`,
+			stdout:  "accepted\nnode 3 is removed and may be stopped\n",
+			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nnode 3: 3 of 4 replicas moved, left: 1\n",
+		},
+		{
+			line: "member remove 3 -o json", states: []func(*command.ClusterStatus){removing, func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] }},
+			request: `member.remove {"node":3}`,
+			stdout:  `{"message":"node 3 is removed and may be stopped"}` + "\n",
+		},
+		{
+			line: "member remove 3 --force", states: []func(*command.ClusterStatus){removing, func(*command.ClusterStatus) {}},
+			request: `member.remove {"node":3,"force":true}`,
+			status:  exitServer,
+			stdout:  "accepted\n",
+			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nproa: node 3 stays: its removal was undone\n",
+		},
+		{line: "member remove 3 --undo", request: `member.remove {"node":3,"undo":true}`, stdout: "accepted\n"},
+		{line: "member remove 3 --no-wait", request: `member.remove {"node":3}`, stdout: "accepted\n"},
+		{line: "member add 4 n4:7401", request: `member.add {"node":4,"address":"n4:7401"}`, stdout: "accepted\n"},
+		{
+			line: "member drain 2",
+			states: []func(*command.ClusterStatus){
+				func(*command.ClusterStatus) {},
+				func(s *command.ClusterStatus) { s.Nodes[1].Draining = true; s.Shards[2].Leader = 3 },
+			},
+			request: `member.drain {"node":2}`,
+			stdout:  "accepted\nnode 2 leads no shard and takes no leadership\n",
+			stderr:  "node 2: 0 of 1 leaderships moved, left: 1\n",
+		},
+		{
+			line: "shard move 0 --from 2 --to 4",
+			states: []func(*command.ClusterStatus){
+				func(*command.ClusterStatus) {},
+				moveState(func(sh *command.ShardInfo) {}),
+				moveState(func(sh *command.ShardInfo) {
+					sh.Replicas = append(sh.Replicas, command.ReplicaInfo{Node: 4, Role: "learner", Lag: 55})
+				}),
+				moveState(func(sh *command.ShardInfo) {
+					sh.Replicas = append(sh.Replicas, command.ReplicaInfo{Node: 4, Role: "follower"})
+				}),
+				moveState(func(sh *command.ShardInfo) { sh.Replicas[1].Node = 4 }),
+				moveState(func(sh *command.ShardInfo) { sh.Replicas[1].Node, sh.Moving = 4, false }),
+			},
+			request: `shard.move {"shard":0,"from":2,"to":4}`,
+			stdout:  "accepted\nshard 0: the replica is on node 4 and no longer on node 2\n",
+			stderr: "shard 0: waiting for the replica on node 4\nshard 0: the replica on node 4 catches up, 55 entries behind\n" +
+				"shard 0: the replica on node 4 votes, the one on node 2 goes\nshard 0: about to be done\n",
+		},
+		{
+			line: "shard move meta --from 2 --to 4",
+			states: []func(*command.ClusterStatus){
+				func(s *command.ClusterStatus) { s.Shards[0].Desired = []uint64{1, 3, 4} },
+				func(*command.ClusterStatus) {},
+			},
+			request: `shard.move {"shard":-1,"from":2,"to":4}`,
+			status:  exitServer,
+			stdout:  "accepted\n",
+			stderr:  "shard meta: waiting for the replica on node 4\nproa: shard meta is not to be on node 4 any more: the move was revoked\n",
+		},
+		{
+			line: "shard transfer 1 --to 3", states: []func(*command.ClusterStatus){func(*command.ClusterStatus) {}, func(s *command.ClusterStatus) { s.Shards[2].Leader = 3 }},
+			request: `shard.transfer {"shard":1,"to":3}`,
+			stdout:  "accepted\nshard 1 is led by node 3\n",
+			stderr:  "shard 1: waiting for node 3 to lead\n",
+		},
+		{
+			line: "shard transfer 1 --to 3 --timeout 2s", states: []func(*command.ClusterStatus){func(*command.ClusterStatus) {}},
+			request: `shard.transfer {"shard":1,"to":3}`,
+			status:  exitServer,
+			stdout:  "accepted\n",
+			stderr:  "shard 1: waiting for node 3 to lead\nproa: shard 1 is not led by node 3 after 2s but by node 2: is its replica there behind? proa shard list tells; try again\n",
+		},
+		{line: "shard split-leaders", request: "shard.split_leaders", stdout: "accepted\n"},
+	} {
+		t.Run(strings.ReplaceAll(tt.line, " ", "_"), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := storyline(tt.states...)
+				status, out, errs := runCluster(f, strings.Fields(tt.line)...)
+				if status != tt.status {
+					t.Errorf("status %d, want %d", status, tt.status)
+				}
+				if diff := cmp.Diff([]string{tt.request}, f.requests); diff != "" {
+					t.Error(diff)
+				}
+				if diff := cmp.Diff(tt.stdout, out); diff != "" {
+					t.Error(diff)
+				}
+				if diff := cmp.Diff(tt.stderr, errs); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+// moveState is a cluster in which shard 0 moves from node 2 to node 4.
+func moveState(change func(*command.ShardInfo)) func(*command.ClusterStatus) {
+	return func(s *command.ClusterStatus) {
+		s.Shards[1].Desired, s.Shards[1].Moving = []uint64{1, 3, 4}, true
+		change(&s.Shards[1])
+	}
+}
+
+// Waiting outlasts a while without answers, says when nothing moves, and ends
+// with an unknown outcome when nobody answers any more.
+func TestFollowPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		f := &fakeAdministrator{}
+		f.answer = func(verb string, _ []byte) (any, error) {
+			past := time.Since(begin)
+			switch {
+			case verb != command.AdminStatus:
+				return command.Done{Message: "accepted"}, nil
+			case past > 20*time.Second && past < 70*time.Second, past > 200*time.Second:
+				return nil, errors.New("gone")
+			}
+			s := cluster()
+			s.Nodes[2].Removing = true
+			return s, nil
+		}
+		status, _, errs := runCluster(f, "member", "remove", "3")
+		if status != exitUnknown || !strings.Contains(errs, "gone") || !strings.Contains(errs, "unchanged for 1m; proa status") {
+			t.Errorf("status %d, %s", status, errs)
+		}
+		if past := time.Since(begin); past < 255*time.Second || past > 265*time.Second {
+			t.Errorf("gave up after %v", past)
+		}
+	})
+}
+
+func TestFollowInterrupted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+		defer cancel()
+		var out, errs bytes.Buffer
+		f := storyline(func(s *command.ClusterStatus) { s.Nodes[2].Removing = true })
+		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		if status := a.run(ctx, []string{"member", "remove", "3"}); status != exitUnknown || !strings.Contains(errs.String(), "goes on in the background") {
+			t.Errorf("status %d, %s", status, &errs)
+		}
+	})
+}
+
+func TestChecksum(t *testing.T) {
+	sums := map[int]command.ShardChecksum{
+		-1: {Shard: -1, Index: 5, Equal: true, Replicas: []command.ReplicaChecksum{{Node: 1, Checksum: 0xab}, {Node: 2, Checksum: 0xab}}},
+		0:  {Shard: 0, Index: 7, Replicas: []command.ReplicaChecksum{{Node: 1, Checksum: 1}, {Node: 2, Checksum: 2}, {Node: 3, Error: "down"}}},
+		1:  {Shard: 1, Index: 9, Replicas: []command.ReplicaChecksum{{Node: 1, Checksum: 1}, {Node: 3, Error: "down"}}},
+	}
+	f := &fakeAdministrator{answer: func(verb string, args []byte) (any, error) {
+		if verb == command.AdminStatus {
+			return cluster(), nil
+		}
+		var m command.ShardArgs
+		if err := json.Unmarshal(args, &m); err != nil {
+			return nil, err
+		}
+		if sum, ok := sums[m.Shard]; ok {
+			return sum, nil
+		}
+		return nil, errors.New("no leader")
+	}}
+	for line, want := range map[string]int{"meta": exitDone, "0": exitFailed, "1": exitServer, "2": exitServer, "--all": exitFailed, "": exitFailed} {
+		if status, out, _ := runCluster(f, strings.Fields("shard checksum "+line)...); status != want {
+			t.Errorf("checksum %s: status %d, want %d:\n%s", line, status, want, out)
+		}
+	}
+	_, out, errs := runCluster(f, "shard", "checksum", "--all")
+	want := `SHARD  ENTRY  RESULT     REPLICAS
+meta   5      equal      1: 00000000000000ab  2: 00000000000000ab
+0      7      DIFFERENT  1: 0000000000000001  2: 0000000000000002  3: down
+1      9      unproven   1: 0000000000000001  3: down
+`
+	if diff := cmp.Diff(want, out); diff != "" {
+		t.Error(diff)
+	}
+	if errs != "shard 2: proa: no leader\n" {
+		t.Errorf("%q", errs)
+	}
+}
+
+// A verdict is this program's own: it believes no server that calls different
+// checksums equal.
+func TestJudge(t *testing.T) {
+	a, b := command.ReplicaChecksum{Node: 1, Checksum: 1}, command.ReplicaChecksum{Node: 2, Checksum: 2}
+	for _, tt := range []struct {
+		sum  command.ShardChecksum
+		want int
+	}{
+		{command.ShardChecksum{Equal: true, Replicas: []command.ReplicaChecksum{a, b}}, exitFailed},
+		{command.ShardChecksum{Equal: false, Replicas: []command.ReplicaChecksum{a, a}}, exitFailed},
+		{command.ShardChecksum{Equal: true, Replicas: []command.ReplicaChecksum{a, a}}, exitDone},
+		{command.ShardChecksum{Equal: true}, exitServer},
+	} {
+		if _, got := judge(&tt.sum); got != tt.want {
+			t.Errorf("judge(%+v) = %d, want %d", tt.sum, got, tt.want)
+		}
+	}
+}
+
+func TestWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 4500*time.Millisecond)
+		defer cancel()
+		asked := 0
+		f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
+			if asked++; asked == 2 {
+				return nil, errors.New("away")
+			}
+			return cluster(), nil
+		}}
+		var out, errs bytes.Buffer
+		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		if status := a.run(ctx, []string{"status", "--watch", "1s"}); status != 0 || errs.Len() > 0 {
+			t.Errorf("status %d, %s", status, &errs)
+		}
+		if n := strings.Count(out.String(), "healthy"); n != 4 || !strings.Contains(out.String(), "\nproa: away\n") {
+			t.Errorf("%d pictures:\n%s", n, &out)
+		}
+	})
+	status, _, errs := runCluster(&fakeAdministrator{answer: func(string, []byte) (any, error) { return nil, errors.New("away") }}, "status", "--watch")
+	if status != exitServer || !strings.Contains(errs, "away") {
+		t.Errorf("nobody there at first: status %d, %s", status, errs)
+	}
+}
+
+func TestWriteFrame(t *testing.T) {
+	var b bytes.Buffer
+	a := &app{out: &b, output: outputTable}
+	for i := range 2 {
+		if err := a.writeFrame([]byte("a\nb\n"), i, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRecover(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "proa.json"), []byte(`{"format":1,"cluster_id":"59024815863912167","node_id":2,"shards":8}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const cluster = "00d1b2c1de8056e7" // 59024815863912167
+	var called [][]int
+	real := recoverUnsafe
+	defer func() { recoverUnsafe = real }()
+	recoverUnsafe = func(d string, shards []int) (any, error) {
+		if d != dir {
+			t.Errorf("directory %s", d)
+		}
+		called = append(called, shards)
+		return []map[string]any{{"shard": 1, "applied": 77}}, nil
+	}
+	recover := func(args ...string) (int, string, string) {
+		return runCluster(&fakeAdministrator{}, append([]string{"shard", "recover", "--unsafe", "--data", dir}, args...)...)
+	}
+	if status, _, errs := recover(); status != exitUsage || !strings.Contains(errs, "nobody can be asked") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", "1"); status != exitUsage || !strings.Contains(errs, "nothing was changed") || !strings.Contains(errs, cluster) {
+		t.Errorf("status %d, %s", status, errs)
+	}
+	if called != nil {
+		t.Fatal("recovered without consent")
+	}
+	status, out, errs := recover("--yes-i-lose-acknowledged-writes", strings.ToUpper(cluster))
+	if status != 0 || !strings.Contains(out, "77") || !strings.Contains(out, "proa member remove") {
+		t.Errorf("status %d, %s%s", status, out, errs)
+	}
+	if _, out, _ = recover("--yes-i-lose-acknowledged-writes", cluster, "--shards", "1, meta", "-o", "json"); out != `[{"applied":77,"shard":1}]`+"\n" {
+		t.Errorf("%s", out)
+	}
+	if diff := cmp.Diff([][]int{nil, {1, command.MetaShard}}, called); diff != "" {
+		t.Error(diff)
+	}
+	recoverUnsafe = func(string, []int) (any, error) { return nil, errors.New("in use") }
+	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster); status != exitServer || !strings.Contains(errs, "in use") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.00 KiB", 10 << 20: "10.0 MiB", 999 << 30: "999 GiB", 1 << 50: "1.00 PiB"} {
+		if got := formatBytes(n); got != want {
+			t.Errorf("formatBytes(%d) = %s, want %s", n, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{
+		0: "0", 1500 * time.Microsecond: "2ms", 2340 * time.Millisecond: "2.3s", 130 * time.Second: "2m10s",
+		3*time.Hour + 5*time.Minute: "3h", 50 * time.Hour: "2d",
+	} {
+		if got := formatAge(d); got != want {
+			t.Errorf("formatAge(%v) = %s, want %s", d, got, want)
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/command"
+)
+
+const noWaitHelp = "return as soon as the cluster has accepted it; it goes on in the background"
+
+func (a *app) memberCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "member",
+		Short: "List, add, remove and drain nodes",
+		Long: `List the nodes of the cluster, let further ones join, take nodes out for good, or
+move the work off a node for a while.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.memberListCommand(), a.memberAddCommand(), a.memberRemoveCommand(), a.memberDrainCommand())
+	return cmd
+}
+
+func (a *app) memberListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the nodes",
+		Long:  `List the nodes of the cluster. With -o json each node is an object on its own line.`,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.clusterStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch a.output {
+			case outputJSON:
+				for i := range s.Nodes {
+					if err := a.writeJSON(&s.Nodes[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			case outputRaw:
+				for i := range s.Nodes {
+					if err := a.printf("%d\n", s.Nodes[i].ID); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			return a.showNodes(s)
+		},
+	}
+}
+
+func (a *app) memberAddCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add ID [ADDRESS]",
+		Short: "Let a node join under a number",
+		Long: `Let a node join the cluster under the number ID. Start it then on an empty data
+directory, with --node-id ID and --join with the peer address of any member.
+
+ADDRESS is the address of its peer port, as a note for people. A number that a
+node had once cannot be given again: a node whose disk was lost comes back as a
+new one.`,
+		Example: "  proa member add 4\n  proa serve --node-id 4 --join n1:7401 --data /var/lib/proa",
+		Args:    cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			m := command.MemberArgs{Node: id}
+			if len(args) == 2 {
+				if host, port, err := net.SplitHostPort(args[1]); err != nil || host == "" || port == "" {
+					return usagef("%q: write the address as host:port", args[1])
+				}
+				m.Address = args[1]
+			}
+			return a.carryOut(cmd.Context(), change{verb: command.AdminMemberAdd, args: m})
+		},
+	}
+}
+
+func (a *app) memberRemoveCommand() *cobra.Command {
+	var force, undo, noWait bool
+	cmd := &cobra.Command{
+		Use:   "remove ID",
+		Short: "Take a node out of the cluster",
+		Long: `Take a node out of the cluster for good. Its replicas are moved to other nodes
+first, and the command waits until that is done. Interrupting the command does
+not stop the removal; --undo does, as long as it is not complete.
+
+A node that is down can be removed too, because its replicas are rebuilt from
+others. --force is for a node that is down where some replicas cannot be rebuilt
+elsewhere, since there are not enough nodes: those shards are left with fewer
+replicas.
+
+The node may be stopped when the command has ended. It cannot come back under
+its number.`,
+		Example: "  proa member remove 3\n  proa member remove 3 --no-wait\n  proa member remove 3 --undo",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			if force && undo {
+				return usagef("--force and --undo exclude each other")
+			}
+			return a.removeMember(cmd.Context(), command.MemberArgs{Node: id, Force: force, Undo: undo}, !noWait && !undo)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&force, "force", false, "although it is down and some replicas cannot be rebuilt elsewhere")
+	f.BoolVar(&undo, "undo", false, "let it stay, if it has not been removed yet")
+	f.BoolVar(&noWait, "no-wait", false, noWaitHelp)
+	return cmd
+}
+
+func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool) error {
+	replicas := counter{what: "replicas"}
+	begun := false // as far as the node knows that is asked; it may be behind
+	return a.carryOut(ctx, change{
+		verb: command.AdminMemberRemove, args: m, wait: wait,
+		complete: fmt.Sprintf("node %d is removed and may be stopped", m.Node),
+		look: func(s *command.ClusterStatus) (string, bool, error) {
+			n := findNode(s, m.Node)
+			switch {
+			case n == nil:
+				return "", true, nil
+			case begun && !n.Removing:
+				return "", false, fmt.Errorf("node %d stays: its removal was undone", m.Node)
+			}
+			begun = n.Removing
+			return replicas.moved(m.Node, holding(s, m.Node)), false, nil
+		},
+	})
+}
+
+func (a *app) memberDrainCommand() *cobra.Command {
+	var undo, noWait bool
+	cmd := &cobra.Command{
+		Use:   "drain ID",
+		Short: "Move all leaderships off a node, for maintenance",
+		Long: `Have a node give its leaderships away and take none, and wait until it leads no
+shard. It keeps its replicas. It can then be stopped without any client noticing,
+which SIGTERM alone does as well; draining keeps it so across restarts, until
+--undo.`,
+		Example: "  proa member drain 2\n  proa member drain 2 --undo",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := parseNode(args[0])
+			if err != nil {
+				return err
+			}
+			return a.drainMember(cmd.Context(), command.MemberArgs{Node: id, Undo: undo}, !noWait && !undo)
+		},
+	}
+	cmd.Flags().BoolVar(&undo, "undo", false, "let it take leaderships again")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitHelp)
+	return cmd
+}
+
+func (a *app) drainMember(ctx context.Context, m command.MemberArgs, wait bool) error {
+	leaders := counter{what: "leaderships"}
+	begun := false
+	return a.carryOut(ctx, change{
+		verb: command.AdminMemberDrain, args: m, wait: wait,
+		complete: fmt.Sprintf("node %d leads no shard and takes no leadership", m.Node),
+		look: func(s *command.ClusterStatus) (string, bool, error) {
+			n := findNode(s, m.Node)
+			switch {
+			case n == nil:
+				return "", false, fmt.Errorf("node %d is not a member any more", m.Node)
+			case begun && !n.Draining:
+				return "", false, fmt.Errorf("node %d takes part again: its draining was undone", m.Node)
+			}
+			begun = n.Draining
+			led := leading(s, m.Node)
+			return leaders.moved(m.Node, led), begun && len(led) == 0, nil
+		},
+	})
+}
+
+// findNode returns a node of the cluster, or nil.
+func findNode(s *command.ClusterStatus, id uint64) *command.NodeInfo {
+	i := slices.IndexFunc(s.Nodes, func(n command.NodeInfo) bool { return n.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &s.Nodes[i]
+}
+
+// findShard returns a shard, or nil.
+func findShard(s *command.ClusterStatus, shard int) *command.ShardInfo {
+	i := slices.IndexFunc(s.Shards, func(sh command.ShardInfo) bool { return sh.Shard == shard })
+	if i < 0 {
+		return nil
+	}
+	return &s.Shards[i]
+}
+
+// findReplica returns a node's replica of a shard, or nil.
+func findReplica(sh *command.ShardInfo, node uint64) *command.ReplicaInfo {
+	i := slices.IndexFunc(sh.Replicas, func(r command.ReplicaInfo) bool { return r.Node == node })
+	if i < 0 {
+		return nil
+	}
+	return &sh.Replicas[i]
+}
+
+// holding returns the names of the shards of which a node has a replica.
+func holding(s *command.ClusterStatus, node uint64) (names []string) {
+	for i := range s.Shards {
+		if findReplica(&s.Shards[i], node) != nil {
+			names = append(names, shardName(s.Shards[i].Shard))
+		}
+	}
+	return names
+}
+
+// leading returns the names of the shards a node leads.
+func leading(s *command.ClusterStatus, node uint64) (names []string) {
+	for i := range s.Shards {
+		if s.Shards[i].Leader == node {
+			names = append(names, shardName(s.Shards[i].Shard))
+		}
+	}
+	return names
+}
+
+// counter counts down from the most it has seen.
+type counter struct {
+	what string
+	most int
+}
+
+// moved says how many things of a node have gone and which are left.
+func (c *counter) moved(node uint64, left []string) string {
+	c.most = max(c.most, len(left))
+	if len(left) == 0 {
+		return fmt.Sprintf("node %d: all %s moved, about to be done", node, c.what)
+	}
+	return fmt.Sprintf("node %d: %d of %d %s moved, left: %s", node, c.most-len(left), c.most, c.what, some(left))
+}

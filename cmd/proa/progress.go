@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+const (
+	// progressInterval is the pause between two looks at a change that goes
+	// on in the background.
+	progressInterval = 500 * time.Millisecond
+
+	// statusPatience is for how long no server need answer before waiting is
+	// given up. It spans the change of a leader and the restart of a node.
+	statusPatience = time.Minute
+
+	// stallAfter is the time without progress after which that is said.
+	stallAfter = time.Minute
+)
+
+// step looks at the cluster and says how far a change has come, and whether it
+// is complete. An error ends the waiting: the change will not complete.
+type step func(*command.ClusterStatus) (progress string, complete bool, err error)
+
+// follow waits until a change is complete and shows how it goes on.
+func (a *app) follow(ctx context.Context, look step) error {
+	line := a.newProgressLine()
+	defer line.end()
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
+	lastAnswer, lastChange := time.Now(), time.Now()
+	for last := ""; ; {
+		s, err := a.clusterStatus(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return &statusError{exitUnknown, errors.New("interrupted; the change goes on in the background, proa status shows how far it is")}
+		case err != nil && time.Since(lastAnswer) > statusPatience:
+			return &statusError{exitUnknown, fmt.Errorf("the change goes on in the background, but how far it is cannot be seen: %w", err)}
+		case err == nil:
+			lastAnswer = time.Now()
+			text, complete, err := look(s)
+			if err != nil || complete {
+				return err
+			}
+			if text != last {
+				last, lastChange = text, time.Now()
+			}
+			if still := time.Since(lastChange); still >= stallAfter {
+				text += fmt.Sprintf(" (unchanged for %s; proa status may show why)", formatAge(still.Truncate(stallAfter)))
+			}
+			line.show(text)
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+// progressLine shows how a change goes on, on standard error: in one line of a
+// terminal, or a line for each step elsewhere. Programs that read JSON are
+// spared it.
+type progressLine struct {
+	a          *app
+	onTerminal bool
+	last       string
+}
+
+func (a *app) newProgressLine() *progressLine {
+	_, onTerminal := terminal(a.err)
+	return &progressLine{a: a, onTerminal: onTerminal}
+}
+
+func (l *progressLine) show(text string) {
+	if text == l.last || l.a.output == outputJSON {
+		return
+	}
+	l.last = text
+	if l.onTerminal {
+		fmt.Fprintf(l.a.err, "\r%s\x1b[K", text)
+		return
+	}
+	fmt.Fprintln(l.a.err, text)
+}
+
+// end leaves the line.
+func (l *progressLine) end() {
+	if l.onTerminal && l.last != "" {
+		fmt.Fprint(l.a.err, "\r\x1b[K")
+	}
+}
+
+// change is a request that has its effect in the background.
+type change struct {
+	verb     string
+	args     any
+	wait     bool
+	look     step   // until it is complete
+	complete string // what to say then
+}
+
+// carryOut sends a request, shows its answer and, where it is to, waits until
+// the change is complete.
+func (a *app) carryOut(ctx context.Context, c change) error {
+	var done command.Done
+	if err := a.administer(ctx, c.verb, c.args, &done); err != nil {
+		return err
+	}
+	if !c.wait {
+		return a.showDone(&done)
+	}
+	if a.output == outputTable {
+		// JSON has one object, which tells of the end.
+		if err := a.showDone(&done); err != nil {
+			return err
+		}
+	}
+	if err := a.follow(ctx, c.look); err != nil {
+		return err
+	}
+	return a.showDone(&command.Done{Message: c.complete})
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// recoverUnsafe makes the replicas in a stopped node's directory the only
+// voters of their shards. shards nil stands for all replicas the node has. It
+// returns a list with an object for each shard, to be shown. main.go sets it.
+var recoverUnsafe = func(dir string, shards []int) (recovered any, err error) {
+	return nil, errors.New("this program cannot recover shards")
+}
+
+const recoverWarning = `This makes the replicas in %s the only voters of %s.
+Do it only if the majority of their nodes is lost for good:
+
+  - Writes that were acknowledged by the lost majority and had not reached this
+    node are lost, without a trace.
+  - A node of the lost majority that comes back holds another history. It must
+    never run again: erase it, and let it join as a new node.
+  - Run it for each shard on one node only: on the one whose replica has come
+    furthest, as proa status showed it last. Two nodes recovered for one shard
+    are two clusters.
+  - Take a copy of the directory first. There is no way back.
+
+`
+
+func (a *app) recoverCommand() *cobra.Command {
+	var unsafe bool
+	var dir, which, consent string
+	cmd := &cobra.Command{
+		Use:   "recover --unsafe --data DIR [--shards all|1,2|meta]",
+		Short: "Make the replicas of a stopped node the only voters, when a majority is lost for good",
+		Long: `Make this node's replicas the only voters of their shards, on the data directory
+of a node that is stopped. It is the last resort when the majority of a shard's
+nodes is lost for good: writes that were acknowledged and had not reached this
+node are lost.
+
+A majority that is only away needs nothing of this: the shards serve again when
+it comes back.
+
+The command asks for the cluster's id. In scripts give it with
+--yes-i-lose-acknowledged-writes. The page on operations describes the whole
+procedure.`,
+		Example: `  proa shard recover --unsafe --data /var/lib/proa
+  proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if !unsafe {
+				return usagef("recover loses acknowledged writes; say --unsafe if that is what you need, and read proa shard recover --help")
+			}
+			if dir == "" {
+				return usagef("--data is missing: name the data directory of the stopped node")
+			}
+			shards, err := parseShards(which)
+			if err != nil {
+				return err
+			}
+			return a.recoverShards(dir, shards, consent)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&unsafe, "unsafe", false, "yes, acknowledged writes may be lost")
+	f.StringVar(&dir, "data", "", "data `directory` of the stopped node")
+	f.StringVar(&which, "shards", "all", "`shards` to recover: all, or numbers and meta separated by commas")
+	f.StringVar(&consent, "yes-i-lose-acknowledged-writes", "", "do not ask; the value is the cluster's `id`")
+	return cmd
+}
+
+// parseShards reads a list of shards; nil stands for all.
+func parseShards(text string) ([]int, error) {
+	if strings.EqualFold(strings.TrimSpace(text), "all") {
+		return nil, nil
+	}
+	var shards []int
+	seen := map[int]bool{}
+	for word := range strings.SplitSeq(text, ",") {
+		shard, err := parseShard(strings.TrimSpace(word))
+		if err != nil {
+			return nil, err
+		}
+		if seen[shard] {
+			return nil, usagef("--shards: %s is named twice", shardName(shard))
+		}
+		seen[shard] = true
+		shards = append(shards, shard)
+	}
+	return shards, nil
+}
+
+func (a *app) recoverShards(dir string, shards []int, consent string) error {
+	cluster, err := directoryCluster(dir)
+	if err != nil {
+		return err
+	}
+	if err := a.consent(dir, shards, cluster, consent); err != nil {
+		return err
+	}
+	recovered, err := recoverUnsafe(dir, shards)
+	if err != nil {
+		return fmt.Errorf("recover %s: %w", dir, err)
+	}
+	raw, err := json.Marshal(recovered)
+	if err != nil {
+		return err
+	}
+	if a.output != outputTable {
+		return a.printf("%s\n", raw)
+	}
+	if err := a.showTable(raw); err != nil {
+		return err
+	}
+	return a.printf("\nStart this node now. Then remove the lost ones: proa member remove ID --force\n")
+}
+
+// directoryCluster reads the id of the cluster a data directory belongs to, as
+// proa status shows it.
+func directoryCluster(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "proa.json"))
+	if err != nil {
+		return "", usagef("%s is not a data directory: %w", dir, err)
+	}
+	var id struct {
+		Cluster uint64 `json:"cluster_id,string"`
+	}
+	if err := json.Unmarshal(b, &id); err != nil || id.Cluster == 0 {
+		return "", fmt.Errorf("%s does not say which cluster it belongs to: %v", filepath.Join(dir, "proa.json"), err)
+	}
+	return fmt.Sprintf("%016x", id.Cluster), nil
+}
+
+// consent makes sure that whoever runs this knows what it does to which
+// cluster.
+func (a *app) consent(dir string, shards []int, cluster, given string) error {
+	if given == "" {
+		if _, ok := terminal(a.in); !ok {
+			return usagef("nobody can be asked here; give --yes-i-lose-acknowledged-writes with the id of the cluster, and read proa shard recover --help first")
+		}
+		fmt.Fprintf(a.err, recoverWarning, dir, shardWords(shards))
+		fmt.Fprintf(a.err, "To go on, type the id of the cluster, %s: ", cluster)
+		line, err := bufio.NewReader(a.in).ReadString('\n')
+		if err != nil {
+			return usagef("nothing was changed: no answer")
+		}
+		given = strings.TrimSpace(line)
+	}
+	if !strings.EqualFold(given, cluster) {
+		return usagef("nothing was changed: %s belongs to cluster %s, not to %q", dir, cluster, given)
+	}
+	return nil
+}
+
+// shardWords names shards in a sentence.
+func shardWords(shards []int) string {
+	if shards == nil {
+		return "all their shards"
+	}
+	names := make([]string, len(shards))
+	for i, s := range shards {
+		names[i] = shardName(s)
+	}
+	if len(names) == 1 {
+		return "shard " + names[0]
+	}
+	return strconv.Itoa(len(names)) + " shards (" + strings.Join(names, ", ") + ")"
+}

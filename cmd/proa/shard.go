@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/command"
+)
+
+func (a *app) shardCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "shard",
+		Short: "List, move, check and recover shards",
+		Long: `List the shards of the cluster, move their replicas and leaders, and prove that
+replicas are equal. A shard is named by its number, or meta: the group that holds
+the cluster's own data.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.shardListCommand(), a.shardMoveCommand(), a.shardTransferCommand(), a.splitLeadersCommand(), a.checksumCommand())
+	if !a.shell {
+		cmd.AddCommand(a.recoverCommand())
+	}
+	return cmd
+}
+
+func (a *app) shardListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the shards",
+		Long: `List the shards with leader, term, applied entry, lag and replicas. In the list of
+replicas * marks the leader, ? a node that is not up, -n the entries a replica
+lacks. With -o json each shard is an object on its own line.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.clusterStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			switch a.output {
+			case outputJSON:
+				for i := range s.Shards {
+					if err := a.writeJSON(&s.Shards[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			case outputRaw:
+				for i := range s.Shards {
+					if err := a.printf("%s\n", shardName(s.Shards[i].Shard)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			return a.showShards(s)
+		},
+	}
+}
+
+func (a *app) shardMoveCommand() *cobra.Command {
+	var from, to uint64
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "move SHARD --from NODE --to NODE",
+		Short: "Move a replica from one node to another",
+		Long: `Move the replica of a shard from one node to another, and wait until that is done.
+The new replica is filled from a snapshot and votes only when it has caught up;
+then the old one goes. The shard serves all the time. One shard is moved once at
+a time.`,
+		Example: "  proa shard move 3 --from 1 --to 4\n  proa shard move meta --from 1 --to 4 --no-wait",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			shard, err := parseShard(args[0])
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(checkNode("from", from), checkNode("to", to)); err != nil {
+				return &usageError{err}
+			}
+			if from == to {
+				return usagef("--from and --to are the same node")
+			}
+			return a.moveShard(cmd.Context(), command.ShardArgs{Shard: shard, From: from, To: to}, !noWait)
+		},
+	}
+	f := cmd.Flags()
+	f.Uint64Var(&from, "from", 0, "`node` that has the replica")
+	f.Uint64Var(&to, "to", 0, "`node` that shall have it")
+	f.BoolVar(&noWait, "no-wait", false, noWaitHelp)
+	return cmd
+}
+
+func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) error {
+	name := shardName(m.Shard)
+	begun := false // as far as the node knows that is asked; it may be behind
+	return a.carryOut(ctx, change{
+		verb: command.AdminShardMove, args: m, wait: wait,
+		complete: fmt.Sprintf("shard %s: the replica is on node %d and no longer on node %d", name, m.To, m.From),
+		look: func(s *command.ClusterStatus) (string, bool, error) {
+			sh := findShard(s, m.Shard)
+			switch {
+			case sh == nil:
+				return "", false, fmt.Errorf("there is no shard %s", name)
+			case begun && !slices.Contains(sh.Desired, m.To):
+				return "", false, fmt.Errorf("shard %s is not to be on node %d any more: the move was revoked", name, m.To)
+			}
+			begun = slices.Contains(sh.Desired, m.To)
+			filled, old := findReplica(sh, m.To), findReplica(sh, m.From)
+			switch {
+			case filled == nil:
+				return fmt.Sprintf("shard %s: waiting for the replica on node %d", name, m.To), false, nil
+			case filled.Role == "learner":
+				return fmt.Sprintf("shard %s: the replica on node %d catches up, %d entries behind", name, m.To, filled.Lag), false, nil
+			case old != nil:
+				return fmt.Sprintf("shard %s: the replica on node %d votes, the one on node %d goes", name, m.To, m.From), false, nil
+			}
+			return fmt.Sprintf("shard %s: about to be done", name), begun && !sh.Moving, nil
+		},
+	})
+}
+
+func (a *app) shardTransferCommand() *cobra.Command {
+	var to uint64
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "transfer SHARD --to NODE",
+		Short: "Make another node the leader of a shard",
+		Long: `Hand the leadership of a shard to a node that has a replica of it. Clients notice a
+pause of a few milliseconds. Where cluster.balance_leaders is on, the cluster may
+move it again later.`,
+		Example: "  proa shard transfer 3 --to 2",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			shard, err := parseShard(args[0])
+			if err != nil {
+				return err
+			}
+			if err := checkNode("to", to); err != nil {
+				return err
+			}
+			return a.transferShard(cmd.Context(), command.ShardArgs{Shard: shard, To: to}, !noWait)
+		},
+	}
+	cmd.Flags().Uint64Var(&to, "to", 0, "`node` that shall lead")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitHelp)
+	return cmd
+}
+
+func (a *app) transferShard(ctx context.Context, m command.ShardArgs, wait bool) error {
+	name := shardName(m.Shard)
+	begin := time.Now()
+	return a.carryOut(ctx, change{
+		verb: command.AdminTransfer, args: m, wait: wait,
+		complete: fmt.Sprintf("shard %s is led by node %d", name, m.To),
+		look: func(s *command.ClusterStatus) (string, bool, error) {
+			sh := findShard(s, m.Shard)
+			switch {
+			case sh == nil:
+				return "", false, fmt.Errorf("there is no shard %s", name)
+			case sh.Leader == m.To:
+				return "", true, nil
+			case time.Since(begin) > a.timeout:
+				return "", false, fmt.Errorf("shard %s is not led by node %d after %v but by node %d: is its replica there behind? proa shard list tells; try again", name, m.To, a.timeout, sh.Leader)
+			}
+			return fmt.Sprintf("shard %s: waiting for node %d to lead", name, m.To), false, nil
+		},
+	})
+}
+
+func (a *app) splitLeadersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "split-leaders",
+		Short: "Spread the leaders evenly over the nodes",
+		Long: `Spread the leaders of all shards evenly over the nodes that have replicas and are
+neither draining nor slow. Where cluster.balance_leaders is on, the cluster does
+that by itself.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.carryOut(cmd.Context(), change{verb: command.AdminSplitLeaders})
+		},
+	}
+}
+
+func (a *app) checksumCommand() *cobra.Command {
+	all := false
+	cmd := &cobra.Command{
+		Use:   "checksum [SHARD | --all]",
+		Short: "Prove that the replicas of a shard are equal",
+		Long: `Have every replica of a shard compute the checksum of its state at the same log
+entry, and compare them. Without SHARD all shards are checked, one after the
+other. The cluster serves meanwhile; each replica reads its whole state once.
+
+The exit status is 0 if all replicas are equal, 1 if some differ, and 3 if that
+could not be found out, for example because a node is down.`,
+		Example: "  proa shard checksum --all\n  proa shard checksum 3 -o json",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return a.checksumAll(cmd.Context())
+			}
+			if all {
+				return usagef("both a shard and --all are given")
+			}
+			shard, err := parseShard(args[0])
+			if err != nil {
+				return err
+			}
+			return a.checksums(cmd.Context(), []int{shard})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all shards, as without SHARD")
+	return cmd
+}
+
+func (a *app) checksumAll(ctx context.Context) error {
+	s, err := a.clusterStatus(ctx)
+	if err != nil {
+		return err
+	}
+	shards := make([]int, len(s.Shards))
+	for i := range s.Shards {
+		shards[i] = s.Shards[i].Shard
+	}
+	return a.checksums(ctx, shards)
+}
+
+// checksums checks one shard after the other and returns the gravest finding.
+func (a *app) checksums(ctx context.Context, shards []int) error {
+	t := a.newTable("SHARD", "ENTRY", "RESULT", "REPLICAS")
+	worst := exitDone
+	for _, shard := range shards {
+		var sum command.ShardChecksum
+		if err := a.administer(ctx, command.AdminChecksum, command.ShardArgs{Shard: shard}, &sum); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			fmt.Fprintf(a.err, "shard %s: %s\n", shardName(shard), describe(err, a))
+			worst = graver(worst, exitServer)
+			continue
+		}
+		verdict, status := judge(&sum)
+		worst = graver(worst, status)
+		if err := a.showChecksum(t, &sum, verdict); err != nil {
+			return err
+		}
+	}
+	if err := t.flush(); err != nil || worst == exitDone {
+		return err
+	}
+	return &statusError{worst, errSilent}
+}
+
+// judge says what checksums prove. A replica that did not answer proves
+// nothing, but two that differ are a finding whatever the others say.
+func judge(sum *command.ShardChecksum) (verdict string, status int) {
+	var first *command.ReplicaChecksum
+	silent := 0
+	for i := range sum.Replicas {
+		r := &sum.Replicas[i]
+		switch {
+		case r.Error != "":
+			silent++
+		case first == nil:
+			first = r
+		case r.Checksum != first.Checksum:
+			return "DIFFERENT", exitFailed
+		}
+	}
+	switch {
+	case silent > 0 || first == nil:
+		return "unproven", exitServer
+	case !sum.Equal:
+		return "DIFFERENT", exitFailed
+	}
+	return "equal", exitDone
+}
+
+// graver returns the exit status that counts of two: different replicas before
+// unknown ones.
+func graver(a, b int) int {
+	switch {
+	case a == exitFailed || b == exitFailed:
+		return exitFailed
+	case a == exitDone:
+		return b
+	}
+	return a
+}
+
+func (a *app) showChecksum(t *table, sum *command.ShardChecksum, verdict string) error {
+	if a.output == outputJSON {
+		return a.writeJSON(sum)
+	}
+	text := ""
+	for i, r := range sum.Replicas {
+		if i > 0 {
+			text += "  "
+		}
+		if r.Error != "" {
+			text += fmt.Sprintf("%d: %s", r.Node, escape([]byte(r.Error)))
+		} else {
+			text += fmt.Sprintf("%d: %016x", r.Node, r.Checksum)
+		}
+	}
+	if a.output == outputRaw {
+		return a.printf("%s\t%s\n", shardName(sum.Shard), verdict)
+	}
+	return t.row(shardName(sum.Shard), strconv.FormatUint(sum.Index, 10), verdict, text)
+}
