@@ -154,12 +154,28 @@ type Result struct {
 // latencyMax is the longest latency a histogram holds.
 const latencyMax = time.Minute
 
-func newResult() *Result {
+// NewResult returns a Result of nothing, for generators that make their own
+// load.
+func NewResult() *Result {
 	return &Result{Latency: hdrhistogram.New(1, int64(latencyMax), 3)}
 }
 
-// record counts one reply that took the given time.
-func (r *Result) record(latency time.Duration) {
+// Merge adds what o counted to r, without loss: replies, kinds of failure and
+// latencies. Elapsed and the CPU times stay as they are.
+func (r *Result) Merge(o *Result) {
+	r.Ops += o.Ops
+	r.NotFound += o.NotFound
+	r.Busy += o.Busy
+	r.Failed += o.Failed
+	if r.FirstFailure == "" {
+		r.FirstFailure = o.FirstFailure
+	}
+	r.Slowest = max(r.Slowest, o.Slowest)
+	r.Latency.Merge(o.Latency) // of the same range
+}
+
+// Record counts one reply that took the given time.
+func (r *Result) Record(latency time.Duration) {
 	r.Ops++
 	r.Slowest = max(r.Slowest, latency)
 	_ = r.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -18,7 +19,7 @@ func TestKeys(t *testing.T) {
 }
 
 func TestChooser(t *testing.T) {
-	c := newChooser(&Config{Keys: 3, Sequential: true})
+	c := newOrder(&Config{Keys: 3, Sequential: true})
 	for _, want := range []uint64{0, 1, 2, 0, 1} {
 		if got := c.choose(); got != want {
 			t.Fatalf("got %d, want %d", got, want)
@@ -27,7 +28,7 @@ func TestChooser(t *testing.T) {
 
 	const keys, draws = 10, 100_000
 	seen := make([]float64, keys)
-	c = newChooser(&Config{Keys: keys, Seed: 1})
+	c = newOrder(&Config{Keys: keys, Seed: 1})
 	var first []uint64
 	for range draws {
 		i := c.choose()
@@ -46,7 +47,7 @@ func TestChooser(t *testing.T) {
 		t.Errorf("not uniform: %v", seen)
 	}
 	for seed, same := range map[uint64]bool{1: true, 2: false} {
-		c := newChooser(&Config{Keys: keys, Seed: seed})
+		c := newOrder(&Config{Keys: keys, Seed: seed})
 		var again []uint64
 		for range first {
 			again = append(again, c.choose())
@@ -55,18 +56,43 @@ func TestChooser(t *testing.T) {
 			t.Errorf("seed %d repeats the choice of seed 1: %v", seed, !same)
 		}
 	}
-	if bytes.Equal(newValue(64, 1), newValue(64, 2)) || !bytes.Equal(newValue(64, 1), newValue(64, 1)) {
+	if a, b := NewChooser(1<<40, 1, 0), NewChooser(1<<40, 1, 1); a.Next() == b.Next() {
+		t.Error("two streams of a seed begin alike")
+	}
+	if bytes.Equal(NewValue(64, 1), NewValue(64, 2)) || !bytes.Equal(NewValue(64, 1), NewValue(64, 1)) {
 		t.Error("the value does not depend on the seed alone")
 	}
 }
 
+func TestMerge(t *testing.T) {
+	sum, want := NewResult(), NewResult()
+	for part := range 3 {
+		r := NewResult()
+		for i := range 100 {
+			latency := time.Duration(1+part*1000+i) * time.Microsecond
+			r.Record(latency)
+			want.Record(latency)
+		}
+		r.NotFound, r.Busy, r.Failed, r.FirstFailure = 1, 2, 3, strings.Repeat("x", part)
+		sum.Merge(r)
+	}
+	want.NotFound, want.Busy, want.Failed, want.FirstFailure = 3, 6, 9, "x"
+	if !sum.Latency.Equals(want.Latency) {
+		t.Error("latencies were lost")
+	}
+	sum.Latency, want.Latency = nil, nil
+	if *sum != *want {
+		t.Errorf("got %+v, want %+v", sum, want)
+	}
+}
+
 func TestResult(t *testing.T) {
-	r := newResult()
+	r := NewResult()
 	if r.Rate() != 0 || r.Quantile(0.5) != 0 || r.PerOp(time.Second) != 0 {
 		t.Error("an empty result is not zero")
 	}
 	for i := 1; i <= 1000; i++ {
-		r.record(time.Duration(i) * time.Microsecond)
+		r.Record(time.Duration(i) * time.Microsecond)
 	}
 	r.Elapsed = 2 * time.Second
 	for q, want := range map[float64]time.Duration{0.5: 500 * time.Microsecond, 0.99: 990 * time.Microsecond, 0.999: 999 * time.Microsecond, 1: time.Millisecond} {
@@ -82,9 +108,9 @@ func TestResult(t *testing.T) {
 	}
 
 	// What lies outside the histogram is recorded at its edge.
-	r = newResult()
-	r.record(0)
-	r.record(2 * latencyMax)
+	r = NewResult()
+	r.Record(0)
+	r.Record(2 * latencyMax)
 	if r.Latency.TotalCount() != 2 || r.Slowest != 2*latencyMax || r.Quantile(1) > latencyMax+latencyMax/1000 {
 		t.Errorf("got %v", r)
 	}

@@ -26,36 +26,55 @@ func AppendKey(dst []byte, i uint64) []byte {
 	return dst
 }
 
-// chooser yields the numbers of the keys to ask for.
-type chooser struct {
-	keys       uint64
-	sequential bool
-	next       uint64
-	random     rand.PCG
+// Chooser chooses keys uniformly and independently. It belongs to one
+// goroutine.
+type Chooser struct {
+	keys   uint64
+	random rand.PCG
 }
 
-func newChooser(c *Config) chooser {
-	ch := chooser{keys: c.Keys, sequential: c.Sequential}
-	ch.random.Seed(c.Seed, 0x9e3779b97f4a7c15)
-	return ch
+// NewChooser returns a Chooser of numbers below keys, which must not be 0. The
+// seed and the stream determine the choice; the streams of one seed differ.
+func NewChooser(keys, seed, stream uint64) *Chooser {
+	c := &Chooser{keys: keys}
+	c.random.Seed(seed, 0x9e3779b97f4a7c15+stream*0xbf58476d1ce4e5b9)
+	return c
 }
 
-// choose returns a number below keys. The product of a random 64-bit number
-// and keys, divided by 2^64, is uniform but for one part in 2^64/keys.
-func (c *chooser) choose() uint64 {
-	if c.sequential {
-		i := c.next
-		if c.next++; c.next == c.keys {
-			c.next = 0
-		}
-		return i
-	}
+// Next returns the number of the next key. The product of a random 64-bit
+// number and keys, divided by 2^64, is uniform but for one part in 2^64/keys.
+func (c *Chooser) Next() uint64 {
 	i, _ := bits.Mul64(c.random.Uint64(), c.keys)
 	return i
 }
 
-// newValue returns n bytes that do not compress.
-func newValue(n int, seed uint64) []byte {
+// order yields the numbers of the keys to ask for, one after the other or by
+// chance.
+type order struct {
+	keys       uint64
+	sequential bool
+	next       uint64
+	random     *Chooser
+}
+
+func newOrder(c *Config) order {
+	return order{keys: c.Keys, sequential: c.Sequential, random: NewChooser(c.Keys, c.Seed, 0)}
+}
+
+// choose returns a number below keys.
+func (o *order) choose() uint64 {
+	if !o.sequential {
+		return o.random.Next()
+	}
+	i := o.next
+	if o.next++; o.next == o.keys {
+		o.next = 0
+	}
+	return i
+}
+
+// NewValue returns n bytes that do not compress and that the seed determines.
+func NewValue(n int, seed uint64) []byte {
 	random := rand.NewPCG(seed, 0x2545f4914f6cdd1d)
 	v := make([]byte, n)
 	for i := range v {

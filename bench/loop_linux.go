@@ -64,7 +64,7 @@ type loop struct {
 	issued  []*slot // encoded in out; sent is not set yet
 	key     []byte
 	value   []byte
-	chooser chooser
+	order   order
 
 	start      time.Time // of the clock
 	phase      phase
@@ -135,8 +135,8 @@ func newLoop(c *Config) *loop {
 		epoll: -1, conns: make([]conn, c.Connections), events: make([]unix.EpollEvent, min(c.Connections, 1024)),
 		in: make([]byte, inputBytes), issued: make([]*slot, 0, c.InFlight),
 		out: make([]byte, 0, c.InFlight*(c.ValueBytes+KeyBytes+64)),
-		key: make([]byte, 0, KeyBytes), value: newValue(c.ValueBytes, c.Seed), chooser: newChooser(c),
-		budget: noBudget, result: newResult(),
+		key: make([]byte, 0, KeyBytes), value: NewValue(c.ValueBytes, c.Seed), order: newOrder(c),
+		budget: noBudget, result: NewResult(),
 		// With one processor for Go code, a wait that the scheduler does not
 		// know of would keep the program's other goroutines waiting as well.
 		rawWait: runtime.GOMAXPROCS(0) > 1,
@@ -416,7 +416,7 @@ func (l *loop) answered(c *conn, r *Reply, now time.Duration, out []byte) ([]byt
 
 // count records a reply of the measured part.
 func (l *loop) count(r *Reply, latency time.Duration) {
-	l.result.record(latency)
+	l.result.Record(latency)
 	switch {
 	case r.Outcome == NotFound:
 		l.result.NotFound++
@@ -447,7 +447,7 @@ func (l *loop) request(c *conn, at int, out []byte, again bool) []byte {
 		if l.budget != noBudget {
 			l.budget--
 		}
-		s.key = l.chooser.choose()
+		s.key = l.order.choose()
 	}
 	var key, value []byte
 	if l.cfg.Op != Ping {

@@ -46,7 +46,7 @@ func TestPreloadThenGet(t *testing.T) {
 			t.Fatalf("%d keys after %d writes", len(data), s.count("PUT"))
 		}
 		for k, v := range data {
-			if v != string(newValue(size, 5)) || len(k) != KeyBytes {
+			if v != string(NewValue(size, 5)) || len(k) != KeyBytes {
 				t.Fatalf("%q is %q", k, v)
 			}
 		}

@@ -33,6 +33,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/proa-kv/proa/bench/rig"
 )
 
 // options are the flags.
@@ -85,8 +87,8 @@ func (o *options) command() string {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == echoArgument {
-		if err := serveEcho(); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == rig.EchoArgument {
+		if err := rig.ServeEcho(); err != nil {
 			fmt.Fprintln(os.Stderr, "echo:", err)
 			os.Exit(1)
 		}
@@ -130,14 +132,14 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		}
 		return err
 	}
-	r := newReport(m)
+	r := newOutcome(m)
 	if err := r.print(out); err != nil {
 		return err
 	}
 	if o.write == "" {
 		return nil
 	}
-	if err := r.writePage(o.write); err != nil {
+	if err := section.Write(o.write, r.markdown()); err != nil {
 		return err
 	}
 	fmt.Fprintf(progress, "wrote %s\n", o.write)

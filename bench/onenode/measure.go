@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
 )
 
 // variant is a server in one configuration.
@@ -64,7 +65,7 @@ type measurement struct {
 	took     time.Duration
 
 	data    string // the directory that holds everything, removed at the end
-	disk    *disk
+	disk    *rig.Disk
 	echo    *process
 	servers map[variant]*process
 	// redisMissing says why there is no Redis, "" if there is.
@@ -90,14 +91,14 @@ func newMeasurement(o options, progress io.Writer) (*measurement, error) {
 		return nil, fmt.Errorf("%w; build it first, with make build", err)
 	}
 	m.findRedis()
-	dir, err := dataDirectory(o.dir)
+	dir, err := rig.DataDirectory(o.dir)
 	if err != nil {
 		return nil, err
 	}
 	if m.data, err = os.MkdirTemp(dir, "proa-bench-*"); err != nil {
 		return nil, err
 	}
-	if inMemory(m.data) {
+	if rig.InMemory(m.data) {
 		m.note("The data directory is on a file system in memory: nothing here is durable, and no figure of a PUT means anything.")
 	}
 	return m, nil
@@ -117,22 +118,6 @@ func (m *measurement) findRedis() {
 	m.redisPath = path
 }
 
-// dataDirectory returns where to put the data: on a disk, if there is a
-// choice.
-func dataDirectory(asked string) (string, error) {
-	if asked == "" {
-		if asked = os.TempDir(); inMemory(asked) {
-			asked = "."
-		}
-	}
-	return filepath.Abs(asked)
-}
-
-func inMemory(dir string) bool {
-	var s unix.Statfs_t
-	return unix.Statfs(dir, &s) == nil && (s.Type == unix.TMPFS_MAGIC || s.Type == unix.RAMFS_MAGIC)
-}
-
 func (m *measurement) note(format string, args ...any) {
 	m.notes = append(m.notes, fmt.Sprintf(format, args...))
 }
@@ -141,13 +126,13 @@ func (m *measurement) note(format string, args ...any) {
 func (m *measurement) close() error {
 	var err error
 	for _, p := range m.servers {
-		err = errors.Join(err, p.stop())
+		err = errors.Join(err, p.Stop())
 	}
 	if m.echo != nil {
-		err = errors.Join(err, m.echo.stop())
+		err = errors.Join(err, m.echo.Stop())
 	}
 	if m.disk != nil {
-		err = errors.Join(err, m.disk.close())
+		err = errors.Join(err, m.disk.Close())
 	}
 	return errors.Join(err, os.RemoveAll(m.data))
 }
@@ -183,10 +168,10 @@ func (m *measurement) say(format string, args ...any) {
 func (m *measurement) startAll(ctx context.Context) error {
 	m.say("starting servers, %d keys of %d bytes each", m.keys, m.value)
 	var err error
-	if m.disk, err = newDisk(filepath.Join(m.data, "floor")); err != nil {
+	if m.disk, err = rig.NewDisk(filepath.Join(m.data, "floor")); err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
-	if m.echo, err = startEcho(echoCodec{m.requestBytes()}); err != nil {
+	if m.echo, err = startEcho(m.requestBytes()); err != nil {
 		return err
 	}
 	if err := m.startProa(ctx, proa); err != nil {
@@ -213,7 +198,7 @@ func (m *measurement) requestBytes() int {
 // startProa starts Proa on a fresh directory, with extra settings.
 func (m *measurement) startProa(ctx context.Context, v variant, settings ...string) error {
 	p, err := startServer(ctx, string(v), m.data, bench.Proa{}, func(port string) []string {
-		args := []string{m.proa, "serve", "--data", filepath.Join(m.data, string(v)), "--listen", "127.0.0.1:" + port, "--log-level", "warn"}
+		args := []string{m.proa, "serve", "--data", filepath.Join(m.data, string(v)), "--listen", "127.0.0.1:" + port, "--peer-listen", "off", "--log-level", "warn"}
 		for _, s := range settings {
 			args = append(args, "--set", s)
 		}
@@ -246,7 +231,7 @@ func (m *measurement) preload(ctx context.Context, p *process) error {
 	c := m.config(p, load{})
 	c.Connections, c.InFlight = 8, 32
 	if _, err := bench.Preload(ctx, c); err != nil {
-		return fmt.Errorf("filling %s: %w", p.name, err)
+		return fmt.Errorf("filling %s: %w", p.Name(), err)
 	}
 	return nil
 }
@@ -255,7 +240,7 @@ func (m *measurement) preload(ctx context.Context, p *process) error {
 func (m *measurement) config(p *process, l load) bench.Config {
 	return bench.Config{
 		Target: p.target, Op: l.op, Connections: m.busy, InFlight: l.depth,
-		Keys: m.keys, ValueBytes: m.value, Seed: 1, Duration: m.step, Warmup: m.step / 5, ServerCPU: p.cpu,
+		Keys: m.keys, ValueBytes: m.value, Seed: 1, Duration: m.step, Warmup: m.step / 5, ServerCPU: p.CPU,
 	}
 }
 
@@ -267,24 +252,24 @@ func (m *measurement) take(ctx context.Context, p *process, c bench.Config) (sam
 	}
 	r, err := bench.Run(ctx, c)
 	if err != nil {
-		return sample{}, fmt.Errorf("%v to %s: %w", c.Op, p.name, errors.Join(err, p.alive()))
+		return sample{}, fmt.Errorf("%v to %s: %w", c.Op, p.Name(), errors.Join(err, p.Alive()))
 	}
 	if bad := r.Failed + r.NotFound; bad > 0 {
-		return sample{}, fmt.Errorf("%v to %s: %d of %d requests failed, %d keys were not found; the first failure: %s", c.Op, p.name, r.Failed, r.Ops, r.NotFound, r.FirstFailure)
+		return sample{}, fmt.Errorf("%v to %s: %d of %d requests failed, %d keys were not found; the first failure: %s", c.Op, p.Name(), r.Failed, r.Ops, r.NotFound, r.FirstFailure)
 	}
 	if r.Ops == 0 {
-		return sample{}, fmt.Errorf("%v to %s: not one reply within %v", c.Op, p.name, m.step)
+		return sample{}, fmt.Errorf("%v to %s: not one reply within %v", c.Op, p.Name(), m.step)
 	}
 	return sampleOf(r), nil
 }
 
 // rest waits until all servers are at rest.
 func (m *measurement) rest(ctx context.Context) error {
-	ps := make([]*process, 0, len(m.servers))
+	ps := make([]*rig.Process, 0, len(m.servers))
 	for _, p := range m.servers {
-		ps = append(ps, p)
+		ps = append(ps, p.Process)
 	}
-	return rest(ctx, ps...)
+	return rig.Rest(ctx, ps...)
 }
 
 // measureSingle is one round of one connection with one request in flight.
@@ -292,11 +277,11 @@ func (m *measurement) measureSingle(ctx context.Context) error {
 	if err := m.rest(ctx); err != nil {
 		return err
 	}
-	s, err := m.disk.measure(ctx, m.step)
+	h, err := m.disk.Measure(ctx, m.step)
 	if err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
-	m.sync = append(m.sync, s)
+	m.sync = append(m.sync, latencies(h))
 	for _, v := range []variant{"", proa, redisAlways} {
 		p := m.servers[v]
 		if v == "" {
@@ -398,7 +383,7 @@ func (m *measurement) measureIdleMemory(ctx context.Context, p *process) error {
 			return err
 		}
 		defer idle.Close()
-		if memory[i], err = residentAtRest(ctx, p); err != nil {
+		if memory[i], err = p.ResidentAtRest(ctx); err != nil {
 			return err
 		}
 		if err := idle.Check(); err != nil {
@@ -424,7 +409,7 @@ func openCrowd(ctx context.Context, p *process, n int) (*bench.Idle, error) {
 	target.Sources = crowdSources()
 	idle, err := bench.OpenIdle(ctx, target, n)
 	if err != nil {
-		return nil, errors.Join(err, p.alive())
+		return nil, errors.Join(err, p.Alive())
 	}
 	return idle, nil
 }

@@ -3,13 +3,12 @@
 package main
 
 import (
-	"fmt"
-	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
 )
 
 // sample is one measurement of one round.
@@ -47,7 +46,7 @@ func generatorOf(s sample) float64 { return float64(s.generator) }
 
 // median returns the median over the rounds of one of the figures.
 func (s series) median(of func(sample) float64) float64 {
-	return median(s.each(of))
+	return report.Median(s.each(of))
 }
 
 func (s series) each(of func(sample) float64) []float64 {
@@ -65,51 +64,5 @@ func (s series) busy() float64 {
 		busy += s[i].busy
 		ops += s[i].ops
 	}
-	return quotient(float64(busy), float64(ops))
-}
-
-// median returns the middle of v, 0 if it is empty.
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	if len(v) == 0 {
-		return 0
-	}
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
-}
-
-// ratio is how two variants compare: the median of the ratios within each
-// round, and the smallest and largest of those.
-type ratio struct{ median, low, high float64 }
-
-// ratioOf compares a with b, round by round.
-func ratioOf(a, b []float64) ratio {
-	v := make([]float64, min(len(a), len(b)))
-	for i := range v {
-		v[i] = quotient(a[i], b[i])
-	}
-	if len(v) == 0 {
-		return ratio{}
-	}
-	return ratio{median(v), slices.Min(v), slices.Max(v)}
-}
-
-// quotient returns a / b, 0 where b is 0.
-func quotient(a, b float64) float64 {
-	if b == 0 {
-		return 0
-	}
-	return a / b
-}
-
-func (r ratio) String() string {
-	return fmt.Sprintf("%.3f (%.2f–%.2f)", r.median, r.low, r.high)
-}
-
-// sum adds two series of figures round by round.
-func sum(a, b []float64) []float64 {
-	v := make([]float64, min(len(a), len(b)))
-	for i := range v {
-		v[i] = a[i] + b[i]
-	}
-	return v
+	return report.Quotient(float64(busy), float64(ops))
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package rig
 
 import (
 	"bufio"
@@ -25,28 +25,30 @@ import (
 // else.
 
 const (
-	// blockBytes is what the Raft log writes for one small PUT: everything is
+	// BlockBytes is what the Raft log writes for one small PUT: everything is
 	// padded to whole blocks of this size (raftlog.BlockBytes).
-	blockBytes = 4096
+	BlockBytes = 4096
 	// floorBytes is the size of the file that is written to, one segment of
 	// the log.
 	floorBytes = 64 << 20
 )
 
-// disk measures writes to a file as the log has them: preallocated, really
-// filled with zeros, durable.
-type disk struct {
+// Disk measures writes to a file as the log has them: preallocated, really
+// filled with zeros, durable. It is not safe for concurrent use.
+type Disk struct {
 	file  *os.File
 	next  int64
 	block []byte
 }
 
-func newDisk(path string) (*disk, error) {
+// NewDisk creates the file to measure with, which is 64 MiB long. The caller
+// removes it after Close.
+func NewDisk(path string) (*Disk, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	d := &disk{file: f, block: make([]byte, blockBytes)}
+	d := &Disk{file: f, block: make([]byte, BlockBytes)}
 	// Not every file system can reserve space; the zeros do it then.
 	_ = unix.Fallocate(int(f.Fd()), 0, 0, floorBytes)
 	zeros := make([]byte, 1<<20)
@@ -63,64 +65,66 @@ func newDisk(path string) (*disk, error) {
 	return d, nil
 }
 
-func (d *disk) close() error { return d.file.Close() }
+// Close closes the file.
+func (d *Disk) Close() error { return d.file.Close() }
 
-// measure writes block after block, each followed by fdatasync, and returns
-// how long each pair took.
-func (d *disk) measure(ctx context.Context, duration time.Duration) (sample, error) {
+// Measure writes block after block, each followed by fdatasync, for as long as
+// said, and returns how long each pair took, in nanoseconds.
+func (d *Disk) Measure(ctx context.Context, duration time.Duration) (*hdrhistogram.Histogram, error) {
 	h := hdrhistogram.New(1, int64(time.Minute), 3)
 	fd := int(d.file.Fd())
 	for begin := time.Now(); time.Since(begin) < duration; {
 		if err := ctx.Err(); err != nil {
-			return sample{}, err
+			return nil, err
 		}
 		start := time.Now()
 		if _, err := unix.Pwrite(fd, d.block, d.next); err != nil {
-			return sample{}, fmt.Errorf("writing: %w", err)
+			return nil, fmt.Errorf("writing: %w", err)
 		}
 		// Without telling the scheduler, which would make the floor higher
 		// than it is.
 		if _, _, errno := unix.RawSyscall(unix.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
-			return sample{}, fmt.Errorf("fdatasync: %w", errno)
+			return nil, fmt.Errorf("fdatasync: %w", errno)
 		}
 		_ = h.RecordValue(int64(min(time.Since(start), time.Minute)))
-		if d.next += blockBytes; d.next == floorBytes {
+		if d.next += BlockBytes; d.next == floorBytes {
 			d.next = 0
 		}
 	}
-	return latencies(h), nil
+	return h, nil
 }
 
-// echoArgument makes this program an echo server.
-const echoArgument = "echo-server"
+// EchoArgument, as its only argument, makes a program an echo server that calls
+// ServeEcho first thing.
+const EchoArgument = "echo-server"
 
-// startEcho starts the echo server, which is this program in another process.
-func startEcho(codec echoCodec) (*process, error) {
+// StartEcho starts the echo server, which is this program in another process,
+// and returns where it listens. For how long it may live, see Launch.
+func StartEcho() (p *Process, address string, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	p := &process{name: "echo", cmd: exec.Command(self, echoArgument)}
-	p.cmd.Stderr = os.Stderr
-	out, err := p.cmd.StdoutPipe()
+	cmd := exec.Command(self, EchoArgument)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	if err := p.launch(); err != nil {
-		return nil, err
+	if p, err = Launch("echo", cmd); err != nil {
+		return nil, "", err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("the echo server says nothing: %w", err), p.stop())
+		return nil, "", errors.Join(fmt.Errorf("the echo server says nothing: %w", err), p.Stop())
 	}
-	p.target = bench.Target{Address: strings.TrimSpace(line), Codec: codec}
-	return p, nil
+	return p, strings.TrimSpace(line), nil
 }
 
-// serveEcho sends back what it reads until it is killed. It says its address
+// ServeEcho sends back what it reads until it is killed. It says its address
 // on standard output first. One thread, one level-triggered epoll, one read
 // and one write each: what a server in C would do.
-func serveEcho() error {
+func ServeEcho() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -198,35 +202,36 @@ func echo(fd int, buf []byte) error {
 	return nil
 }
 
-// echoCodec sends so many bytes and expects as many.
-type echoCodec struct{ bytes int }
+// Echo is the Codec of the echo server: whatever the operation, it sends so many
+// bytes and expects as many.
+type Echo struct{ Bytes int }
 
 // Ordered returns true.
-func (echoCodec) Ordered() bool { return true }
+func (Echo) Ordered() bool { return true }
 
 // AppendGreeting appends one message.
-func (c echoCodec) AppendGreeting(dst []byte) []byte { return c.AppendRequest(dst, 0, 0, nil, nil) }
+func (c Echo) AppendGreeting(dst []byte) []byte { return c.AppendRequest(dst, 0, 0, nil, nil) }
 
 // ParseGreeting expects it back.
-func (c echoCodec) ParseGreeting(b []byte) (int, error) {
+func (c Echo) ParseGreeting(b []byte) (int, error) {
 	_, n, err := c.ParseReply(b, 0)
 	return n, err
 }
 
 // AppendRequest appends one message.
-func (c echoCodec) AppendRequest(dst []byte, _ bench.Op, _ uint32, _, _ []byte) []byte {
-	for range c.bytes {
+func (c Echo) AppendRequest(dst []byte, _ bench.Op, _ uint32, _, _ []byte) []byte {
+	for range c.Bytes {
 		dst = append(dst, 'e')
 	}
 	return dst
 }
 
 // ParseReply expects a message.
-func (c echoCodec) ParseReply(b []byte, _ bench.Op) (r bench.Reply, n int, err error) {
-	if len(b) < c.bytes {
+func (c Echo) ParseReply(b []byte, _ bench.Op) (r bench.Reply, n int, err error) {
+	if len(b) < c.Bytes {
 		return r, 0, nil
 	}
-	return r, c.bytes, nil
+	return r, c.Bytes, nil
 }
 
-var _ bench.Codec = echoCodec{}
+var _ bench.Codec = Echo{}

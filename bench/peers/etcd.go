@@ -1,0 +1,152 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/status"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// etcd is etcd with its defaults, but for the size its data may grow to: 8 GiB,
+// the most that its documentation suggests, for a run must not reach it. There
+// is no TLS.
+type etcd struct{}
+
+func (etcd) name() string { return "etcd" }
+
+func (etcd) supports(int) bool { return true }
+
+// program builds etcd from the module that names its version, with exactly the
+// dependencies that etcd itself names, unless told which program to take.
+func (etcd) program(ctx context.Context, o *options, dir string) (path, version string, err error) {
+	if o.etcd == "" {
+		path = filepath.Join(dir, "etcd")
+		err = build(ctx, "etcd", path, "go.etcd.io/etcd/server/v3")
+	} else if path, err = exec.LookPath(o.etcd); err != nil {
+		err = fmt.Errorf("%w: %w; without -etcd it is built", errMissing, err)
+	}
+	return path, strings.Replace(rig.VersionLine(path, "--version"), " Version:", "", 1), err
+}
+
+func (etcd) command(s *site, n *node) []string {
+	name := func(id int) string { return fmt.Sprintf("n%d", id) }
+	var all []string
+	for i := range s.nodes {
+		all = append(all, name(s.nodes[i].id)+"=http://"+s.nodes[i].peer)
+	}
+	return []string{
+		s.program, "--name", name(n.id), "--data-dir", n.data,
+		"--listen-client-urls", "http://" + n.client, "--advertise-client-urls", "http://" + n.client,
+		"--listen-peer-urls", "http://" + n.peer, "--initial-advertise-peer-urls", "http://" + n.peer,
+		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
+		"--quota-backend-bytes", "8589934592", "--log-level", "warn",
+	}
+}
+
+func (etcd) meaning(op bench.Op, nodes int) meaning {
+	switch {
+	case op == bench.Put && nodes == 1:
+		return meaning{words: "fsynced on the only node"}
+	case op == bench.Put:
+		return meaning{words: "fsynced on a majority"}
+	case nodes == 1:
+		return meaning{words: "linearizable: ReadIndex, the only voter"}
+	}
+	return meaning{words: "linearizable: a ReadIndex round, not a lease", unlike: true}
+}
+
+// connect gives each client one connection, to the leader: that spares the hop
+// from another member, and is what etcd's own benchmark does to show its best
+// (benchmark --target-leader).
+func (etcd) connect(ctx context.Context, addresses []string, clients int) (driver, error) {
+	leader, err := etcdLeader(ctx, addresses)
+	if err != nil {
+		return nil, err
+	}
+	var d etcdDriver
+	for range clients {
+		c, err := etcdClient(leader)
+		if err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+		d = append(d, c)
+	}
+	return d, nil
+}
+
+func etcdClient(address string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: []string{address}, DialTimeout: 5 * time.Second, Logger: zap.NewNop()})
+}
+
+// etcdLeader returns the address of the member that leads, when all members
+// answer and agree.
+func etcdLeader(ctx context.Context, addresses []string) (string, error) {
+	leaders, address := map[uint64]bool{}, ""
+	for _, a := range addresses {
+		s, err := etcdStatus(ctx, a)
+		if err != nil {
+			return "", fmt.Errorf("status of %s: %w", a, err)
+		}
+		leaders[s.Leader] = true
+		if s.Leader == s.Header.MemberId {
+			address = a
+		}
+	}
+	if address == "" || len(leaders) > 1 {
+		return "", errors.New("the members do not agree on a leader")
+	}
+	return address, nil
+}
+
+func etcdStatus(ctx context.Context, address string) (*clientv3.StatusResponse, error) {
+	c, err := etcdClient(address)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.Status(ctx, address)
+	return s, errors.Join(err, c.Close())
+}
+
+type etcdDriver []*clientv3.Client
+
+func (d etcdDriver) put(ctx context.Context, caller int, key, value []byte) error {
+	_, err := d[caller%len(d)].Put(ctx, string(key), string(value))
+	return err
+}
+
+// get is linearizable, as reads of etcd are unless they ask not to be.
+func (d etcdDriver) get(ctx context.Context, caller int, key []byte) (int, error) {
+	r, err := d[caller%len(d)].Get(ctx, string(key))
+	switch {
+	case err != nil:
+		return 0, err
+	case len(r.Kvs) == 0:
+		return 0, errAbsent
+	}
+	return len(r.Kvs[0].Value), nil
+}
+
+func (etcdDriver) class(err error) string {
+	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
+		return e.Error()
+	}
+	if s, ok := status.FromError(err); ok {
+		return s.Code().String()
+	}
+	return err.Error()
+}
+
+func (d etcdDriver) close() error { return closeAll(d, (*clientv3.Client).Close) }

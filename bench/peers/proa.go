@@ -1,0 +1,101 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
+	"github.com/proa-kv/proa/client"
+)
+
+// proa is Proa with its defaults.
+type proa struct{}
+
+func (proa) name() string { return "Proa" }
+
+func (proa) supports(int) bool { return true }
+
+// program builds Proa from the tree this module stands in, unless told which to
+// take.
+func (proa) program(ctx context.Context, o *options, dir string) (path, version string, err error) {
+	if path, err = o.proa, nil; path == "" {
+		path = filepath.Join(dir, "proa")
+		err = build(ctx, "../..", path, "./cmd/proa")
+	} else if path, err = exec.LookPath(o.proa); err != nil {
+		err = fmt.Errorf("%w; build it first, with make build", err)
+	}
+	return path, rig.VersionLine(path, "version"), err
+}
+
+func (proa) command(s *site, n *node) []string {
+	args := []string{s.program, "serve", "--data", n.data, "--listen", n.client, "--admin-listen", "off", "--log-level", "warn"}
+	if len(s.nodes) == 1 {
+		return append(args, "--peer-listen", "off")
+	}
+	var all []string
+	for i := range s.nodes {
+		all = append(all, s.nodes[i].peer)
+	}
+	return append(args, "--node-id", strconv.Itoa(n.id), "--peer-listen", n.peer, "--join", strings.Join(all, ","))
+}
+
+func (proa) meaning(op bench.Op, nodes int) meaning {
+	switch {
+	case op == bench.Put && nodes == 1:
+		return meaning{words: "fsynced on the only node"}
+	case op == bench.Put:
+		return meaning{words: "fsynced on a majority"}
+	case nodes == 1:
+		return meaning{words: "linearizable: the only voter answers"}
+	}
+	return meaning{words: "linearizable: the leader answers under its lease"}
+}
+
+// connect opens one Client for each, which has a connection to each node.
+func (proa) connect(ctx context.Context, addresses []string, clients int) (driver, error) {
+	var d proaDriver
+	for range clients {
+		c, err := client.New(ctx, client.Config{Endpoints: addresses})
+		if err != nil {
+			return nil, errors.Join(err, d.close())
+		}
+		d = append(d, c)
+	}
+	return d, nil
+}
+
+type proaDriver []*client.Client
+
+func (d proaDriver) put(ctx context.Context, caller int, key, value []byte) error {
+	_, err := d[caller%len(d)].Put(ctx, key, value)
+	return err
+}
+
+func (d proaDriver) get(ctx context.Context, caller int, key []byte) (int, error) {
+	item, err := d[caller%len(d)].Get(ctx, key)
+	if errors.Is(err, client.ErrNotFound) {
+		err = errAbsent
+	}
+	return len(item.Value), err
+}
+
+func (proaDriver) class(err error) string {
+	e, ok := errors.AsType[*client.Error](err)
+	if !ok {
+		return err.Error()
+	}
+	if e.Outcome == client.Unknown {
+		return "outcome unknown: " + e.Err.Error()
+	}
+	return e.Err.Error()
+}
+
+func (d proaDriver) close() error { return closeAll(d, (*client.Client).Close) }

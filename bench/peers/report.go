@@ -1,0 +1,303 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// section is the part of the page that is generated here.
+const section = report.Section("compare")
+
+// outcome is the result of a run, ready to be printed or written.
+type outcome struct {
+	c       *comparison
+	machine rig.Machine
+	tables  []report.Table
+}
+
+func newOutcome(c *comparison) *outcome {
+	o := &outcome{c: c, machine: rig.Describe(c.dir), tables: []report.Table{c.targetTable()}}
+	for _, r := range rows {
+		if t := c.rowTable(r); len(t.Rows) > 0 {
+			o.tables = append(o.tables, t)
+		}
+	}
+	o.tables = append(o.tables, c.floorTable())
+	return o
+}
+
+// target is a bound on the ratio of Proa's figure to etcd's.
+type target struct {
+	row
+	what string
+	of   figure
+	report.Bound
+}
+
+func targets() []target {
+	one64, one512 := row{bench.Put, 1, 64, 16}, row{bench.Put, 1, 512, 16}
+	put3, get3 := row{bench.Put, 3, 256, 16}, row{bench.Get, 3, 256, 16}
+	return []target{
+		{one64, "rate", rateOf, report.AtLeast(8)}, {one64, "p99", p99Of, report.AtMost(1.0 / 8)},
+		{one512, "rate", rateOf, report.AtLeast(8)}, {one512, "p99", p99Of, report.AtMost(1.0 / 8)},
+		{put3, "rate", rateOf, report.AtLeast(10)}, {put3, "p99", p99Of, report.AtMost(1.0 / 6)},
+		{get3, "rate", rateOf, report.AtLeast(10)}, {get3, "p99", p99Of, report.AtMost(1.0 / 10)},
+	}
+}
+
+// targetTable lists every target with what was measured.
+func (c *comparison) targetTable() report.Table {
+	t := report.Table{Title: "Targets beside etcd", Header: []string{"what", "target", "measured", "verdict"}}
+	for _, g := range targets() {
+		t.AddTarget(fmt.Sprintf("%v: %s / etcd", g.row, g.what), g.Bound, c.against(g.row, proa{}.name(), etcd{}.name(), g.of))
+	}
+	return t
+}
+
+// rowTable compares the peers in one row.
+func (c *comparison) rowTable(r row) report.Table {
+	t := report.Table{Title: r.String(), Header: []string{
+		"server", "rate, /s", "Proa's rate / this", "p50, µs", "× floor", "p99, µs", "Proa's p99 / this", "p99.9, µs",
+		"server CPU, µs/op", "generator CPU, µs/op", "an answer means",
+	}}
+	own := proa{}.name()
+	for _, p := range peers {
+		s := c.cells[cell{r, p.name()}]
+		if len(s) == 0 {
+			continue
+		}
+		compared := func(of figure) string {
+			if ratio := c.against(r, own, p.name(), of); p.name() != own && ratio != (report.Ratio{}) {
+				return ratio.String()
+			}
+			return ""
+		}
+		t.Add(p.name(), report.Thousands(s.median(rateOf)), compared(rateOf),
+			report.Micros(s.median(p50Of)), fmt.Sprintf("%.1f", report.RatioOf(s.each(p50Of), c.floor(r)).Median),
+			report.Micros(s.median(p99Of)), compared(p99Of), report.Micros(s.median(p999Of)),
+			report.Hundredths(s.median(serverOf)), report.Hundredths(s.median(generatorOf)), p.meaning(r.op, r.nodes).String())
+		if note := s.failureNote(p.name()); note != "" {
+			t.Notes = append(t.Notes, note)
+		}
+	}
+	return t
+}
+
+// String marks what is unlike.
+func (m meaning) String() string {
+	if m.unlike {
+		return "NOT LIKE FOR LIKE: " + m.words
+	}
+	return m.words
+}
+
+// failureNote says how many calls failed, and how.
+func (s series) failureNote(name string) string {
+	byClass, share := s.failures()
+	if share == 0 {
+		return ""
+	}
+	var list []string
+	for _, class := range slices.Sorted(maps.Keys(byClass)) {
+		list = append(list, fmt.Sprintf("%s (%d)", class, byClass[class]))
+	}
+	return fmt.Sprintf("%s failed %.3g %% of the calls, which are in no figure: %s.", name, share*100, strings.Join(list, ", "))
+}
+
+// floorTable shows what disk and loopback allow.
+func (c *comparison) floorTable() report.Table {
+	t := report.Table{
+		Title:  "The floors in the same rounds",
+		Header: []string{"latency, µs", "p50", "p99", "p99.9"},
+		Notes: []string{fmt.Sprintf("The disk's floor writes %d bytes, one block of Proa's log with a PUT in it, to a preallocated, zero-filled file, and fdatasyncs. The echo's is the round trip of the %d bytes of that PUT to another process and back. × floor is the median latency against the sum of what a call cannot do without: one echo; for a PUT one fdatasync more, and in a cluster another echo. Under load it counts the waiting for others too.",
+			rig.BlockBytes, c.requestBytes())},
+	}
+	for _, nodes := range []int{1, 3} {
+		for _, f := range []struct {
+			what string
+			s    series
+		}{{"fdatasync", c.sync[nodes]}, {"loopback echo", c.loop[nodes]}} {
+			if len(f.s) > 0 {
+				t.Add(f.what+", beside "+size(nodes), report.Micros(f.s.median(p50Of)), report.Micros(f.s.median(p99Of)), report.Micros(f.s.median(p999Of)))
+			}
+		}
+	}
+	return t
+}
+
+// circumstances returns what the figures depend on, one thing to a line.
+func (o *outcome) circumstances() []string {
+	var versions []string
+	for _, s := range o.c.servers {
+		if s.absent == "" {
+			versions = append(versions, s.version)
+		}
+	}
+	return []string{
+		fmt.Sprintf("Machine: %v", o.machine),
+		fmt.Sprintf("Versions: %s; generator built with %s", strings.Join(versions, "; "), o.machine.GoVersion),
+		fmt.Sprintf("Date: %s; the run took %v", o.c.started.UTC().Format("2006-01-02 15:04 UTC"), o.c.took.Round(time.Second)),
+		"Command: make compare, which runs " + o.c.command(),
+	}
+}
+
+// remarks returns what a reader has to know about this run.
+func (o *outcome) remarks() []string {
+	notes := slices.Clone(o.c.notes)
+	for _, s := range o.c.servers {
+		if s.absent != "" {
+			notes = append(notes, s.name()+" was not measured.")
+		}
+	}
+	for _, err := range o.c.failed {
+		what, _, _ := strings.Cut(err.Error(), ":")
+		notes = append(notes, what+", could not be measured.")
+	}
+	if o.c.quick {
+		notes = append(notes, "This was a smoke run. Its figures mean nothing.")
+	}
+	return notes
+}
+
+// print writes the tables for a terminal.
+func (o *outcome) print(out io.Writer) error {
+	for _, line := range o.circumstances() {
+		fmt.Fprintln(out, line)
+	}
+	for i := range o.tables {
+		if err := o.tables[i].Print(out); err != nil {
+			return err
+		}
+	}
+	for _, n := range o.remarks() {
+		fmt.Fprintf(out, "\n%s\n", n)
+	}
+	return nil
+}
+
+// markdown returns the generated part of the page.
+func (o *outcome) markdown() string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("## Beside etcd and Redis\n")
+	for _, c := range o.circumstances() {
+		what, rest, _ := strings.Cut(c, ": ")
+		line("- **%s:** %s", what, rest)
+	}
+	for _, n := range o.remarks() {
+		line("\n**Note:** %s", n)
+	}
+	line("\n%s", fmt.Sprintf(method, o.c.duration, o.c.rounds, report.Thousands(float64(o.c.keys)), o.c.value))
+	for i := range o.tables {
+		line("\n%s", strings.TrimSpace(o.tables[i].Markdown(3)))
+	}
+	return b.String()
+}
+
+const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest stand in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the clients; failed calls are in no figure.\n\n" +
+	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share two or more processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. A client is one connection to each node it talks to: those of etcd all talk to its leader, which spares it a hop; those of Proa to every node, because leaders of shards are on all of them.\n\n" +
+	"Servers run with their defaults on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all have come to rest, or after two seconds. Where an answer vouches for something else than Proa's, the row says so."
+
+// document is the JSON form of an outcome.
+type document struct {
+	Date     time.Time         `json:"date"`
+	Machine  rig.Machine       `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	Options  documentOptions   `json:"options"`
+	Floors   []documentFloor   `json:"floors"`
+	Rows     []documentRow     `json:"rows"`
+	Remarks  []string          `json:"remarks,omitempty"`
+}
+
+type documentOptions struct {
+	Rounds     int     `json:"rounds"`
+	Seconds    float64 `json:"seconds"` // of one measurement
+	Keys       uint64  `json:"keys"`
+	ValueBytes int     `json:"value_bytes"`
+}
+
+type documentFloor struct {
+	Nodes     int    `json:"nodes"` // of the clusters that were up meanwhile
+	Fdatasync series `json:"fdatasync"`
+	Echo      series `json:"echo"`
+}
+
+type documentRow struct {
+	Operation  string        `json:"operation"`
+	Nodes      int           `json:"nodes"`
+	Callers    int           `json:"callers"`
+	Clients    int           `json:"clients"`
+	Server     string        `json:"server"`
+	Meaning    string        `json:"meaning"`
+	LikeProa   bool          `json:"like_for_like"`
+	TimesFloor float64       `json:"p50_times_floor"`
+	Rate       *report.Ratio `json:"rate_of_proa_to_this,omitempty"`
+	P99        *report.Ratio `json:"p99_of_proa_to_this,omitempty"`
+	Median     sample        `json:"median"` // of each figure by itself
+	Rounds     series        `json:"rounds"`
+}
+
+func (o *outcome) document() document {
+	c := o.c
+	d := document{
+		Date: c.started.UTC(), Machine: o.machine, Versions: map[string]string{}, Remarks: o.remarks(),
+		Options: documentOptions{c.rounds, c.duration.Seconds(), c.keys, c.value},
+	}
+	for _, s := range c.servers {
+		if s.absent == "" {
+			d.Versions[s.name()] = s.version
+		}
+	}
+	for _, nodes := range []int{1, 3} {
+		if len(c.sync[nodes]) > 0 {
+			d.Floors = append(d.Floors, documentFloor{nodes, c.sync[nodes], c.loop[nodes]})
+		}
+	}
+	for _, r := range rows {
+		for _, p := range peers {
+			if s := c.cells[cell{r, p.name()}]; len(s) > 0 {
+				d.Rows = append(d.Rows, c.documentRow(r, p, s))
+			}
+		}
+	}
+	return d
+}
+
+func (c *comparison) documentRow(r row, p peer, s series) documentRow {
+	m := p.meaning(r.op, r.nodes)
+	d := documentRow{
+		Operation: r.op.String(), Nodes: r.nodes, Callers: r.callers, Clients: r.clients, Server: p.name(),
+		Meaning: m.words, LikeProa: !m.unlike, TimesFloor: report.RatioOf(s.each(p50Of), c.floor(r)).Median, Rounds: s,
+		Median: sample{
+			Rate: s.median(rateOf), P50: s.median(p50Of), P99: s.median(p99Of), P999: s.median(p999Of),
+			Slowest: s.median(slowestOf), ServerCPU: s.median(serverOf), GeneratorCPU: s.median(generatorOf),
+			Ops: uint64(s.median(opsOf)),
+		},
+	}
+	own := proa{}.name()
+	if rate, p99 := c.against(r, own, p.name(), rateOf), c.against(r, own, p.name(), p99Of); p.name() != own && rate != (report.Ratio{}) {
+		d.Rate, d.P99 = &rate, &p99
+	}
+	return d
+}
+
+// writeJSON writes the document to a file.
+func (o *outcome) writeJSON(path string) error {
+	b, err := json.MarshalIndent(o.document(), "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}

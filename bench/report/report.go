@@ -1,0 +1,119 @@
+// Package report turns the figures of a comparison into tables: on a terminal
+// and in a Markdown page of which a part is generated.
+package report
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// Table is one table. Cells are plain text.
+type Table struct {
+	Title  string
+	Header []string
+	Rows   [][]string
+	Notes  []string // a sentence or more each, below the table
+}
+
+// Add appends a row.
+func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
+
+// Print writes the table for a terminal: title, aligned columns, notes.
+func (t *Table) Print(out io.Writer) error {
+	fmt.Fprintf(out, "\n%s\n\n", t.Title)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(t.Header, "\t"))
+	for _, row := range t.Rows {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, n := range t.Notes {
+		if _, err := fmt.Fprintf(out, "\n%s\n", n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Markdown returns the table with its title as a heading of the given level,
+// 1..6.
+func (t *Table) Markdown(level int) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("%s %s\n", strings.Repeat("#", level), t.Title)
+	line("| %s |", strings.Join(t.Header, " | "))
+	line("|%s", strings.Repeat("---|", len(t.Header)))
+	for _, row := range t.Rows {
+		line("| %s |", strings.Join(row, " | "))
+	}
+	for _, n := range t.Notes {
+		line("\n%s", n)
+	}
+	return b.String()
+}
+
+// Micros prints nanoseconds as microseconds.
+func Micros(ns float64) string {
+	if ns < 100e3 {
+		return fmt.Sprintf("%.1f", ns/1e3)
+	}
+	return Thousands(ns / 1e3)
+}
+
+// Hundredths prints nanoseconds as microseconds with two digits behind the
+// point.
+func Hundredths(ns float64) string { return fmt.Sprintf("%.2f", ns/1e3) }
+
+// Thousands prints a number without fraction, its digits in groups.
+func Thousands(v float64) string {
+	s := fmt.Sprintf("%.0f", v)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// Bound is a target: what a figure may be at most or must be at least.
+type Bound struct {
+	Value  float64
+	AtMost bool
+}
+
+// AtMost returns the bound that a figure must not exceed.
+func AtMost(v float64) Bound { return Bound{v, true} }
+
+// AtLeast returns the bound that a figure must reach.
+func AtLeast(v float64) Bound { return Bound{v, false} }
+
+// String returns "≤ x" or "≥ x".
+func (b Bound) String() string {
+	if b.AtMost {
+		return fmt.Sprintf("≤ %.4g", b.Value)
+	}
+	return fmt.Sprintf("≥ %.4g", b.Value)
+}
+
+// Verdict returns "met" or "MISSED".
+func (b Bound) Verdict(v float64) string {
+	if b.AtMost && v <= b.Value || !b.AtMost && v >= b.Value {
+		return "met"
+	}
+	return "MISSED"
+}
+
+// NotMeasured stands where there is no figure.
+const NotMeasured = "not measured"
+
+// AddTarget appends a row that holds a ratio against a bound; one of nothing is
+// not measured.
+func (t *Table) AddTarget(what string, b Bound, r Ratio) {
+	if r == (Ratio{}) {
+		t.Add(what, b.String(), NotMeasured, "–")
+		return
+	}
+	t.Add(what, b.String(), r.String(), b.Verdict(r.Median))
+}

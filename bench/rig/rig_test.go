@@ -1,0 +1,213 @@
+//go:build linux
+
+package rig
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/bench"
+)
+
+// The test program is an echo server where the program would be one.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == EchoArgument {
+		if err := ServeEcho(); err != nil {
+			panic(err)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// lockThread keeps the thread that starts children: they end with it.
+func lockThread(t *testing.T) {
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+}
+
+func TestAwait(t *testing.T) {
+	lockThread(t)
+	dir := t.TempDir()
+	p, err := Start("sleeper", dir, []string{"/bin/sh", "-c", "echo started; exec sleep 60"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, "sleeper.log")
+	notYet := errors.New("not yet")
+	if err := Await(t.Context(), func(context.Context) error {
+		if b, _ := os.ReadFile(log); string(b) != "started\n" {
+			return notYet
+		}
+		return nil
+	}, p); err != nil {
+		t.Error(err)
+	}
+	if err := p.Alive(); err != nil {
+		t.Error(err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	err = Await(cancelled, func(context.Context) error { cancel(); return notYet }, p)
+	if !errors.Is(err, notYet) || errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "sleeper: started") {
+		t.Error(err)
+	}
+	ended, err := Start("ended", dir, []string{"/bin/sh", "-c", "echo 'no such disk' >&2; exit 3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Await(t.Context(), func(context.Context) error { return notYet }, p, ended)
+	if !errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such disk") {
+		t.Error(err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Alive(); err == nil || !strings.Contains(err.Error(), "sleeper ended") {
+		t.Error(err)
+	}
+	if _, err := p.CPU(); err == nil {
+		t.Error("a process that ended has a CPU clock")
+	}
+}
+
+// A server that loses its port to somebody else is started again, one that is
+// broken otherwise is not.
+func TestOnFreePorts(t *testing.T) {
+	for _, tc := range []struct {
+		failures int
+		err      error
+		calls    int
+		want     error
+	}{{0, ErrExited, 1, nil}, {2, ErrExited, 3, nil}, {3, ErrExited, 3, ErrExited}, {1, os.ErrPermission, 1, os.ErrPermission}} {
+		calls := 0
+		err := OnFreePorts(4, func(ports []string) error {
+			for i, p := range ports {
+				if len(ports) != 4 || p == "" || p == "0" || p == ports[(i+1)%4] {
+					t.Errorf("ports %q", ports)
+				}
+			}
+			if calls++; calls <= tc.failures {
+				return tc.err
+			}
+			return nil
+		})
+		if calls != tc.calls || !errors.Is(err, tc.want) {
+			t.Errorf("%d failures with %v: %d calls, %v", tc.failures, tc.err, calls, err)
+		}
+	}
+}
+
+// The clock counts what the whole process has used, as getrusage does.
+func TestCPUClock(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for start, x := time.Now(), 0; time.Since(start) < 20*time.Millisecond; x++ {
+		_ = x
+	}
+	usage := func() time.Duration {
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	var clock unix.Timespec
+	before := usage()
+	if err := unix.ClockGettime(cpuClock(os.Getpid()), &clock); err != nil {
+		t.Fatal(err)
+	}
+	const rounding = 10 * time.Millisecond
+	if got, after := time.Duration(clock.Nano()), usage(); got < before-rounding || got > after+rounding {
+		t.Errorf("the clock says %v, getrusage %v to %v", got, before, after)
+	}
+}
+
+func TestFloors(t *testing.T) {
+	d, err := NewDisk(filepath.Join(t.TempDir(), "floor"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := d.Measure(t.Context(), 20*time.Millisecond)
+	if err != nil || h.TotalCount() == 0 || h.Min() <= 0 {
+		t.Errorf("disk: %+v, %v", h, err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Measure(cancelled, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if info, err := d.file.Stat(); err != nil || info.Size() != floorBytes {
+		t.Errorf("the file is %d bytes long, %v", info.Size(), err)
+	}
+	written := make([]byte, BlockBytes)
+	if _, err := d.file.ReadAt(written, 0); err != nil || !bytes.Equal(written, d.block) {
+		t.Errorf("the first block does not hold what was written: %v", err)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+
+	runtime.LockOSThread() // the kernel ends children with their thread
+	defer runtime.UnlockOSThread()
+	e, address, err := StartEcho()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := bench.Run(t.Context(), bench.Config{Target: bench.Target{Address: address, Codec: Echo{163}}, Op: bench.Put, Connections: 3, InFlight: 2, Count: 1000, ServerCPU: e.CPU})
+	if err != nil || r.Ops != 1000 || r.ServerCPU <= 0 {
+		t.Errorf("echo: %v, %v", r, err)
+	}
+	if err := e.Stop(); err != nil {
+		t.Error(err)
+	}
+	if s, ok := e.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGTERM {
+		t.Errorf("the echo server ended with %v", e.cmd.ProcessState)
+	}
+}
+
+func TestMachine(t *testing.T) {
+	if got := cpuModel(strings.NewReader("processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nmodel name\t: other\n")); got != "Some CPU @ 3 GHz" {
+		t.Errorf("processor %q", got)
+	}
+	if got := cpuModel(strings.NewReader("processor: 0\n")); got != unknown {
+		t.Errorf("processor %q", got)
+	}
+	if got, err := kilobytes(strings.NewReader("Rss:                1024 kB\nPss: 1 kB\n"), "Rss:"); got != 1<<20 || err != nil {
+		t.Errorf("%d bytes, %v", got, err)
+	}
+	if _, err := kilobytes(strings.NewReader("Pss: 1 kB\n"), "Rss:"); err == nil {
+		t.Error("a line that is not there was found")
+	}
+	mounts := `1 0 8:1 / / rw - ext4 /dev/a rw
+2 1 8:2 / /data rw shared:1 - xfs /dev/b rw
+3 1 8:3 / /data/inner rw master:1 propagate_from:2 - btrfs /dev/c rw
+4 1 8:4 / /data rw - zfs pool rw
+`
+	for path, want := range map[string]string{"/": "ext4", "/dat": "ext4", "/database/x": "ext4", "/data": "zfs", "/data/x": "zfs", "/data/inner/y": "btrfs"} {
+		if got := fileSystemOf(strings.NewReader(mounts), path); got != want {
+			t.Errorf("%s is on %s, want %s", path, got, want)
+		}
+	}
+	d := Describe(t.TempDir())
+	if d.Kernel == unknown || d.MemoryBytes == 0 || d.FileSystem == unknown || d.Cores == 0 {
+		t.Errorf("this machine: %+v", d)
+	}
+}
+
+func TestPlainEnvironment(t *testing.T) {
+	got := plainEnvironment([]string{"PATH=/bin", "PROA_LISTEN_CLIENT=:1", "GOGC=1", "GOMAXPROCS=1", "HOME=/"})
+	if diff := cmp.Diff([]string{"PATH=/bin", "HOME=/"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
