@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Errors of the transport. Most are returned wrapped, with the node or address.
@@ -56,7 +57,7 @@ func damaged(format string, args ...any) error {
 // printable makes text of the other side fit for a log or a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) || r == utf8.RuneError { // or bytes that are no UTF-8
 			return '?'
 		}
 		return r

@@ -110,6 +110,7 @@ type decoder struct {
 	entries []raftpb.Entry // of all messages, in order; Data are views of the frame
 	counts  []int          // entries of each message
 	bytes   int            // of all entries' data and contexts
+	views   bool           // some message has an entry or a context
 }
 
 // decode returns the messages of a frame. The slice is valid until the next
@@ -139,14 +140,15 @@ func (d *decoder) decode(version uint16, p []byte) ([]Message, error) {
 func (d *decoder) reset() {
 	clear(d.batch)
 	clear(d.entries)
-	d.batch, d.entries, d.counts, d.bytes = d.batch[:0], d.entries[:0], d.counts[:0], 0
+	d.batch, d.entries, d.counts = d.batch[:0], d.entries[:0], d.counts[:0]
+	d.bytes, d.views = 0, false
 }
 
 // own replaces the views of the frame by memory that belongs to the messages.
 // Raft keeps slices of entries as they come and appends to them, so each ends
 // where the next begins.
 func (d *decoder) own() {
-	if d.bytes == 0 && len(d.entries) == 0 {
+	if !d.views {
 		return
 	}
 	data := make([]byte, 0, d.bytes)
@@ -215,7 +217,10 @@ func (d *decoder) compact(p []byte, t raftpb.MessageType, m *Message) ([]byte, e
 		return nil, damaged("the context of a heartbeat is cut short")
 	}
 	n := int(p[0])
-	m.Raft.Context = p[1 : 1+n]
-	d.bytes += n
+	if n > 0 {
+		m.Raft.Context = p[1 : 1+n]
+		d.bytes += n
+		d.views = true
+	}
 	return p[1+n:], nil
 }

@@ -87,6 +87,7 @@ func (d *decoder) messageBytes(f field, m *raftpb.Message) error {
 	}
 	switch f.number {
 	case 7:
+		d.views = true
 		if len(d.entries) == EntriesPerFrameMax {
 			return damaged("a frame of more than %d entries", EntriesPerFrameMax)
 		}
@@ -98,6 +99,7 @@ func (d *decoder) messageBytes(f field, m *raftpb.Message) error {
 			return damaged("the snapshot in a Raft message: %v", err)
 		}
 	case 12:
+		d.views = true
 		d.bytes += len(f.bytes) - len(m.Context)
 		m.Context = f.bytes
 	case 14:
