@@ -64,12 +64,13 @@ type Backend interface {
 	Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error
 	// Acquire makes the caller the one thread that commits what is queued;
 	// after true it must call Run, which commits what is queued, once. Run
-	// waits for the disk, and calls what AfterPass was given when outcomes have
-	// been delivered. Then the caller should try Acquire again.
+	// waits for the disk, calls waited (unless that is nil) when it has, and
+	// calls what AfterPass was given when outcomes have been delivered. Then the
+	// caller should try Acquire again.
 	Acquire() bool
 	// Pending reports whether commands wait to be committed.
 	Pending() bool
-	Run()
+	Run(waited func())
 	AfterPass(func())
 	// Kick has the backend's own thread commit what is queued.
 	Kick()

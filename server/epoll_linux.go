@@ -45,8 +45,6 @@ type epollFront struct {
 	stopW int // eventfd in outer that ends all threads
 	loops []*loop
 
-	committer *thread // runs a pass and wants its loop back; belongs to the pass
-
 	idle     atomic.Int32 // threads waiting in outer
 	armed    atomic.Int32 // loops that nobody polls
 	stopping atomic.Bool
@@ -238,8 +236,9 @@ type thread struct {
 	events  [eventsMax]unix.EpollEvent
 	yielded uint64 // Unix ms of the last visit to the Go scheduler
 
-	waitsFor *loop // given up for the pass this thread runs
-	polling  *loop // taken back when that pass had waited for the disk
+	waited   func() // comesBack, made once
+	waitsFor *loop  // given up for the pass this thread runs
+	polling  *loop  // taken back when that pass had waited for the disk
 }
 
 // yieldMillis is how often a thread visits the Go scheduler. Threads here wait
@@ -258,7 +257,9 @@ func (t *thread) visit() {
 }
 
 func newThread(e *epollFront) *thread {
-	return &thread{processor: newProcessor(e.srv), front: e, buf: make([]byte, readBytes)}
+	t := &thread{processor: newProcessor(e.srv), front: e, buf: make([]byte, readBytes)}
+	t.waited = t.comesBack
+	return t
 }
 
 // run is the life of a thread: wait until some loop needs to be polled, poll
@@ -473,9 +474,10 @@ func (t *thread) descend(l *loop) bool {
 		if commit {
 			if len(t.jobs) == 0 {
 				t.waitsFor = l
-				t.front.committer = t
+				be.Run(t.waited)
+			} else {
+				be.Run(nil)
 			}
-			be.Run()
 		}
 		if t.polling == l {
 			t.proposed = be.Pending() // nobody may have been there to run it
@@ -489,13 +491,11 @@ func (t *thread) descend(l *loop) bool {
 	return true
 }
 
-// waited is called by the thread that runs a pass when the pass has waited for
-// the disk: all that is left of it is writing replies. A thread that gave up
-// its loop for the pass takes it back now, before its absence is noticed.
-func (e *epollFront) waited() {
-	t := e.committer
-	e.committer = nil
-	if t != nil && t.waitsFor.takeBack() {
+// comesBack is called when the pass that t runs has waited for the disk: all
+// that is left of it is writing replies. A thread that gave up its loop for the
+// pass takes it back now, before its absence is noticed.
+func (t *thread) comesBack() {
+	if t.waitsFor.takeBack() {
 		t.polling = t.waitsFor
 	}
 }
@@ -506,7 +506,7 @@ func (t *thread) helpOut() {
 	be := t.srv.backend
 	for busy := true; busy; {
 		if busy = be.Acquire(); busy {
-			be.Run()
+			be.Run(nil)
 			t.now = be.NowMillis()
 			t.visit()
 		}

@@ -61,8 +61,6 @@ func (n *netFront) begin(goroutines int) bool {
 	return true
 }
 
-func (n *netFront) waited() {}
-
 func (n *netFront) flushAll(conns []*conn, _ bool) {
 	for _, c := range conns {
 		c.flush()
@@ -274,7 +272,7 @@ func (p *processor) finishRound(c *conn) {
 	if p.proposed {
 		p.proposed = false
 		if be := p.srv.backend; be.Acquire() {
-			be.Run()
+			be.Run(nil)
 			be.Kick() // what came in during the pass is for the backend's own thread
 		}
 	}

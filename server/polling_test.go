@@ -29,9 +29,9 @@ func (d *slowDisk) wait() {
 	}
 }
 
-func (d *slowDisk) Run() {
+func (d *slowDisk) Run(waited func()) {
 	d.wait()
-	d.Node.Run()
+	d.Node.Run(waited)
 }
 
 func (d *slowDisk) ReadCached(*bufpool.Buffer, int, []byte, uint64, bool) (command.Row, command.ReadState) {

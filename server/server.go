@@ -123,8 +123,6 @@ type front interface {
 	listen(net.Listener) error
 	// run serves until stop.
 	run()
-	// waited is called after each pass, before its replies are written.
-	waited()
 	// flushAll sees to it that the output of conns is written. more says that
 	// the caller has other work waiting.
 	flushAll(conns []*conn, more bool)
@@ -326,7 +324,6 @@ func (s *Server) Close() error {
 // flushDirty has what a commit has put into output buffers written. The backend
 // calls it after each pass, from the thread that ran the pass.
 func (s *Server) flushDirty() {
-	s.front.waited()
 	s.mu.Lock()
 	if len(s.ready) > 0 {
 		s.resumeReady()
