@@ -463,6 +463,10 @@ func (n *Node) tickInterval() time.Duration {
 	return n.tick
 }
 
+// SetClientAddress says where clients reach this node, where that was not known
+// before it listened. It must be called before Start.
+func (n *Node) SetClientAddress(address string) { n.opt.ClientAddress = address }
+
 // Start starts the driver goroutine: it makes Raft's clock tick and runs
 // passes that nobody else runs.
 func (n *Node) Start() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -71,8 +72,18 @@ func serve(ctx context.Context, c *config.Config) error {
 	c.Report(log)
 	tuneRuntime(c, log)
 
+	peers, err := openPeers(c, log)
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	defer func() { _ = peers.close() }()
+	o := nodeOptions(c, log)
+	o.Transport, o.PeerAddress = peers.transport(), peers.address(c)
+	if err := form(ctx, c, peers, &o, signals); err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
 	start := time.Now()
-	node, err := raftgroup.Open(nodeOptions(c, log))
+	node, err := raftgroup.Open(o)
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
@@ -85,11 +96,15 @@ func serve(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	node.Start()
 	side, err := listenAll(c, srv, node)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
+	if addrs := srv.Addrs(); c.Listen.Client != "" {
+		node.SetClientAddress(config.BoundAddress(c.Node.AdvertiseClient, addrs[0]))
+	}
+	peers.deliver(node, srv)
+	node.Start()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	for _, a := range srv.Addrs() {
@@ -104,10 +119,39 @@ func serve(ctx context.Context, c *config.Config) error {
 	select {
 	case s := <-signals:
 		log.Info("stopping", "signal", s.String(), "deadline", c.Node.ShutdownTimeout)
+		leaving, cancel := context.WithTimeout(ctx, leaveTime(c))
+		if err := node.Leave(leaving); err != nil {
+			log.Warn("some shards are still led here; they will have no leader for a moment", "error", err)
+		}
+		cancel()
 	case cause = <-node.Failure():
 		cause = fmt.Errorf("the node stopped: %w", cause)
 	}
 	return errors.Join(cause, stop(c, log, srv, node, side, signals))
+}
+
+// form brings the node into its cluster, unless a signal comes first.
+func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Options, signals chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case s := <-signals:
+			signals <- s // for whoever waits for it next
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	client := c.Node.AdvertiseClient
+	if _, port, err := net.SplitHostPort(client); err == nil && port == "0" {
+		client = "" // not known before it is bound
+	}
+	id, err := peers.form(ctx, raftgroup.FormOptions{
+		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join,
+		PeerAddress: o.PeerAddress, ClientAddress: client, Version: o.Version, Logger: o.Logger,
+	})
+	o.ID, o.Shards, o.ClientAddress = id.Node, id.Shards, client
+	return err
 }
 
 // stop ends everything within the configured time. A second signal ends the
@@ -152,6 +196,14 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 		FlushEvery:    c.Raft.SnapshotIntervalTime,
 		Heartbeat:     c.Raft.HeartbeatInterval,
 		ElectionMin:   c.Raft.ElectionTimeoutMin,
+		LogTrailing:   c.Raft.SnapshotIntervalLogs,
+		ClockDrift:    c.Cluster.ClockDrift,
+		Timeout:       c.Concurrency.RequestTimeout,
+		SlowDisk:      c.Cluster.SlowDiskAfter,
+		ReplaceAfter:  c.Cluster.ReplaceAfter,
+
+		BalanceLeaders: c.Cluster.BalanceLeaders,
+		Version:        versionText(),
 
 		BlockCacheBytes:  b.BlockCache,
 		RowCacheBytes:    b.RowCache,
@@ -218,8 +270,8 @@ func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node) (*adm
 		Status: srv.StatusJSON,
 		Ready: func() error {
 			for _, s := range node.Status().Shards {
-				if !s.Serving {
-					return fmt.Errorf("shard %d does not serve", s.Shard)
+				if s.Leader == 0 {
+					return fmt.Errorf("shard %d has no leader", s.Shard)
 				}
 			}
 			return nil

@@ -254,10 +254,10 @@ func (t *Transport) judge(kind connKind, theirs Identity) string {
 	case ours.Cluster != theirs.Cluster && !stranger:
 		return fmt.Sprintf("this node belongs to cluster %d, the other to cluster %d: correct the address, "+
 			"or start the other with an empty data directory to let it join", ours.Cluster, theirs.Cluster)
+	case kind == kindCall && stranger:
+		return "" // a founder finds its own address in the list of all
 	case ours.UID != 0 && ours.UID == theirs.UID:
 		return fmt.Sprintf("node %d reached itself: correct the address it was given for another node", ours.Node)
-	case kind == kindCall && stranger:
-		return ""
 	case !ours.member():
 		return "this node has not joined a cluster yet"
 	case !theirs.member():

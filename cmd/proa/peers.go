@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/peer"
+	"github.com/proa-kv/proa/server"
+)
+
+// peers is what the node sends through: the transport between nodes.
+type peers struct {
+	*peer.Transport
+	inbox inbox
+}
+
+// inbox is what the transport delivers to.
+type inbox struct {
+	former *raftgroup.Former
+	node   atomic.Pointer[raftgroup.Node] // nil until the node is open
+	srv    atomic.Pointer[server.Server]
+}
+
+// openPeers begins to listen for other nodes; nil where that is off.
+func openPeers(c *config.Config, log *slog.Logger) (*peers, error) {
+	if c.Listen.Peer == "" {
+		if len(c.Node.Join) > 0 {
+			return nil, errors.New("node.join names other nodes, but listen.peer is off; give this node a peer address with --peer-listen")
+		}
+		return nil, nil
+	}
+	t, err := peer.New(peer.Config{
+		Listen: c.Listen.Peer, Logger: log, SnapshotBytesPerSecond: c.Cluster.SnapshotRate, SnapshotsIn: c.Cluster.SnapshotsMax,
+		VersionMax: uint16(c.Cluster.PeerVersionMax),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w; another node on this machine needs a peer address of its own (--peer-listen), a node that is to stay alone needs none (--peer-listen off)", err)
+	}
+	return &peers{Transport: t}, nil
+}
+
+// address is what other nodes are told.
+func (p *peers) address(c *config.Config) string {
+	if p == nil {
+		return ""
+	}
+	return config.BoundAddress(c.Node.AdvertisePeer, p.Addr())
+}
+
+// form brings the node into its cluster and returns what it is there.
+func (p *peers) form(ctx context.Context, o raftgroup.FormOptions) (raftgroup.Identity, error) {
+	if p != nil {
+		o.Call = func(ctx context.Context, address, verb string, body []byte) ([]byte, error) {
+			_, reply, err := p.CallAddress(ctx, address, verb, body)
+			return reply, err
+		}
+	}
+	former, err := raftgroup.NewFormer(o)
+	if err != nil {
+		return raftgroup.Identity{}, err
+	}
+	if p != nil {
+		p.inbox.former = former
+		p.introduce(former.Identity(), o)
+		p.Start(&p.inbox)
+	}
+	id, err := former.Form(ctx)
+	err = errors.Join(err, former.Close())
+	if p != nil && err == nil {
+		p.introduce(id, o)
+	}
+	return id, err
+}
+
+func (p *peers) introduce(id raftgroup.Identity, o raftgroup.FormOptions) {
+	p.SetIdentity(peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: o.PeerAddress, Client: o.ClientAddress, Version: o.Version})
+}
+
+// transport is what the node sends through.
+func (p *peers) transport() raftgroup.Transport {
+	if p == nil {
+		return raftgroup.Alone{}
+	}
+	return p
+}
+
+// deliver has the transport's deliveries go to node and srv from now on.
+func (p *peers) deliver(node *raftgroup.Node, srv *server.Server) {
+	if p != nil {
+		p.inbox.srv.Store(srv)
+		p.inbox.node.Store(node)
+	}
+}
+
+func (p *peers) close() error {
+	if p == nil {
+		return nil
+	}
+	return p.Transport.Close()
+}
+
+// SendSnapshot sends s in the background.
+func (p *peers) SendSnapshot(node uint64, s *raftgroup.OutgoingSnapshot) {
+	go func() { s.Done(p.Transport.SendSnapshot(s.Context(), node, s.Header(), s.Export)) }()
+}
+
+// Forward opens a stream to another node's front door.
+func (p *peers) Forward(ctx context.Context, node uint64) (net.Conn, error) {
+	return p.DialClient(ctx, node)
+}
+
+var errOpening = errors.New("this node is still opening its stores; try again")
+
+// Admit implements peer.Handler.
+func (b *inbox) Admit(id peer.Identity) error {
+	n := b.node.Load()
+	if n == nil {
+		return errOpening
+	}
+	return n.Admit(raftgroup.PeerIdentity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: id.Peer})
+}
+
+// Messages implements peer.Handler. The goroutine that read the messages does
+// what is to be done with them, down to the log: handing them to another would
+// cost more than half an fsync.
+func (b *inbox) Messages(from uint64, batch []peer.Message) {
+	n := b.node.Load()
+	if n == nil {
+		return
+	}
+	for i := range batch {
+		n.Receive(from, batch[i].Shard, batch[i].Raft)
+		batch[i].Raft = raftpb.Message{}
+	}
+	n.ReceiveDone(from)
+	for n.Acquire() {
+		n.Run(nil)
+	}
+}
+
+// Report implements peer.Handler.
+func (b *inbox) Report(from uint64, body []byte) {
+	if n := b.node.Load(); n != nil {
+		n.ReceiveReport(from, body)
+	}
+}
+
+// Unreachable implements peer.Handler.
+func (b *inbox) Unreachable(node uint64) {
+	if n := b.node.Load(); n != nil {
+		n.Unreachable(node)
+	}
+}
+
+// Call implements peer.Handler.
+func (b *inbox) Call(ctx context.Context, from peer.Identity, verb string, body []byte) ([]byte, error) {
+	n := b.node.Load()
+	if n == nil {
+		return b.former.Answer(verb)
+	}
+	member := from.Node
+	if from.Cluster == 0 {
+		member = 0
+	}
+	return n.Call(ctx, member, verb, body)
+}
+
+// Snapshot implements peer.Handler.
+func (b *inbox) Snapshot(from uint64, header []byte, s *peer.Incoming) error {
+	n := b.node.Load()
+	if n == nil {
+		return errOpening
+	}
+	in, token, err := n.BeginSnapshot(from, header)
+	if err != nil {
+		return err
+	}
+	if err = s.Resume(token); err == nil {
+		err = copyChunks(in, s)
+	}
+	if err != nil {
+		in.Abort()
+		return err
+	}
+	return in.Finish()
+}
+
+func copyChunks(in *raftgroup.IncomingSnapshot, s *peer.Incoming) error {
+	for {
+		chunk, err := s.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = in.Write(chunk)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ServeClient implements peer.Handler.
+func (b *inbox) ServeClient(from uint64, c net.Conn) {
+	if srv := b.srv.Load(); srv != nil {
+		srv.ServeForwarded(from, c)
+		return
+	}
+	_ = c.Close()
+}
+
+// leaveTime bounds the wait for others to take this node's leaderships over,
+// before it stops. It is a part of the time the node has to stop.
+func leaveTime(c *config.Config) time.Duration {
+	return min(c.Node.ShutdownTimeout/2, 3*time.Second)
+}
