@@ -12,7 +12,7 @@ GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS         = $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz bench gobench docs clean
+.PHONY: help build run test race lint fuzz bench compare gobench docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,7 @@ test: ## all tests; the short ones again with the race detector and with buffer 
 	$(GO) test -tags proadebug -short -timeout 10m ./...
 	GOOS=darwin GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
+	$(GO) test -C bench/peers -short ./...
 
 race: ## all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
@@ -46,6 +47,8 @@ lint: ## formatting, vet, staticcheck, dependencies, import table, known vulnera
 	$(GO) vet -tags proadebug ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) mod tidy -diff
+	$(GO) vet -C bench/peers ./...
+	$(GO) mod tidy -C bench/peers -diff
 	$(GO) test ./internal/lint
 	@$(MAKE) --no-print-directory vulnerabilities
 
@@ -71,6 +74,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: build ## one node beside Redis, disk and loopback, in one run; rewrites docs/performance.md (BENCH=-quick to try it out)
 	$(GO) run ./bench/onenode -proa ./proa $(if $(BENCH),$(BENCH),-write docs/performance.md)
+
+compare: build ## Proa beside etcd and Redis, one node and three, in one run; rewrites docs/performance.md (COMPARE=-quick to try it out)
+	cd bench/peers && $(GO) run . -proa ../../proa $(if $(COMPARE),$(COMPARE),-write ../../docs/performance.md)
 
 gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...

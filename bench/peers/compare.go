@@ -32,6 +32,9 @@ var rows = []row{
 	{bench.Put, 3, 1, 1}, {bench.Put, 3, 256, 16}, {bench.Get, 3, 256, 16},
 }
 
+// sizes are the numbers of nodes in rows.
+var sizes = []int{1, 3}
+
 // String returns, for example, "PUT, 3 nodes, 256 callers, 16 clients".
 func (r row) String() string {
 	plural := func(n int, what string) string {
@@ -187,7 +190,7 @@ func (c *comparison) run(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
 		return err
 	}
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range sizes {
 		if err := c.compareSize(ctx, nodes); err != nil {
 			return err
 		}
@@ -314,17 +317,17 @@ func (c *comparison) fail(err error) {
 func (c *comparison) load(cl *cluster, r row) load {
 	return load{
 		op: r.op, callers: r.callers, keys: c.keys, seed: 1, value: bench.NewValue(c.value, 1),
-		warmup: c.duration / 5, duration: c.duration, patience: 30 * time.Second,
-		serverCPU: cl.cpu, pauseAfterFailure: time.Millisecond,
+		warmup: c.duration / 5, duration: c.duration, patience: 30 * time.Second, serverCPU: cl.cpu,
 	}
 }
 
 func (c *comparison) preload(ctx context.Context, cl *cluster) error {
-	d, err := cl.connect(ctx, cl.addresses, 16)
+	r := row{op: bench.Put, callers: 512, clients: 16}
+	d, err := cl.connect(ctx, cl.addresses, r.clients)
 	if err != nil {
 		return err
 	}
-	l := c.load(cl, row{op: bench.Put, callers: 512})
+	l := c.load(cl, r)
 	err = errors.Join(l.preload(ctx, d), d.close())
 	if err != nil {
 		return errors.Join(fmt.Errorf("filling: %w", err), cl.alive())

@@ -6,6 +6,7 @@ replace github.com/proa-kv/proa => ../..
 
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
+	github.com/google/go-cmp v0.7.0
 	github.com/proa-kv/proa v0.0.0-00010101000000-000000000000
 	github.com/redis/rueidis v1.0.79
 	go.etcd.io/etcd/api/v3 v3.6.16

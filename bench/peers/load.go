@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -19,14 +21,15 @@ import (
 // load is a closed loop: each caller is a goroutine that makes its next call
 // when it has the answer to the one before.
 type load struct {
-	op                bench.Op // bench.Get or bench.Put
-	callers           int
-	keys, seed        uint64
-	value             []byte
-	warmup, duration  time.Duration
-	patience          time.Duration // for the last answers
-	serverCPU         func() (time.Duration, error)
-	pauseAfterFailure time.Duration
+	op               bench.Op // bench.Get or bench.Put
+	callers          int
+	keys, seed       uint64
+	value            []byte
+	warmup, duration time.Duration
+	// patience bounds the wait for the last answers, and for a write while
+	// the cluster is being filled.
+	patience  time.Duration
+	serverCPU func() (time.Duration, error)
 }
 
 // result is what a load measured. Only calls that were answered well while it
@@ -46,6 +49,10 @@ func (r *result) merge(o *result) {
 func newResult() *result {
 	return &result{bench.NewResult(), map[string]uint64{}}
 }
+
+// failurePause is how long a caller waits after a failure: a server that refuses
+// at once is not to be kept busy with refusing.
+const failurePause = time.Millisecond
 
 // recorder is the result of some of the callers: a histogram for each would
 // cost more cache than the locks of a few cost time.
@@ -83,14 +90,14 @@ func (l *load) run(ctx context.Context, d driver) (*result, error) {
 	}
 	total, err := w.measure(ctx)
 	w.phase.Store(done)
+	if err != nil {
+		cancel(err)
+	}
 	late := time.AfterFunc(l.patience, func() { cancel(errLate) })
 	callers.Wait()
 	late.Stop()
-	if cause := context.Cause(ctx); err == nil && cause != nil {
-		err = cause
-	}
-	if err != nil {
-		return nil, err
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
 	}
 	for i := range w.recorders {
 		total.merge(w.recorders[i].result)
@@ -149,8 +156,7 @@ func (w *work) call(ctx context.Context, caller int) {
 		if w.phase.Load() == measuring {
 			into.add(latency, err, w.driver)
 		}
-		// A server that refuses at once is not to be kept busy with refusing.
-		if err != nil && pause(ctx, w.pauseAfterFailure) != nil {
+		if err != nil && pause(ctx, failurePause) != nil {
 			return
 		}
 	}
@@ -179,16 +185,25 @@ func (r *recorder) add(latency time.Duration, err error, d driver) {
 	r.failures[classOf(err, d)]++
 }
 
-// classOf names the kind of an error.
+// classOf names the kind of an error. There are few kinds, whatever addresses
+// and numbers the errors contain.
 func classOf(err error, d driver) string {
-	if err == errAbsent || err == errWrongValue || errors.Is(err, context.Canceled) {
-		return err.Error()
+	if class := d.class(err); class != "" {
+		return class
 	}
-	return d.class(err)
+	for _, kind := range []error{errAbsent, errWrongValue, context.Canceled, context.DeadlineExceeded, io.EOF} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return "network"
+	}
+	return "other"
 }
 
-// preload writes every key once. A write that fails is made again, as long as
-// others succeed within the patience.
+// preload writes every key once. A write that fails is made again until the
+// patience is over.
 func (l *load) preload(ctx context.Context, d driver) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -212,13 +227,17 @@ func (l *load) preload(ctx context.Context, d driver) error {
 func (l *load) insist(ctx context.Context, d driver, caller int, key []byte) error {
 	limited, cancel := context.WithTimeout(ctx, l.patience)
 	defer cancel()
+	var failure error
 	for {
 		err := d.put(limited, caller, key, l.value)
 		if err == nil {
 			return nil
 		}
-		if pause(limited, l.pauseAfterFailure) != nil {
-			return fmt.Errorf("no write for %v: %w", l.patience, err)
+		if failure == nil || limited.Err() == nil {
+			failure = err // says more than that the time was over
+		}
+		if pause(limited, failurePause) != nil {
+			return fmt.Errorf("a write failed for %v: %w", l.patience, failure)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -67,7 +68,8 @@ type driver interface {
 	// length of the value. An absent key is errAbsent.
 	get(ctx context.Context, caller int, key []byte) (valueBytes int, err error)
 
-	// class names the kind of an error in few words.
+	// class names the kind of an error in a few words that are the same for
+	// all of its kind, "" if it is none of the server's or the library's.
 	class(err error) string
 
 	// close ends all connections.
@@ -173,13 +175,16 @@ func (c *cluster) answers(ctx context.Context) error {
 	return errors.Join(err, d.close())
 }
 
-// stop ends all servers.
+// stop ends all servers, at the same time: the last ones of a cluster could not
+// hand over what they lead.
 func (c *cluster) stop() error {
-	var err error
-	for _, p := range c.processes {
-		err = errors.Join(err, p.Stop())
+	errs := make([]error, len(c.processes))
+	var stopping sync.WaitGroup
+	for i, p := range c.processes {
+		stopping.Go(func() { errs[i] = p.Stop() })
 	}
-	return err
+	stopping.Wait()
+	return errors.Join(errs...)
 }
 
 // alive returns an error if a server has ended.

@@ -87,15 +87,23 @@ func (d proaDriver) get(ctx context.Context, caller int, key []byte) (int, error
 	return len(item.Value), err
 }
 
+// proaFailures are the kinds of failure that a run may meet.
+var proaFailures = []error{
+	client.ErrBusy, client.ErrNoQuorum, client.ErrNotLeader, client.ErrDropped, client.ErrShuttingDown, client.ErrTooManyConnections,
+	client.ErrUnavailable, client.ErrConnectionLost, client.ErrDeadlineExceeded, client.ErrStorageFailed, client.ErrInternal,
+}
+
 func (proaDriver) class(err error) string {
-	e, ok := errors.AsType[*client.Error](err)
-	if !ok {
-		return err.Error()
+	for _, kind := range proaFailures {
+		if !errors.Is(err, kind) {
+			continue
+		}
+		if errors.Is(err, client.ErrOutcomeUnknown) {
+			return "outcome unknown: " + kind.Error()
+		}
+		return kind.Error()
 	}
-	if e.Outcome == client.Unknown {
-		return "outcome unknown: " + e.Err.Error()
-	}
-	return e.Err.Error()
+	return ""
 }
 
 func (d proaDriver) close() error { return closeAll(d, (*client.Client).Close) }

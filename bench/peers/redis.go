@@ -89,7 +89,7 @@ func (redisDriver) class(err error) string {
 		kind, _, _ := strings.Cut(e.Error(), " ")
 		return kind
 	}
-	return err.Error()
+	return ""
 }
 
 func (d redisDriver) close() error {

@@ -124,7 +124,7 @@ func (c *comparison) floorTable() report.Table {
 		Notes: []string{fmt.Sprintf("The disk's floor writes %d bytes, one block of Proa's log with a PUT in it, to a preallocated, zero-filled file, and fdatasyncs. The echo's is the round trip of the %d bytes of that PUT to another process and back. × floor is the median latency against the sum of what a call cannot do without: one echo; for a PUT one fdatasync more, and in a cluster another echo. Under load it counts the waiting for others too.",
 			rig.BlockBytes, c.requestBytes())},
 	}
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range sizes {
 		for _, f := range []struct {
 			what string
 			s    series
@@ -207,7 +207,7 @@ func (o *outcome) markdown() string {
 }
 
 const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest stand in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the clients; failed calls are in no figure.\n\n" +
-	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share two or more processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. A client is one connection to each node it talks to: those of etcd all talk to its leader, which spares it a hop; those of Proa to every node, because leaders of shards are on all of them.\n\n" +
+	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share its processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. A client is one connection to each node it talks to: those of etcd all talk to its leader, which spares it a hop; those of Proa to every node, because leaders of shards are on all of them.\n\n" +
 	"Servers run with their defaults on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all have come to rest, or after two seconds. Where an answer vouches for something else than Proa's, the row says so."
 
 // document is the JSON form of an outcome.
@@ -260,7 +260,7 @@ func (o *outcome) document() document {
 			d.Versions[s.name()] = s.version
 		}
 	}
-	for _, nodes := range []int{1, 3} {
+	for _, nodes := range sizes {
 		if len(c.sync[nodes]) > 0 {
 			d.Floors = append(d.Floors, documentFloor{nodes, c.sync[nodes], c.loop[nodes]})
 		}

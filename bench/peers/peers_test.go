@@ -1,0 +1,309 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// programs holds the servers that were built for the tests.
+var programs struct {
+	once sync.Once
+	dir  string
+	path map[string]string
+	err  error
+}
+
+// The test program is an echo server where the program would be one.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == rig.EchoArgument {
+		if err := rig.ServeEcho(); err != nil {
+			panic(err)
+		}
+		return
+	}
+	status := m.Run()
+	if programs.dir != "" {
+		_ = os.RemoveAll(programs.dir)
+	}
+	os.Exit(status)
+}
+
+// findPrograms builds or finds all servers, once.
+func findPrograms(t *testing.T) map[string]string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds servers and runs them for some seconds")
+	}
+	programs.once.Do(func() {
+		programs.path = map[string]string{}
+		if programs.dir, programs.err = os.MkdirTemp("", "proa-peers-test-*"); programs.err != nil {
+			return
+		}
+		for _, p := range peers {
+			path, version, err := p.program(context.Background(), &options{redis: "redis-server"}, programs.dir)
+			if errors.Is(err, errMissing) {
+				continue
+			}
+			if err == nil && !strings.ContainsAny(version, "0123456789") {
+				err = errors.New(p.name() + " says " + version)
+			}
+			programs.path[p.name()], programs.err = path, errors.Join(programs.err, err)
+		}
+	})
+	if programs.err != nil {
+		t.Fatal(programs.err)
+	}
+	return programs.path
+}
+
+// quick returns the options of a smoke run.
+func quick(t *testing.T, args ...string) options {
+	t.Helper()
+	path := findPrograms(t)
+	o, err := parseFlags(append([]string{"-quick", "-proa", path["Proa"], "-etcd", path["etcd"], "-dir", t.TempDir(), "-limit", "3m"}, args...), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// checkNothingLeft checks that no data and no child process is left.
+func checkNothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		t.Errorf("a child process is left: %v", err)
+	}
+}
+
+// The smoke run goes through real servers, one node of each and a cluster of
+// etcd, and leaves nothing behind.
+func TestQuick(t *testing.T) {
+	files := t.TempDir()
+	o := quick(t, "-only", "1 node|etcd", "-json", filepath.Join(files, "figures.json"), "-write", filepath.Join(files, "performance.md"))
+	var out, progress bytes.Buffer
+	if err := run(t.Context(), o, &out, &progress); err != nil {
+		t.Fatal(err, progress.String())
+	}
+	checkNothingLeft(t, o.dir)
+	b, err := os.ReadFile(o.json)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d document
+	if err := json.Unmarshal(b, &d); err != nil {
+		t.Fatal(err)
+	}
+	if want := 4*len(d.Versions) + 3; len(d.Rows) != want || len(d.Versions) < 2 {
+		t.Errorf("%d rows of %v, want %d", len(d.Rows), d.Versions, want)
+	}
+	for _, r := range d.Rows {
+		if s := r.Rounds[0]; len(r.Rounds) != 1 || s.Ops == 0 || s.Rate <= 0 || s.P50 <= 0 || s.P50 > s.P99 || s.ServerCPU <= 0 || s.GeneratorCPU <= 0 || len(s.Failures) > 0 || r.TimesFloor <= 0 {
+			t.Errorf("%s, %s: %+v", r.Operation, r.Server, r)
+		}
+	}
+	page, err := os.ReadFile(o.write)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<!-- compare: begin", "### GET, 3 nodes, 256 callers, 16 clients", "smoke run", "etcd 3."} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(string(page), o.dir) || !strings.Contains(out.String(), "an answer means") {
+		t.Errorf("printed: %s, page: %s", out.String(), page)
+	}
+}
+
+// Cancelled in the middle, a run ends what it has started.
+func TestCancelled(t *testing.T) {
+	o := quick(t, "-only", "PUT, 3 nodes.*etcd")
+	ctx, cancel := context.WithCancel(t.Context())
+	when := writerFunc(func(p []byte) {
+		if bytes.Contains(p, []byte("round 1")) {
+			cancel()
+		}
+	})
+	if err := run(ctx, o, io.Discard, when); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	checkNothingLeft(t, o.dir)
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
+// A server that does not start is left out, and the run says so at its end.
+func TestServerThatEnds(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "proa")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho 'no such disk' >&2; exit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	o := quick(t, "-only", "PUT, 1 node, 64.*(Proa|etcd)")
+	o.proa = script
+	var out bytes.Buffer
+	err := run(t.Context(), o, &out, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "Proa, one node") || !strings.Contains(err.Error(), "no such disk") {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "Proa, one node, could not be measured.") || !strings.Contains(out.String(), "etcd") {
+		t.Error(out.String())
+	}
+	checkNothingLeft(t, o.dir)
+}
+
+// What the clients of the servers make of answers and failures.
+func TestDrivers(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, p := range peers {
+		program := findPrograms(t)[p.name()]
+		if program == "" {
+			continue
+		}
+		cl, err := startCluster(t.Context(), p, program, t.TempDir(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := cl.connect(t.Context(), cl.addresses, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, value := bench.AppendKey(nil, 5), bench.NewValue(128, 1)
+		if _, err := d.get(t.Context(), 7, key); err != errAbsent {
+			t.Errorf("%s: an absent key: %v", p.name(), err)
+		}
+		if err := d.put(t.Context(), 4, key, value); err != nil {
+			t.Errorf("%s: %v", p.name(), err)
+		}
+		if n, err := d.get(t.Context(), 2, key); n != 128 || err != nil {
+			t.Errorf("%s: a value of %d bytes, %v", p.name(), n, err)
+		}
+		if err := cl.stop(); err != nil {
+			t.Error(err)
+		}
+		if err := cl.alive(); err == nil || !strings.Contains(err.Error(), p.name()+"-1 ended") {
+			t.Errorf("%s: %v", p.name(), err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		if err = d.put(ctx, 0, key, value); err == nil || classOf(err, d) == "other" || strings.Contains(classOf(err, d), "127.0.0.1") {
+			t.Errorf("%s: a write to a server that ended: %v, class %q", p.name(), err, classOf(err, d))
+		}
+		cancel()
+		if err := d.close(); err != nil {
+			t.Errorf("%s: %v", p.name(), err)
+		}
+	}
+}
+
+// A cluster is told all its nodes, each its own addresses and directory.
+func TestCommands(t *testing.T) {
+	s := &site{program: "server", nodes: []node{{1, "c:1", "p:1", "/d/1"}, {2, "c:2", "p:2", "/d/2"}, {3, "c:3", "p:3", "/d/3"}}}
+	for _, tc := range []struct {
+		peer
+		nodes int
+		want  string
+	}{
+		{proa{}, 1, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --peer-listen off"},
+		{proa{}, 3, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --node-id 1 --peer-listen p:1 --join p:1,p:2,p:3"},
+		{etcd{}, 1, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
+		{etcd{}, 3, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1,n2=http://p:2,n3=http://p:3 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
+		{redis{}, 1, "server --port 1 --bind 127.0.0.1 --daemonize no --dir /d --save  --appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0"},
+	} {
+		part := &site{s.program, s.nodes[:tc.nodes]}
+		if diff := cmp.Diff(tc.want, strings.Join(tc.command(part, &part.nodes[0]), " ")); diff != "" {
+			t.Errorf("%s, %d nodes: %s", tc.name(), tc.nodes, diff)
+		}
+	}
+}
+
+func TestFlags(t *testing.T) {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-duration", "0s"}, {"-keys", "0"}, {"-value", "0"}, {"-value", "1048577"}, {"-limit", "0s"}, {"argument"}, {"-nonsense"}} {
+		if _, err := parseFlags(args, io.Discard); err == nil {
+			t.Errorf("%q were accepted", args)
+		}
+	}
+	o, err := parseFlags([]string{"-only", "GET", "-value", "1048576"}, io.Discard)
+	if want := "peers -rounds 5 -duration 2s -keys 100000 -value 1048576 -only 'GET'"; err != nil || o.command() != want {
+		t.Errorf("%v, %v", o.command(), err)
+	}
+}
+
+// -only chooses rows and servers; what matches nothing is an error before
+// anything is built.
+func TestOnly(t *testing.T) {
+	for only, want := range map[string]int{"": 4*3 + 3*2, "3 nodes": 6, "ETCD": 7, "put, 1 node, 64 .*(proa|etcd)$": 2, "redis": 4, "nothing": 0} {
+		c, err := newComparison(options{only: only, dir: t.TempDir()}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, r := range rows {
+			for _, p := range peers {
+				if c.wanted(r, p) {
+					n++
+				}
+			}
+		}
+		if n != want {
+			t.Errorf("%q matches %d, want %d", only, n, want)
+		}
+		if err := c.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	o := options{only: "nothing", dir: t.TempDir(), rounds: 1, duration: time.Second, keys: 1, value: 1, limit: time.Minute}
+	if err := run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), `-only "nothing"`) {
+		t.Error(err)
+	}
+	o.only = "("
+	if err := run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-only") {
+		t.Error(err)
+	}
+	checkNothingLeft(t, o.dir)
+}
+
+func TestProgramsMissing(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "none")
+	o := &options{proa: none, etcd: none, redis: none}
+	if _, _, err := (proa{}).program(t.Context(), o, ""); err == nil || errors.Is(err, errMissing) || !strings.Contains(err.Error(), "make build") {
+		t.Error(err)
+	}
+	for _, p := range []peer{etcd{}, redis{}} {
+		if _, _, err := p.program(t.Context(), o, ""); !errors.Is(err, errMissing) {
+			t.Errorf("%s: %v", p.name(), err)
+		}
+	}
+	o.redis = ""
+	if _, _, err := (redis{}).program(t.Context(), o, ""); !errors.Is(err, errMissing) {
+		t.Error(err)
+	}
+	if err := build(t.Context(), t.TempDir(), none, "./cmd"); err == nil || !strings.Contains(err.Error(), "bench/peers") {
+		t.Error(err)
+	}
+}
