@@ -176,6 +176,7 @@ func (n *Node) settle() error {
 			if err := g.respond(n); err != nil {
 				return err
 			}
+			g.closeRounds(n)
 			g.continueTransfer(n)
 			again = again || (g.node != nil && g.node.HasReady())
 		}
@@ -313,10 +314,7 @@ func (n *Node) applyRange(from, to int) error {
 			g.takeMark(n)
 		}
 		meta = meta || (g.shard == n.meta() && len(a.data) > 0)
-		if i+1 == to || n.applies[i+1].group != g {
-			g.closeRounds(n)
-			g.noteFresh()
-		}
+		g.noteFresh()
 	}
 	if meta {
 		return n.refreshMap()
@@ -431,7 +429,6 @@ func (g *group) tick(n *Node, now uint64) {
 		return
 	}
 	g.node.Tick()
-	g.closeRounds(n) // of rounds whose index had been applied before
 	if g.leader.Load() == 0 {
 		if g.leaderless++; g.leaderless == 2*n.electionTicks {
 			g.loseQuorum(n)

@@ -323,7 +323,6 @@ func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
 		g.inflight = g.inflight[1:]
 	}
 	g.logger.Info("snapshot installed", "index", m.Index, "term", m.Term)
-	g.closeRounds(n)
 	if g.shard == n.meta() {
 		return n.refreshMap()
 	}
