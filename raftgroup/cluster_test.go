@@ -88,8 +88,8 @@ func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) 
 	return n.Call(ctx, l.self, verb, body)
 }
 func (l *link) Forward(context.Context, uint64) (net.Conn, error) { return nil, io.ErrClosedPipe }
-func (l *link) SetPeer(uint64, string)                           {}
-func (l *link) RemovePeer(uint64)                                {}
+func (l *link) SetPeer(uint64, string)                            {}
+func (l *link) RemovePeer(uint64)                                 {}
 
 func newCluster(t testing.TB, nodes, shards int) *cluster {
 	c := &cluster{t: t, clock: &manualClock{}, nodes: make(map[uint64]*Node), disks: make(map[uint64]*vfs.MemFS),

@@ -295,6 +295,10 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 			}
 			conf := g.conf
 			a.conf = &conf
+			var err error
+			if a.confBytes, err = conf.Marshal(); err != nil {
+				return err
+			}
 		default:
 			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.Index, e.Type)
 		}
@@ -358,8 +362,6 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 		return fmt.Errorf("shard %d: configuration change at %d: %w", g.shard, e.Index, err)
 	}
 	g.conf = *g.node.ApplyConfChange(cc)
-	n.filling.log.SetConfState(g.log, &g.conf)
-	n.filling.mustSync = true
 	g.reconcileAt = 0
 	if !g.onlyVoter() && g.lease.Load() == leaseForever {
 		g.lease.Store(0) // before anybody else can learn that it may be elected

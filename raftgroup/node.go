@@ -357,6 +357,9 @@ func (n *Node) openGroups() error {
 			n.peers[m.ID] = true
 		}
 	}
+	if err := n.refreshMap(); err != nil { // resume needs it
+		return err
+	}
 	for _, g := range n.groups {
 		if err := g.resume(n); err != nil {
 			return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
@@ -366,9 +369,6 @@ func (n *Node) openGroups() error {
 				return err
 			}
 		}
-	}
-	if err := n.refreshMap(); err != nil {
-		return err
 	}
 	n.touchAll()
 	for n.Acquire() {

@@ -16,8 +16,9 @@ type applying struct {
 	index, term uint64
 	data        []byte
 	conf        *raftpb.ConfState // that the entry made, nil where it made none
-	mark        bool              // the replicas compare their states here
-	done        []completion      // nil where the entry was proposed elsewhere or before a restart
+	confBytes   []byte
+	mark        bool         // the replicas compare their states here
+	done        []completion // nil where the entry was proposed elsewhere or before a restart
 }
 
 // writeSet is a log write with what may be told when it is durable. One is
@@ -271,7 +272,7 @@ func (n *Node) takeWritten() error {
 
 func (n *Node) addApply(a applying) {
 	n.applies = append(n.applies, a)
-	n.entries = append(n.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data})
+	n.entries = append(n.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term})
 }
 
 // apply carries out what has been committed. Outcomes are delivered by

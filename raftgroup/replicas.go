@@ -22,7 +22,11 @@ const caughtUpEntries = 256
 
 // openReplica makes the group's Raft node from its log.
 func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
-	hs, conf, err := g.log.InitialState()
+	hs, _, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	conf, err := g.configuration(n)
 	if err != nil {
 		return err
 	}
@@ -40,7 +44,7 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	g.term.Store(hs.Term)
 	g.lastStamp.Store(n.store.LastStamp(g.shard))
 	g.prop = raftpb.Message{Type: raftpb.MsgProp, From: id}
-	g.storage = &groupStorage{g.log, n, g, at}
+	g.storage = &groupStorage{g.log, n, g, at, conf}
 	g.node, err = raft.NewRawNode(&raft.Config{
 		ID:                        id,
 		ElectionTick:              n.electionTicks,
@@ -98,12 +102,6 @@ func (g *group) retire(n *Node) error {
 	if err := n.apply(); err != nil {
 		return err
 	}
-	if conf := without(&g.conf, g.id); len(confMembers(&conf)) != len(confMembers(&g.conf)) {
-		n.filling.log.SetConfState(g.log, &conf)
-		if err := n.log.Commit(n.filling.log, true); err != nil {
-			return err
-		}
-	}
 	g.held.Store(false)
 	g.leads.Store(false)
 	g.lease.Store(0)
@@ -119,8 +117,8 @@ func (g *group) retire(n *Node) error {
 	g.conf, g.at, g.last = raftpb.ConfState{}, applyPoint{}, 0
 	g.leader.Store(0)
 	g.answers = g.answers[:0]
-	// The log first says that the replica is no member, then the state goes,
-	// then the log: whatever a crash leaves is a remnant, see resume.
+	// First the state goes, then the log, which remembers what was voted: what
+	// a crash leaves in between is a remnant, see resume.
 	if err := n.store.RemoveShard(g.shard); err != nil {
 		return err
 	}
@@ -266,7 +264,7 @@ func (g *group) resume(n *Node) error {
 		}
 	}
 	applied := n.store.Applied(g.shard)
-	_, conf, err := g.log.InitialState()
+	conf, err := g.configuration(n)
 	if err != nil {
 		return err
 	}
@@ -282,11 +280,31 @@ func (g *group) resume(n *Node) error {
 	if id == 0 {
 		return g.discardRemnant(n, applied, last, &conf)
 	}
+	if cm := n.cmap.Load(); applied == 0 && first > startIndex+1 && cm.begun() {
+		if r, ok := cm.replica(g.shard, n.id); !ok || r.id() != id {
+			return g.discardRemnant(n, applied, last, &conf) // it was being removed
+		}
+	}
 	if applied > last || max(applied, startIndex)+1 < first {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore the directory from a backup", ErrLogMissing, applied, first, last)
 	}
 	n.replay.Entries += last - max(applied, min(startIndex, last))
 	return g.openReplica(n, id, applied)
+}
+
+// configuration returns the group's configuration as of what the state machine
+// has applied. The state machine keeps it; the log has the first one.
+func (g *group) configuration(n *Node) (raftpb.ConfState, error) {
+	meta, ok := n.store.Installed(g.shard)
+	if !ok {
+		_, conf, err := g.log.InitialState()
+		return conf, err
+	}
+	var conf raftpb.ConfState
+	if err := conf.Unmarshal(meta.Conf); err != nil {
+		return conf, fmt.Errorf("%w: configuration of shard %d: %v", raftlog.ErrCorrupt, g.shard, err)
+	}
+	return conf, nil
 }
 
 // adoptInstalled has the log begin where an installed snapshot ends, if it does
@@ -312,6 +330,7 @@ func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfS
 	if applied == 0 && last == 0 && len(conf.Voters) == 0 {
 		return nil
 	}
+	g.logger.Info("what is left of a replica that was removed goes")
 	if err := n.store.RemoveShard(g.shard); err != nil {
 		return err
 	}

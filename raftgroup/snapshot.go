@@ -27,15 +27,16 @@ type groupStorage struct {
 	n       *Node
 	g       *group
 	applied uint64 // at the start
+	conf    raftpb.ConfState
 }
 
 // InitialState returns the group's hard state and configuration. The commit
 // index is at least what the state machine has applied: it is written lazily
 // and may be behind.
 func (s *groupStorage) InitialState() (raftpb.HardState, raftpb.ConfState, error) {
-	hs, cs, err := s.Group.InitialState()
+	hs, _, err := s.Group.InitialState()
 	hs.Commit = max(hs.Commit, s.applied)
-	return hs, cs, err
+	return hs, s.conf, err
 }
 
 // Snapshot returns the point that the state machine is at. Raft calls it to

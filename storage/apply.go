@@ -20,7 +20,15 @@ import (
 type Entry struct {
 	Shard int
 	Index uint64
-	Data  []byte
+	Data  []byte // commands; nil: none
+
+	// Conf is the group's configuration from this entry on, nil where the
+	// entry leaves it as it is; at most ConfBytesMax bytes, and not to be
+	// changed afterwards. It becomes part of the shard's state, so that after
+	// a crash the configuration found is the one as of Applied. Term, of the
+	// entry, counts only with it.
+	Conf []byte
+	Term uint64
 }
 
 // Deliverer receives the results of Apply: of entries[entry], of its command
@@ -107,7 +115,8 @@ type stagedRecord struct {
 type passShard struct {
 	meta
 	pass      uint64
-	newExpiry uint64 // earliest expiry added
+	conf      *InstallMeta // nil: unchanged
+	newExpiry uint64       // earliest expiry added
 	swept     bool
 	sweptTo   uint64 // nothing below it is left in the expiry index
 }
@@ -175,6 +184,12 @@ func (p *pass) admit(entries []Entry) error {
 		}
 		if e.Index <= sh.applied {
 			return fmt.Errorf("%w: shard %d, index %d, applied %d", ErrStaleIndex, e.Shard, e.Index, sh.applied)
+		}
+		if len(e.Conf) > ConfBytesMax {
+			return fmt.Errorf("storage: configuration of %d bytes, at most %d are possible", len(e.Conf), ConfBytesMax)
+		}
+		if e.Conf != nil {
+			sh.conf = &InstallMeta{Index: e.Index, Term: e.Term, Conf: e.Conf}
 		}
 		sh.applied = e.Index
 	}
@@ -650,6 +665,9 @@ func (p *pass) publish() error {
 		sh, st := &p.shards[i], &s.shards[i]
 		st.revision.Store(sh.revision)
 		st.stamp.Store(sh.stamp)
+		if sh.conf != nil {
+			st.installed.Store(sh.conf)
+		}
 		st.applied.Store(sh.applied)
 	}
 	return nil

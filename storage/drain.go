@@ -42,7 +42,11 @@ func (s *Store) freeze(need int) {
 			continue
 		}
 		st.frozen = applied
-		metas = append(metas, shardMeta{i, st.meta()})
+		m := shardMeta{shard: i, meta: st.meta()}
+		if conf := st.installed.Load(); conf != st.frozenConf {
+			m.conf, st.frozenConf = conf, conf
+		}
+		metas = append(metas, m)
 	}
 	if t := s.recent.freeze(metas, need); t != nil {
 		s.toDrain <- t // has room: nothing else is frozen
@@ -249,6 +253,11 @@ func (t *recentTable) addShard(batch *pebble.Batch, places []uint32, shard int) 
 }
 
 func addMeta(batch *pebble.Batch, m shardMeta) error {
+	if m.conf != nil { // 'i' is before 'm'
+		if err := batch.Set(appendPrefix(nil, m.shard, kindInstall), appendInstallMeta(nil, *m.conf), nil); err != nil {
+			return err
+		}
+	}
 	op := batch.SetDeferred(prefixBytes, metaBytes)
 	putPrefix(op.Key, m.shard, kindMeta)
 	m.meta.put(op.Value)

@@ -85,6 +85,7 @@ type recentList struct {
 type shardMeta struct {
 	shard int
 	meta  meta
+	conf  *InstallMeta // nil: Pebble has it
 }
 
 // newRecentTable makes a table whose records may take size bytes.

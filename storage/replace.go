@@ -96,9 +96,10 @@ func (s *Store) removeStaged(shard int) error {
 	return s.opts.FS.RemoveAll(stagingDir(s.opts, shard))
 }
 
-// Installed returns what the last installation of shard said, and whether there
-// was one since the shard was removed last. It survives restarts with the
-// shard's state: where the log ends before Index, it missed the installation and
+// Installed returns the configuration of shard's group as of Applied, with the
+// entry that made it or the snapshot that brought it, and whether there has
+// been either since the shard was removed last. It survives restarts with the
+// shard's state: where the log ends before Index, it missed an installation and
 // must begin behind it. Conf must not be changed.
 func (s *Store) Installed(shard int) (InstallMeta, bool) {
 	m := s.shards[shard].installed.Load()
@@ -106,6 +107,32 @@ func (s *Store) Installed(shard int) (InstallMeta, bool) {
 		return InstallMeta{}, false
 	}
 	return *m, true
+}
+
+// SetConf replaces the configuration that Installed returns, durably, where no
+// entry does: for tools that work on a store that nobody else uses. The shard
+// must have applied something, m.Index must not be above Applied.
+func (s *Store) SetConf(shard int, m InstallMeta) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if shard < 0 || shard >= len(s.shards) || m.Index == 0 || m.Index > s.Applied(shard) || len(m.Conf) > ConfBytesMax {
+		return fmt.Errorf("storage: configuration of %d bytes at index %d for shard %d", len(m.Conf), m.Index, shard)
+	}
+	batch := s.db.NewBatch()
+	defer batch.Close()
+	if err := batch.Set(appendPrefix(nil, shard, kindInstall), appendInstallMeta(nil, m), nil); err != nil {
+		return err
+	}
+	if err := s.commit(batch); err != nil {
+		return err
+	}
+	s.window.Lock()
+	s.shards[shard].installed.Store(&m)
+	s.shards[shard].frozenConf = &m
+	s.window.Unlock()
+	return s.Flush()
 }
 
 // readInstallMeta returns the record of shard's last installation, nil if
@@ -157,6 +184,7 @@ func (s *Store) replace(shard int, to replacement, change func() error) error {
 	sh.sessions = to.sessions
 	sh.publishSessions()
 	sh.installed.Store(to.installed)
+	sh.frozenConf = to.installed
 	sh.durable.Store(to.meta.applied)
 	sh.applied.Store(to.meta.applied)
 	s.unbar(shard)

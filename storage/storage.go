@@ -244,7 +244,8 @@ type shardState struct {
 	// generation counts how often the shard's state was replaced or removed
 	// as a whole.
 	generation atomic.Uint64
-	installed  atomic.Pointer[InstallMeta] // nil: never
+	installed  atomic.Pointer[InstallMeta] // nil: never; written within the window
+	frozenConf *InstallMeta                // installed, when a table was frozen last; within the window
 
 	// nextExpiry is a lower bound of the times in the expiry index, never:
 	// none. Everything in the index is at or above it.
@@ -328,6 +329,7 @@ func (s *Store) load() error {
 			return err
 		}
 		sh.installed.Store(installed)
+		sh.frozenConf = installed
 		next, err := s.firstExpiry(pinned{}, i, 0)
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,13 +10,14 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/raftgroup"
 )
 
-// recoverUnsafe makes the replicas in a stopped node's directory the only
-// voters of their shards. shards nil stands for all replicas the node has. It
-// returns a list with an object for each shard, to be shown. main.go sets it.
+// recoverUnsafe stands for raftgroup.RecoverUnsafe, so that tests need no
+// directory.
 var recoverUnsafe = func(dir string, shards []int) (recovered any, err error) {
-	return nil, errors.New("this program cannot recover shards")
+	return raftgroup.RecoverUnsafe(nil, dir, shards)
 }
 
 const recoverWarning = `This makes the replicas in %s the only voters of %s.

@@ -1,0 +1,172 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
+)
+
+// RecoveredShard is what RecoverUnsafe has made of one shard.
+type RecoveredShard struct {
+	Shard  int      `json:"shard"`         // command.MetaShard: the meta group
+	Index  uint64   `json:"index"`         // of the last entry the replica has; acknowledged ones behind it are lost
+	Voters []uint64 `json:"voters_before"` // nodes
+}
+
+// RecoverUnsafe makes the replicas in the directory of a node that is stopped
+// the only voters of their shards: for a majority that is lost for good. Writes
+// that the lost majority acknowledged and that had not come here are lost.
+// Shards names some, nil all that the directory holds a replica of;
+// command.MetaShard is the meta group.
+//
+// Entries that are in the log and not known to be committed become so, except
+// for changes of the configuration, which would bring lost voters back.
+func RecoverUnsafe(fs vfs.FS, dir string, shards []int) ([]RecoveredShard, error) {
+	if fs == nil {
+		fs = vfs.Default
+	}
+	lock, err := lockDir(fs, dir)
+	if err != nil {
+		return nil, err
+	}
+	id, ok, err := readIdentity(fs, dir)
+	if err == nil && (!ok || id.Cluster == 0) {
+		err = fmt.Errorf("%w: %s holds no node that is part of a cluster", ErrNotDataDir, dir)
+	}
+	var done []RecoveredShard
+	if err == nil {
+		done, err = recoverIn(fs, dir, &id, shards)
+	}
+	return done, errors.Join(err, lock.Close())
+}
+
+func recoverIn(fs vfs.FS, dir string, id *Identity, shards []int) (done []RecoveredShard, err error) {
+	store, err := storage.Open(storage.Options{Dir: fs.PathJoin(dir, stateDir), FS: fs, Shards: id.Shards + 1, RowCacheBytes: -1})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	log, _, err := raftlog.Open(raftlog.Options{Dir: fs.PathJoin(dir, logDir), FS: fs})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}
+	for _, group := range log.Groups() {
+		shard := int(group)
+		name := shard
+		if shard == id.Shards {
+			name = command.MetaShard
+		}
+		if shards != nil && !slices.Contains(shards, name) {
+			continue
+		}
+		one, err := r.recover(shard)
+		if err != nil {
+			return nil, fmt.Errorf("shard %d: %w", name, err)
+		}
+		if one != nil {
+			one.Shard = name
+			done = append(done, *one)
+		}
+	}
+	for _, shard := range shards {
+		if !slices.ContainsFunc(done, func(d RecoveredShard) bool { return d.Shard == shard }) {
+			return nil, fmt.Errorf("the directory holds no replica of shard %d that could be recovered; nothing has been changed", shard)
+		}
+	}
+	if err := log.Commit(r.write, true); err != nil {
+		return nil, err
+	}
+	for shard, meta := range r.confs {
+		if err := store.SetConf(shard, meta); err != nil {
+			return nil, err
+		}
+	}
+	return done, nil
+}
+
+// recovery works on one directory.
+type recovery struct {
+	id    *Identity
+	store *storage.Store
+	log   *raftlog.Log
+	write *raftlog.Write
+	confs map[int]storage.InstallMeta // for the state machine, once the log is written
+}
+
+// recover has shard's replica stand alone. It returns nil where the directory
+// has none.
+func (r *recovery) recover(shard int) (*RecoveredShard, error) {
+	g := &group{shard: shard, log: r.log.Group(uint64(shard))}
+	conf, err := g.configuration(&Node{store: r.store})
+	if err != nil {
+		return nil, err
+	}
+	self := confReplicaOf(&conf, r.id.Node)
+	if self == 0 {
+		return nil, nil
+	}
+	out := &RecoveredShard{}
+	for _, voter := range conf.Voters {
+		out.Voters = append(out.Voters, nodeOf(voter))
+	}
+	if out.Index, err = g.log.LastIndex(); err != nil {
+		return nil, err
+	}
+	applied := r.store.Applied(shard)
+	if err := r.neutralise(g, max(applied, startIndex), out.Index); err != nil {
+		return nil, err
+	}
+	alone := raftpb.ConfState{Voters: []uint64{self}}
+	if applied == 0 { // the state machine has no configuration yet, the log's counts
+		r.write.SetConfState(g.log, &alone)
+		return out, nil
+	}
+	term, err := g.log.Term(applied)
+	if err != nil {
+		return nil, err
+	}
+	b, err := alone.Marshal()
+	r.confs[shard] = storage.InstallMeta{Index: applied, Term: term, Conf: b}
+	return out, err
+}
+
+// neutralise empties the changes of the configuration among the entries that
+// have not been applied.
+func (r *recovery) neutralise(g *group, applied, last uint64) error {
+	if applied >= last {
+		return nil
+	}
+	entries, err := g.log.Entries(applied+1, last+1, ^uint64(0))
+	if err != nil {
+		return err
+	}
+	changed := false
+	for i := range entries {
+		if e := &entries[i]; e.Type != raftpb.EntryNormal {
+			*e = raftpb.Entry{Term: e.Term, Index: e.Index}
+			changed = true
+		}
+	}
+	if !changed {
+		return nil
+	}
+	hs, _, err := g.log.InitialState()
+	if err != nil {
+		return err
+	}
+	if raft.IsEmptyHardState(hs) {
+		hs.Term = entries[len(entries)-1].Term
+	}
+	r.write.Append(g.log, hs, entries)
+	return nil
+}
