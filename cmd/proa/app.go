@@ -177,6 +177,7 @@ Start a server:    proa serve
 Then talk to it:   proa put greeting hello
                    proa get greeting
                    proa shell
+See a cluster:     proa demo
 
 Exit status: 0 done, 1 not found or condition failed, 2 usage,
 3 server or network error, 4 outcome unknown.`,
@@ -216,6 +217,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	}
 	add(groupKeys, a.shellCommand())
 	add(groupServer, newServeCommand(), a.configCommand())
+	add(groupCluster, a.demoCommand())
 	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
 	return root
 }

@@ -358,8 +358,8 @@ func health(s *command.ClusterStatus) []string {
 func verdict(s *command.ClusterStatus, leaderless, troubles []string) string {
 	all := len(s.Shards)
 	switch n := len(leaderless); {
-	case all == 0:
-		return "unknown: the node asked does not know of any shards yet"
+	case all == 0 || len(s.Nodes) == 0:
+		return "unknown: the node asked has not heard of the cluster's state yet"
 	case n > 0:
 		return fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they refuse writes and linearizable reads until a majority of their replicas is back", n, all, some(leaderless))
 	case len(troubles) > 0:

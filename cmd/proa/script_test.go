@@ -4,17 +4,22 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/proa-kv/proa/client"
 )
 
 func TestMain(m *testing.M) {
@@ -22,12 +27,15 @@ func TestMain(m *testing.M) {
 }
 
 // The scripts run the real binary against a real server process. They know
-// three commands more:
+// some commands more:
 //
 //	server start [FLAG…]   starts a server on $WORK/data and sets PROA_ENDPOINTS
 //	server stop|kill       ends it with SIGTERM, which must succeed, or SIGKILL
 //	exits N COMMAND…       runs a command that must end with this status
 //	flip FILE OFFSET       inverts a byte of a file
+//	eventually RE COMMAND… runs a command until its output matches
+//
+// and the condition [cluster]: the client can administer clusters.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -39,7 +47,14 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip,
+			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip, "eventually": scriptEventually,
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "cluster" {
+				return false, fmt.Errorf("unknown condition %s", name)
+			}
+			_, ok := any((*client.Client)(nil)).(administrator)
+			return ok, nil
 		},
 		RequireUniqueNames: true,
 	})
@@ -139,6 +154,26 @@ func scriptExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// eventuallyTimeout is far above what anything takes that is waited for.
+const eventuallyTimeout = 30 * time.Second
+
+func scriptEventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually RE COMMAND…")
+	}
+	pattern, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for begin := time.Now(); ; {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && pattern.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Since(begin) > eventuallyTimeout {
+			ts.Fatalf("no match for %s within %v (%v)", args[0], eventuallyTimeout, err)
+		}
 	}
 }
 

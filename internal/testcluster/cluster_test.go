@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
 )
 
 func TestClusterLifeCycle(t *testing.T) {
@@ -159,3 +160,43 @@ func TestLinkPass(t *testing.T) {
 		t.Error("a cut link passed")
 	}
 }
+
+// Real servers, as far as this version has clusters.
+func TestRealCluster(t *testing.T) {
+	if !protocol.Opcode(opAdmin).Known() {
+		t.Skip("this version has no administrative requests")
+	}
+	c := StartCluster(t, ClusterConfig{Shards: 2, Proxied: canIdentify})
+	leaders := c.AwaitLeaders()
+	if len(leaders) != 3 {
+		t.Errorf("%d shards have leaders, want 2 and the meta group", len(leaders))
+	}
+	victim := leaders.Most()
+	victim.Kill()
+	for shard, n := range c.AwaitLeaders() {
+		if n == victim {
+			t.Errorf("shard %d is led by a server that was killed", shard)
+		}
+	}
+	victim.Start()
+	if canIdentify {
+		cut := c.AwaitLeaders().Most()
+		c.Isolate(cut)
+		c.AwaitStatus(otherThan(c, cut), "the isolated server to lead nothing", func(s *command.ClusterStatus) bool {
+			for _, sh := range s.Shards {
+				if sh.Leader == 0 || sh.Leader == uint64(c.ID(cut)) {
+					return false
+				}
+			}
+			return len(s.Shards) == 3
+		})
+		c.Heal()
+	}
+	c.AwaitLeaders()
+	for _, n := range c.Nodes() {
+		n.Stop()
+		n.Verify()
+	}
+}
+
+func otherThan(c *Cluster, n *Node) *Node { return c.Node(c.ID(n)%len(c.Nodes()) + 1) }

@@ -75,13 +75,15 @@ func (f *fake) listen(address string, serve func(net.Conn)) {
 // call writes the fake's number to a peer, again and again, and answers to
 // nobody. A broken connection is made anew.
 func (f *fake) call(address string) {
-	for {
-		nc, err := net.Dial("tcp", address)
-		for err == nil {
-			_, err = fmt.Fprintln(nc, f.id)
-			time.Sleep(time.Millisecond) // a fake's clock, not a test's
+	var nc net.Conn
+	err := net.ErrClosed
+	for range time.Tick(time.Millisecond) {
+		if err != nil {
+			if nc, err = net.Dial("tcp", address); err != nil {
+				continue
+			}
 		}
-		time.Sleep(time.Millisecond)
+		_, err = fmt.Fprintln(nc, f.id)
 	}
 }
 

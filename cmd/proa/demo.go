@@ -1,0 +1,57 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/internal/demo"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	o := demo.Options{}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Watch a cluster on this machine survive the loss of a node",
+		Long: `Start a cluster of real servers on this machine, put a load on it, kill the node
+that leads most shards with SIGKILL, show how long writes pause until others have
+taken over, start the node again, and check that no acknowledged write is
+missing and that all replicas are equal.
+
+Nothing but free ports of 127.0.0.1 and a temporary directory is used. Both are
+given back at the end, and after Control-C. If something goes wrong, the
+directory stays, for the servers' logs in it.
+
+The exit status is 0 if everything went as it should, 1 if the cluster lost a
+write or answered a read wrongly, and 3 if the demo could not be carried out.`,
+		Example: "  proa demo\n  proa demo --duration 2m --nodes 5",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case o.Nodes < demo.NodesMin || o.Nodes > demo.NodesMax:
+				return usagef("--nodes %d: choose %d to %d; fewer have no majority left when one is killed", o.Nodes, demo.NodesMin, demo.NodesMax)
+			case o.Duration < demo.DurationMin || o.Duration > demo.DurationMax:
+				return usagef("--duration %v: choose %v to %v", o.Duration, demo.DurationMin, demo.DurationMax)
+			}
+			program, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("finding this program, which is the server too: %w", err)
+			}
+			o.Program, o.Out = program, a.out
+			o.Columns, _ = terminal(a.out)
+			o.Colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+			err = demo.Run(cmd.Context(), o)
+			if errors.Is(err, demo.ErrBroken) {
+				return &statusError{exitFailed, err}
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.Duration, "duration", demo.DefaultDuration, "how long the load runs; a third each before the kill, without the node, and after its return")
+	f.IntVar(&o.Nodes, "nodes", demo.NodesMin, "`number` of servers")
+	f.BoolVar(&o.Keep, "keep", false, "leave data and logs behind")
+	return cmd
+}

@@ -1,0 +1,263 @@
+package demo
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// view is all there is to see at one moment.
+type view struct {
+	past  time.Duration // since the start
+	load  figures
+	nodes []nodeView
+}
+
+// nodeView is one line of the table of nodes.
+type nodeView struct {
+	id      int
+	state   string
+	leaders int
+	meta    bool // leads the meta group
+	address string
+}
+
+// nodeViews makes the table of nodes. dead is a node that was killed, which the
+// others may not have noticed yet.
+func nodeViews(c *command.ClusterStatus, addresses []string, dead int) []nodeView {
+	out := make([]nodeView, len(addresses))
+	for i := range out {
+		out[i] = nodeView{id: i + 1, state: "starting", address: addresses[i]}
+	}
+	at := func(id uint64) *nodeView {
+		if id == 0 || id > uint64(len(out)) {
+			return &nodeView{} // not one of ours: nobody looks at it
+		}
+		return &out[id-1]
+	}
+	for i := range c.Nodes {
+		at(c.Nodes[i].ID).state = c.Nodes[i].State
+	}
+	for i := range c.Shards {
+		n := at(c.Shards[i].Leader)
+		if c.Shards[i].Shard == command.MetaShard {
+			n.meta = true
+		} else {
+			n.leaders++
+		}
+	}
+	if dead > 0 && dead <= len(out) {
+		out[dead-1] = nodeView{id: dead, state: "KILLED", address: addresses[dead-1]}
+	}
+	return out
+}
+
+// Terminal sequences.
+const (
+	bold   = "\x1b[1m"
+	dim    = "\x1b[2m"
+	red    = "\x1b[31m"
+	green  = "\x1b[32m"
+	plain  = "\x1b[0m"
+	erase  = "\x1b[K" // to the end of the line
+	upward = "\x1b[%dA"
+)
+
+// screen shows events and views: on a terminal the events scroll by above a
+// table that is drawn in place; elsewhere each is a line.
+type screen struct {
+	title   string
+	columns int // of the terminal; 0: none
+	colour  bool
+
+	mu      sync.Mutex
+	w       io.Writer
+	titled  bool
+	drawn   int       // lines of the table that stand on the terminal
+	last    *view     // drawn last
+	history []float64 // write rates, newest last
+}
+
+func newScreen(w io.Writer, columns int, colour bool) *screen {
+	return &screen{w: w, columns: columns, colour: colour && columns > 0}
+}
+
+// interval is the time between two views.
+func (s *screen) interval() time.Duration {
+	if s.columns > 0 {
+		return 250 * time.Millisecond
+	}
+	return time.Second
+}
+
+// say shows an event.
+func (s *screen) say(past time.Duration, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b bytes.Buffer
+	s.head(&b)
+	s.clear(&b)
+	fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, stamp(past)), s.paint(bold, text))
+	if s.last != nil && s.columns > 0 {
+		s.table(&b, s.last)
+	}
+	s.write(&b)
+}
+
+// show shows a view.
+func (s *screen) show(v view) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var b bytes.Buffer
+	s.head(&b)
+	s.history = append(s.history, v.load.writeRate)
+	if extra := len(s.history) - historyMax; extra > 0 {
+		s.history = s.history[extra:]
+	}
+	if s.columns == 0 {
+		b.WriteString(line(&v) + "\n")
+	} else {
+		s.clear(&b)
+		s.table(&b, &v)
+		s.last = &v
+	}
+	s.write(&b)
+}
+
+// finish leaves the last table where it is.
+func (s *screen) finish() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drawn, s.last = 0, nil
+	if s.columns > 0 {
+		s.write(bytes.NewBufferString("\n"))
+	}
+}
+
+// write writes at once, so that nothing flickers. A terminal that has gone is
+// nobody's loss.
+func (s *screen) write(b *bytes.Buffer) { _, _ = s.w.Write(b.Bytes()) }
+
+func (s *screen) head(b *bytes.Buffer) {
+	if !s.titled && s.title != "" {
+		fmt.Fprintf(b, "%s\n\n", s.title)
+		s.titled = true
+	}
+}
+
+// clear removes the table.
+func (s *screen) clear(b *bytes.Buffer) {
+	if s.drawn > 0 {
+		fmt.Fprintf(b, upward+"\r\x1b[J", s.drawn)
+		s.drawn = 0
+	}
+}
+
+func (s *screen) paint(colour, text string) string {
+	if !s.colour {
+		return text
+	}
+	return colour + text + plain
+}
+
+// stamp is the time an event has, in the width of all others.
+func stamp(past time.Duration) string { return fmt.Sprintf("%6.1fs", past.Seconds()) }
+
+// line is a view in one line.
+func line(v *view) string {
+	leaders := make([]string, len(v.nodes))
+	for i, n := range v.nodes {
+		leaders[i] = strconv.Itoa(n.leaders)
+		if n.state != command.NodeUp {
+			leaders[i] = n.state
+		}
+	}
+	return fmt.Sprintf("%s  %7.0f writes/s p50 %s p99 %s  %7.0f reads/s p50 %s p99 %s  leaders %s", stamp(v.past),
+		v.load.writeRate, millis(v.load.write50), millis(v.load.write99),
+		v.load.readRate, millis(v.load.read50), millis(v.load.read99), strings.Join(leaders, "/"))
+}
+
+// millis shows a latency in a constant width.
+func millis(d time.Duration) string {
+	if d == 0 {
+		return "      - ms"
+	}
+	return fmt.Sprintf("%7.2f ms", float64(d)/float64(time.Millisecond))
+}
+
+// table draws a view in several lines, none longer than the terminal is wide.
+func (s *screen) table(b *bytes.Buffer, v *view) {
+	lines := []string{
+		"",
+		"            per second         p50         p99",
+		fmt.Sprintf("  writes    %10.0f  %s  %s   %d acknowledged", v.load.writeRate, millis(v.load.write50), millis(v.load.write99), v.load.acked),
+		fmt.Sprintf("  reads     %10.0f  %s  %s   %d missed a write, %d calls failed", v.load.readRate, millis(v.load.read50), millis(v.load.read99), v.load.missed, v.load.failed),
+		"  writes    " + sparkline(s.history, min(historyMax, max(s.columns-14, 10))),
+		"",
+	}
+	for i := range lines {
+		lines[i] = fit(lines[i], s.columns)
+	}
+	for _, n := range v.nodes {
+		lines = append(lines, s.nodeLine(&n))
+	}
+	for _, l := range lines {
+		b.WriteString(l + erase + "\n")
+	}
+	s.drawn = len(lines)
+}
+
+// nodeLine shows a node: a square for each shard it leads, a diamond for the
+// meta group.
+func (s *screen) nodeLine(n *nodeView) string {
+	leads := strings.Repeat("■", n.leaders)
+	if n.meta {
+		leads += "◆"
+	}
+	colour := green
+	if n.state != command.NodeUp {
+		colour = red
+	}
+	return s.paint(colour, fit(fmt.Sprintf("  node %d    %-9s %-15s  %s", n.id, n.state, n.address, leads), s.columns))
+}
+
+// fit cuts a line that is longer than a terminal is wide.
+func fit(line string, columns int) string {
+	if utf8.RuneCountInString(line) <= columns {
+		return line
+	}
+	runes := []rune(line)
+	return string(runes[:columns])
+}
+
+// historyMax is how many write rates are drawn: 15 s of them.
+const historyMax = 60
+
+var bars = []rune("▁▂▃▄▅▆▇█")
+
+// sparkline draws the newest rates as bars, the highest of them at full height.
+// None at all is a blank, so that a pause is a gap.
+func sparkline(rates []float64, width int) string {
+	rates = rates[max(0, len(rates)-width):]
+	top := 0.0
+	for _, r := range rates {
+		top = max(top, r)
+	}
+	var b strings.Builder
+	for _, r := range rates {
+		switch {
+		case r <= 0:
+			b.WriteByte(' ')
+		default:
+			b.WriteRune(bars[min(int(r/top*float64(len(bars))), len(bars)-1)])
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,115 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// administrator carries out administrative requests, as package command names
+// them.
+type administrator interface {
+	Admin(ctx context.Context, verb string, args []byte) ([]byte, error)
+}
+
+// clientStore is a client of the cluster.
+type clientStore struct{ *client.Client }
+
+// connectTimeout bounds one attempt to connect.
+const connectTimeout = 2 * time.Second
+
+func connect(ctx context.Context, endpoints []string, log *slog.Logger) (store, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	c, err := client.New(ctx, client.Config{
+		Endpoints: endpoints, DialTimeout: connectTimeout, RequestTimeout: callTimeout,
+		// A write whose connection breaks is repeated, and takes effect once.
+		ExactlyOnce: true,
+		// The servers are near, and one will be gone for a moment only.
+		BackoffMin: 20 * time.Millisecond, BackoffMax: 200 * time.Millisecond,
+		Name: "proa-demo", Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return clientStore{c}, nil
+}
+
+func (s clientStore) put(ctx context.Context, key, value []byte) error {
+	_, err := s.Put(ctx, key, value)
+	return err
+}
+
+func (s clientStore) get(ctx context.Context, key []byte) ([]byte, error) {
+	item, err := s.Get(ctx, key)
+	if errors.Is(err, client.ErrNotFound) {
+		return nil, nil
+	}
+	return item.Value, err
+}
+
+func (s clientStore) administer(ctx context.Context, verb string, args, answer any) error {
+	admin, ok := any(s.Client).(administrator)
+	if !ok {
+		return errors.New("this program cannot administer clusters")
+	}
+	var arguments []byte
+	if args != nil {
+		var err error
+		if arguments, err = json.Marshal(args); err != nil {
+			return err
+		}
+	}
+	raw, err := admin.Admin(ctx, verb, arguments)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(raw, answer)
+}
+
+func (s clientStore) status(ctx context.Context) (*command.ClusterStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	c := new(command.ClusterStatus)
+	return c, s.administer(ctx, command.AdminStatus, nil, c)
+}
+
+func (s clientStore) checksum(ctx context.Context, shard int) (*command.ShardChecksum, error) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	sum := new(command.ShardChecksum)
+	return sum, s.administer(ctx, command.AdminChecksum, command.ShardArgs{Shard: shard}, sum)
+}
+
+func (s clientStore) shardOf(ctx context.Context) (func(uint16) int, error) {
+	routes, err := s.Routes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var owner [protocol.Slots]int
+	for i := range owner {
+		owner[i] = -1
+	}
+	for _, sh := range routes.Shards {
+		for _, r := range sh.Slots {
+			for slot := int(r.First); slot <= int(r.Last) && slot < protocol.Slots; slot++ {
+				owner[slot] = int(sh.ID)
+			}
+		}
+	}
+	for slot, shard := range owner {
+		if shard < 0 || shard >= shards {
+			return nil, fmt.Errorf("slot %d belongs to shard %d, of %d", slot, shard, shards)
+		}
+	}
+	return func(slot uint16) int { return owner[slot] }, nil
+}
+
+func (s clientStore) close() { _ = s.Close() }

@@ -1,0 +1,370 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+const (
+	// settleTimeout bounds each change of the cluster that the story waits
+	// for. What takes longer has failed.
+	settleTimeout = 60 * time.Second
+
+	// lookInterval is the pause between two looks at the cluster's state.
+	lookInterval = 100 * time.Millisecond
+
+	// verifyTimeout bounds one read of the check at the end.
+	verifyTimeout = 10 * time.Second
+)
+
+// servers are the nodes, numbered from 1.
+type servers interface {
+	start(node int) error
+	kill(node int) error
+	addresses() []string
+	// trouble returns an error if a server has ended that was not killed.
+	trouble() error
+}
+
+// store is what the story needs of a client.
+type store interface {
+	put(ctx context.Context, key, value []byte) error
+	get(ctx context.Context, key []byte) ([]byte, error)
+	status(ctx context.Context) (*command.ClusterStatus, error)
+	// shardOf returns the function from slots to shards.
+	shardOf(ctx context.Context) (func(slot uint16) int, error)
+	checksum(ctx context.Context, shard int) (*command.ShardChecksum, error)
+	close()
+}
+
+// story is one run.
+type story struct {
+	options Options
+	servers servers
+	connect func(context.Context) (store, error)
+	screen  *screen
+	dir     string
+
+	store  store
+	load   *load
+	begin  time.Time
+	seen   atomic.Pointer[command.ClusterStatus] // the newest look
+	dead   atomic.Int64                          // the node that is killed; 0: none
+	paused time.Duration                         // by the failover, at most
+}
+
+// run tells the story. The screen has shown all of it when it returns.
+func (s *story) run(ctx context.Context) (err error) {
+	s.begin = time.Now()
+	s.screen.title = fmt.Sprintf("proa demo: %d servers, %d shards, three replicas of each, in %s", s.options.Nodes, shards, s.dir)
+	s.say("starting %d servers, each a process of its own, with fsync on", s.options.Nodes)
+	if err := s.startAll(ctx); err != nil {
+		return err
+	}
+	defer s.store.close()
+
+	watching, stopWatching := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { s.look(watching) })
+	background.Go(func() { s.draw(watching) })
+	s.load.start(watching)
+	err = s.acts(ctx)
+	stopWatching()
+	background.Wait()
+	s.load.wait()
+	if err == nil {
+		err = ctx.Err()
+	}
+	s.screen.finish()
+	if err != nil {
+		return err
+	}
+	return s.verify(ctx)
+}
+
+// startAll starts the servers and returns when all shards have leaders.
+func (s *story) startAll(ctx context.Context) error {
+	for node := 1; node <= s.options.Nodes; node++ {
+		if err := s.servers.start(node); err != nil {
+			return err
+		}
+	}
+	var shardOf func(uint16) int
+	err := s.await(ctx, "the servers answer and all shards have leaders", func(ctx context.Context) (err error) {
+		if s.store == nil {
+			if s.store, err = s.connect(ctx); err != nil {
+				return err
+			}
+		}
+		c, err := s.store.status(ctx)
+		if err != nil {
+			return err
+		}
+		if err := settled(c, s.options.Nodes); err != nil {
+			return err
+		}
+		s.seen.Store(c)
+		shardOf, err = s.store.shardOf(ctx)
+		return err
+	})
+	if err != nil {
+		if s.store != nil {
+			s.store.close()
+		}
+		return err
+	}
+	if s.load, err = newLoad(s.store, shardOf); err != nil {
+		s.store.close()
+		return err
+	}
+	s.say("all %d shards have leaders; %d callers write and read", shards, len(s.load.workers))
+	return nil
+}
+
+// settled says what is missing for a cluster to be complete: nodes that are up,
+// shards with leaders, replicas that are voters and caught up.
+func settled(c *command.ClusterStatus, nodes int) error {
+	up := 0
+	for i := range c.Nodes {
+		if c.Nodes[i].State == command.NodeUp {
+			up++
+		}
+	}
+	if up < nodes {
+		return fmt.Errorf("%d of %d nodes are up", up, nodes)
+	}
+	if len(c.Shards) <= shards { // and the meta group
+		return fmt.Errorf("%d shards are known", len(c.Shards))
+	}
+	for i := range c.Shards {
+		sh := &c.Shards[i]
+		switch {
+		case sh.Leader == 0:
+			return fmt.Errorf("shard %d has no leader", sh.Shard)
+		case sh.Moving || len(sh.Replicas) < min(nodes, 3):
+			return fmt.Errorf("shard %d has no full set of replicas yet", sh.Shard)
+		}
+	}
+	return nil
+}
+
+// acts are kill, failover and return, a third of the time each.
+func (s *story) acts(ctx context.Context) error {
+	third := s.options.Duration / 3
+	if err := s.rest(ctx, third); err != nil {
+		return err
+	}
+	victim, led := busiest(s.seen.Load())
+	if victim == 0 {
+		return errors.New("no node leads a shard")
+	}
+	s.say("SIGKILL to node %d, which leads %d of %d shards", victim, len(led), shards)
+	s.load.mark()
+	killed := time.Now()
+	if err := s.servers.kill(victim); err != nil {
+		return err
+	}
+	s.dead.Store(int64(victim))
+	if err := s.await(ctx, "all shards serve writes again", s.load.allServe); err != nil {
+		return err
+	}
+	if err := s.rest(ctx, third-time.Since(killed)); err != nil {
+		return err
+	}
+	hit, others := s.load.pauses(led)
+	s.paused = max(hit, others)
+	s.say("every shard served again after %s at most; shards led elsewhere paused for %s at most", round(hit), round(others))
+
+	s.say("node %d is started again", victim)
+	restarted := time.Now()
+	if err := s.servers.start(victim); err != nil {
+		return err
+	}
+	s.dead.Store(0)
+	err := s.await(ctx, fmt.Sprintf("node %d has caught up", victim), func(context.Context) error {
+		return caughtUp(s.seen.Load(), uint64(victim))
+	})
+	if err != nil {
+		return err
+	}
+	s.say("node %d is back and has caught up after %s", victim, round(time.Since(restarted)))
+	return s.rest(ctx, third-time.Since(restarted))
+}
+
+// busiest returns the node that leads most shards, the lowest number among
+// equals, and those shards.
+func busiest(c *command.ClusterStatus) (node int, led []int) {
+	by := map[uint64][]int{}
+	for i := range c.Shards {
+		if sh := &c.Shards[i]; sh.Shard != command.MetaShard && sh.Leader != 0 {
+			by[sh.Leader] = append(by[sh.Leader], sh.Shard)
+		}
+	}
+	for id, l := range by {
+		if len(l) > len(led) || len(l) == len(led) && int(id) < node {
+			node, led = int(id), l
+		}
+	}
+	return node, led
+}
+
+// lagMax is how many entries a replica may lack under load and still count as
+// caught up: they are on their way.
+const lagMax = 1000
+
+// caughtUp says what a node still lacks.
+func caughtUp(c *command.ClusterStatus, node uint64) error {
+	i := slices.IndexFunc(c.Nodes, func(n command.NodeInfo) bool { return n.ID == node })
+	if i < 0 || c.Nodes[i].State != command.NodeUp {
+		return fmt.Errorf("node %d is not up", node)
+	}
+	for i := range c.Shards {
+		for _, r := range c.Shards[i].Replicas {
+			if r.Node == node && r.Lag > lagMax {
+				return fmt.Errorf("shard %d lacks %d entries there", c.Shards[i].Shard, r.Lag)
+			}
+		}
+	}
+	return nil
+}
+
+// rest lets the load go on for a while.
+func (s *story) rest(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(max(d, 0))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return s.servers.trouble()
+	}
+}
+
+// await tries until try succeeds. what completes the sentence "it did not
+// happen that".
+func (s *story) await(ctx context.Context, what string, try func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, settleTimeout, errSettle)
+	defer cancel()
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return nil
+		}
+		if trouble := s.servers.trouble(); trouble != nil {
+			return trouble
+		}
+		select {
+		case <-ctx.Done():
+			if context.Cause(ctx) != errSettle {
+				return ctx.Err()
+			}
+			return fmt.Errorf("it did not happen within %v that %s: %w", settleTimeout, what, err)
+		case <-tick.C:
+		}
+	}
+}
+
+var errSettle = errors.New("settling took too long")
+
+// look keeps the cluster's state current. Where no node tells it, the last one
+// stays.
+func (s *story) look(ctx context.Context) {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if c, err := s.store.status(ctx); err == nil {
+			s.seen.Store(c)
+		}
+	}
+}
+
+// draw shows the load at work.
+func (s *story) draw(ctx context.Context) {
+	tick := time.NewTicker(s.screen.interval())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.screen.show(s.view())
+		}
+	}
+}
+
+// view is what there is to see now. It begins a new interval of the load's
+// figures.
+func (s *story) view() view {
+	return view{
+		past: time.Since(s.begin), load: s.load.sample(), nodes: nodeViews(s.seen.Load(), s.servers.addresses(), int(s.dead.Load())),
+	}
+}
+
+// say tells what happens.
+func (s *story) say(format string, args ...any) {
+	s.screen.say(time.Since(s.begin), fmt.Sprintf(format, args...))
+}
+
+// verify checks every key, and that the replicas are equal.
+func (s *story) verify(ctx context.Context) error {
+	s.say("the load has ended; reading all %d keys back", s.load.keys())
+	missing, err := s.load.verify(ctx)
+	if err != nil {
+		return err
+	}
+	acknowledged, missed, failed := s.load.totals()
+	s.say("%d writes were acknowledged, %d are missing; %d reads missed a write; %d calls failed or have an unknown outcome", acknowledged, missing, missed, failed)
+	different := s.compare(ctx)
+	if missing > 0 || missed > 0 || different > 0 {
+		return fmt.Errorf("%w: %d acknowledged writes are missing, %d reads missed an acknowledged write, %d shards have replicas that differ", ErrBroken, missing, missed, different)
+	}
+	s.say("done: a node was killed under load, writes paused for %s at most, and nothing was lost", round(s.paused))
+	return ctx.Err()
+}
+
+// compare returns how many shards have replicas that differ. A checksum that
+// cannot be had proves nothing and is only told.
+func (s *story) compare(ctx context.Context) (different int) {
+	equal := 0
+	for shard := range shards {
+		sum, err := s.store.checksum(ctx, shard)
+		switch {
+		case err != nil:
+			s.say("the replicas of shard %d could not be compared: %v", shard, err)
+		case !sum.Equal:
+			different++
+			s.say("the replicas of shard %d DIFFER", shard)
+		default:
+			equal++
+		}
+	}
+	s.say("the replicas of %d of %d shards were compared and are equal", equal, shards)
+	return different
+}
+
+// round shortens a duration for people.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d > 10*time.Second:
+		return d.Round(time.Second)
+	case d > time.Second:
+		return d.Round(10 * time.Millisecond)
+	case d > 10*time.Millisecond:
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}

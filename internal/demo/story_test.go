@@ -1,0 +1,339 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/proa-kv/proa/command"
+)
+
+func TestMain(m *testing.M) {
+	actAsServer()
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/proa-kv/proa/internal/spawn.init.func1.1"))
+}
+
+const (
+	fakeFailover = 400 * time.Millisecond
+	fakeReturn   = 700 * time.Millisecond
+	fakeTrip     = 10 * time.Millisecond
+)
+
+// fakeCluster stands for servers and client. Time is that of the test's bubble.
+// Its faults are what the story must find.
+type fakeCluster struct {
+	mu      sync.Mutex
+	up      []bool
+	leaders [shards]int
+	rows    map[string][]byte
+	killed  []int
+	ended   error
+
+	failover time.Duration
+
+	loses     bool // forgets a key's last write at the kill
+	stale     bool // answers the fourth read of a key with an old value
+	differs   bool // has replicas that differ
+	neverUp   bool // has no leaders
+	noReturn  bool // does not let the killed node come back
+	noCompare bool
+	old       map[string][]byte
+	reads     map[string]int
+}
+
+func newFakeCluster(nodes int) *fakeCluster {
+	f := &fakeCluster{failover: fakeFailover, up: make([]bool, nodes), rows: map[string][]byte{}, old: map[string][]byte{}, reads: map[string]int{}}
+	for shard := range f.leaders {
+		f.leaders[shard] = []int{2, 1, 2, 3, 2, 1, 2, 3}[shard]
+	}
+	return f
+}
+
+func (f *fakeCluster) start(node int) error {
+	back := func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.up[node-1] = !f.noReturn || len(f.killed) == 0
+	}
+	time.AfterFunc(fakeReturn, back)
+	return nil
+}
+
+func (f *fakeCluster) kill(node int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.killed = append(f.killed, node)
+	f.up[node-1] = false
+	if f.loses {
+		for k, old := range f.old {
+			f.rows[k] = old
+		}
+	}
+	for shard := range f.leaders {
+		if f.leaders[shard] != node {
+			continue
+		}
+		f.leaders[shard] = 0
+		time.AfterFunc(f.failover, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.leaders[shard] = node%len(f.up) + 1
+		})
+	}
+	return nil
+}
+
+func (f *fakeCluster) addresses() []string {
+	return []string{"127.0.0.1:1001", "127.0.0.1:1002", "127.0.0.1:1003"}[:len(f.up)]
+}
+
+func (f *fakeCluster) trouble() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ended
+}
+
+// serve returns when the shard of a key has a leader, after one round trip.
+func (f *fakeCluster) serve(ctx context.Context, key []byte) error {
+	for {
+		pause(context.Background(), fakeTrip)
+		f.mu.Lock()
+		leader := f.leaders[fakeShard(key)]
+		f.mu.Unlock()
+		if leader != 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+func (f *fakeCluster) put(ctx context.Context, key, value []byte) error {
+	if err := f.serve(ctx, key); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.old[string(key)] = f.rows[string(key)]
+	f.rows[string(key)] = bytes.Clone(value)
+	return nil
+}
+
+func (f *fakeCluster) get(ctx context.Context, key []byte) ([]byte, error) {
+	if err := f.serve(ctx, key); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reads[string(key)]++
+	if f.stale && f.reads[string(key)] == 4 {
+		return f.old[string(key)], nil
+	}
+	return f.rows[string(key)], nil
+}
+
+func (f *fakeCluster) status(context.Context) (*command.ClusterStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := &command.ClusterStatus{}
+	up := 0
+	for i, u := range f.up {
+		n := command.NodeInfo{ID: uint64(i + 1), State: command.NodeDown}
+		if u {
+			n.State, up = command.NodeUp, up+1
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	if up == 0 {
+		return nil, errors.New("nobody there")
+	}
+	replicas := make([]command.ReplicaInfo, 3)
+	for i := range replicas {
+		replicas[i].Node = uint64(i + 1)
+	}
+	c.Shards = append(c.Shards, command.ShardInfo{Shard: command.MetaShard, Leader: 1, Replicas: replicas})
+	for shard, leader := range f.leaders {
+		if f.neverUp && shard == 3 {
+			leader = 0
+		}
+		c.Shards = append(c.Shards, command.ShardInfo{Shard: shard, Leader: uint64(leader), Replicas: replicas})
+	}
+	return c, nil
+}
+
+func fakeShard(key []byte) int {
+	var n int
+	if _, err := fmt.Sscanf(string(key), "demo:%d", &n); err != nil {
+		return 0
+	}
+	return n % shards
+}
+
+func (f *fakeCluster) shardOf(context.Context) (func(uint16) int, error) {
+	// Keys are drawn in order, so their numbers can stand for slots.
+	n := -1
+	return func(uint16) int { n++; return n % shards }, nil
+}
+
+func (f *fakeCluster) checksum(_ context.Context, shard int) (*command.ShardChecksum, error) {
+	if f.noCompare {
+		return nil, errors.New("a node is down")
+	}
+	return &command.ShardChecksum{Shard: shard, Equal: !f.differs || shard != 5}, nil
+}
+
+func (f *fakeCluster) close() {}
+
+// tell runs a story on a fake and returns what it showed.
+func tell(ctx context.Context, f *fakeCluster) (string, time.Duration, error) {
+	var b bytes.Buffer
+	s := &story{
+		options: Options{Nodes: len(f.up), Duration: DurationMin}, servers: f, dir: "/tmp/d",
+		connect: func(context.Context) (store, error) { return f, nil }, screen: newScreen(&b, 0, false),
+	}
+	err := s.run(ctx)
+	synctest.Wait()
+	return b.String(), s.paused, err
+}
+
+func TestStory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(3)
+		begin := time.Now()
+		out, paused, err := tell(t.Context(), f)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if len(f.killed) != 1 || f.killed[0] != 2 {
+			t.Errorf("killed %v, want the busiest, 2", f.killed)
+		}
+		if paused < fakeFailover || paused > fakeFailover+5*fakeTrip {
+			t.Errorf("a pause of %v, want %v", paused, fakeFailover)
+		}
+		if past := time.Since(begin); past < DurationMin || past > DurationMin+8*time.Second {
+			t.Errorf("took %v", past)
+		}
+		for _, want := range []string{
+			"SIGKILL to node 2, which leads 4 of 8 shards",
+			"every shard served again after 4",
+			"shards led elsewhere paused for 30ms at most",
+			"node 2 is back and has caught up after ",
+			"are missing; 0 reads missed a write; 0 calls failed",
+			"the replicas of 8 of 8 shards were compared and are equal",
+			"leaders 2/4/2\n",
+			"leaders 2/KILLED/6\n",
+			"and nothing was lost",
+		} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
+		}
+	})
+}
+
+// A failover that takes longer than the story gives it is waited for and
+// measured to its end.
+func TestLongFailover(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(3)
+		f.failover = DurationMin / 2
+		if out, paused, err := tell(t.Context(), f); err != nil || paused < f.failover || paused > f.failover+5*fakeTrip {
+			t.Errorf("a pause of %v, want %v; %v\n%s", paused, f.failover, err, out)
+		}
+	})
+}
+
+// The story finds each fault.
+func TestStoryFindsFaults(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault  func(*fakeCluster)
+		broken bool
+		says   string
+	}{
+		"lost write":    {func(f *fakeCluster) { f.loses = true }, true, "reads missed an acknowledged write"},
+		"stale read":    {func(f *fakeCluster) { f.stale = true }, true, "reads missed an acknowledged write"},
+		"different":     {func(f *fakeCluster) { f.differs = true }, true, "1 shards have replicas that differ"},
+		"no leader":     {func(f *fakeCluster) { f.neverUp = true }, false, "all shards have leaders: shard 3 has no leader"},
+		"no return":     {func(f *fakeCluster) { f.noReturn = true }, false, "node 2 has caught up: node 2 is not up"},
+		"server ended":  {func(f *fakeCluster) { f.ended = errors.New("server 3 ended by itself") }, false, "server 3 ended"},
+		"no failover":   {func(f *fakeCluster) { f.failover = time.Hour }, false, "all shards serve writes again"},
+		"not compared":  {func(f *fakeCluster) { f.noCompare = true }, false, ""},
+		"nobody serves": {func(f *fakeCluster) { f.leaders = [shards]int{} }, false, "has no leader"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFakeCluster(3)
+				tt.fault(f)
+				out, _, err := tell(t.Context(), f)
+				if errors.Is(err, ErrBroken) != tt.broken || (err == nil) != (tt.says == "") {
+					t.Fatalf("error %v\n%s", err, out)
+				}
+				if err != nil && !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("%v, want %q", err, tt.says)
+				}
+			})
+		})
+	}
+}
+
+func TestStoryInterrupted(t *testing.T) {
+	for _, after := range []time.Duration{100 * time.Millisecond, time.Second, 3100 * time.Millisecond, 6 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			begin := time.Now()
+			if _, _, err := tell(ctx, newFakeCluster(3)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("after %v: %v", after, err)
+			}
+			if late := time.Since(begin) - after; late > time.Second {
+				t.Errorf("after %v: %v late", after, late)
+			}
+		})
+	}
+}
+
+// What a call that failed may have written is neither stale nor missing.
+func TestUnknownOutcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(3)
+		shardOf, _ := f.shardOf(t.Context())
+		l, err := newLoad(f, shardOf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := l.workers[0]
+		r := &w.keys[0]
+		ctx := t.Context()
+		l.mark()
+		if !l.write(ctx, w.shard, r, make([]byte, valueBytes)) {
+			t.Fatal("the write failed")
+		}
+		r.tried++ // sent, and nothing heard of it
+		if missing, err := l.verify(ctx); err != nil || missing != 0 {
+			t.Errorf("not carried out: %d missing, %v", missing, err)
+		}
+		f.rows[string(r.key)] = []byte("2 ...")
+		if missing, err := l.verify(ctx); err != nil || missing != 0 {
+			t.Errorf("carried out: %d missing, %v", missing, err)
+		}
+		for _, wrong := range []string{"0 ...", "3 ...", "x", ""} {
+			f.rows[string(r.key)] = []byte(wrong)
+			if missing, err := l.verify(ctx); err != nil || missing != 1 {
+				t.Errorf("%q: %d missing, %v", wrong, missing, err)
+			}
+		}
+		delete(f.rows, string(r.key))
+		if missing, err := l.verify(ctx); err != nil || missing != 1 {
+			t.Errorf("gone: %d missing, %v", missing, err)
+		}
+	})
+}
