@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/command"
@@ -23,8 +24,9 @@ const markWait = time.Minute
 
 // marks are the marks that a replica has come by.
 type marks struct {
-	mu   sync.Mutex
-	list []mark
+	passed atomic.Uint64 // index up to which the replica has applied, marks taken
+	mu     sync.Mutex
+	list   []mark
 }
 
 type mark struct {
@@ -62,7 +64,8 @@ func (g *group) takeMark(n *Node) {
 
 // find returns the outcome of the mark at index. passed is true if it is not
 // there and will not come any more.
-func (m *marks) find(index uint64, applied uint64) (sum chan checksumOutcome, passed bool) {
+func (m *marks) find(index uint64) (sum chan checksumOutcome, passed bool) {
+	beyond := m.passed.Load() // before the look at the list
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.list {
@@ -70,7 +73,7 @@ func (m *marks) find(index uint64, applied uint64) (sum chan checksumOutcome, pa
 			return m.list[i].sum, false
 		}
 	}
-	return nil, applied >= index
+	return nil, beyond >= index
 }
 
 func (n *Node) answerChecksum(ctx context.Context, body []byte) ([]byte, error) {
@@ -96,8 +99,7 @@ func (n *Node) checksumAt(ctx context.Context, shard int, index uint64) (uint64,
 	var found chan checksumOutcome
 	passed := false
 	err := n.await(ctx, func() bool {
-		applied := n.store.Applied(shard) // before the look at the list
-		found, passed = g.marks.find(index, applied)
+		found, passed = g.marks.find(index)
 		return found != nil || passed
 	})
 	switch {

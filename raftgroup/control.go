@@ -18,10 +18,11 @@ func (n *Node) tickCluster() {
 			return
 		}
 	}
-	if n.ticks < n.reportDue {
+	now := n.clock.Boot()
+	if now < n.reportDue {
 		return
 	}
-	n.reportDue = n.ticks + n.reportTicks
+	n.reportDue = now + int64(reportEvery)
 	n.sendReport()
 	n.balance()
 	if n.groups[n.meta()].leads.Load() {

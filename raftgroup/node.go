@@ -195,7 +195,6 @@ type Node struct {
 	tick           time.Duration
 	electionTicks  int
 	heartbeatTicks uint64
-	reportTicks    uint64
 	requestTicks   uint64
 	leaseNanos     int64
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
@@ -236,7 +235,7 @@ type Node struct {
 	spares                  [][]completion
 	delivered               bool // outcomes, since the last call of afterPass
 	ticks                   uint64
-	reportDue               uint64
+	reportDue               int64 // Clock.Boot
 	roundSeq, roundSalt     uint64
 	peers                   map[uint64]bool
 	slowUntil               uint64 // tick
@@ -441,7 +440,6 @@ func (n *Node) setTimes() {
 	n.tick = max(o.ElectionMin/electionTickCount, time.Millisecond)
 	n.electionTicks = max(int(o.ElectionMin/n.tick), 3)
 	n.heartbeatTicks = uint64(max(o.Heartbeat/n.tick, 1))
-	n.reportTicks = uint64(max(reportEvery/n.tick, 1))
 	n.requestTicks = uint64(max(o.Timeout/n.tick, 1))
 	n.leaseNanos = int64(float64(time.Duration(n.electionTicks-2)*n.tick) * (1 - min(max(o.ClockDrift, 0), 0.5)))
 	n.startedAt = n.clock.Boot()

@@ -314,6 +314,7 @@ func (n *Node) applyRange(from, to int) error {
 		if a.mark {
 			g.takeMark(n)
 		}
+		g.marks.passed.Store(a.index)
 		meta = meta || (g.shard == n.meta() && len(a.data) > 0)
 		g.noteFresh()
 	}

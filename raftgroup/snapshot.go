@@ -316,6 +316,7 @@ func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
 	g.conf = m.ConfState
 	conf := g.conf
 	g.at = applyPoint{m.Index, m.Term, &conf}
+	g.marks.passed.Store(m.Index)
 	g.last = m.Index
 	g.lastStamp.Store(max(g.lastStamp.Load(), n.store.LastStamp(g.shard)))
 	// Whether what was proposed here before is part of it is not known.
