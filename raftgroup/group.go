@@ -93,6 +93,8 @@ type group struct {
 	marks       marks
 	opened      *storage.View // of the snapshot message that Raft is making
 	applying    uint64        // index of the entry being carried out
+
+	snapshotsFrom uint64 // tick before which none is sent
 }
 
 // applyPoint is a place in a group's log.

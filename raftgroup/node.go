@@ -555,7 +555,7 @@ func (n *Node) flushed() {
 }
 
 // Leave hands all leaderships over, before the node stops, and returns when
-// that is done, or when ctx ends and some could not be.
+// that is done, or when nobody can take them, or when ctx ends.
 func (n *Node) Leave(ctx context.Context) error {
 	n.leaving.Store(true)
 	n.post(func() {
@@ -563,7 +563,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		n.balance()
 	})
 	return n.await(ctx, func() bool {
-		if n.alone.Load() || n.failed.Load() || n.leadsNone() {
+		if n.alone.Load() || n.failed.Load() || n.leadsNone() || !n.reports.anyMayLead(n.clock.Boot()) {
 			return true
 		}
 		n.post(n.balance)

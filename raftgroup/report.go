@@ -120,6 +120,18 @@ func (t *reportTable) mayLead(node uint64, now int64) (leaders int, ok bool) {
 	return r.leaders, true
 }
 
+// anyMayLead reports whether some other node can be given leaderships.
+func (t *reportTable) anyMayLead(now int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.nodes {
+		if r.Node != 0 && !r.Leaving && !r.Slow && now-r.heard <= t.suspect {
+			return true
+		}
+	}
+	return false
+}
+
 // countLeader counts a leadership that is on its way to node.
 func (t *reportTable) countLeader(node uint64) {
 	t.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -65,6 +66,9 @@ type OutgoingSnapshot struct {
 func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
 	if g.at.index <= startIndex && g.at.conf == nil {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	if n.ticks < g.snapshotsFrom {
+		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable // one has just failed
 	}
 	if g.opened != nil {
 		g.opened.Close()
@@ -125,6 +129,9 @@ func (s *OutgoingSnapshot) Header() []byte {
 
 // Export writes the snapshot from where token says that the receiver has it.
 func (s *OutgoingSnapshot) Export(token []byte, write func([]byte) error) error {
+	if len(token) == 0 {
+		token = nil // from the beginning
+	}
 	return s.view.Export(func(chunk []byte) error {
 		if err := s.ctx.Err(); err != nil {
 			return err
@@ -140,16 +147,20 @@ func (s *OutgoingSnapshot) Done(err error) {
 	s.once.Do(func() {
 		s.cancel()
 		s.view.Close()
-		s.node.post(func() { s.group.snapshotDone(s, err) })
+		s.node.post(func() { s.group.snapshotDone(s.node, s, err) })
 	})
 }
 
-func (g *group) snapshotDone(s *OutgoingSnapshot, err error) {
+// snapshotPause is how long a group sends no snapshot after one has failed.
+const snapshotPause = time.Second
+
+func (g *group) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
 	if g.sending[s.to] == s {
 		delete(g.sending, s.to)
 	}
 	if err != nil {
 		g.logger.Warn("a snapshot was not delivered", "to", nodeOf(s.to), "error", err)
+		g.snapshotsFrom = n.ticks + uint64(snapshotPause/n.tick)
 	} else {
 		g.logger.Info("snapshot delivered", "to", nodeOf(s.to), "bytes", s.sent.Load())
 	}
