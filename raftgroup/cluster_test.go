@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,6 +194,10 @@ func (c *cluster) until(what string, ok func() bool) {
 	for id, n := range c.nodes {
 		b, _ := n.StatusJSON()
 		c.t.Logf("node %d: %s", id, b)
+	}
+	for id, n := range c.nodes {
+		b, _ := json.Marshal(n.ClusterStatus())
+		c.t.Logf("cluster as node %d sees it: %s", id, b)
 	}
 	c.t.Fatalf("in vain: %s", what)
 }

@@ -165,7 +165,7 @@ func (g *group) reconcile(n *Node) {
 	if len(want.Replicas) == 0 {
 		return
 	}
-	change, leave := g.nextChange(want)
+	change, leave := g.nextChange(n, want)
 	if leave {
 		if to := g.bestSuccessor(n); to != 0 {
 			g.beginTransfer(n, to)
@@ -184,7 +184,7 @@ func (g *group) reconcile(n *Node) {
 
 // nextChange returns the next step towards want, if one is possible now, or
 // says that this leader has to go first.
-func (g *group) nextChange(want *shardRow) (change raftpb.ConfChangeV2, leave bool) {
+func (g *group) nextChange(n *Node, want *shardRow) (change raftpb.ConfChangeV2, leave bool) {
 	single := func(t raftpb.ConfChangeType, id uint64) raftpb.ConfChangeV2 {
 		return raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: t, NodeID: id}}}
 	}
@@ -198,7 +198,7 @@ func (g *group) nextChange(want *shardRow) (change raftpb.ConfChangeV2, leave bo
 		case !slices.Contains(members, r.id()):
 			return single(raftpb.ConfChangeAddLearnerNode, r.id()), false
 		case r.Learner || isVoter(&g.conf, r.id()):
-		case g.caughtUp(r.id()):
+		case g.caughtUp(n, r.id()):
 			promote = append(promote, r.id())
 		default:
 			ready = false
@@ -230,11 +230,16 @@ func (g *group) nextChange(want *shardRow) (change raftpb.ConfChangeV2, leave bo
 	return change, leave && len(change.Changes) == 0
 }
 
-func (g *group) caughtUp(id uint64) bool {
+// caughtUp reports whether a learner could vote at once: its node is up, and it
+// lacks few entries.
+func (g *group) caughtUp(n *Node, id uint64) bool {
+	if !n.reports.alive(nodeOf(id), n.clock.Boot()) {
+		return false
+	}
 	ok := false
 	g.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if peer == id {
-			ok = pr.State == tracker.StateReplicate && pr.RecentActive && pr.Match+caughtUpEntries >= g.last
+			ok = pr.State == tracker.StateReplicate && pr.Match+caughtUpEntries >= g.last
 		}
 	})
 	return ok

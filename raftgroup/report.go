@@ -120,6 +120,14 @@ func (t *reportTable) mayLead(node uint64, now int64) (leaders int, ok bool) {
 	return r.leaders, true
 }
 
+// alive reports whether a node has been heard of lately.
+func (t *reportTable) alive(node uint64, now int64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.nodes[node]
+	return r != nil && now-r.heard <= t.suspect
+}
+
 // anyMayLead reports whether some other node can be given leaderships.
 func (t *reportTable) anyMayLead(now int64) bool {
 	t.mu.Lock()

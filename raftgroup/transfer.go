@@ -53,7 +53,7 @@ func (g *group) continueTransfer(n *Node) {
 func (g *group) bestSuccessor(n *Node) uint64 {
 	best, bestLeaders := uint64(0), 0
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id == g.id || pr.IsLearner || pr.State != tracker.StateReplicate || !pr.RecentActive || !isVoter(&g.conf, id) {
+		if id == g.id || pr.IsLearner || pr.State != tracker.StateReplicate || !isVoter(&g.conf, id) {
 			return
 		}
 		leaders, ok := n.mayLead(nodeOf(id))
