@@ -5,6 +5,7 @@ package storage
 // runs with benchstat; -benchtime 2s makes them steady.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -255,4 +256,100 @@ func benchScan(b *testing.B, s *Store, start []byte, rows int) {
 	if err != nil || left != 0 {
 		b.Fatal(left, err)
 	}
+}
+
+func benchSnapshotStore(b *testing.B) *Store {
+	b.Helper()
+	o := testOptions(nil)
+	o.Dir, o.FS = b.TempDir(), vfs.Default
+	s := benchStore(b, o)
+	e := newBenchEntry(b, 1000, command.Command{Kind: command.Put, Value: make([]byte, 128)})
+	random := rand.NewChaCha8([32]byte{})
+	for first := 0; first < 400_000; first += len(e.keys) { // 64 MB
+		for i, key := range e.keys {
+			benchKey(key, first+i)
+		}
+		_, _ = random.Read(e.data[len(e.data)-128:])
+		if err := s.Apply([]Entry{{Index: s.Applied(0) + 1, Data: e.data}}, discard{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return s
+}
+
+// Opening and closing a view, with full tables of recent records.
+func BenchmarkOpenView(b *testing.B) {
+	s := benchSnapshotStore(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		v, err := s.OpenView(0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		v.Close()
+	}
+}
+
+// Exporting a shard of 64 MB, from memory and disk as it comes.
+func BenchmarkExport(b *testing.B) {
+	s := benchSnapshotStore(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		v, err := s.OpenView(0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n := 0
+		if err := v.Export(func(c []byte) error { n += len(c); return nil }, nil); err != nil {
+			b.Fatal(err)
+		}
+		v.Close()
+		b.SetBytes(int64(n))
+	}
+}
+
+// Staging and installing 64 MB: what the thread that calls Apply is held for,
+// beside the whole.
+func BenchmarkInstall(b *testing.B) {
+	s := benchSnapshotStore(b)
+	v, err := s.OpenView(0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var chunks [][]byte
+	n := 0
+	if err := v.Export(func(c []byte) error { chunks = append(chunks, bytes.Clone(c)); n += len(c); return nil }, nil); err != nil {
+		b.Fatal(err)
+	}
+	o := testOptions(nil)
+	o.Dir, o.FS, o.RowCacheBytes = b.TempDir(), vfs.Default, RowCacheBytesDefault
+	to := benchStore(b, o)
+	var install, finish time.Duration
+	b.SetBytes(int64(n))
+	for b.Loop() {
+		if err := to.RemoveShard(0); err != nil {
+			b.Fatal(err)
+		}
+		in, err := to.BeginInstall(0, v.ID(), InstallMeta{Index: v.Applied()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, c := range chunks {
+			if err := in.Write(c); err != nil {
+				b.Fatal(err)
+			}
+		}
+		start := time.Now()
+		if err := in.Finish(); err != nil {
+			b.Fatal(err)
+		}
+		finish += time.Since(start)
+		start = time.Now()
+		if err := to.Install(in); err != nil {
+			b.Fatal(err)
+		}
+		install += time.Since(start)
+	}
+	b.ReportMetric(float64(finish.Microseconds())/1000/float64(b.N), "ms-finish")
+	b.ReportMetric(float64(install.Microseconds())/1000/float64(b.N), "ms-install")
 }

@@ -612,3 +612,61 @@ func TestNegativeEntries(t *testing.T) {
 		t.Error("a row found deleted among the recent ones is not remembered")
 	}
 }
+
+// While a shard is barred, and of what was there before it, readers and Apply
+// find nothing; a fill of before is void afterwards; other shards keep theirs.
+func TestBarredShard(t *testing.T) {
+	c := newTestCache(t, 1<<20) // several segments
+	const rows = 500
+	key := func(i int) string { return fmt.Sprint("key", i) }
+	for i := range rows {
+		c.set(cacheRow(1, key(i), 1, "old"))
+		c.set(cacheRow(2, key(i), 1, "other"))
+		if i%3 == 0 { // garbage between
+			c.segment(hashKey(1, []byte(key(i)))).drop(hashKey(1, []byte(key(i))), 1, []byte(key(i)))
+		}
+	}
+	_, _, hit, before := c.find(1, "absent", 1)
+	if hit != Miss || !before.valid {
+		t.Fatalf("%v, %+v", hit, before)
+	}
+	fill := func(ticket fillTicket) {
+		c.fill(ticket, hashKey(1, []byte("absent")), 1, []byte("absent"), cachedRow{version: 1}, nil)
+	}
+	c.bar(1)
+	c.bar(1)
+	for range 2 { // bars count
+		fill(before)
+		c.set(cacheRow(1, key(1), 2, "meanwhile"))
+		c.add(cacheRow(1, key(2), 2, "meanwhile"))
+		for i := range rows {
+			if _, _, hit, ticket := c.find(1, key(i), 1); hit != Miss || ticket.valid {
+				t.Fatalf("%s: %v, %+v", key(i), hit, ticket)
+			}
+			if c.load(cacheRow(1, key(i), 0, ""), false, &arena{}) {
+				t.Fatal("Apply finds a row")
+			}
+		}
+		c.unbar(1)
+	}
+	fill(before)
+	if _, _, hit, _ := c.find(1, "absent", 1); hit != Miss {
+		t.Error("a fill from before")
+	}
+	for i := range rows {
+		if _, _, hit, _ := c.find(1, key(i), 1); hit != Miss {
+			t.Errorf("%s: %v", key(i), hit)
+		}
+		if value, _, hit, _ := c.find(2, key(i), 1); hit != Found || value != "other" {
+			t.Errorf("%s of the other shard: %q, %v", key(i), value, hit)
+		}
+	}
+	_, _, _, after := c.find(1, "absent", 1)
+	fill(after)
+	if _, _, hit, _ := c.find(1, "absent", 1); hit != Found {
+		t.Error("it stays barred")
+	}
+	for i := range c.segments {
+		c.segments[i].check(t)
+	}
+}

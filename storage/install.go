@@ -178,7 +178,7 @@ func (in *Install) Write(b []byte) error {
 		return in.broken(err)
 	}
 	in.state, in.partial = next, partial
-	if in.state.left > 0 || in.stage.size < tableBytes {
+	if in.state.left > 0 || in.stage.size < in.store.tableBytes {
 		return nil
 	}
 	return in.broken(in.cut())

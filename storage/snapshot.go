@@ -27,6 +27,7 @@ type View struct {
 	store      *Store
 	shard      int
 	id         uint64
+	chunkBytes int // ChunkBytesMax, but for tests
 	generation uint64
 	meta       meta
 
@@ -56,7 +57,7 @@ func (s *Store) OpenView(shard int) (*View, error) {
 	if shard < 0 || shard >= len(s.shards) {
 		return nil, fmt.Errorf("storage: view of shard %d of %d", shard, len(s.shards))
 	}
-	v := &View{store: s, shard: shard, id: rand.Uint64()}
+	v := &View{store: s, shard: shard, id: rand.Uint64(), chunkBytes: ChunkBytesMax}
 	v.fix()
 	s.holders.mu.Lock()
 	defer s.holders.mu.Unlock()
@@ -312,7 +313,7 @@ func (e *exporter) next() ([]byte, error) {
 	return c.seal(e.buf), nil
 }
 
-func (e *exporter) room() int { return ChunkBytesMax - crcBytes - len(e.buf) }
+func (e *exporter) room() int { return e.view.chunkBytes - crcBytes - len(e.buf) }
 
 // addPart adds as much of a value as there is room for, and keeps the rest,
 // which must not be a view of what is not the exporter's.

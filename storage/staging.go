@@ -25,9 +25,9 @@ import (
 const (
 	stagingPrefix = "install-" // and the shard's number
 
-	// tableBytes is when a table is completed: what an interruption may cost,
+	// tableBytesDefault is when a table is completed: what an interruption may cost,
 	// and how much of the shard one compaction has to rewrite at least.
-	tableBytes = 32 << 20
+	tableBytesDefault = 32 << 20
 
 	progressName   = "progress"
 	progressFormat = 1

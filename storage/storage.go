@@ -22,6 +22,8 @@
 //     when tables are frozen, not on this node's settings or clock.
 //   - The newest state of a record is in the active table, else in the frozen
 //     one, else in Pebble. A table goes only after Pebble has it.
+//   - A shard is replaced or removed as a whole only when neither the tables nor
+//     Pebble's memtables have anything of it. See docs/adr/0007.
 //   - A row in the cache equals the newest record, except between the commit of
 //     a pass to the table and the publication of its rows; during that time
 //     (window) readers cannot put rows of the pass into the cache, rows that
@@ -39,10 +41,12 @@
 //
 // # Locks
 //
-// In the order in which they are taken: sorting, window, recent.mu, and a
-// segment of the cache; committing is taken alone. None of the four but sorting is held for longer than it takes to
-// look at or copy the rows of a pass or a read. Whoever waits for a drain holds
-// none of them.
+// In the order in which they are taken: Install.mu or View.mu, sorting, window,
+// durableMu, recent.mu, and a segment of the cache; committing and holders.mu are
+// taken alone, or below the first two. None of sorting to the last but sorting and
+// durableMu is held for longer than it takes to look at or copy the rows of a pass
+// or a read; only the replacement of a whole shard holds the window while Pebble
+// writes its manifest. Whoever waits for a drain holds none of these.
 //
 // # Rejected
 //
@@ -89,6 +93,14 @@ const (
 )
 
 // Options say how a Store is opened. Dir and Shards are required.
+//
+// A Store whose tables of recent records never fill (RecentBytes above what is
+// applied between two flushes) does nothing by itself that can be told from
+// outside: Durable changes in Flush, FlushAsync, Install.Finish, Store.Install
+// and RemoveShard only, and but for FlushAsync before they return. With
+// RowCacheBytes negative, or at most 4 MiB, so does what AppendCached finds. A
+// simulator that runs nodes in one goroutine relies on that; OnFlush is still
+// called from a goroutine of the store.
 type Options struct {
 	Dir string
 	FS  vfs.FS // nil: the file system of the machine
@@ -193,7 +205,8 @@ type Store struct {
 
 	fatal fatalState
 
-	holders holders
+	holders    holders
+	tableBytes int // tableBytesDefault, but for tests
 
 	flushAsked chan struct{} // capacity 1: FlushAsync was called since the last look
 	flushEnded chan struct{} // capacity 1: a flush ended since the last look
@@ -300,6 +313,7 @@ func Open(o Options) (*Store, error) {
 	s.recent.size = int(o.RecentBytes)
 	s.recent.active = newRecentTable(s.recent.size)
 	s.pass.init(s)
+	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)
 	go s.watchFlushes()
@@ -430,11 +444,12 @@ func (s *Store) enter() error {
 func (s *Store) leave() { s.users.Done() }
 
 // Applied returns the index of the last entry of shard whose effects readers
-// see.
+// see. It rises, but for RemoveShard.
 func (s *Store) Applied(shard int) uint64 { return s.shards[shard].applied.Load() }
 
 // Durable returns the applied index that shard would have after the loss of
-// everything not synced. The log must keep the entries above it.
+// everything not synced. The log must keep the entries above it. It rises, but
+// for RemoveShard; Store.Install raises it without a call of OnFlush.
 func (s *Store) Durable(shard int) uint64 { return s.shards[shard].durable.Load() }
 
 // Revision returns the highest version that shard has given to a row, 0 if
