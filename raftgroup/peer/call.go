@@ -248,16 +248,18 @@ func (t *Transport) serveCall(c net.Conn, from Identity, version uint16) {
 	defer cancel()
 	request, err := in.readSingleCall()
 	if err != nil {
+		t.introduced(c)
 		t.logHandshake(c, hello{identity: from}, err)
 		return
 	}
-	select {
-	case t.strangerCalls <- struct{}{}:
-		defer func() { <-t.strangerCalls }()
-	default:
+	// While it waits for its turn it may still have to give way to others.
+	turn := t.awaitTurn(min(t.cfg.HandshakeTimeout, request.timeout))
+	t.introduced(c)
+	if !turn {
 		in.reply(request.id, replyBusy, nil)
 		return
 	}
+	defer func() { <-t.strangerCalls }()
 	t.wg.Add(1) // this goroutine is counted, so Close still waits
 	go func() {
 		defer t.wg.Done()
@@ -266,6 +268,19 @@ func (t *Transport) serveCall(c net.Conn, from Identity, version uint16) {
 		cancel()
 	}()
 	in.run(request)
+}
+
+// awaitTurn waits for a place among the calls on connections of their own.
+func (t *Transport) awaitTurn(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case t.strangerCalls <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-t.ctx.Done():
+	}
+	return false
 }
 
 func (in *inbound) readSingleCall() (call, error) {

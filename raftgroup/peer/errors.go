@@ -24,6 +24,8 @@ var (
 	ErrConnectionLost = errors.New("peer: the connection broke before the answer came; the outcome is unknown")
 	// ErrTooLarge: a body, verb, header or chunk is over its limit.
 	ErrTooLarge = errors.New("peer: too large")
+	// ErrForeign: the other side does not speak the peer protocol at all.
+	ErrForeign = errors.New("peer: the other side does not speak the peer protocol")
 	// ErrDamaged: the other side sent what is no sound frame.
 	ErrDamaged = errors.New("peer: damaged or foreign data")
 )

@@ -71,11 +71,7 @@ var (
 func putHeader(h []byte, t frameType, payload []byte) {
 	le.PutUint32(h[0:], uint32(len(payload)))
 	le.PutUint32(h[4:], uint32(t))
-	le.PutUint32(h[8:], frameChecksum(h, payload))
-}
-
-func frameChecksum(h, payload []byte) uint32 {
-	return crc32.Update(crc32.Checksum(h[:8], castagnoli), castagnoli, payload)
+	le.PutUint32(h[8:], crc32.Update(crc32.Checksum(h[:8], castagnoli), castagnoli, payload))
 }
 
 // newFrame returns a buffer with room for a payload behind the header's place.
@@ -130,12 +126,12 @@ func (r *frameReader) next() (frameType, []byte, error) {
 	if r.payloadMax != 0 && n > r.payloadMax {
 		return 0, nil, damaged("a frame claims %d bytes; the limit is %d here", n, r.payloadMax)
 	}
-	header := [headerBytes]byte(h)
+	crc, want := crc32.Checksum(h[:8], castagnoli), le.Uint32(h[8:]) // h is gone after the next read
 	payload, err := r.payload(n)
 	if err != nil {
 		return 0, nil, noEOF(err)
 	}
-	if frameChecksum(header[:], payload) != le.Uint32(header[8:]) {
+	if crc32.Update(crc, castagnoli, payload) != want {
 		return 0, nil, damaged("checksum mismatch in a frame of type %d with %d bytes", t, n)
 	}
 	return t, payload, nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -183,21 +182,18 @@ func writeRecord(w io.Writer, body []byte) error {
 	return err
 }
 
-// errForeign is returned for bytes that are no handshake at all.
-var errForeign = errors.New("peer: the other side does not speak the peer protocol")
-
 // readRecord reads exactly one record: what follows it may be another
-// protocol's.
+// protocol's. The error wraps ErrForeign for bytes that are no handshake at all.
 func readRecord(r io.Reader) ([]byte, error) {
 	prefix := make([]byte, recordPrefixBytes)
 	if n, err := io.ReadFull(r, prefix); err != nil {
 		if n > 0 && !bytes.HasPrefix([]byte(magic), prefix[:min(n, len(magic))]) {
-			return nil, fmt.Errorf("%w (%s)", errForeign, guess(prefix[:n]))
+			return nil, fmt.Errorf("%w (%s)", ErrForeign, guess(prefix[:n]))
 		}
 		return nil, noEOF(err)
 	}
 	if string(prefix[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w (%s)", errForeign, guess(prefix))
+		return nil, fmt.Errorf("%w (%s)", ErrForeign, guess(prefix))
 	}
 	n := int(le.Uint16(prefix[len(magic):]))
 	if n > handshakeBytesMax {

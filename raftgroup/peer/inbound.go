@@ -72,17 +72,14 @@ func (t *Transport) accept(c net.Conn) bool {
 
 func (t *Transport) serve(c net.Conn) {
 	h, version, err := t.answerHello(c)
-	t.mu.Lock()
-	if i := slices.Index(t.handshakes, c); i >= 0 {
-		t.handshakes = slices.Delete(t.handshakes, i, i+1)
-	} else if err == nil {
-		err = net.ErrClosed // evicted
-	}
-	t.mu.Unlock()
 	if err != nil {
+		t.introduced(c)
 		t.drop(c)
 		t.logHandshake(c, h, err)
 		return
+	}
+	if h.kind != kindCall { // that has to bring its call, first
+		t.introduced(c)
 	}
 	t.setOptions(c, h.kind)
 	switch h.kind {
@@ -94,6 +91,15 @@ func (t *Transport) serve(c net.Conn) {
 		t.serveSnapshot(c, h.identity)
 	case kindClient:
 		t.serveClient(c, h.identity)
+	}
+}
+
+// introduced takes a connection out of those that may have to give way.
+func (t *Transport) introduced(c net.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(t.handshakes, c); i >= 0 {
+		t.handshakes = slices.Delete(t.handshakes, i, i+1)
 	}
 }
 
@@ -118,7 +124,7 @@ func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
 
 func (t *Transport) newInbound(c net.Conn, from Identity, version uint16) (*inbound, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.ctx)
-	in := &inbound{t: t, conn: c, from: from, version: version, ctx: ctx, calls: make(chan struct{}, CallsPerPeerMax)}
+	in := &inbound{t: t, conn: c, from: from, version: version, ctx: ctx, calls: make(chan struct{}, CallsRunningMax)}
 	return in, cancel
 }
 
@@ -139,7 +145,6 @@ func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
 		p.retry()
 	}
 	err := in.receive()
-	t.drop(c)
 	t.mu.Lock()
 	replaced := t.inbound[node] != in
 	if !replaced {
@@ -149,6 +154,7 @@ func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
 	if t.ctx.Err() == nil && !replaced {
 		t.log.Warn("a connection from a peer ended", "node", node, "remote", c.RemoteAddr().String(), "err", err)
 	}
+	t.drop(c) // last: the peer dials anew when it sees this
 }
 
 // receive hands frames to the handler until the connection ends.

@@ -33,9 +33,11 @@ const (
 	SnapshotHeaderBytesMax = 1 << 20
 	// SnapshotChunkBytesMax bounds one chunk of a snapshot.
 	SnapshotChunkBytesMax = 4 << 20
-	// CallsPerPeerMax bounds the unanswered calls to a peer, and those that a
-	// peer may have running here.
+	// CallsPerPeerMax bounds the unanswered calls to a peer; more wait.
 	CallsPerPeerMax = 64
+	// CallsRunningMax bounds the calls of one peer that run here; more are
+	// refused. It has room for some that their caller gave up.
+	CallsRunningMax = 2 * CallsPerPeerMax
 	// CallTimeoutMax bounds how long a call may run; it is also the timeout of
 	// a call whose context has no deadline.
 	CallTimeoutMax = time.Minute
@@ -62,7 +64,7 @@ const (
 	stringBytesMax    = 512     // each string of an Identity, and a refusal
 	errorBytesMax     = 4 << 10 // the text of an error that travels
 
-	handshakesMax        = 64 // connections whose handshake is not over; the oldest gives way
+	handshakesMax        = 64 // connections whose handshake or single call has not come; the oldest gives way
 	snapshotsWaitingMax  = 64 // incoming snapshots, those that wait for their turn included
 	clientStreamsMax     = 16 << 10
 	foreignersPerLogLine = 10 * time.Second

@@ -45,7 +45,8 @@ type peer struct {
 	lastError  string
 	connects   uint64
 	dropped    uint64
-	failureLog logLimit
+	failureLog logLimit // of attempts to connect
+	sizeLog    logLimit // of messages that are too large
 }
 
 // link is the connection dialled to a peer.
@@ -55,6 +56,8 @@ type link struct {
 	version uint16
 	done    chan struct{} // closed when the connection has ended
 	err     error         // why; valid after done
+
+	obsolete bool // the address has changed; guarded by peer.mu
 }
 
 func newPeer(t *Transport, node uint64, address string) *peer {
@@ -65,6 +68,7 @@ func newPeer(t *Transport, node uint64, address string) *peer {
 		callSlots:  make(chan struct{}, CallsPerPeerMax),
 		calls:      map[uint64]chan callResult{},
 		failureLog: logLimit{interval: failureLogInterval},
+		sizeLog:    logLimit{interval: failureLogInterval},
 	}
 	p.ctx, p.cancel = context.WithCancel(t.ctx)
 	return p
@@ -82,6 +86,7 @@ func (p *peer) setAddress(address string) {
 	if changed {
 		p.failureLog.next = time.Time{}
 		if p.link != nil {
+			p.link.obsolete = true
 			p.link.conn.Close()
 		}
 	}
@@ -234,10 +239,10 @@ func (p *peer) detach(l *link, err error) {
 	if l.err != nil && !errors.Is(l.err, net.ErrClosed) {
 		err = l.err // what the other side did, rather than what we saw of it
 	}
-	if p.ctx.Err() == nil {
-		p.t.log.Warn("the connection to a peer broke", "node", p.node, "err", err)
-	}
 	p.mu.Lock()
+	if l.obsolete {
+		err = errMoved
+	}
 	p.link, p.writing, p.dropping = nil, false, true
 	p.since, p.lastError = time.Now(), err.Error()
 	p.frames.clear()
@@ -248,7 +253,13 @@ func (p *peer) detach(l *link, err error) {
 		c <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)}
 	}
 	p.t.raiseAlarm(p.node)
+	if p.ctx.Err() == nil {
+		p.t.log.Warn("the connection to a peer ended", "node", p.node, "err", err)
+	}
 }
+
+// errMoved ends a connection to an address that is the peer's no more.
+var errMoved = errors.New("peer: the address has changed")
 
 // failed notes an attempt that led to no connection.
 func (p *peer) failed(err error) {
@@ -298,8 +309,10 @@ func (p *peer) put(shard uint32, m *raftpb.Message) bool {
 	}
 	r := newRecord(p.link.version, shard, m)
 	if r.size > MessageBytesMax || len(m.Entries) > EntriesPerFrameMax {
-		p.t.log.Error("a Raft message is too large to be sent", "node", p.node, "shard", shard,
-			"bytes", r.size, "entries", len(m.Entries), "limit", MessageBytesMax)
+		if ok, more := p.sizeLog.allow(time.Now()); ok { // Raft will try again and again
+			p.t.log.Error("a Raft message is too large to be sent", "node", p.node, "shard", shard,
+				"bytes", r.size, "entries", len(m.Entries), "limit", MessageBytesMax, "suppressed", more)
+		}
 		return false
 	}
 	if !p.room(r.bytesMax()) {

@@ -19,162 +19,169 @@ const (
 	wireFixed32 = 5
 )
 
-// field is one field of a protobuf message.
-type field struct {
-	number uint64
-	wire   uint8
-	value  uint64 // of a varint
-	bytes  []byte // of a length-delimited field; a view
-}
+// Tags of the fields of raftpb.Message: number and wire type.
+const (
+	tagType       = 1<<3 | wireVarint
+	tagTo         = 2<<3 | wireVarint
+	tagFrom       = 3<<3 | wireVarint
+	tagTerm       = 4<<3 | wireVarint
+	tagLogTerm    = 5<<3 | wireVarint
+	tagIndex      = 6<<3 | wireVarint
+	tagEntries    = 7<<3 | wireBytes
+	tagCommit     = 8<<3 | wireVarint
+	tagSnapshot   = 9<<3 | wireBytes
+	tagReject     = 10<<3 | wireVarint
+	tagRejectHint = 11<<3 | wireVarint
+	tagContext    = 12<<3 | wireBytes
+	tagVote       = 13<<3 | wireVarint
+	tagResponses  = 14<<3 | wireBytes
 
-func nextField(p []byte) (f field, rest []byte, err error) {
-	tag, n := binary.Uvarint(p)
-	if n <= 0 || tag>>3 == 0 {
-		return f, nil, damaged("a Raft message has no field where one should be")
+	messageFieldMax = 14
+)
+
+// Tags of the fields of raftpb.Entry.
+const (
+	tagEntryType  = 1<<3 | wireVarint
+	tagEntryTerm  = 2<<3 | wireVarint
+	tagEntryIndex = 3<<3 | wireVarint
+	tagEntryData  = 4<<3 | wireBytes
+
+	entryFieldMax = 4
+)
+
+// nextField returns the first field of p and how many bytes it has, or n == 0
+// where there is no sound one. value is a varint's; bytes are a view of p.
+func nextField(p []byte) (tag, value uint64, bytes []byte, n int) {
+	if len(p) < 2 {
+		return 0, 0, nil, 0
 	}
-	p = p[n:]
-	f.number, f.wire = tag>>3, uint8(tag&7)
-	switch f.wire {
-	case wireVarint:
-		if f.value, n = binary.Uvarint(p); n <= 0 {
-			return f, nil, damaged("a number in a Raft message is cut short")
+	if tag, n = uint64(p[0]), 1; tag >= 0x80 {
+		if tag, n = binary.Uvarint(p); n <= 0 {
+			return 0, 0, nil, 0
 		}
-		return f, p[n:], nil
-	case wireBytes:
-		length, n := binary.Uvarint(p)
-		if n <= 0 || length > uint64(len(p)-n) {
-			return f, nil, damaged("a field of a Raft message is longer than the message")
-		}
-		f.bytes = p[n : n+int(length)]
-		return f, p[n+int(length):], nil
-	case wireFixed64, wireFixed32:
-		size := 8
-		if f.wire == wireFixed32 {
-			size = 4
-		}
-		if len(p) < size {
-			return f, nil, damaged("a number in a Raft message is cut short")
-		}
-		return f, p[size:], nil
 	}
-	return f, nil, damaged("a field of a Raft message has wire type %d", f.wire)
+	switch tag & 7 {
+	case wireFixed64:
+		n += 8
+	case wireFixed32:
+		n += 4
+	case wireVarint, wireBytes:
+		if n == len(p) {
+			return 0, 0, nil, 0
+		}
+		if p[n] < 0x80 {
+			value, n = uint64(p[n]), n+1
+		} else {
+			v, size := binary.Uvarint(p[n:])
+			if size <= 0 {
+				return 0, 0, nil, 0
+			}
+			value, n = v, n+size
+		}
+		if tag&7 == wireBytes {
+			if value > uint64(len(p)-n) {
+				return 0, 0, nil, 0
+			}
+			bytes = p[n : n+int(value)]
+			n += int(value)
+		}
+	default:
+		return 0, 0, nil, 0
+	}
+	if n > len(p) || tag>>3 == 0 {
+		return 0, 0, nil, 0
+	}
+	return tag, value, bytes, n
 }
 
 // message decodes a raftpb.Message. Its entries go to d.entries.
 func (d *decoder) message(p []byte, m *raftpb.Message) error {
 	for len(p) > 0 {
-		f, rest, err := nextField(p)
-		if err != nil {
-			return err
+		tag, value, bytes, n := nextField(p)
+		if n == 0 {
+			return damaged("a Raft message is cut short, or no message")
 		}
-		p = rest
-		switch f.number {
-		case 7, 9, 12, 14:
-			err = d.messageBytes(f, m)
-		default:
-			err = messageNumber(f, m)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *decoder) messageBytes(f field, m *raftpb.Message) error {
-	if f.wire != wireBytes {
-		return damaged("field %d of a Raft message has wire type %d", f.number, f.wire)
-	}
-	switch f.number {
-	case 7:
-		d.views = true
-		if len(d.entries) == EntriesPerFrameMax {
-			return damaged("a frame of more than %d entries", EntriesPerFrameMax)
-		}
-		d.entries = append(d.entries, raftpb.Entry{})
-		return d.entry(f.bytes, &d.entries[len(d.entries)-1])
-	case 9:
-		m.Snapshot = new(raftpb.Snapshot)
-		if err := m.Snapshot.Unmarshal(f.bytes); err != nil { // copies
-			return damaged("the snapshot in a Raft message: %v", err)
-		}
-	case 12:
-		d.views = true
-		d.bytes += len(f.bytes) - len(m.Context)
-		m.Context = f.bytes
-	case 14:
-		return damaged("a Raft message of a node to its own storage")
-	}
-	return nil
-}
-
-func messageNumber(f field, m *raftpb.Message) error {
-	var place *uint64
-	switch f.number {
-	case 1, 10:
-	case 2:
-		place = &m.To
-	case 3:
-		place = &m.From
-	case 4:
-		place = &m.Term
-	case 5:
-		place = &m.LogTerm
-	case 6:
-		place = &m.Index
-	case 8:
-		place = &m.Commit
-	case 11:
-		place = &m.RejectHint
-	case 13:
-		place = &m.Vote
-	default:
-		return nil
-	}
-	if f.wire != wireVarint {
-		return damaged("field %d of a Raft message has wire type %d", f.number, f.wire)
-	}
-	switch {
-	case place != nil:
-		*place = f.value
-	case f.number == 10:
-		m.Reject = f.value != 0
-	case f.value > uint64(raftpb.MsgForgetLeader):
-		return damaged("no Raft message has type %d", f.value)
-	default:
-		m.Type = raftpb.MessageType(f.value)
-	}
-	return nil
-}
-
-func (d *decoder) entry(p []byte, e *raftpb.Entry) error {
-	for len(p) > 0 {
-		f, rest, err := nextField(p)
-		if err != nil {
-			return err
-		}
-		p = rest
-		want := uint8(wireVarint)
-		if f.number == 4 {
-			want = wireBytes
-		}
-		if f.number <= 4 && f.wire != want {
-			return damaged("field %d of an entry has wire type %d", f.number, f.wire)
-		}
-		switch f.number {
-		case 1:
-			if f.value > uint64(raftpb.EntryConfChangeV2) {
-				return damaged("no entry has type %d", f.value)
+		p = p[n:]
+		switch tag {
+		case tagType:
+			if value > uint64(raftpb.MsgForgetLeader) {
+				return damaged("no Raft message has type %d", value)
 			}
-			e.Type = raftpb.EntryType(f.value)
-		case 2:
-			e.Term = f.value
-		case 3:
-			e.Index = f.value
-		case 4:
-			d.bytes += len(f.bytes) - len(e.Data)
-			e.Data = f.bytes
+			m.Type = raftpb.MessageType(value)
+		case tagTo:
+			m.To = value
+		case tagFrom:
+			m.From = value
+		case tagTerm:
+			m.Term = value
+		case tagLogTerm:
+			m.LogTerm = value
+		case tagIndex:
+			m.Index = value
+		case tagCommit:
+			m.Commit = value
+		case tagReject:
+			m.Reject = value != 0
+		case tagRejectHint:
+			m.RejectHint = value
+		case tagVote:
+			m.Vote = value
+		case tagEntries:
+			if err := d.entry(bytes); err != nil {
+				return err
+			}
+		case tagContext:
+			d.bytes += len(bytes) - len(m.Context)
+			d.views = true
+			m.Context = bytes
+		case tagSnapshot:
+			m.Snapshot = new(raftpb.Snapshot)
+			if err := m.Snapshot.Unmarshal(bytes); err != nil { // copies
+				return damaged("the snapshot in a Raft message: %v", err)
+			}
+		case tagResponses:
+			return damaged("a Raft message of a node to its own storage")
+		default:
+			if tag>>3 <= messageFieldMax {
+				return damaged("field %d of a Raft message has wire type %d", tag>>3, tag&7)
+			}
 		}
 	}
+	return nil
+}
+
+// entry decodes a raftpb.Entry and appends it to d.entries.
+func (d *decoder) entry(p []byte) error {
+	if len(d.entries) == EntriesPerFrameMax {
+		return damaged("a frame of more than %d entries", EntriesPerFrameMax)
+	}
+	d.views = true
+	var e raftpb.Entry
+	for len(p) > 0 {
+		tag, value, bytes, n := nextField(p)
+		if n == 0 {
+			return damaged("an entry is cut short, or no entry")
+		}
+		p = p[n:]
+		switch tag {
+		case tagEntryType:
+			if value > uint64(raftpb.EntryConfChangeV2) {
+				return damaged("no entry has type %d", value)
+			}
+			e.Type = raftpb.EntryType(value)
+		case tagEntryTerm:
+			e.Term = value
+		case tagEntryIndex:
+			e.Index = value
+		case tagEntryData:
+			d.bytes += len(bytes) - len(e.Data)
+			e.Data = bytes
+		default:
+			if tag>>3 <= entryFieldMax {
+				return damaged("field %d of an entry has wire type %d", tag>>3, tag&7)
+			}
+		}
+	}
+	d.entries = append(d.entries, e)
 	return nil
 }

@@ -148,10 +148,13 @@ func (s *sender) run(ctx context.Context, header []byte, export func([]byte, fun
 	}
 	<-s.gone // by listen, at the latest when the receiver falls silent
 	helpers.Wait()
-	if s.goneErr == errDone {
+	if err == nil {
+		err = s.goneErr
+	}
+	if err == errDone {
 		return nil
 	}
-	return s.goneErr
+	return err
 }
 
 // transfer sends everything. Where the connection failed under it, listen gets
@@ -191,7 +194,7 @@ func (s *sender) chunk(ctx context.Context, chunk []byte) error {
 		return fmt.Errorf("%w: a chunk of %d bytes; the limit is %d", ErrTooLarge, len(chunk), SnapshotChunkBytesMax)
 	}
 	if err := s.t.pacer.wait(ctx, len(chunk)); err != nil {
-		return err
+		return context.Cause(ctx)
 	}
 	select {
 	case <-s.gone:

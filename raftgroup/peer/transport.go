@@ -41,7 +41,7 @@ type Handler interface {
 	Unreachable(node uint64)
 
 	// Call answers a request, at most CallBytesMax bytes; more is an error for
-	// the caller. It runs on its own goroutine, and at most CallsPerPeerMax do
+	// the caller. It runs on its own goroutine, and at most CallsRunningMax do
 	// for one peer. body belongs to it. ctx ends with the caller's deadline or
 	// connection. An error's text is sent to the caller. If from.Cluster is 0
 	// the caller is a stranger: a node without a cluster that nobody has
@@ -82,7 +82,8 @@ type Config struct {
 	SilenceTimeout time.Duration
 
 	// QueueBytesMax bounds the bytes that wait for one peer; a single message
-	// may exceed it where nothing else waits. Default 64 MiB.
+	// may exceed it where nothing else waits. Their buffers take up to twice
+	// as much. Default 64 MiB.
 	QueueBytesMax int
 	// SnapshotBytesPerSecond bounds all outgoing snapshots together; they take
 	// turns. Default 0: not bounded.
@@ -91,7 +92,7 @@ type Config struct {
 	// for their turn. Default 2.
 	SnapshotsIn int
 	// StrangerCallsMax is how many calls on connections of their own run at a
-	// time; others are refused. Default 16.
+	// time; others wait for HandshakeTimeout at most. Default 16.
 	StrangerCallsMax int
 
 	// VersionMax is the highest peer protocol version to speak, for the time
