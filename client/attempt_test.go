@@ -121,6 +121,26 @@ func TestSilentLeader(t *testing.T) {
 	}
 }
 
+// What the silent node may have done, the refusal of another does not undo.
+func TestSilentLeaderOutcome(t *testing.T) {
+	cl := newFakeCluster(t, 2)
+	c := cl.dial(true, func(cfg *Config) { byHand(cfg); cfg.ExactlyOnce = true }, 1)
+	kept := cl.fallSilent(2, verdict{mute: true})
+	write := c.IncrAsync(keyIn(1, 0), 1)
+	eventually(t, func() bool {
+		cl.mu.Lock()
+		defer cl.mu.Unlock()
+		return len(*kept) == 1
+	})
+	cl.set(func() {
+		cl.nodes[0].intercept = once(protocol.OpIncr, verdict{reply: errorFrame(protocol.StatusPermission, 0, "")})
+	})
+	c.ticks(attemptTicks + 1)
+	if _, err := write.Wait(t.Context()); !errors.Is(err, ErrPermission) || !errors.Is(err, ErrOutcomeUnknown) {
+		t.Error(err)
+	}
+}
+
 // Without a session a write that was sent stays where it is: a second attempt
 // might carry it out twice.
 func TestSilentLeaderPlainWrite(t *testing.T) {

@@ -16,7 +16,10 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	routesInterval = time.Hour
+	goleak.VerifyTestMain(m)
+}
 
 func TestOperations(t *testing.T) {
 	f := newFake(t)

@@ -24,6 +24,8 @@ type fakeCluster struct {
 	leaders [fakeShards]uint64 // 0: none; requests are then refused with NO_QUORUM
 	address []string           // that ROUTES tells of each node
 
+	advice uint32 // retry delay in ms with NO_QUORUM
+
 	refuse bool               // answer NOT_LEADER instead of forwarding …
 	silent bool               // … without naming the leader
 	claims [fakeShards]uint64 // what NOT_LEADER names instead of the leader, if not 0
@@ -99,7 +101,7 @@ func (cl *fakeCluster) redirect(cn *fakeConn, fr *protocol.Frame, x *protocol.Ex
 	case leader == cn.f.node:
 		return false
 	case leader == 0:
-		cn.out = protocol.AppendError(cn.out, fr.ID, protocol.StatusNoQuorum, 0, "")
+		cn.out = protocol.AppendError(cn.out, fr.ID, protocol.StatusNoQuorum, cl.advice, "")
 	case cl.refuse || cl.nodes[leader-1].closed:
 		start := len(cn.out)
 		cn.out = protocol.AppendError(cn.out, fr.ID, protocol.StatusNotLeader, 0, "")

@@ -41,9 +41,8 @@ type Config struct {
 	// and from connecting to any address but Endpoints. Every request then goes
 	// to a server of Endpoints, which forwards it where that is needed. Without
 	// it the client connects to the leaders by the addresses that the cluster
-	// advertises (proa serve --advertise), with the credentials and TLS
-	// configuration given here, and falls back to forwarding where these
-	// cannot be reached.
+	// advertises in ROUTES, with the credentials and TLS configuration given
+	// here, and falls back to forwarding where these cannot be reached.
 	ForwardOnly bool
 
 	// Connections is the number of connections kept open to each endpoint and,

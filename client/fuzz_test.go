@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -27,7 +28,7 @@ func FuzzReplies(f *testing.F) {
 		nil, get, put, part, append(part, last...), extended, append(get, put...), get[:10], get[:len(get)-1],
 		errorFrameFor(1, protocol.StatusBusy), errorFrameFor(2, protocol.StatusStorageFailed),
 		errorFrameFor(0, protocol.StatusGoAway), errorFrameFor(0, protocol.StatusIdle), errorFrameFor(0, protocol.StatusProtocol),
-		errorFrameFor(9, protocol.StatusOK), errorFrameFor(1, 200), {0xff, 0xff, 0xff, 0xff}, make([]byte, 64),
+		errorFrameFor(9, protocol.StatusOK), withID(notLeader(2), 1), append(bytes.Clone(extended), withID(notLeader(9), 1)...), errorFrameFor(1, 200), {0xff, 0xff, 0xff, 0xff}, make([]byte, 64),
 	} {
 		f.Add(seed)
 	}
@@ -84,6 +85,42 @@ func FuzzReplies(f *testing.F) {
 			default:
 				t.Errorf("call %d was left behind", i)
 			}
+		}
+	})
+}
+
+// FuzzAdopt makes whatever a server sends as ROUTES the route table, on top of
+// one that is known. It never panics, every slot can be looked up, and every
+// leader is one of the nodes.
+func FuzzAdopt(f *testing.F) {
+	known := protocol.RoutesReply{Epoch: 1, Nodes: []protocol.RouteNode{{ID: 1, Address: []byte("h:1")}, {ID: 2}},
+		Shards: []protocol.RouteShard{{ID: 7, Leader: 2, Slots: []protocol.SlotRange{{First: 0, Last: protocol.Slots - 1}}}}}
+	for _, seed := range []protocol.RoutesReply{
+		{}, known, {Epoch: 9, Nodes: known.Nodes},
+		{Epoch: 2, Nodes: known.Nodes[1:], Shards: []protocol.RouteShard{{ID: 7}, {ID: 7, Leader: 3}, {ID: 9, Leader: 2, Slots: known.Shards[0].Slots}}},
+	} {
+		f.Add(seed.AppendTo(nil))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var m protocol.RoutesReply
+		if m.Decode(body) != nil {
+			return
+		}
+		c, err := newClient(Config{Endpoints: []string{"fuzz"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.adopt(&known)
+		c.adopt(&m)
+		table := c.routes.Load()
+		for slot := range uint16(protocol.Slots) {
+			if n := table.leader(slot); n != nil && (n.id == 0 || table.nodes[n.id] != n) {
+				t.Fatalf("slot %d is led by node %d, which is not in the table", slot, n.id)
+			}
+		}
+		if len(c.nodes) != len(table.nodes) {
+			t.Errorf("%d nodes are kept for %d", len(c.nodes), len(table.nodes))
 		}
 	})
 }

@@ -13,10 +13,6 @@ import (
 
 // Bounds of what the client does to know the cluster.
 const (
-	// routesInterval is how often ROUTES is asked for although nothing calls
-	// for it: a leader that has moved while its old node still answers reads
-	// is noticed then at the latest.
-	routesInterval = 15 * time.Second
 	// routesTimeout bounds one ROUTES request.
 	routesTimeout = 5 * time.Second
 	// routesPauseMin and routesPauseMax bound the pause between two ROUTES
@@ -28,6 +24,11 @@ const (
 	// address. Requests for shards led elsewhere are forwarded by servers.
 	linksMax = 256
 )
+
+// routesInterval is how often ROUTES is asked for although nothing calls for
+// it: a leader that has moved while its old node still answers reads is noticed
+// then at the latest. Tests that wait for other reasons to ask raise it.
+var routesInterval = 15 * time.Second
 
 // noShard stands for a slot that no shard owns.
 const noShard = math.MaxUint16
