@@ -140,7 +140,7 @@ func TestNextPartial(t *testing.T) {
 func TestLargestPutFits(t *testing.T) {
 	x := Extensions{
 		DeadlineMillis: 1, Session: 1, Sequence: 2, Acknowledged: 1, Consistency: Stale,
-		HasTrace: true, Epoch: 1, Leader: 1, HasAge: true,
+		HasTrace: true, Epoch: 1, Leader: 1, HasAge: true, HasShard: true,
 	}
 	want := Put{Flags: WriteTTL | WriteIfVersion | WriteReturnPrevious, TTLMillis: 1, Version: 1, Key: []byte(longestKey), Value: longestValue}
 	b := Begin(nil, uint8(OpPut), FlagExtensions, 1)

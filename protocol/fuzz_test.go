@@ -63,6 +63,7 @@ func FuzzHello(f *testing.F)       { fuzzMessage(f, new(Hello)) }
 func FuzzHelloReply(f *testing.F)  { fuzzMessage(f, new(HelloReply)) }
 func FuzzRoutesReply(f *testing.F) { fuzzMessage(f, new(RoutesReply)) }
 func FuzzErrorReply(f *testing.F)  { fuzzMessage(f, new(ErrorReply)) }
+func FuzzAdmin(f *testing.F)       { fuzzMessage(f, new(Admin)) }
 
 func FuzzExtensions(f *testing.F) {
 	f.Fuzz(func(t *testing.T, list []byte) {

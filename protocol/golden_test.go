@@ -141,6 +141,19 @@ var vectors = []vector{
 	{name: "status_request", about: "The body is empty", id: 18, code: request(OpStatus)},
 	{name: "status_reply", about: "A JSON document", id: 18, code: status(StatusOK), flags: FlagReply, layout: "json:*s", raw: `{"node":{"node":1}}`},
 
+	{name: "scan_request_shard", about: "All keys of shard 3, as far as a page goes", id: 21, code: request(OpScan), flags: extensionBits, ext: Extensions{HasShard: true, Shard: 3},
+		layout: "options:1 count_max:4 bytes_max:4 start_length:2 end_length:2 cursor_length:2",
+		m:      &Scan{CountMax: 100, BytesMax: 1 << 20}},
+	{name: "put_reply_forwarded", about: "Stored by node 3, to which the node asked has forwarded the request; the slot map is at epoch 8", id: 22, code: status(StatusOK), flags: FlagReply | extensionBits,
+		ext: Extensions{Epoch: 8, Leader: 3}, layout: "version:8 presence:1", m: &WriteReply{Version: 14}},
+	{name: "error_not_leader", about: "Node 3 leads the shard, and the request was not forwarded", id: 22, code: status(StatusNotLeader), flags: FlagReply | extensionBits,
+		ext: Extensions{Leader: 3}, layout: errorLayout, m: &ErrorReply{50, []byte("node 3 leads the shard")}},
+	{name: "admin_request", about: "Make node 2 the leader of shard 5", id: 23, code: request(OpAdmin), layout: "verb_length:2 verb:14s args:*s",
+		m: &Admin{[]byte("shard.transfer"), []byte(`{"shard":5,"to":2}`)}},
+	{name: "admin_reply", about: "A JSON document", id: 23, code: status(StatusOK), flags: FlagReply, layout: "json:*s", raw: `{"message":"node 2 leads shard 5"}`},
+	{name: "error_refused", about: "The cluster's state does not allow it", id: 23, code: status(StatusRefused), flags: FlagReply,
+		layout: errorLayout, m: &ErrorReply{0, []byte("refused: node 2 is down")}},
+
 	{name: "error_busy", about: "A queue is full: try again after 5 ms", id: 19, code: status(StatusBusy), flags: FlagReply,
 		layout: errorLayout, m: &ErrorReply{5, []byte("the shard's queue is full")}},
 	{name: "error_bad_request", about: "The message was malformed; the connection lives", id: 20, code: status(StatusBadRequest), flags: FlagReply,
@@ -167,7 +180,7 @@ func (v *vector) encode() []byte {
 // extensionLayouts are the layouts of the extensions' payloads by type.
 var extensionLayouts = map[uint8]string{
 	extDeadline: "deadline_ms:4", extSession: "session:8 sequence:8 acknowledged:8", extConsistency: "consistency:1 token:8",
-	extTrace: "trace_id:16 span_id:8 trace_flags:1", extEpoch: "epoch:8", extLeader: "leader:8", extAge: "age_ms:4",
+	extTrace: "trace_id:16 span_id:8 trace_flags:1", extEpoch: "epoch:8", extLeader: "leader:8", extAge: "age_ms:4", extShard: "shard:2",
 }
 
 // describe renders the vector as its golden file: hexadecimal bytes, and after

@@ -235,6 +235,15 @@ var boundaries = []struct {
 	{"routes: slots reversed", new(RoutesReply), wire(u64(1), u16(0), u16(1), u16(0), u64(1), u16(1), u16(9), u16(8)), ErrOutOfRange},
 	{"routes: trailing", new(RoutesReply), wire(u64(1), u16(0), u16(0), u8(0)), ErrTrailingBytes},
 
+	{"admin: nothing", new(Admin), nil, ErrTruncated},
+	{"admin: verb empty", new(Admin), wire(u16(0), "{}"), ErrOutOfRange},
+	{"admin: shortest", new(Admin), wire(u16(1), "v"), nil},
+	{"admin: longest verb", new(Admin), wire(u16(VerbBytesMax), longestName[:VerbBytesMax]), nil},
+	{"admin: verb too long", new(Admin), wire(u16(VerbBytesMax+1), longestName[:VerbBytesMax+1]), ErrTooLarge},
+	{"admin: verb length lies", new(Admin), wire(u16(2), "v"), ErrTruncated},
+	{"admin: most arguments", new(Admin), wire(u16(1), "v", make([]byte, AdminBytesMax)), nil},
+	{"admin: too many arguments", new(Admin), wire(u16(1), "v", make([]byte, AdminBytesMax+1)), ErrTooLarge},
+
 	{"error: nothing", new(ErrorReply), nil, ErrTruncated},
 	{"error: longest message", new(ErrorReply), wire(u32(0), u16(MessageBytesMax), make([]byte, MessageBytesMax)), nil},
 	{"error: message too long", new(ErrorReply), wire(u32(0), u16(MessageBytesMax+1), make([]byte, MessageBytesMax+1)), ErrTooLarge},
@@ -260,6 +269,7 @@ func TestOverlongStringsAreRefused(t *testing.T) {
 	long := bytes.Repeat([]byte{'x'}, math.MaxUint16+2)
 	for name, m := range map[string]message{
 		"key":            &Key{long},
+		"verb":           &Admin{Verb: long},
 		"put":            &Put{Key: long, Value: []byte("v")},
 		"delete":         &Delete{Key: long},
 		"mget":           &MGet{[][]byte{long}},
@@ -331,6 +341,9 @@ var badExtensions = []struct {
 	{"token with linearizable", wire(u8(extConsistency), u8(9), u8(Linearizable), u64(1)), ErrBadExtension},
 	{"trace cut off", wire(u8(extTrace), u8(24), make([]byte, 24)), ErrBadExtension},
 	{"age 0", wire(u8(extAge), u8(4), u32(0)), nil},
+	{"shard 0", wire(u8(extShard|extCritical), u8(2), u16(0)), nil},
+	{"shard cut off", wire(u8(extShard|extCritical), u8(1), u8(0)), ErrBadExtension},
+	{"shard twice", wire(u8(extShard), u8(2), u16(1), u8(extShard|extCritical), u8(2), u16(1)), ErrBadExtension},
 }
 
 func TestMalformedExtensions(t *testing.T) {
@@ -357,6 +370,26 @@ func TestTokenIsSentWithSessionReadsOnly(t *testing.T) {
 		if (got.Token == 9) != (c == SessionReads) {
 			t.Errorf("%v: token arrived as %d", c, got.Token)
 		}
+	}
+}
+
+func TestSetDeadline(t *testing.T) {
+	for _, x := range []Extensions{
+		{DeadlineMillis: 5}, {}, {Epoch: 3, DeadlineMillis: 1, Consistency: Stale, HasShard: true, Shard: 2}, {Session: 1, Sequence: 1},
+	} {
+		list := x.AppendTo(nil)[2:]
+		list = append(wire(u8(0x7f), u8(3), u8(extDeadline), u8(4), u8(0)), list...) // in another's payload
+		SetDeadline(list, 77)
+		if x.DeadlineMillis != 0 {
+			x.DeadlineMillis = 77
+		}
+		var got Extensions
+		if err := got.Decode(list); err != nil || got != x {
+			t.Errorf("%+v, %v, want %+v", got, err, x)
+		}
+	}
+	for _, tc := range badExtensions { // must not panic
+		SetDeadline(append([]byte(nil), tc.b...), 1)
 	}
 }
 

@@ -48,6 +48,7 @@ var kinds = []kind{
 	{"HelloReply", func() message { return new(HelloReply) }, drawHelloReply, false},
 	{"RoutesReply", func() message { return new(RoutesReply) }, drawRoutesReply, false},
 	{"ErrorReply", func() message { return new(ErrorReply) }, drawErrorReply, false},
+	{"Admin", func() message { return new(Admin) }, drawAdmin, true},
 }
 
 var (
@@ -56,6 +57,10 @@ var (
 	anyName  = rapid.SliceOfN(rapid.Byte(), 0, NameBytesMax)
 	anyTTL   = rapid.Uint64Range(1, TTLMillisMax)
 )
+
+func drawAdmin(t *rapid.T) message {
+	return &Admin{rapid.SliceOfN(rapid.Byte(), 1, VerbBytesMax).Draw(t, "verb"), anyBytes.Draw(t, "args")}
+}
 
 func drawKey(t *rapid.T) message { return &Key{anyKey.Draw(t, "key")} }
 
@@ -257,6 +262,9 @@ func drawExtensions(t *rapid.T) *Extensions {
 	}
 	if x.HasAge = rapid.Bool().Draw(t, "has age"); x.HasAge {
 		x.AgeMillis = u32.Draw(t, "age")
+	}
+	if x.HasShard = rapid.Bool().Draw(t, "has shard"); x.HasShard {
+		x.Shard = rapid.Uint16().Draw(t, "shard")
 	}
 	return x
 }

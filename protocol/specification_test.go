@@ -74,7 +74,7 @@ func TestSpecificationLimits(t *testing.T) {
 		"ScanCountMax": ScanCountMax, "ScanBytesMax": ScanBytesMax, "ScanCountDefault": ScanCountDefault,
 		"ScanBytesDefault": ScanBytesDefault, "ChunkBytes": ChunkBytes, "CursorBytesMax": CursorBytesMax,
 		"TTLMillisMax": TTLMillisMax, "NameBytesMax": NameBytesMax, "AddressBytesMax": AddressBytesMax,
-		"MessageBytesMax": MessageBytesMax, "Slots": Slots,
+		"MessageBytesMax": MessageBytesMax, "VerbBytesMax": VerbBytesMax, "AdminBytesMax": AdminBytesMax, "Slots": Slots,
 	}
 	units := map[string]uint64{"": 1, "B": 1, "ms": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 	for _, r := range table(t, readSpecification(t), "| Limit | Value |") {
@@ -115,7 +115,7 @@ func TestSpecificationNumbers(t *testing.T) {
 	})
 	checkNumbers(t, doc, "| Type | Name | In |", map[string]uint64{
 		"DEADLINE": extDeadline, "SESSION": extSession, "CONSISTENCY": extConsistency, "TRACE": extTrace,
-		"EPOCH": extEpoch, "LEADER": extLeader, "AGE": extAge,
+		"EPOCH": extEpoch, "LEADER": extLeader, "AGE": extAge, "SHARD": extShard,
 	})
 	checkNumbers(t, doc, "| Option | Name |", map[string]uint64{
 		"TTL": uint64(WriteTTL), "KEEP_TTL": uint64(WriteKeepTTL), "IF_ABSENT": uint64(WriteIfAbsent),

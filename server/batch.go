@@ -188,7 +188,6 @@ func (p *processor) sendParts(g *gather, far []*farBatch) {
 	left := time.Until(time.UnixMilli(p.deadline()))
 	x.DeadlineMillis = uint32(max(left.Milliseconds(), 1))
 	for _, b := range far {
-		slices.Sort(b.ops)
 		m := protocol.Batch{Flags: protocol.BatchNonAtomic}
 		for _, i := range b.ops {
 			m.Ops = append(m.Ops, p.batch.Ops[i])

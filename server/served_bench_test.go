@@ -76,3 +76,25 @@ func putRequest(i int) []byte {
 
 func BenchmarkServedPut(b *testing.B)   { serveBench(b, 1, putRequest) }
 func BenchmarkServedPut64(b *testing.B) { serveBench(b, 64, putRequest) }
+
+// Over a cluster without Raft or disk: what the front door itself costs.
+
+func clusterBench(b *testing.B, copies, node int, request func(fc *fakeCluster) []byte) {
+	fc := newFakeCluster(b, Config{}, 2, 2, copies)
+	fc.set(fc.key(0, 0), string(make([]byte, 128)))
+	d := fc.nodes[uint64(node)].client()
+	buf := make([]byte, 4096)
+	req := request(fc)
+	b.ReportAllocs()
+	for b.Loop() {
+		if status, err := exchange(d.nc, req, buf); err != nil || status != protocol.StatusOK {
+			b.Fatalf("%v, %v", status, err)
+		}
+	}
+}
+
+func getOfShard0(fc *fakeCluster) []byte { return frame(protocol.OpGet, 9, []byte(fc.key(0, 0))) }
+
+func BenchmarkGetAtLeader(b *testing.B)   { clusterBench(b, 1, 1, getOfShard0) }
+func BenchmarkGetForwarded(b *testing.B)  { clusterBench(b, 1, 2, getOfShard0) }
+func BenchmarkGetAtFollower(b *testing.B) { clusterBench(b, 2, 2, getOfShard0) }

@@ -74,20 +74,21 @@ type Config struct {
 	// 0 means twice the cores. At least two for each loop, and one more.
 	Threads int
 
-	ConnectionsMax   int           // 10000
-	InFlightMax      int           // unanswered requests per connection; 1024
-	InFlightBytesMax int64         // of those, in bytes; 64 MiB
-	OutputBytesMax   int           // unsent replies per connection; 32 MiB. A single reply may go beyond
-	InputBytesMax    int64         // partial frames of all connections together; 1 GiB
-	FrameBytesMax    uint32        // protocol.FrameBytesMax
-	QueueDepth       int           // reads and scans waiting for a thread; 1000
-	IdleTimeout      time.Duration // a connection that asks nothing is closed; 10 min, negative: never
-	FrameTimeout     time.Duration // from the first byte of a frame to its last; 30 s
-	WriteTimeout     time.Duration // replies that the peer does not take; 30 s
-	RequestTimeout   time.Duration // deadline of a request that waits for a thread, a majority or another node and names none itself; 30 s
-	Prealloc         int           // buffers allocated at start; 0: none
-	KeepAlive        time.Duration // TCP keepalive; 60 s, negative: off
-	Delay            bool          // leave Nagle's algorithm on
+	ConnectionsMax     int           // 10000
+	InFlightMax        int           // unanswered requests per connection; 1024
+	InFlightBytesMax   int64         // of those, in bytes; 64 MiB
+	OutputBytesMax     int           // unsent replies per connection; 32 MiB. A single reply may go beyond
+	InputBytesMax      int64         // partial frames of all connections together; 1 GiB
+	FrameBytesMax      uint32        // protocol.FrameBytesMax
+	QueueDepth         int           // reads and scans waiting for a thread; 1000
+	IdleTimeout        time.Duration // a connection that asks nothing is closed; 10 min, negative: never
+	FrameTimeout       time.Duration // from the first byte of a frame to its last; 30 s
+	WriteTimeout       time.Duration // replies that the peer does not take; 30 s
+	RequestTimeout     time.Duration // deadline of a request that waits for a thread, a majority or another node and names none itself; 30 s
+	ForwardConnections int           // connections to other nodes on which requests are forwarded; 100
+	Prealloc           int           // buffers allocated at start; 0: none
+	KeepAlive          time.Duration // TCP keepalive; 60 s, negative: off
+	Delay              bool          // leave Nagle's algorithm on
 
 	Logger *slog.Logger
 }
@@ -105,6 +106,7 @@ func (c *Config) ensureDefaults() {
 	setDefault(&c.WriteTimeout, 30*time.Second)
 	setDefault(&c.KeepAlive, 60*time.Second)
 	setDefault(&c.RequestTimeout, 30*time.Second)
+	setDefault(&c.ForwardConnections, 100)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -35,6 +36,7 @@ const (
 
 // Each node gets a connection for small requests and one for those whose
 // frames may be large, so that the former need not wait behind the latter.
+// Where there may be no more connections, one serves for both.
 const (
 	laneSmall = iota
 	laneBulk
@@ -91,6 +93,7 @@ type upstreams struct {
 	nodes   map[uint64]*upstream
 	closed  bool
 	running sync.WaitGroup
+	open    atomic.Int32 // links
 }
 
 func (us *upstreams) init(s *Server) {
@@ -201,6 +204,12 @@ func (u *upstream) linkFor(k *call) (*link, *refusal) {
 	if l := u.links[lane]; l != nil {
 		return l, nil
 	}
+	if u.all.open.Load() >= int32(u.all.srv.cfg.ForwardConnections) {
+		if l := u.links[lanes-1-lane]; l != nil {
+			return l, nil
+		}
+		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryLeaderMillis, message: fmt.Sprintf("this node has its %d connections to other nodes (network.connection_pool_size)", u.all.srv.cfg.ForwardConnections)}
+	}
 	if time.Now().Before(u.notUntil) {
 		return nil, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("node %d leads the shard and cannot be reached from here", u.node)}
 	}
@@ -209,6 +218,7 @@ func (u *upstream) linkFor(k *call) (*link, *refusal) {
 	}
 	l := &link{up: u, lane: lane, calls: make(map[uint64]*call), wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	u.links[lane] = l
+	u.all.open.Add(1)
 	go l.run()
 	return l, nil
 }
@@ -240,6 +250,7 @@ func (l *link) retire() {
 func (l *link) run() {
 	us := l.up.all
 	defer us.running.Done()
+	defer us.open.Add(-1)
 	nc, err := l.open()
 	if err != nil {
 		us.srv.log.Debug("cannot forward", "node", l.up.node, "error", err)
