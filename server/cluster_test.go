@@ -345,7 +345,7 @@ func (n *fakeNode) letGo() {
 func (n *fakeNode) Acquire() bool { return n.pending.Load() && n.running.CompareAndSwap(false, true) }
 func (n *fakeNode) Pending() bool { return n.pending.Load() }
 
-func (n *fakeNode) Run() {
+func (n *fakeNode) Run(waited func()) {
 	n.pending.Store(false)
 	n.cluster.mu.Lock()
 	q := n.queue
@@ -353,6 +353,9 @@ func (n *fakeNode) Run() {
 	n.cluster.mu.Unlock()
 	for _, f := range q {
 		f()
+	}
+	if waited != nil {
+		waited()
 	}
 	n.afterPass()
 	n.running.Store(false)
@@ -365,7 +368,7 @@ func (n *fakeNode) Kick() {
 	go func() {
 		defer n.kicks.Done()
 		for n.Acquire() {
-			n.Run()
+			n.Run(nil)
 		}
 	}()
 }
