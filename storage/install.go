@@ -292,12 +292,12 @@ func (in *Install) addState() error {
 		return err
 	}
 	var b [metaBytes]byte
-	in.state0().put(b[:])
+	in.stateAfter().put(b[:])
 	return in.stage.add(appendPrefix(nil, in.shard, kindMeta), b[:])
 }
 
-// state0 is the shard's state right after the installation.
-func (in *Install) state0() meta {
+// stateAfter returns the shard's state right after the installation.
+func (in *Install) stateAfter() meta {
 	m := *in.source
 	m.applied = in.meta.Index
 	return m

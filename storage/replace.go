@@ -43,7 +43,7 @@ func (s *Store) Install(in *Install) error {
 	if err := s.checkNewer(in.shard, in.meta.Index); err != nil {
 		return err
 	}
-	to := replacement{meta: in.state0(), sessions: in.sessions, nextExpiry: in.nextExpiry, installed: &in.meta}
+	to := replacement{meta: in.stateAfter(), sessions: in.sessions, nextExpiry: in.nextExpiry, installed: &in.meta}
 	err := s.replace(in.shard, to, func() error {
 		_, err := s.db.IngestAndExcise(context.Background(), in.stage.paths(), nil, nil, shardRange(in.shard))
 		return err
@@ -200,8 +200,8 @@ func (s *Store) lockSettled(shard int) error {
 		}
 		s.window.Lock()
 		sh := &s.shards[shard]
-		applied := sh.applied.Load()
-		if sh.durable.Load() == applied && sh.frozen == applied && !s.recent.drains(shard) {
+		// What is durable may still be in a table for a moment.
+		if sh.durable.Load() == sh.applied.Load() && !s.recent.drains(shard) {
 			return nil
 		}
 		s.window.Unlock()

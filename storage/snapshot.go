@@ -139,7 +139,7 @@ func (v *View) Checksum() (uint64, error) {
 // Export writes the state as a stream of chunks, each one call of write and at
 // most ChunkBytesMax bytes, which are valid until write returns. from is what
 // Install.Token returned at the receiver: the stream begins with the chunk
-// after it; nil: with the first. Nothing is held while write waits, but what
+// after it; empty: with the first. Nothing is held while write waits, but what
 // the View holds itself.
 //
 // An error of write is returned as it is. Others are ErrToken, with nothing
@@ -149,7 +149,7 @@ func (v *View) Checksum() (uint64, error) {
 // whole.
 func (v *View) Export(write func(chunk []byte) error, from []byte) error {
 	e := exporter{view: v, state: streamState{hash: newStateHash(v.meta)}}
-	if from != nil {
+	if len(from) > 0 {
 		if err := e.resume(from); err != nil {
 			return err
 		}
