@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -82,6 +83,9 @@ type group struct {
 	boxed    []inbound
 	last     uint64 // index of the last entry collected
 	sweeping bool   // a Sweep is queued or on its way
+
+	gathering bool             // the queue waits for inflight to be carried out
+	commits   []raftpb.Message // that tell a replica of commits only, kept back; see send
 
 	rounds      roundList
 	transfer    transfer
@@ -171,6 +175,10 @@ func (g *group) propose(n *Node) {
 	if g.transfer.holds() {
 		return // the queue goes to the next leader, or goes on here
 	}
+	if g.gathers() {
+		g.gathering = true
+		return
+	}
 	g.take(n.recycle())
 	if len(g.taking) == 0 {
 		return
@@ -200,6 +208,33 @@ func (g *group) propose(n *Node) {
 	clear(g.taking)
 	g.taking = g.taking[:0]
 	clear(g.prop.Entries)
+}
+
+// What is queued when an entry is on its way to other nodes waits for it to be
+// committed, and joins one next entry, unless it is this much. An entry costs
+// every node a write, an fsync and two messages; waiting costs half a round.
+const (
+	gatherOpsMax   = 256
+	gatherBytesMax = 256 << 10
+)
+
+// gathers reports whether the queue is to wait for the entry under way.
+func (g *group) gathers() bool {
+	if len(g.inflight) == 0 || g.onlyVoter() {
+		return false
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.ops < gatherOpsMax && g.bytes < gatherBytesMax
+}
+
+// resumeGathering has the queue taken that waited for the entry that has just
+// been carried out.
+func (g *group) resumeGathering(n *Node) {
+	if g.gathering && len(g.inflight) == 0 {
+		g.gathering = false
+		n.markDirty(g)
+	}
 }
 
 func (g *group) refuseTaken(n *Node) {
@@ -248,11 +283,40 @@ func (g *group) collect(n *Node) error {
 
 // send hands a message to the transport.
 func (g *group) send(n *Node, m *raftpb.Message) {
-	if m.Type == raftpb.MsgSnap {
+	switch {
+	case m.Type == raftpb.MsgSnap:
 		g.sendSnapshot(n, m)
 		return
+	case m.Type == raftpb.MsgApp && len(m.Entries) == 0:
+		// It tells how far entries are committed. The next entries do so as
+		// well, and under load they go in this very pass.
+		if len(g.commits) == 0 {
+			n.withCommits = append(n.withCommits, g)
+		}
+		g.dropCommit(m.To)
+		g.commits = append(g.commits, *m)
+		return
+	case m.Type == raftpb.MsgApp && len(g.commits) > 0:
+		g.dropCommit(m.To)
 	}
 	n.transport.Send(nodeOf(m.To), uint32(g.shard), m)
+}
+
+func (g *group) dropCommit(to uint64) {
+	g.commits = slices.DeleteFunc(g.commits, func(m raftpb.Message) bool { return m.To == to })
+}
+
+// sendCommits sends what send has kept back.
+func (n *Node) sendCommits() {
+	for _, g := range n.withCommits {
+		for i := range g.commits {
+			n.transport.Send(nodeOf(g.commits[i].To), uint32(g.shard), &g.commits[i])
+		}
+		clear(g.commits)
+		g.commits = g.commits[:0]
+	}
+	n.withCommits = n.withCommits[:0]
+	n.transport.Flush()
 }
 
 func (g *group) collectAppend(n *Node, m *raftpb.Message) error {
@@ -271,9 +335,10 @@ func (g *group) collectAppend(n *Node, m *raftpb.Message) error {
 	if k := len(m.Entries); k > 0 {
 		g.last = m.Entries[k-1].Index
 	}
-	if len(m.Entries) > 0 || len(m.Responses) > 0 {
+	if len(m.Entries) > 0 || m.Snapshot != nil {
 		// A commit index alone may ride on a later write: it is known again
-		// after an election.
+		// after an election. Answers wait for what is being written, if
+		// anything is.
 		w.mustSync = true
 	}
 	for i := range m.Responses {
@@ -312,21 +377,39 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 
 // resolve returns the completions of the entry that was committed at (index,
 // term), if this node proposed it. Proposals that another leader's entry has
-// displaced at that place hear Dropped.
-func (g *group) resolve(n *Node, index, term uint64) []completion {
-	for len(g.inflight) > 0 && g.inflight[0].index <= index {
-		p := g.inflight[0]
+// displaced at that place hear Dropped: only now, since until something else is
+// committed there an entry that has gone from this log may come back.
+func (g *group) resolve(n *Node, index, term uint64) (done []completion) {
+	if len(g.inflight) == 0 || g.inflight[0].index > index && g.ordered() {
+		return nil
+	}
+	if p := g.inflight[0]; p.index == index && p.term == term && g.ordered() {
 		g.inflight[0] = proposed{}
-		g.inflight = g.inflight[1:]
-		if p.index == index && p.term == term {
-			return p.done
+		if g.inflight = g.inflight[1:]; len(g.inflight) == 0 {
+			g.inflight = g.inflight[:0]
 		}
-		n.finish(p.done, command.Dropped)
+		return p.done
 	}
-	if len(g.inflight) == 0 {
-		g.inflight = g.inflight[:0]
+	left := g.inflight[:0]
+	for _, p := range g.inflight {
+		switch {
+		case p.index > index:
+			left = append(left, p)
+		case p.index == index && p.term == term:
+			done = p.done
+		default:
+			n.finish(p.done, command.Dropped)
+		}
 	}
-	return nil
+	clear(g.inflight[len(left):])
+	g.inflight = left
+	return done
+}
+
+// ordered reports whether the indexes of what is in flight rise: they do within
+// a term, and mostly there is but one.
+func (g *group) ordered() bool {
+	return g.inflight[0].term == g.inflight[len(g.inflight)-1].term
 }
 
 // drainInflight takes out all that was proposed and not heard of.

@@ -233,7 +233,8 @@ type Node struct {
 	applyBase               int
 	entries                 []storage.Entry
 	spares                  [][]completion
-	delivered               bool // outcomes, since the last call of afterPass
+	withCommits             []*group // have messages kept back, see group.send
+	delivered               bool     // outcomes, since the last call of afterPass
 	ticks                   uint64
 	reportDue               int64 // Clock.Boot
 	roundSeq, roundSalt     uint64

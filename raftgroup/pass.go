@@ -67,6 +67,7 @@ func (n *Node) Run(waited func()) {
 	if n.running.CompareAndSwap(false, true) {
 		n.urgent.Store(false)
 		n.serve()
+		n.sendCommits()
 		n.running.Store(false)
 	}
 }
@@ -107,6 +108,7 @@ func (n *Node) pass() *writeSet {
 		return nil
 	}
 	if !idle {
+		n.sendCommits()
 		return nil
 	}
 	if err := n.proposeAll(); err != nil {
@@ -114,6 +116,7 @@ func (n *Node) pass() *writeSet {
 		n.abandon()
 		return nil
 	}
+	n.sendCommits()
 	return n.takeWrite()
 }
 
@@ -173,6 +176,9 @@ func (n *Node) settle() error {
 		if err := n.apply(); err != nil {
 			return err
 		}
+		if err := n.answerAtOnce(); err != nil {
+			return err
+		}
 		for _, g := range n.touched {
 			if err := g.respond(n); err != nil {
 				return err
@@ -182,6 +188,24 @@ func (n *Node) settle() error {
 			again = again || (g.node != nil && g.node.HasReady())
 		}
 	}
+	return nil
+}
+
+func (n *Node) tellAnswers(w *writeSet) error {
+	for i := range w.answers {
+		a := &w.answers[i]
+		if a.group.node == nil || a.group.id != a.replica {
+			continue // the replica has left meanwhile
+		}
+		if err := a.group.tell(n, &a.m); err != nil {
+			return err
+		}
+		if k := len(n.touched); k == 0 || n.touched[k-1] != a.group {
+			n.touch(a.group)
+		}
+	}
+	clear(w.answers)
+	w.answers = w.answers[:0]
 	return nil
 }
 
@@ -238,6 +262,15 @@ func (n *Node) commit(w *writeSet) {
 	n.raise()
 }
 
+// answerAtOnce tells what needs no write, because all it waits for is durable.
+func (n *Node) answerAtOnce() error {
+	w := n.filling
+	if w.mustSync || len(w.answers) == 0 || n.writing.Load() {
+		return nil
+	}
+	return n.tellAnswers(w)
+}
+
 // takeWritten tells Raft, or other nodes, what waited for a write.
 func (n *Node) takeWritten() error {
 	n.mu.Lock()
@@ -247,20 +280,10 @@ func (n *Node) takeWritten() error {
 	if w == nil {
 		return nil
 	}
-	for i := range w.answers {
-		a := &w.answers[i]
-		if a.group.node == nil || a.group.id != a.replica {
-			continue // the replica has left meanwhile
-		}
-		if err := a.group.tell(n, &a.m); err != nil {
-			return err
-		}
-		if k := len(n.touched); k == 0 || n.touched[k-1] != a.group {
-			n.touch(a.group)
-		}
+	if err := n.tellAnswers(w); err != nil {
+		return err
 	}
-	clear(w.answers)
-	w.answers, w.mustSync = w.answers[:0], false
+	w.mustSync = false
 	n.spareWrite = w
 	if n.log.SizeBytes() > n.lim.logBytes {
 		// The log may only be cut behind what the state machine holds
@@ -311,6 +334,7 @@ func (n *Node) applyRange(from, to int) error {
 			a.done = nil
 			n.delivered = true
 		}
+		g.resumeGathering(n)
 		if a.mark {
 			g.takeMark(n)
 		}
