@@ -185,14 +185,28 @@ func newClusterID() uint64 {
 	}
 }
 
-// prepareDir creates the directory where it is missing and says clearly why it
-// cannot.
+// prepareDir creates the directory where it is missing, so that it is still
+// there after a power failure, and says clearly why it cannot.
 func prepareDir(f vfs.FS, dir string) error {
+	// The directory itself may be left from a start that came no further.
+	parents := []string{f.PathDir(dir)}
+	for d := dir; d != f.PathDir(d); d = f.PathDir(d) {
+		if _, err := f.Stat(d); err == nil {
+			break
+		}
+		parents = append(parents, f.PathDir(d))
+	}
 	if err := f.MkdirAll(dir, 0o755); err != nil {
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
 		}
 		return fmt.Errorf("%w %s: %w; choose another with --data", ErrBadDirectory, dir, err)
+	}
+	for _, p := range parents {
+		// A parent that may not be opened is not one of those made here.
+		if err := syncDir(f, p); err != nil && !errors.Is(err, os.ErrPermission) {
+			return fmt.Errorf("%w %s: %w; choose another with --data", ErrBadDirectory, dir, err)
+		}
 	}
 	return nil
 }
