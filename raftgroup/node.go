@@ -391,7 +391,8 @@ func (n *Node) touchAll() { n.post(func() {}) }
 // has vanished later is noticed instead of begun again.
 func (n *Node) bootstrap() error {
 	if n.identity.Initialized {
-		if n.identity.Founder && len(n.log.Groups()) == 0 {
+		// A log without groups is another thing: all have left this node.
+		if n.identity.Founder && n.replay.Log.Segments == 0 {
 			return fmt.Errorf("%w: %s holds nothing; restore the directory from a backup", ErrLogMissing, n.opt.FS.PathJoin(n.opt.Dir, logDir))
 		}
 		return nil
