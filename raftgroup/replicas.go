@@ -80,7 +80,11 @@ const uncommittedBytesMax = 256 << 20
 // nothing to remember until then.
 func (g *group) beget(n *Node, m *raftpb.Message) error {
 	switch m.Type {
-	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
+	case raftpb.MsgApp, raftpb.MsgSnap:
+	case raftpb.MsgHeartbeat:
+		if m.Commit > 0 {
+			return nil // it is for one that has acknowledged entries, and has been removed
+		}
 	default:
 		return nil
 	}
