@@ -400,7 +400,8 @@ func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) 
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: node %d has not answered", command.ErrTimeout, node)
 		}
-		return nil, fmt.Errorf("%w: node %d cannot be asked: %v", command.ErrRefused, node, err)
+		// Not a refusal: it may have been asked, and it may be back in a moment.
+		return nil, fmt.Errorf("%w: node %d cannot be asked: %v; try again", command.ErrTimeout, node, err)
 	}
 	return unpackReply(b)
 }
