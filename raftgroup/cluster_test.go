@@ -340,13 +340,15 @@ func TestSnapshotAndGrowth(t *testing.T) {
 	}
 	// And away again.
 	for _, id := range []uint64{1, 2} {
-		var err error
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_, err = c.nodes[3].Admin(context.Background(), command.AdminMemberRemove, []byte(fmt.Sprintf(`{"node":%d}`, id)))
-		}()
-		c.drive(done)
+		err := command.ErrNotLeader
+		for errors.Is(err, command.ErrNotLeader) { // the leadership may be on its way
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, err = c.nodes[3].Admin(context.Background(), command.AdminMemberRemove, fmt.Appendf(nil, `{"node":%d}`, id))
+			}()
+			c.drive(done)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

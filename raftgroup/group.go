@@ -201,13 +201,24 @@ func (g *group) propose(n *Node) {
 		// entries follow the last one seen.
 		g.lastStamp.Store(stamp)
 		for i := range g.taking {
-			g.inflight = append(g.inflight, proposed{
-				index: g.last + 1 + uint64(i), term: g.term.Load(), tick: n.ticks, done: g.taking[i].done})
+			g.await(proposed{index: g.last + 1 + uint64(i), term: g.term.Load(), tick: n.ticks, done: g.taking[i].done})
 		}
 	}
 	clear(g.taking)
 	g.taking = g.taking[:0]
 	clear(g.prop.Entries)
+}
+
+// await adds p to what is in flight. That is in the order of the indexes, and
+// there p may come before what this replica proposed when it led before: those
+// entries may have been cut off its log since, but somebody else's may bring
+// them back, until others are committed in their places.
+func (g *group) await(p proposed) {
+	at := len(g.inflight)
+	for at > 0 && g.inflight[at-1].index >= p.index {
+		at--
+	}
+	g.inflight = slices.Insert(g.inflight, at, p)
 }
 
 // What is queued when an entry is on its way to other nodes waits for it to be
@@ -379,37 +390,20 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 // term), if this node proposed it. Proposals that another leader's entry has
 // displaced at that place hear Dropped: only now, since until something else is
 // committed there an entry that has gone from this log may come back.
-func (g *group) resolve(n *Node, index, term uint64) (done []completion) {
-	if len(g.inflight) == 0 || g.inflight[0].index > index && g.ordered() {
-		return nil
-	}
-	if p := g.inflight[0]; p.index == index && p.term == term && g.ordered() {
+func (g *group) resolve(n *Node, index, term uint64) []completion {
+	for len(g.inflight) > 0 && g.inflight[0].index <= index {
+		p := g.inflight[0]
 		g.inflight[0] = proposed{}
-		if g.inflight = g.inflight[1:]; len(g.inflight) == 0 {
-			g.inflight = g.inflight[:0]
+		g.inflight = g.inflight[1:]
+		if p.index == index && p.term == term {
+			return p.done
 		}
-		return p.done
+		n.finish(p.done, command.Dropped)
 	}
-	left := g.inflight[:0]
-	for _, p := range g.inflight {
-		switch {
-		case p.index > index:
-			left = append(left, p)
-		case p.index == index && p.term == term:
-			done = p.done
-		default:
-			n.finish(p.done, command.Dropped)
-		}
+	if len(g.inflight) == 0 {
+		g.inflight = g.inflight[:0]
 	}
-	clear(g.inflight[len(left):])
-	g.inflight = left
-	return done
-}
-
-// ordered reports whether the indexes of what is in flight rise: they do within
-// a term, and mostly there is but one.
-func (g *group) ordered() bool {
-	return g.inflight[0].term == g.inflight[len(g.inflight)-1].term
+	return nil
 }
 
 // drainInflight takes out all that was proposed and not heard of.
@@ -425,11 +419,13 @@ func (g *group) drainInflight() []completion {
 // expireInflight gives up on proposals that nothing has been heard of since
 // before the given tick: they may have had their effect, or may yet.
 func (g *group) expireInflight(n *Node, before uint64) {
-	for len(g.inflight) > 0 && g.inflight[0].tick < before {
-		n.finish(g.inflight[0].done, command.TimedOut)
-		g.inflight[0] = proposed{}
-		g.inflight = g.inflight[1:]
-	}
+	g.inflight = slices.DeleteFunc(g.inflight, func(p proposed) bool {
+		if p.tick >= before {
+			return false
+		}
+		n.finish(p.done, command.TimedOut)
+		return true
+	})
 }
 
 func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
