@@ -74,8 +74,8 @@ func (t *Transport) serve(c net.Conn) {
 	h, version, err := t.answerHello(c)
 	if err != nil {
 		t.introduced(c)
-		t.drop(c)
 		t.logHandshake(c, h, err)
+		t.drop(c)
 		return
 	}
 	if h.kind != kindCall { // that has to bring its call, first

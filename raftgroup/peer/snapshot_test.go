@@ -312,6 +312,23 @@ func TestSnapshotIsEnded(t *testing.T) {
 	}
 }
 
+// A sender that is slow for longer than silence may last is not taken for dead.
+func TestSlowExport(t *testing.T) {
+	var st staging
+	b := startNode(t, 2, func(c *Config, h *testHandler) {
+		c.SilenceTimeout, h.snapshot = 100*time.Millisecond, st.receive
+	})
+	a := startNode(t, 1, func(c *Config, _ *testHandler) { c.SilenceTimeout = 100 * time.Millisecond })
+	a.SetPeer(2, b.address())
+	err := a.SendSnapshot(t.Context(), 2, nil, func(token []byte, write func([]byte) error) error {
+		<-time.After(400 * time.Millisecond)
+		return exporter(3)(token, write)
+	})
+	if chunks, _ := st.staged(); err != nil || chunks != 3 {
+		t.Fatal(chunks, err)
+	}
+}
+
 // Silence ends a transfer on either side.
 func TestSilentSnapshotEnds(t *testing.T) {
 	var st staging
