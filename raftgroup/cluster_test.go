@@ -196,6 +196,11 @@ func (c *cluster) until(what string, ok func() bool) {
 		c.t.Logf("node %d: %s", id, b)
 	}
 	for id, n := range c.nodes {
+		for _, g := range n.groups {
+			if g.leads.Load() {
+				c.t.Logf("node %d, shard %d: %+v; receiving %v, sending %v", id, g.shard, g.node.Status(), g.receiving, g.sending)
+			}
+		}
 		b, _ := json.Marshal(n.ClusterStatus())
 		c.t.Logf("cluster as node %d sees it: %s", id, b)
 	}
