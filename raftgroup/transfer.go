@@ -38,12 +38,21 @@ func (g *group) continueTransfer(n *Node) {
 	case n.ticks >= t.until:
 		g.logger.Debug("leadership transfer failed", "to", nodeOf(t.to))
 		*t = transfer{}
-		if n.leaving.Load() || g.state != raft.StateLeader {
-			return
-		}
+		g.requeue(n)
 	case !t.told && (len(g.inflight) == 0 || n.slow.Load()):
 		t.told = true
 		g.node.TransferLeader(t.to)
+	}
+}
+
+// requeue has the next pass look at commands that a transfer has held up: the
+// group is off the node's list, and who adds a command takes it to be on it.
+func (g *group) requeue(n *Node) {
+	g.mu.Lock()
+	queued := g.dirty
+	g.mu.Unlock()
+	if queued {
+		n.markDirty(g)
 	}
 }
 
