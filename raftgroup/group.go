@@ -84,8 +84,7 @@ type group struct {
 	last     uint64 // index of the last entry collected
 	sweeping bool   // a Sweep is queued or on its way
 
-	gathering bool             // the queue waits for inflight to be carried out
-	commits   []raftpb.Message // that tell a replica of commits only, kept back; see send
+	commits []raftpb.Message // that tell a replica of commits only, kept back; see send
 
 	rounds      roundList
 	transfer    transfer
@@ -175,10 +174,6 @@ func (g *group) propose(n *Node) {
 	if g.transfer.holds() {
 		return // the queue goes to the next leader, or goes on here
 	}
-	if g.gathers() {
-		g.gathering = true
-		return
-	}
 	g.take(n.recycle())
 	if len(g.taking) == 0 {
 		return
@@ -201,6 +196,9 @@ func (g *group) propose(n *Node) {
 		// entries follow the last one seen.
 		g.lastStamp.Store(stamp)
 		for i := range g.taking {
+			if len(g.inflight) == 0 && !g.onlyVoter() {
+				n.flown = append(n.flown, g)
+			}
 			g.await(proposed{index: g.last + 1 + uint64(i), term: g.term.Load(), tick: n.ticks, done: g.taking[i].done})
 		}
 	}
@@ -219,33 +217,6 @@ func (g *group) await(p proposed) {
 		at--
 	}
 	g.inflight = slices.Insert(g.inflight, at, p)
-}
-
-// What is queued when an entry is on its way to other nodes waits for it to be
-// committed, and joins one next entry, unless it is this much. An entry costs
-// every node a write, an fsync and two messages; waiting costs half a round.
-const (
-	gatherOpsMax   = 256
-	gatherBytesMax = 256 << 10
-)
-
-// gathers reports whether the queue is to wait for the entry under way.
-func (g *group) gathers() bool {
-	if len(g.inflight) == 0 || g.onlyVoter() {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.ops < gatherOpsMax && g.bytes < gatherBytesMax
-}
-
-// resumeGathering has the queue taken that waited for the entry that has just
-// been carried out.
-func (g *group) resumeGathering(n *Node) {
-	if g.gathering && len(g.inflight) == 0 {
-		g.gathering = false
-		n.markDirty(g)
-	}
 }
 
 func (g *group) refuseTaken(n *Node) {

@@ -233,6 +233,9 @@ type Node struct {
 	applyBase               int
 	entries                 []storage.Entry
 	spares                  [][]completion
+	gathering               []*group // have commands that wait for the round under way
+	flown                   []*group // have, or had, entries that wait for other nodes
+	flewAt                  int64    // the last entries, on Clock.Boot
 	withCommits             []*group // have messages kept back, see group.send
 	delivered               bool     // outcomes, since the last call of afterPass
 	ticks                   uint64

@@ -1,8 +1,10 @@
 package raftgroup
 
 import (
+	"slices"
 	"time"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
@@ -211,18 +213,52 @@ func (n *Node) tellAnswers(w *writeSet) error {
 
 // proposeAll turns the queues into entries and sends them.
 func (n *Node) proposeAll() error {
-	ready := n.takeDirty()
-	if len(ready) == 0 {
+	n.gathering = append(n.gathering, n.takeDirty()...)
+	if len(n.gathering) == 0 || n.gathers() {
 		return nil
 	}
-	n.touched = append(n.touched[:0], ready...)
-	for _, g := range ready {
+	n.touched = append(n.touched[:0], n.gathering...)
+	n.gathering = n.gathering[:0]
+	for _, g := range n.touched {
 		if err := g.collect(n); err != nil { // so that the indexes of new entries are known
 			return err
 		}
 		g.propose(n)
 	}
+	n.flewAt = n.clock.Boot()
 	return n.settle()
+}
+
+// What is queued while entries are on their way to other nodes waits for them
+// to be committed, and goes in one next round, unless it is this much, or they
+// take this long. A round costs every node a write, an fsync and a few
+// messages; waiting for it costs half a round.
+const (
+	gatherOpsMax   = 256
+	gatherBytesMax = 256 << 10
+	gatherMax      = 2 * time.Millisecond
+)
+
+// gathers reports whether what is queued is to wait for the round under way.
+func (n *Node) gathers() bool {
+	if !n.flying() || time.Duration(n.clock.Boot()-n.flewAt) > gatherMax {
+		return false
+	}
+	for _, g := range n.gathering {
+		g.mu.Lock()
+		large := g.ops >= gatherOpsMax || g.bytes >= gatherBytesMax
+		g.mu.Unlock()
+		if large {
+			return false
+		}
+	}
+	return true
+}
+
+// flying reports whether entries of this node wait for other nodes.
+func (n *Node) flying() bool {
+	n.flown = slices.DeleteFunc(n.flown, func(g *group) bool { return len(g.inflight) == 0 || g.state != raft.StateLeader })
+	return len(n.flown) > 0
 }
 
 // touch has settle look at g.
@@ -334,7 +370,6 @@ func (n *Node) applyRange(from, to int) error {
 			a.done = nil
 			n.delivered = true
 		}
-		g.resumeGathering(n)
 		if a.mark {
 			g.takeMark(n)
 		}

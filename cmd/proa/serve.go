@@ -296,7 +296,12 @@ func tuneRuntime(c *config.Config, log *slog.Logger) {
 		// Threads that wait in epoll_wait or fdatasync keep their processor
 		// until the scheduler takes it away, so there are more processors
 		// than cores: coming back from a wait then finds one at once.
-		runtime.GOMAXPROCS(runtime.NumCPU() + c.Network.EventLoops + 1)
+		// Connections of other nodes commit as well.
+		processors := runtime.NumCPU() + c.Network.EventLoops + 1
+		if c.Listen.Peer != "" {
+			processors += 2
+		}
+		runtime.GOMAXPROCS(processors)
 	}
 	log.Debug("runtime", "memory_limit", limit, "gomaxprocs", runtime.GOMAXPROCS(0))
 }
