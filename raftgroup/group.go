@@ -64,7 +64,7 @@ type group struct {
 	term      atomic.Uint64
 	leader    atomic.Uint64 // node
 	committed atomic.Uint64
-	fresh     atomic.Int64 // when this replica last knew that it had applied all its leader had committed, on Clock.Boot
+	fresh     atomic.Int64 // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	// Belongs to the pass.
 	node     *raft.RawNode
@@ -281,6 +281,7 @@ func (g *group) send(n *Node, m *raftpb.Message) {
 	case m.Type == raftpb.MsgApp && len(g.commits) > 0:
 		g.dropCommit(m.To)
 	}
+	g.addStamp(n, m)
 	n.transport.Send(nodeOf(m.To), uint32(g.shard), m)
 }
 

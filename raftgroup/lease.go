@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -54,49 +55,106 @@ type roundList struct {
 	due     uint64       // tick of the next round that only renews the lease
 	voided  bool         // no lease in this term any more
 
-	// What the leader last said it had committed, and when; zero once it has
-	// been applied here.
+	// What the leader last said it had committed, and since when that is all
+	// there was, on Clock.Boot; zero once it has been applied here.
 	leaderCommit uint64
 	leaderTime   int64
+	// On a leader, by replica: the stamp of its last answer.
+	stamps map[uint64]uint64
 }
 
 const roundContextBytes = 24
 
 // roundContext names a round among those of all replicas and restarts. A
 // leader's tells its commit index: a heartbeat's own does not, where the
-// follower is behind.
+// follower is behind. It does so only while it has a lease: without one
+// another may lead already, and have committed more.
 func (n *Node) roundContext(g *group, seq uint64) []byte {
 	b := make([]byte, 0, roundContextBytes)
 	b = binary.LittleEndian.AppendUint64(b, g.id^n.roundSalt)
 	b = binary.LittleEndian.AppendUint64(b, seq)
 	commit := uint64(0)
-	if g.state == raft.StateLeader {
+	if g.state == raft.StateLeader && g.leased(n) {
 		commit = g.committed.Load()
 	}
 	return binary.LittleEndian.AppendUint64(b, commit)
 }
 
-// hearCommit notes what a leader's message says has been committed: once that
-// is applied, this replica was up to date when the message came.
-func (g *group) hearCommit(n *Node, m *raftpb.Message) {
-	commit := uint64(0)
-	switch m.Type {
-	case raftpb.MsgApp:
-		commit = m.Commit
-	case raftpb.MsgHeartbeat:
-		if len(m.Context) == roundContextBytes {
-			commit = binary.LittleEndian.Uint64(m.Context[16:])
-		}
+// # How old a replica's state may be
+//
+// What a leader says it has committed was so when it said it; how long the
+// message took nobody can tell, since clocks are not compared. So a follower
+// puts its own time, a stamp, behind the context of each heartbeat that it
+// answers, and the leader sends the last stamp back with the next heartbeat:
+// that was made after the stamp, and so what it tells was still all there was
+// then.
+
+const stampBytes = 8
+
+// stamp is the node's time for its own later use. The salt makes those of an
+// earlier life unrecognizable, after which the clock may have begun anew.
+func (n *Node) stamp() uint64 { return uint64(n.clock.Boot()) ^ n.roundSalt }
+
+// stampTime returns when this node made a stamp; false if it did not.
+func (n *Node) stampTime(stamp uint64) (int64, bool) {
+	at := int64(stamp ^ n.roundSalt)
+	return at, stamp != 0 && at >= n.startedAt && at <= n.clock.Boot()
+}
+
+// addStamp adds to a heartbeat or its answer what the receiver's takeStamp
+// takes off.
+func (g *group) addStamp(n *Node, m *raftpb.Message) {
+	if len(m.Context) != roundContextBytes {
+		return
 	}
-	if commit != 0 && m.Term >= g.term.Load() {
-		g.rounds.leaderCommit, g.rounds.leaderTime = commit, n.clock.Boot()
+	switch m.Type {
+	case raftpb.MsgHeartbeat:
+		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), g.rounds.stamps[m.To])
+	case raftpb.MsgHeartbeatResp:
+		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), n.stamp())
+	}
+}
+
+// takeStamp takes a stamp off a message's context; it returns 0 where there is
+// none.
+func takeStamp(m *raftpb.Message) uint64 {
+	if len(m.Context) != roundContextBytes+stampBytes {
+		return 0
+	}
+	stamp := binary.LittleEndian.Uint64(m.Context[roundContextBytes:])
+	m.Context = m.Context[:roundContextBytes]
+	return stamp
+}
+
+// hearStamp keeps the stamp of a follower's answer.
+func (g *group) hearStamp(m *raftpb.Message) {
+	stamp := takeStamp(m)
+	if stamp == 0 || g.state != raft.StateLeader {
+		return
+	}
+	if g.rounds.stamps == nil {
+		g.rounds.stamps = make(map[uint64]uint64)
+	}
+	g.rounds.stamps[m.From] = stamp
+}
+
+// hearCommit notes what a leader's heartbeat says has been committed: once that
+// is applied, this replica is as the shard was at the time of the stamp, or
+// newer.
+func (g *group) hearCommit(n *Node, m *raftpb.Message) {
+	at, ours := n.stampTime(takeStamp(m))
+	if !ours || len(m.Context) != roundContextBytes || m.Term < g.term.Load() {
+		return
+	}
+	if commit := binary.LittleEndian.Uint64(m.Context[16:]); commit != 0 {
+		g.rounds.leaderCommit, g.rounds.leaderTime = commit, at
 		g.noteFresh()
 	}
 }
 
 func (g *group) noteFresh() {
 	if r := &g.rounds; r.leaderTime != 0 && g.at.index >= r.leaderCommit {
-		g.fresh.Store(r.leaderTime)
+		g.fresh.Store(max(g.fresh.Load(), r.leaderTime))
 		r.leaderTime = 0
 	}
 }
@@ -111,6 +169,7 @@ func (r *roundList) restart() {
 	r.list = r.list[:0]
 	r.due = 0
 	r.voided = false
+	clear(r.stamps)
 }
 
 // takeBarriers takes in the reads that have come since the last pass.
@@ -199,7 +258,7 @@ func (g *group) closeRounds(n *Node) {
 		n.finish(r.list[closed].barriers, command.Applied)
 		if g.state == raft.StateLeader && !g.onlyVoter() && !r.voided {
 			g.lease.Store(r.list[closed].sent + n.leaseNanos)
-			g.fresh.Store(r.list[closed].sent)
+			g.fresh.Store(max(g.fresh.Load(), r.list[closed].sent))
 		}
 		closed++
 	}

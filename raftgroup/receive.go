@@ -105,11 +105,14 @@ func (g *group) step(n *Node, in *inbound) error {
 		if !g.mayVote(n, m) {
 			return nil
 		}
-	case raftpb.MsgApp, raftpb.MsgHeartbeat:
-		if g.receiving != nil && g.receiving.installing() && m.Type == raftpb.MsgApp {
+	case raftpb.MsgApp:
+		if g.receiving != nil && g.receiving.installing() {
 			return nil // what it brings is replaced at once
 		}
+	case raftpb.MsgHeartbeat:
 		g.hearCommit(n, m)
+	case raftpb.MsgHeartbeatResp:
+		g.hearStamp(m)
 	case raftpb.MsgReadIndex:
 		if g.answerRound(n, m) {
 			return nil

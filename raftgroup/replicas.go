@@ -68,6 +68,7 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	g.state = raft.StateFollower
 	g.leader.Store(0)
 	g.rounds.restart()
+	g.fresh.Store(0)
 	g.held.Store(true)
 	return nil
 }
