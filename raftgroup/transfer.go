@@ -74,7 +74,8 @@ func (g *group) bestSuccessor(n *Node) uint64 {
 }
 
 // balance gives leaderships away: all of them where this node should lead
-// nothing, else those that it has too many of.
+// nothing, else those that it has too many of, and those that a failed transfer
+// has left without a lease for the rest of the term.
 func (n *Node) balance() {
 	mine := 0
 	for _, g := range n.groups {
@@ -91,7 +92,7 @@ func (n *Node) balance() {
 		if to == 0 {
 			continue
 		}
-		if shed {
+		if shed || g.rounds.voided {
 			g.beginTransfer(n, to)
 			continue
 		}
