@@ -184,7 +184,6 @@ func (g *group) reconcile(n *Node) {
 	if err := g.node.ProposeConfChange(change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
 		g.logger.Warn("changing the configuration", "error", err)
 	}
-	g.reconcileAt = 1 // the next step as soon as this one is done
 }
 
 // nextChange returns the next step towards want, if one is possible now, or
