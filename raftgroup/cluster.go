@@ -130,6 +130,12 @@ func (m *clusterMap) replica(shard int, node uint64) (replicaRow, bool) {
 	return m.shards[shard].on(node)
 }
 
+// rowVersion returns the version of a shard's row, which grows with each change
+// of it.
+func (m *clusterMap) rowVersion(shard int) uint64 {
+	return m.versions[shardKey(shard, len(m.shards)-1)]
+}
+
 func nodeKey(id uint64) string { return nodeKeyPrefix + strconv.FormatUint(id, 10) }
 
 func shardKey(shard, meta int) string {

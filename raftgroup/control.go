@@ -155,12 +155,14 @@ func (n *Node) lastHeard(node uint64) int64 {
 }
 
 // settledShard reports whether a shard's leader says that its configuration is
-// what the map wants.
+// what the map wants, as the map is now: what it said of an earlier row does
+// not count.
 func (n *Node) settledShard(shard int) bool {
+	row := n.cmap.Load().rowVersion(shard)
 	n.mu.Lock()
 	for i := range n.own.Shards {
 		if s := &n.own.Shards[i]; s.Shard == shard && s.Role == roleLeader {
-			settled := s.Settled
+			settled := s.Settled && s.Row == row
 			n.mu.Unlock()
 			return settled
 		}
@@ -169,7 +171,7 @@ func (n *Node) settledShard(shard int) bool {
 	n.reports.mu.Lock()
 	defer n.reports.mu.Unlock()
 	_, s, ok := n.reports.leading(shard)
-	return ok && s.Settled
+	return ok && s.Settled && s.Row == row
 }
 
 // free reports whether shard may be changed now.

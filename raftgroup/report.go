@@ -47,6 +47,7 @@ type shardReport struct {
 	Applied uint64   `json:"a"`
 	Members []uint64 `json:"m,omitempty"` // replicas
 	Settled bool     `json:"e,omitempty"` // the configuration is what the map wants
+	Row     uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 }
 
 // reportTable is what is known of the other nodes.
@@ -224,7 +225,9 @@ func (n *Node) ownReport() report {
 		}
 		if g.state == raft.StateLeader {
 			s.Members = confMembers(&g.conf)
-			s.Settled = cm.begun() && g.settled(&cm.shards[g.shard])
+			if cm.begun() {
+				s.Settled, s.Row = g.settled(&cm.shards[g.shard]), cm.rowVersion(g.shard)
+			}
 		}
 		r.Shards = append(r.Shards, s)
 	}
