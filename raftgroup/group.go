@@ -64,7 +64,8 @@ type group struct {
 	term      atomic.Uint64
 	leader    atomic.Uint64 // node
 	committed atomic.Uint64
-	fresh     atomic.Int64 // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
+	told      atomic.Uint64 // the highest commit index that others have heard from here
+	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	// Belongs to the pass.
 	node     *raft.RawNode
@@ -281,6 +282,14 @@ func (g *group) send(n *Node, m *raftpb.Message) {
 	case m.Type == raftpb.MsgApp && len(g.commits) > 0:
 		g.dropCommit(m.To)
 	}
+	g.transmit(n, m)
+}
+
+// transmit gives a message to the transport.
+func (g *group) transmit(n *Node, m *raftpb.Message) {
+	if (m.Type == raftpb.MsgApp || m.Type == raftpb.MsgHeartbeat) && m.Commit > g.told.Load() {
+		g.told.Store(m.Commit) // before anybody can act on it; see Node.current
+	}
 	g.addStamp(n, m)
 	n.transport.Send(nodeOf(m.To), uint32(g.shard), m)
 }
@@ -293,7 +302,7 @@ func (g *group) dropCommit(to uint64) {
 func (n *Node) sendCommits() {
 	for _, g := range n.withCommits {
 		for i := range g.commits {
-			n.transport.Send(nodeOf(g.commits[i].To), uint32(g.shard), &g.commits[i])
+			g.transmit(n, &g.commits[i])
 		}
 		clear(g.commits)
 		g.commits = g.commits[:0]

@@ -77,7 +77,7 @@ func (n *Node) Age(shard int) (millis uint32, ok bool) {
 // lease it answers ReadNotLeader.
 func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
 	g := n.groups[shard]
-	if g.lease.Load() == 0 {
+	if g.lease.Load() == 0 || !n.current(g) {
 		return command.Row{}, n.refusal()
 	}
 	start := len(dst.B)
@@ -89,10 +89,20 @@ func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64
 	return row, state
 }
 
+// current reports whether the leader here has applied all that another replica
+// may have: entries are committed by any majority of fsyncs, so followers may
+// have applied, and shown to somebody, what this node has not got on its own
+// disk yet. A read has to look at it before it looks at the value; until it is
+// true again reads wait for a Barrier.
+func (n *Node) current(g *group) bool {
+	told := g.told.Load()
+	return n.store.Applied(g.shard) >= told
+}
+
 // Read is ReadCached for threads that may wait for the disk.
 func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
 	g := n.groups[shard]
-	if g.lease.Load() == 0 {
+	if g.lease.Load() == 0 || !n.current(g) {
 		return command.Row{}, n.refusal()
 	}
 	start := len(dst.B)
@@ -163,7 +173,7 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 		switch {
 		case n.failed.Load():
 			return command.ErrFailed
-		case !g.held.Load(), !s.Local && g.lease.Load() == 0:
+		case !g.held.Load(), !s.Local && (g.lease.Load() == 0 || !n.current(g)):
 			return command.ErrNotLeader
 		}
 		o.NowMillis = max(o.NowMillis, g.lastStamp.Load())
