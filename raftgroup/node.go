@@ -523,6 +523,11 @@ func (n *Node) flushState() {
 	}
 }
 
+// Flush has the state machine begin to make durable what it holds, so that the
+// log behind it can be cut. It stands in for FlushEvery where a simulator owns
+// the time.
+func (n *Node) Flush() { n.flushState() }
+
 // Tick makes Raft's clock advance by one at the next pass. It stands in for
 // the driver where a simulator owns the time.
 func (n *Node) Tick() {
