@@ -241,8 +241,11 @@ func (p *plan) placeMeta() {
 	}
 	for _, r := range row.Replicas {
 		node, _ := p.cm.node(r.Node)
-		// The last replica a node gives up: it learns there what to give up.
-		if node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 && p.moving == 0 || p.leaving[r.Node] && (r.Learner || p.spareMeta(row)) {
+		// Of a node that is being removed it is the last to go: the node learns
+		// there what to give up.
+		last := node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 && p.moving == 0
+		lost := !node.Removing && p.leaving[r.Node] && (r.Learner || p.spareMeta(row))
+		if last || lost {
 			p.change(meta, row.replace(r.Node, 0, false))
 			return
 		}
