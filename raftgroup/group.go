@@ -68,22 +68,23 @@ type group struct {
 	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	// Belongs to the pass.
-	node     *raft.RawNode
-	id       uint64 // of this replica
-	state    raft.StateType
-	log      *raftlog.Group
-	storage  *groupStorage
-	conf     raftpb.ConfState // of the last entry collected for apply
-	at       applyPoint       // what the state machine holds
-	vote     uint64           // as last written to the log
-	voteTerm uint64
-	inflight []proposed
-	prop     raftpb.Message // reused for every proposal
-	answers  []raftpb.Message
-	taking   []batch
-	boxed    []inbound
-	last     uint64 // index of the last entry collected
-	sweeping bool   // a Sweep is queued or on its way
+	node      *raft.RawNode
+	id        uint64 // of this replica
+	state     raft.StateType
+	log       *raftlog.Group
+	storage   *groupStorage
+	conf      raftpb.ConfState // of the last entry collected for apply
+	confWrite uint64           // number of the writeSet that says it is committed
+	at        applyPoint       // what the state machine holds
+	vote      uint64           // as last written to the log
+	voteTerm  uint64
+	inflight  []proposed
+	prop      raftpb.Message // reused for every proposal
+	answers   []raftpb.Message
+	taking    []batch
+	boxed     []inbound
+	last      uint64 // index of the last entry collected
+	sweeping  bool   // a Sweep is queued or on its way
 
 	commits []raftpb.Message // that tell a replica of commits only, kept back; see send
 
@@ -425,6 +426,13 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 	}
 	g.conf = *g.node.ApplyConfChange(cc)
 	g.reconcileAt = 0
+	// That it is committed must not be forgotten once a replica that has left
+	// is not asked for its vote any more: without it, those that stay might not
+	// be a majority of the configuration before.
+	hs := raftpb.HardState{Term: g.voteTerm, Vote: g.vote, Commit: max(g.committed.Load(), e.Index)}
+	n.filling.log.Append(g.log, hs, nil)
+	n.filling.mustSync = true
+	g.confWrite = n.filling.number
 	if !g.onlyVoter() && g.lease.Load() == leaseForever {
 		g.lease.Store(0) // before anybody else can learn that it may be elected
 	} else if g.onlyVoter() && g.state == raft.StateLeader {

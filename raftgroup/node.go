@@ -229,6 +229,7 @@ type Node struct {
 	// Belongs to the pass.
 	ready, hearing, touched []*group
 	filling, spareWrite     *writeSet
+	durable                 uint64 // number of the last writeSet that is
 	applies                 []applying
 	applyBase               int
 	entries                 []storage.Entry
@@ -340,7 +341,7 @@ func (n *Node) openStores() (err error) {
 // the only voter, and runs passes until all is applied.
 func (n *Node) openGroups() error {
 	start := time.Now()
-	n.filling, n.spareWrite = &writeSet{log: n.log.NewWrite()}, &writeSet{log: n.log.NewWrite()}
+	n.filling, n.spareWrite = &writeSet{log: n.log.NewWrite(), number: 1}, &writeSet{log: n.log.NewWrite()}
 	for shard := range n.identity.Shards + 1 {
 		n.groups = append(n.groups, &group{shard: shard, log: n.log.Group(uint64(shard)), logger: n.logger.With("shard", shard)})
 	}

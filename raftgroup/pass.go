@@ -27,6 +27,7 @@ type applying struct {
 // filled by the pass while another is being written.
 type writeSet struct {
 	log      *raftlog.Write
+	number   uint64 // one higher than that of the set before
 	answers  []answer
 	mustSync bool
 }
@@ -273,6 +274,7 @@ func (n *Node) takeWrite() *writeSet {
 		return nil
 	}
 	n.filling = n.spareWrite
+	n.filling.number = w.number + 1
 	n.spareWrite = nil
 	n.writing.Store(true)
 	return w
@@ -320,6 +322,7 @@ func (n *Node) takeWritten() error {
 		return err
 	}
 	w.mustSync = false
+	n.durable = w.number
 	n.spareWrite = w
 	if n.log.SizeBytes() > n.lim.logBytes {
 		// The log may only be cut behind what the state machine holds

@@ -139,7 +139,9 @@ func (g *group) tickAbsent(n *Node) {
 }
 
 // considerRetiring removes the replica if the map wants none here and its group
-// knows it no more: its own configuration says so, or the leader's report.
+// knows it no more: the leader's report says so. That its own configuration
+// does is not enough. The leader may have crashed since, and have to ask for
+// this replica's vote once more; see applyConfChange.
 func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 	if !cm.begun() || g.node == nil || g.state == raft.StateLeader {
 		return nil
@@ -147,8 +149,7 @@ func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.id {
 		return nil
 	}
-	inOwn := slices.Contains(confMembers(&g.conf), g.id)
-	if inOwn && !n.reports.excludes(g.shard, g.id, g.term.Load()) {
+	if !n.reports.excludes(g.shard, g.id, g.term.Load()) {
 		return nil
 	}
 	return g.retire(n)

@@ -223,7 +223,7 @@ func (n *Node) ownReport() report {
 			Shard: g.shard, Replica: g.id, Role: g.role(), Leader: g.leader.Load(), Term: g.term.Load(),
 			Commit: g.committed.Load(), Applied: g.at.index,
 		}
-		if g.state == raft.StateLeader {
+		if g.state == raft.StateLeader && g.confWrite <= n.durable {
 			s.Members = confMembers(&g.conf)
 			if cm.begun() {
 				s.Settled, s.Row = g.settled(&cm.shards[g.shard]), cm.rowVersion(g.shard)
