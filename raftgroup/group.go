@@ -74,6 +74,7 @@ type group struct {
 	log       *raftlog.Group
 	storage   *groupStorage
 	conf      raftpb.ConfState // of the last entry collected for apply
+	farewell  uint64           // number of the writeSet that says this replica is no member; 0: none does
 	confWrite uint64           // number of the writeSet that says it is committed
 	at        applyPoint       // what the state machine holds
 	vote      uint64           // as last written to the log

@@ -59,3 +59,14 @@ func isVoter(cs *raftpb.ConfState, replica uint64) bool {
 
 // inJoint reports whether cs is on its way from one configuration to another.
 func inJoint(cs *raftpb.ConfState) bool { return len(cs.VotersOutgoing) > 0 }
+
+// without returns cs less one replica.
+func without(cs *raftpb.ConfState, replica uint64) raftpb.ConfState {
+	drop := func(set []uint64) []uint64 {
+		return slices.DeleteFunc(slices.Clone(set), func(id uint64) bool { return id == replica })
+	}
+	return raftpb.ConfState{
+		Voters: drop(cs.Voters), VotersOutgoing: drop(cs.VotersOutgoing),
+		Learners: drop(cs.Learners), LearnersNext: drop(cs.LearnersNext), AutoLeave: cs.AutoLeave,
+	}
+}

@@ -119,11 +119,12 @@ func (g *group) retire(n *Node) error {
 	}
 	g.inflight = nil
 	g.node, g.storage, g.id = nil, nil, 0
-	g.conf, g.at, g.last = raftpb.ConfState{}, applyPoint{}, 0
+	g.conf, g.at, g.last, g.farewell = raftpb.ConfState{}, applyPoint{}, 0, 0
 	g.leader.Store(0)
 	g.answers = g.answers[:0]
-	// First the state goes, then the log, which remembers what was voted: what
-	// a crash leaves in between is a remnant, see resume.
+	// First the state goes, then the log, which remembers what was voted and
+	// says by now that this replica is no member: so what a crash leaves in
+	// between is known for a remnant, see resume.
 	if err := n.store.RemoveShard(g.shard); err != nil {
 		return err
 	}
@@ -151,6 +152,15 @@ func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 	}
 	if !n.reports.excludes(g.shard, g.id, g.term.Load()) {
 		return nil
+	}
+	if g.farewell == 0 {
+		conf := without(&g.conf, g.id)
+		n.filling.log.SetConfState(g.log, &conf)
+		n.filling.mustSync = true
+		g.farewell = n.filling.number
+	}
+	if n.durable < g.farewell {
+		return nil // a later tick goes on
 	}
 	return g.retire(n)
 }
@@ -289,11 +299,6 @@ func (g *group) resume(n *Node) error {
 	id := confReplicaOf(&conf, n.id)
 	if id == 0 {
 		return g.discardRemnant(n, applied, last, &conf)
-	}
-	if cm := n.cmap.Load(); applied == 0 && first > startIndex+1 && cm.begun() {
-		if r, ok := cm.replica(g.shard, n.id); !ok || r.id() != id {
-			return g.discardRemnant(n, applied, last, &conf) // it was being removed
-		}
 	}
 	if applied > last || max(applied, startIndex)+1 < first {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore the directory from a backup", ErrLogMissing, applied, first, last)
