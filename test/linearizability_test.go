@@ -31,7 +31,9 @@ func TestLinearizable(t *testing.T) {
 		rounds, requests = 1, 800
 	}
 	for round := range rounds {
-		h := &history{start: time.Now(), killAt: requests / 2, endAt: requests, reached: make(chan struct{})}
+		h := newHistory(3)
+		h.killAt = requests / 2
+		h.endAt.Store(requests)
 		node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards=2"}})
 		for i := range 12 {
 			// Several connections, so that requests meet in the server in any
@@ -39,8 +41,7 @@ func TestLinearizable(t *testing.T) {
 			if i%3 == 0 {
 				h.clients = append(h.clients, connect(t, node, nil))
 			}
-			w := &historian{h: h, id: i, c: h.clients[len(h.clients)-1], rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), seen: make(map[string]client.Item)}
-			h.wg.Go(w.run)
+			h.begin(rng, h.clients[len(h.clients)-1])
 		}
 		<-h.reached
 		node.Kill()
@@ -54,19 +55,43 @@ func TestLinearizable(t *testing.T) {
 
 // history collects operations of all clients.
 type history struct {
-	clients []*client.Client
-	start   time.Time
-	killAt  int64
-	endAt   int64
-	reached chan struct{}
-	count   atomic.Int64
-	wg      sync.WaitGroup
+	clients    []*client.Client
+	historians int
+	start      time.Time
+	keys       int
+	killAt     int64 // operations after which reached is closed; 0: never
+	endAt      atomic.Int64
+	reached    chan struct{}
+	count      atomic.Int64
+	pace       time.Duration // each client waits up to twice as long between two operations
+	wg         sync.WaitGroup
 
-	restarted atomic.Int64 // time at which the server answered again
+	// restarted is the time at which the server answered again, and nothing of
+	// the one before can take effect any more; 0: there is none.
+	restarted atomic.Int64
 
 	mu     sync.Mutex
 	ops    []porcupine.Operation
 	failed []error
+}
+
+func newHistory(keys int) *history {
+	h := &history{start: time.Now(), keys: keys, reached: make(chan struct{})}
+	h.endAt.Store(math.MaxInt64)
+	return h
+}
+
+// begin starts one more client.
+func (h *history) begin(rng *rand.Rand, c *client.Client) {
+	h.historians++
+	w := &historian{h: h, id: h.historians, c: c, rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), seen: make(map[string]client.Item)}
+	h.wg.Go(w.run)
+}
+
+// finish has all clients end what they are at, and no more.
+func (h *history) finish() {
+	h.endAt.Store(0)
+	h.wg.Wait()
 }
 
 func (h *history) now() int64 { return int64(time.Since(h.start)) }
@@ -85,10 +110,12 @@ func (h *history) check(t *testing.T, round int) {
 	unknown := 0
 	for i := range h.ops {
 		if h.ops[i].Return == math.MaxInt64 {
+			unknown++
 			// Nothing of the killed process can take effect once its
 			// successor answers.
-			h.ops[i].Return = h.restarted.Load()
-			unknown++
+			if at := h.restarted.Load(); at != 0 {
+				h.ops[i].Return = at
+			}
 		}
 	}
 	model := registers.ToModel()
@@ -143,7 +170,10 @@ type registerOutput struct {
 }
 
 func (w *historian) run() {
-	for w.h.count.Load() < w.h.endAt {
+	for w.h.count.Load() < w.h.endAt.Load() {
+		if w.h.pace > 0 {
+			time.Sleep(time.Duration(w.rng.Int64N(int64(2 * w.h.pace)))) // think time
+		}
 		in := w.next()
 		call := w.h.now()
 		out, err := w.send(&in)
@@ -169,7 +199,7 @@ func (w *historian) run() {
 }
 
 func (w *historian) next() registerInput {
-	in := registerInput{key: fmt.Sprintf("register/%d", w.rng.IntN(3)), value: strconv.Itoa(w.rng.IntN(1000))}
+	in := registerInput{key: fmt.Sprintf("register/%d", w.rng.IntN(w.h.keys)), value: strconv.Itoa(w.rng.IntN(1000))}
 	switch n := w.rng.IntN(100); {
 	case n < 35:
 		in.kind = opGet

@@ -1,0 +1,250 @@
+package test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/testcluster"
+)
+
+// faults is a cluster whose clients record a history while it is disturbed.
+type faults struct {
+	t   *testing.T
+	c   *testcluster.Cluster
+	h   *history
+	rng *rand.Rand
+}
+
+// fault disturbs the cluster and brings it back to health.
+type fault struct {
+	name string
+	run  func(*faults)
+}
+
+// TestClusterLinearizable records a history of clients of all kinds while
+// servers are killed, stopped and cut off, and has porcupine look for an order
+// of all requests that explains every answer.
+func TestClusterLinearizable(t *testing.T) {
+	all := []fault{
+		{"leader killed", func(f *faults) { f.kill(f.leader()) }},
+		{"leader stopped", func(f *faults) { f.pause(f.leader(), 2*electionTimeoutMax) }},
+		{"leader cut off", func(f *faults) { f.isolate(f.leader()) }},
+		{"leader not heard", func(f *faults) { f.mute(f.leader()) }},
+		{"leader deaf", func(f *faults) { f.deafen(f.leader()) }},
+		{"leader stopped for about an election timeout", func(f *faults) {
+			for range 4 {
+				f.pause(f.leader(), electionTimeoutMax/4+f.upTo(electionTimeoutMax))
+			}
+		}},
+		{"meta leader killed", func(f *faults) { f.kill(f.c.AwaitLeaders()[command.MetaShard]) }},
+		{"links slow", (*faults).slow},
+		{"leaders transferred", (*faults).transfer},
+		{"follower killed", func(f *faults) { f.kill(f.follower()) }},
+		{"all killed", (*faults).killAll},
+		{"leader stopped, then killed", func(f *faults) {
+			n := f.leader()
+			n.Pause()
+			awaitLedWithout(f.t, f.c, n)
+			f.kill(n)
+		}},
+		{"no majority for a while", (*faults).scatter},
+	}
+	t.Run("three", func(t *testing.T) {
+		list := all
+		if testing.Short() {
+			list = all[:5]
+		}
+		runFaults(t, 3, list)
+	})
+	t.Run("five", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("long")
+		}
+		runFaults(t, 5, []fault{
+			{"two leaders killed", func(f *faults) { f.killTwo() }},
+			{"minority of leaders cut off", (*faults).minority},
+			{"leader stopped", func(f *faults) { f.pause(f.leader(), 2*electionTimeoutMax) }},
+			{"one cut off, one killed", (*faults).cutAndKill},
+			{"leader deaf", func(f *faults) { f.deafen(f.leader()) }},
+		})
+	})
+}
+
+func runFaults(t *testing.T, nodes int, list []fault) {
+	f := &faults{t: t, rng: seeded(t)}
+	f.c = testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: nodes, Shards: 3, Proxied: true})
+	f.h = newHistory(12)
+	f.h.pace = 8 * time.Millisecond
+	if testcluster.Instrumented() {
+		f.h.pace *= 4
+	}
+	for i := range 12 {
+		f.h.clients = append(f.h.clients, connectAll(t, f.c, func(cfg *client.Config) {
+			cfg.ExactlyOnce = i%2 == 0
+			if i%4 >= 2 { // knows one server only, which forwards
+				cfg.Endpoints, cfg.ForwardOnly = []string{f.c.Endpoints()[i%nodes]}, true
+			}
+		}))
+		f.h.begin(f.rng, f.h.clients[i])
+	}
+	defer f.h.finish()
+	f.rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	for _, fault := range list {
+		f.progress()
+		begin := time.Now()
+		fault.run(f)
+		f.c.AwaitLeaders()
+		t.Logf("%s: %v", fault.name, time.Since(begin).Round(time.Millisecond))
+	}
+	f.progress()
+	f.h.finish()
+	f.h.check(t, 0)
+	awaitSettled(t, f.c)
+	checkEqual(t, f.c)
+}
+
+// progress returns when every client has had time for some operations, at least
+// those that can be answered.
+func (f *faults) progress() {
+	f.t.Helper()
+	begin := f.h.count.Load()
+	eventually(f.t, "operations to be answered", func() error {
+		if n := f.h.count.Load() - begin; n < 200 {
+			return fmt.Errorf("%d so far", n)
+		}
+		return nil
+	})
+}
+
+// upTo returns a random time below d.
+func (f *faults) upTo(d time.Duration) time.Duration { return time.Duration(f.rng.Int64N(int64(d))) }
+
+// lasts is how long a fault lasts that ends by the clock.
+func (f *faults) lasts(d time.Duration) { time.Sleep(d) }
+
+func (f *faults) leader() *testcluster.Node { return f.c.AwaitLeaders().Most() }
+
+// follower returns a server that does not lead most shards.
+func (f *faults) follower() *testcluster.Node {
+	most := f.leader()
+	nodes := f.c.Nodes()
+	for {
+		if n := nodes[f.rng.IntN(len(nodes))]; n != most {
+			return n
+		}
+	}
+}
+
+func (f *faults) kill(n *testcluster.Node) {
+	n.Kill()
+	awaitLedWithout(f.t, f.c, n)
+	f.progress()
+	n.Start()
+}
+
+func (f *faults) pause(n *testcluster.Node, d time.Duration) {
+	n.Pause()
+	f.lasts(d)
+	n.Resume()
+}
+
+func (f *faults) isolate(n *testcluster.Node) {
+	f.c.Isolate(n)
+	awaitLedWithout(f.t, f.c, n)
+	f.progress()
+	f.c.Heal()
+}
+
+// mute cuts off what n sends; it still hears the others.
+func (f *faults) mute(n *testcluster.Node) {
+	f.oneWay(n, func(o *testcluster.Node) *testcluster.Link { return f.c.Link(n, o) })
+}
+
+// deafen cuts off what n is sent; the others still hear it.
+func (f *faults) deafen(n *testcluster.Node) {
+	f.oneWay(n, func(o *testcluster.Node) *testcluster.Link { return f.c.Link(o, n) })
+}
+
+func (f *faults) oneWay(n *testcluster.Node, link func(*testcluster.Node) *testcluster.Link) {
+	for _, o := range f.c.Nodes() {
+		if o != n {
+			link(o).Cut()
+		}
+	}
+	awaitLedWithout(f.t, f.c, n)
+	f.progress()
+	f.c.Heal()
+}
+
+func (f *faults) slow() {
+	for _, a := range f.c.Nodes() {
+		for _, b := range f.c.Nodes() {
+			if a != b {
+				f.c.Link(a, b).Delay(f.upTo(80 * time.Millisecond))
+			}
+		}
+	}
+	f.progress()
+	f.c.Heal()
+}
+
+func (f *faults) transfer() {
+	for shard := range 3 {
+		to := f.rng.IntN(len(f.c.Nodes())) + 1
+		f.c.Admin(command.AdminTransfer, command.ShardArgs{Shard: shard, To: uint64(to)})
+	}
+	f.progress()
+}
+
+func (f *faults) killAll() {
+	for _, n := range f.c.Nodes() {
+		n.Kill()
+	}
+	f.c.Start()
+}
+
+// scatter leaves no two servers together.
+func (f *faults) scatter() {
+	var groups [][]*testcluster.Node
+	for _, n := range f.c.Nodes() {
+		groups = append(groups, []*testcluster.Node{n})
+	}
+	f.c.Partition(groups...)
+	f.lasts(2*electionTimeoutMax + f.upTo(electionTimeoutMax))
+	f.c.Heal()
+}
+
+func (f *faults) killTwo() {
+	a := f.leader()
+	a.Kill()
+	awaitLedWithout(f.t, f.c, a)
+	b := f.leader()
+	b.Kill()
+	awaitLedWithout(f.t, f.c, b)
+	f.progress()
+	f.c.Start()
+}
+
+func (f *faults) minority() {
+	a := f.leader()
+	b := f.c.Node(f.c.ID(a)%5 + 1)
+	f.c.Partition([]*testcluster.Node{a, b})
+	awaitLedWithout(f.t, f.c, a, b)
+	f.progress()
+	f.c.Heal()
+}
+
+func (f *faults) cutAndKill() {
+	a := f.leader()
+	f.c.Isolate(a)
+	b := f.c.Node(f.c.ID(a)%5 + 1)
+	b.Kill()
+	awaitLedWithout(f.t, f.c, a, b)
+	f.progress()
+	f.c.Heal()
+	b.Start()
+}

@@ -1,0 +1,254 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/testcluster"
+)
+
+const (
+	// electionTimeoutMax is the server's default. Faults last about as long:
+	// shorter ones go by unnoticed, longer ones are noticed by all.
+	electionTimeoutMax = 600 * time.Millisecond
+
+	// settleTimeout bounds how long a cluster may take to get where a test
+	// waits for it to be. It is far above what that takes.
+	settleTimeout = 90 * time.Second
+
+	pollInterval = 20 * time.Millisecond
+)
+
+// eventually tries look until it succeeds, and fails the test with its last
+// error.
+func eventually(t *testing.T, what string, look func() error) {
+	t.Helper()
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
+	for deadline := time.Now().Add(settleTimeout); ; <-poll.C {
+		err := look()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("waiting for %s, for %v in vain: %v", what, settleTimeout, err)
+		}
+	}
+}
+
+// connectAll returns a client that knows all servers of the cluster and
+// reconnects fast. change may be nil.
+func connectAll(t *testing.T, c *testcluster.Cluster, change func(*client.Config)) *client.Client {
+	t.Helper()
+	return connect(t, c.Node(1), func(cfg *client.Config) {
+		cfg.Endpoints = c.Endpoints()
+		if change != nil {
+			change(cfg)
+		}
+	})
+}
+
+// cli runs the command line against the cluster and returns how it ended.
+func cli(t *testing.T, c *testcluster.Cluster, args ...string) testcluster.Result {
+	t.Helper()
+	return testcluster.Run(t, testcluster.Command{Args: append(args, "-e", strings.Join(c.Endpoints(), ","))})
+}
+
+// mustCLI is cli for what must succeed.
+func mustCLI(t *testing.T, c *testcluster.Cluster, args ...string) string {
+	t.Helper()
+	r := cli(t, c, args...)
+	if r.Status != 0 {
+		t.Fatalf("proa %s exited with status %d:\n%s%s", strings.Join(args, " "), r.Status, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+// checkEqual proves that all replicas of all shards are equal. All servers must
+// run; those that were down may still be catching up.
+func checkEqual(t *testing.T, c *testcluster.Cluster) {
+	t.Helper()
+	c.AwaitLeaders()
+	eventually(t, "equal checksums of all replicas", func() error {
+		r := cli(t, c, "shard", "checksum", "--all")
+		switch r.Status {
+		case 0:
+			return nil
+		case 1:
+			t.Fatalf("replicas differ:\n%s%s", r.Stdout, r.Stderr)
+		}
+		return fmt.Errorf("status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
+	})
+}
+
+// status returns the cluster as a server sees it.
+func status(n *testcluster.Node) (*command.ClusterStatus, error) {
+	return n.Status(context.Background())
+}
+
+// awaitLedWithout returns when all shards, as the servers but these see it, are
+// led by others than these.
+func awaitLedWithout(t *testing.T, c *testcluster.Cluster, without ...*testcluster.Node) {
+	t.Helper()
+	for _, n := range c.Nodes() {
+		if slices.Contains(without, n) || !n.Running() {
+			continue
+		}
+		c.AwaitStatus(n, "other leaders", func(s *command.ClusterStatus) bool {
+			return !slices.ContainsFunc(s.Shards, func(sh command.ShardInfo) bool {
+				return sh.Leader == 0 || slices.Contains(without, c.Node(int(sh.Leader)))
+			})
+		})
+	}
+}
+
+// awaitSettled returns when every shard has its replicas where they shall be,
+// all as far as their leader, and every server sees it so.
+func awaitSettled(t *testing.T, c *testcluster.Cluster, nodes ...*testcluster.Node) {
+	t.Helper()
+	if len(nodes) == 0 {
+		nodes = c.Nodes()
+	}
+	for _, n := range nodes {
+		c.AwaitStatus(n, "shards to settle", settled)
+	}
+}
+
+func settled(s *command.ClusterStatus) bool {
+	for _, sh := range s.Shards {
+		if sh.Moving || sh.Leader == 0 || len(sh.Replicas) != len(sh.Desired) {
+			return false
+		}
+		for _, r := range sh.Replicas {
+			if r.Lag > 0 || r.Role == "learner" && sh.Shard != command.MetaShard {
+				return false
+			}
+		}
+	}
+	return len(s.Shards) > 0
+}
+
+// traffic writes all the time, and remembers for each key what was acknowledged.
+// Each key has one writer, which writes 1, 2, 3 and so on.
+type traffic struct {
+	t      *testing.T
+	stop   chan struct{}
+	wg     sync.WaitGroup
+	acked  []atomic.Int64
+	tried  []atomic.Int64
+	count  atomic.Int64 // writes acknowledged
+	mu     sync.Mutex
+	errors []error // of writes and reads that a client saw fail
+}
+
+// startTraffic starts the given number of writers for each client. They wait
+// for pace between two writes.
+func startTraffic(t *testing.T, clients []*client.Client, writers int, pace time.Duration) *traffic {
+	t.Helper()
+	n := len(clients) * writers
+	l := &traffic{t: t, stop: make(chan struct{}), acked: make([]atomic.Int64, n), tried: make([]atomic.Int64, n)}
+	for i := range n {
+		l.wg.Go(func() { l.write(clients[i%len(clients)], i, pace) })
+	}
+	t.Cleanup(l.end)
+	return l
+}
+
+func trafficKey(i int) []byte { return fmt.Appendf(nil, "traffic/%d", i) }
+
+func (l *traffic) write(c *client.Client, i int, pace time.Duration) {
+	ctx := context.Background()
+	for n := int64(1); ; n++ {
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(pace):
+		}
+		l.tried[i].Store(n)
+		if _, err := c.Put(ctx, trafficKey(i), fmt.Append(nil, n)); err != nil {
+			l.failed(fmt.Errorf("PUT %s: %w", trafficKey(i), err))
+			continue
+		}
+		l.acked[i].Store(n)
+		l.count.Add(1)
+		item, err := c.Get(ctx, trafficKey(i))
+		if err != nil {
+			l.failed(fmt.Errorf("GET %s: %w", trafficKey(i), err))
+		} else if got := string(item.Value); got != fmt.Sprint(n) {
+			l.t.Errorf("%s is %s right after the write of %d was acknowledged", trafficKey(i), got, n)
+		}
+	}
+}
+
+func (l *traffic) failed(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.errors = append(l.errors, err)
+}
+
+// end stops all writers.
+func (l *traffic) end() {
+	select {
+	case <-l.stop:
+	default:
+		close(l.stop)
+	}
+	l.wg.Wait()
+}
+
+// progress returns when n more writes have been acknowledged.
+func (l *traffic) progress(n int64) {
+	l.t.Helper()
+	begin := l.count.Load()
+	eventually(l.t, fmt.Sprintf("%d more writes", n), func() error {
+		if got := l.count.Load() - begin; got < n {
+			return fmt.Errorf("%d so far", got)
+		}
+		return nil
+	})
+}
+
+// check ends the load and looks, through c, whether everything acknowledged is
+// there.
+func (l *traffic) check(c *client.Client) {
+	l.t.Helper()
+	l.end()
+	for i := range l.acked {
+		acked, tried := l.acked[i].Load(), l.tried[i].Load()
+		item, err := c.Get(context.Background(), trafficKey(i))
+		var got int64
+		if err == nil {
+			_, err = fmt.Sscan(string(item.Value), &got)
+		}
+		switch {
+		case err != nil && acked == 0:
+		case err != nil:
+			l.t.Errorf("%s, of which %d is acknowledged: %v", trafficKey(i), acked, err)
+		case got < acked || got > tried:
+			l.t.Errorf("%s is %d; acknowledged is %d, written %d", trafficKey(i), got, acked, tried)
+		}
+	}
+	l.t.Logf("%d writes acknowledged, %d calls failed", l.count.Load(), len(l.errors))
+}
+
+// noErrors fails the test if a call of the load has failed.
+func (l *traffic) noErrors() {
+	l.t.Helper()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, err := range l.errors {
+		if i == 10 {
+			l.t.Errorf("and %d more", len(l.errors)-i)
+			break
+		}
+		l.t.Error(err)
+	}
+}
