@@ -76,7 +76,7 @@ func TestClusterLinearizable(t *testing.T) {
 
 func runFaults(t *testing.T, nodes int, list []fault) {
 	f := &faults{t: t, rng: seeded(t)}
-	f.c = testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: nodes, Shards: 3, Proxied: true})
+	f.c = testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: nodes, Shards: 3, Proxied: true, Settings: []string{fmt.Sprint("cluster.replication_factor=", nodes)}})
 	f.h = newHistory(12)
 	f.h.pace = 8 * time.Millisecond
 	if testcluster.Instrumented() {
