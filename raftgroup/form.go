@@ -181,6 +181,9 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 		if slices.ContainsFunc(r.Members, func(m Member) bool { return m.ID == self.ID && m.UID == self.UID }) {
 			return "", f.adopt(r.Cluster, self.ID, r.Shards, r.Replicas, r.Members, true)
 		}
+		if err := f.checkShards(r.Shards); err != nil {
+			return "", err // before the cluster counts on this node
+		}
 		return f.join(ctx, address)
 	}
 	if len(silent) > 0 {
@@ -262,17 +265,25 @@ func (f *Former) found(members []Member) (Identity, error) {
 
 // adopt writes down that this node is part of a cluster.
 func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Member, founder bool) error {
+	if err := f.checkShards(shards); err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.opt.Shards != 0 && f.opt.Shards != shards {
-		return fmt.Errorf("%w: the cluster has %d shards, asked for were %d; leave --shards out or say %d", ErrJoin, shards, f.opt.Shards, shards)
-	}
 	id := f.id
 	id.Cluster, id.Node, id.Shards, id.Replicas, id.Members, id.Founder = cluster, node, shards, replicas, members, founder
 	if err := writeIdentity(f.opt.FS, f.opt.Dir, id); err != nil {
 		return err
 	}
 	f.id = id
+	return nil
+}
+
+// checkShards compares the cluster's number of shards with what was asked for.
+func (f *Former) checkShards(shards int) error {
+	if f.opt.Shards != 0 && f.opt.Shards != shards {
+		return fmt.Errorf("%w: the cluster has %d shards, asked for were %d; leave --shards out or say %d", ErrJoin, shards, f.opt.Shards, shards)
+	}
 	return nil
 }
 
