@@ -205,7 +205,7 @@ func (n *Node) refreshMap() error {
 	}
 	for i := range m.nodes {
 		if r := &m.nodes[i]; r.ID != n.id && r.member() {
-			n.transport.SetPeer(r.ID, r.Peer)
+			n.transport.SetPeer(r.ID, n.peerAddress(r))
 		}
 	}
 	n.forgetRemoved(m)

@@ -423,8 +423,67 @@ func (n *Node) Admit(p PeerIdentity) error {
 		return fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
 	case row.UID != 0 && row.UID != p.UID:
 		return fmt.Errorf("%w: node %d of this cluster has other data; a node that has lost its disk comes back as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
+	case row.UID != 0 && p.Peer != "" && p.Peer != row.Peer:
+		n.moved(&row, p.Peer)
 	}
 	return nil
+}
+
+// moved takes in that a peer says it has another address than the map. It is
+// believed at once: until it has been answered there it knows no leader that
+// could put the address into the map.
+func (n *Node) moved(row *nodeRow, address string) {
+	n.mu.Lock()
+	n.movedPeers[row.ID] = movedPeer{from: row.Peer, to: address}
+	n.mu.Unlock()
+	n.transport.SetPeer(row.ID, address)
+}
+
+// movedPeer is a peer that has come from an address other than the map's.
+type movedPeer struct{ from, to string }
+
+// peerAddress returns where a peer is: what it said itself, until the map says
+// something new.
+func (n *Node) peerAddress(row *nodeRow) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if m, ok := n.movedPeers[row.ID]; ok && m.from == row.Peer {
+		return m.to
+	}
+	delete(n.movedPeers, row.ID)
+	return row.Peer
+}
+
+// seekEvery is the pause between two rounds of Seek.
+const seekEvery = time.Second
+
+// Seek looks for other nodes at further addresses, for as long as the meta
+// group has no leader: those that the directory knows may all have changed. A
+// handshake tells either side where the other is now. call asks the node at an
+// address.
+func (n *Node) Seek(ctx context.Context, addresses []string, call func(ctx context.Context, address, verb string, body []byte) ([]byte, error)) {
+	for t := time.NewTimer(seekEvery); ; t.Reset(seekEvery) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+		}
+		if n.Leader(n.meta()) != 0 {
+			return
+		}
+		for _, address := range addresses {
+			if address == n.opt.PeerAddress {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(ctx, seekEvery)
+			if _, err := call(ctx, address, callProbe, nil); err != nil {
+				n.logger.Debug("nobody of this cluster", "at", address, "error", err)
+			}
+			cancel()
+		}
+	}
 }
 
 // lookup is node for a map that may not be there yet.

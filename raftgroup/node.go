@@ -225,6 +225,9 @@ type Node struct {
 	posted  []func()  // to be called in the pass
 	written *writeSet // durable, its answers not told yet
 	own     report    // the last one
+	// movedPeers are peers whose own word on their address is newer than the
+	// map's.
+	movedPeers map[uint64]movedPeer
 
 	// Belongs to the pass.
 	ready, hearing, touched []*group
@@ -282,6 +285,8 @@ func Open(o Options) (*Node, error) {
 		kick:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
 		peers:   make(map[uint64]bool),
+
+		movedPeers: make(map[uint64]movedPeer),
 	}
 	n.setTimes()
 	n.ctx, n.cancel = context.WithCancel(context.Background())

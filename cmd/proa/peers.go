@@ -60,10 +60,7 @@ func (p *peers) address(c *config.Config) string {
 // form brings the node into its cluster and returns what it is there.
 func (p *peers) form(ctx context.Context, o raftgroup.FormOptions) (raftgroup.Identity, error) {
 	if p != nil {
-		o.Call = func(ctx context.Context, address, verb string, body []byte) ([]byte, error) {
-			_, reply, err := p.CallAddress(ctx, address, verb, body)
-			return reply, err
-		}
+		o.Call = p.call
 	}
 	former, err := raftgroup.NewFormer(o)
 	if err != nil {
@@ -80,6 +77,20 @@ func (p *peers) form(ctx context.Context, o raftgroup.FormOptions) (raftgroup.Id
 		p.introduce(id, o)
 	}
 	return id, err
+}
+
+// call asks the node at an address.
+func (p *peers) call(ctx context.Context, address, verb string, body []byte) ([]byte, error) {
+	_, reply, err := p.CallAddress(ctx, address, verb, body)
+	return reply, err
+}
+
+// seek has node look for the others at the addresses it was started with,
+// until ctx ends.
+func (p *peers) seek(ctx context.Context, node *raftgroup.Node, join []string) {
+	if p != nil && len(join) > 0 {
+		go node.Seek(ctx, join, p.call)
+	}
 }
 
 func (p *peers) introduce(id raftgroup.Identity, o raftgroup.FormOptions) {

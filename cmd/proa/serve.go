@@ -105,6 +105,7 @@ func serve(ctx context.Context, c *config.Config) error {
 	}
 	peers.deliver(node, srv)
 	node.Start()
+	peers.seek(ctx, node, c.Node.Join)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()
 	for _, a := range srv.Addrs() {
