@@ -328,10 +328,11 @@ func (n *Node) nodeInfo(row *nodeRow, r *reported, now int64) command.NodeInfo {
 		Slow: r.Slow, Leaders: r.leaders, Replicas: len(r.Shards), FsyncMicros: r.FsyncMicros, LogBytes: r.LogBytes,
 		DiskUsedBytes: r.DiskUsed, DiskFreeBytes: r.DiskFree, UptimeSeconds: r.Uptime,
 	}
+	silent := now - max(r.heard, n.startedAt)
 	if row.ID != n.id {
-		i.LastSeenMillis = (now - r.heard) / int64(time.Millisecond)
+		i.LastSeenMillis = silent / int64(time.Millisecond)
 	}
-	switch silent := now - r.heard; {
+	switch {
 	case row.UID == 0:
 		i.State, i.LastSeenMillis = command.NodeExpected, 0
 	case row.ID == n.id || silent <= n.reports.suspect:
