@@ -35,6 +35,9 @@ type checksumArgs struct {
 // arguments and answers are those of package command. Errors wrap
 // command.ErrInvalid, ErrRefused, ErrTimeout, ErrNotLeader or ErrNoQuorum.
 func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
+	if n.departed() {
+		return nil, fmt.Errorf("%w: node %d has left the cluster and knows no more of it; ask another", command.ErrNotLeader, n.id)
+	}
 	if verb == command.AdminStatus {
 		return json.Marshal(n.ClusterStatus())
 	}
@@ -53,6 +56,18 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 		return nil, err
 	}
 	return n.call(ctx, where, callAdmin, body)
+}
+
+// departed reports whether this node has been removed from the cluster. The
+// replica of the meta group is the last that it gives up, so what it has
+// learned there ends with its removal.
+func (n *Node) departed() bool {
+	m := n.cmap.Load()
+	if !m.begun() || n.groups[n.meta()].held.Load() {
+		return false
+	}
+	row, ok := m.node(n.id)
+	return ok && (row.Removing || row.Removed)
 }
 
 // adminNode returns the node that can carry out a request.
