@@ -110,30 +110,39 @@ func awaitLedWithout(t *testing.T, c *testcluster.Cluster, without ...*testclust
 	}
 }
 
-// awaitSettled returns when every shard has its replicas where they shall be,
-// all as far as their leader, and every server sees it so.
+// awaitSettled returns when, as each of these servers sees it, every shard has
+// its replicas where they shall be, and all of them have come as far as any was
+// at the first look. Without servers it asks all.
 func awaitSettled(t *testing.T, c *testcluster.Cluster, nodes ...*testcluster.Node) {
 	t.Helper()
 	if len(nodes) == 0 {
 		nodes = c.Nodes()
 	}
 	for _, n := range nodes {
-		c.AwaitStatus(n, "shards to settle", settled)
+		c.AwaitStatus(n, "shards to settle", settling())
 	}
 }
 
-func settled(s *command.ClusterStatus) bool {
-	for _, sh := range s.Shards {
-		if sh.Moving || sh.Leader == 0 || len(sh.Replicas) != len(sh.Desired) {
-			return false
-		}
-		for _, r := range sh.Replicas {
-			if r.Lag > 0 || r.Role == "learner" && sh.Shard != command.MetaShard {
+// settling returns a condition that is met once, between its first call and the
+// one that meets it, no shard has been left behind.
+func settling() func(*command.ClusterStatus) bool {
+	first := map[int]uint64{}
+	return func(s *command.ClusterStatus) bool {
+		for _, sh := range s.Shards {
+			if _, seen := first[sh.Shard]; !seen {
+				first[sh.Shard] = sh.Commit
+			}
+			if sh.Moving || sh.Leader == 0 || len(sh.Replicas) != len(sh.Desired) {
 				return false
 			}
+			for _, r := range sh.Replicas {
+				if r.Applied < first[sh.Shard] || r.Role == "learner" && sh.Shard != command.MetaShard {
+					return false
+				}
+			}
 		}
+		return len(s.Shards) > 0
 	}
-	return len(s.Shards) > 0
 }
 
 // traffic writes all the time, and remembers for each key what was acknowledged.

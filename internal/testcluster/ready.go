@@ -42,6 +42,10 @@ func freePort() (int, error) {
 // drawn are the ports that freePort has looked at.
 var drawn sync.Map
 
+// FreeAddress returns a loopback address that nobody listens on and that no
+// other call returns.
+func FreeAddress(t testing.TB) string { t.Helper(); return freeAddress(t) }
+
 // freeAddress returns a loopback address with a free port.
 func freeAddress(t testing.TB) string {
 	t.Helper()

@@ -108,6 +108,10 @@ func (n *Node) PID() int { return int(n.pid.Load()) }
 // address stay.
 func (n *Node) SetConfig(args, settings []string) { n.cfg.Args, n.cfg.Settings = args, settings }
 
+// Configure has change alter how the server is started from the next start on.
+// Address must stay: clients know it.
+func (n *Node) Configure(change func(*Config)) { change(&n.cfg) }
+
 // args are the arguments of the server.
 func (n *Node) args() []string {
 	args := []string{"serve", "--data", n.cfg.Dir, "--log-format", "text", "--listen", n.cfg.Address}
