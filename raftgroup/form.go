@@ -381,7 +381,7 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 		if o.UID == a.UID && !o.Removed {
 			row = *o // it asked before, and did not hear the answer
 		}
-		if o.Peer == a.Peer && o.UID != a.UID && o.member() {
+		if o.Peer == a.Peer && o.UID != a.UID && o.ID != a.ID && o.member() {
 			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer; if node %d is lost, remove it first: \"proa member remove %d\"", command.ErrRefused, o.ID, a.Peer, o.ID, o.ID)
 		}
 	}
