@@ -158,31 +158,50 @@ func (n *Node) lastHeard(node uint64) int64 {
 // what the map wants, as the map is now: what it said of an earlier row does
 // not count.
 func (n *Node) settledShard(shard int) bool {
-	row := n.cmap.Load().rowVersion(shard)
+	s, ok := n.leaderReport(shard)
+	return ok && s.Settled && s.Row == n.cmap.Load().rowVersion(shard)
+}
+
+// leaderReport returns what a shard's leader last said of it, which may be this
+// node.
+func (n *Node) leaderReport(shard int) (s shardReport, ok bool) {
 	n.mu.Lock()
 	for i := range n.own.Shards {
-		if s := &n.own.Shards[i]; s.Shard == shard && s.Role == roleLeader {
-			settled := s.Settled && s.Row == row
+		if s := n.own.Shards[i]; s.Shard == shard && s.Role == roleLeader {
 			n.mu.Unlock()
-			return settled
+			return s, true
 		}
 	}
 	n.mu.Unlock()
 	n.reports.mu.Lock()
 	defer n.reports.mu.Unlock()
-	_, s, ok := n.reports.leading(shard)
-	return ok && s.Settled && s.Row == row
+	_, s, ok = n.reports.leading(shard)
+	return s, ok
 }
 
-// free reports whether shard may be changed now.
+// mayHold reports whether a node may have a replica in a shard's configuration.
+func (n *Node) mayHold(shard int, node uint64) bool {
+	s, ok := n.leaderReport(shard)
+	return !ok || slices.ContainsFunc(s.Members, func(id uint64) bool { return nodeOf(id) == node })
+}
+
+// free reports whether shard may be changed now: one change after the other,
+// unless the one under way waits for a node that is not to be waited for.
 func (p *plan) free(shard int) bool {
-	_, changed := p.changed[shard]
-	return !changed && p.moving < movesMax && p.node.settledShard(shard)
+	if _, changed := p.changed[shard]; changed {
+		return false
+	}
+	if p.node.settledShard(shard) {
+		return p.moving < movesMax
+	}
+	return slices.ContainsFunc(p.cm.shards[shard].Replicas, func(r replicaRow) bool { return p.leaving[r.Node] })
 }
 
 func (p *plan) change(shard int, row shardRow) {
 	p.changed[shard] = row
-	p.moving++
+	if p.node.settledShard(shard) {
+		p.moving++
+	}
 }
 
 // target returns the eligible node with the fewest replicas that holds none of
@@ -311,7 +330,7 @@ func (p *plan) dismiss() {
 		holds := false
 		for s := range p.cm.shards {
 			_, has := p.cm.shards[s].on(row.ID)
-			holds = holds || has || !p.node.settledShard(s)
+			holds = holds || has || p.node.mayHold(s, row.ID)
 		}
 		if !holds {
 			row.Removed, row.Removing = true, false
