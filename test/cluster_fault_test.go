@@ -124,7 +124,7 @@ func (f *faults) progress() {
 func (f *faults) upTo(d time.Duration) time.Duration { return time.Duration(f.rng.Int64N(int64(d))) }
 
 // lasts is how long a fault lasts that ends by the clock.
-func (f *faults) lasts(d time.Duration) { time.Sleep(d) }
+func (f *faults) lasts(d time.Duration) { <-time.After(d) }
 
 func (f *faults) leader() *testcluster.Node { return f.c.AwaitLeaders().Most() }
 

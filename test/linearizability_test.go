@@ -172,7 +172,7 @@ type registerOutput struct {
 func (w *historian) run() {
 	for w.h.count.Load() < w.h.endAt.Load() {
 		if w.h.pace > 0 {
-			time.Sleep(time.Duration(w.rng.Int64N(int64(2 * w.h.pace)))) // think time
+			<-time.After(time.Duration(w.rng.Int64N(int64(2 * w.h.pace)))) // think time
 		}
 		in := w.next()
 		call := w.h.now()

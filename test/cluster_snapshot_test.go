@@ -1,0 +1,130 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/testcluster"
+)
+
+// cutLogs are settings under which a server that is down for a moment finds the
+// log cut when it comes back, and needs a snapshot, which takes some seconds.
+var cutLogs = []string{
+	"raft.log_segment_size=1MiB", "raft.log_size_max=4MiB", "raft.snapshot_interval_logs=10", "storage.memtable_size=1MiB",
+	"raft.snapshot_interval_time=1s", "cluster.snapshot_rate=4MiB",
+}
+
+// fill writes n rows of 64 KiB that no compression makes much smaller.
+func fill(t *testing.T, c *client.Client, prefix string, n int) {
+	t.Helper()
+	value := make([]byte, 64<<10)
+	rng := seeded(t)
+	for i := range value {
+		value[i] = byte(rng.Uint32())
+	}
+	for i := range n {
+		copy(value, fmt.Appendf(nil, "%s%04d", prefix, i))
+		if _, err := c.Put(context.Background(), fmt.Appendf(nil, "%s%04d", prefix, i), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// expectFilled looks that what fill wrote is there, as one server has it.
+func expectFilled(t *testing.T, n *testcluster.Node, prefix string, rows int) {
+	t.Helper()
+	c := impatient(t, n)
+	for i := range rows {
+		key := fmt.Appendf(nil, "%s%04d", prefix, i)
+		item, err := c.Get(context.Background(), key, client.WithConsistency(client.Stale))
+		if err != nil || len(item.Value) != 64<<10 || !bytes.HasPrefix(item.Value, key) {
+			t.Errorf("%s on the server that got a snapshot: %d bytes, %v", key, len(item.Value), err)
+		}
+	}
+}
+
+// awaitLog returns when a server has written a line with all these words, after
+// the first skip bytes.
+func awaitLog(t *testing.T, n *testcluster.Node, skip int, words ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("a line with %q in a server's log", words), func() error {
+	lines:
+		for line := range strings.Lines(n.Log()[skip:]) {
+			for _, w := range words {
+				if !strings.Contains(line, w) {
+					continue lines
+				}
+			}
+			return nil
+		}
+		return errors.New("not yet")
+	})
+}
+
+// TestClusterSnapshots lets followers fall behind the log. They get a snapshot,
+// whatever breaks off its transfer.
+func TestClusterSnapshots(t *testing.T) {
+	t.Parallel()
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 1, Settings: append([]string{"cluster.balance_leaders=false"}, cutLogs...)})
+	cl := connectAll(t, c, func(cfg *client.Config) { cfg.ExactlyOnce = true })
+	fill(t, cl, "before/", 20)
+	leader := c.AwaitLeaders()[0]
+	behind := c.Node(c.ID(leader)%3 + 1)
+	other := c.Node(c.ID(behind)%3 + 1)
+	fall := func(prefix string, rows int) (leaderLog int) {
+		t.Helper()
+		behind.Kill()
+		fill(t, cl, prefix, rows)
+		leaderLog = len(leader.Log())
+		behind.Start()
+		return leaderLog
+	}
+
+	// An undisturbed transfer.
+	at := fall("a/", 60)
+	awaitLog(t, leader, at, "snapshot delivered")
+	awaitLog(t, behind, 0, "snapshot installed")
+	awaitSettled(t, c)
+	expectFilled(t, behind, "a/", 60)
+	if testing.Short() {
+		checkEqual(t, c)
+		return
+	}
+
+	// The receiver is killed in the middle of it, twice, and killed again as
+	// soon as it is installed.
+	at = fall("b/", 200)
+	for range 2 {
+		awaitLog(t, leader, at, "sending a snapshot")
+		at = len(leader.Log())
+		behind.Restart()
+	}
+	awaitLog(t, leader, at, "snapshot delivered")
+	behind.Restart()
+	awaitSettled(t, c)
+	expectFilled(t, behind, "b/", 200)
+	checkEqual(t, c)
+
+	// The sender is killed in the middle of it.
+	at = fall("c/", 100)
+	awaitLog(t, leader, at, "sending a snapshot")
+	leader.Kill()
+	awaitLedWithout(t, c, leader)
+	fill(t, cl, "d/", 10)
+	leader.Start()
+	awaitSettled(t, c)
+	for _, n := range []*testcluster.Node{behind, leader, other} {
+		expectFilled(t, n, "c/", 100)
+		expectFilled(t, n, "d/", 10)
+	}
+	checkEqual(t, c)
+	for _, n := range c.Nodes() {
+		n.Stop()
+		n.Verify()
+	}
+}
