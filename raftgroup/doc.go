@@ -1,20 +1,38 @@
 // Package raftgroup runs the Raft groups (shards) of a node: it takes commands
-// in, orders them, makes them durable, carries them out and answers reads.
+// in, orders them, makes them durable on a majority, carries them out and
+// answers reads; and it keeps the cluster of such nodes together.
+//
+// Where to look:
+//
+//	node.go, pass.go      the node, and the pass over its groups
+//	group.go              one group: its queue, Raft, what is in flight
+//	lease.go, read.go     who may answer a read, and when
+//	receive.go            messages of other nodes
+//	snapshot.go           followers that are behind the log
+//	replicas.go           configurations: towards what the map says
+//	cluster.go            the map: the meta group's rows
+//	control.go            what the map shall say
+//	transfer.go, disk.go  leaderships: given away, and why
+//	report.go, admin.go   what nodes and operators ask of each other
+//	form.go, identity.go  coming into a cluster; what a directory is
+//	checksum.go           that replicas are equal (A1)
+//	recover.go, verify.go directories of nodes that are stopped
 //
 // # One pass
 //
 // The unit of work is a pass over all groups that have something to do:
 //
-//	collect   each group's queued commands become entries, all that is queued
+//	serve     messages of other nodes, ticks and finished log writes are taken
+//	          in; what is committed goes to the state machine, in one call;
+//	          each command's Completer hears its outcome
+//	propose   each group's queued commands become entries, all that is queued
 //	          one entry (natural batching: no timer, nothing added when idle)
 //	send      messages to other nodes leave
-//	write     the entries and hard states of all groups: one log write,
-//	          one fdatasync
-//	apply     what is committed goes to the state machine, in one call
-//	complete  each command's Completer hears its outcome
+//	write     the entries and hard states of all groups: one log write, one
+//	          fdatasync, without the pass: others may serve meanwhile
 //
-// Commands that arrive during a pass join the next one. So a lone client pays
-// one fdatasync per write, and a thousand clients share one.
+// Commands that arrive during a write join the next entry. So a lone client
+// pays one fdatasync per write, and a thousand clients share one.
 //
 // # Who runs a pass
 //
@@ -28,7 +46,6 @@
 // # Locks
 //
 // group.mu guards a group's queue and is held for the copy of one command. All
-// Raft state belongs to whoever holds the pass (Acquire to the end of Run).
-// Order: pass, then group.mu, then Node.mu. None is held across I/O but the
-// pass itself.
+// Raft state belongs to whoever holds the pass. Order: pass, then group.mu, then
+// Node.mu, then reportTable.mu. None is held while the log is written.
 package raftgroup
