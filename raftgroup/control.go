@@ -182,7 +182,7 @@ func (n *Node) leaderReport(shard int) (s shardReport, ok bool) {
 // mayHold reports whether a node may have a replica in a shard's configuration.
 func (n *Node) mayHold(shard int, node uint64) bool {
 	s, ok := n.leaderReport(shard)
-	return !ok || slices.ContainsFunc(s.Members, func(id uint64) bool { return nodeOf(id) == node })
+	return !ok || len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(id uint64) bool { return nodeOf(id) == node })
 }
 
 // free reports whether shard may be changed now: one change after the other,
@@ -194,7 +194,19 @@ func (p *plan) free(shard int) bool {
 	if p.node.settledShard(shard) {
 		return p.moving < movesMax
 	}
-	return slices.ContainsFunc(p.cm.shards[shard].Replicas, func(r replicaRow) bool { return p.leaving[r.Node] })
+	return slices.ContainsFunc(p.cm.shards[shard].Replicas, func(r replicaRow) bool { return p.replaceable(shard, r) })
+}
+
+// replaceable reports whether a replica has to go and may go now: where a
+// change is under way, only one that the change waits for, because it does not
+// vote yet. One that votes goes afterwards: the nodes that the change takes
+// replicas from can take new ones only then.
+func (p *plan) replaceable(shard int, r replicaRow) bool {
+	if !p.leaving[r.Node] || p.node.settledShard(shard) {
+		return p.leaving[r.Node]
+	}
+	s, ok := p.node.leaderReport(shard)
+	return ok && len(s.Members) > 0 && !r.Learner && (!slices.Contains(s.Members, r.id()) || slices.Contains(s.Learners, r.id()))
 }
 
 func (p *plan) change(shard int, row shardRow) {
@@ -205,11 +217,12 @@ func (p *plan) change(shard int, row shardRow) {
 }
 
 // target returns the eligible node with the fewest replicas that holds none of
-// row, 0 if there is none.
-func (p *plan) target(row *shardRow) uint64 {
+// shard and shall hold none, 0 if there is none.
+func (p *plan) target(shard int) uint64 {
 	best := uint64(0)
+	row := &p.cm.shards[shard]
 	for _, node := range p.eligible {
-		if _, has := row.on(node); !has && (best == 0 || p.load[node] < p.load[best]) {
+		if _, has := row.on(node); !has && !p.node.mayHold(shard, node) && (best == 0 || p.load[node] < p.load[best]) {
 			best = node
 		}
 	}
@@ -224,10 +237,10 @@ func (p *plan) place(shard int) {
 		return
 	}
 	for _, r := range row.Replicas {
-		if !p.leaving[r.Node] {
+		if !p.replaceable(shard, r) {
 			continue
 		}
-		to := p.target(row)
+		to := p.target(shard)
 		node, _ := p.cm.node(r.Node)
 		if to == 0 && (!node.Removing || len(row.Replicas) <= 1) {
 			continue // no room: better a replica that may come back than none
@@ -236,8 +249,8 @@ func (p *plan) place(shard int) {
 		p.load[to]++
 		return
 	}
-	if len(row.Replicas) < p.cm.cluster.Replicas {
-		if to := p.target(row); to != 0 {
+	if len(row.Replicas) < p.cm.cluster.Replicas && p.node.settledShard(shard) {
+		if to := p.target(shard); to != 0 {
 			p.change(shard, row.replace(0, to, false))
 			p.load[to]++
 		}
@@ -259,6 +272,9 @@ func (p *plan) placeMeta() {
 		}
 	}
 	for _, r := range row.Replicas {
+		if !p.replaceable(meta, r) {
+			continue
+		}
 		node, _ := p.cm.node(r.Node)
 		// Of a node that is being removed it is the last to go: the node learns
 		// there what to give up.
@@ -268,6 +284,9 @@ func (p *plan) placeMeta() {
 			p.change(meta, row.replace(r.Node, 0, false))
 			return
 		}
+	}
+	if !p.node.settledShard(meta) {
+		return
 	}
 	for _, node := range p.eligible {
 		r, has := row.on(node)

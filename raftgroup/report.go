@@ -46,8 +46,10 @@ type shardReport struct {
 	Commit  uint64   `json:"c"`
 	Applied uint64   `json:"a"`
 	Members []uint64 `json:"m,omitempty"` // replicas
-	Settled bool     `json:"e,omitempty"` // the configuration is what the map wants
-	Row     uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
+	// Learners are those of the members that do not vote.
+	Learners []uint64 `json:"n,omitempty"`
+	Settled  bool     `json:"e,omitempty"` // the configuration is what the map wants
+	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 }
 
 // reportTable is what is known of the other nodes.
@@ -225,6 +227,7 @@ func (n *Node) ownReport() report {
 		}
 		if g.state == raft.StateLeader && g.confWrite <= n.durable {
 			s.Members = confMembers(&g.conf)
+			s.Learners = g.conf.Learners
 			if cm.begun() {
 				s.Settled, s.Row = g.settled(&cm.shards[g.shard]), cm.rowVersion(g.shard)
 			}
