@@ -151,6 +151,8 @@ func runIntact(p []byte) bool {
 
 // The kinds of records. A record's meaning does not depend on what the reader
 // already knows of the group, so that replay may begin at any checkpoint.
+// Entries, starts and truncations that lie before the start of the log say
+// nothing. Version 1 has all of these kinds; another kind needs another version.
 const (
 	kindEntries    = 1 // group, first index, count, then per entry: term, type, length, data
 	kindHardState  = 2 // group, term, vote, commit

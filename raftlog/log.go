@@ -2,9 +2,11 @@
 // of segment files.
 //
 // A worker pass gathers what all its groups have to write into one Write and
-// commits it: one pwrite, one fdatasync, whatever the number of groups.
-// Segments are written full of zeros, or recycled, before they are needed, so
-// that the fdatasync finds no change of size or allocation to journal.
+// commits it: one pwrite, one fdatasync, whatever the number of groups. While
+// one thread commits, another may fill the next Write: whoever steps Raft never
+// waits for the disk. Segments are written full of zeros, or recycled, before
+// they are needed, so that the fdatasync finds no change of size or allocation
+// to journal.
 //
 // What must hold:
 //
@@ -22,6 +24,9 @@
 //     group needs an entry in them and a synced run says so.
 //   - A failed write or sync is never tried again. It becomes the answer to
 //     every later Commit.
+//   - Readers see only what was written, and synced where its Commit was to
+//     sync. What a Write is filled with is checked against what the one before
+//     it will have made of the group, in Group.pending, which no Commit touches.
 //
 // Lock order: Log.committing, Log.groupsMu, Group.mu, segment.inUse; Log.mu and
 // Log.truncMu are innermost.

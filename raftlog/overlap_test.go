@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -172,6 +173,13 @@ func (o *overlap) check(t testing.TB) {
 	if got := stateOf(t, o.l); !o.truncated && !got.equal(o.m.state()) {
 		t.Fatalf("published is %v,\nwant %v", got, o.m.state())
 	}
+	cached := int64(0)
+	for id := range uint64(4) {
+		cached += o.l.Group(id).bytes
+	}
+	if got := o.l.cached.Load(); got != cached {
+		t.Fatalf("%d bytes are said to be cached, the groups have %d", got, cached)
+	}
 	for id := range uint64(4) {
 		g, ag := o.l.Group(id), o.ahead(id)
 		p := o.filling.w.view(g)
@@ -191,7 +199,8 @@ func (o *overlap) check(t testing.TB) {
 // reopens, against the model.
 func TestOverlapModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		seed := rapid.Uint64().Draw(t, "seed")
+		r, loss := rand.New(rand.NewPCG(seed, 1)), rand.New(rand.NewPCG(seed, 2))
 		fs := vfs.NewCrashableMem()
 		h := history{states: []logState{{}}}
 		for range rapid.IntRange(1, 4).Draw(t, "crashes") {
@@ -221,7 +230,7 @@ func TestOverlapModel(t *testing.T) {
 				}
 				o.check(failer{t: t})
 			}
-			crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 30, 70, 100}[r.IntN(4)], RNG: r})
+			crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: []int{0, 30, 70, 100}[r.IntN(4)], RNG: loss})
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -576,6 +585,11 @@ func TestOverlapMisuse(t *testing.T) {
 			app(l, b, 2)
 			_ = l.Commit(b, true)
 		}},
+		"back to the first": {"though a later one has been begun", func(l *Log, a, b *Write) {
+			app(l, a, 1)
+			app(l, b, 2)
+			app(l, a, 3)
+		}},
 		"third": {"a third Write", func(l *Log, a, b *Write) {
 			app(l, a, 1)
 			app(l, b, 2)
@@ -649,45 +663,103 @@ func TestOverlapFailure(t *testing.T) {
 	}
 }
 
-// TestPublishedAtOnce has the start, the configuration, the hard state and the
-// entries of a group change together, with records of another group between
-// them, and reads meanwhile.
+// TestPublishedAtOnce stops a Commit in the middle of its publication. One group
+// shows all its records then, though those of another, which shows none, stand
+// between them; and what a Write is filled with still builds on the whole.
 func TestPublishedAtOnce(t *testing.T) {
-	o := testOptions(vfs.NewMem())
-	o.SegmentBytes = 1 << 20
-	l, _ := mustOpen(t, o)
+	l, _ := mustOpen(t, testOptions(vfs.NewMem()))
 	defer mustClose(t, l)
 	g, h, w := l.Group(1), l.Group(2), l.NewWrite()
-	stop := make(chan struct{})
-	var reader sync.WaitGroup
-	reader.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			g.mu.Lock()
-			start, last, hs, conf := g.start, g.last(), g.hs, slices.Clone(g.conf)
-			g.mu.Unlock()
-			want, _ := confState(start.index).Marshal()
-			if start.index > 0 && (last != start.index+1 || hs.commit != start.index || string(conf) != string(want)) {
-				t.Errorf("start %v, last index %d, hard state %v, configuration %x", start, last, hs, conf)
-				return
-			}
-		}
-	})
-	for i := range uint64(300) {
-		index := 10 * (i + 1)
-		w.SetStart(g, index, 1, nil)
-		w.SetConfState(h, confState(1))
-		w.SetConfState(g, confState(index))
-		w.Append(h, raftpb.HardState{Term: 1}, entries(i+1, 1, 1, ""))
-		w.Append(g, raftpb.HardState{Term: 1, Commit: index}, entries(index+1, 1, 1, ""))
-		mustCommit(t, l, w, false)
+	w.Append(h, raftpb.HardState{}, entries(1, 2, 1, ""))
+	mustCommit(t, l, w, true)
+	settled := l.settled.Load()
+	w.SetStart(g, 10, 3, nil)
+	w.Append(h, raftpb.HardState{Term: 1}, entries(3, 1, 1, ""))
+	w.SetConfState(g, confState(7))
+	w.SetConfState(h, confState(8))
+	w.Append(g, raftpb.HardState{Term: 3, Commit: 10}, entries(11, 1, 3, ""))
+
+	h.mu.Lock()
+	committed := make(chan error)
+	go func() { committed <- l.Commit(w, true) }()
+	for first, _ := g.FirstIndex(); first != 11; first, _ = g.FirstIndex() {
+		runtime.Gosched()
 	}
-	close(stop)
-	reader.Wait()
+	if s := groupStateOf(t, g); s.start != (mark{10, 3}) || s.terms != "3 " || s.hs != (hardState{3, 0, 10}) || s.conf != "false [7]" {
+		t.Errorf("the first group shows %+v", s)
+	}
+	if h.last() != 2 || h.hs != (hardState{}) || h.conf != nil {
+		t.Errorf("the second group shows last index %d, hard state %v, configuration %x", h.last(), h.hs, h.conf)
+	}
+	if l.settled.Load() != settled {
+		t.Error("what is filled would look at the second group too early")
+	}
+	h.mu.Unlock()
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	if s := groupStateOf(t, h); s.terms != "1 1 1 " || s.hs != (hardState{1, 0, 0}) || s.conf != "false [8]" {
+		t.Errorf("the second group shows %+v", s)
+	}
+}
+
+// TestTruncatedBelowWrite records a truncation between two Writes, of which the
+// second was filled before and goes back behind it.
+func TestTruncatedBelowWrite(t *testing.T) {
+	for name, c := range map[string]struct {
+		second func(g *Group, w *Write)
+		terms  string // after the truncation up to 3
+	}{
+		"replaces from below": {func(g *Group, w *Write) {
+			w.Append(g, raftpb.HardState{}, entries(2, 4, 2, ""))
+		}, "2 2 "},
+		"replaces only below": {func(g *Group, w *Write) {
+			w.Append(g, raftpb.HardState{}, entries(2, 2, 2, ""))
+		}, "1 1 1 "},
+		"starts below": {func(g *Group, w *Write) {
+			w.SetStart(g, 2, 1, confState(4))
+		}, "1 1 1 "},
+		"starts and replaces below": {func(g *Group, w *Write) {
+			w.SetStart(g, 1, 1, confState(4))
+			w.Append(g, raftpb.HardState{}, entries(2, 3, 2, ""))
+		}, "2 "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions(vfs.NewMem())
+			l, _ := mustOpen(t, o)
+			g, a, b := l.Group(1), l.NewWrite(), l.NewWrite()
+			a.Append(g, raftpb.HardState{}, entries(1, 5, 1, ""))
+			mustCommit(t, l, a, true)
+			a.Append(g, raftpb.HardState{}, entries(6, 1, 1, ""))
+			c.second(g, b)
+			l.Truncate(g, 3)
+			mustCommit(t, l, a, true)
+			mustCommit(t, l, b, true)
+			if s := groupStateOf(t, g); s.start != (mark{3, 1}) || s.terms != c.terms {
+				t.Errorf("got %+v", s)
+			}
+			l = reopen(t, l, o)
+			mustClose(t, l)
+		})
+	}
+}
+
+// TestOverlapBounded keeps a Write in flight all the time, of a group whose
+// terms change with each entry: what is kept for filling does not add up.
+func TestOverlapBounded(t *testing.T) {
+	l, _ := mustOpen(t, testOptions(vfs.NewMem()))
+	defer mustClose(t, l)
+	g := l.Group(1)
+	ws := [2]*Write{l.NewWrite(), l.NewWrite()}
+	for i := range uint64(100) {
+		ws[i%2].Append(g, raftpb.HardState{}, entries(i+1, 1, i, ""))
+		if i > 0 {
+			mustCommit(t, l, ws[(i+1)%2], false)
+		}
+		if n := len(g.pending.terms); n > 2 {
+			t.Fatalf("terms of %d entries are kept at entry %d", n, i+1)
+		}
+	}
 }
 
 // TestCommitter fills on one goroutine and commits on another, as a pass does,

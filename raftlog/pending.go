@@ -65,13 +65,12 @@ func (p *pendingState) replace(entries []raftpb.Entry) {
 }
 
 // begin makes the log begin after m; reset says that nothing it holds goes on
-// from there.
+// from there. Terms that are kept may stay: what replaces their entries drops
+// them, and nobody looks before the start.
 func (p *pendingState) begin(m mark, reset bool) {
 	p.start = m
 	if reset {
 		p.last = m.index
-		p.from, p.changed = m.index+1, m.index+1
-		p.terms = p.terms[:0]
 	}
 }
 

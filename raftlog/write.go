@@ -37,11 +37,15 @@ type op struct {
 //   - Writes are filled one after the other, by one goroutine at a time. The
 //     caller sees to it that one has done with all Writes of the Log before
 //     another goes on.
-//   - With its Commit a Write passes to the goroutine that calls it, and comes
-//     back, empty, when Commit returns.
+//   - A Write passes to the goroutine that calls Commit with it, and comes
+//     back, empty, when Commit returns without a final error.
 //   - Writes are committed in the order in which they were filled, that is, in
-//     which they got their first record. Another order is a bug of the caller
-//     and panics, and so is a record in a third Write while two hold some.
+//     which they got their first record. What holds records must be committed:
+//     others build on it.
+//
+// A Commit out of order is a bug of the caller and panics, and so is a record
+// in a third Write while two hold some, or in a Write when a later one has got
+// its first.
 //
 // Filling never waits for a Commit or for the disk.
 type Write struct {
@@ -100,6 +104,8 @@ func (w *Write) add(o op) *pendingState {
 	p := w.view(o.g)
 	if w.fill == 0 {
 		w.begin()
+	} else if w.fill != w.log.fills.Load() {
+		panic("raftlog: a Write is filled further though a later one has been begun")
 	}
 	if o.head = p.fill != w.fill; o.head {
 		p.enter(w.fill)
@@ -115,8 +121,9 @@ func (w *Write) add(o op) *pendingState {
 // entries have consecutive indexes and replace whatever stands at and after
 // the first one's; those the log begins after are left out. The data are
 // copied into the Write; the entries themselves are kept for readers, so the
-// caller must not change them any more. A gap between the log and the entries,
-// or within them, is a bug of the caller and panics.
+// caller must not change them any more. A gap between the entries and the log
+// as all Writes will leave it, or within them, is a bug of the caller and
+// panics.
 func (w *Write) Append(g *Group, hs raftpb.HardState, entries []raftpb.Entry) {
 	if len(entries) > 0 {
 		w.appendEntries(g, entries)
