@@ -274,7 +274,7 @@ func TestRefusals(t *testing.T) {
 		text  string
 		here  bool
 	}{
-		{name: "another cluster", id: other, want: 2, text: "this node belongs to cluster 77, the other to cluster 78"},
+		{name: "another cluster", id: other, want: 2, text: "this node belongs to cluster 000000000000004d, the other to cluster 000000000000004e"},
 		{name: "the same node id", id: twin, want: 2, text: "claim to be node 2"},
 		{name: "itself", id: identityOf(2), want: 2, text: "reached itself"},
 		{name: "no cluster", id: none, want: 2, text: "has not joined a cluster"},

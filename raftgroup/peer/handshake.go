@@ -248,7 +248,7 @@ func (t *Transport) judge(kind connKind, theirs Identity) string {
 	stranger := ours.Cluster == 0 || theirs.Cluster == 0
 	switch {
 	case ours.Cluster != theirs.Cluster && !stranger:
-		return fmt.Sprintf("this node belongs to cluster %d, the other to cluster %d: correct the address, "+
+		return fmt.Sprintf("this node belongs to cluster %016x, the other to cluster %016x: correct the address, "+
 			"or start the other with an empty data directory to let it join", ours.Cluster, theirs.Cluster)
 	case kind == kindCall && stranger:
 		return "" // a founder finds its own address in the list of all
