@@ -211,6 +211,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 		MemTableBytes:    c.Storage.MemtableSize,
 		SessionRetention: c.Storage.SessionRetention,
 		Logger:           log,
+		Clock:            clock(log),
 	}
 	// Where nothing was said, an existing directory knows better than the
 	// default.

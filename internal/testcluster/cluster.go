@@ -32,6 +32,9 @@ type ClusterConfig struct {
 	// Proxied puts a proxy into each link between two servers, so that links
 	// can be cut and delayed. It needs Linux; the test is skipped elsewhere.
 	Proxied bool
+	// Place, if not nil, says at which IP address a server listens, and by
+	// which Config.Command it gets there.
+	Place func(id int) (host string, command []string)
 	// Args, Settings and Env are those of Config, for each server.
 	Args, Settings, Env []string
 }
@@ -78,13 +81,22 @@ func NewCluster(t testing.TB, cfg ClusterConfig) *Cluster {
 // addPeer draws the address a further node listens on for its peers, and notes
 // the one it advertises.
 func (c *Cluster) addPeer() (listen string) {
-	listen = freeAddress(c.t)
+	host, _ := c.place(len(c.peers) + 1)
+	listen = freeAddressOf(c.t, host)
 	advertised := listen
 	if c.network != nil {
 		advertised = c.network.front(len(c.peers)+1, listen)
 	}
 	c.peers = append(c.peers, advertised)
 	return listen
+}
+
+// place returns where a server runs, and how it gets there.
+func (c *Cluster) place(id int) (host string, command []string) {
+	if c.cfg.Place == nil {
+		return loopback, nil
+	}
+	return c.cfg.Place(id)
 }
 
 // addNode prepares the next server.
@@ -94,8 +106,9 @@ func (c *Cluster) addNode(listen string, join []string) *Node {
 	if c.cfg.Shards > 0 {
 		args = append(args, "--shards", strconv.Itoa(c.cfg.Shards))
 	}
+	host, command := c.place(id)
 	n := New(c.t, Config{
-		Peer: listen, Args: append(args, c.cfg.Args...), Settings: c.cfg.Settings, Env: c.cfg.Env,
+		Address: freeAddressOf(c.t, host), Command: command, Peer: listen, Args: append(args, c.cfg.Args...), Settings: c.cfg.Settings, Env: c.cfg.Env,
 	})
 	c.nodes = append(c.nodes, n)
 	if c.network != nil {

@@ -46,14 +46,20 @@ var drawn sync.Map
 // other call returns.
 func FreeAddress(t testing.TB) string { t.Helper(); return freeAddress(t) }
 
+const loopback = "127.0.0.1"
+
 // freeAddress returns a loopback address with a free port.
-func freeAddress(t testing.TB) string {
+func freeAddress(t testing.TB) string { t.Helper(); return freeAddressOf(t, loopback) }
+
+// freeAddressOf returns an address of host. Only that of the loopback interface
+// is known to be free.
+func freeAddressOf(t testing.TB, host string) string {
 	t.Helper()
 	port, err := freePort()
 	if err != nil {
 		t.Fatalf("looking for a free port: %v", err)
 	}
-	return fmt.Sprintf("127.0.0.1:%d", port)
+	return fmt.Sprintf("%s:%d", host, port)
 }
 
 // greet connects to address (host:port or unix:///path) and says HELLO.

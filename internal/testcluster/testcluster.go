@@ -21,6 +21,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -55,6 +56,9 @@ type Config struct {
 	Settings []string
 	// Env is added to the environment.
 	Env []string
+	// Command, if not empty, is a program with arguments that becomes the one
+	// named by its further arguments, such as "ip netns exec NAME".
+	Command []string
 	// SysProcAttr is how the process is started; nil means as usual.
 	SysProcAttr *syscall.SysProcAttr
 }
@@ -147,7 +151,8 @@ func (n *Node) Spawn() {
 		n.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(n.binary, n.args()...)
+	command := slices.Concat(n.cfg.Command, []string{n.binary}, n.args())
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Env = environment(n.cfg.Env)
 	cmd.Stdout, cmd.Stderr = log, log
 	if n.cfg.SysProcAttr != nil {
