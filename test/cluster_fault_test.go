@@ -1,8 +1,12 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,6 +56,7 @@ func TestClusterLinearizable(t *testing.T) {
 			f.kill(n)
 		}},
 		{"no majority for a while", (*faults).scatter},
+		{"leader's clock an hour ahead, then behind", (*faults).clocks},
 	}
 	t.Run("three", func(t *testing.T) {
 		list := all
@@ -76,7 +81,13 @@ func TestClusterLinearizable(t *testing.T) {
 
 func runFaults(t *testing.T, nodes int, list []fault) {
 	f := &faults{t: t, rng: seeded(t)}
-	f.c = testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: nodes, Shards: 3, Proxied: true, Settings: []string{fmt.Sprint("cluster.replication_factor=", nodes)}})
+	f.c = testcluster.NewCluster(t, testcluster.ClusterConfig{Nodes: nodes, Shards: 3, Proxied: true, Settings: []string{fmt.Sprint("cluster.replication_factor=", nodes)}})
+	for _, n := range f.c.Nodes() {
+		n.Configure(func(cfg *testcluster.Config) {
+			cfg.Env = append(slices.Clone(cfg.Env), "PROATEST_CLOCK_FILE="+clockFile(n))
+		})
+	}
+	f.c.Start()
 	f.h = newHistory(12)
 	f.h.pace = 8 * time.Millisecond
 	if testcluster.Instrumented() {
@@ -205,6 +216,36 @@ func (f *faults) killAll() {
 		n.Kill()
 	}
 	f.c.Start()
+}
+
+// clockFile is where a server reads by how much its clock is wrong.
+func clockFile(n *testcluster.Node) string { return filepath.Join(filepath.Dir(n.Dir()), "clock") }
+
+// setClock sets a running server's wall clock off.
+func (f *faults) setClock(n *testcluster.Node, off time.Duration) {
+	if err := os.WriteFile(clockFile(n), []byte(off.String()), 0o644); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// clocks sets the wall clock of one server, which leads, forward and back. The
+// others have to go on from its stamps.
+func (f *faults) clocks() {
+	// It outlives the server's idea of the time going forward by an hour.
+	key, value := []byte("lives for two hours"), []byte("v")
+	c := f.h.clients[0]
+	if _, err := c.Put(context.Background(), key, value, client.WithTTL(2*time.Hour)); err != nil {
+		f.t.Error(err)
+	}
+	n := f.leader()
+	for _, off := range []time.Duration{time.Hour, -time.Hour, 0} {
+		f.setClock(n, off)
+		f.progress()
+		f.transfer()
+	}
+	if item, err := c.Get(context.Background(), key); err != nil || string(item.Value) != string(value) {
+		f.t.Errorf("a row that lives for two hours is %q an hour later by one clock: %v", item.Value, err)
+	}
 }
 
 // scatter leaves no two servers together.

@@ -2,11 +2,9 @@ package test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -540,18 +538,9 @@ func TestClusterTwoVersions(t *testing.T) {
 	checkEqual(t, c)
 }
 
-// clusterID reads the number of the cluster that a directory belongs to.
+// clusterID is the number of the cluster that a directory belongs to, as people
+// see it.
 func clusterID(t *testing.T, dir string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "proa.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var id struct {
-		Cluster uint64 `json:"cluster_id,string"`
-	}
-	if err := json.Unmarshal(b, &id); err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("%016x", id.Cluster)
+	return fmt.Sprintf("%016x", identityOf(t, dir).Cluster)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ var cutLogs = []string{
 func fill(t *testing.T, c *client.Client, prefix string, n int) {
 	t.Helper()
 	value := make([]byte, 64<<10)
-	rng := seeded(t)
+	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range value {
 		value[i] = byte(rng.Uint32())
 	}

@@ -1,0 +1,242 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/testcluster"
+	"github.com/proa-kv/proa/raftgroup/peer"
+)
+
+// TestClusterPeerPortAbuse sends the peer ports what no server would. Nobody
+// may notice but the log.
+func TestClusterPeerPortAbuse(t *testing.T) {
+	t.Parallel()
+	rng := seeded(t)
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})
+	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 4, 5*time.Millisecond)
+	tr.progress(50)
+	s, err := status(c.Node(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ports []string
+	for _, n := range s.Nodes {
+		ports = append(ports, n.Peer)
+	}
+
+	noise := make([]byte, 256<<10)
+	for i := range noise {
+		noise[i] = byte(rng.Uint32())
+	}
+	const magic = "\xf1ProaPee"
+	record := func(length uint16, body []byte) []byte {
+		b := binary.LittleEndian.AppendUint16([]byte(magic), length)
+		return append(append(b, body...), 1, 2, 3, 4) // not its checksum
+	}
+	sends := map[string][]byte{
+		"noise":              noise,
+		"HTTP":               []byte("GET / HTTP/1.1\r\nHost: proa\r\n\r\n"),
+		"a TLS hello":        append([]byte{22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3}, noise[:502]...),
+		"zeros":              make([]byte, 64<<10),
+		"a huge record":      record(0xffff, noise),
+		"a wrong checksum":   record(40, noise[:40]),
+		"an empty record":    record(0, nil),
+		"the magic and less": []byte(magic),
+		"a client's HELLO":   append([]byte{24, 0, 0, 0, 1, 1, 0, 0}, make([]byte, 16)...),
+	}
+	for name, b := range sends {
+		for _, port := range ports {
+			for range 5 {
+				abuse(t, name, port, b)
+			}
+		}
+	}
+	// Very many that say nothing at all.
+	for range 300 {
+		if nc, err := net.Dial("tcp", ports[0]); err == nil {
+			defer nc.Close()
+		}
+	}
+	tr.progress(100)
+
+	// Servers of another cluster, and one that says it is node 3.
+	id := peer.Identity{Cluster: rng.Uint64(), Node: 3, UID: rng.Uint64(), Peer: testcluster.FreeAddress(t), Version: "test"}
+	expectRefused(t, id, ports[0], "this node belongs to cluster "+clusterID(t, c.Node(1).Dir()))
+	id.Cluster = identityOf(t, c.Node(1).Dir()).Cluster
+	expectRefused(t, id, ports[0], "other data")
+	id.Node = 1
+	expectRefused(t, id, ports[0], "both nodes claim to be node 1")
+	tr.progress(50)
+
+	// After a handshake that is in order: node 3's, while it is down.
+	c.Node(3).Kill()
+	awaitLedWithout(t, c, c.Node(3))
+	for name, frame := range map[string][]byte{
+		"a huge length":    {0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0},
+		"an unknown frame": {4, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4},
+		"a wrong checksum": {4, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9, 1, 2, 3, 4},
+		"noise":            noise,
+	} {
+		impersonate(t, name, identityOf(t, c.Node(3).Dir()), ports[0], frame)
+	}
+	tr.progress(50)
+	c.Node(3).Start()
+	awaitSettled(t, c)
+	tr.check(connectAll(t, c, nil))
+	for _, err := range tr.errors {
+		if !errors.Is(err, client.ErrOutcomeUnknown) { // of node 3, when it was killed
+			t.Error(err)
+		}
+	}
+	checkEqual(t, c)
+}
+
+// abuse sends b to address and waits for the connection's end: the server may
+// neither answer as to a peer nor keep it.
+func abuse(t *testing.T, what, address string, b []byte) {
+	t.Helper()
+	nc, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Errorf("%s: %v", what, err)
+		return
+	}
+	defer nc.Close()
+	_, _ = nc.Write(b) // it may have been closed already
+	_ = nc.(*net.TCPConn).CloseWrite()
+	_ = nc.SetReadDeadline(time.Now().Add(answerTimeout))
+	if _, err := io.Copy(io.Discard, nc); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("%s: the server keeps the connection", what)
+	}
+}
+
+// transportOf starts a transport that says it is id. dial may be nil.
+func transportOf(t *testing.T, id peer.Identity, dial func(context.Context, string) (net.Conn, error)) *peer.Transport {
+	t.Helper()
+	tr, err := peer.New(peer.Config{Listen: "127.0.0.1:0", Dial: dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tr.Close() })
+	tr.SetIdentity(id)
+	tr.Start(stranger{})
+	return tr
+}
+
+// stranger takes in whatever comes.
+type stranger struct{}
+
+func (stranger) Admit(peer.Identity) error       { return nil }
+func (stranger) Messages(uint64, []peer.Message) {}
+func (stranger) Report(uint64, []byte)           {}
+func (stranger) Unreachable(uint64)              {}
+func (stranger) Call(context.Context, peer.Identity, string, []byte) ([]byte, error) {
+	return nil, errors.New("no")
+}
+func (stranger) Snapshot(uint64, []byte, *peer.Incoming) error { return errors.New("no") }
+func (stranger) ServeClient(_ uint64, c net.Conn)              { c.Close() }
+
+// expectRefused checks that a server refuses id with a sentence that holds says.
+func expectRefused(t *testing.T, id peer.Identity, address, says string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	_, _, err := transportOf(t, id, nil).CallAddress(ctx, address, "probe", nil)
+	if err == nil || !strings.Contains(err.Error(), says) {
+		t.Errorf("the server does not refuse with %q: %v", says, err)
+	}
+}
+
+// impersonate shakes hands as id and sends frame then.
+func impersonate(t *testing.T, what string, id peer.Identity, address string, frame []byte) {
+	t.Helper()
+	spoiled := make(chan *spoiler, 16)
+	tr := transportOf(t, id, func(ctx context.Context, address string) (net.Conn, error) {
+		nc, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		s := &spoiler{Conn: nc, frame: frame, ended: make(chan struct{})}
+		select {
+		case spoiled <- s:
+		default:
+		}
+		return s, nil
+	})
+	defer tr.Close() // it would come again in the place of the one it says it is
+	tr.SetPeer(1, address)
+	select {
+	case s := <-spoiled:
+		// Anything it is given to send turns into the frame.
+		eventually(t, what+" to end the connection", func() error {
+			tr.Send(1, 0, &raftpb.Message{Type: raftpb.MsgHeartbeat, From: 3<<24 | 1, To: 1<<24 | 1, Term: 1})
+			tr.Flush()
+			select {
+			case <-s.ended:
+				return nil
+			default:
+				return fmt.Errorf("it stands")
+			}
+		})
+	case <-time.After(answerTimeout):
+		t.Errorf("%s: no connection was made", what)
+	}
+}
+
+// spoiler is a connection that sends a frame of its own instead of all that
+// comes after the handshake.
+type spoiler struct {
+	net.Conn
+	frame []byte
+	ended chan struct{} // closed when the other side has closed the connection
+	over  bool
+}
+
+func (s *spoiler) Write(b []byte) (int, error) {
+	if bytes.HasPrefix(b, []byte("\xf1ProaPee")) {
+		return s.Conn.Write(b)
+	}
+	_, err := s.Conn.Write(s.frame)
+	return len(b), err
+}
+
+func (s *spoiler) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !s.over {
+		s.over = true
+		close(s.ended)
+	}
+	return n, err
+}
+
+// identityOf reads who the server of a directory is.
+func identityOf(t *testing.T, dir string) peer.Identity {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "proa.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var id struct {
+		Cluster uint64 `json:"cluster_id,string"`
+		Node    uint64 `json:"node_id"`
+		UID     uint64 `json:"uid,string"`
+	}
+	if err := json.Unmarshal(b, &id); err != nil {
+		t.Fatal(err)
+	}
+	return peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Version: "test"}
+}
