@@ -89,16 +89,25 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 	default:
 		return nil
 	}
-	cm := n.cmap.Load()
-	if cm.begun() {
-		if r, ok := cm.replica(g.shard, n.id); !ok || r.id() != m.To {
-			return nil
-		}
-	} else if g.shard != n.meta() {
+	if !g.wanted(n, m.To) {
 		return nil
 	}
 	g.logger.Info("a replica begins here", "incarnation", incarnationOf(m.To))
 	return g.openReplica(n, m.To, 0)
+}
+
+// wanted reports whether the map wants this very replica here. A node without
+// a map gets it with its replica of the meta group. One that had such a replica
+// and lost it has a map that is out of date, and gets the present one with the
+// next replica, of an incarnation that the old map does not know.
+func (g *group) wanted(n *Node, id uint64) bool {
+	cm := n.cmap.Load()
+	meta := g.shard == n.meta()
+	if !cm.begun() {
+		return meta
+	}
+	r, ok := cm.replica(g.shard, n.id)
+	return ok && r.id() == id || meta && incarnationOf(id) > cm.shards[g.shard].Incarnation
 }
 
 // retire removes the replica and all it holds.
