@@ -16,6 +16,7 @@ type Status struct {
 	Node          uint64        `json:"node"`
 	Cluster       string        `json:"cluster"`
 	Failed        bool          `json:"failed"`
+	Slow          bool          `json:"slow"` // the log's disk stalls
 	Shards        []ShardStatus `json:"shards"`
 	LogBytes      int64         `json:"log_bytes"`
 	Fsyncs        uint64        `json:"fsyncs"`
@@ -45,7 +46,7 @@ type ShardStatus struct {
 // atomically, not all at one moment.
 func (n *Node) Status() Status {
 	s := Status{
-		Node: n.id, Cluster: fmt.Sprintf("%016x", n.identity.Cluster), Failed: n.failed.Load(),
+		Node: n.id, Cluster: fmt.Sprintf("%016x", n.identity.Cluster), Failed: n.failed.Load(), Slow: n.slow.Load(),
 		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
 		Storage: n.store.Stats(),

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -96,7 +95,7 @@ func serve(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	side, err := listenAll(c, srv, node)
+	side, err := listenAll(c, srv, node, peers)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
@@ -236,7 +235,8 @@ func serverConfig(c *config.Config, id raftgroup.Identity, log *slog.Logger) ser
 		ConnectionsMax: c.Concurrency.MaxConnections, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
 		OutputBytesMax: int(c.Network.OutputBytesMax), InputBytesMax: max(c.Budget().Requests, 64<<20), FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
-		RequestTimeout: c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Logger: log,
+		ForwardConnections: c.Network.ConnectionPoolSize,
+		RequestTimeout:     c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Logger: log,
 	}
 	// In the configuration 0 means off; in server.Config it means the default.
 	if s.IdleTimeout == 0 {
@@ -251,7 +251,7 @@ func serverConfig(c *config.Config, id raftgroup.Identity, log *slog.Logger) ser
 	return s
 }
 
-func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node) (*admin.Server, error) {
+func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node, peers *peers) (*admin.Server, error) {
 	if c.Listen.Client != "" {
 		if _, err := srv.Listen(c.Listen.Client); err != nil {
 			return nil, err
@@ -278,7 +278,7 @@ func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node) (*adm
 			}
 			return nil
 		},
-		Collect: &collector{node, srv},
+		Collect: &collector{node, srv, peers},
 	})
 }
 
@@ -369,49 +369,4 @@ In another terminal:
 Ctrl-C stops it.
 
 `, strings.Join(at, " and "), c.Node.DataDir, flag, os.Args[0])
-}
-
-// collector shows the node's numbers to Prometheus.
-type collector struct {
-	node *raftgroup.Node
-	srv  *server.Server
-}
-
-var (
-	descRequests = prometheus.NewDesc("proa_requests_total", "Requests received, by operation.", []string{"op"}, nil)
-	descErrors   = prometheus.NewDesc("proa_request_errors_total", "Requests answered with an error.", nil, nil)
-	descFsyncs   = prometheus.NewDesc("proa_log_fsyncs_total", "Writes of the Raft log that were made durable.", nil, nil)
-	descFsyncSec = prometheus.NewDesc("proa_log_fsync_seconds_total", "Time spent in writing the Raft log and making it durable.", nil, nil)
-	descLogBytes = prometheus.NewDesc("proa_log_bytes", "Size of the live Raft log.", nil, nil)
-	descApplied  = prometheus.NewDesc("proa_shard_applied_index", "Entry up to which a shard's state has been carried out.", []string{"shard"}, nil)
-	descServing  = prometheus.NewDesc("proa_shard_serving", "1 where this node serves the shard.", []string{"shard"}, nil)
-)
-
-// Describe lists the metrics.
-func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descRequests, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing} {
-		ch <- d
-	}
-}
-
-// Collect reads them.
-func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	ops, failed := c.srv.Requests()
-	for op, n := range ops {
-		ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), op)
-	}
-	ch <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(failed))
-	s := c.node.Status()
-	ch <- prometheus.MustNewConstMetric(descFsyncs, prometheus.CounterValue, float64(s.Fsyncs))
-	ch <- prometheus.MustNewConstMetric(descFsyncSec, prometheus.CounterValue, s.FsyncMicros*float64(s.Fsyncs)/1e6)
-	ch <- prometheus.MustNewConstMetric(descLogBytes, prometheus.GaugeValue, float64(s.LogBytes))
-	for _, sh := range s.Shards {
-		shard := fmt.Sprint(sh.Shard)
-		serving := 0.0
-		if sh.Serving {
-			serving = 1
-		}
-		ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(sh.Applied), shard)
-		ch <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, serving, shard)
-	}
 }

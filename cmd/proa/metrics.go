@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/server"
+)
+
+// collector shows the node's numbers to Prometheus.
+type collector struct {
+	node  *raftgroup.Node
+	srv   *server.Server
+	peers *peers // nil: none
+}
+
+var (
+	descRequests = prometheus.NewDesc("proa_requests_total", "Requests received, by operation.", []string{"op"}, nil)
+	descErrors   = prometheus.NewDesc("proa_request_errors_total", "Requests answered with an error.", nil, nil)
+	descFsyncs   = prometheus.NewDesc("proa_log_fsyncs_total", "Writes of the Raft log that were made durable.", nil, nil)
+	descFsyncSec = prometheus.NewDesc("proa_log_fsync_seconds_total", "Time spent in writing the Raft log and making it durable.", nil, nil)
+	descLogBytes = prometheus.NewDesc("proa_log_bytes", "Size of the live Raft log.", nil, nil)
+	descApplied  = prometheus.NewDesc("proa_shard_applied_index", "Entry up to which a shard's state has been carried out.", []string{"shard"}, nil)
+	descServing  = prometheus.NewDesc("proa_shard_serving", "1 where this node leads the shard.", []string{"shard"}, nil)
+	descLeader   = prometheus.NewDesc("proa_shard_leader", "Node that leads the shard as far as this one knows, 0 for none.", []string{"shard"}, nil)
+	descTerm     = prometheus.NewDesc("proa_shard_term", "Raft term of the shard's replica here.", []string{"shard"}, nil)
+	descSlow     = prometheus.NewDesc("proa_log_disk_slow", "1 while the log's disk stalls and this node leads nothing for it.", nil, nil)
+	descPeerUp   = prometheus.NewDesc("proa_peer_connected", "1 while there is a connection to the peer.", []string{"peer"}, nil)
+	descPeerOut  = prometheus.NewDesc("proa_peer_sent_bytes_total", "Bytes sent to the peer.", []string{"peer"}, nil)
+	descPeerIn   = prometheus.NewDesc("proa_peer_received_bytes_total", "Bytes received from the peer.", []string{"peer"}, nil)
+	descPeerWait = prometheus.NewDesc("proa_peer_queued_bytes", "Bytes that wait to be sent to the peer.", []string{"peer"}, nil)
+	descPeerLost = prometheus.NewDesc("proa_peer_dropped_total", "Messages for the peer that were dropped.", []string{"peer"}, nil)
+)
+
+// Describe lists the metrics.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descRequests, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing,
+		descLeader, descTerm, descSlow, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost} {
+		ch <- d
+	}
+}
+
+// Collect reads them.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	ops, failed := c.srv.Requests()
+	for op, n := range ops {
+		ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), op)
+	}
+	ch <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(failed))
+	s := c.node.Status()
+	ch <- prometheus.MustNewConstMetric(descFsyncs, prometheus.CounterValue, float64(s.Fsyncs))
+	ch <- prometheus.MustNewConstMetric(descFsyncSec, prometheus.CounterValue, s.FsyncMicros*float64(s.Fsyncs)/1e6)
+	ch <- prometheus.MustNewConstMetric(descLogBytes, prometheus.GaugeValue, float64(s.LogBytes))
+	ch <- prometheus.MustNewConstMetric(descSlow, prometheus.GaugeValue, flag(s.Slow))
+	for _, sh := range s.Shards {
+		if !sh.Held {
+			continue
+		}
+		shard := fmt.Sprint(sh.Shard)
+		if sh.Shard == c.node.Shards() {
+			shard = "meta"
+		}
+		ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(sh.Applied), shard)
+		ch <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, flag(sh.Serving), shard)
+		ch <- prometheus.MustNewConstMetric(descLeader, prometheus.GaugeValue, float64(sh.Leader), shard)
+		ch <- prometheus.MustNewConstMetric(descTerm, prometheus.GaugeValue, float64(sh.Term), shard)
+	}
+	c.collectPeers(ch)
+}
+
+func (c *collector) collectPeers(ch chan<- prometheus.Metric) {
+	if c.peers == nil {
+		return
+	}
+	for _, p := range c.peers.Peers() {
+		peer := fmt.Sprint(p.Node)
+		ch <- prometheus.MustNewConstMetric(descPeerUp, prometheus.GaugeValue, flag(p.Connected), peer)
+		ch <- prometheus.MustNewConstMetric(descPeerOut, prometheus.CounterValue, float64(p.BytesOut), peer)
+		ch <- prometheus.MustNewConstMetric(descPeerIn, prometheus.CounterValue, float64(p.BytesIn), peer)
+		ch <- prometheus.MustNewConstMetric(descPeerWait, prometheus.GaugeValue, float64(p.QueuedBytes), peer)
+		ch <- prometheus.MustNewConstMetric(descPeerLost, prometheus.CounterValue, float64(p.Dropped), peer)
+	}
+}
+
+// flag is a yes or no as a metric.
+func flag(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
