@@ -18,9 +18,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -228,6 +230,29 @@ func (n *Node) Pause() {
 	n.t.Helper()
 	n.signal(syscall.SIGSTOP)
 	n.paused = true
+	for deadline := time.Now().Add(10 * time.Second); !allStopped(n.cmd.Process.Pid); {
+		if time.Now().After(deadline) {
+			n.t.Fatal("the server does not stop on SIGSTOP")
+		}
+		runtime.Gosched()
+	}
+}
+
+// allStopped reports whether every thread of a process has stopped, which a
+// signal brings about a moment later. Where that cannot be seen it says yes.
+func allStopped(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		// The state follows the command's name, in parentheses.
+		if at := bytes.LastIndexByte(b, ')'); at < 0 || at+2 >= len(b) || b[at+2] != 'T' {
+			return false
+		}
+	}
+	return true
 }
 
 // Resume lets a paused process go on.
