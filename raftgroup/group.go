@@ -43,17 +43,18 @@ type group struct {
 	logger *slog.Logger
 
 	// The queue. Any thread may add to it.
-	mu       sync.Mutex
-	open     batch
-	sealed   []batch      // full, in order, before open
-	spare    []completion // empty, to be filled again
-	hint     int          // bytes the next batch will probably take
-	ops      int          // commands queued in open and sealed
-	bytes    int
-	dirty    bool         // on the node's list of groups with commands
-	inbox    []inbound    // messages from other nodes
-	barriers []completion // reads that wait for a round to begin
-	heard    bool         // on the node's list of groups with messages or barriers
+	mu         sync.Mutex
+	open       batch
+	sealed     []batch      // full, in order, before open
+	spare      []completion // empty, to be filled again
+	hint       int          // bytes the next batch will probably take
+	ops        int          // commands queued in open and sealed
+	bytes      int
+	dirty      bool      // on the node's list of groups with commands
+	inbox      []inbound // messages from other nodes
+	inboxBytes int
+	barriers   []completion // reads that wait for a round to begin
+	heard      bool         // on the node's list of groups with messages or barriers
 
 	// Read by any thread, written by the pass.
 	held      atomic.Bool   // a replica is here

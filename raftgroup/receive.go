@@ -7,9 +7,13 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// inboxMax bounds the messages that wait for a pass in one group. Raft takes a
-// lost message for what it is.
-const inboxMax = 4096
+// What waits for a pass in one group is bounded by messages and by the bytes of
+// their entries; one message may always wait. Raft takes a lost message for
+// what it is.
+const (
+	inboxMax      = 4096
+	inboxBytesMax = 32 << 20
+)
 
 // campaignTransfer is what Raft writes into the votes it asks for after a
 // leadership transfer: the leader itself wanted the election.
@@ -44,12 +48,17 @@ func (n *Node) ReceiveDone(from uint64) {
 }
 
 func (n *Node) put(g *group, in inbound) {
+	size := 0
+	for i := range in.m.Entries {
+		size += len(in.m.Entries[i].Data)
+	}
 	g.mu.Lock()
-	if len(g.inbox) >= inboxMax {
+	if in.staged == nil && (len(g.inbox) >= inboxMax || len(g.inbox) > 0 && g.inboxBytes+size > inboxBytesMax) {
 		g.mu.Unlock()
 		return
 	}
 	g.inbox = append(g.inbox, in)
+	g.inboxBytes += size
 	wake := !g.heard
 	g.heard = true
 	g.mu.Unlock()
@@ -78,6 +87,7 @@ func (n *Node) Unreachable(node uint64) {
 func (g *group) takeInbox(n *Node) error {
 	g.mu.Lock()
 	g.inbox, g.boxed = g.boxed[:0], g.inbox
+	g.inboxBytes = 0
 	g.heard = false
 	g.mu.Unlock()
 	for i := range g.boxed {

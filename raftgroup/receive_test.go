@@ -1,0 +1,79 @@
+package raftgroup
+
+import (
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+func TestInboxBounds(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	c.until("leaders", c.led)
+	n := c.nodes[1]
+	g := n.groups[0]
+	message := func(bytes int) raftpb.Message {
+		return raftpb.Message{Type: raftpb.MsgApp, From: replicaID(2, 1), To: replicaID(1, 1), Entries: []raftpb.Entry{{Data: make([]byte, bytes)}}}
+	}
+	waiting := func() int {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return len(g.inbox)
+	}
+	// One message may be larger than the bound, none beside it.
+	n.Receive(2, 0, message(inboxBytesMax+1))
+	n.Receive(2, 0, message(1))
+	if got := waiting(); got != 1 {
+		t.Errorf("%d messages wait, want the large one", got)
+	}
+	g.inbox, g.inboxBytes = nil, 0
+	for range 4 {
+		n.Receive(2, 0, message(inboxBytesMax/4))
+	}
+	n.Receive(2, 0, message(1))
+	if got := waiting(); got != 4 {
+		t.Errorf("%d messages wait, want 4", got)
+	}
+	g.inbox, g.inboxBytes = nil, 0
+	for range inboxMax + 1 {
+		n.Receive(2, 0, message(0))
+	}
+	if got := waiting(); got != inboxMax {
+		t.Errorf("%d messages wait, want %d", got, inboxMax)
+	}
+	g.inbox = nil
+}
+
+func TestReceiveDropsNonsense(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	n := c.nodes[1]
+	good := raftpb.Message{Type: raftpb.MsgHeartbeat, From: replicaID(2, 1), To: replicaID(1, 1)}
+	for name, m := range map[string]struct {
+		from  uint64
+		shard uint32
+		m     func(*raftpb.Message)
+	}{
+		"no such shard":        {2, 99, func(*raftpb.Message) {}},
+		"another sender":       {3, 0, func(*raftpb.Message) {}},
+		"another receiver":     {2, 0, func(m *raftpb.Message) { m.To = replicaID(3, 1) }},
+		"a proposal":           {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgProp }},
+		"a local message":      {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgStorageAppendResp }},
+		"a bare snapshot":      {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgSnap }},
+		"a type that is not":   {2, 0, func(m *raftpb.Message) { m.Type = 1000 }},
+		"a type below nothing": {2, 0, func(m *raftpb.Message) { m.Type = -1 }},
+	} {
+		msg := good
+		m.m(&msg)
+		n.Receive(m.from, m.shard, msg)
+		for _, g := range n.groups {
+			if len(g.inbox) > 0 {
+				t.Errorf("%s was taken in", name)
+				g.inbox = nil
+			}
+		}
+	}
+	n.Receive(2, 0, good)
+	if len(n.groups[0].inbox) != 1 {
+		t.Error("a good message was dropped")
+	}
+	n.groups[0].inbox = nil
+}
