@@ -118,13 +118,15 @@ func awaitSettled(t *testing.T, c *testcluster.Cluster, nodes ...*testcluster.No
 	if len(nodes) == 0 {
 		nodes = c.Nodes()
 	}
+	settled := settling()
 	for _, n := range nodes {
-		c.AwaitStatus(n, "shards to settle", settling())
+		c.AwaitStatus(n, "shards to settle", settled)
 	}
 }
 
-// settling returns a condition that is met once, between its first call and the
-// one that meets it, no shard has been left behind.
+// settling returns a condition that is met once every shard has its replicas
+// where they shall be, and all of them have come as far as any was at the first
+// call. It may be asked about several servers' views.
 func settling() func(*command.ClusterStatus) bool {
 	first := map[int]uint64{}
 	return func(s *command.ClusterStatus) bool {
