@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -71,7 +72,7 @@ func (s *Server) succeed(j *job, body []byte, t *touched) {
 
 // adminRefusal translates why an administrative request failed.
 func adminRefusal(err error) *refusal {
-	r := &refusal{message: err.Error()}
+	r := &refusal{message: plain(err)}
 	switch {
 	case errors.Is(err, command.ErrInvalid):
 		r.status = protocol.StatusBadRequest
@@ -83,4 +84,16 @@ func adminRefusal(err error) *refusal {
 		r.status, r.retryMillis = refusalOf(err)
 	}
 	return r
+}
+
+// plain is the sentence of err without the name of its class, which the status
+// of the reply says.
+func plain(err error) string {
+	text := err.Error()
+	for _, class := range []error{command.ErrInvalid, command.ErrRefused, command.ErrTimeout} {
+		if rest, ok := strings.CutPrefix(text, class.Error()+": "); ok {
+			return rest
+		}
+	}
+	return text
 }
