@@ -1,0 +1,7 @@
+//go:build !race
+
+package sim
+
+// raceEnabled says whether the race detector is on: it makes runs ten times as
+// slow.
+const raceEnabled = false
