@@ -278,7 +278,7 @@ func (p *plan) placeMeta() {
 		node, _ := p.cm.node(r.Node)
 		// Of a node that is being removed it is the last to go: the node learns
 		// there what to give up.
-		last := node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 && p.moving == 0
+		last := node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 && !p.holdsShards(r.Node)
 		lost := !node.Removing && p.leaving[r.Node] && (r.Learner || p.spareMeta(row))
 		if last || lost {
 			p.change(meta, row.replace(r.Node, 0, false))
@@ -305,6 +305,16 @@ func (p *plan) placeMeta() {
 			return
 		}
 	}
+}
+
+// holdsShards reports whether a users' shard may still have a replica on node.
+func (p *plan) holdsShards(node uint64) bool {
+	for shard := range p.node.meta() {
+		if p.node.mayHold(shard, node) {
+			return true
+		}
+	}
+	return false
 }
 
 // spareMeta reports whether some eligible node votes in no place of the meta

@@ -83,15 +83,15 @@ func NewFormer(o FormOptions) (*Former, error) {
 		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
 	}
 	if err := prepareDir(o.FS, o.Dir); err != nil {
-		return nil, err
+		return nil, advise(err, o.Dir)
 	}
 	lock, err := lockDir(o.FS, o.Dir)
 	if err != nil {
-		return nil, err
+		return nil, advise(err, o.Dir)
 	}
 	id, err := claim(o.FS, o.Dir, o.ID, o.Shards)
 	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(advise(err, o.Dir), lock.Close())
 	}
 	return &Former{opt: o, lock: lock, id: id}, nil
 }
@@ -273,7 +273,7 @@ func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Mem
 	id := f.id
 	id.Cluster, id.Node, id.Shards, id.Replicas, id.Members, id.Founder = cluster, node, shards, replicas, members, founder
 	if err := writeIdentity(f.opt.FS, f.opt.Dir, id); err != nil {
-		return err
+		return advise(err, f.opt.Dir)
 	}
 	f.id = id
 	return nil

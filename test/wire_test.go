@@ -294,7 +294,7 @@ func badInputs(cursor []byte) []badInput {
 		// The message is wrong and the stream is not.
 		message("HELLO twice", protocol.StatusBadRequest, request(protocol.OpHello, id, helloBody())),
 		message("opcode 0", protocol.StatusUnsupported, request(0, id, nil)),
-		message("unknown opcode", protocol.StatusUnsupported, request(16, id, nil)),
+		message("unknown opcode", protocol.StatusUnsupported, request(200, id, nil)),
 		message("opcode 255", protocol.StatusUnsupported, request(255, id, []byte("body"))),
 		message("truncated extension", protocol.StatusBadRequest, extended(protocol.OpPing, []byte{1, 4, 0}, nil)),
 		message("extension of a wrong size", protocol.StatusBadRequest, extended(protocol.OpPing, []byte{1, 3, 0, 0, 0}, nil)),
