@@ -6,13 +6,15 @@ export CGO_ENABLED ?= 0
 DATA      ?= ./proa-data
 FUZZTIME  ?= 10s
 COUNT     ?= 6
+SEEDS     ?= 5000
+SEED      ?= 1
 
 STATICCHECK   = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS         = $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz bench compare gobench docs clean
+.PHONY: help build run test race sim lint fuzz bench compare gobench docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +42,9 @@ test: ## all tests; the short ones again with the race detector and with buffer 
 
 race: ## all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...
+
+sim: ## SEEDS clusters in virtual time, with faults, from the number SEED on; see docs/simulator.md
+	$(GO) test ./internal/sim -run 'TestSeeds$$' -seed $(SEED) -seeds $(SEEDS) -v -timeout 0
 
 lint: ## formatting, vet, staticcheck, dependencies, import table, known vulnerabilities
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/command"
@@ -15,8 +16,8 @@ import (
 // since it waits for the cluster; there is one at a time, so that nothing
 // depends on which of two goroutines is faster.
 type adminCall struct {
-	ended  bool
-	err    error
+	ended  atomic.Bool
+	err    error // once it has ended
 	cancel context.CancelFunc
 	then   func(err error)
 }
@@ -33,7 +34,7 @@ func (s *simulation) operate(limit time.Duration, do func(ctx context.Context) e
 	s.admin = a
 	go func() {
 		a.err = do(ctx)
-		a.ended = true
+		a.ended.Store(true)
 	}()
 	s.after(int64(time.Millisecond), s.watchAdmin)
 	return true
@@ -45,7 +46,7 @@ func (s *simulation) watchAdmin() {
 	if a == nil {
 		return
 	}
-	if !a.ended {
+	if !a.ended.Load() {
 		s.after(int64(7*time.Millisecond), s.watchAdmin)
 		return
 	}
@@ -101,10 +102,8 @@ func (s *simulation) join() bool {
 	f, err := raftgroup.NewFormer(raftgroup.FormOptions{
 		Dir: "/proa", FS: m.disk, Join: []string{"any"}, ID: m.id, PeerAddress: m.address, RetryEvery: 200 * time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
-			for _, o := range s.members[1:] {
-				if o != m && o.running() && s.open(o.id, m.id) && s.open(m.id, o.id) {
-					return o.node.Call(ctx, 0, verb, body)
-				}
+			if n := s.anyReachable(m); n != nil {
+				return n.Call(ctx, 0, verb, body)
 			}
 			return nil, errNetwork
 		},
@@ -125,6 +124,18 @@ func (s *simulation) join() bool {
 		s.stats.Joined++
 		m.start()
 	})
+}
+
+// anyReachable returns the node of the first member that another can reach.
+func (s *simulation) anyReachable(from *member) *raftgroup.Node {
+	s.fence()
+	defer s.fence()
+	for _, o := range s.members[1:] {
+		if o != from && o.running() && s.open(o.id, from.id) && s.open(from.id, o.id) {
+			return o.node
+		}
+	}
+	return nil
 }
 
 // remove has a member removed, and its machine stopped when that is done.

@@ -146,11 +146,21 @@ func (l *link) Report(body []byte) {
 
 // Call asks another node at once, if both directions are open.
 func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
+	if n := l.reachable(node); n != nil {
+		return n.Call(ctx, l.from.id, verb, body)
+	}
+	return nil, errNetwork
+}
+
+// reachable returns another node if it can be asked now.
+func (l *link) reachable(node uint64) *raftgroup.Node {
+	l.sim.fence()
+	defer l.sim.fence()
 	to := l.to(node)
 	if to == nil || !to.running() || !l.sim.open(l.from.id, node) || !l.sim.open(node, l.from.id) {
-		return nil, errNetwork
+		return nil
 	}
-	return to.node.Call(ctx, l.from.id, verb, body)
+	return to.node
 }
 
 // Forward is for front doors, which there are none of.

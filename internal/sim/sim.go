@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"runtime/debug"
+	"sync"
 	"testing/synctest"
 	"time"
 
@@ -99,6 +100,7 @@ type simulation struct {
 	waiting   []func() // to be done when the pass has ended
 	transfers []*transfer
 	admin     *adminCall // under way
+	turn      sync.Mutex
 
 	settling bool // faults are over, and clients go on until they have their answers
 	loading  bool // clients begin operations, faults come
@@ -209,8 +211,18 @@ func (s *simulation) step() {
 
 func (s *simulation) advance(to int64) {
 	if d := to - s.now(); d > 0 {
+		s.fence()
 		time.Sleep(time.Duration(d))
+		s.fence()
 	}
+}
+
+// fence stands between what the simulator does and what the goroutine of an
+// operator's request does when its own time has come, while the simulator
+// sleeps. They never run at once; this tells the race detector.
+func (s *simulation) fence() {
+	s.turn.Lock()
+	defer s.turn.Unlock()
 }
 
 // settle has the nodes run passes until none has anything to do.
