@@ -14,7 +14,7 @@ GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS         = $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race sim lint fuzz bench compare gobench docs clean
+.PHONY: help build run test race sim lint fuzz bench compare gobench docs clean failover
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench: build ## one node beside Redis, disk and loopback, in one run; rewrites d
 
 compare: build ## Proa beside etcd and Redis, one node and three, in one run; rewrites docs/performance.md (COMPARE=-quick to try it out)
 	cd bench/peers && $(GO) run . -proa ../../proa $(if $(COMPARE),$(COMPARE),-write ../../docs/performance.md)
+
+failover: build ## what clients notice of killed, stopped and moved leaders, and of many shards; rewrites docs/performance.md (FAILOVER=-quick to try it out)
+	$(GO) run ./bench/failover -proa ./proa $(if $(FAILOVER),$(FAILOVER),-write docs/performance.md)
 
 gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -53,18 +54,21 @@ func OnFreePorts(n int, f func(ports []string) error) error {
 	return failed
 }
 
-// freePorts returns n different ports.
+// freePorts returns n different ports. They lie below those that systems give to
+// outgoing connections, so that nobody takes the port of a server that is down
+// for a while.
 func freePorts(n int) (ports []string, err error) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const first, count, triesMax = 20_000, 10_000, 1_000
+	for tries := 0; len(ports) < n; tries++ {
+		port := strconv.Itoa(first + rand.IntN(count))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
 		if err != nil {
-			return nil, err
+			if tries >= triesMax {
+				return nil, fmt.Errorf("looking for free ports: %w", err)
+			}
+			continue
 		}
 		defer l.Close() // after the last was found, so that all differ
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
-		}
 		ports = append(ports, port)
 	}
 	return ports, nil
@@ -179,9 +183,14 @@ func (p *Process) Stop() error {
 		return nil
 	case <-time.After(stopTimeout):
 	}
-	_ = p.cmd.Process.Kill()
-	<-p.exited
+	p.Kill()
 	return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.name, stopTimeout)
+}
+
+// Kill ends the process at once and returns when it is gone.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // fails only if it has ended
+	<-p.exited
 }
 
 // Alive returns an error where the process has ended.

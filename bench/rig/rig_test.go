@@ -81,6 +81,22 @@ func TestAwait(t *testing.T) {
 	}
 }
 
+// A process that is killed is gone when Kill returns, and may be killed again.
+func TestKill(t *testing.T) {
+	runtime.LockOSThread() // the kernel ends children with their thread
+	defer runtime.UnlockOSThread()
+	p, err := Start("sleeper", t.TempDir(), []string{"sleep", "60"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		p.Kill()
+		if err := p.Alive(); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+			t.Error(err)
+		}
+	}
+}
+
 // A server that loses its port to somebody else is started again, one that is
 // broken otherwise is not.
 func TestOnFreePorts(t *testing.T) {
@@ -93,7 +109,7 @@ func TestOnFreePorts(t *testing.T) {
 		calls := 0
 		err := OnFreePorts(4, func(ports []string) error {
 			for i, p := range ports {
-				if len(ports) != 4 || p == "" || p == "0" || p == ports[(i+1)%4] {
+				if len(ports) != 4 || len(p) != 5 || p[0] != '2' || p == ports[(i+1)%4] {
 					t.Errorf("ports %q", ports)
 				}
 			}

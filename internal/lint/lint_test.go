@@ -34,7 +34,8 @@ var mayImport = map[string][]string{
 	"server/admin":   {"server", "protocol", "command", "bufpool"},
 	"config":         {},
 	"client":         {"protocol"},
-	"bench":          {"client", "protocol"}, // the generator writes its own frames
+	"bench":          {"client", "protocol"},                     // the generator writes its own frames
+	"bench/failover": {"bench", "client", "protocol", "command"}, // administers the cluster it measures
 	"cmd":            {"*"},
 	"internal":       {"*"},
 	"test":           {"*"},
