@@ -47,6 +47,16 @@ type record struct {
 // holds reports whether the key may hold a number.
 func (r *record) holds(number uint64) bool { return number >= r.acked && number <= r.tried }
 
+// acknowledge notes that the number tried last is acknowledged, and that it
+// replaced previous, nil where there was nothing. It reports whether that shows
+// that the key had lost a write.
+func (r *record) acknowledge(previous *client.Item) (lost bool) {
+	sent := record{acked: r.acked, tried: r.tried - 1} // before this write
+	r.acked = r.tried
+	number, ok := numberOf(previous)
+	return !ok || !sent.holds(number)
+}
+
 // caller writes growing numbers to a key of one shard, one write after the
 // other.
 type caller struct {
@@ -163,7 +173,6 @@ func (c *caller) freshKey() {
 // once writes the next number, and looks at the one it replaces.
 func (c *caller) once(ctx context.Context) error {
 	r := c.keys[len(c.keys)-1]
-	before := *r
 	r.tried++
 	copy(c.value, fmt.Sprintf("%-*d", numberBytes, r.tried))
 	begin := time.Now()
@@ -177,9 +186,8 @@ func (c *caller) once(ctx context.Context) error {
 	c.mu.Lock()
 	c.line.ack(begin, time.Now())
 	c.mu.Unlock()
-	r.acked = r.tried
 	c.acked.Add(1)
-	if number, ok := numberOf(result.Previous); !ok || !before.holds(number) {
+	if r.acknowledge(result.Previous) {
 		c.lost.Add(1)
 	}
 	return nil

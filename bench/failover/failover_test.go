@@ -237,6 +237,27 @@ func TestHolds(t *testing.T) {
 	}
 }
 
+// A write shows what became of those before it.
+func TestAcknowledge(t *testing.T) {
+	for _, tc := range []struct {
+		previous string // "" for an absent key
+		lost     bool
+	}{{"4", true}, {"5", false}, {"6", false}, {"7", true}, {"x", true}, {"", true}} {
+		// 5 is acknowledged, 6 failed, 7 is being acknowledged.
+		r, previous := record{acked: 5, tried: 7}, (*client.Item)(nil)
+		if tc.previous != "" {
+			previous = &client.Item{Value: []byte(tc.previous)}
+		}
+		if lost := r.acknowledge(previous); lost != tc.lost || r.acked != 7 || r.tried != 7 {
+			t.Errorf("in place of %q: lost %v, then %+v", tc.previous, lost, r)
+		}
+	}
+	first := record{tried: 1}
+	if first.acknowledge(nil) {
+		t.Error("the first write to a key shows a loss")
+	}
+}
+
 func TestClassOf(t *testing.T) {
 	unknown := &client.Error{Op: "PUT", Outcome: client.Unknown, Err: fmt.Errorf("127.0.0.1:1: %w", client.ErrConnectionLost)}
 	if got, want := classOf(unknown), client.ErrConnectionLost.Error()+", outcome unknown"; got != want {
