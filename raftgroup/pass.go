@@ -494,8 +494,13 @@ func (g *group) tick(n *Node, now uint64) {
 	}
 	g.node.Tick()
 	if g.leader.Load() == 0 {
-		if g.leaderless++; g.leaderless == 2*n.electionTicks {
-			g.loseQuorum(n)
+		g.leaderless++
+		if g.leaderless == 2*n.electionTicks {
+			// Not soon, as it seems. What comes now hears so at once.
+			g.noQuorum.Store(true)
+		}
+		if g.leaderless == 8*n.electionTicks {
+			g.giveUp(n)
 		}
 	}
 	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
@@ -507,10 +512,9 @@ func (g *group) tick(n *Node, now uint64) {
 	}
 }
 
-// loseQuorum says that the shard has had no leader for so long that it will
-// not have one soon.
-func (g *group) loseQuorum(n *Node) {
-	g.noQuorum.Store(true)
+// giveUp tells those who wait for entries on their way that nobody knows what
+// will become of these: a late election would have ended by now.
+func (g *group) giveUp(n *Node) {
 	for _, p := range g.inflight {
 		n.finish(p.done, command.TimedOut)
 	}
