@@ -159,13 +159,16 @@ func (n *Node) shardName(shard int) string {
 	return fmt.Sprintf("shard %d", shard)
 }
 
+// errNotBegun answers what needs the map before there is one.
+var errNotBegun = fmt.Errorf("%w: the cluster has not begun yet; try again in a moment", command.ErrNotLeader)
+
 // changeMeta works out changes of the map and has them decided, again and again
 // while others change it at the same time.
 func (n *Node) changeMeta(ctx context.Context, work func(m *clusterMap) ([]metaWrite, error)) error {
 	for {
 		m := n.cmap.Load()
 		if !m.begun() {
-			return fmt.Errorf("%w: the cluster has not begun yet; try again in a moment", command.ErrNotLeader)
+			return errNotBegun
 		}
 		writes, err := work(m)
 		if err != nil || len(writes) == 0 {
@@ -326,7 +329,11 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 	if to == n.id && n.Leader(shard) == n.id {
 		return command.Done{Message: fmt.Sprintf("node %d leads %s already", to, n.shardName(shard))}, nil
 	}
-	if _, known := n.cmap.Load().replica(shard, to); !known {
+	m := n.cmap.Load()
+	if !m.begun() {
+		return nil, errNotBegun
+	}
+	if _, known := m.replica(shard, to); !known {
 		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrInvalid, to, n.shardName(shard))
 	}
 	if _, ok := n.mayLead(to); !ok {
