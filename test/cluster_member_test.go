@@ -19,6 +19,7 @@ import (
 // TestClusterRollingRestart stops every server in order, one after the other,
 // while clients with the default settings work. None of them may see an error.
 func TestClusterRollingRestart(t *testing.T) {
+	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 4})
 	tr := startTraffic(t, defaultClients(t, c, 3), 6, 2*time.Millisecond)
 	rounds := 2
@@ -349,6 +350,9 @@ func placed(t *testing.T, c *testcluster.Cluster, shard int) (held, free []int) 
 
 // TestClusterLastReplicas removes all servers but one, which has to stay.
 func TestClusterLastReplicas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 2, Shards: 2})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 3, 5*time.Millisecond)
@@ -367,6 +371,9 @@ func TestClusterLastReplicas(t *testing.T) {
 // TestClusterAddressesChange restarts servers with other peer ports, one after
 // the other and then all at once.
 func TestClusterAddressesChange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 3, 5*time.Millisecond)
@@ -497,6 +504,9 @@ func TestClusterForwarding(t *testing.T) {
 // TestClusterTwoVersions runs a server that speaks an older version of the
 // protocol between servers beside others that speak the newest.
 func TestClusterTwoVersions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	c := testcluster.NewCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})
 	old := c.Node(3)

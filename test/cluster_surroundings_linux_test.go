@@ -21,6 +21,9 @@ import (
 // TestClusterFullDisk fills the disk of one server of three. It stops, and says
 // why; the others go on; with room it comes back.
 func TestClusterFullDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
 	t.Parallel()
 	disk := smallDisk(t, "40m")
 	c := testcluster.NewCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{

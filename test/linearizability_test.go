@@ -83,9 +83,14 @@ func newHistory(keys int) *history {
 
 // begin starts one more client.
 func (h *history) begin(rng *rand.Rand, c *client.Client) {
-	h.historians++
-	w := &historian{h: h, id: h.historians, c: c, rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), seen: make(map[string]client.Item)}
+	w := h.historian(rng, c)
 	h.wg.Go(w.run)
+}
+
+// historian returns one more client, which does what it is told.
+func (h *history) historian(rng *rand.Rand, c *client.Client) *historian {
+	h.historians++
+	return &historian{h: h, id: h.historians, c: c, rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), seen: make(map[string]client.Item)}
 }
 
 // finish has all clients end what they are at, and no more.
@@ -174,32 +179,40 @@ func (w *historian) run() {
 		if w.h.pace > 0 {
 			<-time.After(time.Duration(w.rng.Int64N(int64(2 * w.h.pace)))) // think time
 		}
-		in := w.next()
-		call := w.h.now()
-		out, err := w.send(&in)
-		ret := w.h.now()
-		if err != nil && !out.unknown {
-			w.h.mu.Lock()
-			w.h.failed = append(w.h.failed, fmt.Errorf("%+v: %w", in, err))
-			w.h.mu.Unlock()
-		}
-		if out.unknown {
-			ret = math.MaxInt64
-		}
-		w.h.add(porcupine.Operation{ClientId: w.id, Input: in, Call: call, Output: out, Return: ret})
-		if out.unknown {
-			// For porcupine a client has one operation at a time, and this
-			// one may last until the restart.
-			w.id += 1000
-		}
+		w.do(w.next())
 		if w.h.count.Add(1) == w.h.killAt {
 			close(w.h.reached)
 		}
 	}
 }
 
+func registerKey(i int) string { return fmt.Sprintf("register/%d", i) }
+
+// do carries out one operation and records it. It reports whether it was
+// answered.
+func (w *historian) do(in registerInput) bool {
+	call := w.h.now()
+	out, err := w.send(&in)
+	ret := w.h.now()
+	if err != nil && !out.unknown {
+		w.h.mu.Lock()
+		w.h.failed = append(w.h.failed, fmt.Errorf("%+v: %w", in, err))
+		w.h.mu.Unlock()
+	}
+	if out.unknown {
+		ret = math.MaxInt64
+	}
+	w.h.add(porcupine.Operation{ClientId: w.id, Input: in, Call: call, Output: out, Return: ret})
+	if out.unknown {
+		// For porcupine a client has one operation at a time, and this one may
+		// last until the restart.
+		w.id += 10_000
+	}
+	return err == nil
+}
+
 func (w *historian) next() registerInput {
-	in := registerInput{key: fmt.Sprintf("register/%d", w.rng.IntN(w.h.keys)), value: strconv.Itoa(w.rng.IntN(1000))}
+	in := registerInput{key: registerKey(w.rng.IntN(w.h.keys)), value: strconv.Itoa(w.rng.IntN(1000))}
 	switch n := w.rng.IntN(100); {
 	case n < 35:
 		in.kind = opGet
