@@ -61,7 +61,11 @@ func TestClusterTransfers(t *testing.T) {
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})
 	tr := startTraffic(t, defaultClients(t, c, 2), 6, 2*time.Millisecond)
-	for i := range 6 {
+	rounds := 6
+	if testing.Short() {
+		rounds = 2
+	}
+	for i := range rounds {
 		for shard := range 2 {
 			mustCLI(t, c, "shard", "transfer", strconv.Itoa(shard), "--to", strconv.Itoa((i+shard)%3+1))
 		}
