@@ -21,7 +21,7 @@ import (
 // switches for it: see mutants.
 
 // breakSeeds is how many seeds may pass before one notices what is broken.
-const breakSeeds = 400
+const breakSeeds = 1000
 
 // breakEvery is how often a fault comes where something is broken: one that
 // comes by itself says less than a second that comes before the first is over.
