@@ -336,7 +336,10 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 	if _, known := m.replica(shard, to); !known {
 		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrInvalid, to, n.shardName(shard))
 	}
-	if _, ok := n.mayLead(to); !ok {
+	// A node that has just started says within a second that it is there.
+	heard, stop := context.WithTimeout(ctx, 2*reportEvery)
+	defer stop()
+	if err := n.await(heard, func() bool { _, ok := n.mayLead(to); return ok }); err != nil {
 		return nil, fmt.Errorf("%w: node %d cannot lead now: it is down, slow, draining or leaving", command.ErrRefused, to)
 	}
 	if err := n.requestTransfer(shard, to); err != nil {

@@ -188,5 +188,5 @@ func (m *member) restart() bool {
 	})
 }
 
-// memberName is for messages.
+// String is the member in messages.
 func (m *member) String() string { return fmt.Sprintf("node %d", m.id) }

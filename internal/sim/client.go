@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -92,7 +91,6 @@ type client struct {
 
 	op      *operation // under way
 	attempt int        // counts all attempts; an answer to an earlier one is ignored
-	open    int        // attempts of op without an answer
 	hint    []uint64   // by shard: who leads, as far as it has heard
 }
 
@@ -165,7 +163,7 @@ func (c *client) issue(op *operation) {
 	if c.sim.config.Break.NoDedupe {
 		op.session = command.Session{}
 	}
-	c.op, c.open = op, 0
+	c.op = op
 	c.history = append(c.history, op)
 	c.try()
 }
@@ -177,18 +175,13 @@ const patience = 900 * time.Millisecond
 func (c *client) try() {
 	s, op := c.sim, c.op
 	c.attempt++
-	c.open++
 	attempt := c.attempt
 	m := c.choose(op.shard)
-	give := func(d int64, do func()) { s.after(d, do) }
-	give(int64(patience), func() { c.giveUp(op, attempt) })
-	if m == nil {
-		return
-	}
-	if s.chance(s.weather.loss) {
+	s.after(int64(patience), func() { c.giveUp(op, attempt) })
+	if m == nil || s.chance(s.weather.loss) {
 		return // nobody hears of it, but the client does not know
 	}
-	give(s.delay(), func() {
+	s.after(s.delay(), func() {
 		if m.node == nil {
 			c.refused(op, attempt)
 			return
@@ -220,7 +213,7 @@ func (c *client) arrive(op *operation, attempt int, m *member, n *raftgroup.Node
 	}
 	err := n.Propose(op.shard, op.command(), &hearer{c: c, op: op, attempt: attempt, m: m, life: life}, command.Tag{})
 	if err != nil {
-		c.reply(m, func() { c.refused(op, attempt); c.follow(op.shard, n) })
+		c.reply(func() { c.refused(op, attempt); c.follow(op.shard, n) })
 	}
 }
 
@@ -233,7 +226,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 	if state == command.ReadFound || state == command.ReadAbsent {
 		s.stats.LeaseReads++
 		r := result{value: string(b.B), version: row.Version}
-		c.reply(m, func() { c.answered(op, attempt, r) })
+		c.reply(func() { c.answered(op, attempt, r) })
 		return
 	}
 	if s.config.Break.SkipReadIndex && n.Holds(op.shard) {
@@ -242,7 +235,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 	}
 	h := &hearer{c: c, op: op, attempt: attempt, m: m, life: life}
 	if err := n.Barrier(op.shard, h, command.Tag{}); err != nil {
-		c.reply(m, func() { c.refused(op, attempt); c.follow(op.shard, n) })
+		c.reply(func() { c.refused(op, attempt); c.follow(op.shard, n) })
 	}
 }
 
@@ -251,19 +244,19 @@ func (c *client) readAfterBarrier(op *operation, attempt int, m *member, n *raft
 	defer b.Release()
 	row, state := n.ReadLocal(b, op.shard, []byte(op.key), n.NowMillis(), true)
 	if state != command.ReadFound && state != command.ReadAbsent {
-		c.reply(m, func() { c.refused(op, attempt) })
+		c.reply(func() { c.refused(op, attempt) })
 		return
 	}
 	c.sim.stats.BarrierReads++
 	r := result{value: string(b.B), version: row.Version}
-	c.reply(m, func() { c.answered(op, attempt, r) })
+	c.reply(func() { c.answered(op, attempt, r) })
 }
 
 // follow takes in whom a node takes for the leader.
 func (c *client) follow(shard int, n *raftgroup.Node) { c.hint[shard] = n.Leader(shard) }
 
 // reply carries an answer back, which may be lost.
-func (c *client) reply(_ *member, arrive func()) {
+func (c *client) reply(arrive func()) {
 	s := c.sim
 	if s.chance(s.weather.loss) {
 		return
@@ -306,11 +299,11 @@ func (h *hearer) Complete(_ command.Tag, o command.Outcome, r *command.Result) {
 			s.problem("client %d: %s of %s is answered %d", c.id, opNames[h.op.kind], h.op.key, r.Status)
 			return
 		}
-		c.reply(h.m, func() { c.answered(h.op, h.attempt, res) })
+		c.reply(func() { c.answered(h.op, h.attempt, res) })
 	case o == command.Dropped || !h.op.write():
-		c.reply(h.m, func() { c.refused(h.op, h.attempt) })
+		c.reply(func() { c.refused(h.op, h.attempt) })
 	default: // unknown
-		c.reply(h.m, func() { c.giveUp(h.op, h.attempt) })
+		c.reply(func() { c.giveUp(h.op, h.attempt) })
 	}
 }
 
@@ -337,10 +330,6 @@ func (c *client) current(op *operation, attempt int) bool { return c.op == op &&
 
 // refused hears that an attempt definitely had no effect.
 func (c *client) refused(op *operation, attempt int) {
-	if c.op != op {
-		return
-	}
-	c.open--
 	if !c.current(op, attempt) {
 		return
 	}
@@ -366,13 +355,9 @@ func (c *client) giveUp(op *operation, attempt int) {
 	c.again(op)
 }
 
-// again tries the operation once more, or ends it where that has no sense.
+// again tries the operation once more.
 func (c *client) again(op *operation) {
 	s := c.sim
-	if !s.loading && s.now()-op.called > int64(5*time.Second) && !s.settling {
-		c.finish(op)
-		return
-	}
 	s.after(s.exponential(30*time.Millisecond), func() {
 		if c.op == op {
 			c.try()
@@ -529,5 +514,3 @@ func (s *simulation) weakRead() {
 		}
 	}
 }
-
-var errNotWhole = errors.New("not whole")

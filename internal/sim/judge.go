@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing/synctest"
@@ -13,6 +14,8 @@ import (
 // wants, replicas are equal. It is long against the ten seconds after which a
 // node counts as down and those for which a slow disk leads nothing.
 const wholeWithin = 60 * time.Second
+
+var errNotWhole = errors.New("not whole")
 
 // heal ends all faults.
 func (s *simulation) heal() {
@@ -41,7 +44,6 @@ func (s *simulation) judge() {
 	if s.failed() {
 		return
 	}
-	s.settling = true
 	deadline := s.now() + int64(wholeWithin)
 	err := errNotWhole
 	for s.now() < deadline && err != nil && !s.failed() {

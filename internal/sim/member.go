@@ -26,6 +26,7 @@ type member struct {
 	life    int             // counts the starts: what was meant for an earlier one is lost
 	paused  bool
 	held    []func() // what happens as soon as it is not paused any more
+	ticked  bool     // it was time for a tick while it was paused
 	dying   bool
 	leaving bool // being removed
 	gone    bool // removed from the cluster, or not let in
@@ -64,7 +65,7 @@ func (m *member) whenRunning(do func()) {
 func (m *member) start() {
 	s := m.sim
 	m.life++
-	m.paused, m.dying, m.held = false, false, nil
+	m.paused, m.ticked, m.dying, m.held = false, false, false, nil
 	m.link = &link{sim: s, from: m, life: m.life}
 	o := s.nodeOptions(m)
 	if s.config.Break.ForgottenVote {
@@ -109,17 +110,14 @@ func (m *member) planTick(life int, nominal int64) {
 		if m.life != life || m.node == nil {
 			return
 		}
-		if !m.paused {
+		if m.paused {
+			m.ticked = true
+		} else {
 			m.node.Tick()
-		} else if len(m.held) == 0 || !m.tickHeld() {
-			n := m.node
-			m.held = append(m.held, n.Tick)
 		}
 		m.planTick(life, nominal+int64(float64(tick)/m.clock.rate))
 	})
 }
-
-func (m *member) tickHeld() bool { return len(m.held) > 64 }
 
 // lookAfter is called after each pass of the node.
 func (m *member) lookAfter() {
@@ -202,7 +200,6 @@ func (m *member) bury() {
 	m.node = nil
 	m.life++
 	m.paused, m.held = false, nil
-	m.disk.lies = false
 	m.disk.release()
 	synctest.Wait()
 	m.sim.breakTransfers(m)
@@ -213,9 +210,7 @@ func (m *member) bury() {
 
 // stop ends the process in an orderly way.
 func (m *member) stop() {
-	s := m.sim
-	s.note("node %d stops", m.id)
-	m.disk.lies = s.config.Break.LyingDisk
+	m.sim.note("node %d stops", m.id)
 	m.bury()
 	m.useDisk(m.disk.MemFS)
 }
@@ -241,6 +236,10 @@ func (m *member) resume() {
 	m.held = nil
 	for _, do := range held {
 		do()
+	}
+	if m.ticked {
+		m.ticked = false
+		m.node.Tick()
 	}
 }
 

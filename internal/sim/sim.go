@@ -102,7 +102,6 @@ type simulation struct {
 	admin     *adminCall // under way
 	turn      sync.Mutex
 
-	settling bool // faults are over, and clients go on until they have their answers
 	loading  bool // clients begin operations, faults come
 	over     bool
 	problems []string
