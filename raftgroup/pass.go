@@ -494,13 +494,8 @@ func (g *group) tick(n *Node, now uint64) {
 	}
 	g.node.Tick()
 	if g.leader.Load() == 0 {
-		g.leaderless++
-		if g.leaderless == 2*n.electionTicks {
-			// Not soon, as it seems. What comes now hears so at once.
-			g.noQuorum.Store(true)
-		}
-		if g.leaderless == 8*n.electionTicks {
-			g.giveUp(n)
+		if g.leaderless++; g.leaderless == 2*n.electionTicks {
+			g.loseQuorum(n)
 		}
 	}
 	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
@@ -512,9 +507,10 @@ func (g *group) tick(n *Node, now uint64) {
 	}
 }
 
-// giveUp tells those who wait for entries on their way that nobody knows what
-// will become of these: a late election would have ended by now.
-func (g *group) giveUp(n *Node) {
+// loseQuorum says that the shard has had no leader for so long that it will
+// not have one soon.
+func (g *group) loseQuorum(n *Node) {
+	g.noQuorum.Store(true)
 	for _, p := range g.inflight {
 		n.finish(p.done, command.TimedOut)
 	}

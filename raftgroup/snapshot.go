@@ -242,7 +242,13 @@ func (s *IncomingSnapshot) claim() bool {
 			return false
 		}
 	}
-	if g.node == nil || s.msg.To != g.id || g.receiving != nil || s.msg.Snapshot.Metadata.Index <= g.at.index {
+	if g.node == nil || s.msg.To != g.id || g.receiving != nil {
+		return false
+	}
+	if s.msg.Snapshot.Metadata.Index <= g.at.index {
+		// All that is here already. Raft tells the leader so, which does not
+		// know: a new one whose first messages were lost begins from nothing.
+		_ = g.node.Step(s.msg)
 		return false
 	}
 	g.receiving = s
