@@ -60,6 +60,7 @@ func defaultClients(t *testing.T, c *testcluster.Cluster, n int) []*client.Clien
 func TestClusterTransfers(t *testing.T) {
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})
+	awaitSettled(t, c) // who has not been heard of is given no leadership
 	tr := startTraffic(t, defaultClients(t, c, 2), 6, 2*time.Millisecond)
 	rounds := 6
 	if testing.Short() {
@@ -518,6 +519,7 @@ func TestClusterTwoVersions(t *testing.T) {
 		cfg.Settings = append(slices.Clone(cfg.Settings), "cluster.peer_version_max=1")
 	})
 	c.Start()
+	awaitSettled(t, c)
 	for _, n := range c.Nodes()[:2] {
 		eventually(t, "the versions to be negotiated", func() error {
 			if log := n.Log(); !strings.Contains(log, "node=3") || !strings.Contains(log, "version=1") || !strings.Contains(log, "version=2") {
