@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
-	"github.com/proa-kv/proa/protocol"
 )
 
 func TestClusterLifeCycle(t *testing.T) {
@@ -161,11 +160,8 @@ func TestLinkPass(t *testing.T) {
 	}
 }
 
-// Real servers, as far as this version has clusters.
+// TestRealCluster has real servers fail over and come back.
 func TestRealCluster(t *testing.T) {
-	if !protocol.Opcode(opAdmin).Known() {
-		t.Skip("this version has no administrative requests")
-	}
 	c := StartCluster(t, ClusterConfig{Shards: 2, Proxied: canIdentify})
 	leaders := c.AwaitLeaders()
 	if len(leaders) != 3 {
