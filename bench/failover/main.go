@@ -41,12 +41,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
 )
 
 // options are the flags.
@@ -100,21 +99,10 @@ func (o *options) command() string {
 }
 
 func main() {
-	o, err := parseFlags(os.Args[1:], os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "failover:", err)
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = run(ctx, o, os.Stdout, os.Stderr)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "failover:", err)
-		os.Exit(1)
-	}
+	rig.Main("failover", func() (func(context.Context) error, error) {
+		o, err := parseFlags(os.Args[1:], os.Stderr)
+		return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
+	})
 }
 
 // run measures everything, prints the tables to out and how far it is to

@@ -34,9 +34,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -97,28 +95,10 @@ func (o *options) command() string {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == rig.EchoArgument {
-		if err := rig.ServeEcho(); err != nil {
-			fmt.Fprintln(os.Stderr, "echo:", err)
-			os.Exit(1)
-		}
-		return
-	}
-	o, err := parseFlags(os.Args[1:], os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		return
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "peers:", err)
-		os.Exit(2)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = run(ctx, o, os.Stdout, os.Stderr)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "peers:", err)
-		os.Exit(1)
-	}
+	rig.Main("peers", func() (func(context.Context) error, error) {
+		o, err := parseFlags(os.Args[1:], os.Stderr)
+		return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
+	})
 }
 
 // run measures everything, prints the tables to out and how far it is to
