@@ -51,6 +51,27 @@ func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uin
 		return Row{}, false, err
 	}
 	defer s.leave()
+	replaced := &s.shards[shard].generation
+	for {
+		before := replaced.Load()
+		row, found, err := s.appendStored(dst, shard, key, nowMillis, withValue)
+		if found || err != nil || settled(before) && replaced.Load() == before {
+			return row, found, err
+		}
+		// Until Pebble publishes a replacement, who reads it finds neither the
+		// old rows nor the new ones. The window is held for so long.
+		s.window.Lock()
+		abandoned := !settled(replaced.Load())
+		s.window.Unlock()
+		if abandoned {
+			return Row{}, false, s.fatal.get()
+		}
+	}
+}
+
+// appendStored is Append within enter, but that it may miss a row while its
+// shard is replaced.
+func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
 	hash, now := hashKey(shard, key), s.readTime(shard, nowMillis)
 	row, hit, ticket := s.cache.lookup(dst, hash, shard, key, now, withValue)
 	if hit != Miss {

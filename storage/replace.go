@@ -13,8 +13,8 @@ import (
 // its place. Before that nothing of the shard may be left in the tables of
 // recent records, which go before Pebble, nor in Pebble's memtables, which would
 // make the change wait for their flush. From before the change until what is in
-// memory has followed, the window is held, so that no scan or view begins, and
-// the row cache knows nothing of the shard. See docs/adr/0007.
+// memory has followed, the window is held, so that no scan or view begins, the
+// row cache knows nothing of the shard, and readers that find no row look again. See docs/adr/0007.
 
 // Install puts the snapshot that in has received in the place of shard's
 // state, durably and all at once: a crash leaves the one or the other. Then
@@ -188,8 +188,13 @@ func (s *Store) replace(shard int, to replacement, change func() error) error {
 	sh.durable.Store(to.meta.applied)
 	sh.applied.Store(to.meta.applied)
 	s.unbar(shard)
+	sh.generation.Add(1)
 	return nil
 }
+
+// settled reports whether no replacement was under way at a generation, nor has
+// been abandoned because the store failed.
+func settled(generation uint64) bool { return generation%2 == 0 }
 
 // lockSettled takes the window when Pebble has everything of shard in synced
 // tables, which it waits for if need be, and nobody else has.

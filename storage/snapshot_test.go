@@ -1031,6 +1031,44 @@ func TestExportReadsADamagedDatabase(t *testing.T) {
 	closeStore(t, s)
 }
 
+// While a shard is replaced its rows are always found.
+func TestReadsDuringInstall(t *testing.T) {
+	from, to := filled(t, testOptions(nil)), open(t, testOptions(nil))
+	defer closeStore(t, from)
+	defer closeStore(t, to)
+	install := func() {
+		n := from.Applied(0)
+		if err := from.Apply([]Entry{{Index: n + 1, Data: entryOf(1, incr("counter", 1))}}, &delivered{}); err != nil {
+			t.Fatal(err)
+		}
+		v := openView(t, from, 0)
+		defer v.Close()
+		if err := to.Install(staged(t, to, v)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install()
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			b := bufpool.Get(0)
+			defer b.Release()
+			for !stop.Load() {
+				if _, found, err := to.Append(b, 0, []byte("counter"), 1, false); err != nil || !found {
+					t.Errorf("found %v, error %v", found, err)
+					return
+				}
+			}
+		})
+	}
+	for range 200 {
+		install()
+	}
+	stop.Store(true)
+	wg.Wait()
+}
+
 // Views are sent while entries of all shards are applied, and tables drained
 // and flushed; the receiver applies entries of the other shard, and is read.
 func TestSnapshotsUnderLoad(t *testing.T) {

@@ -254,8 +254,8 @@ type shardState struct {
 	revision atomic.Uint64 // written within the window
 	frozen   uint64        // applied when a table was frozen last; within the window
 
-	// generation counts how often the shard's state was replaced or removed
-	// as a whole.
+	// generation is raised before the shard's state is replaced or removed as
+	// a whole, and again when that is done. Written within the window.
 	generation atomic.Uint64
 	installed  atomic.Pointer[InstallMeta] // nil: never; written within the window
 	frozenConf *InstallMeta                // installed, when a table was frozen last; within the window
