@@ -41,17 +41,10 @@ func (p *processor) admin(c *conn, f *protocol.Frame) {
 // administer carries out one administrative request.
 func (s *Server) administer(j job) {
 	defer s.upstreams.running.Done()
-	defer s.admins.Add(-1)
 	var t touched
 	defer t.flush()
-	var m protocol.Admin
-	if err := m.Decode(j.request()); err != nil { // it did when it came in
-		s.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()}, &t)
-		return
-	}
-	ctx, cancel := context.WithDeadline(s.upstreams.ctx, time.UnixMilli(j.deadline))
-	defer cancel()
-	answer, err := s.backend.Admin(ctx, string(m.Verb), m.Args)
+	answer, err := s.askBackend(&j)
+	s.admins.Add(-1) // before the answer: who has it may ask again
 	if err == nil && len(answer) > bodyBytesMax {
 		err = fmt.Errorf("the answer of %d bytes does not fit in a frame", len(answer))
 	}
@@ -60,6 +53,16 @@ func (s *Server) administer(j job) {
 		return
 	}
 	s.succeed(&j, answer, &t)
+}
+
+func (s *Server) askBackend(j *job) ([]byte, error) {
+	var m protocol.Admin
+	if err := m.Decode(j.request()); err != nil { // it did when it came in
+		return nil, fmt.Errorf("%w: %w", command.ErrInvalid, err)
+	}
+	ctx, cancel := context.WithDeadline(s.upstreams.ctx, time.UnixMilli(j.deadline))
+	defer cancel()
+	return s.backend.Admin(ctx, string(m.Verb), m.Args)
 }
 
 // succeed answers a job with OK and body.

@@ -100,6 +100,7 @@ func newEpollFront(s *Server) (front, error) {
 	if e.stopW, err = newEvent(e.outer, unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}); err != nil {
 		return nil, err
 	}
+	runtime.AddCleanup(e, closeDescriptor, e.stopW)
 	for i := range loops {
 		l := &loop{front: e, index: i}
 		if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -110,6 +111,7 @@ func newEpollFront(s *Server) (front, error) {
 		if l.wakeW, err = newEvent(l.epfd, ev); err != nil {
 			return nil, err
 		}
+		runtime.AddCleanup(l, closeDescriptor, l.wakeW)
 		if l.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("timerfd_create: %w", err)
 		}
@@ -122,7 +124,9 @@ func newEpollFront(s *Server) (front, error) {
 	return e, nil
 }
 
-// newEvent makes an eventfd and registers it.
+// newEvent makes an eventfd and registers it. It is closed with closeDescriptor
+// when nobody can signal it any more: until then its number must not become
+// another file's, and a backend may have outcomes for connections that are gone.
 func newEvent(epfd int, ev unix.EpollEvent) (int, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
@@ -133,6 +137,8 @@ func newEvent(epfd int, ev unix.EpollEvent) (int, error) {
 	}
 	return fd, nil
 }
+
+func closeDescriptor(fd int) { unix.Close(fd) }
 
 // setData and data use the 64 bits that epoll carries for us: the slot in the
 // lower half, the generation in the upper one.
@@ -213,10 +219,8 @@ func (e *epollFront) run() {
 	e.srv.conns.each(func(c *conn) { e.close(c) })
 	for _, l := range e.loops {
 		unix.Close(l.timer)
-		unix.Close(l.wakeW)
 		unix.Close(l.epfd)
 	}
-	unix.Close(e.stopW)
 	unix.Close(e.outer)
 }
 

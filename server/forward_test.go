@@ -347,15 +347,18 @@ func (s scripted) hello(node uint64) {
 
 func TestSilentNode(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
-		cfg.RequestTimeout = 50 * time.Millisecond
+		cfg.RequestTimeout = 200 * time.Millisecond
 		fc := newFakeCluster(t, cfg, 3, 3, 1)
 		n := fc.nodes[2]
 		script := newScript(t, n)
 		d := n.client()
 		key := fc.key(0, 0)
-		put := d.send(protocol.OpPut, putBody(key, "v"))
+		d.sendWith(protocol.OpGet, protocol.Extensions{DeadlineMillis: 5000}, []byte(key))
 		s := <-script
 		s.hello(1)
+		s.write(protocol.AppendError(nil, s.receive().ID, protocol.StatusBusy, 0, "not now"))
+		want(t, d.receive(), protocol.StatusBusy)
+		put := d.send(protocol.OpPut, putBody(key, "v"))
 		late := s.receive()
 		f := d.receive()
 		if f.ID != put {

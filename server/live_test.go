@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -172,6 +173,40 @@ func TestPipelined(t *testing.T) {
 			var r protocol.RowReply
 			if err := r.Decode(f.Body); err != nil || string(r.Value) != "500" {
 				t.Fatalf("counter%d is %q", i, r.Value)
+			}
+		}
+	})
+}
+
+// TestCloseBeforeServe closes servers that have not begun to serve, or are
+// about to.
+func TestCloseBeforeServe(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		n, err := raftgroup.Open(raftgroup.Options{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close(t.Context())
+		for range 200 {
+			s, err := New(cfg, single{n})
+			if err != nil {
+				t.Fatal(err)
+			}
+			addr, err := s.Listen("127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			served := make(chan error, 1)
+			go func() { served <- s.Serve() }()
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-served; !errors.Is(err, ErrServerClosed) {
+				t.Fatal(err)
+			}
+			if nc, err := net.Dial("tcp", addr.String()); err == nil {
+				nc.Close()
+				t.Fatal("it still listens")
 			}
 		}
 	})

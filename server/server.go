@@ -151,6 +151,7 @@ type Server struct {
 	nextConn   atomic.Uint64
 	inputBytes atomic.Int64 // held in partial frames
 	draining   atomic.Bool
+	begun      atomic.Bool // Serve has been called, or will not serve any more
 	closed     atomic.Bool
 	held       atomic.Int64 // bytes, by requests that wait for Barriers or other nodes
 	stopped    chan struct{}
@@ -245,16 +246,20 @@ func (s *Server) Addrs() []net.Addr { return s.addrs }
 
 // Serve serves until Shutdown or Close and then returns ErrServerClosed.
 func (s *Server) Serve() error {
-	if s.closed.Load() {
+	if s.begun.Swap(true) {
 		return ErrServerClosed
 	}
+	s.serve()
+	return ErrServerClosed
+}
+
+func (s *Server) serve() {
 	go s.housekeep()
 	s.front.run()
 	s.side.running.Wait()
 	s.upstreams.wait()
 	s.working.Wait()
 	close(s.done)
-	return ErrServerClosed
 }
 
 // Shutdown stops accepting, tells every client to go away, answers what has
@@ -303,7 +308,8 @@ func (s *Server) drain(ctx context.Context) error {
 	}
 }
 
-// Close closes all listeners and connections at once.
+// Close closes all listeners and connections at once. A Serve that comes later
+// returns at once.
 func (s *Server) Close() error {
 	if s.closed.Swap(true) {
 		<-s.done
@@ -319,6 +325,9 @@ func (s *Server) Close() error {
 	}
 	s.upstreams.close()
 	s.jobs.close()
+	if !s.begun.Swap(true) {
+		s.serve() // ends at once and lets go of what New and Listen have opened
+	}
 	<-s.done
 	return nil
 }
