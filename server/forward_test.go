@@ -381,6 +381,46 @@ func TestSilentNode(t *testing.T) {
 	})
 }
 
+// TestDesertedNode gives up on a node that is silent when others lead its
+// shards, long before the deadline, and not while it leads one.
+func TestDesertedNode(t *testing.T) {
+	fc := newFakeCluster(t, Config{}, 3, 6, 1)
+	n := fc.nodes[2]
+	script := newScript(t, n)
+	d := n.client()
+	put := d.send(protocol.OpPut, putBody(fc.key(0, 0), "v"))
+	get := d.send(protocol.OpGet, []byte(fc.key(0, 0)))
+	s := <-script
+	s.hello(1)
+	s.receive()
+	s.receive()
+	l := func() *link {
+		u := n.srv.upstreams.to(1)
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return u.links[laneSmall]
+	}()
+	eventually(t, "the silence is noticed", func() bool { return !l.heard.Load() })
+	fc.with(func() { fc.leader[0] = 3 })
+	if l.deserted() {
+		t.Error("given up while it leads shard 3")
+	}
+	fc.with(func() {
+		fc.leader[0], fc.leader[1], fc.leader[2], fc.leader[3], fc.leader[4], fc.leader[5] = 0, 0, 0, 0, 0, 0
+	})
+	if l.deserted() {
+		t.Error("given up while nobody leads")
+	}
+	fc.with(func() { fc.leader[0] = 3 })
+	got := map[uint64]protocol.Frame{}
+	for range 2 {
+		f := d.receive()
+		got[f.ID] = f
+	}
+	want(t, got[put], protocol.StatusTimeout)
+	want(t, got[get], protocol.StatusNotLeader)
+}
+
 // TestUnsentWriteIsNotDone gives up on a node that does not even shake hands.
 func TestUnsentWriteIsNotDone(t *testing.T) {
 	fc := newFakeCluster(t, Config{}, 3, 3, 1)

@@ -27,6 +27,9 @@ const (
 	// reopenDelay is how long requests are refused after an attempt failed, so
 	// that a node that is down is not dialled once for each of them.
 	reopenDelay = 100 * time.Millisecond
+	// silenceCheck is how often a link with unanswered calls looks whether it
+	// may have to give them up; see link.deserted.
+	silenceCheck = 100 * time.Millisecond
 	// upstreamIdle is how long a connection without requests is kept.
 	upstreamIdle = time.Minute
 
@@ -167,6 +170,7 @@ type link struct {
 	wake    chan struct{} // there is something in queue
 	ended   chan struct{} // closed with over
 	limit   uint32        // bytes of a frame; belongs to the writer
+	heard   atomic.Bool   // something has come since deserted looked last
 }
 
 // send queues k, whose timer starts now. It does not block. The link returned
@@ -331,6 +335,9 @@ func (l *link) greet(nc net.Conn) error {
 func (l *link) writeAll() error {
 	idle := time.NewTimer(upstreamIdle)
 	defer idle.Stop()
+	silence := time.NewTimer(silenceCheck)
+	defer silence.Stop()
+	waits := false // silence is running
 	buf := bufpool.Get(upstreamWriteBytes)
 	defer buf.Release()
 	var batch []*call
@@ -340,6 +347,11 @@ func (l *link) writeAll() error {
 			if err := l.write(batch, buf); err != nil {
 				return err
 			}
+			if !waits {
+				waits = true
+				l.heard.Store(true)
+				silence.Reset(silenceCheck)
+			}
 			continue
 		}
 		select {
@@ -348,6 +360,14 @@ func (l *link) writeAll() error {
 			return nil
 		case <-l.up.all.ctx.Done():
 			return nil
+		case <-silence.C:
+			if waits = l.unanswered(); !waits {
+				continue
+			}
+			if l.deserted() {
+				return errDeserted
+			}
+			silence.Reset(silenceCheck)
 		case <-idle.C:
 			if l.leaveIfIdle() {
 				return nil
@@ -355,6 +375,35 @@ func (l *link) writeAll() error {
 			idle.Reset(upstreamIdle)
 		}
 	}
+}
+
+var errDeserted = errors.New("the node is silent and leads no shard any more")
+
+func (l *link) unanswered() bool {
+	l.up.mu.Lock()
+	defer l.up.mu.Unlock()
+	return len(l.calls) > 0
+}
+
+// deserted reports whether the node has been silent since the last time, and
+// what it led has other leaders. It has stopped, or nothing of it comes
+// through: without this, what it was asked would wait for its deadline.
+func (l *link) deserted() bool {
+	if l.heard.Swap(false) {
+		return false
+	}
+	be := l.up.all.srv.backend
+	led := false
+	for shard := range be.Shards() {
+		switch be.Leader(shard) {
+		case l.up.node:
+			return false
+		case 0:
+		default:
+			led = true
+		}
+	}
+	return led
 }
 
 // take moves the queue into batch, without what was given up meanwhile, and
@@ -468,6 +517,9 @@ func (l *link) read() {
 	for {
 		n, err := l.nc.Read(buf.B[len(buf.B):cap(buf.B)])
 		buf.B = buf.B[:len(buf.B)+n]
+		if !l.heard.Load() {
+			l.heard.Store(true)
+		}
 		taken, need, bad := l.receive(buf.B, &t)
 		t.flush()
 		if err != nil || bad {
