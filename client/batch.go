@@ -1,6 +1,10 @@
 package client
 
-import "time"
+import (
+	"context"
+	"errors"
+	"time"
+)
 
 // Batch collects writes that travel in one frame. All are carried out in
 // order, in one step, if their keys share a shard (see NonAtomic); one whose
@@ -53,4 +57,53 @@ func (b *Batch) Reset() *Batch {
 	clear(b.ops)
 	b.ops, b.nonAtomic = b.ops[:0], false
 	return b
+}
+
+// rest is what is left to be done of a non-atomic batch.
+type rest struct {
+	batch Batch
+	at    []int         // where its operations stand in the whole
+	asked time.Duration // by the servers, to wait before another attempt
+}
+
+// rest returns the operations that had no effect and may have one if they
+// are sent again. Those of one shard share their fate, so their order stays.
+func (b *Batch) rest(results []Result) (r rest) {
+	r.batch.nonAtomic = true
+	for i := range results {
+		var e *Error
+		if errors.As(results[i].Err, &e) && e.Outcome == NotDone && e.Status.Retry() {
+			r.batch.ops = append(r.batch.ops, b.ops[i])
+			r.at = append(r.at, i)
+			r.asked = max(r.asked, e.RetryAfter)
+		}
+	}
+	return r
+}
+
+// pauseBatch waits before another attempt, and returns false if there is no
+// time for one.
+func (c *Client) pauseBatch(ctx context.Context, attempts int, asked time.Duration, until int64) bool {
+	pause := retryPause(attempts, asked)
+	if until != 0 && c.now()+int64(pause) >= until {
+		return false
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return !c.isClosed()
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// batchBy is batch that ends at until, on the client's clock; 0: with ctx.
+func (c *Client) batchBy(ctx context.Context, b *Batch, o Operation, until int64) ([]Result, error) {
+	if until != 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(until-c.now()))
+		defer cancel()
+	}
+	return c.batch(ctx, b, o)
 }

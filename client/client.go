@@ -480,7 +480,7 @@ func (c *Client) orphan(cn *conn, ca *call, cause error) {
 	}
 	pause := time.Duration(0)
 	if ca.attempts.Load() > 1 {
-		pause = c.retryPause(ca, 0)
+		pause = retryPause(int(ca.attempts.Load()), 0)
 	}
 	if ca.state.Load() != callSent {
 		return // the caller gave up
@@ -515,7 +515,7 @@ func (c *Client) retryReply(cn *conn, ca *call, status Status, body []byte, lead
 	}
 	var advice Error
 	advice.addReply(body)
-	pause := c.retryPause(ca, advice.RetryAfter)
+	pause := retryPause(int(ca.attempts.Load()), advice.RetryAfter)
 	if ca.attempts.Load() == 1 && advice.RetryAfter == 0 && c.moved(cn, status, leader) {
 		pause = 0
 	}
@@ -570,10 +570,11 @@ func (c *Client) mayRetry(ca *call) bool {
 	return c.cfg.RetryMax == 0 || int(ca.attempts.Load()) <= c.cfg.RetryMax
 }
 
-// retryPause is how long a call waits before its next attempt: doubled with
-// each one, shortened at random by up to a half, and never less than asked.
-func (c *Client) retryPause(ca *call, asked time.Duration) time.Duration {
-	d := min(retryPauseMin<<min(max(ca.attempts.Load()-1, 0), 10), retryPauseMax)
+// retryPause is how long a call waits after so many attempts, before the next:
+// doubled with each one, shortened at random by up to a half, and never less
+// than asked.
+func retryPause(attempts int, asked time.Duration) time.Duration {
+	d := min(retryPauseMin<<min(max(attempts-1, 0), 10), retryPauseMax)
 	return max(jitter(d), asked)
 }
 

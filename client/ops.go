@@ -155,13 +155,38 @@ func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, e
 
 // Batch carries out several writes in one request. Its results stand in the
 // order of the operations, each with its own Err; the error that Batch itself
-// returns concerns the request as a whole, such as ErrCrossShard. An empty
-// batch does nothing.
+// returns concerns the request as a whole, such as ErrCrossShard. Of a
+// non-atomic batch, operations that a shard refused without doing anything are
+// sent again, like whole calls. An empty batch does nothing.
 func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Result, error) {
 	o := emptyCall(protocol.OpBatch, opts)
 	if len(b.ops) == 0 {
 		return nil, nil
 	}
+	until, _ := c.deadline(ctx, &o)
+	results, err := c.batch(ctx, b, o)
+	if err != nil || !b.nonAtomic {
+		return results, err
+	}
+	for attempts := 1; c.cfg.RetryMax == 0 || attempts <= c.cfg.RetryMax; attempts++ {
+		left := b.rest(results)
+		if len(left.at) == 0 || !c.pauseBatch(ctx, attempts, left.asked, until) {
+			break
+		}
+		again, err := c.batchBy(ctx, &left.batch, o, until)
+		for i, at := range left.at {
+			if err == nil {
+				results[at] = again[i]
+			} else {
+				results[at] = Result{Err: err}
+			}
+		}
+	}
+	return results, nil
+}
+
+// batch sends b once, as a call of its own.
+func (c *Client) batch(ctx context.Context, b *Batch, o Operation) ([]Result, error) {
 	ops, err := encodeOps(&o, b.ops, false)
 	if err != nil {
 		return nil, refused(o.code, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -412,6 +413,68 @@ func TestRoomWithoutReply(t *testing.T) {
 	checkSessionIdle(t, c)
 }
 
+// What single shards refuse of a batch is sent again, and nothing else.
+func TestRefusedPartsOfBatch(t *testing.T) {
+	for _, exactly := range []bool{false, true} {
+		f := newFake(t)
+		f.record = true
+		refuse := protocol.OpResult{Status: protocol.StatusNotLeader, Body: (&protocol.ErrorReply{}).AppendTo(nil)}
+		done := func(n int64) protocol.OpResult {
+			return protocol.OpResult{Body: (&protocol.IncrReply{Version: 7, Value: n}).AppendTo(nil)}
+		}
+		var script []protocol.OpResults
+		f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict {
+			m := protocol.BatchReply{Results: script[0]}
+			script = script[1:]
+			return verdict{reply: protocol.End(m.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 0)), 0)}
+		}
+		unknown := protocol.OpResult{Status: protocol.StatusTimeout, Body: (&protocol.ErrorReply{}).AppendTo(nil)}
+		c := dial(t, func(cfg *Config) { cfg.ExactlyOnce = exactly }, f)
+		batch := NewBatch().NonAtomic()
+		for _, k := range []string{"a", "b", "c", "d"} {
+			batch.Incr([]byte(k), 1)
+		}
+		script = []protocol.OpResults{{refuse, done(1), refuse, unknown}, {refuse, done(3)}, {done(2)}}
+		results, err := c.Batch(t.Context(), batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []int64{2, 1, 3} {
+			if results[i].Err != nil || results[i].Integer != want {
+				t.Errorf("operation %d: %d, %v, want %d", i, results[i].Integer, results[i].Err, want)
+			}
+		}
+		if err := results[3].Err; !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("a part with an unknown outcome: %v", err)
+		}
+		var sent []string
+		for _, r := range f.requests {
+			var m protocol.Batch
+			if err := m.Decode(r.body); err != nil || m.Flags&protocol.BatchNonAtomic == 0 {
+				t.Fatal(m, err)
+			}
+			keys := ""
+			for _, op := range m.Ops {
+				var in protocol.Incr
+				if err := in.Decode(op.Body); err != nil {
+					t.Fatal(err)
+				}
+				keys += string(in.Key)
+			}
+			sent = append(sent, keys)
+		}
+		if !slices.Equal(sent, []string{"abcd", "ac", "a"}) {
+			t.Errorf("sent %q", sent)
+		}
+		// An atomic batch is refused as a whole, and RetryMax binds.
+		c = dial(t, func(cfg *Config) { cfg.ExactlyOnce, cfg.RetryMax = exactly, -1 }, f)
+		script = []protocol.OpResults{{refuse, done(1), refuse, unknown}}
+		if results, err = c.Batch(t.Context(), batch); err != nil || !errors.Is(results[0].Err, ErrNotLeader) {
+			t.Errorf("without retries: %v, %v", results, err)
+		}
+	}
+}
+
 // A batch over several shards is sent again as it was. Where a shard refuses
 // its part of the second attempt, the first may have carried that part out.
 func TestSpreadBatchIsRetried(t *testing.T) {
@@ -447,8 +510,15 @@ func TestSpreadBatchIsRetried(t *testing.T) {
 	if a.x.Session != b.x.Session || a.x.Sequence != b.x.Sequence || string(a.body) != string(b.body) {
 		t.Errorf("the second attempt differs: %+v, %+v", a, b)
 	}
-	if results, err = c.Batch(t.Context(), spread); err != nil || !SafeToRetry(results[1].Err) {
-		t.Errorf("refused at the first attempt: %v, %v", results, err)
+	refuse := verdict{reply: func() []byte {
+		m := protocol.BatchReply{Results: protocol.OpResults{{Status: protocol.StatusNoQuorum, Body: (&protocol.ErrorReply{}).AppendTo(nil)}}}
+		return protocol.End(m.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 0)), 0)
+	}()}
+	f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict { return refuse }
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if results, err = c.Batch(ctx, NewBatch().NonAtomic().Incr([]byte("a"), 1)); err != nil || !errors.Is(results[0].Err, ErrNoQuorum) || !SafeToRetry(results[0].Err) {
+		t.Errorf("refused until the deadline: %v, %v", results, err)
 	}
 	checkSessionIdle(t, c)
 }
