@@ -21,9 +21,9 @@ import (
 
 // row is one kind of load, under which peers are compared.
 type row struct {
-	op               bench.Op
-	nodes            int
-	callers, clients int
+	op                   bench.Op
+	nodes                int
+	callers, connections int
 }
 
 // rows are all of them, clusters of one size together.
@@ -35,7 +35,7 @@ var rows = []row{
 // sizes are the numbers of nodes in rows.
 var sizes = []int{1, 3}
 
-// String returns, for example, "PUT, 3 nodes, 256 callers, 16 clients".
+// String returns, for example, "PUT, 3 nodes, 256 callers, 16 connections".
 func (r row) String() string {
 	plural := func(n int, what string) string {
 		if n != 1 {
@@ -43,7 +43,7 @@ func (r row) String() string {
 		}
 		return fmt.Sprintf("%d %s", n, what)
 	}
-	return fmt.Sprintf("%v, %s, %s, %s", r.op, plural(r.nodes, "node"), plural(r.callers, "caller"), plural(r.clients, "client"))
+	return fmt.Sprintf("%v, %s, %s, %s", r.op, plural(r.nodes, "node"), plural(r.callers, "caller"), plural(r.connections, "connection"))
 }
 
 // cell is a row with one peer.
@@ -322,8 +322,8 @@ func (c *comparison) load(cl *cluster, r row) load {
 }
 
 func (c *comparison) preload(ctx context.Context, cl *cluster) error {
-	r := row{op: bench.Put, callers: 512, clients: 16}
-	d, err := cl.connect(ctx, cl.addresses, r.clients)
+	r := row{op: bench.Put, callers: 512, connections: 16}
+	d, err := cl.connect(ctx, cl.addresses, r.connections)
 	if err != nil {
 		return err
 	}
@@ -364,7 +364,7 @@ func (c *comparison) round(ctx context.Context, nodes int, clusters []*cluster) 
 
 // measure measures one cluster when all are at rest.
 func (c *comparison) measure(ctx context.Context, r row, cl *cluster, all []*cluster) (sample, error) {
-	d, err := cl.connect(ctx, cl.addresses, r.clients)
+	d, err := cl.connect(ctx, cl.addresses, r.connections)
 	if err != nil {
 		return sample{}, errors.Join(err, cl.alive())
 	}

@@ -68,17 +68,17 @@ func (etcd) meaning(op bench.Op, nodes int) meaning {
 	return meaning{words: "linearizable: a ReadIndex round, not a lease", unlike: true}
 }
 
-// connect gives each client one connection, to the leader: that spares the hop
-// from another member. With clients spread over the members, as its own
+// connect opens a client for each connection, to the leader: that spares the
+// hop from another member. With clients spread over the members, as its own
 // benchmark has them without --target-leader, etcd wrote more slowly when that
 // was tried with all on one machine.
-func (etcd) connect(ctx context.Context, addresses []string, clients int) (driver, error) {
+func (etcd) connect(ctx context.Context, addresses []string, connections int) (driver, error) {
 	leader, err := etcdLeader(ctx, addresses)
 	if err != nil {
 		return nil, err
 	}
 	var d etcdDriver
-	for range clients {
+	for range connections {
 		c, err := etcdClient(leader)
 		if err != nil {
 			return nil, errors.Join(err, d.close())

@@ -35,9 +35,9 @@ type peer interface {
 	// command returns the command line of one node, which fsyncs every write.
 	command(s *site, n *node) []string
 
-	// connect returns a driver with so many clients of a cluster, each with a
-	// connection of its own to whichever nodes it talks to.
-	connect(ctx context.Context, addresses []string, clients int) (driver, error)
+	// connect returns a driver with so many connections to a cluster: never
+	// more, unless there are more nodes that a client has to reach.
+	connect(ctx context.Context, addresses []string, connections int) (driver, error)
 
 	// meaning says what an answer to op vouches for.
 	meaning(op bench.Op, nodes int) meaning
@@ -61,7 +61,7 @@ var errMissing = errors.New("not on this machine")
 // methods are called by many goroutines.
 type driver interface {
 	// put writes, and returns when the cluster has acknowledged. caller is the
-	// number of the goroutine, which spreads them over the clients.
+	// number of the goroutine, which spreads them over the connections.
 	put(ctx context.Context, caller int, key, value []byte) error
 
 	// get reads as strictly as the server can by default and returns the

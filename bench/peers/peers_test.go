@@ -126,7 +126,7 @@ func TestQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<!-- compare: begin", "### GET, 3 nodes, 256 callers, 16 clients", "smoke run", "etcd 3."} {
+	for _, want := range []string{"<!-- compare: begin", "### GET, 3 nodes, 256 callers, 16 connections", "smoke run", "etcd 3."} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page lacks %q", want)
 		}

@@ -59,10 +59,10 @@ func (proa) meaning(op bench.Op, nodes int) meaning {
 	return meaning{words: "linearizable: the leader answers under its lease"}
 }
 
-// connect opens one Client for each, which has a connection to each node.
-func (proa) connect(ctx context.Context, addresses []string, clients int) (driver, error) {
+// connect opens clients, each of which has a connection to each node.
+func (proa) connect(ctx context.Context, addresses []string, connections int) (driver, error) {
 	var d proaDriver
-	for range clients {
+	for range max(1, connections/len(addresses)) {
 		c, err := client.New(ctx, client.Config{Endpoints: addresses})
 		if err != nil {
 			return nil, errors.Join(err, d.close())

@@ -54,9 +54,9 @@ func (redis) meaning(op bench.Op, _ int) meaning {
 
 // connect gives each client one connection, on which the library pipelines by
 // itself what its callers ask at the same time.
-func (redis) connect(_ context.Context, addresses []string, clients int) (driver, error) {
+func (redis) connect(_ context.Context, addresses []string, connections int) (driver, error) {
 	var d redisDriver
-	for range clients {
+	for range connections {
 		c, err := rueidis.NewClient(rueidis.ClientOption{
 			InitAddress: addresses, ForceSingleClient: true, PipelineMultiplex: -1, DisableCache: true,
 		})

@@ -206,8 +206,8 @@ func (o *outcome) markdown() string {
 	return b.String()
 }
 
-const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest stand in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the clients; failed calls are in no figure.\n\n" +
-	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share its processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. A client is one connection to each node it talks to: those of etcd all talk to its leader, which spares it a hop; those of Proa to every node, because leaders of shards are on all of them.\n\n" +
+const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest stand in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the connections; failed calls are in no figure.\n\n" +
+	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share its processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. The connections of etcd all lead to its leader, which spares it a hop. A client of Proa has one to every node, because leaders of shards are on all of them: 16 connections to three nodes are five clients, with 15.\n\n" +
 	"Servers run with their defaults on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all have come to rest, or after two seconds. Where an answer vouches for something else than Proa's, the row says so."
 
 // document is the JSON form of an outcome.
@@ -235,18 +235,18 @@ type documentFloor struct {
 }
 
 type documentRow struct {
-	Operation  string        `json:"operation"`
-	Nodes      int           `json:"nodes"`
-	Callers    int           `json:"callers"`
-	Clients    int           `json:"clients"`
-	Server     string        `json:"server"`
-	Meaning    string        `json:"meaning"`
-	LikeProa   bool          `json:"like_for_like"`
-	TimesFloor float64       `json:"p50_times_floor"`
-	Rate       *report.Ratio `json:"rate_of_proa_to_this,omitempty"`
-	P99        *report.Ratio `json:"p99_of_proa_to_this,omitempty"`
-	Median     sample        `json:"median"` // of each figure by itself
-	Rounds     series        `json:"rounds"`
+	Operation   string        `json:"operation"`
+	Nodes       int           `json:"nodes"`
+	Callers     int           `json:"callers"`
+	Connections int           `json:"connections"`
+	Server      string        `json:"server"`
+	Meaning     string        `json:"meaning"`
+	LikeProa    bool          `json:"like_for_like"`
+	TimesFloor  float64       `json:"p50_times_floor"`
+	Rate        *report.Ratio `json:"rate_of_proa_to_this,omitempty"`
+	P99         *report.Ratio `json:"p99_of_proa_to_this,omitempty"`
+	Median      sample        `json:"median"` // of each figure by itself
+	Rounds      series        `json:"rounds"`
 }
 
 func (o *outcome) document() document {
@@ -278,7 +278,7 @@ func (o *outcome) document() document {
 func (c *comparison) documentRow(r row, p peer, s series) documentRow {
 	m := p.meaning(r.op, r.nodes)
 	d := documentRow{
-		Operation: r.op.String(), Nodes: r.nodes, Callers: r.callers, Clients: r.clients, Server: p.name(),
+		Operation: r.op.String(), Nodes: r.nodes, Callers: r.callers, Connections: r.connections, Server: p.name(),
 		Meaning: m.words, LikeProa: !m.unlike, TimesFloor: report.RatioOf(s.each(p50Of), c.floor(r)).Median, Rounds: s,
 		Median: sample{
 			Rate: s.median(rateOf), P50: s.median(p50Of), P99: s.median(p99Of), P999: s.median(p999Of),

@@ -135,7 +135,7 @@ func TestMarkdown(t *testing.T) {
 	c.failed = []error{errors.New("Proa, 3 nodes: a reason, with /a/path")}
 	text := newOutcome(c).markdown()
 	for _, want := range []string{
-		"## Beside etcd and Redis", "Proa 1.0; etcd 1.0; generator", "### Targets beside etcd", "### PUT, 3 nodes, 256 callers, 16 clients",
+		"## Beside etcd and Redis", "Proa 1.0; etcd 1.0; generator", "### Targets beside etcd", "### PUT, 3 nodes, 256 callers, 16 connections",
 		"make compare, which runs peers -rounds 2 -duration 1s -keys 1000 -value 128", "**Note:** Redis was not measured.",
 		"**Note:** Proa, 3 nodes, could not be measured.", "| fdatasync, beside 3 nodes | 200 |", "for 1s each, 2 rounds in all", "among 1,000, values have 128 bytes",
 	} {

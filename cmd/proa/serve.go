@@ -282,17 +282,13 @@ func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node, peers
 	})
 }
 
-// tuneRuntime sets the garbage collector up. The row cache lies outside the Go
-// heap, so the heap is small and its growth, not its size, would pace the
-// collector: it is let grow to several times what lives before a collection,
-// within the memory the node may use.
+// tuneRuntime bounds the Go heap and sets the number of processors. The garbage
+// collector keeps its default pace: the row cache lies outside the heap, what
+// lives is small, and a slower pace only has fresh memory touched.
 func tuneRuntime(c *config.Config, log *slog.Logger) {
 	limit := c.Budget().GoLimit
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
 	}
 	if os.Getenv("GOMAXPROCS") == "" {
 		// Threads that wait in epoll_wait or fdatasync keep their processor
