@@ -84,6 +84,7 @@ type Raft struct {
 	LogSegmentSize       int64 // bytes of one log file
 	LogCacheSize         int64 // bytes of recent entries kept in memory
 	LogSizeMax           int64 // live log bytes past which the state is flushed
+	LogDirectIO          bool  // past the page cache, where the file system can
 }
 
 // Storage holds what concerns the state machine.

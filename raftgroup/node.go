@@ -101,6 +101,7 @@ type Options struct {
 	LogBytesMax   int64         // log size at which the state is flushed so that the log can be cut; 512 MiB
 	SegmentBytes  int64         // of the log; raftlog's default
 	LogCacheBytes int64         // recent entries kept in memory; raftlog's default
+	LogBuffered   bool          // the log is written by way of the page cache
 	FlushEvery    time.Duration // the state is made durable at least this often while it changes; 0: only as memory and log size demand
 	Heartbeat     time.Duration // between heartbeats; 150 ms
 	ElectionMin   time.Duration // shortest election timeout; 300 ms. Raft draws from [ElectionMin, 2×ElectionMin)
@@ -324,7 +325,7 @@ func (n *Node) openStores() (err error) {
 	o := &n.opt
 	start := time.Now()
 	n.log, n.replay.Log, err = raftlog.Open(raftlog.Options{
-		Dir: o.FS.PathJoin(o.Dir, logDir), FS: o.FS, SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Logger: o.Logger,
+		Dir: o.FS.PathJoin(o.Dir, logDir), FS: o.FS, SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Buffered: o.LogBuffered, Logger: o.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)

@@ -21,7 +21,8 @@ import (
 func BenchmarkCommit(b *testing.B) {
 	for _, c := range []struct{ entries, bytes int }{{1, 128}, {64, 128}, {1, 64 << 10}} {
 		name := fmt.Sprintf("%dx%d", c.entries, c.bytes)
-		b.Run(name+"/raftlog", func(b *testing.B) { measure(b, c.entries*c.bytes, logWriter(b, c.entries, c.bytes)) })
+		b.Run(name+"/raftlog", func(b *testing.B) { measure(b, c.entries*c.bytes, logWriter(b, c.entries, c.bytes, false)) })
+		b.Run(name+"/buffered", func(b *testing.B) { measure(b, c.entries*c.bytes, logWriter(b, c.entries, c.bytes, true)) })
 		b.Run(name+"/pwrite", func(b *testing.B) { measure(b, c.entries*c.bytes, rawWriter(b, c.entries*c.bytes)) })
 		b.Run(name+"/pebble", func(b *testing.B) { measure(b, c.entries*c.bytes, pebbleWriter(b, c.entries, c.bytes)) })
 	}
@@ -42,7 +43,8 @@ func sideBySide(b *testing.B, n, bytes int) {
 		write func()
 		took  []time.Duration
 	}{
-		{name: "raftlog", write: logWriter(b, n, bytes)},
+		{name: "raftlog", write: logWriter(b, n, bytes, false)},
+		{name: "buffered", write: logWriter(b, n, bytes, true)},
 		{name: "pwrite", write: rawWriter(b, n*bytes)},
 		{name: "pebble", write: pebbleWriter(b, n, bytes)},
 	}
@@ -70,8 +72,8 @@ func measure(b *testing.B, bytes int, write func()) {
 	}
 }
 
-func logWriter(b *testing.B, n, bytes int) func() {
-	l, _, err := Open(Options{Dir: b.TempDir()})
+func logWriter(b *testing.B, n, bytes int, buffered bool) func() {
+	l, _, err := Open(Options{Dir: b.TempDir(), Buffered: buffered})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -99,7 +101,7 @@ func logWriter(b *testing.B, n, bytes int) func() {
 
 func rawWriter(b *testing.B, bytes int) func() {
 	path := filepath.Join(b.TempDir(), "raw")
-	if err := zeroFill(vfs.Default, path, defaultSegmentBytes); err != nil {
+	if err := zeroFill(vfs.Default, path, defaultSegmentBytes, true); err != nil {
 		b.Fatal(err)
 	}
 	f, err := vfs.Default.OpenReadWrite(path, writeCategory)

@@ -69,6 +69,10 @@ type Options struct {
 	// recycling; 0 means 4, less than 0 none.
 	SpareSegments int
 
+	// Buffered has the log written by way of the page cache also where direct
+	// writes are possible.
+	Buffered bool
+
 	// Logger receives what happens in the background; nil discards it.
 	Logger *slog.Logger
 }
@@ -468,7 +472,7 @@ func (l *Log) writeBlocks(buf []byte, flags uint16) ([]byte, int64, error) {
 	h.sealRun(buf)
 	n := len(buf)
 	buf = append(buf, zeroBlock[:blocks(int64(n))-int64(n)]...)
-	if _, err := s.file.WriteAt(buf, offset); err != nil {
+	if err := s.out.writeAt(buf, offset); err != nil {
 		return buf, 0, fmt.Errorf("writing raft log %s: %w", s.path, err)
 	}
 	l.run++
@@ -500,6 +504,11 @@ func (l *Log) turn() error {
 	if err != nil {
 		return err
 	}
+	var last *segment
+	if len(l.live) > 0 {
+		last = l.active()
+	}
+	next.beginWrites(l, last)
 	l.live = append(l.live, next)
 	l.pos = BlockBytes
 	l.reclaim = true

@@ -112,7 +112,7 @@ func (l *Log) prepare() (*segment, error) {
 	var err error
 	if from == "" {
 		from = l.fs.PathJoin(l.opt.Dir, tempName)
-		if err = zeroFill(l.fs, from, size); err != nil {
+		if err = zeroFill(l.fs, from, size, l.opt.Buffered); err != nil {
 			// What it holds of the disk is needed by others.
 			_ = l.fs.Remove(from)
 		}

@@ -209,6 +209,9 @@ func (r *replayer) hand() {
 	l.pos = r.pos
 	l.durable = l.run
 	l.reclaim = true
+	if len(l.live) > 0 {
+		l.active().beginWrites(l, nil)
+	}
 	if n := len(r.segments); n > 0 {
 		l.nextSeq = r.segments[n-1].seq + 1
 	}

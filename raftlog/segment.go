@@ -36,6 +36,8 @@ type segment struct {
 	file  vfs.File
 	bytes int64 // size of the file; more than size where a run did not fit
 
+	out blockFile // how the active segment is written; the committer's
+
 	// inUse is held for reading while entries are read from the file, and
 	// taken for writing before the file is closed.
 	inUse  sync.RWMutex
@@ -47,7 +49,20 @@ func (s *segment) close() error {
 	s.inUse.Lock()
 	defer s.inUse.Unlock()
 	s.closed = true
-	return s.file.Close()
+	return errors.Join(s.out.close(), s.file.Close())
+}
+
+// beginWrites makes s ready to be written to. The last one that was written to
+// must not be any more: it hands its memory on.
+func (s *segment) beginWrites(l *Log, last *segment) {
+	s.out = blockFile{file: s.file}
+	if !l.opt.Buffered {
+		s.out.direct = openDirect(l.fs, s.path)
+	}
+	if last != nil {
+		s.out.bounce = last.out.bounce
+		_ = last.out.close() // nothing is left to be written
+	}
 }
 
 func (s *segment) corrupt(offset int64, format string, args ...any) error {
@@ -159,7 +174,7 @@ func newSalt() uint64 {
 // zeroFill makes a file of size zero bytes. The bytes are really written: an
 // extent that is only reserved would have to be converted, in the file
 // system's journal, by the commit that first writes to it.
-func zeroFill(fs vfs.FS, path string, size int64) error {
+func zeroFill(fs vfs.FS, path string, size int64, buffered bool) error {
 	if err := fs.Remove(path); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err
 	}
@@ -167,30 +182,34 @@ func zeroFill(fs vfs.FS, path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	err = writeZeros(f, size)
+	out := blockFile{file: f}
+	if !buffered {
+		out.direct = openDirect(fs, path)
+	}
+	err = out.writeZeros(size)
 	if err == nil {
 		err = f.Sync()
 	}
-	return errors.Join(err, f.Close())
+	return errors.Join(err, out.close(), f.Close())
 }
 
-func writeZeros(f vfs.File, size int64) error {
+func (b *blockFile) writeZeros(size int64) error {
 	// Learns early that the disk is full, and gets adjoining extents. Not
 	// every file system can.
-	if err := f.Preallocate(0, size); err != nil && vfs.IsNoSpaceError(err) {
+	if err := b.file.Preallocate(0, size); err != nil && vfs.IsNoSpaceError(err) {
 		return err
 	}
-	zeros := make([]byte, min(size, zeroChunkBytes))
+	zeros := alignedBytes(int(min(size, zeroChunkBytes)))
 	unsynced := 0
 	for off := int64(0); off < size; {
-		n, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-off)], off)
-		if err != nil {
+		n := min(len(zeros), int(size-off))
+		if err := b.writeAt(zeros[:n], off); err != nil {
 			return err
 		}
 		off += int64(n)
 		if unsynced += n; unsynced >= zeroSyncBytes {
 			unsynced = 0
-			if err := f.SyncData(); err != nil {
+			if err := b.file.SyncData(); err != nil {
 				return err
 			}
 		}

@@ -193,6 +193,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 		LogBytesMax:   c.Raft.LogSizeMax,
 		SegmentBytes:  c.Raft.LogSegmentSize,
 		LogCacheBytes: b.LogCache,
+		LogBuffered:   !c.Raft.LogDirectIO,
 		FlushEvery:    c.Raft.SnapshotIntervalTime,
 		Heartbeat:     c.Raft.HeartbeatInterval,
 		ElectionMin:   c.Raft.ElectionTimeoutMin,
