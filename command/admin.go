@@ -118,7 +118,7 @@ type ShardInfo struct {
 // ReplicaInfo is one replica's part of a ShardInfo.
 type ReplicaInfo struct {
 	Node    uint64 `json:"node"`
-	Role    string `json:"role"` // leader, follower, learner, candidate
+	Role    string `json:"role"` // leader, follower, learner, candidate; unreachable: its node is down
 	Applied uint64 `json:"applied"`
 	Lag     uint64 `json:"lag"` // entries behind the highest commit index known
 }

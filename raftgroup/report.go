@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -191,10 +192,11 @@ func (t *reportTable) excludes(shard int, replica, term uint64) bool {
 }
 
 const (
-	roleLeader    = "leader"
-	roleFollower  = "follower"
-	roleLearner   = "learner"
-	roleCandidate = "candidate"
+	roleLeader      = "leader"
+	roleUnreachable = "unreachable" // in status only
+	roleFollower    = "follower"
+	roleLearner     = "learner"
+	roleCandidate   = "candidate"
 )
 
 func (g *group) role() string {
@@ -303,7 +305,7 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	}
 	for k := range n.groups {
 		shard := (k + n.meta()) % len(n.groups) // the meta group first
-		s.Shards = append(s.Shards, n.shardInfo(shard, &cm.shards[shard], all))
+		s.Shards = append(s.Shards, n.shardInfo(shard, &cm.shards[shard], all, now))
 	}
 	return s
 }
@@ -348,7 +350,9 @@ func (n *Node) nodeInfo(row *nodeRow, r *reported, now int64) command.NodeInfo {
 	return i
 }
 
-func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported) command.ShardInfo {
+// shardInfo puts together what the nodes have reported of a shard. Of a node
+// that is down that is old: what has been given up there is left out.
+func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported, now int64) command.ShardInfo {
 	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Moving: true}
 	if shard == n.meta() {
 		i.Shard = command.MetaShard
@@ -357,11 +361,19 @@ func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported) comm
 		i.Slots = slotText(first, last)
 	}
 	for node, r := range all {
+		down := node != n.id && now-max(r.heard, n.startedAt) > int64(downAfter)
+		if down && !slices.Contains(i.Desired, node) {
+			continue
+		}
 		for k := range r.Shards {
 			if x := &r.Shards[k]; x.Shard == shard {
-				i.Replicas = append(i.Replicas, command.ReplicaInfo{Node: node, Role: x.Role, Applied: x.Applied})
+				role := x.Role
+				if down {
+					role = roleUnreachable
+				}
+				i.Replicas = append(i.Replicas, command.ReplicaInfo{Node: node, Role: role, Applied: x.Applied})
 				i.Commit = max(i.Commit, x.Commit)
-				if x.Role == roleLeader && x.Term >= i.Term {
+				if role == roleLeader && x.Term >= i.Term {
 					i.Leader, i.Moving = node, !x.Settled
 				}
 				i.Term = max(i.Term, x.Term)

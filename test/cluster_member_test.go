@@ -178,6 +178,43 @@ func TestClusterReplacesLostNode(t *testing.T) {
 	awaitRefused(t, lost, "has been removed", "--node-id")
 }
 
+// TestClusterHealsByItself has a server stay away for longer than
+// cluster.replace_after: the others, of which there are enough, take its
+// replicas over. When it comes back it is given up no more, and holds nothing
+// that others do not.
+func TestClusterHealsByItself(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long")
+	}
+	t.Parallel()
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 4, Shards: 4, Settings: []string{"cluster.replace_after=2s"}})
+	tr := startTraffic(t, []*client.Client{connectAll(t, c, func(cfg *client.Config) { cfg.ExactlyOnce = true })}, 6, 2*time.Millisecond)
+	tr.progress(200)
+	lost := c.AwaitLeaders().Most()
+	id := uint64(c.ID(lost))
+	lost.Kill()
+	left := slices.DeleteFunc(c.Nodes(), func(n *testcluster.Node) bool { return n == lost })
+	settled := settling()
+	for _, n := range left {
+		c.AwaitStatus(n, "replicas elsewhere", func(s *command.ClusterStatus) bool {
+			for _, sh := range s.Shards {
+				if sh.Shard != command.MetaShard && (len(sh.Desired) != 3 || slices.Contains(sh.Desired, id)) {
+					return false
+				}
+			}
+			s.Shards = slices.DeleteFunc(s.Shards, func(sh command.ShardInfo) bool { return sh.Shard == command.MetaShard })
+			return settled(s)
+		})
+	}
+	tr.progress(100)
+	lost.Start()
+	awaitSettled(t, c)
+	tr.progress(100)
+	tr.check(connect(t, left[0], nil))
+	tr.noErrors()
+	checkEqual(t, c)
+}
+
 // awaitRefused starts a server that the cluster will not have: it must end by
 // itself, and say why in these words.
 func awaitRefused(t *testing.T, n *testcluster.Node, says ...string) {
