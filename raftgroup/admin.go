@@ -55,7 +55,11 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	return n.call(ctx, where, callAdmin, body)
+	reply, err := n.call(ctx, where, callAdmin, body)
+	if errors.Is(err, ErrNotAsked) {
+		return nil, fmt.Errorf("%w: node %d, which has to carry it out, cannot be asked now", command.ErrNotLeader, where)
+	}
+	return reply, err
 }
 
 // departed reports whether this node has been removed from the cluster. The
@@ -426,7 +430,7 @@ func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) 
 			return nil, fmt.Errorf("%w: node %d has not answered", command.ErrTimeout, node)
 		}
 		// Not a refusal: it may have been asked, and it may be back in a moment.
-		return nil, fmt.Errorf("%w: node %d cannot be asked: %v; try again", command.ErrTimeout, node, err)
+		return nil, fmt.Errorf("%w: node %d cannot be asked: %w; try again", command.ErrTimeout, node, err)
 	}
 	return unpackReply(b)
 }

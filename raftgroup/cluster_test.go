@@ -84,7 +84,7 @@ func (c *cluster) transfer(from, to uint64, s *OutgoingSnapshot) error {
 func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
 	n := l.c.nodes[node]
 	if n == nil || l.c.cut[[2]uint64{l.self, node}] {
-		return nil, io.ErrClosedPipe
+		return nil, ErrNotAsked
 	}
 	return n.Call(ctx, l.self, verb, body)
 }
@@ -367,6 +367,24 @@ func TestSnapshotAndGrowth(t *testing.T) {
 	}
 	for i := range 200 {
 		c.put(fmt.Sprint("k", i), "3")
+	}
+}
+
+// What is for another node was not done if that node was certainly not asked.
+func TestAdminNotAsked(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	c.until("leaders", c.led)
+	meta := c.leader(c.any().meta())
+	for id, n := range c.nodes {
+		if n == meta {
+			continue
+		}
+		c.cut[[2]uint64{id, meta.id}] = true
+		_, err := n.Admin(t.Context(), command.AdminMemberDrain, []byte(`{"node":1}`))
+		if !errors.Is(err, command.ErrNotLeader) {
+			t.Errorf("node %d: %v", id, err)
+		}
+		delete(c.cut, [2]uint64{id, meta.id})
 	}
 }
 

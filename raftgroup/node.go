@@ -49,7 +49,8 @@ type Transport interface {
 	SendSnapshot(node uint64, s *OutgoingSnapshot)
 	// Report sends a document to all other nodes.
 	Report(body []byte)
-	// Call asks another node, whose Call answers.
+	// Call asks another node, whose Call answers. The error wraps ErrNotAsked
+	// where the question was certainly not sent.
 	Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error)
 	// Forward opens a stream to another node's front door.
 	Forward(ctx context.Context, node uint64) (net.Conn, error)
@@ -60,6 +61,9 @@ type Transport interface {
 
 // Alone is the transport of a node that can have no peers.
 type Alone struct{}
+
+// ErrNotAsked is an error of Transport.Call: nothing was sent.
+var ErrNotAsked = errors.New("raftgroup: the node was not asked")
 
 var errAlone = errors.New("this node has no peers: listen.peer is off")
 

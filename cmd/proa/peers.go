@@ -110,6 +110,7 @@ func (p *peers) deliver(node *raftgroup.Node, srv *server.Server) {
 	if p != nil {
 		p.inbox.srv.Store(srv)
 		p.inbox.node.Store(node)
+		p.Retry() // they have been refused so far
 	}
 }
 
@@ -123,6 +124,15 @@ func (p *peers) close() error {
 // SendSnapshot sends s in the background.
 func (p *peers) SendSnapshot(node uint64, s *raftgroup.OutgoingSnapshot) {
 	go func() { s.Done(p.Transport.SendSnapshot(s.Context(), node, s.Header(), s.Export)) }()
+}
+
+// Call asks another node.
+func (p *peers) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
+	reply, err := p.Transport.Call(ctx, node, verb, body)
+	if errors.Is(err, peer.ErrNotConnected) || errors.Is(err, peer.ErrUnknownPeer) || errors.Is(err, peer.ErrBusy) {
+		err = fmt.Errorf("%w: %w", raftgroup.ErrNotAsked, err)
+	}
+	return reply, err
 }
 
 // Forward opens a stream to another node's front door.

@@ -424,6 +424,7 @@ func TestReconnectAtOnce(t *testing.T) {
 		"when the peer dials in": func(a, b *testNode) { b.SetPeer(1, a.address()) },
 		"on SetPeer":             func(a, b *testNode) { a.SetPeer(2, b.address()) },
 		"on SetIdentity":         func(a, b *testNode) { a.SetIdentity(identityOf(1)) },
+		"on Retry":               func(a, b *testNode) { a.Retry() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := gate{asked: make(chan string, 100)}

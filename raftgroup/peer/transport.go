@@ -292,6 +292,20 @@ func (t *Transport) SetPeer(node uint64, address string) {
 	}()
 }
 
+// Retry has an attempt made at once to connect to each node without a
+// connection: for a node that has begun to admit others, which then connect to
+// it in turn.
+func (t *Transport) Retry() {
+	for _, p := range *t.peers.Load() {
+		p.mu.Lock()
+		connected := p.link != nil
+		p.mu.Unlock()
+		if !connected {
+			p.retry()
+		}
+	}
+}
+
 // RemovePeer takes a node out of the address book and ends the connections with
 // it. Whether it may connect again is up to [Handler.Admit].
 func (t *Transport) RemovePeer(node uint64) {
