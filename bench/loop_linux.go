@@ -8,22 +8,11 @@ import (
 	"runtime"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	inputBytes = 256 << 10
-	// inputBytesMax bounds a single reply; larger ones are not asked for.
-	inputBytesMax = ValueBytesMax + 128<<10
-
-	// waitMillis bounds a wait for events, and so how late the end of a run is
-	// noticed on connections that are silent.
-	waitMillis = 10
-
-	noBudget = math.MaxUint64
-)
+const noBudget = math.MaxUint64
 
 // slot is one of the requests a connection keeps in flight.
 type slot struct {
@@ -31,13 +20,10 @@ type slot struct {
 	key  uint64
 }
 
-// conn is one connection of the loop.
+// conn is what the loop knows of one connection.
 type conn struct {
-	fd      int
-	slots   []slot
-	oldest  int    // where replies are ordered, the slot whose turn it is
-	partial []byte // the begin of a reply whose rest has not arrived
-	unsent  []byte // requests the socket did not take
+	slots  []slot
+	oldest int // where replies are ordered, the slot whose turn it is
 }
 
 // phase is how far a run has come.
@@ -57,14 +43,13 @@ type loop struct {
 	// retry has refused requests made again, with the same key.
 	retry bool
 
-	epoll   int
-	conns   []conn
-	events  []unix.EpollEvent
-	in, out []byte
-	issued  []*slot // encoded in out; sent is not set yet
-	key     []byte
-	value   []byte
-	order   order
+	wire
+	conns  []conn // by their number in wire
+	out    []byte
+	issued []*slot // encoded in out; sent is not set yet
+	key    []byte
+	value  []byte
+	order  order
 
 	start      time.Time // of the clock
 	phase      phase
@@ -77,7 +62,6 @@ type loop struct {
 	cpu0      time.Duration
 	server0   time.Duration
 	cancelled atomic.Bool
-	rawWait   bool
 }
 
 // Run makes the load that c describes and returns what it measured. A refused
@@ -132,14 +116,11 @@ func run(ctx context.Context, c Config, retry bool) (*Result, error) {
 func newLoop(c *Config) *loop {
 	return &loop{
 		cfg: c, codec: c.Codec, ordered: c.Codec.Ordered(),
-		epoll: -1, conns: make([]conn, c.Connections), events: make([]unix.EpollEvent, min(c.Connections, 1024)),
-		in: make([]byte, inputBytes), issued: make([]*slot, 0, c.InFlight),
-		out: make([]byte, 0, c.InFlight*(c.ValueBytes+KeyBytes+64)),
-		key: make([]byte, 0, KeyBytes), value: NewValue(c.ValueBytes, c.Seed), order: newOrder(c),
+		wire: newWire(runtime.GOMAXPROCS(0) > 1), conns: make([]conn, c.Connections),
+		issued: make([]*slot, 0, c.InFlight),
+		out:    make([]byte, 0, c.InFlight*(c.ValueBytes+KeyBytes+64)),
+		key:    make([]byte, 0, KeyBytes), value: NewValue(c.ValueBytes, c.Seed), order: newOrder(c),
 		budget: noBudget, result: NewResult(),
-		// With one processor for Go code, a wait that the scheduler does not
-		// know of would keep the program's other goroutines waiting as well.
-		rawWait: runtime.GOMAXPROCS(0) > 1,
 	}
 }
 
@@ -154,41 +135,10 @@ func (l *loop) open(ctx context.Context) error {
 		return err
 	}
 	slots := make([]slot, len(fds)*l.cfg.InFlight)
-	for i, fd := range fds {
-		l.conns[i].fd = fd
+	for i := range l.conns {
 		l.conns[i].slots, slots = slots[:l.cfg.InFlight], slots[l.cfg.InFlight:]
 	}
-	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return errors.Join(fmt.Errorf("bench: epoll: %w", err), l.close())
-	}
-	for i := range l.conns {
-		if err := l.watch(i, unix.EPOLL_CTL_ADD, unix.EPOLLIN); err != nil {
-			return errors.Join(err, l.close())
-		}
-	}
-	return nil
-}
-
-// watch sets what epoll reports of connection i. Level triggering suits a
-// client: one read takes all there is, and a second one, which would have to
-// find nothing, is not needed.
-func (l *loop) watch(i, operation int, events uint32) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(i)}
-	if err := unix.EpollCtl(l.epoll, operation, l.conns[i].fd, &ev); err != nil {
-		return fmt.Errorf("bench: epoll: %w", err)
-	}
-	return nil
-}
-
-func (l *loop) close() error {
-	var err error
-	for i := range l.conns {
-		err = errors.Join(err, unix.Close(l.conns[i].fd))
-	}
-	if l.epoll >= 0 {
-		err = errors.Join(err, unix.Close(l.epoll))
-	}
-	return err
+	return l.wire.open(fds)
 }
 
 // clock returns the time since the begin of the run, never 0.
@@ -206,7 +156,7 @@ func (l *loop) run() error {
 		}
 	}
 	for l.phase != draining || l.unanswered > 0 {
-		n, err := l.wait()
+		n, err := l.wait(waitMillis)
 		if err != nil {
 			return err
 		}
@@ -278,33 +228,6 @@ func threadCPU() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// wait returns how many of l.events have been filled in.
-func (l *loop) wait() (int, error) {
-	n, err := l.epollWait()
-	switch {
-	case err == unix.EINTR:
-		return 0, nil
-	case err != nil:
-		return 0, fmt.Errorf("bench: epoll: %w", err)
-	}
-	return n, nil
-}
-
-// epollWait waits without telling Go's scheduler, which would otherwise take
-// the thread's processor away during each wait and have to find it another one
-// afterwards. The scheduler's signals still end the wait, so that a garbage
-// collection is not held up.
-func (l *loop) epollWait() (int, error) {
-	if !l.rawWait {
-		return unix.EpollWait(l.epoll, l.events, waitMillis)
-	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), waitMillis, 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
 // begin makes the first requests of connection i.
 func (l *loop) begin(i int) error {
 	c := &l.conns[i]
@@ -332,19 +255,13 @@ func (l *loop) handle(i int, events uint32) error {
 // place.
 func (l *loop) receive(i int) error {
 	c := &l.conns[i]
-	have := copy(l.in, c.partial)
-	n, err := readRaw(c.fd, l.in[have:])
-	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
-		return nil
-	case n == 0 && (err == nil || err == unix.ECONNRESET):
-		return ErrClosed
-	case err != nil:
-		return fmt.Errorf("bench: reading: %w", err)
+	b, err := l.read(i)
+	if err != nil || len(b) == 0 {
+		return err
 	}
 	now := l.clock()
 	l.lastReply = now
-	b, out := l.in[:have+n], l.out[:0]
+	out := l.out[:0]
 	for len(b) > 0 {
 		r, used, err := l.codec.ParseReply(b, l.cfg.Op)
 		if err != nil {
@@ -358,22 +275,10 @@ func (l *loop) receive(i int) error {
 			return err
 		}
 	}
-	c.partial = append(c.partial[:0], b...)
-	if len(b) == len(l.in) {
-		if err := l.growInput(); err != nil {
-			return err
-		}
+	if err := l.keep(i, b); err != nil {
+		return err
 	}
 	return l.send(i, out)
-}
-
-// growInput makes room for a reply that is larger than the input buffer.
-func (l *loop) growInput() error {
-	if len(l.in) >= inputBytesMax {
-		return fmt.Errorf("%w: a reply of more than %d bytes", ErrProtocol, len(l.in))
-	}
-	l.in = make([]byte, inputBytesMax)
-	return nil
 }
 
 // replied returns the slot of the request that r replies to, -1 if there is
@@ -472,53 +377,5 @@ func (l *loop) send(i int, out []byte) error {
 		s.sent = now
 	}
 	l.issued = l.issued[:0]
-	c := &l.conns[i]
-	if len(c.unsent) > 0 {
-		c.unsent = append(c.unsent, out...)
-		return nil
-	}
-	n, err := writeRaw(c.fd, out)
-	if err != nil || n == len(out) {
-		return err
-	}
-	c.unsent = append(c.unsent, out[n:]...)
-	return l.watch(i, unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLOUT)
-}
-
-// resume writes what the socket did not take before.
-func (l *loop) resume(i int) error {
-	c := &l.conns[i]
-	n, err := writeRaw(c.fd, c.unsent)
-	if err != nil {
-		return err
-	}
-	c.unsent = append(c.unsent[:0], c.unsent[n:]...)
-	if len(c.unsent) > 0 {
-		return nil
-	}
-	return l.watch(i, unix.EPOLL_CTL_MOD, unix.EPOLLIN)
-}
-
-// readRaw and writeRaw never block, so the scheduler need not know.
-
-func readRaw(fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
-// writeRaw returns how much of b the socket took, which may be nothing.
-func writeRaw(fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-	switch errno {
-	case 0:
-		return int(n), nil
-	case unix.EAGAIN, unix.EINTR:
-		return 0, nil
-	case unix.EPIPE, unix.ECONNRESET:
-		return 0, ErrClosed
-	}
-	return 0, fmt.Errorf("bench: writing: %w", errno)
+	return l.write(i, out)
 }

@@ -370,8 +370,8 @@ func steps(t testing.TB, codec Codec, op Op) func() {
 	}
 	l := newLoop(&c)
 	l.start = time.Now()
-	l.conns[0] = conn{fd: pair[0], slots: make([]slot, 1)}
-	if l.epoll, err = unix.EpollCreate1(0); err != nil {
+	l.conns[0] = conn{slots: make([]slot, 1)}
+	if err := l.wire.open(pair[:1]); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -382,7 +382,7 @@ func steps(t testing.TB, codec Codec, op Op) func() {
 			t.Error(l.result, l.result.FirstFailure)
 		}
 	})
-	if err := errors.Join(l.watch(0, unix.EPOLL_CTL_ADD, unix.EPOLLIN), l.nextPhase(1), l.begin(0)); err != nil {
+	if err := errors.Join(l.nextPhase(1), l.begin(0)); err != nil {
 		t.Fatal(err)
 	}
 	asked := make([]byte, 4096)
@@ -393,7 +393,7 @@ func steps(t testing.TB, codec Codec, op Op) func() {
 		if n, err := writeRaw(pair[1], answer); n != len(answer) || err != nil {
 			t.Fatal(n, err)
 		}
-		n, err := l.wait()
+		n, err := l.wait(waitMillis)
 		if n != 1 || err != nil {
 			t.Fatal(n, err)
 		}
