@@ -18,12 +18,7 @@ const (
 
 // AppendKey appends key number i, below 10^12: "key:" and twelve digits.
 func AppendKey(dst []byte, i uint64) []byte {
-	dst = append(dst, keyPrefix+"000000000000"...)
-	for at := len(dst) - 1; i > 0; at-- {
-		dst[at] = byte('0' + i%10)
-		i /= 10
-	}
-	return dst
+	return appendDigits(append(dst, keyPrefix...), i, keyDigits)
 }
 
 // Chooser chooses keys uniformly and independently. It belongs to one

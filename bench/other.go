@@ -30,3 +30,5 @@ func (*Idle) Check() error { return errPlatform }
 
 // Close closes the connections.
 func (*Idle) Close() error { return nil }
+
+func (h *Harness) run(context.Context, float64, bool) (*LoadResult, error) { return nil, errPlatform }

@@ -9,6 +9,9 @@ import (
 // Proa is the Codec of Proa's native protocol.
 type Proa struct{}
 
+// clientName is how the generator names itself in a HELLO.
+const clientName = "proa-bench"
+
 // greetingID is the request id of the HELLO.
 const greetingID = 1
 
@@ -18,7 +21,7 @@ func (Proa) Ordered() bool { return false }
 // AppendGreeting appends a HELLO.
 func (Proa) AppendGreeting(dst []byte) []byte {
 	start := len(dst)
-	m := protocol.Hello{VersionMin: protocol.Version, VersionMax: protocol.Version, Name: []byte("proa-bench")}
+	m := protocol.Hello{VersionMin: protocol.Version, VersionMax: protocol.Version, Name: []byte(clientName)}
 	dst = protocol.Begin(dst, uint8(protocol.OpHello), 0, greetingID)
 	return protocol.End(m.AppendTo(dst), start)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,15 +109,21 @@ func (a *app) consistent() client.ConsistencyOption {
 	return client.WithConsistency(consistencies[a.consistency])
 }
 
+// outputForms annotates a command that has other forms of output than most.
+const outputForms = "output"
+
 // checkFlags checks the flags all commands share.
-func (a *app) checkFlags() error {
+func (a *app) checkFlags(cmd *cobra.Command) error {
 	if _, ok := consistencies[a.consistency]; !ok {
 		return usagef("--consistency %s: choose linearizable, session or stale", a.consistency)
 	}
-	switch a.output {
-	case outputTable, outputJSON, outputRaw:
-	default:
-		return usagef("--output %s: choose table, json or raw", a.output)
+	forms := []string{outputTable, outputJSON, outputRaw}
+	if own := cmd.Annotations[outputForms]; own != "" {
+		forms = strings.Fields(own)
+	}
+	if !slices.Contains(forms, a.output) {
+		last := len(forms) - 1
+		return usagef("--output %s: choose %s or %s", a.output, strings.Join(forms[:last], ", "), forms[last])
 	}
 	if a.timeout <= 0 {
 		return usagef("--timeout %v: must be above 0", a.timeout)
@@ -178,13 +185,14 @@ Then talk to it:   proa put greeting hello
                    proa get greeting
                    proa shell
 See a cluster:     proa demo
+Measure it:        proa bench
 
 Exit status: 0 done, 1 not found or condition failed, 2 usage,
 3 server or network error, 4 outcome unknown.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.checkFlags(); err != nil {
+			if err := a.checkFlags(cmd); err != nil {
 				return err
 			}
 			a.started = true
@@ -216,7 +224,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 		return root
 	}
 	add(groupKeys, a.shellCommand())
-	add(groupServer, newServeCommand(), a.configCommand())
+	add(groupServer, newServeCommand(), a.configCommand(), a.benchCommand())
 	add(groupCluster, a.demoCommand())
 	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
 	return root

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
 )
@@ -54,7 +55,7 @@ func exitStatus(err error) int {
 	case refused(err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
 		return exitFailed
 	case errors.As(err, &usage), errors.As(err, &cfg),
-		isAny(err, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
+		isAny(err, bench.ErrConfig, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
 		return exitUsage
 	}
 	return exitServer
@@ -79,11 +80,18 @@ func isAny(err error, targets ...error) bool {
 func describe(err error, a *app) string {
 	var usage *usageError
 	var unavailable *client.UnavailableError
+	var unreachable *bench.UnreachableError
 	switch {
 	case err == nil, errors.Is(err, errSilent):
 		return ""
 	case errors.As(err, &unavailable):
 		return describeUnavailable(unavailable)
+	case errors.As(err, &unreachable):
+		e := &client.UnavailableError{}
+		for _, f := range unreachable.Failed {
+			e.Endpoints = append(e.Endpoints, client.EndpointError{Endpoint: f.Address, Err: f.Err})
+		}
+		return describeUnavailable(e)
 	case errors.As(err, &usage):
 		text, help := err.Error(), "proa --help"
 		if a.shell {
@@ -94,7 +102,7 @@ func describe(err error, a *app) string {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrOutcomeUnknown):
 		return "proa: interrupted"
 	}
-	return "proa: " + strings.TrimPrefix(err.Error(), "proa: ")
+	return "proa: " + strings.TrimPrefix(strings.TrimPrefix(err.Error(), "proa: "), "bench: ")
 }
 
 // describeUnavailable says what was tried and how to go on.

@@ -1,0 +1,151 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Harness makes load by one description, once or several times, and checks
+// afterwards what it has written. It is not safe for concurrent use.
+type Harness struct {
+	load      Load
+	cluster   *cluster
+	rows      *rows
+	sources   []*source
+	trackers  []tracker // nil without verification
+	tokens    [][]uint64
+	epoch     time.Time
+	preloaded bool
+}
+
+// Open finds the servers and prepares the load. The error is an
+// *UnreachableError where there is none, and ErrConfig where the load makes no
+// sense.
+func Open(ctx context.Context, l Load) (*Harness, error) {
+	if err := l.prepare(); err != nil {
+		return nil, err
+	}
+	c, err := discover(ctx, l.Addresses, l.AnyNode, l.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.members {
+		if m.inFlightMax > 0 && l.InFlight > m.inFlightMax {
+			return nil, fmt.Errorf("%w: %d requests in flight on each connection, the server takes %d", ErrConfig, l.InFlight, m.inFlightMax)
+		}
+	}
+	h := &Harness{load: l, cluster: c, epoch: time.Now()}
+	h.rows = newRows(&h.load.Workload, l.Seed)
+	for i := range l.Threads {
+		// An insert that is on its way is one of the newest so many.
+		margin := uint64(h.callers(i))
+		h.sources = append(h.sources, newSource(&h.load.Workload, h.rows, newPicker(l.Workload.Choice, l.Keys, l.Seed, i, l.Threads, margin)))
+		if l.Verify {
+			h.trackers = append(h.trackers, tracker{})
+		}
+		if l.Consistency == protocol.SessionReads {
+			h.tokens = append(h.tokens, make([]uint64, protocol.Slots))
+		}
+	}
+	return h, nil
+}
+
+// Members returns the servers that are asked.
+func (h *Harness) Members() []Member { return h.cluster.members }
+
+// Shards returns the number of shards.
+func (h *Harness) Shards() int { return h.cluster.shards }
+
+// Load returns the load with defaults filled in.
+func (h *Harness) Load() Load { return h.load }
+
+// share returns thread i's part of n things.
+func share[T int | uint64](n T, threads, i int) T {
+	part := n / T(threads)
+	if T(i) < n%T(threads) {
+		part++
+	}
+	return part
+}
+
+// callers returns how many requests thread i has in flight.
+func (h *Harness) callers(i int) int {
+	return share(h.load.Connections, h.load.Threads, i) * h.load.InFlight
+}
+
+// Preload writes all rows that there are to be before a run begins. What is
+// refused because a server is busy or its shard has no leader is sent again.
+func (h *Harness) Preload(ctx context.Context) (*LoadResult, error) {
+	r, err := h.run(ctx, 0, true)
+	if n := r.failed(); err == nil && n > 0 {
+		err = fmt.Errorf("bench: %d of %d rows could not be written, the first: %s", n, h.load.Keys, r.FirstError)
+	}
+	h.preloaded = h.preloaded || err == nil
+	return r, err
+}
+
+func (r *LoadResult) failed() uint64 {
+	if r == nil {
+		return 0
+	}
+	return r.Failed()
+}
+
+// Run makes the load and returns what it measured: in a closed loop with a rate
+// of 0, or with so many operations planned per second. The result holds what
+// was measured until then where an error ends the run early, or ctx, which is
+// no error. It is nil if the run did not begin.
+//
+// It occupies as many threads as the Load says, and most of a processor for
+// each; GOMAXPROCS is raised while it lasts, if need be, so that one is left for
+// the rest of the program.
+func (h *Harness) Run(ctx context.Context, rate float64) (*LoadResult, error) {
+	if !(rate >= 0) || rate > rateMax {
+		return nil, fmt.Errorf("%w: a rate of %g per second; up to %g are possible", ErrConfig, rate, rateMax)
+	}
+	return h.run(ctx, rate, false)
+}
+
+// ask asks all servers what they have used so far. One that does not answer
+// stays out.
+func (h *Harness) ask(ctx context.Context) []ServerUse {
+	const patience = 2 * time.Second
+	out := make([]ServerUse, len(h.cluster.members))
+	var group sync.WaitGroup
+	for i, m := range h.cluster.members {
+		out[i].Member = m
+		group.Go(func() {
+			k, err := dialControl(ctx, m.Address, min(h.load.Timeout, patience))
+			if err != nil {
+				return
+			}
+			defer k.close()
+			if s, err := k.status(); err == nil {
+				out[i].CPU = time.Duration(s.Server.CPUMicros) * time.Microsecond
+				out[i].Fsyncs = s.Node.Fsyncs
+				out[i].FsyncMean = time.Duration(s.Node.FsyncMicros * float64(time.Microsecond))
+			}
+		})
+	}
+	group.Wait()
+	return out
+}
+
+// uses returns what was used between two answers. What a server did not tell
+// either time, or counts anew since, is 0.
+func uses(before, after []ServerUse) []ServerUse {
+	for i := range after {
+		a, b := &after[i], &before[i]
+		if b.CPU == 0 || a.CPU < b.CPU || a.Fsyncs < b.Fsyncs {
+			a.CPU, a.Fsyncs = 0, 0
+			continue
+		}
+		a.CPU -= b.CPU
+		a.Fsyncs -= b.Fsyncs
+	}
+	return after
+}

@@ -1,0 +1,320 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func (h *Harness) run(ctx context.Context, rate float64, loading bool) (*LoadResult, error) {
+	if procs := runtime.GOMAXPROCS(0); procs <= h.load.Threads {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(h.load.Threads + 1))
+	}
+	r := &race{harness: h, rate: rate, loading: loading, spare: make(chan *recorder, 4*h.load.Threads), full: make(chan *recorder, 4*h.load.Threads)}
+	return r.run(ctx)
+}
+
+// race is one run.
+type race struct {
+	harness *Harness
+	rate    float64
+	loading bool
+	workers []*worker
+	full    chan *recorder
+	spare   chan *recorder
+}
+
+func (r *race) run(ctx context.Context) (result *LoadResult, err error) {
+	h := r.harness
+	defer func() {
+		for _, w := range r.workers {
+			err = errors.Join(err, w.closeAll())
+		}
+	}()
+	for i := range h.load.Threads {
+		w, err := r.newWorker(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		r.workers = append(r.workers, w)
+	}
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var helpers sync.WaitGroup
+	defer func() {
+		stop()
+		helpers.Wait()
+		for _, w := range r.workers {
+			err = errors.Join(err, w.mender.discard())
+		}
+	}()
+	helpers.Go(func() { h.cluster.follow(background, h.load.Timeout) })
+	for _, w := range r.workers {
+		helpers.Go(func() { w.mender.run(background) })
+	}
+	defer context.AfterFunc(ctx, r.cancel)()
+	return r.measure(ctx)
+}
+
+// cancel has all workers end as soon as nothing is unanswered.
+func (r *race) cancel() {
+	for _, w := range r.workers {
+		w.cancelled.Store(true)
+	}
+}
+
+// measure lets the workers run and puts together what they measured.
+func (r *race) measure(ctx context.Context) (*LoadResult, error) {
+	h := r.harness
+	points := newSeries(len(r.workers), h.load.Progress, r.giveBack)
+	begin := time.Since(h.epoch) + 1
+	before, opsBefore := h.ask(ctx), r.done()
+	gathered := make(chan struct{})
+	go func() {
+		defer close(gathered)
+		for rec := range r.full {
+			points.take(rec)
+		}
+		points.flush()
+	}()
+	errs := make([]error, len(r.workers))
+	var group sync.WaitGroup
+	for i, w := range r.workers {
+		r.schedule(w, begin)
+		group.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			if errs[i] = w.run(); errs[i] != nil {
+				r.cancel()
+			}
+		})
+	}
+	group.Wait()
+	for _, w := range r.workers {
+		if w.rec != nil { // it failed
+			r.full <- w.rec
+		}
+	}
+	close(r.full)
+	<-gathered
+	result := r.result(ctx, begin)
+	result.Series = points.points
+	result.Servers, result.ServerOps = uses(before, h.ask(context.WithoutCancel(ctx))), r.done()-opsBefore
+	return result, errors.Join(errs...)
+}
+
+// giveBack makes a recorder available again.
+func (r *race) giveBack(rec *recorder) {
+	rec.reset()
+	select {
+	case r.spare <- rec:
+	default:
+	}
+}
+
+// done returns how many operations have ended.
+func (r *race) done() (n uint64) {
+	for _, w := range r.workers {
+		n += w.done.Load()
+	}
+	return n
+}
+
+// newWorker opens a worker's connections.
+func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
+	h := r.harness
+	l := &h.load
+	w := &worker{
+		wire: newWire(true), thread: i, load: l, cluster: h.cluster, src: h.sources[i], loading: r.loading,
+		byMember: make([][]int32, len(h.cluster.members)), turn: make([]int, len(h.cluster.members)), timer: -1,
+		epoch: h.epoch, tally: newTally(&l.Workload, r.loading), full: r.full, spare: r.spare,
+	}
+	if h.trackers != nil {
+		w.track = h.trackers[i]
+	}
+	if h.tokens != nil {
+		w.tokens = h.tokens[i]
+	}
+	conns := max(share(l.Connections, l.Threads, i), len(h.cluster.members))
+	w.mender = newMender(conns)
+	for c := range conns {
+		member := (c + i) % len(h.cluster.members)
+		w.peers = append(w.peers, peer{member: int16(member)})
+		w.byMember[member] = append(w.byMember[member], int32(c))
+	}
+	fds, err := w.mender.connect(ctx, h, w.peers)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.wire.open(fds); err != nil {
+		return nil, err
+	}
+	if err := w.openTimer(); err != nil {
+		return nil, errors.Join(err, w.closeAll())
+	}
+	callers := h.callers(i)
+	if r.loading {
+		callers = max(callers, share(preloadCallers, l.Threads, i))
+	}
+	w.calls = make([]call, callers)
+	w.free = make([]int32, 0, callers)
+	w.queued, w.waiting, w.dirty = make([]int32, 0, callers), make([]int32, 0, callers), make([]int32, 0, conns)
+	for c := callers - 1; c >= 0; c-- {
+		// In a closed loop a call stays on its connection as long as that
+		// leads to the right node.
+		w.calls[c].conn = int32(c % conns)
+		if l.Workload.has(KindBatch) {
+			w.calls[c].batch = make([]uint64, 0, l.Workload.BatchRows)
+		}
+		w.free = append(w.free, int32(c))
+	}
+	return w, nil
+}
+
+// schedule sets what a worker does from when to when.
+func (r *race) schedule(w *worker, begin time.Duration) {
+	l := &r.harness.load
+	w.origin, w.warm, w.end = begin, begin, math.MaxInt64
+	w.budget, w.perThread = noBudget, noBudget
+	if r.loading {
+		w.budget = w.src.loads()
+		return
+	}
+	w.rec = newRecorder(w.thread)
+	w.warm += l.Warmup
+	if l.Duration > 0 {
+		w.end = w.warm + l.Duration
+	}
+	if l.Count > 0 {
+		w.perThread = share(l.Count, l.Threads, w.thread)
+	}
+	if r.rate > 0 {
+		// The threads' plans interlace.
+		gap := float64(time.Second) / r.rate
+		w.pace = pace{gap: gap * float64(l.Threads), next: float64(begin) + gap*float64(w.thread)}
+		if l.Poisson {
+			w.pace.random = rand.New(rand.NewPCG(l.Seed, uint64(w.thread)))
+			w.pace.step()
+		}
+	}
+}
+
+// result puts together what the workers counted.
+func (r *race) result(ctx context.Context, begin time.Duration) *LoadResult {
+	l := &r.harness.load
+	warm := begin
+	if !r.loading {
+		warm += l.Warmup
+	}
+	sum := tally{}
+	out := &LoadResult{Rate: r.rate, Interrupted: ctx.Err() != nil}
+	for _, w := range r.workers {
+		out.Connections += len(w.peers)
+		sum.merge(w.tally)
+		if spent := w.tally.ended - warm; spent > 0 {
+			out.Busiest = max(out.Busiest, min(float64(w.tally.cpu)/float64(spent), 1))
+		}
+	}
+	out.fill(&sum)
+	out.Elapsed = max(sum.ended-warm, 0)
+	return out
+}
+
+// mender opens connections in the place of those that broke, in a goroutine of
+// its own, so that the worker need not wait.
+type mender struct {
+	broken  chan int
+	found   chan opened
+	dialers []*dialer // by member
+	peers   []peer    // only the members are read, which do not change
+}
+
+type opened struct{ conn, fd int }
+
+func newMender(conns int) *mender {
+	return &mender{broken: make(chan int, conns), found: make(chan opened, conns)}
+}
+
+// connect opens all connections.
+func (m *mender) connect(ctx context.Context, h *Harness, peers []peer) ([]int, error) {
+	counts := make([]int, len(h.cluster.members))
+	for i := range peers {
+		m.peers = append(m.peers, peer{member: peers[i].member})
+		counts[peers[i].member]++
+	}
+	greeted := make([][]int, len(counts))
+	for i, n := range counts {
+		d, err := newDialer(&Target{Address: h.cluster.members[i].Address, Codec: Proa{}, Timeout: h.load.Timeout})
+		if err == nil {
+			m.dialers = append(m.dialers, d)
+			greeted[i], err = d.greeted(ctx.Err, n)
+		}
+		if err != nil {
+			for _, fds := range greeted {
+				err = errors.Join(err, closeAll(fds))
+			}
+			return nil, err
+		}
+	}
+	for _, d := range m.dialers {
+		d.target.Timeout = min(d.target.Timeout, mendTimeoutMax) // from here on the end of the run waits for it
+	}
+	fds := make([]int, len(peers))
+	for i := range peers {
+		of := &greeted[peers[i].member]
+		fds[i], *of = (*of)[0], (*of)[1:]
+	}
+	return fds, nil
+}
+
+// mend asks for connection i to be opened again. It never waits: a connection
+// is asked for only once.
+func (m *mender) mend(i int) { m.broken <- i }
+
+const (
+	mendPauseMin   = 50 * time.Millisecond
+	mendPauseMax   = time.Second
+	mendTimeoutMax = 2 * time.Second
+)
+
+// run opens connections until ctx ends. Those to a server that cannot be
+// reached are tried in turn with others.
+func (m *mender) run(ctx context.Context) {
+	pause := mendPauseMin
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case i := <-m.broken:
+			fds, err := m.dialers[m.peers[i].member].greeted(ctx.Err, 1)
+			if err == nil {
+				m.found <- opened{i, fds[0]}
+				pause = mendPauseMin
+				continue
+			}
+			m.broken <- i
+			if !rest(ctx, pause) {
+				return
+			}
+			pause = min(2*pause, mendPauseMax)
+		}
+	}
+}
+
+// discard closes what was opened and not taken.
+func (m *mender) discard() error {
+	var err error
+	for {
+		select {
+		case o := <-m.found:
+			err = errors.Join(err, unix.Close(o.fd))
+		default:
+			return err
+		}
+	}
+}

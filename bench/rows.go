@@ -1,0 +1,125 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+)
+
+// rows makes the keys and values of a workload's rows. A row is a number. Each
+// value of a row has a version; row, version and seed determine its length and
+// bytes, so that what is read can be told from what was written. It is not
+// changed once made and may be shared.
+type rows struct {
+	workload *Workload
+	seed     uint64
+	keyMin   int
+	endKey   []byte // behind all keys
+	pool     []byte // random bytes that values are made of
+}
+
+// poolBytes is from how many bytes on the contents of values begin to repeat.
+const poolBytes = 1 << 20
+
+// valueHead is what stands at the begin of each value: row and version. Values
+// that are shorter hold a part of it.
+const valueHead = 16
+
+func newRows(w *Workload, seed uint64) *rows {
+	r := &rows{workload: w, seed: mixed(seed), keyMin: w.KeyBytesMin(), pool: make([]byte, poolBytes+w.ValueBytes.Max())}
+	r.endKey = []byte(w.Prefix)
+	r.endKey[len(r.endKey)-1]++
+	random := rand.NewPCG(seed, 0x2545f4914f6cdd1d)
+	for i := range r.pool {
+		r.pool[i] = byte(random.Uint64() >> 56)
+	}
+	return r
+}
+
+// appendKey appends the key of a row.
+func (r *rows) appendKey(dst []byte, row uint64) []byte {
+	w, start := r.workload, len(dst)
+	number, digits := row, keyDigits
+	if w.Hashed {
+		number, digits = hashed(row), hashDigits
+	}
+	dst = append(dst, w.Prefix...)
+	dst = appendDigits(dst, number, digits)
+	if len(w.KeyBytes.parts) > 0 {
+		for n := w.KeyBytes.At(mixed(row)) - (len(dst) - start); n > 0; n-- {
+			dst = append(dst, '.')
+		}
+	}
+	return dst
+}
+
+// appendDigits appends a number with leading zeros.
+func appendDigits(dst []byte, v uint64, digits int) []byte {
+	for range digits {
+		dst = append(dst, '0')
+	}
+	for at := len(dst) - 1; v > 0; at-- {
+		dst[at] = byte('0' + v%10)
+		v /= 10
+	}
+	return dst
+}
+
+// counters reports whether the rows hold numbers for INCR.
+func (r *rows) counters() bool { return r.workload.has(KindIncr) }
+
+// parts returns the head of a value, and the bytes behind it.
+func (r *rows) parts(row, version uint64) (head [valueHead]byte, rest []byte) {
+	h := mixed(r.seed ^ mixed(row+mixed(version)))
+	size := r.workload.ValueBytes.At(h)
+	binary.LittleEndian.PutUint64(head[:], row)
+	binary.LittleEndian.PutUint64(head[8:], version)
+	at := h % poolBytes
+	return head, r.pool[at : at+uint64(size)]
+}
+
+// appendValue appends the value of a row in a version. A counter's first is 0.
+func (r *rows) appendValue(dst []byte, row, version uint64) []byte {
+	if r.counters() {
+		return append(dst, '0')
+	}
+	head, value := r.parts(row, version)
+	start := len(dst)
+	dst = append(dst, value...)
+	copy(dst[start:], head[:])
+	return dst
+}
+
+// is reports whether a value is that of a row in a version.
+func (r *rows) is(value []byte, row, version uint64) bool {
+	head, want := r.parts(row, version)
+	n := min(len(want), valueHead)
+	return len(value) == len(want) && bytes.Equal(value[:n], head[:n]) && bytes.Equal(value[n:], want[n:])
+}
+
+// plausible reports whether a value may be one of the row's: the head names
+// the row and, if whole is set, all else is what goes with the version in it.
+func (r *rows) plausible(value []byte, row uint64, whole bool) bool {
+	if r.counters() {
+		_, err := strconv.ParseInt(string(value), 10, 64)
+		return err == nil
+	}
+	if len(value) < 8 {
+		return true
+	}
+	if found := binary.LittleEndian.Uint64(value); found != row {
+		// Hashed keys of two rows may be the same.
+		if !r.workload.Hashed || hashed(found) != hashed(row) {
+			return false
+		}
+		row = found
+	}
+	return !whole || len(value) < valueHead || r.is(value, row, binary.LittleEndian.Uint64(value[8:]))
+}
+
+// complaint says what is wrong with a value that is not plausible.
+func (r *rows) complaint(row uint64, value []byte) []byte {
+	return fmt.Appendf(nil, "%s holds %d bytes that nobody wrote there: %.24q", r.appendKey(nil, row), len(value), value)
+}

@@ -1,0 +1,308 @@
+package bench
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Classes of errors beside the statuses of the protocol, which are below 256.
+const (
+	classLost  = 256 + iota // the connection broke before the reply came
+	classWrong              // a value that nobody wrote to that row
+	classEnd
+)
+
+// className returns how a report names a class.
+func className(class int) string {
+	switch class {
+	case classLost:
+		return "CONNECTION_LOST"
+	case classWrong:
+		return "WRONG_VALUE"
+	}
+	if s := protocol.Status(class); s.Known() {
+		return s.String()
+	}
+	return fmt.Sprintf("STATUS_%d", class)
+}
+
+// KindResult is what was measured of the operations of one kind.
+type KindResult struct {
+	// Ops is how many were done, and NotFound how many of those found no row.
+	// Rows is the number of rows that scans returned and batches wrote.
+	Ops, NotFound, Rows uint64
+
+	// Latency holds the latencies of all Ops in nanoseconds, to three
+	// significant digits, those beyond one minute as one minute; nil where
+	// there were none. Slowest is the exact longest.
+	Latency *hdrhistogram.Histogram
+	Slowest time.Duration
+}
+
+func (k *KindResult) record(latency time.Duration) {
+	k.Ops++
+	k.Slowest = max(k.Slowest, latency)
+	_ = k.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
+}
+
+func (k *KindResult) merge(o *KindResult) {
+	k.Ops += o.Ops
+	k.NotFound += o.NotFound
+	k.Rows += o.Rows
+	k.Slowest = max(k.Slowest, o.Slowest)
+	if o.Latency != nil {
+		if k.Latency == nil {
+			k.Latency = newLatencies()
+		}
+		k.Latency.Merge(o.Latency) // of the same range
+	}
+}
+
+// Quantile returns the latency that the share q of the operations, 0..1, did
+// not exceed. It is 0 where there were none.
+func (k *KindResult) Quantile(q float64) time.Duration {
+	if k.Ops == 0 {
+		return 0
+	}
+	return min(time.Duration(k.Latency.ValueAtQuantile(q*100)), k.Slowest)
+}
+
+// Mean returns the mean latency, 0 where there were no operations.
+func (k *KindResult) Mean() time.Duration {
+	if k.Ops == 0 {
+		return 0
+	}
+	return time.Duration(k.Latency.Mean())
+}
+
+func newLatencies() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(latencyMax), 3) }
+
+// tally is what one thread has counted of the measured part.
+type tally struct {
+	kinds      [kindEnd]KindResult
+	classes    [classEnd]uint64
+	firstError string
+	unknown    uint64 // writes of unknown outcome
+	repeated   uint64 // requests sent again, to another node or later
+	forwarded  uint64 // requests that another node answered
+	weak       uint64 // reads that a replica answered from what it had
+	ageMax     uint32 // of those, in milliseconds
+	bytesIn    uint64
+	bytesOut   uint64
+	lateMax    time.Duration // of requests, behind their plan
+	lateEnd    time.Duration // of the request that was due next in the end
+	unsent     uint64        // requests that were due and were not sent
+	cpu        time.Duration // of the thread
+	ended      time.Duration // when the last reply came
+}
+
+// newTally returns the tally of a workload, or of loading its rows.
+func newTally(w *Workload, loading bool) *tally {
+	t := &tally{}
+	for k := range kindEnd {
+		if w.has(k) || loading && k == KindInsert {
+			t.kinds[k].Latency = newLatencies()
+		}
+	}
+	return t
+}
+
+// fail counts an error. Its message is kept if it is the first.
+func (t *tally) fail(class int, message []byte) {
+	t.classes[class]++
+	if t.firstError == "" {
+		t.firstError = className(class) + ": " + string(message)
+	}
+}
+
+func (t *tally) merge(o *tally) {
+	for k := range t.kinds {
+		t.kinds[k].merge(&o.kinds[k])
+	}
+	for c := range t.classes {
+		t.classes[c] += o.classes[c]
+	}
+	if t.firstError == "" {
+		t.firstError = o.firstError
+	}
+	t.unknown += o.unknown
+	t.repeated += o.repeated
+	t.forwarded += o.forwarded
+	t.weak += o.weak
+	t.ageMax = max(t.ageMax, o.ageMax)
+	t.bytesIn += o.bytesIn
+	t.bytesOut += o.bytesOut
+	t.lateMax = max(t.lateMax, o.lateMax)
+	t.lateEnd = max(t.lateEnd, o.lateEnd)
+	t.unsent += o.unsent
+	t.cpu += o.cpu
+	t.ended = max(t.ended, o.ended)
+}
+
+// Point is what happened in one step of a run.
+type Point struct {
+	// At is the end of the step, since the begin of the run, the warm-up
+	// included.
+	At time.Duration
+	// Step is how long the step is.
+	Step time.Duration
+	// Ops and Errors count the replies of the step; latencies are of the
+	// former, to two significant digits.
+	Ops, Errors         uint64
+	P50, P99, P999, Max time.Duration
+}
+
+// Rate returns the operations per second.
+func (p *Point) Rate() float64 {
+	if p.Step <= 0 {
+		return 0
+	}
+	return float64(p.Ops) / p.Step.Seconds()
+}
+
+// recorder is what one thread has recorded of one step.
+type recorder struct {
+	thread int
+	step   int64
+	ops    uint64
+	errors uint64
+	h      *hdrhistogram.Histogram
+}
+
+// The latencies of a step are recorded coarsely: from a microsecond on, to two
+// digits. That takes some 30 KiB, which stay in the processor's cache.
+const recorderUnit = 1000
+
+func newRecorder(thread int) *recorder {
+	return &recorder{thread: thread, h: hdrhistogram.New(recorderUnit, int64(latencyMax), 2)}
+}
+
+func (r *recorder) record(latency time.Duration) {
+	r.ops++
+	_ = r.h.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
+}
+
+func (r *recorder) reset() {
+	r.ops, r.errors = 0, 0
+	r.h.Reset()
+}
+
+func (r *recorder) add(o *recorder) {
+	r.ops += o.ops
+	r.errors += o.errors
+	r.h.Merge(o.h)
+}
+
+// point returns what was recorded in a step that ended at the time given.
+func (r *recorder) point(at, step time.Duration) Point {
+	p := Point{At: at, Step: step, Ops: r.ops, Errors: r.errors}
+	if r.ops > 0 {
+		p.P50, p.P99, p.P999 = r.quantile(50), r.quantile(99), r.quantile(99.9)
+		p.Max = time.Duration(r.h.Max())
+	}
+	return p
+}
+
+func (r *recorder) quantile(percent float64) time.Duration {
+	return time.Duration(r.h.ValueAtQuantile(percent))
+}
+
+const (
+	// seriesStep is the length of a step, and seriesMax how many are kept:
+	// beyond, two become one.
+	seriesStep = 250 * time.Millisecond
+	seriesMax  = 2400
+
+	// liveSteps is how many steps one line for people sums up.
+	liveSteps = int64(time.Second / seriesStep)
+)
+
+// series gathers the recorders of all threads and makes points of them. It
+// belongs to one goroutine.
+type series struct {
+	points  []Point
+	reached []int64 // by thread: the step it has recorded last
+	open    map[int64]*recorder
+	emitted int64 // steps that have become points
+	live    *recorder
+	show    func(Point)
+	give    func(*recorder) // takes recorders back
+}
+
+func newSeries(threads int, show func(Point), give func(*recorder)) *series {
+	s := &series{reached: make([]int64, threads), open: map[int64]*recorder{}, live: newRecorder(0), show: show, give: give}
+	for i := range s.reached {
+		s.reached[i] = -1
+	}
+	return s
+}
+
+// take takes over what a thread has recorded of a step. Steps that it left out
+// were empty.
+func (s *series) take(r *recorder) {
+	s.reached[r.thread] = r.step
+	if o := s.open[r.step]; o != nil {
+		o.add(r)
+		s.give(r)
+	} else {
+		s.open[r.step] = r
+	}
+	done := s.reached[0]
+	for _, n := range s.reached {
+		done = min(done, n)
+	}
+	s.emit(done)
+}
+
+// emit makes points of the steps up to and including done.
+func (s *series) emit(done int64) {
+	for ; s.emitted <= done; s.emitted++ {
+		p := Point{At: time.Duration(s.emitted+1) * seriesStep, Step: seriesStep}
+		if r := s.open[s.emitted]; r != nil {
+			p = r.point(p.At, seriesStep)
+			s.live.add(r)
+			delete(s.open, s.emitted)
+			s.give(r)
+		}
+		s.points = append(s.points, p)
+		if len(s.points) == seriesMax {
+			s.points = halved(s.points)
+		}
+		if (s.emitted+1)%liveSteps == 0 {
+			if s.show != nil {
+				s.show(s.live.point(p.At, time.Duration(liveSteps)*seriesStep))
+			}
+			s.live.reset()
+		}
+	}
+}
+
+// flush makes points of all there is.
+func (s *series) flush() {
+	last := int64(-1)
+	for step := range s.open {
+		last = max(last, step)
+	}
+	s.emit(last)
+}
+
+// halved makes one point of each two. Of quantiles it takes the higher one,
+// which is the most that can be said.
+func halved(points []Point) []Point {
+	out := points[:0]
+	for i := 0; i+1 < len(points); i += 2 {
+		a, b := points[i], points[i+1]
+		out = append(out, Point{
+			At: b.At, Step: a.Step + b.Step, Ops: a.Ops + b.Ops, Errors: a.Errors + b.Errors,
+			P50: max(a.P50, b.P50), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max, b.Max),
+		})
+	}
+	if len(points)%2 == 1 {
+		out = append(out, points[len(points)-1])
+	}
+	return out
+}

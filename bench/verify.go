@@ -1,0 +1,207 @@
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/proa-kv/proa/client"
+)
+
+// Verification is what Harness.Verify found.
+type Verification struct {
+	// Rows is how many rows were read back, and Missing and Wrong how many of
+	// them were not there or held what they cannot hold.
+	Rows, Missing, Wrong uint64
+
+	// Problems describes the first of them, by key, at most ProblemsMax.
+	Problems []string
+}
+
+// OK reports whether all rows were right.
+func (v *Verification) OK() bool { return v.Missing+v.Wrong == 0 }
+
+// ProblemsMax bounds Verification.Problems.
+const ProblemsMax = 100
+
+const (
+	verifiers       = 8
+	verifyRows      = 100
+	verifyBytes     = 1 << 20
+	verifyPerClient = 2
+)
+
+// Verify reads back, linearizably, every row that Preload and Run have written,
+// and compares. A row may hold what was written by a request that was
+// acknowledged, unless one was acknowledged that had been sent after that; and
+// what was written by one of unknown outcome. The Load must have Verify set.
+func (h *Harness) Verify(ctx context.Context) (*Verification, error) {
+	if h.trackers == nil {
+		return nil, fmt.Errorf("%w: nothing was remembered to be verified", ErrConfig)
+	}
+	if h.rows.counters() && !h.preloaded {
+		return nil, fmt.Errorf("%w: counters can be verified only where it is known what they held before: preload them", ErrConfig)
+	}
+	endpoints := make([]string, len(h.cluster.members))
+	for i, m := range h.cluster.members {
+		endpoints[i] = m.Address
+	}
+	c, err := client.New(ctx, client.Config{Endpoints: endpoints, Connections: verifyPerClient, DialTimeout: h.load.Timeout, Name: clientName})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts := make(chan []uint64)
+	v := &verifier{harness: h, client: c}
+	var group sync.WaitGroup
+	for range verifiers {
+		group.Go(func() {
+			for part := range parts {
+				if err := v.check(ctx, part); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	h.eachPart(func(part []uint64) bool {
+		select {
+		case parts <- part:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	})
+	close(parts)
+	group.Wait()
+	slices.Sort(v.found.Problems)
+	return &v.found, context.Cause(ctx)
+}
+
+// eachPart calls f with the numbers of all rows written, some at a time, until
+// it returns false.
+func (h *Harness) eachPart(f func([]uint64) bool) {
+	size := min(verifyRows, max(1, verifyBytes/max(1, h.load.Workload.ValueBytes.Max())))
+	known := uint64(0)
+	if h.preloaded {
+		known = h.load.Keys
+	}
+	for row := uint64(0); row < known; {
+		var part []uint64
+		for ; row < known && len(part) < size; row++ {
+			part = append(part, row)
+		}
+		if !f(part) {
+			return
+		}
+	}
+	further := map[uint64]bool{}
+	for _, t := range h.trackers {
+		for row := range t {
+			if row >= known {
+				further[row] = true
+			}
+		}
+	}
+	for part := range slices.Chunk(slices.Sorted(maps.Keys(further)), size) {
+		if !f(part) {
+			return
+		}
+	}
+}
+
+// verifier compares rows with what was written.
+type verifier struct {
+	harness *Harness
+	client  *client.Client
+
+	mu    sync.Mutex
+	found Verification
+}
+
+func (v *verifier) check(ctx context.Context, part []uint64) error {
+	keys := make([][]byte, len(part))
+	for i, row := range part {
+		keys[i] = v.harness.rows.appendKey(nil, row)
+	}
+	items, err := v.client.MGet(ctx, keys)
+	if err != nil {
+		return fmt.Errorf("bench: reading back: %w", err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, row := range part {
+		v.found.Rows++
+		problem := v.harness.judge(row, items[i].Value, items[i].Found)
+		if problem == "" {
+			continue
+		}
+		if items[i].Found {
+			v.found.Wrong++
+		} else {
+			v.found.Missing++
+		}
+		if len(v.found.Problems) < ProblemsMax {
+			v.found.Problems = append(v.found.Problems, fmt.Sprintf("%s: %s", keys[i], problem))
+		}
+	}
+	return nil
+}
+
+// history returns what all threads know of a row.
+func (h *Harness) history(row uint64) (all trail) {
+	for _, t := range h.trackers {
+		if r := t[row]; r != nil {
+			all.merge(r)
+		}
+	}
+	if h.preloaded && row < h.load.Keys && all.newest == 0 {
+		all.writes = append(all.writes, trace{version: 0})
+	}
+	return all
+}
+
+// judge returns what is wrong with a row, or "".
+func (h *Harness) judge(row uint64, value []byte, found bool) string {
+	all := h.history(row)
+	must := all.newest > 0 || h.preloaded && row < h.load.Keys
+	switch {
+	case !found && must:
+		return "missing, although a write was acknowledged"
+	case !found:
+		return ""
+	case h.rows.counters():
+		n, err := strconv.ParseUint(string(value), 10, 64)
+		if err != nil || n < all.added || n > all.added+all.perhaps {
+			return fmt.Sprintf("holds %.24q, but was incremented %d times, and perhaps %d times more", value, all.added, all.perhaps)
+		}
+		return ""
+	}
+	for _, w := range all.writes {
+		if h.rows.is(value, row, w.version) {
+			return ""
+		}
+	}
+	return h.explain(row, value, len(all.writes))
+}
+
+// explain says in what way a value is wrong.
+func (h *Harness) explain(row uint64, value []byte, candidates int) string {
+	if len(value) >= valueHead {
+		other, version := binary.LittleEndian.Uint64(value), binary.LittleEndian.Uint64(value[8:])
+		switch {
+		case other != row && h.rows.is(value, other, version) && h.rows.workload.Hashed && hashed(other) == hashed(row):
+			return "" // both rows have this key
+		case other != row && h.rows.is(value, other, version):
+			return fmt.Sprintf("holds the value of row %d", other)
+		case other == row && h.rows.is(value, row, version):
+			return fmt.Sprintf("holds version %d, which was overwritten or never acknowledged; versions that would be right: %d", version, candidates)
+		}
+	}
+	return fmt.Sprintf("holds %d bytes that nobody wrote there: %.24q", len(value), value)
+}

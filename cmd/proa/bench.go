@@ -1,0 +1,430 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+const outputCSV = "csv"
+
+// benchFlags are the flags of proa bench.
+type benchFlags struct {
+	load bench.Load
+
+	workload, values, keys, choice, scanRows string
+	reads                                    float64
+	batchRows                                int
+	rates                                    []string
+	sweep, noPreload                         bool
+	html                                     string
+}
+
+func (a *app) benchCommand() *cobra.Command {
+	f := &benchFlags{}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Make a load and measure rate and latency",
+		Long: `Write rows, make a load, and show how many operations per second were done, how
+long they took, and what they cost.
+
+Workloads (-t):
+` + workloadHelp() + `
+The load is a closed loop unless --rate is given: each of -c connections keeps -P
+requests in flight, and sends the next one when a reply comes. With --rate it is
+an open loop: each operation has a planned time, and its latency counts from
+then, so a server that stalls is not spared the operations that would have come
+meanwhile. Several rates, or --rate-sweep, show where the latency begins to rise.
+
+Requests go to the leaders of their shards, on all nodes of the cluster. The rows
+are written first, under keys of the bench's own ("key:", "counter:" and "user"
+with digits behind); they stay afterwards.
+
+The exit status is 0 if the load was made, whatever errors the servers answered
+with, 1 if --verify found missing or wrong rows, and 3 if the servers could not
+be reached or all connections were lost.`,
+		Example: `  proa bench
+  proa bench -t put -c 64 -P 16 -d 128 --duration 30s
+  proa bench -t mixed --reads 90 -d '90%:128,10%:4096' -k 1000000
+  proa bench -t ycsb-a --rate 10k,20k,50k --html ycsb-a.html
+  proa bench -t get --rate-sweep
+  proa bench -t ycsb-f -n 100000 --verify
+  proa bench -e 10.0.0.1,10.0.0.2,10.0.0.3 -t get --consistency stale -o json`,
+		Args:        cobra.NoArgs,
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputCSV},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := f.prepare(a, cmd); err != nil {
+				return err
+			}
+			return a.bench(cmd.Context(), f)
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// workloadHelp lists the workloads.
+func workloadHelp() string {
+	var b strings.Builder
+	for _, w := range bench.Workloads() {
+		fmt.Fprintf(&b, "  %-7s %s\n", w.Name, w.About)
+	}
+	return b.String()
+}
+
+const benchDuration = 10 * time.Second
+
+func (f *benchFlags) add(cmd *cobra.Command) {
+	p, l := cmd.Flags(), &f.load
+	p.SortFlags = false
+	p.StringVarP(&f.workload, "workload", "t", "get", "`name` of the workload, see above")
+	p.IntVarP(&l.Connections, "connections", "c", 64, "`number` of connections, spread over the nodes")
+	p.IntVarP(&l.InFlight, "in-flight", "P", 1, "`requests` each connection keeps unanswered")
+	p.Uint64VarP(&l.Count, "requests", "n", 0, "end after so many `operations`; without it, after --duration")
+	p.StringVarP(&f.values, "value-size", "d", "", "`bytes` of values: 128, 16..1024, or 90%:128,10%:4096 (default 128; ycsb: 1000)")
+	p.Uint64VarP(&l.Keys, "keys", "k", 100_000, "`number` of rows")
+	p.StringVar(&f.keys, "key-size", "", "`bytes` of keys, like --value-size (default: the shortest possible, 16 to 24)")
+	p.DurationVar(&l.Duration, "duration", benchDuration, "how long each run is measured")
+	p.DurationVar(&l.Warmup, "warmup", time.Second, "how long the load is made before (with -n: 0)")
+	p.StringSliceVar(&f.rates, "rate", nil, "open loop: planned `operations per second`, such as 20000 or 20k; several make a run each")
+	p.BoolVar(&f.sweep, "rate-sweep", false, "open loop at shares of the highest rate, which is measured first")
+	p.BoolVar(&l.Poisson, "poisson", false, "open loop: random arrivals instead of constant distances")
+	p.IntVar(&l.Threads, "threads", 0, "`threads` that make the load (default: one for each four processors)")
+	p.Uint64Var(&l.Seed, "seed", 1, "determines keys, values and order; the same seed asks for the same")
+	p.StringVar(&f.choice, "distribution", "", "of the rows asked for: uniform, zipfian, latest or sequential (default uniform; ycsb: by the book)")
+	p.Float64Var(&f.reads, "reads", 50, "mixed: `percent` of reads, the rest are writes")
+	p.StringVar(&f.scanRows, "scan-rows", "", "scan, ycsb-e: `rows` a scan asks for, like --value-size (default 100; ycsb-e: 1..100)")
+	p.IntVar(&f.batchRows, "batch-rows", 10, "batch: `writes` in one request")
+	p.BoolVar(&l.AnyNode, "any-node", false, "ask only the servers named, in turn, and let them forward")
+	p.BoolVar(&f.noPreload, "no-preload", false, "the rows are there from an earlier run with the same --keys, sizes and --seed")
+	p.BoolVar(&l.Verify, "verify", false, "read back and compare what was written")
+	p.StringVar(&f.html, "html", "", "write a page with curves to `file`")
+	names := func(all []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)
+	}
+	var workloads []string
+	for _, w := range bench.Workloads() {
+		workloads = append(workloads, w.Name)
+	}
+	// The errors could only say that a flag does not exist.
+	_ = cmd.RegisterFlagCompletionFunc("workload", names(workloads))
+	_ = cmd.RegisterFlagCompletionFunc("distribution", names([]string{"uniform", "zipfian", "latest", "sequential"}))
+}
+
+// prepare checks the flags and puts them into f.load.
+func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
+	given := cmd.Flags().Changed
+	w, err := bench.FindWorkload(f.workload)
+	if err != nil {
+		return err
+	}
+	if given("reads") {
+		if w.Name != "mixed" || !(f.reads >= 0 && f.reads <= 100) {
+			return usagef("--reads %g: a percentage from 0 to 100, for the workload mixed only", f.reads)
+		}
+		w = w.WithReads(f.reads / 100)
+	}
+	if f.choice != "" {
+		var ok bool
+		if w.Choice, ok = bench.ParseChoice(f.choice); !ok {
+			return usagef("--distribution %s: choose uniform, zipfian, latest or sequential", f.choice)
+		}
+	}
+	w.BatchRows = f.batchRows
+	for _, s := range []struct {
+		text string
+		to   *bench.Sizes
+	}{{f.values, &w.ValueBytes}, {f.keys, &w.KeyBytes}, {f.scanRows, &w.ScanRows}} {
+		if s.text == "" {
+			continue
+		}
+		if *s.to, err = bench.ParseSizes(s.text); err != nil {
+			return err
+		}
+	}
+	l := &f.load
+	l.Workload, l.Timeout, l.Addresses = w, a.timeout, benchAddresses(a.endpoints)
+	l.Consistency = map[string]protocol.Consistency{"linearizable": protocol.Linearizable, "session": protocol.SessionReads, "stale": protocol.Stale}[a.consistency]
+	switch {
+	case l.Connections < 1 || l.InFlight < 1 || l.Keys < 1:
+		return usagef("-c, -P and -k must be at least 1")
+	case given("requests") && l.Count == 0:
+		return usagef("-n 0: at least one operation must be asked for")
+	case given("threads") && l.Threads < 1:
+		return usagef("--threads %d: at least one is needed", l.Threads)
+	case f.sweep && len(f.rates) > 0:
+		return usagef("--rate-sweep finds the rates itself; leave --rate out")
+	case l.Poisson && !f.sweep && len(f.rates) == 0:
+		return usagef("--poisson is about an open loop; give a --rate")
+	case l.Verify && f.noPreload && w.Name == "incr":
+		return usagef("--verify of counters needs to know what they held before; leave --no-preload out")
+	case l.Duration <= 0:
+		return usagef("--duration %v: must be above 0", l.Duration)
+	}
+	if given("requests") {
+		if !given("duration") {
+			l.Duration = 0
+		}
+		if !given("warmup") {
+			l.Warmup = 0
+		}
+	}
+	_, err = parseRates(f.rates)
+	return err
+}
+
+// benchAddresses gives the addresses that name no port the usual one.
+func benchAddresses(endpoints []string) []string {
+	out := slices.Clone(endpoints)
+	for i, e := range out {
+		e = strings.TrimSpace(e)
+		if _, _, err := net.SplitHostPort(e); err != nil && !strings.HasPrefix(e, "unix:") {
+			e = net.JoinHostPort(strings.Trim(e, "[]"), client.DefaultPort)
+		}
+		out[i] = e
+	}
+	return out
+}
+
+// parseRates reads rates such as 20000, 20k or 1.5M.
+func parseRates(texts []string) ([]float64, error) {
+	var rates []float64
+	for _, text := range texts {
+		digits, factor := strings.TrimSpace(text), 1.0
+		for suffix, by := range map[string]float64{"k": 1e3, "K": 1e3, "m": 1e6, "M": 1e6} {
+			if cut, ok := strings.CutSuffix(digits, suffix); ok {
+				digits, factor = cut, by
+				break
+			}
+		}
+		v, err := strconv.ParseFloat(digits, 64)
+		if err != nil || !(v > 0) || v*factor > benchRateMax {
+			return nil, usagef("--rate %q: operations per second, such as 20000, 20k or 1.5M, up to 100M", text)
+		}
+		rates = append(rates, v*factor)
+	}
+	return rates, nil
+}
+
+// benchRateMax is the highest rate that package bench takes.
+const benchRateMax = 100e6
+
+// bench makes the load and shows what it measured.
+func (a *app) bench(ctx context.Context, f *benchFlags) error {
+	live := a.newBenchLive()
+	f.load.Progress = live.show
+	h, err := bench.Open(ctx, f.load)
+	if err != nil {
+		return err
+	}
+	out := report.NewLoad(h)
+	out.Program, out.Started, out.Arrivals = "proa bench "+versionText(), time.Now().UTC().Truncate(time.Second), f.arrivals()
+	out.Durability = a.durability(ctx)
+	err = a.benchRuns(ctx, f, h, out, live)
+	live.end()
+	if len(out.Runs) == 0 && err != nil {
+		return err
+	}
+	if shown := a.showBench(out, f.html); shown != nil {
+		err = errors.Join(err, shown)
+	}
+	return err
+}
+
+func (f *benchFlags) arrivals() string {
+	switch {
+	case len(f.rates) == 0 && !f.sweep:
+		return "closed loop"
+	case f.load.Poisson:
+		return "open loop with random arrivals"
+	}
+	return "open loop with constant distances"
+}
+
+// benchRuns loads the rows, makes one run for each rate, and verifies.
+func (a *app) benchRuns(ctx context.Context, f *benchFlags, h *bench.Harness, out *report.Load, live *benchLive) error {
+	if !f.noPreload && f.workload != "ping" {
+		live.say("writing %d rows", h.Load().Keys)
+		began := time.Now()
+		if _, err := h.Preload(ctx); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		out.LoadSeconds = time.Since(began).Seconds()
+	}
+	run := func(rate float64) (*bench.LoadResult, error) {
+		live.begin(rate)
+		r, err := h.Run(ctx, rate)
+		if r != nil {
+			out.Add(r)
+		}
+		return r, err
+	}
+	if err := f.eachRate(ctx, run); err != nil {
+		return err
+	}
+	if !h.Load().Verify {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return &statusError{exitServer, errors.New("interrupted before the rows were read back")}
+	}
+	live.say("reading back")
+	v, err := h.Verify(ctx)
+	if err != nil {
+		return err
+	}
+	out.Verified(v)
+	if !v.OK() {
+		return &statusError{exitFailed, errSilent}
+	}
+	return nil
+}
+
+// sweepShares are the rates of a sweep, as shares of the highest one.
+var sweepShares = []float64{0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1}
+
+// eachRate makes the runs that the flags ask for, until one fails or ctx ends.
+func (f *benchFlags) eachRate(ctx context.Context, run func(rate float64) (*bench.LoadResult, error)) error {
+	rates, err := parseRates(f.rates)
+	if err != nil {
+		return err
+	}
+	if len(rates) == 0 {
+		highest, err := run(0)
+		if err != nil || !f.sweep {
+			return err
+		}
+		for _, share := range sweepShares {
+			rates = append(rates, math.Round(share*highest.Throughput()))
+		}
+	}
+	for _, rate := range rates {
+		if ctx.Err() != nil || rate == 0 {
+			return nil
+		}
+		if _, err := run(rate); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// durability says what an acknowledged write has behind it, as the cluster's
+// state tells.
+func (a *app) durability(ctx context.Context) string {
+	s, err := a.clusterStatus(ctx)
+	if err != nil {
+		return "what is behind an acknowledged write is not known: the server does not tell the cluster's state"
+	}
+	least, most := math.MaxInt, 0
+	shards := 0
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		if sh.Shard == command.MetaShard {
+			continue
+		}
+		voters := 0
+		for _, r := range sh.Replicas {
+			if r.Role != "learner" {
+				voters++
+			}
+		}
+		least, most = min(least, voters), max(most, voters)
+		shards++
+	}
+	if shards == 0 || most == 0 {
+		return ""
+	}
+	voters := strconv.Itoa(most)
+	if least < most {
+		voters = fmt.Sprintf("%d to %d", least, most)
+	}
+	if most == 1 {
+		return fmt.Sprintf("%d shards of one voter each: an acknowledged write is fsynced on that node, and on no other", shards)
+	}
+	return fmt.Sprintf("%d shards of %s voters each: an acknowledged write is fsynced on a majority of them", shards, voters)
+}
+
+// showBench shows the report in the form asked for, and writes the page.
+func (a *app) showBench(out *report.Load, html string) error {
+	var err error
+	switch a.output {
+	case outputJSON:
+		err = a.writeJSON(out)
+	case outputCSV:
+		err = out.CSV(a.out)
+	default:
+		err = out.Print(a.out)
+	}
+	if html == "" {
+		return err
+	}
+	return errors.Join(err, writeWhole(html, func(w io.Writer) error { return out.HTML(w) }))
+}
+
+// benchLive shows how a bench goes on, in one line of a terminal, on standard
+// error. Elsewhere it shows nothing.
+type benchLive struct {
+	a     *app
+	on    bool
+	title string
+	shown bool
+}
+
+func (a *app) newBenchLive() *benchLive {
+	_, on := terminal(a.err)
+	return &benchLive{a: a, on: on}
+}
+
+func (l *benchLive) begin(rate float64) {
+	l.title = "closed loop"
+	if rate > 0 {
+		l.title = report.Thousands(rate) + "/s planned"
+	}
+	l.say("%s", l.title)
+}
+
+// show shows one second.
+func (l *benchLive) show(p bench.Point) {
+	if !l.on {
+		return
+	}
+	micros := func(d time.Duration) string { return report.Duration(float64(d) / float64(time.Microsecond)) }
+	text := fmt.Sprintf("%s %4.0f s  %s/s  p50 %s  p99 %s  max %s", l.title, p.At.Seconds(), report.Thousands(p.Rate()), micros(p.P50), micros(p.P99), micros(p.Max))
+	if p.Errors > 0 {
+		text += fmt.Sprintf("  %d errors", p.Errors)
+	}
+	l.say("%s", text)
+}
+
+func (l *benchLive) say(format string, args ...any) {
+	if l.on {
+		l.shown = true
+		fmt.Fprintf(l.a.err, "\r%s\x1b[K", fmt.Sprintf(format, args...))
+	}
+}
+
+// end leaves the line.
+func (l *benchLive) end() {
+	if l.shown {
+		fmt.Fprint(l.a.err, "\r\x1b[K")
+	}
+}
