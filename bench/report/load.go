@@ -39,9 +39,10 @@ type Load struct {
 	// Durability says what an acknowledged write has behind it.
 	Durability string `json:"durability"`
 
-	LoadSeconds  float64       `json:"preload_s"` // 0: nothing was loaded
-	Runs         []Run         `json:"runs"`
-	Verification *Verification `json:"verification,omitempty"`
+	LoadSeconds   float64       `json:"preload_s"` // 0: nothing was loaded
+	WarmupSeconds float64       `json:"warmup_s"`
+	Runs          []Run         `json:"runs"`
+	Verification  *Verification `json:"verification,omitempty"`
 }
 
 // Server is one server that was asked.
@@ -116,6 +117,8 @@ type Kind struct {
 	NotFound uint64  `json:"not_found"`
 	Rows     uint64  `json:"rows"`
 	Latency  Latency `json:"latency"`
+
+	Percentiles []Percentile `json:"percentiles"`
 }
 
 // Percentile is one point of a distribution.
@@ -148,6 +151,7 @@ func NewLoad(h *bench.Harness) *Load {
 		Workload: l.Workload.Name, About: l.Workload.About, Keys: l.Keys, KeyBytes: keys, ValueBytes: l.Workload.ValueBytes.String(),
 		Choice: l.Workload.Choice.String(), Seed: l.Seed, Connections: l.Connections, InFlight: l.InFlight, Threads: l.Threads,
 		Consistency: l.Consistency.String(), AnyNode: l.AnyNode, Arrivals: "closed loop", Shards: h.Shards(),
+		WarmupSeconds: l.Warmup.Seconds(),
 	}
 	for _, m := range h.Members() {
 		out.Servers = append(out.Servers, Server{m.ID, m.Address, m.Version})
@@ -175,7 +179,7 @@ func NewRun(r *bench.LoadResult) Run {
 	}
 	for k := range r.Kinds {
 		if kind := &r.Kinds[k]; kind.Ops > 0 {
-			out.Kinds = append(out.Kinds, Kind{bench.Kind(k).String(), kind.Ops, kind.NotFound, kind.Rows, latencyOf(kind)})
+			out.Kinds = append(out.Kinds, Kind{bench.Kind(k).String(), kind.Ops, kind.NotFound, kind.Rows, latencyOf(kind), percentiles(kind)})
 		}
 	}
 	for _, s := range r.Servers {
@@ -416,7 +420,7 @@ func (l *Load) printVerification(out io.Writer) error {
 	if v == nil {
 		return nil
 	}
-	lines := []string{"", v.sentence()}
+	lines := []string{"", v.Sentence()}
 	for _, p := range v.Problems {
 		lines = append(lines, "  "+p)
 	}
@@ -427,7 +431,8 @@ func (l *Load) printVerification(out io.Writer) error {
 	return err
 }
 
-func (v *Verification) sentence() string {
+// Sentence says in one sentence what was found.
+func (v *Verification) Sentence() string {
 	if v.Missing+v.Wrong == 0 {
 		return fmt.Sprintf("verified: %s rows read back, all as they were written", Thousands(float64(v.Rows)))
 	}
