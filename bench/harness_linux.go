@@ -80,7 +80,6 @@ func (r *race) measure(ctx context.Context) (*LoadResult, error) {
 		for rec := range r.full {
 			points.take(rec)
 		}
-		points.flush()
 	}()
 	errs := make([]error, len(r.workers))
 	var group sync.WaitGroup
@@ -95,14 +94,10 @@ func (r *race) measure(ctx context.Context) (*LoadResult, error) {
 		})
 	}
 	group.Wait()
-	for _, w := range r.workers {
-		if w.rec != nil { // it failed
-			r.full <- w.rec
-		}
-	}
 	close(r.full)
 	<-gathered
 	result := r.result(ctx, begin)
+	points.flush(time.Since(h.epoch) - begin)
 	result.Series = points.points
 	result.Servers, result.ServerOps = uses(before, h.ask(context.WithoutCancel(ctx))), r.done()-opsBefore
 	return result, errors.Join(errs...)

@@ -281,25 +281,42 @@ func (s *series) emit(done int64) {
 	}
 }
 
-// flush makes points of all there is.
-func (s *series) flush() {
+// flush makes points of all there is. The run has ended at the time given, and
+// with it the last step; what is left of that is not shown by itself if it is
+// too short to tell a rate.
+func (s *series) flush(end time.Duration) {
 	last := int64(-1)
 	for step := range s.open {
 		last = max(last, step)
 	}
 	s.emit(last)
+	n := len(s.points)
+	if n == 0 {
+		return
+	}
+	p := &s.points[n-1]
+	begin := p.At - p.Step
+	p.At = min(max(end, begin+1), p.At)
+	p.Step = p.At - begin
+	if n > 1 && p.Step < seriesStep/2 {
+		s.points = append(s.points[:n-2], together(s.points[n-2], *p))
+	}
 }
 
-// halved makes one point of each two. Of quantiles it takes the higher one,
-// which is the most that can be said.
+// together makes one point of two that follow each other. Of quantiles it takes
+// the higher one, which is the most that can be said.
+func together(a, b Point) Point {
+	return Point{
+		At: b.At, Step: a.Step + b.Step, Ops: a.Ops + b.Ops, Errors: a.Errors + b.Errors,
+		P50: max(a.P50, b.P50), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max, b.Max),
+	}
+}
+
+// halved makes one point of each two.
 func halved(points []Point) []Point {
 	out := points[:0]
 	for i := 0; i+1 < len(points); i += 2 {
-		a, b := points[i], points[i+1]
-		out = append(out, Point{
-			At: b.At, Step: a.Step + b.Step, Ops: a.Ops + b.Ops, Errors: a.Errors + b.Errors,
-			P50: max(a.P50, b.P50), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max, b.Max),
-		})
+		out = append(out, together(points[i], points[i+1]))
 	}
 	if len(points)%2 == 1 {
 		out = append(out, points[len(points)-1])

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -125,6 +126,7 @@ func (w *worker) clock() time.Duration { return time.Since(w.epoch) + 1 }
 // run makes the load. It returns when no request is unanswered, unless it
 // fails.
 func (w *worker) run() error {
+	defer w.finish()
 	w.progress = w.clock()
 	for {
 		now := w.clock()
@@ -138,7 +140,6 @@ func (w *worker) run() error {
 			return err
 		}
 		if w.ended && w.unanswered == 0 {
-			w.finish()
 			return nil
 		}
 		n, err := w.wait(w.patience(now))
@@ -662,7 +663,7 @@ func (w *worker) lose(i int, cause error) error {
 	p := &w.peers[i]
 	p.inFlight, p.out = 0, p.out[:0]
 	now := w.clock()
-	message := []byte(cause.Error())
+	message := []byte(strings.TrimPrefix(cause.Error(), "bench: "))
 	for at := range w.calls {
 		c := &w.calls[at]
 		if c.active && !c.waiting && c.conn == int32(i) {
