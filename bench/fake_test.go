@@ -21,9 +21,11 @@ import (
 
 // request is one request as the fake server understood it.
 type request struct {
-	op         string // PING, GET, PUT or HELLO
+	op         string // by its name in the protocol
 	id         uint64
 	key, value string
+	body       []byte // of a Proa frame
+	extensions []byte
 }
 
 // fake is a server of either protocol over a map, with bad habits on demand.
@@ -42,6 +44,12 @@ type fake struct {
 	data  map[string]string
 	seen  map[string]int // requests by op
 	conns map[net.Conn]bool
+
+	// For loads of several nodes.
+	id     uint64                             // node, 0 meaning 1
+	asked  int                                // STATUS requests so far
+	routes func() *protocol.RoutesReply       // nil: this node leads all
+	ask    func(c net.Conn, r request) []byte // like answer, without the lock
 }
 
 // start serves on address until the test ends.
@@ -91,6 +99,14 @@ func (s *fake) serve(c net.Conn) {
 		r, err := s.read(in)
 		if err != nil || s.hangUp > 0 && n == s.hangUp {
 			return
+		}
+		if s.ask != nil && n > 0 {
+			if b := s.ask(c, r); b != nil {
+				if !s.write(c, b) {
+					return
+				}
+				continue
+			}
 		}
 		if reply := s.reply(r, n == 0); reply != nil {
 			out = append(out, reply)
@@ -153,8 +169,13 @@ func (s *fake) reply(r request, greeting bool) []byte {
 	}
 	switch {
 	case r.op == "HELLO":
-		m := protocol.HelloReply{Version: protocol.Version}
+		m := protocol.HelloReply{
+			Version: protocol.Version, Node: s.node(), Cluster: 7, Connection: 1, FrameBytesMax: protocol.FrameBytesMax,
+			KeyBytesMax: protocol.KeyBytesMax, ValueBytesMax: protocol.ValueBytesMax, InFlightMax: 1024, Shards: 2, ServerVersion: []byte("fake"),
+		}
 		return proaReply(r.id, protocol.StatusOK, m.AppendTo(nil))
+	case r.op == "ROUTES", r.op == "STATUS", r.op == "INCR", r.op == "BATCH", r.op == "SCAN", r.op == "MGET":
+		return s.further(&r)
 	case r.op == "PING":
 		return proaReply(r.id, protocol.StatusOK, nil)
 	case r.op == "PUT":
@@ -195,7 +216,7 @@ func (s *fake) read(in *bufio.Reader) (r request, err error) {
 	if err != nil {
 		return r, err
 	}
-	r = request{op: protocol.Opcode(f.Code).String(), id: f.ID}
+	r = request{op: protocol.Opcode(f.Code).String(), id: f.ID, body: f.Body, extensions: f.Extensions}
 	switch r.op {
 	case "GET":
 		r.key = string(f.Body)
@@ -241,4 +262,94 @@ func readCount(in *bufio.Reader, kind byte) (int, error) {
 		return 0, fmt.Errorf("got %q", line)
 	}
 	return strconv.Atoi(strings.TrimSpace(line[1:]))
+}
+
+func (s *fake) node() uint64 { return max(s.id, 1) }
+
+// further answers what only whole loads ask for. The lock is held.
+func (s *fake) further(r *request) []byte {
+	ok := func(body []byte) []byte { return proaReply(r.id, protocol.StatusOK, body) }
+	switch r.op {
+	case "ROUTES":
+		m := &protocol.RoutesReply{Epoch: 1, Nodes: []protocol.RouteNode{{ID: s.node(), Address: []byte(s.ln.Addr().String())}}, Shards: []protocol.RouteShard{
+			{ID: 0, Leader: s.node(), Slots: []protocol.SlotRange{{First: 0, Last: 8191}}}, {ID: 1, Leader: s.node(), Slots: []protocol.SlotRange{{First: 8192, Last: 16383}}},
+		}}
+		if s.routes != nil {
+			m = s.routes()
+		}
+		return ok(m.AppendTo(nil))
+	case "STATUS":
+		s.asked++
+		return ok(fmt.Appendf(nil, `{"server":{"version":"fake","cpu_us":%d},"node":{"fsyncs":%d,"fsync_mean_us":5}}`, 1000*s.asked, 10*s.asked))
+	case "INCR":
+		var m protocol.Incr
+		if m.Decode(r.body) != nil {
+			return nil
+		}
+		n, _ := strconv.ParseInt(s.data[string(m.Key)], 10, 64)
+		s.data[string(m.Key)] = strconv.FormatInt(n+m.Delta, 10)
+		reply := protocol.IncrReply{Version: 1, Value: n + m.Delta}
+		return ok(reply.AppendTo(nil))
+	case "BATCH":
+		return ok(s.batch(r))
+	case "MGET":
+		return ok(s.mget(r))
+	}
+	return s.scan(r)
+}
+
+func (s *fake) batch(r *request) []byte {
+	var m protocol.Batch
+	var reply protocol.BatchReply
+	if m.Decode(r.body) != nil {
+		return nil
+	}
+	for i := range m.Ops {
+		var p protocol.Put
+		if m.Ops[i].Code != protocol.OpPut || p.Decode(m.Ops[i].Body) != nil {
+			return nil
+		}
+		s.data[string(p.Key)] = string(p.Value)
+		reply.Results = append(reply.Results, protocol.OpResult{Body: written()})
+	}
+	return reply.AppendTo(nil)
+}
+
+func (s *fake) mget(r *request) []byte {
+	var m protocol.MGet
+	var reply protocol.MGetReply
+	if m.Decode(r.body) != nil {
+		return nil
+	}
+	for _, k := range m.Keys {
+		row := protocol.MGetRow{Status: protocol.StatusNotFound}
+		if v, ok := s.data[string(k)]; ok {
+			row = protocol.MGetRow{Version: 1, Value: []byte(v)}
+		}
+		reply.Rows = append(reply.Rows, row)
+	}
+	return reply.AppendTo(nil)
+}
+
+// scan answers in frames of at most three rows.
+func (s *fake) scan(r *request) (out []byte) {
+	var m protocol.Scan
+	if m.Decode(r.body) != nil {
+		return nil
+	}
+	var rows []protocol.ScanRow
+	for _, k := range slices.Sorted(maps.Keys(s.data)) {
+		if k >= string(m.Start) && k < string(m.End) && len(rows) < int(m.CountMax) {
+			rows = append(rows, protocol.ScanRow{Version: 1, Key: []byte(k), Value: []byte(s.data[k])})
+		}
+	}
+	for len(rows) > 3 {
+		part := protocol.ScanReply{Rows: rows[:3]}
+		rows = rows[3:]
+		start := len(out)
+		out = protocol.Begin(out, 0, protocol.FlagReply|protocol.FlagMore, r.id)
+		out = protocol.End(part.AppendTo(out), start)
+	}
+	part := protocol.ScanReply{Rows: rows}
+	return append(out, proaReply(r.id, protocol.StatusOK, part.AppendTo(nil))...)
 }
