@@ -141,7 +141,9 @@ func mixed(v uint64) uint64 {
 
 // picker chooses rows for one thread out of those that were there at the start
 // and those the thread has inserted. Nothing but the seed and the thread's own
-// number of requests determines what it chooses, so two runs ask for the same.
+// number of requests determines what it chooses, so two runs ask for the same;
+// the one exception is an insert that is not acknowledged long after it was
+// sent, in the place of which an older row is read.
 type picker struct {
 	random  rand.PCG
 	choice  Choice
@@ -155,7 +157,12 @@ type picker struct {
 	// margin is how many of the newest inserts are not chosen, because they may
 	// be on their way still.
 	margin uint64
+	// arrived has a bit for each of the last arrivedMax inserts: it was
+	// acknowledged.
+	arrived [arrivedMax / 64]uint64
 }
+
+const arrivedMax = 4096
 
 func newPicker(choice Choice, keys, seed uint64, thread, threads int, margin uint64) picker {
 	p := picker{choice: choice, keys: keys, thread: uint64(thread), threads: uint64(threads), margin: margin, next: uint64(thread)}
@@ -202,15 +209,31 @@ func (p *picker) latest() uint64 {
 		p.zipf = p.zipf.grown(n)
 	}
 	rank := p.zipf.Rank(p.unit())
-	if rank < visible {
-		return p.keys + (visible-1-rank)*p.threads + p.thread
+	for ; rank < visible; rank++ {
+		if n := visible - 1 - rank; p.isThere(n) {
+			return p.keys + n*p.threads + p.thread
+		}
 	}
 	return p.keys - 1 - (rank - visible)
 }
 
+// isThere reports whether the thread's insert n was acknowledged. Of old ones
+// that is taken for granted.
+func (p *picker) isThere(n uint64) bool {
+	return p.inserted-n > arrivedMax || p.arrived[n%arrivedMax/64]&(1<<(n%64)) != 0
+}
+
+// acknowledged notes that a row which fresh has returned is there.
+func (p *picker) acknowledged(row uint64) {
+	if n := (row - p.keys - p.thread) / p.threads; p.inserted-n <= arrivedMax {
+		p.arrived[n%arrivedMax/64] |= 1 << (n % 64)
+	}
+}
+
 // fresh returns the row to insert next. Each thread has its own.
 func (p *picker) fresh() uint64 {
-	row := p.keys + p.inserted*p.threads + p.thread
+	n := p.inserted
+	p.arrived[n%arrivedMax/64] &^= 1 << (n % 64)
 	p.inserted++
-	return row
+	return p.keys + n*p.threads + p.thread
 }

@@ -135,9 +135,10 @@ func TestChoices(t *testing.T) {
 }
 
 // What was inserted becomes the most frequent, but for the newest, which may be
-// on their way.
+// on their way, and for those that are known to be.
 func TestLatestFollowsInserts(t *testing.T) {
-	const keys, threads, thread, margin, inserts = 1000, 3, 2, 4, 100
+	const keys, threads, thread, margin, inserts = 1000, 3, 2, 4, arrivedMax + 100
+	lost := uint64(keys + (inserts-margin-1)*threads + thread)
 	p := newPicker(Latest, keys, 1, thread, threads, margin)
 	own := map[uint64]bool{}
 	var last uint64
@@ -146,11 +147,15 @@ func TestLatestFollowsInserts(t *testing.T) {
 		if row < keys || row%threads != (keys+thread)%threads || own[row] {
 			t.Fatalf("insert %d is row %d", i, row)
 		}
-		if own[row] = true; i < inserts-margin {
+		if own[row] = true; row == lost {
+			continue
+		}
+		p.acknowledged(row)
+		if i < inserts-margin {
 			last = row
 		}
 	}
-	seen := counts(&p, 50_000)
+	seen := counts(&p, 200_000)
 	hot := last
 	for row, n := range seen {
 		if row >= keys && !own[row] || row > last {

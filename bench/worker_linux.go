@@ -347,7 +347,8 @@ func (w *worker) isDue(now time.Duration) bool {
 	case w.pace.gap == 0:
 		return now < w.end
 	}
-	return w.pace.due() <= min(now, w.end)
+	due := w.pace.due()
+	return due <= now && due < w.end
 }
 
 // begin begins an operation with a free call.
@@ -715,6 +716,9 @@ func (w *worker) succeed(at int32, found bool, now time.Duration) {
 	c := &w.calls[at]
 	if w.track != nil && c.kind.writes() && !w.loading && found {
 		w.track.follow(&c.ask, w.src.threads, int64(c.wrote), int64(now), true)
+	}
+	if c.kind == KindInsert && !w.loading {
+		w.src.acknowledged(c.row)
 	}
 	latency := now - c.due
 	if c.counted {
