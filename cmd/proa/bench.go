@@ -327,15 +327,27 @@ func (f *benchFlags) eachRate(ctx context.Context, run func(rate float64) (*benc
 	return nil
 }
 
+// durabilityPatience is for how long a node that has just started may not know
+// the cluster's state yet.
+const durabilityPatience = 5 * time.Second
+
 // durability says what an acknowledged write has behind it, as the cluster's
 // state tells.
 func (a *app) durability(ctx context.Context) string {
-	s, err := a.clusterStatus(ctx)
-	if err != nil {
-		return "what is behind an acknowledged write is not known: the server does not tell the cluster's state"
+	for began := time.Now(); ; wait(ctx, 100*time.Millisecond) {
+		s, err := a.clusterStatus(ctx)
+		if err != nil {
+			return "what is behind an acknowledged write is not known: the server does not tell the cluster's state"
+		}
+		if text := durabilityOf(s); text != "" || ctx.Err() != nil || time.Since(began) > durabilityPatience {
+			return text
+		}
 	}
-	least, most := math.MaxInt, 0
-	shards := 0
+}
+
+// durabilityOf is durability as far as s tells it, "" if it does not.
+func durabilityOf(s *command.ClusterStatus) string {
+	least, most, shards := math.MaxInt, 0, 0
 	for i := range s.Shards {
 		sh := &s.Shards[i]
 		if sh.Shard == command.MetaShard {
@@ -350,17 +362,15 @@ func (a *app) durability(ctx context.Context) string {
 		least, most = min(least, voters), max(most, voters)
 		shards++
 	}
-	if shards == 0 || most == 0 {
+	switch {
+	case shards == 0 || least == 0:
 		return ""
-	}
-	voters := strconv.Itoa(most)
-	if least < most {
-		voters = fmt.Sprintf("%d to %d", least, most)
-	}
-	if most == 1 {
+	case most == 1:
 		return fmt.Sprintf("%d shards of one voter each: an acknowledged write is fsynced on that node, and on no other", shards)
+	case least < most:
+		return fmt.Sprintf("%d shards of %d to %d voters each: an acknowledged write is fsynced on a majority of them", shards, least, most)
 	}
-	return fmt.Sprintf("%d shards of %s voters each: an acknowledged write is fsynced on a majority of them", shards, voters)
+	return fmt.Sprintf("%d shards of %d voters each: an acknowledged write is fsynced on a majority of them", shards, most)
 }
 
 // showBench shows the report in the form asked for, and writes the page.
