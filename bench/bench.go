@@ -1,7 +1,10 @@
-// Package bench is a small closed-loop load generator that costs as little as
-// a client can, so that what is measured is the server.
+// Package bench makes loads, at as little cost as a client can, so that what is
+// measured is the server. [Run] makes one kind of request over either of two
+// protocols, to compare servers. A [Harness] makes the workloads of proa bench:
+// many kinds of operations, closed and open loops, on all nodes of a cluster,
+// and checks afterwards what it has written.
 //
-// # Method
+// # Method of Run
 //
 // One OS thread runs one epoll loop over raw non-blocking sockets: C
 // connections with P requests in flight each. Every reply is parsed whole and
@@ -20,8 +23,28 @@
 // the machine as about the server; the CPU time the server spent per request
 // ([Config].ServerCPU) does not depend on the generator.
 //
-// The generator needs Linux. Elsewhere Run, Preload and OpenIdle return
-// [errors.ErrUnsupported].
+// # Method of a Harness
+//
+// Each thread has its own connections, epoll loop, histograms and sequence of
+// operations, which the seed determines. Nothing is shared between threads but
+// the slot map, which is replaced as a whole, so what they measured is merged
+// without loss at the end. A call, one of the requests in flight, is not bound
+// to a connection: each operation goes to the node that leads its row's shard,
+// so the number in flight is constant however the shards are spread.
+//
+// In an open loop each operation has a planned time, from which its latency
+// counts. Operations that are due while all calls are taken wait for their turn
+// and keep their planned time. So a stall delays all that was planned for it, as
+// it would delay users, and does not thin out the sample (what Gil Tene calls
+// coordinated omission).
+//
+// Every value names its row and version, and its bytes follow from these and
+// the seed. What a row may hold in the end follows from when its writes were
+// sent and acknowledged (see [Harness.Verify]); nothing of that is asked of the
+// server that is checked.
+//
+// The generator needs Linux. Elsewhere Run, Preload, OpenIdle and the
+// runs of a Harness return [errors.ErrUnsupported].
 package bench
 
 import (
