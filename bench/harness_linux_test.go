@@ -125,10 +125,11 @@ func TestSameSeedSameRequests(t *testing.T) {
 		mustMeasure(t, mustLoad(t, mustOpen(t, l)), 0)
 		return all.String()
 	}
-	if requests(5) != requests(5) {
+	first, again, other := requests(5), requests(5), requests(6)
+	if first != again {
 		t.Error("the same seed asks for other things")
 	}
-	if requests(5) == requests(6) {
+	if first == other {
 		t.Error("another seed asks for the same")
 	}
 }
@@ -235,6 +236,18 @@ func TestWarmupIsNotCounted(t *testing.T) {
 	r = mustMeasure(t, mustOpen(t, l), 0)
 	if r.Elapsed < l.Duration || r.Elapsed > l.Duration+time.Second {
 		t.Errorf("took %v", r.Elapsed)
+	}
+}
+
+// A count with a warm-up is that of the measured part, in either loop.
+func TestCountAfterWarmup(t *testing.T) {
+	for _, rate := range []float64{0, 2000} {
+		s := &fake{}
+		l := loadOf(t, s, "ping")
+		l.Warmup, l.Threads = 100*time.Millisecond, 2
+		if r := mustMeasure(t, mustOpen(t, l), rate); r.All.Ops != l.Count || s.count("PING") <= int(l.Count) {
+			t.Errorf("rate %v: %d counted, the server saw %d", rate, r.All.Ops, s.count("PING"))
+		}
 	}
 }
 

@@ -130,9 +130,6 @@ func (w *worker) run() error {
 	w.progress = w.clock()
 	for {
 		now := w.clock()
-		if !w.measuring && !w.loading && now >= w.warm {
-			w.beginMeasuring()
-		}
 		if err := w.advance(now); err != nil {
 			return err
 		}
@@ -258,7 +255,7 @@ func (w *worker) handOver(now time.Duration) {
 // timer where something is due before.
 func (w *worker) patience(now time.Duration) int {
 	due := time.Duration(math.MaxInt64)
-	if w.pace.gap > 0 && !w.ended && len(w.free) > 0 {
+	if w.pace.gap > 0 && !w.ended && len(w.free) > 0 && w.down < len(w.peers) {
 		due = w.pace.due()
 	}
 	for _, c := range w.waiting {
@@ -328,6 +325,9 @@ func (w *worker) handle(i int, events uint32) error {
 
 // advance begins what is due and writes it.
 func (w *worker) advance(now time.Duration) error {
+	if !w.measuring && !w.loading && now >= w.warm {
+		w.beginMeasuring()
+	}
 	if len(w.waiting) > 0 {
 		w.repeat(now)
 	}
@@ -360,9 +360,6 @@ func (w *worker) begin(at int32) {
 	} else {
 		w.src.draw(&c.ask)
 	}
-	if w.budget != noBudget {
-		w.budget--
-	}
 	c.active, c.waiting, c.second, c.found = true, false, false, 0
 	c.due, c.sent, c.wrote = 0, 0, 0
 	if w.pace.gap > 0 {
@@ -373,6 +370,9 @@ func (w *worker) begin(at int32) {
 	} else {
 		c.counted = w.measuring || w.loading
 	}
+	if w.budget != noBudget && c.counted { // what was planned for the warm-up takes nothing from it
+		w.budget--
+	}
 	w.unanswered++
 	w.send(at)
 }
@@ -380,7 +380,7 @@ func (w *worker) begin(at int32) {
 // send appends the next request of a call to its connection's.
 func (w *worker) send(at int32) {
 	c := &w.calls[at]
-	if c.kind != KindPing && (c.kind != KindScan) {
+	if c.kind != KindPing && c.kind != KindScan {
 		w.key = w.src.rows.appendKey(w.key[:0], c.row)
 	}
 	i := w.place(c)
