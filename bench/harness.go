@@ -79,20 +79,19 @@ func (h *Harness) callers(i int) int {
 
 // Preload writes all rows that there are to be before a run begins. What is
 // refused because a server is busy or its shard has no leader is sent again.
+// The result counts inserts; it is nil if nothing was begun. All rows are there
+// only if there is no error.
 func (h *Harness) Preload(ctx context.Context) (*LoadResult, error) {
 	r, err := h.run(ctx, 0, true)
-	if n := r.failed(); err == nil && n > 0 {
-		err = fmt.Errorf("bench: %d of %d rows could not be written, the first: %s", n, h.load.Keys, r.FirstError)
+	switch {
+	case err != nil:
+	case r.Interrupted:
+		err = context.Cause(ctx)
+	case r.Failed() > 0:
+		err = fmt.Errorf("bench: %d of %d rows could not be written, the first: %s", r.Failed(), h.load.Keys, r.FirstError)
 	}
 	h.preloaded = h.preloaded || err == nil
 	return r, err
-}
-
-func (r *LoadResult) failed() uint64 {
-	if r == nil {
-		return 0
-	}
-	return r.Failed()
 }
 
 // Run makes the load and returns what it measured: in a closed loop with a rate

@@ -512,6 +512,48 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+func TestPreloadInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := &fake{}
+	s.answer = func(request) []byte {
+		if s.seen["PUT"] == 100 {
+			cancel()
+		}
+		return nil
+	}
+	l := loadOf(t, s, "get")
+	l.Keys = 100_000
+	h := mustOpen(t, l)
+	if r, err := h.Preload(ctx); !errors.Is(err, context.Canceled) || r.All.Ops == 0 || r.All.Ops >= l.Keys || h.preloaded {
+		t.Errorf("%v, %v", r, err)
+	}
+}
+
+// A preload repeats what is refused for the moment, and fails if a row cannot
+// be written at all.
+func TestPreloadAgainstRefusals(t *testing.T) {
+	s := &fake{}
+	n := 0
+	s.answer = func(r request) []byte {
+		if n++; r.op == "PUT" && n%3 == 0 {
+			return protocol.AppendError(nil, r.id, protocol.StatusBusy, 1, "later")
+		}
+		return nil
+	}
+	h := mustLoad(t, mustOpen(t, loadOf(t, s, "get")))
+	if len(s.rows()) != 300 || s.count("PUT") <= 300 {
+		t.Errorf("%d rows after %d requests", len(s.rows()), s.count("PUT"))
+	}
+	s.mu.Lock()
+	s.answer = func(r request) []byte {
+		return protocol.AppendError(nil, r.id, protocol.StatusStorageFailed, 0, "disk")
+	}
+	s.mu.Unlock()
+	if _, err := h.Preload(t.Context()); err == nil || !strings.Contains(err.Error(), "disk") {
+		t.Error(err)
+	}
+}
+
 // pair is two fakes that are nodes of one cluster. Which leads what is changed
 // by lead.
 type pair struct {

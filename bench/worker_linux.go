@@ -432,10 +432,16 @@ func (w *worker) target(c *call) int16 {
 	switch {
 	case w.load.AnyNode || len(w.cluster.members) == 1 || c.kind == KindPing || c.kind == KindScan:
 		return nobody
-	case w.load.Consistency != protocol.Linearizable && (c.kind == KindRead || c.kind == KindModify && !c.second):
+	case w.isWeak(c):
 		return nobody
 	}
 	return w.cluster.table.Load().of[protocol.Slot(w.key)]
+}
+
+// isWeak reports whether the next request of a call is a read that any replica
+// may answer.
+func (w *worker) isWeak(c *call) bool {
+	return w.load.Consistency != protocol.Linearizable && (c.kind == KindRead || c.kind == KindModify && !c.second)
 }
 
 // next returns the next of some connections that has room.
@@ -576,7 +582,7 @@ func (w *worker) learn(c *call, f *protocol.Frame) error {
 		if c.counted {
 			w.tally.forwarded++
 		}
-		if !w.load.AnyNode && w.load.Consistency == protocol.Linearizable {
+		if !w.load.AnyNode && !w.isWeak(c) {
 			w.cluster.outdated()
 		}
 	}
@@ -645,8 +651,12 @@ func (w *worker) repeat(now time.Duration) {
 // dropWaiting gives up what is not under way, for the run was interrupted.
 func (w *worker) dropWaiting(now time.Duration) {
 	for _, at := range w.waiting {
-		w.calls[at].waiting = false
-		w.fail(at, int(protocol.StatusNotLeader), nil, false, now)
+		c, class := &w.calls[at], int(protocol.StatusNotLeader)
+		if c.sent == 0 {
+			class = classLost // there was no connection to send it on
+		}
+		c.waiting = false
+		w.fail(at, class, []byte("interrupted"), false, now)
 	}
 	w.waiting = w.waiting[:0]
 }

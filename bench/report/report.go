@@ -1,5 +1,7 @@
-// Package report turns the figures of a comparison into tables: on a terminal
-// and in a Markdown page of which a part is generated.
+// Package report shows what was measured. The figures of a comparison become
+// tables, on a terminal and in a Markdown page of which a part is generated.
+// Those of a load ([Load]) become a table, CSV, JSON, or a page of curves that
+// can be read anywhere ([Chart]).
 package report
 
 import (

@@ -264,9 +264,6 @@ func (a *app) benchRuns(ctx context.Context, f *benchFlags, h *bench.Harness, ou
 		if _, err := h.Preload(ctx); err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		out.LoadSeconds = time.Since(began).Seconds()
 	}
 	run := func(rate float64) (*bench.LoadResult, error) {
