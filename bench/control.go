@@ -125,8 +125,8 @@ func (c *control) routes() (*protocol.RoutesReply, error) {
 // may leave out any of it.
 type serverStatus struct {
 	Server struct {
-		Version   string `json:"version"`
-		CPUMicros int64  `json:"cpu_us"`
+		UptimeMillis int64 `json:"uptime_ms"`
+		CPUMicros    int64 `json:"cpu_us"`
 	} `json:"server"`
 	Node struct {
 		Fsyncs      uint64  `json:"fsyncs"`

@@ -125,6 +125,7 @@ func (h *Harness) ask(ctx context.Context) []ServerUse {
 			defer k.close()
 			if s, err := k.status(); err == nil {
 				out[i].CPU = time.Duration(s.Server.CPUMicros) * time.Microsecond
+				out[i].uptime = time.Duration(s.Server.UptimeMillis) * time.Millisecond
 				out[i].Fsyncs = s.Node.Fsyncs
 				out[i].FsyncMean = time.Duration(s.Node.FsyncMicros * float64(time.Microsecond))
 			}
@@ -134,12 +135,12 @@ func (h *Harness) ask(ctx context.Context) []ServerUse {
 	return out
 }
 
-// uses returns what was used between two answers. What a server did not tell
-// either time, or counts anew since, is 0.
+// uses returns what was used between two answers. It is 0 where a server did not
+// tell either time, or has started again meanwhile.
 func uses(before, after []ServerUse) []ServerUse {
 	for i := range after {
 		a, b := &after[i], &before[i]
-		if b.CPU == 0 || a.CPU < b.CPU || a.Fsyncs < b.Fsyncs {
+		if b.CPU == 0 || a.uptime < b.uptime || a.CPU < b.CPU || a.Fsyncs < b.Fsyncs {
 			a.CPU, a.Fsyncs = 0, 0
 			continue
 		}

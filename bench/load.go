@@ -192,6 +192,8 @@ type ServerUse struct {
 	CPU       time.Duration // of the whole process
 	Fsyncs    uint64
 	FsyncMean time.Duration // since the server started
+
+	uptime time.Duration
 }
 
 // Failed returns how many operations failed.

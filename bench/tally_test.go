@@ -137,3 +137,32 @@ func TestSeriesIsBounded(t *testing.T) {
 		t.Errorf("%d points, %d operations, %v", len(s.points), ops, length)
 	}
 }
+
+func TestUses(t *testing.T) {
+	answer := func(uptime, cpu time.Duration, fsyncs uint64) []ServerUse {
+		return []ServerUse{{uptime: uptime, CPU: cpu, Fsyncs: fsyncs, FsyncMean: 5}}
+	}
+	for name, tc := range map[string]struct {
+		before, after []ServerUse
+		cpu           time.Duration
+		fsyncs        uint64
+	}{
+		"as usual":      {answer(10, 100, 7), answer(20, 150, 9), 50, 2},
+		"nothing done":  {answer(10, 100, 7), answer(20, 100, 7), 0, 0},
+		"silent before": {answer(0, 0, 0), answer(20, 150, 9), 0, 0},
+		"silent after":  {answer(10, 100, 7), answer(0, 0, 0), 0, 0},
+		"started again": {answer(10, 100, 7), answer(5, 150, 9), 0, 0},
+	} {
+		if got := uses(tc.before, tc.after)[0]; got.CPU != tc.cpu || got.Fsyncs != tc.fsyncs || got.FsyncMean != 5 && name != "silent after" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	r := LoadResult{Servers: []ServerUse{{CPU: time.Second}, {CPU: 2 * time.Second}}, ServerOps: 3000}
+	if r.ServerPerOp() != time.Millisecond {
+		t.Errorf("%v", r.ServerPerOp())
+	}
+	r.Servers[1].CPU = 0
+	if r.ServerCPU() != 0 || r.ServerPerOp() != 0 {
+		t.Error("the CPU time of some servers is taken for that of all")
+	}
+}
