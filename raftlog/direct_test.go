@@ -2,7 +2,6 @@ package raftlog
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -97,7 +96,7 @@ func TestDirectWritesRefused(t *testing.T) {
 func TestAlignedBytes(t *testing.T) {
 	for _, n := range []int{0, 1, BlockBytes - 1, BlockBytes, BlockBytes + 1, 1 << 20} {
 		if b := alignedBytes(n); len(b) != n || cap(b) != n || !aligned(b) {
-			t.Error(fmt.Sprintf("%d bytes: %d of %d, aligned %v", n, len(b), cap(b), aligned(b)))
+			t.Errorf("%d bytes: %d of %d, aligned %v", n, len(b), cap(b), aligned(b))
 		}
 	}
 }
