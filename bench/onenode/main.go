@@ -61,7 +61,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.write, "write", "", "regenerate this Markdown `page`")
 	set.IntVar(&o.rounds, "rounds", 5, "rounds of measurements")
 	set.DurationVar(&o.step, "step", 1500*time.Millisecond, "duration of one measurement")
-	set.Uint64Var(&o.keys, "keys", 100_000, "number of keys")
+	set.Uint64Var(&o.keys, "keys", 1_000_000, "number of keys")
 	set.IntVar(&o.value, "value", 128, "`bytes` of a value")
 	set.IntVar(&o.busy, "connections", 64, "busy connections")
 	set.IntVar(&o.idle, "idle", 10_000, "idle connections")

@@ -43,7 +43,11 @@ type load struct {
 	depth int // requests in flight on each connection
 }
 
-var loads = []load{{bench.Ping, 1}, {bench.Get, 1}, {bench.Put, 1}, {bench.Ping, 16}, {bench.Get, 16}, {bench.Put, 16}}
+// deep is the number of requests in flight on each connection where there are
+// several.
+const deep = 16
+
+var loads = []load{{bench.Ping, 1}, {bench.Get, 1}, {bench.Put, 1}, {bench.Ping, deep}, {bench.Get, deep}, {bench.Put, deep}}
 
 // key names a series under load.
 type key struct {

@@ -31,33 +31,6 @@ func newOutcome(m *measurement) *outcome {
 	}
 }
 
-// targetTable lists every target with what was measured.
-func (m *measurement) targetTable() report.Table {
-	t := report.Table{Title: "Targets", Header: []string{"what", "target", "measured", "verdict"}}
-	put, get, set := m.single[proa].each(p50Of), load{bench.Get, 1}, load{bench.Put, 1}
-	t.AddTarget("fsynced PUT, 1 × 1: median latency / (fdatasync + loopback echo)", report.AtMost(1.3), report.RatioOf(put, report.Sum(m.sync.each(p50Of), m.loop.each(p50Of))))
-	t.AddTarget("fsynced PUT, 1 × 1: median latency / Redis, appendfsync always", report.AtMost(1.1), report.RatioOf(put, m.single[redisAlways].each(p50Of)))
-	t.AddTarget(fmt.Sprintf("GET, %d × 1: rate / Redis", m.busy), report.AtLeast(1.0), m.against(get))
-	t.AddTarget(fmt.Sprintf("fsynced PUT, %d × 1: rate / Redis, appendfsync always", m.busy), report.AtLeast(1.2), m.against(set))
-	perIdle := report.AtMost(4096)
-	memory := []string{report.NotMeasured, "–"}
-	if m.idleOpened > 0 {
-		each := float64(m.idleBytes) / float64(m.idleOpened)
-		memory = []string{fmt.Sprintf("%.0f", each), perIdle.Verdict(each)}
-	}
-	t.Add(fmt.Sprintf("server memory for each of %d idle connections, bytes", m.idleOpened), perIdle.String(), memory[0], memory[1])
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		t.AddTarget(fmt.Sprintf("%v, %d × 1: rate with / without the idle connections", op, m.busy), report.AtLeast(0.9),
-			report.RatioOf(m.crowded[crowd{op, true}].each(rateOf), m.crowded[crowd{op, false}].each(rateOf)))
-	}
-	return t
-}
-
-// against compares the rates of Proa and Redis.
-func (m *measurement) against(l load) report.Ratio {
-	return report.RatioOf(m.loaded[key{l, proa}].each(rateOf), m.loaded[key{l, redisFor(l.op)}].each(rateOf))
-}
-
 // singleTable shows one connection with one request in flight.
 func (m *measurement) singleTable() report.Table {
 	t := report.Table{Title: "One connection, one request in flight", Header: []string{"latency, µs", "p50", "p99", "p99.9"}}
@@ -92,7 +65,7 @@ func (m *measurement) loadTable() report.Table {
 				continue
 			}
 			compared := ""
-			if r := m.against(l); v == proa && r != (report.Ratio{}) {
+			if r := m.against(l, rateOf); v == proa && r != (report.Ratio{}) {
 				compared = r.String()
 			}
 			t.Add(fmt.Sprintf("%v, %d × %d", l.op, m.busy, l.depth), names[v], report.Thousands(s.median(rateOf)), compared,
@@ -103,7 +76,7 @@ func (m *measurement) loadTable() report.Table {
 		}
 	}
 	t.Notes = append(t.Notes,
-		fmt.Sprintf("%d × 16 stands for %d connections with 16 requests in flight on each. Keys are chosen uniformly among %s, values have %d bytes. A PUT to Proa is acknowledged when it is fdatasynced; to Redis it is SET with appendfsync always. GET and PING of Redis were measured without any persistence.", m.busy, m.busy, report.Thousands(float64(m.keys)), m.value))
+		fmt.Sprintf("%d × %d stands for %d connections with so many requests in flight on each. Keys are chosen uniformly among %s, values have %d bytes. A PUT to Proa is acknowledged when it is fdatasynced; to Redis it is SET with appendfsync always. GET and PING of Redis were measured without any persistence.", m.busy, deep, m.busy, report.Thousands(float64(m.keys)), m.value))
 	return t
 }
 

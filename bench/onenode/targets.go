@@ -1,0 +1,77 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+)
+
+// targetTable lists every target with what was measured.
+func (m *measurement) targetTable() report.Table {
+	t := report.Table{Title: "Targets", Header: []string{"what", "target", "measured", "verdict"}}
+	m.addSingleTargets(&t)
+	m.addLoadTargets(&t)
+	m.addCrowdTargets(&t)
+	return t
+}
+
+// addSingleTargets adds those of one request at a time.
+func (m *measurement) addSingleTargets(t *report.Table) {
+	put := m.single[proa].each(p50Of)
+	t.AddTarget("fsynced PUT, 1 × 1: median latency / (fdatasync + loopback echo)", report.AtMost(1.2), report.RatioOf(put, report.Sum(m.sync.each(p50Of), m.loop.each(p50Of))))
+	t.AddTarget("fsynced PUT, 1 × 1: median latency / Redis, appendfsync always", report.AtMost(1.1), report.RatioOf(put, m.single[redisAlways].each(p50Of)))
+}
+
+// loadTarget is a bound on the ratio of Proa's figure to that of Redis.
+type loadTarget struct {
+	load
+	what string
+	of   func(sample) float64
+	report.Bound
+}
+
+func loadTargets() []loadTarget {
+	const rate, cpu = "rate", "server CPU/op"
+	return []loadTarget{
+		{load{bench.Get, 1}, rate, rateOf, report.AtLeast(1.0)},
+		{load{bench.Get, 1}, cpu, serverOf, report.AtMost(1.0)},
+		{load{bench.Get, deep}, rate, rateOf, report.AtLeast(0.8)},
+		{load{bench.Put, 1}, rate, rateOf, report.AtLeast(1.4)},
+		{load{bench.Put, 1}, cpu, serverOf, report.AtMost(0.9)},
+		{load{bench.Put, deep}, rate, rateOf, report.AtLeast(1.5)},
+	}
+}
+
+// addLoadTargets adds those of many connections.
+func (m *measurement) addLoadTargets(t *report.Table) {
+	for _, g := range loadTargets() {
+		what, redis := "GET", "Redis"
+		if g.op == bench.Put {
+			what, redis = "fsynced PUT", "Redis, appendfsync always"
+		}
+		t.AddTarget(fmt.Sprintf("%s, %d × %d: %s / %s", what, m.busy, g.depth, g.what, redis), g.Bound, m.against(g.load, g.of))
+	}
+}
+
+// against compares a figure of Proa with that of Redis.
+func (m *measurement) against(l load, of func(sample) float64) report.Ratio {
+	return report.RatioOf(m.loaded[key{l, proa}].each(of), m.loaded[key{l, redisFor(l.op)}].each(of))
+}
+
+// addCrowdTargets adds those of idle connections.
+func (m *measurement) addCrowdTargets(t *report.Table) {
+	perIdle := report.AtMost(4096)
+	memory := []string{report.NotMeasured, "–"}
+	if m.idleOpened > 0 {
+		each := float64(m.idleBytes) / float64(m.idleOpened)
+		memory = []string{fmt.Sprintf("%.0f", each), perIdle.Verdict(each)}
+	}
+	t.Add(fmt.Sprintf("server memory for each of %d idle connections, bytes", m.idleOpened), perIdle.String(), memory[0], memory[1])
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		t.AddTarget(fmt.Sprintf("%v, %d × 1: rate with / without the idle connections", op, m.busy), report.AtLeast(0.9),
+			report.RatioOf(m.crowded[crowd{op, true}].each(rateOf), m.crowded[crowd{op, false}].each(rateOf)))
+	}
+}
