@@ -79,6 +79,7 @@ type measurement struct {
 	sync, loop series // floors: disk and loopback, one at a time
 	single     map[variant]series
 	loaded     map[key]series
+	open       openLoop
 
 	idleOpened int   // idle connections that could be opened
 	idleBytes  int64 // memory of all of them together
@@ -90,6 +91,7 @@ func newMeasurement(o options, progress io.Writer) (*measurement, error) {
 	m := &measurement{
 		options: o, progress: progress, started: time.Now(),
 		servers: map[variant]*process{}, single: map[variant]series{}, loaded: map[key]series{}, crowded: map[crowd]series{},
+		open: newOpenLoop(),
 	}
 	if _, err := exec.LookPath(o.proa); err != nil {
 		return nil, fmt.Errorf("%w; build it first, with make build", err)
@@ -156,6 +158,9 @@ func (m *measurement) measure(ctx context.Context) error {
 		if err := m.measureLoads(ctx); err != nil {
 			return err
 		}
+	}
+	if err := m.measureOpen(ctx); err != nil {
+		return err
 	}
 	if err := m.measureCrowd(ctx); err != nil {
 		return err
@@ -278,35 +283,43 @@ func (m *measurement) rest(ctx context.Context) error {
 
 // measureSingle is one round of one connection with one request in flight.
 func (m *measurement) measureSingle(ctx context.Context) error {
-	if err := m.rest(ctx); err != nil {
+	sync, loop, err := m.floors(ctx)
+	if err != nil {
 		return err
 	}
-	h, err := m.disk.Measure(ctx, m.step)
-	if err != nil {
-		return fmt.Errorf("floor of the disk: %w", err)
-	}
-	m.sync = append(m.sync, latencies(h))
-	for _, v := range []variant{"", proa, redisAlways} {
+	m.sync, m.loop = append(m.sync, sync), append(m.loop, loop)
+	for _, v := range []variant{proa, redisAlways} {
 		p := m.servers[v]
-		if v == "" {
-			p = m.echo
-		}
 		if p == nil {
 			continue
 		}
-		c := m.config(p, load{bench.Put, 1})
-		c.Connections = 1
-		s, err := m.take(ctx, p, c)
+		s, err := m.takeSingle(ctx, p)
 		if err != nil {
 			return err
 		}
-		if p == m.echo {
-			m.loop = append(m.loop, s)
-		} else {
-			m.single[v] = append(m.single[v], s)
-		}
+		m.single[v] = append(m.single[v], s)
 	}
 	return nil
+}
+
+// floors measures disk and loopback, one request at a time.
+func (m *measurement) floors(ctx context.Context) (sync, loop sample, err error) {
+	if err := m.rest(ctx); err != nil {
+		return sync, loop, err
+	}
+	h, err := m.disk.Measure(ctx, m.step)
+	if err != nil {
+		return sync, loop, fmt.Errorf("floor of the disk: %w", err)
+	}
+	loop, err = m.takeSingle(ctx, m.echo)
+	return latencies(h), loop, err
+}
+
+// takeSingle measures PUTs on one connection, one at a time.
+func (m *measurement) takeSingle(ctx context.Context, p *process) (sample, error) {
+	c := m.config(p, load{bench.Put, 1})
+	c.Connections = 1
+	return m.take(ctx, p, c)
 }
 
 // measureLoads is one round of many connections.

@@ -66,7 +66,7 @@ func TestQuick(t *testing.T) {
 	_, missing := exec.LookPath("redis-server")
 	for _, want := range []string{
 		"# Performance", "<!-- bench: begin", "## Targets", "fdatasync + loopback echo", "Proa, fsynced PUT", "| GET, 64 × 1 | Proa |", "| PUT, 64 × 16 | Proa |",
-		"200 idle connections", "smoke run", "**Machine:**", "**Versions:** proa ", "**Date:**", "make bench", "## How it was measured", "<!-- bench: end -->",
+		"| floor: loopback echo, 1 × 1 |", "200 idle connections", "smoke run", "**Machine:**", "**Versions:** proa ", "**Date:**", "make bench", "## How it was measured", "<!-- bench: end -->",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page lacks %q", want)
@@ -177,6 +177,13 @@ func synthetic(p50 time.Duration, rate float64) *measurement {
 	for _, l := range loads {
 		m.loaded[key{l, proa}], m.loaded[key{l, redisFor(l.op)}] = series{own}, series{other}
 	}
+	m.open = newOpenLoop()
+	m.open.sync, m.open.loop = series{other}, series{other}
+	for op := range workloads {
+		half := own
+		half.planned, half.p99, half.p999 = rate/2, p50, 2*p50
+		m.open.half[op], m.open.highest[op] = series{half}, series{own}
+	}
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
 		m.crowded[crowd{op, true}], m.crowded[crowd{op, false}] = series{own}, series{other}
 	}
@@ -217,6 +224,8 @@ type edge struct {
 	set          func(m *measurement, v float64)
 }
 
+func millisecond(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }
+
 // Each target is held against the right figure: met at the bound, missed just
 // past it.
 func TestTargets(t *testing.T) {
@@ -242,6 +251,9 @@ func TestTargets(t *testing.T) {
 		{"PUT, 64 × 1: rate / Redis, appendfsync always", "≥ 1.4", 1.4, false, rate(load{bench.Put, 1})},
 		{"PUT, 64 × 1: server CPU/op / Redis, appendfsync always", "≤ 0.9", 0.9, true, cpu(load{bench.Put, 1})},
 		{"PUT, 64 × 16: rate / Redis, appendfsync always", "≥ 1.5", 1.5, false, rate(load{bench.Put, 16})},
+		{"GET at half of its highest rate, open loop: p99, ms", "≤ 0.5", 0.5, true, func(m *measurement, v float64) { m.open.half[bench.Get][0].p99 = millisecond(v) }},
+		{"GET at half of its highest rate, open loop: p99.9, ms", "≤ 2", 2, true, func(m *measurement, v float64) { m.open.half[bench.Get][0].p999 = millisecond(v) }},
+		{"PUT at half of its highest rate, open loop: p99, ms", "≤ 2", 2, true, func(m *measurement, v float64) { m.open.half[bench.Put][0].p99 = millisecond(v) }},
 		{"memory for each of 10000 idle", "≤ 4096", 4096, true, func(m *measurement, v float64) { m.idleBytes = int64(v * 10_000) }},
 	} {
 		worse := 0.999
@@ -268,11 +280,15 @@ func TestNothingToCompareWith(t *testing.T) {
 			delete(m.loaded, k)
 		}
 	}
-	m.idleOpened, m.crowded = 0, nil
-	if diff := cmp.Diff([]string{"met", "–", "–", "–", "–", "–", "–", "–", "–", "–", "–"}, verdicts(m.targetTable())); diff != "" {
+	m.idleOpened, m.crowded, m.open = 0, nil, newOpenLoop()
+	want := []string{"met"}
+	for range len(m.targetTable().Rows) - 1 {
+		want = append(want, "–")
+	}
+	if diff := cmp.Diff(want, verdicts(m.targetTable())); diff != "" {
 		t.Errorf("nothing to compare with: %s", diff)
 	}
-	page := (&outcome{m: m, tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.crowdTable()}}).markdown()
+	page := (&outcome{m: m, tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable()}}).markdown()
 	for _, want := range []string{"Redis was not measured. It is not there.", "| PUT, 64 × 1 | Proa | 1,200 |", "Proa refused 10.00 % of the requests of PING, 64 × 1"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q: %s", want, page)
@@ -280,5 +296,46 @@ func TestNothingToCompareWith(t *testing.T) {
 	}
 	if strings.Contains(page, "| Redis") {
 		t.Errorf("the page has figures of Redis: %s", page)
+	}
+}
+
+// A figure of a run in which operations failed is refused, but not for those
+// that the server was too busy for.
+func TestCheckedLoad(t *testing.T) {
+	result := func() *bench.LoadResult {
+		r := &bench.LoadResult{Elapsed: time.Second, Errors: map[string]uint64{}, Rate: 50}
+		r.All.Ops = 100
+		r.All.Latency = bench.NewResult().Latency
+		return r
+	}
+	r := result()
+	r.Errors["BUSY"], r.Unsent, r.LateMax = 25, 7, time.Millisecond
+	s, err := checkedLoad("get", r)
+	if err != nil || s.ops != 125 || s.busy != 25 || s.rate != 100 || s.planned != 50 || s.unsent != 7 || s.late != time.Millisecond {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for name, spoil := range map[string]func(*bench.LoadResult){
+		"1 failed":   func(r *bench.LoadResult) { r.Errors["CONNECTION_LOST"]++ },
+		"1 found no": func(r *bench.LoadResult) { r.All.NotFound++ },
+		"not one":    func(r *bench.LoadResult) { r.All.Ops = 0 },
+	} {
+		r := result()
+		spoil(r)
+		if _, err := checkedLoad("get", r); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The notes of an open loop say what is not as planned.
+func TestOpenNotes(t *testing.T) {
+	if notes := openNotes(bench.Get, series{{ops: 10}}); len(notes) > 0 {
+		t.Error(notes)
+	}
+	notes := strings.Join(openNotes(bench.Put, series{{ops: 10, unsent: 1000}, {ops: 10, busy: 5, unsent: 234}}), "\n")
+	for _, want := range []string{"PUT was not reached: 1,234 operations", "refused 25.00 % of the PUTs"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("%q lacks %q", notes, want)
+		}
 	}
 }

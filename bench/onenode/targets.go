@@ -14,6 +14,7 @@ func (m *measurement) targetTable() report.Table {
 	t := report.Table{Title: "Targets", Header: []string{"what", "target", "measured", "verdict"}}
 	m.addSingleTargets(&t)
 	m.addLoadTargets(&t)
+	m.addOpenTargets(&t)
 	m.addCrowdTargets(&t)
 	return t
 }
@@ -48,12 +49,20 @@ func loadTargets() []loadTarget {
 // addLoadTargets adds those of many connections.
 func (m *measurement) addLoadTargets(t *report.Table) {
 	for _, g := range loadTargets() {
-		what, redis := "GET", "Redis"
+		redis := "Redis"
 		if g.op == bench.Put {
-			what, redis = "fsynced PUT", "Redis, appendfsync always"
+			redis = "Redis, appendfsync always"
 		}
-		t.AddTarget(fmt.Sprintf("%s, %d × %d: %s / %s", what, m.busy, g.depth, g.what, redis), g.Bound, m.against(g.load, g.of))
+		t.AddTarget(fmt.Sprintf("%s, %d × %d: %s / %s", described(g.op), m.busy, g.depth, g.what, redis), g.Bound, m.against(g.load, g.of))
 	}
+}
+
+// described names an operation in a target.
+func described(op bench.Op) string {
+	if op == bench.Put {
+		return "fsynced PUT"
+	}
+	return op.String()
 }
 
 // against compares a figure of Proa with that of Redis.
