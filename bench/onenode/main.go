@@ -47,6 +47,7 @@ type options struct {
 	value  int // bytes
 	busy   int // connections
 	idle   int // connections
+	crowd  int // connections
 	limit  time.Duration
 	quick  bool
 }
@@ -64,24 +65,28 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.Uint64Var(&o.keys, "keys", 1_000_000, "number of keys")
 	set.IntVar(&o.value, "value", 128, "`bytes` of a value")
 	set.IntVar(&o.busy, "connections", 64, "busy connections")
-	set.IntVar(&o.idle, "idle", 10_000, "idle connections")
+	set.IntVar(&o.idle, "idle", 10_000, "connections of which most are idle")
+	set.IntVar(&o.crowd, "crowd", 500, "how many of those are busy, where some are")
 	set.DurationVar(&o.limit, "limit", 15*time.Minute, "give up after this long")
 	set.BoolVar(&o.quick, "quick", false, "a smoke run of seconds, whose figures mean nothing")
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
 	if o.quick {
-		o.rounds, o.step, o.keys, o.idle = 1, 100*time.Millisecond, 2_000, 200
+		o.rounds, o.step, o.keys, o.idle, o.crowd = 1, 100*time.Millisecond, 2_000, 200, 100
 	}
 	if o.rounds < 1 || o.step <= 0 || o.keys < 1 || o.value < 0 || o.busy < 1 || o.idle < 0 || set.NArg() > 0 {
 		return o, errors.New("rounds, step, keys and connections must be positive, value and idle not negative, and there are no arguments")
+	}
+	if o.crowd <= o.busy {
+		return o, fmt.Errorf("-crowd %d must be more than -connections %d: both are measured, and told apart by their number", o.crowd, o.busy)
 	}
 	return o, nil
 }
 
 // command returns how to make the figures again.
 func (o *options) command() string {
-	return fmt.Sprintf("onenode -rounds %d -step %v -keys %d -value %d -connections %d -idle %d", o.rounds, o.step, o.keys, o.value, o.busy, o.idle)
+	return fmt.Sprintf("onenode -rounds %d -step %v -keys %d -value %d -connections %d -idle %d -crowd %d", o.rounds, o.step, o.keys, o.value, o.busy, o.idle, o.crowd)
 }
 
 func main() {

@@ -7,14 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/rig"
@@ -53,12 +49,6 @@ var loads = []load{{bench.Ping, 1}, {bench.Get, 1}, {bench.Put, 1}, {bench.Ping,
 type key struct {
 	load
 	variant
-}
-
-// crowd is one line of the comparison with idle connections.
-type crowd struct {
-	op   bench.Op
-	idle bool
 }
 
 // measurement makes the figures and holds them.
@@ -337,140 +327,6 @@ func (m *measurement) measureLoads(ctx context.Context) error {
 			k := key{l, v}
 			m.loaded[k] = append(m.loaded[k], s)
 		}
-	}
-	return nil
-}
-
-// crowdSources spread the idle connections over local addresses: each round
-// opens them anew, and the ports of those before are still taken for a minute.
-func crowdSources() (a []netip.Addr) {
-	for i := range 8 {
-		a = append(a, netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}))
-	}
-	return a
-}
-
-// measureCrowd measures what idle connections cost, on a server of their own
-// that has not served anything else before.
-func (m *measurement) measureCrowd(ctx context.Context) error {
-	m.idleOpened = m.idlePossible()
-	if m.idleOpened == 0 {
-		return nil
-	}
-	m.say("%d idle connections", m.idleOpened)
-	const v = variant("proa-idle")
-	// The default bound on connections is what is asked to be idle here, and
-	// the busy ones come on top.
-	if err := m.startProa(ctx, v, "concurrency.max_connections="+strconv.Itoa(m.idleOpened+m.busy+100)); err != nil {
-		return err
-	}
-	p := m.servers[v]
-	if err := m.measureIdleMemory(ctx, p); err != nil {
-		return err
-	}
-	if err := m.preload(ctx, p); err != nil {
-		return err
-	}
-	for round := range m.rounds {
-		m.say("round %d of %d: %d connections without and with %d idle ones", round+1, m.rounds, m.busy, m.idleOpened)
-		if err := m.crowdRound(ctx, p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// measureIdleMemory measures the memory of idle connections while p has
-// nothing else yet. A few connections come and go before: what is needed for
-// the first one is not counted for all. Memory that lay free in the process
-// hides a part of what the first ones take, so they are opened in two halves,
-// and if the second took more, that is what all are said to take.
-func (m *measurement) measureIdleMemory(ctx context.Context, p *process) error {
-	few, err := openCrowd(ctx, p, m.busy)
-	if err != nil {
-		return err
-	}
-	if err := few.Close(); err != nil {
-		return err
-	}
-	var memory [3]int64
-	for i, n := range [...]int{0, m.idleOpened - m.idleOpened/2, m.idleOpened / 2} {
-		idle, err := openCrowd(ctx, p, n)
-		if err != nil {
-			return err
-		}
-		defer idle.Close()
-		if memory[i], err = p.ResidentAtRest(ctx); err != nil {
-			return err
-		}
-		if err := idle.Check(); err != nil {
-			return err
-		}
-	}
-	m.idleBytes = idleMemory(memory, m.idleOpened)
-	return nil
-}
-
-// idleMemory returns what n connections take, from the memory with none, with
-// the first half and with all of them.
-func idleMemory(memory [3]int64, n int) int64 {
-	all := memory[2] - memory[0]
-	if second := n / 2; second > 0 {
-		all = max(all, (memory[2]-memory[1])*int64(n)/int64(second))
-	}
-	return all
-}
-
-func openCrowd(ctx context.Context, p *process, n int) (*bench.Idle, error) {
-	target := p.target
-	target.Sources = crowdSources()
-	idle, err := bench.OpenIdle(ctx, target, n)
-	if err != nil {
-		return nil, errors.Join(err, p.Alive())
-	}
-	return idle, nil
-}
-
-// idlePossible returns how many idle connections this process has descriptors
-// for.
-func (m *measurement) idlePossible() int {
-	var r unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
-		return m.idle
-	}
-	room := int(min(r.Max, 1<<20)) - m.busy - 256
-	if room >= m.idle {
-		return m.idle
-	}
-	m.note("Only %d idle connections instead of %d: the limit of open files is %d (ulimit -Hn).", max(room, 0), m.idle, r.Max)
-	return max(room, 0)
-}
-
-// crowdRound is one round without and with idle connections.
-func (m *measurement) crowdRound(ctx context.Context, p *process) error {
-	if err := m.measureOps(ctx, p, false); err != nil {
-		return err
-	}
-	idle, err := openCrowd(ctx, p, m.idleOpened)
-	if err != nil {
-		return err
-	}
-	defer idle.Close()
-	if err := m.measureOps(ctx, p, true); err != nil {
-		return err
-	}
-	return idle.Check()
-}
-
-// measureOps measures GET and PUT, with or without idle connections.
-func (m *measurement) measureOps(ctx context.Context, p *process, idle bool) error {
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		s, err := m.take(ctx, p, m.config(p, load{op, 1}))
-		if err != nil {
-			return err
-		}
-		k := crowd{op, idle}
-		m.crowded[k] = append(m.crowded[k], s)
 	}
 	return nil
 }

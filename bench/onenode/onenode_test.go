@@ -66,7 +66,7 @@ func TestQuick(t *testing.T) {
 	_, missing := exec.LookPath("redis-server")
 	for _, want := range []string{
 		"# Performance", "<!-- bench: begin", "## Targets", "fdatasync + loopback echo", "Proa, fsynced PUT", "| GET, 64 × 1 | Proa |", "| PUT, 64 × 16 | Proa |",
-		"| floor: loopback echo, 1 × 1 |", "200 idle connections", "smoke run", "**Machine:**", "**Versions:** proa ", "**Date:**", "make bench", "## How it was measured", "<!-- bench: end -->",
+		"| floor: loopback echo, 1 × 1 |", "## 200 connections, most of them idle", "| GET, 64 × 1 | 200 |", "| PUT, 100 × 1 | 100 |", "smoke run", "**Machine:**", "**Versions:** proa ", "**Date:**", "make bench", "## How it was measured", "<!-- bench: end -->",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page lacks %q", want)
@@ -125,13 +125,13 @@ func (f writerFunc) Write(p []byte) (int, error) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-step", "0s"}, {"-keys", "0"}, {"-idle", "-1"}, {"-connections", "0"}, {"argument"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-step", "0s"}, {"-keys", "0"}, {"-idle", "-1"}, {"-connections", "0"}, {"-crowd", "64"}, {"argument"}, {"-nonsense"}} {
 		if _, err := parseFlags(args, io.Discard); err == nil {
 			t.Errorf("%q were accepted", args)
 		}
 	}
 	o, err := parseFlags(nil, io.Discard)
-	if want := "onenode -rounds 5 -step 1.5s -keys 1000000 -value 128 -connections 64 -idle 10000"; err != nil || o.command() != want {
+	if want := "onenode -rounds 5 -step 1.5s -keys 1000000 -value 128 -connections 64 -idle 10000 -crowd 500"; err != nil || o.command() != want {
 		t.Errorf("%v, %v", o.command(), err)
 	}
 }
@@ -168,7 +168,7 @@ func synthetic(p50 time.Duration, rate float64) *measurement {
 	own := other
 	own.p50, own.rate, own.busy = p50, rate, 1
 	m := &measurement{
-		options: options{busy: 64, keys: 100_000, value: 128, rounds: 1, step: time.Second},
+		options: options{busy: 64, crowd: 500, keys: 100_000, value: 128, rounds: 1, step: time.Second},
 		sync:    series{other}, loop: series{other},
 		single: map[variant]series{proa: {own}, redisAlways: {other}},
 		loaded: map[key]series{}, crowded: map[crowd]series{},
@@ -185,7 +185,9 @@ func synthetic(p50 time.Duration, rate float64) *measurement {
 		m.open.half[op], m.open.highest[op] = series{half}, series{own}
 	}
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		m.crowded[crowd{op, true}], m.crowded[crowd{op, false}] = series{own}, series{other}
+		for _, busy := range []int{64, 500} {
+			m.crowded[crowd{op, busy, true}], m.crowded[crowd{op, busy, false}] = series{own}, series{other}
+		}
 	}
 	return m
 }
@@ -242,6 +244,9 @@ func TestTargets(t *testing.T) {
 			m.single[proa][0].p50 = time.Duration(v * float64(base))
 		}
 	}
+	crowdRate := func(op bench.Op, busy int) func(*measurement, float64) {
+		return func(m *measurement, v float64) { m.crowded[crowd{op, busy, true}][0].rate = v * 1000 }
+	}
 	for _, e := range []edge{
 		{"median latency / (fdatasync", "≤ 1.2", 1.2, true, single(200 * time.Microsecond)},
 		{"median latency / Redis", "≤ 1.1", 1.1, true, single(100 * time.Microsecond)},
@@ -254,6 +259,10 @@ func TestTargets(t *testing.T) {
 		{"GET at half of its highest rate, open loop: p99, ms", "≤ 0.5", 0.5, true, func(m *measurement, v float64) { m.open.half[bench.Get][0].p99 = millisecond(v) }},
 		{"GET at half of its highest rate, open loop: p99.9, ms", "≤ 2", 2, true, func(m *measurement, v float64) { m.open.half[bench.Get][0].p999 = millisecond(v) }},
 		{"PUT at half of its highest rate, open loop: p99, ms", "≤ 2", 2, true, func(m *measurement, v float64) { m.open.half[bench.Put][0].p99 = millisecond(v) }},
+		{"GET, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 64)},
+		{"PUT, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 64)},
+		{"GET: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 500)},
+		{"PUT: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 500)},
 		{"memory for each of 10000 idle", "≤ 4096", 4096, true, func(m *measurement, v float64) { m.idleBytes = int64(v * 10_000) }},
 	} {
 		worse := 0.999
@@ -336,6 +345,18 @@ func TestOpenNotes(t *testing.T) {
 	for _, want := range []string{"PUT was not reached: 1,234 operations", "refused 25.00 % of the PUTs"} {
 		if !strings.Contains(notes, want) {
 			t.Errorf("%q lacks %q", notes, want)
+		}
+	}
+}
+
+// A crowd that is no larger than its busy part is not measured, and no line of
+// it is shown.
+func TestCrowdPossible(t *testing.T) {
+	for idle, want := range map[int]int{499: 2, 500: 2, 501: 4} {
+		m := synthetic(100*time.Microsecond, 1000)
+		m.idleOpened = idle
+		if got := len(m.crowdLines()); got != want {
+			t.Errorf("%d lines of a crowd of %d", got, idle)
 		}
 	}
 }

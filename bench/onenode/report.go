@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/report"
 	"github.com/proa-kv/proa/bench/rig"
 )
@@ -77,26 +76,6 @@ func (m *measurement) loadTable() report.Table {
 	}
 	t.Notes = append(t.Notes,
 		fmt.Sprintf("%d × %d stands for %d connections with so many requests in flight on each. Keys are chosen uniformly among %s, values have %d bytes. A PUT to Proa is acknowledged when it is fdatasynced; to Redis it is SET with appendfsync always. GET and PING of Redis were measured without any persistence.", m.busy, deep, m.busy, report.Thousands(float64(m.keys)), m.value))
-	return t
-}
-
-// crowdTable shows what idle connections cost.
-func (m *measurement) crowdTable() report.Table {
-	t := report.Table{Title: fmt.Sprintf("%s idle connections", report.Thousands(float64(m.idleOpened))), Header: []string{"requests", "idle connections", "rate, /s", "server CPU, µs/op", "p50, µs", "p99, µs"}}
-	if m.idleOpened == 0 {
-		t.Notes = []string{"Not measured."}
-		return t
-	}
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		for _, idle := range []bool{false, true} {
-			s, n := m.crowded[crowd{op, idle}], "0"
-			if idle {
-				n = report.Thousands(float64(m.idleOpened))
-			}
-			t.Add(fmt.Sprintf("%v, %d × 1", op, m.busy), n, report.Thousands(s.median(rateOf)), report.Hundredths(s.median(serverOf)), report.Micros(s.median(p50Of)), report.Micros(s.median(p99Of)))
-		}
-	}
-	t.Notes = []string{fmt.Sprintf("Opening them took %.1f MiB of the server's resident memory, %.0f bytes each: the growth over all of them, or twice that over the second half, if that was more. They have said HELLO and nothing else. This server was started for the purpose, with concurrency.max_connections raised by the number of the busy ones; memory was measured before it had served anything. What the kernel holds for sockets is not in it.", float64(m.idleBytes)/(1<<20), float64(m.idleBytes)/float64(m.idleOpened))}
 	return t
 }
 

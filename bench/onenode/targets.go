@@ -69,18 +69,3 @@ func described(op bench.Op) string {
 func (m *measurement) against(l load, of func(sample) float64) report.Ratio {
 	return report.RatioOf(m.loaded[key{l, proa}].each(of), m.loaded[key{l, redisFor(l.op)}].each(of))
 }
-
-// addCrowdTargets adds those of idle connections.
-func (m *measurement) addCrowdTargets(t *report.Table) {
-	perIdle := report.AtMost(4096)
-	memory := []string{report.NotMeasured, "–"}
-	if m.idleOpened > 0 {
-		each := float64(m.idleBytes) / float64(m.idleOpened)
-		memory = []string{fmt.Sprintf("%.0f", each), perIdle.Verdict(each)}
-	}
-	t.Add(fmt.Sprintf("server memory for each of %d idle connections, bytes", m.idleOpened), perIdle.String(), memory[0], memory[1])
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		t.AddTarget(fmt.Sprintf("%v, %d × 1: rate with / without the idle connections", op, m.busy), report.AtLeast(0.9),
-			report.RatioOf(m.crowded[crowd{op, true}].each(rateOf), m.crowded[crowd{op, false}].each(rateOf)))
-	}
-}
