@@ -5,6 +5,7 @@ package rig
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -94,29 +95,82 @@ func (d *Disk) Measure(ctx context.Context, duration time.Duration) (*hdrhistogr
 	return h, nil
 }
 
-// EchoArgument, as its only argument, makes a program an echo server that calls
-// ServeEcho first thing.
-const EchoArgument = "echo-server"
+// MeasureSequential writes chunk after chunk of so many bytes, 1 to 64 MiB, each
+// followed by fdatasync, for as long as said and at least once, and returns how
+// many bytes per second became durable. It is the rate at which the disk takes
+// a log that is synced for each chunk.
+func (d *Disk) MeasureSequential(ctx context.Context, chunkBytes int, duration time.Duration) (bytesPerSecond float64, err error) {
+	if chunkBytes < 1 || chunkBytes > floorBytes {
+		return 0, fmt.Errorf("chunks of %d bytes; 1 to %d are possible", chunkBytes, floorBytes)
+	}
+	chunk := bench.NewValue(chunkBytes, 1)
+	fd, at, written := int(d.file.Fd()), int64(0), 0
+	begin := time.Now()
+	for written == 0 || time.Since(begin) < duration {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if at+int64(chunkBytes) > floorBytes {
+			at = 0
+		}
+		if _, err := d.file.WriteAt(chunk, at); err != nil {
+			return 0, fmt.Errorf("writing: %w", err)
+		}
+		if err := unix.Fdatasync(fd); err != nil {
+			return 0, fmt.Errorf("fdatasync: %w", err)
+		}
+		at += int64(chunkBytes)
+		written += chunkBytes
+	}
+	return float64(written) / time.Since(begin).Seconds(), nil
+}
+
+// EchoArgument or BlobArgument, as its only argument, makes a program a server
+// of one of the floors: it calls ServeFloor first thing.
+const (
+	EchoArgument = "echo-server"
+	BlobArgument = "blob-server"
+)
+
+// ServeFloor serves until it is killed if args, those behind the program's name,
+// ask for the server of a floor. It reports whether they do.
+func ServeFloor(args []string) (bool, error) {
+	if len(args) != 1 {
+		return false, nil
+	}
+	switch args[0] {
+	case EchoArgument:
+		return true, ServeEcho()
+	case BlobArgument:
+		return true, ServeBlobs()
+	}
+	return false, nil
+}
 
 // StartEcho starts the echo server, which is this program in another process,
 // and returns where it listens. For how long it may live, see Launch.
-func StartEcho() (p *Process, address string, err error) {
+func StartEcho() (p *Process, address string, err error) { return startFloor("echo", EchoArgument) }
+
+// StartBlobs starts the server of blobs, as StartEcho does the echo.
+func StartBlobs() (p *Process, address string, err error) { return startFloor("blobs", BlobArgument) }
+
+func startFloor(name, argument string) (p *Process, address string, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
-	cmd := exec.Command(self, EchoArgument)
+	cmd := exec.Command(self, argument)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, "", err
 	}
-	if p, err = Launch("echo", cmd); err != nil {
+	if p, err = Launch(name, cmd); err != nil {
 		return nil, "", err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("the echo server says nothing: %w", err), p.Stop())
+		return nil, "", errors.Join(fmt.Errorf("the server of the floor %q says nothing: %w", name, err), p.Stop())
 	}
 	return p, strings.TrimSpace(line), nil
 }
@@ -125,6 +179,13 @@ func StartEcho() (p *Process, address string, err error) {
 // on standard output first. One thread, one level-triggered epoll, one read
 // and one write each: what a server in C would do.
 func ServeEcho() error {
+	buf := make([]byte, 64<<10)
+	return serve(func(fd int) error { return echo(fd, buf) })
+}
+
+// serve accepts connections and has answer called where there is something to
+// read on one.
+func serve(answer func(fd int) error) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -144,7 +205,7 @@ func ServeEcho() error {
 		return err
 	}
 	fmt.Println(l.Addr())
-	events, buf := make([]unix.EpollEvent, 128), make([]byte, 64<<10)
+	events := make([]unix.EpollEvent, 128)
 	for {
 		// The scheduler is not told of the wait: nothing else runs here.
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
@@ -156,9 +217,9 @@ func ServeEcho() error {
 		}
 		for _, ev := range events[:n] {
 			if int(ev.Fd) == accepting {
-				err = acceptEcho(epoll, accepting)
+				err = accept(epoll, accepting)
 			} else {
-				err = echo(int(ev.Fd), buf)
+				err = answer(int(ev.Fd))
 			}
 			if err != nil {
 				return err
@@ -171,7 +232,7 @@ func add(epoll, fd int) error {
 	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)})
 }
 
-func acceptEcho(epoll, listener int) error {
+func accept(epoll, listener int) error {
 	fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 	if err != nil {
 		if err == unix.EAGAIN || err == unix.ECONNABORTED || err == unix.EINTR {
@@ -189,15 +250,23 @@ func echo(fd int, buf []byte) error {
 	if err == unix.EINTR {
 		return nil
 	}
-	for b := buf[:max(n, 0)]; err == nil && len(b) > 0; {
-		var sent int
-		if sent, err = unix.Write(fd, b); err == unix.EINTR {
-			sent, err = 0, nil
-		}
-		b = b[max(sent, 0):]
+	if err == nil && n > 0 {
+		err = writeAll(fd, buf[:n])
 	}
 	if err != nil || n == 0 {
 		return unix.Close(fd)
+	}
+	return nil
+}
+
+// writeAll writes all of b to a socket that blocks.
+func writeAll(fd int, b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Write(fd, b)
+		if err != nil && err != unix.EINTR {
+			return err
+		}
+		b = b[max(n, 0):]
 	}
 	return nil
 }
@@ -235,3 +304,84 @@ func (c Echo) ParseReply(b []byte, _ bench.Op) (r bench.Reply, n int, err error)
 }
 
 var _ bench.Codec = Echo{}
+
+const (
+	// blobRequestBytes is the length of a request for a blob: how many bytes
+	// it is to have, little-endian.
+	blobRequestBytes = 8
+	// blobPoolBytes is from how many bytes on the server's blobs repeat. They
+	// do not all come from the processor's cache, as rows do not.
+	blobPoolBytes = 64 << 20
+)
+
+// ServeBlobs answers each request with as many bytes as it asks for, at most
+// bench.ValueBytesMax, until it is killed: what a server of large values does if
+// it has nothing to look up. It says its address on standard output first. The
+// system copies the bytes from memory to a socket, and the client's system from
+// there to the client; that is all.
+func ServeBlobs() error {
+	s := blobs{pool: bench.NewValue(blobPoolBytes, 1)}
+	return serve(s.answer)
+}
+
+// blobs hands out parts of a pool, one behind the other.
+type blobs struct {
+	pool    []byte
+	at      int
+	request [blobRequestBytes]byte
+}
+
+// answer answers one request. What has arrived behind it wakes the server
+// again.
+func (s *blobs) answer(fd int) error {
+	n, _, err := unix.Recvfrom(fd, s.request[:], unix.MSG_WAITALL)
+	if err == unix.EINTR {
+		return nil
+	}
+	size := binary.LittleEndian.Uint64(s.request[:])
+	if err != nil || n < len(s.request) || size > bench.ValueBytesMax {
+		return unix.Close(fd)
+	}
+	if writeAll(fd, s.take(int(size))) != nil {
+		return unix.Close(fd)
+	}
+	return nil
+}
+
+// take returns the next part of the pool.
+func (s *blobs) take(size int) []byte {
+	if s.at+size > len(s.pool) {
+		s.at = 0
+	}
+	b := s.pool[s.at : s.at+size]
+	s.at += size
+	return b
+}
+
+// Blob is the Codec of the server of blobs: whatever the operation, it asks for
+// so many bytes, 1..bench.ValueBytesMax, which count as a value that was found.
+type Blob struct{ Bytes int }
+
+// Ordered returns true.
+func (Blob) Ordered() bool { return true }
+
+// AppendGreeting asks for one byte.
+func (Blob) AppendGreeting(dst []byte) []byte { return Blob{1}.AppendRequest(dst, 0, 0, nil, nil) }
+
+// ParseGreeting expects it.
+func (Blob) ParseGreeting(b []byte) (int, error) { return min(len(b), 1), nil }
+
+// AppendRequest appends a request.
+func (c Blob) AppendRequest(dst []byte, _ bench.Op, _ uint32, _, _ []byte) []byte {
+	return binary.LittleEndian.AppendUint64(dst, uint64(c.Bytes))
+}
+
+// ParseReply expects a blob.
+func (c Blob) ParseReply(b []byte, _ bench.Op) (r bench.Reply, n int, err error) {
+	if len(b) < c.Bytes {
+		return r, 0, nil
+	}
+	return bench.Reply{ValueBytes: c.Bytes}, c.Bytes, nil
+}
+
+var _ bench.Codec = Blob{}

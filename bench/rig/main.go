@@ -16,10 +16,11 @@ import (
 // Main is the main function of a program that measures: prepare reads the
 // command line and returns what to run, which a signal ends. It exits with 2
 // for a command line that makes no sense and with 1 for a failed run. Started
-// with EchoArgument the program serves as the echo of its own measurement.
+// with EchoArgument or BlobArgument the program serves as a floor of its own
+// measurement.
 func Main(name string, prepare func() (run func(context.Context) error, err error)) {
-	if len(os.Args) == 2 && os.Args[1] == EchoArgument {
-		exitOn("echo", ServeEcho(), 1)
+	if served, err := ServeFloor(os.Args[1:]); served {
+		exitOn(os.Args[1], err, 1)
 		return
 	}
 	run, err := prepare()

@@ -20,10 +20,10 @@ import (
 	"github.com/proa-kv/proa/bench"
 )
 
-// The test program is an echo server where the program would be one.
+// The test program is the server of a floor where the program would be one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == EchoArgument {
-		if err := ServeEcho(); err != nil {
+	if served, err := ServeFloor(os.Args[1:]); served {
+		if err != nil {
 			panic(err)
 		}
 		return
@@ -189,6 +189,84 @@ func TestFloors(t *testing.T) {
 	}
 	if s, ok := e.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGTERM {
 		t.Errorf("the echo server ended with %v", e.cmd.ProcessState)
+	}
+}
+
+// The rate of the disk counts what was written, whole chunks each, and stays in
+// the file.
+func TestSequential(t *testing.T) {
+	d, err := NewDisk(filepath.Join(t.TempDir(), "floor"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, chunk := range []int{1, 5 << 20, floorBytes} {
+		begin := time.Now()
+		rate, err := d.MeasureSequential(t.Context(), chunk, 0)
+		least := float64(chunk) / time.Since(begin).Seconds()
+		if err != nil || rate < least {
+			t.Errorf("one chunk of %d bytes: %v/s, at least %v/s were possible, %v", chunk, rate, least, err)
+		}
+	}
+	if _, err := d.MeasureSequential(t.Context(), 20<<20, 100*time.Millisecond); err != nil {
+		t.Error(err)
+	}
+	if info, err := d.file.Stat(); err != nil || info.Size() != floorBytes {
+		t.Errorf("the file is %d bytes long, %v", info.Size(), err)
+	}
+	for _, chunk := range []int{0, floorBytes + 1} {
+		if _, err := d.MeasureSequential(t.Context(), chunk, 0); err == nil {
+			t.Errorf("chunks of %d bytes were written", chunk)
+		}
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.MeasureSequential(cancelled, 4096, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// The server of blobs answers each request with the bytes asked for, several
+// requests at a time, too, and refuses more than the largest.
+func TestBlobs(t *testing.T) {
+	lockThread(t)
+	p, address, err := StartBlobs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{1, 256 << 10, bench.ValueBytesMax} {
+		c := bench.Config{Target: bench.Target{Address: address, Codec: Blob{size}}, Op: bench.Get, ValueBytes: size, Connections: 3, InFlight: 2, Count: 100}
+		if r, err := bench.Run(t.Context(), c); err != nil || r.Ops != 100 || r.Failed > 0 {
+			t.Errorf("blobs of %d bytes: %v, %v", size, r, err)
+		}
+	}
+	c := bench.Config{Target: bench.Target{Address: address, Codec: Blob{bench.ValueBytesMax + 1}}, Op: bench.Get, Count: 1}
+	if _, err := bench.Run(t.Context(), c); !errors.Is(err, bench.ErrClosed) {
+		t.Errorf("a blob that is too large: %v", err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Blobs follow each other in the pool and begin anew where the rest of it is too
+// short.
+func TestBlobPool(t *testing.T) {
+	s := blobs{pool: []byte("abcdefghij")}
+	var got []string
+	for _, size := range []int{4, 6, 3, 8, 0, 10} {
+		got = append(got, string(s.take(size)))
+	}
+	if diff := cmp.Diff([]string{"abcd", "efghij", "abc", "abcdefgh", "", "abcdefghij"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestServeFloor(t *testing.T) {
+	for _, args := range [][]string{nil, {"-rounds"}, {EchoArgument, BlobArgument}} {
+		if served, err := ServeFloor(args); served || err != nil {
+			t.Errorf("%q: %v, %v", args, served, err)
+		}
 	}
 }
 
