@@ -50,6 +50,8 @@ type options struct {
 	crowd  int // connections
 	limit  time.Duration
 	quick  bool
+
+	largeKeys uint64 // keys with large values
 }
 
 func parseFlags(args []string, output io.Writer) (options, error) {
@@ -67,12 +69,14 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.IntVar(&o.busy, "connections", 64, "busy connections")
 	set.IntVar(&o.idle, "idle", 10_000, "connections of which most are idle")
 	set.IntVar(&o.crowd, "crowd", 500, "how many of those are busy, where some are")
-	set.DurationVar(&o.limit, "limit", 15*time.Minute, "give up after this long")
+	set.DurationVar(&o.limit, "limit", 30*time.Minute, "give up after this long")
 	set.BoolVar(&o.quick, "quick", false, "a smoke run of seconds, whose figures mean nothing")
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
+	o.largeKeys = 1024
 	if o.quick {
+		o.largeKeys = 32
 		o.rounds, o.step, o.keys, o.idle, o.crowd = 1, 100*time.Millisecond, 2_000, 200, 100
 	}
 	if o.rounds < 1 || o.step <= 0 || o.keys < 1 || o.value < 0 || o.busy < 1 || o.idle < 0 || set.NArg() > 0 {

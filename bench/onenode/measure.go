@@ -61,6 +61,7 @@ type measurement struct {
 	data    string // the directory that holds everything, removed at the end
 	disk    *rig.Disk
 	echo    *process
+	blobs   *process // floor of large values; nil until it is needed
 	servers map[variant]*process
 	// redisMissing says why there is no Redis, "" if there is.
 	redisMissing string
@@ -70,6 +71,7 @@ type measurement struct {
 	single     map[variant]series
 	loaded     map[key]series
 	open       openLoop
+	large      largeValues
 
 	idleOpened int   // idle connections that could be opened
 	idleBytes  int64 // memory of all of them together
@@ -81,7 +83,7 @@ func newMeasurement(o options, progress io.Writer) (*measurement, error) {
 	m := &measurement{
 		options: o, progress: progress, started: time.Now(),
 		servers: map[variant]*process{}, single: map[variant]series{}, loaded: map[key]series{}, crowded: map[crowd]series{},
-		open: newOpenLoop(),
+		open: newOpenLoop(), large: largeValues{proa: map[bench.Op]series{}},
 	}
 	if _, err := exec.LookPath(o.proa); err != nil {
 		return nil, fmt.Errorf("%w; build it first, with make build", err)
@@ -124,8 +126,10 @@ func (m *measurement) close() error {
 	for _, p := range m.servers {
 		err = errors.Join(err, p.Stop())
 	}
-	if m.echo != nil {
-		err = errors.Join(err, m.echo.Stop())
+	for _, p := range []*process{m.echo, m.blobs} {
+		if p != nil {
+			err = errors.Join(err, p.Stop())
+		}
 	}
 	if m.disk != nil {
 		err = errors.Join(err, m.disk.Close())
@@ -149,11 +153,10 @@ func (m *measurement) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := m.measureOpen(ctx); err != nil {
-		return err
-	}
-	if err := m.measureCrowd(ctx); err != nil {
-		return err
+	for _, measure := range []func(context.Context) error{m.measureOpen, m.measureLarge, m.measureCrowd} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
 	}
 	m.took = time.Since(m.started)
 	return nil

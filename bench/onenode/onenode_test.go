@@ -66,7 +66,7 @@ func TestQuick(t *testing.T) {
 	_, missing := exec.LookPath("redis-server")
 	for _, want := range []string{
 		"# Performance", "<!-- bench: begin", "## Targets", "fdatasync + loopback echo", "Proa, fsynced PUT", "| GET, 64 × 1 | Proa |", "| PUT, 64 × 16 | Proa |",
-		"| floor: loopback echo, 1 × 1 |", "## 200 connections, most of them idle", "| GET, 64 × 1 | 200 |", "| PUT, 100 × 1 | 100 |", "smoke run", "**Machine:**", "**Versions:** proa ", "**Date:**", "make bench", "## How it was measured", "<!-- bench: end -->",
+		"| floor: loopback echo, 1 × 1 |", "| floor of GET: the same bytes", "| fsynced PUT, 16 × 1 |", "## 200 connections, most of them idle", "| GET, 64 × 1 | 200 |", "| PUT, 100 × 1 | 100 |", "smoke run", "**Machine:**", "**Versions:** proa ", "**Date:**", "make bench", "## How it was measured", "<!-- bench: end -->",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("the page lacks %q", want)
@@ -177,6 +177,7 @@ func synthetic(p50 time.Duration, rate float64) *measurement {
 	for _, l := range loads {
 		m.loaded[key{l, proa}], m.loaded[key{l, redisFor(l.op)}] = series{own}, series{other}
 	}
+	m.large = largeValues{write: []float64{1000 * largeBytes}, loopback: series{other}, proa: map[bench.Op]series{bench.Get: {own}, bench.Put: {own}}}
 	m.open = newOpenLoop()
 	m.open.sync, m.open.loop = series{other}, series{other}
 	for op := range workloads {
@@ -247,6 +248,9 @@ func TestTargets(t *testing.T) {
 	crowdRate := func(op bench.Op, busy int) func(*measurement, float64) {
 		return func(m *measurement, v float64) { m.crowded[crowd{op, busy, true}][0].rate = v * 1000 }
 	}
+	large := func(op bench.Op) func(*measurement, float64) {
+		return func(m *measurement, v float64) { m.large.proa[op][0] = sample{rate: v * 1000, ops: 10} }
+	}
 	for _, e := range []edge{
 		{"median latency / (fdatasync", "≤ 1.2", 1.2, true, single(200 * time.Microsecond)},
 		{"median latency / Redis", "≤ 1.1", 1.1, true, single(100 * time.Microsecond)},
@@ -263,6 +267,8 @@ func TestTargets(t *testing.T) {
 		{"PUT, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 64)},
 		{"GET: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 500)},
 		{"PUT: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 500)},
+		{"PUT of 256 KiB: bytes/s / the disk's", "≥ 0.4", 0.4, false, large(bench.Put)},
+		{"GET of 256 KiB: bytes/s / loopback", "≥ 0.6", 0.6, false, large(bench.Get)},
 		{"memory for each of 10000 idle", "≤ 4096", 4096, true, func(m *measurement, v float64) { m.idleBytes = int64(v * 10_000) }},
 	} {
 		worse := 0.999
@@ -289,7 +295,7 @@ func TestNothingToCompareWith(t *testing.T) {
 			delete(m.loaded, k)
 		}
 	}
-	m.idleOpened, m.crowded, m.open = 0, nil, newOpenLoop()
+	m.idleOpened, m.crowded, m.open, m.large = 0, nil, newOpenLoop(), largeValues{}
 	want := []string{"met"}
 	for range len(m.targetTable().Rows) - 1 {
 		want = append(want, "–")
@@ -297,7 +303,7 @@ func TestNothingToCompareWith(t *testing.T) {
 	if diff := cmp.Diff(want, verdicts(m.targetTable())); diff != "" {
 		t.Errorf("nothing to compare with: %s", diff)
 	}
-	page := (&outcome{m: m, tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable()}}).markdown()
+	page := (&outcome{m: m, tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable(), m.largeTable()}}).markdown()
 	for _, want := range []string{"Redis was not measured. It is not there.", "| PUT, 64 × 1 | Proa | 1,200 |", "Proa refused 10.00 % of the requests of PING, 64 × 1"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q: %s", want, page)
@@ -358,5 +364,12 @@ func TestCrowdPossible(t *testing.T) {
 		if got := len(m.crowdLines()); got != want {
 			t.Errorf("%d lines of a crowd of %d", got, idle)
 		}
+	}
+}
+
+// Refused requests have carried no bytes.
+func TestLargeRate(t *testing.T) {
+	if got := largeRate(sample{rate: 100, ops: 10, busy: 4}); got != 60*largeBytes {
+		t.Errorf("%v bytes per second of 60 values", got)
 	}
 }

@@ -26,7 +26,7 @@ func newOutcome(m *measurement) *outcome {
 	return &outcome{
 		m: m, machine: rig.Describe(m.data), when: m.started.UTC(),
 		proa: rig.VersionLine(m.proa, "version"), redis: rig.VersionLine(m.redisPath, "--version"),
-		tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable()},
+		tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable(), m.largeTable()},
 	}
 }
 

@@ -16,6 +16,7 @@ func (m *measurement) targetTable() report.Table {
 	m.addLoadTargets(&t)
 	m.addOpenTargets(&t)
 	m.addCrowdTargets(&t)
+	m.addLargeTargets(&t)
 	return t
 }
 
