@@ -267,19 +267,26 @@ func CPU(ps ...*Process) (sum time.Duration, err error) {
 
 // Rest waits until the processes hardly use any CPU, for two seconds at most.
 func Rest(ctx context.Context, ps ...*Process) error {
-	before, err := CPU(ps...)
-	for deadline := time.Now().Add(restTimeout); err == nil && time.Now().Before(deadline); {
+	_, err := Settle(ctx, restTimeout, func() (time.Duration, error) { return CPU(ps...) })
+	return err
+}
+
+// Settle waits until the CPU time that cpu returns hardly grows any more, for so
+// long at most, and reports whether it does.
+func Settle(ctx context.Context, limit time.Duration, cpu func() (time.Duration, error)) (bool, error) {
+	before, err := cpu()
+	for deadline := time.Now().Add(limit); err == nil && time.Now().Before(deadline); {
 		if err := pause(ctx, restStep); err != nil {
-			return err
+			return false, err
 		}
 		var now time.Duration
-		now, err = CPU(ps...)
+		now, err = cpu()
 		if now-before < time.Duration(restShare*float64(restStep)) {
-			break
+			return err == nil, err
 		}
 		before = now
 	}
-	return err
+	return false, err
 }
 
 // pause waits for d.

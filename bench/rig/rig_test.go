@@ -124,6 +124,36 @@ func TestOnFreePorts(t *testing.T) {
 	}
 }
 
+// What no longer uses CPU has settled; what never stops is waited for no longer
+// than said.
+func TestSettle(t *testing.T) {
+	spent := func(steps ...time.Duration) func() (time.Duration, error) {
+		sum := time.Duration(0)
+		return func() (time.Duration, error) {
+			if sum += steps[0]; len(steps) > 1 {
+				steps = steps[1:]
+			}
+			return sum, nil
+		}
+	}
+	quiet := restStep / 100
+	if settled, err := Settle(t.Context(), time.Minute, spent(0, restStep, restStep, quiet)); !settled || err != nil {
+		t.Error(settled, err)
+	}
+	if settled, err := Settle(t.Context(), 2*restStep, spent(restStep)); settled || err != nil {
+		t.Error(settled, err)
+	}
+	broken := func() (time.Duration, error) { return 0, os.ErrClosed }
+	if settled, err := Settle(t.Context(), time.Minute, broken); settled || !errors.Is(err, os.ErrClosed) {
+		t.Error(settled, err)
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if settled, err := Settle(cancelled, time.Minute, spent(restStep)); settled || !errors.Is(err, context.Canceled) {
+		t.Error(settled, err)
+	}
+}
+
 // The clock counts what the whole process has used, as getrusage does.
 func TestCPUClock(t *testing.T) {
 	runtime.LockOSThread()
