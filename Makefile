@@ -14,7 +14,7 @@ GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS         = $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race sim lint fuzz bench compare gobench docs clean failover
+.PHONY: help build run test race sim lint fuzz bench ycsb compare gobench docs clean failover
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: build ## one node beside Redis, disk and loopback, in one run; rewrites docs/performance.md (BENCH=-quick to try it out)
 	$(GO) run ./bench/onenode -proa ./proa $(if $(BENCH),$(BENCH),-write docs/performance.md)
+
+ycsb: build ## YCSB A, B and C with 10 GiB of data and 1 GiB of cache beside Pebble in process; takes long; rewrites docs/performance.md (YCSB=-quick to try it out)
+	$(GO) run ./bench/onenode -ycsb -proa ./proa $(if $(YCSB),$(YCSB),-write docs/performance.md)
 
 compare: build ## Proa beside etcd and Redis, one node and three, in one run; rewrites docs/performance.md (COMPARE=-quick to try it out)
 	cd bench/peers && $(GO) run . -proa ../../proa $(if $(COMPARE),$(COMPARE),-write ../../docs/performance.md)

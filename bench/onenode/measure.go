@@ -73,6 +73,8 @@ type measurement struct {
 	open       openLoop
 	large      largeValues
 
+	ycsbFigures ycsb
+
 	idleOpened int   // idle connections that could be opened
 	idleBytes  int64 // memory of all of them together
 	crowded    map[crowd]series
@@ -88,7 +90,9 @@ func newMeasurement(o options, progress io.Writer) (*measurement, error) {
 	if _, err := exec.LookPath(o.proa); err != nil {
 		return nil, fmt.Errorf("%w; build it first, with make build", err)
 	}
-	m.findRedis()
+	if !o.ycsb {
+		m.findRedis()
+	}
 	dir, err := rig.DataDirectory(o.dir)
 	if err != nil {
 		return nil, err
@@ -138,6 +142,17 @@ func (m *measurement) close() error {
 }
 
 func (m *measurement) measure(ctx context.Context) error {
+	measure := m.measureTable
+	if m.ycsb {
+		measure = m.measureYCSB
+	}
+	err := measure(ctx)
+	m.took = time.Since(m.started)
+	return err
+}
+
+// measureTable measures everything but YCSB.
+func (m *measurement) measureTable(ctx context.Context) error {
 	if err := m.startAll(ctx); err != nil {
 		return err
 	}
@@ -158,7 +173,6 @@ func (m *measurement) measure(ctx context.Context) error {
 			return err
 		}
 	}
-	m.took = time.Since(m.started)
 	return nil
 }
 

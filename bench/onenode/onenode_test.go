@@ -125,14 +125,23 @@ func (f writerFunc) Write(p []byte) (int, error) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-step", "0s"}, {"-keys", "0"}, {"-idle", "-1"}, {"-connections", "0"}, {"-crowd", "64"}, {"argument"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-step", "0s"}, {"-keys", "0"}, {"-idle", "-1"}, {"-connections", "0"}, {"-crowd", "64"}, {"argument"}, {"-nonsense"},
+		{"-limit", "-1s"}, {"-ycsb-data", "0"}, {"-ycsb-data", "16777217"}, {"-ycsb-cache", "7"}, {"-ycsb-cache", "16777217"}, {"-ycsb-step", "0s"}} {
 		if _, err := parseFlags(args, io.Discard); err == nil {
 			t.Errorf("%q were accepted", args)
 		}
 	}
 	o, err := parseFlags(nil, io.Discard)
-	if want := "onenode -rounds 5 -step 1.5s -keys 1000000 -value 128 -connections 64 -idle 10000 -crowd 500"; err != nil || o.command() != want {
-		t.Errorf("%v, %v", o.command(), err)
+	if want := "onenode -rounds 5 -step 1.5s -keys 1000000 -value 128 -connections 64 -idle 10000 -crowd 500"; err != nil || o.command() != want || o.limit != 30*time.Minute {
+		t.Errorf("%v within %v, %v", o.command(), o.limit, err)
+	}
+	o, err = parseFlags([]string{"-ycsb", "-ycsb-cache", "8"}, io.Discard)
+	if want := "onenode -ycsb -rounds 5 -ycsb-step 20s -ycsb-data 10240 -ycsb-cache 8 -connections 64"; err != nil || o.command() != want || o.limit != 3*time.Hour {
+		t.Errorf("%v within %v, %v", o.command(), o.limit, err)
+	}
+	// 1000 bytes each.
+	if got := o.ycsbKeys(); got != 10_737_418 {
+		t.Errorf("%d rows make up 10 GiB", got)
 	}
 }
 
@@ -303,7 +312,7 @@ func TestNothingToCompareWith(t *testing.T) {
 	if diff := cmp.Diff(want, verdicts(m.targetTable())); diff != "" {
 		t.Errorf("nothing to compare with: %s", diff)
 	}
-	page := (&outcome{m: m, tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable(), m.largeTable()}}).markdown()
+	page := (&outcome{m: m, tables: m.tables()}).markdown()
 	for _, want := range []string{"Redis was not measured. It is not there.", "| PUT, 64 × 1 | Proa | 1,200 |", "Proa refused 10.00 % of the requests of PING, 64 × 1"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q: %s", want, page)

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 // outcome is the result of a run, ready to be printed or written as a page.
 type outcome struct {
 	m           *measurement
+	section     report.Section // the part of the page that it is
 	machine     rig.Machine
 	proa, redis string // versions
 	when        time.Time
@@ -23,11 +25,23 @@ type outcome struct {
 }
 
 func newOutcome(m *measurement) *outcome {
-	return &outcome{
-		m: m, machine: rig.Describe(m.data), when: m.started.UTC(),
+	o := &outcome{
+		m: m, section: "bench", machine: rig.Describe(m.data), when: m.started.UTC(),
 		proa: rig.VersionLine(m.proa, "version"), redis: rig.VersionLine(m.redisPath, "--version"),
-		tables: []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable(), m.largeTable()},
 	}
+	if m.ycsb {
+		o.section = "ycsb"
+	}
+	o.tables = m.tables()
+	return o
+}
+
+// tables returns everything that was measured, targets first.
+func (m *measurement) tables() []report.Table {
+	if m.ycsb {
+		return []report.Table{m.ycsbFigures.targetTable(), m.ycsbFigures.table()}
+	}
+	return []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable(), m.largeTable()}
 }
 
 // singleTable shows one connection with one request in flight.
@@ -109,16 +123,17 @@ func (m *measurement) allNotes() []string {
 
 // circumstances returns what the figures depend on, one thing to a line.
 func (o *outcome) circumstances() []string {
+	other := cmp.Or(o.redis, "no Redis")
+	if o.m.ycsb {
+		other = pebbleVersion()
+	}
 	return []string{
 		fmt.Sprintf("Machine: %v", o.machine),
-		fmt.Sprintf("Versions: %s; %s; generator built with %s", o.proa, cmp.Or(o.redis, "no Redis"), o.machine.GoVersion),
+		fmt.Sprintf("Versions: %s; %s; generator built with %s", o.proa, other, o.machine.GoVersion),
 		fmt.Sprintf("Date: %s; the run took %v", o.when.Format("2006-01-02 15:04 UTC"), o.m.took.Round(time.Second)),
-		"Command: make bench, which runs " + o.m.command(),
+		fmt.Sprintf("Command: make %s, which runs %s", o.section, o.m.command()),
 	}
 }
-
-// section is the part of the page that is generated here.
-const section = report.Section("bench")
 
 // markdown returns the generated part of the page.
 func (o *outcome) markdown() string {
@@ -131,17 +146,39 @@ func (o *outcome) markdown() string {
 	for _, n := range o.m.allNotes() {
 		line("\n**Note:** %s", n)
 	}
-	line("\nEvery round measures all variants in turn for %v each, %d rounds in all. Figures are medians over the rounds. A ratio is the median of the ratios within each round; its smallest and largest stand in parentheses. Clients and servers share the machine, so rates depend on the generator too; the CPU time of the server does not.", o.m.step, o.m.rounds)
+	step := o.m.step
+	if o.m.ycsb {
+		step = o.m.ycsbStep
+	}
+	line("\nEvery round measures all variants in turn for %v each, %d rounds in all. Figures are medians over the rounds. A ratio is the median of the ratios within each round; its smallest and largest stand in parentheses. Clients and servers share the machine, so rates depend on the generator too; the CPU time of the server does not.", step, o.m.rounds)
 	for i := range o.tables {
 		line("\n%s", strings.TrimSpace(o.tables[i].Markdown(2)))
 	}
-	line("\n## How it was measured\n")
-	line("%s", method)
+	if o.m.ycsb {
+		line("\n## How YCSB was measured\n\n%s", ycsbMethod)
+	} else {
+		line("\n## How it was measured\n\n%s", method)
+	}
 	return b.String()
 }
 
-const method = `The program is ` + "`bench/onenode`" + `, the load generator package ` + "`bench`" + `. The generator is one thread with one epoll loop over raw sockets: closed loop, no allocation per request, every reply parsed whole; the same code for all servers, only the codec differs. A request's latency is the time from just before the write that sends it to just after the read that brings its reply.
+const method = `The program is ` + "`bench/onenode`" + `, the load generator package ` + "`bench`" + `. The generator is one thread with one epoll loop over raw sockets, no allocation per request, every reply parsed whole; the same code for all servers, only the codec differs. Where nothing else is said it is a closed loop, and a request's latency is the time from just before the write that sends it to just after the read that brings its reply. The open loop is that of ` + "`proa bench`" + `: each operation has a planned time, from which its latency counts.
 
-Every server runs alone on its own fresh directory, with its defaults, on loopback. Redis runs with ` + "`--save \"\"`" + ` and ` + "`--appendonly no`" + ` for GET and PING, and with ` + "`--appendonly yes --appendfsync always`" + ` for SET; its log is not rewritten in the background, so that it does not disturb the others (` + "`--auto-aof-rewrite-percentage 0`" + `). All of them stay up, and a measurement begins when all have come to rest, or after two seconds.
+Every server runs alone on its own fresh directory, with its defaults, on loopback. Redis runs with ` + "`--save \"\"`" + ` and ` + "`--appendonly no`" + ` for GET and PING, and with ` + "`--appendonly yes --appendfsync always`" + ` for SET; its log is not rewritten in the background, so that it does not disturb the others (` + "`--auto-aof-rewrite-percentage 0`" + `). The servers of a table all stay up, and a measurement begins when all have come to rest, or after two seconds. The open loop, the large values and the idle connections have a server of Proa each.
 
-The CPU time of a server is read from the CPU clock of its process, in nanoseconds over all its threads, at the begin and the end of the measured part. A run in which a request fails gives no figures. Targets that were missed are marked; none is left out.`
+The CPU time of a server is read from the CPU clock of its process, in nanoseconds over all its threads, at the begin and the end of the measured part; in an open loop the server tells it itself, warm-up included. A run in which a request fails gives no figures. Targets that were missed are marked; none is left out.`
+
+const ycsbMethod = `The program is ` + "`bench/onenode -ycsb`" + `, the workloads are those of ` + "`proa bench`" + `. Both stores are filled with the same rows. Then each round runs every workload on Proa, one thread of the generator over loopback, and on Pebble, a goroutine for each caller in the process that has the data. Pebble is laid out as Proa's own state is: the same sizes of blocks, tables and memtables, bloom filters and compression, but with its own log, which is synced for each update; callers that wait at the same time share an fsync. Proa runs with its defaults but for ` + "`memory.cache_size`" + `. A measurement begins when compactions and all else in the background have come to rest on both sides, or after two minutes. Targets that were missed are marked; none is left out.`
+
+// pebbleVersion names the Pebble that is compiled into this program.
+func pebbleVersion() string {
+	const path = "github.com/cockroachdb/pebble/v2"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, d := range info.Deps {
+			if d.Path == path {
+				return "Pebble " + d.Version
+			}
+		}
+	}
+	return "Pebble, version unknown"
+}
