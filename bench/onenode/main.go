@@ -44,6 +44,7 @@ type options struct {
 	proa, redis string // programs; redis may be empty or missing
 	dir         string // for data; "" for the system's temporary directory
 	write       string // page to regenerate; "" for none
+	html        string // page with curves to write; "" for none
 
 	rounds int
 	step   time.Duration // one measurement
@@ -73,6 +74,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.redis, "redis", "redis-server", "the redis-server `program`, looked for in PATH; empty leaves Redis out")
 	set.StringVar(&o.dir, "dir", "", "`directory` on the disk to measure (default: a temporary one)")
 	set.StringVar(&o.write, "write", "", "regenerate this Markdown `page`")
+	set.StringVar(&o.html, "html", "", "write tables and latency curves to this HTML `file`, which needs nothing else")
 	set.IntVar(&o.rounds, "rounds", 5, "rounds of measurements")
 	set.DurationVar(&o.step, "step", 1500*time.Millisecond, "duration of one measurement")
 	set.Uint64Var(&o.keys, "keys", 1_000_000, "number of keys")
@@ -149,16 +151,25 @@ func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
 		}
 		return err
 	}
-	r := newOutcome(m)
+	return newOutcome(m).publish(o, out, progress)
+}
+
+// publish prints the tables and writes the files that were asked for.
+func (r *outcome) publish(o options, out, progress io.Writer) error {
 	if err := r.print(out); err != nil {
 		return err
 	}
-	if o.write == "" {
-		return nil
+	if o.html != "" {
+		if err := r.page().WriteHTML(o.html); err != nil {
+			return err
+		}
+		fmt.Fprintf(progress, "wrote %s\n", o.html)
 	}
-	if err := r.section.Write(o.write, r.markdown()); err != nil {
-		return err
+	if o.write != "" {
+		if err := r.section.Write(o.write, r.markdown()); err != nil {
+			return err
+		}
+		fmt.Fprintf(progress, "wrote %s\n", o.write)
 	}
-	fmt.Fprintf(progress, "wrote %s\n", o.write)
 	return nil
 }

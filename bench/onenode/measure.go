@@ -25,6 +25,9 @@ const (
 	redisAlways variant = "redis-always" // appendfsync always: for PUT
 )
 
+// variantNames are what tables call those that are compared under load.
+var variantNames = map[variant]string{proa: "Proa", redisMemory: "Redis", redisAlways: "Redis, fsync always"}
+
 // redisFor returns the Redis that op is compared with.
 func redisFor(op bench.Op) variant {
 	if op == bench.Put {

@@ -51,7 +51,7 @@ func buildProa(t *testing.T) string {
 // leaves nothing behind.
 func TestQuick(t *testing.T) {
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "performance.md")
-	o, err := parseFlags([]string{"-quick", "-proa", buildProa(t), "-dir", dir, "-write", file, "-limit", "2m"}, io.Discard)
+	o, err := parseFlags([]string{"-quick", "-proa", buildProa(t), "-dir", dir, "-write", file, "-html", file + ".html", "-limit", "2m"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +84,29 @@ func TestQuick(t *testing.T) {
 	if !strings.Contains(out.String(), "fsynced PUT, 1 × 1") {
 		t.Errorf("printed: %s", out.String())
 	}
+	charts := []string{
+		"fsynced PUT, 1 × 1", "PING, 64 × 1", "GET, 64 × 1", "fsynced PUT, 64 × 1", "PING, 64 × 16", "GET, 64 × 16", "fsynced PUT, 64 × 16",
+		"Open loop at half of the highest rate", "A crowd of connections", "Values of 256 KiB",
+	}
+	checkCharts(t, file+".html", charts)
 	checkNothingLeft(t, dir)
+}
+
+// checkCharts checks that a page has just these charts.
+func checkCharts(t *testing.T, path string, charts []string) {
+	t.Helper()
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range charts {
+		if !strings.Contains(string(page), "<h2>"+c+": latency by percentile</h2>") {
+			t.Errorf("%s lacks the chart %q", path, c)
+		}
+	}
+	if n := strings.Count(string(page), "<svg"); n != len(charts) {
+		t.Errorf("%s has %d charts, want %d", path, n, len(charts))
+	}
 }
 
 // checkNothingLeft checks that no data and no child process is left.
@@ -380,5 +402,25 @@ func TestCrowdPossible(t *testing.T) {
 func TestLargeRate(t *testing.T) {
 	if got := largeRate(sample{rate: 100, ops: 10, busy: 4}); got != 60*largeBytes {
 		t.Errorf("%v bytes per second of 60 values", got)
+	}
+}
+
+// The curves are of all rounds together.
+func TestLine(t *testing.T) {
+	var s series
+	for round := range 2 {
+		h := bench.NewResult().Latency
+		for range 50 {
+			_ = h.RecordValue(int64(round+1) * int64(time.Millisecond))
+		}
+		s = append(s, latencies(h), sample{})
+	}
+	line := s.line("both")
+	first, last := line.Points[0], line.Points[len(line.Points)-1]
+	if first.Y < 999 || first.Y > 1001 || last.Y < 1999 || last.Y > 2001 || last.X != 200 {
+		t.Errorf("from %v to %v", first, last)
+	}
+	if n := s[0].latency.TotalCount(); n != 50 {
+		t.Errorf("a round has %d latencies of 50 now", n)
 	}
 }

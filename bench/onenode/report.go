@@ -70,7 +70,6 @@ func (m *measurement) loadTable() report.Table {
 		Header: []string{"requests", "server", "rate, /s", "ratio of rates", "server CPU, µs/op", "generator CPU, µs/op", "p50, µs", "p99, µs",
 			"p99.9, µs"},
 	}
-	names := map[variant]string{proa: "Proa", redisMemory: "Redis", redisAlways: "Redis, fsync always"}
 	for _, l := range loads {
 		for _, v := range []variant{proa, redisFor(l.op)} {
 			s := m.loaded[key{l, v}]
@@ -81,10 +80,10 @@ func (m *measurement) loadTable() report.Table {
 			if r := m.against(l, rateOf); v == proa && r != (report.Ratio{}) {
 				compared = r.String()
 			}
-			t.Add(fmt.Sprintf("%v, %d × %d", l.op, m.busy, l.depth), names[v], report.Thousands(s.median(rateOf)), compared,
+			t.Add(fmt.Sprintf("%v, %d × %d", l.op, m.busy, l.depth), variantNames[v], report.Thousands(s.median(rateOf)), compared,
 				report.Hundredths(s.median(serverOf)), report.Hundredths(s.median(generatorOf)), report.Micros(s.median(p50Of)), report.Micros(s.median(p99Of)), report.Micros(s.median(p999Of)))
 			if busy := s.busy(); busy > 0 {
-				t.Notes = append(t.Notes, fmt.Sprintf("%s refused %.2f %% of the requests of %v, %d × %d, because it was busy; they are counted in the rate.", names[v], busy*100, l.op, m.busy, l.depth))
+				t.Notes = append(t.Notes, fmt.Sprintf("%s refused %.2f %% of the requests of %v, %d × %d, because it was busy; they are counted in the rate.", variantNames[v], busy*100, l.op, m.busy, l.depth))
 			}
 		}
 	}

@@ -23,7 +23,7 @@ import (
 // own section, and leaves nothing behind.
 func TestQuickYCSB(t *testing.T) {
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "performance.md")
-	o, err := parseFlags([]string{"-quick", "-ycsb", "-proa", buildProa(t), "-dir", dir, "-write", file, "-limit", "2m"}, io.Discard)
+	o, err := parseFlags([]string{"-quick", "-ycsb", "-proa", buildProa(t), "-dir", dir, "-write", file, "-html", file + ".html", "-limit", "2m"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +51,7 @@ func TestQuickYCSB(t *testing.T) {
 	if !strings.Contains(out.String(), "YCSB-B: rate / Pebble in process") {
 		t.Errorf("printed: %s", out.String())
 	}
+	checkCharts(t, file+".html", []string{"YCSB-A", "YCSB-B", "YCSB-C"})
 	checkNothingLeft(t, dir)
 }
 

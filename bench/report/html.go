@@ -6,6 +6,10 @@ import (
 	"io"
 	"math"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/proa-kv/proa/bench"
 )
 
 // HTML writes the report as one page that needs nothing else: no script, no
@@ -20,15 +24,31 @@ func (l *Load) HTML(out io.Writer) error {
 	}{l, chartStyle, l.Charts(), l.tables(), l.Started.Format(time.RFC1123)})
 }
 
-var loadPage = template.Must(template.New("load").Funcs(template.FuncMap{
+// pageParts are what pages have in common.
+var pageParts = template.Must(template.New("parts").Funcs(template.FuncMap{
 	"svg":    func(c Chart) template.HTML { return template.HTML(c.SVG()) },
 	"legend": func(c Chart) template.HTML { return template.HTML(c.Legend()) },
-}).Parse(`<!DOCTYPE html>
+	"missed": func(cell string) bool { return cell == missed },
+}).Parse(`{{define "head"}}<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"/>
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
-<title>{{.Workload}} – {{.Program}}</title>
+{{end}}
+{{- define "tables"}}{{range $i, $t := .}}<h2>{{$t.Title}}</h2>
+<div class="scroll"><table>
+<thead><tr>{{range $t.Header}}<th>{{.}}</th>{{end}}</tr></thead>
+<tbody>{{range $t.Rows}}<tr>{{range .}}<td{{if missed .}} class="bad"{{end}}>{{.}}</td>{{end}}</tr>
+{{end}}</tbody>
+</table></div>
+{{range $t.Notes}}<p class="soft">{{.}}</p>
+{{end}}{{end}}{{end}}
+{{- define "charts"}}{{range .}}<h2>{{.Title}}</h2>
+<figure>{{legend .}}
+{{svg .}}</figure>
+{{end}}{{end}}`))
+
+var loadPage = template.Must(template.Must(pageParts.Clone()).New("load").Parse(`{{template "head"}}<title>{{.Workload}} – {{.Program}}</title>
 <style>{{.Style}}</style>
 </head>
 <body>
@@ -39,18 +59,8 @@ var loadPage = template.Must(template.New("load").Funcs(template.FuncMap{
 {{- if .Verification}}<p{{if or .Verification.Missing .Verification.Wrong}} class="bad"{{end}}>{{.Verification.Sentence}}</p>
 {{if .Verification.Problems}}<ul>{{range .Verification.Problems}}<li>{{.}}</li>{{end}}</ul>{{end}}
 {{end}}
-{{- range $i, $t := .Tables}}<h2>{{$t.Title}}</h2>
-<div class="scroll"><table>
-<thead><tr>{{range $t.Header}}<th>{{.}}</th>{{end}}</tr></thead>
-<tbody>{{range $t.Rows}}<tr>{{range .}}<td>{{.}}</td>{{end}}</tr>
-{{end}}</tbody>
-</table></div>
-{{range $t.Notes}}<p class="soft">{{.}}</p>
-{{end}}{{end}}
-{{- range .Charts}}<h2>{{.Title}}</h2>
-<figure>{{legend .}}
-{{svg .}}</figure>
-{{end}}
+{{- template "tables" .Tables}}
+{{- template "charts" .Charts}}
 </body>
 </html>
 `))
@@ -85,23 +95,40 @@ func (l *Load) Charts() []Chart {
 
 var latencyAxis = Axis{Label: "latency (logarithmic)", Log: true, Show: Duration}
 
-// percentileChart shows latency over 1/(1-q), where each step to the right is
-// ten times rarer.
-func (l *Load) percentileChart() Chart {
-	c := Chart{
-		Title: "Latency by percentile", Y: latencyAxis,
+// LatencyChart returns a chart of latency over 1/(1-q), where each step to the
+// right is ten times rarer. Its lines are made by LatencyLine.
+func LatencyChart(title string, lines ...Line) Chart {
+	return Chart{
+		Title: title, Y: latencyAxis, Lines: lines,
 		X: Axis{Label: "percentile of the operations, by 1/(1−p) (logarithmic)", Log: true, Show: percentileName},
 	}
+}
+
+// LatencyLine returns the line of latencies in nanoseconds. It has no points
+// where h is nil or empty.
+func LatencyLine(name string, h *hdrhistogram.Histogram) Line {
+	if h == nil {
+		return Line{Name: name}
+	}
+	k := bench.KindResult{Ops: uint64(h.TotalCount()), Latency: h, Slowest: time.Duration(h.Max())}
+	return percentileLine(name, percentiles(&k), k.Ops)
+}
+
+func percentileLine(name string, points []Percentile, ops uint64) Line {
+	line := Line{Name: name}
+	least := 0.5 / float64(max(ops, 1)) // where the slowest one stands
+	for _, p := range points {
+		line.Points = append(line.Points, XY{1 / max(1-p.Percent/100, least), p.Micros})
+	}
+	return line
+}
+
+// percentileChart shows the distribution of each run, or of each kind of
+// operations of the only one.
+func (l *Load) percentileChart() Chart {
+	c := LatencyChart("Latency by percentile")
 	add := func(name string, points []Percentile, ops uint64) {
-		line := Line{Name: name}
-		for _, p := range points {
-			rest := 1 - p.Percent/100
-			if rest < 0.5/float64(max(ops, 1)) {
-				rest = 0.5 / float64(max(ops, 1)) // the slowest one
-			}
-			line.Points = append(line.Points, XY{1 / rest, p.Micros})
-		}
-		c.Lines = append(c.Lines, line)
+		c.Lines = append(c.Lines, percentileLine(name, points, ops))
 	}
 	for i := range l.Runs {
 		r := &l.Runs[i]

@@ -104,8 +104,10 @@ func (b Bound) Verdict(v float64) string {
 	if b.AtMost && v <= b.Value || !b.AtMost && v >= b.Value {
 		return "met"
 	}
-	return "MISSED"
+	return missed
 }
+
+const missed = "MISSED"
 
 // NotMeasured stands where there is no figure.
 const NotMeasured = "not measured"

@@ -1,0 +1,94 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+)
+
+// page returns the tables with the curves, for a file of its own.
+func (o *outcome) page() *report.Comparison {
+	c := &report.Comparison{Title: "Proa on one node", Lines: o.circumstances(), Notes: o.m.allNotes(), Tables: o.tables, Charts: o.m.charts()}
+	if o.m.ycsb {
+		c.Title = "YCSB on Proa and on Pebble"
+	}
+	return c
+}
+
+// charts returns latency by percentile for all that was measured, of all rounds
+// together.
+func (m *measurement) charts() []report.Chart {
+	if m.ycsb {
+		return m.ycsbFigures.charts()
+	}
+	charts := []report.Chart{latencyChart("fsynced PUT, 1 × 1", m.single[proa].line("Proa"), m.single[redisAlways].line("Redis, fsync always"),
+		m.sync.line("floor: write and fdatasync"), m.loop.line("floor: loopback echo"))}
+	for _, l := range loads {
+		charts = append(charts, latencyChart(fmt.Sprintf("%s, %d × %d", described(l.op), m.busy, l.depth),
+			m.loaded[key{l, proa}].line("Proa"), m.loaded[key{l, redisFor(l.op)}].line(variantNames[redisFor(l.op)])))
+	}
+	return append(charts, m.openChart(), m.crowdChart(), m.largeChart())
+}
+
+// latencyChart shows those lines that were measured.
+func latencyChart(what string, lines ...report.Line) report.Chart {
+	return report.LatencyChart(what+": latency by percentile", report.WithPoints(lines...)...)
+}
+
+func (m *measurement) openChart() report.Chart {
+	o := &m.open
+	return latencyChart("Open loop at half of the highest rate", o.half[bench.Get].line("GET"), o.half[bench.Put].line("fsynced PUT"), o.half[bench.Ping].line("PING at the rate of the GETs"),
+		o.loop.line("floor: loopback echo, 1 × 1"), o.sync.line("floor: write and fdatasync, one at a time"))
+}
+
+func (m *measurement) crowdChart() report.Chart {
+	var lines []report.Line
+	for _, l := range m.crowdLines() {
+		if l.busy != m.crowd {
+			continue
+		}
+		for _, idle := range []int{0, l.idle} {
+			lines = append(lines, m.crowded[crowd{l.op, l.busy, idle > 0}].line(fmt.Sprintf("%s, %d busy and %d idle", described(l.op), l.busy, idle)))
+		}
+	}
+	return latencyChart("A crowd of connections", lines...)
+}
+
+func (m *measurement) largeChart() report.Chart {
+	l := &m.large
+	return latencyChart("Values of 256 KiB", l.proa[bench.Put].line("fsynced PUT"), l.proa[bench.Get].line("GET"), l.loopback.line("floor of GET: the same bytes over loopback"))
+}
+
+// charts show each workload on both stores, reads and updates apart.
+func (y *ycsb) charts() (charts []report.Chart) {
+	for _, w := range ycsbWorkloads {
+		var lines []report.Line
+		for _, st := range []store{ycsbProa, ycsbPebble} {
+			s := y.series[ycsbKey{w, st}]
+			lines = append(lines, s.read().line(string(st)+": read"), s.update().line(string(st)+": update"))
+		}
+		charts = append(charts, latencyChart(strings.ToUpper(w), lines...))
+	}
+	return charts
+}
+
+// line is the distribution of all rounds together.
+func (s series) line(name string) report.Line {
+	var sum *hdrhistogram.Histogram
+	for i := range s {
+		switch h := s[i].latency; {
+		case h == nil:
+		case sum == nil:
+			sum = hdrhistogram.Import(h.Export())
+		default:
+			sum.Merge(h) // of the same range
+		}
+	}
+	return report.LatencyLine(name, sum)
+}

@@ -1,0 +1,92 @@
+package report
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/google/go-cmp/cmp"
+)
+
+func comparison() *Comparison {
+	h := hdrhistogram.New(1, 1e9, 3)
+	for i := range int64(1000) {
+		_ = h.RecordValue((i + 1) * 1000)
+	}
+	table := Table{Title: "Targets", Header: []string{"what", "verdict"}, Notes: []string{"A <note>."}}
+	table.Add("slow", "MISSED")
+	table.Add("fast", "met")
+	return &Comparison{
+		Title: "One <node>", Lines: []string{"Machine: a & b"}, Notes: []string{"A smoke run."}, Tables: []Table{table},
+		Charts: []Chart{LatencyChart("GET, 64 × 1", LatencyLine("Proa", h), LatencyLine("Redis", h)), LatencyChart("not measured", LatencyLine("Proa", nil))},
+	}
+}
+
+// The page is well-formed, needs nothing from elsewhere, escapes what it is
+// given, and shows no empty chart.
+func TestComparisonPage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.html")
+	if err := comparison().WriteHTML(path); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for d := xml.NewDecoder(bytes.NewReader(page)); ; {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := string(page)
+	for _, want := range []string{
+		"<title>One &lt;node&gt;</title>", "Machine: a &amp; b", `<p class="bad">A smoke run.</p>`, "A &lt;note&gt;.",
+		`<td class="bad">MISSED</td>`, "<td>met</td>", "<h2>GET, 64 × 1</h2>", "<svg", "Redis",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	for _, no := range []string{"not measured", "http://", "https://", "<script", "url("} {
+		if strings.Contains(text, no) {
+			t.Errorf("the page has %q", no)
+		}
+	}
+	if n := strings.Count(text, "<svg"); n != 1 {
+		t.Errorf("%d charts", n)
+	}
+	if err := comparison().WriteHTML(filepath.Join(path, "below a file")); err == nil {
+		t.Error("a file was written below a file")
+	}
+}
+
+// A line shows each percentile where it belongs, and the slowest at the end.
+func TestLatencyLine(t *testing.T) {
+	line := comparison().Charts[0].Lines[0]
+	if n := len(line.Points); n != 26 { // eight for each decade, both ends, and the slowest
+		t.Errorf("%d points", n)
+	}
+	first, last := line.Points[0], line.Points[len(line.Points)-1]
+	if first != (XY{1, 1}) || last.X != 2000 || last.Y < 999 || last.Y > 1001 {
+		t.Errorf("from %v to %v", first, last)
+	}
+	if at := line.Points[16]; at.X < 99.9 || at.X > 100.1 || at.Y < 989 || at.Y > 991 {
+		t.Errorf("the 99th percentile is at %v", at)
+	}
+	for _, h := range []*hdrhistogram.Histogram{nil, hdrhistogram.New(1, 1e9, 3)} {
+		if got := LatencyLine("none", h); len(got.Points) > 0 {
+			t.Error(got)
+		}
+	}
+	if diff := cmp.Diff([]Line{line}, WithPoints(Line{Name: "none"}, line)); diff != "" {
+		t.Error(diff)
+	}
+}
