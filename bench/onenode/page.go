@@ -80,15 +80,9 @@ func (y *ycsb) charts() (charts []report.Chart) {
 
 // line is the distribution of all rounds together.
 func (s series) line(name string) report.Line {
-	var sum *hdrhistogram.Histogram
+	latencies := make([]*hdrhistogram.Histogram, len(s))
 	for i := range s {
-		switch h := s[i].latency; {
-		case h == nil:
-		case sum == nil:
-			sum = hdrhistogram.Import(h.Export())
-		default:
-			sum.Merge(h) // of the same range
-		}
+		latencies[i] = s[i].latency
 	}
-	return report.LatencyLine(name, sum)
+	return report.LatencyLine(name, latencies...)
 }

@@ -66,13 +66,15 @@ type sample struct {
 	GeneratorCPU float64           `json:"generator_cpu_per_op_ns"`
 	Ops          uint64            `json:"ops"`
 	Failures     map[string]uint64 `json:"failures,omitempty"` // by class
+
+	latency *hdrhistogram.Histogram // in nanoseconds; nil in figures that were made up
 }
 
 func sampleOf(r *result) sample {
 	return sample{
 		Rate: r.Rate(), P50: float64(r.Quantile(0.5)), P99: float64(r.Quantile(0.99)), P999: float64(r.Quantile(0.999)),
 		Slowest: float64(r.Slowest), ServerCPU: float64(r.PerOp(r.ServerCPU)), GeneratorCPU: float64(r.PerOp(r.GeneratorCPU)),
-		Ops: r.Ops, Failures: r.failures,
+		Ops: r.Ops, Failures: r.failures, latency: r.Latency,
 	}
 }
 
@@ -408,7 +410,7 @@ func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*c
 
 func latencies(h *hdrhistogram.Histogram) sample {
 	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) }
-	return sample{P50: at(50), P99: at(99), P999: at(99.9), Slowest: float64(h.Max()), Ops: uint64(h.TotalCount())}
+	return sample{P50: at(50), P99: at(99), P999: at(99.9), Slowest: float64(h.Max()), Ops: uint64(h.TotalCount()), latency: h}
 }
 
 // floor returns, for each round, the least a call of a row can take by what

@@ -45,7 +45,7 @@ import (
 type options struct {
 	proa, etcd, redis string // programs; see the flags
 	dir               string // for data; "" for the system's temporary directory
-	write, json       string // files to write; "" for none
+	write, json, html string // files to write; "" for none
 	only              string // regular expression
 
 	rounds   int
@@ -66,6 +66,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.dir, "dir", "", "`directory` on the disk to measure (default: a temporary one)")
 	set.StringVar(&o.write, "write", "", "regenerate the section of this Markdown `page`")
 	set.StringVar(&o.json, "json", "", "write all figures as JSON to this `file`")
+	set.StringVar(&o.html, "html", "", "write tables and latency curves to this HTML `file`, which needs nothing else")
 	set.StringVar(&o.only, "only", "", "measure only what matches this regular `expression`, such as 'PUT, 3 nodes' or '512.*(Proa|etcd)$'")
 	set.IntVar(&o.rounds, "rounds", 5, "rounds of measurements")
 	set.DurationVar(&o.duration, "duration", 2*time.Second, "duration of one measurement")
@@ -141,6 +142,12 @@ func (r *outcome) publish(o options, out, progress io.Writer) error {
 			return err
 		}
 		fmt.Fprintf(progress, "wrote %s\n", o.json)
+	}
+	if o.html != "" {
+		if err := r.page().WriteHTML(o.html); err != nil {
+			return err
+		}
+		fmt.Fprintf(progress, "wrote %s\n", o.html)
 	}
 	if o.write != "" {
 		if err := section.Write(o.write, r.markdown()); err != nil {

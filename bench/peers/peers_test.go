@@ -100,7 +100,7 @@ func checkNothingLeft(t *testing.T, dir string) {
 // etcd, and leaves nothing behind.
 func TestQuick(t *testing.T) {
 	files := t.TempDir()
-	o := quick(t, "-only", "1 node|etcd", "-json", filepath.Join(files, "figures.json"), "-write", filepath.Join(files, "performance.md"))
+	o := quick(t, "-only", "1 node|etcd", "-json", filepath.Join(files, "figures.json"), "-write", filepath.Join(files, "performance.md"), "-html", filepath.Join(files, "page.html"))
 	var out, progress bytes.Buffer
 	if err := run(t.Context(), o, &out, &progress); err != nil {
 		t.Fatal(err, progress.String())
@@ -131,8 +131,26 @@ func TestQuick(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
+	checkPage(t, o)
 	if strings.Contains(string(page), o.dir) || !strings.Contains(out.String(), "an answer means") {
 		t.Errorf("printed: %s, page: %s", out.String(), page)
+	}
+}
+
+// checkPage checks the page with the curves.
+func checkPage(t *testing.T, o options) {
+	t.Helper()
+	page, err := os.ReadFile(o.html)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<h2>PUT, 1 node, 512 callers, 16 clients: latency by percentile</h2>", "<h2>GET, 3 nodes, 256 callers, 16 clients: latency by percentile</h2>", "Floors beside one node", "smoke run"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page with the curves lacks %q", want)
+		}
+	}
+	if got := strings.Count(string(page), "<svg"); got != len(rows)+len(sizes) || strings.Contains(string(page), o.dir) {
+		t.Errorf("%d charts of %d rows and the floors of %d sizes", got, len(rows), len(sizes))
 	}
 }
 

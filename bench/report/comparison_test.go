@@ -12,6 +12,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func comparison() *Comparison {
@@ -85,6 +86,12 @@ func TestLatencyLine(t *testing.T) {
 		if got := LatencyLine("none", h); len(got.Points) > 0 {
 			t.Error(got)
 		}
+	}
+	low, high := hdrhistogram.New(1, 1e9, 3), hdrhistogram.New(1, 1e9, 3)
+	_, _ = low.RecordValue(1000), high.RecordValue(5000)
+	both := LatencyLine("both", low, nil, high).Points
+	if diff := cmp.Diff([]XY{{1, 1}, {4, 5}}, []XY{both[0], both[len(both)-1]}, cmpopts.EquateApprox(1e-3, 0)); diff != "" || low.TotalCount() != 1 {
+		t.Errorf("%d latencies are left, %s", low.TotalCount(), diff)
 	}
 	if diff := cmp.Diff([]Line{line}, WithPoints(Line{Name: "none"}, line)); diff != "" {
 		t.Error(diff)

@@ -104,13 +104,24 @@ func LatencyChart(title string, lines ...Line) Chart {
 	}
 }
 
-// LatencyLine returns the line of latencies in nanoseconds. It has no points
-// where h is nil or empty.
-func LatencyLine(name string, h *hdrhistogram.Histogram) Line {
-	if h == nil {
+// LatencyLine returns the line of latencies in nanoseconds, those of all
+// histograms together, which have one range and are left as they are. It has no
+// points where all are nil or empty.
+func LatencyLine(name string, hs ...*hdrhistogram.Histogram) Line {
+	var sum *hdrhistogram.Histogram
+	for _, h := range hs {
+		switch {
+		case h == nil:
+		case sum == nil:
+			sum = hdrhistogram.Import(h.Export())
+		default:
+			sum.Merge(h)
+		}
+	}
+	if sum == nil {
 		return Line{Name: name}
 	}
-	k := bench.KindResult{Ops: uint64(h.TotalCount()), Latency: h, Slowest: time.Duration(h.Max())}
+	k := bench.KindResult{Ops: uint64(sum.TotalCount()), Latency: sum, Slowest: time.Duration(sum.Max())}
 	return percentileLine(name, percentiles(&k), k.Ops)
 }
 

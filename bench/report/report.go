@@ -1,7 +1,7 @@
 // Package report shows what was measured. The figures of a comparison become
-// tables, on a terminal and in a Markdown page of which a part is generated.
-// Those of a load ([Load]) become a table, CSV, JSON, or a page of curves that
-// can be read anywhere ([Chart]).
+// tables, on a terminal and in a Markdown page of which a part is generated, and
+// a page of curves ([Comparison]). Those of a load ([Load]) become a table, CSV,
+// JSON, or such a page, which can be read anywhere ([Chart]).
 package report
 
 import (
