@@ -14,7 +14,7 @@ GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS         = $(CURDIR)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race sim lint fuzz bench ycsb compare gobench docs clean failover
+.PHONY: help build run test race sim lint fuzz bench ycsb compare gobench docs clean failover growth
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ compare: build ## Proa beside etcd and Redis, one node and three, in one run; re
 
 failover: build ## what clients notice of killed, stopped and moved leaders, and of many shards; rewrites docs/performance.md (FAILOVER=-quick to try it out)
 	$(GO) run ./bench/failover -proa ./proa $(if $(FAILOVER),$(FAILOVER),-write docs/performance.md)
+
+growth: build ## curves over connections, shards, values, keys and nodes; rewrites docs/growth.md and docs/growth.html (GROWTH=-quick to try it out)
+	$(GO) run ./bench/growth -proa ./proa $(if $(GROWTH),$(GROWTH),-write docs/growth.md -html docs/growth.html)
 
 gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...
