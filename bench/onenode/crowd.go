@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func (m *measurement) measureCrowd(ctx context.Context) error {
 	}
 	for round := range m.rounds {
 		m.say("round %d of %d: busy connections without and with idle ones", round+1, m.rounds)
-		if err := m.crowdRound(ctx, p); err != nil {
+		if err := m.crowdRound(ctx, p, round%2 == 1); err != nil {
 			return err
 		}
 	}
@@ -127,41 +128,53 @@ func (m *measurement) idlePossible() int {
 	return max(room, 0)
 }
 
-// crowdRound is one round without and with idle connections. The many busy
+// crowdRound is one round without and with idle connections, or the other way
+// round, so that what comes first has no lasting disadvantage. The many busy
 // connections are a part of the crowd, so that it is as large as it was asked to
 // be; the few come on top.
-func (m *measurement) crowdRound(ctx context.Context, p *process) error {
-	if err := m.measureOps(ctx, p, m.busy, false); err != nil {
-		return err
-	}
+func (m *measurement) crowdRound(ctx context.Context, p *process, reverse bool) error {
+	steps := []crowdStep{{m.busy, 0}, {m.crowd, 0}, {m.crowd, m.idleOpened - m.crowd}, {m.busy, m.idleOpened}}
 	if !m.crowdPossible() {
-		return m.besideIdle(ctx, p, m.idleOpened, m.busy)
+		steps = []crowdStep{{m.busy, 0}, {m.busy, m.idleOpened}}
 	}
-	if err := m.measureOps(ctx, p, m.crowd, false); err != nil {
-		return err
+	if reverse {
+		slices.Reverse(steps)
 	}
-	if err := m.besideIdle(ctx, p, m.idleOpened-m.crowd, m.crowd); err != nil {
-		return err
+	for _, s := range steps {
+		measure := m.besideIdle
+		if s.idle == 0 {
+			measure = m.withoutIdle
+		}
+		if err := measure(ctx, p, s); err != nil {
+			return err
+		}
 	}
-	return m.besideIdle(ctx, p, m.idleOpened, m.busy)
+	return nil
 }
+
+// crowdStep is a number of busy connections beside a number of idle ones.
+type crowdStep struct{ busy, idle int }
 
 // crowdPossible reports whether there can be connections beside those of the
 // crowd that are busy.
 func (m *measurement) crowdPossible() bool { return m.idleOpened > m.crowd }
 
+func (m *measurement) withoutIdle(ctx context.Context, p *process, s crowdStep) error {
+	return m.measureOps(ctx, p, s.busy, false)
+}
+
 // besideIdle measures busy connections beside idle ones, which must still be
 // open in the end.
-func (m *measurement) besideIdle(ctx context.Context, p *process, idle, busy int) (err error) {
-	crowd, err := openCrowd(ctx, p, idle)
+func (m *measurement) besideIdle(ctx context.Context, p *process, s crowdStep) (err error) {
+	idle, err := openCrowd(ctx, p, s.idle)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, crowd.Close()) }()
-	if err := m.measureOps(ctx, p, busy, true); err != nil {
+	defer func() { err = errors.Join(err, idle.Close()) }()
+	if err := m.measureOps(ctx, p, s.busy, true); err != nil {
 		return err
 	}
-	return crowd.Check()
+	return idle.Check()
 }
 
 // measureOps measures GET and PUT on so many connections, with or without idle

@@ -14,9 +14,12 @@ import (
 // openLoop holds what was measured of an open loop at half of the highest rate,
 // by operation.
 type openLoop struct {
-	// highest is a closed loop, and half the open loop at half of its rate. A
-	// PING has no highest rate of its own: it is made at the rate of the GETs,
-	// to show what the way to the server and back takes there.
+	// highest is a closed loop with one request in flight on each connection,
+	// because in an open loop requests come one by one, too: what several at a
+	// time on one connection reach can neither be sent nor served like that.
+	// half is the open loop at half of its rate. A PING has no highest rate of
+	// its own: it is made at the rate of the GETs, to show what the way to the
+	// server and back takes there.
 	highest, half map[bench.Op]series
 	sync, loop    series // floors in the same rounds
 }
@@ -73,7 +76,7 @@ func (m *measurement) openHarness(ctx context.Context, p *process, name string) 
 	w.ValueBytes = bench.FixedSize(m.value)
 	return bench.Open(ctx, bench.Load{
 		Addresses: []string{p.target.Address}, Workload: w, Keys: m.keys, Seed: 1,
-		Connections: m.busy, InFlight: deep, Duration: m.step, Warmup: m.step / 5,
+		Connections: m.busy, InFlight: 1, Duration: m.step, Warmup: m.step / 5,
 	})
 }
 
@@ -167,7 +170,7 @@ func (m *measurement) openTable() report.Table {
 			report.Hundredths(s.median(serverOf)), report.Micros(s.median(lateOf)))...)
 		t.Notes = append(t.Notes, openNotes(op, s)...)
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("The highest rate is that of a closed loop of %d × %d in the same round. Half of it was planned then, at constant distances, and latency counts from the planned time: a stall delays all that was planned for it. The way to the server and back has its own line, PINGs at the rate of the GETs; the floors have one request at a time. The generator shares the machine and so is a part of every latency.", m.busy, deep))
+	t.Notes = append(t.Notes, fmt.Sprintf("The highest rate is that of a closed loop of %d × 1 in the same round: requests of an open loop come one by one, not several at a time on one connection. Half of it was planned then, at constant distances, and latency counts from the planned time: a stall delays all that was planned for it. The way to the server and back has its own line, PINGs at the rate of the GETs; the floors have one request at a time. The generator shares the machine and so is a part of every latency.", m.busy))
 	return t
 }
 

@@ -138,7 +138,7 @@ func TestEngine(t *testing.T) {
 	}
 }
 
-// A caller that finds what nobody wrote ends the run, and so does the end of a
+// Reads are counted as reads. A caller that finds what nobody wrote ends the run, and so does the end of a
 // context.
 func TestEngineFails(t *testing.T) {
 	e, generators := loadedEngine(t, "ycsb-c", 1, 2)
@@ -146,6 +146,9 @@ func TestEngineFails(t *testing.T) {
 	cancel()
 	if _, err := e.run(cancelled, generators, 0, time.Hour); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+	if s, err := e.run(t.Context(), generators, 0, 10*time.Millisecond); err != nil || s.read.ops == 0 || s.update.ops != 0 {
+		t.Errorf("reads alone: %+v, %v", s, err)
 	}
 	wrong := bytes.Repeat([]byte{0xff}, ycsbRowBytes)
 	if err := e.db.Set(generators[0].AppendKey(nil, 0), wrong, nil); err != nil {
