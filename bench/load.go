@@ -249,7 +249,7 @@ func (r *LoadResult) GeneratorBound() bool { return r.Busiest >= BusyShare }
 func (r *LoadResult) fill(t *tally) {
 	r.Kinds = t.kinds
 	for k := range r.Kinds {
-		r.All.merge(&r.Kinds[k])
+		r.All.Merge(&r.Kinds[k])
 	}
 	r.Errors = map[string]uint64{}
 	for class, n := range t.classes {

@@ -49,14 +49,15 @@ func (k *KindResult) record(latency time.Duration) {
 	_ = k.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
 }
 
-func (k *KindResult) merge(o *KindResult) {
+// Merge adds what o counts to k, without loss.
+func (k *KindResult) Merge(o *KindResult) {
 	k.Ops += o.Ops
 	k.NotFound += o.NotFound
 	k.Rows += o.Rows
 	k.Slowest = max(k.Slowest, o.Slowest)
 	if o.Latency != nil {
 		if k.Latency == nil {
-			k.Latency = newLatencies()
+			k.Latency = NewLatencies()
 		}
 		k.Latency.Merge(o.Latency) // of the same range
 	}
@@ -79,7 +80,8 @@ func (k *KindResult) Mean() time.Duration {
 	return time.Duration(k.Latency.Mean())
 }
 
-func newLatencies() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(latencyMax), 3) }
+// NewLatencies returns an empty histogram as KindResult has it.
+func NewLatencies() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(latencyMax), 3) }
 
 // tally is what one thread has counted of the measured part.
 type tally struct {
@@ -105,7 +107,7 @@ func newTally(w *Workload, loading bool) *tally {
 	t := &tally{}
 	for k := range kindEnd {
 		if w.has(k) || loading && k == KindInsert {
-			t.kinds[k].Latency = newLatencies()
+			t.kinds[k].Latency = NewLatencies()
 		}
 	}
 	return t
@@ -121,7 +123,7 @@ func (t *tally) fail(class int, message []byte) {
 
 func (t *tally) merge(o *tally) {
 	for k := range t.kinds {
-		t.kinds[k].merge(&o.kinds[k])
+		t.kinds[k].Merge(&o.kinds[k])
 	}
 	for c := range t.classes {
 		t.classes[c] += o.classes[c]

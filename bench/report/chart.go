@@ -94,7 +94,7 @@ func (s *scale) ticks() []float64 {
 		parts = []float64{1, 2, 5}
 	}
 	var out []float64
-	for decade := math.Floor(s.low); decade <= s.top; decade++ {
+	for decade := math.Floor(s.low); decade <= s.top && len(out) < 1000; decade++ {
 		for _, p := range parts {
 			v := p * math.Pow(10, decade)
 			if l := math.Log10(v); l >= s.low-1e-9 && l <= s.top+1e-9 {
@@ -114,7 +114,7 @@ func linearTicks(low, top float64) []float64 {
 		}
 	}
 	var out []float64
-	for i := math.Ceil(low / step); i*step <= top*(1+1e-9); i++ {
+	for i := math.Ceil(low / step); i*step <= top*(1+1e-9) && len(out) < 4*wanted; i++ { // steps may vanish
 		out = append(out, i*step)
 	}
 	return out

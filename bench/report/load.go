@@ -119,6 +119,10 @@ type Kind struct {
 	Latency  Latency `json:"latency"`
 
 	Percentiles []Percentile `json:"percentiles"`
+
+	// Histogram holds all latencies in nanoseconds: an HdrHistogram in its
+	// second format, compressed, in base64.
+	Histogram string `json:"histogram,omitempty"`
 }
 
 // Percentile is one point of a distribution.
@@ -179,7 +183,8 @@ func NewRun(r *bench.LoadResult) Run {
 	}
 	for k := range r.Kinds {
 		if kind := &r.Kinds[k]; kind.Ops > 0 {
-			out.Kinds = append(out.Kinds, Kind{bench.Kind(k).String(), kind.Ops, kind.NotFound, kind.Rows, latencyOf(kind), percentiles(kind)})
+			shown, _ := newKind(bench.Kind(k).String(), kind) // only merging needs the histogram
+			out.Kinds = append(out.Kinds, shown)
 		}
 	}
 	for _, s := range r.Servers {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,7 +76,54 @@ be reached or all connections were lost.`,
 		},
 	}
 	f.add(cmd)
+	cmd.AddCommand(a.benchMergeCommand())
 	return cmd
+}
+
+func (a *app) benchMergeCommand() *cobra.Command {
+	var html string
+	cmd := &cobra.Command{
+		Use:   "merge FILE FILE...",
+		Short: "Put together what several benches measured at the same time",
+		Long: `Read the reports that several runs of "proa bench -o json" have written, and show
+them as one: where one process, or one machine, cannot make enough load. All of
+them must have made the same kind of load, at the same time. Histograms are
+merged without loss. Let one of them write the rows first, with -n 1, and start
+the others with --no-preload.`,
+		Example: `  proa bench -t get -n 1
+  proa bench -t get --no-preload --duration 30s -o json > a.json &
+  proa bench -t get --no-preload --duration 30s -o json > b.json; wait
+  proa bench merge a.json b.json --html both.html`,
+		Args:        cobra.MinimumNArgs(2),
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputCSV},
+		RunE: func(_ *cobra.Command, files []string) error {
+			var all *report.Load
+			for _, path := range files {
+				l, err := readBench(path)
+				if err == nil && all != nil {
+					err = all.Merge(l)
+				}
+				if err != nil {
+					return &statusError{exitUsage, fmt.Errorf("%s: %w", path, err)}
+				}
+				if all == nil {
+					all = l
+				}
+			}
+			return a.showBench(all, html)
+		},
+	}
+	cmd.Flags().StringVar(&html, "html", "", "write a page with curves to `file`")
+	return cmd
+}
+
+func readBench(path string) (*report.Load, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return report.ReadLoad(f)
 }
 
 // workloadHelp lists the workloads.

@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"client":         {"protocol"},
 	"bench":          {"client", "protocol"},                     // the generator writes its own frames
 	"bench/failover": {"bench", "client", "protocol", "command"}, // administers the cluster it measures
+	"bench/growth":   {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
 	"cmd":            {"*"},
 	"internal":       {"*"},
 	"test":           {"*"},
