@@ -348,7 +348,7 @@ func (p *processor) fetchJob(j job, shard int) {
 
 const (
 	retryBusyMillis   = 5
-	retryLeaderMillis = 50
+	retryLeaderMillis = 10 // a planned transfer takes a few; clients wait longer each time
 	retryQuorumMillis = 200
 )
 
