@@ -78,6 +78,13 @@ func (c *curve) charts(figures []samples) []report.Chart {
 	}
 }
 
+func (m *measurement) roundsText() string {
+	if m.rounds == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("medians of %d rounds", m.rounds)
+}
+
 // comparison is the whole outcome.
 func (m *measurement) comparison() *report.Comparison {
 	machine := rig.Describe(m.data)
@@ -86,8 +93,8 @@ func (m *measurement) comparison() *report.Comparison {
 		fmt.Sprintf("Versions: %s; generator built with %s", rig.VersionLine(m.proa, "version"), machine.GoVersion),
 		fmt.Sprintf("Date: %s; the run took %v", m.started.UTC().Format("2006-01-02 15:04 UTC"), m.took.Round(time.Second)),
 		"Command: make growth, which runs " + m.command(),
-		fmt.Sprintf("Where nothing else is said: one node, %d shards, %d connections with one request in flight each, %s keys chosen uniformly, values of %d bytes; medians of %d rounds of %v. A PUT is acknowledged when it is fsynced on a majority, a GET is linearizable.",
-			usual.shards, usual.connections, report.Thousands(float64(usual.keys)), usual.value, m.rounds, m.step),
+		fmt.Sprintf("Where nothing else is said: one node, %d shards, %d connections with one request in flight each, %s keys chosen uniformly, values of %d bytes; %s of %v. A PUT is acknowledged when it is fsynced on a majority, a GET is linearizable.",
+			usual.shards, usual.connections, report.Thousands(float64(usual.keys)), usual.value, m.roundsText(), m.step),
 	}}
 	if m.quick {
 		c.Notes = []string{"This was a smoke run. Its figures mean nothing."}
