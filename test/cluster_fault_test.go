@@ -83,7 +83,7 @@ func TestClusterLinearizable(t *testing.T) {
 	})
 	t.Run("five", func(t *testing.T) {
 		if testing.Short() {
-			t.Skip("long")
+			t.Skip("takes many seconds, which -short leaves out")
 		}
 		runFaults(t, 5, []fault{
 			{"two leaders killed", func(f *faults) { f.killTwo() }},

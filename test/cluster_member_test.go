@@ -83,7 +83,7 @@ func TestClusterTransfers(t *testing.T) {
 // to three other ones, under load.
 func TestClusterGrowsAndShrinks(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 1, Shards: 2})
@@ -150,7 +150,7 @@ func awaitReplicas(t *testing.T, c *testcluster.Cluster, replicas int, nodes ...
 // under load.
 func TestClusterReplacesLostNode(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 3})
@@ -184,7 +184,7 @@ func TestClusterReplacesLostNode(t *testing.T) {
 // that others do not.
 func TestClusterHealsByItself(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 4, Shards: 4, Settings: []string{"cluster.replace_after=2s"}})
@@ -317,7 +317,7 @@ func TestClusterRefusals(t *testing.T) {
 // as it should be.
 func TestClusterMoves(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 5, Shards: 1, Settings: []string{"cluster.replication_factor=3"}})
@@ -393,7 +393,7 @@ func placed(t *testing.T, c *testcluster.Cluster, shard int) (held, free []int) 
 // TestClusterLastReplicas removes all servers but one, which has to stay.
 func TestClusterLastReplicas(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 2, Shards: 2})
@@ -414,7 +414,7 @@ func TestClusterLastReplicas(t *testing.T) {
 // the other and then all at once.
 func TestClusterAddressesChange(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2})
@@ -547,7 +547,7 @@ func TestClusterForwarding(t *testing.T) {
 // protocol between servers beside others that speak the newest.
 func TestClusterTwoVersions(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.NewCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})

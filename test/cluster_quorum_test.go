@@ -127,7 +127,7 @@ func TestClusterLosesMajority(t *testing.T) {
 // TestClusterRecoversUnsafe loses two of three servers for good.
 func TestClusterRecoversUnsafe(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 3})

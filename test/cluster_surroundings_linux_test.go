@@ -22,7 +22,7 @@ import (
 // why; the others go on; with room it comes back.
 func TestClusterFullDisk(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	disk := smallDisk(t, "40m")
@@ -129,7 +129,7 @@ func (s *namespaces) heal(i int) { s.ip("link", "set", s.link(i), "up") }
 // lost.
 func TestClusterNetworkNamespaces(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
 	rng := seeded(t)

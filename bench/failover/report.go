@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/bench/report"
@@ -158,21 +157,13 @@ func (o *outcome) circumstances() []string {
 	}
 }
 
-// print writes the tables for a terminal.
-func (o *outcome) print(out io.Writer) error {
-	for _, line := range o.circumstances() {
-		fmt.Fprintln(out, line)
-	}
-	for i := range o.tables {
-		if err := o.tables[i].Print(out); err != nil {
-			return err
-		}
-	}
-	for _, n := range o.m.allNotes() {
-		fmt.Fprintf(out, "\n%s\n", n)
-	}
-	return nil
+// page is the outcome as a page.
+func (o *outcome) page() *report.Comparison {
+	return &report.Comparison{Title: "Failover", Lines: o.circumstances(), Notes: o.m.allNotes(), Tables: o.tables}
 }
+
+// print writes the tables for a terminal.
+func (o *outcome) print(out io.Writer) error { return o.page().Print(out) }
 
 // publish prints the tables and writes the page that was asked for.
 func (o *outcome) publish(out, progress io.Writer) error {
@@ -194,21 +185,7 @@ const section = report.Section("failover")
 
 // markdown returns the generated part of the page.
 func (o *outcome) markdown() string {
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	for _, c := range o.circumstances() {
-		what, rest, _ := strings.Cut(c, ": ")
-		line("- **%s:** %s", what, rest)
-	}
-	for _, n := range o.m.allNotes() {
-		line("\n**Note:** %s", n)
-	}
-	for i := range o.tables {
-		line("\n%s", strings.TrimSpace(o.tables[i].Markdown(2)))
-	}
-	line("\n## How failover was measured\n")
-	line("%s", method)
-	return b.String()
+	return o.page().Markdown(2, "") + "\n## How failover was measured\n\n" + method + "\n"
 }
 
 const method = "The program is `bench/failover`. It starts three servers on loopback with default settings and real fsyncs. Each of 8 shards has two callers, one through a client with a session (`ExactlyOnce`), one through a client with default settings; each writes to a key of that shard, one write after the other. After a SIGKILL, service is back when every shard has acknowledged a write that began after the process was gone; the time counts from just before the signal. The node is then started again, and the next event waits until every node is up and leaders are spread.\n\n" +

@@ -25,7 +25,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/proa-kv/proa/bench/rig"
@@ -91,23 +90,16 @@ func main() {
 
 // run measures everything, prints the tables to out and how far it is to
 // progress.
-func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
-	// A child is told to die with the thread that started it, so this thread
-	// has to live as long as they may.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("not finished within %v; -limit sets another bound", o.limit))
-	defer cancel()
-	m, err := newMeasurement(o, progress)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.close()) }()
-	if err := m.measure(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
+func run(ctx context.Context, o options, out, progress io.Writer) error {
+	return rig.Within(ctx, o.limit, func(ctx context.Context) (err error) {
+		m, err := newMeasurement(o, progress)
+		if err != nil {
+			return err
 		}
-		return err
-	}
-	return m.publish(out, progress)
+		defer func() { err = errors.Join(err, m.close()) }()
+		if err := m.measure(ctx); err != nil {
+			return err
+		}
+		return m.publish(out, progress)
+	})
 }

@@ -5,7 +5,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/bench/report"
@@ -112,16 +111,11 @@ const section = report.Section("growth")
 // publish prints the tables and writes the pages that were asked for.
 func (m *measurement) publish(out, progress io.Writer) error {
 	c := m.comparison()
-	for _, line := range append(c.Lines, c.Notes...) {
-		fmt.Fprintln(out, line)
-	}
-	for i := range c.Tables {
-		if err := c.Tables[i].Print(out); err != nil {
-			return err
-		}
+	if err := c.Print(out); err != nil {
+		return err
 	}
 	if m.write != "" {
-		if err := section.Write(m.write, markdown(c)); err != nil {
+		if err := section.Write(m.write, c.Markdown(2, "")); err != nil {
 			return err
 		}
 		fmt.Fprintf(progress, "wrote %s\n", m.write)
@@ -134,23 +128,4 @@ func (m *measurement) publish(out, progress io.Writer) error {
 	}
 	fmt.Fprintf(progress, "wrote %s\n", m.html)
 	return nil
-}
-
-// markdown returns the generated part of the page.
-func markdown(c *report.Comparison) string {
-	var b strings.Builder
-	for _, l := range c.Lines {
-		what, rest, found := strings.Cut(l, ": ")
-		if found {
-			l = "**" + what + ":** " + rest
-		}
-		fmt.Fprintf(&b, "- %s\n", l)
-	}
-	for _, n := range c.Notes {
-		fmt.Fprintf(&b, "\n**Note:** %s\n", n)
-	}
-	for i := range c.Tables {
-		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(c.Tables[i].Markdown(2)))
-	}
-	return b.String()
 }

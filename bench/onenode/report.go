@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/bench/report"
@@ -93,20 +92,7 @@ func (m *measurement) loadTable() report.Table {
 }
 
 // print writes the tables for a terminal.
-func (o *outcome) print(out io.Writer) error {
-	for _, line := range o.circumstances() {
-		fmt.Fprintln(out, line)
-	}
-	for i := range o.tables {
-		if err := o.tables[i].Print(out); err != nil {
-			return err
-		}
-	}
-	for _, n := range o.m.allNotes() {
-		fmt.Fprintf(out, "\n%s\n", n)
-	}
-	return nil
-}
+func (o *outcome) print(out io.Writer) error { return o.page().Print(out) }
 
 // allNotes returns what a reader has to know about this run.
 func (m *measurement) allNotes() []string {
@@ -136,29 +122,12 @@ func (o *outcome) circumstances() []string {
 
 // markdown returns the generated part of the page.
 func (o *outcome) markdown() string {
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	for _, c := range o.circumstances() {
-		what, rest, _ := strings.Cut(c, ": ")
-		line("- **%s:** %s", what, rest)
-	}
-	for _, n := range o.m.allNotes() {
-		line("\n**Note:** %s", n)
-	}
-	step := o.m.step
+	step, title, how := o.m.step, "How it was measured", method
 	if o.m.ycsb {
-		step = o.m.ycsbStep
+		step, title, how = o.m.ycsbStep, "How YCSB was measured", ycsbMethod
 	}
-	line("\nEvery round measures all variants in turn for %v each, %d rounds in all. Figures are medians over the rounds. A ratio is the median of the ratios within each round; its smallest and largest stand in parentheses. Clients and servers share the machine, so rates depend on the generator too; the CPU time of the server does not.", step, o.m.rounds)
-	for i := range o.tables {
-		line("\n%s", strings.TrimSpace(o.tables[i].Markdown(2)))
-	}
-	if o.m.ycsb {
-		line("\n## How YCSB was measured\n\n%s", ycsbMethod)
-	} else {
-		line("\n## How it was measured\n\n%s", method)
-	}
-	return b.String()
+	intro := fmt.Sprintf("Every round measures all variants in turn for %v each, %d rounds in all. Figures are medians over the rounds. A ratio is the median of the ratios within each round; its smallest and largest stand in parentheses. Clients and servers share the machine, so rates depend on the generator too; the CPU time of the server does not.", step, o.m.rounds)
+	return o.page().Markdown(2, intro) + "\n## " + title + "\n\n" + how + "\n"
 }
 
 const method = `The program is ` + "`bench/onenode`" + `, the load generator package ` + "`bench`" + `. The generator is one thread with one epoll loop over raw sockets, no allocation per request, every reply parsed whole; the same code for all servers, only the codec differs. Where nothing else is said it is a closed loop, and a request's latency is the time from just before the write that sends it to just after the read that brings its reply. The open loop is that of ` + "`proa bench`" + `: each operation has a planned time, from which its latency counts.

@@ -34,7 +34,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -104,32 +103,24 @@ func main() {
 
 // run measures everything, prints the tables to out and how far it is to
 // progress.
-func run(ctx context.Context, o options, out, progress io.Writer) (err error) {
-	// A child is told to die with the thread that started it, so this thread
-	// has to live as long as they may.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	ctx, cancel := context.WithTimeoutCause(ctx, o.limit, fmt.Errorf("not finished within %v; -limit sets another bound", o.limit))
-	defer cancel()
-
-	c, err := newComparison(o, progress)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	if err := c.run(ctx); err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			return cause
+func run(ctx context.Context, o options, out, progress io.Writer) error {
+	return rig.Within(ctx, o.limit, func(ctx context.Context) (err error) {
+		c, err := newComparison(o, progress)
+		if err != nil {
+			return err
 		}
-		return err
-	}
-	if err := newOutcome(c).publish(o, out, progress); err != nil {
-		return err
-	}
-	if len(c.failed) > 0 {
-		return fmt.Errorf("some figures are missing: %w", errors.Join(c.failed...))
-	}
-	return nil
+		defer func() { err = errors.Join(err, c.close()) }()
+		if err := c.run(ctx); err != nil {
+			return err
+		}
+		if err := newOutcome(c).publish(o, out, progress); err != nil {
+			return err
+		}
+		if len(c.failed) > 0 {
+			return fmt.Errorf("some figures are missing: %w", errors.Join(c.failed...))
+		}
+		return nil
+	})
 }
 
 // publish prints the tables and writes the files that were asked for.

@@ -172,38 +172,11 @@ func (o *outcome) remarks() []string {
 }
 
 // print writes the tables for a terminal.
-func (o *outcome) print(out io.Writer) error {
-	for _, line := range o.circumstances() {
-		fmt.Fprintln(out, line)
-	}
-	for i := range o.tables {
-		if err := o.tables[i].Print(out); err != nil {
-			return err
-		}
-	}
-	for _, n := range o.remarks() {
-		fmt.Fprintf(out, "\n%s\n", n)
-	}
-	return nil
-}
+func (o *outcome) print(out io.Writer) error { return o.page().Print(out) }
 
 // markdown returns the generated part of the page.
 func (o *outcome) markdown() string {
-	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("## Beside etcd and Redis\n")
-	for _, c := range o.circumstances() {
-		what, rest, _ := strings.Cut(c, ": ")
-		line("- **%s:** %s", what, rest)
-	}
-	for _, n := range o.remarks() {
-		line("\n**Note:** %s", n)
-	}
-	line("\n%s", fmt.Sprintf(method, o.c.duration, o.c.rounds, report.Thousands(float64(o.c.keys)), o.c.value))
-	for i := range o.tables {
-		line("\n%s", strings.TrimSpace(o.tables[i].Markdown(3)))
-	}
-	return b.String()
+	return "## Beside etcd and Redis\n\n" + o.page().Markdown(3, fmt.Sprintf(method, o.c.duration, o.c.rounds, report.Thousands(float64(o.c.keys)), o.c.value))
 }
 
 const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest stand in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the connections; failed calls are in no figure.\n\n" +

@@ -2,9 +2,11 @@ package report
 
 import (
 	"bytes"
+	"fmt"
 	"html/template"
 	"io"
 	"os"
+	"strings"
 )
 
 // Comparison is what a page about several servers holds, for readers who want to
@@ -16,6 +18,45 @@ type Comparison struct {
 	Tables []Table
 	// Charts are shown behind the tables, those without any point left out.
 	Charts []Chart
+}
+
+// Print writes lines, tables and notes for a terminal.
+func (c *Comparison) Print(out io.Writer) error {
+	for _, line := range c.Lines {
+		fmt.Fprintln(out, line)
+	}
+	for i := range c.Tables {
+		if err := c.Tables[i].Print(out); err != nil {
+			return err
+		}
+	}
+	for _, n := range c.Notes {
+		fmt.Fprintf(out, "\n%s\n", n)
+	}
+	return nil
+}
+
+// Markdown returns the lines as a list, with what stands before a colon in
+// bold, the notes, intro unless it is empty, and the tables with headings of the
+// given level.
+func (c *Comparison) Markdown(level int, intro string) string {
+	var b strings.Builder
+	for _, line := range c.Lines {
+		if what, rest, found := strings.Cut(line, ": "); found {
+			line = "**" + what + ":** " + rest
+		}
+		fmt.Fprintf(&b, "- %s\n", line)
+	}
+	for _, n := range c.Notes {
+		fmt.Fprintf(&b, "\n**Note:** %s\n", n)
+	}
+	if intro != "" {
+		fmt.Fprintf(&b, "\n%s\n", intro)
+	}
+	for i := range c.Tables {
+		fmt.Fprintf(&b, "\n%s\n", strings.TrimSpace(c.Tables[i].Markdown(level)))
+	}
+	return b.String()
 }
 
 // HTML writes the comparison as one page that needs nothing else: no script, no

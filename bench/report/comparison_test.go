@@ -97,3 +97,21 @@ func TestLatencyLine(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The same comparison for a terminal and as Markdown.
+func TestComparisonText(t *testing.T) {
+	c := Comparison{Lines: []string{"Machine: small: two cores", "no colon"}, Notes: []string{"A note."}, Tables: []Table{{Title: "T", Header: []string{"a"}, Rows: [][]string{{"1"}}}}}
+	var out strings.Builder
+	if err := c.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if want := "Machine: small: two cores\nno colon\n\nT\n\na\n1\n\nA note.\n"; out.String() != want {
+		t.Errorf("printed %q", out.String())
+	}
+	if got, want := c.Markdown(3, "Method."), "- **Machine:** small: two cores\n- no colon\n\n**Note:** A note.\n\nMethod.\n\n### T\n\n| a |\n|---|\n| 1 |\n"; got != want {
+		t.Errorf("Markdown is %q", got)
+	}
+	if strings.Contains(c.Markdown(3, ""), "Method") {
+		t.Error("an intro that is not there")
+	}
+}

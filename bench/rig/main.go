@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 )
 
 // Main is the main function of a program that measures: prepare reads the
@@ -29,12 +30,25 @@ func Main(name string, prepare func() (run func(context.Context) error, err erro
 	}
 	exitOn(name, err, 2)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A child is told to die with the thread that started it, so this thread
-	// has to live as long as they may.
-	runtime.LockOSThread()
 	err = run(ctx)
 	stop()
 	exitOn(name, err, 1)
+}
+
+// Within runs measure, which may start processes, and gives it up after limit.
+// It says so then instead of passing on what giving up has led to.
+func Within(ctx context.Context, limit time.Duration, measure func(context.Context) error) error {
+	// A child is told to die with the thread that started it, so this thread
+	// has to live as long as they may.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not finished within %v; -limit sets another bound", limit))
+	defer cancel()
+	err := measure(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
 func exitOn(name string, err error, status int) {

@@ -335,3 +335,24 @@ func TestPlainEnvironment(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A run that takes too long says so, and any other error stays what it is.
+func TestWithin(t *testing.T) {
+	failed := errors.New("failed")
+	if err := Within(t.Context(), time.Hour, func(context.Context) error { return failed }); err != failed {
+		t.Error(err)
+	}
+	if err := Within(t.Context(), time.Hour, func(context.Context) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	err := Within(t.Context(), time.Millisecond, func(ctx context.Context) error {
+		<-ctx.Done()
+		return failed
+	})
+	if err == nil || !strings.Contains(err.Error(), "not finished within 1ms; -limit") {
+		t.Error(err)
+	}
+	if err := Within(t.Context(), time.Nanosecond, func(ctx context.Context) error { <-ctx.Done(); return nil }); err != nil {
+		t.Errorf("it finished all the same: %v", err)
+	}
+}
