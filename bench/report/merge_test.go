@@ -28,13 +28,18 @@ func loadOf(t *testing.T, latencies []int64) *Load {
 		}
 	}
 	k.NotFound = 2
+	u := &r.Kinds[bench.KindUpdate]
+	u.Merge(k)
+	u.NotFound = 0
 	r.All.Merge(k)
+	r.All.Merge(u)
 	r.Elapsed = time.Second
 	r.Errors = map[string]uint64{"BUSY": 1}
 	r.GeneratorCPU = time.Duration(len(latencies)) * time.Microsecond
 	r.Connections = 3
 	l := &Load{Workload: "get", Keys: 10, Connections: 3, Threads: 1, InFlight: 2, Started: time.Unix(100, 0).UTC()}
 	l.Add(&r)
+	r.Rate = 500
 	l.Add(&r)
 	return l
 }
@@ -78,10 +83,10 @@ func TestMerge(t *testing.T) {
 		if diff := cmp.Diff(want.Percentiles, got.Percentiles); diff != "" {
 			t.Error(diff)
 		}
-		if got.Ops != 3500 || got.Failed != 2 || got.Errors["BUSY"] != 2 || got.Throughput != 3500 || got.Opened != 6 || got.Seconds != 1 {
+		if got.Ops != 7000 || got.Rate != []float64{0, 1000}[i] || got.Failed != 2 || got.Errors["BUSY"] != 2 || got.Throughput != 7000 || got.Opened != 6 || got.Seconds != 1 {
 			t.Errorf("%+v", got)
 		}
-		if k := got.Kinds[0]; len(got.Kinds) != 1 || k.Name != "read" || k.Ops != 3500 || k.NotFound != 4 {
+		if k := got.Kinds[0]; len(got.Kinds) != 2 || k.Name != "read" || k.Ops != 3500 || k.NotFound != 4 {
 			t.Errorf("%+v", got.Kinds)
 		}
 	}
@@ -110,7 +115,7 @@ func TestMergeOfServerCPU(t *testing.T) {
 func TestMergeRefuses(t *testing.T) {
 	for what, change := range map[string]func(*Load){
 		"workload": func(l *Load) { l.Workload = "put" }, "keys": func(l *Load) { l.Keys++ }, "number of runs": func(l *Load) { l.Runs = l.Runs[:1] },
-		"requests in flight": func(l *Load) { l.InFlight++ }, "a closed one": func(l *Load) { l.Runs[1].Rate = 5 },
+		"requests in flight": func(l *Load) { l.InFlight++ }, "a closed one": func(l *Load) { l.Runs[1].Rate = 0 },
 	} {
 		l, o := loadOf(t, draw(10, 1)), loadOf(t, draw(10, 2))
 		change(o)
