@@ -95,7 +95,9 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 }
 
 // pebbleOptions tunes for short reads: few memtables, level 0 kept shallow, a
-// bloom filter on every level, the index of a table in one block.
+// bloom filter on every level, the index of a table in one block. Against what
+// writing costs in the background there are large memtables, and a first level
+// below level 0 that is worth a merge with them. See docs/adr/0008.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
 	o.DisableWAL = true
@@ -125,9 +127,9 @@ func basePebbleOptions(opts Options) *pebble.Options {
 		CacheSize:                   opts.BlockCacheBytes,
 		MemTableSize:                uint64(opts.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
+		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
-		LBaseMaxBytes:               64 << 20,
+		LBaseMaxBytes:               max(64<<20, 2*opts.MemTableBytes),
 		CompactionConcurrencyRange:  func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
 	}
 	for i := range o.Levels {
@@ -136,7 +138,7 @@ func basePebbleOptions(opts Options) *pebble.Options {
 		l.IndexBlockSize = 256 << 10
 		l.FilterPolicy = bloom.FilterPolicy(10)
 		l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
-		if i >= 5 { // nine tenths of the bytes, one tenth of the writing
+		if i == len(o.Levels)-1 { // nine tenths of the bytes, the least of the writing
 			l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
 		}
 	}
