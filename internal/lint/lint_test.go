@@ -30,8 +30,9 @@ var mayImport = map[string][]string{
 	"raftlog":        {},
 	"raftgroup":      {"command", "storage", "raftlog", "bufpool"},
 	"raftgroup/peer": {"bufpool"},
-	"server":         {"protocol", "command", "bufpool"},
+	"server":         {"server/resp", "protocol", "command", "bufpool"},
 	"server/admin":   {"server", "protocol", "command", "bufpool"},
+	"server/resp":    {},
 	"config":         {},
 	"client":         {"protocol"},
 	"bench":          {"client", "protocol"},                     // the generator writes its own frames
