@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 // StartRedis starts a real redis-server that keeps nothing, with further
@@ -34,7 +36,7 @@ func StartRedis(t testing.TB, options ...string) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := spawn.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -22,8 +22,8 @@ const (
 	ErrDBIndex           = "ERR DB index is out of range"
 	ErrTimeoutNotInteger = "ERR timeout is not an integer or out of range"
 	ErrTimeoutNegative   = "ERR timeout is negative"
-	ErrOutOfRange        = "ERR value is out of range"
-	ErrNotPositive       = "ERR value is out of range, must be positive"
+	ErrExpireNX          = "ERR NX and XX, GT or LT options at the same time are not compatible"
+	ErrExpireGTLT        = "ERR GT and LT options at the same time are not compatible"
 
 	ErrNestedMulti         = "ERR MULTI calls can not be nested"
 	ErrExecWithoutMulti    = "ERR EXEC without MULTI"
@@ -31,16 +31,17 @@ const (
 	ErrWatchInsideMulti    = "ERR WATCH inside MULTI is not allowed"
 	ErrExecAbort           = "EXECABORT Transaction discarded because of previous errors."
 
-	ErrNoAuth        = "NOAUTH Authentication required."
-	ErrNoAuthHello   = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
-	ErrWrongPass     = "WRONGPASS invalid username-password pair or user is disabled."
-	ErrNoPassword    = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
-	ErrNoProto       = "NOPROTO unsupported protocol version"
-	ErrProtoNumber   = "ERR Protocol version is not an integer or out of range"
-	ErrClientName    = "ERR Client names cannot contain spaces, newlines or special characters."
-	ErrNoSuchClient  = "ERR No such client"
-	ErrInvalidClient = "ERR Invalid client ID"
-	ErrMaxClients    = "ERR max number of clients reached"
+	ErrNoAuth       = "NOAUTH Authentication required."
+	ErrNoAuthHello  = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+	ErrWrongPass    = "WRONGPASS invalid username-password pair or user is disabled."
+	ErrNoPassword   = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
+	ErrNoProto      = "NOPROTO unsupported protocol version"
+	ErrProtoNumber  = "ERR Protocol version is not an integer or out of range"
+	ErrClientName   = "ERR Client names cannot contain spaces, newlines or special characters."
+	ErrNoSuchClient = "ERR No such client"
+	ErrClientID     = "ERR Invalid client ID"
+	ErrKillID       = "ERR client-id should be greater than 0"
+	ErrMaxClients   = "ERR max number of clients reached"
 
 	ErrCrossSlot       = "CROSSSLOT Keys in request don't hash to the same slot"
 	ErrTryAgain        = "TRYAGAIN Multiple keys request during rehashing of slot"
@@ -100,6 +101,22 @@ func UnsupportedOption(option []byte) string {
 // HelloOption returns the error for an option of HELLO that does not exist.
 func HelloOption(option []byte) string {
 	return oneLine("ERR Syntax error in HELLO option '" + string(option) + "'")
+}
+
+// UnknownClientType returns the error for a TYPE of client that does not exist.
+func UnknownClientType(name []byte) string {
+	return oneLine("ERR Unknown client type '" + string(name) + "'")
+}
+
+// UnknownConfig returns the error for a setting that CONFIG SET does not know,
+// or has no value for.
+func UnknownConfig(name []byte) string {
+	return oneLine("ERR Unknown option or number of arguments for CONFIG SET - '" + head(name, len(name)) + "'")
+}
+
+// ConfigFailed returns the error for a setting that cannot be given a value.
+func ConfigFailed(name, why string) string {
+	return oneLine("ERR CONFIG SET failed (possibly related to argument '" + name + "') - " + why)
 }
 
 // Moved returns the redirection to the node that leads a slot.
