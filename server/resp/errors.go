@@ -32,7 +32,7 @@ const (
 	ErrExecAbort           = "EXECABORT Transaction discarded because of previous errors."
 
 	ErrNoAuth       = "NOAUTH Authentication required."
-	ErrNoAuthHello  = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+	ErrNoAuthHello  = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
 	ErrWrongPass    = "WRONGPASS invalid username-password pair or user is disabled."
 	ErrNoPassword   = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
 	ErrNoProto      = "NOPROTO unsupported protocol version"
