@@ -144,14 +144,15 @@ func (r *Reader) line() (string, error) {
 			return "", err
 		}
 		r.raw = append(r.raw, c)
-		line := r.raw[start:]
-		switch {
-		case bytes.HasSuffix(line, []byte("\r\n")) && len(line) > 2 && bytes.IndexByte(line, '\r') == len(line)-2:
-			return string(line[:len(line)-2]), nil
-		case c == '\n', len(line) > lineMax:
-			return "", fmt.Errorf("%w: line %q", ErrMalformed, line)
+		if c == '\n' || len(r.raw)-start > lineMax {
+			break
 		}
 	}
+	line, ok := bytes.CutSuffix(r.raw[start:], []byte("\r\n"))
+	if !ok || len(line) == 0 || bytes.IndexByte(line, '\r') >= 0 {
+		return "", fmt.Errorf("%w: line %q", ErrMalformed, r.raw[start:])
+	}
+	return string(line), nil
 }
 
 func (r *Reader) bulk(v Value) (Value, error) {

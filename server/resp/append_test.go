@@ -55,6 +55,9 @@ func FuzzRoundTrip(f *testing.F) {
 	f.Add("a\r\n+b\x00", int64(-1<<63), uint8(0), false)
 	f.Add("", int64(1<<63-1), uint8(200), true)
 	f.Fuzz(func(t *testing.T, text string, n int64, count uint8, three bool) {
+		if len(text) > 10_000 {
+			return // the reader bounds its lines
+		}
 		proto := RESP2
 		if three {
 			proto = RESP3

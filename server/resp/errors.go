@@ -47,7 +47,7 @@ const (
 	ErrTryAgain        = "TRYAGAIN Multiple keys request during rehashing of slot"
 	ErrClusterDown     = "CLUSTERDOWN The cluster is down"
 	ErrSlotNotServed   = "CLUSTERDOWN Hash slot not served"
-	ErrInvalidSlot     = "ERR Invalid or out of range slot"
+	ErrInvalidSlot     = "ERR Invalid slot"
 	ErrClusterDisabled = "ERR This instance has cluster support disabled"
 
 	ErrCommandNotFound  = "ERR Invalid command specified"
