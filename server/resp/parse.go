@@ -109,10 +109,14 @@ func (p *Parser) Next(b []byte) (taken, need int, err error) {
 	default:
 		taken, err = p.inline(b)
 	}
-	if taken > 0 || err != nil {
+	if err != nil {
+		p.Reset()
+		return 0, 0, err
+	}
+	if taken > 0 {
 		p.Reset()
 	}
-	return taken, need, err
+	return taken, need, nil
 }
 
 // Reset forgets a request that was begun. The arguments stay as they are.
@@ -121,6 +125,7 @@ func (p *Parser) Reset() {
 	p.spans = p.spans[:0]
 }
 
+// trim gives back what an unusual request has taken.
 func (p *Parser) trim() {
 	p.Args = p.Args[:0]
 	if cap(p.Args) > argsKept {

@@ -31,8 +31,8 @@ func parseAll(t testing.TB, p *Parser, stream []byte, cuts ...int) (found []requ
 			taken, need, err = p.Next(b)
 			if err != nil {
 				var refused *ProtocolError
-				if taken != 0 || !errors.As(err, &refused) {
-					t.Fatalf("%q: taken %d with error %v", b, taken, err)
+				if taken != 0 || need != 0 || !errors.As(err, &refused) {
+					t.Fatalf("%q: taken %d, need %d with error %v", b, taken, need, err)
 				}
 				return found, err
 			}
@@ -314,6 +314,7 @@ func TestArgumentsEndWhereTheyEnd(t *testing.T) {
 		if _, _, err := p.Next([]byte(stream)); err != nil {
 			t.Fatal(err)
 		}
+		_ = append(p.Args[0], "xx"...) // up to the second
 		_ = append(p.Args[0], "xxxxxxxxx"...)
 		if string(p.Args[1]) != "b" {
 			t.Errorf("%q: second argument is now %q", stream, p.Args[1])
