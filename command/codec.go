@@ -80,7 +80,7 @@ func (c *Command) appendBody(dst []byte) []byte {
 	switch c.Kind {
 	case Put:
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(len(c.Key)))
-		if c.Flags&SetTTL != 0 {
+		if c.Flags&(SetTTL|SetExpireAt) != 0 {
 			dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
 		}
 		if c.Flags&IfVersion != 0 {
@@ -99,7 +99,14 @@ func (c *Command) appendBody(dst []byte) []byte {
 	case Expire:
 		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
 		dst = append(dst, c.Key...)
-	case Persist, Get, Exists:
+	case Persist, Get, Exists, Expiry:
+		dst = append(dst, c.Key...)
+	case Append, IncrFloat, Rename:
+		dst = appendKeyAndValue(dst, c)
+	case SetRange:
+		dst = appendKeyAndValue(binary.LittleEndian.AppendUint32(dst, c.Offset), c)
+	case SetExpiry:
+		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
 		dst = append(dst, c.Key...)
 	case Batch:
 		dst = appendOps(dst, c.Ops)
@@ -123,6 +130,12 @@ func (c *Command) appendBody(dst []byte) []byte {
 		panic(fmt.Sprintf("command: encoding of kind %d", c.Kind))
 	}
 	return dst
+}
+
+func appendKeyAndValue(dst []byte, c *Command) []byte {
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(c.Key)))
+	dst = append(dst, c.Key...)
+	return append(dst, c.Value...)
 }
 
 func appendOps(dst []byte, ops []Command) []byte {
@@ -241,14 +254,14 @@ func (c *Command) decode(b []byte, depth int) error {
 			return fmt.Errorf("%w: session", ErrMalformed)
 		}
 	}
-	if c.Flags&^flagsKnown != 0 {
+	if c.Flags&^c.Kind.known() != 0 {
 		return fmt.Errorf("%w: flags 0x%02x", ErrMalformed, c.Flags)
 	}
 	keyed := true
 	switch c.Kind {
 	case Put:
 		n := int(t.u16())
-		if c.Flags&SetTTL != 0 {
+		if c.Flags&(SetTTL|SetExpireAt) != 0 {
 			c.TTLMillis = t.u64()
 		}
 		if c.Flags&IfVersion != 0 {
@@ -264,11 +277,16 @@ func (c *Command) decode(b []byte, depth int) error {
 	case Incr:
 		c.Delta = int64(t.u64())
 		c.Key, t.b = t.b, nil
-	case Expire:
+	case Expire, SetExpiry:
 		c.TTLMillis = t.u64()
 		c.Key, t.b = t.b, nil
-	case Persist, Get, Exists:
+	case Persist, Get, Exists, Expiry:
 		c.Key, t.b = t.b, nil
+	case Append, IncrFloat, Rename:
+		c.takeKeyAndValue(&t)
+	case SetRange:
+		c.Offset = t.u32()
+		c.takeKeyAndValue(&t)
 	case Batch, Txn:
 		keyed = false
 		if depth > 0 {
@@ -309,7 +327,15 @@ func (c *Command) decode(b []byte, depth int) error {
 	if keyed && len(c.Key) == 0 {
 		return fmt.Errorf("%w: %v without a key", ErrMalformed, c.Kind)
 	}
+	if c.Kind == Rename && len(c.Value) == 0 {
+		return fmt.Errorf("%w: %v without a destination", ErrMalformed, c.Kind)
+	}
 	return nil
+}
+
+func (c *Command) takeKeyAndValue(t *take) {
+	c.Key = t.n(int(t.u16()))
+	c.Value, t.b = t.b, nil
 }
 
 func (c *Command) decodeCompares(t *take) error {

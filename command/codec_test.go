@@ -25,7 +25,7 @@ func same(t rapid.TB, got, want Command) {
 // equal is much faster than cmp, on large keys above all.
 func equal(a, b Command) bool {
 	return a.Kind == b.Kind && a.Flags == b.Flags && bytes.Equal(a.Key, b.Key) && bytes.Equal(a.Value, b.Value) &&
-		a.TTLMillis == b.TTLMillis && a.Version == b.Version && a.Delta == b.Delta && a.Limit == b.Limit && a.Session == b.Session &&
+		a.TTLMillis == b.TTLMillis && a.Version == b.Version && a.Delta == b.Delta && a.Limit == b.Limit && a.Offset == b.Offset && a.Session == b.Session &&
 		slices.EqualFunc(a.Ops, b.Ops, equal) && slices.EqualFunc(a.Else, b.Else, equal) &&
 		slices.EqualFunc(a.Compares, b.Compares, func(a, b Compare) bool {
 			return a.Target == b.Target && a.Relation == b.Relation && a.Version == b.Version &&
@@ -39,7 +39,7 @@ var (
 		n := rapid.SampledFrom([]int{1, 2, 16, 255, 256, 8 << 10, math.MaxUint16}).Draw(t, "key bytes")
 		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, n)
 	})
-	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists}
+	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists, Append, SetRange, IncrFloat, SetExpiry, Expiry, Rename}
 )
 
 func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
@@ -70,9 +70,9 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 		c.Key = genKey.Draw(t, "key")
 		switch c.Kind {
 		case Put:
-			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & flagsKnown
+			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & Put.known()
 			c.Value = genBytes.Draw(t, "value")
-			if c.Flags&SetTTL != 0 {
+			if c.Flags&(SetTTL|SetExpireAt) != 0 {
 				c.TTLMillis = rapid.Uint64().Draw(t, "ttl")
 			}
 		case Delete:
@@ -81,8 +81,18 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 			c.Delta = rapid.Int64().Draw(t, "delta")
 		case Expire:
 			c.TTLMillis = rapid.Uint64().Draw(t, "ttl")
+		case Append, IncrFloat:
+			c.Value = genBytes.Draw(t, "value")
+		case SetRange:
+			c.Offset, c.Value = rapid.Uint32().Draw(t, "offset"), genBytes.Draw(t, "value")
+		case SetExpiry:
+			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & SetExpiry.known()
+			c.TTLMillis = rapid.Uint64().Draw(t, "millis")
+		case Rename:
+			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & Rename.known()
+			c.Value = genKey.Draw(t, "destination")
 		}
-		if c.Flags&IfVersion != 0 {
+		if (c.Kind == Put || c.Kind == Delete) && c.Flags&IfVersion != 0 {
 			c.Version = rapid.Uint64().Draw(t, "version")
 		}
 		return c
@@ -246,6 +256,26 @@ func TestMalformed(t *testing.T) {
 		"persist without a key":       raw(byte(Persist), 0),
 		"get without a key":           raw(byte(Get), 0),
 		"exists without a key":        raw(byte(Exists), 0),
+		"put without its time":        raw(cat(kf(Put, SetExpireAt), le16(1), le32(0), []byte("k"))...),
+		"delete, time of expiry":      raw(byte(Delete), byte(SetExpireAt), 'k'),
+		"append without a key length": raw(byte(Append), 0, 1),
+		"append with a key cut off":   raw(cat(kf(Append, 0), le16(3), []byte("ab"))...),
+		"append with an empty key":    raw(cat(kf(Append, 0), le16(0), []byte("value"))...),
+		"append, flag unknown":        raw(cat(kf(Append, 1<<6), le16(1), []byte("kv"))...),
+		"setrange without an offset":  raw(cat(kf(SetRange, 0), le16(1))...),
+		"setrange with a key cut off": raw(cat(kf(SetRange, 0), le32(1), le16(3), []byte("ab"))...),
+		"setrange with an empty key":  raw(cat(kf(SetRange, 0), le32(1), le16(0), []byte("v"))...),
+		"incrfloat, key cut off":      raw(cat(kf(IncrFloat, 0), le16(2), []byte("k"))...),
+		"incrfloat, key empty":        raw(cat(kf(IncrFloat, 0), le16(0), []byte("1"))...),
+		"setexpiry cut off":           raw(cat(kf(SetExpiry, 0), le32(1))...),
+		"setexpiry without a key":     raw(cat(kf(SetExpiry, 0), le64(1))...),
+		"expiry without a key":        raw(byte(Expiry), 0),
+		"rename without a key length": raw(byte(Rename), 0, 1),
+		"rename, source cut off":      raw(cat(kf(Rename, 0), le16(3), []byte("ab"))...),
+		"rename, source empty":        raw(cat(kf(Rename, 0), le16(0), []byte("b"))...),
+		"rename, destination empty":   raw(cat(kf(Rename, 0), le16(1), []byte("a"))...),
+		"rename, flag unknown":        raw(cat(kf(Rename, 1<<2), le16(1), []byte("ab"))...),
+		"session in an expiry":        raw(cat(kf(Batch, 0), le32(1), sized(cat(kf(SetExpiry, hasSession), session, le64(1), []byte("k"))))...),
 		"sweep cut off":               raw(cat(kf(Sweep, 0), le32(1), le32(1))...),
 		"sweep with a tail":           raw(cat(kf(Sweep, 0), le32(1), le64(1), []byte{0})...),
 		"batch without count":         raw(byte(Batch), 0, 1),

@@ -26,18 +26,32 @@ const (
 	Sweep   Kind = 10 // removes rows that have expired and sessions long unused; proposed by the leader itself
 	Mark    Kind = 11 // does nothing; replicas compare their states there
 
-	kindEnd Kind = 12
+	Append    Kind = 12
+	SetRange  Kind = 13
+	IncrFloat Kind = 14
+	SetExpiry Kind = 15
+	Expiry    Kind = 16 // inside a Txn only
+	Rename    Kind = 17
+
+	kindEnd Kind = 18
 )
+
+var kindNames = [kindEnd]string{
+	Put: "put", Delete: "delete", Incr: "incr", Expire: "expire", Persist: "persist", Get: "get", Exists: "exists",
+	Batch: "batch", Txn: "txn", Sweep: "sweep", Mark: "mark",
+	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename",
+}
 
 // String returns the kind's name.
 func (k Kind) String() string {
 	if k == 0 || k >= kindEnd {
 		return "unknown"
 	}
-	return [...]string{"", "put", "delete", "incr", "expire", "persist", "get", "exists", "batch", "txn", "sweep", "mark"}[k]
+	return kindNames[k]
 }
 
-// Flags are the options of Put and Delete.
+// Flags are the options of a command. What a bit means depends on the kind;
+// these are those of Put and Delete.
 type Flags uint8
 
 const (
@@ -47,10 +61,49 @@ const (
 	IfPresent      Flags = 1 << 3
 	IfVersion      Flags = 1 << 4 // Version 0 stands for "absent"
 	ReturnPrevious Flags = 1 << 5
+	SetExpireAt    Flags = 1 << 6 // Put: expire at the Unix time TTLMillis
 
 	hasSession Flags = 1 << 7 // wire only: session fields follow
 	flagsKnown       = SetTTL | KeepTTL | IfAbsent | IfPresent | IfVersion | ReturnPrevious
 )
+
+// Flags of a SetExpiry. For ExpiryIfLater and ExpiryIfEarlier a row that does
+// not expire counts as expiring later than any that does.
+const (
+	ExpiryAt        Flags = 1 << 0 // TTLMillis is a Unix time; otherwise counted from the entry's stamp
+	ExpiryRemove    Flags = 1 << 1 // the row shall not expire; goes before ExpiryAt
+	ExpiryIfNone    Flags = 1 << 2 // only if the row does not expire
+	ExpiryIfSome    Flags = 1 << 3 // only if it does
+	ExpiryIfLater   Flags = 1 << 4 // only if it shall expire later than it does
+	ExpiryIfEarlier Flags = 1 << 5 // only if it shall expire earlier than it does
+	ExpiryReturnRow Flags = 1 << 6 // show the row as it was before
+
+	expiryFlagsKnown = ExpiryAt | ExpiryRemove | ExpiryIfNone | ExpiryIfSome | ExpiryIfLater | ExpiryIfEarlier | ExpiryReturnRow
+)
+
+// Flags of a Rename.
+const (
+	RenameKeepSource Flags = 1 << 0 // copy
+	RenameIfAbsent   Flags = 1 << 1 // only if the destination does not exist
+
+	renameFlagsKnown = RenameKeepSource | RenameIfAbsent
+)
+
+// known returns the flags that a command of this kind may have in an entry.
+func (k Kind) known() Flags {
+	switch k {
+	case Put:
+		return flagsKnown | SetExpireAt
+	case SetExpiry:
+		return expiryFlagsKnown
+	case Rename:
+		return renameFlagsKnown
+	}
+	return flagsKnown
+}
+
+// ValueBytesMax bounds a value that a command makes longer.
+const ValueBytesMax = 15 << 20
 
 // Session names a write, so that a retry of it takes effect once (D4). The
 // zero value means that the write belongs to no session.
@@ -62,13 +115,26 @@ type Session struct {
 
 // Command is one replicated operation. Which fields count depends on Kind:
 //
-//	Put      Flags Key Value TTLMillis Version
+//	Put      Flags Key Value TTLMillis Version (a time of expiry that has
+//	         passed deletes the row)
 //	Delete   Flags Key Version
 //	Incr     Key Delta (an absent row counts as 0; the expiry is kept)
 //	Expire   Key TTLMillis
 //	Persist  Key
 //	Get      Key
 //	Exists   Key
+//	Append   Key Value (added at the end; an absent row counts as empty; the
+//	         expiry is kept)
+//	SetRange Key Offset Value (written over the bytes from Offset on; a gap is
+//	         filled with zeros; an empty Value changes and creates nothing; an
+//	         absent row counts as empty; the expiry is kept)
+//	IncrFloat Key Value (what is added, as text, see AddFloat; an absent row
+//	         counts as 0; the expiry is kept)
+//	SetExpiry Flags Key TTLMillis (a time that has passed deletes the row)
+//	Expiry   Key
+//	Rename   Flags Key Value: Key is the source, Value the destination, which
+//	         gets the source's value and expiry; where both are the same nothing
+//	         is changed
 //	Batch    Ops: all are carried out, one whose condition fails has no effect
 //	Txn      Compares Ops Else: if all hold Ops, otherwise Else
 //	Sweep    Limit: at most that many rows. TTLMillis: how long a session may
@@ -88,6 +154,7 @@ type Command struct {
 	Version   uint64
 	Delta     int64
 	Limit     uint32
+	Offset    uint32
 	Session   Session
 	Compares  []Compare
 	Ops       []Command
@@ -129,8 +196,11 @@ const (
 	NotFound        Status = 1 // the key does not exist
 	ConditionFailed Status = 2 // nothing was changed
 	NotInteger      Status = 3 // Incr on something else; nothing was changed
-	Overflow        Status = 4 // Incr beyond an int64; nothing was changed
+	Overflow        Status = 4 // Incr beyond an int64, IncrFloat beyond all finite numbers; nothing was changed
 	SessionExpired  Status = 5 // the result of this sequence number is no longer kept
+	TooLarge        Status = 6 // the value would be longer than ValueBytesMax; nothing was changed
+	NotFloat        Status = 7 // IncrFloat on or by something else; nothing was changed
+	Busy            Status = 8 // commands before it in the entry have made as much out of little as they may; nothing was changed
 )
 
 // Result is what a command answers.
@@ -141,11 +211,16 @@ type Result struct {
 	Status Status
 	// Version of the row after the command: the new one after a change, the
 	// one found after ConditionFailed or a read, 0 for an absent row. After a
-	// Delete it is the version of the deletion.
+	// deletion it is the version of that, after a Rename that of the
+	// destination.
 	Version uint64
-	Integer int64 // Incr: the new value; Sweep: rows removed
-	// Row read (Get, Exists, ReturnPrevious), where there was one. Value is a
-	// view, valid until the call that delivered the Result returns.
+	// Integer is of an Incr the new value, of an Append or SetRange the length
+	// of the value in bytes, of an Expiry the Unix time in milliseconds (0: the
+	// row does not expire), of a Sweep the number of rows removed.
+	Integer int64
+	// Row read (Get, Exists, ReturnPrevious, ExpiryReturnRow), where there was
+	// one; for an IncrFloat the row as it is now. Value is a view, valid until
+	// the call that delivered the Result returns.
 	HasRow     bool
 	RowOmitted bool // there was a row, but Value is not known any more (a retry within a session)
 	RowVersion uint64

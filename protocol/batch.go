@@ -41,8 +41,9 @@ func (o *Ops) decode(f *fields, reads bool) error {
 			return ErrTruncated
 		}
 		switch op.Code {
-		case OpPut, OpDelete, OpIncr, OpExpire, OpPersist:
-		case OpGet, OpExists:
+		case OpPut, OpDelete, OpIncr, OpExpire, OpPersist,
+			OpAppend, OpSetRange, OpIncrFloat, OpSetExpiry, OpRename:
+		case OpGet, OpExists, OpExpiry:
 			if !reads {
 				return fmt.Errorf("%w: %v", ErrOpcodeInBatch, op.Code)
 			}
@@ -58,8 +59,8 @@ func (o *Ops) decode(f *fields, reads bool) error {
 // atomic within each shard only.
 const BatchNonAtomic = 1 << 0
 
-// Batch carries several writes in one frame: PUT, DELETE, INCR, EXPIRE and
-// PERSIST. Every operation is carried out; one whose condition fails has no
+// Batch carries several writes in one frame: any but BATCH and TXN. Every
+// operation is carried out; one whose condition fails has no
 // effect and does not stop the others.
 type Batch struct {
 	Flags uint8

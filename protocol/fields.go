@@ -120,6 +120,13 @@ func CheckValue(value []byte) error {
 	return nil
 }
 
+func checkExpireAt(ms uint64) error {
+	if ms > ExpireAtMillisMax {
+		return fmt.Errorf("%w: time of expiry %d ms, 0 to %d are allowed", ErrOutOfRange, ms, uint64(ExpireAtMillisMax))
+	}
+	return nil
+}
+
 func checkTTL(ms uint64) error {
 	if ms == 0 || ms > TTLMillisMax {
 		return fmt.Errorf("%w: time to live of %d ms, 1 to %d are allowed", ErrOutOfRange, ms, uint64(TTLMillisMax))

@@ -1,6 +1,6 @@
 package protocol
 
-// Key is the body of GET, EXISTS and PERSIST: the key and nothing else.
+// Key is the body of GET, EXISTS, EXPIRY and PERSIST: the key and nothing else.
 type Key struct{ Key []byte }
 
 // AppendTo appends the message body.

@@ -46,6 +46,17 @@ const (
 	// to a Unix time in milliseconds stays far from the end of an int64.
 	TTLMillisMax = 292 * 366 * 24 * 3600 * 1000
 
+	// ExpireAtMillisMax bounds a time of expiry, in Unix milliseconds: the end
+	// of an int64.
+	ExpireAtMillisMax = 1<<63 - 1
+
+	// IncrementBytesMax bounds the text of the number that an INCRFLOAT adds.
+	IncrementBytesMax = 256
+
+	// FloatBytesMax bounds the text of a number that INCRFLOAT has stored: the
+	// largest has 4,933 digits.
+	FloatBytesMax = 5 << 10
+
 	// NameBytesMax bounds the strings of a HELLO (name, user, secret).
 	NameBytesMax = 256
 

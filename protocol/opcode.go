@@ -21,7 +21,14 @@ const (
 	OpStatus  Opcode = 15
 	OpAdmin   Opcode = 16
 
-	opcodeEnd Opcode = 17
+	OpAppend    Opcode = 17
+	OpSetRange  Opcode = 18
+	OpIncrFloat Opcode = 19
+	OpSetExpiry Opcode = 20
+	OpExpiry    Opcode = 21
+	OpRename    Opcode = 22
+
+	opcodeEnd Opcode = 23
 )
 
 var opcodeNames = [...]string{
@@ -29,6 +36,8 @@ var opcodeNames = [...]string{
 	OpIncr: "INCR", OpExpire: "EXPIRE", OpPersist: "PERSIST", OpExists: "EXISTS",
 	OpMGet: "MGET", OpBatch: "BATCH", OpTxn: "TXN", OpScan: "SCAN",
 	OpRoutes: "ROUTES", OpStatus: "STATUS", OpAdmin: "ADMIN",
+	OpAppend: "APPEND", OpSetRange: "SETRANGE", OpIncrFloat: "INCRFLOAT",
+	OpSetExpiry: "SETEXPIRY", OpExpiry: "EXPIRY", OpRename: "RENAME",
 }
 
 // Known reports whether o is an opcode of this protocol version.

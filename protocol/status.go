@@ -8,7 +8,7 @@ const (
 	StatusNotFound         Status = 1  // the key does not exist (or has expired)
 	StatusConditionFailed  Status = 2  // a condition of the request did not hold
 	StatusNotInteger       Status = 3  // INCR on a value that is not a decimal int64
-	StatusOverflow         Status = 4  // INCR would leave the range of an int64
+	StatusOverflow         Status = 4  // INCR would leave the range of an int64, INCRFLOAT that of finite numbers
 	StatusBadRequest       Status = 5  // malformed message, unknown option, field out of range
 	StatusTooLarge         Status = 6  // key, value or reply exceeds a limit
 	StatusUnsupported      Status = 7  // opcode or critical extension this server does not know
@@ -32,8 +32,9 @@ const (
 	StatusGoAway           Status = 25 // notice (id 0): finish what is in flight, connect elsewhere
 	StatusIdle             Status = 26 // notice (id 0): closed for idleness or a stalled frame
 	StatusRefused          Status = 27 // the cluster's state does not allow it
+	StatusNotFloat         Status = 28 // INCRFLOAT on or by something that is not a number
 
-	statusEnd Status = 28
+	statusEnd Status = 29
 )
 
 // Outcome is what is known about the effect of a request. There are exactly
@@ -61,7 +62,7 @@ var statusTable = [statusEnd]statusInfo{
 	StatusNotFound:         {"NOT_FOUND", Done, false, "key not found"},
 	StatusConditionFailed:  {"CONDITION_FAILED", NotDone, false, "condition failed"},
 	StatusNotInteger:       {"NOT_INTEGER", NotDone, false, "value is not a decimal 64-bit integer"},
-	StatusOverflow:         {"OVERFLOW", NotDone, false, "result would overflow a 64-bit integer"},
+	StatusOverflow:         {"OVERFLOW", NotDone, false, "result would be out of range"},
 	StatusBadRequest:       {"BAD_REQUEST", NotDone, false, "malformed request"},
 	StatusTooLarge:         {"TOO_LARGE", NotDone, false, "a size limit is exceeded"},
 	StatusUnsupported:      {"UNSUPPORTED", NotDone, false, "not supported by this server"},
@@ -85,6 +86,7 @@ var statusTable = [statusEnd]statusInfo{
 	StatusGoAway:           {"GOAWAY", Done, true, "server asks to connect elsewhere"},
 	StatusIdle:             {"IDLE", Done, true, "connection was idle too long"},
 	StatusRefused:          {"REFUSED", NotDone, false, "the cluster's state does not allow it"},
+	StatusNotFloat:         {"NOT_FLOAT", NotDone, false, "value or increment is not a valid number"},
 }
 
 // Known reports whether s is a status of this protocol version.

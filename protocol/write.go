@@ -12,8 +12,9 @@ const (
 	WriteIfPresent      WriteFlags = 1 << 3 // PUT: only if the key exists
 	WriteIfVersion      WriteFlags = 1 << 4 // only if the key has the version that follows
 	WriteReturnPrevious WriteFlags = 1 << 5 // answer with the value the key had
+	WriteExpireAt       WriteFlags = 1 << 6 // PUT: a time of expiry follows in place of a TTL
 
-	putFlags    = WriteTTL | WriteKeepTTL | WriteIfAbsent | WriteIfPresent | WriteIfVersion | WriteReturnPrevious
+	putFlags    = WriteTTL | WriteKeepTTL | WriteIfAbsent | WriteIfPresent | WriteIfVersion | WriteReturnPrevious | WriteExpireAt
 	deleteFlags = WriteIfVersion | WriteReturnPrevious
 )
 
@@ -21,25 +22,23 @@ func (w WriteFlags) check(known WriteFlags) error {
 	if w&^known != 0 {
 		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(w&^known))
 	}
-	if w&WriteTTL != 0 && w&WriteKeepTTL != 0 {
-		return fmt.Errorf("%w: a TTL and keep-TTL exclude each other", ErrOutOfRange)
+	if !atMostOne(w & (WriteTTL | WriteKeepTTL | WriteExpireAt)) {
+		return fmt.Errorf("%w: a TTL, a time of expiry and keep-TTL exclude each other", ErrOutOfRange)
 	}
-	n := 0
-	for _, c := range [...]WriteFlags{WriteIfAbsent, WriteIfPresent, WriteIfVersion} {
-		if w&c != 0 {
-			n++
-		}
-	}
-	if n > 1 {
+	if !atMostOne(w & (WriteIfAbsent | WriteIfPresent | WriteIfVersion)) {
 		return fmt.Errorf("%w: more than one condition", ErrOutOfRange)
 	}
 	return nil
 }
 
-// Put stores a value.
+// atMostOne reports whether no two of the bits are set.
+func atMostOne(w WriteFlags) bool { return w&(w-1) == 0 }
+
+// Put stores a value. A time of expiry that has passed already deletes the key,
+// with StatusOK and the version of the deletion.
 type Put struct {
 	Flags     WriteFlags
-	TTLMillis uint64 // with WriteTTL, 1..TTLMillisMax
+	TTLMillis uint64 // with WriteTTL, 1..TTLMillisMax; with WriteExpireAt a Unix time, 0..ExpireAtMillisMax
 	Version   uint64 // with WriteIfVersion; 0 stands for "absent"
 	Key       []byte
 	Value     []byte
@@ -49,7 +48,7 @@ type Put struct {
 func (m *Put) AppendTo(dst []byte) []byte {
 	dst = append(dst, byte(m.Flags))
 	dst = appendU16(dst, saturated(len(m.Key)))
-	if m.Flags&WriteTTL != 0 {
+	if m.Flags&(WriteTTL|WriteExpireAt) != 0 {
 		dst = appendU64(dst, m.TTLMillis)
 	}
 	if m.Flags&WriteIfVersion != 0 {
@@ -65,7 +64,7 @@ func (m *Put) Decode(b []byte) error {
 	m.Flags = WriteFlags(f.u8())
 	n := int(f.u16())
 	m.TTLMillis, m.Version = 0, 0
-	if m.Flags&WriteTTL != 0 {
+	if m.Flags&(WriteTTL|WriteExpireAt) != 0 {
 		m.TTLMillis = f.u64()
 	}
 	if m.Flags&WriteIfVersion != 0 {
@@ -79,15 +78,23 @@ func (m *Put) Decode(b []byte) error {
 	if err := m.Flags.check(putFlags); err != nil {
 		return err
 	}
-	if m.Flags&WriteTTL != 0 {
-		if err := checkTTL(m.TTLMillis); err != nil {
-			return err
-		}
+	if err := m.checkTime(); err != nil {
+		return err
 	}
 	if err := CheckKey(m.Key); err != nil {
 		return err
 	}
 	return CheckValue(m.Value)
+}
+
+func (m *Put) checkTime() error {
+	switch {
+	case m.Flags&WriteTTL != 0:
+		return checkTTL(m.TTLMillis)
+	case m.Flags&WriteExpireAt != 0:
+		return checkExpireAt(m.TTLMillis)
+	}
+	return nil
 }
 
 // Delete removes a key. A key that does not exist answers StatusNotFound, or
@@ -125,12 +132,13 @@ func (m *Delete) Decode(b []byte) error {
 	return CheckKey(m.Key)
 }
 
-// WriteReply answers PUT, DELETE, EXPIRE and PERSIST, with StatusOK,
-// StatusNotFound or StatusConditionFailed alike.
+// WriteReply answers PUT, DELETE, EXPIRE, PERSIST, SETEXPIRY and RENAME, with
+// StatusOK, StatusNotFound or StatusConditionFailed alike.
 type WriteReply struct {
 	// Version is the key's version after the request: the new one after a
 	// write, the one found after StatusConditionFailed, 0 for an absent key.
-	// After a DELETE it is the version of the deletion.
+	// After a DELETE it is the version of the deletion, after a RENAME that of
+	// the destination.
 	Version uint64
 	// Previous is the row before the request, if it was asked for and existed.
 	// PreviousOmitted says that it did but its value is not delivered: the
@@ -209,7 +217,8 @@ func (m *Incr) Decode(b []byte) error {
 	return CheckKey(m.Key)
 }
 
-// IncrReply answers INCR.
+// IncrReply answers INCR, APPEND and SETRANGE. After one of the latter two
+// Value is the length of the new value in bytes.
 type IncrReply struct {
 	Version uint64
 	Value   int64
