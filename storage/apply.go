@@ -38,7 +38,8 @@ type Deliverer interface {
 	Deliver(entry, cmd int, r *command.Result)
 }
 
-// Apply carries out entries in order, all at once. When it returns nil
+// Apply carries out entries in order, all at once, or in several passes where
+// they make far more than they bring (see growthBytesMax). When it returns nil
 // their effects are visible to readers, Applied has advanced, and each
 // command's result has been delivered, in order; nothing is durable by it (see
 // Durable). The entries' Data must not change until Apply returns, and is not
@@ -49,7 +50,7 @@ type Deliverer interface {
 // Indexes of a shard must rise: otherwise Apply returns ErrStaleIndex and has
 // done nothing. Any other error means that the node must stop: the entries
 // cannot be understood (command.ErrMalformed, command.ErrFormat, with nothing
-// applied or delivered) or Pebble failed. Every later call then returns
+// of their pass applied or delivered) or Pebble failed. Every later call then returns
 // ErrFailed.
 func (s *Store) Apply(entries []Entry, d Deliverer) error {
 	if err := s.enter(); err != nil {
@@ -60,19 +61,34 @@ func (s *Store) Apply(entries []Entry, d Deliverer) error {
 		return err
 	}
 	p := &s.pass
+	for first := 0; ; {
+		n, err := p.apply(entries[first:], first, d)
+		if first += n; err != nil || first == len(entries) {
+			return err
+		}
+	}
+}
+
+// apply carries out entries, of which the first has number first for d, as far
+// as one pass may go. It returns how many that were.
+func (p *pass) apply(entries []Entry, first int, d Deliverer) (int, error) {
 	p.begin()
 	defer p.end()
 	if err := p.admit(entries); err != nil {
-		return err
+		return 0, err
 	}
-	if err := p.run(entries); err != nil {
-		return s.fatal.record(err)
+	n, err := p.run(entries)
+	if err != nil {
+		return 0, p.store.fatal.record(err)
+	}
+	if n < len(entries) {
+		p.admitOnly(entries[:n])
 	}
 	if err := p.commit(); err != nil {
-		return s.fatal.record(err)
+		return 0, p.store.fatal.record(err)
 	}
-	p.deliver(d)
-	return nil
+	p.deliver(first, d)
+	return n, nil
 }
 
 // pass is the working state of one call of Apply, kept for the next one.
@@ -90,7 +106,9 @@ type pass struct {
 	shard int
 	state *passShard
 	now   uint64
-	joint bool // within a command of several operations
+	joint bool   // within a command of several operations
+	entry uint32 // its number among those of the pass that have commands, from 1
+	grown int    // bytes that its commands have read and made, see growthBytesMax
 
 	command command.Command
 	results []command.Result
@@ -135,6 +153,7 @@ func (p *pass) init(s *Store) {
 
 func (p *pass) begin() {
 	p.number++
+	p.entry = 0
 	p.rows.reset()
 	p.bytes.reset()
 	p.touched = p.touched[:0]
@@ -188,26 +207,53 @@ func (p *pass) admit(entries []Entry) error {
 		if len(e.Conf) > ConfBytesMax {
 			return fmt.Errorf("storage: configuration of %d bytes, at most %d are possible", len(e.Conf), ConfBytesMax)
 		}
-		if e.Conf != nil {
-			sh.conf = &InstallMeta{Index: e.Index, Term: e.Term, Conf: e.Conf}
-		}
-		sh.applied = e.Index
+		sh.take(e)
 	}
 	return nil
 }
 
-// run carries out all commands; their effects are in p alone.
-func (p *pass) run(entries []Entry) error {
+// admitOnly takes over the indexes of entries where those of later ones were
+// taken over as well.
+func (p *pass) admitOnly(entries []Entry) {
+	for _, i := range p.touched {
+		st := &p.store.shards[i]
+		p.shards[i].applied, p.shards[i].conf = st.applied.Load(), nil
+	}
+	for i := range entries {
+		p.shards[entries[i].Shard].take(&entries[i])
+	}
+	p.touched = slices.DeleteFunc(p.touched, func(i int) bool {
+		return p.shards[i].applied == p.store.shards[i].applied.Load()
+	})
+}
+
+// take takes over what e says beside its commands.
+func (sh *passShard) take(e *Entry) {
+	if e.Conf != nil {
+		sh.conf = &InstallMeta{Index: e.Index, Term: e.Term, Conf: e.Conf}
+	}
+	sh.applied = e.Index
+}
+
+// run carries out the commands of entries until they have grown as far as a
+// pass may; their effects are in p alone. It returns how many entries it has
+// carried out, at least one if there is one.
+func (p *pass) run(entries []Entry) (int, error) {
+	grown := 0
 	for i := range entries {
 		e := &entries[i]
 		if len(e.Data) != 0 {
 			if err := p.runEntry(e); err != nil {
-				return fmt.Errorf("shard %d, index %d: %w", e.Shard, e.Index, err)
+				return 0, fmt.Errorf("shard %d, index %d: %w", e.Shard, e.Index, err)
 			}
+			grown += p.grown
 		}
 		p.ends = append(p.ends, len(p.results))
+		if grown > passGrowthMax {
+			return i + 1, nil
+		}
 	}
-	return nil
+	return len(entries), nil
 }
 
 func (p *pass) runEntry(e *Entry) error {
@@ -216,6 +262,8 @@ func (p *pass) runEntry(e *Entry) error {
 		return err
 	}
 	p.shard, p.state = e.Shard, &p.shards[e.Shard]
+	p.entry++
+	p.grown = 0
 	p.state.stamp = max(p.state.stamp, r.StampMillis) // time of a shard never goes back
 	p.now = p.state.stamp
 	for {
@@ -241,7 +289,9 @@ func (p *pass) once(c *command.Command, out *command.Result) error {
 	if err := p.carryOut(c, out); err != nil {
 		return err
 	}
-	p.remember(p.shard, c, out)
+	if out.Status != command.Busy { // or a retry would be told so again
+		p.remember(p.shard, c, out)
+	}
 	return nil
 }
 
@@ -258,7 +308,17 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 		return p.expire(c, out)
 	case command.Persist:
 		return p.persist(c, out)
-	case command.Get, command.Exists:
+	case command.Append:
+		return p.append(c, out)
+	case command.SetRange:
+		return p.setRange(c, out)
+	case command.IncrFloat:
+		return p.incrFloat(c, out)
+	case command.SetExpiry:
+		return p.changeExpiry(c, out)
+	case command.Rename:
+		return p.rename(c, out)
+	case command.Get, command.Exists, command.Expiry:
 		return p.get(c, out)
 	case command.Batch:
 		return p.all(c.Ops, out)
@@ -293,12 +353,33 @@ func (p *pass) put(c *command.Command, out *command.Result) error {
 			indexed = r.expireAt
 		}
 	}
-	if c.Flags&command.SetTTL != 0 {
+	switch {
+	case c.Flags&command.SetExpireAt != 0:
+		if expireAt = min(c.TTLMillis, math.MaxInt64); expireAt <= p.now {
+			return p.expired(r, out)
+		}
+	case c.Flags&command.SetTTL != 0:
 		expireAt = p.expiry(c.TTLMillis)
 	}
 	p.write(r, c.Value, expireAt)
 	out.Version = r.version
 	p.reindex(r.key, indexed, expireAt)
+	return nil
+}
+
+// expired carries out a write after which r would have expired already: the row
+// is deleted.
+func (p *pass) expired(r *row, out *command.Result) error {
+	if err := p.load(r, false); err != nil {
+		return err
+	}
+	p.state.revision++
+	out.Version = p.state.revision
+	if r.exists {
+		indexed := r.expireAt
+		p.remove(r)
+		p.reindex(r.key, indexed, 0)
+	}
 	return nil
 }
 
@@ -380,6 +461,63 @@ func (p *pass) setExpiry(key []byte, expireAt uint64, out *command.Result) error
 	return nil
 }
 
+// changeExpiry carries out a SetExpiry.
+func (p *pass) changeExpiry(c *command.Command, out *command.Result) error {
+	r, ok, err := p.takeRow(c.Key, out)
+	if !ok {
+		return err
+	}
+	if !p.visible(r) {
+		out.Status = command.NotFound
+		return nil
+	}
+	if c.Flags&command.ExpiryReturnRow != 0 {
+		p.show(r, out, true)
+	}
+	expireAt := p.newExpiry(c)
+	if !mayExpire(c.Flags, r.expireAt, expireAt) {
+		out.Status = command.ConditionFailed
+		return nil
+	}
+	switch {
+	case expireAt == never && r.expireAt == 0:
+		return nil
+	case expireAt <= p.now:
+		return p.expired(r, out)
+	case expireAt == never:
+		expireAt = 0
+	}
+	indexed := r.expireAt
+	p.write(r, r.value, expireAt)
+	out.Version = r.version
+	p.reindex(r.key, indexed, expireAt)
+	return nil
+}
+
+// newExpiry is when the row shall expire after a SetExpiry, never for "not at
+// all".
+func (p *pass) newExpiry(c *command.Command) uint64 {
+	switch {
+	case c.Flags&command.ExpiryRemove != 0:
+		return never
+	case c.Flags&command.ExpiryAt != 0:
+		return min(c.TTLMillis, math.MaxInt64)
+	}
+	return p.expiry(c.TTLMillis)
+}
+
+// mayExpire reports whether the conditions of a SetExpiry allow a row that
+// expires at before (0: not at all) to expire at after (never: not at all).
+func mayExpire(flags command.Flags, before, after uint64) bool {
+	if before == 0 {
+		before = never
+	}
+	return (flags&command.ExpiryIfNone == 0 || before == never) &&
+		(flags&command.ExpiryIfSome == 0 || before != never) &&
+		(flags&command.ExpiryIfLater == 0 || after > before) &&
+		(flags&command.ExpiryIfEarlier == 0 || after < before)
+}
+
 func (p *pass) get(c *command.Command, out *command.Result) error {
 	r := p.find(c.Key)
 	withValue := c.Kind == command.Get
@@ -391,6 +529,10 @@ func (p *pass) get(c *command.Command, out *command.Result) error {
 		return nil
 	}
 	out.Version = r.version
+	if c.Kind == command.Expiry {
+		out.Integer = int64(r.expireAt)
+		return nil
+	}
 	p.show(r, out, withValue)
 	return nil
 }
@@ -767,13 +909,16 @@ func (p *pass) firstExpiry(shard int, from uint64) (uint64, error) {
 	return p.store.firstExpiry(tables, shard, from)
 }
 
-func (p *pass) deliver(d Deliverer) {
+// deliver hands the results over, those of the pass's first entry as those of
+// entry number entry.
+func (p *pass) deliver(entry int, d Deliverer) {
 	first := 0
-	for entry, end := range p.ends {
+	for _, end := range p.ends {
 		for n := first; n < end; n++ {
 			d.Deliver(entry, n-first, &p.results[n])
 		}
 		first = end
+		entry++
 	}
 }
 

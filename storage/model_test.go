@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -149,6 +150,13 @@ func (m *model) do(c command.Command) (out command.Result) {
 			delete(m.index, expiryEntry{r.expireAt, key})
 		}
 	}
+	// remove deletes the row, which is deleted whether it is there or not.
+	remove := func() command.Result {
+		delete(m.rows, key)
+		m.revision++
+		out.Version = m.revision
+		return out
+	}
 	switch c.Kind {
 	case command.Put, command.Delete:
 		if c.Flags&command.ReturnPrevious != 0 {
@@ -162,8 +170,16 @@ func (m *model) do(c command.Command) (out command.Result) {
 	}
 	switch c.Kind {
 	case command.Put:
-		if c.Flags&^command.SetTTL != 0 {
+		if c.Flags&^(command.SetTTL|command.SetExpireAt) != 0 {
 			unindex()
+		}
+		if c.Flags&command.SetExpireAt != 0 {
+			if c.TTLMillis <= m.stamp {
+				unindex()
+				return remove()
+			}
+			out.Version = m.set(key, string(c.Value), c.TTLMillis)
+			return out
 		}
 		var expireAt uint64
 		if c.Flags&command.KeepTTL != 0 {
@@ -179,9 +195,69 @@ func (m *model) do(c command.Command) (out command.Result) {
 			return out
 		}
 		unindex()
-		delete(m.rows, key)
-		m.revision++
-		out.Version = m.revision
+		return remove()
+	case command.Append, command.SetRange:
+		value := old.value
+		if c.Kind == command.Append {
+			value += string(c.Value)
+		} else if len(c.Value) > 0 {
+			end := int(c.Offset) + len(c.Value)
+			b := make([]byte, max(len(value), end))
+			copy(b, value)
+			copy(b[c.Offset:], c.Value)
+			value = string(b)
+		}
+		out.Integer = int64(len(value))
+		if c.Kind == command.SetRange && len(c.Value) == 0 {
+			out.Version = old.version
+			return out
+		}
+		unindex()
+		out.Version = m.set(key, value, old.expireAt)
+	case command.IncrFloat:
+		value := "0"
+		if there {
+			value = old.value
+		}
+		sum, status := command.AddFloat(nil, []byte(value), c.Value)
+		if status != command.OK {
+			out.Status, out.Version = status, old.version
+			return out
+		}
+		unindex()
+		out.Version = m.set(key, string(sum), old.expireAt)
+		old, there = m.visible(key)
+		show()
+	case command.SetExpiry:
+		if !there {
+			out.Status = command.NotFound
+			return out
+		}
+		if c.Flags&command.ExpiryReturnRow != 0 {
+			show()
+		}
+		out.Version = old.version
+		expireAt, holds := m.newExpiry(c, old)
+		switch {
+		case !holds:
+			out.Status = command.ConditionFailed
+			return out
+		case expireAt == 0 && old.expireAt == 0:
+			return out
+		case expireAt != 0 && expireAt <= m.stamp:
+			unindex()
+			return remove()
+		}
+		unindex()
+		out.Version = m.set(key, old.value, expireAt)
+	case command.Expiry:
+		if !there {
+			out.Status = command.NotFound
+			return out
+		}
+		out.Version, out.Integer = old.version, int64(old.expireAt)
+	case command.Rename:
+		return m.rename(c)
 	case command.Incr:
 		n := int64(0)
 		if there {
@@ -239,6 +315,59 @@ func (m *model) do(c command.Command) (out command.Result) {
 	case command.Sweep:
 		out.Integer = m.sweep(int(c.Limit), c.TTLMillis)
 	}
+	return out
+}
+
+// newExpiry is when the row shall expire, 0 for never, and whether the
+// conditions hold.
+func (m *model) newExpiry(c command.Command, old modelRow) (at uint64, holds bool) {
+	before, after := float64(old.expireAt), math.Inf(1)
+	if old.expireAt == 0 {
+		before = math.Inf(1)
+	}
+	switch {
+	case c.Flags&command.ExpiryRemove != 0:
+	case c.Flags&command.ExpiryAt != 0:
+		at, after = max(c.TTLMillis, 1), float64(c.TTLMillis)
+	default:
+		at = m.stamp + c.TTLMillis
+		after = float64(at)
+	}
+	for flag, ok := range map[command.Flags]bool{
+		command.ExpiryIfNone: old.expireAt == 0, command.ExpiryIfSome: old.expireAt != 0,
+		command.ExpiryIfLater: after > before, command.ExpiryIfEarlier: after < before,
+	} {
+		if c.Flags&flag != 0 && !ok {
+			return 0, false
+		}
+	}
+	return at, true
+}
+
+func (m *model) rename(c command.Command) (out command.Result) {
+	out.Kind = c.Kind
+	from, there := m.visible(string(c.Key))
+	if !there {
+		out.Status = command.NotFound
+		return out
+	}
+	to, taken := m.visible(string(c.Value))
+	if c.Flags&command.RenameIfAbsent != 0 && taken {
+		out.Status, out.Version = command.ConditionFailed, to.version
+		return out
+	}
+	if string(c.Key) == string(c.Value) {
+		out.Version = from.version
+		return out
+	}
+	if c.Flags&command.RenameKeepSource == 0 {
+		delete(m.rows, string(c.Key))
+		delete(m.index, expiryEntry{from.expireAt, string(c.Key)})
+	}
+	if r, ok := m.rows[string(c.Value)]; ok {
+		delete(m.index, expiryEntry{r.expireAt, string(c.Value)})
+	}
+	out.Version = m.set(string(c.Value), from.value, from.expireAt)
 	return out
 }
 
@@ -323,7 +452,13 @@ var (
 		}
 		return []byte(rapid.StringN(1, 20, -1).Draw(t, "value"))
 	})
-	genTTL = rapid.Uint64Range(1, 200)
+	genTTL   = rapid.Uint64Range(1, 200)
+	genTime  = rapid.Uint64Range(0, 8000) // before and after the stamps of drawEntries
+	genShort = rapid.Custom(func(t *rapid.T) []byte {
+		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, rapid.SampledFrom([]int{0, 1, 5, 100}).Draw(t, "size"))
+	})
+	// extending kinds make a row out of the one there is.
+	extending = []command.Kind{command.Append, command.SetRange, command.IncrFloat, command.SetExpiry, command.Rename}
 )
 
 func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
@@ -346,16 +481,30 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 		switch c.Kind {
 		case command.Put:
 			c.Value = genValue.Draw(t, "value")
-			c.Flags = command.Flags(rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 4, 8, 16, 32, 33, 36, 49, 34, 37}).Draw(t, "flags"))
+			c.Flags = command.Flags(rapid.SampledFrom([]int{0, 0, 0, 1, 1, 2, 4, 8, 16, 32, 33, 36, 49, 34, 37, 64, 68, 96}).Draw(t, "flags"))
 		case command.Delete:
 			c.Flags = command.Flags(rapid.SampledFrom([]int{0, 0, 16, 32, 48}).Draw(t, "flags"))
 		case command.Incr:
 			c.Delta = int64(rapid.IntRange(-3, 3).Draw(t, "delta"))
+		case command.Append:
+			c.Value = genShort.Draw(t, "value")
+		case command.SetRange:
+			c.Offset, c.Value = rapid.Uint32Range(0, 100).Draw(t, "offset"), genShort.Draw(t, "value")
+		case command.IncrFloat:
+			c.Value = []byte(rapid.SampledFrom([]string{"0.5", "-1.25", "3", "1e400", "inf", "x"}).Draw(t, "increment"))
+		case command.SetExpiry:
+			c.Flags = command.Flags(rapid.Byte().Draw(t, "flags")) &^ 0x80
+		case command.Rename:
+			c.Flags = command.Flags(rapid.IntRange(0, 3).Draw(t, "flags"))
+			c.Value = genKey.Draw(t, "destination")
 		}
-		if c.Kind == command.Expire || c.Flags&command.SetTTL != 0 {
+		switch {
+		case c.Kind == command.SetExpiry && c.Flags&command.ExpiryAt != 0, c.Kind == command.Put && c.Flags&command.SetExpireAt != 0:
+			c.TTLMillis = genTime.Draw(t, "time")
+		case c.Kind == command.Expire, c.Kind == command.SetExpiry, c.Kind == command.Put && c.Flags&command.SetTTL != 0:
 			c.TTLMillis = genTTL.Draw(t, "ttl")
 		}
-		if c.Flags&command.IfVersion != 0 {
+		if (c.Kind == command.Put || c.Kind == command.Delete) && c.Flags&command.IfVersion != 0 {
 			c.Version = rapid.Uint64Range(0, 40).Draw(t, "version")
 		}
 		return c
@@ -363,7 +512,8 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 }
 
 func genOps() *rapid.Generator[[]command.Command] {
-	return rapid.SliceOfN(genOp(command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists), 0, 5)
+	kinds := []command.Kind{command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists, command.Expiry}
+	return rapid.SliceOfN(genOp(append(kinds, extending...)...), 0, 5)
 }
 
 var (
@@ -377,8 +527,9 @@ var (
 		}
 	})
 	genCommand = rapid.Custom(func(t *rapid.T) command.Command {
-		c := genOp(command.Put, command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist,
-			command.Batch, command.Txn, command.Sweep).Draw(t, "command")
+		kinds := []command.Kind{command.Put, command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist,
+			command.Batch, command.Txn, command.Sweep}
+		c := genOp(append(kinds, extending...)...).Draw(t, "command")
 		if c.Kind != command.Sweep && rapid.IntRange(0, 2).Draw(t, "in session") == 0 {
 			c.Session.ID = rapid.Uint64Range(1, 3).Draw(t, "session")
 			c.Session.Sequence = rapid.Uint64Range(1, 30).Draw(t, "sequence")

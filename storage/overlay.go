@@ -13,9 +13,10 @@ type row struct {
 	loaded   bool // the fields below and above are known
 	exists   bool // as a record; it may have expired
 	hasValue bool
-	dirty    bool // differs from the database
-	joint    bool // changed by a command that changes several rows at once
-	fresh    bool // read from the database in this pass, not yet in the cache
+	dirty    bool   // differs from the database
+	joint    bool   // changed by a command that changes several rows at once
+	fresh    bool   // read from the database in this pass, not yet in the cache
+	counted  uint32 // the entry of the pass whose growth has its value counted in
 }
 
 // overlay is the table of the rows touched in a pass: open addressing with
