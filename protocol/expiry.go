@@ -7,10 +7,6 @@ type ExpiryReply struct {
 	ExpireAtMillis uint64 // Unix time; 0 where the key does not expire
 }
 
-// ExpiryReplyBytes is the size of an ExpiryReply. A server fills one in where
-// it would have put a RowReply without a value, so the two must be of one size.
-const ExpiryReplyBytes = RowReplyBytes
-
 // AppendTo appends the message body.
 func (m *ExpiryReply) AppendTo(dst []byte) []byte {
 	return appendU64(appendU64(dst, m.Version), m.ExpireAtMillis)

@@ -57,7 +57,7 @@ func contains(s []int, v int) bool {
 }
 
 // appendOp decodes one operation of a BATCH or TXN into ops, whose elements it
-// reuses, and returns the shard of its key.
+// reuses, and returns the shard of its keys.
 func (p *processor) appendOp(ops *[]command.Command, op protocol.Op) (shard int, err error) {
 	if len(*ops) < cap(*ops) {
 		*ops = (*ops)[:len(*ops)+1]
@@ -68,7 +68,7 @@ func (p *processor) appendOp(ops *[]command.Command, op protocol.Op) (shard int,
 	if err := p.decodeWrite(op.Code, op.Body, cmd); err != nil {
 		return 0, err
 	}
-	return p.srv.backend.ShardOf(protocol.Slot(cmd.Key)), nil
+	return p.shardOf(cmd)
 }
 
 func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
@@ -277,7 +277,24 @@ func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.R
 
 // room is how many bytes of rows still fit in the reply's frame. g.mu must be
 // held.
-func (g *gather) room() int { return bodyBytesMax - len(g.bodies)*(5+32) - g.bytes }
+func (g *gather) room() int { return bodyBytesMax - len(g.bodies)*(5+outcomeBytes) - g.bytes }
+
+// withoutRow returns the body of an outcome without the value in it: a
+// WriteReply, or a FloatReply, which cannot be taken for one since no number
+// begins with a presence byte. Nothing else is that large.
+func withoutRow(body []byte) []byte {
+	var w protocol.WriteReply
+	if w.Decode(body) == nil {
+		w.PreviousOmitted = w.HasPrevious
+		return w.AppendTo(nil)
+	}
+	var f protocol.FloatReply
+	if f.Decode(body) == nil {
+		f.Text = nil
+		return f.AppendTo(nil)
+	}
+	return body
+}
 
 // keepReply is keep for an outcome as another node has encoded it.
 func (g *gather) keepReply(i int32, r protocol.OpResult) {
@@ -286,12 +303,8 @@ func (g *gather) keepReply(i int32, r protocol.OpResult) {
 		return
 	}
 	body := r.Body
-	if len(body) > g.room() {
-		var m protocol.WriteReply // nothing else can be large
-		if m.Decode(body) == nil {
-			m.PreviousOmitted = m.HasPrevious
-			body = m.AppendTo(nil)
-		}
+	if len(body) > outcomeBytes && len(body) > g.room() {
+		body = withoutRow(body)
 	}
 	g.bytes += len(body)
 	b := append(make([]byte, 0, 5+len(body)), byte(r.Status))

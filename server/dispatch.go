@@ -33,6 +33,11 @@ type processor struct {
 	del   protocol.Delete
 	incr  protocol.Incr
 	exp   protocol.Expire
+	app   protocol.Append
+	set   protocol.SetRange
+	float protocol.IncrFloat
+	until protocol.SetExpiry
+	name  protocol.Rename
 	key   protocol.Key
 	mget  protocol.MGet
 	batch protocol.Batch
@@ -95,9 +100,16 @@ func (p *processor) fail(c *conn, id uint64, s protocol.Status, retryMillis uint
 	c.mu.Unlock()
 }
 
+// errKeysApart refuses one operation on two keys that no shard has both of.
+var errKeysApart = errors.New("the operation's keys lie in different shards; give them a common {tag}")
+
 // refuse answers a request whose message could not be accepted.
 func (p *processor) refuse(c *conn, id uint64, err error) {
-	p.fail(c, id, protocol.StatusOf(err), 0, err.Error())
+	s := protocol.StatusCrossShard
+	if err != errKeysApart {
+		s = protocol.StatusOf(err)
+	}
+	p.fail(c, id, s, 0, err.Error())
 }
 
 // dispatch carries out one request. The frame is a view of the read buffer and
@@ -128,9 +140,10 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	switch op {
 	case protocol.OpGet:
 		p.get(c, f, true)
-	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist:
+	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
+		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename:
 		p.write(c, f, op)
-	case protocol.OpExists:
+	case protocol.OpExists, protocol.OpExpiry:
 		p.get(c, f, false)
 	case protocol.OpPing:
 		p.ping(c, f)
@@ -191,7 +204,9 @@ func (p *processor) clearExtensions() {
 // writes reports whether requests of this kind are answered by a commit.
 func writes(op protocol.Opcode) bool {
 	switch op {
-	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn:
+	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
+		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename,
+		protocol.OpBatch, protocol.OpTxn:
 		return true
 	}
 	return false
@@ -243,7 +258,7 @@ func (p *processor) ping(c *conn, f *protocol.Frame) {
 	c.mu.Unlock()
 }
 
-// get answers GET and EXISTS from the row cache, straight into the output
+// get answers GET, EXISTS and EXPIRY from the row cache, straight into the output
 // buffer. A row that is not there becomes a job; where this replica may not
 // answer by itself the request waits for a Barrier or goes on to the leader.
 func (p *processor) get(c *conn, f *protocol.Frame, withValue bool) {
@@ -259,8 +274,7 @@ func (p *processor) get(c *conn, f *protocol.Frame, withValue bool) {
 		}
 		return
 	}
-	state := p.answerRow(c, f.ID, shard, withValue, s.readCached)
-	switch state {
+	switch p.answerRow(c, f, shard, withValue, s.readCached) {
 	case command.ReadMiss:
 		p.later(c, f, protocol.Opcode(f.Code))
 	case command.ReadNotLeader:
@@ -280,7 +294,7 @@ func (p *processor) getLocal(c *conn, f *protocol.Frame, shard int, withValue bo
 	if p.ext.Consistency == protocol.Stale {
 		p.marks.AgeMillis, p.marks.HasAge = p.srv.age(shard), true
 	}
-	switch p.answerRow(c, f.ID, shard, withValue, p.srv.readLocalCached) {
+	switch p.answerRow(c, f, shard, withValue, p.srv.readLocalCached) {
 	case command.ReadMiss:
 		j := p.newJob(c, f, protocol.Opcode(f.Code))
 		j.local = true
@@ -300,11 +314,11 @@ func (s *Server) age(shard int) uint32 {
 }
 
 // answerRow answers with the row of p.key if read yields it.
-func (p *processor) answerRow(c *conn, id uint64, shard int, withValue bool, read readFunc) command.ReadState {
+func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, withValue bool, read readFunc) command.ReadState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := c.output()
-	r := beginRow(out, id, &p.marks)
+	r := beginRow(out, f.ID, protocol.Opcode(f.Code), p.now, &p.marks)
 	row, state := read(out, shard, p.key.Key, p.now, withValue)
 	if r.end(out, row, state) {
 		p.touch(c)
@@ -357,14 +371,29 @@ func (p *processor) session() command.Session {
 	return command.Session{ID: p.ext.Session, Sequence: p.ext.Sequence, Acknowledged: p.ext.Acknowledged}
 }
 
-// write queues PUT, DELETE, INCR, EXPIRE and PERSIST.
+// write queues any write but BATCH and TXN.
 func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
 	if err := p.decodeWrite(op, f.Body, &p.cmd); err != nil {
 		p.refuse(c, f.ID, err)
 		return
 	}
+	shard, err := p.shardOf(&p.cmd)
+	if err != nil {
+		p.refuse(c, f.ID, err)
+		return
+	}
 	p.cmd.Session = p.session()
-	p.propose(c, f, op, p.srv.backend.ShardOf(protocol.Slot(p.cmd.Key)))
+	p.propose(c, f, op, shard)
+}
+
+// shardOf returns the shard that has the keys of cmd, which is no Batch or Txn,
+// or errKeysApart.
+func (p *processor) shardOf(cmd *command.Command) (int, error) {
+	shard := p.srv.backend.ShardOf(protocol.Slot(cmd.Key))
+	if cmd.Kind == command.Rename && p.srv.backend.ShardOf(protocol.Slot(cmd.Value)) != shard {
+		return 0, errKeysApart
+	}
+	return shard, nil
 }
 
 // decodeWrite translates a single write into a command, which holds views of
@@ -394,6 +423,24 @@ func (p *processor) decodeWrite(op protocol.Opcode, body []byte, cmd *command.Co
 	case protocol.OpExists:
 		err = p.key.Decode(body)
 		*cmd = command.Command{Kind: command.Exists, Key: p.key.Key}
+	case protocol.OpExpiry:
+		err = p.key.Decode(body)
+		*cmd = command.Command{Kind: command.Expiry, Key: p.key.Key}
+	case protocol.OpAppend:
+		err = p.app.Decode(body)
+		*cmd = command.Command{Kind: command.Append, Key: p.app.Key, Value: p.app.Value}
+	case protocol.OpSetRange:
+		err = p.set.Decode(body)
+		*cmd = command.Command{Kind: command.SetRange, Key: p.set.Key, Value: p.set.Value, Offset: p.set.Offset}
+	case protocol.OpIncrFloat:
+		err = p.float.Decode(body)
+		*cmd = command.Command{Kind: command.IncrFloat, Key: p.float.Key, Value: p.float.Increment}
+	case protocol.OpSetExpiry:
+		err = p.until.Decode(body)
+		*cmd = command.Command{Kind: command.SetExpiry, Flags: command.Flags(p.until.Flags), Key: p.until.Key, TTLMillis: p.until.Millis}
+	case protocol.OpRename:
+		err = p.name.Decode(body)
+		*cmd = command.Command{Kind: command.Rename, Flags: command.Flags(p.name.Flags), Key: p.name.Source, Value: p.name.Destination}
 	default:
 		err = fmt.Errorf("%w: %v", protocol.ErrOpcodeInBatch, op)
 	}
@@ -402,12 +449,25 @@ func (p *processor) decodeWrite(op protocol.Opcode, body []byte, cmd *command.Co
 }
 
 // The option bits of the wire and of the log are the same, so that decodeWrite
-// can take them over. These fail to compile if they drift apart.
+// can take them over, and what a command can make fits on the wire. These fail
+// to compile if they drift apart.
 const (
 	_ = uint8(protocol.WriteTTL) - uint8(command.SetTTL)
 	_ = -(uint8(protocol.WriteTTL) - uint8(command.SetTTL))
 	_ = uint8(protocol.WriteReturnPrevious) - uint8(command.ReturnPrevious)
 	_ = -(uint8(protocol.WriteReturnPrevious) - uint8(command.ReturnPrevious))
+	_ = uint8(protocol.WriteExpireAt) - uint8(command.SetExpireAt)
+	_ = -(uint8(protocol.WriteExpireAt) - uint8(command.SetExpireAt))
+	_ = uint8(protocol.ExpiryAt) - uint8(command.ExpiryAt)
+	_ = -(uint8(protocol.ExpiryAt) - uint8(command.ExpiryAt))
+	_ = uint8(protocol.ExpiryReturnRow) - uint8(command.ExpiryReturnRow)
+	_ = -(uint8(protocol.ExpiryReturnRow) - uint8(command.ExpiryReturnRow))
+	_ = uint8(protocol.RenameIfAbsent) - uint8(command.RenameIfAbsent)
+	_ = -(uint8(protocol.RenameIfAbsent) - uint8(command.RenameIfAbsent))
+
+	_ = uint(protocol.ValueBytesMax - command.ValueBytesMax)
+	_ = uint(command.ValueBytesMax - protocol.ValueBytesMax)
+	_ = uint(protocol.FloatBytesMax - command.FloatBytesMax)
 )
 
 // propose queues p.cmd; its outcome comes back through conn.Complete. A shard

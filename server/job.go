@@ -310,7 +310,7 @@ func (p *processor) run(j job) {
 	}
 	p.now = p.srv.backend.NowMillis()
 	switch j.op {
-	case protocol.OpGet, protocol.OpExists:
+	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry:
 		p.runGet(j)
 	case protocol.OpMGet:
 		p.runMGet(j)
@@ -355,7 +355,7 @@ func (p *processor) runGet(j job) {
 	}
 	marks := j.marks(s, shard)
 	out := bufpool.Get(outputSize)
-	r := beginRow(out, j.id, &marks)
+	r := beginRow(out, j.id, j.op, p.now, &marks)
 	row, state := read(out, shard, key, p.now, j.op == protocol.OpGet)
 	if r.end(out, row, state) {
 		p.complete(&j, out)

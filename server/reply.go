@@ -23,6 +23,12 @@ func statusOf(s command.Status) protocol.Status {
 		return protocol.StatusOverflow
 	case command.SessionExpired:
 		return protocol.StatusSessionExpired
+	case command.TooLarge:
+		return protocol.StatusTooLarge
+	case command.NotFloat:
+		return protocol.StatusNotFloat
+	case command.Busy:
+		return protocol.StatusBusy
 	}
 	return protocol.StatusInternal
 }
@@ -61,18 +67,23 @@ func appendError(b []byte, id uint64, x *protocol.Extensions, s protocol.Status,
 	return protocol.End(m.AppendTo(beginFrame(b, uint8(s), protocol.FlagReply, id, x)), start)
 }
 
-// rowFrame is a reply to GET or EXISTS that is being written.
+// rowFrame is a reply to GET, EXISTS or EXPIRY that is being written.
 type rowFrame struct {
 	start int // of the frame
 	body  int // where its body begins
 	id    uint64
+	since uint64 // EXPIRY: the time from which the time left counts; else 0
 	marks *protocol.Extensions
 }
 
-// beginRow appends the reply up to where the value goes.
-func beginRow(out *bufpool.Buffer, id uint64, marks *protocol.Extensions) rowFrame {
+// beginRow appends the reply to op up to where the value goes. now is the time
+// as of which the row is read.
+func beginRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, now uint64, marks *protocol.Extensions) rowFrame {
 	out.Grow(protocol.HeaderBytes + marksBytesMax + protocol.RowReplyBytes)
 	r := rowFrame{start: len(out.B), id: id, marks: marks}
+	if op == protocol.OpExpiry {
+		r.since = now
+	}
 	b := beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id, marks)
 	r.body = len(b)
 	out.B = b[:len(b)+protocol.RowReplyBytes]
@@ -89,6 +100,9 @@ func (r *rowFrame) undo(out *bufpool.Buffer) { out.B = out.B[:r.start] }
 func (r *rowFrame) end(out *bufpool.Buffer, row command.Row, state command.ReadState) bool {
 	switch state {
 	case command.ReadFound:
+		if row.TTLMillis != 0 {
+			row.TTLMillis += r.since
+		}
 		binary.LittleEndian.PutUint64(out.B[r.body:], row.Version)
 		binary.LittleEndian.PutUint64(out.B[r.body+8:], row.TTLMillis)
 		protocol.End(out.B, r.start)
@@ -111,7 +125,11 @@ const errReadFailed = "reading from disk failed; see the server's log"
 func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result) {
 	status := statusOf(r.Status)
 	if !status.CarriesResult() {
-		out.B = appendError(out.B, id, marks, status, 0, status.Text())
+		var retryMillis uint32
+		if status == protocol.StatusBusy {
+			retryMillis = retryBusyMillis
+		}
+		out.B = appendError(out.B, id, marks, status, retryMillis, status.Text())
 		return
 	}
 	size := resultBytesMax(r)
@@ -133,9 +151,13 @@ func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op
 	out.B = protocol.End(b, start)
 }
 
+// outcomeBytes is an upper bound of a single operation's body, but for the value
+// in it.
+const outcomeBytes = 32
+
 // resultBytesMax is an upper bound of a result's body.
 func resultBytesMax(r *command.Result) int {
-	n := 32 + len(r.Value)
+	n := outcomeBytes + len(r.Value)
 	for i := range r.Results {
 		n += 5 + resultBytesMax(&r.Results[i])
 	}
@@ -148,7 +170,7 @@ func resultBytesMax(r *command.Result) int {
 // outcome must be told.
 func appendResults(b []byte, rs []command.Result, omit bool) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(rs)))
-	room := bodyBytesMax - len(rs)*(5+32)
+	room := bodyBytesMax - len(rs)*(5+outcomeBytes)
 	for i := range rs {
 		r := &rs[i]
 		if omit && len(r.Value) > 0 {
@@ -183,8 +205,17 @@ func appendOutcome(b []byte, r *command.Result) []byte {
 // appendBody appends the reply body of a single operation.
 func appendBody(b []byte, r *command.Result) []byte {
 	switch r.Kind {
-	case command.Incr:
+	case command.Incr, command.Append, command.SetRange:
 		m := protocol.IncrReply{Version: r.Version, Value: r.Integer}
+		return m.AppendTo(b)
+	case command.IncrFloat:
+		m := protocol.FloatReply{Version: r.Version, Text: r.Value}
+		return m.AppendTo(b)
+	case command.Expiry:
+		if r.Status != command.OK {
+			return b
+		}
+		m := protocol.ExpiryReply{Version: r.Version, ExpireAtMillis: uint64(r.Integer)}
 		return m.AppendTo(b)
 	case command.Get, command.Exists:
 		if r.Status != command.OK {

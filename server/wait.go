@@ -139,9 +139,11 @@ func (w *waiting) expire() {
 	t.flush()
 }
 
-// answerLocal answers a GET or EXISTS whose row is in memory.
+// answerLocal answers a GET, EXISTS or EXPIRY whose row is in memory.
 func (s *Server) answerLocal(j *job, t *touched) bool {
-	if j.op != protocol.OpGet && j.op != protocol.OpExists {
+	switch j.op {
+	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry:
+	default:
 		return false
 	}
 	key := j.request()
@@ -151,8 +153,9 @@ func (s *Server) answerLocal(j *job, t *touched) bool {
 	c.mu.Lock()
 	if !c.closed {
 		out := c.output()
-		r := beginRow(out, j.id, &x)
-		row, state := s.readLocalCached(out, shard, key, s.backend.NowMillis(), j.op == protocol.OpGet)
+		now := s.backend.NowMillis()
+		r := beginRow(out, j.id, j.op, now, &x)
+		row, state := s.readLocalCached(out, shard, key, now, j.op == protocol.OpGet)
 		if state == command.ReadMiss || !r.end(out, row, state) {
 			r.undo(out)
 			c.mu.Unlock()
