@@ -51,6 +51,13 @@ func FuzzWriteReply(f *testing.F)  { fuzzMessage(f, new(WriteReply)) }
 func FuzzIncr(f *testing.F)        { fuzzMessage(f, new(Incr)) }
 func FuzzIncrReply(f *testing.F)   { fuzzMessage(f, new(IncrReply)) }
 func FuzzExpire(f *testing.F)      { fuzzMessage(f, new(Expire)) }
+func FuzzAppend(f *testing.F)      { fuzzMessage(f, new(Append)) }
+func FuzzSetRange(f *testing.F)    { fuzzMessage(f, new(SetRange)) }
+func FuzzIncrFloat(f *testing.F)   { fuzzMessage(f, new(IncrFloat)) }
+func FuzzFloatReply(f *testing.F)  { fuzzMessage(f, new(FloatReply)) }
+func FuzzSetExpiry(f *testing.F)   { fuzzMessage(f, new(SetExpiry)) }
+func FuzzExpiryReply(f *testing.F) { fuzzMessage(f, new(ExpiryReply)) }
+func FuzzRename(f *testing.F)      { fuzzMessage(f, new(Rename)) }
 func FuzzMGet(f *testing.F)        { fuzzMessage(f, new(MGet)) }
 func FuzzMGetReply(f *testing.F)   { fuzzMessage(f, new(MGetReply)) }
 func FuzzBatch(f *testing.F)       { fuzzMessage(f, new(Batch)) }

@@ -36,6 +36,13 @@ var kinds = []kind{
 	{"Incr", func() message { return new(Incr) }, drawIncr, true},
 	{"IncrReply", func() message { return new(IncrReply) }, drawIncrReply, false},
 	{"Expire", func() message { return new(Expire) }, drawExpire, true},
+	{"Append", func() message { return new(Append) }, drawAppend, true},
+	{"SetRange", func() message { return new(SetRange) }, drawSetRange, true},
+	{"IncrFloat", func() message { return new(IncrFloat) }, drawIncrFloat, true},
+	{"FloatReply", func() message { return new(FloatReply) }, drawFloatReply, true},
+	{"SetExpiry", func() message { return new(SetExpiry) }, drawSetExpiry, true},
+	{"ExpiryReply", func() message { return new(ExpiryReply) }, drawExpiryReply, false},
+	{"Rename", func() message { return new(Rename) }, drawRename, true},
 	{"MGet", func() message { return new(MGet) }, drawMGet, false},
 	{"MGetReply", func() message { return new(MGetReply) }, drawMGetReply, true},
 	{"Batch", func() message { return new(Batch) }, drawBatch, false},
@@ -56,6 +63,7 @@ var (
 	anyKey   = rapid.SliceOfN(rapid.Byte(), 1, 40)
 	anyName  = rapid.SliceOfN(rapid.Byte(), 0, NameBytesMax)
 	anyTTL   = rapid.Uint64Range(1, TTLMillisMax)
+	anyTime  = rapid.Uint64Range(0, ExpireAtMillisMax)
 )
 
 func drawAdmin(t *rapid.T) message {
@@ -71,7 +79,7 @@ func drawRowReply(t *rapid.T) message {
 func drawWriteFlags(t *rapid.T, ttl bool) (f WriteFlags) {
 	conditions := []WriteFlags{0, WriteIfVersion}
 	if ttl {
-		f |= rapid.SampledFrom([]WriteFlags{0, WriteTTL, WriteKeepTTL}).Draw(t, "ttl option")
+		f |= rapid.SampledFrom([]WriteFlags{0, WriteTTL, WriteKeepTTL, WriteExpireAt}).Draw(t, "ttl option")
 		conditions = append(conditions, WriteIfAbsent, WriteIfPresent)
 	}
 	f |= rapid.SampledFrom(conditions).Draw(t, "condition")
@@ -80,8 +88,11 @@ func drawWriteFlags(t *rapid.T, ttl bool) (f WriteFlags) {
 
 func drawPut(t *rapid.T) message {
 	m := &Put{Flags: drawWriteFlags(t, true), Key: anyKey.Draw(t, "key"), Value: anyBytes.Draw(t, "value")}
-	if m.Flags&WriteTTL != 0 {
+	switch {
+	case m.Flags&WriteTTL != 0:
 		m.TTLMillis = anyTTL.Draw(t, "ttl")
+	case m.Flags&WriteExpireAt != 0:
+		m.TTLMillis = anyTime.Draw(t, "time")
 	}
 	if m.Flags&WriteIfVersion != 0 {
 		m.Version = rapid.Uint64().Draw(t, "version")
@@ -120,6 +131,48 @@ func drawIncrReply(t *rapid.T) message {
 
 func drawExpire(t *rapid.T) message {
 	return &Expire{anyTTL.Draw(t, "ttl"), anyKey.Draw(t, "key")}
+}
+
+func drawAppend(t *rapid.T) message {
+	return &Append{anyKey.Draw(t, "key"), anyBytes.Draw(t, "value")}
+}
+
+func drawSetRange(t *rapid.T) message {
+	return &SetRange{rapid.Uint32().Draw(t, "offset"), anyKey.Draw(t, "key"), anyBytes.Draw(t, "value")}
+}
+
+func drawIncrFloat(t *rapid.T) message {
+	return &IncrFloat{anyKey.Draw(t, "key"), anyBytes.Draw(t, "increment")}
+}
+
+func drawFloatReply(t *rapid.T) message {
+	return &FloatReply{rapid.Uint64().Draw(t, "version"), anyBytes.Draw(t, "text")}
+}
+
+func drawSetExpiry(t *rapid.T) message {
+	conditions := []ExpiryFlags{
+		0, ExpiryIfNone, ExpiryIfSome, ExpiryIfLater, ExpiryIfEarlier, ExpiryIfSome | ExpiryIfLater, ExpiryIfSome | ExpiryIfEarlier,
+	}
+	m := &SetExpiry{Key: anyKey.Draw(t, "key"), Flags: rapid.SampledFrom(conditions).Draw(t, "condition")}
+	m.Flags |= rapid.SampledFrom([]ExpiryFlags{0, ExpiryReturnRow}).Draw(t, "row")
+	switch time := rapid.SampledFrom([]ExpiryFlags{0, ExpiryAt, ExpiryRemove}).Draw(t, "time option"); time {
+	case 0:
+		m.Millis = anyTTL.Draw(t, "ttl")
+	case ExpiryAt:
+		m.Flags |= time
+		m.Millis = anyTime.Draw(t, "time")
+	case ExpiryRemove:
+		m.Flags |= time
+	}
+	return m
+}
+
+func drawExpiryReply(t *rapid.T) message {
+	return &ExpiryReply{rapid.Uint64().Draw(t, "version"), rapid.Uint64().Draw(t, "time")}
+}
+
+func drawRename(t *rapid.T) message {
+	return &Rename{RenameFlags(rapid.Uint8Range(0, 3).Draw(t, "flags")), anyKey.Draw(t, "source"), anyKey.Draw(t, "destination")}
 }
 
 func drawMGet(t *rapid.T) message {

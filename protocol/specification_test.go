@@ -74,7 +74,8 @@ func TestSpecificationLimits(t *testing.T) {
 		"ScanCountMax": ScanCountMax, "ScanBytesMax": ScanBytesMax, "ScanCountDefault": ScanCountDefault,
 		"ScanBytesDefault": ScanBytesDefault, "ChunkBytes": ChunkBytes, "CursorBytesMax": CursorBytesMax,
 		"TTLMillisMax": TTLMillisMax, "NameBytesMax": NameBytesMax, "AddressBytesMax": AddressBytesMax,
-		"MessageBytesMax": MessageBytesMax, "VerbBytesMax": VerbBytesMax, "AdminBytesMax": AdminBytesMax, "Slots": Slots,
+		"MessageBytesMax": MessageBytesMax, "ExpireAtMillisMax": ExpireAtMillisMax, "IncrementBytesMax": IncrementBytesMax, "FloatBytesMax": FloatBytesMax,
+		"VerbBytesMax": VerbBytesMax, "AdminBytesMax": AdminBytesMax, "Slots": Slots,
 	}
 	units := map[string]uint64{"": 1, "B": 1, "ms": 1, "KiB": 1 << 10, "MiB": 1 << 20}
 	for _, r := range table(t, readSpecification(t), "| Limit | Value |") {
@@ -120,6 +121,14 @@ func TestSpecificationNumbers(t *testing.T) {
 	checkNumbers(t, doc, "| Option | Name |", map[string]uint64{
 		"TTL": uint64(WriteTTL), "KEEP_TTL": uint64(WriteKeepTTL), "IF_ABSENT": uint64(WriteIfAbsent),
 		"IF_PRESENT": uint64(WriteIfPresent), "IF_VERSION": uint64(WriteIfVersion), "RETURN_PREVIOUS": uint64(WriteReturnPrevious),
+		"EXPIRE_AT": uint64(WriteExpireAt),
+	})
+	checkNumbers(t, doc, "| SETEXPIRY option | Name |", map[string]uint64{
+		"AT": uint64(ExpiryAt), "REMOVE": uint64(ExpiryRemove), "IF_NONE": uint64(ExpiryIfNone), "IF_SOME": uint64(ExpiryIfSome),
+		"IF_LATER": uint64(ExpiryIfLater), "IF_EARLIER": uint64(ExpiryIfEarlier), "RETURN_ROW": uint64(ExpiryReturnRow),
+	})
+	checkNumbers(t, doc, "| RENAME option | Name |", map[string]uint64{
+		"KEEP_SOURCE": uint64(RenameKeepSource), "IF_ABSENT": uint64(RenameIfAbsent),
 	})
 	checkNumbers(t, doc, "| Mode | Name |", map[string]uint64{
 		Linearizable.String(): uint64(Linearizable), SessionReads.String(): uint64(SessionReads), Stale.String(): uint64(Stale),
