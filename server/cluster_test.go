@@ -30,6 +30,7 @@ type fakeCluster struct {
 	state  []fakeShard
 	nodes  map[uint64]*fakeNode
 	epoch  uint64
+	result *command.Result // of every write, which then changes nothing; nil: as it is
 }
 
 type fakeShard struct {
@@ -38,8 +39,9 @@ type fakeShard struct {
 }
 
 type fakeRow struct {
-	version uint64
-	value   string
+	version  uint64
+	value    string
+	expireAt uint64
 }
 
 func (s fakeShard) clone() fakeShard { return fakeShard{s.version, maps.Clone(s.rows)} }
@@ -150,11 +152,29 @@ func (fc *fakeCluster) set(key, value string) {
 func (fc *fakeCluster) apply(shard int, key, value string) uint64 {
 	s := &fc.state[shard]
 	s.version++
-	s.rows[key] = fakeRow{s.version, value}
+	s.rows[key] = fakeRow{version: s.version, value: value}
 	if n := fc.nodes[fc.leader[shard]]; n != nil {
 		n.replicas[shard] = s.clone()
 	}
 	return s.version
+}
+
+// answer has every write answered with r.
+func (fc *fakeCluster) answer(r command.Result) { fc.with(func() { fc.result = &r }) }
+
+// expire puts a row that expires into the shard's state and all its replicas.
+func (fc *fakeCluster) expire(key string, at uint64) {
+	fc.mu.Lock()
+	defer fc.mu.Unlock()
+	shard := fc.shardOf(protocol.Slot([]byte(key)))
+	s := &fc.state[shard]
+	s.version++
+	s.rows[key] = fakeRow{version: s.version, expireAt: at}
+	for _, n := range fc.nodes {
+		if _, held := n.replicas[shard]; held {
+			n.replicas[shard] = s.clone()
+		}
+	}
 }
 
 func (fc *fakeCluster) with(f func()) {
@@ -190,7 +210,7 @@ func (n *fakeNode) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now ui
 	return row, state
 }
 
-func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, _ uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	s, ok := n.replicas[shard]
@@ -204,7 +224,11 @@ func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, _ uint6
 	if withValue {
 		dst.Append([]byte(r.value))
 	}
-	return command.Row{Version: r.version}, command.ReadFound
+	row := command.Row{Version: r.version}
+	if r.expireAt != 0 {
+		row.TTLMillis = r.expireAt - now
+	}
+	return row, command.ReadFound
 }
 
 func (n *fakeNode) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
@@ -287,6 +311,12 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 		puts = append(puts, kv{string(op.Key), string(op.Value)})
 	}
 	kind := c.Kind
+	if answer := n.cluster.result; answer != nil {
+		r := *answer
+		r.Kind = kind
+		n.enqueue(func() { done.Complete(tag, command.Applied, &r) })
+		return nil
+	}
 	n.enqueue(func() {
 		r := command.Result{Kind: kind}
 		n.cluster.mu.Lock()
