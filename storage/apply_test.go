@@ -211,6 +211,12 @@ func TestOperations(t *testing.T) {
 			{1, cmds{{Kind: command.Txn, Ops: cmds{del("k")}}}, results{{Succeeded: true, Results: results{ok(3)}}}, read{}},
 		},
 	}
+	runSteps(t, tests)
+}
+
+// runSteps runs each list of steps on stores of its own.
+func runSteps(t *testing.T, tests map[string][]step) {
+	t.Helper()
 	for name, steps := range tests {
 		t.Run(name, func(t *testing.T) {
 			// The same must come out whether a row is found in the overlay, in
