@@ -327,6 +327,18 @@ func TestExtendForwarded(t *testing.T) {
 	})
 }
 
+// TestWritesAreKnown compares what a BATCH may hold with what counts as a write:
+// only of that is the outcome unknown when an answer does not come.
+func TestWritesAreKnown(t *testing.T) {
+	for o := protocol.Opcode(1); o.Known(); o++ {
+		m := protocol.Batch{Ops: protocol.Ops{{Code: o}}}
+		inside := new(protocol.Batch).Decode(m.AppendTo(nil)) == nil
+		if want := inside || o == protocol.OpBatch || o == protocol.OpTxn; writes(o) != want {
+			t.Errorf("%v counts as a write: %v", o, !want)
+		}
+	}
+}
+
 // TestNumbersThatDoNotFit are left out of the results, as previous rows are.
 func TestNumbersThatDoNotFit(t *testing.T) {
 	text := []byte(strings.Repeat("9", 4000))
