@@ -490,7 +490,7 @@ func (ca *call) doubt(e *Error) {
 // that with a session it tells the outcome of all attempts.
 func applied(s Status) bool {
 	switch s {
-	case protocol.StatusConditionFailed, protocol.StatusNotInteger, protocol.StatusOverflow:
+	case protocol.StatusConditionFailed, protocol.StatusNotInteger, protocol.StatusOverflow, protocol.StatusNotFloat:
 		return true
 	}
 	return false

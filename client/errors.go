@@ -38,6 +38,9 @@ var (
 	ErrNotInteger = errors.New("value is not a decimal 64-bit integer")
 	// ErrOverflow: Incr would leave the range of an int64.
 	ErrOverflow = errors.New("result would overflow a 64-bit integer")
+	// ErrNotFloat: an INCRFLOAT on or by something that is not a number. This
+	// client has no such operation yet; servers have.
+	ErrNotFloat = errors.New("value or increment is not a valid number")
 	// ErrBadRequest: the request is malformed or a field is out of range.
 	ErrBadRequest = errors.New("malformed request")
 	// ErrTooLarge: a key, value, request or reply exceeds a limit.
@@ -105,6 +108,7 @@ var statusErrors = map[Status]error{
 	protocol.StatusConditionFailed:  ErrConditionFailed,
 	protocol.StatusNotInteger:       ErrNotInteger,
 	protocol.StatusOverflow:         ErrOverflow,
+	protocol.StatusNotFloat:         ErrNotFloat,
 	protocol.StatusBadRequest:       ErrBadRequest,
 	protocol.StatusTooLarge:         ErrTooLarge,
 	protocol.StatusUnsupported:      ErrUnsupported,
