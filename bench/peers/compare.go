@@ -138,16 +138,18 @@ type comparison struct {
 	echo    *rig.Process
 	echoAt  bench.Target
 
-	sync, loop map[int]series // floors in the rounds with so many nodes
-	cells      map[cell]series
-	notes      []string
-	failed     []error // what is missing in the figures
+	memory *rig.Memory
+
+	sync, loop, copies map[int]series // floors in the rounds with so many nodes
+	cells              map[cell]series
+	notes              []string
+	failed             []error // what is missing in the figures
 }
 
 func newComparison(o options, progress io.Writer) (*comparison, error) {
 	c := &comparison{
 		options: o, progress: progress, started: time.Now(),
-		sync: map[int]series{}, loop: map[int]series{}, cells: map[cell]series{},
+		sync: map[int]series{}, loop: map[int]series{}, copies: map[int]series{}, cells: map[cell]series{},
 	}
 	var err error
 	if c.match, err = regexp.Compile("(?i)" + o.only); err != nil {
@@ -227,6 +229,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
 	var address string
+	c.memory = rig.NewMemory()
 	if c.echo, address, err = rig.StartEcho(); err != nil {
 		return err
 	}
@@ -390,7 +393,7 @@ func rest(ctx context.Context, clusters []*cluster) error {
 	return rig.Rest(ctx, ps...)
 }
 
-// measureFloors measures disk and loopback, one request at a time.
+// measureFloors measures disk, loopback and memory, one request at a time.
 func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*cluster) error {
 	if err := rest(ctx, clusters); err != nil {
 		return err
@@ -405,6 +408,10 @@ func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*c
 		return fmt.Errorf("floor of the loopback: %w", err)
 	}
 	c.loop[nodes] = append(c.loop[nodes], latencies(r.Latency))
+	if h, err = c.memory.Measure(ctx, c.requestBytes(), c.duration/10); err != nil {
+		return fmt.Errorf("floor of memory: %w", err)
+	}
+	c.copies[nodes] = append(c.copies[nodes], latencies(h))
 	return nil
 }
 

@@ -116,21 +116,23 @@ func (s series) failureNote(name string) string {
 	return fmt.Sprintf("%s failed %.3g %% of the calls, which are in no figure: %s.", name, share*100, strings.Join(list, ", "))
 }
 
-// floorTable shows what disk and loopback allow.
+// floorTable shows what disk, loopback and memory allow.
 func (c *comparison) floorTable() report.Table {
 	t := report.Table{
 		Title:  "The floors in the same rounds",
 		Header: []string{"latency, µs", "p50", "p99", "p99.9"},
 		Notes: []string{fmt.Sprintf("The disk's floor writes %d bytes, one block of Proa's log with a PUT in it, to a preallocated, zero-filled file, and fdatasyncs. The echo's is the round trip of the %d bytes of that PUT to another process and back. × floor is the median latency against the sum of what a call cannot do without: one echo; for a PUT one fdatasync more, and in a cluster another echo. Under load it counts the waiting for others too.",
-			rig.BlockBytes, c.requestBytes())},
+			rig.BlockBytes, c.requestBytes()),
+			"The copy's is the same bytes from a random place in 64 MiB to another, means of 16 copies each. It is so much smaller that it is in no sum."},
 	}
 	for _, nodes := range sizes {
 		for _, f := range []struct {
-			what string
-			s    series
-		}{{"fdatasync", c.sync[nodes]}, {"loopback echo", c.loop[nodes]}} {
+			what  string
+			s     series
+			print func(ns float64) string
+		}{{"fdatasync", c.sync[nodes], report.Micros}, {"loopback echo", c.loop[nodes], report.Micros}, {"memory copy", c.copies[nodes], report.Hundredths}} {
 			if len(f.s) > 0 {
-				t.Add(f.what+", beside "+size(nodes), report.Micros(f.s.median(p50Of)), report.Micros(f.s.median(p99Of)), report.Micros(f.s.median(p999Of)))
+				t.Add(f.what+", beside "+size(nodes), f.print(f.s.median(p50Of)), f.print(f.s.median(p99Of)), f.print(f.s.median(p999Of)))
 			}
 		}
 	}
@@ -205,6 +207,7 @@ type documentFloor struct {
 	Nodes     int    `json:"nodes"` // of the clusters that were up meanwhile
 	Fdatasync series `json:"fdatasync"`
 	Echo      series `json:"echo"`
+	Copy      series `json:"copy"`
 }
 
 type documentRow struct {
@@ -235,7 +238,7 @@ func (o *outcome) document() document {
 	}
 	for _, nodes := range sizes {
 		if len(c.sync[nodes]) > 0 {
-			d.Floors = append(d.Floors, documentFloor{nodes, c.sync[nodes], c.loop[nodes]})
+			d.Floors = append(d.Floors, documentFloor{nodes, c.sync[nodes], c.loop[nodes], c.copies[nodes]})
 		}
 	}
 	for _, r := range rows {

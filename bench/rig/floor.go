@@ -125,6 +125,50 @@ func (d *Disk) MeasureSequential(ctx context.Context, chunkBytes int, duration t
 	return float64(written) / time.Since(begin).Seconds(), nil
 }
 
+// Memory measures copies between random places of two areas that no cache
+// holds. It is not safe for concurrent use.
+type Memory struct {
+	from, to []byte
+	random   *rand.PCG
+}
+
+// memoryBytes is the size of an area, copyGroup how many copies are timed
+// together: a clock takes about as long as a small copy.
+const (
+	memoryBytes = 64 << 20
+	copyGroup   = 16
+)
+
+// NewMemory makes the areas to copy between, 128 MiB in all.
+func NewMemory() *Memory {
+	m := &Memory{from: bench.NewValue(memoryBytes, 1), to: make([]byte, memoryBytes), random: rand.NewPCG(3, 4)}
+	copy(m.to, m.from) // so that its pages are there
+	return m
+}
+
+// Measure copies so many bytes, 1 to 1 MiB, from a random place to another for
+// as long as said, and returns how long a copy took, in nanoseconds: means of 16
+// copies each.
+func (m *Memory) Measure(ctx context.Context, copyBytes int, duration time.Duration) (*hdrhistogram.Histogram, error) {
+	if copyBytes < 1 || copyBytes > 1<<20 {
+		return nil, fmt.Errorf("copies of %d bytes; 1 to %d are possible", copyBytes, 1<<20)
+	}
+	h := hdrhistogram.New(1, int64(time.Second), 3)
+	places := uint64(memoryBytes - copyBytes + 1)
+	for begin := time.Now(); time.Since(begin) < duration || h.TotalCount() == 0; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		for range copyGroup {
+			from, to := m.random.Uint64()%places, m.random.Uint64()%places
+			copy(m.to[to:to+uint64(copyBytes)], m.from[from:])
+		}
+		_ = h.RecordValue(max(1, int64(min(time.Since(start)/copyGroup, time.Second))))
+	}
+	return h, nil
+}
+
 // EchoArgument or BlobArgument, as its only argument, makes a program a server
 // of one of the floors: it calls ServeFloor first thing.
 const (

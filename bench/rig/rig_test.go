@@ -356,3 +356,31 @@ func TestWithin(t *testing.T) {
 		t.Errorf("it finished all the same: %v", err)
 	}
 }
+
+func TestMemory(t *testing.T) {
+	m := NewMemory()
+	p50 := func(bytes int) int64 {
+		t.Helper()
+		h, err := m.Measure(t.Context(), bytes, 10*time.Millisecond)
+		if err != nil || h.TotalCount() == 0 {
+			t.Fatal(h, err)
+		}
+		return h.ValueAtQuantile(50)
+	}
+	if small, large := p50(1), p50(1<<20); small < 1 || large < 10*small {
+		t.Errorf("a byte is copied in %d ns, 1 MiB in %d", small, large)
+	}
+	if _, err := m.Measure(t.Context(), 4096, 0); err != nil || !bytes.Equal(m.from, bench.NewValue(memoryBytes, 1)) {
+		t.Errorf("what was copied from has changed, or %v", err)
+	}
+	for _, n := range []int{0, 1<<20 + 1} {
+		if _, err := m.Measure(t.Context(), n, 0); err == nil {
+			t.Errorf("copies of %d bytes were measured", n)
+		}
+	}
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := m.Measure(cancelled, 64, time.Hour); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
