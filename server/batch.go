@@ -149,6 +149,7 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 		g.finish()
 	}
 	if len(far) > 0 {
+		p.sentOn = true
 		p.sendParts(g, far)
 	}
 	if g.finish() {

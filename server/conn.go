@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,7 @@ type conn struct {
 	slot uint32
 	gen  uint32
 
+	redis     *redisConn // what it has beside the rest if it speaks RESP, else nil
 	table     *connTable // that it is in
 	forwarded bool       // from another node: nothing of it is sent on
 
@@ -79,8 +81,18 @@ func (s *Server) newConn(tr transport) *conn {
 	return c
 }
 
+// speakRESP makes c, which is new, a connection that speaks RESP.
+func (c *conn) speakRESP() {
+	c.redis = newRedisConn(c.srv)
+	c.greeted = true
+	c.frameSince.Store(0)
+}
+
 // farewell is what a connection hears that is not taken on.
-func (s *Server) farewell() []byte {
+func (s *Server) farewell(c *conn) []byte {
+	if c.redis != nil {
+		return s.redisFarewell()
+	}
 	if s.draining.Load() {
 		return protocol.AppendError(nil, 0, protocol.StatusShuttingDown, 1000, "the server is shutting down")
 	}
@@ -109,6 +121,9 @@ func (c *conn) unsent() int {
 	if c.sending != nil {
 		n += len(c.sending.B) - c.sent
 	}
+	if c.redis != nil {
+		n += int(c.redis.kept.Load())
+	}
 	return n
 }
 
@@ -122,7 +137,7 @@ func (c *conn) backlog() int {
 // owes reports whether the connection waits for an outcome or for its replies
 // to be taken.
 func (c *conn) owes() bool {
-	if c.inFlight.Load() > 0 {
+	if c.inFlight.Load() > 0 || c.redis != nil && !c.redis.quiet() {
 		return true
 	}
 	c.mu.Lock()
@@ -139,6 +154,9 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	c.mu.Unlock()
 	if c.overloaded(p.backlog) {
 		c.pause()
+	}
+	if c.redis != nil {
+		return c.consumeRedis(p, b)
 	}
 	for !c.paused.Load() && !c.refused && taken < len(b) {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
@@ -172,6 +190,9 @@ func (c *conn) caughtUp() bool {
 	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
 		return false
 	}
+	if c.redis != nil && c.redis.holding() {
+		return false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.unsent() <= cfg.OutputBytesMax/2
@@ -192,16 +213,21 @@ func (c *conn) pause() {
 func (c *conn) unpause() {
 	if c.paused.Load() && c.caughtUp() && c.paused.CompareAndSwap(true, false) {
 		c.tr.resume(c)
-	} else if c.parkedJobs.Load() > 0 && c.roomy() {
-		c.tr.resume(c)
+	} else if c.parkedJobs.Load() > 0 {
+		c.mu.Lock()
+		roomy := c.roomy()
+		c.mu.Unlock()
+		if roomy {
+			c.tr.resume(c)
+		}
 	}
 }
 
-// roomy reports whether the peer has taken half of the output it may have.
+// roomy reports whether the peer has taken half of the output it may have, or
+// the answer that everything else waits for is parked. c.mu must be held.
 func (c *conn) roomy() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unsent() <= c.srv.cfg.OutputBytesMax/2
+	return c.unsent() <= c.srv.cfg.OutputBytesMax/2 ||
+		c.redis != nil && slices.ContainsFunc(c.parked, func(j job) bool { return c.isHead(j.id) })
 }
 
 // refuse answers a byte stream that cannot be trusted any more and closes the
@@ -220,6 +246,10 @@ func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
 	c.refused = true
 	c.srv.counters.refused.Add(1)
 	c.srv.log.Debug("connection refused", "connection", c.id, "peer", c.tr.remote(c), "status", status.String(), "reason", message)
+	if c.redis != nil {
+		c.refuseRedis(message)
+		return
+	}
 	c.mu.Lock()
 	out := c.output()
 	out.B = protocol.AppendError(out.B, id, status, 0, message)
@@ -228,10 +258,11 @@ func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
 	c.tr.kick(c)
 }
 
-// notice sends a frame that answers no request.
+// notice sends a frame that answers no request, where the peer's protocol has
+// any.
 func (c *conn) notice(status protocol.Status, message string) {
 	c.mu.Lock()
-	if !c.closed {
+	if !c.closed && c.redis == nil {
 		out := c.output()
 		out.B = protocol.AppendError(out.B, 0, status, 0, message)
 	}
@@ -273,8 +304,12 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	}
 }
 
-// begin counts a request that will be answered later.
+// begin counts a request that will be answered later. Only the thread that
+// reads c calls it.
 func (c *conn) begin(bytes int) {
+	if c.redis != nil {
+		c.redis.begun++
+	}
 	c.inFlight.Add(1)
 	c.inFlightBytes.Add(int64(bytes))
 }
@@ -316,6 +351,12 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 	if mark {
 		c.srv.markDirty(c)
 	}
+}
+
+// finished reports whether c is to be closed, with everything asked answered
+// and sent. c.mu must be held.
+func (c *conn) finished() bool {
+	return c.closing && c.sending == nil && c.out == nil && c.inFlight.Load() == 0 && (c.redis == nil || c.redis.quiet())
 }
 
 // dropOutput lets go of everything unsent, and of the jobs that wait to add to

@@ -14,6 +14,7 @@ import (
 type opCounts struct {
 	ops    [32]atomic.Uint64 // by opcode, 0 for unknown ones
 	failed atomic.Uint64
+	redis  atomic.Uint64 // commands of the Redis protocol
 	_      [64]byte
 }
 
@@ -36,7 +37,7 @@ type counters struct {
 
 	mu     sync.Mutex
 	counts []*opCounts
-	past   [33]uint64 // of threads that have ended: by opcode, then failed
+	past   [34]uint64 // of threads that have ended: by opcode, then failed, then redis
 }
 
 func (c *counters) register(o *opCounts) {
@@ -55,6 +56,7 @@ func (c *counters) unregister(o *opCounts) {
 				c.past[k] += o.ops[k].Load()
 			}
 			c.past[32] += o.failed.Load()
+			c.past[33] += o.redis.Load()
 			return
 		}
 	}
@@ -78,8 +80,21 @@ type serverStatus struct {
 	PeerStreams int               `json:"peer_streams"` // connections on which other nodes forward
 	HeldBytes   int64             `json:"held_bytes"`   // by reads that wait for a majority or for other nodes
 	Draining    bool              `json:"draining"`
+	Redis       uint64            `json:"redis_commands"` // commands of the Redis protocol; the requests they came to count as requests
 	Requests    map[string]uint64 `json:"requests"`
 	Errors      uint64            `json:"errors"`
+}
+
+// RedisCommands returns how many commands of the Redis protocol have come in.
+func (s *Server) RedisCommands() uint64 {
+	c := &s.counters
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := c.past[33]
+	for _, o := range c.counts {
+		sum += o.redis.Load()
+	}
+	return sum
 }
 
 // Requests returns how many requests of each operation have come in, by the
@@ -115,6 +130,10 @@ func (s *Server) status() serverStatus {
 	for _, a := range s.addrs {
 		st.Listening = append(st.Listening, a.Network()+"://"+a.String())
 	}
+	for _, a := range s.redisAddrs {
+		st.Listening = append(st.Listening, "redis://"+a.String())
+	}
+	st.Redis = s.RedisCommands()
 	st.Requests, st.Errors = s.Requests()
 	return st
 }

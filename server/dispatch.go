@@ -43,6 +43,9 @@ type processor struct {
 	batch protocol.Batch
 	txn   protocol.Txn
 	split splitter
+
+	plan   redisPlan // of the RESP command
+	sentOn bool      // requests were sent on to other nodes; for whoever has set it to false
 }
 
 func newProcessor(s *Server) *processor {
@@ -473,11 +476,22 @@ const (
 // propose queues p.cmd; its outcome comes back through conn.Complete. A shard
 // that is led elsewhere gets the request sent on.
 func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shard int) {
+	switch err := p.enqueue(c, f.ID, op, shard); {
+	case err == nil:
+	case errors.Is(err, command.ErrNotLeader):
+		p.sendOn(c, f, shard)
+	default:
+		p.refuseProposal(c, f.ID, err)
+	}
+}
+
+// enqueue is propose that leaves failures to the caller.
+func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) error {
 	size := len(p.cmd.Key) + len(p.cmd.Value)
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	tag := command.Tag{ID: f.ID, Aux: uint32(size), Code: uint8(op)}
+	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {
 		tag.Code |= tellEpoch
 	}
@@ -485,15 +499,16 @@ func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shar
 	err := p.srv.backend.Propose(shard, &p.cmd, c, tag)
 	if err == nil {
 		p.proposed = true
-		return
+		return nil
 	}
 	c.end(uint32(size))
-	if errors.Is(err, command.ErrNotLeader) {
-		p.sendOn(c, f, shard)
-		return
-	}
+	return err
+}
+
+// refuseProposal answers a request that could not be queued.
+func (p *processor) refuseProposal(c *conn, id uint64, err error) {
 	s, retry := refusalOf(err)
-	p.fail(c, f.ID, s, retry, err.Error())
+	p.fail(c, id, s, retry, err.Error())
 }
 
 // tellEpoch stands in a Tag's Code beside the opcode: the reply names the slot
@@ -502,6 +517,7 @@ const tellEpoch = 0x80
 
 // sendOn forwards a request as it came.
 func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int) {
+	p.sentOn = true
 	charge := len(f.Extensions) + len(f.Body) + replyReserve
 	c.begin(charge)
 	p.forward(&request{

@@ -59,6 +59,7 @@ type listener struct {
 	file *os.File
 	fd   int
 	tcp  bool
+	resp bool // its connections speak RESP
 }
 
 // loop is one event loop: an epoll instance and the connections in it.
@@ -150,7 +151,7 @@ func signal(eventfd int) {
 	_, _ = rawWrite(eventfd, one[:])
 }
 
-func (e *epollFront) listen(ln net.Listener) error {
+func (e *epollFront) listen(ln net.Listener, speaksRESP bool) error {
 	var file *os.File
 	var err error
 	tcp := false
@@ -166,7 +167,7 @@ func (e *epollFront) listen(ln net.Listener) error {
 	if err != nil {
 		return err
 	}
-	x := &listener{Listener: ln, file: file, fd: int(file.Fd()), tcp: tcp}
+	x := &listener{Listener: ln, file: file, fd: int(file.Fd()), tcp: tcp, resp: speaksRESP}
 	if err := unix.SetNonblock(x.fd, true); err != nil {
 		return errors.Join(err, file.Close())
 	}
@@ -624,18 +625,21 @@ func (t *thread) accept(index int) {
 			}
 			return
 		}
-		t.admit(nfd, ln.tcp)
+		t.admit(nfd, ln)
 	}
 }
 
 // admit makes a connection of an accepted socket.
-func (t *thread) admit(fd int, tcp bool) {
+func (t *thread) admit(fd int, ln *listener) {
 	s := t.srv
-	if tcp {
+	if ln.tcp {
 		setSocketOptions(fd, &s.cfg)
 	}
 	c := s.newConn(t.front)
 	c.fd = fd
+	if ln.resp {
+		c.speakRESP()
+	}
 	l := t.front.loops[0]
 	for _, x := range t.front.loops[1:] {
 		if x.conns.Load() < l.conns.Load() {
@@ -644,7 +648,7 @@ func (t *thread) admit(fd int, tcp bool) {
 	}
 	c.loop = l.index
 	if s.draining.Load() || !s.conns.add(c) {
-		_, _ = rawWrite(fd, s.farewell())
+		_, _ = rawWrite(fd, s.farewell(c))
 		// Closing with unread input would reset the connection and could
 		// take the message with it.
 		_ = unix.Shutdown(fd, unix.SHUT_WR)
@@ -825,6 +829,9 @@ func (e *epollFront) kick(c *conn) {
 				break
 			}
 			c.sending, c.out, c.sent = c.out, nil, 0
+			if c.redis != nil && !e.render(c) {
+				continue
+			}
 		}
 		c.writable = false
 		b := c.sending.B[c.sent:]
@@ -834,7 +841,7 @@ func (e *epollFront) kick(c *conn) {
 		e.wrote(c, n, errno)
 	}
 	c.writing = false
-	finished := c.closing && c.sending == nil && c.out == nil && c.inFlight.Load() == 0
+	finished := c.finished()
 	closeNow := c.closeLast
 	c.mu.Unlock()
 	switch {
@@ -844,7 +851,22 @@ func (e *epollFront) kick(c *conn) {
 		// Everything asked has been answered: say so, and let the reader see
 		// the end of its input.
 		e.finish(c)
+	case c.redis != nil:
+		c.unpause() // what the reader waits for may have been rendered here
 	}
+}
+
+// render puts RESP in the place of the native frames that are to be sent. It
+// returns false if there is nothing to send yet. c.mu must be held; it is let
+// go meanwhile. Only the thread that is writing calls it.
+func (e *epollFront) render(c *conn) bool {
+	native := c.sending
+	c.mu.Unlock()
+	rendered := c.render(native)
+	c.mu.Lock()
+	c.sending = rendered
+	native.Release()
+	return rendered != nil
 }
 
 // wrote accounts for one write. c.mu must be held.
@@ -895,6 +917,7 @@ func (e *epollFront) finish(c *conn) {
 func (e *epollFront) close(c *conn) {
 	c.dropInput()
 	c.refused = true
+	c.leave()
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -915,6 +938,9 @@ func (e *epollFront) release(c *conn) {
 	c.mu.Lock()
 	c.dropOutput()
 	c.mu.Unlock()
+	if c.redis != nil {
+		c.redis.release()
+	}
 	e.loops[c.loop].conns.Add(-1)
 	c.table.remove(c)
 	unix.Close(c.fd)

@@ -147,7 +147,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 	}
 	c := r.c
 	c.mu.Lock()
-	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax {
+	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax && !c.isHead(r.id) {
 		// The reply cannot be held back where it is: other clients' replies
 		// come behind it.
 		c.mu.Unlock()

@@ -253,7 +253,7 @@ func (p *processor) runJobs() {
 func (c *conn) park(j job) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.unsent() < c.srv.cfg.OutputBytesMax {
+	if c.closed || c.unsent() < c.srv.cfg.OutputBytesMax || c.isHead(j.id) {
 		return false
 	}
 	c.parked = append(c.parked, j)
@@ -266,7 +266,7 @@ func (c *conn) park(j job) bool {
 func (p *processor) unpark(c *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.parked) > 0 && c.unsent() <= c.srv.cfg.OutputBytesMax/2 {
+	if len(c.parked) > 0 && c.roomy() {
 		p.jobs = append(p.jobs, c.parked...)
 		c.forgetParked()
 	}
@@ -279,7 +279,7 @@ func (p *processor) unpark(c *conn) bool {
 func (c *conn) requeueParked() {
 	c.mu.Lock()
 	var list []job
-	if len(c.parked) > 0 && c.unsent() <= c.srv.cfg.OutputBytesMax/2 {
+	if len(c.parked) > 0 && c.roomy() {
 		list = append(list, c.parked...)
 		c.forgetParked()
 	}

@@ -16,18 +16,23 @@ type netFront struct {
 	srv *Server
 
 	mu        sync.Mutex
-	listeners []net.Listener
+	listeners []netListener
 	running   sync.WaitGroup
 	ending    bool // nothing may be added to running any more
 	stopped   chan struct{}
 }
 
+type netListener struct {
+	net.Listener
+	speaksRESP bool
+}
+
 func newNetFront(s *Server) *netFront { return &netFront{srv: s, stopped: make(chan struct{})} }
 
-func (n *netFront) listen(ln net.Listener) error {
+func (n *netFront) listen(ln net.Listener, speaksRESP bool) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.listeners = append(n.listeners, ln)
+	n.listeners = append(n.listeners, netListener{ln, speaksRESP})
 	return nil
 }
 
@@ -74,7 +79,7 @@ func (n *netFront) stop() {
 	close(n.stopped)
 }
 
-func (n *netFront) accept(ln net.Listener) {
+func (n *netFront) accept(ln netListener) {
 	defer n.running.Done()
 	for {
 		nc, err := ln.Accept()
@@ -90,11 +95,11 @@ func (n *netFront) accept(ln net.Listener) {
 			}
 			continue
 		}
-		n.admit(nc)
+		n.admit(nc, ln.speaksRESP)
 	}
 }
 
-func (n *netFront) admit(nc net.Conn) {
+func (n *netFront) admit(nc net.Conn, speaksRESP bool) {
 	s := n.srv
 	if tc, ok := nc.(*net.TCPConn); ok {
 		_ = tc.SetNoDelay(!s.cfg.Delay)
@@ -102,9 +107,12 @@ func (n *netFront) admit(nc net.Conn) {
 	}
 	x := newNetConn(n, nc)
 	c := s.newConn(x)
+	if speaksRESP {
+		c.speakRESP()
+	}
 	if s.draining.Load() || !s.conns.add(c) {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = nc.Write(s.farewell())
+		_, _ = nc.Write(s.farewell(c))
 		nc.Close()
 		return
 	}
@@ -181,6 +189,7 @@ func (x *netConn) readLoop(c *conn) {
 	defer n.srv.counters.unregister(&p.counts)
 	x.serve(c, p)
 	c.dropInput()
+	c.leave()
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
@@ -300,7 +309,7 @@ func (x *netConn) writeLoop(c *conn) {
 			return
 		}
 		c.mu.Lock()
-		finished := c.closing && c.out == nil && c.inFlight.Load() == 0
+		finished := c.finished()
 		c.mu.Unlock()
 		if finished {
 			return
@@ -316,6 +325,18 @@ func (x *netConn) writeAll(c *conn) bool {
 		c.mu.Unlock()
 		if b == nil {
 			return true
+		}
+		if c.redis != nil {
+			rendered := c.render(b)
+			b.Release()
+			b = rendered
+			c.mu.Lock()
+			c.sending = b
+			c.mu.Unlock()
+			if b == nil {
+				c.unpause()
+				continue
+			}
 		}
 		c.blockedSince.CompareAndSwap(0, time.Now().UnixMilli())
 		n, err := x.nc.Write(b.B)
@@ -345,6 +366,10 @@ func (x *netConn) release(c *conn) {
 	c.dropOutput()
 	c.mu.Unlock()
 	x.resume(c) // a reader that waits out a pause
+	if c.redis != nil {
+		<-x.gone
+		c.redis.release()
+	}
 	c.table.remove(c)
 }
 

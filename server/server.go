@@ -86,6 +86,7 @@ type Config struct {
 	WriteTimeout       time.Duration // replies that the peer does not take; 30 s
 	RequestTimeout     time.Duration // deadline of a request that waits for a thread, a majority or another node and names none itself; 30 s
 	ForwardConnections int           // connections to other nodes on which requests are forwarded; 100
+	RedisRedirect      bool          // clients of the Redis protocol are sent to the node that leads a key's shard
 	Prealloc           int           // buffers allocated at start; 0: none
 	KeepAlive          time.Duration // TCP keepalive; 60 s, negative: off
 	Delay              bool          // leave Nagle's algorithm on
@@ -121,8 +122,9 @@ func setDefault[T comparable](v *T, d T) {
 
 // front is a way to move bytes: epoll or net.
 type front interface {
-	// listen adds a listener; the front owns it from now on.
-	listen(net.Listener) error
+	// listen adds a listener; the front owns it from now on. speaksRESP says
+	// what the connections speak.
+	listen(ln net.Listener, speaksRESP bool) error
 	// run serves until stop.
 	run()
 	// flushAll sees to it that the output of conns is written. more says that
@@ -144,6 +146,9 @@ type Server struct {
 	started time.Time
 	address atomic.Pointer[string] // first TCP listener, told to clients
 	addrs   []net.Addr
+
+	redisAddrs []net.Addr
+	cursors    cursorTable // of SCANs over RESP
 
 	conns      connTable
 	forwarded  connTable // connections from other nodes
@@ -226,22 +231,43 @@ func prealloc(n int) {
 // Listen adds a listener on address: host:port, or unix:///path. It may be
 // called several times before Serve.
 func (s *Server) Listen(address string) (net.Addr, error) {
-	ln, err := listen(address)
+	a, err := s.listen(address, "--listen", false)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.front.listen(ln); err != nil {
-		return nil, errors.Join(err, ln.Close())
-	}
-	s.addrs = append(s.addrs, ln.Addr())
-	if a := ln.Addr(); a.Network() == "tcp" && s.address.Load() == nil {
+	s.addrs = append(s.addrs, a)
+	if a.Network() == "tcp" && s.address.Load() == nil {
 		text := a.String()
 		s.address.Store(&text)
+	}
+	return a, nil
+}
+
+// ListenRedis is Listen for clients that speak the Redis protocol.
+func (s *Server) ListenRedis(address string) (net.Addr, error) {
+	a, err := s.listen(address, "--resp-listen", true)
+	if err != nil {
+		return nil, err
+	}
+	s.redisAddrs = append(s.redisAddrs, a)
+	return a, nil
+}
+
+// RedisAddrs returns the addresses of ListenRedis.
+func (s *Server) RedisAddrs() []net.Addr { return s.redisAddrs }
+
+func (s *Server) listen(address, flag string, speaksRESP bool) (net.Addr, error) {
+	ln, err := listen(address, flag)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.front.listen(ln, speaksRESP); err != nil {
+		return nil, errors.Join(err, ln.Close())
 	}
 	return ln.Addr(), nil
 }
 
-// Addrs returns the addresses listened on.
+// Addrs returns the addresses of Listen.
 func (s *Server) Addrs() []net.Addr { return s.addrs }
 
 // Serve serves until Shutdown or Close and then returns ErrServerClosed.
@@ -396,7 +422,8 @@ func (s *Server) housekeep() {
 }
 
 // listen opens a listener on host:port or unix:///path and explains failures.
-func listen(address string) (net.Listener, error) {
+// flag is the one that says where to listen.
+func listen(address, flag string) (net.Listener, error) {
 	network, addr := "tcp", address
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		network, addr = "unix", path
@@ -406,7 +433,7 @@ func listen(address string) (net.Listener, error) {
 	}
 	ln, err := net.Listen(network, addr)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w; is another server running there? choose another address with --listen", address, err)
+		return nil, fmt.Errorf("cannot listen on %s: %w; is another server running there? choose another address with %s", address, err, flag)
 	}
 	return ln, nil
 }

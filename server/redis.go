@@ -1,0 +1,291 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bytedance/gopkg/util/xxhash3"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// The Redis door: connections that speak RESP.
+//
+// Goal: the clients and tools of Redis work, at the price of one translation
+// in each direction, and everything below stays as it is: reads under lease,
+// Barriers, jobs, forwarding, back-pressure and batching see native requests.
+//
+// A command becomes one or more native requests (redis_dispatch.go) that go
+// through processor.dispatch. Their ids carry the number of the command's
+// slot, and of the part of the command. Everything in the server answers with
+// native frames in conn.out, from any thread and in any order. Whoever is about
+// to write the output takes it and renders it first (redis_render.go): slots
+// stand in the order of the commands, the answer of the first one is turned
+// into RESP, and what comes before its turn waits in its slot.
+//
+// Redis clients expect a command to see what an earlier one of the same
+// connection has written, and native pipelines do not promise that. So the
+// reader stops before a command that touches a key of an unanswered one, if
+// either of them writes (redisOrder); what it has not looked at stays in the
+// input buffer, as in a pause. Writes of one key follow each other without
+// stopping as long as both are proposed here: one connection's proposals are
+// queued in order.
+//
+// Rejected: translating in a goroutine of its own for each connection (a thread
+// wake-up for each command, and a second path for back-pressure), and having
+// every place that answers know of two formats (RESP everywhere).
+//
+// Invariants: a slot is written by the reader until it is pushed and by the
+// renderer after that; head is moved by the renderer alone, tail by the reader
+// alone; slots below head are answered, in order.
+
+const (
+	slotsPerChunk = 32
+	slotChunks    = 64
+	// slotsMax bounds the commands of one connection that are not answered or
+	// whose answers are not rendered. One chunk always stays free, so that the
+	// reader never fills in a chunk that the renderer has not let go of.
+	slotsMax = slotsPerChunk * (slotChunks - 1)
+)
+
+// slotChunk holds the slots of consecutive commands. Chunks wander between
+// connections, so that a quiet connection has no more than one.
+type slotChunk [slotsPerChunk]redisSlot
+
+var slotChunkPool = sync.Pool{New: func() any { return new(slotChunk) }}
+
+// redisSlot is a command that has been taken on: what its reply will look like,
+// and what of the answer is there.
+type redisSlot struct {
+	kind  replyKind
+	proto uint8 // of RESP, as the client had chosen when it sent the command
+	write bool  // the command may have changed something
+	left  int32 // parts of the answer that are not there yet
+	a, b  int64 // operands of kind
+	kept  *bufpool.Buffer // native frames that came before their turn; nil: none
+	more  any             // *redisWatch, *execution, *redisWalk; by kind
+}
+
+// redisConn is what a connection has beside the rest if it speaks RESP.
+type redisConn struct {
+	tail atomic.Uint64 // number of the next command, from 1; the reader's
+	head atomic.Uint64 // number of the oldest command that is not answered; the renderer's
+	hold atomic.Uint64 // the reader waits until head is past this one; 0: it does not
+	kept atomic.Int64  // bytes in kept answers
+	page atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
+
+	chunks [slotChunks]*slotChunk // by number; entries belong to whoever their slots belong to
+
+	// The reader's.
+	parser   resp.Parser
+	proto    uint8
+	readOnly bool // READONLY: replicas here may answer
+	cluster  bool // the client knows the cluster: it is redirected
+	txn      *redisTxn
+	watches  []*redisWatch
+	walk     *redisWalk
+	order    *redisOrder
+	begun    uint32 // requests that were not answered at once; see conn.begin
+	lastWrite, lastWait uint64 // numbers of the latest commands in order
+
+	info redisClientInfo
+}
+
+func newRedisConn(s *Server) *redisConn {
+	r := &redisConn{proto: resp.RESP2}
+	r.tail.Store(1)
+	r.head.Store(1)
+	r.parser.BulkBytesMax = protocol.ValueBytesMax
+	r.parser.RequestBytesMax = int(s.cfg.FrameBytesMax)
+	r.info.since = time.Now()
+	return r
+}
+
+// slot returns the slot of a command that has been pushed and not answered.
+func (r *redisConn) slot(number uint64) *redisSlot {
+	return &r.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
+}
+
+// full reports whether no further command can be taken on.
+func (r *redisConn) full() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
+
+// quiet reports whether every command has been answered.
+func (r *redisConn) quiet() bool { return r.tail.Load() == r.head.Load() }
+
+// fresh returns the slot of the next command, for the reader to fill in before
+// it calls push.
+func (r *redisConn) fresh() *redisSlot {
+	n := r.tail.Load()
+	chunk := &r.chunks[n/slotsPerChunk%slotChunks]
+	if *chunk == nil {
+		*chunk = slotChunkPool.Get().(*slotChunk)
+	}
+	s := &(*chunk)[n%slotsPerChunk]
+	s.proto = r.proto
+	s.left = 1
+	return s
+}
+
+// push makes the slot that fresh returned a command that waits for its answer,
+// and returns its number.
+func (r *redisConn) push() uint64 {
+	n := r.tail.Load()
+	r.tail.Store(n + 1)
+	return n
+}
+
+// pop takes the answered command at head out; the renderer stores the new head
+// when it is done.
+func (r *redisConn) pop(head uint64) uint64 {
+	s := r.slot(head)
+	r.dropKept(s)
+	*s = redisSlot{}
+	if head%slotsPerChunk == slotsPerChunk-1 {
+		chunk := &r.chunks[head/slotsPerChunk%slotChunks]
+		slotChunkPool.Put(*chunk)
+		*chunk = nil
+	}
+	return head + 1
+}
+
+// keep stores frames of an answer until its turn comes.
+func (r *redisConn) keep(s *redisSlot, frames []byte) {
+	if s.kept == nil {
+		s.kept = bufpool.Get(len(frames))
+	}
+	before := cap(s.kept.B)
+	if len(s.kept.B) == 0 {
+		before = 0
+	}
+	s.kept.Append(frames)
+	r.kept.Add(int64(cap(s.kept.B) - before))
+}
+
+func (r *redisConn) dropKept(s *redisSlot) {
+	if s.kept != nil {
+		r.kept.Add(-int64(cap(s.kept.B)))
+		s.kept.Release()
+		s.kept = nil
+	}
+}
+
+// release lets go of what unanswered commands hold, once nobody reads or
+// renders any more.
+func (r *redisConn) release() {
+	for n := r.head.Load(); n < r.tail.Load(); n++ {
+		r.dropKept(r.slot(n))
+	}
+	clear(r.chunks[:])
+	r.head.Store(r.tail.Load())
+}
+
+// partBits is how much of a native request's id numbers the part of the
+// command; the rest is the number of its slot.
+const partBits = 16
+
+// requestID is the native id of a part of a command.
+func requestID(number uint64, part int) uint64 { return number<<partBits | uint64(part) }
+
+// isHead reports whether a request is part of the command whose answer is to be
+// sent next. Its answer must not wait for room: others may wait for it.
+func (c *conn) isHead(id uint64) bool {
+	return c.redis != nil && c.redis.head.Load() == id>>partBits
+}
+
+// holding reports whether the reader waits for an answer.
+func (r *redisConn) holding() bool {
+	h := r.hold.Load()
+	return h != 0 && r.head.Load() <= h && !r.page.Load()
+}
+
+// holdFor stops the reader until a command is answered, all before it being
+// answered then as well. It returns false if that is so already.
+func (c *conn) holdFor(number uint64) bool {
+	r := c.redis
+	if r.head.Load() > number {
+		return false
+	}
+	r.hold.Store(number)
+	c.paused.Store(true)
+	if c.caughtUp() {
+		// Answered in between, and nobody else would notice.
+		c.paused.Store(false)
+	}
+	return true
+}
+
+// orderBuckets is how many hashes of keys redisOrder tells apart.
+const orderBuckets = 512
+
+// redisOrder knows which keys the unanswered commands touch, by hash: a
+// collision only has the reader wait where it need not.
+type redisOrder struct {
+	writes [orderBuckets]uint32 // the last write: later reads wait for it
+	waits  [orderBuckets]uint32 // the last one that later writes wait for: a read under way, a write sent to another node
+}
+
+func bucketOf(key []byte) uint32 { return uint32(xxhash3.Hash(key)) % orderBuckets }
+
+// waitsFor returns the command that one of key has to wait for, or 0.
+func (r *redisConn) waitsFor(key []byte, write bool) uint64 {
+	head := r.head.Load()
+	last := r.lastWrite
+	if write {
+		last = r.lastWait
+	}
+	if last < head || r.order == nil {
+		return 0
+	}
+	list := &r.order.writes
+	if write {
+		list = &r.order.waits
+	}
+	// Numbers are kept modulo 2^32; what counts lies between head and tail.
+	if behind := uint64(list[bucketOf(key)] - uint32(head)); behind < r.tail.Load()-head {
+		return head + behind
+	}
+	return 0
+}
+
+// noteWrite remembers that a command writes key; far says that another node
+// carries it out.
+func (r *redisConn) noteWrite(number uint64, key []byte, far bool) {
+	b := r.bucket(key)
+	r.order.writes[b] = uint32(number)
+	r.lastWrite = number
+	if far {
+		r.order.waits[b] = uint32(number)
+		r.lastWait = number
+	}
+}
+
+// noteRead remembers that a command that was not answered at once reads key.
+func (r *redisConn) noteRead(number uint64, key []byte) {
+	r.order.waits[r.bucket(key)] = uint32(number)
+	r.lastWait = number
+}
+
+func (r *redisConn) bucket(key []byte) uint32 {
+	if r.order == nil {
+		r.order = new(redisOrder)
+	}
+	return bucketOf(key)
+}
+
+// redisClientInfo is what CLIENT LIST says of a connection, from any thread.
+type redisClientInfo struct {
+	since time.Time
+
+	mu      sync.Mutex
+	name    string
+	lib     string
+	version string
+	command string // the last one
+	proto   uint8
+	inMulti int // queued commands, -1: no transaction
+	watched int
+	noEvict, noTouch bool
+}

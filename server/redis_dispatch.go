@@ -1,0 +1,340 @@
+package server
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// consumeRedis is consume for a connection that speaks RESP.
+func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
+	r := c.redis
+	r.hold.Store(0)
+	for !c.paused.Load() && !c.refused {
+		if r.walk != nil {
+			if !p.goOn(c) {
+				break
+			}
+			continue
+		}
+		if taken == len(b) {
+			break
+		}
+		if r.full() {
+			c.flush()
+			if r.full() && c.holdFor(r.tail.Load()-slotsMax/2) {
+				continue
+			}
+		}
+		n, want, err := r.parser.Next(b[taken:])
+		if err != nil {
+			c.refuse(0, err)
+			return len(b), 0
+		}
+		if n == 0 {
+			return taken, max(want, len(b)-taken+1)
+		}
+		if len(r.parser.Args) > 0 && p.redisCommand(c, r.parser.Args) {
+			continue // held: what it waits for may be there by now
+		}
+		taken += n
+		if c.overloaded(p.backlog) {
+			c.pause()
+		}
+	}
+	return taken, 0
+}
+
+// redisHandler carries out a command. One of the two is set.
+type redisHandler struct {
+	// translate makes a plan of the command, which may stand in a transaction.
+	translate func(p *processor, x *redisPlan)
+	// control acts on the connection. It returns true, with nothing changed, if
+	// the command has to wait for others.
+	control func(p *processor, c *conn, x *redisPlan) (held bool)
+}
+
+// redisPlan is what a command comes to: native requests, and how their answers
+// become its reply; or a reply at once.
+type redisPlan struct {
+	c     *conn
+	cmd   *resp.Command
+	args  [][]byte
+	inTxn bool // a MULTI's: each request becomes an operation of a TXN
+
+	kind  replyKind
+	write bool
+	many  bool // of several outcomes
+	a, b  int64
+	keys  [][]byte // all that are touched
+	ops   []redisOp
+	body  []byte // what ops are encoded in
+	reply []byte // where there are no ops
+
+	// A lone PUT is proposed from here, so that its value is not copied once
+	// more.
+	put    protocol.Put
+	hasPut bool
+}
+
+// redisOp is a native request.
+type redisOp struct {
+	code protocol.Opcode
+	body []byte
+}
+
+// redisScratchMax is how much memory a plan keeps for the next one, in bytes.
+const redisScratchMax = 64 << 10
+
+func (x *redisPlan) reset(c *conn, cmd *resp.Command, args [][]byte, inTxn bool) {
+	clear(x.ops)
+	clear(x.keys)
+	if cap(x.body) > redisScratchMax {
+		x.body = nil
+	}
+	if cap(x.reply) > redisScratchMax {
+		x.reply = nil
+	}
+	if cap(x.keys) > redisScratchMax/16 {
+		x.keys, x.ops = nil, nil
+	}
+	*x = redisPlan{
+		c: c, cmd: cmd, args: args, inTxn: inTxn,
+		keys: x.keys[:0], ops: x.ops[:0], body: x.body[:0], reply: x.reply[:0],
+	}
+}
+
+// add plans a native request with this body.
+func (x *redisPlan) add(code protocol.Opcode, body []byte) {
+	x.ops = append(x.ops, redisOp{code, body})
+}
+
+// fail has the command answered with an error, and nothing done.
+func (x *redisPlan) fail(text string) {
+	x.ops, x.keys, x.hasPut, x.write = x.ops[:0], x.keys[:0], false, false
+	x.reply = resp.AppendError(x.reply[:0], text)
+}
+
+// ok has the command answered with OK.
+func (x *redisPlan) ok() { x.reply = append(x.reply, "+OK\r\n"...) }
+
+// proto is the version of RESP the client has chosen.
+func (x *redisPlan) proto() int { return int(x.c.redis.proto) }
+
+// takeKey makes argument i a key of the command. It returns false, the command
+// having failed, if it can be none.
+func (x *redisPlan) takeKey(i int) bool {
+	if err := protocol.CheckKey(x.args[i]); err != nil {
+		x.fail("ERR " + err.Error())
+		return false
+	}
+	x.keys = append(x.keys, x.args[i])
+	return true
+}
+
+// integer reads argument i.
+func (x *redisPlan) integer(i int) (n int64, ok bool) {
+	if n, ok = resp.ParseInt(x.args[i]); !ok {
+		x.fail(resp.ErrNotInteger)
+	}
+	return n, ok
+}
+
+// redisCommand carries out one command, or returns true if it has to wait for
+// the answers of others: then it is to be called again.
+func (p *processor) redisCommand(c *conn, args [][]byte) (held bool) {
+	r := c.redis
+	p.counts.redis.Add(1)
+	cmd, problem := resp.Resolve(args)
+	if problem != "" {
+		if r.txn != nil {
+			r.txn.broken = true
+		}
+		p.answerError(c, problem)
+		return false
+	}
+	h := &redisHandlers[cmd.ID]
+	x := &p.plan
+	x.reset(c, cmd, args, false)
+	switch {
+	case r.txn != nil && !actsInTransaction(cmd.ID):
+		p.queue(c, x, h)
+		return false
+	case h.control != nil:
+		return h.control(p, c, x)
+	}
+	h.translate(p, x)
+	return p.carryOut(c, x)
+}
+
+// carryOut sends the requests of a plan on their way, or answers it. It returns
+// true if the plan has to wait.
+func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
+	if len(x.ops) == 0 && !x.hasPut {
+		p.answer(c, x.reply)
+		return false
+	}
+	r := c.redis
+	stale := false
+	if r.cluster || p.srv.cfg.RedisRedirect {
+		var to string
+		if to, stale = p.redirect(c, x.keys, x.write); to != "" {
+			p.answerError(c, to)
+			return false
+		}
+	}
+	if p.mustWait(c, x.keys, x.write) {
+		return true
+	}
+	s := r.fresh()
+	s.kind, s.write, s.a, s.b = x.kind, x.write, x.a, x.b
+	p.launch(c, x, s, stale)
+	return false
+}
+
+// launch pushes the slot s and dispatches the requests of a plan. stale says
+// that a replica here may answer with whatever it has.
+func (p *processor) launch(c *conn, x *redisPlan, s *redisSlot, stale bool) {
+	r := c.redis
+	s.left = int32(max(len(x.ops), 1))
+	number := r.push()
+	begun := r.begun
+	p.sentOn = false
+	if x.hasPut {
+		p.putDirectly(c, x, requestID(number, 0))
+	}
+	for i := range x.ops {
+		f := protocol.Frame{Header: protocol.Header{Code: uint8(x.ops[i].code), ID: requestID(number, i)}, Body: x.ops[i].body}
+		if stale {
+			f.Flags, f.Extensions = protocol.FlagExtensions, staleExtensions
+		}
+		p.dispatch(c, &f)
+	}
+	switch {
+	case x.write:
+		for _, key := range x.keys {
+			r.noteWrite(number, key, p.sentOn)
+		}
+	case r.begun != begun:
+		for _, key := range x.keys {
+			r.noteRead(number, key)
+		}
+	}
+}
+
+// staleExtensions are those of a read that any replica may answer.
+var staleExtensions = func() []byte {
+	x := protocol.Extensions{Consistency: protocol.Stale}
+	return x.AppendTo(nil)[2:]
+}()
+
+// mustWait reports whether a command that touches keys has to wait for the
+// answers of earlier ones; the reader then stops.
+func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
+	for _, key := range keys {
+		if n := c.redis.waitsFor(key, write); n != 0 && c.holdFor(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// putDirectly proposes a plan's PUT.
+func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {
+	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpPut), ID: id}}
+	m := &x.put
+	if p.srv.draining.Load() || p.srv.otherLeader(p.srv.backend.ShardOf(protocol.Slot(m.Key))) != 0 {
+		f.Body = m.AppendTo(x.body[:0])
+		x.body = f.Body[:0]
+		p.dispatch(c, &f)
+		return
+	}
+	p.counts.add(protocol.OpPut)
+	if p.extended {
+		p.clearExtensions()
+	}
+	p.cmd = command.Command{
+		Kind: command.Put, Flags: command.Flags(m.Flags), Key: m.Key, Value: m.Value, TTLMillis: m.TTLMillis,
+		Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0],
+	}
+	shard := p.srv.backend.ShardOf(protocol.Slot(m.Key))
+	err := p.enqueue(c, id, protocol.OpPut, shard)
+	if errors.Is(err, command.ErrNotLeader) {
+		f.Body = m.AppendTo(x.body[:0])
+		x.body = f.Body[:0]
+		p.sendOn(c, &f, shard)
+		return
+	}
+	if err != nil {
+		p.refuseProposal(c, id, err)
+	}
+}
+
+// answer is the door's own reply to the command being carried out.
+func (p *processor) answer(c *conn, reply []byte) {
+	c.redis.fresh()
+	id := requestID(c.redis.push(), 0)
+	c.mu.Lock()
+	appendVerbatim(c.output(), id, reply)
+	p.touch(c)
+	c.mu.Unlock()
+}
+
+// answerError is answer with an error.
+func (p *processor) answerError(c *conn, text string) {
+	p.counts.failed.Add(1)
+	p.plan.reply = resp.AppendError(p.plan.reply[:0], text)
+	p.answer(c, p.plan.reply)
+}
+
+// redirect returns the error that sends a client that knows the cluster to the
+// node that leads the shard of keys, or "" if the request is to be served here.
+// stale says that it is to be answered by the replica here.
+func (p *processor) redirect(c *conn, keys [][]byte, write bool) (text string, stale bool) {
+	s := p.srv
+	if len(keys) == 0 {
+		return "", false
+	}
+	slot := protocol.Slot(keys[0])
+	shard := s.backend.ShardOf(slot)
+	for _, key := range keys[1:] {
+		if s.backend.ShardOf(protocol.Slot(key)) != shard {
+			return "", false // for several nodes: served from here
+		}
+	}
+	leader := s.otherLeader(shard)
+	if leader == 0 {
+		return "", false
+	}
+	if c.redis.readOnly && !write && s.backend.Holds(shard) {
+		return "", true
+	}
+	if address := s.redisAddressOf(leader); address != "" {
+		return resp.Moved(slot, address), false
+	}
+	return "", false
+}
+
+// beginOps begins the list of operations of a BATCH or TXN in x.body; the count
+// is for endOps to fill in.
+func (x *redisPlan) beginOps() (at int) {
+	x.body = append(x.body, 0, 0, 0, 0)
+	return len(x.body)
+}
+
+func (x *redisPlan) endOps(at, count int) {
+	binary.LittleEndian.PutUint32(x.body[at-4:], uint32(count))
+}
+
+// beginOp begins one operation, whose body follows.
+func (x *redisPlan) beginOp(code protocol.Opcode) (at int) {
+	x.body = append(x.body, byte(code), 0, 0, 0, 0)
+	return len(x.body)
+}
+
+func (x *redisPlan) endOp(at int) {
+	binary.LittleEndian.PutUint32(x.body[at-4:], uint32(len(x.body)-at))
+}

@@ -1,0 +1,160 @@
+package server
+
+import (
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// redisDel plans DEL and UNLINK: Proa frees memory in the background anyway.
+func redisDel(_ *processor, x *redisPlan) {
+	if !x.takeKeys(1) {
+		return
+	}
+	x.kind, x.write = replyBool, true
+	if len(x.keys) == 1 {
+		m := protocol.Delete{Key: x.keys[0]}
+		x.body = m.AppendTo(x.body)
+		x.add(protocol.OpDelete, x.body)
+		return
+	}
+	x.kind = replyCount
+	if x.inTxn {
+		x.many = true
+		for _, key := range x.keys {
+			m := protocol.Delete{Key: key}
+			start := len(x.body)
+			x.body = m.AppendTo(x.body)
+			x.add(protocol.OpDelete, x.body[start:])
+		}
+		return
+	}
+	x.b = inBatch
+	x.body = append(x.body, protocol.BatchNonAtomic)
+	at := x.beginOps()
+	for _, key := range x.keys {
+		op := x.beginOp(protocol.OpDelete)
+		m := protocol.Delete{Key: key}
+		x.body = m.AppendTo(x.body)
+		x.endOp(op)
+	}
+	x.endOps(at, len(x.keys))
+	x.add(protocol.OpBatch, x.body)
+}
+
+// redisExists plans EXISTS and TOUCH: Proa keeps no time of access.
+func redisExists(_ *processor, x *redisPlan) {
+	if !x.takeKeys(1) {
+		return
+	}
+	x.kind = replyCount
+	x.each(protocol.OpExists)
+}
+
+func redisType(_ *processor, x *redisPlan)        { x.read(protocol.OpExists, replyType) }
+func redisTTL(_ *processor, x *redisPlan)         { x.read(protocol.OpExists, replyTTL) }
+func redisPTTL(_ *processor, x *redisPlan)        { x.read(protocol.OpExists, replyPTTL) }
+func redisExpireTime(_ *processor, x *redisPlan)  { x.read(protocol.OpExpiry, replyExpireTime) }
+func redisPExpireTime(_ *processor, x *redisPlan) { x.read(protocol.OpExpiry, replyPExpireTime) }
+
+func redisExpire(_ *processor, x *redisPlan)    { x.expire(1000, false) }
+func redisPExpire(_ *processor, x *redisPlan)   { x.expire(1, false) }
+func redisExpireAt(_ *processor, x *redisPlan)  { x.expire(1000, true) }
+func redisPExpireAt(_ *processor, x *redisPlan) { x.expire(1, true) }
+
+// expire plans EXPIRE and its kin.
+func (x *redisPlan) expire(unit int64, absolute bool) {
+	m := protocol.SetExpiry{Key: x.args[1]}
+	for _, a := range x.args[3:] {
+		switch {
+		case isWord(a, "nx"):
+			m.Flags |= protocol.ExpiryIfNone
+		case isWord(a, "xx"):
+			m.Flags |= protocol.ExpiryIfSome
+		case isWord(a, "gt"):
+			m.Flags |= protocol.ExpiryIfLater
+		case isWord(a, "lt"):
+			m.Flags |= protocol.ExpiryIfEarlier
+		default:
+			x.fail(resp.UnsupportedOption(a))
+			return
+		}
+	}
+	const later, earlier = protocol.ExpiryIfLater, protocol.ExpiryIfEarlier
+	switch {
+	case m.Flags&protocol.ExpiryIfNone != 0 && m.Flags&(protocol.ExpiryIfSome|later|earlier) != 0:
+		x.fail("ERR NX and XX, GT or LT options at the same time are not compatible")
+		return
+	case m.Flags&later != 0 && m.Flags&earlier != 0:
+		x.fail("ERR GT and LT options at the same time are not compatible")
+		return
+	}
+	n, ok := x.integer(2)
+	if !ok {
+		return
+	}
+	e, ok := x.expiryOf(n, unit, absolute)
+	if !ok {
+		x.fail(resp.InvalidExpire(x.cmd.Name))
+		return
+	}
+	m.Millis = e.millis
+	if e.absolute {
+		m.Flags |= protocol.ExpiryAt
+	}
+	x.setExpiry(&m, replyBool)
+}
+
+func redisPersist(_ *processor, x *redisPlan) {
+	x.setExpiry(&protocol.SetExpiry{Flags: protocol.ExpiryRemove | protocol.ExpiryIfSome, Key: x.args[1]}, replyBool)
+}
+
+func redisRename(_ *processor, x *redisPlan) { x.rename(0, replyRenamed) }
+
+func redisRenameNX(_ *processor, x *redisPlan) { x.rename(protocol.RenameIfAbsent, replyRenamedNX) }
+
+// rename plans a RENAME of the key in argument 1 to that in argument 2.
+func (x *redisPlan) rename(flags protocol.RenameFlags, kind replyKind) {
+	if !x.takeKey(1) || !x.takeKey(2) {
+		return
+	}
+	x.kind, x.write = kind, true
+	m := protocol.Rename{Flags: flags, Source: x.args[1], Destination: x.args[2]}
+	start := len(x.body)
+	x.body = m.AppendTo(x.body)
+	x.add(protocol.OpRename, x.body[start:])
+}
+
+func redisCopy(_ *processor, x *redisPlan) {
+	flags := protocol.RenameKeepSource | protocol.RenameIfAbsent
+	for i := 3; i < len(x.args); i++ {
+		switch {
+		case isWord(x.args[i], "replace"):
+			flags &^= protocol.RenameIfAbsent
+		case isWord(x.args[i], "db") && i+1 < len(x.args):
+			i++
+			n, ok := x.integer(i)
+			if !ok {
+				return
+			}
+			if n != 0 {
+				x.fail(resp.ErrDBIndex)
+				return
+			}
+		default:
+			x.fail(resp.ErrSyntax)
+			return
+		}
+	}
+	if string(x.args[1]) == string(x.args[2]) {
+		x.fail(resp.ErrSameObject)
+		return
+	}
+	x.rename(flags, replyBool)
+}
+
+func redisObjectEncoding(_ *processor, x *redisPlan) {
+	if x.takeKey(2) {
+		x.kind = replyEncoding
+		x.add(protocol.OpGet, x.args[2])
+	}
+}

@@ -1,0 +1,547 @@
+package server
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// replyKind says how the answer of a command becomes RESP.
+type replyKind uint8
+
+const (
+	replyVerbatim    replyKind = iota // the door's own answer, as it stands
+	replyOK                           // SET: OK, or null where the condition did not hold
+	replyValue                        // the value of a row, or null
+	replyPrevious                     // the row before a write, or null
+	replyBool                         // 1 if carried out, 0 if not
+	replyRenamed                      // OK, or an error where there is no such key
+	replyRenamedNX                    // 1 or 0, or that error
+	replyInteger                      // an IncrReply's
+	replyFloat                        // a FloatReply's
+	replyLength                       // length of a row's value
+	replyRange                        // its bytes a to b
+	replyEncoding                     // what Redis would store it as
+	replyType                         // "string" or "none"
+	replyTTL                          // seconds left
+	replyPTTL                         // milliseconds left
+	replyExpireTime                   // Unix time in seconds
+	replyPExpireTime                  // and in milliseconds
+	replyCount                        // of several: how many were there
+	replyArray                        // of several: their values
+	replyAllOK                        // of several: OK if none has failed
+	replySucceeded                    // of a TXN: 1 if its comparisons held, else 0
+	replyWatch                        // of several: OK; their versions are noted
+	replyExec                         // of a TXN: the replies of its commands
+	replyWalk                         // pages of a SCAN, and then an answer as it stands
+)
+
+// verbatimCode stands in the place of a status in a frame whose body is RESP
+// already. No native connection ever sees one.
+const verbatimCode = 0xff
+
+// render turns native frames, which are all whole, into RESP, in the order of
+// the commands. It returns nil where there is nothing to send yet. Only the
+// thread that is about to write c's output calls it.
+func (c *conn) render(native *bufpool.Buffer) *bufpool.Buffer {
+	r := c.redis
+	out := bufpool.Get(len(native.B))
+	head := r.head.Load()
+	for b := native.B; len(b) > 0; {
+		id, size, whole := answerAt(b)
+		frames := b[:size]
+		b = b[size:]
+		number := id >> partBits
+		if number < head || number >= r.tail.Load() {
+			continue // a notice, which Redis's clients do not know
+		}
+		s := r.slot(number)
+		switch {
+		case s.kind == replyWalk && frames[5] != verbatimCode:
+			r.keep(s, frames)
+			if whole {
+				r.page.Store(true)
+			}
+			continue
+		case whole:
+			s.left--
+		}
+		if number != head || s.left > 0 || s.kept != nil {
+			r.keep(s, frames)
+		} else {
+			s.reply(out, frames)
+			head = r.pop(head)
+		}
+		for head < r.tail.Load() {
+			if s = r.slot(head); s.left > 0 {
+				break
+			}
+			s.reply(out, s.kept.B)
+			head = r.pop(head)
+		}
+	}
+	r.head.Store(head)
+	if len(out.B) == 0 {
+		out.Release()
+		return nil
+	}
+	return out
+}
+
+// answerAt returns the extent of the frames at the front of b that belong to
+// one answer, and whether the last of them ends it.
+func answerAt(b []byte) (id uint64, size int, whole bool) {
+	id = binary.LittleEndian.Uint64(b[8:])
+	for size < len(b) && binary.LittleEndian.Uint64(b[size+8:]) == id {
+		more := protocol.Flags(binary.LittleEndian.Uint16(b[size+6:]))&protocol.FlagMore != 0
+		size += int(binary.LittleEndian.Uint32(b[size:]))
+		if !more {
+			return id, size, true
+		}
+	}
+	return id, size, false
+}
+
+// frameAt returns the status and the body of the first frame of frames, and the
+// rest.
+func frameAt(frames []byte) (status protocol.Status, body, rest []byte) {
+	n := binary.LittleEndian.Uint32(frames)
+	status = protocol.Status(frames[5])
+	body, rest = frames[protocol.HeaderBytes:n], frames[n:]
+	if protocol.Flags(frames[6])&protocol.FlagExtensions != 0 {
+		body = body[2+int(binary.LittleEndian.Uint16(body)):]
+	}
+	return status, body, rest
+}
+
+// partOf is which part of a command the first frame of frames answers.
+func partOf(frames []byte) int {
+	return int(binary.LittleEndian.Uint64(frames[8:]) & (1<<partBits - 1))
+}
+
+// reply appends the reply to a command of which frames is the whole answer.
+func (s *redisSlot) reply(out *bufpool.Buffer, frames []byte) {
+	shape := replyShape{kind: s.kind, proto: int(s.proto), write: s.write, a: s.a, b: s.b}
+	status, body, _ := frameAt(frames)
+	switch {
+	case status == verbatimCode:
+		out.Append(body)
+	case s.kind == replyCount || s.kind == replyAllOK:
+		shape.summarise(out, frames)
+	case s.kind == replyArray:
+		shape.values(out, frames)
+	case s.kind == replySucceeded:
+		shape.succeeded(out, status, body)
+	case s.kind == replyWatch:
+		s.more.(*redisWatch).take(out, &shape, frames)
+	case s.kind == replyExec:
+		s.more.(*execution).reply(out, &shape, status, body)
+	default:
+		shape.one(out, status, body)
+	}
+}
+
+// replyShape is what a reply shall look like.
+type replyShape struct {
+	kind  replyKind
+	proto int
+	write bool
+	a, b  int64
+}
+
+// replyBytes is what the replies of fixed size, and the frame of a value, take
+// at most.
+const replyBytes = 64
+
+// one appends the reply that one native outcome makes.
+func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byte) {
+	if !status.CarriesResult() {
+		x.fail(out, status, body)
+		return
+	}
+	out.Grow(len(body) + replyBytes)
+	ok := false
+	switch x.kind {
+	case replyOK, replyBool, replyRenamed, replyRenamedNX:
+		out.B, ok = x.outcome(out.B, status), true
+	case replyPrevious:
+		var m protocol.WriteReply
+		ok = m.Decode(body) == nil
+		switch {
+		case m.PreviousOmitted:
+			out.B = resp.AppendError(out.B, errOmitted)
+		case m.HasPrevious:
+			out.B = resp.AppendBulk(out.B, m.PreviousValue)
+		default:
+			out.B = resp.AppendNull(out.B, x.proto)
+		}
+	case replyInteger:
+		var m protocol.IncrReply
+		ok = m.Decode(body) == nil
+		out.B = resp.AppendInt(out.B, m.Value)
+	case replyFloat:
+		var m protocol.FloatReply
+		ok = m.Decode(body) == nil
+		if len(m.Text) == 0 {
+			out.B = resp.AppendError(out.B, errOmitted)
+		} else {
+			out.B = resp.AppendBulk(out.B, m.Text)
+		}
+	case replyExpireTime, replyPExpireTime:
+		out.B, ok = x.expireTime(out.B, status, body)
+	default:
+		out.B, ok = x.row(out.B, status, body)
+	}
+	if !ok {
+		out.B = resp.AppendError(out.B, errMalformedAnswer)
+	}
+}
+
+const (
+	errOmitted         = "ERR the command was carried out, but its answer is too large to be told together with the others"
+	errMalformedAnswer = "ERR another node's answer is malformed; do all nodes run compatible versions?"
+)
+
+// outcome appends what is told of a write beside its row.
+func (x *replyShape) outcome(dst []byte, status protocol.Status) []byte {
+	done := status == protocol.StatusOK
+	number := x.kind == replyBool || x.kind == replyRenamedNX
+	switch {
+	case status == protocol.StatusNotFound && (x.kind == replyRenamed || x.kind == replyRenamedNX):
+		return resp.AppendError(dst, resp.ErrNoSuchKey)
+	case number && done:
+		return append(dst, ":1\r\n"...)
+	case number:
+		return append(dst, ":0\r\n"...)
+	case done:
+		return append(dst, "+OK\r\n"...)
+	}
+	return resp.AppendNull(dst, x.proto)
+}
+
+// row appends the reply to a read of a row.
+func (x *replyShape) row(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
+	if status != protocol.StatusOK {
+		return x.absent(dst), true
+	}
+	var m protocol.RowReply
+	if m.Decode(body) != nil {
+		return dst, false
+	}
+	switch x.kind {
+	case replyValue:
+		dst = resp.AppendBulk(dst, m.Value)
+	case replyLength:
+		dst = resp.AppendInt(dst, int64(len(m.Value)))
+	case replyRange:
+		dst = resp.AppendBulk(dst, cut(m.Value, x.a, x.b))
+	case replyEncoding:
+		dst = resp.AppendBulk(dst, encodingOf(m.Value))
+	case replyType:
+		dst = resp.AppendSimple(dst, "string")
+	case replyTTL:
+		dst = resp.AppendInt(dst, timeLeft(m.TTLMillis, 1000))
+	case replyPTTL:
+		dst = resp.AppendInt(dst, timeLeft(m.TTLMillis, 1))
+	default:
+		return dst, false
+	}
+	return dst, true
+}
+
+// absent appends the reply to a read of a row that does not exist.
+func (x *replyShape) absent(dst []byte) []byte {
+	switch x.kind {
+	case replyLength:
+		return resp.AppendInt(dst, 0)
+	case replyRange:
+		return resp.AppendBulk(dst, "")
+	case replyType:
+		return resp.AppendSimple(dst, "none")
+	case replyTTL, replyPTTL, replyExpireTime, replyPExpireTime:
+		return resp.AppendInt(dst, -2)
+	}
+	return resp.AppendNull(dst, x.proto)
+}
+
+// expireTime appends when a row expires.
+func (x *replyShape) expireTime(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
+	if status != protocol.StatusOK {
+		return x.absent(dst), true
+	}
+	var m protocol.ExpiryReply
+	if m.Decode(body) != nil {
+		return dst, false
+	}
+	unit := uint64(1)
+	if x.kind == replyExpireTime {
+		unit = 1000
+	}
+	return resp.AppendInt(dst, timeLeft(m.ExpireAtMillis, unit)), true
+}
+
+// timeLeft is a time in milliseconds in units of unit milliseconds, rounded to
+// the nearest; -1 where there is none.
+func timeLeft(millis, unit uint64) int64 {
+	if millis == 0 {
+		return -1
+	}
+	return int64((millis + unit/2) / unit)
+}
+
+// cut is the part of value from start to end, both inclusive; negative ones
+// count from the end.
+func cut(value []byte, start, end int64) []byte {
+	n := int64(len(value))
+	if start < 0 && end < 0 && start > end {
+		return nil
+	}
+	if start < 0 {
+		start = max(start+n, 0)
+	}
+	if end < 0 {
+		end = max(end+n, 0)
+	}
+	end = min(end, n-1)
+	if start > end || n == 0 {
+		return nil
+	}
+	return value[start : end+1]
+}
+
+// embeddedBytesMax is the longest string that Redis stores together with its
+// object.
+const embeddedBytesMax = 44
+
+// encodingOf is how Redis would store a value that was set at once.
+func encodingOf(value []byte) string {
+	if _, ok := resp.ParseInt(value); ok {
+		return "int"
+	}
+	if len(value) <= embeddedBytesMax {
+		return "embstr"
+	}
+	return "raw"
+}
+
+// outcomes walks over the outcomes of a command of several parts, whether they
+// are answers of their own or stand in one of a BATCH.
+type outcomes struct {
+	frames []byte // left
+	list   []byte // left of the BATCH's
+	batch  bool
+}
+
+// next returns the next outcome. ok is false at the end, and malformed says
+// that what follows makes no sense.
+func (o *outcomes) next() (status protocol.Status, body []byte, ok, malformed bool) {
+	if !o.batch {
+		if len(o.frames) == 0 {
+			return 0, nil, false, false
+		}
+		status, body, o.frames = frameAt(o.frames)
+		return status, body, true, false
+	}
+	return nextResult(&o.list)
+}
+
+// nextResult takes one outcome off the list of a BATCH's or TXN's.
+func nextResult(list *[]byte) (status protocol.Status, body []byte, ok, malformed bool) {
+	b := *list
+	if len(b) == 0 {
+		return 0, nil, false, false
+	}
+	if len(b) < 5 {
+		return 0, nil, false, true
+	}
+	n := uint64(binary.LittleEndian.Uint32(b[1:]))
+	if n > uint64(len(b)-5) {
+		return 0, nil, false, true
+	}
+	*list = b[5+n:]
+	return protocol.Status(b[0]), b[5 : 5+n], true, false
+}
+
+// summarise appends the reply to a command of several parts that tells how many
+// were there, or that all is done.
+func (x *replyShape) summarise(out *bufpool.Buffer, frames []byte) {
+	o := outcomes{frames: frames}
+	status, body, _ := frameAt(frames)
+	if x.b == inBatch {
+		if status != protocol.StatusOK || len(body) < 4 {
+			x.fail(out, status, body)
+			return
+		}
+		o = outcomes{list: body[4:], batch: true}
+	}
+	t := total{}
+	for {
+		status, body, ok, malformed := o.next()
+		if !ok {
+			t.malformed = malformed
+			break
+		}
+		t.add(status, body)
+	}
+	t.reply(out, x)
+}
+
+// inBatch in replyShape.b says that a command of several parts is one BATCH.
+const inBatch = 1
+
+// total sums up the outcomes of a command of several parts.
+type total struct {
+	there     int64
+	failed    bool
+	unknown   bool // the failure below leaves an outcome open
+	status    protocol.Status
+	body      []byte // of the first failure
+	malformed bool
+}
+
+func (t *total) add(status protocol.Status, body []byte) {
+	switch {
+	case status == protocol.StatusOK:
+		t.there++
+	case !status.CarriesResult() && (!t.failed || (!t.unknown && status.Outcome() == protocol.Unknown)):
+		t.failed, t.status, t.body = true, status, body
+		t.unknown = status.Outcome() == protocol.Unknown
+	}
+}
+
+func (t *total) reply(out *bufpool.Buffer, x *replyShape) {
+	out.Grow(replyBytes)
+	switch {
+	case t.malformed:
+		out.Append([]byte("-" + errMalformedAnswer + "\r\n"))
+	case t.failed:
+		x.fail(out, t.status, t.body)
+	case x.kind == replyAllOK:
+		out.B = append(out.B, "+OK\r\n"...)
+	default:
+		out.B = resp.AppendInt(out.B, t.there)
+	}
+}
+
+// values appends the array that answers MGET.
+func (x *replyShape) values(out *bufpool.Buffer, frames []byte) {
+	start := len(out.B)
+	out.Grow(replyBytes)
+	out.B = resp.AppendArray(out.B, int(x.a))
+	count := int64(0)
+	for len(frames) > 0 {
+		status, body, rest := frameAt(frames)
+		frames = rest
+		if status != protocol.StatusOK {
+			out.B = out.B[:start]
+			x.fail(out, status, body)
+			return
+		}
+		for len(body) > 0 {
+			value, found, size := mgetRowAt(body)
+			if size == 0 {
+				count = -1
+				break
+			}
+			body = body[size:]
+			out.Grow(len(value) + replyBytes)
+			if found {
+				out.B = resp.AppendBulk(out.B, value)
+			} else {
+				out.B = resp.AppendNull(out.B, x.proto)
+			}
+			count++
+		}
+	}
+	if count != x.a {
+		out.B = resp.AppendError(out.B[:start], errMalformedAnswer)
+	}
+}
+
+// mgetRowAt reads the row at the front of an MGET's answer; size is 0 where
+// there is none.
+func mgetRowAt(b []byte) (value []byte, found bool, size int) {
+	if protocol.Status(b[0]) != protocol.StatusOK {
+		return nil, false, 1
+	}
+	if len(b) < mgetRowBytes {
+		return nil, false, 0
+	}
+	n := uint64(binary.LittleEndian.Uint32(b[mgetRowBytes-4:]))
+	if n > uint64(len(b)-mgetRowBytes) {
+		return nil, false, 0
+	}
+	size = mgetRowBytes + int(n)
+	return b[mgetRowBytes:size], true, size
+}
+
+// succeeded appends whether the comparisons of a TXN held and its writes, of
+// which each then has to have been carried out, are done.
+func (x *replyShape) succeeded(out *bufpool.Buffer, status protocol.Status, body []byte) {
+	if status != protocol.StatusOK || len(body) < 5 {
+		x.fail(out, status, body)
+		return
+	}
+	out.Grow(replyBytes)
+	out.B = append(out.B, ':', '0'+body[0]&1, '\r', '\n')
+}
+
+// fail appends the error for a command that has none of its results. body is an
+// ErrorReply, or empty.
+func (x *replyShape) fail(out *bufpool.Buffer, status protocol.Status, body []byte) {
+	var m protocol.ErrorReply
+	message := status.Text()
+	if len(body) > 0 && m.Decode(body) == nil && len(m.Message) > 0 {
+		message = string(m.Message)
+	}
+	out.Grow(replyBytes + 64 + len(message))
+	out.B = resp.AppendError(out.B, x.errorText(status, message))
+}
+
+// errorText is a failure in Redis's words where Redis has any, and otherwise
+// with the code that makes its clients do the right thing: TRYAGAIN and
+// CLUSTERDOWN stand for what has definitely not been done and may be tried
+// again. What may have been done is never told as failed.
+func (x *replyShape) errorText(status protocol.Status, message string) string {
+	if x.write && status.Outcome() == protocol.Unknown {
+		return "UNKNOWN the outcome of the write is not known: " + message
+	}
+	switch status {
+	case protocol.StatusNotInteger:
+		return resp.ErrNotInteger
+	case protocol.StatusNotFloat:
+		return resp.ErrNotFloat
+	case protocol.StatusOverflow:
+		if x.kind == replyFloat {
+			return resp.ErrNotFinite
+		}
+		return resp.ErrOverflow
+	case protocol.StatusTooLarge:
+		if x.write && x.kind != replyExec {
+			return resp.ErrStringTooLong
+		}
+	case protocol.StatusCrossShard:
+		return resp.ErrCrossSlot
+	case protocol.StatusBusy, protocol.StatusDeadlineExceeded, protocol.StatusDropped:
+		return "TRYAGAIN " + message
+	case protocol.StatusNotLeader, protocol.StatusNoQuorum, protocol.StatusShuttingDown:
+		return "CLUSTERDOWN " + message
+	}
+	return "ERR " + message
+}
+
+// appendVerbatim appends the door's own answer to a command as a frame.
+func appendVerbatim(out *bufpool.Buffer, id uint64, reply []byte) {
+	out.Grow(protocol.HeaderBytes + len(reply))
+	start := len(out.B)
+	b := protocol.Begin(out.B, verbatimCode, protocol.FlagReply, id)
+	out.B = protocol.End(append(b, reply...), start)
+}
+
+// itoa appends a decimal number; short for the door's own texts.
+func itoa[T ~int | ~int64 | ~uint64 | ~uint32](dst []byte, n T) []byte {
+	return strconv.AppendInt(dst, int64(n), 10)
+}

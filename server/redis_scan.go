@@ -1,0 +1,427 @@
+package server
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// SCAN, KEYS, DBSIZE and RANDOMKEY walk over keys page by page, with native
+// SCANs. The reader stops until the walk is over, and takes up the walk where a
+// page has come in. A connection that is redirected sees the shards that this
+// node led when the walk began, so that a client that asks every node for its
+// own keys hears of each key once; any other connection sees all.
+
+const (
+	walkRows      = 10_000  // rows in a page, where the client does not say
+	walkBytes     = 1 << 20 // bytes of keys in a page
+	scanRowsUsual = 10      // what SCAN asks for without COUNT
+	cursorsMax    = 4096    // cursors that a server keeps for SCAN
+)
+
+// redisWalk is a walk under way.
+type redisWalk struct {
+	number  uint64 // of its slot
+	at      position
+	rows    uint32 // in a page
+	reverse bool
+	take    func(w *redisWalk, keys [][]byte) walkStep    // looks at the keys of a page
+	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
+	fail    string                                        // the error to answer instead
+
+	pattern []byte
+	count   int64
+	out     []byte // replies collected so far
+	limit   int    // of out, in bytes
+	key     []byte // RANDOMKEY: the one chosen so far
+	scans   int    // RANDOMKEY: that have found something
+}
+
+// walkStep says how a walk goes on.
+type walkStep uint8
+
+const (
+	walkOn    walkStep = iota // behind the page, if there is more
+	walkEnd                   // not at all
+	walkAgain                 // with another scan, which take has set up
+)
+
+// position is how far a walk has come.
+type position struct {
+	confined bool     // to shards
+	shards   []uint16 // left, the present one first
+	start    []byte   // where the walk begins, or the prefix of all keys
+	prefix   bool
+	cursor   []byte // of the native scan; empty: at its beginning
+}
+
+// over reports whether there is nothing left to read, the present scan having
+// ended where cursor is empty.
+func (a *position) over() bool {
+	if len(a.cursor) > 0 {
+		return false
+	}
+	return !a.confined || len(a.shards) <= 1
+}
+
+// nextShard goes on to the next shard where the present one is exhausted.
+func (a *position) nextShard() {
+	if a.confined && len(a.cursor) == 0 && len(a.shards) > 0 {
+		a.shards = a.shards[1:]
+	}
+}
+
+// begin returns the position at which a walk over the keys of c begins.
+func (p *processor) beginWalk(c *conn, pattern []byte) position {
+	var a position
+	if prefix := literalPrefix(pattern); len(prefix) > 0 && len(prefix) <= protocol.KeyBytesMax {
+		a.start, a.prefix = prefix, true
+	}
+	if c.redis.cluster || p.srv.cfg.RedisRedirect {
+		a.confined = true
+		for shard := range p.srv.backend.Shards() {
+			if p.srv.backend.Leader(shard) == p.srv.cfg.Node {
+				a.shards = append(a.shards, uint16(shard))
+			}
+		}
+	}
+	return a
+}
+
+// literalPrefix is what every string begins with that a pattern matches.
+func literalPrefix(pattern []byte) []byte {
+	if i := bytes.IndexAny(pattern, `*?[\`); i >= 0 {
+		pattern = pattern[:i]
+	}
+	return bytes.Clone(pattern)
+}
+
+// walkOver has w walk, once everything that the client has written is done. It
+// returns true if that is not so yet.
+func (p *processor) walkOver(c *conn, w *redisWalk) (held bool) {
+	r := c.redis
+	if r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
+		return true
+	}
+	s := r.fresh()
+	s.kind = replyWalk
+	w.number = r.push()
+	r.walk = w
+	if w.at.confined && len(w.at.shards) == 0 {
+		p.endWalk(c)
+		return false
+	}
+	p.askPage(c)
+	return false
+}
+
+// askPage asks for the next page of c's walk.
+func (p *processor) askPage(c *conn) {
+	r := c.redis
+	w := r.walk
+	m := protocol.Scan{Flags: protocol.ScanKeysOnly, CountMax: w.rows, BytesMax: walkBytes, Start: w.at.start, Cursor: w.at.cursor}
+	if w.at.prefix {
+		m.Flags |= protocol.ScanPrefix
+	}
+	if w.reverse {
+		m.Flags |= protocol.ScanReverse
+	}
+	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpScan), ID: requestID(w.number, 0)}}
+	f.Body = m.AppendTo(p.plan.body[:0])
+	p.plan.body = f.Body[:0]
+	if w.at.confined {
+		x := protocol.Extensions{HasShard: true, Shard: w.at.shards[0]}
+		f.Flags, f.Extensions = protocol.FlagExtensions, x.AppendTo(nil)[2:]
+	}
+	r.page.Store(false)
+	p.dispatch(c, &f)
+}
+
+// goOn takes up c's walk. It returns false if the reader has to stop, since the
+// page asked for is not there yet.
+func (p *processor) goOn(c *conn) bool {
+	r := c.redis
+	w := r.walk
+	if !r.page.Load() {
+		c.holdFor(w.number)
+		return !c.paused.Load()
+	}
+	s := r.slot(w.number)
+	more, problem := w.takePage(s.kept.B)
+	r.dropKept(s)
+	r.page.Store(false)
+	switch {
+	case problem != "":
+		w.fail = problem
+		p.endWalk(c)
+	case more:
+		p.askPage(c)
+	default:
+		p.endWalk(c)
+	}
+	return true
+}
+
+// takePage looks at the answer to one native scan.
+func (w *redisWalk) takePage(frames []byte) (more bool, problem string) {
+	var keys [][]byte
+	var cursor []byte
+	for len(frames) > 0 {
+		status, body, rest := frameAt(frames)
+		frames = rest
+		if status != protocol.StatusOK {
+			out := bufpool.Get(outputSize)
+			defer out.Release()
+			(&replyShape{kind: replyWalk}).fail(out, status, body)
+			return false, string(out.B[1 : len(out.B)-2])
+		}
+		var m protocol.ScanReply
+		if m.Decode(body) != nil {
+			return false, errMalformedAnswer
+		}
+		for i := range m.Rows {
+			keys = append(keys, m.Rows[i].Key)
+		}
+		cursor = m.Cursor
+	}
+	w.at.cursor = append(w.at.cursor[:0:0], cursor...)
+	switch w.take(w, keys) {
+	case walkEnd:
+		return false, ""
+	case walkAgain:
+		return true, ""
+	}
+	if w.at.over() {
+		return false, ""
+	}
+	w.at.nextShard()
+	return true, ""
+}
+
+// endWalk answers the command that walked.
+func (p *processor) endWalk(c *conn) {
+	r := c.redis
+	w := r.walk
+	r.walk = nil
+	reply := p.plan.reply[:0]
+	if w.fail != "" {
+		p.counts.failed.Add(1)
+		reply = resp.AppendError(reply, w.fail)
+	} else {
+		reply = w.end(w, reply, int(r.proto))
+	}
+	p.plan.reply = reply[:0]
+	c.mu.Lock()
+	appendVerbatim(c.output(), requestID(w.number, 0), reply)
+	p.touch(c)
+	c.mu.Unlock()
+}
+
+func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
+	number, err := strconv.ParseUint(string(x.args[1]), 10, 64)
+	if err != nil {
+		p.answerError(c, resp.ErrInvalidCursor)
+		return false
+	}
+	count, pattern, others := int64(scanRowsUsual), []byte(nil), false
+	for i := 2; i < len(x.args); i += 2 {
+		a := x.args[i]
+		switch {
+		case i+1 == len(x.args):
+			x.fail(resp.ErrSyntax)
+		case isWord(a, "match"):
+			pattern = bytes.Clone(x.args[i+1])
+		case isWord(a, "count"):
+			if n, ok := x.integer(i + 1); ok {
+				if count = n; n < 1 {
+					x.fail(resp.ErrSyntax)
+				}
+			}
+		case isWord(a, "type"):
+			others = !isWord(x.args[i+1], "string")
+		default:
+			x.fail(resp.ErrSyntax)
+		}
+		if len(x.reply) > 0 {
+			p.answer(c, x.reply)
+			return false
+		}
+	}
+	w := &redisWalk{rows: uint32(min(count, protocol.ScanCountMax)), pattern: pattern, take: takeScan, end: p.srv.endScan}
+	if others {
+		w.pattern = nil
+		w.take = func(*redisWalk, [][]byte) walkStep { return walkEnd }
+	}
+	if number == 0 {
+		w.at = p.beginWalk(c, pattern)
+	} else if w.at, held = p.srv.cursors.get(number); !held {
+		p.answerError(c, "ERR this cursor is not known to this server any more, or is another server's; begin again with 0")
+		return false
+	}
+	return p.walkOver(c, w)
+}
+
+// takeScan collects what matches, of one page.
+func takeScan(w *redisWalk, keys [][]byte) walkStep {
+	for _, key := range keys {
+		if w.pattern == nil || resp.Match(w.pattern, key, false) {
+			w.out = resp.AppendBulk(w.out, key)
+			w.count++
+		}
+	}
+	return walkEnd
+}
+
+// endScan appends the reply to SCAN.
+func (s *Server) endScan(w *redisWalk, dst []byte, _ int) []byte {
+	number := uint64(0)
+	if !w.at.over() {
+		w.at.nextShard()
+		number = s.cursors.put(w.at)
+	}
+	var text [20]byte
+	dst = resp.AppendArray(dst, 2)
+	dst = resp.AppendBulk(dst, strconv.AppendUint(text[:0], number, 10))
+	dst = resp.AppendArray(dst, int(w.count))
+	return append(dst, w.out...)
+}
+
+func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
+	w := &redisWalk{rows: walkRows, pattern: bytes.Clone(x.args[1]), limit: p.srv.cfg.OutputBytesMax / 2, take: takeKeys}
+	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
+		return append(resp.AppendArray(dst, int(w.count)), w.out...)
+	}
+	w.at = p.beginWalk(c, w.pattern)
+	return p.walkOver(c, w)
+}
+
+// takeKeys collects what matches.
+func takeKeys(w *redisWalk, keys [][]byte) walkStep {
+	takeScan(w, keys)
+	if len(w.out) > w.limit {
+		w.fail = "ERR the keys that match take more than " + strconv.Itoa(w.limit) + " bytes; use SCAN"
+		return walkEnd
+	}
+	return walkOn
+}
+
+func redisDBSize(p *processor, c *conn, _ *redisPlan) (held bool) {
+	w := &redisWalk{rows: walkRows, at: p.beginWalk(c, nil)}
+	w.take = func(w *redisWalk, keys [][]byte) walkStep {
+		w.count += int64(len(keys))
+		return walkOn
+	}
+	w.end = func(w *redisWalk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
+	return p.walkOver(c, w)
+}
+
+// redisRandomKey looks up the first and the last key, and then some keys behind
+// a place between the two that is drawn at random: three short scans, whatever
+// the number of keys. Keys behind large gaps are likelier than others.
+func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
+	w := &redisWalk{rows: 1, at: p.beginWalk(c, nil), take: takeRandom}
+	if n := len(w.at.shards); n > 0 {
+		i := rand.IntN(n)
+		w.at.shards[0], w.at.shards[i] = w.at.shards[i], w.at.shards[0]
+	}
+	w.end = func(w *redisWalk, dst []byte, proto int) []byte {
+		if w.key == nil {
+			return resp.AppendNull(dst, proto)
+		}
+		return resp.AppendBulk(dst, w.key)
+	}
+	return p.walkOver(c, w)
+}
+
+// randomRows is among how many neighbouring keys RANDOMKEY chooses.
+const randomRows = 100
+
+func takeRandom(w *redisWalk, keys [][]byte) walkStep {
+	if len(keys) == 0 {
+		w.at.cursor = nil
+		if w.scans == 0 {
+			return walkOn // there is nothing here; another shard may have keys
+		}
+		return walkEnd
+	}
+	w.scans++
+	switch w.scans {
+	case 1:
+		w.key = bytes.Clone(keys[0])
+		w.reverse = true
+	case 2:
+		w.reverse, w.rows = false, randomRows
+		w.at.start = between(w.key, keys[0])
+	default:
+		w.key = bytes.Clone(keys[rand.IntN(len(keys))])
+		return walkEnd
+	}
+	w.at.cursor = nil
+	return walkAgain
+}
+
+// between returns a random key that is not behind last, and not far before
+// first.
+func between(first, last []byte) []byte {
+	n := 0
+	for n < len(first) && n < len(last) && first[n] == last[n] {
+		n++
+	}
+	if n == len(last) {
+		return bytes.Clone(first)
+	}
+	low := 0
+	if n < len(first) {
+		low = int(first[n])
+	}
+	key := append(bytes.Clone(first[:n]), byte(low+rand.IntN(int(last[n])-low+1)))
+	for len(key) < min(n+8, protocol.KeyBytesMax) {
+		key = append(key, byte(rand.IntN(256)))
+	}
+	if bytes.Compare(key, last) > 0 {
+		return bytes.Clone(last)
+	}
+	return key
+}
+
+// cursorTable keeps the positions of SCANs that go on, for the numbers that
+// clients know them by. The oldest gives way to the newest.
+type cursorTable struct {
+	mu        sync.Mutex
+	positions map[uint64]position
+	oldest    uint64
+	next      uint64
+}
+
+// cursorStep bounds the numbers, which clients of every language must be able
+// to hold: below 2^53 for as long as a server runs.
+const cursorStep = 1 << 20
+
+func (t *cursorTable) put(a position) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.positions == nil {
+		t.positions = make(map[uint64]position)
+		t.next = (1 + rand.Uint64N(1<<30)) * cursorStep
+		t.oldest = t.next
+	}
+	n := t.next
+	t.next++
+	t.positions[n] = a
+	for ; len(t.positions) > cursorsMax; t.oldest++ {
+		delete(t.positions, t.oldest)
+	}
+	return n
+}
+
+func (t *cursorTable) get(n uint64) (position, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a, ok := t.positions[n]
+	return a, ok
+}

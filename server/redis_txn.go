@@ -1,0 +1,381 @@
+package server
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// redisTxn holds the commands between MULTI and EXEC.
+type redisTxn struct {
+	queue  []queuedCommand
+	bytes  int  // of the arguments, counted among the input of all connections
+	broken bool // a command could not be queued
+}
+
+type queuedCommand struct {
+	cmd  *resp.Command
+	args [][]byte
+}
+
+// queuedOverhead is what an argument that is kept counts for beside its bytes.
+const queuedOverhead = 32
+
+// cloneArgs copies arguments into memory of their own.
+func cloneArgs(args [][]byte) [][]byte {
+	size := 0
+	for _, a := range args {
+		size += len(a)
+	}
+	all := make([]byte, 0, size)
+	clone := make([][]byte, len(args))
+	for i, a := range args {
+		start := len(all)
+		all = append(all, a...)
+		clone[i] = all[start:len(all):len(all)]
+	}
+	return clone
+}
+
+// keepArgs accounts for arguments that are kept beyond their command, or
+// returns false where there is no room for them.
+func (s *Server) keepArgs(args [][]byte) (size int, ok bool) {
+	for _, a := range args {
+		size += len(a) + queuedOverhead
+	}
+	if s.inputBytes.Add(int64(size)) > s.cfg.InputBytesMax {
+		s.inputBytes.Add(-int64(size))
+		return 0, false
+	}
+	return size, true
+}
+
+// actsInTransaction reports whether a command is carried out at once between
+// MULTI and EXEC.
+func actsInTransaction(id resp.ID) bool {
+	switch id {
+	case resp.CmdExec, resp.CmdDiscard, resp.CmdMulti, resp.CmdWatch, resp.CmdQuit, resp.CmdReset:
+		return true
+	}
+	return false
+}
+
+// queue keeps a command until EXEC.
+func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
+	r := c.redis
+	t := r.txn
+	if text := p.whyNotQueued(c, x, h); text != "" {
+		t.broken = true
+		p.answerError(c, text)
+		return
+	}
+	size, ok := p.srv.keepArgs(x.args)
+	if !ok {
+		t.broken = true
+		p.answerError(c, "ERR too much memory is held by transactions that are not finished")
+		return
+	}
+	t.bytes += size
+	t.queue = append(t.queue, queuedCommand{x.cmd, cloneArgs(x.args)})
+	p.answer(c, append(x.reply, "+QUEUED\r\n"...))
+}
+
+func (p *processor) whyNotQueued(c *conn, x *redisPlan, h *redisHandler) string {
+	t := c.redis.txn
+	if h.translate == nil {
+		return "ERR " + x.cmd.Name + " is not available inside MULTI"
+	}
+	if len(t.queue) == protocol.OpsMax {
+		return "ERR too many commands in one transaction, at most 10000 are allowed"
+	}
+	if t.bytes+len(x.args)*queuedOverhead > 2*int(p.srv.cfg.FrameBytesMax) {
+		return "ERR the transaction is too large"
+	}
+	if c.redis.cluster || p.srv.cfg.RedisRedirect {
+		keys := appendKeys(x.keys, x.cmd, x.args)
+		x.keys = keys[:0]
+		text, _ := p.redirect(c, keys, true)
+		return text
+	}
+	return ""
+}
+
+// appendKeys appends the keys of a command.
+func appendKeys(dst [][]byte, cmd *resp.Command, args [][]byte) [][]byte {
+	first, last, step := cmd.Keys(args)
+	for i := first; step > 0 && i <= last && i < len(args); i += step {
+		dst = append(dst, args[i])
+	}
+	return dst
+}
+
+func redisMulti(p *processor, c *conn, x *redisPlan) bool {
+	if c.redis.txn != nil {
+		p.answerError(c, resp.ErrNestedMulti)
+		return false
+	}
+	c.redis.txn = &redisTxn{}
+	x.ok()
+	p.answer(c, x.reply)
+	return false
+}
+
+func redisDiscard(p *processor, c *conn, x *redisPlan) bool {
+	if c.redis.txn == nil {
+		p.answerError(c, resp.ErrDiscardWithoutMulti)
+		return false
+	}
+	c.endTransaction()
+	x.ok()
+	p.answer(c, x.reply)
+	return false
+}
+
+// endTransaction forgets the queue and the watched keys. Only the reader calls
+// it.
+func (c *conn) endTransaction() {
+	r := c.redis
+	if r.txn != nil {
+		c.srv.inputBytes.Add(-int64(r.txn.bytes))
+		r.txn = nil
+	}
+	for _, w := range r.watches {
+		c.srv.inputBytes.Add(-int64(w.bytes))
+	}
+	r.watches = nil
+}
+
+// redisWatch is one WATCH command. Versions and failed are the renderer's until
+// the command is answered, and the reader's after that.
+type redisWatch struct {
+	keys     [][]byte
+	bytes    int    // counted among the input of all connections
+	number   uint64 // of its slot
+	versions []uint64
+	failed   bool // it was answered with an error
+}
+
+func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
+	r := c.redis
+	if r.txn != nil {
+		p.answerError(c, resp.ErrWatchInsideMulti)
+		return false
+	}
+	watched := 0
+	for _, w := range r.watches {
+		watched += len(w.keys)
+	}
+	if watched+len(x.args)-1 > protocol.OpsMax {
+		p.answerError(c, "ERR too many watched keys, at most 10000 are allowed")
+		return false
+	}
+	x.kind = replyWatch
+	if !x.takeKeys(1) {
+		p.answer(c, x.reply)
+		return false
+	}
+	if r.cluster || p.srv.cfg.RedisRedirect {
+		if to, _ := p.redirect(c, x.keys, true); to != "" {
+			p.answerError(c, to)
+			return false
+		}
+	}
+	if p.mustWait(c, x.keys, false) {
+		return true
+	}
+	size, ok := p.srv.keepArgs(x.keys)
+	if !ok {
+		p.answerError(c, "ERR too much memory is held by transactions that are not finished")
+		return false
+	}
+	w := &redisWatch{keys: cloneArgs(x.keys), bytes: size, versions: make([]uint64, len(x.keys)), number: r.tail.Load()}
+	r.watches = append(r.watches, w)
+	x.each(protocol.OpExists)
+	s := r.fresh()
+	s.kind, s.more = replyWatch, w
+	p.launch(c, x, s, false)
+	return false
+}
+
+// take notes the versions of the keys and appends the reply.
+func (w *redisWatch) take(out *bufpool.Buffer, x *replyShape, frames []byte) {
+	for len(frames) > 0 {
+		part := partOf(frames)
+		status, body, rest := frameAt(frames)
+		frames = rest
+		var m protocol.RowReply
+		switch {
+		case part >= len(w.versions):
+		case status == protocol.StatusNotFound:
+		case status == protocol.StatusOK && m.Decode(body) == nil:
+			w.versions[part] = m.Version
+		default:
+			w.failed = true
+			x.fail(out, status, body)
+			return
+		}
+	}
+	out.Append([]byte("+OK\r\n"))
+}
+
+func redisUnwatch(_ *processor, x *redisPlan) {
+	if !x.inTxn {
+		x.c.endTransaction()
+	}
+	x.ok()
+}
+
+// execution is a transaction under way: how the outcomes of the TXN become the
+// replies of its commands.
+type execution struct{ items []executionItem }
+
+type executionItem struct {
+	shape   replyShape
+	many    bool
+	ops     int    // outcomes that belong to it
+	reply   []byte // where there are none
+}
+
+func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {
+	r := c.redis
+	if r.txn == nil {
+		p.answerError(c, resp.ErrExecWithoutMulti)
+		return false
+	}
+	broken := r.txn.broken
+	for _, w := range r.watches {
+		if r.head.Load() <= w.number && c.holdFor(w.number) {
+			return true
+		}
+		broken = broken || w.failed
+	}
+	if broken {
+		c.endTransaction()
+		p.answerError(c, resp.ErrExecAbort)
+		return false
+	}
+	var keys [][]byte // x's are overwritten by the commands' own
+	for _, q := range r.txn.queue {
+		keys = appendKeys(keys, q.cmd, q.args)
+	}
+	for _, w := range r.watches {
+		keys = append(keys, w.keys...)
+	}
+	if p.mustWait(c, keys, true) {
+		return true
+	}
+	p.execute(c, x, keys)
+	c.endTransaction()
+	return false
+}
+
+// execute turns the queued commands into one TXN.
+func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) {
+	r := c.redis
+	var m protocol.Txn
+	for _, w := range r.watches {
+		for i, key := range w.keys {
+			m.Compares = append(m.Compares, protocol.Compare{Target: protocol.CompareVersion, Relation: protocol.Equal, Key: key, Version: w.versions[i]})
+		}
+	}
+	e := &execution{items: make([]executionItem, 0, len(r.txn.queue))}
+	// Comparisons and two empty lists; the operations are written over those.
+	body := m.AppendTo(nil)
+	body = body[:len(body)-8]
+	countAt, count := len(body), 0
+	body = append(body, 0, 0, 0, 0)
+	for _, q := range r.txn.queue {
+		x.reset(c, q.cmd, q.args, true)
+		redisHandlers[q.cmd.ID].translate(p, x)
+		item := executionItem{many: x.many, ops: len(x.ops)}
+		item.shape = replyShape{kind: x.kind, proto: x.proto(), write: true, a: x.a, b: x.b}
+		if len(x.ops) == 0 {
+			item.reply = bytes.Clone(x.reply)
+		}
+		e.items = append(e.items, item)
+		for _, op := range x.ops {
+			body = binary.LittleEndian.AppendUint32(append(body, byte(op.code)), uint32(len(op.body)))
+			body = append(body, op.body...)
+			count++
+		}
+	}
+	binary.LittleEndian.PutUint32(body[countAt:], uint32(count))
+	body = append(body, 0, 0, 0, 0)
+	x.reset(c, x.cmd, nil, false)
+	if count == 0 && len(m.Compares) == 0 {
+		out := bufpool.Get(outputSize)
+		e.replies(out, &replyShape{proto: x.proto()}, nil)
+		p.answer(c, out.B)
+		out.Release()
+		return
+	}
+	x.write, x.keys = true, keys
+	x.add(protocol.OpTxn, body)
+	s := r.fresh()
+	s.kind, s.write, s.more = replyExec, true, e
+	p.launch(c, x, s, false)
+}
+
+// reply appends the reply to EXEC.
+func (e *execution) reply(out *bufpool.Buffer, x *replyShape, status protocol.Status, body []byte) {
+	switch {
+	case status != protocol.StatusOK:
+		x.fail(out, status, body)
+	case len(body) < 5:
+		out.Append([]byte("-" + errMalformedAnswer + "\r\n"))
+	case body[0] == 0:
+		out.Grow(replyBytes)
+		out.B = resp.AppendNullArray(out.B, x.proto)
+	default:
+		e.replies(out, x, body[5:])
+	}
+}
+
+// replies appends the array of all replies. list has the outcomes.
+func (e *execution) replies(out *bufpool.Buffer, x *replyShape, list []byte) {
+	start := len(out.B)
+	out.Grow(replyBytes)
+	out.B = resp.AppendArray(out.B, len(e.items))
+	for i := range e.items {
+		item := &e.items[i]
+		if item.ops == 0 {
+			out.Append(item.reply)
+			continue
+		}
+		if !item.append(out, &list) {
+			out.B = resp.AppendError(out.B[:start], errMalformedAnswer)
+			return
+		}
+	}
+}
+
+// append appends the reply of one command, taking its outcomes off list.
+func (item *executionItem) append(out *bufpool.Buffer, list *[]byte) bool {
+	var t total
+	if item.many && item.shape.kind == replyArray {
+		out.Grow(replyBytes)
+		out.B = resp.AppendArray(out.B, item.ops)
+	}
+	one := item.shape
+	if one.kind == replyArray {
+		one.kind = replyValue
+	}
+	for range item.ops {
+		status, body, ok, _ := nextResult(list)
+		if !ok {
+			return false
+		}
+		if item.many && item.shape.kind != replyArray {
+			t.add(status, body)
+			continue
+		}
+		one.one(out, status, body)
+	}
+	if item.many && item.shape.kind != replyArray {
+		t.reply(out, &item.shape)
+	}
+	return true
+}
