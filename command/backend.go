@@ -50,10 +50,13 @@ type Topology struct {
 type Member struct {
 	ID      uint64
 	Address string // host:port for clients
+	Redis   string // host:port for clients of the Redis protocol; empty: it does not serve them
 }
 
-// ShardRoute is one shard's leader (0 if unknown) and slots, as inclusive ranges.
+// ShardRoute is one shard's leader (0 if unknown), the nodes that shall hold a
+// replica of it, the leader among them, and its slots, as inclusive ranges.
 type ShardRoute struct {
-	Leader uint64
-	Slots  [][2]uint16
+	Leader   uint64
+	Replicas []uint64
+	Slots    [][2]uint16
 }

@@ -499,7 +499,7 @@ func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]
 		if !ok || row.Removed {
 			return nil, fmt.Errorf("%w: node %d is no member", command.ErrRefused, from)
 		}
-		row.Peer, row.Client, row.Version = said.Peer, said.Client, said.Version
+		row.Peer, row.Client, row.Redis, row.Version = said.Peer, said.Client, said.Redis, said.Version
 		return []metaWrite{{nodeKey(from), row}}, nil
 	})
 }

@@ -37,6 +37,7 @@ type nodeRow struct {
 	UID      uint64 `json:"uid,string"`
 	Peer     string `json:"peer"`
 	Client   string `json:"client"`
+	Redis    string `json:"redis,omitempty"` // for clients of the Redis protocol; rows of older versions have none
 	Version  string `json:"version"`
 	Draining bool   `json:"draining,omitempty"`
 	Removing bool   `json:"removing,omitempty"`

@@ -89,11 +89,11 @@ func (n *Node) firstRows() (*clusterMap, []metaWrite) {
 // addressChanged reports whether this node's row is behind what the node says
 // of itself.
 func (n *Node) addressChanged(row *nodeRow) bool {
-	return row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Version != n.opt.Version
+	return row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Redis != n.opt.RedisAddress || row.Version != n.opt.Version
 }
 
 func (n *Node) withAddresses(row nodeRow) nodeRow {
-	row.Peer, row.Client, row.Version = n.opt.PeerAddress, n.opt.ClientAddress, n.opt.Version
+	row.Peer, row.Client, row.Redis, row.Version = n.opt.PeerAddress, n.opt.ClientAddress, n.opt.RedisAddress, n.opt.Version
 	return row
 }
 

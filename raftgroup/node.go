@@ -118,6 +118,7 @@ type Options struct {
 
 	PeerAddress   string // of this node, for the others
 	ClientAddress string
+	RedisAddress  string // for clients of the Redis protocol; empty: they are not served
 	Version       string // of the program
 
 	BlockCacheBytes  int64 // Pebble's; storage's default
@@ -480,6 +481,10 @@ func (n *Node) tickInterval() time.Duration {
 // SetClientAddress says where clients reach this node, where that was not known
 // before it listened. It must be called before Start.
 func (n *Node) SetClientAddress(address string) { n.opt.ClientAddress = address }
+
+// SetRedisAddress says where clients of the Redis protocol reach this node. It
+// must be called before Start.
+func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
 
 // Start starts the driver goroutine: it makes Raft's clock tick and runs
 // passes that nobody else runs.

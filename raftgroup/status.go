@@ -89,7 +89,7 @@ func (n *Node) Topology(address string) command.Topology {
 		for i := range m.nodes {
 			row := &m.nodes[i]
 			if row.member() {
-				t.Nodes = append(t.Nodes, command.Member{ID: row.ID, Address: row.Client})
+				t.Nodes = append(t.Nodes, command.Member{ID: row.ID, Address: row.Client, Redis: row.Redis})
 			}
 		}
 	}
@@ -102,7 +102,11 @@ func (n *Node) Topology(address string) command.Topology {
 	}
 	for shard := range n.meta() {
 		first, last := n.slotRange(shard)
-		t.Shards = append(t.Shards, command.ShardRoute{Leader: n.Leader(shard), Slots: [][2]uint16{{uint16(first), uint16(last)}}})
+		route := command.ShardRoute{Leader: n.Leader(shard), Slots: [][2]uint16{{uint16(first), uint16(last)}}}
+		if m := n.cmap.Load(); m.begun() {
+			route.Replicas = m.shards[shard].nodes()
+		}
+		t.Shards = append(t.Shards, route)
 	}
 	return t
 }

@@ -61,10 +61,10 @@ var slotChunkPool = sync.Pool{New: func() any { return new(slotChunk) }}
 // and what of the answer is there.
 type redisSlot struct {
 	kind  replyKind
-	proto uint8 // of RESP, as the client had chosen when it sent the command
-	write bool  // the command may have changed something
-	left  int32 // parts of the answer that are not there yet
-	a, b  int64 // operands of kind
+	proto uint8           // of RESP, as the client had chosen when it sent the command
+	write bool            // the command may have changed something
+	left  int32           // parts of the answer that are not there yet
+	a, b  int64           // operands of kind
 	kept  *bufpool.Buffer // native frames that came before their turn; nil: none
 	more  any             // *redisWatch, *execution, *redisWalk; by kind
 }
@@ -80,15 +80,15 @@ type redisConn struct {
 	chunks [slotChunks]*slotChunk // by number; entries belong to whoever their slots belong to
 
 	// The reader's.
-	parser   resp.Parser
-	proto    uint8
-	readOnly bool // READONLY: replicas here may answer
-	cluster  bool // the client knows the cluster: it is redirected
-	txn      *redisTxn
-	watches  []*redisWatch
-	walk     *redisWalk
-	order    *redisOrder
-	begun    uint32 // requests that were not answered at once; see conn.begin
+	parser              resp.Parser
+	proto               uint8
+	readOnly            bool // READONLY: replicas here may answer
+	cluster             bool // the client knows the cluster: it is redirected
+	txn                 *redisTxn
+	watches             []*redisWatch
+	walk                *redisWalk
+	order               *redisOrder
+	begun               uint32 // requests that were not answered at once; see conn.begin
 	lastWrite, lastWait uint64 // numbers of the latest commands in order
 
 	info redisClientInfo
@@ -101,6 +101,8 @@ func newRedisConn(s *Server) *redisConn {
 	r.parser.BulkBytesMax = protocol.ValueBytesMax
 	r.parser.RequestBytesMax = int(s.cfg.FrameBytesMax)
 	r.info.since = time.Now()
+	r.info.proto.Store(resp.RESP2)
+	r.info.multi.Store(-1)
 	return r
 }
 
@@ -279,13 +281,12 @@ func (r *redisConn) bucket(key []byte) uint32 {
 type redisClientInfo struct {
 	since time.Time
 
+	last  atomic.Pointer[resp.Command]
+	proto atomic.Int32
+	multi atomic.Int32 // commands in the transaction, -1: there is none
+
 	mu      sync.Mutex
 	name    string
-	lib     string
-	version string
-	command string // the last one
-	proto   uint8
-	inMulti int // queued commands, -1: no transaction
-	watched int
-	noEvict, noTouch bool
+	lib     string // the client's library
+	version string // and its version
 }

@@ -156,6 +156,9 @@ func (p *processor) redisCommand(c *conn, args [][]byte) (held bool) {
 		p.answerError(c, problem)
 		return false
 	}
+	if r.info.last.Load() != cmd {
+		r.info.last.Store(cmd)
+	}
 	h := &redisHandlers[cmd.ID]
 	x := &p.plan
 	x.reset(c, cmd, args, false)

@@ -82,10 +82,10 @@ func (x *redisPlan) expire(unit int64, absolute bool) {
 	const later, earlier = protocol.ExpiryIfLater, protocol.ExpiryIfEarlier
 	switch {
 	case m.Flags&protocol.ExpiryIfNone != 0 && m.Flags&(protocol.ExpiryIfSome|later|earlier) != 0:
-		x.fail("ERR NX and XX, GT or LT options at the same time are not compatible")
+		x.fail(resp.ErrExpireNX)
 		return
 	case m.Flags&later != 0 && m.Flags&earlier != 0:
-		x.fail("ERR GT and LT options at the same time are not compatible")
+		x.fail(resp.ErrExpireGTLT)
 		return
 	}
 	n, ok := x.integer(2)

@@ -129,6 +129,12 @@ func (s *redisSlot) reply(out *bufpool.Buffer, frames []byte) {
 	switch {
 	case status == verbatimCode:
 		out.Append(body)
+	case s.kind == replyWalk:
+		// Pages that nobody has looked at stand before the answer.
+		for rest := frames; status != verbatimCode; {
+			status, body, rest = frameAt(rest)
+		}
+		out.Append(body)
 	case s.kind == replyCount || s.kind == replyAllOK:
 		shape.summarise(out, frames)
 	case s.kind == replyArray:

@@ -30,9 +30,9 @@ type redisWalk struct {
 	at      position
 	rows    uint32 // in a page
 	reverse bool
-	take    func(w *redisWalk, keys [][]byte) walkStep    // looks at the keys of a page
+	take    func(w *redisWalk, keys [][]byte) walkStep       // looks at the keys of a page
 	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
-	fail    string                                        // the error to answer instead
+	fail    string                                           // the error to answer instead
 
 	pattern []byte
 	count   int64

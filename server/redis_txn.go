@@ -80,6 +80,7 @@ func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
 	}
 	t.bytes += size
 	t.queue = append(t.queue, queuedCommand{x.cmd, cloneArgs(x.args)})
+	r.info.multi.Store(int32(len(t.queue)))
 	p.answer(c, append(x.reply, "+QUEUED\r\n"...))
 }
 
@@ -118,6 +119,7 @@ func redisMulti(p *processor, c *conn, x *redisPlan) bool {
 		return false
 	}
 	c.redis.txn = &redisTxn{}
+	c.redis.info.multi.Store(0)
 	x.ok()
 	p.answer(c, x.reply)
 	return false
@@ -141,6 +143,7 @@ func (c *conn) endTransaction() {
 	if r.txn != nil {
 		c.srv.inputBytes.Add(-int64(r.txn.bytes))
 		r.txn = nil
+		r.info.multi.Store(-1)
 	}
 	for _, w := range r.watches {
 		c.srv.inputBytes.Add(-int64(w.bytes))
@@ -233,10 +236,10 @@ func redisUnwatch(_ *processor, x *redisPlan) {
 type execution struct{ items []executionItem }
 
 type executionItem struct {
-	shape   replyShape
-	many    bool
-	ops     int    // outcomes that belong to it
-	reply   []byte // where there are none
+	shape replyShape
+	many  bool
+	ops   int    // outcomes that belong to it
+	reply []byte // where there are none
 }
 
 func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {

@@ -1,0 +1,267 @@
+package server
+
+import (
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/server/resp"
+)
+
+func redisClientID(_ *processor, x *redisPlan) { x.reply = resp.AppendInt(x.reply, int64(x.c.id)) }
+
+func redisClientGetName(_ *processor, x *redisPlan) {
+	i := &x.c.redis.info
+	i.mu.Lock()
+	name := i.name
+	i.mu.Unlock()
+	if name == "" {
+		x.reply = resp.AppendNull(x.reply, x.proto())
+		return
+	}
+	x.reply = resp.AppendBulk(x.reply, name)
+}
+
+// printable reports whether a name can stand in a line of CLIENT LIST.
+func printable(name []byte) bool {
+	for _, c := range name {
+		if c < '!' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// nameBytesMax bounds the names that a connection may be given.
+const nameBytesMax = 1 << 10
+
+func redisClientSetName(_ *processor, x *redisPlan) {
+	if x.setName(x.args[2]) {
+		x.ok()
+	}
+}
+
+// setName names the connection.
+func (x *redisPlan) setName(name []byte) bool {
+	switch {
+	case !printable(name):
+		x.fail(resp.ErrClientName)
+		return false
+	case len(name) > nameBytesMax:
+		x.fail("ERR the name is longer than 1024 bytes")
+		return false
+	}
+	i := &x.c.redis.info
+	i.mu.Lock()
+	i.name = string(name)
+	i.mu.Unlock()
+	return true
+}
+
+func redisClientSetInfo(_ *processor, x *redisPlan) {
+	value := x.args[3]
+	i := &x.c.redis.info
+	switch {
+	case !isWord(x.args[2], "lib-name") && !isWord(x.args[2], "lib-ver"):
+		x.fail("ERR Unrecognized option '" + string(x.args[2]) + "'")
+		return
+	case !printable(value) || len(value) > nameBytesMax:
+		x.fail("ERR " + strings.ToLower(string(x.args[2])) + " cannot contain spaces, newlines or special characters.")
+		return
+	}
+	i.mu.Lock()
+	if isWord(x.args[2], "lib-name") {
+		i.lib = string(value)
+	} else {
+		i.version = string(value)
+	}
+	i.mu.Unlock()
+	x.ok()
+}
+
+func redisClientSelf(_ *processor, x *redisPlan) {
+	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", x.c.appendInfo(nil))
+}
+
+func redisClientList(p *processor, x *redisPlan) {
+	var ids map[uint64]bool
+	switch {
+	case len(x.args) == 2:
+	case len(x.args) == 4 && isWord(x.args[2], "type"):
+		known, any := clientType(x.args[3])
+		if !known {
+			x.fail(resp.UnknownClientType(x.args[3]))
+			return
+		}
+		if !any {
+			ids = map[uint64]bool{}
+		}
+	case len(x.args) > 3 && isWord(x.args[2], "id"):
+		ids = map[uint64]bool{}
+		for _, a := range x.args[3:] {
+			n, ok := resp.ParseInt(a)
+			if !ok || n < 1 {
+				x.fail(resp.ErrClientID)
+				return
+			}
+			ids[uint64(n)] = true
+		}
+	default:
+		x.fail(resp.ErrSyntax)
+		return
+	}
+	var text []byte
+	p.srv.conns.each(func(c *conn) {
+		if c.redis != nil && (ids == nil || ids[c.id]) {
+			text = c.appendInfo(text)
+		}
+	})
+	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
+}
+
+// clientType says whether Redis knows a type of clients, and whether there can
+// be any of it here.
+func clientType(name []byte) (known, any bool) {
+	switch {
+	case isWord(name, "normal"):
+		return true, true
+	case isWord(name, "master"), isWord(name, "slave"), isWord(name, "replica"), isWord(name, "pubsub"):
+		return true, false
+	}
+	return false, false
+}
+
+// appendInfo appends c's line of CLIENT LIST. From any thread.
+func (c *conn) appendInfo(dst []byte) []byte {
+	r := c.redis
+	i := &r.info
+	now := time.Now()
+	number := func(name string, n int64) { dst = itoa(append(append(dst, ' '), name...), n) }
+	text := func(name, value string) { dst = append(append(append(dst, ' '), name...), value...) }
+	dst = itoa(append(dst, "id="...), c.id)
+	text("addr=", c.tr.remote(c))
+	text("laddr=", c.srv.redisAddress())
+	number("fd=", int64(c.fd))
+	i.mu.Lock()
+	name, lib, version := i.name, i.lib, i.version
+	i.mu.Unlock()
+	text("name=", name)
+	number("age=", int64(now.Sub(i.since)/time.Second))
+	number("idle=", max(0, now.UnixMilli()-c.active.Load())/1000)
+	text("flags=", "N")
+	text("db=", "0 sub=0 psub=0 ssub=0")
+	number("multi=", int64(i.multi.Load()))
+	number("qbuf=", int64(c.inFlightBytes.Load()))
+	number("omem=", int64(c.backlog()))
+	text("events=", "r")
+	command := "NULL"
+	if cmd := i.last.Load(); cmd != nil {
+		command = cmd.Name
+	}
+	text("cmd=", command)
+	text("user=", "default redir=-1")
+	number("resp=", int64(i.proto.Load()))
+	text("lib-name=", lib)
+	text("lib-ver=", version)
+	return append(dst, '\n')
+}
+
+// killFilter says which connections CLIENT KILL closes.
+type killFilter struct {
+	id       uint64
+	addr     string
+	local    string
+	nobody   bool // a type or a user that no connection has
+	skipSelf bool
+}
+
+func (k *killFilter) matches(c, self *conn) bool {
+	switch {
+	case c.redis == nil, k.nobody, k.skipSelf && c == self:
+		return false
+	case k.id != 0 && c.id != k.id, k.addr != "" && c.tr.remote(c) != k.addr, k.local != "" && c.srv.redisAddress() != k.local:
+		return false
+	}
+	return true
+}
+
+func redisClientKill(p *processor, x *redisPlan) {
+	k := killFilter{skipSelf: true}
+	old := len(x.args) == 3
+	if old {
+		k.addr, k.skipSelf = string(x.args[2]), false
+	} else if !x.killFilter(&k) {
+		return
+	}
+	killed := 0
+	p.srv.conns.each(func(c *conn) {
+		if !k.matches(c, x.c) {
+			return
+		}
+		killed++
+		if c != x.c {
+			c.hangUp()
+			return
+		}
+		c.endAfterReplies()
+	})
+	switch {
+	case !old:
+		x.reply = resp.AppendInt(x.reply, int64(killed))
+	case killed == 0:
+		x.fail(resp.ErrNoSuchClient)
+	default:
+		x.ok()
+	}
+}
+
+// killFilter reads the options of CLIENT KILL.
+func (x *redisPlan) killFilter(k *killFilter) bool {
+	for i := 2; i < len(x.args); i += 2 {
+		if i+1 == len(x.args) {
+			x.fail(resp.ErrSyntax)
+			return false
+		}
+		value := x.args[i+1]
+		switch {
+		case isWord(x.args[i], "id"):
+			n, ok := resp.ParseInt(value)
+			if !ok || n < 1 {
+				x.fail(resp.ErrKillID)
+				return false
+			}
+			k.id = uint64(n)
+		case isWord(x.args[i], "type"):
+			known, any := clientType(value)
+			if !known {
+				x.fail(resp.UnknownClientType(value))
+				return false
+			}
+			k.nobody = k.nobody || !any
+		case isWord(x.args[i], "addr"):
+			k.addr = string(value)
+		case isWord(x.args[i], "laddr"):
+			k.local = string(value)
+		case isWord(x.args[i], "user"):
+			if string(value) != "default" {
+				x.fail("ERR No such user '" + string(value) + "'")
+				return false
+			}
+		case isWord(x.args[i], "skipme") && (isWord(value, "yes") || isWord(value, "no")):
+			k.skipSelf = isWord(value, "yes")
+		default:
+			x.fail(resp.ErrSyntax)
+			return false
+		}
+	}
+	return true
+}
+
+// redisClientSwitch answers CLIENT NO-EVICT and NO-TOUCH: Proa evicts no
+// client, and keeps no time of access.
+func redisClientSwitch(_ *processor, x *redisPlan) {
+	if !isWord(x.args[2], "on") && !isWord(x.args[2], "off") {
+		x.fail(resp.ErrSyntax)
+		return
+	}
+	x.ok()
+}

@@ -1,0 +1,280 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// What the cluster commands tell: each shard is a range of slots, its leader
+// what Redis calls the master and its other replicas what Redis calls the
+// replicas. A node is told under the address at which it serves the Redis
+// protocol, and not at all where it serves none.
+
+// topology says who serves what, at native addresses and at those of the Redis
+// protocol.
+func (s *Server) topology() command.Topology {
+	var address string
+	if a := s.address.Load(); a != nil {
+		address = *a
+	}
+	t := s.backend.Topology(address)
+	for i := range t.Nodes {
+		if n := &t.Nodes[i]; n.ID == s.cfg.Node && n.Redis == "" {
+			n.Redis = s.redisAddress()
+		}
+	}
+	return t
+}
+
+// redisAddress is where this node serves the Redis protocol, or "".
+func (s *Server) redisAddress() string {
+	for _, a := range s.redisAddrs {
+		if a.Network() == "tcp" {
+			return a.String()
+		}
+	}
+	return ""
+}
+
+func (s *Server) redisPort() string {
+	if _, port, err := net.SplitHostPort(s.redisAddress()); err == nil {
+		return port
+	}
+	return "0"
+}
+
+// redisAddressOf is where a node serves the Redis protocol, or "".
+func (s *Server) redisAddressOf(node uint64) string {
+	t := s.topology()
+	if m := member(&t, node); m != nil {
+		return m.Redis
+	}
+	return ""
+}
+
+func member(t *command.Topology, node uint64) *command.Member {
+	for i := range t.Nodes {
+		if t.Nodes[i].ID == node {
+			return &t.Nodes[i]
+		}
+	}
+	return nil
+}
+
+// redisMode is what Redis calls the way it runs.
+func (s *Server) redisMode() string {
+	if s.cfg.RedisRedirect {
+		return "cluster"
+	}
+	return "standalone"
+}
+
+// redisNodeID is a node's name in the way of Redis: 40 hexadecimal digits.
+func (s *Server) redisNodeID(node uint64) string {
+	return fmt.Sprintf("%016x%024x", s.cfg.Cluster, node)
+}
+
+// slotRange is a range of slots with those that serve it, the leader first.
+type slotRange struct {
+	first, last uint16
+	nodes       []*command.Member
+}
+
+// slotRanges are the ranges whose leader is known and can be reached.
+func slotRanges(t *command.Topology) []slotRange {
+	var ranges []slotRange
+	for i := range t.Shards {
+		shard := &t.Shards[i]
+		leader := member(t, shard.Leader)
+		if leader == nil || leader.Redis == "" {
+			continue
+		}
+		nodes := []*command.Member{leader}
+		for _, id := range shard.Replicas {
+			if m := member(t, id); m != nil && id != shard.Leader && m.Redis != "" {
+				nodes = append(nodes, m)
+			}
+		}
+		for _, r := range shard.Slots {
+			ranges = append(ranges, slotRange{r[0], r[1], nodes})
+		}
+	}
+	return ranges
+}
+
+// hostPort cuts an address into what Redis calls the address and the port.
+func hostPort(address string) (host string, port int) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return address, 0
+	}
+	port, _ = strconv.Atoi(text)
+	return host, port
+}
+
+func redisClusterSlots(p *processor, x *redisPlan) {
+	x.c.redis.cluster = true
+	t := p.srv.topology()
+	ranges := slotRanges(&t)
+	x.reply = resp.AppendArray(x.reply, len(ranges))
+	for _, r := range ranges {
+		x.reply = resp.AppendArray(x.reply, 2+len(r.nodes))
+		x.reply = resp.AppendInt(x.reply, int64(r.first))
+		x.reply = resp.AppendInt(x.reply, int64(r.last))
+		for _, n := range r.nodes {
+			host, port := hostPort(n.Redis)
+			x.reply = resp.AppendArray(x.reply, 4)
+			x.reply = resp.AppendBulk(x.reply, host)
+			x.reply = resp.AppendInt(x.reply, int64(port))
+			x.reply = resp.AppendBulk(x.reply, p.srv.redisNodeID(n.ID))
+			x.reply = resp.AppendArray(x.reply, 0)
+		}
+	}
+}
+
+// redisClusterShards answers CLUSTER SHARDS, with one entry for each shard.
+func redisClusterShards(p *processor, x *redisPlan) {
+	x.c.redis.cluster = true
+	t := p.srv.topology()
+	ranges := slotRanges(&t)
+	proto := x.proto()
+	x.reply = resp.AppendArray(x.reply, len(ranges))
+	for _, r := range ranges {
+		x.reply = resp.AppendMap(x.reply, proto, 2)
+		x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "slots"), 2)
+		x.reply = resp.AppendInt(x.reply, int64(r.first))
+		x.reply = resp.AppendInt(x.reply, int64(r.last))
+		x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "nodes"), len(r.nodes))
+		for i, n := range r.nodes {
+			host, port := hostPort(n.Redis)
+			role := "replica"
+			if i == 0 {
+				role = "master"
+			}
+			x.reply = resp.AppendMap(x.reply, proto, 7)
+			pair := func(k, v string) { x.reply = resp.AppendBulk(resp.AppendBulk(x.reply, k), v) }
+			pair("id", p.srv.redisNodeID(n.ID))
+			x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "port"), int64(port))
+			pair("ip", host)
+			pair("endpoint", host)
+			pair("role", role)
+			x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "replication-offset"), 0)
+			pair("health", "online")
+		}
+	}
+}
+
+// redisClusterNodes answers CLUSTER NODES. In Redis a node is either a master
+// or a replica of one; here most are both. Each node is told as a master with
+// the slots of the shards it leads.
+func redisClusterNodes(p *processor, x *redisPlan) {
+	x.c.redis.cluster = true
+	t := p.srv.topology()
+	ranges := slotRanges(&t)
+	var text []byte
+	for i := range t.Nodes {
+		n := &t.Nodes[i]
+		if n.Redis == "" {
+			continue
+		}
+		host, port := hostPort(n.Redis)
+		flags := "master"
+		if n.ID == p.srv.cfg.Node {
+			flags = "myself,master"
+		}
+		text = fmt.Appendf(text, "%s %s:%d@%d %s - 0 0 %d connected", p.srv.redisNodeID(n.ID), host, port, port, flags, t.Epoch)
+		for _, r := range ranges {
+			switch {
+			case r.nodes[0] != n:
+			case r.first == r.last:
+				text = fmt.Appendf(text, " %d", r.first)
+			default:
+				text = fmt.Appendf(text, " %d-%d", r.first, r.last)
+			}
+		}
+		text = append(text, '\n')
+	}
+	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
+}
+
+func redisClusterInfo(p *processor, x *redisPlan) {
+	t := p.srv.topology()
+	served, leaders := 0, map[uint64]bool{}
+	for _, shard := range t.Shards {
+		if shard.Leader == 0 {
+			continue
+		}
+		leaders[shard.Leader] = true
+		for _, r := range shard.Slots {
+			served += int(r[1]) - int(r[0]) + 1
+		}
+	}
+	state := "ok"
+	if served < protocol.Slots {
+		state = "fail"
+	}
+	i := info{on: true}
+	i.line("cluster_state", state)
+	i.number("cluster_slots_assigned", protocol.Slots)
+	i.number("cluster_slots_ok", int64(served))
+	i.number("cluster_slots_pfail", 0)
+	i.number("cluster_slots_fail", int64(protocol.Slots-served))
+	i.number("cluster_known_nodes", int64(len(t.Nodes)))
+	i.number("cluster_size", int64(len(leaders)))
+	i.number("cluster_current_epoch", int64(t.Epoch))
+	i.number("cluster_my_epoch", int64(t.Epoch))
+	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
+}
+
+func redisClusterKeySlot(_ *processor, x *redisPlan) {
+	x.reply = resp.AppendInt(x.reply, int64(protocol.Slot(x.args[2])))
+}
+
+func redisClusterMyID(p *processor, x *redisPlan) {
+	x.reply = resp.AppendBulk(x.reply, p.srv.redisNodeID(p.srv.cfg.Node))
+}
+
+// redisClusterCountKeysInSlot walks over the keys of the slot's shard.
+func redisClusterCountKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) {
+	n, ok := x.integer(2)
+	if !ok {
+		p.answer(c, x.reply)
+		return false
+	}
+	if n < 0 || n >= protocol.Slots {
+		p.answerError(c, "ERR Invalid slot")
+		return false
+	}
+	slot := uint16(n)
+	w := &redisWalk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.srv.backend.ShardOf(slot))}}}
+	w.take = func(w *redisWalk, keys [][]byte) walkStep {
+		for _, key := range keys {
+			if protocol.Slot(key) == slot {
+				w.count++
+			}
+		}
+		return walkOn
+	}
+	w.end = func(w *redisWalk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
+	return p.walkOver(c, w)
+}
+
+func redisReadOnly(_ *processor, x *redisPlan) {
+	x.c.redis.readOnly, x.c.redis.cluster = true, true
+	x.ok()
+}
+
+// redisReadWrite ends READONLY. The client stays redirected.
+func redisReadWrite(_ *processor, x *redisPlan) {
+	x.c.redis.readOnly = false
+	x.ok()
+}
+
+// redisAsking answers ASKING. Proa never sends ASK: a shard is served by one
+// node at any time.
+func redisAsking(_ *processor, x *redisPlan) { x.ok() }
