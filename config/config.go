@@ -20,6 +20,7 @@ type Config struct {
 	Node        Node
 	Listen      Listen
 	Network     Network
+	RESP        RESP
 	Raft        Raft
 	Storage     Storage
 	Memory      Memory
@@ -42,6 +43,7 @@ type Node struct {
 	Join            []string      // peer addresses of the cluster to found or to join, host:port, each once
 	AdvertisePeer   string        // host:port at which other nodes reach Listen.Peer; see BoundAddress. Empty: not at all
 	AdvertiseClient string        // host:port at which clients reach Listen.Client; see BoundAddress. Empty: not at all
+	AdvertiseRESP   string        // host:port at which clients of the Redis protocol reach Listen.RESP; see BoundAddress. Empty: not at all
 	ShutdownTimeout time.Duration // from SIGTERM to the forced end
 }
 
@@ -70,6 +72,11 @@ type Network struct {
 	ZeroCopyEnabled    bool          // always true in this version
 	IOUringDepth       int           // without effect in this version
 	ConnectionPoolSize int           // connections between two nodes
+}
+
+// RESP holds what concerns the Redis protocol.
+type RESP struct {
+	Redirect bool // clients are sent to the node that leads a key's shard
 }
 
 // Raft holds what concerns consensus and its log.

@@ -19,6 +19,7 @@ var flagKeys = map[string]string{
 	"peer-listen":      "listen.peer",
 	"advertise-peer":   "node.advertise_peer",
 	"advertise-client": "node.advertise_client",
+	"advertise-resp":   "node.advertise_resp",
 	"admin-listen":     "listen.admin",
 	"resp-listen":      "listen.resp",
 	"log-level":        "log.level",
@@ -49,7 +50,8 @@ func AddFlags(set *pflag.FlagSet) {
 	add("advertise-peer", "`address` at which other nodes reach this one")
 	add("advertise-client", "`address` at which clients reach this node")
 	add("admin-listen", "`address` of the administration server")
-	add("resp-listen", "`address` of the Redis protocol")
+	add("resp-listen", "`address` of the Redis protocol, or off")
+	add("advertise-resp", "`address` at which clients of the Redis protocol reach this node")
 	add("log-level", "least `level` logged: debug, info, warn, error")
 	add("log-format", "log `form`: text, json, or auto")
 }

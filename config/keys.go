@@ -2,6 +2,7 @@ package config
 
 import (
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -91,7 +92,7 @@ const (
 // keys returns the table bound to the fields of c, in the order of the
 // reference.
 func (c *Config) keys() []key {
-	n, l, w, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
+	n, l, w, rd, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.RESP, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
 	return []key{
 		{name: "node.id", fallback: auto, value: idValue{&n.ID}, zero: auto, compute: computeNodeID,
 			doc: "Number of this node in its cluster. It is written into the data directory at the first start; a directory of another node is refused. auto: what the directory says; for a new directory 1, or, with node.join, the number the cluster gives. The nodes that found a cluster together each need their own."},
@@ -105,6 +106,8 @@ func (c *Config) keys() []key {
 			doc: "Address at which the other nodes reach listen.peer. auto: listen.peer itself; where that means all interfaces, the machine's first address that is not loopback. Port 0 stands for the port that is listened on. The address may change between two starts."},
 		{name: "node.advertise_client", fallback: auto, value: advertisedValue{&n.AdvertiseClient}, compute: computeAdvertiseClient,
 			doc: "Address at which clients reach listen.client; they learn it from the cluster. auto: listen.client itself; where that means all interfaces, the machine's first address that is not loopback. Port 0 stands for the port that is listened on."},
+		{name: "node.advertise_resp", fallback: auto, value: advertisedValue{&n.AdvertiseRESP}, compute: computeAdvertiseRESP,
+			doc: "Address at which clients of the Redis protocol reach listen.resp; those that know the cluster learn it, and are redirected to it. auto: listen.resp itself; where that means all interfaces, the machine's first address that is not loopback. Port 0 stands for the port that is listened on."},
 		{name: "node.shutdown_timeout", fallback: "10s", value: durationValue{p: &n.ShutdownTimeout, min: 100 * time.Millisecond, max: time.Hour},
 			doc: "After SIGTERM, how long clients may take to finish what is in flight before their connections are closed. Every acknowledged write is durable in any case."},
 
@@ -116,8 +119,8 @@ func (c *Config) keys() []key {
 			doc: "Address for traffic between nodes. It has no authentication: open it to trusted networks only. off: this node can never have peers. auto: `127.0.0.1:7401`; where node.join names another machine, `:7401`."},
 		{name: "listen.admin", fallback: "off", value: addressValue{&l.Admin},
 			doc: "Address of the administration HTTP server: health, status and metrics. It has no authentication; keep it on an address that only operators reach, such as `127.0.0.1:7402`."},
-		{name: "listen.resp", fallback: "off", value: addressValue{&l.RESP}, effect: Unavailable,
-			doc: "Address of the Redis protocol."},
+		{name: "listen.resp", fallback: auto, value: addressValue{&l.RESP}, compute: computeListenRESP,
+			doc: "Address of the Redis protocol (docs/redis.md). It has no authentication. off: it is not served. auto: port 7403 of the host that listen.client serves, where that keeps its port 7400; otherwise off."},
 
 		{name: "network.transport", fallback: auto, value: choiceValue{&w.Transport, []string{"epoll", "net"}}, compute: computeTransport,
 			doc: "How sockets are driven: `epoll` uses edge-triggered event loops (Linux), `net` Go's own network package (everywhere). auto: epoll where it exists."},
@@ -147,6 +150,9 @@ func (c *Config) keys() []key {
 			doc: "Entries of an io_uring submission queue. The event loops use epoll, which measured as fast."},
 		{name: "network.connection_pool_size", fallback: "100", value: intValue{p: &w.ConnectionPoolSize, min: 1, max: 10000}, effect: SeveralNodes,
 			doc: "Connections a node keeps for forwarding requests to other nodes."},
+
+		{name: "resp.redirect", fallback: "false", value: boolValue{&rd.Redirect},
+			doc: "Send clients of the Redis protocol to the node that leads a key's shard (MOVED), as a Redis Cluster does. Otherwise any node answers for any key, except to clients that have used READONLY, CLUSTER SLOTS, CLUSTER SHARDS or CLUSTER NODES on the connection."},
 
 		{name: "raft.heartbeat_interval", fallback: "150ms", value: durationValue{p: &r.HeartbeatInterval, min: RaftTick, max: 10 * time.Second},
 			doc: "Time between two heartbeats of a leader: a whole multiple of 10ms."},
@@ -260,6 +266,22 @@ func computeAdvertisePeer(c *Config) {
 }
 
 func computeAdvertiseClient(c *Config) { c.Node.AdvertiseClient = c.advertised(c.Listen.Client) }
+
+// computeListenRESP serves the Redis protocol beside the native one where that
+// keeps its usual port. Whoever chooses ports chooses this one as well.
+func computeListenRESP(c *Config) {
+	c.Listen.RESP = ""
+	if host, port, err := net.SplitHostPort(c.Listen.Client); err == nil && port == "7400" {
+		c.Listen.RESP = net.JoinHostPort(host, "7403")
+	}
+}
+
+func computeAdvertiseRESP(c *Config) {
+	if c.sources["listen.resp"].Kind == FromMachine {
+		computeListenRESP(c) // stands later in the table
+	}
+	c.Node.AdvertiseRESP = c.advertised(c.Listen.RESP)
+}
 
 func computeTransport(c *Config) {
 	c.Network.Transport = "net"

@@ -102,6 +102,9 @@ func serve(ctx context.Context, c *config.Config) error {
 	if addrs := srv.Addrs(); c.Listen.Client != "" {
 		node.SetClientAddress(config.BoundAddress(c.Node.AdvertiseClient, addrs[0]))
 	}
+	if addrs := srv.RedisAddrs(); len(addrs) > 0 {
+		node.SetRedisAddress(config.BoundAddress(c.Node.AdvertiseRESP, addrs[0]))
+	}
 	peers.deliver(node, srv)
 	node.Start()
 	peers.seek(ctx, node, c.Node.Join)
@@ -109,6 +112,9 @@ func serve(ctx context.Context, c *config.Config) error {
 	go func() { served <- srv.Serve() }()
 	for _, a := range srv.Addrs() {
 		log.Info("serving clients", "network", a.Network(), "address", a.String())
+	}
+	for _, a := range srv.RedisAddrs() {
+		log.Info("serving the Redis protocol", "address", a.String())
 	}
 	if side != nil {
 		log.Info("serving admin HTTP", "address", "http://"+side.Addr().String())
@@ -232,7 +238,9 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 func serverConfig(c *config.Config, id raftgroup.Identity, log *slog.Logger) server.Config {
 	s := server.Config{
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
-		Transport: c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
+
+		RedisRedirect: c.RESP.Redirect,
+		Transport:     c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
 		ConnectionsMax: c.Concurrency.MaxConnections, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
 		OutputBytesMax: int(c.Network.OutputBytesMax), InputBytesMax: max(c.Budget().Requests, 64<<20), FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
@@ -265,6 +273,11 @@ func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node, peers
 	}
 	if len(srv.Addrs()) == 0 {
 		return nil, errors.New("nothing to listen on: both listen.client and listen.unix are off")
+	}
+	if c.Listen.RESP != "" {
+		if _, err := srv.ListenRedis(c.Listen.RESP); err != nil {
+			return nil, err
+		}
 	}
 	if c.Listen.Admin == "" {
 		return nil, nil
