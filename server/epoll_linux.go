@@ -694,8 +694,15 @@ func (t *thread) read(l *loop, c *conn) {
 			// buffered stays.
 			return
 		}
-		if c.in != nil && !t.consumeBuffered(c) {
-			return // paused, refused or closed
+		switch {
+		case c.in != nil:
+			if !t.consumeBuffered(c) {
+				return // paused, refused or closed
+			}
+		case c.redis != nil && c.redis.walk != nil:
+			if c.consume(t.processor, nil); c.paused.Load() {
+				return // the walk's next page is not there yet
+			}
 		}
 		buf := t.buf
 		if c.in != nil {
