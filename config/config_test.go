@@ -92,7 +92,8 @@ func TestDefaults(t *testing.T) {
 		"monitoring.error_rate_warn": "0.1%", "monitoring.error_rate_critical": "1%", "monitoring.memory_usage_warn": "80%",
 		"monitoring.cpu_usage_warn": "70%", "monitoring.connection_usage_warn": "90%",
 		"node.id": "auto", "node.join": "", "node.advertise_peer": "127.0.0.1:7401", "node.advertise_client": "127.0.0.1:7400",
-		"listen.peer":                "127.0.0.1:7401",
+		"listen.peer": "127.0.0.1:7401",
+		"listen.resp": "127.0.0.1:7403", "node.advertise_resp": "127.0.0.1:7403", "resp.redirect": "false",
 		"cluster.replication_factor": "3", "cluster.replace_after": "10m", "cluster.snapshot_rate": "64MiB", "cluster.snapshots_max": "2",
 		"cluster.slow_disk_after": "500ms", "cluster.peer_version_max": "0", "cluster.balance_leaders": "true", "cluster.clock_drift": "2%",
 		"node.data_dir": "./proa-data", "node.shards": "8", "listen.client": "127.0.0.1:7400",
@@ -169,7 +170,7 @@ func TestEveryFlagReachesItsKey(t *testing.T) {
 	values := map[string]string{
 		"data": "/x", "node-id": "7", "shards": "2", "listen": ":9", "unix": "/s", "peer-listen": ":8",
 		"admin-listen": ":7", "resp-listen": ":6", "log-level": "warn", "log-format": "json", "join": "a:1,b:2",
-		"advertise-peer": "c:3", "advertise-client": "d:4",
+		"advertise-peer": "c:3", "advertise-client": "d:4", "advertise-resp": "e:5",
 	}
 	for name, keyName := range flagKeys {
 		c, err := load(t, sources{args: []string{"--" + name, values[name]}})
@@ -308,6 +309,29 @@ func TestJoin(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The Redis protocol is served beside a native one that keeps its usual port.
+func TestListenRESP(t *testing.T) {
+	for _, tt := range []struct {
+		args               []string
+		listen, advertised string
+	}{
+		{nil, "127.0.0.1:7403", "127.0.0.1:7403"},
+		{[]string{"--listen", ":7400"}, ":7403", "this.example:7403"},
+		{[]string{"--listen", "[::1]:7400"}, "[::1]:7403", "[::1]:7403"},
+		{[]string{"--listen", ":7410"}, "", ""},
+		{[]string{"--listen", "127.0.0.1:0"}, "", ""},
+		{[]string{"--listen", "off", "--unix", "/s"}, "", ""},
+		{[]string{"--resp-listen", "off"}, "", ""},
+		{[]string{"--listen", ":7410", "--resp-listen", ":6379"}, ":6379", "this.example:6379"},
+		{[]string{"--resp-listen", ":6379", "--advertise-resp", "gate:1"}, ":6379", "gate:1"},
+	} {
+		c := mustLoad(t, sources{args: tt.args})
+		if c.Listen.RESP != tt.listen || c.Node.AdvertiseRESP != tt.advertised {
+			t.Errorf("%v: listens on %q, advertises %q; want %q and %q", tt.args, c.Listen.RESP, c.Node.AdvertiseRESP, tt.listen, tt.advertised)
+		}
 	}
 }
 

@@ -106,6 +106,7 @@ func yamlScalar(v value) string {
 var sectionTitles = map[string]string{
 	"node":        "Who this node is and where it keeps its data.",
 	"listen":      "Addresses it serves.",
+	"resp":        "The Redis protocol.",
 	"network":     "Connections.",
 	"raft":        "Consensus and its log.",
 	"storage":     "The state machine.",
