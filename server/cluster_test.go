@@ -53,6 +53,8 @@ type fakeNode struct {
 	srv     *Server
 	addr    net.Addr
 
+	redisAddr net.Addr
+
 	// Guarded by cluster.mu.
 	replicas   map[int]fakeShard
 	queue      []func()
@@ -117,6 +119,9 @@ func (n *fakeNode) start(t testing.TB, cfg Config) {
 	}
 	n.cluster.with(func() { n.srv = s })
 	if n.addr, err = s.Listen("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	if n.redisAddr, err = s.ListenRedis("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	served := make(chan struct{})
@@ -299,7 +304,7 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 		return nil
 	}
 	ops := []command.Command{*c}
-	if c.Kind == command.Batch {
+	if c.Kind == command.Batch || c.Kind == command.Txn {
 		ops = slices.Clone(c.Ops)
 	}
 	type kv struct{ key, value string }
@@ -480,8 +485,35 @@ func (n *fakeNode) Admin(ctx context.Context, verb string, args []byte) ([]byte,
 	return (*n.admin.Load())(ctx, verb, args)
 }
 
-func (n *fakeNode) Topology(string) command.Topology { return command.Topology{Epoch: n.Epoch()} }
-func (n *fakeNode) StatusJSON() ([]byte, error)      { return []byte("{}"), nil }
+// Topology tells of every node that has begun to listen.
+func (n *fakeNode) Topology(string) command.Topology {
+	fc := n.cluster
+	t := command.Topology{Epoch: n.Epoch()}
+	fc.mu.Lock()
+	defer fc.mu.Unlock()
+	for id := uint64(1); id <= uint64(len(fc.nodes)); id++ {
+		m := command.Member{ID: id}
+		if a := fc.nodes[id].redisAddr; a != nil {
+			m.Redis = a.String()
+		}
+		t.Nodes = append(t.Nodes, m)
+	}
+	for shard := range fc.shards {
+		r := command.ShardRoute{Leader: fc.leader[shard]}
+		for id, fn := range fc.nodes {
+			if _, held := fn.replicas[shard]; held {
+				r.Replicas = append(r.Replicas, id)
+			}
+		}
+		slices.Sort(r.Replicas)
+		first, last := (shard*protocol.Slots+fc.shards-1)/fc.shards, ((shard+1)*protocol.Slots-1)/fc.shards
+		r.Slots = [][2]uint16{{uint16(first), uint16(last)}}
+		t.Shards = append(t.Shards, r)
+	}
+	return t
+}
+
+func (n *fakeNode) StatusJSON() ([]byte, error) { return []byte("{}"), nil }
 
 // with sends a request with extensions.
 func (d *dialer) sendWith(op protocol.Opcode, x protocol.Extensions, body []byte) uint64 {

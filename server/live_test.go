@@ -104,6 +104,9 @@ func live(t testing.TB, cfg Config) (*Server, net.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.ListenRedis("127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	t.Cleanup(func() {

@@ -153,7 +153,8 @@ func (r *redisConn) pop(head uint64) uint64 {
 	return head + 1
 }
 
-// keep stores frames of an answer until its turn comes.
+// keep stores frames of an answer until its turn comes. What a walk keeps is
+// one page, which it does not wait for room to look at.
 func (r *redisConn) keep(s *redisSlot, frames []byte) {
 	if s.kept == nil {
 		s.kept = bufpool.Get(len(frames))
@@ -163,12 +164,16 @@ func (r *redisConn) keep(s *redisSlot, frames []byte) {
 		before = 0
 	}
 	s.kept.Append(frames)
-	r.kept.Add(int64(cap(s.kept.B) - before))
+	if s.kind != replyWalk {
+		r.kept.Add(int64(cap(s.kept.B) - before))
+	}
 }
 
 func (r *redisConn) dropKept(s *redisSlot) {
 	if s.kept != nil {
-		r.kept.Add(-int64(cap(s.kept.B)))
+		if s.kind != replyWalk {
+			r.kept.Add(-int64(cap(s.kept.B)))
+		}
 		s.kept.Release()
 		s.kept = nil
 	}

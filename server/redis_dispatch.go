@@ -3,6 +3,7 @@ package server
 import (
 	"encoding/binary"
 	"errors"
+	"strconv"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -127,8 +128,8 @@ func (x *redisPlan) proto() int { return int(x.c.redis.proto) }
 // takeKey makes argument i a key of the command. It returns false, the command
 // having failed, if it can be none.
 func (x *redisPlan) takeKey(i int) bool {
-	if err := protocol.CheckKey(x.args[i]); err != nil {
-		x.fail("ERR " + err.Error())
+	if n := len(x.args[i]); n < protocol.KeyBytesMin || n > protocol.KeyBytesMax {
+		x.fail("ERR keys have 1 to 8192 bytes here, and this one has " + strconv.Itoa(n))
 		return false
 	}
 	x.keys = append(x.keys, x.args[i])

@@ -254,8 +254,8 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 	}
 	w := &redisWalk{rows: uint32(min(count, protocol.ScanCountMax)), pattern: pattern, take: takeScan, end: p.srv.endScan}
 	if others {
-		w.pattern = nil
-		w.take = func(*redisWalk, [][]byte) walkStep { return walkEnd }
+		// There is nothing of any other type.
+		w.take = func(w *redisWalk, _ [][]byte) walkStep { w.at = position{}; return walkEnd }
 	}
 	if number == 0 {
 		w.at = p.beginWalk(c, pattern)
@@ -321,8 +321,9 @@ func redisDBSize(p *processor, c *conn, _ *redisPlan) (held bool) {
 }
 
 // redisRandomKey looks up the first and the last key, and then some keys behind
-// a place between the two that is drawn at random: three short scans, whatever
-// the number of keys. Keys behind large gaps are likelier than others.
+// a place between the two that is drawn at random: a few short scans, whatever
+// the number of keys. Among up to randomRows keys all are equally likely; among
+// more, those behind large gaps are likelier than others.
 func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
 	w := &redisWalk{rows: 1, at: p.beginWalk(c, nil), take: takeRandom}
 	if n := len(w.at.shards); n > 0 {
@@ -339,7 +340,7 @@ func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
 }
 
 // randomRows is among how many neighbouring keys RANDOMKEY chooses.
-const randomRows = 100
+const randomRows = 1000
 
 func takeRandom(w *redisWalk, keys [][]byte) walkStep {
 	if len(keys) == 0 {
@@ -357,6 +358,12 @@ func takeRandom(w *redisWalk, keys [][]byte) walkStep {
 	case 2:
 		w.reverse, w.rows = false, randomRows
 		w.at.start = between(w.key, keys[0])
+	case 3:
+		w.key = bytes.Clone(keys[rand.IntN(len(keys))])
+		if len(keys) == randomRows {
+			return walkEnd
+		}
+		w.reverse, w.at.start = true, nil // too near to the last key
 	default:
 		w.key = bytes.Clone(keys[rand.IntN(len(keys))])
 		return walkEnd
