@@ -402,7 +402,7 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 	var err error
 	switch verb {
 	case callProbe:
-		return json.Marshal(n.identity.probe(n.opt.Version, n.opt.PeerAddress, n.opt.ClientAddress))
+		return json.Marshal(n.identity.probe(Member{Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Redis: n.opt.RedisAddress}, n.opt.Version))
 	case callJoin:
 		reply, err = n.answerJoin(ctx, body)
 	case callAnnounce:

@@ -77,7 +77,7 @@ func (n *Node) firstRows() (*clusterMap, []metaWrite) {
 	writes := []metaWrite{{clusterKey, clusterRow{Replicas: n.identity.Replicas}}}
 	var nodes []uint64
 	for _, m := range n.identity.Members {
-		writes = append(writes, metaWrite{nodeKey(m.ID), nodeRow{ID: m.ID, UID: m.UID, Peer: m.Peer, Client: m.Client, Version: n.opt.Version}})
+		writes = append(writes, metaWrite{nodeKey(m.ID), nodeRow{ID: m.ID, UID: m.UID, Peer: m.Peer, Client: m.Client, Redis: m.Redis, Version: n.opt.Version}})
 		nodes = append(nodes, m.ID)
 	}
 	for i, row := range initialShards(nodes, n.meta(), n.identity.Replicas) {

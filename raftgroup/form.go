@@ -45,6 +45,7 @@ type FormOptions struct {
 
 	PeerAddress   string // of this node, for the others
 	ClientAddress string
+	RedisAddress  string // for clients of the Redis protocol; empty: they are not served
 	Version       string
 
 	// Call asks the node at an address of Join, as Node.Call answers.
@@ -113,15 +114,16 @@ type probeReply struct {
 	UID      uint64   `json:"uid,string"`
 	Peer     string   `json:"peer"`
 	Client   string   `json:"client"`
+	Redis    string   `json:"redis,omitempty"`
 	Version  string   `json:"version"`
 	Shards   int      `json:"shards"`
 	Replicas int      `json:"replicas"`
 	Members  []Member `json:"members"` // that the cluster was founded with
 }
 
-func (id *Identity) probe(version, peer, client string) probeReply {
+func (id *Identity) probe(self Member, version string) probeReply {
 	return probeReply{
-		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: peer, Client: client, Version: version,
+		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: version,
 		Shards: id.Shards, Replicas: id.Replicas, Members: id.founders(),
 	}
 }
@@ -132,7 +134,7 @@ func (f *Former) Answer(verb string) ([]byte, error) {
 		return packReply(nil, fmt.Errorf("%w: this node is not part of a cluster yet; try again", command.ErrNotLeader))
 	}
 	id := f.Identity()
-	return json.Marshal(id.probe(f.opt.Version, f.opt.PeerAddress, f.opt.ClientAddress))
+	return json.Marshal(id.probe(f.self(), f.opt.Version))
 }
 
 // Form returns once the node belongs to a cluster and its directory says so,
@@ -164,7 +166,7 @@ func (f *Former) Form(ctx context.Context) (Identity, error) {
 
 func (f *Former) self() Member {
 	id := f.Identity()
-	return Member{ID: id.Node, UID: id.UID, Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress}
+	return Member{ID: id.Node, UID: id.UID, Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress, Redis: f.opt.RedisAddress}
 }
 
 // try asks everybody once. It returns what it waits for, or "" when the node
@@ -233,7 +235,7 @@ func (f *Former) foundWith(replies map[string]probeReply) (waiting string, err e
 		if r.Node == 0 {
 			return "", fmt.Errorf("%w: the node at %s has no number; founders need one each, give it with --node-id", ErrJoin, r.Peer)
 		}
-		members = append(members, Member{ID: r.Node, UID: r.UID, Peer: r.Peer, Client: r.Client})
+		members = append(members, Member{ID: r.Node, UID: r.UID, Peer: r.Peer, Client: r.Client, Redis: r.Redis})
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	for i := 1; i < len(members); i++ {
@@ -293,6 +295,7 @@ type joinArgs struct {
 	UID     uint64 `json:"uid,string"`
 	Peer    string `json:"peer"`
 	Client  string `json:"client"`
+	Redis   string `json:"redis,omitempty"`
 	Version string `json:"version"`
 }
 
@@ -306,7 +309,7 @@ type joinReply struct {
 
 func (f *Former) join(ctx context.Context, address string) (waiting string, err error) {
 	self := f.self()
-	body, err := json.Marshal(joinArgs{ID: self.ID, UID: self.UID, Peer: self.Peer, Client: self.Client, Version: f.opt.Version})
+	body, err := json.Marshal(joinArgs{ID: self.ID, UID: self.UID, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version})
 	if err != nil {
 		return "", err
 	}
@@ -356,10 +359,10 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.ID, r.Members = row.ID, []Member{{ID: row.ID, UID: row.UID, Peer: row.Peer, Client: row.Client}}
+		r.ID, r.Members = row.ID, []Member{{ID: row.ID, UID: row.UID, Peer: row.Peer, Client: row.Client, Redis: row.Redis}}
 		for i := range m.nodes {
 			if o := &m.nodes[i]; o.member() && o.ID != row.ID {
-				r.Members = append(r.Members, Member{ID: o.ID, UID: o.UID, Peer: o.Peer, Client: o.Client})
+				r.Members = append(r.Members, Member{ID: o.ID, UID: o.UID, Peer: o.Peer, Client: o.Client, Redis: o.Redis})
 			}
 		}
 		return []metaWrite{{nodeKey(row.ID), row}}, nil
@@ -397,7 +400,7 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 		}
 		row = old
 	}
-	row.UID, row.Peer, row.Client, row.Version = a.UID, a.Peer, a.Client, a.Version
+	row.UID, row.Peer, row.Client, row.Redis, row.Version = a.UID, a.Peer, a.Client, a.Redis, a.Version
 	return row, nil
 }
 

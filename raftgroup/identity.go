@@ -56,6 +56,7 @@ type Member struct {
 	UID    uint64 `json:"uid,string"`
 	Peer   string `json:"peer"`
 	Client string `json:"client"`
+	Redis  string `json:"redis,omitempty"` // for clients of the Redis protocol
 }
 
 // founders are the members a cluster was founded with, where this node knows.

@@ -314,7 +314,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	if n.identity.Cluster == 0 {
-		f := Former{opt: FormOptions{Dir: o.Dir, FS: o.FS, Shards: o.Shards, Replicas: DefaultReplicas, PeerAddress: o.PeerAddress, ClientAddress: o.ClientAddress, Logger: o.Logger}, id: n.identity}
+		f := Former{opt: FormOptions{Dir: o.Dir, FS: o.FS, Shards: o.Shards, Replicas: DefaultReplicas, PeerAddress: o.PeerAddress, ClientAddress: o.ClientAddress, RedisAddress: o.RedisAddress, Logger: o.Logger}, id: n.identity}
 		if n.identity, err = f.found([]Member{f.self()}); err != nil {
 			return fmt.Errorf("%w %s: %w", ErrBadDirectory, o.Dir, err)
 		}

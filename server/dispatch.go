@@ -46,6 +46,10 @@ type processor struct {
 
 	plan   redisPlan // of the RESP command
 	sentOn bool      // requests were sent on to other nodes; for whoever has set it to false
+
+	// A RESP command that finds a queue full is not refused but tried again.
+	patient bool // the request being dispatched is all of such a command
+	full    bool // it found a queue full, and was not answered
 }
 
 func newProcessor(s *Server) *processor {
@@ -480,6 +484,8 @@ func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shar
 	case err == nil:
 	case errors.Is(err, command.ErrNotLeader):
 		p.sendOn(c, f, shard)
+	case errors.Is(err, command.ErrBusy) && p.patient:
+		p.full = true
 	default:
 		p.refuseProposal(c, f.ID, err)
 	}

@@ -83,7 +83,16 @@ func (p *processor) forward(r *request, shard int) {
 	k := &call{write: writes(r.op), frame: bufpool.Get(protocol.HeaderBytes + 2 + len(r.extensions) + len(r.body))}
 	k.sink = &relay{c: r.c, id: r.id, node: node, charge: r.charge, write: k.write, epoch: s.backend.Epoch()}
 	k.frame.B = appendRequest(k.frame.B, r, uint32(max(left.Milliseconds(), 1)))
+	if r.c.redis != nil {
+		k.sink.(*relay).keep(k.frame, r.deadline)
+	}
 	if bad := p.send(k, node, left); bad != nil {
+		k.sink.(*relay).forget()
+		if bad.status == protocol.StatusBusy && p.patient {
+			p.full = true
+			r.c.end(r.charge)
+			return
+		}
 		p.counts.failed.Add(1)
 		s.refuse(r.c, r.id, r.charge, &x, bad, &p.touched)
 	}
@@ -130,6 +139,52 @@ type relay struct {
 	write  bool
 	ended  bool
 	epoch  uint64 // of this node's slot map
+
+	// Of a client that cannot be told to come again: see retry.
+	request  *bufpool.Buffer // its own reference; nil: none, or not needed any more
+	deadline int64           // Unix ms
+}
+
+// keep holds on to the request, to send it again.
+func (r *relay) keep(request *bufpool.Buffer, deadline int64) {
+	request.Retain()
+	r.request, r.deadline = request, deadline
+}
+
+// forget lets go of the request.
+func (r *relay) forget() {
+	if r.request != nil {
+		r.request.Release()
+		r.request = nil
+	}
+}
+
+// retry sends the request again in a while, if there is time, where the other
+// node was too busy to take it on. The clients of Redis do not know of that;
+// until it is answered they are slowed down by the bounds of their connection.
+func (r *relay) retry(s protocol.Status) bool {
+	if s != protocol.StatusBusy || r.request == nil || time.Now().UnixMilli() >= r.deadline {
+		return false
+	}
+	time.AfterFunc(retryBusyMillis*time.Millisecond, r.sendAgain)
+	return true
+}
+
+func (r *relay) sendAgain() {
+	s := r.c.srv
+	k := &call{sink: r, write: r.write, frame: bufpool.Get(len(r.request.B))}
+	k.frame.B = append(k.frame.B, r.request.B...)
+	l, bad := s.upstreams.to(r.node).send(k, max(time.Until(time.UnixMilli(r.deadline)), time.Millisecond))
+	if bad == nil {
+		l.rouse()
+		return
+	}
+	k.frame.Release()
+	if !r.retry(bad.status) {
+		var t touched
+		r.refuse(bad, &protocol.Extensions{Epoch: r.epoch}, &t)
+		t.flush()
+	}
 }
 
 // frame appends one frame of the reply to the client's output.
@@ -139,6 +194,9 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 	}
 	marks := protocol.Extensions{Leader: r.node, Epoch: max(r.epoch, x.Epoch), AgeMillis: x.AgeMillis, HasAge: x.HasAge}
 	status := protocol.Status(f.Code)
+	if r.retry(status) {
+		return
+	}
 	if status == protocol.StatusNotLeader || status == protocol.StatusShuttingDown {
 		bad := refusalIn(f, x, r.write)
 		marks.Leader = bad.leader
@@ -164,6 +222,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 	}
 	if f.Flags&protocol.FlagMore == 0 {
 		r.ended = true
+		r.forget()
 		c.end(r.charge)
 	}
 	t.add(c)
@@ -179,6 +238,7 @@ func (r *relay) lost(bad *refusal, t *touched) {
 // refuse ends the reply with an error.
 func (r *relay) refuse(bad *refusal, x *protocol.Extensions, t *touched) {
 	r.ended = true
+	r.forget()
 	r.c.srv.refuse(r.c, r.id, r.charge, x, bad, t)
 }
 

@@ -87,8 +87,18 @@ func (q *jobQueue) init(max, workersMax int, start func()) {
 	q.some.L = &q.mu
 }
 
+// patience is how many times the queue's length jobs of RESP connections may
+// wait in it: their clients do not come again when they are told that it is
+// full.
+const patience = 64
+
 // push has some thread carry j out, or returns false where the queue is full.
-func (q *jobQueue) push(j job) bool { return q.add(j, q.max) }
+func (q *jobQueue) push(j job) bool {
+	if j.c.redis != nil {
+		return q.add(j, patience*q.max)
+	}
+	return q.add(j, q.max)
+}
 
 // add is push with a bound of its own.
 func (q *jobQueue) add(j job, max int) bool {

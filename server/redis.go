@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,6 +76,7 @@ type redisConn struct {
 	head atomic.Uint64 // number of the oldest command that is not answered; the renderer's
 	hold atomic.Uint64 // the reader waits until head is past this one; 0: it does not
 	kept atomic.Int64  // bytes in kept answers
+	full atomic.Bool   // the reader waits until a queue that was full may have room
 	page atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
 
 	chunks [slotChunks]*slotChunk // by number; entries belong to whoever their slots belong to
@@ -88,6 +90,7 @@ type redisConn struct {
 	watches             []*redisWatch
 	walk                *redisWalk
 	order               *redisOrder
+	again               uint64 // the command at the front of the input has this slot already; 0: it has none
 	begun               uint32 // requests that were not answered at once; see conn.begin
 	lastWrite, lastWait uint64 // numbers of the latest commands in order
 
@@ -111,8 +114,8 @@ func (r *redisConn) slot(number uint64) *redisSlot {
 	return &r.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
 }
 
-// full reports whether no further command can be taken on.
-func (r *redisConn) full() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
+// crowded reports whether no further command can be taken on.
+func (r *redisConn) crowded() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
 
 // quiet reports whether every command has been answered.
 func (r *redisConn) quiet() bool { return r.tail.Load() == r.head.Load() }
@@ -204,6 +207,9 @@ func (c *conn) isHead(id uint64) bool {
 
 // holding reports whether the reader waits for an answer.
 func (r *redisConn) holding() bool {
+	if r.full.Load() {
+		return true
+	}
 	h := r.hold.Load()
 	return h != 0 && r.head.Load() <= h && !r.page.Load()
 }
@@ -222,6 +228,40 @@ func (c *conn) holdFor(number uint64) bool {
 		c.paused.Store(false)
 	}
 	return true
+}
+
+// awaitRoom stops the reader for a moment: a queue is full that the command at
+// the front of its input has to go into.
+func (c *conn) awaitRoom() {
+	s := c.srv
+	c.redis.full.Store(true)
+	c.paused.Store(true)
+	s.mu.Lock()
+	if !slices.Contains(s.roomless, c) {
+		s.roomless = append(s.roomless, c)
+	}
+	s.mu.Unlock()
+	// The queue may be another node's, or have been emptied just now.
+	time.AfterFunc(retryBusyMillis*time.Millisecond, c.tryAgain)
+}
+
+// tryAgain ends what awaitRoom has begun. From any thread.
+func (c *conn) tryAgain() {
+	if c.redis.full.Swap(false) {
+		c.unpause()
+	}
+}
+
+// resumeRoomless has connections go on that found a queue full. s.mu must be
+// held; it is let go meanwhile.
+func (s *Server) resumeRoomless() {
+	list := s.roomless
+	s.roomless = nil
+	s.mu.Unlock()
+	for _, c := range list {
+		c.tryAgain()
+	}
+	s.mu.Lock()
 }
 
 // orderBuckets is how many hashes of keys redisOrder tells apart.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -24,9 +25,9 @@ func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
 		if taken == len(b) {
 			break
 		}
-		if r.full() {
+		if r.crowded() {
 			c.flush()
-			if r.full() && c.holdFor(r.tail.Load()-slotsMax/2) {
+			if r.crowded() && c.holdFor(r.tail.Load()-slotsMax/2) {
 				continue
 			}
 		}
@@ -151,6 +152,9 @@ func (p *processor) redisCommand(c *conn, args [][]byte) (held bool) {
 	p.counts.redis.Add(1)
 	cmd, problem := resp.Resolve(args)
 	if problem != "" {
+		if p.mistaken(c, args, problem) {
+			return false
+		}
 		if r.txn != nil {
 			r.txn.broken = true
 		}
@@ -174,6 +178,25 @@ func (p *processor) redisCommand(c *conn, args [][]byte) (held bool) {
 	return p.carryOut(c, x)
 }
 
+// mistaken deals with requests that cannot be carried out and are no ordinary
+// mistakes.
+func (p *processor) mistaken(c *conn, args [][]byte, problem string) bool {
+	switch {
+	case isWord(args[0], "post"), isWord(args[0], "host:"):
+		// A browser has been made to talk to this port. Nothing that it sends
+		// must be carried out, and nothing is told.
+		c.srv.log.Warn("a client of the Redis protocol speaks HTTP and is cut off", "peer", c.tr.remote(c))
+		c.refused = true
+		c.hangUp()
+		return true
+	case isWord(args[0], "exec"):
+		c.endTransaction()
+		p.answerError(c, "EXECABORT Transaction discarded because of: "+strings.TrimPrefix(problem, "ERR "))
+		return true
+	}
+	return false
+}
+
 // carryOut sends the requests of a plan on their way, or answers it. It returns
 // true if the plan has to wait.
 func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
@@ -193,20 +216,24 @@ func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
 	if p.mustWait(c, x.keys, x.write) {
 		return true
 	}
-	s := r.fresh()
-	s.kind, s.write, s.a, s.b = x.kind, x.write, x.a, x.b
-	p.launch(c, x, s, stale)
-	return false
+	return p.launch(c, x, nil, stale)
 }
 
-// launch pushes the slot s and dispatches the requests of a plan. stale says
-// that a replica here may answer with whatever it has.
-func (p *processor) launch(c *conn, x *redisPlan, s *redisSlot, stale bool) {
+// launch pushes a slot, which holds more, and dispatches the requests of a
+// plan. stale says that a replica here may answer with whatever it has. Where a
+// queue is full that the only request has to go into, launch returns true: the
+// command keeps its slot and is to be tried again.
+func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bool) {
 	r := c.redis
-	s.left = int32(max(len(x.ops), 1))
-	number := r.push()
+	number := r.again
+	if r.again = 0; number == 0 {
+		s := r.fresh()
+		s.kind, s.write, s.a, s.b, s.more = x.kind, x.write, x.a, x.b, more
+		s.left = int32(max(len(x.ops), 1))
+		number = r.push()
+	}
 	begun := r.begun
-	p.sentOn = false
+	p.sentOn, p.full, p.patient = false, false, len(x.ops) <= 1
 	if x.hasPut {
 		p.putDirectly(c, x, requestID(number, 0))
 	}
@@ -217,7 +244,12 @@ func (p *processor) launch(c *conn, x *redisPlan, s *redisSlot, stale bool) {
 		}
 		p.dispatch(c, &f)
 	}
+	p.patient = false
 	switch {
+	case p.full:
+		r.again = number
+		c.awaitRoom()
+		return true
 	case x.write:
 		for _, key := range x.keys {
 			r.noteWrite(number, key, p.sentOn)
@@ -227,6 +259,7 @@ func (p *processor) launch(c *conn, x *redisPlan, s *redisSlot, stale bool) {
 			r.noteRead(number, key)
 		}
 	}
+	return false
 }
 
 // staleExtensions are those of a read that any replica may answer.
@@ -272,17 +305,25 @@ func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {
 		p.sendOn(c, &f, shard)
 		return
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, command.ErrBusy):
+		p.full = true
+	default:
 		p.refuseProposal(c, id, err)
 	}
 }
 
 // answer is the door's own reply to the command being carried out.
 func (p *processor) answer(c *conn, reply []byte) {
-	c.redis.fresh()
-	id := requestID(c.redis.push(), 0)
+	r := c.redis
+	number := r.again
+	if r.again = 0; number == 0 {
+		r.fresh()
+		number = r.push()
+	}
 	c.mu.Lock()
-	appendVerbatim(c.output(), id, reply)
+	appendVerbatim(c.output(), requestID(number, 0), reply)
 	p.touch(c)
 	c.mu.Unlock()
 }

@@ -223,8 +223,8 @@ func (p *processor) endWalk(c *conn) {
 }
 
 func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
-	number, err := strconv.ParseUint(string(x.args[1]), 10, 64)
-	if err != nil {
+	number, ok := cursorNumber(x.args[1])
+	if !ok {
 		p.answerError(c, resp.ErrInvalidCursor)
 		return false
 	}
@@ -264,6 +264,23 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 		return false
 	}
 	return p.walkOver(c, w)
+}
+
+// cursorNumber reads a cursor as strtoul does, which takes nothing for 0 and
+// knows of signs.
+func cursorNumber(text []byte) (uint64, bool) {
+	digits := text
+	if len(text) > 0 && (text[0] == '-' || text[0] == '+') {
+		digits = text[1:]
+	}
+	if len(text) == 0 {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(string(digits), 10, 64)
+	if text[0] == '-' {
+		n = -n
+	}
+	return n, err == nil
 }
 
 // takeScan collects what matches, of one page.

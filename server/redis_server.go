@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -83,6 +84,12 @@ func (c *conn) refuseRedis(message string) {
 		appendVerbatim(c.output(), requestID(w.number, 0), reply)
 		c.mu.Unlock()
 	}
+	if r.again != 0 {
+		c.mu.Lock()
+		appendVerbatim(c.output(), requestID(r.again, 0), reply)
+		c.mu.Unlock()
+		r.again = 0
+	}
 	r.fresh()
 	id := requestID(r.push(), 0)
 	c.mu.Lock()
@@ -132,6 +139,8 @@ func redisTime(_ *processor, x *redisPlan) {
 func redisSelect(_ *processor, x *redisPlan) {
 	switch n, ok := x.integer(1); {
 	case !ok:
+	case n != int64(int32(n)):
+		x.fail("ERR value is out of range, value must between -2147483648 and 2147483647")
 	case n != 0:
 		x.fail(resp.ErrDBIndex)
 	default:
@@ -354,6 +363,9 @@ func redisConfigGet(p *processor, x *redisPlan) {
 	for _, s := range p.srv.redisSettings() {
 		for _, pattern := range x.args[2:] {
 			if resp.Match(pattern, []byte(s[0]), true) {
+				if len(pattern) == len(s[0]) && bytes.IndexAny(pattern, "*?[") < 0 {
+					s[0] = string(pattern) // as it was written
+				}
 				found = append(found, s)
 				break
 			}

@@ -410,14 +410,14 @@ func TestRedisProtocolErrors(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, _ := live(t, cfg)
 		for bad, want := range map[string]string{
-			"*x\r\n":                            "invalid multibulk length",
-			"*99999999999\r\n":                  "invalid multibulk length",
-			"*1\r\n$-5\r\n":                     "invalid bulk length",
-			"*1\r\n$15728641\r\n":               "invalid bulk length",
-			"*1\r\n!3\r\n":                      "expected '$', got '!'",
-			"GET 'a\r\n":                        "unbalanced quotes in request",
-			strings.Repeat("x", 70_000):         "too big inline request",
-			"*3\r\n$15728640\r\n":               "", // to be waited for
+			"*x\r\n":                             "invalid multibulk length",
+			"*99999999999\r\n":                   "invalid multibulk length",
+			"*1\r\n$-5\r\n":                      "invalid bulk length",
+			"*1\r\n$15728641\r\n":                "invalid bulk length",
+			"*1\r\n!3\r\n":                       "expected '$', got '!'",
+			"GET 'a\r\n":                         "unbalanced quotes in request",
+			strings.Repeat("x", 70_000):          "too big inline request",
+			"*3\r\n$15728640\r\n":                "", // to be waited for
 			"*2\r\n$3\r\nGET\r\n$1\r\nk??*1\r\n": "", // Redis looks at nothing of what ends a bulk
 		} {
 			c := dialRedis(t, s.RedisAddrs()[0])

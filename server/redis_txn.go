@@ -197,10 +197,7 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 	w := &redisWatch{keys: cloneArgs(x.keys), bytes: size, versions: make([]uint64, len(x.keys)), number: r.tail.Load()}
 	r.watches = append(r.watches, w)
 	x.each(protocol.OpExists)
-	s := r.fresh()
-	s.kind, s.more = replyWatch, w
-	p.launch(c, x, s, false)
-	return false
+	return p.launch(c, x, w, false)
 }
 
 // take notes the versions of the keys and appends the reply.
@@ -270,13 +267,16 @@ func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {
 	if p.mustWait(c, keys, true) {
 		return true
 	}
-	p.execute(c, x, keys)
+	if p.execute(c, x, keys) {
+		return true
+	}
 	c.endTransaction()
 	return false
 }
 
-// execute turns the queued commands into one TXN.
-func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) {
+// execute turns the queued commands into one TXN, or returns true if that has
+// to be tried again.
+func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 	r := c.redis
 	var m protocol.Txn
 	for _, w := range r.watches {
@@ -313,13 +313,11 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) {
 		e.replies(out, &replyShape{proto: x.proto()}, nil)
 		p.answer(c, out.B)
 		out.Release()
-		return
+		return false
 	}
-	x.write, x.keys = true, keys
+	x.kind, x.write, x.keys = replyExec, true, keys
 	x.add(protocol.OpTxn, body)
-	s := r.fresh()
-	s.kind, s.write, s.more = replyExec, true, e
-	p.launch(c, x, s, false)
+	return p.launch(c, x, e, false)
 }
 
 // reply appends the reply to EXEC.

@@ -165,10 +165,11 @@ type Server struct {
 	// Ways to read, kept because taking a method's value allocates.
 	read, readCached, readLocal, readLocalCached readFunc
 
-	mu    sync.Mutex
-	dirty []*conn    // have output from a commit that is not written yet
-	spare []*conn    // empty, to become dirty
-	ready []*waiting // have all they waited for; go on after the pass
+	mu       sync.Mutex
+	dirty    []*conn    // have output from a commit that is not written yet
+	spare    []*conn    // empty, to become dirty
+	ready    []*waiting // have all they waited for; go on after the pass
+	roomless []*conn    // found a queue full; go on after the pass
 
 	upstreams upstreams
 	jobs      jobQueue
@@ -364,6 +365,9 @@ func (s *Server) flushDirty() {
 	s.mu.Lock()
 	if len(s.ready) > 0 {
 		s.resumeReady()
+	}
+	if len(s.roomless) > 0 {
+		s.resumeRoomless()
 	}
 	list := s.dirty
 	if len(list) == 0 {

@@ -148,16 +148,22 @@ func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Opti
 		case <-ctx.Done():
 		}
 	}()
-	client := c.Node.AdvertiseClient
-	if _, port, err := net.SplitHostPort(client); err == nil && port == "0" {
-		client = "" // not known before it is bound
-	}
+	client, redis := knownAddress(c.Node.AdvertiseClient), knownAddress(c.Node.AdvertiseRESP)
 	id, err := peers.form(ctx, raftgroup.FormOptions{
 		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join,
-		PeerAddress: o.PeerAddress, ClientAddress: client, Version: o.Version, Logger: o.Logger,
+		PeerAddress: o.PeerAddress, ClientAddress: client, RedisAddress: redis, Version: o.Version, Logger: o.Logger,
 	})
-	o.ID, o.Shards, o.ClientAddress = id.Node, id.Shards, client
+	o.ID, o.Shards, o.ClientAddress, o.RedisAddress = id.Node, id.Shards, client, redis
 	return err
+}
+
+// knownAddress is an address that others are told, or "" where its port is not
+// known before it is bound.
+func knownAddress(address string) string {
+	if _, port, err := net.SplitHostPort(address); err == nil && port == "0" {
+		return ""
+	}
+	return address
 }
 
 // stop ends everything within the configured time. A second signal ends the
