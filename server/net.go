@@ -328,12 +328,11 @@ func (x *netConn) writeAll(c *conn) bool {
 		}
 		if c.redis != nil {
 			rendered := c.render(b)
-			b.Release()
-			b = rendered
 			c.mu.Lock()
-			c.sending = b
+			c.sending = rendered
 			c.mu.Unlock()
-			if b == nil {
+			b.Release()
+			if b = rendered; b == nil {
 				c.unpause()
 				continue
 			}

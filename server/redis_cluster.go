@@ -85,18 +85,21 @@ type slotRange struct {
 	nodes       []*command.Member
 }
 
-// slotRanges are the ranges whose leader is known and can be reached.
-func slotRanges(t *command.Topology) []slotRange {
+// slotRanges are the ranges of all slots. This node stands in for leaders that
+// are not known or serve no Redis protocol: it forwards to them.
+func (s *Server) slotRanges(t *command.Topology) []slotRange {
 	var ranges []slotRange
 	for i := range t.Shards {
 		shard := &t.Shards[i]
 		leader := member(t, shard.Leader)
 		if leader == nil || leader.Redis == "" {
-			continue
+			if leader = member(t, s.cfg.Node); leader == nil || leader.Redis == "" {
+				continue
+			}
 		}
 		nodes := []*command.Member{leader}
 		for _, id := range shard.Replicas {
-			if m := member(t, id); m != nil && id != shard.Leader && m.Redis != "" {
+			if m := member(t, id); m != nil && id != leader.ID && m.Redis != "" {
 				nodes = append(nodes, m)
 			}
 		}
@@ -120,7 +123,7 @@ func hostPort(address string) (host string, port int) {
 func redisClusterSlots(p *processor, x *redisPlan) {
 	x.c.redis.cluster = true
 	t := p.srv.topology()
-	ranges := slotRanges(&t)
+	ranges := p.srv.slotRanges(&t)
 	x.reply = resp.AppendArray(x.reply, len(ranges))
 	for _, r := range ranges {
 		x.reply = resp.AppendArray(x.reply, 2+len(r.nodes))
@@ -141,7 +144,7 @@ func redisClusterSlots(p *processor, x *redisPlan) {
 func redisClusterShards(p *processor, x *redisPlan) {
 	x.c.redis.cluster = true
 	t := p.srv.topology()
-	ranges := slotRanges(&t)
+	ranges := p.srv.slotRanges(&t)
 	proto := x.proto()
 	x.reply = resp.AppendArray(x.reply, len(ranges))
 	for _, r := range ranges {
@@ -175,7 +178,7 @@ func redisClusterShards(p *processor, x *redisPlan) {
 func redisClusterNodes(p *processor, x *redisPlan) {
 	x.c.redis.cluster = true
 	t := p.srv.topology()
-	ranges := slotRanges(&t)
+	ranges := p.srv.slotRanges(&t)
 	var text []byte
 	for i := range t.Nodes {
 		n := &t.Nodes[i]

@@ -350,11 +350,13 @@ func TestRedisPipelinesForwarded(t *testing.T) {
 			fc := newFakeCluster(t, cfg, 3, 6, copies)
 			for seed, n := range fc.nodes {
 				m := model{}
-				for shard := range fc.shards {
-					for k, row := range fc.state[shard].rows {
-						m[k] = row.value
+				fc.with(func() {
+					for shard := range fc.shards {
+						for k, row := range fc.state[shard].rows {
+							m[k] = row.value
+						}
 					}
-				}
+				})
 				dialRedis(t, n.redisAddr).pipeline(rand.New(rand.NewPCG(seed, 2)), m, 1500, "SET", "GET", "MGET", "EXISTS", "STRLEN", "PING")
 			}
 		}
