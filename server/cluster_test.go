@@ -121,9 +121,11 @@ func (n *fakeNode) start(t testing.TB, cfg Config) {
 	if n.addr, err = s.Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	if n.redisAddr, err = s.ListenRedis("127.0.0.1:0"); err != nil {
+	redisAddr, err := s.ListenRedis("127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
+	n.cluster.with(func() { n.redisAddr = redisAddr })
 	served := make(chan struct{})
 	go func() { _ = s.Serve(); close(served) }()
 	t.Cleanup(func() {

@@ -779,14 +779,18 @@ func (t *thread) consumeBuffered(c *conn) bool {
 	return t.srv.holdInput(c, cap(c.in.B)-before, t.now)
 }
 
-// discard reads and forgets, and closes c at the end of its input.
+// discard reads and forgets. At the end of its input c is closed once what it
+// has asked is answered.
 func (t *thread) discard(c *conn) {
 	for range 4 {
 		n, errno := rawRead(c.fd, t.buf)
 		switch {
 		case errno == unix.EAGAIN:
 			return
-		case n == 0 || (errno != 0 && errno != unix.EINTR):
+		case errno == 0 && n == 0:
+			t.endOfInput(c)
+			return
+		case errno != 0 && errno != unix.EINTR:
 			t.front.close(c)
 			return
 		}

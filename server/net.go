@@ -241,7 +241,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 				return false
 			}
 			continue
-		case len(c.in.B) > 0 && need == 0:
+		case len(c.in.B) > 0 && need == 0, c.redis != nil && c.redis.walk != nil:
 			continue // the pause ended meanwhile
 		}
 		before := cap(c.in.B)
