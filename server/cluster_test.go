@@ -64,6 +64,7 @@ type fakeNode struct {
 	holdBack   bool // Barriers are not answered
 	heldBack   []func()
 	unsure     bool            // proposals end as TimedOut
+	busy       bool            // proposals are refused
 	age        uint32          // of the replicas here
 	unknownAge bool            //
 	streams    []net.Conn      // this node's ends of streams to others
@@ -76,6 +77,7 @@ type fakeNode struct {
 	afterPass func()
 	dials     atomic.Int32
 	barriers  atomic.Int32
+	refused   atomic.Int32 // proposals, since it was busy
 	admin     atomic.Pointer[adminFunc]
 }
 
@@ -300,6 +302,10 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	defer n.cluster.mu.Unlock()
 	if n.cluster.leader[shard] != n.id {
 		return command.ErrNotLeader
+	}
+	if n.busy {
+		n.refused.Add(1)
+		return command.ErrBusy
 	}
 	if n.unsure {
 		n.enqueue(func() { done.Complete(tag, command.TimedOut, nil) })

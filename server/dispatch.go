@@ -49,7 +49,8 @@ type processor struct {
 
 	// A RESP command that finds a queue full is not refused but tried again.
 	patient bool // the request being dispatched is all of such a command
-	full    bool // it found a queue full, and was not answered
+	hopeful bool // and may wait for its shard to get a leader
+	full    bool // it found a queue full, or no leader, and was not answered
 }
 
 func newProcessor(s *Server) *processor {

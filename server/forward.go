@@ -74,6 +74,11 @@ func (p *processor) forward(r *request, shard int) {
 	s := p.srv
 	x := protocol.Extensions{Epoch: r.epoch}
 	node := s.elsewhere(r.c, shard)
+	if node == 0 && p.hopeful && s.backend.Leader(shard) == 0 {
+		p.full = true
+		r.c.end(r.charge)
+		return
+	}
 	if node == 0 {
 		p.counts.failed.Add(1)
 		s.refuse(r.c, r.id, r.charge, &x, s.notLeader(shard), &p.touched)
@@ -84,7 +89,7 @@ func (p *processor) forward(r *request, shard int) {
 	k.sink = &relay{c: r.c, id: r.id, node: node, charge: r.charge, write: k.write, epoch: s.backend.Epoch()}
 	k.frame.B = appendRequest(k.frame.B, r, uint32(max(left.Milliseconds(), 1)))
 	if r.c.redis != nil {
-		k.sink.(*relay).keep(k.frame, r.deadline)
+		k.sink.(*relay).keep(k.frame, shard, r.deadline)
 	}
 	if bad := p.send(k, node, left); bad != nil {
 		k.sink.(*relay).forget()
@@ -141,14 +146,17 @@ type relay struct {
 	epoch  uint64 // of this node's slot map
 
 	// Of a client that cannot be told to come again: see retry.
-	request  *bufpool.Buffer // its own reference; nil: none, or not needed any more
-	deadline int64           // Unix ms
+	request   *bufpool.Buffer // its own reference; nil: none, or not needed any more
+	shard     int
+	deadline  int64 // Unix ms
+	hopeUntil int64 // Unix ms: how long to look for another leader
 }
 
 // keep holds on to the request, to send it again.
-func (r *relay) keep(request *bufpool.Buffer, deadline int64) {
+func (r *relay) keep(request *bufpool.Buffer, shard int, deadline int64) {
 	request.Retain()
-	r.request, r.deadline = request, deadline
+	r.request, r.shard, r.deadline = request, shard, deadline
+	r.hopeUntil = min(deadline, time.Now().Add(leaderPatience).UnixMilli())
 }
 
 // forget lets go of the request.
@@ -159,11 +167,20 @@ func (r *relay) forget() {
 	}
 }
 
+// leaderPatience is how long a request of a client that cannot be told to come
+// again waits for a shard to get another leader.
+const leaderPatience = 2 * time.Second
+
 // retry sends the request again in a while, if there is time, where the other
-// node was too busy to take it on. The clients of Redis do not know of that;
-// until it is answered they are slowed down by the bounds of their connection.
+// node has definitely not carried it out: it was too busy, or does not lead the
+// shard any more. The clients of Redis do not know of that; until it is
+// answered they are slowed down by the bounds of their connection.
 func (r *relay) retry(s protocol.Status) bool {
-	if s != protocol.StatusBusy || r.request == nil || time.Now().UnixMilli() >= r.deadline {
+	until := r.hopeUntil
+	if s == protocol.StatusBusy {
+		until = r.deadline
+	}
+	if r.request == nil || !s.Retry() || s.Outcome() != protocol.NotDone || time.Now().UnixMilli() >= until {
 		return false
 	}
 	time.AfterFunc(retryBusyMillis*time.Millisecond, r.sendAgain)
@@ -172,6 +189,16 @@ func (r *relay) retry(s protocol.Status) bool {
 
 func (r *relay) sendAgain() {
 	s := r.c.srv
+	switch leader := s.backend.Leader(r.shard); leader {
+	case 0:
+		if r.retry(protocol.StatusNotLeader) {
+			return
+		}
+	case s.cfg.Node: // to be tried from the beginning, which only the client can do
+		r.hopeUntil = 0
+	default:
+		r.node = leader
+	}
 	k := &call{sink: r, write: r.write, frame: bufpool.Get(len(r.request.B))}
 	k.frame.B = append(k.frame.B, r.request.B...)
 	l, bad := s.upstreams.to(r.node).send(k, max(time.Until(time.UnixMilli(r.deadline)), time.Millisecond))
@@ -194,7 +221,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 	}
 	marks := protocol.Extensions{Leader: r.node, Epoch: max(r.epoch, x.Epoch), AgeMillis: x.AgeMillis, HasAge: x.HasAge}
 	status := protocol.Status(f.Code)
-	if r.retry(status) {
+	if !r.ended && r.retry(status) {
 		return
 	}
 	if status == protocol.StatusNotLeader || status == protocol.StatusShuttingDown {
@@ -230,7 +257,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 
 // lost tells the client that no answer comes.
 func (r *relay) lost(bad *refusal, t *touched) {
-	if !r.ended {
+	if !r.ended && !r.retry(bad.status) {
 		r.refuse(bad, &protocol.Extensions{Epoch: r.epoch}, t)
 	}
 }

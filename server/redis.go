@@ -90,9 +90,10 @@ type redisConn struct {
 	watches             []*redisWatch
 	walk                *redisWalk
 	order               *redisOrder
-	again               uint64 // the command at the front of the input has this slot already; 0: it has none
-	begun               uint32 // requests that were not answered at once; see conn.begin
-	lastWrite, lastWait uint64 // numbers of the latest commands in order
+	again               uint64    // the command at the front of the input has this slot already; 0: it has none
+	againSince          time.Time // since when it waits to be tried again; zero: it does not
+	begun               uint32    // requests that were not answered at once; see conn.begin
+	lastWrite, lastWait uint64    // numbers of the latest commands in order
 
 	info redisClientInfo
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
@@ -233,7 +234,12 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		number = r.push()
 	}
 	begun := r.begun
-	p.sentOn, p.full, p.patient = false, false, len(x.ops) <= 1
+	p.sentOn, p.full = false, false
+	if len(x.ops) <= 1 {
+		waited := r.waited()
+		p.patient = waited < p.srv.cfg.RequestTimeout
+		p.hopeful = waited < min(leaderPatience, p.srv.cfg.RequestTimeout)
+	}
 	if x.hasPut {
 		p.putDirectly(c, x, requestID(number, 0))
 	}
@@ -244,10 +250,13 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		}
 		p.dispatch(c, &f)
 	}
-	p.patient = false
+	p.patient, p.hopeful = false, false
 	switch {
 	case p.full:
 		r.again = number
+		if r.againSince.IsZero() {
+			r.againSince = time.Now()
+		}
 		c.awaitRoom()
 		return true
 	case x.write:
@@ -259,7 +268,17 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 			r.noteRead(number, key)
 		}
 	}
+	r.againSince = time.Time{}
 	return false
+}
+
+// waited is how long the command at the front of the input has waited for room
+// in a queue, or for a leader.
+func (r *redisConn) waited() time.Duration {
+	if r.againSince.IsZero() {
+		return 0
+	}
+	return time.Since(r.againSince)
 }
 
 // staleExtensions are those of a read that any replica may answer.
@@ -307,7 +326,7 @@ func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {
 	}
 	switch {
 	case err == nil:
-	case errors.Is(err, command.ErrBusy):
+	case errors.Is(err, command.ErrBusy) && p.patient:
 		p.full = true
 	default:
 		p.refuseProposal(c, id, err)

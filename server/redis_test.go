@@ -737,7 +737,7 @@ func TestRedisUnknownOutcome(t *testing.T) {
 
 // TestRedisWithoutLeader tells clients to try again.
 func TestRedisWithoutLeader(t *testing.T) {
-	fc := newFakeCluster(t, Config{}, 2, 2, 1)
+	fc := newFakeCluster(t, Config{RequestTimeout: 100 * time.Millisecond}, 2, 2, 1)
 	fc.with(func() { fc.leader[0] = 0 })
 	key := fc.key(0, 0)
 	c := dialRedis(t, fc.nodes[2].redisAddr)
@@ -957,4 +957,39 @@ func TestReplyCut(t *testing.T) {
 	if cut(nil, 0, -1) != nil {
 		t.Error("of an empty value something is left")
 	}
+}
+
+// TestRedisPatience: a full queue and a change of leaders slow a client down and
+// are not told to it, wherever they are met.
+func TestRedisPatience(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		fc := newFakeCluster(t, cfg, 3, 3, 1)
+		key := fc.key(0, 0)
+		here, far := dialRedis(t, fc.nodes[1].redisAddr), dialRedis(t, fc.nodes[2].redisAddr)
+		for name, trouble := range map[string]struct{ begin, end func() }{
+			"a full queue":   {func() { fc.nodes[1].busy = true }, func() { fc.nodes[1].busy = false }},
+			"no leader":      {func() { fc.leader[0] = 0 }, func() { fc.leader[0] = 1 }},
+		} {
+			fc.with(trouble.begin)
+			for _, c := range []*redisClient{here, far} {
+				c.write([]byte("SET " + key + " " + fmt.Sprint(c == here) + "\r\nGET " + key + "\r\nPING\r\n"))
+			}
+			before := fc.nodes[1].refused.Load()
+			if name == "a full queue" {
+				eventually(t, "both clients have met the full queue", func() bool { return fc.nodes[1].refused.Load() >= before+4 })
+			}
+			fc.with(trouble.end)
+			for _, c := range []*redisClient{here, far} {
+				if got := c.next(); got != "+OK\r\n" {
+					t.Errorf("%s: SET is answered %q", name, got)
+				}
+				if got := c.next(); got[0] != '$' {
+					t.Errorf("%s: GET is answered %q", name, got)
+				}
+				if got := c.next(); got != "+PONG\r\n" {
+					t.Errorf("%s: PING is answered %q", name, got)
+				}
+			}
+		}
+	})
 }

@@ -18,6 +18,7 @@ type collector struct {
 
 var (
 	descRequests = prometheus.NewDesc("proa_requests_total", "Requests received, by operation.", []string{"op"}, nil)
+	descRedis    = prometheus.NewDesc("proa_redis_commands_total", "Commands of the Redis protocol received. The requests they come to count as requests.", nil, nil)
 	descErrors   = prometheus.NewDesc("proa_request_errors_total", "Requests answered with an error.", nil, nil)
 	descFsyncs   = prometheus.NewDesc("proa_log_fsyncs_total", "Writes of the Raft log that were made durable.", nil, nil)
 	descFsyncSec = prometheus.NewDesc("proa_log_fsync_seconds_total", "Time spent in writing the Raft log and making it durable.", nil, nil)
@@ -36,7 +37,7 @@ var (
 
 // Describe lists the metrics.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descRequests, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing,
+	for _, d := range []*prometheus.Desc{descRequests, descRedis, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing,
 		descLeader, descTerm, descSlow, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost} {
 		ch <- d
 	}
@@ -48,6 +49,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for op, n := range ops {
 		ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), op)
 	}
+	ch <- prometheus.MustNewConstMetric(descRedis, prometheus.CounterValue, float64(c.srv.RedisCommands()))
 	ch <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(failed))
 	s := c.node.Status()
 	ch <- prometheus.MustNewConstMetric(descFsyncs, prometheus.CounterValue, float64(s.Fsyncs))
