@@ -75,8 +75,11 @@ func (p *player) once(g *group) ([]string, error) {
 	return lines, err
 }
 
-// closedLine stands for the end of a connection. Data cannot make it.
-const closedLine = `\(closed)`
+// Lines that data cannot make.
+const (
+	closedLine = `\(closed)`  // the end of a connection
+	noKeysLine = `\(no keys)` // a scan that finds nothing
+)
 
 func transmit(c *connection, g *group) error {
 	chunk := max(1, len(g.payload))
@@ -145,6 +148,9 @@ func scan(c *connection, g *group) ([]string, error) {
 			keys = append(keys, escaped([]byte(k.text())))
 		}
 		if words[1] = r.elements[0].text(); words[1] == "0" {
+			if keys == nil {
+				return []string{noKeysLine}, nil
+			}
 			slices.Sort(keys)
 			return slices.Compact(keys), nil
 		}
