@@ -50,6 +50,6 @@
 // transcripts. Look at the difference: it is what changes for users.
 //
 // Without a redis-server of version 7.0 Proa is compared with the transcripts
-// alone. With PROA_TEST_REDIS=required in the environment, as in continuous
+// alone. With TESTREDIS=required in the environment, as in continuous
 // integration, that is a failure.
 package redis

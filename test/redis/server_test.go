@@ -66,7 +66,7 @@ func ping(address string) error {
 
 // required reports whether a test that lacks something of Redis's fails instead
 // of being skipped.
-func required() bool { return os.Getenv("PROA_TEST_REDIS") == "required" }
+func required() bool { return os.Getenv("TESTREDIS") == "required" }
 
 // lacks skips the test, or fails it where what it lacks is required.
 func lacks(t *testing.T, format string, args ...any) {
