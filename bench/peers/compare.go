@@ -142,6 +142,7 @@ type comparison struct {
 
 	sync, loop, copies map[int]series // floors in the rounds with so many nodes
 	cells              map[cell]series
+	doors              map[doorCell]series
 	notes              []string
 	failed             []error // what is missing in the figures
 }
@@ -150,6 +151,7 @@ func newComparison(o options, progress io.Writer) (*comparison, error) {
 	c := &comparison{
 		options: o, progress: progress, started: time.Now(),
 		sync: map[int]series{}, loop: map[int]series{}, copies: map[int]series{}, cells: map[cell]series{},
+		doors: map[doorCell]series{},
 	}
 	var err error
 	if c.match, err = regexp.Compile("(?i)" + o.only); err != nil {
@@ -199,8 +201,11 @@ func (c *comparison) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.compareDoor(ctx); err != nil {
+		return err
+	}
 	c.took = time.Since(c.started)
-	if len(c.cells) == 0 {
+	if len(c.cells)+len(c.doors) == 0 {
 		return errors.Join(fmt.Errorf("nothing was measured; does -only %q match anything?", c.only), errors.Join(c.failed...))
 	}
 	return nil
@@ -243,7 +248,7 @@ func (c *comparison) wantedAnywhere(p peer) bool {
 			return true
 		}
 	}
-	return false
+	return c.wantsDoor(p)
 }
 
 // requestBytes is the length of a PUT of Proa, which the echo sends.

@@ -1,8 +1,8 @@
 //go:build linux
 
 // Command peers compares Proa with other databases in one run on one machine:
-// one node with etcd and Redis, three nodes with etcd. It builds or finds the
-// servers, starts them on loopback in a temporary directory, and ends what it
+// one node with etcd and Redis, three nodes with etcd; and, called through
+// Redis's protocol by redis-benchmark, with Redis. It builds or finds the servers, starts them on loopback in a temporary directory, and ends what it
 // started.
 //
 // # Method
@@ -43,6 +43,7 @@ import (
 // options are the flags.
 type options struct {
 	proa, etcd, redis string // programs; see the flags
+	redisBenchmark    string // program
 	dir               string // for data; "" for the system's temporary directory
 	write, json, html string // files to write; "" for none
 	only              string // regular expression
@@ -50,7 +51,8 @@ type options struct {
 	rounds   int
 	duration time.Duration // of one measurement
 	keys     uint64
-	value    int // bytes
+	doorKeys uint64 // for redis-benchmark
+	value    int    // bytes
 	limit    time.Duration
 	quick    bool
 }
@@ -62,6 +64,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.proa, "proa", "", "the proa `program` (default: build it)")
 	set.StringVar(&o.etcd, "etcd", "", "the etcd `program` (default: build the version in etcd/go.mod)")
 	set.StringVar(&o.redis, "redis", "redis-server", "the redis-server `program`, looked for in PATH; empty leaves Redis out")
+	set.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "the redis-benchmark `program`, looked for in PATH; empty leaves its rows out")
 	set.StringVar(&o.dir, "dir", "", "`directory` on the disk to measure (default: a temporary one)")
 	set.StringVar(&o.write, "write", "", "regenerate the section of this Markdown `page`")
 	set.StringVar(&o.json, "json", "", "write all figures as JSON to this `file`")
@@ -70,6 +73,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.IntVar(&o.rounds, "rounds", 5, "rounds of measurements")
 	set.DurationVar(&o.duration, "duration", 2*time.Second, "duration of one measurement")
 	set.Uint64Var(&o.keys, "keys", 100_000, "number of keys")
+	set.Uint64Var(&o.doorKeys, "benchmark-keys", 1_000_000, "number of keys for redis-benchmark")
 	set.IntVar(&o.value, "value", 128, "`bytes` of a value")
 	set.DurationVar(&o.limit, "limit", 30*time.Minute, "give up after this long")
 	set.BoolVar(&o.quick, "quick", false, "a smoke run of seconds, whose figures mean nothing")
@@ -77,17 +81,17 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 		return o, err
 	}
 	if o.quick {
-		o.rounds, o.duration, o.keys = 1, 100*time.Millisecond, 2_000
+		o.rounds, o.duration, o.keys, o.doorKeys = 1, 100*time.Millisecond, 2_000, 2_000
 	}
-	if o.rounds < 1 || o.duration < time.Millisecond || o.keys < 1 || o.value < 1 || o.value > bench.ValueBytesMax || o.limit <= 0 || set.NArg() > 0 {
-		return o, fmt.Errorf("rounds, keys and limit must be positive, the duration at least 1ms, the value 1 to %d bytes, and there are no arguments", bench.ValueBytesMax)
+	if o.rounds < 1 || o.duration < time.Millisecond || o.keys < 1 || o.doorKeys < 1 || o.doorKeys > doorKeysMax || o.value < 1 || o.value > bench.ValueBytesMax || o.limit <= 0 || set.NArg() > 0 {
+		return o, fmt.Errorf("rounds, keys and limit must be positive, the keys for redis-benchmark at most %d, the duration at least 1ms, the value 1 to %d bytes, and there are no arguments", doorKeysMax, bench.ValueBytesMax)
 	}
 	return o, nil
 }
 
 // command returns how to make the figures again.
 func (o *options) command() string {
-	s := fmt.Sprintf("peers -rounds %d -duration %v -keys %d -value %d", o.rounds, o.duration, o.keys, o.value)
+	s := fmt.Sprintf("peers -rounds %d -duration %v -keys %d -benchmark-keys %d -value %d", o.rounds, o.duration, o.keys, o.doorKeys, o.value)
 	if o.only != "" {
 		s += fmt.Sprintf(" -only '%s'", o.only)
 	}

@@ -261,13 +261,13 @@ func TestCommands(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-duration", "0s"}, {"-keys", "0"}, {"-value", "0"}, {"-value", "1048577"}, {"-limit", "0s"}, {"argument"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-duration", "0s"}, {"-keys", "0"}, {"-benchmark-keys", "0"}, {"-benchmark-keys", "1000000001"}, {"-value", "0"}, {"-value", "1048577"}, {"-limit", "0s"}, {"argument"}, {"-nonsense"}} {
 		if _, err := parseFlags(args, io.Discard); err == nil {
 			t.Errorf("%q were accepted", args)
 		}
 	}
 	o, err := parseFlags([]string{"-only", "GET", "-value", "1048576"}, io.Discard)
-	if want := "peers -rounds 5 -duration 2s -keys 100000 -value 1048576 -only 'GET'"; err != nil || o.command() != want {
+	if want := "peers -rounds 5 -duration 2s -keys 100000 -benchmark-keys 1000000 -value 1048576 -only 'GET'"; err != nil || o.command() != want {
 		t.Errorf("%v, %v", o.command(), err)
 	}
 }

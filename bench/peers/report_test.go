@@ -137,7 +137,7 @@ func TestMarkdown(t *testing.T) {
 	text := newOutcome(c).markdown()
 	for _, want := range []string{
 		"## Beside etcd and Redis", "Proa 1.0; etcd 1.0; generator", "### Targets beside etcd", "### PUT, 3 nodes, 256 callers, 16 connections",
-		"make compare, which runs peers -rounds 2 -duration 1s -keys 1000 -value 128", "**Note:** Redis was not measured.",
+		"make compare, which runs peers -rounds 2 -duration 1s -keys 1000 -benchmark-keys 0 -value 128", "**Note:** Redis was not measured.",
 		"**Note:** Proa, 3 nodes, could not be measured.", "| fdatasync, beside 3 nodes | 200 |", "| memory copy, beside 3 nodes | 0.13 | 0.50 | 1.00 |", "for 1s each, 2 rounds in all", "among 1,000, values have 128 bytes",
 	} {
 		if !strings.Contains(text, want) {

@@ -1,0 +1,190 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+const benchmarkHeader = `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"` + "\n"
+
+func TestParseBenchmark(t *testing.T) {
+	got, err := parseBenchmark(strings.NewReader(benchmarkHeader + `"GET","598802.44","1.441","0.296","1.335","2.487","3.767","4.439"` + "\n"))
+	want := sample{Rate: 598802.44, P50: 1.335e6, P99: 3.767e6, Slowest: 4.439e6}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(sample{}), cmpopts.EquateApprox(1e-12, 0)); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	for _, broken := range []string{
+		"", benchmarkHeader, benchmarkHeader + `"GET","1"` + "\n", benchmarkHeader + `"GET","x","1","1","1","1","1","1"` + "\n",
+		"\"test\",\"rps\"\n\"GET\",\"1\"\n", benchmarkHeader + `"GET","0.00","0","0","0","0","0","0"` + "\n",
+		"ERROR: no server\n", benchmarkHeader + strings.Repeat(`"GET","1","1","1","1","1","1","1"`+"\n", 2),
+	} {
+		if s, err := parseBenchmark(strings.NewReader(broken)); err == nil {
+			t.Errorf("%q is read as %+v", broken, s)
+		}
+	}
+}
+
+// setServer answers each SET of a value of three bytes at once.
+type setServer struct {
+	bytes.Buffer // answers
+	keys         map[string]bool
+	refused      string // key
+}
+
+func (s *setServer) Write(b []byte) (int, error) {
+	const before, after = "*3\r\n$3\r\nSET\r\n$16\r\n", "\r\n$3\r\nabc\r\n"
+	for rest := string(b); rest != ""; rest = rest[len(before)+16+len(after):] {
+		key := rest[len(before):][:16]
+		if rest[:len(before)] != before || rest[len(before)+16:][:len(after)] != after {
+			return 0, errors.New("another command: " + rest)
+		}
+		s.keys[key] = true
+		if key == s.refused {
+			s.WriteString("-BUSY wait\r\n")
+		} else {
+			s.WriteString("+OK\r\n")
+		}
+	}
+	return len(b), nil
+}
+
+// Every key is there, by the name that redis-benchmark has for it.
+func TestFillDoor(t *testing.T) {
+	const keys = 2*fillBatch + 1
+	s := &setServer{keys: map[string]bool{}}
+	if err := fill(s, keys, []byte("abc")); err != nil || len(s.keys) != keys || !s.keys["key:000000000000"] || !s.keys["key:000000002000"] {
+		t.Errorf("%d keys, %v", len(s.keys), err)
+	}
+	s.refused = "key:000000002000"
+	if err := fill(s, keys, []byte("abc")); err == nil || !strings.Contains(err.Error(), "-BUSY wait") {
+		t.Errorf("the last SET was refused: %v", err)
+	}
+}
+
+func TestDoorRows(t *testing.T) {
+	var names []string
+	for _, r := range doorRows {
+		names = append(names, doorCell{r, "Redis"}.String()+": "+r.test())
+	}
+	want := []string{
+		"GET, redis-benchmark -c 64 -P 1, Redis: get", "GET, redis-benchmark -c 64 -P 16, Redis: get",
+		"SET, redis-benchmark -c 64 -P 1, Redis: set", "SET, redis-benchmark -c 64 -P 16, Redis: set",
+		"PING, redis-benchmark -c 64 -P 16, Redis: ping_mbulk",
+	}
+	if diff := cmp.Diff(want, names); diff != "" {
+		t.Error(diff)
+	}
+	s := &site{program: "server", nodes: []node{{1, "c:1", "p:1", "/d/1"}}}
+	const command = "server serve --data /d/1 --listen p:1 --peer-listen off --resp-listen c:1 --admin-listen off --log-level warn"
+	if got := strings.Join((door{}).command(s, &s.nodes[0]), " "); got != command {
+		t.Errorf("%s, want %s", got, command)
+	}
+	for only, want := range map[string][2]bool{"": {true, true}, "SET, redis-benchmark.*Proa": {true, false}, "-P 16, Redis$": {false, true}, "nodes": {false, false}} {
+		c, err := newComparison(options{only: only, dir: t.TempDir()}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := [2]bool{c.wantsDoor(door{}), c.wantsDoor(redis{})}; got != want {
+			t.Errorf("%q wants %v, want %v", only, got, want)
+		}
+		if err := c.close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Each target is held against Redis in the same round, and the ratio of CPU
+// times beside it.
+func TestDoorTables(t *testing.T) {
+	c := synthetic(100)
+	if got := c.doorTables(); got != nil {
+		t.Errorf("tables of nothing: %v", got)
+	}
+	c.doors = map[doorCell]series{}
+	for _, r := range doorRows {
+		c.doors[doorCell{r, "Proa"}] = series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
+		c.doors[doorCell{r, "Redis"}] = series{figures(1000, 100, 200), figures(500, 100, 200)}
+	}
+	verdicts := func() (v []string) {
+		for _, row := range c.doorTables()[0].Rows {
+			v = append(v, row[len(row)-1])
+		}
+		return v
+	}
+	if diff := cmp.Diff([]string{"met", "met", "met", "met", "met"}, verdicts()); diff != "" {
+		t.Error(diff)
+	}
+	for i, r := range doorRows {
+		s := c.doors[doorCell{r, "Proa"}]
+		s[0].Rate, s[1].Rate = s[0].Rate-1, s[1].Rate-1
+		if got := verdicts()[i]; got != "MISSED" {
+			t.Errorf("%v just below its target: %s", r, got)
+		}
+	}
+	want := []string{"GET -P 1", "Proa", "749", "0.998 (0.998–0.999)", "100", "200", "4.00", "1.000 (1.00–1.00)", "5.00", "linearizable: the only voter answers"}
+	got := c.doorTables()[1].Rows[0]
+	got[3], want[3] = got[3][:5], want[3][:5]
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if d := c.documentDoors(); len(d) != 10 || d[0].Rate == nil || d[1].Rate != nil || d[2].Pipeline != 16 || d[2].Command != "GET" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestBenchmarkProgramMissing(t *testing.T) {
+	for _, name := range []string{"", "/no/such/program"} {
+		c := &comparison{options: options{redisBenchmark: name}}
+		if _, err := c.benchmarkProgram(); !errors.Is(err, errMissing) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// The smoke run of the door goes through real servers and leaves nothing behind.
+func TestQuickDoor(t *testing.T) {
+	o := quick(t, "-only", "redis-benchmark")
+	for _, name := range []string{o.redisBenchmark, o.redis} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skip(err)
+		}
+	}
+	o.json = filepath.Join(t.TempDir(), "figures.json")
+	var out, progress bytes.Buffer
+	if err := run(t.Context(), o, &out, &progress); err != nil {
+		t.Fatal(err, progress.String())
+	}
+	checkNothingLeft(t, o.dir)
+	b, err := os.ReadFile(o.json)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d document
+	if err := json.Unmarshal(b, &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Doors) != 2*len(doorRows) || len(d.Rows) != 0 {
+		t.Errorf("%d rows of the door, %d others", len(d.Doors), len(d.Rows))
+	}
+	for _, r := range d.Doors {
+		if s := r.Rounds[0]; len(r.Rounds) != 1 || s.Ops < doorRequestsMin || s.Rate <= 0 || s.P50 <= 0 || s.P50 > s.P99 || s.ServerCPU <= 0 || s.ServerCPU > float64(time.Millisecond) || s.GeneratorCPU <= 0 {
+			t.Errorf("%s -P %d, %s: %+v", r.Command, r.Pipeline, r.Server, r)
+		}
+	}
+	if !strings.Contains(out.String(), "Targets beside Redis, by redis-benchmark") {
+		t.Error(out.String())
+	}
+}
