@@ -22,11 +22,10 @@ import (
 const clientsTimeout = 30 * time.Second
 
 // startCluster starts three nodes with eight shards, whose leaders are spread,
-// and returns where they speak Redis's protocol.
-func startCluster(t *testing.T, redirect bool) []string {
+// and returns it, and where its nodes speak Redis's protocol.
+func startCluster(t *testing.T, redirect bool) (c *testcluster.Cluster, addresses []string) {
 	t.Helper()
-	c := testcluster.NewCluster(t, testcluster.ClusterConfig{Settings: []string{fmt.Sprintf("resp.redirect=%t", redirect)}})
-	var addresses []string
+	c = testcluster.NewCluster(t, testcluster.ClusterConfig{Settings: []string{fmt.Sprintf("resp.redirect=%t", redirect)}})
 	for _, n := range c.Nodes() {
 		address := testcluster.FreeAddress(t)
 		addresses = append(addresses, address)
@@ -36,14 +35,14 @@ func startCluster(t *testing.T, redirect bool) []string {
 	for _, a := range addresses {
 		awaitAnswer(t, a)
 	}
-	return addresses
+	return c, addresses
 }
 
 // TestClients has the libraries that people use do what people do with them.
 func TestClients(t *testing.T) {
 	for _, redirect := range []bool{false, true} {
 		t.Run(fmt.Sprintf("redirect=%t", redirect), func(t *testing.T) {
-			addresses := startCluster(t, redirect)
+			nodes, addresses := startCluster(t, redirect)
 			for _, protocol := range []int{2, 3} {
 				t.Run(fmt.Sprintf("RESP%d", protocol), func(t *testing.T) {
 					clusterClients(t, addresses, protocol)
@@ -53,6 +52,9 @@ func TestClients(t *testing.T) {
 				})
 			}
 			t.Run("moved", func(t *testing.T) { moved(t, addresses, redirect) })
+			t.Run("several shards", func(t *testing.T) { severalShards(t, addresses[0], redirect) })
+			t.Run("cluster commands", func(t *testing.T) { clusterCommands(t, addresses) })
+			t.Run("killed node", func(t *testing.T) { killedNode(t, nodes, addresses) })
 		})
 	}
 }
@@ -422,4 +424,108 @@ func moved(t *testing.T, addresses []string, redirect bool) {
 			t.Errorf("%q: %v answer, the others name %v", key, served, slices.Collect(maps.Keys(targets)))
 		}
 	}
+}
+
+// severalShards has one command, and one transaction, name keys of several
+// shards. Nothing of it may be done.
+func severalShards(t *testing.T, address string, redirect bool) {
+	const refused = "-CROSSSLOT Keys in request don't hash to the same slot\r\n"
+	c := connectTo(t, address)
+	defer c.close()
+	mset, msetnx := []string{"MSET"}, []string{"MSETNX"}
+	var keys []string
+	for i := range 20 {
+		keys = append(keys, fmt.Sprintf("shards %d", i))
+		mset, msetnx = append(mset, keys[i], "v"), append(msetnx, keys[i], "v")
+	}
+	expect(t, "MSET", c.ask(t, mset...), refused)
+	expect(t, "MSETNX", c.ask(t, msetnx...), refused)
+	expect(t, "MULTI", c.ask(t, "MULTI"), "+OK\r\n")
+	if redirect {
+		// Each command is sent where it belongs before it is queued.
+		return
+	}
+	for _, k := range keys {
+		expect(t, "SET", c.ask(t, "SET", k, "v"), "+QUEUED\r\n")
+	}
+	expect(t, "EXEC", c.ask(t, "EXEC"), refused)
+	expect(t, "EXISTS", c.ask(t, append([]string{"EXISTS"}, keys...)...), ":0\r\n")
+	expect(t, "WATCH and all of it again", c.ask(t, "SET", keys[0], "v"), "+OK\r\n")
+	// A key of another shard is found, since not all twenty are in one.
+	answers := map[string]bool{}
+	for _, k := range keys[1:] {
+		answers[c.ask(t, "COPY", keys[0], k)] = true
+	}
+	if !answers[refused] || !answers[":1\r\n"] || len(answers) != 2 {
+		t.Errorf("COPY over several shards: %v", answers)
+	}
+}
+
+// clusterCommands asks what cluster clients ask: every node tells the same, of
+// all slots and all nodes.
+func clusterCommands(t *testing.T, addresses []string) {
+	ctx := limited(t)
+	ids := map[string]bool{}
+	for _, a := range addresses {
+		c := goredis.NewClient(&goredis.Options{Addr: a})
+		defer c.Close()
+		var covered int
+		for _, s := range must[[]goredis.ClusterSlot](t, "CLUSTER SLOTS")(c.ClusterSlots(ctx).Result()) {
+			covered += s.End - s.Start + 1
+			if len(s.Nodes) != len(addresses) || !slices.Contains(addresses, s.Nodes[0].Addr) {
+				t.Errorf("slots %d-%d are at %v", s.Start, s.End, s.Nodes)
+			}
+		}
+		expect(t, "slots that CLUSTER SLOTS covers", covered, 16384)
+		covered = 0
+		for _, s := range must[[]goredis.ClusterShard](t, "CLUSTER SHARDS")(c.ClusterShards(ctx).Result()) {
+			for _, r := range s.Slots {
+				covered += int(r.End - r.Start + 1)
+			}
+		}
+		expect(t, "slots that CLUSTER SHARDS covers", covered, 16384)
+		info := must[string](t, "CLUSTER INFO")(c.ClusterInfo(ctx).Result())
+		for _, want := range []string{"cluster_state:ok", "cluster_slots_assigned:16384", "cluster_known_nodes:3"} {
+			if !strings.Contains(info, want) {
+				t.Errorf("CLUSTER INFO lacks %q: %s", want, info)
+			}
+		}
+		id := must[string](t, "CLUSTER MYID")(c.ClusterMyID(ctx).Result())
+		ids[id] = true
+		nodes := must[string](t, "CLUSTER NODES")(c.ClusterNodes(ctx).Result())
+		if strings.Count(nodes, "\n") != len(addresses) || !strings.Contains(nodes, id+" "+a) || strings.Count(nodes, "myself") != 1 {
+			t.Errorf("CLUSTER NODES at %s: %s", a, nodes)
+		}
+		for key, slot := range map[string]int64{"foo": 12182, "{user1000}.following": 3443, "foo{}{bar}": 8363, "foo{{bar}}zap": 4015} {
+			expect(t, "CLUSTER KEYSLOT "+key, must[int64](t, "CLUSTER KEYSLOT")(c.ClusterKeySlot(ctx, key).Result()), slot)
+		}
+	}
+	expect(t, "different MYID", len(ids), len(addresses))
+}
+
+// killedNode kills a node: cluster clients find the new leaders, and every
+// acknowledged write.
+func killedNode(t *testing.T, nodes *testcluster.Cluster, addresses []string) {
+	const keys = 100
+	ctx := limited(t)
+	c := goredis.NewClusterClient(&goredis.ClusterOptions{Addrs: addresses, MaxRedirects: 20, DialTimeout: time.Second})
+	defer c.Close()
+	name := func(i int) string { return fmt.Sprintf("killed %d", i) }
+	for i := range keys {
+		must[string](t, "SET")(c.Set(ctx, name(i), i, 0).Result())
+	}
+	nodes.Node(3).Kill()
+	for i := range keys {
+		got, err := c.Get(ctx, name(i)).Result()
+		for err != nil && ctx.Err() == nil {
+			got, err = c.Get(ctx, name(i)).Result()
+		}
+		expect(t, name(i), got, strconv.Itoa(i))
+	}
+	for i := range keys {
+		if err := c.Set(ctx, name(i), "again", 0).Err(); err != nil {
+			t.Errorf("SET with all leaders found: %v", err)
+		}
+	}
+	nodes.Start()
 }
