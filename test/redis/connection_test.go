@@ -3,6 +3,7 @@ package redis
 import (
 	"bufio"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"syscall"
@@ -11,7 +12,7 @@ import (
 )
 
 // replyTimeout bounds the wait for one reply.
-const replyTimeout = 10 * time.Second
+var replyTimeout = flag.Duration("reply-timeout", 10*time.Second, "longest wait for one reply")
 
 // connection is one connection to a server of the Redis protocol.
 type connection struct {
@@ -20,7 +21,7 @@ type connection struct {
 }
 
 func dial(address string) (*connection, error) {
-	nc, err := net.DialTimeout("tcp", address, replyTimeout)
+	nc, err := net.DialTimeout("tcp", address, *replyTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +40,7 @@ func connectTo(t testing.TB, address string) *connection {
 func (c *connection) close() { _ = c.TCPConn.Close() }
 
 func (c *connection) send(b []byte) error {
-	if err := c.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(*replyTimeout)); err != nil {
 		return err
 	}
 	_, err := c.Write(b)
@@ -47,7 +48,7 @@ func (c *connection) send(b []byte) error {
 }
 
 func (c *connection) read() (reply, error) {
-	if err := c.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(*replyTimeout)); err != nil {
 		return reply{}, err
 	}
 	return readReply(c.in)
@@ -56,7 +57,7 @@ func (c *connection) read() (reply, error) {
 // rest returns all bytes until the server closes the connection, in whichever
 // way it does.
 func (c *connection) rest() ([]byte, error) {
-	if err := c.SetDeadline(time.Now().Add(replyTimeout)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(*replyTimeout)); err != nil {
 		return nil, err
 	}
 	b, err := io.ReadAll(c.in)

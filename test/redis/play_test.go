@@ -33,11 +33,8 @@ func play(s *scene, at *target) (map[*group][]string, error) {
 	return p.replies, p.finish()
 }
 
-// untilTimeout is how long a reply may be another one than the one waited for.
-const untilTimeout = 10 * time.Second
-
 func (p *player) group(g *group) ([]string, error) {
-	deadline := time.Now().Add(untilTimeout)
+	deadline := time.Now().Add(*replyTimeout)
 	for {
 		got, err := p.once(g)
 		if err != nil || !g.until || time.Now().After(deadline) {
