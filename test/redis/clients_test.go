@@ -15,6 +15,7 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 	"github.com/redis/rueidis"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/testcluster"
 )
 
@@ -35,7 +36,68 @@ func startCluster(t *testing.T, redirect bool) (c *testcluster.Cluster, addresse
 	for _, a := range addresses {
 		awaitAnswer(t, a)
 	}
+	c.Admin(command.AdminSplitLeaders, struct{}{})
+	c.AwaitStatus(c.Node(1), "leaders that are spread evenly", evenlyLed)
+	awaitSlots(t, addresses)
 	return c, addresses
+}
+
+// evenlyLed reports whether no node leads much more than another: no leader
+// moves any more.
+func evenlyLed(s *command.ClusterStatus) bool {
+	led := map[uint64]int{}
+	for _, n := range s.Nodes {
+		led[n.ID] = 0
+	}
+	for _, g := range s.Shards {
+		led[g.Leader]++
+	}
+	counts := slices.Collect(maps.Values(led))
+	return len(led) == len(s.Nodes) && slices.Max(counts)-slices.Min(counts) <= 1
+}
+
+// awaitSlots returns when all nodes tell the same of all slots, and each of them
+// leads some.
+func awaitSlots(t *testing.T, addresses []string) {
+	t.Helper()
+	ctx := limited(t)
+	poll := time.NewTicker(20 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		told := map[string]bool{}
+		for _, a := range addresses {
+			told[leadersOfSlots(ctx, a)] = true
+		}
+		if len(told) == 1 && containsAll(slices.Collect(maps.Keys(told))[0], addresses) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the nodes tell of slots: %v", told)
+		case <-poll.C:
+		}
+	}
+}
+
+// leadersOfSlots returns what a node says, with a line for each range of slots.
+func leadersOfSlots(ctx context.Context, address string) string {
+	c := goredis.NewClient(&goredis.Options{Addr: address})
+	defer c.Close()
+	slots, err := c.ClusterSlots(ctx).Result()
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, s := range slots {
+		if len(s.Nodes) > 0 {
+			fmt.Fprintf(&b, "%d-%d at %s\n", s.Start, s.End, s.Nodes[0].Addr)
+		}
+	}
+	return b.String()
+}
+
+func containsAll(text string, all []string) bool {
+	return !slices.ContainsFunc(all, func(s string) bool { return !strings.Contains(text, s) })
 }
 
 // TestClients has the libraries that people use do what people do with them.
