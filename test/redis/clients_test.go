@@ -570,7 +570,7 @@ func clusterCommands(t *testing.T, addresses []string) {
 func killedNode(t *testing.T, nodes *testcluster.Cluster, addresses []string) {
 	const keys = 100
 	ctx := limited(t)
-	c := goredis.NewClusterClient(&goredis.ClusterOptions{Addrs: addresses, MaxRedirects: 20, DialTimeout: time.Second})
+	c := goredis.NewClusterClient(&goredis.ClusterOptions{Addrs: addresses, DialTimeout: time.Second, DialerRetries: 1})
 	defer c.Close()
 	name := func(i int) string { return fmt.Sprintf("killed %d", i) }
 	for i := range keys {
@@ -580,6 +580,8 @@ func killedNode(t *testing.T, nodes *testcluster.Cluster, addresses []string) {
 	for i := range keys {
 		got, err := c.Get(ctx, name(i)).Result()
 		for err != nil && ctx.Err() == nil {
+			// By itself it does so every ten seconds.
+			c.ReloadState(ctx)
 			got, err = c.Get(ctx, name(i)).Result()
 		}
 		expect(t, name(i), got, strconv.Itoa(i))
