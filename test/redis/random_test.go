@@ -97,13 +97,15 @@ func (g generator) pipeline() (commands [][]string) {
 	for range 1 + g.IntN(lengthMax) {
 		switch g.IntN(25) {
 		case 0:
-			commands = append(commands, []string{"WATCH", g.key(), g.key()})
+			commands = append(commands, []string{"WATCH", g.lasting(), g.lasting()})
 		case 1:
 			commands = append(commands, []string{pick(g, "UNWATCH", "EXEC", "DISCARD")})
 		case 2:
 			commands = append(commands, g.transaction()...)
 		case 3:
 			commands = append(commands, []string{"KEYS", pick(g, "*", "k?", "[kl]1", "?[^1-3]", "nothing")})
+		case 4, 5:
+			commands = append(commands, g.lastingCommand())
 		default: // not DBSIZE: Redis counts what has run out until it comes across it
 			commands = append(commands, g.command())
 		}
@@ -127,6 +129,32 @@ func pick(g generator, choices ...string) string { return choices[g.IntN(len(cho
 
 // key returns one of a few keys, so that commands meet.
 func (g generator) key() string { return pick(g, "k1", "k2", "k3", "k4", "l1", "l2", "l3") }
+
+// lasting returns a key that stays once it is there. Others are not watched:
+// that an absent key came and went goes unnoticed.
+func (g generator) lasting() string { return pick(g, "w1", "w2") }
+
+// lastingCommand returns a command on such keys.
+func (g generator) lastingCommand() []string {
+	k := g.lasting()
+	switch g.IntN(8) {
+	case 0:
+		return []string{"SET", k, g.value()}
+	case 1:
+		return []string{"SETNX", k, g.value()}
+	case 2:
+		return []string{"APPEND", k, g.value()}
+	case 3:
+		return []string{"INCRBY", k, g.integer()}
+	case 4:
+		return []string{"SETRANGE", k, g.index(), g.value()}
+	case 5:
+		return []string{"PEXPIREAT", k, pick(g, "4102444800000", "4102444800001"), pick(g, "NX", "XX", "GT", "LT")}
+	case 6:
+		return []string{"GETEX", k, "PERSIST"}
+	}
+	return []string{"MSETNX", k, g.value(), g.lasting(), g.value()}
+}
 
 func (g generator) value() string {
 	return pick(g, "", "1", "-7", "3.25", "text", "9223372036854775807", "0", " 5", "1e3", "two words", strings.Repeat("long", 30), "\x00\r\n\xff")
