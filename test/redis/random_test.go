@@ -16,24 +16,42 @@ var (
 )
 
 // TestRandom sends random commands, in pipelines of random length on several
-// connections, to Redis and to Proa. Every reply has to be the same.
+// connections, to Redis and to Proa. Every reply has to be the same: where Proa
+// is one node; where it is three, each connection to another one, and the keys
+// are in one shard; and where the keys are in several.
 func TestRandom(t *testing.T) {
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
 	t.Logf("seed %d (again with: go test -run TestRandom -seed=%d)", seed, seed)
-	r, p := startRedis(t), startProa(t)
-	g := generator{Rand: rand.New(rand.NewPCG(seed, 0))}
-	var connections [3][2]*connection
-	for i := range connections {
-		connections[i] = [2]*connection{connectTo(t, r.address), connectTo(t, p.address)}
-		defer connections[i][0].close()
-		defer connections[i][1].close()
-	}
-	for _, both := range connections[1:] {
+	r := startRedis(t)
+	t.Run("one node", func(t *testing.T) {
+		a := startProa(t).address
+		compareRandom(t, generator{Rand: rand.New(rand.NewPCG(seed, 0))}, r, a, a, a)
+	})
+	_, nodes := startCluster(t, false)
+	t.Run("one shard", func(t *testing.T) {
+		compareRandom(t, generator{Rand: rand.New(rand.NewPCG(seed, 1)), prefix: "{tag}"}, r, nodes...)
+	})
+	t.Run("several shards", func(t *testing.T) {
+		compareRandom(t, generator{Rand: rand.New(rand.NewPCG(seed, 2)), prefix: "spread ", spread: true}, r, nodes...)
+	})
+}
+
+// compareRandom has a connection to each of the addresses of Proa, and beside it
+// one to Redis.
+func compareRandom(t *testing.T, g generator, r *target, proa ...string) {
+	r.wipe(t)
+	var connections [][2]*connection
+	for i, a := range proa {
+		both := [2]*connection{connectTo(t, r.address), connectTo(t, a)}
+		connections = append(connections, both)
 		for _, c := range both {
-			c.ask(t, "HELLO", "3")
+			defer c.close()
+			if i > 0 {
+				c.ask(t, "HELLO", "3")
+			}
 		}
 	}
 	var history []string
@@ -47,10 +65,13 @@ func TestRandom(t *testing.T) {
 		want, got := exchange(t, connections[i][0], commands), exchange(t, connections[i][1], commands)
 		if at := firstDifference(want, got); at >= 0 {
 			upTo := len(history) - len(commands) + at + 1
-			t.Fatalf("after\n%s\nRedis answered %q and Proa %q", strings.Join(history[max(0, upTo-40):upTo], "\n"), want[at], got[at])
+			t.Fatalf("after\n%s\nRedis answered %q and Proa %q", strings.Join(history[max(0, upTo-historyShown):upTo], "\n"), want[at], got[at])
 		}
 	}
 }
+
+// historyShown is how many commands before a difference are shown.
+const historyShown = 60
 
 // exchange sends commands in one write and returns the replies. Those of KEYS
 // are sorted.
@@ -88,11 +109,26 @@ func firstDifference(a, b [][]byte) int {
 
 // generator makes commands. Their replies do not depend on the time, and they
 // are none of those that Proa is known to answer otherwise.
-type generator struct{ *rand.Rand }
+type generator struct {
+	*rand.Rand
+	prefix string // of each key
+	spread bool   // leave out what keys of several shards cannot be together in
+}
 
-// pipeline returns commands to be sent in one write. A transaction begins and
-// ends in it.
-func (g generator) pipeline() (commands [][]string) {
+// oneShard are the commands whose keys have to be in one shard.
+var oneShard = []string{"MSET", "MSETNX", "RENAME", "RENAMENX", "COPY", "MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"}
+
+// pipeline returns commands to be sent in one write.
+func (g generator) pipeline() [][]string {
+	commands := g.anyPipeline()
+	if !g.spread || !slices.ContainsFunc(commands, func(words []string) bool { return slices.Contains(oneShard, words[0]) }) {
+		return commands
+	}
+	return g.pipeline()
+}
+
+// anyPipeline returns any commands. A transaction begins and ends in it.
+func (g generator) anyPipeline() (commands [][]string) {
 	const lengthMax = 12
 	for range 1 + g.IntN(lengthMax) {
 		switch g.IntN(25) {
@@ -103,7 +139,7 @@ func (g generator) pipeline() (commands [][]string) {
 		case 2:
 			commands = append(commands, g.transaction()...)
 		case 3:
-			commands = append(commands, []string{"KEYS", pick(g, "*", "k?", "[kl]1", "?[^1-3]", "nothing")})
+			commands = append(commands, []string{"KEYS", g.prefix + pick(g, "*", "k?", "[kl]1", "?[^1-3]", "nothing")})
 		case 4, 5:
 			commands = append(commands, g.lastingCommand())
 		default: // not DBSIZE: Redis counts what has run out until it comes across it
@@ -128,11 +164,11 @@ func (g generator) transaction() [][]string {
 func pick(g generator, choices ...string) string { return choices[g.IntN(len(choices))] }
 
 // key returns one of a few keys, so that commands meet.
-func (g generator) key() string { return pick(g, "k1", "k2", "k3", "k4", "l1", "l2", "l3") }
+func (g generator) key() string { return g.prefix + pick(g, "k1", "k2", "k3", "k4", "l1", "l2", "l3") }
 
 // lasting returns a key that stays once it is there. Others are not watched:
 // that an absent key came and went goes unnoticed.
-func (g generator) lasting() string { return pick(g, "w1", "w2") }
+func (g generator) lasting() string { return g.prefix + pick(g, "w1", "w2") }
 
 // lastingCommand returns a command on such keys.
 func (g generator) lastingCommand() []string {
@@ -244,7 +280,7 @@ func (g generator) command() []string {
 	case 30:
 		return []string{"GETEX", k, "PXAT", pick(g, "4102444800000", "4102444800777", "1")}
 	case 31:
-		return []string{pick(g, "PING", "GET", "FOO", "SET", "ECHO"), "hello"}
+		return []string{pick(g, "PING", "GET", "FOO", "SET", "ECHO"), g.prefix + "hello"}
 	case 32:
 		return []string{pick(g, "EXPIRE", "PEXPIRE"), k, pick(g, "0", "-1", "x", "-9223372036854775807")}
 	}
