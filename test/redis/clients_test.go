@@ -100,8 +100,14 @@ func containsAll(text string, all []string) bool {
 	return !slices.ContainsFunc(all, func(s string) bool { return !strings.Contains(text, s) })
 }
 
+// silent is a logger of go-redis, which tells of each connection that fails.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
 // TestClients has the libraries that people use do what people do with them.
 func TestClients(t *testing.T) {
+	goredis.SetLogger(silent{})
 	for _, redirect := range []bool{false, true} {
 		t.Run(fmt.Sprintf("redirect=%t", redirect), func(t *testing.T) {
 			nodes, addresses := startCluster(t, redirect)
@@ -128,6 +134,9 @@ func clusterClients(t *testing.T, addresses []string, protocol int) {
 		useGoRedis(t, c)
 		pipelineOfManySlots(t, c)
 		scanOfMasters(t, c)
+	})
+	t.Run("go-redis replicas", func(t *testing.T) {
+		readReplicas(t, goredis.ClusterOptions{Addrs: addresses, Protocol: protocol})
 	})
 	t.Run("rueidis cluster", func(t *testing.T) {
 		useRueidis(t, rueidis.ClientOption{InitAddress: addresses, DisableCache: true, AlwaysRESP2: protocol == 2, ShuffleInit: true})
@@ -305,6 +314,31 @@ func pipelineOfManySlots(t *testing.T, c goredis.UniversalClient) {
 	}))
 	for i, r := range reads {
 		expect(t, name(i), r.(*goredis.StringCmd).Val(), strconv.Itoa(i))
+	}
+}
+
+// readReplicas reads from any replica, after READONLY: what was written arrives
+// there in time.
+func readReplicas(t *testing.T, o goredis.ClusterOptions) {
+	const keys = 50
+	ctx := limited(t)
+	leaders := goredis.NewClusterClient(&o)
+	defer leaders.Close()
+	random := o
+	random.RouteRandomly = true
+	replicas := goredis.NewClusterClient(&random)
+	defer replicas.Close()
+	for i := range keys {
+		key := fmt.Sprintf("%s %d", t.Name(), i)
+		must[string](t, "SET")(leaders.Set(ctx, key, i, 0).Result())
+		got, err := replicas.Get(ctx, key).Result()
+		for (got != strconv.Itoa(i) || err != nil) && ctx.Err() == nil {
+			if err != nil && !errors.Is(err, goredis.Nil) {
+				t.Fatalf("GET from a replica: %v", err)
+			}
+			got, err = replicas.Get(ctx, key).Result()
+		}
+		expect(t, key, got, strconv.Itoa(i))
 	}
 }
 
