@@ -66,19 +66,33 @@ func buildBinary() (string, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return "", err
 	}
+	source, err := sourceDirectory()
+	if err != nil {
+		return "", err
+	}
 	path := filepath.Join(dir, "proa")
-	args := []string{"build", "-buildvcs=false", "-o", path}
+	args := []string{"build", "-C", source, "-buildvcs=false", "-o", path}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
 	if debugEnabled {
 		args = append(args, "-tags", "proadebug")
 	}
-	cmd := exec.Command("go", append(args, "github.com/proa-kv/proa/cmd/proa")...)
+	cmd := exec.Command("go", append(args, "./cmd/proa")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return path, nil
+}
+
+// sourceDirectory returns where Proa's module stands. The test may be part of
+// another module, which does not know all that the binary depends on.
+func sourceDirectory() (string, error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/proa-kv/proa").Output()
+	if err != nil {
+		return "", fmt.Errorf("looking for the module: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
 }
 
 // environment is this process's, without the settings of a server: a PROA_
