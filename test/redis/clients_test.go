@@ -122,6 +122,9 @@ func TestClients(t *testing.T) {
 			t.Run("moved", func(t *testing.T) { moved(t, addresses, redirect) })
 			t.Run("several shards", func(t *testing.T) { severalShards(t, addresses[0], redirect) })
 			t.Run("cluster commands", func(t *testing.T) { clusterCommands(t, addresses) })
+			if redirect {
+				t.Run("tools", func(t *testing.T) { clusterTools(t, addresses[0]) })
+			}
 			t.Run("killed node", func(t *testing.T) { killedNode(t, nodes, addresses) })
 		})
 	}

@@ -59,21 +59,27 @@ func (o tools) contains(output string, all ...string) {
 // TestTools runs Redis's own tools against Proa.
 func TestTools(t *testing.T) {
 	program(t, "redis-cli")
-	p := startProa(t)
-	useTools(t, p)
+	useTools(t, startProa(t))
 }
 
-func useTools(t *testing.T, at *target) {
-	host, port, err := net.SplitHostPort(at.address)
+// toolsFor returns tools for the server at an address.
+func toolsFor(t *testing.T, address string) tools {
+	t.Helper()
+	program(t, "redis-cli")
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return tools{t, host, port}
+}
+
+func useTools(t *testing.T, at *target) {
 	each := map[string]func(tools){
 		"commands": cliCommands, "bigkeys": cliBigKeys, "scan": cliScan, "latency": cliLatency,
 		"pipe": cliPipe, "info": cliInfo, "benchmark": benchmarks,
 	}
 	for name, use := range each {
-		t.Run(name, func(t *testing.T) { at.wipe(t); use(tools{t, host, port}) })
+		t.Run(name, func(t *testing.T) { at.wipe(t); use(toolsFor(t, at.address)) })
 	}
 }
 
@@ -92,7 +98,6 @@ func cliCommands(o tools) {
 	}
 	o.contains(o.cli("", "-r", "3", "INCR", "r"), "1\n2\n3\n")
 	o.contains(o.cli("", "--no-raw", "MGET", "k", "absent"), `1) "two words"`, "2) (nil)")
-	o.contains(o.cli("", "INFO"), "redis_version:", "role:master")
 }
 
 // fill writes keys of three lengths of values.
@@ -155,6 +160,22 @@ func cliPipe(o tools) {
 // cliInfo looks at INFO again and again, as monitoring does.
 func cliInfo(o tools) {
 	o.contains(o.cli("", "-r", "3", "-i", "0.05", "INFO", "clients"), "connected_clients:")
+	o.contains(o.cli("", "INFO"), "redis_version:7.", "process_id:", "tcp_port:"+o.port, "uptime_in_seconds:", "connected_clients:", "used_memory:",
+		"used_memory_human:", "total_connections_received:", "total_commands_processed:", "role:master", "connected_slaves:", "cluster_enabled:")
+}
+
+// clusterTools runs the tools in cluster mode, from one of the nodes.
+func clusterTools(t *testing.T, address string) {
+	o := toolsFor(t, address)
+	for i := range 20 {
+		key := fmt.Sprintf("tools %d", i)
+		o.contains(o.cli("", "-c", "SET", key, key), "OK")
+		o.contains(o.cli("", "-c", "GET", key), key)
+	}
+	check := o.clean(run(t, toolTimeout, "", program(t, "redis-cli"), "--cluster", "check", address))
+	o.contains(check, "All nodes agree about slots configuration.", "All 16384 slots covered.", "in 3 masters")
+	out := o.benchmark("--cluster", "-t", "ping_mbulk,set,get", "-n", "2000", "-r", "1000", "-q")
+	o.contains(out, "Cluster has 3 master nodes", "SET: ", "GET: ")
 }
 
 func benchmarks(o tools) {
