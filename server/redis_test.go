@@ -967,8 +967,8 @@ func TestRedisPatience(t *testing.T) {
 		key := fc.key(0, 0)
 		here, far := dialRedis(t, fc.nodes[1].redisAddr), dialRedis(t, fc.nodes[2].redisAddr)
 		for name, trouble := range map[string]struct{ begin, end func() }{
-			"a full queue":   {func() { fc.nodes[1].busy = true }, func() { fc.nodes[1].busy = false }},
-			"no leader":      {func() { fc.leader[0] = 0 }, func() { fc.leader[0] = 1 }},
+			"a full queue": {func() { fc.nodes[1].busy = true }, func() { fc.nodes[1].busy = false }},
+			"no leader":    {func() { fc.leader[0] = 0 }, func() { fc.leader[0] = 1 }},
 		} {
 			fc.with(trouble.begin)
 			for _, c := range []*redisClient{here, far} {
