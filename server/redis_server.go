@@ -363,7 +363,7 @@ func redisConfigGet(p *processor, x *redisPlan) {
 	for _, s := range p.srv.redisSettings() {
 		for _, pattern := range x.args[2:] {
 			if resp.Match(pattern, []byte(s[0]), true) {
-				if len(pattern) == len(s[0]) && bytes.IndexAny(pattern, "*?[") < 0 {
+				if len(pattern) == len(s[0]) && !bytes.ContainsAny(pattern, "*?[") {
 					s[0] = string(pattern) // as it was written
 				}
 				found = append(found, s)
