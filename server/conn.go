@@ -121,7 +121,7 @@ func (c *conn) unsent() int {
 	if c.sending != nil {
 		n += len(c.sending.B) - c.sent
 	}
-	if c.redis != nil {
+	if c.redis != nil && !c.redis.gone.Load() {
 		n += int(c.redis.kept.Load())
 	}
 	return n
@@ -376,4 +376,7 @@ func (c *conn) dropOutput() {
 	}
 	c.parked = nil
 	c.parkedJobs.Store(0)
+	if c.redis != nil {
+		c.redis.gone.Store(true)
+	}
 }

@@ -148,8 +148,9 @@ type relay struct {
 	// Of a client that cannot be told to come again: see retry.
 	request   *bufpool.Buffer // its own reference; nil: none, or not needed any more
 	shard     int
-	deadline  int64 // Unix ms
-	hopeUntil int64 // Unix ms: how long to look for another leader
+	deadline  int64         // Unix ms
+	hopeUntil int64         // Unix ms: how long to look for another leader
+	delay     time.Duration // before the last attempt
 }
 
 // keep holds on to the request, to send it again.
@@ -183,9 +184,13 @@ func (r *relay) retry(s protocol.Status) bool {
 	if r.request == nil || !s.Retry() || s.Outcome() != protocol.NotDone || time.Now().UnixMilli() >= until {
 		return false
 	}
-	time.AfterFunc(retryBusyMillis*time.Millisecond, r.sendAgain)
+	r.delay = min(max(2*r.delay, retryBusyMillis*time.Millisecond), retryDelayMax)
+	time.AfterFunc(r.delay, r.sendAgain)
 	return true
 }
+
+// retryDelayMax bounds the time between two attempts, which doubles.
+const retryDelayMax = 500 * time.Millisecond
 
 func (r *relay) sendAgain() {
 	s := r.c.srv
@@ -236,6 +241,9 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		// The reply cannot be held back where it is: other clients' replies
 		// come behind it.
 		c.mu.Unlock()
+		if r.retry(protocol.StatusBusy) {
+			return
+		}
 		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "the client does not take its replies fast enough"}, &marks, t)
 		return
 	}
@@ -247,9 +255,9 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		b := beginFrame(out.B, f.Code, protocol.FlagReply|f.Flags&protocol.FlagMore, r.id, &marks)
 		out.B = protocol.End(append(b, f.Body...), start)
 	}
+	r.forget() // what has begun cannot begin again
 	if f.Flags&protocol.FlagMore == 0 {
 		r.ended = true
-		r.forget()
 		c.end(r.charge)
 	}
 	t.add(c)

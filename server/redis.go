@@ -76,6 +76,7 @@ type redisConn struct {
 	head atomic.Uint64 // number of the oldest command that is not answered; the renderer's
 	hold atomic.Uint64 // the reader waits until head is past this one; 0: it does not
 	kept atomic.Int64  // bytes in kept answers
+	gone atomic.Bool   // answers have been thrown away, for there is nobody to take them
 	full atomic.Bool   // the reader waits until a queue that was full may have room
 	page atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
 
@@ -118,8 +119,8 @@ func (r *redisConn) slot(number uint64) *redisSlot {
 // crowded reports whether no further command can be taken on.
 func (r *redisConn) crowded() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
 
-// quiet reports whether every command has been answered.
-func (r *redisConn) quiet() bool { return r.tail.Load() == r.head.Load() }
+// quiet reports whether every command has been answered, or never will be.
+func (r *redisConn) quiet() bool { return r.tail.Load() == r.head.Load() || r.gone.Load() }
 
 // fresh returns the slot of the next command, for the reader to fill in before
 // it calls push.
@@ -208,6 +209,9 @@ func (c *conn) isHead(id uint64) bool {
 
 // holding reports whether the reader waits for an answer.
 func (r *redisConn) holding() bool {
+	if r.gone.Load() {
+		return false
+	}
 	if r.full.Load() {
 		return true
 	}

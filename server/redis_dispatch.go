@@ -15,6 +15,10 @@ import (
 // consumeRedis is consume for a connection that speaks RESP.
 func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
 	r := c.redis
+	if r.gone.Load() {
+		r.walk = nil
+		return len(b), 0
+	}
 	r.hold.Store(0)
 	for !c.paused.Load() && !c.refused {
 		if r.walk != nil {
@@ -337,6 +341,7 @@ func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {
 func (p *processor) answer(c *conn, reply []byte) {
 	r := c.redis
 	number := r.again
+	r.againSince = time.Time{}
 	if r.again = 0; number == 0 {
 		r.fresh()
 		number = r.push()

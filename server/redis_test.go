@@ -993,3 +993,71 @@ func TestRedisPatience(t *testing.T) {
 		}
 	})
 }
+
+// TestRedisGone: clients that vanish in the middle of everything leave nothing
+// behind.
+func TestRedisGone(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.OutputBytesMax = 1 << 20
+		s, first := liveRedis(t, cfg)
+		if got := first.call("SET", "big", strings.Repeat("v", 300_000)); got != "+OK\r\n" {
+			t.Fatal(got)
+		}
+		first.Close()
+		r := rand.New(rand.NewPCG(1, 2))
+		for i := range 120 {
+			c := dialRedis(t, s.RedisAddrs()[0])
+			var b []byte
+			for range 60 {
+				b = resptest.AppendRequest(b, randomCommand(r, "SET", "GET", "INCR", "MGET", "DEL", "DBSIZE")...)
+				b = resptest.AppendRequest(b, "GET", "big")
+			}
+			b = append(b, "WATCH key1\r\nMULTI\r\nSET key1 x\r\n"...)
+			if i%3 == 0 {
+				c.write(b[:1+r.IntN(len(b))])
+			} else {
+				c.write(b)
+				for range r.IntN(20) {
+					c.next()
+				}
+			}
+			if i%2 == 0 {
+				_ = c.Conn.Conn.(*net.TCPConn).SetLinger(0)
+			}
+			c.Close()
+		}
+		eventually(t, "no connection left, and nothing that one has held", func() bool {
+			return s.conns.len() == 0 && s.inputBytes.Load() == 0 && s.held.Load() == 0
+		})
+	})
+}
+
+// TestRedisHeadIsNotParked: answers that wait for their turn must not keep the
+// one that they wait for from being made.
+func TestRedisHeadIsNotParked(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.OutputBytesMax = 1 << 20
+		fc := newFakeCluster(t, cfg, 2, 2, 1)
+		value := strings.Repeat("v", 200_000)
+		for _, node := range []int{1, 2} { // led here, and elsewhere
+			cold, hot := "cold{"+fc.key(node-1, 0)+"}", fc.key(0, 1)
+			fc.set(cold, value)
+			fc.set(hot, value)
+			c := dialRedis(t, fc.nodes[1].redisAddr)
+			var b []byte
+			const rounds = 12
+			for range rounds {
+				b = resptest.AppendRequest(b, "GET", cold)
+				for range 8 {
+					b = resptest.AppendRequest(b, "GET", hot)
+				}
+			}
+			c.write(b)
+			for i := range rounds * 9 {
+				if got := c.next(); got != bulk(value, true) {
+					t.Fatalf("node %d, reply %d: %.60q", node, i, got)
+				}
+			}
+		}
+	})
+}
