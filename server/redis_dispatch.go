@@ -15,12 +15,12 @@ import (
 // consumeRedis is consume for a connection that speaks RESP.
 func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
 	r := c.redis
-	if r.gone.Load() {
-		r.walk = nil
-		return len(b), 0
-	}
 	r.hold.Store(0)
 	for !c.paused.Load() && !c.refused {
+		if r.gone.Load() {
+			r.walk = nil
+			return len(b), 0
+		}
 		if r.walk != nil {
 			if !p.goOn(c) {
 				break
