@@ -104,7 +104,7 @@ func newCluster(t testing.TB, nodes, shards int) *cluster {
 	for id := uint64(1); id <= uint64(nodes); id++ {
 		c.disks[id] = vfs.NewMem()
 		f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], ID: id, Shards: shards, Join: addresses, PeerAddress: addresses[id-1],
-			RetryEvery: time.Millisecond,
+			RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
 			Call: func(_ context.Context, address, verb string, _ []byte) ([]byte, error) {
 				return formers[address].Answer(verb)
 			}})
@@ -135,7 +135,8 @@ func newCluster(t testing.TB, nodes, shards int) *cluster {
 
 func (c *cluster) start(id uint64) *Node {
 	l := &link{c, id}
-	n, err := openMem(c.disks[id], Options{ID: id, Clock: c.clock, Transport: l, PeerAddress: fmt.Sprint("n", id), BalanceLeaders: true})
+	n, err := openMem(c.disks[id], Options{ID: id, Clock: c.clock, Transport: l, PeerAddress: fmt.Sprint("n", id),
+		RedisAddress: fmt.Sprint("redis", id), BalanceLeaders: true})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -306,6 +307,43 @@ func TestThreeNodes(t *testing.T) {
 	})
 }
 
+// TestRedisAddresses: every node knows where the others serve the Redis
+// protocol, from the beginning, after one has joined, and after one has moved.
+func TestRedisAddresses(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	known := func(want ...string) func() bool {
+		return func() bool {
+			for _, n := range c.nodes {
+				topology := n.Topology("")
+				if len(topology.Nodes) != len(want) {
+					return false
+				}
+				for i, m := range topology.Nodes {
+					if m.Redis != want[i] {
+						return false
+					}
+				}
+				for _, s := range topology.Shards {
+					if len(s.Replicas) != 3 {
+						return false
+					}
+				}
+			}
+			return true
+		}
+	}
+	c.until("the map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	if topology := c.nodes[1].Topology(""); topology.Nodes[2].Redis != "redis3" {
+		t.Errorf("the first map of all: %+v", topology.Nodes)
+	}
+	c.until("all addresses", known("redis1", "redis2", "redis3"))
+	c.join(4)
+	c.until("the joined node's", known("redis1", "redis2", "redis3", "redis4"))
+	c.nodes[2].SetRedisAddress("elsewhere")
+	c.nodes[3].SetRedisAddress("")
+	c.until("the changed ones", known("redis1", "elsewhere", "", "redis4"))
+}
+
 func TestFailover(t *testing.T) {
 	c := newCluster(t, 3, 4)
 	c.until("leaders", c.led)
@@ -424,7 +462,7 @@ func (c *cluster) settled(replicas int) bool {
 func (c *cluster) join(id uint64) {
 	c.t.Helper()
 	c.disks[id] = vfs.NewMem()
-	f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], Join: []string{"n1"}, PeerAddress: fmt.Sprint("n", id), RetryEvery: time.Millisecond,
+	f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], Join: []string{"n1"}, PeerAddress: fmt.Sprint("n", id), RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
 			return c.nodes[1].Call(ctx, 0, verb, body)
 		}})

@@ -1,0 +1,6 @@
+//go:build !race && !proadebug
+
+package server
+
+// instrumented says that the program allocates for its own observation.
+const instrumented = false
