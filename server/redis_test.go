@@ -1061,3 +1061,23 @@ func TestRedisHeadIsNotParked(t *testing.T) {
 		}
 	})
 }
+
+// TestRedisForwardedOrder: large and small requests go to other nodes on lanes
+// of their own, and must not overtake each other where they write one key.
+func TestRedisForwardedOrder(t *testing.T) {
+	fc := newFakeCluster(t, Config{}, 2, 2, 1)
+	key := fc.key(0, 0)
+	c := dialRedis(t, fc.nodes[2].redisAddr)
+	large := strings.Repeat("v", 1<<20)
+	for i := range 30 {
+		small := strconv.Itoa(i)
+		b := resptest.AppendRequest(nil, "SET", key, large)
+		b = resptest.AppendRequest(b, "SET", key, small)
+		c.write(resptest.AppendRequest(b, "GET", key))
+		for _, want := range []string{"+OK\r\n", "+OK\r\n", bulk(small, true)} {
+			if got := c.next(); got != want {
+				t.Fatalf("round %d: %.40q, want %q", i, got, want)
+			}
+		}
+	}
+}
