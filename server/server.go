@@ -32,7 +32,9 @@
 // forward.go for what becomes of a request that another node has to answer, and
 // wait.go for one that needs to hear from the shard's majority. transport is all a
 // connection knows of how its bytes travel: over epoll, or over Go's net
-// package where there is no epoll.
+// package where there is no epoll. redis.go begins the door for clients that
+// speak the Redis protocol: it translates to native requests and back, and
+// everything else is common to both.
 //
 // # Locks
 //
