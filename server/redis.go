@@ -1,7 +1,6 @@
 package server
 
 import (
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,6 +94,8 @@ type redisConn struct {
 	againSince          time.Time // since when it waits to be tried again; zero: it does not
 	begun               uint32    // requests that were not answered at once; see conn.begin
 	lastWrite, lastWait uint64    // numbers of the latest commands in order
+
+	listed bool // in Server.roomless; guarded by Server.mu
 
 	info redisClientInfo
 }
@@ -242,7 +243,8 @@ func (c *conn) awaitRoom() {
 	c.redis.full.Store(true)
 	c.paused.Store(true)
 	s.mu.Lock()
-	if !slices.Contains(s.roomless, c) {
+	if !c.redis.listed {
+		c.redis.listed = true
 		s.roomless = append(s.roomless, c)
 	}
 	s.mu.Unlock()
@@ -262,6 +264,9 @@ func (c *conn) tryAgain() {
 func (s *Server) resumeRoomless() {
 	list := s.roomless
 	s.roomless = nil
+	for _, c := range list {
+		c.redis.listed = false
+	}
 	s.mu.Unlock()
 	for _, c := range list {
 		c.tryAgain()
