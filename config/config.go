@@ -96,7 +96,7 @@ type Raft struct {
 
 // Storage holds what concerns the state machine.
 type Storage struct {
-	MemtableSize     int64         // bytes of one memtable
+	MemtableSize     int64         // bytes of one table of recent records
 	SessionRetention time.Duration // how long results of session writes are kept
 }
 
@@ -155,14 +155,15 @@ const RaftTick = 10 * time.Millisecond
 type Budget struct {
 	RowCache   int64 // three quarters of memory.cache_size, outside the Go heap
 	BlockCache int64 // the remaining quarter
-	Memtables  int64 // four memtables: one being filled, three waiting for their flush
+	Memtables  int64 // two tables of recent records: one being filled, one being written
 	LogCache   int64 // recent Raft entries
 	Requests   int64 // all requests and replies in memory: half of what is left
 	GoLimit    int64 // soft limit for the Go runtime: everything but the row cache
 }
 
-// memtablesMax is the number of memtables that may exist at a time.
-const memtablesMax = 4
+// memtablesMax is the number of tables of recent records that exist at a time,
+// but for those that scans hold.
+const memtablesMax = 2
 
 // Budget divides memory.max_memory_usage among its users.
 func (c *Config) Budget() Budget {

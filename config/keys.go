@@ -178,14 +178,14 @@ func (c *Config) keys() []key {
 			doc: "Write the log past the page cache (O_DIRECT) where the file system can. It saves processor time and leaves the page cache to the state files."},
 
 		{name: "storage.memtable_size", fallback: auto, value: sizeValue{p: &s.MemtableSize, min: mib, max: gib, zero: true}, zero: auto, compute: computeMemtable,
-			doc: "Size of one memtable; up to four exist at a time. auto: 1/64 of memory, between 8MiB and 256MiB."},
+			doc: "Size of one table of recent records; two exist at a time, one being filled and one being written, and those that open scans hold. A larger one meets more rows again before it is written, and makes the replay after a crash longer. auto: 1/64 of memory, between 8MiB and 128MiB."},
 		{name: "storage.session_retention", fallback: "1h", value: durationValue{p: &s.SessionRetention, min: time.Minute, max: 30 * day},
 			doc: "How long the result of a write made in a session is kept for a repetition of the same request."},
 
 		{name: "memory.cache_size", fallback: auto, value: sizeValue{p: &m.CacheSize, min: 8 * mib, max: 64 * tib, zero: true}, zero: auto, compute: computeCache,
 			doc: "Memory for cached rows (three quarters) and blocks of the state files (one quarter). auto: a quarter of memory, between 64MiB and 4GiB."},
 		{name: "memory.max_memory_usage", fallback: auto, value: sizeValue{p: &m.MaxMemoryUsage, min: 256 * mib, max: 128 * tib, zero: true}, zero: auto, compute: computeMaxMemory,
-			doc: "Memory the whole process aims to stay under. What caches, memtables and log leave of it bounds the requests held in memory; past that bound clients get BUSY. auto: three quarters of memory, between 256MiB and 16GiB."},
+			doc: "Memory the whole process aims to stay under. What caches, recent records and log leave of it bounds the requests held in memory; past that bound clients get BUSY. auto: three quarters of memory, between 256MiB and 16GiB."},
 		{name: "memory.buffer_pool_size", fallback: "1024", value: intValue{p: &m.BufferPoolSize, min: 0, max: 1 << 16},
 			doc: "Receive buffers to allocate at start where memory.prealloc_buffers is set. The pool grows and shrinks with use afterwards."},
 		{name: "memory.prealloc_buffers", fallback: "true", value: boolValue{&m.PreallocBuffers},
@@ -298,7 +298,7 @@ func computeLogCache(c *Config) {
 	c.Raft.LogCacheSize = share(c.memory(), 1.0/64, 8*mib, 64*mib)
 }
 func computeMemtable(c *Config) {
-	c.Storage.MemtableSize = share(c.memory(), 1.0/64, 8*mib, 256*mib)
+	c.Storage.MemtableSize = share(c.memory(), 1.0/64, 8*mib, 128*mib)
 }
 func computeCache(c *Config) {
 	c.Memory.CacheSize = share(c.memory(), 1.0/4, 64*mib, 4*gib)

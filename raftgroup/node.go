@@ -123,7 +123,7 @@ type Options struct {
 
 	BlockCacheBytes  int64 // Pebble's; storage's default
 	RowCacheBytes    int64 // storage's default
-	MemTableBytes    int64 // storage's default
+	RecentBytes      int64 // storage's default
 	SessionRetention time.Duration
 
 	Clock     Clock     // SystemClock
@@ -337,7 +337,7 @@ func (n *Node) openStores() (err error) {
 	}
 	n.store, err = storage.Open(storage.Options{
 		Dir: o.FS.PathJoin(o.Dir, stateDir), FS: o.FS, Shards: n.identity.Shards + 1,
-		BlockCacheBytes: o.BlockCacheBytes, RowCacheBytes: o.RowCacheBytes, MemTableBytes: o.MemTableBytes,
+		BlockCacheBytes: o.BlockCacheBytes, RowCacheBytes: o.RowCacheBytes, RecentBytes: o.RecentBytes,
 		SessionRetention: o.SessionRetention, Logger: o.Logger,
 		OnFlush: n.flushed, OnFatal: n.fail,
 	})

@@ -23,7 +23,7 @@ const benchKeys = 100_000
 
 func benchStore(b *testing.B, o Options) *Store {
 	b.Helper()
-	o.MemTableBytes, o.BlockCacheBytes, o.RecentBytes = MemTableBytesDefault, BlockCacheBytesDefault, 0
+	o.BlockCacheBytes, o.RecentBytes = BlockCacheBytesDefault, 0
 	s := open(b, o)
 	b.Cleanup(func() { closeStore(b, s) })
 	return s

@@ -14,9 +14,9 @@ import (
 // records, last stamp and revision, in the order of their keys. Replicas of a
 // shard at the same applied index have the same checksum, however their files
 // are laid out and whether they came to it by entries or by a snapshot (A1). It
-// has what was applied written to Pebble and reads the
-// whole shard, from disk where need be; Apply goes on meanwhile. After a fatal
-// error it fails with ErrFailed unless Pebble had everything.
+// makes what was applied durable and reads the whole shard, from disk where need
+// be; Apply goes on meanwhile. After a fatal error it fails with ErrFailed
+// unless everything was durable.
 func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	if err := s.enter(); err != nil {
 		return 0, 0, err
@@ -29,7 +29,9 @@ func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 		return 0, 0, err
 	}
 	lower, upper := shardBounds(shard)
+	s.ingesting.Lock()
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	s.ingesting.Unlock()
 	if err != nil {
 		return 0, 0, err
 	}

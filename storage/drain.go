@@ -1,14 +1,10 @@
 package storage
 
 import (
+	"context"
 	"fmt"
 	"unsafe"
-
-	"github.com/cockroachdb/pebble/v2"
 )
-
-// drainBatchKeep is up to which size the batch of a drain is kept for the next.
-const drainBatchKeep = 4 << 20
 
 // lockWindow takes the window when the active table has room for n bytes,
 // which it makes if need be. It waits while both tables are full.
@@ -30,20 +26,20 @@ func (s *Store) lockWindow(n int) error {
 	}
 }
 
-// freeze has the active table written to Pebble, with the state of all shards
+// freeze has the active table drained, with the state of all shards
 // as it is now, and begins another with room for need bytes. The caller holds
 // the window, and nothing is frozen.
 func (s *Store) freeze(need int) {
 	var metas []shardMeta
 	for i := range s.shards {
 		st := &s.shards[i]
-		applied := st.applied.Load()
-		if applied == st.frozen {
+		applied, conf := st.applied.Load(), st.installed.Load()
+		if applied == st.frozen && conf == st.frozenConf {
 			continue
 		}
 		st.frozen = applied
 		m := shardMeta{shard: i, meta: st.meta()}
-		if conf := st.installed.Load(); conf != st.frozenConf {
+		if conf != st.frozenConf {
 			m.conf, st.frozenConf = conf, conf
 		}
 		metas = append(metas, m)
@@ -53,7 +49,7 @@ func (s *Store) freeze(need int) {
 	}
 }
 
-// drain gets everything applied so far into Pebble, and waits for it.
+// drain makes everything applied so far durable, and waits for it.
 func (s *Store) drain() error {
 	s.window.Lock()
 	target := s.recent.active.drained
@@ -85,7 +81,7 @@ func (s *Store) await(drained <-chan struct{}) error {
 	}
 }
 
-// drainTables writes frozen tables to Pebble until the store is closed. After
+// drainTables gives frozen tables to Pebble until the store is closed. After
 // a fatal error the table stays, so that readers still find its rows.
 func (s *Store) drainTables() {
 	defer s.background.Done()
@@ -94,89 +90,111 @@ func (s *Store) drainTables() {
 		case <-s.closing:
 			return
 		case t := <-s.toDrain:
-			if err := s.drainTable(t); err == nil {
-				s.recent.release()
-			} else {
+			if err := s.drainTable(t); err != nil {
 				s.failed("recent records cannot be written", err)
+				continue
 			}
+			for _, m := range t.metas {
+				s.shards[m.shard].durable.Store(m.meta.applied)
+			}
+			s.recent.release()
+			s.tellFlushed()
 		}
 	}
 }
 
-// drainTable writes t to Pebble as one batch. When as much has been written as
-// a memtable holds, it has that flushed: of rows that are overwritten again
-// and again Pebble gets few, and the log would grow without end.
+// drainTable has Pebble take over the frozen table t as sorted tables of level
+// 0. Then all of it is durable.
 func (s *Store) drainTable(t *recentTable) error {
 	if s.beforeDrain != nil {
 		if err := s.beforeDrain(); err != nil {
 			return err
 		}
 	}
-	batch, err := s.drainBatch(t)
-	if err != nil {
+	if err := s.awaitLevel0(); err != nil {
 		return err
 	}
-	defer batch.Close()
-	if err := s.commit(batch); err != nil {
+	files := s.newDrainFiles()
+	defer files.abandon()
+	if err := s.writeTable(files, t); err != nil {
 		return err
 	}
-	if s.unflushed += int64(t.used()); s.unflushed < s.opts.MemTableBytes {
-		return nil
-	}
-	s.unflushed = 0
-	_, err = s.flushPebble()
-	return err
+	return s.ingest(files.paths)
 }
 
-// commit writes batch to Pebble, unless the store has failed meanwhile.
-func (s *Store) commit(batch *pebble.Batch) error {
-	s.committing.Lock()
-	defer s.committing.Unlock()
+// awaitLevel0 waits while level 0 has as many layers as reads can bear. Pebble
+// makes its own writers wait then, but takes tables without end.
+func (s *Store) awaitLevel0() error {
+	for warned := false; ; warned = true {
+		if err := s.fatal.get(); err != nil {
+			return err
+		}
+		if int(s.db.Metrics().Levels[0].Sublevels) < s.level0Max {
+			return nil
+		}
+		if !warned {
+			s.opts.Logger.Warn("storage stalls writes", "reason", "compactions are behind")
+		}
+		select {
+		case <-s.compacted:
+		case <-s.fatal.raised:
+		case <-s.closing:
+			return ErrClosed
+		}
+	}
+}
+
+// ingest makes the tables at paths part of the database, durably and all at
+// once, unless the store has failed meanwhile.
+//
+// Between the change of its manifest and the publication of the new records
+// Pebble may compact the tables with older ones, and drops what the records
+// replace: for so long its readers find neither. Who looks into the tables of
+// recent records first does not notice, if they were looked at when the
+// ingestion was already under way, or a row that is not found then is looked
+// for again: ingestions counts beginnings and ends. Others hold ingesting.
+func (s *Store) ingest(paths []string) error {
+	s.ingesting.Lock()
+	defer s.ingesting.Unlock()
 	if err := s.fatal.get(); err != nil {
 		return err
 	}
-	return s.db.Apply(batch, pebble.NoSync)
+	s.ingestions.Add(1)
+	defer s.ingestions.Add(1)
+	if err := s.db.Ingest(context.Background(), paths); err != nil {
+		return err
+	}
+	return s.fatal.get() // a sync has failed somewhere: nothing is certain any more
 }
 
-// flushPebble begins a flush of Pebble's memtable. It keeps out of a commit:
-// Pebble may flush a batch that is in the memtable but not yet published, and
-// drops what the batch overwrites, so that until it is published readers of
-// Pebble find neither.
-func (s *Store) flushPebble() (<-chan struct{}, error) {
-	s.committing.Lock()
-	defer s.committing.Unlock()
-	return s.db.AsyncFlush()
-}
-
-// drainBatch returns the newest records of the frozen table t and the states
+// writeTable writes the newest records of the frozen table t and the states
 // of its shards, in the order of their keys.
-func (s *Store) drainBatch(t *recentTable) (*pebble.Batch, error) {
+func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
 	lists := [recentClasses][]uint32{
 		recentRows:     s.allRows(t),
 		recentExpiries: t.sort(t.lists[recentExpiries].order),
 		recentSessions: t.sort(t.lists[recentSessions].order),
 	}
-	batch := s.db.NewBatch(pebble.WithInitialSizeBytes(t.batchBytes(&lists)), pebble.WithMaxRetainedSizeBytes(drainBatchKeep))
 	for _, m := range t.metas { // every shard with records has one
 		for class := range lists {
 			var err error
 			if recentClass(class) == recentSessions { // 'm' is before 's'
-				err = addMeta(batch, m)
+				err = files.addMeta(m)
 			}
 			if err == nil {
-				lists[class], err = t.addShard(batch, lists[class], m.shard)
+				lists[class], err = t.writeShard(files, lists[class], m.shard)
 			}
 			if err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
 	for _, left := range lists {
 		if len(left) > 0 {
-			return nil, fmt.Errorf("%w: records of a shard that applied nothing", ErrCorrupt)
+			return fmt.Errorf("%w: records of a shard that applied nothing", ErrCorrupt)
 		}
 	}
-	return batch, nil
+	return files.complete()
 }
 
 // allRows returns the rows of the frozen table t as one run. It works on what
@@ -197,19 +215,6 @@ func (s *Store) allRows(t *recentTable) []uint32 {
 	return all
 }
 
-// batchBytes guesses how large the batch of the records in lists will be, from
-// their share in all records, since looking at each would cost as much as
-// copying it.
-func (t *recentTable) batchBytes(lists *[recentClasses][]uint32) int {
-	all, kept := 0, 0
-	for i := range lists {
-		all += len(t.lists[i].order)
-		kept += len(lists[i])
-	}
-	const metaRecordBytes = prefixBytes + metaBytes + 8
-	return int(float64(t.used())*float64(kept)/float64(max(all, 1))) + len(t.metas)*metaRecordBytes + 1<<10
-}
-
 // prefetchRecords is how far ahead of a copy records are fetched.
 const prefetchRecords = 8
 
@@ -227,23 +232,22 @@ func (t *recentTable) prefetchHeader(place uint32) {
 	prefetch(unsafe.Pointer(&t.arena[int(place)*recentUnit]))
 }
 
-// addShard adds the records at the beginning of places that belong to shard,
-// and returns the others.
-func (t *recentTable) addShard(batch *pebble.Batch, places []uint32, shard int) ([]uint32, error) {
+// writeShard writes the records at the beginning of places that belong to
+// shard, and returns the others.
+func (t *recentTable) writeShard(files *drainFiles, places []uint32, shard int) ([]uint32, error) {
 	for i, place := range places {
 		if ahead := i + prefetchRecords; ahead < len(places) {
 			t.prefetch(places[ahead])
 		}
 		r := t.at(place)
-		key := r.key()
-		if int(key[0])<<8|int(key[1]) != shard {
+		if r.shard() != shard {
 			return places[i:], nil
 		}
 		var err error
 		if r.deleted() {
-			err = batch.Delete(key, nil)
+			err = files.delete(r.key())
 		} else {
-			err = batch.Set(key, r.value(), nil)
+			err = files.set(r.key(), r.value())
 		}
 		if err != nil {
 			return nil, err
@@ -252,14 +256,13 @@ func (t *recentTable) addShard(batch *pebble.Batch, places []uint32, shard int) 
 	return nil, nil
 }
 
-func addMeta(batch *pebble.Batch, m shardMeta) error {
+func (d *drainFiles) addMeta(m shardMeta) error {
 	if m.conf != nil { // 'i' is before 'm'
-		if err := batch.Set(appendPrefix(nil, m.shard, kindInstall), appendInstallMeta(nil, *m.conf), nil); err != nil {
+		if err := d.set(appendPrefix(nil, m.shard, kindInstall), appendInstallMeta(nil, *m.conf)); err != nil {
 			return err
 		}
 	}
-	op := batch.SetDeferred(prefixBytes, metaBytes)
-	putPrefix(op.Key, m.shard, kindMeta)
-	m.meta.put(op.Value)
-	return op.Finish()
+	var b [metaBytes]byte
+	m.meta.put(b[:])
+	return d.set(appendPrefix(nil, m.shard, kindMeta), b[:])
 }

@@ -94,14 +94,16 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 	panic(err)
 }
 
-// pebbleOptions tunes for short reads: few memtables, level 0 kept shallow, a
-// bloom filter on every level, the index of a table in one block. Against what
-// writing costs in the background there are large memtables, and a first level
-// below level 0 that is worth a merge with them. See docs/adr/0008.
+// pebbleOptions tunes for short reads: level 0 kept shallow, a bloom filter on
+// every level, the index of a table in one block. Against what writing costs in
+// the background there are large tables of recent records, each a layer of level
+// 0, and a first level below that is worth a merge with a few of them.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
 	o.DisableWAL = true
-	// Without a log of its own Pebble would forget such an ingestion in a crash.
+	// Pebble may queue an ingestion behind a memtable that overlaps with it, and
+	// relies on its log to know it after a crash. Without a log the ingestion has
+	// to wait until the memtable is flushed; ours are empty.
 	o.Experimental.DisableIngestAsFlushable = func() bool { return true }
 	o.Logger = pebbleLogger{s}
 	o.EventListener = &pebble.EventListener{
@@ -109,10 +111,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			s.fatal.raise("database is damaged", fmt.Errorf("%s: %w", info.Path, info.Details))
 		},
-		FlushEnd: func(pebble.FlushInfo) { s.noteFlush() },
-		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
-			s.opts.Logger.Warn("storage stalls writes", "reason", info.Reason)
-		},
+		CompactionEnd: func(pebble.CompactionInfo) { notify(s.compacted) },
 	}
 	o.EnsureDefaults()
 	return o
@@ -122,15 +121,13 @@ func (s *Store) pebbleOptions() *pebble.Options {
 // by a store that runs and by Verify.
 func basePebbleOptions(opts Options) *pebble.Options {
 	o := &pebble.Options{
-		FS:                          opts.FS,
-		FormatMajorVersion:          pebble.FormatNewest,
-		CacheSize:                   opts.BlockCacheBytes,
-		MemTableSize:                uint64(opts.MemTableBytes),
-		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
-		LBaseMaxBytes:               max(64<<20, 2*opts.MemTableBytes),
-		CompactionConcurrencyRange:  func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
+		FS:                         opts.FS,
+		FormatMajorVersion:         pebble.FormatNewest,
+		CacheSize:                  opts.BlockCacheBytes,
+		MemTableSize:               256 << 10, // nothing goes into it
+		L0CompactionThreshold:      4,
+		LBaseMaxBytes:              max(64<<20, 4*opts.RecentBytes),
+		CompactionConcurrencyRange: func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
 	}
 	for i := range o.Levels {
 		l := &o.Levels[i]
@@ -145,7 +142,11 @@ func basePebbleOptions(opts Options) *pebble.Options {
 	return o
 }
 
-// backgroundError takes every failed flush or compaction for fatal, although
+// level0Max is how many layers level 0 may have, each of which a read may have
+// to look into, before drains wait for compactions.
+const level0Max = 24
+
+// backgroundError takes every failed compaction for fatal, although
 // Pebble would try again: a sync that failed once may have lost what it was to
 // make durable, and the next one would not say so (D2).
 func (s *Store) backgroundError(err error) {
@@ -163,69 +164,31 @@ func (s *Store) failed(message string, err error) {
 	}
 }
 
-// noteFlush wakes watchFlushes. Pebble calls it with its mutex held, so that
-// nothing can be read here.
-func (s *Store) noteFlush() {
+// tellFlushed has OnFlush called, once for all that became durable since the
+// last call began.
+func (s *Store) tellFlushed() { notify(s.flushed) }
+
+// notify leaves word in a channel of capacity 1.
+func notify(c chan<- struct{}) {
 	select {
-	case s.flushEnded <- struct{}{}:
-	default:
+	case c <- struct{}{}:
+	default: // there is word already
 	}
 }
 
-func (s *Store) watchFlushes() {
+// callOnFlush calls OnFlush when it is due, until the store is closed.
+func (s *Store) callOnFlush() {
 	defer s.background.Done()
 	for {
 		select {
 		case <-s.closing:
 			return
-		case <-s.flushEnded:
-		}
-		if err := s.refreshDurable(); err != nil {
-			s.failed("durable state is unreadable", err)
-			continue
+		case <-s.flushed:
 		}
 		if s.opts.OnFlush != nil {
 			s.opts.OnFlush()
 		}
 	}
-}
-
-// refreshDurable reads from what is in tables how far each shard is durable. It
-// may find an older state than before, see flushPebble: a batch larger than a
-// memtable is flushed by itself, maybe before it is published.
-func (s *Store) refreshDurable() (err error) {
-	s.durableMu.Lock()
-	defer s.durableMu.Unlock()
-	if err := s.fatal.get(); err != nil {
-		return err
-	}
-	it, err := s.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	var key [prefixBytes]byte
-	for i := range s.shards {
-		putPrefix(key[:], i, kindMeta)
-		if !it.SeekPrefixGE(key[:]) {
-			if err := it.Error(); err != nil {
-				return err
-			}
-			continue
-		}
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		m, err := decodeMeta(v)
-		if err != nil {
-			return err
-		}
-		if st := &s.shards[i]; m.applied > st.durable.Load() {
-			st.durable.Store(m.applied)
-		}
-	}
-	return nil
 }
 
 // Flush makes everything applied so far durable and returns when Durable says
@@ -240,20 +203,14 @@ func (s *Store) Flush() error {
 
 // flush does what Flush does, within a call that keeps the store open.
 func (s *Store) flush() error {
-	done, err := s.startFlush()
-	if err != nil {
+	if err := s.fatal.get(); err != nil {
 		return err
 	}
-	select {
-	case <-done:
-	case <-s.fatal.raised: // Pebble would try again for ever
-		return s.fatal.get()
-	}
-	return s.refreshDurable()
+	return s.drain()
 }
 
 // FlushAsync begins what Flush does and returns at once; OnFlush tells when it
-// is done. It fails as Flush does.
+// is done, even if there was nothing to do. It fails as Flush does.
 func (s *Store) FlushAsync() error {
 	if err := s.enter(); err != nil {
 		return err
@@ -262,10 +219,7 @@ func (s *Store) FlushAsync() error {
 	if err := s.fatal.get(); err != nil {
 		return err
 	}
-	select {
-	case s.flushAsked <- struct{}{}:
-	default: // the one asked for before has not begun
-	}
+	notify(s.flushAsked)
 	return nil
 }
 
@@ -278,20 +232,10 @@ func (s *Store) flushWhenAsked() {
 			return
 		case <-s.flushAsked:
 		}
-		if _, err := s.startFlush(); err != nil {
+		if err := s.flush(); err != nil {
 			s.failed("flush of the storage failed", err)
+			continue
 		}
+		s.tellFlushed()
 	}
-}
-
-// startFlush drains the tables of recent records and begins a flush of what
-// Pebble then has.
-func (s *Store) startFlush() (<-chan struct{}, error) {
-	if err := s.fatal.get(); err != nil {
-		return nil, err
-	}
-	if err := s.drain(); err != nil {
-		return nil, err
-	}
-	return s.flushPebble()
 }

@@ -28,7 +28,7 @@ func testOptions(fs vfs.FS) Options {
 	}
 	return Options{
 		Dir: "data", FS: fs, Shards: 2,
-		BlockCacheBytes: 1 << 20, RowCacheBytes: segmentBytesMin, MemTableBytes: 1 << 20, RecentBytes: 64 << 10,
+		BlockCacheBytes: 1 << 20, RowCacheBytes: segmentBytesMin, RecentBytes: 64 << 10,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }

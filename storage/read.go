@@ -53,9 +53,15 @@ func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uin
 	defer s.leave()
 	replaced := &s.shards[shard].generation
 	for {
-		before := replaced.Load()
+		before, ingestions := replaced.Load(), s.ingestions.Load()
 		row, found, err := s.appendStored(dst, shard, key, nowMillis, withValue)
-		if found || err != nil || settled(before) && replaced.Load() == before {
+		if found || err != nil {
+			return row, found, err
+		}
+		if s.ingestions.Load() != ingestions {
+			continue // see ingest
+		}
+		if settled(before) && replaced.Load() == before {
 			return row, found, err
 		}
 		// Until Pebble publishes a replacement, who reads it finds neither the
@@ -70,7 +76,7 @@ func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uin
 }
 
 // appendStored is Append within enter, but that it may miss a row while its
-// shard is replaced.
+// shard is replaced or an ingestion begins.
 func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
 	hash, now := hashKey(shard, key), s.readTime(shard, nowMillis)
 	row, hit, ticket := s.cache.lookup(dst, hash, shard, key, now, withValue)

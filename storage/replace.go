@@ -11,8 +11,7 @@ import (
 // A shard's state is replaced as a whole by one change of Pebble's manifest:
 // the key range of the shard is cut out, and the tables of an installation take
 // its place. Before that nothing of the shard may be left in the tables of
-// recent records, which go before Pebble, nor in Pebble's memtables, which would
-// make the change wait for their flush. From before the change until what is in
+// recent records, which go before Pebble. From before the change until what is in
 // memory has followed, the window is held, so that no scan or view begins, the
 // row cache knows nothing of the shard, and readers that find no row look again. See docs/adr/0007.
 
@@ -120,19 +119,10 @@ func (s *Store) SetConf(shard int, m InstallMeta) error {
 	if shard < 0 || shard >= len(s.shards) || m.Index == 0 || m.Index > s.Applied(shard) || len(m.Conf) > ConfBytesMax {
 		return fmt.Errorf("storage: configuration of %d bytes at index %d for shard %d", len(m.Conf), m.Index, shard)
 	}
-	batch := s.db.NewBatch()
-	defer batch.Close()
-	if err := batch.Set(appendPrefix(nil, shard, kindInstall), appendInstallMeta(nil, m), nil); err != nil {
-		return err
-	}
-	if err := s.commit(batch); err != nil {
-		return err
-	}
 	s.window.Lock()
 	s.shards[shard].installed.Store(&m)
-	s.shards[shard].frozenConf = &m
 	s.window.Unlock()
-	return s.Flush()
+	return s.flush()
 }
 
 // readInstallMeta returns the record of shard's last installation, nil if
@@ -169,8 +159,6 @@ func (s *Store) replace(shard int, to replacement, change func() error) error {
 		return err
 	}
 	defer s.window.Unlock()
-	s.durableMu.Lock() // whoever reads what is durable sees it before or after, and so may Durable fall
-	defer s.durableMu.Unlock()
 	s.cache.bar(shard)
 	sh := &s.shards[shard]
 	sh.generation.Add(1)
@@ -196,8 +184,8 @@ func (s *Store) replace(shard int, to replacement, change func() error) error {
 // been abandoned because the store failed.
 func settled(generation uint64) bool { return generation%2 == 0 }
 
-// lockSettled takes the window when Pebble has everything of shard in synced
-// tables, which it waits for if need be, and nobody else has.
+// lockSettled takes the window when Pebble has everything of shard, which it
+// waits for if need be, and nobody else has.
 func (s *Store) lockSettled(shard int) error {
 	for {
 		if err := s.fatal.get(); err != nil {
@@ -205,7 +193,7 @@ func (s *Store) lockSettled(shard int) error {
 		}
 		s.window.Lock()
 		sh := &s.shards[shard]
-		// What is durable may still be in a table for a moment.
+		// What is durable may still be among the recent records for a moment.
 		if sh.durable.Load() == sh.applied.Load() && !s.recent.drains(shard) {
 			return nil
 		}

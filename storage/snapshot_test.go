@@ -1218,7 +1218,7 @@ func TestNothingIsDurableUnasked(t *testing.T) {
 			v.Close()
 		}
 	}
-	if flushed != 0 || s.Durable(0) != 0 || s.recent.draining() != nil || s.Stats().Flushes != 0 {
+	if flushed != 0 || s.Durable(0) != 0 || s.recent.draining() != nil || s.Stats().Drains != 0 {
 		t.Errorf("%d drains, durable %d", flushed, s.Durable(0))
 	}
 	if err := s.Flush(); err != nil {

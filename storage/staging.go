@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -149,12 +148,12 @@ func (g *staging) verify(sizes []uint64) error {
 // add adds a record to the table at hand.
 func (g *staging) add(key, value []byte) error {
 	if g.writer == nil {
-		f, err := g.fs.Create(g.path(len(g.sizes)), vfs.WriteCategoryUnspecified)
+		options := g.options.MakeWriterOptions(len(g.options.Levels)-1, g.format)
+		w, err := newTableWriter(g.fs, g.path(len(g.sizes)), options)
 		if err != nil {
 			return err
 		}
-		options := g.options.MakeWriterOptions(len(g.options.Levels)-1, g.format)
-		g.writer, g.size = sstable.NewWriter(objstorageprovider.NewFileWritable(f), options), 0
+		g.writer, g.size = w, 0
 	}
 	g.size += len(key) + len(value)
 	return g.writer.Set(key, value)

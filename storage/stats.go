@@ -5,13 +5,12 @@ type Stats struct {
 	RowCache RowCacheStats
 	Sessions int64 // of all shards
 
+	Drains int64 // of tables of recent records, since the store was opened
+
 	// Of Pebble.
 	L0Files          int64
-	MemTables        int64
-	MemTableBytes    uint64
 	DiskBytes        uint64
 	ReadAmp          int // tables that a read may have to look into
-	Flushes          int64
 	Compactions      int64
 	CompactionDebt   uint64 // bytes to compact until the tree is in shape
 	BlockCacheBytes  int64
@@ -29,12 +28,10 @@ func (s *Store) Stats() Stats {
 	m := s.db.Metrics()
 	st := Stats{
 		RowCache:         s.cache.stats(),
+		Drains:           int64(s.ingestions.Load() / 2),
 		L0Files:          m.Levels[0].TablesCount,
-		MemTables:        m.MemTable.Count,
-		MemTableBytes:    m.MemTable.Size,
 		DiskBytes:        m.DiskSpaceUsage(),
 		ReadAmp:          m.ReadAmp(),
-		Flushes:          m.Flush.Count,
 		Compactions:      m.Compact.Count,
 		CompactionDebt:   m.Compact.EstimatedDebt,
 		BlockCacheBytes:  m.BlockCache.Size,

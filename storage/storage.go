@@ -67,6 +67,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
@@ -87,8 +88,7 @@ var (
 const (
 	BlockCacheBytesDefault  = 128 << 20
 	RowCacheBytesDefault    = 256 << 20
-	MemTableBytesDefault    = 64 << 20
-	RecentBytesDefault      = 32 << 20
+	RecentBytesDefault      = 64 << 20
 	SessionRetentionDefault = time.Hour
 )
 
@@ -116,13 +116,10 @@ type Options struct {
 	// row has used yet is not resident. 0: RowCacheBytesDefault; negative: no
 	// row cache.
 	RowCacheBytes int64
-	// MemTableBytes is the size of one memtable of Pebble; up to four exist.
-	// With RecentBytes it bounds what a start after a crash has to replay.
-	// 0: MemTableBytesDefault.
-	MemTableBytes int64
 	// RecentBytes is the size of one table of recent records; up to two exist,
-	// and those that open scans hold. A pass of entries that needs more gets a
-	// table of its own. 0: half of MemTableBytes, at most RecentBytesDefault.
+	// and those that open scans hold. It is about what a start after a crash has
+	// to replay, twice. A pass of entries that needs more gets a table of its own.
+	// 0: RecentBytesDefault.
 	RecentBytes int64
 
 	// SessionRetention is how long, in leader's stamps, the results of a
@@ -134,9 +131,9 @@ type Options struct {
 	// Logger receives warnings and errors. nil: slog.Default().
 	Logger *slog.Logger
 
-	// OnFlush is called after a memtable became durable and Durable tells so,
-	// from a goroutine of the store, never twice at once. It must not call
-	// Close. May be nil.
+	// OnFlush is called after a table of recent records became durable and
+	// Durable tells so, and when FlushAsync is done, from a goroutine of the
+	// store, never twice at once. It must not call Close. May be nil.
 	OnFlush func()
 
 	// OnFatal is called once, from a goroutine of its own, with the first
@@ -163,11 +160,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.RowCacheBytes == 0 {
 		o.RowCacheBytes = RowCacheBytesDefault
 	}
-	if o.MemTableBytes <= 0 {
-		o.MemTableBytes = MemTableBytesDefault
-	}
 	if o.RecentBytes <= 0 {
-		o.RecentBytes = min(o.MemTableBytes/2, RecentBytesDefault)
+		o.RecentBytes = RecentBytesDefault
 	}
 	o.RecentBytes = max(o.RecentBytes, recentBytesMin)
 	if o.SessionRetention <= 0 {
@@ -199,9 +193,16 @@ type Store struct {
 	// so that no scan finds rows sorted that are younger than it. It is taken
 	// before window.
 	sorting     sync.Mutex
-	committing  sync.Mutex   // a commit to Pebble, or the beginning of a flush
-	unflushed   int64        // bytes drained since the last flush was asked for; drainTables only
 	beforeDrain func() error // for tests; may be nil
+
+	// Of the files of drains. drainNumber is drainTables' own.
+	drainOptions   sstable.WriterOptions
+	drainNumber    uint64
+	drainFileBytes int           // the constant, but for tests
+	level0Max      int           // the constant, but for tests
+	ingesting      sync.Mutex    // an ingestion of a drain, or who must not see one half done
+	ingestions     atomic.Uint64 // raised when one begins and when it ends
+	compacted      chan struct{} // capacity 1: a compaction ended since the last look
 
 	fatal fatalState
 
@@ -209,8 +210,7 @@ type Store struct {
 	tableBytes int // tableBytesDefault, but for tests
 
 	flushAsked chan struct{} // capacity 1: FlushAsync was called since the last look
-	flushEnded chan struct{} // capacity 1: a flush ended since the last look
-	durableMu  sync.Mutex    // one look at a time, so that Durable never falls
+	flushed    chan struct{} // capacity 1: OnFlush is to be called
 	closing    chan struct{}
 	background sync.WaitGroup
 
@@ -246,7 +246,7 @@ func (h *holders) release() (err error) {
 }
 
 // shardState is what is known in memory about a shard. The atomics are written
-// by Apply (durable: by refreshDurable) and read by anyone.
+// by Apply (durable: by drainTables) and read by anyone.
 type shardState struct {
 	applied  atomic.Uint64
 	stamp    atomic.Uint64
@@ -294,7 +294,9 @@ func Open(o Options) (*Store, error) {
 		shards:     make([]shardState, o.Shards),
 		toDrain:    make(chan *recentTable, 1),
 		flushAsked: make(chan struct{}, 1),
-		flushEnded: make(chan struct{}, 1),
+		flushed:    make(chan struct{}, 1),
+		compacted:  make(chan struct{}, 1),
+		level0Max:  level0Max,
 		closing:    make(chan struct{}),
 	}
 	s.fatal.init(o)
@@ -304,7 +306,7 @@ func Open(o Options) (*Store, error) {
 	if err = s.load(); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
-	if err = s.cleanStaging(); err != nil {
+	if err = errors.Join(s.cleanStaging(), s.initDrains()); err != nil {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	if s.cache, err = newRowCache(o.RowCacheBytes, mapMemory); err != nil {
@@ -316,7 +318,7 @@ func Open(o Options) (*Store, error) {
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)
-	go s.watchFlushes()
+	go s.callOnFlush()
 	go s.flushWhenAsked()
 	go s.drainTables()
 	return s, nil

@@ -220,7 +220,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 
 		BlockCacheBytes:  b.BlockCache,
 		RowCacheBytes:    b.RowCache,
-		MemTableBytes:    c.Storage.MemtableSize,
+		RecentBytes:      c.Storage.MemtableSize,
 		SessionRetention: c.Storage.SessionRetention,
 		Logger:           log,
 		Clock:            clock(log),

@@ -1,0 +1,167 @@
+package storage
+
+import (
+	"bufio"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/objstorage"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// What a drain writes lies in a directory of its own until Pebble has linked
+// it into the store's. What a crash leaves there is of no use: the log has it.
+const (
+	drainDirName = "drain"
+
+	// drainFileBytes is how many bytes of records go into one file of a drain.
+	drainFileBytes = 64 << 20
+)
+
+// Files are written in pieces of writeBytes, and given to the disk whenever
+// fileSyncBytes are there, so that neither the last sync takes long nor those
+// of the Raft log meanwhile.
+const (
+	writeBytes    = 256 << 10
+	fileSyncBytes = 1 << 20
+)
+
+// drainFiles are the files of one drain.
+type drainFiles struct {
+	fs      vfs.FS
+	dir     string
+	options sstable.WriterOptions
+	limit   int // of the bytes of records in one file
+
+	number *uint64 // of the file made last; no name is used twice, since Pebble may still have the file
+	paths  []string
+	writer *sstable.Writer // of the last of paths, nil: it is complete
+	size   int             // of what it was given
+}
+
+// cleanDrains makes an empty directory for drains.
+func (s *Store) cleanDrains() error {
+	dir := drainDir(s.opts)
+	if err := s.opts.FS.RemoveAll(dir); err != nil {
+		return fmt.Errorf("storage: what an interrupted drain left: %w", err)
+	}
+	return s.opts.FS.MkdirAll(dir, 0o755)
+}
+
+func drainDir(o Options) string { return o.FS.PathJoin(o.Dir, drainDirName) }
+
+// initDrains prepares what all drains need.
+func (s *Store) initDrains() error {
+	o := basePebbleOptions(s.opts)
+	o.EnsureDefaults()
+	s.drainOptions = o.MakeWriterOptions(0, s.db.TableFormat())
+	s.drainFileBytes = drainFileBytes
+	return s.cleanDrains()
+}
+
+func (s *Store) newDrainFiles() *drainFiles {
+	return &drainFiles{
+		fs:      s.opts.FS,
+		dir:     drainDir(s.opts),
+		options: s.drainOptions,
+		limit:   s.drainFileBytes,
+		number:  &s.drainNumber,
+	}
+}
+
+// set adds a record. Keys come in ascending order, those of deletions too.
+func (d *drainFiles) set(key, value []byte) error {
+	if err := d.begin(len(key) + len(value)); err != nil {
+		return err
+	}
+	return d.writer.Set(key, value)
+}
+
+// delete adds the deletion of a key.
+func (d *drainFiles) delete(key []byte) error {
+	if err := d.begin(len(key)); err != nil {
+		return err
+	}
+	return d.writer.Delete(key)
+}
+
+// begin makes room for a record of n bytes.
+func (d *drainFiles) begin(n int) error {
+	if d.writer != nil && d.size+n > d.limit {
+		if err := d.complete(); err != nil {
+			return err
+		}
+	}
+	if d.writer == nil {
+		*d.number++
+		path := d.fs.PathJoin(d.dir, fmt.Sprintf("%06d.sst", *d.number))
+		w, err := newTableWriter(d.fs, path, d.options)
+		if err != nil {
+			return err
+		}
+		d.paths, d.writer, d.size = append(d.paths, path), w, 0
+	}
+	d.size += n
+	return nil
+}
+
+// complete completes and syncs the last file.
+func (d *drainFiles) complete() error {
+	if d.writer == nil {
+		return nil
+	}
+	w := d.writer
+	d.writer = nil
+	return w.Close()
+}
+
+// abandon drops the file that is not complete. What is on disk stays, until
+// the store is opened again.
+func (d *drainFiles) abandon() {
+	if d.writer != nil {
+		_ = d.writer.Close() // it has failed before
+		d.writer = nil
+	}
+}
+
+// newTableWriter begins a table outside of the database. Closing it syncs the
+// file.
+func newTableWriter(fs vfs.FS, path string, o sstable.WriterOptions) (*sstable.Writer, error) {
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, err
+	}
+	return sstable.NewWriter(newTableOutput(f), o), nil
+}
+
+// tableOutput is a file that a table is written to. What Pebble has for this
+// writes each block by itself.
+type tableOutput struct {
+	file vfs.File
+	w    *bufio.Writer
+}
+
+var _ objstorage.Writable = (*tableOutput)(nil)
+
+func newTableOutput(f vfs.File) *tableOutput {
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: fileSyncBytes})
+	return &tableOutput{file: f, w: bufio.NewWriterSize(f, writeBytes)}
+}
+
+func (t *tableOutput) Write(p []byte) error {
+	_, err := t.w.Write(p)
+	return err
+}
+
+func (t *tableOutput) Finish() error {
+	err := t.w.Flush()
+	if err == nil {
+		err = t.file.Sync()
+	}
+	if closed := t.file.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+func (t *tableOutput) Abort() { _ = t.file.Close() }
