@@ -1,0 +1,377 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+)
+
+// inDrain reports whether a file is one that a drain writes.
+func inDrain(path string) bool { return strings.Contains(path, "/"+drainDirName+"/") }
+
+// upsetAll applies to both shards an entry that changes every kind of record.
+func upsetAll(t *testing.T, s *Store, n uint64) {
+	t.Helper()
+	c := cmds{
+		in(n%5+1, n, 0, putTTL("ttl", strings.Repeat("t", 100), 1e6)),
+		put("counter", fmt.Sprint(n)),
+		put(fmt.Sprintf("row%03d", n%40), strings.Repeat("r", 300)),
+		del(fmt.Sprintf("row%03d", (n+20)%40)),
+	}
+	for shard := range 2 {
+		if err := s.Apply([]Entry{{Shard: shard, Index: n, Data: entryOf(n, c...)}}, &delivered{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func drainFilesIn(t *testing.T, fs vfs.FS) []string {
+	t.Helper()
+	names, err := fs.List(fs.PathJoin("data", drainDirName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// tableCount is the number of tables that Pebble has, of all levels.
+func tableCount(t *testing.T, s *Store) (n int) {
+	t.Helper()
+	levels, err := s.db.SSTables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, level := range levels {
+		n += len(level)
+	}
+	return n
+}
+
+// Wherever a drain is cut off, the store is what it was before the drain or
+// what it is after it, all files and both shards of it, and nothing is left of
+// the files that were written.
+func TestCrashAtEveryWriteOfADrain(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var mu sync.Mutex
+	var cuts []*vfs.MemFS
+	seed := uint64(0)
+	watch := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, survives := range []int{0, 50, 100} {
+			seed++
+			cuts = append(cuts, mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: survives, RNG: rand.New(rand.NewPCG(seed, 3))}))
+		}
+		return nil
+	})}
+	s := open(t, testOptions(errorfs.Wrap(mem, watch)))
+	s.drainFileBytes = 2000
+	for n := range uint64(60) {
+		upsetAll(t, s, n+1)
+	}
+	states := map[uint64][]uint64{60: checksums(t, s)}
+	for n := range uint64(30) {
+		upsetAll(t, s, n+61)
+	}
+	tables := tableCount(t, s)
+	watch.On()
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	watch.Off()
+	if s.Durable(0) != 90 || s.Durable(1) != 90 {
+		t.Errorf("durable %d and %d after the flush", s.Durable(0), s.Durable(1))
+	}
+	if n := tableCount(t, s) - tables; n < 5 {
+		t.Errorf("%d files were written", n)
+	}
+	states[90] = checksums(t, s)
+	closeStore(t, s)
+
+	leftovers, found := 0, map[uint64]int{}
+	for _, fs := range cuts {
+		leftovers += len(drainFilesIn(t, fs))
+		after := open(t, testOptions(fs))
+		index := after.Applied(0)
+		found[index]++
+		if want, ok := states[index]; !ok || after.Applied(1) != index || !slices.Equal(checksums(t, after), want) {
+			t.Fatalf("applied %d and %d after a crash, checksums %x, allowed are %x", index, after.Applied(1), checksums(t, after), states)
+		}
+		if names := drainFilesIn(t, fs); len(names) > 0 {
+			t.Fatalf("left of a drain: %q", names)
+		}
+		closeStore(t, after)
+	}
+	if leftovers == 0 || found[60] == 0 || found[90] == 0 {
+		t.Errorf("%d cuts, %d leftovers, indexes found: %v", len(cuts), leftovers, found)
+	}
+}
+
+// A disk that is full or does not sync while a drain writes its files, or while
+// Pebble takes them over: the store fails, readers still find everything, and
+// what was durable stays.
+func TestDiskFailsDuringADrain(t *testing.T) {
+	isSync := func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData }
+	for name, fails := range map[string]func(op errorfs.Op, n int) bool{
+		"first file":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpCreate && inDrain(op.Path) },
+		"later file":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpCreate && inDrain(op.Path) && n > 2 },
+		"write":       func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileWrite && inDrain(op.Path) },
+		"later write": func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileWrite && inDrain(op.Path) && n > 2 },
+		"sync":        func(op errorfs.Op, n int) bool { return isSync(op) && inDrain(op.Path) },
+		"last sync":   func(op errorfs.Op, n int) bool { return isSync(op) && inDrain(op.Path) && n > 3 },
+		"read again":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileReadAt && inDrain(op.Path) },
+		"link": func(op errorfs.Op, n int) bool {
+			return op.Kind == errorfs.OpLink || op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && !inDrain(op.Path)
+		},
+		"sync of the directory": func(op errorfs.Op, n int) bool { return isSync(op) && op.Path == "data" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewCrashableMem()
+			var files atomic.Int32 // that the drain has begun
+			faults := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if op.Kind == errorfs.OpCreate && inDrain(op.Path) {
+					files.Add(1)
+				}
+				if fails(op, int(files.Load())) {
+					return syscall.ENOSPC
+				}
+				return nil
+			})}
+			o := testOptions(errorfs.Wrap(mem, faults))
+			o.RowCacheBytes = -1
+			fatal := make(chan error, 10)
+			o.OnFatal = func(err error) { fatal <- err }
+			s := open(t, o)
+			s.drainFileBytes = 2000
+			for n := range uint64(30) {
+				upsetAll(t, s, n+1)
+			}
+			sums := checksums(t, s)
+			for n := range uint64(30) {
+				upsetAll(t, s, n+31)
+			}
+			want := scan(t, s, ScanOptions{Shards: []int{0, 1}})
+			files.Store(0)
+			faults.On()
+			if err := s.Flush(); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("flush: %v", err)
+			}
+			if err := <-fatal; !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("told %v", err)
+			}
+			faults.Off()
+			if err := s.Flush(); !errors.Is(err, ErrFailed) {
+				t.Errorf("flush again: %v", err)
+			}
+			if s.Durable(0) != 30 || s.Durable(1) != 30 {
+				t.Errorf("durable %d and %d", s.Durable(0), s.Durable(1))
+			}
+			diff(t, "scan", scan(t, s, ScanOptions{Shards: []int{0, 1}}), want)
+			diff(t, "counter", get(t, s, 1, "counter", 1).Value, "60")
+			if err := s.Close(); !errors.Is(err, ErrFailed) {
+				t.Errorf("close: %v", err)
+			}
+			after := open(t, testOptions(mem.CrashClone(vfs.CrashCloneCfg{})))
+			defer closeStore(t, after)
+			diff(t, "applied after a crash", []uint64{after.Applied(0), after.Applied(1)}, []uint64{30, 30})
+			diff(t, "checksums after a crash", checksums(t, after), sums)
+		})
+	}
+}
+
+// What a drain has left is removed when the store is opened, whatever it is.
+func TestOpenRemovesLeftoversOfDrains(t *testing.T) {
+	mem := vfs.NewMem()
+	s := open(t, testOptions(mem))
+	do(t, s, 1, put("k", "v"))
+	closeStore(t, s)
+	if names := drainFilesIn(t, mem); len(names) != 0 {
+		t.Errorf("a drain leaves %q", names)
+	}
+	path := mem.PathJoin("data", drainDirName, "000001.sst")
+	writeFile(t, mem, path, []byte("half a table"))
+	s = open(t, testOptions(mem))
+	defer closeStore(t, s)
+	if names := drainFilesIn(t, mem); len(names) != 0 {
+		t.Errorf("left: %q", names)
+	}
+	do(t, s, 1, put("k", "w"))
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "applied", s.Durable(0), uint64(2))
+}
+
+// A drain of more than a file holds, of values larger than that among others.
+func TestDrainInSeveralFiles(t *testing.T) {
+	for _, limit := range []int{1, 1000, 30_000, drainFileBytes} {
+		o := testOptions(nil)
+		o.RecentBytes = 1 << 20
+		s := open(t, o)
+		s.drainFileBytes = limit
+		for n := range uint64(100) {
+			upsetAll(t, s, n+1)
+		}
+		do(t, s, 200, put("large", strings.Repeat("l", 50_000)), put("large2", strings.Repeat("l", 50_000)))
+		want := scan(t, s, ScanOptions{Shards: []int{0, 1}})
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		switch n := tableCount(t, s); {
+		case limit == 1 && n < len(want), limit == 1000 && n < 8, limit == 30_000 && n < 4, limit == drainFileBytes && n != 1:
+			t.Errorf("limit %d: %d files", limit, n)
+		}
+		if n := s.Stats().Drains; n != 1 {
+			t.Errorf("%d drains", n)
+		}
+		s = reopen(t, s)
+		diff(t, "rows", scan(t, s, ScanOptions{Shards: []int{0, 1}}), want)
+		closeStore(t, s)
+	}
+}
+
+// FlushAsync is answered by OnFlush even if there is nothing to write.
+func TestFlushAsyncWithNothingToDo(t *testing.T) {
+	o := testOptions(nil)
+	told := make(chan struct{}, 10)
+	o.OnFlush = func() { told <- struct{}{} }
+	s := open(t, o)
+	defer closeStore(t, s)
+	for range 3 {
+		if err := s.FlushAsync(); err != nil {
+			t.Fatal(err)
+		}
+		<-told
+	}
+	if n := s.Stats().Drains; n != 0 {
+		t.Errorf("%d drains", n)
+	}
+}
+
+// Drains wait while compactions are behind, and go on after one, or end with
+// the store.
+func TestDrainsWaitForCompactions(t *testing.T) {
+	for _, end := range []string{"compaction", "failure"} {
+		var log logBuffer
+		o := testOptions(nil)
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := open(t, o)
+		s.level0Max = 1
+		for range 2 { // the first one goes below level 0
+			do(t, s, 1, put("a", "1"), put("z", "1"))
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := s.Stats().L0Files; n != 1 || strings.Contains(log.String(), "stalls") {
+			t.Fatalf("%d tables in level 0, log %s", n, log.String())
+		}
+		do(t, s, 1, put("a", "2"))
+		freezeTable(s)
+		draining := s.recent.draining()
+		for !strings.Contains(log.String(), "stalls writes") {
+			select {
+			case <-draining:
+				t.Fatal("the drain does not wait")
+			default:
+			}
+		}
+		if end == "failure" {
+			s.fatal.raise("something failed", syscall.EIO)
+			if err := s.Flush(); !errors.Is(err, syscall.EIO) {
+				t.Errorf("flush: %v", err)
+			}
+			if err := s.Close(); !errors.Is(err, syscall.EIO) || errors.Is(err, errAbandoned) {
+				t.Errorf("close: %v", err)
+			}
+			continue
+		}
+		lower, upper := shardBounds(0)
+		if err := s.db.Compact(context.Background(), lower, upper, false); err != nil {
+			t.Fatal(err)
+		}
+		<-draining
+		diff(t, "durable", s.Durable(0), uint64(3))
+		closeStore(t, s)
+	}
+}
+
+// Rows that are there all the time are found by whoever asks, while they are
+// written, drained and compacted again and again, and none goes back in time.
+func TestReadsDuringDrains(t *testing.T) {
+	const rows = 20
+	o := testOptions(nil)
+	o.RowCacheBytes = -1 // reads go to the tables and to Pebble
+	o.RecentBytes = 4 << 10
+	s := open(t, o)
+	defer closeStore(t, s)
+	s.drainFileBytes = 1000
+	name := func(i int) string { return fmt.Sprintf("row%02d", i) }
+	var all cmds
+	for i := range rows {
+		all = append(all, put(name(i), "0"))
+	}
+	do(t, s, 1, all...)
+
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for r := range 3 {
+		wg.Go(func() {
+			var seen [rows]uint64
+			random := rand.New(rand.NewPCG(uint64(r), 1))
+			for !stop.Load() {
+				i := random.IntN(rows)
+				got := get(t, s, 0, name(i), 1)
+				if !got.Found || got.Version < seen[i] {
+					t.Errorf("%s: %+v after version %d", name(i), got, seen[i])
+					return
+				}
+				seen[i] = got.Version
+			}
+		})
+	}
+	wg.Go(func() {
+		for !stop.Load() {
+			if got := scan(t, s, ScanOptions{Shards: []int{0}}); len(got) != rows {
+				t.Errorf("a scan of %d rows", len(got))
+				return
+			}
+		}
+	})
+	wg.Go(func() {
+		for !stop.Load() {
+			v := openView(t, s, 0)
+			sum, err := v.Checksum()
+			if err == nil {
+				sum, _, err = s.Checksum(0)
+			}
+			if err != nil {
+				t.Errorf("checksum %x: %v", sum, err)
+			}
+			v.Close()
+		}
+	})
+	random := rand.New(rand.NewPCG(9, 9))
+	for range 1500 {
+		do(t, s, 1, put(name(random.IntN(rows)), strings.Repeat("v", random.IntN(300))))
+	}
+	stop.Store(true)
+	wg.Wait()
+	if n := s.Stats().Drains; n < 20 {
+		t.Errorf("%d drains", n)
+	}
+}
