@@ -155,15 +155,15 @@ const RaftTick = 10 * time.Millisecond
 type Budget struct {
 	RowCache   int64 // three quarters of memory.cache_size, outside the Go heap
 	BlockCache int64 // the remaining quarter
-	Memtables  int64 // two tables of recent records: one being filled, one being written
+	Memtables  int64 // tables of recent records: one being filled, one being written, one that scans hold
 	LogCache   int64 // recent Raft entries
 	Requests   int64 // all requests and replies in memory: half of what is left
 	GoLimit    int64 // soft limit for the Go runtime: everything but the row cache
 }
 
-// memtablesMax is the number of tables of recent records that exist at a time,
-// but for those that scans hold.
-const memtablesMax = 2
+// memtablesMax allows for two tables of recent records, and for as much as
+// another holds: what scans keep of older ones, and what it takes to sort one.
+const memtablesMax = 3
 
 // Budget divides memory.max_memory_usage among its users.
 func (c *Config) Budget() Budget {

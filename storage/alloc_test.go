@@ -24,7 +24,7 @@ func TestReadFromCacheAllocatesNothing(t *testing.T) {
 	}
 }
 
-// What is left is Pebble's: the memtable grows, a commit waits.
+// What is left is the growth of a new table's lists.
 func TestApplyAllocatesLittle(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")

@@ -11,8 +11,8 @@ import (
 )
 
 // Records on their way to Pebble lie in tables of recent records: Apply adds
-// to the active one; when it is full it is frozen, written to Pebble as one
-// batch, and retired. See docs/adr/0004.
+// to the active one; when it is full it is frozen, drained into Pebble, and
+// retired. See docs/adr/0004.
 //
 // A table is an arena of records, in the order in which they were added, and a
 // hash index of their keys. A record never changes: a new state of a key is a

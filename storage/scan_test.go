@@ -26,7 +26,7 @@ func fillForScan(t *testing.T, shards int) *Store {
 	if err := s.Apply(entries[:15], &delivered{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Flush(); err != nil { // half in a table, half in the memtable
+	if err := s.Flush(); err != nil { // half in Pebble, half in the table
 		t.Fatal(err)
 	}
 	if err := s.Apply(entries[15:], &delivered{}); err != nil {

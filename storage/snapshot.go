@@ -283,7 +283,7 @@ func (e *exporter) findRest() (err error) {
 }
 
 // next returns the next chunk, valid until the next call. It holds an iterator
-// no longer than that takes: a slow receiver must not keep memtables alive.
+// no longer than that takes: a slow receiver must not keep files alive.
 func (e *exporter) next() ([]byte, error) {
 	if e.buf == nil {
 		e.buf = make([]byte, 0, ChunkBytesMax)

@@ -6,24 +6,26 @@
 //
 // A write is durable through the Raft log before it comes here, so this
 // package never waits for a disk on the way of a request. What Apply does goes
-// into a table of recent records in memory; a full table is written to Pebble
-// in the background, sorted, as one batch, and Pebble runs without a log of its
-// own (DisableWAL). After a crash Pebble holds a prefix of what was applied,
-// says through Durable which prefix, and the Raft log replays the rest. A read
-// of a row that is in the row cache is a hash lookup and a copy.
+// into a table of recent records in memory; a full table is sorted and written
+// in the background, as files that Pebble takes over as they are. Pebble runs
+// without a log of its own (DisableWAL), and its memtable stays empty. After a
+// crash Pebble holds a prefix of what was applied, says through Durable which
+// prefix, and the Raft log replays the rest. A read of a row that is in the row
+// cache is a hash lookup and a copy.
 //
 // # Invariants
 //
-//   - A table is frozen between two calls of Apply, and goes to Pebble in one
-//     batch with the applied indexes as of then: on disk a shard is always
-//     exactly the result of its entries up to its applied index.
+//   - A table is frozen between two calls of Apply, and becomes part of the
+//     database all at once, with the applied indexes as of then: on disk a shard
+//     is always exactly the result of its entries up to its applied index.
 //   - What Apply does depends on the entries and on the shard's records alone
 //     (A1): not on how entries are grouped into calls, not on the cache, not on
 //     when tables are frozen, not on this node's settings or clock.
 //   - The newest state of a record is in the active table, else in the frozen
 //     one, else in Pebble. A table goes only after Pebble has it.
-//   - A shard is replaced or removed as a whole only when neither the tables nor
-//     Pebble's memtables have anything of it. See docs/adr/0007.
+//   - Nothing is written to Pebble but by ingestion. What it has is durable.
+//   - A shard is replaced or removed as a whole only when the tables have nothing
+//     of it. See docs/adr/0007.
 //   - A row in the cache equals the newest record, except between the commit of
 //     a pass to the table and the publication of its rows; during that time
 //     (window) readers cannot put rows of the pass into the cache, rows that
@@ -42,19 +44,19 @@
 // # Locks
 //
 // In the order in which they are taken: Install.mu or View.mu, sorting, window,
-// durableMu, recent.mu, and a segment of the cache; committing and holders.mu are
-// taken alone, or below the first two. None of sorting to the last but sorting and
-// durableMu is held for longer than it takes to look at or copy the rows of a pass
-// or a read; only the replacement of a whole shard holds the window while Pebble
-// writes its manifest. Whoever waits for a drain holds none of these.
+// recent.mu, and a segment of the cache; ingesting and holders.mu are taken alone,
+// or below the first two. None of sorting to the last but sorting is held for
+// longer than it takes to look at or copy the rows of a pass or a read; only the
+// replacement of a whole shard holds the window while Pebble writes its manifest.
+// Whoever waits for a drain holds none of these.
 //
 // # Rejected
 //
 // Writing each command into an indexed batch and reading through that: a
 // skiplist insertion and a merging iterator per command, five times the cost
 // of the overlay, and a counter incremented a thousand times in one pass
-// would write a thousand versions to the memtable. Committing each pass to
-// Pebble: see docs/adr/0004.
+// would write a thousand versions. Committing each pass to Pebble: see
+// docs/adr/0004.
 package storage
 
 import (
@@ -96,8 +98,8 @@ const (
 //
 // A Store whose tables of recent records never fill (RecentBytes above what is
 // applied between two flushes) does nothing by itself that can be told from
-// outside: Durable changes in Flush, FlushAsync, Install.Finish, Store.Install
-// and RemoveShard only, and but for FlushAsync before they return. With
+// outside: Durable changes in Flush, FlushAsync, Checksum, SetConf,
+// Install.Finish, Store.Install and RemoveShard only, and but for FlushAsync before they return. With
 // RowCacheBytes negative, or at most 4 MiB, so does what AppendCached finds. A
 // simulator that runs nodes in one goroutine relies on that; OnFlush is still
 // called from a goroutine of the store.
@@ -117,8 +119,8 @@ type Options struct {
 	// row cache.
 	RowCacheBytes int64
 	// RecentBytes is the size of one table of recent records; up to two exist,
-	// and those that open scans hold. It is about what a start after a crash has
-	// to replay, twice. A pass of entries that needs more gets a table of its own.
+	// and those that open scans hold. A start after a crash has to replay what two
+	// hold. A pass of entries that needs more gets a table of its own.
 	// 0: RecentBytesDefault.
 	RecentBytes int64
 

@@ -77,7 +77,7 @@ func replayed(t *testing.T, c *client.Client) uint64 {
 }
 
 // smallStores are settings under which log and state turn over many times in a
-// short test: several log segments, memtable flushes, truncations.
+// short test: several log segments, drains, truncations.
 var smallStores = []string{
 	"raft.log_segment_size=4MiB", "raft.log_size_max=16MiB", "storage.memtable_size=1MiB", "memory.cache_size=16MiB",
 }
