@@ -110,19 +110,29 @@ func TestFailedFlushIsFatal(t *testing.T) {
 }
 
 // TestCloseWhileAWriteHangs has the store fail while the disk does not return
-// from a drain's sync.
+// from a drain's sync: of a file, or of the directory that has it.
 func TestCloseWhileAWriteHangs(t *testing.T) {
+	for name, path := range map[string]func(string) bool{
+		"file":      inDrain,
+		"directory": func(path string) bool { return path == "data" },
+	} {
+		t.Run(name, func(t *testing.T) { closeWhileSyncHangs(t, path) })
+	}
+}
+
+func closeWhileSyncHangs(t *testing.T, path func(string) bool) {
 	release, hangs := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) && strings.HasSuffix(op.Path, ".sst") {
+	hang := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) && path(op.Path) {
 			once.Do(func() { close(hangs) })
 			<-release
 		}
 		return nil
-	})
-	s := open(t, testOptions(errorfs.Wrap(vfs.NewMem(), inject)))
+	})}
+	s := open(t, testOptions(errorfs.Wrap(vfs.NewMem(), hang)))
 	do(t, s, 1, put("a", "1"))
+	hang.On()
 	flushed := make(chan error)
 	go func() { flushed <- s.Flush() }()
 	<-hangs
