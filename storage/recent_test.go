@@ -427,3 +427,99 @@ func (r *tablesReader) step() {
 	}
 	r.phase = (r.phase + 1) % 4
 }
+
+// In the middle of an ingestion Pebble may have neither the old row nor the new
+// one. In whatever order a reader's steps are mixed with those of Apply and of a
+// drain: it finds the one or the other.
+func TestNoRowIsMissedDuringAnIngestion(t *testing.T) {
+	orders := 0
+	var explore func(schedule []int, left [3]int)
+	explore = func(schedule []int, left [3]int) {
+		if left == [3]int{} {
+			orders++
+			if found := runIngestionSchedule(schedule); found == "" {
+				t.Fatalf("schedule %v: the row is not found", schedule)
+			}
+			return
+		}
+		for who := range left {
+			if left[who] > 0 {
+				next := left
+				next[who]--
+				explore(append(slices.Clip(schedule), who), next)
+			}
+		}
+	}
+	explore(nil, [3]int{1, 8, 5})
+	t.Logf("%d orders", orders)
+}
+
+// runIngestionSchedule returns what the reader finds.
+func runIngestionSchedule(schedule []int) (found string) {
+	x := &recentTables{active: twoTables[0], spare: twoTables[1], size: 0}
+	for _, table := range twoTables {
+		table.reset()
+	}
+	pebble, ingestions := map[string]string{"x": "1"}, 0
+	var frozen *recentTable
+	ingests := func() bool {
+		if frozen == nil {
+			return false
+		}
+		_, _, found := frozen.find("x")
+		return found
+	}
+	drain := inTurn(
+		func() { frozen = x.freeze(nil, 0) },
+		func() { ingestions++ },
+		func() {
+			if ingests() {
+				delete(pebble, "x") // compacted away, the new one is not yet published
+			}
+		},
+		func() {
+			if ingests() {
+				pebble["x"] = "2"
+			}
+			ingestions++
+		},
+		func() {
+			if frozen != nil {
+				x.release()
+			}
+		},
+	)
+	phase, before, done := 0, 0, false
+	read := func() { // as Store.Append does
+		switch phase {
+		case 0:
+			before = ingestions
+		case 1:
+			if r, ok := x.get(hashRecord([]byte("x")), []byte("x")); ok {
+				found = string(r.value())
+			}
+		case 2:
+			if found == "" {
+				found = pebble["x"]
+			}
+		case 3:
+			done = done || found != "" || ingestions == before
+		}
+		phase = (phase + 1) % 4
+	}
+	for _, who := range schedule {
+		switch {
+		case who == 0:
+			x.active.put("x", "2", false)
+			x.active.commit()
+		case who == 1 && !done:
+			read()
+		case who == 2:
+			drain()
+		}
+	}
+	for !done {
+		read()
+	}
+	return found
+}
