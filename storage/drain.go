@@ -103,8 +103,8 @@ func (s *Store) drainTables() {
 	}
 }
 
-// drainTable has Pebble take over the frozen table t as sorted tables of level
-// 0. Then all of it is durable.
+// drainTable has Pebble take over the frozen table t as files of its own. Then
+// all of it is durable.
 func (s *Store) drainTable(t *recentTable) error {
 	if s.beforeDrain != nil {
 		if err := s.beforeDrain(); err != nil {
@@ -123,7 +123,7 @@ func (s *Store) drainTable(t *recentTable) error {
 }
 
 // awaitLevel0 waits while level 0 has as many layers as reads can bear. Pebble
-// makes its own writers wait then, but takes tables without end.
+// lets those wait then who write to it, but ingests without end.
 func (s *Store) awaitLevel0() error {
 	for warned := false; ; warned = true {
 		if err := s.fatal.get(); err != nil {
@@ -147,12 +147,12 @@ func (s *Store) awaitLevel0() error {
 // ingest makes the tables at paths part of the database, durably and all at
 // once, unless the store has failed meanwhile.
 //
-// Between the change of its manifest and the publication of the new records
-// Pebble may compact the tables with older ones, and drops what the records
-// replace: for so long its readers find neither. Who looks into the tables of
-// recent records first does not notice, if they were looked at when the
-// ingestion was already under way, or a row that is not found then is looked
-// for again: ingestions counts beginnings and ends. Others hold ingesting.
+// Pebble changes its manifest a moment before it publishes the new records. In
+// between it may already compact them with older ones, and drops what they
+// replace: its readers find neither. All that may be missed is in the frozen
+// table. So who pins the tables before opening an iterator misses nothing, nor
+// who looks into them before Pebble, with the same count of ingestions before
+// both and after. Who reads Pebble alone opens the iterator under ingesting.
 func (s *Store) ingest(paths []string) error {
 	s.ingesting.Lock()
 	defer s.ingesting.Unlock()

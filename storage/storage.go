@@ -202,7 +202,7 @@ type Store struct {
 	drainNumber    uint64
 	drainFileBytes int           // the constant, but for tests
 	level0Max      int           // the constant, but for tests
-	ingesting      sync.Mutex    // an ingestion of a drain, or who must not see one half done
+	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
 	ingestions     atomic.Uint64 // raised when one begins and when it ends
 	compacted      chan struct{} // capacity 1: a compaction ended since the last look
 
