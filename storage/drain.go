@@ -176,6 +176,9 @@ func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
 		recentSessions: t.sort(t.lists[recentSessions].order),
 	}
 	for _, m := range t.metas { // every shard with records has one
+		if err := files.cut(); err != nil {
+			return err
+		}
 		for class := range lists {
 			var err error
 			if recentClass(class) == recentSessions { // 'm' is before 's'

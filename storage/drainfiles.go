@@ -16,6 +16,10 @@ const (
 
 	// drainFileBytes is how many bytes of records go into one file of a drain.
 	drainFileBytes = 64 << 20
+
+	// drainCutBytes is how many make a file end with a shard. Compactions of
+	// level 0 are then of a few shards each, and not of all of it at once.
+	drainCutBytes = 4 << 20
 )
 
 // Files are written in pieces of writeBytes, and given to the disk whenever
@@ -32,6 +36,7 @@ type drainFiles struct {
 	dir     string
 	options sstable.WriterOptions
 	limit   int // of the bytes of records in one file
+	cutFrom int // so many are worth a file between two shards
 
 	number *uint64 // of the file made last; no name is used twice, since Pebble may still have the file
 	paths  []string
@@ -55,7 +60,7 @@ func (s *Store) initDrains() error {
 	o := basePebbleOptions(s.opts)
 	o.EnsureDefaults()
 	s.drainOptions = o.MakeWriterOptions(0, s.db.TableFormat())
-	s.drainFileBytes = drainFileBytes
+	s.drainFileBytes, s.drainCutBytes = drainFileBytes, drainCutBytes
 	return s.cleanDrains()
 }
 
@@ -65,8 +70,18 @@ func (s *Store) newDrainFiles() *drainFiles {
 		dir:     drainDir(s.opts),
 		options: s.drainOptions,
 		limit:   s.drainFileBytes,
+		cutFrom: s.drainCutBytes,
 		number:  &s.drainNumber,
 	}
+}
+
+// cut begins another file, between two shards, if the last one is worth a
+// compaction of its own.
+func (d *drainFiles) cut() error {
+	if d.size < d.cutFrom {
+		return nil
+	}
+	return d.complete()
 }
 
 // set adds a record. Keys come in ascending order, those of deletions too.

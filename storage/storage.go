@@ -201,6 +201,7 @@ type Store struct {
 	drainOptions   sstable.WriterOptions
 	drainNumber    uint64
 	drainFileBytes int           // the constant, but for tests
+	drainCutBytes  int           // the constant, but for tests
 	level0Max      int           // the constant, but for tests
 	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
 	ingestions     atomic.Uint64 // raised when one begins and when it ends
