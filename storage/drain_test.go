@@ -238,6 +238,50 @@ func TestDrainInSeveralFiles(t *testing.T) {
 	}
 }
 
+// A file ends with a shard if it is worth it, so that the compactions of one
+// leave the other alone.
+func TestFilesOfADrainEndWithAShard(t *testing.T) {
+	for _, c := range []struct {
+		cut, files int
+		value      string
+	}{
+		{1000, 2, strings.Repeat("v", 1000)},
+		{1000, 1, strings.Repeat("v", 500)},
+		{0, 2, ""},
+		{drainCutBytes, 1, strings.Repeat("v", 10_000)},
+	} {
+		s := open(t, testOptions(nil))
+		s.drainCutBytes = c.cut
+		var entries []Entry
+		for shard := range 2 {
+			entries = append(entries, Entry{Shard: shard, Index: 1, Data: entryOf(1, put("k", c.value))})
+		}
+		if err := s.Apply(entries, &delivered{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		levels, err := s.db.SSTables()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var files []string
+		for _, level := range levels {
+			for _, file := range level {
+				files = append(files, fmt.Sprintf("%x to %x", file.Smallest.UserKey[:shardBytes], file.Largest.UserKey[:shardBytes]))
+			}
+		}
+		want := []string{"0000 to 0001"}
+		if c.files == 2 {
+			want = []string{"0000 to 0000", "0001 to 0001"}
+		}
+		diff(t, fmt.Sprintf("files cut from %d bytes", c.cut), files, want)
+		diff(t, "other shard", get(t, s, 1, "k", 1).Value, c.value)
+		closeStore(t, s)
+	}
+}
+
 // A configuration that no entry brings is durable when SetConf returns.
 func TestSetConf(t *testing.T) {
 	mem := vfs.NewCrashableMem()

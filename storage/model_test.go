@@ -716,6 +716,8 @@ func TestModel(t *testing.T) {
 		o.RecentBytes = rapid.SampledFrom([]int64{1 << 10, 16 << 10, 16 << 20}).Draw(t, "recent bytes")
 		a := open(t, o)
 		b := open(t, withoutRowCache())
+		a.drainFileBytes = rapid.SampledFrom([]int{1, 2000, drainFileBytes}).Draw(t, "bytes of a file")
+		a.drainCutBytes = rapid.SampledFrom([]int{1, drainCutBytes}).Draw(t, "bytes to cut from")
 		upset := disturb(a, fs)
 		diff(t, "results", applyInPasses(t, a, entries, 8, func() { upset.do(t) }), want)
 		diff(t, "results in other passes", applyInPasses(t, b, entries, len(entries), func() {}), want)
