@@ -178,7 +178,7 @@ func (c *Config) keys() []key {
 			doc: "Write the log past the page cache (O_DIRECT) where the file system can. It saves processor time and leaves the page cache to the state files."},
 
 		{name: "storage.memtable_size", fallback: auto, value: sizeValue{p: &s.MemtableSize, min: mib, max: gib, zero: true}, zero: auto, compute: computeMemtable,
-			doc: "Size of one table of recent records; two exist at a time, one being filled and one being written, and those that open scans hold. A larger one meets more rows again before it is written, and makes the replay after a crash longer. auto: 1/64 of memory, between 8MiB and 128MiB."},
+			doc: "Size of one table of recent records; two exist at a time, one being filled and one being written, and those that open scans hold. A larger one meets more rows again before it is written, and makes the replay after a crash longer. auto: 1/64 of memory, between 8MiB and 256MiB."},
 		{name: "storage.session_retention", fallback: "1h", value: durationValue{p: &s.SessionRetention, min: time.Minute, max: 30 * day},
 			doc: "How long the result of a write made in a session is kept for a repetition of the same request."},
 
@@ -298,7 +298,7 @@ func computeLogCache(c *Config) {
 	c.Raft.LogCacheSize = share(c.memory(), 1.0/64, 8*mib, 64*mib)
 }
 func computeMemtable(c *Config) {
-	c.Storage.MemtableSize = share(c.memory(), 1.0/64, 8*mib, 128*mib)
+	c.Storage.MemtableSize = share(c.memory(), 1.0/64, 8*mib, 256*mib)
 }
 func computeCache(c *Config) {
 	c.Memory.CacheSize = share(c.memory(), 1.0/4, 64*mib, 4*gib)
