@@ -85,6 +85,7 @@ func (s *Store) await(drained <-chan struct{}) error {
 // a fatal error the table stays, so that readers still find its rows.
 func (s *Store) drainTables() {
 	defer s.background.Done()
+	standBack()
 	for {
 		select {
 		case <-s.closing:

@@ -111,7 +111,9 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			s.fatal.raise("database is damaged", fmt.Errorf("%s: %w", info.Path, info.Details))
 		},
-		CompactionEnd: func(pebble.CompactionInfo) { notify(s.compacted) },
+		// On the goroutine of the compaction, which ends with it.
+		CompactionBegin: func(pebble.CompactionInfo) { standBack() },
+		CompactionEnd:   func(pebble.CompactionInfo) { notify(s.compacted) },
 	}
 	o.EnsureDefaults()
 	return o
