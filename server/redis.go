@@ -71,13 +71,14 @@ type redisSlot struct {
 
 // redisConn is what a connection has beside the rest if it speaks RESP.
 type redisConn struct {
-	tail atomic.Uint64 // number of the next command, from 1; the reader's
-	head atomic.Uint64 // number of the oldest command that is not answered; the renderer's
-	hold atomic.Uint64 // the reader waits until head is past this one; 0: it does not
-	kept atomic.Int64  // bytes in kept answers
-	gone atomic.Bool   // answers have been thrown away, for there is nobody to take them
-	full atomic.Bool   // the reader waits until a queue that was full may have room
-	page atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
+	tail   atomic.Uint64 // number of the next command, from 1; the reader's
+	head   atomic.Uint64 // number of the oldest command that is not answered; the renderer's
+	hold   atomic.Uint64 // the reader waits until head is past this one; 0: it does not
+	kept   atomic.Int64  // bytes in kept answers
+	gone   atomic.Bool   // answers have been thrown away, for there is nobody to take them
+	full   atomic.Bool   // the reader waits until a queue that was full may have room
+	killed atomic.Bool   // by CLIENT KILL
+	page   atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
 
 	chunks [slotChunks]*slotChunk // by number; entries belong to whoever their slots belong to
 

@@ -194,8 +194,8 @@ func redisClientKill(p *processor, x *redisPlan) {
 	}
 	killed := 0
 	p.srv.conns.each(func(c *conn) {
-		if !k.matches(c, x.c) {
-			return
+		if !k.matches(c, x.c) || c.redis.killed.Swap(true) {
+			return // or it is about to go
 		}
 		killed++
 		if c != x.c {
