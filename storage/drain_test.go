@@ -306,7 +306,7 @@ func TestSetConf(t *testing.T) {
 }
 
 // FlushAsync is answered by OnFlush even if there is nothing to write.
-func TestFlushAsyncWithNothingToDo(t *testing.T) {
+func TestFlushAsyncOfNothing(t *testing.T) {
 	o := testOptions(nil)
 	told := make(chan struct{}, 10)
 	o.OnFlush = func() { told <- struct{}{} }
