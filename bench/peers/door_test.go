@@ -4,10 +4,8 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -163,19 +161,7 @@ func TestQuickDoor(t *testing.T) {
 		}
 	}
 	o.json = filepath.Join(t.TempDir(), "figures.json")
-	var out, progress bytes.Buffer
-	if err := run(t.Context(), o, &out, &progress); err != nil {
-		t.Fatal(err, progress.String())
-	}
-	checkNothingLeft(t, o.dir)
-	b, err := os.ReadFile(o.json)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var d document
-	if err := json.Unmarshal(b, &d); err != nil {
-		t.Fatal(err)
-	}
+	d, out := figuresOf(t, o)
 	if len(d.Doors) != 2*len(doorRows) || len(d.Rows) != 0 {
 		t.Errorf("%d rows of the door, %d others", len(d.Doors), len(d.Rows))
 	}

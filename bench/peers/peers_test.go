@@ -96,12 +96,11 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// The smoke run goes through real servers, one node of each and a cluster of
-// etcd, and leaves nothing behind.
-func TestQuick(t *testing.T) {
-	files := t.TempDir()
-	o := quick(t, "-only", "1 node|etcd", "-json", filepath.Join(files, "figures.json"), "-write", filepath.Join(files, "performance.md"), "-html", filepath.Join(files, "page.html"))
-	var out, progress bytes.Buffer
+// figuresOf runs the program with o, and returns what it wrote to o.json and to
+// its output.
+func figuresOf(t *testing.T, o options) (d document, out bytes.Buffer) {
+	t.Helper()
+	var progress bytes.Buffer
 	if err := run(t.Context(), o, &out, &progress); err != nil {
 		t.Fatal(err, progress.String())
 	}
@@ -110,10 +109,18 @@ func TestQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var d document
 	if err := json.Unmarshal(b, &d); err != nil {
 		t.Fatal(err)
 	}
+	return d, out
+}
+
+// The smoke run goes through real servers, one node of each and a cluster of
+// etcd, and leaves nothing behind.
+func TestQuick(t *testing.T) {
+	files := t.TempDir()
+	o := quick(t, "-only", "1 node|etcd", "-json", filepath.Join(files, "figures.json"), "-write", filepath.Join(files, "performance.md"), "-html", filepath.Join(files, "page.html"))
+	d, out := figuresOf(t, o)
 	if want := 4*len(d.Versions) + 3; len(d.Rows) != want || len(d.Versions) < 2 {
 		t.Errorf("%d rows of %v, want %d", len(d.Rows), d.Versions, want)
 	}
@@ -144,7 +151,7 @@ func checkPage(t *testing.T, o options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"<h2>PUT, 1 node, 512 callers, 16 clients: latency by percentile</h2>", "<h2>GET, 3 nodes, 256 callers, 16 clients: latency by percentile</h2>", "Floors beside one node", "smoke run"} {
+	for _, want := range []string{"<h2>PUT, 1 node, 512 callers, 16 connections: latency by percentile</h2>", "<h2>GET, 3 nodes, 256 callers, 16 connections: latency by percentile</h2>", "Floors beside one node", "smoke run"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page with the curves lacks %q", want)
 		}
