@@ -136,6 +136,40 @@ func TestOutcomeAfterApply(t *testing.T) {
 	}
 }
 
+// TestPendingAfterWrite runs passes and counts those that were asked for: one
+// for a write, and one more for what came while the disk was waited for.
+func TestPendingAfterWrite(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{})
+	run(n) // what a start leaves
+	e := newEar()
+	propose := func(id uint64) {
+		t.Helper()
+		if err := n.Propose(0, put("k", "v"), e, command.Tag{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	propose(1)
+	if !n.Acquire() {
+		t.Fatal("nothing to do after a proposal")
+	}
+	n.Run(nil)
+	if e.outcomes[1] != command.Applied || n.Pending() {
+		t.Fatalf("after the write: outcome %v, pending %v", e.outcomes[1], n.Pending())
+	}
+	propose(2)
+	if !n.Acquire() {
+		t.Fatal("nothing to do after a proposal")
+	}
+	n.Run(func() { propose(3) })
+	if _, early := e.outcomes[3]; early || e.outcomes[2] != command.Applied || !n.Acquire() {
+		t.Fatalf("a command that came during the write: outcomes %v, pending %v", e.outcomes, n.Pending())
+	}
+	n.Run(nil)
+	if e.outcomes[3] != command.Applied || n.Pending() {
+		t.Fatalf("after the second write: outcome %v, pending %v", e.outcomes[3], n.Pending())
+	}
+}
+
 // TestCrash proposes, crashes with the loss of everything that was not synced
 // (and of a random part of what is in between), and finds every acknowledged
 // write: D1 and D2 with one node.

@@ -71,6 +71,7 @@ func (n *Node) Run(waited func()) {
 		n.urgent.Store(false)
 		n.serve()
 		n.sendCommits()
+		n.noteLeft()
 		n.running.Store(false)
 	}
 }
@@ -112,6 +113,7 @@ func (n *Node) pass() *writeSet {
 	}
 	if !idle {
 		n.sendCommits()
+		n.noteLeft()
 		return nil
 	}
 	if err := n.proposeAll(); err != nil {
@@ -296,8 +298,15 @@ func (n *Node) commit(w *writeSet) {
 	n.written = w
 	n.mu.Unlock()
 	n.writing.Store(false)
-	n.pending.Store(true)
 	n.raise()
+}
+
+// noteLeft has another pass run if there is something that this one had to
+// leave because a write was under way.
+func (n *Node) noteLeft() {
+	if n.filling.mustSync || len(n.gathering) > 0 {
+		n.pending.Store(true)
+	}
 }
 
 // answerAtOnce tells what needs no write, because all it waits for is durable.

@@ -20,6 +20,11 @@ const (
 	// drainCutBytes is how many make a file end with a shard. Compactions of
 	// level 0 are then of a few shards each, and not of all of it at once.
 	drainCutBytes = 4 << 20
+
+	// drainBlockBytes is the size of a file's blocks. Pebble hands each block to
+	// another goroutine, which costs a thread that stands back two wake-ups; a
+	// read that finds its row here, and not among recent ones, reads more.
+	drainBlockBytes = 32 << 10
 )
 
 // Files are written in pieces of writeBytes, and given to the disk whenever
@@ -60,6 +65,7 @@ func (s *Store) initDrains() error {
 	o := basePebbleOptions(s.opts)
 	o.EnsureDefaults()
 	s.drainOptions = o.MakeWriterOptions(0, s.db.TableFormat())
+	s.drainOptions.BlockSize = drainBlockBytes
 	s.drainFileBytes, s.drainCutBytes = drainFileBytes, drainCutBytes
 	return s.cleanDrains()
 }
