@@ -71,6 +71,8 @@ func (s *Store) drain() error {
 }
 
 func (s *Store) await(drained <-chan struct{}) error {
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
 	select {
 	case <-drained:
 		return nil
@@ -130,7 +132,9 @@ func (s *Store) awaitLevel0() error {
 		if err := s.fatal.get(); err != nil {
 			return err
 		}
-		if int(s.db.Metrics().Levels[0].Sublevels) < s.level0Max {
+		layers := s.db.Metrics().Levels[0].Sublevels
+		s.layers.Store(layers)
+		if int(layers) < s.level0Max {
 			return nil
 		}
 		if !warned {
@@ -171,10 +175,11 @@ func (s *Store) ingest(paths []string) error {
 // writeTable writes the newest records of the frozen table t and the states
 // of its shards, in the order of their keys.
 func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
+	rest := files.pace.rest
 	lists := [recentClasses][]uint32{
-		recentRows:     s.allRows(t),
-		recentExpiries: t.sort(t.lists[recentExpiries].order),
-		recentSessions: t.sort(t.lists[recentSessions].order),
+		recentRows:     s.allRows(t, rest),
+		recentExpiries: t.sort(t.lists[recentExpiries].order, rest),
+		recentSessions: t.sort(t.lists[recentSessions].order, rest),
 	}
 	for _, m := range t.metas { // every shard with records has one
 		if err := files.cut(); err != nil {
@@ -203,14 +208,14 @@ func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
 
 // allRows returns the rows of the frozen table t as one run. It works on what
 // scans have sorted, and leaves them its result, but does not keep them out
-// meanwhile.
-func (s *Store) allRows(t *recentTable) []uint32 {
+// meanwhile. It calls rest as sort does.
+func (s *Store) allRows(t *recentTable, rest func()) []uint32 {
 	l := &t.lists[recentRows]
 	s.sorting.Lock()
 	runs, covered := append([][]uint32(nil), l.runs...), l.covered
 	s.sorting.Unlock()
 	if covered < len(l.order) {
-		runs = append(runs, t.sort(l.order[covered:]))
+		runs = append(runs, t.sort(l.order[covered:], rest))
 	}
 	all := t.mergeAll(runs)
 	s.sorting.Lock()

@@ -40,6 +40,7 @@ type drainFiles struct {
 	fs      vfs.FS
 	dir     string
 	options sstable.WriterOptions
+	pace    *pace
 	limit   int // of the bytes of records in one file
 	cutFrom int // so many are worth a file between two shards
 
@@ -75,6 +76,7 @@ func (s *Store) newDrainFiles() *drainFiles {
 		fs:      s.opts.FS,
 		dir:     drainDir(s.opts),
 		options: s.drainOptions,
+		pace:    newPace(s.drainHurries),
 		limit:   s.drainFileBytes,
 		cutFrom: s.drainCutBytes,
 		number:  &s.drainNumber,
@@ -116,7 +118,7 @@ func (d *drainFiles) begin(n int) error {
 	if d.writer == nil {
 		*d.number++
 		path := d.fs.PathJoin(d.dir, fmt.Sprintf("%06d.sst", *d.number))
-		w, err := newTableWriter(d.fs, path, d.options)
+		w, err := newTableWriter(d.fs, path, d.options, d.pace.rest)
 		if err != nil {
 			return err
 		}
@@ -146,13 +148,13 @@ func (d *drainFiles) abandon() {
 }
 
 // newTableWriter begins a table outside of the database. Closing it syncs the
-// file.
-func newTableWriter(fs vfs.FS, path string, o sstable.WriterOptions) (*sstable.Writer, error) {
+// file. It calls rest for each block, unless that is nil.
+func newTableWriter(fs vfs.FS, path string, o sstable.WriterOptions, rest func()) (*sstable.Writer, error) {
 	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, err
 	}
-	return sstable.NewWriter(newTableOutput(f), o), nil
+	return sstable.NewWriter(newTableOutput(f, rest), o), nil
 }
 
 // tableOutput is a file that a table is written to. What Pebble has for this
@@ -160,16 +162,20 @@ func newTableWriter(fs vfs.FS, path string, o sstable.WriterOptions) (*sstable.W
 type tableOutput struct {
 	file vfs.File
 	w    *bufio.Writer
+	rest func() // may be nil
 }
 
 var _ objstorage.Writable = (*tableOutput)(nil)
 
-func newTableOutput(f vfs.File) *tableOutput {
+func newTableOutput(f vfs.File, rest func()) *tableOutput {
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{BytesPerSync: fileSyncBytes})
-	return &tableOutput{file: f, w: bufio.NewWriterSize(f, writeBytes)}
+	return &tableOutput{file: f, w: bufio.NewWriterSize(f, writeBytes), rest: rest}
 }
 
 func (t *tableOutput) Write(p []byte) error {
+	if t.rest != nil {
+		t.rest()
+	}
 	_, err := t.w.Write(p)
 	return err
 }

@@ -100,6 +100,7 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 // 0, and a first level below that is worth a merge with a few of them.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
+	o.FS = &pacedFS{o.FS, s.compactionHurries}
 	o.DisableWAL = true
 	// Pebble may queue an ingestion behind a memtable that overlaps with it, and
 	// relies on its log to know it after a crash. Without a log the ingestion has
@@ -127,7 +128,7 @@ func basePebbleOptions(opts Options) *pebble.Options {
 		FormatMajorVersion:         pebble.FormatNewest,
 		CacheSize:                  opts.BlockCacheBytes,
 		MemTableSize:               256 << 10, // nothing goes into it
-		L0CompactionThreshold:      4,
+		L0CompactionThreshold:      compactionLayers,
 		LBaseMaxBytes:              max(64<<20, 4*opts.RecentBytes),
 		CompactionConcurrencyRange: func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
 	}
@@ -143,6 +144,9 @@ func basePebbleOptions(opts Options) *pebble.Options {
 	}
 	return o
 }
+
+// compactionLayers is how many layers level 0 has when a compaction begins.
+const compactionLayers = 4
 
 // level0Max is how many layers level 0 may have, each of which a read may have
 // to look into, before drains wait for compactions.

@@ -21,7 +21,7 @@ const runRatio = 4
 // others that do so, and whoever asked before must have asked for no more.
 func (t *recentTable) sorted(l *recentList, order []uint32) [][]uint32 {
 	if len(order) > l.covered {
-		l.runs = append(l.runs, t.sort(order[l.covered:]))
+		l.runs = append(l.runs, t.sort(order[l.covered:], nil))
 		l.covered = len(order)
 	}
 	for k := len(l.runs); k > 1 && len(l.runs[k-2]) < runRatio*len(l.runs[k-1]); k-- {
@@ -83,20 +83,42 @@ func pieceOf(key []byte, from int) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// sort makes a run of consecutive records of a list.
-func (t *recentTable) sort(places []uint32) []uint32 {
+// sorter sorts records of a table and rests meanwhile.
+type sorter struct {
+	*recentTable
+	rest  func() // may be nil
+	steps int    // since it was called
+}
+
+// restEvery is how many steps a sorter takes between two rests.
+const restEvery = 1 << 11
+
+func (s *sorter) step() {
+	if s.steps++; s.steps == restEvery {
+		s.steps = 0
+		if s.rest != nil {
+			s.rest()
+		}
+	}
+}
+
+// sort makes a run of consecutive records of a list. It calls rest often, unless
+// that is nil.
+func (t *recentTable) sort(places []uint32, rest func()) []uint32 {
 	if len(places) == 0 {
 		return nil
 	}
 	last := places[len(places)-1]
 	items := make([]sortItem, 0, len(places))
+	s := sorter{recentTable: t, rest: rest}
 	for _, place := range places {
+		s.step()
 		r := t.at(place)
 		if newer := r.newer().Load(); newer == 0 || newer > last {
 			items = append(items, sortItem{pieceOf(r.key(), 0), place})
 		}
 	}
-	t.sortFrom(items, pieceBytes)
+	s.sortFrom(items, pieceBytes)
 	run := make([]uint32, len(items))
 	for i := range items {
 		run[i] = items[i].place
@@ -106,8 +128,11 @@ func (t *recentTable) sort(places []uint32) []uint32 {
 
 // sortFrom sorts items, whose keys are different: by the pieces they hold,
 // then, where these are equal, by the pieces from next on.
-func (t *recentTable) sortFrom(items []sortItem, next int) {
-	slices.SortFunc(items, func(a, b sortItem) int { return cmp.Compare(a.piece, b.piece) })
+func (s *sorter) sortFrom(items []sortItem, next int) {
+	slices.SortFunc(items, func(a, b sortItem) int {
+		s.step()
+		return cmp.Compare(a.piece, b.piece)
+	})
 	for len(items) > 1 {
 		n := 1
 		for n < len(items) && items[n].piece == items[0].piece {
@@ -115,9 +140,10 @@ func (t *recentTable) sortFrom(items []sortItem, next int) {
 		}
 		if n > 1 {
 			for i := range items[:n] {
-				items[i].piece = pieceOf(t.at(items[i].place).key(), next)
+				s.step()
+				items[i].piece = pieceOf(s.at(items[i].place).key(), next)
 			}
-			t.sortFrom(items[:n], next+pieceBytes)
+			s.sortFrom(items[:n], next+pieceBytes)
 		}
 		items = items[n:]
 	}

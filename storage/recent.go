@@ -94,6 +94,10 @@ func newRecentTable(size int) *recentTable {
 	arena, _, _ := heapMemory(size)
 	buckets := 1 << bits.Len(uint(size/recentBucketBytes))
 	t := &recentTable{arena: arena, buckets: make([]atomic.Uint32, buckets)}
+	// The first records of a fresh table touch all of its index. Apply must not
+	// be what waits for that memory.
+	adviseHuge(unsafe.Slice((*byte)(unsafe.Pointer(&t.buckets[0])), len(t.buckets)*int(unsafe.Sizeof(t.buckets[0]))))
+	clear(t.buckets)
 	t.reset()
 	return t
 }
@@ -319,6 +323,13 @@ func (x *recentTables) draining() <-chan struct{} {
 		return nil
 	}
 	return x.frozen.drained
+}
+
+// halfFull reports whether half of the active table is in use.
+func (x *recentTables) halfFull() bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return int(x.active.committed.Load())*recentUnit > len(x.active.arena)/2
 }
 
 // drains reports whether there is a frozen table with something of shard.

@@ -364,7 +364,7 @@ func tablesDrain(x *recentTables, pebble map[string]string) func() {
 		func() { frozen = x.freeze(nil, 0) },
 		func() {
 			if frozen != nil {
-				for _, place := range frozen.sort(frozen.lists[recentRows].order) {
+				for _, place := range frozen.sort(frozen.lists[recentRows].order, nil) {
 					r := frozen.at(place)
 					pebble[string(r.key())] = string(r.value())
 				}

@@ -203,7 +203,7 @@ func (v *View) copyRecent() {
 func (t *recentTable) copyShard(shard int, orders *[recentClasses][]uint32) recentCopy {
 	var run []uint32
 	for _, order := range orders { // the classes are in the order of their kinds
-		run = append(run, t.sort(t.ofShard(order, shard))...)
+		run = append(run, t.sort(t.ofShard(order, shard), nil)...)
 	}
 	size := recentUnit // place 0 is not used
 	for _, place := range run {

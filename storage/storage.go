@@ -203,6 +203,8 @@ type Store struct {
 	drainFileBytes int           // the constant, but for tests
 	drainCutBytes  int           // the constant, but for tests
 	level0Max      int           // the constant, but for tests
+	waiting        atomic.Int32  // who waits for a drain
+	layers         atomic.Int32  // of level 0, as the last drain found it
 	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
 	ingestions     atomic.Uint64 // raised when one begins and when it ends
 	compacted      chan struct{} // capacity 1: a compaction ended since the last look
@@ -316,7 +318,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(err, s.db.Close())
 	}
 	s.recent.size = int(o.RecentBytes)
-	s.recent.active = newRecentTable(s.recent.size)
+	s.recent.active, s.recent.spare = newRecentTable(s.recent.size), newRecentTable(s.recent.size)
 	s.pass.init(s)
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
@@ -405,6 +407,7 @@ func (s *Store) close() error {
 	s.life.Unlock()
 	s.users.Wait()
 	err = errors.Join(err, s.holders.release())
+	s.waiting.Add(1) // a compaction ends before Pebble does
 	close(s.closing)
 	if !s.awaitBackground() {
 		return errors.Join(err, errAbandoned)
