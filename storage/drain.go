@@ -100,6 +100,7 @@ func (s *Store) drainTables() {
 			for _, m := range t.metas {
 				s.shards[m.shard].durable.Store(m.meta.applied)
 			}
+			s.drained.rushed.Store(s.recent.fill() > rushedFill)
 			s.recent.release()
 			s.tellFlushed()
 		}
@@ -117,6 +118,7 @@ func (s *Store) drainTable(t *recentTable) error {
 	if err := s.awaitLevel0(); err != nil {
 		return err
 	}
+	s.drained.begin()
 	files := s.newDrainFiles()
 	defer files.abandon()
 	if err := s.writeTable(files, t); err != nil {
@@ -180,6 +182,9 @@ func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
 		recentRows:     s.allRows(t, rest),
 		recentExpiries: t.sort(t.lists[recentExpiries].order, rest),
 		recentSessions: t.sort(t.lists[recentSessions].order, rest),
+	}
+	for _, l := range lists {
+		s.drained.of.Add(int64(len(l)))
 	}
 	for _, m := range t.metas { // every shard with records has one
 		if err := files.cut(); err != nil {

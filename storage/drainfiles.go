@@ -3,6 +3,7 @@ package storage
 import (
 	"bufio"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/objstorage"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -41,8 +42,9 @@ type drainFiles struct {
 	dir     string
 	options sstable.WriterOptions
 	pace    *pace
-	limit   int // of the bytes of records in one file
-	cutFrom int // so many are worth a file between two shards
+	written *atomic.Int64 // how many records, for whoever waits
+	limit   int           // of the bytes of records in one file
+	cutFrom int           // so many are worth a file between two shards
 
 	number *uint64 // of the file made last; no name is used twice, since Pebble may still have the file
 	paths  []string
@@ -77,6 +79,7 @@ func (s *Store) newDrainFiles() *drainFiles {
 		dir:     drainDir(s.opts),
 		options: s.drainOptions,
 		pace:    newPace(s.drainHurries),
+		written: &s.drained.written,
 		limit:   s.drainFileBytes,
 		cutFrom: s.drainCutBytes,
 		number:  &s.drainNumber,
@@ -125,6 +128,7 @@ func (d *drainFiles) begin(n int) error {
 		d.paths, d.writer, d.size = append(d.paths, path), w, 0
 	}
 	d.size += n
+	d.written.Add(1)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -47,16 +48,52 @@ func (p *pace) rest() {
 	p.since = time.Now()
 }
 
+// How much more of the active table may be full than the drain of the frozen one
+// has written. Where the last drain ended with rushedFill of the active table in
+// use, the next one must be ahead.
+const (
+	drainLag  = 0.1
+	drainLead = 0.2
+
+	rushedFill = 0.3
+)
+
 // drainHurries reports whether the frozen table must be drained soon: somebody
-// waits for it, or the active one is half full.
+// waits for it, or the active one is filled faster than it is drained.
 func (s *Store) drainHurries() bool {
-	return s.waiting.Load() > 0 || s.recent.halfFull()
+	lag := drainLag
+	if s.drained.rushed.Load() {
+		lag = -drainLead
+	}
+	return s.waiting.Load() > 0 || s.recent.fill() > s.drained.part()+lag
 }
 
 // compactionHurries reports whether level 0 must become less deep soon: drains
-// wait for it, or it has twice the layers that begin a compaction.
+// wait for it or come fast, or it has twice the layers that begin a compaction.
 func (s *Store) compactionHurries() bool {
-	return s.waiting.Load() > 0 || s.layers.Load() >= 2*compactionLayers
+	return s.waiting.Load() > 0 || s.drained.rushed.Load() || s.layers.Load() >= 2*compactionLayers
+}
+
+// drainProgress is how far a drain has come. The zero value is one that has not
+// begun.
+type drainProgress struct {
+	written, of atomic.Int64 // records
+	rushed      atomic.Bool  // the drain before was just fast enough, or not
+}
+
+// begin counts from the start.
+func (p *drainProgress) begin() {
+	p.of.Store(0)
+	p.written.Store(0)
+}
+
+// part returns how many of its records a drain has written, from 0 to 1.
+func (p *drainProgress) part() float64 {
+	of := p.of.Load()
+	if of == 0 {
+		return 0
+	}
+	return float64(p.written.Load()) / float64(of)
 }
 
 // pacedFS is the file system as compactions see it, for which it makes pauses.

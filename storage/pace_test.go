@@ -161,14 +161,60 @@ func TestHurry(t *testing.T) {
 		t.Error("a drain hurries when nobody waits any more")
 	}
 
-	half := len(s.recent.active.arena) / 2
-	for i := 0; s.recent.active.used() <= half; i++ {
-		if s.drainHurries() {
-			t.Fatalf("in a hurry with %d of %d bytes in use", s.recent.active.used(), 2*half)
+	// A drain that has written nothing, then half of its records, then all.
+	fill := func(part float64) {
+		t.Helper()
+		for i := 0; s.recent.fill() <= part; i++ {
+			if s.drainHurries() {
+				t.Fatalf("in a hurry with %.2f of the table in use, and %.2f written", s.recent.fill(), s.drained.part())
+			}
+			do(t, s, 1, put(fmt.Sprint(i), "v"))
 		}
-		do(t, s, 1, put(fmt.Sprint(i), "v"))
+		if !s.drainHurries() {
+			t.Errorf("no hurry with %.2f of the table in use, and %.2f written", s.recent.fill(), s.drained.part())
+		}
 	}
-	if !s.drainHurries() {
-		t.Error("no hurry with half of the table in use")
+	s.drained.begin()
+	fill(drainLag)
+	s.drained.of.Store(10)
+	s.drained.written.Store(5)
+	fill(0.5 + drainLag)
+	s.drained.rushed.Store(true) // this one must be ahead
+	s.drained.written.Store(6 + 2)
+	if !s.drainHurries() || !s.compactionHurries() {
+		t.Error("no hurry after a drain that was hardly fast enough")
+	}
+	s.drained.written.Store(6 + 3)
+	if s.drainHurries() {
+		t.Error("in a hurry although ahead")
+	}
+}
+
+// TestRushed says which drains were hardly fast enough: those at the end of which
+// much of the other table is in use.
+func TestRushed(t *testing.T) {
+	s := openTest(t)
+	g := newGate(s)
+	for _, rushed := range []bool{false, true, false} {
+		g.Lock()
+		do(t, s, 1, put("k", "v"))
+		freezeTable(s)
+		<-g.waits
+		draining := s.recent.draining()
+		for i := 0; rushed && s.recent.fill() <= rushedFill; i++ {
+			do(t, s, 1, put(fmt.Sprint(i), "v"))
+		}
+		g.Unlock()
+		<-draining
+		if got := s.drained.rushed.Load(); got != rushed {
+			t.Errorf("rushed %v, want %v, with %.2f of the table in use", got, rushed, s.recent.fill())
+		}
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-g.waits: // of the flush
+		default:
+		}
 	}
 }

@@ -325,11 +325,11 @@ func (x *recentTables) draining() <-chan struct{} {
 	return x.frozen.drained
 }
 
-// halfFull reports whether half of the active table is in use.
-func (x *recentTables) halfFull() bool {
+// fill returns how much of the active table is in use, from 0 to 1.
+func (x *recentTables) fill() float64 {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return int(x.active.committed.Load())*recentUnit > len(x.active.arena)/2
+	return float64(x.active.committed.Load()-1) * recentUnit / float64(len(x.active.arena))
 }
 
 // drains reports whether there is a frozen table with something of shard.

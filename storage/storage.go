@@ -204,7 +204,8 @@ type Store struct {
 	drainCutBytes  int           // the constant, but for tests
 	level0Max      int           // the constant, but for tests
 	waiting        atomic.Int32  // who waits for a drain
-	layers         atomic.Int32  // of level 0, as the last drain found it
+	drained        drainProgress // of the last drain
+	layers         atomic.Int32  // of level 0, as it found it
 	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
 	ingestions     atomic.Uint64 // raised when one begins and when it ends
 	compacted      chan struct{} // capacity 1: a compaction ended since the last look
