@@ -73,6 +73,7 @@ func (s *Store) Apply(entries []Entry, d Deliverer) error {
 // as one pass may go. It returns how many that were.
 func (p *pass) apply(entries []Entry, first int, d Deliverer) (int, error) {
 	p.begin()
+	p.store.passes.Add(1)
 	defer p.end()
 	if err := p.admit(entries); err != nil {
 		return 0, err

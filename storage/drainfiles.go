@@ -78,7 +78,7 @@ func (s *Store) newDrainFiles() *drainFiles {
 		fs:      s.opts.FS,
 		dir:     drainDir(s.opts),
 		options: s.drainOptions,
-		pace:    newPace(s.drainHurries),
+		pace:    pacing{s.drainHurries, &s.passes}.begin(),
 		written: &s.drained.written,
 		limit:   s.drainFileBytes,
 		cutFrom: s.drainCutBytes,

@@ -11,7 +11,7 @@ import (
 // recent records are full, or level 0 is deep. Done in one go they take a
 // processor for a second or more, and where processors are few, requests queue
 // for the others meanwhile. So they are done in short pieces with pauses between
-// them, until somebody is in a hurry.
+// them, until somebody is in a hurry, and as long as anything is applied.
 const (
 	// paceWork is how long a piece takes at least. Requests that find all
 	// processors taken wait for about as long.
@@ -26,14 +26,21 @@ const (
 	pacePauseMax = 10 * time.Millisecond
 )
 
+// pacing is what the pauses of a kind of background work depend on.
+type pacing struct {
+	hurry  func() bool
+	passes *atomic.Uint64 // of Apply so far; without any, nobody is disturbed
+}
+
 // pace makes the pauses of one piece of background work. It is used by one
 // goroutine at a time.
 type pace struct {
-	hurry func() bool
+	pacing
 	since time.Time // the end of the last pause
+	seen  uint64    // passes before it
 }
 
-func newPace(hurry func() bool) *pace { return &pace{hurry, time.Now()} }
+func (p pacing) begin() *pace { return &pace{pacing: p, since: time.Now(), seen: p.passes.Load()} }
 
 // rest makes a pause if it is time for one and nobody is in a hurry. It is cheap
 // enough to be called every few microseconds.
@@ -42,7 +49,10 @@ func (p *pace) rest() {
 	if worked < paceWork {
 		return
 	}
-	if !p.hurry() {
+	passes := p.passes.Load()
+	disturbs := passes != p.seen
+	p.seen = passes
+	if disturbs && !p.hurry() {
 		time.Sleep(min(pacePause*worked, pacePauseMax))
 	}
 	p.since = time.Now()
@@ -99,7 +109,7 @@ func (p *drainProgress) part() float64 {
 // pacedFS is the file system as compactions see it, for which it makes pauses.
 type pacedFS struct {
 	vfs.FS
-	hurry func() bool
+	pacing
 }
 
 // compactionCategory is what Pebble calls the files that compactions write.
@@ -112,7 +122,7 @@ func (f *pacedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	if err != nil || category != compactionCategory {
 		return file, err
 	}
-	return pacedFile{file, newPace(f.hurry)}, nil
+	return pacedFile{file, f.begin()}, nil
 }
 
 type pacedFile struct {

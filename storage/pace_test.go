@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,26 +18,32 @@ func TestPace(t *testing.T) {
 	for _, c := range []struct {
 		worked time.Duration
 		hurry  bool
+		quiet  bool
 		pause  time.Duration
 	}{
 		{worked: 0, pause: 0},
 		{worked: paceWork - 1, pause: 0},
 		{worked: paceWork, pause: pacePause * paceWork},
 		{worked: paceWork, hurry: true, pause: 0},
+		{worked: paceWork, quiet: true, pause: 0},
 		{worked: pacePauseMax / pacePause, pause: pacePauseMax / pacePause * pacePause},
 		{worked: pacePauseMax/pacePause + 1, pause: pacePauseMax},
 		{worked: time.Minute, pause: pacePauseMax},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPace(func() bool { return c.hurry })
+			var passes atomic.Uint64
+			p := pacing{func() bool { return c.hurry }, &passes}.begin()
 			for range 3 { // a pause does not count as work
 				time.Sleep(c.worked)
+				if !c.quiet {
+					passes.Add(1)
+				}
 				before := time.Now()
 				p.rest()
 				if got := time.Since(before); got != c.pause {
-					t.Errorf("after %v, hurry %v: a pause of %v, want %v", c.worked, c.hurry, got, c.pause)
+					t.Errorf("after %v, hurry %v, quiet %v: a pause of %v, want %v", c.worked, c.hurry, c.quiet, got, c.pause)
 				}
-				if c.pause == 0 && !c.hurry {
+				if c.worked < paceWork {
 					return // works on
 				}
 			}
@@ -80,7 +87,7 @@ func (f *createdFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 // the first is paced.
 func TestCompactionsArePaced(t *testing.T) {
 	created := &createdFS{FS: vfs.NewMem()}
-	paced := &pacedFS{created, func() bool { return true }}
+	paced := &pacedFS{created, pacing{func() bool { return true }, new(atomic.Uint64)}}
 	db, err := pebble.Open("db", &pebble.Options{FS: paced, Logger: quiet{}})
 	if err != nil {
 		t.Fatal(err)

@@ -205,6 +205,7 @@ type Store struct {
 	level0Max      int           // the constant, but for tests
 	waiting        atomic.Int32  // who waits for a drain
 	drained        drainProgress // of the last drain
+	passes         atomic.Uint64 // of Apply, so far
 	layers         atomic.Int32  // of level 0, as it found it
 	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
 	ingestions     atomic.Uint64 // raised when one begins and when it ends
