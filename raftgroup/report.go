@@ -351,7 +351,9 @@ func (n *Node) nodeInfo(row *nodeRow, r *reported, now int64) command.NodeInfo {
 }
 
 // shardInfo puts together what the nodes have reported of a shard. Of a node
-// that is down that is old: what has been given up there is left out.
+// that is down that is old: what has been given up there is left out. The leader
+// is the newest of those that said so of themselves, also where others have
+// heard of a newer term already: who leads in that one has not reported yet.
 func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported, now int64) command.ShardInfo {
 	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Moving: true}
 	if shard == n.meta() {
@@ -360,6 +362,7 @@ func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported, now 
 		first, last := n.slotRange(shard)
 		i.Slots = slotText(first, last)
 	}
+	led := uint64(0) // the newest term of which a leader is known
 	for node, r := range all {
 		down := node != n.id && now-max(r.heard, n.startedAt) > int64(downAfter)
 		if down && !slices.Contains(i.Desired, node) {
@@ -373,8 +376,8 @@ func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported, now 
 				}
 				i.Replicas = append(i.Replicas, command.ReplicaInfo{Node: node, Role: role, Applied: x.Applied})
 				i.Commit = max(i.Commit, x.Commit)
-				if role == roleLeader && x.Term >= i.Term {
-					i.Leader, i.Moving = node, !x.Settled
+				if role == roleLeader && x.Term > led {
+					led, i.Leader, i.Moving = x.Term, node, !x.Settled
 				}
 				i.Term = max(i.Term, x.Term)
 			}
