@@ -124,6 +124,7 @@ type Options struct {
 	BlockCacheBytes  int64 // Pebble's; storage's default
 	RowCacheBytes    int64 // storage's default
 	RecentBytes      int64 // storage's default
+	OpenFiles        int   // storage's default
 	SessionRetention time.Duration
 
 	Clock     Clock     // SystemClock
@@ -337,7 +338,7 @@ func (n *Node) openStores() (err error) {
 	}
 	n.store, err = storage.Open(storage.Options{
 		Dir: o.FS.PathJoin(o.Dir, stateDir), FS: o.FS, Shards: n.identity.Shards + 1,
-		BlockCacheBytes: o.BlockCacheBytes, RowCacheBytes: o.RowCacheBytes, RecentBytes: o.RecentBytes,
+		BlockCacheBytes: o.BlockCacheBytes, RowCacheBytes: o.RowCacheBytes, RecentBytes: o.RecentBytes, OpenFiles: o.OpenFiles,
 		SessionRetention: o.SessionRetention, Logger: o.Logger,
 		OnFlush: n.flushed, OnFatal: n.fail,
 	})

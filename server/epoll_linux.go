@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
 )
 
 const (
@@ -242,8 +243,8 @@ type thread struct {
 	yielded uint64 // Unix ms of the last visit to the Go scheduler
 
 	waited   func() // comesBack, made once
-	waitsFor *loop  // given up for the pass this thread runs
-	polling  *loop  // taken back when that pass had waited for the disk
+	waitsFor *loop  // given up for what this thread does now
+	polling  *loop  // taken back when that had waited for the disk
 }
 
 // yieldMillis is how often a thread visits the Go scheduler. Threads here wait
@@ -315,20 +316,23 @@ const (
 
 	// writesOnlyMillis is how long nothing but writes must have come for that.
 	writesOnlyMillis = 10
+
+	// readDelay is the same for rows that a round did not find in the cache. Most
+	// lie in Pebble's cache of blocks or in the system's, and reading one there
+	// takes less than a wake-up.
+	readDelay = 200 * time.Microsecond
 )
 
-// giveUp leaves l to the threads that wait in the outer epoll: at once, if
-// anything waits on it or came lately that need not wait for the commit, and
-// otherwise when handOverDelay has passed.
-func (l *loop) giveUp(now uint64) {
-	waiting := len(l.again) > 0 || l.posted.Load() // reads and replies that nobody else would see
-	if l.timed = !waiting && now-l.lastRead > writesOnlyMillis; !l.timed {
+// giveUp leaves l to the threads that wait in the outer epoll: at once, or when
+// delay has passed.
+func (l *loop) giveUp(delay time.Duration) {
+	if l.timed = delay > 0; !l.timed {
 		l.arm()
 		return
 	}
 	l.front.armed.Add(1)
 	l.polled.Store(false)
-	setTimer(l.timer, handOverDelay)
+	setTimer(l.timer, delay)
 }
 
 // takeBack makes the caller poll l again, unless another thread does by now.
@@ -474,31 +478,58 @@ func (t *thread) descend(l *loop) bool {
 		if len(l.again) > 0 {
 			signal(l.wakeW) // whoever takes over must not wait for an event
 		}
-		l.giveUp(t.now)
-		t.polling = nil
-		if commit {
-			if len(t.jobs) == 0 {
-				t.waitsFor = l
-				be.Run(t.waited)
-			} else {
-				be.Run(nil)
-			}
+		l.giveUp(t.delay(l, commit))
+		t.polling, t.waitsFor = nil, l
+		switch {
+		case commit && len(t.jobs) == 0:
+			be.Run(t.waited)
+		case commit:
+			be.Run(nil)
+			t.runJobs()
+		default:
+			t.runJobs()
+			t.comesBack()
 		}
+		t.flush()
 		if t.polling == l {
 			t.proposed = be.Pending() // nobody may have been there to run it
 			continue
 		}
-		t.runJobs()
-		t.flush()
 		t.helpOut()
 		return l.takeBack()
 	}
 	return true
 }
 
-// comesBack is called when the pass that t runs has waited for the disk: all
-// that is left of it is writing replies. A thread that gave up its loop for the
-// pass takes it back now, before its absence is noticed.
+// delay returns how long the loop that t polls may go without, while t commits or
+// reads the rows of its round.
+func (t *thread) delay(l *loop, commit bool) time.Duration {
+	switch {
+	case len(l.again) > 0 || l.posted.Load():
+		return 0 // reads and replies that nobody else would see
+	case !commit && t.readsRows():
+		return readDelay
+	case commit && t.now-l.lastRead > writesOnlyMillis:
+		return handOverDelay
+	}
+	return 0
+}
+
+// readsRows reports whether all the round's jobs are reads of single rows.
+func (t *thread) readsRows() bool {
+	for i := range t.jobs {
+		switch t.jobs[i].op {
+		case protocol.OpGet, protocol.OpExists, protocol.OpExpiry:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// comesBack is called when t has waited for the disk, in a pass or for reads: all
+// that is left is writing replies. A thread that gave up its loop takes it back
+// now, before its absence is noticed.
 func (t *thread) comesBack() {
 	if t.waitsFor.takeBack() {
 		t.polling = t.waitsFor

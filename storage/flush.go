@@ -127,6 +127,7 @@ func basePebbleOptions(opts Options) *pebble.Options {
 		FS:                         opts.FS,
 		FormatMajorVersion:         pebble.FormatNewest,
 		CacheSize:                  opts.BlockCacheBytes,
+		MaxOpenFiles:               opts.OpenFiles,
 		MemTableSize:               256 << 10, // nothing goes into it
 		L0CompactionThreshold:      compactionLayers,
 		LBaseMaxBytes:              max(64<<20, 4*opts.RecentBytes),

@@ -91,6 +91,7 @@ const (
 	BlockCacheBytesDefault  = 128 << 20
 	RowCacheBytesDefault    = 256 << 20
 	RecentBytesDefault      = 64 << 20
+	OpenFilesDefault        = 4096
 	SessionRetentionDefault = time.Hour
 )
 
@@ -123,6 +124,12 @@ type Options struct {
 	// hold. A pass of entries that needs more gets a table of its own.
 	// 0: RecentBytesDefault.
 	RecentBytes int64
+
+	// OpenFiles is how many files may be open at a time, beside a few dozen. With
+	// 100 GB there are some 12,000. A read that finds none of its files open has
+	// to open one and to read its end, which costs more than the read itself.
+	// 0: OpenFilesDefault.
+	OpenFiles int
 
 	// SessionRetention is how long, in leader's stamps, the results of a
 	// session that writes nothing are kept. 0: SessionRetentionDefault.
@@ -166,6 +173,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.RecentBytes = RecentBytesDefault
 	}
 	o.RecentBytes = max(o.RecentBytes, recentBytesMin)
+	if o.OpenFiles <= 0 {
+		o.OpenFiles = OpenFilesDefault
+	}
 	if o.SessionRetention <= 0 {
 		o.SessionRetention = SessionRetentionDefault
 	}

@@ -29,6 +29,7 @@ func openEngine(dir string, cacheBytes int64) (*engine, error) {
 	o := &pebble.Options{
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   cacheBytes,
+		MaxOpenFiles:                8 << 10, // all of them, as Proa's
 		MemTableSize:                64 << 20,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       2,

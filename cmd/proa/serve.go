@@ -65,7 +65,7 @@ func serve(ctx context.Context, c *config.Config) error {
 	} else {
 		log.Info("limit of open files", "files", limit)
 	}
-	if need := uint64(c.Concurrency.MaxConnections) + 1024; limit != 0 && limit < need {
+	if need := uint64(c.Concurrency.MaxConnections) + otherFiles; limit != 0 && limit < need {
 		log.Warn("the limit of open files is below what concurrency.max_connections needs; raise it with ulimit -n or LimitNOFILE=", "files", limit, "needed", need)
 	}
 	c.Report(log)
@@ -77,6 +77,7 @@ func serve(ctx context.Context, c *config.Config) error {
 	}
 	defer func() { _ = peers.close() }()
 	o := nodeOptions(c, log)
+	o.OpenFiles = openFiles(limit, c.Concurrency.MaxConnections)
 	o.Transport, o.PeerAddress = peers.transport(), peers.address(c)
 	if err := form(ctx, c, peers, &o, signals); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
@@ -340,6 +341,18 @@ func raiseFileLimit() (uint64, error) {
 		r = raised
 	}
 	return uint64(r.Cur), nil
+}
+
+// otherFiles is how many files are open beside clients' connections and the
+// state's files: the log, connections of other nodes, what the runtime needs.
+const otherFiles = 1024
+
+// openFiles returns how many of the state's files may be open: what a limit leaves.
+// Where it leaves nothing, so many that reads do not suffer much.
+func openFiles(limit uint64, connections int) int {
+	const least, most = 1000, 1 << 16 // each takes a kilobyte or two
+	taken := uint64(connections) + otherFiles
+	return int(min(max(limit, taken+least)-taken, most))
 }
 
 func newLogger(c *config.Config) *slog.Logger {
