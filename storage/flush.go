@@ -100,7 +100,7 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 // 0, and a first level below that is worth a merge with a few of them.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
-	o.FS = &pacedFS{o.FS, pacing{s.compactionHurries, &s.passes}}
+	o.FS = &pacedFS{o.FS, pacing{s.compactionHurries, &s.passes}, &s.over}
 	o.DisableWAL = true
 	// Pebble may queue an ingestion behind a memtable that overlaps with it, and
 	// relies on its log to know it after a crash. Without a log the ingestion has

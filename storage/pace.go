@@ -1,9 +1,11 @@
 package storage
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -106,11 +108,17 @@ func (p *drainProgress) part() float64 {
 	return float64(p.written.Load()) / float64(of)
 }
 
-// pacedFS is the file system as compactions see it, for which it makes pauses.
+// pacedFS is the file system as compactions see it, for which it makes pauses
+// and which ends them when the store closes: one may have gigabytes to write.
 type pacedFS struct {
 	vfs.FS
 	pacing
+	over *atomic.Bool
 }
+
+// errOver ends a compaction. What it has written Pebble deletes; a later one
+// begins again.
+var errOver = fmt.Errorf("the store closes: %w", pebble.ErrCancelledCompaction)
 
 // compactionCategory is what Pebble calls the files that compactions write.
 const compactionCategory vfs.DiskWriteCategory = "pebble-compaction"
@@ -122,15 +130,19 @@ func (f *pacedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	if err != nil || category != compactionCategory {
 		return file, err
 	}
-	return pacedFile{file, f.begin()}, nil
+	return pacedFile{file, f.begin(), f.over}, nil
 }
 
 type pacedFile struct {
 	vfs.File
 	pace *pace
+	over *atomic.Bool
 }
 
 func (f pacedFile) Write(p []byte) (int, error) {
+	if f.over.Load() {
+		return 0, errOver
+	}
 	f.pace.rest()
 	return f.File.Write(p)
 }

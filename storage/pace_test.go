@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -87,7 +88,7 @@ func (f *createdFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 // the first is paced.
 func TestCompactionsArePaced(t *testing.T) {
 	created := &createdFS{FS: vfs.NewMem()}
-	paced := &pacedFS{created, pacing{func() bool { return true }, new(atomic.Uint64)}}
+	paced := &pacedFS{created, pacing{func() bool { return true }, new(atomic.Uint64)}, new(atomic.Bool)}
 	db, err := pebble.Open("db", &pebble.Options{FS: paced, Logger: quiet{}})
 	if err != nil {
 		t.Fatal(err)
@@ -123,6 +124,74 @@ func TestCompactionsArePaced(t *testing.T) {
 			t.Errorf("a file of category %q: paced %v", category, is)
 		}
 		f.Close()
+	}
+}
+
+// heldFS holds compactions at their first write until it is released.
+type heldFS struct {
+	vfs.FS
+	reached  chan struct{} // capacity 1
+	released chan struct{}
+	writes   atomic.Int32
+}
+
+func (f *heldFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	file, err := f.FS.Create(name, category)
+	if err != nil || category != compactionCategory {
+		return file, err
+	}
+	return heldFile{file, f}, nil
+}
+
+type heldFile struct {
+	vfs.File
+	fs *heldFS
+}
+
+func (f heldFile) Write(p []byte) (int, error) {
+	f.fs.writes.Add(1)
+	notify(f.fs.reached)
+	<-f.fs.released
+	return f.File.Write(p)
+}
+
+// TestCloseEndsCompactions: a store closes without waiting until a compaction has
+// written all it has to, and has all rows when it is opened again.
+func TestCloseEndsCompactions(t *testing.T) {
+	held := &heldFS{FS: vfs.NewMem(), reached: make(chan struct{}, 1), released: make(chan struct{})}
+	o := testOptions(held)
+	o.RecentBytes = 8 << 20
+	s := open(t, o)
+	const rows = 2000
+	value := make([]byte, 1000) // that cannot be compressed
+	_, _ = rand.NewChaCha8([32]byte{}).Read(value)
+	for layer := range compactionLayers + 1 {
+		for i := range rows {
+			do(t, s, 1, put(fmt.Sprint(i), fmt.Sprint(layer, string(value))))
+		}
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-held.reached
+	closed := make(chan error)
+	go func() { closed <- s.Close() }()
+	for !s.over.Load() {
+		runtime.Gosched()
+	}
+	close(held.released)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	if n := held.writes.Load(); n > 16 { // of hundreds
+		t.Errorf("compactions wrote %d times after the store had begun to close", n)
+	}
+	s = open(t, o)
+	defer closeStore(t, s)
+	for i := range rows {
+		if got := get(t, s, 0, fmt.Sprint(i), 1).Value; got != fmt.Sprint(compactionLayers, string(value)) {
+			t.Fatalf("row %d is %.20q", i, got)
+		}
 	}
 }
 

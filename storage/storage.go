@@ -220,6 +220,7 @@ type Store struct {
 	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
 	ingestions     atomic.Uint64 // raised when one begins and when it ends
 	compacted      chan struct{} // capacity 1: a compaction ended since the last look
+	over           atomic.Bool   // compactions are to end
 
 	fatal fatalState
 
@@ -419,11 +420,11 @@ func (s *Store) close() error {
 	s.life.Unlock()
 	s.users.Wait()
 	err = errors.Join(err, s.holders.release())
-	s.waiting.Add(1) // a compaction ends before Pebble does
 	close(s.closing)
 	if !s.awaitBackground() {
 		return errors.Join(err, errAbandoned)
 	}
+	s.over.Store(true)
 	return errors.Join(err, s.db.Close(), s.cache.close())
 }
 
