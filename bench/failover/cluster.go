@@ -12,8 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bench/rig"
@@ -80,12 +78,10 @@ func (c *cluster) start(n *node) error {
 	for _, p := range c.nodes {
 		peers = append(peers, p.peer)
 	}
+	id := strconv.FormatUint(n.id, 10)
+	p := rig.Proa{Program: c.program, Data: filepath.Join(c.dir, id), Client: n.client, Peers: peers, ID: int(n.id)}
 	var err error
-	n.process, err = rig.Start(fmt.Sprintf("proa-%d", n.id), c.dir, []string{
-		c.program, "serve", "--data", filepath.Join(c.dir, strconv.FormatUint(n.id, 10)), "--shards", strconv.Itoa(c.shards),
-		"--node-id", strconv.FormatUint(n.id, 10), "--listen", n.client, "--peer-listen", n.peer, "--join", strings.Join(peers, ","),
-		"--admin-listen", "off", "--log-level", "warn",
-	})
+	n.process, err = rig.Start("proa-"+id, c.dir, p.Args("--shards", strconv.Itoa(c.shards)))
 	return err
 }
 
@@ -102,19 +98,13 @@ func (c *cluster) terminate(n *node) error {
 	return p.Stop()
 }
 
-// stop ends all nodes, at the same time: the last ones of a cluster could not
-// hand over what they lead.
+// stop ends all nodes.
 func (c *cluster) stop() error {
-	var errs [size]error
-	var stopping sync.WaitGroup
-	for i, n := range c.nodes {
-		if p := n.process; p != nil {
-			n.process = nil
-			stopping.Go(func() { errs[i] = p.Stop() })
-		}
+	ps := c.processes()
+	for _, n := range c.nodes {
+		n.process = nil
 	}
-	stopping.Wait()
-	return errors.Join(errs[:]...)
+	return rig.StopAll(ps...)
 }
 
 // processes returns those that run.

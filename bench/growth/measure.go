@@ -13,8 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -143,20 +141,14 @@ func start(ctx context.Context, program, dir string, p point) (*servers, error) 
 		var peers []string
 		for i := range p.nodes {
 			s.addresses = append(s.addresses, net.JoinHostPort("127.0.0.1", ports[i]))
-			peers = append(peers, net.JoinHostPort("127.0.0.1", ports[p.nodes+i]))
+			if p.nodes > 1 {
+				peers = append(peers, net.JoinHostPort("127.0.0.1", ports[p.nodes+i]))
+			}
 		}
 		for i := range p.nodes {
-			args := []string{
-				program, "serve", "--data", filepath.Join(dir, strconv.Itoa(i+1)), "--shards", strconv.Itoa(p.shards),
-				"--listen", s.addresses[i], "--admin-listen", "off", "--log-level", "warn",
-				"--set", fmt.Sprintf("concurrency.max_connections=%d", p.connections+1000),
-			}
-			if p.nodes == 1 {
-				args = append(args, "--peer-listen", "off")
-			} else {
-				args = append(args, "--node-id", strconv.Itoa(i+1), "--peer-listen", peers[i], "--join", strings.Join(peers, ","))
-			}
-			process, err := rig.Start(fmt.Sprintf("proa-%d", i+1), dir, args)
+			node := rig.Proa{Program: program, Data: filepath.Join(dir, strconv.Itoa(i+1)), Client: s.addresses[i], Peers: peers, ID: i + 1}
+			process, err := rig.Start(fmt.Sprintf("proa-%d", i+1), dir, node.Args(
+				"--shards", strconv.Itoa(p.shards), "--set", fmt.Sprintf("concurrency.max_connections=%d", p.connections+1000)))
 			if err != nil {
 				return errors.Join(err, s.stop())
 			}
@@ -198,13 +190,4 @@ func (s *servers) settled(ctx context.Context, p point) error {
 	return nil
 }
 
-// stop ends all nodes at the same time.
-func (s *servers) stop() error {
-	errs := make([]error, len(s.processes))
-	var stopping sync.WaitGroup
-	for i, p := range s.processes {
-		stopping.Go(func() { errs[i] = p.Stop() })
-	}
-	stopping.Wait()
-	return errors.Join(errs...)
-}
+func (s *servers) stop() error { return rig.StopAll(s.processes...) }

@@ -217,11 +217,12 @@ func (m *measurement) requestBytes() int {
 // startProa starts Proa on a fresh directory, with extra settings.
 func (m *measurement) startProa(ctx context.Context, v variant, settings ...string) error {
 	p, err := startServer(ctx, string(v), m.data, bench.Proa{}, func(port string) []string {
-		args := []string{m.proa, "serve", "--data", filepath.Join(m.data, string(v)), "--listen", "127.0.0.1:" + port, "--peer-listen", "off", "--log-level", "warn"}
+		var set []string
 		for _, s := range settings {
-			args = append(args, "--set", s)
+			set = append(set, "--set", s)
 		}
-		return args
+		node := rig.Proa{Program: m.proa, Data: filepath.Join(m.data, string(v)), Client: "127.0.0.1:" + port}
+		return node.Args(set...)
 	})
 	if err != nil {
 		return err

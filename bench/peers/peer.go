@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -175,17 +174,8 @@ func (c *cluster) answers(ctx context.Context) error {
 	return errors.Join(err, d.close())
 }
 
-// stop ends all servers, at the same time: the last ones of a cluster could not
-// hand over what they lead.
-func (c *cluster) stop() error {
-	errs := make([]error, len(c.processes))
-	var stopping sync.WaitGroup
-	for i, p := range c.processes {
-		stopping.Go(func() { errs[i] = p.Stop() })
-	}
-	stopping.Wait()
-	return errors.Join(errs...)
-}
+// stop ends all servers.
+func (c *cluster) stop() error { return rig.StopAll(c.processes...) }
 
 // alive returns an error if a server has ended.
 func (c *cluster) alive() error {

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/rig"
@@ -36,15 +34,13 @@ func (proa) program(ctx context.Context, o *options, dir string) (path, version 
 }
 
 func (proa) command(s *site, n *node) []string {
-	args := []string{s.program, "serve", "--data", n.data, "--listen", n.client, "--admin-listen", "off", "--log-level", "warn"}
-	if len(s.nodes) == 1 {
-		return append(args, "--peer-listen", "off")
-	}
-	var all []string
+	p := rig.Proa{Program: s.program, Data: n.data, Client: n.client, ID: n.id}
 	for i := range s.nodes {
-		all = append(all, s.nodes[i].peer)
+		if len(s.nodes) > 1 {
+			p.Peers = append(p.Peers, s.nodes[i].peer)
+		}
 	}
-	return append(args, "--node-id", strconv.Itoa(n.id), "--peer-listen", n.peer, "--join", strings.Join(all, ","))
+	return p.Args()
 }
 
 func (proa) meaning(op bench.Op, nodes int) meaning {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -185,6 +186,18 @@ func (p *Process) Stop() error {
 	}
 	p.Kill()
 	return fmt.Errorf("%s did not end within %v of SIGTERM and was killed", p.name, stopTimeout)
+}
+
+// StopAll ends processes at the same time: of a cluster the last ones could not
+// hand over what they lead.
+func StopAll(ps ...*Process) error {
+	errs := make([]error, len(ps))
+	var stopping sync.WaitGroup
+	for i, p := range ps {
+		stopping.Go(func() { errs[i] = p.Stop() })
+	}
+	stopping.Wait()
+	return errors.Join(errs...)
 }
 
 // Kill ends the process at once and returns when it is gone.

@@ -99,6 +99,38 @@ func TestKill(t *testing.T) {
 
 // A server that loses its port to somebody else is started again, one that is
 // broken otherwise is not.
+func TestStopAll(t *testing.T) {
+	runtime.LockOSThread() // the kernel ends children with their thread
+	defer runtime.UnlockOSThread()
+	var ps []*Process
+	for _, name := range []string{"one", "two"} {
+		p, err := Start(name, t.TempDir(), []string{"sleep", "60"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, p)
+	}
+	if err := StopAll(ps...); err != nil {
+		t.Error(err)
+	}
+	for _, p := range ps {
+		if p.Alive() == nil {
+			t.Errorf("%s is still alive", p.Name())
+		}
+	}
+}
+
+func TestProaArgs(t *testing.T) {
+	alone := Proa{Program: "proa", Data: "d", Client: "h:1"}
+	if got, want := strings.Join(alone.Args("--shards", "4"), " "), "proa serve --data d --listen h:1 --admin-listen off --log-level warn --peer-listen off --shards 4"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	second := Proa{Program: "proa", Data: "d", Client: "h:1", Peers: []string{"h:2", "h:3"}, ID: 2}
+	if got, want := strings.Join(second.Args(), " "), "proa serve --data d --listen h:1 --admin-listen off --log-level warn --node-id 2 --peer-listen h:3 --join h:2,h:3"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
 func TestOnFreePorts(t *testing.T) {
 	for _, tc := range []struct {
 		failures int
