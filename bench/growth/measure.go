@@ -141,9 +141,7 @@ func start(ctx context.Context, program, dir string, p point) (*servers, error) 
 		var peers []string
 		for i := range p.nodes {
 			s.addresses = append(s.addresses, net.JoinHostPort("127.0.0.1", ports[i]))
-			if p.nodes > 1 {
-				peers = append(peers, net.JoinHostPort("127.0.0.1", ports[p.nodes+i]))
-			}
+			peers = append(peers, net.JoinHostPort("127.0.0.1", ports[p.nodes+i]))
 		}
 		for i := range p.nodes {
 			node := rig.Proa{Program: program, Data: filepath.Join(dir, strconv.Itoa(i+1)), Client: s.addresses[i], Peers: peers, ID: i + 1}

@@ -23,8 +23,9 @@ import (
 // fsync, as Pebble's commit pipeline has it.
 type engine struct{ db *pebble.DB }
 
-// openEngine opens Pebble on a fresh directory, laid out as Proa's own state
-// is, but with Pebble's log.
+// openEngine opens Pebble on a fresh directory, with the blocks and filters that
+// Proa's own state has, memtables in the place of its tables of recent rows, and
+// Pebble's log.
 func openEngine(dir string, cacheBytes int64) (*engine, error) {
 	o := &pebble.Options{
 		FormatMajorVersion:          pebble.FormatNewest,

@@ -36,9 +36,7 @@ func (proa) program(ctx context.Context, o *options, dir string) (path, version 
 func (proa) command(s *site, n *node) []string {
 	p := rig.Proa{Program: s.program, Data: n.data, Client: n.client, ID: n.id}
 	for i := range s.nodes {
-		if len(s.nodes) > 1 {
-			p.Peers = append(p.Peers, s.nodes[i].peer)
-		}
+		p.Peers = append(p.Peers, s.nodes[i].peer)
 	}
 	return p.Args()
 }

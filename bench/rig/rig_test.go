@@ -97,8 +97,6 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// A server that loses its port to somebody else is started again, one that is
-// broken otherwise is not.
 func TestStopAll(t *testing.T) {
 	runtime.LockOSThread() // the kernel ends children with their thread
 	defer runtime.UnlockOSThread()
@@ -121,7 +119,7 @@ func TestStopAll(t *testing.T) {
 }
 
 func TestProaArgs(t *testing.T) {
-	alone := Proa{Program: "proa", Data: "d", Client: "h:1"}
+	alone := Proa{Program: "proa", Data: "d", Client: "h:1", Peers: []string{"h:2"}, ID: 1}
 	if got, want := strings.Join(alone.Args("--shards", "4"), " "), "proa serve --data d --listen h:1 --admin-listen off --log-level warn --peer-listen off --shards 4"; got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}
@@ -131,6 +129,8 @@ func TestProaArgs(t *testing.T) {
 	}
 }
 
+// A server that loses its port to somebody else is started again, one that is
+// broken otherwise is not.
 func TestOnFreePorts(t *testing.T) {
 	for _, tc := range []struct {
 		failures int

@@ -347,10 +347,15 @@ func raiseFileLimit() (uint64, error) {
 // state's files: the log, connections of other nodes, what the runtime needs.
 const otherFiles = 1024
 
-// openFiles returns how many of the state's files may be open: what a limit leaves.
-// Where it leaves nothing, so many that reads do not suffer much.
+// openFiles returns how many of the state's files may be open: what a limit
+// leaves, 0 being one that is not known. Where that is little, they share the
+// limit with connections, of which there are rarely as many as there may be.
 func openFiles(limit uint64, connections int) int {
-	const least, most = 1000, 1 << 16 // each takes a kilobyte or two
+	const most = 1 << 16
+	least := uint64(1000)
+	if limit > 0 {
+		least = min(least, limit/2)
+	}
 	taken := uint64(connections) + otherFiles
 	return int(min(max(limit, taken+least)-taken, most))
 }
