@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -72,23 +71,4 @@ func clip(s string, n int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:n], "")
-}
-
-// logLimit lets one line through per interval and counts the rest.
-type logLimit struct {
-	interval   time.Duration
-	next       time.Time
-	suppressed int
-}
-
-// allow reports whether a line may be logged now, and how many were not since
-// the last one. It is not safe for concurrent use.
-func (l *logLimit) allow(now time.Time) (ok bool, suppressed int) {
-	if now.Before(l.next) {
-		l.suppressed++
-		return false, 0
-	}
-	suppressed, l.suppressed = l.suppressed, 0
-	l.next = now.Add(l.interval)
-	return true, suppressed
 }

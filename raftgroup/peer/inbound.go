@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -39,7 +40,7 @@ func (t *Transport) acceptLoop() {
 		}
 		// Out of file descriptors, most likely: they will come back.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		t.log.Error("cannot accept a peer's connection", "err", err, "retry_in", pause)
+		t.accepts.Log(t.log, slog.LevelError, "cannot accept a peer's connection", "err", err, "retry_in", pause)
 		select {
 		case <-time.After(pause):
 		case <-t.ctx.Done():
@@ -114,12 +115,7 @@ func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
 	if errors.As(err, &refused) {
 		limit, text = &t.refusals, "a peer's connection was refused"
 	}
-	t.mu.Lock()
-	ok, more := limit.allow(time.Now())
-	t.mu.Unlock()
-	if ok {
-		t.log.Warn(text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err, "suppressed", more)
-	}
+	limit.Warn(t.log, text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err)
 }
 
 func (t *Transport) newInbound(c net.Conn, from Identity, version uint16) (*inbound, context.CancelFunc) {
@@ -152,7 +148,7 @@ func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
 	}
 	t.mu.Unlock()
 	if t.ctx.Err() == nil && !replaced {
-		t.log.Warn("a connection from a peer ended", "node", node, "remote", c.RemoteAddr().String(), "err", err)
+		t.departures.Warn(t.log, "a connection from a peer ended", "node", node, "remote", c.RemoteAddr().String(), "err", err)
 	}
 	t.drop(c) // last: the peer dials anew when it sees this
 }

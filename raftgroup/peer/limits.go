@@ -64,9 +64,13 @@ const (
 	stringBytesMax    = 512     // each string of an Identity, and a refusal
 	errorBytesMax     = 4 << 10 // the text of an error that travels
 
-	handshakesMax        = 64 // connections whose handshake or single call has not come; the oldest gives way
-	snapshotsWaitingMax  = 64 // incoming snapshots, those that wait for their turn included
-	clientStreamsMax     = 16 << 10
-	foreignersPerLogLine = 10 * time.Second
-	failureLogInterval   = time.Minute
+	handshakesMax       = 64 // connections whose handshake or single call has not come; the oldest gives way
+	snapshotsWaitingMax = 64 // incoming snapshots, those that wait for their turn included
+	clientStreamsMax    = 16 << 10
+
+	failureLogInterval = time.Minute
+
+	// linesOfPeers is how many lines about connections of peers are written in
+	// a while: one for each peer of an ordinary cluster.
+	linesOfPeers = 8
 )

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/lograte"
 )
 
 // peer is a node of the address book: the connection this node dials to it, and
@@ -45,8 +47,8 @@ type peer struct {
 	lastError  string
 	connects   uint64
 	dropped    uint64
-	failureLog logLimit // of attempts to connect
-	sizeLog    logLimit // of messages that are too large
+	failureLog lograte.Line // of attempts to connect
+	sizeLog    lograte.Line // of messages that are too large
 }
 
 // link is the connection dialled to a peer.
@@ -67,8 +69,8 @@ func newPeer(t *Transport, node uint64, address string) *peer {
 		wake:       make(chan struct{}, 1),
 		callSlots:  make(chan struct{}, CallsPerPeerMax),
 		calls:      map[uint64]chan callResult{},
-		failureLog: logLimit{interval: failureLogInterval},
-		sizeLog:    logLimit{interval: failureLogInterval},
+		failureLog: lograte.Line{Interval: failureLogInterval},
+		sizeLog:    lograte.Line{Interval: failureLogInterval},
 	}
 	p.ctx, p.cancel = context.WithCancel(t.ctx)
 	return p
@@ -84,7 +86,7 @@ func (p *peer) setAddress(address string) {
 	changed := address != p.address
 	p.address = address
 	if changed {
-		p.failureLog.next = time.Time{}
+		p.failureLog.Reset()
 		if p.link != nil {
 			p.link.obsolete = true
 			p.link.conn.Close()
@@ -230,7 +232,7 @@ func (p *peer) attach(l *link, address string) bool {
 	p.link, p.since, p.lastError = l, time.Now(), ""
 	p.connects++
 	p.heardNow()
-	p.failureLog.next = time.Time{}
+	p.failureLog.Reset()
 	return true
 }
 
@@ -266,18 +268,13 @@ func (p *peer) failed(err error) {
 	p.mu.Lock()
 	if text := err.Error(); text != p.lastError {
 		p.lastError = text
-		p.failureLog.next = time.Time{}
+		p.failureLog.Reset()
 	}
 	p.mu.Unlock()
 	if p.ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return
 	}
-	p.mu.Lock()
-	ok, more := p.failureLog.allow(time.Now())
-	p.mu.Unlock()
-	if ok {
-		p.t.log.Warn("cannot connect to a peer", "node", p.node, "err", err, "repeated", more)
-	}
+	p.failureLog.Warn(p.t.log, "cannot connect to a peer", "node", p.node, "err", err)
 }
 
 // heardNow notes that the peer is alive.
@@ -309,10 +306,9 @@ func (p *peer) put(shard uint32, m *raftpb.Message) bool {
 	}
 	r := newRecord(p.link.version, shard, m)
 	if r.size > MessageBytesMax || len(m.Entries) > EntriesPerFrameMax {
-		if ok, more := p.sizeLog.allow(time.Now()); ok { // Raft will try again and again
-			p.t.log.Error("a Raft message is too large to be sent", "node", p.node, "shard", shard,
-				"bytes", r.size, "entries", len(m.Entries), "limit", MessageBytesMax, "suppressed", more)
-		}
+		// Raft will try again and again.
+		p.sizeLog.Log(p.t.log, slog.LevelError, "a Raft message is too large to be sent", "node", p.node, "shard", shard,
+			"bytes", r.size, "entries", len(m.Entries), "limit", MessageBytesMax)
 		return false
 	}
 	if !p.room(r.bytesMax()) {

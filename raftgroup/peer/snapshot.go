@@ -320,7 +320,7 @@ func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 		c.linger()
 	}
 	if err != nil {
-		t.log.Warn("a snapshot was not received", "node", from.Node, "err", err)
+		t.transfers.Warn(t.log, "a snapshot was not received", "node", from.Node, "err", err)
 	}
 }
 

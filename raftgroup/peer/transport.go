@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/internal/lograte"
 )
 
 // Handler is what a node does with what its peers send. Its methods may be
@@ -179,8 +181,13 @@ type Transport struct {
 	handshakes  []net.Conn // accepted, in order
 	inbound     map[uint64]*inbound
 	unreachable map[uint64]struct{}
-	foreigners  logLimit
-	refusals    logLimit
+
+	// What others can have logged.
+	foreigners lograte.Line
+	refusals   lograte.Line
+	departures lograte.Line
+	transfers  lograte.Line
+	accepts    lograte.Line
 }
 
 // New opens a transport, which listens from now on. It answers nobody before
@@ -206,8 +213,8 @@ func New(cfg Config) (*Transport, error) {
 		conns:         map[net.Conn]struct{}{},
 		inbound:       map[uint64]*inbound{},
 		unreachable:   map[uint64]struct{}{},
-		foreigners:    logLimit{interval: foreignersPerLogLine},
-		refusals:      logLimit{interval: foreignersPerLogLine},
+		departures:    lograte.Line{Burst: linesOfPeers},
+		transfers:     lograte.Line{Burst: linesOfPeers},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	t.self.Store(&Identity{})
