@@ -1,9 +1,11 @@
 package raftgroup
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -22,7 +24,12 @@ const (
 	logDir       = "raft"
 	stateDir     = "state"
 
-	dataFormat = 2
+	// dataFormat is what this version writes; dataFormatOldest and later ones it
+	// reads, and makes a dataFormat of. From identityChecked on the identity's
+	// file has a checksum.
+	dataFormat       = 3
+	dataFormatOldest = 2
+	identityChecked  = 3
 )
 
 // Errors of opening a data directory. Each is wrapped with what was found and
@@ -39,7 +46,7 @@ var (
 
 // Identity is what a data directory remembers about its node.
 type Identity struct {
-	Format      int      `json:"format"`
+	Format      int      `json:"format"`            // of the directory as a whole
 	Cluster     uint64   `json:"cluster_id,string"` // 0: not part of one yet
 	Node        uint64   `json:"node_id"`           // 0: not known yet
 	UID         uint64   `json:"uid,string"`        // of the directory, random
@@ -96,18 +103,93 @@ func readIdentity(f vfs.FS, dir string) (id Identity, ok bool, err error) {
 	if err != nil {
 		return id, false, fmt.Errorf("%w: %w", ErrBadDirectory, err)
 	}
-	if err := json.Unmarshal(b, &id); err != nil {
-		return id, false, fmt.Errorf("%w: %s: %v; restore it from a backup", ErrBadDirectory, path, err)
-	}
-	if id.Format != dataFormat {
-		return id, false, fmt.Errorf("%w: %s says format %d, this version reads %d; run the version of proa that wrote it", ErrDataFormat, path, id.Format, dataFormat)
+	if id, err = decodeIdentity(b); err != nil {
+		return Identity{}, false, fmt.Errorf("%s: %w", path, err)
 	}
 	return id, true, nil
 }
 
+// ReadIdentity returns the identity of a data directory, which may be in use.
+// Errors wrap ErrNotDataDir, ErrBadDirectory or ErrDataFormat.
+func ReadIdentity(f vfs.FS, dir string) (Identity, error) {
+	if f == nil {
+		f = vfs.Default
+	}
+	id, ok, err := readIdentity(f, dir)
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, identityFile)
+	}
+	return id, err
+}
+
+// identityDocument is the content of the identity's file: readable, and with a
+// checksum of every byte of it. The checksum's own digits count as zeros.
+type identityDocument struct {
+	Identity
+	CRC32C string `json:"crc32c"`
+}
+
+const (
+	// identitySumField precedes the checksum's digits. No string in a JSON
+	// document can hold it: its quotes would be escaped.
+	identitySumField = `"crc32c": "`
+	identitySumZero  = "00000000"
+)
+
+func encodeIdentity(id Identity) ([]byte, error) {
+	b, err := json.MarshalIndent(identityDocument{id, identitySumZero}, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	b = append(b, '\n')
+	digits, _ := identitySumDigits(b)
+	copy(digits, identitySum(b))
+	return b, nil
+}
+
+// identitySumDigits returns the digits of the checksum in b, a view.
+func identitySumDigits(b []byte) (digits []byte, ok bool) {
+	at := bytes.LastIndex(b, []byte(identitySumField))
+	if at < 0 || len(b) < at+len(identitySumField)+len(identitySumZero) {
+		return nil, false
+	}
+	return b[at+len(identitySumField):][:len(identitySumZero)], true
+}
+
+// identitySum is the checksum of b, in which its digits are zeros.
+func identitySum(b []byte) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// decodeIdentity reads the content of the identity's file. The errors say what
+// to do.
+func decodeIdentity(b []byte) (Identity, error) {
+	var doc identityDocument
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return Identity{}, fmt.Errorf("%w: %w; restore the file from a backup", ErrBadDirectory, err)
+	}
+	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
+		return Identity{}, fmt.Errorf("%w: it says format %d, this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
+	}
+	b = bytes.Clone(b)
+	digits, ok := identitySumDigits(b)
+	if !ok && doc.Format >= identityChecked {
+		return Identity{}, fmt.Errorf("%w: the identity has lost its checksum; restore the file from a backup", ErrBadDirectory)
+	}
+	if !ok {
+		return doc.Identity, nil
+	}
+	found := string(digits)
+	copy(digits, identitySumZero)
+	if want := identitySum(b); found != want {
+		return Identity{}, fmt.Errorf("%w: the identity is damaged, or was changed by hand: its checksum is %q, of what it says %q; restore the file from a backup", ErrBadDirectory, found, want)
+	}
+	return doc.Identity, nil
+}
+
 // writeIdentity replaces the identity durably and atomically.
 func writeIdentity(f vfs.FS, dir string, id Identity) error {
-	b, err := json.MarshalIndent(id, "", "  ")
+	b, err := encodeIdentity(id)
 	if err != nil {
 		return err
 	}
@@ -116,7 +198,7 @@ func writeIdentity(f vfs.FS, dir string, id Identity) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.Write(append(b, '\n')); err != nil {
+	if _, err := file.Write(b); err != nil {
 		return errors.Join(err, file.Close())
 	}
 	if err := file.Sync(); err != nil {

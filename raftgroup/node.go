@@ -324,7 +324,21 @@ func (n *Node) open() (err error) {
 	if err := n.openStores(); err != nil {
 		return err
 	}
+	if err := n.upgrade(); err != nil {
+		return err
+	}
 	return n.openGroups()
+}
+
+// upgrade says that the directory has the present format, once log and state
+// have.
+func (n *Node) upgrade() error {
+	if n.identity.Format == dataFormat {
+		return nil
+	}
+	n.logger.Info("the data directory gets a new format; earlier versions of proa cannot read it any more", "from", n.identity.Format, "to", dataFormat)
+	n.identity.Format = dataFormat
+	return writeIdentity(n.opt.FS, n.opt.Dir, n.identity)
 }
 
 func (n *Node) openStores() (err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -520,5 +521,46 @@ func TestManyThreads(t *testing.T) {
 	}
 	if sum != threads*each {
 		t.Errorf("counted %d of %d", sum, threads*each)
+	}
+}
+
+// mustPut writes a row on a node that is its own cluster.
+func mustPut(t testing.TB, n *Node, key, value string) {
+	t.Helper()
+	e := newEar()
+	if err := n.Propose(shardFor(n, key), put(key, value), e, command.Tag{}); err != nil {
+		t.Fatal(err)
+	}
+	run(n)
+	if o := e.outcomes[0]; o != command.Applied {
+		t.Fatalf("putting %q: %v", key, o)
+	}
+}
+
+func readAll(t testing.TB, f vfs.FS, path string) []byte {
+	t.Helper()
+	file, err := f.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func writeAll(t testing.TB, f vfs.FS, path string, b []byte) {
+	t.Helper()
+	file, err := f.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
+		t.Fatal(err)
 	}
 }

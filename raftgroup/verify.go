@@ -15,8 +15,9 @@ import (
 // and state, and that each shard's log goes on, without a gap, where its state
 // ends. It changes nothing but the lock file. Progress and findings go to
 // report, a line each; the error joins all findings.
-func Verify(dir string, report func(string)) error {
-	f := vfs.Default
+func Verify(dir string, report func(string)) error { return verify(vfs.Default, dir, report) }
+
+func verify(f vfs.FS, dir string, report func(string)) error {
 	if _, err := f.Stat(f.PathJoin(dir, identityFile)); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, identityFile)
 	}
@@ -25,7 +26,7 @@ func Verify(dir string, report func(string)) error {
 		return err
 	}
 	defer lock.Close()
-	id, _, err := readIdentity(f, dir)
+	id, err := ReadIdentity(f, dir)
 	if err != nil {
 		return err
 	}

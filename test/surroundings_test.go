@@ -107,7 +107,8 @@ func TestRefusedDirectories(t *testing.T) {
 	}{
 		{"another node", "", refusal{[]string{"--data", dir, "--node-id=6"}, []string{"another node", "node 5", "--node-id 5", "--data"}}},
 		{"another number of shards", "", refusal{[]string{"--data", dir, "--shards=3"}, []string{"shards", "has 2", "--shards"}}},
-		{"another format", strings.Replace(string(original), `"format": 2`, `"format": 99`, 1), refusal{[]string{"--data", dir}, []string{"format 99", "version"}}},
+		{"another format", strings.Replace(string(original), `"format": 3`, `"format": 99`, 1), refusal{[]string{"--data", dir}, []string{"format 99", "version"}}},
+		{"changed identity", strings.Replace(string(original), `"shards": 2`, `"shards": 3`, 1), refusal{[]string{"--data", dir}, []string{"proa.json", "checksum", "backup"}}},
 		{"damaged identity", "{", refusal{[]string{"--data", dir}, []string{"proa.json", "backup"}}},
 		{"empty identity", "\n", refusal{[]string{"--data", dir}, []string{"proa.json", "backup"}}},
 		{"lost identity", "-", refusal{[]string{"--data", dir}, []string{"no proa.json", "backup"}}},

@@ -524,7 +524,7 @@ func TestWriteFrame(t *testing.T) {
 
 func TestRecover(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "proa.json"), []byte(`{"format":1,"cluster_id":"59024815863912167","node_id":2,"shards":8}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "proa.json"), []byte(`{"format":2,"cluster_id":"59024815863912167","node_id":2,"shards":8}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	const cluster = "00d1b2c1de8056e7" // 59024815863912167

@@ -3,9 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -125,15 +124,14 @@ func (a *app) recoverShards(dir string, shards []int, consent string) error {
 // directoryCluster reads the id of the cluster a data directory belongs to, as
 // proa status shows it.
 func directoryCluster(dir string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "proa.json"))
-	if err != nil {
-		return "", usagef("%s is not a data directory: %w", dir, err)
-	}
-	var id struct {
-		Cluster uint64 `json:"cluster_id,string"`
-	}
-	if err := json.Unmarshal(b, &id); err != nil || id.Cluster == 0 {
-		return "", fmt.Errorf("%s does not say which cluster it belongs to: %v", filepath.Join(dir, "proa.json"), err)
+	id, err := raftgroup.ReadIdentity(nil, dir)
+	switch {
+	case errors.Is(err, raftgroup.ErrNotDataDir):
+		return "", &usageError{err}
+	case err != nil:
+		return "", err
+	case id.Cluster == 0:
+		return "", fmt.Errorf("the node of %s is not part of a cluster yet", dir)
 	}
 	return fmt.Sprintf("%016x", id.Cluster), nil
 }
