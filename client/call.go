@@ -50,6 +50,7 @@ type call struct {
 	weak     bool   // a read that any replica may answer
 	to       *node  // where it should go if it is not routed, nil: anywhere
 	avoid    *node  // where the last attempt failed, nil: nowhere
+	split    bool   // a batch whose shards answer each for its own part
 	strayed  bool   // a write that was not sent to the leader the table names
 	frame    []byte // the whole request frame
 	keyAt    int    // of the key inside frame
@@ -70,6 +71,8 @@ type call struct {
 	tainted atomic.Bool
 	// abandoned says that a queue or a connection may still refer to the call.
 	abandoned bool
+
+	internal int // INTERNAL answers to a read
 
 	refusal atomic.Uint32 // the Status that made it wait for another attempt, 0: none
 

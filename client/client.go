@@ -22,10 +22,10 @@ const (
 	retryPauseMax = 250 * time.Millisecond
 )
 
-// internalRetries bounds the attempts of a call that a server answers with
-// INTERNAL or TIMEOUT while the client still has time: a node that forwards
-// answers so when it loses the leader, and the next one does not.
-const internalRetries = 4
+// internalRetries bounds how often a read is sent again after INTERNAL. A node
+// that forwards answers so when it loses the leader, and the next one does not;
+// where all do, no time mends it, and nothing is lost by saying so at once.
+const internalRetries = 3
 
 // Client is a connection to a Proa server or cluster. It is safe for use by
 // any number of goroutines, which share its connections; one Client per
@@ -504,6 +504,9 @@ func (ca *call) again(cn *conn) {
 // nothing, if the caller has given up. leader is the node that the reply names
 // as the shard's leader, 0 for none.
 func (c *Client) retryReply(cn *conn, ca *call, status Status, body []byte, leader uint64) bool {
+	if lost := ca.lostPart(status, body); lost != protocol.StatusOK {
+		status, body = lost, nil
+	}
 	if status.CarriesResult() {
 		return false
 	}
@@ -519,12 +522,12 @@ func (c *Client) retryReply(cn *conn, ca *call, status Status, body []byte, lead
 	if ca.attempts.Load() == 1 && advice.RetryAfter == 0 && c.moved(cn, status, leader) {
 		pause = 0
 	}
-	if ca.deadline != 0 && c.now()+int64(pause) >= ca.deadline {
+	unsettled := ca.write && (status.Outcome() == Unknown || ca.tainted.Load())
+	pause, inTime := c.fit(ca, pause, unsettled)
+	if !inTime {
 		return false
 	}
-	if status.Outcome() == Unknown && ca.write {
-		ca.tainted.Store(true)
-	}
+	ca.tainted.Store(unsettled)
 	if ca.state.CompareAndSwap(callSent, callWaiting) {
 		ca.refusal.Store(uint32(status))
 		ca.again(cn)
@@ -537,21 +540,59 @@ func (c *Client) retryReply(cn *conn, ca *call, status Status, body []byte, lead
 }
 
 // worthwhile reports whether another attempt after this answer is safe and may
-// succeed. Where the outcome of a write is unknown the session makes it safe.
+// succeed. A session makes every attempt of a write safe, so that its deadline
+// alone ends the search for the outcome.
 func (ca *call) worthwhile(status Status) bool {
-	if status.Retry() {
+	switch {
+	case status.Retry():
 		return true
-	}
-	if ca.write && ca.sequence == 0 {
+	case status == protocol.StatusDeadlineExceeded: // the server's own: nothing was done
+		return true
+	case status.Outcome() != Unknown || !status.Known() || status == protocol.StatusSessionExpired:
 		return false
+	case ca.write:
+		return ca.sequence != 0
+	case status == protocol.StatusInternal:
+		ca.internal++
+		return ca.internal <= internalRetries
 	}
-	switch status {
-	case protocol.StatusStorageFailed: // the node stops; another one will answer
-		return true
-	case protocol.StatusInternal, protocol.StatusTimeout:
-		return ca.attempts.Load() < internalRetries
+	return true
+}
+
+// lostPart returns the status of an operation in a batch of several shards of
+// which it is unknown whether it took effect, by this attempt or an earlier one,
+// and StatusOK if there is none. The batch as a whole is sent again then: each
+// shard remembers what it has done of it.
+func (ca *call) lostPart(status Status, body []byte) Status {
+	if !ca.split || ca.sequence == 0 || status != protocol.StatusOK {
+		return protocol.StatusOK
 	}
-	return false
+	var reply protocol.BatchReply
+	if reply.Decode(body) != nil {
+		return protocol.StatusOK // told to the caller where the body is read
+	}
+	for i := range reply.Results {
+		s := reply.Results[i].Status
+		if (s.Outcome() == Unknown || ca.tainted.Load()) && ca.worthwhile(s) {
+			return s
+		}
+	}
+	return protocol.StatusOK
+}
+
+// fit returns the pause before the next attempt, and whether the call's
+// deadline leaves time for it. A call of which it is unknown whether it took
+// effect has no better use for what is left of its time, so its pause is
+// shortened to fit.
+func (c *Client) fit(ca *call, pause time.Duration, unsettled bool) (time.Duration, bool) {
+	if ca.deadline == 0 {
+		return pause, true
+	}
+	left := time.Duration(ca.deadline - c.now())
+	if unsettled && left > retryPauseMin {
+		pause = min(pause, left/2)
+	}
+	return pause, pause < left
 }
 
 // moved reports whether there is an obvious other place for the next attempt,

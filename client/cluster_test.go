@@ -660,49 +660,146 @@ func TestMoved(t *testing.T) {
 	}
 }
 
-// A node that forwards a write and loses the leader answers that the outcome is
-// unknown. With a session the client finds out, a few times at most; a read is
-// simply repeated.
-func TestUnknownOutcomeIsCleared(t *testing.T) {
-	for _, status := range []Status{protocol.StatusInternal, protocol.StatusTimeout} {
-		f := newFake(t)
-		f.record = true
-		failures := 0
-		f.intercept = func(cn *fakeConn, fr *protocol.Frame, x *protocol.Extensions) verdict {
-			if failures == 0 {
-				return verdict{}
-			}
-			failures--
+// Every answer after which a session makes another attempt safe leads to one, as
+// long as the deadline lasts, whatever came before; the write takes effect once.
+func TestSessionRetriesUntilTheDeadline(t *testing.T) {
+	answers := []Status{
+		protocol.StatusNoQuorum, protocol.StatusNotLeader, protocol.StatusBusy, protocol.StatusDropped,
+		protocol.StatusShuttingDown, protocol.StatusDeadlineExceeded,
+		protocol.StatusInternal, protocol.StatusTimeout, protocol.StatusStorageFailed, protocol.StatusInternal, protocol.StatusTimeout,
+	}
+	f := newFake(t)
+	f.record = true
+	n := 0
+	f.intercept = func(cn *fakeConn, fr *protocol.Frame, x *protocol.Extensions) verdict {
+		if n++; n > len(answers) {
+			return verdict{}
+		}
+		status := answers[n-1]
+		if status.Outcome() == Unknown { // it took effect
 			start := len(cn.out)
 			cn.execute(fr, x)
 			cn.out = cn.out[:start]
-			return verdict{reply: errorFrame(status, 0, "")}
 		}
-		plain, session := dial(t, nil, f), dial(t, func(cfg *Config) { cfg.ExactlyOnce = true }, f)
-		fail := func(n int) { f.set(func() { failures, f.requests = n, nil }) }
-		fail(internalRetries - 1)
-		if n, err := session.Incr(t.Context(), []byte("n"), 1); n != 1 || err != nil {
-			t.Errorf("%v: %d, %v", status, n, err)
+		if n%4 == 0 {
+			return verdict{drop: true}
 		}
-		fail(1)
-		if _, err := plain.Get(t.Context(), []byte("n")); err != nil {
-			t.Errorf("%v: %v", status, err)
+		return verdict{reply: errorFrame(status, 0, "")}
+	}
+	c := dial(t, func(cfg *Config) {
+		cfg.ExactlyOnce, cfg.BackoffMin, cfg.RequestTimeout = true, time.Millisecond, time.Minute
+	}, f)
+	if got, err := c.Incr(t.Context(), []byte("n"), 1); got != 1 || err != nil {
+		t.Fatalf("%d, %v", got, err)
+	}
+	f.set(func() {
+		if f.applied != 1 || len(f.requests) != len(answers)+1 {
+			t.Errorf("%d attempts, %d writes took effect", len(f.requests), f.applied)
 		}
-		fail(1)
-		if _, err := plain.Incr(t.Context(), []byte("n"), 1); !errors.Is(err, ErrOutcomeUnknown) {
-			t.Errorf("%v: %v", status, err)
-		}
-		fail(100)
+	})
+	checkSessionIdle(t, c)
+}
+
+// At the deadline the outcome of a write is unknown, and not before: advice to
+// wait longer does not end the search. What ends it early is that the session
+// is gone.
+func TestSessionGivesUpAtTheDeadline(t *testing.T) {
+	f := newFake(t)
+	f.record = true
+	status, wait := protocol.StatusInternal, uint32(0)
+	f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict {
+		return verdict{reply: errorFrame(status, wait, "")}
+	}
+	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce = true }, f)
+	const timeout = 600 * time.Millisecond
+	for _, wait = range []uint32{0, 60_000} {
+		f.set(func() { f.requests = nil })
+		start := c.now()
+		_, err := c.Incr(t.Context(), []byte("n"), 1, WithTimeout(timeout))
 		var e *Error
-		if _, err := session.Incr(t.Context(), []byte("n"), 1); !errors.Is(err, ErrOutcomeUnknown) || !errors.As(err, &e) || e.Attempts != internalRetries {
-			t.Errorf("%v: %+v", status, err)
+		if !errors.Is(err, ErrOutcomeUnknown) || !errors.As(err, &e) || e.Attempts < 2 {
+			t.Errorf("%+v", err)
 		}
-		f.set(func() {
-			if len(f.requests) != internalRetries || f.applied != 3 {
-				t.Errorf("%v: %d attempts, %d writes took effect", status, len(f.requests), f.applied)
+		if took := time.Duration(c.now() - start); took < timeout-2*retryPauseMin {
+			t.Errorf("given up after %v", took)
+		}
+	}
+	f.set(func() { status = protocol.StatusSessionExpired })
+	var e *Error
+	if _, err := c.Incr(t.Context(), []byte("n"), 1); !errors.Is(err, ErrSessionExpired) || !errors.Is(err, ErrOutcomeUnknown) || !errors.As(err, &e) || e.Attempts != 1 {
+		t.Errorf("%+v", err)
+	}
+	checkSessionIdle(t, c)
+}
+
+// A part of a batch whose outcome got lost is asked for again, together with the
+// rest, which the session keeps from being done twice.
+func TestSessionRetriesLostParts(t *testing.T) {
+	f := newFake(t)
+	f.record = true
+	lost := 6
+	f.intercept = func(cn *fakeConn, fr *protocol.Frame, x *protocol.Extensions) verdict {
+		if lost--; lost < 0 {
+			return verdict{}
+		}
+		start := len(cn.out)
+		cn.execute(fr, x)
+		cn.out = cn.out[:start]
+		m := protocol.BatchReply{Results: protocol.OpResults{{Status: protocol.StatusNoQuorum}, {Status: protocol.StatusTimeout}}}
+		if lost%2 == 0 { // what was refused now may have been done before
+			m.Results[1].Status = protocol.StatusNoQuorum
+		}
+		return verdict{reply: protocol.End(m.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 0)), 0)}
+	}
+	session := dial(t, func(cfg *Config) { cfg.ExactlyOnce = true }, f)
+	b := NewBatch().Incr([]byte("a"), 1).Incr([]byte("b"), 1).NonAtomic()
+	results, err := session.Batch(t.Context(), b)
+	if err != nil || results[0].Err != nil || results[1].Err != nil || results[0].Integer != 1 || results[1].Integer != 1 {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	f.set(func() {
+		for _, r := range f.requests {
+			if r.x.Sequence != 1 {
+				t.Errorf("sequence %d", r.x.Sequence)
 			}
-		})
-		checkSessionIdle(t, session)
+		}
+	})
+	checkSessionIdle(t, session)
+}
+
+// Without a session the outcome of a write remains unknown, and a read is
+// repeated; not for ever where every attempt ends in INTERNAL, and others do
+// not count against that.
+func TestUnknownOutcomeWithoutSession(t *testing.T) {
+	f := newFake(t)
+	f.record = true
+	status, failures := protocol.StatusInternal, 0
+	f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict {
+		if failures--; failures < 0 {
+			return verdict{}
+		}
+		return verdict{reply: errorFrame(status, 0, "")}
+	}
+	c := dial(t, nil, f)
+	fail := func(s Status, n int) { f.set(func() { status, failures, f.requests = s, n, nil }) }
+	for _, s := range []Status{protocol.StatusInternal, protocol.StatusTimeout} {
+		fail(s, 1)
+		if _, err := c.Incr(t.Context(), []byte("n"), 1); !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("%v: %v", s, err)
+		}
+	}
+	fail(protocol.StatusNoQuorum, internalRetries+2)
+	if _, err := c.Get(t.Context(), []byte("n")); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	fail(protocol.StatusInternal, internalRetries)
+	if _, err := c.Get(t.Context(), []byte("n")); !errors.Is(err, ErrNotFound) {
+		t.Error(err)
+	}
+	fail(protocol.StatusInternal, 100)
+	var e *Error
+	if _, err := c.Get(t.Context(), []byte("n")); !errors.Is(err, ErrInternal) || !errors.As(err, &e) || e.Attempts != internalRetries+1 {
+		t.Error(err)
 	}
 }
 

@@ -89,7 +89,8 @@
 // advice to come back, such as BUSY, after the delay it names, or else after a
 // pause that grows from 5 to 250 ms. A write whose outcome is unknown is
 // sent again only with Config.ExactlyOnce: then each write carries a session
-// and a sequence number, by which the server recognises a repetition. The
+// and a sequence number, by which the server recognises a repetition, and the
+// client asks until the answer settles it or the time of the call is up. The
 // server keeps 1,024 results of a session, so the client lets no write go that
 // is further ahead of the oldest open one; it waits, within its deadline.
 //

@@ -157,7 +157,8 @@ func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, e
 // order of the operations, each with its own Err; the error that Batch itself
 // returns concerns the request as a whole, such as ErrCrossShard. Of a
 // non-atomic batch, operations that a shard refused without doing anything are
-// sent again, like whole calls. An empty batch does nothing.
+// sent again, like whole calls, and with ExactlyOnce also those of which it is
+// unknown. An empty batch does nothing.
 func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Result, error) {
 	o := emptyCall(protocol.OpBatch, opts)
 	if len(b.ops) == 0 {
@@ -196,6 +197,7 @@ func (c *Client) batch(ctx context.Context, b *Batch, o Operation) ([]Result, er
 		m.Flags |= protocol.BatchNonAtomic
 	}
 	ca := c.newCall(ctx, &o)
+	ca.split = b.nonAtomic
 	if b.nonAtomic {
 		ca.to = c.routes.Load().majority(len(b.ops), func(i int) []byte { return b.ops[i].key })
 	} else {

@@ -434,6 +434,9 @@ func TestRefusedPartsOfBatch(t *testing.T) {
 		for _, k := range []string{"a", "b", "c", "d"} {
 			batch.Incr([]byte(k), 1)
 		}
+		if exactly { // see TestSessionRetriesLostParts
+			unknown.Status = protocol.StatusSessionExpired
+		}
 		script = []protocol.OpResults{{refuse, done(1), refuse, unknown}, {refuse, done(3)}, {done(2)}}
 		results, err := c.Batch(t.Context(), batch)
 		if err != nil {
@@ -493,7 +496,7 @@ func TestSpreadBatchIsRetried(t *testing.T) {
 		}}
 		return verdict{reply: protocol.End(m.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 0)), 0)}
 	}
-	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce = true }, f)
+	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce, cfg.RetryMax = true, 1 }, f)
 	spread := NewBatch().NonAtomic().Incr([]byte("a"), 1).Incr([]byte("b"), 1).Incr([]byte("c"), 1)
 	results, err := c.Batch(t.Context(), spread)
 	if err != nil || results[0].Err != nil || results[0].Integer != 1 {
