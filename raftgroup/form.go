@@ -72,9 +72,7 @@ type Former struct {
 // NewFormer reads the directory, which it creates if need be, and gives it a
 // UID. Close must follow before the directory is opened.
 func NewFormer(o FormOptions) (*Former, error) {
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
+	o.FS = dirFS(o.FS, o.Dir)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -279,7 +279,7 @@ func prepareDir(f vfs.FS, dir string) error {
 		}
 		parents = append(parents, f.PathDir(d))
 	}
-	if err := f.MkdirAll(dir, 0o755); err != nil {
+	if err := f.MkdirAll(dir, 0o755); err != nil { // the directory itself: see privateFS
 		if errors.Is(err, os.ErrPermission) {
 			return fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
 		}

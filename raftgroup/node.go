@@ -143,9 +143,7 @@ type limits struct {
 }
 
 func (o *Options) ensureDefaults() {
-	if o.FS == nil {
-		o.FS = vfs.Default
-	}
+	o.FS = dirFS(o.FS, o.Dir)
 	setDefault(&o.QueueDepth, 4096)
 	setDefault(&o.BatchOpsMax, 1000)
 	setDefault(&o.BatchBytesMax, 1<<20)
@@ -311,6 +309,7 @@ func (n *Node) open() (err error) {
 	if n.lock, err = lockDir(o.FS, o.Dir); err != nil {
 		return err
 	}
+	tighten(o.FS, n.logger)
 	if n.identity, err = claim(o.FS, o.Dir, o.ID, o.Shards); err != nil {
 		return err
 	}

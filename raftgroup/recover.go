@@ -30,9 +30,7 @@ type RecoveredShard struct {
 // Entries that are in the log and not known to be committed become so, except
 // for changes of the configuration, which would bring lost voters back.
 func RecoverUnsafe(fs vfs.FS, dir string, shards []int) ([]RecoveredShard, error) {
-	if fs == nil {
-		fs = vfs.Default
-	}
+	fs = dirFS(fs, dir)
 	lock, err := lockDir(fs, dir)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,7 @@ import (
 // and state, and that each shard's log goes on, without a gap, where its state
 // ends. It changes nothing but the lock file. Progress and findings go to
 // report, a line each; the error joins all findings.
-func Verify(dir string, report func(string)) error { return verify(vfs.Default, dir, report) }
+func Verify(dir string, report func(string)) error { return verify(dirFS(nil, dir), dir, report) }
 
 func verify(f vfs.FS, dir string, report func(string)) error {
 	if _, err := f.Stat(f.PathJoin(dir, identityFile)); errors.Is(err, fs.ErrNotExist) {

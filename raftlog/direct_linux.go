@@ -17,10 +17,10 @@ import (
 // is durable after an fdatasync, as ever. See docs/adr/0003.
 type directFile struct{ f *os.File }
 
-// openDirect opens path, of the operating system's file system, for direct
-// writes. It returns nil where that is not possible.
+// openDirect opens path for direct writes. It returns nil where that is not
+// possible, or fs is not the operating system's, wrapped or not.
 func openDirect(fs vfs.FS, path string) *directFile {
-	if fs != vfs.Default {
+	if vfs.Root(fs) != vfs.Default {
 		return nil
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_DIRECT, 0)

@@ -100,3 +100,30 @@ func TestAlignedBytes(t *testing.T) {
 		}
 	}
 }
+
+// wrappedFS is the operating system's file system with something around it.
+type wrappedFS struct{ vfs.FS }
+
+func (w wrappedFS) Unwrap() vfs.FS { return w.FS }
+
+// TestDirectThroughWrapper has a wrapper around the file system not cost the
+// direct writes.
+func TestDirectThroughWrapper(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	if !directHere(t, dir) {
+		t.Skip("no direct writes here")
+	}
+	l, _, err := Open(Options{Dir: dir, FS: wrappedFS{vfs.Default}, SegmentBytes: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := l.NewWrite()
+	w.Append(l.Group(1), raftpb.HardState{Term: 1}, []raftpb.Entry{{Term: 1, Index: 1}})
+	if err := l.Commit(w, true); err != nil {
+		t.Fatal(err)
+	}
+	if l.active().out.direct == nil {
+		t.Error("the log is written by way of the page cache")
+	}
+	mustClose(t, l)
+}

@@ -58,7 +58,7 @@ func (s *Store) cleanDrains() error {
 	if err := s.opts.FS.RemoveAll(dir); err != nil {
 		return fmt.Errorf("storage: what an interrupted drain left: %w", err)
 	}
-	return s.opts.FS.MkdirAll(dir, 0o755)
+	return s.opts.FS.MkdirAll(dir, 0o700)
 }
 
 func drainDir(o Options) string { return o.FS.PathJoin(o.Dir, drainDirName) }

@@ -82,7 +82,7 @@ func (g *staging) create() error {
 	if err := g.remove(); err != nil {
 		return err
 	}
-	if err := g.fs.MkdirAll(g.dir, 0o755); err != nil {
+	if err := g.fs.MkdirAll(g.dir, 0o700); err != nil {
 		return err
 	}
 	return syncDir(g.fs, g.parent)

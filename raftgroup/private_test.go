@@ -1,0 +1,105 @@
+package raftgroup
+
+import (
+	"bytes"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// modes returns the permissions in and of dir that others than the owner have.
+func modes(t *testing.T, dir string) (open []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && info.Mode()&0o077 != 0 {
+			open = append(open, info.Mode().String()+" "+path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
+
+// TestDirectoryIsPrivate has a process whose umask hides nothing make a data
+// directory, and then one that finds it open to all.
+func TestDirectoryIsPrivate(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "deep", "data")
+	var log bytes.Buffer
+	o := Options{Dir: dir, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, RecentBytes: 512 << 10, SegmentBytes: 1 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	session := func() {
+		t.Helper()
+		n, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, n, "k", "v")
+		if err := n.store.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, n, "l", strings.Repeat("v", 1<<20)) // in a segment of its own
+		if open := modes(t, dir); open != nil {
+			t.Errorf("others may use\n%s", strings.Join(open, "\n"))
+		}
+		closeNode(t, n)
+		if open := modes(t, dir); open != nil {
+			t.Errorf("when it is stopped, others may use\n%s", strings.Join(open, "\n"))
+		}
+	}
+	session()
+	if info, err := os.Stat(filepath.Dir(dir)); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the parent that was missing: %v, %v", info.Mode(), err)
+	}
+	if strings.Contains(log.String(), "open to other users") {
+		t.Errorf("a new directory is said to have been open:\n%s", &log)
+	}
+
+	// As a version that did not care left it.
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			return os.Chmod(path, 0o755)
+		}
+		return os.Chmod(path, 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	session()
+	if n := strings.Count(log.String(), "open to other users"); n != 1 {
+		t.Errorf("%d lines tell of it:\n%s", n, &log)
+	}
+
+	// A directory that is not the node's alone keeps its permissions, or a
+	// server whose data directory is /tmp would take that from everybody.
+	if err := os.WriteFile(filepath.Join(dir, "photo.jpg"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeNode(t, n)
+	if open := modes(t, dir); len(open) != 2 {
+		t.Errorf("others may use\n%s", strings.Join(open, "\n"))
+	}
+	if !strings.Contains(log.String(), "holds other things") {
+		t.Errorf("nothing is said of it:\n%s", &log)
+	}
+}
