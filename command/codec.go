@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Errors of decoding. An entry that does not decode was damaged or written by
@@ -20,6 +22,8 @@ const (
 
 	// EntryHeaderBytes is the size of an entry's header: format, stamp, count.
 	EntryHeaderBytes = 1 + 8 + 4
+
+	sessionBytes = 3 * 8 // in a command: session, sequence, acknowledged
 
 	// nestingMax bounds Batch and Txn inside one another: not at all.
 	opsMax = 10_000
@@ -53,7 +57,7 @@ func (c *Command) AppendTo(dst []byte) []byte {
 
 // EncodedBytesMax is an upper bound of what AppendTo appends.
 func (c *Command) EncodedBytesMax() int {
-	n := 4 + 2 + 24 + 4 + 8 + 8 + len(c.Key) + len(c.Value) + 12
+	n := 4 + 2 + sessionBytes + 4 + 8 + 8 + len(c.Key) + len(c.Value) + 12
 	for i := range c.Compares {
 		n += 16 + len(c.Compares[i].Key) + len(c.Compares[i].Value)
 	}
@@ -151,6 +155,7 @@ type Reader struct {
 	StampMillis uint64
 	Count       int // commands not read yet
 	rest        []byte
+	last        []byte // the command that Next returned last
 }
 
 // NewReader reads the header of entry.
@@ -187,9 +192,21 @@ func (r *Reader) Next(c *Command) (bool, error) {
 	if err := c.decode(body, 0); err != nil {
 		return false, err
 	}
-	r.rest = rest
+	r.rest, r.last = rest, body
 	r.Count--
 	return true, nil
+}
+
+// Digest returns a hash of the command that Next returned last, which must have
+// a session, without that session. It is never 0. Repetitions of a request have
+// the same digest, whoever proposes them and when, so the encoding of a command
+// must hold nothing but what the client asked for, and must stay as it is:
+// digests are kept in the state (A1).
+func (r *Reader) Digest() uint64 {
+	kind, flags := r.last[0], Flags(r.last[1])&^hasSession
+	head := uint64(kind) | uint64(flags)<<8
+	sum := xxhash.Sum64(r.last[2+sessionBytes:]) + head*0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: spreads the two bytes
+	return max(sum, 1)
 }
 
 // cut takes one length-prefixed item off b.

@@ -201,6 +201,7 @@ const (
 	TooLarge        Status = 6 // the value would be longer than ValueBytesMax; nothing was changed
 	NotFloat        Status = 7 // IncrFloat on or by something else; nothing was changed
 	Busy            Status = 8 // commands before it in the entry have made as much out of little as they may; nothing was changed
+	SessionMismatch Status = 9 // the session has used this sequence number for another request; nothing was changed
 )
 
 // Result is what a command answers.

@@ -264,6 +264,34 @@ func TestExtendWithSession(t *testing.T) {
 	wantValue(t, d.call(protocol.OpGet, []byte("{k}2")), "2.5")
 }
 
+// TestSequenceUsedTwice gives two writes one number: the second is refused, in
+// whatever frame it comes, and does nothing.
+func TestSequenceUsedTwice(t *testing.T) {
+	_, addr := live(t, Config{})
+	d := dial(t, addr)
+	incr, put := (&protocol.Incr{Key: []byte("k"), Delta: 1}).AppendTo(nil), putBody("k", "v")
+	x := protocol.Extensions{Session: 7, Sequence: 1}
+	first, _ := d.callWith(protocol.OpIncr, x, incr)
+	want(t, first, protocol.StatusOK)
+	batch := protocol.Batch{Flags: protocol.BatchNonAtomic, Ops: protocol.Ops{{Code: protocol.OpIncr, Body: incr}}}
+	for op, body := range map[protocol.Opcode][]byte{
+		protocol.OpPut: put, protocol.OpPersist: []byte("k"), protocol.OpBatch: batch.AppendTo(nil),
+		protocol.OpIncr: (&protocol.Incr{Key: []byte("k"), Delta: 2}).AppendTo(nil),
+	} {
+		f, _ := d.callWith(op, x, body)
+		want(t, f, protocol.StatusBadRequest)
+		if e := decode[protocol.ErrorReply](t, f); !strings.Contains(string(e.Message), "sequence number") {
+			t.Errorf("%v: %s", op, e.Message)
+		}
+	}
+	again, _ := d.callWith(protocol.OpIncr, x, incr)
+	want(t, again, protocol.StatusOK)
+	if string(first.Body) != string(again.Body) {
+		t.Errorf("%x, then %x", first.Body, again.Body)
+	}
+	wantValue(t, d.call(protocol.OpGet, []byte("k")), "1")
+}
+
 // TestExtendForwarded sends the new operations through a node that does not
 // lead the shard, and asks for an expiry in every way in which one is found.
 func TestExtendForwarded(t *testing.T) {

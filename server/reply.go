@@ -23,6 +23,8 @@ func statusOf(s command.Status) protocol.Status {
 		return protocol.StatusOverflow
 	case command.SessionExpired:
 		return protocol.StatusSessionExpired
+	case command.SessionMismatch:
+		return protocol.StatusBadRequest
 	case command.TooLarge:
 		return protocol.StatusTooLarge
 	case command.NotFloat:
@@ -31,6 +33,14 @@ func statusOf(s command.Status) protocol.Status {
 		return protocol.StatusBusy
 	}
 	return protocol.StatusInternal
+}
+
+// textOf returns the sentence for people that goes with a status.
+func textOf(s command.Status, status protocol.Status) string {
+	if s == command.SessionMismatch {
+		return "the session has used this sequence number for another request; nothing was done; give each write a number of its own"
+	}
+	return status.Text()
 }
 
 // statusOfOutcome translates why there is no result, with a sentence.
@@ -129,7 +139,7 @@ func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op
 		if status == protocol.StatusBusy {
 			retryMillis = retryBusyMillis
 		}
-		out.B = appendError(out.B, id, marks, status, retryMillis, status.Text())
+		out.B = appendError(out.B, id, marks, status, retryMillis, textOf(r.Status, status))
 		return
 	}
 	size := resultBytesMax(r)

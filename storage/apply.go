@@ -104,12 +104,13 @@ type pass struct {
 	touched []int // shards with entries in this pass
 
 	// Of the entry being carried out.
-	shard int
-	state *passShard
-	now   uint64
-	joint bool   // within a command of several operations
-	entry uint32 // its number among those of the pass that have commands, from 1
-	grown int    // bytes that its commands have read and made, see growthBytesMax
+	shard  int
+	state  *passShard
+	now    uint64
+	digest uint64 // of the command being carried out, if it has a session
+	joint  bool   // within a command of several operations
+	entry  uint32 // its number among those of the pass that have commands, from 1
+	grown  int    // bytes that its commands have read and made, see growthBytesMax
 
 	command command.Command
 	results []command.Result
@@ -271,6 +272,9 @@ func (p *pass) runEntry(e *Entry) error {
 		more, err := r.Next(&p.command)
 		if err != nil || !more {
 			return err
+		}
+		if p.command.Session.ID != 0 {
+			p.digest = r.Digest()
 		}
 		p.results = append(p.results, command.Result{})
 		if err := p.once(&p.command, &p.results[len(p.results)-1]); err != nil {

@@ -11,7 +11,8 @@ import (
 
 // Checksum returns a checksum of everything that shard's entries have made,
 // and the applied index that it stands for: rows, expiry index, session
-// records, last stamp and revision, in the order of their keys. Replicas of a
+// records but for their digests, last stamp and revision, in the order of their
+// keys. Replicas of a
 // shard at the same applied index have the same checksum, however their files
 // are laid out and whether they came to it by entries or by a snapshot (A1). It
 // makes what was applied durable and reads the whole shard, from disk where need
@@ -75,10 +76,15 @@ func newStateHash(m meta) stateHash {
 }
 
 // begin adds the key of the next record, without the shard's number, and the
-// length of its value, which follows by write, in as many parts as it comes.
+// length of its value, which follows by write, in as many parts as it comes. The
+// digest in the key of a session record is left out: replicas that run an older
+// version have none, and it changes no state.
 func (h *stateHash) begin(key []byte, valueBytes int) {
 	if key[0] > kindMeta {
 		h.addMeta()
+	}
+	if key[0] == kindSession {
+		key = key[:min(len(key), sessionKeyBytes-shardBytes)]
 	}
 	h.number(uint64(len(key)))
 	h.write(key)

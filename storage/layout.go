@@ -16,7 +16,11 @@ import (
 //	shard 'e' expire-at(8 BE) key    expiry index: the row may expire then
 //	shard 'i'                        what the last installation said; this node's
 //	shard 'm'                        applied index, last stamp, revision
-//	shard 's' session(8 BE) seq(8 BE)  result of a session's write
+//	shard 's' session(8 BE) seq(8 BE) digest(8 BE)
+//	                                 result of a session's write, and what was
+//	                                 asked for (command.Reader.Digest); the
+//	                                 digest is missing in records of versions
+//	                                 before it was kept
 //
 // Values begin with a format byte, then fixed-width little-endian fields.
 // Expiry index entries have no value.
@@ -29,8 +33,9 @@ const (
 
 	shardBytes      = 2
 	prefixBytes     = 3
-	expiryKeyBytes  = prefixBytes + 8 // and the row's key
-	sessionKeyBytes = prefixBytes + 16
+	expiryKeyBytes  = prefixBytes + 8  // and the row's key
+	sessionKeyBytes = prefixBytes + 16 // without the digest
+	digestBytes     = 8
 
 	rowFormat      = 1
 	rowHeaderBytes = 1 + 8 + 8 // format, version, expire-at
@@ -71,9 +76,27 @@ func appendExpiryBound(dst []byte, shard int, at uint64) []byte {
 	return binary.BigEndian.AppendUint64(appendPrefix(dst, shard, kindExpiry), at)
 }
 
-func appendSessionKey(dst []byte, shard int, id, sequence uint64) []byte {
+// appendSessionKey appends the key of a record, as older versions wrote it
+// where digest is 0.
+func appendSessionKey(dst []byte, shard int, id, sequence, digest uint64) []byte {
 	dst = binary.BigEndian.AppendUint64(appendPrefix(dst, shard, kindSession), id)
-	return binary.BigEndian.AppendUint64(dst, sequence)
+	dst = binary.BigEndian.AppendUint64(dst, sequence)
+	if digest == 0 {
+		return dst
+	}
+	return binary.BigEndian.AppendUint64(dst, digest)
+}
+
+func splitSessionKey(key []byte) (id, sequence, digest uint64, err error) {
+	switch len(key) {
+	case sessionKeyBytes:
+	case sessionKeyBytes + digestBytes:
+		digest = binary.BigEndian.Uint64(key[sessionKeyBytes:])
+	}
+	if len(key) != sessionKeyBytes && digest == 0 {
+		return 0, 0, 0, fmt.Errorf("%w: session key of %d bytes", ErrCorrupt, len(key))
+	}
+	return binary.BigEndian.Uint64(key[prefixBytes:]), binary.BigEndian.Uint64(key[prefixBytes+8:]), digest, nil
 }
 
 func putRowHeader(dst []byte, version, expireAt uint64) {

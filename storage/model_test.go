@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strconv"
 	"testing"
@@ -38,6 +39,7 @@ type expiryEntry struct {
 type modelSession struct {
 	floor, lastUse uint64
 	results        map[uint64]command.Result
+	requests       map[uint64]command.Command // without their sessions
 }
 
 const modelRetention = 300 // milliseconds
@@ -76,9 +78,14 @@ func (m *model) once(c command.Command) command.Result {
 	}
 	s := m.sessions[id]
 	if s == nil {
-		s = &modelSession{results: map[uint64]command.Result{}}
+		s = &modelSession{results: map[uint64]command.Result{}, requests: map[uint64]command.Command{}}
 	}
+	request := c
+	request.Session = command.Session{}
 	if r, ok := s.results[sequence]; ok {
+		if !reflect.DeepEqual(request, s.requests[sequence]) {
+			return command.Result{Kind: c.Kind, Status: command.SessionMismatch}
+		}
 		return r
 	}
 	if sequence <= s.floor {
@@ -92,7 +99,7 @@ func (m *model) once(c command.Command) command.Result {
 		}
 	}
 	s.floor, s.lastUse = max(s.floor, acknowledged), m.stamp
-	s.results[sequence] = kept(r)
+	s.results[sequence], s.requests[sequence] = kept(r), request
 	m.sessions[id] = s
 	return r
 }
@@ -541,6 +548,7 @@ var (
 
 // drawEntries draws the log of two shards, interleaved.
 func drawEntries(t *rapid.T) (entries []Entry) {
+	retry := retries{}
 	indexes, stamps := [2]uint64{}, [2]uint64{1000, 2000}
 	for range rapid.IntRange(1, 60).Draw(t, "entries") {
 		shard := rapid.IntRange(0, 1).Draw(t, "shard")
@@ -549,11 +557,28 @@ func drawEntries(t *rapid.T) (entries []Entry) {
 		e := Entry{Shard: shard, Index: indexes[shard]}
 		if rapid.IntRange(0, 9).Draw(t, "empty") != 0 {
 			stamp := stamps[shard] - rapid.SampledFrom([]uint64{0, 0, 0, 5}).Draw(t, "stamp back")
-			e.Data = entryOf(stamp, rapid.SliceOfN(genCommand, 0, 6).Draw(t, "commands")...)
+			e.Data = entryOf(stamp, retry.some(t, rapid.SliceOfN(genCommand, 0, 6).Draw(t, "commands"))...)
 		}
 		entries = append(entries, e)
 	}
 	return entries
+}
+
+// retries remembers what was asked for under each session and sequence.
+type retries map[[2]uint64]command.Command
+
+// some makes repetitions of what uses a number again, with a few exceptions.
+func (r retries) some(t *rapid.T, commands []command.Command) []command.Command {
+	for i := range commands {
+		c := &commands[i]
+		id := [2]uint64{c.Session.ID, c.Session.Sequence}
+		if first, again := r[id]; c.Session.ID != 0 && again && rapid.IntRange(0, 3).Draw(t, "repeat") != 0 {
+			first.Session = c.Session
+			*c = first
+		}
+		r[id] = *c
+	}
+	return commands
 }
 
 // replayModels returns the models of both shards after entries up to the given

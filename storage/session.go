@@ -14,7 +14,9 @@ import (
 
 // Sessions make a retried write take effect once (D4). Each write with a
 // session leaves a record of its result under (session, sequence); a write
-// whose record exists is answered from it. Records go away when the client
+// whose record exists is answered from it, if it asks for the same: a client
+// that uses a number twice is told so (SessionMismatch), not given the outcome
+// of something else. Records go away when the client
 // says that it will not ask again (Acknowledged), when the session has been
 // unused for the retention time (Sweep), and past the bounds below.
 //
@@ -62,6 +64,7 @@ type session struct {
 // committed the database does not have it; pending is its place there.
 type sessionEntry struct {
 	sequence uint64
+	digest   uint64 // of the request, 0: not known
 	pass     uint64
 	pending  int
 }
@@ -96,7 +99,7 @@ func (x *sessionIndex) load(db *pebble.DB, shard int) (err error) {
 // add adds a record that the database has. They come in the order of their
 // keys; link follows the last.
 func (x *sessionIndex) add(key, record []byte) error {
-	id, sequence, err := splitSessionKey(key)
+	id, sequence, digest, err := splitSessionKey(key)
 	if err != nil {
 		return err
 	}
@@ -111,7 +114,7 @@ func (x *sessionIndex) add(key, record []byte) error {
 	}
 	s.floor = max(s.floor, floor)
 	s.lastUse = max(s.lastUse, stamp)
-	s.records = append(s.records, sessionEntry{sequence: sequence})
+	s.records = append(s.records, sessionEntry{sequence: sequence, digest: digest})
 	return nil
 }
 
@@ -223,8 +226,9 @@ func (s *session) search(sequence uint64) (int, bool) {
 	})
 }
 
-// replay answers a command that was carried out before, or may have been. It
-// reports whether it did.
+// replay answers a command that was carried out before, or may have been, or
+// whose number was used for another. It reports whether it did. It changes
+// nothing: what replicas know of digests must not show in their states.
 func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool, error) {
 	s := p.store.shards[shard].sessions.byID[c.Session.ID]
 	if s == nil {
@@ -242,6 +246,10 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 		}
 		return false, nil
 	}
+	if known := s.records[at].digest; known != 0 && known != p.digest {
+		out.Kind, out.Status = c.Kind, command.SessionMismatch
+		return true, nil
+	}
 	record, err := p.sessionRecord(shard, s, at)
 	if err != nil {
 		return false, err
@@ -250,7 +258,13 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 	if err != nil {
 		return false, err
 	}
-	return true, p.decodeResult(body, out)
+	if err := p.decodeResult(body, out); err != nil {
+		return false, err
+	}
+	if out.Kind != c.Kind { // a record without a digest
+		*out = command.Result{Kind: c.Kind, Status: command.SessionMismatch}
+	}
+	return true, nil
 }
 
 // sessionRecord returns the record of s.records[at] as bytes of the pass.
@@ -259,7 +273,7 @@ func (p *pass) sessionRecord(shard int, s *session, at int) ([]byte, error) {
 	if e.pass == p.number {
 		return p.pending[e.pending], nil
 	}
-	p.key = appendSessionKey(p.key[:0], shard, s.id, e.sequence)
+	p.key = appendSessionKey(p.key[:0], shard, s.id, e.sequence, e.digest)
 	v, found, closer, err := p.stored(hashRecord(p.key), p.key)
 	if err != nil {
 		return nil, fmt.Errorf("storage: record of a session: %w", err)
@@ -291,24 +305,24 @@ func (p *pass) remember(shard int, c *command.Command, result *command.Result) {
 	record := p.appendRecord(s.floor, result)
 	at, _ := s.search(c.Session.Sequence)
 	s.records = slices.Insert(s.records, at, sessionEntry{
-		sequence: c.Session.Sequence, pass: p.number, pending: len(p.pending),
+		sequence: c.Session.Sequence, digest: p.digest, pass: p.number, pending: len(p.pending),
 	})
 	p.pending = append(p.pending, record)
-	p.stage(recentSessions, p.sessionKey(shard, s.id, c.Session.Sequence), record)
+	p.stage(recentSessions, p.sessionKey(shard, s.id, c.Session.Sequence, p.digest), record)
 	if len(sh.sessions.byID) > sessionsMax {
 		p.dropSession(shard, sh.sessions.leastUsed(s))
 	}
 }
 
 // sessionKey returns the key of a record as bytes of the pass.
-func (p *pass) sessionKey(shard int, id, sequence uint64) []byte {
-	return appendSessionKey(p.bytes.alloc(sessionKeyBytes)[:0], shard, id, sequence)
+func (p *pass) sessionKey(shard int, id, sequence, digest uint64) []byte {
+	return appendSessionKey(p.bytes.alloc(sessionKeyBytes + digestBytes)[:0], shard, id, sequence, digest)
 }
 
 // dropRecords deletes the first n records of s.
 func (p *pass) dropRecords(shard int, s *session, n int) {
 	for _, e := range s.records[:n] {
-		p.stageDeletion(recentSessions, p.sessionKey(shard, s.id, e.sequence))
+		p.stageDeletion(recentSessions, p.sessionKey(shard, s.id, e.sequence, e.digest))
 	}
 	s.records = s.records[:copy(s.records, s.records[n:])]
 }
@@ -377,13 +391,6 @@ func appendResult(b []byte, r *command.Result, withValues bool) []byte {
 		}
 	}
 	return b
-}
-
-func splitSessionKey(key []byte) (id, sequence uint64, err error) {
-	if len(key) != sessionKeyBytes {
-		return 0, 0, fmt.Errorf("%w: session key of %d bytes", ErrCorrupt, len(key))
-	}
-	return binary.BigEndian.Uint64(key[prefixBytes:]), binary.BigEndian.Uint64(key[prefixBytes+8:]), nil
 }
 
 func splitSessionRecord(b []byte) (stamp, floor uint64, result []byte, err error) {

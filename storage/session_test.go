@@ -1,11 +1,14 @@
 package storage
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
@@ -59,6 +62,99 @@ func TestRetryTakesEffectOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	diff(t, "other shard", plain(d.results), results{number(1, 1)})
+}
+
+// A number that was used for something else is not answered with its result, and
+// nothing is done.
+func TestSequenceOfAnotherRequest(t *testing.T) {
+	mismatch := status(command.SessionMismatch, 0)
+	used := in(1, 1, 0, incr("n", 1))
+	others := cmds{
+		put("n", "x"), incr("n", 2), incr("m", 1), del("n"), batch(incr("n", 1)), batch(incr("n", 2)),
+		{Kind: command.Txn, Ops: cmds{incr("n", 1)}}, {Kind: command.Txn, Else: cmds{incr("n", 1)}},
+		{Kind: command.Expire, Key: []byte("n"), TTLMillis: 1}, {Kind: command.Append, Key: []byte("n"), Value: []byte{0}},
+	}
+	s := open(t, testOptions(nil))
+	diff(t, "first", do(t, s, 1, used), results{number(1, 1)})
+	for _, withDigest := range []bool{true, false} {
+		for _, other := range others {
+			if !withDigest && other.Kind == command.Incr {
+				continue // cannot be told from a repetition
+			}
+			diff(t, other.Kind.String(), do(t, s, 2, in(1, 1, 0, other), used, in(1, 1, 9, other)), results{mismatch, number(1, 1), mismatch})
+		}
+		diff(t, "n", get(t, s, 0, "n", 2).Value, "1")
+		forgetDigests(t, s)
+		s = reopen(t, s)
+	}
+	diff(t, "within a pass", do(t, s, 3, in(1, 3, 0, incr("n", 1)), in(1, 3, 0, incr("n", 2))), results{number(2, 2), mismatch})
+	// A record as older versions wrote it is dropped like any other.
+	do(t, s, 3, in(1, 4, 3, incr("n", 1)))
+	s = reopen(t, s)
+	if n := len(sessionRecords(t, s)); n != 1 {
+		t.Errorf("%d records", n)
+	}
+	closeStore(t, s)
+}
+
+// Nothing of a digest shows in the state, or replicas of which some have no
+// digests would differ.
+func TestDigestsAreNotPartOfTheState(t *testing.T) {
+	s := open(t, testOptions(nil))
+	do(t, s, 1, in(1, 1, 0, incr("n", 1)), in(1, 2, 0, put("k", "v")))
+	export := func() (format byte) {
+		v := openView(t, s, 0)
+		defer v.Close()
+		for _, b := range chunks(t, v, nil) {
+			format = max(format, b[0])
+		}
+		return format
+	}
+	with, chunksWith := checksums(t, s)[0], export()
+	forgetDigests(t, s)
+	s = reopen(t, s)
+	if without := checksums(t, s)[0]; with != without {
+		t.Errorf("checksum %x with digests, %x without", with, without)
+	}
+	if without := export(); chunksWith != chunkFormatOfDigests || without != chunkFormat {
+		t.Errorf("chunks of format %d with digests, %d without", chunksWith, without)
+	}
+	closeStore(t, s)
+}
+
+// sessionRecords returns the keys of the session records of shard 0, with their
+// values.
+func sessionRecords(t *testing.T, s *Store) (records [][2][]byte) {
+	t.Helper()
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: appendPrefix(nil, 0, kindSession), UpperBound: appendPrefix(nil, 0, kindSession+1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for it.First(); it.Valid(); it.Next() {
+		records = append(records, [2][]byte{bytes.Clone(it.Key()), bytes.Clone(it.Value())})
+	}
+	if err := it.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return records
+}
+
+// forgetDigests makes the records of shard 0 what an older version would have
+// written. The store must be reopened.
+func forgetDigests(t *testing.T, s *Store) {
+	t.Helper()
+	if err := s.drain(); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range sessionRecords(t, s) {
+		key := r[0]
+		if err := errors.Join(s.db.Delete(key, pebble.NoSync), s.db.Set(key[:sessionKeyBytes], r[1], pebble.NoSync)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestAcknowledgedResultsAreDropped(t *testing.T) {

@@ -238,6 +238,8 @@ type exporter struct {
 	rest  []byte // of the value that is not yet exported in full
 	buf   []byte
 	done  bool // the last chunk was made
+
+	digests bool // session records with digests begin in buf
 }
 
 // resume goes on behind a token.
@@ -289,6 +291,7 @@ func (e *exporter) next() ([]byte, error) {
 		e.buf = make([]byte, 0, ChunkBytesMax)
 	}
 	e.buf = e.buf[:chunkHeaderBytes]
+	e.digests = false
 	e.addPart(e.rest)
 	if len(e.rest) == 0 {
 		if err := e.addRecords(); err != nil {
@@ -298,6 +301,7 @@ func (e *exporter) next() ([]byte, error) {
 	e.done = len(e.buf) == chunkHeaderBytes
 	c := chunk{
 		last:     e.done,
+		digests:  e.digests,
 		shard:    e.view.shard,
 		id:       e.view.id,
 		sequence: e.state.sequence,
@@ -372,6 +376,9 @@ func (e *exporter) addRecord(key, value []byte) (more bool, err error) {
 			return false, nil
 		}
 		value = bytes.Clone(value)
+	}
+	if key[0] == kindSession && len(key) > sessionKeyBytes-shardBytes {
+		e.digests = true
 	}
 	e.state.begin(key, len(value))
 	e.buf = appendRecordHeader(e.buf, key, len(value))

@@ -30,10 +30,11 @@ const (
 	// ChunkBytesMax bounds a chunk of Export.
 	ChunkBytesMax = 256 << 10
 
-	chunkFormat      = 1
-	chunkLast        = 1 << 0 // flag
-	chunkHeaderBytes = 64
-	crcBytes         = 4
+	chunkFormat          = 1
+	chunkFormatOfDigests = 2      // session records with digests are in it, which format 1 did not know
+	chunkLast            = 1 << 0 // flag
+	chunkHeaderBytes     = 64
+	crcBytes             = 4
 
 	// Longer keys and values than storage was ever given. The receiver holds
 	// one value in memory.
@@ -92,6 +93,7 @@ func (s *streamState) clone() streamState {
 // chunk is a decoded chunk, or the frame of one to be sealed.
 type chunk struct {
 	last     bool
+	digests  bool // session records have digests
 	shard    int
 	id       uint64
 	sequence uint64
@@ -106,6 +108,9 @@ type chunk struct {
 func (c *chunk) seal(b []byte) []byte {
 	le := binary.LittleEndian
 	b[0], b[1] = chunkFormat, 0
+	if c.digests {
+		b[0] = chunkFormatOfDigests
+	}
 	if c.last {
 		b[1] = chunkLast
 	}
@@ -127,7 +132,7 @@ func decodeChunk(b []byte) (chunk, error) {
 	switch {
 	case len(b) < chunkHeaderBytes+crcBytes || len(b) > ChunkBytesMax:
 		return chunk{}, fmt.Errorf("%d bytes, must be %d to %d", len(b), chunkHeaderBytes+crcBytes, ChunkBytesMax)
-	case b[0] != chunkFormat:
+	case b[0] != chunkFormat && b[0] != chunkFormatOfDigests:
 		return chunk{}, fmt.Errorf("format %d is not known here; the sender may run a newer version", b[0])
 	case int64(le.Uint32(b[4:])) != int64(len(b)):
 		return chunk{}, fmt.Errorf("%d bytes, its header says %d", len(b), le.Uint32(b[4:]))
@@ -138,6 +143,7 @@ func decodeChunk(b []byte) (chunk, error) {
 	}
 	c := chunk{
 		last:     b[1] == chunkLast,
+		digests:  b[0] == chunkFormatOfDigests,
 		shard:    int(le.Uint16(b[2:])),
 		id:       le.Uint64(b[8:]),
 		sequence: le.Uint64(b[16:]),

@@ -238,7 +238,7 @@ func checkRecord(key, value []byte, m meta) error {
 }
 
 func verifySession(key, value []byte, m meta) error {
-	if _, _, err := splitSessionKey(key); err != nil {
+	if _, _, _, err := splitSessionKey(key); err != nil {
 		return err
 	}
 	stamp, _, body, err := splitSessionRecord(value)
