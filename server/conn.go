@@ -35,6 +35,7 @@ type conn struct {
 	id   uint64
 	fd   int // epoll only
 	loop int // epoll only
+	door int // of its table
 	slot uint32
 	gen  uint32
 
@@ -44,10 +45,11 @@ type conn struct {
 
 	// Belongs to the thread that reads the connection.
 	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
-	greeted bool            // a HELLO has been accepted
+	greeted bool            // a HELLO has been accepted, or a first command of RESP has come
 	refused bool            // the stream cannot be trusted: nothing is read any more
 	queued  bool            // epoll only: on its loop's list of connections to go on reading
 	hup     bool            // epoll only: the end of the peer's input has been reported
+	ignored int             // epoll only: bytes read and thrown away
 
 	// Read by any thread.
 	inFlight      atomic.Int32 // requests that wait for an outcome
@@ -56,6 +58,7 @@ type conn struct {
 	active        atomic.Int64 // Unix ms of the last byte from the peer
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
 	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
+	lingerSince   atomic.Int64 // Unix ms since everything is said and the peer's end is awaited, 0: that is not so
 	parkedJobs    atomic.Int32 // len(parked)
 
 	mu        sync.Mutex
@@ -77,15 +80,35 @@ func (s *Server) newConn(tr transport) *conn {
 	c := &conn{srv: s, tr: tr, id: s.nextConn.Add(1), table: &s.conns}
 	now := time.Now().UnixMilli()
 	c.active.Store(now)
-	c.frameSince.Store(now) // until the HELLO is there: that is awaited like the rest of a frame
+	c.frameSince.Store(now) // see greet
 	return c
 }
 
 // speakRESP makes c, which is new, a connection that speaks RESP.
 func (c *conn) speakRESP() {
 	c.redis = newRedisConn(c.srv)
+}
+
+// greet ends the wait for the HELLO, or for the first command of RESP: that is
+// awaited like the rest of a frame.
+func (c *conn) greet() {
 	c.greeted = true
 	c.frameSince.Store(0)
+}
+
+// frameBegins notes that a frame is not whole yet. What comes before a greeting
+// does not prolong the wait for it.
+func (c *conn) frameBegins(nowMillis uint64) {
+	if c.greeted || c.frameSince.Load() == 0 {
+		c.frameSince.Store(int64(nowMillis))
+	}
+}
+
+// frameEnds notes that no frame has begun.
+func (c *conn) frameEnds() {
+	if c.greeted {
+		c.frameSince.Store(0)
+	}
 }
 
 // farewell is what a connection hears that is not taken on.
@@ -97,7 +120,7 @@ func (s *Server) farewell(c *conn) []byte {
 		return protocol.AppendError(nil, 0, protocol.StatusShuttingDown, 1000, "the server is shutting down")
 	}
 	s.counters.rejected.Add(1)
-	return protocol.AppendError(nil, 0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has its %d connections (concurrency.max_connections)", s.cfg.ConnectionsMax))
+	return protocol.AppendError(nil, 0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, of %d (concurrency.max_connections, or what the limit of open files leaves of it)", s.cfg.ConnectionsMax))
 }
 
 // outputSize is the smallest output buffer: several small replies, or one row
@@ -282,6 +305,15 @@ func (c *conn) dismiss(status protocol.Status, message string) {
 // hangUp closes the connection without another word.
 func (c *conn) hangUp() { c.tr.shut(c) }
 
+// A connection that the server ends is half-closed first and closed when its
+// peer has closed too: closing at once would reset it where input is unread, and
+// the peer might not get to read why. The peer has that long for it, and so
+// much of what it goes on sending is taken meanwhile.
+const (
+	lingerTimeout = time.Second
+	lingerBytes   = 64 << 10
+)
+
 // checkTimeouts closes the connection where it is idle or stalled. Called by
 // the housekeeper.
 func (c *conn) checkTimeouts(nowMillis int64) {
@@ -293,7 +325,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	closing := c.closing
 	c.mu.Unlock()
 	switch {
-	case over(c.blockedSince.Load(), cfg.WriteTimeout):
+	case over(c.blockedSince.Load(), cfg.WriteTimeout), over(c.lingerSince.Load(), lingerTimeout):
 		c.hangUp()
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():

@@ -234,8 +234,7 @@ func (p *processor) hello(c *conn, f *protocol.Frame) {
 		c.closeWith(f.ID, protocol.StatusHandshake, fmt.Sprintf("the client speaks protocol versions %d to %d, the server %d", m.VersionMin, m.VersionMax, protocol.Version))
 		return
 	}
-	c.greeted = true
-	c.frameSince.Store(0)
+	c.greet()
 	cfg := &p.srv.cfg
 	r := protocol.HelloReply{
 		Version: protocol.Version, Features: m.Features & protocol.FeaturesKnown,

@@ -51,6 +51,8 @@ type epollFront struct {
 	stopping atomic.Bool
 	threads  sync.WaitGroup
 
+	accept4 func(fd int) (int, error) // as the system call
+
 	mu        sync.Mutex
 	listeners []*listener
 }
@@ -58,9 +60,11 @@ type epollFront struct {
 type listener struct {
 	net.Listener
 	file *os.File
-	fd   int
+	fd   int // -1: closed
 	tcp  bool
-	resp bool // its connections speak RESP
+	door door
+
+	pause time.Duration // the last, after an error; 0: the last accept gave a connection
 }
 
 // loop is one event loop: an epoll instance and the connections in it.
@@ -94,7 +98,7 @@ func newEpollFront(s *Server) (front, error) {
 	if loops <= 0 {
 		loops = max(1, cores/2)
 	}
-	e := &epollFront{srv: s}
+	e := &epollFront{srv: s, accept4: accept4}
 	var err error
 	if e.outer, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -152,7 +156,7 @@ func signal(eventfd int) {
 	_, _ = rawWrite(eventfd, one[:])
 }
 
-func (e *epollFront) listen(ln net.Listener, speaksRESP bool) error {
+func (e *epollFront) listen(ln net.Listener, d door) error {
 	var file *os.File
 	var err error
 	tcp := false
@@ -168,7 +172,7 @@ func (e *epollFront) listen(ln net.Listener, speaksRESP bool) error {
 	if err != nil {
 		return err
 	}
-	x := &listener{Listener: ln, file: file, fd: int(file.Fd()), tcp: tcp, resp: speaksRESP}
+	x := &listener{Listener: ln, file: file, fd: int(file.Fd()), tcp: tcp, door: d}
 	if err := unix.SetNonblock(x.fd, true); err != nil {
 		return errors.Join(err, file.Close())
 	}
@@ -644,19 +648,49 @@ func (t *thread) accept(index int) {
 		if fd < 0 {
 			return
 		}
-		nfd, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		nfd, err := e.accept4(fd)
 		switch {
 		case err == unix.EAGAIN:
 			return
 		case err == unix.EINTR || err == unix.ECONNABORTED:
 			continue
 		case err != nil:
-			if !e.stopping.Load() && !e.srv.draining.Load() {
-				e.srv.log.Warn("accept", "error", err)
-			}
+			e.rest(index, err)
 			return
 		}
+		ln.pause = 0
 		t.admit(nfd, ln)
+	}
+}
+
+func accept4(fd int) (int, error) {
+	nfd, _, err := unix.Accept4(fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+	return nfd, err
+}
+
+// rest stops polling a listener for a while after an error: it would be
+// reported ready again at once.
+func (e *epollFront) rest(index int, err error) {
+	e.mu.Lock()
+	ln := e.listeners[index]
+	closed := ln.fd < 0
+	e.mu.Unlock()
+	if closed || e.stopping.Load() || e.srv.draining.Load() {
+		return
+	}
+	ln.pause = e.srv.restAfter(err, ln.pause)
+	e.pollListener(index, 0)
+	time.AfterFunc(ln.pause, func() { e.pollListener(index, unix.EPOLLIN) })
+}
+
+// pollListener has events of a listener reported, or none.
+func (e *epollFront) pollListener(index int, events uint32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ln := e.listeners[index]; ln.fd >= 0 {
+		ev := unix.EpollEvent{Events: events}
+		setData(&ev, uint32(index), tokenListener)
+		_ = unix.EpollCtl(e.loops[0].epfd, unix.EPOLL_CTL_MOD, ln.fd, &ev)
 	}
 }
 
@@ -667,8 +701,8 @@ func (t *thread) admit(fd int, ln *listener) {
 		setSocketOptions(fd, &s.cfg)
 	}
 	c := s.newConn(t.front)
-	c.fd = fd
-	if ln.resp {
+	c.fd, c.door = fd, ln.door.number
+	if ln.door.speaksRESP {
 		c.speakRESP()
 	}
 	l := t.front.loops[0]
@@ -692,7 +726,7 @@ func (t *thread) admit(fd int, ln *listener) {
 	ev := unix.EpollEvent{Events: connEvents}
 	setData(&ev, c.slot, c.gen)
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		s.log.Warn("registering a connection", "error", err)
+		s.lines.register.Warn(s.log, "registering a connection", "error", err)
 		t.front.close(c)
 	}
 }
@@ -714,8 +748,6 @@ func setSocketOptions(fd int, cfg *Config) {
 // carries out the requests it finds.
 func (t *thread) read(l *loop, c *conn) {
 	if c.refused {
-		// Answered and about to close; what comes is thrown away until the
-		// peer hears of it.
 		t.discard(c)
 		return
 	}
@@ -799,7 +831,7 @@ func (t *thread) consumeBuffered(c *conn) bool {
 	}
 	if taken > 0 {
 		c.in.B = c.in.B[:copy(c.in.B, c.in.B[taken:])]
-		c.frameSince.Store(int64(t.now))
+		c.frameBegins(t.now)
 	}
 	if c.paused.Load() {
 		return false
@@ -810,10 +842,12 @@ func (t *thread) consumeBuffered(c *conn) bool {
 	return t.srv.holdInput(c, cap(c.in.B)-before, t.now)
 }
 
-// discard reads and forgets. At the end of its input c is closed once what it
-// has asked is answered.
+// discard reads and forgets a little of what still comes on a connection that
+// is refused; whatever is beyond that stays in the socket, and the peer cannot
+// send on. At the end of its input c is closed once what it has asked is
+// answered.
 func (t *thread) discard(c *conn) {
-	for range 4 {
+	for c.ignored < lingerBytes {
 		n, errno := rawRead(c.fd, t.buf)
 		switch {
 		case errno == unix.EAGAIN:
@@ -821,12 +855,18 @@ func (t *thread) discard(c *conn) {
 		case errno == 0 && n == 0:
 			t.endOfInput(c)
 			return
-		case errno != 0 && errno != unix.EINTR:
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
 			t.front.close(c)
 			return
 		}
+		c.ignored += n
+		t.srv.counters.bytesIn.Add(uint64(n))
 	}
-	t.front.loops[c.loop].enlist(c)
+	if c.hup {
+		t.endOfInput(c)
+	}
 }
 
 // endOfInput honours a half-close: what has been asked is still answered.
@@ -948,10 +988,8 @@ func (e *epollFront) finish(c *conn) {
 		e.resume(c) // the reader finds the end again, and nothing owed
 		return
 	}
-	// Refused: the peer may still be sending, and closing now would reset the
-	// connection before it has read why. Wait for its end.
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
-	c.blockedSince.CompareAndSwap(0, time.Now().UnixMilli()) // bounds the wait
+	c.lingerSince.CompareAndSwap(0, time.Now().UnixMilli())
 }
 
 // close closes c. Only the thread that polls c's loop calls it, or run after

@@ -24,9 +24,6 @@ import (
 // count against ConnectionsMax. It returns at once; the server closes c.
 func (s *Server) ServeForwarded(from uint64, c net.Conn) { s.side.admitForwarded(from, c) }
 
-// forwardedMax bounds the connections from other nodes.
-const forwardedMax = 1024
-
 // elsewhere returns the node to which a request of c for shard can be sent on,
 // or 0.
 func (s *Server) elsewhere(c *conn, shard int) uint64 {

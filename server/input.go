@@ -19,7 +19,7 @@ func inputSize(have, need int) int {
 // that would go beyond what all may hold together.
 func (s *Server) holdInput(c *conn, more int, now uint64) bool {
 	if c.frameSince.Load() == 0 {
-		c.frameSince.Store(int64(now))
+		c.frameBegins(now)
 	}
 	if s.inputBytes.Add(int64(more)) > s.cfg.InputBytesMax {
 		c.closeWith(0, protocol.StatusBusy, "too much memory is held by requests that have not arrived whole")
@@ -36,5 +36,5 @@ func (c *conn) dropInput() {
 		c.in.Release()
 		c.in = nil
 	}
-	c.frameSince.Store(0)
+	c.frameEnds()
 }

@@ -7,6 +7,23 @@ import (
 	"time"
 )
 
+// Bounds of the pause after an error of accept. Out of descriptors or memory,
+// most likely: a listener that is asked again at once would only keep the
+// processor from what gives them back.
+const (
+	acceptPauseMin = 10 * time.Millisecond
+	acceptPauseMax = time.Second
+)
+
+// restAfter logs an error of accept and returns how long the listener is left
+// alone, last being the pause after the error before it, 0 if that led to a
+// connection.
+func (s *Server) restAfter(err error, last time.Duration) time.Duration {
+	pause := min(max(2*last, acceptPauseMin), acceptPauseMax)
+	s.lines.accept.Warn(s.log, "cannot accept a connection", "error", err, "retry_in", pause)
+	return pause
+}
+
 // removeStaleSocket removes a unix socket that a server which was killed has
 // left behind. One that somebody answers on is left alone.
 func removeStaleSocket(path string) error {

@@ -88,8 +88,9 @@ func (d *dialer) put(key, value string) protocol.Frame {
 	return d.call(protocol.OpPut, m.AppendTo(nil))
 }
 
-// live starts a server over a real node.
-func live(t testing.TB, cfg Config) (*Server, net.Addr) {
+// live starts a server over a real node. What is in prepare changes it before it
+// serves.
+func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr) {
 	t.Helper()
 	n, err := raftgroup.Open(raftgroup.Options{Dir: t.TempDir(), RowCacheBytes: 32 << 20})
 	if err != nil {
@@ -106,6 +107,9 @@ func live(t testing.TB, cfg Config) (*Server, net.Addr) {
 	}
 	if _, err := s.ListenRedis("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range prepare {
+		f(s)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()

@@ -24,15 +24,15 @@ type netFront struct {
 
 type netListener struct {
 	net.Listener
-	speaksRESP bool
+	door door
 }
 
 func newNetFront(s *Server) *netFront { return &netFront{srv: s, stopped: make(chan struct{})} }
 
-func (n *netFront) listen(ln net.Listener, speaksRESP bool) error {
+func (n *netFront) listen(ln net.Listener, d door) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.listeners = append(n.listeners, netListener{ln, speaksRESP})
+	n.listeners = append(n.listeners, netListener{ln, d})
 	return nil
 }
 
@@ -81,25 +81,27 @@ func (n *netFront) stop() {
 
 func (n *netFront) accept(ln netListener) {
 	defer n.running.Done()
+	var pause time.Duration
 	for {
 		nc, err := ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
-			n.srv.log.Warn("accept", "error", err)
+			pause = n.srv.restAfter(err, pause)
 			select {
 			case <-n.stopped:
 				return
-			case <-time.After(10 * time.Millisecond): // out of descriptors, most likely
+			case <-time.After(pause):
 			}
 			continue
 		}
-		n.admit(nc, ln.speaksRESP)
+		pause = 0
+		n.admit(nc, ln.door)
 	}
 }
 
-func (n *netFront) admit(nc net.Conn, speaksRESP bool) {
+func (n *netFront) admit(nc net.Conn, d door) {
 	s := n.srv
 	if tc, ok := nc.(*net.TCPConn); ok {
 		_ = tc.SetNoDelay(!s.cfg.Delay)
@@ -107,7 +109,8 @@ func (n *netFront) admit(nc net.Conn, speaksRESP bool) {
 	}
 	x := newNetConn(n, nc)
 	c := s.newConn(x)
-	if speaksRESP {
+	c.door = d.number
+	if d.speaksRESP {
 		c.speakRESP()
 	}
 	if s.draining.Load() || !s.conns.add(c) {
@@ -126,7 +129,7 @@ func (n *netFront) admitForwarded(from uint64, nc net.Conn) {
 	c := s.newConn(x)
 	c.forwarded, c.table = true, &s.forwarded
 	if s.draining.Load() || !s.forwarded.add(c) {
-		s.log.Warn("a stream from another node is refused", "node", from, "streams", s.forwarded.len())
+		s.lines.stream.Warn(s.log, "a stream from another node is refused", "node", from, "streams", s.forwarded.len())
 		nc.Close()
 		return
 	}
@@ -247,7 +250,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 		before := cap(c.in.B)
 		switch {
 		case len(c.in.B) == 0:
-			c.frameSince.Store(0)
+			c.frameEnds()
 			if before > readBytesIdle {
 				s.inputBytes.Add(-int64(before))
 				c.in.Release()
@@ -257,7 +260,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 			return true
 		default:
 			if taken > 0 {
-				c.frameSince.Store(int64(p.now))
+				c.frameBegins(p.now)
 			}
 			if want := inputSize(len(c.in.B), need); want > before {
 				c.in.Grow(want - len(c.in.B))
@@ -354,10 +357,8 @@ func (x *netConn) writeAll(c *conn) bool {
 
 func (x *netConn) release(c *conn) {
 	if tc, ok := x.nc.(interface{ CloseWrite() error }); ok {
-		// Let the peer read the last reply before a reset can overtake it.
 		_ = tc.CloseWrite()
-		_ = x.nc.SetReadDeadline(time.Now().Add(time.Second))
-		_, _ = io.Copy(io.Discard, x.nc)
+		x.linger()
 	}
 	x.nc.Close()
 	c.mu.Lock()
@@ -370,6 +371,19 @@ func (x *netConn) release(c *conn) {
 		c.redis.release()
 	}
 	c.table.remove(c)
+}
+
+// linger waits for the end of the peer's input.
+func (x *netConn) linger() {
+	end := time.Now().Add(lingerTimeout)
+	_ = x.nc.SetReadDeadline(end)
+	if _, err := io.CopyN(io.Discard, x.nc, lingerBytes); err != nil {
+		return // the end, or the deadline
+	}
+	select {
+	case <-time.After(time.Until(end)):
+	case <-x.front.stopped:
+	}
 }
 
 // readBytesIdle is the input buffer of a connection between frames.

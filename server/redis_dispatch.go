@@ -44,8 +44,13 @@ func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
 		if n == 0 {
 			return taken, max(want, len(b)-taken+1)
 		}
-		if len(r.parser.Args) > 0 && p.redisCommand(c, r.parser.Args) {
-			continue // held: what it waits for may be there by now
+		if len(r.parser.Args) > 0 {
+			if !c.greeted {
+				c.greet()
+			}
+			if p.redisCommand(c, r.parser.Args) {
+				continue // held: what it waits for may be there by now
+			}
 		}
 		taken += n
 		if c.overloaded(p.backlog) {
@@ -190,7 +195,7 @@ func (p *processor) mistaken(c *conn, args [][]byte, problem string) bool {
 	case isWord(args[0], "post"), isWord(args[0], "host:"):
 		// A browser has been made to talk to this port. Nothing that it sends
 		// must be carried out, and nothing is told.
-		c.srv.log.Warn("a client of the Redis protocol speaks HTTP and is cut off", "peer", c.tr.remote(c))
+		c.srv.lines.foreigner.Warn(c.srv.log, "a client of the Redis protocol speaks HTTP and is cut off", "peer", c.tr.remote(c))
 		c.refused = true
 		c.hangUp()
 		return true

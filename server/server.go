@@ -56,6 +56,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -76,7 +77,8 @@ type Config struct {
 	// 0 means twice the cores. At least two for each loop, and one more.
 	Threads int
 
-	ConnectionsMax     int           // 10000
+	ConnectionsMax     int           // over all listeners, each of which has an eighth kept for it; 10000
+	ForwardedMax       int           // connections of other nodes, beside those; 1024
 	InFlightMax        int           // unanswered requests per connection; 1024
 	InFlightBytesMax   int64         // of those, in bytes; 64 MiB
 	OutputBytesMax     int           // unsent replies per connection; 32 MiB. A single reply may go beyond
@@ -98,6 +100,7 @@ type Config struct {
 
 func (c *Config) ensureDefaults() {
 	setDefault(&c.ConnectionsMax, 10_000)
+	setDefault(&c.ForwardedMax, 1024)
 	setDefault(&c.InFlightMax, 1024)
 	setDefault(&c.InFlightBytesMax, 64<<20)
 	setDefault(&c.OutputBytesMax, 32<<20)
@@ -115,6 +118,9 @@ func (c *Config) ensureDefaults() {
 	}
 }
 
+// logLines are the lines that strangers can have logged.
+type logLines struct{ accept, register, foreigner, stream lograte.Line }
+
 func setDefault[T comparable](v *T, d T) {
 	var zero T
 	if *v == zero {
@@ -124,9 +130,8 @@ func setDefault[T comparable](v *T, d T) {
 
 // front is a way to move bytes: epoll or net.
 type front interface {
-	// listen adds a listener; the front owns it from now on. speaksRESP says
-	// what the connections speak.
-	listen(ln net.Listener, speaksRESP bool) error
+	// listen adds a listener; the front owns it from now on.
+	listen(ln net.Listener, d door) error
 	// run serves until stop.
 	run()
 	// flushAll sees to it that the output of conns is written. more says that
@@ -136,6 +141,12 @@ type front interface {
 	stopAccepting()
 	// stop ends run; connections are closed.
 	stop()
+}
+
+// door says what connections of a listener are.
+type door struct {
+	number     int // of the table of connections
+	speaksRESP bool
 }
 
 // Server serves one Backend over any number of listeners. Listen, then Serve,
@@ -175,6 +186,7 @@ type Server struct {
 
 	upstreams upstreams
 	jobs      jobQueue
+	lines     logLines
 	working   sync.WaitGroup // workers, and administrative requests under way
 	admins    atomic.Int32   // administrative requests under way
 	counters  counters
@@ -186,7 +198,8 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	cfg.ensureDefaults()
 	s := &Server{cfg: cfg, backend: backend, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}), done: make(chan struct{})}
 	s.conns.init(cfg.ConnectionsMax)
-	s.forwarded.init(forwardedMax)
+	s.forwarded.init(cfg.ForwardedMax)
+	s.forwarded.addDoor()
 	s.upstreams.init(s)
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
 	s.jobs.init(cfg.QueueDepth, max(2, runtime.NumCPU()), func() {
@@ -264,7 +277,7 @@ func (s *Server) listen(address, flag string, speaksRESP bool) (net.Addr, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.front.listen(ln, speaksRESP); err != nil {
+	if err := s.front.listen(ln, door{s.conns.addDoor(), speaksRESP}); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return ln.Addr(), nil

@@ -11,10 +11,47 @@ import (
 type connTable struct {
 	slots []atomic.Pointer[conn]
 
-	mu   sync.Mutex
-	free []uint32
-	gens []uint32
-	open int
+	mu    sync.Mutex
+	free  []uint32
+	gens  []uint32
+	open  int
+	doors []int // open connections by door
+}
+
+// A door is a listener, or whatever else connections come through. Where there
+// are several, each has a share of the slots that is kept for it, so that
+// whoever fills one door does not close the others.
+
+// addDoor returns the number of a further door.
+func (t *connTable) addDoor() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.doors = append(t.doors, 0)
+	return len(t.doors) - 1
+}
+
+// share is how many slots are kept for each door. t.mu must be held.
+func (t *connTable) share() int {
+	doors := len(t.doors)
+	switch n := len(t.slots); {
+	case doors < 2:
+		return 0
+	case n < 2*doors:
+		return 0
+	default:
+		return max(n/max(8, 2*doors), 1)
+	}
+}
+
+// vacant reports whether a door may take one more slot. t.mu must be held.
+func (t *connTable) vacant(door int) bool {
+	kept, share := 0, t.share()
+	for other, n := range t.doors {
+		if other != door {
+			kept += max(0, share-n)
+		}
+	}
+	return len(t.free) > kept
 }
 
 func (t *connTable) init(n int) {
@@ -26,11 +63,11 @@ func (t *connTable) init(n int) {
 	}
 }
 
-// add gives c a slot, or returns false where there is none left.
+// add gives c a slot, or returns false where there is none left for its door.
 func (t *connTable) add(c *conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.free) == 0 {
+	if !t.vacant(c.door) {
 		return false
 	}
 	c.slot = t.free[len(t.free)-1]
@@ -39,6 +76,7 @@ func (t *connTable) add(c *conn) bool {
 	c.gen = t.gens[c.slot]
 	t.slots[c.slot].Store(c)
 	t.open++
+	t.doors[c.door]++
 	return true
 }
 
@@ -48,6 +86,7 @@ func (t *connTable) remove(c *conn) {
 	if t.slots[c.slot].CompareAndSwap(c, nil) {
 		t.free = append(t.free, c.slot)
 		t.open--
+		t.doors[c.door]--
 	}
 }
 

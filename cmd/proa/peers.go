@@ -32,7 +32,7 @@ type inbox struct {
 }
 
 // openPeers begins to listen for other nodes; nil where that is off.
-func openPeers(c *config.Config, log *slog.Logger) (*peers, error) {
+func openPeers(c *config.Config, files *config.FileBudget, log *slog.Logger) (*peers, error) {
 	if c.Listen.Peer == "" {
 		if len(c.Node.Join) > 0 {
 			return nil, errors.New("node.join names other nodes, but listen.peer is off; give this node a peer address with --peer-listen")
@@ -41,7 +41,7 @@ func openPeers(c *config.Config, log *slog.Logger) (*peers, error) {
 	}
 	t, err := peer.New(peer.Config{
 		Listen: c.Listen.Peer, Logger: log, SnapshotBytesPerSecond: c.Cluster.SnapshotRate, SnapshotsIn: c.Cluster.SnapshotsMax,
-		VersionMax: uint16(c.Cluster.PeerVersionMax),
+		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w; another node on this machine needs a peer address of its own (--peer-listen), a node that is to stay alone needs none (--peer-listen off)", err)

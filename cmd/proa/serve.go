@@ -65,19 +65,24 @@ func serve(ctx context.Context, c *config.Config) error {
 	} else {
 		log.Info("limit of open files", "files", limit)
 	}
-	if need := uint64(c.Concurrency.MaxConnections) + otherFiles; limit != 0 && limit < need {
-		log.Warn("the limit of open files is below what concurrency.max_connections needs; raise it with ulimit -n or LimitNOFILE=", "files", limit, "needed", need)
+	files, err := c.FileBudget(limit)
+	if err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	if wanted := c.Concurrency.MaxConnections; files.Clients < wanted {
+		log.Warn("the limit of open files leaves fewer connections than concurrency.max_connections, which is lowered; raise the limit with ulimit -n or LimitNOFILE=",
+			"files", limit, "needed", files.Needed(wanted), "max_connections", wanted, "lowered_to", files.Clients)
 	}
 	c.Report(log)
 	tuneRuntime(c, log)
 
-	peers, err := openPeers(c, log)
+	peers, err := openPeers(c, &files, log)
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	defer func() { _ = peers.close() }()
 	o := nodeOptions(c, log)
-	o.OpenFiles = openFiles(limit, c.Concurrency.MaxConnections)
+	o.OpenFiles = files.State
 	o.Transport, o.PeerAddress = peers.transport(), peers.address(c)
 	if err := form(ctx, c, peers, &o, signals); err != nil {
 		return fmt.Errorf("cannot start: %w", err)
@@ -92,11 +97,11 @@ func serve(ctx context.Context, c *config.Config) error {
 	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "data", c.Node.DataDir,
 		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "took", time.Since(start).Round(time.Millisecond))
 
-	srv, err := server.New(serverConfig(c, id, log), node)
+	srv, err := server.New(serverConfig(c, id, &files, log), node)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	side, err := listenAll(c, srv, node, peers)
+	side, err := listenAll(c, &files, srv, node, peers, log)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
@@ -242,16 +247,16 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 	return o
 }
 
-func serverConfig(c *config.Config, id raftgroup.Identity, log *slog.Logger) server.Config {
+func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBudget, log *slog.Logger) server.Config {
 	s := server.Config{
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
 
 		RedisRedirect: c.RESP.Redirect,
 		Transport:     c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
-		ConnectionsMax: c.Concurrency.MaxConnections, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
+		ConnectionsMax: files.Clients, ForwardedMax: files.Forwarded, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
 		OutputBytesMax: int(c.Network.OutputBytesMax), InputBytesMax: max(c.Budget().Requests, 64<<20), FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
-		ForwardConnections: c.Network.ConnectionPoolSize,
+		ForwardConnections: files.Forwards,
 		RequestTimeout:     c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Logger: log,
 	}
 	// In the configuration 0 means off; in server.Config it means the default.
@@ -267,7 +272,7 @@ func serverConfig(c *config.Config, id raftgroup.Identity, log *slog.Logger) ser
 	return s
 }
 
-func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node, peers *peers) (*admin.Server, error) {
+func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, log *slog.Logger) (*admin.Server, error) {
 	if c.Listen.Client != "" {
 		if _, err := srv.Listen(c.Listen.Client); err != nil {
 			return nil, err
@@ -299,7 +304,9 @@ func listenAll(c *config.Config, srv *server.Server, node *raftgroup.Node, peers
 			}
 			return nil
 		},
-		Collect: &collector{node, srv, peers},
+		Collect:        &collector{node, srv, peers},
+		ConnectionsMax: files.Admin,
+		Logger:         log,
 	})
 }
 
@@ -341,23 +348,6 @@ func raiseFileLimit() (uint64, error) {
 		r = raised
 	}
 	return uint64(r.Cur), nil
-}
-
-// otherFiles is how many files are open beside clients' connections and the
-// state's files: the log, connections of other nodes, what the runtime needs.
-const otherFiles = 1024
-
-// openFiles returns how many of the state's files may be open: what a limit
-// leaves, 0 being one that is not known. Where that is little, they share the
-// limit with connections, of which there are rarely as many as there may be.
-func openFiles(limit uint64, connections int) int {
-	const most = 1 << 16
-	least := uint64(1000)
-	if limit > 0 {
-		least = min(least, limit/2)
-	}
-	taken := uint64(connections) + otherFiles
-	return int(min(max(limit, taken+least)-taken, most))
 }
 
 func newLogger(c *config.Config) *slog.Logger {

@@ -58,9 +58,16 @@ func (t *Transport) accept(c net.Conn) bool {
 		return false
 	}
 	t.mu.Lock()
+	if t.accepted >= t.cfg.InboundMax {
+		t.mu.Unlock()
+		t.drop(c)
+		t.foreigners.Warn(t.log, "too many connections on the peer port; one more is closed", "limit", t.cfg.InboundMax)
+		return true
+	}
+	t.accepted++
 	t.handshakes = append(t.handshakes, c)
 	var evicted net.Conn
-	if len(t.handshakes) > handshakesMax {
+	if len(t.handshakes) > min(handshakesMax, (t.cfg.InboundMax+1)/2) {
 		evicted = t.handshakes[0]
 		t.handshakes = slices.Delete(t.handshakes, 0, 1)
 	}
@@ -68,7 +75,12 @@ func (t *Transport) accept(c net.Conn) bool {
 	if evicted != nil {
 		evicted.Close()
 	}
-	return t.spawn(func() { t.serve(c) })
+	return t.spawn(func() {
+		t.serve(c)
+		t.mu.Lock()
+		t.accepted--
+		t.mu.Unlock()
+	})
 }
 
 func (t *Transport) serve(c net.Conn) {

@@ -97,6 +97,10 @@ type Config struct {
 	// time; others wait for HandshakeTimeout at most. Default 16.
 	StrangerCallsMax int
 
+	// InboundMax bounds the accepted connections of all kinds that the transport
+	// serves; one more is closed at once. Default 512.
+	InboundMax int
+
 	// VersionMax is the highest peer protocol version to speak, for the time
 	// of a rolling upgrade. Default 0: all this program knows.
 	VersionMax uint16
@@ -114,7 +118,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("peer: the longest time between attempts to connect, %v, is below the shortest, %v", c.ReconnectMax, c.ReconnectMin)
 	}
 	if min(c.HandshakeTimeout, c.ReconnectMin, c.ReconnectMax, c.WriteTimeout, c.SilenceTimeout) < 0 ||
-		min(int64(c.QueueBytesMax), c.SnapshotBytesPerSecond, int64(c.SnapshotsIn), int64(c.StrangerCallsMax)) < 0 {
+		min(int64(c.QueueBytesMax), c.SnapshotBytesPerSecond, int64(c.SnapshotsIn), int64(c.StrangerCallsMax), int64(c.InboundMax)) < 0 {
 		return c, errors.New("peer: times, sizes and numbers must not be negative")
 	}
 	if c.Logger == nil {
@@ -135,6 +139,7 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.QueueBytesMax, 64<<20)
 	orDefault(&c.SnapshotsIn, 2)
 	orDefault(&c.StrangerCallsMax, 16)
+	orDefault(&c.InboundMax, 512)
 	orDefault(&c.VersionMax, versionNewest)
 	return c, nil
 }
@@ -177,6 +182,7 @@ type Transport struct {
 
 	mu          sync.Mutex
 	closed      bool
+	accepted    int // connections that are being served
 	conns       map[net.Conn]struct{}
 	handshakes  []net.Conn // accepted, in order
 	inbound     map[uint64]*inbound

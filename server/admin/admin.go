@@ -6,10 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -24,6 +25,11 @@ type Source struct {
 	Ready func() error
 	// Collect adds the node's own metrics to the registry.
 	Collect prometheus.Collector
+
+	// ConnectionsMax bounds the connections open at a time. 0: 64.
+	ConnectionsMax int
+	// Logger gets what is wrong with clients, a line in a while. nil: nobody.
+	Logger *slog.Logger
 }
 
 // Server serves the side door.
@@ -35,6 +41,10 @@ type Server struct {
 // Listen opens the side door on address (host:port) and serves it until
 // Shutdown.
 func Listen(address string, src Source) (*Server, error) {
+	return listen(address, src, timeoutsUsual)
+}
+
+func listen(address string, src Source, limit timeouts) (*Server, error) {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s for admin HTTP: %w; choose another address with --admin-listen", address, err)
@@ -44,10 +54,24 @@ func Listen(address string, src Source) (*Server, error) {
 	if src.Collect != nil {
 		reg.MustRegister(src.Collect)
 	}
-	s := &Server{ln: ln}
-	s.http.Handler = routes(src, reg)
-	s.http.ReadHeaderTimeout = 10 * time.Second
-	go func() { _ = s.http.Serve(ln) }()
+	if src.ConnectionsMax <= 0 {
+		src.ConnectionsMax = connectionsDefault
+	}
+	if src.Logger == nil {
+		src.Logger = slog.New(slog.DiscardHandler)
+	}
+	door := newCrowd(ln, src.ConnectionsMax)
+	s := &Server{ln: ln, http: http.Server{
+		Handler:           withoutBody(routes(src, reg)),
+		ReadHeaderTimeout: limit.header,
+		ReadTimeout:       limit.read,
+		WriteTimeout:      limit.write,
+		IdleTimeout:       limit.idle,
+		MaxHeaderBytes:    headerBytesMax,
+		ConnState:         door.changed,
+		ErrorLog:          log.New(&lineWriter{log: src.Logger}, "", 0),
+	}}
+	go func() { _ = s.http.Serve(door) }()
 	return s, nil
 }
 
@@ -77,7 +101,7 @@ func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc(symbolPath, pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	return mux
 }

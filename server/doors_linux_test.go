@@ -1,0 +1,37 @@
+package server
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// TestAcceptWithoutDescriptors: where accept fails for want of descriptors, the
+// listener is left alone for a while; it is not asked over and over. Clients
+// that wait are served once there are some again.
+func TestAcceptWithoutDescriptors(t *testing.T) {
+	var log lines
+	var asked, failing atomic.Int32
+	failing.Store(5)
+	_, addr := live(t, Config{Transport: "epoll", Logger: log.logger()}, func(s *Server) {
+		s.front.(*epollFront).accept4 = func(fd int) (int, error) {
+			asked.Add(1)
+			if failing.Add(-1) >= 0 {
+				return -1, unix.EMFILE
+			}
+			return accept4(fd)
+		}
+	})
+	if f := dial(t, addr).put("k", "v"); protocol.Status(f.Code) != protocol.StatusOK {
+		t.Errorf("after descriptors came back: %v", protocol.Status(f.Code))
+	}
+	if n := asked.Load(); n > 20 {
+		t.Errorf("accept was called %d times for five failures and one connection", n)
+	}
+	if n := log.count("cannot accept"); n != 1 {
+		t.Errorf("%d lines about five failures, want 1", n)
+	}
+}
