@@ -91,7 +91,9 @@ type NodeInfo struct {
 	State          string  `json:"state"`
 	Draining       bool    `json:"draining,omitempty"`
 	Removing       bool    `json:"removing,omitempty"`
-	Slow           bool    `json:"slow,omitempty"` // its log disk stalls
+	Slow           bool    `json:"slow,omitempty"`            // its log disk stalls
+	ClockOff       bool    `json:"clock_off,omitempty"`       // its wall clock is too far from the others'
+	ClockOffset    int64   `json:"clock_offset_ms,omitempty"` // by how much that clock is ahead
 	Version        string  `json:"version"`
 	Leaders        int     `json:"leaders"`
 	Replicas       int     `json:"replicas"`

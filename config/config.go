@@ -138,6 +138,7 @@ type Cluster struct {
 	SlowDiskAfter     time.Duration // an fsync that takes longer makes the node give its leaderships away; 0: never
 	PeerVersionMax    int           // newest peer protocol version to speak; 0: the newest known
 	BalanceLeaders    bool          // leaders are spread evenly without being asked
+	ClockOffsetMax    time.Duration // a node whose wall clock is further from the others' leads nothing
 	ClockDrift        float64       // share by which two nodes' clocks may differ in rate, 0 to 0.2
 }
 

@@ -95,7 +95,7 @@ func TestDefaults(t *testing.T) {
 		"listen.peer": "127.0.0.1:7401",
 		"listen.resp": "127.0.0.1:7403", "node.advertise_resp": "127.0.0.1:7403", "resp.redirect": "false",
 		"cluster.replication_factor": "3", "cluster.replace_after": "10m", "cluster.snapshot_rate": "64MiB", "cluster.snapshots_max": "2",
-		"cluster.slow_disk_after": "500ms", "cluster.peer_version_max": "0", "cluster.balance_leaders": "true", "cluster.clock_drift": "2%",
+		"cluster.slow_disk_after": "500ms", "cluster.peer_version_max": "0", "cluster.balance_leaders": "true", "cluster.clock_drift": "2%", "cluster.clock_offset_max": "500ms",
 		"node.data_dir": "./proa-data", "node.shards": "8", "listen.client": "127.0.0.1:7400",
 		"network.transport": "epoll", "network.event_loops": "1",
 	} {

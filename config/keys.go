@@ -233,6 +233,8 @@ func (c *Config) keys() []key {
 			doc: "Spread leaders evenly over the nodes without being asked. `proa shard split-leaders` does it once."},
 		{name: "cluster.clock_drift", fallback: "2%", value: shareValue{p: &cl.ClockDrift, max: 20, zero: true},
 			doc: "Largest difference in rate that the clocks of two nodes may have. Leases, by which leaders answer reads alone, are shortened by it. The clocks' absolute times do not matter."},
+		{name: "cluster.clock_offset_max", fallback: "500ms", value: durationValue{p: &cl.ClockOffsetMax, min: 10 * time.Millisecond, max: 24 * time.Hour},
+			doc: "A node whose wall clock is further from those of the majority gives its leaderships away, and says so in status, metrics and log. Expiry does not go by that node's clock in any case."},
 
 		{name: "log.level", fallback: "info", value: choiceValue{&lg.Level, []string{"debug", "info", "warn", "error"}},
 			doc: "Least level of messages that are written."},

@@ -343,8 +343,8 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 	// A node that has just started says within a second that it is there.
 	heard, stop := context.WithTimeout(ctx, 2*reportEvery)
 	defer stop()
-	if err := n.await(heard, func() bool { _, ok := n.mayLead(to); return ok }); err != nil {
-		return nil, fmt.Errorf("%w: node %d cannot lead now: it is down, slow, draining or leaving", command.ErrRefused, to)
+	if err := n.await(heard, func() bool { _, ok := n.mayLead(to, true); return ok }); err != nil {
+		return nil, fmt.Errorf("%w: node %d cannot lead now: it is down, slow, draining or leaving, or its clock is off", command.ErrRefused, to)
 	}
 	if err := n.requestTransfer(shard, to); err != nil {
 		return nil, fmt.Errorf("%w: %s is led elsewhere now; try again", err, n.shardName(shard))

@@ -2,10 +2,6 @@
 
 package raftgroup
 
-import "time"
-
-var started = time.Now()
-
 // Boot returns the monotonic clock, which on macOS stands still while the
 // machine is suspended: leases there are not safe across a suspension.
-func (SystemClock) Boot() int64 { return int64(time.Since(started)) }
+func (c SystemClock) Boot() int64 { return c.Monotonic() }

@@ -26,6 +26,7 @@ type cluster struct {
 	links map[uint64]*link
 	box   []parcel
 	cut   map[[2]uint64]bool
+	walls map[uint64]*wrongClock // each node's clock
 }
 
 type parcel struct {
@@ -94,7 +95,7 @@ func (l *link) RemovePeer(uint64)                                 {}
 
 func newCluster(t testing.TB, nodes, shards int) *cluster {
 	c := &cluster{t: t, clock: &manualClock{}, nodes: make(map[uint64]*Node), disks: make(map[uint64]*vfs.MemFS),
-		links: make(map[uint64]*link), cut: make(map[[2]uint64]bool)}
+		links: make(map[uint64]*link), cut: make(map[[2]uint64]bool), walls: make(map[uint64]*wrongClock)}
 	c.clock.ms.Store(1_000_000)
 	var addresses []string
 	for id := range nodes {
@@ -135,7 +136,10 @@ func newCluster(t testing.TB, nodes, shards int) *cluster {
 
 func (c *cluster) start(id uint64) *Node {
 	l := &link{c, id}
-	n, err := openMem(c.disks[id], Options{ID: id, Clock: c.clock, Transport: l, PeerAddress: fmt.Sprint("n", id),
+	if c.walls[id] == nil {
+		c.walls[id] = &wrongClock{manualClock: c.clock}
+	}
+	n, err := openMem(c.disks[id], Options{ID: id, Clock: c.walls[id], Transport: l, PeerAddress: fmt.Sprint("n", id),
 		RedisAddress: fmt.Sprint("redis", id), BalanceLeaders: true})
 	if err != nil {
 		c.t.Fatal(err)
@@ -235,6 +239,12 @@ func (c *cluster) leader(shard int) *Node {
 
 func (c *cluster) put(key, value string) {
 	c.t.Helper()
+	c.carryOut(key, put(key, value))
+}
+
+// carryOut has the leader of the key's shard carry a command out.
+func (c *cluster) carryOut(key string, what *command.Command) {
+	c.t.Helper()
 	for range 100 {
 		n := c.leader(shardFor(c.any(), key))
 		if n == nil {
@@ -242,7 +252,7 @@ func (c *cluster) put(key, value string) {
 			continue
 		}
 		e := newEar()
-		if err := n.Propose(shardFor(n, key), put(key, value), e, command.Tag{ID: 1}); err != nil {
+		if err := n.Propose(shardFor(n, key), what, e, command.Tag{ID: 1}); err != nil {
 			if errors.Is(err, command.ErrNotLeader) {
 				c.pass(50 * time.Millisecond)
 				continue
@@ -263,7 +273,7 @@ func (c *cluster) put(key, value string) {
 			c.pass(15 * time.Millisecond)
 		}
 	}
-	c.t.Fatalf("put of %q", key)
+	c.t.Fatalf("no outcome for %q", key)
 }
 
 // local reads what a node's replica has.

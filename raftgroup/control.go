@@ -19,7 +19,7 @@ func (n *Node) tickCluster() {
 		}
 	}
 	now := n.clock.Boot()
-	if now < n.reportDue {
+	if !n.greetDue.Swap(false) && now < n.reportDue {
 		return
 	}
 	n.reportDue = now + int64(reportEvery)

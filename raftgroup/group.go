@@ -62,6 +62,8 @@ type group struct {
 	noQuorum  atomic.Bool   // there has been no leader for too long
 	lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; leaseForever: by the only voter
 	lastStamp atomic.Uint64 // time never goes back behind it
+	lead      atomic.Uint64 // ms that the shard's time is ahead of the node's
+	ledAt     uint64        // the node's time when lead was last looked at; belongs to the pass
 	term      atomic.Uint64
 	leader    atomic.Uint64 // node
 	committed atomic.Uint64
@@ -186,7 +188,7 @@ func (g *group) propose(n *Node) {
 		g.refuseTaken(n)
 		return
 	}
-	stamp := max(n.clock.NowMillis(), g.lastStamp.Load())
+	stamp := g.now(n.time.now())
 	g.prop.Entries = g.prop.Entries[:0]
 	for i := range g.taking {
 		b := &g.taking[i]

@@ -109,6 +109,7 @@ type Options struct {
 	FlushEvery    time.Duration // the state is made durable at least this often while it changes; 0: only as memory and log size demand
 	Heartbeat     time.Duration // between heartbeats; 150 ms
 	ElectionMin   time.Duration // shortest election timeout; 300 ms. Raft draws from [ElectionMin, 2×ElectionMin)
+	ClockOffset   time.Duration // a node whose wall clock is further from the others' leads nothing; 500 ms
 	ClockDrift    float64       // how much faster one node's clock may run than another's: 0.02 is 2 %; leases are shorter by it
 	Timeout       time.Duration // a command not decided after it is answered TimedOut; 30 s
 	SlowDisk      time.Duration // a log write that takes longer makes the node give its leaderships away; 500 ms
@@ -153,6 +154,7 @@ func (o *Options) ensureDefaults() {
 	setDefault(&o.LogTrailing, 5000)
 	setDefault(&o.Timeout, 30*time.Second)
 	setDefault(&o.SlowDisk, 500*time.Millisecond)
+	setDefault(&o.ClockOffset, 500*time.Millisecond)
 	if o.Clock == nil {
 		o.Clock = SystemClock{}
 	}
@@ -216,11 +218,15 @@ type Node struct {
 	failed      atomic.Bool
 	leaving     atomic.Bool // is about to stop
 	slow        atomic.Bool // the log's disk stalls
+	clockOff    atomic.Bool // the wall clock is too far from the others'
 	alone       atomic.Bool // the cluster's only member
 	controlling atomic.Bool // a change of the map is on its way
 	announcing  atomic.Bool
 	failure     chan error // receives the first failure; capacity 1
 	afterPass   func()
+	time        clusterTime
+	clockOffset atomic.Int64 // ms that the wall clock is ahead of the others'
+	greetDue    atomic.Bool  // another node has come up: it is to get a report at once
 	cmap        atomic.Pointer[clusterMap]
 	reports     reportTable
 
@@ -358,6 +364,11 @@ func (n *Node) openStores() (err error) {
 	if err != nil {
 		return fmt.Errorf("opening the state: %w", err)
 	}
+	stamp := uint64(0)
+	for shard := range n.identity.Shards + 1 {
+		stamp = max(stamp, n.store.LastStamp(shard))
+	}
+	n.time.begin(n.clock, stamp)
 	n.replay.Elapsed = time.Since(start)
 	return nil
 }
@@ -389,6 +400,7 @@ func (n *Node) openGroups() error {
 	if err := n.refreshMap(); err != nil { // resume needs it
 		return err
 	}
+	n.keepTime()
 	for _, g := range n.groups {
 		if err := g.resume(n); err != nil {
 			return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
@@ -402,6 +414,9 @@ func (n *Node) openGroups() error {
 	n.touchAll()
 	for n.Acquire() {
 		n.Run(nil)
+	}
+	for _, g := range n.groups { // what was replayed may be ahead of the clock
+		g.keepTime(n, n.time.now())
 	}
 	n.replay.Elapsed += time.Since(start)
 	select {

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
@@ -52,6 +53,18 @@ type manualClock struct{ ms atomic.Uint64 }
 func (c *manualClock) NowMillis() uint64 { return c.ms.Load() }
 
 func (c *manualClock) Boot() int64 { return int64(c.ms.Load()) * 1e6 }
+
+func (c *manualClock) Monotonic() int64 { return c.Boot() }
+
+// wrongClock is a manualClock whose wall clock is off, in milliseconds.
+type wrongClock struct {
+	*manualClock
+	off atomic.Int64
+}
+
+func (c *wrongClock) NowMillis() uint64 { return uint64(int64(c.ms.Load()) + c.off.Load()) }
+
+func (c *wrongClock) setOff(d time.Duration) { c.off.Store(d.Milliseconds()) }
 
 const dir = "/proa"
 

@@ -486,8 +486,10 @@ func (n *Node) runPosted() {
 // tickAll advances Raft's logical clock and does what is due with it.
 func (n *Node) tickAll() {
 	n.ticks++
-	now := n.clock.NowMillis()
+	n.keepTime()
+	now := n.time.now()
 	for _, g := range n.groups {
+		g.keepTime(n, now)
 		g.tick(n, now)
 	}
 	n.touched = append(n.touched[:0], n.groups...)
@@ -528,7 +530,7 @@ func (g *group) loseQuorum(n *Node) {
 
 // sweep proposes the removal of rows and sessions whose time has come.
 func (g *group) sweep(n *Node, now uint64) {
-	if g.sweeping || !n.store.SweepDue(g.shard, max(now, g.lastStamp.Load())) {
+	if g.sweeping || !n.store.SweepDue(g.shard, g.now(now)) {
 		return
 	}
 	g.sweeping = true

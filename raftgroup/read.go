@@ -29,8 +29,8 @@ func (n *Node) slotRange(shard int) (first, last int) {
 
 func slotText(first, last int) string { return fmt.Sprintf("%d-%d", first, last) }
 
-// NowMillis is the node's wall clock, for the now of reads.
-func (n *Node) NowMillis() uint64 { return n.clock.NowMillis() }
+// NowMillis is the cluster's time in Unix milliseconds, for the now of reads.
+func (n *Node) NowMillis() uint64 { return n.time.now() }
 
 // Leader returns the node that leads a shard as far as this one knows, 0 for
 // none.
@@ -120,7 +120,7 @@ func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now u
 	if !g.held.Load() {
 		return command.Row{}, n.refusal()
 	}
-	row, hit := n.store.AppendCached(dst, shard, key, max(now, g.lastStamp.Load()), withValue)
+	row, hit := n.store.AppendCached(dst, shard, key, g.now(now), withValue)
 	switch hit {
 	case storage.Found:
 		return command.Row(row), command.ReadFound
@@ -138,7 +138,7 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	if !g.held.Load() {
 		return command.Row{}, n.refusal()
 	}
-	row, found, err := n.store.Append(dst, shard, key, max(now, g.lastStamp.Load()), withValue)
+	row, found, err := n.store.Append(dst, shard, key, g.now(now), withValue)
 	switch {
 	case err != nil:
 		n.logger.Error("reading a row", "shard", shard, "error", err)
@@ -162,7 +162,8 @@ func (n *Node) refusal() command.ReadState {
 // node must have leases for all its shards: ErrNotLeader otherwise, and before
 // visit has been called.
 func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.Row) bool) error {
-	o := storage.ScanOptions{Start: s.Start, End: s.End, Reverse: s.Reverse, KeysOnly: s.KeysOnly, NowMillis: n.clock.NowMillis(), Shards: s.Shards}
+	now := n.time.now()
+	o := storage.ScanOptions{Start: s.Start, End: s.End, Reverse: s.Reverse, KeysOnly: s.KeysOnly, NowMillis: now, Shards: s.Shards}
 	if o.Shards == nil {
 		for shard := range n.meta() {
 			o.Shards = append(o.Shards, shard)
@@ -176,7 +177,7 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 		case !g.held.Load(), !s.Local && (g.lease.Load() == 0 || !n.current(g)):
 			return command.ErrNotLeader
 		}
-		o.NowMillis = max(o.NowMillis, g.lastStamp.Load())
+		o.NowMillis = max(o.NowMillis, g.now(now))
 	}
 	if !s.Local {
 		o.Opened = func() error { // the state is fixed: were the leases good until then?

@@ -43,7 +43,9 @@ func localOnly(t raftpb.MessageType) bool {
 // ReceiveDone says that the messages handed over may be worked on; the caller
 // then tries Acquire and Run.
 func (n *Node) ReceiveDone(from uint64) {
-	n.reports.heard(from, n.clock.Boot())
+	if n.reports.heard(from, n.clock.Boot()) {
+		n.greetDue.Store(true)
+	}
 	n.raise()
 }
 

@@ -192,7 +192,7 @@ func (g *group) reconcile(n *Node) {
 	}
 	change, leave := g.nextChange(n, want)
 	if leave {
-		if to := g.bestSuccessor(n); to != 0 {
+		if to := g.anySuccessor(n); to != 0 {
 			g.beginTransfer(n, to)
 		}
 		return

@@ -29,6 +29,10 @@ type report struct {
 	Version     string        `json:"version"`
 	Leaving     bool          `json:"leaving,omitempty"` // is stopping
 	Slow        bool          `json:"slow,omitempty"`
+	ClockOff    bool          `json:"clock_off,omitempty"` // the wall clock is too far from the others'
+	Wall        uint64        `json:"wall_ms,omitempty"`   // the wall clock, Unix time in ms
+	Time        uint64        `json:"time_ms,omitempty"`   // the cluster's time; 0: not known
+	Offset      int64         `json:"offset_ms,omitempty"` // by how much the wall clock is ahead
 	FsyncMicros float64       `json:"fsync_us"`
 	LogBytes    int64         `json:"log_bytes"`
 	DiskUsed    int64         `json:"disk_used"`
@@ -63,7 +67,8 @@ type reportTable struct {
 type reported struct {
 	report
 	heard   int64 // Clock.Boot of the last sign of life
-	leaders int   // shards it leads, and those on their way to it
+	clocks  clockHistory
+	leaders int // shards it leads, and those on their way to it
 }
 
 func (t *reportTable) entry(node uint64) *reported {
@@ -78,22 +83,34 @@ func (t *reportTable) entry(node uint64) *reported {
 	return r
 }
 
-func (t *reportTable) heard(node uint64, now int64) {
+// heard notes a sign of life. It reports whether the node had been silent for
+// long, or was not known.
+func (t *reportTable) heard(node uint64, now int64) (back bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.entry(node).heard = now
+	e := t.entry(node)
+	back = e.heard == 0 || now-e.heard > t.suspect
+	e.heard = now
+	return back
 }
 
-func (t *reportTable) take(r report, now int64) {
+// take takes in a report. It returns what heard does.
+func (t *reportTable) take(r report, now int64) (back bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(r.Node)
+	back = e.heard == 0 || now-e.heard > t.suspect
 	e.report, e.heard, e.leaders = r, now, 0
+	if r.Wall != 0 {
+		boot := now / int64(time.Microsecond)
+		e.clocks.add(clockReading{wall: wallMicros(r.Wall) - boot, time: wallMicros(r.Time) - boot, has: r.Time != 0})
+	}
 	for i := range r.Shards {
 		if r.Shards[i].Role == roleLeader {
 			e.leaders++
 		}
 	}
+	return back
 }
 
 func (t *reportTable) forget(node uint64) {
@@ -113,12 +130,12 @@ func (t *reportTable) get(node uint64) (reported, bool) {
 }
 
 // mayLead returns how many groups a node leads and whether it can be given
-// more.
-func (t *reportTable) mayLead(node uint64, now int64) (leaders int, ok bool) {
+// more; without well, also where its disk stalls or its clock is off.
+func (t *reportTable) mayLead(node uint64, now int64, well bool) (leaders int, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.nodes[node]
-	if r == nil || r.Node == 0 || r.Leaving || r.Slow || now-r.heard > t.suspect {
+	if r == nil || r.Node == 0 || r.Leaving || well && (r.Slow || r.ClockOff) || now-r.heard > t.suspect {
 		return 0, false
 	}
 	return r.leaders, true
@@ -137,7 +154,7 @@ func (t *reportTable) anyMayLead(now int64) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range t.nodes {
-		if r.Node != 0 && !r.Leaving && !r.Slow && now-r.heard <= t.suspect {
+		if r.Node != 0 && !r.Leaving && !r.Slow && !r.ClockOff && now-r.heard <= t.suspect {
 			return true
 		}
 	}
@@ -217,6 +234,7 @@ func (n *Node) ownReport() report {
 	r := report{
 		Node: n.id, Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Version: n.opt.Version,
 		Leaving: n.leaving.Load(), Slow: n.slow.Load(), FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
+		ClockOff: n.clockOff.Load(), Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
 		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
 	}
 	for _, g := range n.groups {
@@ -261,6 +279,9 @@ func (n *Node) sendReport() {
 	if n.alone.Load() {
 		return
 	}
+	if n.time.agreed.Load() {
+		r.Time = n.time.now()
+	}
 	b, err := json.Marshal(&r)
 	if err != nil {
 		n.logger.Error("making a report", "error", err)
@@ -277,7 +298,9 @@ func (n *Node) ReceiveReport(from uint64, body []byte) {
 		n.logger.Warn("a report makes no sense", "from", from, "error", err)
 		return
 	}
-	n.reports.take(r, n.clock.Boot())
+	if n.reports.take(r, n.clock.Boot()) {
+		n.greetDue.Store(true)
+	}
 }
 
 // ClusterStatus returns the whole cluster as this node knows it.
@@ -330,7 +353,7 @@ func (n *Node) ownReported() reported {
 func (n *Node) nodeInfo(row *nodeRow, r *reported, now int64) command.NodeInfo {
 	i := command.NodeInfo{
 		ID: row.ID, Peer: row.Peer, Client: row.Client, Version: row.Version, Draining: row.Draining, Removing: row.Removing,
-		Slow: r.Slow, Leaders: r.leaders, Replicas: len(r.Shards), FsyncMicros: r.FsyncMicros, LogBytes: r.LogBytes,
+		Slow: r.Slow, ClockOff: r.ClockOff, ClockOffset: r.Offset, Leaders: r.leaders, Replicas: len(r.Shards), FsyncMicros: r.FsyncMicros, LogBytes: r.LogBytes,
 		DiskUsedBytes: r.DiskUsed, DiskFreeBytes: r.DiskFree, UptimeSeconds: r.Uptime,
 	}
 	silent := now - max(r.heard, n.startedAt)

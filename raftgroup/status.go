@@ -16,7 +16,10 @@ type Status struct {
 	Node          uint64        `json:"node"`
 	Cluster       string        `json:"cluster"`
 	Failed        bool          `json:"failed"`
-	Slow          bool          `json:"slow"` // the log's disk stalls
+	Slow          bool          `json:"slow"`            // the log's disk stalls
+	ClockOff      bool          `json:"clock_off"`       // the wall clock is too far from the other nodes'
+	ClockOffset   int64         `json:"clock_offset_ms"` // by how much it is ahead of them, or of the time that has elapsed
+	TimeBehind    int64         `json:"time_behind_ms"`  // what the cluster's time has still to be moved towards the wall clocks; negative: it is ahead
 	Shards        []ShardStatus `json:"shards"`
 	LogBytes      int64         `json:"log_bytes"`
 	Fsyncs        uint64        `json:"fsyncs"`
@@ -47,6 +50,7 @@ type ShardStatus struct {
 func (n *Node) Status() Status {
 	s := Status{
 		Node: n.id, Cluster: fmt.Sprintf("%016x", n.identity.Cluster), Failed: n.failed.Load(), Slow: n.slow.Load(),
+		ClockOff: n.clockOff.Load(), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
 		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
 		Storage: n.store.Stats(),

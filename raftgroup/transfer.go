@@ -59,18 +59,31 @@ func (g *group) requeue(n *Node) {
 // bestSuccessor returns the voter that would make the best leader: one that is
 // up, neither draining nor slow, and caught up; among those the one whose node
 // leads least. It returns 0 if there is none.
-func (g *group) bestSuccessor(n *Node) uint64 {
+func (g *group) bestSuccessor(n *Node) uint64 { return g.successor(n, true) }
+
+// successor is bestSuccessor that, without well, also takes one whose disk
+// stalls or whose clock is off.
+func (g *group) successor(n *Node, well bool) uint64 {
 	best, bestLeaders := uint64(0), 0
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if id == g.id || pr.IsLearner || pr.State != tracker.StateReplicate || !isVoter(&g.conf, id) {
 			return
 		}
-		leaders, ok := n.mayLead(nodeOf(id))
+		leaders, ok := n.mayLead(nodeOf(id), well)
 		if ok && (best == 0 || leaders < bestLeaders) {
 			best, bestLeaders = id, leaders
 		}
 	})
 	return best
+}
+
+// anySuccessor is bestSuccessor for a leader that has to go: where no voter is
+// well, it is one whose disk stalls or whose clock is off.
+func (g *group) anySuccessor(n *Node) uint64 {
+	if to := g.bestSuccessor(n); to != 0 {
+		return to
+	}
+	return g.successor(n, false)
 }
 
 // balance gives leaderships away: all of them where this node should lead
@@ -83,20 +96,26 @@ func (n *Node) balance() {
 			mine++
 		}
 	}
-	shed := n.shouldNotLead()
+	goes, unwell := n.goes(), n.slow.Load() || n.clockOff.Load()
 	for _, g := range n.groups {
 		if g.state != raft.StateLeader || g.transfer.holds() {
+			continue
+		}
+		if goes || g.rounds.voided {
+			if to := g.anySuccessor(n); to != 0 {
+				g.beginTransfer(n, to)
+			}
 			continue
 		}
 		to := g.bestSuccessor(n)
 		if to == 0 {
 			continue
 		}
-		if shed || g.rounds.voided {
+		if unwell {
 			g.beginTransfer(n, to)
 			continue
 		}
-		if leaders, _ := n.mayLead(nodeOf(to)); n.opt.BalanceLeaders && mine-leaders >= 2 {
+		if leaders, _ := n.mayLead(nodeOf(to), true); n.opt.BalanceLeaders && mine-leaders >= 2 {
 			g.beginTransfer(n, to)
 			n.reports.countLeader(nodeOf(to)) // until its next report says so
 			mine--
@@ -104,9 +123,9 @@ func (n *Node) balance() {
 	}
 }
 
-// shouldNotLead reports whether this node is to give its leaderships away.
-func (n *Node) shouldNotLead() bool {
-	if n.leaving.Load() || n.slow.Load() {
+// goes reports whether this node is on its way out and must lead nothing.
+func (n *Node) goes() bool {
+	if n.leaving.Load() {
 		return true
 	}
 	m := n.cmap.Load()
@@ -118,8 +137,8 @@ func (n *Node) shouldNotLead() bool {
 }
 
 // mayLead returns how many shards another node leads, and whether it may be
-// given more.
-func (n *Node) mayLead(node uint64) (leaders int, ok bool) {
+// given more; without well, also where its disk stalls or its clock is off.
+func (n *Node) mayLead(node uint64, well bool) (leaders int, ok bool) {
 	m := n.cmap.Load()
 	if m == nil {
 		return 0, false
@@ -128,7 +147,7 @@ func (n *Node) mayLead(node uint64) (leaders int, ok bool) {
 	if !ok || row.Draining || row.Removing {
 		return 0, false
 	}
-	return n.reports.mayLead(node, n.clock.Boot())
+	return n.reports.mayLead(node, n.clock.Boot(), well)
 }
 
 // leadsNone reports whether this node leads no group any more.

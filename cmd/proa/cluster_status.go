@@ -222,7 +222,7 @@ func nodeState(n *command.NodeInfo) string {
 	for _, f := range []struct {
 		set  bool
 		text string
-	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}} {
+	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}} {
 		if f.set {
 			s += ", " + f.text
 		}
@@ -378,7 +378,7 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 		switch {
 		case n.State == command.NodeExpected:
 			changes = append(changes, fmt.Sprintf("node %d is expected and has not joined yet", n.ID))
-		case n.State != command.NodeUp || n.Slow:
+		case n.State != command.NodeUp || n.Slow || n.ClockOff:
 			troubles = append(troubles, line)
 		case n.Draining || n.Removing:
 			changes = append(changes, line)
@@ -394,4 +394,13 @@ func some(names []string) string {
 		return strings.Join(names, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// clockText says how wrong a node's wall clock is.
+func clockText(aheadMillis int64) string {
+	d := time.Duration(aheadMillis) * time.Millisecond
+	if d < 0 {
+		return fmt.Sprintf("clock %v behind", -d)
+	}
+	return fmt.Sprintf("clock %v ahead", d)
 }

@@ -28,6 +28,8 @@ var (
 	descLeader   = prometheus.NewDesc("proa_shard_leader", "Node that leads the shard as far as this one knows, 0 for none.", []string{"shard"}, nil)
 	descTerm     = prometheus.NewDesc("proa_shard_term", "Raft term of the shard's replica here.", []string{"shard"}, nil)
 	descSlow     = prometheus.NewDesc("proa_log_disk_slow", "1 while the log's disk stalls and this node leads nothing for it.", nil, nil)
+	descClockOff = prometheus.NewDesc("proa_clock_off", "1 while the wall clock is too far from the other nodes' and this node leads nothing for it.", nil, nil)
+	descClock    = prometheus.NewDesc("proa_clock_offset_seconds", "By how much the wall clock is ahead of the other nodes' or, without any, of the time that has elapsed.", nil, nil)
 	descPeerUp   = prometheus.NewDesc("proa_peer_connected", "1 while there is a connection to the peer.", []string{"peer"}, nil)
 	descPeerOut  = prometheus.NewDesc("proa_peer_sent_bytes_total", "Bytes sent to the peer.", []string{"peer"}, nil)
 	descPeerIn   = prometheus.NewDesc("proa_peer_received_bytes_total", "Bytes received from the peer.", []string{"peer"}, nil)
@@ -38,7 +40,7 @@ var (
 // Describe lists the metrics.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descRequests, descRedis, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing,
-		descLeader, descTerm, descSlow, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost} {
+		descLeader, descTerm, descSlow, descClockOff, descClock, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost} {
 		ch <- d
 	}
 }
@@ -56,6 +58,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descFsyncSec, prometheus.CounterValue, s.FsyncMicros*float64(s.Fsyncs)/1e6)
 	ch <- prometheus.MustNewConstMetric(descLogBytes, prometheus.GaugeValue, float64(s.LogBytes))
 	ch <- prometheus.MustNewConstMetric(descSlow, prometheus.GaugeValue, flag(s.Slow))
+	ch <- prometheus.MustNewConstMetric(descClockOff, prometheus.GaugeValue, flag(s.ClockOff))
+	ch <- prometheus.MustNewConstMetric(descClock, prometheus.GaugeValue, float64(s.ClockOffset)/1000)
 	for _, sh := range s.Shards {
 		if !sh.Held {
 			continue

@@ -217,6 +217,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 		ElectionMin:   c.Raft.ElectionTimeoutMin,
 		LogTrailing:   c.Raft.SnapshotIntervalLogs,
 		ClockDrift:    c.Cluster.ClockDrift,
+		ClockOffset:   c.Cluster.ClockOffsetMax,
 		Timeout:       c.Concurrency.RequestTimeout,
 		SlowDisk:      c.Cluster.SlowDiskAfter,
 		ReplaceAfter:  c.Cluster.ReplaceAfter,

@@ -26,6 +26,9 @@ func (c *clock) Boot() int64 {
 	return c.boot + int64(float64(c.world.now()-c.since)*c.rate)
 }
 
+// Monotonic is the steady clock.
+func (c *clock) Monotonic() int64 { return c.Boot() }
+
 // NowMillis is the wall clock.
 func (c *clock) NowMillis() uint64 {
 	return uint64(unixMillis + c.wall + c.Boot()/int64(time.Millisecond))

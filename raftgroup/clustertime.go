@@ -1,0 +1,278 @@
+package raftgroup
+
+import (
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// # The time that decides expiry
+//
+// A wall clock can be set wrong, for a moment or for good, on one node or on
+// all. If expiry followed it, a lock with three seconds to live could be gone
+// at once, or stay for an hour. So expiry goes by the cluster's time: time that
+// has *elapsed*, as the nodes' steady clocks count it, held to what a majority
+// of the nodes' wall clocks say.
+//
+//   - A node's cluster time runs with its steady clock. It never follows a wall
+//     clock that jumps.
+//   - It drifts towards the wall clocks of the majority, by at most slewShare of
+//     the time that elapses. A time to live is therefore never shorter or longer
+//     by more than that, whatever is done to the wall clocks.
+//   - What the majority says is an interval: from the lower to the upper median
+//     of the wall clocks that are known. While the cluster's time lies within,
+//     it is left alone; so of two clocks that disagree neither is believed.
+//   - A node that starts takes the time from nodes that have one. Where none
+//     has, the first majority of wall clocks decides, and until then the node
+//     goes on from the newest stamp in its state: what expires then expires
+//     late, never early. A node without others has only its own wall clock,
+//     which it believes once, when it starts.
+//   - A shard's time never goes back behind a stamp that was applied. Where it is
+//     ahead of the node's time it runs on, more slowly by slewShare, instead of
+//     standing still (group.lead).
+//
+// Wall clocks travel in the nodes' reports. How long a report took is not
+// known, but delay only makes a clock look slow: of the last few readings of a
+// node's clock the largest counts.
+
+// slewShare is by how much of the time that elapses the cluster's time is moved
+// towards the wall clocks: an hour takes twenty.
+const slewShare = 20
+
+// clockReadings is how many readings of another node's clock are looked at.
+const clockReadings = 4
+
+// clusterTime is a node's reckoning of the cluster's time. now may be called
+// from any goroutine; everything else belongs to the pass.
+type clusterTime struct {
+	clock  Clock
+	offset atomic.Int64 // µs that the cluster's time is ahead of Clock.Monotonic
+	agreed atomic.Bool  // a majority of clocks, or a node that had the time, has said so
+	behind atomic.Int64 // µs that the time is still to be moved; negative: it is ahead
+
+	ahead int64 // µs that the cluster's time is ahead of Clock.Boot
+	boot  int64 // Clock.Boot of the last step, µs
+}
+
+const unixMicrosMax = math.MaxInt64 / 4 // keeps sums and differences of times in range
+
+// wallMicros is a wall clock's Unix time in microseconds.
+func wallMicros(millis uint64) int64 {
+	return int64(min(millis, unixMicrosMax/1000)) * 1000
+}
+
+// bootMicros is Clock.Boot in microseconds.
+func bootMicros(c Clock) int64 { return c.Boot() / int64(time.Microsecond) }
+
+// ownClock is by how much the node's wall clock is ahead of Clock.Boot, in µs.
+func ownClock(c Clock) int64 { return wallMicros(c.NowMillis()) - bootMicros(c) }
+
+// begin starts the time at stamp, the newest one in the node's state, in Unix
+// milliseconds, or with the wall clock where that is earlier or there is none.
+func (t *clusterTime) begin(c Clock, stamp uint64) {
+	t.clock, t.boot = c, bootMicros(c)
+	t.ahead = ownClock(c)
+	if stamp != 0 {
+		t.ahead = min(t.ahead, wallMicros(stamp)-t.boot)
+	}
+	t.publish()
+}
+
+// now is the cluster's time in Unix milliseconds.
+func (t *clusterTime) now() uint64 {
+	return uint64(max(t.offset.Load()+t.clock.Monotonic()/int64(time.Microsecond), 0)) / 1000
+}
+
+// set makes ahead the time, at once.
+func (t *clusterTime) set(ahead int64) {
+	t.ahead = ahead
+	t.agreed.Store(true)
+	t.publish()
+}
+
+// step moves the time towards [low, high], both in µs ahead of Clock.Boot, as
+// far as the time that has elapsed since the last step allows.
+func (t *clusterTime) step(low, high int64) {
+	most := (bootMicros(t.clock) - t.boot) / slewShare
+	want := min(max(t.ahead, low), high) - t.ahead
+	moved := min(max(want, -most), most)
+	t.ahead += moved
+	t.behind.Store(want - moved)
+	t.publish()
+}
+
+// publish lets now see the time. The steady clock it goes by may have stood
+// still while the machine was suspended; Clock.Boot has not.
+func (t *clusterTime) publish() {
+	t.boot = bootMicros(t.clock)
+	t.offset.Store(t.ahead + t.boot - t.clock.Monotonic()/int64(time.Microsecond))
+}
+
+// medians returns the lower and the upper median of times. It sorts them.
+func medians(times []int64) (low, high int64) {
+	slices.Sort(times)
+	return times[(len(times)-1)/2], times[len(times)/2]
+}
+
+// clockReading is what a report said of a node's clocks, each in µs ahead of
+// this node's Clock.Boot at the moment it was received.
+type clockReading struct {
+	wall int64
+	time int64 // the node's cluster time
+	has  bool  // it has one
+}
+
+// clockHistory holds the last few readings of a node's clocks.
+type clockHistory struct {
+	readings [clockReadings]clockReading
+	n        int // how many there have been
+}
+
+func (h *clockHistory) add(r clockReading) {
+	h.readings[h.n%clockReadings] = r
+	h.n++
+}
+
+// reading is the best estimate: the largest of each. ok is false where nothing
+// is known.
+func (h *clockHistory) reading() (r clockReading, ok bool) {
+	for i, x := range h.readings[:min(h.n, clockReadings)] {
+		if i == 0 || x.wall > r.wall {
+			r.wall = x.wall
+		}
+		if x.has && (!r.has || x.time > r.time) {
+			r.time, r.has = x.time, true
+		}
+	}
+	return r, h.n > 0
+}
+
+// keepTime moves the node's time by what the clocks of the cluster's nodes say,
+// and notices where this node's own wall clock is off. For the pass.
+func (n *Node) keepTime() {
+	own := ownClock(n.clock)
+	if n.alone.Load() {
+		if !n.time.agreed.Load() {
+			n.time.set(own)
+		}
+		n.time.step(own, own)
+		n.judgeClock(own, own, own)
+		return
+	}
+	members, readings := n.clockReadings()
+	if 2*(len(readings)+1) <= members {
+		n.time.step(n.time.ahead, n.time.ahead) // too few are known: go on as before
+		return
+	}
+	walls := append(make([]int64, 0, len(readings)+1), own)
+	var times []int64
+	for _, r := range readings {
+		walls = append(walls, r.wall)
+		if r.has {
+			times = append(times, r.time)
+		}
+	}
+	low, high := medians(walls)
+	if !n.time.agreed.Load() {
+		at := min(max(n.time.ahead, low), high)
+		if len(times) > 0 {
+			at, _ = medians(times)
+		}
+		for _, g := range n.groups { // that was against the time so far
+			g.lead.Store(0)
+		}
+		n.time.set(at)
+	}
+	n.time.step(low, high)
+	n.judgeClock(own, low, high)
+}
+
+// clockReadings returns how many nodes the cluster has and what is known of the
+// other ones' clocks.
+func (n *Node) clockReadings() (members int, readings []clockReading) {
+	cm := n.cmap.Load()
+	if cm == nil || !cm.begun() {
+		members = len(n.identity.Members)
+		for _, m := range n.identity.Members {
+			readings = n.reports.appendClock(readings, n.id, m.ID, n.clock.Boot())
+		}
+		return members, readings
+	}
+	for i := range cm.nodes {
+		if row := &cm.nodes[i]; row.member() {
+			members++
+			readings = n.reports.appendClock(readings, n.id, row.ID, n.clock.Boot())
+		}
+	}
+	return members, readings
+}
+
+// appendClock adds what is known of a node's clocks, unless it is this one or
+// has not been heard of lately.
+func (t *reportTable) appendClock(readings []clockReading, self, node uint64, now int64) []clockReading {
+	if node == self {
+		return readings
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.nodes[node]
+	if r == nil || now-r.heard > int64(downAfter) {
+		return readings
+	}
+	if c, ok := r.clocks.reading(); ok {
+		readings = append(readings, c)
+	}
+	return readings
+}
+
+// judgeClock decides whether this node's wall clock is off: further than
+// Options.ClockOffset from where a majority's clocks are, or, where there is no
+// other node, from the time that has elapsed. It is well again at half of that.
+func (n *Node) judgeClock(own, low, high int64) {
+	if n.alone.Load() {
+		low, high = n.time.ahead, n.time.ahead
+	}
+	off := own - min(max(own, low), high)
+	n.clockOffset.Store(off / 1000)
+	most := n.opt.ClockOffset.Microseconds()
+	switch {
+	case !n.clockOff.Load() && max(off, -off) > most:
+		n.clockOff.Store(true)
+		text := "the wall clock is off; expiry goes by the clocks of the other nodes, and this node gives its leaderships away: set the clock right (see cluster.clock_offset_max)"
+		if n.alone.Load() {
+			text = "the wall clock has been set; expiry goes by the time that has elapsed, and follows the clock slowly"
+		}
+		n.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", n.opt.ClockOffset)
+		n.reportDue = 0
+	case n.clockOff.Load() && max(off, -off) <= most/2:
+		n.clockOff.Store(false)
+		n.logger.Info("the wall clock is right again", "offset", time.Duration(off)*time.Microsecond)
+		n.reportDue = 0
+	}
+}
+
+// now is the shard's time in Unix milliseconds: the node's, unless what was
+// applied here bears a later stamp.
+func (g *group) now(node uint64) uint64 {
+	return max(node+g.lead.Load(), g.lastStamp.Load())
+}
+
+// keepTime works out how far the shard's time is ahead of the node's. What it
+// was ahead shrinks by slewShare of the time that has elapsed since the last
+// call. For the pass.
+func (g *group) keepTime(n *Node, node uint64) {
+	stamp := max(n.store.LastStamp(g.shard), g.lastStamp.Load())
+	ahead := uint64(0)
+	if stamp > node {
+		ahead = stamp - node
+	}
+	lead := g.lead.Load()
+	if elapsed := node - min(node, g.ledAt); elapsed >= slewShare {
+		lead -= min(lead, elapsed/slewShare)
+		g.ledAt = node
+	}
+	if lead = max(lead, ahead); lead != g.lead.Load() {
+		g.lead.Store(lead)
+	}
+}

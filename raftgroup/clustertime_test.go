@@ -1,0 +1,319 @@
+package raftgroup
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// threeClocks is a Clock whose parts are set apart, in milliseconds.
+type threeClocks struct{ wall, boot, mono int64 }
+
+func (c *threeClocks) NowMillis() uint64 { return uint64(c.wall) }
+func (c *threeClocks) Boot() int64       { return c.boot * 1e6 }
+func (c *threeClocks) Monotonic() int64  { return c.mono * 1e6 }
+
+// pass lets time go by on all three.
+func (c *threeClocks) pass(millis int64) {
+	c.wall += millis
+	c.boot += millis
+	c.mono += millis
+}
+
+func TestClusterTime(t *testing.T) {
+	c := &threeClocks{wall: 5_000_000, boot: 1000, mono: 300}
+	var ct clusterTime
+	ct.begin(c, 0)
+	expect := func(what string, want uint64) {
+		t.Helper()
+		if got := ct.now(); got != want {
+			t.Fatalf("%s: the time is %d, want %d", what, got, want)
+		}
+	}
+	step := func() { own := ownClock(c); ct.step(own, own) }
+	expect("at the begin", 5_000_000)
+	c.pass(250)
+	expect("without a step", 5_000_250)
+	step()
+	expect("after a step", 5_000_250)
+
+	c.wall += 3_600_000
+	expect("the wall clock an hour ahead", 5_000_250)
+	c.pass(200)
+	step()
+	expect("moved by a twentieth of the time", 5_000_460)
+	c.wall -= 3_600_000
+	c.pass(1000)
+	step()
+	expect("back where the wall clock is", 5_001_450)
+
+	c.wall, c.boot = c.wall+7000, c.boot+7000
+	step()
+	expect("after a suspension of 7 s", 5_008_450)
+
+	c.wall -= 60_000
+	c.pass(2000)
+	step()
+	expect("the wall clock a minute behind", 5_010_350)
+	if got := ct.behind.Load(); got != -59_900_000 {
+		t.Errorf("%d µs to go, want %d", got, -59_900_000)
+	}
+}
+
+// TestClusterTimeExtremes: no wall clock, however wrong, makes the time leave
+// its range.
+func TestClusterTimeExtremes(t *testing.T) {
+	for _, wall := range []int64{0, 1, -1 /* as unsigned the largest */, 1 << 62} {
+		c := &threeClocks{wall: wall, boot: 1000, mono: 300}
+		var ct clusterTime
+		ct.begin(c, 0)
+		before := ct.now()
+		for range 100 {
+			c.boot, c.mono = c.boot+1000, c.mono+1000
+			own := ownClock(c)
+			ct.step(own, own)
+		}
+		if after := ct.now(); after < before || after-before > 200_000 || after > 1<<62 {
+			t.Errorf("wall clock %d: from %d to %d within 100 s", wall, before, after)
+		}
+	}
+}
+
+func TestMedians(t *testing.T) {
+	for _, tt := range []struct {
+		times     []int64
+		low, high int64
+	}{
+		{[]int64{7}, 7, 7},
+		{[]int64{9, 4}, 4, 9},
+		{[]int64{9, 4, 5}, 5, 5},
+		{[]int64{3600, 0, 1, 2}, 1, 2},
+	} {
+		if low, high := medians(tt.times); low != tt.low || high != tt.high {
+			t.Errorf("medians of %v: %d and %d, want %d and %d", tt.times, low, high, tt.low, tt.high)
+		}
+	}
+}
+
+// lives is a command that puts key for a time.
+func lives(key string, ttl time.Duration) *command.Command {
+	p := put(key, "v")
+	p.Flags, p.TTLMillis = command.SetTTL, uint64(ttl.Milliseconds())
+	return p
+}
+
+// lone is a node without others and its clock.
+type lone struct {
+	*Node
+	t     *testing.T
+	clock *wrongClock
+}
+
+func newLone(t *testing.T, fs vfs.FS, clock *wrongClock) *lone {
+	t.Helper()
+	n, err := openMem(fs, Options{Clock: clock, Shards: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &lone{n, t, clock}
+}
+
+func (l *lone) do(c *command.Command) {
+	l.t.Helper()
+	e := newEar()
+	if err := l.Propose(0, c, e, command.Tag{ID: 1}); err != nil {
+		l.t.Fatal(err)
+	}
+	run(l.Node)
+	if e.outcomes[1] != command.Applied {
+		l.t.Fatalf("%v: %v", c.Kind, e.outcomes[1])
+	}
+}
+
+// pass lets time go by, in ticks.
+func (l *lone) pass(d time.Duration) {
+	for ; d > 0; d -= 100 * time.Millisecond {
+		l.clock.ms.Add(uint64(min(d, 100*time.Millisecond).Milliseconds()))
+		l.Tick()
+		run(l.Node)
+	}
+}
+
+func (l *lone) expect(what, key string, want bool) {
+	l.t.Helper()
+	if _, ok := read(l.t, l.Node, key); ok != want {
+		l.t.Fatalf("%s: the row exists: %v, want %v", what, ok, want)
+	}
+}
+
+// TestClockJumpsAlone: the wall clock of a node without others is set forward
+// for a moment. What has a time to live lives that long, before, during and
+// after.
+func TestClockJumpsAlone(t *testing.T) {
+	clock := &wrongClock{manualClock: &manualClock{}}
+	clock.ms.Store(1_700_000_000_000)
+	l := newLone(t, vfs.NewMem(), clock)
+	defer func() { closeNode(t, l.Node) }()
+	l.do(lives("before", 3*time.Second))
+	clock.setOff(time.Hour)
+	l.pass(300 * time.Millisecond)
+	l.do(lives("during", 3*time.Second))
+	l.expect("an hour later by the wall clock", "before", true)
+	clock.setOff(0)
+	l.pass(time.Second)
+	l.do(lives("after", 3*time.Second))
+	l.pass(2 * time.Second)
+	l.expect("3.3 s after it was put for 3 s", "before", false)
+	l.expect("after 3 s, less what the clock was moved back", "during", true)
+	l.pass(300 * time.Millisecond)
+	l.expect("3.3 s after it was put for 3 s", "during", false)
+	l.expect("after 2.3 s", "after", true)
+	l.pass(900 * time.Millisecond)
+	l.expect("3.2 s after it was put for 3 s", "after", false)
+}
+
+// TestClockSetBackAlone: a node starts with its wall clock an hour ahead, which
+// it has to believe; then the clock is set right, and the node restarts. Time
+// does not stand still for an hour.
+func TestClockSetBackAlone(t *testing.T) {
+	clock := &wrongClock{manualClock: &manualClock{}}
+	clock.ms.Store(1_700_000_000_000)
+	clock.setOff(time.Hour)
+	disk := vfs.NewMem()
+	l := newLone(t, disk, clock)
+	l.do(put("k", "v"))
+	clock.setOff(0)
+	for _, restarts := range []bool{false, true, true} {
+		if restarts {
+			closeNode(t, l.Node)
+			l = newLone(t, disk, clock)
+		}
+		l.do(lives("lock", 3*time.Second))
+		l.pass(2800 * time.Millisecond)
+		l.expect("after 2.8 s", "lock", true)
+		l.pass(600 * time.Millisecond)
+		l.expect("after 3.4 s", "lock", false)
+	}
+	closeNode(t, l.Node)
+}
+
+// exist counts the rows of a prefix that a leader shows.
+func (c *cluster) exist(prefix string, rows int) (n int) {
+	c.t.Helper()
+	for i := range rows {
+		key := fmt.Sprint(prefix, i)
+		c.until("a leader of "+key, func() bool { return c.leader(shardFor(c.any(), key)) != nil })
+		if _, ok := read(c.t, c.leader(shardFor(c.any(), key)), key); ok {
+			n++
+		}
+	}
+	return n
+}
+
+// TestClockOffInACluster: one of three nodes has its wall clock an hour ahead,
+// or behind, also while it leads. No row expires early or late, and the node
+// gives its leaderships away until its clock is right again.
+func TestClockOffInACluster(t *testing.T) {
+	for _, off := range []time.Duration{time.Hour, -time.Hour} {
+		t.Run(off.String(), func(t *testing.T) {
+			c := newCluster(t, 3, 4)
+			c.clock.ms.Add(1_700_000_000_000)
+			c.until("leaders", c.led)
+			c.until("the map", func() bool { return c.nodes[1].cmap.Load().begun() && c.nodes[3].cmap.Load().begun() })
+			c.until("node 2 leads", func() bool { return leadsSome(c.nodes[2]) })
+			const rows = 8
+			putAll := func(prefix string) {
+				for i := range rows {
+					c.carryOut(fmt.Sprint(prefix, i), lives(fmt.Sprint(prefix, i), 10*time.Minute))
+				}
+			}
+			putAll("before")
+			c.walls[2].setOff(off)
+			putAll("at once") // node 2 still leads
+			c.until("node 2 gives its leaderships away", func() bool { return !leadsSome(c.nodes[2]) })
+			if info := nodeInfoOf(c.nodes[1], 2); !info.ClockOff || info.ClockOffset != off.Milliseconds() {
+				t.Errorf("node 1 says of node 2: %+v", info)
+			}
+			// Also where it leads in spite of that.
+			closeNode(t, c.nodes[2])
+			c.start(2)
+			c.until("node 2 knows the time", func() bool { return c.nodes[2].time.agreed.Load() })
+			for shard := range 4 {
+				if n := c.leader(shard); n != nil && n != c.nodes[2] {
+					if err := n.requestTransfer(shard, 2); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			putAll("after")
+			for _, prefix := range []string{"before", "at once", "after"} {
+				if n := c.exist(prefix, rows); n != rows {
+					t.Errorf("%d of %d rows %q that live for ten minutes are there", n, rows, prefix)
+				}
+			}
+			c.pass(11 * time.Minute)
+			for _, prefix := range []string{"before", "at once", "after"} {
+				if n := c.exist(prefix, rows); n != 0 {
+					t.Errorf("%d of %d rows %q that live for ten minutes are there after eleven", n, rows, prefix)
+				}
+			}
+			c.walls[2].setOff(0)
+			c.until("node 2 leads again", func() bool { return leadsSome(c.nodes[2]) })
+		})
+	}
+}
+
+// TestClockOfARestartedCluster: all nodes stop for an hour; one comes back with
+// its wall clock a day ahead. What was to live for two hours is there, what was
+// to live for half an hour is gone.
+func TestClockOfARestartedCluster(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.clock.ms.Add(1_700_000_000_000)
+	c.until("leaders", c.led)
+	c.carryOut("long", lives("long", 2*time.Hour))
+	c.carryOut("short", lives("short", 30*time.Minute))
+	for id := range c.disks {
+		closeNode(t, c.nodes[id])
+		delete(c.nodes, id)
+	}
+	c.clock.ms.Add(uint64(time.Hour.Milliseconds()))
+	c.walls[1].setOff(24 * time.Hour)
+	c.box = nil
+	for id := range c.disks {
+		c.start(id)
+	}
+	c.until("leaders", c.led)
+	c.until("the time", func() bool {
+		return c.nodes[1].time.agreed.Load() && c.nodes[2].time.agreed.Load() && c.nodes[3].time.agreed.Load()
+	})
+	n := c.leader(0)
+	if _, ok := read(t, n, "long"); !ok {
+		t.Error("gone an hour early")
+	}
+	if _, ok := read(t, n, "short"); ok {
+		t.Error("there half an hour late")
+	}
+}
+
+func leadsSome(n *Node) bool {
+	for _, g := range n.groups {
+		if g.leads.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// nodeInfoOf is what asked says of a node.
+func nodeInfoOf(asked *Node, node uint64) command.NodeInfo {
+	for _, i := range asked.ClusterStatus().Nodes {
+		if i.ID == node {
+			return i
+		}
+	}
+	return command.NodeInfo{}
+}
