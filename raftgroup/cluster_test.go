@@ -27,6 +27,8 @@ type cluster struct {
 	box   []parcel
 	cut   map[[2]uint64]bool
 	walls map[uint64]*wrongClock // each node's clock
+
+	expelled []string
 }
 
 type parcel struct {
@@ -92,6 +94,9 @@ func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) 
 func (l *link) Forward(context.Context, uint64) (net.Conn, error) { return nil, io.ErrClosedPipe }
 func (l *link) SetPeer(uint64, string)                            {}
 func (l *link) RemovePeer(uint64)                                 {}
+func (l *link) Expel(node uint64, err error) {
+	l.c.expelled = append(l.c.expelled, fmt.Sprintf("node %d expels node %d: %v", l.self, node, err))
+}
 
 func newCluster(t testing.TB, nodes, shards int) *cluster {
 	c := &cluster{t: t, clock: &manualClock{}, nodes: make(map[uint64]*Node), disks: make(map[uint64]*vfs.MemFS),

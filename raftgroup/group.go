@@ -100,6 +100,7 @@ type group struct {
 	leaderless  int // ticks
 	reconcileAt int // ticks until the configuration is compared with the map
 	marks       marks
+	doubt       contradiction
 	opened      *storage.View // of the snapshot message that Raft is making
 	applying    uint64        // index of the entry being carried out
 
@@ -415,15 +416,9 @@ func (g *group) expireInflight(n *Node, before uint64) {
 }
 
 func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
-	var v1 raftpb.ConfChange
-	var cc raftpb.ConfChangeV2
-	var err error
-	if e.Type == raftpb.EntryConfChange {
-		if err = v1.Unmarshal(e.Data); err == nil {
-			cc = v1.AsV2()
-		}
-	} else {
-		err = cc.Unmarshal(e.Data)
+	cc, err := decodeConfChange(e)
+	if err == nil {
+		err = checkConfChange(&g.conf, cc)
 	}
 	if err != nil {
 		return fmt.Errorf("shard %d: configuration change at %d: %w", g.shard, e.Index, err)

@@ -42,6 +42,8 @@ var (
 	ErrInUse        = errors.New("the data directory is in use")
 	ErrNotDataDir   = errors.New("not a data directory")
 	ErrBadDirectory = errors.New("cannot use the data directory")
+	// ErrRolledBack: others remember more of this node than its directory does.
+	ErrRolledBack = errors.New("the data directory is older than what this node has confirmed to others; erase it and let the node join again as a new one")
 )
 
 // Identity is what a data directory remembers about its node.

@@ -57,6 +57,9 @@ type Transport interface {
 	// SetPeer says at which address a node is, RemovePeer that it is no more.
 	SetPeer(node uint64, address string)
 	RemovePeer(node uint64)
+	// Expel ends the connection from a node, which has sent what err says; it
+	// may come back.
+	Expel(node uint64, err error)
 }
 
 // Alone is the transport of a node that can have no peers.
@@ -90,6 +93,9 @@ func (Alone) SetPeer(uint64, string) {}
 
 // RemovePeer does nothing.
 func (Alone) RemovePeer(uint64) {}
+
+// Expel does nothing.
+func (Alone) Expel(uint64, error) {}
 
 // Options configure a Node. Zero values mean the defaults given.
 type Options struct {

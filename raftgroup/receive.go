@@ -21,23 +21,31 @@ var campaignTransfer = []byte("CampaignTransfer")
 
 // Receive hands over one message of another node for a shard; m and its
 // entries belong to the node from then on. ReceiveDone must follow, once for
-// any number of messages. Messages that make no sense are dropped.
+// any number of messages. A message that no correct node sends costs its sender
+// the connection; see validate.go.
 func (n *Node) Receive(from uint64, shard uint32, m raftpb.Message) {
-	if int(shard) >= len(n.groups) || nodeOf(m.From) != from || nodeOf(m.To) != n.id || m.Type == raftpb.MsgSnap || localOnly(m.Type) {
+	if err := n.checkWay(from, shard, &m); err != nil {
+		n.transport.Expel(from, err)
 		return
+	}
+	if m.Type == raftpb.MsgReadIndex && nodeOf(m.From) != from {
+		return // earlier versions pass on what comes to a leader that is none any more
 	}
 	n.put(n.groups[shard], inbound{m: m})
 }
 
-// localOnly reports whether messages of this type never travel.
-func localOnly(t raftpb.MessageType) bool {
-	switch t {
-	case raftpb.MsgHup, raftpb.MsgBeat, raftpb.MsgProp, raftpb.MsgUnreachable, raftpb.MsgSnapStatus, raftpb.MsgCheckQuorum,
-		raftpb.MsgTransferLeader, raftpb.MsgStorageAppend, raftpb.MsgStorageAppendResp, raftpb.MsgStorageApply, raftpb.MsgStorageApplyResp,
-		raftpb.MsgForgetLeader:
-		return true
+// checkWay checks what can be told of a message without its group, and that it
+// has come the right way.
+func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
+	switch {
+	case int(shard) >= len(n.groups):
+		return nonsense("a message for shard %d of %d", shard, n.meta())
+	case nodeOf(m.From) != from && m.Type != raftpb.MsgReadIndex || nodeOf(m.To) != n.id:
+		return nonsense("a message from replica %x to replica %x between node %d and node %d", m.From, m.To, from, n.id)
+	case m.Type == raftpb.MsgSnap:
+		return nonsense("a snapshot among messages")
 	}
-	return t < 0 || t > raftpb.MsgForgetLeader
+	return checkForm(m)
 }
 
 // ReceiveDone says that the messages handed over may be worked on; the caller
@@ -112,6 +120,10 @@ func (g *group) step(n *Node, in *inbound) error {
 		in.discard()
 		return nil
 	}
+	if ok, err := g.vouched(n, m); !ok || err != nil {
+		in.discard()
+		return err
+	}
 	switch m.Type {
 	case raftpb.MsgVote, raftpb.MsgPreVote:
 		if !g.mayVote(n, m) {
@@ -126,8 +138,8 @@ func (g *group) step(n *Node, in *inbound) error {
 	case raftpb.MsgHeartbeatResp:
 		g.hearStamp(m)
 	case raftpb.MsgReadIndex:
-		if g.answerRound(n, m) {
-			return nil
+		if g.state != raft.StateLeader || g.answerRound(n, m) {
+			return nil // Raft would pass it on, in the name of another node
 		}
 	case raftpb.MsgSnap:
 		return g.stepSnapshot(n, in)

@@ -12,7 +12,9 @@ func TestInboxBounds(t *testing.T) {
 	n := c.nodes[1]
 	g := n.groups[0]
 	message := func(bytes int) raftpb.Message {
-		return raftpb.Message{Type: raftpb.MsgApp, From: replicaID(2, 1), To: replicaID(1, 1), Entries: []raftpb.Entry{{Data: make([]byte, bytes)}}}
+		e := entry(1, 1)
+		e.Data = append(e.Data, make([]byte, bytes)...)
+		return raftpb.Message{Type: raftpb.MsgApp, Term: 1, From: replicaID(2, 1), To: replicaID(1, 1), Entries: []raftpb.Entry{e}}
 	}
 	waiting := func() int {
 		g.mu.Lock()
@@ -43,10 +45,10 @@ func TestInboxBounds(t *testing.T) {
 	g.inbox = nil
 }
 
-func TestReceiveDropsNonsense(t *testing.T) {
+func TestReceiveExpelsNonsense(t *testing.T) {
 	c := newCluster(t, 3, 2)
 	n := c.nodes[1]
-	good := raftpb.Message{Type: raftpb.MsgHeartbeat, From: replicaID(2, 1), To: replicaID(1, 1)}
+	good := raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 1, From: replicaID(2, 1), To: replicaID(1, 1)}
 	for name, m := range map[string]struct {
 		from  uint64
 		shard uint32
@@ -63,7 +65,11 @@ func TestReceiveDropsNonsense(t *testing.T) {
 	} {
 		msg := good
 		m.m(&msg)
+		c.expelled = nil
 		n.Receive(m.from, m.shard, msg)
+		if len(c.expelled) != 1 {
+			t.Errorf("%s: expelled %q", name, c.expelled)
+		}
 		for _, g := range n.groups {
 			if len(g.inbox) > 0 {
 				t.Errorf("%s was taken in", name)

@@ -210,6 +210,10 @@ func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []b
 	if int(shard) >= len(n.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || nodeOf(m.From) != from || nodeOf(m.To) != n.id {
 		return nil, nil, fmt.Errorf("%w: its header makes no sense", ErrSnapshotUnwanted)
 	}
+	if err := checkForm(m); err != nil {
+		n.blame(from, int(shard), err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrSnapshotUnwanted, err)
+	}
 	s.group = n.groups[shard]
 	claimed := make(chan bool, 1)
 	n.post(func() { claimed <- s.claim() })
@@ -243,6 +247,13 @@ func (s *IncomingSnapshot) claim() bool {
 		}
 	}
 	if g.node == nil || s.msg.To != g.id || g.receiving != nil {
+		return false
+	}
+	ok, err := g.vouched(s.node, &s.msg)
+	if err != nil {
+		s.node.fail(err)
+	}
+	if !ok || err != nil {
 		return false
 	}
 	if s.msg.Snapshot.Metadata.Index <= g.at.index {

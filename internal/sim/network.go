@@ -171,3 +171,8 @@ func (l *link) SetPeer(uint64, string) {}
 
 // RemovePeer does nothing.
 func (l *link) RemovePeer(uint64) {}
+
+// Expel is a problem: every node here follows the protocol.
+func (l *link) Expel(node uint64, err error) {
+	l.sim.problem("node %d is told by node %d what no correct node says: %v", l.from.id, node, err)
+}

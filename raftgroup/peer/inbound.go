@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,8 @@ type inbound struct {
 	version uint16
 	ctx     context.Context // ends with the connection
 	calls   chan struct{}   // one for each call that runs
+
+	expelled atomic.Pointer[error] // why the connection was closed here; nil: it was not
 
 	writeMu sync.Mutex // held while a reply is written
 }
@@ -153,6 +156,9 @@ func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
 		p.retry()
 	}
 	err := in.receive()
+	if reason := in.expelled.Load(); reason != nil {
+		err = *reason
+	}
 	t.mu.Lock()
 	replaced := t.inbound[node] != in
 	if !replaced {

@@ -338,6 +338,18 @@ func (t *Transport) RemovePeer(node uint64) {
 	}
 }
 
+// Expel ends the Raft connection from a node, which has sent what err says. The
+// log names both. The node may connect again.
+func (t *Transport) Expel(node uint64, err error) {
+	t.mu.Lock()
+	in := t.inbound[node]
+	t.mu.Unlock()
+	if in != nil {
+		in.expelled.CompareAndSwap(nil, &err)
+		in.conn.Close()
+	}
+}
+
 // Send encodes a message into the open frame of a node and never waits. m is
 // not kept. Without a connection or past Config.QueueBytesMax the message is
 // dropped, and the handler's Unreachable is called.
