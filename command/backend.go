@@ -17,6 +17,8 @@ var (
 type Row struct {
 	Version   uint64 // grows with every change of the key
 	TTLMillis uint64 // left to live, 0: does not expire
+
+	ValueBytes uint32 // the value's length
 }
 
 // ReadState says how far a read came.

@@ -19,8 +19,8 @@ const (
 	Incr    Kind = 3
 	Expire  Kind = 4
 	Persist Kind = 5
-	Get     Kind = 6 // inside a Txn only
-	Exists  Kind = 7 // inside a Txn only
+	Get     Kind = 6 // a read in the order of the log, like Exists and Expiry
+	Exists  Kind = 7
 	Batch   Kind = 8
 	Txn     Kind = 9
 	Sweep   Kind = 10 // removes rows that have expired and sessions long unused; proposed by the leader itself
@@ -30,7 +30,7 @@ const (
 	SetRange  Kind = 13
 	IncrFloat Kind = 14
 	SetExpiry Kind = 15
-	Expiry    Kind = 16 // inside a Txn only
+	Expiry    Kind = 16
 	Rename    Kind = 17
 
 	kindEnd Kind = 18

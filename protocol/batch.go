@@ -24,7 +24,7 @@ func (o Ops) AppendTo(dst []byte) []byte {
 	return dst
 }
 
-func (o *Ops) decode(f *fields, reads bool) error {
+func (o *Ops) decode(f *fields) error {
 	*o = (*o)[:0]
 	n := f.u32()
 	if n > OpsMax {
@@ -42,11 +42,8 @@ func (o *Ops) decode(f *fields, reads bool) error {
 		}
 		switch op.Code {
 		case OpPut, OpDelete, OpIncr, OpExpire, OpPersist,
-			OpAppend, OpSetRange, OpIncrFloat, OpSetExpiry, OpRename:
-		case OpGet, OpExists, OpExpiry:
-			if !reads {
-				return fmt.Errorf("%w: %v", ErrOpcodeInBatch, op.Code)
-			}
+			OpAppend, OpSetRange, OpIncrFloat, OpSetExpiry, OpRename,
+			OpGet, OpExists, OpExpiry:
 		default:
 			return fmt.Errorf("%w: opcode %d", ErrOpcodeInBatch, op.Code)
 		}
@@ -59,7 +56,8 @@ func (o *Ops) decode(f *fields, reads bool) error {
 // atomic within each shard only.
 const BatchNonAtomic = 1 << 0
 
-// Batch carries several writes in one frame: any but BATCH and TXN. Every
+// Batch carries several operations in one frame: any write but BATCH and TXN, and
+// GET, EXISTS and EXPIRY, which see what those before them have written. Every
 // operation is carried out; one whose condition fails has no
 // effect and does not stop the others.
 type Batch struct {
@@ -78,7 +76,7 @@ func (m *Batch) Decode(b []byte) error {
 	if m.Flags&^BatchNonAtomic != 0 {
 		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, m.Flags)
 	}
-	if err := m.Ops.decode(&f, false); err != nil {
+	if err := m.Ops.decode(&f); err != nil {
 		return err
 	}
 	if err := f.end(); err != nil {

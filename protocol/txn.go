@@ -93,10 +93,10 @@ func (m *Txn) Decode(b []byte) error {
 		}
 		m.Compares = append(m.Compares, c)
 	}
-	if err := m.Then.decode(&f, true); err != nil {
+	if err := m.Then.decode(&f); err != nil {
 		return err
 	}
-	if err := m.Else.decode(&f, true); err != nil {
+	if err := m.Else.decode(&f); err != nil {
 		return err
 	}
 	if err := f.end(); err != nil {

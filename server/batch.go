@@ -122,6 +122,9 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
+	if p.inOrder {
+		size += p.yields
+	}
 	g.size = uint32(size)
 	c.begin(size)
 	var far []*farBatch

@@ -168,6 +168,23 @@ func (fc *fakeCluster) apply(shard int, key, value string) uint64 {
 	return s.version
 }
 
+// carryOut carries out an operation that was proposed: a read, or a write, which
+// is taken for a PUT. fc.mu must be held.
+func (fc *fakeCluster) carryOut(shard int, kind command.Kind, key, value string) command.Result {
+	if kind != command.Get && kind != command.Exists {
+		return command.Result{Kind: command.Put, Version: fc.apply(shard, key, value)}
+	}
+	row, there := fc.state[shard].rows[key]
+	if !there {
+		return command.Result{Kind: kind, Status: command.NotFound}
+	}
+	r := command.Result{Kind: kind, Version: row.version, HasRow: true, RowVersion: row.version}
+	if kind == command.Get {
+		r.Value = []byte(row.value)
+	}
+	return r
+}
+
 // answer has every write answered with r.
 func (fc *fakeCluster) answer(r command.Result) { fc.with(func() { fc.result = &r }) }
 
@@ -233,7 +250,7 @@ func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uin
 	if withValue {
 		dst.Append([]byte(r.value))
 	}
-	row := command.Row{Version: r.version}
+	row := command.Row{Version: r.version, ValueBytes: uint32(len(r.value))}
 	if r.expireAt != 0 {
 		row.TTLMillis = r.expireAt - now
 	}
@@ -315,13 +332,16 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	if c.Kind == command.Batch || c.Kind == command.Txn {
 		ops = slices.Clone(c.Ops)
 	}
-	type kv struct{ key, value string }
-	var puts []kv
+	type operation struct {
+		kind       command.Kind
+		key, value string
+	}
+	var list []operation
 	for _, op := range ops {
 		if n.ShardOf(protocol.Slot(op.Key)) != shard {
 			panic("a command at the wrong shard")
 		}
-		puts = append(puts, kv{string(op.Key), string(op.Value)})
+		list = append(list, operation{op.Kind, string(op.Key), string(op.Value)})
 	}
 	kind := c.Kind
 	if answer := n.cluster.result; answer != nil {
@@ -333,13 +353,13 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	n.enqueue(func() {
 		r := command.Result{Kind: kind}
 		n.cluster.mu.Lock()
-		for _, p := range puts {
-			r.Version = n.cluster.apply(shard, p.key, p.value)
-			r.Results = append(r.Results, command.Result{Kind: command.Put, Version: r.Version})
+		for _, op := range list {
+			r.Results = append(r.Results, n.cluster.carryOut(shard, op.kind, op.key, op.value))
 		}
 		n.cluster.mu.Unlock()
 		if kind != command.Batch {
-			r.Results = nil
+			r = r.Results[0]
+			r.Kind = kind
 		}
 		done.Complete(tag, command.Applied, &r)
 	})

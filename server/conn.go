@@ -368,7 +368,9 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 			marks.Epoch = c.srv.backend.Epoch()
 		}
 		out := c.output()
-		if outcome == command.Applied {
+		if outcome == command.Applied && c.oversized(tag, r) {
+			out.B = appendError(out.B, tag.ID, &marks, protocol.StatusBusy, retryBusyMillis, "the value has grown meanwhile; read it again")
+		} else if outcome == command.Applied {
 			appendResult(out, tag.ID, &marks, protocol.Opcode(tag.Code&^tellEpoch), r)
 		} else {
 			status, message := statusOfOutcome(outcome)

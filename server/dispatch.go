@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -51,6 +52,11 @@ type processor struct {
 	patient bool // the request being dispatched is all of such a command
 	hopeful bool // and may wait for its shard to get a leader
 	full    bool // it found a queue full, or no leader, and was not answered
+
+	// A RESP command that reads what an earlier one of its connection writes.
+	inOrder bool           // the reads being dispatched go through the log
+	yields  int            // bytes of the rows that they yield, at most
+	nothing bufpool.Buffer // where reads without a value do not put it
 }
 
 func newProcessor(s *Server) *processor {
@@ -147,12 +153,12 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	p.others = p.others || !writes(op)
 	switch op {
 	case protocol.OpGet:
-		p.get(c, f, true)
+		p.read(c, f, true)
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
 		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename:
 		p.write(c, f, op)
 	case protocol.OpExists, protocol.OpExpiry:
-		p.get(c, f, false)
+		p.read(c, f, false)
 	case protocol.OpPing:
 		p.ping(c, f)
 	case protocol.OpMGet:
@@ -263,6 +269,15 @@ func (p *processor) ping(c *conn, f *protocol.Frame) {
 	out.B = protocol.End(append(beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, f.ID, &p.marks), f.Body...), start)
 	p.touch(c)
 	c.mu.Unlock()
+}
+
+// read carries out GET, EXISTS and EXPIRY, in the log's order if need be.
+func (p *processor) read(c *conn, f *protocol.Frame, withValue bool) {
+	if p.inOrder {
+		p.write(c, f, protocol.Opcode(f.Code))
+		return
+	}
+	p.get(c, f, withValue)
 }
 
 // get answers GET, EXISTS and EXPIRY from the row cache, straight into the output
@@ -378,7 +393,8 @@ func (p *processor) session() command.Session {
 	return command.Session{ID: p.ext.Session, Sequence: p.ext.Sequence, Acknowledged: p.ext.Acknowledged}
 }
 
-// write queues any write but BATCH and TXN.
+// write queues any write but BATCH and TXN, or a read that is to be answered in
+// the log's order.
 func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
 	if err := p.decodeWrite(op, f.Body, &p.cmd); err != nil {
 		p.refuse(c, f.ID, err)
@@ -496,6 +512,9 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	size := len(p.cmd.Key) + len(p.cmd.Value)
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
+	}
+	if p.inOrder {
+		size += p.yields
 	}
 	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {

@@ -96,6 +96,7 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg.Node = 1 // as single says
 	s, err := New(cfg, single{n})
 	if err != nil {
 		t.Fatal(err)
@@ -195,6 +196,7 @@ func TestCloseBeforeServe(t *testing.T) {
 		}
 		defer n.Close(t.Context())
 		for range 200 {
+			cfg.Node = 1 // as single says
 			s, err := New(cfg, single{n})
 			if err != nil {
 				t.Fatal(err)

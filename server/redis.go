@@ -5,8 +5,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/bytedance/gopkg/util/xxhash3"
-
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
@@ -27,12 +25,12 @@ import (
 // into RESP, and what comes before its turn waits in its slot.
 //
 // Redis clients expect a command to see what an earlier one of the same
-// connection has written, and native pipelines do not promise that. So the
-// reader stops before a command that touches a key of an unanswered one, if
-// either of them writes (redisOrder); what it has not looked at stays in the
-// input buffer, as in a pause. Writes of one key follow each other without
-// stopping as long as both are proposed here: one connection's proposals are
-// queued in order.
+// connection has written, and native pipelines do not promise that. Writes of
+// one key follow each other without stopping as long as both are proposed here:
+// one connection's proposals are queued in order. A read behind them is proposed
+// like them, and answered as of its place in the log. Where that cannot be, the
+// reader stops before the command until the earlier one is answered; what it has
+// not looked at stays in the input buffer, as in a pause. See redis_order.go.
 //
 // Rejected: translating in a goroutine of its own for each connection (a thread
 // wake-up for each command, and a second path for back-pressure), and having
@@ -92,6 +90,8 @@ type redisConn struct {
 	walk                *redisWalk
 	order               *redisOrder
 	again               uint64    // the command at the front of the input has this slot already; 0: it has none
+	againInOrder        bool      // and goes through the log: see readsInOrder
+	againYields         int       // and yields so many bytes
 	againSince          time.Time // since when it waits to be tried again; zero: it does not
 	begun               uint32    // requests that were not answered at once; see conn.begin
 	lastWrite, lastWait uint64    // numbers of the latest commands in order
@@ -273,64 +273,6 @@ func (s *Server) resumeRoomless() {
 		c.tryAgain()
 	}
 	s.mu.Lock()
-}
-
-// orderBuckets is how many hashes of keys redisOrder tells apart.
-const orderBuckets = 512
-
-// redisOrder knows which keys the unanswered commands touch, by hash: a
-// collision only has the reader wait where it need not.
-type redisOrder struct {
-	writes [orderBuckets]uint32 // the last write: later reads wait for it
-	waits  [orderBuckets]uint32 // the last one that later writes wait for: a read under way, a write sent to another node
-}
-
-func bucketOf(key []byte) uint32 { return uint32(xxhash3.Hash(key)) % orderBuckets }
-
-// waitsFor returns the command that one of key has to wait for, or 0.
-func (r *redisConn) waitsFor(key []byte, write bool) uint64 {
-	head := r.head.Load()
-	last := r.lastWrite
-	if write {
-		last = r.lastWait
-	}
-	if last < head || r.order == nil {
-		return 0
-	}
-	list := &r.order.writes
-	if write {
-		list = &r.order.waits
-	}
-	// Numbers are kept modulo 2^32; what counts lies between head and tail.
-	if behind := uint64(list[bucketOf(key)] - uint32(head)); behind < r.tail.Load()-head {
-		return head + behind
-	}
-	return 0
-}
-
-// noteWrite remembers that a command writes key; far says that another node
-// carries it out.
-func (r *redisConn) noteWrite(number uint64, key []byte, far bool) {
-	b := r.bucket(key)
-	r.order.writes[b] = uint32(number)
-	r.lastWrite = number
-	if far {
-		r.order.waits[b] = uint32(number)
-		r.lastWait = number
-	}
-}
-
-// noteRead remembers that a command that was not answered at once reads key.
-func (r *redisConn) noteRead(number uint64, key []byte) {
-	r.order.waits[r.bucket(key)] = uint32(number)
-	r.lastWait = number
-}
-
-func (r *redisConn) bucket(key []byte) uint32 {
-	if r.order == nil {
-		r.order = new(redisOrder)
-	}
-	return bucketOf(key)
 }
 
 // redisClientInfo is what CLIENT LIST says of a connection, from any thread.

@@ -86,6 +86,10 @@ type redisPlan struct {
 	body  []byte // what ops are encoded in
 	reply []byte // where there are no ops
 
+	unbounded bool // the rows it writes may be larger than they are and the request together
+	inOrder   bool // it reads, and goes through the log
+	yields    int  // bytes of the rows that it then reads, at most
+
 	// A lone PUT is proposed from here, so that its value is not copied once
 	// more.
 	put    protocol.Put
@@ -223,7 +227,11 @@ func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
 			return false
 		}
 	}
-	if p.mustWait(c, x.keys, x.write) {
+	switch {
+	case r.again != 0 && r.againInOrder:
+		x.throughLog(r.againYields)
+	case !x.write && !stale && r.again == 0 && r.meetsWrite(x.keys) && p.readsInOrder(c, x):
+	case p.mustWait(c, x.keys, x.write):
 		return true
 	}
 	return p.launch(c, x, nil, stale)
@@ -249,6 +257,7 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		p.patient = waited < p.srv.cfg.RequestTimeout
 		p.hopeful = waited < min(leaderPatience, p.srv.cfg.RequestTimeout)
 	}
+	p.inOrder, p.yields = x.inOrder, x.yields
 	if x.hasPut {
 		p.putDirectly(c, x, requestID(number, 0))
 	}
@@ -259,23 +268,20 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		}
 		p.dispatch(c, &f)
 	}
-	p.patient, p.hopeful = false, false
+	p.patient, p.hopeful, p.inOrder = false, false, false
 	switch {
 	case p.full:
-		r.again = number
+		r.again, r.againInOrder, r.againYields = number, x.inOrder, x.yields
 		if r.againSince.IsZero() {
 			r.againSince = time.Now()
 		}
 		c.awaitRoom()
 		return true
 	case x.write:
-		for _, key := range x.keys {
-			r.noteWrite(number, key, p.sentOn)
-		}
+		r.noteWrite(number, x, p.sentOn)
+	case x.inOrder && !p.sentOn: // in the order of the writes
 	case r.begun != begun:
-		for _, key := range x.keys {
-			r.noteRead(number, key)
-		}
+		r.noteRead(number, x.keys)
 	}
 	r.againSince = time.Time{}
 	return false
@@ -295,17 +301,6 @@ var staleExtensions = func() []byte {
 	x := protocol.Extensions{Consistency: protocol.Stale}
 	return x.AppendTo(nil)[2:]
 }()
-
-// mustWait reports whether a command that touches keys has to wait for the
-// answers of earlier ones; the reader then stops.
-func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
-	for _, key := range keys {
-		if n := c.redis.waitsFor(key, write); n != 0 && c.holdFor(n) {
-			return true
-		}
-	}
-	return false
-}
 
 // putDirectly proposes a plan's PUT.
 func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {

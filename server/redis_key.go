@@ -117,7 +117,7 @@ func (x *redisPlan) rename(flags protocol.RenameFlags, kind replyKind) {
 	if !x.takeKey(1) || !x.takeKey(2) {
 		return
 	}
-	x.kind, x.write = kind, true
+	x.kind, x.write, x.unbounded = kind, true, true
 	m := protocol.Rename{Flags: flags, Source: x.args[1], Destination: x.args[2]}
 	start := len(x.body)
 	x.body = m.AppendTo(x.body)

@@ -441,29 +441,71 @@ func (x *replyShape) values(out *bufpool.Buffer, frames []byte) {
 	for len(frames) > 0 {
 		status, body, rest := frameAt(frames)
 		frames = rest
+		n := int64(-1)
+		if x.b == inBatch && status == protocol.StatusOK && len(body) >= 4 {
+			status, body, n = x.rowsOfBatch(out, body[4:])
+		} else if status == protocol.StatusOK {
+			n = x.rowsOfMGet(out, body)
+		}
 		if status != protocol.StatusOK {
 			out.B = out.B[:start]
 			x.fail(out, status, body)
 			return
 		}
-		for len(body) > 0 {
-			value, found, size := mgetRowAt(body)
-			if size == 0 {
-				count = -1
-				break
-			}
-			body = body[size:]
-			out.Grow(len(value) + replyBytes)
-			if found {
-				out.B = resp.AppendBulk(out.B, value)
-			} else {
-				out.B = resp.AppendNull(out.B, x.proto)
-			}
-			count++
+		if n < 0 {
+			count = -1
+			break
 		}
+		count += n
 	}
 	if count != x.a {
 		out.B = resp.AppendError(out.B[:start], errMalformedAnswer)
+	}
+}
+
+// rowsOfMGet appends the values in a frame that answers MGET, and returns how
+// many they are; -1 if it makes no sense.
+func (x *replyShape) rowsOfMGet(out *bufpool.Buffer, body []byte) (count int64) {
+	for len(body) > 0 {
+		value, found, size := mgetRowAt(body)
+		if size == 0 {
+			return -1
+		}
+		body = body[size:]
+		x.value(out, value, found)
+		count++
+	}
+	return count
+}
+
+// rowsOfBatch is rowsOfMGet for the outcomes of GETs in a BATCH. Where one has
+// failed it returns its status and body.
+func (x *replyShape) rowsOfBatch(out *bufpool.Buffer, list []byte) (_ protocol.Status, _ []byte, count int64) {
+	for {
+		status, body, ok, malformed := nextResult(&list)
+		var m protocol.RowReply
+		switch {
+		case malformed, status == protocol.StatusOK && ok && m.Decode(body) != nil:
+			return protocol.StatusOK, nil, -1
+		case !ok:
+			return protocol.StatusOK, nil, count
+		case status == protocol.StatusTooLarge: // the rows have grown meanwhile
+			return protocol.StatusBusy, nil, -1
+		case status != protocol.StatusOK && status != protocol.StatusNotFound:
+			return status, body, -1
+		}
+		x.value(out, m.Value, status == protocol.StatusOK)
+		count++
+	}
+}
+
+// value appends a value, or null where there is none.
+func (x *replyShape) value(out *bufpool.Buffer, value []byte, found bool) {
+	out.Grow(len(value) + replyBytes)
+	if found {
+		out.B = resp.AppendBulk(out.B, value)
+	} else {
+		out.B = resp.AppendNull(out.B, x.proto)
 	}
 }
 
@@ -514,6 +556,9 @@ func (x *replyShape) fail(out *bufpool.Buffer, status protocol.Status, body []by
 func (x *replyShape) errorText(status protocol.Status, message string) string {
 	if x.write && status.Outcome() == protocol.Unknown {
 		return "UNKNOWN the outcome of the write is not known: " + message
+	}
+	if status.Outcome() == protocol.Unknown {
+		return "CLUSTERDOWN the shard's majority has not answered in time" // a read that went through the log
 	}
 	switch status {
 	case protocol.StatusNotInteger:

@@ -415,6 +415,7 @@ func redisSetRange(_ *processor, x *redisPlan) {
 		return
 	}
 	x.kind, x.write = replyInteger, true
+	x.unbounded = true
 	m := protocol.SetRange{Offset: uint32(offset), Key: x.args[1], Value: value}
 	start := len(x.body)
 	x.body = m.AppendTo(x.body)

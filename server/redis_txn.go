@@ -315,7 +315,7 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 		out.Release()
 		return false
 	}
-	x.kind, x.write, x.keys = replyExec, true, keys
+	x.kind, x.write, x.unbounded, x.keys = replyExec, true, true, keys
 	x.add(protocol.OpTxn, body)
 	return p.launch(c, x, e, false)
 }

@@ -109,6 +109,7 @@ type pass struct {
 	now    uint64
 	digest uint64 // of the command being carried out, if it has a session
 	joint  bool   // within a command of several operations
+	inTxn  bool   // within a Txn
 	entry  uint32 // its number among those of the pass that have commands, from 1
 	grown  int    // bytes that its commands have read and made, see growthBytesMax
 
@@ -524,9 +525,9 @@ func mayExpire(flags command.Flags, before, after uint64) bool {
 }
 
 func (p *pass) get(c *command.Command, out *command.Result) error {
-	r := p.find(c.Key)
 	withValue := c.Kind == command.Get
-	if err := p.load(r, withValue); err != nil {
+	r, ok, err := p.readRow(c.Key, withValue, out)
+	if !ok {
 		return err
 	}
 	if !p.visible(r) {
@@ -540,6 +541,17 @@ func (p *pass) get(c *command.Command, out *command.Result) error {
 	}
 	p.show(r, out, withValue)
 	return nil
+}
+
+// readRow loads the row of key. A value counts among what the entry makes, see
+// takeRow, but for a Txn's.
+func (p *pass) readRow(key []byte, withValue bool, out *command.Result) (r *row, ok bool, err error) {
+	if withValue && !p.inTxn {
+		return p.takeRow(key, out)
+	}
+	r = p.find(key)
+	err = p.load(r, withValue)
+	return r, err == nil, err
 }
 
 // all carries out ops; the failure of one does not touch the others.
@@ -556,6 +568,8 @@ func (p *pass) all(ops []command.Command, out *command.Result) error {
 }
 
 func (p *pass) txn(c *command.Command, out *command.Result) error {
+	p.inTxn = true
+	defer func() { p.inTxn = false }()
 	for i := range c.Compares {
 		holds, err := p.compare(&c.Compares[i])
 		if err != nil {

@@ -213,7 +213,7 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return Row{Version: r.version, TTLMillis: ttlLeft(r.expireAt, now)}, Found, fillTicket{}
+	return Row{Version: r.version, TTLMillis: ttlLeft(r.expireAt, now), ValueBytes: uint32(e.valueBytes())}, Found, fillTicket{}
 }
 
 // fill adds a row read from Pebble, if the ticket still permits it.

@@ -225,7 +225,7 @@ func TestCacheExpiry(t *testing.T) {
 	r := cacheRow(0, "k", 7, "v")
 	r.expireAt = 100
 	c.set(r)
-	if got, row, hit, _ := c.find(0, "k", 99); hit != Found || got != "v" || row != (Row{7, 1}) {
+	if got, row, hit, _ := c.find(0, "k", 99); hit != Found || got != "v" || row != (Row{7, 1, 1}) {
 		t.Errorf("before: %v %+v", hit, row)
 	}
 	if got, row, hit, _ := c.find(0, "k", 100); hit != Absent || got != "" || row != (Row{}) {

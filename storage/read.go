@@ -14,6 +14,8 @@ import (
 type Row struct {
 	Version   uint64
 	TTLMillis uint64 // time left at the time of the read, 0: does not expire
+
+	ValueBytes uint32 // the value's length
 }
 
 // Hit says what AppendCached found.
@@ -147,7 +149,7 @@ func (f *fill) append(dst *bufpool.Buffer, stored []byte) (Row, bool, error) {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return Row{Version: version, TTLMillis: ttlLeft(expireAt, f.now)}, true, nil
+	return Row{Version: version, TTLMillis: ttlLeft(expireAt, f.now), ValueBytes: uint32(len(value))}, true, nil
 }
 
 // ScanOptions say what Scan visits.
@@ -198,10 +200,11 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 		if !visible(expireAt, c.now) {
 			continue
 		}
+		row := Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now), ValueBytes: uint32(len(value))}
 		if o.KeysOnly {
 			value = nil
 		}
-		if !visit(c.row, value, Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now)}) {
+		if !visit(c.row, value, row) {
 			return nil
 		}
 	}

@@ -1,0 +1,267 @@
+package server
+
+import (
+	"math"
+
+	"github.com/bytedance/gopkg/util/xxhash3"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// The order of one connection's commands.
+//
+// A command must see what earlier commands of its connection have written,
+// answered or not. redisOrder knows, by hash, which keys unanswered commands
+// touch. A command that meets one of them goes one of two ways:
+//
+//   - It waits: the reader stops until the earlier command is answered. So does
+//     every write behind a read that is under way, and everything behind a write
+//     that another node carries out.
+//   - A read goes through the log, behind the write, as an operation that has no
+//     effect and is answered as of its place. Its key costs a few bytes of the
+//     log; the reader goes on, and the pipeline is one commit and not one for
+//     each pair. Nothing later has to wait for such a read.
+//
+// What goes through the log is answered when it is applied, wherever the
+// connection's output stands by then, so a read goes that way only if its reply
+// is known to be small (orderedBytesMax) and counts as in flight by that size.
+// Another connection may have made the row larger meanwhile: see oversized.
+
+// orderBuckets is how many hashes of keys redisOrder tells apart.
+const orderBuckets = 512
+
+// redisOrder has the keys that unanswered commands touch, by hash. A collision
+// only has a command wait where it need not.
+type redisOrder [orderBuckets]orderBucket
+
+// orderBucket has the numbers of commands, modulo 2^32, of the keys of one hash.
+type orderBucket struct {
+	write  uint32 // the last write
+	before uint32 // the last write before it of another key
+	wait   uint32 // the last one that later writes wait for: a read under way, a write sent to another node
+	tag    uint32 // tells the key of write from others
+	bytes  uint32 // what the row of that key has at most, see rowBytes
+}
+
+const (
+	// orderedBytesMax bounds the rows that one read through the log may yield.
+	// A larger reply costs more than the commit that the read would wait for.
+	orderedBytesMax = 1 << 20
+
+	// bytesOnTop in orderBucket.bytes: the row has so many bytes more than is
+	// known of it.
+	bytesOnTop = 1 << 31
+	// bytesUnknown: nothing is known of the row.
+	bytesUnknown = math.MaxUint32
+)
+
+// hashOfKey returns the bucket of a key, and its tag there.
+func hashOfKey(key []byte) (bucket, tag uint32) {
+	h := xxhash3.Hash(key)
+	return uint32(h) % orderBuckets, uint32(h >> 32)
+}
+
+// unanswered returns the number of a command of which the lower half is n, or 0
+// if it is answered. What counts lies between head and tail.
+func (r *redisConn) unanswered(n uint32) uint64 {
+	head := r.head.Load()
+	if behind := uint64(n - uint32(head)); behind < r.tail.Load()-head {
+		return head + behind
+	}
+	return 0
+}
+
+// waitsFor returns the command that one of key has to wait for, or 0.
+func (r *redisConn) waitsFor(key []byte, write bool) uint64 {
+	last := r.lastWrite
+	if write {
+		last = r.lastWait
+	}
+	if last < r.head.Load() || r.order == nil {
+		return 0
+	}
+	bucket, tag := hashOfKey(key)
+	b := &r.order[bucket]
+	switch {
+	case write:
+		return r.unanswered(b.wait)
+	case b.tag != tag:
+		return r.unanswered(b.before)
+	}
+	return r.unanswered(b.write)
+}
+
+// noteWrite remembers that a plan's command writes its keys; far says that
+// another node carries it out.
+func (r *redisConn) noteWrite(number uint64, x *redisPlan, far bool) {
+	made := x.rowBytes()
+	for _, key := range x.keys {
+		b, tag := r.bucket(key)
+		switch {
+		case r.unanswered(b.write) == 0:
+			b.before, b.bytes = 0, made
+		case b.tag != tag:
+			b.before, b.bytes = b.write, made
+		default:
+			b.bytes = laterBytes(b.bytes, made)
+		}
+		b.write, b.tag = uint32(number), tag
+		if far {
+			b.wait = uint32(number)
+		}
+	}
+	r.lastWrite = number
+	if far {
+		r.lastWait = number
+	}
+}
+
+// laterBytes is what a row has at most of which an unanswered write made before,
+// after another.
+func laterBytes(before, made uint32) uint32 {
+	switch {
+	case before == bytesUnknown || made == bytesUnknown:
+		return bytesUnknown
+	case made&bytesOnTop != 0:
+		return before + made&^bytesOnTop
+	case before&bytesOnTop != 0: // neither may take place
+		return max(before, made|bytesOnTop)
+	}
+	return max(before, made)
+}
+
+// rowBytes is what the rows that the plan writes have at most: a number of
+// bytes, one with bytesOnTop, or bytesUnknown.
+func (x *redisPlan) rowBytes() uint32 {
+	switch {
+	case x.unbounded:
+		return bytesUnknown
+	case x.hasPut:
+		// It may depend on the row and then not take place.
+		if x.put.Flags == 0 {
+			return uint32(len(x.put.Value))
+		}
+		return uint32(len(x.put.Value)) | bytesOnTop
+	}
+	n := 0
+	for i := range x.ops {
+		n += len(x.ops[i].body)
+	}
+	return uint32(n) | bytesOnTop
+}
+
+// noteRead remembers that a command that was not answered at once reads keys.
+func (r *redisConn) noteRead(number uint64, keys [][]byte) {
+	for _, key := range keys {
+		b, _ := r.bucket(key)
+		b.wait = uint32(number)
+		r.lastWait = number
+	}
+}
+
+func (r *redisConn) bucket(key []byte) (b *orderBucket, tag uint32) {
+	if r.order == nil {
+		r.order = new(redisOrder)
+	}
+	bucket, tag := hashOfKey(key)
+	return &r.order[bucket], tag
+}
+
+// mustWait reports whether a command that touches keys has to wait for the
+// answers of earlier ones; the reader then stops.
+func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
+	for _, key := range keys {
+		if n := c.redis.waitsFor(key, write); n != 0 && c.holdFor(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// meetsWrite reports whether an unanswered command writes one of keys.
+func (r *redisConn) meetsWrite(keys [][]byte) bool {
+	for _, key := range keys {
+		if r.waitsFor(key, false) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// readsInOrder reports whether a plan that reads can go through the log, and
+// then turns it into what does. Every row must be led here, and its size known.
+func (p *processor) readsInOrder(c *conn, x *redisPlan) bool {
+	bytes := 0
+	for _, key := range x.keys {
+		shard := p.srv.backend.ShardOf(protocol.Slot(key))
+		if p.srv.backend.Leader(shard) != p.srv.cfg.Node {
+			return false
+		}
+		n, ok := p.bytesBehind(c.redis, shard, key)
+		if bytes += n; !ok || bytes > orderedBytesMax {
+			return false
+		}
+	}
+	x.throughLog(bytes)
+	return true
+}
+
+// bytesBehind is how many bytes the row of key has at most behind the
+// connection's unanswered commands, or false where that is not known.
+func (p *processor) bytesBehind(r *redisConn, shard int, key []byte) (n int, ok bool) {
+	bucket, tag := hashOfKey(key)
+	b := &r.order[bucket]
+	onTop := 0
+	switch {
+	case r.unanswered(b.wait) != 0:
+		return 0, false
+	case r.unanswered(b.write) == 0:
+	case b.tag != tag:
+		if r.unanswered(b.before) != 0 {
+			return 0, false
+		}
+	case b.bytes == bytesUnknown:
+		return 0, false
+	case b.bytes&bytesOnTop == 0:
+		return int(b.bytes), true
+	default:
+		onTop = int(b.bytes &^ bytesOnTop)
+	}
+	switch row, state := p.srv.backend.ReadCached(&p.nothing, shard, key, p.now, false); state {
+	case command.ReadFound:
+		return int(row.ValueBytes) + onTop, true
+	case command.ReadAbsent:
+		return onTop, true
+	}
+	return 0, false
+}
+
+// throughLog makes the plan's reads operations of the log: one by itself,
+// several as a BATCH. bytes is what they yield at most.
+func (x *redisPlan) throughLog(bytes int) {
+	x.inOrder, x.yields = true, bytes
+	code := x.ops[0].code
+	if code == protocol.OpMGet {
+		code = protocol.OpGet
+	} else if len(x.ops) == 1 {
+		return
+	}
+	x.ops = x.ops[:0]
+	x.b = inBatch
+	x.body = append(x.body[:0], protocol.BatchNonAtomic)
+	at := x.beginOps()
+	for _, key := range x.keys {
+		op := x.beginOp(code)
+		x.body = append(x.body, key...)
+		x.endOp(op)
+	}
+	x.endOps(at, len(x.keys))
+	x.add(protocol.OpBatch, x.body)
+}
+
+// oversized reports whether the row that a read through the log has found is so
+// much larger than was known that there is no room for it. c.mu must be held.
+func (c *conn) oversized(tag command.Tag, r *command.Result) bool {
+	return c.redis != nil && r.Kind == command.Get && len(r.Value) > int(tag.Aux) && c.unsent()+len(r.Value) > c.srv.cfg.OutputBytesMax
+}

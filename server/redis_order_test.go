@@ -1,0 +1,148 @@
+package server
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/proa-kv/proa/internal/resptest"
+)
+
+// TestRedisReadsGoThroughLog: reads behind unanswered writes of the same keys do
+// not wait for them, nor do the writes behind those reads, and each sees what
+// stands before it.
+func TestRedisReadsGoThroughLog(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		fc := newFakeCluster(t, cfg, 1, 3, 1)
+		n := fc.nodes[1]
+		a, b, other := fc.key(0, 0), fc.key(1, 0), fc.key(2, 0)
+		fc.set(other, "there")
+		c := dialRedis(t, n.redisAddr)
+		n.running.Store(true) // nothing commits
+		commands := []struct{ command, reply string }{
+			{"SET A 1", "+OK|"}, {"GET A", "$1|1|"}, {"SET A two", "+OK|"}, {"GET A", "$3|two|"},
+			{"STRLEN A", ":3|"}, {"TTL A", ":-1|"}, {"TYPE A", "+string|"}, {"GETRANGE A 0 0", "$1|t|"},
+			{"SET B x", "+OK|"}, {"MGET A B O none", "*4|$3|two|$1|x|$5|there|$-1|"}, {"EXISTS A B O none", ":3|"},
+			{"SET B y", "+OK|"}, {"MGET B", "*1|$1|y|"}, {"EXISTS B", ":1|"}, {"PING", "+PONG|"},
+		}
+		keys := strings.NewReplacer("A", a, "B", b, " O", " "+other)
+		var stream strings.Builder
+		for _, x := range commands {
+			words := strings.SplitN(x.command, " ", 2)
+			if len(words) == 2 {
+				words[1] = " " + keys.Replace(words[1])
+			}
+			stream.WriteString(strings.Join(words, "") + "\r\n")
+		}
+		c.write([]byte(stream.String()))
+		// MGET and EXISTS of keys of three shards are three operations each.
+		const operations = 12 + 2*4 // none is of some shard, too
+		eventually(t, "everything is proposed", func() bool {
+			queued := 0
+			fc.with(func() { queued = len(n.queue) })
+			return queued >= operations-4
+		})
+		n.running.Store(false)
+		n.Kick()
+		for _, x := range commands {
+			if got := strings.ReplaceAll(c.next(), "\r\n", "|"); got != x.reply {
+				t.Errorf("%s: %q, want %q", x.command, got, x.reply)
+			}
+		}
+	})
+}
+
+// TestRedisReadsOfLargeRowsWait: what a read through the log answers is bounded,
+// whatever the rows behind it are.
+func TestRedisReadsOfLargeRowsWait(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.OutputBytesMax = 1 << 20
+		_, c := liveRedis(t, cfg)
+		large := strings.Repeat("v", 300_000)
+		var b []byte
+		const rounds = 30
+		for i := range rounds {
+			b = resptest.AppendRequest(b, "SET", "large", large)
+			b = resptest.AppendRequest(b, "APPEND", "large", fmt.Sprint(i))
+			b = resptest.AppendRequest(b, "GET", "large")
+			b = resptest.AppendRequest(b, "STRLEN", "large")
+		}
+		go c.write(b)
+		for i := range rounds {
+			for _, want := range []string{"+OK\r\n", fmt.Sprintf(":%d\r\n", len(large)+len(fmt.Sprint(i))), bulk(large+fmt.Sprint(i), true), fmt.Sprintf(":%d\r\n", len(large)+len(fmt.Sprint(i)))} {
+				if got := c.next(); got != want {
+					t.Fatalf("round %d: %.60q, want %.60q", i, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestRedisOrderKnowsRows: what a read behind writes yields at most is known or
+// said not to be.
+func TestRedisOrderKnowsRows(t *testing.T) {
+	for _, x := range []struct{ before, made, want uint32 }{
+		{5, 9, 9}, {9, 5, 9}, {5, bytesOnTop | 3, 8}, {bytesOnTop | 3, bytesOnTop | 4, bytesOnTop | 7},
+		{bytesOnTop | 3, 9, bytesOnTop | 9}, {bytesUnknown, 5, bytesUnknown}, {5, bytesUnknown, bytesUnknown},
+		{bytesUnknown, bytesOnTop | 1, bytesUnknown},
+	} {
+		if got := laterBytes(x.before, x.made); got != x.want {
+			t.Errorf("%x after %x: %x, want %x", x.made, x.before, got, x.want)
+		}
+	}
+}
+
+// TestRedisPairs is the pipeline of a program that reads what it has just
+// written, over and over, with few keys and with many.
+func TestRedisPairs(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, c := liveRedis(t, cfg)
+		for _, keys := range []int{1, 3, 5000} {
+			m := model{}
+			r := rand.New(rand.NewPCG(uint64(keys), 3))
+			var b []byte
+			var want []string
+			for range 1500 {
+				key := fmt.Sprintf("pair%d-%d", keys, r.IntN(keys))
+				write := [][]string{{"SET", key, fmt.Sprint(r.Int())}, {"APPEND", key, "x"}, {"DEL", key}}[r.IntN(3)]
+				read := [][]string{{"GET", key}, {"STRLEN", key}, {"EXISTS", key, key}, {"MGET", key, "pair1-0"}}[r.IntN(4)]
+				for _, args := range [][]string{write, read} {
+					b = resptest.AppendRequest(b, args...)
+					want = append(want, m.do(args...))
+				}
+			}
+			go c.write(b)
+			for i := range want {
+				got := c.next()
+				if strings.Contains(got, "pair") || got != want[i] && !strings.HasPrefix(want[i], "*") {
+					t.Fatalf("%d keys, reply %d: %q, want %q", keys, i, got, want[i])
+				}
+			}
+		}
+	})
+}
+
+// BenchmarkRedisPairs writes and reads a key, a thousand times in one pipeline.
+func BenchmarkRedisPairs(b *testing.B) {
+	for _, same := range []bool{true, false} {
+		b.Run(fmt.Sprintf("same=%v", same), func(b *testing.B) {
+			_, c := liveRedis(b, Config{})
+			var stream []byte
+			for i := range 1000 {
+				key := "key"
+				if !same {
+					key = fmt.Sprint("key", i)
+				}
+				stream = resptest.AppendRequest(stream, "SET", key, "value")
+				stream = resptest.AppendRequest(stream, "GET", key)
+			}
+			for b.Loop() {
+				c.write(stream)
+				for range 2000 {
+					c.next()
+				}
+			}
+		})
+	}
+}
