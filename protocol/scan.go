@@ -58,8 +58,10 @@ func (m *Scan) Decode(b []byte) error {
 		return fmt.Errorf("%w: scan of %d rows, at most %d", ErrOutOfRange, m.CountMax, ScanCountMax)
 	case m.BytesMax > ScanBytesMax:
 		return fmt.Errorf("%w: scan of %d bytes, at most %d", ErrOutOfRange, m.BytesMax, ScanBytesMax)
-	case len(m.Start) > KeyBytesMax || len(m.End) > KeyBytesMax+1:
-		return fmt.Errorf("%w: scan bound over %d bytes", ErrTooLarge, KeyBytesMax)
+	case len(m.Start) > KeyBytesMax:
+		return fmt.Errorf("%w: the start of the scan has %d bytes, at most %d are allowed", ErrTooLarge, len(m.Start), KeyBytesMax)
+	case len(m.End) > KeyBytesMax+1: // one more: the first key behind the longest
+		return fmt.Errorf("%w: the end of the scan has %d bytes, at most %d are allowed", ErrTooLarge, len(m.End), KeyBytesMax+1)
 	case len(m.Cursor) > CursorBytesMax:
 		return fmt.Errorf("%w: cursor over %d bytes", ErrTooLarge, CursorBytesMax)
 	case m.Flags&ScanPrefix != 0 && len(m.End) != 0:

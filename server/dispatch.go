@@ -135,6 +135,9 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		c.closeWith(f.ID, protocol.StatusProtocol, "a request has neither reply nor more flag, and an id other than 0")
 		return
 	}
+	if p.extended { // by the request before, perhaps of another connection
+		p.clearExtensions()
+	}
 	if !c.greeted {
 		p.hello(c, f)
 		return
@@ -143,12 +146,8 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another")
 		return
 	}
-	if f.Flags&protocol.FlagExtensions != 0 {
-		if !p.extensions(c, f, op) {
-			return
-		}
-	} else if p.extended {
-		p.clearExtensions()
+	if f.Flags&protocol.FlagExtensions != 0 && !p.extensions(c, f, op) {
+		return
 	}
 	p.others = p.others || !writes(op)
 	switch op {
@@ -169,10 +168,15 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		p.writeTxn(c, f)
 	case protocol.OpScan:
 		p.scan(c, f)
-	case protocol.OpRoutes:
-		p.routes(c, f)
-	case protocol.OpStatus:
-		p.later(c, f, op)
+	case protocol.OpRoutes, protocol.OpStatus:
+		switch {
+		case len(f.Body) != 0:
+			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("%v has no body, %d bytes came with it", op, len(f.Body)))
+		case op == protocol.OpRoutes:
+			p.routes(c, f)
+		default:
+			p.later(c, f, op)
+		}
 	case protocol.OpAdmin:
 		p.admin(c, f)
 	case protocol.OpHello:
@@ -185,7 +189,6 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 // extensions decodes those of the request. It returns false if the request was
 // refused for them.
 func (p *processor) extensions(c *conn, f *protocol.Frame, op protocol.Opcode) bool {
-	p.clearExtensions()
 	if err := p.ext.Decode(f.Extensions); err != nil {
 		p.ext = protocol.Extensions{}
 		p.refuse(c, f.ID, err)
