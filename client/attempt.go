@@ -27,7 +27,13 @@ const attemptDoublings = 5
 func (c *Client) watchAttempts() {
 	tick := c.tick.Add(1)
 	for _, cn := range c.openConns() {
-		if cn.inFlight.Load() == 0 || !c.elsewhere(cn) {
+		if cn.inFlight.Load() == 0 {
+			continue
+		}
+		if !c.elsewhere(cn) {
+			if tick-cn.heardTick.Load() > attemptTicks {
+				c.widen()
+			}
 			continue
 		}
 		before := cn.stalled.Load()

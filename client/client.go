@@ -40,11 +40,12 @@ type Client struct {
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // every goroutine of the client
 
-	ready    atomic.Pointer[[]*conn]    // connections that take requests; never modified in place
-	routes   atomic.Pointer[routeTable] // never nil
-	outdated atomic.Bool                // a new route table is to be fetched
-	turn     atomic.Uint32              // spreads the reads that any replica may answer
-	tick     atomic.Uint32              // time in parts of AttemptTimeout (see attempt.go)
+	ready    atomic.Pointer[[]*conn]          // connections that take requests; never modified in place
+	routes   atomic.Pointer[routeTable]       // never nil
+	links    atomic.Pointer[[]*endpointState] // advertised addresses that connections are kept to; changes under mu, never in place
+	outdated atomic.Bool                      // a new route table is to be fetched
+	turn     atomic.Uint32                    // spreads the reads that any replica may answer
+	tick     atomic.Uint32                    // time in parts of AttemptTimeout (see attempt.go)
 
 	routeKick chan struct{} // tells route that there is something to do
 
@@ -59,7 +60,6 @@ type Client struct {
 	delayed    map[*call]*time.Timer // calls that pause before another attempt
 	conns      map[*conn]struct{}    // all that are open, draining ones too
 	nodes      map[uint64]*node      // in the route table or connected
-	links      int                   // nodes connected to by their advertised address
 	cluster    uint64                // that the connections belong to, 0: not known
 }
 
@@ -72,9 +72,12 @@ type endpointState struct {
 	wanted  chan struct{} // ends the rest of a supervisor that has nothing to do
 	nudged  chan struct{} // cuts a pause short
 	reached atomic.Uint64 // the node that answered last
+	up      atomic.Int32  // connections that stand
 
-	mu  sync.Mutex
-	err error // of the last attempt to connect, nil after a success
+	mu    sync.Mutex
+	err   error // of the last attempt to connect, or why the last connection ended; nil: one stands, or none was tried
+	tries int   // to connect since the last success
+	at    int64 // when the last one ended, on the client's clock
 }
 
 func (c *Client) newEndpoint(ep endpoint) *endpointState {
@@ -82,16 +85,36 @@ func (c *Client) newEndpoint(ep endpoint) *endpointState {
 	return &endpointState{endpoint: ep, wanted: make(chan struct{}, n), nudged: make(chan struct{}, n)}
 }
 
-func (ep *endpointState) setError(err error) {
+// tried notes how an attempt to connect ended, and returns the number of those
+// that failed since the last success.
+func (ep *endpointState) tried(now int64, err error) int {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	ep.err = err
+	ep.err, ep.at = err, now
+	if ep.tries++; err == nil {
+		ep.tries = 0
+	}
+	return ep.tries
 }
 
-func (ep *endpointState) lastError() error {
+// lost notes why a connection has ended.
+func (ep *endpointState) lost(cause error) {
 	ep.mu.Lock()
 	defer ep.mu.Unlock()
-	return ep.err
+	if ep.up.Add(-1) == 0 && ep.err == nil {
+		ep.err = cause
+	}
+}
+
+// failure tells how it went.
+func (ep *endpointState) failure(now int64) EndpointError {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	e := EndpointError{Endpoint: ep.name, Err: ep.err, Tries: ep.tries}
+	if ep.tries > 0 {
+		e.Ago = time.Duration(now - ep.at)
+	}
+	return e
 }
 
 // New connects to the configured endpoints and returns when the first
@@ -158,6 +181,7 @@ func newClient(config Config) (*Client, error) {
 		c.seen = new(seen)
 	}
 	c.ready.Store(new([]*conn))
+	c.links.Store(new([]*endpointState))
 	c.routes.Store(emptyRoutes)
 	c.wakeAt.Store(math.MaxInt64)
 	c.ctx, c.stop = context.WithCancel(context.Background())
@@ -350,6 +374,9 @@ func (c *Client) queue(ca *call) {
 	} else {
 		c.waiting.pushBack(ca)
 	}
+	if len(*c.ready.Load()) == 0 {
+		c.widen()
+	}
 }
 
 // due reports whether a call waits for nothing but room on a connection.
@@ -533,6 +560,8 @@ func (c *Client) retryReply(cn *conn, ca *call, status Status, body []byte, lead
 		ca.again(cn)
 		if status == protocol.StatusBusy {
 			ca.avoid = nil // other nodes would only forward it there
+		} else if leader == 0 {
+			c.widen()
 		}
 		c.later(ca, pause)
 	}
@@ -677,10 +706,17 @@ func (c *Client) explainWait(ca *call, cause error) error {
 	return cause
 }
 
+// addresses returns all that connections are kept to: the configuration's, then
+// those that the cluster has told of.
+func (c *Client) addresses() []*endpointState {
+	return slices.Concat(c.endpoints, *c.links.Load())
+}
+
 func (c *Client) unavailable() *UnavailableError {
 	e := &UnavailableError{}
-	for _, ep := range c.endpoints {
-		e.Endpoints = append(e.Endpoints, EndpointError{Endpoint: ep.name, Err: ep.lastError()})
+	now := c.now()
+	for _, ep := range c.addresses() {
+		e.Endpoints = append(e.Endpoints, ep.failure(now))
 	}
 	return e
 }
@@ -761,6 +797,7 @@ func (c *Client) removeReady(cn *conn) {
 	}
 	if len(*c.ready.Load()) == 0 {
 		c.kickRouter()
+		c.widen()
 	}
 }
 

@@ -200,7 +200,7 @@ func TestUnreachableAddresses(t *testing.T) {
 				eventually(t, func() bool {
 					c.mu.Lock()
 					defer c.mu.Unlock()
-					return n.link != nil && errors.Is(n.link.lastError(), ErrHandshake)
+					return n.link != nil && errors.Is(n.link.failure(0).Err, ErrHandshake)
 				})
 			}
 		})
@@ -462,7 +462,7 @@ func TestOtherCluster(t *testing.T) {
 	c.Put(t.Context(), []byte("k"), nil)
 	g.set(func() { g.hello = hello(8) })
 	g.dropAll()
-	eventually(t, func() bool { return errors.Is(c.endpoints[1].lastError(), ErrHandshake) })
+	eventually(t, func() bool { return errors.Is(c.endpoints[1].failure(0).Err, ErrHandshake) })
 	if n := len(*c.ready.Load()); n != 1 {
 		t.Errorf("%d connections", n)
 	}
@@ -495,7 +495,7 @@ func TestAdvertisedAddressOfOtherCluster(t *testing.T) {
 	eventually(t, func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return n.link != nil && errors.Is(n.link.lastError(), ErrHandshake)
+		return n.link != nil && errors.Is(n.link.failure(0).Err, ErrHandshake)
 	})
 	if _, err := c.Get(t.Context(), []byte("k"), WithTimeout(20*time.Millisecond)); !errors.Is(err, ErrUnavailable) {
 		t.Error(err)

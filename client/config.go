@@ -85,10 +85,14 @@ type Config struct {
 	MaxReplyBytes int
 
 	// BackoffMin and BackoffMax bound the pause before an endpoint that could
-	// not be reached is tried again. The first try after a lost connection is
-	// immediate; then the pause doubles from BackoffMin up to BackoffMax, each
-	// time shortened at random by up to a half so that many clients do not
-	// return at once. 0 means DefaultBackoffMin and DefaultBackoffMax.
+	// not be reached is tried again, while no call needs it. The first try after
+	// a lost connection is immediate; then the pause doubles from BackoffMin up
+	// to BackoffMax, each time shortened at random by up to a half so that many
+	// clients do not return at once. While a call waits for a connection every
+	// endpoint is tried at once and then every 50 to 100 ms, and so is every
+	// address that the cluster has advertised, unless ForwardOnly is set. Names
+	// are looked up again each time. 0 means DefaultBackoffMin and
+	// DefaultBackoffMax.
 	BackoffMin, BackoffMax time.Duration
 
 	// RetryMax bounds how often one call is sent again after it failed in a

@@ -204,8 +204,10 @@ type UnavailableError struct {
 
 // EndpointError is the last failure of one endpoint.
 type EndpointError struct {
-	Endpoint string // as configured, with the port
-	Err      error  // nil if it was not tried to the end
+	Endpoint string        // with the port; as configured, or as the cluster advertises it
+	Err      error         // nil if it was not tried to the end
+	Tries    int           // in vain, since it was reached last
+	Ago      time.Duration // since the last of them ended
 }
 
 // Error lists the endpoints and says how to start a server.
@@ -220,6 +222,9 @@ func (e *UnavailableError) Error() string {
 			b.WriteString("no answer yet")
 		} else {
 			b.WriteString(p.Err.Error())
+		}
+		if p.Tries > 1 {
+			fmt.Fprintf(&b, " (%d tries, the last %v ago)", p.Tries, p.Ago.Round(time.Millisecond))
 		}
 	}
 	b.WriteString(" (is a server running? start one with: proa serve)")

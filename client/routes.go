@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -351,7 +352,7 @@ func (c *Client) openLink(n *node) {
 		return
 	}
 	ep, ok := advertised(n.address)
-	if !ok || c.links >= linksMax {
+	if !ok || len(*c.links.Load()) >= linksMax {
 		return
 	}
 	for _, configured := range c.endpoints {
@@ -361,7 +362,8 @@ func (c *Client) openLink(n *node) {
 	}
 	n.link = c.newEndpoint(ep)
 	n.link.node, n.link.ended = n, make(chan struct{})
-	c.links++
+	links := append(slices.Clone(*c.links.Load()), n.link)
+	c.links.Store(&links)
 	for range c.cfg.Connections {
 		c.wg.Add(1)
 		go c.supervise(n.link, nil)
@@ -371,9 +373,10 @@ func (c *Client) openLink(n *node) {
 // unlink ends the connections to a node's advertised address. c.mu is held.
 func (c *Client) unlink(n *node) {
 	if n.link != nil {
+		links := slices.DeleteFunc(slices.Clone(*c.links.Load()), func(ep *endpointState) bool { return ep == n.link })
+		c.links.Store(&links)
 		close(n.link.ended)
 		n.link = nil
-		c.links--
 	}
 	n.wanted.Store(false)
 }

@@ -23,7 +23,8 @@ var (
 // address rests while its node is reached by a configured endpoint.
 func (c *Client) supervise(ep *endpointState, first chan<- error) {
 	defer c.wg.Done()
-	failures := 0 // in a row
+	failures := 0 // in a row, but for those that a waiting call caused
+	asked := false
 	for c.ctx.Err() == nil && !ep.over() {
 		if c.superfluous(ep) {
 			c.rest(ep)
@@ -31,18 +32,24 @@ func (c *Client) supervise(ep *endpointState, first chan<- error) {
 		}
 		cn, err := c.connect(ep)
 		if err == nil {
+			ep.up.Add(1)
 			if err = c.addReady(cn); err != nil {
+				ep.up.Add(-1)
 				cn.nc.Close()
-				ep.setError(err)
 			}
 		}
+		tries := ep.tried(c.now(), err)
 		if first != nil {
 			first <- err
 			first = nil
 		}
-		if err != nil {
+		if !asked {
 			failures++
-			c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", failures, "error", err)
+		}
+		if err != nil {
+			if tries&(tries-1) == 0 { // waiting calls make it try often
+				c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", tries, "error", err)
+			}
 		} else {
 			cn.log.Info("connected", "node", cn.info.Node, "server", cn.info.Version)
 			select {
@@ -51,16 +58,18 @@ func (c *Client) supervise(ep *endpointState, first chan<- error) {
 				cn.end(errNodeGone)
 				<-cn.retired
 			}
+			err = cn.reason()
+			ep.lost(err)
 			// A connection that lasted is tried again at once; one that breaks
 			// as soon as it stands is no better than none.
-			if failures++; c.now()-cn.since >= int64(c.cfg.BackoffMin) {
+			if c.now()-cn.since >= int64(c.cfg.BackoffMin) {
 				failures = 0
 			}
 			if c.ctx.Err() == nil {
-				cn.log.Info("connection lost", "error", cn.reason())
+				cn.log.Info("connection lost", "error", err)
 			}
 		}
-		c.pause(ep, c.backoff(failures))
+		asked = c.pause(ep, c.backoff(failures), err)
 	}
 }
 
@@ -113,25 +122,61 @@ func (c *Client) backoff(failures int) time.Duration {
 	return jitter(min(d, c.cfg.BackoffMax))
 }
 
-// pause waits before the next try. What goes beyond BackoffMin is cut short
-// when the node at the other end is said to lead a shard, so it is up.
-func (c *Client) pause(ep *endpointState, d time.Duration) {
-	least := min(d, c.cfg.BackoffMin)
-	c.sleep(ep, least, nil)
-	c.sleep(ep, d-least, ep.nudged)
+// askedPauseMax is the longest pause between two tries to reach an address while
+// a call waits for it; jitter shortens it by up to a half.
+const askedPauseMax = 100 * time.Millisecond
+
+// pause waits before the next try, after one that ended in err. Back-off spares
+// addresses that nobody needs: a call that waits for a connection cuts it short,
+// and so does news that the node at the other end leads a shard, so it is up.
+// Only a server that has refused for good, or has said when to come back, gets
+// its pause whatever waits. It reports whether the pause was cut short.
+func (c *Client) pause(ep *endpointState, d time.Duration, err error) (asked bool) {
+	least := jitter(askedPauseMax)
+	var e *Error
+	if errors.As(err, &e) {
+		if least = max(least, e.RetryAfter); !e.Status.Retry() {
+			least = c.cfg.BackoffMin
+		}
+	}
+	least = min(d, least)
+	if c.sleep(ep, least, nil); d == least {
+		return false
+	}
+	return c.starved() || c.sleep(ep, d-least, ep.nudged)
 }
 
-func (c *Client) sleep(ep *endpointState, d time.Duration, cut <-chan struct{}) {
+// sleep waits for d. It reports whether cut ended it.
+func (c *Client) sleep(ep *endpointState, d time.Duration, cut <-chan struct{}) bool {
 	if d <= 0 {
-		return
+		return false
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 	case <-cut:
+		return true
 	case <-ep.ended:
 	case <-c.ctx.Done():
+	}
+	return false
+}
+
+// starved reports whether a call waits and there is no connection at all.
+func (c *Client) starved() bool {
+	return len(*c.ready.Load()) == 0 && c.waiting.n.Load()+c.unnumbered.n.Load() > 0
+}
+
+// widen cuts the pauses of all addresses short that no connection leads to: a
+// call waits for one, or for another server than those that have been reached.
+func (c *Client) widen() {
+	for _, list := range [...][]*endpointState{c.endpoints, *c.links.Load()} {
+		for _, ep := range list {
+			if ep.up.Load() == 0 {
+				signal(ep.nudged)
+			}
+		}
 	}
 }
 
@@ -143,7 +188,6 @@ func (cn *conn) reason() error {
 
 // connect dials an endpoint and shakes hands.
 func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
-	defer func() { ep.setError(err) }()
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.DialTimeout)
 	defer cancel()
 	var d net.Dialer
