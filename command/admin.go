@@ -67,7 +67,7 @@ type ReplicaChecksum struct {
 // Node states in a ClusterStatus.
 const (
 	NodeUp       = "up"
-	NodeSuspect  = "suspect"  // three heartbeats are missing
+	NodeSuspect  = "suspect"  // unheard of for a second (three heartbeats, if those are longer), or its connection has broken
 	NodeDown     = "down"     // unheard of for ten seconds and more
 	NodeExpected = "expected" // may join, has not yet
 )
@@ -82,8 +82,9 @@ type ClusterStatus struct {
 	Shards     []ShardInfo `json:"shards"` // the meta group first, then by number
 }
 
-// NodeInfo is one node's part of a ClusterStatus. What a node reports of
-// itself is as old as LastSeenMillis says.
+// NodeInfo is one node's part of a ClusterStatus. State and LastSeenMillis are
+// what the node asked finds, Leaders is what the shards' parts say; the figures
+// from Slow on are what the node last reported of itself, AgeMillis ago.
 type NodeInfo struct {
 	ID             uint64  `json:"id"`
 	Peer           string  `json:"peer"`   // address of its peer port
@@ -91,11 +92,13 @@ type NodeInfo struct {
 	State          string  `json:"state"`
 	Draining       bool    `json:"draining,omitempty"`
 	Removing       bool    `json:"removing,omitempty"`
+	Version        string  `json:"version"`
+	Leaders        int     `json:"leaders"`                   // shards known to be led by it now
+	Stale          bool    `json:"stale,omitempty"`           // its last report is too old to count as its state now, or incomplete
+	AgeMillis      int64   `json:"age_ms"`                    // of its last report; -1: there is none, or none that is whole
 	Slow           bool    `json:"slow,omitempty"`            // its log disk stalls
 	ClockOff       bool    `json:"clock_off,omitempty"`       // its wall clock is too far from the others'
 	ClockOffset    int64   `json:"clock_offset_ms,omitempty"` // by how much that clock is ahead
-	Version        string  `json:"version"`
-	Leaders        int     `json:"leaders"`
 	Replicas       int     `json:"replicas"`
 	FsyncMicros    float64 `json:"fsync_us"` // recent mean of log write and fdatasync
 	LogBytes       int64   `json:"log_bytes"`
@@ -105,11 +108,19 @@ type NodeInfo struct {
 	LastSeenMillis int64   `json:"last_seen_ms"` // ago; 0 for the node asked
 }
 
+// Shard states in a ClusterStatus. Servers before v0.2 tell none.
+const (
+	ShardLed        = "led"
+	ShardLeaderless = "leaderless" // a majority of its replicas has no leader or is not to be reached
+	ShardUnknown    = "unknown"    // some node that might tell has not reported
+)
+
 // ShardInfo is one shard's part of a ClusterStatus.
 type ShardInfo struct {
 	Shard    int           `json:"shard"` // MetaShard: the meta group
 	Slots    string        `json:"slots,omitempty"`
-	Leader   uint64        `json:"leader"` // 0: none known
+	State    string        `json:"state"`
+	Leader   uint64        `json:"leader"` // 0: none, or none known; see State
 	Term     uint64        `json:"term"`
 	Commit   uint64        `json:"commit"`
 	Desired  []uint64      `json:"desired"` // nodes that shall hold a replica
@@ -120,7 +131,9 @@ type ShardInfo struct {
 // ReplicaInfo is one replica's part of a ShardInfo.
 type ReplicaInfo struct {
 	Node    uint64 `json:"node"`
-	Role    string `json:"role"` // leader, follower, learner, candidate; unreachable: its node is down
+	Role    string `json:"role"`            // leader, follower, learner, candidate; unreachable: its node is not up
+	Follows uint64 `json:"follows"`         // node that it takes for the leader, 0: it has none
+	Stale   bool   `json:"stale,omitempty"` // as NodeInfo.Stale of its node
 	Applied uint64 `json:"applied"`
 	Lag     uint64 `json:"lag"` // entries behind the highest commit index known
 }

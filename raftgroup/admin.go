@@ -296,6 +296,12 @@ func (n *Node) silent(node uint64) bool {
 	return time.Duration(n.clock.Boot()-n.lastHeard(node)) > downAfter
 }
 
+// unheardFor returns for how long nothing has been heard of a node, in whole
+// milliseconds.
+func (n *Node) unheardFor(node uint64) time.Duration {
+	return time.Duration(n.clock.Boot() - n.lastHeard(node)).Truncate(time.Millisecond)
+}
+
 func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (any, error) {
 	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
 		row := m.shards[shard]
@@ -313,8 +319,8 @@ func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (
 			return nil, fmt.Errorf("%w: node %d has a replica of %s already", command.ErrInvalid, a.To, n.shardName(shard))
 		case to.Removing:
 			return nil, fmt.Errorf("%w: node %d is being removed", command.ErrRefused, a.To)
-		case a.To != n.id && n.silent(a.To):
-			return nil, fmt.Errorf("%w: node %d is down; a replica can only move to a node that is up", command.ErrRefused, a.To)
+		case !n.known.alive(a.To, n.clock.Boot()):
+			return nil, fmt.Errorf("%w: node %d has not been heard of for %v; a replica can only move to a node that is up", command.ErrRefused, a.To, n.unheardFor(a.To))
 		case !n.settledShard(shard):
 			return nil, fmt.Errorf("%w: %s is being moved already; wait until \"proa shard list\" shows it settled", command.ErrRefused, n.shardName(shard))
 		}
@@ -341,10 +347,11 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrInvalid, to, n.shardName(shard))
 	}
 	// A node that has just started says within a second that it is there.
-	heard, stop := context.WithTimeout(ctx, 2*reportEvery)
+	heard, stop := context.WithTimeout(ctx, 2*staleAfter)
 	defer stop()
-	if err := n.await(heard, func() bool { _, ok := n.mayLead(to, true); return ok }); err != nil {
-		return nil, fmt.Errorf("%w: node %d cannot lead now: it is down, slow, draining or leaving, or its clock is off", command.ErrRefused, to)
+	reason := ""
+	if err := n.await(heard, func() bool { _, reason = n.mayLead(to, true); return reason == "" }); err != nil {
+		return nil, fmt.Errorf("%w: node %d cannot lead now: %s", command.ErrRefused, to, reason)
 	}
 	if err := n.requestTransfer(shard, to); err != nil {
 		return nil, fmt.Errorf("%w: %s is led elsewhere now; try again", err, n.shardName(shard))

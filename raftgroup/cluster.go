@@ -223,7 +223,7 @@ func (n *Node) forgetRemoved(m *clusterMap) {
 		if r, ok := m.node(id); !ok || !r.member() {
 			n.transport.RemovePeer(id)
 			delete(n.peers, id)
-			n.reports.forget(id)
+			n.known.forget(id)
 		}
 	}
 	for i := range m.nodes {

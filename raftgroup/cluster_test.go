@@ -56,13 +56,11 @@ func (l *link) Send(node uint64, shard uint32, m *raftpb.Message) {
 	l.c.box = append(l.c.box, p)
 }
 func (l *link) Flush() {}
-func (l *link) Report(body []byte) {
-	for id := range l.c.nodes {
-		if id != l.self {
-			l.c.box = append(l.c.box, parcel{from: l.self, to: id, report: body})
-		}
-	}
+func (l *link) Report(node uint64, body []byte) bool {
+	l.c.box = append(l.c.box, parcel{from: l.self, to: node, report: body})
+	return true
 }
+func (l *link) Version(uint64) uint16 { return reportsFromVersion }
 
 func (l *link) SendSnapshot(node uint64, s *OutgoingSnapshot) {
 	go func() { s.Done(l.c.transfer(l.self, node, s)) }()

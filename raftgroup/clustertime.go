@@ -40,8 +40,9 @@ import (
 // towards the wall clocks: an hour takes twenty.
 const slewShare = 20
 
-// clockReadings is how many readings of another node's clock are looked at.
-const clockReadings = 4
+// clockReadings is how many readings of another node's clock are looked at: those
+// of four seconds.
+const clockReadings = int(4 * time.Second / reportEvery)
 
 // clusterTime is a node's reckoning of the cluster's time. now may be called
 // from any goroutine; everything else belongs to the pass.
@@ -195,14 +196,14 @@ func (n *Node) clockReadings() (members int, readings []clockReading) {
 	if cm == nil || !cm.begun() {
 		members = len(n.identity.Members)
 		for _, m := range n.identity.Members {
-			readings = n.reports.appendClock(readings, n.id, m.ID, n.clock.Boot())
+			readings = n.known.appendClock(readings, n.id, m.ID, n.clock.Boot())
 		}
 		return members, readings
 	}
 	for i := range cm.nodes {
 		if row := &cm.nodes[i]; row.member() {
 			members++
-			readings = n.reports.appendClock(readings, n.id, row.ID, n.clock.Boot())
+			readings = n.known.appendClock(readings, n.id, row.ID, n.clock.Boot())
 		}
 	}
 	return members, readings
@@ -210,17 +211,16 @@ func (n *Node) clockReadings() (members int, readings []clockReading) {
 
 // appendClock adds what is known of a node's clocks, unless it is this one or
 // has not been heard of lately.
-func (t *reportTable) appendClock(readings []clockReading, self, node uint64, now int64) []clockReading {
+func (t *pictures) appendClock(readings []clockReading, self, node uint64, now int64) []clockReading {
 	if node == self {
 		return readings
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r := t.nodes[node]
-	if r == nil || now-r.heard > int64(downAfter) {
+	defer t.lock()()
+	p := t.nodes[node]
+	if p == nil || now-p.heard > int64(downAfter) {
 		return readings
 	}
-	if c, ok := r.clocks.reading(); ok {
+	if c, ok := p.clocks.reading(); ok {
 		readings = append(readings, c)
 	}
 	return readings
@@ -244,11 +244,11 @@ func (n *Node) judgeClock(own, low, high int64) {
 			text = "the wall clock has been set; expiry goes by the time that has elapsed, and follows the clock slowly"
 		}
 		n.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", n.opt.ClockOffset)
-		n.reportDue = 0
+		n.reportDue, n.tendDue = 0, 0
 	case n.clockOff.Load() && max(off, -off) <= most/2:
 		n.clockOff.Store(false)
 		n.logger.Info("the wall clock is right again", "offset", time.Duration(off)*time.Microsecond)
-		n.reportDue = 0
+		n.reportDue, n.tendDue = 0, 0
 	}
 }
 

@@ -19,11 +19,14 @@ func (n *Node) tickCluster() {
 		}
 	}
 	now := n.clock.Boot()
-	if !n.greetDue.Swap(false) && now < n.reportDue {
+	if n.greetDue.Swap(false) || now >= n.reportDue {
+		n.reportDue = now + int64(reportEvery)
+		n.sendReports()
+	}
+	if now < n.tendDue {
 		return
 	}
-	n.reportDue = now + int64(reportEvery)
-	n.sendReport()
+	n.tendDue = now + int64(tendEvery)
 	n.balance()
 	if n.groups[n.meta()].leads.Load() {
 		n.control(cm)
@@ -150,38 +153,20 @@ func (n *Node) lastHeard(node uint64) int64 {
 	if node == n.id {
 		return n.clock.Boot()
 	}
-	r, _ := n.reports.get(node)
-	return max(r.heard, n.startedAt)
+	return max(n.known.lastHeard(node), n.startedAt)
 }
 
 // settledShard reports whether a shard's leader says that its configuration is
 // what the map wants, as the map is now: what it said of an earlier row does
 // not count.
 func (n *Node) settledShard(shard int) bool {
-	s, ok := n.leaderReport(shard)
+	s, ok := n.known.leading(shard)
 	return ok && s.Settled && s.Row == n.cmap.Load().rowVersion(shard)
-}
-
-// leaderReport returns what a shard's leader last said of it, which may be this
-// node.
-func (n *Node) leaderReport(shard int) (s shardReport, ok bool) {
-	n.mu.Lock()
-	for i := range n.own.Shards {
-		if s := n.own.Shards[i]; s.Shard == shard && s.Role == roleLeader {
-			n.mu.Unlock()
-			return s, true
-		}
-	}
-	n.mu.Unlock()
-	n.reports.mu.Lock()
-	defer n.reports.mu.Unlock()
-	_, s, ok = n.reports.leading(shard)
-	return s, ok
 }
 
 // mayHold reports whether a node may have a replica in a shard's configuration.
 func (n *Node) mayHold(shard int, node uint64) bool {
-	s, ok := n.leaderReport(shard)
+	s, ok := n.known.leading(shard)
 	return !ok || len(s.Members) == 0 || slices.ContainsFunc(s.Members, func(id uint64) bool { return nodeOf(id) == node })
 }
 
@@ -205,7 +190,7 @@ func (p *plan) replaceable(shard int, r replicaRow) bool {
 	if !p.leaving[r.Node] || p.node.settledShard(shard) {
 		return p.leaving[r.Node]
 	}
-	s, ok := p.node.leaderReport(shard)
+	s, ok := p.node.known.leading(shard)
 	return ok && len(s.Members) > 0 && !r.Learner && (!slices.Contains(s.Members, r.id()) || slices.Contains(s.Learners, r.id()))
 }
 

@@ -38,7 +38,7 @@ func (n *Node) disksSlow(took time.Duration) {
 		return
 	}
 	n.logger.Warn("the log's disk stalls; this node gives its leaderships away", "fsync", took.Round(time.Millisecond), "limit", n.opt.SlowDisk)
-	n.sendReport()
+	n.sendReports()
 	n.balance()
 }
 

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -47,8 +48,12 @@ type Transport interface {
 	Flush()
 	// SendSnapshot begins to send s and returns; it calls s.Done in the end.
 	SendSnapshot(node uint64, s *OutgoingSnapshot)
-	// Report sends a document to all other nodes.
-	Report(body []byte)
+	// Report sends a report, at most 64 KiB, to a node, and reports whether it
+	// is on its way; the transport counts those that are not.
+	Report(node uint64, body []byte) bool
+	// Version returns the version of the peer protocol spoken with a node, 0
+	// without a connection.
+	Version(node uint64) uint16
 	// Call asks another node, whose Call answers. The error wraps ErrNotAsked
 	// where the question was certainly not sent.
 	Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error)
@@ -80,7 +85,10 @@ func (Alone) Flush() {}
 func (Alone) SendSnapshot(_ uint64, s *OutgoingSnapshot) { s.Done(errAlone) }
 
 // Report does nothing.
-func (Alone) Report([]byte) {}
+func (Alone) Report(uint64, []byte) bool { return false }
+
+// Version returns 0.
+func (Alone) Version(uint64) uint16 { return 0 }
 
 // Call fails.
 func (Alone) Call(context.Context, uint64, string, []byte) ([]byte, error) { return nil, errAlone }
@@ -213,35 +221,36 @@ type Node struct {
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
 	startedAt      int64 // Clock.Boot
 
-	pending     atomic.Bool // a pass has commands to take in
-	urgent      atomic.Bool // a pass has something to do that does not wait for a log write
-	running     atomic.Bool // a thread is running passes
-	writing     atomic.Bool // a thread is writing the log
-	tickDue     atomic.Bool
-	truncateDue atomic.Bool
-	flushing    atomic.Bool
-	stopped     atomic.Bool
-	failed      atomic.Bool
-	leaving     atomic.Bool // is about to stop
-	slow        atomic.Bool // the log's disk stalls
-	clockOff    atomic.Bool // the wall clock is too far from the others'
-	alone       atomic.Bool // the cluster's only member
-	controlling atomic.Bool // a change of the map is on its way
-	announcing  atomic.Bool
-	failure     chan error // receives the first failure; capacity 1
-	afterPass   func()
-	time        clusterTime
-	clockOffset atomic.Int64 // ms that the wall clock is ahead of the others'
-	greetDue    atomic.Bool  // another node has come up: it is to get a report at once
-	cmap        atomic.Pointer[clusterMap]
-	reports     reportTable
+	pending      atomic.Bool // a pass has commands to take in
+	urgent       atomic.Bool // a pass has something to do that does not wait for a log write
+	running      atomic.Bool // a thread is running passes
+	writing      atomic.Bool // a thread is writing the log
+	tickDue      atomic.Bool
+	truncateDue  atomic.Bool
+	flushing     atomic.Bool
+	stopped      atomic.Bool
+	failed       atomic.Bool
+	leaving      atomic.Bool // is about to stop
+	slow         atomic.Bool // the log's disk stalls
+	clockOff     atomic.Bool // the wall clock is too far from the others'
+	alone        atomic.Bool // the cluster's only member
+	controlling  atomic.Bool // a change of the map is on its way
+	announcing   atomic.Bool
+	failure      chan error // receives the first failure; capacity 1
+	afterPass    func()
+	time         clusterTime
+	clockOffset  atomic.Int64 // ms that the wall clock is ahead of the others'
+	greetDue     atomic.Bool  // another node has come up: it is to get a report at once
+	cmap         atomic.Pointer[clusterMap]
+	known        pictures // of the nodes, this one included
+	badReports   atomic.Uint64
+	badReportLog lograte.Line
 
 	mu      sync.Mutex
 	dirty   []*group  // with commands
 	heard   []*group  // with messages or waiting reads
 	posted  []func()  // to be called in the pass
 	written *writeSet // durable, its answers not told yet
-	own     report    // the last one
 	// movedPeers are peers whose own word on their address is newer than the
 	// map's.
 	movedPeers map[uint64]movedPeer
@@ -260,7 +269,8 @@ type Node struct {
 	withCommits             []*group // have messages kept back, see group.send
 	delivered               bool     // outcomes, since the last call of afterPass
 	ticks                   uint64
-	reportDue               int64 // Clock.Boot
+	reporting               ownReports
+	reportDue, tendDue      int64 // Clock.Boot
 	roundSeq, roundSalt     uint64
 	peers                   map[uint64]bool
 	slowUntil               uint64 // tick
@@ -424,6 +434,7 @@ func (n *Node) openGroups() error {
 	for _, g := range n.groups { // what was replayed may be ahead of the clock
 		g.keepTime(n, n.time.now())
 	}
+	n.observe()
 	n.replay.Elapsed += time.Since(start)
 	select {
 	case err := <-n.failure:
@@ -496,7 +507,8 @@ func (n *Node) setTimes() {
 	n.leaseNanos = int64(float64(time.Duration(n.electionTicks-2)*n.tick) * (1 - min(max(o.ClockDrift, 0), 0.5)))
 	n.startedAt = n.clock.Boot()
 	n.roundSalt = newClusterID()
-	n.reports.suspect = int64(max(suspectHeartbeats*o.Heartbeat, 2*reportEvery))
+	n.known.suspect = int64(max(suspectHeartbeats*o.Heartbeat, staleAfter))
+	n.reporting.run = newClusterID()
 }
 
 // leaseMax is the longest lease that any leader could have built on a promise
@@ -620,11 +632,11 @@ func (n *Node) flushed() {
 func (n *Node) Leave(ctx context.Context) error {
 	n.leaving.Store(true)
 	n.post(func() {
-		n.sendReport()
+		n.sendReports()
 		n.balance()
 	})
 	return n.await(ctx, func() bool {
-		if n.alone.Load() || n.failed.Load() || n.leadsNone() || !n.reports.anyMayLead(n.clock.Boot()) {
+		if n.alone.Load() || n.failed.Load() || n.leadsNone() || !n.known.anyMayLead(n.id, n.clock.Boot()) {
 			return true
 		}
 		n.post(n.balance)

@@ -51,7 +51,7 @@ func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 // ReceiveDone says that the messages handed over may be worked on; the caller
 // then tries Acquire and Run.
 func (n *Node) ReceiveDone(from uint64) {
-	if n.reports.heard(from, n.clock.Boot()) {
+	if n.known.heard(from, n.clock.Boot()) {
 		n.greetDue.Store(true)
 	}
 	n.raise()
@@ -79,6 +79,7 @@ func (n *Node) put(g *group, in inbound) {
 
 // Unreachable says that messages to a node may have been lost.
 func (n *Node) Unreachable(node uint64) {
+	n.known.lose(node)
 	n.post(func() {
 		for _, g := range n.groups {
 			if g.state != raft.StateLeader {

@@ -145,7 +145,7 @@ func (g *group) retire(n *Node) error {
 // tickAbsent is a tick of a shard without a replica here: who leads it is known
 // from reports only.
 func (g *group) tickAbsent(n *Node) {
-	g.leader.Store(n.reports.leaderOf(g.shard))
+	g.leader.Store(n.known.leaderOf(g.shard, n.clock.Boot()))
 }
 
 // considerRetiring removes the replica if the map wants none here and its group
@@ -159,7 +159,7 @@ func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.id {
 		return nil
 	}
-	if !n.reports.excludes(g.shard, g.id, g.term.Load()) {
+	if !n.known.excludes(g.shard, g.id, g.term.Load()) {
 		return nil
 	}
 	if g.farewell == 0 {
@@ -257,7 +257,7 @@ func (g *group) nextChange(n *Node, want *shardRow) (change raftpb.ConfChangeV2,
 // caughtUp reports whether a learner could vote at once: its node is up, and it
 // lacks few entries.
 func (g *group) caughtUp(n *Node, id uint64) bool {
-	if !n.reports.alive(nodeOf(id), n.clock.Boot()) {
+	if !n.known.alive(nodeOf(id), n.clock.Boot()) {
 		return false
 	}
 	ok := false

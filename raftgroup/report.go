@@ -2,49 +2,67 @@ package raftgroup
 
 import (
 	"encoding/json"
+	"log/slog"
+	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"go.etcd.io/raft/v3"
-
-	"github.com/proa-kv/proa/command"
 )
 
+// # Reports
+//
+// Every node tells every other what it knows of itself: figures of its own, and
+// the state of its replicas. Each change of a replica's state has a version, one
+// higher than the change before, whatever shard that was of. A report brings the
+// changes of a range of versions, (from, to], as of now, and says what the newest
+// version is. Its receiver takes it in if it has everything up to from, and says
+// in its own reports how far it has come. So a node that has missed something,
+// or has just started, is told everything that it lacks, in as many reports as
+// that takes; nothing about other nodes has to be remembered but two numbers.
+//
+// A receiver that has the newest version knows all that the sender had to say
+// when it said so. How old that is, and what does not count any more, is kept by
+// picture.
 const (
-	reportEvery = time.Second
+	reportEvery = 250 * time.Millisecond
 
-	// suspectAfter and downAfter are how long a node has not been heard of
-	// when it is called suspect and down. Nodes report every second, and
-	// their groups beat more often.
-	suspectHeartbeats = 3
-	downAfter         = 10 * time.Second
+	// Positions in the log change with every write; the others are told of
+	// them with every positionsEvery-th report.
+	positionsEvery = 4
+
+	// resendAfter is how long a node need not say that it has what it was sent.
+	resendAfter = time.Second
+
+	// tendEvery is how often leaderships are balanced and the map is looked
+	// after.
+	tendEvery = time.Second
+
+	// reportsFromVersion is the version of the peer protocol that has such
+	// reports. Older nodes get, and send, a document with everything.
+	reportsFromVersion = 3
 )
 
-// report is what each node tells all others every second.
-type report struct {
-	Node        uint64        `json:"node"`
-	Peer        string        `json:"peer"`
-	Client      string        `json:"client"`
-	Version     string        `json:"version"`
-	Leaving     bool          `json:"leaving,omitempty"` // is stopping
-	Slow        bool          `json:"slow,omitempty"`
-	ClockOff    bool          `json:"clock_off,omitempty"` // the wall clock is too far from the others'
-	Wall        uint64        `json:"wall_ms,omitempty"`   // the wall clock, Unix time in ms
-	Time        uint64        `json:"time_ms,omitempty"`   // the cluster's time; 0: not known
-	Offset      int64         `json:"offset_ms,omitempty"` // by how much the wall clock is ahead
-	FsyncMicros float64       `json:"fsync_us"`
-	LogBytes    int64         `json:"log_bytes"`
-	DiskUsed    int64         `json:"disk_used"`
-	DiskFree    int64         `json:"disk_free"`
-	Uptime      int64         `json:"uptime_s"`
-	Shards      []shardReport `json:"shards"`
+// nodeReport is what a node says of itself as a whole.
+type nodeReport struct {
+	Leaving     bool    `json:"leaving,omitempty"` // is stopping
+	Slow        bool    `json:"slow,omitempty"`
+	ClockOff    bool    `json:"clock_off,omitempty"` // the wall clock is too far from the others'
+	Wall        uint64  `json:"wall_ms,omitempty"`   // the wall clock, Unix time in ms
+	Time        uint64  `json:"time_ms,omitempty"`   // the cluster's time; 0: not known
+	Offset      int64   `json:"offset_ms,omitempty"` // by how much the wall clock is ahead
+	FsyncMicros float64 `json:"fsync_us"`
+	LogBytes    int64   `json:"log_bytes"`
+	DiskUsed    int64   `json:"disk_used"`
+	DiskFree    int64   `json:"disk_free"`
+	Uptime      int64   `json:"uptime_s"`
 }
 
 // shardReport is about one replica. Its leader also tells the configuration.
+// Its slices are never changed.
 type shardReport struct {
 	Shard   int      `json:"s"`
-	Replica uint64   `json:"r"`
+	Replica uint64   `json:"r"` // 0: none is held
 	Role    string   `json:"o"`
 	Leader  uint64   `json:"l"` // node
 	Term    uint64   `json:"t"`
@@ -57,155 +75,16 @@ type shardReport struct {
 	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 }
 
-// reportTable is what is known of the other nodes.
-type reportTable struct {
-	mu      sync.Mutex
-	nodes   map[uint64]*reported
-	suspect int64 // ns
+// moved returns s at other positions in the log.
+func (s shardReport) moved(commit, applied uint64) shardReport {
+	s.Commit, s.Applied = commit, applied
+	return s
 }
 
-type reported struct {
-	report
-	heard   int64 // Clock.Boot of the last sign of life
-	clocks  clockHistory
-	leaders int // shards it leads, and those on their way to it
-}
-
-func (t *reportTable) entry(node uint64) *reported {
-	r := t.nodes[node]
-	if r == nil {
-		if t.nodes == nil {
-			t.nodes = make(map[uint64]*reported)
-		}
-		r = &reported{}
-		t.nodes[node] = r
-	}
-	return r
-}
-
-// heard notes a sign of life. It reports whether the node had been silent for
-// long, or was not known.
-func (t *reportTable) heard(node uint64, now int64) (back bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.entry(node)
-	back = e.heard == 0 || now-e.heard > t.suspect
-	e.heard = now
-	return back
-}
-
-// take takes in a report. It returns what heard does.
-func (t *reportTable) take(r report, now int64) (back bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.entry(r.Node)
-	back = e.heard == 0 || now-e.heard > t.suspect
-	e.report, e.heard, e.leaders = r, now, 0
-	if r.Wall != 0 {
-		boot := now / int64(time.Microsecond)
-		e.clocks.add(clockReading{wall: wallMicros(r.Wall) - boot, time: wallMicros(r.Time) - boot, has: r.Time != 0})
-	}
-	for i := range r.Shards {
-		if r.Shards[i].Role == roleLeader {
-			e.leaders++
-		}
-	}
-	return back
-}
-
-func (t *reportTable) forget(node uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.nodes, node)
-}
-
-// get returns what is known of a node.
-func (t *reportTable) get(node uint64) (reported, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if r := t.nodes[node]; r != nil {
-		return *r, true
-	}
-	return reported{}, false
-}
-
-// mayLead returns how many groups a node leads and whether it can be given
-// more; without well, also where its disk stalls or its clock is off.
-func (t *reportTable) mayLead(node uint64, now int64, well bool) (leaders int, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r := t.nodes[node]
-	if r == nil || r.Node == 0 || r.Leaving || well && (r.Slow || r.ClockOff) || now-r.heard > t.suspect {
-		return 0, false
-	}
-	return r.leaders, true
-}
-
-// alive reports whether a node has been heard of lately.
-func (t *reportTable) alive(node uint64, now int64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r := t.nodes[node]
-	return r != nil && now-r.heard <= t.suspect
-}
-
-// anyMayLead reports whether some other node can be given leaderships.
-func (t *reportTable) anyMayLead(now int64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, r := range t.nodes {
-		if r.Node != 0 && !r.Leaving && !r.Slow && !r.ClockOff && now-r.heard <= t.suspect {
-			return true
-		}
-	}
-	return false
-}
-
-// countLeader counts a leadership that is on its way to node.
-func (t *reportTable) countLeader(node uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if r := t.nodes[node]; r != nil {
-		r.leaders++
-	}
-}
-
-// leading returns the newest report about shard by a node that leads it.
-func (t *reportTable) leading(shard int) (node uint64, s shardReport, ok bool) {
-	for id, r := range t.nodes {
-		for i := range r.Shards {
-			x := &r.Shards[i]
-			if x.Shard == shard && x.Role == roleLeader && (!ok || x.Term > s.Term) {
-				node, s, ok = id, *x, true
-			}
-		}
-	}
-	return node, s, ok
-}
-
-// leaderOf returns the node that reports that it leads shard.
-func (t *reportTable) leaderOf(shard int) uint64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	node, _, _ := t.leading(shard)
-	return node
-}
-
-// excludes reports whether the leader of shard, in term or later, says that
-// replica is no member.
-func (t *reportTable) excludes(shard int, replica, term uint64) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, s, ok := t.leading(shard)
-	if !ok || s.Term < term || len(s.Members) == 0 {
-		return false
-	}
-	for _, id := range s.Members {
-		if id == replica {
-			return false
-		}
-	}
-	return true
+// same reports whether s and o say the same.
+func (s *shardReport) same(o *shardReport) bool {
+	return s.Replica == o.Replica && s.Role == o.Role && s.Leader == o.Leader && s.Term == o.Term && s.Commit == o.Commit &&
+		s.Applied == o.Applied && s.Settled == o.Settled && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
 }
 
 const (
@@ -228,33 +107,22 @@ func (g *group) role() string {
 	return roleCandidate
 }
 
-// ownReport describes this node. For the pass.
-func (n *Node) ownReport() report {
-	cm := n.cmap.Load()
-	r := report{
-		Node: n.id, Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Version: n.opt.Version,
-		Leaving: n.leaving.Load(), Slow: n.slow.Load(), FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
-		ClockOff: n.clockOff.Load(), Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
-		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
+// report describes the replica here. For the pass.
+func (g *group) report(n *Node, cm *clusterMap) shardReport {
+	s := shardReport{Shard: g.shard}
+	if g.node == nil {
+		return s
 	}
-	for _, g := range n.groups {
-		if g.node == nil {
-			continue
+	s.Replica, s.Role, s.Leader, s.Term = g.id, g.role(), g.leader.Load(), g.term.Load()
+	s.Commit, s.Applied = g.committed.Load(), g.at.index
+	if g.state == raft.StateLeader && g.confWrite <= n.durable {
+		s.Members = confMembers(&g.conf)
+		s.Learners = slices.Clone(g.conf.Learners)
+		if cm.begun() {
+			s.Settled, s.Row = g.settled(&cm.shards[g.shard]), cm.rowVersion(g.shard)
 		}
-		s := shardReport{
-			Shard: g.shard, Replica: g.id, Role: g.role(), Leader: g.leader.Load(), Term: g.term.Load(),
-			Commit: g.committed.Load(), Applied: g.at.index,
-		}
-		if g.state == raft.StateLeader && g.confWrite <= n.durable {
-			s.Members = confMembers(&g.conf)
-			s.Learners = g.conf.Learners
-			if cm.begun() {
-				s.Settled, s.Row = g.settled(&cm.shards[g.shard]), cm.rowVersion(g.shard)
-			}
-		}
-		r.Shards = append(r.Shards, s)
 	}
-	return r
+	return s
 }
 
 // settled reports whether the configuration is what the map wants.
@@ -270,145 +138,255 @@ func (g *group) settled(want *shardRow) bool {
 	return true
 }
 
-// sendReport tells the other nodes about this one.
-func (n *Node) sendReport() {
-	r := n.ownReport()
-	n.mu.Lock()
-	n.own = r
-	n.mu.Unlock()
-	if n.alone.Load() {
-		return
+func (n *Node) nodeReport() nodeReport {
+	r := nodeReport{
+		Leaving: n.leaving.Load(), Slow: n.slow.Load(), ClockOff: n.clockOff.Load(), Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
+		FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
+		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
 	}
-	if n.time.agreed.Load() {
+	if !n.alone.Load() && n.time.agreed.Load() {
 		r.Time = n.time.now()
-	}
-	b, err := json.Marshal(&r)
-	if err != nil {
-		n.logger.Error("making a report", "error", err)
-		return
-	}
-	n.transport.Report(b)
-}
-
-// ReceiveReport takes in another node's report. One that makes no sense is
-// dropped.
-func (n *Node) ReceiveReport(from uint64, body []byte) {
-	var r report
-	if err := json.Unmarshal(body, &r); err != nil || r.Node != from {
-		n.logger.Warn("a report makes no sense", "from", from, "error", err)
-		return
-	}
-	if n.reports.take(r, n.clock.Boot()) {
-		n.greetDue.Store(true)
-	}
-}
-
-// ClusterStatus returns the whole cluster as this node knows it.
-func (n *Node) ClusterStatus() command.ClusterStatus {
-	cm := n.cmap.Load()
-	s := command.ClusterStatus{Cluster: clusterText(n.identity.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta())}
-	all := map[uint64]reported{n.id: n.ownReported()}
-	if cm == nil {
-		cm = &clusterMap{shards: make([]shardRow, len(n.groups))}
-	}
-	s.Epoch = cm.epoch
-	now := n.clock.Boot()
-	for i := range cm.nodes {
-		row := &cm.nodes[i]
-		if row.Removed {
-			continue
-		}
-		r, ok := all[row.ID]
-		if !ok {
-			if r, ok = n.reports.get(row.ID); ok {
-				all[row.ID] = r
-			}
-		}
-		s.Nodes = append(s.Nodes, n.nodeInfo(row, &r, now))
-	}
-	for k := range n.groups {
-		shard := (k + n.meta()) % len(n.groups) // the meta group first
-		s.Shards = append(s.Shards, n.shardInfo(shard, &cm.shards[shard], all, now))
-	}
-	return s
-}
-
-// ownReported is this node's own report, as it is now where it can be told
-// without a pass.
-func (n *Node) ownReported() reported {
-	n.mu.Lock()
-	r := reported{report: n.own, heard: n.clock.Boot()}
-	n.mu.Unlock()
-	if r.Node == 0 { // before the first one
-		r.report = report{Node: n.id, Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Version: n.opt.Version}
-	}
-	for i := range r.Shards {
-		if r.Shards[i].Role == roleLeader {
-			r.leaders++
-		}
 	}
 	return r
 }
 
-func (n *Node) nodeInfo(row *nodeRow, r *reported, now int64) command.NodeInfo {
-	i := command.NodeInfo{
-		ID: row.ID, Peer: row.Peer, Client: row.Client, Version: row.Version, Draining: row.Draining, Removing: row.Removing,
-		Slow: r.Slow, ClockOff: r.ClockOff, ClockOffset: r.Offset, Leaders: r.leaders, Replicas: len(r.Shards), FsyncMicros: r.FsyncMicros, LogBytes: r.LogBytes,
-		DiskUsedBytes: r.DiskUsed, DiskFreeBytes: r.DiskFree, UptimeSeconds: r.Uptime,
-	}
-	silent := now - max(r.heard, n.startedAt)
-	if row.ID != n.id {
-		i.LastSeenMillis = silent / int64(time.Millisecond)
-	}
-	switch {
-	case row.UID == 0:
-		i.State, i.LastSeenMillis = command.NodeExpected, 0
-	case row.ID == n.id || silent <= n.reports.suspect:
-		i.State = command.NodeUp
-	case silent <= int64(downAfter):
-		i.State = command.NodeSuspect
-	default:
-		i.State = command.NodeDown
-	}
-	return i
+// ownReports is what this node reports of itself, apart from what its own
+// picture holds. It is changed by the pass, under the lock of the pictures.
+type ownReports struct {
+	run     uint64   // drawn at each start: versions begin anew with it
+	newest  uint64   // version of the newest change
+	changed []uint64 // version of each shard's newest change; 0: nothing was ever held
+	made    uint64   // reports so far
 }
 
-// shardInfo puts together what the nodes have reported of a shard. Of a node
-// that is down that is old: what has been given up there is left out. The leader
-// is the newest of those that said so of themselves, also where others have
-// heard of a newer term already: who leads in that one has not reported yet.
-func (n *Node) shardInfo(shard int, row *shardRow, all map[uint64]reported, now int64) command.ShardInfo {
-	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Moving: true}
-	if shard == n.meta() {
-		i.Shard = command.MetaShard
+// observe brings this node's picture of itself up to date. For the pass.
+func (n *Node) observe() {
+	cm := n.cmap.Load()
+	o := &n.reporting
+	positions := o.made%positionsEvery == 0
+	o.made++
+	now := n.clock.Boot()
+	about := n.nodeReport()
+	defer n.known.lock()()
+	p := n.known.of(n.id)
+	p.about, p.heard, p.whole = about, now, now
+	if p.shards == nil {
+		p.shards, o.changed = make([]shardReport, len(n.groups)), make([]uint64, len(n.groups))
+	}
+	for shard, g := range n.groups {
+		is, was := g.report(n, cm), p.shards[shard]
+		p.shards[shard] = is
+		if !positions {
+			was = was.moved(is.Commit, is.Applied)
+		}
+		if !is.same(&was) {
+			o.newest++
+			o.changed[shard] = o.newest
+		}
+	}
+	p.countLeaders()
+}
+
+// since returns the shards that changed after a version, the newest change
+// last.
+func (o *ownReports) since(version uint64) []int {
+	if version >= o.newest {
+		return nil
+	}
+	var shards []int
+	for shard, v := range o.changed {
+		if v > version {
+			shards = append(shards, shard)
+		}
+	}
+	slices.SortFunc(shards, func(a, b int) int { return int(int64(o.changed[a]) - int64(o.changed[b])) })
+	return shards
+}
+
+// peerProgress says how far another node has this one's reports.
+type peerProgress struct {
+	acked uint64 // version that it says it has
+	sent  uint64 // version that it was sent
+	at    int64  // when acked came to be, or what is not acknowledged was sent
+}
+
+// base returns the version from which to tell a node: it is told again what it
+// has not acknowledged in time.
+func (p *peerProgress) base(now int64) uint64 {
+	switch {
+	case p.sent <= p.acked:
+		p.sent, p.at = p.acked, now
+	case time.Duration(now-p.at) > resendAfter:
+		p.sent, p.at = p.acked, now
+	}
+	return p.sent
+}
+
+// acknowledge takes in how far a node says it has come.
+func (p *peerProgress) acknowledge(version uint64, now int64) {
+	switch {
+	case version > p.acked:
+		p.at = now
+	case version < p.acked: // it has started anew
+		p.sent = version
+	}
+	p.acked = version
+}
+
+// sendReports tells the other nodes about this one. For the pass.
+func (n *Node) sendReports() {
+	n.observe()
+	if n.alone.Load() {
+		return
+	}
+	for _, node := range slices.Sorted(maps.Keys(n.peers)) {
+		switch v := n.transport.Version(node); {
+		case v == 0: // no connection: the node is told when there is one
+		case v < reportsFromVersion:
+			n.sendDocument(node)
+		default:
+			n.sendChanges(node)
+		}
+	}
+}
+
+// sendChanges tells a node what it lacks.
+func (n *Node) sendChanges(node uint64) {
+	now := n.clock.Boot()
+	unlock := n.known.lock()
+	p, own, o := n.known.of(node), n.known.of(n.id), &n.reporting
+	c := changes{run: o.run, ackRun: p.run, ack: p.have, newest: o.newest, about: own.about}
+	base := p.base(now)
+	bodies := c.encode(base, o.since(base), o.changed, own.shards)
+	unlock()
+	for _, b := range bodies {
+		if !n.transport.Report(node, b.body) {
+			return // the transport counts it; the rest follows with the next
+		}
+		n.known.mu.Lock()
+		p.sent = max(p.sent, b.to)
+		n.known.mu.Unlock()
+	}
+}
+
+// document is a report to or from a node that knows no others. It has
+// everything.
+type document struct {
+	Node   uint64 `json:"node"`
+	Peer   string `json:"peer"`
+	Client string `json:"client"`
+	Build  string `json:"version"`
+	nodeReport
+	Shards []shardReport `json:"shards"`
+}
+
+func (n *Node) sendDocument(node uint64) {
+	own := n.known.get(n.id)
+	d := document{Node: n.id, Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Build: n.opt.Version, nodeReport: own.about}
+	for i := range own.shards {
+		if own.shards[i].Replica != 0 {
+			d.Shards = append(d.Shards, own.shards[i])
+		}
+	}
+	b, err := json.Marshal(&d)
+	if err != nil {
+		n.logger.Error("making a report", "error", err)
+		return
+	}
+	n.transport.Report(node, b)
+}
+
+// ReceiveReport takes in another node's report. One that makes no sense is
+// dropped, and counted.
+func (n *Node) ReceiveReport(from uint64, body []byte) {
+	now := n.clock.Boot()
+	var err error
+	if len(body) > 0 && body[0] == '{' {
+		err = n.takeDocument(from, body, now)
 	} else {
-		first, last := n.slotRange(shard)
-		i.Slots = slotText(first, last)
+		err = n.takeChanges(from, body, now)
 	}
-	led := uint64(0) // the newest term of which a leader is known
-	for node, r := range all {
-		down := node != n.id && now-max(r.heard, n.startedAt) > int64(downAfter)
-		if down && !slices.Contains(i.Desired, node) {
-			continue
+	if err == nil {
+		return
+	}
+	n.badReportLog.Log(n.logger, slog.LevelWarn, "a report makes no sense", "from", from, "error", err, "so_far", n.badReports.Add(1))
+}
+
+// BadReports returns how many reports of other nodes made no sense.
+func (n *Node) BadReports() uint64 { return n.badReports.Load() }
+
+func (n *Node) takeDocument(from uint64, body []byte, now int64) error {
+	var d document
+	if err := json.Unmarshal(body, &d); err != nil {
+		return err
+	}
+	if d.Node != from {
+		return errBadReport
+	}
+	shards := make([]shardReport, len(n.groups))
+	for _, s := range d.Shards {
+		if s.Shard < 0 || s.Shard >= len(shards) {
+			return errBadReport
 		}
-		for k := range r.Shards {
-			if x := &r.Shards[k]; x.Shard == shard {
-				role := x.Role
-				if down {
-					role = roleUnreachable
-				}
-				i.Replicas = append(i.Replicas, command.ReplicaInfo{Node: node, Role: role, Applied: x.Applied})
-				i.Commit = max(i.Commit, x.Commit)
-				if role == roleLeader && x.Term > led {
-					led, i.Leader, i.Moving = x.Term, node, !x.Settled
-				}
-				i.Term = max(i.Term, x.Term)
-			}
-		}
+		shards[s.Shard] = s
 	}
-	sortReplicas(i.Replicas)
-	for k := range i.Replicas {
-		i.Replicas[k].Lag = i.Commit - min(i.Commit, i.Replicas[k].Applied)
+	defer n.known.lock()()
+	p := n.known.of(from)
+	if n.known.heardLocked(p, now) {
+		n.greetDue.Store(true)
 	}
-	return i
+	p.shards, p.run, p.have, p.whole = shards, 0, 0, now
+	p.hear(d.nodeReport, now)
+	p.countLeaders()
+	return nil
+}
+
+func (n *Node) takeChanges(from uint64, body []byte, now int64) error {
+	c, err := decodeChanges(body, len(n.groups))
+	if err != nil {
+		return err
+	}
+	defer n.known.lock()()
+	p := n.known.of(from)
+	if n.known.heardLocked(p, now) {
+		n.greetDue.Store(true)
+	}
+	if c.ackRun == n.reporting.run && c.ack <= n.reporting.newest {
+		p.acknowledge(c.ack, now)
+	} else {
+		p.acknowledge(0, now)
+	}
+	p.take(c, len(n.groups), now)
+	return nil
+}
+
+// hear takes in what the node says of itself as a whole.
+func (p *picture) hear(about nodeReport, now int64) {
+	p.about = about
+	if about.Wall != 0 {
+		boot := now / int64(time.Microsecond)
+		p.clocks.add(clockReading{wall: wallMicros(about.Wall) - boot, time: wallMicros(about.Time) - boot, has: about.Time != 0})
+	}
+}
+
+// take brings the picture up to date with a report.
+func (p *picture) take(c *changes, shards int, now int64) {
+	if c.run != p.run {
+		p.run, p.have, p.whole = c.run, 0, 0 // what it said before it started may be so no more
+	}
+	if c.from > p.have || c.to < p.have {
+		return // some changes are missing, or this one has come late
+	}
+	if c.from == 0 && p.have == 0 {
+		p.shards = make([]shardReport, shards)
+	}
+	p.hear(c.about, now)
+	for i := range c.shards {
+		p.shards[c.shards[i].Shard] = c.shards[i]
+	}
+	p.have = c.to
+	p.countLeaders()
+	if p.have >= c.newest {
+		p.whole = now
+	}
 }

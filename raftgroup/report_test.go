@@ -1,24 +1,280 @@
 package raftgroup
 
-import "testing"
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// known returns what node 1 of three knows, at a time after which nothing is
+// due, with one shard and the meta group.
+func knownBy1(replicas ...shardReport) (*view, *shardRow) {
+	const now = int64(time.Hour)
+	n := &Node{id: 1, groups: make([]*group, 2)}
+	n.known.suspect = int64(staleAfter)
+	v := &view{n, now, make(map[uint64]*picture)}
+	row := &shardRow{}
+	for i, s := range replicas {
+		node := uint64(i + 1)
+		s.Replica = replicaID(node, 1)
+		v.nodes[node] = &picture{shards: []shardReport{s, {}}, heard: now, whole: now}
+		row.Replicas = append(row.Replicas, replicaRow{Node: node, Incarnation: 1})
+	}
+	return v, row
+}
 
 // TestStatusLeader: the leader of a shard, and whether its replicas move, is what
-// the newest leader says, in whatever order the nodes' reports are looked through.
+// the newest leader says, in whatever order the nodes' pictures are looked through.
 func TestStatusLeader(t *testing.T) {
-	n := &Node{id: 1, groups: make([]*group, 2)}
-	of := func(node uint64, s shardReport) reported {
-		s.Replica = node
-		return reported{report: report{Node: node, Shards: []shardReport{s}}}
-	}
-	all := map[uint64]reported{
-		1: of(1, shardReport{Role: roleFollower, Term: 7}), // has heard of an election
-		2: of(2, shardReport{Role: roleLeader, Term: 6, Settled: true}),
-		3: of(3, shardReport{Role: roleLeader, Term: 5}), // has not heard of its end
-	}
-	row := &shardRow{Replicas: []replicaRow{{Node: 1}, {Node: 2}, {Node: 3}}}
+	v, row := knownBy1(
+		shardReport{Role: roleFollower, Term: 7}, // has heard of an election
+		shardReport{Role: roleLeader, Term: 6, Settled: true},
+		shardReport{Role: roleLeader, Term: 5}, // has not heard of its end
+	)
 	for range 200 { // each in another order, since Go shuffles maps
-		if i := n.shardInfo(0, row, all, 0); i.Leader != 2 || i.Moving || i.Term != 7 {
-			t.Fatalf("leader %d, moving %v, term %d; the newest known leader is node 2, settled, and the term 7", i.Leader, i.Moving, i.Term)
+		if i := v.shardInfo(0, row); i.Leader != 2 || i.Moving || i.Term != 7 || i.State != command.ShardLed {
+			t.Fatalf("%+v; the newest known leader is node 2, settled, and the term 7", i)
 		}
 	}
+}
+
+// TestStatusOfSilentNodes: who leads is known from fresh words only, and where
+// there are none the answer is "unknown" unless a majority has no leader.
+func TestStatusOfSilentNodes(t *testing.T) {
+	follower := shardReport{Role: roleFollower, Leader: 3, Term: 6}
+	orphan := shardReport{Role: roleFollower, Term: 6}
+	leader := shardReport{Role: roleLeader, Leader: 3, Term: 6}
+	ago := func(d time.Duration) func(p *picture) {
+		return func(p *picture) { p.heard, p.whole = p.heard-int64(d), p.whole-int64(d) }
+	}
+	late := func(p *picture) { p.whole -= int64(2 * time.Second) }
+	lost := func(p *picture) { p.lost = true }
+	for _, tt := range []struct {
+		name         string
+		r1, r2, r3   shardReport
+		f2, f3       func(*picture)
+		state        string
+		leader       uint64
+		node3, role3 string
+	}{
+		{"all well", follower, follower, leader, nil, nil, command.ShardLed, 3, command.NodeUp, roleLeader},
+		{"the leader's connection has broken this moment", follower, follower, leader, nil, lost, command.ShardUnknown, 0, command.NodeSuspect, roleUnreachable},
+		{"the others have noticed", orphan, orphan, leader, nil, lost, command.ShardLeaderless, 0, command.NodeSuspect, roleUnreachable},
+		{"it has been down for long", orphan, orphan, leader, nil, ago(time.Minute), command.ShardLeaderless, 0, command.NodeDown, roleUnreachable},
+		{"its report is late", follower, follower, leader, nil, late, command.ShardUnknown, 0, command.NodeUp, roleLeader},
+		{"nobody else is there", orphan, follower, leader, lost, ago(5 * time.Second), command.ShardLeaderless, 0, command.NodeSuspect, roleUnreachable},
+		{"one has a leader that is cut off from here", orphan, follower, leader, nil, ago(5 * time.Second), command.ShardUnknown, 0, command.NodeSuspect, roleUnreachable},
+		{"a leader is elected", orphan, shardReport{Role: roleLeader, Leader: 2, Term: 7}, leader, nil, lost, command.ShardLed, 2, command.NodeSuspect, roleUnreachable},
+	} {
+		v, row := knownBy1(tt.r1, tt.r2, tt.r3)
+		for node, f := range map[uint64]func(*picture){2: tt.f2, 3: tt.f3} {
+			if f != nil {
+				f(v.nodes[node])
+			}
+		}
+		i := v.shardInfo(0, row)
+		role := ""
+		for _, r := range i.Replicas {
+			if r.Node == 3 {
+				role = r.Role
+			}
+		}
+		if i.State != tt.state || i.Leader != tt.leader || v.state(3) != tt.node3 || role != tt.role3 {
+			t.Errorf("%s: %s, leader %d, node 3 %s, its replica %s; want %s, %d, %s, %s",
+				tt.name, i.State, i.Leader, v.state(3), role, tt.state, tt.leader, tt.node3, tt.role3)
+		}
+	}
+}
+
+// reporter is the sending side of reports, without a node.
+type reporter struct {
+	ownReports
+	state []shardReport
+}
+
+func newReporter(run uint64, shards int) *reporter {
+	return &reporter{ownReports{run: run, changed: make([]uint64, shards)}, make([]shardReport, shards)}
+}
+
+func (r *reporter) change(s shardReport) {
+	r.newest++
+	r.state[s.Shard], r.changed[s.Shard] = s, r.newest
+}
+
+func (r *reporter) reports(p *peerProgress, now int64) []encoded {
+	c := changes{run: r.run, newest: r.newest}
+	base := p.base(now)
+	return c.encode(base, r.since(base), r.changed, r.state)
+}
+
+// TestReportsConverge: whatever reports are lost, doubled or late, and whoever
+// starts anew, the receiver never takes something old for new, says that it knows
+// everything only if it does, and gets there when reports come through.
+func TestReportsConverge(t *testing.T) {
+	const shards = 1025
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		r, run := newReporter(1, shards), uint64(1)
+		p, progress, now := &picture{}, &peerProgress{}, int64(1)
+		var late [][]byte
+		take := func(body []byte) {
+			c, err := decodeChanges(body, shards)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.take(c, shards, now)
+			if p.whole == now && p.run == r.run && p.have == r.newest {
+				for shard := range r.state {
+					if is, says := &r.state[shard], &p.shards[shard]; !says.same(is) {
+						t.Fatalf("seed %d: the receiver believes that it knows everything, and %+v instead of %+v", seed, says, is)
+					}
+				}
+			}
+		}
+		send := func(lose float64) {
+			for _, b := range r.reports(progress, now) {
+				if len(b.body) > 64<<10 {
+					t.Fatalf("a report of %d bytes", len(b.body))
+				}
+				progress.sent = b.to
+				switch x := rng.Float64(); {
+				case x < lose/2:
+				case x < lose:
+					late = append(late, b.body)
+				default:
+					take(b.body)
+				}
+			}
+			if p.run == r.run {
+				progress.acknowledge(p.have, now)
+			} else {
+				progress.acknowledge(0, now)
+			}
+		}
+		for range 60 {
+			now += int64(reportEvery)
+			for range rng.IntN(400) {
+				s := shardReport{Shard: rng.IntN(shards)}
+				if rng.IntN(5) > 0 {
+					s.Replica, s.Role, s.Leader, s.Term = rng.Uint64N(1<<40)+1, roleLeader, rng.Uint64N(5), rng.Uint64()
+					s.Commit, s.Applied, s.Members, s.Learners, s.Row = rng.Uint64(), rng.Uint64N(9), []uint64{1, rng.Uint64(), 3}, []uint64{3}, rng.Uint64N(99)
+				}
+				r.change(s)
+			}
+			switch rng.IntN(20) {
+			case 0: // the sender starts anew
+				run++
+				state := r.state
+				r, late = newReporter(run, shards), nil
+				for _, s := range state {
+					r.change(s)
+				}
+				progress = &peerProgress{}
+			case 1: // the receiver does
+				p = &picture{}
+			}
+			send(0.3)
+			if len(late) > 0 && rng.IntN(2) == 0 {
+				take(late[0])
+				late = late[1:]
+			}
+		}
+		for range 8 { // resendAfter passes
+			now += int64(reportEvery)
+			send(0)
+		}
+		if p.whole != now || p.have != r.newest {
+			t.Fatalf("seed %d: at version %d of %d, whole %d of %d", seed, p.have, r.newest, p.whole, now)
+		}
+	}
+}
+
+// TestReportsHaveNoLargestNumber: the state of every shard that may be allowed goes
+// through, with more replicas than any cluster has.
+func TestReportsHaveNoLargestNumber(t *testing.T) {
+	const shards = 16 << 10
+	r := newReporter(1, shards)
+	for shard := range shards {
+		s := shardReport{Shard: shard, Replica: 1, Role: roleLeader, Leader: NodeMax, Term: 1 << 62, Commit: 1 << 62, Applied: 1 << 62, Row: 1 << 62}
+		for node := range uint64(9) {
+			s.Members = append(s.Members, replicaID(NodeMax-node, incarnationMax))
+		}
+		r.change(s)
+	}
+	p := &picture{}
+	for _, b := range r.reports(&peerProgress{}, 1) {
+		c, err := decodeChanges(b.body, shards)
+		if err != nil || len(b.body) > 64<<10 {
+			t.Fatal(err, len(b.body))
+		}
+		p.take(c, shards, 1)
+	}
+	if p.whole != 1 || p.leaders != shards || len(p.shards) != shards {
+		t.Fatalf("%d of %d leaders", p.leaders, shards)
+	}
+}
+
+// golden is a report as docs/peer-protocol.md describes it.
+var golden = func() []byte {
+	c := changes{run: 0x1122334455667788, ackRun: 0x99, ack: 7, newest: 3,
+		about: nodeReport{Slow: true, ClockOff: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600}}
+	state := []shardReport{
+		{Shard: 0, Replica: replicaID(1, 1), Role: roleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
+			Members: []uint64{replicaID(1, 1), replicaID(2, 1)}, Learners: []uint64{replicaID(2, 1)}, Settled: true, Row: 2},
+		{Shard: 1},
+		{Shard: 2, Replica: replicaID(1, 2), Role: roleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1},
+	}
+	return c.encode(0, []int{1, 0, 2}, []uint64{2, 1, 3}, state)[0].body
+}()
+
+const goldenText = "02" + "8877665544332211" + "9900000000000000" + "0700000000000000" + "0300000000000000" + "0000000000000000" + "0300000000000000" +
+	"22" + "06" + "8ce407" + "80808020" + "8080808004" + "8080808008" + "901c" + "80d095ffbc31" + "acd295ffbc31" + "d704" +
+	"02" + "0100" +
+	"1c" + "00" + "81808008" + "01" + "03" + "01" + "04" + "ac02" + "ab02" + "02" + "81808008" + "81808010" + "01" + "81808010" + "02" +
+	"0b" + "02" + "82808008" + "02" + "00" + "02" + "09" + "01" + "01"
+
+func TestReportGolden(t *testing.T) {
+	if got := fmt.Sprintf("%x", golden); got != goldenText {
+		t.Errorf("\n%s, want\n%s", got, goldenText)
+	}
+}
+
+func FuzzReport(f *testing.F) {
+	f.Add(golden)
+	f.Add(golden[:changesHeadBytes])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		c, err := decodeChanges(body, 3)
+		if err != nil {
+			return
+		}
+		p := &picture{}
+		p.take(c, 3, 1)
+		state, changed := make([]shardReport, 3), make([]uint64, 3)
+		var shards []int
+		for _, s := range c.shards { // the last word on a shard counts
+			shards = append(slices.DeleteFunc(shards, func(x int) bool { return x == s.Shard }), s.Shard)
+			state[s.Shard], changed[s.Shard] = s, c.to
+		}
+		again := c.encode(c.from, shards, changed, state)
+		q := &picture{}
+		for _, b := range again {
+			d, err := decodeChanges(b.body, 3)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q.take(d, 3, 1)
+		}
+		if c.to == c.newest {
+			if diff := cmp.Diff(p.shards, q.shards); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+	})
 }

@@ -69,8 +69,8 @@ func (g *group) successor(n *Node, well bool) uint64 {
 		if id == g.id || pr.IsLearner || pr.State != tracker.StateReplicate || !isVoter(&g.conf, id) {
 			return
 		}
-		leaders, ok := n.mayLead(nodeOf(id), well)
-		if ok && (best == 0 || leaders < bestLeaders) {
+		leaders, reason := n.mayLead(nodeOf(id), well)
+		if reason == "" && (best == 0 || leaders < bestLeaders) {
 			best, bestLeaders = id, leaders
 		}
 	})
@@ -117,7 +117,7 @@ func (n *Node) balance() {
 		}
 		if leaders, _ := n.mayLead(nodeOf(to), true); n.opt.BalanceLeaders && mine-leaders >= 2 {
 			g.beginTransfer(n, to)
-			n.reports.countLeader(nodeOf(to)) // until its next report says so
+			n.known.countLeader(nodeOf(to)) // until its next report says so
 			mine--
 		}
 	}
@@ -136,18 +136,23 @@ func (n *Node) goes() bool {
 	return row.Draining || row.Removing
 }
 
-// mayLead returns how many shards another node leads, and whether it may be
-// given more; without well, also where its disk stalls or its clock is off.
-func (n *Node) mayLead(node uint64, well bool) (leaders int, ok bool) {
+// mayLead returns how many shards another node leads. Where it may not be given
+// more, reason says why; without well, a stalling disk or a clock that is off is
+// no reason.
+func (n *Node) mayLead(node uint64, well bool) (leaders int, reason string) {
 	m := n.cmap.Load()
 	if m == nil {
-		return 0, false
+		return 0, "the cluster has not begun yet"
 	}
-	row, ok := m.node(node)
-	if !ok || row.Draining || row.Removing {
-		return 0, false
+	switch row, ok := m.node(node); {
+	case !ok:
+		return 0, "it is no member"
+	case row.Removing:
+		return 0, "it is being removed"
+	case row.Draining:
+		return 0, "it is being drained"
 	}
-	return n.reports.mayLead(node, n.clock.Boot(), well)
+	return n.known.mayLead(node, n.clock.Boot(), well)
 }
 
 // leadsNone reports whether this node leads no group any more.

@@ -35,12 +35,14 @@ var (
 	descPeerIn   = prometheus.NewDesc("proa_peer_received_bytes_total", "Bytes received from the peer.", []string{"peer"}, nil)
 	descPeerWait = prometheus.NewDesc("proa_peer_queued_bytes", "Bytes that wait to be sent to the peer.", []string{"peer"}, nil)
 	descPeerLost = prometheus.NewDesc("proa_peer_dropped_total", "Messages for the peer that were dropped.", []string{"peer"}, nil)
+	descReports  = prometheus.NewDesc("proa_peer_reports_dropped_total", "Reports on this node's state for the peer that were dropped.", []string{"peer"}, nil)
+	descNonsense = prometheus.NewDesc("proa_peer_reports_bad_total", "Reports of peers that made no sense.", nil, nil)
 )
 
 // Describe lists the metrics.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descRequests, descRedis, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing,
-		descLeader, descTerm, descSlow, descClockOff, descClock, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost} {
+		descLeader, descTerm, descSlow, descClockOff, descClock, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost, descReports, descNonsense} {
 		ch <- d
 	}
 }
@@ -80,6 +82,7 @@ func (c *collector) collectPeers(ch chan<- prometheus.Metric) {
 	if c.peers == nil {
 		return
 	}
+	ch <- prometheus.MustNewConstMetric(descNonsense, prometheus.CounterValue, float64(c.node.BadReports()))
 	for _, p := range c.peers.Peers() {
 		peer := fmt.Sprint(p.Node)
 		ch <- prometheus.MustNewConstMetric(descPeerUp, prometheus.GaugeValue, flag(p.Connected), peer)
@@ -87,6 +90,7 @@ func (c *collector) collectPeers(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descPeerIn, prometheus.CounterValue, float64(p.BytesIn), peer)
 		ch <- prometheus.MustNewConstMetric(descPeerWait, prometheus.GaugeValue, float64(p.QueuedBytes), peer)
 		ch <- prometheus.MustNewConstMetric(descPeerLost, prometheus.CounterValue, float64(p.Dropped), peer)
+		ch <- prometheus.MustNewConstMetric(descReports, prometheus.CounterValue, float64(p.DroppedReports), peer)
 	}
 }
 

@@ -131,18 +131,19 @@ func (l *link) forge(shard uint32, m *raftpb.Message) {
 // Flush does nothing: messages are on their way already.
 func (l *link) Flush() {}
 
-// Report sends a report to all others.
-func (l *link) Report(body []byte) {
-	if l.dead() {
-		return
+// Report sends a report to another node.
+func (l *link) Report(node uint64, body []byte) bool {
+	to := l.to(node)
+	if l.dead() || to == nil {
+		return false
 	}
 	from := l.from.id
-	for _, to := range l.sim.members[1:] {
-		if to != l.from {
-			l.sim.carry(l.from, to, func(n *raftgroup.Node) { n.ReceiveReport(from, body) })
-		}
-	}
+	l.sim.carry(l.from, to, func(n *raftgroup.Node) { n.ReceiveReport(from, body) })
+	return true
 }
+
+// Version returns the newest there is: all nodes run the same program.
+func (l *link) Version(uint64) uint16 { return 1<<16 - 1 }
 
 // Call asks another node at once, if both directions are open.
 func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {

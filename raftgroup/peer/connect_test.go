@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -90,7 +91,11 @@ func TestThreeNodes(t *testing.T) {
 			}
 		}
 		a.Flush()
-		a.Report([]byte(`{"node":1}`))
+		for _, b := range nodes {
+			if a != b && !a.Report(b.id, []byte(`{"node":1}`)) {
+				t.Fatalf("a report from %d to %d was dropped", a.id, b.id)
+			}
+		}
 	}
 	for _, b := range nodes {
 		seen := map[uint64]bool{}
@@ -121,12 +126,16 @@ func TestThreeNodes(t *testing.T) {
 func TestReportOverItsLimitIsNotSent(t *testing.T) {
 	a, b := startNode(t, 1, nil), startNode(t, 2, nil)
 	join(t, a, b)
-	a.Report(make([]byte, ReportBytesMax+1))
-	a.Report(make([]byte, ReportBytesMax))
+	if a.Report(b.id, make([]byte, ReportBytesMax+1)) || !a.Report(b.id, make([]byte, ReportBytesMax)) || a.Report(9, nil) {
+		t.Fatal("a report was dropped that is not too large, or the other way round")
+	}
 	if r := receive(t, b.h.reports); len(r) != ReportBytesMax {
 		t.Fatal(len(r))
 	}
 	a.log.wait(t, "too large")
+	if s := a.peerStatus(t, b.id); s.DroppedReports != 1 {
+		t.Fatalf("%d reports count as dropped", s.DroppedReports)
+	}
 }
 
 // Damage on the way ends the connection, with one line in the log; the sender
@@ -305,13 +314,14 @@ func TestRefusals(t *testing.T) {
 
 func TestVersionsWithoutAnyInCommon(t *testing.T) {
 	b := startNode(t, 2, nil)
-	_, a := rawHello(t, b, hello{kind: kindRaft, versionMin: 3, versionMax: 4, identity: identityOf(1)})
-	if !strings.Contains(a.refusal, "this node speaks 1 to 2, the other 3 to 4") || !strings.Contains(a.refusal, "upgrade the older node") {
+	_, a := rawHello(t, b, hello{kind: kindRaft, versionMin: versionNewest + 1, versionMax: versionNewest + 2, identity: identityOf(1)})
+	theirs := fmt.Sprintf("the other %d to %d", versionNewest+1, versionNewest+2)
+	if !strings.Contains(a.refusal, fmt.Sprintf("this node speaks %d to %d, %s", versionOldest, versionNewest, theirs)) || !strings.Contains(a.refusal, "upgrade the older node") {
 		t.Fatal(a.refusal)
 	}
-	b.log.wait(t, "the other 3 to 4")
+	b.log.wait(t, theirs)
 	_, a = rawHello(t, b, hello{kind: kindRaft, versionMin: 2, versionMax: 9, identity: identityOf(1)})
-	if a.refusal != "" || a.version != 2 {
+	if a.refusal != "" || a.version != versionNewest {
 		t.Fatalf("%+v", a)
 	}
 	_, a = rawHello(t, b, hello{kind: 99, versionMin: 1, versionMax: 2, identity: identityOf(1)})

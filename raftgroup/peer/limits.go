@@ -3,10 +3,11 @@ package peer
 import "time"
 
 // Protocol versions. Version 1 encodes every Raft message as protobuf; version
-// 2 has a compact form for heartbeats and their responses.
+// 2 has a compact form for heartbeats and their responses; in version 3 reports
+// bring what has changed, in a form of the nodes' own making.
 const (
 	versionOldest = 1
-	versionNewest = 2
+	versionNewest = 3
 )
 
 // Every bound of the transport that is not in [Config]. Sizes are of a frame's
@@ -27,7 +28,7 @@ const (
 	StrangerCallBytesMax = 64 << 10
 	// VerbBytesMax bounds a call's verb.
 	VerbBytesMax = 64
-	// ReportBytesMax bounds a report.
+	// ReportBytesMax bounds a report; what takes more goes in several.
 	ReportBytesMax = 64 << 10
 	// SnapshotHeaderBytesMax bounds a snapshot's header, and its resume token.
 	SnapshotHeaderBytesMax = 1 << 20

@@ -49,6 +49,9 @@ type peer struct {
 	dropped    uint64
 	failureLog lograte.Line // of attempts to connect
 	sizeLog    lograte.Line // of messages that are too large
+
+	droppedReports uint64
+	reportLog      lograte.Line
 }
 
 // link is the connection dialled to a peer.
@@ -71,6 +74,7 @@ func newPeer(t *Transport, node uint64, address string) *peer {
 		calls:      map[uint64]chan callResult{},
 		failureLog: lograte.Line{Interval: failureLogInterval},
 		sizeLog:    lograte.Line{Interval: failureLogInterval},
+		reportLog:  lograte.Line{Interval: failureLogInterval},
 	}
 	p.ctx, p.cancel = context.WithCancel(t.ctx)
 	return p
@@ -322,14 +326,26 @@ func (p *peer) room(n int) bool {
 	return p.frames.bytes == 0 || p.frames.bytes+n <= p.t.cfg.QueueBytesMax
 }
 
-// enqueue sends a whole frame, or drops it.
-func (p *peer) enqueue(t frameType, payload []byte) {
+// report sends a report, or counts it as dropped.
+func (p *peer) report(body []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.link != nil && p.room(headerBytes+len(payload)) {
-		p.frames.append(frameOf(t, payload))
+	reason := ""
+	switch {
+	case len(body) > ReportBytesMax:
+		reason = "it is too large"
+	case p.link == nil:
+		reason = "there is no connection"
+	case !p.room(headerBytes + len(body)):
+		reason = "too much waits for the peer"
+	default:
+		p.frames.append(frameOf(frameReport, body))
 		p.push()
+		return true
 	}
+	p.droppedReports++
+	p.reportLog.Log(p.t.log, slog.LevelWarn, "a report to a peer was dropped", "node", p.node, "reason", reason, "bytes", len(body), "so_far", p.droppedReports)
+	return false
 }
 
 func (p *peer) flush() {
@@ -444,7 +460,7 @@ func (p *peer) status() PeerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.Address, s.Since, s.LastError = p.address, p.since, p.lastError
-	s.QueuedBytes, s.Dropped = p.frames.bytes, p.dropped
+	s.QueuedBytes, s.Dropped, s.DroppedReports = p.frames.bytes, p.dropped, p.droppedReports
 	s.Reconnects = max(p.connects, 1) - 1
 	if p.link != nil {
 		s.Connected, s.Version = true, p.link.version

@@ -374,18 +374,29 @@ func (t *Transport) Flush() {
 	t.dirty = t.dirty[:0]
 }
 
-// Report sends a report, at most ReportBytesMax bytes, to all connected peers.
-// It is to be called every second or so: a peer that has had one takes silence
-// for Config.SilenceTimeout as the end of the connection. It never waits, and
-// keeps nothing of body.
-func (t *Transport) Report(body []byte) {
-	if len(body) > ReportBytesMax {
-		t.log.Error("a report to the peers is too large and was not sent", "bytes", len(body), "limit", ReportBytesMax)
-		return
+// Report sends a report, at most ReportBytesMax bytes, to a peer, and reports
+// whether it is on its way. One that is not counts as dropped, see PeerStatus,
+// and the log says so now and then. Reports are to be sent every second or so: a
+// peer that has had one takes silence for Config.SilenceTimeout as the end of the
+// connection. Report never waits, and keeps nothing of body.
+func (t *Transport) Report(node uint64, body []byte) bool {
+	p := t.peer(node)
+	return p != nil && p.report(body)
+}
+
+// Version returns the protocol version of the connection to a peer, 0 without
+// one.
+func (t *Transport) Version(node uint64) uint16 {
+	p := t.peer(node)
+	if p == nil {
+		return 0
 	}
-	for _, p := range *t.peers.Load() {
-		p.enqueue(frameReport, body)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link == nil {
+		return 0
 	}
+	return p.link.version
 }
 
 // PeerStatus describes the connections with one peer.
@@ -406,6 +417,8 @@ type PeerStatus struct {
 	QueuedBytes int
 	// Dropped counts messages that were dropped here.
 	Dropped uint64
+	// DroppedReports counts reports that were.
+	DroppedReports uint64
 	// Reconnects counts connections after the first.
 	Reconnects uint64
 	// LastError says why there is no connection, or why the last one ended.

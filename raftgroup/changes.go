@@ -1,0 +1,281 @@
+package raftgroup
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// The form of reports between nodes, see docs/peer-protocol.md. Integers that
+// are not of fixed width are uvarints; a later version may add to the end of the
+// node's part and of each shard's.
+const (
+	changesFormat    = 2
+	changesHeadBytes = 1 + 6*8
+
+	// changesBytes is where a report ends and the next one begins. It is half
+	// of what the transport takes: one shard's part, with hundreds of members,
+	// may pass it.
+	changesBytes = 32 << 10
+
+	flagLeaving  = 1
+	flagSlow     = 2
+	flagClockOff = 4
+
+	shardSettled = 1 // in the flags of a shard's part
+	shardMembers = 2
+)
+
+// errBadReport is wrapped by what decodeChanges finds wrong.
+var errBadReport = errors.New("not a report of this cluster's nodes")
+
+// roles are the roles by their number in a report; the first is that of no
+// replica.
+var roles = [...]string{"", roleLeader, roleFollower, roleLearner, roleCandidate}
+
+// changes is one report: what has changed from one version of a node's state to
+// another.
+type changes struct {
+	run         uint64 // of the sender
+	ackRun, ack uint64 // the version that the sender has of the receiver's reports
+	newest      uint64 // version of the sender's state
+	from, to    uint64 // versions: has the changes of (from, to]
+	about       nodeReport
+	shards      []shardReport
+}
+
+// encoded is a report that brings its receiver to a version.
+type encoded struct {
+	body []byte
+	to   uint64
+}
+
+// encode returns reports that bring a receiver from version from to c.newest: at
+// least one, with nothing in it where nothing has changed. shards are the changed
+// ones in the order of their changes; changed and state are by shard.
+func (c *changes) encode(from uint64, shards []int, changed []uint64, state []shardReport) []encoded {
+	var out []encoded
+	b, to := c.appendHead(nil, from), from
+	for _, shard := range shards {
+		if len(b) >= changesBytes {
+			out = append(out, seal(b, to))
+			b = c.appendHead(nil, to)
+		}
+		b, to = appendShard(b, shard, &state[shard]), changed[shard]
+	}
+	return append(out, seal(b, c.newest))
+}
+
+// seal puts in up to which version the report goes.
+func seal(b []byte, to uint64) encoded {
+	binary.LittleEndian.PutUint64(b[changesHeadBytes-8:], to)
+	return encoded{b, to}
+}
+
+func (c *changes) appendHead(b []byte, from uint64) []byte {
+	b = append(b, changesFormat)
+	for _, v := range []uint64{c.run, c.ackRun, c.ack, c.newest, from, 0} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	a := &c.about
+	var node []byte
+	flags := byte(0)
+	if a.Leaving {
+		flags |= flagLeaving
+	}
+	if a.Slow {
+		flags |= flagSlow
+	}
+	if a.ClockOff {
+		flags |= flagClockOff
+	}
+	node = append(node, flags)
+	for _, v := range []int64{int64(a.FsyncMicros * 1000), a.LogBytes, a.DiskUsed, a.DiskFree, a.Uptime} {
+		node = binary.AppendUvarint(node, uint64(max(v, 0)))
+	}
+	node = binary.AppendUvarint(node, a.Wall)
+	node = binary.AppendUvarint(node, a.Time)
+	node = binary.AppendVarint(node, a.Offset)
+	return appendPart(b, node)
+}
+
+// appendPart appends a part behind its length.
+func appendPart(b, part []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(part))), part...)
+}
+
+func appendShard(b []byte, shard int, s *shardReport) []byte {
+	var scratch [128]byte
+	p := binary.AppendUvarint(scratch[:0], uint64(shard))
+	p = binary.AppendUvarint(p, s.Replica)
+	if s.Replica != 0 {
+		p = s.appendReplica(p)
+	}
+	return appendPart(b, p)
+}
+
+func (s *shardReport) appendReplica(p []byte) []byte {
+	role, flags := 0, byte(0)
+	for i, name := range roles {
+		if name == s.Role {
+			role = i
+		}
+	}
+	if s.Settled {
+		flags |= shardSettled
+	}
+	if len(s.Members) > 0 {
+		flags |= shardMembers
+	}
+	p = append(p, byte(role), flags)
+	for _, v := range []uint64{s.Leader, s.Term, s.Commit, s.Applied} {
+		p = binary.AppendUvarint(p, v)
+	}
+	if len(s.Members) == 0 {
+		return p
+	}
+	for _, set := range [][]uint64{s.Members, s.Learners} {
+		p = binary.AppendUvarint(p, uint64(len(set)))
+		for _, id := range set {
+			p = binary.AppendUvarint(p, id)
+		}
+	}
+	return binary.AppendUvarint(p, s.Row)
+}
+
+// decodeChanges reads a report of a node of a cluster with so many shards, the
+// meta group included. The error wraps errBadReport.
+func decodeChanges(body []byte, shards int) (*changes, error) {
+	if len(body) < changesHeadBytes || body[0] != changesFormat {
+		return nil, fmt.Errorf("%w: %d bytes of an unknown form", errBadReport, len(body))
+	}
+	c := &changes{}
+	for i, field := range []*uint64{&c.run, &c.ackRun, &c.ack, &c.newest, &c.from, &c.to} {
+		*field = binary.LittleEndian.Uint64(body[1+8*i:])
+	}
+	if c.run == 0 || c.from > c.to || c.to > c.newest {
+		return nil, fmt.Errorf("%w: changes from version %d to %d of %d", errBadReport, c.from, c.to, c.newest)
+	}
+	r := reportReader{rest: body[changesHeadBytes:]}
+	node := r.part()
+	c.readNode(node)
+	r.bad = r.bad || node.bad
+	for len(r.rest) > 0 && !r.bad {
+		part := r.part()
+		c.shards = append(c.shards, part.shard(shards))
+		r.bad = part.bad || len(c.shards) > shards
+	}
+	if r.bad {
+		return nil, fmt.Errorf("%w: cut short, or of another cluster's shape", errBadReport)
+	}
+	return c, nil
+}
+
+func (c *changes) readNode(r *reportReader) {
+	flags := r.byte()
+	a := &c.about
+	a.Leaving, a.Slow, a.ClockOff = flags&flagLeaving != 0, flags&flagSlow != 0, flags&flagClockOff != 0
+	a.FsyncMicros = float64(r.natural()) / 1000
+	for _, field := range []*int64{&a.LogBytes, &a.DiskUsed, &a.DiskFree, &a.Uptime} {
+		*field = r.natural()
+	}
+	a.Wall, a.Time, a.Offset = r.uvarint(), r.uvarint(), r.varint()
+}
+
+// reportReader reads the parts of a report. After bad all it returns is zero.
+type reportReader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *reportReader) fail() { r.rest, r.bad = nil, true }
+
+func (r *reportReader) byte() byte {
+	if len(r.rest) == 0 {
+		r.fail()
+		return 0
+	}
+	b := r.rest[0]
+	r.rest = r.rest[1:]
+	return b
+}
+
+func (r *reportReader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.rest)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+func (r *reportReader) varint() int64 {
+	v, n := binary.Varint(r.rest)
+	if n <= 0 {
+		r.fail()
+		return 0
+	}
+	r.rest = r.rest[n:]
+	return v
+}
+
+func (r *reportReader) natural() int64 { return int64(min(r.uvarint(), math.MaxInt64)) }
+
+// part returns a reader of the next part.
+func (r *reportReader) part() *reportReader {
+	n := r.uvarint()
+	if n > uint64(len(r.rest)) {
+		r.fail()
+		return &reportReader{bad: true}
+	}
+	p := &reportReader{rest: r.rest[:n]}
+	r.rest = r.rest[n:]
+	return p
+}
+
+func (r *reportReader) shard(shards int) shardReport {
+	shard := r.uvarint()
+	if shard >= uint64(shards) {
+		r.fail()
+		return shardReport{}
+	}
+	s := shardReport{Shard: int(shard), Replica: r.uvarint()}
+	if s.Replica != 0 {
+		r.replica(&s)
+	}
+	return s
+}
+
+func (r *reportReader) replica(s *shardReport) {
+	role, flags := int(r.byte()), r.byte()
+	if role == 0 || role >= len(roles) {
+		r.fail()
+		return
+	}
+	s.Role, s.Settled = roles[role], flags&shardSettled != 0
+	for _, field := range []*uint64{&s.Leader, &s.Term, &s.Commit, &s.Applied} {
+		*field = r.uvarint()
+	}
+	if flags&shardMembers != 0 {
+		s.Members, s.Learners = r.list(), r.list()
+		s.Row = r.uvarint()
+	}
+}
+
+func (r *reportReader) list() []uint64 {
+	n := r.uvarint()
+	if n > uint64(len(r.rest)) { // each takes a byte at least
+		r.fail()
+		return nil
+	}
+	if n == 0 {
+		return nil
+	}
+	l := make([]uint64, n)
+	for i := range l {
+		l[i] = r.uvarint()
+	}
+	return l
+}

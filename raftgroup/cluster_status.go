@@ -1,0 +1,170 @@
+package raftgroup
+
+import (
+	"slices"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// view is what is known of the cluster at one moment.
+type view struct {
+	node  *Node
+	now   int64
+	nodes map[uint64]*picture // of the members
+}
+
+// ClusterStatus returns the whole cluster as this node knows it.
+func (n *Node) ClusterStatus() command.ClusterStatus {
+	cm := n.cmap.Load()
+	s := command.ClusterStatus{Cluster: clusterText(n.identity.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta())}
+	if cm == nil {
+		cm = &clusterMap{shards: make([]shardRow, len(n.groups))}
+	}
+	s.Epoch = cm.epoch
+	v := view{n, n.clock.Boot(), make(map[uint64]*picture)}
+	for i := range cm.nodes {
+		if row := &cm.nodes[i]; !row.Removed {
+			p := n.known.get(row.ID)
+			v.nodes[row.ID] = &p
+		}
+	}
+	leaders := make(map[uint64]int)
+	for k := range n.groups {
+		shard := (k + n.meta()) % len(n.groups) // the meta group first
+		i := v.shardInfo(shard, &cm.shards[shard])
+		leaders[i.Leader]++
+		s.Shards = append(s.Shards, i)
+	}
+	for i := range cm.nodes {
+		if row := &cm.nodes[i]; !row.Removed {
+			s.Nodes = append(s.Nodes, v.nodeInfo(row, leaders[row.ID]))
+		}
+	}
+	return s
+}
+
+// silent returns for how long nothing has been heard of a node.
+func (v *view) silent(node uint64, p *picture) time.Duration {
+	if node == v.node.id {
+		return 0
+	}
+	return time.Duration(v.now - max(p.heard, v.node.startedAt))
+}
+
+func (v *view) state(node uint64) string {
+	p := v.nodes[node]
+	silent := v.silent(node, p)
+	switch {
+	case silent > downAfter:
+		return command.NodeDown
+	case node == v.node.id || !p.lost && silent <= time.Duration(v.node.known.suspect):
+		return command.NodeUp
+	}
+	return command.NodeSuspect
+}
+
+func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
+	i := command.NodeInfo{
+		ID: row.ID, Peer: row.Peer, Client: row.Client, Version: row.Version, Draining: row.Draining, Removing: row.Removing,
+		State: command.NodeExpected, Stale: true, AgeMillis: -1,
+	}
+	if row.UID == 0 {
+		return i
+	}
+	p := v.nodes[row.ID]
+	i.State, i.LastSeenMillis = v.state(row.ID), v.silent(row.ID, p).Milliseconds()
+	i.Stale = !p.fresh(v.now)
+	if age, ok := p.age(v.now); ok {
+		i.AgeMillis = age.Milliseconds()
+	}
+	a := &p.about
+	i.Slow, i.ClockOff, i.ClockOffset = a.Slow, a.ClockOff, a.Offset
+	i.FsyncMicros, i.LogBytes, i.DiskUsedBytes, i.DiskFreeBytes, i.UptimeSeconds = a.FsyncMicros, a.LogBytes, a.DiskUsed, a.DiskFree, a.Uptime
+	i.Leaders = leaders
+	for k := range p.shards {
+		if p.shards[k].Replica != 0 {
+			i.Replicas++
+		}
+	}
+	return i
+}
+
+// shardInfo puts together what the nodes have reported of a shard. Of a node
+// that is down that is old: what has been given up there is left out.
+//
+// The leader is the newest of those that say so of themselves, and whose word
+// is fresh; also where others have heard of a newer term already, because who
+// leads in that one has not reported yet.
+func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
+	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Moving: true, State: command.ShardUnknown}
+	if shard == v.node.meta() {
+		i.Shard = command.MetaShard
+	} else {
+		first, last := v.node.slotRange(shard)
+		i.Slots = slotText(first, last)
+	}
+	led := uint64(0) // the newest term of which a leader is known
+	for node, p := range v.nodes {
+		if shard >= len(p.shards) || p.shards[shard].Replica == 0 {
+			continue
+		}
+		x, state := &p.shards[shard], v.state(node)
+		if state == command.NodeDown && !slices.Contains(i.Desired, node) {
+			continue
+		}
+		r := command.ReplicaInfo{Node: node, Role: x.Role, Applied: x.Applied, Follows: x.Leader, Stale: !p.fresh(v.now)}
+		if r.Stale && state != command.NodeUp {
+			r.Role = roleUnreachable
+		}
+		i.Replicas = append(i.Replicas, r)
+		i.Commit, i.Term = max(i.Commit, x.Commit), max(i.Term, x.Term)
+		if !r.Stale && x.Role == roleLeader && x.Term > led {
+			led, i.Leader, i.Moving, i.State = x.Term, node, !x.Settled, command.ShardLed
+		}
+	}
+	if i.Leader == 0 && v.leaderless(shard, row) {
+		i.State = command.ShardLeaderless
+	}
+	sortReplicas(i.Replicas)
+	for k := range i.Replicas {
+		i.Replicas[k].Lag = i.Commit - min(i.Commit, i.Replicas[k].Applied)
+	}
+	return i
+}
+
+// leaderless reports whether a shard of which no leader is known has none, as
+// far as can be seen from here: a majority of its voters either say that they
+// have none, or are not to be reached.
+func (v *view) leaderless(shard int, row *shardRow) bool {
+	voters, without := 0, 0
+	for _, r := range row.Replicas {
+		if r.Learner {
+			continue
+		}
+		voters++
+		p := v.nodes[r.Node]
+		switch {
+		case p == nil:
+		case v.state(r.Node) != command.NodeUp:
+			without++
+		case p.fresh(v.now):
+			without++
+		}
+	}
+	return voters > 0 && without > voters/2 && !v.followed(shard)
+}
+
+// followed reports whether some replica says that it follows a leader: one that
+// cannot be reached from here may still serve. A learner does not count, it
+// would not notice the leader's end.
+func (v *view) followed(shard int) bool {
+	for _, p := range v.nodes {
+		if shard < len(p.shards) && p.fresh(v.now) {
+			if s := &p.shards[shard]; s.Replica != 0 && s.Role != roleLearner && s.Leader != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
