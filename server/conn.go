@@ -46,6 +46,8 @@ type conn struct {
 	// Belongs to the thread that reads the connection.
 	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
 	greeted bool            // a HELLO has been accepted, or a first command of RESP has come
+	counted int             // bytes of in that count in Server.inputBytes
+	claim   claim           // memory that a large frame has been admitted for
 	refused bool            // the stream cannot be trusted: nothing is read any more
 	queued  bool            // epoll only: on its loop's list of connections to go on reading
 	hup     bool            // epoll only: the end of the peer's input has been reported
@@ -55,6 +57,7 @@ type conn struct {
 	inFlight      atomic.Int32 // requests that wait for an outcome
 	inFlightBytes atomic.Int64
 	paused        atomic.Bool  // not read until it has caught up
+	awaits        atomic.Bool  // memory for the frame that has begun
 	active        atomic.Int64 // Unix ms of the last byte from the peer
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
 	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
@@ -213,7 +216,7 @@ func (c *conn) caughtUp() bool {
 	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
 		return false
 	}
-	if c.redis != nil && c.redis.holding() {
+	if c.awaits.Load() || c.redis != nil && c.redis.holding() {
 		return false
 	}
 	c.mu.Lock()
@@ -234,8 +237,13 @@ func (c *conn) pause() {
 // unpause lets a paused connection read on once it has caught up, and its
 // parked jobs be taken up once there is room for their replies.
 func (c *conn) unpause() {
-	if c.paused.Load() && c.caughtUp() && c.paused.CompareAndSwap(true, false) {
-		c.tr.resume(c)
+	if c.paused.Load() && c.caughtUp() {
+		if c.frameSince.Load() != 0 {
+			c.frameSince.Store(time.Now().UnixMilli()) // nobody has read until now
+		}
+		if c.paused.CompareAndSwap(true, false) {
+			c.tr.resume(c)
+		}
 	} else if c.parkedJobs.Load() > 0 {
 		c.mu.Lock()
 		roomy := c.roomy()
@@ -344,12 +352,18 @@ func (c *conn) begin(bytes int) {
 	}
 	c.inFlight.Add(1)
 	c.inFlightBytes.Add(int64(bytes))
+	if bytes > largeCharge {
+		c.share().add(int64(bytes))
+	}
 }
 
 // end counts it as answered.
 func (c *conn) end(bytes uint32) {
 	c.inFlight.Add(-1)
 	c.inFlightBytes.Add(-int64(bytes))
+	if bytes > largeCharge {
+		c.share().give(int64(bytes))
+	}
 }
 
 // flush writes what a commit or a job has left in the output.

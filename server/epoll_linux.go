@@ -243,6 +243,7 @@ type thread struct {
 	*processor
 	front   *epollFront
 	buf     []byte
+	reads   int // of buf, how much is read into in this round
 	events  [eventsMax]unix.EpollEvent
 	yielded uint64 // Unix ms of the last visit to the Go scheduler
 
@@ -444,6 +445,7 @@ func (t *thread) poll(l *loop) {
 		t.now = t.srv.backend.NowMillis()
 		t.visit()
 		t.proposed, t.others = false, false
+		t.reads = t.srv.readSize()
 		for i := range n {
 			t.event(l, &t.events[i])
 		}
@@ -767,9 +769,9 @@ func (t *thread) read(l *loop, c *conn) {
 				return // the walk's next page is not there yet
 			}
 		}
-		buf := t.buf
+		buf := t.buf[:t.reads]
 		if c.in != nil {
-			buf = c.in.B[len(c.in.B):cap(c.in.B)]
+			buf = c.in.B[len(c.in.B):min(cap(c.in.B), len(c.in.B)+budget)]
 		}
 		n, errno := rawRead(c.fd, buf)
 		switch {
@@ -815,15 +817,18 @@ func (t *thread) received(c *conn, n int) bool {
 
 // keep stores the beginning of a frame of need bytes until the rest arrives.
 func (t *thread) keep(c *conn, rest []byte, need int) bool {
-	c.in = bufpool.Get(inputSize(len(rest), need))
+	if need > largeBytes {
+		c.in = bufpool.Get(len(rest)) // until it is admitted
+	} else {
+		c.in = bufpool.Get(inputSize(len(rest), need))
+	}
 	c.in.B = append(c.in.B, rest...)
-	return t.srv.holdInput(c, cap(c.in.B), t.now)
+	return c.roomForRest(need, t.now)
 }
 
 // consumeBuffered carries out what is whole in c.in and keeps the rest. It
 // returns false where the connection must not be read on.
 func (t *thread) consumeBuffered(c *conn) bool {
-	before := cap(c.in.B)
 	taken, need := c.consume(t.processor, c.in.B)
 	if c.refused || taken == len(c.in.B) {
 		c.dropInput()
@@ -832,14 +837,12 @@ func (t *thread) consumeBuffered(c *conn) bool {
 	if taken > 0 {
 		c.in.B = c.in.B[:copy(c.in.B, c.in.B[taken:])]
 		c.frameBegins(t.now)
+		c.settleInput()
 	}
 	if c.paused.Load() {
 		return false
 	}
-	if want := inputSize(len(c.in.B), need); want > cap(c.in.B) {
-		c.in.Grow(want - len(c.in.B))
-	}
-	return t.srv.holdInput(c, cap(c.in.B)-before, t.now)
+	return c.roomForRest(need, t.now)
 }
 
 // discard reads and forgets a little of what still comes on a connection that

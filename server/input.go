@@ -1,12 +1,24 @@
 package server
 
 import (
+	"fmt"
+
 	"github.com/proa-kv/proa/protocol"
 )
 
 // readBytes is the size of a polling thread's read buffer. It stays in the L2
 // cache, and holds some hundred small requests.
 const readBytes = 64 << 10
+
+// readSize is how much to read at a time of a connection that has no input
+// buffer: little where those that wait for memory keep too much of what was
+// read before it was known how large their requests are.
+func (s *Server) readSize() int {
+	if s.inputBytes.Load() > s.admission.inputMax/2 {
+		return readBytesIdle
+	}
+	return readBytes
+}
 
 // inputSize is the buffer for a partial frame: what it needs, but no more than
 // four times what the peer has really sent, so that a length alone takes no
@@ -15,13 +27,87 @@ func inputSize(have, need int) int {
 	return max(min(need, max(4*have, readBytes)), have+1)
 }
 
-// holdInput accounts for memory in partial frames and refuses a connection
-// that would go beyond what all may hold together.
-func (s *Server) holdInput(c *conn, more int, now uint64) bool {
+// roomForRest makes room in c.in for the rest of a frame of which it holds the
+// beginning, and which takes need bytes as far as is known. It returns false
+// where the connection must not be read on: it has to wait for memory, or would
+// go beyond what all may hold together. The reader calls it.
+func (c *conn) roomForRest(need int, now uint64) bool {
 	if c.frameSince.Load() == 0 {
 		c.frameBegins(now)
 	}
-	if s.inputBytes.Add(int64(more)) > s.cfg.InputBytesMax {
+	if need > largeBytes {
+		return c.roomForLarge(need)
+	}
+	if want := inputSize(len(c.in.B), need); want > cap(c.in.B) {
+		c.in.Grow(want - len(c.in.B))
+	}
+	return c.countInput(cap(c.in.B))
+}
+
+// roomForLarge is roomForRest for a frame that has to be admitted. While it
+// waits it keeps the bytes that had come with what was read before.
+func (c *conn) roomForLarge(need int) bool {
+	if !c.greeted && c.redis == nil {
+		c.closeWith(0, protocol.StatusHandshake, fmt.Sprintf("the first request on a connection must be HELLO, which has no %d bytes", need))
+		c.dropInput()
+		return false
+	}
+	held := int(c.claim.held)
+	if held < need {
+		if !c.countInput(cap(c.in.B)) || !c.claimInput(need) {
+			return false
+		}
+		held = int(c.claim.held)
+	}
+	if cap(c.in.B) < held {
+		c.in.Grow(held - len(c.in.B))
+	}
+	return c.countInput(0) // the claim counts it
+}
+
+// claimInput claims the memory of a frame of need bytes, or more if more is
+// known to come. It returns false with the connection paused if that has to be
+// waited for.
+func (c *conn) claimInput(need int) bool {
+	n, most := int64(need), int64(need)
+	if c.redis != nil && !c.redis.parser.Sized() {
+		n, most = min(2*n, int64(c.srv.cfg.FrameBytesMax)), int64(c.srv.cfg.FrameBytesMax)
+	}
+	if c.claim.granted == nil {
+		c.claim.granted = c.admitted
+	}
+	c.awaits.Store(true)
+	if c.share().ask(&c.claim, n, most) {
+		c.awaits.Store(false)
+		return true
+	}
+	c.pause()
+	return !c.paused.Load()
+}
+
+// admitted has c, whose request has waited for memory, read on.
+func (c *conn) admitted() {
+	c.awaits.Store(false)
+	c.unpause()
+}
+
+// share is the share in which the requests of c are admitted.
+func (c *conn) share() *share {
+	if c.forwarded {
+		return &c.srv.admission.forwards
+	}
+	return &c.srv.admission.requests
+}
+
+// countInput has n bytes of c's input counted among those of all connections,
+// and refuses c where that is too much.
+func (c *conn) countInput(n int) bool {
+	more := n - c.counted
+	if more == 0 {
+		return true
+	}
+	c.counted = n
+	if s := c.srv; s.inputBytes.Add(int64(more)) > s.admission.inputMax && more > 0 {
 		c.closeWith(0, protocol.StatusBusy, "too much memory is held by requests that have not arrived whole")
 		c.dropInput()
 		return false
@@ -29,12 +115,24 @@ func (s *Server) holdInput(c *conn, more int, now uint64) bool {
 	return true
 }
 
+// settleInput lets go of what the frame at the front of the input was admitted
+// for: it has been carried out, or counts as in flight by now. The reader calls
+// it.
+func (c *conn) settleInput() {
+	if c.claim.held > 0 {
+		c.share().drop(&c.claim)
+	}
+}
+
 // dropInput lets go of the input buffer.
 func (c *conn) dropInput() {
+	c.countInput(0)
 	if c.in != nil {
-		c.srv.inputBytes.Add(-int64(cap(c.in.B)))
 		c.in.Release()
 		c.in = nil
+	}
+	if c.claim.granted != nil {
+		c.share().drop(&c.claim)
 	}
 	c.frameEnds()
 }

@@ -203,8 +203,8 @@ func (x *netConn) readLoop(c *conn) {
 // serve reads until the peer's input ends or cannot be trusted.
 func (x *netConn) serve(c *conn, p *processor) {
 	s := x.front.srv
-	c.in = bufpool.Get(4 << 10)
-	s.inputBytes.Add(int64(cap(c.in.B)))
+	c.in = bufpool.Get(readBytesIdle)
+	c.countInput(cap(c.in.B))
 	for {
 		k, err := x.nc.Read(c.in.B[len(c.in.B):cap(c.in.B)])
 		p.now = s.backend.NowMillis()
@@ -225,10 +225,12 @@ func (x *netConn) serve(c *conn, p *processor) {
 // consume carries out what is whole in c.in, waiting out pauses, and makes
 // room for more. It returns false where the connection must not be read on.
 func (x *netConn) consume(c *conn, p *processor) bool {
-	s := x.front.srv
 	for {
 		taken, need := c.consume(p, c.in.B)
 		c.in.B = c.in.B[:copy(c.in.B, c.in.B[min(taken, len(c.in.B)):])]
+		if taken > 0 {
+			c.settleInput()
+		}
 		p.finishRound(c)
 		parked := c.parkedJobs.Load() > 0
 		switch {
@@ -247,26 +249,21 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 		case len(c.in.B) > 0 && need == 0, c.redis != nil && c.redis.walk != nil:
 			continue // the pause ended meanwhile
 		}
-		before := cap(c.in.B)
-		switch {
-		case len(c.in.B) == 0:
+		if len(c.in.B) == 0 {
 			c.frameEnds()
-			if before > readBytesIdle {
-				s.inputBytes.Add(-int64(before))
+			if cap(c.in.B) > readBytesIdle {
 				c.in.Release()
 				c.in = bufpool.Get(readBytesIdle)
-				s.inputBytes.Add(int64(cap(c.in.B)))
 			}
-			return true
-		default:
-			if taken > 0 {
-				c.frameBegins(p.now)
-			}
-			if want := inputSize(len(c.in.B), need); want > before {
-				c.in.Grow(want - len(c.in.B))
-			}
-			return s.holdInput(c, cap(c.in.B)-before, p.now)
+			return c.countInput(cap(c.in.B))
 		}
+		if taken > 0 {
+			c.frameBegins(p.now)
+		}
+		if c.roomForRest(need, p.now) || c.refused {
+			return !c.refused
+		}
+		// Paused, until it is admitted.
 	}
 }
 

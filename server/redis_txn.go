@@ -46,7 +46,7 @@ func (s *Server) keepArgs(args [][]byte) (size int, ok bool) {
 	for _, a := range args {
 		size += len(a) + queuedOverhead
 	}
-	if s.inputBytes.Add(int64(size)) > s.cfg.InputBytesMax {
+	if s.inputBytes.Add(int64(size)) > s.admission.inputMax {
 		s.inputBytes.Add(-int64(size))
 		return 0, false
 	}

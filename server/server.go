@@ -82,7 +82,7 @@ type Config struct {
 	InFlightMax        int           // unanswered requests per connection; 1024
 	InFlightBytesMax   int64         // of those, in bytes; 64 MiB
 	OutputBytesMax     int           // unsent replies per connection; 32 MiB. A single reply may go beyond
-	InputBytesMax      int64         // partial frames of all connections together; 1 GiB
+	MemoryBytesMax     int64         // requests and replies of all connections together; 1 GiB
 	FrameBytesMax      uint32        // protocol.FrameBytesMax
 	QueueDepth         int           // reads and scans waiting for a thread; 1000
 	IdleTimeout        time.Duration // a connection that asks nothing is closed; 10 min, negative: never
@@ -104,7 +104,7 @@ func (c *Config) ensureDefaults() {
 	setDefault(&c.InFlightMax, 1024)
 	setDefault(&c.InFlightBytesMax, 64<<20)
 	setDefault(&c.OutputBytesMax, 32<<20)
-	setDefault(&c.InputBytesMax, 1<<30)
+	setDefault(&c.MemoryBytesMax, 1<<30)
 	setDefault(&c.FrameBytesMax, protocol.FrameBytesMax)
 	setDefault(&c.QueueDepth, 1000)
 	setDefault(&c.IdleTimeout, 10*time.Minute)
@@ -167,7 +167,8 @@ type Server struct {
 	forwarded  connTable // connections from other nodes
 	side       *netFront // serves them
 	nextConn   atomic.Uint64
-	inputBytes atomic.Int64 // held in partial frames
+	admission  admission
+	inputBytes atomic.Int64 // held in partial frames that are not large
 	draining   atomic.Bool
 	begun      atomic.Bool // Serve has been called, or will not serve any more
 	closed     atomic.Bool
@@ -201,6 +202,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s.forwarded.init(cfg.ForwardedMax)
 	s.forwarded.addDoor()
 	s.upstreams.init(s)
+	s.admission.init(cfg.MemoryBytesMax)
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
 	s.jobs.init(cfg.QueueDepth, max(2, runtime.NumCPU()), func() {
 		s.working.Add(1)
@@ -296,6 +298,8 @@ func (s *Server) Serve() error {
 }
 
 func (s *Server) serve() {
+	s.working.Add(1)
+	go s.passOn()
 	go s.housekeep()
 	s.front.run()
 	s.side.running.Wait()
@@ -435,6 +439,7 @@ func (s *Server) housekeep() {
 			return
 		case <-t.C:
 			now := time.Now().UnixMilli()
+			s.admission.expireClaims(now)
 			s.eachConn(func(c *conn) { c.checkTimeouts(now) })
 		}
 	}

@@ -255,7 +255,7 @@ func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBud
 		RedisRedirect: c.RESP.Redirect,
 		Transport:     c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
 		ConnectionsMax: files.Clients, ForwardedMax: files.Forwarded, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
-		OutputBytesMax: int(c.Network.OutputBytesMax), InputBytesMax: max(c.Budget().Requests, 64<<20), FrameBytesMax: uint32(c.Network.MaxFrameSize),
+		OutputBytesMax: int(c.Network.OutputBytesMax), MemoryBytesMax: c.Budget().Requests, FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
 		ForwardConnections: files.Forwards,
 		RequestTimeout:     c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Logger: log,

@@ -119,6 +119,10 @@ func (p *Parser) Next(b []byte) (taken, need int, err error) {
 	return taken, need, nil
 }
 
+// Sized reports whether the need that Next returned last is the size of the
+// whole request, rather than of what is known of it.
+func (p *Parser) Sized() bool { return p.inBulk && p.left == 1 }
+
 // Reset forgets a request that was begun. The arguments stay as they are.
 func (p *Parser) Reset() {
 	p.pos, p.scanned, p.left, p.bulk, p.inBulk = 0, 0, 0, 0, false

@@ -1,0 +1,300 @@
+package server
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Admission: who may take how much of the memory that requests and replies
+// have together.
+//
+// Goal: the process stays within its memory whatever clients send, ask for and
+// do not read; somebody always finishes; and small requests never wait for
+// large ones.
+//
+// What is larger than largeBytes is admitted before it takes memory: a request
+// by the length that its first bytes declare, a reply by its size. Who finds no
+// room waits in the order of arrival, and costs no more than the bytes that had
+// been read by then: its connection is not read, its job lies in no queue. Who
+// has been admitted has all it will need, so it ends without waiting for
+// anybody else who waits, and passes its memory on. A peer that then does not
+// send, or does not take, what it was admitted for is bounded by the time-outs
+// and, while others wait, by progressMin.
+//
+// Everything smaller has a share that large things cannot take. It is not
+// admitted one by one: it is bounded by what a connection may hold, and by
+// inputBytes and roomBytes for all of them.
+//
+// Requests of clients, requests of other nodes and replies have a share each,
+// because they wait for one another: a client's request may be sent on to
+// another node, which has to admit it while its own clients' requests wait for
+// this one. What comes from another node is never sent on, so it always ends.
+//
+// Rejected: to refuse what finds no room (clients come again together, and
+// nobody's request is read whole), and to admit by bytes as they arrive (many
+// that are half there wait for each other for ever).
+
+// largeBytes is the size from which on requests and replies are admitted one by
+// one. What is no larger fits in a thread's read buffer.
+const largeBytes = readBytes
+
+// largeCharge is what a request in flight counts for from which on it holds a
+// share. Below it, the request was not admitted.
+const largeCharge = largeBytes + replyReserve
+
+// requestCopies is how many times a request that is carried out is in memory:
+// in the entry of its shard's log, and in the buffer the log is written from.
+const requestCopies = 2
+
+// admission divides the memory of a server.
+type admission struct {
+	inputMax int64 // partial requests that are not large, and what MULTI keeps
+	heldMax  int64 // reads that wait for other nodes
+	roomMax  int64 // what connections may leave unsent beyond roomLeast
+	requests share // large requests of clients: their frames
+	forwards share // and of other nodes
+	replies  share // large replies
+	wake     chan struct{}
+}
+
+// init divides total bytes.
+func (a *admission) init(total int64) {
+	part := total / 16
+	a.inputMax = 3 * part
+	a.heldMax = max(2*part, replyBytesMax)
+	a.roomMax = 2 * part
+	a.wake = make(chan struct{}, 1)
+	a.requests = share{max: 4 * part / requestCopies, wake: a.wake}
+	a.forwards = share{max: 2 * part / requestCopies, wake: a.wake}
+	a.replies = share{max: 3 * part, wake: a.wake}
+}
+
+func (a *admission) shares() [3]*share { return [...]*share{&a.requests, &a.forwards, &a.replies} }
+
+// share is an amount of memory that claims are granted parts of, first come
+// first served. It is safe for concurrent use; granted runs without locks held.
+type share struct {
+	max  int64 // bytes
+	wake chan<- struct{}
+
+	mu      sync.Mutex
+	used    int64    // may be above max, see next
+	growing []*claim // wait for more than they hold; all come before fresh
+	fresh   []*claim // wait and hold nothing
+
+	waiting atomic.Int32 // claims in the lists
+}
+
+// claim is somebody's part of a share. The zero claim holds nothing.
+type claim struct {
+	held int64 // bytes granted
+	want int64 // bytes waited for in addition; 0: none
+	most int64 // never holds more
+
+	deadline int64  // Unix ms by which granted must have been called; 0: none
+	granted  func() // has been granted what it waited for
+	expired  func() // has waited until its deadline; the claim holds nothing
+}
+
+// ask has k hold n bytes in all, and at most most at any later time. It returns
+// false if k has to wait, for granted or expired to be called. A claim that
+// holds all that it ever will need must say so in most: it is what keeps those
+// that grow from waiting for each other.
+func (s *share) ask(k *claim, n, most int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k.want, k.most = n-k.held, max(n, most)
+	if k.held > 0 {
+		s.growing = append(s.growing, k)
+	} else {
+		s.fresh = append(s.fresh, k)
+	}
+	if s.first() == k && s.grant(k) {
+		return true
+	}
+	s.waiting.Add(1)
+	return false
+}
+
+// first returns the claim that has to be granted next. s.mu must be held.
+func (s *share) first() *claim {
+	switch {
+	case len(s.growing) > 0:
+		return s.growing[0]
+	case len(s.fresh) > 0:
+		return s.fresh[0]
+	}
+	return nil
+}
+
+// grant gives the first claim what it waits for, if there is room. s.mu must be
+// held.
+//
+// What is larger than the share is granted when nobody else uses it. A claim that grows may hold what others wait for, who may grow as well; so the
+// first of them is granted all that it ever will need as long as no more than
+// the share is used. Then it ends, and at most one goes beyond the share at a
+// time.
+func (s *share) grant(k *claim) bool {
+	grows := k.held > 0
+	switch {
+	case s.used == k.held || s.used+k.want <= s.max:
+	case grows && s.used <= s.max:
+		k.want = k.most - k.held
+	default:
+		return false
+	}
+	s.used += k.want
+	k.held, k.want = k.held+k.want, 0
+	if grows {
+		s.growing = pop(s.growing)
+	} else {
+		s.fresh = pop(s.fresh)
+	}
+	return true
+}
+
+func pop(list []*claim) []*claim {
+	list[0] = nil
+	if len(list) == 1 {
+		return nil
+	}
+	return list[1:]
+}
+
+// next grants the claim that has waited longest, if there is room for it. The
+// caller calls its granted.
+func (s *share) next() *claim {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.first()
+	if k == nil || !s.grant(k) {
+		return nil
+	}
+	s.waiting.Add(-1)
+	return k
+}
+
+// take is ask that does not wait: it returns false if there is no room, or if
+// others wait. What it took goes back by give.
+func (s *share) take(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first() != nil || s.used != 0 && s.used+n > s.max {
+		return false
+	}
+	s.used += n
+	return true
+}
+
+// add counts what is there already and cannot wait.
+func (s *share) add(n int64) {
+	s.mu.Lock()
+	s.used += n
+	s.mu.Unlock()
+}
+
+// give returns memory. From any thread, with any lock held.
+func (s *share) give(n int64) {
+	s.mu.Lock()
+	s.used -= n
+	some := s.first() != nil
+	s.mu.Unlock()
+	if some {
+		s.rouse()
+	}
+}
+
+// drop makes k the zero claim: it does not wait any more, and what it held goes
+// back.
+func (s *share) drop(k *claim) {
+	s.mu.Lock()
+	if k.want > 0 {
+		s.growing, s.fresh = without(s.growing, k), without(s.fresh, k)
+		s.waiting.Add(-1)
+	}
+	s.used -= k.held
+	k.held, k.want = 0, 0
+	some := s.first() != nil
+	s.mu.Unlock()
+	if some {
+		s.rouse()
+	}
+}
+
+// rouse has the claims that wait looked at.
+func (s *share) rouse() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func without(list []*claim, k *claim) []*claim {
+	return slices.DeleteFunc(list, func(x *claim) bool { return x == k })
+}
+
+// overdue takes out a claim that has waited until its deadline. The caller
+// calls its expired.
+func (s *share) overdue(nowMillis int64) *claim {
+	if s.waiting.Load() == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.fresh {
+		if k.deadline != 0 && k.deadline < nowMillis {
+			s.fresh = without(s.fresh, k)
+			s.waiting.Add(-1)
+			k.want = 0
+			s.rouse()
+			return k
+		}
+	}
+	return nil
+}
+
+// contended reports whether somebody waits.
+func (s *share) contended() bool { return s.waiting.Load() > 0 }
+
+// lift lets everybody have what they ask for, from now on.
+func (s *share) lift() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.max = math.MaxInt64
+}
+
+// passOn grants what has become free, until the server closes. Then everything
+// is granted: who waited finds out by itself that the end has come.
+func (s *Server) passOn() {
+	defer s.working.Done()
+	a := &s.admission
+	for closed := false; ; {
+		for _, x := range a.shares() {
+			for k := x.next(); k != nil; k = x.next() {
+				k.granted()
+			}
+		}
+		if closed {
+			return
+		}
+		select {
+		case <-a.wake:
+		case <-s.stopped:
+			closed = true
+			for _, x := range a.shares() {
+				x.lift()
+			}
+		}
+	}
+}
+
+// expireClaims answers who has waited too long. Called by the housekeeper.
+func (a *admission) expireClaims(nowMillis int64) {
+	for _, x := range a.shares() {
+		for k := x.overdue(nowMillis); k != nil; k = x.overdue(nowMillis) {
+			k.expired()
+		}
+	}
+}
