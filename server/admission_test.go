@@ -1,9 +1,14 @@
 package server
 
 import (
+	"fmt"
+	"io"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/proa-kv/proa/protocol"
 )
 
 func newShare(max int64) *share { return &share{max: max, wake: make(chan struct{}, 1)} }
@@ -167,4 +172,146 @@ func TestShareModel(t *testing.T) {
 			t.Fatalf("%d never got a turn, %d bytes are still used", len(waiting), s.used)
 		}
 	})
+}
+
+// A server with so little memory admits two such requests at a time.
+const (
+	crowdMemory  = 16 << 20 // of which 2 MiB are for large requests
+	crowdRequest = 1 << 20
+)
+
+// TestLargeRequestsTakeTurns sends far more at once than there is memory for.
+// Every request is carried out, and small ones do not wait for any of them.
+func TestLargeRequestsTakeTurns(t *testing.T) {
+	const clients = 40
+	value := strings.Repeat("v", crowdRequest)
+	put := protocol.Put{Key: []byte("large"), Value: []byte(value)}
+	native := frame(protocol.OpPut, 7, put.AppendTo(nil))
+	set := fmt.Appendf(nil, "*3\r\n$3\r\nSET\r\n$5\r\nlarge\r\n$%d\r\n%s\r\n", crowdRequest, value)
+	half := value[:crowdRequest/2]
+	mset := fmt.Appendf(nil, "*5\r\n$4\r\nMSET\r\n$4\r\n{m}1\r\n$%d\r\n%s\r\n$4\r\n{m}2\r\n$%d\r\n%s\r\n", len(half), half, len(half), half)
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.MemoryBytesMax = crowdMemory
+		s, addr := live(t, cfg)
+		small := dial(t, addr)
+		type peer struct {
+			request []byte
+			nc      io.Writer
+			ok      func() error // reads the answer
+		}
+		var peers []peer
+		for i := range clients {
+			switch i % 4 {
+			case 0:
+				c := dialRedis(t, s.RedisAddrs()[0])
+				peers = append(peers, peer{[][]byte{set, mset}[i/4%2], c, func() error { return c.expect("+OK\r\n") }})
+			default:
+				d := dial(t, addr)
+				peers = append(peers, peer{native, d.nc, d.expectOK})
+			}
+		}
+		for _, p := range peers { // all have begun; a few are admitted, whose other half does not come
+			if _, err := p.nc.Write(p.request[:100<<10]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "some wait", func() bool { return s.admission.requests.waiting.Load() > clients/2 })
+		if f := small.put("small", "v"); protocol.Status(f.Code) != protocol.StatusOK {
+			t.Fatalf("a small PUT beside %d that wait: %v", s.admission.requests.waiting.Load(), protocol.Status(f.Code))
+		}
+		failed := make(chan error, clients)
+		for _, p := range peers {
+			go func() {
+				_, err := p.nc.Write(p.request[100<<10:])
+				if err == nil {
+					err = p.ok()
+				}
+				failed <- err
+			}()
+		}
+		for range peers {
+			if err := <-failed; err != nil {
+				t.Error(err)
+			}
+			if f := small.put("small", "v"); protocol.Status(f.Code) != protocol.StatusOK {
+				t.Fatalf("a small PUT: %v", protocol.Status(f.Code))
+			}
+		}
+		eventually(t, "all memory is given back", func() bool {
+			s.admission.requests.mu.Lock()
+			defer s.admission.requests.mu.Unlock()
+			return s.admission.requests.used == 0 && !s.admission.requests.contended()
+		})
+	})
+}
+
+// expectOK reads one reply.
+func (d *dialer) expectOK() error {
+	f, err := d.tryReceive()
+	if err == nil && protocol.Status(f.Code) != protocol.StatusOK {
+		err = fmt.Errorf("answered %v: %q", protocol.Status(f.Code), f.Body)
+	}
+	return err
+}
+
+func (c *redisClient) expect(reply string) error {
+	_, err := c.Read()
+	if err == nil && string(c.Raw()) != reply {
+		err = fmt.Errorf("answered %q", c.Raw())
+	}
+	return err
+}
+
+// TestAdmittedMustGetOn has a peer take the memory for large requests and then
+// send nothing more. Who waits for it gets it, and the peer is told.
+func TestAdmittedMustGetOn(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.MemoryBytesMax = crowdMemory
+		s, addr := live(t, cfg)
+		put := protocol.Put{Key: []byte("large"), Value: make([]byte, crowdRequest*3/2)}
+		request := frame(protocol.OpPut, 7, put.AppendTo(nil))
+		idle, d := dial(t, addr), dial(t, addr)
+		if _, err := idle.nc.Write(request[:80<<10]); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has the memory", func() bool { return !s.admission.requests.take(crowdRequest) || s.giveBack(crowdRequest) })
+		if _, err := d.nc.Write(request); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.expectOK(); err != nil {
+			t.Errorf("a PUT behind one that does not get on: %v", err)
+		}
+		if f := ended(t, idle); protocol.Status(f.Code) != protocol.StatusBusy {
+			t.Errorf("who has taken memory and sends nothing hears %v", protocol.Status(f.Code))
+		}
+	})
+}
+
+// giveBack undoes a take.
+func (s *Server) giveBack(n int64) bool {
+	s.admission.requests.give(n)
+	return false
+}
+
+func TestProgress(t *testing.T) {
+	var g progress
+	for _, step := range []struct {
+		since, bytes, now int64
+		slow              bool
+	}{
+		{0, 0, 1000, false},
+		{1500, 0, 2000, false},                    // just begun
+		{1500, 10, 4000, false},                   // not looked at for long enough
+		{1500, 10, 5000, true},                    // ten bytes in three seconds
+		{1500, 10 + progressMin, 8000, false},     // enough
+		{1500, 10 + progressMin, 10_999, false},   // not yet
+		{0, 10 + progressMin, 11_000, false},      // nobody waits
+		{1500, 10 + progressMin, 12_000, false},   // counted anew
+		{14_000, 10 + progressMin, 15_000, false}, // another request
+		{14_000, 10 + progressMin, 18_000, true},
+	} {
+		if got := g.slow(step.since, step.bytes, step.now); got != step.slow {
+			t.Errorf("at %d with %d bytes since %d: %v", step.now, step.bytes, step.since, got)
+		}
+	}
 }

@@ -58,11 +58,15 @@ type conn struct {
 	inFlightBytes atomic.Int64
 	paused        atomic.Bool  // not read until it has caught up
 	awaits        atomic.Bool  // memory for the frame that has begun
+	arrived       atomic.Int64 // bytes of frames that have been admitted
+	admittedSince atomic.Int64 // Unix ms since a frame is admitted and not whole, 0: there is none
 	active        atomic.Int64 // Unix ms of the last byte from the peer
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
 	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
 	lingerSince   atomic.Int64 // Unix ms since everything is said and the peer's end is awaited, 0: that is not so
 	parkedJobs    atomic.Int32 // len(parked)
+
+	arrival progress // of what has been admitted; the housekeeper's
 
 	mu        sync.Mutex
 	out       *bufpool.Buffer // replies to be written; nil: none
@@ -338,6 +342,8 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
 		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive whole within %v", cfg.FrameTimeout))
+	case c.dawdles(nowMillis):
+		c.dismiss(protocol.StatusBusy, "others wait for the memory of this request, which arrives too slowly")
 	case c.forwarded: // the other node closes it when it has no use for it
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes():
 		c.dismiss(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))

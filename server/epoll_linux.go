@@ -806,6 +806,9 @@ func (t *thread) read(l *loop, c *conn) {
 func (t *thread) received(c *conn, n int) bool {
 	if c.in != nil {
 		c.in.B = c.in.B[:len(c.in.B)+n]
+		if c.claim.held > 0 {
+			c.arrived.Add(int64(n))
+		}
 		return t.consumeBuffered(c)
 	}
 	taken, need := c.consume(t.processor, t.buf[:n])

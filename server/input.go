@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/proa-kv/proa/protocol"
 )
@@ -58,6 +59,9 @@ func (c *conn) roomForLarge(need int) bool {
 			return false
 		}
 		held = int(c.claim.held)
+	}
+	if c.admittedSince.Load() == 0 {
+		c.admittedSince.Store(time.Now().UnixMilli())
 	}
 	if cap(c.in.B) < held {
 		c.in.Grow(held - len(c.in.B))
@@ -121,7 +125,47 @@ func (c *conn) countInput(n int) bool {
 func (c *conn) settleInput() {
 	if c.claim.held > 0 {
 		c.share().drop(&c.claim)
+		c.admittedSince.Store(0)
 	}
+}
+
+// A peer that has been admitted, while others wait for the memory, must get on:
+// in any progressTime at least progressMin bytes.
+const (
+	progressTime = 3 * time.Second
+	progressMin  = 128 << 10
+)
+
+// progress is how far a connection was when the housekeeper looked.
+type progress struct {
+	at    int64 // Unix ms; 0: there was nothing to look at
+	bytes int64
+}
+
+// slow notes how far something has got that began at since, in Unix ms, and
+// reports whether that is too slow. A since of 0 says that nothing has begun.
+func (g *progress) slow(since, bytes, nowMillis int64) bool {
+	switch {
+	case since == 0:
+		g.at = 0
+	case g.at < since:
+		*g = progress{nowMillis, bytes}
+	case nowMillis-g.at >= progressTime.Milliseconds():
+		slow := bytes-g.bytes < progressMin
+		*g = progress{nowMillis, bytes}
+		return slow
+	}
+	return false
+}
+
+// dawdles reports whether others wait for memory that c has been admitted for
+// and whose peer does not send.
+func (c *conn) dawdles(nowMillis int64) bool {
+	since := c.admittedSince.Load()
+	if c.paused.Load() || !c.share().contended() {
+		since = 0
+	}
+	return c.arrival.slow(since, c.arrived.Load(), nowMillis)
 }
 
 // dropInput lets go of the input buffer.
@@ -133,6 +177,7 @@ func (c *conn) dropInput() {
 	}
 	if c.claim.granted != nil {
 		c.share().drop(&c.claim)
+		c.admittedSince.Store(0)
 	}
 	c.frameEnds()
 }

@@ -212,6 +212,9 @@ func (x *netConn) serve(c *conn, p *processor) {
 			s.counters.bytesIn.Add(uint64(k))
 			c.active.Store(int64(p.now))
 			c.in.B = c.in.B[:len(c.in.B)+k]
+			if c.claim.held > 0 {
+				c.arrived.Add(int64(k))
+			}
 			if !x.consume(c, p) {
 				return
 			}
