@@ -140,14 +140,20 @@ func (c *Client) deadline(ctx context.Context, o *Operation) (at int64, expires 
 	}
 	now := c.now()
 	if timeout > 0 {
-		at, expires = now+int64(timeout), true
+		at, expires = after(now, timeout), true
 	}
 	if ok {
-		if end := now + int64(time.Until(d)); at == 0 || end < at {
+		if end := after(now, time.Until(d)); at == 0 || end < at {
 			at, expires = end, false
 		}
 	}
 	return at, expires
+}
+
+// after returns the time d after now, or the end of time where that comes first.
+// now is not negative.
+func after(now int64, d time.Duration) int64 {
+	return now + min(int64(d), math.MaxInt64-now)
 }
 
 // addConsistency fills in what depends on the key and on the kind of read:
@@ -537,7 +543,10 @@ func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) e
 		if err := m.Decode(body); err != nil {
 			return err
 		}
-		r.Version, r.TTL, r.Value = m.Version, ttl(m.TTLMillis), m.Value
+		r.Version, r.TTL = m.Version, ttl(m.TTLMillis)
+		if code == protocol.OpGet {
+			r.Value = m.Value
+		}
 	case protocol.OpPut, protocol.OpDelete, protocol.OpExpire, protocol.OpPersist:
 		if len(body) == 0 && status == protocol.StatusNotFound {
 			return nil
@@ -555,7 +564,7 @@ func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) e
 		if err := m.Decode(body); err != nil {
 			return err
 		}
-		r.Version, r.Integer = m.Version, m.Value
+		r.Version, r.Integer, r.HasInteger = m.Version, m.Value, true
 	}
 	return nil
 }

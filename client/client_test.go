@@ -655,6 +655,42 @@ func TestExtensionOffsets(t *testing.T) {
 	}
 }
 
+// Every time to live that a Duration can hold is rounded up to milliseconds, and
+// the protocol takes it; the longest timeouts and deadlines do not overflow.
+func TestLongTimes(t *testing.T) {
+	for d, want := range map[time.Duration]uint64{
+		1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, time.Hour: 3600_000,
+		math.MaxInt64: 9223372036855, 9223372036854000001: 9223372036855, 9223372036854000000: 9223372036854,
+	} {
+		put, expire := Put([]byte("k"), nil, WithTTL(d)), Expire([]byte("k"), d)
+		if put.number != want || expire.number != want || want > protocol.TTLMillisMax {
+			t.Errorf("%d: %d and %d ms, want %d", d, put.number, expire.number, want)
+		}
+		var m protocol.Put
+		if err := m.Decode(put.appendBody(nil)); err != nil {
+			t.Errorf("%v: %v", d, err)
+		}
+	}
+	f := newFake(t)
+	c := dial(t, nil, f)
+	ctx, cancel := context.WithTimeout(t.Context(), math.MaxInt64)
+	defer cancel()
+	if _, err := c.Put(ctx, []byte("k"), nil, WithTimeout(math.MaxInt64)); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.PutAsync([]byte("k"), nil, WithTimeout(math.MaxInt64)).Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	patient, err := newClient(Config{Endpoints: []string{"h"}, BackoffMax: math.MaxInt64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer patient.Close()
+	if d := patient.backoff(1000); d < math.MaxInt64/2 {
+		t.Error(d)
+	}
+}
+
 func TestParseEndpoint(t *testing.T) {
 	for in, want := range map[string]string{
 		"localhost":         "tcp localhost:7400",

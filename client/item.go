@@ -59,15 +59,16 @@ type Result struct {
 	Err error
 	// Version of the key after the operation.
 	Version uint64
-	// Value read by a Get.
+	// Value read by a Get; nil where there is none, not where it is empty.
 	Value []byte
 	// TTL left to a key read by Get or Exists; 0 where it does not expire.
 	TTL time.Duration
 	// Stale and Age are those of an Item.
 	Stale bool
 	Age   time.Duration
-	// Integer is the new value after an Incr.
-	Integer int64
+	// Integer is the new value after an Incr, which HasInteger tells from none.
+	Integer    int64
+	HasInteger bool
 	// Previous is the row before a write that asked for ReturnPrevious. It is
 	// also set after ErrConditionFailed, to the row that was found.
 	Previous *Item

@@ -92,7 +92,10 @@ func (o *Operation) setTTL(d time.Duration) {
 		o.invalid(fmt.Errorf("%w: time to live of %v", ErrBadRequest, d))
 		return
 	}
-	o.number = uint64((d + time.Millisecond - 1) / time.Millisecond)
+	o.number = uint64(d / time.Millisecond)
+	if d%time.Millisecond > 0 {
+		o.number++
+	}
 }
 
 func (o *Operation) invalid(err error) {

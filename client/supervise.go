@@ -117,9 +117,9 @@ func (c *Client) backoff(failures int) time.Duration {
 	}
 	d := c.cfg.BackoffMin
 	for ; failures > 1 && d < c.cfg.BackoffMax; failures-- {
-		d *= 2
+		d += min(d, c.cfg.BackoffMax-d)
 	}
-	return jitter(min(d, c.cfg.BackoffMax))
+	return jitter(d)
 }
 
 // askedPauseMax is the longest pause between two tries to reach an address while
