@@ -51,7 +51,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 		a.link = &connection{}
 	}
 	root := newRoot(a)
-	root.SetArgs(negativeDelta(args))
+	root.SetArgs(negativeNumbers(root, args))
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)

@@ -58,19 +58,35 @@ func TestExitStatusFollowsOutcome(t *testing.T) {
 	}
 }
 
-func TestNegativeDelta(t *testing.T) {
+// A word that begins as a negative number is no flag, but the value of one that
+// takes a value, or an argument.
+func TestNegativeNumbers(t *testing.T) {
 	for in, want := range map[string]string{
-		"incr k -5":           "incr k --by=-5",
-		"-o json incr k -5":   "-o json incr k --by=-5",
-		"incr k -- -5":        "incr k -- -5",
-		"put k -5":            "put k -5",
-		"incr k 5 -o json":    "incr k 5 -o json",
-		"incr -x k":           "incr -x k",
-		"scan -n 5 incr":      "scan -n 5 incr",
-		"incr k -9999 -o raw": "incr k --by=-9999 -o raw",
+		"incr k -5":                  "incr -- k -5",
+		"-o json incr k -5":          "incr -o json -- k -5",
+		"incr k -- -5":               "incr k -- -5",
+		"incr -5":                    "incr -- -5",
+		"incr k -3 -4":               "incr -- k -3 -4",
+		"incr k --by -5":             "incr k --by -5",
+		"incr --by -5 -7 -o raw":     "incr --by -5 -o raw -- -7",
+		"incr k --by=-5":             "incr k --by=-5",
+		"put incr -5":                "put -- incr -5",
+		"put k -.5 --ttl 5s":         "put --ttl 5s -- k -.5",
+		"put k -5abc -x":             "put -x -- k -5abc",
+		"put -- -k -v":               "put -- -k -v",
+		"put k -v":                   "put k -v",
+		"expire k -5s":               "expire -- k -5s",
+		"scan -n 5 incr":             "scan -n 5 incr",
+		"scan -n -5":                 "scan -n -5",
+		"scan -kn -5 -3":             "scan -kn -5 -- -3",
+		"scan -rk -n5 -3":            "scan -rk -n5 -- -3",
+		"member drain -3 --undo":     "member drain --undo -- -3",
+		"put --if-version 3 k -1 --": "put --if-version 3 -- k -1",
+		"nonsense -5":                "nonsense -5",
+		"-5":                         "-5",
 	} {
-		if got := strings.Join(negativeDelta(strings.Fields(in)), " "); got != want {
-			t.Errorf("negativeDelta(%s) = %s, want %s", in, got, want)
+		if got := strings.Join(negativeNumbers(newRoot(&app{}), strings.Fields(in)), " "); got != want {
+			t.Errorf("%s becomes %s, want %s", in, got, want)
 		}
 	}
 }

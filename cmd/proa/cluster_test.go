@@ -206,7 +206,7 @@ func TestClusterUsage(t *testing.T) {
 		{"member add 1099511627776", "not the number of a node"},
 		{"member add 4 nowhere", "host:port"},
 		{"member remove 3 --force --undo", "exclude"},
-		{"member drain -1", "unknown shorthand"},
+		{"member drain -1", "not the number of a node"},
 		{"shard move 1", "--from"},
 		{"shard move 1 --from 1 --to 1", "same node"},
 		{"shard move x --from 1 --to 2", "not a shard"},

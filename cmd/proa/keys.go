@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -307,24 +305,6 @@ func parseDelta(s string) (int64, error) {
 		return 0, usagef("DELTA %q is not a 64-bit integer", s)
 	}
 	return n, nil
-}
-
-var negativeNumber = regexp.MustCompile(`^-[0-9]+$`)
-
-// negativeDelta lets "incr KEY -3" be written as people do: a bare negative
-// number is no flag there.
-func negativeDelta(args []string) []string {
-	if !slices.Contains(args, "incr") || slices.Contains(args, "--") {
-		return args
-	}
-	out := slices.Clone(args)
-	at := slices.Index(out, "incr")
-	for i := at + 1; i < len(out); i++ {
-		if negativeNumber.MatchString(out[i]) {
-			out[i] = "--by=" + out[i]
-		}
-	}
-	return out
 }
 
 func (a *app) expireCommand() *cobra.Command {

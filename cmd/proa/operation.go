@@ -147,7 +147,7 @@ func parseOperation(line string, reads bool) (op client.Operation, ok bool, err 
 	if err != nil || len(words) == 0 {
 		return op, false, err
 	}
-	op, err = operationOf(strings.ToLower(words[0]), negativeDelta(words)[1:], reads)
+	op, err = operationOf(strings.ToLower(words[0]), words[1:], reads)
 	return op, err == nil, err
 }
 
@@ -177,7 +177,7 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 	default:
 		return op, fmt.Errorf("unknown operation %q", name)
 	}
-	if err := set.Parse(args); err != nil {
+	if err := set.Parse(numbersLast(args, set)); err != nil {
 		return op, err
 	}
 	args = set.Args()
@@ -196,6 +196,9 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 		return client.Delete(key), nil
 	case "incr":
 		if len(args) == 2 {
+			if set.Changed("by") {
+				return op, errors.New("both DELTA and --by are given")
+			}
 			by, err = parseDelta(args[1])
 		}
 		return client.Incr(key, by), err
@@ -224,16 +227,16 @@ func countWords(n [2]int) string {
 }
 
 type resultRow struct {
-	Status    string `json:"status"`
-	Version   uint64 `json:"version,omitempty"`
-	Value     text   `json:"value,omitzero"`
-	Integer   *int64 `json:"integer,omitempty"`
-	TTLMillis int64  `json:"ttl_ms,omitempty"`
-	Previous  *row   `json:"previous,omitempty"`
+	Status    string  `json:"status"`
+	Version   *uint64 `json:"version,omitempty"` // nil: not known
+	Value     text    `json:"value,omitzero"`
+	Integer   *int64  `json:"integer,omitempty"`
+	TTLMillis int64   `json:"ttl_ms,omitempty"`
+	Previous  *row    `json:"previous,omitempty"`
 }
 
 func resultRowOf(r *client.Result) resultRow {
-	out := resultRow{Status: "ok", Version: r.Version, Value: r.Value, TTLMillis: r.TTL.Milliseconds()}
+	out := resultRow{Status: "ok", Value: r.Value, TTLMillis: r.TTL.Milliseconds()}
 	if r.Err != nil {
 		out.Status = r.Err.Error()
 		var e *client.Error
@@ -241,7 +244,10 @@ func resultRowOf(r *client.Result) resultRow {
 			out.Status = e.Err.Error()
 		}
 	}
-	if r.Integer != 0 {
+	if r.Err == nil || errors.Is(r.Err, client.ErrConditionFailed) {
+		out.Version = &r.Version // 0 is the version of a key that does not exist
+	}
+	if r.HasInteger {
 		out.Integer = &r.Integer
 	}
 	if r.Previous != nil {
@@ -268,7 +274,11 @@ func (a *app) showResults(results []client.Result) error {
 		case outputRaw:
 			err = a.printf("%s\n", rawResult(r, row))
 		default:
-			err = t.row(strconv.Itoa(i+1), row.Status, strconv.FormatUint(row.Version, 10), tableResult(r))
+			version := ""
+			if row.Version != nil {
+				version = strconv.FormatUint(*row.Version, 10)
+			}
+			err = t.row(strconv.Itoa(i+1), row.Status, version, tableResult(r))
 		}
 		if err != nil {
 			return err
@@ -286,7 +296,7 @@ func rawResult(r *client.Result, row resultRow) string {
 		return row.Status
 	case r.Value != nil:
 		return string(r.Value)
-	case row.Integer != nil:
+	case r.HasInteger:
 		return strconv.FormatInt(r.Integer, 10)
 	}
 	return strconv.FormatUint(r.Version, 10)
@@ -296,7 +306,7 @@ func tableResult(r *client.Result) string {
 	switch {
 	case r.Value != nil:
 		return escape(r.Value)
-	case r.Integer != 0:
+	case r.HasInteger:
 		return strconv.FormatInt(r.Integer, 10)
 	case r.Previous != nil:
 		return "previous: " + escape(r.Previous.Value)

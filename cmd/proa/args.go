@@ -1,0 +1,82 @@
+package main
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// negative is a word that begins as a negative number does. No flag begins with
+// a digit, so such a word is a key, a value or a number wherever an argument may
+// stand, and needs no -- before it.
+var negative = regexp.MustCompile(`^-\.?[0-9]`)
+
+// negativeNumbers rewrites a command line of root, so that its negative numbers
+// are not taken for flags.
+func negativeNumbers(root *cobra.Command, args []string) []string {
+	if !slices.ContainsFunc(args, negative.MatchString) {
+		return args
+	}
+	cmd, rest, err := root.Find(args)
+	if err != nil || cmd.DisableFlagParsing || !cmd.Runnable() {
+		return args
+	}
+	path := strings.Fields(strings.TrimPrefix(cmd.CommandPath(), root.CommandPath()))
+	return append(path, numbersLast(rest, cmd.Flags(), cmd.InheritedFlags())...)
+}
+
+// numbersLast rewrites args, as they are given to a parser of the flags in sets.
+// Where a negative number stands among the arguments, flags go before a -- and
+// arguments behind it, each in their order.
+func numbersLast(args []string, sets ...*pflag.FlagSet) []string {
+	var flags, rest []string
+	needed := false
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--":
+			rest = append(rest, args[i+1:]...)
+			i = len(args)
+		case negative.MatchString(arg):
+			needed = true
+			rest = append(rest, arg)
+		case len(arg) < 2 || arg[0] != '-':
+			rest = append(rest, arg)
+		default:
+			flags = append(flags, arg)
+			if takesNext(arg, sets) && i+1 < len(args) {
+				i++
+				flags = append(flags, args[i])
+			}
+		}
+	}
+	if !needed {
+		return args
+	}
+	return slices.Concat(flags, []string{"--"}, rest)
+}
+
+// takesNext reports whether the word after a flag is the flag's value.
+func takesNext(arg string, sets []*pflag.FlagSet) bool {
+	if name, long := strings.CutPrefix(arg, "--"); long {
+		return needsValue(sets, func(s *pflag.FlagSet) *pflag.Flag { return s.Lookup(name) })
+	}
+	letters := arg[1:]
+	for i := range letters {
+		if needsValue(sets, func(s *pflag.FlagSet) *pflag.Flag { return s.ShorthandLookup(letters[i : i+1]) }) {
+			return i == len(letters)-1 // otherwise the value is in the word
+		}
+	}
+	return false
+}
+
+func needsValue(sets []*pflag.FlagSet, lookup func(*pflag.FlagSet) *pflag.Flag) bool {
+	for _, s := range sets {
+		if f := lookup(s); f != nil {
+			return f.NoOptDefVal == ""
+		}
+	}
+	return false
+}
