@@ -96,7 +96,7 @@ the others with --no-preload.`,
   proa bench merge a.json b.json --html both.html`,
 		Args:        cobra.MinimumNArgs(2),
 		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputCSV},
-		RunE: func(_ *cobra.Command, files []string) error {
+		RunE: func(cmd *cobra.Command, files []string) error {
 			var all *report.Load
 			for _, path := range files {
 				l, err := readBench(path)
@@ -110,7 +110,7 @@ the others with --no-preload.`,
 					all = l
 				}
 			}
-			return a.showBench(all, html)
+			return a.showBench(cmd.Context(), all, html)
 		},
 	}
 	cmd.Flags().StringVar(&html, "html", "", "write a page with curves to `file`")
@@ -288,7 +288,7 @@ func (a *app) bench(ctx context.Context, f *benchFlags) error {
 	if len(out.Runs) == 0 && err != nil {
 		return err
 	}
-	if shown := a.showBench(out, f.html); shown != nil {
+	if shown := a.showBench(context.WithoutCancel(ctx), out, f.html); shown != nil {
 		err = errors.Join(err, shown)
 	}
 	return err
@@ -419,7 +419,7 @@ func durabilityOf(s *command.ClusterStatus) string {
 }
 
 // showBench shows the report in the form asked for, and writes the page.
-func (a *app) showBench(out *report.Load, html string) error {
+func (a *app) showBench(ctx context.Context, out *report.Load, html string) error {
 	var err error
 	switch a.output {
 	case outputJSON:
@@ -432,7 +432,7 @@ func (a *app) showBench(out *report.Load, html string) error {
 	if html == "" {
 		return err
 	}
-	return errors.Join(err, writeWhole(html, func(w io.Writer) error { return out.HTML(w) }))
+	return errors.Join(err, writeFile(ctx, html, 0o644, func(w io.Writer) error { return out.HTML(w) }))
 }
 
 // benchLive shows how a bench goes on, in one line of a terminal, on standard

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -17,7 +16,8 @@ import (
 const recordHelp = `Each line is one JSON object:
   {"key": "greeting", "value": "hello", "ttl_ms": 60000}
 A key or value that is not valid UTF-8 is {"base64": "…"}. ttl_ms is the time left
-to the key in milliseconds; without it the key does not expire.`
+to the key in milliseconds, from 1; without it the key does not expire. A time
+of more than 292 years is exported as 292 years.`
 
 func (a *app) exportCommand() *cobra.Command {
 	var s scanFlags
@@ -28,8 +28,10 @@ func (a *app) exportCommand() *cobra.Command {
 
 ` + recordHelp + `
 
-FILE appears when it is complete. The export is no snapshot: what is written
-meanwhile may or may not be in it.`,
+FILE appears when it is complete; one that exists keeps its mode, a new one only
+its owner can read. A symbolic link is followed, and what is no regular file, such
+as a named pipe, is written to as it is. The export is no snapshot: what is
+written meanwhile may or may not be in it.`,
 		Example: "  proa export all.jsonl\n  proa export --prefix user: | gzip > users.jsonl.gz",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,36 +46,11 @@ meanwhile may or may not be in it.`,
 			if len(args) == 0 || args[0] == "-" {
 				return a.export(cmd.Context(), c, a.out, options)
 			}
-			return writeWhole(args[0], func(w io.Writer) error { return a.export(cmd.Context(), c, w, options) })
+			return writeFile(cmd.Context(), args[0], 0o600, func(w io.Writer) error { return a.export(cmd.Context(), c, w, options) })
 		},
 	}
 	s.addRange(cmd)
 	return cmd
-}
-
-// writeWhole writes a file that appears under its name only when it is
-// complete and on disk.
-func writeWhole(name string, write func(io.Writer) error) (err error) {
-	f, err := os.OpenFile(name+".partial", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return usagef("%w", err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err = write(f); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }
 
 func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options []client.ScanOption) error {
@@ -84,13 +61,11 @@ func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options
 			p.stop()
 			return err
 		}
-		r := rowOf(&item)
-		r.Value, r.Version = present(item.Value), 0
-		line, err := marshalJSON(r)
+		line, err := exportedRecord(&item)
 		if err != nil {
 			return err
 		}
-		if _, err := b.Write(append(line, '\n')); err != nil {
+		if _, err := b.Write(line); err != nil {
 			p.stop()
 			return err
 		}
@@ -103,6 +78,14 @@ func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options
 	}
 	fmt.Fprintf(a.err, "exported %s\n", p.summary())
 	return nil
+}
+
+// exportedRecord is a line that parseRecord reads.
+func exportedRecord(i *client.Item) ([]byte, error) {
+	r := rowOf(i)
+	r.Value, r.Version = present(i.Value), 0
+	line, err := marshalJSON(r)
+	return append(line, '\n'), err
 }
 
 // progress counts what a transfer has done and shows it on a terminal.

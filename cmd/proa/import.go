@@ -130,7 +130,10 @@ func parseRecord(line []byte) (record, error) {
 	}
 	d := json.NewDecoder(bytes.NewReader(line))
 	d.DisallowUnknownFields()
-	var r row
+	var r struct {
+		row
+		TTLMillis *int64 `json:"ttl_ms"` // nil: the key does not expire
+	}
 	if err := d.Decode(&r); err != nil {
 		return record{}, err
 	}
@@ -144,13 +147,15 @@ func parseRecord(line []byte) (record, error) {
 		return record{}, fmt.Errorf("a key of %d bytes; 1 to %d are allowed", len(r.Key), protocol.KeyBytesMax)
 	case len(r.Value) > protocol.ValueBytesMax:
 		return record{}, fmt.Errorf("a value of %d bytes; %d are allowed", len(r.Value), protocol.ValueBytesMax)
-	case r.TTLMillis < 0 || r.TTLMillis > int64(protocol.TTLMillisMax):
-		return record{}, fmt.Errorf("ttl_ms %d is out of range", r.TTLMillis)
+	case r.TTLMillis == nil:
+		return record{key: r.Key, value: r.Value}, nil
+	case *r.TTLMillis <= 0 || *r.TTLMillis > int64(protocol.TTLMillisMax):
+		return record{}, fmt.Errorf("ttl_ms %d is out of range, 1 to %d; leave it out where the key does not expire", *r.TTLMillis, int64(protocol.TTLMillisMax))
 	}
-	return record{key: r.Key, value: r.Value, ttl: ttlOf(r.TTLMillis)}, nil
+	return record{key: r.Key, value: r.Value, ttl: ttlOf(*r.TTLMillis)}, nil
 }
 
-// ttlOf avoids the end of a time.Duration, which is the same 292 years away.
+// ttlOf stops at the end of a time.Duration, which is 292 years.
 func ttlOf(millis int64) time.Duration {
 	return time.Duration(min(millis, int64(1<<63-1)/int64(time.Millisecond))) * time.Millisecond
 }
@@ -301,6 +306,9 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 		return nil, err
 	}
 	fresh := &importState{HeadLen: int64(len(head)), Head: hashOf(head)}
+	if info, err := os.Lstat(i.statePath); err == nil && !info.Mode().IsRegular() {
+		return nil, usagef("%s is not a regular file; name another one for the note with --state", i.statePath)
+	}
 	b, err := os.ReadFile(i.statePath)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -338,7 +346,7 @@ func (i *importer) saveState() error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(i.statePath, func(w io.Writer) error {
+	return replaceFile(i.statePath, 0o600, func(w io.Writer) error {
 		_, err := w.Write(append(b, '\n'))
 		return err
 	})

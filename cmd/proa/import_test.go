@@ -1,17 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/protocol"
 )
 
 // fakeStore stands for a server that answers when it is waited for, so that
@@ -177,4 +182,30 @@ func TestImportInterrupted(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || i.state.Offset != 1 {
 		t.Errorf("error %v, state %+v", err, i.state)
 	}
+}
+
+// What is exported is imported as it was: key, value and time left, which ends
+// where a time.Duration does.
+func TestExportedRecordIsImported(t *testing.T) {
+	piece := rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Map(rapid.String(), func(s string) []byte { return []byte(s) }),
+		rapid.Map(rapid.SampledFrom([]string{"\uFFFD", `\ufffd`, "\u2028", "\xff", "<&>", `"`, `\\`, "\x00", "null", "\xed\xa0\x80"}), func(s string) []byte { return []byte(s) }))
+	bytesOf := rapid.Map(rapid.SliceOf(piece), func(pieces [][]byte) []byte { return bytes.Join(pieces, nil) })
+	const longest = math.MaxInt64 / int64(time.Millisecond)
+	rapid.Check(t, func(t *rapid.T) {
+		key := bytesOf.Filter(func(b []byte) bool { return len(b) > 0 && len(b) <= protocol.KeyBytesMax }).Draw(t, "key")
+		value := bytesOf.Draw(t, "value")
+		millis := rapid.OneOf(rapid.Just(int64(0)), rapid.Just(longest), rapid.Int64Range(1, longest)).Draw(t, "ms")
+		item := client.Item{Key: key, Value: value, Version: 7, TTL: time.Duration(millis) * time.Millisecond}
+		line, err := exportedRecord(&item)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := parseRecord(line)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if !bytes.Equal(r.key, key) || !bytes.Equal(r.value, value) || r.ttl != item.TTL {
+			t.Fatalf("%s: %+v", line, r)
+		}
+	})
 }

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// writeFile writes what a command was told to write to the file name, as a
+// redirection by a command shell would, with this difference: a regular file, new
+// or old, changes under its name only when the new content is complete and on
+// disk. An old one keeps its mode, a new one gets perm. Symbolic links are
+// followed. What is no regular file (a device, a named pipe, /dev/stdout) is
+// written through as it is.
+func writeFile(ctx context.Context, name string, perm fs.FileMode, write func(io.Writer) error) error {
+	path, through, err := followLinks(name)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	info, err := os.Stat(name)
+	switch {
+	case through || err == nil && !info.Mode().IsRegular():
+		return writeThrough(ctx, name, write)
+	case err == nil:
+		perm = info.Mode().Perm()
+	case !errors.Is(err, fs.ErrNotExist):
+		return usagef("%w", err)
+	}
+	return replaceFile(path, perm, write)
+}
+
+// linksMax bounds how many symbolic links are followed, as the kernel does.
+const linksMax = 40
+
+// followLinks returns the path that name leads to, which need not exist.
+// through is set where that is one of the process's own open files: a file of
+// that path is not the same, since what has opened it goes on writing to it.
+func followLinks(name string) (path string, through bool, err error) {
+	if path, err = filepath.Abs(name); err != nil {
+		return "", false, err
+	}
+	for range linksMax {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+		if err != nil {
+			return "", false, err
+		}
+		path = filepath.Join(dir, filepath.Base(path))
+		if strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/dev/fd/") {
+			return path, true, nil
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return path, false, nil // no link
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(dir, target)
+		}
+		path = target
+	}
+	return "", false, fmt.Errorf("%s: more than %d symbolic links", name, linksMax)
+}
+
+// writeThrough writes to what is there. To open a named pipe takes until
+// somebody reads it, or ctx ends.
+func writeThrough(ctx context.Context, name string, write func(io.Writer) error) error {
+	type opened struct {
+		f   *os.File
+		err error
+	}
+	ready := make(chan opened, 1)
+	go func() {
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
+		ready <- opened{f, err}
+	}()
+	var o opened
+	select {
+	case o = <-ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if o.err != nil {
+		return usagef("%w", o.err)
+	}
+	return errors.Join(write(o.f), o.f.Close())
+}
+
+// replaceFile puts a file in the place of what has this path, a symbolic link
+// too, when its content is complete and on disk. Until then it has a name of its
+// own beside it, which nobody can have prepared: it is drawn, and never opened if
+// it is there.
+func replaceFile(path string, perm fs.FileMode, write func(io.Writer) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.partial")
+	if err != nil {
+		return usagef("%w", err)
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err = write(f); err != nil {
+		return err
+	}
+	if err = f.Chmod(perm); err != nil {
+		return err
+	}
+	if err = f.Sync(); err != nil {
+		return err
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
