@@ -62,8 +62,9 @@ type call struct {
 	// once says that the call is a write of the session. sequence is its
 	// number there, 0 until it first goes to a connection; session.number
 	// writes it, under session.mu.
-	once     bool
-	sequence uint64
+	once      bool
+	sequence  uint64
+	sentFirst int64 // when the first attempt was sent, on the client's clock
 
 	// tainted says that an earlier attempt may have taken effect. It is
 	// written before a change from callSent to callWaiting and read after a

@@ -310,6 +310,14 @@ func tooLarge(ca *call, cn *conn) *Error {
 	return e
 }
 
+// forgotten is the error of a write that cannot be asked for any more.
+func forgotten(ca *call) *Error {
+	return &Error{
+		Op: ca.code.String(), Outcome: Unknown, Attempts: int(ca.attempts.Load()),
+		Err: fmt.Errorf("%w: it was sent first more than %v ago", ErrSessionExpired, sessionRetryMax),
+	}
+}
+
 // offer enqueues a call at the node it should go to or, if that cannot take it,
 // at any, which forwards it. Of the connections that will do the one with the
 // fewest requests under way is taken, but not where the call has failed just
@@ -411,7 +419,7 @@ func (c *Client) refill() {
 // drain sends waiting calls, oldest first, as long as there is room.
 func (c *Client) drain() {
 	var flush []*conn
-	var large []*call
+	var failed []*call
 	c.mu.Lock()
 	for l := c.next(); l != nil; l = c.next() {
 		// Out of the list first: enqueued, it may be completed at any time. It
@@ -437,19 +445,22 @@ func (c *Client) drain() {
 			flush = append(flush, cn)
 		case enqueuedLarge:
 			ca.failure = tooLarge(ca, cn)
-			large = append(large, ca)
+			failed = append(failed, ca)
+		case enqueuedLate:
+			ca.failure = forgotten(ca)
+			failed = append(failed, ca)
 		}
 	}
 	c.mu.Unlock()
 	for _, cn := range flush {
 		cn.flush()
 	}
-	for _, ca := range large {
+	for _, ca := range failed {
 		if ca.state.Swap(callDone) != callDone {
 			c.complete(ca)
 		}
 	}
-	if len(large) > 0 {
+	if len(failed) > 0 {
 		c.refill()
 	}
 }

@@ -140,6 +140,7 @@ const (
 	enqueuedHeld                  // the session has no number to give
 	enqueuedGone                  // the connection takes no requests any more
 	enqueuedLarge                 // the server does not accept a frame of this size
+	enqueuedLate                  // the session may have forgotten what became of it
 )
 
 // settled reports whether trying another connection would be of no use.
@@ -163,6 +164,8 @@ func (cn *conn) enqueue(ca *call) enqueued {
 		return enqueuedLarge
 	case len(cn.free) == 0:
 		return enqueuedFull
+	case ca.once && ca.tainted.Load() && cn.c.session.forgotten(ca, cn.c.now()):
+		return enqueuedLate
 	case ca.once && !cn.c.session.number(ca):
 		return enqueuedHeld
 	}
@@ -308,6 +311,9 @@ func (cn *conn) gather() {
 			continue
 		}
 		ca.setRemaining(now)
+		if ca.once && ca.sentFirst == 0 {
+			ca.sentFirst = now
+		}
 		if len(ca.frame) > frameKeptBytes {
 			cn.large, cn.largeID = ca.frame, id
 			break

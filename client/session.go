@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/proa-kv/proa/protocol"
 )
@@ -13,6 +14,12 @@ import (
 // beyond them it would drop the lowest, whose retry could no longer be
 // answered.
 const sessionWindow = 1024
+
+// sessionRetryMax is how long after it was sent first a write of unknown outcome
+// is sent again. Servers keep results for an hour, unless they are configured
+// otherwise; ten minutes are left to requests on their way and to clocks that do
+// not agree.
+const sessionRetryMax = 50 * time.Minute
 
 // session numbers the client's writes, so that the server can tell a repeated
 // one from a new one. A sequence number is finished when the client will never
@@ -24,7 +31,8 @@ const sessionWindow = 1024
 // number was given out. So whatever order the writes arrive in, all that a
 // shard has a result of and was not told to drop lie within one window.
 type session struct {
-	id uint64 // random, never 0
+	id       uint64        // random, never 0
+	retryMax time.Duration // sessionRetryMax, but for tests
 
 	mu       sync.Mutex
 	last     uint64              // newest sequence number given out
@@ -33,7 +41,7 @@ type session struct {
 }
 
 func newSession() *session {
-	s := &session{}
+	s := &session{retryMax: sessionRetryMax}
 	for s.id == 0 {
 		s.id = rand.Uint64()
 	}
@@ -63,6 +71,12 @@ func (s *session) number(ca *call) bool {
 	s.last++
 	ca.setSequence(s.last, s.low)
 	return true
+}
+
+// forgotten reports whether a server may have forgotten at time now what became
+// of a write that was sent before, and would carry it out once more.
+func (s *session) forgotten(ca *call, now int64) bool {
+	return now-ca.sentFirst > int64(s.retryMax)
 }
 
 // finish notes that a call will never be sent again. Its state is callDone;

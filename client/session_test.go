@@ -525,3 +525,33 @@ func TestSpreadBatchIsRetried(t *testing.T) {
 	}
 	checkSessionIdle(t, c)
 }
+
+// A write of which it is unknown whether it took effect is not sent again when the
+// server may have forgotten about it, though its caller would wait for ever.
+func TestForgottenWriteIsNotSentAgain(t *testing.T) {
+	f := newFake(t)
+	f.record = true
+	f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict {
+		return verdict{reply: errorFrame(protocol.StatusTimeout, 0, "")}
+	}
+	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce, cfg.RequestTimeout = true, -1 }, f)
+	c.session.retryMax = 100 * time.Millisecond
+	_, err := c.Incr(t.Context(), []byte("n"), 1)
+	if !errors.Is(err, ErrSessionExpired) || !errors.Is(err, ErrOutcomeUnknown) || SafeToRetry(err) {
+		t.Error(err)
+	}
+	// What was refused may be sent at any time.
+	refusals := 8
+	f.set(func() {
+		f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict {
+			if refusals--; refusals < 0 {
+				return verdict{}
+			}
+			return verdict{reply: errorFrame(protocol.StatusNoQuorum, 0, "")}
+		}
+	})
+	if n, err := c.Incr(t.Context(), []byte("n"), 1); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	checkSessionIdle(t, c)
+}
