@@ -210,22 +210,25 @@ type EndpointError struct {
 	Ago      time.Duration // since the last of them ended
 }
 
+// String says in one line which address it was, and what became of it.
+func (e EndpointError) String() string {
+	s := e.Endpoint + ": no answer yet"
+	if e.Err != nil {
+		s = e.Endpoint + ": " + e.Err.Error()
+	}
+	if e.Tries > 1 {
+		s += fmt.Sprintf(" (%d tries, the last %v ago)", e.Tries, e.Ago.Round(time.Millisecond))
+	}
+	return s
+}
+
 // Error lists the endpoints and says how to start a server.
 func (e *UnavailableError) Error() string {
 	var b strings.Builder
 	b.WriteString(ErrUnavailable.Error())
 	for i, p := range e.Endpoints {
 		b.WriteString([]string{": ", "; "}[min(i, 1)])
-		b.WriteString(p.Endpoint)
-		b.WriteString(": ")
-		if p.Err == nil {
-			b.WriteString("no answer yet")
-		} else {
-			b.WriteString(p.Err.Error())
-		}
-		if p.Tries > 1 {
-			fmt.Fprintf(&b, " (%d tries, the last %v ago)", p.Tries, p.Ago.Round(time.Millisecond))
-		}
+		b.WriteString(p.String())
 	}
 	b.WriteString(" (is a server running? start one with: proa serve)")
 	return b.String()

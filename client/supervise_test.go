@@ -1,9 +1,12 @@
 package client
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -150,4 +153,77 @@ func TestUnavailableMeanwhile(t *testing.T) {
 			t.Errorf("%s", got)
 		}
 	})
+}
+
+// A name is looked up anew for each try, so that a server may come back with
+// another address.
+func TestNamesAreLookedUpAgain(t *testing.T) {
+	var address atomic.Pointer[net.IP]
+	answer(t, &address)
+	f := newFakeOn(t, "tcp", "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(f.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved, err := listenFake("tcp", "127.0.0.2:"+port)
+	if err != nil {
+		t.Skip(err) // loopback has one address here
+	}
+	t.Cleanup(moved.close)
+	address.Store(&net.IP{127, 0, 0, 1})
+	c := dial(t, func(cfg *Config) {
+		idle(cfg)
+		cfg.Endpoints = []string{"proa.test.:" + port}
+	})
+	f.close()
+	down(t, c.endpoints[0])
+	address.Store(&net.IP{127, 0, 0, 2})
+	moved.start()
+	if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// answer makes the process look names up at a server that answers with address.
+func answer(t *testing.T, address *atomic.Pointer[net.IP]) {
+	t.Helper()
+	names, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", names.LocalAddr().String())
+	}}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := make([]byte, 512); ; {
+			n, from, err := names.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			names.WriteTo(nameReply(b[:n], *address.Load()), from)
+		}
+	}()
+	t.Cleanup(func() {
+		net.DefaultResolver = old
+		names.Close()
+		<-done
+	})
+}
+
+// nameReply answers a query of the DNS (RFC 1035, section 4) for an IPv4 address,
+// and any other with nothing.
+func nameReply(query []byte, address net.IP) []byte {
+	question := query[12:]
+	end := bytes.IndexByte(question, 0) + 5 // behind the name, its type and class
+	reply := append(bytes.Clone(query[:2]), 0x84, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+	reply = append(reply, question[:end]...)
+	if question[end-3] == 1 { // A
+		reply[7] = 1
+		reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
+		reply = append(reply, address...)
+	}
+	return reply
 }

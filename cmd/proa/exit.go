@@ -110,11 +110,7 @@ func describeUnavailable(e *client.UnavailableError) string {
 	var b strings.Builder
 	b.WriteString("proa: no server could be reached. Tried:\n")
 	for _, p := range e.Endpoints {
-		cause := "no answer"
-		if p.Err != nil {
-			cause = p.Err.Error()
-		}
-		fmt.Fprintf(&b, "  %s: %s\n", p.Endpoint, cause)
+		fmt.Fprintf(&b, "  %v\n", p)
 	}
 	b.WriteString("Start a server here:   proa serve\n")
 	b.WriteString("Or name one elsewhere: proa -e host:port …   (or set " + config.EnvEndpoints + ")")
