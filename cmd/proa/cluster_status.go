@@ -26,17 +26,20 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status [--watch [INTERVAL]] [--node]",
 		Short: "Show the state of the cluster, its nodes and shards",
 		Long: `Show the state of the whole cluster as one of its nodes sees it: a sentence that
-says how it fares, its nodes, and its shards with leader, term and lag.
+says how it fares, its nodes, and its shards with leader, term and lag. What is
+shown as the present state is at most a second old: of a node that has said
+nothing for longer its age is shown, and dashes for its figures.
 
-In the list of replicas * marks the leader, ? a node that is not up; what a
+In the list of replicas * marks the leader, ? a node that is not up or has not reported lately; what a
 replica lacks of the newest entries stands behind it. The shard named meta holds
 the cluster's own data: nodes, places of replicas, slot map.
 
 With -o json the whole answer is one object on one line. --watch repeats it until
 Control-C. --node shows what one server says about itself alone.
 
-The exit status is 0 whatever the cluster's state is, and 3 if no server
-answers.`,
+The exit status is 0 if the cluster is healthy; 1 if it is degraded, or if that is
+not known; 3 if some shards are unavailable, or no server answers. With --watch
+and --node it tells only whether a server answered.`,
 		Example: "  proa status\n  proa status --watch\n  proa status --watch 500ms\n  proa status -o json | jq '.nodes[] | {id, state}'",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -61,7 +64,11 @@ answers.`,
 			if watching {
 				return a.watch(cmd.Context(), watch, show)
 			}
-			return show(cmd.Context(), a.out)
+			status, err := show(cmd.Context(), a.out)
+			if err == nil && status != exitDone {
+				err = &statusError{status, errSilent}
+			}
+			return err
 		},
 	}
 	f := cmd.Flags()
@@ -72,8 +79,8 @@ answers.`,
 }
 
 // showNode shows the status of one server.
-func (a *app) showNode(ctx context.Context, w io.Writer) error {
-	return a.call(ctx, func(ctx context.Context, c *client.Client) error {
+func (a *app) showNode(ctx context.Context, w io.Writer) (status int, err error) {
+	return exitDone, a.call(ctx, func(ctx context.Context, c *client.Client) error {
 		raw, err := c.Status(ctx)
 		if err != nil {
 			return err
@@ -89,33 +96,40 @@ func (a *app) to(w io.Writer) *app {
 	return &b
 }
 
-// showCluster shows the status of the cluster.
-func (a *app) showCluster(ctx context.Context, w io.Writer) error {
+// showCluster shows the status of the cluster and returns the exit status that
+// stands for how it fares.
+func (a *app) showCluster(ctx context.Context, w io.Writer) (status int, err error) {
 	raw, err := a.administerRaw(ctx, command.AdminStatus, nil)
 	if err != nil {
-		return unsupportedStatus(err)
-	}
-	if a.output != outputTable {
-		// As it came: a newer server may say more than this program knows.
-		_, err := w.Write(append(bytes.TrimSpace(raw), '\n'))
-		return err
+		return exitServer, unsupportedStatus(err)
 	}
 	s := new(command.ClusterStatus)
-	if err := json.Unmarshal(raw, s); err != nil {
-		return fmt.Errorf("the server's status cannot be read: %w; -o json shows it as it is", err)
+	err = json.Unmarshal(raw, s)
+	if a.output != outputTable {
+		// As it came: a newer server may say more than this program knows.
+		if _, err := w.Write(append(bytes.TrimSpace(raw), '\n')); err != nil {
+			return exitServer, err
+		}
 	}
-	return a.to(w).renderCluster(s)
+	if err != nil {
+		return exitServer, fmt.Errorf("the server's status cannot be read: %w; -o json shows it as it is", err)
+	}
+	h := findHealth(s)
+	if a.output != outputTable {
+		return h.status, nil
+	}
+	return h.status, a.to(w).renderCluster(s, h)
 }
 
 // watch shows something again and again until the context ends. The first
 // failure is returned if nothing could be shown before; later ones are shown.
-func (a *app) watch(ctx context.Context, interval time.Duration, show func(context.Context, io.Writer) error) error {
+func (a *app) watch(ctx context.Context, interval time.Duration, show func(context.Context, io.Writer) (int, error)) error {
 	_, onTerminal := terminal(a.out)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for shown := 0; ; shown++ {
 		var b bytes.Buffer
-		err := show(ctx, &b)
+		_, err := show(ctx, &b)
 		if ctx.Err() != nil {
 			return nil // Control-C is how one leaves
 		}
@@ -160,11 +174,11 @@ func (a *app) writeFrame(picture []byte, number int, onTerminal bool) error {
 }
 
 // renderCluster shows header, nodes and shards.
-func (a *app) renderCluster(s *command.ClusterStatus) error {
+func (a *app) renderCluster(s *command.ClusterStatus, h *health) error {
 	if err := a.printf("cluster %s, epoch %d, seen by node %d\n", s.Cluster, s.Epoch, s.Asked); err != nil {
 		return err
 	}
-	for i, line := range health(s) {
+	for i, line := range h.lines() {
 		if i > 0 {
 			line = "  " + line
 		}
@@ -188,14 +202,14 @@ func (a *app) showNodes(s *command.ClusterStatus) error {
 	t := a.newTable("NODE", "STATE", "LEADERS", "REPLICAS", "CLIENT", "PEER", "FSYNC", "LOG", "DISK", "FREE", "UP FOR", "VERSION")
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
-		cells := []string{strconv.FormatUint(n.ID, 10), nodeState(n), strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas),
-			orDash(n.Client), orDash(n.Peer)}
-		if n.State == command.NodeExpected {
-			cells = append(cells, "-", "-", "-", "-", "-", "-")
-		} else {
-			cells = append(cells, fmt.Sprintf("%.0f µs", n.FsyncMicros), formatBytes(n.LogBytes), formatBytes(n.DiskUsedBytes),
-				formatBytes(n.DiskFreeBytes), formatAge(time.Duration(n.UptimeSeconds)*time.Second), orDash(n.Version))
+		leaders, replicas := strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas)
+		figures := []string{fmt.Sprintf("%.0f µs", n.FsyncMicros), formatBytes(n.LogBytes), formatBytes(n.DiskUsedBytes),
+			formatBytes(n.DiskFreeBytes), formatAge(time.Duration(n.UptimeSeconds) * time.Second)}
+		if outdated(n) {
+			leaders, replicas, figures = "-", "-", []string{"-", "-", "-", "-", "-"}
 		}
+		cells := append([]string{strconv.FormatUint(n.ID, 10), nodeState(n), leaders, replicas, orDash(n.Client), orDash(n.Peer)}, figures...)
+		cells = append(cells, orDash(n.Version))
 		for i := range cells {
 			cells[i] = escape([]byte(cells[i]))
 		}
@@ -213,11 +227,22 @@ func orDash(s string) string {
 	return s
 }
 
+// outdated reports whether what a node last said of itself does not count as its
+// present state.
+func outdated(n *command.NodeInfo) bool {
+	return n.Stale || n.State == command.NodeExpected
+}
+
 // nodeState says all there is to say about a node's state.
 func nodeState(n *command.NodeInfo) string {
 	s := n.State
-	if n.State == command.NodeSuspect || n.State == command.NodeDown {
+	switch {
+	case n.State == command.NodeSuspect || n.State == command.NodeDown:
 		s += " for " + formatAge(time.Duration(n.LastSeenMillis)*time.Millisecond)
+	case n.State == command.NodeUp && n.Stale && n.AgeMillis < 0:
+		s += ", no report yet"
+	case n.State == command.NodeUp && n.Stale:
+		s += ", last report " + formatAge(time.Duration(n.AgeMillis)*time.Millisecond) + " ago"
 	}
 	for _, f := range []struct {
 		set  bool
@@ -236,8 +261,11 @@ func (a *app) showShards(s *command.ClusterStatus) error {
 	for i := range s.Shards {
 		sh := &s.Shards[i]
 		leader := "none"
-		if sh.Leader != 0 {
+		switch leadership(sh) {
+		case command.ShardLed:
 			leader = strconv.FormatUint(sh.Leader, 10)
+		case command.ShardUnknown:
+			leader = "unknown"
 		}
 		applied, lag := furthest(sh)
 		if err := t.row(shardName(sh.Shard), leader, strconv.FormatUint(sh.Term, 10), strconv.FormatUint(applied, 10),
@@ -278,15 +306,43 @@ func missing(sh *command.ShardInfo, states map[uint64]string) (out []uint64) {
 	return out
 }
 
-func shardState(sh *command.ShardInfo, states map[uint64]string) string {
-	absent := missing(sh, states)
+// leadership returns whether a shard has a leader, which servers of old do not
+// say in one word.
+func leadership(sh *command.ShardInfo) string {
 	switch {
+	case sh.State != "":
+		return sh.State
 	case sh.Leader == 0:
+		return command.ShardLeaderless
+	}
+	return command.ShardLed
+}
+
+// notFollowing returns the nodes whose replica of a shard follows another leader than
+// the shard's, or none, as it says itself: clients that ask there are refused.
+// Servers of old do not tell.
+func notFollowing(sh *command.ShardInfo) (out []uint64) {
+	for _, r := range sh.Replicas {
+		if sh.State != "" && !r.Stale && r.Follows != sh.Leader && slices.Contains(sh.Desired, r.Node) {
+			out = append(out, r.Node)
+		}
+	}
+	return out
+}
+
+func shardState(sh *command.ShardInfo, states map[uint64]string) string {
+	absent, apart := missing(sh, states), notFollowing(sh)
+	switch {
+	case leadership(sh) == command.ShardLeaderless:
 		return "no leader"
+	case leadership(sh) == command.ShardUnknown:
+		return "unknown"
 	case sh.Moving:
 		return "moving to " + numbers(sh.Desired)
 	case len(absent) > 0:
 		return "without " + numbers(absent)
+	case len(apart) > 0:
+		return "not followed by " + numbers(apart)
 	}
 	return "ok"
 }
@@ -312,7 +368,7 @@ func replicaList(sh *command.ShardInfo, states map[uint64]string) string {
 		if r.Node == sh.Leader {
 			w += "*"
 		}
-		if states[r.Node] != command.NodeUp {
+		if r.Stale || states[r.Node] != command.NodeUp {
 			w += "?"
 		}
 		if r.Role == "learner" {
@@ -326,48 +382,86 @@ func replicaList(sh *command.ShardInfo, states map[uint64]string) string {
 	return strings.Join(words, " ")
 }
 
-// health says in one sentence, and where needed some more lines, how the
-// cluster fares.
-func health(s *command.ClusterStatus) []string {
-	var leaderless, short, moving []string
+// health is how the cluster fares.
+type health struct {
+	status            int // of the process that says so
+	verdict           string
+	troubles, changes []string
+	shards            int
+	leaderless        []string // names of shards
+	unknown           []string // whether they have a leader
+	short, unfollowed []string // lack a replica; have one without the leader
+	moving            []string
+}
+
+// lines says it: in a sentence, and where needed some more.
+func (h *health) lines() []string {
+	return append(append([]string{h.verdict}, h.troubles...), h.changes...)
+}
+
+func findHealth(s *command.ClusterStatus) *health {
+	h := &health{shards: len(s.Shards)}
+	h.troubles, h.changes = nodeNews(s)
+	h.sort(s)
+	for _, kind := range []struct {
+		shards []string
+		say    string
+		list   *[]string
+	}{
+		{h.short, "%d of %d shards lack a replica: %s", &h.troubles},
+		{h.unfollowed, "%d of %d shards have a replica that does not follow the leader yet: %s", &h.troubles},
+		{h.moving, "replicas of %d of %d shards are being moved: %s", &h.changes},
+	} {
+		if n := len(kind.shards); n > 0 {
+			*kind.list = append(*kind.list, fmt.Sprintf(kind.say, n, h.shards, some(kind.shards)))
+		}
+	}
+	h.status, h.verdict = h.judge(len(s.Nodes))
+	return h
+}
+
+// sort puts each shard where it belongs.
+func (h *health) sort(s *command.ClusterStatus) {
 	states := nodeStates(s)
 	for i := range s.Shards {
 		sh := &s.Shards[i]
-		name := shardName(sh.Shard)
+		list := (*[]string)(nil)
 		switch {
-		case sh.Leader == 0:
-			leaderless = append(leaderless, name)
+		case leadership(sh) == command.ShardLeaderless:
+			list = &h.leaderless
+		case leadership(sh) == command.ShardUnknown:
+			list = &h.unknown
 		case sh.Moving:
-			moving = append(moving, name)
+			list = &h.moving
 		case len(missing(sh, states)) > 0:
-			short = append(short, name)
+			list = &h.short
+		case len(notFollowing(sh)) > 0:
+			list = &h.unfollowed
+		default:
+			continue
 		}
+		*list = append(*list, shardName(sh.Shard))
 	}
-	troubles, changes := nodeNews(s)
-	all := len(s.Shards)
-	if n := len(short); n > 0 {
-		troubles = append(troubles, fmt.Sprintf("%d of %d shards lack a replica: %s", n, all, some(short)))
-	}
-	if n := len(moving); n > 0 {
-		changes = append(changes, fmt.Sprintf("replicas of %d of %d shards are being moved: %s", n, all, some(moving)))
-	}
-	return append([]string{verdict(s, leaderless, troubles)}, append(troubles, changes...)...)
 }
 
-// verdict is the sentence at the top.
-func verdict(s *command.ClusterStatus, leaderless, troubles []string) string {
-	all := len(s.Shards)
-	switch n := len(leaderless); {
-	case all == 0 || len(s.Nodes) == 0:
-		return "unknown: the node asked has not heard of the cluster's state yet"
+// judge returns the sentence at the top, and the exit status.
+func (h *health) judge(nodes int) (status int, verdict string) {
+	const until = "refuse writes and linearizable reads until a majority of their replicas is back"
+	switch n := len(h.leaderless); {
+	case h.shards == 0 || nodes == 0:
+		return exitFailed, "unknown: the node asked has not heard of the cluster's state yet"
+	case n == h.shards:
+		return exitServer, fmt.Sprintf("UNAVAILABLE: none of the %d shards has a leader; they %s", n, until)
 	case n > 0:
-		return fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they refuse writes and linearizable reads until a majority of their replicas is back", n, all, some(leaderless))
-	case len(troubles) > 0:
-		return fmt.Sprintf("degraded: all %d shards have a leader, but", all)
-	case len(s.Nodes) == 1:
-		return fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no replica elsewhere", all)
+		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they %s", n, h.shards, some(h.leaderless), until)
+	case len(h.unknown) > 0:
+		return exitFailed, fmt.Sprintf("unknown: whether %d of %d shards have a leader cannot be told now (%s)", len(h.unknown), h.shards, some(h.unknown))
+	case len(h.troubles) > 0:
+		return exitFailed, fmt.Sprintf("degraded: all %d shards have a leader, but", h.shards)
+	case nodes == 1:
+		return exitDone, fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no replica elsewhere", h.shards)
 	}
-	return fmt.Sprintf("healthy: all %d shards have a leader and all their replicas", all)
+	return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas", h.shards)
 }
 
 // nodeNews lists what is wrong with the nodes, and what is being changed.
@@ -378,7 +472,7 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 		switch {
 		case n.State == command.NodeExpected:
 			changes = append(changes, fmt.Sprintf("node %d is expected and has not joined yet", n.ID))
-		case n.State != command.NodeUp || n.Slow || n.ClockOff:
+		case n.State != command.NodeUp || n.Slow || n.ClockOff || n.Stale:
 			troubles = append(troubles, line)
 		case n.Draining || n.Removing:
 			changes = append(changes, line)

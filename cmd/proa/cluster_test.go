@@ -50,9 +50,9 @@ func cluster() *command.ClusterStatus {
 	}
 	for shard := command.MetaShard; shard < 3; shard++ {
 		leader := uint64(max(shard, 0) + 1)
-		sh := command.ShardInfo{Shard: shard, Leader: leader, Term: 4, Commit: 100, Desired: []uint64{1, 2, 3}}
+		sh := command.ShardInfo{Shard: shard, State: command.ShardLed, Leader: leader, Term: 4, Commit: 100, Desired: []uint64{1, 2, 3}}
 		for id := uint64(1); id <= 3; id++ {
-			r := command.ReplicaInfo{Node: id, Role: "follower", Applied: 100}
+			r := command.ReplicaInfo{Node: id, Role: "follower", Follows: leader, Applied: 100}
 			if id == leader {
 				r.Role = "leader"
 			}
@@ -102,16 +102,20 @@ meta   1       4     100      0    ok     1* 2 3
 
 func TestClusterStatusInTrouble(t *testing.T) {
 	s := cluster()
-	s.Nodes[1].State, s.Nodes[1].LastSeenMillis = command.NodeDown, 130_000
+	s.Nodes[1].State, s.Nodes[1].LastSeenMillis, s.Nodes[1].Stale = command.NodeDown, 130_000, true
 	s.Nodes[2].Slow, s.Nodes[2].Version = true, "\x1b[31m"
 	s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeExpected})
 	s.Shards[1].Replicas[2].Lag, s.Shards[1].Replicas[2].Applied = 40, 60
-	s.Shards[2].Leader = 0
+	s.Shards[2].State, s.Shards[2].Leader = command.ShardLeaderless, 0
 	s.Shards[3].Desired, s.Shards[3].Moving = []uint64{1, 3, 4}, true
 	s.Shards[3].Replicas = append(s.Shards[3].Replicas, command.ReplicaInfo{Node: 4, Role: "learner", Lag: 7})
-	_, out, _ := runCluster(answering(s), "status")
+	status, out, _ := runCluster(answering(s), "status")
+	if status != exitServer {
+		t.Errorf("exit status %d with a shard that has no leader", status)
+	}
 	for _, want := range []string{
 		"UNAVAILABLE in part: 1 of 4 shards have no leader (1);",
+		"\n2     down for 2m10s  -        -         n2:7400  n2:7401  -       -         -         -         -        v1.2.3\n",
 		"  node 2 is down for 2m10s\n",
 		"  node 3 is up, slow disk\n",
 		"  node 4 is expected and has not joined yet\n",
@@ -133,28 +137,99 @@ func TestHealth(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(*command.ClusterStatus)
+		status int
 		want   string
 	}{
+		{"all well", func(*command.ClusterStatus) {}, exitDone, "healthy: all 4 shards"},
 		{"alone", func(s *command.ClusterStatus) {
 			s.Nodes = s.Nodes[:1]
 			for i := range s.Shards {
 				s.Shards[i].Leader, s.Shards[i].Desired, s.Shards[i].Replicas = 1, []uint64{1}, s.Shards[i].Replicas[:1]
+				s.Shards[i].Replicas[0].Follows = 1
 			}
-		}, "healthy, on one node"},
-		{"suspect", func(s *command.ClusterStatus) { s.Nodes[0].State = command.NodeSuspect }, "degraded"},
-		{"slow", func(s *command.ClusterStatus) { s.Nodes[0].Slow = true }, "degraded"},
-		{"draining", func(s *command.ClusterStatus) { s.Nodes[0].Draining = true }, "healthy"},
+		}, exitDone, "healthy, on one node"},
+		{"suspect", func(s *command.ClusterStatus) { s.Nodes[0].State = command.NodeSuspect }, exitFailed, "degraded"},
+		{"slow", func(s *command.ClusterStatus) { s.Nodes[0].Slow = true }, exitFailed, "degraded"},
+		{"report late", func(s *command.ClusterStatus) { s.Nodes[0].Stale, s.Nodes[0].AgeMillis = true, 3200 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, last report 3.2s ago"},
+		{"no report yet", func(s *command.ClusterStatus) { s.Nodes[0].Stale, s.Nodes[0].AgeMillis = true, -1 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, no report yet"},
+		{"draining", func(s *command.ClusterStatus) { s.Nodes[0].Draining = true }, exitDone, "healthy"},
 		{"expected", func(s *command.ClusterStatus) {
 			s.Nodes = append(s.Nodes, command.NodeInfo{ID: 9, State: command.NodeExpected})
-		}, "healthy"},
-		{"replica not made yet", func(s *command.ClusterStatus) { s.Shards[0].Replicas = s.Shards[0].Replicas[:2] }, "degraded"},
-		{"moving", func(s *command.ClusterStatus) { s.Shards[0].Moving = true }, "healthy"},
-		{"nothing known", func(s *command.ClusterStatus) { *s = command.ClusterStatus{} }, "unknown"},
+		}, exitDone, "healthy"},
+		{"replica not made yet", func(s *command.ClusterStatus) { s.Shards[0].Replicas = s.Shards[0].Replicas[:2] }, exitFailed, "degraded"},
+		{"a node has not heard of the leader", func(s *command.ClusterStatus) { s.Shards[1].Replicas[2].Follows = 0 }, exitFailed,
+			"degraded: all 4 shards have a leader, but|1 of 4 shards have a replica that does not follow the leader yet: 0"},
+		{"moving", func(s *command.ClusterStatus) { s.Shards[0].Moving = true }, exitDone, "healthy"},
+		{"leader not known", func(s *command.ClusterStatus) { s.Shards[2].State, s.Shards[2].Leader = command.ShardUnknown, 0 }, exitFailed,
+			"unknown: whether 1 of 4 shards have a leader cannot be told now (1)"},
+		{"no leader", func(s *command.ClusterStatus) { s.Shards[2].State, s.Shards[2].Leader = command.ShardLeaderless, 0 }, exitServer,
+			"UNAVAILABLE in part: 1 of 4 shards have no leader (1)"},
+		{"no leader anywhere", func(s *command.ClusterStatus) {
+			for i := range s.Shards {
+				s.Shards[i].State, s.Shards[i].Leader = command.ShardLeaderless, 0
+			}
+		}, exitServer, "UNAVAILABLE: none of the 4 shards has a leader"},
+		{"nothing known", func(s *command.ClusterStatus) { *s = command.ClusterStatus{} }, exitFailed, "unknown"},
+		{"a server of old", func(s *command.ClusterStatus) {
+			for i := range s.Shards {
+				s.Shards[i].State = ""
+				for k := range s.Shards[i].Replicas {
+					s.Shards[i].Replicas[k].Follows = 0
+				}
+			}
+		}, exitDone, "healthy"},
+		{"a server of old without a leader", func(s *command.ClusterStatus) { s.Shards[0].State, s.Shards[0].Leader = "", 0 }, exitServer, "UNAVAILABLE in part"},
 	} {
 		s := cluster()
 		tt.change(s)
-		if got := health(s); !strings.HasPrefix(got[0], tt.want) {
-			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		h := findHealth(s)
+		if got := strings.Join(h.lines(), "|"); !strings.HasPrefix(got, tt.want) || h.status != tt.status {
+			t.Errorf("%s: status %d, %s; want %d, %s", tt.name, h.status, got, tt.status, tt.want)
+		}
+		for _, output := range []string{outputTable, outputJSON} {
+			if status, _, _ := runCluster(answering(s), "status", "-o", output); status != tt.status {
+				t.Errorf("%s: exit status %d with -o %s, want %d", tt.name, status, output, tt.status)
+			}
+		}
+	}
+}
+
+// TestLeadsNone: a draining is done only when it is certain that the node leads
+// nothing.
+func TestLeadsNone(t *testing.T) {
+	silent := func(s *command.ClusterStatus) {
+		for i := range s.Shards {
+			s.Shards[i].Replicas[1].Stale, s.Shards[i].Replicas[1].Role = true, "unreachable"
+		}
+	}
+	unknown := func(shard int, state string) func(s *command.ClusterStatus) {
+		return func(s *command.ClusterStatus) {
+			sh := findShard(s, shard)
+			sh.State, sh.Leader, sh.Replicas[1].Role = state, 0, "follower"
+		}
+	}
+	elsewhere := func(s *command.ClusterStatus) {
+		sh := findShard(s, 1)
+		sh.Leader, sh.Replicas[1].Role, sh.Replicas[2].Role = 3, "follower", "leader"
+	}
+	for _, tt := range []struct {
+		name    string
+		changes []func(s *command.ClusterStatus)
+		want    bool
+	}{
+		{"it leads", nil, false},
+		{"another leads", []func(s *command.ClusterStatus){elsewhere}, true},
+		{"it says that it does not", []func(s *command.ClusterStatus){unknown(1, command.ShardLeaderless)}, true},
+		{"it has not said anything, nobody is known to lead", []func(s *command.ClusterStatus){unknown(1, command.ShardUnknown), silent}, false},
+		{"it is gone and has no follower left", []func(s *command.ClusterStatus){unknown(1, command.ShardLeaderless), silent}, false},
+		{"it is gone and others lead", []func(s *command.ClusterStatus){elsewhere, silent}, true},
+	} {
+		s := cluster()
+		for _, f := range tt.changes {
+			f(s)
+		}
+		if got := leadsNone(s, 2); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
 }
@@ -311,6 +386,21 @@ func TestChanges(t *testing.T) {
 			stderr:  "node 2: 0 of 1 leaderships moved, left: 1\n",
 		},
 		{
+			// What it leads is not known for a while.
+			line: "member drain 2",
+			states: []func(*command.ClusterStatus){
+				func(s *command.ClusterStatus) {
+					s.Nodes[1].Draining, s.Nodes[1].State, s.Nodes[1].Stale, s.Nodes[1].LastSeenMillis = true, command.NodeSuspect, true, 1500
+					s.Shards[2].State, s.Shards[2].Leader = command.ShardUnknown, 0
+					s.Shards[2].Replicas[1].Stale = true
+				},
+				func(s *command.ClusterStatus) { s.Nodes[1].Draining = true; s.Shards[2].Leader = 3 },
+			},
+			request: `member.drain {"node":2}`,
+			stdout:  "accepted\nnode 2 leads no shard and takes no leadership\n",
+			stderr:  "node 2 is suspect for 1.5s, draining: whether it leads shards is not known\n",
+		},
+		{
 			line: "shard move 0 --from 2 --to 4",
 			states: []func(*command.ClusterStatus){
 				func(*command.ClusterStatus) {},
@@ -328,6 +418,28 @@ func TestChanges(t *testing.T) {
 			stdout:  "accepted\nshard 0: the replica is on node 4 and no longer on node 2\n",
 			stderr: "shard 0: waiting for the replica on node 4\nshard 0: the replica on node 4 catches up, 55 entries behind\n" +
 				"shard 0: the replica on node 4 votes, the one on node 2 goes\nshard 0: about to be done\n",
+		},
+		{
+			line: "shard move 0 --from 2 --to 4 --timeout 2s",
+			states: []func(*command.ClusterStatus){
+				moveState(func(*command.ShardInfo) {}),
+				down4(moveState(func(*command.ShardInfo) {})),
+			},
+			request: `shard.move {"shard":0,"from":2,"to":4}`,
+			status:  exitServer,
+			stdout:  "accepted\n",
+			stderr: "shard 0: waiting for the replica on node 4\nproa: node 4, which is to get a replica of shard 0, is down for 12s; " +
+				"the move goes on when it is back, or ends when it is removed with: proa member remove 4\n",
+		},
+		{
+			line: "shard move 0 --from 2 --to 4 --timeout 2s",
+			states: []func(*command.ClusterStatus){
+				moveState(func(sh *command.ShardInfo) { sh.State, sh.Leader = command.ShardLeaderless, 0 }),
+			},
+			request: `shard.move {"shard":0,"from":2,"to":4}`,
+			status:  exitServer,
+			stdout:  "accepted\n",
+			stderr:  "shard 0: waiting for the replica on node 4\nproa: shard 0 has no leader, which would have to carry the move out; it goes on when there is one\n",
 		},
 		{
 			line: "shard move meta --from 2 --to 4",
@@ -376,9 +488,18 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// down4 is a state in which node 4 has been down for 12 s.
+func down4(state func(*command.ClusterStatus)) func(*command.ClusterStatus) {
+	return func(s *command.ClusterStatus) {
+		state(s)
+		s.Nodes[3].State, s.Nodes[3].Stale, s.Nodes[3].LastSeenMillis = command.NodeDown, true, 12_000
+	}
+}
+
 // moveState is a cluster in which shard 0 moves from node 2 to node 4.
 func moveState(change func(*command.ShardInfo)) func(*command.ClusterStatus) {
 	return func(s *command.ClusterStatus) {
+		s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeUp})
 		s.Shards[1].Desired, s.Shards[1].Moving = []uint64{1, 3, 4}, true
 		change(&s.Shards[1])
 	}

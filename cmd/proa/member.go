@@ -183,6 +183,9 @@ func (a *app) drainMember(ctx context.Context, m command.MemberArgs, wait bool) 
 			}
 			begun = n.Draining
 			led := leading(s, m.Node)
+			if len(led) == 0 && !leadsNone(s, m.Node) {
+				return fmt.Sprintf("node %d is %s: whether it leads shards is not known", m.Node, nodeState(n)), false, nil
+			}
 			return leaders.moved(m.Node, led), begun && len(led) == 0, nil
 		},
 	})
@@ -223,6 +226,23 @@ func holding(s *command.ClusterStatus, node uint64) (names []string) {
 		}
 	}
 	return names
+}
+
+// leadsNone reports whether it is certain that a node leads no shard: it has said
+// so just now, or another does lead every shard that it might.
+func leadsNone(s *command.ClusterStatus, node uint64) bool {
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		r := findReplica(sh, node)
+		switch {
+		case sh.Leader == node:
+			return false
+		case r == nil && !slices.Contains(sh.Desired, node), leadership(sh) == command.ShardLed:
+		case r == nil || r.Stale || r.Role == "leader":
+			return false
+		}
+	}
+	return true
 }
 
 // leading returns the names of the shards a node leads.

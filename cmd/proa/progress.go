@@ -61,6 +61,30 @@ func (a *app) follow(ctx context.Context, look step) error {
 	}
 }
 
+// hindrance notices that a change is kept from going on for longer than whoever
+// waits for it is willing to wait.
+type hindrance struct {
+	patience time.Duration
+	since    time.Time // zero: nothing does
+}
+
+// check takes in what hinders the change now, "" for nothing. It returns an error
+// if the next look would come when patience has run out.
+func (h *hindrance) check(reason string) error {
+	now := time.Now()
+	switch {
+	case reason == "":
+		h.since = time.Time{}
+		return nil
+	case h.since.IsZero():
+		h.since = now
+	}
+	if now.Add(progressInterval).Sub(h.since) < h.patience {
+		return nil
+	}
+	return errors.New(reason)
+}
+
 // progressLine shows how a change goes on, on standard error: in one line of a
 // terminal, or a line for each step elsewhere. Programs that read JSON are
 // spared it.

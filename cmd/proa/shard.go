@@ -100,6 +100,7 @@ a time.`,
 func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) error {
 	name := shardName(m.Shard)
 	begun := false // as far as the node knows that is asked; it may be behind
+	h := hindrance{patience: a.timeout}
 	return a.carryOut(ctx, change{
 		verb: command.AdminShardMove, args: m, wait: wait,
 		complete: fmt.Sprintf("shard %s: the replica is on node %d and no longer on node %d", name, m.To, m.From),
@@ -112,6 +113,9 @@ func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) err
 				return "", false, fmt.Errorf("shard %s is not to be on node %d any more: the move was revoked", name, m.To)
 			}
 			begun = slices.Contains(sh.Desired, m.To)
+			if err := h.check(moveHindrance(s, sh, m.To)); err != nil {
+				return "", false, err
+			}
 			filled, old := findReplica(sh, m.To), findReplica(sh, m.From)
 			switch {
 			case filled == nil:
@@ -124,6 +128,21 @@ func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) err
 			return fmt.Sprintf("shard %s: about to be done", name), begun && !sh.Moving, nil
 		},
 	})
+}
+
+// moveHindrance says what keeps a replica from moving to a node, "" where
+// nothing does.
+func moveHindrance(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) string {
+	n := findNode(s, to)
+	switch {
+	case n == nil:
+		return fmt.Sprintf("node %d, which was to get a replica of shard %s, is no member any more", to, shardName(sh.Shard))
+	case n.State != command.NodeUp:
+		return fmt.Sprintf("node %d, which is to get a replica of shard %s, is %s; the move goes on when it is back, or ends when it is removed with: proa member remove %d", to, shardName(sh.Shard), nodeState(n), to)
+	case leadership(sh) == command.ShardLeaderless:
+		return fmt.Sprintf("shard %s has no leader, which would have to carry the move out; it goes on when there is one", shardName(sh.Shard))
+	}
+	return ""
 }
 
 func (a *app) shardTransferCommand() *cobra.Command {
