@@ -148,6 +148,22 @@ func (c *Cluster) Join() *Node {
 	return n
 }
 
+// JoinUnannounced starts one more server, which joins the cluster under a number
+// that was not announced, or one that the cluster gives it if number is 0, and
+// returns it when it answers. Node does not find it by that number.
+func (c *Cluster) JoinUnannounced(number int) *Node {
+	c.t.Helper()
+	join := slices.Clone(c.peers)
+	listen := c.addPeer()
+	n := c.addNode(listen, join)
+	n.cfg.Args = slices.Delete(slices.Clone(n.cfg.Args), 0, 2) // --node-id
+	if number != 0 {
+		n.cfg.Args = append(n.cfg.Args, "--node-id", strconv.Itoa(number))
+	}
+	n.Start()
+	return n
+}
+
 // Node returns a server by its number, 1 and up.
 func (c *Cluster) Node(id int) *Node { return c.nodes[id-1] }
 
