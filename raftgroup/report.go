@@ -75,16 +75,15 @@ type shardReport struct {
 	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 }
 
-// moved returns s at other positions in the log.
-func (s shardReport) moved(commit, applied uint64) shardReport {
-	s.Commit, s.Applied = commit, applied
-	return s
-}
+// position is how far a replica has come in the log.
+type position struct{ commit, applied uint64 }
 
-// same reports whether s and o say the same.
+func (s *shardReport) position() position { return position{s.Commit, s.Applied} }
+
+// same reports whether s and o say the same, their positions aside.
 func (s *shardReport) same(o *shardReport) bool {
-	return s.Replica == o.Replica && s.Role == o.Role && s.Leader == o.Leader && s.Term == o.Term && s.Commit == o.Commit &&
-		s.Applied == o.Applied && s.Settled == o.Settled && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
+	return s.Replica == o.Replica && s.Role == o.Role && s.Leader == o.Leader && s.Term == o.Term &&
+		s.Settled == o.Settled && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
 }
 
 const (
@@ -153,10 +152,11 @@ func (n *Node) nodeReport() nodeReport {
 // ownReports is what this node reports of itself, apart from what its own
 // picture holds. It is changed by the pass, under the lock of the pictures.
 type ownReports struct {
-	run     uint64   // drawn at each start: versions begin anew with it
-	newest  uint64   // version of the newest change
-	changed []uint64 // version of each shard's newest change; 0: nothing was ever held
-	made    uint64   // reports so far
+	run     uint64     // drawn at each start: versions begin anew with it
+	newest  uint64     // version of the newest change
+	changed []uint64   // version of each shard's newest change; 0: nothing was ever held
+	at      []position // of each shard as of that version
+	made    uint64     // reports so far
 }
 
 // observe brings this node's picture of itself up to date. For the pass.
@@ -171,17 +171,14 @@ func (n *Node) observe() {
 	p := n.known.of(n.id)
 	p.about, p.heard, p.whole = about, now, now
 	if p.shards == nil {
-		p.shards, o.changed = make([]shardReport, len(n.groups)), make([]uint64, len(n.groups))
+		p.shards, o.changed, o.at = make([]shardReport, len(n.groups)), make([]uint64, len(n.groups)), make([]position, len(n.groups))
 	}
 	for shard, g := range n.groups {
 		is, was := g.report(n, cm), p.shards[shard]
 		p.shards[shard] = is
-		if !positions {
-			was = was.moved(is.Commit, is.Applied)
-		}
-		if !is.same(&was) {
+		if !is.same(&was) || positions && is.position() != o.at[shard] {
 			o.newest++
-			o.changed[shard] = o.newest
+			o.changed[shard], o.at[shard] = o.newest, is.position()
 		}
 	}
 	p.countLeaders()

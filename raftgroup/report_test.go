@@ -131,7 +131,7 @@ func TestReportsConverge(t *testing.T) {
 			p.take(c, shards, now)
 			if p.whole == now && p.run == r.run && p.have == r.newest {
 				for shard := range r.state {
-					if is, says := &r.state[shard], &p.shards[shard]; !says.same(is) {
+					if is, says := &r.state[shard], &p.shards[shard]; !says.same(is) || says.position() != is.position() {
 						t.Fatalf("seed %d: the receiver believes that it knows everything, and %+v instead of %+v", seed, says, is)
 					}
 				}
@@ -217,6 +217,26 @@ func TestReportsHaveNoLargestNumber(t *testing.T) {
 	}
 	if p.whole != 1 || p.leaders != shards || len(p.shards) != shards {
 		t.Fatalf("%d of %d leaders", p.leaders, shards)
+	}
+}
+
+// TestPositionsAreReported: what a replica has applied is known everywhere within a
+// second or two, whichever of its reports it happened before.
+func TestPositionsAreReported(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	c.pass(2 * time.Second)
+	for i := range 8 {
+		c.put(fmt.Sprint("key", i), "value")
+		c.pass(2*time.Second + reportEvery)
+		for id, n := range c.nodes {
+			for _, sh := range n.ClusterStatus().Shards {
+				for _, r := range sh.Replicas {
+					if held := c.nodes[r.Node].store.Applied((sh.Shard + len(n.groups)) % len(n.groups)); r.Applied != held {
+						t.Fatalf("node %d takes node %d for at %d of shard %d, which is at %d", id, r.Node, r.Applied, sh.Shard, held)
+					}
+				}
+			}
+		}
 	}
 }
 
