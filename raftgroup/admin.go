@@ -99,6 +99,9 @@ func (n *Node) adminNode(verb string, args []byte) (uint64, error) {
 	if n.groups[shard].noQuorum.Load() {
 		return 0, fmt.Errorf("%w: %s has no leader; see \"proa status\" for nodes that are down", command.ErrNoQuorum, n.shardName(shard))
 	}
+	if !n.groups[shard].held.Load() {
+		return 0, fmt.Errorf("%w: node %d holds no replica of %s and does not know who leads it now; try again, or ask another node", command.ErrNotLeader, n.id, n.shardName(shard))
+	}
 	return 0, fmt.Errorf("%w: %s has no leader at the moment; try again", command.ErrNotLeader, n.shardName(shard))
 }
 

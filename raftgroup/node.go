@@ -245,6 +245,7 @@ type Node struct {
 	known        pictures // of the nodes, this one included
 	badReports   atomic.Uint64
 	badReportLog lograte.Line
+	raftLog      lograte.Line // see raftLogger
 
 	mu      sync.Mutex
 	dirty   []*group  // with commands
@@ -314,6 +315,7 @@ func Open(o Options) (*Node, error) {
 		peers:   make(map[uint64]bool),
 
 		movedPeers: make(map[uint64]movedPeer),
+		raftLog:    lograte.Line{Burst: raftLinesMax},
 	}
 	n.setTimes()
 	n.ctx, n.cancel = context.WithCancel(context.Background())

@@ -60,7 +60,7 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 		PreVote:                   true,
 		DisableProposalForwarding: true,
 		StepDownOnRemoval:         true,
-		Logger:                    &raftLogger{g.logger},
+		Logger:                    &raftLogger{g.logger, &n.raftLog},
 	})
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/lograte"
 )
 
 // Replicas of the groups in this file's tests; r1 is the one that is told.
@@ -283,7 +284,7 @@ func tellAll(t *testing.T, data []byte) int {
 	r.node, err = raft.NewRawNode(&raft.Config{
 		ID: r1, ElectionTick: 10, HeartbeatTick: 9, Storage: r.storage, MaxSizePerMsg: 1 << 20, MaxInflightMsgs: 4,
 		CheckQuorum: true, PreVote: true, DisableProposalForwarding: true, StepDownOnRemoval: true,
-		Logger: &raftLogger{slog.New(slog.NewTextHandler(io.Discard, nil))},
+		Logger: &raftLogger{slog.New(slog.NewTextHandler(io.Discard, nil)), &lograte.Line{}},
 	})
 	must(t, err)
 	if kind == 1 || kind == 2 {
