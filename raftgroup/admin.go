@@ -387,7 +387,7 @@ func (n *Node) await(ctx context.Context, ok func() bool) error {
 }
 
 func (n *Node) adminSplit(ctx context.Context) (any, error) {
-	n.post(n.balance)
+	n.post(func() { n.shed(true) })
 	var errs []error
 	for _, row := range n.cmap.Load().nodes {
 		if row.ID != n.id && row.member() && !n.silent(row.ID) {
@@ -425,7 +425,7 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 	case callChecksum:
 		reply, err = n.answerChecksum(ctx, body)
 	case callBalance:
-		n.post(n.balance)
+		n.post(func() { n.shed(true) })
 	default:
 		err = fmt.Errorf("%w: this version does not know %q", command.ErrInvalid, verb)
 	}

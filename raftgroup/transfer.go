@@ -87,9 +87,13 @@ func (g *group) anySuccessor(n *Node) uint64 {
 }
 
 // balance gives leaderships away: all of them where this node should lead
-// nothing, else those that it has too many of, and those that a failed transfer
-// has left without a lease for the rest of the term.
-func (n *Node) balance() {
+// nothing, and those that a failed transfer has left without a lease for the rest
+// of the term; where the configuration says so also those that it has too many of.
+func (n *Node) balance() { n.shed(n.opt.BalanceLeaders) }
+
+// shed is balance; with spread it gives away what this node has too many of
+// whatever the configuration says.
+func (n *Node) shed(spread bool) {
 	mine := 0
 	for _, g := range n.groups {
 		if g.state == raft.StateLeader {
@@ -115,7 +119,7 @@ func (n *Node) balance() {
 			g.beginTransfer(n, to)
 			continue
 		}
-		if leaders, _ := n.mayLead(nodeOf(to), true); n.opt.BalanceLeaders && mine-leaders >= 2 {
+		if leaders, _ := n.mayLead(nodeOf(to), true); spread && mine-leaders >= 2 {
 			g.beginTransfer(n, to)
 			n.known.countLeader(nodeOf(to)) // until its next report says so
 			mine--

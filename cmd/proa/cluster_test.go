@@ -463,7 +463,7 @@ func TestChanges(t *testing.T) {
 			request: `shard.transfer {"shard":1,"to":3}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr:  "shard 1: waiting for node 3 to lead\nproa: shard 1 is not led by node 3 after 2s but by node 2: is its replica there behind? proa shard list tells; try again\n",
+			stderr:  "shard 1: waiting for node 3 to lead\nproa: shard 1 is not led by node 3 after 2s but by node 2: is its replica there behind (proa shard list tells), or has the cluster moved it on (cluster.balance_leaders)?\n",
 		},
 		{line: "shard split-leaders", request: "shard.split_leaders", stdout: "accepted\n"},
 	} {

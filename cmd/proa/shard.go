@@ -186,7 +186,7 @@ func (a *app) transferShard(ctx context.Context, m command.ShardArgs, wait bool)
 			case sh.Leader == m.To:
 				return "", true, nil
 			case time.Since(begin) > a.timeout:
-				return "", false, fmt.Errorf("shard %s is not led by node %d after %v but by node %d: is its replica there behind? proa shard list tells; try again", name, m.To, a.timeout, sh.Leader)
+				return "", false, fmt.Errorf("shard %s is not led by node %d after %v but by node %d: is its replica there behind (proa shard list tells), or has the cluster moved it on (cluster.balance_leaders)?", name, m.To, a.timeout, sh.Leader)
 			}
 			return fmt.Sprintf("shard %s: waiting for node %d to lead", name, m.To), false, nil
 		},
