@@ -10,11 +10,14 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"syscall"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
 )
 
 // Names inside a data directory.
@@ -26,10 +29,12 @@ const (
 
 	// dataFormat is what this version writes; dataFormatOldest and later ones it
 	// reads, and makes a dataFormat of. From identityChecked on the identity's
-	// file has a checksum.
+	// file has a checksum, from formatSynced on the log records how far it was
+	// synced.
 	dataFormat       = 3
 	dataFormatOldest = 2
 	identityChecked  = 3
+	formatSynced     = 3
 )
 
 // Errors of opening a data directory. Each is wrapped with what was found and
@@ -296,6 +301,52 @@ func prepareDir(f vfs.FS, dir string) error {
 	return nil
 }
 
+// logOptions are how the log of the directory is opened.
+func (id *Identity) logOptions(f vfs.FS, dir string) raftlog.Options {
+	return raftlog.Options{
+		Dir: f.PathJoin(dir, logDir), FS: f, Owner: id.UID,
+		// Earlier formats did not record how far it was synced.
+		Begun: id.Initialized && id.Format >= formatSynced,
+	}
+}
+
+// explainDamage puts the error of opening the log into the words of this
+// package, and says which entries are lost.
+func (id *Identity) explainDamage(err error) error {
+	var damage *raftlog.CorruptionError
+	switch {
+	case errors.Is(err, raftlog.ErrMissing):
+		return fmt.Errorf("%w: %w; restore the directory from a backup", ErrLogMissing, err)
+	case errors.Is(err, raftlog.ErrOwner):
+		return fmt.Errorf("%w: its %s/ is another node's: %w; put back the one that belongs to it", ErrBadDirectory, logDir, err)
+	case errors.As(err, &damage) && len(damage.Lost) > 0:
+		return fmt.Errorf("%w; acknowledged writes may be among the entries that are gone: %s", err, id.lostText(damage.Lost))
+	}
+	return err
+}
+
+// lostShardsMax bounds how many shards an error names.
+const lostShardsMax = 16
+
+func (id *Identity) lostText(lost []raftlog.LostSpan) string {
+	var b strings.Builder
+	for i, s := range lost {
+		switch {
+		case i == lostShardsMax:
+			fmt.Fprintf(&b, " and of %d other shards", len(lost)-i)
+			return b.String()
+		case i > 0:
+			b.WriteString(", ")
+		}
+		name := fmt.Sprint(s.Group)
+		if s.Group == uint64(id.Shards) {
+			name = metaKeyName
+		}
+		fmt.Fprintf(&b, "%d to %d of shard %s", s.First, s.Last, name)
+	}
+	return b.String()
+}
+
 // advise adds what to do to an error of opening dir that says only what is
 // wrong.
 func advise(err error, dir string) error {
@@ -303,7 +354,9 @@ func advise(err error, dir string) error {
 	case errors.Is(err, raftlog.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("%w; free space on the file system of %s, or choose another directory with --data", err, dir)
 	case errors.Is(err, raftlog.ErrCorrupt):
-		return fmt.Errorf("%w; \"proa verify %s\" lists all damage; restore the directory from a backup", err, dir)
+		return fmt.Errorf("%w; \"proa verify %s\" lists all damage. In a cluster, erase the directory and let the node join again as a new one; otherwise restore the directory from a backup, or go on with what is left: \"proa shard recover --help\" tells of --cut-log", err, dir)
+	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, pebble.ErrCorruption):
+		return fmt.Errorf("%w; \"proa verify %s\" lists all damage. In a cluster, erase the directory and let the node join again as a new one; otherwise restore the directory from a backup", err, dir)
 	}
 	return err
 }

@@ -367,11 +367,13 @@ func (n *Node) upgrade() error {
 func (n *Node) openStores() (err error) {
 	o := &n.opt
 	start := time.Now()
-	n.log, n.replay.Log, err = raftlog.Open(raftlog.Options{
-		Dir: o.FS.PathJoin(o.Dir, logDir), FS: o.FS, SegmentBytes: o.SegmentBytes, CacheBytes: o.LogCacheBytes, Buffered: o.LogBuffered, Logger: o.Logger,
-	})
-	if err != nil {
-		return fmt.Errorf("opening the log: %w", err)
+	l := n.identity.logOptions(o.FS, o.Dir)
+	l.SegmentBytes, l.CacheBytes, l.Buffered, l.Logger = o.SegmentBytes, o.LogCacheBytes, o.LogBuffered, o.Logger
+	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
+		return fmt.Errorf("opening the log: %w", n.identity.explainDamage(err))
+	}
+	if r := &n.replay.Log; r.Groups > 0 && !r.Closed {
+		n.logger.Warn("the node was not stopped in order; nothing is missing of what its log held at the time given", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}
 	n.store, err = storage.Open(storage.Options{
 		Dir: o.FS.PathJoin(o.Dir, stateDir), FS: o.FS, Shards: n.identity.Shards + 1,
@@ -540,6 +542,7 @@ func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
 func (n *Node) Start() {
 	n.driving = true
 	go n.drive()
+	n.background.Go(n.recordSynced)
 }
 
 func (n *Node) drive() {

@@ -21,16 +21,26 @@ type RecoveredShard struct {
 	Voters []uint64 `json:"voters_before"` // nodes
 }
 
+// RecoverOptions say what RecoverUnsafe does. Dir is required.
+type RecoverOptions struct {
+	Dir    string
+	FS     vfs.FS // nil: the real file system
+	Shards []int  // nil: all that the directory holds a replica of; command.MetaShard is the meta group
+	// CutLog gives up what stands behind the first damage of the log, and what
+	// is missing at its end, instead of refusing to go on without.
+	CutLog bool
+}
+
 // RecoverUnsafe makes the replicas in the directory of a node that is stopped
-// the only voters of their shards: for a majority that is lost for good. Writes
-// that the lost majority acknowledged and that had not come here are lost.
-// Shards names some, nil all that the directory holds a replica of;
-// command.MetaShard is the meta group.
+// the only voters of their shards: for a majority that is lost for good, or for
+// a node alone whose log is damaged. Writes that the lost majority acknowledged
+// and that had not come here are lost, and with CutLog those that the log has
+// lost.
 //
 // Entries that are in the log and not known to be committed become so, except
 // for changes of the configuration, which would bring lost voters back.
-func RecoverUnsafe(fs vfs.FS, dir string, shards []int) ([]RecoveredShard, error) {
-	fs = dirFS(fs, dir)
+func RecoverUnsafe(o RecoverOptions) ([]RecoveredShard, error) {
+	dir, fs := o.Dir, dirFS(o.FS, o.Dir)
 	lock, err := lockDir(fs, dir)
 	if err != nil {
 		return nil, err
@@ -41,25 +51,27 @@ func RecoverUnsafe(fs vfs.FS, dir string, shards []int) ([]RecoveredShard, error
 	}
 	var done []RecoveredShard
 	if err == nil {
-		done, err = recoverIn(fs, dir, &id, shards)
+		done, err = recoverIn(fs, &o, &id)
 	}
 	return done, errors.Join(err, lock.Close())
 }
 
-func recoverIn(fs vfs.FS, dir string, id *Identity, shards []int) (done []RecoveredShard, err error) {
+func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done []RecoveredShard, err error) {
+	dir, shards := o.Dir, o.Shards
 	store, err := storage.Open(storage.Options{Dir: fs.PathJoin(dir, stateDir), FS: fs, Shards: id.Shards + 1, RowCacheBytes: -1})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	log, _, err := raftlog.Open(raftlog.Options{Dir: fs.PathJoin(dir, logDir), FS: fs})
+	l := id.logOptions(fs, dir)
+	l.CutDamage = o.CutLog
+	log, _, err := raftlog.Open(l)
 	if err != nil {
-		return nil, err
+		return nil, advise(id.explainDamage(err), dir)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}
-	for _, group := range log.Groups() {
-		shard := int(group)
+	for shard := range id.Shards + 1 {
 		name := shard
 		if shard == id.Shards {
 			name = command.MetaShard
@@ -121,6 +133,12 @@ func (r *recovery) recover(shard int) (*RecoveredShard, error) {
 		return nil, err
 	}
 	applied := r.store.Applied(shard)
+	if applied > out.Index {
+		if err := r.follow(g, applied, out.Index); err != nil {
+			return nil, err
+		}
+		out.Index = applied
+	}
 	if err := r.neutralise(g, max(applied, startIndex), out.Index); err != nil {
 		return nil, err
 	}
@@ -129,13 +147,34 @@ func (r *recovery) recover(shard int) (*RecoveredShard, error) {
 		r.write.SetConfState(g.log, &alone)
 		return out, nil
 	}
-	term, err := g.log.Term(applied)
+	term, err := r.term(g, applied)
 	if err != nil {
 		return nil, err
 	}
 	b, err := alone.Marshal()
 	r.confs[shard] = storage.InstallMeta{Index: applied, Term: term, Conf: b}
 	return out, err
+}
+
+// follow has the log begin where the state is, which holds what the log has
+// lost from its end at last.
+func (r *recovery) follow(g *group, applied, last uint64) error {
+	term, err := r.term(g, applied)
+	if err == nil {
+		r.write.SetStart(g.log, applied, term, nil)
+	}
+	return err
+}
+
+// term returns the term of the entry that the state has applied last. Where the
+// log has lost that, it is the last one the node knew of, which cannot be lower.
+func (r *recovery) term(g *group, applied uint64) (uint64, error) {
+	term, err := g.log.Term(applied)
+	if !errors.Is(err, raft.ErrUnavailable) {
+		return term, err
+	}
+	hs, _, err := g.log.InitialState()
+	return max(hs.Term, startTerm), err
 }
 
 // neutralise empties the changes of the configuration among the entries that

@@ -31,7 +31,7 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 		return err
 	}
 	report(fmt.Sprintf("node %d, cluster %016x, %d shards", id.Node, id.Cluster, id.Shards))
-	logErr := raftlog.Verify(f, f.PathJoin(dir, logDir), report)
+	logErr := id.explainDamage(raftlog.Verify(id.logOptions(f, dir), report))
 	applied, stateErr := storage.Verify(f, f.PathJoin(dir, stateDir), id.Shards+1, report)
 	err = errors.Join(logErr, stateErr)
 	if err != nil || !id.Initialized {
@@ -43,7 +43,7 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 // verifyContinuity opens a copy of the log's bookkeeping in memory and checks
 // each shard's state against it.
 func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, report func(string)) error {
-	spans, err := raftlog.Spans(f, f.PathJoin(dir, logDir))
+	spans, err := raftlog.Spans(id.logOptions(f, dir))
 	if err != nil {
 		return err
 	}

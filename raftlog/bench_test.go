@@ -179,7 +179,7 @@ func BenchmarkReplay(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		if err := Verify(nil, o.Dir, func(string) {}); err != nil {
+		if err := Verify(o, func(string) {}); err != nil {
 			b.Fatal(err)
 		}
 	}

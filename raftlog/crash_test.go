@@ -135,6 +135,11 @@ func run(t *rapid.T, r *rand.Rand, l *Log, m model, h *history) {
 		if sync {
 			h.synced = len(h.states) - 1
 		}
+		if r.IntN(5) == 0 {
+			if err := l.RecordSynced(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if got := stateOf(failer{t: t}, l); !got.equal(m.state()) {
 			t.Fatalf("the log is %v,\nwant %v", got, m.state())
 		}
@@ -190,6 +195,11 @@ func TestCrashEverywhere(t *testing.T) {
 			}
 			m.recordTruncations()
 			commit(w, i%3 != 0)
+			if i%4 == 0 {
+				if err := l.RecordSynced(); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	})
 }
@@ -430,7 +440,7 @@ func TestFlipAnywhere(t *testing.T) {
 			if !bad {
 				t.Fatalf("bit flip at byte %d in run %d: %v", at, run, err)
 			}
-			if verr := Verify(flipped, testDir, func(string) {}); verr == nil {
+			if verr := Verify(testOptions(flipped), func(string) {}); verr == nil {
 				t.Fatalf("bit flip at byte %d: Verify finds nothing", at)
 			}
 			continue
@@ -521,7 +531,7 @@ func TestVerifyNamesAllDamage(t *testing.T) {
 	p[offsets[0]+runHeaderBytes] ^= 1
 	p[offsets[1]+runHeaderBytes] ^= 1
 	var report []string
-	err := Verify(withSegment(t, fs, 1, p), testDir, func(s string) { report = append(report, s) })
+	err := Verify(testOptions(withSegment(t, fs, 1, p)), func(s string) { report = append(report, s) })
 	if !errors.Is(err, ErrCorrupt) || len(report) != 3 {
 		t.Fatalf("%v, %q", err, report)
 	}
@@ -653,7 +663,7 @@ func TestFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fs := c.damage(t, build(t))
 			var report []string
-			verr := Verify(fs, testDir, func(s string) { report = append(report, s) })
+			verr := Verify(testOptions(fs), func(s string) { report = append(report, s) })
 			l, _, err := Open(testOptions(fs))
 			if c.err == nil {
 				if err != nil || verr != nil {

@@ -12,6 +12,13 @@ var (
 	// which matches ErrCorrupt.
 	ErrCorrupt = errors.New("raft log is corrupt")
 
+	// ErrMissing says that there is no log although Options.Begun says that there
+	// was one.
+	ErrMissing = errors.New("raft log is gone")
+
+	// ErrOwner says that the log is another's than Options.Owner.
+	ErrOwner = errors.New("raft log belongs to another owner")
+
 	// ErrVersion says that a segment was written in a format this version of
 	// the program does not know.
 	ErrVersion = errors.New("raft log has an unknown format version")
@@ -33,7 +40,11 @@ type CorruptionError struct {
 	File   string // path of the segment
 	Offset int64  // bytes from the start of File
 	Reason string
+	Lost   []LostSpan // what is known of the entries that were synced and are gone; nil: nothing is
 }
+
+// LostSpan are entries of a group that were synced and are gone.
+type LostSpan struct{ Group, First, Last uint64 }
 
 // Error implements error.
 func (e *CorruptionError) Error() string {

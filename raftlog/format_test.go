@@ -205,7 +205,7 @@ func FuzzOpen(f *testing.F) {
 		if err := file.Close(); err != nil {
 			t.Fatal(err)
 		}
-		verr := Verify(fs, testDir, func(string) {})
+		verr := Verify(testOptions(fs), func(string) {})
 		o := testOptions(fs)
 		o.SegmentBytes = int64(len(image))
 		l, _, err := Open(o)

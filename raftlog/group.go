@@ -220,7 +220,7 @@ func (r *entryRef) read(index uint64) (raftpb.Entry, error) {
 		return e, fmt.Errorf("reading entry %d from %s: %w", index, r.seg.path, err)
 	}
 	if checksum(data) != r.crc {
-		return e, &CorruptionError{r.seg.path, int64(r.off), fmt.Sprintf("checksum mismatch in entry %d", index)}
+		return e, &CorruptionError{File: r.seg.path, Offset: int64(r.off), Reason: fmt.Sprintf("checksum mismatch in entry %d", index)}
 	}
 	e.Data = data
 	return e, nil

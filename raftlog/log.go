@@ -16,8 +16,10 @@
 //     were synced when it was written. So a damaged run that had been
 //     acknowledged is told from a tail that was not, also where several
 //     unsynced runs were in flight: ErrCorrupt in the one case, dropped in the
-//     other. Only of the very last run, with nothing after it, this can not be
-//     known; Close therefore writes an empty run behind it.
+//     other. Only of the last runs, with nothing after them, this can not be
+//     known. Therefore Close writes an empty run behind them, and a file beside
+//     the segments says how far the log was synced when it was written last:
+//     see RecordSynced.
 //   - Nothing is written to a segment before everything in the segments before
 //     it is durable, and each segment's first run repeats what must be known
 //     about all groups. So whole segments can go, the oldest first, once no
@@ -73,6 +75,19 @@ type Options struct {
 	// writes are possible.
 	Buffered bool
 
+	// Owner is who the log belongs to, a number of the caller's that is recorded
+	// with it: a log of another owner is not opened. 0 means anybody.
+	Owner uint64
+
+	// Begun says that the log has been opened here before, so that one that is
+	// gone is not begun anew. It must not be set for a log that was opened only
+	// by versions that knew no file SYNCED.
+	Begun bool
+
+	// CutDamage has Open cut the log off before the first damage, whatever was
+	// synced behind it. Acknowledged writes may be lost by that.
+	CutDamage bool
+
 	// Logger receives what happens in the background; nil discards it.
 	Logger *slog.Logger
 }
@@ -115,7 +130,15 @@ type Recovery struct {
 	Segments  int   // that hold runs
 	Bytes     int64 // of the runs that were replayed, padding included
 	TornBytes int64 // of the runs at the end that were dropped, as far as their headers survived
-	Elapsed   time.Duration
+
+	// Closed says that the log was closed in order, so that nothing can be
+	// missing at its end. Otherwise nothing is missing up to SyncedRun, which
+	// was recorded at SyncedAt; zero where no file SYNCED is.
+	Closed    bool
+	SyncedRun uint64
+	SyncedAt  time.Time
+
+	Elapsed time.Duration
 }
 
 // Log is the log of all groups. Its methods may be called from any goroutine;
@@ -149,6 +172,7 @@ type Log struct {
 	sizeBytes atomic.Int64
 	cached    atomic.Int64 // bytes of the entries that the groups keep in memory
 	failure   atomic.Pointer[error]
+	synced    *syncedFile // has a lock of its own
 
 	truncMu   sync.Mutex
 	truncated []*Group // with a truncation that no run has recorded
@@ -166,7 +190,8 @@ type Log struct {
 }
 
 // Open opens the log in o.Dir or begins it there. A torn tail is cut off. It
-// returns ErrCorrupt where anything else is damaged or missing, ErrVersion
+// returns ErrCorrupt where anything else is damaged or missing, ErrMissing and
+// ErrOwner where the log is not the one that o tells of, ErrVersion
 // where the format is unknown, ErrNoSpace where there is no room for the first
 // segment, and what the file system says.
 func Open(o Options) (*Log, Recovery, error) {
@@ -225,6 +250,9 @@ func (l *Log) open() (Recovery, error) {
 		return Recovery{}, err
 	}
 	r.hand()
+	if err := l.beginRecord(r.synced); err != nil {
+		return Recovery{}, err
+	}
 	if len(l.live) == 0 && len(l.prepared) == 0 {
 		s, err := l.prepare()
 		if err != nil {
@@ -234,6 +262,17 @@ func (l *Log) open() (Recovery, error) {
 	}
 	l.updateSize()
 	return r.found, nil
+}
+
+// beginRecord records how far the log is synced, and that it is open. before is
+// what was recorded last, nil if nothing was.
+func (l *Log) beginRecord(before *syncedRecord) (err error) {
+	r := l.syncedNow()
+	if before != nil {
+		r.serial = before.serial
+	}
+	l.synced, err = openSynced(l.fs, l.opt.Dir, r)
+	return err
 }
 
 // makeDir creates dir and makes each directory it creates durable.
@@ -640,13 +679,17 @@ func (l *Log) finish() error {
 	if err := l.sync(); err != nil {
 		return err
 	}
-	if len(l.live) == 0 || l.pos+blocks(int64(len(w.buf))) > l.active().size {
-		return nil
+	if len(l.live) > 0 && l.pos+blocks(int64(len(w.buf))) <= l.active().size {
+		if _, err := l.writeRun(w); err != nil {
+			return err
+		}
+		if err := l.sync(); err != nil {
+			return err
+		}
 	}
-	if _, err := l.writeRun(w); err != nil {
-		return err
-	}
-	return l.sync()
+	r := l.syncedNow()
+	r.closed = true
+	return l.synced.write(r)
 }
 
 // closeFiles closes all files and gives up the lock.
@@ -658,6 +701,9 @@ func (l *Log) closeFiles() error {
 		}
 	}
 	l.live, l.prepared, l.dead = nil, nil, nil
+	if l.synced != nil {
+		errs = append(errs, l.synced.close())
+	}
 	if l.lock != nil {
 		errs = append(errs, l.lock.Close())
 	}

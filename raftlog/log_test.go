@@ -273,10 +273,10 @@ func TestTruncateReclaims(t *testing.T) {
 	}
 	want := stateOf(t, l)
 	mustClose(t, l)
-	if err := Verify(fs, testDir, func(string) {}); err != nil {
+	if err := Verify(testOptions(fs), func(string) {}); err != nil {
 		t.Error(err)
 	}
-	spans, err := Spans(fs, testDir)
+	spans, err := Spans(testOptions(fs))
 	if err != nil || spans[1] != (Span{next - 2, next - 1}) || spans[2] != (Span{2, 1}) {
 		t.Errorf("spans %v, %v", spans, err)
 	}

@@ -254,10 +254,10 @@ func (o *overlap) commit(t *rapid.T, sync bool, h *history) {
 
 // spans makes sure that Verify and Spans see what Open will.
 func spans(t *rapid.T, fs vfs.FS, h history) {
-	if err := Verify(fs, testDir, func(string) {}); err != nil {
+	if err := Verify(testOptions(fs), func(string) {}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Spans(fs, testDir)
+	got, err := Spans(testOptions(fs))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,10 +21,10 @@ func reopen(t *testing.T, l *Log, o Options) *Log {
 	want := stateOf(t, l)
 	ids := l.Groups()
 	mustClose(t, l)
-	if err := Verify(o.FS, o.Dir, func(string) {}); err != nil {
+	if err := Verify(o, func(string) {}); err != nil {
 		t.Error(err)
 	}
-	spans, err := Spans(o.FS, o.Dir)
+	spans, err := Spans(o)
 	if err != nil || len(spans) != len(ids) {
 		t.Errorf("spans %v, %v; the log had groups %v", spans, err, ids)
 	}

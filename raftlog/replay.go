@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // readAheadBytes is how much replay reads of a segment at once.
@@ -21,6 +19,7 @@ type replayer struct {
 	end      int        // of the segment with the last run; -1 where there is no run at all
 	pos      int64      // behind that run
 	torn     []place    // headers of runs behind the end
+	synced   *syncedRecord
 	found    Recovery
 	runs     int
 }
@@ -65,6 +64,9 @@ func (r *replayer) close() error {
 // follows is a torn tail and not damage.
 func (r *replayer) replay() error {
 	r.end, r.pos = -1, BlockBytes
+	if err := r.readSynced(); err != nil {
+		return err
+	}
 	for i, s := range r.segments {
 		pos, err := r.replaySegment(i, s)
 		if err != nil {
@@ -76,6 +78,9 @@ func (r *replayer) replay() error {
 		r.end, r.pos = i, pos
 	}
 	if err := r.checkEnd(); err != nil {
+		return err
+	}
+	if err := r.checkSynced(); err != nil {
 		return err
 	}
 	r.found.Segments = r.end + 1
@@ -154,9 +159,8 @@ func (r *replayer) checkTail(s *segment, from int64) error {
 		if err != nil {
 			return err
 		}
-		if payload != nil && h.durable > r.log.run {
-			bad := place{r.segments[max(r.end, 0)], r.pos}
-			return bad.seg.corrupt(bad.offset, "run %d is damaged or missing, but it was durable when run %d was written at byte %d of %s", r.log.run+1, h.run, pos, s.path)
+		if payload != nil && h.durable > r.log.run && !r.log.opt.CutDamage {
+			return r.lost(fmt.Sprintf("run %d is damaged or missing, but it was durable when run %d was written at byte %d of %s", r.log.run+1, h.run, pos, s.path))
 		}
 		r.found.TornBytes += min(blocks(runHeaderBytes+int64(h.payload)), s.bytes-pos)
 	}
@@ -373,17 +377,17 @@ func setConf(g *Group, data []byte) error {
 	return nil
 }
 
-// inspect replays the log in dir without changing it. Unless r is nil the
+// inspect replays the log of o without changing it. Unless r is nil the
 // caller closes it, whatever err is.
-func inspect(fs vfs.FS, dir string) (r *replayer, err error) {
-	if fs == nil {
-		fs = vfs.Default
+func inspect(o Options) (r *replayer, err error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
 	}
-	names, err := fs.List(dir)
+	names, err := o.FS.List(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	r = &replayer{log: newLog(Options{Dir: dir, FS: fs})}
+	r = &replayer{log: newLog(o)}
 	if err := r.openSegments(names, false); err != nil {
 		return r, err
 	}

@@ -66,7 +66,7 @@ func (s *segment) beginWrites(l *Log, last *segment) {
 }
 
 func (s *segment) corrupt(offset int64, format string, args ...any) error {
-	return &CorruptionError{s.path, offset, fmt.Sprintf(format, args...)}
+	return &CorruptionError{File: s.path, Offset: offset, Reason: fmt.Sprintf(format, args...)}
 }
 
 func segmentName(seq uint64) string { return fmt.Sprintf("%016d%s", seq, segmentSuffix) }

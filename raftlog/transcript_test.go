@@ -1,8 +1,10 @@
 package raftlog
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +16,7 @@ import (
 
 // TestTranscripts runs testdata/transcripts. Its commands:
 //
-//	open                                       opens, or opens again
+//	open [begun] [cut]                         opens, or opens again
 //	append g=N first=N [n=N] [term=N] [data=S]
 //	hardstate g=N term=N vote=N commit=N
 //	start g=N index=N term=N [voters=(N,...)]
@@ -25,7 +27,9 @@ import (
 //	groups                                     shows all groups
 //	runs                                       shows the runs in the files, and leftovers
 //	crash [keep]                               loses what was not synced, or keeps all of it, without closing
-//	wipe seg=N block=N                         overwrites a block with zeros; between crash and open
+//	record                                     records how far the log is synced
+//	wipe seg=N block=N [rest]                  overwrites a block with zeros, or all from there; between crash and open
+//	delete file=NAME                           between crash and open
 //	flip seg=N at=N                            turns over a bit; between crash and open
 //	verify
 //	close
@@ -75,7 +79,19 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "voters", &voters)
 	switch d.Cmd {
 	case "open":
-		return tr.open()
+		return tr.open(d.HasArg("begun"), d.HasArg("cut"))
+	case "record":
+		if err := tr.l.RecordSynced(); err != nil {
+			return err.Error()
+		}
+		return ""
+	case "delete":
+		name := ""
+		d.ScanArgs(t, "file", &name)
+		if err := tr.fs.Remove(testDir + "/" + name); err != nil {
+			return err.Error()
+		}
+		return ""
 	case "crash":
 		keep := 0
 		if d.HasArg("keep") {
@@ -86,7 +102,13 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 		tr.fs = clone
 		return ""
 	case "wipe":
-		return tr.damage(number("seg", 0), func(p []byte) { clear(p[number("block", 0)*BlockBytes:][:BlockBytes]) })
+		return tr.damage(number("seg", 0), func(p []byte) {
+			p = p[number("block", 0)*BlockBytes:]
+			if !d.HasArg("rest") {
+				p = p[:BlockBytes]
+			}
+			clear(p)
+		})
 	case "flip":
 		return tr.damage(number("seg", 0), func(p []byte) { p[number("at", 0)] ^= 1 })
 	case "runs":
@@ -131,15 +153,31 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 	return ""
 }
 
-func (tr *transcript) open() string {
+func (tr *transcript) open(begun, cut bool) string {
 	tr.drop()
-	l, rec, err := Open(tr.options())
+	o := tr.options()
+	o.Begun, o.CutDamage = begun, cut
+	l, rec, err := Open(o)
 	if err != nil {
-		return err.Error()
+		return explain(err)
 	}
 	awaitDead(l)
 	tr.l, tr.ws = l, make(map[uint64]*Write)
 	return fmt.Sprintf("%d groups, %d entries, %d segments, %d bytes, %d torn", rec.Groups, rec.Entries, rec.Segments, rec.Bytes, rec.TornBytes)
+}
+
+var timeOfDay = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]*Z`)
+
+// explain is the error with what is lost, and without the time.
+func explain(err error) string {
+	text := timeOfDay.ReplaceAllString(err.Error(), "TIME")
+	var damage *CorruptionError
+	if errors.As(err, &damage) {
+		for _, s := range damage.Lost {
+			text += fmt.Sprintf("\n  lost of group %d: %d to %d", s.Group, s.First, s.Last)
+		}
+	}
+	return text
 }
 
 func (tr *transcript) damage(seq uint64, f func([]byte)) string {
@@ -161,7 +199,7 @@ func (tr *transcript) damage(seq uint64, f func([]byte)) string {
 
 func (tr *transcript) verify() string {
 	var lines []string
-	if err := Verify(tr.fs, testDir, func(s string) { lines = append(lines, s) }); err == nil {
+	if err := Verify(testOptions(tr.fs), func(s string) { lines = append(lines, timeOfDay.ReplaceAllString(s, "TIME")) }); err == nil {
 		lines = append(lines, "ok")
 	}
 	return strings.Join(lines, "\n")
@@ -194,6 +232,15 @@ func (tr *transcript) runs() string {
 	slices.Sort(names)
 	var b strings.Builder
 	for _, name := range names {
+		if name == syncedName {
+			r, err := readSynced(tr.fs, testDir)
+			if err != nil {
+				fmt.Fprintln(&b, err)
+				continue
+			}
+			fmt.Fprintf(&b, "%s: run %d%s, closed %v, ends %v\n", name, r.run, r.place(), r.closed, r.groups)
+			continue
+		}
 		seq, ok := parseSegmentName(name)
 		if !ok {
 			fmt.Fprintln(&b, name)

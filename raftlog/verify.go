@@ -3,8 +3,7 @@ package raftlog
 import (
 	"errors"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
+	"time"
 )
 
 // Span is what the log holds of a group.
@@ -13,11 +12,10 @@ type Span struct {
 	Last  uint64 // index of the last entry
 }
 
-// Spans reads the log in dir and returns what it holds of each group. fs nil
-// is the operating system's file system. It changes nothing; no Log may be
-// open there. Errors are those of Open.
-func Spans(fs vfs.FS, dir string) (map[uint64]Span, error) {
-	r, err := inspect(fs, dir)
+// Spans reads the log of o and returns what it holds of each group. It changes
+// nothing; no Log may be open there. Errors are those of Open.
+func Spans(o Options) (map[uint64]Span, error) {
+	r, err := inspect(o)
 	if r != nil {
 		defer r.close()
 	}
@@ -33,13 +31,13 @@ func Spans(fs vfs.FS, dir string) (map[uint64]Span, error) {
 	return spans, nil
 }
 
-// Verify checks every checksum of the log in dir, and that the runs are
-// complete and make sense. fs nil is the operating system's file system. What
-// it finds goes to report, one line each. A torn tail is reported, but no
+// Verify checks every checksum of the log of o, and that the runs are complete
+// and make sense. What it finds goes to report, one line each. A tail that was
+// torn before it had been synced, as far as that is known, is reported, but no
 // error: Open cuts it off. It changes nothing; no Log may be open there.
 // Errors are those of Open.
-func Verify(fs vfs.FS, dir string, report func(string)) error {
-	r, err := inspect(fs, dir)
+func Verify(o Options, report func(string)) error {
+	r, err := inspect(o)
 	if r != nil {
 		defer r.close()
 	}
@@ -52,6 +50,12 @@ func Verify(fs vfs.FS, dir string, report func(string)) error {
 	}
 	f := r.found
 	report(fmt.Sprintf("raft log: %d groups, %d entries, %d runs in %d segments, %d bytes", f.Groups, f.Entries, r.runs, f.Segments, f.Bytes))
+	switch {
+	case f.Closed:
+		report("raft log: closed in order, nothing is missing")
+	case f.SyncedRun > 0:
+		report(fmt.Sprintf("raft log: not closed in order; nothing is missing of what was synced by %s", f.SyncedAt.UTC().Format(time.RFC3339)))
+	}
 	if f.TornBytes > 0 {
 		report(fmt.Sprintf("raft log: torn tail of %d bytes, will be dropped", f.TornBytes))
 	}

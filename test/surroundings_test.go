@@ -278,8 +278,17 @@ func TestTornLog(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards=2"}, Settings: []string{"raft.log_segment_size=4MiB", "raft.log_size_max=16MiB"}})
+			put(t, node, rows-1)
+			// What the node records of its log later must not count: the loss
+			// comes before that.
+			synced := filepath.Join(node.Dir(), "raft", "SYNCED")
+			before, err := os.ReadFile(synced)
+			if err != nil {
+				t.Fatal(err)
+			}
 			put(t, node, rows)
 			node.Kill()
+			overwrite(t, synced, 0, before)
 			path, content, at := logFile(t, node, rowValue(rows-1))
 			cut(t, path, content, at)
 			node.Start()
@@ -297,6 +306,42 @@ func TestTornLog(t *testing.T) {
 			node.Verify()
 		})
 	}
+}
+
+// TestLostLogTail loses the end of the log of a node alone, which had been
+// acknowledged and recorded as synced: the server refuses to start without it,
+// and says what to do. Nothing else is made worse by that.
+func TestLostLogTail(t *testing.T) {
+	node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards=2"}, Settings: []string{"raft.log_segment_size=4MiB", "raft.log_size_max=16MiB", "storage.memtable_size=64MiB"}})
+	put(t, node, 100)
+	node.Kill()
+	node.Start() // records what it finds
+	node.Kill()
+	path, content, at := logFile(t, node, rowValue(50))
+	overwrite(t, path, int64(at), make([]byte, len(content)-at))
+	for range 2 {
+		refusal{[]string{"--data", node.Dir()}, []string{"corrupt", filepath.Base(path), "of shard", "verify", "backup", "--cut-log"}}.check(t, testcluster.Command{})
+	}
+	r := testcluster.Run(t, testcluster.Command{Args: []string{"verify", node.Dir()}})
+	if r.Status != 3 || !strings.Contains(r.Stderr, "of shard") {
+		t.Errorf("verify of a log without its end: status %d, says:\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	overwrite(t, path, int64(at), content[at:])
+	node.Start()
+	expectRows(t, node, 100)
+	node.Kill()
+
+	// The operator has no backup and goes on with what is left.
+	overwrite(t, path, int64(at), make([]byte, len(content)-at))
+	cluster := fmt.Sprintf("%016x", identityOf(t, node.Dir()).Cluster)
+	r = testcluster.Run(t, testcluster.Command{Args: []string{"shard", "recover", "--unsafe", "--cut-log", "--data", node.Dir(), "--yes-i-lose-acknowledged-writes", cluster}})
+	if r.Status != 0 {
+		t.Fatalf("recover: status %d, says:\n%s%s", r.Status, r.Stdout, r.Stderr)
+	}
+	node.Start()
+	expectRows(t, node, 50)
+	node.Stop()
+	node.Verify()
 }
 
 func isNotFound(err error) bool { return errors.Is(err, client.ErrNotFound) }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup"
 )
 
 // fakeAdministrator answers requests as a test tells it to, and notes them.
@@ -652,11 +653,11 @@ func TestRecover(t *testing.T) {
 	var called [][]int
 	real := recoverUnsafe
 	defer func() { recoverUnsafe = real }()
-	recoverUnsafe = func(d string, shards []int) (any, error) {
-		if d != dir {
-			t.Errorf("directory %s", d)
+	recoverUnsafe = func(o raftgroup.RecoverOptions) (any, error) {
+		if o.Dir != dir || o.CutLog {
+			t.Errorf("%+v", o)
 		}
-		called = append(called, shards)
+		called = append(called, o.Shards)
 		return []map[string]any{{"shard": 1, "applied": 77}}, nil
 	}
 	recover := func(args ...string) (int, string, string) {
@@ -681,7 +682,15 @@ func TestRecover(t *testing.T) {
 	if diff := cmp.Diff([][]int{nil, {1, command.MetaShard}}, called); diff != "" {
 		t.Error(diff)
 	}
-	recoverUnsafe = func(string, []int) (any, error) { return nil, errors.New("in use") }
+	var cut bool
+	recoverUnsafe = func(o raftgroup.RecoverOptions) (any, error) {
+		cut = o.CutLog
+		return nil, nil
+	}
+	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster, "--cut-log"); status != 0 || !cut {
+		t.Errorf("--cut-log: status %d, %v, %s", status, cut, errs)
+	}
+	recoverUnsafe = func(raftgroup.RecoverOptions) (any, error) { return nil, errors.New("in use") }
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster); status != exitServer || !strings.Contains(errs, "in use") {
 		t.Errorf("status %d, %s", status, errs)
 	}

@@ -15,8 +15,8 @@ import (
 
 // recoverUnsafe stands for raftgroup.RecoverUnsafe, so that tests need no
 // directory.
-var recoverUnsafe = func(dir string, shards []int) (recovered any, err error) {
-	return raftgroup.RecoverUnsafe(nil, dir, shards)
+var recoverUnsafe = func(o raftgroup.RecoverOptions) (recovered any, err error) {
+	return raftgroup.RecoverUnsafe(o)
 }
 
 const recoverWarning = `This makes the replicas in %s the only voters of %s.
@@ -34,7 +34,7 @@ Do it only if the majority of their nodes is lost for good:
 `
 
 func (a *app) recoverCommand() *cobra.Command {
-	var unsafe bool
+	var unsafe, cutLog bool
 	var dir, which, consent string
 	cmd := &cobra.Command{
 		Use:   "recover --unsafe --data DIR [--shards all|1,2|meta]",
@@ -46,6 +46,10 @@ node are lost.
 
 A majority that is only away needs nothing of this: the shards serve again when
 it comes back.
+
+A node alone whose log is damaged has no other copy of what is lost. With
+--cut-log it goes on with what stands before the damage: writes that were
+acknowledged after that are lost. First try a backup.
 
 The command asks for the cluster's id. In scripts give it with
 --yes-i-lose-acknowledged-writes. The page on operations describes the whole
@@ -64,11 +68,12 @@ procedure.`,
 			if err != nil {
 				return err
 			}
-			return a.recoverShards(dir, shards, consent)
+			return a.recoverShards(raftgroup.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&unsafe, "unsafe", false, "yes, acknowledged writes may be lost")
+	f.BoolVar(&cutLog, "cut-log", false, "the log may be damaged: give up what stands behind the damage")
 	f.StringVar(&dir, "data", "", "data `directory` of the stopped node")
 	f.StringVar(&which, "shards", "all", "`shards` to recover: all, or numbers and meta separated by commas")
 	f.StringVar(&consent, "yes-i-lose-acknowledged-writes", "", "do not ask; the value is the cluster's `id`")
@@ -96,15 +101,16 @@ func parseShards(text string) ([]int, error) {
 	return shards, nil
 }
 
-func (a *app) recoverShards(dir string, shards []int, consent string) error {
+func (a *app) recoverShards(o raftgroup.RecoverOptions, consent string) error {
+	dir := o.Dir
 	cluster, err := directoryCluster(dir)
 	if err != nil {
 		return err
 	}
-	if err := a.consent(dir, shards, cluster, consent); err != nil {
+	if err := a.consent(dir, o.Shards, cluster, consent); err != nil {
 		return err
 	}
-	recovered, err := recoverUnsafe(dir, shards)
+	recovered, err := recoverUnsafe(o)
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", dir, err)
 	}

@@ -95,7 +95,7 @@ func serve(ctx context.Context, c *config.Config) error {
 	id := node.Identity()
 	replay := node.Replay()
 	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "data", c.Node.DataDir,
-		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "took", time.Since(start).Round(time.Millisecond))
+		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "stopped_in_order", replay.Log.Closed || replay.Log.Groups == 0, "took", time.Since(start).Round(time.Millisecond))
 
 	srv, err := server.New(serverConfig(c, id, &files, log), node)
 	if err != nil {

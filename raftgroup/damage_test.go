@@ -1,0 +1,198 @@
+package raftgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/proa-kv/proa/raftlog"
+)
+
+// loseTail overwrites the log in f with zeros, from the write on that holds
+// value to the end of that segment: as if nothing had been written there.
+func loseTail(t *testing.T, f vfs.FS, value string) {
+	t.Helper()
+	names, err := f.List(dir + "/" + logDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		path := f.PathJoin(dir, logDir, name)
+		if !strings.HasSuffix(name, ".seg") {
+			continue
+		}
+		p := readAll(t, f, path)
+		at := bytes.Index(p, []byte(value))
+		if at < 0 {
+			continue
+		}
+		clear(p[at&^(raftlog.BlockBytes-1):])
+		writeAll(t, f, path, p)
+		return
+	}
+	t.Fatalf("no log segment holds %q", value)
+}
+
+// TestLostTail loses the end of the log of a node alone, which held
+// acknowledged writes: the node must not start as if they had never been, and
+// must say what is gone. When its operator gives them up, it goes on with what
+// its log and its state still have.
+func TestLostTail(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		close  bool // the node is stopped in order, else it crashes
+		flush  int  // the state is durable with so many of the rows
+		wantOK int  // rows that are there when the rest is given up
+	}{
+		{"crash", false, 0, 3},
+		{"state knows a part", false, 5, 5},
+		{"state is behind", false, 2, 3},
+		{"stopped", true, 10, 10},
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+			f := vfs.NewCrashableMem()
+			n := memNode(t, f, Options{Shards: 2})
+			for i := range 10 {
+				mustPut(t, n, fmt.Sprint("k", i), fmt.Sprint("value ", i))
+				if i+1 == c.flush {
+					if err := n.store.Flush(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := n.log.RecordSynced(); err != nil {
+				t.Fatal(err)
+			}
+			if c.close {
+				closeNode(t, n)
+			}
+			f = f.CrashClone(vfs.CrashCloneCfg{})
+			loseTail(t, f, "value 3")
+			for range 2 {
+				_, err := openMem(f, Options{})
+				if !errors.Is(err, raftlog.ErrCorrupt) {
+					t.Fatalf("Open: %v", err)
+				}
+				for _, part := range []string{"of shard 0", "of shard 1", "proa verify", "backup", "--cut-log", "join again", ".seg at byte"} {
+					if !strings.Contains(err.Error(), part) {
+						t.Errorf("%q is missing in %v", part, err)
+					}
+				}
+			}
+			if err := verify(f, dir, func(string) {}); !errors.Is(err, raftlog.ErrCorrupt) {
+				t.Errorf("verify: %v", err)
+			}
+			if _, err := RecoverUnsafe(RecoverOptions{FS: f, Dir: dir}); !errors.Is(err, raftlog.ErrCorrupt) {
+				t.Errorf("recovered without the word: %v", err)
+			}
+			if _, err := RecoverUnsafe(RecoverOptions{FS: f, Dir: dir, CutLog: true}); err != nil {
+				t.Fatal(err)
+			}
+			again := memNode(t, f, Options{})
+			for i := range 10 {
+				want := fmt.Sprint("value ", i)
+				if v, ok := read(t, again, fmt.Sprint("k", i)); ok != (i < c.wantOK) || (ok && v != want) {
+					t.Errorf("row %d: %q, %v", i, v, ok)
+				}
+			}
+			mustPut(t, again, "new", "row")
+			closeNode(t, again)
+			if err := verify(f, dir, func(string) {}); err != nil {
+				t.Errorf("verify afterwards: %v", err)
+			}
+			again = memNode(t, f, Options{})
+			if v, _ := read(t, again, "new"); v != "row" {
+				t.Errorf("found %q", v)
+			}
+		})
+	}
+}
+
+// TestTornTail loses the same, but for the record of it: a write that nobody
+// can know to have been acknowledged is dropped, as a crash would have it.
+func TestTornTail(t *testing.T) {
+	f := vfs.NewCrashableMem()
+	n := memNode(t, f, Options{Shards: 2})
+	for i := range 4 {
+		mustPut(t, n, fmt.Sprint("k", i), fmt.Sprint("value ", i))
+		if i == 2 {
+			if err := n.log.RecordSynced(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f = f.CrashClone(vfs.CrashCloneCfg{})
+	loseTail(t, f, "value 3")
+	if err := verify(f, dir, func(string) {}); err != nil {
+		t.Errorf("verify: %v", err)
+	}
+	again := memNode(t, f, Options{})
+	for i := range 4 {
+		if _, ok := read(t, again, fmt.Sprint("k", i)); ok != (i < 3) {
+			t.Errorf("row %d: %v", i, ok)
+		}
+	}
+}
+
+// TestForeignLog puts the log of another node where a node's own was.
+func TestForeignLog(t *testing.T) {
+	mine, other := vfs.NewMem(), vfs.NewMem()
+	for _, f := range []vfs.FS{mine, other} {
+		n := memNode(t, f, Options{Shards: 2})
+		mustPut(t, n, "k", "v")
+		closeNode(t, n)
+	}
+	if err := mine.RemoveAll(dir + "/" + logDir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := vfs.Clone(other, mine, dir+"/"+logDir, dir+"/"+logDir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openMem(mine, Options{}); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "another node's") {
+		t.Errorf("Open: %v", err)
+	}
+	if err := verify(mine, dir, func(string) {}); !errors.Is(err, ErrBadDirectory) {
+		t.Errorf("verify: %v", err)
+	}
+}
+
+// TestLogMissing removes the log of a directory that has begun one.
+func TestLogMissing(t *testing.T) {
+	for _, name := range []string{"SYNCED", ""} {
+		f := vfs.NewMem()
+		n := memNode(t, f, Options{Shards: 2})
+		mustPut(t, n, "k", "v")
+		closeNode(t, n)
+		if err := f.RemoveAll(f.PathJoin(dir, logDir, name)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openMem(f, Options{}); !errors.Is(err, raftlog.ErrCorrupt) && !errors.Is(err, ErrLogMissing) {
+			t.Errorf("without raft/%s: %v", name, err)
+		}
+	}
+}
+
+// TestSyncedIsRecorded has a node that runs record how far its log is synced,
+// by itself.
+func TestSyncedIsRecorded(t *testing.T) {
+	recorded := make(chan struct{}, 100)
+	var started atomic.Bool
+	f := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileSyncData && strings.HasPrefix(path.Base(op.Path), "SYNCED") && started.Load() {
+			recorded <- struct{}{}
+		}
+		return nil
+	}))
+	n := memNode(t, f, Options{Shards: 2})
+	mustPut(t, n, "k", "v")
+	started.Store(true)
+	n.Start()
+	<-recorded
+}
