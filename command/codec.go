@@ -103,7 +103,7 @@ func (c *Command) appendBody(dst []byte) []byte {
 	case Expire:
 		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
 		dst = append(dst, c.Key...)
-	case Persist, Get, Exists, Expiry:
+	case Persist, Get, Exists, Expiry, Watch:
 		dst = append(dst, c.Key...)
 	case Append, IncrFloat, Rename:
 		dst = appendKeyAndValue(dst, c)
@@ -297,7 +297,7 @@ func (c *Command) decode(b []byte, depth int) error {
 	case Expire, SetExpiry:
 		c.TTLMillis = t.u64()
 		c.Key, t.b = t.b, nil
-	case Persist, Get, Exists, Expiry:
+	case Persist, Get, Exists, Expiry, Watch:
 		c.Key, t.b = t.b, nil
 	case Append, IncrFloat, Rename:
 		c.takeKeyAndValue(&t)
@@ -375,7 +375,7 @@ func (c *Command) decodeCompares(t *take) error {
 		} else {
 			x.Value = t.n(int(v))
 		}
-		if t.bad || len(x.Key) == 0 || x.Target < OnVersion || x.Target > OnValue || x.Relation < Equal || x.Relation > Greater {
+		if t.bad || len(x.Key) == 0 || x.Target < OnVersion || x.Target > OnAbsence || x.Target == OnAbsence && x.Relation > NotEqual || x.Relation < Equal || x.Relation > Greater {
 			return fmt.Errorf("%w: comparison", ErrMalformed)
 		}
 		c.Compares = append(c.Compares, x)

@@ -39,7 +39,7 @@ var (
 		n := rapid.SampledFrom([]int{1, 2, 16, 255, 256, 8 << 10, math.MaxUint16}).Draw(t, "key bytes")
 		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, n)
 	})
-	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists, Append, SetRange, IncrFloat, SetExpiry, Expiry, Rename}
+	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists, Append, SetRange, IncrFloat, SetExpiry, Expiry, Rename, Watch}
 )
 
 func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
@@ -103,8 +103,8 @@ var (
 	allKinds   = append([]Kind{Batch, Txn, Sweep, Mark}, simpleKinds...)
 	genCompare = rapid.Custom(func(t *rapid.T) Compare {
 		return Compare{
-			Target:   Target(rapid.IntRange(int(OnVersion), int(OnValue)).Draw(t, "target")),
-			Relation: Relation(rapid.IntRange(int(Equal), int(Greater)).Draw(t, "relation")),
+			Target:   Target(rapid.IntRange(int(OnVersion), int(OnAbsence)).Draw(t, "target")),
+			Relation: Relation(rapid.IntRange(int(Equal), int(NotEqual)).Draw(t, "relation")),
 			Key:      genKey.Draw(t, "key"),
 			Version:  rapid.Uint64().Draw(t, "version"),
 			Value:    genBytes.Draw(t, "value"),
@@ -300,7 +300,8 @@ func TestMalformed(t *testing.T) {
 		"comparison, value 2^32-1":    txn(compare(2, 1, 1, math.MaxUint32, "kv")),
 		"comparison without a key":    txn(compare(1, 1, 0, 0, "")),
 		"comparison of nothing":       txn(compare(0, 1, 1, 0, "k")),
-		"comparison of target 3":      txn(compare(3, 1, 1, 0, "k")),
+		"comparison of target 4":      txn(compare(4, 1, 1, 0, "k")),
+		"absence that is less":        txn(compare(3, 3, 1, 0, "k")),
 		"comparison without relation": txn(compare(1, 0, 1, 0, "k")),
 		"comparison with relation 5":  txn(compare(1, 5, 1, 0, "k")),
 	}

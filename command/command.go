@@ -33,13 +33,15 @@ const (
 	Expiry    Kind = 16
 	Rename    Kind = 17
 
-	kindEnd Kind = 18
+	Watch Kind = 18 // a read in the order of the log; see OnAbsence
+
+	kindEnd Kind = 19
 )
 
 var kindNames = [kindEnd]string{
 	Put: "put", Delete: "delete", Incr: "incr", Expire: "expire", Persist: "persist", Get: "get", Exists: "exists",
 	Batch: "batch", Txn: "txn", Sweep: "sweep", Mark: "mark",
-	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename",
+	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename", Watch: "watch",
 }
 
 // String returns the kind's name.
@@ -135,6 +137,7 @@ type Session struct {
 //	Rename   Flags Key Value: Key is the source, Value the destination, which
 //	         gets the source's value and expiry; where both are the same nothing
 //	         is changed
+//	Watch    Key
 //	Batch    Ops: all are carried out, one whose condition fails has no effect
 //	Txn      Compares Ops Else: if all hold Ops, otherwise Else
 //	Sweep    Limit: at most that many rows. TTLMillis: how long a session may
@@ -167,6 +170,7 @@ type Target uint8
 const (
 	OnVersion Target = 1 // an absent row has version 0
 	OnValue   Target = 2 // bytewise; an absent row fails every comparison
+	OnAbsence Target = 3 // Equal: the row is absent and has been since Version, which a Watch of it has told; NotEqual: that is not certain
 )
 
 // Relation is how the row must relate to the operand.
@@ -217,7 +221,8 @@ type Result struct {
 	Version uint64
 	// Integer is of an Incr the new value, of an Append or SetRange the length
 	// of the value in bytes, of an Expiry the Unix time in milliseconds (0: the
-	// row does not expire), of a Sweep the number of rows removed.
+	// row does not expire), of a Sweep the number of rows removed, of a Watch
+	// the shard's revision.
 	Integer int64
 	// Row read (Get, Exists, ReturnPrevious, ExpiryReturnRow), where there was
 	// one; for an IncrFloat the row as it is now. Value is a view, valid until

@@ -40,6 +40,7 @@ func TestNoAllocations(t *testing.T) {
 		{"counter", uint8(StatusOK), nil, &IncrReply{1, 2}},
 		{"number", uint8(StatusOK), nil, &FloatReply{1, value}},
 		{"expiry", uint8(StatusOK), nil, &ExpiryReply{1, 2}},
+		{"watch", uint8(StatusOK), nil, &WatchReply{1, 2}},
 		{"rows", uint8(StatusOK), nil, &MGetReply{[]MGetRow{{StatusOK, 1, 0, value}, {Status: StatusNotFound}}}},
 		{"page", uint8(StatusOK), nil, &ScanReply{Rows: []ScanRow{{1, 0, key, value}}}},
 		{"batch results", uint8(StatusOK), nil, &BatchReply{results}},

@@ -134,6 +134,14 @@ var vectors = []vector{
 	{name: "rename_condition_failed", about: "{a}y exists, as version 12, and must not", id: 30, code: status(StatusConditionFailed), flags: FlagReply,
 		layout: "version:8 presence:1", m: &WriteReply{Version: 12}},
 
+	{name: "watch_request", about: "Watch a key", id: 31, code: request(OpWatch), layout: "key:*s", m: &Key{[]byte("price")}},
+	{name: "watch_reply", about: "It does not exist; its shard is at revision 40", id: 31, code: status(StatusOK), flags: FlagReply, layout: "version:8 revision:8",
+		m: &WatchReply{0, 40}},
+	{name: "txn_request_absent", about: "Put a lock, unless somebody has had it since revision 40", id: 32, code: request(OpTxn),
+		layout: "compare_count:4 target:1 relation:1 key_length:2 key:4s revision:8 then_count:4 opcode:1 body_length:4 put_options:1 put_key_length:2 put_key:4s put_value:2s else_count:4",
+		m: &Txn{Compares: []Compare{{Target: CompareAbsent, Relation: Equal, Key: []byte("lock"), Version: 40}},
+			Then: Ops{{OpPut, wire(&Put{Key: []byte("lock"), Value: []byte("me")})}}}},
+
 	{name: "mget_request", about: "Three keys", id: 13, code: request(OpMGet),
 		layout: "count:4 key_length:2 key:1s key_length:2 key:2s key_length:2 key:3s", m: &MGet{[][]byte{[]byte("a"), []byte("bb"), []byte("ccc")}}},
 	{name: "mget_reply_more", about: "The first two rows; a further frame follows", id: 13, code: status(StatusOK), flags: FlagReply | FlagMore,

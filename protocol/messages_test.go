@@ -42,6 +42,7 @@ var kinds = []kind{
 	{"FloatReply", func() message { return new(FloatReply) }, drawFloatReply, true},
 	{"SetExpiry", func() message { return new(SetExpiry) }, drawSetExpiry, true},
 	{"ExpiryReply", func() message { return new(ExpiryReply) }, drawExpiryReply, false},
+	{"WatchReply", func() message { return new(WatchReply) }, drawWatchReply, false},
 	{"Rename", func() message { return new(Rename) }, drawRename, true},
 	{"MGet", func() message { return new(MGet) }, drawMGet, false},
 	{"MGetReply", func() message { return new(MGetReply) }, drawMGetReply, true},
@@ -165,6 +166,10 @@ func drawSetExpiry(t *rapid.T) message {
 		m.Flags |= time
 	}
 	return m
+}
+
+func drawWatchReply(t *rapid.T) message {
+	return &WatchReply{rapid.Uint64().Draw(t, "version"), rapid.Uint64().Draw(t, "revision")}
 }
 
 func drawExpiryReply(t *rapid.T) message {

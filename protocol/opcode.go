@@ -27,8 +27,9 @@ const (
 	OpSetExpiry Opcode = 20
 	OpExpiry    Opcode = 21
 	OpRename    Opcode = 22
+	OpWatch     Opcode = 23
 
-	opcodeEnd Opcode = 23
+	opcodeEnd Opcode = 24
 )
 
 var opcodeNames = [...]string{
@@ -38,6 +39,7 @@ var opcodeNames = [...]string{
 	OpRoutes: "ROUTES", OpStatus: "STATUS", OpAdmin: "ADMIN",
 	OpAppend: "APPEND", OpSetRange: "SETRANGE", OpIncrFloat: "INCRFLOAT",
 	OpSetExpiry: "SETEXPIRY", OpExpiry: "EXPIRY", OpRename: "RENAME",
+	OpWatch: "WATCH",
 }
 
 // Known reports whether o is an opcode of this protocol version.

@@ -8,6 +8,7 @@ type CompareTarget uint8
 const (
 	CompareVersion CompareTarget = 1 // the key's version; an absent key has version 0
 	CompareValue   CompareTarget = 2 // the key's value, bytewise; an absent key fails every comparison
+	CompareAbsent  CompareTarget = 3 // Equal: absent, and certain to have been since the revision a WATCH has told; or NotEqual
 )
 
 // CompareRelation is how the row relates to the operand: row RELATION operand.
@@ -26,7 +27,7 @@ type Compare struct {
 	Target   CompareTarget
 	Relation CompareRelation
 	Key      []byte
-	Version  uint64 // with CompareVersion
+	Version  uint64 // with CompareVersion and CompareAbsent
 	Value    []byte // with CompareValue
 }
 
@@ -45,7 +46,7 @@ func (m *Txn) AppendTo(dst []byte) []byte {
 		c := &m.Compares[i]
 		dst = append(dst, byte(c.Target), byte(c.Relation))
 		dst = appendString(dst, c.Key)
-		if c.Target == CompareVersion {
+		if c.Target != CompareValue {
 			dst = appendU64(dst, c.Version)
 		} else {
 			dst = appendU32(dst, uint32(len(c.Value)))
@@ -68,7 +69,7 @@ func (m *Txn) Decode(b []byte) error {
 		c := Compare{Target: CompareTarget(f.u8()), Relation: CompareRelation(f.u8())}
 		c.Key = f.bytes(int(f.u16()))
 		switch c.Target {
-		case CompareVersion:
+		case CompareVersion, CompareAbsent:
 			c.Version = f.u64()
 		case CompareValue:
 			size := f.u32()
@@ -85,7 +86,7 @@ func (m *Txn) Decode(b []byte) error {
 		if f.short {
 			return ErrTruncated
 		}
-		if c.Relation == 0 || c.Relation > relations {
+		if c.Relation == 0 || c.Relation > relations || c.Target == CompareAbsent && c.Relation > NotEqual {
 			return fmt.Errorf("%w: comparison relation %d", ErrOutOfRange, c.Relation)
 		}
 		if err := CheckKey(c.Key); err != nil {

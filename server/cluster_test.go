@@ -171,10 +171,14 @@ func (fc *fakeCluster) apply(shard int, key, value string) uint64 {
 // carryOut carries out an operation that was proposed: a read, or a write, which
 // is taken for a PUT. fc.mu must be held.
 func (fc *fakeCluster) carryOut(shard int, kind command.Kind, key, value string) command.Result {
-	if kind != command.Get && kind != command.Exists {
+	row, there := fc.state[shard].rows[key]
+	switch kind {
+	case command.Get, command.Exists:
+	case command.Watch:
+		return command.Result{Kind: kind, Version: row.version, Integer: int64(fc.state[shard].version)}
+	default:
 		return command.Result{Kind: command.Put, Version: fc.apply(shard, key, value)}
 	}
-	row, there := fc.state[shard].rows[key]
 	if !there {
 		return command.Result{Kind: kind, Status: command.NotFound}
 	}

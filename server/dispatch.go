@@ -154,7 +154,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	case protocol.OpGet:
 		p.read(c, f, true)
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
-		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename:
+		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename, protocol.OpWatch:
 		p.write(c, f, op)
 	case protocol.OpExists, protocol.OpExpiry:
 		p.read(c, f, false)
@@ -223,7 +223,7 @@ func writes(op protocol.Opcode) bool {
 	switch op {
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
 		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename,
-		protocol.OpBatch, protocol.OpTxn:
+		protocol.OpBatch, protocol.OpTxn, protocol.OpWatch:
 		return true
 	}
 	return false
@@ -452,6 +452,9 @@ func (p *processor) decodeWrite(op protocol.Opcode, body []byte, cmd *command.Co
 	case protocol.OpExpiry:
 		err = p.key.Decode(body)
 		*cmd = command.Command{Kind: command.Expiry, Key: p.key.Key}
+	case protocol.OpWatch:
+		err = p.key.Decode(body)
+		*cmd = command.Command{Kind: command.Watch, Key: p.key.Key}
 	case protocol.OpAppend:
 		err = p.app.Decode(body)
 		*cmd = command.Command{Kind: command.Append, Key: p.app.Key, Value: p.app.Value}

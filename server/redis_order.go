@@ -249,6 +249,12 @@ func (x *redisPlan) throughLog(bytes int) {
 	}
 	x.ops = x.ops[:0]
 	x.b = inBatch
+	x.batchOfKeys(code)
+}
+
+// batchOfKeys plans one BATCH of an operation for each key whose body is the
+// key.
+func (x *redisPlan) batchOfKeys(code protocol.Opcode) {
 	x.body = append(x.body[:0], protocol.BatchNonAtomic)
 	at := x.beginOps()
 	for _, key := range x.keys {

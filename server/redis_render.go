@@ -117,11 +117,6 @@ func frameAt(frames []byte) (status protocol.Status, body, rest []byte) {
 	return status, body, rest
 }
 
-// partOf is which part of a command the first frame of frames answers.
-func partOf(frames []byte) int {
-	return int(binary.LittleEndian.Uint64(frames[8:]) & (1<<partBits - 1))
-}
-
 // reply appends the reply to a command of which frames is the whole answer.
 func (s *redisSlot) reply(out *bufpool.Buffer, frames []byte) {
 	shape := replyShape{kind: s.kind, proto: int(s.proto), write: s.write, a: s.a, b: s.b}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
 )
@@ -151,14 +152,14 @@ func (c *conn) endTransaction() {
 	r.watches = nil
 }
 
-// redisWatch is one WATCH command. Versions and failed are the renderer's until
-// the command is answered, and the reader's after that.
+// redisWatch is one WATCH command. What it has seen, and failed, are the
+// renderer's until the command is answered, and the reader's after that.
 type redisWatch struct {
-	keys     [][]byte
-	bytes    int    // counted among the input of all connections
-	number   uint64 // of its slot
-	versions []uint64
-	failed   bool // it was answered with an error
+	keys   [][]byte
+	bytes  int    // counted among the input of all connections
+	number uint64 // of its slot; 0: it has none
+	seen   []protocol.WatchReply
+	failed bool // it was answered with an error
 }
 
 func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
@@ -189,30 +190,65 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 	if p.mustWait(c, x.keys, false) {
 		return true
 	}
+	if r.again != 0 { // it is among them already
+		x.watchThroughLog()
+		return p.launch(c, x, nil, false)
+	}
 	size, ok := p.srv.keepArgs(x.keys)
 	if !ok {
 		p.answerError(c, "ERR too much memory is held by transactions that are not finished")
 		return false
 	}
-	w := &redisWatch{keys: cloneArgs(x.keys), bytes: size, versions: make([]uint64, len(x.keys)), number: r.tail.Load()}
+	w := &redisWatch{keys: cloneArgs(x.keys), bytes: size, seen: make([]protocol.WatchReply, len(x.keys))}
 	r.watches = append(r.watches, w)
-	x.each(protocol.OpExists)
+	if p.watchHere(w) {
+		x.ok()
+		p.answer(c, x.reply)
+		return false
+	}
+	w.number = r.tail.Load()
+	x.watchThroughLog()
 	return p.launch(c, x, w, false)
 }
 
-// take notes the versions of the keys and appends the reply.
+// watchHere notes the versions of the keys if all of them exist and can be
+// looked at here and now.
+func (p *processor) watchHere(w *redisWatch) bool {
+	if p.srv.draining.Load() {
+		return false
+	}
+	for i, key := range w.keys {
+		row, state := p.srv.backend.ReadCached(&p.nothing, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, false)
+		if state != command.ReadFound {
+			return false
+		}
+		w.seen[i] = protocol.WatchReply{Version: row.Version}
+	}
+	return true
+}
+
+// watchThroughLog plans a WATCH for each key, behind the connection's writes: an
+// absent key has no version, and what stands for it is kept from then on.
+func (x *redisPlan) watchThroughLog() {
+	x.inOrder = true
+	if len(x.keys) == 1 {
+		x.add(protocol.OpWatch, x.keys[0])
+		return
+	}
+	x.b = inBatch
+	x.batchOfKeys(protocol.OpWatch)
+}
+
+// take notes what was seen of the keys and appends the reply.
 func (w *redisWatch) take(out *bufpool.Buffer, x *replyShape, frames []byte) {
-	for len(frames) > 0 {
-		part := partOf(frames)
-		status, body, rest := frameAt(frames)
-		frames = rest
-		var m protocol.RowReply
-		switch {
-		case part >= len(w.versions):
-		case status == protocol.StatusNotFound:
-		case status == protocol.StatusOK && m.Decode(body) == nil:
-			w.versions[part] = m.Version
-		default:
+	o := outcomes{frames: frames}
+	status, body, _ := frameAt(frames)
+	if x.b == inBatch && status == protocol.StatusOK && len(body) >= 4 {
+		o = outcomes{list: body[4:], batch: true}
+	}
+	for i := range w.seen {
+		status, body, ok, _ := o.next()
+		if !ok || status != protocol.StatusOK || w.seen[i].Decode(body) != nil {
 			w.failed = true
 			x.fail(out, status, body)
 			return
@@ -281,7 +317,11 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 	var m protocol.Txn
 	for _, w := range r.watches {
 		for i, key := range w.keys {
-			m.Compares = append(m.Compares, protocol.Compare{Target: protocol.CompareVersion, Relation: protocol.Equal, Key: key, Version: w.versions[i]})
+			x := protocol.Compare{Target: protocol.CompareVersion, Relation: protocol.Equal, Key: key, Version: w.seen[i].Version}
+			if x.Version == 0 {
+				x.Target, x.Version = protocol.CompareAbsent, w.seen[i].Revision
+			}
+			m.Compares = append(m.Compares, x)
 		}
 	}
 	e := &execution{items: make([]executionItem, 0, len(r.txn.queue))}

@@ -227,6 +227,9 @@ func appendBody(b []byte, r *command.Result) []byte {
 		}
 		m := protocol.ExpiryReply{Version: r.Version, ExpireAtMillis: uint64(r.Integer)}
 		return m.AppendTo(b)
+	case command.Watch:
+		m := protocol.WatchReply{Version: r.Version, Revision: uint64(r.Integer)}
+		return m.AppendTo(b)
 	case command.Get, command.Exists:
 		if r.Status != command.OK {
 			return b

@@ -99,6 +99,7 @@ type pass struct {
 	rows   overlay
 	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
+	gone   map[goneMark]uint64 // the marks that the pass has set; nil: none ever
 
 	shards  []passShard
 	touched []int // shards with entries in this pass
@@ -136,6 +137,7 @@ type stagedRecord struct {
 type passShard struct {
 	meta
 	pass      uint64
+	marked    uint64       // as in shardState
 	conf      *InstallMeta // nil: unchanged
 	newExpiry uint64       // earliest expiry added
 	swept     bool
@@ -165,6 +167,7 @@ func (p *pass) begin() {
 	p.nested = p.nested[:0]
 	p.pending = p.pending[:0]
 	p.staged = p.staged[:0]
+	clear(p.gone)
 }
 
 // end lets go of the entries and of what an unusually large pass needed.
@@ -200,6 +203,7 @@ func (p *pass) admit(entries []Entry) error {
 			*sh = passShard{
 				meta:      meta{applied: st.applied.Load(), stamp: st.stamp.Load(), revision: st.revision.Load()},
 				pass:      p.number,
+				marked:    st.marked,
 				newExpiry: never,
 			}
 			p.touched = append(p.touched, e.Shard)
@@ -324,6 +328,8 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 		return p.changeExpiry(c, out)
 	case command.Rename:
 		return p.rename(c, out)
+	case command.Watch:
+		return p.watch(c, out)
 	case command.Get, command.Exists, command.Expiry:
 		return p.get(c, out)
 	case command.Batch:
@@ -385,6 +391,8 @@ func (p *pass) expired(r *row, out *command.Result) error {
 		indexed := r.expireAt
 		p.remove(r)
 		p.reindex(r.key, indexed, 0)
+	} else {
+		p.went(r.hash)
 	}
 	return nil
 }
@@ -584,6 +592,10 @@ func (p *pass) txn(c *command.Command, out *command.Result) error {
 }
 
 func (p *pass) compare(x *command.Compare) (bool, error) {
+	if x.Target == command.OnAbsence {
+		holds, err := p.absentSince(x.Key, x.Version)
+		return holds == (x.Relation == command.Equal), err
+	}
 	r := p.find(x.Key)
 	if err := p.load(r, x.Target == command.OnValue); err != nil {
 		return false, err
@@ -676,6 +688,7 @@ func (p *pass) write(r *row, value []byte, expireAt uint64) {
 }
 
 func (p *pass) remove(r *row) {
+	p.went(r.hash)
 	r.value, r.version, r.expireAt = nil, 0, 0
 	r.exists, r.hasValue, r.dirty = false, false, true
 	r.joint = r.joint || p.joint
@@ -826,6 +839,7 @@ func (p *pass) publish() error {
 		sh, st := &p.shards[i], &s.shards[i]
 		st.revision.Store(sh.revision)
 		st.stamp.Store(sh.stamp)
+		st.marked = sh.marked
 		if sh.conf != nil {
 			st.installed.Store(sh.conf)
 		}

@@ -181,6 +181,7 @@ func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
 	lists := [recentClasses][]uint32{
 		recentRows:     s.allRows(t, rest),
 		recentExpiries: t.sort(t.lists[recentExpiries].order, rest),
+		recentGone:     t.sort(t.lists[recentGone].order, rest),
 		recentSessions: t.sort(t.lists[recentSessions].order, rest),
 	}
 	for _, l := range lists {

@@ -53,6 +53,7 @@ type Install struct {
 	records    []record // of the chunk at hand
 	sessions   sessionIndex
 	nextExpiry uint64
+	marked     uint64
 }
 
 // record is a record of a chunk, or views of one. The key is without the
@@ -344,7 +345,7 @@ func (in *Install) Finish() error {
 		return in.broken(err)
 	}
 	in.sessions.clear()
-	in.nextExpiry = never
+	in.nextExpiry, in.marked = never, 0
 	if err := in.stage.scan(in.notice); err != nil {
 		return in.broken(err)
 	}
@@ -371,6 +372,12 @@ func (in *Install) notice(key, value []byte) error {
 	case kindExpiry:
 		at, _, err := splitExpiryKey(key)
 		in.nextExpiry = min(in.nextExpiry, at)
+		return err
+	case kindGone:
+		bucket, revision, err := decodeGone(key, value)
+		if err == nil && bucket == goneSince {
+			in.marked = revision + 1
+		}
 		return err
 	case kindSession:
 		return in.sessions.add(key, value)

@@ -14,6 +14,7 @@ import (
 //
 //	shard 'd' key                    a row
 //	shard 'e' expire-at(8 BE) key    expiry index: the row may expire then
+//	shard 'g' hash(2 BE)             when a row of this hash was removed last, see gone.go
 //	shard 'i'                        what the last installation said; this node's
 //	shard 'm'                        applied index, last stamp, revision
 //	shard 's' session(8 BE) seq(8 BE) digest(8 BE)
@@ -27,6 +28,7 @@ import (
 const (
 	kindData    = 'd'
 	kindExpiry  = 'e'
+	kindGone    = 'g'
 	kindInstall = 'i'
 	kindMeta    = 'm'
 	kindSession = 's'

@@ -24,6 +24,9 @@ type model struct {
 	rows                     map[string]modelRow
 	index                    map[expiryEntry]bool
 	sessions                 map[uint64]*modelSession
+	watched                  bool // marks are kept, since revision
+	since                    uint64
+	gone                     map[string]uint64
 }
 
 type modelRow struct {
@@ -45,7 +48,7 @@ type modelSession struct {
 const modelRetention = 300 // milliseconds
 
 func newModel() *model {
-	return &model{rows: map[string]modelRow{}, index: map[expiryEntry]bool{}, sessions: map[uint64]*modelSession{}}
+	return &model{rows: map[string]modelRow{}, index: map[expiryEntry]bool{}, sessions: map[uint64]*modelSession{}, gone: map[string]uint64{}}
 }
 
 func (m *model) apply(t rapid.TB, e Entry) (out []command.Result) {
@@ -161,6 +164,7 @@ func (m *model) do(c command.Command) (out command.Result) {
 	remove := func() command.Result {
 		delete(m.rows, key)
 		m.revision++
+		m.gone[key] = m.revision
 		out.Version = m.revision
 		return out
 	}
@@ -303,6 +307,12 @@ func (m *model) do(c command.Command) (out command.Result) {
 		if c.Kind == command.Exists {
 			out.Value = nil
 		}
+	case command.Watch:
+		if !m.watched {
+			m.watched, m.since = true, m.revision
+			clear(m.gone)
+		}
+		out.Version, out.Integer = old.version, int64(m.revision)
 	case command.Batch:
 		for _, op := range c.Ops {
 			out.Results = append(out.Results, m.do(op))
@@ -369,6 +379,7 @@ func (m *model) rename(c command.Command) (out command.Result) {
 	}
 	if c.Flags&command.RenameKeepSource == 0 {
 		delete(m.rows, string(c.Key))
+		m.gone[string(c.Key)] = m.revision
 		delete(m.index, expiryEntry{from.expireAt, string(c.Key)})
 	}
 	if r, ok := m.rows[string(c.Value)]; ok {
@@ -380,6 +391,10 @@ func (m *model) rename(c command.Command) (out command.Result) {
 
 func (m *model) holds(x command.Compare) bool {
 	row, there := m.visible(string(x.Key))
+	if x.Target == command.OnAbsence {
+		holds := m.watched && x.Version >= m.since && m.rows[string(x.Key)].version <= x.Version && m.gone[string(x.Key)] <= x.Version
+		return (holds && !there) == (x.Relation == command.Equal)
+	}
 	order := cmp.Compare(row.version, x.Version)
 	if x.Target == command.OnValue {
 		if !there {
@@ -402,6 +417,7 @@ func (m *model) sweep(limit int, retention uint64) (removed int64) {
 		delete(m.index, e)
 		if r, ok := m.rows[e.key]; ok && r.expireAt == e.at {
 			delete(m.rows, e.key)
+			m.gone[e.key] = m.revision
 			removed++
 		}
 	}
@@ -519,15 +535,20 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 }
 
 func genOps() *rapid.Generator[[]command.Command] {
-	kinds := []command.Kind{command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists, command.Expiry}
+	kinds := []command.Kind{command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists, command.Expiry, command.Watch}
 	return rapid.SliceOfN(genOp(append(kinds, extending...)...), 0, 5)
 }
 
 var (
 	genCompare = rapid.Custom(func(t *rapid.T) command.Compare {
+		target := command.Target(rapid.IntRange(1, 3).Draw(t, "target"))
+		relations := 4
+		if target == command.OnAbsence {
+			relations = 2
+		}
 		return command.Compare{
-			Target:   command.Target(rapid.IntRange(1, 2).Draw(t, "target")),
-			Relation: command.Relation(rapid.IntRange(1, 4).Draw(t, "relation")),
+			Target:   target,
+			Relation: command.Relation(rapid.IntRange(1, relations).Draw(t, "relation")),
 			Key:      genKey.Draw(t, "key"),
 			Version:  rapid.Uint64Range(0, 40).Draw(t, "version"),
 			Value:    genValue.Draw(t, "value"),

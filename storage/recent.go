@@ -52,6 +52,7 @@ type recentClass uint8
 const (
 	recentRows recentClass = iota
 	recentExpiries
+	recentGone
 	recentSessions
 	recentClasses
 )

@@ -42,7 +42,7 @@ func (s *Store) Install(in *Install) error {
 	if err := s.checkNewer(in.shard, in.meta.Index); err != nil {
 		return err
 	}
-	to := replacement{meta: in.stateAfter(), sessions: in.sessions, nextExpiry: in.nextExpiry, installed: &in.meta}
+	to := replacement{meta: in.stateAfter(), sessions: in.sessions, nextExpiry: in.nextExpiry, marked: in.marked, installed: &in.meta}
 	err := s.replace(in.shard, to, func() error {
 		_, err := s.db.IngestAndExcise(context.Background(), in.stage.paths(), nil, nil, shardRange(in.shard))
 		return err
@@ -149,6 +149,7 @@ type replacement struct {
 	meta       meta
 	sessions   sessionIndex
 	nextExpiry uint64
+	marked     uint64
 	installed  *InstallMeta
 }
 
@@ -169,6 +170,7 @@ func (s *Store) replace(shard int, to replacement, change func() error) error {
 	sh.revision.Store(to.meta.revision)
 	sh.stamp.Store(to.meta.stamp)
 	sh.nextExpiry.Store(to.nextExpiry)
+	sh.marked = to.marked
 	sh.sessions = to.sessions
 	sh.publishSessions()
 	sh.installed.Store(to.installed)

@@ -282,6 +282,10 @@ type shardState struct {
 	// none. Everything in the index is at or above it.
 	nextExpiry atomic.Uint64
 
+	// marked is one more than the revision since which marks are kept, 0: they
+	// are not. See gone.go. Apply only.
+	marked uint64
+
 	sessions sessionIndex // Apply only
 	// oldestSession is the last use of the session unused for longest, never:
 	// there is no session.
@@ -369,6 +373,9 @@ func (s *Store) load() error {
 			return err
 		}
 		sh.nextExpiry.Store(next)
+		if sh.marked, err = readMarked(s.db, i); err != nil {
+			return err
+		}
 		if err := sh.sessions.load(s.db, i); err != nil {
 			return err
 		}

@@ -133,7 +133,7 @@ func (g generator) anyPipeline() (commands [][]string) {
 	for range 1 + g.IntN(lengthMax) {
 		switch g.IntN(25) {
 		case 0:
-			commands = append(commands, []string{"WATCH", g.lasting(), g.lasting()})
+			commands = append(commands, []string{"WATCH", g.key(), g.lasting()})
 		case 1:
 			commands = append(commands, []string{pick(g, "UNWATCH", "EXEC", "DISCARD")})
 		case 2:
@@ -166,8 +166,7 @@ func pick(g generator, choices ...string) string { return choices[g.IntN(len(cho
 // key returns one of a few keys, so that commands meet.
 func (g generator) key() string { return g.prefix + pick(g, "k1", "k2", "k3", "k4", "l1", "l2", "l3") }
 
-// lasting returns a key that stays once it is there. Others are not watched:
-// that an absent key came and went goes unnoticed.
+// lasting returns a key that stays once it is there.
 func (g generator) lasting() string { return g.prefix + pick(g, "w1", "w2") }
 
 // lastingCommand returns a command on such keys.
