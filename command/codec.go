@@ -105,6 +105,10 @@ func (c *Command) appendBody(dst []byte) []byte {
 		dst = append(dst, c.Key...)
 	case Persist, Get, Exists, Expiry, Watch:
 		dst = append(dst, c.Key...)
+	case GetRange:
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Delta))
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Until))
+		dst = append(dst, c.Key...)
 	case Append, IncrFloat, Rename:
 		dst = appendKeyAndValue(dst, c)
 	case SetRange:
@@ -298,6 +302,9 @@ func (c *Command) decode(b []byte, depth int) error {
 		c.TTLMillis = t.u64()
 		c.Key, t.b = t.b, nil
 	case Persist, Get, Exists, Expiry, Watch:
+		c.Key, t.b = t.b, nil
+	case GetRange:
+		c.Delta, c.Until = int64(t.u64()), int64(t.u64())
 		c.Key, t.b = t.b, nil
 	case Append, IncrFloat, Rename:
 		c.takeKeyAndValue(&t)

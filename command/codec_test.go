@@ -39,7 +39,7 @@ var (
 		n := rapid.SampledFrom([]int{1, 2, 16, 255, 256, 8 << 10, math.MaxUint16}).Draw(t, "key bytes")
 		return bytes.Repeat([]byte{rapid.Byte().Draw(t, "byte")}, n)
 	})
-	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists, Append, SetRange, IncrFloat, SetExpiry, Expiry, Rename, Watch}
+	simpleKinds = []Kind{Put, Delete, Incr, Expire, Persist, Get, Exists, Append, SetRange, IncrFloat, SetExpiry, Expiry, Rename, Watch, GetRange}
 )
 
 func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
@@ -77,6 +77,8 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 			}
 		case Delete:
 			c.Flags = Flags(rapid.Byte().Draw(t, "flags")) & (IfVersion | IfPresent | ReturnPrevious)
+		case GetRange:
+			c.Delta, c.Until = rapid.Int64().Draw(t, "start"), rapid.Int64().Draw(t, "end")
 		case Incr:
 			c.Delta = rapid.Int64().Draw(t, "delta")
 		case Expire:

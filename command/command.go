@@ -35,13 +35,15 @@ const (
 
 	Watch Kind = 18 // a read in the order of the log; see OnAbsence
 
-	kindEnd Kind = 19
+	GetRange Kind = 19 // likewise
+
+	kindEnd Kind = 20
 )
 
 var kindNames = [kindEnd]string{
 	Put: "put", Delete: "delete", Incr: "incr", Expire: "expire", Persist: "persist", Get: "get", Exists: "exists",
 	Batch: "batch", Txn: "txn", Sweep: "sweep", Mark: "mark",
-	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename", Watch: "watch",
+	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename", Watch: "watch", GetRange: "getrange",
 }
 
 // String returns the kind's name.
@@ -82,6 +84,15 @@ const (
 
 	expiryFlagsKnown = ExpiryAt | ExpiryRemove | ExpiryIfNone | ExpiryIfSome | ExpiryIfLater | ExpiryIfEarlier | ExpiryReturnRow
 )
+
+// Whole is the flag of a Txn that is carried out only if the results of its
+// operations fit in one reply and none of them is Busy: otherwise nothing is
+// changed, and it ends as TooLarge or Busy.
+const Whole Flags = 1 << 4
+
+// ResultBytesMax bounds what the results of such a Txn take, some 40 bytes for
+// each and the values that they show.
+const ResultBytesMax = 16<<20 - 1<<10
 
 // Flags of a Rename.
 const (
@@ -138,6 +149,7 @@ type Session struct {
 //	         gets the source's value and expiry; where both are the same nothing
 //	         is changed
 //	Watch    Key
+//	GetRange Key Delta Until: the value from byte Delta to byte Until, see Cut
 //	Batch    Ops: all are carried out, one whose condition fails has no effect
 //	Txn      Compares Ops Else: if all hold Ops, otherwise Else
 //	Sweep    Limit: at most that many rows. TTLMillis: how long a session may
@@ -156,6 +168,7 @@ type Command struct {
 	TTLMillis uint64
 	Version   uint64
 	Delta     int64
+	Until     int64
 	Limit     uint32
 	Offset    uint32
 	Session   Session
@@ -222,7 +235,7 @@ type Result struct {
 	// Integer is of an Incr the new value, of an Append or SetRange the length
 	// of the value in bytes, of an Expiry the Unix time in milliseconds (0: the
 	// row does not expire), of a Sweep the number of rows removed, of a Watch
-	// the shard's revision.
+	// the shard's revision, of a GetRange the length of the whole value.
 	Integer int64
 	// Row read (Get, Exists, ReturnPrevious, ExpiryReturnRow), where there was
 	// one; for an IncrFloat the row as it is now. Value is a view, valid until

@@ -40,6 +40,8 @@ func TestNoAllocations(t *testing.T) {
 		{"counter", uint8(StatusOK), nil, &IncrReply{1, 2}},
 		{"number", uint8(StatusOK), nil, &FloatReply{1, value}},
 		{"expiry", uint8(StatusOK), nil, &ExpiryReply{1, 2}},
+		{"GETRANGE", uint8(OpGetRange), nil, &GetRange{1, 2, key}},
+		{"range", uint8(StatusOK), nil, &RangeReply{1, 2, value}},
 		{"watch", uint8(StatusOK), nil, &WatchReply{1, 2}},
 		{"rows", uint8(StatusOK), nil, &MGetReply{[]MGetRow{{StatusOK, 1, 0, value}, {Status: StatusNotFound}}}},
 		{"page", uint8(StatusOK), nil, &ScanReply{Rows: []ScanRow{{1, 0, key, value}}}},

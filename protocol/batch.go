@@ -43,7 +43,7 @@ func (o *Ops) decode(f *fields) error {
 		switch op.Code {
 		case OpPut, OpDelete, OpIncr, OpExpire, OpPersist,
 			OpAppend, OpSetRange, OpIncrFloat, OpSetExpiry, OpRename,
-			OpGet, OpExists, OpExpiry, OpWatch:
+			OpGet, OpExists, OpExpiry, OpWatch, OpGetRange:
 		default:
 			return fmt.Errorf("%w: opcode %d", ErrOpcodeInBatch, op.Code)
 		}
@@ -57,7 +57,7 @@ func (o *Ops) decode(f *fields) error {
 const BatchNonAtomic = 1 << 0
 
 // Batch carries several operations in one frame: any write but BATCH and TXN, and
-// GET, EXISTS, EXPIRY and WATCH, which see what those before them have written. Every
+// GET, GETRANGE, EXISTS, EXPIRY and WATCH, which see what those before them have written. Every
 // operation is carried out; one whose condition fails has no
 // effect and does not stop the others.
 type Batch struct {

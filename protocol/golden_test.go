@@ -134,6 +134,10 @@ var vectors = []vector{
 	{name: "rename_condition_failed", about: "{a}y exists, as version 12, and must not", id: 30, code: status(StatusConditionFailed), flags: FlagReply,
 		layout: "version:8 presence:1", m: &WriteReply{Version: 12}},
 
+	{name: "getrange_request", about: "The last two bytes", id: 33, code: request(OpGetRange), layout: "start:8 end:8 key:*s", m: &GetRange{-2, -1, []byte("greeting")}},
+	{name: "getrange_reply", about: "Of 7 bytes", id: 33, code: status(StatusOK), flags: FlagReply, layout: "version:8 length:4 part:*s", m: &RangeReply{15, 7, []byte("!\n")}},
+	{name: "txn_too_large", about: "The results would not fit in one frame: nothing was done", id: 34, code: status(StatusTooLarge), flags: FlagReply,
+		layout: errorLayout, m: &ErrorReply{0, []byte("a size limit is exceeded")}},
 	{name: "watch_request", about: "Watch a key", id: 31, code: request(OpWatch), layout: "key:*s", m: &Key{[]byte("price")}},
 	{name: "watch_reply", about: "It does not exist; its shard is at revision 40", id: 31, code: status(StatusOK), flags: FlagReply, layout: "version:8 revision:8",
 		m: &WatchReply{0, 40}},

@@ -42,6 +42,8 @@ var kinds = []kind{
 	{"FloatReply", func() message { return new(FloatReply) }, drawFloatReply, true},
 	{"SetExpiry", func() message { return new(SetExpiry) }, drawSetExpiry, true},
 	{"ExpiryReply", func() message { return new(ExpiryReply) }, drawExpiryReply, false},
+	{"GetRange", func() message { return new(GetRange) }, drawGetRange, true},
+	{"RangeReply", func() message { return new(RangeReply) }, drawRangeReply, true},
 	{"WatchReply", func() message { return new(WatchReply) }, drawWatchReply, false},
 	{"Rename", func() message { return new(Rename) }, drawRename, true},
 	{"MGet", func() message { return new(MGet) }, drawMGet, false},
@@ -166,6 +168,14 @@ func drawSetExpiry(t *rapid.T) message {
 		m.Flags |= time
 	}
 	return m
+}
+
+func drawGetRange(t *rapid.T) message {
+	return &GetRange{rapid.Int64().Draw(t, "start"), rapid.Int64().Draw(t, "end"), anyKey.Draw(t, "key")}
+}
+
+func drawRangeReply(t *rapid.T) message {
+	return &RangeReply{rapid.Uint64().Draw(t, "version"), rapid.Uint32().Draw(t, "length"), anyBytes.Draw(t, "part")}
 }
 
 func drawWatchReply(t *rapid.T) message {

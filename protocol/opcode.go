@@ -28,8 +28,9 @@ const (
 	OpExpiry    Opcode = 21
 	OpRename    Opcode = 22
 	OpWatch     Opcode = 23
+	OpGetRange  Opcode = 24
 
-	opcodeEnd Opcode = 24
+	opcodeEnd Opcode = 25
 )
 
 var opcodeNames = [...]string{
@@ -39,7 +40,7 @@ var opcodeNames = [...]string{
 	OpRoutes: "ROUTES", OpStatus: "STATUS", OpAdmin: "ADMIN",
 	OpAppend: "APPEND", OpSetRange: "SETRANGE", OpIncrFloat: "INCRFLOAT",
 	OpSetExpiry: "SETEXPIRY", OpExpiry: "EXPIRY", OpRename: "RENAME",
-	OpWatch: "WATCH",
+	OpWatch: "WATCH", OpGetRange: "GETRANGE",
 }
 
 // Known reports whether o is an opcode of this protocol version.

@@ -76,7 +76,7 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 		p.refuse(c, f.ID, err)
 		return
 	}
-	p.cmd = command.Command{Kind: command.Txn, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
+	p.cmd = command.Command{Kind: command.Txn, Flags: command.Whole, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
 	home := -1
 	same := true
 	place := func(shard int) {

@@ -40,6 +40,7 @@ type processor struct {
 	until protocol.SetExpiry
 	name  protocol.Rename
 	key   protocol.Key
+	part  protocol.GetRange
 	mget  protocol.MGet
 	batch protocol.Batch
 	txn   protocol.Txn
@@ -154,7 +155,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	case protocol.OpGet:
 		p.read(c, f, true)
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
-		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename, protocol.OpWatch:
+		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename, protocol.OpWatch, protocol.OpGetRange:
 		p.write(c, f, op)
 	case protocol.OpExists, protocol.OpExpiry:
 		p.read(c, f, false)
@@ -223,7 +224,7 @@ func writes(op protocol.Opcode) bool {
 	switch op {
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
 		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename,
-		protocol.OpBatch, protocol.OpTxn, protocol.OpWatch:
+		protocol.OpBatch, protocol.OpTxn, protocol.OpWatch, protocol.OpGetRange:
 		return true
 	}
 	return false
@@ -455,6 +456,9 @@ func (p *processor) decodeWrite(op protocol.Opcode, body []byte, cmd *command.Co
 	case protocol.OpWatch:
 		err = p.key.Decode(body)
 		*cmd = command.Command{Kind: command.Watch, Key: p.key.Key}
+	case protocol.OpGetRange:
+		err = p.part.Decode(body)
+		*cmd = command.Command{Kind: command.GetRange, Key: p.part.Key, Delta: p.part.Start, Until: p.part.End}
 	case protocol.OpAppend:
 		err = p.app.Decode(body)
 		*cmd = command.Command{Kind: command.Append, Key: p.app.Key, Value: p.app.Value}

@@ -153,8 +153,6 @@ func redisCopy(_ *processor, x *redisPlan) {
 }
 
 func redisObjectEncoding(_ *processor, x *redisPlan) {
-	if x.takeKey(2) {
-		x.kind = replyEncoding
-		x.add(protocol.OpGet, x.args[2])
-	}
+	// One byte more than is embedded tells that the value is not.
+	x.readPart(2, 0, embeddedBytesMax, replyEncoding, replyPartEncoding)
 }

@@ -146,3 +146,27 @@ func BenchmarkRedisPairs(b *testing.B) {
 		})
 	}
 }
+
+// TestRedisTransactionReplies: a transaction counts what it answers, and one whose
+// answers are too large does nothing.
+func TestRedisTransactionReplies(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, c := liveRedis(t, cfg)
+		large := strings.Repeat("v", 15<<20)
+		if got := c.call("SET", "{t}large", large); got != "+OK\r\n" {
+			t.Fatal(got)
+		}
+		c.want("MULTI", "+OK|")
+		for _, cmd := range []string{"STRLEN {t}large", "STRLEN {t}large", "GETRANGE {t}large -3 -1", "OBJECT ENCODING {t}large", "SETRANGE {t}large 0 x", "GETRANGE {t}large 0 1", "STRLEN {t}none", "GETRANGE {t}none 0 1", "OBJECT ENCODING {t}none"} {
+			c.want(cmd, "+QUEUED|")
+		}
+		c.want("EXEC", fmt.Sprintf("*9|:%d|:%d|$3|vvv|$3|raw|:%d|$2|xv|:0|$0||$-1|", len(large), len(large), len(large)))
+		c.want("MULTI", "+OK|")
+		for _, cmd := range []string{"SET {t}new 1", "GET {t}large", "INCR {t}new", "GETDEL {t}large"} {
+			c.want(cmd, "+QUEUED|")
+		}
+		c.want("EXEC", "-"+errTxnTooLarge+"|")
+		c.want("EXISTS {t}new {t}large", ":1|")
+		c.want("STRLEN {t}large", fmt.Sprintf(":%d|", len(large)))
+	})
+}

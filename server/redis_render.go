@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
 )
@@ -13,30 +14,33 @@ import (
 type replyKind uint8
 
 const (
-	replyVerbatim    replyKind = iota // the door's own answer, as it stands
-	replyOK                           // SET: OK, or null where the condition did not hold
-	replyValue                        // the value of a row, or null
-	replyPrevious                     // the row before a write, or null
-	replyBool                         // 1 if carried out, 0 if not
-	replyRenamed                      // OK, or an error where there is no such key
-	replyRenamedNX                    // 1 or 0, or that error
-	replyInteger                      // an IncrReply's
-	replyFloat                        // a FloatReply's
-	replyLength                       // length of a row's value
-	replyRange                        // its bytes a to b
-	replyEncoding                     // what Redis would store it as
-	replyType                         // "string" or "none"
-	replyTTL                          // seconds left
-	replyPTTL                         // milliseconds left
-	replyExpireTime                   // Unix time in seconds
-	replyPExpireTime                  // and in milliseconds
-	replyCount                        // of several: how many were there
-	replyArray                        // of several: their values
-	replyAllOK                        // of several: OK if none has failed
-	replySucceeded                    // of a TXN: 1 if its comparisons held, else 0
-	replyWatch                        // of several: OK; their versions are noted
-	replyExec                         // of a TXN: the replies of its commands
-	replyWalk                         // pages of a SCAN, and then an answer as it stands
+	replyVerbatim   replyKind = iota // the door's own answer, as it stands
+	replyOK                          // SET: OK, or null where the condition did not hold
+	replyValue                       // the value of a row, or null
+	replyPrevious                    // the row before a write, or null
+	replyBool                        // 1 if carried out, 0 if not
+	replyRenamed                     // OK, or an error where there is no such key
+	replyRenamedNX                   // 1 or 0, or that error
+	replyInteger                     // an IncrReply's
+	replyFloat                       // a FloatReply's
+	replyLength                      // length of a row's value
+	replyRange                       // its bytes a to b
+	replyEncoding                    // what Redis would store it as
+	replyPartLength                  // the same three of a RangeReply
+	replyPart
+	replyPartEncoding
+	replyType        // "string" or "none"
+	replyTTL         // seconds left
+	replyPTTL        // milliseconds left
+	replyExpireTime  // Unix time in seconds
+	replyPExpireTime // and in milliseconds
+	replyCount       // of several: how many were there
+	replyArray       // of several: their values
+	replyAllOK       // of several: OK if none has failed
+	replySucceeded   // of a TXN: 1 if its comparisons held, else 0
+	replyWatch       // of several: OK; their versions are noted
+	replyExec        // of a TXN: the replies of its commands
+	replyWalk        // pages of a SCAN, and then an answer as it stands
 )
 
 // verbatimCode stands in the place of a status in a frame whose body is RESP
@@ -191,6 +195,8 @@ func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byt
 		} else {
 			out.B = resp.AppendBulk(out.B, m.Text)
 		}
+	case replyPartLength, replyPart, replyPartEncoding:
+		out.B, ok = x.part(out.B, status, body)
 	case replyExpireTime, replyPExpireTime:
 		out.B, ok = x.expireTime(out.B, status, body)
 	default:
@@ -203,6 +209,7 @@ func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byt
 
 const (
 	errOmitted         = "ERR the command was carried out, but its answer is too large to be told together with the others"
+	errTxnTooLarge     = "ERR the replies to the transaction would take more than 16 MiB together; nothing was done"
 	errMalformedAnswer = "ERR another node's answer is malformed; do all nodes run compatible versions?"
 )
 
@@ -238,7 +245,7 @@ func (x *replyShape) row(dst []byte, status protocol.Status, body []byte) (_ []b
 	case replyLength:
 		dst = resp.AppendInt(dst, int64(len(m.Value)))
 	case replyRange:
-		dst = resp.AppendBulk(dst, cut(m.Value, x.a, x.b))
+		dst = resp.AppendBulk(dst, command.Cut(m.Value, x.a, x.b))
 	case replyEncoding:
 		dst = resp.AppendBulk(dst, encodingOf(m.Value))
 	case replyType:
@@ -253,12 +260,32 @@ func (x *replyShape) row(dst []byte, status protocol.Status, body []byte) (_ []b
 	return dst, true
 }
 
+// part appends the reply to a read of a part of a value.
+func (x *replyShape) part(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
+	if status != protocol.StatusOK {
+		return x.absent(dst), true
+	}
+	var m protocol.RangeReply
+	if m.Decode(body) != nil {
+		return dst, false
+	}
+	switch x.kind {
+	case replyPartLength:
+		dst = resp.AppendInt(dst, int64(m.Length))
+	case replyPartEncoding:
+		dst = resp.AppendBulk(dst, encodingOf(m.Part))
+	default:
+		dst = resp.AppendBulk(dst, m.Part)
+	}
+	return dst, true
+}
+
 // absent appends the reply to a read of a row that does not exist.
 func (x *replyShape) absent(dst []byte) []byte {
 	switch x.kind {
-	case replyLength:
+	case replyLength, replyPartLength:
 		return resp.AppendInt(dst, 0)
-	case replyRange:
+	case replyRange, replyPart:
 		return resp.AppendBulk(dst, "")
 	case replyType:
 		return resp.AppendSimple(dst, "none")
@@ -291,26 +318,6 @@ func timeLeft(millis, unit uint64) int64 {
 		return -1
 	}
 	return int64((millis + unit/2) / unit)
-}
-
-// cut is the part of value from start to end, both inclusive; negative ones
-// count from the end.
-func cut(value []byte, start, end int64) []byte {
-	n := int64(len(value))
-	if start < 0 && end < 0 && start > end {
-		return nil
-	}
-	if start < 0 {
-		start = max(start+n, 0)
-	}
-	if end < 0 {
-		end = max(end+n, 0)
-	}
-	end = min(end, n-1)
-	if start > end || n == 0 {
-		return nil
-	}
-	return value[start : end+1]
 }
 
 // embeddedBytesMax is the longest string that Redis stores together with its
@@ -566,7 +573,10 @@ func (x *replyShape) errorText(status protocol.Status, message string) string {
 		}
 		return resp.ErrOverflow
 	case protocol.StatusTooLarge:
-		if x.write && x.kind != replyExec {
+		if x.kind == replyExec {
+			return errTxnTooLarge
+		}
+		if x.write {
 			return resp.ErrStringTooLong
 		}
 	case protocol.StatusCrossShard:

@@ -16,7 +16,7 @@ func (x *redisPlan) read(code protocol.Opcode, kind replyKind) {
 }
 
 func redisGet(_ *processor, x *redisPlan)    { x.read(protocol.OpGet, replyValue) }
-func redisStrlen(_ *processor, x *redisPlan) { x.read(protocol.OpGet, replyLength) }
+func redisStrlen(_ *processor, x *redisPlan) { x.readPart(1, 1, 0, replyLength, replyPartLength) }
 
 func redisGetRange(_ *processor, x *redisPlan) {
 	start, ok := x.integer(2)
@@ -28,7 +28,25 @@ func redisGetRange(_ *processor, x *redisPlan) {
 		return
 	}
 	x.a, x.b = start, end
-	x.read(protocol.OpGet, replyRange)
+	x.readPart(1, start, end, replyRange, replyPart)
+}
+
+// readPart plans a read of what lies between two bytes of the row of argument i.
+// Inside of a transaction nothing else is answered, and the reply is of kind
+// part; by itself the row is looked at as a whole, where it may be in memory.
+func (x *redisPlan) readPart(i int, start, end int64, whole, part replyKind) {
+	if !x.takeKey(i) {
+		return
+	}
+	if x.kind = whole; !x.inTxn {
+		x.add(protocol.OpGet, x.args[i])
+		return
+	}
+	x.kind = part
+	m := protocol.GetRange{Start: start, End: end, Key: x.args[i]}
+	at := len(x.body)
+	x.body = m.AppendTo(x.body)
+	x.add(protocol.OpGetRange, x.body[at:])
 }
 
 // plainPut plans a PUT of argument value under the key in argument 1.

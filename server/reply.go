@@ -200,7 +200,7 @@ func appendResults(b []byte, rs []command.Result, omit bool) []byte {
 // appendOutcome appends one outcome inside a BATCH or TXN.
 func appendOutcome(b []byte, r *command.Result) []byte {
 	status := statusOf(r.Status)
-	if r.RowOmitted && (r.Kind == command.Get || r.Kind == command.Exists) {
+	if r.RowOmitted && (r.Kind == command.Get || r.Kind == command.GetRange || r.Kind == command.Exists) {
 		status = protocol.StatusTooLarge
 	}
 	b = append(b, byte(status), 0, 0, 0, 0)
@@ -226,6 +226,12 @@ func appendBody(b []byte, r *command.Result) []byte {
 			return b
 		}
 		m := protocol.ExpiryReply{Version: r.Version, ExpireAtMillis: uint64(r.Integer)}
+		return m.AppendTo(b)
+	case command.GetRange:
+		if r.Status != command.OK {
+			return b
+		}
+		m := protocol.RangeReply{Version: r.Version, Length: uint32(r.Integer), Part: r.Value}
 		return m.AppendTo(b)
 	case command.Watch:
 		m := protocol.WatchReply{Version: r.Version, Revision: uint64(r.Integer)}

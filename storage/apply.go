@@ -99,6 +99,7 @@ type pass struct {
 	rows   overlay
 	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
+	undo   undo
 	gone   map[goneMark]uint64 // the marks that the pass has set; nil: none ever
 
 	shards  []passShard
@@ -332,6 +333,8 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 		return p.watch(c, out)
 	case command.Get, command.Exists, command.Expiry:
 		return p.get(c, out)
+	case command.GetRange:
+		return p.getRange(c, out)
 	case command.Batch:
 		return p.all(c.Ops, out)
 	case command.Txn:
@@ -551,6 +554,22 @@ func (p *pass) get(c *command.Command, out *command.Result) error {
 	return nil
 }
 
+// getRange carries out a GetRange.
+func (p *pass) getRange(c *command.Command, out *command.Result) error {
+	r, ok, err := p.takeRow(c.Key, out)
+	if !ok {
+		return err
+	}
+	if !p.visible(r) {
+		out.Status = command.NotFound
+		return nil
+	}
+	out.Version, out.Integer = r.version, int64(len(r.value))
+	p.show(r, out, false)
+	out.Value = command.Cut(r.value, c.Delta, c.Until)
+	return nil
+}
+
 // readRow loads the row of key. A value counts among what the entry makes, see
 // takeRow, but for a Txn's.
 func (p *pass) readRow(key []byte, withValue bool, out *command.Result) (r *row, ok bool, err error) {
@@ -576,7 +595,8 @@ func (p *pass) all(ops []command.Command, out *command.Result) error {
 }
 
 func (p *pass) txn(c *command.Command, out *command.Result) error {
-	p.inTxn = true
+	whole := c.Flags&command.Whole != 0
+	p.inTxn = !whole
 	defer func() { p.inTxn = false }()
 	for i := range c.Compares {
 		holds, err := p.compare(&c.Compares[i])
@@ -584,11 +604,19 @@ func (p *pass) txn(c *command.Command, out *command.Result) error {
 			return err
 		}
 		if !holds {
-			return p.all(c.Else, out)
+			return p.branch(c.Else, whole, out)
 		}
 	}
 	out.Succeeded = true
-	return p.all(c.Ops, out)
+	return p.branch(c.Ops, whole, out)
+}
+
+// branch carries out one list of a Txn.
+func (p *pass) branch(ops []command.Command, whole bool, out *command.Result) error {
+	if whole {
+		return p.whole(ops, out)
+	}
+	return p.all(ops, out)
 }
 
 func (p *pass) compare(x *command.Compare) (bool, error) {
@@ -681,6 +709,7 @@ func (p *pass) find(key []byte) *row {
 
 // write makes value the row's new state, with the next version.
 func (p *pass) write(r *row, value []byte, expireAt uint64) {
+	p.undo.keep(r)
 	p.state.revision++
 	r.value, r.version, r.expireAt = value, p.state.revision, expireAt
 	r.loaded, r.exists, r.hasValue, r.dirty = true, true, true, true
@@ -688,6 +717,7 @@ func (p *pass) write(r *row, value []byte, expireAt uint64) {
 }
 
 func (p *pass) remove(r *row) {
+	p.undo.keep(r)
 	p.went(r.hash)
 	r.value, r.version, r.expireAt = nil, 0, 0
 	r.exists, r.hasValue, r.dirty = false, false, true

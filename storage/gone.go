@@ -87,6 +87,14 @@ func (p *pass) mark(bucket uint16) {
 	p.stage(recentGone, key, value)
 }
 
+// noteMark takes over a mark that the pass has staged.
+func (p *pass) noteMark(key, value []byte) {
+	bucket, revision, err := decodeGone(key, value)
+	if err == nil { // the pass has made it
+		p.gone[goneMark{binary.BigEndian.Uint16(key), bucket}] = revision
+	}
+}
+
 // went marks that the row with this hash is gone, if marks are kept.
 func (p *pass) went(hash uint64) {
 	if p.state.marked != 0 {

@@ -307,6 +307,13 @@ func (m *model) do(c command.Command) (out command.Result) {
 		if c.Kind == command.Exists {
 			out.Value = nil
 		}
+	case command.GetRange:
+		if !there {
+			out.Status = command.NotFound
+			return out
+		}
+		show()
+		out.Version, out.Integer, out.Value = old.version, int64(len(old.value)), command.Cut([]byte(old.value), c.Delta, c.Until)
 	case command.Watch:
 		if !m.watched {
 			m.watched, m.since = true, m.revision
@@ -493,6 +500,7 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 			return c
 		case command.Txn:
 			c.Compares = rapid.SliceOfN(genCompare, 0, 3).Draw(t, "compares")
+			c.Flags = rapid.SampledFrom([]command.Flags{0, command.Whole}).Draw(t, "flags")
 			c.Ops, c.Else = genOps().Draw(t, "then"), genOps().Draw(t, "else")
 			return c
 		case command.Sweep:
@@ -509,6 +517,8 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 			c.Flags = command.Flags(rapid.SampledFrom([]int{0, 0, 16, 32, 48}).Draw(t, "flags"))
 		case command.Incr:
 			c.Delta = int64(rapid.IntRange(-3, 3).Draw(t, "delta"))
+		case command.GetRange:
+			c.Delta, c.Until = rapid.Int64Range(-50, 50).Draw(t, "start"), rapid.Int64Range(-50, 50).Draw(t, "end")
 		case command.Append:
 			c.Value = genShort.Draw(t, "value")
 		case command.SetRange:
@@ -535,7 +545,7 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 }
 
 func genOps() *rapid.Generator[[]command.Command] {
-	kinds := []command.Kind{command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists, command.Expiry, command.Watch}
+	kinds := []command.Kind{command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Get, command.Exists, command.Expiry, command.Watch, command.GetRange}
 	return rapid.SliceOfN(genOp(append(kinds, extending...)...), 0, 5)
 }
 

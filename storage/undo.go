@@ -1,0 +1,78 @@
+package storage
+
+import "github.com/proa-kv/proa/command"
+
+// undo remembers what a command changes in the pass, for one that may turn out
+// to be impossible when it is half done.
+type undo struct {
+	on     bool
+	state  passShard
+	staged int
+	rows   []row // as they were before each change, in order
+}
+
+// begin has changes remembered from now on.
+func (u *undo) begin(p *pass) {
+	u.on, u.state, u.staged = true, *p.state, len(p.staged)
+}
+
+// keep remembers r, which is about to be changed.
+func (u *undo) keep(r *row) {
+	if u.on {
+		u.rows = append(u.rows, *r)
+	}
+}
+
+// end forgets what was remembered; the changes stay.
+func (u *undo) end() {
+	clear(u.rows)
+	u.on, u.rows = false, u.rows[:0]
+}
+
+// rollBack takes all changes since begin back.
+func (u *undo) rollBack(p *pass) {
+	for i := len(u.rows) - 1; i >= 0; i-- {
+		was := &u.rows[i]
+		*p.rows.find(was.shard, was.key, was.hash) = *was
+	}
+	*p.state = u.state
+	p.staged = p.staged[:u.staged]
+	clear(p.gone)
+	for i := range p.staged {
+		if r := &p.staged[i]; r.class == recentGone {
+			p.noteMark(r.key, r.value)
+		}
+	}
+}
+
+// outcomeBytes is what the outcome of an operation takes in a reply beside its
+// value, at most.
+const outcomeBytes = 40
+
+// whole carries out ops if their results fit in one reply, and otherwise, or
+// where one of them is Busy, none of them.
+func (p *pass) whole(ops []command.Command, out *command.Result) error {
+	p.undo.begin(p)
+	defer p.undo.end()
+	p.joint = len(ops) > 1
+	defer func() { p.joint = false }()
+	results, size := p.allocResults(len(ops)), 0
+	for i := range ops {
+		r := &results[i]
+		if err := p.carryOut(&ops[i], r); err != nil {
+			return err
+		}
+		size += outcomeBytes + len(r.Value)
+		status := r.Status
+		if size > command.ResultBytesMax {
+			status = command.TooLarge
+		} else if status != command.Busy {
+			continue
+		}
+		p.undo.rollBack(p)
+		out.Status, out.Succeeded = status, false
+		return nil
+	}
+	out.Results = results
+	return nil
+}
