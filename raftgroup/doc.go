@@ -13,7 +13,11 @@
 //	cluster.go            the map: the meta group's rows
 //	control.go            what the map shall say
 //	transfer.go, disk.go  leaderships: given away, and why
-//	report.go, admin.go   what nodes and operators ask of each other
+//	report.go, changes.go what nodes tell each other of themselves, and in which form
+//	picture.go            what is known of the nodes, and how old it is
+//	status.go, cluster_status.go
+//	                      what this node, and the cluster, is told to be like
+//	admin.go              what operators ask for
 //	form.go, identity.go  coming into a cluster; what a directory is
 //	checksum.go           that replicas are equal (A1)
 //	recover.go, verify.go directories of nodes that are stopped
