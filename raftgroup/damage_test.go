@@ -2,11 +2,14 @@ package raftgroup
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -195,4 +198,73 @@ func TestSyncedIsRecorded(t *testing.T) {
 	started.Store(true)
 	n.Start()
 	<-recorded
+}
+
+// TestStartSurvivesEveryFailure lets each operation on the file system fail in
+// turn while a directory is made, and while one with rows is opened again: the
+// node does not start, or does without, but never panics; and when the disk is
+// well again everything is there.
+func TestStartSurvivesEveryFailure(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	all := vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}
+	filled := vfs.NewCrashableMem()
+	n := memNode(t, filled, Options{Shards: 2})
+	mustPut(t, n, "k", "v")
+	if err := n.store.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, n, "l", "w") // to be replayed
+	killed := filled.CrashClone(all)
+	closeNode(t, n)
+	step := int32(3) // the packages below try each operation
+	if testing.Short() {
+		step = 17
+	}
+	for name, fs := range map[string]*vfs.MemFS{"new": vfs.NewCrashableMem(), "killed": killed} {
+		for _, broken := range []error{syscall.EIO, syscall.ENOSPC} {
+			refused := 0
+			for at := int32(0); ; at += step {
+				mem := fs.CrashClone(all)
+				var count atomic.Int32
+				n, err := openMem(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+					full := errors.Is(broken, syscall.ENOSPC)
+					if full && op.Kind.ReadOrWrite() == errorfs.OpIsRead {
+						return nil
+					}
+					if i := count.Add(1) - 1; i == at || (i > at && full) {
+						return broken
+					}
+					return nil
+				})), Options{Shards: 2})
+				reached := count.Load() > at
+				if err == nil {
+					_ = n.Close(context.Background())
+				} else if refused++; !errors.Is(err, broken) {
+					t.Errorf("%s, %v of operation %d: %v", name, broken, at, err)
+				} else if errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "is full") {
+					t.Errorf("%s, operation %d: %v", name, at, err)
+				}
+				after, err := openMem(mem.CrashClone(all), Options{})
+				if err != nil {
+					t.Fatalf("%s, after %v of operation %d: %v", name, broken, at, err)
+				}
+				if fs == killed {
+					for key, want := range map[string]string{"k": "v", "l": "w"} {
+						if v, _ := read(t, after, key); v != want {
+							t.Fatalf("after %v of operation %d, %q is %q", broken, at, key, v)
+						}
+					}
+				}
+				closeNode(t, after)
+				if !reached {
+					break
+				}
+			}
+			if refused == 0 {
+				t.Errorf("%s, %v: no start was refused", name, broken)
+			}
+		}
+	}
 }

@@ -47,6 +47,7 @@ type FormOptions struct {
 	ClientAddress string
 	RedisAddress  string // for clients of the Redis protocol; empty: they are not served
 	Version       string
+	Room          int64 // what the node will need on its disk, for messages; 0: not known
 
 	// Call asks the node at an address of Join, as Node.Call answers.
 	Call   func(ctx context.Context, address, verb string, body []byte) ([]byte, error)
@@ -82,15 +83,15 @@ func NewFormer(o FormOptions) (*Former, error) {
 		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
 	}
 	if err := prepareDir(o.FS, o.Dir); err != nil {
-		return nil, advise(err, o.Dir)
+		return nil, advise(err, o.FS, o.Dir, o.Room)
 	}
 	lock, err := lockDir(o.FS, o.Dir)
 	if err != nil {
-		return nil, advise(err, o.Dir)
+		return nil, advise(err, o.FS, o.Dir, o.Room)
 	}
 	id, err := claim(o.FS, o.Dir, o.ID, o.Shards)
 	if err != nil {
-		return nil, errors.Join(advise(err, o.Dir), lock.Close())
+		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room), lock.Close())
 	}
 	return &Former{opt: o, lock: lock, id: id}, nil
 }
@@ -273,7 +274,7 @@ func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Mem
 	id := f.id
 	id.Cluster, id.Node, id.Shards, id.Replicas, id.Members, id.Founder = cluster, node, shards, replicas, members, founder
 	if err := writeIdentity(f.opt.FS, f.opt.Dir, id); err != nil {
-		return advise(err, f.opt.Dir)
+		return advise(err, f.opt.FS, f.opt.Dir, f.opt.Room)
 	}
 	f.id = id
 	return nil

@@ -349,14 +349,31 @@ func (id *Identity) lostText(lost []raftlog.LostSpan) string {
 
 // advise adds what to do to an error of opening dir that says only what is
 // wrong.
-func advise(err error, dir string) error {
+//
+// room is what the node needs on its disk, 0 where that is not known.
+func advise(err error, f vfs.FS, dir string, room int64) error {
 	switch {
 	case errors.Is(err, raftlog.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("%w; free space on the file system of %s, or choose another directory with --data", err, dir)
+		return fmt.Errorf("the disk of %s is full%s; free space there, or choose another directory with --data: %w", dir, spaceText(f, dir, room), err)
 	case errors.Is(err, raftlog.ErrCorrupt):
 		return fmt.Errorf("%w; \"proa verify %s\" lists all damage. In a cluster, erase the directory and let the node join again as a new one; otherwise restore the directory from a backup, or go on with what is left: \"proa shard recover --help\" tells of --cut-log", err, dir)
 	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, pebble.ErrCorruption):
 		return fmt.Errorf("%w; \"proa verify %s\" lists all damage. In a cluster, erase the directory and let the node join again as a new one; otherwise restore the directory from a backup", err, dir)
 	}
 	return err
+}
+
+// spaceText says how much of a disk is free, and how much should be.
+func spaceText(f vfs.FS, dir string, room int64) string {
+	var parts []string
+	if u, err := f.GetDiskUsage(dir); err == nil {
+		parts = append(parts, fmt.Sprintf("%.1f MiB are free", float64(u.AvailBytes)/(1<<20)))
+	}
+	if room > 0 {
+		parts = append(parts, fmt.Sprintf("about %d MiB are needed to start", (room+1<<20-1)>>20))
+	}
+	if parts == nil {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
 }

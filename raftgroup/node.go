@@ -180,6 +180,15 @@ func (o *Options) ensureDefaults() {
 	}
 }
 
+// Room returns about how many bytes a node with these options needs on its disk
+// to start: for two segments of its log, and for what it replays into its state.
+func (o *Options) Room() int64 {
+	segment, recent := o.SegmentBytes, o.RecentBytes
+	setDefault(&segment, raftlog.SegmentBytesDefault)
+	setDefault(&recent, storage.RecentBytesDefault)
+	return 2 * (segment + recent)
+}
+
 func setDefault[T comparable](v *T, d T) {
 	var zero T
 	if *v == zero {
@@ -320,7 +329,7 @@ func Open(o Options) (*Node, error) {
 	n.setTimes()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
-		return nil, errors.Join(advise(err, o.Dir), n.closeStores())
+		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room()), n.closeStores())
 	}
 	return n, nil
 }
@@ -344,6 +353,9 @@ func (n *Node) open() (err error) {
 		}
 	}
 	n.id = n.identity.Node
+	for shard := range n.identity.Shards + 1 { // there is something to fail as soon as the stores are open
+		n.groups = append(n.groups, &group{shard: shard})
+	}
 	if err := n.openStores(); err != nil {
 		return err
 	}
@@ -398,8 +410,8 @@ func (n *Node) openStores() (err error) {
 func (n *Node) openGroups() error {
 	start := time.Now()
 	n.filling, n.spareWrite = &writeSet{log: n.log.NewWrite(), number: 1}, &writeSet{log: n.log.NewWrite()}
-	for shard := range n.identity.Shards + 1 {
-		n.groups = append(n.groups, &group{shard: shard, log: n.log.Group(uint64(shard)), logger: n.logger.With("shard", shard)})
+	for shard, g := range n.groups {
+		g.log, g.logger = n.log.Group(uint64(shard)), n.logger.With("shard", shard)
 	}
 	n.groups[n.meta()].logger = n.logger.With("shard", metaKeyName)
 	fresh := !n.identity.Initialized

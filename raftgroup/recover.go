@@ -67,7 +67,7 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done []RecoveredShar
 	l.CutDamage = o.CutLog
 	log, _, err := raftlog.Open(l)
 	if err != nil {
-		return nil, advise(id.explainDamage(err), dir)
+		return nil, advise(id.explainDamage(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}

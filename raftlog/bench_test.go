@@ -101,7 +101,7 @@ func logWriter(b *testing.B, n, bytes int, buffered bool) func() {
 
 func rawWriter(b *testing.B, bytes int) func() {
 	path := filepath.Join(b.TempDir(), "raw")
-	if err := zeroFill(vfs.Default, path, defaultSegmentBytes, true); err != nil {
+	if err := zeroFill(vfs.Default, path, SegmentBytesDefault, true); err != nil {
 		b.Fatal(err)
 	}
 	f, err := vfs.Default.OpenReadWrite(path, writeCategory)
@@ -112,7 +112,7 @@ func rawWriter(b *testing.B, bytes int) func() {
 	buf := make([]byte, blocks(int64(bytes+runHeaderBytes)))
 	off := int64(0)
 	return func() {
-		if off+int64(len(buf)) > defaultSegmentBytes {
+		if off+int64(len(buf)) > SegmentBytesDefault {
 			off = 0
 		}
 		if _, err := f.WriteAt(buf, off); err != nil {

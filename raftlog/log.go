@@ -93,7 +93,8 @@ type Options struct {
 }
 
 const (
-	defaultSegmentBytes  = 64 << 20
+	// SegmentBytesDefault is Options.SegmentBytes where nothing is said.
+	SegmentBytesDefault  = 64 << 20
 	defaultCacheBytes    = 64 << 20
 	defaultSpareSegments = 4
 )
@@ -106,7 +107,7 @@ func (o *Options) setDefaults() error {
 		o.FS = vfs.Default
 	}
 	if o.SegmentBytes == 0 {
-		o.SegmentBytes = defaultSegmentBytes
+		o.SegmentBytes = SegmentBytesDefault
 	}
 	if o.SegmentBytes < SegmentBytesMin || o.SegmentBytes > SegmentBytesMax || o.SegmentBytes%BlockBytes != 0 {
 		return fmt.Errorf("raftlog: segment size %d is not a multiple of %d from %d to %d", o.SegmentBytes, BlockBytes, SegmentBytesMin, SegmentBytesMax)

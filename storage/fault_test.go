@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -253,22 +255,122 @@ func TestFailedDrainEndsTheWaitForRoom(t *testing.T) {
 	}
 }
 
-// Where Pebble cannot go on, the owner is told before the process ends.
-func TestFatalfTellsBeforeItPanics(t *testing.T) {
-	o := testOptions(nil)
-	var told error
-	o.OnFatal = func(err error) { told = err }
-	s := open(t, o)
-	func() {
-		defer func() {
-			if r := recover(); r == nil || told == nil {
-				t.Errorf("panic %v, told %v", r, told)
+// Where Pebble cannot go on, the owner is told, and nothing panics: the
+// goroutine that has found out stays where it is, with the locks it holds, and
+// Close leaves the database behind.
+func TestFatalfTellsAndStays(t *testing.T) {
+	if !inOwnProcess(t) {
+		return
+	}
+	for name, closes := range map[string]bool{"running": false, "closing": true} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			fs, faults := faultyManifest(mem, syscall.ENOSPC)
+			o := testOptions(fs)
+			told := make(chan error, 1)
+			o.OnFatal = func(err error) { told <- err }
+			s := open(t, o)
+			do(t, s, 1, put("a", "1"))
+			faults.On()
+			if !closes {
+				notify(s.flushAsked)
+				if err := <-told; !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "MANIFEST") {
+					t.Errorf("told %v", err)
+				}
 			}
-		}()
-		pebbleLogger{s}.Fatalf("MANIFEST sync failed: %v", syscall.EIO)
-	}()
-	if err := s.Close(); !errors.Is(err, ErrFailed) {
-		t.Errorf("close: %v", err)
+			if err := s.Close(); !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, errAbandoned) {
+				t.Errorf("close: %v", err)
+			}
+			if closes {
+				<-told
+			}
+			if _, _, err := s.Checksum(0); !errors.Is(err, ErrClosed) {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
+}
+
+// faultyManifest lets writes to Pebble's manifest fail while they are on.
+func faultyManifest(fs vfs.FS, err error) (vfs.FS, *errorfs.Toggle) {
+	toggle := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, "MANIFEST") {
+			return err
+		}
+		return nil
+	})}
+	return errorfs.Wrap(fs, toggle), toggle
+}
+
+// TestOpenSurvivesEveryFailure lets each operation of the file system fail in
+// turn while a store is made, and while one with rows is opened: Open returns
+// the error, or does without, but never panics; and what is there can be opened
+// when the disk is well again.
+func TestOpenSurvivesEveryFailure(t *testing.T) {
+	t.Parallel()
+	if !inOwnProcess(t) {
+		return
+	}
+	filled := vfs.NewCrashableMem()
+	s := open(t, testOptions(filled))
+	for i := range uint64(8) { // enough files for a compaction as soon as it is opened
+		do(t, s, i+1, put("a", fmt.Sprint(i)), put(fmt.Sprint("b", i), "v"))
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeStore(t, s)
+	step := int32(1)
+	if testing.Short() {
+		step = 3
+	}
+	for name, c := range map[string]struct {
+		fs  *vfs.MemFS
+		err error
+	}{
+		"new, broken":    {vfs.NewCrashableMem(), syscall.EIO},
+		"new, full":      {vfs.NewCrashableMem(), syscall.ENOSPC},
+		"filled, broken": {filled, syscall.EIO},
+		"filled, full":   {filled, syscall.ENOSPC},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			all := vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}
+			refused := 0
+			for n := int32(0); ; n += step {
+				mem := c.fs.CrashClone(all)
+				var count atomic.Int32
+				o := testOptions(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+					if errors.Is(c.err, syscall.ENOSPC) && op.Kind.ReadOrWrite() == errorfs.OpIsRead {
+						return nil
+					}
+					at := count.Add(1) - 1
+					if at == n || (at > n && errors.Is(c.err, syscall.ENOSPC)) { // what is full stays full
+						return c.err
+					}
+					return nil
+				})))
+				s, err := Open(o)
+				if err == nil {
+					_ = s.Close()
+				} else if refused++; !errors.Is(err, c.err) {
+					t.Errorf("operation %d: %v", n, err)
+				}
+				reached := count.Load() > n
+				after := open(t, testOptions(mem.CrashClone(all)))
+				if c.fs == filled {
+					diff(t, fmt.Sprintf("after the failure of operation %d", n), get(t, after, 0, "a", 1), read{"7", 15, 0, true})
+				}
+				closeStore(t, after)
+				if !reached {
+					t.Logf("%d operations, %d of them refused the store", n, refused)
+					break
+				}
+			}
+			if refused == 0 {
+				t.Error("no failure was reported")
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -12,47 +13,73 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 )
-
-// panicDelay is how long OnFatal may take before an error that Pebble cannot
-// survive ends the process.
-const panicDelay = 5 * time.Second
 
 // abandonDelay is how long Close waits for a store that has failed.
 const abandonDelay = time.Second
 
 var errAbandoned = errors.New("storage: a write still hangs in the database, which is left open")
 
-// fatalState remembers the first fatal error and tells the owner once.
+// fatalState remembers the first fatal error and tells the owner once, or has
+// Open return it.
 type fatalState struct {
 	logger  *slog.Logger
 	onFatal func(error)
 	once    sync.Once
 	err     atomic.Pointer[error]
 	raised  chan struct{} // closed when err is set
-	told    chan struct{} // closed when onFatal has returned
+
+	wreck   sync.Once
+	wrecked chan struct{} // closed when Pebble has stopped halfway
+
+	opening sync.Mutex // guards opened
+	opened  bool       // Open is about to return the store
 }
 
 func (f *fatalState) init(o Options) {
 	f.logger, f.onFatal = o.Logger, o.OnFatal
 	f.raised = make(chan struct{})
-	f.told = make(chan struct{})
+	f.wrecked = make(chan struct{})
 }
 
 // raise records and logs err and calls the owner's function from a goroutine of
 // its own, since the caller may hold Pebble's mutex. Only the first call does
-// anything: Pebble repeats failed work at once and without end.
+// anything: Pebble repeats failed work at once and without end. While the store
+// is opened there is no owner yet.
 func (f *fatalState) raise(message string, err error) {
 	f.once.Do(func() {
-		f.logger.Error(message, "error", err)
+		f.opening.Lock()
+		defer f.opening.Unlock()
 		_ = f.record(err)
-		go func() {
-			defer close(f.told)
-			if f.onFatal != nil {
-				f.onFatal(err)
-			}
-		}()
+		if !f.opened {
+			return
+		}
+		f.logger.Error(message, "error", err)
+		if f.onFatal != nil {
+			go f.onFatal(err)
+		}
 	})
+}
+
+// open says that the owner is to be told from here on. It returns what there
+// would have been to tell.
+func (f *fatalState) open() error {
+	f.opening.Lock()
+	defer f.opening.Unlock()
+	f.opened = true
+	return f.get()
+}
+
+// isWrecked reports whether the database must not be touched any more.
+func (f *fatalState) isWrecked() bool {
+	select {
+	case <-f.wrecked:
+		return true
+	default:
+		return false
+	}
 }
 
 // record sets the error without telling the owner, who is about to have it
@@ -85,13 +112,97 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 // Fatalf must not return: Pebble calls it with its locks held and its state
 // half changed, for example when the manifest cannot be synced.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf("pebble: "+format, args...)
-	l.s.fatal.raise("storage cannot go on", err)
-	select {
-	case <-l.s.fatal.told:
-	case <-time.After(panicDelay):
+	l.s.fatal.stop(fatalError(format, args))
+}
+
+// stop ends what the calling goroutine does in Pebble, which cannot go on. Below
+// open it unwinds, to have the error returned. Elsewhere it keeps the goroutine,
+// with Pebble's locks, so that nothing is built on what is half done: the owner
+// is told, and Close leaves the database behind. A panic would end the process
+// before the owner can say why.
+func (f *fatalState) stop(err error) {
+	f.wreck.Do(func() { close(f.wrecked) })
+	f.raise("storage cannot go on", err)
+	if onStack(openFunction) {
+		panic(openFatal{err})
 	}
-	panic(err)
+	select {}
+}
+
+// fatalError keeps the error that a message was made of, so that it can still
+// be told what it is.
+func fatalError(format string, args []any) error {
+	text := fmt.Sprintf("pebble: "+format, args...)
+	for _, a := range args {
+		if cause, ok := a.(error); ok {
+			return &causedError{text, cause}
+		}
+	}
+	return errors.New(text)
+}
+
+// causedError is a text with an error behind it.
+type causedError struct {
+	text  string
+	cause error
+}
+
+func (e *causedError) Error() string { return e.text }
+func (e *causedError) Unwrap() error { return e.cause }
+
+// openFatal is what stop panics with below open.
+type openFatal struct{ err error }
+
+// stoppingFS is the file system as Pebble sees it. When Pebble has moved a
+// marker, which says what is the manifest or the format, and cannot sync the
+// directory, it panics, on whatever goroutine that is. Here it stops instead.
+type stoppingFS struct {
+	vfs.FS
+	fatal *fatalState
+}
+
+func (f *stoppingFS) Unwrap() vfs.FS { return f.FS }
+
+func (f *stoppingFS) OpenDir(name string) (vfs.File, error) {
+	dir, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return stoppingDir{dir, name, f.fatal}, nil
+}
+
+type stoppingDir struct {
+	vfs.File
+	name  string
+	fatal *fatalState
+}
+
+func (d stoppingDir) Sync() error {
+	err := d.File.Sync()
+	if err != nil && onStack(moveFunction) {
+		d.fatal.stop(fmt.Errorf("syncing the directory %s: %w", d.name, err))
+	}
+	return err
+}
+
+// Functions by the names that stacks have for them.
+var (
+	openFunction = runtime.FuncForPC(reflect.ValueOf((*Store).open).Pointer()).Name()
+	moveFunction = runtime.FuncForPC(reflect.ValueOf((*atomicfs.Marker).Move).Pointer()).Name()
+)
+
+// onStack reports whether the calling goroutine runs below a function.
+func onStack(function string) bool {
+	var pcs [128]uintptr
+	for frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])]); ; {
+		frame, more := frames.Next()
+		if frame.Function == function {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 // pebbleOptions tunes for short reads: level 0 kept shallow, a bloom filter on
@@ -100,7 +211,7 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 // 0, and a first level below that is worth a merge with a few of them.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
-	o.FS = &pacedFS{o.FS, pacing{s.compactionHurries, &s.passes}, &s.over}
+	o.FS = &stoppingFS{&pacedFS{o.FS, pacing{s.compactionHurries, &s.passes}, &s.over}, &s.fatal}
 	o.DisableWAL = true
 	// Pebble may queue an ingestion behind a memtable that overlaps with it, and
 	// relies on its log to know it after a crash. Without a log the ingestion has

@@ -147,9 +147,9 @@ type Options struct {
 
 	// OnFatal is called once, from a goroutine of its own, with the first
 	// error after which nothing may be acknowledged any more: the disk is full
-	// or failed, or the database is damaged. The node should stop. If Pebble
-	// cannot go on at all, the process panics when OnFatal has returned, or
-	// after five seconds. May be nil.
+	// or failed, or the database is damaged. The node should stop, and so
+	// should the process: where Pebble cannot go on at all, calls that need it
+	// do not return any more, and Close leaves the database open. May be nil.
 	OnFatal func(error)
 }
 
@@ -305,7 +305,8 @@ const never = math.MaxUint64
 // Open opens the store in o.Dir, which it creates if need be, and reads each
 // shard's state and sessions into memory. It fails if another process has the
 // directory open, if the directory holds shards beyond o.Shards, or if a
-// record does not decode.
+// record does not decode. No error of the file system makes it panic. Where
+// Pebble cannot go on at all, what it holds is released with the process.
 func Open(o Options) (*Store, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -322,17 +323,8 @@ func Open(o Options) (*Store, error) {
 		closing:    make(chan struct{}),
 	}
 	s.fatal.init(o)
-	if s.db, err = pebble.Open(o.Dir, s.pebbleOptions()); err != nil {
+	if err := s.awaitOpen(); err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
-	}
-	if err = s.load(); err != nil {
-		return nil, errors.Join(err, s.db.Close())
-	}
-	if err = errors.Join(s.cleanStaging(), s.initDrains()); err != nil {
-		return nil, errors.Join(err, s.db.Close())
-	}
-	if s.cache, err = newRowCache(o.RowCacheBytes, mapMemory); err != nil {
-		return nil, errors.Join(err, s.db.Close())
 	}
 	s.recent.size = int(o.RecentBytes)
 	s.recent.active, s.recent.spare = newRecentTable(s.recent.size), newRecentTable(s.recent.size)
@@ -344,6 +336,70 @@ func Open(o Options) (*Store, error) {
 	go s.flushWhenAsked()
 	go s.drainTables()
 	return s, nil
+}
+
+// awaitOpen runs open, and gives up on it where something else has stopped
+// Pebble that it waits for.
+func (s *Store) awaitOpen() error {
+	opened := make(chan error, 1)
+	go func() { opened <- s.open() }()
+	select {
+	case err := <-opened:
+		return err
+	case <-s.fatal.wrecked:
+	}
+	select {
+	case err := <-opened: // it was open itself
+		return err
+	case <-time.After(abandonDelay):
+		return s.fatal.get()
+	}
+}
+
+// open opens the database and reads what must be known of it.
+func (s *Store) open() (err error) {
+	defer func() {
+		r := recover()
+		fatal, ok := r.(openFatal)
+		switch {
+		case ok:
+			err = fatal.err
+		case r != nil:
+			panic(r)
+		case err != nil && s.db != nil:
+			err = errors.Join(err, s.closeDatabase())
+		}
+	}()
+	if s.db, err = pebble.Open(s.opts.Dir, s.pebbleOptions()); err != nil {
+		return err
+	}
+	if err := errors.Join(s.load(), s.cleanStaging(), s.initDrains()); err != nil {
+		return err
+	}
+	if s.cache, err = newRowCache(s.opts.RowCacheBytes, mapMemory); err != nil {
+		return err
+	}
+	if err := s.fatal.open(); err != nil {
+		return errors.Join(err, s.cache.close())
+	}
+	return nil
+}
+
+// closeDatabase closes the database, unless it has stopped halfway, or does so
+// meanwhile.
+func (s *Store) closeDatabase() error {
+	if s.fatal.isWrecked() {
+		return errAbandoned
+	}
+	s.over.Store(true)
+	closed := make(chan error, 1)
+	go func() { closed <- s.db.Close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-s.fatal.wrecked:
+		return errAbandoned
+	}
 }
 
 // load reads the state of all shards.
@@ -425,29 +481,35 @@ func (s *Store) close() error {
 	s.life.Lock()
 	s.closed = true
 	s.life.Unlock()
-	s.users.Wait()
-	err = errors.Join(err, s.holders.release())
-	close(s.closing)
-	if !s.awaitBackground() {
+	if !awaitAll(&s.users, s.fatal.wrecked) || s.fatal.isWrecked() {
+		close(s.closing)
 		return errors.Join(err, errAbandoned)
 	}
-	s.over.Store(true)
-	return errors.Join(err, s.db.Close(), s.cache.close())
+	err = errors.Join(err, s.holders.release())
+	close(s.closing)
+	// When Pebble cannot flush, a write that it has stalled waits without end.
+	if !awaitAll(&s.background, s.fatal.raised) {
+		return errors.Join(err, errAbandoned)
+	}
+	closed := s.closeDatabase()
+	if errors.Is(closed, errAbandoned) {
+		return errors.Join(err, closed) // there may still be readers of the cache
+	}
+	return errors.Join(err, closed, s.cache.close())
 }
 
-// awaitBackground waits for the store's goroutines to end. It gives up where
-// the store has failed: when Pebble cannot flush, a write that it has stalled
-// waits without end.
-func (s *Store) awaitBackground() bool {
+// awaitAll waits until all of g have ended, but not for long once failed is
+// closed.
+func awaitAll(g *sync.WaitGroup, failed <-chan struct{}) bool {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.background.Wait()
+		g.Wait()
 	}()
 	select {
 	case <-ended:
 		return true
-	case <-s.fatal.raised:
+	case <-failed:
 	}
 	select {
 	case <-ended:

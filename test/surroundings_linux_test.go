@@ -33,21 +33,9 @@ func TestFullDiskAtStart(t *testing.T) {
 	disk := smallDisk(t, "24m")
 	data := filepath.Join(disk, "data")
 	filler := filepath.Join(disk, "filler")
-	f, err := os.Create(filler)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for block := make([]byte, 4096); err == nil; {
-		_, err = f.Write(block)
-	}
-	if !errors.Is(err, syscall.ENOSPC) {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	fillDisk(t, filler)
 	args := []string{"--data", data, "--set=raft.log_segment_size=4MiB", "--set=raft.log_size_max=16MiB", "--set=storage.memtable_size=1MiB"}
-	full := refusal{args, []string{"no space left", disk, "free space", "--data"}}
+	full := refusal{args, []string{"no space left", disk, "is full", "MiB are needed", "free space", "--data"}}
 	full.check(t, testcluster.Command{})
 	// With room for a few files, but not for the log.
 	if err := os.Truncate(filler, 22<<20); err != nil {
@@ -63,6 +51,54 @@ func TestFullDiskAtStart(t *testing.T) {
 	put(t, node, 10)
 	node.Restart()
 	expectRows(t, node, 10)
+	node.Stop()
+	node.Verify()
+}
+
+// fillDisk makes a file that takes all there is of its disk.
+func fillDisk(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRestartOnFullDisk starts a server on its directory when the disk has
+// become full: it says so, as often as it is tried, and does not panic. With
+// room again everything is there.
+func TestRestartOnFullDisk(t *testing.T) {
+	disk := smallDisk(t, "64m")
+	settings := []string{"raft.log_segment_size=4MiB", "raft.log_size_max=16MiB", "storage.memtable_size=1MiB"}
+	node := testcluster.Start(t, testcluster.Config{Dir: filepath.Join(disk, "data"), Settings: settings})
+	put(t, node, 200)
+	for name, end := range map[string]func(){"stopped": func() { node.Stop() }, "killed": node.Kill} {
+		end()
+		filler := filepath.Join(disk, "filler")
+		fillDisk(t, filler)
+		args := []string{"--data", node.Dir()}
+		for _, s := range settings {
+			args = append(args, "--set="+s)
+		}
+		for range 2 {
+			refusal{args, []string{"cannot start", "no space left", disk, "is full", "MiB are free", "MiB are needed", "free space"}}.check(t, testcluster.Command{})
+		}
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
+		node.Start()
+		t.Log(name)
+		expectRows(t, node, 200)
+	}
 	node.Stop()
 	node.Verify()
 }
