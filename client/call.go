@@ -366,6 +366,8 @@ func (c *Client) cancel(ca *call, cause error) error {
 	if prev == callWaiting {
 		e.Err = c.explainWait(ca, cause)
 		c.unlist(ca)
+	} else {
+		e.Err = ca.explainAttempts(cause)
 	}
 	c.finish(ca)
 	c.refill()

@@ -709,10 +709,17 @@ func (c *Client) explainWait(ca *call, cause error) error {
 	if len(*c.ready.Load()) == 0 {
 		return fmt.Errorf("%w: %w", cause, c.unavailable())
 	}
-	if ca != nil {
-		if refusal := statusErrors[Status(ca.refusal.Load())]; refusal != nil {
-			return fmt.Errorf("%w: %w", cause, refusal)
-		}
+	if ca == nil {
+		return cause
+	}
+	return ca.explainAttempts(cause)
+}
+
+// explainAttempts adds to the cause what the last answer was after which the call
+// was sent again.
+func (ca *call) explainAttempts(cause error) error {
+	if refusal := statusErrors[Status(ca.refusal.Load())]; refusal != nil {
+		return fmt.Errorf("%w: %w", cause, refusal)
 	}
 	return cause
 }

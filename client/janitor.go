@@ -137,6 +137,8 @@ func (c *Client) giveUp(ca *call) bool {
 	}
 	if prev == callWaiting {
 		e.Err = c.explainWait(ca, ErrDeadlineExceeded)
+	} else {
+		e.Err = ca.explainAttempts(ErrDeadlineExceeded)
 	}
 	ca.failure = e
 	return true
