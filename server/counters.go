@@ -14,7 +14,8 @@ import (
 type opCounts struct {
 	ops    [32]atomic.Uint64 // by opcode, 0 for unknown ones
 	failed atomic.Uint64
-	redis  atomic.Uint64 // commands of the Redis protocol
+	redis  atomic.Uint64      // commands of the Redis protocol
+	calls  [256]atomic.Uint64 // of each of them, by resp.ID
 	_      [64]byte
 }
 
@@ -34,6 +35,8 @@ type counters struct {
 	bytesIn   atomic.Uint64
 	forwarded atomic.Uint64 // requests and parts of requests sent to other nodes
 	bytesOut  atomic.Uint64
+
+	calls redisCalls
 
 	mu     sync.Mutex
 	counts []*opCounts
@@ -57,6 +60,9 @@ func (c *counters) unregister(o *opCounts) {
 			}
 			c.past[32] += o.failed.Load()
 			c.past[33] += o.redis.Load()
+			for id := range o.calls {
+				c.calls.past[id] += o.calls[id].Load()
+			}
 			return
 		}
 	}

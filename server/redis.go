@@ -283,6 +283,8 @@ type redisClientInfo struct {
 	proto atomic.Int32
 	multi atomic.Int32 // commands in the transaction, -1: there is none
 
+	queued atomic.Int64 // bytes of them
+
 	mu      sync.Mutex
 	name    string
 	lib     string // the client's library

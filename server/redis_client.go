@@ -150,8 +150,17 @@ func (c *conn) appendInfo(dst []byte) []byte {
 	text("flags=", "N")
 	text("db=", "0 sub=0 psub=0 ssub=0")
 	number("multi=", int64(i.multi.Load()))
-	number("qbuf=", int64(c.inFlightBytes.Load()))
-	number("omem=", int64(c.backlog()))
+	in, out := c.inFlightBytes.Load(), int64(c.backlog())
+	number("qbuf=", in)
+	text("qbuf-free=", "0")
+	number("argv-mem=", i.queued.Load())
+	number("multi-mem=", i.queued.Load())
+	// Replies stand in one buffer, and in no list.
+	number("rbs=", out)
+	number("rbp=", out)
+	text("obl=", "0 oll=0")
+	number("omem=", out)
+	number("tot-mem=", in+out+i.queued.Load())
 	text("events=", "r")
 	command := "NULL"
 	if cmd := i.last.Load(); cmd != nil {

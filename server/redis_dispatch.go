@@ -178,6 +178,7 @@ func (p *processor) redisCommand(c *conn, args [][]byte) (held bool) {
 	if r.info.last.Load() != cmd {
 		r.info.last.Store(cmd)
 	}
+	p.counts.calls[cmd.ID].Add(1)
 	h := &redisHandlers[cmd.ID]
 	x := &p.plan
 	x.reset(c, cmd, args, false)

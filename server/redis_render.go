@@ -29,6 +29,11 @@ const (
 	replyPartLength                  // the same three of a RangeReply
 	replyPart
 	replyPartEncoding
+	replyUsage       // MEMORY USAGE: a and the length of the value
+	replyPartUsage   // the same of a RangeReply
+	replyFrequency   // OBJECT FREQ: an error where there is a row
+	replyIdleTime    // OBJECT IDLETIME: 0
+	replyRefCount    // OBJECT REFCOUNT: 1
 	replyType        // "string" or "none"
 	replyTTL         // seconds left
 	replyPTTL        // milliseconds left
@@ -195,7 +200,7 @@ func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byt
 		} else {
 			out.B = resp.AppendBulk(out.B, m.Text)
 		}
-	case replyPartLength, replyPart, replyPartEncoding:
+	case replyPartLength, replyPart, replyPartEncoding, replyPartUsage:
 		out.B, ok = x.part(out.B, status, body)
 	case replyExpireTime, replyPExpireTime:
 		out.B, ok = x.expireTime(out.B, status, body)
@@ -248,6 +253,14 @@ func (x *replyShape) row(dst []byte, status protocol.Status, body []byte) (_ []b
 		dst = resp.AppendBulk(dst, command.Cut(m.Value, x.a, x.b))
 	case replyEncoding:
 		dst = resp.AppendBulk(dst, encodingOf(m.Value))
+	case replyUsage:
+		dst = resp.AppendInt(dst, x.a+int64(len(m.Value)))
+	case replyFrequency:
+		dst = resp.AppendError(dst, resp.ErrNoFrequency)
+	case replyIdleTime:
+		dst = resp.AppendInt(dst, 0)
+	case replyRefCount:
+		dst = resp.AppendInt(dst, 1)
 	case replyType:
 		dst = resp.AppendSimple(dst, "string")
 	case replyTTL:
@@ -272,6 +285,8 @@ func (x *replyShape) part(dst []byte, status protocol.Status, body []byte) (_ []
 	switch x.kind {
 	case replyPartLength:
 		dst = resp.AppendInt(dst, int64(m.Length))
+	case replyPartUsage:
+		dst = resp.AppendInt(dst, x.a+int64(m.Length))
 	case replyPartEncoding:
 		dst = resp.AppendBulk(dst, encodingOf(m.Part))
 	default:

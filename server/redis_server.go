@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,6 +35,7 @@ func init() {
 		resp.CmdExpireAt: redisExpireAt, resp.CmdPExpireAt: redisPExpireAt, resp.CmdPersist: redisPersist,
 		resp.CmdRename: redisRename, resp.CmdRenameNX: redisRenameNX, resp.CmdCopy: redisCopy,
 		resp.CmdObjectEncoding: redisObjectEncoding, resp.CmdObjectHelp: redisHelp,
+		resp.CmdObjectFreq: redisObjectFreq, resp.CmdObjectIdleTime: redisObjectIdleTime, resp.CmdObjectRefCount: redisObjectRefCount,
 
 		resp.CmdUnwatch: redisUnwatch,
 
@@ -45,7 +47,9 @@ func init() {
 		resp.CmdClientHelp: redisHelp,
 		resp.CmdCommand:    redisCommandAll, resp.CmdCommandCount: redisCommandCount, resp.CmdCommandDocs: redisCommandDocs,
 		resp.CmdCommandInfo: redisCommandInfo, resp.CmdCommandGetKeys: redisCommandGetKeys, resp.CmdCommandHelp: redisHelp,
-		resp.CmdConfigGet: redisConfigGet, resp.CmdConfigSet: redisConfigSet, resp.CmdConfigHelp: redisHelp,
+		resp.CmdCommandList: redisCommandList, resp.CmdCommandGetKeysAndFlags: redisCommandGetKeysAndFlags,
+		resp.CmdConfigGet: redisConfigGet, resp.CmdConfigSet: redisConfigSet, resp.CmdConfigHelp: redisHelp, resp.CmdConfigResetStat: redisConfigResetStat,
+		resp.CmdRole: redisRole, resp.CmdMemoryUsage: redisMemoryUsage, resp.CmdMemoryHelp: redisHelp,
 
 		resp.CmdClusterSlots: redisClusterSlots, resp.CmdClusterShards: redisClusterShards, resp.CmdClusterNodes: redisClusterNodes,
 		resp.CmdClusterInfo: redisClusterInfo, resp.CmdClusterKeySlot: redisClusterKeySlot, resp.CmdClusterMyID: redisClusterMyID,
@@ -136,11 +140,19 @@ func redisTime(_ *processor, x *redisPlan) {
 	x.reply = resp.AppendBulk(x.reply, itoa(text[:0], int64(now.Nanosecond()/1000)))
 }
 
+// redisDatabases is how many databases a Redis has where nobody says otherwise.
+const redisDatabases = 16
+
 func redisSelect(_ *processor, x *redisPlan) {
 	switch n, ok := x.integer(1); {
 	case !ok:
 	case n != int64(int32(n)):
 		x.fail("ERR value is out of range, value must between -2147483648 and 2147483647")
+	case 0 < n && n < redisDatabases:
+		// A Redis has it. Whoever does not look at the answer must not go on
+		// in another database than it means.
+		x.fail("ERR DB index is out of range: Proa has database 0 only, and closes a connection that asks for another")
+		x.c.endAfterReplies()
 	case n != 0:
 		x.fail(resp.ErrDBIndex)
 	default:
@@ -304,30 +316,6 @@ func redisCommandDocs(_ *processor, x *redisPlan) {
 	}
 }
 
-func redisCommandGetKeys(_ *processor, x *redisPlan) {
-	args := x.args[2:]
-	cmd := resp.Lookup(args[0])
-	if cmd != nil && cmd.Subcommands != nil && len(args) > 1 {
-		cmd = cmd.Subcommand(args[1])
-	}
-	switch {
-	case cmd == nil:
-		x.fail(resp.ErrCommandNotFound)
-		return
-	case cmd.FirstKey == 0:
-		x.fail(resp.ErrCommandNoKeys)
-		return
-	case !cmd.CheckArity(len(args)):
-		x.fail(resp.ErrCommandArguments)
-		return
-	}
-	keys := appendKeys(nil, cmd, args)
-	x.reply = resp.AppendArray(x.reply, len(keys))
-	for _, key := range keys {
-		x.reply = resp.AppendBulk(x.reply, key)
-	}
-}
-
 // redisSettings are the settings of Redis that tools ask for, as they hold
 // here.
 func (s *Server) redisSettings() [][2]string {
@@ -488,6 +476,11 @@ func redisInfo(p *processor, x *redisPlan) {
 	i.section("cpu", "CPU")
 	i.line("used_cpu_user", strconv.FormatFloat(processCPU().Seconds(), 'f', 6, 64))
 	i.line("used_cpu_sys", "0.000000")
+	asked := func(a []byte) bool { return isWord(a, "commandstats") || isWord(a, "all") || isWord(a, "everything") }
+	if slices.ContainsFunc(x.args[1:], asked) {
+		i.section("commandstats", "Commandstats")
+		s.commandStats(i)
+	}
 	i.section("cluster", "Cluster")
 	enabled := int64(0)
 	if s.cfg.RedisRedirect {

@@ -139,7 +139,7 @@ func TestRedisCommands(t *testing.T) {
 			{"COPY {r}b {r}c", ":1|"}, {"COPY {r}b {r}c", ":0|"}, {"COPY {r}b {r}c REPLACE", ":1|"}, {"COPY {r}b {r}b", "-ERR source and destination objects are the same|"}, {"COPY {r}none {r}c", ":0|"},
 			{"COPY {r}b {r}c DB 1", "-ERR DB index is out of range|"}, {"COPY {r}b {r}d DB 0", ":1|"}, {"RENAMENX {r}none {r}x", "-ERR no such key|"}, {"RENAMENX {r}b {r}c", ":0|"}, {"RENAMENX {r}b {r}e", ":1|"},
 			{"RENAME a b", cross},
-			{"SELECT 0", "+OK|"}, {"SELECT 1", "-ERR DB index is out of range|"}, {"SELECT x", "-ERR value is not an integer or out of range|"},
+			{"SELECT 0", "+OK|"}, {"SELECT 16", "-ERR DB index is out of range|"}, {"SELECT x", "-ERR value is not an integer or out of range|"},
 			{"AUTH x", "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?|"},
 			{"AUTH default x", "+OK|"}, {"AUTH other x", "-WRONGPASS invalid username-password pair or user is disabled.|"},
 			{"CLIENT GETNAME", "$-1|"}, {"CLIENT SETNAME me", "+OK|"}, {"CLIENT GETNAME", "$2|me|"}, {"CLIENT SETINFO lib-name x", "+OK|"}, {"CLIENT SETINFO foo x", "-ERR Unrecognized option 'foo'|"},
@@ -543,7 +543,7 @@ func TestRedisTransactions(t *testing.T) {
 			{"INCR {t}none x", "-ERR wrong number of arguments for 'incr' command|"}, {"EXEC", "-EXECABORT Transaction discarded because of previous errors.|"},
 			{"MULTI", "+OK|"}, {"SET {t}a 1", "+QUEUED|"}, {"INCR {t}a", "+QUEUED|"}, {"PING", "+QUEUED|"}, {"GET {t}a", "+QUEUED|"},
 			{"MGET {t}a {t}none", "+QUEUED|"}, {"MSET {t}b 1 {t}c x", "+QUEUED|"}, {"INCR {t}c", "+QUEUED|"}, {"DEL {t}b {t}c {t}none", "+QUEUED|"}, {"EXISTS {t}a {t}b {t}a", "+QUEUED|"},
-			{"SET {t}a 3 EX x", "+QUEUED|"}, {"MSETNX {t}d 1 {t}e 2", "+QUEUED|"}, {"TTL {t}a", "+QUEUED|"}, {"EXPIRETIME {t}a", "+QUEUED|"}, {"INCRBYFLOAT {t}a 0.5", "+QUEUED|"}, {"SELECT 7", "+QUEUED|"},
+			{"SET {t}a 3 EX x", "+QUEUED|"}, {"MSETNX {t}d 1 {t}e 2", "+QUEUED|"}, {"TTL {t}a", "+QUEUED|"}, {"EXPIRETIME {t}a", "+QUEUED|"}, {"INCRBYFLOAT {t}a 0.5", "+QUEUED|"}, {"SELECT 70", "+QUEUED|"},
 			{"EXEC", "*15|+OK|:2|+PONG|$1|2|*2|$1|2|$-1|+OK|-ERR value is not an integer or out of range|:2|:2|" +
 				"-ERR value is not an integer or out of range|-" + errMSetNXInMulti + "|:-1|:-1|$3|2.5|-ERR DB index is out of range|"},
 			{"MULTI", "+OK|"}, {"EXEC", "*0|"}, {"MULTI", "+OK|"}, {"PING", "+QUEUED|"}, {"EXEC", "*1|+PONG|"},

@@ -82,6 +82,7 @@ func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
 	t.bytes += size
 	t.queue = append(t.queue, queuedCommand{x.cmd, cloneArgs(x.args)})
 	r.info.multi.Store(int32(len(t.queue)))
+	r.info.queued.Store(int64(t.bytes))
 	p.answer(c, append(x.reply, "+QUEUED\r\n"...))
 }
 
@@ -89,6 +90,13 @@ func (p *processor) whyNotQueued(c *conn, x *redisPlan, h *redisHandler) string 
 	t := c.redis.txn
 	if h.translate == nil {
 		return "ERR " + x.cmd.Name + " is not available inside MULTI"
+	}
+	if x.cmd.ID == resp.CmdSelect {
+		redisSelect(p, x)
+		if x.c.refused {
+			return string(x.reply[1 : len(x.reply)-2])
+		}
+		x.reply = x.reply[:0]
 	}
 	if len(t.queue) == protocol.OpsMax {
 		return "ERR too many commands in one transaction, at most 10000 are allowed"
@@ -145,6 +153,7 @@ func (c *conn) endTransaction() {
 		c.srv.inputBytes.Add(-int64(r.txn.bytes))
 		r.txn = nil
 		r.info.multi.Store(-1)
+		r.info.queued.Store(0)
 	}
 	for _, w := range r.watches {
 		c.srv.inputBytes.Add(-int64(w.bytes))

@@ -1,6 +1,9 @@
 package resp
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Flags of a command, as COMMAND INFO names them.
 type Flags uint16
@@ -191,6 +194,46 @@ func (c *Command) Keys(args [][]byte) (first, last, step int) {
 		last += len(args)
 	}
 	return c.FirstKey, last, c.Step
+}
+
+// KeyAndFlags is a key of a command, and what the command does with it.
+type KeyAndFlags struct {
+	Key   []byte
+	Flags []string // as in KeySpec
+}
+
+// KeysAndFlags returns the keys among the arguments, the name's being the first.
+// The keys are views of args.
+func (c *Command) KeysAndFlags(args [][]byte) (list []KeyAndFlags) {
+	for _, spec := range c.KeySpecs {
+		last := spec.Index + spec.LastKey
+		if spec.LastKey < 0 {
+			last = len(args) + spec.LastKey
+		}
+		flags := spec.Flags
+		if c.ID == CmdSet && !hasWord(args[3:], "get") {
+			flags = []string{"OW", "update"} // nothing of the value is told
+		}
+		for i := spec.Index; i <= last && i < len(args); i += spec.Step {
+			list = append(list, KeyAndFlags{args[i], flags})
+		}
+	}
+	return list
+}
+
+func hasWord(args [][]byte, word string) bool {
+	return slices.ContainsFunc(args, func(a []byte) bool { return strings.EqualFold(string(a), word) })
+}
+
+// InCategory reports whether the command belongs to a category, named without
+// its @.
+func (c *Command) InCategory(name []byte) bool {
+	for i, category := range categoryNames {
+		if strings.EqualFold(category[1:], string(name)) {
+			return c.Categories&(1<<i) != 0
+		}
+	}
+	return false
 }
 
 // commands is the table with the categories that follow from the flags.

@@ -19,6 +19,7 @@ const (
 	ErrStringTooLong     = "ERR string exceeds maximum allowed size (proto-max-bulk-len)"
 	ErrOffset            = "ERR offset is out of range"
 	ErrInvalidCursor     = "ERR invalid cursor"
+	ErrNoFrequency       = "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust."
 	ErrDBIndex           = "ERR DB index is out of range"
 	ErrTimeoutNotInteger = "ERR timeout is not an integer or out of range"
 	ErrTimeoutNegative   = "ERR timeout is negative"

@@ -30,10 +30,17 @@ const (
 	CmdCommandInfo
 	CmdCommandGetKeys
 	CmdCommandHelp
+	CmdCommandList
+	CmdCommandGetKeysAndFlags
 	CmdConfig
 	CmdConfigGet
 	CmdConfigSet
 	CmdConfigHelp
+	CmdConfigResetStat
+	CmdRole
+	CmdMemory
+	CmdMemoryUsage
+	CmdMemoryHelp
 	CmdInfo
 	CmdDBSize
 	CmdTime
@@ -81,6 +88,9 @@ const (
 	CmdObject
 	CmdObjectEncoding
 	CmdObjectHelp
+	CmdObjectFreq
+	CmdObjectIdleTime
+	CmdObjectRefCount
 	CmdMulti
 	CmdExec
 	CmdDiscard
@@ -333,6 +343,26 @@ var table = []*Command{
 				Since:      "2.8.13", Group: "server", Complexity: "O(N), N: arguments",
 			},
 			{
+				ID: CmdCommandGetKeysAndFlags, Name: "command|getkeysandflags", Arity: -4, Flags: FlagLoading | FlagStale,
+				Categories: CategoryConnection,
+				Summary:    "Finds the keys among the arguments of a command, and what the command does with each.",
+				Since:      "7.0.0", Group: "server", Complexity: "O(N), N: arguments",
+			},
+			{
+				ID: CmdCommandList, Name: "command|list", Arity: -2, Flags: FlagLoading | FlagStale,
+				Categories: CategoryConnection,
+				Tips:       []string{"nondeterministic_output_order"},
+				Summary:    "Tells the names of the commands.",
+				Since:      "7.0.0", Group: "server", Complexity: "O(N), N: commands",
+				Arguments: []Argument{
+					{Name: "filterby", Type: "oneof", Token: "FILTERBY", Optional: true, Choices: []Argument{
+						{Name: "module-name", Type: "string", Token: "MODULE"},
+						{Name: "category", Type: "string", Token: "ACLCAT"},
+						{Name: "pattern", Type: "pattern", Token: "PATTERN"},
+					}},
+				},
+			},
+			{
 				ID: CmdCommandHelp, Name: "command|help", Arity: 2, Flags: FlagLoading | FlagStale,
 				Categories: CategoryConnection,
 				Summary:    "Lists the subcommands.",
@@ -368,9 +398,43 @@ var table = []*Command{
 				},
 			},
 			{
+				ID: CmdConfigResetStat, Name: "config|resetstat", Arity: 2, Flags: FlagAdmin | FlagNoScript | FlagLoading | FlagStale,
+				Summary: "Has the counters of INFO commandstats begin again.",
+				Since:   "2.0.0", Group: "server", Complexity: "O(1)",
+			},
+			{
 				ID: CmdConfigHelp, Name: "config|help", Arity: 2, Flags: FlagLoading | FlagStale,
 				Summary: "Lists the subcommands.",
 				Since:   "5.0.0", Group: "server", Complexity: "O(1)",
+			},
+		},
+	},
+	{
+		ID: CmdRole, Name: "role", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast,
+		Categories: CategoryAdmin | CategoryDangerous,
+		Summary:    "Tells the role of this server: always master.",
+		Since:      "2.8.12", Group: "server", Complexity: "O(1)",
+	},
+	{
+		ID: CmdMemory, Name: "memory", Arity: -2,
+		Summary: "Commands about memory.",
+		Since:   "4.0.0", Group: "server", Complexity: "Depends on the subcommand.",
+		Subcommands: []*Command{
+			{
+				ID: CmdMemoryUsage, Name: "memory|usage", Arity: -3, Flags: FlagReadOnly,
+				FirstKey: 2, LastKey: 2, Step: 1,
+				KeySpecs: []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
+				Summary:  "Tells about how many bytes a row takes.",
+				Since:    "4.0.0", Group: "server", Complexity: "O(N), N: bytes of the value",
+				Arguments: []Argument{
+					{Name: "key", Type: "key"},
+					{Name: "count", Type: "integer", Token: "SAMPLES", Optional: true},
+				},
+			},
+			{
+				ID: CmdMemoryHelp, Name: "memory|help", Arity: 2, Flags: FlagLoading | FlagStale,
+				Summary: "Lists the subcommands.",
+				Since:   "4.0.0", Group: "server", Complexity: "O(1)",
 			},
 		},
 	},
@@ -953,6 +1017,42 @@ var table = []*Command{
 				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
 				Summary:    "Tells the name Redis would have for the form of a value.",
 				Since:      "2.2.3", Group: "generic", Complexity: "O(N), N: bytes of the value",
+				Arguments: []Argument{
+					{Name: "key", Type: "key"},
+				},
+			},
+			{
+				ID: CmdObjectFreq, Name: "object|freq", Arity: 3, Flags: FlagReadOnly,
+				FirstKey: 2, LastKey: 2, Step: 1,
+				Categories: CategoryKeyspace,
+				Tips:       []string{"nondeterministic_output"},
+				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
+				Summary:    "Answers that no frequency of access is kept.",
+				Since:      "4.0.0", Group: "generic", Complexity: "O(1)",
+				Arguments: []Argument{
+					{Name: "key", Type: "key"},
+				},
+			},
+			{
+				ID: CmdObjectIdleTime, Name: "object|idletime", Arity: 3, Flags: FlagReadOnly,
+				FirstKey: 2, LastKey: 2, Step: 1,
+				Categories: CategoryKeyspace,
+				Tips:       []string{"nondeterministic_output"},
+				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
+				Summary:    "Answers 0: no time of access is kept.",
+				Since:      "2.2.3", Group: "generic", Complexity: "O(1)",
+				Arguments: []Argument{
+					{Name: "key", Type: "key"},
+				},
+			},
+			{
+				ID: CmdObjectRefCount, Name: "object|refcount", Arity: 3, Flags: FlagReadOnly,
+				FirstKey: 2, LastKey: 2, Step: 1,
+				Categories: CategoryKeyspace,
+				Tips:       []string{"nondeterministic_output"},
+				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
+				Summary:    "Answers 1 where the key exists.",
+				Since:      "2.2.3", Group: "generic", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "key", Type: "key"},
 				},

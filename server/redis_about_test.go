@@ -1,0 +1,60 @@
+package server
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRedisSelectEndsTheConnection: whoever asks for a database that a Redis has
+// must not go on in another one, whatever it has sent already.
+func TestRedisSelectEndsTheConnection(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, other := liveRedis(t, cfg)
+		for _, stream := range []string{"SELECT 1\r\nSET k v\r\n", "MULTI\r\nSELECT 15\r\nSET k v\r\nEXEC\r\n"} {
+			c := dialRedis(t, s.RedisAddrs()[0])
+			c.write([]byte(stream))
+			if strings.HasPrefix(stream, "MULTI") {
+				c.next()
+			}
+			if got := c.next(); !strings.HasPrefix(got, "-ERR DB index is out of range: ") {
+				t.Errorf("%q: %q", stream, got)
+			}
+			c.atEnd()
+		}
+		other.want("EXISTS k", ":0|")
+		other.want("MULTI", "+OK|")
+		other.want("SELECT 0", "+QUEUED|")
+		other.want("SELECT 16", "+QUEUED|")
+		other.want("EXEC", "*2|+OK|-ERR DB index is out of range|")
+	})
+}
+
+// TestRedisClientFields: CLIENT INFO has every field of Redis 7.0.
+func TestRedisClientFields(t *testing.T) {
+	_, c := liveRedis(t, Config{})
+	line := c.do("CLIENT INFO")
+	for _, field := range strings.Fields("id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp obl oll omem tot-mem events cmd user redir resp") {
+		if !strings.Contains(" "+strings.ReplaceAll(line, "\n", " "), " "+field+"=") {
+			t.Errorf("no %s in %q", field, line)
+		}
+	}
+}
+
+// TestRedisCommandStats counts calls, until they begin again.
+func TestRedisCommandStats(t *testing.T) {
+	_, c := liveRedis(t, Config{})
+	for range 3 {
+		c.want("GET none", "$-1|")
+	}
+	c.do("CLIENT ID")
+	for section, want := range map[string]bool{"commandstats": true, "all": true, "": false, "default": false} {
+		got := c.do("INFO " + section)
+		if strings.Contains(got, "cmdstat_get:calls=3,") != want || strings.Contains(got, "cmdstat_client|id:calls=1,") != want {
+			t.Errorf("INFO %s: %q", section, got)
+		}
+	}
+	c.want("CONFIG RESETSTAT", "+OK|")
+	if got := c.do("INFO commandstats"); strings.Contains(got, "cmdstat_get:") || !strings.Contains(got, "cmdstat_info:calls=1,") {
+		t.Errorf("%q", got)
+	}
+}
