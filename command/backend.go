@@ -1,6 +1,9 @@
 package command
 
-import "errors"
+import (
+	"errors"
+	"math"
+)
 
 // Errors with which a shard refuses a command before proposing it. After any
 // of them the command definitely had no effect.
@@ -20,6 +23,13 @@ type Row struct {
 
 	ValueBytes uint32 // the value's length
 }
+
+// What the longest value that a read is to return may be, in bytes, beside any
+// number of them.
+const (
+	NoValue  = -1
+	AnyValue = math.MaxInt
+)
 
 // ReadState says how far a read came.
 type ReadState uint8

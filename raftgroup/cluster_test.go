@@ -283,7 +283,7 @@ func (c *cluster) carryOut(key string, what *command.Command) {
 func local(n *Node, key string) string {
 	b := bufpool.Get(64)
 	defer b.Release()
-	if _, state := n.ReadLocal(b, shardFor(n, key), []byte(key), n.NowMillis(), true); state != command.ReadFound {
+	if _, state := n.ReadLocal(b, shardFor(n, key), []byte(key), n.NowMillis(), command.AnyValue); state != command.ReadFound {
 		return fmt.Sprint("state ", state)
 	}
 	return string(b.B)

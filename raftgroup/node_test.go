@@ -151,7 +151,7 @@ func read(t testing.TB, n *Node, key string) (string, bool) {
 	t.Helper()
 	b := bufpool.Get(64)
 	defer b.Release()
-	_, state := n.Read(b, shardFor(n, key), []byte(key), n.NowMillis(), true)
+	_, state := n.Read(b, shardFor(n, key), []byte(key), n.NowMillis(), command.AnyValue)
 	switch state {
 	case command.ReadFound:
 		return string(b.B), true
@@ -302,7 +302,7 @@ func TestFailedFsyncStopsTheNode(t *testing.T) {
 	}
 	b := bufpool.Get(8)
 	defer b.Release()
-	if _, state := n.Read(b, 0, []byte("k"), 0, true); state != command.ReadFailed {
+	if _, state := n.Read(b, 0, []byte("k"), 0, command.AnyValue); state != command.ReadFailed {
 		t.Fatalf("read after the failure: %v", state)
 	}
 }

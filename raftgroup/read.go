@@ -72,16 +72,16 @@ func (n *Node) Age(shard int) (millis uint32, ok bool) {
 }
 
 // ReadCached reads a row without touching the disk: it appends the value to
-// dst (not with withValue false) and returns what is known of the row, or
-// ReadMiss. now is a recent NowMillis. The read is linearizable: without a
+// dst, if it has any that is not longer than valueMax, and returns what is known
+// of the row, or ReadMiss. What is in memory has no long values. now is a recent NowMillis. The read is linearizable: without a
 // lease it answers ReadNotLeader.
-func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if g.lease.Load() == 0 || !n.current(g) {
 		return command.Row{}, n.refusal()
 	}
 	start := len(dst.B)
-	row, state := n.ReadLocalCached(dst, shard, key, now, withValue)
+	row, state := n.ReadLocalCached(dst, shard, key, now, valueMax)
 	if !g.leased(n) { // looked at after the value has been read
 		dst.B = dst.B[:start]
 		return command.Row{}, n.refusal()
@@ -100,13 +100,13 @@ func (n *Node) current(g *group) bool {
 }
 
 // Read is ReadCached for threads that may wait for the disk.
-func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if g.lease.Load() == 0 || !n.current(g) {
 		return command.Row{}, n.refusal()
 	}
 	start := len(dst.B)
-	row, state := n.ReadLocal(dst, shard, key, now, withValue)
+	row, state := n.ReadLocal(dst, shard, key, now, valueMax)
 	if !g.leased(n) {
 		dst.B = dst.B[:start]
 		return command.Row{}, n.refusal()
@@ -115,12 +115,12 @@ func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, with
 }
 
 // ReadLocalCached is ReadLocal without touching the disk; see ReadMiss.
-func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if !g.held.Load() {
 		return command.Row{}, n.refusal()
 	}
-	row, hit := n.store.AppendCached(dst, shard, key, g.now(now), withValue)
+	row, hit := n.store.AppendCached(dst, shard, key, g.now(now), valueMax >= 0)
 	switch hit {
 	case storage.Found:
 		return command.Row(row), command.ReadFound
@@ -133,12 +133,12 @@ func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now u
 // ReadLocal reads what the replica here has: after a Barrier, or where any age
 // will do. Without a replica it answers ReadNotLeader. It may wait for the
 // disk.
-func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if !g.held.Load() {
 		return command.Row{}, n.refusal()
 	}
-	row, found, err := n.store.Append(dst, shard, key, g.now(now), withValue)
+	row, found, err := n.store.AppendUpTo(dst, shard, key, g.now(now), valueMax)
 	switch {
 	case err != nil:
 		n.logger.Error("reading a row", "shard", shard, "error", err)

@@ -69,7 +69,7 @@ func (s *Server) askBackend(j *job) ([]byte, error) {
 func (s *Server) succeed(j *job, body []byte, t *touched) {
 	out := bufpool.Get(protocol.HeaderBytes + marksBytesMax + len(body))
 	out.B = protocol.End(append(beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, j.id, &protocol.Extensions{Epoch: j.epoch}), body...), 0)
-	j.c.put(out, j.charge, t)
+	j.c.put(out, j.charge, nil, t)
 	j.release()
 }
 

@@ -24,8 +24,9 @@ import (
 // and, while others wait, by progressMin.
 //
 // Everything smaller has a share that large things cannot take. It is not
-// admitted one by one: it is bounded by what a connection may hold, and by
-// inputBytes and roomBytes for all of them.
+// admitted one by one. What has not arrived whole is counted in inputBytes. What
+// is not sent counts among the replies, but for a little of each connection, and
+// a connection that has more is not read while all of their share is used.
 //
 // Requests of clients, requests of other nodes and replies have a share each,
 // because they wait for one another: a client's request may be sent on to
@@ -50,25 +51,28 @@ const requestCopies = 2
 
 // admission divides the memory of a server.
 type admission struct {
-	inputMax int64 // partial requests that are not large, and what MULTI keeps
-	heldMax  int64 // reads that wait for other nodes
-	roomMax  int64 // what connections may leave unsent beyond roomLeast
-	requests share // large requests of clients: their frames
-	forwards share // and of other nodes
-	replies  share // large replies
-	wake     chan struct{}
+	inputMax   int64 // partial requests that are not large, and what MULTI keeps
+	heldMax    int64 // reads that wait for other nodes
+	freeOutput int   // unsent bytes of a connection that do not count among the replies
+	requests   share // large requests of clients: their frames
+	forwards   share // and of other nodes
+	replies    share // large replies
+	wake       chan struct{}
 }
 
-// init divides total bytes.
-func (a *admission) init(total int64) {
+// freeOutputMin is a few small replies.
+const freeOutputMin = 4 << 10
+
+// init divides total bytes among so many connections.
+func (a *admission) init(total int64, connections int) {
 	part := total / 16
-	a.inputMax = 3 * part
+	a.inputMax = 4 * part
 	a.heldMax = max(2*part, replyBytesMax)
-	a.roomMax = 2 * part
+	a.freeOutput = int(min(max(2*part/int64(connections), freeOutputMin), largeBytes))
 	a.wake = make(chan struct{}, 1)
 	a.requests = share{max: 4 * part / requestCopies, wake: a.wake}
 	a.forwards = share{max: 2 * part / requestCopies, wake: a.wake}
-	a.replies = share{max: 3 * part, wake: a.wake}
+	a.replies = share{max: 6 * part, wake: a.wake}
 }
 
 func (a *admission) shares() [3]*share { return [...]*share{&a.requests, &a.forwards, &a.replies} }
@@ -186,6 +190,13 @@ func (s *share) take(n int64) bool {
 	}
 	s.used += n
 	return true
+}
+
+// full reports whether nothing is left.
+func (s *share) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used >= s.max
 }
 
 // add counts what is there already and cannot wait.

@@ -1,10 +1,14 @@
 package server
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -314,4 +318,97 @@ func TestProgress(t *testing.T) {
 			t.Errorf("at %d with %d bytes since %d: %v", step.now, step.bytes, step.since, got)
 		}
 	}
+}
+
+// TestLargeRepliesTakeTurns has clients ask for far more than there is memory
+// for. Those that do not read hold no more than the share of replies; those that
+// do, get every reply.
+func TestLargeRepliesTakeTurns(t *testing.T) {
+	const silent, clients, asks = 2, 6, 5
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.MemoryBytesMax = crowdMemory // of which 6 MiB are for replies
+		cfg.RequestTimeout = 2 * time.Minute
+		s, addr := live(t, cfg)
+		d := dial(t, addr)
+		value := strings.Repeat("v", crowdRequest)
+		for i := range 4 {
+			d.put(fmt.Sprint("{l}", i), value)
+		}
+		mget := protocol.MGet{Keys: [][]byte{[]byte("{l}0"), []byte("{l}1"), []byte("{l}2")}}
+		scan := protocol.Scan{Flags: protocol.ScanPrefix, Start: []byte("{l}"), CountMax: 10, BytesMax: 4 << 20}
+		ask := func() (b []byte) {
+			for i := range uint64(asks) {
+				b = append(b, frame(protocol.OpGet, 100+i, fmt.Append(nil, "{l}", i%4))...)
+			}
+			b = append(b, frame(protocol.OpMGet, 200, mget.AppendTo(nil))...)
+			return append(b, frame(protocol.OpScan, 201, scan.AppendTo(nil))...)
+		}()
+		get := strings.Repeat("*2\r\n$3\r\nGET\r\n$4\r\n{l}0\r\n", asks) + "*3\r\n$4\r\nMGET\r\n$4\r\n{l}0\r\n$4\r\n{l}1\r\n"
+		for i := range silent { // never read
+			var w io.Writer = dial(t, addr).nc
+			b := ask
+			if i%2 == 1 {
+				w, b = dialRedis(t, s.RedisAddrs()[0]), []byte(get)
+			}
+			if _, err := w.Write(b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "replies are counted", func() bool { return s.admission.replies.usedBytes() > 0 })
+		if f := d.put("small", "v"); protocol.Status(f.Code) != protocol.StatusOK {
+			t.Errorf("a small PUT: %v", protocol.Status(f.Code))
+		}
+		var all sync.WaitGroup
+		for range clients { // that do, while others go away one after another
+			all.Go(func() {
+				d, err := net.Dial(addr.Network(), addr.String())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer d.Close()
+				x := &dialer{t: t, nc: d}
+				hello := protocol.Hello{VersionMin: 1, VersionMax: 1, Name: []byte("test")}
+				_, _ = d.Write(append(frame(protocol.OpHello, 1, hello.AppendTo(nil)), ask...))
+				rows := 0
+				for seen := 0; seen < 1+asks+2; {
+					f, err := x.waitReceive()
+					if err != nil || protocol.Status(f.Code) != protocol.StatusOK {
+						t.Errorf("after %d replies: %v %v", seen, protocol.Status(f.Code), err)
+						return
+					}
+					if f.Flags&protocol.FlagMore == 0 {
+						seen++
+					}
+					rows += len(f.Body) / crowdRequest
+				}
+				if rows < asks+3+2 {
+					t.Errorf("%d rows came", rows)
+				}
+			})
+		}
+		all.Wait()
+		eventually(t, "the share is given back", func() bool { return s.admission.replies.usedBytes() == 0 && !s.admission.replies.contended() })
+	})
+}
+
+// waitReceive is tryReceive with patience for a turn.
+func (d *dialer) waitReceive() (protocol.Frame, error) {
+	_ = d.nc.SetReadDeadline(time.Now().Add(90 * time.Second))
+	b := make([]byte, 4)
+	if _, err := io.ReadFull(d.nc, b); err != nil {
+		return protocol.Frame{}, err
+	}
+	b = append(b, make([]byte, binary.LittleEndian.Uint32(b)-4)...)
+	if _, err := io.ReadFull(d.nc, b[4:]); err != nil {
+		return protocol.Frame{}, err
+	}
+	f, _, _, err := protocol.Next(b, protocol.FrameBytesMax)
+	return f, err
+}
+
+func (s *share) usedBytes() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used
 }

@@ -20,9 +20,9 @@ type Backend interface {
 	// ReadCached reads a row without waiting for anything; see ReadMiss. The
 	// answer is linearizable: it is given only under a lease, or by a shard's
 	// only voter. After ReadNotLeader a Barrier or another node helps.
-	ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+	ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 	// Read is ReadCached that may wait for the disk.
-	Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+	Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 	// Barrier has done hear Applied once the replica here has caught up with
 	// everything acknowledged before the call, and Dropped if that cannot be
 	// known now. After an error done hears nothing: ErrNotLeader says that
@@ -32,9 +32,9 @@ type Backend interface {
 	// ReadLocal reads whatever the replica here has: after a Barrier, and for
 	// session and stale reads. ReadNotLeader: there is no replica here. It may
 	// wait for the disk.
-	ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+	ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 	// ReadLocalCached is ReadLocal that waits for nothing; see ReadMiss.
-	ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+	ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 	// Age bounds how old, in milliseconds, what ReadLocal sees may be. false:
 	// there is no replica here, or its age is not known.
 	Age(shard int) (millis uint32, ok bool)

@@ -219,28 +219,28 @@ func (n *fakeNode) NowMillis() uint64       { return uint64(time.Now().UnixMilli
 
 func (n *fakeNode) leads(shard int) bool { return n.cluster.leader[shard] == n.id && !n.noLease }
 
-func (n *fakeNode) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *fakeNode) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	n.cluster.mu.Lock()
 	leads := n.leads(shard)
 	n.cluster.mu.Unlock()
 	if !leads {
 		return command.Row{}, command.ReadNotLeader
 	}
-	return n.ReadLocal(dst, shard, key, now, withValue)
+	return n.ReadLocal(dst, shard, key, now, valueMax)
 }
 
 // uncached keys are not in memory.
 func uncached(key []byte) bool { return bytes.HasPrefix(key, []byte("cold")) }
 
-func (n *fakeNode) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
-	row, state := n.Read(dst, shard, key, now, withValue)
+func (n *fakeNode) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
+	row, state := n.Read(dst, shard, key, now, valueMax)
 	if uncached(key) && state != command.ReadNotLeader {
 		return command.Row{}, command.ReadMiss
 	}
 	return row, state
 }
 
-func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	n.cluster.mu.Lock()
 	defer n.cluster.mu.Unlock()
 	s, ok := n.replicas[shard]
@@ -251,7 +251,7 @@ func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uin
 	if !ok {
 		return command.Row{}, command.ReadAbsent
 	}
-	if withValue {
+	if len(r.value) <= valueMax {
 		dst.Append([]byte(r.value))
 	}
 	row := command.Row{Version: r.version, ValueBytes: uint32(len(r.value))}
@@ -261,11 +261,11 @@ func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uin
 	return row, command.ReadFound
 }
 
-func (n *fakeNode) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (n *fakeNode) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	if uncached(key) && n.Holds(shard) {
 		return command.Row{}, command.ReadMiss
 	}
-	return n.ReadLocal(dst, shard, key, now, withValue)
+	return n.ReadLocal(dst, shard, key, now, valueMax)
 }
 
 func (n *fakeNode) Scan(s *command.Scan, visit func(key, value []byte, row command.Row) bool) error {

@@ -3,7 +3,6 @@ package server
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +65,8 @@ type conn struct {
 	lingerSince   atomic.Int64 // Unix ms since everything is said and the peer's end is awaited, 0: that is not so
 	parkedJobs    atomic.Int32 // len(parked)
 
-	arrival progress // of what has been admitted; the housekeeper's
+	arrival   progress // of what has been admitted; the housekeeper's
+	departure progress // of replies; the housekeeper's
 
 	mu        sync.Mutex
 	out       *bufpool.Buffer // replies to be written; nil: none
@@ -81,6 +81,9 @@ type conn struct {
 	closed    bool            // the descriptor is, or is about to be, gone
 	closeLast bool            // whoever ends the running write closes the descriptor
 	parked    []job           // wait until the peer has taken more of its replies
+	took      int64           // bytes of replies that the socket has taken
+	granted   int64           // bytes of replies that count among those of all connections
+	claims    bool            // a large reply waits for memory, or is being made
 }
 
 func (s *Server) newConn(tr transport) *conn {
@@ -210,7 +213,8 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 // bytes of output waiting.
 func (c *conn) overloaded(backlog int) bool {
 	cfg := &c.srv.cfg
-	return c.inFlight.Load() >= int32(cfg.InFlightMax) || c.inFlightBytes.Load() >= cfg.InFlightBytesMax || backlog >= cfg.OutputBytesMax
+	return c.inFlight.Load() >= int32(cfg.InFlightMax) || c.inFlightBytes.Load() >= cfg.InFlightBytesMax || backlog >= cfg.OutputBytesMax ||
+		c.srv.crowdsOut(backlog)
 }
 
 // caughtUp is half of what overloaded allows, so that a connection does not
@@ -225,7 +229,8 @@ func (c *conn) caughtUp() bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.unsent() <= cfg.OutputBytesMax/2
+	unsent := c.unsent()
+	return unsent <= cfg.OutputBytesMax/2 && !c.srv.crowdsOut(2*unsent)
 }
 
 // pause stops reading. What was overloaded may have caught up in between, and
@@ -256,13 +261,6 @@ func (c *conn) unpause() {
 			c.tr.resume(c)
 		}
 	}
-}
-
-// roomy reports whether the peer has taken half of the output it may have, or
-// the answer that everything else waits for is parked. c.mu must be held.
-func (c *conn) roomy() bool {
-	return c.unsent() <= c.srv.cfg.OutputBytesMax/2 ||
-		c.redis != nil && slices.ContainsFunc(c.parked, func(j job) bool { return c.isHead(j.id) })
 }
 
 // refuse answers a byte stream that cannot be trusted any more and closes the
@@ -334,10 +332,10 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 		return limit > 0 && since != 0 && nowMillis-since > limit.Milliseconds()
 	}
 	c.mu.Lock()
-	closing := c.closing
+	closing, tarries := c.closing, c.tarries(nowMillis)
 	c.mu.Unlock()
 	switch {
-	case over(c.blockedSince.Load(), cfg.WriteTimeout), over(c.lingerSince.Load(), lingerTimeout):
+	case tarries, over(c.blockedSince.Load(), cfg.WriteTimeout), over(c.lingerSince.Load(), lingerTimeout):
 		c.hangUp()
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
@@ -392,6 +390,9 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 			out.B = appendError(out.B, tag.ID, &marks, protocol.StatusBusy, retryBusyMillis, "the value has grown meanwhile; read it again")
 		} else if outcome == command.Applied {
 			appendResult(out, tag.ID, &marks, protocol.Opcode(tag.Code&^tellEpoch), r)
+			if len(out.B) > largeBytes {
+				c.account(c.unsent())
+			}
 		} else {
 			status, message := statusOfOutcome(outcome)
 			out.B = appendError(out.B, tag.ID, &marks, status, 0, message)
@@ -433,4 +434,5 @@ func (c *conn) dropOutput() {
 	if c.redis != nil {
 		c.redis.gone.Store(true)
 	}
+	c.unaccount()
 }

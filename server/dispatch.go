@@ -69,6 +69,7 @@ func newProcessor(s *Server) *processor {
 // touch has c's output written at the end of the round. c.mu must be held.
 func (p *processor) touch(c *conn) {
 	p.backlog = c.unsent()
+	c.account(p.backlog)
 	p.touched.add(c)
 }
 
@@ -266,13 +267,11 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 }
 
 func (p *processor) ping(c *conn, f *protocol.Frame) {
-	c.mu.Lock()
-	out := c.output()
-	out.Grow(protocol.HeaderBytes + marksBytesMax + len(f.Body))
-	start := len(out.B)
-	out.B = protocol.End(append(beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, f.ID, &p.marks), f.Body...), start)
-	p.touch(c)
-	c.mu.Unlock()
+	if n := len(f.Body); n > largeBytes && p.srv.crowdsOut(c.backlog()+n) {
+		p.fail(c, f.ID, protocol.StatusBusy, retryBusyMillis, errNoReplyMemory)
+		return
+	}
+	p.reply(c, f.ID, func(b []byte) []byte { return append(b, f.Body...) })
 }
 
 // read carries out GET, EXISTS and EXPIRY, in the log's order if need be.
@@ -345,7 +344,11 @@ func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, withValue b
 	defer c.mu.Unlock()
 	out := c.output()
 	r := beginRow(out, f.ID, protocol.Opcode(f.Code), p.now, &p.marks)
-	row, state := read(out, shard, p.key.Key, p.now, withValue)
+	valueMax := command.NoValue
+	if withValue {
+		valueMax = command.AnyValue // what is in memory has no large ones
+	}
+	row, state := read(out, shard, p.key.Key, p.now, valueMax)
 	if r.end(out, row, state) {
 		p.touch(c)
 	}

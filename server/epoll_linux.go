@@ -963,10 +963,14 @@ func (e *epollFront) wrote(c *conn, n int, errno syscall.Errno) {
 	case errno == 0:
 		e.srv.counters.bytesOut.Add(uint64(n))
 		c.sent += n
+		c.took += int64(n)
 		if c.sent == len(c.sending.B) {
 			c.sending.Release()
 			c.sending = nil
 			c.blockedSince.Store(0)
+			if c.granted > 0 {
+				c.unaccount()
+			}
 		}
 	case errno == unix.EINTR:
 	case errno == unix.EAGAIN:

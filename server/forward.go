@@ -139,6 +139,7 @@ type relay struct {
 	node   uint64 // that answers
 	charge uint32
 	write  bool
+	begun  bool // a part of the reply has been passed on
 	ended  bool
 	epoch  uint64 // of this node's slot map
 
@@ -233,7 +234,16 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		return
 	}
 	c := r.c
+	large := len(f.Body) > largeBytes
 	c.mu.Lock()
+	if !r.write && !c.closed && large && !r.begun && c.srv.crowdsOut(c.unsent()+len(f.Body)) {
+		c.mu.Unlock()
+		if r.retry(protocol.StatusBusy) {
+			return
+		}
+		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errNoReplyMemory}, &marks, t)
+		return
+	}
 	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax && !c.isHead(r.id) {
 		// The reply cannot be held back where it is: other clients' replies
 		// come behind it.
@@ -251,7 +261,9 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		out.Grow(protocol.HeaderBytes + marksBytesMax + len(f.Body))
 		b := beginFrame(out.B, f.Code, protocol.FlagReply|f.Flags&protocol.FlagMore, r.id, &marks)
 		out.B = protocol.End(append(b, f.Body...), start)
+		c.account(c.unsent())
 	}
+	r.begun = true
 	r.forget() // what has begun cannot begin again
 	if f.Flags&protocol.FlagMore == 0 {
 		r.ended = true

@@ -1,11 +1,11 @@
 package server
 
 import (
-	"math"
 	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -25,6 +25,7 @@ type job struct {
 	deadline int64           // Unix ms
 	epoch    uint64          // to be told with the reply; 0: none
 	wide     *wide           // what came from elsewhere; nil: nothing
+	large    *largeReply     // its reply has to be admitted; nil: that is not known
 }
 
 // replyReserve is what a request whose reply may be large counts for among a
@@ -50,6 +51,10 @@ func (j *job) release() {
 	if j.wide != nil {
 		j.wide.release(j.c.srv)
 		j.wide = nil
+	}
+	if j.large != nil {
+		j.large.drop(j.c)
+		j.large = nil
 	}
 }
 
@@ -263,7 +268,10 @@ func (p *processor) runJobs() {
 func (c *conn) park(j job) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.unsent() < c.srv.cfg.OutputBytesMax || c.isHead(j.id) {
+	if c.closed || !c.parks(&j, c.srv.cfg.OutputBytesMax) {
+		if j.large != nil {
+			j.large.taken, c.claims = true, true
+		}
 		return false
 	}
 	c.parked = append(c.parked, j)
@@ -276,9 +284,8 @@ func (c *conn) park(j job) bool {
 func (p *processor) unpark(c *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.parked) > 0 && c.roomy() {
-		p.jobs = append(p.jobs, c.parked...)
-		c.forgetParked()
+	if len(c.parked) > 0 {
+		p.jobs = append(p.jobs, c.takeParked()...)
 	}
 	return !c.closed
 }
@@ -289,24 +296,13 @@ func (p *processor) unpark(c *conn) bool {
 func (c *conn) requeueParked() {
 	c.mu.Lock()
 	var list []job
-	if len(c.parked) > 0 && c.roomy() {
-		list = append(list, c.parked...)
-		c.forgetParked()
+	if len(c.parked) > 0 {
+		list = c.takeParked()
 	}
 	c.mu.Unlock()
-	for i := range list {
-		if !c.srv.jobs.add(list[i], math.MaxInt) {
-			c.end(list[i].charge) // closing
-			list[i].release()
-		}
+	for _, j := range list {
+		c.srv.takeUp(j)
 	}
-}
-
-// forgetParked empties the list of parked jobs. c.mu must be held.
-func (c *conn) forgetParked() {
-	clear(c.parked)
-	c.parked = c.parked[:0]
-	c.parkedJobs.Store(0)
 }
 
 // run carries out one job; its output is written at the next flush.
@@ -316,6 +312,9 @@ func (p *processor) run(j job) {
 	}
 	if time.Now().UnixMilli() > j.deadline {
 		p.failJob(&j, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the request waited for the disk"})
+		return
+	}
+	if !p.admitReply(&j) {
 		return
 	}
 	p.now = p.srv.backend.NowMillis()
@@ -333,15 +332,19 @@ func (p *processor) run(j job) {
 
 // complete answers a job with out, which it takes over.
 func (p *processor) complete(j *job, out *bufpool.Buffer) {
-	j.c.put(out, j.charge, &p.touched)
+	j.c.put(out, j.charge, j.large, &p.touched)
 	j.release()
 }
 
 // put appends out, which it takes over, to the connection's output as the
-// answer to a request that counts for charge among those in flight.
-func (c *conn) put(out *bufpool.Buffer, charge uint32, t *touched) {
+// answer to a request that counts for charge among those in flight. large is
+// what it was admitted for, or nil.
+func (c *conn) put(out *bufpool.Buffer, charge uint32, large *largeReply, t *touched) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if large != nil && !c.closed {
+		large.pass(c)
+	}
 	switch {
 	case c.closed:
 		out.Release()
@@ -352,6 +355,10 @@ func (c *conn) put(out *bufpool.Buffer, charge uint32, t *touched) {
 		out.Release()
 	}
 	c.end(charge)
+	if large != nil {
+		c.unaccount()
+	}
+	c.account(c.unsent())
 	t.add(c)
 }
 
@@ -366,7 +373,16 @@ func (p *processor) runGet(j job) {
 	marks := j.marks(s, shard)
 	out := bufpool.Get(outputSize)
 	r := beginRow(out, j.id, j.op, p.now, &marks)
-	row, state := read(out, shard, key, p.now, j.op == protocol.OpGet)
+	valueMax := command.NoValue
+	if j.op == protocol.OpGet {
+		valueMax = j.replyMax()
+	}
+	row, state := read(out, shard, key, p.now, valueMax)
+	if state == command.ReadFound && j.op == protocol.OpGet && int(row.ValueBytes) > valueMax {
+		out.Release()
+		p.claimReply(j, int(row.ValueBytes)+outputSize)
+		return
+	}
 	if r.end(out, row, state) {
 		p.complete(&j, out)
 		return

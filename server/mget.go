@@ -15,7 +15,7 @@ const (
 	replyBytesMax = 64 << 20
 )
 
-type readFunc func(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState)
+type readFunc func(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 
 // wide is what other nodes have read for a request over several shards.
 type wide struct {
@@ -57,7 +57,11 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 		p.marks.AgeMillis, p.marks.HasAge = p.oldest(nil), true
 	}
 	out := bufpool.Get(outputSize)
-	switch p.appendMGet(out, f.ID, &p.marks, read, nil) {
+	state, whole := p.appendMGet(out, f.ID, &p.marks, read, nil, largeBytes)
+	if !whole {
+		state = command.ReadMiss // it is large: not for this thread
+	}
+	switch state {
 	case command.ReadMiss:
 		out.Release()
 		j := p.newJob(c, f, protocol.OpMGet)
@@ -68,7 +72,7 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 		p.gatherMGet(p.newJob(c, f, protocol.OpMGet))
 	default:
 		c.begin(0)
-		c.put(out, 0, &p.touched)
+		c.put(out, 0, nil, &p.touched)
 		p.backlog = c.backlog()
 	}
 }
@@ -111,7 +115,13 @@ func (p *processor) runMGet(j job) {
 		}
 	}
 	out := bufpool.Get(outputSize)
-	switch p.appendMGet(out, j.id, &marks, read, remote) {
+	state, whole := p.appendMGet(out, j.id, &marks, read, remote, j.replyMax())
+	if !whole {
+		out.Release()
+		p.claimReply(j, mgetStep*j.replyMax())
+		return
+	}
+	switch state {
 	case command.ReadNotLeader:
 		out.Release()
 		if j.wide != nil || (j.local && j.mode != protocol.Stale) {
@@ -127,46 +137,61 @@ func (p *processor) runMGet(j job) {
 // appendMGet appends the reply to p.mget, in frames of about ChunkBytes.
 // remote, where it is not nil, has the rows that were read elsewhere. It
 // returns ReadMiss or ReadNotLeader, with out in any state, if a row cannot be
-// read so.
-func (p *processor) appendMGet(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow) command.ReadState {
+// read so; and whole is false, with out in any state, where the rows take more
+// than bytesMax.
+func (p *processor) appendMGet(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
 	w := chunks{out: out, id: id, marks: marks}
 	w.begin()
 	for i, key := range p.mget.Keys {
 		w.split()
 		state := command.ReadFound
+		if len(out.B) > bytesMax {
+			return state, false
+		}
 		if remote != nil && remote[i] != nil {
 			out.Grow(mgetRowBytes + len(remote[i].Value))
 			out.B = remote[i].AppendTo(out.B)
 		} else {
-			state = p.appendMGetRow(out, key, read)
+			state, whole = p.appendMGetRow(out, key, read, bytesMax-len(out.B))
+			if !whole {
+				return state, false
+			}
 		}
 		switch state {
 		case command.ReadMiss, command.ReadNotLeader:
-			return state
+			return state, true
 		case command.ReadFailed:
 			w.abort(protocol.StatusStorageFailed, errReadFailed)
-			return command.ReadFound
+			return command.ReadFound, true
 		}
 		if len(out.B) > replyBytesMax {
 			w.abort(protocol.StatusTooLarge, "the rows asked for exceed 64 MiB; ask for fewer keys at a time")
-			return command.ReadFound
+			return command.ReadFound, true
 		}
 	}
 	w.end()
-	return command.ReadFound
+	return command.ReadFound, true
 }
+
+// mgetStep is how many times as much memory an MGET asks for whose rows took
+// more than it had: nobody knows how large they are before they are read.
+const mgetStep = 16
 
 // mgetRowBytes is a row of an MGET reply without its value.
 const mgetRowBytes = 1 + 8 + 8 + 4
 
-// appendMGetRow reads one row into the reply.
-func (p *processor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc) command.ReadState {
+// appendMGetRow reads one row into the reply, unless its value is longer than
+// valueMax.
+func (p *processor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc, valueMax int) (_ command.ReadState, whole bool) {
 	out.Grow(mgetRowBytes)
 	at := len(out.B)
 	out.B = out.B[:at+mgetRowBytes]
-	row, state := read(out, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, true)
+	row, state := read(out, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, max(valueMax, 0))
 	switch state {
 	case command.ReadFound:
+		if int(row.ValueBytes) > max(valueMax, 0) {
+			return state, false
+		}
 		value := len(out.B) - at - mgetRowBytes
 		head := protocol.MGetRow{Status: protocol.StatusOK, Version: row.Version, TTLMillis: row.TTLMillis}
 		b := head.AppendTo(out.B[:at])
@@ -177,7 +202,7 @@ func (p *processor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc
 	default:
 		out.B = out.B[:at]
 	}
-	return state
+	return state, true
 }
 
 // gatherMGet has j, whose keys are in p.mget, wait until the replicas here have

@@ -341,11 +341,15 @@ func (x *netConn) writeAll(c *conn) bool {
 			}
 		}
 		c.blockedSince.CompareAndSwap(0, time.Now().UnixMilli())
-		n, err := x.nc.Write(b.B)
+		n, err := x.write(c, b.B)
 		c.blockedSince.Store(0)
 		x.front.srv.counters.bytesOut.Add(uint64(n))
 		c.mu.Lock()
 		c.sending = nil
+		c.took += int64(n)
+		if c.granted > 0 {
+			c.unaccount()
+		}
 		c.mu.Unlock()
 		b.Release()
 		if err != nil {
@@ -354,6 +358,25 @@ func (x *netConn) writeAll(c *conn) bool {
 		c.unpause()
 	}
 }
+
+// write writes b in pieces, so that it shows whether the peer takes any.
+func (x *netConn) write(c *conn, b []byte) (n int, err error) {
+	for len(b)-n > netWriteBytes {
+		k, err := x.nc.Write(b[n : n+netWriteBytes])
+		n += k
+		if err != nil {
+			return n, err
+		}
+		c.mu.Lock()
+		c.took += int64(k)
+		c.mu.Unlock()
+	}
+	k, err := x.nc.Write(b[n:])
+	return n + k, err
+}
+
+// netWriteBytes is the size of a piece.
+const netWriteBytes = 256 << 10
 
 func (x *netConn) release(c *conn) {
 	if tc, ok := x.nc.(interface{ CloseWrite() error }); ok {

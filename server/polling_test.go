@@ -34,17 +34,17 @@ func (d *slowDisk) Run(waited func()) {
 	d.Node.Run(waited)
 }
 
-func (d *slowDisk) ReadCached(*bufpool.Buffer, int, []byte, uint64, bool) (command.Row, command.ReadState) {
+func (d *slowDisk) ReadCached(*bufpool.Buffer, int, []byte, uint64, int) (command.Row, command.ReadState) {
 	return command.Row{}, command.ReadMiss
 }
 
-func (d *slowDisk) ReadLocalCached(*bufpool.Buffer, int, []byte, uint64, bool) (command.Row, command.ReadState) {
+func (d *slowDisk) ReadLocalCached(*bufpool.Buffer, int, []byte, uint64, int) (command.Row, command.ReadState) {
 	return command.Row{}, command.ReadMiss
 }
 
-func (d *slowDisk) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
+func (d *slowDisk) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	d.wait()
-	return d.Node.Read(dst, shard, key, now, withValue)
+	return d.Node.Read(dst, shard, key, now, valueMax)
 }
 
 // TestPollingDoesNotWaitForTheDisk stalls the disk in the middle of a commit

@@ -228,7 +228,7 @@ func (p *processor) bytesBehind(r *redisConn, shard int, key []byte) (n int, ok 
 	default:
 		onTop = int(b.bytes &^ bytesOnTop)
 	}
-	switch row, state := p.srv.backend.ReadCached(&p.nothing, shard, key, p.now, false); state {
+	switch row, state := p.srv.backend.ReadCached(&p.nothing, shard, key, p.now, command.NoValue); state {
 	case command.ReadFound:
 		return int(row.ValueBytes) + onTop, true
 	case command.ReadAbsent:

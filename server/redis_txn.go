@@ -227,7 +227,7 @@ func (p *processor) watchHere(w *redisWatch) bool {
 		return false
 	}
 	for i, key := range w.keys {
-		row, state := p.srv.backend.ReadCached(&p.nothing, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, false)
+		row, state := p.srv.backend.ReadCached(&p.nothing, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, command.NoValue)
 		if state != command.ReadFound {
 			return false
 		}

@@ -143,6 +143,10 @@ func (p *processor) runScan(j job) {
 	case j.hasShard:
 		r.Shards = []int{int(j.shard)}
 	}
+	if n := int(min(m.BytesMax, scanBytesMax)); j.large == nil && n > largeBytes {
+		p.claimReply(j, n)
+		return
+	}
 	r.Local = j.local || j.mode == protocol.Stale
 	out := bufpool.Get(outputSize)
 	switch bad := s.readPage(&j, &m, &r, out); {

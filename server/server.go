@@ -202,7 +202,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s.forwarded.init(cfg.ForwardedMax)
 	s.forwarded.addDoor()
 	s.upstreams.init(s)
-	s.admission.init(cfg.MemoryBytesMax)
+	s.admission.init(cfg.MemoryBytesMax, cfg.ConnectionsMax)
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
 	s.jobs.init(cfg.QueueDepth, max(2, runtime.NumCPU()), func() {
 		s.working.Add(1)

@@ -18,12 +18,12 @@ func (single) Barrier(_ int, done command.Completer, tag command.Tag) error {
 	return nil
 }
 
-func (s single) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
-	return s.Node.Read(dst, shard, key, now, withValue)
+func (s single) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
+	return s.Node.Read(dst, shard, key, now, valueMax)
 }
 
-func (s single) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, withValue bool) (command.Row, command.ReadState) {
-	return s.Node.ReadCached(dst, shard, key, now, withValue)
+func (s single) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
+	return s.Node.ReadCached(dst, shard, key, now, valueMax)
 }
 
 func (single) Age(int) (uint32, bool) { return 0, true }

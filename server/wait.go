@@ -11,18 +11,15 @@ import (
 )
 
 const (
-	// heldBytesMax bounds what requests that wait for Barriers or for other
-	// nodes hold, over all connections: the requests themselves, and the rows
-	// that other nodes have sent for them.
-	heldBytesMax = 256 << 20
 	// waitingBytes is what a waiting request counts for beside its body.
 	waitingBytes = 1 << 10
 )
 
-// hold accounts for n bytes held by waiting requests, or returns false where
-// there is no room for them.
+// hold accounts for n bytes held by requests that wait for Barriers or for other
+// nodes, over all connections: the requests themselves, and the rows that other
+// nodes have sent for them. It returns false where there is no room for them.
 func (s *Server) hold(n int) bool {
-	if s.held.Add(int64(n)) > heldBytesMax {
+	if s.held.Add(int64(n)) > s.admission.heldMax {
 		s.held.Add(-int64(n))
 		return false
 	}
@@ -155,7 +152,11 @@ func (s *Server) answerLocal(j *job, t *touched) bool {
 		out := c.output()
 		now := s.backend.NowMillis()
 		r := beginRow(out, j.id, j.op, now, &x)
-		row, state := s.readLocalCached(out, shard, key, now, j.op == protocol.OpGet)
+		valueMax := command.NoValue
+		if j.op == protocol.OpGet {
+			valueMax = command.AnyValue
+		}
+		row, state := s.readLocalCached(out, shard, key, now, valueMax)
 		if state == command.ReadMiss || !r.end(out, row, state) {
 			r.undo(out)
 			c.mu.Unlock()

@@ -151,15 +151,15 @@ func TestHeldBytesBound(t *testing.T) {
 	fc.with(func() { n.noLease = true })
 	key := []byte(fc.key(0, 0))
 	d := n.client()
-	n.srv.held.Store(heldBytesMax - waitingBytes - int64(len(key)))
+	n.srv.held.Store(n.srv.admission.heldMax - waitingBytes - int64(len(key)))
 	want(t, d.call(protocol.OpGet, key), protocol.StatusNotFound)
 	n.srv.held.Add(1)
 	want(t, d.call(protocol.OpGet, key), protocol.StatusBusy)
-	n.srv.held.Store(heldBytesMax - 3000)
+	n.srv.held.Store(n.srv.admission.heldMax - 3000)
 	far := fc.key(1, 0)
 	fc.set(far, strings.Repeat("v", 3000))
 	want(t, d.call(protocol.OpMGet, (&protocol.MGet{Keys: [][]byte{[]byte(far)}}).AppendTo(nil)), protocol.StatusBusy)
-	eventually(t, "all is let go", func() bool { return n.srv.held.Load() == heldBytesMax-3000 })
+	eventually(t, "all is let go", func() bool { return n.srv.held.Load() == n.srv.admission.heldMax-3000 })
 }
 
 func TestBatchOverNodes(t *testing.T) {

@@ -184,8 +184,8 @@ func (c *rowCache) segment(hash uint64) *segment {
 func (s *segment) stripe(hash uint64) *stripe { return &s.stripes[hash>>40%stripes] }
 
 // lookup finds the row of key. If it is there and exists at now, its value is
-// appended to dst where withValue. On a miss the ticket permits to fill.
-func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byte, now uint64, withValue bool) (Row, Hit, fillTicket) {
+// appended to dst unless it is longer than valueMax. On a miss the ticket permits to fill.
+func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byte, now uint64, valueMax int) (Row, Hit, fillTicket) {
 	s := c.segment(hash)
 	if s == nil {
 		return Row{}, Miss, fillTicket{}
@@ -208,8 +208,7 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 	if r.absent || !visible(r.expireAt, now) {
 		return Row{}, Absent, fillTicket{}
 	}
-	if withValue {
-		value := e.value()
+	if value := e.value(); len(value) <= valueMax {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}

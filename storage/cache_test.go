@@ -43,7 +43,7 @@ func (c *rowCache) set(r *row) {
 func (c *rowCache) find(shard int, key string, now uint64) (string, Row, Hit, fillTicket) {
 	b := bufpool.Get(0)
 	defer b.Release()
-	row, hit, ticket := c.lookup(b, hashKey(shard, []byte(key)), shard, []byte(key), now, true)
+	row, hit, ticket := c.lookup(b, hashKey(shard, []byte(key)), shard, []byte(key), now, command.AnyValue)
 	return string(b.B), row, hit, ticket
 }
 
@@ -213,7 +213,7 @@ func TestCacheTellsShardsAndTagsApart(t *testing.T) {
 	defer b.Release()
 	for _, r := range rows {
 		b.B = b.B[:0]
-		row, hit, _ := c.lookup(b, 42, int(r.shard), r.key, 1, true)
+		row, hit, _ := c.lookup(b, 42, int(r.shard), r.key, 1, command.AnyValue)
 		if hit != Found || row.Version != r.version || !bytes.Equal(b.B, r.value) {
 			t.Errorf("shard %d key %s: %v %d %q", r.shard, r.key, hit, row.Version, b.B)
 		}

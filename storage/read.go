@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 )
 
 // Row is what a read tells about a row beside its value.
@@ -35,7 +36,11 @@ const (
 // key. What it finds reflects every entry that Applied covers.
 func (s *Store) AppendCached(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, Hit) {
 	now := s.readTime(shard, nowMillis)
-	row, hit, _ := s.cache.lookup(dst, hashKey(shard, key), shard, key, now, withValue)
+	valueMax := command.NoValue
+	if withValue {
+		valueMax = command.AnyValue
+	}
+	row, hit, _ := s.cache.lookup(dst, hashKey(shard, key), shard, key, now, valueMax)
 	return row, hit
 }
 
@@ -49,6 +54,16 @@ func (s *Store) readTime(shard int, nowMillis uint64) uint64 {
 // not be nil: its free room holds the key meanwhile. After an error dst.B is
 // unchanged.
 func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
+	if withValue {
+		return s.AppendUpTo(dst, shard, key, nowMillis, command.AnyValue)
+	}
+	return s.AppendUpTo(dst, shard, key, nowMillis, command.NoValue)
+}
+
+// AppendUpTo is Append that leaves a value out that is longer than valueMax
+// bytes, as Row.ValueBytes then tells. command.AnyValue and command.NoValue say
+// what they say.
+func (s *Store) AppendUpTo(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, valueMax int) (Row, bool, error) {
 	if err := s.enter(); err != nil {
 		return Row{}, false, err
 	}
@@ -56,7 +71,7 @@ func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uin
 	replaced := &s.shards[shard].generation
 	for {
 		before, ingestions := replaced.Load(), s.ingestions.Load()
-		row, found, err := s.appendStored(dst, shard, key, nowMillis, withValue)
+		row, found, err := s.appendStored(dst, shard, key, nowMillis, valueMax)
 		if found || err != nil {
 			return row, found, err
 		}
@@ -79,14 +94,14 @@ func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uin
 
 // appendStored is Append within enter, but that it may miss a row while its
 // shard is replaced or an ingestion begins.
-func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
+func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, valueMax int) (Row, bool, error) {
 	hash, now := hashKey(shard, key), s.readTime(shard, nowMillis)
-	row, hit, ticket := s.cache.lookup(dst, hash, shard, key, now, withValue)
+	row, hit, ticket := s.cache.lookup(dst, hash, shard, key, now, valueMax)
 	if hit != Miss {
 		return row, hit == Found, nil
 	}
 	dst.Grow(prefixBytes + len(key))
-	f := fill{s.cache, ticket, hash, shard, key, now, withValue}
+	f := fill{s.cache, ticket, hash, shard, key, now, valueMax}
 	full := appendDataKey(dst.B[len(dst.B):], shard, key)
 	if row, found, recent, err := s.appendRecent(dst, &f, full); recent || err != nil {
 		return row, found, err
@@ -122,13 +137,13 @@ func (s *Store) appendRecent(dst *bufpool.Buffer, f *fill, full []byte) (row Row
 
 // fill is what becomes of a row that a reader did not find in the cache.
 type fill struct {
-	cache     *rowCache
-	ticket    fillTicket
-	hash      uint64
-	shard     int
-	key       []byte
-	now       uint64
-	withValue bool
+	cache    *rowCache
+	ticket   fillTicket
+	hash     uint64
+	shard    int
+	key      []byte
+	now      uint64
+	valueMax int
 }
 
 func (f *fill) absent() {
@@ -145,7 +160,7 @@ func (f *fill) append(dst *bufpool.Buffer, stored []byte) (Row, bool, error) {
 	if !visible(expireAt, f.now) {
 		return Row{}, false, nil
 	}
-	if f.withValue {
+	if len(value) <= f.valueMax {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}

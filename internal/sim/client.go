@@ -222,7 +222,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 	s := c.sim
 	b := bufpool.Get(64)
 	defer b.Release()
-	row, state := n.Read(b, op.shard, []byte(op.key), n.NowMillis(), true)
+	row, state := n.Read(b, op.shard, []byte(op.key), n.NowMillis(), command.AnyValue)
 	if state == command.ReadFound || state == command.ReadAbsent {
 		s.stats.LeaseReads++
 		r := result{value: string(b.B), version: row.Version}
@@ -242,7 +242,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 func (c *client) readAfterBarrier(op *operation, attempt int, m *member, n *raftgroup.Node) {
 	b := bufpool.Get(64)
 	defer b.Release()
-	row, state := n.ReadLocal(b, op.shard, []byte(op.key), n.NowMillis(), true)
+	row, state := n.ReadLocal(b, op.shard, []byte(op.key), n.NowMillis(), command.AnyValue)
 	if state != command.ReadFound && state != command.ReadAbsent {
 		c.reply(func() { c.refused(op, attempt) })
 		return
@@ -494,7 +494,7 @@ func (s *simulation) weakRead() {
 	revision := m.node.Revision(shard)
 	b := bufpool.Get(64)
 	defer b.Release()
-	row, state := m.node.ReadLocal(b, shard, []byte(key), m.node.NowMillis(), true)
+	row, state := m.node.ReadLocal(b, shard, []byte(key), m.node.NowMillis(), command.AnyValue)
 	if state != command.ReadFound && state != command.ReadAbsent {
 		return
 	}

@@ -156,7 +156,7 @@ func (m *member) checkLeases() {
 // leased reports whether the node would answer a linearizable read of a shard
 // by itself now.
 func (m *member) leased(shard int) bool {
-	_, state := m.node.ReadCached(m.scratch, shard, leaseProbe, 0, false)
+	_, state := m.node.ReadCached(m.scratch, shard, leaseProbe, 0, command.NoValue)
 	return state != command.ReadNotLeader && state != command.ReadFailed
 }
 

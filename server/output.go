@@ -1,0 +1,169 @@
+package server
+
+import (
+	"math"
+	"slices"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// largeReply is a job whose reply is larger than largeBytes and has to be
+// admitted before it is made.
+type largeReply struct {
+	job   job
+	claim claim
+	bytes int  // the reply may take
+	taken bool // up, as the one of its connection; never while it is parked
+	asked bool // the claim waits or holds
+}
+
+// errNoReplyMemory is what a client hears whose reply finds no room and cannot
+// wait for it.
+const errNoReplyMemory = "too much memory is held by replies that their clients do not take"
+
+// replyMax is how large a reply j may make, or take its value from.
+func (j *job) replyMax() int {
+	if j.large == nil {
+		return largeBytes
+	}
+	return max(largeBytes, j.large.bytes)
+}
+
+// claimReply makes j, whose reply would have taken more than it may, wait for
+// n bytes, and then run again.
+func (p *processor) claimReply(j job, n int) {
+	if j.large != nil {
+		j.large.drop(j.c)
+	}
+	j.large = &largeReply{bytes: n}
+	p.run(j)
+}
+
+// admitReply reports whether j may make its reply. Otherwise j has been taken
+// over, and runs again when it may. The connection's other large replies wait
+// for this one to be sent.
+func (p *processor) admitReply(j *job) bool {
+	l := j.large
+	if l == nil || l.claim.held > 0 {
+		return true
+	}
+	s, c := p.srv, j.c
+	n := int64(l.bytes)
+	if c.redis != nil {
+		n *= 2 // it is translated
+	}
+	l.asked, l.job = true, *j
+	l.claim.deadline = j.deadline
+	l.claim.granted = func() { s.takeUp(l.job) }
+	l.claim.expired = func() {
+		var t touched
+		s.failJob(&l.job, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the reply waited for memory"}, &t)
+		t.flush()
+	}
+	return s.admission.replies.ask(&l.claim, n, n)
+}
+
+// takeUp puts a job back on the queue, which it may overfill: it has been
+// counted already.
+func (s *Server) takeUp(j job) {
+	if !s.jobs.add(j, math.MaxInt) {
+		j.c.end(j.charge) // closing
+		j.release()
+	}
+}
+
+// drop gives back what l was admitted for, and lets the connection's next large
+// reply be made.
+func (l *largeReply) drop(c *conn) {
+	if !l.taken {
+		return
+	}
+	c.srv.admission.replies.drop(&l.claim)
+	c.mu.Lock()
+	c.claims = false
+	c.mu.Unlock()
+}
+
+// pass has what l was admitted for counted with the output of c, which the
+// reply is part of now. c.mu must be held.
+func (l *largeReply) pass(c *conn) {
+	c.granted += l.claim.held // put gives back what it did not take
+	l.claim.held = 0
+}
+
+// parks reports whether j has to wait until the peer has taken more of its
+// replies, if there may be so many bytes of them. A large reply waits for all
+// others; over RESP, also for its turn, since it could not be sent before.
+// Whatever else waits for an answer that is next must not keep it. c.mu must be
+// held.
+func (c *conn) parks(j *job, unsentMax int) bool {
+	large := j.large != nil && !c.forwarded
+	switch {
+	case large && j.large.asked:
+		return false
+	case large && c.redis != nil:
+		return !c.isHead(j.id) || c.granted > 0 && (c.out != nil || c.sending != nil)
+	case large:
+		return c.claims || c.granted > 0 || c.unsent() > largeBytes
+	case c.isHead(j.id):
+		return false
+	}
+	return c.unsent() >= unsentMax
+}
+
+// account has the unsent output of c counted among the replies, beyond what
+// each connection may have without. c.mu must be held.
+func (c *conn) account(unsent int) {
+	if c.closed {
+		return
+	}
+	if more := int64(unsent) - c.granted; more > int64(c.srv.admission.freeOutput) {
+		c.granted += more
+		c.srv.admission.replies.add(more)
+	}
+}
+
+// unaccount gives back what has been sent. c.mu must be held.
+func (c *conn) unaccount() {
+	keep := min(c.granted, int64(c.unsent()))
+	c.srv.admission.replies.give(c.granted - keep)
+	c.granted = keep
+}
+
+// crowdsOut reports whether c, with so many bytes of unsent output, has to wait
+// for others to take theirs.
+func (s *Server) crowdsOut(unsent int) bool {
+	return unsent > s.admission.freeOutput && s.admission.replies.full()
+}
+
+// tarries reports whether others wait for memory that replies to c take, and
+// its peer does not take them. c.mu must be held.
+func (c *conn) tarries(nowMillis int64) bool {
+	since := c.blockedSince.Load()
+	if c.granted == 0 || !c.srv.admission.replies.contended() {
+		since = 0
+	}
+	return c.departure.slow(since, c.took, nowMillis)
+}
+
+// roomy reports whether a parked job can be taken up. c.mu must be held.
+func (c *conn) roomy() bool {
+	return slices.ContainsFunc(c.parked, func(j job) bool { return !c.parks(&j, c.srv.cfg.OutputBytesMax/2) })
+}
+
+// takeParked returns the parked jobs that can be taken up, in order. c.mu must
+// be held.
+func (c *conn) takeParked() (list []job) {
+	kept := c.parked[:0]
+	for _, j := range c.parked {
+		if c.parks(&j, c.srv.cfg.OutputBytesMax/2) {
+			kept = append(kept, j)
+			continue
+		}
+		list = append(list, j)
+	}
+	clear(c.parked[len(kept):])
+	c.parked = kept
+	c.parkedJobs.Store(int32(len(kept)))
+	return list
+}
