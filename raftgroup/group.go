@@ -50,11 +50,15 @@ type group struct {
 	hint       int          // bytes the next batch will probably take
 	ops        int          // commands queued in open and sealed
 	bytes      int
+	large      []batch   // one command each, see large.go
+	largeBytes int       // of them
 	dirty      bool      // on the node's list of groups with commands
 	inbox      []inbound // messages from other nodes
 	inboxBytes int
 	barriers   []completion // reads that wait for a round to begin
 	heard      bool         // on the node's list of groups with messages or barriers
+
+	hasLarge atomic.Bool // large is not empty
 
 	// Read by any thread, written by the pass.
 	held      atomic.Bool   // a replica is here
@@ -71,6 +75,7 @@ type group struct {
 	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	// Belongs to the pass.
+	laden     bool // on the node's list of groups with large commands
 	node      *raft.RawNode
 	id        uint64 // of this replica
 	state     raft.StateType
@@ -129,6 +134,9 @@ func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if size > LargeBytes {
+		return g.enqueueLarge(c, done, size, lim)
+	}
 	if g.ops >= lim.queueOps || (g.bytes+size > lim.queueBytes && g.ops > 0) {
 		return false, command.ErrBusy
 	}
@@ -182,6 +190,11 @@ func (g *group) propose(n *Node) {
 		return // the queue goes to the next leader, or goes on here
 	}
 	g.take(n.recycle())
+	g.proposeTaken(n)
+}
+
+// proposeTaken is propose for what has been taken from the queue.
+func (g *group) proposeTaken(n *Node) {
 	if len(g.taking) == 0 {
 		return
 	}
@@ -475,7 +488,7 @@ func (g *group) changeRole(n *Node, s *raft.SoftState) {
 	g.lease.Store(0)
 	g.dropSnapshots()
 	// What is queued goes to the new leader, by way of the client.
-	g.take(nil)
+	g.takeAll()
 	g.refuseTaken(n)
 }
 

@@ -274,6 +274,8 @@ type Node struct {
 	entries                 []storage.Entry
 	spares                  [][]completion
 	gathering               []*group // have commands that wait for the round under way
+	laden                   []*group // have large commands, in the order of their turns
+	large                   largeEntry
 	flown                   []*group // have, or had, entries that wait for other nodes
 	flewAt                  int64    // the last entries, on Clock.Boot
 	withCommits             []*group // have messages kept back, see group.send

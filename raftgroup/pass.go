@@ -217,7 +217,7 @@ func (n *Node) tellAnswers(w *writeSet) error {
 // proposeAll turns the queues into entries and sends them.
 func (n *Node) proposeAll() error {
 	n.gathering = append(n.gathering, n.takeDirty()...)
-	if len(n.gathering) == 0 || n.gathers() {
+	if len(n.gathering) == 0 && !n.largeDue() || n.gathers() {
 		return nil
 	}
 	n.touched = append(n.touched[:0], n.gathering...)
@@ -226,7 +226,11 @@ func (n *Node) proposeAll() error {
 		if err := g.collect(n); err != nil { // so that the indexes of new entries are known
 			return err
 		}
+		g.noteLarge(n)
 		g.propose(n)
+	}
+	if err := n.proposeLarge(); err != nil {
+		return err
 	}
 	n.flewAt = n.clock.Boot()
 	return n.settle()
@@ -304,7 +308,7 @@ func (n *Node) commit(w *writeSet) {
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (n *Node) noteLeft() {
-	if n.filling.mustSync || len(n.gathering) > 0 {
+	if n.filling.mustSync || len(n.gathering) > 0 || n.largeDue() {
 		n.pending.Store(true)
 	}
 }
@@ -573,7 +577,7 @@ func (n *Node) abandon() {
 			n.finish(p.done, command.Lost)
 		}
 		g.inflight = nil
-		g.take(nil)
+		g.takeAll()
 		g.refuseTaken(n)
 		g.takeBarriers()
 		g.rounds.restart()

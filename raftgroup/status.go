@@ -63,7 +63,7 @@ func (n *Node) Status() Status {
 		first, _ := g.log.FirstIndex()
 		last, _ := g.log.LastIndex()
 		g.mu.Lock()
-		queued := g.ops
+		queued := g.ops + len(g.large)
 		g.mu.Unlock()
 		s.Shards = append(s.Shards, ShardStatus{
 			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),

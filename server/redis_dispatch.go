@@ -279,7 +279,7 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		c.awaitRoom()
 		return true
 	case x.write:
-		r.noteWrite(number, x, p.sentOn)
+		r.noteWrite(number, x, p.sentOn || x.mayBeOvertaken())
 	case x.inOrder && !p.sentOn: // in the order of the writes
 	case r.begun != begun:
 		r.noteRead(number, x.keys)

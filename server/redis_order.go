@@ -151,6 +151,13 @@ func (x *redisPlan) rowBytes() uint32 {
 	return uint32(n) | bytesOnTop
 }
 
+// mayBeOvertaken reports whether later commands of the same shard may be carried
+// out before the plan's: large ones queue by themselves.
+func (x *redisPlan) mayBeOvertaken() bool { return x.rowBytes()&^bytesOnTop > overtakenBytes }
+
+// overtakenBytes is well below what makes a command large for the log.
+const overtakenBytes = 32 << 10
+
 // noteRead remembers that a command that was not answered at once reads keys.
 func (r *redisConn) noteRead(number uint64, keys [][]byte) {
 	for _, key := range keys {

@@ -26,6 +26,19 @@ func (s *Store) lockWindow(n int) error {
 	}
 }
 
+// Room reports whether Apply could take in n bytes more without waiting for a
+// drain. If it says no, drains hurry, and OnFlush is called when that may have
+// changed. Only who calls Apply may call it.
+func (s *Store) Room(n int) bool {
+	s.recent.mu.RLock()
+	room := s.recent.frozen == nil || s.recent.active.fits(recentBytes(0, n))
+	s.recent.mu.RUnlock()
+	if !room {
+		s.wanted.Store(true)
+	}
+	return room
+}
+
 // freeze has the active table drained, with the state of all shards
 // as it is now, and begins another with room for need bytes. The caller holds
 // the window, and nothing is frozen.
@@ -101,6 +114,7 @@ func (s *Store) drainTables() {
 				s.shards[m.shard].durable.Store(m.meta.applied)
 			}
 			s.drained.rushed.Store(s.recent.fill() > rushedFill)
+			s.wanted.Store(false)
 			s.recent.release()
 			s.tellFlushed()
 		}

@@ -77,13 +77,13 @@ func (s *Store) drainHurries() bool {
 	if s.drained.rushed.Load() {
 		lag = -drainLead
 	}
-	return s.waiting.Load() > 0 || s.recent.fill() > s.drained.part()+lag
+	return s.waiting.Load() > 0 || s.wanted.Load() || s.recent.fill() > s.drained.part()+lag
 }
 
 // compactionHurries reports whether level 0 must become less deep soon: drains
 // wait for it or come fast, or it has twice the layers that begin a compaction.
 func (s *Store) compactionHurries() bool {
-	return s.waiting.Load() > 0 || s.drained.rushed.Load() || s.layers.Load() >= 2*compactionLayers
+	return s.waiting.Load() > 0 || s.wanted.Load() || s.drained.rushed.Load() || s.layers.Load() >= 2*compactionLayers
 }
 
 // drainProgress is how far a drain has come. The zero value is one that has not

@@ -353,7 +353,7 @@ func (x *recentTables) freeze(metas []shardMeta, need int) (frozen *recentTable)
 	case nothing && old.fits(need):
 		return nil
 	case need > x.size:
-		x.active = newRecentTable(need)
+		x.active = newRecentTable(need + x.size/2) // what comes next must not wait for the drain
 	case x.spare != nil:
 		x.active, x.spare = x.spare, nil
 	default:

@@ -214,6 +214,7 @@ type Store struct {
 	drainCutBytes  int           // the constant, but for tests
 	level0Max      int           // the constant, but for tests
 	waiting        atomic.Int32  // who waits for a drain
+	wanted         atomic.Bool   // Room was asked for in vain
 	drained        drainProgress // of the last drain
 	passes         atomic.Uint64 // of Apply, so far
 	layers         atomic.Int32  // of level 0, as it found it

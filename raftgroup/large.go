@@ -1,0 +1,149 @@
+package raftgroup
+
+import (
+	"math"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// Large commands.
+//
+// A command of several megabytes takes the log as long as thousands of small
+// ones, and fills a table of recent records, which then has to be drained before
+// another is full. If such commands went with all others, everybody would wait
+// for each of them. So they queue by themselves: one of a node's goes at a time,
+// as an entry of its own, and only when the state machine has room for it. Small
+// commands go on past them.
+//
+// So a large command and a small one of the same shard may change places. Who
+// needs an order waits for the outcome of the first (docs/protocol.md, Order).
+
+// LargeBytes is the size, as it is encoded, from which on a command is large.
+const LargeBytes = 64 << 10
+
+// enqueueLarge is enqueue for a large command of size bytes at most. g.mu must
+// be held.
+func (g *group) enqueueLarge(c *command.Command, done completion, size int, lim *limits) (wake bool, err error) {
+	if g.largeBytes+size > lim.queueBytes && len(g.large) > 0 {
+		return false, command.ErrBusy
+	}
+	b := batch{
+		data: c.AppendTo(command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+size))),
+		done: []completion{done},
+	}
+	g.large = append(g.large, b)
+	g.largeBytes += len(b.data)
+	g.hasLarge.Store(true)
+	wake = !g.dirty
+	g.dirty = true
+	return wake, nil
+}
+
+// takeLarge moves up to n large commands from their queue to g.taking.
+func (g *group) takeLarge(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n = min(n, len(g.large))
+	for _, b := range g.large[:n] {
+		g.largeBytes -= len(b.data)
+	}
+	g.taking = append(g.taking, g.large[:n]...)
+	g.large = slices.Delete(g.large, 0, n)
+	g.hasLarge.Store(len(g.large) > 0)
+}
+
+// nextLarge returns the size of the next large command, 0 where there is none.
+func (g *group) nextLarge() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.large) == 0 {
+		return 0
+	}
+	return len(g.large[0].data)
+}
+
+// takeAll empties all queues into g.taking.
+func (g *group) takeAll() {
+	g.take(nil)
+	g.takeLarge(math.MaxInt)
+}
+
+// noteLarge puts g, if it has large commands, on the node's list of those that
+// wait for their turn.
+func (g *group) noteLarge(n *Node) {
+	if g.hasLarge.Load() && !g.laden {
+		g.laden = true
+		n.laden = append(n.laden, g)
+	}
+}
+
+// largeEntry is the large command that was proposed last.
+type largeEntry struct {
+	group       *group // nil: none
+	index, term uint64
+}
+
+// landed reports whether it has been applied, or is another leader's business.
+func (e *largeEntry) landed() bool {
+	g := e.group
+	return g == nil || g.at.index >= e.index || g.node == nil || g.state != raft.StateLeader || g.term.Load() != e.term
+}
+
+// largeDue reports whether a large command can go. Where it only needs room, the
+// state machine hurries to make some, and calls flushed.
+func (n *Node) largeDue() bool {
+	if len(n.laden) == 0 || !n.large.landed() {
+		return false
+	}
+	return n.store.Room(n.laden[0].nextLarge())
+}
+
+// proposeLarge makes an entry of the large command whose turn it is, if it can
+// go: each group's in turn.
+func (n *Node) proposeLarge() error {
+	for range len(n.laden) {
+		g := n.laden[0]
+		switch {
+		case g.node == nil || g.state != raft.StateLeader:
+			g.takeLarge(math.MaxInt)
+			g.refuseTaken(n)
+		case g.transfer.holds():
+		case !n.largeDue():
+			return nil
+		default:
+			return n.proposeLargeOf(g)
+		}
+		n.turnLaden()
+	}
+	return nil
+}
+
+func (n *Node) proposeLargeOf(g *group) error {
+	if err := g.collect(n); err != nil { // so that the index is known
+		return err
+	}
+	if g.node == nil || g.state != raft.StateLeader {
+		return nil // it has changed just now, and its queues are empty
+	}
+	g.takeLarge(1)
+	g.proposeTaken(n)
+	n.turnLaden()
+	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {
+		n.large = largeEntry{g, g.last + 1, g.term.Load()}
+	}
+	if !slices.Contains(n.touched, g) {
+		n.touch(g)
+	}
+	return nil
+}
+
+// turnLaden takes the first group off the list.
+func (n *Node) turnLaden() {
+	g := n.laden[0]
+	n.laden = slices.Delete(n.laden, 0, 1)
+	g.laden = false
+	g.noteLarge(n)
+}
