@@ -185,7 +185,7 @@ func (c *Config) keys() []key {
 		{name: "memory.cache_size", fallback: auto, value: sizeValue{p: &m.CacheSize, min: 8 * mib, max: 64 * tib, zero: true}, zero: auto, compute: computeCache,
 			doc: "Memory for cached rows (three quarters) and blocks of the state files (one quarter). auto: a quarter of memory, between 64MiB and 4GiB."},
 		{name: "memory.max_memory_usage", fallback: auto, value: sizeValue{p: &m.MaxMemoryUsage, min: 256 * mib, max: 128 * tib, zero: true}, zero: auto, compute: computeMaxMemory,
-			doc: "Memory the whole process aims to stay under. What caches, recent records and log leave of it bounds the requests held in memory; past that bound clients get BUSY. auto: three quarters of memory, between 256MiB and 16GiB."},
+			doc: "Memory the whole process aims to stay under. What caches, recent records and log leave of it bounds requests and replies: large ones wait their turn, unread or not made yet, and small ones go past them. auto: three quarters of memory, between 256MiB and 16GiB."},
 		{name: "memory.buffer_pool_size", fallback: "1024", value: intValue{p: &m.BufferPoolSize, min: 0, max: 1 << 16},
 			doc: "Receive buffers to allocate at start where memory.prealloc_buffers is set. The pool grows and shrinks with use afterwards."},
 		{name: "memory.prealloc_buffers", fallback: "true", value: boolValue{&m.PreallocBuffers},

@@ -39,7 +39,7 @@
 // # Locks
 //
 // conn.mu guards a connection's output and is never held across a system call.
-// Order: call.mu, waiting.mu or gather.mu, then conn.mu, then loop.mu,
+// share.mu is a leaf. Order: call.mu, waiting.mu or gather.mu, then conn.mu, then loop.mu,
 // Server.mu, upstream.mu and jobQueue.mu, which are leaves.
 package server
 
