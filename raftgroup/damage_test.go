@@ -268,3 +268,53 @@ func TestStartSurvivesEveryFailure(t *testing.T) {
 		}
 	}
 }
+
+// TestStateKnowsItsOwner has proa.json, whose checksum is right, say other
+// things than the state, and the state be another node's or gone: neither a
+// start nor verify may go by either of them.
+func TestStateKnowsItsOwner(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, f vfs.FS, id Identity){
+		"more shards":     func(t *testing.T, f vfs.FS, id Identity) { id.Shards++; rewrite(t, f, id) },
+		"fewer shards":    func(t *testing.T, f vfs.FS, id Identity) { id.Shards--; rewrite(t, f, id) },
+		"another node":    func(t *testing.T, f vfs.FS, id Identity) { id.Node++; rewrite(t, f, id) },
+		"another cluster": func(t *testing.T, f vfs.FS, id Identity) { id.Cluster++; rewrite(t, f, id) },
+		"another uid":     func(t *testing.T, f vfs.FS, id Identity) { id.UID++; rewrite(t, f, id) },
+		"another state": func(t *testing.T, f vfs.FS, _ Identity) {
+			other := vfs.NewMem()
+			closeNode(t, memNode(t, other, Options{Shards: 4}))
+			if err := f.RemoveAll(dir + "/" + stateDir); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := vfs.Clone(other, f, dir+"/"+stateDir, dir+"/"+stateDir); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"no state": func(t *testing.T, f vfs.FS, _ Identity) {
+			if err := f.RemoveAll(dir + "/" + stateDir); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
+			f := vfs.NewMem()
+			n := memNode(t, f, Options{Shards: 4})
+			mustPut(t, n, "k", "v")
+			id := n.Identity()
+			closeNode(t, n)
+			spoil(t, f, id)
+			if err := verify(f, dir, func(string) {}); err == nil {
+				t.Error("verify finds nothing")
+			}
+			if _, err := openMem(f, Options{}); err == nil || !strings.Contains(err.Error(), "backup") {
+				t.Errorf("Open: %v", err)
+			}
+		})
+	}
+}
+
+func rewrite(t *testing.T, f vfs.FS, id Identity) {
+	t.Helper()
+	if err := writeIdentity(f, dir, id); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -30,11 +30,12 @@ const (
 	// dataFormat is what this version writes; dataFormatOldest and later ones it
 	// reads, and makes a dataFormat of. From identityChecked on the identity's
 	// file has a checksum, from formatSynced on the log records how far it was
-	// synced.
+	// synced, from formatOwned on the state knows whose it is.
 	dataFormat       = 3
 	dataFormatOldest = 2
 	identityChecked  = 3
 	formatSynced     = 3
+	formatOwned      = 3
 )
 
 // Errors of opening a data directory. Each is wrapped with what was found and
@@ -310,7 +311,16 @@ func (id *Identity) logOptions(f vfs.FS, dir string) raftlog.Options {
 	}
 }
 
-// explainDamage puts the error of opening the log into the words of this
+// stateOptions are how the state of the directory is opened.
+func (id *Identity) stateOptions(f vfs.FS, dir string) storage.Options {
+	return storage.Options{
+		Dir: f.PathJoin(dir, stateDir), FS: f, Shards: id.Shards + 1,
+		Owner: storage.Owner{Cluster: id.Cluster, Node: id.Node, UID: id.UID},
+		Begun: id.Initialized && id.Format >= formatOwned,
+	}
+}
+
+// explainDamage puts the error of opening log or state into the words of this
 // package, and says which entries are lost.
 func (id *Identity) explainDamage(err error) error {
 	var damage *raftlog.CorruptionError
@@ -318,7 +328,9 @@ func (id *Identity) explainDamage(err error) error {
 	case errors.Is(err, raftlog.ErrMissing):
 		return fmt.Errorf("%w: %w; restore the directory from a backup", ErrLogMissing, err)
 	case errors.Is(err, raftlog.ErrOwner):
-		return fmt.Errorf("%w: its %s/ is another node's: %w; put back the one that belongs to it", ErrBadDirectory, logDir, err)
+		return fmt.Errorf("%w: its %s/ is another node's: %w; put back the one that belongs to it, or restore the directory from a backup", ErrBadDirectory, logDir, err)
+	case errors.Is(err, storage.ErrOwner):
+		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; put back what belongs there, or restore the directory from a backup", ErrBadDirectory, identityFile, stateDir, err)
 	case errors.As(err, &damage) && len(damage.Lost) > 0:
 		return fmt.Errorf("%w; acknowledged writes may be among the entries that are gone: %s", err, id.lostText(damage.Lost))
 	}

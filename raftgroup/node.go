@@ -389,14 +389,11 @@ func (n *Node) openStores() (err error) {
 	if r := &n.replay.Log; r.Groups > 0 && !r.Closed {
 		n.logger.Warn("the node was not stopped in order; nothing is missing of what its log held at the time given", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}
-	n.store, err = storage.Open(storage.Options{
-		Dir: o.FS.PathJoin(o.Dir, stateDir), FS: o.FS, Shards: n.identity.Shards + 1,
-		BlockCacheBytes: o.BlockCacheBytes, RowCacheBytes: o.RowCacheBytes, RecentBytes: o.RecentBytes, OpenFiles: o.OpenFiles,
-		SessionRetention: o.SessionRetention, Logger: o.Logger,
-		OnFlush: n.flushed, OnFatal: n.fail,
-	})
-	if err != nil {
-		return fmt.Errorf("opening the state: %w", err)
+	s := n.identity.stateOptions(o.FS, o.Dir)
+	s.BlockCacheBytes, s.RowCacheBytes, s.RecentBytes, s.OpenFiles = o.BlockCacheBytes, o.RowCacheBytes, o.RecentBytes, o.OpenFiles
+	s.SessionRetention, s.Logger, s.OnFlush, s.OnFatal = o.SessionRetention, o.Logger, n.flushed, n.fail
+	if n.store, err = storage.Open(s); err != nil {
+		return fmt.Errorf("opening the state: %w", n.identity.explainDamage(err))
 	}
 	stamp := uint64(0)
 	for shard := range n.identity.Shards + 1 {

@@ -58,9 +58,11 @@ func RecoverUnsafe(o RecoverOptions) ([]RecoveredShard, error) {
 
 func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done []RecoveredShard, err error) {
 	dir, shards := o.Dir, o.Shards
-	store, err := storage.Open(storage.Options{Dir: fs.PathJoin(dir, stateDir), FS: fs, Shards: id.Shards + 1, RowCacheBytes: -1})
+	s := id.stateOptions(fs, dir)
+	s.RowCacheBytes = -1
+	store, err := storage.Open(s)
 	if err != nil {
-		return nil, err
+		return nil, advise(id.explainDamage(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	l := id.logOptions(fs, dir)

@@ -32,7 +32,7 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	}
 	report(fmt.Sprintf("node %d, cluster %016x, %d shards", id.Node, id.Cluster, id.Shards))
 	logErr := id.explainDamage(raftlog.Verify(id.logOptions(f, dir), report))
-	applied, stateErr := storage.Verify(f, f.PathJoin(dir, stateDir), id.Shards+1, report)
+	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
 	err = errors.Join(logErr, stateErr)
 	if err != nil || !id.Initialized {
 		return err

@@ -591,7 +591,7 @@ func TestVerify(t *testing.T) {
 		return mem
 	}
 	check := func(fs vfs.FS, shards int) (findings []string, applied []uint64, err error) {
-		applied, err = Verify(fs, "data", shards, func(s string) { findings = append(findings, s) })
+		applied, err = Verify(Options{FS: fs, Dir: "data", Shards: shards}, func(s string) { findings = append(findings, s) })
 		return
 	}
 
@@ -603,7 +603,7 @@ func TestVerify(t *testing.T) {
 	if _, _, err := check(fs, 0); err == nil || errors.Is(err, ErrCorrupt) {
 		t.Errorf("0 shards: %v", err)
 	}
-	if _, err := Verify(fs, "elsewhere", 2, nil); err == nil || errors.Is(err, ErrCorrupt) {
+	if _, err := Verify(Options{FS: fs, Dir: "elsewhere", Shards: 2}, nil); err == nil || errors.Is(err, ErrCorrupt) {
 		t.Errorf("no database: %v", err)
 	}
 	running := open(t, testOptions(fs))
@@ -668,7 +668,7 @@ func TestVerifyRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		var findings []string
-		_, err := Verify(mem, "data", 2, func(s string) { findings = append(findings, s) })
+		_, err := Verify(Options{FS: mem, Dir: "data", Shards: 2}, func(s string) { findings = append(findings, s) })
 		if !errors.Is(err, ErrCorrupt) || len(findings) != 1 && name != "state of shard 1" {
 			t.Errorf("%s: %v, findings %q", name, err, findings)
 		}

@@ -23,6 +23,8 @@ import (
 //	                                 digest is missing in records of versions
 //	                                 before it was kept
 //
+//	0xffff 'n'                    whom the database belongs to, see Owner
+//
 // Values begin with a format byte, then fixed-width little-endian fields.
 // Expiry index entries have no value.
 const (

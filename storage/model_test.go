@@ -812,7 +812,7 @@ func TestModel(t *testing.T) {
 		diff(t, "checksums after replay", checksums(t, c), sums)
 		closeStore(t, c)
 
-		applied, err := Verify(crashed, "data", 2, func(s string) { t.Error(s) })
+		applied, err := Verify(Options{FS: crashed, Dir: "data", Shards: 2}, func(s string) { t.Error(s) })
 		if err != nil || applied[0] != models[0].applied || applied[1] != models[1].applied {
 			t.Fatalf("verify: applied %d, error %v", applied, err)
 		}

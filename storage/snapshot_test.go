@@ -296,7 +296,7 @@ func receive(t *rapid.T, entries []Entry, a *Store, v *View, sum uint64, all [2]
 	if names, err := fs.List("data"); err != nil || slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, stagingPrefix) }) {
 		t.Fatalf("staging left: %v, error %v", names, err)
 	}
-	applied, err := Verify(fs, "data", 2, func(s string) { t.Error(s) })
+	applied, err := Verify(Options{FS: fs, Dir: "data", Shards: 2}, func(s string) { t.Error(s) })
 	if err != nil || applied[shard] != models[shard].applied {
 		t.Fatalf("verify: %d, error %v", applied, err)
 	}

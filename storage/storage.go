@@ -112,6 +112,13 @@ type Options struct {
 	// what the directory holds.
 	Shards int
 
+	// Owner is kept in the database, with the number of shards. A database that
+	// says otherwise is not opened.
+	Owner Owner
+	// Begun says that the database was opened for Owner before, so that it is
+	// damage if it does not know that.
+	Begun bool
+
 	// BlockCacheBytes bounds Pebble's cache of table blocks.
 	// 0: BlockCacheBytesDefault.
 	BlockCacheBytes int64
@@ -374,8 +381,17 @@ func (s *Store) open() (err error) {
 	if s.db, err = pebble.Open(s.opts.Dir, s.pebbleOptions()); err != nil {
 		return err
 	}
+	owned, err := checkOwner(s.db, &s.opts)
+	if err != nil {
+		return err
+	}
 	if err := errors.Join(s.load(), s.cleanStaging(), s.initDrains()); err != nil {
 		return err
+	}
+	if !owned {
+		if err := s.claim(); err != nil {
+			return err
+		}
 	}
 	if s.cache, err = newRowCache(s.opts.RowCacheBytes, mapMemory); err != nil {
 		return err
@@ -443,7 +459,7 @@ func (s *Store) load() error {
 
 // checkShards fails if there is a record of a shard that is not ours.
 func (s *Store) checkShards() (err error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: appendPrefix(nil, s.opts.Shards, 0)})
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: appendPrefix(nil, s.opts.Shards, 0), UpperBound: appendPrefix(nil, ownerShard, 0)})
 	if err != nil {
 		return err
 	}

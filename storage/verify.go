@@ -11,20 +11,21 @@ import (
 	"github.com/proa-kv/proa/command"
 )
 
-// Verify checks the database in dir, which no process may have open, without
-// changing it: the checksum of every block of every table, the order of the
-// tree, and that every record decodes, belongs to one of shards shards, and
+// Verify checks the database of o, which no process may have open, without
+// changing it: that it is the owner's, the checksum of every block of every table, the order of the
+// tree, and that every record decodes, belongs to one of its shards, and
 // agrees with its shard's state. Each finding goes to report, at most
 // findingsMax of them; then the error is ErrCorrupt. Any other error means
-// that the check could not be made. A nil fs is the machine's file system.
+// that the check could not be made.
 //
 // It returns each shard's applied index as far as it could be read: the index
 // above which the log must have the entries.
-func Verify(fs vfs.FS, dir string, shards int, report func(string)) (applied []uint64, err error) {
-	o, err := Options{Dir: dir, FS: fs, Shards: shards}.withDefaults()
+func Verify(o Options, report func(string)) (applied []uint64, err error) {
+	o, err = o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
+	dir, shards := o.Dir, o.Shards
 	v := &verifier{shards: shards, report: report, states: make([]meta, shards)}
 	applied = make([]uint64, shards)
 	defer func() {
@@ -63,6 +64,9 @@ func Verify(fs vfs.FS, dir string, shards int, report func(string)) (applied []u
 	}
 	if v.findings > 0 {
 		return applied, nil // reading on would only find the same again
+	}
+	if _, err := checkOwner(db, &o); err != nil {
+		v.found("%v", err)
 	}
 	if err := db.CheckLevels(nil); err != nil {
 		v.found("order of the tables: %v", err)
@@ -186,6 +190,10 @@ func (v *verifier) record(key, value []byte) error {
 		return fmt.Errorf("%w: key of %d bytes", ErrCorrupt, len(key))
 	}
 	shard := int(key[0])<<8 | int(key[1])
+	if shard == ownerShard && key[2] == kindOwner && len(key) == prefixBytes {
+		_, _, err := decodeOwner(value)
+		return err
+	}
 	if shard >= v.shards {
 		return fmt.Errorf("%w: shard %d of %d", ErrCorrupt, shard, v.shards)
 	}

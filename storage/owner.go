@@ -1,0 +1,89 @@
+package storage
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// ErrOwner means that the database belongs to another owner than Options say.
+var ErrOwner = errors.New("storage: the database belongs to another node")
+
+// Owner is who a database belongs to. It is kept in the database, so that no
+// other file of the directory can say otherwise unnoticed.
+type Owner struct {
+	Cluster, Node uint64
+	UID           uint64 // of the data directory; 0: nobody's, nothing is kept or compared
+}
+
+// The owner's record lies behind all shards. Its value is format (1), number of
+// shards (4), cluster, node, UID (8 each).
+const (
+	ownerShard  = ShardsMax
+	kindOwner   = 'n'
+	ownerFormat = 1
+	ownerBytes  = 1 + 4 + 3*8
+)
+
+func ownerKey() []byte { return appendPrefix(nil, ownerShard, kindOwner) }
+
+func encodeOwner(o Owner, shards int) []byte {
+	b := binary.LittleEndian.AppendUint32([]byte{ownerFormat}, uint32(shards))
+	for _, n := range []uint64{o.Cluster, o.Node, o.UID} {
+		b = binary.LittleEndian.AppendUint64(b, n)
+	}
+	return b
+}
+
+func decodeOwner(b []byte) (o Owner, shards int, err error) {
+	if len(b) != ownerBytes || b[0] != ownerFormat {
+		return o, 0, fmt.Errorf("%w: owner's record of %d bytes", ErrCorrupt, len(b))
+	}
+	le := binary.LittleEndian
+	return Owner{le.Uint64(b[5:]), le.Uint64(b[13:]), le.Uint64(b[21:])}, int(le.Uint32(b[1:])), nil
+}
+
+// checkOwner holds the owner's record against o. found says that there is one,
+// or need be none.
+func checkOwner(r pebble.Reader, o *Options) (found bool, err error) {
+	if o.Owner.UID == 0 {
+		return true, nil
+	}
+	v, closer, err := r.Get(ownerKey())
+	if errors.Is(err, pebble.ErrNotFound) {
+		if o.Begun {
+			err = fmt.Errorf("%w: it does not say whom it belongs to any more", ErrCorrupt)
+		} else {
+			err = nil
+		}
+		return false, err
+	}
+	if err != nil {
+		return false, err
+	}
+	owner, shards, err := decodeOwner(v)
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return true, err
+	}
+	if owner != o.Owner || shards != o.Shards {
+		err = fmt.Errorf("%w: to node %d of cluster %016x, data directory %016x, with %d shards; this is node %d of cluster %016x, data directory %016x, with %d",
+			ErrOwner, owner.Node, owner.Cluster, owner.UID, shards-1, o.Owner.Node, o.Owner.Cluster, o.Owner.UID, o.Shards-1)
+	}
+	return true, err
+}
+
+// claim makes the database, which belongs to nobody yet, the owner's.
+func (s *Store) claim() error {
+	files := s.newDrainFiles()
+	defer files.abandon()
+	if err := files.set(ownerKey(), encodeOwner(s.opts.Owner, s.opts.Shards)); err != nil {
+		return err
+	}
+	if err := files.complete(); err != nil {
+		return err
+	}
+	return s.db.Ingest(context.Background(), files.paths)
+}
