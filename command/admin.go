@@ -19,6 +19,7 @@ const (
 	AdminStatus       = "status"              // nothing → ClusterStatus
 	AdminMemberAdd    = "member.add"          // MemberArgs → Done: a node of this number may join
 	AdminMemberRemove = "member.remove"       // MemberArgs → Done: its replicas are moved first
+	AdminMemberToken  = "member.token"        // TokenArgs → JoinToken: what a node must know to join
 	AdminMemberDrain  = "member.drain"        // MemberArgs → Done: it gives its leaderships away and takes none
 	AdminShardMove    = "shard.move"          // ShardArgs → Done: the replica on From is rebuilt on To
 	AdminTransfer     = "shard.transfer"      // ShardArgs → Done: To becomes the leader
@@ -32,6 +33,17 @@ type MemberArgs struct {
 	Address string `json:"address,omitempty"` // member.add: of its peer port, for people; optional
 	Undo    bool   `json:"undo,omitempty"`    // member.drain: takes part again. member.remove: stays
 	Force   bool   `json:"force,omitempty"`   // member.remove: although it is down and some replicas cannot be rebuilt elsewhere
+}
+
+// TokenArgs ask for the join token.
+type TokenArgs struct {
+	New bool `json:"new,omitempty"` // draw another one; the old one is of no use any more
+}
+
+// JoinToken is what a node must know to join the cluster.
+type JoinToken struct {
+	Token string `json:"token"`
+	Peer  string `json:"peer"` // address of a member, to join at
 }
 
 // ShardArgs name a shard and, where the request needs them, nodes.

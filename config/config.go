@@ -41,6 +41,7 @@ type Node struct {
 	DataDir         string        // directory of log and state
 	Shards          int           // Raft groups; fixed at the first start
 	Join            []string      // peer addresses of the cluster to found or to join, host:port, each once
+	JoinToken       string        // what a node must know to join the cluster; empty: none was given
 	AdvertisePeer   string        // host:port at which other nodes reach Listen.Peer; see BoundAddress. Empty: not at all
 	AdvertiseClient string        // host:port at which clients reach Listen.Client; see BoundAddress. Empty: not at all
 	AdvertiseRESP   string        // host:port at which clients of the Redis protocol reach Listen.RESP; see BoundAddress. Empty: not at all

@@ -14,6 +14,7 @@ var flagKeys = map[string]string{
 	"node-id":          "node.id",
 	"shards":           "node.shards",
 	"join":             "node.join",
+	"join-token":       "node.join_token",
 	"listen":           "listen.client",
 	"unix":             "listen.unix",
 	"peer-listen":      "listen.peer",
@@ -44,6 +45,7 @@ func AddFlags(set *pflag.FlagSet) {
 	add("node-id", "`number` of this node in its cluster")
 	add("shards", "`number` of shards; fixed at the first start")
 	add("join", "`peers`, host:port,...: the nodes that found a cluster, or members of one to join")
+	add("join-token", "`token` of a running cluster that the node is to join; also "+EnvJoinToken)
 	add("listen", "client `address`; :7400 serves the network")
 	add("unix", "unix socket `path` for clients")
 	add("peer-listen", "`address` for other nodes, or off")

@@ -23,8 +23,9 @@ const (
 
 // Environment variables with the prefix of keys that are not keys.
 const (
-	EnvFile      = "PROA_CONFIG"    // path of the configuration file
-	EnvEndpoints = "PROA_ENDPOINTS" // servers the commands talk to
+	EnvFile      = "PROA_CONFIG"     // path of the configuration file
+	EnvEndpoints = "PROA_ENDPOINTS"  // servers the commands talk to
+	EnvJoinToken = "PROA_JOIN_TOKEN" // node.join_token
 )
 
 // Options say where Load looks. The zero value reads the process's
@@ -262,6 +263,7 @@ func (l *loader) environment(environ func() []string) error {
 		names = append(names, k.env())
 		sections = append(sections, envPrefix+strings.ToUpper(k.section())+"_")
 	}
+	byEnv[EnvJoinToken] = "node.join_token"
 	var strangers []string
 	k := koanf.New(delimiter)
 	err := k.Load(env.Provider(delimiter, env.Opt{

@@ -90,7 +90,7 @@ func (c *Config) WriteYAML(w io.Writer) error {
 // yamlScalar writes free text quoted where YAML needs it.
 func yamlScalar(v value) string {
 	switch v.(type) {
-	case pathValue, addressValue, advertisedValue, peersValue:
+	case pathValue, addressValue, advertisedValue, peersValue, tokenValue:
 		if v.String() == "" {
 			return `""`
 		}

@@ -327,6 +327,31 @@ func (v advertisedValue) Set(text string) error {
 func (v advertisedValue) String() string  { return *v.p }
 func (v advertisedValue) Allowed() string { return "host:port that others can reach, or off" }
 
+// tokenBytesMin and tokenBytesMax bound a join token. What a handshake shows of
+// a token can be used to guess a short one.
+const (
+	tokenBytesMin = 16
+	tokenBytesMax = 256
+)
+
+// tokenValue is a join token.
+type tokenValue struct{ p *string }
+
+func (v tokenValue) Set(text string) error {
+	text = strings.TrimSpace(text)
+	switch {
+	case text == "":
+	case len(text) < tokenBytesMin || len(text) > tokenBytesMax:
+		return fmt.Errorf("has %d characters, it must have %d to %d", len(text), tokenBytesMin, tokenBytesMax)
+	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return errors.New("holds other characters than letters, digits and punctuation")
+	}
+	*v.p = text
+	return nil
+}
+func (v tokenValue) String() string  { return *v.p }
+func (v tokenValue) Allowed() string { return "16 to 256 characters, or empty for none" }
+
 // peersValue is a list of addresses of peers.
 type peersValue struct{ p *[]string }
 

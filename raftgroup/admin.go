@@ -78,7 +78,7 @@ func (n *Node) departed() bool {
 func (n *Node) adminNode(verb string, args []byte) (uint64, error) {
 	shard := n.meta()
 	switch verb {
-	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain, command.AdminShardMove:
+	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain, command.AdminMemberToken, command.AdminShardMove:
 	case command.AdminTransfer, command.AdminChecksum:
 		var a command.ShardArgs
 		if err := parseArgs(args, &a); err != nil {
@@ -113,6 +113,11 @@ func (n *Node) adminHere(ctx context.Context, verb string, args []byte) ([]byte,
 		var a command.MemberArgs
 		if err = parseArgs(args, &a); err == nil {
 			done, err = n.adminMember(ctx, verb, &a)
+		}
+	case command.AdminMemberToken:
+		var a command.TokenArgs
+		if err = parseArgs(args, &a); err == nil {
+			done, err = n.adminToken(ctx, &a)
 		}
 	case command.AdminShardMove, command.AdminTransfer, command.AdminChecksum:
 		var a command.ShardArgs
@@ -228,7 +233,7 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 			if known {
 				return nil, fmt.Errorf("%w: node %d is a member already", command.ErrRefused, a.Node)
 			}
-			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s", a.Node, a.Node, n.opt.PeerAddress)
+			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token %s", a.Node, a.Node, n.opt.PeerAddress, n.JoinToken())
 			return []metaWrite{{nodeKey(a.Node), nodeRow{ID: a.Node, Peer: a.Address}}}, nil
 		}
 		if !known {
@@ -249,6 +254,25 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 		return nil, err
 	}
 	return command.Done{Message: message}, nil
+}
+
+// adminToken tells the join token, after it has drawn another one where that is
+// asked for.
+func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error) {
+	token := ""
+	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
+		row := m.cluster
+		if token = row.Token; !a.New {
+			return nil, nil
+		}
+		token = newToken()
+		row.Token = token
+		return []metaWrite{{clusterKey, row}}, nil
+	})
+	if err == nil && token == "" {
+		err = fmt.Errorf("%w: the cluster has no join token yet: some of its nodes run an earlier version", command.ErrRefused)
+	}
+	return command.JoinToken{Token: token, Peer: n.opt.PeerAddress}, err
 }
 
 func (n *Node) drainRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
@@ -402,12 +426,20 @@ func (n *Node) adminSplit(ctx context.Context) (any, error) {
 	return command.Done{Message: "every node that leads more shards than others hands some over"}, nil
 }
 
-// Call answers another node. From is 0 for a stranger, who may only ask to
-// join.
-func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) ([]byte, error) {
-	if from == 0 && verb != callProbe && verb != callJoin {
+// CallStranger answers a node that is no member. It may only ask who is here
+// and, if it has proven to know the join token, to join.
+func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body []byte) ([]byte, error) {
+	switch {
+	case verb != callProbe && verb != callJoin:
 		return nil, fmt.Errorf("%w: %q is for members only", command.ErrRefused, verb)
+	case verb == callJoin && !token && n.JoinToken() != "":
+		return packReply(nil, fmt.Errorf("%w: a node needs the cluster's join token to join; \"proa member token\" on a running node prints it, give it with --join-token", command.ErrRefused))
 	}
+	return n.Call(ctx, 0, verb, body)
+}
+
+// Call answers another node.
+func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) ([]byte, error) {
 	var reply []byte
 	var err error
 	switch verb {
@@ -508,6 +540,9 @@ func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]
 		row, ok := m.node(from)
 		if !ok || row.Removed {
 			return nil, fmt.Errorf("%w: node %d is no member", command.ErrRefused, from)
+		}
+		if row.Key == nil {
+			row.Key = said.Key
 		}
 		row.Peer, row.Client, row.Redis, row.Version = said.Peer, said.Client, said.Redis, said.Version
 		return []metaWrite{{nodeKey(from), row}}, nil

@@ -97,6 +97,7 @@ func (c *changes) appendHead(b []byte, from uint64) []byte {
 	node = binary.AppendUvarint(node, a.Wall)
 	node = binary.AppendUvarint(node, a.Time)
 	node = binary.AppendVarint(node, a.Offset)
+	node = binary.AppendUvarint(node, a.Position)
 	return appendPart(b, node)
 }
 
@@ -181,6 +182,7 @@ func (c *changes) readNode(r *reportReader) {
 		*field = r.natural()
 	}
 	a.Wall, a.Time, a.Offset = r.uvarint(), r.uvarint(), r.varint()
+	a.Position = r.uvarint()
 }
 
 // reportReader reads the parts of a report. After bad all it returns is zero.

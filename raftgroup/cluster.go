@@ -27,20 +27,23 @@ const (
 
 // clusterRow holds what concerns the whole cluster.
 type clusterRow struct {
-	Replicas int `json:"replicas"` // replicas a shard shall have, where there are that many nodes
+	Replicas int    `json:"replicas"`        // replicas a shard shall have, where there are that many nodes
+	Token    string `json:"token,omitempty"` // what a node must know to join; clusters of earlier versions have none at first
 }
 
 // nodeRow is a member. A row without UID stands for a node that may join and
 // has not.
 type nodeRow struct {
-	ID       uint64 `json:"id"`
-	UID      uint64 `json:"uid,string"`
-	Peer     string `json:"peer"`
-	Client   string `json:"client"`
-	Redis    string `json:"redis,omitempty"` // for clients of the Redis protocol; rows of older versions have none
-	Version  string `json:"version"`
-	Draining bool   `json:"draining,omitempty"`
-	Removing bool   `json:"removing,omitempty"`
+	ID       uint64    `json:"id"`
+	UID      uint64    `json:"uid,string"`
+	Key      publicKey `json:"key,omitempty"` // nil: the node has run earlier versions only
+	Run      nodeRun   `json:"start"`         // the last that the meta group knows of
+	Peer     string    `json:"peer"`
+	Client   string    `json:"client"`
+	Redis    string    `json:"redis,omitempty"` // for clients of the Redis protocol; rows of older versions have none
+	Version  string    `json:"version"`
+	Draining bool      `json:"draining,omitempty"`
+	Removing bool      `json:"removing,omitempty"`
 	// Removed rows stay, so that the number is never given out again.
 	Removed bool `json:"removed,omitempty"`
 }
@@ -222,6 +225,7 @@ func (n *Node) forgetRemoved(m *clusterMap) {
 	for id := range n.peers {
 		if r, ok := m.node(id); !ok || !r.member() {
 			n.transport.RemovePeer(id)
+			n.runs.forget(id)
 			delete(n.peers, id)
 			n.known.forget(id)
 		}

@@ -477,7 +477,7 @@ func (c *cluster) join(id uint64) {
 	c.disks[id] = vfs.NewMem()
 	f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], Join: []string{"n1"}, PeerAddress: fmt.Sprint("n", id), RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
-			return c.nodes[1].Call(ctx, 0, verb, body)
+			return c.nodes[1].CallStranger(ctx, true, verb, body)
 		}})
 	if err != nil {
 		c.t.Fatal(err)

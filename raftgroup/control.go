@@ -58,6 +58,14 @@ func (n *Node) control(cm *clusterMap) {
 	if row, ok := cm.node(n.id); ok && n.addressChanged(&row) && len(writes) == 0 {
 		writes = append(writes, metaWrite{nodeKey(n.id), n.withAddresses(row)})
 	}
+	if len(writes) == 0 && cm.begun() {
+		writes = n.newRuns(cm)
+	}
+	if len(writes) == 0 && cm.needsToken() {
+		row := cm.cluster
+		row.Token = newToken()
+		writes = append(writes, metaWrite{clusterKey, row})
+	}
 	if len(writes) == 0 {
 		return
 	}
@@ -75,12 +83,22 @@ func (c *controller) Complete(command.Tag, command.Outcome, *command.Result) {
 	c.controlling.Store(false)
 }
 
+// needsToken reports whether the cluster was founded by a version without join
+// tokens, and all of its nodes know of them by now.
+func (m *clusterMap) needsToken() bool {
+	return m.begun() && m.cluster.Token == "" && !slices.ContainsFunc(m.nodes, func(r nodeRow) bool { return r.member() && r.Key == nil })
+}
+
 // firstRows returns the rows that a new cluster begins with.
 func (n *Node) firstRows() (*clusterMap, []metaWrite) {
-	writes := []metaWrite{{clusterKey, clusterRow{Replicas: n.identity.Replicas}}}
+	token := n.opt.JoinToken
+	if token == "" {
+		token = newToken()
+	}
+	writes := []metaWrite{{clusterKey, clusterRow{Replicas: n.identity.Replicas, Token: token}}}
 	var nodes []uint64
 	for _, m := range n.identity.Members {
-		writes = append(writes, metaWrite{nodeKey(m.ID), nodeRow{ID: m.ID, UID: m.UID, Peer: m.Peer, Client: m.Client, Redis: m.Redis, Version: n.opt.Version}})
+		writes = append(writes, metaWrite{nodeKey(m.ID), nodeRow{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis, Version: n.opt.Version}})
 		nodes = append(nodes, m.ID)
 	}
 	for i, row := range initialShards(nodes, n.meta(), n.identity.Replicas) {
@@ -92,10 +110,11 @@ func (n *Node) firstRows() (*clusterMap, []metaWrite) {
 // addressChanged reports whether this node's row is behind what the node says
 // of itself.
 func (n *Node) addressChanged(row *nodeRow) bool {
-	return row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Redis != n.opt.RedisAddress || row.Version != n.opt.Version
+	return row.Key == nil || row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Redis != n.opt.RedisAddress || row.Version != n.opt.Version
 }
 
 func (n *Node) withAddresses(row nodeRow) nodeRow {
+	row.Key = n.identity.Key.public()
 	row.Peer, row.Client, row.Redis, row.Version = n.opt.PeerAddress, n.opt.ClientAddress, n.opt.RedisAddress, n.opt.Version
 	return row
 }

@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ type FormOptions struct {
 	Shards   int      // 0: DefaultShards; of a new cluster only
 	Replicas int      // of each shard, of a new cluster only; 0: 3
 	Join     []string // peer addresses; empty: a cluster of its own
+	Token    string   // of the cluster to join, or for the one to be founded; empty: none, or one is drawn
 
 	PeerAddress   string // of this node, for the others
 	ClientAddress string
@@ -82,6 +84,9 @@ func NewFormer(o FormOptions) (*Former, error) {
 	if o.Shards < 0 || o.Shards > ShardsMax {
 		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
 	}
+	if err := checkToken(o.Token); err != nil {
+		return nil, err
+	}
 	if err := prepareDir(o.FS, o.Dir); err != nil {
 		return nil, advise(err, o.FS, o.Dir, o.Room)
 	}
@@ -108,21 +113,22 @@ func (f *Former) Identity() Identity {
 
 // probeReply is what a node says of itself to whoever asks.
 type probeReply struct {
-	Cluster  uint64   `json:"cluster,string"`
-	Node     uint64   `json:"node"`
-	UID      uint64   `json:"uid,string"`
-	Peer     string   `json:"peer"`
-	Client   string   `json:"client"`
-	Redis    string   `json:"redis,omitempty"`
-	Version  string   `json:"version"`
-	Shards   int      `json:"shards"`
-	Replicas int      `json:"replicas"`
-	Members  []Member `json:"members"` // that the cluster was founded with
+	Cluster  uint64    `json:"cluster,string"`
+	Node     uint64    `json:"node"`
+	UID      uint64    `json:"uid,string"`
+	Key      publicKey `json:"key,omitempty"`
+	Peer     string    `json:"peer"`
+	Client   string    `json:"client"`
+	Redis    string    `json:"redis,omitempty"`
+	Version  string    `json:"version"`
+	Shards   int       `json:"shards"`
+	Replicas int       `json:"replicas"`
+	Members  []Member  `json:"members"` // that the cluster was founded with
 }
 
 func (id *Identity) probe(self Member, version string) probeReply {
 	return probeReply{
-		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: version,
+		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Key: id.Key.public(), Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: version,
 		Shards: id.Shards, Replicas: id.Replicas, Members: id.founders(),
 	}
 }
@@ -165,13 +171,16 @@ func (f *Former) Form(ctx context.Context) (Identity, error) {
 
 func (f *Former) self() Member {
 	id := f.Identity()
-	return Member{ID: id.Node, UID: id.UID, Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress, Redis: f.opt.RedisAddress}
+	return Member{ID: id.Node, UID: id.UID, Key: id.Key.public(), Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress, Redis: f.opt.RedisAddress}
 }
 
 // try asks everybody once. It returns what it waits for, or "" when the node
 // belongs to a cluster.
 func (f *Former) try(ctx context.Context) (waiting string, err error) {
-	replies, silent := f.probeAll(ctx)
+	replies, silent, err := f.probeAll(ctx)
+	if err != nil {
+		return "", err
+	}
 	self := f.self()
 	found := false
 	for address, r := range replies {
@@ -197,7 +206,9 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 	return f.foundWith(replies)
 }
 
-func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, silent []string) {
+// probeAll asks everybody who they are. The error is one that asking again does
+// not mend.
+func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, silent []string, final error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	replies = make(map[string]probeReply)
@@ -212,6 +223,10 @@ func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, s
 			}
 			mu.Lock()
 			defer mu.Unlock()
+			if errors.Is(err, ErrJoin) {
+				final = err
+				return
+			}
 			if err != nil {
 				silent = append(silent, fmt.Sprintf("%s (%v)", address, err))
 				return
@@ -220,7 +235,7 @@ func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, s
 		})
 	}
 	wg.Wait()
-	return replies, silent
+	return replies, silent, final
 }
 
 // foundWith founds a cluster of all who answered, if this node is the one to do
@@ -234,7 +249,7 @@ func (f *Former) foundWith(replies map[string]probeReply) (waiting string, err e
 		if r.Node == 0 {
 			return "", fmt.Errorf("%w: the node at %s has no number; founders need one each, give it with --node-id", ErrJoin, r.Peer)
 		}
-		members = append(members, Member{ID: r.Node, UID: r.UID, Peer: r.Peer, Client: r.Client, Redis: r.Redis})
+		members = append(members, Member{ID: r.Node, UID: r.UID, Key: r.Key, Peer: r.Peer, Client: r.Client, Redis: r.Redis})
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	for i := 1; i < len(members); i++ {
@@ -290,12 +305,13 @@ func (f *Former) checkShards(shards int) error {
 
 // joinArgs ask for membership.
 type joinArgs struct {
-	ID      uint64 `json:"id"` // 0: any
-	UID     uint64 `json:"uid,string"`
-	Peer    string `json:"peer"`
-	Client  string `json:"client"`
-	Redis   string `json:"redis,omitempty"`
-	Version string `json:"version"`
+	ID      uint64    `json:"id"` // 0: any
+	UID     uint64    `json:"uid,string"`
+	Key     publicKey `json:"key,omitempty"`
+	Peer    string    `json:"peer"`
+	Client  string    `json:"client"`
+	Redis   string    `json:"redis,omitempty"`
+	Version string    `json:"version"`
 }
 
 type joinReply struct {
@@ -308,7 +324,7 @@ type joinReply struct {
 
 func (f *Former) join(ctx context.Context, address string) (waiting string, err error) {
 	self := f.self()
-	body, err := json.Marshal(joinArgs{ID: self.ID, UID: self.UID, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version})
+	body, err := json.Marshal(joinArgs{ID: self.ID, UID: self.UID, Key: self.Key, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version})
 	if err != nil {
 		return "", err
 	}
@@ -358,10 +374,10 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		r.ID, r.Members = row.ID, []Member{{ID: row.ID, UID: row.UID, Peer: row.Peer, Client: row.Client, Redis: row.Redis}}
+		r.ID, r.Members = row.ID, []Member{{ID: row.ID, UID: row.UID, Key: row.Key, Peer: row.Peer, Client: row.Client, Redis: row.Redis}}
 		for i := range m.nodes {
 			if o := &m.nodes[i]; o.member() && o.ID != row.ID {
-				r.Members = append(r.Members, Member{ID: o.ID, UID: o.UID, Peer: o.Peer, Client: o.Client, Redis: o.Redis})
+				r.Members = append(r.Members, Member{ID: o.ID, UID: o.UID, Key: o.Key, Peer: o.Peer, Client: o.Client, Redis: o.Redis})
 			}
 		}
 		return []metaWrite{{nodeKey(row.ID), row}}, nil
@@ -399,18 +415,32 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 		}
 		row = old
 	}
-	row.UID, row.Peer, row.Client, row.Redis, row.Version = a.UID, a.Peer, a.Client, a.Redis, a.Version
+	row.UID, row.Key, row.Peer, row.Client, row.Redis, row.Version = a.UID, a.Key, a.Peer, a.Client, a.Redis, a.Version
 	return row, nil
 }
 
 // PeerIdentity is what a peer's handshake says of it.
 type PeerIdentity struct {
-	Cluster, Node, UID uint64
-	Peer               string
+	Cluster, Node, UID     uint64
+	Peer                   string
+	Key                    [ed25519.PublicKeySize]byte
+	Generation, Run, Began uint64 // zero: of an earlier version
+
+	Signed bool // it has proven to hold Key's private half
+	Token  bool // it has proven to know this node's JoinToken
+}
+
+// JoinToken is what a node must know to join the cluster. A node that has no map
+// of the cluster yet goes by the token that it was given. Empty: there is none.
+func (n *Node) JoinToken() string {
+	if m := n.cmap.Load(); m.begun() {
+		return m.cluster.Token
+	}
+	return n.opt.JoinToken
 }
 
 // Admit decides whether a peer may talk to this node; the error tells it why
-// not.
+// not. An error that wraps ErrRolledBack is about the peer's directory.
 func (n *Node) Admit(p PeerIdentity) error {
 	if p.Cluster != n.identity.Cluster {
 		return fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
@@ -418,17 +448,37 @@ func (n *Node) Admit(p PeerIdentity) error {
 	if p.Node == n.id {
 		return fmt.Errorf("%w: both ends are node %d; each node needs a directory of its own", command.ErrRefused, n.id)
 	}
-	row, ok := n.cmap.Load().lookup(p.Node)
+	row, ok := n.member(p.Node)
 	switch {
-	case !ok: // joined a moment ago, it may be
 	case row.Removed:
 		return fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
-	case row.UID != 0 && row.UID != p.UID:
+	case !ok || row.UID == 0:
+		return n.admitNew(&p)
+	case row.UID != p.UID:
 		return fmt.Errorf("%w: node %d of this cluster has other data; a node that has lost its disk comes back as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
-	case row.UID != 0 && p.Peer != "" && p.Peer != row.Peer:
+	case row.Key != nil && (!p.Signed || !row.Key.is(p.Key)):
+		return errUnproven(p.Node, "that takes the key in the node's own data directory")
+	}
+	if err := n.admitRun(&p, &row); err != nil {
+		return err
+	}
+	if p.Peer != "" && p.Peer != row.Peer {
 		n.moved(&row, p.Peer)
 	}
 	return nil
+}
+
+// admitNew decides about a node of which the map knows nothing. It may have
+// joined a moment ago: then it knows the token. Its address is that of its row,
+// once there is one.
+func (n *Node) admitNew(p *PeerIdentity) error {
+	if n.JoinToken() == "" && !(n.identity.Founder && !n.cmap.Load().begun()) {
+		return nil // a cluster of an earlier version
+	}
+	if !p.Token {
+		return errUnproven(p.Node, "that number is not known here, and this takes the cluster's join token")
+	}
+	return n.admitRun(p, &nodeRow{})
 }
 
 // moved takes in that a peer says it has another address than the map. It is

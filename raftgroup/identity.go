@@ -63,15 +63,20 @@ type Identity struct {
 	Founder     bool     `json:"founder"`     // one of those that the cluster was founded with
 	Members     []Member `json:"members"`     // founders: all of them; others: whom they found when they joined
 	Initialized bool     `json:"initialized"` // the groups' logs have been begun
+
+	Key        privateKey `json:"key"`                   // of the directory; what other nodes tell it by
+	Generation uint64     `json:"generation"`            // how often the node was started
+	RolledBack bool       `json:"rolled_back,omitempty"` // others have confirmed more for it than it holds
 }
 
 // Member is a node as a directory remembers it, to find the others again.
 type Member struct {
-	ID     uint64 `json:"id"`
-	UID    uint64 `json:"uid,string"`
-	Peer   string `json:"peer"`
-	Client string `json:"client"`
-	Redis  string `json:"redis,omitempty"` // for clients of the Redis protocol
+	ID     uint64    `json:"id"`
+	UID    uint64    `json:"uid,string"`
+	Key    publicKey `json:"key,omitempty"` // nil: not known
+	Peer   string    `json:"peer"`
+	Client string    `json:"client"`
+	Redis  string    `json:"redis,omitempty"` // for clients of the Redis protocol
 }
 
 // founders are the members a cluster was founded with, where this node knows.
@@ -145,7 +150,13 @@ const (
 )
 
 func encodeIdentity(id Identity) ([]byte, error) {
-	b, err := json.MarshalIndent(identityDocument{id, identitySumZero}, "", "  ")
+	return sealDocument(identityDocument{id, identitySumZero})
+}
+
+// sealDocument encodes a document whose last field is a checksum of zeros, and
+// fills that in.
+func sealDocument(doc any) ([]byte, error) {
+	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return nil, err
 	}
@@ -179,20 +190,32 @@ func decodeIdentity(b []byte) (Identity, error) {
 	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
 		return Identity{}, fmt.Errorf("%w: it says format %d, this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
 	}
-	b = bytes.Clone(b)
-	digits, ok := identitySumDigits(b)
+	_, ok := identitySumDigits(b)
 	if !ok && doc.Format >= identityChecked {
 		return Identity{}, fmt.Errorf("%w: the identity has lost its checksum; restore the file from a backup", ErrBadDirectory)
 	}
 	if !ok {
 		return doc.Identity, nil
 	}
+	if err := checkDocument(b); err != nil {
+		return Identity{}, fmt.Errorf("%w: the identity is damaged, or was changed by hand: %w; restore the file from a backup", ErrBadDirectory, err)
+	}
+	return doc.Identity, nil
+}
+
+// checkDocument compares the checksum in b with the rest of it.
+func checkDocument(b []byte) error {
+	b = bytes.Clone(b)
+	digits, ok := identitySumDigits(b)
+	if !ok {
+		return errors.New("it has no checksum")
+	}
 	found := string(digits)
 	copy(digits, identitySumZero)
 	if want := identitySum(b); found != want {
-		return Identity{}, fmt.Errorf("%w: the identity is damaged, or was changed by hand: its checksum is %q, of what it says %q; restore the file from a backup", ErrBadDirectory, found, want)
+		return fmt.Errorf("its checksum is %q, of what it says %q", found, want)
 	}
-	return doc.Identity, nil
+	return nil
 }
 
 // writeIdentity replaces the identity durably and atomically.
@@ -201,7 +224,13 @@ func writeIdentity(f vfs.FS, dir string, id Identity) error {
 	if err != nil {
 		return err
 	}
-	tmp := f.PathJoin(dir, identityFile+".tmp")
+	return replaceFile(f, dir, identityFile, b)
+}
+
+// replaceFile replaces a file of the directory, or makes it, durably and
+// atomically.
+func replaceFile(f vfs.FS, dir, name string, b []byte) error {
+	tmp := f.PathJoin(dir, name+".tmp")
 	file, err := f.Create(tmp, "proa-identity")
 	if err != nil {
 		return err
@@ -215,7 +244,7 @@ func writeIdentity(f vfs.FS, dir string, id Identity) error {
 	if err := file.Close(); err != nil {
 		return err
 	}
-	if err := f.Rename(tmp, f.PathJoin(dir, identityFile)); err != nil {
+	if err := f.Rename(tmp, f.PathJoin(dir, name)); err != nil {
 		return err
 	}
 	return syncDir(f, dir)
@@ -236,6 +265,15 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	id, ok, err := readIdentity(f, dir)
 	if err != nil {
 		return id, err
+	}
+	if ok && id.RolledBack {
+		return id, fmt.Errorf("%w: %s", ErrRolledBack, dir)
+	}
+	if ok && id.Key == nil {
+		id.Key = newKey() // the directory was made by an earlier version
+		if err := writeIdentity(f, dir, id); err != nil {
+			return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
+		}
 	}
 	if ok {
 		if id.Cluster == 0 {
@@ -260,7 +298,7 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 			return id, fmt.Errorf("%w: %s has %s/ but no %s; restore that file from a backup", ErrBadDirectory, dir, sub, identityFile)
 		}
 	}
-	id = Identity{Format: dataFormat, Node: node, UID: newClusterID()}
+	id = Identity{Format: dataFormat, Node: node, UID: newClusterID(), Key: newKey()}
 	if err := writeIdentity(f, dir, id); err != nil {
 		return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
 	}

@@ -18,8 +18,9 @@ var updateGolden = flag.Bool("update", false, "rewrite golden files")
 func exampleIdentity() Identity {
 	return Identity{
 		Format: dataFormat, Cluster: 59024815863912167, Node: 2, UID: 18446744073709551615, Shards: 4, Replicas: 3, Founder: true, Initialized: true,
+		Key: bytes.Repeat([]byte{7}, 32), Generation: 12,
 		Members: []Member{
-			{ID: 1, UID: 7, Peer: "10.0.0.1:7401", Client: "10.0.0.1:7400"},
+			{ID: 1, UID: 7, Key: bytes.Repeat([]byte{9}, 32), Peer: "10.0.0.1:7401", Client: "10.0.0.1:7400"},
 			{ID: 2, UID: 18446744073709551615, Peer: "10.0.0.2:7401", Client: `a "crc32c": "12345678" b`, Redis: "10.0.0.2:7403"},
 		},
 	}
@@ -147,6 +148,15 @@ func TestIdentityOfEarlierFormat(t *testing.T) {
 		t.Errorf("found %q in %d shards", v, again.Shards())
 	}
 	closeNode(t, again)
+	want, err := decodeIdentity(present)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Generation++ // it was started once more
+	present, err = encodeIdentity(want)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got := readAll(t, f, path); !bytes.Equal(got, present) {
 		t.Errorf("written anew:\n%s\nwant:\n%s", got, present)
 	}

@@ -131,6 +131,7 @@ type Options struct {
 
 	BalanceLeaders bool // spread the leaders evenly
 
+	JoinToken     string // that the node was given to join a cluster, or to found one; empty: none
 	PeerAddress   string // of this node, for the others
 	ClientAddress string
 	RedisAddress  string // for clients of the Redis protocol; empty: they are not served
@@ -255,12 +256,20 @@ type Node struct {
 	badReports   atomic.Uint64
 	badReportLog lograte.Line
 	raftLog      lograte.Line // see raftLogger
+	run          nodeRun      // this one
+	runs         *runTable
+	peerLost     atomic.Bool // since remember looked last
+	remembering  atomic.Bool
+	rememberDue  int64 // Clock.Boot; belongs to the driver
 
 	mu      sync.Mutex
 	dirty   []*group  // with commands
 	heard   []*group  // with messages or waiting reads
 	posted  []func()  // to be called in the pass
 	written *writeSet // durable, its answers not told yet
+	// When another node first and last said that this one runs already, on
+	// Clock.Boot.
+	twinSince, twinLast int64
 	// movedPeers are peers whose own word on their address is newer than the
 	// map's.
 	movedPeers map[uint64]movedPeer
@@ -362,6 +371,12 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	if err := n.upgrade(); err != nil {
+		return err
+	}
+	if err := n.beginRun(); err != nil {
+		return err
+	}
+	if n.runs, err = openRuns(o.FS, o.Dir); err != nil {
 		return err
 	}
 	return n.openGroups()
@@ -544,6 +559,9 @@ func (n *Node) tickInterval() time.Duration {
 // before it listened. It must be called before Start.
 func (n *Node) SetClientAddress(address string) { n.opt.ClientAddress = address }
 
+// ClientAddress is where clients reach this node, as others are told.
+func (n *Node) ClientAddress() string { return n.opt.ClientAddress }
+
 // SetRedisAddress says where clients of the Redis protocol reach this node. It
 // must be called before Start.
 func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
@@ -578,6 +596,7 @@ func (n *Node) drive() {
 				measured = time.Now()
 				n.measureDisk()
 			}
+			n.remember()
 			if want := n.tickInterval(); want != interval {
 				interval = want
 				t.Reset(interval)
@@ -631,7 +650,7 @@ func (n *Node) fail(err error) {
 		g.leads.Store(false)
 		g.lease.Store(0)
 	}
-	n.logger.Error("storage failed, the node stops", "error", err)
+	n.logger.Error("the node stops", "error", err)
 	n.failure <- err
 	n.raise() // a pass will tell everything that waits
 	n.Kick()
@@ -693,6 +712,11 @@ func (n *Node) Close(ctx context.Context) error {
 		n.afterPass()
 	}
 	n.background.Wait()
+	if n.runs.dirty() {
+		if err := n.runs.save(); err != nil {
+			n.logger.Warn("what is known of other nodes could not be written", "error", err)
+		}
+	}
 	return n.closeStores()
 }
 

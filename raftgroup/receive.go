@@ -80,6 +80,7 @@ func (n *Node) put(g *group, in inbound) {
 // Unreachable says that messages to a node may have been lost.
 func (n *Node) Unreachable(node uint64) {
 	n.known.lose(node)
+	n.peerLost.Store(true)
 	n.post(func() {
 		for _, g := range n.groups {
 			if g.state != raft.StateLeader {

@@ -56,6 +56,7 @@ type nodeReport struct {
 	DiskUsed    int64   `json:"disk_used"`
 	DiskFree    int64   `json:"disk_free"`
 	Uptime      int64   `json:"uptime_s"`
+	Position    uint64  `json:"position"` // of the log, see runs.go
 }
 
 // shardReport is about one replica. Its leader also tells the configuration.
@@ -142,6 +143,7 @@ func (n *Node) nodeReport() nodeReport {
 		Leaving: n.leaving.Load(), Slow: n.slow.Load(), ClockOff: n.clockOff.Load(), Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
 		FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
 		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
+		Position: n.log.Position(),
 	}
 	if !n.alone.Load() && n.time.agreed.Load() {
 		r.Time = n.time.now()
@@ -343,6 +345,7 @@ func (n *Node) takeChanges(from uint64, body []byte, now int64) error {
 	if err != nil {
 		return err
 	}
+	n.runs.progress(from, c.run, c.about.Position)
 	defer n.known.lock()()
 	p := n.known.of(from)
 	if n.known.heardLocked(p, now) {

@@ -170,6 +170,7 @@ type Log struct {
 	opened     time.Time
 	inProgress atomic.Int64 // since when, in nanoseconds after opened, a Commit or Close works; 0 if none does
 
+	position  atomic.Uint64 // durable, for who must not wait
 	sizeBytes atomic.Int64
 	cached    atomic.Int64 // bytes of the entries that the groups keep in memory
 	failure   atomic.Pointer[error]
@@ -532,6 +533,7 @@ func (l *Log) sync() error {
 		return fmt.Errorf("syncing raft log %s: %w", l.active().path, err)
 	}
 	l.durable = l.run
+	l.position.Store(l.durable)
 	return nil
 }
 

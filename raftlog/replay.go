@@ -212,6 +212,7 @@ func (r *replayer) hand() {
 	l.prepared = slices.Clone(r.segments[r.end+1:])
 	l.pos = r.pos
 	l.durable = l.run
+	l.position.Store(l.durable)
 	l.reclaim = true
 	if len(l.live) > 0 {
 		l.active().beginWrites(l, nil)

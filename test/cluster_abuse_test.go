@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -83,6 +84,10 @@ func TestClusterPeerPortAbuse(t *testing.T) {
 	expectRefused(t, id, ports[0], "both nodes claim to be node 1")
 	tr.progress(50)
 
+	// One that knows all about node 3 but its key.
+	id = identityOf(t, c.Node(3).Dir())
+	expectRefused(t, id, ports[0], "has not proven it")
+
 	// After a handshake that is in order: node 3's, while it is down.
 	c.Node(3).Kill()
 	awaitLedWithout(t, c, c.Node(3))
@@ -92,7 +97,7 @@ func TestClusterPeerPortAbuse(t *testing.T) {
 		"a wrong checksum": {4, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9, 1, 2, 3, 4},
 		"noise":            noise,
 	} {
-		impersonate(t, name, identityOf(t, c.Node(3).Dir()), ports[0], frame)
+		impersonate(t, name, c.Node(3), c.Node(1), ports[0], frame)
 	}
 	tr.progress(50)
 	c.Node(3).Start()
@@ -140,10 +145,12 @@ func transportOf(t *testing.T, id peer.Identity, dial func(context.Context, stri
 // stranger takes in whatever comes.
 type stranger struct{}
 
-func (stranger) Admit(peer.Identity) error       { return nil }
-func (stranger) Messages(uint64, []peer.Message) {}
-func (stranger) Report(uint64, []byte)           {}
-func (stranger) Unreachable(uint64)              {}
+func (stranger) Admit(peer.Identity) error                { return nil }
+func (stranger) JoinToken() string                        { return "" }
+func (stranger) Refused(peer.Identity, peer.Code, string) {}
+func (stranger) Messages(uint64, []peer.Message)          {}
+func (stranger) Report(uint64, []byte)                    {}
+func (stranger) Unreachable(uint64)                       {}
 func (stranger) Call(context.Context, peer.Identity, string, []byte) ([]byte, error) {
 	return nil, errors.New("no")
 }
@@ -161,9 +168,13 @@ func expectRefused(t *testing.T, id peer.Identity, address, says string) {
 	}
 }
 
-// impersonate shakes hands as id and sends frame then.
-func impersonate(t *testing.T, what string, id peer.Identity, address string, frame []byte) {
+// impersonate shakes hands as a server that is down, with the key in its
+// directory, and sends frame then. It passes for the server's last run, which
+// another one remembers.
+func impersonate(t *testing.T, what string, down, other *testcluster.Node, address string, frame []byte) {
 	t.Helper()
+	id := identityOf(t, down.Dir())
+	id.Generation, id.Run, id.Began = lastRun(t, other.Dir(), id.Node)
 	spoiled := make(chan *spoiler, 16)
 	tr := transportOf(t, id, func(ctx context.Context, address string) (net.Conn, error) {
 		nc, err := new(net.Dialer).DialContext(ctx, "tcp", address)
@@ -177,6 +188,7 @@ func impersonate(t *testing.T, what string, id peer.Identity, address string, fr
 		}
 		return s, nil
 	})
+	tr.SetKey(keyOf(t, down.Dir()))
 	defer tr.Close() // it would come again in the place of the one it says it is
 	tr.SetPeer(1, address)
 	select {
@@ -226,17 +238,47 @@ func (s *spoiler) Read(b []byte) (int, error) {
 // identityOf reads who the server of a directory is.
 func identityOf(t *testing.T, dir string) peer.Identity {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(dir, "proa.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var id struct {
 		Cluster uint64 `json:"cluster_id,string"`
 		Node    uint64 `json:"node_id"`
 		UID     uint64 `json:"uid,string"`
 	}
-	if err := json.Unmarshal(b, &id); err != nil {
+	readJSON(t, filepath.Join(dir, "proa.json"), &id)
+	return peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Version: "test"}
+}
+
+// keyOf reads the key of a directory.
+func keyOf(t *testing.T, dir string) ed25519.PrivateKey {
+	t.Helper()
+	var id struct {
+		Key []byte `json:"key"`
+	}
+	readJSON(t, filepath.Join(dir, "proa.json"), &id)
+	return ed25519.NewKeyFromSeed(id.Key)
+}
+
+// lastRun reads what the server of a directory remembers of another one.
+func lastRun(t *testing.T, dir string, node uint64) (generation, run, began uint64) {
+	t.Helper()
+	var runs struct {
+		Nodes map[uint64]struct {
+			Generation uint64 `json:"generation"`
+			Run        uint64 `json:"run,string"`
+			Began      uint64 `json:"began"`
+		} `json:"nodes"`
+	}
+	readJSON(t, filepath.Join(dir, "runs.json"), &runs)
+	r := runs.Nodes[node]
+	return r.Generation, r.Run, r.Began
+}
+
+func readJSON(t *testing.T, path string, into any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(b, into)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	return peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Version: "test"}
 }

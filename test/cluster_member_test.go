@@ -262,11 +262,14 @@ func TestClusterRefusals(t *testing.T) {
 	refused(2, "no replica", "shard", "transfer", "0", "--to", "9")
 
 	join := func(id int, to string, args ...string) *testcluster.Node {
-		args = append(args, "--node-id", strconv.Itoa(id), "--join", to)
+		args = append([]string{"--node-id", strconv.Itoa(id), "--join", to, "--join-token", c.JoinToken()}, args...)
 		return testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: args})
 	}
 	// A number that is in use, with another disk.
 	awaitRefused(t, join(2, peer(1)), "node 2 is a member of this cluster with other data", "--node-id")
+	// Without the join token, and with another one.
+	awaitRefused(t, testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: []string{"--join", peer(1)}}), "needs the cluster's join token", "proa member token")
+	awaitRefused(t, join(8, peer(1), "--join-token", "not-the-token-of-this-cluster"), "not given the same join token")
 	// A peer address that is in use.
 	awaitRefused(t, join(8, peer(1), "--advertise-peer", peer(3)), "already has the peer address")
 	// Another number of shards.

@@ -22,7 +22,7 @@ move the work off a node for a while.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.memberListCommand(), a.memberAddCommand(), a.memberRemoveCommand(), a.memberDrainCommand())
+	cmd.AddCommand(a.memberListCommand(), a.memberAddCommand(), a.memberTokenCommand(), a.memberRemoveCommand(), a.memberDrainCommand())
 	return cmd
 }
 
@@ -63,12 +63,13 @@ func (a *app) memberAddCommand() *cobra.Command {
 		Use:   "add ID [ADDRESS]",
 		Short: "Let a node join under a number",
 		Long: `Let a node join the cluster under the number ID. Start it then on an empty data
-directory, with --node-id ID and --join with the peer address of any member.
+directory, with the options that the command prints: --node-id ID, --join with
+the peer address of any member, and --join-token with the cluster's join token.
 
 ADDRESS is the address of its peer port, as a note for people. A number that a
 node had once cannot be given again: a node whose disk was lost comes back as a
 new one.`,
-		Example: "  proa member add 4\n  proa serve --node-id 4 --join n1:7401 --data /var/lib/proa",
+		Example: "  proa member add 4\n  proa serve --node-id 4 --join n1:7401 --join-token TOKEN --data /var/lib/proa",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := parseNode(args[0])
@@ -85,6 +86,33 @@ new one.`,
 			return a.carryOut(cmd.Context(), change{verb: command.AdminMemberAdd, args: m})
 		},
 	}
+}
+
+func (a *app) memberTokenCommand() *cobra.Command {
+	var renew bool
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Print what a new node must know to join",
+		Long: `Print the join token of the cluster. A node that is to join is started with
+--join-token or with PROA_JOIN_TOKEN in its environment; members do not need it
+any more. Who knows the token can add a node, which gets copies of all data.
+
+--new draws another token. The old one is of no use from then on.`,
+		Example: "  proa member token\n  PROA_JOIN_TOKEN=$(proa -e n1:7400 member token) proa serve --join n1:7401",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var t command.JoinToken
+			if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
+				return err
+			}
+			if a.output == outputJSON {
+				return a.writeJSON(&t)
+			}
+			return a.printf("%s\n", t.Token)
+		},
+	}
+	cmd.Flags().BoolVar(&renew, "new", false, "draw another one")
+	return cmd
 }
 
 func (a *app) memberRemoveCommand() *cobra.Command {

@@ -27,6 +27,7 @@ type peers struct {
 // inbox is what the transport delivers to.
 type inbox struct {
 	former *raftgroup.Former
+	token  string                         // that the node was started with
 	node   atomic.Pointer[raftgroup.Node] // nil until the node is open
 	srv    atomic.Pointer[server.Server]
 }
@@ -67,21 +68,21 @@ func (p *peers) form(ctx context.Context, o raftgroup.FormOptions) (raftgroup.Id
 		return raftgroup.Identity{}, err
 	}
 	if p != nil {
-		p.inbox.former = former
+		p.inbox.former, p.inbox.token = former, o.Token
 		p.introduce(former.Identity(), o)
 		p.Start(&p.inbox)
 	}
 	id, err := former.Form(ctx)
-	err = errors.Join(err, former.Close())
-	if p != nil && err == nil {
-		p.introduce(id, o)
-	}
-	return id, err
+	return id, errors.Join(err, former.Close())
 }
 
 // call asks the node at an address.
 func (p *peers) call(ctx context.Context, address, verb string, body []byte) ([]byte, error) {
 	_, reply, err := p.CallAddress(ctx, address, verb, body)
+	var refused *peer.RefusedError
+	if errors.As(err, &refused) && refused.Code == peer.CodeToken {
+		err = fmt.Errorf("%w: %w", raftgroup.ErrJoin, err)
+	}
 	return reply, err
 }
 
@@ -93,8 +94,11 @@ func (p *peers) seek(ctx context.Context, node *raftgroup.Node, join []string) {
 	}
 }
 
+// introduce has the node be known as one that does not belong to a cluster yet,
+// or is still opening its stores.
 func (p *peers) introduce(id raftgroup.Identity, o raftgroup.FormOptions) {
-	p.SetIdentity(peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: o.PeerAddress, Client: o.ClientAddress, Version: o.Version})
+	p.SetKey(id.KeyPair())
+	p.SetIdentity(peer.Identity{Node: id.Node, UID: id.UID, Peer: o.PeerAddress, Client: o.ClientAddress, Version: o.Version})
 }
 
 // transport is what the node sends through.
@@ -110,6 +114,11 @@ func (p *peers) deliver(node *raftgroup.Node, srv *server.Server) {
 	if p != nil {
 		p.inbox.srv.Store(srv)
 		p.inbox.node.Store(node)
+		self := node.Self()
+		p.SetIdentity(peer.Identity{
+			Cluster: self.Cluster, Node: self.Node, UID: self.UID, Peer: self.Peer, Client: node.ClientAddress(), Version: versionText(),
+			Generation: self.Generation, Run: self.Run, Began: self.Began,
+		})
 		p.Retry() // they have been refused so far
 	}
 }
@@ -148,7 +157,38 @@ func (b *inbox) Admit(id peer.Identity) error {
 	if n == nil {
 		return errOpening
 	}
-	return n.Admit(raftgroup.PeerIdentity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: id.Peer})
+	err := n.Admit(peerIdentity(id))
+	if errors.Is(err, raftgroup.ErrRolledBack) {
+		return &peer.CodedError{Code: peer.CodeOlder, Err: err}
+	}
+	return err
+}
+
+func peerIdentity(id peer.Identity) raftgroup.PeerIdentity {
+	return raftgroup.PeerIdentity{
+		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Peer: id.Peer, Key: id.Key, Generation: id.Generation, Run: id.Run, Began: id.Began,
+		Signed: id.Signed, Token: id.Token,
+	}
+}
+
+// JoinToken implements peer.Handler.
+func (b *inbox) JoinToken() string {
+	if n := b.node.Load(); n != nil {
+		return n.JoinToken()
+	}
+	return b.token
+}
+
+// Refused implements peer.Handler.
+func (b *inbox) Refused(by peer.Identity, code peer.Code, reason string) {
+	n := b.node.Load()
+	switch {
+	case n == nil:
+	case code == peer.CodeOlder:
+		n.Refused(peerIdentity(by), raftgroup.RefusedOlder, reason)
+	case code == peer.CodeTwin:
+		n.Refused(peerIdentity(by), raftgroup.RefusedTwin, reason)
+	}
 }
 
 // Messages implements peer.Handler. The goroutine that read the messages does
@@ -189,11 +229,10 @@ func (b *inbox) Call(ctx context.Context, from peer.Identity, verb string, body 
 	if n == nil {
 		return b.former.Answer(verb)
 	}
-	member := from.Node
 	if from.Cluster == 0 {
-		member = 0
+		return n.CallStranger(ctx, from.Token, verb, body)
 	}
-	return n.Call(ctx, member, verb, body)
+	return n.Call(ctx, from.Node, verb, body)
 }
 
 // Snapshot implements peer.Handler.

@@ -156,7 +156,7 @@ func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Opti
 	}()
 	client, redis := knownAddress(c.Node.AdvertiseClient), knownAddress(c.Node.AdvertiseRESP)
 	id, err := peers.form(ctx, raftgroup.FormOptions{
-		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join,
+		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join, Token: c.Node.JoinToken,
 		PeerAddress: o.PeerAddress, ClientAddress: client, RedisAddress: redis, Version: o.Version, Logger: o.Logger, Room: o.Room(),
 	})
 	o.ID, o.Shards, o.ClientAddress, o.RedisAddress = id.Node, id.Shards, client, redis
@@ -223,6 +223,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 		ReplaceAfter:  c.Cluster.ReplaceAfter,
 
 		BalanceLeaders: c.Cluster.BalanceLeaders,
+		JoinToken:      c.Node.JoinToken,
 		Version:        versionText(),
 
 		BlockCacheBytes:  b.BlockCache,

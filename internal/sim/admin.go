@@ -108,7 +108,7 @@ func (s *simulation) join() bool {
 		Dir: "/proa", FS: m.disk, Join: []string{"any"}, ID: m.id, PeerAddress: m.address, RetryEvery: 200 * time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
 			if n := s.anyReachable(m); n != nil {
-				return n.Call(ctx, 0, verb, body)
+				return n.CallStranger(ctx, true, verb, body)
 			}
 			return nil, errNetwork
 		},

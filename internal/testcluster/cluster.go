@@ -100,12 +100,13 @@ func (c *Cluster) place(id int) (host string, command []string) {
 }
 
 // addNode prepares the next server.
-func (c *Cluster) addNode(listen string, join []string) *Node {
+func (c *Cluster) addNode(listen string, join []string, more ...string) *Node {
 	id := len(c.nodes) + 1
 	args := []string{"--node-id", strconv.Itoa(id), "--advertise-peer", c.peers[id-1], "--join", strings.Join(join, ",")}
 	if c.cfg.Shards > 0 {
 		args = append(args, "--shards", strconv.Itoa(c.cfg.Shards))
 	}
+	args = append(args, more...)
 	host, command := c.place(id)
 	n := New(c.t, Config{
 		Address: freeAddressOf(c.t, host), Command: command, Peer: listen, Args: append(args, c.cfg.Args...), Settings: c.cfg.Settings, Env: c.cfg.Env,
@@ -143,7 +144,7 @@ func (c *Cluster) Join() *Node {
 	listen := c.addPeer()
 	id := uint64(len(c.peers))
 	c.Admin(command.AdminMemberAdd, command.MemberArgs{Node: id})
-	n := c.addNode(listen, join)
+	n := c.addNode(listen, join, "--join-token", c.JoinToken())
 	n.Start()
 	return n
 }
@@ -155,13 +156,23 @@ func (c *Cluster) JoinUnannounced(number int) *Node {
 	c.t.Helper()
 	join := slices.Clone(c.peers)
 	listen := c.addPeer()
-	n := c.addNode(listen, join)
+	n := c.addNode(listen, join, "--join-token", c.JoinToken())
 	n.cfg.Args = slices.Delete(slices.Clone(n.cfg.Args), 0, 2) // --node-id
 	if number != 0 {
 		n.cfg.Args = append(n.cfg.Args, "--node-id", strconv.Itoa(number))
 	}
 	n.Start()
 	return n
+}
+
+// JoinToken returns what a further server must know to join the cluster.
+func (c *Cluster) JoinToken() string {
+	c.t.Helper()
+	var token command.JoinToken
+	if err := json.Unmarshal(c.Admin(command.AdminMemberToken, command.TokenArgs{}), &token); err != nil {
+		c.t.Fatal(err)
+	}
+	return token.Token
 }
 
 // Node returns a server by its number, 1 and up.

@@ -354,7 +354,7 @@ func TestHandshakeRecords(t *testing.T) {
 		}
 	}
 	a := answer{version: 2, refusal: "no\x1b[31m", identity: identityOf(4)}
-	out, err := decodeAnswer(a.encode())
+	out, _, err := decodeAnswer(a.encode())
 	if a.refusal = "no?[31m"; err != nil || out != a {
 		t.Fatalf("%+v, %v", out, err)
 	}
@@ -364,7 +364,7 @@ func TestHandshakeRecords(t *testing.T) {
 		}
 	}
 	for cut := range len(a.encode()) {
-		if _, err := decodeAnswer(a.encode()[:cut]); !errors.Is(err, ErrDamaged) {
+		if _, _, err := decodeAnswer(a.encode()[:cut]); !errors.Is(err, ErrDamaged) {
 			t.Fatal(cut, err)
 		}
 	}
@@ -546,7 +546,7 @@ func normalize(m *raftpb.Message) {
 func FuzzHandshake(f *testing.F) {
 	h := hello{kind: kindRaft, versionMin: 1, versionMax: 2, identity: identityOf(1)}
 	a := answer{version: 1, refusal: "no", identity: identityOf(2)}
-	for _, body := range [][]byte{h.encode(), a.encode(), encodeVerdict("no")} {
+	for _, body := range [][]byte{h.encode(), a.encode(), (&verdict{refusal: "no"}).encode(), (&verdict{refusal: "no", proven: true}).encode(), (&welcome{refusal: "no"}).encode()} {
 		var b bytes.Buffer
 		writeRecord(&b, body)
 		f.Add(b.Bytes())
@@ -562,11 +562,17 @@ func FuzzHandshake(f *testing.F) {
 				t.Fatalf("%+v became %+v, %v", h, again, err)
 			}
 		}
-		if a, err := decodeAnswer(body); err == nil {
-			if again, err := decodeAnswer(a.encode()); err != nil || again != a {
+		if a, _, err := decodeAnswer(body); err == nil {
+			body := a.encode()
+			if a.credentials.present {
+				body = appendProof(body, &a.proof)
+			}
+			if again, _, err := decodeAnswer(body); err != nil || again != a {
 				t.Fatalf("%+v became %+v, %v", a, again, err)
 			}
 		}
-		decodeVerdict(body)
+		decodeVerdict(body, false)
+		decodeVerdict(body, true)
+		decodeWelcome(body)
 	})
 }

@@ -23,7 +23,7 @@ func rawPeer(t *testing.T, to *testNode, kind connKind, id Identity) net.Conn {
 	if a.refusal != "" {
 		t.Fatal(a.refusal)
 	}
-	if err := writeRecord(c, encodeVerdict("")); err != nil {
+	if err := writeRecord(c, (&verdict{}).encode()); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -44,7 +44,7 @@ func rawHello(t *testing.T, to *testNode, h hello) (net.Conn, answer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := decodeAnswer(body)
+	a, _, err := decodeAnswer(body)
 	if err != nil {
 		t.Fatal(err)
 	}

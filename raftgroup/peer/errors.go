@@ -34,6 +34,7 @@ type RefusedError struct {
 	Address string // the other side's
 	Here    bool   // refused by this side
 	Reason  string // a sentence; says what to do
+	Code    Code
 }
 
 func (e *RefusedError) Error() string {

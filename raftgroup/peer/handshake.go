@@ -3,7 +3,9 @@ package peer
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -21,6 +23,10 @@ import (
 //
 // which stays as it is in all versions, so that any two nodes can tell each
 // other why they will not work together. Bodies may grow at their end.
+//
+// Between nodes that have keys each side proves who it is, the acceptor in its
+// answer, the dialler in its verdict; see proof.go. A fourth record, the
+// acceptor's welcome, says what it makes of that.
 const (
 	// magic begins with a byte that no text protocol and no TLS record begins
 	// with.
@@ -39,8 +45,8 @@ const (
 	kindCall     connKind = 4 // one call of whoever knows the address
 )
 
-// Identity is what a node says of itself in the handshake. Nothing in it is
-// proof: the peer port belongs on a network that only the nodes can reach.
+// Identity is what a node says of itself in the handshake. Only Signed and Token
+// are more than its word.
 type Identity struct {
 	// Cluster is the cluster's id; 0: the node has none yet.
 	Cluster uint64
@@ -54,6 +60,16 @@ type Identity struct {
 	Peer, Client string
 	// Version is the program's, for people.
 	Version string
+
+	// Key is the node's, zero where it has none.
+	Key Key
+	// Generation counts the starts of the node, Run is a random number of this
+	// start, and Began is how far its log had come then. Zero: not said.
+	Generation, Run, Began uint64
+
+	// Signed: the node has proven to hold the private half of Key. Token: it
+	// has proven to know the join token that this side knows. Neither travels.
+	Signed, Token bool
 }
 
 // member reports whether the node belongs to a cluster.
@@ -63,19 +79,38 @@ type hello struct {
 	kind                   connKind
 	versionMin, versionMax uint16
 	identity               Identity
+	credentials            credentials
 }
 
 type answer struct {
-	version  uint16 // to be spoken
-	refusal  string // not empty: the sentence of a refusal
-	identity Identity
+	version     uint16 // to be spoken
+	refusal     string // not empty: the sentence of a refusal
+	identity    Identity
+	credentials credentials
+	code        Code // of the refusal
+	proof       proof
+}
+
+// verdict is the dialler's: a refusal of the acceptor, or none.
+type verdict struct {
+	refusal string
+	proven  bool // it has a code and a proof
+	code    Code
+	proof   proof
+}
+
+// welcome is what the acceptor makes of a dialler that has proven itself.
+type welcome struct {
+	refusal string
+	code    Code
 }
 
 func (h *hello) encode() []byte {
 	b := append(make([]byte, 0, 256), byte(h.kind))
 	b = le.AppendUint16(b, h.versionMin)
 	b = le.AppendUint16(b, h.versionMax)
-	return appendIdentity(b, &h.identity)
+	b = appendIdentity(b, &h.identity)
+	return appendCredentials(b, &h.identity, &h.credentials)
 }
 
 func decodeHello(p []byte) (h hello, err error) {
@@ -86,37 +121,87 @@ func decodeHello(p []byte) (h hello, err error) {
 	if c.short {
 		return h, damaged("the hello is cut short")
 	}
+	h.credentials = c.credentials(&h.identity)
 	if h.versionMin == 0 || h.versionMin > h.versionMax {
 		return h, damaged("the hello names protocol versions %d to %d", h.versionMin, h.versionMax)
 	}
 	return h, nil
 }
 
+// encode returns the answer up to its proof.
 func (a *answer) encode() []byte {
-	b := le.AppendUint16(make([]byte, 0, 256), a.version)
+	b := le.AppendUint16(make([]byte, 0, 512), a.version)
 	b = appendString(b, a.refusal)
-	return appendIdentity(b, &a.identity)
+	b = appendIdentity(b, &a.identity)
+	if b = appendCredentials(b, &a.identity, &a.credentials); a.credentials.present {
+		b = append(b, byte(a.code))
+	}
+	return b
 }
 
-func decodeAnswer(p []byte) (a answer, err error) {
+// decodeAnswer also returns the part of p that comes before the proof.
+func decodeAnswer(p []byte) (a answer, unproven []byte, err error) {
 	c := cursor{p: p}
 	a.version, a.refusal, a.identity = c.u16(), c.text(), c.identity()
 	if c.short {
-		return a, damaged("the answer to the hello is cut short")
+		return a, nil, damaged("the answer to the hello is cut short")
 	}
-	return a, nil
+	if a.credentials = c.credentials(&a.identity); a.credentials.present {
+		a.code = Code(c.u8())
+		unproven = p[:len(p)-len(c.p)]
+		a.proof = c.proof()
+	}
+	if c.short {
+		return a, nil, damaged("the proof of the answer is cut short")
+	}
+	return a, unproven, nil
 }
 
-// The verdict is the dialler's refusal of the acceptor, or empty.
-func encodeVerdict(refusal string) []byte { return appendString(nil, refusal) }
-
-func decodeVerdict(p []byte) (refusal string, err error) {
-	c := cursor{p: p}
-	refusal = c.text()
-	if c.short {
-		return "", damaged("the verdict of the handshake is cut short")
+func (v *verdict) encode() []byte {
+	b := appendString(nil, v.refusal)
+	if !v.proven {
+		return b
 	}
-	return refusal, nil
+	return appendProof(append(b, byte(v.code)), &v.proof)
+}
+
+// decodeVerdict decodes a verdict, with a proof if one is due.
+func decodeVerdict(p []byte, proven bool) (v verdict, err error) {
+	c := cursor{p: p}
+	v.refusal = c.text()
+	if v.proven = proven; proven {
+		v.code, v.proof = Code(c.u8()), c.proof()
+	}
+	if c.short {
+		return v, damaged("the verdict of the handshake is cut short")
+	}
+	return v, nil
+}
+
+func (w *welcome) encode() []byte { return append(appendString(nil, w.refusal), byte(w.code)) }
+
+func decodeWelcome(p []byte) (w welcome, err error) {
+	c := cursor{p: p}
+	w.refusal, w.code = c.text(), Code(c.u8())
+	if c.short {
+		return w, damaged("the welcome of the handshake is cut short")
+	}
+	return w, nil
+}
+
+func appendCredentials(b []byte, id *Identity, c *credentials) []byte {
+	if !c.present {
+		return b
+	}
+	b = append(b, id.Key[:]...)
+	b = le.AppendUint64(b, id.Generation)
+	b = le.AppendUint64(b, id.Run)
+	b = le.AppendUint64(b, id.Began)
+	return append(b, c.nonce[:]...)
+}
+
+func appendProof(b []byte, p *proof) []byte {
+	return append(append(b, p.signature[:]...), p.mac[:]...)
 }
 
 func appendIdentity(b []byte, id *Identity) []byte {
@@ -171,6 +256,27 @@ func (c *cursor) identity() Identity {
 		Cluster: c.u64(), Node: c.u64(), UID: c.u64(),
 		Peer: c.text(), Client: c.text(), Version: c.text(),
 	}
+}
+
+// credentialsBytes are what appendCredentials appends.
+const credentialsBytes = len(Key{}) + 3*8 + nonceBytes
+
+// credentials reads what a node with a key has behind its identity.
+func (c *cursor) credentials(id *Identity) (out credentials) {
+	if len(c.p) < credentialsBytes {
+		return out
+	}
+	out.present = true
+	copy(id.Key[:], c.take(len(id.Key)))
+	id.Generation, id.Run, id.Began = c.u64(), c.u64(), c.u64()
+	copy(out.nonce[:], c.take(nonceBytes))
+	return out
+}
+
+func (c *cursor) proof() (p proof) {
+	copy(p.signature[:], c.take(signatureBytes))
+	copy(p.mac[:], c.take(macBytes))
+	return p
 }
 
 func writeRecord(w io.Writer, body []byte) error {
@@ -242,30 +348,74 @@ func negotiate(ourMin, ourMax, theirMin, theirMax uint16) (version uint16, refus
 		ourMin, ourMax, theirMin, theirMax)
 }
 
-// judge returns why a connection of a kind to or from a node is refused, or "".
-func (t *Transport) judge(kind connKind, theirs Identity) string {
+// judgeWord returns why a connection of a kind to or from a node is refused for
+// what it says of itself, or "".
+func (t *Transport) judgeWord(kind connKind, theirs *Identity) string {
 	ours := t.identity()
-	stranger := ours.Cluster == 0 || theirs.Cluster == 0
 	switch {
-	case ours.Cluster != theirs.Cluster && !stranger:
+	case ours.Cluster != theirs.Cluster && !ours.stranger() && !theirs.stranger():
 		return fmt.Sprintf("this node belongs to cluster %016x, the other to cluster %016x: correct the address, "+
 			"or start the other with an empty data directory to let it join", ours.Cluster, theirs.Cluster)
-	case kind == kindCall && stranger:
+	case strangersCall(kind, &ours, theirs):
 		return "" // a founder finds its own address in the list of all
-	case ours.UID != 0 && ours.UID == theirs.UID:
+	case ours.UID != 0 && ours.UID == theirs.UID && (ours.Run == theirs.Run || theirs.Run == 0):
 		return fmt.Sprintf("node %d reached itself: correct the address it was given for another node", ours.Node)
 	case !ours.member():
-		return "this node has not joined a cluster yet"
+		return "this node is not part of a cluster yet, or is still opening its stores; try again"
 	case !theirs.member():
 		return "the other node has not joined a cluster yet"
+	case ours.UID != 0 && ours.UID == theirs.UID:
+		return fmt.Sprintf("both ends are node %d and have its data directory, of which one is a copy; stop one of the two and erase the copy", ours.Node)
 	case ours.Node == theirs.Node:
 		return fmt.Sprintf("both nodes claim to be node %d: a node that lost its disk comes back as a new node, "+
 			"with an empty data directory and no node id", ours.Node)
 	}
-	if err := t.handler().Admit(theirs); err != nil {
-		return clip(err.Error(), stringBytesMax)
-	}
 	return ""
+}
+
+func (id *Identity) stranger() bool { return id.Cluster == 0 }
+
+// strangersCall reports whether a connection is for a call for which nobody is
+// admitted.
+func strangersCall(kind connKind, ours, theirs *Identity) bool {
+	return kind == kindCall && (ours.stranger() || theirs.stranger())
+}
+
+// judge returns why a connection of a kind to or from a node is refused, or "".
+// What the node can prove it has proven.
+func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code Code) {
+	if refusal := t.judgeWord(kind, theirs); refusal != "" {
+		return refusal, CodeNone
+	}
+	ours := t.identity()
+	if strangersCall(kind, &ours, theirs) {
+		if ours.stranger() && t.handler().JoinToken() != "" && !theirs.Token {
+			return "the two nodes were not given the same join token; \"proa member token\" on a running node prints that of its cluster", CodeToken
+		}
+		return "", CodeNone
+	}
+	err := t.twin(theirs)
+	if err == nil {
+		err = t.handler().Admit(*theirs)
+	}
+	if err != nil {
+		var coded *CodedError
+		if errors.As(err, &coded) {
+			code = coded.Code
+		}
+		return clip(err.Error(), stringBytesMax), code
+	}
+	t.mu.Lock()
+	t.runs[theirs.Node] = theirs.Run
+	t.mu.Unlock()
+	return "", CodeNone
+}
+
+// refused tells the handler of a refusal by a node.
+func (t *Transport) refused(by *Identity, code Code, reason string) {
+	if code != CodeNone && by.Signed {
+		t.handler().Refused(*by, code, reason)
+	}
 }
 
 // connect opens a connection that Close finds.
@@ -317,38 +467,86 @@ func (t *Transport) dial(ctx context.Context, address string, kind connKind, wan
 	return c, a, nil
 }
 
-func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want uint64) (answer, error) {
-	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity()}
-	if err := writeRecord(c, h.encode()); err != nil {
-		return answer{}, fmt.Errorf("peer: handshake with %s: %w", address, err)
+func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want uint64) (a answer, err error) {
+	defer func() {
+		var refused *RefusedError
+		if err != nil && !errors.As(err, &refused) {
+			err = fmt.Errorf("peer: handshake with %s: %w", address, err)
+		}
+	}()
+	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: t.newCredentials()}
+	said := h.encode()
+	if err := writeRecord(c, said); err != nil {
+		return answer{}, err
 	}
 	body, err := readRecord(c)
 	if err != nil {
-		return answer{}, fmt.Errorf("peer: handshake with %s: %w", address, err)
+		return answer{}, err
 	}
-	a, err := decodeAnswer(body)
+	a, unproven, err := decodeAnswer(body)
 	if err != nil {
-		return a, fmt.Errorf("peer: handshake with %s: %w", address, err)
+		return a, err
+	}
+	proven := h.credentials.present && a.credentials.present
+	s := transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(unproven)}
+	if proven {
+		if err := t.check(&a.identity, labelAcceptor, &s, &a.proof); err != nil {
+			return a, err
+		}
 	}
 	if a.refusal != "" {
+		t.refused(&a.identity, a.code, a.refusal)
 		return a, &RefusedError{Address: address, Reason: a.refusal}
 	}
-	refusal := ""
+	v := verdict{proven: proven}
 	switch {
 	case a.version < versionOldest || a.version > t.cfg.VersionMax:
-		refusal = fmt.Sprintf("protocol version %d was chosen, but %d to %d offered", a.version, versionOldest, t.cfg.VersionMax)
+		v.refusal = fmt.Sprintf("protocol version %d was chosen, but %d to %d offered", a.version, versionOldest, t.cfg.VersionMax)
 	case want != 0 && a.identity.Cluster != 0 && a.identity.Node != want:
-		refusal = fmt.Sprintf("node %d was expected at %s, but node %d is there: correct the address", want, address, a.identity.Node)
+		v.refusal = fmt.Sprintf("node %d was expected at %s, but node %d is there: correct the address", want, address, a.identity.Node)
 	default:
-		refusal = t.judge(kind, a.identity)
+		v.refusal, v.code = t.judge(kind, &a.identity)
 	}
-	if err := writeRecord(c, encodeVerdict(refusal)); err != nil {
-		return a, fmt.Errorf("peer: handshake with %s: %w", address, err)
+	if proven {
+		v.proof = t.prove(labelDialler, &s)
 	}
-	if refusal != "" {
-		return a, &RefusedError{Address: address, Here: true, Reason: refusal}
+	if err := writeRecord(c, v.encode()); err != nil {
+		return a, err
 	}
-	return a, nil
+	if v.refusal != "" {
+		return a, &RefusedError{Address: address, Here: true, Reason: v.refusal, Code: v.code}
+	}
+	if !proven {
+		return a, nil
+	}
+	if body, err = readRecord(c); err != nil {
+		return a, err
+	}
+	w, err := decodeWelcome(body)
+	if err == nil && w.refusal != "" {
+		t.refused(&a.identity, w.code, w.refusal)
+		err = &RefusedError{Address: address, Reason: w.refusal, Code: w.code}
+	}
+	return a, err
+}
+
+// askWho begins a handshake to learn who is at the other side.
+func (t *Transport) askWho(c net.Conn) (Identity, error) {
+	h := hello{kind: kindCall, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: t.newCredentials()}
+	said := h.encode()
+	if err := writeRecord(c, said); err != nil {
+		return Identity{}, err
+	}
+	body, err := readRecord(c)
+	if err != nil {
+		return Identity{}, err
+	}
+	a, unproven, err := decodeAnswer(body)
+	if err == nil && a.credentials.present && h.credentials.present {
+		s := transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(unproven)}
+		err = t.check(&a.identity, labelAcceptor, &s, &a.proof)
+	}
+	return a.identity, err
 }
 
 // answerHello is the acceptor's side of the handshake. A refusal has been sent
@@ -357,36 +555,68 @@ func (t *Transport) answerHello(c net.Conn) (h hello, version uint16, err error)
 	if err := c.SetDeadline(time.Now().Add(t.cfg.HandshakeTimeout)); err != nil {
 		return h, 0, err
 	}
-	body, err := readRecord(c)
+	said, err := readRecord(c)
 	if err != nil {
 		return h, 0, err
 	}
-	if h, err = decodeHello(body); err != nil {
+	if h, err = decodeHello(said); err != nil {
 		return h, 0, err
 	}
-	version, refusal := negotiate(versionOldest, t.cfg.VersionMax, h.versionMin, h.versionMax)
+	a := answer{identity: t.identity()}
+	if h.credentials.present {
+		a.credentials = t.newCredentials()
+	}
+	proven := a.credentials.present
+	a.version, a.refusal = negotiate(versionOldest, t.cfg.VersionMax, h.versionMin, h.versionMax)
 	switch {
-	case refusal != "":
+	case a.refusal != "":
 	case h.kind < kindRaft || h.kind > kindCall:
-		refusal = fmt.Sprintf("this node knows no connections of kind %d", h.kind)
+		a.refusal = fmt.Sprintf("this node knows no connections of kind %d", h.kind)
+	case proven:
+		a.refusal = t.judgeWord(h.kind, &h.identity)
 	default:
-		refusal = t.judge(h.kind, h.identity)
+		a.refusal, a.code = t.judge(h.kind, &h.identity)
 	}
-	a := answer{version: version, refusal: refusal, identity: t.identity()}
-	if err := writeRecord(c, a.encode()); err != nil {
+	body := a.encode()
+	s := transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(body)}
+	if proven {
+		p := t.prove(labelAcceptor, &s)
+		body = appendProof(body, &p)
+	}
+	if err := writeRecord(c, body); err != nil {
 		return h, 0, err
 	}
-	if refusal != "" {
-		return h, 0, &RefusedError{Address: c.RemoteAddr().String(), Here: true, Reason: refusal}
+	refusedHere := func(reason string) error {
+		return &RefusedError{Address: c.RemoteAddr().String(), Here: true, Reason: reason}
+	}
+	if a.refusal != "" {
+		return h, 0, refusedHere(a.refusal)
 	}
 	if body, err = readRecord(c); err != nil {
 		return h, 0, err
 	}
-	if refusal, err = decodeVerdict(body); err != nil {
+	v, err := decodeVerdict(body, proven)
+	if err != nil {
 		return h, 0, err
 	}
-	if refusal != "" {
-		return h, 0, &RefusedError{Address: c.RemoteAddr().String(), Reason: refusal}
+	if proven {
+		if err := t.check(&h.identity, labelDialler, &s, &v.proof); err != nil {
+			return h, 0, err
+		}
 	}
-	return h, version, c.SetDeadline(time.Time{})
+	if v.refusal != "" {
+		t.refused(&h.identity, v.code, v.refusal)
+		return h, 0, &RefusedError{Address: c.RemoteAddr().String(), Reason: v.refusal}
+	}
+	if proven {
+		var w welcome
+		w.refusal, w.code = t.judge(h.kind, &h.identity)
+		if err := writeRecord(c, w.encode()); err != nil {
+			return h, 0, err
+		}
+		if w.refusal != "" {
+			return h, 0, refusedHere(w.refusal)
+		}
+	}
+	return h, a.version, c.SetDeadline(time.Time{})
 }

@@ -21,6 +21,7 @@ type inbound struct {
 	ctx     context.Context // ends with the connection
 	calls   chan struct{}   // one for each call that runs
 
+	heard    atomic.Int64          // of the last frame, nanoseconds since Transport.began
 	expelled atomic.Pointer[error] // why the connection was closed here; nil: it was not
 
 	writeMu sync.Mutex // held while a reply is written
@@ -186,6 +187,7 @@ func (in *inbound) receive() error {
 			}
 			return err
 		}
+		in.heard.Store(int64(time.Since(in.t.began)))
 		if p := in.t.peer(in.from.Node); p != nil {
 			p.heardNow()
 			p.bytesIn.Add(uint64(headerBytes + len(payload)))

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,6 +27,14 @@ type Handler interface {
 	// error refuses the peer; its text is the sentence that the other side
 	// gets to see, at most 512 bytes of it.
 	Admit(id Identity) error
+
+	// JoinToken returns the join token of the cluster, or the one that this
+	// node was given to join or to found one; empty: none.
+	JoinToken() string
+
+	// Refused tells that a node, which has proven its key, refuses this one for
+	// the reason of code.
+	Refused(by Identity, code Code, reason string)
 
 	// Messages hands over the messages of one frame, in order. It is called on
 	// the connection's goroutine, which may then do the work itself; further
@@ -165,6 +174,7 @@ type Transport struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
+	key     atomic.Pointer[ed25519.PrivateKey] // nil: none
 	started atomic.Pointer[Handler]
 	ready   chan struct{} // closed by Start
 
@@ -186,6 +196,7 @@ type Transport struct {
 	conns       map[net.Conn]struct{}
 	handshakes  []net.Conn // accepted, in order
 	inbound     map[uint64]*inbound
+	runs        map[uint64]uint64 // by node: the run that was admitted last
 	unreachable map[uint64]struct{}
 
 	// What others can have logged.
@@ -218,6 +229,7 @@ func New(cfg Config) (*Transport, error) {
 		clientStreams: make(chan struct{}, clientStreamsMax),
 		conns:         map[net.Conn]struct{}{},
 		inbound:       map[uint64]*inbound{},
+		runs:          map[uint64]uint64{},
 		unreachable:   map[uint64]struct{}{},
 		departures:    lograte.Line{Burst: linesOfPeers},
 		transfers:     lograte.Line{Burst: linesOfPeers},
@@ -273,7 +285,18 @@ func (t *Transport) SetIdentity(id Identity) {
 	}
 }
 
-func (t *Transport) identity() Identity { return *t.self.Load() }
+// SetKey has the node prove itself with its key from the next handshake on. The
+// key is not changed afterwards. Without one it is believed what nodes without
+// proofs are believed.
+func (t *Transport) SetKey(key ed25519.PrivateKey) { t.key.Store(&key) }
+
+func (t *Transport) identity() Identity {
+	id := *t.self.Load()
+	if key := t.key.Load(); key != nil {
+		copy(id.Key[:], key.Public().(ed25519.PublicKey))
+	}
+	return id
+}
 
 // handler must be called after Start only.
 func (t *Transport) handler() Handler { return *t.started.Load() }

@@ -23,6 +23,8 @@ const patience = 20 * time.Second
 
 // testHandler records what comes. Fields that are functions replace a method.
 type testHandler struct {
+	token       string
+	refused     func(by Identity, code Code, reason string)
 	messages    chan got
 	reports     chan string
 	unreachable chan uint64
@@ -48,6 +50,14 @@ func (h *testHandler) Admit(id Identity) error {
 		return h.admit(id)
 	}
 	return nil
+}
+
+func (h *testHandler) JoinToken() string { return h.token }
+
+func (h *testHandler) Refused(by Identity, code Code, reason string) {
+	if h.refused != nil {
+		h.refused(by, code, reason)
+	}
 }
 
 func (h *testHandler) Messages(from uint64, batch []Message) {

@@ -1,0 +1,69 @@
+package raftgroup
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base32"
+	"fmt"
+)
+
+// privateKey is the seed of a directory's Ed25519 key pair. Whoever has it can
+// pass for the node; it never leaves the directory.
+type privateKey []byte
+
+// publicKey is what others know a node by. Nil: they know no key of it.
+type publicKey []byte
+
+// newKey draws a key.
+func newKey() privateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	if _, err := rand.Read(seed); err != nil {
+		panic(err) // never
+	}
+	return seed
+}
+
+// pair returns the key pair, nil where the seed is none.
+func (k privateKey) pair() ed25519.PrivateKey {
+	if len(k) != ed25519.SeedSize {
+		return nil
+	}
+	return ed25519.NewKeyFromSeed(k)
+}
+
+// public returns the public half of the key pair, nil where there is none.
+func (k privateKey) public() publicKey {
+	pair := k.pair()
+	if pair == nil {
+		return nil
+	}
+	return publicKey(pair.Public().(ed25519.PublicKey))
+}
+
+// is reports whether k is the given key.
+func (k publicKey) is(key [ed25519.PublicKeySize]byte) bool { return bytes.Equal(k, key[:]) }
+
+// KeyPair returns the key pair of the directory.
+func (id *Identity) KeyPair() ed25519.PrivateKey { return id.Key.pair() }
+
+// TokenBytesMin is the length of the shortest join token that is accepted. What
+// a handshake shows of a token can be used to guess a short one.
+const TokenBytesMin = 16
+
+// newToken draws a join token of 160 bits.
+func newToken() string {
+	b := make([]byte, 20)
+	if _, err := rand.Read(b); err != nil {
+		panic(err) // never
+	}
+	return base32.StdEncoding.EncodeToString(b)
+}
+
+// checkToken returns why a join token cannot be used.
+func checkToken(token string) error {
+	if token != "" && len(token) < TokenBytesMin {
+		return fmt.Errorf("the join token has %d characters, at least %d are needed", len(token), TokenBytesMin)
+	}
+	return nil
+}

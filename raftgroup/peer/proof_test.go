@@ -1,0 +1,210 @@
+package peer
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// keyOf returns a node's key pair, the same in each test.
+func keyOf(node uint64) ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(node)}, ed25519.SeedSize))
+}
+
+// runOf is what a run of a node says of itself.
+func runOf(node, run uint64) Identity {
+	id := identityOf(node)
+	id.Generation, id.Run, id.Began = run, 1000*node+run, 77
+	return id
+}
+
+// startProven starts a node with a key.
+func startProven(t *testing.T, node, run uint64, setup func(*Config, *testHandler)) *testNode {
+	t.Helper()
+	n := startNode(t, node, setup)
+	n.SetKey(keyOf(node))
+	n.SetIdentity(runOf(node, run))
+	return n
+}
+
+func TestCredentials(t *testing.T) {
+	h := hello{kind: kindRaft, versionMin: 1, versionMax: 2, identity: runOf(4, 2), credentials: credentials{present: true, nonce: [32]byte{1, 2, 3}}}
+	copy(h.identity.Key[:], keyOf(4).Public().(ed25519.PublicKey))
+	out, err := decodeHello(append(h.encode(), "what a later version adds"...))
+	if err != nil || out != h {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	plain := hello{kind: h.kind, versionMin: 1, versionMax: 2, identity: identityOf(4)}
+	if rest, ok := bytes.CutPrefix(h.encode(), plain.encode()); !ok || len(rest) != credentialsBytes {
+		t.Errorf("an earlier version does not find what it knows at the front")
+	}
+	a := answer{version: 2, identity: h.identity, credentials: h.credentials, code: CodeTwin}
+	unproven := a.encode()
+	a.proof = proof{signature: [64]byte{5, 6}, mac: [32]byte{7, 8}}
+	whole := appendProof(bytes.Clone(unproven), &a.proof)
+	got, front, err := decodeAnswer(append(bytes.Clone(whole), "more"...))
+	if err != nil || got != a || !bytes.Equal(front, unproven) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for cut := len(unproven); cut < len(whole); cut++ {
+		if _, _, err := decodeAnswer(whole[:cut]); !errors.Is(err, ErrDamaged) {
+			t.Fatal(cut, err)
+		}
+	}
+	v := verdict{refusal: "no", proven: true, code: CodeOlder, proof: a.proof}
+	if got, err := decodeVerdict(v.encode(), true); err != nil || got != v {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := decodeVerdict((&verdict{}).encode(), true); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	w := welcome{refusal: "no", code: CodeOlder}
+	if got, err := decodeWelcome(w.encode()); err != nil || got != w {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := decodeWelcome([]byte{1}); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+}
+
+// Both sides learn what the other has proven, whoever dials.
+func TestProofs(t *testing.T) {
+	for _, tt := range []struct{ tokenA, tokenB string }{{"", ""}, {"a token of some length", "a token of some length"}, {"a token of some length", "another one, as long"}, {"", "another one, as long"}} {
+		t.Run(fmt.Sprintf("%q, %q", tt.tokenA, tt.tokenB), func(t *testing.T) {
+			admitted := make(chan Identity, 8)
+			note := func(id Identity) error { admitted <- id; return nil }
+			a := startProven(t, 1, 1, func(_ *Config, h *testHandler) { h.token, h.admit = tt.tokenA, note })
+			b := startProven(t, 2, 1, func(_ *Config, h *testHandler) { h.token, h.admit = tt.tokenB, note })
+			c, _, err := a.dial(t.Context(), b.address(), kindRaft, 2)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			for range 2 {
+				id := receive(t, admitted)
+				want := runOf(id.Node, 1)
+				copy(want.Key[:], keyOf(id.Node).Public().(ed25519.PublicKey))
+				want.Signed, want.Token = true, tt.tokenA != "" && tt.tokenA == tt.tokenB
+				if id != want {
+					t.Errorf("admitted %+v, want %+v", id, want)
+				}
+			}
+		})
+	}
+}
+
+// A node of an earlier version proves nothing, and hears what it knows.
+func TestProofsOfEarlierVersions(t *testing.T) {
+	admitted := make(chan Identity, 8)
+	a := startNode(t, 1, nil)
+	b := startProven(t, 2, 1, func(_ *Config, h *testHandler) { h.admit = func(id Identity) error { admitted <- id; return nil } })
+	join(t, a, b)
+	if id := receive(t, admitted); id != identityOf(1) {
+		t.Errorf("admitted %+v", id)
+	}
+}
+
+// What a stranger has seen of another's handshake is of no use to it.
+func TestProofIsNotTransferable(t *testing.T) {
+	b := startProven(t, 2, 1, nil)
+	id := runOf(1, 1)
+	copy(id.Key[:], keyOf(1).Public().(ed25519.PublicKey))
+	h := hello{kind: kindRaft, versionMin: 1, versionMax: 2, identity: id, credentials: credentials{present: true}}
+	c, _ := rawHello(t, b, h)
+	thief := startProven(t, 3, 1, nil) // has another key
+	v := verdict{proven: true, proof: thief.prove(labelDialler, &transcript{})}
+	if err := writeRecord(c, v.encode()); err != nil {
+		t.Fatal(err)
+	}
+	closedByPeer(t, c)
+	b.log.wait(t, "the signature of node 1 is not of its key")
+}
+
+// A refusal's code reaches the handler of the refused side, whoever dialled.
+func TestCodedRefusal(t *testing.T) {
+	for _, dialler := range []bool{true, false} {
+		t.Run(fmt.Sprint("the refused one dials: ", dialler), func(t *testing.T) {
+			heard := make(chan string, 8)
+			a := startProven(t, 1, 1, func(_ *Config, h *testHandler) {
+				h.refused = func(by Identity, code Code, reason string) {
+					heard <- fmt.Sprintf("node %d, signed %v, code %d: %s", by.Node, by.Signed, code, reason)
+				}
+			})
+			b := startProven(t, 2, 1, func(_ *Config, h *testHandler) {
+				h.admit = func(Identity) error { return &CodedError{CodeOlder, errors.New("it is old")} }
+			})
+			from, to := a, b
+			if !dialler {
+				from, to = b, a
+			}
+			_, _, err := from.dial(t.Context(), to.address(), kindRaft, to.id)
+			var refused *RefusedError
+			if !errors.As(err, &refused) {
+				t.Fatal(err)
+			}
+			if got, want := receive(t, heard), "node 2, signed true, code 1: it is old"; got != want {
+				t.Errorf("heard %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A copy of a node is refused while the original runs, and the original is not
+// disturbed; once it has ended, its next run is let in.
+func TestTwin(t *testing.T) {
+	b := startProven(t, 2, 1, nil)
+	original := startProven(t, 1, 1, nil)
+	join(t, original, b)
+	stop := make(chan struct{})
+	beating := make(chan struct{})
+	go func() {
+		defer close(beating)
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-b.h.reports:
+			case <-tick.C:
+				original.Report(2, []byte("{}"))
+			}
+		}
+	}()
+	twin := startProven(t, 1, 2, nil)
+	_, _, err := twin.dial(t.Context(), b.address(), kindRaft, 2)
+	if err == nil || !strings.Contains(err.Error(), "is a copy of its data directory") {
+		t.Errorf("the copy is let in: %v", err)
+	}
+	if s := original.peerStatus(t, 2); !s.Connected || s.Reconnects != 0 {
+		t.Errorf("the original is disturbed: %+v", s)
+	}
+	close(stop)
+	<-beating
+	original.Close()
+	eventually(t, func() bool {
+		var c net.Conn
+		c, _, err = twin.dial(t.Context(), b.address(), kindRaft, 2)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// A copy at another address is found out by asking at the known one.
+func TestTwinElsewhere(t *testing.T) {
+	b := startProven(t, 2, 1, nil)
+	original := startProven(t, 1, 1, nil)
+	b.SetPeer(1, original.address())
+	twin := startProven(t, 1, 2, nil)
+	_, _, err := twin.dial(t.Context(), b.address(), kindRaft, 2)
+	if err == nil || !strings.Contains(err.Error(), "is a copy of its data directory") {
+		t.Errorf("the copy is let in: %v", err)
+	}
+}

@@ -1,0 +1,356 @@
+package raftgroup
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// # Which run of a node it is
+//
+// Raft trusts that a node never forgets what it has confirmed. A directory that
+// is restored from an older copy has forgotten, and a copy that runs beside the
+// original makes two nodes of one. Neither shows in the node's own files; other
+// nodes can tell.
+//
+// Each start of a node is a run: it has a generation, one higher than that of
+// the run before and written down before anybody hears of it, a random number,
+// and a beginning, the position to which its log was synced when it was opened.
+// Positions (raftlog.Log.Position) grow with each write of any shard, votes
+// included, and are never lost. Nodes tell each other their positions in every
+// report. Each remembers, in a file, the last run of every other node and the
+// highest position it has told of; the node's row in the meta group has its last
+// run, too, for nodes that have no such memory of it.
+//
+// A run that is not the one remembered must be of a higher generation, and must
+// begin where the one remembered had come to, or later. Otherwise the directory
+// is older than what the node has confirmed, and may not take part any more.
+//
+// What this cannot tell: what a node did after its last report, a second ago at
+// the most; what other nodes remembered and lost in a power failure, ten seconds
+// at the most; and anything about a node that has no peers.
+
+// ErrTwin: another process runs as this node.
+var ErrTwin = errors.New("another process runs with a copy of this data directory; stop one of the two and erase the copy")
+
+// run is one start of a node.
+type nodeRun struct {
+	Generation uint64 `json:"generation"`
+	Number     uint64 `json:"run,string"` // random
+	Began      uint64 `json:"began"`      // position of the log at the start
+}
+
+// remembered is what is known of another node's runs.
+type remembered struct {
+	nodeRun
+	UID      uint64 `json:"uid,string"`
+	Position uint64 `json:"position"` // the highest it has told of
+}
+
+// follows returns why next cannot be the present run, or a later one, of the
+// node of which r is remembered; nil if it can.
+func (r *remembered) follows(next *nodeRun) error {
+	switch {
+	case r.Generation == 0 || next.Number == r.Number:
+		return nil
+	case next.Generation <= r.Generation:
+		return fmt.Errorf("it is of start %d, and start %d has been here", next.Generation, r.Generation)
+	case next.Began < r.Position:
+		return fmt.Errorf("its log had come to %d when it started, and has been at %d before", next.Began, r.Position)
+	}
+	return nil
+}
+
+// runTable remembers the runs of other nodes.
+type runTable struct {
+	fs  vfs.FS
+	dir string
+
+	saving sync.Mutex // held while the file is written
+
+	mu      sync.Mutex
+	nodes   map[uint64]remembered
+	unsaved bool
+}
+
+// runsFile is JSON like the identity, with a checksum of the same kind.
+const runsFile = "runs.json"
+
+type runsDocument struct {
+	Nodes  map[uint64]remembered `json:"nodes"`
+	CRC32C string                `json:"crc32c"`
+}
+
+// openRuns reads what was remembered in dir. Errors wrap ErrBadDirectory.
+func openRuns(f vfs.FS, dir string) (*runTable, error) {
+	t := &runTable{fs: f, dir: dir, nodes: make(map[uint64]remembered)}
+	path := f.PathJoin(dir, runsFile)
+	file, err := f.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return t, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	}
+	nodes, err := decodeRuns(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s, what this node remembers of others, is damaged: %w; restore it from a backup, or remove it where no other node has been restored from an old copy", ErrBadDirectory, path, err)
+	}
+	if nodes != nil {
+		t.nodes = nodes
+	}
+	return t, nil
+}
+
+func encodeRuns(nodes map[uint64]remembered) ([]byte, error) {
+	return sealDocument(runsDocument{nodes, identitySumZero})
+}
+
+func decodeRuns(b []byte) (map[uint64]remembered, error) {
+	var doc runsDocument
+	if err := json.Unmarshal(b, &doc); err != nil {
+		return nil, err
+	}
+	return doc.Nodes, checkDocument(b)
+}
+
+// save makes what is remembered durable.
+func (t *runTable) save() error {
+	t.saving.Lock()
+	defer t.saving.Unlock()
+	t.mu.Lock()
+	b, err := encodeRuns(t.nodes)
+	t.unsaved = false
+	t.mu.Unlock()
+	if err == nil {
+		err = replaceFile(t.fs, t.dir, runsFile, b)
+	}
+	if err != nil {
+		t.mu.Lock()
+		t.unsaved = true
+		t.mu.Unlock()
+	}
+	return err
+}
+
+// admit takes in that a node is there with a run. The error says why that
+// cannot be, or that it could not be remembered.
+func (t *runTable) admit(node, uid uint64, next nodeRun) error {
+	t.mu.Lock()
+	old, known := t.nodes[node]
+	known = known && old.UID == uid
+	if known {
+		if err := old.follows(&next); err != nil {
+			t.mu.Unlock()
+			return fmt.Errorf("%w: %w", ErrRolledBack, err)
+		}
+		if old.Number == next.Number {
+			t.mu.Unlock()
+			return nil
+		}
+	}
+	t.nodes[node] = remembered{nodeRun: next, UID: uid, Position: next.Began}
+	t.mu.Unlock()
+	return t.save()
+}
+
+// progress takes in how far a run has come.
+func (t *runTable) progress(node, number, position uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r, ok := t.nodes[node]; ok && r.Number == number && r.Position < position {
+		r.Position = position
+		t.nodes[node] = r
+		t.unsaved = true
+	}
+}
+
+// forget drops a node that is no member any more.
+func (t *runTable) forget(node uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.nodes[node]; ok {
+		delete(t.nodes, node)
+		t.unsaved = true
+	}
+}
+
+func (t *runTable) get(node uint64) (remembered, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, ok := t.nodes[node]
+	return r, ok
+}
+
+func (t *runTable) dirty() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.unsaved
+}
+
+// rememberEvery is how often what is remembered of other nodes becomes durable.
+const rememberEvery = 10 * time.Second
+
+// remember makes durable what is remembered of other nodes, in the background,
+// if that is due: every now and then, and when one has become unreachable, since
+// what it told last is then what it will be held to. For the driver.
+func (n *Node) remember() {
+	now := n.clock.Boot()
+	if urgent := n.peerLost.Swap(false); !n.runs.dirty() || !urgent && now < n.rememberDue || n.remembering.Swap(true) {
+		return
+	}
+	n.rememberDue = now + int64(rememberEvery)
+	n.background.Add(1)
+	go func() {
+		defer n.background.Done()
+		defer n.remembering.Store(false)
+		if err := n.runs.save(); err != nil {
+			n.logger.Warn("what is known of other nodes could not be written", "error", err)
+		}
+	}()
+}
+
+// beginRun counts this start, before anybody can hear of it.
+func (n *Node) beginRun() error {
+	n.identity.Generation++
+	if err := writeIdentity(n.opt.FS, n.opt.Dir, n.identity); err != nil {
+		return err
+	}
+	n.run = nodeRun{Generation: n.identity.Generation, Number: n.reporting.run, Began: n.log.Position()}
+	return nil
+}
+
+// Self is what this node says of itself in handshakes.
+func (n *Node) Self() PeerIdentity {
+	return PeerIdentity{
+		Cluster: n.identity.Cluster, Node: n.id, UID: n.identity.UID, Peer: n.opt.PeerAddress,
+		Generation: n.run.Generation, Run: n.run.Number, Began: n.run.Began,
+	}
+}
+
+// admitRun decides whether a peer may be what it says: the run remembered, or a
+// later one.
+func (n *Node) admitRun(p *PeerIdentity, row *nodeRow) error {
+	next := nodeRun{Generation: p.Generation, Number: p.Run, Began: p.Began}
+	if next.Generation == 0 {
+		if row.Key != nil {
+			return errUnproven(p.Node, "it does not say which start of the node this is")
+		}
+		return nil // of an earlier version
+	}
+	err := (&remembered{nodeRun: row.Run, Position: row.Run.Began}).follows(&next)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrRolledBack, err)
+	} else {
+		err = n.runs.admit(p.Node, p.UID, next)
+	}
+	if errors.Is(err, ErrRolledBack) {
+		return fmt.Errorf("node %d is not let in by node %d: %w", p.Node, n.id, err)
+	}
+	return err
+}
+
+// newRuns returns rows of nodes whose last run is not in the map yet. For the
+// meta group's leader.
+func (n *Node) newRuns(cm *clusterMap) (writes []metaWrite) {
+	for i := range cm.nodes {
+		row := cm.nodes[i]
+		last := n.run
+		if row.ID != n.id {
+			r, ok := n.runs.get(row.ID)
+			if last = r.nodeRun; !ok || r.UID != row.UID {
+				continue
+			}
+		}
+		if row.member() && last.Generation > row.Run.Generation {
+			row.Run = last
+			writes = append(writes, metaWrite{nodeKey(row.ID), row})
+		}
+	}
+	slices.SortFunc(writes, func(a, b metaWrite) int { return cmp.Compare(a.key, b.key) })
+	return writes
+}
+
+// Refusal is why another node does not let this one in.
+type Refusal int
+
+const (
+	// RefusedOlder: that node remembers more of this one than its directory does.
+	RefusedOlder Refusal = iota
+	// RefusedTwin: another process runs as this node.
+	RefusedTwin
+)
+
+// twinTolerance is how long a node that hears that it runs already takes that
+// for a remnant of its last run.
+const twinTolerance = 15 * time.Second
+
+// Refused takes in that a node, which has proven its key, refuses this one. It
+// stops the node where that can only get worse; see Failure.
+func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
+	row, ok := n.member(by.Node)
+	if !ok || row.UID != by.UID || !by.Signed || row.Key == nil || !row.Key.is(by.Key) {
+		return
+	}
+	if why == RefusedOlder {
+		n.markRolledBack()
+		n.fail(&carried{ErrRolledBack, reason})
+		return
+	}
+	now := n.clock.Boot()
+	n.mu.Lock()
+	if now-n.twinLast > int64(twinTolerance) {
+		n.twinSince = now
+	}
+	n.twinLast = now
+	stays := now-n.twinSince >= int64(twinTolerance)*2/3
+	n.mu.Unlock()
+	if stays {
+		n.fail(fmt.Errorf("%w: %s", ErrTwin, reason))
+	}
+}
+
+// markRolledBack has every later start refuse the directory at once, instead of
+// writing to its log until it seems to have caught up.
+func (n *Node) markRolledBack() {
+	id := n.identity
+	id.RolledBack = true
+	if err := writeIdentity(n.opt.FS, n.opt.Dir, id); err != nil {
+		n.logger.Error("marking the directory as older than what was confirmed", "error", err)
+	}
+}
+
+// member returns what is known of a member: by the map, or by the directory as
+// long as there is no map.
+func (n *Node) member(node uint64) (nodeRow, bool) {
+	if m := n.cmap.Load(); m.begun() {
+		return m.node(node)
+	}
+	for _, m := range n.identity.Members {
+		if m.ID == node {
+			return nodeRow{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis}, true
+		}
+	}
+	return nodeRow{}, false
+}
+
+// errUnproven refuses a peer that has not shown what only the node itself, or a
+// member of the cluster, can know.
+func errUnproven(node uint64, what string) error {
+	return fmt.Errorf("%w: who says to be node %d has not proven it: %s", command.ErrRefused, node, what)
+}

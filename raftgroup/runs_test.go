@@ -1,0 +1,323 @@
+package raftgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+func TestRunFollows(t *testing.T) {
+	last := remembered{nodeRun: nodeRun{Generation: 4, Number: 44, Began: 100}, Position: 130}
+	for name, tt := range map[string]struct {
+		last remembered
+		next nodeRun
+		want string
+	}{
+		"the same":                         {last, nodeRun{4, 44, 100}, ""},
+		"the next":                         {last, nodeRun{5, 55, 130}, ""},
+		"the next, after more":             {last, nodeRun{5, 55, 131}, ""},
+		"after some that were not seen":    {last, nodeRun{9, 99, 500}, ""},
+		"nothing is remembered":            {remembered{}, nodeRun{1, 11, 0}, ""},
+		"an old copy":                      {last, nodeRun{3, 33, 80}, "start 3, and start 4 has been here"},
+		"a copy of before the last start":  {last, nodeRun{4, 45, 100}, "start 4, and start 4 has been here"},
+		"a copy made while it ran":         {last, nodeRun{5, 55, 129}, "had come to 129 when it started, and has been at 130"},
+		"a new identity beside an old log": {last, nodeRun{7, 77, 12}, "had come to 12"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := tt.last.follows(&tt.next)
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestRunsFile(t *testing.T) {
+	f := vfs.NewMem()
+	must(t, f.MkdirAll(dir, 0o755))
+	runs, err := openRuns(f, dir)
+	must(t, err)
+	must(t, runs.admit(2, 22, nodeRun{1, 11, 5}))
+	must(t, runs.admit(3, 33, nodeRun{7, 77, 50}))
+	runs.progress(2, 11, 9)
+	runs.progress(2, 11, 8) // late
+	runs.progress(2, 99, 900)
+	if !runs.dirty() {
+		t.Error("progress is not to be written")
+	}
+	must(t, runs.save())
+	again, err := openRuns(f, dir)
+	must(t, err)
+	if !maps.Equal(runs.nodes, again.nodes) || again.nodes[2].Position != 9 {
+		t.Errorf("read back %+v, want %+v", again.nodes, runs.nodes)
+	}
+	if err := again.admit(2, 22, nodeRun{2, 12, 8}); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("an older run is let in: %v", err)
+	}
+	must(t, again.admit(2, 23, nodeRun{1, 1, 0})) // another directory under that number
+	must(t, again.admit(3, 33, nodeRun{8, 88, 50}))
+
+	path := f.PathJoin(dir, runsFile)
+	intact := readAll(t, f, path)
+	for i := range intact {
+		damaged := bytes.Clone(intact)
+		damaged[i] ^= 1
+		if _, err := decodeRuns(damaged); err == nil {
+			t.Fatalf("byte %d, %q instead of %q: taken for sound", i, damaged[i], intact[i])
+		}
+	}
+	writeAll(t, f, path, intact[:len(intact)/2])
+	if _, err := openRuns(f, dir); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "remove it") {
+		t.Errorf("half a file: %v", err)
+	}
+}
+
+func FuzzRuns(f *testing.F) {
+	b, err := encodeRuns(map[uint64]remembered{2: {nodeRun: nodeRun{1, 2, 3}, UID: 4, Position: 5}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if nodes, err := decodeRuns(b); err == nil {
+			again, err := encodeRuns(nodes)
+			must(t, err)
+			if back, err := decodeRuns(again); err != nil || len(back) != len(nodes) {
+				t.Fatal(back, err)
+			}
+		}
+	})
+}
+
+// proven is what a node shows in a handshake with another that knows its key.
+func proven(n *Node) PeerIdentity {
+	p := n.Self()
+	copy(p.Key[:], n.identity.Key.public())
+	p.Signed, p.Token = true, true
+	return p
+}
+
+// meet has every node let in every other.
+func (c *cluster) meet() {
+	c.t.Helper()
+	for _, a := range c.nodes {
+		for _, b := range c.nodes {
+			if a != b {
+				must(c.t.(*testing.T), a.Admit(proven(b)))
+			}
+		}
+	}
+}
+
+// end closes a node; its disk is what it left.
+func (c *cluster) end(id uint64) {
+	c.t.Helper()
+	closeNode(c.t.(*testing.T), c.nodes[id])
+	delete(c.nodes, id)
+}
+
+// copyOf returns a copy of a disk.
+func copyOf(t *testing.T, from *vfs.MemFS) *vfs.MemFS {
+	t.Helper()
+	to := vfs.NewMem()
+	if ok, err := vfs.Clone(from, to, dir, dir); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	return to
+}
+
+// A node that comes back with an older directory is refused by everybody who
+// has heard of it since, also after their own restart.
+func TestOldCopyIsRefused(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	c.until("leaders", c.led)
+	c.meet()
+	c.end(3)
+	old := copyOf(t, c.disks[3])
+	c.start(3)
+	c.meet()
+	c.until("leaders", c.led)
+	for i := range 20 {
+		c.put(fmt.Sprint("k", i), "v")
+	}
+	c.pass(2 * reportEvery)
+	running := copyOf(t, c.disks[3]) // of a running node; complete up to here
+	for i := range 20 {
+		c.put(fmt.Sprint("k", i), "w")
+	}
+	c.pass(2 * reportEvery)
+	c.end(3)
+	present := c.disks[3]
+
+	for name, disk := range map[string]*vfs.MemFS{"of before the last start": old, "made while it ran": running} {
+		c.disks[3] = disk
+		n := c.start(3)
+		for _, id := range []uint64{1, 2} {
+			if err := c.nodes[id].Admit(proven(n)); !errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "erase it") {
+				t.Errorf("a copy %s is let in by node %d: %v", name, id, err)
+			}
+		}
+		c.end(3)
+	}
+	// Node 1 remembers it over a restart of its own.
+	c.end(1)
+	c.start(1)
+	c.disks[3] = running
+	n := c.start(3)
+	if err := c.nodes[1].Admit(proven(n)); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("after a restart: %v", err)
+	}
+	// Told so, the node stops, and its directory is marked.
+	refusal := proven(c.nodes[1])
+	stranger := refusal
+	stranger.Key[0] ^= 1
+	n.Refused(stranger, RefusedOlder, "no")
+	if n.failed.Load() {
+		t.Error("stopped by a stranger's word")
+	}
+	n.Refused(refusal, RefusedOlder, "this directory is older")
+	if err := <-n.Failure(); !errors.Is(err, ErrRolledBack) {
+		t.Error(err)
+	}
+	c.end(3)
+	if _, err := openMem(running, Options{ID: 3, Clock: c.clock}); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("the marked directory is opened again: %v", err)
+	}
+	c.disks[3] = present
+	c.start(3)
+	if err := c.nodes[1].Admit(proven(c.nodes[3])); err != nil {
+		t.Errorf("the present directory is refused: %v", err)
+	}
+}
+
+// The meta group remembers the last run of a node for those that have no memory
+// of it.
+func TestMetaGroupRemembersRuns(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("leaders", c.led)
+	c.meet()
+	c.end(3)
+	old := copyOf(t, c.disks[3])
+	c.start(3)
+	c.meet()
+	run := c.nodes[3].run
+	c.until("the row to tell of the run", func() bool {
+		row, ok := c.nodes[1].cmap.Load().node(3)
+		return ok && row.Run == run
+	})
+	c.end(3)
+	c.end(1)
+	must(t, c.disks[1].Remove(c.disks[1].PathJoin(dir, runsFile)))
+	c.start(1)
+	c.disks[3] = old
+	n := c.start(3)
+	if err := c.nodes[1].Admit(proven(n)); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("let in: %v", err)
+	}
+}
+
+// A node that is told for long that it runs already stops.
+func TestTwinStops(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("leaders", c.led)
+	n, by := c.nodes[1], proven(c.nodes[2])
+	n.Refused(by, RefusedTwin, "node 1 runs already")
+	if n.failed.Load() {
+		t.Fatal("stopped at once: it may be a remnant")
+	}
+	c.clock.ms.Add(uint64(time.Minute.Milliseconds()))
+	n.Refused(by, RefusedTwin, "node 1 runs already")
+	if n.failed.Load() {
+		t.Fatal("stopped by two refusals with a minute between them")
+	}
+	for range 4 {
+		c.clock.ms.Add(uint64((4 * time.Second).Milliseconds()))
+		n.Refused(by, RefusedTwin, "node 1 runs already")
+	}
+	select {
+	case err := <-n.Failure():
+		if !errors.Is(err, ErrTwin) {
+			t.Error(err)
+		}
+	default:
+		t.Error("the node goes on")
+	}
+}
+
+func TestAdmission(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	n := c.nodes[1]
+	founder := proven(c.nodes[2])
+	stranger := PeerIdentity{Cluster: founder.Cluster, Node: 9, UID: 99, Peer: "elsewhere", Signed: true}
+	if err := n.Admit(founder); err != nil {
+		t.Errorf("a founder is refused before there is a map: %v", err)
+	}
+	if err := n.Admit(stranger); err == nil {
+		t.Error("a node that is no founder is let in before there is a map")
+	}
+	c.until("leaders", c.led)
+	c.until("a map", func() bool { return n.cmap.Load().begun() })
+	knows := stranger
+	knows.Token = true
+	unsigned, other, moved := founder, founder, founder
+	unsigned.Signed = false
+	other.Key[0] ^= 1
+	moved.Peer = "elsewhere"
+	imposter := unsigned
+	imposter.Peer = "elsewhere"
+	for _, tt := range []struct {
+		name string
+		p    PeerIdentity
+		want string // "": admitted
+	}{
+		{"a member", founder, ""},
+		{"a member without proof", unsigned, "has not proven it"},
+		{"a member with another key", other, "has not proven it"},
+		{"a member without proof, elsewhere", imposter, "has not proven it"},
+		{"a stranger", stranger, "takes the cluster's join token"},
+		{"a stranger with the token", knows, ""},
+		{"a member, elsewhere", moved, ""},
+	} {
+		err := n.Admit(tt.p)
+		if (err == nil) != (tt.want == "") || err != nil && (!errors.Is(err, command.ErrRefused) || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+		row, _ := n.cmap.Load().node(2)
+		if got, want := n.peerAddress(&row), row.Peer; got != want && tt.name != "a member, elsewhere" {
+			t.Errorf("%s: node 2 is now sought at %s", tt.name, got)
+		}
+	}
+	row, _ := n.cmap.Load().node(2)
+	if got := n.peerAddress(&row); got != "elsewhere" {
+		t.Errorf("a member that has moved is sought at %s", got)
+	}
+}
+
+func TestJoiningTakesTheToken(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	c.until("leaders", c.led)
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	n := c.nodes[1]
+	if len(n.JoinToken()) < TokenBytesMin {
+		t.Fatalf("token %q", n.JoinToken())
+	}
+	b, err := n.CallStranger(t.Context(), false, callJoin, []byte(`{"uid":"5","peer":"n9"}`))
+	must(t, err)
+	if _, err := unpackReply(b); !errors.Is(err, command.ErrRefused) || !strings.Contains(err.Error(), "proa member token") {
+		t.Errorf("without the token: %v", err)
+	}
+	if _, err := n.CallStranger(t.Context(), true, callAdmin, nil); !errors.Is(err, command.ErrRefused) {
+		t.Errorf("a stranger administers: %v", err)
+	}
+	if _, ok := n.cmap.Load().node(2); ok {
+		t.Error("the stranger is a member")
+	}
+}
