@@ -280,12 +280,21 @@ func (n *Node) drainRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (str
 	if a.Undo {
 		return fmt.Sprintf("node %d may lead shards again", a.Node), nil
 	}
-	for i := range m.nodes {
-		if o := &m.nodes[i]; o.member() && !o.Draining && !o.Removing && o.ID != row.ID {
-			return fmt.Sprintf("node %d gives its leaderships away and takes none", a.Node), nil
+	for i := range m.shards {
+		if r, on := m.shards[i].on(row.ID); on && !r.Learner && !m.othersVote(i, row.ID) {
+			return "", fmt.Errorf("%w: no other node could lead %s instead of node %d", command.ErrRefused, n.shardName(i), a.Node)
 		}
 	}
-	return "", fmt.Errorf("%w: no other node could lead instead of node %d", command.ErrRefused, a.Node)
+	return fmt.Sprintf("node %d gives its leaderships away and takes none", a.Node), nil
+}
+
+// othersVote reports whether a node beside the given one votes in a shard and
+// may lead it.
+func (m *clusterMap) othersVote(shard int, node uint64) bool {
+	return slices.ContainsFunc(m.shards[shard].Replicas, func(r replicaRow) bool {
+		o, known := m.node(r.Node)
+		return r.Node != node && !r.Learner && known && o.member() && !o.Draining && !o.Removing
+	})
 }
 
 func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
@@ -333,7 +342,7 @@ func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (
 	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
 		row := m.shards[shard]
 		to, known := m.node(a.To)
-		_, held := row.on(a.From)
+		from, held := row.on(a.From)
 		_, there := row.on(a.To)
 		switch {
 		case shard == n.meta():
@@ -351,7 +360,7 @@ func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (
 		case !n.settledShard(shard):
 			return nil, fmt.Errorf("%w: %s is being moved already; wait until \"proa shard list\" shows it settled", command.ErrRefused, n.shardName(shard))
 		}
-		return []metaWrite{{shardKey(shard, n.meta()), row.replace(a.From, a.To, false)}}, nil
+		return []metaWrite{{shardKey(shard, n.meta()), row.replace(a.From, a.To, from.Learner)}}, nil
 	})
 	if err != nil {
 		return nil, err

@@ -103,6 +103,55 @@ func (s shardRow) replace(from, to uint64, learner bool) shardRow {
 	return n
 }
 
+// # Who votes
+//
+// An even number of voters survives no more than one less, and is stopped by the
+// loss of one more node: a lone node that takes in a second voter is stopped by
+// the loss of either. So replicas that are added keep up without a vote until two
+// of them can get one together, in one joint change, or until the shard has as
+// many replicas as the cluster was founded to have, which somebody has asked for.
+
+// enfranchise returns s with votes for those of its learners that shall have one,
+// and whose nodes are up. factor is how many replicas the shard is to have, most
+// bounds who votes.
+func (s shardRow) enfranchise(factor, most int, up func(node uint64) bool) shardRow {
+	n := shardRow{Incarnation: s.Incarnation, Replicas: slices.Clone(s.Replicas)}
+	vote, learn := 0, []*replicaRow(nil)
+	for i := range n.Replicas {
+		switch r := &n.Replicas[i]; {
+		case !r.Learner:
+			vote++
+		case up(r.Node):
+			learn = append(learn, r)
+		}
+	}
+	for len(learn) > 0 {
+		more := 2
+		if vote%2 == 0 || vote+1 == factor {
+			more = 1
+		}
+		if more > len(learn) || vote+more > most {
+			break
+		}
+		for _, r := range learn[:more] {
+			r.Learner = false
+		}
+		vote, learn = vote+more, learn[more:]
+	}
+	return n
+}
+
+// voters returns how many replicas shall vote.
+func (s *shardRow) voters() int {
+	n := 0
+	for _, r := range s.Replicas {
+		if !r.Learner {
+			n++
+		}
+	}
+	return n
+}
+
 // clusterMap is the meta group's state as one node has applied it. It is
 // immutable.
 type clusterMap struct {

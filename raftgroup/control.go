@@ -249,17 +249,42 @@ func (p *plan) place(shard int) {
 		if to == 0 && (!node.Removing || len(row.Replicas) <= 1) {
 			continue // no room: better a replica that may come back than none
 		}
-		p.change(shard, row.replace(r.Node, to, false))
+		next := p.enfranchised(row.replace(r.Node, to, true))
+		if next.voters() == 0 {
+			continue // the learners that are left are not up
+		}
+		p.change(shard, next)
 		p.load[to]++
 		return
 	}
-	if len(row.Replicas) < p.cm.cluster.Replicas && p.node.settledShard(shard) {
+	if !p.node.settledShard(shard) {
+		return
+	}
+	next := *row
+	if len(row.Replicas) < p.cm.cluster.Replicas {
 		if to := p.target(shard); to != 0 {
-			p.change(shard, row.replace(0, to, false))
+			next = row.replace(0, to, true)
 			p.load[to]++
 		}
 	}
+	if next = p.enfranchised(next); !slices.Equal(next.Replicas, row.Replicas) {
+		p.change(shard, next)
+	}
 }
+
+// enfranchised returns a row of a users' shard with the votes it shall have.
+func (p *plan) enfranchised(row shardRow) shardRow {
+	return row.enfranchise(p.cm.cluster.Replicas, len(row.Replicas), p.up)
+}
+
+// enfranchisedMeta is the same for the meta group, which has a replica on every
+// node.
+func (p *plan) enfranchisedMeta(row shardRow) shardRow {
+	return row.enfranchise(min(p.cm.cluster.Replicas, metaVotersMax), metaVotersMax, p.up)
+}
+
+// up reports whether a node may get replicas, and so votes.
+func (p *plan) up(node uint64) bool { return slices.Contains(p.eligible, node) }
 
 // placeMeta gives every node a replica of the meta group, and makes voters of
 // the first few.
@@ -268,12 +293,6 @@ func (p *plan) placeMeta() {
 	row := &p.cm.shards[meta]
 	if !p.free(meta) {
 		return
-	}
-	voters := 0
-	for _, r := range row.Replicas {
-		if !r.Learner {
-			voters++
-		}
 	}
 	for _, r := range row.Replicas {
 		if !p.replaceable(meta, r) {
@@ -285,7 +304,9 @@ func (p *plan) placeMeta() {
 		last := node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 && !p.holdsShards(r.Node)
 		lost := !node.Removing && p.leaving[r.Node] && (r.Learner || p.spareMeta(row))
 		if last || lost {
-			p.change(meta, row.replace(r.Node, 0, false))
+			if next := p.enfranchisedMeta(row.replace(r.Node, 0, false)); next.voters() > 0 {
+				p.change(meta, next)
+			}
 			return
 		}
 	}
@@ -293,21 +314,13 @@ func (p *plan) placeMeta() {
 		return
 	}
 	for _, node := range p.eligible {
-		r, has := row.on(node)
-		switch {
-		case !has:
-			p.change(meta, row.replace(0, node, voters >= metaVotersMax))
-			return
-		case r.Learner && voters < metaVotersMax:
-			promoted := shardRow{Incarnation: row.Incarnation, Replicas: slices.Clone(row.Replicas)}
-			for i := range promoted.Replicas {
-				if promoted.Replicas[i].Node == node {
-					promoted.Replicas[i].Learner = false
-				}
-			}
-			p.change(meta, promoted)
+		if _, has := row.on(node); !has {
+			p.change(meta, p.enfranchisedMeta(row.replace(0, node, true)))
 			return
 		}
+	}
+	if better := p.enfranchisedMeta(*row); !slices.Equal(better.Replicas, row.Replicas) {
+		p.change(meta, better)
 	}
 }
 
@@ -347,7 +360,7 @@ func (p *plan) level() {
 		row := &p.cm.shards[i]
 		_, there := row.on(to)
 		if _, here := row.on(from); here && !there && p.free(i) {
-			p.change(i, row.replace(from, to, false))
+			p.change(i, p.enfranchised(row.replace(from, to, true)))
 			return
 		}
 	}

@@ -671,7 +671,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		n.balance()
 	})
 	return n.await(ctx, func() bool {
-		if n.alone.Load() || n.failed.Load() || n.leadsNone() || !n.known.anyMayLead(n.id, n.clock.Boot()) {
+		if n.alone.Load() || n.failed.Load() || n.leadsNone() || !n.canHandOver() {
 			return true
 		}
 		n.post(n.balance)

@@ -177,18 +177,6 @@ func (t *pictures) mayLeadLocked(node uint64, now int64, well bool) (leaders int
 	return p.leaders, ""
 }
 
-// anyMayLead reports whether some node other than self can be given
-// leaderships.
-func (t *pictures) anyMayLead(self uint64, now int64) bool {
-	defer t.lock()()
-	for node := range t.nodes {
-		if _, reason := t.mayLeadLocked(node, now, true); node != self && reason == "" {
-			return true
-		}
-	}
-	return false
-}
-
 // countLeader counts a leadership that is on its way to node.
 func (t *pictures) countLeader(node uint64) {
 	defer t.lock()()

@@ -169,6 +169,26 @@ func (n *Node) leadsNone() bool {
 	return true
 }
 
+// canHandOver reports whether another node could lead some of the shards that
+// this one leads.
+func (n *Node) canHandOver() bool {
+	m := n.cmap.Load()
+	for _, g := range n.groups {
+		if !g.leads.Load() || !m.begun() {
+			continue
+		}
+		for _, r := range m.shards[g.shard].Replicas {
+			if r.Node == n.id || r.Learner {
+				continue
+			}
+			if _, why := n.mayLead(r.Node, false); why == "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // requestTransfer asks the pass to hand a shard's leadership to a node.
 func (n *Node) requestTransfer(shard int, node uint64) error {
 	g := n.groups[shard]

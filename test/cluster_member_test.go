@@ -130,6 +130,24 @@ func TestClusterGrowsAndShrinks(t *testing.T) {
 	n.Kill()
 }
 
+// TestClusterJoinerDies lets a second server join a lone one and die: nothing may
+// wait for it.
+func TestClusterJoinerDies(t *testing.T) {
+	t.Parallel()
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 1})
+	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 4, 5*time.Millisecond)
+	tr.progress(20)
+	joiner := c.Join()
+	awaitReplicas(t, c, 2, c.Node(1))
+	joiner.Kill()
+	tr.progress(200)
+	tr.check(connect(t, c.Node(1), nil))
+	tr.noErrors()
+	joiner.Start()
+	awaitReplicas(t, c, 2, c.Nodes()...)
+	checkEqual(t, c)
+}
+
 // awaitReplicas returns when every shard has its replicas, that many of each.
 func awaitReplicas(t *testing.T, c *testcluster.Cluster, replicas int, nodes ...*testcluster.Node) {
 	t.Helper()

@@ -233,7 +233,7 @@ func TestSnapshotAtItsLimits(t *testing.T) {
 func TestSnapshotsWaitForTheirTurn(t *testing.T) {
 	first, proceed := make(chan uint64, 2), make(chan struct{})
 	b := startNode(t, 2, func(c *Config, h *testHandler) {
-		c.SnapshotsIn, c.SilenceTimeout = 1, 100*time.Millisecond
+		c.SnapshotsIn, c.SilenceTimeout = 1, 400*time.Millisecond
 		h.snapshot = func(from uint64, _ []byte, s *Incoming) error {
 			first <- from
 			if err := s.Resume(nil); err != nil {
@@ -251,7 +251,7 @@ func TestSnapshotsWaitForTheirTurn(t *testing.T) {
 	defer senders.Wait()
 	errs := make(chan error, 2)
 	for id := range uint64(2) {
-		a := startNode(t, 10+id, func(c *Config, _ *testHandler) { c.SilenceTimeout = 100 * time.Millisecond })
+		a := startNode(t, 10+id, func(c *Config, _ *testHandler) { c.SilenceTimeout = 400 * time.Millisecond })
 		a.SetPeer(2, b.address())
 		senders.Go(func() { errs <- a.SendSnapshot(t.Context(), 2, nil, exporter(0)) })
 	}
@@ -259,7 +259,7 @@ func TestSnapshotsWaitForTheirTurn(t *testing.T) {
 	select {
 	case <-first:
 		t.Error("two at a time")
-	case <-time.After(300 * time.Millisecond): // three times what silence may last
+	case <-time.After(1200 * time.Millisecond): // three times what silence may last
 	case err := <-errs:
 		t.Error(err)
 	}
