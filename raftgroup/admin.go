@@ -442,6 +442,13 @@ func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body [
 	case verb != callProbe && verb != callJoin:
 		return nil, fmt.Errorf("%w: %q is for members only", command.ErrRefused, verb)
 	case verb == callJoin && !token && n.JoinToken() != "":
+		var a joinArgs
+		if err := parseArgs(body, &a); err != nil {
+			return packReply(nil, err)
+		}
+		if _, err := admitJoin(n.cmap.Load(), &a); err != nil {
+			return packReply(nil, err) // the token would not help
+		}
 		return packReply(nil, fmt.Errorf("%w: a node needs the cluster's join token to join; \"proa member token\" on a running node prints it, give it with --join-token", command.ErrRefused))
 	}
 	return n.Call(ctx, 0, verb, body)

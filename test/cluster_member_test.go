@@ -138,7 +138,7 @@ func TestClusterJoinerDies(t *testing.T) {
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 4, 5*time.Millisecond)
 	tr.progress(20)
 	joiner := c.Join()
-	awaitReplicas(t, c, 2, c.Node(1))
+	awaitReplicas(t, c, 2, c.Nodes()...)
 	joiner.Kill()
 	tr.progress(200)
 	tr.check(connect(t, c.Node(1), nil))

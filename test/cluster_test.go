@@ -138,7 +138,7 @@ func settling() func(*command.ClusterStatus) bool {
 				return false
 			}
 			for _, r := range sh.Replicas {
-				if r.Applied < first[sh.Shard] || r.Role == "learner" && sh.Shard != command.MetaShard {
+				if r.Applied < first[sh.Shard] || r.Role == "learner" && sh.Shard != command.MetaShard && len(sh.Desired) > 2 {
 					return false
 				}
 			}
