@@ -74,6 +74,16 @@ func TestJoinerOfALoneNodeDies(t *testing.T) {
 			t.Errorf("shard %d: %s", shard, got)
 		}
 	}
+	c.until("word of how far the copies are, also of idle shards", func() bool {
+		for _, shard := range c.nodes[1].ClusterStatus().Shards {
+			for _, r := range shard.Replicas {
+				if len(shard.Replicas) != 2 || r.Lag != 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
 	c.isolate(2, true)
 	c.pass(30 * time.Second)
 	c.put("k", "without it")

@@ -339,10 +339,14 @@ func (c *Cluster) await(what string, look func(context.Context) error) {
 	defer cancel()
 	poll := time.NewTicker(4 * pollInterval)
 	defer poll.Stop()
+	var err error // of the last look that was not cut short
 	for {
-		err := look(ctx)
-		if err == nil {
+		now := look(ctx)
+		if now == nil {
 			return
+		}
+		if ctx.Err() == nil {
+			err = now
 		}
 		for i, n := range c.nodes {
 			if n.ended() {
