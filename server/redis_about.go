@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/proa-kv/proa/protocol"
@@ -145,6 +146,63 @@ func redisCommandGetKeysAndFlags(_ *processor, x *redisPlan) {
 		}
 	}
 }
+
+// redisClusterGetKeysInSlot answers the first keys of a slot, which it looks for
+// among those of its shard.
+func redisClusterGetKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) {
+	n, ok := x.integer(2)
+	if !ok {
+		p.answer(c, x.reply)
+		return false
+	}
+	count, ok := x.integer(3)
+	if !ok {
+		p.answer(c, x.reply)
+		return false
+	}
+	if n < 0 || n >= protocol.Slots || count < 0 {
+		p.answerError(c, "ERR Invalid slot or number of keys")
+		return false
+	}
+	slot := uint16(n)
+	w := &redisWalk{rows: walkRows, limit: p.srv.cfg.OutputBytesMax / 2, at: position{confined: true, shards: []uint16{uint16(p.srv.backend.ShardOf(slot))}}}
+	w.take = func(w *redisWalk, keys [][]byte) walkStep {
+		for _, key := range keys {
+			if w.count == count {
+				return walkEnd
+			}
+			if protocol.Slot(key) == slot {
+				w.out = resp.AppendBulk(w.out, key)
+				w.count++
+			}
+		}
+		if len(w.out) > w.limit {
+			w.fail = "ERR the keys take more than " + strconv.Itoa(w.limit) + " bytes; ask for fewer"
+			return walkEnd
+		}
+		return walkOn
+	}
+	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
+		return append(resp.AppendArray(dst, int(w.count)), w.out...)
+	}
+	return p.walkOver(c, w)
+}
+
+// redisClusterReplicas answers CLUSTER REPLICAS: CLUSTER NODES tells of masters
+// only, so that no node has any.
+func redisClusterReplicas(p *processor, x *redisPlan) {
+	for _, n := range p.srv.topology().Nodes {
+		if p.srv.redisNodeID(n.ID) == string(x.args[2]) {
+			x.reply = resp.AppendArray(x.reply, 0)
+			return
+		}
+	}
+	x.fail(fmt.Sprintf("ERR Unknown node %.64s", x.args[2]))
+}
+
+// redisClusterLinks answers CLUSTER LINKS: there is no bus between nodes that
+// speaks Redis's protocol.
+func redisClusterLinks(_ *processor, x *redisPlan) { x.reply = resp.AppendArray(x.reply, 0) }
 
 // redisCalls is how often each command was called, less what CONFIG RESETSTAT
 // has taken off.

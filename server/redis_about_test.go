@@ -1,8 +1,11 @@
 package server
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/proa-kv/proa/protocol"
 )
 
 // TestRedisSelectEndsTheConnection: whoever asks for a database that a Redis has
@@ -27,6 +30,29 @@ func TestRedisSelectEndsTheConnection(t *testing.T) {
 		other.want("SELECT 16", "+QUEUED|")
 		other.want("EXEC", "*2|+OK|-ERR DB index is out of range|")
 	})
+}
+
+// TestRedisClusterAnswers: the keys of a slot, and what there is none of.
+func TestRedisClusterAnswers(t *testing.T) {
+	_, c := liveRedis(t, Config{})
+	for i := range 5 {
+		c.want(fmt.Sprintf("SET {foo}%d v", i), "+OK|")
+		c.want(fmt.Sprintf("SET bar%d v", i), "+OK|")
+	}
+	slot := protocol.Slot([]byte("foo"))
+	c.want(fmt.Sprintf("CLUSTER GETKEYSINSLOT %d 2", slot), "*2|$6|{foo}0|$6|{foo}1|")
+	c.want(fmt.Sprintf("CLUSTER GETKEYSINSLOT %d 0", slot), "*0|")
+	if got := c.do(fmt.Sprintf("CLUSTER GETKEYSINSLOT %d 100", slot)); !strings.HasPrefix(got, "*5\r\n") {
+		t.Errorf("%q", got)
+	}
+	c.want("CLUSTER GETKEYSINSLOT 16384 1", "-ERR Invalid slot or number of keys|")
+	c.want("CLUSTER GETKEYSINSLOT 1 -1", "-ERR Invalid slot or number of keys|")
+	c.want("CLUSTER GETKEYSINSLOT x 1", "-ERR value is not an integer or out of range|")
+	c.want("CLUSTER LINKS", "*0|")
+	c.want("CLUSTER REPLICAS none", "-ERR Unknown node none|")
+	id := strings.Split(c.do("CLUSTER MYID"), "\r\n")[1]
+	c.want("CLUSTER REPLICAS "+id, "*0|")
+	c.want("CLUSTER SLAVES "+id, "*0|")
 }
 
 // TestRedisClientFields: CLIENT INFO has every field of Redis 7.0.

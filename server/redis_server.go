@@ -53,8 +53,9 @@ func init() {
 
 		resp.CmdClusterSlots: redisClusterSlots, resp.CmdClusterShards: redisClusterShards, resp.CmdClusterNodes: redisClusterNodes,
 		resp.CmdClusterInfo: redisClusterInfo, resp.CmdClusterKeySlot: redisClusterKeySlot, resp.CmdClusterMyID: redisClusterMyID,
-		resp.CmdClusterHelp: redisHelp,
-		resp.CmdReadOnly:    redisReadOnly, resp.CmdReadWrite: redisReadWrite, resp.CmdAsking: redisAsking,
+		resp.CmdClusterHelp: redisHelp, resp.CmdClusterReplicas: redisClusterReplicas, resp.CmdClusterSlaves: redisClusterReplicas,
+		resp.CmdClusterLinks: redisClusterLinks,
+		resp.CmdReadOnly:     redisReadOnly, resp.CmdReadWrite: redisReadWrite, resp.CmdAsking: redisAsking,
 	} {
 		redisHandlers[id].translate = f
 	}
@@ -62,7 +63,7 @@ func init() {
 		resp.CmdMulti: redisMulti, resp.CmdExec: redisExec, resp.CmdDiscard: redisDiscard, resp.CmdWatch: redisWatchKeys,
 		resp.CmdQuit: redisQuit, resp.CmdReset: redisReset, resp.CmdWait: redisWait,
 		resp.CmdScan: redisScan, resp.CmdKeys: redisKeys, resp.CmdDBSize: redisDBSize, resp.CmdRandomKey: redisRandomKey,
-		resp.CmdClusterCountKeysInSlot: redisClusterCountKeysInSlot,
+		resp.CmdClusterCountKeysInSlot: redisClusterCountKeysInSlot, resp.CmdClusterGetKeysInSlot: redisClusterGetKeysInSlot,
 	} {
 		redisHandlers[id].control = f
 	}

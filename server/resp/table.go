@@ -106,6 +106,10 @@ const (
 	CmdClusterMyID
 	CmdClusterCountKeysInSlot
 	CmdClusterHelp
+	CmdClusterGetKeysInSlot
+	CmdClusterReplicas
+	CmdClusterSlaves
+	CmdClusterLinks
 	CmdReadOnly
 	CmdReadWrite
 	CmdAsking
@@ -1161,6 +1165,41 @@ var table = []*Command{
 				Arguments: []Argument{
 					{Name: "slot", Type: "integer"},
 				},
+			},
+			{
+				ID: CmdClusterGetKeysInSlot, Name: "cluster|getkeysinslot", Arity: 4, Flags: FlagStale,
+				Tips:    []string{"nondeterministic_output"},
+				Summary: "Tells the first keys of a slot.",
+				Since:   "3.0.0", Group: "cluster", Complexity: "O(N), N: keys of the shard",
+				Arguments: []Argument{
+					{Name: "slot", Type: "integer"},
+					{Name: "count", Type: "integer"},
+				},
+			},
+			{
+				ID: CmdClusterReplicas, Name: "cluster|replicas", Arity: 3, Flags: FlagAdmin | FlagStale,
+				Tips:    []string{"nondeterministic_output"},
+				Summary: "Lists the replicas of a node: none, for each node is told as a master.",
+				Since:   "5.0.0", Group: "cluster", Complexity: "O(N), N: nodes",
+				Arguments: []Argument{
+					{Name: "node-id", Type: "string"},
+				},
+			},
+			{
+				ID: CmdClusterSlaves, Name: "cluster|slaves", Arity: 3, Flags: FlagAdmin | FlagStale,
+				Tips:    []string{"nondeterministic_output"},
+				Summary: "Lists the replicas of a node, under the name of before.",
+				Since:   "3.0.0", Group: "cluster", Complexity: "O(N), N: nodes",
+				Deprecated: "5.0.0", ReplacedBy: "CLUSTER REPLICAS",
+				Arguments: []Argument{
+					{Name: "node-id", Type: "string"},
+				},
+			},
+			{
+				ID: CmdClusterLinks, Name: "cluster|links", Arity: 2, Flags: FlagStale,
+				Tips:    []string{"nondeterministic_output"},
+				Summary: "Lists the connections between nodes that speak this protocol: none.",
+				Since:   "7.0.0", Group: "cluster", Complexity: "O(N), N: nodes",
 			},
 			{
 				ID: CmdClusterHelp, Name: "cluster|help", Arity: 2, Flags: FlagLoading | FlagStale,
