@@ -118,7 +118,7 @@ func (c *Config) keys() []key {
 		{name: "listen.unix", fallback: "", value: pathValue{p: &l.Unix, bytesMax: unixPathBytesMax},
 			doc: "Path of a unix socket for the native protocol, beside or instead of TCP. A socket file that nobody listens on any more is replaced."},
 		{name: "listen.peer", fallback: auto, value: addressValue{&l.Peer}, compute: computeListenPeer,
-			doc: "Address for traffic between nodes. It has no authentication: open it to trusted networks only. off: this node can never have peers. auto: `127.0.0.1:7401`; where node.join names another machine, `:7401`."},
+			doc: "Address for traffic between nodes. Nodes prove who they are, but nothing is encrypted: open it to trusted networks only. off: this node can never have peers. auto: `127.0.0.1:7401`; where node.join names another machine, `:7401`."},
 		{name: "listen.admin", fallback: "off", value: addressValue{&l.Admin},
 			doc: "Address of the administration HTTP server: health, status and metrics. It has no authentication; keep it on an address that only operators reach, such as `127.0.0.1:7402`."},
 		{name: "listen.resp", fallback: auto, value: addressValue{&l.RESP}, compute: computeListenRESP,

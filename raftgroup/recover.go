@@ -53,6 +53,10 @@ func RecoverUnsafe(o RecoverOptions) ([]RecoveredShard, error) {
 	if err == nil {
 		done, err = recoverIn(fs, &o, &id)
 	}
+	if err == nil && id.RolledBack { // nothing newer is left
+		id.RolledBack = false
+		err = writeIdentity(fs, dir, id)
+	}
 	return done, errors.Join(err, lock.Close())
 }
 

@@ -191,6 +191,10 @@ func TestOldCopyIsRefused(t *testing.T) {
 	if _, err := openMem(running, Options{ID: 3, Clock: c.clock}); !errors.Is(err, ErrRolledBack) {
 		t.Errorf("the marked directory is opened again: %v", err)
 	}
+	_, err := RecoverUnsafe(RecoverOptions{Dir: dir, FS: running})
+	must(t, err)
+	closeNode(t, memNode(t, running, Options{Clock: c.clock})) // alone, since nothing newer is left
+
 	c.disks[3] = present
 	c.start(3)
 	if err := c.nodes[1].Admit(proven(c.nodes[3])); err != nil {

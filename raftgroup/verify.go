@@ -33,7 +33,8 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	report(fmt.Sprintf("node %d, cluster %016x, %d shards", id.Node, id.Cluster, id.Shards))
 	logErr := id.explainDamage(raftlog.Verify(id.logOptions(f, dir), report))
 	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
-	err = errors.Join(logErr, stateErr)
+	_, runsErr := openRuns(f, dir)
+	err = errors.Join(logErr, stateErr, runsErr)
 	if err != nil || !id.Initialized {
 		return err
 	}
