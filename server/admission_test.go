@@ -412,3 +412,56 @@ func (s *share) usedBytes() int64 {
 	defer s.mu.Unlock()
 	return s.used
 }
+
+// TestLargeWritesKeepTheirPlace pipelines large writes and what depends on them:
+// they queue by themselves, and no client of Redis may notice.
+func TestLargeWritesKeepTheirPlace(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, c := liveRedis(t, cfg)
+		for _, size := range []int{40 << 10, 100 << 10, 900 << 10, 3 << 20} {
+			value := strings.Repeat("v", size)
+			type step struct {
+				args []string
+				want string
+			}
+			var steps []step
+			add := func(want string, args ...string) { steps = append(steps, step{args, want}) }
+			for range 5 {
+				add("+OK\r\n", "SET", "k", value)
+				add(fmt.Sprintf(":%d\r\n", size), "STRLEN", "k")
+				add("$2\r\nvv\r\n", "GETRANGE", "k", "0", "1")
+				add("+OK\r\n", "SET", "k", "x")
+				add("$1\r\nx\r\n", "GET", "k")
+				add(fmt.Sprintf(":%d\r\n", size+1), "APPEND", "k", value)
+				add(fmt.Sprintf(":%d\r\n", size+2), "APPEND", "k", "y")
+				add("+OK\r\n", "WATCH", "k")
+				add("+OK\r\n", "MULTI")
+				add("+QUEUED\r\n", "SET", "k", value)
+				add("+QUEUED\r\n", "SET", "k", "z")
+				add("*2\r\n+OK\r\n+OK\r\n", "EXEC")
+				add("$1\r\nz\r\n", "GET", "k")
+				add("+OK\r\n", "SET", "k", value)
+				add(":1\r\n", "DEL", "k")
+				add(":0\r\n", "EXISTS", "k")
+			}
+			sent := make(chan error, 1)
+			go func() {
+				for _, s := range steps {
+					if err := c.Send(s.args...); err != nil {
+						sent <- err
+						return
+					}
+				}
+				sent <- nil
+			}()
+			for i, s := range steps {
+				if got := c.next(); got != s.want {
+					t.Fatalf("%d bytes, step %d: %s is answered %.60q, want %q", size, i, s.args[0], got, s.want)
+				}
+			}
+			if err := <-sent; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
