@@ -51,13 +51,14 @@ const requestCopies = 2
 
 // admission divides the memory of a server.
 type admission struct {
-	inputMax   int64 // partial requests that are not large, and what MULTI keeps
-	heldMax    int64 // reads that wait for other nodes
-	freeOutput int   // unsent bytes of a connection that do not count among the replies
-	requests   share // large requests of clients: their frames
-	forwards   share // and of other nodes
-	replies    share // large replies
-	wake       chan struct{}
+	inputMax    int64 // partial requests that are not large, and what MULTI keeps
+	heldMax     int64 // reads that wait for other nodes
+	freeOutput  int   // unsent bytes of a connection that do not count among the replies
+	fairReplies int64 // bytes of large replies that one connection may have at a time
+	requests    share // large requests of clients: their frames
+	forwards    share // and of other nodes
+	replies     share // large replies
+	wake        chan struct{}
 }
 
 // freeOutputMin is a few small replies.
@@ -73,6 +74,7 @@ func (a *admission) init(total int64, connections int) {
 	a.requests = share{max: 4 * part / requestCopies, wake: a.wake}
 	a.forwards = share{max: 2 * part / requestCopies, wake: a.wake}
 	a.replies = share{max: 6 * part, wake: a.wake}
+	a.fairReplies = a.replies.max / 8
 }
 
 func (a *admission) shares() [3]*share { return [...]*share{&a.requests, &a.forwards, &a.replies} }

@@ -83,7 +83,7 @@ type conn struct {
 	parked    []job           // wait until the peer has taken more of its replies
 	took      int64           // bytes of replies that the socket has taken
 	granted   int64           // bytes of replies that count among those of all connections
-	claims    bool            // a large reply waits for memory, or is being made
+	claimed   int64           // bytes of large replies that wait for memory, or are being made
 }
 
 func (s *Server) newConn(tr transport) *conn {

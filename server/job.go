@@ -269,8 +269,9 @@ func (c *conn) park(j job) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || !c.parks(&j, c.srv.cfg.OutputBytesMax) {
-		if j.large != nil {
-			j.large.taken, c.claims = true, true
+		if l := j.large; l != nil && !l.taken {
+			l.taken = true
+			c.claimed += int64(l.bytes)
 		}
 		return false
 	}

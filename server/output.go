@@ -13,7 +13,7 @@ type largeReply struct {
 	job   job
 	claim claim
 	bytes int  // the reply may take
-	taken bool // up, as the one of its connection; never while it is parked
+	taken bool // up, and counted in conn.claimed; never while it is parked
 	asked bool // the claim waits or holds
 }
 
@@ -40,8 +40,7 @@ func (p *processor) claimReply(j job, n int) {
 }
 
 // admitReply reports whether j may make its reply. Otherwise j has been taken
-// over, and runs again when it may. The connection's other large replies wait
-// for this one to be sent.
+// over, and runs again when it may.
 func (p *processor) admitReply(j *job) bool {
 	l := j.large
 	if l == nil || l.claim.held > 0 {
@@ -72,15 +71,15 @@ func (s *Server) takeUp(j job) {
 	}
 }
 
-// drop gives back what l was admitted for, and lets the connection's next large
-// reply be made.
+// drop gives back what l was admitted for.
 func (l *largeReply) drop(c *conn) {
 	if !l.taken {
 		return
 	}
 	c.srv.admission.replies.drop(&l.claim)
 	c.mu.Lock()
-	c.claims = false
+	l.taken = false
+	c.claimed -= int64(l.bytes)
 	c.mu.Unlock()
 }
 
@@ -92,8 +91,9 @@ func (l *largeReply) pass(c *conn) {
 }
 
 // parks reports whether j has to wait until the peer has taken more of its
-// replies, if there may be so many bytes of them. A large reply waits for all
-// others; over RESP, also for its turn, since it could not be sent before.
+// replies, if there may be so many bytes of them. A connection has no more of
+// the memory for large replies than is fair, unless one alone takes more; over
+// RESP a large reply waits for its turn, since it could not be sent before.
 // Whatever else waits for an answer that is next must not keep it. c.mu must be
 // held.
 func (c *conn) parks(j *job, unsentMax int) bool {
@@ -104,7 +104,8 @@ func (c *conn) parks(j *job, unsentMax int) bool {
 	case large && c.redis != nil:
 		return !c.isHead(j.id) || c.granted > 0 && (c.out != nil || c.sending != nil)
 	case large:
-		return c.claims || c.granted > 0 || c.unsent() > largeBytes
+		has := c.claimed + c.granted
+		return has > 0 && has+int64(j.large.bytes) > c.srv.admission.fairReplies || c.unsent() >= unsentMax
 	case c.isHead(j.id):
 		return false
 	}
