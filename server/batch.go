@@ -302,6 +302,7 @@ func withoutRow(body []byte) []byte {
 
 // keepReply is keep for an outcome as another node has encoded it.
 func (g *gather) keepReply(i int32, r protocol.OpResult) {
+	g.c.srv.counters.errors.add(r.Status)
 	if !r.Status.CarriesResult() {
 		g.bodies[i] = []byte{byte(r.Status), 0, 0, 0, 0}
 		return
@@ -324,7 +325,7 @@ func (g *gather) keep(i int32, r *command.Result) {
 		r = &short
 	}
 	g.bytes += len(r.Value)
-	g.bodies[i] = appendOutcome(nil, r)
+	g.bodies[i] = g.c.srv.counters.errors.appendOutcome(nil, r)
 }
 
 // fail answers the operations at these positions with s.
@@ -332,6 +333,7 @@ func (g *gather) fail(ops []int32, s protocol.Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, i := range ops {
+		g.c.srv.counters.errors.add(s)
 		g.bodies[i] = []byte{byte(s), 0, 0, 0, 0}
 	}
 }

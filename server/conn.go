@@ -127,10 +127,10 @@ func (s *Server) farewell(c *conn) []byte {
 		return s.redisFarewell()
 	}
 	if s.draining.Load() {
-		return protocol.AppendError(nil, 0, protocol.StatusShuttingDown, 1000, "the server is shutting down")
+		return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusShuttingDown, 1000, "the server is shutting down")
 	}
 	s.counters.rejected.Add(1)
-	return protocol.AppendError(nil, 0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, of %d (concurrency.max_connections, or what the limit of open files leaves of it)", s.cfg.ConnectionsMax))
+	return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, of %d (concurrency.max_connections, or what the limit of open files leaves of it)", s.cfg.ConnectionsMax))
 }
 
 // outputSize is the smallest output buffer: several small replies, or one row
@@ -285,7 +285,7 @@ func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
 	}
 	c.mu.Lock()
 	out := c.output()
-	out.B = protocol.AppendError(out.B, id, status, 0, message)
+	out.B = c.srv.counters.errors.appendError(out.B, id, noMarks, status, 0, message)
 	c.closing = true
 	c.mu.Unlock()
 	c.tr.kick(c)
@@ -297,7 +297,7 @@ func (c *conn) notice(status protocol.Status, message string) {
 	c.mu.Lock()
 	if !c.closed && c.redis == nil {
 		out := c.output()
-		out.B = protocol.AppendError(out.B, 0, status, 0, message)
+		out.B = c.srv.counters.errors.appendError(out.B, 0, noMarks, status, 0, message)
 	}
 	c.mu.Unlock()
 	c.tr.kick(c)
@@ -387,15 +387,15 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 		}
 		out := c.output()
 		if outcome == command.Applied && c.oversized(tag, r) {
-			out.B = appendError(out.B, tag.ID, &marks, protocol.StatusBusy, retryBusyMillis, "the value has grown meanwhile; read it again")
+			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, protocol.StatusBusy, retryBusyMillis, "the value has grown meanwhile; read it again")
 		} else if outcome == command.Applied {
-			appendResult(out, tag.ID, &marks, protocol.Opcode(tag.Code&^tellEpoch), r)
+			c.srv.counters.errors.appendResult(out, tag.ID, &marks, protocol.Opcode(tag.Code&^tellEpoch), r)
 			if len(out.B) > largeBytes {
 				c.account(c.unsent())
 			}
 		} else {
 			status, message := statusOfOutcome(outcome)
-			out.B = appendError(out.B, tag.ID, &marks, status, 0, message)
+			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, status, 0, message)
 		}
 	}
 	// Under the lock: whoever writes the reply must see it as answered.

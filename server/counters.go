@@ -12,11 +12,10 @@ import (
 // opCounts counts one thread's requests. Each thread writes its own, so the
 // counters' cache lines are not shared; readers add them up.
 type opCounts struct {
-	ops    [32]atomic.Uint64 // by opcode, 0 for unknown ones
-	failed atomic.Uint64
-	redis  atomic.Uint64      // commands of the Redis protocol
-	calls  [256]atomic.Uint64 // of each of them, by resp.ID
-	_      [64]byte
+	ops   [32]atomic.Uint64  // by opcode, 0 for unknown ones
+	redis atomic.Uint64      // commands of the Redis protocol
+	calls [256]atomic.Uint64 // of each of them, by resp.ID
+	_     [64]byte
 }
 
 func (o *opCounts) add(op protocol.Opcode) {
@@ -35,12 +34,13 @@ type counters struct {
 	bytesIn   atomic.Uint64
 	forwarded atomic.Uint64 // requests and parts of requests sent to other nodes
 	bytesOut  atomic.Uint64
+	errors    errorCounts // what clients were told, by status
 
 	calls redisCalls
 
 	mu     sync.Mutex
 	counts []*opCounts
-	past   [34]uint64 // of threads that have ended: by opcode, then failed, then redis
+	past   [33]uint64 // of threads that have ended: by opcode, then redis
 }
 
 func (c *counters) register(o *opCounts) {
@@ -58,8 +58,7 @@ func (c *counters) unregister(o *opCounts) {
 			for k := range o.ops {
 				c.past[k] += o.ops[k].Load()
 			}
-			c.past[32] += o.failed.Load()
-			c.past[33] += o.redis.Load()
+			c.past[32] += o.redis.Load()
 			for id := range o.calls {
 				c.calls.past[id] += o.calls[id].Load()
 			}
@@ -88,7 +87,9 @@ type serverStatus struct {
 	Draining    bool              `json:"draining"`
 	Redis       uint64            `json:"redis_commands"` // commands of the Redis protocol; the requests they came to count as requests
 	Requests    map[string]uint64 `json:"requests"`
-	Errors      uint64            `json:"errors"`
+	Errors      uint64            `json:"errors"` // that clients were told; operations inside a BATCH or TXN count by themselves
+	// ErrorsByStatus is the same, by the status's name.
+	ErrorsByStatus map[string]uint64 `json:"errors_by_status"`
 }
 
 // RedisCommands returns how many commands of the Redis protocol have come in.
@@ -96,7 +97,7 @@ func (s *Server) RedisCommands() uint64 {
 	c := &s.counters
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sum := c.past[33]
+	sum := c.past[32]
 	for _, o := range c.counts {
 		sum += o.redis.Load()
 	}
@@ -104,8 +105,8 @@ func (s *Server) RedisCommands() uint64 {
 }
 
 // Requests returns how many requests of each operation have come in, by the
-// operation's name, and how many were answered with an error.
-func (s *Server) Requests() (byOp map[string]uint64, failed uint64) {
+// operation's name.
+func (s *Server) Requests() map[string]uint64 {
 	c := &s.counters
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -114,16 +115,19 @@ func (s *Server) Requests() (byOp map[string]uint64, failed uint64) {
 		for k := range o.ops {
 			sum[k] += o.ops[k].Load()
 		}
-		sum[32] += o.failed.Load()
 	}
-	byOp = make(map[string]uint64)
+	byOp := make(map[string]uint64)
 	for k := range 32 {
 		if sum[k] > 0 {
 			byOp[protocol.Opcode(k).String()] = sum[k]
 		}
 	}
-	return byOp, sum[32]
+	return byOp
 }
+
+// Errors returns how many errors clients were told, by the status's name. An
+// operation inside a BATCH or TXN counts by itself.
+func (s *Server) Errors() map[string]uint64 { return s.counters.errors.byStatus() }
 
 func (s *Server) status() serverStatus {
 	c := &s.counters
@@ -140,7 +144,7 @@ func (s *Server) status() serverStatus {
 		st.Listening = append(st.Listening, "redis://"+a.String())
 	}
 	st.Redis = s.RedisCommands()
-	st.Requests, st.Errors = s.Requests()
+	st.Requests, st.Errors, st.ErrorsByStatus = s.Requests(), s.counters.errors.sum(), s.Errors()
 	return st
 }
 

@@ -108,10 +108,9 @@ func (t *touched) flush() {
 
 // fail answers the request being dispatched with an error.
 func (p *processor) fail(c *conn, id uint64, s protocol.Status, retryMillis uint32, message string) {
-	p.counts.failed.Add(1)
 	c.mu.Lock()
 	out := c.output()
-	out.B = appendError(out.B, id, &p.marks, s, retryMillis, message)
+	out.B = p.srv.counters.errors.appendError(out.B, id, &p.marks, s, retryMillis, message)
 	p.touch(c)
 	c.mu.Unlock()
 }
@@ -343,7 +342,7 @@ func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, withValue b
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := c.output()
-	r := beginRow(out, f.ID, protocol.Opcode(f.Code), p.now, &p.marks)
+	r := p.srv.counters.errors.beginRow(out, f.ID, protocol.Opcode(f.Code), p.now, &p.marks)
 	valueMax := command.NoValue
 	if withValue {
 		valueMax = command.AnyValue // what is in memory has no large ones

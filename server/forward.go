@@ -77,7 +77,6 @@ func (p *processor) forward(r *request, shard int) {
 		return
 	}
 	if node == 0 {
-		p.counts.failed.Add(1)
 		s.refuse(r.c, r.id, r.charge, &x, s.notLeader(shard), &p.touched)
 		return
 	}
@@ -95,7 +94,6 @@ func (p *processor) forward(r *request, shard int) {
 			r.c.end(r.charge)
 			return
 		}
-		p.counts.failed.Add(1)
 		s.refuse(r.c, r.id, r.charge, &x, bad, &p.touched)
 	}
 }
@@ -259,6 +257,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		out := c.output()
 		start := len(out.B)
 		out.Grow(protocol.HeaderBytes + marksBytesMax + len(f.Body))
+		c.srv.counters.errors.add(status)
 		b := beginFrame(out.B, f.Code, protocol.FlagReply|f.Flags&protocol.FlagMore, r.id, &marks)
 		out.B = protocol.End(append(b, f.Body...), start)
 		c.account(c.unsent())
@@ -317,7 +316,7 @@ func (s *Server) refuse(c *conn, id uint64, charge uint32, x *protocol.Extension
 	defer c.mu.Unlock()
 	if !c.closed {
 		out := c.output()
-		out.B = appendError(out.B, id, &marks, r.status, r.retryMillis, r.message)
+		out.B = s.counters.errors.appendError(out.B, id, &marks, r.status, r.retryMillis, r.message)
 	}
 	c.end(charge)
 	t.add(c)

@@ -235,7 +235,6 @@ func (p *processor) queueJobs() {
 
 // failJob answers a job with an error.
 func (p *processor) failJob(j *job, r *refusal) {
-	p.counts.failed.Add(1)
 	p.srv.failJob(j, r, &p.touched)
 }
 
@@ -373,7 +372,7 @@ func (p *processor) runGet(j job) {
 	}
 	marks := j.marks(s, shard)
 	out := bufpool.Get(outputSize)
-	r := beginRow(out, j.id, j.op, p.now, &marks)
+	r := p.srv.counters.errors.beginRow(out, j.id, j.op, p.now, &marks)
 	valueMax := command.NoValue
 	if j.op == protocol.OpGet {
 		valueMax = j.replyMax()

@@ -140,7 +140,7 @@ func (p *processor) runMGet(j job) {
 // read so; and whole is false, with out in any state, where the rows take more
 // than bytesMax.
 func (p *processor) appendMGet(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
-	w := chunks{out: out, id: id, marks: marks}
+	w := chunks{out: out, id: id, marks: marks, count: &p.srv.counters.errors}
 	w.begin()
 	for i, key := range p.mget.Keys {
 		w.split()
@@ -300,6 +300,7 @@ type chunks struct {
 	id    uint64
 	marks *protocol.Extensions // of each frame
 	start int                  // of the frame being written
+	count *errorCounts
 }
 
 func (w *chunks) begin() {
@@ -323,5 +324,5 @@ func (w *chunks) end() { w.out.B = protocol.End(w.out.B, w.start) }
 
 // abort replaces the frame being written by an error, which ends the reply.
 func (w *chunks) abort(s protocol.Status, message string) {
-	w.out.B = appendError(w.out.B[:w.start], w.id, w.marks, s, 0, message)
+	w.out.B = w.count.appendError(w.out.B[:w.start], w.id, w.marks, s, 0, message)
 }

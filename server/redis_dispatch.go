@@ -348,14 +348,13 @@ func (p *processor) answer(c *conn, reply []byte) {
 		number = r.push()
 	}
 	c.mu.Lock()
-	appendVerbatim(c.output(), requestID(number, 0), reply)
+	c.appendVerbatim(requestID(number, 0), reply)
 	p.touch(c)
 	c.mu.Unlock()
 }
 
 // answerError is answer with an error.
 func (p *processor) answerError(c *conn, text string) {
-	p.counts.failed.Add(1)
 	p.plan.reply = resp.AppendError(p.plan.reply[:0], text)
 	p.answer(c, p.plan.reply)
 }

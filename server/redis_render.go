@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strconv"
 
@@ -604,8 +605,13 @@ func (x *replyShape) errorText(status protocol.Status, message string) string {
 	return "ERR " + message
 }
 
-// appendVerbatim appends the door's own answer to a command as a frame.
-func appendVerbatim(out *bufpool.Buffer, id uint64, reply []byte) {
+// appendVerbatim appends the door's own answer to a command as a frame. c.mu must
+// be held.
+func (c *conn) appendVerbatim(id uint64, reply []byte) {
+	if len(reply) > 0 && reply[0] == '-' {
+		c.srv.counters.errors.add(doorStatus(reply[1:]))
+	}
+	out := c.output()
 	out.Grow(protocol.HeaderBytes + len(reply))
 	start := len(out.B)
 	b := protocol.Begin(out.B, verbatimCode, protocol.FlagReply, id)
@@ -615,4 +621,23 @@ func appendVerbatim(out *bufpool.Buffer, id uint64, reply []byte) {
 // itoa appends a decimal number; short for the door's own texts.
 func itoa[T ~int | ~int64 | ~uint64 | ~uint32](dst []byte, n T) []byte {
 	return strconv.AppendInt(dst, int64(n), 10)
+}
+
+// doorStatuses are the statuses under which errors of the door's own are
+// counted, by how they begin; any other is a BAD_REQUEST.
+var doorStatuses = [...]struct {
+	prefix string
+	status protocol.Status
+}{
+	{"MOVED ", protocol.StatusNotLeader}, {"CROSSSLOT ", protocol.StatusCrossShard}, {"CLUSTERDOWN ", protocol.StatusNotLeader},
+	{"TRYAGAIN ", protocol.StatusBusy}, {"ERR unknown command", protocol.StatusUnsupported},
+}
+
+func doorStatus(text []byte) protocol.Status {
+	for i := range doorStatuses {
+		if d := &doorStatuses[i]; bytes.HasPrefix(text, []byte(d.prefix)) {
+			return d.status
+		}
+	}
+	return protocol.StatusBadRequest
 }

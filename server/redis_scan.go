@@ -210,14 +210,13 @@ func (p *processor) endWalk(c *conn) {
 	r.walk = nil
 	reply := p.plan.reply[:0]
 	if w.fail != "" {
-		p.counts.failed.Add(1)
 		reply = resp.AppendError(reply, w.fail)
 	} else {
 		reply = w.end(w, reply, int(r.proto))
 	}
 	p.plan.reply = reply[:0]
 	c.mu.Lock()
-	appendVerbatim(c.output(), requestID(w.number, 0), reply)
+	c.appendVerbatim(requestID(w.number, 0), reply)
 	p.touch(c)
 	c.mu.Unlock()
 }

@@ -86,19 +86,19 @@ func (c *conn) refuseRedis(message string) {
 	if w := r.walk; w != nil {
 		r.walk = nil
 		c.mu.Lock()
-		appendVerbatim(c.output(), requestID(w.number, 0), reply)
+		c.appendVerbatim(requestID(w.number, 0), reply)
 		c.mu.Unlock()
 	}
 	if r.again != 0 {
 		c.mu.Lock()
-		appendVerbatim(c.output(), requestID(r.again, 0), reply)
+		c.appendVerbatim(requestID(r.again, 0), reply)
 		c.mu.Unlock()
 		r.again = 0
 	}
 	r.fresh()
 	id := requestID(r.push(), 0)
 	c.mu.Lock()
-	appendVerbatim(c.output(), id, reply)
+	c.appendVerbatim(id, reply)
 	c.closing = true
 	c.mu.Unlock()
 	c.tr.kick(c)
@@ -466,8 +466,7 @@ func redisInfo(p *processor, x *redisPlan) {
 	i.number("total_net_output_bytes", int64(c.bytesOut.Load()))
 	i.number("rejected_connections", int64(c.rejected.Load()))
 	if i.on {
-		_, failed := s.Requests()
-		i.number("total_error_replies", int64(failed))
+		i.number("total_error_replies", int64(c.errors.sum()))
 	}
 	i.section("replication", "Replication")
 	i.line("role", "master")

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"sync/atomic"
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
@@ -62,6 +63,9 @@ const bodyBytesMax = protocol.FrameBytesMax - protocol.HeaderBytes - 128
 // marksBytesMax bounds the extensions of a reply: EPOCH, LEADER and AGE.
 const marksBytesMax = 2 + (2 + 8) + (2 + 8) + (2 + 4)
 
+// noMarks are the extensions of a reply without any.
+var noMarks = new(protocol.Extensions)
+
 // beginFrame is protocol.Begin with the extensions that are set in x.
 func beginFrame(b []byte, code uint8, flags protocol.Flags, id uint64, x *protocol.Extensions) []byte {
 	if x.Empty() {
@@ -70,8 +74,41 @@ func beginFrame(b []byte, code uint8, flags protocol.Flags, id uint64, x *protoc
 	return x.AppendTo(protocol.Begin(b, code, flags|protocol.FlagExtensions, id))
 }
 
-// appendError is protocol.AppendError with the extensions that are set in x.
-func appendError(b []byte, id uint64, x *protocol.Extensions, s protocol.Status, retryMillis uint32, message string) []byte {
+// errorCounts counts replies by their error, so that every error that a client
+// is told is counted where it is told: whole replies and outcomes inside BATCH
+// and TXN, through both doors.
+type errorCounts [256]atomic.Uint64
+
+// add counts a status, unless it carries a result.
+func (n *errorCounts) add(s protocol.Status) {
+	if !s.CarriesResult() {
+		n[s].Add(1)
+	}
+}
+
+// byStatus returns what has been counted, by the status's name.
+func (n *errorCounts) byStatus() map[string]uint64 {
+	m := make(map[string]uint64)
+	for s := range n {
+		if k := n[s].Load(); k > 0 {
+			m[protocol.Status(s).String()] += k
+		}
+	}
+	return m
+}
+
+// sum returns how many have been counted.
+func (n *errorCounts) sum() (sum uint64) {
+	for s := range n {
+		sum += n[s].Load()
+	}
+	return sum
+}
+
+// appendError is protocol.AppendError with the extensions that are set in x. It
+// counts the error.
+func (n *errorCounts) appendError(b []byte, id uint64, x *protocol.Extensions, s protocol.Status, retryMillis uint32, message string) []byte {
+	n.add(s)
 	start := len(b)
 	m := protocol.ErrorReply{RetryAfterMillis: retryMillis, Message: []byte(message)}
 	return protocol.End(m.AppendTo(beginFrame(b, uint8(s), protocol.FlagReply, id, x)), start)
@@ -84,13 +121,14 @@ type rowFrame struct {
 	id    uint64
 	since uint64 // EXPIRY: the time from which the time left counts; else 0
 	marks *protocol.Extensions
+	count *errorCounts
 }
 
 // beginRow appends the reply to op up to where the value goes. now is the time
 // as of which the row is read.
-func beginRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, now uint64, marks *protocol.Extensions) rowFrame {
+func (n *errorCounts) beginRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, now uint64, marks *protocol.Extensions) rowFrame {
 	out.Grow(protocol.HeaderBytes + marksBytesMax + protocol.RowReplyBytes)
-	r := rowFrame{start: len(out.B), id: id, marks: marks}
+	r := rowFrame{start: len(out.B), id: id, marks: marks, count: n}
 	if op == protocol.OpExpiry {
 		r.since = now
 	}
@@ -124,7 +162,7 @@ func (r *rowFrame) end(out *bufpool.Buffer, row command.Row, state command.ReadS
 		r.undo(out)
 		return false
 	}
-	out.B = appendError(out.B[:r.start], r.id, r.marks, protocol.StatusStorageFailed, 0, errReadFailed)
+	out.B = r.count.appendError(out.B[:r.start], r.id, r.marks, protocol.StatusStorageFailed, 0, errReadFailed)
 	return true
 }
 
@@ -132,14 +170,14 @@ const errReadFailed = "reading from disk failed; see the server's log"
 
 // appendResult appends the whole reply frame of a command that was carried
 // out.
-func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result) {
+func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result) {
 	status := statusOf(r.Status)
 	if !status.CarriesResult() {
 		var retryMillis uint32
 		if status == protocol.StatusBusy {
 			retryMillis = retryBusyMillis
 		}
-		out.B = appendError(out.B, id, marks, status, retryMillis, textOf(r.Status, status))
+		out.B = n.appendError(out.B, id, marks, status, retryMillis, textOf(r.Status, status))
 		return
 	}
 	size := resultBytesMax(r)
@@ -148,13 +186,13 @@ func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op
 	b := beginFrame(out.B, uint8(status), protocol.FlagReply, id, marks)
 	switch op {
 	case protocol.OpBatch:
-		b = appendResults(b, r.Results, size > bodyBytesMax)
+		b = n.appendResults(b, r.Results, size > bodyBytesMax)
 	case protocol.OpTxn:
 		var branch byte
 		if r.Succeeded {
 			branch = 1
 		}
-		b = appendResults(append(b, branch), r.Results, size > bodyBytesMax)
+		b = n.appendResults(append(b, branch), r.Results, size > bodyBytesMax)
 	default:
 		b = appendBody(b, r)
 	}
@@ -178,7 +216,7 @@ func resultBytesMax(r *command.Result) int {
 // of protocol.OpResults. With omit, rows that would not fit in the frame any
 // more are left out and marked so: what was changed stays changed, and its
 // outcome must be told.
-func appendResults(b []byte, rs []command.Result, omit bool) []byte {
+func (n *errorCounts) appendResults(b []byte, rs []command.Result, omit bool) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(rs)))
 	room := bodyBytesMax - len(rs)*(5+outcomeBytes)
 	for i := range rs {
@@ -192,17 +230,18 @@ func appendResults(b []byte, rs []command.Result, omit bool) []byte {
 				room -= len(r.Value)
 			}
 		}
-		b = appendOutcome(b, r)
+		b = n.appendOutcome(b, r)
 	}
 	return b
 }
 
 // appendOutcome appends one outcome inside a BATCH or TXN.
-func appendOutcome(b []byte, r *command.Result) []byte {
+func (n *errorCounts) appendOutcome(b []byte, r *command.Result) []byte {
 	status := statusOf(r.Status)
 	if r.RowOmitted && (r.Kind == command.Get || r.Kind == command.GetRange || r.Kind == command.Exists) {
 		status = protocol.StatusTooLarge
 	}
+	n.add(status)
 	b = append(b, byte(status), 0, 0, 0, 0)
 	at := len(b)
 	if status.CarriesResult() {

@@ -176,7 +176,7 @@ func (s *Server) holdsAll() bool {
 func (s *Server) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpool.Buffer) *refusal {
 	marks := s.scanMarks(j, r)
 	page := scanPage{
-		chunks: chunks{out: out, id: j.id, marks: &marks},
+		chunks: chunks{out: out, id: j.id, marks: &marks, count: &s.counters.errors},
 		rows:   int(m.CountMax), bytes: int(min(m.BytesMax, scanBytesMax)),
 		last: bufpool.Get(256),
 	}

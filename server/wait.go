@@ -151,7 +151,7 @@ func (s *Server) answerLocal(j *job, t *touched) bool {
 	if !c.closed {
 		out := c.output()
 		now := s.backend.NowMillis()
-		r := beginRow(out, j.id, j.op, now, &x)
+		r := s.counters.errors.beginRow(out, j.id, j.op, now, &x)
 		valueMax := command.NoValue
 		if j.op == protocol.OpGet {
 			valueMax = command.AnyValue

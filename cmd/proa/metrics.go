@@ -19,7 +19,7 @@ type collector struct {
 var (
 	descRequests = prometheus.NewDesc("proa_requests_total", "Requests received, by operation.", []string{"op"}, nil)
 	descRedis    = prometheus.NewDesc("proa_redis_commands_total", "Commands of the Redis protocol received. The requests they come to count as requests.", nil, nil)
-	descErrors   = prometheus.NewDesc("proa_request_errors_total", "Requests answered with an error.", nil, nil)
+	descErrors   = prometheus.NewDesc("proa_request_errors_total", "Errors that clients were told, by status. Operations inside a BATCH or TXN count by themselves.", []string{"status"}, nil)
 	descFsyncs   = prometheus.NewDesc("proa_log_fsyncs_total", "Writes of the Raft log that were made durable.", nil, nil)
 	descFsyncSec = prometheus.NewDesc("proa_log_fsync_seconds_total", "Time spent in writing the Raft log and making it durable.", nil, nil)
 	descLogBytes = prometheus.NewDesc("proa_log_bytes", "Size of the live Raft log.", nil, nil)
@@ -49,12 +49,13 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect reads them.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
-	ops, failed := c.srv.Requests()
-	for op, n := range ops {
+	for op, n := range c.srv.Requests() {
 		ch <- prometheus.MustNewConstMetric(descRequests, prometheus.CounterValue, float64(n), op)
 	}
 	ch <- prometheus.MustNewConstMetric(descRedis, prometheus.CounterValue, float64(c.srv.RedisCommands()))
-	ch <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(failed))
+	for status, n := range c.srv.Errors() {
+		ch <- prometheus.MustNewConstMetric(descErrors, prometheus.CounterValue, float64(n), status)
+	}
 	s := c.node.Status()
 	ch <- prometheus.MustNewConstMetric(descFsyncs, prometheus.CounterValue, float64(s.Fsyncs))
 	ch <- prometheus.MustNewConstMetric(descFsyncSec, prometheus.CounterValue, s.FsyncMicros*float64(s.Fsyncs)/1e6)
