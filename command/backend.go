@@ -14,6 +14,7 @@ var (
 	ErrFailed    = errors.New("the node's storage has failed")
 	ErrTooLarge  = errors.New("the command is larger than an entry may be")
 	ErrNoQuorum  = errors.New("the shard has no majority")
+	ErrApart     = errors.New("the keys lie in different shards, which only a node that is alone can change at once")
 )
 
 // Row is what is known of a key beside its value.

@@ -47,6 +47,17 @@ func IsMark(entry []byte) bool {
 	return len(entry) > first && entry[0] == entryFormat && Kind(entry[first]) == Mark
 }
 
+// IsPart reports whether entry holds parts of commands over several shards. Such
+// an entry holds nothing else.
+func IsPart(entry []byte) bool {
+	const first = EntryHeaderBytes + 4
+	if len(entry) <= first+1 || entry[0] != entryFormat {
+		return false
+	}
+	kind := Kind(entry[first])
+	return (kind == Batch || kind == Txn) && Flags(entry[first+1])&Part != 0
+}
+
 // AppendTo appends c with its length prefix.
 func (c *Command) AppendTo(dst []byte) []byte {
 	start := len(dst)
@@ -329,6 +340,9 @@ func (c *Command) decode(b []byte, depth int) error {
 			if c.Else, err = decodeOps(c.Else, &t, depth); err != nil {
 				return err
 			}
+		}
+		if part := c.Flags&Part != 0; part && len(c.Compares) > 0 || c.Flags&Refuted != 0 && (!part || c.Kind != Txn) {
+			return fmt.Errorf("%w: part of a command over several shards", ErrMalformed)
 		}
 	case Sweep:
 		keyed = false

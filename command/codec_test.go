@@ -60,10 +60,14 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 		case Mark:
 			return c
 		case Txn:
-			c.Compares = rapid.SliceOfN(genCompare, 0, 4).Draw(t, "compares")
+			c.Flags = rapid.SampledFrom([]Flags{0, Part, Part | Refuted}).Draw(t, "flags")
+			if c.Flags == 0 {
+				c.Compares = rapid.SliceOfN(genCompare, 0, 4).Draw(t, "compares")
+			}
 			c.Ops, c.Else = genOps.Draw(t, "then"), genOps.Draw(t, "else")
 			return c
 		case Batch:
+			c.Flags = rapid.SampledFrom([]Flags{0, Part}).Draw(t, "flags")
 			c.Ops = genOps.Draw(t, "ops")
 			return c
 		}
@@ -538,6 +542,39 @@ func BenchmarkNext(b *testing.B) {
 		}
 		if _, err := r.Next(&c); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestPart: an entry is told to hold parts by its first command, and a part has
+// been decided.
+func TestPart(t *testing.T) {
+	op := []Command{{Kind: Get, Key: []byte("k")}}
+	for _, x := range []struct {
+		command     Command
+		part, valid bool
+	}{
+		{Command{Kind: Batch, Ops: op}, false, true},
+		{Command{Kind: Batch, Flags: Part, Ops: op}, true, true},
+		{Command{Kind: Batch, Flags: Refuted, Ops: op}, false, false},
+		{Command{Kind: Txn, Flags: Part | Refuted, Else: op}, true, true},
+		{Command{Kind: Txn, Flags: Refuted, Else: op}, false, false},
+		{Command{Kind: Txn, Flags: Part, Compares: []Compare{{Target: OnVersion, Relation: Equal, Key: []byte("k")}}}, true, false},
+		{Command{Kind: Put, Flags: SetExpireAt, Key: []byte("k")}, false, true},
+	} {
+		entry := encode(1, x.command)
+		if got := IsPart(entry); got != x.part {
+			t.Errorf("%+v: part %v", x.command, got)
+		}
+		r, err := NewReader(entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Next(new(Command)); (err == nil) != x.valid {
+			t.Errorf("%+v: %v", x.command, err)
+		}
+		for cut := range EntryHeaderBytes + 6 {
+			IsPart(entry[:cut])
 		}
 	}
 }

@@ -102,9 +102,18 @@ const (
 	renameFlagsKnown = RenameKeepSource | RenameIfAbsent
 )
 
+// Flags of a Batch or Txn in an entry. A command over several shards is cut up
+// into one Batch or Txn for each shard; see Command.
+const (
+	Refuted Flags = 1 << 5 // Txn, with Part: its comparisons were found not to hold
+	Part    Flags = 1 << 6 // of a command over several shards
+)
+
 // known returns the flags that a command of this kind may have in an entry.
 func (k Kind) known() Flags {
 	switch k {
+	case Batch, Txn:
+		return flagsKnown | Part
 	case Put:
 		return flagsKnown | SetExpireAt
 	case SetExpiry:
@@ -151,7 +160,9 @@ type Session struct {
 //	Watch    Key
 //	GetRange Key Delta Until: the value from byte Delta to byte Until, see Cut
 //	Batch    Ops: all are carried out, one whose condition fails has no effect
-//	Txn      Compares Ops Else: if all hold Ops, otherwise Else
+//	Txn      Compares Ops Else: if all hold Ops, otherwise Else. With Part the
+//	         comparisons were made by whoever proposed it: there are none, and
+//	         Refuted says that Else is to be carried out
 //	Sweep    Limit: at most that many rows. TTLMillis: how long a session may
 //	         be unused before it is forgotten; part of the command, so that
 //	         replicas with other settings do the same; 0: the store's own
@@ -280,4 +291,7 @@ const (
 	// TimedOut: the command was proposed and not heard of in time. Whether it
 	// took effect, or will, is unknown.
 	TimedOut
+	// Apart: the command's keys lie in different shards, and this node is not
+	// the cluster's only one. It never had and never will have an effect.
+	Apart
 )

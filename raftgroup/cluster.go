@@ -294,7 +294,9 @@ func (n *Node) updateAlone(m *clusterMap) {
 			members++
 		}
 	}
-	n.alone.Store(members <= 1)
+	if n.alone.Swap(members <= 1) && members > 1 {
+		n.logger.Info("the node is not alone any more: from now on commands whose keys lie in several shards are refused (CROSS_SHARD, in Redis's protocol CROSSSLOT); a common {tag} keeps keys in one shard")
+	}
 }
 
 // initialShards places the replicas of a new cluster: shard i on the nodes

@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -24,8 +26,9 @@ type completion struct {
 // batch is an entry being filled: commands and, in the same order, their
 // completions.
 type batch struct {
-	data []byte // entry header and commands; belongs to Raft once proposed
-	done []completion
+	data  []byte // entry header and commands; belongs to Raft once proposed
+	done  []completion
+	stamp uint64 // 0: that of the moment when it is proposed
 }
 
 // proposed is an entry on its way: appended to this leader's log at (index,
@@ -91,6 +94,7 @@ type group struct {
 	prop      raftpb.Message // reused for every proposal
 	answers   []raftpb.Message
 	taking    []batch
+	part      batch // of commands over several shards, goes before what is queued
 	boxed     []inbound
 	last      uint64 // index of the last entry collected
 	sweeping  bool   // a Sweep is queued or on its way
@@ -161,12 +165,18 @@ func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake 
 // hintBytesMax bounds the memory a batch begins with.
 const hintBytesMax = 256 << 10
 
-// take empties the queue into g.taking and leaves spare to the queue.
+// take empties the queue into g.taking, behind the part of commands over several
+// shards if there is one, and leaves spare to the queue.
 func (g *group) take(spare []completion) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.dirty = false
-	g.taking = append(g.taking[:0], g.sealed...)
+	g.taking = g.taking[:0]
+	if len(g.part.done) > 0 {
+		g.taking = append(g.taking, g.part)
+		g.part = batch{}
+	}
+	g.taking = append(g.taking, g.sealed...)
 	clear(g.sealed)
 	g.sealed = g.sealed[:0]
 	if len(g.open.done) > 0 {
@@ -184,32 +194,42 @@ func (g *group) take(spare []completion) {
 
 // propose turns the queue into entries. Everything Raft has ready must have
 // been collected. Commands that Raft does not accept hear Dropped: they had no
-// effect and never will.
-func (g *group) propose(n *Node) {
-	if g.transfer.holds() {
-		return // the queue goes to the next leader, or goes on here
+// effect and never will. An error says that the part of a command over several
+// shards is among them; the other parts must not be written.
+func (g *group) propose(n *Node) error {
+	parts := len(g.part.done) > 0
+	if g.transfer.holds() && !parts {
+		return nil // the queue goes to the next leader, or goes on here
 	}
 	g.take(n.recycle())
-	g.proposeTaken(n)
+	if err := g.proposeTaken(n); err != nil && parts {
+		return fmt.Errorf("shard %d: its part of a command over several shards was not accepted: %w", g.shard, err)
+	}
+	return nil
 }
 
-// proposeTaken is propose for what has been taken from the queue.
-func (g *group) proposeTaken(n *Node) {
+// errNotLed is why proposeTaken refuses.
+var errNotLed = errors.New("the shard is not led here")
+
+// proposeTaken is propose for what has been taken from the queue. An error says
+// why it was refused, which those who wait for it have been told.
+func (g *group) proposeTaken(n *Node) error {
 	if len(g.taking) == 0 {
-		return
+		return nil
 	}
 	if g.node == nil || g.state != raft.StateLeader {
 		g.refuseTaken(n)
-		return
+		return errNotLed
 	}
 	stamp := g.now(n.time.now())
 	g.prop.Entries = g.prop.Entries[:0]
 	for i := range g.taking {
 		b := &g.taking[i]
-		command.SealEntry(b.data, stamp, len(b.done))
+		command.SealEntry(b.data, cmp.Or(b.stamp, stamp), len(b.done))
 		g.prop.Entries = append(g.prop.Entries, raftpb.Entry{Data: b.data})
 	}
-	if err := g.node.Step(g.prop); err != nil {
+	err := g.node.Step(g.prop)
+	if err != nil {
 		g.refuseTaken(n)
 	} else {
 		// Everything Raft had appended before has been collected, so the new
@@ -225,6 +245,7 @@ func (g *group) proposeTaken(n *Node) {
 	clear(g.taking)
 	g.taking = g.taking[:0]
 	clear(g.prop.Entries)
+	return err
 }
 
 // await adds p to what is in flight. That is in the order of the indexes, and
@@ -456,6 +477,12 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 // onlyVoter reports whether nobody but this replica can be elected.
 func (g *group) onlyVoter() bool {
 	return len(g.conf.Voters) == 1 && g.conf.Voters[0] == g.id && !inJoint(&g.conf)
+}
+
+// onlyMember reports whether there is no other replica, nor will be by what is
+// committed.
+func (g *group) onlyMember() bool {
+	return g.onlyVoter() && len(g.conf.Learners) == 0 && len(g.conf.LearnersNext) == 0
 }
 
 // changeRole takes in that this replica leads, follows or is a candidate, or

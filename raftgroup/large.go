@@ -129,7 +129,7 @@ func (n *Node) proposeLargeOf(g *group) error {
 		return nil // it has changed just now, and its queues are empty
 	}
 	g.takeLarge(1)
-	g.proposeTaken(n)
+	_ = g.proposeTaken(n) // who was refused has been told
 	n.turnLaden()
 	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {
 		n.large = largeEntry{g, g.last + 1, g.term.Load()}

@@ -273,6 +273,8 @@ type Node struct {
 	// movedPeers are peers whose own word on their address is newer than the
 	// map's.
 	movedPeers map[uint64]movedPeer
+	// acrossQueue has the commands over several shards.
+	acrossQueue acrossQueue
 
 	// Belongs to the pass.
 	ready, hearing, touched []*group
@@ -280,6 +282,8 @@ type Node struct {
 	durable                 uint64 // number of the last writeSet that is
 	applies                 []applying
 	applyBase               int
+	applyCalls              uint64 // of store.Apply
+	crossing                crossing
 	entries                 []storage.Entry
 	spares                  [][]completion
 	gathering               []*group // have commands that wait for the round under way
@@ -708,6 +712,7 @@ func (n *Node) Close(ctx context.Context) error {
 		g.lease.Store(0)
 		n.finish(g.drainInflight(), command.TimedOut)
 	}
+	n.dropAcross()
 	if n.afterPass != nil {
 		n.afterPass()
 	}

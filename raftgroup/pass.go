@@ -122,6 +122,7 @@ func (n *Node) pass() *writeSet {
 		return nil
 	}
 	n.sendCommits()
+	n.tellDelivered() // refusals
 	return n.takeWrite()
 }
 
@@ -138,9 +139,15 @@ func (n *Node) serve() {
 		n.abandon()
 		n.delivered = true
 	}
+	n.tellDelivered()
+}
+
+// tellDelivered says that outcomes have been delivered, if any have.
+func (n *Node) tellDelivered() {
 	if n.delivered && n.afterPass != nil {
 		n.afterPass()
 	}
+	n.delivered = false
 }
 
 func (n *Node) tryServe() error {
@@ -217,7 +224,13 @@ func (n *Node) tellAnswers(w *writeSet) error {
 // proposeAll turns the queues into entries and sends them.
 func (n *Node) proposeAll() error {
 	n.gathering = append(n.gathering, n.takeDirty()...)
-	if len(n.gathering) == 0 && !n.largeDue() || n.gathers() {
+	if n.gathers() {
+		return nil
+	}
+	if err := n.takeAcross(); err != nil {
+		return err
+	}
+	if len(n.gathering) == 0 && !n.largeDue() {
 		return nil
 	}
 	n.touched = append(n.touched[:0], n.gathering...)
@@ -227,7 +240,9 @@ func (n *Node) proposeAll() error {
 			return err
 		}
 		g.noteLarge(n)
-		g.propose(n)
+		if err := g.propose(n); err != nil {
+			return err
+		}
 	}
 	if err := n.proposeLarge(); err != nil {
 		return err
@@ -308,7 +323,7 @@ func (n *Node) commit(w *writeSet) {
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (n *Node) noteLeft() {
-	if n.filling.mustSync || len(n.gathering) > 0 || n.largeDue() {
+	if n.filling.mustSync || len(n.gathering) > 0 || len(n.crossing.list) > 0 || n.largeDue() {
 		n.pending.Store(true)
 	}
 }
@@ -353,6 +368,7 @@ func (n *Node) addApply(a applying) {
 // apply carries out what has been committed. Outcomes are delivered by
 // Deliver, below, from within store.Apply.
 func (n *Node) apply() error {
+	n.bringTogether()
 	from := 0
 	for i := range n.applies {
 		if n.applies[i].mark || i == len(n.applies)-1 {
@@ -368,8 +384,33 @@ func (n *Node) apply() error {
 	return nil
 }
 
+// bringTogether puts the parts of commands over several shards in front, so that
+// they are carried out in one step. They are at the front of their groups' logs;
+// those that are not are from before a restart.
+func (n *Node) bringTogether() {
+	front := 0
+	for i := range n.applies {
+		a := &n.applies[i]
+		if a.index != a.group.at.index+1 || !command.IsPart(a.data) {
+			continue
+		}
+		n.entries[i].Together = true
+		toFront(n.applies[front : i+1])
+		toFront(n.entries[front : i+1])
+		front++
+	}
+}
+
+// toFront moves the last element before the others.
+func toFront[T any](s []T) {
+	last := s[len(s)-1]
+	copy(s[1:], s)
+	s[0] = last
+}
+
 func (n *Node) applyRange(from, to int) error {
 	n.applyBase = from
+	n.applyCalls++
 	if err := n.store.Apply(n.entries[from:to], (*deliverer)(n)); err != nil {
 		return err
 	}
@@ -572,6 +613,7 @@ func (n *Node) abandon() {
 	clear(n.applies)
 	n.applies, n.entries = n.applies[:0], n.entries[:0]
 	n.takeDirty()
+	n.dropAcross()
 	for _, g := range n.groups {
 		for _, p := range g.inflight {
 			n.finish(p.done, command.Lost)

@@ -29,6 +29,11 @@ type Entry struct {
 	// entry, counts only with it.
 	Conf []byte
 	Term uint64
+
+	// Together entries stand at the front of a call of Apply, and their effects
+	// become visible all at once: they hold the parts of commands over several
+	// shards.
+	Together bool
 }
 
 // Deliverer receives the results of Apply: of entries[entry], of its command
@@ -198,17 +203,7 @@ func (p *pass) admit(entries []Entry) error {
 		if e.Shard < 0 || e.Shard >= len(p.shards) {
 			return fmt.Errorf("storage: entry of shard %d of %d", e.Shard, len(p.shards))
 		}
-		sh := &p.shards[e.Shard]
-		if sh.pass != p.number {
-			st := &p.store.shards[e.Shard]
-			*sh = passShard{
-				meta:      meta{applied: st.applied.Load(), stamp: st.stamp.Load(), revision: st.revision.Load()},
-				pass:      p.number,
-				marked:    st.marked,
-				newExpiry: never,
-			}
-			p.touched = append(p.touched, e.Shard)
-		}
+		sh := p.touch(e.Shard)
 		if e.Index <= sh.applied {
 			return fmt.Errorf("%w: shard %d, index %d, applied %d", ErrStaleIndex, e.Shard, e.Index, sh.applied)
 		}
@@ -218,6 +213,17 @@ func (p *pass) admit(entries []Entry) error {
 		sh.take(e)
 	}
 	return nil
+}
+
+// touch returns the state of a shard as the pass has left it so far.
+func (p *pass) touch(shard int) *passShard {
+	sh := &p.shards[shard]
+	if sh.pass != p.number {
+		st := &p.store.shards[shard]
+		*sh = passShard{meta: st.meta(), pass: p.number, marked: st.marked, newExpiry: never}
+		p.touched = append(p.touched, shard)
+	}
+	return sh
 }
 
 // admitOnly takes over the indexes of entries where those of later ones were
@@ -257,7 +263,7 @@ func (p *pass) run(entries []Entry) (int, error) {
 			grown += p.grown
 		}
 		p.ends = append(p.ends, len(p.results))
-		if grown > passGrowthMax {
+		if grown > passGrowthMax && !e.Together {
 			return i + 1, nil
 		}
 	}
@@ -336,7 +342,7 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 	case command.GetRange:
 		return p.getRange(c, out)
 	case command.Batch:
-		return p.all(c.Ops, out)
+		return p.all(c, c.Ops, out)
 	case command.Txn:
 		return p.txn(c, out)
 	case command.Sweep:
@@ -581,9 +587,9 @@ func (p *pass) readRow(key []byte, withValue bool, out *command.Result) (r *row,
 	return r, err == nil, err
 }
 
-// all carries out ops; the failure of one does not touch the others.
-func (p *pass) all(ops []command.Command, out *command.Result) error {
-	p.joint = len(ops) > 1
+// all carries out ops of c; the failure of one does not touch the others.
+func (p *pass) all(c *command.Command, ops []command.Command, out *command.Result) error {
+	p.joint = len(ops) > 1 || c.Flags&command.Part != 0
 	defer func() { p.joint = false }()
 	out.Results = p.allocResults(len(ops))
 	for i := range ops {
@@ -598,25 +604,28 @@ func (p *pass) txn(c *command.Command, out *command.Result) error {
 	whole := c.Flags&command.Whole != 0
 	p.inTxn = !whole
 	defer func() { p.inTxn = false }()
+	if c.Flags&command.Refuted != 0 {
+		return p.all(c, c.Else, out)
+	}
 	for i := range c.Compares {
 		holds, err := p.compare(&c.Compares[i])
 		if err != nil {
 			return err
 		}
 		if !holds {
-			return p.branch(c.Else, whole, out)
+			return p.branch(c, c.Else, whole, out)
 		}
 	}
 	out.Succeeded = true
-	return p.branch(c.Ops, whole, out)
+	return p.branch(c, c.Ops, whole, out)
 }
 
 // branch carries out one list of a Txn.
-func (p *pass) branch(ops []command.Command, whole bool, out *command.Result) error {
+func (p *pass) branch(c *command.Command, ops []command.Command, whole bool, out *command.Result) error {
 	if whole {
 		return p.whole(ops, out)
 	}
-	return p.all(ops, out)
+	return p.all(c, ops, out)
 }
 
 func (p *pass) compare(x *command.Compare) (bool, error) {

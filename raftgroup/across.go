@@ -1,0 +1,657 @@
+package raftgroup
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
+)
+
+// # Commands over several shards
+//
+// A node that is its cluster's only member carries out a command whose keys lie
+// in several shards all at once. The pass cuts it up into one part for each
+// shard, in an entry of that shard's group. What makes the parts one:
+//
+//   - Durable together. A pass makes one log write of the entries of all groups,
+//     and after a crash that is there as a whole or not at all (raftlog: a run
+//     has one checksum). The only voter of a group commits whatever its log
+//     holds. So either all parts are carried out or none.
+//   - Carried out alone. A part depends on its own shard and entry only (A1), so
+//     that it may be replayed while the other shards' parts are not. What depends
+//     on several shards is decided before: comparisons, and what a RENAME finds.
+//     That is done in a rehearsal (storage.Rehearsal) on the state as of all that
+//     the groups' logs hold, so nothing can come between it and the parts.
+//   - Visible together. The parts stand first in their groups' logs, so they are
+//     committed in one pass; the state machine makes their effects visible in one
+//     step (storage.Entry.Together).
+//   - Remembered together. Each part of a session's command leaves its result in
+//     its own shard. A retry is answered from them if all are there.
+//
+// Rejected: two-phase commit, which a cluster of several nodes will need and a
+// lone node would pay for with a second fsync.
+//
+// Where there is, or may be, another replica of one of the shards, the command
+// is refused: that is the answer in clusters of several nodes.
+
+// acrossCommand is a command over several shards in the queue: an entry with
+// nothing but it.
+type acrossCommand struct {
+	entry   []byte
+	shardOf func(key []byte) int
+	done    completion
+}
+
+// acrossQueue holds them. Any thread may add to it; see Node.mu.
+type acrossQueue struct {
+	list  []acrossCommand
+	bytes int
+}
+
+// ProposeAcross hands over a Batch or Txn whose keys may lie in several shards,
+// which is carried out all at once, or a Rename between two shards. shardOf
+// says to which shard a key belongs. It is otherwise like Propose.
+//
+// Only a node that is alone can do this. Others return ErrApart, or done hears
+// Apart: nothing happened. A Rename between two shards cannot be within a
+// session: what it was to find is not remembered.
+func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
+	if err := n.usable(); err != nil {
+		return err
+	}
+	if !n.alone.Load() {
+		return command.ErrApart
+	}
+	size := command.EntryHeaderBytes + c.EncodedBytesMax()
+	if size > n.lim.entryBytes {
+		return command.ErrTooLarge
+	}
+	entry := c.AppendTo(command.AppendEntryHeader(make([]byte, 0, size)))
+	command.SealEntry(entry, 0, 1)
+	n.mu.Lock()
+	q := &n.acrossQueue
+	if len(q.list) >= n.lim.queueOps || (q.bytes+len(entry) > n.lim.queueBytes && len(q.list) > 0) {
+		n.mu.Unlock()
+		return command.ErrBusy
+	}
+	q.list = append(q.list, acrossCommand{entry, shardOf, completion{done, tag}})
+	q.bytes += len(entry)
+	n.mu.Unlock()
+	n.pending.Store(true)
+	return nil
+}
+
+// crossing is the pass's scratch for commands over several shards.
+type crossing struct {
+	list    []acrossCommand // that the pass has taken over and not proposed yet
+	touched map[uint64]bool // hashes of the keys and sessions of the pass's commands so far
+	seed    maphash.Seed
+	grew    bool // one of the pass's commands so far makes much of little
+	ops     int  // of the pass's commands so far
+	bytes   int
+	stamp   uint64 // of the pass's parts
+	cmd     command.Command
+	parts   []acrossPart
+}
+
+// acrossPart is what one shard has to do with a command.
+type acrossPart struct {
+	shard int
+	cmd   command.Command
+}
+
+// verdict is what becomes of a command at the head of the queue.
+type verdict uint8
+
+const (
+	taken   verdict = iota // its parts are in their groups
+	waits                  // for what this pass writes
+	refused                // it has been answered
+)
+
+// takeAcross makes parts of the commands that are queued, as many as one entry
+// of each group takes in, and adds the groups to those that propose.
+func (n *Node) takeAcross() error {
+	x := &n.crossing
+	n.mu.Lock()
+	x.list = append(x.list, n.acrossQueue.list...)
+	clear(n.acrossQueue.list)
+	n.acrossQueue.list, n.acrossQueue.bytes = n.acrossQueue.list[:0], 0
+	n.mu.Unlock()
+	if len(x.list) == 0 {
+		return nil
+	}
+	x.begin(n)
+	for len(x.list) > 0 && x.ops < n.lim.batchOps && x.bytes < n.lim.batchBytes {
+		v, err := n.cross(&x.list[0])
+		if err != nil {
+			return fmt.Errorf("a command over several shards: %w", err)
+		}
+		if v == waits {
+			break
+		}
+		x.list[0] = acrossCommand{}
+		x.list = x.list[1:]
+	}
+	if len(x.list) == 0 {
+		x.list = nil
+	}
+	x.forget()
+	return nil
+}
+
+// forget lets go of the commands that the scratch has views of.
+func (x *crossing) forget() {
+	parts := x.parts[:cap(x.parts)]
+	for i := range parts {
+		c := &parts[i].cmd
+		clear(c.Ops[:cap(c.Ops)])
+		clear(c.Else[:cap(c.Else)])
+	}
+}
+
+// dropAcross answers what is queued when the node stops: nothing happened.
+func (n *Node) dropAcross() {
+	n.mu.Lock()
+	list := append(n.crossing.list, n.acrossQueue.list...)
+	n.acrossQueue = acrossQueue{}
+	n.mu.Unlock()
+	n.crossing.list = nil
+	for i := range list {
+		_, _ = n.refuse(&list[i], command.Dropped)
+	}
+}
+
+// begin forgets the last pass's commands and fixes the time of this one's.
+func (x *crossing) begin(n *Node) {
+	if x.touched == nil {
+		x.touched, x.seed = make(map[uint64]bool), maphash.MakeSeed()
+	}
+	clear(x.touched)
+	x.ops, x.bytes, x.grew = 0, 0, false
+	now := n.time.now()
+	x.stamp = now
+	for _, g := range n.groups {
+		x.stamp = max(x.stamp, g.now(now))
+	}
+}
+
+// refuse answers a command that has not been begun.
+func (n *Node) refuse(q *acrossCommand, o command.Outcome) (verdict, error) {
+	q.done.sink.Complete(q.done.tag, o, nil)
+	n.delivered = true
+	return refused, nil
+}
+
+// cross makes parts of one command.
+func (n *Node) cross(q *acrossCommand) (verdict, error) {
+	x := &n.crossing
+	if err := q.decode(&x.cmd); err != nil {
+		return refused, err
+	}
+	c := &x.cmd
+	x.parts = x.parts[:0]
+	far := x.addParts(c, q.shardOf)
+	switch v, o := n.mayCross(); {
+	case v == waits:
+		return waits, nil
+	case v == refused, far && c.Session.ID != 0:
+		return n.refuse(q, o)
+	}
+	grows := growing(c)
+	if grows && x.grew {
+		return waits, nil
+	}
+	p := planner{crossing: x, shardOf: q.shardOf, cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
+	p.inFull = far || p.whole && weighty(c)
+	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
+		if x.met(c) {
+			return waits, nil
+		}
+		var err error
+		if p.rehearsal, err = n.store.Rehearse(x.stamp); err != nil {
+			return refused, err
+		}
+		defer p.rehearsal.End()
+	}
+	status, err := p.plan(n.lim.entryBytes)
+	switch {
+	case err != nil:
+		return refused, err
+	case status != command.OK:
+		q.done.sink.Complete(q.done.tag, command.Applied, &command.Result{Kind: c.Kind, Status: status})
+		n.delivered = true
+		return refused, nil
+	}
+	n.handParts(&p, q.done)
+	x.grew = x.grew || grows
+	return taken, nil
+}
+
+func (q *acrossCommand) decode(c *command.Command) error {
+	r, err := command.NewReader(q.entry)
+	if err == nil {
+		_, err = r.Next(c)
+	}
+	return err
+}
+
+// addParts makes sure of a part for the shard of each key of c, and reports
+// whether a Rename has its keys in two of them.
+func (x *crossing) addParts(c *command.Command, shardOf func([]byte) int) (far bool) {
+	eachKey(c, func(key, destination []byte) {
+		from := x.part(shardOf(key))
+		if destination != nil {
+			far = x.part(shardOf(destination)) != from || far
+		}
+	})
+	return far
+}
+
+// growing reports whether c has an operation whose results storage bounds for
+// each entry (see storage/extend.go). There is one such command in an entry, so
+// that what is refused for the bound is refused in the rehearsal too.
+func growing(c *command.Command) bool {
+	switch c.Kind {
+	case command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Exists, command.Expiry, command.Watch:
+		return false
+	case command.Batch, command.Txn:
+		return slices.ContainsFunc(c.Ops, func(op command.Command) bool { return growing(&op) }) ||
+			slices.ContainsFunc(c.Else, func(op command.Command) bool { return growing(&op) })
+	}
+	return true
+}
+
+// weighty reports whether results of c may be large or Busy.
+func weighty(c *command.Command) bool {
+	shows := func(op command.Command) bool {
+		return growing(&op) || (op.Kind == command.Put || op.Kind == command.Delete) && op.Flags&command.ReturnPrevious != 0
+	}
+	return slices.ContainsFunc(c.Ops, shows) || slices.ContainsFunc(c.Else, shows)
+}
+
+// eachKey calls f for the keys of c: with that of each comparison and each
+// operation of either list, and where that is a Rename with its destination.
+func eachKey(c *command.Command, f func(key, destination []byte)) {
+	for i := range c.Compares {
+		f(c.Compares[i].Key, nil)
+	}
+	for _, ops := range [][]command.Command{c.Ops, c.Else} {
+		for i := range ops {
+			eachKey(&ops[i], f)
+		}
+	}
+	if len(c.Key) == 0 {
+		return
+	}
+	if c.Kind == command.Rename {
+		f(c.Key, c.Value)
+	} else {
+		f(c.Key, nil)
+	}
+}
+
+// part returns the number of a shard's part.
+func (x *crossing) part(shard int) int {
+	for i := range x.parts {
+		if x.parts[i].shard == shard {
+			return i
+		}
+	}
+	if len(x.parts) == cap(x.parts) {
+		x.parts = append(x.parts, acrossPart{})
+	} else {
+		x.parts = x.parts[:len(x.parts)+1] // keeps the capacity of its slices
+	}
+	p := &x.parts[len(x.parts)-1]
+	p.shard = shard
+	p.cmd = command.Command{Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0]}
+	return len(x.parts) - 1
+}
+
+// met reports whether a command before it in this pass has touched a key of c,
+// or belongs to its session: then c cannot be decided yet.
+func (x *crossing) met(c *command.Command) (met bool) {
+	eachKey(c, func(key, destination []byte) {
+		met = met || x.touched[maphash.Bytes(x.seed, key)] || destination != nil && x.touched[maphash.Bytes(x.seed, destination)]
+	})
+	return met || c.Session.ID != 0 && x.touched[maphash.Comparable(x.seed, c.Session.ID)]
+}
+
+func (x *crossing) touch(c *command.Command) {
+	eachKey(c, func(key, destination []byte) {
+		x.touched[maphash.Bytes(x.seed, key)] = true
+		if destination != nil {
+			x.touched[maphash.Bytes(x.seed, destination)] = true
+		}
+	})
+	if c.Session.ID != 0 {
+		x.touched[maphash.Comparable(x.seed, c.Session.ID)] = true
+	}
+}
+
+// mayCross reports whether the shards of the parts may be changed together now:
+// this node has the only replica of each, and has carried out all that is in its
+// log.
+func (n *Node) mayCross() (verdict, command.Outcome) {
+	if !n.alone.Load() {
+		return refused, command.Apart
+	}
+	for i := range n.crossing.parts {
+		g := n.groups[n.crossing.parts[i].shard]
+		switch {
+		case g.node == nil || g.state != raft.StateLeader || !g.leads.Load() || g.transfer.holds():
+			return refused, command.Dropped
+		case !g.onlyMember():
+			return refused, command.Apart
+		case g.at.index == g.last && len(g.inflight) == 0 && !g.node.HasReady():
+		case n.filling.mustSync:
+			return waits, 0
+		default:
+			return refused, command.Dropped
+		}
+	}
+	return taken, command.Apart
+}
+
+// planner makes the parts of one command.
+type planner struct {
+	*crossing
+	shardOf   func(key []byte) int
+	cmd       *command.Command
+	rehearsal *storage.Rehearsal // nil: nothing is to be decided
+	inFull    bool               // every operation is rehearsed
+	whole     bool               // a Txn that is done only if all of it can be
+
+	refuted bool              // a comparison does not hold
+	ops     []command.Command // that are to be carried out
+	results []acrossOp        // where their results will be
+	moved   int               // bytes that Renames move from shard to shard
+}
+
+// plan fills the parts. A status other than OK says why there is nothing to be
+// done. bytesMax bounds what Renames move.
+func (p *planner) plan(bytesMax int) (command.Status, error) {
+	if p.cmd.Kind == command.Rename {
+		p.ops = []command.Command{*p.cmd}
+	}
+	if status, err := p.choose(); status != command.OK || err != nil {
+		return status, err
+	}
+	p.results = make([]acrossOp, 0, len(p.ops))
+	for i := range p.ops {
+		status, err := p.place(&p.ops[i])
+		if status != command.OK || err != nil {
+			return status, err
+		}
+		if p.moved > bytesMax {
+			return command.TooLarge, nil
+		}
+	}
+	return command.OK, nil
+}
+
+// choose decides which list of operations is to be carried out, and leaves the
+// parts of the shards that have a key of it, and the first: there a retry finds
+// what was decided. A command that was carried out before gets the same parts
+// again; each shard then answers as it did.
+func (p *planner) choose() (command.Status, error) {
+	home := p.parts[0].shard
+	before, expired, err := p.replays(home)
+	if expired || err != nil {
+		return command.SessionExpired, err
+	}
+	if !before {
+		for i := range p.cmd.Compares {
+			x := &p.cmd.Compares[i]
+			holds, err := p.rehearsal.Compare(p.shardOf(x.Key), x)
+			if err != nil {
+				return command.OK, err
+			}
+			p.refuted = p.refuted || !holds
+		}
+	}
+	if p.refuted {
+		p.ops = p.cmd.Else
+	}
+	p.parts = p.parts[:0]
+	p.part(home)
+	for i := range p.ops {
+		p.addParts(&p.ops[i], p.shardOf)
+	}
+	for i := range p.parts {
+		// With some of the results forgotten, nobody can say any more what
+		// the command came to, and the rest must not be done once more.
+		if again, expired, err := p.replays(p.parts[i].shard); expired || err != nil || again != before {
+			return command.SessionExpired, err
+		}
+	}
+	return command.OK, nil
+}
+
+// replays reports whether the command's part in a shard was carried out before,
+// or may have been and its result is not kept any more.
+func (p *planner) replays(shard int) (done, expired bool, err error) {
+	if p.cmd.Session.ID == 0 {
+		return false, false, nil
+	}
+	var r command.Result
+	done, err = p.rehearsal.Replay(shard, p.cmd, &r)
+	if done && shard == p.parts[0].shard {
+		p.refuted = p.cmd.Kind == command.Txn && !r.Succeeded
+	}
+	return done, done && r.Status == command.SessionExpired, err
+}
+
+// place puts one operation into the part of its shard.
+func (p *planner) place(op *command.Command) (command.Status, error) {
+	shard := p.shardOf(op.Key)
+	if op.Kind == command.Rename && p.shardOf(op.Value) != shard {
+		return command.OK, p.move(op, shard, p.shardOf(op.Value))
+	}
+	p.results = append(p.results, acrossOp{part: p.add(shard, op), drop: -1})
+	if !p.inFull {
+		return command.OK, nil
+	}
+	return p.rehearse(shard, op)
+}
+
+// rehearse lets later operations see what op does, and says why nothing may be
+// done. What is Busy here, for the sum of what the operations make, might not be
+// in the shard.
+func (p *planner) rehearse(shard int, op *command.Command) (command.Status, error) {
+	var r command.Result
+	err := p.rehearsal.Do(shard, op, &r)
+	switch {
+	case err != nil:
+		return command.OK, err
+	case r.Status == command.Busy:
+		return command.Busy, nil
+	case p.whole && !p.rehearsal.Fits():
+		return command.TooLarge, nil
+	}
+	return command.OK, nil
+}
+
+// move makes a Rename from one shard to another a Delete and a Put of what is
+// there to be moved.
+func (p *planner) move(op *command.Command, from, to int) error {
+	outcome := func(status command.Status, version uint64) {
+		p.results = append(p.results, acrossOp{decided: true, status: status, version: version})
+	}
+	value, _, expireAt, exists, err := p.rehearsal.Row(from, op.Key)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		outcome(command.NotFound, 0)
+		return nil
+	}
+	if op.Flags&command.RenameIfAbsent != 0 {
+		_, version, _, exists, err := p.rehearsal.Row(to, op.Value)
+		if err != nil {
+			return err
+		}
+		if exists {
+			outcome(command.ConditionFailed, version)
+			return nil
+		}
+	}
+	p.moved += len(value)
+	put := command.Command{Kind: command.Put, Key: op.Value, Value: value}
+	if expireAt != 0 {
+		put.Flags, put.TTLMillis = command.SetExpireAt, expireAt
+	}
+	result := acrossOp{part: p.add(to, &put), drop: -1, rename: true}
+	if _, err := p.rehearse(to, &put); err != nil {
+		return err
+	}
+	if op.Flags&command.RenameKeepSource == 0 {
+		remove := command.Command{Kind: command.Delete, Key: op.Key}
+		result.drop = p.add(from, &remove)
+		if _, err := p.rehearse(from, &remove); err != nil {
+			return err
+		}
+	}
+	p.results = append(p.results, result)
+	return nil
+}
+
+// add adds an operation to the part of a shard, and returns the part's number.
+func (p *planner) add(shard int, op *command.Command) int {
+	i := p.part(shard)
+	c := &p.parts[i].cmd
+	if p.refuted {
+		c.Else = append(c.Else, *op)
+	} else {
+		c.Ops = append(c.Ops, *op)
+	}
+	return i
+}
+
+// handParts puts the parts that are planned into the groups' next entries.
+func (n *Node) handParts(p *planner, done completion) {
+	x := p.crossing
+	a := &across{
+		node: n, done: done, kind: p.cmd.Kind, succeeded: !p.refuted, ops: p.results,
+		left: len(p.parts), parts: make([]*command.Result, len(p.parts)),
+	}
+	for i := range p.parts {
+		c := &p.parts[i].cmd
+		c.Kind, c.Flags, c.Session = command.Batch, command.Part, p.cmd.Session
+		if p.cmd.Kind == command.Txn {
+			c.Kind = command.Txn
+			if p.refuted {
+				c.Flags |= command.Refuted
+			}
+		}
+		g := n.groups[p.parts[i].shard]
+		if len(g.part.done) == 0 {
+			g.part.data = command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+c.EncodedBytesMax()))
+			g.part.stamp = x.stamp
+			g.lastStamp.Store(x.stamp) // what else the pass proposes comes later
+			if !slices.Contains(n.gathering, g) {
+				n.gathering = append(n.gathering, g)
+			}
+		}
+		before := len(g.part.data)
+		g.part.data = c.AppendTo(g.part.data)
+		g.part.done = append(g.part.done, completion{a, command.Tag{ID: uint64(i)}})
+		x.bytes += len(g.part.data) - before
+	}
+	x.ops += len(p.ops) + 1
+	x.touch(p.cmd)
+}
+
+// across is a command over several shards whose parts are on their way. It
+// belongs to the pass.
+type across struct {
+	node      *Node
+	done      completion
+	kind      command.Kind
+	succeeded bool // a Txn: all comparisons held
+	ops       []acrossOp
+
+	left    int               // parts without an outcome
+	parts   []*command.Result // valid during the call of store.Apply that makes all of them
+	call    uint64            // the number of that call
+	heard   bool              // of a part
+	outcome command.Outcome   // of the parts so far
+}
+
+// acrossOp says where the result of one operation comes from.
+type acrossOp struct {
+	part    int            // whose next result it is
+	drop    int            // part whose next result is of no interest, -1: none
+	rename  bool           // it is that of the Put that a Rename became
+	decided bool           // there is nothing to do, as the following say
+	status  command.Status // of a Rename
+	version uint64
+}
+
+// Complete takes in the outcome of one part.
+func (a *across) Complete(tag command.Tag, o command.Outcome, r *command.Result) {
+	calls := a.node.applyCalls
+	switch {
+	case a.heard && (o != a.outcome || o == command.Applied && a.call != calls):
+		a.outcome = command.Lost // it must not happen, and whatever it was cannot be told
+	default:
+		a.heard, a.outcome, a.call = true, o, calls
+	}
+	a.parts[tag.ID] = r
+	if a.left--; a.left > 0 {
+		return
+	}
+	if a.outcome != command.Applied {
+		a.done.sink.Complete(a.done.tag, a.outcome, nil)
+		return
+	}
+	out := a.result()
+	a.done.sink.Complete(a.done.tag, command.Applied, &out)
+}
+
+// result makes one result of those of the parts.
+func (a *across) result() command.Result {
+	out := command.Result{Kind: a.kind, Succeeded: a.kind == command.Txn && a.succeeded}
+	for _, r := range a.parts {
+		if r.Status != command.OK {
+			out.Status = r.Status
+			return out
+		}
+	}
+	next := make([]int, len(a.parts))
+	take := func(part int) (r command.Result) {
+		if list := a.parts[part].Results; next[part] < len(list) {
+			r = list[next[part]]
+		} else {
+			out.Status = command.SessionExpired // that of another request
+		}
+		next[part]++
+		return r
+	}
+	results := make([]command.Result, 0, len(a.ops))
+	for i := range a.ops {
+		op := &a.ops[i]
+		if op.decided {
+			results = append(results, command.Result{Kind: command.Rename, Status: op.status, Version: op.version})
+			continue
+		}
+		r := take(op.part)
+		if op.rename {
+			r = command.Result{Kind: command.Rename, Status: r.Status, Version: r.Version}
+		}
+		if op.drop >= 0 {
+			take(op.drop)
+		}
+		results = append(results, r)
+	}
+	if a.kind == command.Rename && out.Status == command.OK {
+		return results[0]
+	}
+	out.Results = results
+	return out
+}
