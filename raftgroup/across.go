@@ -213,7 +213,7 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 			return waits, nil
 		}
 		var err error
-		if p.rehearsal, err = n.store.Rehearse(x.stamp); err != nil {
+		if p.rehearsal, err = n.store.Rehearse(x.stamp, c.Kind); err != nil {
 			return refused, err
 		}
 		defer p.rehearsal.End()

@@ -18,8 +18,8 @@ import (
 	"github.com/proa-kv/proa/command"
 )
 
-// place says to which shard of n a key belongs.
-func place(n *Node) func(key []byte) int {
+// shardsOf says to which shard of n a key belongs.
+func shardsOf(n *Node) func(key []byte) int {
 	return func(key []byte) int { return shardFor(n, string(key)) }
 }
 
@@ -28,7 +28,7 @@ func place(n *Node) func(key []byte) int {
 func acrossNow(t testing.TB, n *Node, c *command.Command) (command.Outcome, command.Result) {
 	t.Helper()
 	e := &keeper{}
-	if err := n.ProposeAcross(place(n), c, e, command.Tag{}); err != nil {
+	if err := n.ProposeAcross(shardsOf(n), c, e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
 	run(n)
@@ -206,7 +206,7 @@ func TestAcrossIsSeenAtOnce(t *testing.T) {
 		for k := range keys {
 			pairs = append(pairs, key(k), strconv.Itoa(i))
 		}
-		if err := n.ProposeAcross(place(n), &command.Command{Kind: command.Batch, Ops: puts(pairs...)}, &keeper{}, command.Tag{}); err != nil {
+		if err := n.ProposeAcross(shardsOf(n), &command.Command{Kind: command.Batch, Ops: puts(pairs...)}, &keeper{}, command.Tag{}); err != nil {
 			t.Fatal(err)
 		}
 		run(n)
@@ -377,7 +377,7 @@ func TestAcrossManyInOnePass(t *testing.T) {
 	mustPut(t, n, k[0], "0")
 	incr := &command.Command{Kind: command.Incr, Key: []byte("count"), Delta: 1}
 	for i := range rounds {
-		if err := n.ProposeAcross(place(n), take(k[0], k[1+i%2], i), e, command.Tag{ID: uint64(i)}); err != nil {
+		if err := n.ProposeAcross(shardsOf(n), take(k[0], k[1+i%2], i), e, command.Tag{ID: uint64(i)}); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Propose(shardFor(n, "count"), incr, e, command.Tag{ID: uint64(rounds + i)}); err != nil {
@@ -402,7 +402,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	k := apart(n)
 	c := &command.Command{Kind: command.Batch, Ops: puts(k[0], "v", k[1], "v")}
 	queued := &keeper{}
-	if err := n.ProposeAcross(place(n), c, queued, command.Tag{}); err != nil {
+	if err := n.ProposeAcross(shardsOf(n), c, queued, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
 	n.alone.Store(false)
@@ -410,7 +410,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	if !queued.heard || queued.outcome != command.Apart {
 		t.Errorf("outcome %v", queued.outcome)
 	}
-	if err := n.ProposeAcross(place(n), c, queued, command.Tag{}); !errors.Is(err, command.ErrApart) {
+	if err := n.ProposeAcross(shardsOf(n), c, queued, command.Tag{}); !errors.Is(err, command.ErrApart) {
 		t.Error(err)
 	}
 	n.alone.Store(true)
@@ -423,7 +423,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 		t.Errorf("found %q", got)
 	}
 	waits := &keeper{}
-	if err := n.ProposeAcross(place(n), c, waits, command.Tag{}); err != nil {
+	if err := n.ProposeAcross(shardsOf(n), c, waits, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
 	n.stopped.Store(true) // no pass comes any more

@@ -139,11 +139,6 @@ func TestRefusedRequestsKeepTheConnection(t *testing.T) {
 		"cut off PUT":    {protocol.OpPut, []byte{0, 9, 0, 'a'}, protocol.StatusBadRequest},
 		"PUT option":     {protocol.OpPut, []byte{0x80, 1, 0, 'a'}, protocol.StatusBadRequest},
 		"empty batch":    {protocol.OpBatch, (&protocol.Batch{}).AppendTo(nil), protocol.StatusBadRequest},
-		"batch over shards": {protocol.OpBatch, (&protocol.Batch{Ops: protocol.Ops{
-			{Code: protocol.OpPut, Body: (&protocol.Put{Key: []byte("a")}).AppendTo(nil)},
-			{Code: protocol.OpPut, Body: (&protocol.Put{Key: []byte("b")}).AppendTo(nil)},
-			{Code: protocol.OpPut, Body: (&protocol.Put{Key: []byte("c")}).AppendTo(nil)},
-		}}).AppendTo(nil), protocol.StatusCrossShard},
 		"foreign cursor": {protocol.OpScan, (&protocol.Scan{Cursor: []byte("\x01elsewhere")}).AppendTo(nil), protocol.StatusBadCursor},
 		"short cursor":   {protocol.OpScan, (&protocol.Scan{Cursor: []byte("x")}).AppendTo(nil), protocol.StatusBadCursor},
 	}

@@ -62,6 +62,11 @@ type Backend interface {
 	// Propose queues a command, of which it keeps a copy. After an error
 	// nothing happened; otherwise done hears the outcome, once.
 	Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error
+	// ProposeAcross is Propose for a Batch, Txn or Rename whose keys lie in
+	// several shards; shardOf says in which. All of it takes effect at once, or
+	// none. Unless this node is its cluster's only one it returns ErrApart, or
+	// done hears Apart.
+	ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error
 	// Acquire makes the caller the one thread that commits what is queued;
 	// after true it must call Run, which commits what is queued, once. Run
 	// waits for the disk, calls waited (unless that is nil) when it has, and

@@ -26,21 +26,33 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 	p.cmd = command.Command{Kind: command.Batch, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
 	sp := &p.split
 	sp.shards, sp.parts = sp.shards[:0], sp.parts[:0]
+	apart := false // one operation has keys of two shards
 	for _, op := range p.batch.Ops {
 		shard, err := p.appendOp(&p.cmd.Ops, op)
 		if err != nil {
 			p.refuse(c, f.ID, err)
 			return
 		}
+		apart = apart || shard == acrossShards
 		sp.shards = append(sp.shards, shard)
 		if len(sp.parts) == 0 || (shard != sp.parts[0] && !contains(sp.parts, shard)) {
 			sp.parts = append(sp.parts, shard)
 		}
 	}
-	switch {
-	case len(sp.parts) == 1:
+	if len(sp.parts) == 1 && !apart {
 		p.propose(c, f, protocol.OpBatch, sp.parts[0])
-	case p.batch.Flags&protocol.BatchNonAtomic == 0:
+		return
+	}
+	divisible := p.batch.Flags&protocol.BatchNonAtomic != 0 && !apart
+	// The parts of a non-atomic batch go on within a session where some of them
+	// have been done, and keep their places behind what is queued.
+	if (!divisible || p.cmd.Session.ID == 0 && !p.inOrder) && p.proposeAcross(c, f, protocol.OpBatch) == nil {
+		return
+	}
+	switch {
+	case apart:
+		p.refuse(c, f.ID, errKeysApart)
+	case !divisible:
 		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the batch's keys lie in different shards, so it cannot be atomic; give them a common {tag}, or ask for a non-atomic batch")
 	default:
 		p.scatter(c, f)
@@ -57,7 +69,7 @@ func contains(s []int, v int) bool {
 }
 
 // appendOp decodes one operation of a BATCH or TXN into ops, whose elements it
-// reuses, and returns the shard of its keys.
+// reuses, and returns the shard of its keys, or acrossShards.
 func (p *processor) appendOp(ops *[]command.Command, op protocol.Op) (shard int, err error) {
 	if len(*ops) < cap(*ops) {
 		*ops = (*ops)[:len(*ops)+1]
@@ -68,7 +80,7 @@ func (p *processor) appendOp(ops *[]command.Command, op protocol.Op) (shard int,
 	if err := p.decodeWrite(op.Code, op.Body, cmd); err != nil {
 		return 0, err
 	}
-	return p.shardOf(cmd)
+	return p.shardOf(cmd), nil
 }
 
 func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
@@ -77,10 +89,12 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 		return
 	}
 	p.cmd = command.Command{Kind: command.Txn, Flags: command.Whole, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
-	home := -1
-	same := true
+	const none = -2
+	home := none
 	place := func(shard int) {
-		same = same && (home < 0 || home == shard)
+		if home != none && home != shard {
+			shard = acrossShards
+		}
 		home = shard
 	}
 	for i := range p.txn.Compares {
@@ -88,7 +102,7 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 		p.cmd.Compares = append(p.cmd.Compares, command.Compare{
 			Target: command.Target(x.Target), Relation: command.Relation(x.Relation), Key: x.Key, Version: x.Version, Value: x.Value,
 		})
-		place(p.srv.backend.ShardOf(protocol.Slot(x.Key)))
+		place(p.srv.shardOf(x.Key))
 	}
 	for _, branch := range [...]struct {
 		ops protocol.Ops
@@ -103,11 +117,13 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 			place(shard)
 		}
 	}
-	if !same {
-		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys lie in different shards; give them a common {tag}")
+	if home != acrossShards {
+		p.propose(c, f, protocol.OpTxn, home)
 		return
 	}
-	p.propose(c, f, protocol.OpTxn, home)
+	if err := p.proposeAcross(c, f, protocol.OpTxn); err != nil {
+		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys lie in different shards; give them a common {tag}")
+	}
 }
 
 // scatter proposes a non-atomic batch as one atomic batch for each shard, and

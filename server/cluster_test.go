@@ -370,6 +370,10 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	return nil
 }
 
+func (*fakeNode) ProposeAcross(func([]byte) int, *command.Command, command.Completer, command.Tag) error {
+	return command.ErrApart
+}
+
 func (n *fakeNode) Barrier(shard int, done command.Completer, tag command.Tag) error {
 	n.barriers.Add(1)
 	fc := n.cluster

@@ -406,23 +406,28 @@ func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
 		p.refuse(c, f.ID, err)
 		return
 	}
-	shard, err := p.shardOf(&p.cmd)
-	if err != nil {
-		p.refuse(c, f.ID, err)
+	p.cmd.Session = p.session()
+	shard := p.shardOf(&p.cmd)
+	if shard != acrossShards {
+		p.propose(c, f, op, shard)
 		return
 	}
-	p.cmd.Session = p.session()
-	p.propose(c, f, op, shard)
+	if err := p.proposeAcross(c, f, op); err != nil {
+		p.refuse(c, f.ID, errKeysApart)
+	}
 }
 
+// acrossShards stands for the shard of keys that lie in several.
+const acrossShards = -1
+
 // shardOf returns the shard that has the keys of cmd, which is no Batch or Txn,
-// or errKeysApart.
-func (p *processor) shardOf(cmd *command.Command) (int, error) {
-	shard := p.srv.backend.ShardOf(protocol.Slot(cmd.Key))
-	if cmd.Kind == command.Rename && p.srv.backend.ShardOf(protocol.Slot(cmd.Value)) != shard {
-		return 0, errKeysApart
+// or acrossShards.
+func (p *processor) shardOf(cmd *command.Command) int {
+	shard := p.srv.shardOf(cmd.Key)
+	if cmd.Kind == command.Rename && p.srv.shardOf(cmd.Value) != shard {
+		return acrossShards
 	}
-	return shard, nil
+	return shard
 }
 
 // decodeWrite translates a single write into a command, which holds views of
@@ -512,11 +517,32 @@ func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shar
 	case err == nil:
 	case errors.Is(err, command.ErrNotLeader):
 		p.sendOn(c, f, shard)
-	case errors.Is(err, command.ErrBusy) && p.patient:
-		p.full = true
 	default:
-		p.refuseProposal(c, f.ID, err)
+		p.refuseOrWait(c, f.ID, err)
 	}
+}
+
+// proposeAcross is propose for a p.cmd whose keys lie in several shards. It
+// returns ErrApart, with nothing answered, unless this node is alone.
+func (p *processor) proposeAcross(c *conn, f *protocol.Frame, op protocol.Opcode) error {
+	switch err := p.enqueue(c, f.ID, op, acrossShards); {
+	case err == nil:
+	case errors.Is(err, command.ErrApart):
+		return err
+	default:
+		p.refuseOrWait(c, f.ID, err)
+	}
+	return nil
+}
+
+// refuseOrWait answers a request that could not be queued, unless it is to be
+// tried again.
+func (p *processor) refuseOrWait(c *conn, id uint64, err error) {
+	if errors.Is(err, command.ErrBusy) && p.patient {
+		p.full = true
+		return
+	}
+	p.refuseProposal(c, id, err)
 }
 
 // enqueue is propose that leaves failures to the caller.
@@ -533,7 +559,12 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 		tag.Code |= tellEpoch
 	}
 	c.begin(size)
-	err := p.srv.backend.Propose(shard, &p.cmd, c, tag)
+	var err error
+	if shard == acrossShards {
+		err = p.srv.backend.ProposeAcross(p.srv.shardOf, &p.cmd, c, tag)
+	} else {
+		err = p.srv.backend.Propose(shard, &p.cmd, c, tag)
+	}
 	if err == nil {
 		p.proposed = true
 		return nil

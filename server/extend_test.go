@@ -168,15 +168,20 @@ func TestRename(t *testing.T) {
 		wantValue(t, d.call(protocol.OpGet, to), "w")
 		want(t, d.call(protocol.OpGet, from), protocol.StatusNotFound)
 
-		// Keys of several shards are refused wherever the operation stands.
+		// Keys of several shards, wherever the operation stands.
 		a, b := apart(t, s)
-		m := protocol.Rename{Source: a, Destination: b}
-		d.ask(protocol.OpRename, &m, protocol.StatusCrossShard)
-		ops := protocol.Ops{{Code: protocol.OpRename, Body: m.AppendTo(nil)}}
+		there := protocol.Rename{Source: a, Destination: b}
+		back := protocol.Rename{Source: b, Destination: a}
+		want(t, d.put(string(a), "moved"), protocol.StatusOK)
+		d.ask(protocol.OpRename, &there, protocol.StatusOK)
+		want(t, d.call(protocol.OpGet, a), protocol.StatusNotFound)
+		wantValue(t, d.call(protocol.OpGet, b), "moved")
+		ops := protocol.Ops{{Code: protocol.OpRename, Body: back.AppendTo(nil)}, {Code: protocol.OpRename, Body: there.AppendTo(nil)}}
 		for _, flags := range []uint8{0, protocol.BatchNonAtomic} {
-			d.ask(protocol.OpBatch, &protocol.Batch{Flags: flags, Ops: ops}, protocol.StatusCrossShard)
+			d.ask(protocol.OpBatch, &protocol.Batch{Flags: flags, Ops: ops}, protocol.StatusOK)
 		}
-		d.ask(protocol.OpTxn, &protocol.Txn{Then: ops}, protocol.StatusCrossShard)
+		d.ask(protocol.OpTxn, &protocol.Txn{Then: ops[:1]}, protocol.StatusOK)
+		wantValue(t, d.call(protocol.OpGet, a), "moved")
 	})
 }
 
@@ -235,7 +240,7 @@ func TestExtendInside(t *testing.T) {
 			}
 			check(decode[protocol.BatchReply](t, d.ask(protocol.OpBatch, &protocol.Batch{Flags: flags, Ops: ops}, protocol.StatusOK)).Results)
 		}
-		d.ask(protocol.OpBatch, &protocol.Batch{Ops: more}, protocol.StatusCrossShard)
+		d.ask(protocol.OpBatch, &protocol.Batch{Ops: more}, protocol.StatusOK)
 	})
 }
 

@@ -95,6 +95,7 @@ type redisConn struct {
 	againSince          time.Time // since when it waits to be tried again; zero: it does not
 	begun               uint32    // requests that were not answered at once; see conn.begin
 	lastWrite, lastWait uint64    // numbers of the latest commands in order
+	lastInOrder         uint64    // number of the latest read that goes through the log
 
 	listed bool // in Server.roomless; guarded by Server.mu
 

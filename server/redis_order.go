@@ -17,7 +17,10 @@ import (
 //
 //   - It waits: the reader stops until the earlier command is answered. So does
 //     every write behind a read that is under way, and everything behind a write
-//     that another node carries out.
+//     that another node carries out. What is written to several shards at once
+//     goes before what waits in the queue of one of them: it waits for every
+//     earlier write of its keys and for every read in the log, and everything
+//     later waits for it.
 //   - A read goes through the log, behind the write, as an operation that has no
 //     effect and is answered as of its place. Its key costs a few bytes of the
 //     log; the reader goes on, and the pipeline is one commit and not one for
@@ -39,7 +42,7 @@ type redisOrder [orderBuckets]orderBucket
 type orderBucket struct {
 	write  uint32 // the last write
 	before uint32 // the last write before it of another key
-	wait   uint32 // the last one that later writes wait for: a read under way, a write sent to another node
+	wait   uint32 // the last one that later writes wait for: a read under way, a write sent to another node or to several shards at once
 	tag    uint32 // tells the key of write from others
 	bytes  uint32 // what the row of that key has at most, see rowBytes
 }
@@ -178,8 +181,28 @@ func (r *redisConn) bucket(key []byte) (b *orderBucket, tag uint32) {
 // mustWait reports whether a command that touches keys has to wait for the
 // answers of earlier ones; the reader then stops.
 func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
+	across := write && p.spans(keys)
+	if n := c.redis.lastInOrder; across && n >= c.redis.head.Load() && c.holdFor(n) {
+		return true
+	}
 	for _, key := range keys {
 		if n := c.redis.waitsFor(key, write); n != 0 && c.holdFor(n) {
+			return true
+		}
+		if !across {
+			continue
+		}
+		if n := c.redis.waitsFor(key, false); n != 0 && c.holdFor(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// spans reports whether keys lie in several shards.
+func (p *processor) spans(keys [][]byte) bool {
+	for i := 1; i < len(keys); i++ {
+		if p.srv.shardOf(keys[i]) != p.srv.shardOf(keys[0]) {
 			return true
 		}
 	}

@@ -49,6 +49,8 @@ func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
 	switch o {
 	case command.Dropped:
 		return protocol.StatusDropped, "another entry took its place; nothing was changed"
+	case command.Apart:
+		return protocol.StatusCrossShard, "the keys lie in different shards, and the node has just ceased to be alone; give them a common {tag}"
 	case command.TimedOut:
 		return protocol.StatusTimeout, "the shard's majority has not confirmed the write in time; its outcome is unknown"
 	}

@@ -178,6 +178,7 @@ type Server struct {
 
 	// Ways to read, kept because taking a method's value allocates.
 	read, readCached, readLocal, readLocalCached readFunc
+	shardOf                                      func(key []byte) int
 
 	mu       sync.Mutex
 	dirty    []*conn    // have output from a commit that is not written yet
@@ -208,6 +209,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 		s.working.Add(1)
 		go s.work()
 	})
+	s.shardOf = func(key []byte) int { return backend.ShardOf(protocol.Slot(key)) }
 	backend.AfterPass(s.flushDirty)
 	prealloc(cfg.Prealloc)
 	var err error

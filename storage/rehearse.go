@@ -16,19 +16,21 @@ type Rehearsal struct {
 }
 
 // Rehearse begins a Rehearsal at the time of stamp, Unix milliseconds: that of
-// the entries to come.
-func (s *Store) Rehearse(stamp uint64) (*Rehearsal, error) {
+// the entries to come. kind is that of the command whose operations are to be
+// carried out: Batch, Txn or Rename.
+func (s *Store) Rehearse(stamp uint64, kind command.Kind) (*Rehearsal, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
 	p := &s.pass
 	p.begin()
-	p.entry, p.grown = 1, 0
+	p.entry, p.grown, p.inTxn = 1, 0, kind == command.Txn
 	return &Rehearsal{pass: p, stamp: stamp}, nil
 }
 
 // End forgets everything. Results that were made are not valid any more.
 func (r *Rehearsal) End() {
+	r.pass.inTxn = false
 	r.pass.end()
 	r.pass.store.leave()
 }

@@ -312,7 +312,6 @@ func badInputs(cursor []byte) []badInput {
 		message("two conditions", protocol.StatusBadRequest, request(protocol.OpPut, id, patched(putBody("k", "v"), 0, 0x0c))),
 		message("TTL 0", protocol.StatusBadRequest, request(protocol.OpExpire, id, append(make([]byte, 8), 'k'))),
 		message("truncated INCR", protocol.StatusBadRequest, request(protocol.OpIncr, id, []byte{1, 0})),
-		message("batch over shards", protocol.StatusCrossShard, request(protocol.OpBatch, id, batchBody(0, "a", "b", "c", "d", "e", "f"))),
 		message("empty batch", protocol.StatusBadRequest, request(protocol.OpBatch, id, batchBody(0))),
 		message("batch with an unknown option", protocol.StatusBadRequest, request(protocol.OpBatch, id, batchBody(2, "a"))),
 		message("batch that lies about its count", protocol.StatusBadRequest, request(protocol.OpBatch, id, []byte{0, 0xff, 0xff, 0xff, 0xff})),
@@ -338,7 +337,7 @@ func TestRefusedBatchHasNoEffect(t *testing.T) {
 	onTransports(t, func(t *testing.T, node *testcluster.Node) {
 		w := greetWire(t, node)
 		w.expectError(w.call(protocol.OpBatch, batchBody(0, "{a}1", "{a}2", "")), protocol.StatusBadRequest)
-		w.expectError(w.call(protocol.OpBatch, batchBody(0, "a", "b", "c", "d", "e", "f")), protocol.StatusCrossShard)
+		w.expectError(w.call(protocol.OpBatch, batchBody(0, "a", "b", "c", "d", "e", "f", "")), protocol.StatusBadRequest)
 		for _, key := range []string{"{a}1", "{a}2", "a", "f"} {
 			if f := w.call(protocol.OpGet, []byte(key)); protocol.Status(f.Code) != protocol.StatusNotFound {
 				t.Errorf("GET %s was answered with %v", key, protocol.Status(f.Code))

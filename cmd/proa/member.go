@@ -66,6 +66,10 @@ func (a *app) memberAddCommand() *cobra.Command {
 directory, with the options that the command prints: --node-id ID, --join with
 the peer address of any member, and --join-token with the cluster's join token.
 
+The second node of a cluster ends what only a node that is alone can do: from then
+on commands whose keys lie in several shards are refused, unless they share a
+{tag} (see docs/operations.md).
+
 ADDRESS is the address of its peer port, as a note for people. A number that a
 node had once cannot be given again: a node whose disk was lost comes back as a
 new one.`,
