@@ -84,7 +84,6 @@ type redisConn struct {
 	parser              resp.Parser
 	proto               uint8
 	readOnly            bool // READONLY: replicas here may answer
-	cluster             bool // the client knows the cluster: it is redirected
 	txn                 *redisTxn
 	watches             []*redisWatch
 	walk                *redisWalk

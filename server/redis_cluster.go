@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/proa-kv/proa/command"
@@ -10,10 +11,9 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// What the cluster commands tell: each shard is a range of slots, its leader
-// what Redis calls the master and its other replicas what Redis calls the
-// replicas. A node is told under the address at which it serves the Redis
-// protocol, and not at all where it serves none.
+// What the cluster commands tell is what redis_topology.go says. A node is told
+// under the address at which it serves the Redis protocol, and not at all where
+// it serves none.
 
 // topology says who serves what, at native addresses and at those of the Redis
 // protocol.
@@ -79,37 +79,6 @@ func (s *Server) redisNodeID(node uint64) string {
 	return fmt.Sprintf("%016x%024x", s.cfg.Cluster, node)
 }
 
-// slotRange is a range of slots with those that serve it, the leader first.
-type slotRange struct {
-	first, last uint16
-	nodes       []*command.Member
-}
-
-// slotRanges are the ranges of all slots. This node stands in for leaders that
-// are not known or serve no Redis protocol: it forwards to them.
-func (s *Server) slotRanges(t *command.Topology) []slotRange {
-	var ranges []slotRange
-	for i := range t.Shards {
-		shard := &t.Shards[i]
-		leader := member(t, shard.Leader)
-		if leader == nil || leader.Redis == "" {
-			if leader = member(t, s.cfg.Node); leader == nil || leader.Redis == "" {
-				continue
-			}
-		}
-		nodes := []*command.Member{leader}
-		for _, id := range shard.Replicas {
-			if m := member(t, id); m != nil && id != leader.ID && m.Redis != "" {
-				nodes = append(nodes, m)
-			}
-		}
-		for _, r := range shard.Slots {
-			ranges = append(ranges, slotRange{r[0], r[1], nodes})
-		}
-	}
-	return ranges
-}
-
 // hostPort cuts an address into what Redis calls the address and the port.
 func hostPort(address string) (host string, port int) {
 	host, text, err := net.SplitHostPort(address)
@@ -121,15 +90,15 @@ func hostPort(address string) (host string, port int) {
 }
 
 func redisClusterSlots(p *processor, x *redisPlan) {
-	x.c.redis.cluster = true
 	t := p.srv.topology()
-	ranges := p.srv.slotRanges(&t)
+	ranges := p.srv.redisRanges(&t)
 	x.reply = resp.AppendArray(x.reply, len(ranges))
-	for _, r := range ranges {
-		x.reply = resp.AppendArray(x.reply, 2+len(r.nodes))
+	for i := range ranges {
+		r := &ranges[i]
+		x.reply = resp.AppendArray(x.reply, 3+len(r.replicas))
 		x.reply = resp.AppendInt(x.reply, int64(r.first))
 		x.reply = resp.AppendInt(x.reply, int64(r.last))
-		for _, n := range r.nodes {
+		for _, n := range r.nodes() {
 			host, port := hostPort(n.Redis)
 			x.reply = resp.AppendArray(x.reply, 4)
 			x.reply = resp.AppendBulk(x.reply, host)
@@ -140,20 +109,35 @@ func redisClusterSlots(p *processor, x *redisPlan) {
 	}
 }
 
-// redisClusterShards answers CLUSTER SHARDS, with one entry for each shard.
+// redisClusterShards answers CLUSTER SHARDS, with one entry for each master. Its
+// replicas are those of any of its ranges.
 func redisClusterShards(p *processor, x *redisPlan) {
-	x.c.redis.cluster = true
 	t := p.srv.topology()
-	ranges := p.srv.slotRanges(&t)
+	ranges := p.srv.redisRanges(&t)
 	proto := x.proto()
-	x.reply = resp.AppendArray(x.reply, len(ranges))
-	for _, r := range ranges {
+	masters := mastersOf(ranges)
+	x.reply = resp.AppendArray(x.reply, len(masters))
+	for _, master := range masters {
+		slots, nodes := []int64(nil), []*command.Member{master}
+		for i := range ranges {
+			r := &ranges[i]
+			if r.master != master {
+				continue
+			}
+			slots = append(slots, int64(r.first), int64(r.last))
+			for _, n := range r.replicas {
+				if !slices.Contains(nodes, n) {
+					nodes = append(nodes, n)
+				}
+			}
+		}
 		x.reply = resp.AppendMap(x.reply, proto, 2)
-		x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "slots"), 2)
-		x.reply = resp.AppendInt(x.reply, int64(r.first))
-		x.reply = resp.AppendInt(x.reply, int64(r.last))
-		x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "nodes"), len(r.nodes))
-		for i, n := range r.nodes {
+		x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "slots"), len(slots))
+		for _, n := range slots {
+			x.reply = resp.AppendInt(x.reply, n)
+		}
+		x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "nodes"), len(nodes))
+		for i, n := range nodes {
 			host, port := hostPort(n.Redis)
 			role := "replica"
 			if i == 0 {
@@ -172,13 +156,21 @@ func redisClusterShards(p *processor, x *redisPlan) {
 	}
 }
 
-// redisClusterNodes answers CLUSTER NODES. In Redis a node is either a master
-// or a replica of one; here most are both. Each node is told as a master with
-// the slots of the shards it leads.
+// mastersOf are the masters of ranges, each once.
+func mastersOf(ranges []redisRange) (masters []*command.Member) {
+	for i := range ranges {
+		if m := ranges[i].master; !slices.Contains(masters, m) {
+			masters = append(masters, m)
+		}
+	}
+	return masters
+}
+
+// redisClusterNodes answers CLUSTER NODES. Where a node is a replica of several
+// masters the first of them stands for all.
 func redisClusterNodes(p *processor, x *redisPlan) {
-	x.c.redis.cluster = true
 	t := p.srv.topology()
-	ranges := p.srv.slotRanges(&t)
+	ranges := p.srv.redisRanges(&t)
 	var text []byte
 	for i := range t.Nodes {
 		n := &t.Nodes[i]
@@ -186,14 +178,19 @@ func redisClusterNodes(p *processor, x *redisPlan) {
 			continue
 		}
 		host, port := hostPort(n.Redis)
-		flags := "master"
-		if n.ID == p.srv.cfg.Node {
-			flags = "myself,master"
+		role, of := roleOf(n, ranges)
+		if of != nil {
+			role += " " + p.srv.redisNodeID(of.ID)
+		} else {
+			role += " -"
 		}
-		text = fmt.Appendf(text, "%s %s:%d@%d %s - 0 0 %d connected", p.srv.redisNodeID(n.ID), host, port, port, flags, t.Epoch)
-		for _, r := range ranges {
-			switch {
-			case r.nodes[0] != n:
+		if n.ID == p.srv.cfg.Node {
+			role = "myself," + role
+		}
+		text = fmt.Appendf(text, "%s %s:%d@%d %s 0 0 %d connected", p.srv.redisNodeID(n.ID), host, port, port, role, t.Epoch)
+		for i := range ranges {
+			switch r := &ranges[i]; {
+			case r.master != n:
 			case r.first == r.last:
 				text = fmt.Appendf(text, " %d", r.first)
 			default:
@@ -205,14 +202,24 @@ func redisClusterNodes(p *processor, x *redisPlan) {
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
 }
 
+// roleOf says what a node is, and of a replica whose. A node that is neither is a
+// master without slots.
+func roleOf(n *command.Member, ranges []redisRange) (role string, of *command.Member) {
+	for i := range ranges {
+		if slices.Contains(ranges[i].replicas, n) {
+			return "slave", ranges[i].master
+		}
+	}
+	return "master", nil
+}
+
 func redisClusterInfo(p *processor, x *redisPlan) {
 	t := p.srv.topology()
-	served, leaders := 0, map[uint64]bool{}
+	served, ranges := 0, p.srv.redisRanges(&t)
 	for _, shard := range t.Shards {
 		if shard.Leader == 0 {
 			continue
 		}
-		leaders[shard.Leader] = true
 		for _, r := range shard.Slots {
 			served += int(r[1]) - int(r[0]) + 1
 		}
@@ -228,7 +235,7 @@ func redisClusterInfo(p *processor, x *redisPlan) {
 	i.number("cluster_slots_pfail", 0)
 	i.number("cluster_slots_fail", int64(protocol.Slots-served))
 	i.number("cluster_known_nodes", int64(len(t.Nodes)))
-	i.number("cluster_size", int64(len(leaders)))
+	i.number("cluster_size", int64(len(mastersOf(ranges))))
 	i.number("cluster_current_epoch", int64(t.Epoch))
 	i.number("cluster_my_epoch", int64(t.Epoch))
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
@@ -268,11 +275,11 @@ func redisClusterCountKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool
 }
 
 func redisReadOnly(_ *processor, x *redisPlan) {
-	x.c.redis.readOnly, x.c.redis.cluster = true, true
+	x.c.redis.readOnly = true
 	x.ok()
 }
 
-// redisReadWrite ends READONLY. The client stays redirected.
+// redisReadWrite ends READONLY.
 func redisReadWrite(_ *processor, x *redisPlan) {
 	x.c.redis.readOnly = false
 	x.ok()

@@ -221,7 +221,7 @@ func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
 	}
 	r := c.redis
 	stale := false
-	if r.cluster || p.srv.cfg.RedisRedirect {
+	if r.readOnly || p.srv.cfg.RedisRedirect {
 		var to string
 		if to, stale = p.redirect(c, x.keys, x.write); to != "" {
 			p.answerError(c, to)
@@ -360,7 +360,7 @@ func (p *processor) answerError(c *conn, text string) {
 	p.answer(c, p.plan.reply)
 }
 
-// redirect returns the error that sends a client that knows the cluster to the
+// redirect returns the error that sends a client to the
 // node that leads the shard of keys, or "" if the request is to be served here.
 // stale says that it is to be answered by the replica here.
 func (p *processor) redirect(c *conn, keys [][]byte, write bool) (text string, stale bool) {
@@ -381,6 +381,9 @@ func (p *processor) redirect(c *conn, keys [][]byte, write bool) (text string, s
 	}
 	if c.redis.readOnly && !write && s.backend.Holds(shard) {
 		return "", true
+	}
+	if !s.cfg.RedisRedirect {
+		return "", false
 	}
 	if address := s.redisAddressOf(leader); address != "" {
 		return resp.Moved(slot, address), false

@@ -13,9 +13,8 @@ import (
 
 // SCAN, KEYS, DBSIZE and RANDOMKEY walk over keys page by page, with native
 // SCANs. The reader stops until the walk is over, and takes up the walk where a
-// page has come in. A connection that is redirected sees the shards that this
-// node led when the walk began, so that a client that asks every node for its
-// own keys hears of each key once; any other connection sees all.
+// page has come in. What a walk sees is decided when it begins, for every
+// connection alike: see redis_topology.go.
 
 const (
 	walkRows      = 10_000  // rows in a page, where the client does not say
@@ -76,20 +75,13 @@ func (a *position) nextShard() {
 	}
 }
 
-// begin returns the position at which a walk over the keys of c begins.
-func (p *processor) beginWalk(c *conn, pattern []byte) position {
+// beginWalk returns the position at which a walk over all keys begins.
+func (p *processor) beginWalk(pattern []byte) position {
 	var a position
 	if prefix := literalPrefix(pattern); len(prefix) > 0 && len(prefix) <= protocol.KeyBytesMax {
 		a.start, a.prefix = prefix, true
 	}
-	if c.redis.cluster || p.srv.cfg.RedisRedirect {
-		a.confined = true
-		for shard := range p.srv.backend.Shards() {
-			if p.srv.backend.Leader(shard) == p.srv.cfg.Node {
-				a.shards = append(a.shards, uint16(shard))
-			}
-		}
-	}
+	a.shards, a.confined = p.srv.redisShards()
 	return a
 }
 
@@ -257,7 +249,7 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 		w.take = func(w *redisWalk, _ [][]byte) walkStep { w.at = position{}; return walkEnd }
 	}
 	if number == 0 {
-		w.at = p.beginWalk(c, pattern)
+		w.at = p.beginWalk(pattern)
 	} else if w.at, held = p.srv.cursors.get(number); !held {
 		p.answerError(c, "ERR this cursor is not known to this server any more, or is another server's; begin again with 0")
 		return false
@@ -312,7 +304,7 @@ func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
 	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
 		return append(resp.AppendArray(dst, int(w.count)), w.out...)
 	}
-	w.at = p.beginWalk(c, w.pattern)
+	w.at = p.beginWalk(w.pattern)
 	return p.walkOver(c, w)
 }
 
@@ -327,7 +319,7 @@ func takeKeys(w *redisWalk, keys [][]byte) walkStep {
 }
 
 func redisDBSize(p *processor, c *conn, _ *redisPlan) (held bool) {
-	w := &redisWalk{rows: walkRows, at: p.beginWalk(c, nil)}
+	w := &redisWalk{rows: walkRows, at: p.beginWalk(nil)}
 	w.take = func(w *redisWalk, keys [][]byte) walkStep {
 		w.count += int64(len(keys))
 		return walkOn
@@ -341,7 +333,7 @@ func redisDBSize(p *processor, c *conn, _ *redisPlan) (held bool) {
 // the number of keys. Among up to randomRows keys all are equally likely; among
 // more, those behind large gaps are likelier than others.
 func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
-	w := &redisWalk{rows: 1, at: p.beginWalk(c, nil), take: takeRandom}
+	w := &redisWalk{rows: 1, at: p.beginWalk(nil), take: takeRandom}
 	if n := len(w.at.shards); n > 0 {
 		i := rand.IntN(n)
 		w.at.shards[0], w.at.shards[i] = w.at.shards[i], w.at.shards[0]

@@ -235,7 +235,7 @@ func redisQuit(p *processor, c *conn, x *redisPlan) bool {
 func redisReset(p *processor, c *conn, x *redisPlan) bool {
 	r := c.redis
 	c.endTransaction()
-	r.proto, r.readOnly, r.cluster = resp.RESP2, false, false
+	r.proto, r.readOnly = resp.RESP2, false
 	r.info.proto.Store(resp.RESP2)
 	r.info.mu.Lock()
 	r.info.name = ""
@@ -323,10 +323,6 @@ func (s *Server) redisSettings() [][2]string {
 	cfg := &s.cfg
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	seconds := func(d time.Duration) string { return number(max(0, int64(d/time.Second))) }
-	clustered := "no"
-	if cfg.RedisRedirect {
-		clustered = "yes"
-	}
 	return [][2]string{
 		{"save", ""},
 		{"appendonly", "yes"},
@@ -339,7 +335,7 @@ func (s *Server) redisSettings() [][2]string {
 		{"tcp-keepalive", seconds(cfg.KeepAlive)},
 		{"proto-max-bulk-len", number(protocol.ValueBytesMax)},
 		{"client-query-buffer-limit", number(int64(cfg.FrameBytesMax))},
-		{"cluster-enabled", clustered},
+		{"cluster-enabled", "yes"},
 		{"requirepass", ""},
 		{"notify-keyspace-events", ""},
 		{"replica-read-only", "yes"},
@@ -482,11 +478,7 @@ func redisInfo(p *processor, x *redisPlan) {
 		s.commandStats(i)
 	}
 	i.section("cluster", "Cluster")
-	enabled := int64(0)
-	if s.cfg.RedisRedirect {
-		enabled = 1
-	}
-	i.number("cluster_enabled", enabled)
+	i.number("cluster_enabled", 1) // the cluster commands answer, whatever the view
 	i.section("keyspace", "Keyspace")
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
 }

@@ -755,13 +755,13 @@ func TestRedisWithoutLeader(t *testing.T) {
 // TestRedisRedirect sends clients that know the cluster to a shard's leader.
 func TestRedisRedirect(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
+		cfg.RedisRedirect = true
 		fc := newFakeCluster(t, cfg, 3, 3, 2)
 		key := fc.key(0, 0) // led by node 1, followed by node 2, not on node 3
 		fc.set(key, "value")
 		moved := fmt.Sprintf("-MOVED %d %s|", protocol.Slot([]byte(key)), fc.nodes[1].redisAddr)
 		three := dialRedis(t, fc.nodes[3].redisAddr)
-		three.want("GET "+key, "$5|value|") // forwarded
-		if got := three.do("CLUSTER SLOTS"); !strings.HasPrefix(got, "*3\r\n*4\r\n:0\r\n:5461\r\n*4\r\n$9\r\n127.0.0.1\r\n") {
+		if got := three.do("CLUSTER SLOTS"); !strings.HasPrefix(got, "*3\r\n*3\r\n:0\r\n:5461\r\n*4\r\n$9\r\n127.0.0.1\r\n") {
 			t.Errorf("%q", got)
 		}
 		three.want("GET "+key, moved)
@@ -775,7 +775,7 @@ func TestRedisRedirect(t *testing.T) {
 		three.want("READONLY", "+OK|")
 		three.want("GET "+key, moved) // no replica here
 		three.want("RESET", "+RESET|")
-		three.want("GET "+key, "$5|value|")
+		three.want("GET "+key, moved)
 
 		two := dialRedis(t, fc.nodes[2].redisAddr)
 		two.want("READONLY", "+OK|")
@@ -784,11 +784,11 @@ func TestRedisRedirect(t *testing.T) {
 		two.want("READWRITE", "+OK|")
 		two.want("GET "+key, moved)
 
-		// SCAN and DBSIZE of a client that asks every node see each key once.
+		// Whoever asks every node meets each key once, and needs not have asked for
+		// the cluster on the same connection.
 		total := 0
 		for _, n := range fc.nodes {
 			c := dialRedis(t, n.redisAddr)
-			c.do("CLUSTER SHARDS")
 			v, err := c.Do("DBSIZE")
 			if err != nil {
 				t.Fatal(err)
@@ -801,11 +801,76 @@ func TestRedisRedirect(t *testing.T) {
 		if total != 1 {
 			t.Errorf("the nodes have %d keys, want 1", total)
 		}
-		dialRedis(t, fc.nodes[3].redisAddr).want("DBSIZE", ":1|")
 	})
-	fc := newFakeCluster(t, Config{RedisRedirect: true}, 3, 3, 1)
+}
+
+// TestRedisWhole: without resp.redirect each node is one Redis with all keys, on
+// every connection, also for clients that ask for the cluster.
+func TestRedisWhole(t *testing.T) {
+	fc := newFakeCluster(t, Config{}, 3, 3, 1)
 	key := fc.key(0, 0)
-	dialRedis(t, fc.nodes[2].redisAddr).want("GET "+key, fmt.Sprintf("-MOVED %d %s|", protocol.Slot([]byte(key)), fc.nodes[1].redisAddr))
+	fc.set(key, "value")
+	for id, n := range fc.nodes {
+		c := dialRedis(t, n.redisAddr)
+		if got := c.do("CLUSTER SLOTS"); !strings.HasPrefix(got, "*1\r\n*5\r\n:0\r\n:16383\r\n*4\r\n$9\r\n127.0.0.1\r\n:"+portOf(t, n.redisAddr.String())+"\r\n") {
+			t.Errorf("node %d: %q", id, got)
+		}
+		if got := c.do("CLUSTER NODES"); strings.Count(got, "myself,master - 0 0 7 connected 0-16383\n") != 1 || strings.Count(got, " slave ") != 2 {
+			t.Errorf("node %d: %q", id, got)
+		}
+		c.want("GET "+key, "$5|value|")
+		c.want("DBSIZE", ":1|")
+		c.want("KEYS *", fmt.Sprintf("*1|$%d|%s|", len(key), key))
+		c.want("READONLY", "+OK|")
+		c.want("DBSIZE", ":1|")
+		c.want("SET "+key+" value", "+OK|") // forwarded
+	}
+}
+
+func portOf(t *testing.T, address string) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// TestRedisRanges: what is told as a master is told as nobody's replica, and
+// neighbours with the same nodes are one range.
+func TestRedisRanges(t *testing.T) {
+	nodes := []command.Member{{ID: 1, Redis: "a:1"}, {ID: 2, Redis: "a:2"}, {ID: 3, Redis: "a:3"}, {ID: 4}}
+	for _, x := range []struct {
+		name    string
+		leaders []uint64
+		want    string
+	}{
+		{"one leads all", []uint64{1, 1, 1, 1}, "0-16383:1,2,3"},
+		{"neighbours", []uint64{1, 1, 2, 2}, "0-8191:1,3 8192-16383:2,3"},
+		{"in turn", []uint64{1, 2, 1, 2}, "0-4095:1,3 4096-8191:2,3 8192-12287:1,3 12288-16383:2,3"},
+		{"all lead", []uint64{1, 2, 3, 3}, "0-4095:1 4096-8191:2 8192-16383:3"},
+		{"no leader", []uint64{0, 2, 3, 3}, "0-4095:1 4096-8191:2 8192-16383:3"},
+		{"a leader that serves no Redis protocol", []uint64{4, 4, 2, 2}, "0-8191:1,3 8192-16383:2,3"},
+	} {
+		topology := command.Topology{Nodes: nodes}
+		for i, leader := range x.leaders {
+			topology.Shards = append(topology.Shards, command.ShardRoute{Leader: leader, Replicas: []uint64{1, 2, 3, 4}, Slots: [][2]uint16{{uint16(4096 * i), uint16(4096*i + 4095)}}})
+		}
+		for node := uint64(1); node <= 3; node++ {
+			s := &Server{cfg: Config{Node: node, RedisRedirect: true}}
+			var got []string
+			for _, r := range s.redisRanges(&topology) {
+				text := fmt.Sprintf("%d-%d:%d", r.first, r.last, r.master.ID)
+				for _, n := range r.replicas {
+					text += fmt.Sprintf(",%d", n.ID)
+				}
+				got = append(got, text)
+			}
+			if text := strings.Join(got, " "); text != x.want {
+				t.Errorf("%s, asked node %d: %s, want %s", x.name, node, text, x.want)
+			}
+		}
+	}
 }
 
 // TestRedisExecForwarded carries a transaction out at another node.
@@ -919,7 +984,7 @@ func TestRedisTooManyConnections(t *testing.T) {
 func TestRedisTools(t *testing.T) {
 	s, c := liveRedis(t, Config{Version: "v9"})
 	got := c.do("INFO")
-	for _, line := range []string{"redis_version:" + redisVersion, "proa_version:v9", "redis_mode:standalone", "connected_clients:1", "role:master", "cluster_enabled:0", "maxmemory_policy:noeviction"} {
+	for _, line := range []string{"redis_version:" + redisVersion, "proa_version:v9", "redis_mode:standalone", "connected_clients:1", "role:master", "cluster_enabled:1", "maxmemory_policy:noeviction"} {
 		if !strings.Contains(got, "\r\n"+line+"\r\n") {
 			t.Errorf("INFO does not tell %s: %q", line, got)
 		}

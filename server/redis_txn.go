@@ -104,7 +104,7 @@ func (p *processor) whyNotQueued(c *conn, x *redisPlan, h *redisHandler) string 
 	if t.bytes+len(x.args)*queuedOverhead > 2*int(p.srv.cfg.FrameBytesMax) {
 		return "ERR the transaction is too large"
 	}
-	if c.redis.cluster || p.srv.cfg.RedisRedirect {
+	if p.srv.cfg.RedisRedirect {
 		keys := appendKeys(x.keys, x.cmd, x.args)
 		x.keys = keys[:0]
 		text, _ := p.redirect(c, keys, true)
@@ -190,7 +190,7 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 		p.answer(c, x.reply)
 		return false
 	}
-	if r.cluster || p.srv.cfg.RedisRedirect {
+	if p.srv.cfg.RedisRedirect {
 		if to, _ := p.redirect(c, x.keys, true); to != "" {
 			p.answerError(c, to)
 			return false

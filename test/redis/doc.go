@@ -49,7 +49,17 @@
 // With the flag -rewrite the test writes what the redis-server answers into the
 // transcripts. Look at the difference: it is what changes for users.
 //
+// # Client libraries
+//
+// Those of Go are called by tests. Those of other languages have programs in
+// testdata/clients, which TestOtherClients runs; .ci/run installs them:
+//
+//	npm ci --prefix test/redis/testdata/clients
+//	apt-get install nodejs npm python3-redis php-cli php-redis ruby-redis
+//
+// # What may be missing
+//
 // Without a redis-server of version 7.0 Proa is compared with the transcripts
-// alone. With TESTREDIS=required in the environment, as in continuous
+// alone, and client libraries that are not there are left out. With TESTREDIS=required in the environment, as in continuous
 // integration, that is a failure.
 package redis

@@ -125,12 +125,11 @@ func startRedis(t *testing.T) *target {
 	return r
 }
 
-// startProa starts a Proa of one node and one shard, so that all keys may stand
-// in one command.
+// startProa starts a Proa of one node with several shards, which are as one.
 func startProa(t *testing.T) *target {
 	t.Helper()
 	p := &target{name: fromProa, address: testcluster.FreeAddress(t)}
-	node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards", "1", "--resp-listen", p.address}})
+	node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards", "8", "--resp-listen", p.address}})
 	awaitAnswer(t, p.address)
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
