@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"testing/synctest"
@@ -79,8 +80,33 @@ func (m *member) start() {
 	m.node = n
 	m.disk.timed = true
 	s.note("node %d starts", m.id)
+	m.meetOthers()
 	life := m.life
 	m.planTick(life, s.now()+s.between(0, tick))
+}
+
+// meetOthers shakes hands with everybody who can be reached. Whatever a crash has
+// taken from a disk, nobody may find that it is older than what was confirmed.
+func (m *member) meetOthers() {
+	s := m.sim
+	for _, o := range s.members[1:] {
+		if o == nil || o == m || !o.running() || !s.open(m.id, o.id) || !s.open(o.id, m.id) {
+			continue
+		}
+		for _, err := range []error{o.node.Admit(proven(m.node)), m.node.Admit(proven(o.node))} {
+			if errors.Is(err, raftgroup.ErrRolledBack) {
+				s.problem("node %d meets node %d: %v", m.id, o.id, err)
+			}
+		}
+	}
+}
+
+// proven is what a node shows in a handshake.
+func proven(n *raftgroup.Node) raftgroup.PeerIdentity {
+	self, id := n.Self(), n.Identity()
+	copy(self.Key[:], id.KeyPair().Public().(ed25519.PublicKey))
+	self.Signed, self.Token = true, true
+	return self
 }
 
 // forgetfulClock tells the first who asks a time long ago.
