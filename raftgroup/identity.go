@@ -97,6 +97,10 @@ func lockDir(f vfs.FS, dir string) (io.Closer, error) {
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
 	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno != syscall.EAGAIN { // it is not the lock that is refused
+		return nil, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
+	}
 	return nil, fmt.Errorf("%w: %s (%v); is another server running on it? stop that one, or choose another directory with --data", ErrInUse, dir, err)
 }
 
