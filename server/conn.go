@@ -44,6 +44,7 @@ type conn struct {
 
 	// Belongs to the thread that reads the connection.
 	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
+	inAt    int             // bytes at the front of in that have been carried out
 	greeted bool            // a HELLO has been accepted, or a first command of RESP has come
 	counted int             // bytes of in that count in Server.inputBytes
 	claim   claim           // memory that a large frame has been admitted for
@@ -180,7 +181,7 @@ func (c *conn) owes() bool {
 
 // consume carries out the whole frames in b and returns how many bytes they
 // took. It stops at a partial frame, of which need then says the size as far
-// as known, and where reading must pause or end.
+// as known, where reading must pause or end, and where p.credit is spent.
 func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	c.mu.Lock()
 	p.backlog = c.unsent()
@@ -191,7 +192,7 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	if c.redis != nil {
 		return c.consumeRedis(p, b)
 	}
-	for !c.paused.Load() && !c.refused && taken < len(b) {
+	for !c.paused.Load() && !c.refused && taken < len(b) && p.credit > 0 {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
 		if err != nil {
 			c.refuse(f.ID, err)
@@ -200,6 +201,7 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 		if n == 0 {
 			return taken, want
 		}
+		p.credit--
 		p.dispatch(c, &f)
 		taken += n
 		if c.overloaded(p.backlog) {

@@ -25,6 +25,11 @@ const (
 	// the others have their turn.
 	readBudget = 256 << 10
 
+	// fullTurnsMax is how many connections may use up their turn in a round,
+	// among those with events and among those that go on. Others wait for the
+	// next round, so that none takes much longer than its share.
+	fullTurnsMax = 2
+
 	// eventsMax is how many connections one round looks at.
 	eventsMax = 256
 
@@ -247,6 +252,8 @@ type thread struct {
 	events  [eventsMax]unix.EpollEvent
 	yielded uint64 // Unix ms of the last visit to the Go scheduler
 
+	fullTurns int // connections of this round that had more than one turn's worth
+
 	waited   func() // comesBack, made once
 	waitsFor *loop  // given up for what this thread does now
 	polling  *loop  // taken back when that had waited for the disk
@@ -444,7 +451,7 @@ func (t *thread) poll(l *loop) {
 		n := t.wait(l, timeout)
 		t.now = t.srv.backend.NowMillis()
 		t.visit()
-		t.proposed, t.others = false, false
+		t.proposed, t.others, t.fullTurns = false, false, 0
 		t.reads = t.srv.readSize()
 		for i := range n {
 			t.event(l, &t.events[i])
@@ -596,8 +603,12 @@ func (t *thread) event(l *loop, ev *unix.EpollEvent) {
 	if ev.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.hup = true
 	}
-	if ev.Events&unix.EPOLLIN != 0 || c.hup {
+	switch {
+	case ev.Events&unix.EPOLLIN == 0 && !c.hup, c.queued: // or it has its turn yet
+	case t.fullTurns < fullTurnsMax:
 		t.read(l, c)
+	default:
+		l.enlist(c)
 	}
 }
 
@@ -622,9 +633,11 @@ func (l *loop) enlist(c *conn) {
 	}
 }
 
-// readAgain goes on with connections that went over their budget.
+// readAgain goes on with connections that went over their budget, the longest
+// waiting first.
 func (t *thread) readAgain(l *loop) {
-	for n := len(l.again); n > 0; n-- {
+	limit := t.fullTurns + fullTurnsMax
+	for n := len(l.again); n > 0 && t.fullTurns < limit; n-- {
 		c := l.again[0]
 		l.again[0] = nil
 		l.again = l.again[1:]
@@ -753,7 +766,8 @@ func (t *thread) read(l *loop, c *conn) {
 		t.discard(c)
 		return
 	}
-	for budget := readBudget; budget > 0; {
+	t.credit = turnCredit
+	for budget := readBudget; budget > 0 && t.credit > 0; {
 		if c.paused.Load() {
 			// Whoever ends the pause puts c on the loop's list again. What is
 			// buffered stays.
@@ -768,6 +782,9 @@ func (t *thread) read(l *loop, c *conn) {
 			if c.consume(t.processor, nil); c.paused.Load() {
 				return // the walk's next page is not there yet
 			}
+		}
+		if t.credit <= 0 {
+			break
 		}
 		buf := t.buf[:t.reads]
 		if c.in != nil {
@@ -792,12 +809,14 @@ func (t *thread) read(l *loop, c *conn) {
 		if !t.received(c, n) {
 			return
 		}
-		if n < len(buf) && !c.hup {
+		if n < len(buf) && !c.hup && t.credit > 0 {
 			// Drained: an edge will tell of more. Not so if the peer's end has
 			// been reported already: then the end itself is still to be read.
+			// Where the credit is spent, input may be left in the buffer.
 			return
 		}
 	}
+	t.fullTurns++
 	l.enlist(c)
 }
 
@@ -832,19 +851,22 @@ func (t *thread) keep(c *conn, rest []byte, need int) bool {
 // consumeBuffered carries out what is whole in c.in and keeps the rest. It
 // returns false where the connection must not be read on.
 func (t *thread) consumeBuffered(c *conn) bool {
-	taken, need := c.consume(t.processor, c.in.B)
-	if c.refused || taken == len(c.in.B) {
+	taken, need := c.consume(t.processor, c.input())
+	if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
 		c.dropInput()
 		return !c.refused
 	}
 	if taken > 0 {
-		c.in.B = c.in.B[:copy(c.in.B, c.in.B[taken:])]
 		c.frameBegins(t.now)
 		c.settleInput()
 	}
-	if c.paused.Load() {
+	switch {
+	case c.paused.Load():
 		return false
+	case t.credit <= 0:
+		return c.countInput(cap(c.in.B))
 	}
+	c.compactInput()
 	return c.roomForRest(need, t.now)
 }
 

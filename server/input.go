@@ -28,6 +28,25 @@ func inputSize(have, need int) int {
 	return max(min(need, max(4*have, readBytes)), have+1)
 }
 
+// input is what has come and is not carried out yet.
+func (c *conn) input() []byte { return c.in.B[c.inAt:] }
+
+// compactInput moves the input to the front of its buffer. Only a frame that is
+// not whole may be left: so each byte moves once at most.
+func (c *conn) compactInput() {
+	c.in.B = c.in.B[:copy(c.in.B, c.in.B[c.inAt:])]
+	c.inAt = 0
+}
+
+// turnCredit is how much of a connection's input is carried out before the
+// others of its loop have their turn: so many requests, where each
+// wordsPerCredit words of a RESP command count for a further one. It takes well
+// below a millisecond.
+const (
+	turnCredit     = 1024
+	wordsPerCredit = 16
+)
+
 // roomForRest makes room in c.in for the rest of a frame of which it holds the
 // beginning, and which takes need bytes as far as is known. It returns false
 // where the connection must not be read on: it has to wait for memory, or would
@@ -168,12 +187,15 @@ func (c *conn) dawdles(nowMillis int64) bool {
 	return c.arrival.slow(since, c.arrived.Load(), nowMillis)
 }
 
-// dropInput lets go of the input buffer.
+// dropInput lets go of the input buffer, and of what is known of its beginning.
 func (c *conn) dropInput() {
 	c.countInput(0)
 	if c.in != nil {
 		c.in.Release()
-		c.in = nil
+		c.in, c.inAt = nil, 0
+	}
+	if c.redis != nil {
+		c.dropParser()
 	}
 	if c.claim.granted != nil {
 		c.share().drop(&c.claim)

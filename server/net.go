@@ -229,8 +229,11 @@ func (x *netConn) serve(c *conn, p *processor) {
 // room for more. It returns false where the connection must not be read on.
 func (x *netConn) consume(c *conn, p *processor) bool {
 	for {
-		taken, need := c.consume(p, c.in.B)
-		c.in.B = c.in.B[:copy(c.in.B, c.in.B[min(taken, len(c.in.B)):])]
+		p.credit = turnCredit
+		taken, need := c.consume(p, c.input())
+		if c.inAt += taken; c.inAt == len(c.in.B) {
+			c.compactInput()
+		}
 		if taken > 0 {
 			c.settleInput()
 		}
@@ -249,9 +252,10 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 				return false
 			}
 			continue
-		case len(c.in.B) > 0 && need == 0, c.redis != nil && c.redis.walk != nil:
-			continue // the pause ended meanwhile
+		case len(c.input()) > 0 && need == 0, c.redis != nil && c.redis.walk != nil:
+			continue // the pause ended meanwhile, or the credit was spent
 		}
+		c.compactInput()
 		if len(c.in.B) == 0 {
 			c.frameEnds()
 			if cap(c.in.B) > readBytesIdle {

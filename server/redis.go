@@ -82,6 +82,7 @@ type redisConn struct {
 
 	// The reader's.
 	parser              resp.Parser
+	parsing             int // bytes that parser holds, counted among the input of all connections
 	proto               uint8
 	readOnly            bool // READONLY: replicas here may answer
 	txn                 *redisTxn
@@ -101,10 +102,15 @@ type redisConn struct {
 	info redisClientInfo
 }
 
+// redisWordsMax bounds the words of a command at what the largest one needs: an
+// MSET of as many keys as a native BATCH takes.
+const redisWordsMax = 1 + 2*protocol.OpsMax
+
 func newRedisConn(s *Server) *redisConn {
 	r := &redisConn{proto: resp.RESP2}
 	r.tail.Store(1)
 	r.head.Store(1)
+	r.parser.MultibulkMax = redisWordsMax
 	r.parser.BulkBytesMax = protocol.ValueBytesMax
 	r.parser.RequestBytesMax = int(s.cfg.FrameBytesMax)
 	r.info.since = time.Now()

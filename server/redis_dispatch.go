@@ -14,9 +14,32 @@ import (
 
 // consumeRedis is consume for a connection that speaks RESP.
 func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
+	taken, need = c.consumeCommands(p, b)
+	c.redis.parser.Trim()
+	c.countParser()
+	return taken, need
+}
+
+// countParser counts what the parser holds among the input of all connections.
+func (c *conn) countParser() {
+	r := c.redis
+	if held := r.parser.Held(); held != r.parsing {
+		c.srv.inputBytes.Add(int64(held - r.parsing))
+		r.parsing = held
+	}
+}
+
+// dropParser lets go of a command that is not whole. The reader calls it.
+func (c *conn) dropParser() {
+	c.redis.parser.Reset()
+	c.redis.parser.Trim()
+	c.countParser()
+}
+
+func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 	r := c.redis
 	r.hold.Store(0)
-	for !c.paused.Load() && !c.refused {
+	for !c.paused.Load() && !c.refused && p.credit > 0 {
 		if r.gone.Load() {
 			r.walk = nil
 			return len(b), 0
@@ -48,6 +71,7 @@ func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
 			if !c.greeted {
 				c.greet()
 			}
+			p.credit -= 1 + len(r.parser.Args)/wordsPerCredit
 			if p.redisCommand(c, r.parser.Args) {
 				continue // held: what it waits for may be there by now
 			}

@@ -23,14 +23,14 @@ func (p *Parser) inline(b []byte) (taken int, err error) {
 	if end > 0 && line[end-1] == '\r' {
 		line = line[:end-1]
 	}
-	if !p.split(line) {
+	if err := p.split(line); err != nil {
 		p.Args = p.Args[:0]
-		return 0, errQuotes
+		return 0, err
 	}
 	return end + 1, nil
 }
 
-// split appends the words of a line to p.Args, and returns false where a quote
+// split appends the words of a line to p.Args. It returns errQuotes where a quote
 // is not closed, or is followed by something else than a space.
 //
 // The rules are those of Redis. A word ends at a space, tab, CR or LF, and
@@ -38,14 +38,18 @@ func (p *Parser) inline(b []byte) (taken int, err error) {
 // \xHH is a byte, \n \r \t \b \a are what they are in C, and a backslash before
 // anything else stands for that; in single quotes only \' is special. A quote
 // may open in the midst of a word; the word ends where it closes.
-func (p *Parser) split(line []byte) bool {
+func (p *Parser) split(line []byte) error {
+	most := orDefault(p.MultibulkMax, MultibulkMaxDefault)
 	p.scratch = p.scratch[:0]
 	for i := 0; ; {
 		for i < len(line) && isSpace(line[i]) {
 			i++
 		}
-		if i == len(line) {
-			return true
+		switch {
+		case i == len(line):
+			return nil
+		case len(p.Args) == most:
+			return errInlineWords
 		}
 		start := i
 		for i < len(line) && !endsWord(line[i]) && line[i] != '"' && line[i] != '\'' {
@@ -57,7 +61,7 @@ func (p *Parser) split(line []byte) bool {
 		}
 		n, ok := p.quoted(line, start, i)
 		if !ok {
-			return false
+			return errQuotes
 		}
 		i = n
 	}

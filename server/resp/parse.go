@@ -3,6 +3,7 @@ package resp
 import (
 	"bytes"
 	"fmt"
+	"unsafe"
 )
 
 // Limits of a Parser that names none.
@@ -47,6 +48,7 @@ var (
 	errUnauthMultibulk    = &ProtocolError{"unauthenticated multibulk length"}
 	errUnauthBulk         = &ProtocolError{"unauthenticated bulk length"}
 	errQuotes             = &ProtocolError{"unbalanced quotes in request"}
+	errInlineWords        = &ProtocolError{"too many words in an inline request"}
 	errInlineTooBig       = &ProtocolError{"too big inline request"}
 	errMultibulkStringBig = &ProtocolError{"too big mbulk count string"}
 	errBulkStringBig      = &ProtocolError{"too big bulk count string"}
@@ -66,7 +68,7 @@ type Parser struct {
 	// of Next, and no longer than that buffer.
 	Args [][]byte
 
-	MultibulkMax    int // arguments in one request; 0: MultibulkMaxDefault
+	MultibulkMax    int // arguments in one request, inline ones included; 0: MultibulkMaxDefault
 	BulkBytesMax    int // bytes in one argument of a multibulk request; 0: BulkBytesMaxDefault
 	InlineBytesMax  int // bytes in an inline request, or in a header line; 0: InlineBytesMaxDefault
 	RequestBytesMax int // bytes in one multibulk request, headers included; 0: RequestBytesMaxDefault
@@ -100,7 +102,7 @@ type span struct{ start, end int }
 //
 // err is a *ProtocolError: the stream is out of step and has to be closed.
 func (p *Parser) Next(b []byte) (taken, need int, err error) {
-	p.trim()
+	p.Trim()
 	switch {
 	case len(b) == 0:
 		return 0, 0, nil
@@ -129,8 +131,9 @@ func (p *Parser) Reset() {
 	p.spans = p.spans[:0]
 }
 
-// trim gives back what an unusual request has taken.
-func (p *Parser) trim() {
+// Trim gives back what an unusual request has taken, and Args with it. Next
+// does so first; whoever does not know when that will be calls Trim.
+func (p *Parser) Trim() {
 	p.Args = p.Args[:0]
 	if cap(p.Args) > argsKept {
 		p.Args = nil
@@ -141,6 +144,15 @@ func (p *Parser) trim() {
 	if cap(p.scratch) > scratchBytesKept {
 		p.scratch = nil
 	}
+}
+
+// Held is how much memory the Parser holds beyond what any has, in bytes: what
+// it knows of a request of many arguments that is not whole yet.
+func (p *Parser) Held() int {
+	if cap(p.spans) <= argsKept {
+		return 0
+	}
+	return cap(p.spans) * int(unsafe.Sizeof(span{}))
 }
 
 // multibulk parses "*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".
@@ -217,8 +229,10 @@ func unexpected(c byte) error {
 
 func (p *Parser) checkMultibulk(n int64) error {
 	switch {
-	case n > int64(orDefault(p.MultibulkMax, MultibulkMaxDefault)):
+	case n > int64(max(p.MultibulkMax, MultibulkMaxDefault)):
 		return errMultibulkLength
+	case p.MultibulkMax > 0 && n > int64(p.MultibulkMax):
+		return &ProtocolError{errMultibulkLength.Text + fmt.Sprintf(", more than %d words in one command; send several commands", p.MultibulkMax)}
 	case p.Unauthenticated && n > unauthenticatedMultibulkMax:
 		return errUnauthMultibulk
 	}

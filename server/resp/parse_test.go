@@ -187,7 +187,10 @@ func TestParserLimits(t *testing.T) {
 		err    string
 	}{
 		{"arguments at the limit", small, bulks(3, 1), ""},
-		{"arguments beyond", small, bulks(4, 1), "invalid multibulk length"},
+		{"arguments beyond", small, bulks(4, 1), "invalid multibulk length, more than 3 words in one command; send several commands"},
+		{"arguments beyond what Redis takes", small, "*1048577\r\n", "invalid multibulk length"},
+		{"inline arguments at the limit", small, "a b c\n", ""},
+		{"inline arguments beyond", small, "a b c d\n", "too many words in an inline request"},
 		{"bulk at the limit", small, bulks(1, 10), ""},
 		{"bulk beyond", small, bulks(1, 11), "invalid bulk length"},
 		{"request at the limit", small, "*3\r\n$10\r\n0123456789\r\n$7\r\nabcdefg\r\n$0\r\n\r\n", ""},
@@ -424,7 +427,7 @@ func FuzzInline(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, first string, second []byte, line string) {
 		p := Parser{InlineBytesMax: 1 << 20}
-		if !p.split([]byte(line)) {
+		if p.split([]byte(line)) != nil {
 			p.Args = nil
 		}
 		if n := len(bytes.Join(p.Args, nil)); n > len(line) {

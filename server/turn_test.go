@@ -1,0 +1,148 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// deaf is a transport that carries nothing.
+type deaf struct{}
+
+func (deaf) kick(*conn)          {}
+func (deaf) resume(*conn)        {}
+func (deaf) shut(*conn)          {}
+func (deaf) remote(*conn) string { return "nobody" }
+
+// dialDoor connects to the Redis door.
+func dialDoor(t testing.TB, s *Server) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	nc, err := net.Dial("tcp", s.RedisAddrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	_ = nc.SetDeadline(time.Now().Add(time.Minute)) // a guard
+	return nc, bufio.NewReader(nc)
+}
+
+// TestTurnIsBounded: of a long pipeline, one turn carries out a bounded part, and
+// the next goes on behind it without a byte being moved or read twice.
+func TestTurnIsBounded(t *testing.T) {
+	s, _ := live(t, Config{})
+	for name, tt := range map[string]struct {
+		request []byte
+		redis   bool
+		most    int // requests in a turn
+	}{
+		"native":        {frame(protocol.OpPing, 1, nil), false, turnCredit},
+		"RESP":          {[]byte("*1\r\n$4\r\nPING\r\n"), true, turnCredit},
+		"inline":        {[]byte("PING\r\n"), true, turnCredit},
+		"of many words": {append([]byte("*1601\r\n$4\r\nECHO\r\n"), bytes.Repeat([]byte("$0\r\n\r\n"), 1600)...), true, turnCredit/100 + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProcessor(s)
+			defer s.counters.unregister(&p.counts)
+			c := s.newConn(deaf{})
+			if tt.redis {
+				c.speakRESP()
+			} else {
+				c.greet()
+			}
+			const n = 3000
+			c.in = bufpool.Get(n * len(tt.request))
+			c.in.B = append(c.in.B, bytes.Repeat(tt.request, n)...)
+			for turns := 0; c.inAt < len(c.in.B); turns++ {
+				p.credit = turnCredit
+				taken, _ := c.consume(p, c.input())
+				if c.inAt += taken; taken > tt.most*len(tt.request) || taken == 0 {
+					t.Fatalf("turn %d took %d of %d requests, at most %d are allowed", turns, taken/len(tt.request), n, tt.most)
+				}
+				c.mu.Lock()
+				if c.out != nil { // the answers go
+					native := c.out
+					c.out = nil
+					c.mu.Unlock()
+					if c.redis != nil {
+						c.render(native).Release()
+					}
+					native.Release()
+					c.mu.Lock()
+				}
+				c.mu.Unlock()
+			}
+			c.dropInput()
+		})
+	}
+	if n := s.inputBytes.Load(); n != 0 {
+		t.Errorf("%d bytes are held by nobody", n)
+	}
+}
+
+// TestUnfinishedCommands: what connections hold of commands that are not whole
+// is counted, and others are served meanwhile.
+func TestUnfinishedCommands(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, addr := live(t, cfg)
+		before := s.inputBytes.Load()
+		half := fmt.Appendf(nil, "*%d\r\n", redisWordsMax)
+		half = append(half, bytes.Repeat([]byte("$0\r\n\r\n"), redisWordsMax-1)...)
+		const n = 20
+		var held []net.Conn
+		for range n {
+			nc, _ := dialDoor(t, s)
+			if _, err := nc.Write(half); err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, nc)
+		}
+		const spans = 16 * redisWordsMax
+		eventually(t, "the words of all are counted", func() bool { return s.inputBytes.Load()-before >= n*spans })
+		if f := dial(t, addr).put("k", "v"); protocol.Status(f.Code) != protocol.StatusOK {
+			t.Errorf("another client: %v", protocol.Status(f.Code))
+		}
+		for _, nc := range held {
+			nc.Close()
+		}
+		eventually(t, "nothing is held any more", func() bool { return s.conns.len() <= 1 && s.inputBytes.Load() <= before+readBytesIdle })
+	})
+}
+
+// TestTooManyWords: a command of more words than any needs is refused at its
+// header.
+func TestTooManyWords(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, _ := live(t, cfg)
+		for _, words := range []int{redisWordsMax + 1, resp.MultibulkMaxDefault, resp.MultibulkMaxDefault + 1} {
+			nc, r := dialDoor(t, s)
+			if _, err := fmt.Fprintf(nc, "*%d\r\n", words); err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(r)
+			if err != nil || !strings.HasPrefix(string(b), "-ERR Protocol error: invalid multibulk length") {
+				t.Errorf("%d words were answered %q, %v", words, b, err)
+			}
+		}
+		// The largest command there is goes through.
+		nc, r := dialDoor(t, s)
+		b := fmt.Appendf(nil, "*%d\r\n$4\r\nMSET\r\n", redisWordsMax)
+		for i := range protocol.OpsMax {
+			b = fmt.Appendf(b, "$8\r\n{t}%05d\r\n$1\r\nv\r\n", i)
+		}
+		if _, err := nc.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := r.ReadString('\n'); line != "+OK\r\n" {
+			t.Errorf("the largest MSET was answered %q, %v", line, err)
+		}
+	})
+}
