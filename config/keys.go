@@ -111,7 +111,7 @@ func (c *Config) keys() []key {
 		{name: "node.advertise_resp", fallback: auto, value: advertisedValue{&n.AdvertiseRESP}, compute: computeAdvertiseRESP,
 			doc: "Address at which clients of the Redis protocol reach listen.resp; those that know the cluster learn it, and are redirected to it. auto: listen.resp itself; where that means all interfaces, the machine's first address that is not loopback. Port 0 stands for the port that is listened on."},
 		{name: "node.shutdown_timeout", fallback: "10s", value: durationValue{p: &n.ShutdownTimeout, min: 100 * time.Millisecond, max: time.Hour},
-			doc: "After SIGTERM, how long clients may take to finish what is in flight before their connections are closed. Every acknowledged write is durable in any case."},
+			doc: "How long a stop may take after SIGTERM. Clients have three quarters of it to finish what is in flight before their connections are closed; then the state is written, and what is not written in time the next start reads from the log. Every acknowledged write is durable in any case."},
 
 		{name: "listen.client", fallback: "127.0.0.1:7400", value: addressValue{&l.Client},
 			doc: "Address of the native protocol. The default answers this machine only, because there is no authentication yet; say `:7400` to serve the network."},

@@ -344,7 +344,7 @@ func Open(o Options) (*Node, error) {
 	n.setTimes()
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
-		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room()), n.closeStores())
+		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room()), n.closeStores(context.Background()))
 	}
 	return n, nil
 }
@@ -685,24 +685,33 @@ func (n *Node) Leave(ctx context.Context) error {
 
 // Close ends the node: commands that wait hear their outcome, then log and
 // state are made durable and closed. The context bounds the wait for a running
-// pass.
+// pass and for the state; ErrUnwritten says that it ended before.
 func (n *Node) Close(ctx context.Context) error {
 	n.stopped.Store(true)
 	// What waits is carried out, as far as that needs nobody else.
 	for n.Pending() && ctx.Err() == nil {
 		if n.Acquire() {
 			n.Run(nil)
+			continue
+		}
+		select { // somebody else runs a pass
+		case <-ctx.Done():
+		case <-time.After(time.Millisecond):
 		}
 	}
 	n.cancel()
 	if n.driving {
-		<-n.done
+		select {
+		case <-n.done:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
+		}
 	}
 	// Take the pass for good: nothing may run any more.
 	for n.writing.Load() || !n.running.CompareAndSwap(false, true) {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("a pass is still running: %w", ctx.Err())
+			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -716,19 +725,41 @@ func (n *Node) Close(ctx context.Context) error {
 	if n.afterPass != nil {
 		n.afterPass()
 	}
-	n.background.Wait()
-	if n.runs.dirty() {
-		if err := n.runs.save(); err != nil {
-			n.logger.Warn("what is known of other nodes could not be written", "error", err)
-		}
-	}
-	return n.closeStores()
+	return n.closeStores(ctx)
 }
 
-func (n *Node) closeStores() error {
+// ErrUnwritten says that a node was closed before all of its state was written:
+// the log has what was acknowledged. The directory stays locked until the
+// process ends.
+var ErrUnwritten = errors.New("the time to stop was over before the state was written")
+
+// saveRuns writes what is known of other nodes, as the node stops.
+func (n *Node) saveRuns() {
+	if n.runs == nil || !n.stopped.Load() || !n.runs.dirty() {
+		return
+	}
+	if err := n.runs.save(); err != nil {
+		n.logger.Warn("what is known of other nodes could not be written", "error", err)
+	}
+}
+
+// closeStores closes state and log. The state has until ctx ends.
+func (n *Node) closeStores(ctx context.Context) error {
 	var errs []error
+	unwritten := false
 	if n.store != nil {
-		errs = append(errs, n.store.Close())
+		closed := make(chan error, 1)
+		go func() {
+			n.background.Wait()
+			n.saveRuns()
+			closed <- n.store.Close()
+		}()
+		select {
+		case err := <-closed:
+			errs = append(errs, err)
+		case <-ctx.Done():
+			unwritten = true
+		}
 	}
 	if n.log != nil {
 		if !n.failed.Load() && n.filling != nil && !n.filling.log.Empty() {
@@ -736,10 +767,13 @@ func (n *Node) closeStores() error {
 		}
 		errs = append(errs, n.log.Close())
 	}
-	if n.lock != nil {
+	if n.lock != nil && !unwritten {
 		errs = append(errs, n.lock.Close())
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil || !unwritten {
+		return err
+	}
+	return ErrUnwritten
 }
 
 // usable says why the node can do nothing.

@@ -521,6 +521,45 @@ func TestTopologyMatchesShardOf(t *testing.T) {
 	}
 }
 
+// TestCloseLeavesTheStateToTheLog: where the state cannot be written in time, the
+// node closes all the same, and the log has what was acknowledged.
+func TestCloseLeavesTheStateToTheLog(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var slow atomic.Bool
+	release := make(chan struct{})
+	f := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if slow.Load() && strings.HasSuffix(op.Path, ".sst") {
+			<-release
+		}
+		return nil
+	}))
+	n := memNode(t, f, Options{})
+	e := newEar()
+	for i := range 10 {
+		put := &command.Command{Kind: command.Put, Key: fmt.Appendf(nil, "k%d", i), Value: []byte("v")}
+		if err := n.Propose(shardFor(n, string(put.Key)), put, e, command.Tag{ID: uint64(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(n)
+	slow.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	err := n.Close(ctx)
+	n.log = nil
+	if !errors.Is(err, ErrUnwritten) {
+		t.Errorf("Close returned %v, want ErrUnwritten", err)
+	}
+	crashed := mem.CrashClone(vfs.CrashCloneCfg{}) // what a kill leaves
+	close(release)
+	again := memNode(t, crashed, Options{})
+	for i := range 10 {
+		if v, _ := read(t, again, fmt.Sprintf("k%d", i)); v != "v" {
+			t.Errorf("k%d is %q", i, v)
+		}
+	}
+}
+
 // TestManyThreads proposes and runs passes from many goroutines at once, as a
 // server's threads do, with a driver beside them.
 func TestManyThreads(t *testing.T) {

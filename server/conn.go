@@ -60,6 +60,7 @@ type conn struct {
 	awaits        atomic.Bool  // memory for the frame that has begun
 	arrived       atomic.Int64 // bytes of frames that have been admitted
 	admittedSince atomic.Int64 // Unix ms since a frame is admitted and not whole, 0: there is none
+	gone          atomic.Bool  // nobody hears an answer any more: closed, or about to be
 	active        atomic.Int64 // Unix ms of the last byte from the peer
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
 	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does

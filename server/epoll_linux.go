@@ -291,6 +291,7 @@ func (t *thread) run() {
 			t.poll(l)
 		}
 	}
+	t.runJobs() // of clients that are gone
 }
 
 // await waits in the outer epoll for a loop that has events and nobody to poll
@@ -474,7 +475,7 @@ func (t *thread) poll(l *loop) {
 // has taken l over meanwhile.
 func (t *thread) descend(l *loop) bool {
 	be := t.srv.backend
-	for t.proposed || len(t.jobs) > 0 {
+	for (t.proposed || len(t.jobs) > 0) && !t.front.stopping.Load() {
 		if !t.front.covered() {
 			// No thread is left to poll for us. Others do the work.
 			t.queueJobs()
@@ -553,7 +554,7 @@ func (t *thread) comesBack() {
 // while one ran, and queued jobs.
 func (t *thread) helpOut() {
 	be := t.srv.backend
-	for busy := true; busy; {
+	for busy := true; busy && !t.front.stopping.Load(); {
 		if busy = be.Acquire(); busy {
 			be.Run(nil)
 			t.now = be.NowMillis()
@@ -1036,6 +1037,7 @@ func (e *epollFront) close(c *conn) {
 		return
 	}
 	c.closed = true
+	c.gone.Store(true)
 	if c.writing {
 		c.closeLast = true // the descriptor must not be reused under a write
 		c.mu.Unlock()

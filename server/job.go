@@ -156,12 +156,15 @@ func (q *jobQueue) wait() (j job, ok bool) {
 	return q.take()
 }
 
-// close ends the workers once the queue is empty.
-func (q *jobQueue) close() {
+// close ends the workers after what they do now. It returns the jobs that are
+// left, which nobody waits for any more.
+func (q *jobQueue) close() (left []job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
+	left, q.list = q.list, nil
 	q.some.Broadcast()
+	return left
 }
 
 func (q *jobQueue) len() int {
@@ -305,8 +308,22 @@ func (c *conn) requeueParked() {
 	}
 }
 
+// drop ends a job whose client has gone.
+func (j *job) drop() {
+	j.c.end(j.charge)
+	j.release()
+}
+
+// goneEvery is how many rows a job reads before it looks again whether anybody
+// waits for them.
+const goneEvery = 64
+
 // run carries out one job; its output is written at the next flush.
 func (p *processor) run(j job) {
+	if j.c.gone.Load() {
+		j.drop()
+		return
+	}
 	if j.c.park(j) {
 		return
 	}

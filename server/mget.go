@@ -57,7 +57,7 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 		p.marks.AgeMillis, p.marks.HasAge = p.oldest(nil), true
 	}
 	out := bufpool.Get(outputSize)
-	state, whole := p.appendMGet(out, f.ID, &p.marks, read, nil, largeBytes)
+	state, whole := p.appendMGet(out, c, f.ID, &p.marks, read, nil, largeBytes)
 	if !whole {
 		state = command.ReadMiss // it is large: not for this thread
 	}
@@ -115,8 +115,13 @@ func (p *processor) runMGet(j job) {
 		}
 	}
 	out := bufpool.Get(outputSize)
-	state, whole := p.appendMGet(out, j.id, &marks, read, remote, j.replyMax())
-	if !whole {
+	state, whole := p.appendMGet(out, j.c, j.id, &marks, read, remote, j.replyMax())
+	switch {
+	case j.c.gone.Load():
+		out.Release()
+		j.drop()
+		return
+	case !whole:
 		out.Release()
 		p.claimReply(j, mgetStep*j.replyMax())
 		return
@@ -139,11 +144,14 @@ func (p *processor) runMGet(j job) {
 // returns ReadMiss or ReadNotLeader, with out in any state, if a row cannot be
 // read so; and whole is false, with out in any state, where the rows take more
 // than bytesMax.
-func (p *processor) appendMGet(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
+func (p *processor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
 	w := chunks{out: out, id: id, marks: marks, count: &p.srv.counters.errors}
 	w.begin()
 	for i, key := range p.mget.Keys {
 		w.split()
+		if i%goneEvery == goneEvery-1 && c.gone.Load() {
+			return command.ReadFound, true // whatever is there, nobody hears it
+		}
 		state := command.ReadFound
 		if len(out.B) > bytesMax {
 			return state, false

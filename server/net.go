@@ -390,6 +390,7 @@ func (x *netConn) release(c *conn) {
 	x.nc.Close()
 	c.mu.Lock()
 	c.closed = true
+	c.gone.Store(true)
 	c.dropOutput()
 	c.mu.Unlock()
 	x.resume(c) // a reader that waits out a pause

@@ -66,8 +66,7 @@ func (p *processor) admitReply(j *job) bool {
 // counted already.
 func (s *Server) takeUp(j job) {
 	if !s.jobs.add(j, math.MaxInt) {
-		j.c.end(j.charge) // closing
-		j.release()
+		j.drop() // closing
 	}
 }
 

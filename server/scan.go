@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"sync/atomic"
 
 	"github.com/bytedance/gopkg/util/xxhash3"
 
@@ -150,6 +151,9 @@ func (p *processor) runScan(j job) {
 	r.Local = j.local || j.mode == protocol.Stale
 	out := bufpool.Get(outputSize)
 	switch bad := s.readPage(&j, &m, &r, out); {
+	case j.c.gone.Load():
+		out.Release()
+		j.drop()
 	case bad == nil:
 		p.complete(&j, out)
 	case bad.status == protocol.StatusNotLeader && !j.local:
@@ -181,7 +185,7 @@ func (s *Server) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpoo
 		last: bufpool.Get(256),
 	}
 	defer page.last.Release()
-	merged := merge{page: &page, reverse: r.Reverse}
+	merged := merge{page: &page, reverse: r.Reverse, gone: &j.c.gone}
 	if j.wide != nil {
 		if bad := merged.load(j.wide); bad != nil {
 			return bad
@@ -291,6 +295,8 @@ func (s *Server) subScan(m *protocol.Scan, shard, shards int) protocol.Scan {
 type merge struct {
 	page    *scanPage
 	reverse bool
+	gone    *atomic.Bool       // the client has: the page may end anywhere
+	seen    int                // rows that were read here
 	remote  []protocol.ScanRow // in the order of the scan, none behind horizon
 	next    int                // the first of remote that is not on the page
 	bounded bool               // some part ended early:
@@ -342,7 +348,7 @@ func (g *merge) load(far *wide) *refusal {
 // visit takes a row that was read here, after those from elsewhere that come
 // before it.
 func (g *merge) visit(key, value []byte, row command.Row) bool {
-	if !g.advance(key) {
+	if g.seen++; g.seen%goneEvery == 0 && g.gone.Load() || !g.advance(key) {
 		return false
 	}
 	if g.bounded && g.before(g.horizon, key) {

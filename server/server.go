@@ -365,14 +365,19 @@ func (s *Server) Close() error {
 	}
 	s.draining.Store(true)
 	s.front.stopAccepting()
-	s.eachConn(func(c *conn) { c.hangUp() })
+	s.eachConn(func(c *conn) {
+		c.gone.Store(true)
+		c.hangUp()
+	})
 	close(s.stopped)
 	s.front.stop()
 	if s.side != s.front {
 		s.side.stop()
 	}
 	s.upstreams.close()
-	s.jobs.close()
+	for _, j := range s.jobs.close() {
+		j.drop()
+	}
 	if !s.begun.Swap(true) {
 		s.serve() // ends at once and lets go of what New and Listen have opened
 	}

@@ -282,5 +282,5 @@ func (b *inbox) ServeClient(from uint64, c net.Conn) {
 // leaveTime bounds the wait for others to take this node's leaderships over,
 // before it stops. It is a part of the time the node has to stop.
 func leaveTime(c *config.Config) time.Duration {
-	return min(c.Node.ShutdownTimeout/2, 3*time.Second)
+	return min(c.Node.ShutdownTimeout/3, 3*time.Second)
 }

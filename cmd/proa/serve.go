@@ -131,15 +131,10 @@ func serve(ctx context.Context, c *config.Config) error {
 	select {
 	case s := <-signals:
 		log.Info("stopping", "signal", s.String(), "deadline", c.Node.ShutdownTimeout)
-		leaving, cancel := context.WithTimeout(ctx, leaveTime(c))
-		if err := node.Leave(leaving); err != nil {
-			log.Warn("some shards are still led here; they will have no leader for a moment", "error", err)
-		}
-		cancel()
 	case cause = <-node.Failure():
 		cause = fmt.Errorf("the node stopped: %w", cause)
 	}
-	return errors.Join(cause, stop(c, log, srv, node, side, signals))
+	return errors.Join(cause, stop(ctx, c, log, srv, node, side, signals, cause == nil))
 }
 
 // form brings the node into its cluster, unless a signal comes first.
@@ -172,33 +167,60 @@ func knownAddress(address string) string {
 	return address
 }
 
-// stop ends everything within the configured time. A second signal ends the
-// wait for clients.
-func stop(c *config.Config, log *slog.Logger, srv *server.Server, node *raftgroup.Node, side *admin.Server, signals <-chan os.Signal) error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.Node.ShutdownTimeout)
+// stop ends everything within node.shutdown_timeout: leaderships are handed over
+// if leave is set, clients are told and answered, the state is written. The time
+// is one for all of it. Each stage ends when its part is over, and what it has
+// not done costs no acknowledged write: clients are cut off, and what is not
+// written of the state the next start reads from the log. A second signal ends
+// the wait for clients.
+func stop(ctx context.Context, c *config.Config, log *slog.Logger, srv *server.Server, node *raftgroup.Node, side *admin.Server, signals <-chan os.Signal, leave bool) error {
+	start := time.Now()
+	whole, cancel := context.WithDeadline(ctx, start.Add(c.Node.ShutdownTimeout))
 	defer cancel()
+	if leave {
+		leaving, cancel := context.WithTimeout(whole, leaveTime(c))
+		if err := node.Leave(leaving); err != nil {
+			log.Warn("some shards are still led here; they will have no leader for a moment", "error", err)
+		}
+		cancel()
+	}
+	clients, cutOff := context.WithDeadline(whole, start.Add(c.Node.ShutdownTimeout/4*3))
+	defer cutOff()
 	go func() {
 		select {
 		case <-signals:
-			cancel()
-		case <-ctx.Done():
+			cutOff()
+		case <-clients.Done():
 		}
 	}()
-	start := time.Now()
-	if err := srv.Shutdown(ctx); err != nil {
+	if err := within(whole, func() error { return srv.Shutdown(clients) }); err != nil {
 		// Their requests are answered or unknown to them; nothing is lost.
 		log.Warn("clients were cut off", "error", err)
 	}
 	if side != nil {
-		_ = side.Shutdown(ctx)
+		_ = side.Shutdown(clients)
 	}
-	closing, cancelClosing := context.WithTimeout(context.Background(), c.Node.ShutdownTimeout)
-	defer cancelClosing()
-	if err := node.Close(closing); err != nil {
+	switch err := node.Close(whole); {
+	case errors.Is(err, raftgroup.ErrUnwritten):
+		log.Warn("the state is not written in full; the next start carries out more of the log again", "error", err)
+	case err != nil:
 		return fmt.Errorf("closing the stores: %w", err)
 	}
 	log.Info("stopped", "took", time.Since(start).Round(time.Millisecond))
 	return nil
+}
+
+// within returns what f returns, or ctx's error where that ends before: f goes
+// on, and ends with the process.
+func within(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
