@@ -264,6 +264,7 @@ func redisClusterCountKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool
 	w := &redisWalk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.srv.backend.ShardOf(slot))}}}
 	w.take = func(w *redisWalk, keys [][]byte) walkStep {
 		for _, key := range keys {
+			w.steps += len(key)
 			if protocol.Slot(key) == slot {
 				w.count++
 			}

@@ -17,7 +17,7 @@ import (
 // connection alike: see redis_topology.go.
 
 const (
-	walkRows      = 10_000  // rows in a page, where the client does not say
+	walkRows      = 2_000   // rows in a page at most
 	walkBytes     = 1 << 20 // bytes of keys in a page
 	scanRowsUsual = 10      // what SCAN asks for without COUNT
 	cursorsMax    = 4096    // cursors that a server keeps for SCAN
@@ -29,11 +29,20 @@ type redisWalk struct {
 	at      position
 	rows    uint32 // in a page
 	reverse bool
-	take    func(w *redisWalk, keys [][]byte) walkStep       // looks at the keys of a page
+	take    func(w *redisWalk, keys [][]byte) walkStep       // looks at some keys of a page, in order
+	whole   bool                                             // take wants all keys of a page at once
 	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
 	fail    string                                           // the error to answer instead
 
-	pattern []byte
+	// The page that is being looked at: its keys, and how many have been. They
+	// lie in the walk's slot.
+	keys   [][]byte
+	next   int
+	loaded bool
+
+	pattern *resp.Pattern // nil: any key
+	steps   int           // what patterns have cost; the turn's credit pays for it
+	left    int64         // SCAN: rows that it still asks for
 	count   int64
 	out     []byte // replies collected so far
 	limit   int    // of out, in bytes
@@ -144,24 +153,74 @@ func (p *processor) goOn(c *conn) bool {
 		return !c.paused.Load()
 	}
 	s := r.slot(w.number)
-	more, problem := w.takePage(s.kept.B)
+	if !w.loaded {
+		p.credit -= creditPerPage
+		w.fail = w.loadPage(s.kept.B)
+	}
+	step, over := walkEnd, true
+	if w.fail == "" {
+		step, over = w.takeSome(p)
+	}
+	if !over {
+		return true // goes on in the next turn
+	}
+	w.keys, w.next, w.loaded = nil, 0, false
 	r.dropKept(s)
 	r.page.Store(false)
-	switch {
-	case problem != "":
-		w.fail = problem
-		p.endWalk(c)
-	case more:
+	if w.fail == "" && w.goesOn(step) {
 		p.askPage(c)
-	default:
+	} else {
 		p.endWalk(c)
 	}
 	return true
 }
 
-// takePage looks at the answer to one native scan.
-func (w *redisWalk) takePage(frames []byte) (more bool, problem string) {
-	var keys [][]byte
+const (
+	keysAtATime    = 4   // that a walk looks at before it counts
+	creditPerPage  = 64  // for reading a page, beside looking at its keys
+	stepsPerCredit = 256 // of patterns
+)
+
+// takeSome looks at keys of the page until all have been looked at, or the credit
+// of the turn is spent.
+func (w *redisWalk) takeSome(p *processor) (step walkStep, over bool) {
+	for {
+		n := min(len(w.keys)-w.next, keysAtATime)
+		if w.whole {
+			n = len(w.keys)
+		}
+		step = w.take(w, w.keys[w.next:w.next+n])
+		w.next += n
+		p.credit -= 1 + n/wordsPerCredit + w.steps/stepsPerCredit
+		w.steps = 0
+		if w.next == len(w.keys) || w.fail != "" {
+			return step, true
+		}
+		if p.credit <= 0 {
+			return step, false
+		}
+	}
+}
+
+// goesOn reports whether there is another page to ask for, step being what came
+// of the one before.
+func (w *redisWalk) goesOn(step walkStep) bool {
+	switch step {
+	case walkEnd:
+		return false
+	case walkAgain:
+		return true
+	}
+	if w.at.over() {
+		return false
+	}
+	w.at.nextShard()
+	return true
+}
+
+// loadPage takes in the answer to one native scan, and returns the error to
+// answer where there is one.
+func (w *redisWalk) loadPage(frames []byte) (problem string) {
 	var cursor []byte
 	for len(frames) > 0 {
 		status, body, rest := frameAt(frames)
@@ -170,29 +229,20 @@ func (w *redisWalk) takePage(frames []byte) (more bool, problem string) {
 			out := bufpool.Get(outputSize)
 			defer out.Release()
 			(&replyShape{kind: replyWalk}).fail(out, status, body)
-			return false, string(out.B[1 : len(out.B)-2])
+			return string(out.B[1 : len(out.B)-2])
 		}
 		var m protocol.ScanReply
 		if m.Decode(body) != nil {
-			return false, errMalformedAnswer
+			return errMalformedAnswer
 		}
 		for i := range m.Rows {
-			keys = append(keys, m.Rows[i].Key)
+			w.keys = append(w.keys, m.Rows[i].Key)
 		}
 		cursor = m.Cursor
 	}
 	w.at.cursor = append(w.at.cursor[:0:0], cursor...)
-	switch w.take(w, keys) {
-	case walkEnd:
-		return false, ""
-	case walkAgain:
-		return true, ""
-	}
-	if w.at.over() {
-		return false, ""
-	}
-	w.at.nextShard()
-	return true, ""
+	w.loaded = true
+	return ""
 }
 
 // endWalk answers the command that walked.
@@ -226,7 +276,7 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 		case i+1 == len(x.args):
 			x.fail(resp.ErrSyntax)
 		case isWord(a, "match"):
-			pattern = bytes.Clone(x.args[i+1])
+			pattern = x.args[i+1]
 		case isWord(a, "count"):
 			if n, ok := x.integer(i + 1); ok {
 				if count = n; n < 1 {
@@ -243,7 +293,14 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 			return false
 		}
 	}
-	w := &redisWalk{rows: uint32(min(count, protocol.ScanCountMax)), pattern: pattern, take: takeScan, end: p.srv.endScan}
+	count = min(count, protocol.ScanCountMax)
+	w := &redisWalk{left: count, rows: uint32(min(count, walkRows)), take: takeScan, end: p.srv.endScan}
+	if pattern != nil {
+		if w.pattern, ok = resp.CompilePattern(pattern, false); !ok {
+			p.answerError(c, resp.ErrPattern)
+			return false
+		}
+	}
 	if others {
 		// There is nothing of any other type.
 		w.take = func(w *redisWalk, _ [][]byte) walkStep { w.at = position{}; return walkEnd }
@@ -274,15 +331,29 @@ func cursorNumber(text []byte) (uint64, bool) {
 	return n, err == nil
 }
 
-// takeScan collects what matches, of one page.
+// takeScan collects what matches, until as many keys have been looked at as SCAN
+// asks for, or the reply is large.
 func takeScan(w *redisWalk, keys [][]byte) walkStep {
-	for _, key := range keys {
-		if w.pattern == nil || resp.Match(w.pattern, key, false) {
-			w.out = resp.AppendBulk(w.out, key)
-			w.count++
-		}
+	w.collect(keys)
+	if w.left -= int64(len(keys)); w.left <= 0 || len(w.out) >= walkBytes {
+		return walkEnd
 	}
-	return walkEnd
+	w.rows = uint32(min(w.left, walkRows))
+	return walkOn
+}
+
+// collect keeps the keys that match.
+func (w *redisWalk) collect(keys [][]byte) {
+	for _, key := range keys {
+		if w.pattern != nil {
+			w.steps += w.pattern.Cost(len(key))
+			if !w.pattern.Match(key) {
+				continue
+			}
+		}
+		w.out = resp.AppendBulk(w.out, key)
+		w.count++
+	}
 }
 
 // endScan appends the reply to SCAN.
@@ -300,17 +371,22 @@ func (s *Server) endScan(w *redisWalk, dst []byte, _ int) []byte {
 }
 
 func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
-	w := &redisWalk{rows: walkRows, pattern: bytes.Clone(x.args[1]), limit: p.srv.cfg.OutputBytesMax / 2, take: takeKeys}
+	pattern, ok := resp.CompilePattern(x.args[1], false)
+	if !ok {
+		p.answerError(c, resp.ErrPattern)
+		return false
+	}
+	w := &redisWalk{rows: walkRows, pattern: pattern, limit: p.srv.cfg.OutputBytesMax / 2, take: takeKeys}
 	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
 		return append(resp.AppendArray(dst, int(w.count)), w.out...)
 	}
-	w.at = p.beginWalk(w.pattern)
+	w.at = p.beginWalk(x.args[1])
 	return p.walkOver(c, w)
 }
 
 // takeKeys collects what matches.
 func takeKeys(w *redisWalk, keys [][]byte) walkStep {
-	takeScan(w, keys)
+	w.collect(keys)
 	if len(w.out) > w.limit {
 		w.fail = "ERR the keys that match take more than " + strconv.Itoa(w.limit) + " bytes; use SCAN"
 		return walkEnd
@@ -333,7 +409,7 @@ func redisDBSize(p *processor, c *conn, _ *redisPlan) (held bool) {
 // the number of keys. Among up to randomRows keys all are equally likely; among
 // more, those behind large gaps are likelier than others.
 func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
-	w := &redisWalk{rows: 1, at: p.beginWalk(nil), take: takeRandom}
+	w := &redisWalk{rows: 1, at: p.beginWalk(nil), take: takeRandom, whole: true}
 	if n := len(w.at.shards); n > 0 {
 		i := rand.IntN(n)
 		w.at.shards[0], w.at.shards[i] = w.at.shards[i], w.at.shards[0]

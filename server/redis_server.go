@@ -343,11 +343,27 @@ func (s *Server) redisSettings() [][2]string {
 	}
 }
 
+// configPatternsMax bounds the patterns of one CONFIG GET together, in bytes, each
+// of which is compared with each setting.
+const configPatternsMax = 4 << 10
+
 func redisConfigGet(p *processor, x *redisPlan) {
+	size := 0
+	for _, pattern := range x.args[2:] {
+		size += len(pattern) + 1
+	}
+	if size > configPatternsMax {
+		x.fail(resp.ErrPattern)
+		return
+	}
+	patterns := make([]*resp.Pattern, len(x.args)-2)
+	for i, pattern := range x.args[2:] {
+		patterns[i], _ = resp.CompilePattern(pattern, true)
+	}
 	var found [][2]string
 	for _, s := range p.srv.redisSettings() {
-		for _, pattern := range x.args[2:] {
-			if resp.Match(pattern, []byte(s[0]), true) {
+		for i, pattern := range x.args[2:] {
+			if patterns[i].Match([]byte(s[0])) {
 				if len(pattern) == len(s[0]) && !bytes.ContainsAny(pattern, "*?[") {
 					s[0] = string(pattern) // as it was written
 				}
@@ -372,7 +388,7 @@ func redisConfigSet(p *processor, x *redisPlan) {
 	for i := 2; i < len(x.args); i += 2 {
 		known, same := false, false
 		for _, s := range settings {
-			if resp.Match([]byte(s[0]), x.args[i], true) {
+			if isWord(x.args[i], s[0]) {
 				known, same = true, s[1] == string(x.args[i+1])
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/resptest"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
 )
@@ -143,6 +144,76 @@ func TestTooManyWords(t *testing.T) {
 		}
 		if line, err := r.ReadString('\n'); line != "+OK\r\n" {
 			t.Errorf("the largest MSET was answered %q, %v", line, err)
+		}
+	})
+}
+
+// TestWalkIsBounded: a turn of a walk looks at a bounded part of a page, counted
+// in steps of the pattern, whatever pattern and keys.
+func TestWalkIsBounded(t *testing.T) {
+	s, _ := live(t, Config{})
+	p := newProcessor(s)
+	defer s.counters.unregister(&p.counts)
+	key := bytes.Repeat([]byte("z"), protocol.KeyBytesMax)
+	for name, tt := range map[string]struct {
+		pattern string
+		key     []byte
+		turns   int // at least, for 2000 keys
+	}{
+		"ordinary":      {"user:*", key[:20], 1},
+		"hostile":       {"*" + strings.Repeat("?", 1023) + "b*", key, 500},
+		"a large class": {"*[" + strings.Repeat("y", 8000) + "]", key, 20},
+	} {
+		pattern, ok := resp.CompilePattern([]byte(tt.pattern), false)
+		if !ok {
+			t.Fatal(name)
+		}
+		w := &redisWalk{pattern: pattern, limit: 1 << 20, take: takeKeys}
+		for range walkRows {
+			w.keys = append(w.keys, tt.key)
+		}
+		turns := 0
+		for over := false; !over; turns++ {
+			p.credit = turnCredit
+			before := w.next
+			_, over = w.takeSome(p)
+			// The last keys that are looked at may overdraw the turn.
+			most := turnCredit*stepsPerCredit + keysAtATime*pattern.Cost(len(tt.key))
+			if steps := (w.next - before) * pattern.Cost(len(tt.key)); steps > most {
+				t.Errorf("%s: a turn took %d steps, at most %d are allowed", name, steps, most)
+			}
+		}
+		if turns < tt.turns {
+			t.Errorf("%s: %d keys took %d turns", name, walkRows, turns)
+		}
+	}
+}
+
+// TestKeysUnderHostilePattern: the answer of KEYS is right whatever the turns, and
+// patterns beyond any use are refused.
+func TestKeysUnderHostilePattern(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, addr := live(t, cfg)
+		d := dial(t, addr)
+		long := strings.Repeat("z", 2000)
+		for i := range 40 {
+			d.put(fmt.Sprintf("%s%02d", long, i), "v")
+		}
+		c := dialRedis(t, s.RedisAddrs()[0])
+		for _, tt := range []struct{ command, want string }{
+			{"KEYS *" + strings.Repeat("?", 1000) + "z07*", "*1\r\n$2002\r\n" + long + "07\r\n"},
+			{"KEYS *[" + strings.Repeat("x", 4000) + "]*", "*0\r\n"},
+			{"KEYS " + strings.Repeat("x", resp.PatternBytesMax+1), "-" + resp.ErrPattern + "\r\n"},
+			{"SCAN 0 MATCH *" + strings.Repeat("?", 2000) + "*", "-" + resp.ErrPattern + "\r\n"},
+			{"SCAN 0 COUNT 1000000000 MATCH *z39", "*2\r\n$1\r\n0\r\n*1\r\n$2002\r\n" + long + "39\r\n"},
+			{"CONFIG GET " + strings.Repeat("x", configPatternsMax), "-" + resp.ErrPattern + "\r\n"},
+		} {
+			if _, err := c.Write(resptest.AppendRequest(nil, strings.Fields(tt.command)...)); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.next(); got != tt.want {
+				t.Errorf("%.20s... was answered %.60q, want %.60q", tt.command, got, tt.want)
+			}
 		}
 	})
 }

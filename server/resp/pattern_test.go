@@ -96,15 +96,71 @@ func TestMatchManyStars(t *testing.T) {
 	if Match([]byte(strings.Repeat("*a", 100)+"b"), s, false) {
 		t.Error("matches")
 	}
-	if !Match([]byte(strings.Repeat("a*", 5000)), s, false) {
+	if !Match([]byte(strings.Repeat("a*", 4000)), s, false) {
 		t.Error("does not match")
 	}
 }
 
 func TestMatchAllocates(t *testing.T) {
-	pattern, s := []byte("user:*:[a-f]?"), []byte("user:1234:cd")
-	if got := testing.AllocsPerRun(100, func() { Match(pattern, s, true) }); got != 0 {
-		t.Errorf("%v allocations", got)
+	s := []byte("user:1234:cd")
+	for _, pattern := range []string{"user:*:[a-f]?", "*" + strings.Repeat("?", 100) + "*"} {
+		p, _ := CompilePattern([]byte(pattern), true)
+		if got := testing.AllocsPerRun(100, func() { p.Match(s) }); got != 0 {
+			t.Errorf("%.20s: %v allocations", pattern, got)
+		}
+	}
+}
+
+// TestPatternCost: no pattern makes a string cost more than a small multiple of
+// its length, nor is one longer than a bound.
+func TestPatternCost(t *testing.T) {
+	const n = PatternBytesMax
+	for name, tt := range map[string]struct {
+		pattern string
+		weight  int
+	}{
+		"plain":           {"user:*:name", 1},
+		"plain, long":     {"*" + strings.Repeat("a", n-3) + "b*", 1},
+		"a large class":   {"*[" + strings.Repeat("z", n-4) + "]*", 1},
+		"many classes":    {"*" + strings.Repeat("[a-z]", segmentMax) + "*", segmentMax / 64},
+		"many segments":   {strings.Repeat("*?a", n/3), 2},
+		"at the end only": {"*" + strings.Repeat("?", n-1), 1},
+		"at the front":    {strings.Repeat("?", n-1) + "*", 1},
+	} {
+		p, ok := CompilePattern([]byte(tt.pattern), false)
+		if most := stepsLeast + 1000*tt.weight; !ok || p.Cost(1000) > most {
+			t.Errorf("%s: %d steps for 1000 bytes, want at most %d; taken: %v", name, p.Cost(1000), most, ok)
+		}
+	}
+	for _, long := range []string{strings.Repeat("x", n+1), "*" + strings.Repeat("?", segmentMax+1) + "*"} {
+		if _, ok := CompilePattern([]byte(long), false); ok {
+			t.Errorf("a pattern of %d bytes that is too long was taken", len(long))
+		}
+	}
+}
+
+func BenchmarkMatch(b *testing.B) {
+	key := []byte("user:0000001234:profile")
+	long := []byte(strings.Repeat("a", 8000))
+	for _, c := range []struct {
+		name, pattern string
+		s             []byte
+	}{
+		{"prefix", "user:*", key},
+		{"middle", "*1234*", key},
+		{"class", "user:[0-9]*:prof?le", key},
+		{"hostile class", "*[" + strings.Repeat("z", 8000) + "]", long},
+		{"hostile marks", "*" + strings.Repeat("?", 1023) + "b*", long},
+		{"hostile letters", "*" + strings.Repeat("a", 4000) + "b*", long},
+		{"hostile stars", strings.Repeat("*a?", 2000) + "b", long},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			p, _ := CompilePattern([]byte(c.pattern), false)
+			b.ReportAllocs()
+			for b.Loop() {
+				p.Match(c.s)
+			}
+		})
 	}
 }
 
