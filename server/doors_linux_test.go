@@ -35,3 +35,33 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 		t.Errorf("%d lines about five failures, want 1", n)
 	}
 }
+
+// TestWritesAreBounded: of a large output, one turn writes a part. The rest follows
+// by itself.
+func TestWritesAreBounded(t *testing.T) {
+	s, addr := live(t, Config{Transport: "epoll"})
+	d := dial(t, addr)
+	const n, size = 128, 64 << 10
+	pong := frame(protocol.OpPing, 7, make([]byte, size))
+	s.conns.each(func(c *conn) {
+		const budget = 100_000
+		c.mu.Lock()
+		for range n {
+			c.output().Append(pong)
+		}
+		c.mu.Unlock()
+		more := c.tr.(*epollFront).write(c, budget)
+		c.mu.Lock()
+		sent := c.sent
+		c.mu.Unlock()
+		if !more || sent > budget || sent == 0 {
+			t.Errorf("a turn of %d bytes wrote %d; there is more: %v", budget, sent, more)
+		}
+		c.tr.kick(c)
+	})
+	for range n {
+		if f := d.receive(); f.ID != 7 || len(f.Body) != size {
+			t.Fatalf("frame %d of %d bytes", f.ID, len(f.Body))
+		}
+	}
+}

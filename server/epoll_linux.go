@@ -501,8 +501,10 @@ func (t *thread) descend(l *loop) bool {
 			be.Run(nil)
 			t.runJobs()
 		default:
-			t.runJobs()
-			t.comesBack()
+			small := t.readsRows()
+			if t.runJobs(); small {
+				t.comesBack() // what wide reads have found takes a while to be written
+			}
 		}
 		t.flush()
 		if t.polling == l {
@@ -925,16 +927,32 @@ func (t *thread) writable(c *conn) {
 	}
 }
 
-// kick writes c's output until it is gone or the socket takes no more.
+// writeBudget is how much of one connection's output is written before the others
+// have their turn, in bytes, and writeBytes how much in one system call.
+const (
+	writeBudget = 1 << 20
+	writeBytes  = 256 << 10
+)
+
+// kick writes c's output until it is gone or the socket takes no more. What is
+// beyond a turn's worth is left to the thread that polls c's loop.
 func (e *epollFront) kick(c *conn) {
+	if e.write(c, writeBudget) {
+		e.loops[c.loop].post([]*conn{c})
+	}
+}
+
+// write is kick for budget bytes at most. It reports whether there is more that
+// the socket may take.
+func (e *epollFront) write(c *conn, budget int) (more bool) {
 	c.mu.Lock()
 	c.marked = false
 	if c.writing || c.blocked || c.closed {
 		c.mu.Unlock() // the writing thread will see what was added
-		return
+		return false
 	}
 	c.writing = true
-	for !c.closed && !c.blocked {
+	for !c.closed && !c.blocked && budget > 0 {
 		if c.sending == nil {
 			if c.out == nil {
 				break
@@ -947,11 +965,13 @@ func (e *epollFront) kick(c *conn) {
 		c.writable = false
 		b := c.sending.B[c.sent:]
 		c.mu.Unlock()
-		n, errno := rawWrite(c.fd, b)
+		n, errno := rawWrite(c.fd, b[:min(len(b), budget, writeBytes)])
+		budget -= max(n, 0)
 		c.mu.Lock()
 		e.wrote(c, n, errno)
 	}
 	c.writing = false
+	more = !c.closed && !c.blocked && (c.sending != nil || c.out != nil)
 	finished := c.finished()
 	closeNow := c.closeLast
 	c.mu.Unlock()
@@ -965,6 +985,7 @@ func (e *epollFront) kick(c *conn) {
 	case c.redis != nil:
 		c.unpause() // what the reader waits for may have been rendered here
 	}
+	return more
 }
 
 // render puts RESP in the place of the native frames that are to be sent. It
