@@ -51,14 +51,16 @@ func nonsense(format string, args ...any) error {
 type entriesOf uint8
 
 const (
-	noEntries entriesOf = iota
+	neverTravels entriesOf = iota
+	noEntries
 	oneContext
 	anyEntries
 )
 
-// forms lists the types that travel.
-var forms = map[raftpb.MessageType]entriesOf{
-	raftpb.MsgApp: anyEntries, raftpb.MsgAppResp: noEntries,
+// forms says it of each type.
+var forms = [...]entriesOf{
+	raftpb.MsgForgetLeader: neverTravels, // the highest type
+	raftpb.MsgApp:          anyEntries, raftpb.MsgAppResp: noEntries,
 	raftpb.MsgVote: noEntries, raftpb.MsgVoteResp: noEntries, raftpb.MsgPreVote: noEntries, raftpb.MsgPreVoteResp: noEntries,
 	raftpb.MsgHeartbeat: noEntries, raftpb.MsgHeartbeatResp: noEntries,
 	raftpb.MsgSnap: noEntries, raftpb.MsgTimeoutNow: noEntries,
@@ -68,9 +70,12 @@ var forms = map[raftpb.MessageType]entriesOf{
 // checkForm returns why no correct node sends m, whatever the state of its
 // group; nil where one may.
 func checkForm(m *raftpb.Message) error {
-	entries, travels := forms[m.Type]
+	entries := neverTravels
+	if m.Type >= 0 && int(m.Type) < len(forms) {
+		entries = forms[m.Type]
+	}
 	switch {
-	case !travels:
+	case entries == neverTravels:
 		return nonsense("a message of type %v, which never leaves a node", m.Type)
 	case m.From == m.To || incarnationOf(m.From) == 0 || incarnationOf(m.To) == 0 || raft.IsLocalMsgTarget(m.From):
 		return nonsense("%v from replica %x to replica %x", m.Type, m.From, m.To)

@@ -227,6 +227,25 @@ func TestLeaderThatInsists(t *testing.T) {
 	}
 }
 
+// BenchmarkCheckMessage is what each message of another node costs more.
+func BenchmarkCheckMessage(b *testing.B) {
+	c := newCluster(b, 3, 1)
+	c.until("a leader", c.led)
+	leader := c.leader(0).id
+	n := c.nodes[leader%3+1]
+	g := n.groups[0]
+	m := raftpb.Message{Type: raftpb.MsgApp, From: replicaID(leader, 1), To: g.id, Term: g.term.Load(), Index: g.last, LogTerm: g.term.Load(), Entries: []raftpb.Entry{entry(g.last+1, g.term.Load())}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := checkForm(&m); err != nil {
+			b.Fatal(err)
+		}
+		if ok, err := g.vouched(n, &m); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+}
+
 // FuzzMessages tells a replica what the bytes say. Whatever passes the checks
 // must be survived by Raft.
 func FuzzMessages(f *testing.F) {
