@@ -304,6 +304,9 @@ func randomCommand(rng *rand.Rand) *command.Command {
 		return &command.Command{Kind: command.Rename, Key: key(), Value: key(), Flags: command.Flags(rng.IntN(4))}
 	}
 	c := &command.Command{Kind: command.Txn, Ops: ops(), Else: ops()}
+	if rng.IntN(2) == 0 {
+		c.Flags = command.Whole
+	}
 	for range rng.IntN(3) {
 		x := command.Compare{Target: command.OnValue, Relation: command.Relation(1 + rng.IntN(4)), Key: key(), Value: []byte("1")}
 		if rng.IntN(2) == 0 {
@@ -357,6 +360,30 @@ func TestAcrossRetry(t *testing.T) {
 	}
 	if got := value(t, n, k[1]) + value(t, n, k[2]); got != "other" {
 		t.Errorf("the retries left %q", got)
+	}
+}
+
+// TestAcrossWhole: of a transaction that shows more than one reply can hold nothing
+// is done, in any shard.
+func TestAcrossWhole(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+	k := apart(n)
+	large := string(make([]byte, 9<<20))
+	mustPut(t, n, k[0], large)
+	get := func(key string) command.Command { return command.Command{Kind: command.Get, Key: []byte(key)} }
+	c := &command.Command{Kind: command.Txn, Flags: command.Whole, Ops: append(puts(k[1], "v", k[2], "v"), get(k[0]), get(k[0]))}
+	if o, r := acrossNow(t, n, c); o != command.Applied || r.Status != command.TooLarge || r.Succeeded || len(r.Results) > 0 {
+		t.Errorf("outcome %v, %v, succeeded %v, %d results", o, r.Status, r.Succeeded, len(r.Results))
+	}
+	if got := value(t, n, k[1]) + value(t, n, k[2]); got != "" {
+		t.Errorf("found %q", got)
+	}
+	c.Ops = c.Ops[:3]
+	if _, r := acrossNow(t, n, c); r.Status != command.OK || !r.Succeeded || len(r.Results) != 3 || string(r.Results[2].Value) != large {
+		t.Errorf("what fits: %v, succeeded %v, %d results", r.Status, r.Succeeded, len(r.Results))
+	}
+	if got := value(t, n, k[1]) + value(t, n, k[2]); got != "vv" {
+		t.Errorf("found %q", got)
 	}
 }
 

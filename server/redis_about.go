@@ -188,18 +188,6 @@ func redisClusterGetKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) 
 	return p.walkOver(c, w)
 }
 
-// redisClusterReplicas answers CLUSTER REPLICAS: CLUSTER NODES tells of masters
-// only, so that no node has any.
-func redisClusterReplicas(p *processor, x *redisPlan) {
-	for _, n := range p.srv.topology().Nodes {
-		if p.srv.redisNodeID(n.ID) == string(x.args[2]) {
-			x.reply = resp.AppendArray(x.reply, 0)
-			return
-		}
-	}
-	x.fail(fmt.Sprintf("ERR Unknown node %.64s", x.args[2]))
-}
-
 // redisClusterLinks answers CLUSTER LINKS: there is no bus between nodes that
 // speaks Redis's protocol.
 func redisClusterLinks(_ *processor, x *redisPlan) { x.reply = resp.AppendArray(x.reply, 0) }

@@ -173,33 +173,61 @@ func redisClusterNodes(p *processor, x *redisPlan) {
 	ranges := p.srv.redisRanges(&t)
 	var text []byte
 	for i := range t.Nodes {
-		n := &t.Nodes[i]
-		if n.Redis == "" {
-			continue
+		if n := &t.Nodes[i]; n.Redis != "" {
+			text = append(p.srv.appendNode(text, n, ranges, t.Epoch), '\n')
 		}
-		host, port := hostPort(n.Redis)
-		role, of := roleOf(n, ranges)
-		if of != nil {
-			role += " " + p.srv.redisNodeID(of.ID)
-		} else {
-			role += " -"
-		}
-		if n.ID == p.srv.cfg.Node {
-			role = "myself," + role
-		}
-		text = fmt.Appendf(text, "%s %s:%d@%d %s 0 0 %d connected", p.srv.redisNodeID(n.ID), host, port, port, role, t.Epoch)
-		for i := range ranges {
-			switch r := &ranges[i]; {
-			case r.master != n:
-			case r.first == r.last:
-				text = fmt.Appendf(text, " %d", r.first)
-			default:
-				text = fmt.Appendf(text, " %d-%d", r.first, r.last)
-			}
-		}
-		text = append(text, '\n')
 	}
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
+}
+
+// appendNode appends what CLUSTER NODES says of one node.
+func (s *Server) appendNode(text []byte, n *command.Member, ranges []redisRange, epoch uint64) []byte {
+	host, port := hostPort(n.Redis)
+	role, of := roleOf(n, ranges)
+	if of != nil {
+		role += " " + s.redisNodeID(of.ID)
+	} else {
+		role += " -"
+	}
+	if n.ID == s.cfg.Node {
+		role = "myself," + role
+	}
+	text = fmt.Appendf(text, "%s %s:%d@%d %s 0 0 %d connected", s.redisNodeID(n.ID), host, port, port, role, epoch)
+	for i := range ranges {
+		switch r := &ranges[i]; {
+		case r.master != n:
+		case r.first == r.last:
+			text = fmt.Appendf(text, " %d", r.first)
+		default:
+			text = fmt.Appendf(text, " %d-%d", r.first, r.last)
+		}
+	}
+	return text
+}
+
+// redisClusterReplicas answers CLUSTER REPLICAS as CLUSTER NODES tells them.
+func redisClusterReplicas(p *processor, x *redisPlan) {
+	t := p.srv.topology()
+	ranges := p.srv.redisRanges(&t)
+	at := slices.IndexFunc(t.Nodes, func(n command.Member) bool { return p.srv.redisNodeID(n.ID) == string(x.args[2]) })
+	if at < 0 {
+		x.fail(fmt.Sprintf("ERR Unknown node %.64s", x.args[2]))
+		return
+	}
+	var replicas []*command.Member
+	for i := range t.Nodes {
+		if _, of := roleOf(&t.Nodes[i], ranges); of == &t.Nodes[at] {
+			replicas = append(replicas, &t.Nodes[i])
+		}
+	}
+	if _, of := roleOf(&t.Nodes[at], ranges); of != nil {
+		x.fail("ERR The specified node is not a master")
+		return
+	}
+	x.reply = resp.AppendArray(x.reply, len(replicas))
+	for _, n := range replicas {
+		x.reply = resp.AppendBulk(x.reply, p.srv.appendNode(nil, n, ranges, t.Epoch))
+	}
 }
 
 // roleOf says what a node is, and of a replica whose. A node that is neither is a

@@ -818,6 +818,9 @@ func TestRedisWhole(t *testing.T) {
 		if got := c.do("CLUSTER NODES"); strings.Count(got, "myself,master - 0 0 7 connected 0-16383\n") != 1 || strings.Count(got, " slave ") != 2 {
 			t.Errorf("node %d: %q", id, got)
 		}
+		if got := c.do("CLUSTER REPLICAS " + n.srv.redisNodeID(n.id)); !strings.HasPrefix(got, "*2\r\n") || strings.Count(got, " slave ") != 2 {
+			t.Errorf("node %d: %q", id, got)
+		}
 		c.want("GET "+key, "$5|value|")
 		c.want("DBSIZE", ":1|")
 		c.want("KEYS *", fmt.Sprintf("*1|$%d|%s|", len(key), key))
