@@ -304,7 +304,7 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		return true
 	case x.write:
 		r.noteWrite(number, x, p.sentOn || x.mayBeOvertaken() || p.spans(x.keys))
-	case x.inOrder && !p.sentOn: // in the order of the writes
+	case x.inOrder && !p.sentOn && !x.mayBeOvertaken(): // in the order of the writes
 		r.lastInOrder = number
 	case r.begun != begun:
 		r.noteRead(number, x.keys)

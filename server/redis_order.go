@@ -147,16 +147,29 @@ func (x *redisPlan) rowBytes() uint32 {
 		}
 		return uint32(len(x.put.Value)) | bytesOnTop
 	}
-	n := 0
+	return uint32(x.requestBytes()) | bytesOnTop
+}
+
+// requestBytes is how large the plan's native requests are.
+func (x *redisPlan) requestBytes() (n int) {
+	if x.hasPut {
+		n = len(x.put.Key) + len(x.put.Value)
+	}
 	for i := range x.ops {
 		n += len(x.ops[i].body)
 	}
-	return uint32(n) | bytesOnTop
+	return n
 }
 
 // mayBeOvertaken reports whether later commands of the same shard may be carried
 // out before the plan's: large ones queue by themselves.
-func (x *redisPlan) mayBeOvertaken() bool { return x.rowBytes()&^bytesOnTop > overtakenBytes }
+func (x *redisPlan) mayBeOvertaken() bool {
+	return x.requestBytes()+opBytes*len(x.keys) > overtakenBytes
+}
+
+// opBytes is what an operation takes in the log beside its body, at most. Each
+// has a key of its own.
+const opBytes = 80
 
 // overtakenBytes is well below what makes a command large for the log.
 const overtakenBytes = 32 << 10
@@ -222,8 +235,12 @@ func (r *redisConn) meetsWrite(keys [][]byte) bool {
 // readsInOrder reports whether a plan that reads can go through the log, and
 // then turns it into what does. Every row must be led here, and its size known.
 func (p *processor) readsInOrder(c *conn, x *redisPlan) bool {
-	bytes := 0
+	bytes, request := 0, 0
 	for _, key := range x.keys {
+		// What is written behind a large command may be carried out before it.
+		if request += len(key) + opBytes; request > overtakenBytes {
+			return false
+		}
 		shard := p.srv.backend.ShardOf(protocol.Slot(key))
 		if p.srv.backend.Leader(shard) != p.srv.cfg.Node {
 			return false

@@ -6,7 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/resptest"
+	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/server/resp"
 )
 
 // TestRedisReadsGoThroughLog: reads behind unanswered writes of the same keys do
@@ -73,6 +76,59 @@ func TestRedisReadsOfLargeRowsWait(t *testing.T) {
 			for _, want := range []string{"+OK\r\n", fmt.Sprintf(":%d\r\n", len(large)+len(fmt.Sprint(i))), bulk(large+fmt.Sprint(i), true), fmt.Sprintf(":%d\r\n", len(large)+len(fmt.Sprint(i)))} {
 				if got := c.next(); got != want {
 					t.Fatalf("round %d: %.60q, want %.60q", i, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestRedisLargeReadsKeepTheirOrder: a large command may be overtaken in the log,
+// so reads of very many keys do not go through it.
+func TestRedisLargeReadsKeepTheirOrder(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, c := liveRedis(t, cfg)
+		long := strings.Repeat("k", 4000)
+		get := []string{"MGET", "k"}
+		want := "*41\r\n" + "%s"
+		for i := range 40 {
+			get = append(get, fmt.Sprint(long, i))
+			want += "$-1\r\n"
+		}
+		c.call(get...) // what is not there is known from now on
+		var b []byte
+		for i := range 50 {
+			b = resptest.AppendRequest(b, "SET", "k", fmt.Sprint("before", i))
+			b = resptest.AppendRequest(b, get...)
+			b = resptest.AppendRequest(b, "SET", "k", fmt.Sprint("behind", i))
+		}
+		go c.write(b)
+		for i := range 50 {
+			for _, want := range []string{"+OK\r\n", fmt.Sprintf(want, bulk(fmt.Sprint("before", i), true)), "+OK\r\n"} {
+				if got := c.next(); got != want {
+					t.Fatalf("round %d: %.60q, want %.60q", i, got, want)
+				}
+			}
+		}
+	})
+}
+
+// TestRedisManySmallOperationsAreLarge: what counts is the command in the log, in
+// which each operation takes more than its bytes over the network.
+func TestRedisManySmallOperationsAreLarge(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		_, c := liveRedis(t, cfg)
+		mset := []string{"MSET"}
+		for i := range 1000 {
+			mset = append(mset, fmt.Sprintf("{k}%d", i), fmt.Sprint(i%10))
+		}
+		for round := range 20 {
+			b := resptest.AppendRequest(nil, mset...)
+			b = resptest.AppendRequest(b, "SET", "{k}7", fmt.Sprint("behind", round))
+			b = resptest.AppendRequest(b, "GET", "{k}7")
+			c.write(b)
+			for _, want := range []string{"+OK\r\n", "+OK\r\n", bulk(fmt.Sprint("behind", round), true)} {
+				if got := c.next(); got != want {
+					t.Fatalf("round %d: %.60q, want %.60q", round, got, want)
 				}
 			}
 		}
@@ -169,4 +225,25 @@ func TestRedisTransactionReplies(t *testing.T) {
 		c.want("EXISTS {t}new {t}large", ":1|")
 		c.want("STRLEN {t}large", fmt.Sprintf(":%d|", len(large)))
 	})
+}
+
+// TestRedisOvertaken: whatever is large in the log is held to be so here.
+func TestRedisOvertaken(t *testing.T) {
+	for _, n := range []int{1, 100, 400, 800, 5000} {
+		var x redisPlan
+		args := [][]byte{[]byte("MSET")}
+		cmd := command.Command{Kind: command.Batch}
+		for i := range n {
+			key := fmt.Append(nil, i)
+			args = append(args, key, []byte("v"))
+			cmd.Ops = append(cmd.Ops, command.Command{Kind: command.Put, Key: key, Value: []byte("v")})
+		}
+		x.reset(nil, resp.Lookup(args[0]), args, false)
+		redisMSet(nil, &x)
+		if large := cmd.EncodedBytesMax() >= raftgroup.LargeBytes; large && !x.mayBeOvertaken() {
+			t.Errorf("an MSET of %d keys is large in the log, and said not to be", n)
+		} else if n <= 100 && x.mayBeOvertaken() {
+			t.Errorf("an MSET of %d keys is said to be large", n)
+		}
+	}
 }
