@@ -46,11 +46,13 @@ func sources(t *testing.T, ending string, skip func(path string) bool) string {
 }
 
 var (
-	fenced    = regexp.MustCompile("(?s)```[a-z]*\n(.*?)```")
-	inline    = regexp.MustCompile("`([^`]+)`")
-	space     = regexp.MustCompile(`\s+`)
-	key       = regexp.MustCompile("`([a-z]+\\.[a-z_]+)`(?: \\(([^)]*)\\))?")
-	headline  = regexp.MustCompile(`\*\*"([^"]+)"`)
+	fenced   = regexp.MustCompile("(?s)```[a-z]*\n(.*?)```")
+	inline   = regexp.MustCompile("`([^`]+)`")
+	space    = regexp.MustCompile(`\s+`)
+	key      = regexp.MustCompile("`([a-z]+\\.[a-z_]+)`(?: \\(([^)]*)\\))?")
+	headline = regexp.MustCompile(`\*\*"([^"]+)"`)
+	// blanks are what a message fills in: a number, a directory.
+	blanks    = regexp.MustCompile(` (?:N|DIR) `)
 	metric    = regexp.MustCompile("`(proa_[a-z_]+)`")
 	testNamed = regexp.MustCompile("`(Test[A-Za-z]+)`")
 )
@@ -139,7 +141,7 @@ func TestDocumentedMessages(t *testing.T) {
 		t.Errorf("only %d messages found", len(headlines))
 	}
 	for _, m := range headlines {
-		for _, part := range strings.Split(m[1], " N ") {
+		for _, part := range blanks.Split(m[1], -1) {
 			// Words that come from the operating system.
 			if !strings.Contains(code, part) && part != "address already in use" {
 				t.Errorf("operations.md: no program says %q", part)
