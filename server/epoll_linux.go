@@ -765,6 +765,10 @@ func setSocketOptions(fd int, cfg *Config) {
 // read reads c until it has no more, its budget is spent or it must pause, and
 // carries out the requests it finds.
 func (t *thread) read(l *loop, c *conn) {
+	if c.gone.Load() {
+		t.front.close(c)
+		return
+	}
 	if c.refused {
 		t.discard(c)
 		return
@@ -973,11 +977,13 @@ func (e *epollFront) write(c *conn, budget int) (more bool) {
 	c.writing = false
 	more = !c.closed && !c.blocked && (c.sending != nil || c.out != nil)
 	finished := c.finished()
-	closeNow := c.closeLast
+	closeNow, gone := c.closeLast, c.gone.Load()
 	c.mu.Unlock()
 	switch {
 	case closeNow:
 		e.release(c)
+	case gone:
+		e.resume(c)
 	case finished:
 		// Everything asked has been answered: say so, and let the reader see
 		// the end of its input.
@@ -1024,9 +1030,10 @@ func (e *epollFront) wrote(c *conn, n int, errno syscall.Errno) {
 			c.blockedSince.Store(time.Now().UnixMilli())
 		}
 	default:
-		// The reader will see the end and close.
+		// Whoever polls the loop closes: the end of the input may have been
+		// read and reported before.
 		c.dropOutput()
-		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+		c.gone.Store(true)
 	}
 }
 
