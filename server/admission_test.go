@@ -465,3 +465,40 @@ func TestLargeWritesKeepTheirPlace(t *testing.T) {
 		}
 	})
 }
+
+// TestInputIsFull fills what partial requests may have together. Who sends
+// whole requests does not notice, who sends a part of one is told, and a stream
+// of another node goes on.
+func TestInputIsFull(t *testing.T) {
+	t.Run("clients", func(t *testing.T) {
+		transports(t, func(t *testing.T, cfg Config) {
+			s, addr := live(t, cfg)
+			full := s.admission.inputMax
+			s.inputBytes.Add(full)
+			defer s.inputBytes.Add(-full)
+			d, part := dial(t, addr), dial(t, addr)
+			large := strings.Repeat("v", 2*largeBytes)
+			for range 3 {
+				want(t, d.put("k", "v"), protocol.StatusOK)
+			}
+			if _, err := part.nc.Write(frame(protocol.OpPut, 7, make([]byte, 100))[:50]); err != nil {
+				t.Fatal(err)
+			}
+			want(t, ended(t, part), protocol.StatusBusy)
+			s.inputBytes.Add(-full / 2)
+			want(t, d.put("k", large), protocol.StatusOK)
+			s.inputBytes.Add(full / 2)
+			want(t, d.put("k", "v"), protocol.StatusOK)
+		})
+	})
+	t.Run("nodes", func(t *testing.T) {
+		fc := newFakeCluster(t, Config{}, 2, 2, 1)
+		s := fc.nodes[1].srv
+		s.inputBytes.Add(s.admission.inputMax)
+		defer s.inputBytes.Add(-s.admission.inputMax)
+		d, key := fc.nodes[2].client(), fc.key(0, 0)
+		for _, value := range []string{"v", strings.Repeat("v", 30<<10), strings.Repeat("v", 2*largeBytes), "v"} {
+			want(t, d.put(key, value), protocol.StatusOK)
+		}
+	})
+}

@@ -123,14 +123,16 @@ func (c *conn) share() *share {
 }
 
 // countInput has n bytes of c's input counted among those of all connections,
-// and refuses c where that is too much.
+// and refuses c where that is too much: it then returns false, and c has no
+// input buffer any more. A stream of another node is counted and not refused:
+// it carries many clients' requests, and there are few of them.
 func (c *conn) countInput(n int) bool {
 	more := n - c.counted
 	if more == 0 {
 		return true
 	}
 	c.counted = n
-	if s := c.srv; s.inputBytes.Add(int64(more)) > s.admission.inputMax && more > 0 {
+	if s := c.srv; s.inputBytes.Add(int64(more)) > s.admission.inputMax && more > 0 && !c.forwarded {
 		c.closeWith(0, protocol.StatusBusy, "too much memory is held by requests that have not arrived whole")
 		c.dropInput()
 		return false

@@ -204,7 +204,6 @@ func (x *netConn) readLoop(c *conn) {
 func (x *netConn) serve(c *conn, p *processor) {
 	s := x.front.srv
 	c.in = bufpool.Get(readBytesIdle)
-	c.countInput(cap(c.in.B))
 	for {
 		k, err := x.nc.Read(c.in.B[len(c.in.B):cap(c.in.B)])
 		p.now = s.backend.NowMillis()
@@ -262,7 +261,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 				c.in.Release()
 				c.in = bufpool.Get(readBytesIdle)
 			}
-			return c.countInput(cap(c.in.B))
+			return c.countInput(0)
 		}
 		if taken > 0 {
 			c.frameBegins(p.now)
@@ -414,5 +413,6 @@ func (x *netConn) linger() {
 	}
 }
 
-// readBytesIdle is the input buffer of a connection between frames.
+// readBytesIdle is the input buffer of a connection between frames. It does not
+// count as input: nothing of a request is in it.
 const readBytesIdle = 4 << 10

@@ -114,7 +114,7 @@ func TestUnfinishedCommands(t *testing.T) {
 		for _, nc := range held {
 			nc.Close()
 		}
-		eventually(t, "nothing is held any more", func() bool { return s.conns.len() <= 1 && s.inputBytes.Load() <= before+readBytesIdle })
+		eventually(t, "nothing is held any more", func() bool { return s.conns.len() <= 1 && s.inputBytes.Load() <= before })
 	})
 }
 
