@@ -27,6 +27,7 @@ type cluster struct {
 	box   []parcel
 	cut   map[[2]uint64]bool
 	walls map[uint64]*wrongClock // each node's clock
+	mute  bool                   // reports are lost
 
 	expelled []string
 }
@@ -169,6 +170,9 @@ func (c *cluster) settle() {
 				continue
 			}
 			moved = true
+			if p.report != nil && c.mute {
+				continue
+			}
 			if p.report != nil {
 				n.ReceiveReport(p.from, p.report)
 				continue

@@ -23,11 +23,13 @@ import (
 //   - What the majority says is an interval: from the lower to the upper median
 //     of the wall clocks that are known. While the cluster's time lies within,
 //     it is left alone; so of two clocks that disagree neither is believed.
-//   - A node that starts takes the time from nodes that have one. Where none
-//     has, the first majority of wall clocks decides, and until then the node
-//     goes on from the newest stamp in its state: what expires then expires
-//     late, never early. A node without others has only its own wall clock,
-//     which it believes once, when it starts.
+//   - A node that starts takes the time from the first node it hears that has
+//     one. Where none has, the first majority of wall clocks decides. Until then
+//     it goes on from the newest stamp in its state, so that what it shows
+//     expires late, never early, and nothing is proposed: a time to live that
+//     began at a stamp which may be hours old would be over at once later. After
+//     timeWait it believes its own wall clock, as a node without others does at
+//     once.
 //   - A shard's time never goes back behind a stamp that was applied. Where it is
 //     ahead of the node's time it runs on, more slowly by slewShare, instead of
 //     standing still (group.lead).
@@ -39,6 +41,9 @@ import (
 // slewShare is by how much of the time that elapses the cluster's time is moved
 // towards the wall clocks: an hour takes twenty.
 const slewShare = 20
+
+// timeWait is how long a node that starts waits to hear the time.
+const timeWait = 2 * time.Second
 
 // clockReadings is how many readings of another node's clock are looked at: those
 // of four seconds.
@@ -87,7 +92,7 @@ func (t *clusterTime) now() uint64 {
 
 // set makes ahead the time, at once.
 func (t *clusterTime) set(ahead int64) {
-	t.ahead = ahead
+	t.ahead, t.boot = ahead, bootMicros(t.clock)
 	t.agreed.Store(true)
 	t.publish()
 }
@@ -95,7 +100,9 @@ func (t *clusterTime) set(ahead int64) {
 // step moves the time towards [low, high], both in µs ahead of Clock.Boot, as
 // far as the time that has elapsed since the last step allows.
 func (t *clusterTime) step(low, high int64) {
-	most := (bootMicros(t.clock) - t.boot) / slewShare
+	now := bootMicros(t.clock)
+	most := (now - t.boot) / slewShare
+	t.boot = now
 	want := min(max(t.ahead, low), high) - t.ahead
 	moved := min(max(want, -most), most)
 	t.ahead += moved
@@ -106,8 +113,7 @@ func (t *clusterTime) step(low, high int64) {
 // publish lets now see the time. The steady clock it goes by may have stood
 // still while the machine was suspended; Clock.Boot has not.
 func (t *clusterTime) publish() {
-	t.boot = bootMicros(t.clock)
-	t.offset.Store(t.ahead + t.boot - t.clock.Monotonic()/int64(time.Microsecond))
+	t.offset.Store(t.ahead + bootMicros(t.clock) - t.clock.Monotonic()/int64(time.Microsecond))
 }
 
 // medians returns the lower and the upper median of times. It sorts them.
@@ -162,10 +168,6 @@ func (n *Node) keepTime() {
 		return
 	}
 	members, readings := n.clockReadings()
-	if 2*(len(readings)+1) <= members {
-		n.time.step(n.time.ahead, n.time.ahead) // too few are known: go on as before
-		return
-	}
 	walls := append(make([]int64, 0, len(readings)+1), own)
 	var times []int64
 	for _, r := range readings {
@@ -175,19 +177,41 @@ func (n *Node) keepTime() {
 		}
 	}
 	low, high := medians(walls)
+	majority := 2*len(walls) > members
 	if !n.time.agreed.Load() {
-		at := min(max(n.time.ahead, low), high)
-		if len(times) > 0 {
-			at, _ = medians(times)
-		}
-		for _, g := range n.groups { // that was against the time so far
-			g.lead.Store(0)
-		}
-		n.time.set(at)
+		n.learnTime(own, low, high, majority, times)
+	}
+	if !majority {
+		n.time.step(n.time.ahead, n.time.ahead) // too few are known: go on as before
+		return
 	}
 	n.time.step(low, high)
 	n.judgeClock(own, low, high)
 }
+
+// learnTime has a node that does not know the time take it from others: times
+// are those of nodes that have it, low and high the medians of the wall clocks
+// that are known, own is this node's.
+func (n *Node) learnTime(own, low, high int64, majority bool, times []int64) {
+	at := own
+	switch {
+	case len(times) > 0:
+		at, _ = medians(times)
+	case majority:
+		at = min(max(n.time.ahead, low), high)
+	case n.clock.Boot()-n.startedAt < int64(timeWait):
+		return
+	default:
+		n.logger.Warn("the time of the cluster was not heard from other nodes; this node goes by its own wall clock", "waited", timeWait)
+	}
+	for _, g := range n.groups { // that was against the time so far
+		g.lead.Store(0)
+	}
+	n.time.set(at)
+}
+
+// awaitsTime reports whether commands have to wait until the time is known.
+func (n *Node) awaitsTime() bool { return !n.time.agreed.Load() }
 
 // clockReadings returns how many nodes the cluster has and what is known of the
 // other ones' clocks.
@@ -268,6 +292,7 @@ func (g *group) keepTime(n *Node, node uint64) {
 		ahead = stamp - node
 	}
 	lead := g.lead.Load()
+	g.ledAt = min(g.ledAt, node) // the time may have been set back
 	if elapsed := node - min(node, g.ledAt); elapsed >= slewShare {
 		lead -= min(lead, elapsed/slewShare)
 		g.ledAt = node

@@ -205,9 +205,7 @@ func TestClockSetBackAlone(t *testing.T) {
 func (c *cluster) exist(prefix string, rows int) (n int) {
 	c.t.Helper()
 	for i := range rows {
-		key := fmt.Sprint(prefix, i)
-		c.until("a leader of "+key, func() bool { return c.leader(shardFor(c.any(), key)) != nil })
-		if _, ok := read(c.t, c.leader(shardFor(c.any(), key)), key); ok {
+		if c.shows(fmt.Sprint(prefix, i)) {
 			n++
 		}
 	}
@@ -297,6 +295,60 @@ func TestClockOfARestartedCluster(t *testing.T) {
 	if _, ok := read(t, n, "short"); ok {
 		t.Error("there half an hour late")
 	}
+}
+
+// TestClockUnheard: a cluster whose nodes were down for an hour leads before the
+// nodes hear of each other's clocks. What is put meanwhile lives as long as it
+// should: it waits until the time is known, and no longer than timeWait.
+func TestClockUnheard(t *testing.T) {
+	for _, heard := range []bool{true, false} {
+		t.Run(fmt.Sprint("heard in the end ", heard), func(t *testing.T) {
+			c := newCluster(t, 3, 1)
+			c.clock.ms.Add(1_700_000_000_000)
+			c.until("leaders", c.led)
+			c.put("old", "v")
+			for id := range c.disks {
+				closeNode(t, c.nodes[id])
+				delete(c.nodes, id)
+			}
+			c.clock.ms.Add(uint64(time.Hour.Milliseconds()))
+			c.box, c.mute = nil, true
+			for id := range c.disks {
+				c.start(id)
+			}
+			c.until("a leader", func() bool { return c.leader(0) != nil })
+			n, e := c.leader(0), newEar()
+			if err := n.Propose(0, lives("lock", 30*time.Second), e, command.Tag{ID: 1}); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+			if _, done := e.outcomes[1]; done {
+				t.Fatal("carried out at a time that nobody knows")
+			}
+			c.mute = !heard
+			c.pass(timeWait + time.Second)
+			if e.outcomes[1] != command.Applied {
+				t.Fatalf("the outcome after %v is %v", timeWait+time.Second, e.outcomes[1])
+			}
+			c.mute = false
+			c.pass(20 * time.Second)
+			if !c.shows("lock") {
+				t.Error("what lives for 30 s is gone after 24")
+			}
+			c.pass(10 * time.Second)
+			if c.shows("lock") {
+				t.Error("what lives for 30 s is there after 34")
+			}
+		})
+	}
+}
+
+// shows reports whether the leader of a key's shard shows a row.
+func (c *cluster) shows(key string) bool {
+	c.t.Helper()
+	c.until("a leader of "+key, func() bool { return c.leader(shardFor(c.any(), key)) != nil })
+	_, ok := read(c.t, c.leader(shardFor(c.any(), key)), key)
+	return ok
 }
 
 func leadsSome(n *Node) bool {

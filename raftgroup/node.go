@@ -450,7 +450,6 @@ func (n *Node) openGroups() error {
 	if err := n.refreshMap(); err != nil { // resume needs it
 		return err
 	}
-	n.keepTime()
 	for _, g := range n.groups {
 		if err := g.resume(n); err != nil {
 			return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
@@ -465,6 +464,8 @@ func (n *Node) openGroups() error {
 	for n.Acquire() {
 		n.Run(nil)
 	}
+	n.keepTime() // the log has told who belongs to the cluster
+
 	for _, g := range n.groups { // what was replayed may be ahead of the clock
 		g.keepTime(n, n.time.now())
 	}

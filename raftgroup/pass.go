@@ -224,9 +224,10 @@ func (n *Node) tellAnswers(w *writeSet) error {
 // proposeAll turns the queues into entries and sends them.
 func (n *Node) proposeAll() error {
 	n.gathering = append(n.gathering, n.takeDirty()...)
-	if n.gathers() {
+	if n.awaitsTime() || n.gathers() {
 		return nil
 	}
+	n.time.publish() // the machine may have been suspended since the last tick
 	if err := n.takeAcross(); err != nil {
 		return err
 	}
