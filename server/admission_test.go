@@ -502,3 +502,26 @@ func TestInputIsFull(t *testing.T) {
 		}
 	})
 }
+
+// TestAdmittedIsNotParked: what holds memory goes on whatever its connection
+// has not sent, also on a stream of another node.
+func TestAdmittedIsNotParked(t *testing.T) {
+	s, _ := live(t, Config{})
+	for _, forwarded := range []bool{false, true} {
+		c := s.newConn(nil)
+		c.forwarded = forwarded
+		c.mu.Lock()
+		out := c.output()
+		out.Grow(s.cfg.OutputBytesMax)
+		out.B = out.B[:s.cfg.OutputBytesMax]
+		c.mu.Unlock()
+		j := job{c: c, large: &largeReply{bytes: 2 * largeBytes}}
+		if parked := c.park(j); !parked {
+			t.Fatalf("forwarded %v: a large reply joins what is not sent", forwarded)
+		}
+		j.large.asked, j.large.taken = true, true
+		if c.park(j) {
+			t.Errorf("forwarded %v: a job that holds memory waits", forwarded)
+		}
+	}
+}

@@ -277,6 +277,9 @@ func (c *conn) park(j job) bool {
 		}
 		return false
 	}
+	if bufpool.Debug && j.large != nil && j.large.taken {
+		panic("server: a job that has been taken up is parked")
+	}
 	c.parked = append(c.parked, j)
 	c.parkedJobs.Add(1)
 	return true

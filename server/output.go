@@ -70,7 +70,8 @@ func (s *Server) takeUp(j job) {
 	}
 }
 
-// drop gives back what l was admitted for.
+// drop gives back what l was admitted for. It takes the lock of c, under which
+// c lets go of its parked jobs: a job that has been taken up is never parked.
 func (l *largeReply) drop(c *conn) {
 	if !l.taken {
 		return
@@ -98,8 +99,8 @@ func (l *largeReply) pass(c *conn) {
 func (c *conn) parks(j *job, unsentMax int) bool {
 	large := j.large != nil && !c.forwarded
 	switch {
-	case large && j.large.asked:
-		return false
+	case j.large != nil && j.large.asked:
+		return false // see largeReply.drop
 	case large && c.redis != nil:
 		return !c.isHead(j.id) || c.granted > 0 && (c.out != nil || c.sending != nil)
 	case large:
