@@ -15,6 +15,8 @@ var (
 	ErrTooLarge  = errors.New("the command is larger than an entry may be")
 	ErrNoQuorum  = errors.New("the shard has no majority")
 	ErrApart     = errors.New("the keys lie in different shards, which only a node that is alone can change at once")
+
+	ErrEarlierVersion = errors.New("a member of the cluster has only run an earlier version, which does not know this command; upgrade all nodes, then try again")
 )
 
 // Row is what is known of a key beside its value.

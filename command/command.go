@@ -87,7 +87,9 @@ const (
 
 // Whole is the flag of a Txn that is carried out only if the results of its
 // operations fit in one reply and none of them is Busy: otherwise nothing is
-// changed, and it ends as TooLarge or Busy.
+// changed, and it ends as TooLarge or Busy. Replicas of earlier versions take it
+// for nothing and carry the Txn out, so it may be there only once all replicas
+// know it: see Command.Plain.
 const Whole Flags = 1 << 4
 
 // ResultBytesMax bounds what the results of such a Txn take, some 40 bytes for

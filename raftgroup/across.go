@@ -48,8 +48,9 @@ type acrossCommand struct {
 
 // acrossQueue holds them. Any thread may add to it; see Node.mu.
 type acrossQueue struct {
-	list  []acrossCommand
-	bytes int
+	list []acrossCommand
+	// Of the list, and of what the pass has taken over and not proposed yet.
+	ops, bytes int
 }
 
 // ProposeAcross hands over a Batch or Txn whose keys may lie in several shards,
@@ -66,6 +67,12 @@ func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, d
 	if !n.alone.Load() {
 		return command.ErrApart
 	}
+	if !n.upgraded.Load() {
+		var err error
+		if c, err = c.Plain(); err != nil {
+			return err
+		}
+	}
 	size := command.EntryHeaderBytes + c.EncodedBytesMax()
 	if size > n.lim.entryBytes {
 		return command.ErrTooLarge
@@ -74,11 +81,12 @@ func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, d
 	command.SealEntry(entry, 0, 1)
 	n.mu.Lock()
 	q := &n.acrossQueue
-	if len(q.list) >= n.lim.queueOps || (q.bytes+len(entry) > n.lim.queueBytes && len(q.list) > 0) {
+	if q.ops >= n.lim.queueOps || (q.bytes+len(entry) > n.lim.queueBytes && q.ops > 0) {
 		n.mu.Unlock()
 		return command.ErrBusy
 	}
 	q.list = append(q.list, acrossCommand{entry, shardOf, completion{done, tag}})
+	q.ops++
 	q.bytes += len(entry)
 	n.mu.Unlock()
 	n.pending.Store(true)
@@ -120,12 +128,13 @@ func (n *Node) takeAcross() error {
 	n.mu.Lock()
 	x.list = append(x.list, n.acrossQueue.list...)
 	clear(n.acrossQueue.list)
-	n.acrossQueue.list, n.acrossQueue.bytes = n.acrossQueue.list[:0], 0
+	n.acrossQueue.list = n.acrossQueue.list[:0]
 	n.mu.Unlock()
 	if len(x.list) == 0 {
 		return nil
 	}
 	x.begin(n)
+	ops, bytes := 0, 0
 	for len(x.list) > 0 && x.ops < n.lim.batchOps && x.bytes < n.lim.batchBytes {
 		v, err := n.cross(&x.list[0])
 		if err != nil {
@@ -134,12 +143,18 @@ func (n *Node) takeAcross() error {
 		if v == waits {
 			break
 		}
+		ops++
+		bytes += len(x.list[0].entry)
 		x.list[0] = acrossCommand{}
 		x.list = x.list[1:]
 	}
 	if len(x.list) == 0 {
 		x.list = nil
 	}
+	n.mu.Lock()
+	n.acrossQueue.ops -= ops
+	n.acrossQueue.bytes -= bytes
+	n.mu.Unlock()
 	x.forget()
 	return nil
 }
@@ -364,7 +379,7 @@ type planner struct {
 	shardOf   func(key []byte) int
 	cmd       *command.Command
 	rehearsal *storage.Rehearsal // nil: nothing is to be decided
-	inFull    bool               // every operation is rehearsed
+	inFull    bool               // every operation is rehearsed, to see whether it can be done
 	whole     bool               // a Txn that is done only if all of it can be
 
 	refuted bool              // a comparison does not hold
@@ -405,7 +420,9 @@ func (p *planner) choose() (command.Status, error) {
 	if expired || err != nil {
 		return command.SessionExpired, err
 	}
-	if !before {
+	if before {
+		p.inFull = false // it came to what it came to, whatever it would now
+	} else {
 		for i := range p.cmd.Compares {
 			x := &p.cmd.Compares[i]
 			holds, err := p.rehearsal.Compare(p.shardOf(x.Key), x)

@@ -464,3 +464,62 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 		t.Errorf("outcome %v of what was queued when the node stopped", waits.outcome)
 	}
 }
+
+// TestAcrossQueueIsBounded: what a pass has taken over and cannot propose yet
+// counts as queued.
+func TestAcrossQueueIsBounded(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+	k := apart(n)
+	mustPut(t, n, k[0], "0")
+	n.lim.queueOps = 3
+	e := newEar()
+	propose := func(i int) error {
+		return n.ProposeAcross(shardsOf(n), &command.Command{
+			Kind: command.Txn, Compares: []command.Compare{{Target: command.OnValue, Relation: command.Equal, Key: []byte(k[0]), Value: fmt.Append(nil, i)}},
+			Ops: puts(k[0], strconv.Itoa(i+1), k[1], strconv.Itoa(i+1)),
+		}, e, command.Tag{ID: uint64(i)})
+	}
+	for i := range 3 {
+		if err := propose(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.takeAcross(); err != nil { // the first; the others wait for what it writes
+		t.Fatal(err)
+	}
+	if err := propose(3); err != nil {
+		t.Fatal(err)
+	}
+	if err := propose(4); !errors.Is(err, command.ErrBusy) {
+		t.Errorf("a fourth that waits: %v", err)
+	}
+	run(n)
+	for i := range uint64(4) {
+		if o, heard := e.outcomes[i]; !heard || o != command.Applied {
+			t.Errorf("command %d: outcome %v", i, o)
+		}
+	}
+	if q := &n.acrossQueue; q.ops != 0 || q.bytes != 0 {
+		t.Errorf("an empty queue of %d commands, %d bytes", q.ops, q.bytes)
+	}
+}
+
+// TestAcrossRetryOfWhole: the retry of a command that was carried out is not
+// measured by what its reads would find now.
+func TestAcrossRetryOfWhole(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+	k := apart(n)
+	get := func(key string) command.Command { return command.Command{Kind: command.Get, Key: []byte(key)} }
+	c := &command.Command{
+		Kind: command.Txn, Flags: command.Whole, Session: command.Session{ID: 1, Sequence: 1},
+		Ops: append(puts(k[2], "done"), get(k[0]), get(k[1])),
+	}
+	for range 2 {
+		if o, r := acrossNow(t, n, c); o != command.Applied || r.Status != command.OK || len(r.Results) != 3 {
+			t.Fatalf("outcome %v, %v with %d results", o, r.Status, len(r.Results))
+		}
+		for _, key := range k[:2] {
+			mustPut(t, n, key, strings.Repeat("v", 9<<20))
+		}
+	}
+}

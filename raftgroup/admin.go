@@ -572,7 +572,7 @@ func (n *Node) announce(cm *clusterMap) {
 		row, ok = cm.node(n.id)
 	}
 	leader := n.Leader(n.meta())
-	if !ok || !n.addressChanged(&row) || leader == 0 || leader == n.id || n.announcing.Swap(true) {
+	if !ok || !n.addressChanged(&row, leader) || leader == 0 || leader == n.id || n.announcing.Swap(true) {
 		return
 	}
 	body, err := json.Marshal(n.withAddresses(row))

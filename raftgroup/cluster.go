@@ -253,6 +253,7 @@ func (n *Node) refreshMap() error {
 		return err
 	}
 	n.cmap.Store(m)
+	n.upgraded.Store(n.knowsKeys(m))
 	if !m.begun() {
 		return nil // what the directory remembers has to do
 	}
@@ -284,6 +285,21 @@ func (n *Node) forgetRemoved(m *clusterMap) {
 			n.peers[r.ID] = true
 		}
 	}
+}
+
+// knowsKeys reports whether each member has run a version that has a key: then
+// none can run a version of before any more, which does not open the directory.
+func (n *Node) knowsKeys(m *clusterMap) bool {
+	if m.begun() {
+		return m.keyed()
+	}
+	founders := n.identity.Members
+	return len(founders) > 0 && !slices.ContainsFunc(founders, func(r Member) bool { return r.Key == nil })
+}
+
+// keyed reports whether the keys of all members are known.
+func (m *clusterMap) keyed() bool {
+	return !slices.ContainsFunc(m.nodes, func(r nodeRow) bool { return r.member() && r.Key == nil })
 }
 
 // updateAlone notes whether there is anybody to beat for.

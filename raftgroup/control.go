@@ -55,7 +55,7 @@ func (n *Node) control(cm *clusterMap) {
 		p := n.plan(cm)
 		writes = p.writes()
 	}
-	if row, ok := cm.node(n.id); ok && n.addressChanged(&row) && len(writes) == 0 {
+	if row, ok := cm.node(n.id); ok && n.addressChanged(&row, n.id) && len(writes) == 0 {
 		writes = append(writes, metaWrite{nodeKey(n.id), n.withAddresses(row)})
 	}
 	if len(writes) == 0 && cm.begun() {
@@ -86,7 +86,7 @@ func (c *controller) Complete(command.Tag, command.Outcome, *command.Result) {
 // needsToken reports whether the cluster was founded by a version without join
 // tokens, and all of its nodes know of them by now.
 func (m *clusterMap) needsToken() bool {
-	return m.begun() && m.cluster.Token == "" && !slices.ContainsFunc(m.nodes, func(r nodeRow) bool { return r.member() && r.Key == nil })
+	return m.begun() && m.cluster.Token == "" && m.keyed()
 }
 
 // firstRows returns the rows that a new cluster begins with.
@@ -108,10 +108,15 @@ func (n *Node) firstRows() (*clusterMap, []metaWrite) {
 }
 
 // addressChanged reports whether this node's row is behind what the node says
-// of itself.
-func (n *Node) addressChanged(row *nodeRow) bool {
-	return row.Key == nil || row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Redis != n.opt.RedisAddress || row.Version != n.opt.Version
+// of itself, and leader, that of the meta group, would put it right: one of an
+// earlier version leaves the key out.
+func (n *Node) addressChanged(row *nodeRow, leader uint64) bool {
+	keyless := row.Key == nil && (leader == n.id || n.transport.Version(leader) >= keysSince)
+	return keyless || row.Peer != n.opt.PeerAddress || row.Client != n.opt.ClientAddress || row.Redis != n.opt.RedisAddress || row.Version != n.opt.Version
 }
+
+// keysSince is the version of the peer protocol since which nodes have keys.
+const keysSince = 3
 
 func (n *Node) withAddresses(row nodeRow) nodeRow {
 	row.Key = n.identity.Key.public()

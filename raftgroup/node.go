@@ -244,8 +244,10 @@ type Node struct {
 	slow         atomic.Bool // the log's disk stalls
 	clockOff     atomic.Bool // the wall clock is too far from the others'
 	alone        atomic.Bool // the cluster's only member
+	upgraded     atomic.Bool // all members know all commands, see knowsKeys
 	controlling  atomic.Bool // a change of the map is on its way
 	announcing   atomic.Bool
+	marking      sync.Once  // see markRolledBack
 	failure      chan error // receives the first failure; capacity 1
 	afterPass    func()
 	time         clusterTime
@@ -268,7 +270,7 @@ type Node struct {
 	posted  []func()  // to be called in the pass
 	written *writeSet // durable, its answers not told yet
 	// When another node first and last said that this one runs already, on
-	// Clock.Boot.
+	// Clock.Boot; 0: never.
 	twinSince, twinLast int64
 	// movedPeers are peers whose own word on their address is newer than the
 	// map's.
@@ -796,6 +798,12 @@ func (n *Node) usable() error {
 func (n *Node) Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
 	if shard < 0 || shard >= n.meta() {
 		return fmt.Errorf("%w: no shard %d", command.ErrInvalid, shard)
+	}
+	if !n.upgraded.Load() {
+		var err error
+		if c, err = c.Plain(); err != nil {
+			return err
+		}
 	}
 	return n.propose(shard, c, done, tag)
 }

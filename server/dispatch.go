@@ -608,6 +608,8 @@ func refusalOf(err error) (s protocol.Status, retryMillis uint32) {
 		return protocol.StatusShuttingDown, 0
 	case errors.Is(err, command.ErrTooLarge):
 		return protocol.StatusTooLarge, 0
+	case errors.Is(err, command.ErrEarlierVersion):
+		return protocol.StatusRefused, 0
 	case errors.Is(err, command.ErrFailed):
 		// Not proposed, so nothing happened: another server may do it.
 		return protocol.StatusShuttingDown, 0

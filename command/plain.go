@@ -1,0 +1,43 @@
+package command
+
+// What was added to commands without a new format is known to some members of a
+// cluster that is being upgraded, and not to others. A kind, or a comparison,
+// that a replica does not know stops it, and a flag that it takes for nothing
+// has it go on with another state than the rest. So none of them may get into a
+// log before all members know them.
+
+// Plain returns c as replicas of earlier versions carry it out too, or
+// ErrEarlierVersion where they cannot. It may return c.
+func (c *Command) Plain() (*Command, error) {
+	if !c.isPlain() {
+		return nil, ErrEarlierVersion
+	}
+	if c.Kind != Txn || c.Flags&Whole == 0 {
+		return c, nil
+	}
+	plain := *c
+	plain.Flags &^= Whole
+	return &plain, nil
+}
+
+func (c *Command) isPlain() bool {
+	if c.Kind == Watch || c.Kind == GetRange {
+		return false
+	}
+	for i := range c.Compares {
+		if c.Compares[i].Target == OnAbsence {
+			return false
+		}
+	}
+	for i := range c.Ops {
+		if !c.Ops[i].isPlain() {
+			return false
+		}
+	}
+	for i := range c.Else {
+		if !c.Else[i].isPlain() {
+			return false
+		}
+	}
+	return true
+}

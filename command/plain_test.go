@@ -1,0 +1,60 @@
+package command
+
+import (
+	"errors"
+	"testing"
+)
+
+func TestPlain(t *testing.T) {
+	read := []Command{{Kind: Get, Key: []byte("k")}}
+	for _, tt := range []struct {
+		name string
+		c    Command
+		ok   bool
+	}{
+		{"a put under a condition", Command{Kind: Put, Flags: IfVersion, Key: []byte("k")}, true},
+		{"a transaction", Command{Kind: Txn, Ops: read}, true},
+		{"a whole transaction", Command{Kind: Txn, Flags: Whole, Ops: read}, true},
+		{"a watch", Command{Kind: Watch, Key: []byte("k")}, false},
+		{"a range", Command{Kind: GetRange, Key: []byte("k")}, false},
+		{"a range in a batch", Command{Kind: Batch, Ops: []Command{{Kind: GetRange, Key: []byte("k")}}}, false},
+		{"a watch in a transaction", Command{Kind: Txn, Else: []Command{{Kind: Watch, Key: []byte("k")}}}, false},
+		{"a comparison of absence", Command{Kind: Txn, Compares: []Compare{{Target: OnAbsence, Relation: Equal, Key: []byte("k")}}}, false},
+	} {
+		before := tt.c.Flags
+		got, err := tt.c.Plain()
+		switch {
+		case !tt.ok && !errors.Is(err, ErrEarlierVersion), tt.ok && err != nil:
+			t.Errorf("%s: error %v", tt.name, err)
+		case tt.ok && tt.c.Kind == Txn && got.Flags&Whole != 0:
+			t.Errorf("%s: still Whole", tt.name)
+		case tt.ok && tt.c.Kind != Txn && got.Flags != before, tt.c.Flags != before:
+			t.Errorf("%s: flags have changed", tt.name)
+		}
+	}
+}
+
+// A retry has the digest of the first try, whether all members knew Whole then
+// or not.
+func TestDigestOfPlain(t *testing.T) {
+	c := Command{Kind: Txn, Flags: Whole, Session: Session{ID: 1, Sequence: 1}, Ops: []Command{{Kind: Put, Key: []byte("k")}}}
+	plain, err := c.Plain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := func(c *Command) uint64 {
+		entry := c.AppendTo(AppendEntryHeader(nil))
+		SealEntry(entry, 1, 1)
+		r, err := NewReader(entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Next(new(Command)); err != nil {
+			t.Fatal(err)
+		}
+		return r.Digest()
+	}
+	if digest(&c) != digest(plain) {
+		t.Error("the digests differ")
+	}
+}
