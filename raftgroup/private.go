@@ -110,7 +110,7 @@ func tighten(f vfs.FS, logger *slog.Logger) {
 }
 
 // dirEntries are the names of what a data directory holds.
-var dirEntries = []string{identityFile, identityFile + ".tmp", lockFile, logDir, stateDir}
+var dirEntries = []string{identityFile, identityFile + ".tmp", runsFile, runsFile + ".tmp", lockFile, logDir, stateDir}
 
 // tightening is what a walk through a directory has changed.
 type tightening struct {

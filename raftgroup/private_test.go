@@ -48,6 +48,9 @@ func TestDirectoryIsPrivate(t *testing.T) {
 		if err := n.store.Flush(); err != nil {
 			t.Fatal(err)
 		}
+		if err := n.runs.save(); err != nil {
+			t.Fatal(err)
+		}
 		mustPut(t, n, "l", strings.Repeat("v", 1<<20)) // in a segment of its own
 		if open := modes(t, dir); open != nil {
 			t.Errorf("others may use\n%s", strings.Join(open, "\n"))

@@ -203,17 +203,26 @@ func (t *runTable) dirty() bool {
 	return t.unsaved
 }
 
-// rememberEvery is how often what is remembered of other nodes becomes durable.
-const rememberEvery = 10 * time.Second
+// rememberEvery is how often what is remembered of other nodes becomes durable,
+// rememberPause how long it is left alone at the least. A peer counts as lost
+// whenever its queue overflows, too.
+const (
+	rememberEvery = 10 * time.Second
+	rememberPause = time.Second
+)
 
 // remember makes durable what is remembered of other nodes, in the background,
 // if that is due: every now and then, and when one has become unreachable, since
 // what it told last is then what it will be held to. For the driver.
 func (n *Node) remember() {
-	now := n.clock.Boot()
-	if urgent := n.peerLost.Swap(false); !n.runs.dirty() || !urgent && now < n.rememberDue || n.remembering.Swap(true) {
+	now, due := n.clock.Boot(), n.rememberDue
+	if n.peerLost.Load() {
+		due -= int64(rememberEvery - rememberPause)
+	}
+	if now < due || !n.runs.dirty() || n.remembering.Swap(true) {
 		return
 	}
+	n.peerLost.Store(false)
 	n.rememberDue = now + int64(rememberEvery)
 	n.background.Add(1)
 	go func() {
@@ -300,11 +309,11 @@ const (
 // for a remnant of its last run.
 const twinTolerance = 15 * time.Second
 
-// Refused takes in that a node, which has proven its key, refuses this one. It
-// stops the node where that can only get worse; see Failure.
+// Refused takes in that a member, which has proven its key, refuses this node.
+// It stops the node where that can only get worse; see Failure. For any thread.
 func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	row, ok := n.member(by.Node)
-	if !ok || row.UID != by.UID || !by.Signed || row.Key == nil || !row.Key.is(by.Key) {
+	if !ok || !row.member() || row.UID != by.UID || !by.Signed || row.Key == nil || !row.Key.is(by.Key) {
 		return
 	}
 	if why == RefusedOlder {
@@ -314,7 +323,7 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	}
 	now := n.clock.Boot()
 	n.mu.Lock()
-	if now-n.twinLast > int64(twinTolerance) {
+	if n.twinLast == 0 || now-n.twinLast > int64(twinTolerance) {
 		n.twinSince = now
 	}
 	n.twinLast = now
@@ -326,13 +335,16 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 }
 
 // markRolledBack has every later start refuse the directory at once, instead of
-// writing to its log until it seems to have caught up.
+// writing to its log until it seems to have caught up. When it returns that is
+// done, or has failed. For any thread.
 func (n *Node) markRolledBack() {
-	id := n.identity
-	id.RolledBack = true
-	if err := writeIdentity(n.opt.FS, n.opt.Dir, id); err != nil {
-		n.logger.Error("marking the directory as older than what was confirmed", "error", err)
-	}
+	n.marking.Do(func() {
+		id := n.identity
+		id.RolledBack = true
+		if err := writeIdentity(n.opt.FS, n.opt.Dir, id); err != nil {
+			n.logger.Error("marking the directory as older than what was confirmed", "error", err)
+		}
+	})
 }
 
 // member returns what is known of a member: by the map, or by the directory as

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -228,11 +229,33 @@ func TestMetaGroupRemembersRuns(t *testing.T) {
 	}
 }
 
+// What a removed member says of others counts no more, though it has its key.
+func TestRemovedMemberStopsNobody(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("leaders", c.led)
+	n := c.nodes[1]
+	c.until("a map", func() bool { return n.cmap.Load().begun() })
+	m := *n.cmap.Load()
+	m.nodes = slices.Clone(m.nodes)
+	m.nodes[1].Removed = true
+	n.cmap.Store(&m)
+	n.Refused(proven(c.nodes[2]), RefusedOlder, "this directory is older")
+	if n.failed.Load() {
+		t.Error("stopped")
+	}
+}
+
 // A node that is told for long that it runs already stops.
 func TestTwinStops(t *testing.T) {
 	c := newCluster(t, 3, 1)
 	c.until("leaders", c.led)
 	n, by := c.nodes[1], proven(c.nodes[2])
+	now := c.clock.ms.Swap(12_000) // since the machine has started
+	n.Refused(by, RefusedTwin, "node 1 runs already")
+	if n.failed.Load() {
+		t.Fatal("stopped by the first refusal after the machine's start")
+	}
+	c.clock.ms.Store(now)
 	n.Refused(by, RefusedTwin, "node 1 runs already")
 	if n.failed.Load() {
 		t.Fatal("stopped at once: it may be a remnant")

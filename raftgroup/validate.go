@@ -319,5 +319,6 @@ func (g *group) contradicted(n *Node, m *raftpb.Message, claim error) error {
 		n.blame(nodeOf(m.From), g.shard, claim)
 		return nil
 	}
+	n.markRolledBack()
 	return fmt.Errorf("%w: %s: %w", ErrRolledBack, n.shardName(g.shard), claim)
 }

@@ -225,6 +225,10 @@ func TestLeaderThatInsists(t *testing.T) {
 	default:
 		t.Error("the node goes on")
 	}
+	c.end(follower)
+	if _, err := openMem(c.disks[follower], Options{ID: follower, Clock: c.clock}); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("the next start: %v", err)
+	}
 }
 
 // BenchmarkCheckMessage is what each message of another node costs more.
