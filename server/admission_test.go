@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -523,5 +524,85 @@ func TestAdmittedIsNotParked(t *testing.T) {
 		if c.park(j) {
 			t.Errorf("forwarded %v: a job that holds memory waits", forwarded)
 		}
+	}
+}
+
+// TestLogAnswersAreBounded has a thousand small commands answered in one pass
+// with much more than their connection may have unsent. Every one is answered;
+// reads are refused, and what was changed is told without the rows.
+func TestLogAnswersAreBounded(t *testing.T) {
+	s, _ := live(t, Config{})
+	value := make([]byte, 15<<20)
+	get := command.Result{Kind: command.Get, HasRow: true, RowVersion: 1, Value: value}
+	part := command.Result{Kind: command.GetRange, Integer: int64(len(value)), Value: value}
+	del := command.Result{Kind: command.Delete, HasRow: true, RowVersion: 1, Value: value}
+	batch := func(r command.Result) command.Result {
+		return command.Result{Kind: command.Batch, Results: []command.Result{r}}
+	}
+	const small = 1 << 10
+	for _, x := range []struct {
+		name   string
+		op     protocol.Opcode
+		result command.Result
+	}{
+		{"GET", protocol.OpGet, get},
+		{"GETRANGE", protocol.OpGetRange, part},
+		{"DELETE", protocol.OpDelete, del},
+		{"BATCH", protocol.OpBatch, batch(get)},
+		{"BATCH of GETRANGE", protocol.OpBatch, batch(part)},
+		{"TXN", protocol.OpTxn, batch(del)},
+		{"NON_ATOMIC BATCH", 0, get},
+		{"NON_ATOMIC BATCH of DELETE", 0, del},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			c := s.newConn(nil)
+			c.marked = true // nobody writes
+			defer func() {
+				c.mu.Lock()
+				c.dropOutput()
+				c.mu.Unlock()
+				if n := s.admission.replies.usedBytes(); n != 0 || s.held.Load() != 0 {
+					t.Errorf("%d bytes count as replies, %d as held", n, s.held.Load())
+				}
+			}()
+			const asked = 100
+			var gathers []*gather
+			for i := range uint64(asked) {
+				c.begin(10)
+				if x.op != 0 {
+					c.Complete(command.Tag{ID: i + 1, Code: uint8(x.op), Aux: 10}, command.Applied, &x.result)
+					continue
+				}
+				code := protocol.OpGet
+				if x.result.Kind == command.Delete {
+					code = protocol.OpDelete
+				}
+				g := &gather{c: c, id: i + 1, size: 10, codes: []protocol.Opcode{code, code}, bodies: make([][]byte, 2), left: 2, parts: [][]int32{{0}, {1}}}
+				r := batch(x.result)
+				g.Complete(command.Tag{ID: 0}, command.Applied, &r)
+				gathers = append(gathers, g)
+			}
+			for _, g := range gathers {
+				r := batch(command.Result{Kind: command.Get, Status: command.NotFound})
+				g.Complete(command.Tag{ID: 1}, command.Applied, &r)
+			}
+			if n := c.backlog(); n < 4*len(value) || n > replyBytesMax+small*asked {
+				t.Errorf("%d bytes are unsent", n)
+			}
+			answers, b := 0, c.out.B
+			for len(b) > 0 {
+				f, n, _, err := protocol.Next(b, protocol.FrameBytesMax)
+				if err != nil || n == 0 {
+					t.Fatalf("after %d answers: %v", answers, err)
+				}
+				answers, b = answers+1, b[n:]
+				if status := protocol.Status(f.Code); status != protocol.StatusOK && status != protocol.StatusBusy {
+					t.Fatalf("answered %v", status)
+				}
+			}
+			if answers != asked || c.inFlight.Load() != 0 {
+				t.Errorf("%d answers, %d are in flight", answers, c.inFlight.Load())
+			}
+		})
 	}
 }

@@ -142,6 +142,9 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 		size += p.yields
 	}
 	g.size = uint32(size)
+	for _, op := range p.batch.Ops {
+		g.codes = append(g.codes, op.Code)
+	}
 	c.begin(size)
 	var far []*farBatch
 	for k, shard := range sp.parts {
@@ -261,11 +264,13 @@ type gather struct {
 	size uint32
 
 	mu     sync.Mutex
-	epoch  uint64    // to be told with the reply; 0: none
-	parts  [][]int32 // positions of each part's operations in the batch
-	bodies [][]byte  // of each operation: status byte, u32 length, body
-	bytes  int       // of rows kept in bodies
-	left   int       // parts without an outcome, and one for the scatter itself
+	epoch  uint64            // to be told with the reply; 0: none
+	parts  [][]int32         // positions of each part's operations in the batch
+	bodies [][]byte          // of each operation: status byte, u32 length, body
+	codes  []protocol.Opcode // of the operations
+	bytes  int               // of rows kept in bodies
+	held   int               // of those, counted in Server.held
+	left   int               // parts without an outcome, and one for the scatter itself
 }
 
 // Complete takes in the outcome of one part.
@@ -299,21 +304,54 @@ func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.R
 // held.
 func (g *gather) room() int { return bodyBytesMax - len(g.bodies)*(5+outcomeBytes) - g.bytes }
 
-// withoutRow returns the body of an outcome without the value in it: a
-// WriteReply, or a FloatReply, which cannot be taken for one since no number
-// begins with a presence byte. Nothing else is that large.
-func withoutRow(body []byte) []byte {
-	var w protocol.WriteReply
-	if w.Decode(body) == nil {
-		w.PreviousOmitted = w.HasPrevious
-		return w.AppendTo(nil)
+// fits reports whether n bytes of a row may be kept, and counts them. g.mu must
+// be held.
+func (g *gather) fits(n int) bool {
+	if n == 0 {
+		return true
 	}
-	var f protocol.FloatReply
-	if f.Decode(body) == nil {
-		f.Text = nil
-		return f.AppendTo(nil)
+	if n > g.room() || !g.c.srv.hold(n) {
+		return false
 	}
-	return body
+	g.bytes, g.held = g.bytes+n, g.held+n
+	return true
+}
+
+// withoutRow returns the outcome of an operation without the value in it.
+func withoutRow(code protocol.Opcode, r protocol.OpResult) protocol.OpResult {
+	switch code {
+	case protocol.OpGet, protocol.OpGetRange:
+		return protocol.OpResult{Status: protocol.StatusTooLarge}
+	case protocol.OpIncrFloat:
+		var f protocol.FloatReply
+		if f.Decode(r.Body) == nil {
+			f.Text = nil
+			r.Body = f.AppendTo(nil)
+		}
+	default:
+		var w protocol.WriteReply
+		if w.Decode(r.Body) == nil {
+			w.PreviousOmitted = w.HasPrevious
+			w.PreviousValue = nil
+			r.Body = w.AppendTo(nil)
+		}
+	}
+	return r
+}
+
+// dropRows leaves the rows out of the reply, which is complete.
+func (g *gather) dropRows() {
+	for i, b := range g.bodies {
+		if len(b) > 5+outcomeBytes {
+			r := withoutRow(g.codes[i], protocol.OpResult{Status: protocol.Status(b[0]), Body: b[5:]})
+			g.bodies[i] = appendOpResult(nil, r)
+		}
+	}
+}
+
+// appendOpResult appends an outcome: status byte, u32 length, body.
+func appendOpResult(b []byte, r protocol.OpResult) []byte {
+	return append(binary.LittleEndian.AppendUint32(append(b, byte(r.Status)), uint32(len(r.Body))), r.Body...)
 }
 
 // keepReply is keep for an outcome as another node has encoded it.
@@ -323,24 +361,20 @@ func (g *gather) keepReply(i int32, r protocol.OpResult) {
 		g.bodies[i] = []byte{byte(r.Status), 0, 0, 0, 0}
 		return
 	}
-	body := r.Body
-	if len(body) > outcomeBytes && len(body) > g.room() {
-		body = withoutRow(body)
+	if len(r.Body) > outcomeBytes && !g.fits(len(r.Body)) {
+		r = withoutRow(g.codes[i], r)
 	}
-	g.bytes += len(body)
-	b := append(make([]byte, 0, 5+len(body)), byte(r.Status))
-	g.bodies[i] = append(binary.LittleEndian.AppendUint32(b, uint32(len(body))), body...)
+	g.bodies[i] = appendOpResult(make([]byte, 0, 5+len(r.Body)), r)
 }
 
 // keep encodes the outcome of operation i, without its row if that would not
 // fit in the reply's frame. g.mu must be held.
 func (g *gather) keep(i int32, r *command.Result) {
-	if len(r.Value) > g.room() {
+	if !g.fits(len(r.Value)) {
 		short := *r
-		short.Value, short.RowOmitted = nil, r.HasRow
+		short.Value, short.RowOmitted = nil, true
 		r = &short
 	}
-	g.bytes += len(r.Value)
 	g.bodies[i] = g.c.srv.counters.errors.appendOutcome(nil, r)
 }
 
@@ -368,6 +402,9 @@ func (g *gather) finish() bool {
 	c := g.c
 	c.mu.Lock()
 	if !c.closed {
+		if g.bytes > int(g.size) && c.roomFor(g.bytes) < g.bytes {
+			g.dropRows() // nobody else has g any more
+		}
 		n := protocol.HeaderBytes + marksBytesMax + 4
 		for _, b := range g.bodies {
 			n += len(b)
@@ -381,8 +418,12 @@ func (g *gather) finish() bool {
 			b = append(b, body...)
 		}
 		out.B = protocol.End(b, start)
+		if len(out.B) > largeBytes {
+			c.account(c.unsent())
+		}
 	}
 	c.end(g.size)
 	c.mu.Unlock()
+	c.srv.held.Add(-int64(g.held))
 	return true
 }

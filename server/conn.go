@@ -389,13 +389,8 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 			marks.Epoch = c.srv.backend.Epoch()
 		}
 		out := c.output()
-		if outcome == command.Applied && c.oversized(tag, r) {
-			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, protocol.StatusBusy, retryBusyMillis, "the value has grown meanwhile; read it again")
-		} else if outcome == command.Applied {
-			c.srv.counters.errors.appendResult(out, tag.ID, &marks, protocol.Opcode(tag.Code&^tellEpoch), r)
-			if len(out.B) > largeBytes {
-				c.account(c.unsent())
-			}
+		if outcome == command.Applied {
+			c.appendResult(out, tag, &marks, r)
 		} else {
 			status, message := statusOfOutcome(outcome)
 			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, status, 0, message)
@@ -408,6 +403,21 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 	c.mu.Unlock()
 	if mark {
 		c.srv.markDirty(c)
+	}
+}
+
+// appendResult appends the answer to a command that was carried out to out,
+// which is the output of c. c.mu must be held.
+func (c *conn) appendResult(out *bufpool.Buffer, tag command.Tag, marks *protocol.Extensions, r *command.Result) {
+	counts := &c.srv.counters.errors
+	room := c.rowRoom(tag, r)
+	if room < len(r.Value) && (r.Kind == command.Get || r.Kind == command.GetRange) {
+		out.B = counts.appendError(out.B, tag.ID, marks, protocol.StatusBusy, retryBusyMillis, errRowsUntaken)
+		return
+	}
+	counts.appendResult(out, tag.ID, marks, protocol.Opcode(tag.Code&^tellEpoch), r, room)
+	if len(out.B) > largeBytes {
+		c.account(c.unsent())
 	}
 }
 

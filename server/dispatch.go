@@ -559,6 +559,9 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	if p.marks.Epoch != 0 {
 		tag.Code |= tellEpoch
 	}
+	if p.yieldsMuch() && p.srv.admission.replies.full() {
+		return errRepliesFull
+	}
 	c.begin(size)
 	var err error
 	if shard == acrossShards {
@@ -572,6 +575,29 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	}
 	c.end(uint32(size))
 	return err
+}
+
+// errRepliesFull refuses a read in the log's order, as a queue does that is full.
+const errRepliesFull = busyError(errNoReplyMemory)
+
+// busyError is a command.ErrBusy that says of what there is too much.
+type busyError string
+
+func (e busyError) Error() string { return string(e) }
+
+func (busyError) Unwrap() error { return command.ErrBusy }
+
+// yieldsMuch reports whether p.cmd is a read whose answer may be large, and which
+// has not been charged for it.
+func (p *processor) yieldsMuch() bool {
+	switch p.cmd.Kind {
+	case command.Get:
+		return !p.inOrder
+	case command.GetRange:
+		from, to := p.cmd.Delta, p.cmd.Until
+		return from < 0 || to < 0 || to-from >= largeBytes
+	}
+	return false
 }
 
 // refuseProposal answers a request that could not be queued.

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -110,6 +111,45 @@ func (c *conn) parks(j *job, unsentMax int) bool {
 		return false
 	}
 	return c.unsent() >= unsentMax
+}
+
+// errRowsUntaken is what a client hears whose read in the log's order has found
+// more than there is room for behind the replies that it has not taken.
+const errRowsUntaken = "the client has not taken the replies before this one, and there is no room for the value beside them; read it again"
+
+// rowRoom is how many bytes of rows the answer to a command of the log may
+// have: bodyBytesMax, or less where the connection's unsent replies would
+// become too many. A command of a few bytes may answer with 16 MiB, and a
+// thousand of them are answered in one pass, which cannot wait until the peer
+// has taken some. What the connection was charged for has its room. c.mu must
+// be held.
+func (c *conn) rowRoom(tag command.Tag, r *command.Result) int {
+	n := rowBytes(r)
+	if n <= int(tag.Aux) || n <= outcomeBytes {
+		return bodyBytesMax
+	}
+	return c.roomFor(n)
+}
+
+// roomFor is rowRoom for an answer with n bytes of rows. c.mu must be held.
+func (c *conn) roomFor(n int) int {
+	unsent, most := c.unsent(), c.srv.cfg.OutputBytesMax
+	if unsent == 0 || unsent+n <= most {
+		return bodyBytesMax
+	}
+	if !c.srv.admission.replies.full() {
+		most = max(most, replyBytesMax)
+	}
+	return min(max(most-unsent, 0), bodyBytesMax)
+}
+
+// rowBytes is how many bytes of rows r has.
+func rowBytes(r *command.Result) int {
+	n := len(r.Value)
+	for i := range r.Results {
+		n += len(r.Results[i].Value)
+	}
+	return n
 }
 
 // account has the unsent output of c counted among the replies, beyond what

@@ -29,7 +29,7 @@ import (
 // What goes through the log is answered when it is applied, wherever the
 // connection's output stands by then, so a read goes that way only if its reply
 // is known to be small (orderedBytesMax) and counts as in flight by that size.
-// Another connection may have made the row larger meanwhile: see oversized.
+// Another connection may have made the row larger meanwhile: see conn.rowRoom.
 
 // orderBuckets is how many hashes of keys redisOrder tells apart.
 const orderBuckets = 512
@@ -311,10 +311,4 @@ func (x *redisPlan) batchOfKeys(code protocol.Opcode) {
 	}
 	x.endOps(at, len(x.keys))
 	x.add(protocol.OpBatch, x.body)
-}
-
-// oversized reports whether the row that a read through the log has found is so
-// much larger than was known that there is no room for it. c.mu must be held.
-func (c *conn) oversized(tag command.Tag, r *command.Result) bool {
-	return c.redis != nil && r.Kind == command.Get && len(r.Value) > int(tag.Aux) && c.unsent()+len(r.Value) > c.srv.cfg.OutputBytesMax
 }

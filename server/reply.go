@@ -171,8 +171,9 @@ func (r *rowFrame) end(out *bufpool.Buffer, row command.Row, state command.ReadS
 const errReadFailed = "reading from disk failed; see the server's log"
 
 // appendResult appends the whole reply frame of a command that was carried
-// out.
-func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result) {
+// out, with no more than room bytes of rows: of a single write the previous row
+// is left out, and a single read must fit.
+func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result, room int) {
 	status := statusOf(r.Status)
 	if !status.CarriesResult() {
 		var retryMillis uint32
@@ -182,19 +183,25 @@ func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protoc
 		out.B = n.appendError(out.B, id, marks, status, retryMillis, textOf(r.Status, status))
 		return
 	}
+	if len(r.Value) > room {
+		short := *r
+		short.Value, short.RowOmitted = nil, true
+		r = &short
+	}
 	size := resultBytesMax(r)
-	out.Grow(protocol.HeaderBytes + marksBytesMax + size)
+	room = min(room, bodyBytesMax-len(r.Results)*(5+outcomeBytes))
+	out.Grow(protocol.HeaderBytes + marksBytesMax + size - max(rowBytes(r)-room, 0))
 	start := len(out.B)
 	b := beginFrame(out.B, uint8(status), protocol.FlagReply, id, marks)
 	switch op {
 	case protocol.OpBatch:
-		b = n.appendResults(b, r.Results, size > bodyBytesMax)
+		b = n.appendResults(b, r.Results, room)
 	case protocol.OpTxn:
 		var branch byte
 		if r.Succeeded {
 			branch = 1
 		}
-		b = n.appendResults(append(b, branch), r.Results, size > bodyBytesMax)
+		b = n.appendResults(append(b, branch), r.Results, room)
 	default:
 		b = appendBody(b, r)
 	}
@@ -215,15 +222,13 @@ func resultBytesMax(r *command.Result) int {
 }
 
 // appendResults appends the outcomes inside a BATCH or TXN, in the wire form
-// of protocol.OpResults. With omit, rows that would not fit in the frame any
-// more are left out and marked so: what was changed stays changed, and its
-// outcome must be told.
-func (n *errorCounts) appendResults(b []byte, rs []command.Result, omit bool) []byte {
+// of protocol.OpResults. Rows beyond room bytes are left out and marked so: what
+// was changed stays changed, and its outcome must be told.
+func (n *errorCounts) appendResults(b []byte, rs []command.Result, room int) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(rs)))
-	room := bodyBytesMax - len(rs)*(5+outcomeBytes)
 	for i := range rs {
 		r := &rs[i]
-		if omit && len(r.Value) > 0 {
+		if len(r.Value) > 0 {
 			if len(r.Value) > room {
 				short := *r
 				short.Value, short.RowOmitted = nil, true

@@ -213,7 +213,9 @@ func TestBatchOverNodes(t *testing.T) {
 // TestBatchPartWithRows makes the rows of a part fit into the reply of the
 // whole.
 func TestBatchPartWithRows(t *testing.T) {
-	g := &gather{c: &conn{srv: new(Server)}, bodies: make([][]byte, 2)}
+	s := new(Server)
+	s.admission.heldMax = replyBytesMax
+	g := &gather{c: &conn{srv: s}, codes: []protocol.Opcode{protocol.OpPut, protocol.OpPut}, bodies: make([][]byte, 2)}
 	big := protocol.WriteReply{Version: 2, HasPrevious: true, PreviousVersion: 1, PreviousValue: make([]byte, 9<<20)}
 	g.keepReply(0, protocol.OpResult{Status: protocol.StatusOK, Body: big.AppendTo(nil)})
 	g.keepReply(1, protocol.OpResult{Status: protocol.StatusConditionFailed, Body: big.AppendTo(nil)})
