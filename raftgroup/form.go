@@ -439,25 +439,45 @@ func (n *Node) JoinToken() string {
 	return n.opt.JoinToken
 }
 
-// Admit decides whether a peer may talk to this node; the error tells it why
-// not. An error that wraps ErrRolledBack is about the peer's directory.
-func (n *Node) Admit(p PeerIdentity) error {
+// Recognize decides whether a peer is what it says, as far as others know who it
+// is; the error tells it why not. Admit does so too.
+func (n *Node) Recognize(p PeerIdentity) error {
+	_, err := n.recognize(&p)
+	return err
+}
+
+// recognize returns the member's row, the zero one for a node that has only just
+// joined or is of a cluster without a map.
+func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 	if p.Cluster != n.identity.Cluster {
-		return fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
+		return row, fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
 	}
 	if p.Node == n.id {
-		return fmt.Errorf("%w: both ends are node %d; each node needs a directory of its own", command.ErrRefused, n.id)
+		return row, fmt.Errorf("%w: both ends are node %d; each node needs a directory of its own", command.ErrRefused, n.id)
 	}
 	row, ok := n.member(p.Node)
 	switch {
 	case row.Removed:
-		return fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
+		return row, fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
 	case !ok || row.UID == 0:
-		return n.admitNew(&p)
+		return nodeRow{}, n.recognizeNew(p)
 	case row.UID != p.UID:
-		return fmt.Errorf("%w: node %d of this cluster has other data; a node that has lost its disk comes back as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
+		return row, fmt.Errorf("%w: node %d of this cluster has other data; a node that has lost its disk comes back as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
 	case row.Key != nil && (!p.Signed || !row.Key.is(p.Key)):
-		return errUnproven(p.Node, "that takes the key in the node's own data directory")
+		return row, errUnproven(p.Node, "that takes the key in the node's own data directory")
+	}
+	return row, nil
+}
+
+// Admit decides whether a peer may talk to this node; the error tells it why
+// not. An error that wraps ErrRolledBack is about the peer's directory.
+func (n *Node) Admit(p PeerIdentity) error {
+	row, err := n.recognize(&p)
+	if err != nil {
+		return err
+	}
+	if row.UID == 0 {
+		return n.admitNew(&p)
 	}
 	if err := n.admitRun(&p, &row); err != nil {
 		return err
@@ -468,17 +488,28 @@ func (n *Node) Admit(p PeerIdentity) error {
 	return nil
 }
 
-// admitNew decides about a node of which the map knows nothing. It may have
-// joined a moment ago: then it knows the token. Its address is that of its row,
-// once there is one.
-func (n *Node) admitNew(p *PeerIdentity) error {
-	if n.JoinToken() == "" && !(n.identity.Founder && !n.cmap.Load().begun()) {
-		return nil // a cluster of an earlier version
+// recognizeNew decides about a node of which the map knows nothing. It may have
+// joined a moment ago: then it knows the token.
+func (n *Node) recognizeNew(p *PeerIdentity) error {
+	if n.tokenless() || p.Token {
+		return nil
 	}
-	if !p.Token {
-		return errUnproven(p.Node, "that number is not known here, and this takes the cluster's join token")
+	return errUnproven(p.Node, "that number is not known here, and this takes the cluster's join token")
+}
+
+// admitNew admits a node that recognizeNew has let pass. Its address is that of
+// its row, once there is one.
+func (n *Node) admitNew(p *PeerIdentity) error {
+	if n.tokenless() {
+		return nil
 	}
 	return n.admitRun(p, &nodeRow{})
+}
+
+// tokenless reports whether this is a cluster of an earlier version, of which
+// nobody knows a token.
+func (n *Node) tokenless() bool {
+	return n.JoinToken() == "" && !(n.identity.Founder && !n.cmap.Load().begun())
 }
 
 // moved takes in that a peer says it has another address than the map. It is

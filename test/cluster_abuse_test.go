@@ -145,6 +145,7 @@ func transportOf(t *testing.T, id peer.Identity, dial func(context.Context, stri
 // stranger takes in whatever comes.
 type stranger struct{}
 
+func (stranger) Recognize(peer.Identity) error            { return nil }
 func (stranger) Admit(peer.Identity) error                { return nil }
 func (stranger) JoinToken() string                        { return "" }
 func (stranger) Refused(peer.Identity, peer.Code, string) {}

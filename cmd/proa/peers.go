@@ -151,6 +151,15 @@ func (p *peers) Forward(ctx context.Context, node uint64) (net.Conn, error) {
 
 var errOpening = errors.New("this node is still opening its stores; try again")
 
+// Recognize implements peer.Handler.
+func (b *inbox) Recognize(id peer.Identity) error {
+	n := b.node.Load()
+	if n == nil {
+		return errOpening
+	}
+	return n.Recognize(peerIdentity(id))
+}
+
 // Admit implements peer.Handler.
 func (b *inbox) Admit(id peer.Identity) error {
 	n := b.node.Load()

@@ -394,7 +394,10 @@ func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code
 		}
 		return "", CodeNone
 	}
-	err := t.twin(theirs)
+	err := t.handler().Recognize(*theirs)
+	if err == nil {
+		err = t.twin(theirs)
+	}
 	if err == nil {
 		err = t.handler().Admit(*theirs)
 	}

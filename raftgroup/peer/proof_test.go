@@ -208,3 +208,18 @@ func TestTwinElsewhere(t *testing.T) {
 		t.Errorf("the copy is let in: %v", err)
 	}
 }
+
+// Nobody looks for a twin of who is not the node that it says it is: that dials
+// and waits.
+func TestStrangerProbesNobody(t *testing.T) {
+	b := startProven(t, 2, 1, func(_ *Config, h *testHandler) {
+		h.recognize = func(Identity) error { return errors.New("that is not its key") }
+	})
+	original := startProven(t, 1, 1, nil)
+	b.SetPeer(1, original.address()) // where it would be found to run already
+	stranger := startProven(t, 1, 2, nil)
+	_, _, err := stranger.dial(t.Context(), b.address(), kindCall, 2)
+	if err == nil || !strings.Contains(err.Error(), "that is not its key") {
+		t.Errorf("let in: %v", err)
+	}
+}

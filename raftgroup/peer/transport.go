@@ -22,10 +22,15 @@ import (
 // Handler is what a node does with what its peers send. Its methods may be
 // called at the same time, for different peers and for one.
 type Handler interface {
-	// Admit decides about a peer whose identity a handshake brought, for every
-	// connection in either direction but those of strangers (see Call). An
-	// error refuses the peer; its text is the sentence that the other side
-	// gets to see, at most 512 bytes of it.
+	// Recognize decides whether a peer, whose identity a handshake brought, is
+	// the node that it says it is: for every connection in either direction but
+	// those of strangers (see Call), before anything is done for the peer's
+	// sake. An error refuses the peer; its text is the sentence that the other
+	// side gets to see, at most 512 bytes of it.
+	Recognize(id Identity) error
+
+	// Admit decides about a peer that has been recognized, and whose node does
+	// not run elsewhere as far as can be told; so does its error.
 	Admit(id Identity) error
 
 	// JoinToken returns the join token of the cluster, or the one that this

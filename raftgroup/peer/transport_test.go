@@ -29,6 +29,7 @@ type testHandler struct {
 	reports     chan string
 	unreachable chan uint64
 
+	recognize  func(Identity) error
 	admit      func(Identity) error
 	onMessages func(from uint64, batch []Message)
 	call       func(ctx context.Context, from Identity, verb string, body []byte) ([]byte, error)
@@ -43,6 +44,13 @@ type got struct {
 
 func newTestHandler() *testHandler {
 	return &testHandler{messages: make(chan got, 1<<16), reports: make(chan string, 1024), unreachable: make(chan uint64, 1024)}
+}
+
+func (h *testHandler) Recognize(id Identity) error {
+	if h.recognize != nil {
+		return h.recognize(id)
+	}
+	return nil
 }
 
 func (h *testHandler) Admit(id Identity) error {
