@@ -87,7 +87,7 @@ type share struct {
 
 	mu      sync.Mutex
 	used    int64    // may be above max, see next
-	growing []*claim // wait for more than they hold; all come before fresh
+	growing []*claim // are urgent; all come before fresh
 	fresh   []*claim // wait and hold nothing
 
 	waiting atomic.Int32 // claims in the lists
@@ -98,11 +98,16 @@ type claim struct {
 	held int64 // bytes granted
 	want int64 // bytes waited for in addition; 0: none
 	most int64 // never holds more
+	head bool  // others that are counted in the share cannot end before it does
 
 	deadline int64  // Unix ms by which granted must have been called; 0: none
 	granted  func() // has been granted what it waited for
 	expired  func() // has waited until its deadline; the claim holds nothing
 }
+
+// urgent reports whether memory that others wait for can be given back only
+// after k has been granted: what k holds, or what stands behind it.
+func (k *claim) urgent() bool { return k.held > 0 || k.head }
 
 // ask has k hold n bytes in all, and at most most at any later time. It returns
 // false if k has to wait, for granted or expired to be called. A claim that
@@ -112,7 +117,7 @@ func (s *share) ask(k *claim, n, most int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k.want, k.most = n-k.held, max(n, most)
-	if k.held > 0 {
+	if k.urgent() {
 		s.growing = append(s.growing, k)
 	} else {
 		s.fresh = append(s.fresh, k)
@@ -138,22 +143,24 @@ func (s *share) first() *claim {
 // grant gives the first claim what it waits for, if there is room. s.mu must be
 // held.
 //
-// What is larger than the share is granted when nobody else uses it. A claim that grows may hold what others wait for, who may grow as well; so the
-// first of them is granted all that it ever will need as long as no more than
-// the share is used. Then it ends, and at most one goes beyond the share at a
-// time.
+// What is larger than the share is granted when nobody else uses it. A claim
+// that grows may hold what others wait for, who may grow as well; and a reply
+// over RESP may have others behind it, which are made already and cannot be
+// sent before it. So the first of these is granted all that it ever will need
+// as long as no more than the share is used. Then it ends, and at most one goes
+// beyond the share at a time.
 func (s *share) grant(k *claim) bool {
-	grows := k.held > 0
+	urgent := k.urgent()
 	switch {
 	case s.used == k.held || s.used+k.want <= s.max:
-	case grows && s.used <= s.max:
+	case urgent && s.used <= s.max:
 		k.want = k.most - k.held
 	default:
 		return false
 	}
 	s.used += k.want
 	k.held, k.want = k.held+k.want, 0
-	if grows {
+	if urgent {
 		s.growing = pop(s.growing)
 	} else {
 		s.fresh = pop(s.fresh)
@@ -256,9 +263,9 @@ func (s *share) overdue(nowMillis int64) *claim {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, k := range s.fresh {
-		if k.deadline != 0 && k.deadline < nowMillis {
-			s.fresh = without(s.fresh, k)
+	for _, k := range slices.Concat(s.growing, s.fresh) {
+		if k.held == 0 && k.deadline != 0 && k.deadline < nowMillis {
+			s.growing, s.fresh = without(s.growing, k), without(s.fresh, k)
 			s.waiting.Add(-1)
 			k.want = 0
 			s.rouse()

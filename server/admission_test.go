@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -83,6 +85,32 @@ func TestShareLetsOneOfThoseThatGrowEnd(t *testing.T) {
 	}
 }
 
+// Replies over RESP that stand behind a large one are made and counted, and
+// cannot be sent before it.
+func TestShareLetsTheHeadOfRepliesEnd(t *testing.T) {
+	s := newShare(100)
+	s.add(60) // behind the head
+	var native claim
+	head, second := claim{head: true, deadline: 1000}, claim{head: true, deadline: 1000}
+	if s.ask(&native, 80, 80) {
+		t.Fatal("no 80 bytes are free")
+	}
+	if !s.ask(&head, 70, 70) {
+		t.Fatal("the head of replies waits for those behind it")
+	}
+	if s.ask(&second, 70, 70) {
+		t.Fatal("two have gone beyond the share")
+	}
+	if s.overdue(1001) != &second {
+		t.Fatal("a head does not expire")
+	}
+	s.drop(&head)
+	s.give(60)
+	if s.next() != &native || s.next() != nil || s.used != 80 || s.contended() {
+		t.Errorf("%d bytes are used, want those of the one that has waited", s.used)
+	}
+}
+
 func TestShareExpires(t *testing.T) {
 	s := newShare(100)
 	var a claim
@@ -125,7 +153,7 @@ func TestShareModel(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"arrive": func(t *rapid.T) {
-				k := &claim{}
+				k := &claim{head: rapid.Bool().Draw(t, "head")}
 				n := size.Draw(t, "bytes")
 				if s.ask(k, n, rapid.SampledFrom([]int64{n, most}).Draw(t, "most")) {
 					holding = append(holding, k)
@@ -605,4 +633,24 @@ func TestLogAnswersAreBounded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWaitersHoldNoMemory: a read that goes on to wait for other nodes gives
+// back what it was admitted for, since they may wait for it in turn.
+func TestWaitersHoldNoMemory(t *testing.T) {
+	s, _ := live(t, Config{})
+	c := s.newConn(nil)
+	p := newProcessor(s)
+	defer s.counters.unregister(&p.counts)
+	j := job{c: c, op: protocol.OpMGet, body: bufpool.Get(64), deadline: math.MaxInt64, large: &largeReply{bytes: 1 << 20}}
+	if c.park(j) || !p.admitReply(&j) || s.admission.replies.usedBytes() == 0 {
+		t.Fatal("the job is not admitted")
+	}
+	w := p.await(j)
+	if n := s.admission.replies.usedBytes(); n != 0 || w.job.large != nil || c.claimed != 0 {
+		t.Errorf("who waits for others holds %d bytes", n)
+	}
+	w.timer.Stop()
+	s.held.Add(-int64(waitingBytes + len(j.body.B)))
+	w.job.release()
 }

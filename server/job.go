@@ -52,10 +52,7 @@ func (j *job) release() {
 		j.wide.release(j.c.srv)
 		j.wide = nil
 	}
-	if j.large != nil {
-		j.large.drop(j.c)
-		j.large = nil
-	}
+	j.dropClaim()
 }
 
 // marks are the extensions of the reply to a read of one shard.

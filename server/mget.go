@@ -123,7 +123,7 @@ func (p *processor) runMGet(j job) {
 		return
 	case !whole:
 		out.Release()
-		p.claimReply(j, mgetStep*j.replyMax())
+		p.claimReply(j, min(mgetStep*j.replyMax(), mgetBytesMax))
 		return
 	}
 	switch state {
@@ -184,6 +184,10 @@ func (p *processor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *p
 // mgetStep is how many times as much memory an MGET asks for whose rows took
 // more than it had: nobody knows how large they are before they are read.
 const mgetStep = 16
+
+// mgetBytesMax is what the rows of an MGET never exceed before it is refused
+// for them.
+const mgetBytesMax = replyBytesMax + protocol.ValueBytesMax + protocol.ChunkBytes
 
 // mgetRowBytes is a row of an MGET reply without its value.
 const mgetRowBytes = 1 + 8 + 8 + 4

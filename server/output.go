@@ -33,9 +33,7 @@ func (j *job) replyMax() int {
 // claimReply makes j, whose reply would have taken more than it may, wait for
 // n bytes, and then run again.
 func (p *processor) claimReply(j job, n int) {
-	if j.large != nil {
-		j.large.drop(j.c)
-	}
+	j.dropClaim()
 	j.large = &largeReply{bytes: n}
 	p.run(j)
 }
@@ -52,6 +50,7 @@ func (p *processor) admitReply(j *job) bool {
 	if c.redis != nil {
 		n *= 2 // it is translated
 	}
+	l.claim.head = c.redis != nil // see parks
 	l.asked, l.job = true, *j
 	l.claim.deadline = j.deadline
 	l.claim.granted = func() { s.takeUp(l.job) }
@@ -82,6 +81,15 @@ func (l *largeReply) drop(c *conn) {
 	l.taken = false
 	c.claimed -= int64(l.bytes)
 	c.mu.Unlock()
+}
+
+// dropClaim gives back what j was admitted for. Who waits for other nodes must
+// hold no memory here: they may wait for it in turn.
+func (j *job) dropClaim() {
+	if j.large != nil {
+		j.large.drop(j.c)
+		j.large = nil
+	}
 }
 
 // pass has what l was admitted for counted with the output of c, which the

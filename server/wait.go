@@ -45,6 +45,7 @@ type waiting struct {
 // calls release. It returns nil if j was refused for want of room.
 func (p *processor) await(j job) *waiting {
 	s := p.srv
+	j.dropClaim()
 	if !s.hold(waitingBytes + len(j.body.B)) {
 		p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too many reads wait for other nodes"})
 		return nil
