@@ -211,8 +211,11 @@ func (c *Command) KeysAndFlags(args [][]byte) (list []KeyAndFlags) {
 			last = len(args) + spec.LastKey
 		}
 		flags := spec.Flags
-		if c.ID == CmdSet && !hasWord(args[3:], "get") {
+		if c.ID == CmdSet { // whose flags vary
 			flags = []string{"OW", "update"} // nothing of the value is told
+			if hasWord(args[3:], "get") {
+				flags = []string{"RW", "access", "update"}
+			}
 		}
 		for i := spec.Index; i <= last && i < len(args); i += spec.Step {
 			list = append(list, KeyAndFlags{args[i], flags})
