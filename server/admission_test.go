@@ -654,3 +654,24 @@ func TestWaitersHoldNoMemory(t *testing.T) {
 	s.held.Add(-int64(waitingBytes + len(j.body.B)))
 	w.job.release()
 }
+
+// TestInputIsTrimmed: what has come behind a large frame does not keep its
+// buffer.
+func TestInputIsTrimmed(t *testing.T) {
+	s, _ := live(t, Config{})
+	c := s.newConn(nil)
+	defer c.dropInput()
+	c.in = bufpool.Get(1 << 20)
+	c.in.B = append(c.in.B, strings.Repeat("x", 1<<20-3)+"abc"...)
+	if !c.share().ask(&c.claim, 1<<20, 1<<20) {
+		t.Fatal("not admitted")
+	}
+	c.inAt = 1<<20 - 3
+	c.settleInput()
+	if string(c.input()) != "abc" || cap(c.in.B) > largeBytes || c.claim.held != 0 {
+		t.Errorf("%q is left in %d bytes", c.input(), cap(c.in.B))
+	}
+	if n := inputSize(16, largeBytes); n > readBytesIdle {
+		t.Errorf("16 bytes get a buffer of %d", n)
+	}
+}

@@ -250,8 +250,9 @@ func (c *conn) pause() {
 // parked jobs be taken up once there is room for their replies.
 func (c *conn) unpause() {
 	if c.paused.Load() && c.caughtUp() {
-		if c.frameSince.Load() != 0 {
-			c.frameSince.Store(time.Now().UnixMilli()) // nobody has read until now
+		if since := c.frameSince.Load(); since != 0 {
+			// Nobody has read until now. The reader may have ended the frame.
+			c.frameSince.CompareAndSwap(since, time.Now().UnixMilli())
 		}
 		if c.paused.CompareAndSwap(true, false) {
 			c.tr.resume(c)
@@ -346,7 +347,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	case c.dawdles(nowMillis):
 		c.dismiss(protocol.StatusBusy, "others wait for the memory of this request, which arrives too slowly")
 	case c.forwarded: // the other node closes it when it has no use for it
-	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes():
+	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes() && !c.awaits.Load():
 		c.dismiss(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))
 	}
 }

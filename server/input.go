@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -22,10 +23,10 @@ func (s *Server) readSize() int {
 }
 
 // inputSize is the buffer for a partial frame: what it needs, but no more than
-// four times what the peer has really sent, so that a length alone takes no
-// memory.
+// four times what the peer has really sent, so that a length alone takes next to
+// no memory.
 func inputSize(have, need int) int {
-	return max(min(need, max(4*have, readBytes)), have+1)
+	return max(min(need, max(4*have, readBytesIdle)), have+1)
 }
 
 // input is what has come and is not carried out yet.
@@ -147,7 +148,21 @@ func (c *conn) settleInput() {
 	if c.claim.held > 0 {
 		c.share().drop(&c.claim)
 		c.admittedSince.Store(0)
+		c.trimInput()
 	}
+}
+
+// trimInput moves what is left of the input out of a buffer that a large frame
+// has needed: nothing counts that buffer any more.
+func (c *conn) trimInput() {
+	rest := c.input()
+	if cap(c.in.B) <= max(4*len(rest), largeBytes) {
+		return
+	}
+	in := bufpool.Get(max(len(rest), readBytesIdle))
+	in.B = append(in.B, rest...)
+	c.in.Release()
+	c.in, c.inAt = in, 0
 }
 
 // A peer that has been admitted, while others wait for the memory, must get on:

@@ -58,6 +58,10 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 	}
 	out := bufpool.Get(outputSize)
 	state, whole := p.appendMGet(out, c, f.ID, &p.marks, read, nil, largeBytes)
+	if c.gone.Load() {
+		out.Release() // it may not be whole
+		return
+	}
 	if !whole {
 		state = command.ReadMiss // it is large: not for this thread
 	}

@@ -349,7 +349,6 @@ func (x *netConn) writeAll(c *conn) bool {
 		x.front.srv.counters.bytesOut.Add(uint64(n))
 		c.mu.Lock()
 		c.sending = nil
-		c.took += int64(n)
 		if c.granted > 0 {
 			c.unaccount()
 		}
@@ -367,14 +366,17 @@ func (x *netConn) write(c *conn, b []byte) (n int, err error) {
 	for len(b)-n > netWriteBytes {
 		k, err := x.nc.Write(b[n : n+netWriteBytes])
 		n += k
-		if err != nil {
-			return n, err
-		}
 		c.mu.Lock()
 		c.took += int64(k)
 		c.mu.Unlock()
+		if err != nil {
+			return n, err
+		}
 	}
 	k, err := x.nc.Write(b[n:])
+	c.mu.Lock()
+	c.took += int64(k)
+	c.mu.Unlock()
 	return n + k, err
 }
 

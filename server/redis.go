@@ -85,6 +85,7 @@ type redisConn struct {
 	parsing             int // bytes that parser holds, counted among the input of all connections
 	proto               uint8
 	readOnly            bool // READONLY: replicas here may answer
+	last                bool // the command that is being carried out is the last
 	txn                 *redisTxn
 	watches             []*redisWatch
 	walk                *redisWalk

@@ -75,6 +75,9 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 			if p.redisCommand(c, r.parser.Args) {
 				continue // held: what it waits for may be there by now
 			}
+			if r.last {
+				c.lastIsAnswered()
+			}
 		}
 		taken += n
 		if c.overloaded(p.backlog) {

@@ -105,12 +105,20 @@ func (c *conn) refuseRedis(message string) {
 }
 
 // endAfterReplies reads nothing more and closes the connection once everything
-// is answered. The reader calls it.
+// is answered, the command that is being carried out as well. The reader calls
+// it.
 func (c *conn) endAfterReplies() {
-	c.refused = true
+	c.refused, c.redis.last = true, true
+}
+
+// lastIsAnswered goes on after endAfterReplies, when the last answer is in the
+// output: whoever writes may close the connection from now on.
+func (c *conn) lastIsAnswered() {
+	c.redis.last = false
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
+	c.tr.kick(c)
 }
 
 // leave lets go of what the reader of a connection that is gone holds.

@@ -183,6 +183,9 @@ func (p *Parser) multibulk(b []byte) (taken, need int, err error) {
 				return 0, 0, err
 			}
 			ok, err := p.bulkHeader(b)
+			if !ok && err == nil {
+				err = p.checkRequest(len(b) + 1) // the line is longer than it need be
+			}
 			if !ok {
 				return 0, max(p.pos+p.left*bulkBytesMin, len(b)+1), err
 			}

@@ -480,3 +480,13 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+// TestHeaderAtTheLimit: a request whose last header does not end within what a
+// request may take is refused, and is not asked to be continued for ever.
+func TestHeaderAtTheLimit(t *testing.T) {
+	p := Parser{RequestBytesMax: 64}
+	stream := "*2\r\n$47\r\n" + strings.Repeat("x", 47) + "\r\n$00000"
+	if _, need, err := p.Next([]byte(stream)); err == nil {
+		t.Errorf("with %d bytes it needs %d of %d", len(stream), need, p.RequestBytesMax)
+	}
+}
