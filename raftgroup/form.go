@@ -569,12 +569,4 @@ func (n *Node) Seek(ctx context.Context, addresses []string, call func(ctx conte
 	}
 }
 
-// lookup is node for a map that may not be there yet.
-func (m *clusterMap) lookup(id uint64) (nodeRow, bool) {
-	if m == nil {
-		return nodeRow{}, false
-	}
-	return m.node(id)
-}
-
 func clusterText(id uint64) string { return fmt.Sprintf("%016x", id) }
