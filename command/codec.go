@@ -219,9 +219,7 @@ func (r *Reader) Next(c *Command) (bool, error) {
 // digests are kept in the state (A1).
 func (r *Reader) Digest() uint64 {
 	kind, flags := r.last[0], Flags(r.last[1])&^hasSession
-	if Kind(kind) == Txn {
-		flags &^= Whole // the proposer's
-	}
+	flags &^= Kind(kind).proposers()
 	head := uint64(kind) | uint64(flags)<<8
 	sum := xxhash.Sum64(r.last[2+sessionBytes:]) + head*0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: spreads the two bytes
 	return max(sum, 1)

@@ -92,6 +92,10 @@ const (
 // know it: see Command.Plain.
 const Whole Flags = 1 << 4
 
+// Counted is the flag of a Get or Batch whose Gets count among what their entry
+// makes, and so may be Busy. Like Whole it is one for the proposer to set.
+const Counted Flags = 1 << 4
+
 // ResultBytesMax bounds what the results of such a Txn take, some 40 bytes for
 // each and the values that they show.
 const ResultBytesMax = 16<<20 - 1<<10

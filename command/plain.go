@@ -12,12 +12,25 @@ func (c *Command) Plain() (*Command, error) {
 	if !c.isPlain() {
 		return nil, ErrEarlierVersion
 	}
-	if c.Kind != Txn || c.Flags&Whole == 0 {
+	added := c.Kind.proposers()
+	if c.Flags&added == 0 {
 		return c, nil
 	}
 	plain := *c
-	plain.Flags &^= Whole
+	plain.Flags &^= added
 	return &plain, nil
+}
+
+// proposers returns the flags of a command of this kind that are no part of what
+// a client asks for: the proposer sets them once all members know them.
+func (k Kind) proposers() Flags {
+	switch k {
+	case Txn:
+		return Whole
+	case Get, Batch:
+		return Counted
+	}
+	return 0
 }
 
 func (c *Command) isPlain() bool {

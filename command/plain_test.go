@@ -15,6 +15,7 @@ func TestPlain(t *testing.T) {
 		{"a put under a condition", Command{Kind: Put, Flags: IfVersion, Key: []byte("k")}, true},
 		{"a transaction", Command{Kind: Txn, Ops: read}, true},
 		{"a whole transaction", Command{Kind: Txn, Flags: Whole, Ops: read}, true},
+		{"a counted batch", Command{Kind: Batch, Flags: Counted, Ops: read}, true},
 		{"a watch", Command{Kind: Watch, Key: []byte("k")}, false},
 		{"a range", Command{Kind: GetRange, Key: []byte("k")}, false},
 		{"a range in a batch", Command{Kind: Batch, Ops: []Command{{Kind: GetRange, Key: []byte("k")}}}, false},
@@ -26,9 +27,9 @@ func TestPlain(t *testing.T) {
 		switch {
 		case !tt.ok && !errors.Is(err, ErrEarlierVersion), tt.ok && err != nil:
 			t.Errorf("%s: error %v", tt.name, err)
-		case tt.ok && tt.c.Kind == Txn && got.Flags&Whole != 0:
-			t.Errorf("%s: still Whole", tt.name)
-		case tt.ok && tt.c.Kind != Txn && got.Flags != before, tt.c.Flags != before:
+		case tt.ok && got.Flags&tt.c.Kind.proposers() != 0:
+			t.Errorf("%s: flags of the proposer are left", tt.name)
+		case tt.ok && got.Flags != before&^tt.c.Kind.proposers(), tt.c.Flags != before:
 			t.Errorf("%s: flags have changed", tt.name)
 		}
 	}

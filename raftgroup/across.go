@@ -560,6 +560,9 @@ func (n *Node) handParts(p *planner, done completion) {
 	for i := range p.parts {
 		c := &p.parts[i].cmd
 		c.Kind, c.Flags, c.Session = command.Batch, command.Part, p.cmd.Session
+		if p.cmd.Kind == command.Batch {
+			c.Flags |= p.cmd.Flags & command.Counted
+		}
 		if p.cmd.Kind == command.Txn {
 			c.Kind = command.Txn
 			if p.refuted {

@@ -23,7 +23,7 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 		p.refuse(c, f.ID, err)
 		return
 	}
-	p.cmd = command.Command{Kind: command.Batch, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
+	p.cmd = command.Command{Kind: command.Batch, Flags: command.Counted, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
 	sp := &p.split
 	sp.shards, sp.parts = sp.shards[:0], sp.parts[:0]
 	apart := false // one operation has keys of two shards
@@ -134,7 +134,7 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 	sp := &p.split
 	g := &gather{c: c, id: f.ID, epoch: p.marks.Epoch, bodies: make([][]byte, len(sp.shards)), left: len(sp.parts) + 1, parts: make([][]int32, len(sp.parts))}
 	size := 0
-	part := command.Command{Kind: command.Batch, Session: p.cmd.Session}
+	part := command.Command{Kind: command.Batch, Flags: command.Counted, Session: p.cmd.Session}
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}

@@ -407,6 +407,9 @@ func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
 		p.refuse(c, f.ID, err)
 		return
 	}
+	if p.cmd.Kind == command.Get {
+		p.cmd.Flags |= command.Counted
+	}
 	p.cmd.Session = p.session()
 	shard := p.shardOf(&p.cmd)
 	if shard != acrossShards {

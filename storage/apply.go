@@ -116,7 +116,7 @@ type pass struct {
 	now    uint64
 	digest uint64 // of the command being carried out, if it has a session
 	joint  bool   // within a command of several operations
-	inTxn  bool   // within a Txn
+	counts bool   // Gets count among what the entry makes
 	entry  uint32 // its number among those of the pass that have commands, from 1
 	grown  int    // bytes that its commands have read and made, see growthBytesMax
 
@@ -342,6 +342,8 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 	case command.GetRange:
 		return p.getRange(c, out)
 	case command.Batch:
+		p.counts = c.Flags&command.Counted != 0
+		defer func() { p.counts = false }()
 		return p.all(c, c.Ops, out)
 	case command.Txn:
 		return p.txn(c, out)
@@ -543,6 +545,10 @@ func mayExpire(flags command.Flags, before, after uint64) bool {
 
 func (p *pass) get(c *command.Command, out *command.Result) error {
 	withValue := c.Kind == command.Get
+	if withValue && c.Flags&command.Counted != 0 && !p.counts {
+		p.counts = true
+		defer func() { p.counts = false }()
+	}
 	r, ok, err := p.readRow(c.Key, withValue, out)
 	if !ok {
 		return err
@@ -577,9 +583,9 @@ func (p *pass) getRange(c *command.Command, out *command.Result) error {
 }
 
 // readRow loads the row of key. A value counts among what the entry makes, see
-// takeRow, but for a Txn's.
+// takeRow, where it is to.
 func (p *pass) readRow(key []byte, withValue bool, out *command.Result) (r *row, ok bool, err error) {
-	if withValue && !p.inTxn {
+	if withValue && p.counts {
 		return p.takeRow(key, out)
 	}
 	r = p.find(key)
@@ -602,8 +608,8 @@ func (p *pass) all(c *command.Command, ops []command.Command, out *command.Resul
 
 func (p *pass) txn(c *command.Command, out *command.Result) error {
 	whole := c.Flags&command.Whole != 0
-	p.inTxn = !whole
-	defer func() { p.inTxn = false }()
+	p.counts = whole
+	defer func() { p.counts = false }()
 	if c.Flags&command.Refuted != 0 {
 		return p.all(c, c.Else, out)
 	}

@@ -298,3 +298,41 @@ func TestRenameIsOneChange(t *testing.T) {
 	}
 	diff(t, "rows of a rename", joint, map[string]bool{"a": true, "b": true, "c": false})
 }
+
+// Replicas of earlier versions do not count what a Get reads, so it counts only
+// where the command says so.
+func TestGetsCountWhereTheyAreTo(t *testing.T) {
+	const size = 8 << 20
+	get := command.Command{Kind: command.Get, Key: []byte("k")}
+	counted := get
+	counted.Flags = command.Counted
+	gets := batch(slices.Repeat(cmds{rename("k", "j", keep)}, 8)...)
+	gets.Ops = append(gets.Ops, get)
+	countedGets := gets
+	countedGets.Flags = command.Counted
+	for _, tt := range []struct {
+		name string
+		c    command.Command
+		want command.Status
+	}{
+		{"a get", get, command.OK}, {"one that is counted", counted, command.Busy},
+		{"a batch", gets, command.OK}, {"one that is counted", countedGets, command.Busy},
+	} {
+		s := openTest(t)
+		var d delivered
+		grown := slices.Repeat(cmds{rename("k", "j", keep)}, 8)
+		entries := []Entry{
+			{Index: 1, Data: entryOf(1, put("k", strings.Repeat("v", size)))},
+			{Index: 2, Data: entryOf(1, append(grown, tt.c)...)},
+		}
+		if err := s.Apply(entries, &d); err != nil {
+			t.Fatal(err)
+		}
+		r := plain(d.results)
+		last := r[len(r)-1]
+		if tt.c.Kind == command.Batch {
+			last = last.Results[len(last.Results)-1]
+		}
+		diff(t, tt.name, last.Status, tt.want)
+	}
+}

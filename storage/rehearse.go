@@ -24,13 +24,13 @@ func (s *Store) Rehearse(stamp uint64, kind command.Kind) (*Rehearsal, error) {
 	}
 	p := &s.pass
 	p.begin()
-	p.entry, p.grown, p.inTxn = 1, 0, kind == command.Txn
+	p.entry, p.grown, p.counts = 1, 0, kind != command.Txn
 	return &Rehearsal{pass: p, stamp: stamp}, nil
 }
 
 // End forgets everything. Results that were made are not valid any more.
 func (r *Rehearsal) End() {
-	r.pass.inTxn = false
+	r.pass.counts = false
 	r.pass.end()
 	r.pass.store.leave()
 }
