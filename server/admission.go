@@ -91,6 +91,7 @@ type share struct {
 	fresh   []*claim // wait and hold nothing
 
 	waiting atomic.Int32 // claims in the lists
+	spent   atomic.Bool  // used has reached max
 }
 
 // claim is somebody's part of a share. The zero claim holds nothing.
@@ -158,7 +159,7 @@ func (s *share) grant(k *claim) bool {
 	default:
 		return false
 	}
-	s.used += k.want
+	s.use(k.want)
 	k.held, k.want = k.held+k.want, 0
 	if urgent {
 		s.growing = pop(s.growing)
@@ -197,28 +198,33 @@ func (s *share) take(n int64) bool {
 	if s.first() != nil || s.used != 0 && s.used+n > s.max {
 		return false
 	}
-	s.used += n
+	s.use(n)
 	return true
 }
 
-// full reports whether nothing is left.
-func (s *share) full() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.used >= s.max
+// full reports whether nothing is left. It takes no lock: each request of a
+// connection with a backlog asks.
+func (s *share) full() bool { return s.spent.Load() }
+
+// use changes what is used by n bytes. s.mu must be held.
+func (s *share) use(n int64) {
+	s.used += n
+	if spent := s.used >= s.max; spent != s.spent.Load() {
+		s.spent.Store(spent)
+	}
 }
 
 // add counts what is there already and cannot wait.
 func (s *share) add(n int64) {
 	s.mu.Lock()
-	s.used += n
+	s.use(n)
 	s.mu.Unlock()
 }
 
 // give returns memory. From any thread, with any lock held.
 func (s *share) give(n int64) {
 	s.mu.Lock()
-	s.used -= n
+	s.use(-n)
 	some := s.first() != nil
 	s.mu.Unlock()
 	if some {
@@ -234,7 +240,7 @@ func (s *share) drop(k *claim) {
 		s.growing, s.fresh = without(s.growing, k), without(s.fresh, k)
 		s.waiting.Add(-1)
 	}
-	s.used -= k.held
+	s.use(-k.held)
 	k.held, k.want = 0, 0
 	some := s.first() != nil
 	s.mu.Unlock()
@@ -283,6 +289,7 @@ func (s *share) lift() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.max = math.MaxInt64
+	s.use(0)
 }
 
 // passOn grants what has become free, until the server closes. Then everything

@@ -190,6 +190,9 @@ func TestShareModel(t *testing.T) {
 				for _, k := range append(holding[:len(holding):len(holding)], waiting...) {
 					held += k.held
 				}
+				if s.full() != (held >= s.max) {
+					t.Fatalf("%d bytes of %d are used; full: %v", held, s.max, s.full())
+				}
 				if s.used != held || held > s.max+most || s.contended() != (len(waiting) > 0) {
 					t.Fatalf("%d bytes are used of %d, the claims hold %d, %d wait", s.used, s.max, held, len(waiting))
 				}
