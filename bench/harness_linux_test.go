@@ -212,7 +212,7 @@ func TestPace(t *testing.T) {
 	l.Threads, l.Count, l.Duration = 2, 0, 500*time.Millisecond
 	for _, l.Poisson = range []bool{false, true} {
 		r := mustMeasure(t, mustOpen(t, l), 2000)
-		if got := float64(r.All.Ops + r.Unsent); math.Abs(got-1000) > 250 || !l.Poisson && got != 1000 {
+		if got := float64(r.All.Ops + r.Unsent); math.Abs(got-1000) > 250 || !l.Poisson && math.Abs(got-1000) > 2 { // each thread may count one more at the end
 			t.Errorf("poisson %v: %v operations, want 1000", l.Poisson, got)
 		}
 	}
@@ -670,7 +670,7 @@ func TestOneCallerTwoNodes(t *testing.T) {
 func TestAnyNode(t *testing.T) {
 	p := newPair(t)
 	l := pairLoad(t, p, "get")
-	l.AnyNode, l.Timeout, l.Count = true, 20*time.Millisecond, 200
+	l.AnyNode, l.Timeout, l.Count = true, 500*time.Millisecond, 20
 	h := mustOpen(t, l)
 	if len(h.Members()) != 1 {
 		t.Fatalf("%+v", h.Members())
