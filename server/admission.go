@@ -147,14 +147,15 @@ func (s *share) first() *claim {
 // What is larger than the share is granted when nobody else uses it. A claim
 // that grows may hold what others wait for, who may grow as well; and a reply
 // over RESP may have others behind it, which are made already and cannot be
-// sent before it. So the first of these is granted all that it ever will need
-// as long as no more than the share is used. Then it ends, and at most one goes
-// beyond the share at a time.
+// sent before it. So the first of these goes beyond the share as long as no more
+// than that is used. Whoever goes beyond it is granted all that it ever will
+// need: then it ends without asking again, and at most one is beyond the share
+// at a time.
 func (s *share) grant(k *claim) bool {
 	urgent := k.urgent()
 	switch {
-	case s.used == k.held || s.used+k.want <= s.max:
-	case urgent && s.used <= s.max:
+	case s.used+k.want <= s.max:
+	case s.used == k.held, urgent && s.used <= s.max:
 		k.want = k.most - k.held
 	default:
 		return false
