@@ -36,7 +36,9 @@ import (
 // lone node would pay for with a second fsync.
 //
 // Where there is, or may be, another replica of one of the shards, the command
-// is refused: that is the answer in clusters of several nodes.
+// is refused: that is the answer in clusters of several nodes. One of a session
+// may have been carried out before the cluster grew, so it is looked for first
+// (recall.go).
 
 // acrossCommand is a command over several shards in the queue: an entry with
 // nothing but it.
@@ -58,13 +60,16 @@ type acrossQueue struct {
 // says to which shard a key belongs. It is otherwise like Propose.
 //
 // Only a node that is alone can do this. Others return ErrApart, or done hears
-// Apart: nothing happened. A Rename between two shards cannot be within a
-// session: what it was to find is not remembered.
+// Apart: nothing happened, nor by an earlier attempt of the session. If one was
+// carried out, done hears what came of it. After ErrNotLeader only a node with a
+// replica of the shard of the first key (command.FirstKey) can tell. A Rename
+// between two shards cannot be within a session: what it was to find is not
+// remembered.
 func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
 	if err := n.usable(); err != nil {
 		return err
 	}
-	if !n.alone.Load() {
+	if !n.alone.Load() && c.Session.ID == 0 {
 		return command.ErrApart
 	}
 	if !n.upgraded.Load() {
@@ -77,17 +82,25 @@ func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, d
 	if size > n.lim.entryBytes {
 		return command.ErrTooLarge
 	}
-	entry := c.AppendTo(command.AppendEntryHeader(make([]byte, 0, size)))
-	command.SealEntry(entry, 0, 1)
+	q := acrossCommand{c.AppendTo(command.AppendEntryHeader(make([]byte, 0, size))), shardOf, completion{done, tag}}
+	command.SealEntry(q.entry, 0, 1)
+	if !n.alone.Load() {
+		return n.recall(&q, c)
+	}
+	return n.enqueueAcross(&q)
+}
+
+// enqueueAcross leaves a command to the pass.
+func (n *Node) enqueueAcross(c *acrossCommand) error {
 	n.mu.Lock()
 	q := &n.acrossQueue
-	if q.ops >= n.lim.queueOps || (q.bytes+len(entry) > n.lim.queueBytes && q.ops > 0) {
+	if q.ops >= n.lim.queueOps || (q.bytes+len(c.entry) > n.lim.queueBytes && q.ops > 0) {
 		n.mu.Unlock()
 		return command.ErrBusy
 	}
-	q.list = append(q.list, acrossCommand{entry, shardOf, completion{done, tag}})
+	q.list = append(q.list, *c)
 	q.ops++
-	q.bytes += len(entry)
+	q.bytes += len(c.entry)
 	n.mu.Unlock()
 	n.pending.Store(true)
 	return nil
@@ -214,7 +227,11 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	switch v, o := n.mayCross(); {
 	case v == waits:
 		return waits, nil
-	case v == refused, far && c.Session.ID != 0:
+	case far && c.Session.ID != 0:
+		return n.refuse(q, command.Apart)
+	case v == refused && o == command.Apart && c.Session.ID != 0:
+		return n.recallQueued(q, c)
+	case v == refused:
 		return n.refuse(q, o)
 	}
 	grows := growing(c)
@@ -258,7 +275,7 @@ func (q *acrossCommand) decode(c *command.Command) error {
 // addParts makes sure of a part for the shard of each key of c, and reports
 // whether a Rename has its keys in two of them.
 func (x *crossing) addParts(c *command.Command, shardOf func([]byte) int) (far bool) {
-	eachKey(c, func(key, destination []byte) {
+	c.EachKey(func(key, destination []byte) {
 		from := x.part(shardOf(key))
 		if destination != nil {
 			far = x.part(shardOf(destination)) != from || far
@@ -289,27 +306,6 @@ func weighty(c *command.Command) bool {
 	return slices.ContainsFunc(c.Ops, shows) || slices.ContainsFunc(c.Else, shows)
 }
 
-// eachKey calls f for the keys of c: with that of each comparison and each
-// operation of either list, and where that is a Rename with its destination.
-func eachKey(c *command.Command, f func(key, destination []byte)) {
-	for i := range c.Compares {
-		f(c.Compares[i].Key, nil)
-	}
-	for _, ops := range [][]command.Command{c.Ops, c.Else} {
-		for i := range ops {
-			eachKey(&ops[i], f)
-		}
-	}
-	if len(c.Key) == 0 {
-		return
-	}
-	if c.Kind == command.Rename {
-		f(c.Key, c.Value)
-	} else {
-		f(c.Key, nil)
-	}
-}
-
 // part returns the number of a shard's part.
 func (x *crossing) part(shard int) int {
 	for i := range x.parts {
@@ -331,14 +327,14 @@ func (x *crossing) part(shard int) int {
 // met reports whether a command before it in this pass has touched a key of c,
 // or belongs to its session: then c cannot be decided yet.
 func (x *crossing) met(c *command.Command) (met bool) {
-	eachKey(c, func(key, destination []byte) {
+	c.EachKey(func(key, destination []byte) {
 		met = met || x.touched[maphash.Bytes(x.seed, key)] || destination != nil && x.touched[maphash.Bytes(x.seed, destination)]
 	})
 	return met || c.Session.ID != 0 && x.touched[maphash.Comparable(x.seed, c.Session.ID)]
 }
 
 func (x *crossing) touch(c *command.Command) {
-	eachKey(c, func(key, destination []byte) {
+	c.EachKey(func(key, destination []byte) {
 		x.touched[maphash.Bytes(x.seed, key)] = true
 		if destination != nil {
 			x.touched[maphash.Bytes(x.seed, destination)] = true
@@ -457,7 +453,7 @@ func (p *planner) replays(shard int) (done, expired bool, err error) {
 		return false, false, nil
 	}
 	var r command.Result
-	done, err = p.rehearsal.Replay(shard, p.cmd, &r)
+	done, err = p.rehearsal.Replay(shard, p.cmd, 0, &r)
 	if done && shard == p.parts[0].shard {
 		p.refuted = p.cmd.Kind == command.Txn && !r.Succeeded
 	}
@@ -550,6 +546,22 @@ func (p *planner) add(shard int, op *command.Command) int {
 	return i
 }
 
+// partCommand returns the command that part i is, complete.
+func (p *planner) partCommand(i int) *command.Command {
+	c := &p.parts[i].cmd
+	c.Kind, c.Flags, c.Session = command.Batch, command.Part, p.cmd.Session
+	switch {
+	case p.cmd.Kind == command.Batch:
+		c.Flags |= p.cmd.Flags & command.Counted
+	case p.cmd.Kind == command.Txn:
+		c.Kind = command.Txn
+		if p.refuted {
+			c.Flags |= command.Refuted
+		}
+	}
+	return c
+}
+
 // handParts puts the parts that are planned into the groups' next entries.
 func (n *Node) handParts(p *planner, done completion) {
 	x := p.crossing
@@ -558,17 +570,7 @@ func (n *Node) handParts(p *planner, done completion) {
 		left: len(p.parts), parts: make([]*command.Result, len(p.parts)),
 	}
 	for i := range p.parts {
-		c := &p.parts[i].cmd
-		c.Kind, c.Flags, c.Session = command.Batch, command.Part, p.cmd.Session
-		if p.cmd.Kind == command.Batch {
-			c.Flags |= p.cmd.Flags & command.Counted
-		}
-		if p.cmd.Kind == command.Txn {
-			c.Kind = command.Txn
-			if p.refuted {
-				c.Flags |= command.Refuted
-			}
-		}
+		c := p.partCommand(i)
 		g := n.groups[p.parts[i].shard]
 		if len(g.part.done) == 0 {
 			g.part.data = command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+c.EncodedBytesMax()))

@@ -65,7 +65,9 @@ type Backend interface {
 	// ProposeAcross is Propose for a Batch, Txn or Rename whose keys lie in
 	// several shards; shardOf says in which. All of it takes effect at once, or
 	// none. Unless this node is its cluster's only one it returns ErrApart, or
-	// done hears Apart.
+	// done hears Apart; of a session's command that was carried out before, done
+	// hears the result. After ErrNotLeader only a node that has the shard of
+	// c.FirstKey can tell.
 	ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error
 	// Acquire makes the caller the one thread that commits what is queued;
 	// after true it must call Run, which commits what is queued, once. Run

@@ -370,8 +370,23 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	return nil
 }
 
-func (*fakeNode) ProposeAcross(func([]byte) int, *command.Command, command.Completer, command.Tag) error {
-	return command.ErrApart
+// ProposeAcross knows of every session's command that it was carried out, if it
+// has the shard of its first key.
+func (n *fakeNode) ProposeAcross(shardOf func([]byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
+	switch {
+	case c.Session.ID == 0:
+		return command.ErrApart
+	case !n.Holds(shardOf(c.FirstKey())):
+		return command.ErrNotLeader
+	}
+	n.cluster.mu.Lock()
+	defer n.cluster.mu.Unlock()
+	r := command.Result{Kind: c.Kind, Succeeded: true}
+	for range c.Ops {
+		r.Results = append(r.Results, command.Result{Kind: command.Put, Version: n.id})
+	}
+	n.enqueue(func() { done.Complete(tag, command.Applied, &r) })
+	return nil
 }
 
 func (n *fakeNode) Barrier(shard int, done command.Completer, tag command.Tag) error {

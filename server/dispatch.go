@@ -527,12 +527,16 @@ func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shar
 }
 
 // proposeAcross is propose for a p.cmd whose keys lie in several shards. It
-// returns ErrApart, with nothing answered, unless this node is alone.
+// returns ErrApart, with nothing answered, unless this node is alone or p.cmd has
+// a session: then that has to be asked first what became of it, if need be on
+// another node.
 func (p *processor) proposeAcross(c *conn, f *protocol.Frame, op protocol.Opcode) error {
 	switch err := p.enqueue(c, f.ID, op, acrossShards); {
 	case err == nil:
 	case errors.Is(err, command.ErrApart):
 		return err
+	case errors.Is(err, command.ErrNotLeader):
+		p.sendOn(c, f, p.srv.shardOf(p.cmd.FirstKey()))
 	default:
 		p.refuseOrWait(c, f.ID, err)
 	}

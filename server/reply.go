@@ -50,7 +50,7 @@ func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
 	case command.Dropped:
 		return protocol.StatusDropped, "another entry took its place; nothing was changed"
 	case command.Apart:
-		return protocol.StatusCrossShard, "the keys lie in different shards, and the node has just ceased to be alone; give them a common {tag}"
+		return protocol.StatusCrossShard, "the keys lie in different shards, and the node is not its cluster's only one; nothing was done; give them a common {tag}"
 	case command.TimedOut:
 		return protocol.StatusTimeout, "the shard's majority has not confirmed the write in time; its outcome is unknown"
 	}

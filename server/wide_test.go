@@ -495,3 +495,31 @@ func FuzzUpstream(f *testing.F) {
 		d.nc.Close()
 	})
 }
+
+// TestAcrossIsRecalledByWhoCan: a session's command over several shards, which was
+// carried out when the node was alone, is asked of a node that has the shard of
+// its first key.
+func TestAcrossIsRecalledByWhoCan(t *testing.T) {
+	fc := newFakeCluster(t, Config{}, 3, 3, 1)
+	puts := protocol.Ops{
+		{Code: protocol.OpPut, Body: putBody(fc.key(1, 0), "v")},
+		{Code: protocol.OpPut, Body: putBody(fc.key(2, 0), "v")},
+	}
+	batch, txn := protocol.Batch{Ops: puts}, protocol.Txn{Then: puts}
+	for id, n := range fc.nodes {
+		d := n.client()
+		for op, body := range map[protocol.Opcode][]byte{protocol.OpBatch: batch.AppendTo(nil), protocol.OpTxn: txn.AppendTo(nil)} {
+			f, _ := d.callWith(op, protocol.Extensions{Session: 5, Sequence: 1}, body)
+			want(t, f, protocol.StatusOK)
+			if op == protocol.OpTxn {
+				f.Body = f.Body[1:]
+			}
+			var results protocol.BatchReply
+			var w protocol.WriteReply
+			if err := results.Decode(f.Body); err != nil || len(results.Results) != 2 || w.Decode(results.Results[0].Body) != nil || w.Version != 2 {
+				t.Errorf("%v at node %d: %+v, %v", op, id, results, err)
+			}
+			want(t, d.call(op, body), protocol.StatusCrossShard)
+		}
+	}
+}

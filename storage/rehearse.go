@@ -71,12 +71,13 @@ func (r *Rehearsal) Row(shard int, key []byte) (value []byte, version, expireAt 
 }
 
 // Replay reports whether the write of a session that c names was carried out
-// before in shard, or may have been; out then says with which result. Whether it
-// was c is for Apply to see. out is valid until End.
-func (r *Rehearsal) Replay(shard int, c *command.Command, out *command.Result) (bool, error) {
+// before in shard, or may have been; out then says with which result. digest is
+// that of c as it was carried out in the shard, or 0, if whether it was c is for
+// Apply to see. out is valid until End.
+func (r *Rehearsal) Replay(shard int, c *command.Command, digest uint64, out *command.Result) (bool, error) {
 	p := r.at(shard)
-	p.digest = 0
-	if s := p.store.shards[shard].sessions.byID[c.Session.ID]; s != nil {
+	p.digest = digest
+	if s := p.store.shards[shard].sessions.byID[c.Session.ID]; s != nil && digest == 0 {
 		if at, found := s.search(c.Session.Sequence); found {
 			p.digest = s.records[at].digest
 		}

@@ -1,0 +1,151 @@
+package raftgroup
+
+import (
+	"github.com/proa-kv/proa/command"
+)
+
+// recall finds out what became of a command over several shards of a session
+// where it cannot be carried out: an earlier attempt may have been when the node
+// was alone.
+//
+// Whatever was carried out left a result in the shard of the command's first key
+// ("home", see planner.choose), and was committed before the group of any of its
+// shards had a second member. So a replica of home that has caught up knows
+// whether it was: if not, it never will be. If so the results are put together
+// from those of all the shards, as far as they have replicas here.
+//
+// It belongs to the pass, where Barriers are answered.
+type recall struct {
+	node    *Node
+	q       acrossCommand
+	left    int  // Barriers that are awaited
+	dropped bool // one could not be answered
+	found   bool // home has a result; the other shards are waited for
+}
+
+// recall has q, which is c, answered with what became of it. An error is that
+// of Barrier; then q hears nothing.
+func (n *Node) recall(q *acrossCommand, c *command.Command) error {
+	return n.Barrier(q.shardOf(c.FirstKey()), &recall{node: n, q: *q, left: 1}, command.Tag{})
+}
+
+// recallQueued is recall for a command of the queue.
+func (n *Node) recallQueued(q *acrossCommand, c *command.Command) (verdict, error) {
+	if err := n.recall(q, c); err != nil {
+		return n.refuse(q, command.Dropped)
+	}
+	return refused, nil
+}
+
+// Complete goes on when the replicas have caught up.
+func (r *recall) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
+	r.dropped = r.dropped || o != command.Applied
+	if r.left--; r.left > 0 {
+		return
+	}
+	if r.dropped {
+		r.answer(command.Dropped, nil)
+		return
+	}
+	if err := r.look(); err != nil {
+		r.node.fail(err)
+		r.answer(command.Lost, nil)
+	}
+}
+
+func (r *recall) answer(o command.Outcome, result *command.Result) {
+	r.q.done.sink.Complete(r.q.done.tag, o, result)
+}
+
+// look answers from what the replicas here have, or waits for more of them.
+func (r *recall) look() error {
+	n := r.node
+	var c command.Command
+	if err := r.q.decode(&c); err != nil {
+		return err
+	}
+	p := planner{crossing: &crossing{}, shardOf: r.q.shardOf, cmd: &c, ops: c.Ops}
+	p.addParts(&c, p.shardOf)
+	var err error
+	if p.rehearsal, err = n.store.Rehearse(n.time.now(), c.Kind); err != nil {
+		return err
+	}
+	defer p.rehearsal.End()
+	switch done, expired, err := p.replays(p.parts[0].shard); {
+	case err != nil:
+		return err
+	case !done:
+		r.answer(command.Apart, nil)
+		return nil
+	case expired:
+		r.answer(command.Applied, &command.Result{Kind: c.Kind, Status: command.SessionExpired})
+		return nil
+	case !r.found:
+		r.found = true
+		r.awaitAll(p.parts)
+		return nil
+	}
+	out, err := n.recollect(&p)
+	if err != nil {
+		return err
+	}
+	r.answer(command.Applied, &out)
+	return nil
+}
+
+// awaitAll waits until the replicas of all the parts' shards have caught up,
+// those that there are.
+func (r *recall) awaitAll(parts []acrossPart) {
+	r.left = 1
+	for i := range parts {
+		if err := r.node.Barrier(parts[i].shard, r, command.Tag{}); err == nil {
+			r.left++
+		} else if r.node.Holds(parts[i].shard) {
+			r.dropped = true
+		}
+	}
+	if r.left--; r.left == 0 {
+		r.answer(command.Dropped, nil) // home has gone meanwhile
+	}
+}
+
+// recollect returns the result of p's command, which was carried out, or
+// SessionExpired if not all of it can be had here.
+func (n *Node) recollect(p *planner) (command.Result, error) {
+	gone := command.Result{Kind: p.cmd.Kind, Status: command.SessionExpired}
+	status, err := p.plan(n.lim.entryBytes)
+	if err != nil || status != command.OK {
+		return gone, err
+	}
+	a := &across{kind: p.cmd.Kind, succeeded: !p.refuted, ops: p.results}
+	results := make([]command.Result, len(p.parts))
+	for i := range p.parts {
+		part := p.partCommand(i)
+		if !n.Holds(p.parts[i].shard) {
+			return gone, nil
+		}
+		digest, err := digestOf(part)
+		if err != nil {
+			return gone, err
+		}
+		if done, err := p.rehearsal.Replay(p.parts[i].shard, part, digest, &results[i]); err != nil || !done {
+			return gone, err
+		}
+		a.parts = append(a.parts, &results[i])
+	}
+	return a.result(), nil
+}
+
+// digestOf returns the digest of a command with a session.
+func digestOf(c *command.Command) (uint64, error) {
+	entry := c.AppendTo(command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+c.EncodedBytesMax())))
+	command.SealEntry(entry, 0, 1)
+	r, err := command.NewReader(entry)
+	if err == nil {
+		_, err = r.Next(&command.Command{})
+	}
+	if err != nil {
+		return 0, err
+	}
+	return r.Digest(), nil
+}
