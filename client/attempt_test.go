@@ -67,6 +67,11 @@ func TestSilentLeader(t *testing.T) {
 			})
 			c.ticks(attemptTicks)
 			late := c.IncrAsync(k, 1) // sent just before the node counts as silent
+			eventually(t, func() bool {
+				cl.mu.Lock()
+				defer cl.mu.Unlock()
+				return len(*kept) == 3
+			})
 			if !pending(write) || !pending(read) || !pending(late) || cn.stalled.Load() {
 				t.Fatal("given up too early")
 			}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -104,12 +103,13 @@ type call struct {
 // copy what it keeps.
 type sink interface{ finish(*call) }
 
-var calls = sync.Pool{New: func() any { return &call{ready: make(chan struct{}, 1)} }}
+// makeCall makes one for the pool.
+func makeCall() any { return &call{ready: make(chan struct{}, 1)} }
 
 // newCall takes a call from the pool and encodes the header and extensions;
 // the caller appends the body.
 func (c *Client) newCall(ctx context.Context, o *Operation) *call {
-	ca := calls.Get().(*call)
+	ca := c.calls.Get().(*call)
 	ca.code, ca.write = o.code, isWrite(o.code)
 	ca.deadline, ca.expires = c.deadline(ctx, o)
 	x := protocol.Extensions{}
@@ -384,7 +384,7 @@ func (c *Client) release(ca *call) {
 		frame = nil
 	}
 	*ca = call{frame: frame, spare: spare, ready: ready}
-	calls.Put(ca)
+	c.calls.Put(ca)
 }
 
 // finish notes that a call, which is callDone, will never be sent again. That

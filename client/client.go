@@ -39,6 +39,7 @@ type Client struct {
 	ctx       context.Context // ends with Close
 	stop      context.CancelFunc
 	wg        sync.WaitGroup // every goroutine of the client
+	calls     sync.Pool      // of *call. Its own: their channels belong to the bubble, if any, of testing/synctest that it was made in
 
 	ready    atomic.Pointer[[]*conn]          // connections that take requests; never modified in place
 	routes   atomic.Pointer[routeTable]       // never nil
@@ -164,7 +165,8 @@ func newClient(config Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		cfg: cfg, epoch: time.Now(), kick: make(chan struct{}, 1), routeKick: make(chan struct{}, 1),
+		calls: sync.Pool{New: makeCall},
+		cfg:   cfg, epoch: time.Now(), kick: make(chan struct{}, 1), routeKick: make(chan struct{}, 1),
 		delayed: make(map[*call]*time.Timer), conns: make(map[*conn]struct{}), nodes: make(map[uint64]*node),
 	}
 	for _, s := range cfg.Endpoints {

@@ -136,11 +136,11 @@ func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake 
 	if size > lim.entryBytes {
 		return false, command.ErrTooLarge
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	if size > LargeBytes {
 		return g.enqueueLarge(c, done, size, lim)
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.ops >= lim.queueOps || (g.bytes+size > lim.queueBytes && g.ops > 0) {
 		return false, command.ErrBusy
 	}

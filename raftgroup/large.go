@@ -24,22 +24,32 @@ import (
 // LargeBytes is the size, as it is encoded, from which on a command is large.
 const LargeBytes = 64 << 10
 
-// enqueueLarge is enqueue for a large command of size bytes at most. g.mu must
-// be held.
+// enqueueLarge is enqueue for a large command of size bytes at most. The copy is
+// made without the lock: it takes milliseconds.
 func (g *group) enqueueLarge(c *command.Command, done completion, size int, lim *limits) (wake bool, err error) {
-	if g.largeBytes+size > lim.queueBytes && len(g.large) > 0 {
+	if !g.roomForLarge(size, lim) {
 		return false, command.ErrBusy
 	}
 	b := batch{
 		data: c.AppendTo(command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+size))),
 		done: []completion{done},
 	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.large = append(g.large, b)
 	g.largeBytes += len(b.data)
 	g.hasLarge.Store(true)
 	wake = !g.dirty
 	g.dirty = true
 	return wake, nil
+}
+
+// roomForLarge reports whether the queue takes a command of so many bytes. Those
+// that ask at the same time may go beyond the bound by one each.
+func (g *group) roomForLarge(size int, lim *limits) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.largeBytes+size <= lim.queueBytes || len(g.large) == 0
 }
 
 // takeLarge moves up to n large commands from their queue to g.taking.
@@ -72,7 +82,8 @@ func (g *group) takeAll() {
 }
 
 // noteLarge puts g, if it has large commands, on the node's list of those that
-// wait for their turn.
+// wait for their turn. It comes after take: a command that is queued before take
+// says nothing of it (see group.dirty), and is seen here.
 func (g *group) noteLarge(n *Node) {
 	if g.hasLarge.Load() && !g.laden {
 		g.laden = true

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -92,5 +93,37 @@ func TestLargeQueueIsBounded(t *testing.T) {
 		}
 		n.raise()
 		run(n)
+	}
+}
+
+// TestLargeCommandBesideAPass queues a large command while a pass takes what is
+// small. Whenever it comes, a pass carries it out: nobody else wakes one.
+func TestLargeCommandBesideAPass(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{})
+	var heard hearing
+	small := put("k", "v")
+	large := put("k", strings.Repeat("v", LargeBytes))
+	large.Flags = command.IfAbsent // which it is not: nothing fills up
+	rounds := 6000
+	if testing.Short() {
+		rounds = 1000
+	}
+	for i := range rounds {
+		if err := n.Propose(0, small, &heard, command.Tag{}); err != nil {
+			t.Fatal(err)
+		}
+		queued := make(chan error)
+		go func() { queued <- n.Propose(0, large, &heard, command.Tag{}) }()
+		for range i % 64 { // the pass begins a little later each time
+			runtime.Gosched()
+		}
+		run(n)
+		if err := <-queued; err != nil {
+			t.Fatal(err)
+		}
+		run(n)
+		if len(heard.order) != 2*(i+1) {
+			t.Fatalf("round %d: %d commands carried out, want %d", i, len(heard.order), 2*(i+1))
+		}
 	}
 }

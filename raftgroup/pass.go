@@ -240,10 +240,10 @@ func (n *Node) proposeAll() error {
 		if err := g.collect(n); err != nil { // so that the indexes of new entries are known
 			return err
 		}
-		g.noteLarge(n)
 		if err := g.propose(n); err != nil {
 			return err
 		}
+		g.noteLarge(n)
 	}
 	if err := n.proposeLarge(); err != nil {
 		return err

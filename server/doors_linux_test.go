@@ -41,6 +41,15 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 func TestWritesAreBounded(t *testing.T) {
 	s, addr := live(t, Config{Transport: "epoll"})
 	d := dial(t, addr)
+	want(t, d.put("k", "v"), protocol.StatusOK)
+	eventually(t, "no thread is at the connection", func() bool {
+		for _, l := range s.front.(*epollFront).loops {
+			if l.polled.Load() && !l.asleep.Load() {
+				return false
+			}
+		}
+		return true
+	})
 	const n, size = 128, 64 << 10
 	pong := frame(protocol.OpPing, 7, make([]byte, size))
 	s.conns.each(func(c *conn) {
