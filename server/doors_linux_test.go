@@ -43,6 +43,15 @@ func TestWritesAreBounded(t *testing.T) {
 	d := dial(t, addr)
 	want(t, d.put("k", "v"), protocol.StatusOK)
 	eventually(t, "no thread is at the connection", func() bool {
+		writing := false
+		s.conns.each(func(c *conn) {
+			c.mu.Lock()
+			writing = writing || c.writing
+			c.mu.Unlock()
+		})
+		if writing {
+			return false
+		}
 		for _, l := range s.front.(*epollFront).loops {
 			if l.polled.Load() && !l.asleep.Load() {
 				return false
