@@ -120,7 +120,7 @@ func (c *Command) appendBody(dst []byte) []byte {
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Delta))
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Until))
 		dst = append(dst, c.Key...)
-	case Append, IncrFloat, Rename:
+	case Append, IncrFloat, Rename, DeleteRange:
 		dst = appendKeyAndValue(dst, c)
 	case SetRange:
 		dst = appendKeyAndValue(binary.LittleEndian.AppendUint32(dst, c.Offset), c)
@@ -319,6 +319,12 @@ func (c *Command) decode(b []byte, depth int) error {
 		c.Delta, c.Until = int64(t.u64()), int64(t.u64())
 		c.Key, t.b = t.b, nil
 	case Append, IncrFloat, Rename:
+		c.takeKeyAndValue(&t)
+	case DeleteRange:
+		keyed = false
+		if depth > 0 {
+			return fmt.Errorf("%w: range deletion inside another command", ErrMalformed)
+		}
 		c.takeKeyAndValue(&t)
 	case SetRange:
 		c.Offset = t.u32()

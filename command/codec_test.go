@@ -59,6 +59,10 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 			return c
 		case Mark:
 			return c
+		case DeleteRange:
+			bound := rapid.OneOf(genKey, rapid.Just[[]byte](nil))
+			c.Key, c.Value = bound.Draw(t, "from"), bound.Draw(t, "to")
+			return c
 		case Txn:
 			c.Flags = rapid.SampledFrom([]Flags{0, Part, Part | Refuted}).Draw(t, "flags")
 			if c.Flags == 0 {
@@ -106,7 +110,7 @@ func genCommand(kinds []Kind, withSession bool) *rapid.Generator[Command] {
 }
 
 var (
-	allKinds   = append([]Kind{Batch, Txn, Sweep, Mark}, simpleKinds...)
+	allKinds   = append([]Kind{Batch, Txn, Sweep, Mark, DeleteRange}, simpleKinds...)
 	genCompare = rapid.Custom(func(t *rapid.T) Compare {
 		return Compare{
 			Target:   Target(rapid.IntRange(int(OnVersion), int(OnAbsence)).Draw(t, "target")),

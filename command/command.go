@@ -37,13 +37,15 @@ const (
 
 	GetRange Kind = 19 // likewise
 
-	kindEnd Kind = 20
+	DeleteRange Kind = 20
+
+	kindEnd Kind = 21
 )
 
 var kindNames = [kindEnd]string{
 	Put: "put", Delete: "delete", Incr: "incr", Expire: "expire", Persist: "persist", Get: "get", Exists: "exists",
 	Batch: "batch", Txn: "txn", Sweep: "sweep", Mark: "mark",
-	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename", Watch: "watch", GetRange: "getrange",
+	Append: "append", SetRange: "setrange", IncrFloat: "incrfloat", SetExpiry: "setexpiry", Expiry: "expiry", Rename: "rename", Watch: "watch", GetRange: "getrange", DeleteRange: "deleterange",
 }
 
 // String returns the kind's name.
@@ -165,6 +167,8 @@ type Session struct {
 //	         is changed
 //	Watch    Key
 //	GetRange Key Delta Until: the value from byte Delta to byte Until, see Cut
+//	DeleteRange Key Value: all rows of the shard from Key on and before Value,
+//	         as they are in the order of their keys; an empty bound is none
 //	Batch    Ops: all are carried out, one whose condition fails has no effect
 //	Txn      Compares Ops Else: if all hold Ops, otherwise Else. With Part the
 //	         comparisons were made by whoever proposed it: there are none, and
@@ -246,8 +250,8 @@ type Result struct {
 	Status Status
 	// Version of the row after the command: the new one after a change, the
 	// one found after ConditionFailed or a read, 0 for an absent row. After a
-	// deletion it is the version of that, after a Rename that of the
-	// destination.
+	// deletion it is the version of that, also after a DeleteRange that has
+	// found nothing, after a Rename that of the destination.
 	Version uint64
 	// Integer is of an Incr the new value, of an Append or SetRange the length
 	// of the value in bytes, of an Expiry the Unix time in milliseconds (0: the

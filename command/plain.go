@@ -34,7 +34,7 @@ func (k Kind) proposers() Flags {
 }
 
 func (c *Command) isPlain() bool {
-	if c.Kind == Watch || c.Kind == GetRange {
+	if c.Kind == Watch || c.Kind == GetRange || c.Kind == DeleteRange {
 		return false
 	}
 	for i := range c.Compares {

@@ -19,6 +19,7 @@ func TestPlain(t *testing.T) {
 		{"a watch", Command{Kind: Watch, Key: []byte("k")}, false},
 		{"a range", Command{Kind: GetRange, Key: []byte("k")}, false},
 		{"a range in a batch", Command{Kind: Batch, Ops: []Command{{Kind: GetRange, Key: []byte("k")}}}, false},
+		{"a deletion of a range", Command{Kind: DeleteRange}, false},
 		{"a watch in a transaction", Command{Kind: Txn, Else: []Command{{Kind: Watch, Key: []byte("k")}}}, false},
 		{"a comparison of absence", Command{Kind: Txn, Compares: []Compare{{Target: OnAbsence, Relation: Equal, Key: []byte("k")}}}, false},
 	} {

@@ -105,6 +105,7 @@ type pass struct {
 	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
 	undo   undo
+	ranges []passRange         // that the pass has deleted, in order
 	gone   map[goneMark]uint64 // the marks that the pass has set; nil: none ever
 
 	shards  []passShard
@@ -146,6 +147,7 @@ type passShard struct {
 	marked    uint64       // as in shardState
 	conf      *InstallMeta // nil: unchanged
 	newExpiry uint64       // earliest expiry added
+	emptied   bool         // what was in the expiry index before the pass is not any more
 	swept     bool
 	sweptTo   uint64 // nothing below it is left in the expiry index
 }
@@ -173,6 +175,7 @@ func (p *pass) begin() {
 	p.nested = p.nested[:0]
 	p.pending = p.pending[:0]
 	p.staged = p.staged[:0]
+	p.ranges = p.ranges[:0]
 	clear(p.gone)
 }
 
@@ -182,6 +185,7 @@ func (p *pass) end() {
 	clear(p.nested)
 	clear(p.pending)
 	clear(p.staged)
+	clear(p.ranges)
 	if cap(p.staged) > passStagedKeep {
 		p.staged = nil
 	}
@@ -263,7 +267,7 @@ func (p *pass) run(entries []Entry) (int, error) {
 			grown += p.grown
 		}
 		p.ends = append(p.ends, len(p.results))
-		if grown > passGrowthMax && !e.Together {
+		if (grown > passGrowthMax || len(p.ranges) > passRangesMax) && !e.Together {
 			return i + 1, nil
 		}
 	}
@@ -347,6 +351,9 @@ func (p *pass) carryOut(c *command.Command, out *command.Result) error {
 		return p.all(c, c.Ops, out)
 	case command.Txn:
 		return p.txn(c, out)
+	case command.DeleteRange:
+		p.deleteRange(c, out)
+		return nil
 	case command.Sweep:
 		return p.sweep(c, out)
 	case command.Mark:
@@ -744,6 +751,10 @@ func (p *pass) load(r *row, withValue bool) (err error) {
 	if r.loaded && (!withValue || r.hasValue || !r.exists) {
 		return nil
 	}
+	if len(p.ranges) > 0 && p.wentInRange(r) {
+		r.loaded, r.exists = true, false
+		return nil
+	}
 	if p.store.cache.load(r, withValue, &p.bytes) {
 		return nil
 	}
@@ -861,18 +872,23 @@ func (p *pass) commit() error {
 
 func (p *pass) publish() error {
 	s := p.store
-	if err := s.lockWindow(p.recentBytes()); err != nil {
+	if err := s.lockWindow(p.recentBytes(), len(p.ranges)); err != nil {
 		return err
 	}
 	defer s.window.Unlock()
 	t := s.recent.active
+	if len(p.ranges) > 0 {
+		s.cache.beginRanges(p.ranges)
+		defer s.endRanges(p.ranges)
+	}
+	deleted := p.addRanges(t)
 	for rows := range slices.Chunk(p.rows.rows, prefetchRows) {
 		s.addRows(t, rows)
 	}
 	for i := range p.staged {
 		t.addStaged(&p.staged[i])
 	}
-	t.commit()
+	s.recent.commit(deleted, len(p.ranges) > 0)
 	for i := range p.rows.rows {
 		if r := &p.rows.rows[i]; r.dirty {
 			s.cache.publish(r)
@@ -894,7 +910,8 @@ func (p *pass) publish() error {
 }
 
 // recentBytes is what the records of the pass take in a table.
-func (p *pass) recentBytes() (n int) {
+func (p *pass) recentBytes() int {
+	n := p.rangesBytes()
 	for i := range p.rows.rows {
 		r := &p.rows.rows[i]
 		switch {
@@ -969,7 +986,9 @@ func (t *recentTable) addStaged(r *stagedRecord) {
 func (p *pass) finishShard(i int) error {
 	sh, st := &p.shards[i], &p.store.shards[i]
 	st.publishSessions()
-	if sh.swept {
+	if sh.emptied && !sh.swept {
+		st.nextExpiry.Store(sh.newExpiry)
+	} else if sh.swept {
 		next, err := p.firstExpiry(i, sh.sweptTo)
 		if err != nil {
 			return err

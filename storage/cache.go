@@ -69,11 +69,11 @@ type rowCache struct {
 	shift    uint // hash >> shift is the segment
 	release  func() error
 
-	// barred are shards of which nothing is found in the cache nor put into
-	// it, once for each bar without an unbar; nil: none. Segments are locked
-	// where it is looked at.
-	barred   atomic.Pointer[[]uint16]
-	barredMu sync.Mutex // who changes it
+	// doubts are what of the cache is not to be believed; nil: all is. Segments
+	// are locked where they are looked at.
+	doubts   atomic.Pointer[doubts]
+	doubtsMu sync.Mutex // who changes them
+	tidying  bool       // somebody looks for deleted rows; under doubtsMu
 }
 
 type segment struct {
@@ -192,12 +192,13 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.bars(uint16(shard)) {
+	d := c.doubts.Load()
+	if d.bars(uint16(shard)) {
 		s.misses++
 		return Row{}, Miss, fillTicket{}
 	}
 	_, at := s.search(hash, uint16(shard), key)
-	if at < 0 {
+	if at < 0 || d != nil && d.deletes(s.entry(at)) {
 		s.misses++
 		return Row{}, Miss, fillTicket{changes: s.stripe(hash).changes, valid: s.ring != nil}
 	}
@@ -223,7 +224,7 @@ func (c *rowCache) fill(ticket fillTicket, hash uint64, shard int, key []byte, r
 	s := c.segment(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.stripe(hash); t.pending == 0 && t.changes == ticket.changes && !c.bars(uint16(shard)) {
+	if t := s.stripe(hash); t.pending == 0 && t.changes == ticket.changes && c.doubts.Load().permits(uint16(shard), key) {
 		s.put(hash, uint16(shard), key, r, value)
 	}
 }
@@ -237,11 +238,12 @@ func (c *rowCache) load(r *row, withValue bool, bytes *arena) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.bars(r.shard) {
+	d := c.doubts.Load()
+	if d.bars(r.shard) {
 		return false
 	}
 	_, at := s.search(r.hash, r.shard, r.key)
-	if at < 0 {
+	if at < 0 || d != nil && d.deletes(s.entry(at)) {
 		return false
 	}
 	e := s.entry(at)
@@ -297,7 +299,7 @@ func (c *rowCache) publish(r *row) {
 	t := s.stripe(r.hash)
 	t.pending--
 	t.changes++
-	if c.bars(r.shard) {
+	if c.doubts.Load().bars(r.shard) {
 		return
 	}
 	s.put(r.hash, r.shard, r.key, r.cached(), r.value)
@@ -311,7 +313,7 @@ func (c *rowCache) add(r *row) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.bars(r.shard) {
+	if !c.doubts.Load().bars(r.shard) {
 		s.put(r.hash, r.shard, r.key, r.cached(), r.value)
 	}
 }
@@ -319,14 +321,7 @@ func (c *rowCache) add(r *row) {
 // bar makes the cache know nothing of shard until unbar. It may be called again
 // before that, and then takes as many calls of unbar.
 func (c *rowCache) bar(shard int) {
-	c.barredMu.Lock()
-	defer c.barredMu.Unlock()
-	var barred []uint16
-	if old := c.barred.Load(); old != nil {
-		barred = append(barred, *old...)
-	}
-	barred = append(barred, uint16(shard))
-	c.barred.Store(&barred)
+	c.change(func(d *doubts) { d.barred = append(d.barred, uint16(shard)) })
 }
 
 // unbar drops all rows of shard, makes all fills under way void, and undoes
@@ -335,33 +330,26 @@ func (c *rowCache) unbar(shard int) {
 	for i := range c.segments {
 		c.segments[i].purge(uint16(shard))
 	}
-	c.barredMu.Lock()
-	defer c.barredMu.Unlock()
-	barred := slices.Clone(*c.barred.Load())
-	at := slices.Index(barred, uint16(shard))
-	if barred = slices.Delete(barred, at, at+1); len(barred) == 0 {
-		c.barred.Store(nil)
-	} else {
-		c.barred.Store(&barred)
-	}
-}
-
-func (c *rowCache) bars(shard uint16) bool {
-	barred := c.barred.Load()
-	return barred != nil && slices.Contains(*barred, shard)
+	c.change(func(d *doubts) {
+		at := slices.Index(d.barred, uint16(shard))
+		d.barred = slices.Delete(d.barred, at, at+1)
+	})
 }
 
 // purge drops the rows of shard.
 func (s *segment) purge(shard uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.stripes {
-		s.stripes[i].changes++
-	}
+	s.voidFillsLocked()
+	s.forgetIf(func(e entry) bool { return e.shard() == shard })
+}
+
+// forgetIf drops the rows of which f says so.
+func (s *segment) forgetIf(f func(entry) bool) {
 	for at, left := s.tail, s.used; left > 0; {
 		e := s.entry(at)
 		size := e.size()
-		if e.head()&flagLive != 0 && e.shard() == shard {
+		if e.head()&flagLive != 0 && f(e) {
 			s.forget(s.slotOf(at), at)
 		}
 		left -= size

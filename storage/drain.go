@@ -6,12 +6,13 @@ import (
 	"unsafe"
 )
 
-// lockWindow takes the window when the active table has room for n bytes,
-// which it makes if need be. It waits while both tables are full.
-func (s *Store) lockWindow(n int) error {
+// lockWindow takes the window when the active table has room for n bytes, and
+// so many deletions of ranges, which it makes if need be. It waits while both
+// tables are full.
+func (s *Store) lockWindow(n, ranges int) error {
 	for {
 		s.window.Lock()
-		if s.recent.active.fits(n) {
+		if s.recent.active.takes(n, ranges) {
 			return nil
 		}
 		draining := s.recent.draining()
@@ -31,7 +32,7 @@ func (s *Store) lockWindow(n int) error {
 // changed. Only who calls Apply may call it.
 func (s *Store) Room(n int) bool {
 	s.recent.mu.RLock()
-	room := s.recent.frozen == nil || s.recent.active.fits(recentBytes(0, n))
+	room := s.recent.frozen == nil || s.recent.active.takes(recentBytes(0, n), passRangesMax)
 	s.recent.mu.RUnlock()
 	if !room {
 		s.wanted.Store(true)
@@ -205,6 +206,7 @@ func (s *Store) writeTable(files *drainFiles, t *recentTable) error {
 		if err := files.cut(); err != nil {
 			return err
 		}
+		files.deleteRanges(t.ranges.ofShard(m.shard))
 		for class := range lists {
 			var err error
 			if recentClass(class) == recentSessions { // 'm' is before 's'
@@ -271,6 +273,10 @@ func (t *recentTable) writeShard(files *drainFiles, places []uint32, shard int) 
 		r := t.at(place)
 		if r.shard() != shard {
 			return places[i:], nil
+		}
+		if t.ranges.hides(r.key(), place) {
+			files.written.Add(1)
+			continue
 		}
 		var err error
 		if r.deleted() {

@@ -2,6 +2,8 @@ package storage
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -50,6 +52,7 @@ type drainFiles struct {
 	paths  []string
 	writer *sstable.Writer // of the last of paths, nil: it is complete
 	size   int             // of what it was given
+	ranges deletedRanges   // that are to be deleted, in it or in a later one
 }
 
 // cleanDrains makes an empty directory for drains.
@@ -95,9 +98,14 @@ func (d *drainFiles) cut() error {
 	return d.complete()
 }
 
+// deleteRanges adds deletions of ranges, which begin behind all keys so far.
+func (d *drainFiles) deleteRanges(ranges deletedRanges) {
+	d.ranges = append(d.ranges, ranges...)
+}
+
 // set adds a record. Keys come in ascending order, those of deletions too.
 func (d *drainFiles) set(key, value []byte) error {
-	if err := d.begin(len(key) + len(value)); err != nil {
+	if err := d.begin(key, len(key)+len(value)); err != nil {
 		return err
 	}
 	return d.writer.Set(key, value)
@@ -105,16 +113,16 @@ func (d *drainFiles) set(key, value []byte) error {
 
 // delete adds the deletion of a key.
 func (d *drainFiles) delete(key []byte) error {
-	if err := d.begin(len(key)); err != nil {
+	if err := d.begin(key, len(key)); err != nil {
 		return err
 	}
 	return d.writer.Delete(key)
 }
 
-// begin makes room for a record of n bytes.
-func (d *drainFiles) begin(n int) error {
+// begin makes room for a record of key that takes n bytes.
+func (d *drainFiles) begin(key []byte, n int) error {
 	if d.writer != nil && d.size+n > d.limit {
-		if err := d.complete(); err != nil {
+		if err := d.completeBefore(key); err != nil {
 			return err
 		}
 	}
@@ -133,12 +141,32 @@ func (d *drainFiles) begin(n int) error {
 }
 
 // complete completes and syncs the last file.
-func (d *drainFiles) complete() error {
+func (d *drainFiles) complete() error { return d.completeBefore(nil) }
+
+// completeBefore is complete where the next file begins with key; nil: there are
+// no more ranges. What a range has of both goes into both, since files must not
+// overlap.
+func (d *drainFiles) completeBefore(key []byte) error {
 	if d.writer == nil {
 		return nil
 	}
 	w := d.writer
 	d.writer = nil
+	for len(d.ranges) > 0 && (key == nil || bytes.Compare(d.ranges[0].from, key) < 0) {
+		r := &d.ranges[0]
+		if key != nil && bytes.Compare(r.to, key) > 0 {
+			err := w.DeleteRange(r.from, key)
+			r.from = bytes.Clone(key)
+			if err != nil {
+				return errors.Join(err, w.Close())
+			}
+			break
+		}
+		if err := w.DeleteRange(r.from, r.to); err != nil {
+			return errors.Join(err, w.Close())
+		}
+		d.ranges = d.ranges[1:]
+	}
 	return w.Close()
 }
 

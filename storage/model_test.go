@@ -320,6 +320,10 @@ func (m *model) do(c command.Command) (out command.Result) {
 			clear(m.gone)
 		}
 		out.Version, out.Integer = old.version, int64(m.revision)
+	case command.DeleteRange:
+		m.revision++
+		m.deleteRange(key, string(c.Value))
+		out.Version = m.revision
 	case command.Batch:
 		for _, op := range c.Ops {
 			out.Results = append(out.Results, m.do(op))
@@ -340,6 +344,21 @@ func (m *model) do(c command.Command) (out command.Result) {
 		out.Integer = m.sweep(int(c.Limit), c.TTLMillis)
 	}
 	return out
+}
+
+func (m *model) deleteRange(from, to string) {
+	for key := range m.rows {
+		if key >= from && (to == "" || key < to) {
+			delete(m.rows, key)
+		}
+	}
+	if from == "" && to == "" {
+		clear(m.index)
+	}
+	if m.watched && (to == "" || from < to) {
+		m.since = m.revision
+		clear(m.gone)
+	}
 }
 
 // newExpiry is when the row shall expire, 0 for never, and whether the
@@ -507,6 +526,14 @@ func genOp(kinds ...command.Kind) *rapid.Generator[command.Command] {
 			c.Limit = rapid.SampledFrom([]uint32{1, 3, 1000}).Draw(t, "limit")
 			c.TTLMillis = modelRetention
 			return c
+		case command.DeleteRange:
+			if rapid.IntRange(0, 3).Draw(t, "bounded below") != 0 {
+				c.Key = genKey.Draw(t, "from")
+			}
+			if rapid.IntRange(0, 3).Draw(t, "bounded above") != 0 {
+				c.Value = genKey.Draw(t, "to")
+			}
+			return c
 		}
 		c.Key = genKey.Draw(t, "key")
 		switch c.Kind {
@@ -566,7 +593,7 @@ var (
 	})
 	genCommand = rapid.Custom(func(t *rapid.T) command.Command {
 		kinds := []command.Kind{command.Put, command.Put, command.Put, command.Delete, command.Incr, command.Expire, command.Persist,
-			command.Batch, command.Txn, command.Sweep}
+			command.Batch, command.Txn, command.Sweep, command.DeleteRange}
 		c := genOp(append(kinds, extending...)...).Draw(t, "command")
 		if c.Kind != command.Sweep && rapid.IntRange(0, 2).Draw(t, "in session") == 0 {
 			c.Session.ID = rapid.Uint64Range(1, 3).Draw(t, "session")

@@ -232,7 +232,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 func (s *Store) openCursors(m *merge, o ScanOptions) (pinned, error) {
 	s.sorting.Lock()
 	defer s.sorting.Unlock()
-	tables, rows, err := s.openIterators(m, o)
+	tables, rows, deleted, err := s.openIterators(m, o)
 	if err != nil {
 		return tables, err
 	}
@@ -243,27 +243,27 @@ func (s *Store) openCursors(m *merge, o ScanOptions) (pinned, error) {
 		runs := t.sorted(&t.lists[recentRows], rows[i])
 		for j := range m.cursors {
 			c := &m.cursors[j]
-			c.add(t, runs, c.lower, c.upper)
+			c.add(t, deleted[i], runs, c.lower, c.upper)
 		}
 	}
 	return tables, nil
 }
 
-// openIterators fixes the state: the tables and the rows they have, and
-// an iterator of Pebble for each shard.
-func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len(pinned{})][]uint32, err error) {
+// openIterators fixes the state: the tables, the rows they have and the ranges
+// they have deleted, and an iterator of Pebble for each shard.
+func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len(pinned{})][]uint32, deleted [len(pinned{})]deletedRanges, err error) {
 	s.window.Lock()
 	defer s.window.Unlock()
 	tables = s.recent.pin() // before Pebble is looked at: what leaves them is there
 	for i, t := range tables {
 		if t != nil {
-			rows[i] = t.lists[recentRows].order
+			rows[i], deleted[i] = t.lists[recentRows].order, t.ranges
 		}
 	}
 	var first *pebble.Iterator
 	for _, shard := range o.Shards {
 		if shard < 0 || shard >= len(s.shards) {
-			return tables, rows, fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
+			return tables, rows, deleted, fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
 		}
 		c := shardCursor{
 			cursor: cursor{reverse: o.Reverse},
@@ -285,11 +285,11 @@ func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len
 			c.it, err = first.Clone(pebble.CloneOptions{IterOptions: bounds})
 		}
 		if err != nil {
-			return tables, rows, err
+			return tables, rows, deleted, err
 		}
 		m.cursors = append(m.cursors, c)
 	}
-	return tables, rows, nil
+	return tables, rows, deleted, nil
 }
 
 // merge walks several shards in the order of their keys: a binary heap of the

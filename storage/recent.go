@@ -63,8 +63,9 @@ type recentTable struct {
 	end       uint32        // where the next record goes; the writer's
 	committed atomic.Uint32 // records before it are visible
 
-	lists [recentClasses]recentList
-	metas []shardMeta // as of the freeze
+	lists  [recentClasses]recentList
+	ranges deletedRanges // changes within the window and under recentTables.mu
+	metas  []shardMeta   // as of the freeze
 
 	drained chan struct{} // closed when Pebble has it all
 	pins    int           // views of it that are open; under recentTables.mu
@@ -114,7 +115,7 @@ func (t *recentTable) reset() {
 		l := &t.lists[i]
 		*l = recentList{order: l.order[:0]}
 	}
-	t.metas = t.metas[:0]
+	t.metas, t.ranges = t.metas[:0], nil
 	t.drained = make(chan struct{})
 	t.retired = false
 }
@@ -225,8 +226,24 @@ func (t *recentTable) prefetchRecord(hash uint64) {
 	}
 }
 
-// get returns the newest visible record of key.
+// deletion is a record that says that its key is deleted, whichever it is.
+var deletion = recent(binary.LittleEndian.AppendUint32(make([]byte, 12, recentHeaderBytes), recentDeleted))[:recentHeaderBytes]
+
+// get returns the newest visible record of key. The caller holds what
+// recentTables.get says.
 func (t *recentTable) get(hash uint64, key []byte) (recent, bool) {
+	place := t.placeOf(hash, key)
+	if t.ranges.hides(key, place) {
+		return deletion, true
+	}
+	if place == 0 {
+		return nil, false
+	}
+	return t.at(place), true
+}
+
+// placeOf returns the place of the newest visible record of key, 0 if there is none.
+func (t *recentTable) placeOf(hash uint64, key []byte) uint32 {
 	committed := t.committed.Load()
 	for place := t.bucket(hash).Load(); place != 0; {
 		r := t.at(place)
@@ -236,13 +253,13 @@ func (t *recentTable) get(hash uint64, key []byte) (recent, bool) {
 		}
 		for place >= committed {
 			if place = r.previous(); place == 0 {
-				return nil, false
+				return 0
 			}
 			r = t.at(place)
 		}
-		return r, true
+		return place
 	}
-	return nil, false
+	return 0
 }
 
 // recentTables are the tables there are. active and frozen change within the
@@ -267,6 +284,20 @@ func (x *recentTables) get(hash uint64, key []byte) (recent, bool) {
 		return x.frozen.get(hash, key)
 	}
 	return nil, false
+}
+
+// commit makes what the pass has added to the active table visible, all at once.
+// Where it has deleted ranges, ranges are those of the table from now on. The
+// caller holds the window.
+func (x *recentTables) commit(ranges deletedRanges, changed bool) {
+	if !changed {
+		x.active.commit()
+		return
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.active.ranges = ranges
+	x.active.commit()
 }
 
 // pinned are the tables as of a moment, the newest first. Until unpin their

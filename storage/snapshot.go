@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,14 +37,16 @@ type View struct {
 	snapshot *pebble.Snapshot
 	tables   pinned                                 // until copied
 	orders   [len(pinned{})][recentClasses][]uint32 // what the tables had
+	deleted  [len(pinned{})]deletedRanges           // likewise
 	copied   bool
 	recent   [len(pinned{})]recentCopy // the newest first
 }
 
 // recentCopy is a shard's records of one table, each key once.
 type recentCopy struct {
-	table *recentTable
-	run   []uint32
+	table   *recentTable
+	run     []uint32
+	deleted deletedRanges // in what is older than the table
 }
 
 // OpenView opens a view of shard as of the last call of Apply that has ended,
@@ -80,6 +83,7 @@ func (v *View) fix() {
 		for class := range t.lists {
 			v.orders[i][class] = t.lists[class].order
 		}
+		v.deleted[i] = t.ranges
 	}
 	v.snapshot = s.db.NewSnapshot()
 }
@@ -122,6 +126,7 @@ func (v *View) unpin() {
 	v.store.recent.unpin(v.tables)
 	v.tables = pinned{}
 	v.orders = [len(pinned{})][recentClasses][]uint32{}
+	v.deleted = [len(pinned{})]deletedRanges{}
 }
 
 // Checksum returns the checksum of the view's state, the same that
@@ -193,17 +198,21 @@ func (v *View) copyRecent() {
 	v.copied = true
 	for i, t := range v.tables {
 		if t != nil {
-			v.recent[i] = t.copyShard(v.shard, &v.orders[i])
+			v.recent[i] = t.copyShard(v.shard, &v.orders[i], v.deleted[i].ofShard(v.shard))
 		}
 	}
 	v.unpin()
 }
 
-// copyShard copies the newest of shard's records among those in orders.
-func (t *recentTable) copyShard(shard int, orders *[recentClasses][]uint32) recentCopy {
+// copyShard copies the newest of shard's records among those in orders, without
+// those that are deleted, and the shard's deleted ranges.
+func (t *recentTable) copyShard(shard int, orders *[recentClasses][]uint32, deleted deletedRanges) recentCopy {
 	var run []uint32
 	for _, order := range orders { // the classes are in the order of their kinds
 		run = append(run, t.sort(t.ofShard(order, shard), nil)...)
+	}
+	if len(deleted) > 0 {
+		run = slices.DeleteFunc(run, func(place uint32) bool { return deleted.hides(t.at(place).key(), place) })
 	}
 	size := recentUnit // place 0 is not used
 	for _, place := range run {
@@ -215,6 +224,9 @@ func (t *recentTable) copyShard(shard int, orders *[recentClasses][]uint32) rece
 	for i, place := range run {
 		c.run[i] = c.table.end
 		c.table.append(t.at(place))
+	}
+	for _, r := range deleted {
+		c.deleted = append(c.deleted, deletedRange{from: bytes.Clone(r.from), to: bytes.Clone(r.to)})
 	}
 	return c
 }
@@ -394,7 +406,7 @@ func (v *View) cursor(from []byte) (*cursor, error) {
 	c := &cursor{}
 	for _, r := range v.recent {
 		if r.table != nil {
-			c.add(r.table, [][]uint32{r.run}, lower, upper)
+			c.add(r.table, r.deleted, [][]uint32{r.run}, lower, upper)
 		}
 	}
 	var err error

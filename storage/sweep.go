@@ -76,7 +76,7 @@ func (p *pass) sweepRow(indexKey []byte) (removed bool, err error) {
 func (p *pass) dueExpiries(limit int) (due [][]byte, err error) {
 	pending := p.pendingExpiries()
 	from := p.store.shards[p.shard].nextExpiry.Load()
-	if from <= p.now {
+	if from <= p.now && !p.state.emptied {
 		if due, err = p.storedExpiries(from, limit, pending); err != nil {
 			return nil, err
 		}

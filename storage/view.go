@@ -18,7 +18,8 @@ import (
 type cursor struct {
 	it      *pebble.Iterator
 	reverse bool
-	runs    []runCursor // the newest first
+	runs    []runCursor     // the newest first
+	deleted []deletedRanges // of each table, the newest first
 
 	key    []byte // of the record it stands on, valid until next
 	recent recent // the record, nil: it is Pebble's
@@ -30,16 +31,20 @@ type cursor struct {
 // runCursor is what is left of a run.
 type runCursor struct {
 	table  *recentTable
+	level  int // its number among the tables
 	places []uint32
 	key    []byte // of the next record in the direction
 }
 
-// add lets the cursor see the part of table's runs within [lower, upper).
-func (c *cursor) add(table *recentTable, runs [][]uint32, lower, upper []byte) {
+// add lets the cursor see the part of table's runs within [lower, upper), and
+// what it has deleted.
+func (c *cursor) add(table *recentTable, deleted deletedRanges, runs [][]uint32, lower, upper []byte) {
+	level := len(c.deleted)
+	c.deleted = append(c.deleted, deleted)
 	for _, run := range slices.Backward(runs) {
 		first, last := table.search(run, lower), table.search(run, upper)
 		if first < last {
-			r := runCursor{table: table, places: run[first:last]}
+			r := runCursor{table: table, level: level, places: run[first:last]}
 			r.aim(c.reverse)
 			c.runs = append(c.runs, r)
 		}
@@ -106,13 +111,45 @@ func (c *cursor) settle() bool {
 		newest := c.nearest()
 		if newest < 0 {
 			c.recent = nil
-			return c.stored
+			if !c.stored {
+				return false
+			}
+			hiding := c.hiding(len(c.deleted), 0)
+			if hiding == nil {
+				return true
+			}
+			c.passRange(hiding)
+			continue
 		}
 		r := &c.runs[newest]
-		if c.recent = r.table.at(r.place(c.reverse)); !c.recent.deleted() {
+		place := r.place(c.reverse)
+		if c.recent = r.table.at(place); !c.recent.deleted() && c.hiding(r.level, place) == nil {
 			return true
 		}
 		c.passKey()
+	}
+}
+
+// hiding returns the range whose deletion hides a record of key that is in the
+// table of that level, at place, or below all of them; nil: it is not deleted.
+func (c *cursor) hiding(level int, place uint32) *deletedRange {
+	for i, d := range c.deleted[:min(level+1, len(c.deleted))] {
+		if len(d) == 0 {
+			continue
+		}
+		if r := d.find(c.key); r != nil && (i < level || r.place > place) {
+			return r
+		}
+	}
+	return nil
+}
+
+// passRange moves Pebble's iterator over what is deleted at once.
+func (c *cursor) passRange(r *deletedRange) {
+	if c.reverse {
+		c.stored = c.it.SeekLT(r.from)
+	} else {
+		c.stored = c.it.SeekGE(r.to)
 	}
 }
 
@@ -183,7 +220,7 @@ func (s *Store) expiryCursor(tables pinned, shard int, from, to uint64) (*cursor
 	for _, t := range tables {
 		if t != nil {
 			l := &t.lists[recentExpiries]
-			c.add(t, t.sorted(l, l.order), lower, upper)
+			c.add(t, t.ranges, t.sorted(l, l.order), lower, upper)
 		}
 	}
 	var err error

@@ -1,0 +1,197 @@
+package storage
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+)
+
+// doubts are what of the row cache is not to be believed, and why. They do not
+// change once they are made. A nil one is no doubt.
+type doubts struct {
+	// barred are shards of which nothing is found in the cache nor put into it,
+	// once for each bar without an unbar.
+	barred []uint16
+	// ranges were deleted, and their rows may still be in the cache. There is
+	// one of a shard at most, in the order of the shards: what covers them all,
+	// since whoever does not believe a row in vain only looks further.
+	ranges []doubtedRange
+}
+
+// doubtedRange is a range of the keys of a shard, of which rows with a version up
+// to revision are gone.
+type doubtedRange struct {
+	shard    uint16
+	from, to []byte // inclusive, exclusive; empty: unbounded
+	revision uint64
+	pending  bool // the deletion is being committed: readers put nothing into it
+}
+
+func (d *doubts) bars(shard uint16) bool { return d != nil && slices.Contains(d.barred, shard) }
+
+// permits reports whether a reader may put the row of key into the cache.
+func (d *doubts) permits(shard uint16, key []byte) bool {
+	if d == nil {
+		return true
+	}
+	if slices.Contains(d.barred, shard) {
+		return false
+	}
+	r := d.of(shard)
+	return r == nil || !r.pending || !contains(r.from, r.to, key)
+}
+
+// deletes reports whether an entry's row is gone. An entry that says that there
+// is none is right in any case.
+func (d *doubts) deletes(e entry) bool {
+	r := d.of(e.shard())
+	if r == nil {
+		return false
+	}
+	row := e.row()
+	return !row.absent && row.version <= r.revision && contains(r.from, r.to, e.key())
+}
+
+// of returns what is in doubt of a shard, nil: nothing.
+func (d *doubts) of(shard uint16) *doubtedRange {
+	if d == nil {
+		return nil
+	}
+	i, found := d.search(shard)
+	if !found {
+		return nil
+	}
+	return &d.ranges[i]
+}
+
+func (d *doubts) search(shard uint16) (int, bool) {
+	return slices.BinarySearchFunc(d.ranges, shard, func(r doubtedRange, shard uint16) int { return cmp.Compare(r.shard, shard) })
+}
+
+// add adds a range. The bounds are copied.
+func (d *doubts) add(n doubtedRange) {
+	i, found := d.search(n.shard)
+	if !found {
+		n.from, n.to = bytes.Clone(n.from), bytes.Clone(n.to)
+		d.ranges = slices.Insert(d.ranges, i, n)
+		return
+	}
+	r := &d.ranges[i]
+	if bytes.Compare(n.from, r.from) < 0 {
+		r.from = bytes.Clone(n.from)
+	}
+	if len(n.to) == 0 || len(r.to) != 0 && bytes.Compare(n.to, r.to) > 0 {
+		r.to = bytes.Clone(n.to)
+	}
+	r.revision, r.pending = max(r.revision, n.revision), true
+}
+
+// change makes f change a copy of the doubts, which then are the cache's.
+func (c *rowCache) change(f func(*doubts)) {
+	c.doubtsMu.Lock()
+	defer c.doubtsMu.Unlock()
+	c.changeLocked(f)
+}
+
+func (c *rowCache) changeLocked(f func(*doubts)) {
+	var d doubts
+	if old := c.doubts.Load(); old != nil {
+		d = doubts{slices.Clone(old.barred), slices.Clone(old.ranges)}
+	}
+	f(&d)
+	if len(d.barred) == 0 && len(d.ranges) == 0 {
+		c.doubts.Store(nil)
+	} else {
+		c.doubts.Store(&d)
+	}
+}
+
+// beginRanges announces that the deletion of ranges is about to be committed:
+// until endRanges no reader finds their rows or puts them into the cache.
+func (c *rowCache) beginRanges(ranges []passRange) {
+	c.change(func(d *doubts) {
+		for i := range ranges {
+			r := &ranges[i]
+			d.add(doubtedRange{shard: uint16(r.shard), from: r.from, to: r.to, revision: r.revision, pending: true})
+		}
+	})
+}
+
+// endRanges says that it is committed. It makes all fills under way void, and
+// reports whether somebody should call tidy.
+func (c *rowCache) endRanges(ranges []passRange) bool {
+	for i := range c.segments {
+		c.segments[i].voidFills()
+	}
+	c.doubtsMu.Lock()
+	defer c.doubtsMu.Unlock()
+	c.changeLocked(func(d *doubts) {
+		for i := range ranges {
+			d.of(uint16(ranges[i].shard)).pending = false
+		}
+	})
+	tidying := c.tidying
+	c.tidying = true
+	return !tidying
+}
+
+// voidFills makes all fills under way void.
+func (s *segment) voidFills() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.voidFillsLocked()
+}
+
+func (s *segment) voidFillsLocked() {
+	for i := range s.stripes {
+		s.stripes[i].changes++
+	}
+}
+
+// tidy drops rows of deleted ranges, and ends the doubts about them.
+func (c *rowCache) tidy() {
+	for {
+		d := c.doubts.Load()
+		for i := range c.segments {
+			c.segments[i].dropDeleted(d)
+		}
+		if !c.settle(d) {
+			return
+		}
+	}
+}
+
+// settle ends the doubts about the ranges that all rows were held against, unless
+// there have been others since. It reports whether any are left.
+func (c *rowCache) settle(seen *doubts) bool {
+	c.doubtsMu.Lock()
+	defer c.doubtsMu.Unlock()
+	left := false
+	c.changeLocked(func(d *doubts) {
+		d.ranges = slices.DeleteFunc(d.ranges, func(r doubtedRange) bool {
+			was := seen.of(r.shard)
+			return !r.pending && was != nil && !was.pending && was.revision == r.revision
+		})
+		left = len(d.ranges) > 0
+	})
+	c.tidying = left
+	return left
+}
+
+func (s *segment) dropDeleted(d *doubts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetIf(d.deletes)
+}
+
+// endRanges lets the row cache follow the deletion of ranges.
+func (s *Store) endRanges(ranges []passRange) {
+	if !s.cache.endRanges(ranges) {
+		return
+	}
+	if s.opts.RowCacheBytes <= cachePurgeInlineBytes {
+		s.cache.tidy()
+		return
+	}
+	s.background.Go(s.cache.tidy)
+}
