@@ -58,6 +58,7 @@ type conn struct {
 	inFlightBytes atomic.Int64
 	paused        atomic.Bool  // not read until it has caught up
 	awaits        atomic.Bool  // memory for the frame that has begun
+	aside         atomic.Bool  // its turn is a job: no thread that polls reads it
 	arrived       atomic.Int64 // bytes of frames that have been admitted
 	admittedSince atomic.Int64 // Unix ms since a frame is admitted and not whole, 0: there is none
 	gone          atomic.Bool  // nobody hears an answer any more: closed, or about to be
@@ -69,6 +70,8 @@ type conn struct {
 
 	arrival   progress // of what has been admitted; the housekeeper's
 	departure progress // of replies; the housekeeper's
+
+	reading sync.Mutex // held by whoever takes its turn aside
 
 	mu        sync.Mutex
 	out       *bufpool.Buffer // replies to be written; nil: none
@@ -172,7 +175,7 @@ func (c *conn) backlog() int {
 // owes reports whether the connection waits for an outcome or for its replies
 // to be taken.
 func (c *conn) owes() bool {
-	if c.inFlight.Load() > 0 || c.redis != nil && !c.redis.quiet() {
+	if c.inFlight.Load() > 0 || c.aside.Load() || c.redis != nil && !c.redis.quiet() {
 		return true
 	}
 	c.mu.Lock()
@@ -202,7 +205,9 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 		if n == 0 {
 			return taken, want
 		}
-		p.credit--
+		if !p.affords(c, p.weigh(&f)) {
+			break
+		}
 		p.dispatch(c, &f)
 		taken += n
 		if c.overloaded(p.backlog) {
@@ -227,7 +232,7 @@ func (c *conn) caughtUp() bool {
 	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
 		return false
 	}
-	if c.awaits.Load() || c.redis != nil && c.redis.holding() {
+	if c.awaits.Load() || c.aside.Load() || c.redis != nil && c.redis.holding() {
 		return false
 	}
 	c.mu.Lock()

@@ -20,9 +20,11 @@ type processor struct {
 	links    []*link // have requests to send on; their writers are woken then
 	backlog  int     // unsent output of the connection touched last
 	jobs     []job   // must wait for the disk; carried out after the round
-	credit   int     // what may still be carried out in this turn; see turnCredit
 	proposed bool    // commands were queued in this round
 	others   bool    // requests came that need not wait for a commit
+
+	credit    int  // what may still be carried out in this turn; see turnCredit
+	unhurried bool // no event loop waits for this thread
 
 	counts opCounts
 

@@ -227,7 +227,11 @@ func (e *epollFront) run() {
 		go newThread(e).run()
 	}
 	e.threads.Wait()
-	e.srv.conns.each(func(c *conn) { e.close(c) })
+	e.srv.conns.each(func(c *conn) {
+		c.reading.Lock()
+		defer c.reading.Unlock()
+		e.close(c)
+	})
 	for _, l := range e.loops {
 		unix.Close(l.timer)
 		unix.Close(l.epfd)
@@ -563,7 +567,8 @@ func (t *thread) helpOut() {
 			t.visit()
 		}
 		if j, ok := t.srv.jobs.pop(); ok {
-			t.processor.run(j)
+			t.jobs = append(t.jobs, j)
+			t.runJobs()
 			t.flush()
 			busy = true
 		}
@@ -765,6 +770,9 @@ func setSocketOptions(fd int, cfg *Config) {
 // read reads c until it has no more, its budget is spent or it must pause, and
 // carries out the requests it finds.
 func (t *thread) read(l *loop, c *conn) {
+	if c.aside.Load() {
+		return // as in a pause
+	}
 	if c.gone.Load() {
 		t.front.close(c)
 		return
@@ -852,28 +860,6 @@ func (t *thread) keep(c *conn, rest []byte, need int) bool {
 		c.in = bufpool.Get(inputSize(len(rest), need))
 	}
 	c.in.B = append(c.in.B, rest...)
-	return c.roomForRest(need, t.now)
-}
-
-// consumeBuffered carries out what is whole in c.in and keeps the rest. It
-// returns false where the connection must not be read on.
-func (t *thread) consumeBuffered(c *conn) bool {
-	taken, need := c.consume(t.processor, c.input())
-	if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
-		c.dropInput()
-		return !c.refused
-	}
-	if taken > 0 {
-		c.frameBegins(t.now)
-		c.settleInput()
-	}
-	switch {
-	case c.paused.Load():
-		return false
-	case t.credit <= 0:
-		return c.countInput(cap(c.in.B))
-	}
-	c.compactInput()
 	return c.roomForRest(need, t.now)
 }
 

@@ -39,14 +39,27 @@ func (c *conn) compactInput() {
 	c.inAt = 0
 }
 
-// turnCredit is how much of a connection's input is carried out before the
-// others of its loop have their turn: so many requests, where each
-// wordsPerCredit words of a RESP command count for a further one. It takes well
-// below a millisecond.
-const (
-	turnCredit     = 1024
-	wordsPerCredit = 16
-)
+// consumeBuffered carries out what is whole in c.in and keeps the rest. It
+// returns false where the connection must not be read on.
+func (p *processor) consumeBuffered(c *conn) bool {
+	taken, need := c.consume(p, c.input())
+	if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
+		c.dropInput()
+		return !c.refused
+	}
+	if taken > 0 {
+		c.frameBegins(p.now)
+		c.settleInput()
+	}
+	switch {
+	case c.paused.Load():
+		return false
+	case p.credit <= 0:
+		return c.countInput(cap(c.in.B))
+	}
+	c.compactInput()
+	return c.roomForRest(need, p.now)
+}
 
 // roomForRest makes room in c.in for the rest of a frame of which it holds the
 // beginning, and which takes need bytes as far as is known. It returns false

@@ -10,9 +10,11 @@ import (
 )
 
 // job is a request that may wait for the disk: a read of a row that is not
-// cached, a scan. It holds a copy of the request.
+// cached, a scan. It holds a copy of the request. Or it is the turn of a
+// connection that takes too long for a thread that polls.
 type job struct {
 	c        *conn
+	turn     bool // it is no request, but a turn of c; nothing below counts
 	op       protocol.Opcode
 	mode     protocol.Consistency
 	local    bool // the replicas here may answer with whatever they have
@@ -180,7 +182,8 @@ func (s *Server) work() {
 		if !ok {
 			return
 		}
-		p.run(j)
+		p.jobs = append(p.jobs, j)
+		p.runJobs()
 		p.flush()
 		p.kickIfProposed()
 	}
@@ -225,7 +228,9 @@ func (p *processor) later(c *conn, f *protocol.Frame, op protocol.Opcode) {
 // not fit is answered BUSY.
 func (p *processor) queueJobs() {
 	for i, j := range p.jobs {
-		if !p.srv.jobs.push(j) {
+		if j.turn {
+			p.srv.takeUp(j)
+		} else if !p.srv.jobs.push(j) {
 			p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads})
 		}
 		p.jobs[i] = job{}
@@ -252,9 +257,10 @@ func (p *processor) forwardJob(j *job, shard int) {
 	j.release()
 }
 
-// runJobs carries out the round's jobs on this thread.
+// runJobs carries out the round's jobs on this thread, and those that come of
+// them.
 func (p *processor) runJobs() {
-	for i := range p.jobs {
+	for i := 0; i < len(p.jobs); i++ {
 		p.run(p.jobs[i])
 		p.jobs[i] = job{}
 	}
@@ -310,6 +316,10 @@ func (c *conn) requeueParked() {
 
 // drop ends a job whose client has gone.
 func (j *job) drop() {
+	if j.turn {
+		j.c.comeBack(true)
+		return
+	}
 	j.c.end(j.charge)
 	j.release()
 }
@@ -320,6 +330,10 @@ const goneEvery = 64
 
 // run carries out one job; its output is written at the next flush.
 func (p *processor) run(j job) {
+	if j.turn {
+		p.takeTurn(j.c)
+		return
+	}
 	if j.c.gone.Load() {
 		j.drop()
 		return

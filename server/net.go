@@ -188,6 +188,7 @@ func (x *netConn) remote(*conn) string { return x.nc.RemoteAddr().String() }
 func (x *netConn) readLoop(c *conn) {
 	n := x.front
 	p := newProcessor(n.srv)
+	p.unhurried = true
 	defer n.running.Done()
 	defer n.srv.counters.unregister(&p.counts)
 	x.serve(c, p)

@@ -72,7 +72,7 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 				c.greet()
 			}
 			p.credit -= 1 + len(r.parser.Args)/wordsPerCredit
-			if p.redisCommand(c, r.parser.Args) {
+			if p.redisCommand(c, r.parser.Args, n) {
 				continue // held: what it waits for may be there by now
 			}
 			if r.last {
@@ -186,12 +186,16 @@ func (x *redisPlan) integer(i int) (n int64, ok bool) {
 	return n, ok
 }
 
-// redisCommand carries out one command, or returns true if it has to wait for
-// the answers of others: then it is to be called again.
-func (p *processor) redisCommand(c *conn, args [][]byte) (held bool) {
+// redisCommand carries out one command of size bytes, or returns true if it has
+// to wait, for the answers of others or for a thread that has the time: then it
+// is to be called again.
+func (p *processor) redisCommand(c *conn, args [][]byte, size int) (held bool) {
 	r := c.redis
-	p.counts.redis.Add(1)
 	cmd, problem := resp.Resolve(args)
+	if problem == "" && !p.affords(c, p.weighRedis(c, cmd, args, size)) {
+		return true
+	}
+	p.counts.redis.Add(1)
 	if problem != "" {
 		if p.mistaken(c, args, problem) {
 			return false

@@ -13,7 +13,8 @@ import (
 // redisTxn holds the commands between MULTI and EXEC.
 type redisTxn struct {
 	queue  []queuedCommand
-	bytes  int  // of the arguments, counted among the input of all connections
+	words  int
+	bytes  int  // of the words, counted among the input of all connections
 	broken bool // a command could not be queued
 }
 
@@ -80,6 +81,7 @@ func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
 		return
 	}
 	t.bytes += size
+	t.words += len(x.args)
 	t.queue = append(t.queue, queuedCommand{x.cmd, cloneArgs(x.args)})
 	r.info.multi.Store(int32(len(t.queue)))
 	r.info.queued.Store(int64(t.bytes))

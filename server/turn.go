@@ -1,0 +1,123 @@
+package server
+
+import (
+	"encoding/binary"
+
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// Turns.
+//
+// A thread that polls carries out turnCredit of a connection's input, and then
+// the others of its loop have their turn. It takes well below a millisecond.
+//
+// Each request counts for what it weighs: one for an ordinary one, one for each
+// key or operation of a wide one, and some for the bytes that are copied. What
+// weighs more than a whole turn is not for a thread that polls: the connection
+// steps aside, and its turn becomes a job. The thread that takes the job on reads
+// the connection meanwhile, in the place of the one that polls its loop, so that
+// requests keep their order; the loop has it back after that one request.
+//
+// Rejected: to have each such command go on where it has stopped (as walks over
+// all keys do, which wait for pages anyhow). That is a state for each of a dozen
+// commands, and a BATCH or EXEC must be proposed as a whole all the same.
+const (
+	turnCredit     = 1024
+	wordsPerCredit = 16      // RESP: words that are parsed
+	bytesPerCredit = 1 << 10 // of a request
+	narrowWords    = 16      // RESP: a command of no more words counts for one
+	narrowTxn      = 8 << 10 // a TXN of so many bytes has less than turnCredit operations
+)
+
+// weigh says for how much a native request counts.
+func (p *processor) weigh(f *protocol.Frame) int {
+	w := 1 + len(f.Body)/bytesPerCredit
+	switch protocol.Opcode(f.Code) {
+	case protocol.OpMGet: // of more keys it becomes a job at once
+		w += min(countAt(f.Body), mgetInline)
+	case protocol.OpBatch:
+		if len(f.Body) > 0 {
+			w += countAt(f.Body[1:])
+		}
+	case protocol.OpTxn:
+		if len(f.Body) > narrowTxn && p.txn.Decode(f.Body) == nil {
+			w += len(p.txn.Compares) + len(p.txn.Then) + len(p.txn.Else)
+		}
+	case protocol.OpRoutes:
+		w += p.srv.backend.Shards()
+	}
+	return w
+}
+
+// countAt reads the number at the front of a list, which may be any.
+func countAt(b []byte) int {
+	if len(b) < 4 {
+		return 0
+	}
+	return int(min(binary.LittleEndian.Uint32(b), protocol.OpsMax))
+}
+
+// weighRedis says for how much a command of RESP counts, beside one: args are its
+// words, of size bytes.
+func (p *processor) weighRedis(c *conn, cmd *resp.Command, args [][]byte, size int) int {
+	w := size / bytesPerCredit
+	if len(args) > narrowWords {
+		w += len(args)
+	}
+	switch cmd.ID {
+	case resp.CmdExec:
+		if t := c.redis.txn; t != nil {
+			w += len(t.queue) + t.words + t.bytes/bytesPerCredit
+		}
+		for _, x := range c.redis.watches {
+			w += len(x.keys)
+		}
+	case resp.CmdClientList, resp.CmdClientKill:
+		w += p.srv.conns.len()
+	case resp.CmdClusterSlots, resp.CmdClusterShards, resp.CmdClusterNodes:
+		w += p.srv.backend.Shards()
+	}
+	return w
+}
+
+// affords takes weight from what is left of the turn. It returns false, the
+// connection having stepped aside, where that is more than this thread may carry
+// out at once.
+func (p *processor) affords(c *conn, weight int) bool {
+	if weight > turnCredit && !p.unhurried {
+		c.aside.Store(true)
+		c.paused.Store(true)
+		p.jobs = append(p.jobs, job{c: c, turn: true})
+		return false
+	}
+	p.credit -= weight
+	return true
+}
+
+// takeTurn carries out what is at the front of the input of c, which has stepped
+// aside, and leaves c to its loop again.
+func (p *processor) takeTurn(c *conn) {
+	c.reading.Lock()
+	if !c.gone.Load() && !c.refused {
+		p.now = p.srv.backend.NowMillis()
+		p.credit, p.unhurried = turnCredit, true
+		c.paused.Store(false)
+		p.consumeBuffered(c)
+		p.unhurried = false
+	}
+	on := c.refused || !c.paused.Load()
+	c.reading.Unlock()
+	c.comeBack(on)
+}
+
+// comeBack ends what affords has begun. Where c does not go on it waits as in any
+// pause.
+func (c *conn) comeBack(on bool) {
+	c.aside.Store(false)
+	if on || c.gone.Load() { // its loop has not looked at it meanwhile
+		c.tr.resume(c)
+		return
+	}
+	c.unpause()
+}
