@@ -318,3 +318,35 @@ func rewrite(t *testing.T, f vfs.FS, id Identity) {
 		t.Fatal(err)
 	}
 }
+
+// TestUnreadableEntries opens a node whose disk fails when the entries that are to
+// be carried out again are read: Raft panics then, and the node says why it does
+// not start.
+func TestUnreadableEntries(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	n := memNode(t, mem, Options{Shards: 2})
+	mustPut(t, n, "k", "v")
+	killed := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
+	closeNode(t, n)
+	reads := 0
+	for at := 0; ; at++ { // the first of them look for where the log ends
+		count := 0
+		n, err := openMem(errorfs.Wrap(killed.CrashClone(vfs.CrashCloneCfg{}), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind != errorfs.OpFileReadAt || path.Ext(op.Path) != ".seg" {
+				return nil
+			}
+			if count++; count > at {
+				return syscall.EIO
+			}
+			return nil
+		})), Options{Shards: 2, LogCacheBytes: 1})
+		if count <= at {
+			closeNode(t, n)
+			break
+		}
+		if reads++; !errors.Is(err, syscall.EIO) {
+			t.Errorf("read %d fails: %v", at, err)
+		}
+	}
+	t.Logf("%d reads", reads)
+}

@@ -457,7 +457,7 @@ func (n *Node) openGroups() error {
 			return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
 		}
 		if g.node != nil && g.onlyVoter() {
-			if err := g.node.Campaign(); err != nil {
+			if err := n.guard(g.node.Campaign); err != nil {
 				return err
 			}
 		}

@@ -116,7 +116,7 @@ func (n *Node) pass() *writeSet {
 		n.noteLeft()
 		return nil
 	}
-	if err := n.proposeAll(); err != nil {
+	if err := n.guard(n.proposeAll); err != nil {
 		n.fail(err)
 		n.abandon()
 		return nil
@@ -131,7 +131,7 @@ func (n *Node) pass() *writeSet {
 func (n *Node) serve() {
 	n.delivered = false
 	if !n.failed.Load() {
-		if err := n.tryServe(); err != nil {
+		if err := n.guard(n.tryServe); err != nil {
 			n.fail(err)
 		}
 	}
@@ -148,6 +148,20 @@ func (n *Node) tellDelivered() {
 		n.afterPass()
 	}
 	n.delivered = false
+}
+
+// guard calls f, and returns the log's failure where f panics because of it: Raft
+// knows no other answer to a log that cannot be read.
+func (n *Node) guard(f func() error) (err error) {
+	defer func() {
+		if failure := n.log.Err(); failure != nil {
+			if what := recover(); what != nil {
+				n.logger.Debug("raft cannot go on", "panic", what)
+				err = failure
+			}
+		}
+	}()
+	return f()
 }
 
 func (n *Node) tryServe() error {

@@ -17,7 +17,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 1, "the first seed to run")
-	seedsFlag = flag.Int("seeds", 0, "how many seeds to run; 0: 500, or 20 with -short or the race detector")
+	seedsFlag = flag.Int("seeds", 0, "how many seeds to run; 0: 250, or 20 with -short or the race detector")
 	onlyFlag  = flag.String("only", "", "the one kind of fault to let happen")
 	driftFlag = flag.Float64("drift", 1, "how far clocks differ, against what nodes allow for")
 )
@@ -74,7 +74,7 @@ func TestReplay(t *testing.T) {
 func TestSeeds(t *testing.T) {
 	seeds := *seedsFlag
 	if seeds == 0 {
-		seeds = 500
+		seeds = 250
 		if testing.Short() || raceEnabled {
 			seeds = 20
 		}
