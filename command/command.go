@@ -182,8 +182,12 @@ type Session struct {
 // A decoded Command's byte slices are views into the entry. Decode reuses the
 // capacity of Ops, Else and Compares.
 type Command struct {
-	Kind      Kind
-	Flags     Flags
+	Kind  Kind
+	Flags Flags
+	// PatienceMillis is for how long whoever proposes the command may have it
+	// wait to be proposed; 0: as long as it takes. It is no part of the encoding.
+	PatienceMillis uint32
+
 	Key       []byte
 	Value     []byte
 	TTLMillis uint64
@@ -304,4 +308,7 @@ const (
 	// Apart: the command's keys lie in different shards, and this node is not
 	// the cluster's only one. It never had and never will have an effect.
 	Apart
+	// Overdue: the command was not proposed while it was patient. It never had
+	// and never will have an effect.
+	Overdue
 )

@@ -29,6 +29,7 @@ type batch struct {
 	data  []byte // entry header and commands; belongs to Raft once proposed
 	done  []completion
 	stamp uint64 // 0: that of the moment when it is proposed
+	until int64  // a large command's: it is not proposed later, on Clock.Boot; 0: it is whenever it can be
 }
 
 // proposed is an entry on its way: appended to this leader's log at (index,
@@ -131,13 +132,14 @@ type inbound struct {
 // enqueue copies c into the open batch: the one copy a command makes between
 // the network's buffer and the log. It returns whether the group has to be put
 // on the node's list of groups with work.
-func (g *group) enqueue(c *command.Command, done completion, lim *limits) (wake bool, err error) {
+func (g *group) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
+	lim := &n.lim
 	size := c.EncodedBytesMax()
 	if size > lim.entryBytes {
 		return false, command.ErrTooLarge
 	}
 	if size > LargeBytes {
-		return g.enqueueLarge(c, done, size, lim)
+		return g.enqueueLarge(n, c, done, size)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"math"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3"
 
@@ -16,7 +17,8 @@ import (
 // another is full. If such commands went with all others, everybody would wait
 // for each of them. So they queue by themselves: one of a node's goes at a time,
 // as an entry of its own, and only when the state machine has room for it. Small
-// commands go on past them.
+// commands go on past them. One that has waited for longer than its client does
+// is taken out: nothing happened.
 //
 // So a large command and a small one of the same shard may change places. Who
 // needs an order waits for the outcome of the first (docs/protocol.md, Order).
@@ -26,13 +28,16 @@ const LargeBytes = 64 << 10
 
 // enqueueLarge is enqueue for a large command of size bytes at most. The copy is
 // made without the lock: it takes milliseconds.
-func (g *group) enqueueLarge(c *command.Command, done completion, size int, lim *limits) (wake bool, err error) {
-	if !g.roomForLarge(size, lim) {
+func (g *group) enqueueLarge(n *Node, c *command.Command, done completion, size int) (wake bool, err error) {
+	if !g.roomForLarge(size, &n.lim) {
 		return false, command.ErrBusy
 	}
 	b := batch{
 		data: c.AppendTo(command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+size))),
 		done: []completion{done},
+	}
+	if c.PatienceMillis != 0 {
+		b.until = n.clock.Boot() + int64(c.PatienceMillis)*int64(time.Millisecond)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -63,6 +68,30 @@ func (g *group) takeLarge(n int) {
 	g.taking = append(g.taking, g.large[:n]...)
 	g.large = slices.Delete(g.large, 0, n)
 	g.hasLarge.Store(len(g.large) > 0)
+}
+
+// dropOverdue takes the large commands out that have waited too long, and tells
+// so. Small ones are proposed by the next pass as a rule, and are not looked at.
+func (g *group) dropOverdue(n *Node) {
+	if !g.hasLarge.Load() {
+		return
+	}
+	now := n.clock.Boot()
+	var overdue []batch
+	g.mu.Lock()
+	g.large = slices.DeleteFunc(g.large, func(b batch) bool {
+		if b.until == 0 || b.until >= now {
+			return false
+		}
+		overdue = append(overdue, b)
+		g.largeBytes -= len(b.data)
+		return true
+	})
+	g.hasLarge.Store(len(g.large) > 0)
+	g.mu.Unlock()
+	for i := range overdue {
+		n.finish(overdue[i].done, command.Overdue)
+	}
 }
 
 // nextLarge returns the size of the next large command, 0 where there is none.
@@ -117,7 +146,9 @@ func (n *Node) largeDue() bool {
 func (n *Node) proposeLarge() error {
 	for range len(n.laden) {
 		g := n.laden[0]
+		g.dropOverdue(n)
 		switch {
+		case !g.hasLarge.Load():
 		case g.node == nil || g.state != raft.StateLeader:
 			g.takeLarge(math.MaxInt)
 			g.refuseTaken(n)

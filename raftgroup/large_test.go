@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -125,5 +126,55 @@ func TestLargeCommandBesideAPass(t *testing.T) {
 		if len(heard.order) != 2*(i+1) {
 			t.Fatalf("round %d: %d commands carried out, want %d", i, len(heard.order), 2*(i+1))
 		}
+	}
+}
+
+// TestLargeCommandsAreNotPatientForEver: a large command whose time has passed in
+// the queue is taken out before it is proposed, whatever it waits for, and those
+// behind it go on.
+func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
+	for name, held := range map[string]bool{"nothing in the way": false, "a transfer under way": true} {
+		t.Run(name, func(t *testing.T) {
+			clock := &manualClock{}
+			clock.ms.Store(1000)
+			n := memNode(t, vfs.NewMem(), Options{Clock: clock})
+			large := func(key string, patience uint32) *keeper {
+				t.Helper()
+				c, k := put(key, strings.Repeat("v", LargeBytes)), &keeper{}
+				c.PatienceMillis = patience
+				if err := n.Propose(0, c, k, command.Tag{}); err != nil {
+					t.Fatal(err)
+				}
+				return k
+			}
+			overdue, patient, forEver := large("a", 50), large("b", 50_000), large("c", 0)
+			if held {
+				n.groups[0].transfer = transfer{to: 2, until: math.MaxUint64}
+			}
+			clock.ms.Add(51)
+			n.Tick()
+			run(n)
+			if !overdue.heard || overdue.outcome != command.Overdue {
+				t.Errorf("heard %v, outcome %v", overdue.heard, overdue.outcome)
+			}
+			n.groups[0].transfer = transfer{}
+			for deadline := time.Now().Add(30 * time.Second); !patient.heard || !forEver.heard; {
+				if time.Now().After(deadline) {
+					t.Fatalf("heard %v and %v", patient.heard, forEver.heard)
+				}
+				n.raise()
+				n.pending.Store(true)
+				run(n)
+			}
+			if patient.outcome != command.Applied || forEver.outcome != command.Applied {
+				t.Errorf("outcomes %v and %v", patient.outcome, forEver.outcome)
+			}
+			if _, there := read(t, n, "a"); there {
+				t.Error("what was overdue has been carried out")
+			}
+			if b := n.groups[0].largeBytes; b != 0 {
+				t.Errorf("%d bytes are queued", b)
+			}
+		})
 	}
 }

@@ -819,7 +819,7 @@ func (n *Node) propose(shard int, c *command.Command, done command.Completer, ta
 		}
 		return command.ErrNotLeader
 	}
-	wake, err := g.enqueue(c, completion{done, tag}, &n.lim)
+	wake, err := g.enqueue(n, c, completion{done, tag})
 	if wake {
 		n.markDirty(g)
 	}

@@ -572,6 +572,7 @@ func (g *group) tick(n *Node, now uint64) {
 	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
 		g.expireInflight(n, before)
 	}
+	g.dropOverdue(n)
 	if g.leads.Load() {
 		g.sweep(n, now)
 		g.reconcile(n)
@@ -595,7 +596,7 @@ func (g *group) sweep(n *Node, now uint64) {
 	}
 	g.sweeping = true
 	sweep := n.store.SweepCommand(sweepRows)
-	wake, err := g.enqueue(&sweep, completion{sink: (*sweeper)(g)}, &n.lim)
+	wake, err := g.enqueue(n, &sweep, completion{sink: (*sweeper)(g)})
 	if err != nil {
 		g.sweeping = false
 	}

@@ -134,7 +134,7 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 	sp := &p.split
 	g := &gather{c: c, id: f.ID, epoch: p.marks.Epoch, bodies: make([][]byte, len(sp.shards)), left: len(sp.parts) + 1, parts: make([][]int32, len(sp.parts))}
 	size := 0
-	part := command.Command{Kind: command.Batch, Flags: command.Counted, Session: p.cmd.Session}
+	part := command.Command{Kind: command.Batch, Flags: command.Counted, Session: p.cmd.Session, PatienceMillis: p.patienceMillis()}
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}

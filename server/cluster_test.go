@@ -64,6 +64,8 @@ type fakeNode struct {
 	holdBack   bool // Barriers are not answered
 	heldBack   []func()
 	unsure     bool            // proposals end as TimedOut
+	overdue    bool            // proposals end as Overdue
+	patience   uint32          // of the last proposal, ms
 	busy       bool            // proposals are refused
 	age        uint32          // of the replicas here
 	unknownAge bool            //
@@ -327,6 +329,11 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	if n.busy {
 		n.refused.Add(1)
 		return command.ErrBusy
+	}
+	n.patience = c.PatienceMillis
+	if n.overdue {
+		n.enqueue(func() { done.Complete(tag, command.Overdue, nil) })
+		return nil
 	}
 	if n.unsure {
 		n.enqueue(func() { done.Complete(tag, command.TimedOut, nil) })

@@ -571,6 +571,7 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	if p.yieldsMuch() && p.srv.admission.replies.full() {
 		return errRepliesFull
 	}
+	p.cmd.PatienceMillis = p.patienceMillis()
 	c.begin(size)
 	var err error
 	if shard == acrossShards {

@@ -235,6 +235,48 @@ func TestBarrierDeadline(t *testing.T) {
 	})
 }
 
+// TestDeadlineOfAWrite: whoever queues a write is told how long its client waits,
+// also where another node has sent it on, and a client whose write was not
+// proposed in that time hears that nothing was done.
+func TestDeadlineOfAWrite(t *testing.T) {
+	fc := newFakeCluster(t, Config{RequestTimeout: time.Minute}, 2, 2, 1)
+	here, there := fc.nodes[1], fc.nodes[2]
+	fc.with(func() { here.overdue = true })
+	batch := protocol.Batch{Flags: protocol.BatchNonAtomic, Ops: protocol.Ops{
+		{Code: protocol.OpPut, Body: putBody(fc.key(0, 0), "v")}, {Code: protocol.OpPut, Body: putBody(fc.key(1, 0), "v")},
+	}}
+	for _, r := range []struct {
+		n    *fakeNode
+		op   protocol.Opcode
+		body []byte
+	}{
+		{here, protocol.OpPut, putBody(fc.key(0, 0), "v")},
+		{there, protocol.OpPut, putBody(fc.key(0, 0), "v")},
+		{here, protocol.OpBatch, batch.AppendTo(nil)},
+	} {
+		for _, deadline := range []uint32{20_000, 0} {
+			f, _ := r.n.client().callWith(r.op, protocol.Extensions{DeadlineMillis: deadline}, r.body)
+			if r.op == protocol.OpBatch {
+				var m protocol.BatchReply
+				if err := m.Decode(f.Body); err != nil || m.Results[0].Status != protocol.StatusDeadlineExceeded || m.Results[1].Status != protocol.StatusOK {
+					t.Errorf("%+v, %v", m, err)
+				}
+			} else {
+				want(t, f, protocol.StatusDeadlineExceeded)
+			}
+			most := deadline
+			if most == 0 {
+				most = 60_000
+			}
+			fc.with(func() {
+				if here.patience == 0 || here.patience > most {
+					t.Errorf("%v with a deadline of %d ms: queued for %d", r.op, deadline, here.patience)
+				}
+			})
+		}
+	}
+}
+
 // TestOneHop sends what a node may not answer over a stream from another node.
 func TestOneHop(t *testing.T) {
 	fc := newFakeCluster(t, Config{}, 3, 3, 1)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -197,13 +198,17 @@ func (p *processor) kickIfProposed() {
 	}
 }
 
+// patienceMillis is how long the client waits for the request.
+func (p *processor) patienceMillis() uint32 {
+	if p.ext.DeadlineMillis != 0 {
+		return p.ext.DeadlineMillis
+	}
+	return uint32(min(p.srv.cfg.RequestTimeout.Milliseconds(), math.MaxUint32))
+}
+
 // deadline returns when the client gives the request up, in Unix ms.
 func (p *processor) deadline() int64 {
-	now := time.Now().UnixMilli()
-	if p.ext.DeadlineMillis != 0 {
-		return now + int64(p.ext.DeadlineMillis)
-	}
-	return now + p.srv.cfg.RequestTimeout.Milliseconds()
+	return time.Now().UnixMilli() + int64(p.patienceMillis())
 }
 
 // newJob makes a job of the request, which counts as in flight from now on.

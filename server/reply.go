@@ -51,6 +51,8 @@ func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
 		return protocol.StatusDropped, "another entry took its place; nothing was changed"
 	case command.Apart:
 		return protocol.StatusCrossShard, "the keys lie in different shards, and the node is not its cluster's only one; nothing was done; give them a common {tag}"
+	case command.Overdue:
+		return protocol.StatusDeadlineExceeded, "the deadline passed while the write waited for its turn; nothing was changed"
 	case command.TimedOut:
 		return protocol.StatusTimeout, "the shard's majority has not confirmed the write in time; its outcome is unknown"
 	}
