@@ -13,6 +13,12 @@ STATICCHECK   = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK   = golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS         = $(CURDIR)/bin
 
+# The packages whose tests take longest come first, so that the processors have
+# something to do until the end.
+LONGEST  = ./test ./server ./storage ./internal/sim
+# The packages that pooled buffers pass through.
+BUFFERED = ./test ./server/... ./storage ./raftgroup/... ./bufpool ./internal/sim ./internal/testcluster ./cmd/proa
+
 .DEFAULT_GOAL := help
 .PHONY: help build run test race sim lint fuzz bench ycsb compare gobench docs clean failover growth
 
@@ -32,10 +38,10 @@ run: build ## build, and serve on ./proa-data (DATA=dir for another place)
 	@echo
 	@exec ./proa serve --data $(DATA)
 
-test: ## all tests; the short ones again with the race detector and with buffer checks; macOS build
-	$(GO) test -timeout 15m ./...
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m ./...
-	$(GO) test -tags proadebug -short -timeout 10m ./...
+test: ## all tests; the short ones again with the race detector, and with buffer checks where there are buffers; macOS build
+	$(GO) test -timeout 15m $(LONGEST) ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m $(LONGEST) ./...
+	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
 	GOOS=darwin GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	$(GO) test -C bench/peers -short ./...

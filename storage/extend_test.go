@@ -182,6 +182,7 @@ func TestExtendingKeepsTheExpiryIndex(t *testing.T) {
 // refused, in the same way however the entries are cut into passes, and a retry
 // is carried out.
 func TestGrowthOfAnEntryIsBounded(t *testing.T) {
+	skipRace(t)
 	const size = 8 << 20
 	value := strings.Repeat("v", size)
 	copies := slices.Repeat(cmds{rename("k", "j", keep)}, 20)
@@ -234,6 +235,7 @@ func TestGrowthOfAnEntryIsBounded(t *testing.T) {
 // Entries that make much are carried out in several passes; to the outside it
 // looks as if it were one.
 func TestEntriesAreCutIntoPasses(t *testing.T) {
+	skipRace(t)
 	s := openTest(t)
 	const size = 15 << 20
 	value := strings.Repeat("v", size)
@@ -302,6 +304,7 @@ func TestRenameIsOneChange(t *testing.T) {
 // Replicas of earlier versions do not count what a Get reads, so it counts only
 // where the command says so.
 func TestGetsCountWhereTheyAreTo(t *testing.T) {
+	skipRace(t)
 	const size = 8 << 20
 	get := command.Command{Kind: command.Get, Key: []byte("k")}
 	counted := get

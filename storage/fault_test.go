@@ -614,9 +614,9 @@ func TestVerify(t *testing.T) {
 
 	// A flipped bit anywhere in a table: in rows, filters, indexes, properties.
 	// Pebble then looks for the bit, which takes it a while in a large block.
-	table, flips := tableFile(t, fs), 100
+	table, flips := tableFile(t, fs), 40
 	if testing.Short() {
-		flips = 20
+		flips = 8
 	}
 	for at := 0; at < len(table.content); at += 1 + len(table.content)/flips {
 		damaged := bytes.Clone(table.content)

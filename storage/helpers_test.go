@@ -241,3 +241,12 @@ func diff(t rapid.TB, what string, got, want any) {
 		t.Fatalf("%s (-want +got):\n%s", what, d)
 	}
 }
+
+// skipRace skips a test where the race detector is on: nothing in it runs beside
+// anything else, and it takes long.
+func skipRace(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("has nothing for the race detector")
+	}
+}

@@ -1062,7 +1062,7 @@ func TestReadsDuringInstall(t *testing.T) {
 			}
 		})
 	}
-	for range 200 {
+	for range 60 {
 		install()
 	}
 	stop.Store(true)

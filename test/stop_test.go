@@ -53,7 +53,7 @@ func TestStopIsBounded(t *testing.T) {
 			defer nc.Close()
 			_, _ = nc.Write(first)
 			for i := 0; ; i++ {
-				if i == 200 {
+				if i == 20 {
 					begun <- struct{}{}
 				}
 				_ = nc.SetWriteDeadline(time.Now().Add(time.Minute)) // a guard
