@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -322,9 +323,6 @@ func (c *Command) decode(b []byte, depth int) error {
 		c.takeKeyAndValue(&t)
 	case DeleteRange:
 		keyed = false
-		if depth > 0 {
-			return fmt.Errorf("%w: range deletion inside another command", ErrMalformed)
-		}
 		c.takeKeyAndValue(&t)
 	case SetRange:
 		c.Offset = t.u32()
@@ -347,6 +345,9 @@ func (c *Command) decode(b []byte, depth int) error {
 			if c.Else, err = decodeOps(c.Else, &t, depth); err != nil {
 				return err
 			}
+		}
+		if (c.Kind == Txn || c.Flags&Part == 0) && (slices.ContainsFunc(c.Ops, deletesRange) || slices.ContainsFunc(c.Else, deletesRange)) {
+			return fmt.Errorf("%w: range deletion inside another command", ErrMalformed)
 		}
 		if part := c.Flags&Part != 0; part && len(c.Compares) > 0 || c.Flags&Refuted != 0 && (!part || c.Kind != Txn) {
 			return fmt.Errorf("%w: part of a command over several shards", ErrMalformed)
@@ -377,6 +378,10 @@ func (c *Command) decode(b []byte, depth int) error {
 	}
 	return nil
 }
+
+// deletesRange reports whether op is what only a part of a command over several
+// shards may have among its operations.
+func deletesRange(op Command) bool { return op.Kind == DeleteRange }
 
 func (c *Command) takeKeyAndValue(t *take) {
 	c.Key = t.n(int(t.u16()))

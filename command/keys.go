@@ -1,7 +1,8 @@
 package command
 
 // EachKey calls f for the keys of c: with that of each comparison and each
-// operation of either list, and where that is a Rename with its destination.
+// operation of either list, and where that is a Rename with its destination. A
+// DeleteRange has none.
 func (c *Command) EachKey(f func(key, destination []byte)) {
 	for i := range c.Compares {
 		f(c.Compares[i].Key, nil)
@@ -12,7 +13,7 @@ func (c *Command) EachKey(f func(key, destination []byte)) {
 		}
 	}
 	switch {
-	case len(c.Key) == 0:
+	case len(c.Key) == 0, c.Kind == DeleteRange: // bounds are no keys
 	case c.Kind == Rename:
 		f(c.Key, c.Value)
 	default:

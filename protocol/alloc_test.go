@@ -41,6 +41,7 @@ func TestNoAllocations(t *testing.T) {
 		{"number", uint8(StatusOK), nil, &FloatReply{1, value}},
 		{"expiry", uint8(StatusOK), nil, &ExpiryReply{1, 2}},
 		{"GETRANGE", uint8(OpGetRange), nil, &GetRange{1, 2, key}},
+		{"DELETE_RANGE", uint8(OpDeleteRange), nil, &DeleteRange{Start: key, End: value}},
 		{"range", uint8(StatusOK), nil, &RangeReply{1, 2, value}},
 		{"watch", uint8(StatusOK), nil, &WatchReply{1, 2}},
 		{"rows", uint8(StatusOK), nil, &MGetReply{[]MGetRow{{StatusOK, 1, 0, value}, {Status: StatusNotFound}}}},

@@ -58,6 +58,7 @@ func FuzzFloatReply(f *testing.F)  { fuzzMessage(f, new(FloatReply)) }
 func FuzzSetExpiry(f *testing.F)   { fuzzMessage(f, new(SetExpiry)) }
 func FuzzExpiryReply(f *testing.F) { fuzzMessage(f, new(ExpiryReply)) }
 func FuzzGetRange(f *testing.F)    { fuzzMessage(f, new(GetRange)) }
+func FuzzDeleteRange(f *testing.F) { fuzzMessage(f, new(DeleteRange)) }
 func FuzzRangeReply(f *testing.F)  { fuzzMessage(f, new(RangeReply)) }
 func FuzzWatchReply(f *testing.F)  { fuzzMessage(f, new(WatchReply)) }
 func FuzzRename(f *testing.F)      { fuzzMessage(f, new(Rename)) }

@@ -146,6 +146,14 @@ var vectors = []vector{
 		m: &Txn{Compares: []Compare{{Target: CompareAbsent, Relation: Equal, Key: []byte("lock"), Version: 40}},
 			Then: Ops{{OpPut, wire(&Put{Key: []byte("lock"), Value: []byte("me")})}}}},
 
+	{name: "delete_range_request", about: "All keys that begin with \"user:\"", id: 35, code: request(OpDeleteRange),
+		layout: "options:1 start_length:2 start:5s end_length:2", m: &DeleteRange{Flags: DeleteRangePrefix, Start: []byte("user:")}},
+	{name: "delete_range_request_shard", about: "Everything in shard 3", id: 36, code: request(OpDeleteRange), flags: extensionBits, ext: Extensions{HasShard: true, Shard: 3},
+		layout: "options:1 start_length:2 end_length:2", m: &DeleteRange{Flags: DeleteRangeAll}},
+	{name: "delete_range_reply", about: "Done in shard 0, as its version 41; shard 1 has no leader now", id: 35, code: status(StatusOK), flags: FlagReply,
+		layout: "count:4 status:1 body_length:4 version:8 presence:1 status:1 body_length:4",
+		m:      &BatchReply{OpResults{{StatusOK, wire(&WriteReply{Version: 41})}, {StatusNotLeader, nil}}}},
+
 	{name: "mget_request", about: "Three keys", id: 13, code: request(OpMGet),
 		layout: "count:4 key_length:2 key:1s key_length:2 key:2s key_length:2 key:3s", m: &MGet{[][]byte{[]byte("a"), []byte("bb"), []byte("ccc")}}},
 	{name: "mget_reply_more", about: "The first two rows; a further frame follows", id: 13, code: status(StatusOK), flags: FlagReply | FlagMore,

@@ -43,6 +43,7 @@ var kinds = []kind{
 	{"SetExpiry", func() message { return new(SetExpiry) }, drawSetExpiry, true},
 	{"ExpiryReply", func() message { return new(ExpiryReply) }, drawExpiryReply, false},
 	{"GetRange", func() message { return new(GetRange) }, drawGetRange, true},
+	{"DeleteRange", func() message { return new(DeleteRange) }, drawDeleteRange, false},
 	{"RangeReply", func() message { return new(RangeReply) }, drawRangeReply, true},
 	{"WatchReply", func() message { return new(WatchReply) }, drawWatchReply, false},
 	{"Rename", func() message { return new(Rename) }, drawRename, true},
@@ -172,6 +173,20 @@ func drawSetExpiry(t *rapid.T) message {
 
 func drawGetRange(t *rapid.T) message {
 	return &GetRange{rapid.Int64().Draw(t, "start"), rapid.Int64().Draw(t, "end"), anyKey.Draw(t, "key")}
+}
+
+func drawDeleteRange(t *rapid.T) message {
+	m := &DeleteRange{Start: anyBytes.Draw(t, "start")}
+	switch rapid.IntRange(0, 2).Draw(t, "form") {
+	case 0:
+		m.Flags = DeleteRangePrefix
+		m.Start = append(m.Start, 'p')
+	case 1:
+		m.End = anyKey.Draw(t, "end")
+	default:
+		m.Flags, m.Start = DeleteRangeAll, nil
+	}
+	return m
 }
 
 func drawRangeReply(t *rapid.T) message {

@@ -30,7 +30,9 @@ const (
 	OpWatch     Opcode = 23
 	OpGetRange  Opcode = 24
 
-	opcodeEnd Opcode = 25
+	OpDeleteRange Opcode = 25
+
+	opcodeEnd Opcode = 26
 )
 
 var opcodeNames = [...]string{
@@ -40,7 +42,7 @@ var opcodeNames = [...]string{
 	OpRoutes: "ROUTES", OpStatus: "STATUS", OpAdmin: "ADMIN",
 	OpAppend: "APPEND", OpSetRange: "SETRANGE", OpIncrFloat: "INCRFLOAT",
 	OpSetExpiry: "SETEXPIRY", OpExpiry: "EXPIRY", OpRename: "RENAME",
-	OpWatch: "WATCH", OpGetRange: "GETRANGE",
+	OpWatch: "WATCH", OpGetRange: "GETRANGE", OpDeleteRange: "DELETE_RANGE",
 }
 
 // Known reports whether o is an opcode of this protocol version.

@@ -178,7 +178,7 @@ func TestSpecificationLinks(t *testing.T) {
 	anchors := map[string]bool{}
 	for _, h := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(doc, -1) {
 		a := strings.ToLower(h[1])
-		a = regexp.MustCompile(`[^a-z0-9 -]`).ReplaceAllString(a, "")
+		a = regexp.MustCompile(`[^a-z0-9 _-]`).ReplaceAllString(a, "")
 		anchors[strings.ReplaceAll(a, " ", "-")] = true
 	}
 	for _, l := range regexp.MustCompile(`\]\(#([^)]*)\)`).FindAllStringSubmatch(doc, -1) {

@@ -56,7 +56,8 @@ type acrossQueue struct {
 }
 
 // ProposeAcross hands over a Batch or Txn whose keys may lie in several shards,
-// which is carried out all at once, or a Rename between two shards. shardOf
+// which is carried out all at once, a Rename between two shards, or a DeleteRange
+// of all of them that is of no session and has a result for each. shardOf
 // says to which shard a key belongs. It is otherwise like Propose.
 //
 // Only a node that is alone can do this. Others return ErrApart, or done hears
@@ -112,6 +113,7 @@ type crossing struct {
 	touched map[uint64]bool // hashes of the keys and sessions of the pass's commands so far
 	seed    maphash.Seed
 	grew    bool // one of the pass's commands so far makes much of little
+	ranged  bool // one of them is a DeleteRange, which touches every key
 	ops     int  // of the pass's commands so far
 	bytes   int
 	stamp   uint64 // of the pass's parts
@@ -200,7 +202,7 @@ func (x *crossing) begin(n *Node) {
 		x.touched, x.seed = make(map[uint64]bool), maphash.MakeSeed()
 	}
 	clear(x.touched)
-	x.ops, x.bytes, x.grew = 0, 0, false
+	x.ops, x.bytes, x.grew, x.ranged = 0, 0, false, false
 	now := n.time.now()
 	x.stamp = now
 	for _, g := range n.groups {
@@ -224,6 +226,11 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	c := &x.cmd
 	x.parts = x.parts[:0]
 	far := x.addParts(c, q.shardOf)
+	if c.Kind == command.DeleteRange {
+		for shard := range n.meta() {
+			x.part(shard)
+		}
+	}
 	switch v, o := n.mayCross(); {
 	case v == waits:
 		return waits, nil
@@ -238,7 +245,7 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	if grows && x.grew {
 		return waits, nil
 	}
-	p := planner{crossing: x, shardOf: q.shardOf, cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
+	p := planner{crossing: x, shardOf: q.shardOf, shards: n.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
 	p.inFull = far || p.whole && weighty(c)
 	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
 		if x.met(c) {
@@ -289,7 +296,7 @@ func (x *crossing) addParts(c *command.Command, shardOf func([]byte) int) (far b
 // that what is refused for the bound is refused in the rehearsal too.
 func growing(c *command.Command) bool {
 	switch c.Kind {
-	case command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Exists, command.Expiry, command.Watch:
+	case command.Put, command.Delete, command.Incr, command.Expire, command.Persist, command.Exists, command.Expiry, command.Watch, command.DeleteRange:
 		return false
 	case command.Batch, command.Txn:
 		return slices.ContainsFunc(c.Ops, func(op command.Command) bool { return growing(&op) }) ||
@@ -330,10 +337,11 @@ func (x *crossing) met(c *command.Command) (met bool) {
 	c.EachKey(func(key, destination []byte) {
 		met = met || x.touched[maphash.Bytes(x.seed, key)] || destination != nil && x.touched[maphash.Bytes(x.seed, destination)]
 	})
-	return met || c.Session.ID != 0 && x.touched[maphash.Comparable(x.seed, c.Session.ID)]
+	return met || x.ranged || c.Session.ID != 0 && x.touched[maphash.Comparable(x.seed, c.Session.ID)]
 }
 
 func (x *crossing) touch(c *command.Command) {
+	x.ranged = x.ranged || c.Kind == command.DeleteRange
 	c.EachKey(func(key, destination []byte) {
 		x.touched[maphash.Bytes(x.seed, key)] = true
 		if destination != nil {
@@ -373,6 +381,7 @@ func (n *Node) mayCross() (verdict, command.Outcome) {
 type planner struct {
 	*crossing
 	shardOf   func(key []byte) int
+	shards    int // how many there are
 	cmd       *command.Command
 	rehearsal *storage.Rehearsal // nil: nothing is to be decided
 	inFull    bool               // every operation is rehearsed, to see whether it can be done
@@ -387,7 +396,7 @@ type planner struct {
 // plan fills the parts. A status other than OK says why there is nothing to be
 // done. bytesMax bounds what Renames move.
 func (p *planner) plan(bytesMax int) (command.Status, error) {
-	if p.cmd.Kind == command.Rename {
+	if p.cmd.Kind == command.Rename || p.cmd.Kind == command.DeleteRange {
 		p.ops = []command.Command{*p.cmd}
 	}
 	if status, err := p.choose(); status != command.OK || err != nil {
@@ -462,6 +471,12 @@ func (p *planner) replays(shard int) (done, expired bool, err error) {
 
 // place puts one operation into the part of its shard.
 func (p *planner) place(op *command.Command) (command.Status, error) {
+	if op.Kind == command.DeleteRange {
+		for shard := range p.shards {
+			p.results = append(p.results, acrossOp{part: p.add(shard, op), drop: -1})
+		}
+		return command.OK, nil
+	}
 	shard := p.shardOf(op.Key)
 	if op.Kind == command.Rename && p.shardOf(op.Value) != shard {
 		return command.OK, p.move(op, shard, p.shardOf(op.Value))

@@ -84,6 +84,19 @@ func apart(n *Node) (keys [3]string) {
 // every byte, and lets every beginning of it get lost before the rest: a node
 // that starts with what is left has all of the command or nothing.
 func TestAcrossTornWrite(t *testing.T) {
+	t.Run("batch", func(t *testing.T) {
+		tornWrite(t, "", "newnewnew", func(k [3]string) *command.Command {
+			return &command.Command{Kind: command.Batch, Ops: puts(k[0], "new", k[1], "new", k[2], "new")}
+		})
+	})
+	t.Run("deletion of a range", func(t *testing.T) {
+		tornWrite(t, "old", "", func([3]string) *command.Command { return &command.Command{Kind: command.DeleteRange, Key: []byte("k")} })
+	})
+}
+
+// tornWrite has old in one of three shards, others in the rest, and carries out
+// what command makes, after which whole is there.
+func tornWrite(t *testing.T, others, whole string, c func(keys [3]string) *command.Command) {
 	f := vfs.NewCrashableMem()
 	n, err := openMem(f, Options{Shards: 3})
 	if err != nil {
@@ -92,6 +105,10 @@ func TestAcrossTornWrite(t *testing.T) {
 	t.Cleanup(func() { closeNode(t, n) })
 	k := apart(n)
 	mustPut(t, n, k[0], "old")
+	if others != "" {
+		mustPut(t, n, k[1], others)
+		mustPut(t, n, k[2], others)
+	}
 	path := f.PathJoin(dir, logDir, "0000000000000001.seg")
 	if names, err := f.List(f.PathJoin(dir, logDir)); err == nil {
 		for _, name := range names {
@@ -101,7 +118,7 @@ func TestAcrossTornWrite(t *testing.T) {
 		}
 	}
 	before := readAll(t, f, path)
-	if o, r := acrossNow(t, n, &command.Command{Kind: command.Batch, Ops: puts(k[0], "new", k[1], "new", k[2], "new")}); o != command.Applied || r.Status != command.OK {
+	if o, r := acrossNow(t, n, c(k)); o != command.Applied || r.Status != command.OK {
 		t.Fatal(o, r)
 	}
 	after := readAll(t, f, path)
@@ -115,7 +132,7 @@ func TestAcrossTornWrite(t *testing.T) {
 	if last-first < 100 {
 		t.Fatalf("the write has bytes %d to %d", first, last)
 	}
-	whole, none := 0, 0
+	all, none := 0, 0
 	try := func(image []byte) {
 		t.Helper()
 		crashed := f.CrashClone(vfs.CrashCloneCfg{})
@@ -126,9 +143,9 @@ func TestAcrossTornWrite(t *testing.T) {
 		}
 		defer closeNode(t, again)
 		switch found := fmt.Sprint(value(t, again, k[0]), value(t, again, k[1]), value(t, again, k[2])); found {
-		case "newnewnew":
-			whole++
-		case "old":
+		case whole:
+			all++
+		case "old" + others + others:
 			none++
 		default:
 			t.Fatalf("bytes %d to %d: found %q", first, last, found)
@@ -142,11 +159,11 @@ func TestAcrossTornWrite(t *testing.T) {
 		try(append(bytes.Clone(after[:cut]), before[cut:]...))
 		try(append(bytes.Clone(before[:cut+1]), after[cut+1:]...))
 	}
-	if whole != 0 || none == 0 {
-		t.Errorf("of damaged writes %d were taken for whole, %d not", whole, none)
+	if all != 0 || none == 0 {
+		t.Errorf("of damaged writes %d were taken for whole, %d not", all, none)
 	}
 	try(after)
-	if whole != 1 {
+	if all != 1 {
 		t.Error("the whole write is not there")
 	}
 }
@@ -419,6 +436,47 @@ func TestAcrossManyInOnePass(t *testing.T) {
 	}
 	if got := value(t, n, k[0]) + " " + value(t, n, "count"); got != "50 50" {
 		t.Errorf("found %s", got)
+	}
+}
+
+// TestAcrossDeletesARange deletes a range in all shards at once, among commands
+// before and after it: those after it that ask for keys find it done.
+func TestAcrossDeletesARange(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+	k := apart(n)
+	e := newEar()
+	for i, c := range []*command.Command{
+		{Kind: command.Batch, Ops: puts(k[0], "v", k[1], "v", k[2], "v", "other", "v")},
+		{Kind: command.DeleteRange, Key: []byte("k"), Value: []byte("l")},
+		{
+			Kind: command.Txn, Compares: []command.Compare{{Target: command.OnVersion, Relation: command.Equal, Key: []byte(k[1])}},
+			Ops: puts(k[2], "again", k[0], "again"),
+		},
+	} {
+		if err := n.ProposeAcross(shardsOf(n), c, e, command.Tag{ID: uint64(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(n)
+	for i := range uint64(3) {
+		if e.outcomes[i] != command.Applied {
+			t.Fatalf("command %d: %v", i, e.outcomes[i])
+		}
+	}
+	if !e.results[2].Succeeded {
+		t.Error("a comparison in the same pass has not seen the deletion")
+	}
+	if got := fmt.Sprintf("%s|%s|%s|%s", value(t, n, k[0]), value(t, n, k[1]), value(t, n, k[2]), value(t, n, "other")); got != "again||again|v" {
+		t.Errorf("found %s", got)
+	}
+	o, r := acrossNow(t, n, &command.Command{Kind: command.DeleteRange})
+	if o != command.Applied || len(r.Results) != 3 || r.Kind != command.DeleteRange {
+		t.Fatalf("%v, %+v", o, r)
+	}
+	for shard, r := range r.Results {
+		if r.Version == 0 || r.Version != n.store.Revision(shard) {
+			t.Errorf("shard %d: version %d, the shard's revision %d", shard, r.Version, n.store.Revision(shard))
+		}
 	}
 }
 

@@ -63,7 +63,7 @@ type Backend interface {
 	// nothing happened; otherwise done hears the outcome, once.
 	Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error
 	// ProposeAcross is Propose for a Batch, Txn or Rename whose keys lie in
-	// several shards; shardOf says in which. All of it takes effect at once, or
+	// several shards, or a DeleteRange of all; shardOf says in which. All of it takes effect at once, or
 	// none. Unless this node is its cluster's only one it returns ErrApart, or
 	// done hears Apart; of a session's command that was carried out before, done
 	// hears the result. After ErrNotLeader only a node that has the shard of

@@ -280,6 +280,10 @@ func (g *gather) Complete(tag command.Tag, outcome command.Outcome, r *command.R
 	case outcome != command.Applied:
 		s, _ := statusOfOutcome(outcome)
 		g.fail(ops, s)
+	case r.Kind == command.DeleteRange:
+		g.mu.Lock()
+		g.keep(ops[0], r)
+		g.mu.Unlock()
 	case r.Status != command.OK || len(r.Results) != len(ops):
 		g.fail(ops, statusOf(r.Status))
 	default:

@@ -170,6 +170,21 @@ func (fc *fakeCluster) apply(shard int, key, value string) uint64 {
 	return s.version
 }
 
+// deleteRange deletes rows, also where replicas lag. fc.mu must be held.
+func (fc *fakeCluster) deleteRange(shard int, from, to string) uint64 {
+	s := &fc.state[shard]
+	s.version++
+	for key := range s.rows {
+		if key >= from && (to == "" || key < to) {
+			delete(s.rows, key)
+		}
+	}
+	if n := fc.nodes[fc.leader[shard]]; n != nil {
+		n.replicas[shard] = s.clone()
+	}
+	return s.version
+}
+
 // carryOut carries out an operation that was proposed: a read, or a write, which
 // is taken for a PUT. fc.mu must be held.
 func (fc *fakeCluster) carryOut(shard int, kind command.Kind, key, value string) command.Result {
@@ -337,6 +352,16 @@ func (n *fakeNode) Propose(shard int, c *command.Command, done command.Completer
 	}
 	if n.unsure {
 		n.enqueue(func() { done.Complete(tag, command.TimedOut, nil) })
+		return nil
+	}
+	if c.Kind == command.DeleteRange {
+		from, to := string(c.Key), string(c.Value)
+		n.enqueue(func() {
+			n.cluster.mu.Lock()
+			r := command.Result{Kind: command.DeleteRange, Version: n.cluster.deleteRange(shard, from, to)}
+			n.cluster.mu.Unlock()
+			done.Complete(tag, command.Applied, &r)
+		})
 		return nil
 	}
 	ops := []command.Command{*c}

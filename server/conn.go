@@ -398,8 +398,8 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 		if outcome == command.Applied {
 			c.appendResult(out, tag, &marks, r)
 		} else {
-			status, message := statusOfOutcome(outcome)
-			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, status, 0, message)
+			status, retry, message := refusalOfOutcome(outcome, protocol.Opcode(tag.Code&^tellEpoch))
+			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, status, retry, message)
 		}
 	}
 	// Under the lock: whoever writes the reply must see it as answered.

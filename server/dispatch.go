@@ -170,6 +170,8 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		p.writeBatch(c, f)
 	case protocol.OpTxn:
 		p.writeTxn(c, f)
+	case protocol.OpDeleteRange:
+		p.deleteRange(c, f)
 	case protocol.OpScan:
 		p.scan(c, f)
 	case protocol.OpRoutes, protocol.OpStatus:
@@ -205,8 +207,8 @@ func (p *processor) extensions(c *conn, f *protocol.Frame, op protocol.Opcode) b
 		}
 	}
 	if p.ext.HasShard {
-		if op != protocol.OpScan {
-			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("the extension SHARD belongs to SCAN, not to %v", op))
+		if op != protocol.OpScan && op != protocol.OpDeleteRange {
+			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("the extension SHARD belongs to SCAN and DELETE_RANGE, not to %v", op))
 			return false
 		}
 		if n := p.srv.backend.Shards(); int(p.ext.Shard) >= n {
@@ -227,7 +229,7 @@ func writes(op protocol.Opcode) bool {
 	switch op {
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
 		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename,
-		protocol.OpBatch, protocol.OpTxn, protocol.OpWatch, protocol.OpGetRange:
+		protocol.OpBatch, protocol.OpTxn, protocol.OpWatch, protocol.OpGetRange, protocol.OpDeleteRange:
 		return true
 	}
 	return false

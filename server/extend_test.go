@@ -368,7 +368,7 @@ func TestWritesAreKnown(t *testing.T) {
 		m := protocol.Batch{Ops: protocol.Ops{{Code: o}}}
 		reads := o == protocol.OpGet || o == protocol.OpExists || o == protocol.OpExpiry
 		inside := !reads && new(protocol.Batch).Decode(m.AppendTo(nil)) == nil
-		if want := inside || o == protocol.OpBatch || o == protocol.OpTxn; writes(o) != want {
+		if want := inside || o == protocol.OpBatch || o == protocol.OpTxn || o == protocol.OpDeleteRange; writes(o) != want {
 			t.Errorf("%v counts as a write: %v", o, !want)
 		}
 	}

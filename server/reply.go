@@ -44,6 +44,16 @@ func textOf(s command.Status, status protocol.Status) string {
 	return status.Text()
 }
 
+// refusalOfOutcome is statusOfOutcome for a whole request. What is one command in
+// each shard where the node is not alone need only be asked for again.
+func refusalOfOutcome(o command.Outcome, op protocol.Opcode) (s protocol.Status, retryMillis uint32, message string) {
+	if o == command.Apart && op == protocol.OpDeleteRange {
+		return protocol.StatusBusy, retryLeaderMillis, "the node has just ceased to be alone; try again"
+	}
+	s, message = statusOfOutcome(o)
+	return s, 0, message
+}
+
 // statusOfOutcome translates why there is no result, with a sentence.
 func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
 	switch o {
@@ -204,6 +214,12 @@ func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protoc
 			branch = 1
 		}
 		b = n.appendResults(append(b, branch), r.Results, room)
+	case protocol.OpDeleteRange:
+		shards := r.Results
+		if len(shards) == 0 { // of one shard
+			shards = []command.Result{*r}
+		}
+		b = n.appendResults(b, shards, room)
 	default:
 		b = appendBody(b, r)
 	}

@@ -85,7 +85,7 @@ func (s *Server) appendCursor(dst []byte, m *protocol.Scan, shard int, last []by
 func (s *Server) resolveScan(m *protocol.Scan, shard int) (command.Scan, error) {
 	r := command.Scan{Start: m.Start, End: m.End, Reverse: m.Flags&protocol.ScanReverse != 0, KeysOnly: m.Flags&protocol.ScanKeysOnly != 0}
 	if m.Flags&protocol.ScanPrefix != 0 {
-		r.End = prefixEnd(m.Start)
+		r.End = protocol.PrefixEnd(m.Start)
 	}
 	if len(m.Cursor) == 0 {
 		return r, nil
@@ -103,19 +103,6 @@ func (s *Server) resolveScan(m *protocol.Scan, shard int) (command.Scan, error) 
 		r.Start = append(bytes.Clone(last), 0)
 	}
 	return r, nil
-}
-
-// prefixEnd returns the first key after all keys that begin with prefix, or
-// nil where there is none.
-func prefixEnd(prefix []byte) []byte {
-	for i := len(prefix) - 1; i >= 0; i-- {
-		if prefix[i] != 0xff {
-			end := bytes.Clone(prefix[:i+1])
-			end[i]++
-			return end
-		}
-	}
-	return nil
 }
 
 // runScan reads one page, if what it takes is here: all the shards, or what
