@@ -132,6 +132,21 @@ func TestClients(t *testing.T) {
 	}
 }
 
+// TestClientsOfOneNode has the same libraries use a node that is alone, with eight
+// shards, as a single Redis and as a cluster.
+func TestClientsOfOneNode(t *testing.T) {
+	goredis.SetLogger(silent{})
+	for _, redirect := range []bool{false, true} {
+		addresses := []string{startAlone(t, redirect)}
+		for _, protocol := range []int{2, 3} {
+			t.Run(fmt.Sprintf("redirect=%t, RESP%d", redirect, protocol), func(t *testing.T) {
+				clusterClients(t, addresses, protocol)
+				singleClients(t, addresses, protocol)
+			})
+		}
+	}
+}
+
 func clusterClients(t *testing.T, addresses []string, protocol int) {
 	t.Run("go-redis cluster", func(t *testing.T) {
 		c := goredis.NewClusterClient(&goredis.ClusterOptions{Addrs: addresses, Protocol: protocol})
@@ -156,7 +171,7 @@ func singleClients(t *testing.T, addresses []string, protocol int) {
 			defer c.Close()
 			useGoRedis(t, c)
 			pipelineOfManySlots(t, c)
-			severalSlots(t, c)
+			severalSlots(t, c, len(addresses) == 1)
 			scanAll(t, c)
 		})
 	}
@@ -347,8 +362,9 @@ func readReplicas(t *testing.T, o goredis.ClusterOptions) {
 	}
 }
 
-// severalSlots calls one node with keys of several shards in one command.
-func severalSlots(t *testing.T, c *goredis.Client) {
+// severalSlots calls one node with keys of several shards in one command. Only a
+// node that is alone writes them so.
+func severalSlots(t *testing.T, c *goredis.Client, alone bool) {
 	ctx := limited(t)
 	var keys []string
 	for i := range 20 {
@@ -361,10 +377,14 @@ func severalSlots(t *testing.T, c *goredis.Client) {
 	}
 	expect(t, "EXISTS", must[int64](t, "EXISTS")(c.Exists(ctx, keys...).Result()), 20)
 	expect(t, "TOUCH", must[int64](t, "TOUCH")(c.Touch(ctx, keys...).Result()), 20)
-	if err := c.MSet(ctx, keys[0], "a", keys[1], "b", keys[2], "c", keys[3], "d").Err(); err == nil || !strings.HasPrefix(err.Error(), "CROSSSLOT") {
+	want := "0"
+	if alone {
+		want = "a"
+	}
+	if err := c.MSet(ctx, keys[0], "a", keys[1], "b", keys[2], "c", keys[3], "d").Err(); alone != (err == nil) || err != nil && !strings.HasPrefix(err.Error(), "CROSSSLOT") {
 		t.Errorf("MSET over several shards: %v", err)
 	}
-	expect(t, "GET", must[string](t, "GET")(c.Get(ctx, keys[0]).Result()), "0")
+	expect(t, "GET", must[string](t, "GET")(c.Get(ctx, keys[0]).Result()), want)
 	expect(t, "DEL", must[int64](t, "DEL")(c.Del(ctx, keys...).Result()), 20)
 }
 
