@@ -15,6 +15,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/proa-kv/proa/internal/leaktest"
 	"github.com/proa-kv/proa/raftlog"
 )
 
@@ -205,7 +206,7 @@ func TestSyncedIsRecorded(t *testing.T) {
 // node does not start, or does without, but never panics; and when the disk is
 // well again everything is there.
 func TestStartSurvivesEveryFailure(t *testing.T) {
-	if !inOwnProcess(t) {
+	if !leaktest.InOwnProcess(t) {
 		return
 	}
 	all := vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}

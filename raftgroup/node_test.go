@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,42 +16,13 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-	"go.uber.org/goleak"
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/leaktest"
 )
 
-// leaksAllowed is the environment variable of a process whose tests may leave
-// goroutines behind: those of a Pebble that has stopped halfway, for which there
-// is no end but the process's.
-const leaksAllowed = "PROA_TEST_LEAKS"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(leaksAllowed) != "" {
-		os.Exit(m.Run())
-	}
-	goleak.VerifyTestMain(m)
-}
-
-// inOwnProcess has the calling test run in a process of its own, which may leave
-// goroutines behind. It returns false in the process that waits for that.
-func inOwnProcess(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(leaksAllowed) != "" {
-		return true
-	}
-	args := []string{"-test.run=^" + t.Name() + "$", "-test.v"}
-	if testing.Short() {
-		args = append(args, "-test.short")
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = append(os.Environ(), leaksAllowed+"=1")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v:\n%s", err, out)
-	}
-	return false
-}
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // ear hears outcomes.
 type ear struct {

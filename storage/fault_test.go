@@ -19,6 +19,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/leaktest"
 )
 
 // faultyTables makes operations of the kinds on tables fail while it is on.
@@ -259,7 +260,7 @@ func TestFailedDrainEndsTheWaitForRoom(t *testing.T) {
 // goroutine that has found out stays where it is, with the locks it holds, and
 // Close leaves the database behind.
 func TestFatalfTellsAndStays(t *testing.T) {
-	if !inOwnProcess(t) {
+	if !leaktest.InOwnProcess(t) {
 		return
 	}
 	for name, closes := range map[string]bool{"running": false, "closing": true} {
@@ -308,7 +309,7 @@ func faultyManifest(fs vfs.FS, err error) (vfs.FS, *errorfs.Toggle) {
 // when the disk is well again.
 func TestOpenSurvivesEveryFailure(t *testing.T) {
 	t.Parallel()
-	if !inOwnProcess(t) {
+	if !leaktest.InOwnProcess(t) {
 		return
 	}
 	filled := vfs.NewCrashableMem()
