@@ -3,6 +3,7 @@ package server
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -165,4 +166,48 @@ func TestDeleteRangeOverNodes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// FLUSHALL concerns what SCAN does: the keys of all shards, or with resp.redirect
+// those of the shards that the node leads.
+func TestRedisFlush(t *testing.T) {
+	for _, redirect := range []bool{false, true} {
+		fc := newFakeCluster(t, Config{RedisRedirect: redirect}, 3, 6, 1)
+		fill := func() {
+			for shard := range 6 {
+				fc.set(fc.key(shard, 0), "v")
+			}
+		}
+		fill()
+		native := fc.nodes[2].client()
+		c := dialRedis(t, fc.nodes[1].redisAddr)
+		c.want("FLUSHALL ASYNC", "+OK|")
+		c.want("DBSIZE", ":0|")
+		left := 0
+		if redirect {
+			left = 4
+		}
+		if n := len(native.keysOf()); n != left {
+			t.Errorf("redirect %v: %d keys are left, want %d", redirect, n, left)
+		}
+		c.want("MULTI", "+OK|")
+		c.want("FLUSHDB", "-ERR flushdb is not available inside MULTI|")
+		c.want("DISCARD", "+OK|")
+
+		// Once a part of it may have been done, nobody is told that it was not.
+		fill()
+		fc.with(func() {
+			fc.leader[3] = 0 // once led by node 1
+			fc.nodes[1].unsure = redirect
+		})
+		got := c.do("FLUSHDB")
+		if !strings.HasPrefix(got, "-UNKNOWN the outcome of the write is not known: ") {
+			t.Errorf("redirect %v: %q", redirect, got)
+		}
+	}
+	fc := newFakeCluster(t, Config{}, 2, 1, 1)
+	fc.with(func() { fc.leader[0] = 0 })
+	if got := dialRedis(t, fc.nodes[1].redisAddr).do("FLUSHALL"); !strings.HasPrefix(got, "-CLUSTERDOWN ") {
+		t.Errorf("without a leader: %q", got)
+	}
 }

@@ -31,6 +31,7 @@ type redisWalk struct {
 	reverse bool
 	take    func(w *redisWalk, keys [][]byte) walkStep       // looks at some keys of a page, in order
 	whole   bool                                             // take wants all keys of a page at once
+	flush   bool                                             // what there is is deleted
 	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
 	fail    string                                           // the error to answer instead
 
@@ -117,14 +118,22 @@ func (p *processor) walkOver(c *conn, w *redisWalk) (held bool) {
 		p.endWalk(c)
 		return false
 	}
-	p.askPage(c)
+	p.askPart(c)
 	return false
+}
+
+// askPart asks for what c's walk needs next.
+func (p *processor) askPart(c *conn) {
+	if c.redis.walk.flush {
+		p.askFlush(c)
+	} else {
+		p.askPage(c)
+	}
 }
 
 // askPage asks for the next page of c's walk.
 func (p *processor) askPage(c *conn) {
-	r := c.redis
-	w := r.walk
+	w := c.redis.walk
 	m := protocol.Scan{Flags: protocol.ScanKeysOnly, CountMax: w.rows, BytesMax: walkBytes, Start: w.at.start, Cursor: w.at.cursor}
 	if w.at.prefix {
 		m.Flags |= protocol.ScanPrefix
@@ -132,9 +141,16 @@ func (p *processor) askPage(c *conn) {
 	if w.reverse {
 		m.Flags |= protocol.ScanReverse
 	}
-	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpScan), ID: requestID(w.number, 0)}}
-	f.Body = m.AppendTo(p.plan.body[:0])
-	p.plan.body = f.Body[:0]
+	p.askNext(c, protocol.OpScan, m.AppendTo(p.plan.body[:0]))
+}
+
+// askNext dispatches a request of c's walk, for its present shard if it is
+// confined to some.
+func (p *processor) askNext(c *conn, op protocol.Opcode, body []byte) {
+	r := c.redis
+	w := r.walk
+	f := protocol.Frame{Header: protocol.Header{Code: uint8(op), ID: requestID(w.number, 0)}, Body: body}
+	p.plan.body = body[:0]
 	if w.at.confined {
 		x := protocol.Extensions{HasShard: true, Shard: w.at.shards[0]}
 		f.Flags, f.Extensions = protocol.FlagExtensions, x.AppendTo(nil)[2:]
@@ -155,7 +171,11 @@ func (p *processor) goOn(c *conn) bool {
 	s := r.slot(w.number)
 	if !w.loaded {
 		p.credit -= creditPerPage
-		w.fail = w.loadPage(s.kept.B)
+		if w.flush {
+			w.fail = w.loadFlush(s.kept.B)
+		} else {
+			w.fail = w.loadPage(s.kept.B)
+		}
 	}
 	step, over := walkEnd, true
 	if w.fail == "" {
@@ -168,7 +188,7 @@ func (p *processor) goOn(c *conn) bool {
 	r.dropKept(s)
 	r.page.Store(false)
 	if w.fail == "" && w.goesOn(step) {
-		p.askPage(c)
+		p.askPart(c)
 	} else {
 		p.endWalk(c)
 	}

@@ -63,6 +63,7 @@ func init() {
 		resp.CmdMulti: redisMulti, resp.CmdExec: redisExec, resp.CmdDiscard: redisDiscard, resp.CmdWatch: redisWatchKeys,
 		resp.CmdQuit: redisQuit, resp.CmdReset: redisReset, resp.CmdWait: redisWait,
 		resp.CmdScan: redisScan, resp.CmdKeys: redisKeys, resp.CmdDBSize: redisDBSize, resp.CmdRandomKey: redisRandomKey,
+		resp.CmdFlushAll: redisFlush, resp.CmdFlushDB: redisFlush,
 		resp.CmdClusterCountKeysInSlot: redisClusterCountKeysInSlot, resp.CmdClusterGetKeysInSlot: redisClusterGetKeysInSlot,
 	} {
 		redisHandlers[id].control = f

@@ -18,7 +18,7 @@ import (
 //     holds replicas: in Redis a node is one or the other, and client libraries
 //     rely on it. Only nodes that lead nothing are told as replicas.
 //
-// What concerns all keys (SCAN, KEYS, DBSIZE, RANDOMKEY) concerns those of the
+// What concerns all keys (SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHALL) concerns those of the
 // slots of which this node is told as the master. So a client that asks one node
 // in the first view, or all masters in the second, meets each key once.
 //

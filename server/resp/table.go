@@ -43,6 +43,8 @@ const (
 	CmdMemoryHelp
 	CmdInfo
 	CmdDBSize
+	CmdFlushAll
+	CmdFlushDB
 	CmdTime
 	CmdGet
 	CmdSet
@@ -458,6 +460,32 @@ var table = []*Command{
 		Tips:       []string{"request_policy:all_shards", "response_policy:agg_sum"},
 		Summary:    "Counts the keys of all shards, by reading them.",
 		Since:      "1.0.0", Group: "server", Complexity: "O(N), N: keys",
+	},
+	{
+		ID: CmdFlushAll, Name: "flushall", Arity: -1, Flags: FlagWrite,
+		Categories: CategoryKeyspace | CategoryDangerous,
+		Tips:       []string{"request_policy:all_shards", "response_policy:all_succeeded"},
+		Summary:    "Deletes all keys, in each shard all at once.",
+		Since:      "1.0.0", Group: "server", Complexity: "O(S), S: shards",
+		Arguments: []Argument{
+			{Name: "async", Type: "oneof", Optional: true, Choices: []Argument{
+				{Name: "async", Type: "pure-token", Token: "ASYNC", Since: "4.0.0"},
+				{Name: "sync", Type: "pure-token", Token: "SYNC", Since: "6.2.0"},
+			}},
+		},
+	},
+	{
+		ID: CmdFlushDB, Name: "flushdb", Arity: -1, Flags: FlagWrite,
+		Categories: CategoryKeyspace | CategoryDangerous,
+		Tips:       []string{"request_policy:all_shards", "response_policy:all_succeeded"},
+		Summary:    "Deletes all keys, in each shard all at once.",
+		Since:      "1.0.0", Group: "server", Complexity: "O(S), S: shards",
+		Arguments: []Argument{
+			{Name: "async", Type: "oneof", Optional: true, Choices: []Argument{
+				{Name: "async", Type: "pure-token", Token: "ASYNC", Since: "4.0.0"},
+				{Name: "sync", Type: "pure-token", Token: "SYNC", Since: "6.2.0"},
+			}},
+		},
 	},
 	{
 		ID: CmdTime, Name: "time", Arity: 1, Flags: FlagLoading | FlagStale | FlagFast,

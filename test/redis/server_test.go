@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/spawn"
 	"github.com/proa-kv/proa/internal/testcluster"
 )
@@ -114,14 +113,7 @@ func startRedis(t *testing.T) *target {
 		_ = cmd.Wait() // says that it was killed
 	})
 	awaitAnswer(t, r.address)
-	r.wipe = func(t *testing.T) {
-		t.Helper()
-		c := connectTo(t, r.address)
-		defer c.close()
-		if got := c.ask(t, "FLUSHALL"); got != "+OK\r\n" {
-			t.Fatalf("FLUSHALL was answered with %q", got)
-		}
-	}
+	r.wipe = func(t *testing.T) { t.Helper(); wipe(t, r.address) }
 	return r
 }
 
@@ -129,35 +121,19 @@ func startRedis(t *testing.T) *target {
 func startProa(t *testing.T) *target {
 	t.Helper()
 	p := &target{name: fromProa, address: testcluster.FreeAddress(t)}
-	node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards", "8", "--resp-listen", p.address}})
+	testcluster.Start(t, testcluster.Config{Args: []string{"--shards", "8", "--resp-listen", p.address}})
 	awaitAnswer(t, p.address)
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	c, err := client.New(ctx, client.Config{Endpoints: []string{node.Address()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	p.wipe = func(t *testing.T) { t.Helper(); wipe(t, c) }
+	p.wipe = func(t *testing.T) { t.Helper(); wipe(t, p.address) }
 	return p
 }
 
-// wipe deletes all keys through Proa's own protocol.
-func wipe(t *testing.T, c *client.Client) {
+// wipe deletes all keys.
+func wipe(t *testing.T, address string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	var keys [][]byte
-	for item, err := range c.Scan(ctx, client.KeysOnly()) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys = append(keys, bytes.Clone(item.Key))
-	}
-	for _, k := range keys {
-		if _, err := c.Delete(ctx, k); err != nil {
-			t.Fatalf("deleting %q: %v", k, err)
-		}
+	c := connectTo(t, address)
+	defer c.close()
+	if got := c.ask(t, "FLUSHALL"); got != "+OK\r\n" {
+		t.Fatalf("FLUSHALL was answered with %q", got)
 	}
 }
 

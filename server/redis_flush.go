@@ -1,0 +1,72 @@
+package server
+
+import (
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
+)
+
+// FLUSHALL and FLUSHDB, which are the same where there is one database, are a
+// walk over shards that deletes instead of reading. Without resp.redirect that is
+// one DELETE_RANGE of everything; with it one for each shard of which this node
+// is the master.
+
+// redisFlush answers FLUSHALL and FLUSHDB. ASYNC and SYNC ask for what is so in
+// any case: nothing waits for the rows, nor does the reply come before they are
+// gone.
+func redisFlush(p *processor, c *conn, x *redisPlan) (held bool) {
+	if len(x.args) > 2 || len(x.args) == 2 && !isWord(x.args[1], "async") && !isWord(x.args[1], "sync") {
+		p.answerError(c, resp.ErrSyntax)
+		return false
+	}
+	// What came before must not see it, reads that are under way included.
+	if r := c.redis; c.holdFor(r.tail.Load() - 1) {
+		return true
+	}
+	w := &redisWalk{flush: true, at: p.beginWalk(nil)}
+	w.take = func(*redisWalk, [][]byte) walkStep { return walkOn }
+	w.end = func(_ *redisWalk, dst []byte, _ int) []byte { return append(dst, "+OK\r\n"...) }
+	return p.walkOver(c, w)
+}
+
+// askFlush asks for the deletion of all rows of the walk's present shard, or of
+// all shards.
+func (p *processor) askFlush(c *conn) {
+	w := c.redis.walk
+	m := protocol.DeleteRange{Flags: protocol.DeleteRangeAll}
+	p.askNext(c, protocol.OpDeleteRange, m.AppendTo(p.plan.body[:0]))
+	w.at.cursor = nil
+}
+
+// loadFlush takes in the answer to one DELETE_RANGE, and returns the error to
+// answer where there is one. What has been deleted in other shards is not told as
+// not done.
+func (w *redisWalk) loadFlush(frames []byte) (problem string) {
+	w.loaded = true
+	status, body, _ := frameAt(frames)
+	var m protocol.BatchReply
+	if status == protocol.StatusOK {
+		if m.Decode(body) != nil {
+			return errMalformedAnswer
+		}
+		for _, r := range m.Results {
+			if r.Status == protocol.StatusOK {
+				w.count++
+			} else {
+				status, body = r.Status, r.Body
+			}
+		}
+	} else if status.Outcome() != protocol.NotDone {
+		w.count++
+	}
+	if status == protocol.StatusOK {
+		return ""
+	}
+	if w.count > 0 {
+		status = protocol.StatusTimeout // of part of it the outcome is known, of all it is not
+	}
+	out := bufpool.Get(outputSize)
+	defer out.Release()
+	(&replyShape{kind: replyWalk, write: true}).fail(out, status, body)
+	return string(out.B[1 : len(out.B)-2])
+}
