@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,15 +22,17 @@ import (
 type cluster struct {
 	t     testing.TB
 	clock *manualClock
-	nodes map[uint64]*Node
 	disks map[uint64]*vfs.MemFS
 	links map[uint64]*link
 	box   []parcel
-	cut   map[[2]uint64]bool
 	walls map[uint64]*wrongClock // each node's clock
 	mute  bool                   // reports are lost
 
 	expelled []string
+
+	mu    sync.Mutex // held where nodes and cut change, and by whoever reads them beside the test's goroutine
+	nodes map[uint64]*Node
+	cut   map[[2]uint64]bool
 }
 
 type parcel struct {
@@ -68,8 +71,8 @@ func (l *link) SendSnapshot(node uint64, s *OutgoingSnapshot) {
 }
 
 func (c *cluster) transfer(from, to uint64, s *OutgoingSnapshot) error {
-	n := c.nodes[to]
-	if n == nil || c.cut[[2]uint64{from, to}] {
+	n := c.reach(from, to)
+	if n == nil {
 		return io.ErrClosedPipe
 	}
 	in, token, err := n.BeginSnapshot(from, s.Header())
@@ -83,9 +86,34 @@ func (c *cluster) transfer(from, to uint64, s *OutgoingSnapshot) error {
 	return in.Finish()
 }
 
+// reach returns a node, nil where there is none or the way to it is cut. From any
+// goroutine.
+func (c *cluster) reach(from, to uint64) *Node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cut[[2]uint64{from, to}] {
+		return nil
+	}
+	return c.nodes[to]
+}
+
+// take removes a node that the test has closed, or is about to.
+func (c *cluster) take(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.nodes, id)
+}
+
+// sever cuts the way from one node to another, or mends it.
+func (c *cluster) sever(from, to uint64, cut bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut[[2]uint64{from, to}] = cut
+}
+
 func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
-	n := l.c.nodes[node]
-	if n == nil || l.c.cut[[2]uint64{l.self, node}] {
+	n := l.c.reach(l.self, node)
+	if n == nil {
 		return nil, ErrNotAsked
 	}
 	return n.Call(ctx, l.self, verb, body)
@@ -148,6 +176,8 @@ func (c *cluster) start(id uint64) *Node {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.nodes[id], c.links[id] = n, l
 	return n
 }
@@ -368,7 +398,7 @@ func TestFailover(t *testing.T) {
 		c.put(fmt.Sprint("k", i), "1")
 	}
 	gone := c.leader(0)
-	delete(c.nodes, gone.id)
+	c.take(gone.id)
 	c.until("leaders again", c.led)
 	for i := range 20 {
 		c.put(fmt.Sprint("k", i), "2")
@@ -417,7 +447,7 @@ func TestSnapshotAndGrowth(t *testing.T) {
 			return row.Removed
 		})
 		closeNode(t, c.nodes[id])
-		delete(c.nodes, id)
+		c.take(id)
 		c.until("settled", func() bool { return c.settled(min(len(c.nodes), 3)) })
 	}
 	for i := range 200 {
@@ -434,12 +464,12 @@ func TestAdminNotAsked(t *testing.T) {
 		if n == meta {
 			continue
 		}
-		c.cut[[2]uint64{id, meta.id}] = true
+		c.sever(id, meta.id, true)
 		_, err := n.Admin(t.Context(), command.AdminMemberDrain, []byte(`{"node":1}`))
 		if !errors.Is(err, command.ErrNotLeader) {
 			t.Errorf("node %d: %v", id, err)
 		}
-		delete(c.cut, [2]uint64{id, meta.id})
+		c.sever(id, meta.id, false)
 	}
 }
 

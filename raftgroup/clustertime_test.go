@@ -276,7 +276,7 @@ func TestClockOfARestartedCluster(t *testing.T) {
 	c.carryOut("short", lives("short", 30*time.Minute))
 	for id := range c.disks {
 		closeNode(t, c.nodes[id])
-		delete(c.nodes, id)
+		c.take(id)
 	}
 	c.clock.ms.Add(uint64(time.Hour.Milliseconds()))
 	c.walls[1].setOff(24 * time.Hour)
@@ -309,7 +309,7 @@ func TestClockUnheard(t *testing.T) {
 			c.put("old", "v")
 			for id := range c.disks {
 				closeNode(t, c.nodes[id])
-				delete(c.nodes, id)
+				c.take(id)
 			}
 			c.clock.ms.Add(uint64(time.Hour.Milliseconds()))
 			c.box, c.mute = nil, true

@@ -122,7 +122,7 @@ func (c *cluster) meet() {
 func (c *cluster) end(id uint64) {
 	c.t.Helper()
 	closeNode(c.t.(*testing.T), c.nodes[id])
-	delete(c.nodes, id)
+	c.take(id)
 }
 
 // copyOf returns a copy of a disk.

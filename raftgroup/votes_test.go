@@ -111,6 +111,7 @@ func TestJoinerOfALoneNodeDies(t *testing.T) {
 // isolate cuts a node off from all others, or ends that.
 func (c *cluster) isolate(node uint64, cut bool) {
 	for id := range c.nodes {
-		c.cut[[2]uint64{node, id}], c.cut[[2]uint64{id, node}] = cut, cut
+		c.sever(node, id, cut)
+		c.sever(id, node, cut)
 	}
 }
