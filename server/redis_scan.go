@@ -34,6 +34,7 @@ type redisWalk struct {
 	flush   bool                                             // what there is is deleted
 	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
 	fail    string                                           // the error to answer instead
+	counted bool                                             // it is that of a page, and has been counted
 
 	// The page that is being looked at: its keys, and how many have been. They
 	// lie in the walk's slot.
@@ -249,6 +250,7 @@ func (w *redisWalk) loadPage(frames []byte) (problem string) {
 			out := bufpool.Get(outputSize)
 			defer out.Release()
 			(&replyShape{kind: replyWalk}).fail(out, status, body)
+			w.counted = true
 			return string(out.B[1 : len(out.B)-2])
 		}
 		var m protocol.ScanReply
@@ -278,7 +280,11 @@ func (p *processor) endWalk(c *conn) {
 	}
 	p.plan.reply = reply[:0]
 	c.mu.Lock()
-	c.appendVerbatim(requestID(w.number, 0), reply)
+	if w.counted {
+		c.appendReady(requestID(w.number, 0), reply)
+	} else {
+		c.appendVerbatim(requestID(w.number, 0), reply)
+	}
 	p.touch(c)
 	c.mu.Unlock()
 }
