@@ -235,15 +235,16 @@ type Status uint8
 
 const (
 	OK              Status = 0
-	NotFound        Status = 1 // the key does not exist
-	ConditionFailed Status = 2 // nothing was changed
-	NotInteger      Status = 3 // Incr on something else; nothing was changed
-	Overflow        Status = 4 // Incr beyond an int64, IncrFloat beyond all finite numbers; nothing was changed
-	SessionExpired  Status = 5 // the result of this sequence number is no longer kept
-	TooLarge        Status = 6 // the value would be longer than ValueBytesMax; nothing was changed
-	NotFloat        Status = 7 // IncrFloat on or by something else; nothing was changed
-	Busy            Status = 8 // commands before it in the entry have made as much out of little as they may; nothing was changed
-	SessionMismatch Status = 9 // the session has used this sequence number for another request; nothing was changed
+	NotFound        Status = 1  // the key does not exist
+	ConditionFailed Status = 2  // nothing was changed
+	NotInteger      Status = 3  // Incr on something else; nothing was changed
+	Overflow        Status = 4  // Incr beyond an int64, IncrFloat beyond all finite numbers; nothing was changed
+	SessionExpired  Status = 5  // the result of this sequence number is no longer kept
+	TooLarge        Status = 6  // the value would be longer than ValueBytesMax; nothing was changed
+	NotFloat        Status = 7  // IncrFloat on or by something else; nothing was changed
+	Busy            Status = 8  // commands before it in the entry have made as much out of little as they may; nothing was changed
+	SessionMismatch Status = 9  // the session has used this sequence number for another request; nothing was changed
+	Damaged         Status = 10 // a row that the command needs cannot be read, its file is damaged; nothing was changed
 )
 
 // Result is what a command answers.

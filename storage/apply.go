@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,6 +35,12 @@ type Entry struct {
 	// become visible all at once: they hold the parts of commands over several
 	// shards.
 	Together bool
+
+	// Alone says that no other replica carries the entry out. Where a row that
+	// a command needs is damaged, the command is then answered
+	// command.Damaged, and the others are carried out. Otherwise replicas
+	// would differ, and Apply stops the shard.
+	Alone bool
 }
 
 // Deliverer receives the results of Apply: of entries[entry], of its command
@@ -53,7 +60,11 @@ type Deliverer interface {
 // them.
 //
 // Indexes of a shard must rise: otherwise Apply returns ErrStaleIndex and has
-// done nothing. Any other error means that the node must stop: the entries
+// done nothing. An error that wraps ErrDamaged says that some shards are
+// stopped (see Stopped): of those nothing is applied from the entry on that
+// could not be carried out, for which Applied is the measure, and nothing will be
+// until they are replaced or removed; the entries of the others have been
+// applied. Any other error means that the node must stop: the entries
 // cannot be understood (command.ErrMalformed, command.ErrFormat, with nothing
 // of their pass applied or delivered) or Pebble failed. Every later call then returns
 // ErrFailed.
@@ -66,13 +77,21 @@ func (s *Store) Apply(entries []Entry, d Deliverer) error {
 		return err
 	}
 	p := &s.pass
+	p.stop = nil
 	for first := 0; ; {
 		n, err := p.apply(entries[first:], first, d)
-		if first += n; err != nil || first == len(entries) {
+		if first += n; err != nil {
 			return err
+		}
+		if first == len(entries) {
+			return p.stop
 		}
 	}
 }
+
+// Stopped reports whether nothing of shard is applied any more because its data
+// are damaged. It is for the goroutine that calls Apply.
+func (s *Store) Stopped(shard int) bool { return s.shards[shard].stopped }
 
 // apply carries out entries, of which the first has number first for d, as far
 // as one pass may go. It returns how many that were.
@@ -90,11 +109,32 @@ func (p *pass) apply(entries []Entry, first int, d Deliverer) (int, error) {
 	if n < len(entries) {
 		p.admitOnly(entries[:n])
 	}
+	if p.stop != nil {
+		p.dropStopped()
+	}
 	if err := p.commit(); err != nil {
 		return 0, p.store.fatal.record(err)
 	}
-	p.deliver(first, d)
+	p.deliver(entries, first, d)
 	return n, nil
+}
+
+// stopShard has nothing of the shard at hand be applied any more.
+func (p *pass) stopShard(err error) {
+	p.store.shards[p.shard].stopped = true
+	p.stop = errors.Join(p.stop, p.store.damaged(p.shard, err))
+}
+
+// dropStopped takes what the pass has done to stopped shards out of it.
+func (p *pass) dropStopped() {
+	for i := range p.rows.rows {
+		if r := &p.rows.rows[i]; p.store.Stopped(int(r.shard)) {
+			r.dirty, r.fresh = false, false
+		}
+	}
+	p.staged = slices.DeleteFunc(p.staged, func(r stagedRecord) bool { return p.store.Stopped(shardOf(r.key)) })
+	p.ranges = slices.DeleteFunc(p.ranges, func(r passRange) bool { return p.store.Stopped(r.shard) })
+	p.touched = slices.DeleteFunc(p.touched, p.store.Stopped)
 }
 
 // pass is the working state of one call of Apply, kept for the next one.
@@ -111,7 +151,10 @@ type pass struct {
 	shards  []passShard
 	touched []int // shards with entries in this pass
 
+	stop error // why shards are stopped that had entries in this call of Apply; nil: none is
+
 	// Of the entry being carried out.
+	alone  bool
 	shard  int
 	state  *passShard
 	now    uint64
@@ -260,8 +303,13 @@ func (p *pass) run(entries []Entry) (int, error) {
 	grown := 0
 	for i := range entries {
 		e := &entries[i]
-		if len(e.Data) != 0 {
-			if err := p.runEntry(e); err != nil {
+		switch {
+		case p.store.shards[e.Shard].stopped:
+			p.stop = cmp.Or[error](p.stop, &DamageError{Shard: e.Shard, Err: errStopped})
+		case len(e.Data) != 0:
+			if err := p.runEntry(e); isDamage(err) {
+				p.stopShard(fmt.Errorf("index %d: %w", e.Index, err))
+			} else if err != nil {
 				return 0, fmt.Errorf("shard %d, index %d: %w", e.Shard, e.Index, err)
 			}
 			grown += p.grown
@@ -274,12 +322,15 @@ func (p *pass) run(entries []Entry) (int, error) {
 	return len(entries), nil
 }
 
+// errStopped is why nothing is applied to a shard that was stopped before.
+var errStopped = errors.New("the shard is stopped")
+
 func (p *pass) runEntry(e *Entry) error {
 	r, err := command.NewReader(e.Data)
 	if err != nil {
 		return err
 	}
-	p.shard, p.state = e.Shard, &p.shards[e.Shard]
+	p.shard, p.state, p.alone = e.Shard, &p.shards[e.Shard], e.Alone
 	p.entry++
 	p.grown = 0
 	p.state.stamp = max(p.state.stamp, r.StampMillis) // time of a shard never goes back
@@ -304,19 +355,45 @@ func (p *pass) once(c *command.Command, out *command.Result) error {
 	if c.Session.ID == 0 {
 		return p.carryOut(c, out)
 	}
-	if done, err := p.replay(p.shard, c, out); done || err != nil {
+	done, err := p.replay(p.shard, c, out)
+	if p.tolerates(err) {
+		out.Kind, out.Status = c.Kind, command.SessionExpired // it was carried out; how that went cannot be read
+		return nil
+	}
+	if done || err != nil {
 		return err
 	}
 	if err := p.carryOut(c, out); err != nil {
 		return err
 	}
-	if out.Status != command.Busy { // or a retry would be told so again
+	if out.Status != command.Busy && out.Status != command.Damaged { // or a retry would be told so again
 		p.remember(p.shard, c, out)
 	}
 	return nil
 }
 
+// carryOut carries out c, or says that it cannot be done for damage. All commands
+// look at the rows they need before they change one.
 func (p *pass) carryOut(c *command.Command, out *command.Result) error {
+	err := p.execute(c, out)
+	if p.tolerates(err) {
+		*out = command.Result{Kind: c.Kind, Status: command.Damaged}
+		return nil
+	}
+	return err
+}
+
+// tolerates reports whether err is of damage, and the entry is one that goes on
+// all the same.
+func (p *pass) tolerates(err error) bool {
+	if err == nil || !p.alone || !isDamage(err) {
+		return false
+	}
+	_ = p.store.damaged(p.shard, err)
+	return true
+}
+
+func (p *pass) execute(c *command.Command, out *command.Result) error {
 	out.Kind = c.Kind
 	switch c.Kind {
 	case command.Put:
@@ -990,6 +1067,10 @@ func (p *pass) finishShard(i int) error {
 		st.nextExpiry.Store(sh.newExpiry)
 	} else if sh.swept {
 		next, err := p.firstExpiry(i, sh.sweptTo)
+		if isDamage(err) {
+			_ = p.store.damaged(i, err)
+			next, err = never, nil // rows that expire stay, and are not seen
+		}
 		if err != nil {
 			return err
 		}
@@ -1006,16 +1087,19 @@ func (p *pass) firstExpiry(shard int, from uint64) (uint64, error) {
 	return p.store.firstExpiry(tables, shard, from)
 }
 
-// deliver hands the results over, those of the pass's first entry as those of
-// entry number entry.
-func (p *pass) deliver(entry int, d Deliverer) {
+// deliver hands the results of entries over, those of the first as those of entry
+// number entry.
+func (p *pass) deliver(entries []Entry, entry int, d Deliverer) {
 	first := 0
-	for _, end := range p.ends {
+	for i, end := range p.ends {
+		if p.stop != nil && p.store.Stopped(entries[i].Shard) {
+			first = end
+			continue
+		}
 		for n := first; n < end; n++ {
-			d.Deliver(entry, n-first, &p.results[n])
+			d.Deliver(entry+i, n-first, &p.results[n])
 		}
 		first = end
-		entry++
 	}
 }
 

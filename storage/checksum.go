@@ -36,7 +36,7 @@ func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
+	defer func() { err = s.damaged(shard, errors.Join(err, it.Close())) }()
 	h := newStateHash(meta{})
 	for it.First(); it.Valid(); it.Next() {
 		value, err := it.ValueAndErr()

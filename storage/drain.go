@@ -133,9 +133,23 @@ func (s *Store) drainTable(t *recentTable) error {
 	if err := s.awaitLevel0(); err != nil {
 		return err
 	}
+	err := s.drainFiles(t, false)
+	if isDamage(err) {
+		err = s.drainFiles(t, true)
+	}
+	return err
+}
+
+// drainFiles writes the files of a drain and has Pebble take them over. Pebble
+// looks whether files of its own have records in the range of a new one, unless
+// it is wide enough to leave no doubt; what it would have to read may be damaged.
+func (s *Store) drainFiles(t *recentTable, wide bool) error {
 	s.drained.begin()
 	files := s.newDrainFiles()
 	defer files.abandon()
+	if wide {
+		files.widen()
+	}
 	if err := s.writeTable(files, t); err != nil {
 		return err
 	}
@@ -151,7 +165,7 @@ func (s *Store) awaitLevel0() error {
 		}
 		layers := s.db.Metrics().Levels[0].Sublevels
 		s.layers.Store(layers)
-		if int(layers) < s.level0Max {
+		if int(layers) < s.level0Max || s.damage.any.Load() { // which may keep compactions from it for good
 			return nil
 		}
 		if !warned {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/objstorage"
@@ -48,6 +49,8 @@ type drainFiles struct {
 	limit   int           // of the bytes of records in one file
 	cutFrom int           // so many are worth a file between two shards
 
+	wide bool
+
 	number *uint64 // of the file made last; no name is used twice, since Pebble may still have the file
 	paths  []string
 	writer *sstable.Writer // of the last of paths, nil: it is complete
@@ -88,6 +91,15 @@ func (s *Store) newDrainFiles() *drainFiles {
 		number:  &s.drainNumber,
 	}
 }
+
+// Keys before and behind all records. Their deletion means nothing.
+var (
+	beforeAll = []byte{0, 0}
+	behindAll = []byte{0xff, 0xff, 0xff}
+)
+
+// widen has there be one file, with a range that all records are in.
+func (d *drainFiles) widen() { d.wide, d.limit, d.cutFrom = true, math.MaxInt, math.MaxInt }
 
 // cut begins another file, between two shards, if the last one is worth a
 // compaction of its own.
@@ -134,6 +146,11 @@ func (d *drainFiles) begin(key []byte, n int) error {
 			return err
 		}
 		d.paths, d.writer, d.size = append(d.paths, path), w, 0
+		if d.wide {
+			if err := w.Delete(beforeAll); err != nil {
+				return err
+			}
+		}
 	}
 	d.size += n
 	d.written.Add(1)
@@ -166,6 +183,11 @@ func (d *drainFiles) completeBefore(key []byte) error {
 			return errors.Join(err, w.Close())
 		}
 		d.ranges = d.ranges[1:]
+	}
+	if d.wide {
+		if err := w.Delete(behindAll); err != nil {
+			return errors.Join(err, w.Close())
+		}
 	}
 	return w.Close()
 }

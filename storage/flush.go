@@ -211,7 +211,12 @@ func onStack(function string) bool {
 // 0, and a first level below that is worth a merge with a few of them.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
-	o.FS = &stoppingFS{&pacedFS{o.FS, pacing{s.compactionHurries, &s.passes}, &s.over}, &s.fatal}
+	o.FS = &stoppingFS{&pacedFS{&damagedFS{o.FS, s}, pacing{s.compactionHurries, &s.passes}, &s.over}, &s.fatal}
+	fewest, most := o.CompactionConcurrencyRange()
+	o.CompactionConcurrencyRange = func() (int, int) {
+		held := int(s.damage.held.Load())
+		return fewest + held, most + held
+	}
 	o.DisableWAL = true
 	// Pebble may queue an ingestion behind a memtable that overlaps with it, and
 	// relies on its log to know it after a crash. Without a log the ingestion has
@@ -220,9 +225,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	o.Logger = pebbleLogger{s}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: s.backgroundError,
-		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			s.fatal.raise("database is damaged", fmt.Errorf("%s: %w", info.Path, info.Details))
-		},
+		DataCorruption:  s.found,
 		// On the goroutine of the compaction, which ends with it.
 		CompactionBegin: func(pebble.CompactionInfo) { standBack() },
 		CompactionEnd:   func(pebble.CompactionInfo) { notify(s.compacted) },
@@ -266,8 +269,12 @@ const level0Max = 24
 
 // backgroundError takes every failed compaction for fatal, although
 // Pebble would try again: a sync that failed once may have lost what it was to
-// make durable, and the next one would not say so (D2).
+// make durable, and the next one would not say so (D2). What has come to damaged
+// data has changed nothing; see damage.go.
 func (s *Store) backgroundError(err error) {
+	if isDamage(err) {
+		return
+	}
 	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, pebble.ErrClosed) {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 //	shard 'e' expire-at(8 BE) key    expiry index: the row may expire then
 //	shard 'g' hash(2 BE)             when a row of this hash was removed last, see gone.go
 //	shard 'i'                        what the last installation said; this node's
+//	shard 'l'                        the shard was given up (see GiveUp), and has no other record; this node's
 //	shard 'm'                        applied index, last stamp, revision
 //	shard 's' session(8 BE) seq(8 BE) digest(8 BE)
 //	                                 result of a session's write, and what was
@@ -32,6 +33,7 @@ const (
 	kindExpiry  = 'e'
 	kindGone    = 'g'
 	kindInstall = 'i'
+	kindLost    = 'l'
 	kindMeta    = 'm'
 	kindSession = 's'
 
@@ -45,6 +47,8 @@ const (
 	rowHeaderBytes = 1 + 8 + 8 // format, version, expire-at
 	metaFormat     = 1
 	metaBytes      = 1 + 8 + 8 + 8 // format, applied, stamp, revision
+
+	lostFormat = 1 // all that the record has
 
 	installFormat      = 1
 	installHeaderBytes = 1 + 8 + 8 // format, index, term; then the configuration

@@ -112,7 +112,7 @@ func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMill
 		return Row{}, false, nil
 	}
 	if err != nil {
-		return Row{}, false, fmt.Errorf("storage: read a row of shard %d: %w", shard, err)
+		return Row{}, false, s.damaged(shard, fmt.Errorf("storage: read a row of shard %d: %w", shard, err))
 	}
 	row, found, err := f.append(dst, stored)
 	return row, found, errors.Join(err, closer.Close())
@@ -190,7 +190,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 		return err
 	}
 	defer s.leave()
-	m := merge{reverse: o.Reverse}
+	m := merge{store: s, reverse: o.Reverse}
 	defer func() { err = errors.Join(err, m.close()) }()
 	tables, err := s.openCursors(&m, o)
 	defer s.recent.unpin(tables)
@@ -206,7 +206,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 		c := m.heap[0]
 		stored, err := c.value()
 		if err != nil {
-			return err
+			return s.damaged(c.shard, err)
 		}
 		version, expireAt, value, err := decodeRow(stored)
 		if err != nil {
@@ -267,6 +267,7 @@ func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len
 		}
 		c := shardCursor{
 			cursor: cursor{reverse: o.Reverse},
+			shard:  shard,
 			now:    s.readTime(shard, o.NowMillis),
 			lower:  appendDataKey(nil, shard, o.Start),
 			upper:  appendPrefix(nil, shard, kindData+1),
@@ -285,7 +286,7 @@ func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len
 			c.it, err = first.Clone(pebble.CloneOptions{IterOptions: bounds})
 		}
 		if err != nil {
-			return tables, rows, deleted, err
+			return tables, rows, deleted, s.damaged(shard, err)
 		}
 		m.cursors = append(m.cursors, c)
 	}
@@ -295,6 +296,7 @@ func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len
 // merge walks several shards in the order of their keys: a binary heap of the
 // cursors that stand on a row, the next one first.
 type merge struct {
+	store   *Store
 	reverse bool
 	cursors []shardCursor
 	heap    []*shardCursor
@@ -303,6 +305,7 @@ type merge struct {
 
 type shardCursor struct {
 	cursor
+	shard        int
 	now          uint64 // of its shard
 	lower, upper []byte
 	row          []byte // the key without the prefix
@@ -339,7 +342,7 @@ func (m *merge) next() {
 
 func (m *merge) settle(c *shardCursor, there bool) bool {
 	if !there {
-		m.err = errors.Join(m.err, c.err)
+		m.err = errors.Join(m.err, m.store.damaged(c.shard, c.err))
 		return false
 	}
 	c.row = c.key[prefixBytes:]

@@ -24,7 +24,7 @@ func (s *Store) Rehearse(stamp uint64, kind command.Kind) (*Rehearsal, error) {
 	}
 	p := &s.pass
 	p.begin()
-	p.entry, p.grown, p.counts = 1, 0, kind != command.Txn
+	p.entry, p.grown, p.counts, p.alone = 1, 0, kind != command.Txn, true
 	return &Rehearsal{pass: p, stamp: stamp}, nil
 }
 
@@ -46,7 +46,8 @@ func (r *Rehearsal) at(shard int) *pass {
 
 // Compare reports whether x, whose key is of shard, holds.
 func (r *Rehearsal) Compare(shard int, x *command.Compare) (bool, error) {
-	return r.at(shard).compare(x)
+	holds, err := r.at(shard).compare(x)
+	return holds, r.pass.store.damaged(shard, err)
 }
 
 // Do carries out c, whose keys are of shard. out is valid until End.
@@ -65,7 +66,7 @@ func (r *Rehearsal) Row(shard int, key []byte) (value []byte, version, expireAt 
 	p := r.at(shard)
 	row := p.find(key)
 	if err := p.load(row, true); err != nil || !p.visible(row) {
-		return nil, 0, 0, false, err
+		return nil, 0, 0, false, p.store.damaged(shard, err)
 	}
 	return row.value, row.version, row.expireAt, true, nil
 }
@@ -82,5 +83,6 @@ func (r *Rehearsal) Replay(shard int, c *command.Command, digest uint64, out *co
 			p.digest = s.records[at].digest
 		}
 	}
-	return p.replay(shard, c, out)
+	done, err := p.replay(shard, c, out)
+	return done, p.store.damaged(shard, err)
 }

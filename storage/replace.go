@@ -27,7 +27,8 @@ import (
 //
 // It fails, with nothing changed, with ErrStaleIndex unless the snapshot's
 // index is above Applied, wrapping ErrIncomplete before Finish, with
-// ErrInstallOver, ErrClosed or ErrFailed. Any other error is fatal, as of Apply.
+// ErrInstallOver, ErrClosed or ErrFailed, and with a DamageError that names the
+// shard before or behind where that is damaged at the edge. Any other error is fatal, as of Apply.
 func (s *Store) Install(in *Install) error {
 	if in.store != s {
 		return errors.New("storage: installation of another store")
@@ -43,8 +44,8 @@ func (s *Store) Install(in *Install) error {
 		return err
 	}
 	to := replacement{meta: in.stateAfter(), sessions: in.sessions, nextExpiry: in.nextExpiry, marked: in.marked, installed: &in.meta}
-	err := s.replace(in.shard, to, func() error {
-		_, err := s.db.IngestAndExcise(context.Background(), in.stage.paths(), nil, nil, shardRange(in.shard))
+	err := s.replace(in.shard, in.shard, to, func() error {
+		_, err := s.db.IngestAndExcise(context.Background(), in.stage.paths(), nil, nil, rangeOf(in.shard, in.shard))
 		return err
 	})
 	if err != nil {
@@ -77,12 +78,65 @@ func (s *Store) RemoveShard(shard int) error {
 	if err := s.removeStaged(shard); err != nil {
 		return err
 	}
-	if s.Applied(shard) == 0 {
+	if s.Applied(shard) == 0 && !s.Lost(shard) {
 		return s.fatal.get()
 	}
-	to := replacement{nextExpiry: never}
-	to.sessions.clear()
-	return s.replace(shard, to, func() error { return s.db.Excise(context.Background(), shardRange(shard)) })
+	return s.replace(shard, shard, replacement{nextExpiry: never}, func() error {
+		return s.db.Excise(context.Background(), rangeOf(shard, shard))
+	})
+}
+
+// GiveUp removes all that there is of the shards from first to last, durably and
+// at once, and leaves word that they are lost: until they are replaced or removed
+// Lost says so, also after a restart. It is RemoveShard for neighbours that cannot
+// be removed one by one, because the same block of both is damaged. Of the shards
+// before and behind them the edge must be sound, else it fails with a DamageError.
+func (s *Store) GiveUp(first, last int) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if first < 0 || first > last || last >= len(s.shards) {
+		return fmt.Errorf("storage: shards %d to %d are to be given up", first, last)
+	}
+	path, err := s.writeLost(first, last)
+	if err != nil {
+		return err
+	}
+	return s.replace(first, last, replacement{nextExpiry: never, lost: true}, func() error {
+		_, err := s.db.IngestAndExcise(context.Background(), []string{path}, nil, nil, rangeOf(first, last))
+		return err
+	})
+}
+
+// writeLost writes a table with the records that shards are lost.
+func (s *Store) writeLost(first, last int) (path string, err error) {
+	fs := s.opts.FS
+	path = fs.PathJoin(drainDir(s.opts), fmt.Sprintf("lost-%d.sst", s.lostFiles.Add(1)))
+	w, err := newTableWriter(fs, path, s.drainOptions, nil)
+	if err != nil {
+		return "", err
+	}
+	for shard := first; shard <= last && err == nil; shard++ {
+		err = w.Set(appendPrefix(nil, shard, kindLost), []byte{lostFormat})
+	}
+	return path, errors.Join(err, w.Close())
+}
+
+// Lost reports whether the store does not know any more what it had of shard:
+// it was given up, or what says how far it had been applied is damaged. Applied is
+// 0 then. It is for the goroutine that calls Apply.
+func (s *Store) Lost(shard int) bool { return s.shards[shard].lost }
+
+func readLost(r pebble.Reader, shard int) (bool, error) {
+	_, closer, err := r.Get(appendPrefix(nil, shard, kindLost))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("storage: state of shard %d: %w", shard, err)
+	}
+	return true, closer.Close()
 }
 
 // removeStaged removes what is staged for shard, unless it is in use.
@@ -139,8 +193,10 @@ func readInstallMeta(r pebble.Reader, shard int) (*InstallMeta, error) {
 	return &m, errors.Join(err, closer.Close())
 }
 
-func shardRange(shard int) pebble.KeyRange {
-	lower, upper := shardBounds(shard)
+// rangeOf returns the range of all keys of the shards from first to last.
+func rangeOf(first, last int) pebble.KeyRange {
+	lower, _ := shardBounds(first)
+	_, upper := shardBounds(last)
 	return pebble.KeyRange{Start: lower[:shardBytes], End: upper[:shardBytes]}
 }
 
@@ -151,21 +207,42 @@ type replacement struct {
 	nextExpiry uint64
 	marked     uint64
 	installed  *InstallMeta
+	lost       bool
 }
 
-// replace makes change, which replaces what Pebble has of shard, and lets what
-// is in memory follow.
-func (s *Store) replace(shard int, to replacement, change func() error) error {
-	if err := s.lockSettled(shard); err != nil {
+// replace makes change, which replaces what Pebble has of the shards from first to
+// last, and lets what is in memory follow. A replacement without sessions has none.
+func (s *Store) replace(first, last int, to replacement, change func() error) error {
+	if err := s.lockSettled(first, last); err != nil {
 		return err
 	}
 	defer s.window.Unlock()
-	s.cache.bar(shard)
-	sh := &s.shards[shard]
-	sh.generation.Add(1)
+	if err := s.checkEdges(rangeOf(first, last)); err != nil {
+		return err
+	}
+	for shard := first; shard <= last; shard++ {
+		s.cache.bar(shard)
+		s.shards[shard].generation.Add(1)
+	}
 	if err := s.unlessFailed(change); err != nil {
 		return err
 	}
+	for shard := first; shard <= last; shard++ {
+		if first < last || to.sessions.byID == nil {
+			to.sessions.clear()
+		}
+		sh := &s.shards[shard]
+		sh.become(to)
+		s.settle(shard)
+		s.unbar(shard)
+		sh.generation.Add(1)
+	}
+	return nil
+}
+
+// become takes over what Pebble has now.
+func (sh *shardState) become(to replacement) {
+	sh.stopped, sh.lost = false, to.lost
 	sh.frozen = to.meta.applied
 	sh.revision.Store(to.meta.revision)
 	sh.stamp.Store(to.meta.stamp)
@@ -177,26 +254,27 @@ func (s *Store) replace(shard int, to replacement, change func() error) error {
 	sh.frozenConf = to.installed
 	sh.durable.Store(to.meta.applied)
 	sh.applied.Store(to.meta.applied)
-	s.unbar(shard)
-	sh.generation.Add(1)
-	return nil
 }
 
 // settled reports whether no replacement was under way at a generation, nor has
 // been abandoned because the store failed.
 func settled(generation uint64) bool { return generation%2 == 0 }
 
-// lockSettled takes the window when Pebble has everything of shard, which it
-// waits for if need be, and nobody else has.
-func (s *Store) lockSettled(shard int) error {
+// lockSettled takes the window when Pebble has everything of the shards from first
+// to last, which it waits for if need be, and nobody else has.
+func (s *Store) lockSettled(first, last int) error {
 	for {
 		if err := s.fatal.get(); err != nil {
 			return err
 		}
 		s.window.Lock()
-		sh := &s.shards[shard]
-		// What is durable may still be among the recent records for a moment.
-		if sh.durable.Load() == sh.applied.Load() && !s.recent.drains(shard) {
+		settled := true
+		for shard := first; shard <= last; shard++ {
+			sh := &s.shards[shard]
+			// What is durable may still be among the recent records for a moment.
+			settled = settled && sh.durable.Load() == sh.applied.Load() && !s.recent.drains(shard)
+		}
+		if settled {
 			return nil
 		}
 		s.window.Unlock()

@@ -307,7 +307,7 @@ func (e *exporter) next() ([]byte, error) {
 	e.addPart(e.rest)
 	if len(e.rest) == 0 {
 		if err := e.addRecords(); err != nil {
-			return nil, fmt.Errorf("storage: export of shard %d: %w", e.view.shard, err)
+			return nil, e.view.store.damaged(e.view.shard, fmt.Errorf("storage: export of shard %d: %w", e.view.shard, err))
 		}
 	}
 	e.done = len(e.buf) == chunkHeaderBytes

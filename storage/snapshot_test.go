@@ -492,7 +492,7 @@ func TestReplacementWaitsForTheDrain(t *testing.T) {
 	s.shards[0].durable.Store(1) // as after a flush that was quicker than the release of the table
 	drains := make(chan bool)
 	go func() {
-		if err := s.lockSettled(0); err != nil {
+		if err := s.lockSettled(0, 0); err != nil {
 			t.Error(err)
 		}
 		defer s.window.Unlock()

@@ -138,7 +138,7 @@ func (g *staging) verify(sizes []uint64) error {
 		if uint64(info.Size()) != size {
 			return fmt.Errorf("%w: staged table of %d bytes, it had %d", ErrCorrupt, info.Size(), size)
 		}
-		if err := verifyTable(g.options, g.path(i)); err != nil {
+		if err := verifyTable(g.options, g.path(i), nil); err != nil {
 			return err
 		}
 	}

@@ -152,9 +152,15 @@ type Options struct {
 	// store, never twice at once. It must not call Close. May be nil.
 	OnFlush func()
 
+	// OnDamage is called when something of a shard has been found unreadable,
+	// because its file is damaged (see DamageError), once until the shard is
+	// replaced or removed, from a goroutine of the store. It must not call
+	// Close. May be nil.
+	OnDamage func(shard int)
+
 	// OnFatal is called once, from a goroutine of its own, with the first
 	// error after which nothing may be acknowledged any more: the disk is full
-	// or failed, or the database is damaged. The node should stop, and so
+	// or failed. The node should stop, and so
 	// should the process: where Pebble cannot go on at all, calls that need it
 	// do not return any more, and Close leaves the database open. May be nil.
 	OnFatal func(error)
@@ -232,6 +238,10 @@ type Store struct {
 
 	fatal fatalState
 
+	damage     damage
+	inspection *pebble.Options // with which damaged files are read
+	lostFiles  atomic.Uint64   // of writeLost, so far
+
 	holders    holders
 	tableBytes int // tableBytesDefault, but for tests
 
@@ -294,6 +304,11 @@ type shardState struct {
 	// are not. See gone.go. Apply only.
 	marked uint64
 
+	damaged     atomic.Bool // something of it cannot be read, see damage.go
+	toldDamaged atomic.Bool // Options.OnDamage has been called for that
+	stopped     bool        // nothing is applied any more; Apply only
+	lost        bool        // what it is cannot be told any more, see GiveUp; Apply only
+
 	sessions sessionIndex // Apply only
 	// oldestSession is the last use of the session unused for longest, never:
 	// there is no session.
@@ -331,6 +346,7 @@ func Open(o Options) (*Store, error) {
 		closing:    make(chan struct{}),
 	}
 	s.fatal.init(o)
+	s.damage.init()
 	if err := s.awaitOpen(); err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
@@ -339,7 +355,8 @@ func Open(o Options) (*Store, error) {
 	s.pass.init(s)
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
-	s.background.Add(3)
+	s.background.Add(4)
+	go s.inspect()
 	go s.callOnFlush()
 	go s.flushWhenAsked()
 	go s.drainTables()
@@ -378,7 +395,9 @@ func (s *Store) open() (err error) {
 			err = errors.Join(err, s.closeDatabase())
 		}
 	}()
-	if s.db, err = pebble.Open(s.opts.Dir, s.pebbleOptions()); err != nil {
+	o := s.pebbleOptions()
+	s.inspection = o
+	if s.db, err = pebble.Open(s.opts.Dir, o); err != nil {
 		return err
 	}
 	owned, err := checkOwner(s.db, &s.opts)
@@ -425,36 +444,47 @@ func (s *Store) load() error {
 		return err
 	}
 	for i := range s.shards {
-		m, err := readMeta(s.db, i)
+		to, err := s.readShard(i)
+		if isDamage(err) {
+			_ = s.damaged(i, err)
+			to = replacement{nextExpiry: never, lost: true}
+			to.sessions.clear()
+			err = nil
+		}
 		if err != nil {
 			return err
 		}
-		sh := &s.shards[i]
-		sh.applied.Store(m.applied)
-		sh.durable.Store(m.applied) // without a WAL all that Open finds is in tables
-		sh.stamp.Store(m.stamp)
-		sh.revision.Store(m.revision)
-		sh.frozen = m.applied
-		installed, err := readInstallMeta(s.db, i)
-		if err != nil {
-			return err
-		}
-		sh.installed.Store(installed)
-		sh.frozenConf = installed
-		next, err := s.firstExpiry(pinned{}, i, 0)
-		if err != nil {
-			return err
-		}
-		sh.nextExpiry.Store(next)
-		if sh.marked, err = readMarked(s.db, i); err != nil {
-			return err
-		}
-		if err := sh.sessions.load(s.db, i); err != nil {
-			return err
-		}
-		sh.publishSessions()
+		s.shards[i].become(to)
 	}
 	return nil
+}
+
+// readShard reads what must be known of a shard. Without a WAL all that Open finds
+// is in tables.
+func (s *Store) readShard(i int) (r replacement, err error) {
+	if r.lost, err = readLost(s.db, i); err != nil || r.lost {
+		r.nextExpiry = never
+		r.sessions.clear()
+		return r, err
+	}
+	if r.meta, err = readMeta(s.db, i); err != nil {
+		return r, err
+	}
+	if r.installed, err = readInstallMeta(s.db, i); err != nil {
+		return r, err
+	}
+	if r.marked, err = readMarked(s.db, i); err != nil {
+		return r, err
+	}
+	if err = r.sessions.load(s.db, i); err != nil {
+		return r, err
+	}
+	r.nextExpiry, err = s.firstExpiry(pinned{}, i, 0)
+	if isDamage(err) {
+		_ = s.damaged(i, err)
+		r.nextExpiry, err = never, nil // rows that expire stay, and are not seen
+	}
+	return r, err
 }
 
 // checkShards fails if there is a record of a shard that is not ours.
@@ -467,7 +497,10 @@ func (s *Store) checkShards() (err error) {
 	if it.First() {
 		return fmt.Errorf("storage: %s holds records beyond shard %d", s.opts.Dir, s.opts.Shards-1)
 	}
-	return it.Error()
+	if err := it.Error(); !isDamage(err) {
+		return err
+	}
+	return nil // a shard will find it
 }
 
 func readMeta(r pebble.Reader, shard int) (meta, error) {

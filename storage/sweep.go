@@ -28,12 +28,12 @@ func (p *pass) sweep(c *command.Command, out *command.Result) error {
 		return nil
 	}
 	due, err := p.dueExpiries(limit)
-	if err != nil {
+	if err != nil && !p.tolerates(err) {
 		return err
 	}
 	for _, key := range due {
 		removed, err := p.sweepRow(key)
-		if err != nil {
+		if err != nil && !p.tolerates(err) {
 			return err
 		}
 		if removed {

@@ -50,7 +50,7 @@ func (u *undo) rollBack(p *pass) {
 const outcomeBytes = 40
 
 // whole carries out ops if their results fit in one reply, and otherwise, or
-// where one of them is Busy, none of them.
+// where one of them is Busy or Damaged, none of them.
 func (p *pass) whole(ops []command.Command, out *command.Result) error {
 	p.undo.begin(p)
 	defer p.undo.end()
@@ -66,7 +66,7 @@ func (p *pass) whole(ops []command.Command, out *command.Result) error {
 		status := r.Status
 		if size > command.ResultBytesMax {
 			status = command.TooLarge
-		} else if status != command.Busy {
+		} else if status != command.Busy && status != command.Damaged {
 			continue
 		}
 		p.undo.rollBack(p)

@@ -1,0 +1,465 @@
+package storage
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// # Damaged tables
+//
+// A block of a table that does not have its checksum concerns the rows in it,
+// and whoever depends on them; the rest of the database is what it was. So it is
+// no reason to stop. What is found damaged is remembered here:
+//
+//   - A read that needs such a block fails with a DamageError, for its shard.
+//   - Apply does not guess either. See Entry.Alone.
+//   - A compaction that needs the block fails, and waits before it tries again.
+//   - The inspector reads the whole file, to learn which shards are concerned,
+//     and tells the owner of each (Options.OnDamage).
+//   - A shard that is removed or replaced takes its damage along.
+//
+// Pebble looks for a flipped bit in a block of the wrong checksum, which takes
+// some tenths of a second of processor time. To pay that once for each block,
+// the file system below Pebble refuses to read it again (damagedFS).
+
+// ErrDamaged is wrapped by every DamageError.
+var ErrDamaged = errors.New("storage: the data on disk are damaged")
+
+// DamageError says that something of a shard cannot be read, because its file is
+// damaged. Retrying does not help. It wraps ErrDamaged.
+type DamageError struct {
+	Shard int
+	File  string // its name; empty: not known
+	Err   error
+}
+
+func (e *DamageError) Error() string {
+	if e.File == "" {
+		return fmt.Sprintf("%v: shard %d", ErrDamaged, e.Shard)
+	}
+	return fmt.Sprintf("%v: shard %d, file %s", ErrDamaged, e.Shard, e.File)
+}
+
+// Unwrap returns ErrDamaged and the cause.
+func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
+
+// DamagedFile is a file of the database in which damage has been found.
+type DamagedFile struct {
+	File   string `json:"file"`   // its name
+	Blocks int    `json:"blocks"` // that are known to be damaged; 0: all of it, or more than blocks
+	Shards []int  `json:"shards"` // that need something of it that cannot be read
+}
+
+// damage is what is known to be damaged.
+type damage struct {
+	any atomic.Bool // there are files
+
+	mu    sync.Mutex
+	files map[string]*damagedFile // by path
+
+	news chan struct{} // capacity 1: there is something to inspect
+	held atomic.Int32  // compactions that wait
+	rest time.Duration // of compactions, compactionRest but for tests
+}
+
+type damagedFile struct {
+	blocks       map[int64]int64 // where they begin, how long they are
+	lower, upper []byte          // all the file's keys are within, both inclusive
+	shards       map[int]bool
+	due          bool // it has to be inspected
+}
+
+// compactionRest is how long a compaction waits that has come to a block known to
+// be damaged. Where Pebble can it leaves such a compaction alone by itself, for
+// five minutes; at level 0 it cannot.
+const compactionRest = time.Minute
+
+func (d *damage) init() {
+	d.files = make(map[string]*damagedFile)
+	d.news = make(chan struct{}, 1)
+	d.rest = compactionRest
+}
+
+// isDamage reports whether err says that data are damaged, and not that the disk
+// does not do what it is asked.
+func isDamage(err error) bool {
+	return err != nil && (errors.Is(err, ErrDamaged) || pebble.IsCorruptionError(err))
+}
+
+// found takes in what Pebble has found, on whatever goroutine, perhaps with its
+// locks held.
+func (s *Store) found(info pebble.DataCorruptionInfo) {
+	d := &s.damage
+	offset, length, isBlock := blockOf(info.Details)
+	d.mu.Lock()
+	f := d.files[info.Path]
+	first := f == nil
+	if first {
+		f = &damagedFile{blocks: make(map[int64]int64), shards: make(map[int]bool), due: true,
+			lower: bytes.Clone(info.Bounds.Start), upper: bytes.Clone(info.Bounds.End.Key)}
+		d.files[info.Path] = f
+		d.any.Store(true)
+	}
+	if bytes.Compare(info.Bounds.Start, f.lower) < 0 { // another part of it was excised
+		f.lower = bytes.Clone(info.Bounds.Start)
+	}
+	if bytes.Compare(info.Bounds.End.Key, f.upper) > 0 {
+		f.upper = bytes.Clone(info.Bounds.End.Key)
+	}
+	if _, known := f.blocks[offset]; isBlock && !known {
+		f.blocks[offset] = length
+		f.due = true
+	}
+	due := f.due
+	d.mu.Unlock()
+	if first {
+		s.opts.Logger.Error("a file of the state is damaged; what needs the damaged part of it is refused", "file", info.Path, "error", info.Details.Error())
+	}
+	if due {
+		notify(d.news)
+	}
+}
+
+// blockTrailer is what follows a block: how it is compressed, and a checksum.
+const blockTrailer = 5
+
+// blockOf returns where the block is that err says is damaged, if it says so.
+func blockOf(err error) (offset, length int64, ok bool) {
+	text := err.Error()
+	at := strings.Index(text, "block ")
+	if at < 0 {
+		return 0, 0, false
+	}
+	if n, _ := fmt.Sscanf(text[at:], "block %d/%d: ", &offset, &length); n != 2 {
+		return 0, 0, false
+	}
+	return offset, length + blockTrailer, true
+}
+
+// damaged turns an error of reading something of shard into a DamageError where
+// that is what it is, and takes it in.
+func (s *Store) damaged(shard int, err error) error {
+	if !isDamage(err) {
+		return err
+	}
+	var known *DamageError
+	if errors.As(err, &known) {
+		return err
+	}
+	path, name := "", ""
+	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
+		path, name = info.Path, filepath.Base(info.Path)
+	}
+	s.concerns(path, shard)
+	return &DamageError{shard, name, err}
+}
+
+// concerns takes in that damage to the file at path, if that is known, concerns
+// shard.
+func (s *Store) concerns(path string, shard int) {
+	d := &s.damage
+	d.mu.Lock()
+	if f := d.files[path]; f != nil {
+		f.shards[shard] = true
+	}
+	d.mu.Unlock()
+	if !s.shards[shard].damaged.Swap(true) {
+		notify(d.news) // the inspector tells
+	}
+}
+
+// settle forgets that damage concerns shard: nothing is left of what it was.
+func (s *Store) settle(shard int) {
+	d := &s.damage
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, f := range d.files {
+		delete(f.shards, shard)
+	}
+	sh := &s.shards[shard]
+	sh.damaged.Store(false)
+	sh.toldDamaged.Store(false)
+}
+
+// forget forgets a file that is no more.
+func (d *damage) forget(path string) {
+	if !d.any.Load() {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.files, path)
+	d.any.Store(len(d.files) > 0)
+}
+
+// covers reports whether a read of n bytes from offset on would meet a block that
+// is known to be damaged.
+func (d *damage) covers(path string, offset, n int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.files[path]
+	if f == nil {
+		return false
+	}
+	for at, length := range f.blocks {
+		if at < offset+n && offset < at+length {
+			return true
+		}
+	}
+	return false
+}
+
+// Damaged reports whether something of shard is known to be unreadable, because
+// its file is damaged. It costs one atomic load.
+func (s *Store) Damaged(shard int) bool { return s.shards[shard].damaged.Load() }
+
+// Damage returns the files that are known to be damaged and that some shard
+// needs, by name.
+func (s *Store) Damage() []DamagedFile {
+	d := &s.damage
+	if !d.any.Load() {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []DamagedFile
+	for path, f := range d.files {
+		if len(f.shards) > 0 {
+			all = append(all, DamagedFile{filepath.Base(path), len(f.blocks), slices.Sorted(maps.Keys(f.shards))})
+		}
+	}
+	slices.SortFunc(all, func(a, b DamagedFile) int { return cmp.Compare(a.File, b.File) })
+	return all
+}
+
+// inspect finds out which shards new damage concerns, and tells the owner, until
+// the store is closed.
+func (s *Store) inspect() {
+	defer s.background.Done()
+	for {
+		s.tellDamage()
+		select {
+		case <-s.closing:
+			return
+		case <-s.damage.news:
+		}
+		for path, f := range s.damage.takeDue() {
+			var inspection sync.WaitGroup
+			inspection.Go(func() { s.inspectFile(path, f.lower, f.upper) })
+			inspection.Wait()
+		}
+	}
+}
+
+// tellDamage tells the owner of shards that have been found damaged.
+func (s *Store) tellDamage() {
+	for i := range s.shards {
+		if sh := &s.shards[i]; !sh.damaged.Load() || sh.toldDamaged.Swap(true) {
+			continue
+		}
+		if s.opts.OnDamage != nil {
+			s.opts.OnDamage(i)
+		}
+	}
+}
+
+// takeDue returns the files to be inspected.
+func (d *damage) takeDue() map[string]damagedFile {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	due := make(map[string]damagedFile)
+	for path, f := range d.files {
+		if f.due {
+			f.due = false
+			due[path] = *f
+		}
+	}
+	return due
+}
+
+// inspectFile reads what the file at path has of each shard, as far as it is
+// still part of the database, up to what is damaged.
+func (s *Store) inspectFile(path string, lower, upper []byte) {
+	standBack()
+	if err := s.inspectShards(path, lower, upper); err != nil {
+		s.opts.Logger.Warn("a damaged file of the state could not be read through", "file", path, "error", err)
+	}
+}
+
+func (s *Store) inspectShards(path string, lower, upper []byte) error {
+	if len(lower) < shardBytes || len(upper) < shardBytes {
+		return nil
+	}
+	r, err := openTable(s.inspection, path)
+	if isDamage(err) { // all of it is of no use
+		for shard := shardOf(lower); shard <= min(shardOf(upper), len(s.shards)-1); shard++ {
+			s.concerns(path, shard)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	for shard := shardOf(lower); shard <= min(shardOf(upper), len(s.shards)-1); shard++ {
+		if s.over.Load() {
+			return nil
+		}
+		from, to := shardBounds(shard)
+		from, to = from[:shardBytes], to[:shardBytes]
+		if bytes.Compare(from, lower) < 0 {
+			from = lower
+		}
+		if bytes.Compare(upper, to) < 0 {
+			to = append(bytes.Clone(upper), 0)
+		}
+		if err := readThrough(r, from, to); isDamage(err) {
+			s.damage.add(path, err)
+			s.concerns(path, shard)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes in a block that the inspector has found.
+func (d *damage) add(path string, err error) {
+	offset, length, ok := blockOf(err)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f := d.files[path]; f != nil && ok {
+		f.blocks[offset] = length
+	}
+}
+
+// readThrough reads the records of a table within [from, to).
+func readThrough(r *sstable.Reader, from, to []byte) (err error) {
+	it, err := r.NewIter(sstable.NoTransforms, from, to, sstable.AssertNoBlobHandles)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for kv := it.SeekGE(from, 0); kv != nil; kv = it.Next() {
+		if _, _, err := kv.Value(nil); err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	it.SeekPrefixGE(from, from, 0) // looks at the filter
+	return it.Error()
+}
+
+// shardOf returns the shard of a key of the database.
+func shardOf(key []byte) int { return int(key[0])<<8 | int(key[1]) }
+
+// checkEdges makes sure that Pebble can cut a range out. For that it looks
+// in each file for the last record before and the first one behind, and takes an
+// error there for the end of the file: it would drop what other shards have in it.
+func (s *Store) checkEdges(cut pebble.KeyRange) error {
+	lower, upper := cut.Start, cut.End
+	for _, edge := range []struct {
+		bounds pebble.IterOptions
+		move   func(*pebble.Iterator) bool
+		shard  int
+	}{
+		{pebble.IterOptions{UpperBound: lower}, (*pebble.Iterator).Last, shardOf(lower) - 1},
+		{pebble.IterOptions{LowerBound: upper}, (*pebble.Iterator).First, shardOf(upper)},
+	} {
+		it, err := s.db.NewIter(&edge.bounds)
+		if err == nil {
+			edge.move(it)
+			err = it.Close()
+		}
+		if isDamage(err) {
+			return s.damaged(min(max(edge.shard, 0), len(s.shards)-1), err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CheckEdges fails with a DamageError, which names a shard beside shard, where that
+// keeps shard from being removed or replaced. It reads the disk.
+func (s *Store) CheckEdges(shard int) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.checkEdges(rangeOf(shard, shard))
+}
+
+// damagedFS is the file system below Pebble, which does not read again what is
+// known to be damaged.
+type damagedFS struct {
+	vfs.FS
+	s *Store
+}
+
+// errKnownDamage is what a read of it returns.
+var errKnownDamage = fmt.Errorf("this block is known to be damaged: %w", pebble.ErrCorruption)
+
+func (f *damagedFS) Unwrap() vfs.FS { return f.FS }
+
+func (f *damagedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	file, err := f.FS.Open(name, opts...)
+	if err != nil || !strings.HasSuffix(name, ".sst") {
+		return file, err
+	}
+	return &suspectFile{file, name, f.s}, nil
+}
+
+func (f *damagedFS) Remove(name string) error {
+	err := f.FS.Remove(name)
+	if err == nil {
+		f.s.damage.forget(name)
+	}
+	return err
+}
+
+type suspectFile struct {
+	vfs.File
+	path string
+	s    *Store
+}
+
+func (f *suspectFile) ReadAt(p []byte, offset int64) (int, error) {
+	if d := &f.s.damage; d.any.Load() && d.covers(f.path, offset, int64(len(p))) {
+		if onStack(compactFunction) {
+			f.s.holdCompaction()
+		}
+		return 0, errKnownDamage
+	}
+	return f.File.ReadAt(p, offset)
+}
+
+// compactFunction is what compactions run below.
+const compactFunction = "github.com/cockroachdb/pebble/v2.(*DB).compact"
+
+// holdCompaction lets a compaction that is about to fail wait, and lets Pebble
+// begin another one meanwhile.
+func (s *Store) holdCompaction() {
+	s.damage.held.Add(1)
+	defer s.damage.held.Add(-1)
+	select {
+	case <-s.closing:
+	case <-time.After(s.damage.rest):
+	}
+}
