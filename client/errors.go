@@ -79,6 +79,10 @@ var (
 	ErrInternal = errors.New("internal server error")
 	// ErrStorageFailed: the node's disk failed; the node stops.
 	ErrStorageFailed = errors.New("storage failed")
+	// ErrDamaged: what was asked for cannot be read, since its file is damaged and
+	// there is no other replica. Nothing was done. What else the server has is
+	// served; a Put without conditions makes the row whole again.
+	ErrDamaged = errors.New("the data are damaged")
 	// ErrRefused: the cluster's state does not allow what Admin asked for; the
 	// message says why.
 	ErrRefused = errors.New("refused")
@@ -132,6 +136,7 @@ var statusErrors = map[Status]error{
 	protocol.StatusGoAway:           ErrShuttingDown,
 	protocol.StatusIdle:             ErrConnectionLost,
 	protocol.StatusRefused:          ErrRefused,
+	protocol.StatusDamaged:          ErrDamaged,
 }
 
 // Error is what every failed call returns.

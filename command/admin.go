@@ -109,6 +109,7 @@ type NodeInfo struct {
 	Stale          bool    `json:"stale,omitempty"`           // its last report is too old to count as its state now, or incomplete
 	AgeMillis      int64   `json:"age_ms"`                    // of its last report; -1: there is none, or none that is whole
 	Slow           bool    `json:"slow,omitempty"`            // its log disk stalls
+	DamagedFiles   int     `json:"damaged_files,omitempty"`   // of its state, that some shard needs
 	ClockOff       bool    `json:"clock_off,omitempty"`       // its wall clock is too far from the others'
 	ClockOffset    int64   `json:"clock_offset_ms,omitempty"` // by how much that clock is ahead
 	Replicas       int     `json:"replicas"`
@@ -146,6 +147,9 @@ type ReplicaInfo struct {
 	Role    string `json:"role"`            // leader, follower, learner, candidate; unreachable: its node is not up
 	Follows uint64 `json:"follows"`         // node that it takes for the leader, 0: it has none
 	Stale   bool   `json:"stale,omitempty"` // as NodeInfo.Stale of its node
+	// Damaged: files of its state are. It is being replaced by a copy of another
+	// replica, or, if it is the only one, refuses what it cannot read.
+	Damaged bool   `json:"damaged,omitempty"`
 	Applied uint64 `json:"applied"`
 	Lag     uint64 `json:"lag"` // entries behind the highest commit index known
 }

@@ -14,6 +14,7 @@ var (
 	ErrFailed    = errors.New("the node's storage has failed")
 	ErrTooLarge  = errors.New("the command is larger than an entry may be")
 	ErrNoQuorum  = errors.New("the shard has no majority")
+	ErrDamaged   = errors.New("it lies in a part of the node's data that is damaged, of which there is no other copy; see proa status")
 	ErrApart     = errors.New("the keys lie in different shards, which only a node that is alone can change at once")
 
 	ErrEarlierVersion = errors.New("a member of the cluster has only run an earlier version, which does not know this command; upgrade all nodes, then try again")
@@ -43,6 +44,7 @@ const (
 	ReadMiss                       // not known without touching the disk: ask again from a thread that may block
 	ReadNotLeader                  // this replica may not answer by itself now: wait for a Barrier, or ask another node
 	ReadFailed                     // storage failed
+	ReadDamaged                    // the row lies in a damaged part of the data, of which there is no other copy
 )
 
 // Scan is an ordered read over several shards.

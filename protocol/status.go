@@ -33,8 +33,9 @@ const (
 	StatusIdle             Status = 26 // notice (id 0): closed for idleness or a stalled frame
 	StatusRefused          Status = 27 // the cluster's state does not allow it
 	StatusNotFloat         Status = 28 // INCRFLOAT on or by something that is not a number
+	StatusDamaged          Status = 29 // what is asked for cannot be read, since its file is damaged and there is no other copy
 
-	statusEnd Status = 29
+	statusEnd Status = 30
 )
 
 // Outcome is what is known about the effect of a request. There are exactly
@@ -87,6 +88,7 @@ var statusTable = [statusEnd]statusInfo{
 	StatusIdle:             {"IDLE", Done, true, "connection was idle too long"},
 	StatusRefused:          {"REFUSED", NotDone, false, "the cluster's state does not allow it"},
 	StatusNotFloat:         {"NOT_FLOAT", NotDone, false, "value or increment is not a valid number"},
+	StatusDamaged:          {"DAMAGED", NotDone, false, "it lies in a part of the node's data that is damaged"},
 }
 
 // Known reports whether s is a status of this protocol version.

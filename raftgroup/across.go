@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"slices"
@@ -246,7 +247,7 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 		return waits, nil
 	}
 	p := planner{crossing: x, shardOf: q.shardOf, shards: n.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
-	p.inFull = far || p.whole && weighty(c)
+	p.inFull = far || p.whole && (weighty(c) || n.damaged())
 	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
 		if x.met(c) {
 			return waits, nil
@@ -258,6 +259,9 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 		defer p.rehearsal.End()
 	}
 	status, err := p.plan(n.lim.entryBytes)
+	if errors.Is(err, storage.ErrDamaged) {
+		status, err = command.Damaged, nil
+	}
 	switch {
 	case err != nil:
 		return refused, err
@@ -497,8 +501,8 @@ func (p *planner) rehearse(shard int, op *command.Command) (command.Status, erro
 	switch {
 	case err != nil:
 		return command.OK, err
-	case r.Status == command.Busy:
-		return command.Busy, nil
+	case r.Status == command.Busy, r.Status == command.Damaged && p.whole:
+		return r.Status, nil
 	case p.whole && !p.rehearsal.Fits():
 		return command.TooLarge, nil
 	}

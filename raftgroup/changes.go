@@ -25,6 +25,7 @@ const (
 
 	shardSettled = 1 // in the flags of a shard's part
 	shardMembers = 2
+	shardDamaged = 4
 )
 
 // errBadReport is wrapped by what decodeChanges finds wrong.
@@ -98,6 +99,7 @@ func (c *changes) appendHead(b []byte, from uint64) []byte {
 	node = binary.AppendUvarint(node, a.Time)
 	node = binary.AppendVarint(node, a.Offset)
 	node = binary.AppendUvarint(node, a.Position)
+	node = binary.AppendUvarint(node, a.Damaged)
 	return appendPart(b, node)
 }
 
@@ -128,6 +130,9 @@ func (s *shardReport) appendReplica(p []byte) []byte {
 	}
 	if len(s.Members) > 0 {
 		flags |= shardMembers
+	}
+	if s.Damaged {
+		flags |= shardDamaged
 	}
 	p = append(p, byte(role), flags)
 	for _, v := range []uint64{s.Leader, s.Term, s.Commit, s.Applied} {
@@ -183,6 +188,9 @@ func (c *changes) readNode(r *reportReader) {
 	}
 	a.Wall, a.Time, a.Offset = r.uvarint(), r.uvarint(), r.varint()
 	a.Position = r.uvarint()
+	if len(r.rest) > 0 { // earlier versions end here
+		a.Damaged = r.uvarint()
+	}
 }
 
 // reportReader reads the parts of a report. After bad all it returns is zero.
@@ -256,7 +264,7 @@ func (r *reportReader) replica(s *shardReport) {
 		r.fail()
 		return
 	}
-	s.Role, s.Settled = roles[role], flags&shardSettled != 0
+	s.Role, s.Settled, s.Damaged = roles[role], flags&shardSettled != 0, flags&shardDamaged != 0
 	for _, field := range []*uint64{&s.Leader, &s.Term, &s.Commit, &s.Applied} {
 		*field = r.uvarint()
 	}

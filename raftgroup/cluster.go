@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -249,6 +250,10 @@ func (m *clusterMap) add(key string, value []byte, meta int) error {
 // refreshMap takes over what the meta group's rows say now.
 func (n *Node) refreshMap() error {
 	m, err := readMap(n.store, n.meta())
+	if errors.Is(err, storage.ErrDamaged) && n.cmap.Load() != nil {
+		n.groups[n.meta()].breakDown(n)
+		return nil // what is known has to do
+	}
 	if err != nil {
 		return err
 	}

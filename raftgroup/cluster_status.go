@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -79,7 +80,7 @@ func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
 		i.AgeMillis = age.Milliseconds()
 	}
 	a := &p.about
-	i.Slow, i.ClockOff, i.ClockOffset = a.Slow, a.ClockOff, a.Offset
+	i.Slow, i.ClockOff, i.ClockOffset, i.DamagedFiles = a.Slow, a.ClockOff, a.Offset, int(min(a.Damaged, math.MaxInt32))
 	i.FsyncMicros, i.LogBytes, i.DiskUsedBytes, i.DiskFreeBytes, i.UptimeSeconds = a.FsyncMicros, a.LogBytes, a.DiskUsed, a.DiskFree, a.Uptime
 	i.Leaders = leaders
 	for k := range p.shards {
@@ -113,7 +114,7 @@ func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
 		if state == command.NodeDown && !slices.Contains(i.Desired, node) {
 			continue
 		}
-		r := command.ReplicaInfo{Node: node, Role: x.Role, Applied: x.Applied, Follows: x.Leader, Stale: !p.fresh(v.now)}
+		r := command.ReplicaInfo{Node: node, Role: x.Role, Applied: x.Applied, Follows: x.Leader, Stale: !p.fresh(v.now), Damaged: x.Damaged}
 		if r.Stale && state != command.NodeUp {
 			r.Role = roleUnreachable
 		}

@@ -211,8 +211,9 @@ func (p *plan) free(shard int) bool {
 // vote yet. One that votes goes afterwards: the nodes that the change takes
 // replicas from can take new ones only then.
 func (p *plan) replaceable(shard int, r replicaRow) bool {
-	if !p.leaving[r.Node] || p.node.settledShard(shard) {
-		return p.leaving[r.Node]
+	goes := p.leaving[r.Node] || p.damaged(shard, r)
+	if !goes || p.node.settledShard(shard) {
+		return goes
 	}
 	s, ok := p.node.known.leading(shard)
 	return ok && len(s.Members) > 0 && !r.Learner && (!slices.Contains(s.Members, r.id()) || slices.Contains(s.Learners, r.id()))
@@ -251,10 +252,13 @@ func (p *plan) place(shard int) {
 		}
 		to := p.target(shard)
 		node, _ := p.cm.node(r.Node)
-		if to == 0 && (!node.Removing || len(row.Replicas) <= 1) {
+		next := p.enfranchised(row.replace(r.Node, to, true))
+		switch {
+		case to == 0 && p.damaged(shard, r) && p.bearable(shard, &next):
+			// The node gets another one as soon as it has none.
+		case to == 0 && (!node.Removing || len(row.Replicas) <= 1):
 			continue // no room: better a replica that may come back than none
 		}
-		next := p.enfranchised(row.replace(r.Node, to, true))
 		if next.voters() == 0 {
 			continue // the learners that are left are not up
 		}
@@ -306,6 +310,10 @@ func (p *plan) placeMeta() {
 		node, _ := p.cm.node(r.Node)
 		// Of a node that is being removed it is the last to go: the node learns
 		// there what to give up.
+		if next := p.enfranchisedMeta(row.replace(r.Node, 0, false)); p.damaged(meta, r) && p.bearable(meta, &next) {
+			p.change(meta, next)
+			return
+		}
 		last := node.Removing && len(row.Replicas) > 1 && p.load[r.Node] == 0 && !p.holdsShards(r.Node)
 		lost := !node.Removing && p.leaving[r.Node] && (r.Learner || p.spareMeta(row))
 		if last || lost {

@@ -67,6 +67,8 @@ type group struct {
 	// Read by any thread, written by the pass.
 	held      atomic.Bool   // a replica is here
 	leads     atomic.Bool   // and leads the shard, and takes commands
+	sole      atomic.Bool   // there is no other replica
+	broken    atomic.Bool   // its state is damaged, and the replica is out of use; see damaged.go
 	noQuorum  atomic.Bool   // there has been no leader for too long
 	lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; leaseForever: by the only voter
 	lastStamp atomic.Uint64 // time never goes back behind it
@@ -111,6 +113,8 @@ type group struct {
 	reconcileAt int // ticks until the configuration is compared with the map
 	marks       marks
 	doubt       contradiction
+	down        bool          // breakDown has been called
+	lost        uint64        // the replica whose state is lost, and which is not open for that; 0: none
 	opened      *storage.View // of the snapshot message that Raft is making
 	applying    uint64        // index of the entry being carried out
 
@@ -384,7 +388,7 @@ func (g *group) collectAppend(n *Node, m *raftpb.Message) error {
 func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 	for i := range m.Entries {
 		e := &m.Entries[i]
-		a := applying{group: g, index: e.Index, term: e.Term}
+		a := applying{group: g, index: e.Index, term: e.Term, alone: g.onlyMember()}
 		switch e.Type {
 		case raftpb.EntryNormal:
 			a.data = e.Data
@@ -402,6 +406,10 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 			}
 		default:
 			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.Index, e.Type)
+		}
+		if g.broken.Load() {
+			n.finish(a.done, command.TimedOut)
+			continue
 		}
 		n.addApply(a)
 	}
@@ -468,6 +476,7 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 	n.filling.log.Append(g.log, hs, nil)
 	n.filling.mustSync = true
 	g.confWrite = n.filling.number
+	g.sole.Store(g.onlyMember())
 	if !g.onlyVoter() && g.lease.Load() == leaseForever {
 		g.lease.Store(0) // before anybody else can learn that it may be elected
 	} else if g.onlyVoter() && g.state == raft.StateLeader {
@@ -506,6 +515,9 @@ func (g *group) changeRole(n *Node, s *raft.SoftState) {
 	g.reconcileAt = 0
 	if s.RaftState == raft.StateLeader {
 		g.leads.Store(true)
+		if g.broken.Load() {
+			g.leads.Store(false)
+		}
 		if g.onlyVoter() {
 			// Nobody else can be elected, and everything acknowledged has
 			// been applied here.

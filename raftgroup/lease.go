@@ -191,6 +191,9 @@ func (g *group) ask(n *Node) {
 		r.waiting = nil
 		return
 	}
+	if g.down {
+		return // it is not read; Raft's own heartbeats have to do
+	}
 	leads := g.state == raft.StateLeader
 	if len(r.waiting) > 0 && g.leader.Load() == 0 {
 		n.finish(r.waiting, command.Dropped)
@@ -304,6 +307,8 @@ func (n *Node) Barrier(shard int, done command.Completer, tag command.Tag) error
 	}
 	g := n.groups[shard]
 	switch {
+	case g.broken.Load() && g.sole.Load():
+		return command.ErrDamaged
 	case !g.held.Load():
 		return command.ErrNotLeader
 	case g.noQuorum.Load():

@@ -202,6 +202,11 @@ type Replay struct {
 	Log     raftlog.Recovery
 	Entries uint64        // entries the state machine did not hold
 	Elapsed time.Duration // from opening the log until every shard served
+
+	// Damaged is how many operations could not be carried out again, because
+	// rows that they need are damaged. Where they changed other rows as well,
+	// those changes are missing.
+	Damaged uint64
 }
 
 // Node is all shards of one server. Open makes one, Start gives it a driver
@@ -245,6 +250,7 @@ type Node struct {
 	clockOff     atomic.Bool // the wall clock is too far from the others'
 	alone        atomic.Bool // the cluster's only member
 	upgraded     atomic.Bool // all members know all commands, see knowsKeys
+	damage       atomic.Bool // some of the state has been found damaged
 	controlling  atomic.Bool // a change of the map is on its way
 	announcing   atomic.Bool
 	marking      sync.Once  // see markRolledBack
@@ -257,6 +263,7 @@ type Node struct {
 	known        pictures // of the nodes, this one included
 	badReports   atomic.Uint64
 	badReportLog lograte.Line
+	damageLog    lograte.Line
 	raftLog      lograte.Line // see raftLogger
 	run          nodeRun      // this one
 	runs         *runTable
@@ -285,6 +292,7 @@ type Node struct {
 	applies                 []applying
 	applyBase               int
 	applyCalls              uint64 // of store.Apply
+	replayDamaged           uint64 // see Replay.Damaged
 	crossing                crossing
 	entries                 []storage.Entry
 	spares                  [][]completion
@@ -412,7 +420,7 @@ func (n *Node) openStores() (err error) {
 	}
 	s := n.identity.stateOptions(o.FS, o.Dir)
 	s.BlockCacheBytes, s.RowCacheBytes, s.RecentBytes, s.OpenFiles = o.BlockCacheBytes, o.RowCacheBytes, o.RecentBytes, o.OpenFiles
-	s.SessionRetention, s.Logger, s.OnFlush, s.OnFatal = o.SessionRetention, o.Logger, n.flushed, n.fail
+	s.SessionRetention, s.Logger, s.OnFlush, s.OnFatal, s.OnDamage = o.SessionRetention, o.Logger, n.flushed, n.fail, n.noteDamage
 	if n.store, err = storage.Open(s); err != nil {
 		return fmt.Errorf("opening the state: %w", n.identity.explainDamage(err))
 	}
@@ -472,6 +480,9 @@ func (n *Node) openGroups() error {
 		g.keepTime(n, n.time.now())
 	}
 	n.observe()
+	if n.replay.Damaged = n.replayDamaged; n.replay.Damaged > 0 {
+		n.logger.Error("operations of the log could not be carried out again, because rows that they need are damaged; what else they changed is missing", "operations", n.replay.Damaged)
+	}
 	n.replay.Elapsed += time.Since(start)
 	select {
 	case err := <-n.failure:
@@ -808,16 +819,24 @@ func (n *Node) Propose(shard int, c *command.Command, done command.Completer, ta
 	return n.propose(shard, c, done, tag)
 }
 
+// refusal is why a group without leadership here does nothing.
+func (g *group) refusal() error {
+	switch {
+	case g.broken.Load() && g.sole.Load():
+		return command.ErrDamaged
+	case g.noQuorum.Load():
+		return command.ErrNoQuorum
+	}
+	return command.ErrNotLeader
+}
+
 func (n *Node) propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
 	if err := n.usable(); err != nil {
 		return err
 	}
 	g := n.groups[shard]
 	if !g.leads.Load() {
-		if g.noQuorum.Load() {
-			return command.ErrNoQuorum
-		}
-		return command.ErrNotLeader
+		return g.refusal()
 	}
 	wake, err := g.enqueue(n, c, completion{done, tag})
 	if wake {

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -19,6 +20,7 @@ type applying struct {
 	data        []byte
 	conf        *raftpb.ConfState // that the entry made, nil where it made none
 	confBytes   []byte
+	alone       bool         // no other replica carries it out
 	mark        bool         // the replicas compare their states here
 	done        []completion // nil where the entry was proposed elsewhere or before a restart
 }
@@ -377,7 +379,7 @@ func (n *Node) takeWritten() error {
 
 func (n *Node) addApply(a applying) {
 	n.applies = append(n.applies, a)
-	n.entries = append(n.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term})
+	n.entries = append(n.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term, Alone: a.alone})
 }
 
 // apply carries out what has been committed. Outcomes are delivered by
@@ -426,13 +428,21 @@ func toFront[T any](s []T) {
 func (n *Node) applyRange(from, to int) error {
 	n.applyBase = from
 	n.applyCalls++
-	if err := n.store.Apply(n.entries[from:to], (*deliverer)(n)); err != nil {
+	err := n.store.Apply(n.entries[from:to], (*deliverer)(n))
+	if errors.Is(err, storage.ErrDamaged) {
+		n.stopDamaged(from, to)
+		err = nil
+	}
+	if err != nil {
 		return err
 	}
 	meta := false
 	for i := from; i < to; i++ {
 		a := &n.applies[i]
 		g := a.group
+		if g == nil {
+			continue // see stopDamaged
+		}
 		g.at.index, g.at.term = a.index, a.term
 		if a.conf != nil {
 			g.at.conf = a.conf
@@ -461,6 +471,9 @@ type deliverer Node
 // Deliver passes the outcome of one command on to whoever proposed it.
 func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
 	a := &d.applies[d.applyBase+entry]
+	if a.alone && a.done == nil {
+		d.replayDamaged += damagedOps(r)
+	}
 	if cmd >= len(a.done) {
 		return
 	}
@@ -575,6 +588,8 @@ func (g *group) tick(n *Node, now uint64) {
 	g.dropOverdue(n)
 	if g.leads.Load() {
 		g.sweep(n, now)
+	}
+	if g.leads.Load() || g.leadsBroken() {
 		g.reconcile(n)
 	}
 }

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -78,13 +79,13 @@ func (n *Node) Age(shard int) (millis uint32, ok bool) {
 func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if g.lease.Load() == 0 || !n.current(g) {
-		return command.Row{}, n.refusal()
+		return command.Row{}, n.refusal(g)
 	}
 	start := len(dst.B)
 	row, state := n.ReadLocalCached(dst, shard, key, now, valueMax)
 	if !g.leased(n) { // looked at after the value has been read
 		dst.B = dst.B[:start]
-		return command.Row{}, n.refusal()
+		return command.Row{}, n.refusal(g)
 	}
 	return row, state
 }
@@ -103,13 +104,13 @@ func (n *Node) current(g *group) bool {
 func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if g.lease.Load() == 0 || !n.current(g) {
-		return command.Row{}, n.refusal()
+		return command.Row{}, n.refusal(g)
 	}
 	start := len(dst.B)
 	row, state := n.ReadLocal(dst, shard, key, now, valueMax)
 	if !g.leased(n) {
 		dst.B = dst.B[:start]
-		return command.Row{}, n.refusal()
+		return command.Row{}, n.refusal(g)
 	}
 	return row, state
 }
@@ -118,7 +119,7 @@ func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valu
 func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if !g.held.Load() {
-		return command.Row{}, n.refusal()
+		return command.Row{}, n.refusal(g)
 	}
 	row, hit := n.store.AppendCached(dst, shard, key, g.now(now), valueMax >= 0)
 	switch hit {
@@ -136,10 +137,12 @@ func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now u
 func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
 	if !g.held.Load() {
-		return command.Row{}, n.refusal()
+		return command.Row{}, n.refusal(g)
 	}
 	row, found, err := n.store.AppendUpTo(dst, shard, key, g.now(now), valueMax)
 	switch {
+	case errors.Is(err, storage.ErrDamaged):
+		return command.Row{}, n.refuseDamaged(shard)
 	case err != nil:
 		n.logger.Error("reading a row", "shard", shard, "error", err)
 		return command.Row{}, command.ReadFailed
@@ -149,9 +152,12 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	return command.Row(row), command.ReadFound
 }
 
-func (n *Node) refusal() command.ReadState {
-	if n.failed.Load() {
+func (n *Node) refusal(g *group) command.ReadState {
+	switch {
+	case n.failed.Load():
 		return command.ReadFailed
+	case g.broken.Load() && g.sole.Load():
+		return command.ReadDamaged
 	}
 	return command.ReadNotLeader
 }
@@ -174,6 +180,8 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 		switch {
 		case n.failed.Load():
 			return command.ErrFailed
+		case g.broken.Load() && g.sole.Load():
+			return command.ErrDamaged
 		case !g.held.Load(), !s.Local && (g.lease.Load() == 0 || !n.current(g)):
 			return command.ErrNotLeader
 		}
@@ -189,7 +197,15 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 			return nil
 		}
 	}
-	return n.store.Scan(o, func(key, value []byte, row storage.Row) bool {
+	err := n.store.Scan(o, func(key, value []byte, row storage.Row) bool {
 		return visit(key, value, command.Row(row))
 	})
+	var damage *storage.DamageError
+	if !errors.As(err, &damage) {
+		return err
+	}
+	if n.refuseDamaged(damage.Shard) == command.ReadDamaged {
+		return command.ErrDamaged
+	}
+	return command.ErrNotLeader
 }

@@ -1,7 +1,10 @@
 package raftgroup
 
 import (
+	"errors"
+
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
 )
 
 // recall finds out what became of a command over several shards of a session
@@ -47,7 +50,12 @@ func (r *recall) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
 		r.answer(command.Dropped, nil)
 		return
 	}
-	if err := r.look(); err != nil {
+	err := r.look()
+	if errors.Is(err, storage.ErrDamaged) {
+		r.answer(command.Applied, &command.Result{Status: command.SessionExpired}) // what became of it cannot be read
+		return
+	}
+	if err != nil {
 		r.node.fail(err)
 		r.answer(command.Lost, nil)
 	}

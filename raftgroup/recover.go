@@ -122,6 +122,9 @@ type recovery struct {
 // recover has shard's replica stand alone. It returns nil where the directory
 // has none.
 func (r *recovery) recover(shard int) (*RecoveredShard, error) {
+	if r.store.Lost(shard) {
+		return nil, nil
+	}
 	g := &group{shard: shard, log: r.log.Group(uint64(shard))}
 	conf, err := g.configuration(&Node{store: r.store})
 	if err != nil {

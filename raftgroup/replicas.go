@@ -69,6 +69,8 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	g.leader.Store(0)
 	g.rounds.restart()
 	g.fresh.Store(0)
+	g.sole.Store(g.onlyMember())
+	g.recovered()
 	g.held.Store(true)
 	return nil
 }
@@ -89,8 +91,13 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 	default:
 		return nil
 	}
-	if !g.wanted(n, m.To) {
+	if !g.wanted(n, m.To) || m.To == g.lost {
 		return nil
+	}
+	if g.lost != 0 {
+		if err := g.discardLost(n); err != nil || g.lost != 0 {
+			return err
+		}
 	}
 	g.logger.Info("a replica begins here", "incarnation", incarnationOf(m.To))
 	return g.openReplica(n, m.To, 0)
@@ -112,13 +119,19 @@ func (g *group) wanted(n *Node, id uint64) bool {
 
 // retire removes the replica and all it holds.
 func (g *group) retire(n *Node) error {
-	g.logger.Info("the replica leaves this node", "incarnation", incarnationOf(g.id))
 	if err := n.apply(); err != nil {
 		return err
 	}
 	g.held.Store(false)
 	g.leads.Store(false)
 	g.lease.Store(0)
+	// First the state goes, then the log, which remembers what was voted and
+	// says by now that this replica is no member: so what a crash leaves in
+	// between is known for a remnant, see resume.
+	if ok, err := g.removeState(n); !ok || err != nil {
+		return err // a later tick tries again
+	}
+	g.logger.Info("the replica leaves this node", "incarnation", incarnationOf(g.id))
 	g.dropSnapshots()
 	if g.receiving != nil {
 		g.receiving.end()
@@ -131,12 +144,8 @@ func (g *group) retire(n *Node) error {
 	g.conf, g.at, g.last, g.farewell = raftpb.ConfState{}, applyPoint{}, 0, 0
 	g.leader.Store(0)
 	g.answers = g.answers[:0]
-	// First the state goes, then the log, which remembers what was voted and
-	// says by now that this replica is no member: so what a crash leaves in
-	// between is known for a remnant, see resume.
-	if err := n.store.RemoveShard(g.shard); err != nil {
-		return err
-	}
+	g.sole.Store(false)
+	g.recovered()
 	n.filling.log.Remove(g.log)
 	n.filling.mustSync = true
 	return nil
@@ -153,11 +162,14 @@ func (g *group) tickAbsent(n *Node) {
 // does is not enough. The leader may have crashed since, and have to ask for
 // this replica's vote once more; see applyConfChange.
 func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
+	if cm.begun() && g.lost != 0 {
+		return g.tendLost(n, cm)
+	}
 	if !cm.begun() || g.node == nil || g.state == raft.StateLeader {
 		return nil
 	}
-	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.id {
-		return nil
+	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.id && !g.down {
+		return nil // of a replica that is down the map may be out of date: it may be the meta group's
 	}
 	if !n.known.excludes(g.shard, g.id, g.term.Load()) {
 		return nil
@@ -183,6 +195,9 @@ func (g *group) reconcile(n *Node) {
 	}
 	g.reconcileAt = reconcileTicks
 	cm := n.cmap.Load()
+	if g.onlyMember() && n.store.Damaged(g.shard) {
+		return // it cannot be copied
+	}
 	if !cm.begun() || g.state != raft.StateLeader || inJoint(&g.conf) || g.transfer.holds() {
 		return
 	}
@@ -287,6 +302,9 @@ func (g *group) truncate(n *Node) {
 // resume opens the replica that the log holds, and finishes an installation
 // that was cut off between state and log.
 func (g *group) resume(n *Node) error {
+	if n.store.Lost(g.shard) {
+		return g.openLost(n)
+	}
 	if meta, ok := n.store.Installed(g.shard); ok {
 		if err := g.adoptInstalled(n, meta.Index, meta.Term, meta.Conf); err != nil {
 			return err

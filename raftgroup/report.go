@@ -57,6 +57,7 @@ type nodeReport struct {
 	DiskFree    int64   `json:"disk_free"`
 	Uptime      int64   `json:"uptime_s"`
 	Position    uint64  `json:"position"` // of the log, see runs.go
+	Damaged     uint64  `json:"damaged_files,omitempty"`
 }
 
 // shardReport is about one replica. Its leader also tells the configuration.
@@ -72,6 +73,7 @@ type shardReport struct {
 	Members []uint64 `json:"m,omitempty"` // replicas
 	// Learners are those of the members that do not vote.
 	Learners []uint64 `json:"n,omitempty"`
+	Damaged  bool     `json:"d,omitempty"` // its state is, and it is out of use unless it is the only one
 	Settled  bool     `json:"e,omitempty"` // the configuration is what the map wants
 	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 }
@@ -84,7 +86,7 @@ func (s *shardReport) position() position { return position{s.Commit, s.Applied}
 // same reports whether s and o say the same, their positions aside.
 func (s *shardReport) same(o *shardReport) bool {
 	return s.Replica == o.Replica && s.Role == o.Role && s.Leader == o.Leader && s.Term == o.Term &&
-		s.Settled == o.Settled && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
+		s.Settled == o.Settled && s.Damaged == o.Damaged && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
 }
 
 const (
@@ -111,8 +113,12 @@ func (g *group) role() string {
 func (g *group) report(n *Node, cm *clusterMap) shardReport {
 	s := shardReport{Shard: g.shard}
 	if g.node == nil {
+		if g.lost != 0 { // it does not vote
+			s.Replica, s.Role, s.Leader, s.Damaged = g.lost, roleLearner, g.leader.Load(), true
+		}
 		return s
 	}
+	s.Damaged = g.broken.Load() || n.store.Damaged(g.shard)
 	s.Replica, s.Role, s.Leader, s.Term = g.id, g.role(), g.leader.Load(), g.term.Load()
 	s.Commit, s.Applied = g.committed.Load(), g.at.index
 	if g.state == raft.StateLeader && g.confWrite <= n.durable {
@@ -143,7 +149,7 @@ func (n *Node) nodeReport() nodeReport {
 		Leaving: n.leaving.Load(), Slow: n.slow.Load(), ClockOff: n.clockOff.Load(), Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
 		FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
 		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
-		Position: n.log.Position(),
+		Position: n.log.Position(), Damaged: uint64(len(n.store.Damage())),
 	}
 	if !n.alone.Load() && n.time.agreed.Load() {
 		r.Time = n.time.now()

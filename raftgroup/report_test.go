@@ -1,9 +1,11 @@
 package raftgroup
 
 import (
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,25 +245,40 @@ func TestPositionsAreReported(t *testing.T) {
 // golden is a report as docs/peer-protocol.md describes it.
 var golden = func() []byte {
 	c := changes{run: 0x1122334455667788, ackRun: 0x99, ack: 7, newest: 3,
-		about: nodeReport{Slow: true, ClockOff: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600, Position: 77}}
+		about: nodeReport{Slow: true, ClockOff: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600, Position: 77, Damaged: 5}}
 	state := []shardReport{
 		{Shard: 0, Replica: replicaID(1, 1), Role: roleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
 			Members: []uint64{replicaID(1, 1), replicaID(2, 1)}, Learners: []uint64{replicaID(2, 1)}, Settled: true, Row: 2},
 		{Shard: 1},
-		{Shard: 2, Replica: replicaID(1, 2), Role: roleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1},
+		{Shard: 2, Replica: replicaID(1, 2), Role: roleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1, Damaged: true},
 	}
 	return c.encode(0, []int{1, 0, 2}, []uint64{2, 1, 3}, state)[0].body
 }()
 
 const goldenText = "02" + "8877665544332211" + "9900000000000000" + "0700000000000000" + "0300000000000000" + "0000000000000000" + "0300000000000000" +
-	"23" + "06" + "8ce407" + "80808020" + "8080808004" + "8080808008" + "901c" + "80d095ffbc31" + "acd295ffbc31" + "d704" + "4d" +
+	"24" + "06" + "8ce407" + "80808020" + "8080808004" + "8080808008" + "901c" + "80d095ffbc31" + "acd295ffbc31" + "d704" + "4d" + "05" +
 	"02" + "0100" +
 	"1c" + "00" + "81808008" + "01" + "03" + "01" + "04" + "ac02" + "ab02" + "02" + "81808008" + "81808010" + "01" + "81808010" + "02" +
-	"0b" + "02" + "82808008" + "02" + "00" + "02" + "09" + "01" + "01"
+	"0b" + "02" + "82808008" + "02" + "04" + "02" + "09" + "01" + "01"
 
 func TestReportGolden(t *testing.T) {
 	if got := fmt.Sprintf("%x", golden); got != goldenText {
 		t.Errorf("\n%s, want\n%s", got, goldenText)
+	}
+}
+
+// TestReportOfAnEarlierVersion: what a node that does not count damaged files
+// sends is understood.
+func TestReportOfAnEarlierVersion(t *testing.T) {
+	earlier := strings.Replace(goldenText, "24"+"06"+"8ce407", "23"+"06"+"8ce407", 1)
+	earlier = strings.Replace(earlier, "d704"+"4d"+"05", "d704"+"4d", 1)
+	body, err := hex.DecodeString(earlier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := decodeChanges(body, 3)
+	if err != nil || c.about.Position != 77 || c.about.Damaged != 0 || len(c.shards) != 3 || !c.shards[2].Damaged {
+		t.Errorf("%v: %+v", err, c)
 	}
 }
 

@@ -64,7 +64,7 @@ type OutgoingSnapshot struct {
 
 // openSnapshot opens a view for the message that Raft is about to make.
 func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
-	if g.at.index <= startIndex && g.at.conf == nil {
+	if g.broken.Load() || g.at.index <= startIndex && g.at.conf == nil {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	if n.ticks < g.snapshotsFrom {
@@ -321,6 +321,9 @@ func (g *group) stepSnapshot(n *Node, in *inbound) error {
 		g.staged.end()
 		g.staged = nil
 	}()
+	if ok, err := g.freeEdges(n); !ok {
+		return err // the leader sends it again
+	}
 	_ = g.node.Step(in.m)
 	return g.collect(n) // where Raft wants it, install puts it in place
 }
@@ -351,6 +354,10 @@ func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
 	for len(g.inflight) > 0 && g.inflight[0].index <= m.Index {
 		n.finish(g.inflight[0].done, command.TimedOut)
 		g.inflight = g.inflight[1:]
+	}
+	if g.broken.Load() {
+		g.recovered()
+		g.held.Store(true)
 	}
 	g.logger.Info("snapshot installed", "index", m.Index, "term", m.Term)
 	if g.shard == n.meta() {

@@ -29,6 +29,12 @@ type Status struct {
 	ReplayEntries uint64        `json:"replay_entries"`
 	ReplayMillis  int64         `json:"replay_ms"`
 	Storage       storage.Stats `json:"storage"`
+
+	// Damage is what files of the state are known to be damaged.
+	Damage []storage.DamagedFile `json:"damage,omitempty"`
+	// ReplayDamaged is how many operations of the log the start could not carry
+	// out again for it.
+	ReplayDamaged uint64 `json:"replay_damaged,omitempty"`
 }
 
 // ShardStatus is one shard's part of a Status.
@@ -44,6 +50,7 @@ type ShardStatus struct {
 	Queued  int    `json:"queued"`
 	Serving bool   `json:"serving"` // led here
 	Held    bool   `json:"held"`    // a replica is here
+	Damaged bool   `json:"damaged,omitempty"`
 }
 
 // Status returns a snapshot of the node's state. Its parts are each read
@@ -54,7 +61,7 @@ func (n *Node) Status() Status {
 		ClockOff: n.clockOff.Load(), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
 		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
-		Storage: n.store.Stats(),
+		Storage: n.store.Stats(), Damage: n.store.Damage(), ReplayDamaged: n.replay.Damaged,
 	}
 	if s.Fsyncs > 0 {
 		s.FsyncMicros = float64(n.fsyncNanos.Load()) / float64(s.Fsyncs) / float64(time.Microsecond)
@@ -69,6 +76,7 @@ func (n *Node) Status() Status {
 			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),
 			Applied: n.store.Applied(g.shard), Durable: n.store.Durable(g.shard),
 			First: first, Last: last, Queued: queued, Serving: g.leads.Load(), Held: g.held.Load(),
+			Damaged: g.broken.Load() || n.store.Damaged(g.shard),
 		})
 	}
 	return s

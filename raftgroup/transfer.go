@@ -70,7 +70,7 @@ func (g *group) successor(n *Node, well bool) uint64 {
 			return
 		}
 		leaders, reason := n.mayLead(nodeOf(id), well)
-		if reason == "" && (best == 0 || leaders < bestLeaders) {
+		if reason == "" && !n.known.damagedAt(g.shard, nodeOf(id), id) && (best == 0 || leaders < bestLeaders) {
 			best, bestLeaders = id, leaders
 		}
 	})
@@ -87,7 +87,7 @@ func (g *group) anySuccessor(n *Node) uint64 {
 }
 
 // balance gives leaderships away: all of them where this node should lead
-// nothing, and those that a failed transfer has left without a lease for the rest
+// nothing, those of damaged replicas, and those that a failed transfer has left without a lease for the rest
 // of the term; where the configuration says so also those that it has too many of.
 func (n *Node) balance() { n.shed(n.opt.BalanceLeaders) }
 
@@ -105,7 +105,7 @@ func (n *Node) shed(spread bool) {
 		if g.state != raft.StateLeader || g.transfer.holds() {
 			continue
 		}
-		if goes || g.rounds.voided {
+		if goes || g.rounds.voided || g.broken.Load() {
 			if to := g.anySuccessor(n); to != 0 {
 				g.beginTransfer(n, to)
 			}

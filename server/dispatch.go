@@ -59,7 +59,7 @@ type processor struct {
 
 	// A RESP command that reads what an earlier one of its connection writes.
 	inOrder bool           // the reads being dispatched go through the log
-	yields  int            // bytes of the reply that are not in the request; see redisPlan
+	yields  int            // bytes of the rows that they yield, at most
 	nothing bufpool.Buffer // where reads without a value do not put it
 }
 
@@ -271,7 +271,7 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 }
 
 func (p *processor) ping(c *conn, f *protocol.Frame) {
-	if p.crowded(c, len(f.Body)) {
+	if n := len(f.Body); n > largeBytes && p.srv.crowdsOut(c.backlog()+n) {
 		p.fail(c, f.ID, protocol.StatusBusy, retryBusyMillis, errNoReplyMemory)
 		return
 	}
@@ -563,7 +563,9 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	size += p.yields
+	if p.inOrder {
+		size += p.yields
+	}
 	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {
 		tag.Code |= tellEpoch
@@ -646,6 +648,8 @@ func refusalOf(err error) (s protocol.Status, retryMillis uint32) {
 		return protocol.StatusTooLarge, 0
 	case errors.Is(err, command.ErrEarlierVersion):
 		return protocol.StatusRefused, 0
+	case errors.Is(err, command.ErrDamaged):
+		return protocol.StatusDamaged, 0
 	case errors.Is(err, command.ErrFailed):
 		// Not proposed, so nothing happened: another server may do it.
 		return protocol.StatusShuttingDown, 0

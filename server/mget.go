@@ -175,6 +175,9 @@ func (p *processor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *p
 		case command.ReadFailed:
 			w.abort(protocol.StatusStorageFailed, errReadFailed)
 			return command.ReadFound, true
+		case command.ReadDamaged:
+			w.abort(protocol.StatusDamaged, command.ErrDamaged.Error())
+			return command.ReadFound, true
 		}
 		if len(out.B) > replyBytesMax {
 			w.abort(protocol.StatusTooLarge, "the rows asked for exceed 64 MiB; ask for fewer keys at a time")

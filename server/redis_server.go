@@ -85,7 +85,7 @@ func (c *conn) refuseRedis(message string) {
 	r := c.redis
 	reply := resp.AppendError(nil, "ERR "+message)
 	if w := r.walk; w != nil {
-		c.dropWalk()
+		r.walk = nil
 		c.mu.Lock()
 		c.appendVerbatim(requestID(w.number, 0), reply)
 		c.mu.Unlock()
@@ -126,7 +126,6 @@ func (c *conn) lastIsAnswered() {
 func (c *conn) leave() {
 	if c.redis != nil {
 		c.endTransaction()
-		c.dropWalk()
 	}
 }
 

@@ -32,14 +32,19 @@ func statusOf(s command.Status) protocol.Status {
 		return protocol.StatusNotFloat
 	case command.Busy:
 		return protocol.StatusBusy
+	case command.Damaged:
+		return protocol.StatusDamaged
 	}
 	return protocol.StatusInternal
 }
 
 // textOf returns the sentence for people that goes with a status.
 func textOf(s command.Status, status protocol.Status) string {
-	if s == command.SessionMismatch {
+	switch s {
+	case command.SessionMismatch:
 		return "the session has used this sequence number for another request; nothing was done; give each write a number of its own"
+	case command.Damaged:
+		return "a row that this needs cannot be read: " + command.ErrDamaged.Error()
 	}
 	return status.Text()
 }
@@ -175,6 +180,9 @@ func (r *rowFrame) end(out *bufpool.Buffer, row command.Row, state command.ReadS
 	case command.ReadMiss, command.ReadNotLeader:
 		r.undo(out)
 		return false
+	case command.ReadDamaged:
+		out.B = r.count.appendError(out.B[:r.start], r.id, r.marks, protocol.StatusDamaged, 0, command.ErrDamaged.Error())
+		return true
 	}
 	out.B = r.count.appendError(out.B[:r.start], r.id, r.marks, protocol.StatusStorageFailed, 0, errReadFailed)
 	return true

@@ -1,0 +1,263 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
+)
+
+// # Damaged replicas
+//
+// A file of the state may be damaged. A replica that meets that cannot carry out
+// the entries of its shard as the others do, so where there are others it breaks
+// down: it is read no more and applies nothing, but keeps its log and its vote,
+// so that the shard is as safe as before, and gives its leadership away. Its
+// reports say so (shardReport.Damaged). The meta group's leader then replaces it
+// in the map (plan.place), on this node or on another, as if the node had left;
+// its successor, of another incarnation, gets a snapshot. So nothing is asked of
+// what has been damaged but what its log has.
+//
+// A replica whose state is lost as a whole (storage.Lost) cannot even be opened,
+// since the configuration of its group is part of the state. It votes no more.
+//
+// A replica that is the only one serves what it can, and refuses the rest:
+// command.ErrDamaged.
+
+// noteDamage takes in that something of a shard's state has been found damaged. It
+// is called by the store, from a goroutine of it.
+func (n *Node) noteDamage(shard int) {
+	n.damage.Store(true)
+	g := n.groups[shard]
+	n.post(func() {
+		g.breakDown(n)
+		n.observe()
+	})
+}
+
+// damaged reports whether any of the state has been found damaged since the start.
+func (n *Node) damaged() bool { return n.damage.Load() }
+
+// condemn has the replica read no more. For any thread; breakDown follows.
+func (g *group) condemn() {
+	g.broken.Store(true)
+	g.held.Store(false)
+	g.leads.Store(false)
+	g.lease.Store(0)
+}
+
+// refuseDamaged turns the failure of a read for damage into what the reader has to
+// do. For any thread.
+func (n *Node) refuseDamaged(shard int) command.ReadState {
+	g := n.groups[shard]
+	if g.sole.Load() {
+		return command.ReadDamaged
+	}
+	g.condemn()
+	n.post(func() { g.breakDown(n) })
+	return command.ReadNotLeader
+}
+
+// breakDown puts the replica out of use, whose state is damaged, unless there is
+// no other. For the pass.
+func (g *group) breakDown(n *Node) {
+	if g.node == nil || g.down {
+		return
+	}
+	if g.onlyMember() {
+		if g.broken.Load() { // there were others when it was read
+			g.recovered()
+			g.held.Store(true)
+			g.leads.Store(g.state == raft.StateLeader)
+		}
+		return
+	}
+	g.down = true
+	g.condemn()
+	g.voidLease()
+	g.logger.Error("the replica's state is damaged: it is read no more, and will be replaced by a copy of another one", "incarnation", incarnationOf(g.id))
+	g.dropSnapshots()
+	for _, p := range g.inflight {
+		n.finish(p.done, command.TimedOut)
+	}
+	g.inflight = nil
+	g.takeAll()
+	g.refuseTaken(n)
+	g.takeBarriers()
+	n.finish(g.rounds.waiting, command.Dropped)
+	g.rounds.waiting = nil
+	for i := range g.rounds.list {
+		n.finish(g.rounds.list[i].barriers, command.Dropped)
+		g.rounds.list[i].barriers = nil
+	}
+	n.post(func() {
+		n.sendReports()
+		n.balance()
+	})
+}
+
+// recovered says that the replica's state is sound again.
+func (g *group) recovered() {
+	g.down = false
+	g.broken.Store(false)
+}
+
+// stopDamaged takes in that the state machine has stopped some of the shards that
+// entries were carried out of.
+func (n *Node) stopDamaged(from, to int) {
+	for i := from; i < to; i++ {
+		a := &n.applies[i]
+		g := a.group
+		if !n.store.Stopped(g.shard) || a.index <= n.store.Applied(g.shard) {
+			continue
+		}
+		n.finish(a.done, command.TimedOut) // others will carry it out
+		a.done, a.group = nil, nil
+		g.breakDown(n)
+	}
+}
+
+// openLost keeps in mind that the state of the replica here is lost. The log says
+// what it has voted and acknowledged, and is kept until the replica is replaced.
+func (g *group) openLost(n *Node) error {
+	if g.shard == n.meta() {
+		return fmt.Errorf("%w: what the state holds of the cluster itself is damaged; run proa verify; in a cluster, erase the directory and let the node join again, else restore it from a backup", storage.ErrDamaged)
+	}
+	g.broken.Store(true)
+	n.damage.Store(true)
+	row := n.shardRow(g.shard)
+	r, wanted := row.on(n.id)
+	if !wanted {
+		return g.discardLost(n)
+	}
+	g.lost = r.id()
+	g.sole.Store(len(row.Replicas) == 1)
+	text := "the state of the replica is damaged: it will be replaced by a copy of another one"
+	if g.sole.Load() {
+		text = "the state of the shard is damaged, and there is no other copy: it is not served"
+	}
+	g.logger.Error(text, "incarnation", incarnationOf(g.lost))
+	return nil
+}
+
+// shardRow returns where the replicas of a shard shall be: at first where the
+// founders have put them.
+func (n *Node) shardRow(shard int) shardRow {
+	if cm := n.cmap.Load(); cm.begun() {
+		return cm.shards[shard]
+	}
+	var nodes []uint64
+	for _, m := range n.identity.Members {
+		nodes = append(nodes, m.ID)
+	}
+	return initialShards(nodes, n.meta(), n.identity.Replicas)[shard]
+}
+
+// tendLost clears away what is left of a lost replica once the map and its group
+// know it no more.
+func (g *group) tendLost(n *Node, cm *clusterMap) error {
+	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.lost || !n.known.excludes(g.shard, g.lost, 0) {
+		return nil
+	}
+	return g.discardLost(n)
+}
+
+// discardLost clears away what is left of a lost replica, if that is possible now.
+func (g *group) discardLost(n *Node) error {
+	if ok, err := g.removeState(n); !ok || err != nil {
+		return err
+	}
+	n.filling.log.Remove(g.log)
+	n.filling.mustSync = true
+	g.lost = 0
+	g.sole.Store(false)
+	g.recovered()
+	return nil
+}
+
+// removeState removes the state of the replica. It returns false where that is not
+// possible now, because a shard beside it is damaged at the edge.
+func (g *group) removeState(n *Node) (bool, error) {
+	if ok, err := g.freeEdges(n); !ok {
+		return false, err
+	}
+	return true, n.store.RemoveShard(g.shard)
+}
+
+// freeEdges makes sure that the shard can be cut out of the state. Where the same
+// block of a file of it and of the shard beside it is damaged they go together, if
+// the other is out of use as well. It returns false where that is not possible now.
+func (g *group) freeEdges(n *Node) (bool, error) {
+	err := n.store.CheckEdges(g.shard)
+	if !errors.Is(err, storage.ErrDamaged) {
+		return err == nil, err
+	}
+	outOfUse := func(shard int) bool {
+		return shard >= 0 && shard < len(n.groups) && n.groups[shard].broken.Load() && !n.groups[shard].sole.Load()
+	}
+	first, last := g.shard, g.shard
+	for outOfUse(first - 1) {
+		first--
+	}
+	for outOfUse(last + 1) {
+		last++
+	}
+	if first < last {
+		err = n.store.GiveUp(first, last)
+	}
+	if errors.Is(err, storage.ErrDamaged) {
+		n.damageLog.Log(g.logger, slog.LevelWarn, "the shard's state cannot be removed yet", "error", err)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// damagedOps returns how many operations of a command were refused for damage.
+func damagedOps(r *command.Result) (n uint64) {
+	if r.Status == command.Damaged {
+		n++
+	}
+	for i := range r.Results {
+		n += damagedOps(&r.Results[i])
+	}
+	return n
+}
+
+// damagedAt reports whether a node says that its replica of a shard is damaged.
+func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
+	defer t.lock()()
+	p := t.nodes[node]
+	return p != nil && shard < len(p.shards) && p.shards[shard].Damaged && p.shards[shard].Replica == replica
+}
+
+// damaged reports whether a replica is to be replaced because its state is
+// damaged.
+func (p *plan) damaged(shard int, r replicaRow) bool {
+	return p.node.known.damagedAt(shard, r.Node, r.id())
+}
+
+// bearable reports whether a shard can be brought from one row to another that has
+// no replica more, and goes on then: a majority of its voters must be up, and one
+// of them sound.
+func (p *plan) bearable(shard int, next *shardRow) bool {
+	up, sound := 0, 0
+	for _, r := range next.Replicas {
+		if r.Learner || !slices.Contains(p.eligible, r.Node) {
+			continue
+		}
+		up++
+		if !p.damaged(shard, r) {
+			sound++
+		}
+	}
+	return sound > 0 && 2*up > next.voters()
+}
+
+// leadsBroken reports whether the replica leads although it is out of use: then
+// it has nothing to do but to bring its group where another can lead.
+func (g *group) leadsBroken() bool { return g.down && g.state == raft.StateLeader }

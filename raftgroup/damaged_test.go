@@ -1,0 +1,275 @@
+package raftgroup
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
+)
+
+// flipIn flips a bit of the row with this value in the tables of a state, where
+// values are not compressed.
+func flipIn(t *testing.T, f vfs.FS, value string) {
+	t.Helper()
+	names, err := f.List(dir + "/" + stateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := false
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		path := f.PathJoin(dir, stateDir, name)
+		at := bytes.Index(readAll(t, f, path), []byte(value))
+		if at < 0 {
+			continue
+		}
+		file, err := f.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.WriteAt([]byte{value[0] ^ 1}, int64(at)); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		flipped = true
+	}
+	if !flipped {
+		t.Fatalf("no table holds %.20q", value)
+	}
+}
+
+// bulk is rows that fill several blocks in each shard of a node.
+type bulk struct {
+	n    int
+	keys [][]string // by shard, in order
+}
+
+func (b *bulk) value(key string) string {
+	return strings.Repeat(fmt.Sprintf("value of %s, ", key), 40)
+}
+
+func newBulk(n *Node, rows int) *bulk {
+	b := &bulk{n: rows, keys: make([][]string, n.meta())}
+	for i := range rows {
+		key := fmt.Sprintf("key%04d", i)
+		shard := shardFor(n, key)
+		b.keys[shard] = append(b.keys[shard], key)
+	}
+	return b
+}
+
+// TestDamagedReplicaIsReplaced damages a block of one node's state, in a cluster
+// of three: reads go elsewhere meanwhile, nobody reads anything wrong, and the
+// node's replicas are made anew without anybody's doing.
+func TestDamagedReplicaIsReplaced(t *testing.T) {
+	const shards = 2
+	first := func(keys []string) string { return keys[0] }
+	middle := func(keys []string) string { return keys[len(keys)/2] }
+	for _, c := range []struct {
+		name    string
+		leads   bool // the damaged node leads the shard
+		restart bool
+		shard   int
+		row     func(keys []string) string
+	}{
+		{"follower", false, true, 0, middle},
+		{"leader", true, false, 0, middle},
+		{"what a shard ends with", false, true, 1, first}, // it cannot be opened then
+	} {
+		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
+			k := newCluster(t, 3, shards)
+			k.until("leaders", k.led)
+			k.until("the map", func() bool { return k.settled(3) })
+			rows := newBulk(k.any(), 500)
+			for _, keys := range rows.keys {
+				for _, key := range keys {
+					k.put(key, rows.value(key))
+				}
+			}
+			k.pass(500e6)
+			for id, n := range k.nodes { // everything in files, nothing in memory
+				closeNode(t, n)
+				k.start(id)
+			}
+			k.until("leaders", k.led)
+			id := k.leader(c.shard).id
+			if !c.leads {
+				id = id%3 + 1
+			}
+			bad := c.row(rows.keys[c.shard])
+			if c.restart {
+				closeNode(t, k.nodes[id])
+			}
+			flipIn(t, k.disks[id], rows.value(bad))
+			if c.restart {
+				k.start(id)
+			}
+			was := k.nodes[id].cmap.Load()
+			wrong := func(n *Node) (refused int) {
+				for _, keys := range rows.keys {
+					for _, key := range keys {
+						if got := local(n, key); got == fmt.Sprint("state ", command.ReadNotLeader) {
+							refused++
+						} else if got != rows.value(key) {
+							t.Fatalf("node %d, %s: %.40q", n.id, key, got)
+						}
+					}
+				}
+				return refused
+			}
+			if wrong(k.nodes[id]) == 0 {
+				t.Error("no read was refused")
+			}
+			noticed := false
+			k.until("the replica is replaced", func() bool {
+				for _, s := range k.any().ClusterStatus().Shards {
+					noticed = noticed || slices.ContainsFunc(s.Replicas, func(r command.ReplicaInfo) bool { return r.Node == id && r.Damaged })
+				}
+				k.put("another", "row") // the shard goes on
+				now, _ := k.nodes[id].cmap.Load().replica(c.shard, id)
+				before, _ := was.replica(c.shard, id)
+				return now.Incarnation > before.Incarnation && k.settled(3) && k.nodes[id].groups[c.shard].held.Load()
+			})
+			if !noticed {
+				t.Error("the status has not shown it")
+			}
+			k.until("everything is there", func() bool { return wrong(k.nodes[id]) == 0 })
+			if d := k.nodes[id].Status().Damage; d != nil {
+				t.Errorf("what is damaged still: %v", d)
+			}
+			k.pass(1e9)
+			for shard := range shards {
+				sums := make(map[uint64]bool)
+				for _, n := range k.nodes {
+					sum, _, err := n.Checksum(shard)
+					if err != nil {
+						t.Fatal(err)
+					}
+					sums[sum] = true
+				}
+				if len(sums) != 1 {
+					t.Errorf("replicas of shard %d differ: %v", shard, sums)
+				}
+			}
+			// And after another start.
+			closeNode(t, k.nodes[id])
+			n := k.start(id)
+			k.until("everything is there after a start", func() bool { return wrong(n) == 0 })
+		})
+	}
+}
+
+// TestDamagedNodeAlone damages a block of a node alone: the rows concerned are
+// refused, the others served; what does not need them is carried out.
+func TestDamagedNodeAlone(t *testing.T) {
+	f := vfs.NewMem()
+	n := memNode(t, f, Options{Shards: 2})
+	rows := newBulk(n, 300)
+	for _, keys := range rows.keys {
+		for _, key := range keys {
+			mustPut(t, n, key, rows.value(key))
+		}
+	}
+	closeNode(t, n)
+	bad := rows.keys[0][len(rows.keys[0])/2]
+	flipIn(t, f, rows.value(bad))
+	n = memNode(t, f, Options{})
+	reads := func() (found, refused int) {
+		for _, keys := range rows.keys {
+			for _, key := range keys {
+				b := bufpool.Get(64)
+				_, state := n.Read(b, shardFor(n, key), []byte(key), n.NowMillis(), command.AnyValue)
+				switch {
+				case state == command.ReadDamaged:
+					refused++
+				case state == command.ReadFound && string(b.B) == rows.value(key):
+					found++
+				default:
+					t.Fatalf("%s: state %d", key, state)
+				}
+				b.Release()
+			}
+		}
+		return found, refused
+	}
+	found, refused := reads()
+	if found == 0 || refused == 0 {
+		t.Fatalf("%d rows read, %d refused", found, refused)
+	}
+	status := n.Status()
+	if len(status.Damage) != 1 || !slices.Equal(status.Damage[0].Shards, []int{0}) || status.Damage[0].Blocks != 1 || !status.Shards[0].Damaged || status.Shards[1].Damaged {
+		t.Errorf("status: %+v, %+v", status.Damage, status.Shards)
+	}
+	ask := func(c *command.Command) command.Status {
+		e := newEar()
+		if err := n.Propose(0, c, e, command.Tag{}); err != nil {
+			t.Fatal(err)
+		}
+		run(n)
+		return e.results[0].Status
+	}
+	if s := ask(&command.Command{Kind: command.Incr, Key: []byte(bad), Delta: 1}); s != command.Damaged {
+		t.Errorf("INCR: status %d", s)
+	}
+	if s := ask(put(bad, "whole again")); s != command.OK {
+		t.Errorf("PUT: status %d", s)
+	}
+	if v, _ := read(t, n, bad); v != "whole again" {
+		t.Errorf("read %q", v)
+	}
+	if err := n.Scan(&command.Scan{}, func(_, _ []byte, _ command.Row) bool { return true }); err != command.ErrDamaged {
+		t.Errorf("scan: %v", err)
+	}
+	closeNode(t, n)
+	n = memNode(t, f, Options{})
+	if v, _ := read(t, n, bad); v != "whole again" {
+		t.Errorf("after a restart: %q", v)
+	}
+	select {
+	case err := <-n.Failure():
+		t.Errorf("the node stopped: %v", err)
+	default:
+	}
+}
+
+// TestLostShardAlone damages what a shard of a node alone ends with: it is not
+// served, the other is.
+func TestLostShardAlone(t *testing.T) {
+	f := vfs.NewMem()
+	n := memNode(t, f, Options{Shards: 2})
+	rows := newBulk(n, 300)
+	for _, keys := range rows.keys {
+		for _, key := range keys {
+			mustPut(t, n, key, rows.value(key))
+		}
+	}
+	closeNode(t, n)
+	flipIn(t, f, rows.value(rows.keys[1][0]))
+	n = memNode(t, f, Options{})
+	b := bufpool.Get(64)
+	defer b.Release()
+	key := rows.keys[0][0]
+	if _, state := n.Read(b, 0, []byte(key), n.NowMillis(), command.AnyValue); state != command.ReadDamaged {
+		t.Errorf("a row of the lost shard: state %d", state)
+	}
+	if err := n.Propose(0, put(key, "v"), newEar(), command.Tag{}); err != command.ErrDamaged {
+		t.Errorf("a write to the lost shard: %v", err)
+	}
+	last := rows.keys[1][len(rows.keys[1])-1]
+	if v, _ := read(t, n, last); v != rows.value(last) {
+		t.Errorf("a row of the other: %.40q", v)
+	}
+	if !n.Status().Shards[0].Damaged {
+		t.Error("status does not say so")
+	}
+}
