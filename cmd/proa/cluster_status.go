@@ -30,8 +30,9 @@ says how it fares, its nodes, and its shards with leader, term and lag. What is
 shown as the present state is at most a second old: of a node that has said
 nothing for longer its age is shown, and dashes for its figures.
 
-In the list of replicas * marks the leader, ? a node that is not up or has not reported lately; what a
-replica lacks of the newest entries stands behind it. The shard named meta holds
+In the list of replicas * marks the leader, ? a node that is not up or has not reported
+lately, ! a replica whose files are damaged; what a replica lacks of the newest
+entries stands behind it. The shard named meta holds
 the cluster's own data: nodes, places of replicas, slot map.
 
 With -o json the whole answer is one object on one line. --watch repeats it until
@@ -247,7 +248,7 @@ func nodeState(n *command.NodeInfo) string {
 	for _, f := range []struct {
 		set  bool
 		text string
-	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}} {
+	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}, {n.DamagedFiles > 0, fmt.Sprintf("%d damaged files", n.DamagedFiles)}} {
 		if f.set {
 			s += ", " + f.text
 		}
@@ -330,6 +331,16 @@ func notFollowing(sh *command.ShardInfo) (out []uint64) {
 	return out
 }
 
+// damagedOn returns the nodes whose replica of a shard is damaged.
+func damagedOn(sh *command.ShardInfo) (out []uint64) {
+	for _, r := range sh.Replicas {
+		if r.Damaged {
+			out = append(out, r.Node)
+		}
+	}
+	return out
+}
+
 func shardState(sh *command.ShardInfo, states map[uint64]string) string {
 	absent, apart := missing(sh, states), notFollowing(sh)
 	switch {
@@ -337,6 +348,8 @@ func shardState(sh *command.ShardInfo, states map[uint64]string) string {
 		return "no leader"
 	case leadership(sh) == command.ShardUnknown:
 		return "unknown"
+	case len(damagedOn(sh)) > 0:
+		return "damaged on " + numbers(damagedOn(sh))
 	case sh.Moving:
 		return "moving to " + numbers(sh.Desired)
 	case len(absent) > 0:
@@ -360,7 +373,7 @@ func numbers(ids []uint64) string {
 }
 
 // replicaList shows the replicas of a shard: * marks the leader, ? a node that
-// is not up, -n the entries a replica lacks.
+// is not up, ! a damaged one, -n the entries a replica lacks.
 func replicaList(sh *command.ShardInfo, states map[uint64]string) string {
 	var words []string
 	for _, r := range sh.Replicas {
@@ -370,6 +383,9 @@ func replicaList(sh *command.ShardInfo, states map[uint64]string) string {
 		}
 		if r.Stale || states[r.Node] != command.NodeUp {
 			w += "?"
+		}
+		if r.Damaged {
+			w += "!"
 		}
 		if r.Role == "learner" {
 			w += "(learner)"
@@ -390,6 +406,7 @@ type health struct {
 	shards            int
 	leaderless        []string // names of shards
 	unknown           []string // whether they have a leader
+	damaged, hurt     []string // have a replica that is damaged: another is sound; it is the only one
 	short, unfollowed []string // lack a replica; have one without the leader
 	moving            []string
 }
@@ -408,6 +425,8 @@ func findHealth(s *command.ClusterStatus) *health {
 		say    string
 		list   *[]string
 	}{
+		{h.hurt, "%d of %d shards have no replica but a damaged one, which refuses what it cannot read (proa status --node names the files): %s", &h.troubles},
+		{h.damaged, "%d of %d shards have a damaged replica, which is being replaced by a copy of another one: %s", &h.troubles},
 		{h.short, "%d of %d shards lack a replica: %s", &h.troubles},
 		{h.unfollowed, "%d of %d shards have a replica that does not follow the leader yet: %s", &h.troubles},
 		{h.moving, "replicas of %d of %d shards are being moved: %s", &h.changes},
@@ -431,6 +450,10 @@ func (h *health) sort(s *command.ClusterStatus) {
 			list = &h.leaderless
 		case leadership(sh) == command.ShardUnknown:
 			list = &h.unknown
+		case len(damagedOn(sh)) > 0 && len(damagedOn(sh)) == len(sh.Replicas):
+			list = &h.hurt
+		case len(damagedOn(sh)) > 0:
+			list = &h.damaged
 		case sh.Moving:
 			list = &h.moving
 		case len(missing(sh, states)) > 0:
@@ -472,7 +495,7 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 		switch {
 		case n.State == command.NodeExpected:
 			changes = append(changes, fmt.Sprintf("node %d is expected and has not joined yet", n.ID))
-		case n.State != command.NodeUp || n.Slow || n.ClockOff || n.Stale:
+		case n.State != command.NodeUp || n.Slow || n.ClockOff || n.Stale || n.DamagedFiles > 0:
 			troubles = append(troubles, line)
 		case n.Draining || n.Removing:
 			changes = append(changes, line)

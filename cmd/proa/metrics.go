@@ -29,6 +29,8 @@ var (
 	descTerm     = prometheus.NewDesc("proa_shard_term", "Raft term of the shard's replica here.", []string{"shard"}, nil)
 	descSlow     = prometheus.NewDesc("proa_log_disk_slow", "1 while the log's disk stalls and this node leads nothing for it.", nil, nil)
 	descClockOff = prometheus.NewDesc("proa_clock_off", "1 while the wall clock is too far from the other nodes' and this node leads nothing for it.", nil, nil)
+	descDamaged  = prometheus.NewDesc("proa_state_damaged_files", "Files of the state that are known to be damaged and that some shard needs.", nil, nil)
+	descBroken   = prometheus.NewDesc("proa_shard_damaged", "1 where the state of the shard's replica here is damaged.", []string{"shard"}, nil)
 	descClock    = prometheus.NewDesc("proa_clock_offset_seconds", "By how much the wall clock is ahead of the other nodes' or, without any, of the time that has elapsed.", nil, nil)
 	descPeerUp   = prometheus.NewDesc("proa_peer_connected", "1 while there is a connection to the peer.", []string{"peer"}, nil)
 	descPeerOut  = prometheus.NewDesc("proa_peer_sent_bytes_total", "Bytes sent to the peer.", []string{"peer"}, nil)
@@ -42,7 +44,7 @@ var (
 // Describe lists the metrics.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descRequests, descRedis, descErrors, descFsyncs, descFsyncSec, descLogBytes, descApplied, descServing,
-		descLeader, descTerm, descSlow, descClockOff, descClock, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost, descReports, descNonsense} {
+		descLeader, descTerm, descSlow, descClockOff, descDamaged, descBroken, descClock, descPeerUp, descPeerOut, descPeerIn, descPeerWait, descPeerLost, descReports, descNonsense} {
 		ch <- d
 	}
 }
@@ -63,13 +65,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descSlow, prometheus.GaugeValue, flag(s.Slow))
 	ch <- prometheus.MustNewConstMetric(descClockOff, prometheus.GaugeValue, flag(s.ClockOff))
 	ch <- prometheus.MustNewConstMetric(descClock, prometheus.GaugeValue, float64(s.ClockOffset)/1000)
+	ch <- prometheus.MustNewConstMetric(descDamaged, prometheus.GaugeValue, float64(len(s.Damage)))
 	for _, sh := range s.Shards {
-		if !sh.Held {
-			continue
-		}
 		shard := fmt.Sprint(sh.Shard)
 		if sh.Shard == c.node.Shards() {
 			shard = "meta"
+		}
+		if sh.Held || sh.Damaged {
+			ch <- prometheus.MustNewConstMetric(descBroken, prometheus.GaugeValue, flag(sh.Damaged), shard)
+		}
+		if !sh.Held {
+			continue
 		}
 		ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(sh.Applied), shard)
 		ch <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, flag(sh.Serving), shard)
