@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/metrics"
@@ -505,6 +506,11 @@ func redisInfo(p *processor, x *redisPlan) {
 	i.section("cluster", "Cluster")
 	i.number("cluster_enabled", 1) // the cluster commands answer, whatever the view
 	i.section("keyspace", "Keyspace")
+	if i.on {
+		if n := s.keyCount(); n.keys > 0 {
+			i.line("db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%.0f", n.keys, n.expires, n.ttl))
+		}
+	}
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
 }
 

@@ -192,6 +192,7 @@ type Server struct {
 	working   sync.WaitGroup // workers, and administrative requests under way
 	admins    atomic.Int32   // administrative requests under way
 	counters  counters
+	census    census
 }
 
 // New returns a server for backend, which must not have been started. The
