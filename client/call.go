@@ -120,6 +120,9 @@ func (c *Client) newCall(ctx context.Context, o *Operation) *call {
 	if c.session != nil && ca.write && o.code != protocol.OpAdmin {
 		x.Session, ca.once = c.session.id, true
 	}
+	if o.code == protocol.OpDeleteRange && o.number != 0 {
+		x.HasShard, x.Shard = true, uint16(o.number-1)
+	}
 	flags := protocol.Flags(0)
 	if !x.Empty() {
 		flags = protocol.FlagExtensions
@@ -164,7 +167,7 @@ func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) 
 	if (several || c.seen != nil) && len(o.key) > 0 {
 		ca.slot, ca.routed, ca.track = protocol.Slot(o.key), several, c.seen != nil
 	}
-	if ca.write || o.code == protocol.OpPing {
+	if ca.write || inLogOrder(o.code) || o.code == protocol.OpPing {
 		return
 	}
 	level := c.cfg.Consistency
@@ -185,8 +188,11 @@ func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) 
 // appendBody appends the operation's message to dst.
 func (o *Operation) appendBody(dst []byte) []byte {
 	switch o.code {
-	case protocol.OpGet, protocol.OpExists, protocol.OpPersist:
+	case protocol.OpGet, protocol.OpExists, protocol.OpPersist, protocol.OpWatch:
 		return append(dst, o.key...)
+	case protocol.OpGetRange:
+		m := protocol.GetRange{Start: int64(o.number), End: int64(o.version), Key: o.key}
+		return m.AppendTo(dst)
 	case protocol.OpPut:
 		m := protocol.Put{Flags: o.flags, TTLMillis: o.number, Version: o.version, Key: o.key, Value: o.value}
 		return m.AppendTo(dst)
@@ -444,7 +450,7 @@ func (ca *call) own() {
 // sharesBody reports whether results of code are slices of the reply's body.
 func sharesBody(code protocol.Opcode) bool {
 	switch code {
-	case protocol.OpGet, protocol.OpMGet, protocol.OpScan, protocol.OpBatch, protocol.OpTxn, protocol.OpStatus:
+	case protocol.OpGet, protocol.OpMGet, protocol.OpScan, protocol.OpBatch, protocol.OpTxn, protocol.OpStatus, protocol.OpDeleteRange:
 		return true
 	}
 	return false
@@ -568,6 +574,21 @@ func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) e
 			return err
 		}
 		r.Version, r.Integer, r.HasInteger = m.Version, m.Value, true
+	case protocol.OpWatch:
+		var m protocol.WatchReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		r.Version, r.Integer, r.HasInteger = m.Version, int64(m.Revision), true
+	case protocol.OpGetRange:
+		if status != protocol.StatusOK {
+			return nil
+		}
+		var m protocol.RangeReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		r.Version, r.Value, r.Integer, r.HasInteger = m.Version, m.Part, int64(m.Length), true
 	}
 	return nil
 }

@@ -119,8 +119,14 @@ func cloneValue(v []byte) []byte { return append(make([]byte, 0, len(v)), v...) 
 // isWrite reports whether an operation can change anything.
 func isWrite(code protocol.Opcode) bool {
 	switch code {
-	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn, protocol.OpAdmin:
+	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn, protocol.OpAdmin, protocol.OpDeleteRange:
 		return true
 	}
 	return false
+}
+
+// inLogOrder reports whether a read goes through the log: it is always of the
+// newest state.
+func inLogOrder(code protocol.Opcode) bool {
+	return code == protocol.OpWatch || code == protocol.OpGetRange
 }

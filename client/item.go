@@ -66,7 +66,8 @@ type Result struct {
 	// Stale and Age are those of an Item.
 	Stale bool
 	Age   time.Duration
-	// Integer is the new value after an Incr, which HasInteger tells from none.
+	// Integer is the new value after an Incr, of a GetRange the length of the
+	// whole value. HasInteger tells it from none.
 	Integer    int64
 	HasInteger bool
 	// Previous is the row before a write that asked for ReturnPrevious. It is

@@ -18,8 +18,8 @@ type Operation struct {
 	consistency    Consistency
 	hasConsistency bool
 	key, value     []byte
-	number         uint64 // TTL in milliseconds (PUT, EXPIRE), delta (INCR)
-	version        uint64
+	number         uint64        // TTL in milliseconds (PUT, EXPIRE), delta (INCR), start (GETRANGE), see onlyShard (DELETE_RANGE)
+	version        uint64        // or end (GETRANGE)
 	timeout        time.Duration // 0: the client's
 	err            error         // the first invalid argument
 }

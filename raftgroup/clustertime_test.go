@@ -226,7 +226,7 @@ func TestClockOffInACluster(t *testing.T) {
 			const rows = 8
 			putAll := func(prefix string) {
 				for i := range rows {
-					c.carryOut(fmt.Sprint(prefix, i), lives(fmt.Sprint(prefix, i), 10*time.Minute))
+					c.carryOut(fmt.Sprint(prefix, i), lives(fmt.Sprint(prefix, i), 3*time.Minute))
 				}
 			}
 			putAll("before")
@@ -250,13 +250,13 @@ func TestClockOffInACluster(t *testing.T) {
 			putAll("after")
 			for _, prefix := range []string{"before", "at once", "after"} {
 				if n := c.exist(prefix, rows); n != rows {
-					t.Errorf("%d of %d rows %q that live for ten minutes are there", n, rows, prefix)
+					t.Errorf("%d of %d rows %q that live for three minutes are there", n, rows, prefix)
 				}
 			}
-			c.pass(11 * time.Minute)
+			c.pass(200 * time.Second)
 			for _, prefix := range []string{"before", "at once", "after"} {
 				if n := c.exist(prefix, rows); n != 0 {
-					t.Errorf("%d of %d rows %q that live for ten minutes are there after eleven", n, rows, prefix)
+					t.Errorf("%d of %d rows %q that live for three minutes are there after 200 seconds", n, rows, prefix)
 				}
 			}
 			c.walls[2].setOff(0)

@@ -60,6 +60,9 @@ func TestLostTail(t *testing.T) {
 		{"state is behind", false, 2, 3},
 		{"stopped", true, 10, 10},
 	} {
+		if testing.Short() && c.flush != 0 && !c.close {
+			continue
+		}
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			f := vfs.NewCrashableMem()
 			n := memNode(t, f, Options{Shards: 2})

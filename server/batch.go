@@ -138,9 +138,7 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	if p.inOrder {
-		size += p.yields
-	}
+	size += p.yields
 	g.size = uint32(size)
 	for _, op := range p.batch.Ops {
 		g.codes = append(g.codes, op.Code)

@@ -3,10 +3,12 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -94,6 +96,24 @@ func TestErrorsAreCounted(t *testing.T) {
 		}
 		other.receive()
 	}, counts{"PROTOCOL": 1})
+}
+
+// TestErrorOfAPageIsCountedOnce: a walk over all keys of which a page fails is
+// answered with one error, and that is one in the counters.
+func TestErrorOfAPageIsCountedOnce(t *testing.T) {
+	fc := newFakeCluster(t, Config{}, 2, 2, 2)
+	n := fc.nodes[2]
+	fc.with(func() { n.barrierErr = command.ErrNoQuorum })
+	c := dialRedis(t, n.redisAddr)
+	for _, words := range []string{"KEYS *", "SCAN 0", "DBSIZE", "RANDOMKEY"} {
+		before := n.srv.counters.errors.sum()
+		if got := c.do(words); !strings.HasPrefix(got, "-CLUSTERDOWN") {
+			t.Errorf("%s was answered %q", words, got)
+		}
+		if got := n.srv.counters.errors.sum() - before; got != 1 {
+			t.Errorf("%s: %d errors were counted: %v", words, got, n.srv.Errors())
+		}
+	}
 }
 
 // STATUS tells the CPU time of the process, which never shrinks.

@@ -59,7 +59,7 @@ type processor struct {
 
 	// A RESP command that reads what an earlier one of its connection writes.
 	inOrder bool           // the reads being dispatched go through the log
-	yields  int            // bytes of the rows that they yield, at most
+	yields  int            // bytes of the reply that are not in the request; see redisPlan
 	nothing bufpool.Buffer // where reads without a value do not put it
 }
 
@@ -271,7 +271,7 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 }
 
 func (p *processor) ping(c *conn, f *protocol.Frame) {
-	if n := len(f.Body); n > largeBytes && p.srv.crowdsOut(c.backlog()+n) {
+	if p.crowded(c, len(f.Body)) {
 		p.fail(c, f.ID, protocol.StatusBusy, retryBusyMillis, errNoReplyMemory)
 		return
 	}
@@ -563,9 +563,7 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	if p.inOrder {
-		size += p.yields
-	}
+	size += p.yields
 	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {
 		tag.Code |= tellEpoch

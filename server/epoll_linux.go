@@ -989,6 +989,7 @@ func (e *epollFront) render(c *conn) bool {
 	rendered := c.render(native)
 	c.mu.Lock()
 	c.sending = rendered
+	c.accountRendered()
 	native.Release()
 	return rendered != nil
 }

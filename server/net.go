@@ -337,6 +337,7 @@ func (x *netConn) writeAll(c *conn) bool {
 			rendered := c.render(b)
 			c.mu.Lock()
 			c.sending = rendered
+			c.accountRendered()
 			c.mu.Unlock()
 			b.Release()
 			if b = rendered; b == nil {

@@ -166,17 +166,35 @@ func (c *conn) account(unsent int) {
 	if c.closed {
 		return
 	}
-	if more := int64(unsent) - c.granted; more > int64(c.srv.admission.freeOutput) {
+	if more := int64(unsent) + c.walked() - c.granted; more > int64(c.srv.admission.freeOutput) {
 		c.granted += more
 		c.srv.admission.replies.add(more)
 	}
 }
 
+// accountRendered is account for what has just been rendered, which may be larger
+// than the native frames it was made of. c.mu must be held.
+func (c *conn) accountRendered() {
+	if c.sending != nil && len(c.sending.B) > largeBytes {
+		c.account(c.unsent())
+	}
+}
+
 // unaccount gives back what has been sent. c.mu must be held.
 func (c *conn) unaccount() {
-	keep := min(c.granted, int64(c.unsent()))
+	keep := min(c.granted, int64(c.unsent())+c.walked())
 	c.srv.admission.replies.give(c.granted - keep)
 	c.granted = keep
+}
+
+// walked is how many bytes a walk of c holds that are no output yet. They count
+// among the replies, but do not keep c from being read: the reader has to go on
+// with the walk. c.mu must be held.
+func (c *conn) walked() int64 {
+	if c.redis == nil || c.redis.gone.Load() {
+		return 0
+	}
+	return c.redis.walked.Load()
 }
 
 // crowdsOut reports whether c, with so many bytes of unsent output, has to wait

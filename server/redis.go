@@ -73,6 +73,7 @@ type redisConn struct {
 	head   atomic.Uint64 // number of the oldest command that is not answered; the renderer's
 	hold   atomic.Uint64 // the reader waits until head is past this one; 0: it does not
 	kept   atomic.Int64  // bytes in kept answers
+	walked atomic.Int64  // bytes of the page and of the reply that a walk holds
 	gone   atomic.Bool   // answers have been thrown away, for there is nobody to take them
 	full   atomic.Bool   // the reader waits until a queue that was full may have room
 	killed atomic.Bool   // by CLIENT KILL
@@ -178,16 +179,20 @@ func (r *redisConn) keep(s *redisSlot, frames []byte) {
 		before = 0
 	}
 	s.kept.Append(frames)
-	if s.kind != replyWalk {
-		r.kept.Add(int64(cap(s.kept.B) - before))
+	r.keptBy(s).Add(int64(cap(s.kept.B) - before))
+}
+
+// keptBy counts what s keeps.
+func (r *redisConn) keptBy(s *redisSlot) *atomic.Int64 {
+	if s.kind == replyWalk {
+		return &r.walked
 	}
+	return &r.kept
 }
 
 func (r *redisConn) dropKept(s *redisSlot) {
 	if s.kept != nil {
-		if s.kind != replyWalk {
-			r.kept.Add(-int64(cap(s.kept.B)))
-		}
+		r.keptBy(s).Add(-int64(cap(s.kept.B)))
 		s.kept.Release()
 		s.kept = nil
 	}

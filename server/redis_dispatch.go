@@ -41,7 +41,7 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 	r.hold.Store(0)
 	for !c.paused.Load() && !c.refused && p.credit > 0 {
 		if r.gone.Load() {
-			r.walk = nil
+			c.dropWalk()
 			return len(b), 0
 		}
 		if r.walk != nil {
@@ -115,7 +115,7 @@ type redisPlan struct {
 
 	unbounded bool // the rows it writes may be larger than they are and the request together
 	inOrder   bool // it reads, and goes through the log
-	yields    int  // bytes of the rows that it then reads, at most
+	yields    int  // bytes of the reply that are not in the request: of the rows that it then reads, at most, or of an EXEC's ready replies
 
 	// A lone PUT is proposed from here, so that its value is not copied once
 	// more.
@@ -300,7 +300,7 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		}
 		p.dispatch(c, &f)
 	}
-	p.patient, p.hopeful, p.inOrder = false, false, false
+	p.patient, p.hopeful, p.inOrder, p.yields = false, false, false, 0
 	switch {
 	case p.full:
 		r.again, r.againInOrder, r.againYields = number, x.inOrder, x.yields
@@ -370,9 +370,14 @@ func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {
 	}
 }
 
-// answer is the door's own reply to the command being carried out.
+// answer is the door's own reply to the command being carried out. A large one
+// finds room among the replies, or there is an error in its place: it has been
+// made, and cannot wait.
 func (p *processor) answer(c *conn, reply []byte) {
 	r := c.redis
+	if p.crowded(c, len(reply)) {
+		reply = resp.AppendError(nil, errCrowded)
+	}
 	number := r.again
 	r.againSince = time.Time{}
 	if r.again = 0; number == 0 {
@@ -383,6 +388,15 @@ func (p *processor) answer(c *conn, reply []byte) {
 	c.appendVerbatim(requestID(number, 0), reply)
 	p.touch(c)
 	c.mu.Unlock()
+}
+
+// errCrowded is what a client hears for whose large reply there is no room.
+const errCrowded = "TRYAGAIN " + errNoReplyMemory
+
+// crowded reports whether there is no room for a reply of n bytes that cannot
+// wait.
+func (p *processor) crowded(c *conn, n int) bool {
+	return n > largeBytes && p.srv.crowdsOut(c.backlog()+n)
 }
 
 // answerError is answer with an error.

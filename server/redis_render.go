@@ -611,6 +611,12 @@ func (c *conn) appendVerbatim(id uint64, reply []byte) {
 	if len(reply) > 0 && reply[0] == '-' {
 		c.srv.counters.errors.add(doorStatus(reply[1:]))
 	}
+	c.appendReady(id, reply)
+}
+
+// appendReady is appendVerbatim for what does not count as an error, or has been
+// counted.
+func (c *conn) appendReady(id uint64, reply []byte) {
 	out := c.output()
 	out.Grow(protocol.HeaderBytes + len(reply))
 	start := len(out.B)

@@ -34,6 +34,7 @@ type redisWalk struct {
 	flush   bool                                             // what there is is deleted
 	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
 	fail    string                                           // the error to answer instead
+	counted bool                                             // it is that of a page, and has been counted
 
 	// The page that is being looked at: its keys, and how many have been. They
 	// lie in the walk's slot.
@@ -45,10 +46,11 @@ type redisWalk struct {
 	steps   int           // what patterns have cost; the turn's credit pays for it
 	left    int64         // SCAN: rows that it still asks for
 	count   int64
-	out     []byte // replies collected so far
-	limit   int    // of out, in bytes
-	key     []byte // RANDOMKEY: the one chosen so far
-	scans   int    // RANDOMKEY: that have found something
+	out     []byte      // replies collected so far
+	limit   int         // of out, in bytes
+	full    func() bool // KEYS: there is no more memory for replies
+	key     []byte      // RANDOMKEY: the one chosen so far
+	scans   int         // RANDOMKEY: that have found something
 }
 
 // walkStep says how a walk goes on.
@@ -179,20 +181,41 @@ func (p *processor) goOn(c *conn) bool {
 	}
 	step, over := walkEnd, true
 	if w.fail == "" {
+		before := cap(w.out)
 		step, over = w.takeSome(p)
+		r.walked.Add(int64(cap(w.out) - before))
 	}
+	if over {
+		w.keys, w.next, w.loaded = nil, 0, false
+		r.dropKept(s)
+		r.page.Store(false)
+	}
+	c.accountWalk()
 	if !over {
 		return true // goes on in the next turn
 	}
-	w.keys, w.next, w.loaded = nil, 0, false
-	r.dropKept(s)
-	r.page.Store(false)
 	if w.fail == "" && w.goesOn(step) {
 		p.askPart(c)
 	} else {
 		p.endWalk(c)
 	}
 	return true
+}
+
+// accountWalk counts what c's walk holds by now.
+func (c *conn) accountWalk() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unaccount()
+	c.account(c.unsent())
+}
+
+// dropWalk lets go of c's walk, and of what it has collected. The reader calls it.
+func (c *conn) dropWalk() {
+	if r := c.redis; r.walk != nil {
+		r.walked.Add(-int64(cap(r.walk.out)))
+		r.walk = nil
+	}
 }
 
 const (
@@ -249,6 +272,7 @@ func (w *redisWalk) loadPage(frames []byte) (problem string) {
 			out := bufpool.Get(outputSize)
 			defer out.Release()
 			(&replyShape{kind: replyWalk}).fail(out, status, body)
+			w.counted = true
 			return string(out.B[1 : len(out.B)-2])
 		}
 		var m protocol.ScanReply
@@ -269,7 +293,6 @@ func (w *redisWalk) loadPage(frames []byte) (problem string) {
 func (p *processor) endWalk(c *conn) {
 	r := c.redis
 	w := r.walk
-	r.walk = nil
 	reply := p.plan.reply[:0]
 	if w.fail != "" {
 		reply = resp.AppendError(reply, w.fail)
@@ -277,8 +300,13 @@ func (p *processor) endWalk(c *conn) {
 		reply = w.end(w, reply, int(r.proto))
 	}
 	p.plan.reply = reply[:0]
+	c.dropWalk()
 	c.mu.Lock()
-	c.appendVerbatim(requestID(w.number, 0), reply)
+	if w.counted {
+		c.appendReady(requestID(w.number, 0), reply)
+	} else {
+		c.appendVerbatim(requestID(w.number, 0), reply)
+	}
 	p.touch(c)
 	c.mu.Unlock()
 }
@@ -396,7 +424,7 @@ func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
 		p.answerError(c, resp.ErrPattern)
 		return false
 	}
-	w := &redisWalk{rows: walkRows, pattern: pattern, limit: p.srv.cfg.OutputBytesMax / 2, take: takeKeys}
+	w := &redisWalk{rows: walkRows, pattern: pattern, limit: p.srv.cfg.OutputBytesMax / 2, full: p.srv.admission.replies.full, take: takeKeys}
 	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
 		return append(resp.AppendArray(dst, int(w.count)), w.out...)
 	}
@@ -409,6 +437,10 @@ func takeKeys(w *redisWalk, keys [][]byte) walkStep {
 	w.collect(keys)
 	if len(w.out) > w.limit {
 		w.fail = "ERR the keys that match take more than " + strconv.Itoa(w.limit) + " bytes; use SCAN"
+		return walkEnd
+	}
+	if len(w.out) > largeBytes && w.full() {
+		w.fail = "TRYAGAIN " + errNoReplyMemory + ", and the keys that match take more; use SCAN"
 		return walkEnd
 	}
 	return walkOn

@@ -86,7 +86,7 @@ func (c *conn) refuseRedis(message string) {
 	r := c.redis
 	reply := resp.AppendError(nil, "ERR "+message)
 	if w := r.walk; w != nil {
-		r.walk = nil
+		c.dropWalk()
 		c.mu.Lock()
 		c.appendVerbatim(requestID(w.number, 0), reply)
 		c.mu.Unlock()
@@ -127,6 +127,7 @@ func (c *conn) lastIsAnswered() {
 func (c *conn) leave() {
 	if c.redis != nil {
 		c.endTransaction()
+		c.dropWalk()
 	}
 }
 

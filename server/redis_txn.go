@@ -336,6 +336,7 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 		}
 	}
 	e := &execution{items: make([]executionItem, 0, len(r.txn.queue))}
+	ready := 0 // bytes of replies that are there already
 	// Comparisons and two empty lists; the operations are written over those.
 	body := m.AppendTo(nil)
 	body = body[:len(body)-8]
@@ -348,6 +349,7 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 		item.shape = replyShape{kind: x.kind, proto: x.proto(), write: true, a: x.a, b: x.b}
 		if len(x.ops) == 0 {
 			item.reply = bytes.Clone(x.reply)
+			ready += len(item.reply)
 		}
 		e.items = append(e.items, item)
 		for _, op := range x.ops {
@@ -359,6 +361,10 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 	binary.LittleEndian.PutUint32(body[countAt:], uint32(count))
 	body = append(body, 0, 0, 0, 0)
 	x.reset(c, x.cmd, nil, false)
+	if p.crowded(c, ready) {
+		p.answerError(c, errCrowded) // nothing has been done
+		return false
+	}
 	if count == 0 && len(m.Compares) == 0 {
 		out := bufpool.Get(outputSize)
 		e.replies(out, &replyShape{proto: x.proto()}, nil)
@@ -366,7 +372,7 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 		out.Release()
 		return false
 	}
-	x.kind, x.write, x.unbounded, x.keys = replyExec, true, true, keys
+	x.kind, x.write, x.unbounded, x.keys, x.yields = replyExec, true, true, keys, ready
 	x.add(protocol.OpTxn, body)
 	return p.launch(c, x, e, false)
 }

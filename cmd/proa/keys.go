@@ -194,14 +194,27 @@ func readValue(r io.Reader) ([]byte, error) {
 func (a *app) delCommand() *cobra.Command {
 	var version uint64
 	var previous bool
+	var r delRange
 	cmd := &cobra.Command{
-		Use:               "del KEY…",
-		Aliases:           []string{"delete"},
-		Short:             "Delete keys",
-		Long:              "Delete keys, each for itself. The exit status is 1 if one of them did not exist.",
-		Args:              cobra.MinimumNArgs(1),
+		Use:     "del KEY…",
+		Aliases: []string{"delete"},
+		Short:   "Delete keys, or all keys of a range",
+		Long: `Delete keys, each for itself. The exit status is 1 if one of them did not exist.
+
+With --prefix, --start, --end or --all delete all keys of a range, however many,
+with one small write in each shard. It asks first on a terminal; elsewhere --yes
+says that it is meant. How many keys there were is not known afterwards: --dry-run
+counts them before. Over several nodes the shards are emptied one by one, and
+where that fails in between, the same command deletes what is left.`,
+		Example:           "  proa del session:17\n  proa del --prefix session: --dry-run\n  proa del --prefix session: --yes\n  proa del --start log:2023 --end log:2024 --yes",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.check(args); err != nil {
+				return err
+			}
+			if r.asked() {
+				return a.delRange(cmd.Context(), &r)
+			}
 			keys, err := a.allBytes(args)
 			if err != nil {
 				return err
@@ -223,6 +236,7 @@ func (a *app) delCommand() *cobra.Command {
 	}
 	addIfVersion(cmd.Flags(), &version)
 	cmd.Flags().BoolVar(&previous, "return-previous", false, "show what the key held")
+	r.add(cmd)
 	return cmd
 }
 

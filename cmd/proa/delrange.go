@@ -1,0 +1,153 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/proa-kv/proa/client"
+)
+
+// delRange is what del deletes where it is not told keys.
+type delRange struct {
+	prefix, start, end string
+	all, yes, dryRun   bool
+	set                *pflag.FlagSet
+}
+
+func (r *delRange) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	r.set = f
+	f.StringVarP(&r.prefix, "prefix", "p", "", "delete all keys that begin with this")
+	f.StringVar(&r.start, "start", "", "delete all keys from this `key` on")
+	f.StringVar(&r.end, "end", "", "delete all keys before this `key`")
+	f.BoolVar(&r.all, "all", false, "delete all keys")
+	f.BoolVar(&r.yes, "yes", false, "do not ask before many keys are deleted")
+	f.BoolVar(&r.dryRun, "dry-run", false, "delete nothing, count the keys that there are")
+}
+
+// asked reports whether a range is to be deleted.
+func (r *delRange) asked() bool {
+	return r.all || r.set.Changed("prefix") || r.set.Changed("start") || r.set.Changed("end")
+}
+
+// check refuses flags that make no sense together, with keys or without.
+func (r *delRange) check(keys []string) error {
+	bounds := r.start != "" || r.end != ""
+	switch {
+	case !r.asked() && (r.yes || r.dryRun):
+		return usagef("--yes and --dry-run go with --prefix, --start, --end or --all")
+	case !r.asked() && len(keys) == 0:
+		return usagef("the keys are missing: name them, or give --prefix, --start, --end or --all")
+	case !r.asked():
+		return nil
+	case len(keys) > 0:
+		return usagef("both keys and a range are given")
+	case r.set.Changed("if-version"), r.set.Changed("return-previous"):
+		return usagef("--if-version and --return-previous are for single keys")
+	case r.all && (r.set.Changed("prefix") || bounds), r.set.Changed("prefix") && bounds:
+		return usagef("--prefix, --all, and --start with --end exclude each other")
+	case !r.all && r.prefix == "" && !bounds:
+		return usagef("without bounds all keys would be deleted; say so with --all")
+	}
+	return nil
+}
+
+// delRange deletes or counts the keys of a range.
+func (a *app) delRange(ctx context.Context, r *delRange) error {
+	bounds, err := a.allBytes([]string{r.prefix, r.start, r.end})
+	if err != nil {
+		return err
+	}
+	if r.dryRun {
+		scope := client.Range(bounds[1], bounds[2])
+		if r.prefix != "" {
+			scope = client.Prefix(bounds[0])
+		}
+		return a.countKeys(ctx, scope)
+	}
+	if err := a.consentToDelete(r, bounds); err != nil {
+		return err
+	}
+	return a.call(ctx, func(ctx context.Context, c *client.Client) error {
+		switch {
+		case r.all:
+			err = c.DeleteAll(ctx)
+		case r.prefix != "":
+			err = c.DeletePrefix(ctx, bounds[0])
+		default:
+			err = c.DeleteRange(ctx, bounds[1], bounds[2])
+		}
+		if err != nil {
+			return err
+		}
+		switch a.output {
+		case outputJSON:
+			return a.writeJSON(map[string]bool{"deleted": true})
+		case outputRaw:
+			return nil
+		}
+		return a.printf("deleted %s\n", r.words(bounds))
+	})
+}
+
+// words says what the range is.
+func (r *delRange) words(bounds [][]byte) string {
+	switch prefix, start, end := escape(bounds[0]), escape(bounds[1]), escape(bounds[2]); {
+	case r.all:
+		return "all keys of the cluster"
+	case r.prefix != "":
+		return "all keys that begin with " + prefix
+	case r.end == "":
+		return "all keys from " + start + " on"
+	case r.start == "":
+		return "all keys before " + end
+	default:
+		return "all keys from " + start + " on and before " + end
+	}
+}
+
+// consentToDelete makes sure that whoever runs this means it.
+func (a *app) consentToDelete(r *delRange, bounds [][]byte) error {
+	if r.yes {
+		return nil
+	}
+	if _, ok := terminal(a.in); !ok || a.shell {
+		return usagef("nothing was deleted: nobody can be asked here; give --yes, or --dry-run to see how many keys there are")
+	}
+	fmt.Fprintf(a.err, "Delete %s? To go on, type yes: ", r.words(bounds))
+	line, err := bufio.NewReader(a.in).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != "yes" {
+		return usagef("nothing was deleted")
+	}
+	return nil
+}
+
+// countKeys counts the keys of a range.
+func (a *app) countKeys(ctx context.Context, scope client.ScanOption) error {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for _, err := range c.Scan(ctx, scope, client.KeysOnly(), client.PageSize(10_000), a.consistent(), client.WithTimeout(a.timeout)) {
+		if err != nil {
+			return err
+		}
+		n++
+	}
+	switch a.output {
+	case outputJSON:
+		return a.writeJSON(map[string]int{"keys": n})
+	case outputRaw:
+		return a.printf("%d\n", n)
+	}
+	if n == 1 {
+		return a.printf("1 key would be deleted\n")
+	}
+	return a.printf("%d keys would be deleted\n", n)
+}
