@@ -12,8 +12,9 @@ import (
 )
 
 // Each shard has a few keys. A counter is only ever incremented and read, so
-// its value tells how new a state is; a register is put, deleted, and put on
-// condition of its version, each time with a value of its own.
+// its value tells how new a state is; a register is put, deleted, alone or with
+// all of its shard, and put on condition of its version, each time with a value
+// of its own.
 const (
 	registersPerShard = 2
 	clientsCount      = 5
@@ -27,9 +28,10 @@ const (
 	opSwap // put, if the version is what was read last
 	opDelete
 	opIncr
+	opDeleteRange // of all registers of the shard
 )
 
-var opNames = [...]string{"get", "put", "swap", "delete", "incr"}
+var opNames = [...]string{"get", "put", "swap", "delete", "incr", "delete range"}
 
 // operation is one call of a client, with all its attempts.
 type operation struct {
@@ -58,6 +60,18 @@ type result struct {
 
 const never = math.MaxInt64
 
+// keys are those that the operation concerns.
+func (op *operation) keys() []string {
+	if op.kind != opDeleteRange {
+		return []string{op.key}
+	}
+	var keys []string
+	for i := range registersPerShard {
+		keys = append(keys, registerKey(op.shard, i))
+	}
+	return keys
+}
+
 func (op *operation) write() bool { return op.kind != opGet }
 
 func (op *operation) command() *command.Command {
@@ -71,6 +85,8 @@ func (op *operation) command() *command.Command {
 		c.Kind = command.Delete
 	case opIncr:
 		c.Kind, c.Delta = command.Incr, 1
+	case opDeleteRange:
+		c.Kind, c.Key, c.Value = command.DeleteRange, []byte("r"), []byte("s")
 	}
 	return c
 }
@@ -148,8 +164,10 @@ func (c *client) drawRegisterOp(op *operation) {
 		op.kind, op.version, op.expect = opSwap, version, c.values[op.key]
 	case p < 0.92:
 		op.kind = opPut
-	default:
+	case p < 0.96:
 		op.kind, op.value = opDelete, ""
+	default:
+		op.kind, op.value = opDeleteRange, ""
 	}
 }
 
@@ -396,8 +414,10 @@ func (c *client) learn(op *operation, r result) {
 	case op.kind == opPut, op.kind == opSwap && !r.failed:
 		s.learnVersion(op.key, r.version, op.value)
 		c.versions[op.key], c.values[op.key] = r.version, op.value
-	case op.kind == opGet, op.kind == opDelete:
-		delete(c.versions, op.key)
+	case op.kind == opGet, op.kind == opDelete, op.kind == opDeleteRange:
+		for _, key := range op.keys() {
+			delete(c.versions, key)
+		}
 	}
 }
 

@@ -70,6 +70,8 @@ func (r register) step(op *operation) (bool, register) {
 			return true, r
 		}
 		return r.set("", res.version)
+	case opDeleteRange:
+		return r.set("", res.version)
 	case opIncr:
 		n := int64(0)
 		if r.value != "" {

@@ -140,7 +140,9 @@ func (s *simulation) outcome() *Outcome {
 	}
 	for _, c := range s.clients {
 		for _, op := range c.history {
-			o.histories[op.key] = append(o.histories[op.key], op)
+			for _, key := range op.keys() {
+				o.histories[key] = append(o.histories[key], op)
+			}
 		}
 	}
 	return o
