@@ -127,7 +127,7 @@ func TestTurnsOfWideRequests(t *testing.T) {
 					t.Errorf("a turn took %d steps", steps)
 				}
 				for i := range p.jobs {
-					if p.jobs[i].turn {
+					if p.jobs[i].kind == aTurn {
 						aside++
 					}
 				}

@@ -165,6 +165,16 @@ func (c *conn) unsent() int {
 	return n
 }
 
+// outputBytes is how many bytes of replies nobody has begun to write.
+func (c *conn) outputBytes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out == nil {
+		return 0
+	}
+	return len(c.out.B)
+}
+
 // backlog is unsent for callers that do not hold c.mu.
 func (c *conn) backlog() int {
 	c.mu.Lock()

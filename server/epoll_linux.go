@@ -388,7 +388,7 @@ func (l *loop) post(conns []*conn) {
 }
 
 // deliver writes what was posted.
-func (l *loop) deliver() {
+func (t *thread) deliver(l *loop) {
 	if !l.posted.Swap(false) {
 		return
 	}
@@ -397,7 +397,7 @@ func (l *loop) deliver() {
 	l.outbox, l.spare = l.spare, nil
 	l.mu.Unlock()
 	for i, c := range list {
-		c.flush()
+		t.send(c)
 		list[i] = nil
 	}
 	l.mu.Lock()
@@ -462,7 +462,7 @@ func (t *thread) poll(l *loop) {
 			t.event(l, &t.events[i])
 		}
 		t.readAgain(l)
-		l.deliver()
+		t.deliver(l)
 		t.flush()
 		if t.others {
 			l.lastRead = t.now
@@ -912,9 +912,21 @@ func (t *thread) writable(c *conn) {
 	c.blocked = false
 	c.mu.Unlock()
 	if blocked {
-		t.front.kick(c)
-		c.unpause()
+		t.send(c)
 	}
+}
+
+// renderBytes is how much native output a thread that polls makes RESP of at a
+// time, in bytes.
+const renderBytes = 1 << 20
+
+// send is flush, but that it leaves what takes long to others.
+func (t *thread) send(c *conn) {
+	if c.redis != nil && c.outputBytes() > renderBytes {
+		t.jobs = append(t.jobs, job{c: c, kind: aFlush})
+		return
+	}
+	c.flush()
 }
 
 // writeBudget is how much of one connection's output is written before the others

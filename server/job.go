@@ -10,12 +10,21 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
+// jobKind says what a job is.
+type jobKind uint8
+
+const (
+	aRequest jobKind = iota
+	aTurn            // of c; see affords. Only c counts
+	aFlush           // of c's output; see thread.send. Only c counts
+)
+
 // job is a request that may wait for the disk: a read of a row that is not
-// cached, a scan. It holds a copy of the request. Or it is the turn of a
-// connection that takes too long for a thread that polls.
+// cached, a scan. It holds a copy of the request. Or it is something else that
+// takes too long for a thread that polls.
 type job struct {
 	c        *conn
-	turn     bool // it is no request, but a turn of c; nothing below counts
+	kind     jobKind
 	op       protocol.Opcode
 	mode     protocol.Consistency
 	local    bool // the replicas here may answer with whatever they have
@@ -233,7 +242,7 @@ func (p *processor) later(c *conn, f *protocol.Frame, op protocol.Opcode) {
 // not fit is answered BUSY.
 func (p *processor) queueJobs() {
 	for i, j := range p.jobs {
-		if j.turn {
+		if j.kind != aRequest {
 			p.srv.takeUp(j)
 		} else if !p.srv.jobs.push(j) {
 			p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads})
@@ -321,8 +330,11 @@ func (c *conn) requeueParked() {
 
 // drop ends a job whose client has gone.
 func (j *job) drop() {
-	if j.turn {
+	switch j.kind {
+	case aTurn:
 		j.c.comeBack(true)
+		return
+	case aFlush:
 		return
 	}
 	j.c.end(j.charge)
@@ -335,8 +347,12 @@ const goneEvery = 64
 
 // run carries out one job; its output is written at the next flush.
 func (p *processor) run(j job) {
-	if j.turn {
+	switch j.kind {
+	case aTurn:
 		p.takeTurn(j.c)
+		return
+	case aFlush:
+		j.c.flush()
 		return
 	}
 	if j.c.gone.Load() {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/proa-kv/proa/internal/resptest"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -63,6 +64,27 @@ func TestRedisClientFields(t *testing.T) {
 		if !strings.Contains(" "+strings.ReplaceAll(line, "\n", " "), " "+field+"=") {
 			t.Errorf("no %s in %q", field, line)
 		}
+	}
+}
+
+// TestHeldCommandsCountOnce: a command that waits for earlier ones of its
+// connection, and is looked at again when they are answered, is one call.
+func TestHeldCommandsCountOnce(t *testing.T) {
+	s, c := liveRedis(t, Config{})
+	const n = 50
+	var b []byte
+	for range n { // reads of several keys wait for the write before them
+		b = resptest.AppendRequest(b, "SET", "k", "v")
+		b = resptest.AppendRequest(b, "DBSIZE")
+	}
+	c.write(b)
+	for range n {
+		c.next()
+		c.next()
+	}
+	c.do("CONFIG RESETSTAT") // until here every command has been answered
+	if got := s.RedisCommands(); got != 2*n+1 {
+		t.Errorf("%d commands were counted, %d were sent", got, 2*n+1)
 	}
 }
 

@@ -190,26 +190,41 @@ func (x *redisPlan) integer(i int) (n int64, ok bool) {
 // to wait, for the answers of others or for a thread that has the time: then it
 // is to be called again.
 func (p *processor) redisCommand(c *conn, args [][]byte, size int) (held bool) {
-	r := c.redis
 	cmd, problem := resp.Resolve(args)
-	if problem == "" && !p.affords(c, p.weighRedis(c, cmd, args, size)) {
+	if problem != "" {
+		p.counts.redis.Add(1)
+		p.refuseCommand(c, args, problem)
+		return false
+	}
+	if !p.affords(c, p.weighRedis(c, cmd, args, size)) {
 		return true
 	}
 	p.counts.redis.Add(1)
-	if problem != "" {
-		if p.mistaken(c, args, problem) {
-			return false
-		}
-		if r.txn != nil {
-			r.txn.broken = true
-		}
-		p.answerError(c, problem)
-		return false
+	p.counts.calls[cmd.ID].Add(1)
+	if held = p.redisKnown(c, cmd, args); held { // it comes again
+		p.counts.redis.Add(^uint64(0))
+		p.counts.calls[cmd.ID].Add(^uint64(0))
 	}
+	return held
+}
+
+// refuseCommand answers what cannot be carried out.
+func (p *processor) refuseCommand(c *conn, args [][]byte, problem string) {
+	if p.mistaken(c, args, problem) {
+		return
+	}
+	if t := c.redis.txn; t != nil {
+		t.broken = true
+	}
+	p.answerError(c, problem)
+}
+
+// redisKnown is redisCommand for a command that there is, with words enough.
+func (p *processor) redisKnown(c *conn, cmd *resp.Command, args [][]byte) (held bool) {
+	r := c.redis
 	if r.info.last.Load() != cmd {
 		r.info.last.Store(cmd)
 	}
-	p.counts.calls[cmd.ID].Add(1)
 	h := &redisHandlers[cmd.ID]
 	x := &p.plan
 	x.reset(c, cmd, args, false)

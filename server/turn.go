@@ -88,7 +88,7 @@ func (p *processor) affords(c *conn, weight int) bool {
 	if weight > turnCredit && !p.unhurried {
 		c.aside.Store(true)
 		c.paused.Store(true)
-		p.jobs = append(p.jobs, job{c: c, turn: true})
+		p.jobs = append(p.jobs, job{c: c, kind: aTurn})
 		return false
 	}
 	p.credit -= weight
