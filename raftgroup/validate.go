@@ -159,10 +159,16 @@ func decodeConfChange(e *raftpb.Entry) (cc raftpb.ConfChangeV2, err error) {
 	default:
 		err = fmt.Errorf("no entry is of type %d", e.Type)
 	}
-	if err == nil && len(cc.Changes) > confMembersMax {
-		err = fmt.Errorf("%d changes at once", len(cc.Changes))
+	if err != nil {
+		return cc, err
 	}
-	return cc, err
+	if len(cc.Changes) > confMembersMax {
+		return cc, fmt.Errorf("%d changes at once", len(cc.Changes))
+	}
+	if cc.Transition < raftpb.ConfChangeTransitionAuto || cc.Transition > raftpb.ConfChangeTransitionJointExplicit {
+		return cc, fmt.Errorf("no change is of transition %d", cc.Transition)
+	}
+	return cc, nil
 }
 
 func checkSnapshot(m *raftpb.Message) error {
