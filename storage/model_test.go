@@ -356,7 +356,7 @@ func (m *model) deleteRange(from, to string) {
 		clear(m.index)
 	}
 	if m.watched && (to == "" || from < to) {
-		m.since = m.revision
+		m.since = m.revision - 1
 		clear(m.gone)
 	}
 }

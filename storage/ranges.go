@@ -152,11 +152,18 @@ func (r *passRange) bounds() (from, to []byte) {
 // deleteRange carries out a DeleteRange. It always has a version of its own: who
 // has seen it must not be shown what was before.
 func (p *pass) deleteRange(c *command.Command, out *command.Result) {
+	r := passRange{p.shard, c.Key, c.Value, p.state.revision + 1}
+	empty := len(r.to) != 0 && bytes.Compare(r.from, r.to) >= 0
+	if p.state.marked != 0 && !empty {
+		// Of which keys rows went nobody knows. What was absent just before it was
+		// left alone; what was absent earlier may have been there.
+		p.state.marked = p.state.revision + 1
+		p.mark(goneSince)
+	}
 	p.state.revision++
 	out.Version = p.state.revision
-	r := passRange{p.shard, c.Key, c.Value, p.state.revision}
-	if !r.all() && len(r.to) != 0 && bytes.Compare(r.from, r.to) >= 0 {
-		return // no key is in it
+	if empty {
+		return
 	}
 	for i := range p.rows.rows {
 		if row := &p.rows.rows[i]; int(row.shard) == p.shard && r.contains(row.key) {
@@ -167,12 +174,6 @@ func (p *pass) deleteRange(c *command.Command, out *command.Result) {
 		p.emptied()
 	}
 	p.ranges = append(p.ranges, r)
-	if p.state.marked != 0 {
-		// Of which keys rows went nobody knows: what was absent before, and is, may
-		// have been there.
-		p.state.marked = p.state.revision + 1
-		p.mark(goneSince)
-	}
 }
 
 // forget makes r a row that is not there, and of which the pass has nothing to

@@ -258,6 +258,9 @@ func TestWatchOfDeletedRange(t *testing.T) {
 	if !absent("absent", before) {
 		t.Fatal("it is absent")
 	}
+	if do(deleteRangeOf("a", "b")); !absent("absent", before) {
+		t.Error("nothing was written before the deletion, and the key counts as changed")
+	}
 	do(command.Command{Kind: command.Put, Key: []byte("absent")})
 	if r := do(deleteRangeOf("", "")); r.Version <= there.Version || r.Status != command.OK {
 		t.Errorf("%+v after version %d", r, there.Version)

@@ -57,6 +57,11 @@
 //	npm ci --prefix test/redis/testdata/clients
 //	apt-get install nodejs npm python3-redis php-cli php-redis ruby-redis
 //
+// # Redis's own tests
+//
+// TestSuite runs them against Proa where PROA_REDIS_SOURCE names the source of
+// Redis 7.0. What it leaves out, and why, stands in docs/redis.md.
+//
 // # What may be missing
 //
 // Without a redis-server of version 7.0 Proa is compared with the transcripts
