@@ -87,6 +87,7 @@ func Get(capacity int) *Buffer {
 // hold a reference already. It panics if the buffer has none left.
 func (b *Buffer) Retain() {
 	if b.refs.Add(1) <= 1 {
+		b.refs.Add(-1) // or the next mistake would not be noticed
 		b.debug.misused("Retain")
 	}
 }
@@ -100,6 +101,7 @@ func (b *Buffer) Release() {
 	case n > 0:
 		return
 	case n < 0:
+		b.refs.Add(1)
 		b.debug.misused("Release")
 	}
 	b.debug.closed(b)
