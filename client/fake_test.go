@@ -423,6 +423,25 @@ func (f *fake) apply(cn *fakeConn, dst []byte, code protocol.Opcode, body []byte
 			m.Value = nil
 		}
 		return m.AppendTo(dst), 0
+	case protocol.OpWatch:
+		m := protocol.WatchReply{Version: f.rows[string(body)].version, Revision: f.revision}
+		return m.AppendTo(dst), 0
+	case protocol.OpDeleteRange:
+		var m protocol.DeleteRange
+		if err := m.Decode(body); err != nil {
+			return fail(dst, protocol.StatusBadRequest, err.Error())
+		}
+		start, end := m.Bounds()
+		for key := range f.rows {
+			if key >= string(start) && (len(end) == 0 || key < string(end)) {
+				delete(f.rows, key)
+			}
+		}
+		f.revision++
+		f.applied++
+		w := protocol.WriteReply{Version: f.revision}
+		r := protocol.BatchReply{Results: protocol.OpResults{{Body: w.AppendTo(nil)}}}
+		return r.AppendTo(dst), 0
 	case protocol.OpBatch:
 		if err := cn.batch.Decode(body); err != nil {
 			return fail(dst, protocol.StatusBadRequest, err.Error())
@@ -460,7 +479,11 @@ func (f *fake) holds(compares []protocol.Compare) bool {
 	for _, c := range compares {
 		row, ok := f.rows[string(c.Key)]
 		order := 0
-		if c.Target == protocol.CompareVersion {
+		if c.Target == protocol.CompareAbsent {
+			if ok { // or was meanwhile, which no test asks
+				order = 1
+			}
+		} else if c.Target == protocol.CompareVersion {
 			order = int(int64(row.version) - int64(c.Version))
 		} else if !ok {
 			return false

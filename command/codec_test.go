@@ -221,6 +221,19 @@ func le64(n uint64) []byte { return binary.LittleEndian.AppendUint64(nil, n) }
 // sized prefixes a body with its length.
 func sized(body []byte) []byte { return cat(le32(uint32(len(body))), body) }
 
+// Of commands over several shards a part may delete a range.
+func TestRangeInPart(t *testing.T) {
+	in := Command{Kind: Batch, Flags: Part, Ops: []Command{{Kind: DeleteRange, Key: []byte("a"), Value: []byte("b")}}}
+	r, err := NewReader(encode(1, in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out Command
+	if more, err := r.Next(&out); err != nil || !more || len(out.Ops) != 1 || out.Ops[0].Kind != DeleteRange || string(out.Ops[0].Key)+string(out.Ops[0].Value) != "ab" {
+		t.Errorf("%+v, %v", out, err)
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	header := func(count uint32, body []byte) []byte {
 		return cat([]byte{entryFormat}, le64(1), le32(count), body)
@@ -281,6 +294,11 @@ func TestMalformed(t *testing.T) {
 		"setexpiry without a key":     raw(cat(kf(SetExpiry, 0), le64(1))...),
 		"expiry without a key":        raw(byte(Expiry), 0),
 		"rename without a key length": raw(byte(Rename), 0, 1),
+		"range without a length":      raw(byte(DeleteRange), 0, 1),
+		"range, start cut off":        raw(cat(kf(DeleteRange, 0), le16(3), []byte("ab"))...),
+		"range in a batch":            encode(1, Command{Kind: Batch, Ops: []Command{{Kind: DeleteRange}}}),
+		"range in a transaction":      encode(1, Command{Kind: Txn, Ops: []Command{{Kind: DeleteRange}}}),
+		"range in part of one":        encode(1, Command{Kind: Txn, Flags: Part, Else: []Command{{Kind: DeleteRange}}}),
 		"rename, source cut off":      raw(cat(kf(Rename, 0), le16(3), []byte("ab"))...),
 		"rename, source empty":        raw(cat(kf(Rename, 0), le16(0), []byte("b"))...),
 		"rename, destination empty":   raw(cat(kf(Rename, 0), le16(1), []byte("a"))...),

@@ -24,6 +24,7 @@ FRAME_MAX = 16 << 20  # of replies
 OPCODES = {
     "HELLO": 1, "PING": 2, "GET": 3, "PUT": 4, "DELETE": 5, "INCR": 6, "EXPIRE": 7, "PERSIST": 8, "EXISTS": 9,
     "MGET": 10, "BATCH": 11, "TXN": 12, "SCAN": 13, "ROUTES": 14, "APPEND": 17, "RENAME": 22,
+    "DELETE_RANGE": 25,
 }
 
 OK, NOT_FOUND, CONDITION_FAILED = 0, 1, 2
@@ -400,6 +401,16 @@ class Client:
                     at += k + v
             if not cursor:
                 return
+
+    def delete_range(self, start=b"", end=b"", prefix=None, everything=False):
+        """Deletes the rows of a range. Returns what became of it in each shard,
+        a list of (status, body): those that are not OK have kept their rows, or
+        may have, and a repetition completes it."""
+        options = (0x01 if prefix is not None else 0) | (0x02 if everything else 0)
+        if prefix is not None:
+            start, end = prefix, b""
+        body = bytes([options]) + string16(start) + string16(end)
+        return self._results(self._until(True, OPCODES["DELETE_RANGE"], body).frames[0])
 
     def routes(self):
         """Returns the epoch, the nodes' addresses by number, and for each shard

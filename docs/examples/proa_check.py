@@ -68,6 +68,11 @@ def several(c):
     check("scan", [k for k, _ in c.scan(prefix=b"py/m", page=7)], want)
     check("scan in reverse", [k for k, _ in c.scan(prefix=b"py/m", page=13, reverse=True)], want[::-1])
     check("scan of a range", [k for k, _ in c.scan(b"py/m10", b"py/m20")], [k for k in want if b"py/m10" <= k < b"py/m20"])
+    for bounds in ({"prefix": b"py/m1"}, {"start": b"py/m2", "end": b"py/m3"}):
+        check("delete of a range", [status for status, _ in c.delete_range(**bounds)], [proa.OK] * c.shards)
+    want = [k for k in want if k[4:5] not in (b"1", b"2")]
+    check("scan of what is left", [k for k, _ in c.scan(prefix=b"py/m")], want)
+    c.batch([op_put(k, b"v" * i) for i, k in enumerate(keys)], atomic=False)
     ok, results = c.txn([proa.if_value(b"{py}x", b"0", relation=2)], [op_put(b"{py}x", b"no")], [op_put(b"{py}x", b"0"), op_incr(b"{py}x", 5), op_get(b"{py}x")])
     check("txn, else", (ok, [s for s, _ in results], results[2][1][16:]), (False, [0, 0, 0], b"5"))
     ok, results = c.txn([proa.if_version(b"{py}none", 0)], [op_delete(b"{py}x", proa.RETURN_PREVIOUS)])
