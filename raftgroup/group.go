@@ -479,10 +479,19 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 	g.sole.Store(g.onlyMember())
 	if !g.onlyVoter() && g.lease.Load() == leaseForever {
 		g.lease.Store(0) // before anybody else can learn that it may be elected
-	} else if g.onlyVoter() && g.state == raft.StateLeader {
+	}
+	g.leaseAlone()
+	return nil
+}
+
+// leaseAlone gives a leader that is the only voter its lease: nobody else can be
+// elected, and everything acknowledged has been applied here, once the entry with
+// which its term begins has been. When it is elected its log may hold more than
+// it has applied.
+func (g *group) leaseAlone() {
+	if g.state == raft.StateLeader && g.lease.Load() != leaseForever && g.onlyVoter() && g.at.term == g.term.Load() {
 		g.lease.Store(leaseForever)
 	}
-	return nil
 }
 
 // onlyVoter reports whether nobody but this replica can be elected.
@@ -517,11 +526,6 @@ func (g *group) changeRole(n *Node, s *raft.SoftState) {
 		g.leads.Store(true)
 		if g.broken.Load() {
 			g.leads.Store(false)
-		}
-		if g.onlyVoter() {
-			// Nobody else can be elected, and everything acknowledged has
-			// been applied here.
-			g.lease.Store(leaseForever)
 		}
 		return
 	}

@@ -34,7 +34,8 @@ import (
 // The lease is looked at after the value has been read: at the moment of that
 // look nobody else can have acknowledged anything.
 
-// leaseForever is the lease of the only voter.
+// leaseForever is the lease of the only voter, which begins when it has applied
+// the first entry of its term; see leaseAlone.
 const leaseForever = math.MaxInt64
 
 // round is one question to a majority.

@@ -444,6 +444,7 @@ func (n *Node) applyRange(from, to int) error {
 			continue // see stopDamaged
 		}
 		g.at.index, g.at.term = a.index, a.term
+		g.leaseAlone()
 		if a.conf != nil {
 			g.at.conf = a.conf
 		}
