@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -207,7 +208,7 @@ func (g *group) reconcile(n *Node) {
 	}
 	change, leave := g.nextChange(n, want)
 	if leave {
-		if to := g.anySuccessor(n); to != 0 {
+		if to := cmp.Or(g.anySuccessor(n), g.removedSuccessor(n, want)); to != 0 {
 			g.beginTransfer(n, to)
 		}
 		return

@@ -86,6 +86,25 @@ func (g *group) anySuccessor(n *Node) uint64 {
 	return g.successor(n, false)
 }
 
+// removedSuccessor returns a voter that the map wants and whose node is to be
+// removed from the cluster. Nobody hands over to such a node, but for a leader
+// that the map does not want and that has nobody else: otherwise two nodes that
+// are removed at a time, and each of which holds a shard up for the other, would
+// never go.
+func (g *group) removedSuccessor(n *Node, want *shardRow) uint64 {
+	cm := n.cmap.Load()
+	for _, r := range want.Replicas {
+		row, ok := cm.node(r.Node)
+		if !ok || !row.Removing || r.Learner || r.id() == g.id || !isVoter(&g.conf, r.id()) || !g.caughtUp(n, r.id()) {
+			continue
+		}
+		if _, reason := n.known.mayLead(r.Node, n.clock.Boot(), false); reason == "" {
+			return r.id()
+		}
+	}
+	return 0
+}
+
 // balance gives leaderships away: all of them where this node should lead
 // nothing, those of damaged replicas, and those that a failed transfer has left without a lease for the rest
 // of the term; where the configuration says so also those that it has too many of.

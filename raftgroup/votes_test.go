@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -113,5 +114,36 @@ func (c *cluster) isolate(node uint64, cut bool) {
 	for id := range c.nodes {
 		c.sever(node, id, cut)
 		c.sever(id, node, cut)
+	}
+}
+
+// A leader that the map does not want hands over to the only replica that it
+// wants, also where that one's node is to be removed, too: of two nodes that are
+// removed at a time neither must wait for the other.
+func TestLeaderLeavesToANodeThatLeaves(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("three replicas", func() bool { return c.settled(3) })
+	n := c.leader(0)
+	other := n.opt.ID%3 + 1
+	removing := func(nodes ...uint64) uint64 {
+		m := *n.cmap.Load()
+		m.nodes, m.shards = slices.Clone(m.nodes), slices.Clone(m.shards)
+		for i := range m.nodes {
+			m.nodes[i].Removing = slices.Contains(nodes, m.nodes[i].ID)
+		}
+		r, _ := m.replica(0, other)
+		m.shards[0].Replicas = []replicaRow{r}
+		n.cmap.Store(&m)
+		g := n.groups[0]
+		if got := g.removedSuccessor(n, &m.shards[0]); got != 0 {
+			return nodeOf(got)
+		}
+		return 0
+	}
+	if got := removing(n.opt.ID, other); got != other {
+		t.Errorf("node %d hands over to node %d, want %d", n.opt.ID, got, other)
+	}
+	if got := removing(n.opt.ID); got != 0 {
+		t.Errorf("node %d, which stays, is chosen as one that goes", got)
 	}
 }
