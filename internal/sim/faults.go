@@ -54,6 +54,9 @@ var allFaults = []fault{
 func (s *simulation) drawPlan() {
 	p := &s.plan
 	p.founders = []int{1, 2, 3, 3, 3, 3, 3, 3, 4, 5}[s.rng.IntN(10)]
+	if s.config.Founders != 0 {
+		p.founders = s.config.Founders
+	}
 	p.shards = 1 + s.rng.IntN(3)
 	p.balance = s.chance(0.7)
 	if s.chance(0.15) {

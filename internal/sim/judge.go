@@ -66,6 +66,7 @@ func (s *simulation) judge() {
 	}
 	if !s.failed() {
 		s.compare()
+		s.judgeCrossings()
 	}
 }
 
@@ -74,6 +75,11 @@ func (s *simulation) whole() error {
 	for _, c := range s.clients {
 		if c.op != nil {
 			return fmt.Errorf("client %d waits: %v", c.id, c.op)
+		}
+	}
+	for _, c := range s.crossers {
+		if c.op != nil {
+			return fmt.Errorf("a client waits for a command over all shards: %+v", *c.op)
 		}
 	}
 	if s.admin != nil {
@@ -173,6 +179,9 @@ func (s *simulation) status() string {
 		}
 	}
 	if m := s.anyRunning(); m != nil {
+		for _, x := range m.node.ClusterStatus().Nodes {
+			fmt.Fprintf(&b, "  as %v has it: %+v\n", m, x)
+		}
 		for _, sh := range m.node.ClusterStatus().Shards {
 			fmt.Fprintf(&b, "  as %v has it: %+v\n", m, sh)
 		}

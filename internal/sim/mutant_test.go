@@ -92,6 +92,8 @@ type mutant struct {
 	new  string // %[1]s is true where this mutant is wanted
 	only string // kinds of faults; all
 	how  string // part of what is noticed; anything
+
+	founders int // of the cluster; as many as the seed draws
 }
 
 var mutants = []mutant{
@@ -147,6 +149,12 @@ var mutants = []mutant{
 		only: "slow,partition,crash",
 		how:  "a stale read",
 	},
+	{
+		name: "half a command over several shards", file: "raftgroup/across.go",
+		old:      "for i := range p.parts {\n\t\tc := p.partCommand(i)",
+		new:      "for i := range p.parts {\n\t\tif %[1]s && i == 1 { a.Complete(command.Tag{ID: 1}, command.Applied, &command.Result{}); continue }\n\t\tc := p.partCommand(i)",
+		founders: 1,
+	},
 }
 
 // mutantEnv names the mutant that a broken build is.
@@ -162,7 +170,7 @@ func TestMutants(t *testing.T) {
 			t.Parallel()
 			atOnce <- struct{}{}
 			defer func() { <-atOnce }()
-			wantCaught(t, binary, Config{Only: m.only, Every: breakEvery}, m.how, mutantEnv+"="+m.name)
+			wantCaught(t, binary, Config{Only: m.only, Founders: m.founders, Every: breakEvery}, m.how, mutantEnv+"="+m.name)
 		})
 	}
 }

@@ -27,6 +27,8 @@ type Config struct {
 	// Only names the kinds of faults that come, with commas between; all that
 	// the seed draws.
 	Only string
+	// Founders is how many nodes found the cluster; 0: as many as the seed draws.
+	Founders int
 	// Every is the mean time between faults; 0: as the seed draws it.
 	Every time.Duration
 	// Break breaks the rules of one part; nothing.
@@ -65,6 +67,7 @@ type Stats struct {
 	Crashes, Pauses, Partitions, Stalls int
 	Snapshots, Joined, Removed, Moved   int
 	Transfers, LeaseReads, BarrierReads int
+	Crossed                             int // commands over all shards
 }
 
 const problemsMax = 20
@@ -94,6 +97,7 @@ type simulation struct {
 	members  []*member // by number, from 1; index 0 is nil
 	network  network
 	clients  []*client
+	crossers []*crosser
 	counters counters
 	versions map[versionKey]string
 
@@ -152,6 +156,7 @@ func (s *simulation) run() {
 	s.drawPlan()
 	s.found()
 	s.beginClients()
+	s.beginCrossers()
 	s.loading = true
 	s.beginFaults()
 	s.until(s.now() + int64(s.config.Load))

@@ -16,10 +16,12 @@ import (
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 1, "the first seed to run")
-	seedsFlag = flag.Int("seeds", 0, "how many seeds to run; 0: 250, or 20 with -short or the race detector")
-	onlyFlag  = flag.String("only", "", "the one kind of fault to let happen")
-	driftFlag = flag.Float64("drift", 1, "how far clocks differ, against what nodes allow for")
+	seedFlag     = flag.Uint64("seed", 1, "the first seed to run")
+	seedsFlag    = flag.Int("seeds", 0, "how many seeds to run; 0: 250, or 20 with -short or the race detector")
+	onlyFlag     = flag.String("only", "", "the one kind of fault to let happen")
+	everyFlag    = flag.Duration("every", 0, "the mean time between faults; 0: as the seed draws it")
+	foundersFlag = flag.Int("founders", 0, "how many nodes found the cluster; 0: as many as the seed draws")
+	driftFlag    = flag.Float64("drift", 1, "how far clocks differ, against what nodes allow for")
 )
 
 // simulate runs one seed in a bubble of its own.
@@ -33,7 +35,7 @@ func simulate(t *testing.T, c Config) *Outcome {
 // TestSeed runs the one seed of -seed. With -v it shows every event, and what
 // the nodes log.
 func TestSeed(t *testing.T) {
-	c := Config{Seed: *seedFlag, Only: *onlyFlag, Drift: *driftFlag, LogLevel: slog.LevelDebug}
+	c := Config{Seed: *seedFlag, Only: *onlyFlag, Founders: *foundersFlag, Every: *everyFlag, Drift: *driftFlag, LogLevel: slog.LevelDebug}
 	if testing.Verbose() {
 		c.Trace = os.Stderr
 	}
@@ -92,6 +94,19 @@ func TestSeeds(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d seeds in %v", seeds, time.Since(begun).Round(time.Second))
+}
+
+// TestSeedsAlone runs clusters that one node founds, which carries out commands
+// over all shards until others join.
+func TestSeedsAlone(t *testing.T) {
+	seeds := 60
+	if testing.Short() || raceEnabled {
+		seeds = 10
+	}
+	j := job{Config: Config{Seed: *seedFlag, Founders: 1}, Step: 1, Seeds: seeds, Failures: 3}
+	if out, err := work(os.Args[0], j); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // job is what a process of its own runs: seeds that are a step apart, from the
