@@ -1,6 +1,8 @@
 package server
 
 import (
+	"time"
+
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
@@ -23,7 +25,7 @@ func redisFlush(p *processor, c *conn, x *redisPlan) (held bool) {
 	if r := c.redis; c.holdFor(r.tail.Load() - 1) {
 		return true
 	}
-	w := &redisWalk{flush: true, at: p.beginWalk(nil)}
+	w := &redisWalk{flush: true, begun: time.Now(), at: p.beginWalk(nil)}
 	w.take = func(*redisWalk, [][]byte) walkStep { return walkOn }
 	w.end = func(_ *redisWalk, dst []byte, _ int) []byte { return append(dst, "+OK\r\n"...) }
 	return p.walkOver(c, w)
@@ -39,34 +41,52 @@ func (p *processor) askFlush(c *conn) {
 }
 
 // loadFlush takes in the answer to one DELETE_RANGE, and returns the error to
-// answer where there is one. What has been deleted in other shards is not told as
-// not done.
-func (w *redisWalk) loadFlush(frames []byte) (problem string) {
+// answer where there is one. Shards that refuse it for the moment are asked again,
+// as long as other commands would wait. What has been deleted in some shards is not
+// told as not done.
+func (w *redisWalk) loadFlush(frames []byte, patience time.Duration) (problem string) {
 	w.loaded = true
 	status, body, _ := frameAt(frames)
-	var m protocol.BatchReply
-	if status == protocol.StatusOK {
+	results := protocol.OpResults{{Status: status, Body: body}} // of all that was asked
+	apart := status == protocol.StatusOK                        // of each shard by itself
+	if apart {
+		var m protocol.BatchReply
 		if m.Decode(body) != nil {
 			return errMalformedAnswer
 		}
-		for _, r := range m.Results {
-			if r.Status == protocol.StatusOK {
-				w.count++
-			} else {
-				status, body = r.Status, r.Body
-			}
+		results = m.Results
+	}
+	var left []uint16
+	var failed *protocol.OpResult
+	for i := range results {
+		switch r := &results[i]; {
+		case r.Status == protocol.StatusOK:
+			w.count++
+		case r.Status.Outcome() != protocol.NotDone:
+			w.count++
+			failed = r
+		case r.Status.Retry() && time.Since(w.begun) < patience:
+			left = append(left, uint16(i))
+		default:
+			failed = r
 		}
-	} else if status.Outcome() != protocol.NotDone {
-		w.count++
 	}
-	if status == protocol.StatusOK {
-		return ""
+	switch w.waits = failed == nil && len(left) > 0; {
+	case failed != nil:
+		return w.flushError(*failed)
+	case w.waits && apart && !w.at.confined:
+		w.at = position{confined: true, shards: left}
 	}
+	return ""
+}
+
+// flushError is the error to answer for what became of some shard.
+func (w *redisWalk) flushError(r protocol.OpResult) string {
 	if w.count > 0 {
-		status = protocol.StatusTimeout // of part of it the outcome is known, of all it is not
+		r.Status = protocol.StatusTimeout // of part of it the outcome is known, of all it is not
 	}
 	out := bufpool.Get(outputSize)
 	defer out.Release()
-	(&replyShape{kind: replyWalk, write: true}).fail(out, status, body)
+	(&replyShape{kind: replyWalk, write: true}).fail(out, r.Status, r.Body)
 	return string(out.B[1 : len(out.B)-2])
 }

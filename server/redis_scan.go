@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
@@ -32,6 +33,8 @@ type redisWalk struct {
 	take    func(w *redisWalk, keys [][]byte) walkStep       // looks at some keys of a page, in order
 	whole   bool                                             // take wants all keys of a page at once
 	flush   bool                                             // what there is is deleted
+	begun   time.Time                                        // flush: for how long it may wait
+	waits   bool                                             // flush: what was refused is to be asked for again in a while
 	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
 	fail    string                                           // the error to answer instead
 	counted bool                                             // it is that of a page, and has been counted
@@ -166,6 +169,11 @@ func (p *processor) askNext(c *conn, op protocol.Opcode, body []byte) {
 func (p *processor) goOn(c *conn) bool {
 	r := c.redis
 	w := r.walk
+	if w.waits {
+		w.waits = false
+		p.askPart(c)
+		return true
+	}
 	if !r.page.Load() {
 		c.holdFor(w.number)
 		return !c.paused.Load()
@@ -174,7 +182,7 @@ func (p *processor) goOn(c *conn) bool {
 	if !w.loaded {
 		p.credit -= creditPerPage
 		if w.flush {
-			w.fail = w.loadFlush(s.kept.B)
+			w.fail = w.loadFlush(s.kept.B, min(leaderPatience, p.srv.cfg.RequestTimeout))
 		} else {
 			w.fail = w.loadPage(s.kept.B)
 		}
@@ -193,6 +201,10 @@ func (p *processor) goOn(c *conn) bool {
 	c.accountWalk()
 	if !over {
 		return true // goes on in the next turn
+	}
+	if w.fail == "" && w.waits {
+		c.awaitRoom()
+		return false
 	}
 	if w.fail == "" && w.goesOn(step) {
 		p.askPart(c)
