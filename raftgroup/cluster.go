@@ -164,6 +164,11 @@ type clusterMap struct {
 	versions map[string]uint64
 }
 
+// newClusterMap returns a map that holds nothing yet.
+func newClusterMap(meta int) *clusterMap {
+	return &clusterMap{shards: make([]shardRow, meta+1), versions: make(map[string]uint64)}
+}
+
 // begun reports whether the meta group holds anything yet.
 func (m *clusterMap) begun() bool { return m != nil && m.cluster.Replicas > 0 }
 
@@ -201,7 +206,8 @@ func shardKey(shard, meta int) string {
 
 // readMap reads the meta group's rows.
 func readMap(store *storage.Store, meta int) (*clusterMap, error) {
-	m := &clusterMap{epoch: store.Revision(meta), shards: make([]shardRow, meta+1), versions: make(map[string]uint64)}
+	m := newClusterMap(meta)
+	m.epoch = store.Revision(meta)
 	var bad error
 	err := store.Scan(storage.ScanOptions{Shards: []int{meta}}, func(key, value []byte, row storage.Row) bool {
 		m.versions[string(key)] = row.Version
@@ -250,9 +256,13 @@ func (m *clusterMap) add(key string, value []byte, meta int) error {
 // refreshMap takes over what the meta group's rows say now.
 func (n *Node) refreshMap() error {
 	m, err := readMap(n.store, n.meta())
-	if errors.Is(err, storage.ErrDamaged) && n.cmap.Load() != nil {
+	if errors.Is(err, storage.ErrDamaged) {
 		n.groups[n.meta()].breakDown(n)
-		return nil // what is known has to do
+		if n.cmap.Load() != nil {
+			return nil // what is known has to do
+		}
+		n.logger.Error("the cluster's map is damaged; until another copy of it comes, the node goes by what its directory remembers", "error", err)
+		m, err = newClusterMap(n.meta()), nil
 	}
 	if err != nil {
 		return err

@@ -47,7 +47,7 @@ func (n *Node) control(cm *clusterMap) {
 	var writes []metaWrite
 	switch {
 	case !cm.begun():
-		if !n.identity.Founder {
+		if !n.identity.Founder || n.store.Damaged(n.meta()) {
 			return
 		}
 		cm, writes = n.firstRows()

@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 
@@ -66,8 +65,8 @@ func (n *Node) refuseDamaged(shard int) command.ReadState {
 // breakDown puts the replica out of use, whose state is damaged, unless there is
 // no other. For the pass.
 func (g *group) breakDown(n *Node) {
-	if g.node == nil || g.down {
-		return
+	if g.node == nil || g.down || !g.broken.Load() && !n.store.Damaged(g.shard) {
+		return // what was damaged may have been an earlier replica
 	}
 	if g.onlyMember() {
 		if g.broken.Load() { // there were others when it was read
@@ -125,18 +124,18 @@ func (n *Node) stopDamaged(from, to int) {
 // openLost keeps in mind that the state of the replica here is lost. The log says
 // what it has voted and acknowledged, and is kept until the replica is replaced.
 func (g *group) openLost(n *Node) error {
-	if g.shard == n.meta() {
-		return fmt.Errorf("%w: what the state holds of the cluster itself is damaged; run proa verify; in a cluster, erase the directory and let the node join again, else restore it from a backup", storage.ErrDamaged)
+	_, conf, err := g.log.InitialState() // the first one, which has this replica as later ones do
+	if err != nil {
+		return err
 	}
 	g.broken.Store(true)
 	n.damage.Store(true)
 	row := n.shardRow(g.shard)
 	r, wanted := row.on(n.id)
-	if !wanted {
-		return g.discardLost(n)
+	if g.lost = confReplicaOf(&conf, n.id); g.lost == 0 {
+		g.lost = r.id()
 	}
-	g.lost = r.id()
-	g.sole.Store(len(row.Replicas) == 1)
+	g.sole.Store(wanted && len(row.Replicas) == 1)
 	text := "the state of the replica is damaged: it will be replaced by a copy of another one"
 	if g.sole.Load() {
 		text = "the state of the shard is damaged, and there is no other copy: it is not served"
@@ -169,11 +168,14 @@ func (g *group) tendLost(n *Node, cm *clusterMap) error {
 
 // discardLost clears away what is left of a lost replica, if that is possible now.
 func (g *group) discardLost(n *Node) error {
+	if g.lostTried == n.ticks {
+		return nil
+	}
+	g.lostTried = n.ticks
 	if ok, err := g.removeState(n); !ok || err != nil {
 		return err
 	}
-	n.filling.log.Remove(g.log)
-	n.filling.mustSync = true
+	g.removeLog(n)
 	g.lost = 0
 	g.sole.Store(false)
 	g.recovered()

@@ -89,6 +89,7 @@ type group struct {
 	storage   *groupStorage
 	conf      raftpb.ConfState // of the last entry collected for apply
 	farewell  uint64           // number of the writeSet that says this replica is no member; 0: none does
+	removal   uint64           // number of the writeSet that makes the log forget the last replica
 	confWrite uint64           // number of the writeSet that says it is committed
 	at        applyPoint       // what the state machine holds
 	vote      uint64           // as last written to the log
@@ -115,6 +116,7 @@ type group struct {
 	doubt       contradiction
 	down        bool          // breakDown has been called
 	lost        uint64        // the replica whose state is lost, and which is not open for that; 0: none
+	lostTried   uint64        // tick at which discardLost was tried last
 	opened      *storage.View // of the snapshot message that Raft is making
 	applying    uint64        // index of the entry being carried out
 

@@ -96,9 +96,10 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 		return nil
 	}
 	if g.lost != 0 {
-		if err := g.discardLost(n); err != nil || g.lost != 0 {
-			return err
-		}
+		return g.discardLost(n)
+	}
+	if n.durable < g.removal {
+		return nil // the log has the earlier one yet; the leader says it again
 	}
 	g.logger.Info("a replica begins here", "incarnation", incarnationOf(m.To))
 	return g.openReplica(n, m.To, 0)
@@ -147,9 +148,15 @@ func (g *group) retire(n *Node) error {
 	g.answers = g.answers[:0]
 	g.sole.Store(false)
 	g.recovered()
+	g.removeLog(n)
+	return nil
+}
+
+// removeLog makes the log forget the replica.
+func (g *group) removeLog(n *Node) {
 	n.filling.log.Remove(g.log)
 	n.filling.mustSync = true
-	return nil
+	g.removal = n.filling.number
 }
 
 // tickAbsent is a tick of a shard without a replica here: who leads it is known
@@ -166,11 +173,13 @@ func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 	if cm.begun() && g.lost != 0 {
 		return g.tendLost(n, cm)
 	}
-	if !cm.begun() || g.node == nil || g.state == raft.StateLeader {
+	if g.node == nil || g.state == raft.StateLeader {
 		return nil
 	}
-	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.id && !g.down {
-		return nil // of a replica that is down the map may be out of date: it may be the meta group's
+	if !g.down && !g.mapIsOld(n, cm) {
+		if r, ok := cm.replica(g.shard, n.id); !cm.begun() || ok && r.id() == g.id {
+			return nil
+		}
 	}
 	if !n.known.excludes(g.shard, g.id, g.term.Load()) {
 		return nil
@@ -181,10 +190,22 @@ func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 		n.filling.mustSync = true
 		g.farewell = n.filling.number
 	}
-	if n.durable < g.farewell {
+	if n.durable < g.farewell || g.receiving != nil && !g.receiving.begun.Load() {
 		return nil // a later tick goes on
 	}
 	return g.retire(n)
+}
+
+// mapIsOld reports whether the map cannot say whether this replica is wanted: that
+// of the meta group may have been removed before it heard of it. A leader that
+// knows a newer row than the map has, and excludes the replica, then has the word;
+// the map that came with the replica's snapshot is not older than the row that wanted it.
+func (g *group) mapIsOld(n *Node, cm *clusterMap) bool {
+	if g.shard != n.meta() || g.at.index <= startIndex {
+		return false
+	}
+	s, ok := n.known.leading(g.shard)
+	return ok && s.Row > cm.rowVersion(g.shard)
 }
 
 // reconcile brings the group's configuration one step nearer to what the map

@@ -118,7 +118,7 @@ func (g *group) report(n *Node, cm *clusterMap) shardReport {
 		}
 		return s
 	}
-	s.Damaged = g.broken.Load() || n.store.Damaged(g.shard)
+	s.Damaged = g.down || g.onlyMember() && n.store.Damaged(g.shard)
 	s.Replica, s.Role, s.Leader, s.Term = g.id, g.role(), g.leader.Load(), g.term.Load()
 	s.Commit, s.Applied = g.committed.Load(), g.at.index
 	if g.state == raft.StateLeader && g.confWrite <= n.durable {

@@ -181,6 +181,7 @@ type IncomingSnapshot struct {
 	group   *group
 	msg     raftpb.Message
 	install *storage.Install
+	begun   atomic.Bool // install is there
 	phase   atomic.Int32
 }
 
@@ -234,6 +235,7 @@ func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []b
 		s.release()
 		return nil, nil, err
 	}
+	s.begun.Store(true)
 	return s, s.install.Token(), nil
 }
 

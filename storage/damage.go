@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -76,10 +77,9 @@ type damage struct {
 }
 
 type damagedFile struct {
-	blocks       map[int64]int64 // where they begin, how long they are
-	lower, upper []byte          // all the file's keys are within, both inclusive
-	shards       map[int]bool
-	due          bool // it has to be inspected
+	blocks map[int64]int64 // where they begin, how long they are
+	shards map[int]bool
+	due    bool // it has to be inspected
 }
 
 // compactionRest is how long a compaction waits that has come to a block known to
@@ -108,16 +108,9 @@ func (s *Store) found(info pebble.DataCorruptionInfo) {
 	f := d.files[info.Path]
 	first := f == nil
 	if first {
-		f = &damagedFile{blocks: make(map[int64]int64), shards: make(map[int]bool), due: true,
-			lower: bytes.Clone(info.Bounds.Start), upper: bytes.Clone(info.Bounds.End.Key)}
+		f = &damagedFile{blocks: make(map[int64]int64), shards: make(map[int]bool), due: true}
 		d.files[info.Path] = f
 		d.any.Store(true)
-	}
-	if bytes.Compare(info.Bounds.Start, f.lower) < 0 { // another part of it was excised
-		f.lower = bytes.Clone(info.Bounds.Start)
-	}
-	if bytes.Compare(info.Bounds.End.Key, f.upper) > 0 {
-		f.upper = bytes.Clone(info.Bounds.End.Key)
 	}
 	if _, known := f.blocks[offset]; isBlock && !known {
 		f.blocks[offset] = length
@@ -163,20 +156,23 @@ func (s *Store) damaged(shard int, err error) error {
 	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
 		path, name = info.Path, filepath.Base(info.Path)
 	}
-	s.concerns(path, shard)
+	s.concerns(path, shard, s.shards[shard].generation.Load())
 	return &DamageError{shard, name, err}
 }
 
 // concerns takes in that damage to the file at path, if that is known, concerns
-// shard.
-func (s *Store) concerns(path string, shard int) {
-	d := &s.damage
+// what shard was at a generation.
+func (s *Store) concerns(path string, shard int, generation uint64) {
+	d, sh := &s.damage, &s.shards[shard]
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if sh.generation.Load() != generation {
+		return // it has been replaced
+	}
 	if f := d.files[path]; f != nil {
 		f.shards[shard] = true
 	}
-	d.mu.Unlock()
-	if !s.shards[shard].damaged.Swap(true) {
+	if !sh.damaged.Swap(true) {
 		notify(d.news) // the inspector tells
 	}
 }
@@ -256,9 +252,9 @@ func (s *Store) inspect() {
 			return
 		case <-s.damage.news:
 		}
-		for path, f := range s.damage.takeDue() {
+		for _, path := range s.damage.takeDue() {
 			var inspection sync.WaitGroup
-			inspection.Go(func() { s.inspectFile(path, f.lower, f.upper) })
+			inspection.Go(func() { s.inspectFile(path) })
 			inspection.Wait()
 		}
 	}
@@ -277,36 +273,48 @@ func (s *Store) tellDamage() {
 }
 
 // takeDue returns the files to be inspected.
-func (d *damage) takeDue() map[string]damagedFile {
+func (d *damage) takeDue() (paths []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	due := make(map[string]damagedFile)
 	for path, f := range d.files {
 		if f.due {
 			f.due = false
-			due[path] = *f
+			paths = append(paths, path)
 		}
 	}
-	return due
+	return paths
 }
 
 // inspectFile reads what the file at path has of each shard, as far as it is
 // still part of the database, up to what is damaged.
-func (s *Store) inspectFile(path string, lower, upper []byte) {
+func (s *Store) inspectFile(path string) {
 	standBack()
-	if err := s.inspectShards(path, lower, upper); err != nil {
+	var generations []uint64 // before the look at what is in use
+	for i := range s.shards {
+		generations = append(generations, s.shards[i].generation.Load())
+	}
+	levels, err := s.db.SSTables()
+	for _, tables := range levels {
+		for i := range tables {
+			if t := &tables[i]; err == nil && t.BackingSSTNum.String()+".sst" == filepath.Base(path) {
+				err = s.inspectShards(path, t.Smallest.UserKey, t.Largest.UserKey, generations)
+			}
+		}
+	}
+	if err != nil {
 		s.opts.Logger.Warn("a damaged file of the state could not be read through", "file", path, "error", err)
 	}
 }
 
-func (s *Store) inspectShards(path string, lower, upper []byte) error {
+// inspectShards reads the part of a file with the keys from lower to upper.
+func (s *Store) inspectShards(path string, lower, upper []byte, generations []uint64) error {
 	if len(lower) < shardBytes || len(upper) < shardBytes {
 		return nil
 	}
 	r, err := openTable(s.inspection, path)
-	if isDamage(err) { // all of it is of no use
+	if isDamage(err) || errors.Is(err, fs.ErrNotExist) { // all of it is of no use
 		for shard := shardOf(lower); shard <= min(shardOf(upper), len(s.shards)-1); shard++ {
-			s.concerns(path, shard)
+			s.concerns(path, shard, generations[shard])
 		}
 		return nil
 	}
@@ -328,7 +336,7 @@ func (s *Store) inspectShards(path string, lower, upper []byte) error {
 		}
 		if err := readThrough(r, from, to); isDamage(err) {
 			s.damage.add(path, err)
-			s.concerns(path, shard)
+			s.concerns(path, shard, generations[shard])
 		} else if err != nil {
 			return err
 		}
@@ -368,32 +376,63 @@ func readThrough(r *sstable.Reader, from, to []byte) (err error) {
 // shardOf returns the shard of a key of the database.
 func shardOf(key []byte) int { return int(key[0])<<8 | int(key[1]) }
 
-// checkEdges makes sure that Pebble can cut a range out. For that it looks
-// in each file for the last record before and the first one behind, and takes an
-// error there for the end of the file: it would drop what other shards have in it.
+// checkEdges makes sure that Pebble can cut a range out. In each file that goes
+// beyond the range it looks for the last record before and the first one behind, and
+// takes an error there for the end of the file: it would drop what other shards have
+// in it.
 func (s *Store) checkEdges(cut pebble.KeyRange) error {
-	lower, upper := cut.Start, cut.End
-	for _, edge := range []struct {
-		bounds pebble.IterOptions
-		move   func(*pebble.Iterator) bool
-		shard  int
-	}{
-		{pebble.IterOptions{UpperBound: lower}, (*pebble.Iterator).Last, shardOf(lower) - 1},
-		{pebble.IterOptions{LowerBound: upper}, (*pebble.Iterator).First, shardOf(upper)},
-	} {
-		it, err := s.db.NewIter(&edge.bounds)
-		if err == nil {
-			edge.move(it)
-			err = it.Close()
-		}
-		if isDamage(err) {
-			return s.damaged(min(max(edge.shard, 0), len(s.shards)-1), err)
-		}
-		if err != nil {
-			return err
+	levels, err := s.db.SSTables(pebble.WithKeyRangeFilter(cut.Start, cut.End))
+	if err != nil {
+		return err
+	}
+	for _, tables := range levels {
+		for i := range tables {
+			t := &tables[i]
+			before := bytes.Compare(t.Smallest.UserKey, cut.Start) < 0
+			behind := bytes.Compare(t.Largest.UserKey, cut.End) >= 0
+			if !before && !behind {
+				continue
+			}
+			path := s.opts.FS.PathJoin(s.opts.Dir, t.BackingSSTNum.String()+".sst")
+			beforeErr, behindErr := checkTableEdges(s.inspection, path, cut)
+			for _, edge := range []struct {
+				err   error
+				needs bool
+				shard int
+			}{{beforeErr, before, shardOf(cut.Start) - 1}, {behindErr, behind, shardOf(cut.End)}} {
+				switch {
+				case !edge.needs || edge.err == nil:
+				case isDamage(edge.err):
+					s.concerns(path, edge.shard, s.shards[edge.shard].generation.Load())
+					return &DamageError{edge.shard, filepath.Base(path), edge.err}
+				default:
+					return edge.err
+				}
+			}
 		}
 	}
 	return nil
+}
+
+// checkTableEdges looks for the records of a table next to a range.
+func checkTableEdges(o *pebble.Options, path string, cut pebble.KeyRange) (before, behind error) {
+	r, err := openTable(o, path)
+	if err != nil {
+		return err, err
+	}
+	defer func() { _ = r.Close() }()
+	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
+	if err != nil {
+		return err, err
+	}
+	defer func() { _ = it.Close() }()
+	if it.SeekLT(cut.Start, 0) == nil {
+		before = it.Error()
+	}
+	if it.SeekGE(cut.End, 0) == nil {
+		behind = it.Error()
+	}
+	return before, behind
 }
 
 // CheckEdges fails with a DamageError, which names a shard beside shard, where that
@@ -403,7 +442,7 @@ func (s *Store) CheckEdges(shard int) error {
 		return err
 	}
 	defer s.leave()
-	return s.checkEdges(rangeOf(shard, shard))
+	return s.checkEdges(s.rangeOf(shard, shard))
 }
 
 // damagedFS is the file system below Pebble, which does not read again what is

@@ -165,7 +165,7 @@ func (s *Store) awaitLevel0() error {
 		}
 		layers := s.db.Metrics().Levels[0].Sublevels
 		s.layers.Store(layers)
-		if int(layers) < s.level0Max || s.damage.any.Load() { // which may keep compactions from it for good
+		if int(layers) < s.level0Max || len(s.Damage()) > 0 { // which may keep compactions from it for good
 			return nil
 		}
 		if !warned {

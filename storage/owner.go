@@ -77,13 +77,13 @@ func checkOwner(r pebble.Reader, o *Options) (found bool, err error) {
 
 // claim makes the database, which belongs to nobody yet, the owner's.
 func (s *Store) claim() error {
-	files := s.newDrainFiles()
-	defer files.abandon()
-	if err := files.set(ownerKey(), encodeOwner(s.opts.Owner, s.opts.Shards)); err != nil {
+	path, err := s.writeRecords("owner", []record{s.ownerRecord()})
+	if err != nil {
 		return err
 	}
-	if err := files.complete(); err != nil {
-		return err
-	}
-	return s.db.Ingest(context.Background(), files.paths)
+	return s.db.Ingest(context.Background(), []string{path})
+}
+
+func (s *Store) ownerRecord() record {
+	return record{ownerKey(), encodeOwner(s.opts.Owner, s.opts.Shards)}
 }

@@ -1,9 +1,11 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -45,8 +47,7 @@ func (s *Store) Install(in *Install) error {
 	}
 	to := replacement{meta: in.stateAfter(), sessions: in.sessions, nextExpiry: in.nextExpiry, marked: in.marked, installed: &in.meta}
 	err := s.replace(in.shard, in.shard, to, func() error {
-		_, err := s.db.IngestAndExcise(context.Background(), in.stage.paths(), nil, nil, rangeOf(in.shard, in.shard))
-		return err
+		return s.exchange(in.shard, in.shard, in.stage.paths())
 	})
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func (s *Store) RemoveShard(shard int) error {
 		return s.fatal.get()
 	}
 	return s.replace(shard, shard, replacement{nextExpiry: never}, func() error {
-		return s.db.Excise(context.Background(), rangeOf(shard, shard))
+		return s.exchange(shard, shard, nil)
 	})
 }
 
@@ -99,26 +100,47 @@ func (s *Store) GiveUp(first, last int) error {
 	if first < 0 || first > last || last >= len(s.shards) {
 		return fmt.Errorf("storage: shards %d to %d are to be given up", first, last)
 	}
-	path, err := s.writeLost(first, last)
+	var lost []record
+	for shard := first; shard <= last; shard++ {
+		lost = append(lost, record{appendPrefix(nil, shard, kindLost), []byte{lostFormat}})
+	}
+	path, err := s.writeRecords("lost", lost)
 	if err != nil {
 		return err
 	}
 	return s.replace(first, last, replacement{nextExpiry: never, lost: true}, func() error {
-		_, err := s.db.IngestAndExcise(context.Background(), []string{path}, nil, nil, rangeOf(first, last))
-		return err
+		return s.exchange(first, last, []string{path})
 	})
 }
 
-// writeLost writes a table with the records that shards are lost.
-func (s *Store) writeLost(first, last int) (path string, err error) {
+// exchange puts the tables at paths in the place of what Pebble has of the shards
+// from first to last. Behind the last shard of all lies the owner's record, which
+// goes along and comes back: it may share a damaged block with the shard.
+func (s *Store) exchange(first, last int, paths []string) error {
+	if last == len(s.shards)-1 && s.opts.Owner.UID != 0 {
+		path, err := s.writeRecords("owner", []record{s.ownerRecord()})
+		if err != nil {
+			return err
+		}
+		paths = append(slices.Clip(paths), path)
+	}
+	if len(paths) == 0 {
+		return s.db.Excise(context.Background(), s.rangeOf(first, last))
+	}
+	_, err := s.db.IngestAndExcise(context.Background(), paths, nil, nil, s.rangeOf(first, last))
+	return err
+}
+
+// writeRecords writes a table with records, which are in order.
+func (s *Store) writeRecords(name string, records []record) (path string, err error) {
 	fs := s.opts.FS
-	path = fs.PathJoin(drainDir(s.opts), fmt.Sprintf("lost-%d.sst", s.lostFiles.Add(1)))
+	path = fs.PathJoin(drainDir(s.opts), fmt.Sprintf("%s-%d.sst", name, s.recordFiles.Add(1)))
 	w, err := newTableWriter(fs, path, s.drainOptions, nil)
 	if err != nil {
 		return "", err
 	}
-	for shard := first; shard <= last && err == nil; shard++ {
-		err = w.Set(appendPrefix(nil, shard, kindLost), []byte{lostFormat})
+	for i := 0; i < len(records) && err == nil; i++ {
+		err = w.Set(records[i].key, records[i].value)
 	}
 	return path, errors.Join(err, w.Close())
 }
@@ -193,11 +215,16 @@ func readInstallMeta(r pebble.Reader, shard int) (*InstallMeta, error) {
 	return &m, errors.Join(err, closer.Close())
 }
 
-// rangeOf returns the range of all keys of the shards from first to last.
-func rangeOf(first, last int) pebble.KeyRange {
+// rangeOf returns the range of all keys of the shards from first to last, and of
+// whatever is behind the last of all.
+func (s *Store) rangeOf(first, last int) pebble.KeyRange {
 	lower, _ := shardBounds(first)
 	_, upper := shardBounds(last)
-	return pebble.KeyRange{Start: lower[:shardBytes], End: upper[:shardBytes]}
+	upper = upper[:shardBytes]
+	if last == len(s.shards)-1 {
+		upper = append(bytes.Clone(behindAll), 0xff)
+	}
+	return pebble.KeyRange{Start: lower[:shardBytes], End: upper}
 }
 
 // replacement is what a shard has in memory after its state was replaced.
@@ -217,7 +244,7 @@ func (s *Store) replace(first, last int, to replacement, change func() error) er
 		return err
 	}
 	defer s.window.Unlock()
-	if err := s.checkEdges(rangeOf(first, last)); err != nil {
+	if err := s.checkEdges(s.rangeOf(first, last)); err != nil {
 		return err
 	}
 	for shard := first; shard <= last; shard++ {

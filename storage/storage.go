@@ -238,9 +238,9 @@ type Store struct {
 
 	fatal fatalState
 
-	damage     damage
-	inspection *pebble.Options // with which damaged files are read
-	lostFiles  atomic.Uint64   // of writeLost, so far
+	damage      damage
+	inspection  *pebble.Options // with which damaged files are read
+	recordFiles atomic.Uint64   // of writeRecords, so far
 
 	holders    holders
 	tableBytes int // tableBytesDefault, but for tests
@@ -401,6 +401,10 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	owned, err := checkOwner(s.db, &s.opts)
+	if isDamage(err) {
+		s.opts.Logger.Error("whose state this is cannot be read, since its file is damaged; it is taken for this node's", "error", err.Error())
+		owned, err = true, nil
+	}
 	if err != nil {
 		return err
 	}
