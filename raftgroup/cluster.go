@@ -273,7 +273,7 @@ func (n *Node) refreshMap() error {
 		return nil // what the directory remembers has to do
 	}
 	for i := range m.nodes {
-		if r := &m.nodes[i]; r.ID != n.id && r.member() {
+		if r := &m.nodes[i]; n.hasPeer(r) {
 			n.transport.SetPeer(r.ID, n.peerAddress(r))
 		}
 	}
@@ -285,10 +285,16 @@ func (n *Node) refreshMap() error {
 	return nil
 }
 
+// hasPeer reports whether a row is that of another member, which this node talks
+// to.
+func (n *Node) hasPeer(r *nodeRow) bool {
+	return r.ID != n.id && r.member() && !n.identity.gaveUp(r.ID)
+}
+
 // forgetRemoved lets the transport forget nodes that are members no more.
 func (n *Node) forgetRemoved(m *clusterMap) {
 	for id := range n.peers {
-		if r, ok := m.node(id); !ok || !r.member() {
+		if r, _ := m.node(id); !n.hasPeer(&r) {
 			n.transport.RemovePeer(id)
 			n.runs.forget(id)
 			delete(n.peers, id)
@@ -296,7 +302,7 @@ func (n *Node) forgetRemoved(m *clusterMap) {
 		}
 	}
 	for i := range m.nodes {
-		if r := &m.nodes[i]; r.ID != n.id && r.member() {
+		if r := &m.nodes[i]; n.hasPeer(r) {
 			n.peers[r.ID] = true
 		}
 	}

@@ -133,7 +133,7 @@ type plan struct {
 	moving   int
 	changed  map[int]shardRow
 	leaving  map[uint64]bool // nodes whose replicas have to go
-	removed  []nodeRow       // nodes that can go
+	rows     []nodeRow       // nodes that can go, and nodes that are to
 }
 
 func (n *Node) plan(cm *clusterMap) *plan {
@@ -146,6 +146,11 @@ func (n *Node) plan(cm *clusterMap) *plan {
 		}
 		silent := time.Duration(now - n.lastHeard(row.ID))
 		switch {
+		case n.identity.gaveUp(row.ID):
+			p.leaving[row.ID] = true
+			if !row.Removing {
+				p.giveUp(*row)
+			}
 		case row.Removing, n.opt.ReplaceAfter > 0 && silent > n.opt.ReplaceAfter:
 			p.leaving[row.ID] = true
 		case row.ID == n.id || silent <= downAfter:
@@ -379,6 +384,12 @@ func (p *plan) level() {
 	}
 }
 
+// giveUp begins to remove a node that the cluster was recovered without.
+func (p *plan) giveUp(row nodeRow) {
+	row.Removing = true
+	p.rows = append(p.rows, row)
+}
+
 // dismiss finds the nodes that are to be removed and hold nothing any more.
 func (p *plan) dismiss() {
 	for i := range p.cm.nodes {
@@ -393,7 +404,7 @@ func (p *plan) dismiss() {
 		}
 		if !holds {
 			row.Removed, row.Removing = true, false
-			p.removed = append(p.removed, row)
+			p.rows = append(p.rows, row)
 		}
 	}
 }
@@ -405,7 +416,7 @@ func (p *plan) writes() []metaWrite {
 			w = append(w, metaWrite{shardKey(shard, p.node.meta()), row})
 		}
 	}
-	for _, row := range p.removed {
+	for _, row := range p.rows {
 		w = append(w, metaWrite{nodeKey(row.ID), row})
 	}
 	return w

@@ -459,6 +459,8 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 	switch {
 	case row.Removed:
 		return row, fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
+	case n.identity.gaveUp(p.Node):
+		return row, fmt.Errorf("%w: cluster %s was recovered on node %d without node %d, which holds another history of it; erase its data directory and start it anew, with another number", command.ErrRefused, clusterText(p.Cluster), n.id, p.Node)
 	case !ok || row.UID == 0:
 		return nodeRow{}, n.recognizeNew(p)
 	case row.UID != p.UID:

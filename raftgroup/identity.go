@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -67,7 +68,12 @@ type Identity struct {
 	Key        privateKey `json:"key"`                   // of the directory; what other nodes tell it by
 	Generation uint64     `json:"generation"`            // how often the node was started
 	RolledBack bool       `json:"rolled_back,omitempty"` // others have confirmed more for it than it holds
+	Lost       []uint64   `json:"lost,omitempty"`        // nodes that the cluster was recovered without; see RecoverUnsafe
 }
+
+// gaveUp reports whether the cluster was recovered in this directory without a
+// node: whatever that one has is another history of the cluster.
+func (id *Identity) gaveUp(node uint64) bool { return slices.Contains(id.Lost, node) }
 
 // Member is a node as a directory remembers it, to find the others again.
 type Member struct {

@@ -452,7 +452,7 @@ func (n *Node) openGroups() error {
 	}
 	n.alone.Store(len(n.identity.Members) <= 1)
 	for _, m := range n.identity.Members {
-		if m.ID != n.id {
+		if m.ID != n.id && !n.identity.gaveUp(m.ID) {
 			n.transport.SetPeer(m.ID, m.Peer)
 			n.peers[m.ID] = true
 		}

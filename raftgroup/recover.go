@@ -31,6 +31,15 @@ type RecoverOptions struct {
 	CutLog bool
 }
 
+// Recovery is what RecoverUnsafe has done.
+type Recovery struct {
+	Shards []RecoveredShard `json:"shards"`
+	// Lost are the nodes that the cluster goes on without, where all of its
+	// shards were recovered. The node refuses them when it runs, and removes
+	// them. Otherwise the other nodes may be the cluster's yet.
+	Lost []uint64 `json:"lost,omitempty"`
+}
+
 // RecoverUnsafe makes the replicas in the directory of a node that is stopped
 // the only voters of their shards: for a majority that is lost for good, or for
 // a node alone whose log is damaged. Writes that the lost majority acknowledged
@@ -39,41 +48,42 @@ type RecoverOptions struct {
 //
 // Entries that are in the log and not known to be committed become so, except
 // for changes of the configuration, which would bring lost voters back.
-func RecoverUnsafe(o RecoverOptions) ([]RecoveredShard, error) {
+func RecoverUnsafe(o RecoverOptions) (Recovery, error) {
 	dir, fs := o.Dir, dirFS(o.FS, o.Dir)
 	lock, err := lockDir(fs, dir)
 	if err != nil {
-		return nil, err
+		return Recovery{}, err
 	}
 	id, ok, err := readIdentity(fs, dir)
 	if err == nil && (!ok || id.Cluster == 0) {
 		err = fmt.Errorf("%w: %s holds no node that is part of a cluster", ErrNotDataDir, dir)
 	}
-	var done []RecoveredShard
+	var done Recovery
 	if err == nil {
 		done, err = recoverIn(fs, &o, &id)
 	}
-	if err == nil && id.RolledBack { // nothing newer is left
-		id.RolledBack = false
+	if err == nil && (id.RolledBack || len(done.Lost) > 0) {
+		id.RolledBack = false // nothing newer is left
+		id.Lost = slices.Compact(slices.Sorted(slices.Values(slices.Concat(id.Lost, done.Lost))))
 		err = writeIdentity(fs, dir, id)
 	}
 	return done, errors.Join(err, lock.Close())
 }
 
-func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done []RecoveredShard, err error) {
+func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err error) {
 	dir, shards := o.Dir, o.Shards
 	s := id.stateOptions(fs, dir)
 	s.RowCacheBytes = -1
 	store, err := storage.Open(s)
 	if err != nil {
-		return nil, advise(id.explainDamage(err), fs, dir, 0)
+		return done, advise(id.explainDamage(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	l := id.logOptions(fs, dir)
 	l.CutDamage = o.CutLog
 	log, _, err := raftlog.Open(l)
 	if err != nil {
-		return nil, advise(id.explainDamage(err), fs, dir, 0)
+		return done, advise(id.explainDamage(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}
@@ -87,27 +97,49 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done []RecoveredShar
 		}
 		one, err := r.recover(shard)
 		if err != nil {
-			return nil, fmt.Errorf("shard %d: %w", name, err)
+			return done, fmt.Errorf("shard %d: %w", name, err)
 		}
 		if one != nil {
 			one.Shard = name
-			done = append(done, *one)
+			done.Shards = append(done.Shards, *one)
 		}
 	}
 	for _, shard := range shards {
-		if !slices.ContainsFunc(done, func(d RecoveredShard) bool { return d.Shard == shard }) {
-			return nil, fmt.Errorf("the directory holds no replica of shard %d that could be recovered; nothing has been changed", shard)
+		if !slices.ContainsFunc(done.Shards, func(d RecoveredShard) bool { return d.Shard == shard }) {
+			return Recovery{}, fmt.Errorf("the directory holds no replica of shard %d that could be recovered; nothing has been changed", shard)
 		}
 	}
 	if err := log.Commit(r.write, true); err != nil {
-		return nil, err
+		return done, err
 	}
 	for shard, meta := range r.confs {
 		if err := store.SetConf(shard, meta); err != nil {
-			return nil, err
+			return done, err
 		}
 	}
-	return done, nil
+	if len(done.Shards) == id.Shards+1 {
+		done.Lost, err = others(store, id)
+	}
+	return done, err
+}
+
+// others returns the numbers of the cluster's other nodes.
+func others(store *storage.Store, id *Identity) (nodes []uint64, err error) {
+	m, err := readMap(store, id.Shards)
+	if err != nil {
+		return nil, err
+	}
+	for i := range m.nodes {
+		if row := &m.nodes[i]; row.member() && row.ID != id.Node {
+			nodes = append(nodes, row.ID)
+		}
+	}
+	for _, member := range id.Members {
+		if row, _ := m.node(member.ID); member.ID != id.Node && !row.Removed && !slices.Contains(nodes, member.ID) {
+			nodes = append(nodes, member.ID)
+		}
+	}
+	return nodes, nil
 }
 
 // recovery works on one directory.

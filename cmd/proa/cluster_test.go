@@ -653,12 +653,13 @@ func TestRecover(t *testing.T) {
 	var called [][]int
 	real := recoverUnsafe
 	defer func() { recoverUnsafe = real }()
-	recoverUnsafe = func(o raftgroup.RecoverOptions) (any, error) {
+	lost := []uint64{1, 3, 4}
+	recoverUnsafe = func(o raftgroup.RecoverOptions) (raftgroup.Recovery, error) {
 		if o.Dir != dir || o.CutLog {
 			t.Errorf("%+v", o)
 		}
 		called = append(called, o.Shards)
-		return []map[string]any{{"shard": 1, "applied": 77}}, nil
+		return raftgroup.Recovery{Shards: []raftgroup.RecoveredShard{{Shard: 1, Index: 77, Voters: []uint64{1, 2}}}, Lost: lost}, nil
 	}
 	recover := func(args ...string) (int, string, string) {
 		return runCluster(&fakeAdministrator{}, append([]string{"shard", "recover", "--unsafe", "--data", dir}, args...)...)
@@ -673,24 +674,27 @@ func TestRecover(t *testing.T) {
 		t.Fatal("recovered without consent")
 	}
 	status, out, errs := recover("--yes-i-lose-acknowledged-writes", strings.ToUpper(cluster))
-	if status != 0 || !strings.Contains(out, "77") || !strings.Contains(out, "proa member remove") {
+	if status != 0 || !strings.Contains(out, "77") || !strings.Contains(out, "without nodes 1, 3 and 4") {
 		t.Errorf("status %d, %s%s", status, out, errs)
 	}
-	if _, out, _ = recover("--yes-i-lose-acknowledged-writes", cluster, "--shards", "1, meta", "-o", "json"); out != `[{"applied":77,"shard":1}]`+"\n" {
+	lost = nil
+	if _, out, _ = recover("--yes-i-lose-acknowledged-writes", cluster, "--shards", "1, meta", "-o", "json"); out != `{"shards":[{"shard":1,"index":77,"voters_before":[1,2]}]}`+"\n" {
 		t.Errorf("%s", out)
 	}
 	if diff := cmp.Diff([][]int{nil, {1, command.MetaShard}}, called); diff != "" {
 		t.Error(diff)
 	}
 	var cut bool
-	recoverUnsafe = func(o raftgroup.RecoverOptions) (any, error) {
+	recoverUnsafe = func(o raftgroup.RecoverOptions) (raftgroup.Recovery, error) {
 		cut = o.CutLog
-		return nil, nil
+		return raftgroup.Recovery{}, nil
 	}
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster, "--cut-log"); status != 0 || !cut {
 		t.Errorf("--cut-log: status %d, %v, %s", status, cut, errs)
 	}
-	recoverUnsafe = func(raftgroup.RecoverOptions) (any, error) { return nil, errors.New("in use") }
+	recoverUnsafe = func(raftgroup.RecoverOptions) (raftgroup.Recovery, error) {
+		return raftgroup.Recovery{}, errors.New("in use")
+	}
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster); status != exitServer || !strings.Contains(errs, "in use") {
 		t.Errorf("status %d, %s", status, errs)
 	}

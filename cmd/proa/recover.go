@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,9 +16,7 @@ import (
 
 // recoverUnsafe stands for raftgroup.RecoverUnsafe, so that tests need no
 // directory.
-var recoverUnsafe = func(o raftgroup.RecoverOptions) (recovered any, err error) {
-	return raftgroup.RecoverUnsafe(o)
-}
+var recoverUnsafe = raftgroup.RecoverUnsafe
 
 const recoverWarning = `This makes the replicas in %s the only voters of %s.
 Do it only if the majority of their nodes is lost for good:
@@ -114,17 +113,51 @@ func (a *app) recoverShards(o raftgroup.RecoverOptions, consent string) error {
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", dir, err)
 	}
-	raw, err := json.Marshal(recovered)
+	if a.output != outputTable {
+		raw, err := json.Marshal(recovered)
+		if err != nil {
+			return err
+		}
+		return a.printf("%s\n", raw)
+	}
+	raw, err := json.Marshal(recovered.Shards)
 	if err != nil {
 		return err
-	}
-	if a.output != outputTable {
-		return a.printf("%s\n", raw)
 	}
 	if err := a.showTable(raw); err != nil {
 		return err
 	}
-	return a.printf("\nStart this node now. Then remove the lost ones: proa member remove ID --force\n")
+	return a.printf("\n%s\n", afterRecovery(&recovered))
+}
+
+// afterRecovery says what to do next.
+func afterRecovery(r *raftgroup.Recovery) string {
+	others := slices.ContainsFunc(r.Shards, func(s raftgroup.RecoveredShard) bool { return len(s.Voters) > 1 })
+	switch {
+	case len(r.Lost) == 1:
+		return fmt.Sprintf("Start this node now. It goes on without node %d, refuses it, and removes it from the\ncluster. Erase that node's directory before it joins again as a new node.", r.Lost[0])
+	case len(r.Lost) > 1:
+		return fmt.Sprintf("Start this node now. It goes on without nodes %s, refuses them, and removes\nthem from the cluster. Erase their directories before they join again as new nodes.", listed(r.Lost))
+	case others:
+		return "Start this node now. Then remove the lost nodes, before any of them can run again:\nproa member remove ID --force"
+	}
+	return "Start this node now."
+}
+
+// listed returns numbers as in "1, 2 and 3".
+func listed(numbers []uint64) string {
+	var b strings.Builder
+	for i, n := range numbers {
+		switch {
+		case i == 0:
+		case i == len(numbers)-1:
+			b.WriteString(" and ")
+		default:
+			b.WriteString(", ")
+		}
+		fmt.Fprint(&b, n)
+	}
+	return b.String()
 }
 
 // directoryCluster reads the id of the cluster a data directory belongs to, as
