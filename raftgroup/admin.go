@@ -321,7 +321,7 @@ func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (st
 		}
 	}
 	if n.silent(row.ID) && others < m.cluster.Replicas && !a.Force {
-		return "", fmt.Errorf("%w: without node %d only %d nodes are left, and shards shall have %d replicas; start a new node first, or say --force to go on with fewer", command.ErrRefused, a.Node, others, m.cluster.Replicas)
+		return "", fmt.Errorf("%w: without node %d only %d nodes are left, and shards shall have %d replicas; start a new node first, at an address of its own (--peer-listen), or say --force to go on with fewer replicas until one has joined", command.ErrRefused, a.Node, others, m.cluster.Replicas)
 	}
 	row.Removing = true
 	return fmt.Sprintf("node %d is being removed: its replicas are moved first", a.Node), nil

@@ -188,8 +188,8 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 		if r.UID == self.UID || r.Cluster == 0 {
 			continue
 		}
-		if slices.ContainsFunc(r.Members, func(m Member) bool { return m.ID == self.ID && m.UID == self.UID }) {
-			return "", f.adopt(r.Cluster, self.ID, r.Shards, r.Replicas, r.Members, true)
+		if at := slices.IndexFunc(r.Members, func(m Member) bool { return m.UID == self.UID }); at >= 0 {
+			return "", f.adoptFounded(&r, r.Members[at].ID)
 		}
 		if err := f.checkShards(r.Shards); err != nil {
 			return "", err // before the cluster counts on this node
@@ -204,6 +204,16 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 		return "", fmt.Errorf("%w: none of the addresses given by --join is this node's own, and the nodes there have no cluster yet; name all founders, this one (%s) too, or join a cluster that runs", ErrJoin, self.Peer)
 	}
 	return f.foundWith(replies)
+}
+
+// adoptFounded writes down that a cluster was founded with this node, as the
+// one of that number. The node may have been started with another number since,
+// or with none.
+func (f *Former) adoptFounded(r *probeReply, node uint64) error {
+	if asked := f.opt.ID; asked != 0 && asked != node {
+		return fmt.Errorf("%w: cluster %s was founded with this directory as node %d; start with --node-id %d, or without one", ErrJoin, clusterText(r.Cluster), node, node)
+	}
+	return f.adopt(r.Cluster, node, r.Shards, r.Replicas, r.Members, true)
 }
 
 // probeAll asks everybody who they are. The error is one that asking again does
@@ -400,7 +410,7 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 			row = *o // it asked before, and did not hear the answer
 		}
 		if o.Peer == a.Peer && o.UID != a.UID && o.ID != a.ID && o.member() {
-			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer; if node %d is lost, remove it first: \"proa member remove %d\"", command.ErrRefused, o.ID, a.Peer, o.ID, o.ID)
+			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer%s", command.ErrRefused, o.ID, a.Peer, addressAdvice(o.ID))
 		}
 	}
 	if row.ID == 0 {
@@ -411,12 +421,26 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 		case old.Removed:
 			return row, fmt.Errorf("%w: node %d has been removed from this cluster, and its number is not used again; start with another --node-id, or without one", command.ErrRefused, row.ID)
 		case old.UID != 0:
-			return row, fmt.Errorf("%w: node %d is a member of this cluster with other data than this directory's; if that node has lost its disk, start it as a new node (an empty directory and another --node-id, or none) and then remove the old one: \"proa member remove %d\"", command.ErrRefused, row.ID, row.ID)
+			return row, fmt.Errorf("%w: node %d is a member of this cluster with other data than this directory's; if that node has lost its disk, %s", command.ErrRefused, row.ID, replaceAdvice(&old, a.Peer))
 		}
 		row = old
 	}
 	row.UID, row.Key, row.Peer, row.Client, row.Redis, row.Version = a.UID, a.Key, a.Peer, a.Client, a.Redis, a.Version
 	return row, nil
+}
+
+// addressAdvice is how a new node comes to the address of a node that is lost.
+func addressAdvice(lost uint64) string {
+	return fmt.Sprintf("; if node %d is lost and this one shall have its address, remove node %d first: \"proa member remove %d --force\", by which shards have a replica less until this node has joined", lost, lost, lost)
+}
+
+// replaceAdvice is how a node on an empty directory, at the address peer,
+// replaces a lost one.
+func replaceAdvice(lost *nodeRow, peer string) string {
+	if lost.Peer != peer {
+		return fmt.Sprintf("start this one as a new node, without --node-id, and then remove the lost one: \"proa member remove %d\"", lost.ID)
+	}
+	return "start this one as a new node, without --node-id and at another address (--peer-listen or --advertise-peer), and then remove the lost one" + addressAdvice(lost.ID)
 }
 
 // PeerIdentity is what a peer's handshake says of it.

@@ -270,7 +270,9 @@ func syncDir(f vfs.FS, dir string) error {
 
 // claim makes dir this node's: it reads the identity and checks it against
 // what was asked for, or writes a new one, which belongs to no cluster yet.
-// Zero node or shards mean "whatever the directory says".
+// Zero node or shards mean "whatever the directory says". The number asked for
+// is not written down before the directory belongs to a cluster: the cluster
+// may refuse it.
 func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	id, ok, err := readIdentity(f, dir)
 	if err != nil {
@@ -287,11 +289,7 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	}
 	if ok {
 		if id.Cluster == 0 {
-			// Nothing has been promised to anybody under the old number.
-			if node != 0 && node != id.Node {
-				id.Node = node
-				return id, writeIdentity(f, dir, id)
-			}
+			id.Node = node // nothing has been promised to anybody under another one
 			return id, nil
 		}
 		if node != 0 && node != id.Node {
@@ -308,10 +306,11 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 			return id, fmt.Errorf("%w: %s has %s/ but no %s; restore that file from a backup", ErrBadDirectory, dir, sub, identityFile)
 		}
 	}
-	id = Identity{Format: dataFormat, Node: node, UID: newClusterID(), Key: newKey()}
+	id = Identity{Format: dataFormat, UID: newClusterID(), Key: newKey()}
 	if err := writeIdentity(f, dir, id); err != nil {
 		return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
 	}
+	id.Node = node
 	return id, nil
 }
 

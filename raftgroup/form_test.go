@@ -1,0 +1,111 @@
+package raftgroup
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// formWith starts a former that is answered by answer.
+func formWith(t *testing.T, o FormOptions, answer func(verb string, body []byte) ([]byte, error)) (*Former, error) {
+	t.Helper()
+	o.Dir, o.RetryEvery = dir, time.Millisecond
+	if o.PeerAddress == "" {
+		o.PeerAddress = "n9"
+	}
+	o.Call = func(_ context.Context, _, verb string, body []byte) ([]byte, error) { return answer(verb, body) }
+	f, err := NewFormer(o)
+	must(t, err)
+	_, err = f.Form(t.Context())
+	must(t, f.Close())
+	return f, err
+}
+
+// A number that the cluster refuses leaves no trace in the directory: the next
+// start may ask for another one, or for none.
+func TestRefusedNumberLeavesNoTrace(t *testing.T) {
+	disk := vfs.NewMem()
+	_, err := formWith(t, FormOptions{FS: disk, ID: 3, Join: []string{"n1"}}, func(verb string, _ []byte) ([]byte, error) {
+		if verb == callProbe {
+			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
+		}
+		return packReply(nil, fmt.Errorf("%w: node 3 has been removed", command.ErrRefused))
+	})
+	if !errors.Is(err, ErrJoin) {
+		t.Fatalf("the refusal: %v", err)
+	}
+	id, err := ReadIdentity(disk, dir)
+	must(t, err)
+	if id.Node != 0 {
+		t.Errorf("the directory says it is node %d, which was refused", id.Node)
+	}
+	asked := ^uint64(0)
+	f, err := formWith(t, FormOptions{FS: disk, Join: []string{"n1"}}, func(verb string, body []byte) ([]byte, error) {
+		if verb == callProbe {
+			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
+		}
+		var a joinArgs
+		must(t, json.Unmarshal(body, &a))
+		asked = a.ID
+		b, err := json.Marshal(joinReply{Cluster: 7, ID: 4, Shards: 1, Replicas: 3})
+		must(t, err)
+		return packReply(b, nil)
+	})
+	must(t, err)
+	if asked != 0 || f.Identity().Node != 4 {
+		t.Errorf("asked for number %d, and is node %d; want none, and 4", asked, f.Identity().Node)
+	}
+}
+
+// A founder that ended before it had written down the new cluster finds itself
+// by its directory, with whatever number it is started again.
+func TestFounderFindsItself(t *testing.T) {
+	for asked, want := range map[uint64]error{0: nil, 2: nil, 5: ErrJoin} {
+		disk := vfs.NewMem()
+		first, err := NewFormer(FormOptions{Dir: dir, FS: disk, ID: 2})
+		must(t, err)
+		must(t, first.Close())
+		uid := first.Identity().UID
+		f, err := formWith(t, FormOptions{FS: disk, ID: asked, Join: []string{"n1"}}, func(string, []byte) ([]byte, error) {
+			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3, Members: []Member{{ID: 1, UID: 1}, {ID: 2, UID: uid}}})
+		})
+		if !errors.Is(err, want) {
+			t.Errorf("--node-id %d: %v, want %v", asked, err, want)
+		}
+		if id := f.Identity(); want == nil && (id.Node != 2 || !id.Founder || id.Cluster != 7) {
+			t.Errorf("--node-id %d: node %d of cluster %d, founder %v", asked, id.Node, id.Cluster, id.Founder)
+		}
+	}
+}
+
+// What refuses a replacement of a lost node names a way that is not refused.
+func TestReplacementIsAdvised(t *testing.T) {
+	m := &clusterMap{nodes: []nodeRow{{ID: 1, UID: 1, Peer: "n1"}, {ID: 2, UID: 2, Peer: "n2"}, {ID: 3, UID: 3, Peer: "n3"}}}
+	for name, c := range map[string]struct {
+		asks joinArgs
+		want []string
+	}{
+		"at the lost one's address":                  {joinArgs{UID: 9, Peer: "n3"}, []string{"--peer-listen", `"proa member remove 3 --force"`}},
+		"as the lost one":                            {joinArgs{ID: 3, UID: 9, Peer: "n4"}, []string{"without --node-id", `"proa member remove 3"`}},
+		"as the lost one, at the lost one's address": {joinArgs{ID: 3, UID: 9, Peer: "n3"}, []string{"without --node-id", "--peer-listen", `"proa member remove 3 --force"`}},
+	} {
+		_, err := admitJoin(m, &c.asks)
+		if !errors.Is(err, command.ErrRefused) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v; want %s in it", name, err, want)
+			}
+		}
+	}
+}
