@@ -195,20 +195,20 @@ func identitySum(b []byte) string {
 func decodeIdentity(b []byte) (Identity, error) {
 	var doc identityDocument
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return Identity{}, fmt.Errorf("%w: %w; restore the file from a backup", ErrBadDirectory, err)
+		return Identity{}, fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrBadDirectory, err)
 	}
 	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
 		return Identity{}, fmt.Errorf("%w: it says format %d, this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
 	}
 	_, ok := identitySumDigits(b)
 	if !ok && doc.Format >= identityChecked {
-		return Identity{}, fmt.Errorf("%w: the identity has lost its checksum; restore the file from a backup", ErrBadDirectory)
+		return Identity{}, fmt.Errorf("%w: the identity has lost its checksum; "+rejoinOrRestore, ErrBadDirectory)
 	}
 	if !ok {
 		return doc.Identity, nil
 	}
 	if err := checkDocument(b); err != nil {
-		return Identity{}, fmt.Errorf("%w: the identity is damaged, or was changed by hand: %w; restore the file from a backup", ErrBadDirectory, err)
+		return Identity{}, fmt.Errorf("%w: the identity is damaged, or was changed by hand: %w; "+rejoinOrRestore, ErrBadDirectory, err)
 	}
 	return doc.Identity, nil
 }
@@ -303,7 +303,7 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	// A directory with a log or a state but no identity is damaged, not new.
 	for _, sub := range []string{logDir, stateDir} {
 		if names, err := f.List(f.PathJoin(dir, sub)); err == nil && len(names) > 0 {
-			return id, fmt.Errorf("%w: %s has %s/ but no %s; restore that file from a backup", ErrBadDirectory, dir, sub, identityFile)
+			return id, fmt.Errorf("%w: %s has %s/ but no %s; "+rejoinOrRestore, ErrBadDirectory, dir, sub, identityFile)
 		}
 	}
 	id = Identity{Format: dataFormat, UID: newClusterID(), Key: newKey()}
@@ -373,11 +373,11 @@ func (id *Identity) explainDamage(err error) error {
 	var damage *raftlog.CorruptionError
 	switch {
 	case errors.Is(err, raftlog.ErrMissing):
-		return fmt.Errorf("%w: %w; restore the directory from a backup", ErrLogMissing, err)
+		return fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrLogMissing, err)
 	case errors.Is(err, raftlog.ErrOwner):
-		return fmt.Errorf("%w: its %s/ is another node's: %w; put back the one that belongs to it, or restore the directory from a backup", ErrBadDirectory, logDir, err)
+		return fmt.Errorf("%w: its %s/ is another node's: %w; put back the one that belongs to it. Otherwise, "+rejoinOrRestore, ErrBadDirectory, logDir, err)
 	case errors.Is(err, storage.ErrOwner):
-		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; put back what belongs there, or restore the directory from a backup", ErrBadDirectory, identityFile, stateDir, err)
+		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; put back what belongs there. Otherwise, "+rejoinOrRestore, ErrBadDirectory, identityFile, stateDir, err)
 	case errors.As(err, &damage) && len(damage.Lost) > 0:
 		return fmt.Errorf("%w; acknowledged writes may be among the entries that are gone: %s", err, id.lostText(damage.Lost))
 	}
@@ -414,12 +414,27 @@ func advise(err error, f vfs.FS, dir string, room int64) error {
 	switch {
 	case errors.Is(err, raftlog.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("the disk of %s is full%s; free space there, or choose another directory with --data: %w", dir, spaceText(f, dir, room), err)
-	case errors.Is(err, raftlog.ErrCorrupt):
-		return fmt.Errorf("%w; \"proa verify %s\" lists all damage. In a cluster, erase the directory and let the node join again as a new one; otherwise restore the directory from a backup, or go on with what is left: \"proa shard recover --help\" tells of --cut-log", err, dir)
-	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, pebble.ErrCorruption):
-		return fmt.Errorf("%w; \"proa verify %s\" lists all damage. In a cluster, erase the directory and let the node join again as a new one; otherwise restore the directory from a backup", err, dir)
+	}
+	if advice := damageAdvice(err); advice != "" {
+		return fmt.Errorf("%w; \"proa verify %s\" lists all damage; %s", err, dir, advice)
 	}
 	return err
+}
+
+// rejoinOrRestore is what to do about a directory that cannot be used any more.
+// A node of a cluster may not come back with an older one.
+const rejoinOrRestore = "in a cluster, erase the directory and let the node join again as a new one; a node alone needs the directory restored from a backup"
+
+// damageAdvice returns what to do about damage to log or state, or "" where err
+// is about something else.
+func damageAdvice(err error) string {
+	switch {
+	case errors.Is(err, raftlog.ErrCorrupt):
+		return rejoinOrRestore + ", or goes on with what is left: \"proa shard recover --help\" tells of --cut-log"
+	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), errors.Is(err, pebble.ErrCorruption):
+		return rejoinOrRestore
+	}
+	return ""
 }
 
 // spaceText says how much of a disk is free, and how much should be.

@@ -502,7 +502,7 @@ func (n *Node) bootstrap() error {
 	if n.identity.Initialized {
 		// A log without groups is another thing: all have left this node.
 		if n.identity.Founder && n.replay.Log.Segments == 0 {
-			return fmt.Errorf("%w: %s holds nothing; restore the directory from a backup", ErrLogMissing, n.opt.FS.PathJoin(n.opt.Dir, logDir))
+			return fmt.Errorf("%w: %s holds nothing; "+rejoinOrRestore, ErrLogMissing, n.opt.FS.PathJoin(n.opt.Dir, logDir))
 		}
 		return nil
 	}

@@ -350,7 +350,7 @@ func (g *group) resume(n *Node) error {
 		return g.discardRemnant(n, applied, last, &conf)
 	}
 	if applied > last || max(applied, startIndex)+1 < first {
-		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; restore the directory from a backup", ErrLogMissing, applied, first, last)
+		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; "+rejoinOrRestore, ErrLogMissing, applied, first, last)
 	}
 	n.replay.Entries += last - max(applied, min(startIndex, last))
 	return g.openReplica(n, id, applied)
@@ -389,7 +389,7 @@ func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
 // group: one that was being removed, or that never got a snapshot.
 func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfState) error {
 	if len(conf.Voters) == 0 && applied > 0 {
-		return fmt.Errorf("%w: the state is at entry %d, the log knows nothing of the shard; restore the directory from a backup", ErrLogMissing, applied)
+		return fmt.Errorf("%w: the state is at entry %d, the log knows nothing of the shard; "+rejoinOrRestore, ErrLogMissing, applied)
 	}
 	if applied == 0 && last == 0 && len(conf.Voters) == 0 {
 		return nil

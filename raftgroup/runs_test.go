@@ -192,6 +192,9 @@ func TestOldCopyIsRefused(t *testing.T) {
 	if _, err := openMem(running, Options{ID: 3, Clock: c.clock}); !errors.Is(err, ErrRolledBack) {
 		t.Errorf("the marked directory is opened again: %v", err)
 	}
+	if err := verify(running, dir, func(string) {}); !errors.Is(err, ErrRolledBack) {
+		t.Errorf("Verify of the marked directory: %v", err)
+	}
 	_, err := RecoverUnsafe(RecoverOptions{Dir: dir, FS: running})
 	must(t, err)
 	closeNode(t, memNode(t, running, Options{Clock: c.clock})) // alone, since nothing newer is left

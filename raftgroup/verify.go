@@ -13,7 +13,8 @@ import (
 
 // Verify checks a data directory that no server uses: every checksum of log
 // and state, and that each shard's log goes on, without a gap, where its state
-// ends. It changes nothing but the lock file. Progress and findings go to
+// ends, and that no other node has refused it as older than what it has
+// confirmed. It changes nothing but the lock file. Progress and findings go to
 // report, a line each; the error joins all findings.
 func Verify(dir string, report func(string)) error { return verify(dirFS(nil, dir), dir, report) }
 
@@ -35,10 +36,16 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
 	_, runsErr := openRuns(f, dir)
 	err = errors.Join(logErr, stateErr, runsErr)
-	if err != nil || !id.Initialized {
-		return err
+	if err == nil && id.Initialized {
+		err = verifyContinuity(f, dir, id, applied, report)
 	}
-	return verifyContinuity(f, dir, id, applied, report)
+	if advice := damageAdvice(err); advice != "" {
+		err = fmt.Errorf("%w; %s", err, advice)
+	}
+	if id.RolledBack { // whole, and refused by a start all the same
+		err = errors.Join(err, ErrRolledBack)
+	}
+	return err
 }
 
 // verifyContinuity opens a copy of the log's bookkeeping in memory and checks

@@ -58,6 +58,10 @@ const (
 	ShardsMax = 1<<16 - 1
 )
 
+// ErrFiles means that files of the database are missing, or are not as long as
+// they were.
+var ErrFiles = errors.New("files of the database are missing or cut")
+
 // ErrCorrupt means that the database holds something that this package never
 // wrote, or wrote in a later version.
 var ErrCorrupt = errors.New("storage: corrupt or unknown record")

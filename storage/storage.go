@@ -62,8 +62,10 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -398,7 +400,7 @@ func (s *Store) open() (err error) {
 	o := s.pebbleOptions()
 	s.inspection = o
 	if s.db, err = pebble.Open(s.opts.Dir, o); err != nil {
-		return err
+		return lostFiles(err)
 	}
 	owned, err := checkOwner(s.db, &s.opts)
 	if isDamage(err) {
@@ -423,6 +425,16 @@ func (s *Store) open() (err error) {
 		return errors.Join(err, s.cache.close())
 	}
 	return nil
+}
+
+// lostFiles marks an error of opening the database that is about files which are
+// missing or cut.
+func lostFiles(err error) error {
+	// Pebble has no error of its own for another length.
+	if errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "object size mismatch") {
+		return fmt.Errorf("%w: %w", ErrFiles, err)
+	}
+	return err
 }
 
 // closeDatabase closes the database, unless it has stopped halfway, or does so

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/cockroachdb/pebble/v2"
+	pebblerecord "github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
@@ -56,10 +58,13 @@ func Verify(o Options, report func(string)) (applied []uint64, err error) {
 		return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
 	}
 	if err != nil { // there is a database, it is ours alone, and does not open
-		v.found("open: %v", err)
+		v.found("open: %v", lostFiles(err))
 		return applied, nil
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := v.manifest(o.FS, dir); err != nil {
+		return applied, err
+	}
 	if err := v.tables(db, po, dir); err != nil {
 		return applied, err
 	}
@@ -126,6 +131,40 @@ func (v *verifier) found(format string, args ...any) {
 	v.findings++
 	if v.findings <= findingsMax && v.report != nil {
 		v.report(fmt.Sprintf(format, args...))
+	}
+}
+
+// manifest tells of bytes at the end of the manifest that are no record. They
+// are no finding: a crash leaves them, and then they cost nothing. If they are
+// damage, the database is as it was before, and the log has the rest.
+func (v *verifier) manifest(fs vfs.FS, dir string) (err error) {
+	found, err := pebble.Peek(dir, fs)
+	if err != nil {
+		return err
+	}
+	f, err := fs.Open(found.ManifestFilename)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	r := pebblerecord.NewReader(f, 0)
+	for {
+		at := r.Offset()
+		part, err := r.Next()
+		if err == nil {
+			_, err = io.Copy(io.Discard, part)
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case pebblerecord.IsInvalidRecord(err):
+			if v.report != nil {
+				v.report(fmt.Sprintf("%s: what stands from byte %d on is no record: a crash has torn it, or it is damaged; nothing is missing as long as the log goes on where the state ends", fs.PathBase(found.ManifestFilename), at))
+			}
+			return nil
+		case err != nil:
+			return err
+		}
 	}
 }
 
