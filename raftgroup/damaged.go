@@ -260,6 +260,29 @@ func (p *plan) bearable(shard int, next *shardRow) bool {
 	return sound > 0 && 2*up > next.voters()
 }
 
+// truncateDown keeps a replica that is down from holding on to the log for good,
+// where it cannot be replaced for long: what it would have to apply after a restart
+// is cut off, and with it its state, so that it is lost then.
+func (g *group) truncateDown(n *Node) {
+	if n.log.SizeBytes() <= n.lim.logBytes || g.skipped <= startIndex {
+		return
+	}
+	if !n.store.Lost(g.shard) {
+		ok, err := g.freeEdges(n)
+		if ok && !n.store.Lost(g.shard) {
+			err = n.store.GiveUp(g.shard, g.shard)
+		}
+		if err != nil {
+			n.fail(err)
+		}
+		if !ok || err != nil {
+			return
+		}
+		g.logger.Warn("the replica, whose state is damaged, has not been replaced for so long that the log has to be cut; after a restart it will not vote")
+	}
+	n.log.Truncate(g.log, g.skipped)
+}
+
 // leadsBroken reports whether the replica leads although it is out of use: then
 // it has nothing to do but to bring its group where another can lead.
 func (g *group) leadsBroken() bool { return g.down && g.state == raft.StateLeader }

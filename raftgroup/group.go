@@ -116,6 +116,7 @@ type group struct {
 	doubt       contradiction
 	down        bool          // breakDown has been called
 	lost        uint64        // the replica whose state is lost, and which is not open for that; 0: none
+	skipped     uint64        // index of the last entry that was not applied because the replica is down
 	lostTried   uint64        // tick at which discardLost was tried last
 	opened      *storage.View // of the snapshot message that Raft is making
 	applying    uint64        // index of the entry being carried out
@@ -409,8 +410,9 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 		default:
 			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.Index, e.Type)
 		}
-		if g.broken.Load() {
+		if g.down {
 			n.finish(a.done, command.TimedOut)
+			g.skipped = e.Index
 			continue
 		}
 		n.addApply(a)

@@ -309,6 +309,10 @@ func (g *group) caughtUp(n *Node, id uint64) bool {
 // truncate cuts the log behind what the state machine holds durably, but keeps
 // some entries for followers that are a little behind.
 func (g *group) truncate(n *Node) {
+	if g.down {
+		g.truncateDown(n)
+		return
+	}
 	upTo := n.store.Durable(g.shard)
 	if n.log.SizeBytes() <= n.lim.logBytes && !n.alone.Load() {
 		upTo -= min(upTo, n.lim.logTrailing)
