@@ -487,6 +487,21 @@ func TestSettingsWithoutEffectAreReported(t *testing.T) {
 	}
 }
 
+// A token that is refused is not told, and its variable is named as it was set.
+func TestRefusedTokenIsNotTold(t *testing.T) {
+	for variable, s := range map[string]sources{
+		"PROA_JOIN_TOKEN":      {env: []string{"PROA_JOIN_TOKEN=hush"}},
+		"PROA_NODE_JOIN_TOKEN": {env: []string{"PROA_NODE_JOIN_TOKEN=hush"}},
+		"--join-token":         {args: []string{"--join-token", "hush"}},
+		"--set":                {args: []string{"--set", "node.join_token=hush"}},
+	} {
+		_, err := load(t, s)
+		if err == nil || strings.Contains(err.Error(), "hush") || !strings.Contains(err.Error(), " "+variable+":") {
+			t.Errorf("by %s: %v", variable, err)
+		}
+	}
+}
+
 // What config show prints is a file with the same meaning.
 func TestWriteYAMLReadsBack(t *testing.T) {
 	c := mustLoad(t, sources{args: []string{

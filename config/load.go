@@ -141,6 +141,9 @@ func (l *loader) assign(k *key, text string, s Source) {
 		text = "0" // never, off, unlimited: the word that stands for it
 	}
 	if err := k.value.Set(text); err != nil {
+		if _, secret := k.value.(tokenValue); secret {
+			text = "" // messages go to logs
+		}
 		l.fail(&KeyError{Key: k.name, Value: text, Source: s, Allowed: k.allowed(), Reason: err.Error()})
 		return
 	}
@@ -265,6 +268,7 @@ func (l *loader) environment(environ func() []string) error {
 	}
 	byEnv[EnvJoinToken] = "node.join_token"
 	var strangers []string
+	where := map[string]string{} // the variable that a key was set by
 	k := koanf.New(delimiter)
 	err := k.Load(env.Provider(delimiter, env.Opt{
 		Prefix:      envPrefix,
@@ -274,6 +278,7 @@ func (l *loader) environment(environ func() []string) error {
 			if !ok && variable != EnvFile && variable != EnvEndpoints {
 				strangers = append(strangers, variable)
 			}
+			where[name] = variable
 			return name, text
 		},
 	}), nil)
@@ -293,7 +298,7 @@ func (l *loader) environment(environ func() []string) error {
 		l.fail(e)
 	}
 	l.layer(k, func(name string) Source {
-		return Source{Kind: FromEnvironment, Where: l.find(name).env()}
+		return Source{Kind: FromEnvironment, Where: where[name]}
 	})
 	return nil
 }
