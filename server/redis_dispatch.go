@@ -435,14 +435,14 @@ func (p *processor) redirect(c *conn, keys [][]byte, write bool) (text string, s
 			return "", false // for several nodes: served from here
 		}
 	}
-	leader := s.otherLeader(shard)
-	if leader == 0 {
+	leader := s.backend.Leader(shard)
+	if leader == s.cfg.Node {
 		return "", false
 	}
 	if c.redis.readOnly && !write && s.backend.Holds(shard) {
-		return "", true
+		return "", true // also where no leader is known, as without a majority
 	}
-	if !s.cfg.RedisRedirect {
+	if leader == 0 || !s.cfg.RedisRedirect {
 		return "", false
 	}
 	if address := s.redisAddressOf(leader); address != "" {

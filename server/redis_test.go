@@ -830,6 +830,28 @@ func TestRedisWhole(t *testing.T) {
 	}
 }
 
+// TestRedisReadOnlyWithoutMajority: after READONLY a replica answers, also where
+// its shard has no leader. Without it, and for writes, there is an error.
+func TestRedisReadOnlyWithoutMajority(t *testing.T) {
+	for _, redirect := range []bool{false, true} {
+		fc := newFakeCluster(t, Config{RedisRedirect: redirect}, 3, 3, 2)
+		key := fc.key(0, 0) // node 2 follows
+		n := fc.nodes[2]
+		fc.with(func() { fc.leader[0] = 0; n.barrierErr = command.ErrNoQuorum })
+		c := dialRedis(t, n.redisAddr)
+		const lost = "-CLUSTERDOWN"
+		if got := c.do("GET " + key); !strings.HasPrefix(got, lost) {
+			t.Errorf("redirect %v: GET: %q", redirect, got)
+		}
+		c.want("READONLY", "+OK|")
+		c.want("GET "+key, "$-1|") // as far as the replica has heard
+		c.want("READWRITE", "+OK|")
+		if got := c.do("GET " + key); !strings.HasPrefix(got, lost) {
+			t.Errorf("redirect %v: GET after READWRITE: %q", redirect, got)
+		}
+	}
+}
+
 func portOf(t *testing.T, address string) string {
 	t.Helper()
 	_, port, err := net.SplitHostPort(address)
