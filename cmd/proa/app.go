@@ -36,6 +36,7 @@ type app struct {
 	shell   bool        // commands come from a shell's line
 	started bool        // the command's own code runs: what fails now is no usage error
 	link    *connection // shared by the copies of one shell
+	signals *signals    // for a server
 }
 
 // connection is the client, connected at first use.
@@ -224,7 +225,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 		return root
 	}
 	add(groupKeys, a.shellCommand())
-	add(groupServer, newServeCommand(), a.configCommand(), a.benchCommand())
+	add(groupServer, a.serveCommand(), a.configCommand(), a.benchCommand())
 	add(groupCluster, a.demoCommand())
 	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
 	return root

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -23,8 +22,8 @@ import (
 	"github.com/proa-kv/proa/server/admin"
 )
 
-// newServeCommand is `proa serve`.
-func newServeCommand() *cobra.Command {
+// serveCommand is `proa serve`.
+func (a *app) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a server",
@@ -45,20 +44,17 @@ flags, the later before the earlier. "proa config docs" lists them all.`,
 			}
 			// Signals are serve's own business: the first stops in order, and
 			// only the second cuts clients off.
-			return serve(context.WithoutCancel(cmd.Context()), c)
+			return serve(context.WithoutCancel(cmd.Context()), c, a.signals.take())
 		},
 	}
 	config.AddFlags(cmd.Flags())
 	return cmd
 }
 
-// serve runs a node until it is told to stop.
-func serve(ctx context.Context, c *config.Config) error {
+// serve runs a node until it is told to stop by a signal, which may have come
+// already.
+func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error {
 	log := newLogger(c)
-	// From here on a signal is a request to stop, during replay as well.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(signals)
 	limit, err := raiseFileLimit()
 	if err != nil {
 		log.Warn("raising the limit of open files", "error", err)
@@ -134,7 +130,13 @@ func serve(ctx context.Context, c *config.Config) error {
 	case cause = <-node.Failure():
 		cause = fmt.Errorf("the node stopped: %w", cause)
 	}
-	return errors.Join(cause, stop(ctx, c, log, srv, node, side, signals, cause == nil))
+	err = stop(ctx, c, log, srv, node, side, signals, cause == nil)
+	select {
+	case late := <-node.Failure():
+		cause = fmt.Errorf("the node failed while it stopped: %w", late)
+	default:
+	}
+	return errors.Join(cause, err)
 }
 
 // form brings the node into its cluster, unless a signal comes first.
