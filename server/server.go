@@ -455,6 +455,16 @@ func (s *Server) housekeep() {
 
 // listen opens a listener on host:port or unix:///path and explains failures.
 // flag is the one that says where to listen.
+// CheckAddress returns the error that listening on address would have now. flag
+// is the option by which another address is given.
+func CheckAddress(address, flag string) error {
+	ln, err := listen(address, flag)
+	if err != nil {
+		return err
+	}
+	return ln.Close()
+}
+
 func listen(address, flag string) (net.Listener, error) {
 	network, addr := "tcp", address
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {

@@ -33,7 +33,8 @@ type app struct {
 	timeout     time.Duration
 	escaped     bool // arguments hold backslash escapes
 
-	shell   bool        // commands come from a shell's line
+	shell   bool // commands come from a shell's line
+	called  *cobra.Command
 	started bool        // the command's own code runs: what fails now is no usage error
 	link    *connection // shared by the copies of one shell
 	signals *signals    // for a server
@@ -56,7 +57,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	err := root.ExecuteContext(ctx)
+	var err error
+	a.called, err = root.ExecuteContextC(ctx)
 	if err != nil && !a.started {
 		err = &usageError{err}
 	}
@@ -209,8 +211,10 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
 		&cobra.Group{ID: groupServer, Title: "Server:"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster:"},
-		&cobra.Group{ID: groupData, Title: "Data:"},
 	)
+	if !a.shell {
+		root.AddGroup(&cobra.Group{ID: groupData, Title: "Data:"})
+	}
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
@@ -222,12 +226,14 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	add(groupServer, a.pingCommand(), a.versionCommand())
 	add(groupCluster, a.statusCommand(), a.memberCommand(), a.shardCommand())
 	if a.shell {
+		explainArgs(root)
 		return root
 	}
 	add(groupKeys, a.shellCommand())
 	add(groupServer, a.serveCommand(), a.configCommand(), a.benchCommand())
 	add(groupCluster, a.demoCommand())
 	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
+	explainArgs(root)
 	return root
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -8,6 +9,31 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
+
+// explainArgs has cmd, and the commands below it, name the arguments that they
+// take where they are given too many or too few.
+func explainArgs(cmd *cobra.Command) {
+	for _, c := range cmd.Commands() {
+		explainArgs(c)
+	}
+	check := cmd.Args
+	if check == nil || cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if check(cmd, args) == nil {
+			return nil
+		}
+		given := "no argument is given"
+		switch {
+		case len(args) == 1:
+			given = "1 argument is given"
+		case len(args) > 1:
+			given = fmt.Sprintf("%d arguments are given", len(args))
+		}
+		return fmt.Errorf("%s; write: %s", given, strings.TrimSpace(strings.TrimSuffix(cmd.UseLine(), " [flags]")))
+	}
+}
 
 // negative is a word that begins as a negative number does. No flag begins with
 // a digit, so such a word is a key, a value or a number wherever an argument may

@@ -16,6 +16,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/raftgroup"
 )
 
@@ -276,7 +277,8 @@ func TestClusterUsage(t *testing.T) {
 		{"status 5s", "behind --watch"},
 		{"status --watch soon", "behind --watch"},
 		{"status --watch=1ms", "at least 100ms"},
-		{"member add", "arg"},
+		{"member add", "write: proa member add ID [ADDRESS]\nSee: proa member add --help"},
+		{"shard move meta --from 1 --to 2", "every node has a replica"},
 		{"member add x", "not the number of a node"},
 		{"member add 0", "not the number of a node"},
 		{"member add 1099511627776", "not the number of a node"},
@@ -299,6 +301,20 @@ func TestClusterUsage(t *testing.T) {
 		status, out, errs := runCluster(f, strings.Fields(tt.line)...)
 		if status != exitUsage || !strings.Contains(errs, tt.says) || out != "" || len(f.requests) > 0 {
 			t.Errorf("%s: status %d, requests %q, output %q, error %s", tt.line, status, f.requests, out, errs)
+		}
+	}
+}
+
+// A request that names what does not exist says so in the words of the server, and
+// does not call itself malformed.
+func TestNoSuchThing(t *testing.T) {
+	f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
+		return nil, &client.Error{Op: "ADMIN", Status: protocol.StatusBadRequest, Message: "there is no shard 77, they are 0 to 7", Err: client.ErrBadRequest}
+	}}
+	for _, line := range []string{"shard checksum 77", "shard transfer 77 --to 1", "member remove 9"} {
+		status, _, errs := runCluster(f, strings.Fields(line)...)
+		if status != exitUsage || errs != "proa: there is no shard 77, they are 0 to 7\n" {
+			t.Errorf("%s: status %d, %s", line, status, errs)
 		}
 	}
 }
@@ -443,27 +459,27 @@ func TestChanges(t *testing.T) {
 			stderr:  "shard 0: waiting for the replica on node 4\nproa: shard 0 has no leader, which would have to carry the move out; it goes on when there is one\n",
 		},
 		{
-			line: "shard move meta --from 2 --to 4",
+			line: "shard move 1 --from 2 --to 4",
 			states: []func(*command.ClusterStatus){
-				func(s *command.ClusterStatus) { s.Shards[0].Desired = []uint64{1, 3, 4} },
+				func(s *command.ClusterStatus) { s.Shards[2].Desired = []uint64{1, 3, 4} },
 				func(*command.ClusterStatus) {},
 			},
-			request: `shard.move {"shard":-1,"from":2,"to":4}`,
+			request: `shard.move {"shard":1,"from":2,"to":4}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr:  "shard meta: waiting for the replica on node 4\nproa: shard meta is not to be on node 4 any more: the move was revoked\n",
+			stderr:  "shard 1: waiting for the replica on node 4\nproa: shard 1 is not to be on node 4 any more: the move was revoked\n",
 		},
 		{
 			line: "shard transfer 1 --to 3", states: []func(*command.ClusterStatus){func(*command.ClusterStatus) {}, func(s *command.ClusterStatus) { s.Shards[2].Leader = 3 }},
 			request: `shard.transfer {"shard":1,"to":3}`,
-			stdout:  "accepted\nshard 1 is led by node 3\n",
+			stdout:  "shard 1 is led by node 3\n",
 			stderr:  "shard 1: waiting for node 3 to lead\n",
 		},
 		{
 			line: "shard transfer 1 --to 3 --timeout 2s", states: []func(*command.ClusterStatus){func(*command.ClusterStatus) {}},
 			request: `shard.transfer {"shard":1,"to":3}`,
 			status:  exitServer,
-			stdout:  "accepted\n",
+			stdout:  "",
 			stderr:  "shard 1: waiting for node 3 to lead\nproa: shard 1 is not led by node 3 after 2s but by node 2: is its replica there behind (proa shard list tells), or has the cluster moved it on (cluster.balance_leaders)?\n",
 		},
 		{line: "shard split-leaders", request: "shard.split_leaders", stdout: "accepted\n"},

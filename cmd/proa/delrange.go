@@ -122,7 +122,7 @@ func (a *app) consentToDelete(r *delRange, bounds [][]byte) error {
 	fmt.Fprintf(a.err, "Delete %s? To go on, type yes: ", r.words(bounds))
 	line, err := bufio.NewReader(a.in).ReadString('\n')
 	if err != nil || strings.TrimSpace(line) != "yes" {
-		return usagef("nothing was deleted")
+		return notDonef("nothing was deleted")
 	}
 	return nil
 }

@@ -28,6 +28,13 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
+// notDonef is for what was asked for in order and is not done all the same, such
+// as after a prompt was declined: the status of a usageError, and no word about
+// help.
+func notDonef(format string, args ...any) error {
+	return &statusError{exitUsage, fmt.Errorf(format, args...)}
+}
+
 // errSilent is a failure whose output said all there is to say.
 var errSilent = errors.New("failed")
 
@@ -93,16 +100,49 @@ func describe(err error, a *app) string {
 		}
 		return describeUnavailable(e)
 	case errors.As(err, &usage):
-		text, help := err.Error(), "proa --help"
+		text := err.Error()
 		if a.shell {
 			// The root command of a shell has no name that could be told.
-			text, help = strings.Replace(text, ` for ""`, "", 1), "help"
+			text = strings.Replace(text, ` for ""`, "", 1)
 		}
-		return fmt.Sprintf("proa: %s\nSee: %s", strings.TrimSpace(text), help)
+		return fmt.Sprintf("proa: %s\nSee: %s", strings.TrimSpace(text), a.helpOf())
+	case isBadAdmin(err):
+		return "proa: " + asClientError(err).Message // it says what is wrong
 	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrOutcomeUnknown):
 		return "proa: interrupted"
 	}
 	return "proa: " + strings.TrimPrefix(strings.TrimPrefix(err.Error(), "proa: "), "bench: ")
+}
+
+// helpOf is what tells of the command that was called.
+func (a *app) helpOf() string {
+	path := ""
+	if a.called != nil {
+		path = strings.TrimSpace(a.called.CommandPath())
+	}
+	switch {
+	case a.shell:
+		return strings.TrimSpace("help " + path)
+	case path == "":
+		return "proa --help"
+	}
+	return path + " --help"
+}
+
+// isBadAdmin reports whether an administrative request cannot be carried out as
+// it was made, for example since there is no such node.
+func isBadAdmin(err error) bool {
+	e := asClientError(err)
+	return e != nil && e.Op == "ADMIN" && e.Message != "" && errors.Is(e.Err, client.ErrBadRequest)
+}
+
+// asClientError returns the client.Error in err, or nil.
+func asClientError(err error) *client.Error {
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	return e
 }
 
 // describeUnavailable says what was tried and how to go on.

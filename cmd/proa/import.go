@@ -313,7 +313,7 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if resume {
-			return nil, usagef("there is nothing to resume: %s does not exist", i.statePath)
+			return nil, notDonef("there is nothing to resume: %s does not exist", i.statePath)
 		}
 		return fresh, nil
 	case err != nil:

@@ -123,6 +123,7 @@ type change struct {
 	verb     string
 	args     any
 	wait     bool
+	quiet    bool   // the answer says that it is complete, which the node asked may not have heard yet
 	look     step   // until it is complete
 	complete string // what to say then
 }
@@ -137,7 +138,7 @@ func (a *app) carryOut(ctx context.Context, c change) error {
 	if !c.wait {
 		return a.showDone(&done)
 	}
-	if a.output == outputTable {
+	if a.output == outputTable && !c.quiet {
 		// JSON has one object, which tells of the end.
 		if err := a.showDone(&done); err != nil {
 			return err

@@ -186,12 +186,12 @@ func (a *app) consent(dir string, shards []int, cluster, given string) error {
 		fmt.Fprintf(a.err, "To go on, type the id of the cluster, %s: ", cluster)
 		line, err := bufio.NewReader(a.in).ReadString('\n')
 		if err != nil {
-			return usagef("nothing was changed: no answer")
+			return notDonef("nothing was changed: no answer")
 		}
 		given = strings.TrimSpace(line)
 	}
 	if !strings.EqualFold(given, cluster) {
-		return usagef("nothing was changed: %s belongs to cluster %s, not to %q", dir, cluster, given)
+		return notDonef("nothing was changed: %s belongs to cluster %s, not to %q", dir, cluster, given)
 	}
 	return nil
 }

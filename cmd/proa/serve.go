@@ -80,7 +80,14 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	o := nodeOptions(c, log)
 	o.OpenFiles = files.State
 	o.Transport, o.PeerAddress = peers.transport(), peers.address(c)
-	if err := form(ctx, c, peers, &o, signals); err != nil {
+	if err := checkAddresses(c); err != nil {
+		return fmt.Errorf("cannot start: %w", err)
+	}
+	switch err := form(ctx, c, peers, &o, signals); {
+	case errors.Is(err, context.Canceled): // by a signal
+		log.Info("stopped before the node was part of a cluster")
+		return nil
+	case err != nil:
 		return fmt.Errorf("cannot start: %w", err)
 	}
 	start := time.Now()
@@ -137,6 +144,27 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	default:
 	}
 	return errors.Join(cause, err)
+}
+
+// checkAddresses finds out whether what the node is to listen on is free, before
+// it founds or joins a cluster with an address that it cannot have. It listens
+// only when it can serve.
+func checkAddresses(c *config.Config) error {
+	unix := ""
+	if c.Listen.Unix != "" {
+		unix = "unix://" + c.Listen.Unix
+	}
+	for _, l := range []struct{ address, flag string }{
+		{c.Listen.Client, "--listen"}, {unix, "--listen"}, {c.Listen.RESP, "--resp-listen"}, {c.Listen.Admin, "--admin-listen"},
+	} {
+		if l.address == "" {
+			continue
+		}
+		if err := server.CheckAddress(l.address, l.flag); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // form brings the node into its cluster, unless a signal comes first.

@@ -73,13 +73,16 @@ func (a *app) shardMoveCommand() *cobra.Command {
 		Long: `Move the replica of a shard from one node to another, and wait until that is done.
 The new replica is filled from a snapshot and votes only when it has caught up;
 then the old one goes. The shard serves all the time. One shard is moved once at
-a time.`,
-		Example: "  proa shard move 3 --from 1 --to 4\n  proa shard move meta --from 1 --to 4 --no-wait",
+a time. The meta group cannot be moved: every node has a replica of it.`,
+		Example: "  proa shard move 3 --from 1 --to 4\n  proa shard move 3 --from 1 --to 4 --no-wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			shard, err := parseShard(args[0])
 			if err != nil {
 				return err
+			}
+			if shard == command.MetaShard {
+				return usagef("the meta group cannot be moved: every node has a replica of it")
 			}
 			if err := errors.Join(checkNode("from", from), checkNode("to", to)); err != nil {
 				return &usageError{err}
@@ -176,7 +179,7 @@ func (a *app) transferShard(ctx context.Context, m command.ShardArgs, wait bool)
 	name := shardName(m.Shard)
 	begin := time.Now()
 	return a.carryOut(ctx, change{
-		verb: command.AdminTransfer, args: m, wait: wait,
+		verb: command.AdminTransfer, args: m, wait: wait, quiet: true,
 		complete: fmt.Sprintf("shard %s is led by node %d", name, m.To),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
 			sh := findShard(s, m.Shard)
@@ -258,6 +261,9 @@ func (a *app) checksums(ctx context.Context, shards []int) error {
 		var sum command.ShardChecksum
 		if err := a.administer(ctx, command.AdminChecksum, command.ShardArgs{Shard: shard}, &sum); err != nil {
 			if ctx.Err() != nil {
+				return err
+			}
+			if isBadAdmin(err) { // there is no such shard
 				return err
 			}
 			fmt.Fprintf(a.err, "shard %s: %s\n", shardName(shard), describe(err, a))

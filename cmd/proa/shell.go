@@ -190,6 +190,10 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 		s.app.output = argument
 	case "help", "?":
 		if len(words) > 1 {
+			if c, _, err := newRoot(s.line()).Find(words[1:]); err != nil || !c.HasParent() {
+				fmt.Fprintf(s.app.err, "proa: there is no command %q; help lists them\n", strings.Join(words[1:], " "))
+				return exitUsage, true
+			}
 			return 0, false
 		}
 		fmt.Fprintln(s.app.out, shellHelp)
