@@ -38,11 +38,14 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 	if n.departed() {
 		return nil, fmt.Errorf("%w: node %d has left the cluster and knows no more of it; ask another", command.ErrNotLeader, n.id)
 	}
-	if verb == command.AdminStatus {
-		return json.Marshal(n.ClusterStatus())
-	}
 	if len(args) == 0 {
 		args = []byte("{}")
+	}
+	if !json.Valid(args) {
+		return nil, fmt.Errorf("%w: the arguments of %s are no JSON", command.ErrInvalid, verb)
+	}
+	if verb == command.AdminStatus {
+		return json.Marshal(n.ClusterStatus())
 	}
 	where, err := n.adminNode(verb, args)
 	if err != nil {

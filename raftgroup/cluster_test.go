@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -529,4 +530,17 @@ func (c *cluster) join(id uint64) {
 		c.t.Fatalf("number %d, want %d", got, id)
 	}
 	c.start(id)
+}
+
+// Arguments that are no JSON are the client's mistake, wherever they are found out.
+func TestAdminArguments(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	c.until("leaders", c.led)
+	for _, n := range c.nodes {
+		for _, verb := range []string{command.AdminMemberRemove, command.AdminShardMove, command.AdminStatus, "nothing"} {
+			if _, err := n.Admin(t.Context(), verb, bytes.Repeat([]byte("["), 60_000)); !errors.Is(err, command.ErrInvalid) {
+				t.Errorf("node %d, %s: %v", n.id, verb, err)
+			}
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -109,8 +110,15 @@ func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
 // Addr returns the address listened on.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
-// Shutdown ends the side door, waiting for requests under way until ctx ends.
+// shutdownTime is how long requests under way have when the server stops: none
+// changes anything.
+const shutdownTime = time.Second
+
+// Shutdown ends the side door. It waits for requests under way until ctx ends, for
+// a second at most.
 func (s *Server) Shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shutdownTime)
+	defer cancel()
 	if err := s.http.Shutdown(ctx); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return errors.Join(err, s.http.Close())
 	}
