@@ -154,7 +154,7 @@ func (c *Config) keys() []key {
 			doc: "Connections a node keeps for forwarding requests to other nodes."},
 
 		{name: "resp.redirect", fallback: "false", value: boolValue{&rd.Redirect},
-			doc: "Be a Redis Cluster to clients of the Redis protocol, for clients that know clusters: send them to the node that leads a key's shard (MOVED), and answer SCAN, KEYS, DBSIZE and RANDOMKEY for the keys that this node leads. Otherwise each node is one Redis with all keys. Set it alike on all nodes."},
+			doc: "Be a Redis Cluster to clients of the Redis protocol, for clients that know clusters: send them to the node that leads a key's shard (MOVED), and answer SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHALL and FLUSHDB for the keys that this node leads. Otherwise each node is one Redis with all keys. Set it alike on all nodes."},
 
 		{name: "raft.heartbeat_interval", fallback: "150ms", value: durationValue{p: &r.HeartbeatInterval, min: RaftTick, max: 10 * time.Second},
 			doc: "Time between two heartbeats of a leader: a whole multiple of 10ms."},

@@ -224,7 +224,8 @@ func redisConfigResetStat(p *processor, x *redisPlan) {
 }
 
 // commandStats writes a line for each command that was called. How long they
-// took is told by the metrics, and not by command.
+// took is told by the metrics, and not by command; which failed is not counted by
+// command, so the line is that of a Redis before 6.2.
 func (s *Server) commandStats(i *info) {
 	sum := s.sumCalls()
 	c := &s.counters.calls
@@ -236,7 +237,7 @@ func (s *Server) commandStats(i *info) {
 	for _, cmd := range resp.Commands() {
 		for _, one := range append([]*resp.Command{cmd}, cmd.Subcommands...) {
 			if n := sum[one.ID]; n > 0 {
-				i.line("cmdstat_"+one.Name, fmt.Sprintf("calls=%d,usec=0,usec_per_call=0.00,rejected_calls=0,failed_calls=0", n))
+				i.line("cmdstat_"+one.Name, fmt.Sprintf("calls=%d,usec=0,usec_per_call=0.00", n))
 			}
 		}
 	}

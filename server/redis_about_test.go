@@ -95,6 +95,9 @@ func TestRedisCommandStats(t *testing.T) {
 		c.want("GET none", "$-1|")
 	}
 	c.do("CLIENT ID")
+	if got := c.do("INFO commandstats"); strings.Contains(got, "failed_calls") {
+		t.Errorf("failed calls are told, which nobody counts: %q", got)
+	}
 	for section, want := range map[string]bool{"commandstats": true, "all": true, "": false, "default": false} {
 		got := c.do("INFO " + section)
 		if strings.Contains(got, "cmdstat_get:calls=3,") != want || strings.Contains(got, "cmdstat_client|id:calls=1,") != want {

@@ -472,7 +472,7 @@ func redisInfo(p *processor, x *redisPlan) {
 	i.number("blocked_clients", 0)
 	i.section("memory", "Memory")
 	if i.on {
-		used := heldMemory()
+		used := usedMemory()
 		i.number("used_memory", used)
 		i.line("used_memory_human", strconv.FormatFloat(float64(used)/(1<<20), 'f', 2, 64)+"M")
 		i.number("maxmemory", 0)
@@ -515,8 +515,8 @@ func redisInfo(p *processor, x *redisPlan) {
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
 }
 
-// heldMemory is how much memory the Go runtime holds, in bytes. The row cache
-// lies outside of it.
+// heldMemory is how much memory the Go runtime holds, in bytes, touched or not.
+// The row cache lies outside of it.
 func heldMemory() int64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package server
+
+// usedMemory returns how much memory the process has, in bytes: what of it is
+// only reserved cannot be told here.
+func usedMemory() int64 { return heldMemory() }
