@@ -117,10 +117,26 @@ type crossing struct {
 	ranged  bool // one of them is a DeleteRange, which touches every key
 	ops     int  // of the pass's commands so far
 	bytes   int
-	stamp   uint64 // of the pass's parts
+	read    int         // bytes of values that the pass's rehearsals have read and made
+	turn    acrossRound // whose commands are at the head of the list
+	needs   int         // bytes for which the first of the list needs room in the state machine; 0: it has not been looked at
+	stamp   uint64      // of the pass's parts
 	cmd     command.Command
 	parts   []acrossPart
 }
+
+// acrossRound is what was queued together. Of commands that make much of little as
+// many are carried out as read and make about limits.roundBytes; the others hear
+// Busy. So a queue of small requests is worked off within a few passes, whatever
+// rows they name and whether or not their clients are still there.
+type acrossRound struct {
+	left   int // commands of it in the list
+	weight int // bytes that those that make much of little have read and made
+}
+
+// spent reports whether the round has made as much as it may. As in an entry of one
+// shard, what comes before that may still make a whole value.
+func (r *acrossRound) spent(lim *limits) bool { return r.weight > lim.roundBytes-command.ValueBytesMax }
 
 // acrossPart is what one shard has to do with a command.
 type acrossPart struct {
@@ -146,12 +162,15 @@ func (n *Node) takeAcross() error {
 	clear(n.acrossQueue.list)
 	n.acrossQueue.list = n.acrossQueue.list[:0]
 	n.mu.Unlock()
-	if len(x.list) == 0 {
+	if !n.acrossDue() {
 		return nil
 	}
 	x.begin(n)
 	ops, bytes := 0, 0
 	for len(x.list) > 0 && x.ops < n.lim.batchOps && x.bytes < n.lim.batchBytes {
+		if x.turn.left == 0 {
+			x.turn = acrossRound{left: len(x.list)}
+		}
 		v, err := n.cross(&x.list[0])
 		if err != nil {
 			return fmt.Errorf("a command over several shards: %w", err)
@@ -161,11 +180,14 @@ func (n *Node) takeAcross() error {
 		}
 		ops++
 		bytes += len(x.list[0].entry)
+		x.turn.left--
 		x.list[0] = acrossCommand{}
 		x.list = x.list[1:]
 	}
 	if len(x.list) == 0 {
 		x.list = nil
+	} else if n.acrossDue() {
+		n.pending.Store(true)
 	}
 	n.mu.Lock()
 	n.acrossQueue.ops -= ops
@@ -173,6 +195,13 @@ func (n *Node) takeAcross() error {
 	n.mu.Unlock()
 	x.forget()
 	return nil
+}
+
+// acrossDue reports whether commands over several shards can go on. Where the first
+// only needs room, the state machine hurries to make some, and calls flushed.
+func (n *Node) acrossDue() bool {
+	x := &n.crossing
+	return len(x.list) > 0 && (x.needs == 0 || n.store.Room(x.needs))
 }
 
 // forget lets go of the commands that the scratch has views of.
@@ -191,7 +220,7 @@ func (n *Node) dropAcross() {
 	list := append(n.crossing.list, n.acrossQueue.list...)
 	n.acrossQueue = acrossQueue{}
 	n.mu.Unlock()
-	n.crossing.list = nil
+	n.crossing.list, n.crossing.turn, n.crossing.needs = nil, acrossRound{}, 0
 	for i := range list {
 		_, _ = n.refuse(&list[i], command.Dropped)
 	}
@@ -203,7 +232,7 @@ func (x *crossing) begin(n *Node) {
 		x.touched, x.seed = make(map[uint64]bool), maphash.MakeSeed()
 	}
 	clear(x.touched)
-	x.ops, x.bytes, x.grew, x.ranged = 0, 0, false, false
+	x.ops, x.bytes, x.read, x.needs, x.grew, x.ranged = 0, 0, 0, 0, false, false
 	now := n.time.now()
 	x.stamp = now
 	for _, g := range n.groups {
@@ -214,6 +243,14 @@ func (x *crossing) begin(n *Node) {
 // refuse answers a command that has not been begun.
 func (n *Node) refuse(q *acrossCommand, o command.Outcome) (verdict, error) {
 	q.done.sink.Complete(q.done.tag, o, nil)
+	n.delivered = true
+	return refused, nil
+}
+
+// answer answers a command of which nothing has been done, for a reason that its
+// operations have.
+func (n *Node) answer(q *acrossCommand, kind command.Kind, s command.Status) (verdict, error) {
+	q.done.sink.Complete(q.done.tag, command.Applied, &command.Result{Kind: kind, Status: s})
 	n.delivered = true
 	return refused, nil
 }
@@ -243,13 +280,18 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 		return n.refuse(q, o)
 	}
 	grows := growing(c)
-	if grows && x.grew {
+	switch {
+	case grows && n.stopped.Load():
+		return n.refuse(q, command.Dropped) // a stop does not wait for it
+	case grows && x.turn.spent(&n.lim):
+		return n.answer(q, c.Kind, command.Busy)
+	case grows && x.grew:
 		return waits, nil
 	}
 	p := planner{crossing: x, shardOf: q.shardOf, shards: n.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
-	p.inFull = far || p.whole && (weighty(c) || n.damaged())
+	p.inFull = far || making(c) || p.whole && (weighty(c) || n.damaged())
 	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
-		if x.met(c) {
+		if x.met(c) || x.read > command.ValueBytesMax {
 			return waits, nil
 		}
 		var err error
@@ -262,13 +304,20 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	if errors.Is(err, storage.ErrDamaged) {
 		status, err = command.Damaged, nil
 	}
-	switch {
+	weight := p.weight()
+	x.read += weight
+	switch need := len(q.entry) + weight; {
 	case err != nil:
 		return refused, err
-	case status != command.OK:
-		q.done.sink.Complete(q.done.tag, command.Applied, &command.Result{Kind: c.Kind, Status: status})
-		n.delivered = true
-		return refused, nil
+	case status == command.OK && need > LargeBytes && !n.store.Room(need):
+		x.needs = need
+		return waits, nil
+	}
+	if grows {
+		x.turn.weight += weight
+	}
+	if status != command.OK {
+		return n.answer(q, c.Kind, status)
 	}
 	n.handParts(&p, q.done)
 	x.grew = x.grew || grows
@@ -307,6 +356,16 @@ func growing(c *command.Command) bool {
 			slices.ContainsFunc(c.Else, func(op command.Command) bool { return growing(&op) })
 	}
 	return true
+}
+
+// making reports whether c has an operation that may make a large row of a small
+// request. Storage bounds that for each entry, and so for each shard; what all
+// shards make together is known from a rehearsal only.
+func making(c *command.Command) bool {
+	makes := func(op command.Command) bool {
+		return growing(&op) && op.Kind != command.Get && op.Kind != command.GetRange
+	}
+	return slices.ContainsFunc(c.Ops, makes) || slices.ContainsFunc(c.Else, makes)
 }
 
 // weighty reports whether results of c may be large or Busy.
@@ -395,6 +454,15 @@ type planner struct {
 	ops     []command.Command // that are to be carried out
 	results []acrossOp        // where their results will be
 	moved   int               // bytes that Renames move from shard to shard
+}
+
+// weight returns how many bytes of values the command reads and makes, as far as a
+// rehearsal has shown it.
+func (p *planner) weight() int {
+	if p.rehearsal == nil {
+		return 0
+	}
+	return p.rehearsal.Weight() + p.moved
 }
 
 // plan fills the parts. A status other than OK says why there is nothing to be

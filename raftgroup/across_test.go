@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
@@ -578,6 +579,122 @@ func TestAcrossRetryOfWhole(t *testing.T) {
 		}
 		for _, key := range k[:2] {
 			mustPut(t, n, key, strings.Repeat("v", 9<<20))
+		}
+	}
+}
+
+// rounds proposes c many times at once, runs passes, and returns how often each
+// status came.
+func rounds(t *testing.T, n *Node, c *command.Command, times int) map[command.Status]int {
+	t.Helper()
+	e := newEar()
+	for i := range times {
+		if err := n.ProposeAcross(shardsOf(n), c, e, command.Tag{ID: uint64(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[command.Status]int{}
+	for deadline := time.Now().Add(time.Minute); len(e.outcomes) < times; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d have an outcome", len(e.outcomes), times)
+		}
+		n.raise() // as each tick and each drain does
+		run(n)
+	}
+	for i := range uint64(times) {
+		if o := e.outcomes[i]; o != command.Applied {
+			t.Fatalf("outcome %v", o)
+		}
+		got[e.results[i].Status]++
+	}
+	return got
+}
+
+// TestAcrossMakesLittleOfManyRequests: of small requests over several shards that
+// are queued together, few make large rows. The others are Busy, and a later one is
+// carried out.
+func TestAcrossMakesLittleOfManyRequests(t *testing.T) {
+	const size, times = 1 << 20, 200
+	rename := func(k [3]string, flags command.Flags) command.Command {
+		return command.Command{Kind: command.Rename, Flags: flags | command.RenameKeepSource, Key: []byte(k[0]), Value: []byte(k[1])}
+	}
+	setRanges := func(k [3]string) (ops []command.Command) {
+		for _, key := range k {
+			ops = append(ops, command.Command{Kind: command.SetRange, Key: []byte(key), Offset: size - 1, Value: []byte("x")})
+		}
+		return ops
+	}
+	for name, x := range map[string]struct {
+		c      func(k [3]string) command.Command
+		status command.Status
+	}{
+		"rename":                 {func(k [3]string) command.Command { return rename(k, 0) }, command.OK},
+		"rename that reads only": {func(k [3]string) command.Command { return rename(k, command.RenameIfAbsent) }, command.ConditionFailed},
+		"rename within a transaction": {func(k [3]string) command.Command {
+			return command.Command{Kind: command.Txn, Flags: command.Whole, Ops: []command.Command{rename(k, 0)}}
+		}, command.OK},
+		"batch": {func(k [3]string) command.Command {
+			return command.Command{Kind: command.Batch, Flags: command.Counted, Ops: setRanges(k)}
+		}, command.OK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+			n.lim.roundBytes = command.ValueBytesMax + 3*size
+			k := apart(n)
+			for _, key := range k {
+				mustPut(t, n, key, strings.Repeat("v", size))
+			}
+			c := x.c(k)
+			written := n.log.Position()
+			got := rounds(t, n, &c, times)
+			if done := got[x.status]; done < 1 || done > 3 || done+got[command.Busy] != times {
+				t.Errorf("statuses %v, want %v up to three times and %v otherwise", got, x.status, command.Busy)
+			}
+			if made := n.log.Position() - written; made > 4*size {
+				t.Errorf("the log has taken %d bytes", made)
+			}
+			if got := rounds(t, n, &c, 1); got[x.status] != 1 {
+				t.Errorf("a later one: %v", got)
+			}
+		})
+	}
+}
+
+// TestAcrossMakesLittleInAllShards: a single command is not allowed more over
+// several shards than in one, and does nothing then.
+func TestAcrossMakesLittleInAllShards(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+	var ops []command.Command
+	for i := range 7 {
+		ops = append(ops, command.Command{Kind: command.SetRange, Key: fmt.Append(nil, "k", i), Offset: command.ValueBytesMax - 1, Value: []byte("x")})
+	}
+	o, r := acrossNow(t, n, &command.Command{Kind: command.Batch, Flags: command.Counted, Ops: ops})
+	if o != command.Applied || r.Status != command.Busy {
+		t.Errorf("outcome %v, %v", o, r.Status)
+	}
+	if _, there := read(t, n, "k0"); there {
+		t.Error("a part has been carried out")
+	}
+}
+
+// TestAcrossIsDroppedByAStop: what makes much of little is not begun any more when
+// the node stops.
+func TestAcrossIsDroppedByAStop(t *testing.T) {
+	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
+	k := apart(n)
+	mustPut(t, n, k[0], strings.Repeat("v", 1<<20))
+	e := newEar()
+	c := &command.Command{Kind: command.Rename, Flags: command.RenameKeepSource, Key: []byte(k[0]), Value: []byte(k[1])}
+	const times = 20
+	for i := range uint64(times) {
+		if err := n.ProposeAcross(shardsOf(n), c, e, command.Tag{ID: i}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeNode(t, n)
+	for i := range uint64(times) {
+		if e.outcomes[i] != command.Dropped {
+			t.Fatalf("command %d: outcome %v", i, e.outcomes[i])
 		}
 	}
 }

@@ -155,6 +155,7 @@ type limits struct {
 	batchOps    int
 	batchBytes  int
 	entryBytes  int
+	roundBytes  int // that commands over several shards read and make; see acrossRound
 	logBytes    int64
 }
 
@@ -340,7 +341,7 @@ func Open(o Options) (*Node, error) {
 		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
 		lim: limits{
 			queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
-			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20,
+			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20,
 			logBytes: o.LogBytesMax,
 		},
 		failure: make(chan error, 1),

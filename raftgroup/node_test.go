@@ -584,6 +584,12 @@ func mustPut(t testing.TB, n *Node, key, value string) {
 		t.Fatal(err)
 	}
 	run(n)
+	for deadline := time.Now().Add(time.Minute); len(e.outcomes) == 0; run(n) {
+		if time.Now().After(deadline) {
+			t.Fatalf("putting %q: no outcome", key)
+		}
+		n.raise() // a large one may wait for a drain, which does so
+	}
 	if o := e.outcomes[0]; o != command.Applied {
 		t.Fatalf("putting %q: %v", key, o)
 	}

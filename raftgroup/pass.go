@@ -340,7 +340,7 @@ func (n *Node) commit(w *writeSet) {
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (n *Node) noteLeft() {
-	if n.filling.mustSync || len(n.gathering) > 0 || len(n.crossing.list) > 0 || n.largeDue() {
+	if n.filling.mustSync || len(n.gathering) > 0 || n.acrossDue() || n.largeDue() {
 		n.pending.Store(true)
 	}
 }

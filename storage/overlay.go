@@ -90,6 +90,7 @@ func (o *overlay) grow() {
 // is never moved or reused before reset.
 type arena struct {
 	chunk []byte
+	taken int // bytes handed out since the last reset
 }
 
 const (
@@ -99,6 +100,7 @@ const (
 
 // alloc returns n bytes of undefined content.
 func (a *arena) alloc(n int) []byte {
+	a.taken += n
 	if n > cap(a.chunk)-len(a.chunk) {
 		if n > arenaChunkMax/4 {
 			return make([]byte, n)
@@ -118,4 +120,4 @@ func (a *arena) copy(b []byte) []byte {
 	return c
 }
 
-func (a *arena) reset() { a.chunk = a.chunk[:0] }
+func (a *arena) reset() { a.chunk, a.taken = a.chunk[:0], 0 }

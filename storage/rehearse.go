@@ -61,6 +61,9 @@ func (r *Rehearsal) Do(shard int, c *command.Command, out *command.Result) error
 // that is Whole must.
 func (r *Rehearsal) Fits() bool { return r.size <= command.ResultBytesMax }
 
+// Weight returns how many bytes of values have been read and made so far.
+func (r *Rehearsal) Weight() int { return r.pass.bytes.taken }
+
 // Row tells of a row as it is now. The value is valid until End.
 func (r *Rehearsal) Row(shard int, key []byte) (value []byte, version, expireAt uint64, exists bool, err error) {
 	p := r.at(shard)
