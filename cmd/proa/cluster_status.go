@@ -248,7 +248,7 @@ func nodeState(n *command.NodeInfo) string {
 	for _, f := range []struct {
 		set  bool
 		text string
-	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}, {n.DamagedFiles > 0, fmt.Sprintf("%d damaged files", n.DamagedFiles)}} {
+	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}, {n.DamagedFiles > 0, plural(n.DamagedFiles, "damaged file")}} {
 		if f.set {
 			s += ", " + f.text
 		}
@@ -344,7 +344,7 @@ func damagedOn(sh *command.ShardInfo) (out []uint64) {
 func shardState(sh *command.ShardInfo, states map[uint64]string) string {
 	absent, apart := missing(sh, states), notFollowing(sh)
 	switch {
-	case leadership(sh) == command.ShardLeaderless:
+	case leadership(sh) == command.ShardLeaderless && len(damagedOn(sh)) == 0:
 		return "no leader"
 	case leadership(sh) == command.ShardUnknown:
 		return "unknown"
@@ -406,6 +406,7 @@ type health struct {
 	shards            int
 	leaderless        []string // names of shards
 	unknown           []string // whether they have a leader
+	lost              []string // have no replica that can be opened
 	damaged, hurt     []string // have a replica that is damaged: another is sound; it is the only one
 	short, unfollowed []string // lack a replica; have one without the leader
 	moving            []string
@@ -445,12 +446,15 @@ func (h *health) sort(s *command.ClusterStatus) {
 	for i := range s.Shards {
 		sh := &s.Shards[i]
 		list := (*[]string)(nil)
+		hurt := len(damagedOn(sh)) > 0 && len(damagedOn(sh)) == len(sh.Replicas)
 		switch {
+		case hurt && leadership(sh) == command.ShardLeaderless:
+			list = &h.lost
 		case leadership(sh) == command.ShardLeaderless:
 			list = &h.leaderless
 		case leadership(sh) == command.ShardUnknown:
 			list = &h.unknown
-		case len(damagedOn(sh)) > 0 && len(damagedOn(sh)) == len(sh.Replicas):
+		case hurt:
 			list = &h.hurt
 		case len(damagedOn(sh)) > 0:
 			list = &h.damaged
@@ -477,6 +481,8 @@ func (h *health) judge(nodes int) (status int, verdict string) {
 		return exitServer, fmt.Sprintf("UNAVAILABLE: none of the %d shards has a leader; they %s", n, until)
 	case n > 0:
 		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they %s", n, h.shards, some(h.leaderless), until)
+	case len(h.lost) > 0:
+		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards are not served (%s): their only replicas are damaged where it matters; restore a backup", len(h.lost), h.shards, some(h.lost))
 	case len(h.unknown) > 0:
 		return exitFailed, fmt.Sprintf("unknown: whether %d of %d shards have a leader cannot be told now (%s)", len(h.unknown), h.shards, some(h.unknown))
 	case len(h.troubles) > 0:
@@ -502,6 +508,14 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 		}
 	}
 	return troubles, changes
+}
+
+// plural counts things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // some lists the first of many names.

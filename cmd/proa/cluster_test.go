@@ -151,6 +151,18 @@ func TestHealth(t *testing.T) {
 			}
 		}, exitDone, "healthy, on one node"},
 		{"suspect", func(s *command.ClusterStatus) { s.Nodes[0].State = command.NodeSuspect }, exitFailed, "degraded"},
+		{"damaged file", func(s *command.ClusterStatus) { s.Nodes[0].DamagedFiles = 1 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, 1 damaged file"},
+		{"damaged replica", func(s *command.ClusterStatus) { s.Shards[0].Replicas[0].Damaged = true }, exitFailed,
+			"degraded: all 4 shards have a leader, but|1 of 4 shards have a damaged replica, which is being replaced by a copy of another one: meta"},
+		{"damaged for good", func(s *command.ClusterStatus) {
+			s.Shards[1].Replicas = s.Shards[1].Replicas[:1]
+			s.Shards[1].Replicas[0].Damaged = true
+		}, exitFailed, "degraded: all 4 shards have a leader, but|1 of 4 shards have no replica but a damaged one"},
+		{"lost", func(s *command.ClusterStatus) {
+			s.Shards[1].State, s.Shards[1].Leader = command.ShardLeaderless, 0
+			s.Shards[1].Replicas = s.Shards[1].Replicas[:1]
+			s.Shards[1].Replicas[0].Damaged = true
+		}, exitServer, "UNAVAILABLE in part: 1 of 4 shards are not served (0): their only replicas are damaged"},
 		{"slow", func(s *command.ClusterStatus) { s.Nodes[0].Slow = true }, exitFailed, "degraded"},
 		{"report late", func(s *command.ClusterStatus) { s.Nodes[0].Stale, s.Nodes[0].AgeMillis = true, 3200 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, last report 3.2s ago"},
 		{"no report yet", func(s *command.ClusterStatus) { s.Nodes[0].Stale, s.Nodes[0].AgeMillis = true, -1 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, no report yet"},
