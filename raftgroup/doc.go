@@ -10,6 +10,7 @@
 //	receive.go            messages of other nodes
 //	snapshot.go           followers that are behind the log
 //	replicas.go           configurations: towards what the map says
+//	damaged.go            replicas whose state is damaged on disk
 //	cluster.go            the map: the meta group's rows
 //	control.go            what the map shall say
 //	transfer.go, disk.go  leaderships: given away, and why
