@@ -243,6 +243,10 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 			return nil, fmt.Errorf("%w: there is no node %d; \"proa member list\" shows the members", command.ErrInvalid, a.Node)
 		}
 		var err error
+		if verb == command.AdminMemberRemove && row.UID == 0 && !a.Undo {
+			message = fmt.Sprintf("node %d, which never joined, is not expected any more; the number may be given again", a.Node)
+			return []metaWrite{{nodeKey(a.Node), nil}}, nil
+		}
 		if verb == command.AdminMemberDrain {
 			message, err = n.drainRow(m, &row, a)
 		} else {
@@ -301,13 +305,9 @@ func (m *clusterMap) othersVote(shard int, node uint64) bool {
 }
 
 func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
-	switch {
-	case a.Undo:
+	if a.Undo {
 		row.Removing = false
 		return fmt.Sprintf("node %d stays", a.Node), nil
-	case row.UID == 0:
-		row.Removed = true
-		return fmt.Sprintf("node %d, which never joined, is not expected any more", a.Node), nil
 	}
 	others := 0
 	for i := range m.nodes {
@@ -486,6 +486,9 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 // call asks another node.
 func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
 	b, err := n.transport.Call(ctx, node, verb, body)
+	if errors.Is(err, ErrNotAsked) {
+		return nil, &notAsked{node}
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("%w: node %d has not answered", command.ErrTimeout, node)
@@ -495,6 +498,16 @@ func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) 
 	}
 	return unpackReply(b)
 }
+
+// notAsked is an error of a question that did not go out.
+type notAsked struct{ node uint64 }
+
+func (e *notAsked) Error() string {
+	return fmt.Sprintf("node %d cannot be asked: there is no connection to it now", e.node)
+}
+
+// Unwrap tells that another try may succeed.
+func (e *notAsked) Unwrap() []error { return []error{ErrNotAsked, command.ErrTimeout} }
 
 // packed is a reply on its way between nodes: its error keeps its class.
 type packed struct {

@@ -456,6 +456,43 @@ func TestSnapshotAndGrowth(t *testing.T) {
 	}
 }
 
+// A number that a node has never joined with is free again once it is not
+// expected any more, and one of a member is not.
+func TestNumberThatNeverJoined(t *testing.T) {
+	c := newCluster(t, 1, 1)
+	c.until("leaders", c.led)
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	admin := func(verb string) {
+		t.Helper()
+		done := make(chan struct{})
+		var err error
+		go func() {
+			defer close(done)
+			_, err = c.nodes[1].Admin(context.Background(), verb, []byte(`{"node":2}`))
+		}()
+		c.drive(done)
+		must(t, err)
+	}
+	for range 2 {
+		admin(command.AdminMemberAdd)
+		c.until("the number", func() bool { _, known := c.nodes[1].cmap.Load().node(2); return known })
+		admin(command.AdminMemberRemove)
+		c.until("no number", func() bool { _, known := c.nodes[1].cmap.Load().node(2); return !known })
+	}
+	c.join(2)
+}
+
+// What a request tells of a node that is down is that, in few words.
+func TestNotAsked(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("leaders", c.led)
+	c.sever(1, 2, true)
+	_, err := c.nodes[1].call(t.Context(), 2, callChecksum, nil)
+	if !errors.Is(err, ErrNotAsked) || !errors.Is(err, command.ErrTimeout) || err.Error() != "node 2 cannot be asked: there is no connection to it now" {
+		t.Error(err)
+	}
+}
+
 // What is for another node was not done if that node was certainly not asked.
 func TestAdminNotAsked(t *testing.T) {
 	c := newCluster(t, 3, 2)

@@ -728,6 +728,18 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// The prompt tells of the log only where that is to be cut.
+func TestRecoverText(t *testing.T) {
+	o := raftgroup.RecoverOptions{Dir: "data"}
+	if text := recoverText(&o); strings.Contains(text, "log") || !strings.Contains(text, "only voters of all their shards") {
+		t.Error(text)
+	}
+	o.CutLog, o.Shards = true, []int{1}
+	if text := recoverText(&o); !strings.Contains(text, "behind the first damage of the log in data") || !strings.Contains(text, "only voters of shard 1") {
+		t.Error(text)
+	}
+}
+
 func TestFormat(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.00 KiB", 10 << 20: "10.0 MiB", 999 << 30: "999 GiB", 1 << 50: "1.00 PiB"} {
 		if got := formatBytes(n); got != want {

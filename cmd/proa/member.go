@@ -181,8 +181,8 @@ func (a *app) memberDrainCommand() *cobra.Command {
 		Use:   "drain ID",
 		Short: "Move all leaderships off a node, for maintenance",
 		Long: `Have a node give its leaderships away and take none, and wait until it leads no
-shard. It keeps its replicas. It can then be stopped without any client noticing,
-which SIGTERM alone does as well; draining keeps it so across restarts, until
+shard. It keeps its replicas. When it is stopped then, no shard is without a leader,
+which SIGTERM alone sees to as well; draining keeps it so across restarts, until
 --undo.`,
 		Example: "  proa member drain 2\n  proa member drain 2 --undo",
 		Args:    cobra.ExactArgs(1),

@@ -31,7 +31,8 @@ func (a *app) batchCommand() *cobra.Command {
 		Short: "Carry out several writes in one step",
 		Long: `Carry out the writes in FILE, or on standard input, one on each line, in one
 step. All keys must lie in one shard, as keys with the same {tag} do, unless
---non-atomic is given. A write whose condition fails does not stop the others.
+--non-atomic is given or the node is the only one of its cluster. A write whose
+condition fails does not stop the others.
 
 ` + operationHelp + `
 
@@ -321,7 +322,7 @@ func (a *app) txnCommand() *cobra.Command {
 		Short: "Compare, then write, in one atomic step",
 		Long: `Carry out the --then operations if every --if condition holds, otherwise the
 --else operations, in one atomic step. All keys must lie in one shard, as keys
-with the same {tag} do.
+with the same {tag} do, unless the node is the only one of its cluster.
 
 A condition is one of
   exists KEY

@@ -18,8 +18,16 @@ import (
 // directory.
 var recoverUnsafe = raftgroup.RecoverUnsafe
 
+const cutWarning = `This gives up what stands behind the first damage of the log in %s, and
+what is missing at its end. Do it only if there is no other copy of it, neither on
+another node nor in a backup:
+
+  - Writes that were acknowledged and stand there are lost, without a trace.
+
+`
+
 const recoverWarning = `This makes the replicas in %s the only voters of %s.
-Do it only if the majority of their nodes is lost for good:
+If they have others, do it only if the majority of their nodes is lost for good:
 
   - Writes that were acknowledged by the lost majority and had not reached this
     node are lost, without a trace.
@@ -36,8 +44,8 @@ func (a *app) recoverCommand() *cobra.Command {
 	var unsafe, cutLog bool
 	var dir, which, consent string
 	cmd := &cobra.Command{
-		Use:   "recover --unsafe --data DIR [--shards all|1,2|meta]",
-		Short: "Make the replicas of a stopped node the only voters, when a majority is lost for good",
+		Use:   "recover --unsafe --data DIR [--shards all|1,2|meta] [--cut-log]",
+		Short: "Go on with what a stopped node has, when a majority or part of a log is lost for good",
 		Long: `Make this node's replicas the only voters of their shards, on the data directory
 of a node that is stopped. It is the last resort when the majority of a shard's
 nodes is lost for good: writes that were acknowledged and had not reached this
@@ -46,14 +54,15 @@ node are lost.
 A majority that is only away needs nothing of this: the shards serve again when
 it comes back.
 
-A node alone whose log is damaged has no other copy of what is lost. With
---cut-log it goes on with what stands before the damage: writes that were
-acknowledged after that are lost. First try a backup.
+A node alone whose log is damaged, so that it does not start, has no other copy of
+what is lost. With --cut-log it goes on with what stands before the damage: writes
+that were acknowledged after that are lost. First try a backup.
 
 The command asks for the cluster's id. In scripts give it with
 --yes-i-lose-acknowledged-writes. The page on operations describes the whole
 procedure.`,
 		Example: `  proa shard recover --unsafe --data /var/lib/proa
+  proa shard recover --unsafe --cut-log --data /var/lib/proa
   proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -106,7 +115,7 @@ func (a *app) recoverShards(o raftgroup.RecoverOptions, consent string) error {
 	if err != nil {
 		return err
 	}
-	if err := a.consent(dir, o.Shards, cluster, consent); err != nil {
+	if err := a.consent(&o, cluster, consent); err != nil {
 		return err
 	}
 	recovered, err := recoverUnsafe(o)
@@ -177,12 +186,12 @@ func directoryCluster(dir string) (string, error) {
 
 // consent makes sure that whoever runs this knows what it does to which
 // cluster.
-func (a *app) consent(dir string, shards []int, cluster, given string) error {
+func (a *app) consent(o *raftgroup.RecoverOptions, cluster, given string) error {
 	if given == "" {
 		if _, ok := terminal(a.in); !ok {
 			return usagef("nobody can be asked here; give --yes-i-lose-acknowledged-writes with the id of the cluster, and read proa shard recover --help first")
 		}
-		fmt.Fprintf(a.err, recoverWarning, dir, shardWords(shards))
+		fmt.Fprint(a.err, recoverText(o))
 		fmt.Fprintf(a.err, "To go on, type the id of the cluster, %s: ", cluster)
 		line, err := bufio.NewReader(a.in).ReadString('\n')
 		if err != nil {
@@ -191,9 +200,18 @@ func (a *app) consent(dir string, shards []int, cluster, given string) error {
 		given = strings.TrimSpace(line)
 	}
 	if !strings.EqualFold(given, cluster) {
-		return notDonef("nothing was changed: %s belongs to cluster %s, not to %q", dir, cluster, given)
+		return notDonef("nothing was changed: %s belongs to cluster %s, not to %q", o.Dir, cluster, given)
 	}
 	return nil
+}
+
+// recoverText says what a recovery will do.
+func recoverText(o *raftgroup.RecoverOptions) string {
+	text := fmt.Sprintf(recoverWarning, o.Dir, shardWords(o.Shards))
+	if o.CutLog {
+		text = fmt.Sprintf(cutWarning, o.Dir) + text
+	}
+	return text
 }
 
 // shardWords names shards in a sentence.
