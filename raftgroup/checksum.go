@@ -3,24 +3,77 @@ package raftgroup
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
 )
 
 // All replicas of a shard have the same state at the same index (A1). To prove
 // it on a live cluster the leader proposes a mark. Each replica, when it has
 // applied the mark, opens a view of its state, and says the view's checksum
 // when it is asked.
+//
+// A view takes memory, as much as the tables of recent records at worst. So a
+// node asks for one checksum at a time, has one view for checksums open, and
+// refuses the mark of another leader meanwhile, which then tries again.
 
-// marksKept bounds the views that wait to be asked for.
+// marksKept bounds the outcomes that wait to be asked for.
 const marksKept = 4
 
-// markWait bounds how long a view is kept for that.
+// markWait bounds how long a checksum is computed, and how long it is waited
+// for.
 const markWait = time.Minute
+
+// checksumsWaitingMax bounds the checksum requests that wait for their turn on
+// a node.
+const checksumsWaitingMax = 4
+
+// Between marks, where a replica was busy with another checksum.
+const (
+	markRetryMin = 20 * time.Millisecond
+	markRetryMax = time.Second
+)
+
+// errManyChecksums refuses a request for a checksum where others wait.
+var errManyChecksums error = &carried{command.ErrBusy, fmt.Sprintf("%d requests for a checksum wait for the one under way on this node, and one is computed at a time; try again later", checksumsWaitingMax)}
+
+// errChecksumBusy refuses a mark.
+var errChecksumBusy error = &carried{command.ErrBusy, "the replica's node is busy with another checksum, and computes one at a time; try again"}
+
+// checksumTurns lets one request for a checksum run at a time, and the others
+// in the order in which they came.
+type checksumTurns struct {
+	turn    chan struct{} // has capacity 1, and is full while one runs
+	waiting atomic.Int32
+}
+
+// begin waits for the turn, which done ends. The error is errManyChecksums, or
+// ErrTimeout when ctx ends first.
+func (c *checksumTurns) begin(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	defer c.waiting.Add(-1)
+	if c.waiting.Add(1) > checksumsWaitingMax {
+		return errManyChecksums
+	}
+	select {
+	case c.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%w: other checksums were computed on this node all the time; try again later", command.ErrTimeout)
+	}
+}
+
+func (c *checksumTurns) done() { <-c.turn }
 
 // marks are the marks that a replica has come by.
 type marks struct {
@@ -39,20 +92,21 @@ type checksumOutcome struct {
 	err error
 }
 
-// takeMark opens a view of the state as the mark just applied found it.
+// takeMark opens a view of the state as the mark just applied found it, unless
+// the node has one open.
 func (g *group) takeMark(n *Node) {
 	m := mark{g.at.index, make(chan checksumOutcome, 1)}
-	view, err := n.store.OpenView(g.shard)
-	if err != nil {
+	if n.summing.Swap(true) {
+		m.sum <- checksumOutcome{0, errChecksumBusy}
+	} else if view, err := n.store.OpenView(g.shard); err != nil {
+		n.summing.Store(false)
 		m.sum <- checksumOutcome{0, err}
 	} else {
-		n.background.Add(1)
-		go func() {
-			defer n.background.Done()
-			defer view.Close()
-			sum, err := view.Checksum()
+		n.background.Go(func() {
+			sum, err := n.sum(view)
+			n.summing.Store(false) // before the outcome: who has it may ask for another
 			m.sum <- checksumOutcome{sum, err}
-		}()
+		})
 	}
 	g.marks.mu.Lock()
 	defer g.marks.mu.Unlock()
@@ -60,6 +114,21 @@ func (g *group) takeMark(n *Node) {
 		g.marks.list = append(g.marks.list[:0], g.marks.list[1:]...)
 	}
 	g.marks.list = append(g.marks.list, m)
+}
+
+// sum returns the checksum of a view, and closes it.
+func (n *Node) sum(view *storage.View) (uint64, error) {
+	defer view.Close()
+	ctx, cancel := context.WithTimeout(n.ctx, markWait)
+	defer cancel()
+	sum, err := view.Checksum(ctx)
+	switch {
+	case n.ctx.Err() != nil:
+		err = command.ErrStopped
+	case ctx.Err() != nil:
+		err = fmt.Errorf("%w: the replica is too large to be read within %v", command.ErrTimeout, markWait)
+	}
+	return sum, err
 }
 
 // find returns the outcome of the mark at index. passed is true if it is not
@@ -133,33 +202,45 @@ func (i indexed) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
 	i.done <- i.g.applying
 }
 
-// adminChecksum compares the replicas of a shard that this node leads.
+// adminChecksum compares the replicas of a shard that this node leads, when it
+// is its turn. Where a replica is busy with another leader's mark it tries again
+// until ctx ends.
 func (n *Node) adminChecksum(ctx context.Context, shard int) (any, error) {
-	g := n.groups[shard]
-	done := make(chan uint64, 1)
-	c := command.Command{Kind: command.Mark}
-	if err := n.propose(shard, &c, indexed{g, done}, command.Tag{}); err != nil {
+	if err := n.checksums.begin(ctx); err != nil {
 		return nil, err
 	}
-	n.Kick()
-	var index uint64
-	select {
-	case index = <-done:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %s has not answered", command.ErrTimeout, n.shardName(shard))
+	defer n.checksums.done()
+	wait := markRetryMin
+	for {
+		out, busy, err := n.compare(ctx, shard)
+		if err != nil || !busy {
+			return out, err
+		}
+		select {
+		case <-time.After(wait/2 + rand.N(wait)):
+			wait = min(2*wait, markRetryMax)
+		case <-ctx.Done():
+			return out, nil
+		}
 	}
-	if index == 0 {
-		return nil, fmt.Errorf("%w: %s changed its leader; try again", command.ErrNotLeader, n.shardName(shard))
+}
+
+// compare compares the replicas of a shard at a mark. busy says that one of
+// them had another checksum to compute.
+func (n *Node) compare(ctx context.Context, shard int) (out *command.ShardChecksum, busy bool, err error) {
+	index, err := n.proposeMark(ctx, shard)
+	if err != nil {
+		return nil, false, err
 	}
-	out := command.ShardChecksum{Shard: shard, Index: index, Equal: true}
+	out = &command.ShardChecksum{Shard: shard, Index: index, Equal: true}
 	if shard == n.meta() {
 		out.Shard = command.MetaShard
 	}
 	nodes := n.cmap.Load().shards[shard].nodes()
-	replies := make([]command.ReplicaChecksum, len(nodes))
+	replies, errs := make([]command.ReplicaChecksum, len(nodes)), make([]error, len(nodes))
 	var wg sync.WaitGroup
 	for i, node := range nodes {
-		wg.Go(func() { replies[i] = n.checksumOf(ctx, node, shard, index) })
+		wg.Go(func() { replies[i], errs[i] = n.checksumOf(ctx, node, shard, index) })
 	}
 	wg.Wait()
 	first := ""
@@ -174,12 +255,31 @@ func (n *Node) adminChecksum(ctx context.Context, shard int) (any, error) {
 		out.Equal = out.Equal && text == first
 	}
 	out.Replicas = replies
-	return out, nil
+	return out, errors.Is(errors.Join(errs...), command.ErrBusy), nil
 }
 
-func (n *Node) checksumOf(ctx context.Context, node uint64, shard int, index uint64) command.ReplicaChecksum {
-	r := command.ReplicaChecksum{Node: node}
-	var err error
+// proposeMark returns the index of a mark that this node has applied.
+func (n *Node) proposeMark(ctx context.Context, shard int) (index uint64, err error) {
+	done := make(chan uint64, 1)
+	c := command.Command{Kind: command.Mark}
+	if err := n.propose(shard, &c, indexed{n.groups[shard], done}, command.Tag{}); err != nil {
+		return 0, err
+	}
+	n.Kick()
+	select {
+	case index = <-done:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%w: %s has not answered", command.ErrTimeout, n.shardName(shard))
+	}
+	if index == 0 {
+		return 0, fmt.Errorf("%w: %s changed its leader; try again", command.ErrNotLeader, n.shardName(shard))
+	}
+	return index, nil
+}
+
+// checksumOf asks a replica, whose reply has the text of the error, too.
+func (n *Node) checksumOf(ctx context.Context, node uint64, shard int, index uint64) (r command.ReplicaChecksum, err error) {
+	r.Node = node
 	if node == n.id {
 		r.Checksum, err = n.checksumAt(ctx, shard, index)
 	} else {
@@ -193,5 +293,5 @@ func (n *Node) checksumOf(ctx context.Context, node uint64, shard int, index uin
 	if err != nil {
 		r.Error = err.Error()
 	}
-	return r
+	return r, err
 }

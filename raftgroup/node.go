@@ -254,6 +254,8 @@ type Node struct {
 	damage       atomic.Bool // some of the state has been found damaged
 	controlling  atomic.Bool // a change of the map is on its way
 	announcing   atomic.Bool
+	summing      atomic.Bool // a view is open for a checksum
+	checksums    checksumTurns
 	marking      sync.Once  // see markRolledBack
 	failure      chan error // receives the first failure; capacity 1
 	afterPass    func()
@@ -349,6 +351,7 @@ func Open(o Options) (*Node, error) {
 		done:    make(chan struct{}),
 		peers:   make(map[uint64]bool),
 
+		checksums:  checksumTurns{turn: make(chan struct{}, 1)},
 		movedPeers: make(map[uint64]movedPeer),
 		raftLog:    lograte.Line{Burst: raftLinesMax},
 	}

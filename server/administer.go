@@ -83,6 +83,8 @@ func adminRefusal(err error) *refusal {
 		r.status = protocol.StatusRefused
 	case errors.Is(err, command.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		r.status = protocol.StatusTimeout
+	case errors.Is(err, command.ErrBusy):
+		r.status, r.retryMillis = protocol.StatusBusy, retryQuorumMillis
 	default:
 		r.status, r.retryMillis = refusalOf(err)
 	}

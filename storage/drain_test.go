@@ -416,7 +416,7 @@ func TestReadsDuringDrains(t *testing.T) {
 	wg.Go(func() {
 		for !stop.Load() {
 			v := openView(t, s, 0)
-			sum, err := v.Checksum()
+			sum, err := v.Checksum(t.Context())
 			if err == nil {
 				sum, _, err = s.Checksum(0)
 			}

@@ -312,7 +312,7 @@ func TestViewOfDeletedRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	sum, err := v.Checksum()
+	sum, err := v.Checksum(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

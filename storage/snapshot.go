@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -130,15 +131,67 @@ func (v *View) unpin() {
 }
 
 // Checksum returns the checksum of the view's state, the same that
-// Store.Checksum returns at that index. It reads the whole shard.
-func (v *View) Checksum() (uint64, error) {
-	e := exporter{view: v, state: streamState{hash: newStateHash(v.meta)}}
-	for !e.done {
-		if _, err := e.next(); err != nil {
+// Store.Checksum returns at that index. It reads the whole shard, a page at a
+// time, and holds of it no more than one record. When ctx ends it gives up with
+// the context's error.
+func (v *View) Checksum(ctx context.Context) (uint64, error) {
+	h := newStateHash(v.meta)
+	for from, more := []byte(nil), true; more; {
+		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
+		var err error
+		if from, more, err = v.hashPage(&h, from); err != nil {
+			return 0, v.store.damaged(v.shard, fmt.Errorf("storage: checksum of shard %d: %w", v.shard, err))
+		}
 	}
-	return e.state.hash.finish(), nil
+	return h.finish(), nil
+}
+
+// checksumPageBytes is how much a checksum reads before it lets go of the
+// iterator, which keeps files and blocks alive.
+const checksumPageBytes = 1 << 20
+
+// hashPage adds the records with keys, without the shard's number, at or above
+// from to h, until they are a page. It returns where the next page begins, and
+// whether there may be one.
+func (v *View) hashPage(h *stateHash, from []byte) (next []byte, more bool, err error) {
+	if err := v.use(); err != nil {
+		return nil, false, err
+	}
+	defer v.leave()
+	c, err := v.cursor(from)
+	if err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	size := 0
+	for there := c.first(); there; there = c.next() {
+		if size >= checksumPageBytes {
+			return bytes.Clone(c.key[shardBytes:]), true, nil
+		}
+		value, err := c.value()
+		if err != nil {
+			return nil, false, err
+		}
+		size += len(c.key) + len(value)
+		if err := v.hashRecord(h, c.key, value); err != nil {
+			return nil, false, err
+		}
+	}
+	return nil, false, c.err
+}
+
+func (v *View) hashRecord(h *stateHash, key, value []byte) error {
+	if kind := key[shardBytes]; kind == kindMeta || kind == kindInstall {
+		return nil // the one is in h, the other is this node's
+	}
+	if err := checkRecord(key, value, v.meta); err != nil {
+		return err
+	}
+	h.begin(key[shardBytes:], len(value))
+	h.write(value)
+	return nil
 }
 
 // Export writes the state as a stream of chunks, each one call of write and at
@@ -196,12 +249,14 @@ func (v *View) copyRecent() {
 		return
 	}
 	v.copied = true
+	defer v.unpin()
 	for i, t := range v.tables {
 		if t != nil {
 			v.recent[i] = t.copyShard(v.shard, &v.orders[i], v.deleted[i].ofShard(v.shard))
+			v.store.recent.unpin(pinned{t}) // not both copies beside both tables
+			v.tables[i] = nil
 		}
 	}
-	v.unpin()
 }
 
 // copyShard copies the newest of shard's records among those in orders, without

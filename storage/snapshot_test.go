@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -162,7 +163,7 @@ func TestSnapshotModel(t *testing.T) {
 
 func viewSum(t rapid.TB, v *View) uint64 {
 	t.Helper()
-	sum, err := v.Checksum()
+	sum, err := v.Checksum(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -811,7 +812,7 @@ func TestTokens(t *testing.T) {
 	diff(t, "sums", checksums(t, s)[0], checksums(t, from)[0])
 	v.Close()
 	v.Close()
-	if _, err := v.Checksum(); !errors.Is(err, ErrViewGone) {
+	if _, err := v.Checksum(t.Context()); !errors.Is(err, ErrViewGone) {
 		t.Errorf("closed: %v", err)
 	}
 	closeStore(t, from)
@@ -1011,7 +1012,7 @@ func TestExportReadsADamagedDatabase(t *testing.T) {
 	if !errors.Is(err, ErrCorrupt) {
 		t.Errorf("export: %v", err)
 	}
-	if _, err := v.Checksum(); !errors.Is(err, ErrCorrupt) {
+	if _, err := v.Checksum(t.Context()); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("checksum: %v", err)
 	}
 	closeStore(t, s)
@@ -1110,7 +1111,7 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 		v := openView(t, from, 0)
 		v.chunkBytes = 5000
 		go func() {
-			sum, err := v.Checksum()
+			sum, err := v.Checksum(context.Background())
 			sent <- sending{v, sum, err}
 		}()
 		in := beginInstall(t, to, v)
@@ -1212,7 +1213,7 @@ func TestNothingIsDurableUnasked(t *testing.T) {
 		do(t, s, 1, put(fmt.Sprint("k", i%100), strings.Repeat("v", 10_000)))
 		if i%500 == 0 {
 			v := openView(t, s, 0)
-			if _, err := v.Checksum(); err != nil {
+			if _, err := v.Checksum(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			v.Close()
@@ -1226,5 +1227,30 @@ func TestNothingIsDurableUnasked(t *testing.T) {
 	}
 	if flushed != 1 || s.Durable(0) != 2000 {
 		t.Errorf("%d drains, durable %d after a flush", flushed, s.Durable(0))
+	}
+}
+
+// TestChecksumInPages reads a view whose records fill several pages, in the
+// tables and in Pebble, and gives up when its context ends.
+func TestChecksumInPages(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RecentBytes = 2 * checksumPageBytes
+	s := open(t, o)
+	defer closeStore(t, s)
+	value := strings.Repeat("v", checksumPageBytes/3)
+	for i := range 12 {
+		do(t, s, 0, put(fmt.Sprint("k", i%10), value))
+	}
+	do(t, s, 0, put("large", strings.Repeat("l", 3*checksumPageBytes)))
+	v := openView(t, s, 0)
+	defer v.Close()
+	want, _, err := s.Checksum(0)
+	if got := viewSum(t, v); err != nil || got != want {
+		t.Errorf("%x, want %x, %v", got, want, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.Checksum(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("its context ended: %v", err)
 	}
 }
