@@ -437,6 +437,15 @@ func damageAdvice(err error) string {
 	return ""
 }
 
+// adviseStopped adds what to do to the error after which a node that has run
+// stops.
+func adviseStopped(err error, dir string) error {
+	if errors.Is(err, raftlog.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("%w; nothing that was acknowledged is lost: make room on the disk of %s and start again", err, dir)
+	}
+	return err
+}
+
 // spaceText says how much of a disk is free, and how much should be.
 func spaceText(f vfs.FS, dir string, room int64) string {
 	var parts []string
@@ -444,7 +453,7 @@ func spaceText(f vfs.FS, dir string, room int64) string {
 		parts = append(parts, fmt.Sprintf("%.1f MiB are free", float64(u.AvailBytes)/(1<<20)))
 	}
 	if room > 0 {
-		parts = append(parts, fmt.Sprintf("about %d MiB are needed to start", (room+1<<20-1)>>20))
+		parts = append(parts, fmt.Sprintf("up to %d MiB are needed to start", (room+1<<20-1)>>20))
 	}
 	if parts == nil {
 		return ""

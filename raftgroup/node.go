@@ -672,6 +672,7 @@ func (n *Node) fail(err error) {
 		g.leads.Store(false)
 		g.lease.Store(0)
 	}
+	err = adviseStopped(err, n.opt.Dir)
 	n.logger.Error("the node stops", "error", err)
 	n.failure <- err
 	n.raise() // a pass will tell everything that waits

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -274,6 +275,28 @@ func TestFailedFsyncStopsTheNode(t *testing.T) {
 	defer b.Release()
 	if _, state := n.Read(b, 0, []byte("k"), 0, command.AnyValue); state != command.ReadFailed {
 		t.Fatalf("read after the failure: %v", state)
+	}
+}
+
+func TestFullDiskStopsTheNode(t *testing.T) {
+	var full atomic.Bool
+	f := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && strings.Contains(op.Path, "/raft/") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	n := memNode(t, f, Options{})
+	full.Store(true)
+	must(t, n.Propose(0, put("k", "v"), newEar(), command.Tag{ID: 1}))
+	run(n)
+	select {
+	case err := <-n.Failure():
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "make room on the disk of "+dir+" and start again") {
+			t.Error(err)
+		}
+	default:
+		t.Fatal("the node did not report its failure")
 	}
 }
 
