@@ -60,7 +60,7 @@ func (e *DamageError) Unwrap() []error { return []error{ErrDamaged, e.Err} }
 // DamagedFile is a file of the database in which damage has been found.
 type DamagedFile struct {
 	File   string `json:"file"`   // its name
-	Blocks int    `json:"blocks"` // that are known to be damaged; 0: all of it, or more than blocks
+	Blocks int    `json:"blocks"` // that are known to be damaged; 0: the file cannot be opened
 	Shards []int  `json:"shards"` // that need something of it that cannot be read
 }
 
@@ -185,20 +185,38 @@ func (s *Store) settle(shard int) {
 	for _, f := range d.files {
 		delete(f.shards, shard)
 	}
-	sh := &s.shards[shard]
+	s.shards[shard].sound()
+}
+
+// sound says that no damage of the shard is known any more.
+func (sh *shardState) sound() {
 	sh.damaged.Store(false)
 	sh.toldDamaged.Store(false)
 }
 
-// forget forgets a file that is no more.
-func (d *damage) forget(path string) {
+// forget forgets a file that is no more, and what only it has done to shards.
+func (s *Store) forget(path string) {
+	d := &s.damage
 	if !d.any.Load() {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	gone := d.files[path]
+	if gone == nil {
+		return
+	}
 	delete(d.files, path)
 	d.any.Store(len(d.files) > 0)
+	for shard := range gone.shards {
+		still := false
+		for _, f := range d.files {
+			still = still || f.shards[shard]
+		}
+		if !still {
+			s.shards[shard].sound()
+		}
+	}
 }
 
 // covers reports whether a read of n bytes from offset on would meet a block that
@@ -323,8 +341,10 @@ func (s *Store) inspectShards(path string, lower, upper []byte, generations []ui
 	}
 	defer func() { _ = r.Close() }()
 	for shard := shardOf(lower); shard <= min(shardOf(upper), len(s.shards)-1); shard++ {
-		if s.over.Load() {
+		select {
+		case <-s.closing:
 			return nil
+		default:
 		}
 		from, to := shardBounds(shard)
 		from, to = from[:shardBytes], to[:shardBytes]
@@ -468,7 +488,7 @@ func (f *damagedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) 
 func (f *damagedFS) Remove(name string) error {
 	err := f.FS.Remove(name)
 	if err == nil {
-		f.s.damage.forget(name)
+		f.s.forget(name)
 	}
 	return err
 }

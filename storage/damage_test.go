@@ -386,6 +386,13 @@ func TestDamagedBlockIsReadOnce(t *testing.T) {
 	if err := s.fatal.get(); err != nil {
 		t.Errorf("the store has failed: %v", err)
 	}
+	if !s.Damaged(0) || len(s.Damage()) != 1 {
+		t.Errorf("damage is said to be %v", s.Damage())
+	}
+	s.forget(table.path) // as when compactions need it no more
+	if s.Damaged(0) || s.Damage() != nil {
+		t.Errorf("of a file that is no more: %v", s.Damage())
+	}
 	if got := get1(t, s, rowKey(damagedRows/2)+"x"); got != "7" {
 		t.Errorf("read %q", got)
 	}
