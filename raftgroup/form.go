@@ -410,7 +410,7 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 			row = *o // it asked before, and did not hear the answer
 		}
 		if o.Peer == a.Peer && o.UID != a.UID && o.ID != a.ID && o.member() {
-			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer%s", command.ErrRefused, o.ID, a.Peer, addressAdvice(o.ID))
+			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer, or, if node %d is lost and this one shall have its address, %s", command.ErrRefused, o.ID, a.Peer, o.ID, freeAddress(o.ID))
 		}
 	}
 	if row.ID == 0 {
@@ -429,9 +429,9 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 	return row, nil
 }
 
-// addressAdvice is how a new node comes to the address of a node that is lost.
-func addressAdvice(lost uint64) string {
-	return fmt.Sprintf("; if node %d is lost and this one shall have its address, remove node %d first: \"proa member remove %d --force\", by which shards have a replica less until this node has joined", lost, lost, lost)
+// freeAddress is how a new node comes to the address of a node that is lost.
+func freeAddress(lost uint64) string {
+	return fmt.Sprintf("remove that first: \"proa member remove %d --force\", by which shards have a replica less until this node has joined", lost)
 }
 
 // replaceAdvice is how a node on an empty directory, at the address peer,
@@ -440,7 +440,7 @@ func replaceAdvice(lost *nodeRow, peer string) string {
 	if lost.Peer != peer {
 		return fmt.Sprintf("start this one as a new node, without --node-id, and then remove the lost one: \"proa member remove %d\"", lost.ID)
 	}
-	return "start this one as a new node, without --node-id and at another address (--peer-listen or --advertise-peer), and then remove the lost one" + addressAdvice(lost.ID)
+	return "start this one as a new node, without --node-id and at another address (--peer-listen or --advertise-peer), and then remove the lost one; or, to keep the address, " + freeAddress(lost.ID)
 }
 
 // PeerIdentity is what a peer's handshake says of it.

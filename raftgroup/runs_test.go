@@ -195,6 +195,12 @@ func TestOldCopyIsRefused(t *testing.T) {
 	if err := verify(running, dir, func(string) {}); !errors.Is(err, ErrRolledBack) {
 		t.Errorf("Verify of the marked directory: %v", err)
 	}
+	forgetful, said := copyOf(t, running), ""
+	must(t, forgetful.Remove(dir+"/"+runsFile))
+	_ = verify(forgetful, dir, func(s string) { said += s })
+	if !strings.Contains(said, "there is no "+runsFile) {
+		t.Errorf("Verify without it: %s", said)
+	}
 	_, err := RecoverUnsafe(RecoverOptions{Dir: dir, FS: running})
 	must(t, err)
 	closeNode(t, memNode(t, running, Options{Clock: c.clock})) // alone, since nothing newer is left

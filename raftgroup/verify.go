@@ -35,6 +35,9 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	logErr := id.explainDamage(raftlog.Verify(id.logOptions(f, dir), report))
 	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
 	_, runsErr := openRuns(f, dir)
+	if _, err := f.Stat(f.PathJoin(dir, runsFile)); errors.Is(err, fs.ErrNotExist) && len(id.Members) > 1 {
+		report(fmt.Sprintf("there is no %s: what other nodes had told this one last is forgotten, unless it has met none yet", runsFile))
+	}
 	err = errors.Join(logErr, stateErr, runsErr)
 	if err == nil && id.Initialized {
 		err = verifyContinuity(f, dir, id, applied, report)

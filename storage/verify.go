@@ -43,7 +43,7 @@ func Verify(o Options, report func(string)) (applied []uint64, err error) {
 			applied[i] = v.states[i].applied
 		}
 		if v.findings > 0 {
-			err = fmt.Errorf("%w: %d findings in %s", ErrCorrupt, v.findings, dir)
+			err = fmt.Errorf("%w: findings in %s: %d", ErrCorrupt, dir, v.findings)
 		}
 	}()
 	po := verifyOptions(o)

@@ -335,7 +335,7 @@ func TestRefusedRequest(t *testing.T) {
 	f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
 		return nil, &client.Error{Op: "ADMIN", Status: statusRefused, Message: "node 3 holds the last replica", Err: errors.New("refused")}
 	}}
-	if status, _, errs := runCluster(f, "member", "remove", "3"); status != exitFailed || !strings.Contains(errs, "last replica") {
+	if status, _, errs := runCluster(f, "member", "remove", "3"); status != exitFailed || errs != "proa: refused: node 3 holds the last replica\n" {
 		t.Errorf("status %d, %s", status, errs)
 	}
 	f.answer = func(string, []byte) (any, error) { return nil, &client.Error{Op: "ADMIN", Err: client.ErrUnsupported} }

@@ -111,7 +111,8 @@ func describe(err error, a *app) string {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrOutcomeUnknown):
 		return "proa: interrupted"
 	}
-	return "proa: " + strings.TrimPrefix(strings.TrimPrefix(err.Error(), "proa: "), "bench: ")
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "proa: "), "bench: ")
+	return "proa: " + strings.TrimPrefix(text, "ADMIN: ") // the command has a name of its own
 }
 
 // helpOf is what tells of the command that was called.
