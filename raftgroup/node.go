@@ -155,7 +155,8 @@ type limits struct {
 	batchOps    int
 	batchBytes  int
 	entryBytes  int
-	roundBytes  int // that commands over several shards read and make; see acrossRound
+	growthBytes int64 // that commands of one shard make of little at a time; see growth
+	roundBytes  int   // that commands over several shards read and make; see acrossRound
 	logBytes    int64
 }
 
@@ -288,6 +289,8 @@ type Node struct {
 	// acrossQueue has the commands over several shards.
 	acrossQueue acrossQueue
 
+	growing growth // commands under way that make much of little
+
 	// Belongs to the pass.
 	ready, hearing, touched []*group
 	filling, spareWrite     *writeSet
@@ -343,7 +346,7 @@ func Open(o Options) (*Node, error) {
 		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
 		lim: limits{
 			queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
-			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20,
+			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20, growthBytes: command.ValueBytesMax,
 			logBytes: o.LogBytesMax,
 		},
 		failure: make(chan error, 1),
@@ -843,7 +846,14 @@ func (n *Node) propose(shard int, c *command.Command, done command.Completer, ta
 	if !g.leads.Load() {
 		return g.refusal()
 	}
-	wake, err := g.enqueue(n, c, completion{done, tag})
+	hears, admitted := n.admitGrowth(shard, c, completion{done, tag})
+	if !admitted {
+		return command.ErrBusy
+	}
+	wake, err := g.enqueue(n, c, hears)
+	if err != nil {
+		n.growing.withdraw(hears)
+	}
 	if wake {
 		n.markDirty(g)
 	}

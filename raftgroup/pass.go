@@ -140,6 +140,8 @@ func (n *Node) serve() {
 	if n.failed.Load() {
 		n.abandon()
 		n.delivered = true
+	} else {
+		n.readmit()
 	}
 	n.tellDelivered()
 }

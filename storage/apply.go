@@ -972,6 +972,9 @@ func (p *pass) publish() error {
 		} else if r.fresh {
 			s.cache.add(r)
 		}
+		if r := &p.rows.rows[i]; len(r.value) > largeRowBytes || r.counted != 0 {
+			s.large.note(r.hash, len(r.value))
+		}
 	}
 	for _, i := range p.touched {
 		sh, st := &p.shards[i], &s.shards[i]

@@ -214,6 +214,7 @@ type Store struct {
 	// cache, and while a table is frozen.
 	window sync.Mutex
 
+	large   largeRows
 	recent  recentTables
 	toDrain chan *recentTable // capacity 1: the frozen table
 	// sorting is held while a scan opens and while it sorts rows of the tables,

@@ -1,0 +1,106 @@
+package raftgroup
+
+import (
+	"sync/atomic"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// # Small commands that make large rows
+//
+// A copy, a SetRange or a change of an expiry may read and make a row of many
+// megabytes and takes a few bytes in a queue. Storage bounds what an entry may make
+// of such commands, but a client that sends them without a pause fills entry after
+// entry, and everybody waits while the tables of recent records are drained.
+//
+// So a command that is known to touch a large row (storage.Store.LargeRow) is
+// admitted to its queue only while those admitted before come to less than one
+// large value; they count until they have been carried out and the state machine
+// has room for as much again. Otherwise it is Busy: a client of the Redis protocol
+// is not read until there is room, others are told to come again. Commands keep
+// their order, small ones go on, and nothing of this is in the log: whoever leads
+// decides for itself.
+//
+// Rejected: to queue them with the large commands. Small commands of the same
+// connection that depend on them would go past.
+type growth struct {
+	admitted atomic.Int64 // bytes that count
+	landed   atomic.Int64 // of commands among them that have an outcome
+}
+
+// admit counts bytes more, unless that is too much.
+func (g *growth) admit(bytes int64, lim *limits) bool {
+	if sum := g.admitted.Add(bytes); sum > bytes && sum > lim.growthBytes {
+		g.admitted.Add(-bytes)
+		return false
+	}
+	return true
+}
+
+// grower is who waits for a command that has been admitted.
+type grower struct {
+	of    *growth
+	bytes int64
+	done  completion
+}
+
+// Complete passes the outcome on.
+func (g *grower) Complete(tag command.Tag, o command.Outcome, r *command.Result) {
+	g.of.landed.Add(g.bytes)
+	g.done.sink.Complete(tag, o, r)
+}
+
+// admitGrowth admits a command that makes much of little, and returns who is to hear
+// its outcome in place of done. It returns false where the command is Busy. To
+// commands of the kinds that make nothing it costs no more than looking at that.
+func (n *Node) admitGrowth(shard int, c *command.Command, done completion) (completion, bool) {
+	bytes := n.growth(shard, c)
+	if bytes <= LargeBytes {
+		return done, true
+	}
+	if !n.growing.admit(bytes, &n.lim) {
+		return done, false
+	}
+	return completion{&grower{&n.growing, bytes, done}, done.tag}, true
+}
+
+// growth returns about how many bytes of large rows c makes of a small request, as
+// far as that can be told before it is carried out.
+func (n *Node) growth(shard int, c *command.Command) (bytes int64) {
+	switch c.Kind {
+	case command.Append, command.IncrFloat, command.SetExpiry, command.Rename, command.Expire, command.Persist:
+		return int64(n.store.LargeRow(shard, c.Key))
+	case command.SetRange:
+		bytes = int64(n.store.LargeRow(shard, c.Key))
+		if end := int64(c.Offset) + int64(len(c.Value)); len(c.Value) > 0 && end <= command.ValueBytesMax {
+			bytes = max(bytes, end)
+		}
+	case command.Batch, command.Txn:
+		for i := range c.Ops {
+			bytes += n.growth(shard, &c.Ops[i])
+		}
+		for i := range c.Else {
+			bytes += n.growth(shard, &c.Else[i])
+		}
+	}
+	return bytes
+}
+
+// withdraw takes back that a command was admitted which then was not queued.
+func (g *growth) withdraw(hears completion) {
+	if w, ok := hears.sink.(*grower); ok {
+		g.admitted.Add(-w.bytes)
+	}
+}
+
+// readmit lets others follow those that have been carried out, once the state
+// machine has room; where it has none it hurries to make some, and calls flushed.
+func (n *Node) readmit() {
+	landed := n.growing.landed.Load()
+	if landed == 0 || !n.store.Room(int(landed)) {
+		return
+	}
+	n.growing.landed.Add(-landed)
+	n.growing.admitted.Add(-landed)
+	n.delivered = true // whoever waits for a queue to have room tries again
+}
