@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -43,6 +44,10 @@ func (c *conn) compactInput() {
 // returns false where the connection must not be read on.
 func (p *processor) consumeBuffered(c *conn) bool {
 	taken, need := c.consume(p, c.input())
+	if c.claim.held > 0 && taken > 0 {
+		p.forget()
+		c.forgetParsed()
+	}
 	if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
 		c.dropInput()
 		return !c.refused
@@ -59,6 +64,25 @@ func (p *processor) consumeBuffered(c *conn) bool {
 	}
 	c.compactInput()
 	return c.roomForRest(need, p.now)
+}
+
+// forget lets go of every view of the requests that were carried out last. Their
+// buffer is large and belongs to no pool: while one view of it is left, the memory
+// stays, and nothing counts it any more.
+func (p *processor) forget() {
+	p.ext, p.marks, p.extended = protocol.Extensions{}, protocol.Extensions{}, false
+	p.cmd = command.Command{}
+	p.put, p.del, p.incr, p.exp, p.app, p.set = protocol.Put{}, protocol.Delete{}, protocol.Incr{}, protocol.Expire{}, protocol.Append{}, protocol.SetRange{}
+	p.float, p.until, p.name, p.key, p.part = protocol.IncrFloat{}, protocol.SetExpiry{}, protocol.Rename{}, protocol.Key{}, protocol.GetRange{}
+	p.mget, p.batch, p.txn, p.split = protocol.MGet{}, protocol.Batch{}, protocol.Txn{}, splitter{}
+	p.plan = redisPlan{}
+}
+
+// forgetParsed is forget for what the connection itself knows of its commands.
+func (c *conn) forgetParsed() {
+	if c.redis != nil {
+		c.redis.parser.Forget()
+	}
 }
 
 // roomForRest makes room in c.in for the rest of a frame of which it holds the

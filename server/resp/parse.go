@@ -146,6 +146,14 @@ func (p *Parser) Trim() {
 	}
 }
 
+// Forget is Trim that also lets go of the buffer in which the last request was
+// found: without it the memory of Args views that buffer until other arguments
+// take their places. For buffers that go to no pool.
+func (p *Parser) Forget() {
+	p.Args = nil
+	p.Trim()
+}
+
 // Held is how much memory the Parser holds beyond what any has, in bytes: what
 // it knows of a request of many arguments that is not whole yet.
 func (p *Parser) Held() int {

@@ -490,3 +490,20 @@ func TestHeaderAtTheLimit(t *testing.T) {
 		t.Errorf("with %d bytes it needs %d of %d", len(stream), need, p.RequestBytesMax)
 	}
 }
+
+// Forget lets go of the buffer that Next was given, which Args views.
+func TestForget(t *testing.T) {
+	var p Parser
+	b := []byte("*2\r\n$3\r\nGET\r\n$1\r\nk\r\n")
+	if _, _, err := p.Next(b); err != nil || len(p.Args) != 2 {
+		t.Fatal(p.Args, err)
+	}
+	p.Trim()
+	if cap(p.Args) == 0 {
+		t.Fatal("Trim gives back what an ordinary request needs")
+	}
+	p.Forget()
+	if cap(p.Args) != 0 {
+		t.Error("the arguments are still there")
+	}
+}
