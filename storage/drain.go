@@ -130,7 +130,7 @@ func (s *Store) drainTable(t *recentTable) error {
 			return err
 		}
 	}
-	if err := s.awaitLevel0(); err != nil {
+	if err := s.awaitLevel0(s.layersFor(t)); err != nil {
 		return err
 	}
 	err := s.drainFiles(t, false)
@@ -156,16 +156,26 @@ func (s *Store) drainFiles(t *recentTable, wide bool) error {
 	return s.ingest(files.paths)
 }
 
-// awaitLevel0 waits while level 0 has as many layers as reads can bear. Pebble
-// lets those wait then who write to it, but ingests without end.
-func (s *Store) awaitLevel0() error {
+// layersFor is how many layers level 0 may have, with which the drain of t waits:
+// as many as reads can bear. Rows larger than a usual table are to be in no more
+// than begin a compaction, which holds one of every layer at a time.
+func (s *Store) layersFor(t *recentTable) int {
+	if s.recent.oversized(t) {
+		return min(s.level0Max, compactionLayers)
+	}
+	return s.level0Max
+}
+
+// awaitLevel0 waits while level 0 has so many layers. Pebble lets those wait then
+// who write to it, but ingests without end.
+func (s *Store) awaitLevel0(most int) error {
 	for warned := false; ; warned = true {
 		if err := s.fatal.get(); err != nil {
 			return err
 		}
 		layers := s.db.Metrics().Levels[0].Sublevels
 		s.layers.Store(layers)
-		if int(layers) < s.level0Max || len(s.Damage()) > 0 { // which may keep compactions from it for good
+		if int(layers) < most || len(s.Damage()) > 0 { // which may keep compactions from it for good
 			return nil
 		}
 		if !warned {

@@ -371,6 +371,28 @@ func TestDrainsWaitForCompactions(t *testing.T) {
 	}
 }
 
+// Rows larger than a table of recent records come in few layers: a compaction
+// holds one of each layer.
+func TestLargeRowsInFewLayers(t *testing.T) {
+	o := testOptions(nil)
+	o.RecentBytes = 4 << 10
+	s := open(t, o)
+	defer closeStore(t, s)
+	for _, test := range []struct{ row, layers int }{{100, level0Max}, {10 << 10, compactionLayers}, {100, level0Max}} {
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		do(t, s, 1, put("a", strings.Repeat("x", test.row)))
+		if got := s.layersFor(s.recent.active); got != test.layers {
+			t.Errorf("a row of %d bytes: %d layers, want %d", test.row, got, test.layers)
+		}
+	}
+	s.level0Max = 2
+	if got := s.layersFor(s.recent.active); got != 2 {
+		t.Errorf("%d layers, want no more than 2", got)
+	}
+}
+
 // Rows that are there all the time are found by whoever asks, while they are
 // written, drained and compacted again and again, and none goes back in time.
 func TestReadsDuringDrains(t *testing.T) {

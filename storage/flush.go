@@ -245,7 +245,7 @@ func basePebbleOptions(opts Options) *pebble.Options {
 		MemTableSize:               256 << 10, // nothing goes into it
 		L0CompactionThreshold:      compactionLayers,
 		LBaseMaxBytes:              max(64<<20, 4*opts.RecentBytes),
-		CompactionConcurrencyRange: func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
+		CompactionConcurrencyRange: func() (int, int) { return 1, compactionsMax(opts.RecentBytes) },
 	}
 	for i := range o.Levels {
 		l := &o.Levels[i]
@@ -258,6 +258,19 @@ func basePebbleOptions(opts Options) *pebble.Options {
 		}
 	}
 	return o
+}
+
+// frugalBytes is the size of a table of recent records below which the process has
+// too little memory for several compactions at a time, each of which may hold a
+// dozen copies of the largest rows.
+const frugalBytes = 16 << 20
+
+// compactionsMax is how many compactions may run at a time.
+func compactionsMax(recentBytes int64) int {
+	if recentBytes < frugalBytes {
+		return 1
+	}
+	return max(2, runtime.GOMAXPROCS(0)/2)
 }
 
 // compactionLayers is how many layers level 0 has when a compaction begins.

@@ -337,10 +337,12 @@ func (x *recentTables) retire(t *recentTable) {
 	}
 }
 
-// recycle keeps one table of the usual size; larger ones, made for one pass,
-// go back to the heap.
+// oversized reports whether t was made for a pass that is larger than usual tables.
+func (x *recentTables) oversized(t *recentTable) bool { return t.room()+t.used() > x.size }
+
+// recycle keeps one table of the usual size; larger ones go back to the heap.
 func (x *recentTables) recycle(t *recentTable) {
-	if x.spare == nil && t.room()+t.used() <= x.size {
+	if x.spare == nil && !x.oversized(t) {
 		t.reset()
 		x.spare = t
 	}
