@@ -108,6 +108,10 @@ func (l *loader) checkMemory() {
 		fmt.Sprintf("too little is left for requests: must be at least %s, four thirds of %%s + 4 × %%s + %%s",
 			FormatSize((fixed/3*4+mib)/mib*mib)),
 		"memory.cache_size", "storage.memtable_size", "raft.log_cache_size")
+	l.rule(c.Network.MaxFrameSize <= c.largestFrame() || fixed > c.Memory.MaxMemoryUsage/4*3, "network.max_frame_size",
+		fmt.Sprintf("a request of that size does not fit in %%s on its way, beside %%s, %%s and %%s: must be at most %s; or give the process %s",
+			FormatSize(c.largestFrame()/mib*mib), FormatSize((fixed+b.Program+largeCopies*c.Network.MaxFrameSize+mib-1)/mib*mib)),
+		"memory.max_memory_usage", "memory.cache_size", "storage.memtable_size", "raft.log_cache_size")
 }
 
 // rule reports that key breaks a rule unless ok. In reason, each %s stands for

@@ -159,8 +159,25 @@ type Budget struct {
 	BlockCache int64 // the remaining quarter
 	Memtables  int64 // tables of recent records: one being filled, one being written, one that scans hold
 	LogCache   int64 // recent Raft entries
+	Program    int64 // the program itself, which the Go runtime does not count
 	Requests   int64 // all requests and replies in memory: half of what is left
-	GoLimit    int64 // soft limit for the Go runtime: everything but the row cache
+	GoLimit    int64 // soft limit for the Go runtime: everything but the row cache and the program
+}
+
+// programBytes is what of a process is resident beside its heap and the row cache:
+// the pages of the program that have been used.
+const programBytes = 32 * mib
+
+// largeCopies is how often the largest request may be in memory on its way, one at
+// a time: three times as it has come, in the log, and read back from it; twice and
+// a half in tables of recent records; three times in the buffers of a drain; and
+// nine times in a compaction, which reads a row of each of a few files at once.
+const largeCopies = 17
+
+// largestFrame is the largest frame that fits in memory on its way.
+func (c *Config) largestFrame() int64 {
+	b := c.Budget()
+	return max(0, c.Memory.MaxMemoryUsage-c.Memory.CacheSize-b.Memtables-b.LogCache-b.Program) / largeCopies
 }
 
 // memtablesMax allows for two tables of recent records, and for as much as
@@ -173,9 +190,10 @@ func (c *Config) Budget() Budget {
 		BlockCache: c.Memory.CacheSize / 4,
 		Memtables:  memtablesMax * c.Storage.MemtableSize,
 		LogCache:   c.Raft.LogCacheSize,
+		Program:    programBytes,
 	}
 	b.RowCache = c.Memory.CacheSize - b.BlockCache
-	b.Requests = max(0, c.Memory.MaxMemoryUsage-c.Memory.CacheSize-b.Memtables-b.LogCache) / 2
-	b.GoLimit = c.Memory.MaxMemoryUsage - b.RowCache
+	b.Requests = max(0, c.Memory.MaxMemoryUsage-c.Memory.CacheSize-b.Memtables-b.LogCache-b.Program) / 2
+	b.GoLimit = c.Memory.MaxMemoryUsage - b.RowCache - b.Program
 	return b
 }

@@ -221,9 +221,10 @@ func TestRefused(t *testing.T) {
 			[]string{"raft.election_timeout_min = 300ms: a single late heartbeat would start an election: must be at least twice raft.heartbeat_interval (200ms, flag --set)"}},
 		{"election range", sources{file: "raft: {election_timeout_max: 500ms}"}, []string{"must be exactly twice raft.election_timeout_min (300ms, default); set it to 600ms"}},
 		{"between ticks", sources{file: "raft: {heartbeat_interval: 15ms}"}, []string{"Raft's clock steps by 10ms"}},
-		{"frame above in-flight bytes", sources{file: "network: {in_flight_bytes_max: 1MiB}"}, []string{"must be at least network.max_frame_size (16MiB, default)"}},
-		{"frame above the protocol", sources{file: "network: {max_frame_size: 17MB}"}, []string{"out of range (allowed: 16KiB to 16MiB)"}},
+		{"frame above in-flight bytes", sources{file: "network: {in_flight_bytes_max: 1MiB}"}, []string{"must be at least network.max_frame_size (16MiB, computed)"}},
+		{"frame above the protocol", sources{file: "network: {max_frame_size: 17MB}"}, []string{"out of range (allowed: 16KiB to 16MiB, or auto)"}},
 		{"log smaller than its files", sources{file: "raft: {log_size_max: 64MiB}"}, []string{"at least four times raft.log_segment_size"}},
+		{"frame above memory", sources{env: []string{"PROA_MEMORY_MAX_MEMORY_USAGE=256MiB", "PROA_NETWORK_MAX_FRAME_SIZE=16MiB", "PROA_MEMORY_CACHE_SIZE=32MiB"}}, []string{"must be at most 9MiB; or give the process 368MiB"}},
 		{"cache above memory", sources{file: "memory: {cache_size: 8GB, max_memory_usage: 1GB}"}, []string{"memory.max_memory_usage = 1GiB: too little is left for requests: must be at least "}},
 		{"latencies out of order", sources{file: "monitoring: {p50_latency_warn: 1s}"}, []string{"must not exceed monitoring.p99_latency_warn"}},
 		{"node number too large", sources{args: []string{"--node-id", "1099511627776"}}, []string{"node.id = 1099511627776: out of range (allowed: 1 to 1099511627775, or auto)"}},
@@ -616,10 +617,10 @@ func TestBudget(t *testing.T) {
 	if b.RowCache+b.BlockCache != c.Memory.CacheSize {
 		t.Errorf("caches %+v do not add up to %d", b, c.Memory.CacheSize)
 	}
-	if sum := b.RowCache + b.BlockCache + b.Memtables + b.LogCache + 2*b.Requests; sum > c.Memory.MaxMemoryUsage || b.Requests <= 0 {
+	if sum := b.RowCache + b.BlockCache + b.Memtables + b.LogCache + b.Program + 2*b.Requests; sum > c.Memory.MaxMemoryUsage || b.Requests <= 0 {
 		t.Errorf("%+v exceeds %d", b, c.Memory.MaxMemoryUsage)
 	}
-	if b.GoLimit+b.RowCache != c.Memory.MaxMemoryUsage {
+	if b.GoLimit+b.RowCache+b.Program != c.Memory.MaxMemoryUsage {
 		t.Errorf("Go limit %d", b.GoLimit)
 	}
 }

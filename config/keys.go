@@ -138,8 +138,8 @@ func (c *Config) keys() []key {
 			doc: "Longest time from the first to the last byte of a frame, and from the connection to its handshake or, over the Redis protocol, to its first command."},
 		{name: "network.write_timeout", fallback: "30s", value: durationValue{p: &w.WriteTimeout, min: 100 * time.Millisecond, max: time.Hour},
 			doc: "A client that takes none of its replies for this long is disconnected."},
-		{name: "network.max_frame_size", fallback: "16MiB", value: sizeValue{p: &w.MaxFrameSize, min: frameSizeMin, max: frameSizeMax},
-			doc: "Largest frame accepted, header included. A client that announces more is disconnected."},
+		{name: "network.max_frame_size", fallback: auto, value: sizeValue{p: &w.MaxFrameSize, min: frameSizeMin, max: frameSizeMax, zero: true}, zero: auto, compute: computeMaxFrame,
+			doc: "Largest frame accepted, header included. A client that announces more is disconnected. On its way from the connection to the files of the state a request may be in memory 17 times, and that must fit in memory.max_memory_usage. auto: 16MiB, or what does fit: 9MiB with 256MiB."},
 		{name: "network.in_flight_max", fallback: "1024", value: intValue{p: &w.InFlightMax, min: 1, max: 65536},
 			doc: "Requests of one connection that may be unanswered. Past it the connection is not read until replies have left."},
 		{name: "network.in_flight_bytes_max", fallback: "32MiB", value: sizeValue{p: &w.InFlightBytesMax, min: 64 * kib, max: gib},
@@ -185,8 +185,8 @@ func (c *Config) keys() []key {
 			doc: "How long the result of a write made in a session is kept for a repetition of the same request."},
 
 		{name: "memory.cache_size", fallback: auto, value: sizeValue{p: &m.CacheSize, min: 8 * mib, max: 64 * tib, zero: true}, zero: auto, compute: computeCache,
-			doc: "Memory for cached rows (three quarters) and blocks of the state files (one quarter). auto: a quarter of memory, between 64MiB and 4GiB."},
-		{name: "memory.max_memory_usage", fallback: auto, value: sizeValue{p: &m.MaxMemoryUsage, min: 256 * mib, max: 128 * tib, zero: true}, zero: auto, compute: computeMaxMemory,
+			doc: "Memory for cached rows (three quarters) and blocks of the state files (one quarter). auto: a quarter of memory up to 4GiB, or what a frame of network.max_frame_size leaves on its way, 32MiB at least."},
+		{name: "memory.max_memory_usage", fallback: auto, value: sizeValue{p: &m.MaxMemoryUsage, min: usageMin, max: 128 * tib, zero: true}, zero: auto, compute: computeMaxMemory,
 			doc: "Memory the whole process aims to stay under. What caches, recent records and log leave of it bounds requests and replies: large ones wait their turn, unread or not made yet, and small ones go past them. auto: three quarters of memory, between 256MiB and 16GiB."},
 		{name: "memory.buffer_pool_size", fallback: "1024", value: intValue{p: &m.BufferPoolSize, min: 0, max: 1 << 16},
 			doc: "Receive buffers to allocate at start where memory.prealloc_buffers is set. The pool grows and shrinks with use afterwards."},
@@ -299,16 +299,55 @@ func computeWorkers(c *Config) {
 	c.Concurrency.WorkerThreads = max(2*c.machine.Processors, 2*c.Network.EventLoops+1)
 }
 func computeLogCache(c *Config) {
-	c.Raft.LogCacheSize = share(c.memory(), 1.0/64, 8*mib, 64*mib)
+	c.Raft.LogCacheSize = share(c.memory(), 1.0/64, logCacheMin, 64*mib)
 }
 func computeMemtable(c *Config) {
-	c.Storage.MemtableSize = share(c.memory(), 1.0/64, 8*mib, 256*mib)
+	c.Storage.MemtableSize = share(c.memory(), 1.0/64, memtableMin, 256*mib)
 }
+
+// computeMaxFrame lets in what has room beside the smallest cache. What is later in
+// the table is not computed yet.
+func computeMaxFrame(c *Config) {
+	d := *c
+	d.Memory.MaxMemoryUsage = c.usage()
+	if d.Raft.LogCacheSize == 0 {
+		computeLogCache(&d)
+	}
+	if d.Storage.MemtableSize == 0 {
+		computeMemtable(&d)
+	}
+	if d.Memory.CacheSize == 0 {
+		d.Memory.CacheSize = cacheMin
+	}
+	c.Network.MaxFrameSize = min(max(d.largestFrame()/mib*mib, frameSizeMin), frameSizeMax)
+}
+
+// computeCache leaves the largest request its room, as far as the tables of recent
+// records and the log do: that the process stays within its bound matters more.
 func computeCache(c *Config) {
-	c.Memory.CacheSize = share(c.memory(), 1.0/4, 64*mib, 4*gib)
+	b := c.Budget()
+	room := c.usage() - b.Memtables - b.LogCache - b.Program - largeCopies*c.Network.MaxFrameSize
+	c.Memory.CacheSize = max(min(share(c.memory(), 1.0/4, cacheMin, 4*gib), room/mib*mib), cacheMin)
 }
+
+// The least that is computed of what has a share of the memory.
+const (
+	cacheMin    = 32 * mib
+	memtableMin = 8 * mib
+	logCacheMin = 8 * mib
+	usageMin    = 256 * mib
+)
+
+// usage is memory.max_memory_usage, also before it is computed.
+func (c *Config) usage() int64 {
+	if usage := c.Memory.MaxMemoryUsage; usage > 0 {
+		return usage
+	}
+	return share(c.machine.MemoryBytes, 3.0/4, usageMin, 16*gib)
+}
+
 func computeMaxMemory(c *Config) {
-	c.Memory.MaxMemoryUsage = share(c.machine.MemoryBytes, 3.0/4, 256*mib, 16*gib)
+	c.Memory.MaxMemoryUsage = c.usage()
 }
 
 // memory returns the memory that caches are a share of. Where the user bounds

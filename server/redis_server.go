@@ -344,7 +344,7 @@ func (s *Server) redisSettings() [][2]string {
 		{"databases", "1"},
 		{"timeout", seconds(cfg.IdleTimeout)},
 		{"tcp-keepalive", seconds(cfg.KeepAlive)},
-		{"proto-max-bulk-len", number(protocol.ValueBytesMax)},
+		{"proto-max-bulk-len", number(min(protocol.ValueBytesMax, int64(cfg.FrameBytesMax)))},
 		{"client-query-buffer-limit", number(int64(cfg.FrameBytesMax))},
 		{"cluster-enabled", "yes"},
 		{"requirepass", ""},

@@ -95,7 +95,7 @@ func (s *scriptServer) start(ts *testscript.TestScript, flags []string) {
 	ts.Check(err)
 	s.cmd = exec.Command(program, append([]string{
 		"serve", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0", "--peer-listen", "off", "--log-format", "json",
-		"--set", "memory.max_memory_usage=256MiB", "--set", "raft.log_segment_size=1MiB",
+		"--set", "memory.max_memory_usage=384MiB", "--set", "raft.log_segment_size=1MiB",
 	}, flags...)...)
 	s.cmd.Dir = ts.MkAbs(".")
 	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + ts.MkAbs(".")}
