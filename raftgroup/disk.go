@@ -75,3 +75,48 @@ func (n *Node) measureDisk() {
 	}
 	n.diskUsed.Store(n.log.SizeBytes() + int64(n.store.Stats().DiskBytes))
 }
+
+// logShort hears that the disk has no room for the log's next segment. What the
+// state machine has not made durable is why the segments before the last are
+// needed; without it they can be used again.
+func (n *Node) logShort() {
+	n.flushState()
+	n.Kick()
+}
+
+// roomPoll is how often makeRoom looks whether another thread runs passes.
+const roomPoll = time.Millisecond
+
+// makeRoom has the log cut behind all that has been carried out, for a commit
+// that cannot go on for want of a segment. It runs passes if nobody else does.
+func (n *Node) makeRoom() {
+	if n.store == nil || n.store.Flush() != nil {
+		return
+	}
+	if !n.writing.Load() { // the node is being opened, and runs no passes yet
+		n.cutOpening()
+		return
+	}
+	cut := make(chan struct{})
+	n.truncateDue.Store(true)
+	n.post(func() { close(cut) })
+	for !n.failed.Load() {
+		for n.Acquire() {
+			n.Run(nil)
+		}
+		select {
+		case <-cut:
+			return
+		case <-time.After(roomPoll):
+		}
+	}
+}
+
+// cutOpening cuts the log of groups that are not yet open.
+func (n *Node) cutOpening() {
+	for shard, g := range n.groups {
+		if upTo := n.store.Durable(shard); g.log != nil && upTo > startIndex && !n.store.Lost(shard) {
+			n.log.Truncate(g.log, upTo)
+		}
+	}
+}

@@ -186,10 +186,20 @@ func (o *Options) ensureDefaults() {
 // Room returns about how many bytes a node with these options needs on its disk
 // to start: for two segments of its log, and for what it replays into its state.
 func (o *Options) Room() int64 {
-	segment, recent := o.SegmentBytes, o.RecentBytes
-	setDefault(&segment, raftlog.SegmentBytesDefault)
-	setDefault(&recent, storage.RecentBytesDefault)
+	segment, recent := o.segmentBytes(), o.recentBytes()
 	return 2 * (segment + recent)
+}
+
+func (o *Options) segmentBytes() int64 {
+	segment := o.SegmentBytes
+	setDefault(&segment, raftlog.SegmentBytesDefault)
+	return segment
+}
+
+func (o *Options) recentBytes() int64 {
+	recent := o.RecentBytes
+	setDefault(&recent, storage.RecentBytesDefault)
+	return recent
 }
 
 func setDefault[T comparable](v *T, d T) {
@@ -400,7 +410,11 @@ func (n *Node) open() (err error) {
 	if n.runs, err = openRuns(o.FS, o.Dir); err != nil {
 		return err
 	}
-	return n.openGroups()
+	if err := n.openGroups(); err != nil {
+		return err
+	}
+	n.log.Prepare() // last, so that what a start must write has the room of a small disk
+	return nil
 }
 
 // upgrade says that the directory has the present format, once log and state
@@ -419,6 +433,8 @@ func (n *Node) openStores() (err error) {
 	start := time.Now()
 	l := n.identity.logOptions(o.FS, o.Dir)
 	l.SegmentBytes, l.CacheBytes, l.Buffered, l.Logger = o.SegmentBytes, o.LogCacheBytes, o.LogBuffered, o.Logger
+	l.HoldBack, l.KeepFree = true, min(o.segmentBytes(), o.recentBytes())
+	l.OnNoSpace, l.MakeRoom = n.logShort, n.makeRoom
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
 		return fmt.Errorf("opening the log: %w", n.identity.explainDamage(err))
 	}

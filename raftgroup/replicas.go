@@ -307,14 +307,14 @@ func (g *group) caughtUp(n *Node, id uint64) bool {
 }
 
 // truncate cuts the log behind what the state machine holds durably, but keeps
-// some entries for followers that are a little behind.
+// some entries for followers that are a little behind, while there is room.
 func (g *group) truncate(n *Node) {
 	if g.down {
 		g.truncateDown(n)
 		return
 	}
 	upTo := n.store.Durable(g.shard)
-	if n.log.SizeBytes() <= n.lim.logBytes && !n.alone.Load() {
+	if n.log.SizeBytes() <= n.lim.logBytes && !n.alone.Load() && !n.log.Short() {
 		upTo -= min(upTo, n.lim.logTrailing)
 		for _, s := range g.sending {
 			upTo = min(upTo, s.msg.Snapshot.Metadata.Index)

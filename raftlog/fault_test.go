@@ -132,6 +132,91 @@ func TestNoSpaceThenTruncate(t *testing.T) {
 	}
 }
 
+// TestNoSpaceMakesRoom fills the disk while the log holds much that could be
+// truncated. Whoever owns it is told, or asked at last by the Commit that cannot
+// go on; the segments of the past are used again and nothing fails.
+func TestNoSpaceMakesRoom(t *testing.T) {
+	for name, late := range map[string]bool{"when told": false, "when asked": true} {
+		t.Run(name, func(t *testing.T) {
+			var disk fullDisk
+			var l *Log
+			var applied atomic.Uint64
+			truncate := func() { l.Truncate(l.Group(1), applied.Load()) }
+			o := testOptions(errorfs.Wrap(vfs.NewMem(), &disk))
+			o.OnNoSpace, o.MakeRoom = func() {}, truncate
+			if !late {
+				o.OnNoSpace, o.MakeRoom = truncate, func() {}
+			}
+			l, _ = mustOpen(t, o)
+			defer mustClose(t, l)
+			g, w := l.Group(1), l.NewWrite()
+			index := uint64(0)
+			add := func() {
+				index++
+				w.Append(g, raftpb.HardState{}, entries(index, 1, 1, "x"))
+				mustCommit(t, l, w, true)
+				applied.Store(index)
+			}
+			for range 40 { // several segments
+				add()
+			}
+			awaitDead(l)
+			disk.full.Store(true)
+			for range 200 {
+				add()
+			}
+			if l.SizeBytes() > 6*o.SegmentBytes {
+				t.Errorf("the log has %d bytes", l.SizeBytes())
+			}
+		})
+	}
+}
+
+// usage says how much of a disk is free.
+type usage struct {
+	vfs.FS
+	free atomic.Uint64
+}
+
+func (u *usage) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: u.free.Load()}, nil
+}
+
+// TestKeepFree has a disk with little room left: nothing is prepared before its
+// time, and what is kept free is touched only by a Commit that needs it.
+func TestKeepFree(t *testing.T) {
+	fs := &usage{FS: vfs.NewMem()}
+	o := testOptions(fs)
+	fs.free.Store(uint64(o.SegmentBytes))
+	told := make(chan struct{}, 100)
+	o.KeepFree, o.HoldBack, o.OnNoSpace = 1, true, func() { told <- struct{}{} }
+	l, _ := mustOpen(t, o) // with a first segment
+	defer mustClose(t, l)
+	g, w := l.Group(1), l.NewWrite()
+	add := func(index uint64) {
+		w.Append(g, raftpb.HardState{}, entries(index, 1, 1, "x"))
+		mustCommit(t, l, w, true)
+	}
+	add(1)
+	if names, err := fs.List(testDir); err != nil || len(segmentNames(names)) != 1 || l.Short() {
+		t.Errorf("a segment was prepared before its time: %v, %v", names, err)
+	}
+	l.Prepare()
+	<-told
+	for i := uint64(2); i <= 20; i++ {
+		add(i)
+	}
+}
+
+func segmentNames(names []string) (segments []string) {
+	for _, name := range names {
+		if _, ok := parseSegmentName(name); ok {
+			segments = append(segments, name)
+		}
+	}
+	return segments
+}
+
 func TestNoSpaceAtFirstStart(t *testing.T) {
 	var disk fullDisk
 	disk.full.Store(true)

@@ -206,6 +206,9 @@ func appendConfState(dst []byte, group uint64, conf []byte) []byte {
 	return append(dst, conf...)
 }
 
+// truncateBytesMax bounds what appendTruncate appends.
+const truncateBytesMax = 1 + 3*binary.MaxVarintLen64
+
 func appendTruncate(dst []byte, group uint64, m mark) []byte {
 	return appendUvarints(append(dst, kindTruncate), group, m.index, m.term)
 }

@@ -88,6 +88,24 @@ type Options struct {
 	// synced behind it. Acknowledged writes may be lost by that.
 	CutDamage bool
 
+	// HoldBack has the next segment prepared no earlier than Log.Prepare is called
+	// or a Commit needs it: what others have to write at a start goes first.
+	HoldBack bool
+
+	// KeepFree is how many bytes of the disk a segment that is prepared leaves to
+	// others, unless a Commit could not go on otherwise; 0 means none.
+	KeepFree int64
+
+	// OnNoSpace is called when the next segment could not be prepared for want
+	// of space. Entries should be truncated then: the segments that this frees
+	// are used again. It must not block. nil: nobody is told.
+	OnNoSpace func()
+
+	// MakeRoom is called by a Commit that needs a segment for which there is no
+	// space. It should truncate what can be, and may take its time, but must not
+	// wait for a Commit. nil: nothing more is done.
+	MakeRoom func()
+
 	// Logger receives what happens in the background; nil discards it.
 	Logger *slog.Logger
 }
@@ -175,6 +193,8 @@ type Log struct {
 	cached    atomic.Int64 // bytes of the entries that the groups keep in memory
 	failure   atomic.Pointer[error]
 	synced    *syncedFile // has a lock of its own
+	short     atomic.Bool // there was no space for the next segment, see Short
+	bare      atomic.Bool // no segment is prepared
 
 	truncMu   sync.Mutex
 	truncated []*Group // with a truncation that no run has recorded
@@ -187,6 +207,8 @@ type Log struct {
 	spareSeq int        // names them
 	nextSeq  uint64     // of the segment to prepare next
 	noSpace  error      // why the last preparation failed, until it is worth trying again
+	held     bool       // nothing is prepared yet, see Options.HoldBack
+	needed   bool       // a Commit cannot go on without a segment
 	closing  bool
 	done     chan struct{} // closed when the background goroutine has ended
 }
@@ -229,6 +251,8 @@ func newLog(o Options) *Log {
 		done:    make(chan struct{}),
 	}
 	l.changed.L = &l.mu
+	l.held = o.HoldBack
+	l.bare.Store(true)
 	return l
 }
 
@@ -256,11 +280,13 @@ func (l *Log) open() (Recovery, error) {
 		return Recovery{}, err
 	}
 	if len(l.live) == 0 && len(l.prepared) == 0 {
+		l.needed = true
 		s, err := l.prepare()
 		if err != nil {
 			return Recovery{}, err
 		}
-		l.prepared = append(l.prepared, s)
+		l.prepared, l.needed = append(l.prepared, s), false
+		l.bare.Store(false)
 	}
 	l.updateSize()
 	return r.found, nil
@@ -495,13 +521,26 @@ func (l *Log) active() *segment { return l.live[len(l.live)-1] }
 // no room. A run too large for any segment goes into a fresh one, whose file
 // grows.
 func (l *Log) writeRun(w *Write) (offset int64, err error) {
-	if len(l.live) == 0 || l.pos+blocks(int64(len(w.buf))) > l.active().size {
+	if len(l.live) == 0 || l.pos+blocks(int64(len(w.buf))) > l.usable() {
 		if err := l.turn(); err != nil {
 			return 0, err
 		}
 	}
 	w.buf, offset, err = l.writeBlocks(w.buf, 0)
 	return offset, err
+}
+
+// usable is where the active segment ends for what is not a truncation. While
+// no other one is prepared, and perhaps never will be, the run that makes room
+// must have some itself.
+func (l *Log) usable() int64 {
+	size := l.active().size
+	if l.opt.MakeRoom != nil && l.bare.Load() {
+		l.groupsMu.RLock()
+		defer l.groupsMu.RUnlock()
+		size -= blocks(int64(runHeaderBytes + len(l.sorted)*truncateBytesMax))
+	}
+	return size
 }
 
 // writeBlocks seals the run in buf, whose front is room for the header, and
@@ -543,6 +582,12 @@ func (l *Log) turn() error {
 		return err
 	}
 	next, err := l.takePrepared()
+	if errors.Is(err, ErrNoSpace) {
+		if err := l.makeRoom(); err != nil {
+			return err
+		}
+		next, err = l.takePrepared()
+	}
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -36,7 +37,7 @@ func (l *Log) awaitWork() bool {
 		if l.closing || l.Err() != nil {
 			return false
 		}
-		if len(l.dead) > 0 || (len(l.prepared) == 0 && l.noSpace == nil) {
+		if len(l.dead) > 0 || (len(l.prepared) == 0 && l.noSpace == nil && !l.held) {
 			return true
 		}
 		l.changed.Wait()
@@ -64,13 +65,77 @@ func (l *Log) prepareDone(s *segment, err error) {
 	if err != nil {
 		l.opt.Logger.LogAttrs(context.Background(), slog.LevelWarn, "raft log: next segment could not be prepared", slog.Any("error", err))
 	}
+	l.short.Store(err != nil)
+	if err != nil && l.opt.OnNoSpace != nil {
+		l.opt.OnNoSpace()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.noSpace = err
 	if s != nil {
 		l.prepared = append(l.prepared, s)
+		l.needed = false
+		l.bare.Store(false)
 	}
 	l.changed.Broadcast()
+}
+
+// Short reports whether the disk had no room for the next segment, and none has
+// come by since. It never blocks.
+func (l *Log) Short() bool { return l.short.Load() }
+
+// Prepare has the next segment prepared from now on; see Options.HoldBack.
+func (l *Log) Prepare() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = false
+	l.changed.Broadcast()
+}
+
+// makeRoom has a Commit for which there is no segment go on: the owner truncates
+// what can be, and a run by itself records that, so that the segments this frees
+// can be used again. The caller has synced everything. Without an error it is
+// worth asking for a segment again; what is kept free for others counts no more.
+func (l *Log) makeRoom() error {
+	if l.opt.MakeRoom != nil {
+		l.opt.MakeRoom()
+	}
+	if len(l.live) > 0 {
+		if err := l.recordTruncations(); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.noSpace, l.needed = nil, true
+	l.changed.Broadcast()
+	return nil
+}
+
+// recordTruncations does what a Commit does with truncations, those included
+// that the Commit under way has taken already, if the active segment has room.
+func (l *Log) recordTruncations() error {
+	w := l.NewWrite()
+	l.groupsMu.RLock()
+	groups := slices.Clone(l.sorted)
+	l.groupsMu.RUnlock()
+	for _, g := range groups {
+		w.addTruncation(g)
+	}
+	if w.Empty() || l.pos+blocks(int64(len(w.buf))) > l.active().size {
+		return nil
+	}
+	buf, offset, err := l.writeBlocks(w.buf, 0)
+	if err != nil {
+		return err
+	}
+	if err := l.sync(); err != nil {
+		return err
+	}
+	w.buf = buf
+	w.publish(l.active(), offset)
+	l.retire()
+	return nil
 }
 
 // takePrepared returns the next segment. It waits for it where the background
@@ -78,6 +143,10 @@ func (l *Log) prepareDone(s *segment, err error) {
 func (l *Log) takePrepared() (*segment, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.held && len(l.prepared) == 0 {
+		l.held = false
+		l.changed.Broadcast()
+	}
 	for retried := false; len(l.prepared) == 0; l.changed.Wait() {
 		if err := l.Err(); err != nil {
 			return nil, err
@@ -93,6 +162,7 @@ func (l *Log) takePrepared() (*segment, error) {
 	}
 	s := l.prepared[0]
 	l.prepared = slices.Delete(l.prepared, 0, 1)
+	l.bare.Store(len(l.prepared) == 0)
 	l.changed.Broadcast()
 	return s, nil
 }
@@ -102,6 +172,10 @@ func (l *Log) takePrepared() (*segment, error) {
 func (l *Log) prepare() (*segment, error) {
 	l.mu.Lock()
 	seq, size := l.nextSeq, l.opt.SegmentBytes
+	keep := l.opt.KeepFree
+	if l.needed {
+		keep = 0
+	}
 	var from string
 	if n := len(l.spares); n > 0 {
 		from = l.spares[n-1]
@@ -112,7 +186,10 @@ func (l *Log) prepare() (*segment, error) {
 	var err error
 	if from == "" {
 		from = l.fs.PathJoin(l.opt.Dir, tempName)
-		if err = zeroFill(l.fs, from, size, l.opt.Buffered); err != nil {
+		if err = l.leaves(keep, size); err == nil {
+			err = zeroFill(l.fs, from, size, l.opt.Buffered)
+		}
+		if err != nil {
 			// What it holds of the disk is needed by others.
 			_ = l.fs.Remove(from)
 		}
@@ -131,6 +208,18 @@ func (l *Log) prepare() (*segment, error) {
 	l.nextSeq++
 	l.mu.Unlock()
 	return s, nil
+}
+
+// leaves refuses a file of size bytes that would leave less than keep of the disk
+// free, where the file system says how much there is.
+func (l *Log) leaves(keep, size int64) error {
+	if keep <= 0 {
+		return nil
+	}
+	if u, err := l.fs.GetDiskUsage(l.opt.Dir); err == nil && u.AvailBytes < uint64(size+keep) {
+		return fmt.Errorf("%d MiB are free, of which %d MiB are for others: %w", u.AvailBytes>>20, keep>>20, syscall.ENOSPC)
+	}
+	return nil
 }
 
 // recycle takes s's file out of the log and keeps it for another life, or
