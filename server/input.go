@@ -66,9 +66,9 @@ func (p *processor) consumeBuffered(c *conn) bool {
 	return c.roomForRest(need, p.now)
 }
 
-// forget lets go of every view of the requests that were carried out last. Their
-// buffer is large and belongs to no pool: while one view of it is left, the memory
-// stays, and nothing counts it any more.
+// forget lets go of every view of the requests that were carried out last. For those
+// whose buffer is large and belongs to no pool: while one view of it is left, the
+// memory stays, and nothing counts it any more.
 func (p *processor) forget() {
 	p.ext, p.marks, p.extended = protocol.Extensions{}, protocol.Extensions{}, false
 	p.cmd = command.Command{}

@@ -317,6 +317,9 @@ func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {
 	if p.execute(c, x, keys) {
 		return true
 	}
+	if r.txn.bytes > largeBytes {
+		p.forget() // the request that was made of it
+	}
 	c.endTransaction()
 	return false
 }
