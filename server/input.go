@@ -43,27 +43,32 @@ func (c *conn) compactInput() {
 // consumeBuffered carries out what is whole in c.in and keeps the rest. It
 // returns false where the connection must not be read on.
 func (p *processor) consumeBuffered(c *conn) bool {
-	taken, need := c.consume(p, c.input())
-	if c.claim.held > 0 && taken > 0 {
-		p.forget()
-		c.forgetParsed()
+	for {
+		taken, need := c.consume(p, c.input())
+		if c.claim.held > 0 && taken > 0 {
+			p.forget()
+			c.forgetParsed()
+		}
+		if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
+			c.dropInput()
+			return !c.refused
+		}
+		if taken > 0 {
+			c.frameBegins(p.now)
+			c.settleInput()
+		}
+		switch {
+		case c.paused.Load():
+			return false
+		case p.credit <= 0:
+			return c.countInput(cap(c.in.B))
+		case need > 0:
+			c.compactInput()
+			return c.roomForRest(need, p.now)
+		}
+		// A pause has ended meanwhile. The end of the input must not be read before
+		// what is here is carried out: it would be dropped, and owed for ever.
 	}
-	if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
-		c.dropInput()
-		return !c.refused
-	}
-	if taken > 0 {
-		c.frameBegins(p.now)
-		c.settleInput()
-	}
-	switch {
-	case c.paused.Load():
-		return false
-	case p.credit <= 0:
-		return c.countInput(cap(c.in.B))
-	}
-	c.compactInput()
-	return c.roomForRest(need, p.now)
 }
 
 // forget lets go of every view of the requests that were carried out last. For those

@@ -253,8 +253,10 @@ func (c *conn) holdFor(number uint64) bool {
 // the front of its input has to go into.
 func (c *conn) awaitRoom() {
 	s := c.srv
-	c.redis.full.Store(true)
+	// In this order: tryAgain, of an earlier wait, may come in between, and must not
+	// end this one before it has begun to hold.
 	c.paused.Store(true)
+	c.redis.full.Store(true)
 	s.mu.Lock()
 	if !c.redis.listed {
 		c.redis.listed = true
