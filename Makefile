@@ -16,8 +16,8 @@ TOOLS         = $(CURDIR)/bin
 # The packages whose tests take longest come first, so that the processors have
 # something to do until the end.
 LONGEST  = ./test ./server ./storage ./internal/sim
-# The packages that pooled buffers pass through.
-BUFFERED = ./test ./server/... ./storage ./raftgroup/... ./bufpool ./internal/sim ./internal/testcluster ./cmd/proa
+# The packages that pooled buffers pass through, and one that starts servers.
+BUFFERED = ./server/... ./storage ./raftgroup/... ./bufpool ./internal/sim ./internal/testcluster
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test race sim lint fuzz bench ycsb compare gobench docs clean failover growth
