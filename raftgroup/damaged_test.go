@@ -176,9 +176,10 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 	}
 }
 
-// TestDamagedNodeAlone damages a block of a node alone: the rows concerned are
-// refused, the others served; what does not need them is carried out.
-func TestDamagedNodeAlone(t *testing.T) {
+// filledAlone returns the disk of a node alone that has been stopped, and the rows
+// that its two shards hold.
+func filledAlone(t *testing.T) (*vfs.MemFS, *bulk) {
+	t.Helper()
 	f := vfs.NewMem()
 	n := memNode(t, f, Options{Shards: 2})
 	rows := newBulk(n, 300)
@@ -188,9 +189,16 @@ func TestDamagedNodeAlone(t *testing.T) {
 		}
 	}
 	closeNode(t, n)
+	return f, rows
+}
+
+// TestDamagedNodeAlone damages a block of a node alone: the rows concerned are
+// refused, the others served; what does not need them is carried out.
+func TestDamagedNodeAlone(t *testing.T) {
+	f, rows := filledAlone(t)
 	bad := rows.keys[0][len(rows.keys[0])/2]
 	flipIn(t, f, rows.value(bad))
-	n = memNode(t, f, Options{})
+	n := memNode(t, f, Options{})
 	reads := func() (found, refused int) {
 		for _, keys := range rows.keys {
 			for _, key := range keys {
@@ -252,17 +260,9 @@ func TestDamagedNodeAlone(t *testing.T) {
 // TestLostShardAlone damages what a shard of a node alone ends with: it is not
 // served, the other is.
 func TestLostShardAlone(t *testing.T) {
-	f := vfs.NewMem()
-	n := memNode(t, f, Options{Shards: 2})
-	rows := newBulk(n, 300)
-	for _, keys := range rows.keys {
-		for _, key := range keys {
-			mustPut(t, n, key, rows.value(key))
-		}
-	}
-	closeNode(t, n)
+	f, rows := filledAlone(t)
 	flipIn(t, f, rows.value(rows.keys[1][0]))
-	n = memNode(t, f, Options{})
+	n := memNode(t, f, Options{})
 	b := bufpool.Get(64)
 	defer b.Release()
 	key := rows.keys[0][0]
