@@ -222,6 +222,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	// relies on its log to know it after a crash. Without a log the ingestion has
 	// to wait until the memtable is flushed; ours are empty.
 	o.Experimental.DisableIngestAsFlushable = func() bool { return true }
+	o.Experimental.CompactionScheduler = s.scheduler
 	o.Logger = pebbleLogger{s}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: s.backgroundError,
@@ -229,6 +230,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 		// On the goroutine of the compaction, which ends with it.
 		CompactionBegin: func(pebble.CompactionInfo) { standBack() },
 		CompactionEnd:   func(pebble.CompactionInfo) { notify(s.compacted) },
+		TableIngested:   func(pebble.TableIngestInfo) { notify(s.scheduler.wake) },
 	}
 	o.EnsureDefaults()
 	return o

@@ -242,6 +242,7 @@ type Store struct {
 	fatal fatalState
 
 	damage      damage
+	scheduler   *scheduler
 	inspection  *pebble.Options // with which damaged files are read
 	recordFiles atomic.Uint64   // of writeRecords, so far
 
@@ -345,6 +346,7 @@ func Open(o Options) (*Store, error) {
 		flushAsked: make(chan struct{}, 1),
 		flushed:    make(chan struct{}, 1),
 		compacted:  make(chan struct{}, 1),
+		scheduler:  newScheduler(),
 		level0Max:  level0Max,
 		closing:    make(chan struct{}),
 	}
@@ -403,6 +405,7 @@ func (s *Store) open() (err error) {
 	if s.db, err = pebble.Open(s.opts.Dir, o); err != nil {
 		return lostFiles(err)
 	}
+	s.scheduler.start()
 	owned, err := checkOwner(s.db, &s.opts)
 	if isDamage(err) {
 		s.opts.Logger.Error("whose state this is cannot be read, since its file is damaged; it is taken for this node's", "error", err.Error())
