@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/protocol"
 )
@@ -474,6 +477,47 @@ func TestOtherCluster(t *testing.T) {
 	if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A client that is told its cluster sends nothing to a server of another one:
+// neither when it begins, nor when the cluster behind an address is made anew.
+func TestPinnedCluster(t *testing.T) {
+	hello := func(cluster uint64) func(*fakeConn, *protocol.Hello) []byte {
+		return func(*fakeConn, *protocol.Hello) []byte {
+			r := protocol.HelloReply{Version: 1, Node: 1, Cluster: cluster}
+			return protocol.End(r.AppendTo(protocol.Begin(nil, 0, protocol.FlagReply, 0)), 0)
+		}
+	}
+	f, g := newFake(t), newFake(t)
+	f.record, g.record = true, true
+	f.hello, g.hello = hello(7), hello(8)
+	_, err := New(t.Context(), Config{Endpoints: []string{g.address()}, Cluster: 7})
+	var wrong *WrongClusterError
+	if !errors.Is(err, ErrWrongCluster) || !errors.As(err, &wrong) {
+		t.Fatalf("New: %v", err)
+	}
+	if diff := cmp.Diff(WrongClusterError{Endpoint: g.address(), Want: 7, Got: 8}, *wrong); diff != "" {
+		t.Error(diff)
+	}
+	if !strings.Contains(err.Error(), "0000000000000008, not 0000000000000007") || !SafeToRetry(err) {
+		t.Errorf("%v", err)
+	}
+
+	c := dial(t, func(cfg *Config) { cfg.Cluster = 7 }, f, g)
+	if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil {
+		t.Fatal(err)
+	}
+	f.set(func() { f.hello = hello(9) })
+	f.dropAll()
+	eventually(t, func() bool { return len(*c.ready.Load()) == 0 })
+	if _, err := c.Put(t.Context(), []byte("k"), nil, WithTimeout(50*time.Millisecond)); !errors.Is(err, ErrWrongCluster) {
+		t.Errorf("after the cluster was made anew: %v", err)
+	}
+	g.set(func() {
+		if len(g.requests) != 0 {
+			t.Errorf("%d requests to a server of another cluster", len(g.requests))
+		}
+	})
 }
 
 // An advertised address may lead to a node of the same number in a cluster that

@@ -37,6 +37,14 @@ type Config struct {
 	// is up when the program starts. The address of a load balancer will do.
 	Endpoints []string
 
+	// Cluster, if not 0, is the id of the only cluster the client talks to, as
+	// ServerInfo.Cluster and "proa status" tell it. A server of another cluster is
+	// refused when the connection is made, before any request is sent: New, or the
+	// call that needed the connection, then fails with ErrWrongCluster. With 0 the
+	// client takes the cluster it reaches first, and keeps to it while it is
+	// connected.
+	Cluster uint64
+
 	// ForwardOnly keeps the client from asking which node leads which shard
 	// and from connecting to any address but Endpoints. Every request then goes
 	// to a server of Endpoints, which forwards it where that is needed. Without

@@ -69,6 +69,9 @@ var (
 	ErrTooManyConnections = errors.New("the server's connection limit is reached")
 	// ErrHandshake: the server refused the handshake, or is no Proa server.
 	ErrHandshake = errors.New("handshake refused")
+	// ErrWrongCluster: the server belongs to another cluster than Config.Cluster;
+	// nothing was sent to it. See also [WrongClusterError].
+	ErrWrongCluster = errors.New("the server belongs to another cluster")
 	// ErrUnauthenticated: credentials are missing or wrong.
 	ErrUnauthenticated = errors.New("credentials missing or wrong")
 	// ErrPermission: the credentials do not allow this.
@@ -227,7 +230,7 @@ func (e EndpointError) String() string {
 	return s
 }
 
-// Error lists the endpoints and says how to start a server.
+// Error lists the endpoints.
 func (e *UnavailableError) Error() string {
 	var b strings.Builder
 	b.WriteString(ErrUnavailable.Error())
@@ -235,7 +238,6 @@ func (e *UnavailableError) Error() string {
 		b.WriteString([]string{": ", "; "}[min(i, 1)])
 		b.WriteString(p.String())
 	}
-	b.WriteString(" (is a server running? start one with: proa serve)")
 	return b.String()
 }
 
@@ -252,6 +254,22 @@ func (e *UnavailableError) Unwrap() []error {
 	}
 	return errs
 }
+
+// WrongClusterError says which cluster answered in place of the one that
+// Config.Cluster names. It is ErrWrongCluster.
+type WrongClusterError struct {
+	Endpoint string // with the port
+	Want     uint64 // Config.Cluster
+	Got      uint64 // the cluster that the server named
+}
+
+// Error names both clusters as "proa status" shows them.
+func (e *WrongClusterError) Error() string {
+	return fmt.Sprintf("%v: %016x, not %016x", ErrWrongCluster, e.Got, e.Want)
+}
+
+// Is reports whether target is ErrWrongCluster.
+func (e *WrongClusterError) Is(target error) bool { return target == ErrWrongCluster }
 
 // SafeToRetry reports whether err came from a call that definitely had no
 // effect, so that making the call again cannot apply it twice. It says nothing

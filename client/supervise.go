@@ -129,8 +129,8 @@ const askedPauseMax = 100 * time.Millisecond
 // pause waits before the next try, after one that ended in err. Back-off spares
 // addresses that nobody needs: a call that waits for a connection cuts it short,
 // and so does news that the node at the other end leads a shard, so it is up.
-// Only a server that has refused for good, or has said when to come back, gets
-// its pause whatever waits. It reports whether the pause was cut short.
+// Only a server that has refused for good, is of another cluster than
+// Config.Cluster, or has said when to come back, gets its pause whatever waits. It reports whether the pause was cut short.
 func (c *Client) pause(ep *endpointState, d time.Duration, err error) (asked bool) {
 	least := jitter(askedPauseMax)
 	var e *Error
@@ -138,6 +138,9 @@ func (c *Client) pause(ep *endpointState, d time.Duration, err error) (asked boo
 		if least = max(least, e.RetryAfter); !e.Status.Retry() {
 			least = c.cfg.BackoffMin
 		}
+	}
+	if errors.Is(err, ErrWrongCluster) {
+		least = c.cfg.BackoffMin
 	}
 	least = min(d, least)
 	if c.sleep(ep, least, nil); d == least {
@@ -213,6 +216,10 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 			err = fmt.Errorf("%w during the handshake: %w", ctx.Err(), err)
 		}
 		return nil, err
+	}
+	if want := c.cfg.Cluster; want != 0 && info.Cluster != want {
+		nc.Close()
+		return nil, &WrongClusterError{Endpoint: ep.name, Want: want, Got: info.Cluster}
 	}
 	if ep.node != nil && info.Node != ep.node.id {
 		nc.Close()

@@ -148,7 +148,7 @@ func TestUnavailableMeanwhile(t *testing.T) {
 			ep.tried(c.now(), net.ErrClosed)
 		}
 		time.Sleep(2 * time.Second)
-		want := "no server could be reached: h:7400: use of closed network connection (3 tries, the last 2s ago) (is a server running? start one with: proa serve)"
+		want := "no server could be reached: h:7400: use of closed network connection (3 tries, the last 2s ago)"
 		if got := c.unavailable().Error(); got != want {
 			t.Errorf("%s", got)
 		}
