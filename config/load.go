@@ -25,6 +25,7 @@ const (
 const (
 	EnvFile      = "PROA_CONFIG"     // path of the configuration file
 	EnvEndpoints = "PROA_ENDPOINTS"  // servers the commands talk to
+	EnvContext   = "PROA_CONTEXT"    // name of the cluster the commands talk to
 	EnvJoinToken = "PROA_JOIN_TOKEN" // node.join_token
 )
 
@@ -275,7 +276,7 @@ func (l *loader) environment(environ func() []string) error {
 		EnvironFunc: environ,
 		TransformFunc: func(variable, text string) (string, any) {
 			name, ok := byEnv[variable]
-			if !ok && variable != EnvFile && variable != EnvEndpoints {
+			if !ok && variable != EnvFile && variable != EnvEndpoints && variable != EnvContext {
 				strangers = append(strangers, variable)
 			}
 			where[name] = variable

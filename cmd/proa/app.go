@@ -27,8 +27,9 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 
-	endpoints   []string
-	output      string // table, json, raw
+	endpoints   []string // that --endpoints named; nil: none
+	context     string   // that --context named
+	output      string   // table, json, raw
 	consistency string
 	timeout     time.Duration
 	escaped     bool // arguments hold backslash escapes
@@ -42,6 +43,7 @@ type app struct {
 
 // connection is the client, connected at first use.
 type connection struct {
+	target        *target // nil: not looked for yet
 	client        *client.Client
 	administrator administrator // the client, or what stands for it in tests
 }
@@ -79,16 +81,24 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	if a.link.client != nil {
 		return a.link.client, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
-	defer cancel()
-	c, err := client.New(ctx, client.Config{
-		Endpoints: a.endpoints, RequestTimeout: a.timeout, DialTimeout: a.timeout,
-		Name: "proa", SessionReads: a.shell || a.consistency == "session",
-	})
+	t, err := a.target()
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	defer cancel()
+	c, err := client.New(ctx, client.Config{
+		Endpoints: t.endpoints, Cluster: uint64(t.cluster), RequestTimeout: a.timeout, DialTimeout: a.timeout,
+		Name: "proa", SessionReads: a.shell || a.consistency == "session",
+	})
+	if err != nil {
+		if asClientError(err) == nil { // an endpoint is not one
+			err = &usageError{err}
+		}
+		return nil, err
+	}
 	a.link.client = c
+	a.meet(c, t)
 	return c, nil
 }
 
@@ -131,12 +141,10 @@ func (a *app) checkFlags(cmd *cobra.Command) error {
 	if a.timeout <= 0 {
 		return usagef("--timeout %v: must be above 0", a.timeout)
 	}
-	for _, e := range a.endpoints {
-		if strings.TrimSpace(e) == "" {
-			return usagef("--endpoints: an endpoint is empty")
-		}
+	if a.endpoints != nil && a.context != "" {
+		return usagef("--endpoints and --context exclude each other")
 	}
-	return nil
+	return checkEndpoints("--endpoints", a.endpoints)
 }
 
 // bytes returns a key or value as it was meant on the command line.
@@ -231,7 +239,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	}
 	add(groupKeys, a.shellCommand())
 	add(groupServer, a.serveCommand(), a.configCommand(), a.benchCommand())
-	add(groupCluster, a.demoCommand())
+	add(groupCluster, a.contextCommand(), a.demoCommand())
 	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
 	explainArgs(root)
 	return root
@@ -247,14 +255,12 @@ const (
 func (a *app) addFlags(root *cobra.Command) {
 	if a.output == "" {
 		a.output, a.consistency, a.timeout = outputTable, "linearizable", defaultTimeout
-		a.endpoints = []string{defaultEndpoint}
-		if e := os.Getenv(config.EnvEndpoints); e != "" {
-			a.endpoints = strings.Split(e, ",")
-		}
 	}
 	f := root.PersistentFlags()
 	if !a.shell {
-		f.StringSliceVarP(&a.endpoints, "endpoints", "e", a.endpoints, "`servers`: host:port or unix:///path; also "+config.EnvEndpoints)
+		f.StringSliceVarP(&a.endpoints, "endpoints", "e", a.endpoints, "`servers`: host:port or unix:///path; also "+config.EnvEndpoints+" (default "+defaultEndpoint+")")
+		f.StringVar(&a.context, "context", a.context, "`name` of the cluster, see proa context; also "+config.EnvContext)
+		_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 		f.BoolVarP(&a.escaped, "escaped", "x", a.escaped, `keys and values hold escapes such as \n or \x00`)
 	}
 	f.StringVarP(&a.output, "output", "o", a.output, "output `form`: table, json or raw")

@@ -205,8 +205,12 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 			return err
 		}
 	}
+	t, err := a.target()
+	if err != nil {
+		return err
+	}
 	l := &f.load
-	l.Workload, l.Timeout, l.Addresses = w, a.timeout, benchAddresses(a.endpoints)
+	l.Workload, l.Timeout, l.Addresses = w, a.timeout, benchAddresses(t.endpoints)
 	l.Consistency = map[string]protocol.Consistency{"linearizable": protocol.Linearizable, "session": protocol.SessionReads, "stale": protocol.Stale}[a.consistency]
 	switch {
 	case l.Connections < 1 || l.InFlight < 1 || l.Keys < 1:
@@ -274,6 +278,12 @@ const benchRateMax = 100e6
 
 // bench makes the load and shows what it measured.
 func (a *app) bench(ctx context.Context, f *benchFlags) error {
+	// The harness knows no contexts: what reaches the wrong cluster ends here.
+	if a.link.target.context != "" {
+		if _, err := a.connect(ctx); err != nil {
+			return err
+		}
+	}
 	live := a.newBenchLive()
 	f.load.Progress = live.show
 	h, err := bench.Open(ctx, f.load)

@@ -176,7 +176,11 @@ func (a *app) writeFrame(picture []byte, number int, onTerminal bool) error {
 
 // renderCluster shows header, nodes and shards.
 func (a *app) renderCluster(s *command.ClusterStatus, h *health) error {
-	if err := a.printf("cluster %s, epoch %d, seen by node %d\n", s.Cluster, s.Epoch, s.Asked); err != nil {
+	named := ""
+	if a.link != nil && a.link.target != nil && a.link.target.context != "" {
+		named = ", context " + a.link.target.context
+	}
+	if err := a.printf("cluster %s, epoch %d, seen by node %d%s\n", s.Cluster, s.Epoch, s.Asked, named); err != nil {
 		return err
 	}
 	for i, line := range h.lines() {

@@ -74,7 +74,7 @@ func commandLines(doc string) (lines []string) {
 }
 
 func TestDocumentedCommands(t *testing.T) {
-	for _, name := range []string{"operations.md", "reliability.md"} {
+	for _, name := range []string{"operations.md", "reliability.md", "cli.md"} {
 		found := 0
 		for _, line := range commandLines(readDocument(t, name)) {
 			words := strings.Fields(line)
@@ -118,7 +118,7 @@ func TestDocumentedSettings(t *testing.T) {
 		section, _, _ := strings.Cut(name, ".")
 		sections[section] = true
 	}
-	for _, name := range []string{"operations.md", "reliability.md"} {
+	for _, name := range []string{"operations.md", "reliability.md", "cli.md"} {
 		for _, m := range key.FindAllStringSubmatch(space.ReplaceAllString(readDocument(t, name), " "), -1) {
 			section, _, _ := strings.Cut(m[1], ".")
 			value, ok := values[m[1]]

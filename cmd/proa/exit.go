@@ -92,13 +92,13 @@ func describe(err error, a *app) string {
 	case err == nil, errors.Is(err, errSilent):
 		return ""
 	case errors.As(err, &unavailable):
-		return describeUnavailable(unavailable)
+		return a.describeUnavailable(unavailable)
 	case errors.As(err, &unreachable):
 		e := &client.UnavailableError{}
 		for _, f := range unreachable.Failed {
 			e.Endpoints = append(e.Endpoints, client.EndpointError{Endpoint: f.Address, Err: f.Err})
 		}
-		return describeUnavailable(e)
+		return a.describeUnavailable(e)
 	case errors.As(err, &usage):
 		text := err.Error()
 		if a.shell {
@@ -147,13 +147,20 @@ func asClientError(err error) *client.Error {
 }
 
 // describeUnavailable says what was tried and how to go on.
-func describeUnavailable(e *client.UnavailableError) string {
+func (a *app) describeUnavailable(e *client.UnavailableError) string {
+	t := a.link.target
+	if t == nil { // the client is not this program's own
+		t = &target{source: byFlag}
+	}
 	var b strings.Builder
 	b.WriteString("proa: no server could be reached. Tried:\n")
+	if t.context != "" {
+		b.Reset()
+		fmt.Fprintf(&b, "proa: no server of context %s could be reached. Tried:\n", t.context)
+	}
 	for _, p := range e.Endpoints {
 		fmt.Fprintf(&b, "  %v\n", p)
 	}
-	b.WriteString("Start a server here:   proa serve\n")
-	b.WriteString("Or name one elsewhere: proa -e host:port …   (or set " + config.EnvEndpoints + ")")
+	b.WriteString(adviceUnreachable(e, t))
 	return b.String()
 }

@@ -43,7 +43,8 @@ func TestScripts(t *testing.T) {
 			s := &scriptServer{}
 			e.Values["server"] = s
 			e.Defer(s.kill)
-			e.Vars = append(e.Vars, "PROA_ENDPOINTS=127.0.0.1:1", "XDG_STATE_HOME="+filepath.Join(e.WorkDir, "state"))
+			e.Vars = append(e.Vars, "PROA_ENDPOINTS=127.0.0.1:1", "XDG_STATE_HOME="+filepath.Join(e.WorkDir, "state"),
+				"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, "config"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

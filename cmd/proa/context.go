@@ -1,0 +1,300 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/contexts"
+)
+
+func (a *app) contextCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "context",
+		Short: "Name clusters, and choose the one that commands talk to",
+		Long: `Name clusters, and choose the one that commands talk to. A context is a name for
+the endpoints of a cluster. It also keeps the id of the cluster, from the first
+contact on: a command that reaches another cluster under these endpoints sends
+nothing to it and fails.
+
+A command talks to the servers that --endpoints names, otherwise to the context
+that --context names, otherwise to ` + config.EnvEndpoints + `, otherwise to the context
+that ` + config.EnvContext + ` names, otherwise to the current context, otherwise to
+` + defaultEndpoint + `.
+
+Contexts are kept in proa/contexts.json in the user's configuration directory:
+$XDG_CONFIG_HOME or ~/.config on Linux, ~/Library/Application Support on macOS,
+%AppData% on Windows.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.contextAddCommand(), a.contextUseCommand(), a.contextListCommand(), a.contextShowCommand(), a.contextRemoveCommand())
+	return cmd
+}
+
+func (a *app) contextAddCommand() *cobra.Command {
+	var replace, use bool
+	cmd := &cobra.Command{
+		Use:   "add NAME [ENDPOINT…]",
+		Short: "Name a cluster",
+		Long: `Name a cluster by the endpoints of its servers: host:port, host alone for port
+7400, or unix:///path. Without ENDPOINT those of --endpoints or ` + config.EnvEndpoints + ` are taken.
+The command asks the servers for the id of their cluster and keeps it; if none can
+be reached, the first command that reaches one does. The first context becomes the
+current one.`,
+		Example: "  proa context add prod n1:7400 n2:7400 n3:7400\n  proa context add prod n1:7400 n2:7400 n4:7400 --replace",
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := contexts.CheckName(args[0]); err != nil {
+				return &usageError{err}
+			}
+			t := &target{source: byFlag, endpoints: a.endpoints}
+			for _, word := range args[1:] {
+				t.endpoints = append(t.endpoints, strings.Split(word, ",")...)
+			}
+			if e := os.Getenv(config.EnvEndpoints); t.endpoints == nil && e != "" {
+				t.endpoints = strings.Split(e, ",")
+			}
+			if t.endpoints == nil {
+				return usagef("the endpoints of the cluster are missing, such as n1:7400 n2:7400 n3:7400")
+			}
+			if err := checkEndpoints("ENDPOINT", t.endpoints); err != nil {
+				return err
+			}
+			return a.addContext(cmd.Context(), args[0], t, replace, use)
+		},
+	}
+	cmd.Flags().BoolVar(&replace, "replace", false, "replace the context if it exists, with the cluster that answers now")
+	cmd.Flags().BoolVar(&use, "use", false, "make it the current context")
+	return cmd
+}
+
+func (a *app) addContext(ctx context.Context, name string, t *target, replace, use bool) error {
+	a.link.target = t
+	c, err := a.connect(ctx)
+	if err != nil && !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	added := contexts.Context{Endpoints: t.endpoints}
+	if err == nil {
+		info, _ := c.Server()
+		added.Cluster = contexts.ClusterID(info.Cluster)
+	}
+	var before contexts.Context
+	err = updateContexts(func(s *contexts.Set) error {
+		var exists bool
+		if before, exists = s.Contexts[name]; exists && !replace {
+			return &statusError{exitFailed, fmt.Errorf("context %s exists: %s; --replace replaces it", name, strings.Join(before.Endpoints, ","))}
+		}
+		added.Cluster = cmp.Or(added.Cluster, before.Cluster)
+		if len(s.Contexts) == 0 || use {
+			s.Current = name
+		}
+		s.Contexts[name] = added
+		use = s.Current == name
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if before.Cluster != 0 && before.Cluster != added.Cluster {
+		a.note("context %s was of cluster %v", name, before.Cluster)
+	}
+	return a.showContext(contextRowOf(name, added, use))
+}
+
+func (a *app) contextUseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "use NAME",
+		Short:             "Make a context the current one",
+		Example:           "  proa context use prod",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeContextName,
+		RunE: func(_ *cobra.Command, args []string) error {
+			var row contextRow
+			err := updateContexts(func(s *contexts.Set) error {
+				c, ok := s.Contexts[args[0]]
+				if !ok {
+					return noContext(args[0], s)
+				}
+				s.Current = args[0]
+				row = contextRowOf(args[0], c, true)
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			for _, variable := range []string{config.EnvEndpoints, config.EnvContext} {
+				if os.Getenv(variable) != "" {
+					a.note("%s is set and has priority over the current context", variable)
+				}
+			}
+			return a.showContext(row)
+		},
+	}
+}
+
+func (a *app) contextListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the contexts",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			s, err := loadContexts()
+			if err != nil {
+				return err
+			}
+			t := a.newTable("CURRENT", "NAME", "CLUSTER", "ENDPOINTS")
+			for _, name := range s.Names() {
+				row := contextRowOf(name, s.Contexts[name], name == s.Current)
+				switch a.output {
+				case outputJSON:
+					err = a.writeJSON(row)
+				case outputRaw:
+					err = a.printf("%s\n", name)
+				default:
+					mark := ""
+					if row.Current {
+						mark = "*"
+					}
+					err = t.row(mark, name, row.clusterText(), strings.Join(row.Endpoints, ","))
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return t.flush()
+		},
+	}
+}
+
+func (a *app) contextShowCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "show [NAME]",
+		Short:             "Show a context, by default the one that commands use",
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeContextName,
+		RunE: func(_ *cobra.Command, args []string) error {
+			s, err := loadContexts()
+			if err != nil {
+				return err
+			}
+			name := cmp.Or(a.context, os.Getenv(config.EnvContext), s.Current)
+			if len(args) == 1 {
+				name = args[0]
+			}
+			if name == "" {
+				return &statusError{exitFailed, errors.New("there is no current context; proa context use NAME chooses one, proa context list lists them")}
+			}
+			c, ok := s.Contexts[name]
+			if !ok {
+				return noContext(name, s)
+			}
+			return a.showContext(contextRowOf(name, c, name == s.Current))
+		},
+	}
+}
+
+func (a *app) contextRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:               "remove NAME",
+		Short:             "Remove a context; the cluster is not touched",
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeContextName,
+		RunE: func(_ *cobra.Command, args []string) error {
+			wasCurrent := false
+			err := updateContexts(func(s *contexts.Set) error {
+				if _, ok := s.Contexts[args[0]]; !ok {
+					return noContext(args[0], s)
+				}
+				delete(s.Contexts, args[0])
+				if wasCurrent = s.Current == args[0]; wasCurrent {
+					s.Current = ""
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if wasCurrent {
+				a.note("there is no current context now; proa context use NAME chooses one")
+			}
+			if a.output == outputJSON {
+				return a.writeJSON(map[string]string{"removed": args[0]})
+			}
+			return a.printf("removed context %s\n", args[0])
+		},
+	}
+}
+
+// contextRow is a context in JSON output.
+type contextRow struct {
+	Name      string             `json:"name"`
+	Current   bool               `json:"current"`
+	Cluster   contexts.ClusterID `json:"cluster,omitzero"`
+	Endpoints []string           `json:"endpoints"`
+}
+
+func contextRowOf(name string, c contexts.Context, current bool) contextRow {
+	return contextRow{Name: name, Current: current, Cluster: c.Cluster, Endpoints: c.Endpoints}
+}
+
+func (r *contextRow) clusterText() string {
+	if r.Cluster == 0 {
+		return "not known yet"
+	}
+	return r.Cluster.String()
+}
+
+func (a *app) showContext(r contextRow) error {
+	switch a.output {
+	case outputJSON:
+		return a.writeJSON(r)
+	case outputRaw:
+		return a.printf("%s\n", r.Name)
+	}
+	current := ""
+	if r.Current {
+		current = ", the current one"
+	}
+	cluster := "cluster " + r.Cluster.String()
+	if r.Cluster == 0 {
+		cluster = "no server reached yet: the first contact tells its cluster"
+	}
+	return a.printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, strings.Join(r.Endpoints, ","), cluster)
+}
+
+// updateContexts changes the user's contexts.
+func updateContexts(change func(*contexts.Set) error) error {
+	path, err := contexts.Path()
+	if err != nil {
+		return notDonef("there is no place for contexts: %w", err)
+	}
+	err = contexts.Update(path, change)
+	if errors.Is(err, contexts.ErrDamaged) {
+		return notDonef("%w", err)
+	}
+	return err
+}
+
+func completeContexts(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	s, err := loadContexts()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	return s.Names(), cobra.ShellCompDirectiveNoFileComp
+}
+
+func completeContextName(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return completeContexts(cmd, args, typed)
+}

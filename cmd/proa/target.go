@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/contexts"
+)
+
+// target is the cluster that commands talk to.
+type target struct {
+	source    targetSource
+	endpoints []string
+	context   string             // name of its context; "": it has none
+	cluster   contexts.ClusterID // the only one to talk to; 0: whichever answers
+	known     []string           // names of all contexts, where source is byDefault
+}
+
+// targetSource is what named the endpoints, the strongest first.
+type targetSource uint8
+
+const (
+	byFlag        targetSource = iota // --endpoints
+	byEnvironment                     // PROA_ENDPOINTS
+	byContext                         // --context, PROA_CONTEXT, or the current context
+	byDefault                         // nothing
+)
+
+// target finds out which cluster is meant. The file of contexts is read only
+// where it counts, so that a damaged one stops no command that names endpoints.
+func (a *app) target() (*target, error) {
+	if a.link.target == nil {
+		t, err := a.findTarget()
+		if err != nil {
+			return nil, err
+		}
+		a.link.target = t
+	}
+	return a.link.target, nil
+}
+
+func (a *app) findTarget() (*target, error) {
+	name := a.context
+	if name == "" {
+		if a.endpoints != nil {
+			return &target{source: byFlag, endpoints: a.endpoints}, nil
+		}
+		if e := os.Getenv(config.EnvEndpoints); e != "" {
+			endpoints := strings.Split(e, ",")
+			return &target{source: byEnvironment, endpoints: endpoints}, checkEndpoints(config.EnvEndpoints, endpoints)
+		}
+		name = os.Getenv(config.EnvContext)
+	}
+	set, err := loadContexts()
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		name = set.Current
+	}
+	if name == "" {
+		return &target{source: byDefault, endpoints: []string{defaultEndpoint}, known: set.Names()}, nil
+	}
+	c, ok := set.Contexts[name]
+	if !ok {
+		return nil, noContext(name, set)
+	}
+	return &target{source: byContext, endpoints: c.Endpoints, context: name, cluster: c.Cluster}, nil
+}
+
+func checkEndpoints(where string, endpoints []string) error {
+	for _, e := range endpoints {
+		if strings.TrimSpace(e) == "" {
+			return usagef("%s: an endpoint is empty", where)
+		}
+	}
+	if endpoints != nil && len(endpoints) == 0 {
+		return usagef("%s: names no endpoint", where)
+	}
+	return nil
+}
+
+// loadContexts reads the user's contexts. Where a user has no place for a
+// configuration there are none.
+func loadContexts() (*contexts.Set, error) {
+	path, err := contexts.Path()
+	if err != nil {
+		return &contexts.Set{}, nil
+	}
+	set, err := contexts.Load(path)
+	if err != nil {
+		return nil, notDonef("%w", err)
+	}
+	return set, nil
+}
+
+func noContext(name string, set *contexts.Set) error {
+	if len(set.Contexts) == 0 {
+		return notDonef("there is no context %q: no context has been added; add it with: proa context add %s HOST:PORT", name, shellQuote(name))
+	}
+	return notDonef("there is no context %q; there are: %s", name, strings.Join(set.Names(), ", "))
+}
+
+// meet remembers the cluster of a context at the first contact.
+func (a *app) meet(c *client.Client, t *target) {
+	info, ok := c.Server()
+	if t.context == "" || t.cluster != 0 || !ok || info.Cluster == 0 {
+		return
+	}
+	t.cluster = contexts.ClusterID(info.Cluster)
+	err := updateContexts(func(s *contexts.Set) error {
+		if now, ok := s.Contexts[t.context]; ok && now.Cluster == 0 {
+			now.Cluster = t.cluster
+			s.Contexts[t.context] = now
+		}
+		return nil
+	})
+	if err != nil {
+		a.note("the cluster of context %s cannot be remembered: %v", t.context, err)
+	}
+}
+
+// note tells something beside the result.
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintf(a.err, format+"\n", args...)
+}
+
+// adviceUnreachable says how to go on where no server of t could be reached. It
+// advises to start a new server only where nothing suggests that there is a
+// cluster: an empty one in the place of that cluster would look healthy.
+func adviceUnreachable(e *client.UnavailableError, t *target) string {
+	var wrong *client.WrongClusterError
+	switch {
+	case errors.As(e, &wrong):
+		return adviceWrongCluster(wrong, t)
+	case t.source == byDefault && len(t.known) > 0:
+		return fmt.Sprintf("No cluster was named. Choose one of %s: proa --context NAME …, or proa context use NAME", strings.Join(t.known, ", "))
+	case t.source == byDefault && allRefused(e):
+		return "Start a server here:   proa serve\n" +
+			"Or name one elsewhere: proa -e host:port …   (or set " + config.EnvEndpoints + ", or see proa context --help)"
+	case t.source == byDefault:
+		return "Name a server:   proa -e host:port …   (or set " + config.EnvEndpoints + ", or see proa context --help)"
+	}
+	next := "Check the address and the network."
+	if allRefused(e) {
+		next = "Start the servers of the cluster again, on their data directories, or check the address."
+		if len(t.endpoints) == 1 {
+			next = "Start this server of the cluster again, on its data directory, or check the address."
+		}
+	}
+	if len(t.endpoints) == 1 {
+		next += "\n" + adviceMoreEndpoints(t)
+	}
+	return next
+}
+
+// adviceMoreEndpoints says how to name further servers of a cluster.
+func adviceMoreEndpoints(t *target) string {
+	const why = "If the cluster has other servers, name them too: "
+	switch first := t.endpoints[0]; t.source {
+	case byContext:
+		return why + fmt.Sprintf("proa context add %s %s OTHER:7400 --replace", t.context, shellQuote(first))
+	case byEnvironment:
+		return why + fmt.Sprintf("export %s=%s,OTHER:7400", config.EnvEndpoints, shellQuote(first))
+	default:
+		return why + fmt.Sprintf("proa -e %s,OTHER:7400 …", shellQuote(first))
+	}
+}
+
+func adviceWrongCluster(e *client.WrongClusterError, t *target) string {
+	words := make([]string, len(t.endpoints))
+	for i, endpoint := range t.endpoints {
+		words[i] = shellQuote(endpoint)
+	}
+	return fmt.Sprintf("Nothing was sent to it. Context %s is of cluster %016x. If that cluster was replaced on purpose:\n"+
+		"  proa context add %s %s --replace\n"+
+		"Otherwise correct the endpoints, which proa context show %[1]s lists.", t.context, e.Want, t.context, strings.Join(words, " "))
+}
+
+// allRefused reports whether there is nothing at any of the addresses.
+func allRefused(e *client.UnavailableError) bool {
+	for _, p := range e.Endpoints {
+		if p.Err == nil || !isAny(p.Err, errRefused, syscall.ENOENT) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,104 @@
+package contexts
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestUpdate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "proa", "contexts.json")
+	s, err := Load(path)
+	if err != nil || len(s.Contexts) != 0 {
+		t.Fatalf("no file: %v, %v", s, err)
+	}
+	want := &Set{Current: "prod", Contexts: map[string]Context{
+		"prod": {Endpoints: []string{"a:7400", "unix:///run/proa.sock"}, Cluster: 0xd1},
+		"new":  {Endpoints: []string{"b"}},
+	}}
+	if err := Update(path, func(s *Set) error { *s = *want; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	refused := errors.New("refused")
+	if err := Update(path, func(s *Set) error { s.Current = "new"; return refused }); !errors.Is(err, refused) {
+		t.Fatal(err)
+	}
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(b), `"cluster": "00000000000000d1"`) {
+		t.Errorf("%v, %s", err, b)
+	}
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".*.partial"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Processes that add contexts at the same time lose none.
+func TestConcurrentUpdates(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "contexts.json")
+	var wg sync.WaitGroup
+	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	for _, name := range names {
+		wg.Go(func() {
+			err := Update(path, func(s *Set) error {
+				s.Contexts[name] = Context{Endpoints: []string{name}}
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	s, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names, s.Names()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	for content, why := range map[string]string{
+		"":                         "unexpected end",
+		"nonsense":                 "invalid character",
+		`{"a":1}`:                  "unknown field",
+		`{} {}`:                    "invalid character",
+		`{"version":2,"tls":true}`: "later version of proa",
+		`{"contexts":{"x":{"endpoints":["a"],"tls":{}}}}`:                     "unknown field",
+		`{"contexts":{"-x":{"endpoints":["a"]}}}`:                             "cannot name a context",
+		`{"contexts":{"x":{"endpoints":[]}}}`:                                 "endpoint is missing",
+		`{"contexts":{"x":{"endpoints":["a"],"cluster":"d1"}}}`:               "16 hexadecimal digits",
+		`{"current":"y","contexts":{"x":{"endpoints":["a"]}}}`:                `current context, "y"`,
+		`{"contexts":{"x":{"endpoints":["a"],"cluster":"zzzzzzzzzzzzzzzz"}}}`: "16 hexadecimal digits",
+	} {
+		path := filepath.Join(t.TempDir(), "contexts.json")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(path)
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), why) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", content, err)
+		}
+		if err := Update(path, func(*Set) error { return nil }); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: overwritten: %v", content, err)
+		}
+	}
+}
