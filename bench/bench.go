@@ -43,6 +43,13 @@
 // sent and acknowledged (see [Harness.Verify]); nothing of that is asked of the
 // server that is checked.
 //
+// # Rows
+//
+// All rows lie under [Prefix]. A marker among them tells that this package has
+// written them, and [Harness.Claim] refuses to write where there are rows without
+// it. [Run] and [Preload] do not look: they are for servers that the measuring
+// program has started itself.
+//
 // The generator needs Linux. Elsewhere Run, Preload, OpenIdle and the
 // runs of a Harness return [errors.ErrUnsupported].
 package bench
@@ -109,8 +116,8 @@ type Config struct {
 	// before the run starts and nothing more until it ends.
 	Idle int
 
-	// Keys is the number of keys to choose from, uniformly: key:000000000000
-	// and so on. 0 means 1.
+	// Keys is the number of keys to choose from, uniformly, as AppendKey makes
+	// them. 0 means 1.
 	Keys uint64
 
 	// Sequential takes the keys in order instead, beginning again at the first
@@ -275,7 +282,7 @@ func (c *Config) prepare() error {
 	case c.Connections > ConnectionsMax || c.InFlight > InFlightMax || c.Idle < 0 || c.Idle > ConnectionsMax:
 		return fmt.Errorf("%w: %d connections, %d in flight, %d idle; at most %d, %d and %d are possible", ErrConfig, c.Connections, c.InFlight, c.Idle, ConnectionsMax, InFlightMax, ConnectionsMax)
 	case c.Keys > keysMax:
-		return fmt.Errorf("%w: %d keys, at most %d fit in their digits", ErrConfig, c.Keys, uint64(keysMax))
+		return fmt.Errorf("%w: %d keys; at most %d are possible", ErrConfig, c.Keys, uint64(keysMax))
 	case c.ValueBytes < 0 || c.ValueBytes > ValueBytesMax:
 		return fmt.Errorf("%w: values of %d bytes, 0 to %d are possible", ErrConfig, c.ValueBytes, ValueBytesMax)
 	case c.Duration < 0 || c.Warmup < 0 || c.Duration == 0 && c.Count == 0:

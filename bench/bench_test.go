@@ -11,7 +11,7 @@ import (
 )
 
 func TestKeys(t *testing.T) {
-	for i, want := range map[uint64]string{0: "key:000000000000", 12345: "key:000000012345", keysMax - 1: "key:999999999999"} {
+	for i, want := range map[uint64]string{0: "_bench/k00000000", 12345: "_bench/k00000c1p", keysMax - 1: "_bench/kt3aaa3vv"} {
 		if got := AppendKey([]byte("x"), i); string(got) != "x"+want || len(want) != KeyBytes {
 			t.Errorf("key %d is %q", i, got)
 		}

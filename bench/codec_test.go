@@ -124,8 +124,8 @@ func TestRequests(t *testing.T) {
 	key, value := AppendKey(nil, 42), []byte("va\r\nlue")
 	for op, want := range map[Op]string{
 		Ping: "*1\r\n$4\r\nPING\r\n",
-		Get:  "*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000042\r\n",
-		Put:  "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000042\r\n$7\r\nva\r\nlue\r\n",
+		Get:  "*2\r\n$3\r\nGET\r\n$16\r\n_bench/k0000001a\r\n",
+		Put:  "*3\r\n$3\r\nSET\r\n$16\r\n_bench/k0000001a\r\n$7\r\nva\r\nlue\r\n",
 	} {
 		if got := (RESP{}).AppendRequest([]byte("before"), op, 1, key, value); string(got) != "before"+want {
 			t.Errorf("RESP %v is %q", op, got)
@@ -138,10 +138,10 @@ func TestRequests(t *testing.T) {
 			t.Errorf("Proa %v is %+v, %v", op, f, err)
 		}
 		var m protocol.Put
-		if op == Put && (m.Decode(f.Body) != nil || string(m.Key) != "key:000000000042" || !bytes.Equal(m.Value, value) || m.Flags != 0) {
+		if op == Put && (m.Decode(f.Body) != nil || string(m.Key) != "_bench/k0000001a" || !bytes.Equal(m.Value, value) || m.Flags != 0) {
 			t.Errorf("PUT is %+v", m)
 		}
-		if op == Get && string(f.Body) != "key:000000000042" || op == Ping && len(f.Body) != 0 {
+		if op == Get && string(f.Body) != "_bench/k0000001a" || op == Ping && len(f.Body) != 0 {
 			t.Errorf("body of %v is %q", op, f.Body)
 		}
 	}

@@ -153,8 +153,11 @@ func (s *fake) reply(r request, greeting bool) []byte {
 		}
 	}
 	value, found := s.data[r.key]
-	if r.op == "PUT" {
+	switch r.op {
+	case "PUT":
 		s.data[r.key] = r.value
+	case "DELETE":
+		delete(s.data, r.key)
 	}
 	if s.resp {
 		switch {
@@ -174,7 +177,7 @@ func (s *fake) reply(r request, greeting bool) []byte {
 			KeyBytesMax: protocol.KeyBytesMax, ValueBytesMax: protocol.ValueBytesMax, InFlightMax: 1024, Shards: 2, ServerVersion: []byte("fake"),
 		}
 		return proaReply(r.id, protocol.StatusOK, m.AppendTo(nil))
-	case r.op == "ROUTES", r.op == "STATUS", r.op == "INCR", r.op == "BATCH", r.op == "SCAN", r.op == "MGET":
+	case r.op == "ROUTES", r.op == "STATUS", r.op == "INCR", r.op == "BATCH", r.op == "SCAN", r.op == "MGET", r.op == "DELETE_RANGE":
 		return s.further(&r)
 	case r.op == "PING":
 		return proaReply(r.id, protocol.StatusOK, nil)
@@ -182,6 +185,8 @@ func (s *fake) reply(r request, greeting bool) []byte {
 		return proaReply(r.id, protocol.StatusOK, written())
 	case !found:
 		return proaReply(r.id, protocol.StatusNotFound, nil)
+	case r.op == "DELETE":
+		return proaReply(r.id, protocol.StatusOK, written())
 	}
 	return proaReply(r.id, protocol.StatusOK, row(value))
 }
@@ -224,6 +229,10 @@ func (s *fake) read(in *bufio.Reader) (r request, err error) {
 		var m protocol.Put
 		err = m.Decode(f.Body)
 		r.key, r.value = string(m.Key), string(m.Value)
+	case "DELETE":
+		var m protocol.Delete
+		err = m.Decode(f.Body)
+		r.key = string(m.Key)
 	}
 	return r, err
 }
@@ -294,6 +303,8 @@ func (s *fake) further(r *request) []byte {
 		return ok(s.batch(r))
 	case "MGET":
 		return ok(s.mget(r))
+	case "DELETE_RANGE":
+		return ok(s.deleteRange(r))
 	}
 	return s.scan(r)
 }
@@ -331,11 +342,26 @@ func (s *fake) mget(r *request) []byte {
 	return reply.AppendTo(nil)
 }
 
+// deleteRange is carried out as if there were one shard.
+func (s *fake) deleteRange(r *request) []byte {
+	var m protocol.DeleteRange
+	if m.Decode(r.body) != nil {
+		return nil
+	}
+	start, end := m.Bounds()
+	maps.DeleteFunc(s.data, func(k, _ string) bool { return k >= string(start) && (len(end) == 0 || k < string(end)) })
+	reply := protocol.BatchReply{Results: []protocol.OpResult{{Body: written()}}}
+	return reply.AppendTo(nil)
+}
+
 // scan answers in frames of at most three rows.
 func (s *fake) scan(r *request) (out []byte) {
 	var m protocol.Scan
 	if m.Decode(r.body) != nil {
 		return nil
+	}
+	if m.Flags&protocol.ScanPrefix != 0 {
+		m.End = protocol.PrefixEnd(m.Start)
 	}
 	var rows []protocol.ScanRow
 	for _, k := range slices.Sorted(maps.Keys(s.data)) {

@@ -272,7 +272,7 @@ func TestErrorClasses(t *testing.T) {
 	s := &fake{}
 	n := 0
 	s.answer = func(r request) []byte {
-		if r.op != "PUT" || !strings.HasPrefix(r.key, "key:") || len(s.data) < 300 {
+		if r.op != "PUT" || !strings.HasPrefix(r.key, Prefix) || len(s.data) < 300 {
 			return nil
 		}
 		switch n++; {
@@ -305,20 +305,20 @@ func TestVerifyFinds(t *testing.T) {
 		"nothing":      {func(map[string]string, string) {}, 0, 0},
 		"changed byte": {func(d map[string]string, k string) { d[k] = flipped(d[k], 50) }, 0, 1},
 		"missing":      {func(d map[string]string, k string) { delete(d, k) }, 1, 0},
-		"other row":    {func(d map[string]string, k string) { d[k] = d["key:000000000008"] }, 0, 1},
+		"other row":    {func(d map[string]string, k string) { d[k] = d["_bench/k00000008"] }, 0, 1},
 		"short":        {func(d map[string]string, k string) { d[k] = d[k][:127] }, 0, 1},
 	} {
 		s := &fake{}
 		h := mustLoad(t, mustOpen(t, loadOf(t, s, "put")))
 		mustMeasure(t, h, 0)
 		s.mu.Lock()
-		tc.spoil(s.data, "key:000000000007")
+		tc.spoil(s.data, "_bench/k00000007")
 		s.mu.Unlock()
 		v := mustVerify(t, h)
 		if v.Missing != tc.missing || v.Wrong != tc.wrong || v.OK() != (name == "nothing") || v.Rows != 300 {
 			t.Errorf("%s: %+v", name, v)
 		}
-		if !v.OK() && (len(v.Problems) != 1 || !strings.HasPrefix(v.Problems[0], "key:000000000007: ")) {
+		if !v.OK() && (len(v.Problems) != 1 || !strings.HasPrefix(v.Problems[0], "_bench/k00000007: ")) {
 			t.Errorf("%s: %q", name, v.Problems)
 		}
 	}

@@ -5,20 +5,45 @@ import (
 	"math/rand/v2"
 )
 
-// Keys are a prefix and a number of fixed width, so that all are equally long
-// and sort by number.
-const (
-	keyPrefix = "key:"
-	keyDigits = 12
-	keysMax   = 1_000_000_000_000
+// Prefix begins the key of every row that this package writes, so that a load
+// overwrites nothing of an application. [Harness.Claim]
+// refuses to begin where other rows lie under it, and [DeleteRows] deletes them.
+const Prefix = "_bench/"
 
-	// KeyBytes is the length of every key.
-	KeyBytes = len(keyPrefix) + keyDigits
+// Behind Prefix stands what sort of row it is, and the row's number or, for
+// ycsbRows, its hash. Numbers have a fixed width, so that all keys of a sort are
+// equally long, 16 or 24 bytes, and those with numbers sort by them.
+const (
+	plainRows   = Prefix + "k"
+	counterRows = Prefix + "c"
+	ycsbRows    = Prefix + "user"
+
+	numberDigits = 8  // 40 bits, for numbers below keysMax
+	hashDigits   = 13 // 65 bits, for hashes
+	keysMax      = 1_000_000_000_000
+
+	// KeyBytes is the length of every key that AppendKey makes.
+	KeyBytes = len(plainRows) + numberDigits
 )
 
-// AppendKey appends key number i, below 10^12: "key:" and twelve digits.
+// AppendKey appends key number i, below 10^12: "_bench/k" and eight digits.
 func AppendKey(dst []byte, i uint64) []byte {
-	return appendDigits(append(dst, keyPrefix...), i, keyDigits)
+	return appendDigits(append(dst, plainRows...), i, numberDigits)
+}
+
+// digitBits is what each digit holds. The digits are those of RFC 4648's
+// base32hex in lower case, which sort by value.
+const (
+	digitBits = 5
+	keyDigits = "0123456789abcdefghijklmnopqrstuv"
+)
+
+// appendDigits appends a number in so many digits, leading zeros included.
+func appendDigits(dst []byte, v uint64, digits int) []byte {
+	for shift := digitBits * (digits - 1); shift >= 0; shift -= digitBits {
+		dst = append(dst, keyDigits[v>>shift&(1<<digitBits-1)])
+	}
+	return dst
 }
 
 // Chooser chooses keys uniformly and independently. It belongs to one

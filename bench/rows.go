@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+
+	"github.com/proa-kv/proa/protocol"
 )
 
 // rows makes the keys and values of a workload's rows. A row is a number. Each
@@ -29,8 +31,7 @@ const valueHead = 16
 
 func newRows(w *Workload, seed uint64) *rows {
 	r := &rows{workload: w, seed: mixed(seed), keyMin: w.KeyBytesMin(), pool: make([]byte, poolBytes+w.ValueBytes.Max())}
-	r.endKey = []byte(w.Prefix)
-	r.endKey[len(r.endKey)-1]++
+	r.endKey = protocol.PrefixEnd([]byte(w.Prefix))
 	random := rand.NewPCG(seed, 0x2545f4914f6cdd1d)
 	for i := range r.pool {
 		r.pool[i] = byte(random.Uint64() >> 56)
@@ -41,7 +42,7 @@ func newRows(w *Workload, seed uint64) *rows {
 // appendKey appends the key of a row.
 func (r *rows) appendKey(dst []byte, row uint64) []byte {
 	w, start := r.workload, len(dst)
-	number, digits := row, keyDigits
+	number, digits := row, numberDigits
 	if w.Hashed {
 		number, digits = hashed(row), hashDigits
 	}
@@ -49,20 +50,8 @@ func (r *rows) appendKey(dst []byte, row uint64) []byte {
 	dst = appendDigits(dst, number, digits)
 	if len(w.KeyBytes.parts) > 0 {
 		for n := w.KeyBytes.At(mixed(row)) - (len(dst) - start); n > 0; n-- {
-			dst = append(dst, '.')
+			dst = append(dst, keyPadding)
 		}
-	}
-	return dst
-}
-
-// appendDigits appends a number with leading zeros.
-func appendDigits(dst []byte, v uint64, digits int) []byte {
-	for range digits {
-		dst = append(dst, '0')
-	}
-	for at := len(dst) - 1; v > 0; at-- {
-		dst[at] = byte('0' + v%10)
-		v /= 10
 	}
 	return dst
 }

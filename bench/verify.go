@@ -29,10 +29,11 @@ func (v *Verification) OK() bool { return v.Missing+v.Wrong == 0 }
 const ProblemsMax = 100
 
 const (
-	verifiers       = 8
-	verifyRows      = 100
-	verifyBytes     = 1 << 20
-	verifyPerClient = 2
+	verifiers   = 8
+	verifyRows  = 100
+	verifyBytes = 1 << 20
+
+	connectionsPerClient = 2
 )
 
 // Verify reads back, linearizably, every row that Preload and Run have written,
@@ -46,11 +47,7 @@ func (h *Harness) Verify(ctx context.Context) (*Verification, error) {
 	if h.rows.counters() && !h.preloaded {
 		return nil, fmt.Errorf("%w: counters can be verified only where it is known what they held before: preload them", ErrConfig)
 	}
-	endpoints := make([]string, len(h.cluster.members))
-	for i, m := range h.cluster.members {
-		endpoints[i] = m.Address
-	}
-	c, err := client.New(ctx, client.Config{Endpoints: endpoints, Connections: verifyPerClient, DialTimeout: h.load.Timeout, Name: clientName})
+	c, err := h.client(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -69,12 +69,11 @@ const (
 
 	plainValueBytes = 128
 	ycsbValueBytes  = 1000 // ten fields of 100 bytes
-	hashDigits      = 20   // of the largest 64-bit number
 )
 
 func plain(name, about string, kind Kind) Workload {
 	w := Workload{
-		Name: name, About: about, Prefix: keyPrefix,
+		Name: name, About: about, Prefix: plainRows,
 		ValueBytes: FixedSize(plainValueBytes), ScanRows: FixedSize(100), BatchRows: 10,
 	}
 	w.Shares[kind] = 1
@@ -83,7 +82,7 @@ func plain(name, about string, kind Kind) Workload {
 
 func ycsb(letter byte, about string, choice Choice, a Kind, share float64, b Kind) Workload {
 	w := Workload{
-		Name: "ycsb-" + string(letter), About: about, Choice: choice, Prefix: "user", Hashed: true,
+		Name: "ycsb-" + string(letter), About: about, Choice: choice, Prefix: ycsbRows, Hashed: true,
 		ValueBytes: FixedSize(ycsbValueBytes), ScanRows: Sizes{[]sizePart{{share: 1, low: 1, high: 100}}}, BatchRows: 10,
 	}
 	w.Shares[a] = share
@@ -96,7 +95,7 @@ func ycsb(letter byte, about string, choice Choice, a Kind, share float64, b Kin
 // systems with YCSB", SoCC 2010.
 func Workloads() []Workload {
 	incr := plain("incr", "add 1 to counters", KindIncr)
-	incr.Prefix = "counter:"
+	incr.Prefix = counterRows
 	return []Workload{
 		plain("get", "read rows", KindRead),
 		plain("put", "write over rows", KindUpdate),
@@ -152,7 +151,7 @@ func (w *Workload) KeyBytesMin() int {
 	if w.Hashed {
 		return len(w.Prefix) + hashDigits
 	}
-	return len(w.Prefix) + keyDigits
+	return len(w.Prefix) + numberDigits
 }
 
 // check returns what is wrong with the workload.

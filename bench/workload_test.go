@@ -146,10 +146,10 @@ func TestLoading(t *testing.T) {
 func TestRows(t *testing.T) {
 	plain, _ := FindWorkload("put")
 	book, _ := FindWorkload("ycsb-a")
-	if got := string(newRows(&plain, 1).appendKey(nil, 42)); got != "key:000000000042" {
+	if got := string(newRows(&plain, 1).appendKey(nil, 42)); got != "_bench/k0000001a" {
 		t.Errorf("key %q", got)
 	}
-	if got := string(newRows(&book, 1).appendKey(nil, 0)); got != "user12161962213042174405" {
+	if got := string(newRows(&book, 1).appendKey(nil, 0)); got != "_bench/userahhvo68k1kee5" {
 		t.Errorf("hashed key %q", got)
 	}
 	plain.KeyBytes, _ = ParseSizes("16..30")
@@ -157,7 +157,7 @@ func TestRows(t *testing.T) {
 	r := newRows(&plain, 1)
 	for row := range uint64(500) {
 		k := r.appendKey(nil, row)
-		if !strings.HasPrefix(string(k), "key:") || !slices.Equal(k, r.appendKey(nil, row)) || string(k) >= string(r.endKey) {
+		if !strings.HasPrefix(string(k), plainRows) || !slices.Equal(k, r.appendKey(nil, row)) || string(k) >= string(r.endKey) {
 			t.Fatalf("key %q", k)
 		}
 		lengths[len(k)] = true

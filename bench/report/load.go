@@ -43,6 +43,23 @@ type Load struct {
 	WarmupSeconds float64       `json:"warmup_s"`
 	Runs          []Run         `json:"runs"`
 	Verification  *Verification `json:"verification,omitempty"`
+	Rows          *Rows         `json:"rows,omitempty"` // nil: none were written
+}
+
+// Rows is what loads, this one and earlier ones, have left in the cluster.
+type Rows struct {
+	Prefix    string `json:"prefix"`
+	Remaining uint64 `json:"remaining"`
+	Deleted   uint64 `json:"deleted"`
+	Cleanup   string `json:"cleanup,omitempty"` // the command that deletes what remains
+	Error     string `json:"error,omitempty"`   // why nothing was counted or deleted
+}
+
+// Failed notes why rows could not be counted or deleted, if err is not nil.
+func (r *Rows) Failed(err error) {
+	if err != nil {
+		r.Error = strings.TrimPrefix(err.Error(), "bench: ")
+	}
 }
 
 // Server is one server that was asked.
@@ -237,7 +254,11 @@ func (l *Load) Print(out io.Writer) error {
 			return err
 		}
 	}
-	return l.printVerification(out)
+	if err := l.printVerification(out); err != nil || l.Rows == nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\n%s\n", l.Rows.Sentence())
+	return err
 }
 
 // Lines describes the load and the servers, for people.
@@ -442,6 +463,19 @@ func (v *Verification) Sentence() string {
 		return fmt.Sprintf("verified: %s rows read back, all as they were written", Thousands(float64(v.Rows)))
 	}
 	return fmt.Sprintf("VERIFICATION FAILED: of %s rows read back %s are missing and %s are wrong", Thousands(float64(v.Rows)), Thousands(float64(v.Missing)), Thousands(float64(v.Wrong)))
+}
+
+// Sentence says how many rows remain or were deleted, and how to delete them.
+func (r *Rows) Sentence() string {
+	switch {
+	case r.Error != "":
+		return fmt.Sprintf("rows: those under %s could not be counted or deleted: %s; delete them with: %s", r.Prefix, r.Error, r.Cleanup)
+	case r.Remaining == 0 && r.Deleted == 0:
+		return fmt.Sprintf("rows: none under %s", r.Prefix)
+	case r.Remaining == 0:
+		return fmt.Sprintf("rows: deleted %s under %s", Thousands(float64(r.Deleted)), r.Prefix)
+	}
+	return fmt.Sprintf("rows: %s remain under %s; delete them with: %s", Thousands(float64(r.Remaining)), r.Prefix, r.Cleanup)
 }
 
 // Bytes shows bytes to three digits, in a unit that suits.

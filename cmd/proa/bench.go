@@ -32,38 +32,43 @@ type benchFlags struct {
 	reads                                    float64
 	batchRows                                int
 	rates                                    []string
-	sweep, noPreload                         bool
+	sweep, noPreload, cleanup                bool
 	html                                     string
+
+	cleanupCommand string // that deletes the rows of this bench
 }
 
 func (a *app) benchCommand() *cobra.Command {
 	f := &benchFlags{}
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Make a load and measure rate and latency",
-		Long: `Write rows, make a load, and show how many operations per second were done, how
-long they took, and what they cost.
+		Short: "Run a load test and report throughput and latency",
+		Long: `Write rows, send requests for a while, and report throughput, latency and CPU time
+per operation.
 
 Workloads (-t):
 ` + workloadHelp() + `
-The load is a closed loop unless --rate is given: each of -c connections keeps -P
-requests in flight, and sends the next one when a reply comes. With --rate it is
-an open loop: each operation has a planned time, and its latency counts from
-then, so a server that stalls is not spared the operations that would have come
-meanwhile. Several rates, or --rate-sweep, show where the latency begins to rise.
+Without --rate this is a closed loop: each of -c connections keeps -P requests in
+flight and sends the next one when a reply arrives. With --rate it is an open
+loop: each operation has a planned time, and its latency counts from then, so the
+report shows what users would have seen while a server stalled. Several rates, or
+--rate-sweep, show at which rate the latency begins to rise.
 
-Requests go to the leaders of their shards, on all nodes of the cluster. The rows
-are written first, under keys of the bench's own ("key:", "counter:" and "user"
-with digits behind); they stay afterwards.
+Requests go to the leaders of their shards, on all nodes of the cluster.
 
-The exit status is 0 if the load was made, whatever errors the servers answered
-with, 1 if --verify found missing or wrong rows, and 3 if the servers could not
-be reached or all connections were lost.`,
+All rows are under the prefix ` + bench.Prefix + ` and remain there at the end: on a terminal
+the command offers to delete them, --cleanup deletes them without asking, and
+"proa bench cleanup" deletes those of earlier runs. If other rows are under this
+prefix, nothing is written.
+
+Exit status: 0 the load test ran, whatever errors the servers answered with; 1
+--verify found missing or wrong rows, or other rows are under the prefix; 3 the
+servers could not be reached or all connections were lost.`,
 		Example: `  proa bench
   proa bench -t put -c 64 -P 16 -d 128 --duration 30s
   proa bench -t mixed --reads 90 -d '90%:128,10%:4096' -k 1000000
   proa bench -t ycsb-a --rate 10k,20k,50k --html ycsb-a.html
-  proa bench -t get --rate-sweep
+  proa bench -t get --rate-sweep --cleanup
   proa bench -t ycsb-f -n 100000 --verify
   proa bench -e 10.0.0.1,10.0.0.2,10.0.0.3 -t get --consistency stale -o json`,
 		Args:        cobra.NoArgs,
@@ -76,7 +81,7 @@ be reached or all connections were lost.`,
 		},
 	}
 	f.add(cmd)
-	cmd.AddCommand(a.benchMergeCommand())
+	cmd.AddCommand(a.benchMergeCommand(), a.benchCleanupCommand())
 	return cmd
 }
 
@@ -84,12 +89,12 @@ func (a *app) benchMergeCommand() *cobra.Command {
 	var html string
 	cmd := &cobra.Command{
 		Use:   "merge FILE FILE...",
-		Short: "Put together what several benches measured at the same time",
-		Long: `Read the reports that several runs of "proa bench -o json" have written, and show
-them as one: where one process, or one machine, cannot make enough load. All of
-them must have made the same kind of load, at the same time. Histograms are
-merged without loss. Let one of them write the rows first, with -n 1, and start
-the others with --no-preload.`,
+		Short: "Merge reports of load tests that ran at the same time",
+		Long: `Read reports that "proa bench -o json" has written and show them as one: for a load
+that one process, or one machine, cannot generate. All must have run the same
+workload with the same options, at the same time. Histograms are merged without
+loss. Let one run write the rows first, with -n 1, and start the others with
+--no-preload.`,
 		Example: `  proa bench -t get -n 1
   proa bench -t get --no-preload --duration 30s -o json > a.json &
   proa bench -t get --no-preload --duration 30s -o json > b.json; wait
@@ -113,7 +118,7 @@ the others with --no-preload.`,
 			return a.showBench(cmd.Context(), all, html)
 		},
 	}
-	cmd.Flags().StringVar(&html, "html", "", "write a page with curves to `file`")
+	cmd.Flags().StringVar(&html, "html", "", "write an HTML page with charts to `file`")
 	return cmd
 }
 
@@ -142,26 +147,27 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	p.SortFlags = false
 	p.StringVarP(&f.workload, "workload", "t", "get", "`name` of the workload, see above")
 	p.IntVarP(&l.Connections, "connections", "c", 64, "`number` of connections, spread over the nodes")
-	p.IntVarP(&l.InFlight, "in-flight", "P", 1, "`requests` each connection keeps unanswered")
-	p.Uint64VarP(&l.Count, "requests", "n", 0, "end after so many `operations`; without it, after --duration")
-	p.StringVarP(&f.values, "value-size", "d", "", "`bytes` of values: 128, 16..1024, or 90%:128,10%:4096 (default 128; ycsb: 1000)")
+	p.IntVarP(&l.InFlight, "in-flight", "P", 1, "`requests` in flight on each connection")
+	p.Uint64VarP(&l.Count, "requests", "n", 0, "stop after this `number` of operations instead of after --duration")
+	p.StringVarP(&f.values, "value-size", "d", "", "`bytes` per value: 128, 16..1024, or 90%:128,10%:4096 (default 128; ycsb: 1000)")
 	p.Uint64VarP(&l.Keys, "keys", "k", 100_000, "`number` of rows")
-	p.StringVar(&f.keys, "key-size", "", "`bytes` of keys, like --value-size (default: the shortest possible, 16 to 24)")
-	p.DurationVar(&l.Duration, "duration", benchDuration, "how long each run is measured")
-	p.DurationVar(&l.Warmup, "warmup", time.Second, "how long the load is made before (with -n: 0)")
-	p.StringSliceVar(&f.rates, "rate", nil, "open loop: planned `operations per second`, such as 20000 or 20k; several make a run each")
-	p.BoolVar(&f.sweep, "rate-sweep", false, "open loop at shares of the highest rate, which is measured first")
-	p.BoolVar(&l.Poisson, "poisson", false, "open loop: random arrivals instead of constant distances")
-	p.IntVar(&l.Threads, "threads", 0, "`threads` that make the load (default: one for each four processors)")
-	p.Uint64Var(&l.Seed, "seed", 1, "determines keys, values and order; the same seed asks for the same")
-	p.StringVar(&f.choice, "distribution", "", "of the rows asked for: uniform, zipfian, latest or sequential (default uniform; ycsb: by the book)")
+	p.StringVar(&f.keys, "key-size", "", "`bytes` per key, like --value-size (default 16; ycsb: 24)")
+	p.DurationVar(&l.Duration, "duration", benchDuration, "measured time of each run")
+	p.DurationVar(&l.Warmup, "warmup", time.Second, "time before the measurement begins (with -n: 0)")
+	p.StringSliceVar(&f.rates, "rate", nil, "open loop: `operations per second`, such as 20000 or 20k; several rates: one run each")
+	p.BoolVar(&f.sweep, "rate-sweep", false, "open loop at 10 to 110 % of the highest throughput, which is measured first")
+	p.BoolVar(&l.Poisson, "poisson", false, "open loop: random arrival times instead of constant intervals")
+	p.IntVar(&l.Threads, "threads", 0, "`threads` of the load generator (default: one per four processors)")
+	p.Uint64Var(&l.Seed, "seed", 1, "seed of keys, values and order; the same seed repeats the same operations")
+	p.StringVar(&f.choice, "distribution", "", "how rows are chosen: uniform, zipfian, latest or sequential (default uniform; ycsb: as specified)")
 	p.Float64Var(&f.reads, "reads", 50, "mixed: `percent` of reads, the rest are writes")
-	p.StringVar(&f.scanRows, "scan-rows", "", "scan, ycsb-e: `rows` a scan asks for, like --value-size (default 100; ycsb-e: 1..100)")
-	p.IntVar(&f.batchRows, "batch-rows", 10, "batch: `writes` in one request")
-	p.BoolVar(&l.AnyNode, "any-node", false, "ask only the servers named, in turn, and let them forward")
-	p.BoolVar(&f.noPreload, "no-preload", false, "the rows are there from an earlier run with the same --keys, sizes and --seed")
-	p.BoolVar(&l.Verify, "verify", false, "read back and compare what was written")
-	p.StringVar(&f.html, "html", "", "write a page with curves to `file`")
+	p.StringVar(&f.scanRows, "scan-rows", "", "scan, ycsb-e: `rows` per scan, like --value-size (default 100; ycsb-e: 1..100)")
+	p.IntVar(&f.batchRows, "batch-rows", 10, "batch: `writes` per request")
+	p.BoolVar(&l.AnyNode, "any-node", false, "send requests to the named servers in turn; these forward them to the leaders")
+	p.BoolVar(&f.noPreload, "no-preload", false, "do not write the rows: an earlier run with the same --keys, sizes and --seed has")
+	p.BoolVar(&l.Verify, "verify", false, "read back all rows at the end and compare them with what was written")
+	p.BoolVar(&f.cleanup, "cleanup", false, "delete all rows of load tests at the end, including those of earlier runs")
+	p.StringVar(&f.html, "html", "", "write an HTML page with charts to `file`")
 	names := func(all []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)
 	}
@@ -216,15 +222,15 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 	case l.Connections < 1 || l.InFlight < 1 || l.Keys < 1:
 		return usagef("-c, -P and -k must be at least 1")
 	case given("requests") && l.Count == 0:
-		return usagef("-n 0: at least one operation must be asked for")
+		return usagef("-n 0: must be at least one operation")
 	case given("threads") && l.Threads < 1:
-		return usagef("--threads %d: at least one is needed", l.Threads)
+		return usagef("--threads %d: must be at least one", l.Threads)
 	case f.sweep && len(f.rates) > 0:
-		return usagef("--rate-sweep finds the rates itself; leave --rate out")
+		return usagef("--rate-sweep chooses the rates itself; leave --rate out")
 	case l.Poisson && !f.sweep && len(f.rates) == 0:
-		return usagef("--poisson is about an open loop; give a --rate")
+		return usagef("--poisson needs an open loop; add --rate or --rate-sweep")
 	case l.Verify && f.noPreload && w.Name == "incr":
-		return usagef("--verify of counters needs to know what they held before; leave --no-preload out")
+		return usagef("--verify of counters needs their initial values; leave --no-preload out")
 	case l.Duration <= 0:
 		return usagef("--duration %v: must be above 0", l.Duration)
 	}
@@ -236,9 +242,16 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 			l.Warmup = 0
 		}
 	}
+	f.cleanupCommand = "proa bench cleanup"
+	if given("endpoints") {
+		f.cleanupCommand += " -e " + strings.Join(a.endpoints, ",")
+	}
 	_, err = parseRates(f.rates)
 	return err
 }
+
+// touchesRows reports whether the rows have to be the bench's own.
+func (f *benchFlags) touchesRows() bool { return f.load.Workload.Name != "ping" }
 
 // benchAddresses gives the addresses that name no port the usual one.
 func benchAddresses(endpoints []string) []string {
@@ -276,7 +289,8 @@ func parseRates(texts []string) ([]float64, error) {
 // benchRateMax is the highest rate that package bench takes.
 const benchRateMax = 100e6
 
-// bench makes the load and shows what it measured.
+// bench runs the load test, shows what it measured, and says or settles what
+// becomes of its rows.
 func (a *app) bench(ctx context.Context, f *benchFlags) error {
 	// The harness knows no contexts: what reaches the wrong cluster ends here.
 	if a.link.target.context != "" {
@@ -290,18 +304,45 @@ func (a *app) bench(ctx context.Context, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	if f.touchesRows() {
+		live.say("checking the prefix %s", bench.Prefix)
+		if err := h.Claim(ctx); err != nil {
+			live.end()
+			return err
+		}
+	}
 	out := report.NewLoad(h)
 	out.Program, out.Started, out.Arrivals = "proa bench "+versionText(), time.Now().UTC().Truncate(time.Second), f.arrivals()
 	out.Durability = a.durability(ctx)
 	err = a.benchRuns(ctx, f, h, out, live)
+	if f.touchesRows() || f.cleanup {
+		live.say("counting rows")
+		var rowsErr error
+		out.Rows, rowsErr = a.benchRows(ctx, f)
+		err = errors.Join(err, rowsErr)
+	}
 	live.end()
-	if len(out.Runs) == 0 && err != nil {
+	return errors.Join(err, a.endBench(ctx, f, out))
+}
+
+// endBench shows the report, if there is anything to report, and says what
+// becomes of the rows.
+func (a *app) endBench(ctx context.Context, f *benchFlags, out *report.Load) error {
+	var err error
+	shown := len(out.Runs) > 0
+	if shown {
+		err = a.showBench(context.WithoutCancel(ctx), out, f.html)
+	}
+	if out.Rows == nil {
 		return err
 	}
-	if shown := a.showBench(context.WithoutCancel(ctx), out, f.html); shown != nil {
-		err = errors.Join(err, shown)
+	if !shown || a.output == outputCSV {
+		fmt.Fprintln(a.err, out.Rows.Sentence())
 	}
-	return err
+	if f.noPreload || ctx.Err() != nil {
+		return err
+	}
+	return errors.Join(err, a.offerCleanup(ctx, out.Rows))
 }
 
 func (f *benchFlags) arrivals() string {
@@ -316,7 +357,7 @@ func (f *benchFlags) arrivals() string {
 
 // benchRuns loads the rows, makes one run for each rate, and verifies.
 func (a *app) benchRuns(ctx context.Context, f *benchFlags, h *bench.Harness, out *report.Load, live *benchLive) error {
-	if !f.noPreload && f.workload != "ping" {
+	if !f.noPreload && f.touchesRows() {
 		live.say("writing %d rows", h.Load().Keys)
 		began := time.Now()
 		if _, err := h.Preload(ctx); err != nil {
@@ -339,9 +380,9 @@ func (a *app) benchRuns(ctx context.Context, f *benchFlags, h *bench.Harness, ou
 		return nil
 	}
 	if ctx.Err() != nil {
-		return &statusError{exitServer, errors.New("interrupted before the rows were read back")}
+		return &statusError{exitServer, errors.New("interrupted before the rows were verified")}
 	}
-	live.say("reading back")
+	live.say("verifying rows")
 	v, err := h.Verify(ctx)
 	if err != nil {
 		return err
@@ -386,13 +427,13 @@ func (f *benchFlags) eachRate(ctx context.Context, run func(rate float64) (*benc
 // the cluster's state yet.
 const durabilityPatience = 5 * time.Second
 
-// durability says what an acknowledged write has behind it, as the cluster's
+// durability says on how many nodes an acknowledged write is, as the cluster's
 // state tells.
 func (a *app) durability(ctx context.Context) string {
 	for began := time.Now(); ; wait(ctx, 100*time.Millisecond) {
 		s, err := a.clusterStatus(ctx)
 		if err != nil {
-			return "what is behind an acknowledged write is not known: the server does not tell the cluster's state"
+			return "durability of acknowledged writes unknown: the server does not report the cluster's state"
 		}
 		if text := durabilityOf(s); text != "" || ctx.Err() != nil || time.Since(began) > durabilityPatience {
 			return text
@@ -421,11 +462,11 @@ func durabilityOf(s *command.ClusterStatus) string {
 	case shards == 0 || least == 0:
 		return ""
 	case most == 1:
-		return fmt.Sprintf("%d shards of one voter each: an acknowledged write is fsynced on that node, and on no other", shards)
+		return fmt.Sprintf("%d shards with one replica each: an acknowledged write is fsynced on that node only", shards)
 	case least < most:
-		return fmt.Sprintf("%d shards of %d to %d voters each: an acknowledged write is fsynced on a majority of them", shards, least, most)
+		return fmt.Sprintf("%d shards with %d to %d voting replicas each: an acknowledged write is fsynced on a majority of them", shards, least, most)
 	}
-	return fmt.Sprintf("%d shards of %d voters each: an acknowledged write is fsynced on a majority of them", shards, most)
+	return fmt.Sprintf("%d shards with %d voting replicas each: an acknowledged write is fsynced on a majority of them", shards, most)
 }
 
 // showBench shows the report in the form asked for, and writes the page.

@@ -144,13 +144,13 @@ func TestBenchLive(t *testing.T) {
 
 func TestDurability(t *testing.T) {
 	s := cluster()
-	if got := durabilityOf(s); !strings.Contains(got, "3 shards of") || !strings.Contains(got, "fsynced on a majority") {
+	if got := durabilityOf(s); !strings.Contains(got, "3 shards with") || !strings.Contains(got, "fsynced on a majority") {
 		t.Errorf("got %q", got)
 	}
 	for i := range s.Shards {
 		s.Shards[i].Replicas = s.Shards[i].Replicas[:1]
 	}
-	if got := durabilityOf(s); !strings.Contains(got, "one voter each") || !strings.Contains(got, "on no other") {
+	if got := durabilityOf(s); !strings.Contains(got, "one replica each") || !strings.Contains(got, "on that node only") {
 		t.Errorf("got %q", got)
 	}
 	s.Shards[1].Replicas = nil

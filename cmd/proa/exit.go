@@ -59,7 +59,7 @@ func exitStatus(err error) int {
 		return own.status
 	case errors.Is(err, client.ErrOutcomeUnknown):
 		return exitUnknown
-	case refused(err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
+	case refused(err), foreignRows(err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
 		return exitFailed
 	case errors.As(err, &usage), errors.As(err, &cfg),
 		isAny(err, bench.ErrConfig, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
@@ -72,6 +72,13 @@ func exitStatus(err error) int {
 func refused(err error) bool {
 	var e *client.Error
 	return errors.As(err, &e) && e.Status == statusRefused
+}
+
+// foreignRows reports whether a load was not begun, since it would have
+// overwritten rows of others.
+func foreignRows(err error) bool {
+	_, ok := errors.AsType[*bench.ForeignRowsError](err)
+	return ok
 }
 
 func isAny(err error, targets ...error) bool {

@@ -34,6 +34,8 @@ func TestMain(m *testing.M) {
 //	exits N COMMAND…       runs a command that must end with this status
 //	flip FILE OFFSET       inverts a byte of a file
 //	eventually RE COMMAND… runs a command until its output matches
+//	terminal FILE LINE COMMAND… (Linux) runs a command on a terminal, types the
+//	                       line, and writes what is shown to the file
 //
 // and the condition [cluster]: the client can administer clusters.
 func TestScripts(t *testing.T) {
@@ -49,6 +51,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip, "eventually": scriptEventually,
+			"terminal": scriptTerminal,
 		},
 		Condition: func(name string) (bool, error) {
 			if name != "cluster" {
@@ -60,6 +63,9 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 	})
 }
+
+// scriptTerminal is nil where no terminal can be made.
+var scriptTerminal func(*testscript.TestScript, bool, []string)
 
 // scriptServer is the server process of one script.
 type scriptServer struct {

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+)
+
+func (a *app) benchCleanupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cleanup",
+		Short: "Delete the rows that load tests have left",
+		Long: `Delete all rows under the prefix ` + bench.Prefix + ` that "proa bench" has written, in this
+run or an earlier one. If there are other rows under this prefix, nothing is
+deleted and the exit status is 1. A load test under way loses its rows, too.`,
+		Example:     "  proa bench cleanup\n  proa bench cleanup -e 10.0.0.1,10.0.0.2,10.0.0.3",
+		Args:        cobra.NoArgs,
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rows := &report.Rows{Prefix: bench.Prefix}
+			if err := a.deleteBenchRows(cmd.Context(), rows); err != nil {
+				return err
+			}
+			if a.output == outputJSON {
+				return a.writeJSON(rows)
+			}
+			return a.printf("%s\n", rows.Sentence())
+		},
+	}
+	return cmd
+}
+
+// deleteBenchRows deletes what load tests have left, and notes in rows how many
+// there were.
+func (a *app) deleteBenchRows(ctx context.Context, rows *report.Rows) error {
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
+	if rows.Deleted, err = bench.DeleteRows(ctx, c); err != nil {
+		return err
+	}
+	rows.Remaining, rows.Cleanup = 0, ""
+	return nil
+}
+
+// benchRows returns what is left of a bench that has claimed its rows. It deletes
+// them if the flags ask for it, also where ctx has ended; only that can fail. A
+// second interruption kills the process.
+func (a *app) benchRows(ctx context.Context, f *benchFlags) (*report.Rows, error) {
+	rows := &report.Rows{Prefix: bench.Prefix, Cleanup: f.cleanupCommand}
+	if f.cleanup {
+		err := a.deleteBenchRows(context.WithoutCancel(ctx), rows)
+		rows.Failed(err)
+		return rows, err
+	}
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), a.timeout)
+		defer cancel()
+	}
+	c, err := a.connect(ctx)
+	if err == nil {
+		rows.Remaining, err = bench.CountRows(ctx, c)
+	}
+	rows.Failed(err)
+	return rows, nil
+}
+
+// offerCleanup asks whether the rows that remain are to be deleted, where there
+// is somebody to ask.
+func (a *app) offerCleanup(ctx context.Context, rows *report.Rows) error {
+	if rows.Remaining == 0 || rows.Error != "" || !a.canAsk() || !a.confirm(ctx, "Delete these rows now? [y/N] ") {
+		return nil
+	}
+	if err := a.deleteBenchRows(ctx, rows); err != nil {
+		return err
+	}
+	return a.printf("%s\n", rows.Sentence())
+}
+
+// canAsk reports whether a person sits at the terminal and reads the report
+// there.
+func (a *app) canAsk() bool {
+	_, in := terminal(a.in)
+	_, out := terminal(a.out)
+	_, errs := terminal(a.err)
+	return in && out && errs && a.output == outputTable
+}
+
+// confirm asks a question and reports whether the answer is yes. The end of ctx
+// is no.
+func (a *app) confirm(ctx context.Context, question string) bool {
+	fmt.Fprint(a.err, question)
+	answer := make(chan string, 1)
+	go func() {
+		line, _ := bufio.NewReader(a.in).ReadString('\n') // of an error the line is left empty
+		answer <- line
+	}()
+	select {
+	case line := <-answer:
+		line = strings.ToLower(strings.TrimSpace(line))
+		return line == "y" || line == "yes"
+	case <-ctx.Done():
+		fmt.Fprintln(a.err)
+		return false
+	}
+}
