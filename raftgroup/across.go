@@ -173,7 +173,7 @@ func (n *Node) takeAcross() error {
 		}
 		v, err := n.cross(&x.list[0])
 		if err != nil {
-			return fmt.Errorf("a command over several shards: %w", err)
+			return fmt.Errorf("command across shards: %w", err)
 		}
 		if v == waits {
 			break

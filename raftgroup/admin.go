@@ -36,13 +36,13 @@ type checksumArgs struct {
 // command.ErrInvalid, ErrRefused, ErrTimeout, ErrNotLeader or ErrNoQuorum.
 func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
 	if n.departed() {
-		return nil, fmt.Errorf("%w: node %d has left the cluster and knows no more of it; ask another", command.ErrNotLeader, n.id)
+		return nil, fmt.Errorf("%w: node %d has left the cluster; send the request to another node", command.ErrNotLeader, n.id)
 	}
 	if len(args) == 0 {
 		args = []byte("{}")
 	}
 	if !json.Valid(args) {
-		return nil, fmt.Errorf("%w: the arguments of %s are no JSON", command.ErrInvalid, verb)
+		return nil, fmt.Errorf("%w: the arguments of %s are not valid JSON", command.ErrInvalid, verb)
 	}
 	if verb == command.AdminStatus {
 		return json.Marshal(n.ClusterStatus())
@@ -60,7 +60,7 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 	}
 	reply, err := n.call(ctx, where, callAdmin, body)
 	if errors.Is(err, ErrNotAsked) {
-		return nil, fmt.Errorf("%w: node %d, which has to carry it out, cannot be asked now", command.ErrNotLeader, where)
+		return nil, fmt.Errorf("%w: node %d, which must carry out this request, cannot be reached now; try again", command.ErrNotLeader, where)
 	}
 	return reply, err
 }
@@ -94,7 +94,7 @@ func (n *Node) adminNode(verb string, args []byte) (uint64, error) {
 	case command.AdminSplitLeaders:
 		return n.id, nil
 	default:
-		return 0, fmt.Errorf("%w: there is no administrative request %q", command.ErrInvalid, verb)
+		return 0, fmt.Errorf("%w: unknown administrative request %q", command.ErrInvalid, verb)
 	}
 	if leader := n.Leader(shard); leader != 0 {
 		return leader, nil
@@ -142,7 +142,7 @@ func (n *Node) adminHere(ctx context.Context, verb string, args []byte) ([]byte,
 	case command.AdminSplitLeaders:
 		done, err = n.adminSplit(ctx)
 	default:
-		err = fmt.Errorf("%w: there is no administrative request %q", command.ErrInvalid, verb)
+		err = fmt.Errorf("%w: unknown administrative request %q", command.ErrInvalid, verb)
 	}
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (n *Node) shardArg(shard int) (int, error) {
 		return n.meta(), nil
 	}
 	if shard < 0 || shard >= n.meta() {
-		return 0, fmt.Errorf("%w: there is no shard %d, they are 0 to %d", command.ErrInvalid, shard, n.meta()-1)
+		return 0, fmt.Errorf("%w: there is no shard %d; shards are numbered 0 to %d", command.ErrInvalid, shard, n.meta()-1)
 	}
 	return shard, nil
 }
@@ -175,7 +175,7 @@ func (n *Node) shardName(shard int) string {
 }
 
 // errNotBegun answers what needs the map before there is one.
-var errNotBegun = fmt.Errorf("%w: the cluster has not begun yet; try again in a moment", command.ErrNotLeader)
+var errNotBegun = fmt.Errorf("%w: the cluster is still being created; try again in a moment", command.ErrNotLeader)
 
 // changeMeta works out changes of the map and has them decided, again and again
 // while others change it at the same time.
@@ -196,13 +196,13 @@ func (n *Node) changeMeta(ctx context.Context, work func(m *clusterMap) ([]metaW
 		n.Kick()
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the meta group has not answered", command.ErrTimeout)
+			return fmt.Errorf("%w: the meta group did not answer in time; try again", command.ErrTimeout)
 		case o := <-done:
 			switch {
 			case o.outcome == command.Dropped:
 				return fmt.Errorf("%w: the meta group's leader has changed; try again", command.ErrNotLeader)
 			case o.outcome != command.Applied:
-				return fmt.Errorf("%w: the meta group has not answered", command.ErrTimeout)
+				return fmt.Errorf("%w: the meta group did not answer in time; try again", command.ErrTimeout)
 			case o.succeeded:
 				return nil
 			}
@@ -224,17 +224,17 @@ func (w metaWaiter) Complete(_ command.Tag, o command.Outcome, r *command.Result
 
 func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberArgs) (any, error) {
 	if a.Node == 0 || a.Node > NodeMax {
-		return nil, fmt.Errorf("%w: node numbers are 1 to %d", command.ErrInvalid, uint64(NodeMax))
+		return nil, fmt.Errorf("%w: a node number must be from 1 to %d", command.ErrInvalid, uint64(NodeMax))
 	}
 	message := ""
 	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
 		row, known := m.node(a.Node)
 		if row.Removed {
-			return nil, fmt.Errorf("%w: node %d has been removed, and its number is not used again; give the new node another one", command.ErrRefused, a.Node)
+			return nil, fmt.Errorf("%w: node %d has been removed, and its number cannot be used again; give the new node another number", command.ErrRefused, a.Node)
 		}
 		if verb == command.AdminMemberAdd {
 			if known {
-				return nil, fmt.Errorf("%w: node %d is a member already", command.ErrRefused, a.Node)
+				return nil, fmt.Errorf("%w: node %d is already a member", command.ErrRefused, a.Node)
 			}
 			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token %s", a.Node, a.Node, n.opt.PeerAddress, n.JoinToken())
 			return []metaWrite{{nodeKey(a.Node), nodeRow{ID: a.Node, Peer: a.Address}}}, nil
@@ -244,7 +244,7 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 		}
 		var err error
 		if verb == command.AdminMemberRemove && row.UID == 0 && !a.Undo {
-			message = fmt.Sprintf("node %d, which never joined, is not expected any more; the number may be given again", a.Node)
+			message = fmt.Sprintf("node %d, which never joined, is no longer expected; its number can be used again", a.Node)
 			return []metaWrite{{nodeKey(a.Node), nil}}, nil
 		}
 		if verb == command.AdminMemberDrain {
@@ -277,7 +277,7 @@ func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error
 		return []metaWrite{{clusterKey, row}}, nil
 	})
 	if err == nil && token == "" {
-		err = fmt.Errorf("%w: the cluster has no join token yet: some of its nodes run an earlier version", command.ErrRefused)
+		err = fmt.Errorf("%w: the cluster has no join token yet: some nodes run an earlier version; upgrade all nodes, then try again", command.ErrRefused)
 	}
 	return command.JoinToken{Token: token, Peer: n.opt.PeerAddress}, err
 }
@@ -285,14 +285,14 @@ func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error
 func (n *Node) drainRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
 	row.Draining = !a.Undo
 	if a.Undo {
-		return fmt.Sprintf("node %d may lead shards again", a.Node), nil
+		return fmt.Sprintf("node %d can lead shards again", a.Node), nil
 	}
 	for i := range m.shards {
 		if r, on := m.shards[i].on(row.ID); on && !r.Learner && !m.othersVote(i, row.ID) {
-			return "", fmt.Errorf("%w: no other node could lead %s instead of node %d", command.ErrRefused, n.shardName(i), a.Node)
+			return "", fmt.Errorf("%w: no other node can take over leadership of %s from node %d", command.ErrRefused, n.shardName(i), a.Node)
 		}
 	}
-	return fmt.Sprintf("node %d gives its leaderships away and takes none", a.Node), nil
+	return fmt.Sprintf("node %d hands its leaderships to other nodes and takes no new ones", a.Node), nil
 }
 
 // othersVote reports whether a node beside the given one votes in a shard and
@@ -307,7 +307,7 @@ func (m *clusterMap) othersVote(shard int, node uint64) bool {
 func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
 	if a.Undo {
 		row.Removing = false
-		return fmt.Sprintf("node %d stays", a.Node), nil
+		return fmt.Sprintf("removal of node %d was cancelled", a.Node), nil
 	}
 	others := 0
 	for i := range m.nodes {
@@ -324,7 +324,7 @@ func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (st
 		}
 	}
 	if n.silent(row.ID) && others < m.cluster.Replicas && !a.Force {
-		return "", fmt.Errorf("%w: without node %d only %d nodes are left, and shards shall have %d replicas; start a new node first, at an address of its own (--peer-listen), or say --force to go on with fewer replicas until one has joined", command.ErrRefused, a.Node, others, m.cluster.Replicas)
+		return "", fmt.Errorf("%w: without node %d only %d nodes remain, but the replication factor is %d; start a new node first, at its own address (--peer-listen), or use --force to continue with fewer replicas until a new node joins", command.ErrRefused, a.Node, others, m.cluster.Replicas)
 	}
 	row.Removing = true
 	return fmt.Sprintf("node %d is being removed: its replicas are moved first", a.Node), nil
@@ -355,13 +355,13 @@ func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (
 		case !known || !to.member():
 			return nil, fmt.Errorf("%w: there is no node %d", command.ErrInvalid, a.To)
 		case there:
-			return nil, fmt.Errorf("%w: node %d has a replica of %s already", command.ErrInvalid, a.To, n.shardName(shard))
+			return nil, fmt.Errorf("%w: node %d already has a replica of %s", command.ErrInvalid, a.To, n.shardName(shard))
 		case to.Removing:
 			return nil, fmt.Errorf("%w: node %d is being removed", command.ErrRefused, a.To)
 		case !n.known.alive(a.To, n.clock.Boot()):
-			return nil, fmt.Errorf("%w: node %d has not been heard of for %v; a replica can only move to a node that is up", command.ErrRefused, a.To, n.unheardFor(a.To))
+			return nil, fmt.Errorf("%w: node %d has not reported for %v; a replica can only move to a node that is up", command.ErrRefused, a.To, n.unheardFor(a.To))
 		case !n.settledShard(shard):
-			return nil, fmt.Errorf("%w: %s is being moved already; wait until \"proa shard list\" shows it settled", command.ErrRefused, n.shardName(shard))
+			return nil, fmt.Errorf("%w: a replica of %s is already being moved; wait until \"proa shard list\" shows it settled", command.ErrRefused, n.shardName(shard))
 		}
 		return []metaWrite{{shardKey(shard, n.meta()), row.replace(a.From, a.To, from.Learner)}}, nil
 	})
@@ -376,7 +376,7 @@ const transferWait = 5 * time.Second
 
 func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, error) {
 	if to == n.id && n.Leader(shard) == n.id {
-		return command.Done{Message: fmt.Sprintf("node %d leads %s already", to, n.shardName(shard))}, nil
+		return command.Done{Message: fmt.Sprintf("node %d already leads %s", to, n.shardName(shard))}, nil
 	}
 	m := n.cmap.Load()
 	if !m.begun() {
@@ -393,12 +393,12 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 		return nil, fmt.Errorf("%w: node %d cannot lead now: %s", command.ErrRefused, to, reason)
 	}
 	if err := n.requestTransfer(shard, to); err != nil {
-		return nil, fmt.Errorf("%w: %s is led elsewhere now; try again", err, n.shardName(shard))
+		return nil, fmt.Errorf("%w: %s now has another leader; try again", err, n.shardName(shard))
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferWait)
 	defer cancel()
 	if err := n.await(ctx, func() bool { return n.Leader(shard) == to }); err != nil {
-		return nil, fmt.Errorf("%w: node %d has not become the leader of %s; is its replica behind?", command.ErrTimeout, to, n.shardName(shard))
+		return nil, fmt.Errorf("%w: node %d did not become the leader of %s in time; its replica may be behind (see \"proa status\"); try again", command.ErrTimeout, to, n.shardName(shard))
 	}
 	return command.Done{Message: fmt.Sprintf("node %d leads %s", to, n.shardName(shard))}, nil
 }
@@ -435,7 +435,7 @@ func (n *Node) adminSplit(ctx context.Context) (any, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return command.Done{Message: "every node that leads more shards than others hands some over"}, nil
+	return command.Done{Message: "nodes that lead more shards than others hand some of them over"}, nil
 }
 
 // CallStranger answers a node that is no member. It may only ask who is here
@@ -443,7 +443,7 @@ func (n *Node) adminSplit(ctx context.Context) (any, error) {
 func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body []byte) ([]byte, error) {
 	switch {
 	case verb != callProbe && verb != callJoin:
-		return nil, fmt.Errorf("%w: %q is for members only", command.ErrRefused, verb)
+		return nil, fmt.Errorf("%w: %q is reserved for members of the cluster", command.ErrRefused, verb)
 	case verb == callJoin && !token && n.JoinToken() != "":
 		var a joinArgs
 		if err := parseArgs(body, &a); err != nil {
@@ -452,7 +452,7 @@ func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body [
 		if _, err := admitJoin(n.cmap.Load(), &a); err != nil {
 			return packReply(nil, err) // the token would not help
 		}
-		return packReply(nil, fmt.Errorf("%w: a node needs the cluster's join token to join; \"proa member token\" on a running node prints it, give it with --join-token", command.ErrRefused))
+		return packReply(nil, fmt.Errorf("%w: the cluster's join token is required to join; run \"proa member token\" on a running node to print it, and pass it with --join-token", command.ErrRefused))
 	}
 	return n.Call(ctx, 0, verb, body)
 }
@@ -478,7 +478,7 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 	case callBalance:
 		n.post(func() { n.shed(true) })
 	default:
-		err = fmt.Errorf("%w: this version does not know %q", command.ErrInvalid, verb)
+		err = fmt.Errorf("%w: this version of proa does not support the request %q", command.ErrInvalid, verb)
 	}
 	return packReply(reply, err)
 }
@@ -491,10 +491,10 @@ func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) 
 	}
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("%w: node %d has not answered", command.ErrTimeout, node)
+			return nil, fmt.Errorf("%w: node %d did not answer in time", command.ErrTimeout, node)
 		}
 		// Not a refusal: it may have been asked, and it may be back in a moment.
-		return nil, fmt.Errorf("%w: node %d cannot be asked: %w; try again", command.ErrTimeout, node, err)
+		return nil, fmt.Errorf("%w: cannot reach node %d: %w; try again", command.ErrTimeout, node, err)
 	}
 	return unpackReply(b)
 }
@@ -503,7 +503,7 @@ func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) 
 type notAsked struct{ node uint64 }
 
 func (e *notAsked) Error() string {
-	return fmt.Sprintf("node %d cannot be asked: there is no connection to it now", e.node)
+	return fmt.Sprintf("cannot reach node %d: not connected to it", e.node)
 }
 
 // Unwrap tells that another try may succeed.
@@ -549,7 +549,7 @@ func (c *carried) Unwrap() error { return c.class }
 func unpackReply(b []byte) ([]byte, error) {
 	var p packed
 	if err := json.Unmarshal(b, &p); err != nil {
-		return nil, fmt.Errorf("another node's answer makes no sense: %w", err)
+		return nil, fmt.Errorf("invalid answer from another node: %w", err)
 	}
 	if p.Error == "" {
 		return p.Reply, nil
@@ -571,7 +571,7 @@ func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]
 	return nil, n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
 		row, ok := m.node(from)
 		if !ok || row.Removed {
-			return nil, fmt.Errorf("%w: node %d is no member", command.ErrRefused, from)
+			return nil, fmt.Errorf("%w: node %d is not a member of the cluster", command.ErrRefused, from)
 		}
 		if row.Key == nil {
 			row.Key = said.Key
@@ -603,7 +603,7 @@ func (n *Node) announce(cm *clusterMap) {
 		ctx, cancel := context.WithTimeout(n.ctx, transferWait)
 		defer cancel()
 		if _, err := n.call(ctx, leader, callAnnounce, body); err != nil {
-			n.logger.Warn("announcing this node's addresses", "error", err)
+			n.logger.Warn("cannot announce this node's addresses to the cluster", "error", err)
 		}
 	}()
 }

@@ -29,7 +29,7 @@ const (
 )
 
 // errBadReport is wrapped by what decodeChanges finds wrong.
-var errBadReport = errors.New("not a report of this cluster's nodes")
+var errBadReport = errors.New("malformed report")
 
 // roles are the roles by their number in a report; the first is that of no
 // replica.
@@ -154,7 +154,7 @@ func (s *shardReport) appendReplica(p []byte) []byte {
 // meta group included. The error wraps errBadReport.
 func decodeChanges(body []byte, shards int) (*changes, error) {
 	if len(body) < changesHeadBytes || body[0] != changesFormat {
-		return nil, fmt.Errorf("%w: %d bytes of an unknown form", errBadReport, len(body))
+		return nil, fmt.Errorf("%w: unknown format, %d bytes", errBadReport, len(body))
 	}
 	c := &changes{}
 	for i, field := range []*uint64{&c.run, &c.ackRun, &c.ack, &c.newest, &c.from, &c.to} {
@@ -173,7 +173,7 @@ func decodeChanges(body []byte, shards int) (*changes, error) {
 		r.bad = part.bad || len(c.shards) > shards
 	}
 	if r.bad {
-		return nil, fmt.Errorf("%w: cut short, or of another cluster's shape", errBadReport)
+		return nil, fmt.Errorf("%w: truncated, or from a cluster with another number of shards", errBadReport)
 	}
 	return c, nil
 }

@@ -41,10 +41,10 @@ const (
 )
 
 // errManyChecksums refuses a request for a checksum where others wait.
-var errManyChecksums error = &carried{command.ErrBusy, fmt.Sprintf("%d requests for a checksum wait for the one under way on this node, and one is computed at a time; try again later", checksumsWaitingMax)}
+var errManyChecksums error = &carried{command.ErrBusy, fmt.Sprintf("%d checksum requests are already waiting on this node, which computes one at a time; try again later", checksumsWaitingMax)}
 
 // errChecksumBusy refuses a mark.
-var errChecksumBusy error = &carried{command.ErrBusy, "the replica's node is busy with another checksum, and computes one at a time; try again"}
+var errChecksumBusy error = &carried{command.ErrBusy, "the replica's node is computing another checksum and computes one at a time; try again"}
 
 // checksumTurns lets one request for a checksum run at a time, and the others
 // in the order in which they came.
@@ -69,7 +69,7 @@ func (c *checksumTurns) begin(ctx context.Context) error {
 	case c.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("%w: other checksums were computed on this node all the time; try again later", command.ErrTimeout)
+		return fmt.Errorf("%w: this node was busy with other checksums the whole time; try again later", command.ErrTimeout)
 	}
 }
 
@@ -126,7 +126,7 @@ func (n *Node) sum(view *storage.View) (uint64, error) {
 	case n.ctx.Err() != nil:
 		err = command.ErrStopped
 	case ctx.Err() != nil:
-		err = fmt.Errorf("%w: the replica is too large to be read within %v", command.ErrTimeout, markWait)
+		err = fmt.Errorf("%w: reading the whole replica took longer than %v", command.ErrTimeout, markWait)
 	}
 	return sum, err
 }
@@ -173,9 +173,9 @@ func (n *Node) checksumAt(ctx context.Context, shard int, index uint64) (uint64,
 	})
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("%w: the replica has not come to entry %d", command.ErrTimeout, index)
+		return 0, fmt.Errorf("%w: the replica has not yet applied entry %d", command.ErrTimeout, index)
 	case found == nil:
-		return 0, fmt.Errorf("%w: the replica got past entry %d by a snapshot; ask again", command.ErrRefused, index)
+		return 0, fmt.Errorf("%w: the replica skipped entry %d by installing a snapshot; try again", command.ErrRefused, index)
 	}
 	select {
 	case o := <-found:
@@ -269,7 +269,7 @@ func (n *Node) proposeMark(ctx context.Context, shard int) (index uint64, err er
 	select {
 	case index = <-done:
 	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: %s has not answered", command.ErrTimeout, n.shardName(shard))
+		return 0, fmt.Errorf("%w: %s did not answer in time", command.ErrTimeout, n.shardName(shard))
 	}
 	if index == 0 {
 		return 0, fmt.Errorf("%w: %s changed its leader; try again", command.ErrNotLeader, n.shardName(shard))

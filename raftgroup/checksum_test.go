@@ -103,7 +103,7 @@ func TestChecksumOfBusyNode(t *testing.T) {
 	short, cancel := context.WithTimeout(ctx, 2*markRetryMin)
 	defer cancel()
 	sum, err := askChecksum(short, n)
-	if err == nil && !strings.Contains(sum.Replicas[0].Error, "busy with another checksum") || err != nil && !errors.Is(err, command.ErrTimeout) {
+	if err == nil && !strings.Contains(sum.Replicas[0].Error, "computing another checksum") || err != nil && !errors.Is(err, command.ErrTimeout) {
 		t.Errorf("busy to the end: %+v, %v", sum, err)
 	}
 	n.summing.Store(false)

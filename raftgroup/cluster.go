@@ -261,7 +261,7 @@ func (n *Node) refreshMap() error {
 		if n.cmap.Load() != nil {
 			return nil // what is known has to do
 		}
-		n.logger.Error("the cluster's map is damaged; until another copy of it comes, the node goes by what its directory remembers", "error", err)
+		n.logger.Error("cluster map is damaged; using the members recorded in the data directory until a copy of the map arrives from another node", "error", err)
 		m, err = newClusterMap(n.meta()), nil
 	}
 	if err != nil {
@@ -332,7 +332,7 @@ func (n *Node) updateAlone(m *clusterMap) {
 		}
 	}
 	if n.alone.Swap(members <= 1) && members > 1 {
-		n.logger.Info("the node is not alone any more: from now on commands whose keys lie in several shards are refused (CROSS_SHARD, in Redis's protocol CROSSSLOT); a common {tag} keeps keys in one shard")
+		n.logger.Info("the cluster now has more than one node: commands whose keys are in different shards are refused from now on (CROSS_SHARD; CROSSSLOT in the Redis protocol); give keys a common {tag} to keep them in one shard")
 	}
 }
 

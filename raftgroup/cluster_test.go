@@ -488,7 +488,7 @@ func TestNotAsked(t *testing.T) {
 	c.until("leaders", c.led)
 	c.sever(1, 2, true)
 	_, err := c.nodes[1].call(t.Context(), 2, callChecksum, nil)
-	if !errors.Is(err, ErrNotAsked) || !errors.Is(err, command.ErrTimeout) || err.Error() != "node 2 cannot be asked: there is no connection to it now" {
+	if !errors.Is(err, ErrNotAsked) || !errors.Is(err, command.ErrTimeout) || err.Error() != "cannot reach node 2: not connected to it" {
 		t.Error(err)
 	}
 }

@@ -202,7 +202,7 @@ func (n *Node) learnTime(own, low, high int64, majority bool, times []int64) {
 	case n.clock.Boot()-n.startedAt < int64(timeWait):
 		return
 	default:
-		n.logger.Warn("the time of the cluster was not heard from other nodes; this node goes by its own wall clock", "waited", timeWait)
+		n.logger.Warn("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
 	}
 	for _, g := range n.groups { // that was against the time so far
 		g.lead.Store(0)
@@ -263,15 +263,15 @@ func (n *Node) judgeClock(own, low, high int64) {
 	switch {
 	case !n.clockOff.Load() && max(off, -off) > most:
 		n.clockOff.Store(true)
-		text := "the wall clock is off; expiry goes by the clocks of the other nodes, and this node gives its leaderships away: set the clock right (see cluster.clock_offset_max)"
+		text := "wall clock differs too much from the other nodes' clocks: this node hands its leaderships over, and expiry follows the other nodes' clocks; correct the clock (see cluster.clock_offset_max)"
 		if n.alone.Load() {
-			text = "the wall clock has been set; expiry goes by the time that has elapsed, and follows the clock slowly"
+			text = "wall clock was changed; expiry continues with the elapsed time and adjusts to the new time slowly"
 		}
 		n.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", n.opt.ClockOffset)
 		n.reportDue, n.tendDue = 0, 0
 	case n.clockOff.Load() && max(off, -off) <= most/2:
 		n.clockOff.Store(false)
-		n.logger.Info("the wall clock is right again", "offset", time.Duration(off)*time.Microsecond)
+		n.logger.Info("wall clock agrees with the other nodes again", "offset", time.Duration(off)*time.Microsecond)
 		n.reportDue, n.tendDue = 0, 0
 	}
 }

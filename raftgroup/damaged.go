@@ -79,7 +79,7 @@ func (g *group) breakDown(n *Node) {
 	g.down = true
 	g.condemn()
 	g.voidLease()
-	g.logger.Error("the replica's state is damaged: it is read no more, and will be replaced by a copy of another one", "incarnation", incarnationOf(g.id))
+	g.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", incarnationOf(g.id))
 	g.dropSnapshots()
 	for _, p := range g.inflight {
 		n.finish(p.done, command.TimedOut)
@@ -136,9 +136,9 @@ func (g *group) openLost(n *Node) error {
 		g.lost = r.id()
 	}
 	g.sole.Store(wanted && len(row.Replicas) == 1)
-	text := "the state of the replica is damaged: it will be replaced by a copy of another one"
+	text := "replica's state is damaged: it will be replaced by a copy of another replica"
 	if g.sole.Load() {
-		text = "the state of the shard is damaged, and there is no other copy: it is not served"
+		text = "shard's state is damaged and there is no other replica: the shard is not served"
 	}
 	g.logger.Error(text, "incarnation", incarnationOf(g.lost))
 	return nil
@@ -213,7 +213,7 @@ func (g *group) freeEdges(n *Node) (bool, error) {
 		err = n.store.GiveUp(first, last)
 	}
 	if errors.Is(err, storage.ErrDamaged) {
-		n.damageLog.Log(g.logger, slog.LevelWarn, "the shard's state cannot be removed yet", "error", err)
+		n.damageLog.Log(g.logger, slog.LevelWarn, "cannot remove the shard's state yet", "error", err)
 		return false, nil
 	}
 	return err == nil, err
@@ -278,7 +278,7 @@ func (g *group) truncateDown(n *Node) {
 		if !ok || err != nil {
 			return
 		}
-		g.logger.Warn("the replica, whose state is damaged, has not been replaced for so long that the log has to be cut; after a restart it will not vote")
+		g.logger.Warn("damaged replica was not replaced in time, and its log must be truncated; after a restart the replica will not vote")
 	}
 	n.log.Truncate(g.log, g.skipped)
 }

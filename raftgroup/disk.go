@@ -51,7 +51,7 @@ func (n *Node) watchDisk() {
 		n.disksSlow(took)
 	} else if n.slow.Load() && n.ticks >= n.slowUntil {
 		n.slow.Store(false)
-		n.logger.Info("the log's disk is well again; this node may lead shards")
+		n.logger.Info("log disk has recovered; this node can lead shards again")
 	}
 }
 
@@ -60,7 +60,7 @@ func (n *Node) disksSlow(took time.Duration) {
 	if n.slow.Swap(true) {
 		return
 	}
-	n.logger.Warn("the log's disk stalls; this node gives its leaderships away", "fsync", took.Round(time.Millisecond), "limit", n.opt.SlowDisk)
+	n.logger.Warn("log disk is slow; this node hands its leaderships to other nodes", "fsync", took.Round(time.Millisecond), "limit", n.opt.SlowDisk)
 	n.sendReports()
 	n.balance()
 }

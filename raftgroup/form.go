@@ -82,7 +82,7 @@ func NewFormer(o FormOptions) (*Former, error) {
 	setDefault(&o.RetryEvery, 250*time.Millisecond)
 	setDefault(&o.Replicas, DefaultReplicas)
 	if o.Shards < 0 || o.Shards > ShardsMax {
-		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
+		return nil, fmt.Errorf("%d shards requested, 1 to %d are allowed", o.Shards, ShardsMax)
 	}
 	if err := checkToken(o.Token); err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (f *Former) Form(ctx context.Context) (Identity, error) {
 		}
 		if time.Since(warned) > 5*time.Second {
 			warned = time.Now()
-			f.opt.Logger.Warn("not part of a cluster yet", "because", waiting)
+			f.opt.Logger.Warn("waiting to join or form a cluster", "because", waiting)
 		}
 		select {
 		case <-ctx.Done():
@@ -198,10 +198,10 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 	}
 	if len(silent) > 0 {
 		slices.Sort(silent)
-		return "no answer from " + strings.Join(silent, ", ") + "; a new cluster begins when all nodes named by --join answer", nil
+		return "no answer from " + strings.Join(silent, ", ") + "; a new cluster starts once all nodes given by --join answer", nil
 	}
 	if !found {
-		return "", fmt.Errorf("%w: none of the addresses given by --join is this node's own, and the nodes there have no cluster yet; name all founders, this one (%s) too, or join a cluster that runs", ErrJoin, self.Peer)
+		return "", fmt.Errorf("%w: none of the addresses given by --join is this node's own, and the nodes there have no cluster yet; list all founding nodes, including this one (%s), or give addresses of a running cluster", ErrJoin, self.Peer)
 	}
 	return f.foundWith(replies)
 }
@@ -211,7 +211,7 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 // or with none.
 func (f *Former) adoptFounded(r *probeReply, node uint64) error {
 	if asked := f.opt.ID; asked != 0 && asked != node {
-		return fmt.Errorf("%w: cluster %s was founded with this directory as node %d; start with --node-id %d, or without one", ErrJoin, clusterText(r.Cluster), node, node)
+		return fmt.Errorf("%w: cluster %s was created with this directory as node %d; start with --node-id %d, or without --node-id", ErrJoin, clusterText(r.Cluster), node, node)
 	}
 	return f.adopt(r.Cluster, node, r.Shards, r.Replicas, r.Members, true)
 }
@@ -257,18 +257,18 @@ func (f *Former) foundWith(replies map[string]probeReply) (waiting string, err e
 			continue // one node by two addresses
 		}
 		if r.Node == 0 {
-			return "", fmt.Errorf("%w: the node at %s has no number; founders need one each, give it with --node-id", ErrJoin, r.Peer)
+			return "", fmt.Errorf("%w: the node at %s has no number; each node that creates a cluster needs its own: set it with --node-id", ErrJoin, r.Peer)
 		}
 		members = append(members, Member{ID: r.Node, UID: r.UID, Key: r.Key, Peer: r.Peer, Client: r.Client, Redis: r.Redis})
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	for i := 1; i < len(members); i++ {
 		if members[i].ID == members[i-1].ID {
-			return "", fmt.Errorf("%w: the nodes at %s and %s both have number %d; give each its own with --node-id", ErrJoin, members[i-1].Peer, members[i].Peer, members[i].ID)
+			return "", fmt.Errorf("%w: the nodes at %s and %s both have number %d; give each node its own with --node-id", ErrJoin, members[i-1].Peer, members[i].Peer, members[i].ID)
 		}
 	}
 	if members[0].UID != f.self().UID {
-		return fmt.Sprintf("node %d, at %s, founds the cluster", members[0].ID, members[0].Peer), nil
+		return fmt.Sprintf("waiting for node %d, at %s, to create the cluster", members[0].ID, members[0].Peer), nil
 	}
 	_, err = f.found(members)
 	return "", err
@@ -284,7 +284,7 @@ func (f *Former) found(members []Member) (Identity, error) {
 	setDefault(&shards, DefaultShards)
 	err := f.adopt(newClusterID(), id.Node, shards, f.opt.Replicas, members, true)
 	if err == nil {
-		f.opt.Logger.Info("a new cluster", "cluster", clusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards)
+		f.opt.Logger.Info("created a new cluster", "cluster", clusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards)
 	}
 	return f.Identity(), err
 }
@@ -308,7 +308,7 @@ func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Mem
 // checkShards compares the cluster's number of shards with what was asked for.
 func (f *Former) checkShards(shards int) error {
 	if f.opt.Shards != 0 && f.opt.Shards != shards {
-		return fmt.Errorf("%w: the cluster has %d shards, asked for were %d; leave --shards out or say %d", ErrJoin, shards, f.opt.Shards, shards)
+		return fmt.Errorf("%w: the cluster has %d shards, but %d were requested; leave --shards out or set it to %d", ErrJoin, shards, f.opt.Shards, shards)
 	}
 	return nil
 }
@@ -348,11 +348,11 @@ func (f *Former) join(ctx context.Context, address string) (waiting string, err 
 	case errors.Is(err, command.ErrRefused), errors.Is(err, command.ErrInvalid):
 		return "", fmt.Errorf("%w: %w", ErrJoin, err)
 	case err != nil:
-		return fmt.Sprintf("the cluster at %s cannot take it in now: %v", address, err), nil
+		return fmt.Sprintf("the cluster at %s cannot accept this node now: %v", address, err), nil
 	}
 	var r joinReply
 	if err := json.Unmarshal(b, &r); err != nil {
-		return "", fmt.Errorf("the answer of %s makes no sense: %w", address, err)
+		return "", fmt.Errorf("invalid answer from %s: %w", address, err)
 	}
 	if err := f.adopt(r.Cluster, r.ID, r.Shards, r.Replicas, r.Members, false); err != nil {
 		return "", err
@@ -395,7 +395,7 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.logger.Info("a node joins", "node", r.ID, "peer", a.Peer)
+	n.logger.Info("a node joined the cluster", "node", r.ID, "peer", a.Peer)
 	return json.Marshal(r)
 }
 
@@ -410,7 +410,7 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 			row = *o // it asked before, and did not hear the answer
 		}
 		if o.Peer == a.Peer && o.UID != a.UID && o.ID != a.ID && o.member() {
-			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer, or, if node %d is lost and this one shall have its address, %s", command.ErrRefused, o.ID, a.Peer, o.ID, freeAddress(o.ID))
+			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer, or, if node %d is lost and this node should take over its address, %s", command.ErrRefused, o.ID, a.Peer, o.ID, freeAddress(o.ID))
 		}
 	}
 	if row.ID == 0 {
@@ -419,9 +419,9 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 	if old, ok := m.node(row.ID); ok && old.UID != a.UID {
 		switch {
 		case old.Removed:
-			return row, fmt.Errorf("%w: node %d has been removed from this cluster, and its number is not used again; start with another --node-id, or without one", command.ErrRefused, row.ID)
+			return row, fmt.Errorf("%w: node %d has been removed from this cluster, and its number cannot be used again; start with another --node-id, or without --node-id", command.ErrRefused, row.ID)
 		case old.UID != 0:
-			return row, fmt.Errorf("%w: node %d is a member of this cluster with other data than this directory's; if that node has lost its disk, %s", command.ErrRefused, row.ID, replaceAdvice(&old, a.Peer))
+			return row, fmt.Errorf("%w: node %d is already a member of this cluster with another data directory; if that node has lost its disk, %s", command.ErrRefused, row.ID, replaceAdvice(&old, a.Peer))
 		}
 		row = old
 	}
@@ -431,7 +431,7 @@ func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
 
 // freeAddress is how a new node comes to the address of a node that is lost.
 func freeAddress(lost uint64) string {
-	return fmt.Sprintf("remove that first: \"proa member remove %d --force\", by which shards have a replica less until this node has joined", lost)
+	return fmt.Sprintf("remove that node first: \"proa member remove %d --force\"; its shards then have one replica fewer until this node has joined", lost)
 }
 
 // replaceAdvice is how a node on an empty directory, at the address peer,
@@ -477,20 +477,20 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 		return row, fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
 	}
 	if p.Node == n.id {
-		return row, fmt.Errorf("%w: both ends are node %d; each node needs a directory of its own", command.ErrRefused, n.id)
+		return row, fmt.Errorf("%w: both ends are node %d; each node needs its own data directory", command.ErrRefused, n.id)
 	}
 	row, ok := n.member(p.Node)
 	switch {
 	case row.Removed:
-		return row, fmt.Errorf("%w: node %d has been removed from cluster %s; start it anew with an empty directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
+		return row, fmt.Errorf("%w: node %d has been removed from cluster %s; start it again with an empty data directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
 	case n.identity.gaveUp(p.Node):
-		return row, fmt.Errorf("%w: cluster %s was recovered on node %d without node %d, which holds another history of it; erase its data directory and start it anew, with another number", command.ErrRefused, clusterText(p.Cluster), n.id, p.Node)
+		return row, fmt.Errorf("%w: cluster %s was recovered on node %d without node %d, whose data has diverged; erase its data directory and start it again with another number", command.ErrRefused, clusterText(p.Cluster), n.id, p.Node)
 	case !ok || row.UID == 0:
 		return nodeRow{}, n.recognizeNew(p)
 	case row.UID != p.UID:
-		return row, fmt.Errorf("%w: node %d of this cluster has other data; a node that has lost its disk comes back as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
+		return row, fmt.Errorf("%w: node %d of this cluster has another data directory; a node that lost its disk must join again as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
 	case row.Key != nil && (!p.Signed || !row.Key.is(p.Key)):
-		return row, errUnproven(p.Node, "that takes the key in the node's own data directory")
+		return row, errUnproven(p.Node, "this requires the key in that node's own data directory")
 	}
 	return row, nil
 }
@@ -520,7 +520,7 @@ func (n *Node) recognizeNew(p *PeerIdentity) error {
 	if n.tokenless() || p.Token {
 		return nil
 	}
-	return errUnproven(p.Node, "that number is not known here, and this takes the cluster's join token")
+	return errUnproven(p.Node, "the number is unknown here, and an unknown node must have the cluster's join token")
 }
 
 // admitNew admits a node that recognizeNew has let pass. Its address is that of
@@ -588,7 +588,7 @@ func (n *Node) Seek(ctx context.Context, addresses []string, call func(ctx conte
 			}
 			ctx, cancel := context.WithTimeout(ctx, seekEvery)
 			if _, err := call(ctx, address, callProbe, nil); err != nil {
-				n.logger.Debug("nobody of this cluster", "at", address, "error", err)
+				n.logger.Debug("no member of this cluster answered", "at", address, "error", err)
 			}
 			cancel()
 		}

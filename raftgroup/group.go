@@ -212,13 +212,13 @@ func (g *group) propose(n *Node) error {
 	}
 	g.take(n.recycle())
 	if err := g.proposeTaken(n); err != nil && parts {
-		return fmt.Errorf("shard %d: its part of a command over several shards was not accepted: %w", g.shard, err)
+		return fmt.Errorf("shard %d: its part of a command across shards was not accepted: %w", g.shard, err)
 	}
 	return nil
 }
 
 // errNotLed is why proposeTaken refuses.
-var errNotLed = errors.New("the shard is not led here")
+var errNotLed = errors.New("this node does not lead the shard")
 
 // proposeTaken is propose for what has been taken from the queue. An error says
 // why it was refused, which those who wait for it have been told.

@@ -50,7 +50,7 @@ var (
 	ErrNotDataDir   = errors.New("not a data directory")
 	ErrBadDirectory = errors.New("cannot use the data directory")
 	// ErrRolledBack: others remember more of this node than its directory does.
-	ErrRolledBack = errors.New("the data directory is older than what this node has confirmed to others; erase it and let the node join again as a new one")
+	ErrRolledBack = errors.New("the data directory is older than what this node has confirmed to other nodes (an old copy was restored?); erase it and let the node join again as a new node")
 )
 
 // Identity is what a data directory remembers about its node.
@@ -198,17 +198,17 @@ func decodeIdentity(b []byte) (Identity, error) {
 		return Identity{}, fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrBadDirectory, err)
 	}
 	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
-		return Identity{}, fmt.Errorf("%w: it says format %d, this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
+		return Identity{}, fmt.Errorf("%w: it has format %d, and this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
 	}
 	_, ok := identitySumDigits(b)
 	if !ok && doc.Format >= identityChecked {
-		return Identity{}, fmt.Errorf("%w: the identity has lost its checksum; "+rejoinOrRestore, ErrBadDirectory)
+		return Identity{}, fmt.Errorf("%w: the identity file has no checksum; "+rejoinOrRestore, ErrBadDirectory)
 	}
 	if !ok {
 		return doc.Identity, nil
 	}
 	if err := checkDocument(b); err != nil {
-		return Identity{}, fmt.Errorf("%w: the identity is damaged, or was changed by hand: %w; "+rejoinOrRestore, ErrBadDirectory, err)
+		return Identity{}, fmt.Errorf("%w: the identity file is damaged or was edited: %w; "+rejoinOrRestore, ErrBadDirectory, err)
 	}
 	return doc.Identity, nil
 }
@@ -223,7 +223,7 @@ func checkDocument(b []byte) error {
 	found := string(digits)
 	copy(digits, identitySumZero)
 	if want := identitySum(b); found != want {
-		return fmt.Errorf("its checksum is %q, of what it says %q", found, want)
+		return fmt.Errorf("its checksum is %q, but its content has %q", found, want)
 	}
 	return nil
 }
@@ -296,7 +296,7 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 			return id, fmt.Errorf("%w: %s was written by node %d, this is node %d; start with --node-id %d, or choose another directory with --data", ErrOtherNode, dir, id.Node, node, id.Node)
 		}
 		if shards != 0 && shards != id.Shards {
-			return id, fmt.Errorf("%w: %s has %d, asked for were %d; the number is fixed at the first start, leave --shards out or say %d", ErrOtherShards, dir, id.Shards, shards, id.Shards)
+			return id, fmt.Errorf("%w: %s has %d, but %d were requested; the number is fixed at the first start: leave --shards out or set it to %d", ErrOtherShards, dir, id.Shards, shards, id.Shards)
 		}
 		return id, nil
 	}
@@ -375,11 +375,11 @@ func (id *Identity) explainDamage(err error) error {
 	case errors.Is(err, raftlog.ErrMissing):
 		return fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrLogMissing, err)
 	case errors.Is(err, raftlog.ErrOwner):
-		return fmt.Errorf("%w: its %s/ is another node's: %w; put back the one that belongs to it. Otherwise, "+rejoinOrRestore, ErrBadDirectory, logDir, err)
+		return fmt.Errorf("%w: its %s/ belongs to another node: %w; restore the one that belongs to this node. Otherwise, "+rejoinOrRestore, ErrBadDirectory, logDir, err)
 	case errors.Is(err, storage.ErrOwner):
-		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; put back what belongs there. Otherwise, "+rejoinOrRestore, ErrBadDirectory, identityFile, stateDir, err)
+		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; restore the matching files. Otherwise, "+rejoinOrRestore, ErrBadDirectory, identityFile, stateDir, err)
 	case errors.As(err, &damage) && len(damage.Lost) > 0:
-		return fmt.Errorf("%w; acknowledged writes may be among the entries that are gone: %s", err, id.lostText(damage.Lost))
+		return fmt.Errorf("%w; the missing entries may contain acknowledged writes: %s", err, id.lostText(damage.Lost))
 	}
 	return err
 }
@@ -423,14 +423,14 @@ func advise(err error, f vfs.FS, dir string, room int64) error {
 
 // rejoinOrRestore is what to do about a directory that cannot be used any more.
 // A node of a cluster may not come back with an older one.
-const rejoinOrRestore = "in a cluster, erase the directory and let the node join again as a new one; a node alone needs the directory restored from a backup"
+const rejoinOrRestore = "in a cluster, erase the data directory and let the node join again as a new node; for a single node, restore the directory from a backup"
 
 // damageAdvice returns what to do about damage to log or state, or "" where err
 // is about something else.
 func damageAdvice(err error) string {
 	switch {
 	case errors.Is(err, raftlog.ErrCorrupt):
-		return rejoinOrRestore + ", or goes on with what is left: \"proa shard recover --help\" tells of --cut-log"
+		return rejoinOrRestore + ", or continue without the missing entries: see --cut-log in \"proa shard recover --help\""
 	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), errors.Is(err, pebble.ErrCorruption):
 		return rejoinOrRestore
 	}
@@ -441,7 +441,7 @@ func damageAdvice(err error) string {
 // stops.
 func adviseStopped(err error, dir string) error {
 	if errors.Is(err, raftlog.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("%w; nothing that was acknowledged is lost: make room on the disk of %s and start again", err, dir)
+		return fmt.Errorf("%w; no acknowledged write is lost: free space on the disk of %s and start again", err, dir)
 	}
 	return err
 }

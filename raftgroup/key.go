@@ -63,7 +63,7 @@ func newToken() string {
 // checkToken returns why a join token cannot be used.
 func checkToken(token string) error {
 	if token != "" && len(token) < TokenBytesMin {
-		return fmt.Errorf("the join token has %d characters, at least %d are needed", len(token), TokenBytesMin)
+		return fmt.Errorf("the join token has %d characters, at least %d are required", len(token), TokenBytesMin)
 	}
 	return nil
 }

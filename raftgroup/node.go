@@ -71,7 +71,7 @@ type Transport interface {
 type Alone struct{}
 
 // ErrNotAsked is an error of Transport.Call: nothing was sent.
-var ErrNotAsked = errors.New("raftgroup: the node was not asked")
+var ErrNotAsked = errors.New("raftgroup: the request was not sent to the node")
 
 var errAlone = errors.New("this node has no peers: listen.peer is off")
 
@@ -350,7 +350,7 @@ func (n *Node) meta() int { return len(n.groups) - 1 }
 func Open(o Options) (*Node, error) {
 	o.ensureDefaults()
 	if o.Shards < 0 || o.Shards > ShardsMax {
-		return nil, fmt.Errorf("%d shards asked for, 1 to %d are possible", o.Shards, ShardsMax)
+		return nil, fmt.Errorf("%d shards requested, 1 to %d are allowed", o.Shards, ShardsMax)
 	}
 	n := &Node{
 		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
@@ -423,7 +423,7 @@ func (n *Node) upgrade() error {
 	if n.identity.Format == dataFormat {
 		return nil
 	}
-	n.logger.Info("the data directory gets a new format; earlier versions of proa cannot read it any more", "from", n.identity.Format, "to", dataFormat)
+	n.logger.Info("upgrading the data directory to a new format; earlier versions of proa cannot read it any more", "from", n.identity.Format, "to", dataFormat)
 	n.identity.Format = dataFormat
 	return writeIdentity(n.opt.FS, n.opt.Dir, n.identity)
 }
@@ -439,7 +439,7 @@ func (n *Node) openStores() (err error) {
 		return fmt.Errorf("opening the log: %w", n.identity.explainDamage(err))
 	}
 	if r := &n.replay.Log; r.Groups > 0 && !r.Closed {
-		n.logger.Warn("the node was not stopped in order; nothing is missing of what its log held at the time given", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
+		n.logger.Warn("node was not shut down cleanly; its log is complete up to synced_at", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}
 	s := n.identity.stateOptions(o.FS, o.Dir)
 	s.BlockCacheBytes, s.RowCacheBytes, s.RecentBytes, s.OpenFiles = o.BlockCacheBytes, o.RowCacheBytes, o.RecentBytes, o.OpenFiles
@@ -504,7 +504,7 @@ func (n *Node) openGroups() error {
 	}
 	n.observe()
 	if n.replay.Damaged = n.replayDamaged; n.replay.Damaged > 0 {
-		n.logger.Error("operations of the log could not be carried out again, because rows that they need are damaged; what else they changed is missing", "operations", n.replay.Damaged)
+		n.logger.Error("could not replay operations from the log because rows they need are damaged; their other changes are missing too", "operations", n.replay.Damaged)
 	}
 	n.replay.Elapsed += time.Since(start)
 	select {
@@ -692,7 +692,7 @@ func (n *Node) fail(err error) {
 		g.lease.Store(0)
 	}
 	err = adviseStopped(err, n.opt.Dir)
-	n.logger.Error("the node stops", "error", err)
+	n.logger.Error("node stops because of a fatal error", "error", err)
 	n.failure <- err
 	n.raise() // a pass will tell everything that waits
 	n.Kick()
@@ -769,7 +769,7 @@ func (n *Node) Close(ctx context.Context) error {
 // ErrUnwritten says that a node was closed before all of its state was written:
 // the log has what was acknowledged. The directory stays locked until the
 // process ends.
-var ErrUnwritten = errors.New("the time to stop was over before the state was written")
+var ErrUnwritten = errors.New("the shutdown timeout expired before the state was written")
 
 // saveRuns writes what is known of other nodes, as the node stops.
 func (n *Node) saveRuns() {
@@ -777,7 +777,7 @@ func (n *Node) saveRuns() {
 		return
 	}
 	if err := n.runs.save(); err != nil {
-		n.logger.Warn("what is known of other nodes could not be written", "error", err)
+		n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 	}
 }
 

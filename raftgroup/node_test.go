@@ -292,7 +292,7 @@ func TestFullDiskStopsTheNode(t *testing.T) {
 	run(n)
 	select {
 	case err := <-n.Failure():
-		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "make room on the disk of "+dir+" and start again") {
+		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free space on the disk of "+dir+" and start again") {
 			t.Error(err)
 		}
 	default:

@@ -160,7 +160,7 @@ func (n *Node) guard(f func() error) (err error) {
 	defer func() {
 		if failure := n.log.Err(); failure != nil {
 			if what := recover(); what != nil {
-				n.logger.Debug("raft cannot go on", "panic", what)
+				n.logger.Debug("raft cannot continue", "panic", what)
 				err = failure
 			}
 		}

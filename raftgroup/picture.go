@@ -14,7 +14,7 @@ const (
 	// count as the present state: four reports are missing by then.
 	staleAfter = time.Second
 
-	// A node that has not been heard of for three heartbeats, at least
+	// A node that has not reported for three heartbeats, at least
 	// staleAfter, or whose connection has broken, is suspect, and for
 	// downAfter down. Groups beat more often than nodes report.
 	suspectHeartbeats = 3
@@ -164,15 +164,15 @@ func (t *pictures) mayLeadLocked(node uint64, now int64, well bool) (leaders int
 	p := t.nodes[node]
 	switch {
 	case !t.aliveLocked(node, now):
-		return 0, "it has not been heard of lately"
+		return 0, "it has not reported recently"
 	case p.whole == 0:
-		return 0, "it has not told its state yet"
+		return 0, "it has not yet reported its full state"
 	case p.about.Leaving:
 		return 0, "it is stopping"
 	case well && p.about.Slow:
 		return 0, "its disk is slow"
 	case well && p.about.ClockOff:
-		return 0, "its clock is off"
+		return 0, "its clock differs too much"
 	}
 	return p.leaders, ""
 }

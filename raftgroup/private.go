@@ -97,15 +97,15 @@ func tighten(f vfs.FS, logger *slog.Logger) {
 		}
 	}
 	if foreign {
-		logger.Warn("the data directory holds other things, so its permissions are left as they are; keep other users out of it", "data", p.dir)
+		logger.Warn("data directory contains other files, so its permissions were not changed; restrict it to the server's user", "data", p.dir)
 	} else {
 		t.one(p.dir)
 	}
 	if t.changed > 0 {
-		logger.Info("the data directory was open to other users; it is not any more", "data", p.dir, "changed", t.changed)
+		logger.Info("data directory was accessible to other users; corrected its permissions", "data", p.dir, "changed", t.changed)
 	}
 	if t.err != nil {
-		logger.Warn("the data directory is open to other users, and that cannot be changed; run the server as its owner", "data", p.dir, "error", t.err)
+		logger.Warn("data directory is accessible to other users and its permissions cannot be changed; run the server as the directory's owner", "data", p.dir, "error", t.err)
 	}
 }
 

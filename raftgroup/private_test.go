@@ -64,7 +64,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	if info, err := os.Stat(filepath.Dir(dir)); err != nil || info.Mode().Perm() != 0o755 {
 		t.Errorf("the parent that was missing: %v, %v", info.Mode(), err)
 	}
-	if strings.Contains(log.String(), "open to other users") {
+	if strings.Contains(log.String(), "accessible to other users") {
 		t.Errorf("a new directory is said to have been open:\n%s", &log)
 	}
 
@@ -82,7 +82,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	session()
-	if n := strings.Count(log.String(), "open to other users"); n != 1 {
+	if n := strings.Count(log.String(), "accessible to other users"); n != 1 {
 		t.Errorf("%d lines tell of it:\n%s", n, &log)
 	}
 
@@ -102,7 +102,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	if open := modes(t, dir); len(open) != 2 {
 		t.Errorf("others may use\n%s", strings.Join(open, "\n"))
 	}
-	if !strings.Contains(log.String(), "holds other things") {
+	if !strings.Contains(log.String(), "contains other files") {
 		t.Errorf("nothing is said of it:\n%s", &log)
 	}
 }

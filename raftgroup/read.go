@@ -144,7 +144,7 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	case errors.Is(err, storage.ErrDamaged):
 		return command.Row{}, n.refuseDamaged(shard)
 	case err != nil:
-		n.logger.Error("reading a row", "shard", shard, "error", err)
+		n.logger.Error("cannot read a row", "shard", shard, "error", err)
 		return command.Row{}, command.ReadFailed
 	case !found:
 		return command.Row{}, command.ReadAbsent

@@ -56,7 +56,7 @@ func RecoverUnsafe(o RecoverOptions) (Recovery, error) {
 	}
 	id, ok, err := readIdentity(fs, dir)
 	if err == nil && (!ok || id.Cluster == 0) {
-		err = fmt.Errorf("%w: %s holds no node that is part of a cluster", ErrNotDataDir, dir)
+		err = fmt.Errorf("%w: %s does not belong to a node of a cluster", ErrNotDataDir, dir)
 	}
 	var done Recovery
 	if err == nil {
@@ -106,7 +106,7 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 	}
 	for _, shard := range shards {
 		if !slices.ContainsFunc(done.Shards, func(d RecoveredShard) bool { return d.Shard == shard }) {
-			return Recovery{}, fmt.Errorf("the directory holds no replica of shard %d that could be recovered; nothing has been changed", shard)
+			return Recovery{}, fmt.Errorf("the directory has no replica of shard %d to recover; nothing was changed", shard)
 		}
 	}
 	if err := log.Commit(r.write, true); err != nil {

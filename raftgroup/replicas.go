@@ -101,7 +101,7 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 	if n.durable < g.removal {
 		return nil // the log has the earlier one yet; the leader says it again
 	}
-	g.logger.Info("a replica begins here", "incarnation", incarnationOf(m.To))
+	g.logger.Info("replica created on this node", "incarnation", incarnationOf(m.To))
 	return g.openReplica(n, m.To, 0)
 }
 
@@ -133,7 +133,7 @@ func (g *group) retire(n *Node) error {
 	if ok, err := g.removeState(n); !ok || err != nil {
 		return err // a later tick tries again
 	}
-	g.logger.Info("the replica leaves this node", "incarnation", incarnationOf(g.id))
+	g.logger.Info("removing replica from this node", "incarnation", incarnationOf(g.id))
 	g.dropSnapshots()
 	if g.receiving != nil {
 		g.receiving.end()
@@ -237,9 +237,9 @@ func (g *group) reconcile(n *Node) {
 	if len(change.Changes) == 0 {
 		return
 	}
-	g.logger.Info("changing the configuration", "change", raftpb.ConfChangesToString(change.Changes))
+	g.logger.Info("changing the Raft configuration", "change", raftpb.ConfChangesToString(change.Changes))
 	if err := g.node.ProposeConfChange(change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
-		g.logger.Warn("changing the configuration", "error", err)
+		g.logger.Warn("cannot change the Raft configuration", "error", err)
 	}
 }
 
@@ -393,12 +393,12 @@ func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
 // group: one that was being removed, or that never got a snapshot.
 func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfState) error {
 	if len(conf.Voters) == 0 && applied > 0 {
-		return fmt.Errorf("%w: the state is at entry %d, the log knows nothing of the shard; "+rejoinOrRestore, ErrLogMissing, applied)
+		return fmt.Errorf("%w: the state is at entry %d, the log has no entries of the shard; "+rejoinOrRestore, ErrLogMissing, applied)
 	}
 	if applied == 0 && last == 0 && len(conf.Voters) == 0 {
 		return nil
 	}
-	g.logger.Info("what is left of a replica that was removed goes")
+	g.logger.Info("deleting the remains of a removed replica")
 	if err := n.store.RemoveShard(g.shard); err != nil {
 		return err
 	}

@@ -295,7 +295,7 @@ func (n *Node) sendDocument(node uint64) {
 	}
 	b, err := json.Marshal(&d)
 	if err != nil {
-		n.logger.Error("making a report", "error", err)
+		n.logger.Error("cannot encode a status report", "error", err)
 		return
 	}
 	n.transport.Report(node, b)
@@ -314,7 +314,7 @@ func (n *Node) ReceiveReport(from uint64, body []byte) {
 	if err == nil {
 		return
 	}
-	n.badReportLog.Log(n.logger, slog.LevelWarn, "a report makes no sense", "from", from, "error", err, "so_far", n.badReports.Add(1))
+	n.badReportLog.Log(n.logger, slog.LevelWarn, "invalid status report from a peer", "from", from, "error", err, "so_far", n.badReports.Add(1))
 }
 
 // BadReports returns how many reports of other nodes made no sense.

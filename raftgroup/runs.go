@@ -41,7 +41,7 @@ import (
 // at the most; and anything about a node that has no peers.
 
 // ErrTwin: another process runs as this node.
-var ErrTwin = errors.New("another process runs with a copy of this data directory; stop one of the two and erase the copy")
+var ErrTwin = errors.New("another process is running with a copy of this data directory; stop one of the two and erase the copy")
 
 // run is one start of a node.
 type nodeRun struct {
@@ -64,9 +64,9 @@ func (r *remembered) follows(next *nodeRun) error {
 	case r.Generation == 0 || next.Number == r.Number:
 		return nil
 	case next.Generation <= r.Generation:
-		return fmt.Errorf("it is of start %d, and start %d has been here", next.Generation, r.Generation)
+		return fmt.Errorf("it is at start %d, and start %d has already connected here", next.Generation, r.Generation)
 	case next.Began < r.Position:
-		return fmt.Errorf("its log had come to %d when it started, and has been at %d before", next.Began, r.Position)
+		return fmt.Errorf("its log was at %d when it started, and had been at %d before", next.Began, r.Position)
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func openRuns(f vfs.FS, dir string) (*runTable, error) {
 	}
 	nodes, err := decodeRuns(b)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s, what this node remembers of others, is damaged: %w; restore it from a backup, or remove it where no other node has been restored from an old copy", ErrBadDirectory, path, err)
+		return nil, fmt.Errorf("%w: %s, which records other nodes' runs, is damaged: %w; restore it from a backup, or delete it if no other node was restored from an old copy", ErrBadDirectory, path, err)
 	}
 	if nodes != nil {
 		t.nodes = nodes
@@ -229,7 +229,7 @@ func (n *Node) remember() {
 		defer n.background.Done()
 		defer n.remembering.Store(false)
 		if err := n.runs.save(); err != nil {
-			n.logger.Warn("what is known of other nodes could not be written", "error", err)
+			n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 		}
 	}()
 }
@@ -258,7 +258,7 @@ func (n *Node) admitRun(p *PeerIdentity, row *nodeRow) error {
 	next := nodeRun{Generation: p.Generation, Number: p.Run, Began: p.Began}
 	if next.Generation == 0 {
 		if row.Key != nil {
-			return errUnproven(p.Node, "it does not say which start of the node this is")
+			return errUnproven(p.Node, "it does not give the number of the node's start")
 		}
 		return nil // of an earlier version
 	}
@@ -269,7 +269,7 @@ func (n *Node) admitRun(p *PeerIdentity, row *nodeRow) error {
 		err = n.runs.admit(p.Node, p.UID, next)
 	}
 	if errors.Is(err, ErrRolledBack) {
-		return fmt.Errorf("node %d is not let in by node %d: %w", p.Node, n.id, err)
+		return fmt.Errorf("node %d was refused by node %d: %w", p.Node, n.id, err)
 	}
 	return err
 }
@@ -342,7 +342,7 @@ func (n *Node) markRolledBack() {
 		id := n.identity
 		id.RolledBack = true
 		if err := writeIdentity(n.opt.FS, n.opt.Dir, id); err != nil {
-			n.logger.Error("marking the directory as older than what was confirmed", "error", err)
+			n.logger.Error("cannot mark the data directory as outdated", "error", err)
 		}
 	})
 }
@@ -364,5 +364,5 @@ func (n *Node) member(node uint64) (nodeRow, bool) {
 // errUnproven refuses a peer that has not shown what only the node itself, or a
 // member of the cluster, can know.
 func errUnproven(node uint64, what string) error {
-	return fmt.Errorf("%w: who says to be node %d has not proven it: %s", command.ErrRefused, node, what)
+	return fmt.Errorf("%w: a peer that claims to be node %d has not proven it: %s", command.ErrRefused, node, what)
 }

@@ -27,10 +27,10 @@ func TestRunFollows(t *testing.T) {
 		"the next, after more":             {last, nodeRun{5, 55, 131}, ""},
 		"after some that were not seen":    {last, nodeRun{9, 99, 500}, ""},
 		"nothing is remembered":            {remembered{}, nodeRun{1, 11, 0}, ""},
-		"an old copy":                      {last, nodeRun{3, 33, 80}, "start 3, and start 4 has been here"},
-		"a copy of before the last start":  {last, nodeRun{4, 45, 100}, "start 4, and start 4 has been here"},
-		"a copy made while it ran":         {last, nodeRun{5, 55, 129}, "had come to 129 when it started, and has been at 130"},
-		"a new identity beside an old log": {last, nodeRun{7, 77, 12}, "had come to 12"},
+		"an old copy":                      {last, nodeRun{3, 33, 80}, "start 3, and start 4 has already connected here"},
+		"a copy of before the last start":  {last, nodeRun{4, 45, 100}, "start 4, and start 4 has already connected here"},
+		"a copy made while it ran":         {last, nodeRun{5, 55, 129}, "was at 129 when it started, and had been at 130"},
+		"a new identity beside an old log": {last, nodeRun{7, 77, 12}, "was at 12"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := tt.last.follows(&tt.next)
@@ -76,7 +76,7 @@ func TestRunsFile(t *testing.T) {
 		}
 	}
 	writeAll(t, f, path, intact[:len(intact)/2])
-	if _, err := openRuns(f, dir); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "remove it") {
+	if _, err := openRuns(f, dir); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "delete it") {
 		t.Errorf("half a file: %v", err)
 	}
 }
@@ -260,23 +260,23 @@ func TestTwinStops(t *testing.T) {
 	c.until("leaders", c.led)
 	n, by := c.nodes[1], proven(c.nodes[2])
 	now := c.clock.ms.Swap(12_000) // since the machine has started
-	n.Refused(by, RefusedTwin, "node 1 runs already")
+	n.Refused(by, RefusedTwin, "node 1 is already running")
 	if n.failed.Load() {
 		t.Fatal("stopped by the first refusal after the machine's start")
 	}
 	c.clock.ms.Store(now)
-	n.Refused(by, RefusedTwin, "node 1 runs already")
+	n.Refused(by, RefusedTwin, "node 1 is already running")
 	if n.failed.Load() {
 		t.Fatal("stopped at once: it may be a remnant")
 	}
 	c.clock.ms.Add(uint64(time.Minute.Milliseconds()))
-	n.Refused(by, RefusedTwin, "node 1 runs already")
+	n.Refused(by, RefusedTwin, "node 1 is already running")
 	if n.failed.Load() {
 		t.Fatal("stopped by two refusals with a minute between them")
 	}
 	for range 4 {
 		c.clock.ms.Add(uint64((4 * time.Second).Milliseconds()))
-		n.Refused(by, RefusedTwin, "node 1 runs already")
+		n.Refused(by, RefusedTwin, "node 1 is already running")
 	}
 	select {
 	case err := <-n.Failure():
@@ -318,7 +318,7 @@ func TestAdmission(t *testing.T) {
 		{"a member without proof", unsigned, "has not proven it"},
 		{"a member with another key", other, "has not proven it"},
 		{"a member without proof, elsewhere", imposter, "has not proven it"},
-		{"a stranger", stranger, "takes the cluster's join token"},
+		{"a stranger", stranger, "have the cluster's join token"},
 		{"a stranger with the token", knows, ""},
 		{"a member, elsewhere", moved, ""},
 	} {

@@ -75,7 +75,7 @@ func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
 	}
 	view, err := n.store.OpenView(g.shard)
 	if err != nil {
-		n.logger.Error("opening a view for a snapshot", "shard", g.shard, "error", err)
+		n.logger.Error("cannot open a view for a snapshot", "shard", g.shard, "error", err)
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	g.opened = view
@@ -159,7 +159,7 @@ func (g *group) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
 		delete(g.sending, s.to)
 	}
 	if err != nil {
-		g.logger.Warn("a snapshot was not delivered", "to", nodeOf(s.to), "error", err)
+		g.logger.Warn("snapshot was not delivered", "to", nodeOf(s.to), "error", err)
 		g.snapshotsFrom = n.ticks + uint64(snapshotPause/n.tick)
 	} else {
 		g.logger.Info("snapshot delivered", "to", nodeOf(s.to), "bytes", s.sent.Load())
@@ -194,13 +194,13 @@ const (
 func (s *IncomingSnapshot) installing() bool { return s.phase.Load() == snapshotInstalling }
 
 // ErrSnapshotUnwanted refuses a snapshot.
-var ErrSnapshotUnwanted = errors.New("the snapshot is not wanted here")
+var ErrSnapshotUnwanted = errors.New("the snapshot was refused")
 
 // BeginSnapshot begins to receive a snapshot that another node sends, and
 // returns the token that says from where it is still needed.
 func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []byte, error) {
 	if len(header) < 12 {
-		return nil, nil, fmt.Errorf("%w: its header is short", ErrSnapshotUnwanted)
+		return nil, nil, fmt.Errorf("%w: its header is truncated", ErrSnapshotUnwanted)
 	}
 	shard, view := binary.LittleEndian.Uint32(header), binary.LittleEndian.Uint64(header[4:])
 	s := &IncomingSnapshot{node: n}
@@ -209,7 +209,7 @@ func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []b
 	}
 	m := &s.msg
 	if int(shard) >= len(n.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || nodeOf(m.From) != from || nodeOf(m.To) != n.id {
-		return nil, nil, fmt.Errorf("%w: its header makes no sense", ErrSnapshotUnwanted)
+		return nil, nil, fmt.Errorf("%w: its header is invalid", ErrSnapshotUnwanted)
 	}
 	if err := checkForm(m); err != nil {
 		n.blame(from, int(shard), err)
@@ -221,7 +221,7 @@ func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []b
 	select {
 	case ok := <-claimed:
 		if !ok {
-			return nil, nil, fmt.Errorf("%w: another one is on its way, or it is old", ErrSnapshotUnwanted)
+			return nil, nil, fmt.Errorf("%w: another snapshot is already being received, or this one is outdated", ErrSnapshotUnwanted)
 		}
 	case <-n.ctx.Done():
 		return nil, nil, command.ErrStopped
@@ -336,7 +336,7 @@ func (g *group) stepSnapshot(n *Node, in *inbound) error {
 func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
 	m := snap.Metadata
 	if g.staged == nil || g.staged.msg.Snapshot.Metadata.Index != m.Index {
-		return fmt.Errorf("shard %d: Raft wants snapshot %d, which is not here", g.shard, m.Index)
+		return fmt.Errorf("shard %d: snapshot %d, which Raft requires, is not staged here", g.shard, m.Index)
 	}
 	if err := n.apply(); err != nil { // what was collected before comes first
 		return err

@@ -165,11 +165,11 @@ func (n *Node) goes() bool {
 func (n *Node) mayLead(node uint64, well bool) (leaders int, reason string) {
 	m := n.cmap.Load()
 	if m == nil {
-		return 0, "the cluster has not begun yet"
+		return 0, "the cluster is still being created"
 	}
 	switch row, ok := m.node(node); {
 	case !ok:
-		return 0, "it is no member"
+		return 0, "it is not a member"
 	case row.Removing:
 		return 0, "it is being removed"
 	case row.Draining:

@@ -37,11 +37,11 @@ const (
 
 // errNonsense is wrapped by every error about a message that no correct node
 // sends.
-var errNonsense = errors.New("no correct node sends that")
+var errNonsense = errors.New("invalid message from a peer")
 
 // errBehind is about a leader that believes this replica to hold more than it
 // does: one of the two has lost something, or lies.
-var errBehind = errors.New("the log here ends before what the leader believes to be here")
+var errBehind = errors.New("the local log ends before the entries that the leader has recorded as confirmed")
 
 func nonsense(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errNonsense}, args...)...)
@@ -115,7 +115,7 @@ func checkEntries(m *raftpb.Message) error {
 	for i := range m.Entries {
 		e := &m.Entries[i]
 		if want := m.Index + 1 + uint64(i); e.Index != want || e.Index > positionMax {
-			return nonsense("entry %d where entry %d was due", e.Index, want)
+			return nonsense("entry %d where entry %d was expected", e.Index, want)
 		}
 		if e.Term < term || e.Term > m.Term {
 			return nonsense("entry %d of term %d, after term %d, in term %d", e.Index, e.Term, term, m.Term)
@@ -157,7 +157,7 @@ func decodeConfChange(e *raftpb.Entry) (cc raftpb.ConfChangeV2, err error) {
 	case raftpb.EntryConfChangeV2:
 		err = cc.Unmarshal(e.Data)
 	default:
-		err = fmt.Errorf("no entry is of type %d", e.Type)
+		err = fmt.Errorf("unknown entry type %d", e.Type)
 	}
 	if err != nil {
 		return cc, err
@@ -166,7 +166,7 @@ func decodeConfChange(e *raftpb.Entry) (cc raftpb.ConfChangeV2, err error) {
 		return cc, fmt.Errorf("%d changes at once", len(cc.Changes))
 	}
 	if cc.Transition < raftpb.ConfChangeTransitionAuto || cc.Transition > raftpb.ConfChangeTransitionJointExplicit {
-		return cc, fmt.Errorf("no change is of transition %d", cc.Transition)
+		return cc, fmt.Errorf("unknown transition %d", cc.Transition)
 	}
 	return cc, nil
 }
@@ -188,11 +188,11 @@ func checkSnapshot(m *raftpb.Message) error {
 // restoreConf returns what Raft makes of a configuration, or why it cannot.
 func restoreConf(cs *raftpb.ConfState) (t tracker.ProgressTracker, err error) {
 	if n := len(cs.Voters) + len(cs.VotersOutgoing) + len(cs.Learners) + len(cs.LearnersNext); n > confMembersMax {
-		return t, fmt.Errorf("it has %d members, at most %d are possible", n, confMembersMax)
+		return t, fmt.Errorf("it has %d members, at most %d are allowed", n, confMembersMax)
 	}
 	for _, id := range confMembers(cs) {
 		if id == raft.None || raft.IsLocalMsgTarget(id) {
-			return t, fmt.Errorf("no replica is %x", id)
+			return t, fmt.Errorf("invalid replica id %x", id)
 		}
 	}
 	t = tracker.MakeProgressTracker(1, 0)
@@ -201,7 +201,7 @@ func restoreConf(cs *raftpb.ConfState) (t tracker.ProgressTracker, err error) {
 		return t, err
 	}
 	if len(cs.Voters) == 0 {
-		return t, errors.New("nobody votes")
+		return t, errors.New("it has no voters")
 	}
 	return t, cs.Equivalent(t.ConfState())
 }
@@ -251,9 +251,9 @@ func checkPlace(m *raftpb.Message, p *place) error {
 		return nil // Raft answers or ignores it
 	case m.Type == raftpb.MsgHeartbeat && m.Commit > p.last:
 		// A leader tells no replica of more than that has confirmed.
-		return fmt.Errorf("%w: node %d says that entry %d is committed and here, where the last one is %d", errBehind, nodeOf(m.From), m.Commit, p.last)
+		return fmt.Errorf("%w: node %d says that entry %d is committed and stored here, but the last entry here is %d", errBehind, nodeOf(m.From), m.Commit, p.last)
 	case m.Type == raftpb.MsgAppResp && p.leads && m.Term == p.term && !m.Reject && m.Index > p.last:
-		return nonsense("node %d confirms entry %d of a log that ends at %d", nodeOf(m.From), m.Index, p.last)
+		return nonsense("node %d confirms entry %d, but the log ends at %d", nodeOf(m.From), m.Index, p.last)
 	}
 	return nil
 }

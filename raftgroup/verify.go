@@ -36,7 +36,7 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
 	_, runsErr := openRuns(f, dir)
 	if _, err := f.Stat(f.PathJoin(dir, runsFile)); errors.Is(err, fs.ErrNotExist) && len(id.Members) > 1 {
-		report(fmt.Sprintf("there is no %s: what other nodes had told this one last is forgotten, unless it has met none yet", runsFile))
+		report(fmt.Sprintf("there is no %s: unless this node never connected to another node, its record of other nodes' runs is lost", runsFile))
 	}
 	err = errors.Join(logErr, stateErr, runsErr)
 	if err == nil && id.Initialized {
@@ -63,7 +63,7 @@ func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, repor
 		s, ok := spans[uint64(shard)]
 		if !ok {
 			if at != 0 {
-				errs = append(errs, fmt.Errorf("shard %d: the state is at entry %d, the log holds nothing", shard, at))
+				errs = append(errs, fmt.Errorf("shard %d: the state is at entry %d, but the log has no entries", shard, at))
 			}
 			continue // no replica here
 		}

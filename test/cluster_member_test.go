@@ -270,7 +270,7 @@ func TestClusterRefusals(t *testing.T) {
 			t.Errorf("proa %s exited with status %d, want %d, and does not say %q:\n%s", strings.Join(args, " "), r.Status, want, says, r.Stderr)
 		}
 	}
-	refused(1, "a member already", "member", "add", "2")
+	refused(1, "already a member", "member", "add", "2")
 	refused(2, "there is no node 9", "member", "remove", "9")
 	refused(2, "no replica of shard 0", "shard", "move", "0", "--from", "9", "--to", "1")
 	refused(2, "already", "shard", "move", "0", "--from", "1", "--to", "2")
@@ -284,10 +284,10 @@ func TestClusterRefusals(t *testing.T) {
 		return testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: args})
 	}
 	// A number that is in use, with another disk.
-	awaitRefused(t, join(2, peer(1)), "node 2 is a member of this cluster with other data", "--node-id")
+	awaitRefused(t, join(2, peer(1)), "node 2 is already a member of this cluster with another data directory", "--node-id")
 	// Without the join token, and with another one.
-	awaitRefused(t, testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: []string{"--join", peer(1)}}), "needs the cluster's join token", "proa member token")
-	awaitRefused(t, join(8, peer(1), "--join-token", "not-the-token-of-this-cluster"), "not given the same join token")
+	awaitRefused(t, testcluster.New(t, testcluster.Config{Peer: testcluster.FreeAddress(t), Args: []string{"--join", peer(1)}}), "join token is required", "proa member token")
+	awaitRefused(t, join(8, peer(1), "--join-token", "not-the-token-of-this-cluster"), "different join tokens")
 	// A peer address that is in use.
 	awaitRefused(t, join(8, peer(1), "--advertise-peer", peer(3)), "already has the peer address")
 	// Another number of shards.
@@ -358,7 +358,7 @@ func TestClusterMoves(t *testing.T) {
 		}
 	}
 	r := cli(t, c, "shard", "move", "0", "--from", strconv.Itoa(from), "--to", strconv.Itoa(down))
-	if r.Status != 1 || !strings.Contains(r.Stderr, "has not been heard of for") {
+	if r.Status != 1 || !strings.Contains(r.Stderr, "has not reported for") {
 		t.Errorf("a move to a server that is down exited with status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}
 	r = cli(t, c, "shard", "transfer", "0", "--to", strconv.Itoa(down))
@@ -382,7 +382,7 @@ func TestClusterMoves(t *testing.T) {
 		switch r := <-ends; {
 		case r.Status == 0:
 			moved++
-		case r.Status != 1 || !strings.Contains(r.Stderr, "being moved already"):
+		case r.Status != 1 || !strings.Contains(r.Stderr, "already being moved"):
 			t.Errorf("a second move ended with status %d:\n%s", r.Status, r.Stderr)
 		}
 	}

@@ -321,11 +321,11 @@ func TestClusterUsage(t *testing.T) {
 // does not call itself malformed.
 func TestNoSuchThing(t *testing.T) {
 	f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
-		return nil, &client.Error{Op: "ADMIN", Status: protocol.StatusBadRequest, Message: "there is no shard 77, they are 0 to 7", Err: client.ErrBadRequest}
+		return nil, &client.Error{Op: "ADMIN", Status: protocol.StatusBadRequest, Message: "there is no shard 77; shards are numbered 0 to 7", Err: client.ErrBadRequest}
 	}}
 	for _, line := range []string{"shard checksum 77", "shard transfer 77 --to 1", "member remove 9"} {
 		status, _, errs := runCluster(f, strings.Fields(line)...)
-		if status != exitUsage || errs != "proa: there is no shard 77, they are 0 to 7\n" {
+		if status != exitUsage || errs != "proa: there is no shard 77; shards are numbered 0 to 7\n" {
 			t.Errorf("%s: status %d, %s", line, status, errs)
 		}
 	}

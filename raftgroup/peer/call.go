@@ -40,7 +40,7 @@ type callResult struct {
 
 func checkCall(verb string, body []byte) error {
 	if len(verb) == 0 || len(verb) > VerbBytesMax {
-		return fmt.Errorf("%w: the verb of a call has %d bytes, not 1 to %d", ErrTooLarge, len(verb), VerbBytesMax)
+		return fmt.Errorf("%w: the name of a call has %d bytes, 1 to %d are allowed", ErrTooLarge, len(verb), VerbBytesMax)
 	}
 	if len(body) > CallBytesMax {
 		return fmt.Errorf("%w: a call of %d bytes; the limit is %d", ErrTooLarge, len(body), CallBytesMax)
@@ -65,7 +65,7 @@ func decodeCall(p []byte) (call, error) {
 	out := call{id: c.u64(), timeout: time.Duration(c.u32()) * time.Millisecond}
 	n := int(c.u8())
 	if c.short || n == 0 || n > VerbBytesMax || n > len(c.p) {
-		return out, damaged("a call without a sound verb")
+		return out, damaged("a call without a valid name")
 	}
 	out.verb, out.body = string(c.p[:n]), c.p[n:]
 	if out.timeout <= 0 || out.timeout > CallTimeoutMax {
@@ -89,7 +89,7 @@ func decodeReply(p []byte) (id uint64, r callResult, err error) {
 	id = c.u64()
 	status := c.u8()
 	if c.short {
-		return 0, r, damaged("a reply is cut short")
+		return 0, r, damaged("truncated reply")
 	}
 	switch status {
 	case replyOK:
@@ -97,9 +97,9 @@ func decodeReply(p []byte) (id uint64, r callResult, err error) {
 	case replyError:
 		r.err = &RemoteError{Text: clip(string(c.p), errorBytesMax)}
 	case replyBusy:
-		r.err = fmt.Errorf("%w: too many calls run at the other side; try again", ErrBusy)
+		r.err = fmt.Errorf("%w: the other node already runs too many calls; try again", ErrBusy)
 	default:
-		return 0, r, damaged("a reply of status %d", status)
+		return 0, r, damaged("unknown reply status %d", status)
 	}
 	return id, r, nil
 }
@@ -144,7 +144,7 @@ func (t *Transport) Call(ctx context.Context, node uint64, verb string, body []b
 		p.mu.Lock()
 		delete(p.calls, id)
 		p.mu.Unlock()
-		return nil, fmt.Errorf("no answer of node %d to %s: %w", node, verb, ctx.Err())
+		return nil, fmt.Errorf("no answer from node %d to %s: %w", node, verb, ctx.Err())
 	}
 }
 
@@ -156,7 +156,7 @@ func (p *peer) ask(c call) (uint64, <-chan callResult, error) {
 		return 0, nil, ErrNotConnected
 	}
 	if !p.room(headerBytes + callHeadBytes + len(c.verb) + len(c.body)) {
-		return 0, nil, fmt.Errorf("%w: too much waits to be sent", ErrBusy)
+		return 0, nil, fmt.Errorf("%w: too much data is waiting to be sent", ErrBusy)
 	}
 	p.lastCall++
 	c.id = p.lastCall
@@ -294,7 +294,7 @@ func (in *inbound) readSingleCall() (call, error) {
 		return call{}, err
 	}
 	if t != frameCall {
-		return call{}, damaged("a frame of type %d in place of a call", t)
+		return call{}, damaged("a frame of type %d instead of a call", t)
 	}
 	out, err := decodeCall(payload)
 	out.body = append([]byte{}, out.body...)
@@ -312,7 +312,7 @@ func (t *Transport) CallAddress(ctx context.Context, address, verb string, body 
 		return Identity{}, nil, err
 	}
 	if id := t.identity(); id.Cluster == 0 && len(body) > StrangerCallBytesMax {
-		return Identity{}, nil, fmt.Errorf("%w: a stranger's call of %d bytes; the limit is %d", ErrTooLarge, len(body), StrangerCallBytesMax)
+		return Identity{}, nil, fmt.Errorf("%w: a call of %d bytes from an unknown node; the limit is %d", ErrTooLarge, len(body), StrangerCallBytesMax)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(ctx))
 	defer cancel()
@@ -347,7 +347,7 @@ func exchange(c net.Conn, request call) (callResult, error) {
 		return callResult{}, fmt.Errorf("%w (%w)", ErrConnectionLost, err)
 	}
 	if t != frameReply {
-		return callResult{}, damaged("a frame of type %d in place of a reply", t)
+		return callResult{}, damaged("a frame of type %d instead of a reply", t)
 	}
 	_, result, err := decodeReply(payload)
 	return result, err

@@ -215,7 +215,7 @@ func TestForeignersAreTurnedAway(t *testing.T) {
 		c.Close()
 	}
 	b.log.wait(t, "looks like HTTP")
-	if n, _ := b.log.count("is no peer's"); n != 1 {
+	if n, _ := b.log.count("non-peer connection"); n != 1 {
 		t.Errorf("%d lines in the log, want 1", n)
 	}
 	// A length that no handshake has.
@@ -230,7 +230,7 @@ func TestForeignersAreTurnedAway(t *testing.T) {
 
 func TestGuess(t *testing.T) {
 	for p, want := range map[string]string{
-		"GET / HTTP": "admin port", "HTTP/1.1 4": "HTTP server", "*1\r\n$4\r\nPI": "RESP port", "\x16\x03\x01\x02\x00": "TLS",
+		"GET / HTTP": "admin port", "HTTP/1.1 4": "HTTP server", "*1\r\n$4\r\nPI": "Redis port", "\x16\x03\x01\x02\x00": "TLS",
 		"\x20\x00\x00\x00\x01\x00\x00\x00": "client port", "a\x1bbcdefghij": `"a\x1bbcdefg"`, "x": `"x"`,
 	} {
 		if got := guess([]byte(p)); !strings.Contains(got, want) {
@@ -285,7 +285,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{name: "another cluster", id: other, want: 2, text: "this node belongs to cluster 000000000000004d, the other to cluster 000000000000004e"},
 		{name: "the same node id", id: twin, want: 2, text: "claim to be node 2"},
-		{name: "itself", id: identityOf(2), want: 2, text: "reached itself"},
+		{name: "itself", id: identityOf(2), want: 2, text: "connected to itself"},
 		{name: "no cluster", id: none, want: 2, text: "has not joined a cluster"},
 		{name: "wrong address", id: identityOf(1), want: 5, text: "node 5 was expected", here: true},
 		{name: "not admitted there", id: identityOf(1), want: 2, admit: [2]func(Identity) error{1: unwanted("its disk was wiped")}, text: "its disk was wiped"},
@@ -367,7 +367,7 @@ func TestSilentPeerIsDropped(t *testing.T) {
 	c.Write(report.B)
 	receive(t, b.h.reports)
 	closedByPeer(t, c)
-	b.log.wait(t, "although reports were due")
+	b.log.wait(t, "no message received for too long")
 }
 
 // A newer connection of a node takes the place of the older one.
@@ -606,7 +606,7 @@ func TestMessageOverItsLimitIsDropped(t *testing.T) {
 	a, b := startNode(t, 1, nil), startNode(t, 2, nil)
 	join(t, a, b)
 	a.Send(2, 1, &raftpb.Message{Type: raftpb.MsgApp, Entries: make([]raftpb.Entry, EntriesPerFrameMax+1)})
-	a.log.wait(t, "too large to be sent")
+	a.log.wait(t, "too large to send")
 	a.Send(2, 2, heartbeat(1))
 	a.Flush()
 	if m := receive(t, b.h.messages); m.Shard != 2 {

@@ -20,7 +20,7 @@ var (
 	ErrBusy = errors.New("peer: busy")
 	// ErrConnectionLost: the connection broke after a request was sent. Whether
 	// it was carried out is unknown.
-	ErrConnectionLost = errors.New("peer: the connection broke before the answer came; the outcome is unknown")
+	ErrConnectionLost = errors.New("peer: connection lost before the answer arrived; the outcome is unknown")
 	// ErrTooLarge: a body, verb, header or chunk is over its limit.
 	ErrTooLarge = errors.New("peer: too large")
 	// ErrForeign: the other side does not speak the peer protocol at all.

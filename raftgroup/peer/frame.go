@@ -140,7 +140,7 @@ func (r *frameReader) next() (frameType, []byte, error) {
 func parseHeader(h []byte) (n int, t frameType, err error) {
 	word := le.Uint32(h[4:])
 	if word>>8 != 0 || frameType(word).payloadMax() < 0 {
-		return 0, 0, damaged("no frame has type %#x", word)
+		return 0, 0, damaged("unknown frame type %#x", word)
 	}
 	t = frameType(word)
 	if length := le.Uint32(h); int64(length) > int64(t.payloadMax()) {

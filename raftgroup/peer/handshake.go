@@ -119,7 +119,7 @@ func decodeHello(p []byte) (h hello, err error) {
 	h.versionMin, h.versionMax = c.u16(), c.u16()
 	h.identity = c.identity()
 	if c.short {
-		return h, damaged("the hello is cut short")
+		return h, damaged("truncated hello")
 	}
 	h.credentials = c.credentials(&h.identity)
 	if h.versionMin == 0 || h.versionMin > h.versionMax {
@@ -144,7 +144,7 @@ func decodeAnswer(p []byte) (a answer, unproven []byte, err error) {
 	c := cursor{p: p}
 	a.version, a.refusal, a.identity = c.u16(), c.text(), c.identity()
 	if c.short {
-		return a, nil, damaged("the answer to the hello is cut short")
+		return a, nil, damaged("truncated answer to the hello")
 	}
 	if a.credentials = c.credentials(&a.identity); a.credentials.present {
 		a.code = Code(c.u8())
@@ -152,7 +152,7 @@ func decodeAnswer(p []byte) (a answer, unproven []byte, err error) {
 		a.proof = c.proof()
 	}
 	if c.short {
-		return a, nil, damaged("the proof of the answer is cut short")
+		return a, nil, damaged("truncated proof in the answer")
 	}
 	return a, unproven, nil
 }
@@ -173,7 +173,7 @@ func decodeVerdict(p []byte, proven bool) (v verdict, err error) {
 		v.code, v.proof = Code(c.u8()), c.proof()
 	}
 	if c.short {
-		return v, damaged("the verdict of the handshake is cut short")
+		return v, damaged("truncated verdict of the handshake")
 	}
 	return v, nil
 }
@@ -184,7 +184,7 @@ func decodeWelcome(p []byte) (w welcome, err error) {
 	c := cursor{p: p}
 	w.refusal, w.code = c.text(), Code(c.u8())
 	if c.short {
-		return w, damaged("the welcome of the handshake is cut short")
+		return w, damaged("truncated welcome of the handshake")
 	}
 	return w, nil
 }
@@ -320,20 +320,20 @@ func readRecord(r io.Reader) ([]byte, error) {
 func guess(p []byte) string {
 	for _, method := range []string{"GET ", "HEAD", "POST", "PUT ", "OPTI", "PRI "} {
 		if bytes.HasPrefix(p, []byte(method)) {
-			return "it looks like HTTP; the admin port speaks that"
+			return "it looks like HTTP; send HTTP requests to the admin port"
 		}
 	}
 	switch {
 	case bytes.HasPrefix(p, []byte("HTTP/")):
-		return "it looks like an HTTP server; is the port right?"
+		return "it looks like an HTTP server; check the port"
 	case len(p) > 1 && p[0] == 0x16 && p[1] == 3:
-		return "it looks like TLS, which this port does not speak"
+		return "it looks like TLS, which the peer port does not support"
 	case p[0] == '*' || p[0] == '+' || p[0] == '-':
-		return "it looks like the Redis protocol; the RESP port speaks that"
+		return "it looks like the Redis protocol; connect Redis clients to the Redis port (listen.resp)"
 	case len(p) >= 4 && binary.LittleEndian.Uint32(p) < 1<<16:
-		return "it looks like a Proa client; it belongs on the client port"
+		return "it looks like a Proa client; connect clients to the client port (listen.client)"
 	}
-	return fmt.Sprintf("it began with %q", p[:min(len(p), len(magic))])
+	return fmt.Sprintf("it started with %q", p[:min(len(p), len(magic))])
 }
 
 // negotiate returns the highest version that both ranges hold, or a refusal
@@ -344,7 +344,7 @@ func negotiate(ourMin, ourMax, theirMin, theirMax uint16) (version uint16, refus
 		return version, ""
 	}
 	return 0, fmt.Sprintf("no peer protocol version in common: this node speaks %d to %d, the other %d to %d; "+
-		"upgrade the older node first to a release that speaks both, or lift the limit on its peer protocol version",
+		"upgrade the older node first to a release that speaks both, or raise the limit on its peer protocol version",
 		ourMin, ourMax, theirMin, theirMax)
 }
 
@@ -359,15 +359,15 @@ func (t *Transport) judgeWord(kind connKind, theirs *Identity) string {
 	case strangersCall(kind, &ours, theirs):
 		return "" // a founder finds its own address in the list of all
 	case ours.UID != 0 && ours.UID == theirs.UID && (ours.Run == theirs.Run || theirs.Run == 0):
-		return fmt.Sprintf("node %d reached itself: correct the address it was given for another node", ours.Node)
+		return fmt.Sprintf("node %d connected to itself: correct the address configured for another node", ours.Node)
 	case !ours.member():
 		return "this node is not part of a cluster yet, or is still opening its stores; try again"
 	case !theirs.member():
 		return "the other node has not joined a cluster yet"
 	case ours.UID != 0 && ours.UID == theirs.UID:
-		return fmt.Sprintf("both ends are node %d and have its data directory, of which one is a copy; stop one of the two and erase the copy", ours.Node)
+		return fmt.Sprintf("both ends are node %d, and one runs on a copy of the other's data directory; stop one of the two and erase the copy", ours.Node)
 	case ours.Node == theirs.Node:
-		return fmt.Sprintf("both nodes claim to be node %d: a node that lost its disk comes back as a new node, "+
+		return fmt.Sprintf("both nodes claim to be node %d: a node that lost its disk must join again as a new node, "+
 			"with an empty data directory and no node id", ours.Node)
 	}
 	return ""
@@ -390,7 +390,7 @@ func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code
 	ours := t.identity()
 	if strangersCall(kind, &ours, theirs) {
 		if ours.stranger() && t.handler().JoinToken() != "" && !theirs.Token {
-			return "the two nodes were not given the same join token; \"proa member token\" on a running node prints that of its cluster", CodeToken
+			return "the two nodes have different join tokens; \"proa member token\" on a running node prints the token of its cluster", CodeToken
 		}
 		return "", CodeNone
 	}
@@ -504,7 +504,7 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 	v := verdict{proven: proven}
 	switch {
 	case a.version < versionOldest || a.version > t.cfg.VersionMax:
-		v.refusal = fmt.Sprintf("protocol version %d was chosen, but %d to %d offered", a.version, versionOldest, t.cfg.VersionMax)
+		v.refusal = fmt.Sprintf("the other side chose protocol version %d, but %d to %d were offered", a.version, versionOldest, t.cfg.VersionMax)
 	case want != 0 && a.identity.Cluster != 0 && a.identity.Node != want:
 		v.refusal = fmt.Sprintf("node %d was expected at %s, but node %d is there: correct the address", want, address, a.identity.Node)
 	default:
@@ -574,7 +574,7 @@ func (t *Transport) answerHello(c net.Conn) (h hello, version uint16, err error)
 	switch {
 	case a.refusal != "":
 	case h.kind < kindRaft || h.kind > kindCall:
-		a.refusal = fmt.Sprintf("this node knows no connections of kind %d", h.kind)
+		a.refusal = fmt.Sprintf("unknown connection kind %d", h.kind)
 	case proven:
 		a.refusal = t.judgeWord(h.kind, &h.identity)
 	default:

@@ -44,7 +44,7 @@ func (t *Transport) acceptLoop() {
 		}
 		// Out of file descriptors, most likely: they will come back.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		t.accepts.Log(t.log, slog.LevelError, "cannot accept a peer's connection", "err", err, "retry_in", pause)
+		t.accepts.Log(t.log, slog.LevelError, "cannot accept a connection on the peer port", "err", err, "retry_in", pause)
 		select {
 		case <-time.After(pause):
 		case <-t.ctx.Done():
@@ -65,7 +65,7 @@ func (t *Transport) accept(c net.Conn) bool {
 	if t.accepted >= t.cfg.InboundMax {
 		t.mu.Unlock()
 		t.drop(c)
-		t.foreigners.Warn(t.log, "too many connections on the peer port; one more is closed", "limit", t.cfg.InboundMax)
+		t.foreigners.Warn(t.log, "too many connections on the peer port; closed a new one", "limit", t.cfg.InboundMax)
 		return true
 	}
 	t.accepted++
@@ -126,10 +126,10 @@ func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
 	if t.ctx.Err() != nil || err == io.ErrUnexpectedEOF || errors.Is(err, net.ErrClosed) {
 		return // a port scan, a health check, or the end
 	}
-	limit, text := &t.foreigners, "a connection to the peer port is no peer's; closed"
+	limit, text := &t.foreigners, "closed a non-peer connection on the peer port"
 	var refused *RefusedError
 	if errors.As(err, &refused) {
-		limit, text = &t.refusals, "a peer's connection was refused"
+		limit, text = &t.refusals, "refused a peer connection"
 	}
 	limit.Warn(t.log, text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err)
 }
@@ -167,7 +167,7 @@ func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
 	}
 	t.mu.Unlock()
 	if t.ctx.Err() == nil && !replaced {
-		t.departures.Warn(t.log, "a connection from a peer ended", "node", node, "remote", c.RemoteAddr().String(), "err", err)
+		t.departures.Warn(t.log, "connection from a peer ended", "node", node, "remote", c.RemoteAddr().String(), "err", err)
 	}
 	t.drop(c) // last: the peer dials anew when it sees this
 }
@@ -183,7 +183,7 @@ func (in *inbound) receive() error {
 		kind, payload, err := r.next()
 		if err != nil {
 			if isTimeout(err) {
-				err = errors.New("peer: nothing came for too long, although reports were due")
+				err = errors.New("peer: no message received for too long")
 			}
 			return err
 		}

@@ -184,11 +184,11 @@ func (d *decoder) record(version uint16, p []byte, m *Message) (rest []byte, err
 		case recordHeartbeatResp:
 			return d.compact(p, raftpb.MsgHeartbeatResp, m)
 		default:
-			return nil, damaged("no record of messages is of kind %d", kind)
+			return nil, damaged("unknown message record kind %d", kind)
 		}
 	}
 	if len(p) < 8 {
-		return nil, damaged("a record of messages is cut short")
+		return nil, damaged("truncated record of messages")
 	}
 	m.Shard = le.Uint32(p)
 	n := le.Uint32(p[4:])
@@ -205,16 +205,16 @@ func (d *decoder) compact(p []byte, t raftpb.MessageType, m *Message) ([]byte, e
 	for _, field := range []*uint64{&shard, &m.Raft.To, &m.Raft.From, &m.Raft.Term, &m.Raft.Commit} {
 		v, n := binary.Uvarint(p)
 		if n <= 0 {
-			return nil, damaged("a heartbeat is cut short")
+			return nil, damaged("truncated heartbeat")
 		}
 		*field, p = v, p[n:]
 	}
 	if shard > 1<<32-1 {
-		return nil, damaged("a heartbeat of shard %d", shard)
+		return nil, damaged("a heartbeat for shard %d, which is out of range", shard)
 	}
 	m.Shard = uint32(shard)
 	if len(p) == 0 || len(p)-1 < int(p[0]) {
-		return nil, damaged("the context of a heartbeat is cut short")
+		return nil, damaged("truncated context of a heartbeat")
 	}
 	n := int(p[0])
 	if n > 0 {

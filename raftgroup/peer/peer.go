@@ -260,7 +260,7 @@ func (p *peer) detach(l *link, err error) {
 	}
 	p.t.raiseAlarm(p.node)
 	if p.ctx.Err() == nil {
-		p.t.log.Warn("the connection to a peer ended", "node", p.node, "err", err)
+		p.t.log.Warn("connection to a peer ended", "node", p.node, "err", err)
 	}
 }
 
@@ -311,7 +311,7 @@ func (p *peer) put(shard uint32, m *raftpb.Message) bool {
 	r := newRecord(p.link.version, shard, m)
 	if r.size > MessageBytesMax || len(m.Entries) > EntriesPerFrameMax {
 		// Raft will try again and again.
-		p.sizeLog.Log(p.t.log, slog.LevelError, "a Raft message is too large to be sent", "node", p.node, "shard", shard,
+		p.sizeLog.Log(p.t.log, slog.LevelError, "Raft message is too large to send", "node", p.node, "shard", shard,
 			"bytes", r.size, "entries", len(m.Entries), "limit", MessageBytesMax)
 		return false
 	}
@@ -335,16 +335,16 @@ func (p *peer) report(body []byte) bool {
 	case len(body) > ReportBytesMax:
 		reason = "it is too large"
 	case p.link == nil:
-		reason = "there is no connection"
+		reason = "not connected"
 	case !p.room(headerBytes + len(body)):
-		reason = "too much waits for the peer"
+		reason = "too much data is waiting to be sent to the peer"
 	default:
 		p.frames.append(frameOf(frameReport, body))
 		p.push()
 		return true
 	}
 	p.droppedReports++
-	p.reportLog.Log(p.t.log, slog.LevelWarn, "a report to a peer was dropped", "node", p.node, "reason", reason, "bytes", len(body), "so_far", p.droppedReports)
+	p.reportLog.Log(p.t.log, slog.LevelWarn, "dropped a status report to a peer", "node", p.node, "reason", reason, "bytes", len(body), "so_far", p.droppedReports)
 	return false
 }
 
@@ -438,7 +438,7 @@ func (p *peer) readReplies(l *link) {
 		case err != nil:
 			l.err = err
 		case t != frameReply:
-			l.err = damaged("a frame of type %d came backwards", t)
+			l.err = damaged("a frame of type %d in the reply direction", t)
 		default:
 			p.heardNow()
 			p.bytesIn.Add(uint64(headerBytes + len(payload)))

@@ -80,7 +80,7 @@ func (t *Transport) prove(label string, s *transcript) (p proof) {
 func (t *Transport) check(id *Identity, label string, s *transcript, p *proof) error {
 	m := s.message(label)
 	if !ed25519.Verify(id.Key[:], m, p.signature[:]) {
-		return damaged("the signature of node %d is not of its key", id.Node)
+		return damaged("the signature of node %d does not match its key", id.Node)
 	}
 	id.Signed = true
 	token := t.handler().JoinToken()
@@ -202,5 +202,5 @@ func (t *Transport) probeKnownAddress(theirs *Identity) error {
 }
 
 func twinError(theirs *Identity, address string) error {
-	return &CodedError{CodeTwin, fmt.Errorf("node %d runs already, from %s, and this is a copy of its data directory; stop one of the two and erase the copy", theirs.Node, address)}
+	return &CodedError{CodeTwin, fmt.Errorf("node %d is already running, connected from %s, and this is a copy of its data directory; stop one of the two and erase the copy", theirs.Node, address)}
 }

@@ -122,7 +122,7 @@ func TestProofIsNotTransferable(t *testing.T) {
 		t.Fatal(err)
 	}
 	closedByPeer(t, c)
-	b.log.wait(t, "the signature of node 1 is not of its key")
+	b.log.wait(t, "the signature of node 1 does not match its key")
 }
 
 // A refusal's code reaches the handler of the refused side, whoever dialled.

@@ -99,13 +99,13 @@ func (d *decoder) message(p []byte, m *raftpb.Message) error {
 	for len(p) > 0 {
 		tag, value, bytes, n := nextField(p)
 		if n == 0 {
-			return damaged("a Raft message is cut short, or no message")
+			return damaged("truncated or invalid Raft message")
 		}
 		p = p[n:]
 		switch tag {
 		case tagType:
 			if value > uint64(raftpb.MsgForgetLeader) {
-				return damaged("no Raft message has type %d", value)
+				return damaged("unknown Raft message type %d", value)
 			}
 			m.Type = raftpb.MessageType(value)
 		case tagTo:
@@ -137,10 +137,10 @@ func (d *decoder) message(p []byte, m *raftpb.Message) error {
 		case tagSnapshot:
 			m.Snapshot = new(raftpb.Snapshot)
 			if err := m.Snapshot.Unmarshal(bytes); err != nil { // copies
-				return damaged("the snapshot in a Raft message: %v", err)
+				return damaged("invalid snapshot in a Raft message: %v", err)
 			}
 		case tagResponses:
-			return damaged("a Raft message of a node to its own storage")
+			return damaged("a Raft message that a node sends only to its own storage")
 		default:
 			if tag>>3 <= messageFieldMax {
 				return damaged("field %d of a Raft message has wire type %d", tag>>3, tag&7)
@@ -160,13 +160,13 @@ func (d *decoder) entry(p []byte) error {
 	for len(p) > 0 {
 		tag, value, bytes, n := nextField(p)
 		if n == 0 {
-			return damaged("an entry is cut short, or no entry")
+			return damaged("truncated or invalid entry")
 		}
 		p = p[n:]
 		switch tag {
 		case tagEntryType:
 			if value > uint64(raftpb.EntryConfChangeV2) {
-				return damaged("no entry has type %d", value)
+				return damaged("unknown entry type %d", value)
 			}
 			e.Type = raftpb.EntryType(value)
 		case tagEntryTerm:

@@ -228,7 +228,7 @@ func (s *sender) listen() {
 		t, payload, err := s.reader.next()
 		switch {
 		case err != nil:
-			s.end(fmt.Errorf("the connection broke: %w", noEOF(err)))
+			s.end(fmt.Errorf("connection lost: %w", noEOF(err)))
 			return
 		case t == frameAlive:
 			err = s.extend()
@@ -284,7 +284,7 @@ func (s *Incoming) Next() ([]byte, error) {
 		t, payload, err := s.c.reader.next()
 		switch {
 		case err != nil:
-			s.err = fmt.Errorf("peer: the snapshot broke off: %w", noEOF(err))
+			s.err = fmt.Errorf("peer: snapshot transfer was interrupted: %w", noEOF(err))
 		case t == frameSnapshotChunk:
 			return payload, nil
 		case t == frameSnapshotEnd:
@@ -320,7 +320,7 @@ func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 		c.linger()
 	}
 	if err != nil {
-		t.transfers.Warn(t.log, "a snapshot was not received", "node", from.Node, "err", err)
+		t.transfers.Warn(t.log, "snapshot was not received", "node", from.Node, "err", err)
 	}
 }
 
@@ -330,14 +330,14 @@ func (t *Transport) receiveSnapshot(c *courier, from Identity) error {
 		return err
 	}
 	if kind != frameSnapshotHeader {
-		return damaged("a frame of type %d in place of a snapshot's header", kind)
+		return damaged("a frame of type %d instead of a snapshot's header", kind)
 	}
 	header := append([]byte{}, payload...)
 	select {
 	case t.snapshotsHeld <- struct{}{}:
 		defer func() { <-t.snapshotsHeld }()
 	default:
-		return fmt.Errorf("%w: %d snapshots are on their way to this node; try again later", ErrBusy, snapshotsWaitingMax)
+		return fmt.Errorf("%w: %d snapshots are already waiting to be received by this node; try again later", ErrBusy, snapshotsWaitingMax)
 	}
 	select {
 	case t.snapshots <- struct{}{}:

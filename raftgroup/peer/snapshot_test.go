@@ -122,7 +122,7 @@ func TestSnapshotResumesAfterACut(t *testing.T) {
 	if err == nil {
 		t.Fatal("the cut was not noticed")
 	}
-	b.log.wait(t, "a snapshot was not received")
+	b.log.wait(t, "snapshot was not received")
 	first := -1
 	err = a.SendSnapshot(t.Context(), 2, nil, func(token []byte, write func([]byte) error) error {
 		first, _ = strconv.Atoi(string(token))
@@ -341,12 +341,12 @@ func TestSilentSnapshotEnds(t *testing.T) {
 	defer header.Release()
 	c.Write(header.B)
 	closedByPeer(t, c)
-	b.log.wait(t, "a snapshot was not received")
+	b.log.wait(t, "snapshot was not received")
 	wrong := rawPeer(t, b, kindSnapshot, identityOf(9))
 	chunk := frameOf(frameSnapshotChunk, nil)
 	defer chunk.Release()
 	wrong.Write(chunk.B)
-	b.log.wait(t, "in place of a snapshot's header")
+	b.log.wait(t, "instead of a snapshot's header")
 }
 
 func TestPacer(t *testing.T) {

@@ -126,10 +126,10 @@ type Config struct {
 
 func (c Config) withDefaults() (Config, error) {
 	if c.VersionMax > versionNewest {
-		return c, fmt.Errorf("peer: protocol version %d is not known; this program speaks %d to %d", c.VersionMax, versionOldest, versionNewest)
+		return c, fmt.Errorf("peer: protocol version %d is unknown; this program supports %d to %d", c.VersionMax, versionOldest, versionNewest)
 	}
 	if c.ReconnectMax != 0 && c.ReconnectMax < c.ReconnectMin {
-		return c, fmt.Errorf("peer: the longest time between attempts to connect, %v, is below the shortest, %v", c.ReconnectMax, c.ReconnectMin)
+		return c, fmt.Errorf("peer: the maximum reconnect interval, %v, is below the minimum, %v", c.ReconnectMax, c.ReconnectMin)
 	}
 	if min(c.HandshakeTimeout, c.ReconnectMin, c.ReconnectMax, c.WriteTimeout, c.SilenceTimeout) < 0 ||
 		min(int64(c.QueueBytesMax), c.SnapshotBytesPerSecond, int64(c.SnapshotsIn), int64(c.StrangerCallsMax), int64(c.InboundMax)) < 0 {

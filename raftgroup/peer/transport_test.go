@@ -230,7 +230,7 @@ func receive[T any](t testing.TB, c <-chan T) T {
 	case v := <-c:
 		return v
 	case <-time.After(patience):
-		t.Fatal("nothing came")
+		t.Fatal("no message received")
 		panic("unreachable")
 	}
 }
