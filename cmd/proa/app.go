@@ -237,10 +237,12 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 		explainArgs(root)
 		return root
 	}
+	serve, demo, verify := a.serveCommand(), a.demoCommand(), a.verifyCommand()
+	needServerSystem(serve, demo, verify)
 	add(groupKeys, a.shellCommand())
-	add(groupServer, a.serveCommand(), a.configCommand(), a.benchCommand())
-	add(groupCluster, a.contextCommand(), a.demoCommand())
-	add(groupData, a.exportCommand(), a.importCommand(), a.verifyCommand())
+	add(groupServer, serve, a.configCommand(), a.benchCommand())
+	add(groupCluster, a.contextCommand(), demo)
+	add(groupData, a.exportCommand(), a.importCommand(), verify)
 	explainArgs(root)
 	return root
 }

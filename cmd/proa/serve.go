@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -384,24 +383,6 @@ func tuneRuntime(c *config.Config, log *slog.Logger) {
 		runtime.GOMAXPROCS(processors)
 	}
 	log.Debug("runtime", "memory_limit", limit, "gomaxprocs", runtime.GOMAXPROCS(0))
-}
-
-// raiseFileLimit raises the soft limit of open files to the hard one and
-// returns it.
-func raiseFileLimit() (uint64, error) {
-	var r syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
-		return 0, err
-	}
-	if r.Cur < r.Max {
-		raised := r
-		raised.Cur = r.Max
-		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
-			return uint64(r.Cur), err
-		}
-		r = raised
-	}
-	return uint64(r.Cur), nil
 }
 
 func newLogger(c *config.Config) *slog.Logger {

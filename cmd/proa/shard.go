@@ -25,7 +25,9 @@ the cluster's own data.`,
 	}
 	cmd.AddCommand(a.shardListCommand(), a.shardMoveCommand(), a.shardTransferCommand(), a.splitLeadersCommand(), a.checksumCommand())
 	if !a.shell {
-		cmd.AddCommand(a.recoverCommand())
+		recovery := a.recoverCommand()
+		needServerSystem(recovery)
+		cmd.AddCommand(recovery)
 	}
 	return cmd
 }

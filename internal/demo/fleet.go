@@ -122,8 +122,7 @@ func (f *fleet) start(node int) error {
 	cmd := exec.Command(f.program, f.args(node)...)
 	cmd.Env = environment()
 	cmd.Stdout, cmd.Stderr = log, log
-	// Control-C at the terminal is for the demo, which then stops the servers.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = ownGroup()
 	if err := spawn.Start(cmd); err != nil {
 		return fmt.Errorf("starting server %d: %w", node, err)
 	}
