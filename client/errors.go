@@ -72,6 +72,10 @@ var (
 	// ErrWrongCluster: the server belongs to another cluster than Config.Cluster;
 	// nothing was sent to it. See also [WrongClusterError].
 	ErrWrongCluster = errors.New("the server belongs to another cluster")
+	// ErrNotProa: what answers does not speak Proa's protocol. It also is
+	// ErrHandshake. (Another port of a Proa server says which it is: that is
+	// ErrHandshake alone.)
+	ErrNotProa = errors.New("the server does not speak Proa's protocol")
 	// ErrUnauthenticated: credentials are missing or wrong.
 	ErrUnauthenticated = errors.New("credentials missing or wrong")
 	// ErrPermission: the credentials do not allow this.

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"time"
 
@@ -139,7 +138,7 @@ func (c *Client) pause(ep *endpointState, d time.Duration, err error) (asked boo
 			least = c.cfg.BackoffMin
 		}
 	}
-	if errors.Is(err, ErrWrongCluster) {
+	if errors.Is(err, ErrWrongCluster) || errors.Is(err, ErrNotProa) {
 		least = c.cfg.BackoffMin
 	}
 	least = min(d, least)
@@ -205,15 +204,24 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 	}
 	// Ends the handshake's reads and writes together with ctx.
 	raw := nc // nc becomes the TLS connection over it
-	stop := context.AfterFunc(ctx, func() { raw.SetDeadline(time.Unix(1, 0)) })
-	info, nc, err := c.handshake(ctx, ep, nc)
+	hand, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	stop := context.AfterFunc(hand, func() { raw.SetDeadline(time.Unix(1, 0)) })
+	if ep.reached.Load() == 0 {
+		c.wg.Add(1)
+		go c.soundOut(hand, ep, end)
+	}
+	info, nc, err := c.handshake(hand, ep, nc)
 	if !stop() && err == nil {
-		err = ctx.Err()
+		err = hand.Err()
 	}
 	if err != nil {
 		nc.Close()
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w during the handshake: %w", ctx.Err(), err)
+		switch {
+		case ctx.Err() != nil:
+			err = unanswered(ctx, c.cfg.DialTimeout, err)
+		case hand.Err() != nil:
+			err = context.Cause(hand)
 		}
 		return nil, err
 	}
@@ -239,7 +247,7 @@ func (c *Client) handshake(ctx context.Context, ep *endpointState, nc net.Conn) 
 		tc := tls.Client(nc, t)
 		nc = tc
 		if err := tc.HandshakeContext(ctx); err != nil {
-			return ServerInfo{}, nc, err
+			return ServerInfo{}, nc, handshakeError(err)
 		}
 	}
 	info, err := c.hello(ep, nc)
@@ -257,7 +265,7 @@ func (c *Client) hello(ep *endpointState, nc net.Conn) (ServerInfo, error) {
 	if c.cfg.User != "" || c.cfg.Secret != "" {
 		m.Features |= protocol.FeatureCredentials
 	}
-	frame := m.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, 1))
+	frame := m.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, helloID))
 	if _, err := nc.Write(protocol.End(frame, 0)); err != nil {
 		return ServerInfo{}, err
 	}
@@ -294,35 +302,4 @@ func clampFrame(n uint32) uint32 {
 		return protocol.FrameBytesMax
 	}
 	return n
-}
-
-// readFrame reads exactly one reply, so that what follows it stays in the
-// socket. A handshake reply is small: 64 KiB are plenty.
-func readFrame(r io.Reader) (protocol.Frame, error) {
-	b := make([]byte, protocol.HeaderBytes, 256)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return protocol.Frame{}, handshakeError(err)
-	}
-	f, n, need, err := protocol.Next(b, 64<<10)
-	if err == nil && n == 0 {
-		b = append(b, make([]byte, need-len(b))...)
-		if _, err := io.ReadFull(r, b[protocol.HeaderBytes:]); err != nil {
-			return protocol.Frame{}, handshakeError(err)
-		}
-		f, _, _, err = protocol.Next(b, 64<<10)
-	}
-	switch {
-	case err != nil:
-		return f, fmt.Errorf("%w: this is no Proa server, or one of another version: %w", ErrHandshake, err)
-	case f.Flags&protocol.FlagReply == 0:
-		return f, fmt.Errorf("%w: the server sent a request", ErrHandshake)
-	}
-	return f, nil
-}
-
-func handshakeError(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: the server closed the connection", ErrHandshake)
-	}
-	return err
 }

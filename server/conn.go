@@ -10,6 +10,7 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server/resp"
 )
 
 // transport is what a connection needs from the way its bytes travel.
@@ -209,7 +210,9 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	for !c.paused.Load() && !c.refused && taken < len(b) && p.credit > 0 {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
 		if err != nil {
-			c.refuse(f.ID, err)
+			if !c.misled(b[taken:]) {
+				c.refuse(f.ID, err)
+			}
 			return len(b), 0
 		}
 		if n == 0 {
@@ -299,15 +302,10 @@ func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
 	c.srv.counters.refused.Add(1)
 	c.srv.log.Debug("connection refused", "connection", c.id, "peer", c.tr.remote(c), "status", status.String(), "reason", message)
 	if c.redis != nil {
-		c.refuseRedis(message)
+		c.sendLast(resp.AppendError(nil, "ERR "+message))
 		return
 	}
-	c.mu.Lock()
-	out := c.output()
-	out.B = c.srv.counters.errors.appendError(out.B, id, noMarks, status, 0, message)
-	c.closing = true
-	c.mu.Unlock()
-	c.tr.kick(c)
+	c.sendLast(c.srv.counters.errors.appendError(nil, id, noMarks, status, 0, message))
 }
 
 // notice sends a frame that answers no request, where the peer's protocol has

@@ -59,6 +59,14 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 				continue
 			}
 		}
+		if !c.greeted {
+			switch misled, more := c.misledRedis(b[taken:]); {
+			case misled:
+				return len(b), 0
+			case more:
+				return taken, len(b) - taken + 1
+			}
+		}
 		n, want, err := r.parser.Next(b[taken:])
 		if err != nil {
 			c.refuse(0, err)

@@ -80,11 +80,10 @@ func (s *Server) redisFarewell() []byte {
 	return resp.AppendError(nil, resp.ErrMaxClients)
 }
 
-// refuseRedis answers a stream that cannot be followed any further and closes
-// the connection once everything before it is answered. The reader calls it.
-func (c *conn) refuseRedis(message string) {
+// sendLastRedis is sendLast for a connection that speaks RESP: what it sends is an
+// answer of its own to what was not carried out.
+func (c *conn) sendLastRedis(reply []byte) {
 	r := c.redis
-	reply := resp.AppendError(nil, "ERR "+message)
 	if w := r.walk; w != nil {
 		c.dropWalk()
 		c.mu.Lock()

@@ -56,6 +56,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -95,6 +96,10 @@ type Config struct {
 	KeepAlive          time.Duration // TCP keepalive; 60 s, negative: off
 	Delay              bool          // leave Nagle's algorithm on
 
+	// Signs knows the node's ports, for callers who come to the wrong one; nil:
+	// they are told which it is without its address.
+	Signs *doors.Signs
+
 	Logger *slog.Logger
 }
 
@@ -119,7 +124,7 @@ func (c *Config) ensureDefaults() {
 }
 
 // logLines are the lines that strangers can have logged.
-type logLines struct{ accept, register, foreigner, stream lograte.Line }
+type logLines struct{ accept, register, foreigner, misled, stream lograte.Line }
 
 func setDefault[T comparable](v *T, d T) {
 	var zero T

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/raftgroup/peer"
 	"github.com/proa-kv/proa/server"
@@ -33,7 +34,7 @@ type inbox struct {
 }
 
 // openPeers begins to listen for other nodes; nil where that is off.
-func openPeers(c *config.Config, files *config.FileBudget, log *slog.Logger) (*peers, error) {
+func openPeers(c *config.Config, files *config.FileBudget, signs *doors.Signs, log *slog.Logger) (*peers, error) {
 	if c.Listen.Peer == "" {
 		if len(c.Node.Join) > 0 {
 			return nil, errors.New("node.join names other nodes, but listen.peer is off; give this node a peer address with --peer-listen")
@@ -42,7 +43,7 @@ func openPeers(c *config.Config, files *config.FileBudget, log *slog.Logger) (*p
 	}
 	t, err := peer.New(peer.Config{
 		Listen: c.Listen.Peer, Logger: log, SnapshotBytesPerSecond: c.Cluster.SnapshotRate, SnapshotsIn: c.Cluster.SnapshotsMax,
-		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn,
+		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn, Foreign: signs.Foreign,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w; another node on this machine needs a peer address of its own (--peer-listen), a node that is to stay alone needs none (--peer-listen off)", err)

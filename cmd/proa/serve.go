@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/admin"
@@ -71,7 +72,8 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	c.Report(log)
 	tuneRuntime(c, log)
 
-	peers, err := openPeers(c, &files, log)
+	signs := new(doors.Signs)
+	peers, err := openPeers(c, &files, signs, log)
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
@@ -99,11 +101,11 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "data", c.Node.DataDir,
 		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "stopped_in_order", replay.Log.Closed || replay.Log.Groups == 0, "took", time.Since(start).Round(time.Millisecond))
 
-	srv, err := server.New(serverConfig(c, id, &files, log), node)
+	srv, err := server.New(serverConfig(c, id, &files, signs, log), node)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	side, err := listenAll(c, &files, srv, node, peers, log)
+	side, err := listenAll(c, &files, srv, node, peers, signs, log)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
@@ -113,6 +115,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	if addrs := srv.RedisAddrs(); len(addrs) > 0 {
 		node.SetRedisAddress(config.BoundAddress(c.Node.AdvertiseRESP, addrs[0]))
 	}
+	signs.Put(addresses(c, srv, side, peers))
 	peers.deliver(node, srv)
 	node.Start()
 	peers.seek(ctx, node, c.Node.Join)
@@ -300,7 +303,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 	return o
 }
 
-func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBudget, log *slog.Logger) server.Config {
+func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBudget, signs *doors.Signs, log *slog.Logger) server.Config {
 	s := server.Config{
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
 
@@ -310,7 +313,7 @@ func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBud
 		OutputBytesMax: int(c.Network.OutputBytesMax), MemoryBytesMax: c.Budget().Requests, FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
 		ForwardConnections: files.Forwards,
-		RequestTimeout:     c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Logger: log,
+		RequestTimeout:     c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Signs: signs, Logger: log,
 	}
 	// In the configuration 0 means off; in server.Config it means the default.
 	if s.IdleTimeout == 0 {
@@ -325,7 +328,7 @@ func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBud
 	return s
 }
 
-func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, log *slog.Logger) (*admin.Server, error) {
+func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, signs *doors.Signs, log *slog.Logger) (*admin.Server, error) {
 	if c.Listen.Client != "" {
 		if _, err := srv.Listen(c.Listen.Client); err != nil {
 			return nil, err
@@ -359,8 +362,27 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 		},
 		Collect:        &collector{node, srv, peers},
 		ConnectionsMax: files.Admin,
+		Signs:          signs,
 		Logger:         log,
 	})
+}
+
+// addresses are where the node's ports are reached, for callers who come to the
+// wrong one.
+func addresses(c *config.Config, srv *server.Server, side *admin.Server, peers *peers) doors.Addresses {
+	a := doors.Addresses{doors.Peer: peers.address(c)}
+	if c.Listen.Client != "" {
+		a[doors.Client] = config.BoundAddress(c.Node.AdvertiseClient, srv.Addrs()[0])
+	} else {
+		a[doors.Client] = "unix://" + c.Listen.Unix
+	}
+	if addrs := srv.RedisAddrs(); len(addrs) > 0 {
+		a[doors.Redis] = config.BoundAddress(c.Node.AdvertiseRESP, addrs[0])
+	}
+	if side != nil {
+		a[doors.Admin] = side.Addr().String()
+	}
+	return a
 }
 
 // tuneRuntime bounds the Go heap and sets the number of processors. The garbage

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/internal/doors"
 )
 
 // rawPeer shakes hands as a node would and leaves the rest to the test.
@@ -228,10 +230,51 @@ func TestForeignersAreTurnedAway(t *testing.T) {
 	closedByPeer(t, c)
 }
 
+// TestForeignersAreAnswered: what is answered to other protocols reaches the other
+// side, even if its bytes come one by one and it goes on sending.
+func TestForeignersAreAnswered(t *testing.T) {
+	signs := new(doors.Signs)
+	signs.Put(doors.Addresses{doors.Client: "10.1.1.1:7400", doors.Redis: "10.1.1.1:7403", doors.Admin: "10.1.1.1:7402"})
+	b := startNode(t, 2, func(c *Config, _ *testHandler) { c.Foreign = signs.Foreign })
+	if p, _ := doors.Recognize([]byte(magic)); p != doors.Node {
+		t.Errorf("a node is taken for %v", p)
+	}
+	const here = "this is Proa's peer port; "
+	for _, tt := range []struct{ sent, want string }{
+		{"GET / HTTP/1.1\r\nHost: x\r\n\r\n", here + "health, status and metrics over HTTP are at 10.1.1.1:7402\n"},
+		{"*1\r\n$4\r\nPING\r\n", "-ERR " + here + "Redis clients use 10.1.1.1:7403\r\n"},
+		{"PING\r\n", "-ERR " + here + "Redis clients use 10.1.1.1:7403\r\n"},
+		{"\x24\x00\x00\x00\x01\x01\x00\x00\x07\x00\x00\x00\x00\x00\x00\x00\x01\x01", "\x07\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x38\x00" + here + "Proa clients use 10.1.1.1:7400"},
+		{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + strings.Repeat("r", 100), here + "TLS is not supported, connect without TLS\n"},
+		{"\xff\xfe\xfd\xfc", ""},
+	} {
+		for _, slowly := range []bool{false, true} {
+			c, err := net.Dial("tcp", b.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.SetDeadline(time.Now().Add(time.Minute)) // a guard
+			step := len(tt.sent)
+			if slowly {
+				step = 1
+			}
+			for i := 0; i < len(tt.sent) && err == nil; i += step {
+				_, err = c.Write([]byte(tt.sent[i : i+step]))
+			}
+			answer, err := io.ReadAll(c)
+			if c.Close(); !strings.HasSuffix(string(answer), tt.want) || err != nil && tt.want != "" {
+				t.Errorf("%.20q, slowly: %v: answered %q, %v; want %q", tt.sent, slowly, answer, err, tt.want)
+			}
+		}
+	}
+	b.log.wait(t, "looks like HTTP")
+}
+
 func TestGuess(t *testing.T) {
 	for p, want := range map[string]string{
 		"GET / HTTP": "admin port", "HTTP/1.1 4": "HTTP server", "*1\r\n$4\r\nPI": "Redis port", "\x16\x03\x01\x02\x00": "TLS",
 		"\x20\x00\x00\x00\x01\x00\x00\x00": "client port", "a\x1bbcdefghij": `"a\x1bbcdefg"`, "x": `"x"`,
+		"": "nothing", "-ERR wrong": "Redis server", "\x20\x00\x00\x00\x01\x13\x01\x00": "another port of a Proa server",
 	} {
 		if got := guess([]byte(p)); !strings.Contains(got, want) {
 			t.Errorf("%q: %s", p, got)

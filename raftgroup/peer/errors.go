@@ -73,3 +73,9 @@ func clip(s string, n int) string {
 	}
 	return strings.ToValidUTF8(s[:n], "")
 }
+
+// foreignError is ErrForeign, with the bytes that show it.
+type foreignError struct{ first []byte }
+
+func (e *foreignError) Error() string { return ErrForeign.Error() + " (" + guess(e.first) + ")" }
+func (e *foreignError) Unwrap() error { return ErrForeign }

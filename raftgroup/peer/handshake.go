@@ -292,14 +292,15 @@ func writeRecord(w io.Writer, body []byte) error {
 // protocol's. The error wraps ErrForeign for bytes that are no handshake at all.
 func readRecord(r io.Reader) ([]byte, error) {
 	prefix := make([]byte, recordPrefixBytes)
-	if n, err := io.ReadFull(r, prefix); err != nil {
-		if n > 0 && !bytes.HasPrefix([]byte(magic), prefix[:min(n, len(magic))]) {
-			return nil, fmt.Errorf("%w (%s)", ErrForeign, guess(prefix[:n]))
+	for n := 0; n < len(prefix); {
+		k, err := r.Read(prefix[n:])
+		n += k
+		if !bytes.HasPrefix([]byte(magic), prefix[:min(n, len(magic))]) {
+			return nil, &foreignError{prefix[:n]}
 		}
-		return nil, noEOF(err)
-	}
-	if string(prefix[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w (%s)", ErrForeign, guess(prefix))
+		if err != nil && n < len(prefix) {
+			return nil, noEOF(err)
+		}
 	}
 	n := int(le.Uint16(prefix[len(magic):]))
 	if n > handshakeBytesMax {
@@ -318,6 +319,9 @@ func readRecord(r io.Reader) ([]byte, error) {
 
 // guess says what the first bytes of a foreign connection look like.
 func guess(p []byte) string {
+	if len(p) == 0 {
+		return "it sent nothing"
+	}
 	for _, method := range []string{"GET ", "HEAD", "POST", "PUT ", "OPTI", "PRI "} {
 		if bytes.HasPrefix(p, []byte(method)) {
 			return "it looks like HTTP; send HTTP requests to the admin port"
@@ -328,8 +332,12 @@ func guess(p []byte) string {
 		return "it looks like an HTTP server; check the port"
 	case len(p) > 1 && p[0] == 0x16 && p[1] == 3:
 		return "it looks like TLS, which the peer port does not support"
-	case p[0] == '*' || p[0] == '+' || p[0] == '-':
+	case p[0] == '*':
 		return "it looks like the Redis protocol; connect Redis clients to the Redis port (listen.resp)"
+	case p[0] == '-' || p[0] == '+':
+		return "it looks like a Redis server; check the port"
+	case len(p) >= 8 && binary.LittleEndian.Uint32(p) < 1<<16 && p[6]&1 != 0: // a reply
+		return "it looks like another port of a Proa server; check the port"
 	case len(p) >= 4 && binary.LittleEndian.Uint32(p) < 1<<16:
 		return "it looks like a Proa client; connect clients to the client port (listen.client)"
 	}

@@ -90,8 +90,12 @@ func (t *Transport) accept(c net.Conn) bool {
 func (t *Transport) serve(c net.Conn) {
 	h, version, err := t.answerHello(c)
 	if err != nil {
-		t.introduced(c)
+		answer := t.answerForeign(c, err)
 		t.logHandshake(c, h, err)
+		if answer != nil {
+			dismiss(c, answer)
+		}
+		t.introduced(c)
 		t.drop(c)
 		return
 	}
@@ -108,6 +112,42 @@ func (t *Transport) serve(c net.Conn) {
 		t.serveSnapshot(c, h.identity)
 	case kindClient:
 		t.serveClient(c, h.identity)
+	}
+}
+
+// answerForeign returns what to answer to a connection whose first bytes, which
+// err holds, are no handshake; nil for nothing. It reads more of them, which err
+// then holds too, until that is known.
+func (t *Transport) answerForeign(c net.Conn, err error) []byte {
+	var foreign *foreignError
+	if t.cfg.Foreign == nil || !errors.As(err, &foreign) {
+		return nil
+	}
+	for {
+		answer, more := t.cfg.Foreign(foreign.first)
+		if !more || len(foreign.first) >= foreignBytesMax {
+			return answer
+		}
+		b := make([]byte, foreignBytesMax)
+		n, err := c.Read(b[copy(b, foreign.first):])
+		foreign.first = b[:len(foreign.first)+n]
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// dismiss sends a last answer and waits for the other side to close: closing at
+// once would reset the connection where there is unread input, and the answer
+// might be lost.
+func dismiss(c net.Conn, answer []byte) {
+	_ = c.SetDeadline(time.Now().Add(dismissTime))
+	if _, err := c.Write(answer); err != nil {
+		return
+	}
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+		_, _ = io.CopyN(io.Discard, c, dismissBytes)
 	}
 }
 

@@ -115,6 +115,11 @@ type Config struct {
 	// serves; one more is closed at once. Default 512.
 	InboundMax int
 
+	// Foreign is asked what to answer to a connection that is no peer's, whose
+	// first bytes are these; nil for nothing. more says that it could tell from
+	// more of them. It may be called concurrently. Default: nothing is answered.
+	Foreign func(first []byte) (answer []byte, more bool)
+
 	// VersionMax is the highest peer protocol version to speak, for the time
 	// of a rolling upgrade. Default 0: all this program knows.
 	VersionMax uint16

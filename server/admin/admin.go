@@ -16,6 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/lograte"
 )
 
 // Source is what the side door shows.
@@ -29,14 +32,20 @@ type Source struct {
 
 	// ConnectionsMax bounds the connections open at a time. 0: 64.
 	ConnectionsMax int
+	// Signs knows the node's ports, for callers who come to the wrong one; nil:
+	// they are told which it is without its address.
+	Signs *doors.Signs
 	// Logger gets what is wrong with clients, a line in a while. nil: nobody.
 	Logger *slog.Logger
 }
 
 // Server serves the side door.
 type Server struct {
-	http http.Server
-	ln   net.Listener
+	http   http.Server
+	ln     net.Listener
+	signs  *doors.Signs
+	log    *slog.Logger
+	misled lograte.Line
 }
 
 // Listen opens the side door on address (host:port) and serves it until
@@ -61,8 +70,9 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 	if src.Logger == nil {
 		src.Logger = slog.New(slog.DiscardHandler)
 	}
-	door := newCrowd(ln, src.ConnectionsMax)
-	s := &Server{ln: ln, http: http.Server{
+	s := &Server{ln: ln, signs: src.Signs, log: src.Logger}
+	door := newCrowd(ln, src.ConnectionsMax, func(nc net.Conn) net.Conn { return &caller{Conn: nc, s: s} })
+	s.http = http.Server{
 		Handler:           withoutBody(routes(src, reg)),
 		ReadHeaderTimeout: limit.header,
 		ReadTimeout:       limit.read,
@@ -71,7 +81,7 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 		MaxHeaderBytes:    headerBytesMax,
 		ConnState:         door.changed,
 		ErrorLog:          log.New(&lineWriter{log: src.Logger}, "", 0),
-	}}
+	}
 	go func() { _ = s.http.Serve(door) }()
 	return s, nil
 }

@@ -57,15 +57,16 @@ func withoutBody(next http.Handler) http.Handler {
 // keep nobody out; where all carry requests, it is closed itself.
 type crowd struct {
 	net.Listener
-	max int
+	max  int
+	wrap func(net.Conn) net.Conn // what is handed on of a connection
 
 	mu      sync.Mutex
 	open    map[net.Conn]struct{}
 	waiting []net.Conn // without a request, the longest first
 }
 
-func newCrowd(ln net.Listener, max int) *crowd {
-	return &crowd{Listener: ln, max: max, open: make(map[net.Conn]struct{})}
+func newCrowd(ln net.Listener, max int, wrap func(net.Conn) net.Conn) *crowd {
+	return &crowd{Listener: ln, max: max, wrap: wrap, open: make(map[net.Conn]struct{})}
 }
 
 // Accept implements net.Listener.
@@ -75,7 +76,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c.enter(nc) {
+		if nc = c.wrap(nc); c.enter(nc) {
 			return nc, nil
 		}
 		nc.Close()

@@ -1,0 +1,139 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// helloID is the request id of a HELLO. Most servers of other protocols wait for
+// the end of a line, or of a request's head: the id has both, so that they answer,
+// or close the connection, instead of waiting for the rest of what they take for a
+// request. Redis waits all the same; see soundOut.
+var helloID = binary.LittleEndian.Uint64([]byte("proa\r\n\r\n"))
+
+// foreignError is ErrNotProa, with what the first bytes of the answer look like.
+type foreignError struct{ first []byte }
+
+func (e *foreignError) Error() string {
+	return "answers, but does not speak Proa's protocol (" + looksLike(e.first) + ")"
+}
+
+func (e *foreignError) Is(target error) bool { return target == ErrNotProa || target == ErrHandshake }
+
+// probeDelay is how long a server that has never been reached may leave a HELLO
+// unanswered before soundOut asks it.
+const probeDelay = 300 * time.Millisecond
+
+// soundOut finds out whether a server that leaves a HELLO unanswered is Redis, or
+// another that waits for ever for the end of its line, and then ends the handshake.
+// For that it sends a line of text on a connection of its own: a server of Proa
+// answers that as well, and goes on with the handshake. It gives up when ctx ends.
+func (c *Client) soundOut(ctx context.Context, ep *endpointState, end context.CancelCauseFunc) {
+	defer c.wg.Done()
+	select {
+	case <-time.After(probeDelay):
+	case <-ctx.Done():
+		return
+	}
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, ep.network, ep.address)
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })()
+	if _, err := nc.Write([]byte("PING\r\n\r\n")); err != nil {
+		return
+	}
+	answer := make([]byte, 64)
+	n, _ := io.ReadAtLeast(nc, answer, 4)
+	answer = answer[:n]
+	_, _, _, err = protocol.Next(answer, protocol.FrameBytesMax)
+	if n >= 4 && err != nil && !bytes.HasPrefix(answer, []byte(proaText)) {
+		end(&foreignError{answer})
+	}
+}
+
+// proaText is what a server of Proa begins its answer with where text is sent to a
+// port that does not speak Redis.
+const proaText = "-ERR this is Proa's "
+
+// looksLike says what the first bytes that a server has sent look like.
+func looksLike(b []byte) string {
+	for _, s := range []struct{ begin, server string }{
+		{"HTTP", "an HTTP server"},
+		{"-ERR", "Redis"}, {"-NOA", "Redis"}, {"-DEN", "Redis"}, {"-LOA", "Redis"}, {"-MAX", "Redis"}, {"+PON", "Redis"},
+		{"ERROR", "memcached"},
+		{"SSH-", "an SSH server"},
+		{"\x15\x03", "a TLS server"},
+		{"\x00\x00", "an HTTP/2 server, as of gRPC"}, // its SETTINGS
+	} {
+		if bytes.HasPrefix(b, []byte(s.begin)) {
+			return "it looks like " + s.server
+		}
+	}
+	if len(b) > 4 && b[3] == 0 && b[4] == 10 {
+		return "it looks like MySQL"
+	}
+	return fmt.Sprintf("its answer begins with %q", b[:min(len(b), 8)])
+}
+
+// readFrame reads exactly one reply, so that what follows it stays in the
+// socket. A handshake reply is small: 64 KiB are plenty. Bytes that begin no
+// reply are an error as soon as they show it.
+func readFrame(r io.Reader) (protocol.Frame, error) {
+	const bytesMax = 64 << 10
+	b := make([]byte, protocol.HeaderBytes, 256)
+	for n := 0; ; {
+		k, failed := r.Read(b[n:])
+		n += k
+		f, taken, need, err := protocol.Next(b[:n], bytesMax)
+		switch {
+		case errors.Is(err, protocol.ErrVersion) && f.Flags&protocol.FlagReply != 0:
+			return f, fmt.Errorf("%w: the server speaks another version of Proa's protocol: %w", ErrHandshake, err)
+		case err != nil:
+			return f, &foreignError{b[:n]}
+		case taken > 0 && f.Flags&protocol.FlagReply == 0:
+			return f, fmt.Errorf("%w: the server sent a request", ErrHandshake)
+		case taken > 0:
+			return f, nil
+		case failed != nil && n > 0 && errors.Is(failed, io.EOF):
+			return f, &foreignError{b[:n]}
+		case failed != nil:
+			return f, handshakeError(failed)
+		}
+		if n == len(b) {
+			b = append(b, make([]byte, need-n)...)
+		}
+	}
+}
+
+// handshakeError words why a handshake came to nothing.
+func handshakeError(err error) error {
+	var plain tls.RecordHeaderError
+	switch {
+	case errors.As(err, &plain):
+		return fmt.Errorf("%w: the server does not speak TLS; connect without it: %w", ErrHandshake, err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: the server closed the connection without an answer; is this a client port of Proa?", ErrHandshake)
+	}
+	return err
+}
+
+// unanswered words that a handshake has not ended in time; ctx has ended.
+func unanswered(ctx context.Context, within time.Duration, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("%w: connected, but there was no answer to the handshake within %v; is this a client port of Proa?", ctx.Err(), within)
+	}
+	return fmt.Errorf("%w during the handshake: %w", ctx.Err(), err)
+}

@@ -1,0 +1,130 @@
+// Package doors answers callers who have come to the wrong port of a node. A
+// node listens for Proa's own clients, for clients of the Redis protocol, for
+// operators over HTTP, and for other nodes. Each of these ports recognizes the
+// first bytes of the others' protocols, and says in a form that the caller
+// understands which port it belongs on.
+package doors
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Port is one of a node's ports, by what it is for.
+type Port uint8
+
+// The ports of a node.
+const (
+	Client Port = iota
+	Redis
+	Admin
+	Peer
+
+	ports
+)
+
+// names are what the ports are called in answers, and the options that turn them on.
+var names = [ports]struct{ name, flag string }{
+	Client: {"client port", "--listen"},
+	Redis:  {"Redis port", "--resp-listen"},
+	Admin:  {"admin HTTP port", "--admin-listen"},
+	Peer:   {"peer port", "--peer-listen"},
+}
+
+// String returns what the port is called.
+func (p Port) String() string { return names[p].name }
+
+// Addresses are where the ports of a node are reached, host:port; "" for one
+// that is off.
+type Addresses [ports]string
+
+// Signs knows where a node's ports are. The zero Signs knows none of them yet, and
+// a nil one never does: answers then name ports without addresses. It is safe for
+// concurrent use.
+type Signs struct {
+	addresses atomic.Pointer[Addresses]
+}
+
+// Put tells the addresses.
+func (s *Signs) Put(a Addresses) { s.addresses.Store(&a) }
+
+// Answer returns what to send to a caller who speaks a protocol that the port does
+// not, and why, for the log. first are the bytes by which Recognize has told the
+// protocol. The answer is an error in the form of the caller's own protocol; a
+// caller that speaks TLS, or the protocol between nodes, can read none, and is
+// sent the port's own.
+func (s *Signs) Answer(at Port, caller Protocol, first []byte) (answer []byte, why string) {
+	why = s.text(at, caller)
+	var id uint64 // 0: a notice
+	if caller == Native && len(first) >= protocol.HeaderBytes {
+		id = binary.LittleEndian.Uint64(first[8:])
+	}
+	return encode(caller.form(at), id, why), why
+}
+
+// Foreign is Answer for the peer port, as package raftgroup/peer asks for it: nil
+// for first bytes that are not recognized.
+func (s *Signs) Foreign(first []byte) (answer []byte, more bool) {
+	caller, more := Recognize(first)
+	if caller == Unknown || caller == Node {
+		return nil, more
+	}
+	answer, _ = s.Answer(Peer, caller, first)
+	return answer, false
+}
+
+func (s *Signs) text(at Port, caller Protocol) string {
+	here := "this is Proa's " + at.String()
+	switch caller {
+	case TLS:
+		return here + "; TLS is not supported, connect without TLS"
+	case Native:
+		return here + "; " + s.use("Proa clients use", Client)
+	case RESP:
+		return here + "; " + s.use("Redis clients use", Redis)
+	case HTTP:
+		return here + "; " + s.use("health, status and metrics over HTTP are at", Admin)
+	case Node:
+		return here + "; " + s.use("other nodes use", Peer)
+	}
+	return here
+}
+
+// use says which port to use.
+func (s *Signs) use(who string, p Port) string {
+	var known *Addresses
+	if s != nil {
+		known = s.addresses.Load()
+	}
+	switch {
+	case known == nil:
+		return who + " the " + p.String()
+	case known[p] == "":
+		return fmt.Sprintf("this node has no %s (%s turns it on)", p, names[p].flag)
+	}
+	return who + " " + reachable(known[p])
+}
+
+// reachable words an address for somebody who may be on another machine.
+func reachable(address string) string {
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
+		return "port " + port
+	}
+	return address
+}
+
+// encode writes an error in a protocol; id is that of a native request.
+func encode(p Protocol, id uint64, text string) []byte {
+	switch p {
+	case Native:
+		return protocol.AppendError(nil, id, protocol.StatusHandshake, 0, text)
+	case RESP:
+		return []byte("-ERR " + text + "\r\n")
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s\n", len(text)+1, text)
+}

@@ -1,0 +1,75 @@
+package server
+
+import (
+	"bytes"
+
+	"github.com/proa-kv/proa/internal/doors"
+)
+
+// port says which of the node's ports c has come to.
+func (c *conn) port() doors.Port {
+	if c.redis != nil {
+		return doors.Redis
+	}
+	return doors.Client
+}
+
+// misled sends c away if its first bytes, b, are of a protocol that another port
+// speaks, or none. It costs nothing on a connection whose first bytes are those of
+// its own protocol: only a stream that is refused anyway is looked at.
+func (c *conn) misled(b []byte) bool {
+	if c.greeted || c.forwarded {
+		return false
+	}
+	caller, _ := doors.Recognize(b)
+	if caller == doors.Unknown || caller == doors.Native {
+		return false
+	}
+	c.sendAway(caller, b)
+	return true
+}
+
+// misledRedis is misled for the Redis protocol, in which nearly any bytes are the
+// beginning of a command. more says that more of b has to be there to tell; none of
+// it must be carried out before.
+func (c *conn) misledRedis(b []byte) (misled, more bool) {
+	caller, more := doors.Recognize(b)
+	switch caller {
+	case doors.Unknown:
+		// A line is a command, however short.
+		return false, more && bytes.IndexByte(b, '\n') < 0
+	case doors.RESP:
+		return false, false
+	case doors.HTTP:
+		if yes, more := doors.RequestLine(b); !yes {
+			return false, more
+		}
+	}
+	c.sendAway(caller, b)
+	return true, false
+}
+
+// sendAway answers a connection that has come to the wrong port, and closes it
+// once the answer is written.
+func (c *conn) sendAway(caller doors.Protocol, first []byte) {
+	s := c.srv
+	answer, why := s.cfg.Signs.Answer(c.port(), caller, first)
+	c.refused = true
+	s.counters.refused.Add(1)
+	s.lines.misled.Warn(s.log, "closed a connection that speaks another protocol than the port", "port", c.port().String(), "speaks", caller.String(), "remote", c.tr.remote(c), "answer", why)
+	c.sendLast(answer)
+}
+
+// sendLast sends bytes as they are and closes the connection once they and
+// everything before them are written. Nothing more is read; the reader calls it.
+func (c *conn) sendLast(answer []byte) {
+	if c.redis != nil {
+		c.sendLastRedis(answer)
+		return
+	}
+	c.mu.Lock()
+	c.output().Append(answer)
+	c.closing = true
+	c.mu.Unlock()
+	c.tr.kick(c)
+}
