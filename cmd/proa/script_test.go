@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -31,6 +30,7 @@ func TestMain(m *testing.M) {
 //
 //	server start [FLAG…]   starts a server on $WORK/data and sets PROA_ENDPOINTS
 //	server stop|kill       ends it with SIGTERM, which must succeed, or SIGKILL
+//	server port VAR TEXT   sets VAR to the address of the log line that contains TEXT
 //	exits N COMMAND…       runs a command that must end with this status
 //	flip FILE OFFSET       inverts a byte of a file
 //	eventually RE COMMAND… runs a command until its output matches
@@ -71,13 +71,17 @@ var scriptTerminal func(*testscript.TestScript, bool, []string)
 type scriptServer struct {
 	cmd  *exec.Cmd
 	log  strings.Builder
-	done chan struct{} // closed when the process has ended
-	err  error         // how
+	at   chan listening // what the log says about each port
+	done chan struct{}  // closed when the process has ended
+	err  error          // how
 }
+
+// listening is a line of the log that says where the server listens.
+type listening struct{ Msg, Network, Address string }
 
 func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: server start [FLAG…] | stop | kill")
+		ts.Fatalf("usage: server start [FLAG…] | stop | kill | port VAR TEXT")
 	}
 	s := ts.Value("server").(*scriptServer)
 	switch args[0] {
@@ -91,6 +95,8 @@ func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	case "kill":
 		s.kill()
+	case "port":
+		ts.Setenv(args[1], strings.TrimPrefix(s.find(ts, args[2]).Address, "http://"))
 	default:
 		ts.Fatalf("unknown: server %s", args[0])
 	}
@@ -109,30 +115,45 @@ func (s *scriptServer) start(ts *testscript.TestScript, flags []string) {
 	stderr, err := s.cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(s.cmd.Start())
-	s.done, s.log = make(chan struct{}), strings.Builder{}
-	address := make(chan string, 1)
+	s.done, s.log, s.at = make(chan struct{}), strings.Builder{}, make(chan listening, 16)
 	go func() {
-		s.follow(stderr, address)
+		s.follow(stderr)
 		s.err = s.cmd.Wait()
 		close(s.done)
 	}()
-	select {
-	case a := <-address:
-		ts.Setenv("PROA_ENDPOINTS", a)
-		ts.Setenv("ADDRESS", a)
-	case <-s.done:
-		ts.Fatalf("the server did not start: %v; its log:\n%s", s.err, s.log.String())
+	for {
+		if l := s.find(ts, "serving clients"); l.Network == "tcp" {
+			ts.Setenv("PROA_ENDPOINTS", l.Address)
+			ts.Setenv("ADDRESS", l.Address)
+			return
+		}
 	}
 }
 
-// follow keeps the server's log, and sends its first TCP address.
-func (s *scriptServer) follow(stderr io.Reader, address chan<- string) {
-	var once sync.Once
+// find waits for a line of the log that says where the server listens.
+func (s *scriptServer) find(ts *testscript.TestScript, text string) listening {
+	for {
+		select {
+		case l := <-s.at:
+			if strings.Contains(l.Msg, text) {
+				return l
+			}
+		case <-s.done:
+			ts.Fatalf("the server did not start: %v; its log:\n%s", s.err, s.log.String())
+		}
+	}
+}
+
+// follow keeps the server's log, and sends what it says about each port.
+func (s *scriptServer) follow(stderr io.Reader) {
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		s.log.WriteString(lines.Text() + "\n")
-		var entry struct{ Msg, Network, Address string }
-		if json.Unmarshal(lines.Bytes(), &entry) == nil && entry.Msg == "serving clients" && entry.Network == "tcp" {
-			once.Do(func() { address <- entry.Address })
+		var l listening
+		if json.Unmarshal(lines.Bytes(), &l) == nil && strings.HasPrefix(l.Msg, "serving ") {
+			select {
+			case s.at <- l:
+			default: // nobody asks for so many
+			}
 		}
 	}
 }

@@ -139,7 +139,7 @@ func adviceUnreachable(e *client.UnavailableError, t *target) string {
 	case errors.As(e, &wrong):
 		return adviceWrongCluster(wrong, t)
 	case errors.Is(e, client.ErrHandshake):
-		return "Name the client port of a Proa server (7400 by default)."
+		return "Name the client port of a Proa server: proa -e host:7400 …"
 	case t.source == byDefault && len(t.known) > 0:
 		return fmt.Sprintf("No cluster was named. Choose one of %s: proa --context NAME …, or proa context use NAME", strings.Join(t.known, ", "))
 	case t.source == byDefault && allRefused(e):
