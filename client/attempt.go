@@ -39,7 +39,7 @@ func (c *Client) watchAttempts() {
 		before := cn.stalled.Load()
 		moved := cn.overdue(tick)
 		if !before && cn.stalled.Load() {
-			cn.log.Warn("no answer, using other nodes", "node", cn.info.Node)
+			cn.log.Warn("no answer from the node, using other nodes", "node", cn.info.Node)
 		}
 		if len(moved) > 0 {
 			c.refreshSoon()

@@ -278,7 +278,7 @@ func (c *Client) submit(ca *call) error {
 		return &Error{Op: code.String(), Outcome: NotDone, Err: ErrClosed}
 	case int(c.waiting.n.Load()+c.unnumbered.n.Load()) >= c.cfg.MaxQueued:
 		c.mu.Unlock()
-		return &Error{Op: code.String(), Outcome: NotDone, Err: fmt.Errorf("%w: %d calls wait in this client", ErrBusy, c.cfg.MaxQueued)}
+		return &Error{Op: code.String(), Outcome: NotDone, Err: fmt.Errorf("%w: %d calls are already waiting in this client", ErrBusy, c.cfg.MaxQueued)}
 	}
 	c.queue(ca)
 	c.mu.Unlock()
@@ -316,7 +316,7 @@ func tooLarge(ca *call, cn *conn) *Error {
 func forgotten(ca *call) *Error {
 	return &Error{
 		Op: ca.code.String(), Outcome: Unknown, Attempts: int(ca.attempts.Load()),
-		Err: fmt.Errorf("%w: it was sent first more than %v ago", ErrSessionExpired, sessionRetryMax),
+		Err: fmt.Errorf("%w: it was first sent more than %v ago", ErrSessionExpired, sessionRetryMax),
 	}
 }
 
@@ -785,7 +785,7 @@ func (c *Client) admit(cn *conn) error {
 	case cluster == 0 || cluster == c.cluster:
 		return nil
 	case c.cluster != 0 && (cn.ep.node != nil || len(*c.ready.Load()) > 0):
-		return fmt.Errorf("%w: the server belongs to cluster %016x, the other endpoints to %016x", ErrHandshake, cluster, c.cluster)
+		return fmt.Errorf("%w: the server belongs to cluster %016x, but the other endpoints belong to %016x", ErrHandshake, cluster, c.cluster)
 	}
 	if c.cluster != 0 {
 		c.routes.Store(emptyRoutes)

@@ -172,7 +172,7 @@ func (c Config) withDefaults() (Config, error) {
 			*f.value = f.byZero
 		}
 		if *f.value < f.atLeast {
-			return c, fmt.Errorf("client: Config.%s is %d, at least %d is needed", f.name, *f.value, f.atLeast)
+			return c, fmt.Errorf("client: Config.%s is %d, the minimum is %d", f.name, *f.value, f.atLeast)
 		}
 	}
 	if c.AttemptTimeout == 0 {

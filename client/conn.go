@@ -497,7 +497,7 @@ func (cn *conn) take(b []byte) (used, need int, err error) {
 		}
 		s := cn.slot(f.ID)
 		if s == nil || s.call.state.Load() == callWaiting {
-			return used, 0, fmt.Errorf("%w: reply to a request that was not made", ErrProtocol)
+			return used, 0, fmt.Errorf("%w: reply to an unknown request", ErrProtocol)
 		}
 		ca := s.call
 		if f.Flags&protocol.FlagMore == 0 {
@@ -539,9 +539,9 @@ func (cn *conn) notice(f *protocol.Frame) {
 	e.addReply(f.Body)
 	cn.end(fmt.Errorf("%w: %w", ErrConnectionLost, e))
 	if status == protocol.StatusGoAway || status == protocol.StatusIdle {
-		cn.log.Info("server ends the connection", "status", status.String())
+		cn.log.Info("server closes the connection", "status", status.String())
 	} else {
-		cn.log.Warn("server reports a failure of the connection", "status", status.String(), "message", e.Message)
+		cn.log.Warn("server reports a connection error", "status", status.String(), "message", e.Message)
 	}
 }
 

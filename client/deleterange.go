@@ -181,7 +181,7 @@ func (d *rangeDeletion) failure() error {
 		return nil
 	}
 	e := *d.left[0].err
-	e.Message = fmt.Sprintf("%d of %d shards have not done it; %s", len(d.left), d.shards, e.Message)
+	e.Message = fmt.Sprintf("%d of %d shards did not carry it out; %s", len(d.left), d.shards, e.Message)
 	for _, part := range d.left {
 		if part.err.Outcome != NotDone {
 			e.Outcome = Unknown

@@ -49,7 +49,7 @@ var (
 	ErrUnsupported = errors.New("not supported by this server")
 	// ErrCrossShard: an atomic batch or a transaction whose keys lie in
 	// different shards.
-	ErrCrossShard = errors.New("keys lie in different shards")
+	ErrCrossShard = errors.New("keys are in different shards")
 	// ErrBadCursor: the cursor belongs to another scan or is damaged.
 	ErrBadCursor = errors.New("cursor does not belong to this scan")
 	// ErrSessionExpired: the server no longer keeps the result of this write.
@@ -60,7 +60,7 @@ var (
 	// ErrNotLeader: another node leads the shard.
 	ErrNotLeader = errors.New("another node leads this shard")
 	// ErrNoQuorum: the shard has no majority.
-	ErrNoQuorum = errors.New("the shard has no majority")
+	ErrNoQuorum = errors.New("the shard has no quorum")
 	// ErrDropped: another leader's entry took the place of the write.
 	ErrDropped = errors.New("the proposal was superseded")
 	// ErrShuttingDown: the server is going away.
@@ -81,7 +81,7 @@ var (
 	// ErrPermission: the credentials do not allow this.
 	ErrPermission = errors.New("not permitted")
 	// ErrProtocol: one side sent bytes the other cannot read.
-	ErrProtocol = errors.New("byte stream out of step")
+	ErrProtocol = errors.New("protocol error")
 	// ErrInternal: the server failed in a way it has no better word for.
 	ErrInternal = errors.New("internal server error")
 	// ErrStorageFailed: the node's disk failed; the node stops.
@@ -89,7 +89,7 @@ var (
 	// ErrDamaged: what was asked for cannot be read, since its file is damaged and
 	// there is no other replica. Nothing was done. What else the server has is
 	// served; a Put without conditions makes the row whole again.
-	ErrDamaged = errors.New("the data are damaged")
+	ErrDamaged = errors.New("the data is damaged")
 	// ErrRefused: the cluster's state does not allow what Admin asked for; the
 	// message says why.
 	ErrRefused = errors.New("refused")

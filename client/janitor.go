@@ -153,7 +153,7 @@ func (c *Client) watchConnections() {
 			continue
 		}
 		if cn.silent++; cn.silent > 1 {
-			cn.log.Warn("connection is silent, closing it", "silence", time.Duration(cn.silent)*c.cfg.KeepAlive)
+			cn.log.Warn("no data received on the connection, closing it", "silence", time.Duration(cn.silent)*c.cfg.KeepAlive)
 			cn.nc.Close()
 			continue
 		}

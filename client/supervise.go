@@ -13,7 +13,7 @@ import (
 
 // Why the client itself ends a connection.
 var (
-	errSuperseded = errors.New("a configured endpoint leads to the same node")
+	errSuperseded = errors.New("another configured endpoint reaches the same node")
 	errNodeGone   = errors.New("the cluster no longer names the node at this address")
 )
 
@@ -231,7 +231,7 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 	}
 	if ep.node != nil && info.Node != ep.node.id {
 		nc.Close()
-		return nil, fmt.Errorf("%w: node %d answers at the address of node %d", ErrHandshake, info.Node, ep.node.id)
+		return nil, fmt.Errorf("%w: node %d answered at the address of node %d", ErrHandshake, info.Node, ep.node.id)
 	}
 	return c.newConn(ep, nc, info), nil
 }

@@ -12,12 +12,12 @@ var (
 	ErrNotLeader = errors.New("this node does not lead the shard")
 	ErrStopped   = errors.New("the node is stopping")
 	ErrFailed    = errors.New("the node's storage has failed")
-	ErrTooLarge  = errors.New("the command is larger than an entry may be")
-	ErrNoQuorum  = errors.New("the shard has no majority")
-	ErrDamaged   = errors.New("it lies in a part of the node's data that is damaged, of which there is no other copy; see proa status")
-	ErrApart     = errors.New("the keys lie in different shards, which only a node that is alone can change at once")
+	ErrTooLarge  = errors.New("the command is larger than a log entry may be")
+	ErrNoQuorum  = errors.New("the shard has no quorum")
+	ErrDamaged   = errors.New("the data is damaged on this node's disk and there is no other replica; see \"proa status\"")
+	ErrApart     = errors.New("the keys are in different shards; only a cluster of one node can change them in one step")
 
-	ErrEarlierVersion = errors.New("a member of the cluster has only run an earlier version, which does not know this command; upgrade all nodes, then try again")
+	ErrEarlierVersion = errors.New("a node of the cluster has so far only run an earlier version that does not support this command; upgrade all nodes, then try again")
 )
 
 // Row is what is known of a key beside its value.

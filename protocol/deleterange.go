@@ -49,7 +49,7 @@ func (m *DeleteRange) Decode(b []byte) error {
 	case m.Flags&DeleteRangePrefix != 0 && len(m.End) != 0:
 		return fmt.Errorf("%w: a prefix has no end", ErrOutOfRange)
 	case unbounded && m.Flags != DeleteRangeAll:
-		return fmt.Errorf("%w: without bounds all keys would be deleted, which the option ALL asks for", ErrOutOfRange)
+		return fmt.Errorf("%w: a range without bounds deletes all keys and requires the option ALL", ErrOutOfRange)
 	case !unbounded && m.Flags&DeleteRangeAll != 0:
 		return fmt.Errorf("%w: a range of all keys has no bounds", ErrOutOfRange)
 	}

@@ -138,7 +138,7 @@ func (x *Extensions) Decode(b []byte) error {
 			continue
 		}
 		if seen&(1<<known) != 0 {
-			return fmt.Errorf("%w: type %d stands twice", ErrBadExtension, known)
+			return fmt.Errorf("%w: type %d appears twice", ErrBadExtension, known)
 		}
 		seen |= 1 << known
 		x.decodeOne(known, &payload)

@@ -25,7 +25,7 @@ func (x ExpiryFlags) check() error {
 	case x&ExpiryAt != 0 && x&ExpiryRemove != 0:
 		return fmt.Errorf("%w: a time of expiry and its removal exclude each other", ErrOutOfRange)
 	case x&ExpiryIfNone != 0 && x&(ExpiryIfSome|ExpiryIfLater|ExpiryIfEarlier) != 0:
-		return fmt.Errorf("%w: a condition on the expiry there is, and one that there be none", ErrOutOfRange)
+		return fmt.Errorf("%w: a condition on an existing expiry and one on its absence exclude each other", ErrOutOfRange)
 	case x&ExpiryIfLater != 0 && x&ExpiryIfEarlier != 0:
 		return fmt.Errorf("%w: later and earlier exclude each other", ErrOutOfRange)
 	}
@@ -75,7 +75,7 @@ func (m *SetExpiry) checkMillis() error {
 	case m.Flags&ExpiryRemove == 0:
 		return checkTTL(m.Millis)
 	case m.Millis != 0:
-		return fmt.Errorf("%w: a time of %d ms where the expiry is removed, it must be 0", ErrOutOfRange, m.Millis)
+		return fmt.Errorf("%w: a time of %d ms, but it must be 0 where the expiry is removed", ErrOutOfRange, m.Millis)
 	}
 	return nil
 }

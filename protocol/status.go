@@ -67,28 +67,28 @@ var statusTable = [statusEnd]statusInfo{
 	StatusBadRequest:       {"BAD_REQUEST", NotDone, false, "malformed request"},
 	StatusTooLarge:         {"TOO_LARGE", NotDone, false, "a size limit is exceeded"},
 	StatusUnsupported:      {"UNSUPPORTED", NotDone, false, "not supported by this server"},
-	StatusCrossShard:       {"CROSS_SHARD", NotDone, false, "keys lie in different shards"},
+	StatusCrossShard:       {"CROSS_SHARD", NotDone, false, "keys are in different shards"},
 	StatusBadCursor:        {"BAD_CURSOR", NotDone, false, "cursor does not belong to this scan"},
 	StatusSessionExpired:   {"SESSION_EXPIRED", Unknown, false, "the result of this sequence number is no longer kept"},
 	StatusBusy:             {"BUSY", NotDone, true, "server is busy"},
 	StatusNotLeader:        {"NOT_LEADER", NotDone, true, "another node leads this shard"},
-	StatusNoQuorum:         {"NO_QUORUM", NotDone, true, "the shard has no majority"},
+	StatusNoQuorum:         {"NO_QUORUM", NotDone, true, "the shard has no quorum"},
 	StatusDeadlineExceeded: {"DEADLINE_EXCEEDED", NotDone, false, "deadline passed before the request was carried out"},
-	StatusTimeout:          {"TIMEOUT", Unknown, false, "the outcome of the write was not heard of in time"},
+	StatusTimeout:          {"TIMEOUT", Unknown, false, "the outcome of the write was not known in time"},
 	StatusDropped:          {"DROPPED", NotDone, true, "the proposal was superseded"},
 	StatusShuttingDown:     {"SHUTTING_DOWN", NotDone, true, "server is shutting down"},
 	StatusTooManyConns:     {"TOO_MANY_CONNECTIONS", NotDone, true, "the server's connection limit is reached"},
 	StatusHandshake:        {"HANDSHAKE", NotDone, false, "handshake refused"},
 	StatusUnauthenticated:  {"UNAUTHENTICATED", NotDone, false, "credentials missing or wrong"},
 	StatusPermission:       {"PERMISSION", NotDone, false, "not permitted"},
-	StatusProtocol:         {"PROTOCOL", NotDone, false, "byte stream out of step"},
+	StatusProtocol:         {"PROTOCOL", NotDone, false, "protocol error"},
 	StatusInternal:         {"INTERNAL", Unknown, false, "internal error"},
 	StatusStorageFailed:    {"STORAGE_FAILED", Unknown, false, "storage failed, the node stops"},
-	StatusGoAway:           {"GOAWAY", Done, true, "server asks to connect elsewhere"},
+	StatusGoAway:           {"GOAWAY", Done, true, "the server asks to connect to another node"},
 	StatusIdle:             {"IDLE", Done, true, "connection was idle too long"},
 	StatusRefused:          {"REFUSED", NotDone, false, "the cluster's state does not allow it"},
 	StatusNotFloat:         {"NOT_FLOAT", NotDone, false, "value or increment is not a valid number"},
-	StatusDamaged:          {"DAMAGED", NotDone, false, "it lies in a part of the node's data that is damaged"},
+	StatusDamaged:          {"DAMAGED", NotDone, false, "the data is damaged on disk"},
 }
 
 // Known reports whether s is a status of this protocol version.
@@ -105,13 +105,13 @@ func (s Status) String() string {
 // Text returns a short sentence for people.
 func (s Status) Text() string {
 	if !s.Known() {
-		return "status this version does not know"
+		return "unknown status"
 	}
 	return statusTable[s].text
 }
 
 // Outcome says what is known about the effect of a request answered with s.
-// A status this version does not know is Unknown.
+// A unknown status is Unknown.
 func (s Status) Outcome() Outcome {
 	if !s.Known() {
 		return Unknown

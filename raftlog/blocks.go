@@ -7,7 +7,7 @@ import (
 )
 
 // errNotDirect says that a file takes no direct writes.
-var errNotDirect = errors.New("raftlog: no direct writes here")
+var errNotDirect = errors.New("raftlog: direct writes are not supported on this system")
 
 // blockFile is a file that is written in whole blocks: directly, where that is
 // possible and wanted, and by way of the page cache otherwise. It is for one

@@ -633,11 +633,11 @@ func TestFiles(t *testing.T) {
 		}, ErrCorrupt, segmentName(3) + " is missing"},
 		"first segment gone": {func(t *testing.T, fs *vfs.MemFS) *vfs.MemFS {
 			return without(t, fs, path(1))
-		}, ErrCorrupt, "are in no segment"},
+		}, ErrCorrupt, "missing from the segments"},
 		"shortened": {func(t *testing.T, fs *vfs.MemFS) *vfs.MemFS {
 			p := segmentFile(t, fs, 2)
 			return withSegment(t, fs, 2, p[:len(p)-BlockBytes])
-		}, ErrCorrupt, "the file ends here"},
+		}, ErrCorrupt, "the file is truncated here"},
 		"empty file": {func(t *testing.T, fs *vfs.MemFS) *vfs.MemFS {
 			return withSegment(t, fs, 2, nil)
 		}, ErrCorrupt, "only 0 bytes"},
@@ -653,7 +653,7 @@ func TestFiles(t *testing.T) {
 		}, ErrVersion, segmentName(2)},
 		"segments swapped": {func(t *testing.T, fs *vfs.MemFS) *vfs.MemFS {
 			return withSegment(t, fs, 2, segmentFile(t, fs, 3))
-		}, ErrCorrupt, "the header is of segment 3"},
+		}, ErrCorrupt, "the header belongs to segment 3"},
 		"foreign names": {func(t *testing.T, fs *vfs.MemFS) *vfs.MemFS {
 			for _, n := range []string{"1.seg", "README", "-000000000000001.seg", "0000000000000000.seg"} {
 				f, err := fs.Create(testDir+"/"+n, writeCategory)

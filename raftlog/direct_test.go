@@ -111,7 +111,7 @@ func (w wrappedFS) Unwrap() vfs.FS { return w.FS }
 func TestDirectThroughWrapper(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	if !directHere(t, dir) {
-		t.Skip("no direct writes here")
+		t.Skip("direct writes are not supported")
 	}
 	l, _, err := Open(Options{Dir: dir, FS: wrappedFS{vfs.Default}, SegmentBytes: 64 << 10})
 	if err != nil {

@@ -14,10 +14,10 @@ var (
 
 	// ErrMissing says that there is no log although Options.Begun says that there
 	// was one.
-	ErrMissing = errors.New("raft log is gone")
+	ErrMissing = errors.New("raft log is missing")
 
 	// ErrOwner says that the log is another's than Options.Owner.
-	ErrOwner = errors.New("raft log belongs to another owner")
+	ErrOwner = errors.New("raft log belongs to another node")
 
 	// ErrVersion says that a segment was written in a format this version of
 	// the program does not know.
@@ -28,7 +28,7 @@ var (
 
 	// ErrTooLarge is returned by Commit for a Write above RunBytesMax. Nothing
 	// was written, and the log can still be used.
-	ErrTooLarge = errors.New("raft log write is too large")
+	ErrTooLarge = errors.New("write to the raft log is too large")
 
 	// ErrNoSpace says that the disk had no room for the next segment. What was
 	// committed before is safe.

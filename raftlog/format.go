@@ -87,7 +87,7 @@ func decodeSegmentHeader(p []byte) (segmentHeader, error) {
 		return segmentHeader{}, errMagic
 	}
 	if v := le.Uint16(p[8:]); v != formatVersion {
-		return segmentHeader{}, fmt.Errorf("%w: %d, known is %d", ErrVersion, v, formatVersion)
+		return segmentHeader{}, fmt.Errorf("%w: %d, supported is %d", ErrVersion, v, formatVersion)
 	}
 	if le.Uint32(p[36:]) != checksum(p[:36]) {
 		return segmentHeader{}, errChecksum

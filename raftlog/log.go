@@ -469,9 +469,9 @@ func (l *Log) Stalled() time.Duration {
 // that took the refused one for granted got its number before settled said
 // that it will never be.
 func (l *Log) refuse(w *Write) error {
-	err := fmt.Errorf("%w: %d bytes, allowed are %d", ErrTooLarge, len(w.buf), RunBytesMax)
+	err := fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrTooLarge, len(w.buf), RunBytesMax)
 	if len(w.buf) <= RunBytesMax {
-		err = fmt.Errorf("%w: what was filled before this Write, and refused, is part of what it builds on", ErrTooLarge)
+		err = fmt.Errorf("%w: an earlier Write that this one builds on was refused", ErrTooLarge)
 	}
 	l.settle(w)
 	l.refused = l.fills.Load()

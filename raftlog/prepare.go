@@ -63,7 +63,7 @@ func (l *Log) prepareDone(s *segment, err error) {
 		return
 	}
 	if err != nil {
-		l.opt.Logger.LogAttrs(context.Background(), slog.LevelWarn, "raft log: next segment could not be prepared", slog.Any("error", err))
+		l.opt.Logger.LogAttrs(context.Background(), slog.LevelWarn, "raft log: cannot prepare the next segment", slog.Any("error", err))
 	}
 	l.short.Store(err != nil)
 	if err != nil && l.opt.OnNoSpace != nil {
@@ -217,7 +217,7 @@ func (l *Log) leaves(keep, size int64) error {
 		return nil
 	}
 	if u, err := l.fs.GetDiskUsage(l.opt.Dir); err == nil && u.AvailBytes < uint64(size+keep) {
-		return fmt.Errorf("%d MiB are free, of which %d MiB are for others: %w", u.AvailBytes>>20, keep>>20, syscall.ENOSPC)
+		return fmt.Errorf("%d MiB are free, of which %d MiB are reserved for other files: %w", u.AvailBytes>>20, keep>>20, syscall.ENOSPC)
 	}
 	return nil
 }

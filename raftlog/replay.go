@@ -104,14 +104,14 @@ func (r *replayer) replaySegment(i int, s *segment) (int64, error) {
 			return pos, nil
 		}
 		if first := pos == BlockBytes; first != (h.flags&flagCheckpoint != 0) {
-			return 0, s.corrupt(pos, "the checkpoint is not where it belongs")
+			return 0, s.corrupt(pos, "a checkpoint is missing or at the wrong place")
 		}
 		a := applier{log: r.log, seg: s, offset: pos + runHeaderBytes, oldest: i == 0}
 		if err := a.apply(payload); err != nil {
 			return 0, err
 		}
 		if h.flags&flagCheckpoint != 0 && a.checkpoints != r.log.nonEmpty() {
-			return 0, s.corrupt(pos, "the checkpoint tells of %d groups, the runs before it of %d", a.checkpoints, r.log.nonEmpty())
+			return 0, s.corrupt(pos, "the checkpoint has %d groups, the runs before it %d", a.checkpoints, r.log.nonEmpty())
 		}
 		size := blocks(runHeaderBytes + int64(len(payload)))
 		r.log.run = h.run
@@ -172,7 +172,7 @@ func (r *replayer) checkGroups() error {
 	var err error
 	r.log.eachGroup(func(g *Group) {
 		if g.base != g.start.index && err == nil {
-			err = fmt.Errorf("%w: entries %d to %d of group %d are in no segment of %s", ErrCorrupt, g.start.index+1, g.base, g.id, r.log.opt.Dir)
+			err = fmt.Errorf("%w: entries %d to %d of group %d are missing from the segments in %s", ErrCorrupt, g.start.index+1, g.base, g.id, r.log.opt.Dir)
 		}
 		if !g.empty() {
 			r.found.Groups++
@@ -311,7 +311,7 @@ func (a *applier) record(r *record) error {
 		g.hs = r.hs
 	case kindStart:
 		if !r.reset && r.mark.index > g.last() {
-			return fmt.Errorf("start %d of group %d is behind its end at %d", r.mark.index, g.id, g.last())
+			return fmt.Errorf("start %d of group %d is after its end at %d", r.mark.index, g.id, g.last())
 		}
 		g.begin(r.mark, r.reset)
 	case kindConfState:
@@ -352,12 +352,12 @@ func (a *applier) entry(g *Group, r *record) error {
 func (a *applier) checkpoint(g *Group, r *record) error {
 	if !a.oldest {
 		if g.start != r.mark || g.last() != r.last || g.hs != r.hs || string(g.conf) != string(r.data) {
-			return fmt.Errorf("checkpoint of group %d is at odds with the runs before it", g.id)
+			return fmt.Errorf("checkpoint of group %d contradicts the runs before it", g.id)
 		}
 		return nil
 	}
 	if !g.empty() {
-		return fmt.Errorf("group %d is twice in a checkpoint", g.id)
+		return fmt.Errorf("group %d appears twice in a checkpoint", g.id)
 	}
 	g.start, g.hs = r.mark, r.hs
 	// Where the log holds entries from before, they are in segments that are

@@ -119,9 +119,9 @@ func (s *segment) readHeader(seq uint64) error {
 	case err != nil:
 		return s.corrupt(0, "%v", err)
 	case s.seq != seq:
-		return s.corrupt(0, "the header is of segment %d", s.seq)
+		return s.corrupt(0, "the header belongs to segment %d", s.seq)
 	case s.bytes < s.size:
-		return s.corrupt(s.bytes, "the file ends here, it was %d bytes long", s.size)
+		return s.corrupt(s.bytes, "the file is truncated here; it was %d bytes long", s.size)
 	}
 	return nil
 }

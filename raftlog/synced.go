@@ -140,7 +140,7 @@ func readSynced(fs vfs.FS, dir string) (*syncedRecord, error) {
 		}
 	}
 	if best == nil {
-		return nil, &CorruptionError{File: path, Reason: "neither of the two records of how far the log was synced is whole"}
+		return nil, &CorruptionError{File: path, Reason: "both records of how far the log was synced are damaged"}
 	}
 	return best, nil
 }
@@ -208,10 +208,10 @@ func (s *syncedFile) put(r syncedRecord) error {
 	r.serial = s.last.serial + 1
 	s.buf = r.encode(s.buf[:0])
 	if _, err := s.file.WriteAt(s.buf, int64(r.serial%2)*syncedSlotBytes); err != nil {
-		return fmt.Errorf("writing how far the raft log is synced: %w", err)
+		return fmt.Errorf("recording how far the raft log is synced: %w", err)
 	}
 	if err := s.file.SyncData(); err != nil {
-		return fmt.Errorf("syncing how far the raft log is synced: %w", err)
+		return fmt.Errorf("syncing the record of how far the raft log is synced: %w", err)
 	}
 	s.last = r
 	s.run.Store(r.run)
@@ -287,7 +287,7 @@ func (r *replayer) readSynced() error {
 	case r.synced == nil && o.Begun && len(r.segments) == 0:
 		return fmt.Errorf("%w: %s", ErrMissing, o.Dir)
 	case r.synced == nil && o.Begun && !o.CutDamage:
-		return &CorruptionError{File: r.log.fs.PathJoin(o.Dir, syncedName), Reason: "the file is missing; it says how far the log was synced"}
+		return &CorruptionError{File: r.log.fs.PathJoin(o.Dir, syncedName), Reason: "the file, which records how far the log was synced, is missing"}
 	case r.synced != nil && r.synced.owner != o.Owner && r.synced.owner != 0 && o.Owner != 0:
 		return fmt.Errorf("%w: it was written by %016x, this is %016x", ErrOwner, r.synced.owner, o.Owner)
 	}
@@ -305,7 +305,7 @@ func (r *replayer) checkSynced() error {
 	if s.run <= r.log.run || r.log.opt.CutDamage {
 		return nil
 	}
-	return r.lost(fmt.Sprintf("the log ends with run %d, but up to run %d it had been synced at %s%s",
+	return r.lost(fmt.Sprintf("the log ends at run %d, but had been synced up to run %d at %s%s",
 		r.log.run, s.run, r.found.SyncedAt.UTC().Format(time.RFC3339), s.place()))
 }
 

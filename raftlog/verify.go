@@ -52,12 +52,12 @@ func Verify(o Options, report func(string)) error {
 	report(fmt.Sprintf("raft log: %d groups, %d entries, %d runs in %d segments, %d bytes", f.Groups, f.Entries, r.runs, f.Segments, f.Bytes))
 	switch {
 	case f.Closed:
-		report("raft log: closed in order, nothing is missing")
+		report("raft log: shut down cleanly, nothing is missing")
 	case f.SyncedRun > 0:
-		report(fmt.Sprintf("raft log: not closed in order; nothing is missing of what was synced by %s", f.SyncedAt.UTC().Format(time.RFC3339)))
+		report(fmt.Sprintf("raft log: not shut down cleanly; nothing is missing that was synced by %s", f.SyncedAt.UTC().Format(time.RFC3339)))
 	}
 	if f.TornBytes > 0 {
-		report(fmt.Sprintf("raft log: torn tail of %d bytes, will be dropped", f.TornBytes))
+		report(fmt.Sprintf("raft log: torn tail of %d bytes will be dropped", f.TornBytes))
 	}
 	return nil
 }

@@ -26,12 +26,12 @@ func (p *processor) admin(c *conn, f *protocol.Frame) {
 	}
 	if s.admins.Add(1) > adminsMax {
 		s.admins.Add(-1)
-		p.fail(c, f.ID, protocol.StatusBusy, retryQuorumMillis, fmt.Sprintf("%d administrative requests are under way", adminsMax))
+		p.fail(c, f.ID, protocol.StatusBusy, retryQuorumMillis, fmt.Sprintf("%d administrative requests are already running; try again later", adminsMax))
 		return
 	}
 	if !s.upstreams.begin(1) {
 		s.admins.Add(-1)
-		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another")
+		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another node")
 		return
 	}
 	j := p.newJob(c, f, protocol.OpAdmin)
@@ -46,7 +46,7 @@ func (s *Server) administer(j job) {
 	answer, err := s.askBackend(&j)
 	s.admins.Add(-1) // before the answer: who has it may ask again
 	if err == nil && len(answer) > bodyBytesMax {
-		err = fmt.Errorf("the answer of %d bytes does not fit in a frame", len(answer))
+		err = fmt.Errorf("the answer has %d bytes, which does not fit in a frame", len(answer))
 	}
 	if err != nil {
 		s.failJob(&j, adminRefusal(err), &t)

@@ -53,7 +53,7 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 	case apart:
 		p.refuse(c, f.ID, errKeysApart)
 	case !divisible:
-		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the batch's keys lie in different shards, so it cannot be atomic; give them a common {tag}, or ask for a non-atomic batch")
+		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the batch's keys are in different shards, so it cannot be atomic; give the keys a common {tag}, or send a non-atomic batch")
 	default:
 		p.scatter(c, f)
 	}
@@ -122,7 +122,7 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 		return
 	}
 	if err := p.proposeAcross(c, f, protocol.OpTxn); err != nil {
-		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys lie in different shards; give them a common {tag}")
+		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys are in different shards; give the keys a common {tag}")
 	}
 }
 

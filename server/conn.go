@@ -136,7 +136,7 @@ func (s *Server) farewell(c *conn) []byte {
 		return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusShuttingDown, 1000, "the server is shutting down")
 	}
 	s.counters.rejected.Add(1)
-	return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, of %d (concurrency.max_connections, or what the limit of open files leaves of it)", s.cfg.ConnectionsMax))
+	return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, out of %d (concurrency.max_connections, or fewer if the limit of open files is too low)", s.cfg.ConnectionsMax))
 }
 
 // outputSize is the smallest output buffer: several small replies, or one row
@@ -356,12 +356,12 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 		c.hangUp()
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
-		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive whole within %v", cfg.FrameTimeout))
+		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive completely within %v", cfg.FrameTimeout))
 	case c.dawdles(nowMillis):
-		c.dismiss(protocol.StatusBusy, "others wait for the memory of this request, which arrives too slowly")
+		c.dismiss(protocol.StatusBusy, "the request arrives too slowly, and other requests need its memory")
 	case c.forwarded: // the other node closes it when it has no use for it
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.owes() && !c.awaits.Load():
-		c.dismiss(protocol.StatusIdle, fmt.Sprintf("nothing was asked for %v", cfg.IdleTimeout))
+		c.dismiss(protocol.StatusIdle, fmt.Sprintf("no request for %v", cfg.IdleTimeout))
 	}
 }
 

@@ -202,7 +202,7 @@ func TestRedisFlush(t *testing.T) {
 			fc.nodes[1].unsure = redirect
 		})
 		got := c.do("FLUSHDB")
-		if !strings.HasPrefix(got, "-UNKNOWN the outcome of the write is not known: ") {
+		if !strings.HasPrefix(got, "-UNKNOWN the outcome of the write is unknown: ") {
 			t.Errorf("redirect %v: %q", redirect, got)
 		}
 	}

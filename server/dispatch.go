@@ -119,7 +119,7 @@ func (p *processor) fail(c *conn, id uint64, s protocol.Status, retryMillis uint
 }
 
 // errKeysApart refuses one operation on two keys that no shard has both of.
-var errKeysApart = errors.New("the operation's keys lie in different shards; give them a common {tag}")
+var errKeysApart = errors.New("the operation's keys are in different shards; give the keys a common {tag}")
 
 // refuse answers a request whose message could not be accepted.
 func (p *processor) refuse(c *conn, id uint64, err error) {
@@ -147,7 +147,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		return
 	}
 	if p.srv.draining.Load() {
-		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another")
+		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another node")
 		return
 	}
 	if f.Flags&protocol.FlagExtensions != 0 && !p.extensions(c, f, op) {
@@ -177,7 +177,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	case protocol.OpRoutes, protocol.OpStatus:
 		switch {
 		case len(f.Body) != 0:
-			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("%v has no body, %d bytes came with it", op, len(f.Body)))
+			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("%v has no body, but %d bytes were sent", op, len(f.Body)))
 		case op == protocol.OpRoutes:
 			p.routes(c, f)
 		default:
@@ -186,9 +186,9 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	case protocol.OpAdmin:
 		p.admin(c, f)
 	case protocol.OpHello:
-		p.fail(c, f.ID, protocol.StatusBadRequest, 0, "HELLO was said already")
+		p.fail(c, f.ID, protocol.StatusBadRequest, 0, "HELLO was already sent on this connection")
 	default:
-		p.fail(c, f.ID, protocol.StatusUnsupported, 0, fmt.Sprintf("opcode %d is not known to this server", f.Code))
+		p.fail(c, f.ID, protocol.StatusUnsupported, 0, fmt.Sprintf("opcode %d is unknown to this server", f.Code))
 	}
 }
 
@@ -246,7 +246,7 @@ func (p *processor) hello(c *conn, f *protocol.Frame) {
 		return
 	}
 	if m.VersionMin > protocol.Version || m.VersionMax < protocol.Version {
-		c.closeWith(f.ID, protocol.StatusHandshake, fmt.Sprintf("the client speaks protocol versions %d to %d, the server %d", m.VersionMin, m.VersionMax, protocol.Version))
+		c.closeWith(f.ID, protocol.StatusHandshake, fmt.Sprintf("the client supports protocol versions %d to %d, the server supports %d", m.VersionMin, m.VersionMax, protocol.Version))
 		return
 	}
 	c.greet()

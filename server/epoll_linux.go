@@ -749,7 +749,7 @@ func (t *thread) admit(fd int, ln *listener) {
 	ev := unix.EpollEvent{Events: connEvents}
 	setData(&ev, c.slot, c.gen)
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		s.lines.register.Warn(s.log, "registering a connection", "error", err)
+		s.lines.register.Warn(s.log, "cannot register a connection", "error", err)
 		t.front.close(c)
 	}
 }

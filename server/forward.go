@@ -48,7 +48,7 @@ func (s *Server) notLeader(shard int) *refusal {
 	if r.leader != 0 {
 		r.message = fmt.Sprintf("node %d leads the shard", r.leader)
 	} else {
-		r.message = "the shard has no leader that could answer now; try again"
+		r.message = "the shard has no leader at the moment; try again"
 	}
 	return r
 }
@@ -249,7 +249,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		if r.retry(protocol.StatusBusy) {
 			return
 		}
-		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "the client does not take its replies fast enough"}, &marks, t)
+		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "the client does not read its replies fast enough"}, &marks, t)
 		return
 	}
 	defer c.mu.Unlock()
@@ -301,7 +301,7 @@ func refusalIn(f *protocol.Frame, x *protocol.Extensions, write bool) *refusal {
 		r.leader = x.Leader
 	case protocol.StatusShuttingDown:
 		r.status, r.retryMillis = protocol.StatusNotLeader, retryLeaderMillis
-		r.message = "the node that led the shard is stopping; it gets another leader"
+		r.message = "the node that led the shard is stopping; the shard gets another leader"
 	}
 	return r
 }

@@ -111,7 +111,7 @@ func (c *conn) roomForRest(need int, now uint64) bool {
 // waits it keeps the bytes that had come with what was read before.
 func (c *conn) roomForLarge(need int) bool {
 	if !c.greeted && c.redis == nil {
-		c.closeWith(0, protocol.StatusHandshake, fmt.Sprintf("the first request on a connection must be HELLO, which has no %d bytes", need))
+		c.closeWith(0, protocol.StatusHandshake, fmt.Sprintf("the first request on a connection must be HELLO, and a HELLO is smaller than %d bytes", need))
 		c.dropInput()
 		return false
 	}
@@ -176,7 +176,7 @@ func (c *conn) countInput(n int) bool {
 	}
 	c.counted = n
 	if s := c.srv; s.inputBytes.Add(int64(more)) > s.admission.inputMax && more > 0 && !c.forwarded {
-		c.closeWith(0, protocol.StatusBusy, "too much memory is held by requests that have not arrived whole")
+		c.closeWith(0, protocol.StatusBusy, "too much memory is used by requests that have not arrived completely")
 		c.dropInput()
 		return false
 	}

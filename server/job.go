@@ -45,7 +45,7 @@ type job struct {
 const replyReserve = 32 << 10
 
 // errTooManyReads is what a client hears where the queue of jobs is full.
-const errTooManyReads = "too many reads wait for the disk"
+const errTooManyReads = "too many reads are waiting for the disk"
 
 // request returns the request's body.
 func (j *job) request() []byte { return j.body.B[j.exts:] }

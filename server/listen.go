@@ -32,12 +32,12 @@ func removeStaleSocket(path string) error {
 		return nil
 	}
 	if fi.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("cannot listen on unix://%s: a file that is not a socket is there", path)
+		return fmt.Errorf("cannot listen on unix://%s: the file exists and is not a socket", path)
 	}
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {
 		c.Close()
-		return fmt.Errorf("cannot listen on unix://%s: another server answers there", path)
+		return fmt.Errorf("cannot listen on unix://%s: another server is listening there", path)
 	}
 	return os.Remove(path)
 }

@@ -134,7 +134,7 @@ func (p *processor) runMGet(j job) {
 	case command.ReadNotLeader:
 		out.Release()
 		if j.wide != nil || (j.local && j.mode != protocol.Stale) {
-			p.failJob(&j, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: "a shard of these keys has moved meanwhile; try again"})
+			p.failJob(&j, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: "a shard of these keys was moved during the read; try again"})
 			return
 		}
 		p.gatherMGet(j)
@@ -180,7 +180,7 @@ func (p *processor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *p
 			return command.ReadFound, true
 		}
 		if len(out.B) > replyBytesMax {
-			w.abort(protocol.StatusTooLarge, "the rows asked for exceed 64 MiB; ask for fewer keys at a time")
+			w.abort(protocol.StatusTooLarge, "the requested rows exceed 64 MiB; request fewer keys at a time")
 			return command.ReadFound, true
 		}
 	}
@@ -311,7 +311,7 @@ func (w *wide) mgetRows(n int) ([]*protocol.MGetRow, *refusal) {
 
 // malformedPart is the refusal of a request of which another node answered a
 // part with something else than was asked for.
-var malformedPart = &refusal{status: protocol.StatusInternal, message: "another node's part of the reply is malformed; do all nodes run compatible versions?"}
+var malformedPart = &refusal{status: protocol.StatusInternal, message: "another node's part of the reply is malformed; check that all nodes run compatible versions"}
 
 // chunks writes a reply of several frames into one buffer.
 type chunks struct {

@@ -129,7 +129,7 @@ func (n *netFront) admitForwarded(from uint64, nc net.Conn) {
 	c := s.newConn(x)
 	c.forwarded, c.table = true, &s.forwarded
 	if s.draining.Load() || !s.forwarded.add(c) {
-		s.lines.stream.Warn(s.log, "a stream from another node is refused", "node", from, "streams", s.forwarded.len())
+		s.lines.stream.Warn(s.log, "refused a stream from another node", "node", from, "streams", s.forwarded.len())
 		nc.Close()
 		return
 	}

@@ -20,7 +20,7 @@ type largeReply struct {
 
 // errNoReplyMemory is what a client hears whose reply finds no room and cannot
 // wait for it.
-const errNoReplyMemory = "too much memory is held by replies that their clients do not take"
+const errNoReplyMemory = "too much memory is used by replies that clients have not read"
 
 // replyMax is how large a reply j may make, or take its value from.
 func (j *job) replyMax() int {
@@ -123,7 +123,7 @@ func (c *conn) parks(j *job, unsentMax int) bool {
 
 // errRowsUntaken is what a client hears whose read in the log's order has found
 // more than there is room for behind the replies that it has not taken.
-const errRowsUntaken = "the client has not taken the replies before this one, and there is no room for the value beside them; read it again"
+const errRowsUntaken = "the client has not read earlier replies, which leaves no memory for this value; read the key again"
 
 // rowRoom is how many bytes of rows the answer to a command of the log may
 // have: bodyBytesMax, or less where the connection's unsent replies would

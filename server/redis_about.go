@@ -177,7 +177,7 @@ func redisClusterGetKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) 
 			}
 		}
 		if len(w.out) > w.limit {
-			w.fail = "ERR the keys take more than " + strconv.Itoa(w.limit) + " bytes; ask for fewer"
+			w.fail = "ERR the keys exceed " + strconv.Itoa(w.limit) + " bytes; request fewer"
 			return walkEnd
 		}
 		return walkOn

@@ -179,7 +179,7 @@ func (x *redisPlan) proto() int { return int(x.c.redis.proto) }
 // having failed, if it can be none.
 func (x *redisPlan) takeKey(i int) bool {
 	if n := len(x.args[i]); n < protocol.KeyBytesMin || n > protocol.KeyBytesMax {
-		x.fail("ERR keys have 1 to 8192 bytes here, and this one has " + strconv.Itoa(n))
+		x.fail("ERR a key must have 1 to 8192 bytes, and this one has " + strconv.Itoa(n))
 		return false
 	}
 	x.keys = append(x.keys, x.args[i])
@@ -254,7 +254,7 @@ func (p *processor) mistaken(c *conn, args [][]byte, problem string) bool {
 	case isWord(args[0], "post"), isWord(args[0], "host:"):
 		// A browser has been made to talk to this port. Nothing that it sends
 		// must be carried out, and nothing is told.
-		c.srv.lines.foreigner.Warn(c.srv.log, "a client of the Redis protocol speaks HTTP and is cut off", "peer", c.tr.remote(c))
+		c.srv.lines.foreigner.Warn(c.srv.log, "closed an HTTP connection on the Redis port", "peer", c.tr.remote(c))
 		c.refused = true
 		c.hangUp()
 		return true

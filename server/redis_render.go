@@ -214,9 +214,9 @@ func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byt
 }
 
 const (
-	errOmitted         = "ERR the command was carried out, but its answer is too large to be told together with the others"
-	errTxnTooLarge     = "ERR the replies to the transaction would take more than 16 MiB together; nothing was done"
-	errMalformedAnswer = "ERR another node's answer is malformed; do all nodes run compatible versions?"
+	errOmitted         = "ERR the command was carried out, but the replies to the transaction are too large together; read the value again"
+	errTxnTooLarge     = "ERR the replies to the transaction would exceed 16 MiB; nothing was done"
+	errMalformedAnswer = "ERR another node's answer is malformed; check that all nodes run compatible versions"
 )
 
 // outcome appends what is told of a write beside its row.
@@ -573,10 +573,10 @@ func (x *replyShape) fail(out *bufpool.Buffer, status protocol.Status, body []by
 // again. What may have been done is never told as failed.
 func (x *replyShape) errorText(status protocol.Status, message string) string {
 	if x.write && status.Outcome() == protocol.Unknown {
-		return "UNKNOWN the outcome of the write is not known: " + message
+		return "UNKNOWN the outcome of the write is unknown: " + message
 	}
 	if status.Outcome() == protocol.Unknown {
-		return "CLUSTERDOWN the shard's majority has not answered in time" // a read that went through the log
+		return "CLUSTERDOWN a majority of the shard's replicas did not answer in time" // a read that went through the log
 	}
 	switch status {
 	case protocol.StatusNotInteger:

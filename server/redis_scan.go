@@ -368,7 +368,7 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 	if number == 0 {
 		w.at = p.beginWalk(pattern)
 	} else if w.at, held = p.srv.cursors.get(number); !held {
-		p.answerError(c, "ERR this cursor is not known to this server any more, or is another server's; begin again with 0")
+		p.answerError(c, "ERR this cursor has expired or belongs to another server; start again with cursor 0")
 		return false
 	}
 	return p.walkOver(c, w)
@@ -448,11 +448,11 @@ func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
 func takeKeys(w *redisWalk, keys [][]byte) walkStep {
 	w.collect(keys)
 	if len(w.out) > w.limit {
-		w.fail = "ERR the keys that match take more than " + strconv.Itoa(w.limit) + " bytes; use SCAN"
+		w.fail = "ERR the matching keys exceed " + strconv.Itoa(w.limit) + " bytes; use SCAN"
 		return walkEnd
 	}
 	if len(w.out) > largeBytes && w.full() {
-		w.fail = "TRYAGAIN " + errNoReplyMemory + ", and the keys that match take more; use SCAN"
+		w.fail = "TRYAGAIN " + errNoReplyMemory + ", and the matching keys need more; use SCAN"
 		return walkEnd
 	}
 	return walkOn

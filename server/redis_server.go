@@ -162,7 +162,7 @@ func redisSelect(_ *processor, x *redisPlan) {
 	case 0 < n && n < redisDatabases:
 		// A Redis has it. Whoever does not look at the answer must not go on
 		// in another database than it means.
-		x.fail("ERR DB index is out of range: Proa has database 0 only, and closes a connection that asks for another")
+		x.fail("ERR DB index is out of range: Proa only has database 0, and closes connections that select another")
 		x.c.endAfterReplies()
 	case n != 0:
 		x.fail(resp.ErrDBIndex)
@@ -407,7 +407,7 @@ func redisConfigSet(p *processor, x *redisPlan) {
 			x.fail(resp.UnknownConfig(x.args[i]))
 			return
 		case !same:
-			x.fail(resp.ConfigFailed(string(x.args[i]), "Proa is configured when it starts; see its configuration"))
+			x.fail(resp.ConfigFailed(string(x.args[i]), "Proa settings cannot be changed at run time; see docs/configuration.md"))
 			return
 		}
 	}

@@ -184,7 +184,7 @@ func TestRedisKeyLimits(t *testing.T) {
 		t.Errorf("the longest key: %q", got)
 	}
 	for _, args := range [][]string{{"SET", long + "k", "v"}, {"GET", ""}, {"DEL", "a", ""}, {"MGET", "a", long + "k"}, {"INCR", ""}, {"RENAME", "a", ""}, {"WATCH", ""}, {"EXISTS", "a", ""}} {
-		if got := c.call(args...); !strings.HasPrefix(got, "-ERR keys have 1 to 8192 bytes here, and this one has ") {
+		if got := c.call(args...); !strings.HasPrefix(got, "-ERR a key must have 1 to 8192 bytes, and this one has ") {
 			t.Errorf("%s: %q", args[0], got)
 		}
 	}
@@ -642,7 +642,7 @@ func TestRedisScan(t *testing.T) {
 			}
 		}
 		c.want("SCAN 0 TYPE list", "*2|$1|0|*0|")
-		c.want("SCAN 12345", "-ERR this cursor is not known to this server any more, or is another server's; begin again with 0|")
+		c.want("SCAN 12345", "-ERR this cursor has expired or belongs to another server; start again with cursor 0|")
 		c.want("SCAN x", "-ERR invalid cursor|")
 		c.want("SCAN 0 COUNT 0", "-ERR syntax error|")
 		c.want("SCAN 0 MATCH", "-ERR syntax error|")
@@ -712,7 +712,7 @@ func TestKeysIsBounded(t *testing.T) {
 			t.Fatal(got)
 		}
 	}
-	c.want("KEYS *", "-ERR the keys that match take more than 32768 bytes; use SCAN|")
+	c.want("KEYS *", "-ERR the matching keys exceed 32768 bytes; use SCAN|")
 	c.want("PING", "+PONG|")
 }
 
@@ -724,7 +724,7 @@ func TestRedisUnknownOutcome(t *testing.T) {
 	for id := uint64(1); id <= 2; id++ {
 		c := dialRedis(t, fc.nodes[id].redisAddr)
 		for _, cmd := range []string{"SET %s v", "INCR %s", "DEL %s", "APPEND %s x"} {
-			if got := c.do(fmt.Sprintf(cmd, key)); !strings.HasPrefix(got, "-UNKNOWN the outcome of the write is not known: ") {
+			if got := c.do(fmt.Sprintf(cmd, key)); !strings.HasPrefix(got, "-UNKNOWN the outcome of the write is unknown: ") {
 				t.Errorf("node %d, %s: %q", id, cmd, got)
 			}
 		}

@@ -77,7 +77,7 @@ func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
 	size, ok := p.srv.keepArgs(x.args)
 	if !ok {
 		t.broken = true
-		p.answerError(c, "ERR too much memory is held by transactions that are not finished")
+		p.answerError(c, "ERR too much memory is used by unfinished transactions; try again")
 		return
 	}
 	t.bytes += size
@@ -207,7 +207,7 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 	}
 	size, ok := p.srv.keepArgs(x.keys)
 	if !ok {
-		p.answerError(c, "ERR too much memory is held by transactions that are not finished")
+		p.answerError(c, "ERR too much memory is used by unfinished transactions; try again")
 		return false
 	}
 	w := &redisWatch{keys: cloneArgs(x.keys), bytes: size, seen: make([]protocol.WatchReply, len(x.keys))}

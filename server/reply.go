@@ -42,9 +42,9 @@ func statusOf(s command.Status) protocol.Status {
 func textOf(s command.Status, status protocol.Status) string {
 	switch s {
 	case command.SessionMismatch:
-		return "the session has used this sequence number for another request; nothing was done; give each write a number of its own"
+		return "the session already used this sequence number for another request; nothing was done; give each write its own number"
 	case command.Damaged:
-		return "a row that this needs cannot be read: " + command.ErrDamaged.Error()
+		return "a required row cannot be read: " + command.ErrDamaged.Error()
 	}
 	return status.Text()
 }
@@ -53,7 +53,7 @@ func textOf(s command.Status, status protocol.Status) string {
 // each shard where the node is not alone need only be asked for again.
 func refusalOfOutcome(o command.Outcome, op protocol.Opcode) (s protocol.Status, retryMillis uint32, message string) {
 	if o == command.Apart && op == protocol.OpDeleteRange {
-		return protocol.StatusBusy, retryLeaderMillis, "the node has just ceased to be alone; try again"
+		return protocol.StatusBusy, retryLeaderMillis, "the cluster has just grown beyond one node; try again"
 	}
 	s, message = statusOfOutcome(o)
 	return s, 0, message
@@ -63,15 +63,15 @@ func refusalOfOutcome(o command.Outcome, op protocol.Opcode) (s protocol.Status,
 func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
 	switch o {
 	case command.Dropped:
-		return protocol.StatusDropped, "another entry took its place; nothing was changed"
+		return protocol.StatusDropped, "another leader's log entry replaced the write; nothing was changed"
 	case command.Apart:
-		return protocol.StatusCrossShard, "the keys lie in different shards, and the node is not its cluster's only one; nothing was done; give them a common {tag}"
+		return protocol.StatusCrossShard, "the keys are in different shards, and the cluster has more than one node; nothing was done; give the keys a common {tag}"
 	case command.Overdue:
-		return protocol.StatusDeadlineExceeded, "the deadline passed while the write waited for its turn; nothing was changed"
+		return protocol.StatusDeadlineExceeded, "the deadline passed while the write was queued; nothing was changed"
 	case command.TimedOut:
-		return protocol.StatusTimeout, "the shard's majority has not confirmed the write in time; its outcome is unknown"
+		return protocol.StatusTimeout, "a majority of the shard's replicas did not confirm the write in time; its outcome is unknown"
 	}
-	return protocol.StatusStorageFailed, "the node stopped while the write was on its way; its outcome is unknown"
+	return protocol.StatusStorageFailed, "the node stopped while the write was in progress; its outcome is unknown"
 }
 
 // bodyBytesMax bounds the outcomes of one BATCH or TXN, so that the reply fits

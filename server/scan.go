@@ -58,7 +58,7 @@ const (
 	cursorHead   = 1 + 8
 )
 
-var errBadCursor = errors.New("the cursor does not belong to this scan; begin again without one")
+var errBadCursor = errors.New("the cursor does not belong to this scan; start again without a cursor")
 
 func (s *Server) cursorSum(m *protocol.Scan, shard int, key []byte) uint64 {
 	b := bufpool.Get(64 + len(m.Start) + len(m.End) + len(key))

@@ -229,7 +229,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 			s.front, err = newNetFront(s), nil
 		}
 	default:
-		err = fmt.Errorf("unknown transport %q: epoll and net exist", cfg.Transport)
+		err = fmt.Errorf("unknown transport %q; use epoll or net", cfg.Transport)
 	}
 	if err != nil {
 		return nil, err
@@ -356,7 +356,7 @@ func (s *Server) drain(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d connections did not drain: %w", open, ctx.Err())
+			return fmt.Errorf("%d connections were not drained in time: %w", open, ctx.Err())
 		case <-time.After(poll):
 		}
 	}

@@ -181,7 +181,7 @@ func (u *upstream) send(k *call, patience time.Duration) (*link, *refusal) {
 	defer u.mu.Unlock()
 	size := len(k.frame.B)
 	if u.requests >= upstreamRequestsMax || (u.requests > 0 && u.bytes+size > upstreamBytesMax) {
-		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: fmt.Sprintf("too many requests wait for node %d", u.node)}
+		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: fmt.Sprintf("too many requests are waiting for node %d", u.node)}
 	}
 	l, r := u.linkFor(k)
 	if r != nil {
@@ -212,13 +212,13 @@ func (u *upstream) linkFor(k *call) (*link, *refusal) {
 		if l := u.links[lanes-1-lane]; l != nil {
 			return l, nil
 		}
-		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryLeaderMillis, message: fmt.Sprintf("this node has its %d connections to other nodes (network.connection_pool_size)", u.all.srv.cfg.ForwardConnections)}
+		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryLeaderMillis, message: fmt.Sprintf("all %d connections to other nodes are in use (network.connection_pool_size)", u.all.srv.cfg.ForwardConnections)}
 	}
 	if time.Now().Before(u.notUntil) {
-		return nil, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("node %d leads the shard and cannot be reached from here", u.node)}
+		return nil, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("node %d leads the shard and is unreachable from this node", u.node)}
 	}
 	if !u.all.begin(1) {
-		return nil, &refusal{status: protocol.StatusShuttingDown, message: "the server is shutting down; connect to another"}
+		return nil, &refusal{status: protocol.StatusShuttingDown, message: "the server is shutting down; connect to another node"}
 	}
 	l := &link{up: u, lane: lane, calls: make(map[uint64]*call), wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	u.links[lane] = l
@@ -257,7 +257,7 @@ func (l *link) run() {
 	defer us.open.Add(-1)
 	nc, err := l.open()
 	if err != nil {
-		us.srv.log.Debug("cannot forward", "node", l.up.node, "error", err)
+		us.srv.log.Debug("cannot forward requests to a node", "node", l.up.node, "error", err)
 		l.fail(true)
 		return
 	}
@@ -269,7 +269,7 @@ func (l *link) run() {
 	}
 	go l.read()
 	if err := l.writeAll(); err != nil {
-		us.srv.log.Debug("forwarding ended", "node", l.up.node, "error", err)
+		us.srv.log.Debug("connection for forwarded requests ended", "node", l.up.node, "error", err)
 	}
 	l.fail(false)
 }
@@ -377,7 +377,7 @@ func (l *link) writeAll() error {
 	}
 }
 
-var errDeserted = errors.New("the node is silent and leads no shard any more")
+var errDeserted = errors.New("the node does not answer and no longer leads a shard")
 
 func (l *link) unanswered() bool {
 	l.up.mu.Lock()
@@ -499,7 +499,7 @@ func (l *link) dropTooLarge(batch []*call) []*call {
 			continue
 		}
 		if k.giveUp() {
-			k.end(&refusal{status: protocol.StatusTooLarge, message: fmt.Sprintf("node %d takes frames of at most %d bytes (network.max_frame_size); give all nodes the same limit", l.up.node, l.limit)}, &t)
+			k.end(&refusal{status: protocol.StatusTooLarge, message: fmt.Sprintf("node %d accepts frames of at most %d bytes (network.max_frame_size); set the same limit on all nodes", l.up.node, l.limit)}, &t)
 		}
 		l.releaseFrames([]*call{k})
 	}
@@ -641,7 +641,7 @@ func (k *call) expire() {
 	k.up.mu.Unlock()
 	r := &refusal{status: protocol.StatusDeadlineExceeded, message: fmt.Sprintf("the deadline passed before node %d answered", k.up.node)}
 	if unknown {
-		r = &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the deadline passed while the write was on its way to node %d; its outcome is unknown", k.up.node)}
+		r = &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the deadline passed while the write was being forwarded to node %d; its outcome is unknown", k.up.node)}
 	}
 	var t touched
 	k.end(r, &t)
@@ -692,7 +692,7 @@ func (l *link) fail(hold bool) {
 // broken is the refusal of a call whose link broke.
 func (k *call) broken() *refusal {
 	if k.write && k.written {
-		return &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the connection to node %d broke while the write was on its way; its outcome is unknown", k.up.node)}
+		return &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the connection to node %d was lost while the write was being forwarded; its outcome is unknown", k.up.node)}
 	}
-	return &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("the connection to node %d, which leads the shard, broke", k.up.node)}
+	return &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: fmt.Sprintf("the connection to node %d, which leads the shard, was lost", k.up.node)}
 }

@@ -47,7 +47,7 @@ func (p *processor) await(j job) *waiting {
 	s := p.srv
 	j.dropClaim()
 	if !s.hold(waitingBytes + len(j.body.B)) {
-		p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too many reads wait for other nodes"})
+		p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too many reads are waiting for other nodes"})
 		return nil
 	}
 	w := &waiting{srv: s, job: j}
@@ -133,7 +133,7 @@ func (w *waiting) expire() {
 	}
 	var t touched
 	w.srv.refuse(w.job.c, w.job.id, w.job.charge, &protocol.Extensions{Epoch: w.job.epoch},
-		&refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the read waited for the shard's majority or for another node"}, &t)
+		&refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the read waited for a majority of the shard's replicas or for another node"}, &t)
 	t.flush()
 }
 
@@ -192,7 +192,7 @@ func (t *part) frame(f *protocol.Frame, x *protocol.Extensions, out *touched) {
 		return
 	}
 	if !t.w.srv.hold(len(f.Body)) {
-		t.lost(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too much memory is held by reads over several nodes"}, out)
+		t.lost(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too much memory is used by reads across nodes"}, out)
 		return
 	}
 	t.bytes += len(f.Body)

@@ -248,14 +248,14 @@ func (p *pass) admit(entries []Entry) error {
 	for i := range entries {
 		e := &entries[i]
 		if e.Shard < 0 || e.Shard >= len(p.shards) {
-			return fmt.Errorf("storage: entry of shard %d of %d", e.Shard, len(p.shards))
+			return fmt.Errorf("storage: entry for shard %d of %d, which is out of range", e.Shard, len(p.shards))
 		}
 		sh := p.touch(e.Shard)
 		if e.Index <= sh.applied {
 			return fmt.Errorf("%w: shard %d, index %d, applied %d", ErrStaleIndex, e.Shard, e.Index, sh.applied)
 		}
 		if len(e.Conf) > ConfBytesMax {
-			return fmt.Errorf("storage: configuration of %d bytes, at most %d are possible", len(e.Conf), ConfBytesMax)
+			return fmt.Errorf("storage: configuration of %d bytes, at most %d are allowed", len(e.Conf), ConfBytesMax)
 		}
 		sh.take(e)
 	}

@@ -37,7 +37,7 @@ import (
 // the file system below Pebble refuses to read it again (damagedFS).
 
 // ErrDamaged is wrapped by every DamageError.
-var ErrDamaged = errors.New("storage: the data on disk are damaged")
+var ErrDamaged = errors.New("storage: the data on disk is damaged")
 
 // DamageError says that something of a shard cannot be read, because its file is
 // damaged. Retrying does not help. It wraps ErrDamaged.
@@ -119,7 +119,7 @@ func (s *Store) found(info pebble.DataCorruptionInfo) {
 	due := f.due
 	d.mu.Unlock()
 	if first {
-		s.opts.Logger.Error("a file of the state is damaged; what needs the damaged part of it is refused", "file", info.Path, "error", info.Details.Error())
+		s.opts.Logger.Error("state file is damaged; requests that need the damaged part are refused", "file", info.Path, "error", info.Details.Error())
 	}
 	if due {
 		notify(d.news)
@@ -320,7 +320,7 @@ func (s *Store) inspectFile(path string) {
 		}
 	}
 	if err != nil {
-		s.opts.Logger.Warn("a damaged file of the state could not be read through", "file", path, "error", err)
+		s.opts.Logger.Warn("cannot scan a damaged state file completely", "file", path, "error", err)
 	}
 }
 
@@ -473,7 +473,7 @@ type damagedFS struct {
 }
 
 // errKnownDamage is what a read of it returns.
-var errKnownDamage = fmt.Errorf("this block is known to be damaged: %w", pebble.ErrCorruption)
+var errKnownDamage = fmt.Errorf("the block is marked as damaged: %w", pebble.ErrCorruption)
 
 func (f *damagedFS) Unwrap() vfs.FS { return f.FS }
 

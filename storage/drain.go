@@ -108,7 +108,7 @@ func (s *Store) drainTables() {
 			return
 		case t := <-s.toDrain:
 			if err := s.drainTable(t); err != nil {
-				s.failed("recent records cannot be written", err)
+				s.failed("cannot write recent records to disk", err)
 				continue
 			}
 			for _, m := range t.metas {

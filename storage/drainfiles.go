@@ -62,7 +62,7 @@ type drainFiles struct {
 func (s *Store) cleanDrains() error {
 	dir := drainDir(s.opts)
 	if err := s.opts.FS.RemoveAll(dir); err != nil {
-		return fmt.Errorf("storage: what an interrupted drain left: %w", err)
+		return fmt.Errorf("storage: cannot remove the files of an interrupted drain: %w", err)
 	}
 	return s.opts.FS.MkdirAll(dir, 0o700)
 }

@@ -20,7 +20,7 @@ import (
 // abandonDelay is how long Close waits for a store that has failed.
 const abandonDelay = time.Second
 
-var errAbandoned = errors.New("storage: a write still hangs in the database, which is left open")
+var errAbandoned = errors.New("storage: a write to the database is still blocked; the database was left open")
 
 // fatalState remembers the first fatal error and tells the owner once, or has
 // Open return it.
@@ -122,7 +122,7 @@ func (l pebbleLogger) Fatalf(format string, args ...any) {
 // before the owner can say why.
 func (f *fatalState) stop(err error) {
 	f.wreck.Do(func() { close(f.wrecked) })
-	f.raise("storage cannot go on", err)
+	f.raise("storage failed and cannot continue", err)
 	if onStack(openFunction) {
 		panic(openFatal{err})
 	}
@@ -293,7 +293,7 @@ func (s *Store) backgroundError(err error) {
 	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, pebble.ErrClosed) {
 		return
 	}
-	s.fatal.raise("background work of the storage failed", err)
+	s.fatal.raise("storage compaction or flush failed", err)
 }
 
 // failed takes an error of the store's own background work for fatal, unless it
@@ -373,7 +373,7 @@ func (s *Store) flushWhenAsked() {
 		case <-s.flushAsked:
 		}
 		if err := s.flush(); err != nil {
-			s.failed("flush of the storage failed", err)
+			s.failed("storage flush failed", err)
 			continue
 		}
 		s.tellFlushed()

@@ -60,7 +60,7 @@ func readMarked(r pebble.Reader, shard int) (marked uint64, err error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("storage: marks of shard %d: %w", shard, err)
+		return 0, fmt.Errorf("storage: read the deletion marks of shard %d: %w", shard, err)
 	}
 	_, since, err := decodeGone(key[:], v)
 	return since + 1, errors.Join(err, closer.Close())

@@ -14,10 +14,10 @@ const ConfBytesMax = 64 << 10
 var (
 	// ErrInstalling is returned by BeginInstall while another installation of
 	// the shard is open.
-	ErrInstalling = errors.New("storage: the shard is being installed already; close or abort that installation first")
+	ErrInstalling = errors.New("storage: a snapshot of the shard is already being installed; close or abort that installation first")
 	// ErrInstallOver is returned by an Install that was closed, aborted or
 	// installed.
-	ErrInstallOver = errors.New("storage: installation is over; begin another")
+	ErrInstallOver = errors.New("storage: the installation has ended; start a new one")
 	// ErrIncomplete is wrapped by the error of Install.Finish before the last
 	// chunk, and of Store.Install before Finish.
 	ErrIncomplete = errors.New("storage: snapshot is not complete")
@@ -209,7 +209,7 @@ func (in *Install) admit(c *chunk) error {
 	case in.complete && !c.last:
 		return errors.New("the stream has ended")
 	case in.source != nil && *in.source != c.meta:
-		return fmt.Errorf("the shard's state is %+v, before it was %+v", c.meta, *in.source)
+		return fmt.Errorf("the shard's state is %+v, but earlier chunks had %+v", c.meta, *in.source)
 	case c.meta.applied != in.meta.Index && c.meta.applied != 0:
 		// A shard that has applied nothing may be at the index at which its
 		// log begins.
@@ -248,7 +248,7 @@ func (in *Install) parse(c *chunk) (next streamState, partial []byte, err error)
 		sum = next.hash.finish()
 	}
 	if next.records != c.records || sum != c.sum {
-		return next, nil, fmt.Errorf("records %d with checksum %016x, its header says %d and %016x", next.records, sum, c.records, c.sum)
+		return next, nil, fmt.Errorf("%d records with checksum %016x, but its header has %d and %016x", next.records, sum, c.records, c.sum)
 	}
 	return next, partial, nil
 }
@@ -339,7 +339,7 @@ func (in *Install) Finish() error {
 		return nil
 	}
 	if !in.complete {
-		return fmt.Errorf("%w: shard %d: the last of %d chunks so far was not the end", ErrIncomplete, in.shard, in.state.sequence)
+		return fmt.Errorf("%w: shard %d: the last of the %d chunks received was not the final one", ErrIncomplete, in.shard, in.state.sequence)
 	}
 	if err := in.completeTables(); err != nil {
 		return in.broken(err)

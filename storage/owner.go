@@ -10,7 +10,7 @@ import (
 )
 
 // ErrOwner means that the database belongs to another owner than Options say.
-var ErrOwner = errors.New("storage: the database belongs to another node")
+var ErrOwner = errors.New("storage: the state belongs to another node")
 
 // Owner is who a database belongs to. It is kept in the database, so that no
 // other file of the directory can say otherwise unnoticed.
@@ -55,7 +55,7 @@ func checkOwner(r pebble.Reader, o *Options) (found bool, err error) {
 	v, closer, err := r.Get(ownerKey())
 	if errors.Is(err, pebble.ErrNotFound) {
 		if o.Begun {
-			err = fmt.Errorf("%w: it does not say whom it belongs to any more", ErrCorrupt)
+			err = fmt.Errorf("%w: its record of the owner is missing", ErrCorrupt)
 		} else {
 			err = nil
 		}

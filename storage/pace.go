@@ -118,7 +118,7 @@ type pacedFS struct {
 
 // errOver ends a compaction. What it has written Pebble deletes; a later one
 // begins again.
-var errOver = fmt.Errorf("the store closes: %w", pebble.ErrCancelledCompaction)
+var errOver = fmt.Errorf("the store is closing: %w", pebble.ErrCancelledCompaction)
 
 // compactionCategory is what Pebble calls the files that compactions write.
 const compactionCategory vfs.DiskWriteCategory = "pebble-compaction"

@@ -56,7 +56,7 @@ func (s *Store) Install(in *Install) error {
 	err = errors.Join(in.release(), in.stage.remove())
 	s.holders.removeInstall(in)
 	if err != nil { // Open tries again
-		s.opts.Logger.Warn("staged tables are not removed", "shard", in.shard, "error", err)
+		s.opts.Logger.Warn("cannot remove staged tables", "shard", in.shard, "error", err)
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (s *Store) GiveUp(first, last int) error {
 	}
 	defer s.leave()
 	if first < 0 || first > last || last >= len(s.shards) {
-		return fmt.Errorf("storage: shards %d to %d are to be given up", first, last)
+		return fmt.Errorf("storage: cannot give up shards %d to %d: out of range", first, last)
 	}
 	var lost []record
 	for shard := first; shard <= last; shard++ {
@@ -193,7 +193,7 @@ func (s *Store) SetConf(shard int, m InstallMeta) error {
 	}
 	defer s.leave()
 	if shard < 0 || shard >= len(s.shards) || m.Index == 0 || m.Index > s.Applied(shard) || len(m.Conf) > ConfBytesMax {
-		return fmt.Errorf("storage: configuration of %d bytes at index %d for shard %d", len(m.Conf), m.Index, shard)
+		return fmt.Errorf("storage: invalid configuration of %d bytes at index %d for shard %d", len(m.Conf), m.Index, shard)
 	}
 	s.window.Lock()
 	s.shards[shard].installed.Store(&m)

@@ -345,7 +345,7 @@ func (e *exporter) findRest() (err error) {
 		return err
 	}
 	if !bytes.Equal(c.key[shardBytes:], e.state.key) || len(value) != e.state.value {
-		return fmt.Errorf("%w: it has no record at which the token stands", ErrToken)
+		return fmt.Errorf("%w: it has no record at the token's position", ErrToken)
 	}
 	e.rest = bytes.Clone(value[len(value)-e.state.left:])
 	return nil

@@ -170,7 +170,7 @@ type Options struct {
 
 func (o Options) withDefaults() (Options, error) {
 	if o.Dir == "" {
-		return o, errors.New("storage: no directory given")
+		return o, errors.New("storage: Options.Dir is empty")
 	}
 	if o.Shards < 1 || o.Shards > ShardsMax {
 		return o, fmt.Errorf("storage: %d shards, must be 1 to %d", o.Shards, ShardsMax)
@@ -408,7 +408,7 @@ func (s *Store) open() (err error) {
 	s.scheduler.start()
 	owned, err := checkOwner(s.db, &s.opts)
 	if isDamage(err) {
-		s.opts.Logger.Error("whose state this is cannot be read, since its file is damaged; it is taken for this node's", "error", err.Error())
+		s.opts.Logger.Error("cannot read which node owns the state, because a state file is damaged; assuming that it belongs to this node", "error", err.Error())
 		owned, err = true, nil
 	}
 	if err != nil {

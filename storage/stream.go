@@ -50,7 +50,7 @@ var (
 	// ErrChunk is wrapped by the errors of Install.Write for what is no chunk,
 	// damaged, not of this snapshot, or not the next one. The installation is
 	// as it was before; it goes on with what the sender exports from its Token.
-	ErrChunk = errors.New("storage: chunk of a snapshot is refused")
+	ErrChunk = errors.New("storage: snapshot chunk was refused")
 	// ErrToken is wrapped by the error of View.Export for a token that is not
 	// of this view. The transfer has to begin anew, with another installation.
 	ErrToken = errors.New("storage: resume token does not belong to this snapshot")
@@ -133,13 +133,13 @@ func decodeChunk(b []byte) (chunk, error) {
 	case len(b) < chunkHeaderBytes+crcBytes || len(b) > ChunkBytesMax:
 		return chunk{}, fmt.Errorf("%d bytes, must be %d to %d", len(b), chunkHeaderBytes+crcBytes, ChunkBytesMax)
 	case b[0] != chunkFormat && b[0] != chunkFormatOfDigests:
-		return chunk{}, fmt.Errorf("format %d is not known here; the sender may run a newer version", b[0])
+		return chunk{}, fmt.Errorf("unknown format %d; the sender may run a newer version", b[0])
 	case int64(le.Uint32(b[4:])) != int64(len(b)):
-		return chunk{}, fmt.Errorf("%d bytes, its header says %d", len(b), le.Uint32(b[4:]))
+		return chunk{}, fmt.Errorf("%d bytes, but its header says %d", len(b), le.Uint32(b[4:]))
 	}
 	body := b[:len(b)-crcBytes]
 	if crc32.Checksum(body, castagnoli) != le.Uint32(b[len(body):]) {
-		return chunk{}, errors.New("damaged on its way: CRC does not match")
+		return chunk{}, errors.New("damaged in transit: CRC mismatch")
 	}
 	c := chunk{
 		last:     b[1] == chunkLast,
@@ -168,7 +168,7 @@ func (s *streamState) advance(payload []byte, visit func(part []byte) error) err
 				return err
 			}
 			if bytes.Compare(key, s.key) <= 0 {
-				return errors.New("records are not in the order of their keys")
+				return errors.New("records are not in key order")
 			}
 			s.begin(key, value)
 			rest = rest[n:]
@@ -209,7 +209,7 @@ func decodeRecordHeader(b []byte) (key []byte, value, n int, err error) {
 	key = t.take(t.next())
 	length := t.next()
 	if t.bad || len(key) == 0 {
-		return nil, 0, 0, errors.New("half a record")
+		return nil, 0, 0, errors.New("truncated record")
 	}
 	if err := checkRecordSize(key, length); err != nil {
 		return nil, 0, 0, err

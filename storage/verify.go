@@ -159,7 +159,7 @@ func (v *verifier) manifest(fs vfs.FS, dir string) (err error) {
 			return nil
 		case pebblerecord.IsInvalidRecord(err):
 			if v.report != nil {
-				v.report(fmt.Sprintf("%s: what stands from byte %d on is no record: a crash has torn it, or it is damaged; nothing is missing as long as the log goes on where the state ends", fs.PathBase(found.ManifestFilename), at))
+				v.report(fmt.Sprintf("%s: invalid record at byte %d, torn by a crash or damaged; nothing is missing if the log continues where the state ends", fs.PathBase(found.ManifestFilename), at))
 			}
 			return nil
 		case err != nil:

@@ -191,7 +191,7 @@ func expectNoQuorumSoon(t *testing.T, n *testcluster.Node) {
 		if err == nil {
 			return fmt.Errorf("a write was carried out")
 		}
-		if !strings.Contains(err.Error(), "no majority") {
+		if !strings.Contains(err.Error(), "no quorum") {
 			return err
 		}
 		return nil

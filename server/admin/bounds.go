@@ -41,7 +41,7 @@ func withoutBody(next http.Handler) http.Handler {
 		case r.ContentLength != 0:
 			_ = control.SetReadDeadline(time.Now())
 			w.Header().Set("Connection", "close")
-			http.Error(w, "requests have no body here", http.StatusRequestEntityTooLarge)
+			http.Error(w, "the admin port accepts no request bodies", http.StatusRequestEntityTooLarge)
 			return
 		default:
 			// The request is there. What is read from now on only tells that the
@@ -140,6 +140,6 @@ type lineWriter struct {
 
 // Write implements io.Writer for a log.Logger, which calls it once a line.
 func (w *lineWriter) Write(b []byte) (int, error) {
-	w.line.Warn(w.log, "admin HTTP", "problem", string(bytes.TrimSpace(b)))
+	w.line.Warn(w.log, "HTTP error on the admin port", "problem", string(bytes.TrimSpace(b)))
 	return len(b), nil
 }

@@ -243,7 +243,7 @@ func (p *Parser) checkMultibulk(n int64) error {
 	case n > int64(max(p.MultibulkMax, MultibulkMaxDefault)):
 		return errMultibulkLength
 	case p.MultibulkMax > 0 && n > int64(p.MultibulkMax):
-		return &ProtocolError{errMultibulkLength.Text + fmt.Sprintf(", more than %d words in one command; send several commands", p.MultibulkMax)}
+		return &ProtocolError{errMultibulkLength.Text + fmt.Sprintf(", more than %d arguments in one command; send several commands", p.MultibulkMax)}
 	case p.Unauthenticated && n > unauthenticatedMultibulkMax:
 		return errUnauthMultibulk
 	}

@@ -187,7 +187,7 @@ func TestParserLimits(t *testing.T) {
 		err    string
 	}{
 		{"arguments at the limit", small, bulks(3, 1), ""},
-		{"arguments beyond", small, bulks(4, 1), "invalid multibulk length, more than 3 words in one command; send several commands"},
+		{"arguments beyond", small, bulks(4, 1), "invalid multibulk length, more than 3 arguments in one command; send several commands"},
 		{"arguments beyond what Redis takes", small, "*1048577\r\n", "invalid multibulk length"},
 		{"inline arguments at the limit", small, "a b c\n", ""},
 		{"inline arguments beyond", small, "a b c d\n", "too many words in an inline request"},

@@ -12,7 +12,7 @@ const (
 )
 
 // ErrPattern is the error for a pattern that is beyond them.
-const ErrPattern = "ERR the pattern is too long, at most 8192 bytes, and 1024 elements between two stars, are allowed"
+const ErrPattern = "ERR the pattern is too long: at most 8192 bytes, and 1024 elements between two stars, are allowed"
 
 // A Pattern is a glob pattern by the rules of Redis: * stands for any bytes, ? for
 // one, [a-z] for one of a class and [^a-z] for one outside of it, and a backslash
