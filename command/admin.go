@@ -86,12 +86,19 @@ const (
 
 // ClusterStatus is the whole cluster as the node that was asked sees it.
 type ClusterStatus struct {
-	Cluster    string      `json:"cluster"` // 16 hex digits
-	Epoch      uint64      `json:"epoch"`   // of the slot map
-	Asked      uint64      `json:"asked"`   // the node that answers
-	MetaLeader uint64      `json:"meta_leader"`
-	Nodes      []NodeInfo  `json:"nodes"`  // by number
-	Shards     []ShardInfo `json:"shards"` // the meta group first, then by number
+	Cluster    string `json:"cluster"` // 16 hex digits
+	Epoch      uint64 `json:"epoch"`   // of the slot map
+	Asked      uint64 `json:"asked"`   // the node that answers
+	MetaLeader uint64 `json:"meta_leader"`
+	// ReplicationFactor is how many replicas a shard shall have; 0 from servers
+	// that do not tell.
+	ReplicationFactor int `json:"replication_factor,omitempty"`
+	// Standalone: no other node has ever been part of the cluster, so that it is
+	// not short of any.
+	Standalone bool        `json:"standalone,omitempty"`
+	Health     *Health     `json:"health,omitempty"` // what Assess finds; servers before v0.3 send none
+	Nodes      []NodeInfo  `json:"nodes"`            // by number
+	Shards     []ShardInfo `json:"shards"`           // the meta group first, then by number
 }
 
 // NodeInfo is one node's part of a ClusterStatus. State and LastSeenMillis are
@@ -119,6 +126,22 @@ type NodeInfo struct {
 	DiskFreeBytes  int64   `json:"disk_free_bytes"`
 	UptimeSeconds  int64   `json:"uptime_s"`
 	LastSeenMillis int64   `json:"last_seen_ms"` // ago; 0 for the node asked
+	// Replace says what becomes of the replicas of a node that is not up; nil for
+	// nodes that are, and from servers that do not tell.
+	Replace *Replacement `json:"replace,omitempty"`
+}
+
+// Replacement says when the replicas of a node that is not up are rebuilt on
+// other nodes (cluster.replace_after).
+type Replacement struct {
+	// Shards of users that have a replica on the node, and how many of those can be
+	// rebuilt: they have a leader, and another node is up that holds no replica of
+	// theirs.
+	Shards      int `json:"shards"`
+	Rebuildable int `json:"rebuildable"`
+	// InMillis is the time until that begins, 0 where it has begun or is due, -1
+	// where it never does by itself.
+	InMillis int64 `json:"in_ms"`
 }
 
 // Shard states in a ClusterStatus. Servers before v0.2 tell none.
@@ -130,14 +153,17 @@ const (
 
 // ShardInfo is one shard's part of a ClusterStatus.
 type ShardInfo struct {
-	Shard    int           `json:"shard"` // MetaShard: the meta group
-	Slots    string        `json:"slots,omitempty"`
-	State    string        `json:"state"`
-	Leader   uint64        `json:"leader"` // 0: none, or none known; see State
-	Term     uint64        `json:"term"`
-	Commit   uint64        `json:"commit"`
-	Desired  []uint64      `json:"desired"` // nodes that shall hold a replica
-	Moving   bool          `json:"moving"`  // replicas are not yet where they shall be
+	Shard   int      `json:"shard"` // MetaShard: the meta group
+	Slots   string   `json:"slots,omitempty"`
+	State   string   `json:"state"`
+	Leader  uint64   `json:"leader"` // 0: none, or none known; see State
+	Term    uint64   `json:"term"`
+	Commit  uint64   `json:"commit"`
+	Desired []uint64 `json:"desired"` // nodes that shall hold a replica
+	// Voters are the nodes whose replicas vote, as the leader says or, where none
+	// is known, as the cluster has decided; nil from servers that do not tell.
+	Voters   []uint64      `json:"voters,omitempty"`
+	Moving   bool          `json:"moving"` // replicas are not yet where they shall be
 	Replicas []ReplicaInfo `json:"replicas"`
 }
 

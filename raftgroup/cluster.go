@@ -153,6 +153,17 @@ func (s *shardRow) voters() int {
 	return n
 }
 
+// votingNodes returns the nodes whose replicas shall vote.
+func (s *shardRow) votingNodes() (nodes []uint64) {
+	for _, r := range s.Replicas {
+		if !r.Learner {
+			nodes = append(nodes, r.Node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
 // clusterMap is the meta group's state as one node has applied it. It is
 // immutable.
 type clusterMap struct {
@@ -171,6 +182,17 @@ func newClusterMap(meta int) *clusterMap {
 
 // begun reports whether the meta group holds anything yet.
 func (m *clusterMap) begun() bool { return m != nil && m.cluster.Replicas > 0 }
+
+// standalone reports whether no other node has ever been part of the cluster.
+func (m *clusterMap) standalone() bool {
+	joined := 0
+	for i := range m.nodes {
+		if m.nodes[i].UID != 0 {
+			joined++
+		}
+	}
+	return joined == 1
+}
 
 func (m *clusterMap) node(id uint64) (nodeRow, bool) {
 	for i := range m.nodes {

@@ -22,7 +22,7 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	if cm == nil {
 		cm = &clusterMap{shards: make([]shardRow, len(n.groups))}
 	}
-	s.Epoch = cm.epoch
+	s.Epoch, s.ReplicationFactor, s.Standalone = cm.epoch, cm.cluster.Replicas, cm.standalone()
 	v := view{n, n.clock.Boot(), make(map[uint64]*picture)}
 	for i := range cm.nodes {
 		if row := &cm.nodes[i]; !row.Removed {
@@ -42,7 +42,67 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 			s.Nodes = append(s.Nodes, v.nodeInfo(row, leaders[row.ID]))
 		}
 	}
+	for i := range s.Nodes {
+		if row, ok := cm.node(s.Nodes[i].ID); ok {
+			s.Nodes[i].Replace = v.replacement(cm, &row, &s)
+		}
+	}
+	health := s.Assess()
+	s.Health = &health
 	return s
+}
+
+// replacement says what becomes of the replicas of a node that is not up; nil
+// for one that is, or that has not joined. It is what the leader of the meta
+// group does (see plan), as far as can be seen from here.
+func (v *view) replacement(cm *clusterMap, row *nodeRow, s *command.ClusterStatus) *command.Replacement {
+	if !row.member() || v.state(row.ID) == command.NodeUp {
+		return nil
+	}
+	r := &command.Replacement{InMillis: -1}
+	for shard := range cm.shards[:v.node.meta()] {
+		if _, on := cm.shards[shard].on(row.ID); !on {
+			continue
+		}
+		r.Shards++
+		if s.MetaLeader != 0 && v.led(s, shard) && v.hasRoom(cm, shard) {
+			r.Rebuildable++
+		}
+	}
+	after := v.node.opt.ReplaceAfter
+	switch {
+	case r.Rebuildable == 0:
+	case row.Removing:
+		r.InMillis = 0
+	case after > 0:
+		r.InMillis = max(after-v.silentToLeader(row.ID, s.MetaLeader), 0).Milliseconds()
+	}
+	return r
+}
+
+// led reports whether a users' shard has a leader.
+func (v *view) led(s *command.ClusterStatus, shard int) bool {
+	return slices.ContainsFunc(s.Shards, func(i command.ShardInfo) bool { return i.Shard == shard && i.Leader != 0 })
+}
+
+// hasRoom reports whether some node can take a further replica of a shard.
+func (v *view) hasRoom(cm *clusterMap, shard int) bool {
+	return slices.ContainsFunc(cm.nodes, func(o nodeRow) bool {
+		if _, on := cm.shards[shard].on(o.ID); on || !o.member() || o.Removing || v.node.identity.gaveUp(o.ID) {
+			return false
+		}
+		return v.state(o.ID) == command.NodeUp && !v.node.mayHold(shard, o.ID)
+	})
+}
+
+// silentToLeader returns for how long the leader of the meta group has heard
+// nothing of a node: no longer than the leader runs.
+func (v *view) silentToLeader(node, leader uint64) time.Duration {
+	silent := v.silent(node, v.nodes[node])
+	if p := v.nodes[leader]; p != nil && leader != v.node.id && p.fresh(v.now) {
+		silent = min(silent, time.Duration(p.about.Uptime)*time.Second)
+	}
+	return silent
 }
 
 // silent returns for how long nothing has been heard of a node.
@@ -98,7 +158,7 @@ func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
 // is fresh; also where others have heard of a newer term already, because who
 // leads in that one has not reported yet.
 func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
-	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Moving: true, State: command.ShardUnknown}
+	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Voters: row.votingNodes(), Moving: true, State: command.ShardUnknown}
 	if shard == v.node.meta() {
 		i.Shard = command.MetaShard
 	} else {
@@ -122,6 +182,9 @@ func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
 		i.Commit, i.Term = max(i.Commit, x.Commit), max(i.Term, x.Term)
 		if !r.Stale && x.Role == roleLeader && x.Term > led {
 			led, i.Leader, i.Moving, i.State = x.Term, node, !x.Settled, command.ShardLed
+			if len(x.Members) > 0 {
+				i.Voters = x.votingNodes()
+			}
 		}
 	}
 	if i.Leader == 0 && v.leaderless(shard, row) {

@@ -78,6 +78,17 @@ type shardReport struct {
 	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 }
 
+// votingNodes returns the nodes whose replicas vote, as the leader says.
+func (s *shardReport) votingNodes() (nodes []uint64) {
+	for _, id := range s.Members {
+		if !slices.Contains(s.Learners, id) {
+			nodes = append(nodes, nodeOf(id))
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
 // position is how far a replica has come in the log.
 type position struct{ commit, applied uint64 }
 

@@ -47,11 +47,21 @@ func TestOperationsGrow(t *testing.T) {
 	mustCLI(t, c, "member", "drain", "2", "--undo")
 
 	// Down to two: the shards go on with fewer replicas than they should have.
-	mustCLI(t, c, "member", "remove", "8")
-	mustCLI(t, c, "member", "remove", "7")
+	if r := cli(t, c, "member", "remove", "8"); r.Status != 0 || strings.Contains(r.Stderr, "warning") {
+		t.Errorf("three nodes are left for three replicas: status %d\n%s", r.Status, r.Stderr)
+	}
+	if r := cli(t, c, "member", "remove", "7"); r.Status != 0 || !strings.Contains(r.Stderr, "warning: without node 7 there are 2 nodes for 3 replicas") {
+		t.Errorf("two nodes are left for three replicas: status %d\n%s", r.Status, r.Stderr)
+	}
 	last.Kill()
 	seventh.Kill()
 	c.AwaitStatus(c.Node(1), "two replicas of each shard", func(s *command.ClusterStatus) bool { return spread(s, 2*shards, 1, 2) })
+	r := cli(t, c, "status")
+	for _, want := range []string{"degraded: all 9 shards have a leader, but\n", "  all 9 shards have 2 of 3 voting replicas\n", "  one more node lost: all 9 shards lose their quorum", "  next: start 1 more node"} {
+		if r.Status != 1 || !strings.Contains(r.Stdout, want) {
+			t.Errorf("status %d, without %q:\n%s", r.Status, want, r.Stdout)
+		}
+	}
 	if out := mustCLI(t, c, "get", "key"); !strings.Contains(out, "value") {
 		t.Errorf("%s", out)
 	}

@@ -5,12 +5,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -77,61 +80,130 @@ func answering(s *command.ClusterStatus) *fakeAdministrator {
 	return &fakeAdministrator{answer: func(string, []byte) (any, error) { return s, nil }}
 }
 
-func TestClusterStatus(t *testing.T) {
-	status, out, errs := runCluster(answering(cluster()), "status")
-	if status != 0 || errs != "" {
-		t.Fatalf("status %d, %s", status, errs)
-	}
-	want := `cluster 00d1f2a3b4c5d6e7, epoch 12, seen by node 1
-healthy: all 4 shards have a leader and all their replicas
+var update = flag.Bool("update", false, "rewrite golden files")
 
-NODE  STATE  LEADERS  REPLICAS  CLIENT   PEER     FSYNC   LOG       DISK      FREE      UP FOR  VERSION
-1     up     1        4         n1:7400  n1:7401  127 µs  64.0 MiB  3.00 GiB  19.1 GiB  1h1m40s  v1.2.3
-2     up     1        4         n2:7400  n2:7401  127 µs  64.0 MiB  3.00 GiB  19.1 GiB  1h1m40s  v1.2.3
-3     up     1        4         n3:7400  n3:7401  127 µs  64.0 MiB  3.00 GiB  19.1 GiB  1h1m40s  v1.2.3
-
-SHARD  LEADER  TERM  APPLIED  LAG  STATE  REPLICAS
-meta   1       4     100      0    ok     1* 2 3
-0      1       4     100      0    ok     1* 2 3
-1      2       4     100      0    ok     1 2* 3
-2      3       4     100      0    ok     1 2 3*
-`
-	want = strings.Replace(want, "UP FOR  VERSION", "UP FOR   VERSION", 1)
-	if diff := cmp.Diff(want, out); diff != "" {
-		t.Error(diff)
+// lose has node 3 be away since a while, as node 1 sees it, with its leaderships
+// taken over.
+func lose(s *command.ClusterStatus, age int64) {
+	n := &s.Nodes[2]
+	n.State, n.LastSeenMillis, n.AgeMillis, n.Stale, n.Leaders = command.NodeDown, age, age, true, 0
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		if sh.Leader == 3 {
+			sh.Leader = 2
+			s.Nodes[1].Leaders++
+		}
+		for k := range sh.Replicas {
+			r := &sh.Replicas[k]
+			r.Follows, r.Role = sh.Leader, "follower"
+			if r.Node == sh.Leader {
+				r.Role = "leader"
+			}
+		}
+		r := &sh.Replicas[2]
+		r.Role, r.Stale, r.Lag, r.Applied = "unreachable", true, 1, 99
 	}
 }
 
-func TestClusterStatusInTrouble(t *testing.T) {
-	s := cluster()
-	s.Nodes[1].State, s.Nodes[1].LastSeenMillis, s.Nodes[1].Stale = command.NodeDown, 130_000, true
-	s.Nodes[2].Slow, s.Nodes[2].Version = true, "\x1b[31m"
-	s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeExpected})
-	s.Shards[1].Replicas[2].Lag, s.Shards[1].Replicas[2].Applied = 40, 60
-	s.Shards[2].State, s.Shards[2].Leader = command.ShardLeaderless, 0
-	s.Shards[3].Desired, s.Shards[3].Moving = []uint64{1, 3, 4}, true
-	s.Shards[3].Replicas = append(s.Shards[3].Replicas, command.ReplicaInfo{Node: 4, Role: "learner", Lag: 7})
-	status, out, _ := runCluster(answering(s), "status")
-	if status != exitServer {
-		t.Errorf("exit status %d with a shard that has no leader", status)
-	}
-	for _, want := range []string{
-		"UNAVAILABLE in part: 1 of 4 shards have no leader (1);",
-		"\n2     down for 2m10s  -        -         n2:7400  n2:7401  -       -         -         -         -        v1.2.3\n",
-		"  node 2 is down for 2m10s\n",
-		"  node 3 is up, slow disk\n",
-		"  node 4 is expected and has not joined yet\n",
-		"  2 of 4 shards lack a replica: meta, 0\n",
-		"  replicas of 1 of 4 shards are being moved: 2\n",
-		`\x1b[31m`,
-		"meta   1       4     100      0    without 2        1* 2? 3\n",
-		"0      1       4     100      40   without 2        1* 2? 3-40\n",
-		"1      none    4     100      0    no leader        1 2? 3\n",
-		"2      3       4     100      7    moving to 1,3,4  1 2? 3* 4?(learner)-7\n",
-	} {
-		if !strings.Contains(out, want) {
-			t.Errorf("no %q in:\n%s", want, out)
+// shrink takes nodes out of a cluster.
+func shrink(s *command.ClusterStatus, to int) {
+	s.Nodes = s.Nodes[:to]
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		sh.Desired, sh.Voters, sh.Replicas = sh.Desired[:to], sh.Voters[:to], sh.Replicas[:to]
+		if sh.Leader > uint64(to) {
+			sh.Leader = 1
+			s.Nodes[0].Leaders++
 		}
+		for k := range sh.Replicas {
+			r := &sh.Replicas[k]
+			r.Follows, r.Role = sh.Leader, "follower"
+			if r.Node == sh.Leader {
+				r.Role = "leader"
+			}
+		}
+	}
+}
+
+// TestStatusPictures compares what is shown of hand-made clusters with golden
+// files: as written to a file, and on a terminal of 80 columns with colours.
+func TestStatusPictures(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		status int
+		change func(*command.ClusterStatus)
+	}{
+		{"healthy", exitDone, func(*command.ClusterStatus) {}},
+		{"alone", exitDone, func(s *command.ClusterStatus) { shrink(s, 1); s.Standalone = true }},
+		{"one-left", exitFailed, func(s *command.ClusterStatus) { shrink(s, 1) }},
+		{"two-founders", exitFailed, func(s *command.ClusterStatus) { shrink(s, 2) }},
+		{"alone-with-learner", exitFailed, func(s *command.ClusterStatus) {
+			shrink(s, 2)
+			for i := range s.Shards {
+				sh := &s.Shards[i]
+				sh.Leader, sh.Voters, sh.Replicas[0].Role, sh.Replicas[1].Role = 1, []uint64{1}, "leader", "learner"
+				sh.Replicas[0].Follows, sh.Replicas[1].Follows = 1, 1
+			}
+		}},
+		{"node-down", exitFailed, func(s *command.ClusterStatus) {
+			lose(s, 130_000)
+			s.Nodes[2].Replace = &command.Replacement{Shards: 3, InMillis: -1}
+		}},
+		{"node-down-rebuilt", exitFailed, func(s *command.ClusterStatus) {
+			lose(s, 48_000)
+			s.Nodes[2].Replace = &command.Replacement{Shards: 3, Rebuildable: 3, InMillis: 552_000}
+			s.Nodes = append(s.Nodes, s.Nodes[1])
+			s.Nodes[3].ID, s.Nodes[3].Client, s.Nodes[3].Leaders, s.Nodes[3].Replicas = 4, "n4:7400", 0, 0
+		}},
+		{"trouble", exitServer, func(s *command.ClusterStatus) {
+			lose(s, 130_000)
+			s.Nodes[1].Slow, s.Nodes[1].Version = true, "\x1b[31m"
+			s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeExpected})
+			s.Shards[1].Replicas[1].Lag, s.Shards[1].Replicas[1].Applied = 40, 60
+			s.Shards[2].State, s.Shards[2].Leader = command.ShardLeaderless, 0
+			s.Shards[3].Desired, s.Shards[3].Moving = []uint64{1, 2, 4}, true
+			s.Shards[3].Replicas = append(s.Shards[3].Replicas, command.ReplicaInfo{Node: 4, Role: "learner", Lag: 7, Stale: true})
+		}},
+	} {
+		s := cluster()
+		s.ReplicationFactor = 3
+		for i := range s.Shards {
+			s.Shards[i].Voters = []uint64{1, 2, 3}
+		}
+		tt.change(s)
+		status, out, errs := runCluster(answering(s), "status")
+		if status != tt.status || errs != "" {
+			t.Errorf("%s: exit status %d, want %d; %s", tt.name, status, tt.status, errs)
+		}
+		var drawn bytes.Buffer
+		if err := (&app{out: &drawn}).renderCluster(s, diagnose(s), look{columns: 80, colour: true}); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(drawn.String()) {
+			if n := utf8.RuneCountInString(ansi.ReplaceAllString(line, "")) - 1; n > 80 {
+				t.Errorf("%s: a line of %d columns: %s", tt.name, n, line)
+			}
+		}
+		golden(t, filepath.Join("testdata", "status", tt.name+".txt"), out+"\n-- 80 columns --\n"+strings.ReplaceAll(drawn.String(), "\x1b", "␛"))
+	}
+}
+
+var ansi = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// golden compares text with a file, or writes it there.
+func golden(t *testing.T, path, text string) {
+	t.Helper()
+	if *update {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), text); diff != "" {
+		t.Errorf("%s (-update rewrites it):\n%s", path, diff)
 	}
 }
 
@@ -196,9 +268,9 @@ func TestHealth(t *testing.T) {
 	} {
 		s := cluster()
 		tt.change(s)
-		h := findHealth(s)
-		if got := strings.Join(h.lines(), "|"); !strings.HasPrefix(got, tt.want) || h.status != tt.status {
-			t.Errorf("%s: status %d, %s; want %d, %s", tt.name, h.status, got, tt.status, tt.want)
+		d := diagnose(s)
+		if got := strings.Join(d.lines(), "|"); !strings.HasPrefix(got, tt.want) || d.status != tt.status {
+			t.Errorf("%s: status %d, %s; want %d, %s", tt.name, d.status, got, tt.status, tt.want)
 		}
 		for _, output := range []string{outputTable, outputJSON} {
 			if status, _, _ := runCluster(answering(s), "status", "-o", output); status != tt.status {
@@ -272,7 +344,7 @@ func TestListsOfMembersAndShards(t *testing.T) {
 		{[]string{"member", "list"}, 4, "NODE"},
 		{[]string{"member", "list", "-o", "raw"}, 3, "1"},
 		{[]string{"member", "list", "-o", "json"}, 3, `{"id":1,`},
-		{[]string{"shard", "list"}, 5, "SHARD"},
+		{[]string{"shard", "list"}, 7, "SHARD"},
 		{[]string{"shard", "list", "-o", "raw"}, 4, "meta"},
 		{[]string{"shard", "list", "-o", "json"}, 4, `{"shard":-1,`},
 	} {
@@ -368,7 +440,9 @@ func removeReplicas(s *command.ClusterStatus, node uint64, shards ...int) {
 }
 
 func TestChanges(t *testing.T) {
+	well := func(*command.ClusterStatus) {}
 	removing := func(s *command.ClusterStatus) { s.Nodes[2].Removing = true }
+	three := func(s *command.ClusterStatus) { s.ReplicationFactor = 3 }
 	for _, tt := range []struct {
 		line    string
 		states  []func(*command.ClusterStatus)
@@ -380,7 +454,8 @@ func TestChanges(t *testing.T) {
 		{
 			line: "member remove 3",
 			states: []func(*command.ClusterStatus){
-				func(*command.ClusterStatus) {}, // a node that does not know yet
+				well, // looked at for a warning
+				well, // of a node that does not know yet
 				removing, removing,
 				func(s *command.ClusterStatus) { removing(s); removeReplicas(s, 3, -1, 0, 2) },
 				func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] },
@@ -390,19 +465,31 @@ func TestChanges(t *testing.T) {
 			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nnode 3: 3 of 4 replicas moved, left: 1\n",
 		},
 		{
-			line: "member remove 3 -o json", states: []func(*command.ClusterStatus){removing, func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] }},
+			line: "member remove 3 -o json", states: []func(*command.ClusterStatus){well, removing, func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] }},
 			request: `member.remove {"node":3}`,
 			stdout:  `{"message":"node 3 is removed and may be stopped"}` + "\n",
 		},
 		{
-			line: "member remove 3 --force", states: []func(*command.ClusterStatus){removing, func(*command.ClusterStatus) {}},
+			line: "member remove 3 --force", states: []func(*command.ClusterStatus){well, removing, func(*command.ClusterStatus) {}},
 			request: `member.remove {"node":3,"force":true}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
 			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nproa: node 3 stays: its removal was undone\n",
 		},
 		{line: "member remove 3 --undo", request: `member.remove {"node":3,"undo":true}`, stdout: "accepted\n"},
-		{line: "member remove 3 --no-wait", request: `member.remove {"node":3}`, stdout: "accepted\n"},
+		{
+			line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){three},
+			request: `member.remove {"node":3}`, stdout: "accepted\n",
+			stderr: "warning: without node 3 there are 2 nodes for 3 replicas of each shard: each keeps 2, and the loss of one more node then stops every shard; to keep all, start another node first (proa member add --help)\n",
+		},
+		{
+			line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) {
+				three(s)
+				s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeUp})
+			}},
+			request: `member.remove {"node":3}`, stdout: "accepted\n",
+		},
+		{line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){well}, request: `member.remove {"node":3}`, stdout: "accepted\n"},
 		{line: "member add 4 n4:7401", request: `member.add {"node":4,"address":"n4:7401"}`, stdout: "accepted\n"},
 		{
 			line: "member drain 2",
@@ -632,13 +719,19 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestWatch: it waits for a cluster that does not answer yet, shows later
+// failures of every kind, and ends at once where waiting cannot help.
 func TestWatch(t *testing.T) {
+	absent := &client.UnavailableError{Endpoints: []client.EndpointError{{Endpoint: "n1:7400", Err: errors.New("connection refused")}}}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 4500*time.Millisecond)
 		defer cancel()
 		asked := 0
 		f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
-			if asked++; asked == 2 {
+			switch asked++; asked {
+			case 1:
+				return nil, absent
+			case 3:
 				return nil, errors.New("away")
 			}
 			return cluster(), nil
@@ -648,27 +741,68 @@ func TestWatch(t *testing.T) {
 		if status := a.run(ctx, []string{"status", "--watch", "1s"}); status != 0 || errs.Len() > 0 {
 			t.Errorf("status %d, %s", status, &errs)
 		}
-		if n := strings.Count(out.String(), "healthy"); n != 4 || !strings.Contains(out.String(), "\nproa: away\n") {
-			t.Errorf("%d pictures:\n%s", n, &out)
+		text := out.String()
+		if n := strings.Count(text, "healthy"); n != 3 || !strings.Contains(text, "\nproa: away\n") || !strings.Contains(text, "n1:7400: connection refused\n") || !strings.Contains(text, "Trying again every 1s.\n") {
+			t.Errorf("%d pictures:\n%s", n, text)
 		}
 	})
-	status, _, errs := runCluster(&fakeAdministrator{answer: func(string, []byte) (any, error) { return nil, errors.New("away") }}, "status", "--watch")
-	if status != exitServer || !strings.Contains(errs, "away") {
-		t.Errorf("nobody there at first: status %d, %s", status, errs)
+	status, _, errs := runCluster(&fakeAdministrator{answer: func(string, []byte) (any, error) { return nil, client.ErrUnsupported }}, "status", "--watch")
+	if status != exitServer || !strings.Contains(errs, "proa status --node") {
+		t.Errorf("a server that knows no clusters: status %d, %s", status, errs)
 	}
 }
 
-func TestWriteFrame(t *testing.T) {
-	var b bytes.Buffer
-	a := &app{out: &b, output: outputTable}
-	for i := range 2 {
-		if err := a.writeFrame([]byte("a\nb\n"), i, true); err != nil {
-			t.Fatal(err)
+// TestWatchJSON: what is written stays JSON while no server answers.
+func TestWatchJSON(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+		defer cancel()
+		asked := 0
+		f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
+			if asked++; asked == 1 {
+				return nil, &client.UnavailableError{}
+			}
+			return json.RawMessage(`{"cluster":"x"}`), nil
+		}}
+		var out, errs bytes.Buffer
+		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		if status := a.run(ctx, []string{"status", "--watch", "1s", "-o", "json"}); status != 0 || out.String() != `{"cluster":"x"}`+"\n" || !strings.Contains(errs.String(), "no server") {
+			t.Errorf("status %d, %q, %q", status, &out, &errs)
 		}
+	})
+}
+
+func TestWriteFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the clock stands still
+		var b bytes.Buffer
+		a := &app{out: &b, output: outputTable}
+		for i := range 2 {
+			if err := a.writeFrame([]byte("a\nb23456789012345678901234567890123456789012345678\n"), i, time.Second, look{columns: 40}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		head := time.Now().Format(time.TimeOnly) + ", every 1s; Control-C ends\x1b[K\n"
+		frame := "\x1b[H" + head + "a\x1b[K\nb234567890123456789012345678901234567890\x1b[K\n\x1b[J"
+		if diff := cmp.Diff("\x1b[2J"+frame+frame, b.String()); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestWrapAndCut(t *testing.T) {
+	l := look{columns: 24, colour: true}
+	if got, want := l.wrap("one two three four five six seven", "  "), "one two three four\n  five six seven"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
-	want := "\x1b[2J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J"
-	if diff := cmp.Diff(want, b.String()); diff != "" {
-		t.Error(diff)
+	if got := (look{}).wrap("one  two", " "); got != "one  two" {
+		t.Errorf("%q", got)
+	}
+	for line, want := range map[string]string{
+		"äbcdef": "äbc", "\x1b[31mäbcdef\x1b[0m": "\x1b[31mäbc\x1b[0m", "\x1b[31mab\x1b[0mcdef": "\x1b[31mab\x1b[0mc", "ab": "ab", "\x1b[31mabc\x1b[0m": "\x1b[31mabc\x1b[0m",
+	} {
+		if got := cutLine(line, 3); got != want {
+			t.Errorf("%q cut to %q, want %q", line, got, want)
+		}
 	}
 }
 

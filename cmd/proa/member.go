@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +55,7 @@ func (a *app) memberListCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return a.showNodes(s)
+			return a.showNodes(s, wideLook(a.out))
 		},
 	}
 }
@@ -131,7 +133,8 @@ not stop the removal; --undo does, as long as it is not complete.
 A node that is down can be removed too, because its replicas are rebuilt from
 others. --force is for a node that is down where some replicas cannot be rebuilt
 elsewhere, since there are not enough nodes: those shards are left with fewer
-replicas.
+replicas. Whenever fewer nodes are left than a shard shall have replicas
+(cluster.replication_factor), the command warns and, on a terminal, asks first.
 
 The node may be stopped when the command has ended. It cannot come back under
 its number.`,
@@ -156,6 +159,9 @@ its number.`,
 }
 
 func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool) error {
+	if err := a.consentToRemove(ctx, m); err != nil {
+		return err
+	}
 	replicas := counter{what: "replicas"}
 	begun := false // as far as the node knows that is asked; it may be behind
 	return a.carryOut(ctx, change{
@@ -173,6 +179,52 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 			return replicas.moved(m.Node, holding(s, m.Node)), false, nil
 		},
 	})
+}
+
+// consentToRemove warns where a removal leaves shards with fewer replicas than
+// they shall have and, on a terminal, asks whether to go on.
+func (a *app) consentToRemove(ctx context.Context, m command.MemberArgs) error {
+	if m.Undo {
+		return nil
+	}
+	s, err := a.clusterStatus(ctx)
+	if err != nil {
+		return nil // the request itself will tell
+	}
+	warning := removalWarning(s, m)
+	if warning == "" {
+		return nil
+	}
+	fmt.Fprintf(a.err, "warning: %s\n", warning)
+	if _, ok := terminal(a.in); !ok || a.shell || m.Force {
+		return nil
+	}
+	fmt.Fprintf(a.err, "Remove node %d? To go on, type yes: ", m.Node)
+	line, err := bufio.NewReader(a.in).ReadString('\n')
+	if err != nil || strings.TrimSpace(line) != "yes" {
+		return notDonef("node %d was not removed", m.Node)
+	}
+	return nil
+}
+
+// removalWarning says what a removal leaves shards without, "" where nothing, or
+// where the cluster refuses it.
+func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
+	n, left := findNode(s, m.Node), 0
+	for i := range s.Nodes {
+		if o := &s.Nodes[i]; o.ID != m.Node && o.State != command.NodeExpected && !o.Removing {
+			left++
+		}
+	}
+	if n == nil || n.State == command.NodeExpected || n.State == command.NodeDown && !m.Force || left == 0 || left >= s.ReplicationFactor {
+		return ""
+	}
+	spare := "the loss of one more node then stops every shard"
+	if left > 2 {
+		spare = "one node less may fail then"
+	}
+	return fmt.Sprintf("without node %d there are %s for %d replicas of each shard: each keeps %d, and %s; to keep all, start another node first (proa member add --help)",
+		m.Node, plural(left, "node"), s.ReplicationFactor, left, spare)
 }
 
 func (a *app) memberDrainCommand() *cobra.Command {
@@ -269,7 +321,7 @@ func leadsNone(s *command.ClusterStatus, node uint64) bool {
 		switch {
 		case sh.Leader == node:
 			return false
-		case r == nil && !slices.Contains(sh.Desired, node), leadership(sh) == command.ShardLed:
+		case r == nil && !slices.Contains(sh.Desired, node), sh.Leadership() == command.ShardLed:
 		case r == nil || r.Stale || r.Role == "leader":
 			return false
 		}

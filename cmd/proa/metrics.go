@@ -62,8 +62,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descFsyncs, prometheus.CounterValue, float64(s.Fsyncs))
 	ch <- prometheus.MustNewConstMetric(descFsyncSec, prometheus.CounterValue, s.FsyncMicros*float64(s.Fsyncs)/1e6)
 	ch <- prometheus.MustNewConstMetric(descLogBytes, prometheus.GaugeValue, float64(s.LogBytes))
-	ch <- prometheus.MustNewConstMetric(descSlow, prometheus.GaugeValue, flag(s.Slow))
-	ch <- prometheus.MustNewConstMetric(descClockOff, prometheus.GaugeValue, flag(s.ClockOff))
+	ch <- prometheus.MustNewConstMetric(descSlow, prometheus.GaugeValue, yesOrNo(s.Slow))
+	ch <- prometheus.MustNewConstMetric(descClockOff, prometheus.GaugeValue, yesOrNo(s.ClockOff))
 	ch <- prometheus.MustNewConstMetric(descClock, prometheus.GaugeValue, float64(s.ClockOffset)/1000)
 	ch <- prometheus.MustNewConstMetric(descDamaged, prometheus.GaugeValue, float64(len(s.Damage)))
 	for _, sh := range s.Shards {
@@ -72,13 +72,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			shard = "meta"
 		}
 		if sh.Held || sh.Damaged {
-			ch <- prometheus.MustNewConstMetric(descBroken, prometheus.GaugeValue, flag(sh.Damaged), shard)
+			ch <- prometheus.MustNewConstMetric(descBroken, prometheus.GaugeValue, yesOrNo(sh.Damaged), shard)
 		}
 		if !sh.Held {
 			continue
 		}
 		ch <- prometheus.MustNewConstMetric(descApplied, prometheus.CounterValue, float64(sh.Applied), shard)
-		ch <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, flag(sh.Serving), shard)
+		ch <- prometheus.MustNewConstMetric(descServing, prometheus.GaugeValue, yesOrNo(sh.Serving), shard)
 		ch <- prometheus.MustNewConstMetric(descLeader, prometheus.GaugeValue, float64(sh.Leader), shard)
 		ch <- prometheus.MustNewConstMetric(descTerm, prometheus.GaugeValue, float64(sh.Term), shard)
 	}
@@ -92,7 +92,7 @@ func (c *collector) collectPeers(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descNonsense, prometheus.CounterValue, float64(c.node.BadReports()))
 	for _, p := range c.peers.Peers() {
 		peer := fmt.Sprint(p.Node)
-		ch <- prometheus.MustNewConstMetric(descPeerUp, prometheus.GaugeValue, flag(p.Connected), peer)
+		ch <- prometheus.MustNewConstMetric(descPeerUp, prometheus.GaugeValue, yesOrNo(p.Connected), peer)
 		ch <- prometheus.MustNewConstMetric(descPeerOut, prometheus.CounterValue, float64(p.BytesOut), peer)
 		ch <- prometheus.MustNewConstMetric(descPeerIn, prometheus.CounterValue, float64(p.BytesIn), peer)
 		ch <- prometheus.MustNewConstMetric(descPeerWait, prometheus.GaugeValue, float64(p.QueuedBytes), peer)
@@ -101,8 +101,8 @@ func (c *collector) collectPeers(ch chan<- prometheus.Metric) {
 	}
 }
 
-// flag is a yes or no as a metric.
-func flag(yes bool) float64 {
+// yesOrNo is a yes or no as a metric.
+func yesOrNo(yes bool) float64 {
 	if yes {
 		return 1
 	}

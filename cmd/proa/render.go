@@ -138,6 +138,8 @@ type table struct {
 	widths  []int
 	rows    [][]string
 	any     bool // something was written
+	// paint returns a cell in the colour that it has in a column; nil: none has any.
+	paint func(column int, cell string) string
 }
 
 // tablePageRows is how many rows are aligned together.
@@ -172,23 +174,27 @@ func (t *table) flush() error {
 			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(cell))
 		}
 	}
-	for _, r := range rows {
-		t.writeRow(&b, r)
+	for i, r := range rows {
+		t.writeRow(&b, r, !t.any && i == 0)
 	}
 	t.any, t.rows = true, t.rows[:0]
 	_, err := t.w.Write(b.Bytes())
 	return err
 }
 
-func (t *table) writeRow(b *bytes.Buffer, cells []string) {
+func (t *table) writeRow(b *bytes.Buffer, cells []string, header bool) {
+	paint := t.paint
+	if paint == nil || header {
+		paint = func(_ int, cell string) string { return cell }
+	}
 	used := 0
 	last := len(cells) - 1
 	for i, cell := range cells {
 		if i == last {
-			b.WriteString(cut(cell, t.columns, used))
+			b.WriteString(paint(i, cut(cell, t.columns, used)))
 			break
 		}
-		b.WriteString(cell)
+		b.WriteString(paint(i, cell))
 		b.WriteString(strings.Repeat(" ", t.widths[i]-utf8.RuneCountInString(cell)+2))
 		used += t.widths[i] + 2
 	}

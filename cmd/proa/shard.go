@@ -36,9 +36,10 @@ func (a *app) shardListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the shards",
-		Long: `List the shards with leader, term, applied entry, lag and replicas. In the list of
-replicas * marks the leader, ? a node that is not up, -n the entries a replica
-lacks. With -o json each shard is an object on its own line.`,
+		Long: `List the shards with leader, term, applied entry, lag and replicas. With -o json
+each shard is an object on its own line.
+
+` + replicaHelp,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.clusterStatus(cmd.Context())
@@ -61,7 +62,7 @@ lacks. With -o json each shard is an object on its own line.`,
 				}
 				return nil
 			}
-			return a.showShards(s)
+			return a.showShards(s, wideLook(a.out))
 		},
 	}
 }
@@ -144,7 +145,7 @@ func moveHindrance(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) s
 		return fmt.Sprintf("node %d, which was to get a replica of shard %s, is no member any more", to, shardName(sh.Shard))
 	case n.State != command.NodeUp:
 		return fmt.Sprintf("node %d, which is to get a replica of shard %s, is %s; the move goes on when it is back, or ends when it is removed with: proa member remove %d", to, shardName(sh.Shard), nodeState(n), to)
-	case leadership(sh) == command.ShardLeaderless:
+	case sh.Leadership() == command.ShardLeaderless:
 		return fmt.Sprintf("shard %s has no leader, which would have to carry the move out; it goes on when there is one", shardName(sh.Shard))
 	}
 	return ""

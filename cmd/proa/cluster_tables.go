@@ -1,0 +1,259 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// showNodes shows the table of nodes: what fits 80 columns or, where the look is
+// wide, all that is known.
+func (a *app) showNodes(s *command.ClusterStatus, l look) error {
+	header := []string{"NODE", "STATE", "LEADS", "FSYNC", "DISK", "FREE", "UP FOR", "CLIENTS AT"}
+	if l.wide {
+		header = []string{"NODE", "STATE", "LEADERS", "REPLICAS", "CLIENT", "PEER", "FSYNC", "LOG", "DISK", "FREE", "UP FOR", "VERSION"}
+	}
+	t := a.newTable(header...)
+	t.columns = l.columns
+	t.paint = func(column int, cell string) string {
+		if column == 1 {
+			return l.paint(stateColour(cell), cell)
+		}
+		return cell
+	}
+	for i := range s.Nodes {
+		cells := nodeCells(&s.Nodes[i], l.wide)
+		for i := range cells {
+			cells[i] = escape([]byte(cells[i]))
+		}
+		if err := t.row(cells...); err != nil {
+			return err
+		}
+	}
+	return t.flush()
+}
+
+// nodeCells returns a node's row. What it does not say of its present state is a
+// dash.
+func nodeCells(n *command.NodeInfo, wide bool) []string {
+	leaders, replicas := strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas)
+	leads := leaders + " of " + replicas
+	fsync, disk, free := fmt.Sprintf("%.0f µs", n.FsyncMicros), formatBytes(n.DiskUsedBytes), formatBytes(n.DiskFreeBytes)
+	log, uptime := formatBytes(n.LogBytes), formatAge(time.Duration(n.UptimeSeconds)*time.Second)
+	if outdated(n) {
+		const none = "-"
+		leaders, replicas, leads, fsync, disk, free, log, uptime = none, none, none, none, none, none, none, none
+	}
+	id := strconv.FormatUint(n.ID, 10)
+	if !wide {
+		return []string{id, nodeState(n), leads, fsync, disk, free, uptime, orDash(n.Client)}
+	}
+	return []string{id, nodeState(n), leaders, replicas, orDash(n.Client), orDash(n.Peer), fsync, log, disk, free, uptime, orDash(n.Version)}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// stateColour returns the colour of the state of a node or a shard.
+func stateColour(state string) string {
+	switch {
+	case state == "up", state == "ok":
+		return green
+	case strings.HasPrefix(state, command.NodeDown), state == stateNoLeader:
+		return red
+	}
+	return yellow
+}
+
+// outdated reports whether what a node last said of itself does not count as its
+// present state.
+func outdated(n *command.NodeInfo) bool {
+	return n.Stale || n.State != command.NodeUp
+}
+
+// nodeState says all there is to say about a node's state.
+func nodeState(n *command.NodeInfo) string {
+	s := n.State
+	switch {
+	case n.State == command.NodeSuspect || n.State == command.NodeDown:
+		s += " for " + formatAge(time.Duration(n.LastSeenMillis)*time.Millisecond)
+	case n.State == command.NodeUp && n.Stale && n.AgeMillis < 0:
+		s += ", no report yet"
+	case n.State == command.NodeUp && n.Stale:
+		s += ", last report " + formatAge(time.Duration(n.AgeMillis)*time.Millisecond) + " ago"
+	}
+	for _, f := range []struct {
+		set  bool
+		text string
+	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}, {n.DamagedFiles > 0, plural(n.DamagedFiles, "damaged file")}} {
+		if f.set {
+			s += ", " + f.text
+		}
+	}
+	return s
+}
+
+// clockText says how wrong a node's wall clock is.
+func clockText(aheadMillis int64) string {
+	d := time.Duration(aheadMillis) * time.Millisecond
+	if d < 0 {
+		return fmt.Sprintf("clock %v behind", -d)
+	}
+	return fmt.Sprintf("clock %v ahead", d)
+}
+
+// shardsShownMax is how many shards are shown that have nothing wrong with them.
+const shardsShownMax = 16
+
+// showShards shows the table of shards and explains its signs. Of many shards
+// it shows those that are not all right, unless the look is wide.
+func (a *app) showShards(s *command.ClusterStatus, l look) error {
+	t := a.newTable("SHARD", "LEADER", "TERM", "APPLIED", "LAG", "STATE", "REPLICAS")
+	t.columns = l.columns
+	t.paint = func(column int, cell string) string {
+		if column == 5 {
+			return l.paint(stateColour(cell), cell)
+		}
+		return cell
+	}
+	few := l.wide || len(s.Shards) <= shardsShownMax
+	signs, left := "", 0
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		state := shardState(s, sh)
+		if !few && state == stateOK && sh.Shard != command.MetaShard {
+			left++
+			continue
+		}
+		leader := "none"
+		switch sh.Leadership() {
+		case command.ShardLed:
+			leader = strconv.FormatUint(sh.Leader, 10)
+		case command.ShardUnknown:
+			leader = "unknown"
+		}
+		applied, lag := furthest(sh)
+		replicas := replicaList(s, sh)
+		signs += replicas
+		if err := t.row(shardName(sh.Shard), leader, strconv.FormatUint(sh.Term, 10), strconv.FormatUint(applied, 10),
+			strconv.FormatUint(lag, 10), state, replicas); err != nil {
+			return err
+		}
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if left > 0 {
+		if err := a.printf("%d further shards are ok; proa shard list shows them\n", left); err != nil {
+			return err
+		}
+	}
+	if legend := legendOf(signs); legend != "" {
+		return a.printf("\n%s\n", l.paint(dim, l.wrap("replicas: "+legend, "  ")))
+	}
+	return nil
+}
+
+// replicaHelp explains replicaList.
+const replicaHelp = `In the list of replicas * marks the leader, ? a replica whose node is not up or has
+not reported lately, ! a replica whose files are damaged, (learner) one that does
+not vote; -7 behind a replica is the number of log entries it lacks.`
+
+// legendOf explains the signs that occur in lists of replicas.
+func legendOf(lists string) string {
+	var words []string
+	for _, sign := range []struct{ mark, means string }{
+		{"*", "* leader"}, {"?", "? not up, or no recent report"}, {"!", "! damaged"}, {"learner", "(learner) does not vote"}, {"-", "-n lacks n log entries"},
+	} {
+		if strings.Contains(lists, sign.mark) {
+			words = append(words, sign.means)
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// furthest returns how far the furthest replica of a shard has come, and by how
+// many entries the last one lags of those whose node reports.
+func furthest(sh *command.ShardInfo) (applied, lag uint64) {
+	for _, r := range sh.Replicas {
+		applied = max(applied, r.Applied)
+		if !r.Stale {
+			lag = max(lag, r.Lag)
+		}
+	}
+	return applied, lag
+}
+
+// Words for the state of a shard.
+const (
+	stateOK       = "ok"
+	stateNoLeader = "no leader"
+)
+
+func shardState(s *command.ClusterStatus, sh *command.ShardInfo) string {
+	absent, apart, damaged, r := s.Missing(sh), sh.NotFollowing(), sh.DamagedOn(), s.Replication(sh)
+	switch {
+	case sh.Leadership() == command.ShardLeaderless && len(damaged) == 0:
+		return stateNoLeader
+	case sh.Leadership() == command.ShardUnknown:
+		return "unknown"
+	case len(damaged) > 0:
+		return "damaged on " + numbers(damaged)
+	case sh.Moving:
+		return "moving to " + numbers(sh.Desired)
+	case len(absent) > 0:
+		return "without " + numbers(absent)
+	case len(apart) > 0:
+		return "not followed by " + numbers(apart)
+	case r.Short():
+		return fmt.Sprintf("%d of %d voters", r.Healthy, r.Wanted)
+	}
+	return stateOK
+}
+
+// numbers joins numbers of nodes.
+func numbers(ids []uint64) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatUint(id, 10))
+	}
+	return b.String()
+}
+
+// replicaList shows the replicas of a shard, see replicaHelp. What a replica
+// lacks whose node does not report is not known.
+func replicaList(s *command.ClusterStatus, sh *command.ShardInfo) string {
+	var words []string
+	for _, r := range sh.Replicas {
+		n := s.Node(r.Node)
+		silent := r.Stale || n == nil || n.State != command.NodeUp
+		w := strconv.FormatUint(r.Node, 10)
+		if r.Node == sh.Leader {
+			w += "*"
+		}
+		if silent {
+			w += "?"
+		}
+		if r.Damaged {
+			w += "!"
+		}
+		if r.Role == "learner" {
+			w += "(learner)"
+		}
+		if r.Lag > 0 && !silent {
+			w += fmt.Sprintf("-%d", r.Lag)
+		}
+		words = append(words, w)
+	}
+	return strings.Join(words, " ")
+}

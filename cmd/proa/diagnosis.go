@@ -1,0 +1,257 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// diagnosis is the health of a cluster in words.
+type diagnosis struct {
+	state             string // of command.Health
+	status            int    // of the process that says so
+	verdict           string
+	troubles, changes []string
+	risk              string // what the loss of one more node means; "": the verdict says it
+	next              []string
+}
+
+// lines says it: in a sentence, and where needed some more.
+func (d *diagnosis) lines() []string {
+	lines := append([]string{d.verdict}, d.troubles...)
+	if d.risk != "" {
+		lines = append(lines, d.risk)
+	}
+	lines = append(lines, d.changes...)
+	for _, step := range d.next {
+		lines = append(lines, "next: "+step)
+	}
+	return lines
+}
+
+// colour is that of the verdict.
+func (d *diagnosis) colour() string {
+	switch d.state {
+	case command.Healthy:
+		return green
+	case command.Unavailable:
+		return red
+	}
+	return yellow
+}
+
+// diagnose says how the cluster fares.
+func diagnose(s *command.ClusterStatus) *diagnosis {
+	h := s.Health
+	if h == nil { // from a server that leaves it to the reader
+		assessed := s.Assess()
+		h = &assessed
+	}
+	d := &diagnosis{state: h.State}
+	all := len(s.Shards)
+	d.troubles, d.changes = nodeNews(s)
+	for _, kind := range []struct {
+		shards []int
+		say    string
+		list   *[]string
+	}{
+		{h.DamagedOnly, "%s have no replica but a damaged one, which refuses what it cannot read (proa status --node names the files)", &d.troubles},
+		{h.Damaged, "%s have a damaged replica, which is being replaced by a copy of another one", &d.troubles},
+		{h.Incomplete, "%s lack a replica without a vote", &d.troubles},
+		{h.NotFollowing, "%s have a replica that does not follow the leader yet", &d.troubles},
+		{h.Moving, "replicas of %s are being moved", &d.changes},
+	} {
+		if len(kind.shards) > 0 {
+			*kind.list = append(*kind.list, ofShards(kind.say, kind.shards, all))
+		}
+	}
+	d.troubles = append(d.troubles, shortages(s, h)...)
+	d.status, d.verdict = judgeCluster(s, h)
+	if h.State != command.HealthUnknown {
+		d.risk = nextFailure(s, h)
+	}
+	d.next = nextSteps(s, h)
+	return d
+}
+
+// judgeCluster returns the exit status, and the sentence at the top.
+func judgeCluster(s *command.ClusterStatus, h *command.Health) (status int, verdict string) {
+	const until = "refuse writes and linearizable reads until a majority of their replicas is back"
+	all := len(s.Shards)
+	switch n := len(h.Leaderless); {
+	case all == 0 || len(s.Nodes) == 0:
+		return exitFailed, "unknown: the node asked has not heard of the cluster's state yet"
+	case n == all:
+		return exitServer, fmt.Sprintf("UNAVAILABLE: none of the %d shards has a leader; they %s", n, until)
+	case n > 0:
+		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they %s", n, all, shardNames(h.Leaderless), until)
+	case len(h.Unserved) > 0:
+		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards are not served (%s): their only replicas are damaged where it matters; restore a backup", len(h.Unserved), all, shardNames(h.Unserved))
+	case h.State == command.HealthUnknown:
+		return exitFailed, fmt.Sprintf("unknown: whether %d of %d shards have a leader cannot be told now (%s)", len(h.Unknown), all, shardNames(h.Unknown))
+	case h.State != command.Healthy:
+		return exitFailed, fmt.Sprintf("degraded: all %d shards have a leader, but", all)
+	case len(s.Nodes) == 1:
+		return exitDone, fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no replica elsewhere", all)
+	case h.FailuresTolerated == 1:
+		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas; any one node may fail", all)
+	case h.FailuresTolerated > 1:
+		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas; any %d nodes may fail", all, h.FailuresTolerated)
+	}
+	return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas", all)
+}
+
+// shortages says which shards have fewer healthy voters than they shall have,
+// those without a leader aside.
+func shortages(s *command.ClusterStatus, h *command.Health) (lines []string) {
+	type shortage struct{ healthy, wanted int }
+	var kinds []shortage
+	shards := make(map[shortage][]int)
+	for _, shard := range h.UnderReplicated {
+		if slices.Contains(h.Leaderless, shard) || slices.Contains(h.Unserved, shard) {
+			continue
+		}
+		r := s.Replication(findShard(s, shard))
+		k := shortage{r.Healthy, r.Wanted}
+		if shards[k] == nil {
+			kinds = append(kinds, k)
+		}
+		shards[k] = append(shards[k], shard)
+	}
+	for _, k := range kinds {
+		lines = append(lines, ofShards(fmt.Sprintf("%%s have %d of %d voting replicas", k.healthy, k.wanted), shards[k], len(s.Shards)))
+	}
+	return lines
+}
+
+// nextFailure says what the loss of one more node means, "" where the cluster is
+// healthy and bears it, or has no other node.
+func nextFailure(s *command.ClusterStatus, h *command.Health) string {
+	n := h.NextFailure.Shards
+	switch {
+	case s.Standalone, n == 0 && h.State != command.Degraded:
+		return ""
+	case n == 0:
+		return "one more node lost: no shard loses its quorum"
+	case len(h.NextFailure.Nodes) == 1 && h.State != command.Healthy:
+		return fmt.Sprintf("node %d lost: %s lose their quorum (no spare replica)", h.NextFailure.Nodes[0], countShards(n, len(s.Shards)))
+	case h.State == command.Healthy:
+		return fmt.Sprintf("one node lost: %s lose their quorum (no spare replica)", countShards(n, len(s.Shards)))
+	}
+	return fmt.Sprintf("one more node lost: %s lose their quorum (no spare replica)", countShards(n, len(s.Shards)))
+}
+
+// nodeNews lists what is wrong with the nodes, and what is being changed.
+func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		line := fmt.Sprintf("node %d is %s", n.ID, nodeState(n))
+		switch {
+		case n.State == command.NodeExpected:
+			changes = append(changes, fmt.Sprintf("node %d is expected and has not joined yet", n.ID))
+		case n.State != command.NodeUp || n.Slow || n.ClockOff || n.Stale || n.DamagedFiles > 0:
+			troubles = append(troubles, line)
+		case n.Draining || n.Removing:
+			changes = append(changes, line)
+		}
+	}
+	return troubles, changes
+}
+
+// nextSteps says what to do about nodes that are not up, and about too few nodes.
+func nextSteps(s *command.ClusterStatus, h *command.Health) (steps []string) {
+	members := 0
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		if n.State != command.NodeExpected && !n.Removing {
+			members++
+		}
+		if n.State == command.NodeSuspect || n.State == command.NodeDown {
+			if step := replaceStep(n); step != "" {
+				steps = append(steps, step)
+			}
+		}
+	}
+	if lacking := s.ReplicationFactor - members; lacking > 0 && !s.Standalone && len(h.UnderReplicated) > 0 {
+		steps = append(steps, fmt.Sprintf("start %s, so that each shard can have %d replicas: %s", plural(lacking, "more node"), s.ReplicationFactor, joinCommand(s)))
+	}
+	return steps
+}
+
+// replaceStep says what to do about a node that is not up, and what happens
+// otherwise.
+func replaceStep(n *command.NodeInfo) string {
+	r := n.Replace
+	switch {
+	case n.Removing:
+		return ""
+	case r == nil: // a server that does not tell
+		return fmt.Sprintf("start node %d again", n.ID)
+	case r.Shards == 0:
+		return fmt.Sprintf("start node %d again; it holds no replica of users' data, so if it is lost for good: proa member remove %d", n.ID, n.ID)
+	case r.InMillis == 0:
+		return fmt.Sprintf("none needed for node %d: its replicas are being rebuilt on other nodes", n.ID)
+	case r.InMillis > 0 && r.Rebuildable == r.Shards:
+		return fmt.Sprintf("start node %d again, or its replicas are rebuilt on other nodes in %s", n.ID, formatAge(time.Duration(r.InMillis)*time.Millisecond))
+	case r.InMillis > 0:
+		return fmt.Sprintf("start node %d again, or the replicas of %d of its %d shards are rebuilt on other nodes in %s; for the others there is no leader or no free node", n.ID, r.Rebuildable, r.Shards, formatAge(time.Duration(r.InMillis)*time.Millisecond))
+	case r.Rebuildable > 0:
+		return fmt.Sprintf("start node %d again; its replicas are not rebuilt by themselves (cluster.replace_after). If it is lost for good: proa member remove %d", n.ID, n.ID)
+	}
+	return fmt.Sprintf("start node %d again; no other node can take its replicas. If it is lost for good, start a new node, then: proa member remove %d", n.ID, n.ID)
+}
+
+// joinCommand is how a further node is started.
+func joinCommand(s *command.ClusterStatus) string {
+	at := "HOST:7401"
+	if n := s.Node(s.Asked); n != nil && n.Peer != "" {
+		at = n.Peer
+	}
+	return fmt.Sprintf("PROA_JOIN_TOKEN=$(proa member token) proa serve --join %s", at)
+}
+
+// ofShards says something of some shards, by name where they are not all.
+func ofShards(say string, shards []int, all int) string {
+	text := fmt.Sprintf(say, countShards(len(shards), all))
+	if len(shards) < all {
+		text += ": " + shardNames(shards)
+	}
+	return text
+}
+
+// countShards counts some of all shards.
+func countShards(n, all int) string {
+	if n == all {
+		return fmt.Sprintf("all %d shards", all)
+	}
+	return fmt.Sprintf("%d of %d shards", n, all)
+}
+
+// shardNames joins the names of some of many shards.
+func shardNames(shards []int) string {
+	names := make([]string, len(shards))
+	for i, shard := range shards {
+		names[i] = shardName(shard)
+	}
+	return some(names)
+}
+
+// plural counts things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// some lists the first of many names.
+func some(names []string) string {
+	const most = 12
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}

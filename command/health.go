@@ -1,0 +1,245 @@
+package command
+
+import "slices"
+
+// States of a cluster's Health, from best to worst.
+const (
+	Healthy       = "healthy"     // each shard has a leader and all the replicas it shall have
+	Degraded      = "degraded"    // each shard has a leader, but something is missing or fails
+	HealthUnknown = "unknown"     // not enough has been reported to tell
+	Unavailable   = "unavailable" // some shards have no leader: they refuse writes and linearizable reads
+)
+
+// Health is a judgement of a ClusterStatus: how the cluster fares, and what the
+// loss of one more node would mean. Shards are named as in ShardInfo.
+type Health struct {
+	State string `json:"state"`
+	// FailuresTolerated is how many more nodes may fail, whichever they are,
+	// before a shard loses its quorum.
+	FailuresTolerated int `json:"failures_tolerated"`
+	// NextFailure is the most that the loss of one more node can do.
+	NextFailure NextFailure `json:"next_failure"`
+	// Shards by what is wrong with them; a shard may be in several lists.
+	Leaderless      []int `json:"leaderless,omitempty"`       // a majority of the replicas has no leader, or is not to be reached
+	Unknown         []int `json:"unknown,omitempty"`          // whether there is a leader is not known
+	Unserved        []int `json:"unserved,omitempty"`         // no replica can be opened: all are damaged
+	DamagedOnly     []int `json:"damaged_only,omitempty"`     // no replica but damaged ones
+	Damaged         []int `json:"damaged,omitempty"`          // a replica is damaged, another is sound
+	UnderReplicated []int `json:"under_replicated,omitempty"` // fewer healthy voters than the shard shall have
+	Incomplete      []int `json:"incomplete,omitempty"`       // a replica without a vote is missing, or its node is not up
+	NotFollowing    []int `json:"not_following,omitempty"`    // a replica does not follow the leader yet
+	Moving          []int `json:"moving,omitempty"`           // replicas are on their way to other nodes
+	// Troubled are the nodes that are not up, have not reported lately, or have a
+	// slow disk, a wrong clock or damaged files.
+	Troubled []uint64 `json:"troubled_nodes,omitempty"`
+}
+
+// NextFailure says how many shards lose their quorum if one of the nodes named
+// is lost, too. Nodes is empty where every shard has a voter to spare.
+type NextFailure struct {
+	Shards int      `json:"shards_lost"`
+	Nodes  []uint64 `json:"nodes,omitempty"`
+}
+
+// Replication is how the voting replicas of a shard fare.
+type Replication struct {
+	Healthy int // voters whose node is up and reports, and whose files are sound
+	Voters  int // all voters
+	Wanted  int // voters that there shall be
+}
+
+// Quorum is how many voters must be healthy for the shard to have a leader.
+func (r Replication) Quorum() int { return r.Voters/2 + 1 }
+
+// Short reports whether there are fewer healthy voters than there shall be.
+func (r Replication) Short() bool { return r.Healthy < r.Wanted }
+
+// Assess judges the cluster by what s says. It asks nobody, and changes nothing.
+func (s *ClusterStatus) Assess() Health {
+	h := Health{State: Healthy}
+	at := make(map[uint64]int) // shards that lose their quorum with a node
+	h.FailuresTolerated = -1
+	for i := range s.Shards {
+		sh := &s.Shards[i]
+		h.sort(s, sh)
+		r, healthy := s.voters(sh)
+		spare := max(r.Healthy-r.Quorum(), 0)
+		if h.FailuresTolerated < 0 || spare < h.FailuresTolerated {
+			h.FailuresTolerated = spare
+		}
+		if spare == 0 && r.Healthy >= r.Quorum() {
+			for _, node := range healthy {
+				at[node]++
+			}
+		}
+	}
+	h.FailuresTolerated = max(h.FailuresTolerated, 0)
+	for node, shards := range at {
+		switch {
+		case shards > h.NextFailure.Shards:
+			h.NextFailure = NextFailure{shards, []uint64{node}}
+		case shards == h.NextFailure.Shards:
+			h.NextFailure.Nodes = append(h.NextFailure.Nodes, node)
+		}
+	}
+	slices.Sort(h.NextFailure.Nodes)
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.troubled() {
+			h.Troubled = append(h.Troubled, n.ID)
+		}
+	}
+	switch {
+	case len(s.Shards) == 0 || len(s.Nodes) == 0:
+		h.State = HealthUnknown
+	case len(h.Leaderless)+len(h.Unserved) > 0:
+		h.State = Unavailable
+	case len(h.Unknown) > 0:
+		h.State = HealthUnknown
+	case len(h.Troubled)+len(h.DamagedOnly)+len(h.Damaged)+len(h.UnderReplicated)+len(h.Incomplete)+len(h.NotFollowing) > 0:
+		h.State = Degraded
+	}
+	return h
+}
+
+// troubled reports whether something is wrong with a node.
+func (n *NodeInfo) troubled() bool {
+	return n.State != NodeExpected && (n.State != NodeUp || n.Slow || n.ClockOff || n.Stale || n.DamagedFiles > 0)
+}
+
+// sort puts a shard into the lists where it belongs.
+func (h *Health) sort(s *ClusterStatus, sh *ShardInfo) {
+	damaged := len(sh.DamagedOn())
+	all := damaged > 0 && damaged == len(sh.Replicas)
+	r, _ := s.voters(sh)
+	led := false
+	switch leadership := sh.Leadership(); {
+	case all && leadership == ShardLeaderless:
+		h.Unserved = append(h.Unserved, sh.Shard)
+	case leadership == ShardLeaderless:
+		h.Leaderless = append(h.Leaderless, sh.Shard)
+	case leadership == ShardUnknown:
+		h.Unknown = append(h.Unknown, sh.Shard)
+	case all:
+		h.DamagedOnly = append(h.DamagedOnly, sh.Shard)
+	default:
+		led = true
+	}
+	for _, kind := range []struct {
+		list *[]int
+		is   bool
+	}{
+		{&h.Damaged, led && damaged > 0},
+		{&h.Moving, led && sh.Moving},
+		{&h.UnderReplicated, r.Short()},
+		{&h.Incomplete, led && !r.Short() && !sh.Moving && len(s.Missing(sh)) > 0},
+		{&h.NotFollowing, led && !sh.Moving && damaged == 0 && len(s.Missing(sh)) == 0 && len(sh.NotFollowing()) > 0},
+	} {
+		if kind.is {
+			*kind.list = append(*kind.list, sh.Shard)
+		}
+	}
+}
+
+// Replication returns how the voting replicas of a shard fare.
+func (s *ClusterStatus) Replication(sh *ShardInfo) Replication {
+	r, _ := s.voters(sh)
+	return r
+}
+
+// voters returns also the nodes of the healthy voters.
+func (s *ClusterStatus) voters(sh *ShardInfo) (r Replication, healthy []uint64) {
+	voters := sh.Voters
+	if voters == nil { // a server that does not tell
+		voters = slices.DeleteFunc(slices.Clone(sh.Desired), func(node uint64) bool {
+			replica := sh.On(node)
+			return replica != nil && replica.Role == roleLearner
+		})
+	}
+	for _, node := range voters {
+		replica, info := sh.On(node), s.Node(node)
+		if replica != nil && !replica.Stale && !replica.Damaged && replica.Role != roleLearner && info != nil && info.State == NodeUp {
+			healthy = append(healthy, node)
+		}
+	}
+	r = Replication{Healthy: len(healthy), Voters: len(voters), Wanted: len(voters)}
+	if !s.Standalone {
+		r.Wanted = max(r.Wanted, min(s.ReplicationFactor, votersMax(sh.Shard)))
+	}
+	return r, healthy
+}
+
+// metaVotersMax bounds the voters of the meta group, whatever the replication
+// factor is.
+const metaVotersMax = 5
+
+func votersMax(shard int) int {
+	if shard == MetaShard {
+		return metaVotersMax
+	}
+	return int(^uint(0) >> 1)
+}
+
+const roleLearner = "learner"
+
+// Node returns what is said of a node, nil where it is no member.
+func (s *ClusterStatus) Node(id uint64) *NodeInfo {
+	i := slices.IndexFunc(s.Nodes, func(n NodeInfo) bool { return n.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &s.Nodes[i]
+}
+
+// On returns a node's replica, nil where it has none.
+func (sh *ShardInfo) On(node uint64) *ReplicaInfo {
+	i := slices.IndexFunc(sh.Replicas, func(r ReplicaInfo) bool { return r.Node == node })
+	if i < 0 {
+		return nil
+	}
+	return &sh.Replicas[i]
+}
+
+// Missing returns the nodes that shall hold a replica of the shard and have
+// none, or are not up.
+func (s *ClusterStatus) Missing(sh *ShardInfo) (out []uint64) {
+	for _, id := range sh.Desired {
+		if n := s.Node(id); sh.On(id) == nil || n == nil || n.State != NodeUp {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// Leadership returns whether a shard has a leader, which servers before v0.2 do
+// not say in one word.
+func (sh *ShardInfo) Leadership() string {
+	switch {
+	case sh.State != "":
+		return sh.State
+	case sh.Leader == 0:
+		return ShardLeaderless
+	}
+	return ShardLed
+}
+
+// NotFollowing returns the nodes whose replica of the shard follows another
+// leader than the shard's, or none, as it says itself: clients that ask there are
+// refused. Servers before v0.2 do not tell.
+func (sh *ShardInfo) NotFollowing() (out []uint64) {
+	for _, r := range sh.Replicas {
+		if sh.State != "" && !r.Stale && r.Follows != sh.Leader && slices.Contains(sh.Desired, r.Node) {
+			out = append(out, r.Node)
+		}
+	}
+	return out
+}
+
+// DamagedOn returns the nodes whose replica of the shard is damaged.
+func (sh *ShardInfo) DamagedOn() (out []uint64) {
+	for _, r := range sh.Replicas {
+		if r.Damaged {
+			out = append(out, r.Node)
+		}
+	}
+	return out
+}
