@@ -19,6 +19,10 @@ import (
 const (
 	defaultEndpoint = "127.0.0.1:7400"
 	defaultTimeout  = 10 * time.Second
+
+	// shellBackoffMax is the longest pause between two tries to connect while no
+	// command waits: the prompt of a shell shows whether it is connected.
+	shellBackoffMax = 2 * time.Second
 )
 
 // app is what the commands of one process share. A shell makes one copy for
@@ -87,10 +91,14 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	c, err := client.New(ctx, client.Config{
+	cfg := client.Config{
 		Endpoints: t.endpoints, Cluster: uint64(t.cluster), RequestTimeout: a.timeout, DialTimeout: a.timeout,
 		Name: "proa", SessionReads: a.shell || a.consistency == "session",
-	})
+	}
+	if a.shell {
+		cfg.BackoffMax = shellBackoffMax
+	}
+	c, err := client.New(ctx, cfg)
 	if err != nil {
 		if asClientError(err) == nil { // an endpoint is not one
 			err = &usageError{err}

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 //	eventually RE COMMAND… runs a command until its output matches
 //	terminal FILE LINE COMMAND… (Linux) runs a command on a terminal, types the
 //	                       line, and writes what is shown to the file
+//	typing …               (Linux) somebody at the terminal of a command, see typing
 //
 // and the condition [cluster]: the client can administer clusters.
 func TestScripts(t *testing.T) {
@@ -44,6 +45,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			s := &scriptServer{}
 			e.Values["server"] = s
+			e.Values["typist"] = newTypist()
 			e.Defer(s.kill)
 			e.Vars = append(e.Vars, "PROA_ENDPOINTS=127.0.0.1:1", "XDG_STATE_HOME="+filepath.Join(e.WorkDir, "state"),
 				"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, "config"))
@@ -51,7 +53,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": scriptServerCommand, "exits": scriptExits, "flip": scriptFlip, "eventually": scriptEventually,
-			"terminal": scriptTerminal,
+			"terminal": scriptTerminal, "typing": scriptTyping,
 		},
 		Condition: func(name string) (bool, error) {
 			if name != "cluster" {
@@ -64,8 +66,12 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptTerminal is nil where no terminal can be made.
-var scriptTerminal func(*testscript.TestScript, bool, []string)
+// scriptTerminal and scriptTyping are nil where no terminal can be made, and
+// newTypist returns nothing.
+var (
+	scriptTerminal, scriptTyping func(*testscript.TestScript, bool, []string)
+	newTypist                    = func() any { return nil }
+)
 
 // scriptServer is the server process of one script.
 type scriptServer struct {

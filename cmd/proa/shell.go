@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/chzyer/readline"
@@ -35,6 +36,9 @@ func (a *app) shellCommand() *cobra.Command {
 		Long: `Type commands one after the other, over one connection.
 
 ` + shellHelp + `
+
+The prompt names the cluster, and says while there is no connection. A command that
+finds none waits for one until its --timeout.
 
 The history is kept in proa/history under $XDG_STATE_HOME, or ~/.local/state.
 Where standard input is not a terminal, its lines are carried out without a
@@ -83,12 +87,11 @@ func (s *shell) pipe(ctx context.Context) error {
 
 // interactive talks to a person.
 func (s *shell) interactive(ctx context.Context) error {
-	c, err := s.app.connect(ctx)
-	if err != nil {
+	if err := s.open(ctx); err != nil {
 		return err
 	}
 	rl, err := readline.NewEx(&readline.Config{
-		Prompt:            "proa> ",
+		Prompt:            s.prompt(s.app.link.client),
 		HistoryFile:       historyFile(),
 		HistorySearchFold: true,
 		AutoComplete:      s,
@@ -100,9 +103,8 @@ func (s *shell) interactive(ctx context.Context) error {
 	}
 	defer rl.Close()
 	s.timing = true
-	s.greet(c)
 	for !s.leave {
-		line, err := rl.Readline()
+		line, err := s.read(rl)
 		switch {
 		case errors.Is(err, readline.ErrInterrupt):
 			continue
@@ -116,12 +118,94 @@ func (s *shell) interactive(ctx context.Context) error {
 	return nil
 }
 
+// open connects, and greets. A cluster that does not answer is no reason to leave:
+// each command tries again.
+func (s *shell) open(ctx context.Context) error {
+	c, err := s.line().connect(ctx)
+	switch {
+	case err == nil:
+		s.greet(c)
+		return nil
+	case !errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrHandshake), errors.Is(err, client.ErrWrongCluster):
+		return err
+	}
+	fmt.Fprintf(s.app.err, "%s\nThe shell is not connected; each command tries again. Type help for help, exit to leave.\n", describe(err, s.app))
+	return nil
+}
+
 func (s *shell) greet(c *client.Client) {
 	i, ok := c.Server()
 	if !ok {
-		return // lost again already; the first command will say so
+		return // lost again already; the prompt says so
 	}
-	fmt.Fprintf(s.app.out, "Connected to node %d (%s), %d shards. Type help for help, exit to leave.\n", i.Node, i.Version, i.Shards)
+	fmt.Fprintf(s.app.out, "Connected to node %d (%s) of cluster %016x, %d shards. Type help for help, exit to leave.\n", i.Node, i.Version, i.Cluster, i.Shards)
+}
+
+// prompt says which cluster commands go to, and whether c is connected to it. A nil
+// c is not.
+func (s *shell) prompt(c *client.Client) string {
+	t := s.app.link.target
+	name, state := t.context, " (disconnected)"
+	if name == "" {
+		name = t.endpoints[0]
+	}
+	if c != nil {
+		if i, ok := c.Server(); ok {
+			state = ""
+			if t.context == "" {
+				name = i.Endpoint
+			}
+		}
+	}
+	return "proa " + name + state + "> "
+}
+
+// promptInterval is how often the prompt looks at the connection.
+const promptInterval = 250 * time.Millisecond
+
+// read reads a line. The prompt follows the state of the connection meanwhile.
+func (s *shell) read(rl *readline.Instance) (string, error) {
+	c := s.app.link.client
+	prompt := s.prompt(c)
+	rl.SetPrompt(prompt)
+	var following sync.WaitGroup
+	defer following.Wait()
+	read := make(chan struct{})
+	defer close(read)
+	following.Go(func() {
+		t := time.NewTicker(promptInterval)
+		defer t.Stop()
+		for {
+			select {
+			case <-read:
+				return
+			case <-t.C:
+			}
+			if p := s.prompt(c); p != prompt {
+				prompt = p
+				rl.SetPrompt(p)
+				rl.Refresh()
+			}
+		}
+	})
+	return rl.Readline()
+}
+
+// noticeDelay is after how long a command that waits for a connection says so.
+const noticeDelay = time.Second
+
+// notice tells who waits for a command that there is no connection. It returns a
+// function that ends it.
+func (s *shell) notice() (stop func() bool) {
+	c := s.app.link.client
+	return time.AfterFunc(noticeDelay, func() {
+		if c == nil {
+			return // connecting; the error will say more
+		}
+		if _, ok := c.Server(); !ok {
+			fmt.Fprintln(s.app.err, "Not connected; trying again until the command times out. Control-C ends the wait.")
+		}
+	}).Stop
 }
 
 // interruptible carries out a line that Control-C can end.
@@ -130,6 +214,7 @@ func (s *shell) interruptible(ctx context.Context, line string) {
 	// line has its own.
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt)
 	defer stop()
+	defer s.notice()()
 	s.execute(ctx, line)
 }
 
@@ -204,9 +289,25 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 			}
 		}
 	default:
-		return 0, false
+		return s.outside(words[0])
 	}
 	return exitDone, true
+}
+
+// outside refuses a command that exists, but not in the shell.
+func (s *shell) outside(name string) (status int, ok bool) {
+	for _, root := range []*cobra.Command{newRoot(s.line()), newRoot(&app{link: s.app.link})} {
+		c, _, err := root.Find([]string{name})
+		switch {
+		case err != nil || c == root:
+		case root.Name() == "": // of the shell
+			return 0, false
+		default:
+			fmt.Fprintf(s.app.err, "proa: %s works outside the shell: %s …\n", c.Name(), c.CommandPath())
+			return exitUsage, true
+		}
+	}
+	return 0, false
 }
 
 func (s *shell) usage(text string) int {

@@ -4,6 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
@@ -62,4 +67,113 @@ func openTerminal() (here, there *os.File, err error) {
 		here.Close()
 	}
 	return here, there, err
+}
+
+func init() {
+	scriptTyping = typing
+	newTypist = func() any { return new(*typist) }
+}
+
+// typist is somebody at the terminal of a command of a script.
+type typist struct {
+	cmd      *exec.Cmd
+	terminal *os.File
+
+	mu    sync.Mutex
+	more  sync.Cond
+	shown []byte // and not matched yet, without what moves the cursor
+	over  bool   // nothing will be shown any more
+}
+
+// typing is the script command "typing start COMMAND…|type TEXT|see RE|end": it runs
+// a command on a terminal of its own in the background, types (\n ends a line, ^C
+// interrupts, ^D ends the input), waits for what a regular expression matches behind
+// what was seen before, and waits for the end of the command, which must succeed.
+func typing(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: typing start COMMAND… | type TEXT | see RE | end")
+	}
+	now := ts.Value("typist").(**typist)
+	t := *now
+	switch args[0] {
+	case "start":
+		t = new(typist)
+		*now = t
+		t.start(ts, args[1:])
+	case "type":
+		text := strings.NewReplacer(`\n`, "\r", "^C", "\x03", "^D", "\x04").Replace(args[1])
+		_, err := t.terminal.WriteString(text)
+		ts.Check(err)
+	case "see":
+		t.see(ts, args[1])
+	case "end":
+		if err := t.cmd.Wait(); err != nil {
+			ts.Fatalf("%v", err)
+		}
+	}
+}
+
+func (t *typist) start(ts *testscript.TestScript, command []string) {
+	here, there, err := openTerminal()
+	ts.Check(err)
+	program, err := exec.LookPath(command[0])
+	ts.Check(err)
+	t.more.L = &t.mu
+	t.terminal, t.cmd = here, exec.Command(program, command[1:]...)
+	t.cmd.Dir, t.cmd.Stdin, t.cmd.Stdout, t.cmd.Stderr = ts.MkAbs("."), there, there, there
+	t.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // ^C is a signal then
+	t.cmd.Env = append(os.Environ(), "PROA_ENDPOINTS="+ts.Getenv("PROA_ENDPOINTS"), "XDG_STATE_HOME="+ts.Getenv("XDG_STATE_HOME"), "TERM=xterm")
+	err = t.cmd.Start()
+	ts.Check(there.Close())
+	ts.Check(err)
+	go t.watch()
+	ts.Defer(func() {
+		_ = t.cmd.Process.Kill()
+		t.terminal.Close()
+	})
+}
+
+// moves are what a terminal does not show.
+var moves = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]|\r`)
+
+// watch keeps what the terminal shows.
+func (t *typist) watch() {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := t.terminal.Read(buffer)
+		t.mu.Lock()
+		t.shown = moves.ReplaceAll(append(t.shown, buffer[:n]...), nil)
+		t.over = err != nil // EIO: the command has ended
+		t.more.Broadcast()
+		t.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// see waits until the terminal has shown what the expression matches.
+func (t *typist) see(ts *testscript.TestScript, expression string) {
+	re, err := regexp.Compile(expression)
+	ts.Check(err)
+	late := false
+	guard := time.AfterFunc(eventuallyTimeout, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		late = true
+		t.more.Broadcast()
+	})
+	defer guard.Stop()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		if at := re.FindIndex(t.shown); at != nil {
+			t.shown = t.shown[at[1]:]
+			return
+		}
+		if late || t.over {
+			ts.Fatalf("the terminal does not show %s, but %q", expression, t.shown)
+		}
+		t.more.Wait()
+	}
 }
