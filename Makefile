@@ -113,8 +113,8 @@ compare: build ## Proa beside etcd and Redis, one node and three, in one run; re
 failover: build ## what clients notice of killed, stopped and moved leaders, and of many shards; rewrites docs/performance.md (FAILOVER=-quick to try it out)
 	$(GO) run ./bench/failover -proa ./proa $(if $(FAILOVER),$(FAILOVER),-write docs/performance.md)
 
-growth: build ## curves over connections, shards, values, keys and nodes; rewrites docs/growth.md and docs/growth.html (GROWTH=-quick to try it out)
-	$(GO) run ./bench/growth -proa ./proa $(if $(GROWTH),$(GROWTH),-write docs/growth.md -html docs/growth.html)
+growth: build ## curves over connections, shards, values, keys and nodes; rewrites docs/growth.md, .html and .json (GROWTH=-quick to try it out)
+	$(GO) run ./bench/growth -proa ./proa $(if $(GROWTH),$(GROWTH),-write docs/growth.md -html docs/growth.html -json docs/growth.json)
 
 gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...

@@ -24,6 +24,7 @@ type curve struct {
 	points            []point
 	x                 func(point) float64
 	show              func(float64) string
+	linear            bool // the axis of the charts
 	note              string
 }
 
@@ -43,22 +44,24 @@ func vary[T any](values []T, set func(*point, T)) (out []point) {
 func curves() []curve {
 	return []curve{
 		{
-			name: "connections", title: "Connections, one request in flight on each", axis: "connections",
+			name: "connections", title: "Connections", axis: "connections",
 			points: vary([]int{1, 4, 16, 64, 256, 1024, 4096, 10_000}, func(p *point, n int) { p.connections = n }),
 			x:      func(p point) float64 { return float64(p.connections) }, show: report.Thousands,
+			note: "One request is in flight on each connection.",
 		},
 		{
-			name: "shards", title: "Shards on one node", axis: "shards",
+			name: "shards", title: "Shards", axis: "shards",
 			points: vary([]int{1, 4, 16, 64, 256}, func(p *point, n int) { p.shards = n }),
 			x:      func(p point) float64 { return float64(p.shards) }, show: report.Thousands,
+			note: "All shards are on one node.",
 		},
 		{
-			name: "value", title: "Bytes of a value", axis: "bytes",
+			name: "value", title: "Value size", axis: "value size",
 			points: vary([]int{16, 128, 1 << 10, 8 << 10, 64 << 10, 1 << 20}, func(p *point, n int) {
 				p.value, p.keys = n, min(p.keys, uint64(dataMax/n))
 			}),
-			x: func(p point) float64 { return float64(p.value) }, show: report.Bytes,
-			note: fmt.Sprintf("Large values have fewer keys, so that all together hold %s at most.", report.Bytes(dataMax)),
+			x: func(p point) float64 { return float64(p.value) }, show: report.ShortBytes,
+			note: fmt.Sprintf("Large values have fewer keys, so that all together hold %s at most.", report.ShortBytes(dataMax)),
 		},
 		{
 			name: "keys", title: "Keys", axis: "keys",
@@ -66,10 +69,10 @@ func curves() []curve {
 			x:      func(p point) float64 { return float64(p.keys) }, show: report.Thousands,
 		},
 		{
-			name: "nodes", title: "Nodes, all on this machine", axis: "nodes",
+			name: "nodes", title: "Nodes", axis: "nodes",
 			points: vary([]int{1, 3, 5}, func(p *point, n int) { p.nodes = n }),
-			x:      func(p point) float64 { return float64(p.nodes) }, show: report.Thousands,
-			note: "Three replicas of each shard where there are three nodes or more. All nodes share the processors and the disk.",
+			x:      func(p point) float64 { return float64(p.nodes) }, show: report.Thousands, linear: true,
+			note: "All nodes run on one machine and share its processors and disk. With three nodes or more each shard has three replicas.",
 		},
 	}
 }

@@ -104,13 +104,13 @@ func TestFigures(t *testing.T) {
 	c := curves()[0]
 	c.points = c.points[:2]
 	s := func(rate float64) sample {
-		return sample{rate: rate, p50: 1e3, p99: 2e6, server: 3e3, generator: 4e3, failed: 1}
+		return sample{Rate: rate, P50: 1e3, P99: 2e6, P999: 3e6, Server: 3e3, Generator: 4e3, Failed: 1}
 	}
 	figures := []samples{{{s(10), s(30), s(20)}, {s(5)}}, {{s(40)}, {s(6), s(7), s(8)}}}
 	table := c.table(figures)
 	want := [][]string{
-		{"1", "20", "1.0", "2,000", "3.00", "5", "1.0", "2,000", "3.00", "4"},
-		{"4", "40", "1.0", "2,000", "3.00", "7", "1.0", "2,000", "3.00", "4"},
+		{"1", "20", "1.0", "2,000", "3,000", "3.00", "5", "1.0", "2,000", "3,000", "3.00", "4"},
+		{"4", "40", "1.0", "2,000", "3,000", "3.00", "7", "1.0", "2,000", "3,000", "3.00", "4"},
 	}
 	for i := range want {
 		if got := strings.Join(table.Rows[i], "|"); got != strings.Join(want[i], "|") {
@@ -124,6 +124,59 @@ func TestFigures(t *testing.T) {
 	if p := charts[1].Lines[3].Points; p[1].X != 4 || p[1].Y != 2000 {
 		t.Errorf("p99 of PUT: %v", p)
 	}
+	if n := len(charts[1].Lines); n != 6 {
+		t.Errorf("%d lines of latency", n)
+	}
+}
+
+// The pages can be made again from the record of a run. What an old run has not
+// measured is left out.
+func TestRecord(t *testing.T) {
+	dir := t.TempDir()
+	m := &measurement{options: options{proa: "true", rounds: 1, step: time.Second}, data: dir, curves: curves()}
+	for i := range m.curves {
+		c := &m.curves[i]
+		m.figures = append(m.figures, make([]samples, len(c.points)))
+		for k := range c.points {
+			s := []sample{{Rate: 1000 * float64(k+1), P50: 1e3, P99: 2e6, Server: 3e3, Generator: 4e3}}
+			m.figures[i][k] = samples{s, s}
+		}
+	}
+	first := options{json: filepath.Join(dir, "a.json"), html: filepath.Join(dir, "a.html"), write: filepath.Join(dir, "a.md")}
+	var out bytes.Buffer
+	if err := first.publish(m.record(), &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	again := options{from: first.json, html: filepath.Join(dir, "b.html"), write: filepath.Join(dir, "b.md")}
+	if err := run(t.Context(), again, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for a, b := range map[string]string{first.html: again.html, first.write: again.write} {
+		if x, y := read(t, a), read(t, b); x != y || strings.Contains(x, "p99.9") || !strings.Contains(x, "4,000") {
+			t.Errorf("%s and %s are not the same, or not what was measured", a, b)
+		}
+	}
+	if page := read(t, first.html); !strings.Contains(page, "<b>4,000</b><span>GETs per second</span>") {
+		t.Error("the page does not begin with the figures under the usual conditions")
+	}
+	for _, text := range []string{"", "{}", `{"curves":[{"name":"colours"}]}`, `{"curves":[{"name":"keys","points":[{}]}]}`} {
+		path := filepath.Join(dir, "bad.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readRecord(path); err == nil || !strings.Contains(err.Error(), "bad.json") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // build builds proa into dir.

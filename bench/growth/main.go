@@ -3,7 +3,8 @@
 // Command growth measures how cost grows: rate, latency and server CPU of reads
 // and fsynced writes with the number of connections, shards, bytes of a value,
 // keys and nodes, one of them at a time. It starts every server itself, on
-// loopback in temporary directories, and ends what it started.
+// loopback in temporary directories, and ends what it started. With -from it makes
+// the pages again from the figures of an earlier run.
 //
 // # Method
 //
@@ -36,6 +37,8 @@ type options struct {
 	dir   string // for data; "" for the system's temporary directory
 	write string // page to regenerate; "" for none
 	html  string // page with curves to write; "" for none
+	json  string // file for all figures; "" for none
+	from  string // file to take the figures from instead of measuring; "" for none
 	only  string // name of the one curve to measure; "" for all
 
 	rounds int
@@ -51,7 +54,9 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.proa, "proa", "./proa", "the proa `program`")
 	set.StringVar(&o.dir, "dir", "", "`directory` on the disk to use (default: a temporary one)")
 	set.StringVar(&o.write, "write", "", "regenerate the section of this Markdown `page`")
-	set.StringVar(&o.html, "html", "", "write a page with curves to this `file`")
+	set.StringVar(&o.html, "html", "", "write a page with charts to this `file`")
+	set.StringVar(&o.json, "json", "", "write all figures as JSON to this `file`")
+	set.StringVar(&o.from, "from", "", "measure nothing, take the figures from this `file`, which -json has written")
 	set.StringVar(&o.only, "only", "", "measure this `curve` only: connections, shards, value, keys or nodes")
 	set.IntVar(&o.rounds, "rounds", 3, "rounds of measurements")
 	set.DurationVar(&o.step, "step", 2*time.Second, "duration of one measurement")
@@ -91,6 +96,13 @@ func main() {
 // run measures everything, prints the tables to out and how far it is to
 // progress.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
+	if o.from != "" {
+		r, err := readRecord(o.from)
+		if err != nil {
+			return err
+		}
+		return o.publish(r, out, progress)
+	}
 	return rig.Within(ctx, o.limit, func(ctx context.Context) (err error) {
 		m, err := newMeasurement(o, progress)
 		if err != nil {
@@ -100,6 +112,6 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 		if err := m.measure(ctx); err != nil {
 			return err
 		}
-		return m.publish(out, progress)
+		return o.publish(m.record(), out, progress)
 	})
 }

@@ -24,10 +24,16 @@ import (
 // kinds of requests that are measured at each point.
 var kinds = []string{"get", "put"}
 
-// sample is one measurement. Times are in nanoseconds.
+// sample is one measurement. Times are in nanoseconds. P999 is 0 in records of
+// runs that did not measure it.
 type sample struct {
-	rate, p50, p99, server, generator float64
-	failed                            uint64
+	Rate      float64 `json:"rate"`
+	P50       float64 `json:"p50"`
+	P99       float64 `json:"p99"`
+	P999      float64 `json:"p99.9,omitempty"`
+	Server    float64 `json:"server_cpu"`
+	Generator float64 `json:"generator_cpu"`
+	Failed    uint64  `json:"failed"`
 }
 
 // samples of one point by kind, over the rounds.
@@ -119,8 +125,8 @@ func (m *measurement) at(ctx context.Context, p point, s *samples) (err error) {
 			return context.Cause(ctx)
 		}
 		s[k] = append(s[k], sample{
-			rate: r.Throughput(), p50: float64(r.All.Quantile(0.5)), p99: float64(r.All.Quantile(0.99)),
-			server: float64(r.ServerPerOp()), generator: float64(r.GeneratorPerOp()), failed: r.Failed(),
+			Rate: r.Throughput(), P50: float64(r.All.Quantile(0.5)), P99: float64(r.All.Quantile(0.99)), P999: float64(r.All.Quantile(0.999)),
+			Server: float64(r.ServerPerOp()), Generator: float64(r.GeneratorPerOp()), Failed: r.Failed(),
 		})
 	}
 	return nil

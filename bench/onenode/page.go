@@ -14,7 +14,7 @@ import (
 
 // page returns the tables with the curves, for a file of its own.
 func (o *outcome) page() *report.Comparison {
-	c := &report.Comparison{Title: "Proa on one node", Lines: o.circumstances(), Notes: o.m.allNotes(), Tables: o.tables, Charts: o.m.charts()}
+	c := &report.Comparison{Title: "Proa on one node", Lines: o.circumstances(), Notes: o.m.allNotes(), Tables: o.tables, First: 1, Charts: o.m.charts()}
 	if o.m.ycsb {
 		c.Title = "YCSB on Proa and on Pebble"
 	}

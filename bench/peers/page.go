@@ -10,7 +10,7 @@ import (
 
 // page returns the tables with the curves, for a file of its own.
 func (o *outcome) page() *report.Comparison {
-	return &report.Comparison{Title: "Proa beside other databases", Lines: o.circumstances(), Notes: o.remarks(), Tables: o.tables, Charts: o.c.charts()}
+	return &report.Comparison{Title: "Proa beside other databases", Lines: o.circumstances(), Notes: o.remarks(), Tables: o.tables, First: 1, Charts: o.c.charts()}
 }
 
 // charts returns latency by percentile for each row, of all rounds together.

@@ -6,14 +6,27 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Axis is one axis of a Chart.
 type Axis struct {
-	Label string // what is shown, with its unit
+	Label string // what is shown, and its unit if ticks do not name it
 	Log   bool   // logarithmic: only values above 0 are shown
-	// Show writes a tick's value. nil writes the number.
+	// Show writes a tick's value, with its unit if the label does not name it.
+	// nil writes the number.
 	Show func(float64) string
+	// Ticks are where values stand beside the axis. nil puts them at round
+	// numbers.
+	Ticks []float64
+}
+
+// label is what stands beside the axis.
+func (a *Axis) label() string {
+	if a.Log {
+		return html.EscapeString(a.Label + " (log scale)")
+	}
+	return html.EscapeString(a.Label)
 }
 
 // XY is one point of a Line.
@@ -23,7 +36,24 @@ type XY struct{ X, Y float64 }
 type Line struct {
 	Name   string
 	Points []XY
-	Marks  bool // a dot at each point, which tells its values
+	Marks  bool     // a dot at each point, which tells its values
+	Cells  []string // figures of the line in the legend, one for each of Chart.Columns
+	Colour string   // class of the style sheet; "" takes the next of c0, c1, …
+}
+
+func (c *Chart) colour(i int) string {
+	if own := c.Lines[i].Colour; own != "" {
+		return own
+	}
+	return fmt.Sprintf("c%d", i%colours)
+}
+
+// neutral is the colour of a line that others are compared with.
+const neutral = "c7"
+
+// ramp returns the colour of step i of n that have an order.
+func ramp(i, n int) string {
+	return fmt.Sprintf("r%d", i*(colours-1)/max(n-1, 1))
 }
 
 // Chart draws lines as SVG that needs nothing else: its colours come from the
@@ -32,21 +62,43 @@ type Chart struct {
 	Title string
 	X, Y  Axis
 	Lines []Line
-	// Mark is where a vertical line stands, if MarkName is not empty.
-	Mark     float64
-	MarkName string
+	// Columns are the names of Line.Cells.
+	Columns []string
+	// Shaded is the value of X up to which the ground is shaded, if ShadedName
+	// is not empty.
+	Shaded     float64
+	ShadedName string
+	// Guide is where a vertical line stands, 0 for none.
+	Guide float64
 }
 
-// Measures of a chart, in the units of its own coordinates.
+// colours is the number of colours of lines, and of the steps of a ramp.
+const colours = 10
+
+// canvas is the size of a chart in the units of its own coordinates, and the
+// class that tells the style sheet when to show it: text is not to shrink with
+// the page.
+type canvas struct {
+	class         string
+	width, height float64
+}
+
+var canvases = []canvas{{"wide", 760, 340}, {"narrow", 380, 290}}
+
+// Measures of text and margins, in the same units. Text is as wide as the widest
+// of common fonts makes it.
 const (
-	chartWidth  = 860.0
-	chartHeight = 360.0
-	plotLeft    = 78.0
-	plotRight   = 842.0
-	plotTop     = 14.0
-	plotBottom  = 308.0
-	colours     = 8
+	charWidth   = 8.0
+	labelGap    = 6.0  // between two values of X
+	tickGap     = 8.0  // between a tick and its value
+	labelBase   = 13.0 // of the label of Y, which stands above the plot
+	plotTop     = 30.0
+	plotBelow   = 48.0 // what is below the plot: values and label of X
+	marginRight = 14.0
+	dotSpace    = 0.03 // share of the width that is free beside the outermost dots
 )
+
+func textWidth(s string) float64 { return charWidth * float64(utf8.RuneCountInString(s)) }
 
 // scale maps values to coordinates.
 type scale struct {
@@ -83,17 +135,48 @@ func newScale(log bool, values []float64, from, to float64) scale {
 	return s
 }
 
+// rounded returns the scale with round numbers at its ends, so that no line runs
+// along the edge.
+func (s scale) rounded() scale {
+	if s.log {
+		s.low, s.top = math.Log10(roundDown(math.Pow(10, s.low))), -math.Log10(roundDown(math.Pow(10, -s.top)))
+		if s.top-s.low < 0.5 {
+			s.low, s.top = math.Floor(s.low), math.Ceil(s.top)
+		}
+		return s
+	}
+	if t := s.ticks(); len(t) > 1 && t[len(t)-1] < s.top*(1-1e-9) {
+		s.top = 2*t[len(t)-1] - t[len(t)-2]
+	}
+	return s
+}
+
+// roundDown returns the largest of 1, 2 and 5 times a power of ten that is not
+// above v.
+func roundDown(v float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(v)+1e-9))
+	for _, part := range []float64{5, 2} {
+		if part*power <= v*(1+1e-9) {
+			return part * power
+		}
+	}
+	return power
+}
+
 // ticks returns where to put them: powers of ten and parts of those, or the
 // multiples of a round number.
 func (s *scale) ticks() []float64 {
 	if !s.log {
 		return linearTicks(s.low, s.top)
 	}
-	parts := []float64{1}
-	if s.top-s.low < 3 {
-		parts = []float64{1, 2, 5}
+	if s.top-s.low < 2.5 {
+		return s.decades(1, 2, 5)
 	}
-	var out []float64
+	return s.decades(1)
+}
+
+// decades returns those multiples of each power of ten that the scale shows.
+func (s *scale) decades(parts ...float64) (out []float64) {
 	for decade := math.Floor(s.low); decade <= s.top && len(out) < 1000; decade++ {
 		for _, p := range parts {
 			v := p * math.Pow(10, decade)
@@ -131,45 +214,125 @@ func (c *Chart) shown(l *Line) []XY {
 	return out
 }
 
-// SVG draws the chart.
+// SVG draws the chart, for wide pages and for narrow ones.
 func (c *Chart) SVG() string {
+	var b strings.Builder
+	for _, v := range canvases {
+		c.drawing(v).draw(&b)
+	}
+	return b.String()
+}
+
+// drawing is a chart on one canvas.
+type drawing struct {
+	*Chart
+	canvas
+	x, y                scale
+	xTicks, yTicks      []float64
+	left, right, bottom float64 // of the plot
+}
+
+// drawing lays the chart out: the values beside the axes are to be read whole.
+func (c *Chart) drawing(v canvas) *drawing {
+	d := &drawing{Chart: c, canvas: v, bottom: v.height - plotBelow}
 	var xs, ys []float64
+	marks := false
 	for i := range c.Lines {
 		for _, p := range c.shown(&c.Lines[i]) {
 			xs, ys = append(xs, p.X), append(ys, p.Y)
 		}
+		marks = marks || c.Lines[i].Marks
 	}
-	x := newScale(c.X.Log, xs, plotLeft, plotRight)
-	y := newScale(c.Y.Log, ys, plotBottom, plotTop)
-	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="chart" viewBox="0 0 %g %g" role="img" aria-label="%s">`, chartWidth, chartHeight, html.EscapeString(c.Title))
-	for _, v := range y.ticks() {
-		at := y.at(v)
-		fmt.Fprintf(&b, `<line class="grid" x1="%g" y1="%.1f" x2="%g" y2="%.1f"/><text class="tick" text-anchor="end" x="%g" y="%.1f">%s</text>`,
-			plotLeft, at, plotRight, at, plotLeft-8, at+4, c.Y.show(v))
+	d.y = newScale(c.Y.Log, ys, d.bottom, plotTop).rounded()
+	if d.yTicks = c.Y.Ticks; d.yTicks == nil {
+		d.yTicks = d.y.ticks()
 	}
-	for _, v := range x.ticks() {
-		at := x.at(v)
-		fmt.Fprintf(&b, `<line class="grid" x1="%.1f" y1="%g" x2="%.1f" y2="%g"/><text class="tick" text-anchor="middle" x="%.1f" y="%g">%s</text>`,
-			at, plotTop, at, plotBottom, at, plotBottom+18, c.X.show(v))
+	for _, t := range d.yTicks {
+		d.left = max(d.left, textWidth(c.Y.show(t))+tickGap)
 	}
-	fmt.Fprintf(&b, `<text class="label" text-anchor="middle" x="%g" y="%g">%s</text>`, (plotLeft+plotRight)/2, chartHeight-12, html.EscapeString(c.X.Label))
-	fmt.Fprintf(&b, `<text class="label" text-anchor="middle" transform="translate(14 %g) rotate(-90)">%s</text>`, (plotTop+plotBottom)/2, html.EscapeString(c.Y.Label))
-	if at := x.at(c.Mark); c.MarkName != "" && at > plotLeft && at < plotRight {
-		fmt.Fprintf(&b, `<line class="mark" x1="%.1f" y1="%g" x2="%.1f" y2="%g"/><text class="tick" x="%.1f" y="%g">%s</text>`,
-			at, plotTop, at, plotBottom, at+5, plotTop+10, html.EscapeString(c.MarkName))
+	d.x = newScale(c.X.Log, xs, 0, 0)
+	if d.xTicks = c.X.Ticks; d.xTicks == nil {
+		d.xTicks = d.x.ticks()
 	}
-	for i := range c.Lines {
-		c.draw(&b, i, &x, &y)
+	d.right = v.width - marginRight
+	if n := len(d.xTicks); n > 0 {
+		last, first := textWidth(c.X.show(d.xTicks[n-1])), textWidth(c.X.show(d.xTicks[0]))
+		d.left, d.right = max(d.left, first/2), min(d.right, v.width-last/2)
 	}
-	b.WriteString("</svg>")
-	return b.String()
+	d.x.from, d.x.to = d.left, d.right
+	if space := dotSpace * (d.right - d.left); marks {
+		d.x.to -= space
+		if c.X.Log {
+			d.x.from += space
+		}
+	}
+	return d
 }
 
-// draw draws one line.
-func (c *Chart) draw(b *strings.Builder, i int, x, y *scale) {
-	l := &c.Lines[i]
-	points := c.shown(l)
+func (d *drawing) draw(b *strings.Builder) {
+	fmt.Fprintf(b, `<svg class="chart %s" viewBox="0 0 %g %g" role="img" aria-label="%s">`, d.class, d.width, d.height, html.EscapeString(d.Title))
+	d.drawShade(b)
+	d.drawY(b)
+	d.drawX(b)
+	for i := range d.Lines {
+		d.drawLine(b, i)
+	}
+	b.WriteString("</svg>")
+}
+
+func (d *drawing) drawShade(b *strings.Builder) {
+	at := d.x.at(d.Shaded)
+	if d.ShadedName == "" || at <= d.left || at >= d.right {
+		return
+	}
+	fmt.Fprintf(b, `<rect class="shade" x="%.1f" y="%g" width="%.1f" height="%.1f"/>`, d.left, plotTop, at-d.left, d.bottom-plotTop)
+	if width := textWidth(d.ShadedName); width < at-d.left {
+		fmt.Fprintf(b, `<text class="tick" text-anchor="middle" x="%.1f" y="%g">%s</text>`, (d.left+at)/2, plotTop+15, html.EscapeString(d.ShadedName))
+	}
+}
+
+// drawY draws the lines of the ground that belong to values of Y, finer ones in
+// between where the scale is logarithmic, the values, and the label above.
+func (d *drawing) drawY(b *strings.Builder) {
+	if d.Y.Log && d.y.top-d.y.low < 5 {
+		b.WriteString(`<path class="fine" d="`)
+		for _, v := range d.y.decades(2, 3, 4, 5, 6, 7, 8, 9) {
+			fmt.Fprintf(b, "M%.1f %.1fH%.1f", d.left, d.y.at(v), d.right)
+		}
+		b.WriteString(`"/>`)
+	}
+	for _, v := range d.yTicks {
+		at := d.y.at(v)
+		fmt.Fprintf(b, `<line class="grid" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/><text class="tick" text-anchor="end" x="%.1f" y="%.1f">%s</text>`,
+			d.left, at, d.right, at, d.left-tickGap, at+4, d.Y.show(v))
+	}
+	fmt.Fprintf(b, `<text class="label" x="0" y="%g">%s</text>`, labelBase, d.Y.label())
+}
+
+// drawX does the same for X. Values that would run into the one before are left
+// out.
+func (d *drawing) drawX(b *strings.Builder) {
+	end := math.Inf(-1)
+	for _, v := range d.xTicks {
+		at := d.x.at(v)
+		fmt.Fprintf(b, `<line class="grid" x1="%.1f" y1="%g" x2="%.1f" y2="%.1f"/>`, at, plotTop, at, d.bottom)
+		if half := textWidth(d.X.show(v)) / 2; at-half > end {
+			end = at + half + labelGap
+			fmt.Fprintf(b, `<text class="tick" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`, at, d.bottom+18, d.X.show(v))
+		}
+	}
+	if at := d.x.at(d.Guide); d.Guide > 0 && at > d.left && at < d.right {
+		fmt.Fprintf(b, `<line class="guide" x1="%.1f" y1="%g" x2="%.1f" y2="%.1f"/>`, at, plotTop, at, d.bottom)
+	}
+	fmt.Fprintf(b, `<line class="base" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, d.left, d.bottom, d.right, d.bottom)
+	fmt.Fprintf(b, `<text class="label" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`, (d.left+d.right)/2, d.height-8, d.X.label())
+}
+
+// drawLine draws one line, with dots if it has marks or nothing else could be
+// seen.
+func (d *drawing) drawLine(b *strings.Builder, i int) {
+	l := &d.Lines[i]
+	points := d.shown(l)
 	if len(points) == 0 {
 		return
 	}
@@ -178,15 +341,18 @@ func (c *Chart) draw(b *strings.Builder, i int, x, y *scale) {
 		if n > 0 {
 			path.WriteByte(' ')
 		}
-		fmt.Fprintf(&path, "%.1f,%.1f", x.at(p.X), y.at(p.Y))
+		fmt.Fprintf(&path, "%.1f,%.1f", d.x.at(p.X), d.y.at(p.Y))
 	}
-	fmt.Fprintf(b, `<polyline class="line c%d" points="%s"><title>%s</title></polyline>`, i%colours, path.String(), html.EscapeString(l.Name))
-	if !l.Marks && len(points) > 1 {
-		return
+	if len(d.Lines) == 1 && !d.Y.Log {
+		fmt.Fprintf(b, `<polygon class="area %s" points="%.1f,%.1f %s %.1f,%.1f"/>`,
+			d.colour(i), d.x.at(points[0].X), d.bottom, path.String(), d.x.at(points[len(points)-1].X), d.bottom)
 	}
+	fmt.Fprintf(b, `<polyline class="line %s" points="%s"><title>%s</title></polyline>`, d.colour(i), path.String(), html.EscapeString(l.Name))
 	for _, p := range points {
-		fmt.Fprintf(b, `<circle class="dot c%d" cx="%.1f" cy="%.1f" r="3.2"><title>%s: %s, %s</title></circle>`,
-			i%colours, x.at(p.X), y.at(p.Y), html.EscapeString(l.Name), c.X.show(p.X), c.Y.show(p.Y))
+		if l.Marks || len(points) == 1 || math.Abs(p.X-d.Guide) < 1e-6*d.Guide {
+			fmt.Fprintf(b, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="3.4"><title>%s: %s, %s</title></circle>`,
+				d.colour(i), d.x.at(p.X), d.y.at(p.Y), html.EscapeString(l.Name), d.X.show(p.X), d.Y.show(p.Y))
+		}
 	}
 }
 
@@ -198,48 +364,33 @@ func (a *Axis) show(v float64) string {
 	return strconv.FormatFloat(v, 'g', 6, 64)
 }
 
-// Legend names the lines in their colours.
+// Legend names the lines in their colours, with their figures if there are any.
+// The only line has its name in the title.
 func (c *Chart) Legend() string {
 	var b strings.Builder
-	b.WriteString(`<p class="legend">`)
-	for i := range c.Lines {
-		fmt.Fprintf(&b, `<span><i class="c%d"></i>%s</span>`, i%colours, html.EscapeString(c.Lines[i].Name))
+	if len(c.Lines) == 1 && len(c.Columns) == 0 {
+		return ""
 	}
-	b.WriteString("</p>")
+	if len(c.Columns) == 0 {
+		b.WriteString(`<p class="legend">`)
+		for i := range c.Lines {
+			fmt.Fprintf(&b, `<span><i class="%s"></i>%s</span>`, c.colour(i), html.EscapeString(c.Lines[i].Name))
+		}
+		b.WriteString("</p>")
+		return b.String()
+	}
+	b.WriteString(`<table class="legend"><tr><th></th>`)
+	for _, name := range c.Columns {
+		fmt.Fprintf(&b, "<th>%s</th>", html.EscapeString(name))
+	}
+	b.WriteString("</tr>")
+	for i := range c.Lines {
+		fmt.Fprintf(&b, `<tr><td><i class="%s"></i>%s</td>`, c.colour(i), html.EscapeString(c.Lines[i].Name))
+		for _, cell := range c.Lines[i].Cells {
+			fmt.Fprintf(&b, "<td>%s</td>", html.EscapeString(cell))
+		}
+		b.WriteString("</tr>")
+	}
+	b.WriteString("</table>")
 	return b.String()
 }
-
-// chartStyle is the style sheet of pages with charts. The colours are told
-// apart by people who see red and green alike, too.
-const chartStyle = `
-:root { color-scheme: light dark; --back: #ffffff; --text: #1c2024; --soft: #5f6b76; --rule: #e2e6ea; --card: #f7f8fa; --bad: #b3261e;
-  --c0: #2563c9; --c1: #d9730d; --c2: #0f8a6c; --c3: #b0307f; --c4: #7a5cd6; --c5: #8a6d00; --c6: #3a8fb7; --c7: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --back: #14171a; --text: #e6e9ec; --soft: #9aa5b1; --rule: #2b3138; --card: #1b1f24; --bad: #ff8a80;
-  --c0: #6ea8ff; --c1: #ffa657; --c2: #4fd1a5; --c3: #f178b6; --c4: #b79cff; --c5: #e3c341; --c6: #7cc7e8; --c7: #a3adb8; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
-p, ul { margin: .35rem 0; }
-.soft { color: var(--soft); }
-.bad { color: var(--bad); font-weight: 600; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--rule); }
-th:first-child, td:first-child { text-align: left; }
-th { color: var(--soft); font-weight: 600; font-size: .78rem; }
-figure { margin: .5rem 0 0; padding: .75rem; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }
-.chart { display: block; width: 100%; height: auto; font: 11.5px system-ui, sans-serif; }
-.grid { stroke: var(--rule); stroke-width: 1; }
-.mark { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; }
-.tick, .label { fill: var(--soft); }
-.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; font-size: .85rem; margin: 0 0 .35rem; }
-.legend i { display: inline-block; width: 14px; height: 3px; margin: 0 .4rem .25rem 0; border-radius: 2px; }
-.line.c0 { stroke: var(--c0); } .line.c1 { stroke: var(--c1); } .line.c2 { stroke: var(--c2); } .line.c3 { stroke: var(--c3); }
-.line.c4 { stroke: var(--c4); } .line.c5 { stroke: var(--c5); } .line.c6 { stroke: var(--c6); } .line.c7 { stroke: var(--c7); }
-.dot.c0 { fill: var(--c0); } .dot.c1 { fill: var(--c1); } .dot.c2 { fill: var(--c2); } .dot.c3 { fill: var(--c3); }
-.dot.c4 { fill: var(--c4); } .dot.c5 { fill: var(--c5); } .dot.c6 { fill: var(--c6); } .dot.c7 { fill: var(--c7); }
-i.c0 { background: var(--c0); } i.c1 { background: var(--c1); } i.c2 { background: var(--c2); } i.c3 { background: var(--c3); }
-i.c4 { background: var(--c4); } i.c5 { background: var(--c5); } i.c6 { background: var(--c6); } i.c7 { background: var(--c7); }
-`

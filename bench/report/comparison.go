@@ -3,7 +3,6 @@ package report
 import (
 	"bytes"
 	"fmt"
-	"html/template"
 	"io"
 	"os"
 	"strings"
@@ -16,8 +15,14 @@ type Comparison struct {
 	Lines  []string // what the figures depend on
 	Notes  []string // what a reader has to know about this run
 	Tables []Table
-	// Charts are shown behind the tables, those without any point left out.
-	Charts []Chart
+	// Headlines and First are for the page of curves, on which the charts are
+	// shown before the tables: the figures above all else, and how many of the
+	// tables are shown before the charts, of which a wide screen shows 2 or 3 side
+	// by side. Charts without any point are left out.
+	Headlines []Headline
+	First     int
+	Charts    []Chart
+	Columns   int // 0 means 2
 }
 
 // Print writes lines, tables and notes for a terminal.
@@ -42,8 +47,8 @@ func (c *Comparison) Print(out io.Writer) error {
 func (c *Comparison) Markdown(level int, intro string) string {
 	var b strings.Builder
 	for _, line := range c.Lines {
-		if what, rest, found := strings.Cut(line, ": "); found {
-			line = "**" + what + ":** " + rest
+		if topic, rest, found := cutTopic(line); found {
+			line = "**" + topic + ":** " + rest
 		}
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
@@ -62,17 +67,23 @@ func (c *Comparison) Markdown(level int, intro string) string {
 // HTML writes the comparison as one page that needs nothing else: no script, no
 // font, no picture from anywhere.
 func (c *Comparison) HTML(out io.Writer) error {
-	shown := make([]Chart, 0, len(c.Charts))
+	p := page{Title: c.Title, Headlines: c.Headlines, Columns: c.Columns, Details: c.Lines}
+	for _, n := range c.Notes {
+		p.Notes = append(p.Notes, note{Text: n, Bad: true})
+	}
 	for _, chart := range c.Charts {
 		if chart.hasPoints() {
-			shown = append(shown, chart)
+			p.Charts = append(p.Charts, chart)
 		}
 	}
-	return comparisonPage.Execute(out, struct {
-		*Comparison
-		Style  template.CSS
-		Charts []Chart
-	}{c, chartStyle, shown})
+	for i := range c.Tables {
+		if t := &c.Tables[i]; i < c.First {
+			p.First = append(p.First, t)
+		} else {
+			p.Tables = append(p.Tables, t)
+		}
+	}
+	return writePage(out, p)
 }
 
 // WriteHTML writes the page to a file.
@@ -105,18 +116,3 @@ func WithPoints(lines ...Line) []Line {
 	}
 	return out
 }
-
-var comparisonPage = template.Must(template.Must(pageParts.Clone()).New("comparison").Parse(`{{template "head"}}<title>{{.Title}}</title>
-<style>{{.Style}}</style>
-</head>
-<body>
-<h1>{{.Title}}</h1>
-{{range .Lines}}<p class="soft">{{.}}</p>
-{{end}}
-{{- range .Notes}}<p class="bad">{{.}}</p>
-{{end}}
-{{- template "tables" .Tables}}
-{{- template "charts" .Charts}}
-</body>
-</html>
-`))

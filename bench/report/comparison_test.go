@@ -49,7 +49,7 @@ func TestComparisonPage(t *testing.T) {
 	}
 	text := string(page)
 	for _, want := range []string{
-		"<title>One &lt;node&gt;</title>", "Machine: a &amp; b", `<p class="bad">A smoke run.</p>`, "A &lt;note&gt;.",
+		"<title>One &lt;node&gt;</title>", "<b>Machine:</b> a &amp; b", `<p class="bad">A smoke run.</p>`, "A &lt;note&gt;.",
 		`<td class="bad">MISSED</td>`, "<td>met</td>", "<h2>GET, 64 × 1</h2>", "<svg", "Redis",
 	} {
 		if !strings.Contains(text, want) {
@@ -61,7 +61,7 @@ func TestComparisonPage(t *testing.T) {
 			t.Errorf("the page has %q", no)
 		}
 	}
-	if n := strings.Count(text, "<svg"); n != 1 {
+	if n := strings.Count(text, "<svg"); n != 2 { // for wide and for narrow pages
 		t.Errorf("%d charts", n)
 	}
 	if err := comparison().WriteHTML(filepath.Join(path, "below a file")); err == nil {

@@ -1,11 +1,16 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"html/template"
 	"io"
 	"math"
+	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
@@ -15,55 +20,182 @@ import (
 // HTML writes the report as one page that needs nothing else: no script, no
 // font, no picture from anywhere.
 func (l *Load) HTML(out io.Writer) error {
-	return loadPage.Execute(out, struct {
-		*Load
-		Style  template.CSS
-		Charts []Chart
-		Tables []*Table
-		When   string
-	}{l, chartStyle, l.Charts(), l.tables(), l.Started.Format(time.RFC1123)})
+	return writePage(out, page{
+		Title: l.Workload + ": " + l.About, Subtitle: fmt.Sprintf("%s, %s", l.Program, l.Started.Format(time.RFC1123)),
+		Headlines: l.Headlines(), Notes: l.pageNotes(), Charts: l.Charts(), Details: l.details(), Tables: l.tables(),
+	})
 }
 
-// pageParts are what pages have in common.
-var pageParts = template.Must(template.New("parts").Funcs(template.FuncMap{
+// page is what a page shows, from top to bottom.
+type page struct {
+	Title, Subtitle string
+	Headlines       []Headline
+	Notes           []note
+	First           []*Table
+	Charts          []Chart
+	Columns         int      // of charts on a wide screen, 2 or 3
+	Details         []string // what the figures depend on
+	Tables          []*Table
+}
+
+// note is a sentence that is to be seen.
+type note struct {
+	Text  string
+	Bad   bool
+	Items []string
+}
+
+// Headline is one figure at the top of a page.
+type Headline struct {
+	Value string // with its unit
+	Name  string
+	Note  string // "" for none
+	Bad   bool
+}
+
+func writePage(out io.Writer, p page) error {
+	return pageTemplate.Execute(out, struct {
+		page
+		Style template.CSS
+	}{p, chartStyle})
+}
+
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"svg":    func(c Chart) template.HTML { return template.HTML(c.SVG()) },
 	"legend": func(c Chart) template.HTML { return template.HTML(c.Legend()) },
 	"missed": func(cell string) bool { return cell == missed },
-}).Parse(`{{define "head"}}<!DOCTYPE html>
+	"topic":  func(line string) string { topic, _, _ := cutTopic(capital(line)); return topic },
+	"rest":   func(line string) string { _, rest, _ := cutTopic(capital(line)); return rest },
+}).Parse(`{{define "tables"}}{{range .}}<h2>{{.Title}}</h2>
+<div class="scroll"><table>
+<thead><tr>{{range .Header}}<th>{{.}}</th>{{end}}</tr></thead>
+<tbody>{{range .Rows}}<tr>{{range .}}<td{{if missed .}} class="bad"{{end}}>{{.}}</td>{{end}}</tr>
+{{end}}</tbody>
+</table></div>
+{{range .Notes}}<p class="soft">{{.}}</p>
+{{end}}{{end}}{{end -}}
+<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"/>
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
-{{end}}
-{{- define "tables"}}{{range $i, $t := .}}<h2>{{$t.Title}}</h2>
-<div class="scroll"><table>
-<thead><tr>{{range $t.Header}}<th>{{.}}</th>{{end}}</tr></thead>
-<tbody>{{range $t.Rows}}<tr>{{range .}}<td{{if missed .}} class="bad"{{end}}>{{.}}</td>{{end}}</tr>
-{{end}}</tbody>
-</table></div>
-{{range $t.Notes}}<p class="soft">{{.}}</p>
-{{end}}{{end}}{{end}}
-{{- define "charts"}}{{range .}}<h2>{{.Title}}</h2>
-<figure>{{legend .}}
-{{svg .}}</figure>
-{{end}}{{end}}`))
-
-var loadPage = template.Must(template.Must(pageParts.Clone()).New("load").Parse(`{{template "head"}}<title>{{.Workload}} – {{.Program}}</title>
+<title>{{.Title}}</title>
 <style>{{.Style}}</style>
 </head>
 <body>
-<h1>{{.Workload}}</h1>
-<p class="soft">{{.Program}}, {{.When}}</p>
-{{range .Lines}}<p>{{.}}</p>
+<h1>{{.Title}}</h1>
+{{if .Subtitle}}<p class="soft">{{.Subtitle}}</p>
 {{end}}
-{{- if .Verification}}<p{{if or .Verification.Missing .Verification.Wrong}} class="bad"{{end}}>{{.Verification.Sentence}}</p>
-{{if .Verification.Problems}}<ul>{{range .Verification.Problems}}<li>{{.}}</li>{{end}}</ul>{{end}}
+{{- if .Headlines}}<ul class="tiles">
+{{range .Headlines}}<li><b{{if .Bad}} class="bad"{{end}}>{{.Value}}</b><span>{{.Name}}</span>{{if .Note}}<small>{{.Note}}</small>{{end}}</li>
+{{end}}</ul>
 {{end}}
-{{- template "tables" .Tables}}
-{{- template "charts" .Charts}}
+{{- range .Notes}}<p{{if .Bad}} class="bad"{{end}}>{{.Text}}</p>
+{{if .Items}}<ul>{{range .Items}}<li>{{.}}</li>{{end}}</ul>
+{{end}}{{end}}
+{{- template "tables" .First}}<div class="cards{{if eq .Columns 3}} three{{end}}">
+{{range .Charts}}<figure class="card"><h2>{{.Title}}</h2>
+{{legend .}}
+{{svg .}}</figure>
+{{end}}
+{{- if .Details}}<section class="card details"><h2>Details</h2>
+{{range .Details}}<p>{{with topic .}}<b>{{.}}:</b> {{end}}{{rest .}}</p>
+{{end}}</section>
+{{end}}</div>
+{{template "tables" .Tables}}
 </body>
 </html>
 `))
+
+// cutTopic splits a line such as "Machine: an old one" at its first colon.
+func cutTopic(line string) (topic, rest string, found bool) {
+	topic, rest, found = strings.Cut(line, ": ")
+	if !found {
+		return "", line, false
+	}
+	return topic, rest, true
+}
+
+// capital returns a line that begins like a sentence.
+func capital(line string) string {
+	first, size := utf8.DecodeRuneInString(line)
+	return string(unicode.ToUpper(first)) + line[size:]
+}
+
+// details says what the figures depend on and, of a single run, what they do not
+// show.
+func (l *Load) details() []string {
+	out := l.Lines()[1:]
+	if len(l.Runs) == 1 {
+		out = append(out, l.Runs[0].notes()...)
+	}
+	return out
+}
+
+// pageNotes says what has been verified.
+func (l *Load) pageNotes() []note {
+	v := l.Verification
+	if v == nil {
+		return nil
+	}
+	return []note{{Text: v.Sentence(), Bad: v.Missing+v.Wrong > 0, Items: v.Problems}}
+}
+
+// Headlines returns the figures that a reader looks for first: throughput and
+// latency of the closed loop or, of several rates, of the highest one that was
+// kept.
+func (l *Load) Headlines() []Headline {
+	if len(l.Runs) == 0 {
+		return nil
+	}
+	fastest := slices.MaxFunc(l.Runs, func(a, b Run) int { return cmp.Compare(a.Throughput, b.Throughput) })
+	out := []Headline{{Value: Thousands(fastest.Throughput), Name: "operations per second"}}
+	shown, at := &l.Runs[0], ""
+	if len(l.Runs) > 1 {
+		out[0].Note = "highest throughput, " + fastest.name()
+		kept := l.kept()
+		if kept == nil {
+			out = append(out, Headline{Value: "none", Name: "planned rate kept", Bad: true})
+			kept = &l.Runs[0]
+		} else {
+			out = append(out, Headline{Value: Thousands(kept.Rate) + "/s", Name: "highest planned rate kept"})
+		}
+		shown, at = kept, "at "+kept.name()
+	}
+	if len(l.Runs) == 1 {
+		out = append(out, Headline{Value: Duration(shown.Latency.P50), Name: "p50 latency"})
+	}
+	out = append(out,
+		Headline{Value: Duration(shown.Latency.P99), Name: "p99 latency", Note: at},
+		Headline{Value: Duration(shown.Latency.P999), Name: "p99.9 latency", Note: at})
+	if shown.ServerPerOp > 0 {
+		out = append(out, Headline{Value: Duration(shown.ServerPerOp), Name: "server CPU per operation", Note: at})
+	}
+	return append(out, l.errorHeadline())
+}
+
+// kept returns the run with the highest planned rate of which nothing was left
+// to be sent at the end, nil if there is none.
+func (l *Load) kept() (best *Run) {
+	for i := range l.Runs {
+		if r := &l.Runs[i]; r.Rate > 0 && r.Unsent == 0 && (best == nil || r.Rate > best.Rate) {
+			best = r
+		}
+	}
+	return best
+}
+
+func (l *Load) errorHeadline() Headline {
+	var failed, all float64
+	for i := range l.Runs {
+		failed += float64(l.Runs[i].Failed)
+		all += float64(l.Runs[i].Failed + l.Runs[i].Ops)
+	}
+	if failed == 0 {
+		return Headline{Value: "0", Name: "errors"}
+	}
+	return Headline{Value: Thousands(failed), Name: "errors", Note: fmt.Sprintf("%.2g %% of all operations", 100*failed/all), Bad: true}
+}
 
 // tables returns the tables of the page: rates, if there are several, then
 // runs.
@@ -74,7 +206,9 @@ func (l *Load) tables() []*Table {
 	}
 	for i := range l.Runs {
 		t := l.Runs[i].table()
-		t.Notes = l.Runs[i].notes()
+		if len(l.Runs) > 1 {
+			t.Notes = l.Runs[i].notes()
+		}
 		out = append(out, t)
 	}
 	return out
@@ -93,15 +227,45 @@ func (l *Load) Charts() []Chart {
 	return append(out, l.timeCharts()...)
 }
 
-var latencyAxis = Axis{Label: "latency (logarithmic)", Log: true, Show: Duration}
+var latencyAxis = Axis{Label: "latency", Log: true, Show: ShortDuration}
+
+// ShortDuration shows microseconds without digits that say nothing: 1 ms for
+// 1.00 ms.
+func ShortDuration(us float64) string { return trimDigits(Duration(us)) }
+
+// trimDigits leaves out zeros behind the point of a number before a unit.
+func trimDigits(text string) string {
+	number, unit, _ := strings.Cut(text, " ")
+	if strings.Contains(number, ".") {
+		number = strings.TrimRight(strings.TrimRight(number, "0"), ".")
+	}
+	return strings.TrimSpace(number + " " + unit)
+}
+
+// ShortBytes shows bytes without digits that say nothing.
+func ShortBytes(n float64) string { return trimDigits(Bytes(n)) }
+
+// guidePercent is where all lines of latencies are marked.
+const guidePercent = 99.9
 
 // LatencyChart returns a chart of latency over 1/(1-q), where each step to the
 // right is ten times rarer. Its lines are made by LatencyLine.
 func LatencyChart(title string, lines ...Line) Chart {
-	return Chart{
-		Title: title, Y: latencyAxis, Lines: lines,
-		X: Axis{Label: "percentile of the operations, by 1/(1−p) (logarithmic)", Log: true, Show: percentileName},
+	c := Chart{
+		Title: title, Y: latencyAxis, Lines: lines, Columns: []string{"p50", "p99", "p99.9", "max"}, Guide: 1 / (1 - guidePercent/100),
+		X: Axis{Label: "percentile of the operations", Log: true, Show: percentileName},
 	}
+	last := 1.0
+	for _, l := range lines {
+		for _, p := range l.Points {
+			last = max(last, p.X)
+		}
+	}
+	c.X.Ticks = []float64{1, 2}
+	for at := 10.0; at <= last; at *= 10 {
+		c.X.Ticks = append(c.X.Ticks, at)
+	}
+	return c
 }
 
 // LatencyLine returns the line of latencies in nanoseconds, those of all
@@ -122,11 +286,12 @@ func LatencyLine(name string, hs ...*hdrhistogram.Histogram) Line {
 		return Line{Name: name}
 	}
 	k := bench.KindResult{Ops: uint64(sum.TotalCount()), Latency: sum, Slowest: time.Duration(sum.Max())}
-	return percentileLine(name, percentiles(&k), k.Ops)
+	y := latencyOf(&k)
+	return percentileLine(name, percentiles(&k), k.Ops, &y)
 }
 
-func percentileLine(name string, points []Percentile, ops uint64) Line {
-	line := Line{Name: name}
+func percentileLine(name string, points []Percentile, ops uint64, y *Latency) Line {
+	line := Line{Name: name, Cells: []string{Duration(y.P50), Duration(y.P99), Duration(y.P999), Duration(y.Max)}}
 	least := 0.5 / float64(max(ops, 1)) // where the slowest one stands
 	for _, p := range points {
 		line.Points = append(line.Points, XY{1 / max(1-p.Percent/100, least), p.Micros})
@@ -137,34 +302,50 @@ func percentileLine(name string, points []Percentile, ops uint64) Line {
 // percentileChart shows the distribution of each run, or of each kind of
 // operations of the only one.
 func (l *Load) percentileChart() Chart {
-	c := LatencyChart("Latency by percentile")
-	add := func(name string, points []Percentile, ops uint64) {
-		c.Lines = append(c.Lines, percentileLine(name, points, ops))
+	var lines []Line
+	add := func(name string, points []Percentile, ops uint64, y *Latency) {
+		lines = append(lines, percentileLine(name, points, ops, y))
 	}
 	for i := range l.Runs {
 		r := &l.Runs[i]
 		if len(l.Runs) > 1 {
-			add(r.name(), r.Percentiles, r.Ops)
+			add(r.name(), r.Percentiles, r.Ops, &r.Latency)
+			lines[i].Colour = l.colour(i)
 			continue
 		}
-		for _, k := range r.Kinds {
-			add(k.Name, k.Percentiles, k.Ops)
+		for k := range r.Kinds {
+			add(r.Kinds[k].Name, r.Kinds[k].Percentiles, r.Kinds[k].Ops, &r.Kinds[k].Latency)
 		}
 		if len(r.Kinds) > 1 {
-			add("all", r.Percentiles, r.Ops)
+			add("all", r.Percentiles, r.Ops, &r.Latency)
 		}
 	}
-	return c
+	return LatencyChart("Latency by percentile", lines...)
+}
+
+// colour returns the colour of a run among several: the closed loop is what the
+// planned rates are compared with, and these have an order.
+func (l *Load) colour(i int) string {
+	first := slices.IndexFunc(l.Runs, func(r Run) bool { return r.Rate > 0 })
+	switch {
+	case len(l.Runs) == 1:
+		return ""
+	case l.Runs[i].Rate == 0:
+		return neutral
+	}
+	return ramp(i-first, len(l.Runs)-first)
 }
 
 // percentileName names the percentile at 1/(1-p).
 func percentileName(v float64) string {
 	p := 100 * (1 - 1/v)
 	switch {
+	case v <= 1:
+		return "min"
 	case v <= 100:
-		return fmt.Sprintf("%.0f %%", p)
+		return fmt.Sprintf("p%.0f", p)
 	default:
-		return fmt.Sprintf("%.*f %%", int(math.Round(math.Log10(v)))-2, p)
+		return fmt.Sprintf("p%.*f", int(math.Round(math.Log10(v)))-2, p)
 	}
 }
 
@@ -179,7 +360,7 @@ func (r *Run) name() string {
 func (l *Load) rateChart() (Chart, bool) {
 	c := Chart{
 		Title: "Latency by planned rate", Y: latencyAxis,
-		X:     Axis{Label: "planned rate (operations per second)", Show: Thousands},
+		X:     Axis{Label: "planned rate, operations per second", Show: Thousands},
 		Lines: []Line{{Name: "p50", Marks: true}, {Name: "p99", Marks: true}, {Name: "p99.9", Marks: true}, {Name: "max", Marks: true}},
 	}
 	n := 0
@@ -199,16 +380,16 @@ func (l *Load) rateChart() (Chart, bool) {
 // timeCharts show throughput and latency over time. Of several runs one
 // percentile each is shown.
 func (l *Load) timeCharts() []Chart {
-	seconds := Axis{Label: "time since the begin of the run (seconds)"}
+	seconds := Axis{Label: "time since the start of the run, seconds"}
 	rate := Chart{Title: "Throughput over time", X: seconds, Y: Axis{Label: "operations per second", Show: Thousands}}
 	latency := Chart{Title: "Latency over time", X: seconds, Y: latencyAxis}
 	if l.WarmupSeconds > 0 {
 		for _, c := range []*Chart{&rate, &latency} {
-			c.Mark, c.MarkName = l.WarmupSeconds, "measured from here"
+			c.Shaded, c.ShadedName = l.WarmupSeconds, "warm-up"
 		}
 	}
-	series := func(r *Run, name string, y func(*Step) float64) Line {
-		line := Line{Name: name}
+	series := func(r *Run, name, colour string, y func(*Step) float64) Line {
+		line := Line{Name: name, Colour: colour}
 		for i := range r.Series {
 			line.Points = append(line.Points, XY{r.Series[i].At, y(&r.Series[i])})
 		}
@@ -216,15 +397,15 @@ func (l *Load) timeCharts() []Chart {
 	}
 	for i := range l.Runs {
 		r := &l.Runs[i]
-		rate.Lines = append(rate.Lines, series(r, r.name(), func(s *Step) float64 { return s.Rate }))
+		rate.Lines = append(rate.Lines, series(r, r.name(), l.colour(i), func(s *Step) float64 { return s.Rate }))
 		if len(l.Runs) > 1 {
-			latency.Title = "99th percentile of the latency over time"
-			latency.Lines = append(latency.Lines, series(r, r.name(), func(s *Step) float64 { return s.P99 }))
+			latency.Title = "p99 latency over time"
+			latency.Lines = append(latency.Lines, series(r, r.name(), l.colour(i), func(s *Step) float64 { return s.P99 }))
 			continue
 		}
 		latency.Lines = append(latency.Lines,
-			series(r, "p50", func(s *Step) float64 { return s.P50 }), series(r, "p99", func(s *Step) float64 { return s.P99 }),
-			series(r, "p99.9", func(s *Step) float64 { return s.P999 }), series(r, "max", func(s *Step) float64 { return s.Max }))
+			series(r, "p50", "", func(s *Step) float64 { return s.P50 }), series(r, "p99", "", func(s *Step) float64 { return s.P99 }),
+			series(r, "p99.9", "", func(s *Step) float64 { return s.P999 }), series(r, "max", "", func(s *Step) float64 { return s.Max }))
 	}
 	return []Chart{rate, latency}
 }

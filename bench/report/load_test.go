@@ -6,13 +6,17 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"html"
 	"io"
+	"math"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/proa-kv/proa/bench"
 )
@@ -188,15 +192,95 @@ func TestHTML(t *testing.T) {
 				}
 			}
 		}
-		want := map[string][3]int{"one": {3, 1, 0}, "several": {4, 4, 1}, "none": {0, 0, 0}, "nothing done": {3, 1, 0}}[name]
-		if seen["svg"] != want[0] || seen["table"] != want[1] || seen["ul"] != want[2] || seen["b"] != 0 {
+		// Each chart is drawn twice; the one by percentile has a table for a legend.
+		want := map[string][3]int{"one": {2 * 3, 2, 1}, "several": {2 * 4, 5, 2}, "none": {0, 0, 0}, "nothing done": {2 * 3, 2, 1}}[name]
+		if seen["svg"] != want[0] || seen["table"] != want[1] || seen["ul"] != want[2] || strings.Contains(page, "<b>\"") {
 			t.Errorf("%s: %v", name, seen)
 		}
 		if name == "several" {
-			for _, part := range []string{"Latency by percentile", "99.9 %", "Latency by planned rate", "operations per second", "&lt;queue&gt;", `class="bad"`, "prefers-color-scheme: dark"} {
+			for _, part := range []string{"Latency by percentile", "p99.9", "Latency by planned rate", "operations per second", "&lt;queue&gt;", `class="bad"`, "prefers-color-scheme: dark"} {
 				if !strings.Contains(page, part) {
 					t.Errorf("%q is missing in the page", part)
 				}
+			}
+		}
+	}
+}
+
+// A page shows figures first, then charts, then what they depend on, then tables.
+func TestOrderOfPage(t *testing.T) {
+	for name, l := range map[string]*Load{"one": sample(), "several": several()} {
+		var out bytes.Buffer
+		if err := l.HTML(&out); err != nil {
+			t.Fatal(err)
+		}
+		at := 0
+		for _, part := range []string{"<h1>ycsb-a: 50 %", "operations per second", "p99.9 latency", "errors", "<svg", "<h2>Details</h2>", `<div class="scroll">`} {
+			i := strings.Index(out.String()[at:], part)
+			if i < 0 {
+				t.Errorf("%s: %q is missing, or stands too early", name, part)
+			}
+			at += max(i, 0)
+		}
+	}
+}
+
+// Headlines are of the closed loop, or of the highest rate that was kept.
+func TestHeadlines(t *testing.T) {
+	text := func(l *Load) (out []string) {
+		for _, h := range l.Headlines() {
+			out = append(out, strings.TrimSpace(strings.Join([]string{h.Value, h.Name, h.Note}, " ")))
+		}
+		return out
+	}
+	one := []string{"12,346 operations per second", "100 µs p50 latency", "1.00 ms p99 latency", "1.50 ms p99.9 latency", "7.25 µs server CPU per operation", "0 errors"}
+	if diff := cmp.Diff(one, text(sample())); diff != "" {
+		t.Error(diff)
+	}
+	rates := []string{"3,100 operations per second highest throughput, 4,000/s", "2,000/s highest planned rate kept", "1.00 ms p99 latency at 2,000/s", "1.50 ms p99.9 latency at 2,000/s",
+		"7.25 µs server CPU per operation at 2,000/s", "12 errors 0.017 % of all operations"}
+	l := several()
+	if diff := cmp.Diff(rates, text(l)); diff != "" {
+		t.Error(diff)
+	}
+	for i := range l.Runs {
+		l.Runs[i].Unsent = 1
+	}
+	if got := l.Headlines(); got[1].Value != "none" || !got[1].Bad || !got[len(got)-1].Bad {
+		t.Errorf("no rate was kept: %+v", got)
+	}
+}
+
+// Whatever is written beside a chart is inside its canvas, and values of X do not
+// run into each other.
+func TestChartIsWhole(t *testing.T) {
+	text := regexp.MustCompile(`<text class="(tick|label)"(?: text-anchor="(end|middle)")? x="([-\d.]+)" y="([-\d.]+)">([^<]*)</text>`)
+	charts := append(sample().Charts(), several().Charts()...)
+	big := Chart{X: Axis{Label: "connections", Log: true, Show: Thousands}, Y: Axis{Label: "CPU time per request", Show: Thousands}, Lines: []Line{{Name: "GET", Marks: true}}}
+	for _, x := range []float64{1, 4, 16, 64, 256, 1024, 4096, 10_000, 10_000_000} {
+		big.X.Ticks = append(big.X.Ticks, x)
+		big.Lines[0].Points = append(big.Lines[0].Points, XY{x, 123_456_789})
+	}
+	for _, c := range append(charts, big) {
+		for _, v := range canvases {
+			var b strings.Builder
+			c.drawing(v).draw(&b)
+			found := text.FindAllStringSubmatch(b.String(), -1)
+			if len(found) < 6 || len(found) != strings.Count(b.String(), "<text") {
+				t.Fatalf("%s: %d texts", c.Title, len(found))
+			}
+			end, line := 0.0, ""
+			for _, m := range found {
+				x, _ := strconv.ParseFloat(m[3], 64)
+				width := textWidth(html.UnescapeString(m[5]))
+				from := x - map[string]float64{"end": width, "middle": width / 2}[m[2]]
+				if from < -0.1 || from+width > v.width+0.1 {
+					t.Errorf("%s, %s: %q stands from %.1f to %.1f", c.Title, v.class, m[5], from, from+width)
+				}
+				if m[1] == "tick" && m[2] == "middle" && m[4] == line && from < end {
+					t.Errorf("%s, %s: %q runs into the value before", c.Title, v.class, m[5])
+				}
+				end, line = from+width, m[4]
 			}
 		}
 	}
@@ -219,6 +303,15 @@ func TestChart(t *testing.T) {
 	}
 	if diff := cmp.Diff([]float64{0, 20, 40, 60, 80, 100}, linear.ticks()); diff != "" {
 		t.Error(diff)
+	}
+	for _, tc := range []struct{ low, top, from, to float64 }{{90, 600, 50, 1000}, {1, 1000, 1, 1000}, {21, 49, 10, 100}} {
+		s := newScale(true, []float64{tc.low, tc.top}, 0, 1).rounded()
+		if got := []float64{math.Pow(10, s.low), math.Pow(10, s.top)}; !cmp.Equal(got, []float64{tc.from, tc.to}, cmpopts.EquateApprox(1e-9, 0)) {
+			t.Errorf("%v to %v is shown from %v", tc.low, tc.top, got)
+		}
+	}
+	if s := newScale(false, []float64{83}, 0, 1).rounded(); s.low != 0 || s.top != 100 {
+		t.Errorf("83 is shown from %v to %v", s.low, s.top)
 	}
 	narrow := newScale(true, []float64{90, 600}, 0, 1)
 	if got := narrow.ticks(); !cmp.Equal(got, []float64{100, 200, 500}) {
@@ -250,7 +343,7 @@ func TestShownValues(t *testing.T) {
 			t.Errorf("%v is %q, want %q", n, got, want)
 		}
 	}
-	for v, want := range map[float64]string{1: "0 %", 10: "90 %", 100: "99 %", 1000: "99.9 %", 100_000: "99.999 %", 2: "50 %"} {
+	for v, want := range map[float64]string{1: "min", 10: "p90", 100: "p99", 1000: "p99.9", 100_000: "p99.999", 2: "p50"} {
 		if got := percentileName(v); got != want {
 			t.Errorf("%v is %q, want %q", v, got, want)
 		}
