@@ -21,7 +21,7 @@ func checkReachable(address string) (port uint16, err error) {
 	case err != nil:
 		return 0, fmt.Errorf("port %q is not a number from 0 to 65535", text)
 	case anyHost(host):
-		return 0, errors.New("names no host that others could connect to")
+		return 0, errors.New("has no host that other nodes could connect to")
 	case strings.ContainsAny(host, " \t/"):
 		return 0, fmt.Errorf("host %q is not a name or an address", host)
 	}

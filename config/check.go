@@ -16,15 +16,15 @@ func (l *loader) check() {
 	l.checkMemory()
 
 	l.rule(c.Network.InFlightBytesMax >= c.Network.MaxFrameSize, "network.in_flight_bytes_max",
-		"one request may be that large and would never be read: must be at least %s", "network.max_frame_size")
+		"a request of the maximum size could never be read: must be at least %s", "network.max_frame_size")
 	l.rule(c.Raft.LogSizeMax/4 >= c.Raft.LogSegmentSize, "raft.log_size_max",
-		"old log files go one at a time: must be at least four times %s", "raft.log_segment_size")
+		"old log files are deleted one at a time: must be at least four times %s", "raft.log_segment_size")
 	l.rule(c.Network.Transport != "epoll" || c.machine.Epoll, "network.transport",
 		"this system has no epoll; use net or auto")
 	l.checkCluster()
 
 	l.rule(c.Concurrency.WorkerThreads > 2*c.Network.EventLoops, "concurrency.worker_threads",
-		"one thread polls while another commits: must be at least twice %s and one more", "network.event_loops")
+		"each event loop needs one thread to poll and one to commit: must be at least twice %s plus one", "network.event_loops")
 
 	m := &c.Monitoring
 	l.rule(m.P50LatencyWarn <= m.P99LatencyWarn, "monitoring.p50_latency_warn", "must not exceed %s", "monitoring.p99_latency_warn")
@@ -40,14 +40,14 @@ func (l *loader) checkRaft(r *Raft) {
 		{"raft.heartbeat_interval", r.HeartbeatInterval},
 		{"raft.election_timeout_min", r.ElectionTimeoutMin},
 	} {
-		l.rule(t.d%RaftTick == 0, t.name, "Raft's clock steps by "+FormatDuration(RaftTick)+"; must be a whole multiple of it")
+		l.rule(t.d%RaftTick == 0, t.name, "Raft's clock tick is "+FormatDuration(RaftTick)+"; must be a multiple of it")
 	}
 	l.rule(r.ElectionTimeoutMin >= 2*r.HeartbeatInterval, "raft.election_timeout_min",
 		"a single late heartbeat would start an election: must be at least twice %s", "raft.heartbeat_interval")
 	l.rule(r.ElectionTimeoutMax == 2*r.ElectionTimeoutMin, "raft.election_timeout_max",
 		"Raft draws each election timeout between the lower bound and twice that: must be exactly twice %s; set it to "+FormatDuration(2*r.ElectionTimeoutMin), "raft.election_timeout_min")
 	l.rule(r.ReplicationTimeout >= r.ElectionTimeoutMax, "raft.replication_timeout",
-		"a follower may be silent that long while an election goes on: must be at least %s", "raft.election_timeout_max")
+		"a follower may not answer for that long during an election: must be at least %s", "raft.election_timeout_max")
 }
 
 // checkCluster applies the rules of several nodes.
@@ -55,13 +55,13 @@ func (l *loader) checkCluster() {
 	c := l.config
 	joins := len(c.Node.Join) > 0
 	l.rule(!joins || c.Listen.Peer != "", "listen.peer",
-		"is off, and %s names peers that must be able to connect to this node: set it, for example to :7401", "node.join")
+		"is off, but %s names peers that must be able to connect to this node: set it, for example to :7401", "node.join")
 	l.rule(!joins || c.Listen.Peer == "" || c.Node.AdvertisePeer != "", "node.advertise_peer",
-		"is off, and %s names peers that must be able to connect to this node: set it to an address they can reach, or to auto", "node.join")
+		"is off, but %s names peers that must be able to connect to this node: set it to an address they can reach, or to auto", "node.join")
 	l.rule(!joins || c.Node.AdvertisePeer == "" || elsewhere(c.Node.AdvertisePeer) || !slices.ContainsFunc(c.Node.Join, elsewhere), "node.advertise_peer",
-		"means the machine itself, and %s names others, which could not connect: set listen.peer to :7401, or this to an address they can reach", "node.join")
+		"is a loopback address, but %s names other machines, which cannot connect to it: set listen.peer to :7401, or this to an address they can reach", "node.join")
 	l.rule(c.Cluster.ReplaceAfter == 0 || c.Cluster.ReplaceAfter >= 2*c.Raft.ElectionTimeoutMax, "cluster.replace_after",
-		"a node would be replaced before its absence is certain: must be at least twice %s", "raft.election_timeout_max")
+		"a node would be replaced before it is known to be down: must be at least twice %s", "raft.election_timeout_max")
 }
 
 // warn collects what is allowed and unwise.
@@ -69,22 +69,22 @@ func (l *loader) warn() {
 	c := l.config
 	if n := c.Cluster.ReplicationFactor; n%2 == 0 {
 		c.warnings = append(c.warnings, fmt.Sprintf(
-			"cluster.replication_factor = %d: as many nodes may fail as with %d, and every write waits for one more; use an odd number", n, n-1))
+			"cluster.replication_factor = %d: it tolerates no more failures than %d, and every write waits for one more node; use an odd number", n, n-1))
 	}
 	if slices.ContainsFunc(c.Node.Join, elsewhere) && c.Node.AdvertiseClient != "" && !elsewhere(c.Node.AdvertiseClient) {
 		c.warnings = append(c.warnings, fmt.Sprintf(
-			"node.advertise_client = %s: clients on other machines cannot reach this node there and are served through other nodes; set listen.client, for example to :7400", c.Node.AdvertiseClient))
+			"node.advertise_client = %s: clients on other machines cannot reach this address and are served through other nodes; set listen.client, for example to :7400", c.Node.AdvertiseClient))
 	}
 }
 
 func (l *loader) checkListen(a *Listen) {
-	l.rule(a.Client != "" || a.Unix != "", "listen.client", "is off and so is %s: no client could connect", "listen.unix")
+	l.rule(a.Client != "" || a.Unix != "", "listen.client", "is off, and so is %s: no client could connect", "listen.unix")
 	addresses := []struct{ name, address string }{
 		{"listen.client", a.Client}, {"listen.peer", a.Peer}, {"listen.admin", a.Admin}, {"listen.resp", a.RESP},
 	}
 	for i, first := range addresses {
 		for _, second := range addresses[i+1:] {
-			l.rule(!clash(first.address, second.address), second.name, "is taken by %s", first.name)
+			l.rule(!clash(first.address, second.address), second.name, "is already used by %s", first.name)
 		}
 	}
 }
@@ -105,11 +105,11 @@ func (l *loader) checkMemory() {
 	b := c.Budget()
 	fixed := c.Memory.CacheSize + b.Memtables + b.LogCache
 	l.rule(fixed <= c.Memory.MaxMemoryUsage/4*3, "memory.max_memory_usage",
-		fmt.Sprintf("too little is left for requests: must be at least %s, four thirds of %%s + 4 × %%s + %%s",
+		fmt.Sprintf("too little memory is left for requests: must be at least %s, four thirds of %%s + 4 × %%s + %%s",
 			FormatSize((fixed/3*4+mib)/mib*mib)),
 		"memory.cache_size", "storage.memtable_size", "raft.log_cache_size")
 	l.rule(c.Network.MaxFrameSize <= c.largestFrame() || fixed > c.Memory.MaxMemoryUsage/4*3, "network.max_frame_size",
-		fmt.Sprintf("a request of that size does not fit in %%s on its way, beside %%s, %%s and %%s: must be at most %s; or give the process %s",
+		fmt.Sprintf("processing a request of that size needs more memory than %%s leaves beside %%s, %%s and %%s: must be at most %s; or raise memory.max_memory_usage to %s",
 			FormatSize(c.largestFrame()/mib*mib), FormatSize((fixed+b.Program+largeCopies*c.Network.MaxFrameSize+mib-1)/mib*mib)),
 		"memory.max_memory_usage", "memory.cache_size", "storage.memtable_size", "raft.log_cache_size")
 }

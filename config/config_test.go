@@ -203,9 +203,9 @@ func TestRefused(t *testing.T) {
 		{"typo in environment", sources{env: []string{"PROA_NODE_SHARD=1"}}, []string{"PROA_NODE_SHARD: unknown key; did you mean PROA_NODE_SHARDS?"}},
 		{"stranger in a section", sources{env: []string{"PROA_STORAGE_WHATEVER_THIS_IS=1"}}, []string{"PROA_STORAGE_WHATEVER_THIS_IS: unknown key"}},
 		{"typo in --set", sources{args: []string{"--set", "log.levle=info"}}, []string{"flag --set: log.levle: unknown key; did you mean log.level?"}},
-		{"--set without value", sources{args: []string{"--set", "log.level"}}, []string{"log.level: write it as --set key=value"}},
+		{"--set without value", sources{args: []string{"--set", "log.level"}}, []string{"log.level: must have the form --set key=value"}},
 		{"section as value", sources{file: "raft: 5"}, []string{"raft: is a section"}},
-		{"key without value", sources{file: "node:\n  id:\n"}, []string{"node.id: needs a single value"}},
+		{"key without value", sources{file: "node:\n  id:\n"}, []string{"node.id: must be a single value"}},
 		{"duration without unit", sources{file: "raft: {heartbeat_interval: 150}"}, []string{"= 150: needs a unit, such as 150ms or 150s"}},
 		{"share without sign", sources{file: "monitoring: {error_rate_warn: 0.001}"}, []string{"needs a percent sign"}},
 		{"share beyond", sources{file: "monitoring: {error_rate_critical: 101%}"}, []string{"out of range"}},
@@ -215,31 +215,31 @@ func TestRefused(t *testing.T) {
 		{"port", sources{args: []string{"--listen", "a:70000"}}, []string{`port "70000" is not a number from 0 to 65535`}},
 		{"long socket path", sources{args: []string{"--unix", strings.Repeat("s", 104)}}, []string{"longer than the 103 bytes"}},
 		{"empty data directory", sources{args: []string{"--data", ""}}, []string{"node.data_dir: must not be empty"}},
-		{"nowhere to connect", sources{args: []string{"--listen", "off"}}, []string{"listen.client: is off and so is listen.unix (none, default): no client could connect"}},
-		{"two on one address", sources{args: []string{"--listen", ":7401"}}, []string{"listen.peer = 127.0.0.1:7401: is taken by listen.client"}},
+		{"nowhere to connect", sources{args: []string{"--listen", "off"}}, []string{"listen.client: is off, and so is listen.unix (none, default): no client could connect"}},
+		{"two on one address", sources{args: []string{"--listen", ":7401"}}, []string{"listen.peer = 127.0.0.1:7401: is already used by listen.client"}},
 		{"heartbeat too near to election", sources{args: []string{"--set", "raft.heartbeat_interval=200ms"}},
 			[]string{"raft.election_timeout_min = 300ms: a single late heartbeat would start an election: must be at least twice raft.heartbeat_interval (200ms, flag --set)"}},
 		{"election range", sources{file: "raft: {election_timeout_max: 500ms}"}, []string{"must be exactly twice raft.election_timeout_min (300ms, default); set it to 600ms"}},
-		{"between ticks", sources{file: "raft: {heartbeat_interval: 15ms}"}, []string{"Raft's clock steps by 10ms"}},
+		{"between ticks", sources{file: "raft: {heartbeat_interval: 15ms}"}, []string{"Raft's clock tick is 10ms"}},
 		{"frame above in-flight bytes", sources{file: "network: {in_flight_bytes_max: 1MiB}"}, []string{"must be at least network.max_frame_size (16MiB, computed)"}},
 		{"frame above the protocol", sources{file: "network: {max_frame_size: 17MB}"}, []string{"out of range (allowed: 16KiB to 16MiB, or auto)"}},
 		{"log smaller than its files", sources{file: "raft: {log_size_max: 64MiB}"}, []string{"at least four times raft.log_segment_size"}},
-		{"frame above memory", sources{env: []string{"PROA_MEMORY_MAX_MEMORY_USAGE=256MiB", "PROA_NETWORK_MAX_FRAME_SIZE=16MiB", "PROA_MEMORY_CACHE_SIZE=32MiB"}}, []string{"must be at most 9MiB; or give the process 368MiB"}},
-		{"cache above memory", sources{file: "memory: {cache_size: 8GB, max_memory_usage: 1GB}"}, []string{"memory.max_memory_usage = 1GiB: too little is left for requests: must be at least "}},
+		{"frame above memory", sources{env: []string{"PROA_MEMORY_MAX_MEMORY_USAGE=256MiB", "PROA_NETWORK_MAX_FRAME_SIZE=16MiB", "PROA_MEMORY_CACHE_SIZE=32MiB"}}, []string{"must be at most 9MiB; or raise memory.max_memory_usage to 368MiB"}},
+		{"cache above memory", sources{file: "memory: {cache_size: 8GB, max_memory_usage: 1GB}"}, []string{"memory.max_memory_usage = 1GiB: too little memory is left for requests: must be at least "}},
 		{"latencies out of order", sources{file: "monitoring: {p50_latency_warn: 1s}"}, []string{"must not exceed monitoring.p99_latency_warn"}},
 		{"node number too large", sources{args: []string{"--node-id", "1099511627776"}}, []string{"node.id = 1099511627776: out of range (allowed: 1 to 1099511627775, or auto)"}},
 		{"node number beyond 64 bits", sources{args: []string{"--node-id", "99999999999999999999999"}}, []string{"out of range"}},
 		{"join without port", sources{args: []string{"--join", "a:1,b"}}, []string{"node.join = a:1,b: b: not host:port"}},
 		{"join at port 0", sources{args: []string{"--join", "a:0"}}, []string{"port 0 cannot be connected to"}},
 		{"join at all interfaces", sources{args: []string{"--join", ":7401"}}, []string{":7401: names no host"}},
-		{"join at a gap", sources{args: []string{"--join", "a:1,,b:1"}}, []string{"address 2 of the list is empty"}},
-		{"join twice", sources{args: []string{"--join", "a:1, A:1"}}, []string{"A:1 is named twice"}},
+		{"join at a gap", sources{args: []string{"--join", "a:1,,b:1"}}, []string{"address 2 in the list is empty"}},
+		{"join twice", sources{args: []string{"--join", "a:1, A:1"}}, []string{"A:1 appears twice"}},
 		{"join too many", sources{args: []string{"--join", peerList(65)}}, []string{"names 65 peers, at most 64"}},
 		{"join without a peer port", sources{args: []string{"--join", "a:1", "--peer-listen", "off"}},
 			[]string{"listen.peer: is off, and node.join (a:1, flag --join) names peers"}},
 		{"join without an address", sources{args: []string{"--join", "a:1", "--advertise-peer", "off"}}, []string{"node.advertise_peer: is off, and node.join"}},
 		{"join from loopback", sources{args: []string{"--join", "127.0.0.1:2,a:1", "--peer-listen", "127.0.0.1:7401"}},
-			[]string{"node.advertise_peer = 127.0.0.1:7401: means the machine itself, and node.join (127.0.0.1:2,a:1, flag --join) names others"}},
+			[]string{"node.advertise_peer = 127.0.0.1:7401: is a loopback address, but node.join (127.0.0.1:2,a:1, flag --join) names others"}},
 		{"advertise all interfaces", sources{args: []string{"--advertise-client", "[::]:7400"}}, []string{"node.advertise_client = [::]:7400: names no host"}},
 		{"replicas", sources{file: "cluster: {replication_factor: 8}"}, []string{"out of range (allowed: 1 to 7)"}},
 		{"drift", sources{file: "cluster: {clock_drift: 21%}"}, []string{"out of range (allowed: 0% to 20%)"}},
@@ -341,7 +341,7 @@ func TestWarnings(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"--set", "cluster.replication_factor=4"}, "as many nodes may fail as with 3"},
+		{[]string{"--set", "cluster.replication_factor=4"}, "it tolerates no more failures than 3"},
 		{[]string{"--join", "a:1"}, "node.advertise_client = 127.0.0.1:7400: clients on other machines"},
 		{[]string{"--join", "a:1", "--listen", ":7400"}, ""},
 		{[]string{"--join", "127.0.0.1:1"}, ""},
@@ -475,7 +475,7 @@ func TestSettingsWithoutEffectAreReported(t *testing.T) {
 	for _, n := range c.Notices() {
 		got = append(got, n.Key+": "+n.Effect.String())
 	}
-	want := []string{"network.io_uring_depth: not in this version", "network.connection_pool_size: cluster of several nodes"}
+	want := []string{"network.io_uring_depth: not in this version", "network.connection_pool_size: only in a cluster of several nodes"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -57,7 +57,7 @@ func (c *Config) FileBudget(limit uint64) (FileBudget, error) {
 	}
 	left := low - b.taken()
 	if least := min(wanted, clientsLeast); left < least {
-		return b, fmt.Errorf("the limit of open files, %d, is too low: %d are needed beside clients' connections, and 1024 or more are sensible; raise it with ulimit -n or LimitNOFILE=", low, b.taken())
+		return b, fmt.Errorf("the limit of open files, %d, is too low: %d are needed in addition to client connections, and at least 1024 are recommended; raise it with ulimit -n or LimitNOFILE=", low, b.taken())
 	}
 	b.Clients = min(left, wanted)
 	if limit > 0 {

@@ -31,7 +31,7 @@ var flagKeys = map[string]string{
 // those of flagKeys. They are all read as text; Load checks them.
 func AddFlags(set *pflag.FlagSet) {
 	set.String(flagConfig, "", "configuration `file` (YAML); also "+EnvFile)
-	set.StringArray(flagSet, nil, "set any `key=value` of the configuration; repeatable")
+	set.StringArray(flagSet, nil, "set any configuration `key=value`; repeatable")
 	add := func(name, usage string) {
 		var c Config
 		for _, k := range c.keys() {
@@ -44,9 +44,9 @@ func AddFlags(set *pflag.FlagSet) {
 	add("data", "data `directory`")
 	add("node-id", "`number` of this node in its cluster")
 	add("shards", "`number` of shards; fixed at the first start")
-	add("join", "`peers`, host:port,...: the nodes that found a cluster, or members of one to join")
-	add("join-token", "`token` of a running cluster that the node is to join; also "+EnvJoinToken)
-	add("listen", "client `address`; :7400 serves the network")
+	add("join", "`peers`, host:port,...: all nodes of a new cluster, or members of a running cluster to join")
+	add("join-token", "join `token` of a running cluster; also "+EnvJoinToken)
+	add("listen", "client `address`; :7400 accepts connections from the network")
 	add("unix", "unix socket `path` for clients")
 	add("peer-listen", "`address` for other nodes, or off")
 	add("advertise-peer", "`address` at which other nodes reach this one")
@@ -54,6 +54,6 @@ func AddFlags(set *pflag.FlagSet) {
 	add("admin-listen", "`address` of the administration server")
 	add("resp-listen", "`address` of the Redis protocol, or off")
 	add("advertise-resp", "`address` at which clients of the Redis protocol reach this node")
-	add("log-level", "least `level` logged: debug, info, warn, error")
-	add("log-format", "log `form`: text, json, or auto")
+	add("log-level", "minimum log `level`: debug, info, warn, error")
+	add("log-format", "log `format`: text, json, or auto")
 }

@@ -163,7 +163,7 @@ func (l *loader) layer(k *koanf.Koanf, source func(key string) Source) {
 		}
 		text, ok := scalarText(values[name])
 		if !ok {
-			l.fail(&KeyError{Key: name, Source: s, Reason: "needs a single value", Allowed: known.allowed()})
+			l.fail(&KeyError{Key: name, Source: s, Reason: "must be a single value", Allowed: known.allowed()})
 			continue
 		}
 		l.assign(known, text, s)
@@ -327,7 +327,7 @@ func (l *loader) flags(set *pflag.FlagSet) error {
 			name, text, ok := strings.Cut(setting, "=")
 			name = strings.TrimSpace(name)
 			if !ok {
-				l.fail(&KeyError{Key: name, Source: Source{Kind: FromFlag, Where: "--set"}, Reason: "write it as --set key=value"})
+				l.fail(&KeyError{Key: name, Source: Source{Kind: FromFlag, Where: "--set"}, Reason: "must have the form --set key=value"})
 				continue
 			}
 			if err := k.Set(name, text); err != nil {

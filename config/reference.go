@@ -56,10 +56,10 @@ func (c *Config) Report(l *slog.Logger) {
 	l.Info("settings computed for this machine", append(computed,
 		slog.Int("processors", c.machine.Processors), slog.String("memory", FormatSize(c.machine.MemoryBytes)))...)
 	for _, w := range c.warnings {
-		l.Warn("unwise setting", "advice", w)
+		l.Warn("setting is not recommended", "advice", w)
 	}
 	for _, n := range c.notices {
-		level, message := slog.LevelInfo, "setting has effect in a cluster of several nodes only"
+		level, message := slog.LevelInfo, "setting only has an effect in a cluster of several nodes"
 		if n.Effect == Unavailable {
 			level, message = slog.LevelWarn, "setting is not available in this version"
 		}
@@ -104,16 +104,16 @@ func yamlScalar(v value) string {
 
 // sectionTitles says what each section is about, for the reference.
 var sectionTitles = map[string]string{
-	"node":        "Who this node is and where it keeps its data.",
-	"listen":      "Addresses it serves.",
+	"node":        "Identity of this node and its data directory.",
+	"listen":      "Addresses that the server listens on.",
 	"resp":        "The Redis protocol.",
 	"network":     "Connections.",
 	"raft":        "Consensus and its log.",
 	"storage":     "The state machine.",
-	"memory":      "What bounds the process. Sizes computed here are printed at start.",
-	"concurrency": "What bounds parallel work.",
-	"monitoring":  "Thresholds of warnings.",
-	"cluster":     "Several nodes together. Give all nodes the same values.",
+	"memory":      "Memory limits of the process. Computed sizes are logged at start.",
+	"concurrency": "Limits of concurrent work.",
+	"monitoring":  "Warning thresholds.",
+	"cluster":     "Clusters of several nodes. Use the same values on all nodes.",
 	"log":         "The server's own log.",
 }
 
@@ -121,17 +121,17 @@ const referenceHead = `# Configuration
 
 <!-- Written by "proa config docs" (make docs). Edit config/keys.go instead. -->
 
-A setting comes from, each overriding those before it:
+A setting comes from one of these sources; later sources override earlier ones:
 
 1. its default;
-2. a YAML file, named by ` + "`--config`" + ` or the variable ` + "`PROA_CONFIG`" + `;
+2. a YAML file, given by ` + "`--config`" + ` or the variable ` + "`PROA_CONFIG`" + `;
 3. an environment variable;
-4. a flag of ` + "`proa serve`" + `: one with a name of its own, or ` + "`--set key=value`" + `.
+4. a flag of ` + "`proa serve`" + `: a dedicated flag, or ` + "`--set key=value`" + `.
 
-` + "`proa config show`" + ` prints the result with the source of each value. It takes
-the same flags as ` + "`proa serve`" + `, and what it prints is a valid file.
+` + "`proa config show`" + ` prints the resulting configuration with the source of
+each value. It accepts the same flags as ` + "`proa serve`" + `, and what it prints is a valid file.
 
-Everything wrong is reported at once, with key, value, source and allowed range.
+All errors are reported at once, each with key, value, source and allowed range.
 An unknown key is an error.
 
 A file looks like this:
@@ -149,14 +149,15 @@ memory:
   all are powers of 1024.
 - **Durations** need a unit: ` + "`150ms`, `30s`, `1h`, `1h30m`" + `.
 - **Percentages** need the sign: ` + "`0.1%`" + `.
-- **0** often stands for a word, such as *never* or *off*. The word can be
-  written instead.
+- **0** often has a special meaning, such as *never* or *off*. The word can be
+  written instead of 0.
 - **auto** computes the value from the machine: the processors the process may
   use, and the physical memory or the limit of its control group, whichever is
-  lower. A system that does not say how much memory it has counts as 2 GiB.
-- **Effect**: *active* keys do what they say. Keys for a *cluster of several
-  nodes* are read and checked, and change nothing on a single node. Keys *not in
-  this version* are read and checked; setting one is reported at start.
+  lower. If the system does not report its memory, 2 GiB are assumed.
+- **Effect**: *active* settings take effect. Settings that take effect *only in a
+  cluster of several nodes* are read and checked, but change nothing on a single
+  node. Settings *not in this version* are read and checked, but have no effect;
+  the server logs a warning at start if one is set.
 `
 
 // WriteReference writes the documentation of all keys in Markdown.

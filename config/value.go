@@ -344,7 +344,7 @@ func (v tokenValue) Set(text string) error {
 	case len(text) < tokenBytesMin || len(text) > tokenBytesMax:
 		return fmt.Errorf("has %d characters, it must have %d to %d", len(text), tokenBytesMin, tokenBytesMax)
 	case strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return errors.New("holds other characters than letters, digits and punctuation")
+		return errors.New("contains characters other than letters, digits and punctuation")
 	}
 	*v.p = text
 	return nil
@@ -361,7 +361,7 @@ func (v peersValue) Set(text string) error {
 		peers = strings.Split(text, ",")
 	}
 	if len(peers) > joinMax {
-		return fmt.Errorf("names %d peers, at most %d are looked at; a few members are enough", len(peers), joinMax)
+		return fmt.Errorf("has %d peers, at most %d are allowed; a few members are enough", len(peers), joinMax)
 	}
 	seen := map[string]bool{}
 	for i, peer := range peers {
@@ -369,13 +369,13 @@ func (v peersValue) Set(text string) error {
 		port, err := checkReachable(peer)
 		switch {
 		case peer == "":
-			return fmt.Errorf("address %d of the list is empty", i+1)
+			return fmt.Errorf("address %d in the list is empty", i+1)
 		case err != nil:
 			return fmt.Errorf("%s: %w", peer, err)
 		case port == 0:
 			return fmt.Errorf("%s: port 0 cannot be connected to", peer)
 		case seen[strings.ToLower(peer)]:
-			return fmt.Errorf("%s is named twice; each node has an address of its own", peer)
+			return fmt.Errorf("%s appears twice; each node has its own address", peer)
 		}
 		seen[strings.ToLower(peer)] = true
 		peers[i] = peer
