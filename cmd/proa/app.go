@@ -34,6 +34,7 @@ type app struct {
 	endpoints   []string // that --endpoints named; nil: none
 	context     string   // that --context named
 	output      string   // table, json, raw
+	formChosen  bool     // --output is given
 	consistency string
 	timeout     time.Duration
 	escaped     bool // arguments hold backslash escapes
@@ -214,6 +215,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 			if err := a.checkFlags(cmd); err != nil {
 				return err
 			}
+			a.formChosen = cmd.Flags().Changed("output")
 			a.started = true
 			return nil
 		},

@@ -23,9 +23,11 @@ func (a *app) getCommand() *cobra.Command {
 		Short: "Print the value of a key",
 		Long: `Print the value of a key.
 
-With -o raw the bytes of the value and nothing else are written, not even a
-newline. With -o json a value that is not valid UTF-8 is {"base64": "…"}.`,
-		Example:           "  proa get greeting\n  proa get photo -o raw > photo.jpg",
+To a file or pipe the bytes of the value and nothing else are written, not even a
+newline; -o raw does the same on a terminal. On a terminal, with -o table, and in the
+shell, a line is written in which bytes that cannot be printed are escapes such as \n
+and \x00. With -o json a value that is not valid UTF-8 is {"base64": "…"}.`,
+		Example:           "  proa get greeting\n  proa get photo > photo.jpg",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {

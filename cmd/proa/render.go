@@ -60,14 +60,17 @@ func (a *app) printf(format string, args ...any) error {
 	return err
 }
 
-// showValue shows what get found.
+// showValue shows what get found. A value that is all the output there is goes to
+// a file or pipe as it is. On a terminal, and among the results of other lines of a
+// shell, it is a line of text.
 func (a *app) showValue(i *client.Item) error {
-	switch a.output {
-	case outputJSON:
+	_, people := terminal(a.out)
+	switch {
+	case a.output == outputJSON:
 		r := rowOf(i)
 		r.Value = present(i.Value)
 		return a.writeJSON(r)
-	case outputRaw:
+	case a.output == outputRaw, !people && !a.shell && !a.formChosen:
 		_, err := a.out.Write(i.Value)
 		return err
 	}
