@@ -74,11 +74,16 @@ func commandLines(doc string) (lines []string) {
 }
 
 func TestDocumentedCommands(t *testing.T) {
-	for _, name := range []string{"operations.md", "reliability.md", "cli.md"} {
+	pages, err := filepath.Glob(filepath.Join(repository, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range pages {
+		name := filepath.Base(page)
 		found := 0
 		for _, line := range commandLines(readDocument(t, name)) {
 			words := strings.Fields(line)
-			if len(words) < 2 || words[0] != "proa" {
+			if len(words) < 2 || words[0] != "proa" || strings.HasSuffix(words[1], ":") {
 				continue
 			}
 			found++
@@ -93,7 +98,7 @@ func TestDocumentedCommands(t *testing.T) {
 			for _, w := range words {
 				flag, isFlag := strings.CutPrefix(w, "--")
 				flag, _, _ = strings.Cut(flag, "=")
-				if isFlag && cmd.Flag(flag) == nil && cmd.InheritedFlags().Lookup(flag) == nil {
+				if isFlag && flag != "help" && cmd.Flag(flag) == nil && cmd.InheritedFlags().Lookup(flag) == nil {
 					t.Errorf("%s: %s: there is no flag --%s", name, line, flag)
 				}
 			}

@@ -1,0 +1,521 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/testcluster"
+)
+
+// Every command line of the pages that a user follows is run as it stands there,
+// but for addresses and directories. Servers listen on an address of loopback that
+// belongs to the page alone, since the pages name ports.
+
+var (
+	pageBlock   = regexp.MustCompile("(?s)```[a-z]*\n(.*?)```|((?:\n    [^\n]+)+)")
+	pageInline  = regexp.MustCompile("`([^`]+)`")
+	pageSpace   = regexp.MustCompile(`\s+`)
+	pageComment = regexp.MustCompile(`(^|\s+)#.*$`)
+	pageCommand = regexp.MustCompile(`^(proa|redis-cli|redis-benchmark|make|go (run|get|test)|export) `)
+	// pageMention is a command that is only named: "`proa status` shows …".
+	pageMention = regexp.MustCompile(`^(proa( [a-z][a-z-]*)?( [a-z][a-z-]*)?|redis-cli|redis-benchmark|make [a-z-]+)$`)
+)
+
+// page is a page of the documentation, with what of it has been run.
+type page struct {
+	t       *testing.T
+	name    string
+	text    string
+	left    map[string]bool // lines that have not been run
+	dir     string          // where ./proa is, and all data
+	network string          // the first three numbers of the page's addresses
+	stands  map[string]string
+	env     []string
+}
+
+func openPage(t *testing.T, name string) *page {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &page{t: t, name: name, text: string(text), left: map[string]bool{}, dir: t.TempDir(), stands: map[string]string{}}
+	p.network = fmt.Sprintf("127.%d.%d", 1+rand.IntN(254), rand.IntN(255))
+	for line := range p.lines() {
+		p.left[line] = true
+	}
+	if err := os.Symlink(testcluster.Binary(t), filepath.Join(p.dir, "proa")); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "PROA_") && !strings.HasPrefix(v, "PATH=") {
+			p.env = append(p.env, v)
+		}
+	}
+	home := filepath.Join(p.dir, "home")
+	p.env = append(p.env, "PATH="+p.dir+":"+os.Getenv("PATH"), "PROA_MEMORY_MAX_MEMORY_USAGE=384MiB", "PROA_RAFT_LOG_SEGMENT_SIZE=1MiB",
+		"HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_STATE_HOME="+home)
+	return p
+}
+
+// lines returns the command lines of the page, in blocks and in the text. Those of
+// blocks come whole; of the text, only those that say more than a name.
+func (p *page) lines() func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for _, block := range pageBlock.FindAllStringSubmatch(p.text, -1) {
+			for line := range strings.Lines(block[1] + block[2]) {
+				line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
+				line = strings.TrimPrefix(strings.TrimSpace(pageComment.ReplaceAllString(line, "")), "./")
+				if pageCommand.MatchString(line) && !yield(line) {
+					return
+				}
+			}
+		}
+		for _, code := range pageInline.FindAllStringSubmatch(pageBlock.ReplaceAllString(p.text, "\n"), -1) {
+			line := strings.TrimPrefix(pageSpace.ReplaceAllString(code[1], " "), "./")
+			if pageCommand.MatchString(line) && !pageMention.MatchString(line) && !yield(line) {
+				return
+			}
+		}
+	}
+}
+
+// command prepares a line of the page. substitutes are pairs: what stands in the
+// page, and what is run in its place.
+func (p *page) command(ctx context.Context, line string, substitutes ...string) *exec.Cmd {
+	p.t.Helper()
+	if _, ok := p.stands[line]; !ok && !p.left[line] {
+		p.t.Fatalf("%s has no line %q; left are:\n%s", p.name, line, p.rest())
+	}
+	delete(p.left, line)
+	p.stands[line] = ""
+	run := strings.NewReplacer(substitutes...).Replace(line)
+	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+run)
+	if strings.ContainsAny(run, "&;") {
+		cmd.Args[2] = run
+	}
+	cmd.Dir, cmd.Env = p.dir, p.env
+	return cmd
+}
+
+// run runs a line, which must end with success, and returns what it printed.
+func (p *page) run(line string, substitutes ...string) string {
+	p.t.Helper()
+	out, err := p.command(p.t.Context(), line, substitutes...).CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("%s: %s: %v\n%s", p.name, line, err, out)
+	}
+	return string(out)
+}
+
+// server starts a line that serves, and returns what ends it: with SIGTERM, which
+// must succeed. It waits until client, a host:port, answers.
+func (p *page) server(line, client string, substitutes ...string) (stop func()) {
+	p.t.Helper()
+	ctx, kill := context.WithCancel(context.Background())
+	cmd := p.command(ctx, line, substitutes...)
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	stop = func() {
+		p.t.Helper()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			p.t.Errorf("%s: %s: %v; its log:\n%s", p.name, line, err, log.String())
+		} else if err := <-ended; err != nil {
+			p.t.Errorf("%s: %s: %v; its log:\n%s", p.name, line, err, log.String())
+		}
+		kill()
+	}
+	p.t.Cleanup(func() {
+		kill()
+		if p.t.Failed() {
+			p.t.Logf("%s:\n%s", line, log.String())
+		}
+	})
+	if client != "" {
+		p.await("ping", "-e", client)
+	}
+	return stop
+}
+
+// await runs a command of proa until it succeeds.
+func (p *page) await(args ...string) {
+	p.t.Helper()
+	var out []byte
+	for begin := time.Now(); time.Since(begin) < patience; {
+		cmd := exec.CommandContext(p.t.Context(), filepath.Join(p.dir, "proa"), args...)
+		cmd.Env = p.env
+		var err error
+		if out, err = cmd.CombinedOutput(); err == nil {
+			return
+		}
+	}
+	p.t.Fatalf("%s: proa %s does not succeed:\n%s", p.name, strings.Join(args, " "), out)
+}
+
+func (p *page) rest() string { return strings.Join(slices.Sorted(maps.Keys(p.left)), "\n") }
+
+// end fails the test for lines that have not been run.
+func (p *page) end() {
+	p.t.Helper()
+	if len(p.left) > 0 {
+		p.t.Errorf("%s: no test runs:\n%s", p.name, p.rest())
+	}
+}
+
+// transcript runs a block of the page that shows commands with what they print,
+// and compares both in shape.
+func (p *page) transcript(first string, shape func(string) string, substitutes ...string) {
+	p.t.Helper()
+	at := strings.Index(p.text, "```console\n$ "+first)
+	if at < 0 {
+		p.t.Fatalf("%s has no block that begins with %q", p.name, first)
+	}
+	block := p.text[at+len("```console\n"):]
+	block = block[:strings.Index(block, "```")]
+	var got strings.Builder
+	for line := range strings.Lines(block) {
+		command, ok := strings.CutPrefix(line, "$ ")
+		if !ok {
+			continue
+		}
+		got.WriteString(line)
+		out := p.run(strings.TrimPrefix(strings.TrimSpace(pageComment.ReplaceAllString(command, "")), "./"), substitutes...)
+		got.WriteString(strings.TrimSuffix(out, "\n") + "\n")
+	}
+	if diff := cmp.Diff(shape(block), shape(got.String())); diff != "" {
+		p.t.Errorf("%s (-page +run):\n%s", p.name, diff)
+	}
+}
+
+var (
+	pageDuration = regexp.MustCompile(`\b(30m0s|29m\d+s)\b`)
+	pageVersion  = regexp.MustCompile(`(?m)(version|^\S+|ok) \d+`)
+)
+
+// comparable leaves out of an output the space between columns, what is left of a
+// time to live, and what redis-cli adds on a terminal.
+func comparable(s string) string {
+	var out strings.Builder
+	for line := range strings.Lines(strings.ReplaceAll(pageDuration.ReplaceAllString(s, "29m58s"), "(integer) ", "")) {
+		out.WriteString(strings.Join(strings.Fields(line), " ") + "\n")
+	}
+	return out.String()
+}
+
+// source runs go in the checkout: it is where a page's "go run" is run.
+func (p *page) source(line string, substitutes ...string) string {
+	p.t.Helper()
+	cmd := p.command(p.t.Context(), line, substitutes...)
+	cmd.Dir = ".."
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		p.t.Fatalf("%s: %s: %v\n%s", p.name, line, err, out)
+	}
+	return string(out)
+}
+
+// targets takes the lines that call make or go's own tools for run when what they
+// name exists.
+func (p *page) targets() {
+	p.t.Helper()
+	for _, line := range slices.Sorted(maps.Keys(p.left)) {
+		words := strings.Fields(line)
+		switch {
+		case words[0] == "make":
+			p.t.Logf("make -n %s", words[1])
+			cmd := exec.CommandContext(p.t.Context(), "make", "-n", "-C", "..", words[1])
+			if out, err := cmd.CombinedOutput(); err != nil {
+				p.t.Errorf("%s: %s: %v\n%s", p.name, line, err, out)
+			}
+		case words[0] == "go" && words[1] == "test":
+			p.tests(line, words[2:])
+		case line == "go get github.com/proa-kv/proa/client": // from a server of modules
+		default:
+			continue
+		}
+		delete(p.left, line)
+	}
+}
+
+// tests checks that a line that calls go test names tests that exist.
+func (p *page) tests(line string, words []string) {
+	p.t.Helper()
+	args, run := []string{"test"}, "."
+	for i := 0; i < len(words); i++ {
+		switch {
+		case words[i] == "-run":
+			run = strings.Trim(words[i+1], "'")
+			i++
+		case words[i] == "-C":
+			args = append(args, "-C", words[i+1])
+			i++
+		case strings.HasPrefix(words[i], "./"):
+			args = append(args, words[i])
+		}
+	}
+	cmd := exec.CommandContext(p.t.Context(), "go", append(args, "-list", run)...)
+	cmd.Dir = ".."
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Test") {
+		p.t.Errorf("%s: %s: no such test (%v)\n%s", p.name, line, err, out)
+	}
+}
+
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	p := openPage(t, "README.md")
+	host := p.network + ".1"
+	p.left["proa serve --listen 127.0.0.1:7400"] = true // what make run does
+	stop := p.server("proa serve --listen 127.0.0.1:7400", host+":7400", "127.0.0.1", host)
+	p.env = append(p.env, "PROA_ENDPOINTS="+host+":7400")
+	p.transcript("./proa put greeting hello", comparable)
+	p.transcript("./proa put greeting hello", func(s string) string {
+		return pageVersion.ReplaceAllString(comparable(s), "$1 N")
+	})
+	if _, err := exec.LookPath("redis-cli"); err == nil {
+		p.transcript("redis-cli", comparable, "redis-cli", "redis-cli -h "+host)
+	} else {
+		delete(p.left, "redis-cli -p 7403 INCR visits")
+	}
+	program := p.source("go run ./docs/examples/hello 127.0.0.1:7400", "127.0.0.1", host)
+	if want := "hello, world (version 1)\nhello:1 = world\n"; program != want {
+		t.Errorf("the program printed %q, want %q", program, want)
+	}
+	source, err := os.ReadFile("../docs/examples/hello/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, body, _ := strings.Cut(string(source), "package main\n")
+	if !strings.Contains(p.text, "```go\npackage main\n"+body+"```") {
+		t.Error("README.md does not show docs/examples/hello/main.go as it is")
+	}
+	stop()
+
+	var stops []func()
+	for _, id := range []string{"1", "2", "3"} {
+		for line := range p.lines() {
+			if strings.HasPrefix(line, "proa serve --node-id "+id) {
+				stops = append(stops, p.server(line, "", "127.0.0.1", host))
+			}
+		}
+	}
+	endpoints := "export PROA_ENDPOINTS=127.0.0.1:7400,127.0.0.1:7410,127.0.0.1:7420"
+	p.env = append(p.env, strings.ReplaceAll(strings.TrimPrefix(endpoints, "export "), "127.0.0.1", host))
+	delete(p.left, endpoints)
+	p.await("status")
+	stops[0]()
+	p.run("proa put greeting hello")
+	p.run("proa status --watch", "--watch", "--help")
+	stops[1]()
+	stops[2]()
+	demo := "proa demo --duration 6s"
+	if testing.Short() {
+		demo = "proa demo --help"
+	}
+	p.run("make build && ./proa demo", "make build && ./proa demo", demo)
+	p.targets()
+	p.end()
+}
+
+// move runs a line that moves a replica, of a shard that one node has none of. The
+// cluster moves replicas by itself meanwhile, so a move may be refused.
+func (p *page) move(line string) {
+	p.t.Helper()
+	for begin := time.Now(); time.Since(begin) < patience; {
+		status := exec.CommandContext(p.t.Context(), filepath.Join(p.dir, "proa"), "status", "-o", "json")
+		status.Env = p.env
+		out, err := status.Output() // its exit status tells of the cluster's health, not of the command's
+		var s command.ClusterStatus
+		if err = json.Unmarshal(out, &s); err != nil {
+			p.t.Fatalf("%v in %s", err, out)
+		}
+		for _, shard := range s.Shards {
+			for _, n := range s.Nodes {
+				has := func(r command.ReplicaInfo) bool { return r.Node == n.ID }
+				if shard.Shard == command.MetaShard || slices.ContainsFunc(shard.Replicas, has) {
+					continue
+				}
+				from := shard.Replicas[0].Node
+				p.left[line] = true
+				move := p.command(p.t.Context(), line, "SHARD", fmt.Sprint(shard.Shard), "--from N", fmt.Sprint("--from ", from), "--to N", fmt.Sprint("--to ", n.ID))
+				if out, err = move.CombinedOutput(); err == nil {
+					return
+				}
+			}
+		}
+		p.t.Logf("again: %s", out)
+	}
+	p.t.Fatalf("%s: %s: refused for %v", p.name, line, patience)
+}
+
+// sure is the flag that stands for typing the id of a directory's cluster.
+func (p *page) sure(dir string) string {
+	p.t.Helper()
+	b, err := os.ReadFile(filepath.Join(p.dir, dir, "proa.json"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var identity struct {
+		Cluster uint64 `json:"cluster_id,string"`
+	}
+	if err := json.Unmarshal(b, &identity); err != nil {
+		p.t.Fatal(err)
+	}
+	return fmt.Sprintf("--yes-i-lose-acknowledged-writes %016x", identity.Cluster)
+}
+
+func TestOperations(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("founds, grows and shrinks a cluster")
+	}
+	p := openPage(t, "docs/operations.md")
+	host := func(n int) string { return fmt.Sprintf("%s.%d", p.network, n) }
+	// at puts a line's server on a machine of its own.
+	at := func(n int, more ...string) []string {
+		return append(more, "n1:", host(1)+":", "n2:", host(2)+":", "n3:", host(3)+":",
+			":7400 ", fmt.Sprintf("%s:7400 --peer-listen %[1]s:7401 ", host(n)), "/var/lib/proa", fmt.Sprintf("data%d", n))
+	}
+	alone := "proa serve --data /var/lib/proa --listen :7400"
+	p.server(alone, host(9)+":7400", "/var/lib/proa", "data9", ":7400", host(9)+":7400 --peer-listen off")()
+	p.run("proa shard recover --unsafe --cut-log --data DIR", "DIR", "data9 "+p.sure("data9"))
+
+	stop := map[int]func(){}
+	for n := 1; n <= 3; n++ {
+		line := fmt.Sprintf("proa serve --node-id %d --join n1:7401,n2:7401,n3:7401 --listen :7400 --data /var/lib/proa", n)
+		stop[n] = p.server(line, "", at(n)...)
+	}
+	p.env = append(p.env, fmt.Sprintf("PROA_ENDPOINTS=%s:7400,%s:7400", host(1), host(2)))
+	p.await("status")
+	p.run("proa status")
+	p.run("proa status --node")
+
+	p.await("put", "session:1", "data")
+	p.run("proa export FILE", "FILE", "rows")
+	if out := p.run("proa del --prefix session: --dry-run"); !strings.Contains(out, "1 ") {
+		t.Errorf("a dry run counts one key: %s", out)
+	}
+	p.run("proa del --prefix session: --yes")
+	p.run("proa import FILE", "FILE", "rows")
+	p.await("get", "session:1")
+
+	token := strings.TrimSpace(p.run("proa -e n1:7400 member token", "n1", host(1)))
+	stop[4] = p.server("proa serve --join n1:7401 --join-token TOKEN --listen :7400 --data /var/lib/proa", host(4)+":7400", at(4, "TOKEN", token)...)
+	p.await("status")
+	p.move("proa shard move SHARD --from N --to N")
+	p.run("proa member drain 2")
+	p.run("proa member drain 2 --undo")
+	p.run("proa shard checksum --all")
+	token = strings.TrimSpace(p.run("proa member token --new"))
+	stop[5] = p.server("proa serve --join n1:7401 --join-token TOKEN ...", host(5)+":7400",
+		at(5, "TOKEN ...", token+" --listen "+host(5)+":7400 --peer-listen "+host(5)+":7401 --data data5")...)
+	p.run("proa member add 4", "4", "7")
+	p.run("proa member remove 3")
+	stop[5]()
+	p.run("proa member remove 3 --force", "3", "5")
+	stop[4]()
+	p.run("proa member remove ID --force", "ID", "4")
+	stop[1]()
+	stop[2]()
+
+	for _, line := range []string{"proa verify /var/lib/proa", "proa verify DIR"} {
+		p.run(line, "/var/lib/proa", "data1", "DIR", "data2")
+	}
+	p.run("proa shard recover --unsafe --data /var/lib/proa", "/var/lib/proa", "data1 "+p.sure("data1"))
+	p.server(alone, host(1)+":7400", "/var/lib/proa", "data1", ":7400", host(1)+":7400 --peer-listen "+host(1)+":7401")
+	p.env = append(p.env, "PROA_ENDPOINTS="+host(1)+":7400")
+	p.await("get", "session:1")
+	p.targets()
+	p.end()
+}
+
+// serving starts one server, outside of the page, and returns its host.
+func (p *page) serving(n int) (host string) {
+	p.t.Helper()
+	host = fmt.Sprintf("%s.%d", p.network, n)
+	line := "proa serve --data DIR --listen HOST:7400 --peer-listen off"
+	p.left[line] = true
+	p.server(line, host+":7400", "DIR", fmt.Sprintf("data%d", n), "HOST", host)
+	return host
+}
+
+func TestBenchPage(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("runs each workload of the page")
+	}
+	p := openPage(t, "docs/bench.md")
+	p.env = append(p.env, "PROA_ENDPOINTS="+p.serving(1)+":7400")
+	for line := range p.lines() {
+		if !strings.HasPrefix(line, "proa bench") {
+			continue
+		}
+		short := []string{"100000", "1000", "1m", "1s", " &", "", "30s", "200ms"}
+		if !regexp.MustCompile(` -n |merge|cleanup|help`).MatchString(line) {
+			short = append(short, "proa bench", "proa bench --duration 200ms --warmup 0 -k 1000")
+		}
+		p.run(line, short...)
+	}
+	p.run("proa del --prefix _bench/", "_bench/", "_bench/ --yes")
+	p.targets()
+	p.end()
+}
+
+func TestCommandLinePage(t *testing.T) {
+	t.Parallel()
+	p := openPage(t, "docs/cli.md")
+	prod, other := p.serving(1), p.serving(2)
+	at := []string{"n1:", prod + ":", "n2:", prod + ":", "n3:", prod + ":", "127.0.0.1", other}
+	for line := range p.lines() {
+		if strings.HasSuffix(line, "--replace") {
+			p.run(line, "NAME", "prod", "ENDPOINT…", prod+":7400")
+		} else {
+			p.run(line, at...)
+		}
+	}
+	p.end()
+}
+
+func TestRedisPage(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("redis-benchmark"); err != nil {
+		t.Skip("Redis is not installed")
+	}
+	p := openPage(t, "docs/redis.md")
+	host := p.serving(1)
+	for line := range p.lines() {
+		if strings.HasPrefix(line, "redis-") {
+			p.run(line, "-p 7403", "-p 7403 -h "+host, "-q", "-q -n 1000")
+		}
+	}
+	p.targets()
+	p.end()
+}
+
+// TestToolsOfPages looks at the other pages for calls of make and go.
+func TestToolsOfPages(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"CONTRIBUTING.md", "docs/architecture.md", "docs/growth.md", "docs/performance.md", "docs/reliability.md", "docs/simulator.md"} {
+		openPage(t, name).targets()
+	}
+}
