@@ -129,7 +129,8 @@ A setting comes from one of these sources; later sources override earlier ones:
 4. a flag of ` + "`proa serve`" + `: a dedicated flag, or ` + "`--set key=value`" + `.
 
 ` + "`proa config show`" + ` prints the resulting configuration with the source of
-each value. It accepts the same flags as ` + "`proa serve`" + `, and what it prints is a valid file.
+each value. It accepts the same flags as ` + "`proa serve`" + `, and its output is a
+valid file.
 
 All errors are reported at once, each with key, value, source and allowed range.
 An unknown key is an error.
