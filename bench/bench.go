@@ -247,14 +247,14 @@ func (r *Result) String() string {
 // Errors that end a run.
 var (
 	// ErrConfig says that a Config makes no sense.
-	ErrConfig = errors.New("bench: bad configuration")
+	ErrConfig = errors.New("bench: invalid options")
 	// ErrProtocol says that a server sent what its protocol does not allow, or
 	// what answers no request.
-	ErrProtocol = errors.New("bench: the server's bytes are out of step")
+	ErrProtocol = errors.New("bench: unexpected reply from the server")
 	// ErrClosed says that a server closed a connection.
 	ErrClosed = errors.New("bench: the server closed the connection")
 	// ErrStalled says that no reply came within Target.Timeout.
-	ErrStalled = errors.New("bench: no reply in time")
+	ErrStalled = errors.New("bench: no reply before the timeout")
 	// ErrGreeting says that a server refused the greeting of a connection.
 	ErrGreeting = errors.New("bench: the server refused the connection")
 )
@@ -280,11 +280,11 @@ func (c *Config) prepare() error {
 	case c.Op >= opEnd:
 		return fmt.Errorf("%w: operation %d", ErrConfig, c.Op)
 	case c.Connections > ConnectionsMax || c.InFlight > InFlightMax || c.Idle < 0 || c.Idle > ConnectionsMax:
-		return fmt.Errorf("%w: %d connections, %d in flight, %d idle; at most %d, %d and %d are possible", ErrConfig, c.Connections, c.InFlight, c.Idle, ConnectionsMax, InFlightMax, ConnectionsMax)
+		return fmt.Errorf("%w: %d connections, %d in flight, %d idle; at most %d, %d and %d are allowed", ErrConfig, c.Connections, c.InFlight, c.Idle, ConnectionsMax, InFlightMax, ConnectionsMax)
 	case c.Keys > keysMax:
-		return fmt.Errorf("%w: %d keys; at most %d are possible", ErrConfig, c.Keys, uint64(keysMax))
+		return fmt.Errorf("%w: %d keys; at most %d are allowed", ErrConfig, c.Keys, uint64(keysMax))
 	case c.ValueBytes < 0 || c.ValueBytes > ValueBytesMax:
-		return fmt.Errorf("%w: values of %d bytes, 0 to %d are possible", ErrConfig, c.ValueBytes, ValueBytesMax)
+		return fmt.Errorf("%w: values of %d bytes, 0 to %d are allowed", ErrConfig, c.ValueBytes, ValueBytesMax)
 	case c.Duration < 0 || c.Warmup < 0 || c.Duration == 0 && c.Count == 0:
 		return fmt.Errorf("%w: a positive duration or a count must be given", ErrConfig)
 	}

@@ -151,7 +151,7 @@ func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, 
 		}
 		address := string(n.Address)
 		var m Member
-		err := fmt.Errorf("%q is no address that can be reached from elsewhere", address)
+		err := fmt.Errorf("its address %q is not reachable from other machines", address)
 		if reachable(address) {
 			m, _, err = meet(ctx, address, timeout)
 		}
@@ -162,7 +162,7 @@ func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, 
 		case err == nil:
 			c.add(m)
 		case leads[n.ID]:
-			return fmt.Errorf("bench: node %d leads shards and cannot be reached: %w; name an address at which it can, or ask only the servers named, which forward to it", n.ID, err)
+			return fmt.Errorf("bench: node %d leads shards and cannot be reached: %w; add its address to the endpoints, or let the named servers forward requests to it (--any-node)", n.ID, err)
 		}
 	}
 	return nil

@@ -63,12 +63,12 @@ func (c *control) ask(op protocol.Opcode, body []byte) ([]byte, error) {
 	for {
 		f, err := c.receive()
 		if err != nil {
-			return nil, fmt.Errorf("waiting for the answer to %v: %w", op, err)
+			return nil, fmt.Errorf("waiting for the reply to %v: %w", op, err)
 		}
 		s := protocol.Status(f.Code)
 		switch {
 		case f.ID != c.id && f.ID != 0:
-			return nil, fmt.Errorf("%w: the answer to %v has another id", ErrProtocol, op)
+			return nil, fmt.Errorf("%w: the reply to %v has another id", ErrProtocol, op)
 		case s == protocol.StatusOK:
 			return f.Body, nil
 		case f.ID == 0 && s.Outcome() == protocol.Done:

@@ -22,7 +22,7 @@ type Operation struct {
 func NewGenerators(w Workload, keys, seed uint64, n int) ([]*Generator, error) {
 	switch {
 	case keys < 1 || keys > KeysMax || n < 1 || n > ConnectionsMax:
-		return nil, fmt.Errorf("%w: %d keys and %d generators, 1 to %d and 1 to %d are possible", ErrConfig, keys, n, uint64(KeysMax), ConnectionsMax)
+		return nil, fmt.Errorf("%w: %d keys and %d generators, 1 to %d and 1 to %d are allowed", ErrConfig, keys, n, uint64(KeysMax), ConnectionsMax)
 	case w.Shares[KindRead]+w.Shares[KindUpdate] < 1-1e-6:
 		return nil, fmt.Errorf("%w: %s has other operations than reads and updates", ErrConfig, w.Name)
 	}

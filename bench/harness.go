@@ -104,7 +104,7 @@ func (h *Harness) Preload(ctx context.Context) (*LoadResult, error) {
 // the rest of the program.
 func (h *Harness) Run(ctx context.Context, rate float64) (*LoadResult, error) {
 	if !(rate >= 0) || rate > rateMax {
-		return nil, fmt.Errorf("%w: a rate of %g per second; up to %g are possible", ErrConfig, rate, rateMax)
+		return nil, fmt.Errorf("%w: a rate of %g per second; up to %g are allowed", ErrConfig, rate, rateMax)
 	}
 	return h.run(ctx, rate, false)
 }

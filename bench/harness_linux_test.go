@@ -380,7 +380,7 @@ func TestWrongValues(t *testing.T) {
 			}
 		}
 		s.mu.Unlock()
-		if r := mustMeasure(t, h, 0); r.Errors["WRONG_VALUE"] != l.Count || r.All.Ops != 0 || !strings.Contains(r.FirstError, "nobody wrote") {
+		if r := mustMeasure(t, h, 0); r.Errors["WRONG_VALUE"] != l.Count || r.All.Ops != 0 || !strings.Contains(r.FirstError, "never written") {
 			t.Errorf("verify %v: %+v", verify, r.Errors)
 		}
 	}

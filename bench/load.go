@@ -88,17 +88,17 @@ func (l *Load) prepare() error {
 	setIfZero(&l.Threads, min(max(1, runtime.NumCPU()/4), l.Connections))
 	switch {
 	case len(l.Addresses) == 0 || len(l.Addresses) > nodesMax:
-		return fmt.Errorf("%w: %d servers, 1 to %d are possible", ErrConfig, len(l.Addresses), nodesMax)
+		return fmt.Errorf("%w: %d servers, 1 to %d are allowed", ErrConfig, len(l.Addresses), nodesMax)
 	case l.Timeout < 0:
 		return fmt.Errorf("%w: a timeout of %v", ErrConfig, l.Timeout)
 	case l.Keys > KeysMax:
-		return fmt.Errorf("%w: %d rows, at most %d are possible", ErrConfig, l.Keys, uint64(KeysMax))
+		return fmt.Errorf("%w: %d rows, at most %d are allowed", ErrConfig, l.Keys, uint64(KeysMax))
 	case l.Connections < 1 || l.Connections > ConnectionsMax || l.InFlight < 1 || l.InFlight > InFlightMax:
-		return fmt.Errorf("%w: %d connections with %d requests in flight each, at most %d and %d are possible", ErrConfig, l.Connections, l.InFlight, ConnectionsMax, InFlightMax)
+		return fmt.Errorf("%w: %d connections with %d requests in flight each, at most %d and %d are allowed", ErrConfig, l.Connections, l.InFlight, ConnectionsMax, InFlightMax)
 	case l.Connections*l.InFlight > callersMax:
-		return fmt.Errorf("%w: %d requests in flight, at most %d are possible", ErrConfig, l.Connections*l.InFlight, callersMax)
+		return fmt.Errorf("%w: %d requests in flight, at most %d are allowed", ErrConfig, l.Connections*l.InFlight, callersMax)
 	case l.Threads < 1 || l.Threads > l.Connections || l.Threads > ThreadsMax:
-		return fmt.Errorf("%w: %d threads, 1 to %d are possible, and no more than connections", ErrConfig, l.Threads, ThreadsMax)
+		return fmt.Errorf("%w: %d threads, 1 to %d are allowed, and no more than connections", ErrConfig, l.Threads, ThreadsMax)
 	case l.Duration < 0 || l.Warmup < 0 || l.Duration == 0 && l.Count == 0:
 		return fmt.Errorf("%w: a positive duration or a count must be given", ErrConfig)
 	case l.Consistency > protocol.Stale:

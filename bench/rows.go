@@ -110,5 +110,5 @@ func (r *rows) plausible(value []byte, row uint64, whole bool) bool {
 
 // complaint says what is wrong with a value that is not plausible.
 func (r *rows) complaint(row uint64, value []byte) []byte {
-	return fmt.Appendf(nil, "%s holds %d bytes that nobody wrote there: %.24q", r.appendKey(nil, row), len(value), value)
+	return fmt.Appendf(nil, "%s holds %d bytes that were never written there: %.24q", r.appendKey(nil, row), len(value), value)
 }

@@ -34,7 +34,7 @@ func ParseSizes(text string) (Sizes, error) {
 		return Sizes{[]sizePart{p}}, err
 	}
 	if len(words) > sizesPartsMax {
-		return Sizes{}, fmt.Errorf("%w: sizes with %d parts, at most %d are possible", ErrConfig, len(words), sizesPartsMax)
+		return Sizes{}, fmt.Errorf("%w: sizes with %d parts, at most %d are allowed", ErrConfig, len(words), sizesPartsMax)
 	}
 	var s Sizes
 	sum := 0.0
@@ -42,7 +42,7 @@ func ParseSizes(text string) (Sizes, error) {
 		share, size, ok := strings.Cut(strings.TrimSpace(w), "%:")
 		percent, err := strconv.ParseFloat(share, 64)
 		if !ok || err != nil || !(percent > 0) || percent > 100 {
-			return Sizes{}, fmt.Errorf("%w: %q is no share of sizes; write them like 90%%:128,10%%:1024..4096", ErrConfig, w)
+			return Sizes{}, fmt.Errorf("%w: %q is not a share; write shares like 90%%:128,10%%:1024..4096", ErrConfig, w)
 		}
 		p, err := parseRange(size)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 // Classes of errors beside the statuses of the protocol, which are below 256.
 const (
 	classLost  = 256 + iota // the connection broke before the reply came
-	classWrong              // a value that nobody wrote to that row
+	classWrong              // a value that was never written to that row
 	classEnd
 )
 

@@ -42,10 +42,10 @@ const (
 // what was written by one of unknown outcome. The Load must have Verify set.
 func (h *Harness) Verify(ctx context.Context) (*Verification, error) {
 	if h.trackers == nil {
-		return nil, fmt.Errorf("%w: nothing was remembered to be verified", ErrConfig)
+		return nil, fmt.Errorf("%w: Verify needs a load with Verify set", ErrConfig)
 	}
 	if h.rows.counters() && !h.preloaded {
-		return nil, fmt.Errorf("%w: counters can be verified only where it is known what they held before: preload them", ErrConfig)
+		return nil, fmt.Errorf("%w: counters can be verified only if this load has preloaded them", ErrConfig)
 	}
 	c, err := h.client(ctx)
 	if err != nil {
@@ -128,7 +128,7 @@ func (v *verifier) check(ctx context.Context, part []uint64) error {
 	}
 	items, err := v.client.MGet(ctx, keys)
 	if err != nil {
-		return fmt.Errorf("bench: reading back: %w", err)
+		return fmt.Errorf("bench: reading rows back: %w", err)
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -197,8 +197,8 @@ func (h *Harness) explain(row uint64, value []byte, candidates int) string {
 		case other != row && h.rows.is(value, other, version):
 			return fmt.Sprintf("holds the value of row %d", other)
 		case other == row && h.rows.is(value, row, version):
-			return fmt.Sprintf("holds version %d, which was overwritten or never acknowledged; versions that would be right: %d", version, candidates)
+			return fmt.Sprintf("holds version %d, which was overwritten or never acknowledged; %d versions would be correct", version, candidates)
 		}
 	}
-	return fmt.Sprintf("holds %d bytes that nobody wrote there: %.24q", len(value), value)
+	return fmt.Sprintf("holds %d bytes that were never written there: %.24q", len(value), value)
 }

@@ -68,8 +68,8 @@ func TestJudgeNamesWhatIsWrong(t *testing.T) {
 	}{
 		{h.rows.appendValue(nil, 6, 0), "value of row 6"},
 		{h.rows.appendValue(nil, 5, 9), "version 9"},
-		{[]byte("something else"), "nobody wrote"},
-		{nil, "nobody wrote"},
+		{[]byte("something else"), "never written"},
+		{nil, "never written"},
 	} {
 		if got := h.judge(5, tc.value, true); !strings.Contains(got, tc.want) {
 			t.Errorf("%q, want %q", got, tc.want)

@@ -98,7 +98,7 @@ func Workloads() []Workload {
 	incr.Prefix = counterRows
 	return []Workload{
 		plain("get", "read rows", KindRead),
-		plain("put", "write over rows", KindUpdate),
+		plain("put", "overwrite rows", KindUpdate),
 		plain("mixed", "read and write rows", KindRead).WithReads(0.5),
 		plain("scan", "read rows in order", KindScan),
 		incr,
@@ -170,13 +170,13 @@ func (w *Workload) check() error {
 	case w.Choice >= choiceEnd:
 		return fmt.Errorf("%w: choice %d", ErrConfig, w.Choice)
 	case len(w.KeyBytes.parts) > 0 && (w.KeyBytes.Min() < least || w.KeyBytes.Max() > keyBytesMax):
-		return fmt.Errorf("%w: keys of %v bytes; %d to %d are possible, shorter ones would not tell the rows apart", ErrConfig, w.KeyBytes, least, keyBytesMax)
+		return fmt.Errorf("%w: keys of %v bytes: %d to %d are allowed", ErrConfig, w.KeyBytes, least, keyBytesMax)
 	case w.ValueBytes.Max() > ValueBytesMax:
-		return fmt.Errorf("%w: values of %v bytes; at most %d are possible", ErrConfig, w.ValueBytes, ValueBytesMax)
+		return fmt.Errorf("%w: values of %v bytes; at most %d are allowed", ErrConfig, w.ValueBytes, ValueBytesMax)
 	case w.has(KindScan) && (w.ScanRows.Min() < 1 || w.ScanRows.Max() > ScanRowsMax):
-		return fmt.Errorf("%w: scans of %v rows; 1 to %d are possible", ErrConfig, w.ScanRows, ScanRowsMax)
+		return fmt.Errorf("%w: scans of %v rows; 1 to %d are allowed", ErrConfig, w.ScanRows, ScanRowsMax)
 	case w.has(KindBatch) && (w.BatchRows < 1 || w.BatchRows > BatchRowsMax):
-		return fmt.Errorf("%w: batches of %d rows; 1 to %d are possible", ErrConfig, w.BatchRows, BatchRowsMax)
+		return fmt.Errorf("%w: batches of %d rows; 1 to %d are allowed", ErrConfig, w.BatchRows, BatchRowsMax)
 	case w.has(KindBatch) && w.BatchRows*(w.ValueBytes.Max()+max(w.KeyBytes.Max(), least)) > batchBytesMax:
 		return fmt.Errorf("%w: a batch of %d rows of %v bytes does not fit in a request; at most %d bytes do", ErrConfig, w.BatchRows, w.ValueBytes, batchBytesMax)
 	}

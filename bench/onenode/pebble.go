@@ -191,7 +191,7 @@ func (c *engineCaller) call() error {
 	}
 }
 
-var errWrongRow = errors.New("a value that nobody wrote to that row")
+var errWrongRow = errors.New("a value that was never written to that row")
 
 // once makes one operation.
 func (c *engineCaller) once() (bench.Kind, error) {

@@ -69,7 +69,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 }).Parse(`{{define "tables"}}{{range .}}<h2>{{.Title}}</h2>
 <div class="scroll"><table>
 <thead><tr>{{range .Header}}<th>{{.}}</th>{{end}}</tr></thead>
-<tbody>{{range .Rows}}<tr>{{range .}}<td{{if missed .}} class="bad"{{end}}>{{.}}</td>{{end}}</tr>
+<tbody>{{range .Rows}}<tr>{{range $i, $cell := .}}<td{{if missed $cell}} class="bad"{{end}}>{{if $i}}{{$cell}}{{else}}<span>{{$cell}}</span>{{end}}</td>{{end}}</tr>
 {{end}}</tbody>
 </table></div>
 {{range .Notes}}<p class="soft">{{.}}</p>

@@ -388,20 +388,20 @@ func (r *Run) notes() []string {
 		lines = append(lines, note)
 	}
 	if r.Rate > 0 {
-		lines = append(lines, fmt.Sprintf("behind the plan: by %s at most, by %s at the end; %s requests were due and not sent",
+		lines = append(lines, fmt.Sprintf("behind the plan: %s at most, %s at the end; %s requests due but not sent",
 			Duration(r.LateMax), Duration(r.LateEnd), Thousands(float64(r.Unsent))))
 	}
 	lines = append(lines, fmt.Sprintf("bytes: %s out, %s in, %s/s together", Bytes(float64(r.BytesOut)), Bytes(float64(r.BytesIn)), Bytes(Quotient(float64(r.BytesOut+r.BytesIn), r.Seconds))))
 	if r.ServerPerOp > 0 {
 		server := fmt.Sprintf("servers: %s of CPU per operation", Duration(r.ServerPerOp))
 		if r.Fsyncs > 0 {
-			server += fmt.Sprintf("; %s fsyncs, one for %.3g operations, each %s on average", Thousands(float64(r.Fsyncs)), Quotient(float64(r.Ops), float64(r.Fsyncs)), Duration(r.FsyncMean))
+			server += fmt.Sprintf("; %s fsyncs, one per %.3g operations, %s each on average", Thousands(float64(r.Fsyncs)), Quotient(float64(r.Ops), float64(r.Fsyncs)), Duration(r.FsyncMean))
 		}
 		lines = append(lines, server)
 	}
-	lines = append(lines, fmt.Sprintf("generator: %s of CPU per operation, its busiest thread %.0f %% of a processor", Duration(r.GeneratorPerOp), 100*r.Busiest))
+	lines = append(lines, fmt.Sprintf("generator: %s of CPU per operation; its busiest thread used %.0f %% of a processor", Duration(r.GeneratorPerOp), 100*r.Busiest))
 	if r.GeneratorBound {
-		lines = append(lines, "WARNING: the generator may be what limits these figures, not the server; try more --threads")
+		lines = append(lines, "WARNING: the load generator may be the bottleneck, not the servers; use more --threads or another machine")
 	}
 	return lines
 }
@@ -414,7 +414,7 @@ func (r *Run) errorNote() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Errors)) {
 		words = append(words, fmt.Sprintf("%s %s", name, Thousands(float64(r.Errors[name]))))
 	}
-	return fmt.Sprintf("errors: %s; %s writes of unknown outcome; the first error: %s", strings.Join(words, ", "), Thousands(float64(r.Unknown)), r.First)
+	return fmt.Sprintf("errors: %s; %s writes of unknown outcome; first error: %s", strings.Join(words, ", "), Thousands(float64(r.Unknown)), r.First)
 }
 
 // rowNote says what became of rows and routes, where there is anything to say.
@@ -430,11 +430,11 @@ func (r *Run) rowNote() string {
 		absent += k.NotFound
 		rows += k.Rows
 	}
-	add(absent, "%s found nothing")
+	add(absent, "%s reads found no row")
 	add(rows, "%s rows in scans and batches")
-	add(r.Repeated, "%s requests repeated for a moved leader or a busy server")
-	add(r.Forwarded, "%s answered by another node than was asked")
-	add(r.Weak, "%s reads answered by a replica from what it had")
+	add(r.Repeated, "%s requests repeated (leader moved or server busy)")
+	add(r.Forwarded, "%s requests forwarded to another node")
+	add(r.Weak, "%s reads answered by a replica without its leader")
 	if r.AgeMax > 0 {
 		words = append(words, fmt.Sprintf("at most %s old", Duration(r.AgeMax*1e3)))
 	}
@@ -460,9 +460,9 @@ func (l *Load) printVerification(out io.Writer) error {
 // Sentence says in one sentence what was found.
 func (v *Verification) Sentence() string {
 	if v.Missing+v.Wrong == 0 {
-		return fmt.Sprintf("verified: %s rows read back, all as they were written", Thousands(float64(v.Rows)))
+		return fmt.Sprintf("verified: %s rows read back, all correct", Thousands(float64(v.Rows)))
 	}
-	return fmt.Sprintf("VERIFICATION FAILED: of %s rows read back %s are missing and %s are wrong", Thousands(float64(v.Rows)), Thousands(float64(v.Missing)), Thousands(float64(v.Wrong)))
+	return fmt.Sprintf("VERIFICATION FAILED: %s rows read back, %s missing, %s wrong", Thousands(float64(v.Rows)), Thousands(float64(v.Missing)), Thousands(float64(v.Wrong)))
 }
 
 // Sentence says how many rows remain or were deleted, and how to delete them.

@@ -45,7 +45,7 @@ func sample() *Load {
 // several is a report of several rates, with trouble in the last.
 func several() *Load {
 	l := sample()
-	l.Arrivals = "open loop with constant distances"
+	l.Arrivals = "open loop with constant intervals"
 	base := l.Runs[0]
 	l.Runs = nil
 	for _, rate := range []float64{1000, 2000, 4000} {
@@ -80,12 +80,12 @@ update     12,000  6,000   120 µs  100 µs  200 µs  1.00 ms  1.50 ms  20.0 ms 
 all        24,000  12,000  120 µs  100 µs  200 µs  1.00 ms  1.50 ms  20.0 ms  2.50 s
 
 errors: none
-7 found nothing
+7 reads found no row
 bytes: 3.00 MiB out, 5.00 MiB in, 4.00 MiB/s together
-servers: 7.25 µs of CPU per operation; 400 fsyncs, one for 60 operations, each 210 µs on average
-generator: 2.50 µs of CPU per operation, its busiest thread 42 % of a processor
+servers: 7.25 µs of CPU per operation; 400 fsyncs, one per 60 operations, 210 µs each on average
+generator: 2.50 µs of CPU per operation; its busiest thread used 42 % of a processor
 
-verified: 100,000 rows read back, all as they were written
+verified: 100,000 rows read back, all correct
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
@@ -99,10 +99,10 @@ func TestPrintSeveral(t *testing.T) {
 	}
 	for _, want := range []string{
 		"PLANNED/S  DONE/S  P50", "\n4,000      3,100   100 µs  200 µs  1.00 ms  1.50 ms  20.0 ms  2.50 s  900 ms   1,234     12\n",
-		"Planned 4,000 operations per second (interrupted)", "errors: BUSY 9, TIMEOUT 3; 3 writes of unknown outcome; the first error: BUSY: <queue> & full",
-		"behind the plan: by 900 ms at most, by 800 ms at the end; 1,234 requests were due and not sent", "WARNING: the generator",
-		"5 requests repeated for a moved leader or a busy server, 6 answered by another node than was asked, 7 reads answered by a replica from what it had, at most 300 ms old",
-		"VERIFICATION FAILED: of 10 rows read back 1 are missing and 2 are wrong\n  user1: missing\n", "\n  and 1 more\n",
+		"Planned 4,000 operations per second (interrupted)", "errors: BUSY 9, TIMEOUT 3; 3 writes of unknown outcome; first error: BUSY: <queue> & full",
+		"behind the plan: 900 ms at most, 800 ms at the end; 1,234 requests due but not sent", "WARNING: the load generator",
+		"5 requests repeated (leader moved or server busy), 6 requests forwarded to another node, 7 reads answered by a replica without its leader, at most 300 ms old",
+		"VERIFICATION FAILED: 10 rows read back, 1 missing, 2 wrong\n  user1: missing\n", "\n  and 1 more\n",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, out.String())

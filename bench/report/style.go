@@ -54,7 +54,8 @@ th { color: var(--soft); font-weight: 600; font-size: .78rem; }
 p.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; font-size: .85rem; margin: 0; }
 table.legend td, table.legend th { padding: .05rem 0 .05rem 1.4rem; }
 table.legend td:first-child { padding-left: 0; }
-@media (max-width: 36rem) { table.legend { font-size: .8rem; } table.legend td, table.legend th { padding-left: .7rem; } }
+@media (max-width: 36rem) { table.legend { font-size: .8rem; } table.legend td, table.legend th { padding-left: .7rem; } table.legend td:first-child { white-space: normal; }
+  .scroll td span { display: inline-block; width: max-content; max-width: 42vw; white-space: normal; } }
 .legend i { display: inline-block; width: 14px; height: 3px; margin: 0 .45rem .2rem 0; border-radius: 2px; }
 .c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); } .c5 { --c: var(--c5); } .c6 { --c: var(--c6); } .c7 { --c: var(--c7); } .c8 { --c: var(--c8); } .c9 { --c: var(--c9); }
 .r0 { --c: var(--r0); } .r1 { --c: var(--r1); } .r2 { --c: var(--r2); } .r3 { --c: var(--r3); } .r4 { --c: var(--r4); } .r5 { --c: var(--r5); } .r6 { --c: var(--r6); } .r7 { --c: var(--r7); } .r8 { --c: var(--r8); } .r9 { --c: var(--r9); }

@@ -101,7 +101,7 @@ func (d *Disk) Measure(ctx context.Context, duration time.Duration) (*hdrhistogr
 // a log that is synced for each chunk.
 func (d *Disk) MeasureSequential(ctx context.Context, chunkBytes int, duration time.Duration) (bytesPerSecond float64, err error) {
 	if chunkBytes < 1 || chunkBytes > floorBytes {
-		return 0, fmt.Errorf("chunks of %d bytes; 1 to %d are possible", chunkBytes, floorBytes)
+		return 0, fmt.Errorf("chunks of %d bytes: 1 to %d are allowed", chunkBytes, floorBytes)
 	}
 	chunk := bench.NewValue(chunkBytes, 1)
 	fd, at, written := int(d.file.Fd()), int64(0), 0
@@ -151,7 +151,7 @@ func NewMemory() *Memory {
 // copies each.
 func (m *Memory) Measure(ctx context.Context, copyBytes int, duration time.Duration) (*hdrhistogram.Histogram, error) {
 	if copyBytes < 1 || copyBytes > 1<<20 {
-		return nil, fmt.Errorf("copies of %d bytes; 1 to %d are possible", copyBytes, 1<<20)
+		return nil, fmt.Errorf("copies of %d bytes: 1 to %d are allowed", copyBytes, 1<<20)
 	}
 	h := hdrhistogram.New(1, int64(time.Second), 3)
 	places := uint64(memoryBytes - copyBytes + 1)

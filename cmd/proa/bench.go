@@ -352,7 +352,7 @@ func (f *benchFlags) arrivals() string {
 	case f.load.Poisson:
 		return "open loop with random arrivals"
 	}
-	return "open loop with constant distances"
+	return "open loop with constant intervals"
 }
 
 // benchRuns loads the rows, makes one run for each rate, and verifies.
