@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"bench":          {"client", "protocol"},                     // the generator writes its own frames
 	"bench/failover": {"bench", "client", "protocol", "command"}, // administers the cluster it measures
 	"bench/growth":   {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
+	"docs/examples":  {"client"},
 	"cmd":            {"*"},
 	"internal":       {"*"},
 	"test":           {"*"},

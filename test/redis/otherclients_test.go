@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -81,6 +82,28 @@ func TestOtherClients(t *testing.T) {
 			}
 			_, addresses := startCluster(t, redirect)
 			useOtherClients(t, clients, addresses, modes)
+		})
+	}
+}
+
+// TestExamples runs the programs of docs/clients.md that use Redis libraries.
+func TestExamples(t *testing.T) {
+	var address string
+	for _, c := range installed(t) {
+		example := map[string]string{"redis-py": "redis_client.py", "ioredis": "redis_client.js"}[c.name]
+		if example == "" {
+			continue
+		}
+		if address == "" {
+			address = startAlone(t, false)
+		}
+		t.Run(example, func(t *testing.T) {
+			cmd := c.command(limited(t), c.program[:1], "../../../../docs/examples/"+example, address)
+			cmd.Env = append(os.Environ(), "NODE_PATH=node_modules", "PYTHONDONTWRITEBYTECODE=1")
+			out, err := cmd.CombinedOutput()
+			if want := regexp.MustCompile("^hello\n[12]\nnot found\n$"); err != nil || !want.Match(out) {
+				t.Errorf("%v\n%s", err, out)
+			}
 		})
 	}
 }

@@ -1,0 +1,32 @@
+// Command goclient writes and reads in Proa: goclient HOST:PORT…
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"time"
+
+	"github.com/proa-kv/proa/client"
+)
+
+func main() {
+	ctx := context.Background()
+	c := must(client.New(ctx, client.Config{Endpoints: os.Args[1:]}))
+	defer c.Close()
+	must(c.Put(ctx, []byte("greeting"), []byte("hello"), client.WithTTL(time.Hour)))
+	fmt.Printf("%s\n", must(c.Get(ctx, []byte("greeting"))).Value)
+	fmt.Println(must(c.Incr(ctx, []byte("visits"), 1)))
+	if _, err := c.Get(ctx, []byte("nothing")); errors.Is(err, client.ErrNotFound) {
+		fmt.Println("not found")
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil { // errors.Is(err, client.ErrOutcomeUnknown): a write may have happened
+		log.Fatal(err)
+	}
+	return v
+}
