@@ -20,7 +20,7 @@ LONGEST  = ./test ./internal/sim
 OTHERS   = ./server ./storage $$($(GO) list ./... | grep -vE '/(test|internal/sim)$$')
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs clean failover growth
+.PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs picture clean failover growth
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,8 @@ lint: ## formatting, vet, staticcheck, dependencies, import table, known vulnera
 	$(GO) mod tidy -C bench/peers -diff
 	$(GO) vet -C test/redis ./...
 	$(GO) mod tidy -C test/redis -diff
+	$(GO) vet -C docs/picture ./...
+	$(GO) mod tidy -C docs/picture -diff
 	$(GO) test ./internal/lint
 	@$(MAKE) --no-print-directory vulnerabilities
 
@@ -124,6 +126,9 @@ gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
 docs: build ## rewrite the pages that are made from code
 	./proa config docs > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+picture: build ## rewrite docs/demo.svg: the screen at the end of a demo
+	$(GO) run -C docs/picture . -write ../demo.svg ../../proa demo
 
 clean: ## remove what was built; data directories stay
 	rm -rf proa bin

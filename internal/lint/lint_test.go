@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"bench/growth":   {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
 	"docs/examples":  {"client"},
 	"cmd":            {"*"},
+	"docs":           {"client"}, // examples
 	"internal":       {"*"},
 	"test":           {"*"},
 }
