@@ -132,13 +132,19 @@ func (l *Load) details() []string {
 	return out
 }
 
-// pageNotes says what has been verified.
-func (l *Load) pageNotes() []note {
-	v := l.Verification
-	if v == nil {
-		return nil
+// pageNotes says what a reader has to know before any figure: what has been
+// verified, and what makes figures doubtful.
+func (l *Load) pageNotes() (out []note) {
+	if v := l.Verification; v != nil {
+		out = append(out, note{Text: capital(v.Sentence()), Bad: v.Missing+v.Wrong > 0, Items: v.Problems})
 	}
-	return []note{{Text: v.Sentence(), Bad: v.Missing+v.Wrong > 0, Items: v.Problems}}
+	if slices.ContainsFunc(l.Runs, func(r Run) bool { return r.Interrupted }) {
+		out = append(out, note{Text: "The test was interrupted before its end.", Bad: true})
+	}
+	if slices.ContainsFunc(l.Runs, func(r Run) bool { return r.GeneratorBound }) {
+		out = append(out, note{Text: generatorBound, Bad: true})
+	}
+	return out
 }
 
 // Headlines returns the figures that a reader looks for first: throughput and

@@ -401,10 +401,12 @@ func (r *Run) notes() []string {
 	}
 	lines = append(lines, fmt.Sprintf("generator: %s of CPU per operation; its busiest thread used %.0f %% of a processor", Duration(r.GeneratorPerOp), 100*r.Busiest))
 	if r.GeneratorBound {
-		lines = append(lines, "WARNING: the load generator may be the bottleneck, not the servers; use more --threads or another machine")
+		lines = append(lines, generatorBound)
 	}
 	return lines
 }
+
+const generatorBound = "WARNING: the load generator may be the bottleneck, not the servers; use more --threads or another machine"
 
 func (r *Run) errorNote() string {
 	if r.Failed == 0 {

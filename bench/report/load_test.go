@@ -198,7 +198,7 @@ func TestHTML(t *testing.T) {
 			t.Errorf("%s: %v", name, seen)
 		}
 		if name == "several" {
-			for _, part := range []string{"Latency by percentile", "p99.9", "Latency by planned rate", "operations per second", "&lt;queue&gt;", `class="bad"`, "prefers-color-scheme: dark"} {
+			for _, part := range []string{"Latency by percentile", "p99.9", "Latency by planned rate", "operations per second", "&lt;queue&gt;", `class="bad"`, `<p class="bad">The test was interrupted`, `<p class="bad">WARNING: the load generator`, "prefers-color-scheme: dark"} {
 				if !strings.Contains(page, part) {
 					t.Errorf("%q is missing in the page", part)
 				}

@@ -304,7 +304,7 @@ func (a *app) bench(ctx context.Context, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
-	if f.touchesRows() {
+	if f.touchesRows() && (!f.noPreload || f.load.Workload.Writes()) {
 		live.say("checking the prefix %s", bench.Prefix)
 		if err := h.Claim(ctx); err != nil {
 			live.end()
