@@ -481,10 +481,10 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 	}
 	row, ok := n.member(p.Node)
 	switch {
-	case row.Removed:
-		return row, fmt.Errorf("%w: node %d has been removed from cluster %s; start it again with an empty data directory and another number", command.ErrRefused, p.Node, clusterText(p.Cluster))
 	case n.identity.gaveUp(p.Node):
 		return row, fmt.Errorf("%w: cluster %s was recovered on node %d without node %d, whose data has diverged; erase its data directory and start it again with another number", command.ErrRefused, clusterText(p.Cluster), n.id, p.Node)
+	case row.Removed:
+		return row, fmt.Errorf("%w: node %d has been %w (%s); erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, ErrRemoved, clusterText(p.Cluster))
 	case !ok || row.UID == 0:
 		return nodeRow{}, n.recognizeNew(p)
 	case row.UID != p.UID:
@@ -496,7 +496,9 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 }
 
 // Admit decides whether a peer may talk to this node; the error tells it why
-// not. An error that wraps ErrRolledBack is about the peer's directory.
+// not. An error that wraps ErrRolledBack or ErrRemoved is about the peer's
+// directory. The removal counts for the peer, too, but not that by a cluster that
+// was recovered without the peer: the peer may belong to the majority of old.
 func (n *Node) Admit(p PeerIdentity) error {
 	row, err := n.recognize(&p)
 	if err != nil {

@@ -51,6 +51,8 @@ var (
 	ErrBadDirectory = errors.New("cannot use the data directory")
 	// ErrRolledBack: others remember more of this node than its directory does.
 	ErrRolledBack = errors.New("the data directory is older than what this node has confirmed to other nodes (an old copy was restored?); erase it and let the node join again as a new node")
+	// ErrRemoved: the cluster has removed the node.
+	ErrRemoved = errors.New("removed from the cluster")
 )
 
 // Identity is what a data directory remembers about its node.
@@ -68,7 +70,13 @@ type Identity struct {
 	Key        privateKey `json:"key"`                   // of the directory; what other nodes tell it by
 	Generation uint64     `json:"generation"`            // how often the node was started
 	RolledBack bool       `json:"rolled_back,omitempty"` // others have confirmed more for it than it holds
+	Removed    bool       `json:"removed,omitempty"`     // the cluster has removed the node
 	Lost       []uint64   `json:"lost,omitempty"`        // nodes that the cluster was recovered without; see RecoverUnsafe
+}
+
+// removedError says that the node was removed, and what to do with its directory.
+func (id *Identity) removedError(dir string) error {
+	return fmt.Errorf("node %d was %w; erase its data directory %s and start it again, without --node-id, to join as a new node", id.Node, ErrRemoved, dir)
 }
 
 // gaveUp reports whether the cluster was recovered in this directory without a
@@ -277,6 +285,9 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	id, ok, err := readIdentity(f, dir)
 	if err != nil {
 		return id, err
+	}
+	if ok && id.Removed {
+		return id, id.removedError(dir)
 	}
 	if ok && id.RolledBack {
 		return id, fmt.Errorf("%w: %s", ErrRolledBack, dir)

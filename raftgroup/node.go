@@ -267,7 +267,7 @@ type Node struct {
 	announcing   atomic.Bool
 	summing      atomic.Bool // a view is open for a checksum
 	checksums    checksumTurns
-	marking      sync.Once  // see markRolledBack
+	marking      sync.Once  // see mark
 	failure      chan error // receives the first failure; capacity 1
 	afterPass    func()
 	time         clusterTime
@@ -692,7 +692,11 @@ func (n *Node) fail(err error) {
 		g.lease.Store(0)
 	}
 	err = adviseStopped(err, n.opt.Dir)
-	n.logger.Error("node stops because of a fatal error", "error", err)
+	if errors.Is(err, ErrRemoved) {
+		n.logger.Warn("node stops", "reason", err)
+	} else {
+		n.logger.Error("node stops because of a fatal error", "error", err)
+	}
 	n.failure <- err
 	n.raise() // a pass will tell everything that waits
 	n.Kick()

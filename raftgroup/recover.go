@@ -62,8 +62,8 @@ func RecoverUnsafe(o RecoverOptions) (Recovery, error) {
 	if err == nil {
 		done, err = recoverIn(fs, &o, &id)
 	}
-	if err == nil && (id.RolledBack || len(done.Lost) > 0) {
-		id.RolledBack = false // nothing newer is left
+	if err == nil && (id.RolledBack || id.Removed || len(done.Lost) > 0) {
+		id.RolledBack, id.Removed = false, false // nothing newer is left
 		id.Lost = slices.Compact(slices.Sorted(slices.Values(slices.Concat(id.Lost, done.Lost))))
 		err = writeIdentity(fs, dir, id)
 	}

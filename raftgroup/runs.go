@@ -303,6 +303,8 @@ const (
 	RefusedOlder Refusal = iota
 	// RefusedTwin: another process runs as this node.
 	RefusedTwin
+	// RefusedRemoved: the cluster has removed this node.
+	RefusedRemoved
 )
 
 // twinTolerance is how long a node that hears that it runs already takes that
@@ -316,9 +318,14 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	if !ok || !row.member() || row.UID != by.UID || !by.Signed || row.Key == nil || !row.Key.is(by.Key) {
 		return
 	}
-	if why == RefusedOlder {
+	switch why {
+	case RefusedOlder:
 		n.markRolledBack()
 		n.fail(&carried{ErrRolledBack, reason})
+		return
+	case RefusedRemoved:
+		n.mark("removed", func(id *Identity) { id.Removed = true })
+		n.fail(n.identity.removedError(n.opt.Dir))
 		return
 	}
 	now := n.clock.Boot()
@@ -338,11 +345,16 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 // writing to its log until it seems to have caught up. When it returns that is
 // done, or has failed. For any thread.
 func (n *Node) markRolledBack() {
+	n.mark("rolled back", func(id *Identity) { id.RolledBack = true })
+}
+
+// mark writes down, once, that the directory is of no more use. For any thread.
+func (n *Node) mark(as string, set func(*Identity)) {
 	n.marking.Do(func() {
 		id := n.identity
-		id.RolledBack = true
+		set(&id)
 		if err := writeIdentity(n.opt.FS, n.opt.Dir, id); err != nil {
-			n.logger.Error("cannot mark the data directory as outdated", "error", err)
+			n.logger.Error("cannot mark the data directory", "as", as, "error", err)
 		}
 	})
 }

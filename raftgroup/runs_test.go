@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -209,6 +210,65 @@ func TestOldCopyIsRefused(t *testing.T) {
 	c.start(3)
 	if err := c.nodes[1].Admit(proven(c.nodes[3])); err != nil {
 		t.Errorf("the present directory is refused: %v", err)
+	}
+}
+
+// TestRemovedNodeEnds: a node that was removed, while it ran or while it was down,
+// learns it from any member, ends, and does not start again; a stranger's word
+// counts nothing. It is not refused for good by a cluster that was recovered
+// without it.
+func TestRemovedNodeEnds(t *testing.T) {
+	c := newCluster(t, 5, 1)
+	c.until("leaders", c.led)
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	c.meet()
+	remove := func(id uint64) {
+		t.Helper()
+		err := command.ErrNotLeader
+		for errors.Is(err, command.ErrNotLeader) { // the leadership may be on its way
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, err = c.nodes[1].Admin(context.Background(), command.AdminMemberRemove, fmt.Appendf(nil, `{"node":%d,"force":true}`, id))
+			}()
+			c.drive(done)
+		}
+		must(t, err)
+		c.until("its end", func() bool { row, _ := c.nodes[1].cmap.Load().node(id); return row.Removed })
+	}
+	remove(5)
+	running := c.nodes[5]
+	c.end(4)
+	c.pass(downAfter + time.Second)
+	remove(4)
+	for _, n := range []*Node{running, c.start(4)} {
+		err := c.nodes[1].Admit(proven(n))
+		if !errors.Is(err, ErrRemoved) || !strings.Contains(err.Error(), "erase its data directory") {
+			t.Errorf("node %d is let in: %v", n.id, err)
+		}
+		stranger := proven(c.nodes[1])
+		stranger.Key[0] ^= 1
+		n.Refused(stranger, RefusedRemoved, "no")
+		if n.failed.Load() {
+			t.Errorf("node %d: ended by a stranger's word", n.id)
+		}
+		n.Refused(proven(c.nodes[1]), RefusedRemoved, "no")
+		want := fmt.Sprintf("node %d was removed from the cluster; erase its data directory %s and start it again, without --node-id, to join as a new node", n.id, dir)
+		if err := <-n.Failure(); !errors.Is(err, ErrRemoved) || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		c.end(n.id)
+		if _, err := openMem(c.disks[n.id], Options{ID: n.id, Clock: c.clock}); err == nil || err.Error() != want {
+			t.Errorf("node %d starts again: %v", n.id, err)
+		}
+		if err := verify(c.disks[n.id], dir, func(string) {}); !errors.Is(err, ErrRemoved) {
+			t.Errorf("Verify: %v", err)
+		}
+	}
+	recovered := c.nodes[1]
+	recovered.identity.Lost = []uint64{5}
+	if err := recovered.Recognize(PeerIdentity{Cluster: recovered.identity.Cluster, Node: 5}); err == nil || errors.Is(err, ErrRemoved) {
+		t.Errorf("by a cluster that was recovered without it: %v", err)
 	}
 }
 

@@ -45,6 +45,9 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	if advice := damageAdvice(err); advice != "" {
 		err = fmt.Errorf("%w; %s", err, advice)
 	}
+	if id.Removed {
+		err = errors.Join(err, id.removedError(dir))
+	}
 	if id.RolledBack { // whole, and refused by a start all the same
 		err = errors.Join(err, ErrRolledBack)
 	}

@@ -101,12 +101,15 @@ func TestClusterGrowsAndShrinks(t *testing.T) {
 	awaitReplicas(t, c, 3, c.Nodes()...)
 	tr.progress(100)
 
-	// The founder goes, and one of those that came last.
+	// The founder goes, and one of those that came last, which is down.
 	mustCLI(t, c, "member", "remove", "1")
-	c.Node(1).Kill()
+	const removed = "was removed from the cluster; erase its data directory"
+	if status := c.Node(1).AwaitExit(); status != 3 || !strings.Contains(c.Node(1).Log(), removed) {
+		t.Errorf("the removed server exited with status %d:\n%s", status, c.Node(1).Log())
+	}
 	tr.progress(100)
-	mustCLI(t, c, "member", "remove", "5")
 	c.Node(5).Kill()
+	mustCLI(t, c, "member", "remove", "5")
 	left := c.Nodes()[1:4]
 	awaitReplicas(t, c, 3, left...)
 	tr.progress(100)
@@ -119,15 +122,9 @@ func TestClusterGrowsAndShrinks(t *testing.T) {
 	checkEqual(t, c)
 
 	// Who is gone stays gone.
-	n := c.Node(1)
-	n.Spawn()
-	eventually(t, "the removed server to say that it is", func() error {
-		if !strings.Contains(n.Log(), "has been removed from cluster") {
-			return errors.New("not yet")
-		}
-		return nil
-	})
-	n.Kill()
+	for _, id := range []int{1, 5, 5} {
+		awaitRefused(t, c.Node(id), removed)
+	}
 }
 
 // TestClusterJoinerDies lets a second server join a lone one and die: nothing may
@@ -425,7 +422,9 @@ func TestClusterLastReplicas(t *testing.T) {
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 3, 5*time.Millisecond)
 	awaitSettled(t, c)
 	mustCLI(t, c, "member", "remove", "2")
-	c.Node(2).Stop()
+	if status := c.Node(2).AwaitExit(); status != 3 {
+		t.Errorf("the removed server exited with status %d", status)
+	}
 	r := cli(t, c, "member", "remove", "1")
 	if r.Status != 1 || !strings.Contains(r.Stderr, "last replicas") {
 		t.Errorf("removing the last server exited with status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)

@@ -53,8 +53,11 @@ func TestOperationsGrow(t *testing.T) {
 	if r := cli(t, c, "member", "remove", "7"); r.Status != 0 || !strings.Contains(r.Stderr, "warning: without node 7 there are 2 nodes for 3 replicas") {
 		t.Errorf("two nodes are left for three replicas: status %d\n%s", r.Status, r.Stderr)
 	}
-	last.Kill()
-	seventh.Kill()
+	for _, n := range []*testcluster.Node{last, seventh} {
+		if status := n.AwaitExit(); status != 3 {
+			t.Errorf("a removed server exited with status %d", status)
+		}
+	}
 	c.AwaitStatus(c.Node(1), "two replicas of each shard", func(s *command.ClusterStatus) bool { return spread(s, 2*shards, 1, 2) })
 	r := cli(t, c, "status")
 	for _, want := range []string{"degraded: all 9 shards have a leader, but\n", "  all 9 shards have 2 of 3 voting replicas\n", "  one more node lost: all 9 shards lose their quorum", "  next: start 1 more node"} {

@@ -461,13 +461,13 @@ func TestChanges(t *testing.T) {
 				func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] },
 			},
 			request: `member.remove {"node":3}`,
-			stdout:  "accepted\nnode 3 is removed and may be stopped\n",
+			stdout:  "accepted\nnode 3 is removed: its server stops, and its data directory can be erased\n",
 			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nnode 3: 3 of 4 replicas moved, left: 1\n",
 		},
 		{
 			line: "member remove 3 -o json", states: []func(*command.ClusterStatus){well, removing, func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] }},
 			request: `member.remove {"node":3}`,
-			stdout:  `{"message":"node 3 is removed and may be stopped"}` + "\n",
+			stdout:  `{"message":"node 3 is removed: its server stops, and its data directory can be erased"}` + "\n",
 		},
 		{
 			line: "member remove 3 --force", states: []func(*command.ClusterStatus){well, removing, func(*command.ClusterStatus) {}},

@@ -136,8 +136,9 @@ elsewhere, since there are not enough nodes: those shards are left with fewer
 replicas. Whenever fewer nodes are left than a shard shall have replicas
 (cluster.replication_factor), the command warns and, on a terminal, asks first.
 
-The node may be stopped when the command has ended. It cannot come back under
-its number.`,
+The server of the node stops by itself when it is removed, with exit status 3, and
+does not start again on its data directory: erase that to let it join as a new
+node, under another number.`,
 		Example: "  proa member remove 3\n  proa member remove 3 --no-wait\n  proa member remove 3 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -166,7 +167,7 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 	begun := false // as far as the node knows that is asked; it may be behind
 	return a.carryOut(ctx, change{
 		verb: command.AdminMemberRemove, args: m, wait: wait,
-		complete: fmt.Sprintf("node %d is removed and may be stopped", m.Node),
+		complete: fmt.Sprintf("node %d is removed: its server stops, and its data directory can be erased", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
 			n := findNode(s, m.Node)
 			switch {

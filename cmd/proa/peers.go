@@ -158,7 +158,7 @@ func (b *inbox) Recognize(id peer.Identity) error {
 	if n == nil {
 		return errOpening
 	}
-	return n.Recognize(peerIdentity(id))
+	return coded(n.Recognize(peerIdentity(id)))
 }
 
 // Admit implements peer.Handler.
@@ -167,9 +167,16 @@ func (b *inbox) Admit(id peer.Identity) error {
 	if n == nil {
 		return errOpening
 	}
-	err := n.Admit(peerIdentity(id))
-	if errors.Is(err, raftgroup.ErrRolledBack) {
+	return coded(n.Admit(peerIdentity(id)))
+}
+
+// coded adds to a refusal what the program at the other side must know of it.
+func coded(err error) error {
+	switch {
+	case errors.Is(err, raftgroup.ErrRolledBack):
 		return &peer.CodedError{Code: peer.CodeOlder, Err: err}
+	case errors.Is(err, raftgroup.ErrRemoved):
+		return &peer.CodedError{Code: peer.CodeRemoved, Err: err}
 	}
 	return err
 }
@@ -198,6 +205,8 @@ func (b *inbox) Refused(by peer.Identity, code peer.Code, reason string) {
 		n.Refused(peerIdentity(by), raftgroup.RefusedOlder, reason)
 	case code == peer.CodeTwin:
 		n.Refused(peerIdentity(by), raftgroup.RefusedTwin, reason)
+	case code == peer.CodeRemoved:
+		n.Refused(peerIdentity(by), raftgroup.RefusedRemoved, reason)
 	}
 }
 

@@ -108,6 +108,8 @@ const (
 	CodeTwin Code = 2
 	// CodeToken refuses a node that was given another join token.
 	CodeToken Code = 3
+	// CodeRemoved refuses a node that was removed from the cluster.
+	CodeRemoved Code = 4
 )
 
 // CodedError is an error of Handler.Admit with a code for the other side.
