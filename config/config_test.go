@@ -510,7 +510,7 @@ func TestWriteYAMLReadsBack(t *testing.T) {
 		"--set", "network.idle_timeout=0", "--set", "memory.buffer_pool_size=0",
 	}})
 	var b bytes.Buffer
-	if err := c.WriteYAML(&b); err != nil {
+	if err := c.WriteYAML(&b, true); err != nil {
 		t.Fatal(err)
 	}
 	again, err := load(t, sources{file: b.String()})

@@ -142,7 +142,7 @@ func (l *loader) assign(k *key, text string, s Source) {
 		text = "0" // never, off, unlimited: the word that stands for it
 	}
 	if err := k.value.Set(text); err != nil {
-		if _, secret := k.value.(tokenValue); secret {
+		if k.secret() {
 			text = "" // messages go to logs
 		}
 		l.fail(&KeyError{Key: k.name, Value: text, Source: s, Allowed: k.allowed(), Reason: err.Error()})

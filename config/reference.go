@@ -17,6 +17,7 @@ type Setting struct {
 	Value  string // in the form a file takes
 	Source Source
 	Effect Effect
+	Secret bool // Value is not for logs and screens
 }
 
 // Settings returns all keys in the order of the reference.
@@ -24,7 +25,7 @@ func (c *Config) Settings() []Setting {
 	keys := c.keys()
 	out := make([]Setting, len(keys))
 	for i, k := range keys {
-		out[i] = Setting{Name: k.name, Value: k.value.String(), Source: c.sources[k.name], Effect: k.effect}
+		out[i] = Setting{Name: k.name, Value: k.value.String(), Source: c.sources[k.name], Effect: k.effect, Secret: k.secret()}
 	}
 	return out
 }
@@ -68,8 +69,9 @@ func (c *Config) Report(l *slog.Logger) {
 }
 
 // WriteYAML writes the configuration as a file that Load reads back to the
-// same values, with the source of each value behind it.
-func (c *Config) WriteYAML(w io.Writer) error {
+// same values, with the source of each value behind it. Without secrets the file
+// has empty values in their places, and says so.
+func (c *Config) WriteYAML(w io.Writer, secrets bool) error {
 	b := bufio.NewWriter(w)
 	section := ""
 	for _, k := range c.keys() {
@@ -77,14 +79,23 @@ func (c *Config) WriteYAML(w io.Writer) error {
 			section = k.section()
 			fmt.Fprintf(b, "%s:\n", section)
 		}
-		line := fmt.Sprintf("  %s: %s", strings.TrimPrefix(k.name, section+"."), yamlScalar(k.value))
-		note := c.sources[k.name].String()
+		text, note := yamlScalar(k.value), c.sources[k.name].String()
+		if k.secret() && !secrets && k.value.String() != "" {
+			text, note = `""`, note+"; set, and not shown without --show-secrets"
+		}
+		line := fmt.Sprintf("  %s: %s", strings.TrimPrefix(k.name, section+"."), text)
 		if k.effect != Active {
 			note += "; " + k.effect.String()
 		}
 		fmt.Fprintf(b, "%-46s # %s\n", line, note)
 	}
 	return b.Flush()
+}
+
+// secret reports whether the value of k is not to be shown.
+func (k *key) secret() bool {
+	_, secret := k.value.(tokenValue)
+	return secret
 }
 
 // yamlScalar writes free text quoted where YAML needs it.

@@ -240,7 +240,7 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 			return []metaWrite{{nodeKey(a.Node), nodeRow{ID: a.Node, Peer: a.Address}}}, nil
 		}
 		if !known {
-			return nil, fmt.Errorf("%w: there is no node %d; \"proa member list\" shows the members", command.ErrInvalid, a.Node)
+			return nil, fmt.Errorf("%w: there is no node %d; \"proa member list\" shows the members", command.ErrRefused, a.Node)
 		}
 		var err error
 		if verb == command.AdminMemberRemove && row.UID == 0 && !a.Undo {
@@ -351,11 +351,11 @@ func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (
 		case shard == n.meta():
 			return nil, fmt.Errorf("%w: the meta group has a replica on every node", command.ErrInvalid)
 		case !held:
-			return nil, fmt.Errorf("%w: node %d has no replica of %s; its replicas are on %v", command.ErrInvalid, a.From, n.shardName(shard), row.nodes())
+			return nil, fmt.Errorf("%w: node %d has no replica of %s; its replicas are on %v", command.ErrRefused, a.From, n.shardName(shard), row.nodes())
 		case !known || !to.member():
-			return nil, fmt.Errorf("%w: there is no node %d", command.ErrInvalid, a.To)
+			return nil, fmt.Errorf("%w: there is no node %d", command.ErrRefused, a.To)
 		case there:
-			return nil, fmt.Errorf("%w: node %d already has a replica of %s", command.ErrInvalid, a.To, n.shardName(shard))
+			return nil, fmt.Errorf("%w: node %d already has a replica of %s", command.ErrRefused, a.To, n.shardName(shard))
 		case to.Removing:
 			return nil, fmt.Errorf("%w: node %d is being removed", command.ErrRefused, a.To)
 		case !n.known.alive(a.To, n.clock.Boot()):
@@ -383,7 +383,7 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 		return nil, errNotBegun
 	}
 	if _, known := m.replica(shard, to); !known {
-		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrInvalid, to, n.shardName(shard))
+		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrRefused, to, n.shardName(shard))
 	}
 	// A node that has just started says within a second that it is there.
 	heard, stop := context.WithTimeout(ctx, 2*staleAfter)

@@ -39,7 +39,7 @@ type Status struct {
 
 // ShardStatus is one shard's part of a Status.
 type ShardStatus struct {
-	Shard   int    `json:"shard"`
+	Shard   int    `json:"shard"` // that of the meta group is Node.Shards; in JSON it is "meta"
 	Leader  uint64 `json:"leader"`
 	Term    uint64 `json:"term"`
 	Commit  uint64 `json:"commit"`
@@ -51,6 +51,20 @@ type ShardStatus struct {
 	Serving bool   `json:"serving"` // led here
 	Held    bool   `json:"held"`    // a replica is here
 	Damaged bool   `json:"damaged,omitempty"`
+
+	meta bool
+}
+
+// MarshalJSON calls the meta group by the name that operators know.
+func (s ShardStatus) MarshalJSON() ([]byte, error) {
+	type numbered ShardStatus
+	if !s.meta {
+		return json.Marshal(numbered(s))
+	}
+	return json.Marshal(struct {
+		Shard string `json:"shard"`
+		numbered
+	}{metaKeyName, numbered(s)})
 }
 
 // Status returns a snapshot of the node's state. Its parts are each read
@@ -76,7 +90,7 @@ func (n *Node) Status() Status {
 			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),
 			Applied: n.store.Applied(g.shard), Durable: n.store.Durable(g.shard),
 			First: first, Last: last, Queued: queued, Serving: g.leads.Load(), Held: g.held.Load(),
-			Damaged: g.broken.Load() || n.store.Damaged(g.shard),
+			Damaged: g.broken.Load() || n.store.Damaged(g.shard), meta: g.shard == n.meta(),
 		})
 	}
 	return s

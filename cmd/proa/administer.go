@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,7 +82,7 @@ func unsupportedStatus(err error) error {
 
 // showDone shows what was done, or what goes on.
 func (a *app) showDone(d *command.Done) error {
-	if a.output == outputJSON {
+	if a.json() {
 		return a.writeJSON(d)
 	}
 	return a.printf("%s\n", strings.TrimSpace(d.Message))
@@ -124,6 +125,23 @@ func shardName(shard int) string {
 		return metaName
 	}
 	return strconv.Itoa(shard)
+}
+
+// namedMeta is a value of package command, or one like it, whose JSON calls the
+// meta group by its name.
+type namedMeta struct{ value any }
+
+// MarshalJSON implements json.Marshaler.
+func (n namedMeta) MarshalJSON() ([]byte, error) {
+	b, err := marshalJSON(n.value)
+	return nameMeta(b), err
+}
+
+// nameMeta gives the meta group its name in JSON without spaces. Only fields are
+// changed: within a string quotation marks have a backslash before them.
+func nameMeta(compact []byte) []byte {
+	number, name := fmt.Sprintf(`"shard":%d`, command.MetaShard), fmt.Sprintf(`"shard":%q`, metaName)
+	return bytes.ReplaceAll(compact, []byte(number), []byte(name))
 }
 
 // formatBytes shows a size with three digits and a unit.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -69,9 +68,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err != nil && !a.started {
 		err = &usageError{err}
 	}
-	if text := describe(err, a); text != "" {
-		fmt.Fprintln(a.err, text)
+	if !a.started {
+		a.output = formOf(args, a.output)
 	}
+	a.complain(err)
 	return exitStatus(err)
 }
 
@@ -139,12 +139,14 @@ func (a *app) checkFlags(cmd *cobra.Command) error {
 	if _, ok := consistencies[a.consistency]; !ok {
 		return usagef("--consistency %s: choose linearizable, session or stale", a.consistency)
 	}
-	forms := []string{outputTable, outputJSON, outputRaw}
+	forms := []string{outputTable, outputJSON, outputJSONL, outputRaw}
 	if own := cmd.Annotations[outputForms]; own != "" {
 		forms = strings.Fields(own)
 	}
-	if !slices.Contains(forms, a.output) {
-		last := len(forms) - 1
+	if last := len(forms) - 1; !slices.Contains(forms, a.output) {
+		if last == 0 {
+			return usagef("--output %s: %s has one form of output", a.output, cmd.CommandPath())
+		}
 		return usagef("--output %s: choose %s or %s", a.output, strings.Join(forms[:last], ", "), forms[last])
 	}
 	if a.timeout <= 0 {
@@ -275,11 +277,11 @@ func (a *app) addFlags(root *cobra.Command) {
 		_ = root.RegisterFlagCompletionFunc("context", completeContexts)
 		f.BoolVarP(&a.escaped, "escaped", "x", a.escaped, `keys and values hold escapes such as \n or \x00`)
 	}
-	f.StringVarP(&a.output, "output", "o", a.output, "output `form`: table, json or raw")
+	f.StringVarP(&a.output, "output", "o", a.output, "output `form`: table, json, jsonl or raw")
 	f.StringVar(&a.consistency, "consistency", a.consistency, "of reads: linearizable, session or stale")
 	f.DurationVar(&a.timeout, "timeout", a.timeout, "longest wait for an answer")
 	for flag, values := range map[string][]string{
-		"output": {outputTable, outputJSON, outputRaw}, "consistency": {"linearizable", "session", "stale"},
+		"output": {outputTable, outputJSON, outputJSONL, outputRaw}, "consistency": {"linearizable", "session", "stale"},
 	} {
 		// The error could only say that the flag does not exist.
 		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))

@@ -209,7 +209,7 @@ func TestShellCompletion(t *testing.T) {
 	for line, want := range map[string][]string{
 		"pi":             {"ng "},
 		"ou":             {"tput "},
-		"output j":       {"son "},
+		"output j":       {"son ", "sonl "},
 		"put k v --if-a": {"bsent "},
 		"help sca":       {"n "},
 		"nonsense ":      nil,

@@ -106,3 +106,24 @@ func needsValue(sets []*pflag.FlagSet, lookup func(*pflag.FlagSet) *pflag.Flag) 
 	}
 	return false
 }
+
+// formOf returns the form of output that args ask for, and otherwise form. It is
+// for command lines that could not be parsed: their errors have a form as well.
+func formOf(args []string, form string) string {
+	for i, arg := range args {
+		value, ok := strings.CutPrefix(arg, "--output=")
+		switch {
+		case ok:
+		case (arg == "--output" || arg == "-o") && i+1 < len(args):
+			value = args[i+1]
+		case strings.HasPrefix(arg, "-o"):
+			value = strings.TrimPrefix(arg[2:], "=")
+		case arg == "--":
+			return form
+		}
+		if value == outputJSON || value == outputJSONL {
+			form = value
+		}
+	}
+	return form
+}

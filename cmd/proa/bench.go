@@ -72,7 +72,7 @@ servers could not be reached or all connections were lost.`,
   proa bench -t ycsb-f -n 100000 --verify
   proa bench -e 10.0.0.1,10.0.0.2,10.0.0.3 -t get --consistency stale -o json`,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputCSV},
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL + " " + outputCSV},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.prepare(a, cmd); err != nil {
 				return err
@@ -100,7 +100,7 @@ loss. Let one run write the rows first, with -n 1, and start the others with
   proa bench -t get --no-preload --duration 30s -o json > b.json; wait
   proa bench merge a.json b.json --html both.html`,
 		Args:        cobra.MinimumNArgs(2),
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputCSV},
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL + " " + outputCSV},
 		RunE: func(cmd *cobra.Command, files []string) error {
 			var all *report.Load
 			for _, path := range files {
@@ -473,7 +473,7 @@ func durabilityOf(s *command.ClusterStatus) string {
 func (a *app) showBench(ctx context.Context, out *report.Load, html string) error {
 	var err error
 	switch a.output {
-	case outputJSON:
+	case outputJSON, outputJSONL:
 		err = a.writeJSON(out)
 	case outputCSV:
 		err = out.CSV(a.out)

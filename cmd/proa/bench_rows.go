@@ -21,13 +21,13 @@ run or an earlier one. If there are other rows under this prefix, nothing is
 deleted and the exit status is 1. A load test under way loses its rows, too.`,
 		Example:     "  proa bench cleanup\n  proa bench cleanup -e 10.0.0.1,10.0.0.2,10.0.0.3",
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON},
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rows := &report.Rows{Prefix: bench.Prefix}
 			if err := a.deleteBenchRows(cmd.Context(), rows); err != nil {
 				return err
 			}
-			if a.output == outputJSON {
+			if a.json() {
 				return a.writeJSON(rows)
 			}
 			return a.printf("%s\n", rows.Sentence())

@@ -49,7 +49,7 @@ func TestBenchUsage(t *testing.T) {
 		"--batch-rows 100 -d 1MB -t batch": "neither a size",
 		"-t batch -d 1048576":              "does not fit",
 		"-t incr --verify --no-preload":    "--no-preload",
-		"-o raw":                           "table, json or csv",
+		"-o raw":                           "table, json, jsonl or csv",
 		"--consistency eventual":           "linearizable, session or stale",
 		"extra":                            "unknown command",
 	} {

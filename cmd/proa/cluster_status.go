@@ -58,6 +58,8 @@ and --node it tells only whether a server answered.`,
 			switch {
 			case watching && watch < 100*time.Millisecond:
 				return usagef("--watch %v: the interval must be at least 100ms", watch)
+			case watching && a.output == outputJSON:
+				return usagef("--watch gives one document after the other: choose -o jsonl")
 			case watching && a.shell:
 				return usagef("--watch works outside of the shell: proa status --watch")
 			}
@@ -114,7 +116,7 @@ func (a *app) showCluster(ctx context.Context, w io.Writer, l look) (status int,
 	err = json.Unmarshal(raw, s)
 	if a.output != outputTable {
 		// As it came: a newer server may say more than this program knows.
-		if _, err := w.Write(append(bytes.TrimSpace(raw), '\n')); err != nil {
+		if _, err := w.Write(append(nameMeta(bytes.TrimSpace(raw)), '\n')); err != nil {
 			return exitServer, err
 		}
 	}

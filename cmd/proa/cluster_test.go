@@ -343,10 +343,11 @@ func TestListsOfMembersAndShards(t *testing.T) {
 	}{
 		{[]string{"member", "list"}, 4, "NODE"},
 		{[]string{"member", "list", "-o", "raw"}, 3, "1"},
-		{[]string{"member", "list", "-o", "json"}, 3, `{"id":1,`},
+		{[]string{"member", "list", "-o", "json"}, 3, `[{"id":1,`},
+		{[]string{"member", "list", "-o", "jsonl"}, 3, `{"id":1,`},
 		{[]string{"shard", "list"}, 7, "SHARD"},
 		{[]string{"shard", "list", "-o", "raw"}, 4, "meta"},
-		{[]string{"shard", "list", "-o", "json"}, 4, `{"shard":-1,`},
+		{[]string{"shard", "list", "-o", "json"}, 4, `[{"shard":"meta",`},
 	} {
 		status, out, _ := runCluster(answering(cluster()), tt.args...)
 		lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
@@ -695,7 +696,7 @@ meta   5      equal      1: 00000000000000ab  2: 00000000000000ab
 	if diff := cmp.Diff(want, out); diff != "" {
 		t.Error(diff)
 	}
-	if errs != "shard 2: proa: no leader\n" {
+	if errs != "proa: shard 2: no leader\n" {
 		t.Errorf("%q", errs)
 	}
 }

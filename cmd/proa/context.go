@@ -151,12 +151,12 @@ func (a *app) contextListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := a.newTable("CURRENT", "NAME", "CLUSTER", "ENDPOINTS")
+			t, list := a.newTable("CURRENT", "NAME", "CLUSTER", "ENDPOINTS"), a.newJSONList()
 			for _, name := range s.Names() {
 				row := contextRowOf(name, s.Contexts[name], name == s.Current)
 				switch a.output {
-				case outputJSON:
-					err = a.writeJSON(row)
+				case outputJSON, outputJSONL:
+					err = list.add(row)
 				case outputRaw:
 					err = a.printf("%s\n", name)
 				default:
@@ -169,6 +169,9 @@ func (a *app) contextListCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+			}
+			if a.json() {
+				return list.end()
 			}
 			return t.flush()
 		},
@@ -226,7 +229,7 @@ func (a *app) contextRemoveCommand() *cobra.Command {
 			if wasCurrent {
 				a.note("there is no current context now; proa context use NAME chooses one")
 			}
-			if a.output == outputJSON {
+			if a.json() {
 				return a.writeJSON(map[string]string{"removed": args[0]})
 			}
 			return a.printf("removed context %s\n", args[0])
@@ -255,7 +258,7 @@ func (r *contextRow) clusterText() string {
 
 func (a *app) showContext(r contextRow) error {
 	switch a.output {
-	case outputJSON:
+	case outputJSON, outputJSONL:
 		return a.writeJSON(r)
 	case outputRaw:
 		return a.printf("%s\n", r.Name)

@@ -86,7 +86,7 @@ func (a *app) delRange(ctx context.Context, r *delRange) error {
 			return err
 		}
 		switch a.output {
-		case outputJSON:
+		case outputJSON, outputJSONL:
 			return a.writeJSON(map[string]bool{"deleted": true})
 		case outputRaw:
 			return nil
@@ -141,7 +141,7 @@ func (a *app) countKeys(ctx context.Context, scope client.ScanOption) error {
 		n++
 	}
 	switch a.output {
-	case outputJSON:
+	case outputJSON, outputJSONL:
 		return a.writeJSON(map[string]int{"keys": n})
 	case outputRaw:
 		return a.printf("%d\n", n)

@@ -26,8 +26,9 @@ directory stays, for the servers' logs in it.
 
 The exit status is 0 if everything went as it should, 1 if the cluster lost a
 write or answered a read wrongly, and 3 if the demo could not be carried out.`,
-		Example: "  proa demo\n  proa demo --duration 2m --nodes 5",
-		Args:    cobra.NoArgs,
+		Example:     "  proa demo\n  proa demo --duration 2m --nodes 5",
+		Annotations: map[string]string{outputForms: outputTable},
+		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.Nodes < demo.NodesMin || o.Nodes > demo.NodesMax:

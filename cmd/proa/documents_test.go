@@ -158,7 +158,7 @@ func TestDocumentedMessages(t *testing.T) {
 func TestDocumentedMetricsAndTests(t *testing.T) {
 	code := sources(t, ".go", func(path string) bool { return strings.HasSuffix(path, "_test.go") })
 	tests := sources(t, "_test.go", func(string) bool { return false })
-	for _, name := range []string{"operations.md", "reliability.md", "peer-protocol.md"} {
+	for _, name := range []string{"operations.md", "reliability.md", "cli.md", "peer-protocol.md"} {
 		doc := readDocument(t, name)
 		for _, m := range metric.FindAllStringSubmatch(doc, -1) {
 			if !strings.Contains(code, `"`+m[1]+`"`) {

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"regexp"
 	"strings"
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/contexts"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/raftgroup"
 )
 
 // Exit statuses.
@@ -90,36 +95,159 @@ func isAny(err error, targets ...error) bool {
 	return false
 }
 
-// describe returns what to tell the user about err, or "".
-func describe(err error, a *app) string {
+// problem is what the user is told about an error. Its JSON form is described in
+// docs/cli.md.
+type problem struct {
+	Class     string            `json:"class"` // names the exit status
+	Code      string            `json:"code"`  // names the error
+	Message   string            `json:"message"`
+	Endpoints []endpointProblem `json:"endpoints,omitempty"` // that could not be reached
+	Hint      string            `json:"hint,omitempty"`      // what to do next
+	Exit      int               `json:"exit"`
+}
+
+// endpointProblem says why a server could not be reached.
+type endpointProblem struct {
+	Endpoint string `json:"endpoint"`
+	Error    string `json:"error"`
+	text     string // both, and how often it was tried
+}
+
+// classes name the exit statuses.
+var classes = [...]string{exitFailed: "failed", exitUsage: "usage", exitServer: "server", exitUnknown: "unknown"}
+
+// codes name errors that are not the server's answers, which have the name of
+// their status. The first that matches counts.
+var codes = []struct {
+	err  error
+	code string
+}{
+	{client.ErrWrongCluster, "wrong_cluster"}, {contexts.ErrDamaged, "contexts_damaged"}, {raftgroup.ErrInUse, "directory_in_use"},
+	{raftgroup.ErrNotDataDir, "no_data_directory"}, {client.ErrNotFound, "not_found"}, {client.ErrTooLarge, "too_large"},
+	{client.ErrBusy, "busy"}, {client.ErrHandshake, "handshake"}, {client.ErrUnavailable, "unavailable"},
+	{client.ErrConnectionLost, "connection_lost"}, {client.ErrSessionExpired, "session_expired"}, {context.DeadlineExceeded, "timeout"},
+	{context.Canceled, "interrupted"}, {fs.ErrNotExist, "no_such_file"},
+}
+
+func codeOf(err error, exit int) string {
+	if e := asClientError(err); e != nil && e.Status != protocol.StatusOK {
+		return strings.ToLower(e.Status.String())
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	var cfg config.Errors
+	if errors.As(err, &cfg) {
+		return "configuration"
+	}
+	return classes[exit]
+}
+
+// explain returns what to tell the user about err, nil where the output has said
+// it.
+func explain(err error, a *app) *problem {
+	if err == nil || errors.Is(err, errSilent) {
+		return nil
+	}
+	exit := exitStatus(err)
+	p := &problem{Class: classes[exit], Code: codeOf(err, exit), Exit: exit, Message: plainText(err)}
 	var usage *usageError
 	var unavailable *client.UnavailableError
 	var unreachable *bench.UnreachableError
+	admin := asClientError(err)
 	switch {
-	case err == nil, errors.Is(err, errSilent):
-		return ""
 	case errors.As(err, &unavailable):
-		return a.describeUnavailable(unavailable)
+		a.explainUnavailable(p, unavailable)
 	case errors.As(err, &unreachable):
 		e := &client.UnavailableError{}
 		for _, f := range unreachable.Failed {
 			e.Endpoints = append(e.Endpoints, client.EndpointError{Endpoint: f.Address, Err: f.Err})
 		}
-		return a.describeUnavailable(e)
+		p.Code = "unavailable"
+		a.explainUnavailable(p, e)
 	case errors.As(err, &usage):
-		text := err.Error()
+		text := plainText(err)
 		if a.shell {
 			// The root command of a shell has no name that could be told.
 			text = strings.Replace(text, ` for ""`, "", 1)
 		}
-		return fmt.Sprintf("proa: %s\nSee: %s", strings.TrimSpace(text), a.helpOf())
-	case isBadAdmin(err):
-		return "proa: " + asClientError(err).Message // it says what is wrong
-	case errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrOutcomeUnknown):
-		return "proa: interrupted"
+		p.Message, p.Hint = strings.TrimSpace(text), "See: "+a.helpOf()
+	case admin != nil && admin.Op == "ADMIN" && admin.Message != "" && isAny(admin.Err, client.ErrBadRequest, client.ErrRefused):
+		p.Message = admin.Message // it says what is wrong
+	case exit == exitUnknown:
+		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
+	case errors.Is(err, context.Canceled):
+		p.Message = "interrupted"
 	}
-	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "proa: "), "bench: ")
-	return "proa: " + strings.TrimPrefix(text, "ADMIN: ") // the command has a name of its own
+	return p
+}
+
+// packagePrefix is what packages of this repository put before their errors.
+var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|ADMIN|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)
+
+// plainText is the text of err without the names of the packages that it has
+// come through.
+func plainText(err error) string { return packagePrefix.ReplaceAllString(err.Error(), "$1") }
+
+// describe returns what to tell the user about err as text, or "".
+func describe(err error, a *app) string {
+	p := explain(err, a)
+	if p == nil {
+		return ""
+	}
+	return p.text()
+}
+
+func (p *problem) text() string {
+	var b strings.Builder
+	b.WriteString("proa: " + p.Message)
+	if len(p.Endpoints) > 0 {
+		b.WriteString(". Tried:")
+	}
+	for _, e := range p.Endpoints {
+		b.WriteString("\n  " + e.text)
+	}
+	if p.Hint != "" {
+		b.WriteString("\n" + p.Hint)
+	}
+	return b.String()
+}
+
+// complain tells the user about err.
+func (a *app) complain(err error) {
+	if p := explain(err, a); p != nil {
+		a.tell(p)
+	}
+}
+
+// tell tells the user about p, in the form that the output has.
+func (a *app) tell(p *problem) {
+	if a.json() {
+		a.tellJSON(map[string]*problem{"error": p})
+		return
+	}
+	fmt.Fprintln(a.err, p.text())
+}
+
+// note tells something beside the result, in the form that the output has.
+func (a *app) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if a.json() {
+		a.tellJSON(map[string]string{"note": text})
+		return
+	}
+	fmt.Fprintln(a.err, text)
+}
+
+// tellJSON writes one line to standard error.
+func (a *app) tellJSON(v any) {
+	line, err := marshalJSON(v)
+	if err != nil { // of strings and numbers: cannot be
+		line = []byte(err.Error())
+	}
+	fmt.Fprintf(a.err, "%s\n", line)
 }
 
 // helpOf is what tells of the command that was called.
@@ -153,21 +281,22 @@ func asClientError(err error) *client.Error {
 	return e
 }
 
-// describeUnavailable says what was tried and how to go on.
-func (a *app) describeUnavailable(e *client.UnavailableError) string {
+// explainUnavailable says what was tried and how to go on.
+func (a *app) explainUnavailable(p *problem, e *client.UnavailableError) {
 	t := a.link.target
 	if t == nil { // the client is not this program's own
 		t = &target{source: byFlag}
 	}
-	var b strings.Builder
-	b.WriteString("proa: no server could be reached. Tried:\n")
+	p.Message = "no server could be reached"
 	if t.context != "" {
-		b.Reset()
-		fmt.Fprintf(&b, "proa: no server of context %s could be reached. Tried:\n", t.context)
+		p.Message = fmt.Sprintf("no server of context %s could be reached", t.context)
 	}
-	for _, p := range e.Endpoints {
-		fmt.Fprintf(&b, "  %v\n", p)
+	for _, f := range e.Endpoints {
+		said := endpointProblem{Endpoint: f.Endpoint, Error: "no answer yet", text: f.String()}
+		if f.Err != nil {
+			said.Error = plainText(f.Err)
+		}
+		p.Endpoints = append(p.Endpoints, said)
 	}
-	b.WriteString(adviceUnreachable(e, t))
-	return b.String()
+	p.Hint = adviceUnreachable(e, t)
 }

@@ -76,7 +76,7 @@ func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.err, "exported %s\n", p.summary())
+	a.note("exported %s", p.summary())
 	return nil
 }
 

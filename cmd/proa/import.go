@@ -368,7 +368,7 @@ func (i *importer) run(ctx context.Context, source recordSource, total int64) er
 	i.progress = i.app.newProgress("importing", total)
 	err = i.transfer(ctx, source)
 	i.progress.stop()
-	if i.app.output == outputJSON {
+	if i.app.json() {
 		if jsonErr := i.app.writeJSON(map[string]any{"records": i.progress.records, "bytes": i.progress.bytes, "complete": err == nil}); jsonErr != nil {
 			return errors.Join(err, jsonErr)
 		}

@@ -248,6 +248,9 @@ func (a *app) deleteAll(ctx context.Context, c *client.Client, keys [][]byte, op
 	for i, k := range keys {
 		futures[i] = c.DeleteAsync(k, options...)
 	}
+	if a.json() {
+		return a.listDeleted(ctx, keys, futures)
+	}
 	var first error
 	for i, f := range futures {
 		r, err := f.Wait(ctx)
@@ -262,11 +265,37 @@ func (a *app) deleteAll(ctx context.Context, c *client.Client, keys [][]byte, op
 		if first == nil {
 			first = err
 		} else if err != nil {
-			fmt.Fprintln(a.err, describe(err, a))
+			a.complain(err)
 			first = worse(first, err)
 		}
 	}
 	return first
+}
+
+// listDeleted waits for all deletions and shows them as JSON, with what went
+// wrong beside each key.
+func (a *app) listDeleted(ctx context.Context, keys [][]byte, futures []*client.Future[client.WriteResult]) error {
+	list := a.newJSONList()
+	var worst error
+	for i, f := range futures {
+		r, err := f.Wait(ctx)
+		row := writeRowOf(&r)
+		if err != nil {
+			row.Error = explain(err, a)
+			worst = worse(worst, err)
+			if row.Previous == nil {
+				row.Version = nil
+			}
+		}
+		row.Key = keys[i]
+		if err := list.add(row); err != nil {
+			return err
+		}
+	}
+	if err := list.end(); err != nil || worst == nil {
+		return err
+	}
+	return &statusError{exitStatus(worst), errSilent}
 }
 
 // worse returns the error that has the graver exit status.
@@ -304,7 +333,7 @@ func (a *app) incrCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if a.output == outputJSON {
+				if a.json() {
 					return a.writeJSON(map[string]int64{"value": n})
 				}
 				return a.printf("%d\n", n)

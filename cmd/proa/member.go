@@ -32,7 +32,6 @@ func (a *app) memberListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the nodes",
-		Long:  `List the nodes of the cluster. With -o json each node is an object on its own line.`,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.clusterStatus(cmd.Context())
@@ -40,13 +39,14 @@ func (a *app) memberListCommand() *cobra.Command {
 				return err
 			}
 			switch a.output {
-			case outputJSON:
+			case outputJSON, outputJSONL:
+				list := a.newJSONList()
 				for i := range s.Nodes {
-					if err := a.writeJSON(&s.Nodes[i]); err != nil {
+					if err := list.add(&s.Nodes[i]); err != nil {
 						return err
 					}
 				}
-				return nil
+				return list.end()
 			case outputRaw:
 				for i := range s.Nodes {
 					if err := a.printf("%d\n", s.Nodes[i].ID); err != nil {
@@ -111,7 +111,7 @@ any more. Who knows the token can add a node, which gets copies of all data.
 			if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
 				return err
 			}
-			if a.output == outputJSON {
+			if a.json() {
 				return a.writeJSON(&t)
 			}
 			return a.printf("%s\n", t.Token)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/server"
 )
@@ -67,10 +68,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descClock, prometheus.GaugeValue, float64(s.ClockOffset)/1000)
 	ch <- prometheus.MustNewConstMetric(descDamaged, prometheus.GaugeValue, float64(len(s.Damage)))
 	for _, sh := range s.Shards {
-		shard := fmt.Sprint(sh.Shard)
-		if sh.Shard == c.node.Shards() {
-			shard = "meta"
-		}
+		shard := nodeShardName(c.node, sh.Shard)
 		if sh.Held || sh.Damaged {
 			ch <- prometheus.MustNewConstMetric(descBroken, prometheus.GaugeValue, yesOrNo(sh.Damaged), shard)
 		}
@@ -83,6 +81,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descTerm, prometheus.GaugeValue, float64(sh.Term), shard)
 	}
 	c.collectPeers(ch)
+}
+
+// nodeShardName is the name of a shard as node numbers it: the meta group last.
+func nodeShardName(node *raftgroup.Node, shard int) string {
+	if shard == node.Shards() {
+		shard = command.MetaShard
+	}
+	return shardName(shard)
 }
 
 func (c *collector) collectPeers(ch chan<- prometheus.Metric) {

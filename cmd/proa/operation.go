@@ -262,7 +262,7 @@ func resultRowOf(r *client.Result) resultRow {
 // showResults shows one line for each operation and returns the gravest
 // failure, without words: the lines have said it.
 func (a *app) showResults(results []client.Result) error {
-	t := a.newTable("#", "STATUS", "VERSION", "RESULT")
+	t, list := a.newTable("#", "STATUS", "VERSION", "RESULT"), a.newJSONList()
 	var worst error
 	for i := range results {
 		r := &results[i]
@@ -270,8 +270,8 @@ func (a *app) showResults(results []client.Result) error {
 		row := resultRowOf(r)
 		var err error
 		switch a.output {
-		case outputJSON:
-			err = a.writeJSON(row)
+		case outputJSON, outputJSONL:
+			err = list.add(row)
 		case outputRaw:
 			err = a.printf("%s\n", rawResult(r, row))
 		default:
@@ -285,7 +285,11 @@ func (a *app) showResults(results []client.Result) error {
 			return err
 		}
 	}
-	if err := t.flush(); err != nil || worst == nil {
+	end := t.flush
+	if a.json() {
+		end = list.end
+	}
+	if err := end(); err != nil || worst == nil {
 		return err
 	}
 	return &statusError{exitStatus(worst), errSilent}
@@ -421,7 +425,7 @@ func parseCondition(line string) (c client.Condition, err error) {
 
 func (a *app) showTxn(r client.TxnResult) error {
 	var err error
-	if a.output == outputJSON {
+	if a.json() {
 		rows := make([]resultRow, len(r.Results))
 		for i := range r.Results {
 			rows[i] = resultRowOf(&r.Results[i])
@@ -431,9 +435,9 @@ func (a *app) showTxn(r client.TxnResult) error {
 			Results   []resultRow `json:"results"`
 		}{r.Succeeded, rows})
 	} else {
-		branch := "conditions hold: then"
+		branch := "conditions held; ran --then"
 		if !r.Succeeded {
-			branch = "a condition does not hold: else"
+			branch = "a condition did not hold; ran --else"
 		}
 		if a.output == outputTable {
 			if err := a.printf("%s\n", branch); err != nil {

@@ -100,7 +100,7 @@ func (a *app) newProgressLine() *progressLine {
 }
 
 func (l *progressLine) show(text string) {
-	if text == l.last || l.a.output == outputJSON {
+	if text == l.last || l.a.json() {
 		return
 	}
 	l.last = text

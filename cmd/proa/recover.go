@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -123,17 +122,13 @@ func (a *app) recoverShards(o raftgroup.RecoverOptions, consent string) error {
 		return fmt.Errorf("recover %s: %w", dir, err)
 	}
 	if a.output != outputTable {
-		raw, err := json.Marshal(recovered)
-		if err != nil {
-			return err
-		}
-		return a.printf("%s\n", raw)
+		return a.writeJSON(namedMeta{recovered})
 	}
-	raw, err := json.Marshal(recovered.Shards)
+	raw, err := marshalJSON(recovered.Shards)
 	if err != nil {
 		return err
 	}
-	if err := a.showTable(raw); err != nil {
+	if err := a.showTable(nameMeta(raw)); err != nil {
 		return err
 	}
 	return a.printf("\n%s\n", afterRecovery(&recovered))

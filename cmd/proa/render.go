@@ -15,7 +15,8 @@ import (
 // Forms of output.
 const (
 	outputTable = "table" // for people: unprintable bytes escaped
-	outputJSON  = "json"  // one JSON object a line
+	outputJSON  = "json"  // one JSON document; of several results, a list
+	outputJSONL = "jsonl" // the same, each result a line
 	outputRaw   = "raw"   // bytes as they are
 )
 
@@ -44,7 +45,10 @@ func present(b []byte) []byte {
 	return b
 }
 
-// writeJSON writes v as one line.
+// json reports whether the output is JSON.
+func (a *app) json() bool { return a.output == outputJSON || a.output == outputJSONL }
+
+// writeJSON writes v, the only result of a command, on one line.
 func (a *app) writeJSON(v any) error {
 	b, err := marshalJSON(v)
 	if err != nil {
@@ -52,6 +56,45 @@ func (a *app) writeJSON(v any) error {
 	}
 	_, err = a.out.Write(append(b, '\n'))
 	return err
+}
+
+// jsonList writes the results of a command that may have several, as they come:
+// a list with a line for each, or only the lines.
+type jsonList struct {
+	a   *app
+	any bool
+}
+
+func (a *app) newJSONList() *jsonList { return &jsonList{a: a} }
+
+// add writes one result.
+func (l *jsonList) add(v any) error {
+	line, err := marshalJSON(v)
+	if err != nil {
+		return err
+	}
+	before, behind := "[", ""
+	switch {
+	case l.a.output == outputJSONL:
+		before, behind = "", "\n"
+	case l.any:
+		before = ",\n"
+	}
+	l.any = true
+	return l.a.printf("%s%s%s", before, line, behind)
+}
+
+// end must be called when all results are written, also where that failed in
+// between: what there is then is a list.
+func (l *jsonList) end() error {
+	if l.a.output == outputJSONL {
+		return nil
+	}
+	text := "]\n"
+	if !l.any {
+		text = "[]\n"
+	}
+	return l.a.printf("%s", text)
 }
 
 // printf writes to the output.
@@ -66,7 +109,7 @@ func (a *app) printf(format string, args ...any) error {
 func (a *app) showValue(i *client.Item) error {
 	_, people := terminal(a.out)
 	switch {
-	case a.output == outputJSON:
+	case a.json():
 		r := rowOf(i)
 		r.Value = present(i.Value)
 		return a.writeJSON(r)
@@ -78,23 +121,28 @@ func (a *app) showValue(i *client.Item) error {
 }
 
 type writeRow struct {
-	Key      text   `json:"key,omitzero"`
-	Version  uint64 `json:"version"`
-	Previous *row   `json:"previous,omitempty"`
+	Key      text     `json:"key,omitzero"`
+	Version  *uint64  `json:"version,omitempty"` // nil: not known
+	Previous *row     `json:"previous,omitempty"`
+	Error    *problem `json:"error,omitempty"`
+}
+
+func writeRowOf(r *client.WriteResult) writeRow {
+	out := writeRow{Version: &r.Version}
+	if r.Previous != nil {
+		p := rowOf(r.Previous)
+		p.Value = present(r.Previous.Value)
+		out.Previous = &p
+	}
+	return out
 }
 
 // showWrite shows what a write answered. verb is what was done, in the past
 // tense.
 func (a *app) showWrite(verb string, r client.WriteResult, previousAsked bool) error {
 	switch a.output {
-	case outputJSON:
-		out := writeRow{Version: r.Version}
-		if r.Previous != nil {
-			p := rowOf(r.Previous)
-			p.Value = present(r.Previous.Value)
-			out.Previous = &p
-		}
-		return a.writeJSON(out)
+	case outputJSON, outputJSONL:
+		return a.writeJSON(writeRowOf(&r))
 	case outputRaw:
 		if !previousAsked {
 			return a.printf("%d\n", r.Version)
@@ -230,6 +278,7 @@ func cut(cell string, columns, used int) string {
 type rowWriter struct {
 	a          *app
 	table      *table
+	list       *jsonList
 	withValues bool
 }
 
@@ -238,13 +287,13 @@ func (a *app) newRowWriter(withValues bool) *rowWriter {
 	if withValues {
 		header = append(header, "VALUE")
 	}
-	return &rowWriter{a: a, table: a.newTable(header...), withValues: withValues}
+	return &rowWriter{a: a, table: a.newTable(header...), list: a.newJSONList(), withValues: withValues}
 }
 
 // write shows one key; a key that was not found has version 0.
 func (w *rowWriter) write(i *client.Item, found bool) error {
 	switch w.a.output {
-	case outputJSON:
+	case outputJSON, outputJSONL:
 		r := rowOf(i)
 		if w.withValues && found {
 			r.Value = present(i.Value)
@@ -252,7 +301,7 @@ func (w *rowWriter) write(i *client.Item, found bool) error {
 		if !found {
 			r.Found = new(bool)
 		}
-		return w.a.writeJSON(r)
+		return w.list.add(r)
 	case outputRaw:
 		return w.writeRaw(i)
 	}
@@ -279,4 +328,10 @@ func (w *rowWriter) writeRaw(i *client.Item) error {
 	return err
 }
 
-func (w *rowWriter) flush() error { return w.table.flush() }
+// flush ends the table or list.
+func (w *rowWriter) flush() error {
+	if w.a.json() {
+		return w.list.end()
+	}
+	return w.table.flush()
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -126,7 +125,7 @@ func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOptio
 		return err
 	}
 	if cursor := scanner.Cursor(); s.limit > 0 && n == s.limit && cursor != nil {
-		fmt.Fprintf(a.err, "There may be more; the same scan goes on with --cursor %s\n", base64.RawURLEncoding.EncodeToString(cursor))
+		a.note("There may be more; the same scan goes on with --cursor %s", base64.RawURLEncoding.EncodeToString(cursor))
 	}
 	return nil
 }

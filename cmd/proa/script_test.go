@@ -94,15 +94,13 @@ func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	case "start":
 		s.start(ts, args[1:])
 	case "stop":
-		ts.Check(s.cmd.Process.Signal(syscall.SIGTERM))
-		<-s.done
-		if s.err != nil {
-			ts.Fatalf("server ended with %v; its log:\n%s", s.err, s.log.String())
-		}
+		ts.Check(s.stop())
 	case "kill":
 		s.kill()
 	case "port":
-		ts.Setenv(args[1], strings.TrimPrefix(s.find(ts, args[2]).Address, "http://"))
+		l, err := s.find(args[2])
+		ts.Check(err)
+		ts.Setenv(args[1], strings.TrimPrefix(l.Address, "http://"))
 	default:
 		ts.Fatalf("unknown: server %s", args[0])
 	}
@@ -110,17 +108,32 @@ func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 
 // start returns when the server says that it serves.
 func (s *scriptServer) start(ts *testscript.TestScript, flags []string) {
-	program, err := exec.LookPath("proa")
+	address, err := s.launch(ts.MkAbs("."), flags)
 	ts.Check(err)
+	ts.Setenv("PROA_ENDPOINTS", address)
+	ts.Setenv("ADDRESS", address)
+}
+
+// launch starts a server on dir/data, and returns its address when it says that
+// it serves.
+func (s *scriptServer) launch(dir string, flags []string) (string, error) {
+	program, err := exec.LookPath("proa")
+	if err != nil {
+		return "", err
+	}
 	s.cmd = exec.Command(program, append([]string{
-		"serve", "--data", ts.MkAbs("data"), "--listen", "127.0.0.1:0", "--peer-listen", "off", "--log-format", "json",
+		"serve", "--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--peer-listen", "off", "--log-format", "json",
 		"--set", "memory.max_memory_usage=384MiB", "--set", "raft.log_segment_size=1MiB",
 	}, flags...)...)
-	s.cmd.Dir = ts.MkAbs(".")
-	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + ts.MkAbs(".")}
+	s.cmd.Dir = dir
+	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
 	stderr, err := s.cmd.StderrPipe()
-	ts.Check(err)
-	ts.Check(s.cmd.Start())
+	if err != nil {
+		return "", err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return "", err
+	}
 	s.done, s.log, s.at = make(chan struct{}), strings.Builder{}, make(chan listening, 16)
 	go func() {
 		s.follow(stderr)
@@ -128,26 +141,37 @@ func (s *scriptServer) start(ts *testscript.TestScript, flags []string) {
 		close(s.done)
 	}()
 	for {
-		if l := s.find(ts, "serving clients"); l.Network == "tcp" {
-			ts.Setenv("PROA_ENDPOINTS", l.Address)
-			ts.Setenv("ADDRESS", l.Address)
-			return
+		l, err := s.find("serving clients")
+		if err != nil || l.Network == "tcp" {
+			return l.Address, err
 		}
 	}
 }
 
 // find waits for a line of the log that says where the server listens.
-func (s *scriptServer) find(ts *testscript.TestScript, text string) listening {
+func (s *scriptServer) find(text string) (listening, error) {
 	for {
 		select {
 		case l := <-s.at:
 			if strings.Contains(l.Msg, text) {
-				return l
+				return l, nil
 			}
 		case <-s.done:
-			ts.Fatalf("the server did not start: %v; its log:\n%s", s.err, s.log.String())
+			return listening{}, fmt.Errorf("the server did not start: %v; its log:\n%s", s.err, s.log.String())
 		}
 	}
+}
+
+// stop ends the server with SIGTERM, which must succeed.
+func (s *scriptServer) stop() error {
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	<-s.done
+	if s.err != nil {
+		return fmt.Errorf("server ended with %v; its log:\n%s", s.err, s.log.String())
+	}
+	return nil
 }
 
 // follow keeps the server's log, and sends what it says about each port.

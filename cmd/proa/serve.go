@@ -33,6 +33,7 @@ A second signal ends it at once; nothing acknowledged is lost either way.
 
 Settings come from a YAML file (--config), the environment (PROA_...) and
 flags, the later before the earlier. "proa config docs" lists them all.`,
+		Annotations: map[string]string{outputForms: outputTable},
 		Example: `  proa serve
   proa serve --data /var/lib/proa --listen :7400 --admin-listen 127.0.0.1:7402
   proa serve --set raft.log_size_max=2GiB --unix /run/proa.sock`,
@@ -355,7 +356,7 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 		Ready: func() error {
 			for _, s := range node.Status().Shards {
 				if s.Leader == 0 {
-					return fmt.Errorf("shard %d has no leader", s.Shard)
+					return fmt.Errorf("shard %s has no leader", nodeShardName(node, s.Shard))
 				}
 			}
 			return nil

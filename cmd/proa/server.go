@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -61,7 +62,9 @@ func (a *app) ping(ctx context.Context, count int, interval time.Duration) error
 		s.sent++
 		if err != nil {
 			failure = err
-			fmt.Fprintf(a.err, "seq=%d %s\n", seq, describe(err, a))
+			p := explain(err, a)
+			p.Message = fmt.Sprintf("seq=%d: %s", seq, p.Message)
+			a.tell(p)
 		} else {
 			s.times = append(s.times, rtt)
 			if a.output == outputTable && (interval > 0 || seq <= pingLinesMax) {
@@ -108,7 +111,7 @@ func quantile(times []time.Duration, q float64) time.Duration {
 func (a *app) showRoundTrips(s *roundTrips) error {
 	slices.Sort(s.times)
 	n := len(s.times)
-	if a.output == outputJSON {
+	if a.json() {
 		out := map[string]any{"sent": s.sent, "received": n}
 		if n > 0 {
 			for name, d := range s.figures() {
@@ -306,7 +309,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := versionText()
-			if a.output == outputJSON {
+			if a.json() {
 				return a.writeJSON(map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
 			return a.printf("proa %s, %s, %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
@@ -346,30 +349,58 @@ func (a *app) configCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	var secrets bool
 	show := &cobra.Command{
 		Use:   "show",
 		Short: "Print the configuration a server would run with, and where each value comes from",
 		Long: `Print the configuration that "proa serve" with the same flags, environment and
 file would run with, and where each value comes from. The output is a valid
-configuration file.`,
-		Args: cobra.NoArgs,
+configuration file. The join token is left out unless --show-secrets is given.`,
+		Args:        cobra.NoArgs,
+		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := config.Load(config.Options{Flags: cmd.Flags()})
 			if err != nil {
 				return &usageError{err}
 			}
-			return c.WriteYAML(a.out)
+			if a.json() {
+				return a.listSettings(c, secrets)
+			}
+			return c.WriteYAML(a.out, secrets)
 		},
 	}
 	config.AddFlags(show.Flags())
+	show.Flags().BoolVar(&secrets, "show-secrets", false, "show the join token as well")
 	docs := &cobra.Command{
-		Use:   "docs",
-		Short: "Print the reference of all keys, in Markdown",
-		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return config.WriteReference(a.out) },
+		Use:         "docs",
+		Short:       "Print the reference of all keys, in Markdown",
+		Args:        cobra.NoArgs,
+		Annotations: map[string]string{outputForms: outputTable},
+		RunE:        func(*cobra.Command, []string) error { return config.WriteReference(a.out) },
 	}
 	cmd.AddCommand(show, docs)
 	return cmd
+}
+
+// listSettings shows a configuration as JSON.
+func (a *app) listSettings(c *config.Config, secrets bool) error {
+	type setting struct {
+		Name   string `json:"name"`
+		Value  string `json:"value"`
+		Source string `json:"source"`
+		Hidden bool   `json:"hidden,omitempty"` // it is set to something that is not shown
+	}
+	list := a.newJSONList()
+	for _, s := range c.Settings() {
+		row := setting{Name: s.Name, Value: s.Value, Source: s.Source.String()}
+		if s.Secret && !secrets && s.Value != "" {
+			row.Value, row.Hidden = "", true
+		}
+		if err := list.add(row); err != nil {
+			return err
+		}
+	}
+	return list.end()
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -389,30 +420,40 @@ The exit status is 0 if everything is sound, 3 otherwise.`,
 			if err != nil {
 				return err
 			}
-			var lines []string
-			err = raftgroup.Verify(dir, func(s string) {
-				if a.output == outputJSON {
-					lines = append(lines, s)
-					return
-				}
-				fmt.Fprintln(a.out, s)
-			})
-			if a.output == outputJSON {
-				if err := a.writeJSON(map[string]any{"directory": dir, "sound": err == nil, "report": lines}); err != nil {
-					return err
-				}
-			}
-			if err != nil {
-				return fmt.Errorf("verify %s: %w", dir, err)
-			}
-			if a.output != outputJSON {
-				return a.printf("%s is sound\n", dir)
-			}
-			return nil
+			return a.verify(dir)
 		},
 	}
 	cmd.Flags().StringVar(&dir, "data", "", "data `directory`")
 	return cmd
+}
+
+// verify checks a data directory. Where it could not be looked at, because a
+// server uses it for one, there is no result.
+func (a *app) verify(dir string) error {
+	lines := []string{}
+	err := raftgroup.Verify(dir, func(s string) {
+		lines = append(lines, s)
+		if !a.json() {
+			fmt.Fprintln(a.out, s)
+		}
+	})
+	looked := len(lines) > 0
+	if a.json() && looked {
+		if err := a.writeJSON(map[string]any{"directory": dir, "sound": err == nil, "report": lines}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case errors.Is(err, raftgroup.ErrNotDataDir):
+		return &usageError{err}
+	case errors.Is(err, raftgroup.ErrInUse):
+		return fmt.Errorf("%s was not verified: %w; stop its server first", dir, err)
+	case err != nil:
+		return fmt.Errorf("verify %s: %w", dir, err)
+	case !a.json():
+		return a.printf("%s is sound\n", dir)
+	}
+	return nil
 }
 
 // dataDir finds the directory to verify.

@@ -36,8 +36,7 @@ func (a *app) shardListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the shards",
-		Long: `List the shards with leader, term, applied entry, lag and replicas. With -o json
-each shard is an object on its own line.
+		Long: `List the shards with leader, term, applied entry, lag and replicas.
 
 ` + replicaHelp,
 		Args: cobra.NoArgs,
@@ -47,13 +46,14 @@ each shard is an object on its own line.
 				return err
 			}
 			switch a.output {
-			case outputJSON:
+			case outputJSON, outputJSONL:
+				list := a.newJSONList()
 				for i := range s.Shards {
-					if err := a.writeJSON(&s.Shards[i]); err != nil {
+					if err := list.add(namedMeta{&s.Shards[i]}); err != nil {
 						return err
 					}
 				}
-				return nil
+				return list.end()
 			case outputRaw:
 				for i := range s.Shards {
 					if err := a.printf("%s\n", shardName(s.Shards[i].Shard)); err != nil {
@@ -258,7 +258,7 @@ func (a *app) checksumAll(ctx context.Context) error {
 
 // checksums checks one shard after the other and returns the gravest finding.
 func (a *app) checksums(ctx context.Context, shards []int) error {
-	t := a.newTable("SHARD", "ENTRY", "RESULT", "REPLICAS")
+	t, list := a.newTable("SHARD", "ENTRY", "RESULT", "REPLICAS"), a.newJSONList()
 	worst := exitDone
 	for _, shard := range shards {
 		var sum command.ShardChecksum
@@ -269,17 +269,23 @@ func (a *app) checksums(ctx context.Context, shards []int) error {
 			if isBadAdmin(err) { // there is no such shard
 				return err
 			}
-			fmt.Fprintf(a.err, "shard %s: %s\n", shardName(shard), describe(err, a))
 			worst = graver(worst, exitServer)
+			if err := a.showUnchecked(list, shard, explain(err, a)); err != nil {
+				return err
+			}
 			continue
 		}
 		verdict, status := judge(&sum)
 		worst = graver(worst, status)
-		if err := a.showChecksum(t, &sum, verdict); err != nil {
+		if err := a.showChecksum(t, list, &sum, verdict); err != nil {
 			return err
 		}
 	}
-	if err := t.flush(); err != nil || worst == exitDone {
+	end := t.flush
+	if a.json() {
+		end = list.end
+	}
+	if err := end(); err != nil || worst == exitDone {
 		return err
 	}
 	return &statusError{worst, errSilent}
@@ -322,9 +328,22 @@ func graver(a, b int) int {
 	return a
 }
 
-func (a *app) showChecksum(t *table, sum *command.ShardChecksum, verdict string) error {
-	if a.output == outputJSON {
-		return a.writeJSON(sum)
+// showUnchecked says why a shard could not be checked.
+func (a *app) showUnchecked(list *jsonList, shard int, why *problem) error {
+	if a.json() {
+		return list.add(namedMeta{struct {
+			Shard int      `json:"shard"`
+			Error *problem `json:"error"`
+		}{shard, why}})
+	}
+	why.Message = fmt.Sprintf("shard %s: %s", shardName(shard), why.Message)
+	_, err := fmt.Fprintln(a.err, why.text())
+	return err
+}
+
+func (a *app) showChecksum(t *table, list *jsonList, sum *command.ShardChecksum, verdict string) error {
+	if a.json() {
+		return list.add(namedMeta{sum})
 	}
 	text := ""
 	for i, r := range sum.Replicas {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,7 +26,7 @@ keys; Control-C interrupts a command, Control-D leaves.
 
   help [COMMAND]   what there is, or more about one command
   timing on|off    show how long each command took
-  output FORM      table, json or raw, from now on
+  output FORM      table, json, jsonl or raw, from now on
   clear            clear the screen
   exit             leave`
 
@@ -269,8 +270,8 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 		}
 		s.timing = argument == "on"
 	case "output":
-		if argument != outputTable && argument != outputJSON && argument != outputRaw {
-			return s.usage("output table, output json, or output raw"), true
+		if !slices.Contains([]string{outputTable, outputJSON, outputJSONL, outputRaw}, argument) {
+			return s.usage("output table, output json, output jsonl, or output raw"), true
 		}
 		s.app.output = argument
 	case "help", "?":
@@ -382,7 +383,7 @@ func (s *shell) complete(words []string, word string) []string {
 	case "timing":
 		return []string{"on", "off"}
 	case "output":
-		return []string{outputTable, outputJSON, outputRaw}
+		return []string{outputTable, outputJSON, outputJSONL, outputRaw}
 	}
 	cmd, _, err := root.Find(words[:1])
 	if err != nil || cmd == root {

@@ -125,11 +125,6 @@ func (a *app) meet(c *client.Client, t *target) {
 	}
 }
 
-// note tells something beside the result.
-func (a *app) note(format string, args ...any) {
-	fmt.Fprintf(a.err, format+"\n", args...)
-}
-
 // adviceUnreachable says how to go on where no server of t could be reached. It
 // advises to start a new server only where nothing suggests that there is a
 // cluster: an empty one in the place of that cluster would look healthy.
