@@ -268,13 +268,13 @@ func TestClusterRefusals(t *testing.T) {
 		}
 	}
 	refused(1, "already a member", "member", "add", "2")
-	refused(2, "there is no node 9", "member", "remove", "9")
-	refused(2, "no replica of shard 0", "shard", "move", "0", "--from", "9", "--to", "1")
-	refused(2, "already", "shard", "move", "0", "--from", "1", "--to", "2")
-	refused(2, "no node 9", "shard", "move", "0", "--from", "1", "--to", "9")
+	refused(1, "there is no node 9", "member", "remove", "9")
+	refused(1, "no replica of shard 0", "shard", "move", "0", "--from", "9", "--to", "1")
+	refused(1, "already", "shard", "move", "0", "--from", "1", "--to", "2")
+	refused(1, "no node 9", "shard", "move", "0", "--from", "1", "--to", "9")
 	refused(2, "every node", "shard", "move", "meta", "--from", "1", "--to", "2")
 	refused(2, "no shard 7", "shard", "transfer", "7", "--to", "1")
-	refused(2, "no replica", "shard", "transfer", "0", "--to", "9")
+	refused(1, "no replica", "shard", "transfer", "0", "--to", "9")
 
 	join := func(id int, to string, args ...string) *testcluster.Node {
 		args = append([]string{"--node-id", strconv.Itoa(id), "--join", to, "--join-token", c.JoinToken()}, args...)

@@ -150,7 +150,7 @@ func (a *app) watch(ctx context.Context, interval time.Duration, l look, show fu
 		case !absent && !shown:
 			return err
 		case a.output != outputTable:
-			fmt.Fprintln(a.err, describe(err, a))
+			a.complain(err)
 		default:
 			fmt.Fprintln(&b, describe(err, a))
 			if absent {

@@ -767,7 +767,7 @@ func TestWatchJSON(t *testing.T) {
 		}}
 		var out, errs bytes.Buffer
 		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
-		if status := a.run(ctx, []string{"status", "--watch", "1s", "-o", "json"}); status != 0 || out.String() != `{"cluster":"x"}`+"\n" || !strings.Contains(errs.String(), "no server") {
+		if status := a.run(ctx, []string{"status", "--watch", "1s", "-o", "jsonl"}); status != 0 || out.String() != `{"cluster":"x"}`+"\n" || !strings.Contains(errs.String(), "no server") {
 			t.Errorf("status %d, %q, %q", status, &out, &errs)
 		}
 	})
