@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -77,6 +78,9 @@ func (c *control) ask(op protocol.Opcode, body []byte) ([]byte, error) {
 		message, err := errorMessage(&f)
 		if err != nil {
 			return nil, err
+		}
+		if s == protocol.StatusHandshake {
+			return nil, fmt.Errorf("%w: %s", client.ErrHandshake, message)
 		}
 		return nil, fmt.Errorf("%v answered with %v: %s", op, s, message)
 	}

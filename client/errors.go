@@ -226,7 +226,8 @@ type EndpointError struct {
 func (e EndpointError) String() string {
 	s := e.Endpoint + ": no answer yet"
 	if e.Err != nil {
-		s = e.Endpoint + ": " + e.Err.Error()
+		// Everything that fails here is a HELLO.
+		s = e.Endpoint + ": " + strings.TrimPrefix(e.Err.Error(), "proa: HELLO: ")
 	}
 	if e.Tries > 1 {
 		s += fmt.Sprintf(" (%d tries, the last %v ago)", e.Tries, e.Ago.Round(time.Millisecond))

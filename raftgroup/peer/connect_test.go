@@ -274,10 +274,36 @@ func TestGuess(t *testing.T) {
 	for p, want := range map[string]string{
 		"GET / HTTP": "admin port", "HTTP/1.1 4": "HTTP server", "*1\r\n$4\r\nPI": "Redis port", "\x16\x03\x01\x02\x00": "TLS",
 		"\x20\x00\x00\x00\x01\x00\x00\x00": "client port", "a\x1bbcdefghij": `"a\x1bbcdefg"`, "x": `"x"`,
-		"": "nothing", "-ERR wrong": "Redis server", "\x20\x00\x00\x00\x01\x13\x01\x00": "another port of a Proa server",
+		"": "nothing", "-ERR this is Proa's Redis port; other nodes use 10.1.1.1:7401\r\n": "it says: this is Proa's Redis port; other nodes use 10.1.1.1:7401", "-ERR wrong": "Redis server", "\x20\x00\x00\x00\x01\x13\x01\x00": "another port of a Proa server",
 	} {
 		if got := guess([]byte(p)); !strings.Contains(got, want) {
 			t.Errorf("%q: %s", p, got)
+		}
+	}
+}
+
+// A dialler that reaches another port of Proa passes on what that says.
+func TestDialOfAnotherPort(t *testing.T) {
+	signs := new(doors.Signs)
+	signs.Put(doors.Addresses{doors.Peer: "10.1.1.1:7401"})
+	for _, port := range []doors.Port{doors.Client, doors.Redis, doors.Admin} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			answer, _ := signs.Answer(port, doors.Node, []byte(magic))
+			doors.Dismiss(c, answer)
+		}()
+		_, _, err = startNode(t, 1, nil).CallAddress(t.Context(), l.Addr().String(), "join", nil)
+		want := "(it says: this is Proa's " + port.String() + "; other nodes use 10.1.1.1:7401)"
+		if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
 		}
 	}
 }

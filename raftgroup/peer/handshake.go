@@ -10,6 +10,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"strings"
 	"time"
 )
 
@@ -317,8 +318,28 @@ func readRecord(r io.Reader) ([]byte, error) {
 	return b[:n], nil
 }
 
+// hearOut reads what else a foreign server says at once, and adds it to err: another
+// port of Proa says which it is.
+func hearOut(c net.Conn, err error) {
+	var foreign *foreignError
+	if !errors.As(err, &foreign) {
+		return
+	}
+	_ = c.SetReadDeadline(time.Now().Add(hearOutTime))
+	more, _ := io.ReadAll(io.LimitReader(c, stringBytesMax))
+	foreign.first = append(foreign.first, more...)
+}
+
+// introduction begins the text in which a port of Proa answers first bytes of other
+// protocols; see package internal/doors.
+const introduction = "this is Proa's "
+
 // guess says what the first bytes of a foreign connection look like.
 func guess(p []byte) string {
+	if i := bytes.Index(p, []byte(introduction)); i > 0 { // in an answer, whatever its form
+		text, _, _ := bytes.Cut(p[i:], []byte("\n"))
+		return "it says: " + printable(strings.TrimSpace(clip(string(text), stringBytesMax)))
+	}
 	if len(p) == 0 {
 		return "it sent nothing"
 	}
@@ -492,6 +513,7 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 	}
 	body, err := readRecord(c)
 	if err != nil {
+		hearOut(c, err)
 		return answer{}, err
 	}
 	a, unproven, err := decodeAnswer(body)

@@ -65,9 +65,10 @@ const (
 	stringBytesMax    = 512     // each string of an Identity, and a refusal
 	errorBytesMax     = 4 << 10 // the text of an error that travels
 
-	foreignBytesMax = 64          // by which another protocol is told, at most
-	dismissTime     = time.Second // for a foreign caller to read its answer and close
-	dismissBytes    = 64 << 10    // that are read of it meanwhile
+	foreignBytesMax = 64                     // by which another protocol is told, at most
+	dismissTime     = time.Second            // for a foreign caller to read its answer and close
+	hearOutTime     = 100 * time.Millisecond // for the rest of a foreign server's answer
+	dismissBytes    = 64 << 10               // that are read of it meanwhile
 
 	handshakesMax       = 64 // connections whose handshake or single call has not come; the oldest gives way
 	snapshotsWaitingMax = 64 // incoming snapshots, those that wait for their turn included
