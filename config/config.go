@@ -146,7 +146,7 @@ type Cluster struct {
 // Log holds what concerns the server's own log.
 type Log struct {
 	Level  string // debug, info, warn, error
-	Format string // text, json, or auto: text on a terminal, json otherwise
+	Format string // text, json, or auto: short lines on a terminal, json otherwise
 }
 
 // RaftTick is what heartbeat and election timeouts are whole multiples of.

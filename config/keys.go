@@ -241,7 +241,7 @@ func (c *Config) keys() []key {
 		{name: "log.level", fallback: "info", value: choiceValue{&lg.Level, []string{"debug", "info", "warn", "error"}},
 			doc: "Minimum log level: messages below it are not written."},
 		{name: "log.format", fallback: auto, value: choiceValue{&lg.Format, []string{"text", "json", auto}},
-			doc: "Log format. auto: text on a terminal, json otherwise."},
+			doc: "Log format: text (key=value), json, or auto: short lines in colour on a terminal, json otherwise."},
 	}
 }
 

@@ -42,7 +42,7 @@ write or answered a read wrongly, and 3 if the demo could not be carried out.`,
 			}
 			o.Program, o.Out = program, a.out
 			o.Columns, _ = terminal(a.out)
-			o.Colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+			o.Colour = colours()
 			err = demo.Run(cmd.Context(), o)
 			if errors.Is(err, demo.ErrBroken) {
 				return &statusError{exitFailed, err}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lmittmann/tint"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
@@ -417,10 +418,15 @@ func newLogger(c *config.Config) *slog.Logger {
 		}
 		return a
 	}}
-	if c.Log.Format == "text" || (c.Log.Format != "json" && term.IsTerminal(int(os.Stderr.Fd()))) {
+	switch {
+	case c.Log.Format == "text":
 		return slog.New(slog.NewTextHandler(os.Stderr, o))
+	case c.Log.Format == "json" || !term.IsTerminal(int(os.Stderr.Fd())):
+		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}
-	return slog.New(slog.NewJSONHandler(os.Stderr, o))
+	return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{ // for people
+		Level: level, TimeFormat: "15:04:05.000", NoColor: !colours(),
+	}))
 }
 
 // greet tells a person at a terminal what to type next.

@@ -3,6 +3,7 @@ package peer
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -42,6 +43,15 @@ func (e *RefusedError) Error() string {
 		return fmt.Sprintf("peer: refused %s: %s", e.Address, e.Reason)
 	}
 	return fmt.Sprintf("peer: refused by %s: %s", e.Address, e.Reason)
+}
+
+// level is what an error of a handshake is logged as.
+func level(err error) slog.Level {
+	var refused *RefusedError
+	if errors.As(err, &refused) && refused.Reason == refusalNotReady {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
 }
 
 // RemoteError is the error with which the other side's handler answered a call

@@ -390,7 +390,7 @@ func (t *Transport) judgeWord(kind connKind, theirs *Identity) string {
 	case ours.UID != 0 && ours.UID == theirs.UID && (ours.Run == theirs.Run || theirs.Run == 0):
 		return fmt.Sprintf("node %d connected to itself: correct the address configured for another node", ours.Node)
 	case !ours.member():
-		return "this node is not part of a cluster yet, or is still opening its stores; try again"
+		return refusalNotReady
 	case !theirs.member():
 		return "the other node has not joined a cluster yet"
 	case ours.UID != 0 && ours.UID == theirs.UID:
@@ -401,6 +401,10 @@ func (t *Transport) judgeWord(kind connKind, theirs *Identity) string {
 	}
 	return ""
 }
+
+// refusalNotReady is the reason of a node that starts. It is no failure: nodes that
+// start together refuse each other until their stores are open.
+const refusalNotReady = "this node is not part of a cluster yet, or is still opening its stores; try again"
 
 func (id *Identity) stranger() bool { return id.Cluster == 0 }
 

@@ -171,7 +171,7 @@ func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
 	if errors.As(err, &refused) {
 		limit, text = &t.refusals, "refused a peer connection"
 	}
-	limit.Warn(t.log, text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err)
+	limit.Log(t.log, level(err), text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err)
 }
 
 func (t *Transport) newInbound(c net.Conn, from Identity, version uint16) (*inbound, context.CancelFunc) {

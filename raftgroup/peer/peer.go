@@ -278,7 +278,7 @@ func (p *peer) failed(err error) {
 	if p.ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		return
 	}
-	p.failureLog.Warn(p.t.log, "cannot connect to a peer", "node", p.node, "err", err)
+	p.failureLog.Log(p.t.log, level(err), "cannot connect to a peer", "node", p.node, "err", err)
 }
 
 // heardNow notes that the peer is alive.
