@@ -117,6 +117,7 @@ type NodeInfo struct {
 	AgeMillis      int64   `json:"age_ms"`                    // of its last report; -1: there is none, or none that is whole
 	Slow           bool    `json:"slow,omitempty"`            // its log disk stalls
 	DamagedFiles   int     `json:"damaged_files,omitempty"`   // of its state, that some shard needs
+	Exposed        bool    `json:"exposed,omitempty"`         // it accepts clients from the network without access control
 	ClockOff       bool    `json:"clock_off,omitempty"`       // its wall clock is too far from the others'
 	ClockOffset    int64   `json:"clock_offset_ms,omitempty"` // by how much that clock is ahead
 	Replicas       int     `json:"replicas"`

@@ -22,6 +22,7 @@ const (
 	flagLeaving  = 1
 	flagSlow     = 2
 	flagClockOff = 4
+	flagExposed  = 8
 
 	shardSettled = 1 // in the flags of a shard's part
 	shardMembers = 2
@@ -82,6 +83,9 @@ func (c *changes) appendHead(b []byte, from uint64) []byte {
 	a := &c.about
 	var node []byte
 	flags := byte(0)
+	if a.Exposed {
+		flags |= flagExposed
+	}
 	if a.Leaving {
 		flags |= flagLeaving
 	}
@@ -181,7 +185,7 @@ func decodeChanges(body []byte, shards int) (*changes, error) {
 func (c *changes) readNode(r *reportReader) {
 	flags := r.byte()
 	a := &c.about
-	a.Leaving, a.Slow, a.ClockOff = flags&flagLeaving != 0, flags&flagSlow != 0, flags&flagClockOff != 0
+	a.Leaving, a.Slow, a.ClockOff, a.Exposed = flags&flagLeaving != 0, flags&flagSlow != 0, flags&flagClockOff != 0, flags&flagExposed != 0
 	a.FsyncMicros = float64(r.natural()) / 1000
 	for _, field := range []*int64{&a.LogBytes, &a.DiskUsed, &a.DiskFree, &a.Uptime} {
 		*field = r.natural()

@@ -140,6 +140,7 @@ func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
 		i.AgeMillis = age.Milliseconds()
 	}
 	a := &p.about
+	i.Exposed = a.Exposed
 	i.Slow, i.ClockOff, i.ClockOffset, i.DamagedFiles = a.Slow, a.ClockOff, a.Offset, int(min(a.Damaged, math.MaxInt32))
 	i.FsyncMicros, i.LogBytes, i.DiskUsedBytes, i.DiskFreeBytes, i.UptimeSeconds = a.FsyncMicros, a.LogBytes, a.DiskUsed, a.DiskFree, a.Uptime
 	i.Leaders = leaders

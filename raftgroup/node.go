@@ -261,6 +261,7 @@ type Node struct {
 	slow         atomic.Bool // the log's disk stalls
 	clockOff     atomic.Bool // the wall clock is too far from the others'
 	alone        atomic.Bool // the cluster's only member
+	exposed      bool        // see SetExposed
 	upgraded     atomic.Bool // all members know all commands, see knowsKeys
 	damage       atomic.Bool // some of the state has been found damaged
 	controlling  atomic.Bool // a change of the map is on its way
@@ -602,6 +603,10 @@ func (n *Node) SetClientAddress(address string) { n.opt.ClientAddress = address 
 
 // ClientAddress is where clients reach this node, as others are told.
 func (n *Node) ClientAddress() string { return n.opt.ClientAddress }
+
+// SetExposed says that the node accepts clients from the network without access
+// control, so that the cluster's status can tell. It must be called before Start.
+func (n *Node) SetExposed() { n.exposed = true }
 
 // SetRedisAddress says where clients of the Redis protocol reach this node. It
 // must be called before Start.

@@ -48,6 +48,7 @@ type nodeReport struct {
 	Leaving     bool    `json:"leaving,omitempty"` // is stopping
 	Slow        bool    `json:"slow,omitempty"`
 	ClockOff    bool    `json:"clock_off,omitempty"` // the wall clock is too far from the others'
+	Exposed     bool    `json:"exposed,omitempty"`   // see Node.SetExposed
 	Wall        uint64  `json:"wall_ms,omitempty"`   // the wall clock, Unix time in ms
 	Time        uint64  `json:"time_ms,omitempty"`   // the cluster's time; 0: not known
 	Offset      int64   `json:"offset_ms,omitempty"` // by how much the wall clock is ahead
@@ -157,7 +158,7 @@ func (g *group) settled(want *shardRow) bool {
 
 func (n *Node) nodeReport() nodeReport {
 	r := nodeReport{
-		Leaving: n.leaving.Load(), Slow: n.slow.Load(), ClockOff: n.clockOff.Load(), Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
+		Leaving: n.leaving.Load(), Slow: n.slow.Load(), ClockOff: n.clockOff.Load(), Exposed: n.exposed, Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
 		FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
 		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
 		Position: n.log.Position(), Damaged: uint64(len(n.store.Damage())),

@@ -245,7 +245,7 @@ func TestPositionsAreReported(t *testing.T) {
 // golden is a report as docs/peer-protocol.md describes it.
 var golden = func() []byte {
 	c := changes{run: 0x1122334455667788, ackRun: 0x99, ack: 7, newest: 3,
-		about: nodeReport{Slow: true, ClockOff: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600, Position: 77, Damaged: 5}}
+		about: nodeReport{Slow: true, ClockOff: true, Exposed: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600, Position: 77, Damaged: 5}}
 	state := []shardReport{
 		{Shard: 0, Replica: replicaID(1, 1), Role: roleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
 			Members: []uint64{replicaID(1, 1), replicaID(2, 1)}, Learners: []uint64{replicaID(2, 1)}, Settled: true, Row: 2},
@@ -256,7 +256,7 @@ var golden = func() []byte {
 }()
 
 const goldenText = "02" + "8877665544332211" + "9900000000000000" + "0700000000000000" + "0300000000000000" + "0000000000000000" + "0300000000000000" +
-	"24" + "06" + "8ce407" + "80808020" + "8080808004" + "8080808008" + "901c" + "80d095ffbc31" + "acd295ffbc31" + "d704" + "4d" + "05" +
+	"24" + "0e" + "8ce407" + "80808020" + "8080808004" + "8080808008" + "901c" + "80d095ffbc31" + "acd295ffbc31" + "d704" + "4d" + "05" +
 	"02" + "0100" +
 	"1c" + "00" + "81808008" + "01" + "03" + "01" + "04" + "ac02" + "ab02" + "02" + "81808008" + "81808010" + "01" + "81808010" + "02" +
 	"0b" + "02" + "82808008" + "02" + "04" + "02" + "09" + "01" + "01"

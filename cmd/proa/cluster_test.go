@@ -135,6 +135,7 @@ func TestStatusPictures(t *testing.T) {
 	}{
 		{"healthy", exitDone, func(*command.ClusterStatus) {}},
 		{"alone", exitDone, func(s *command.ClusterStatus) { shrink(s, 1); s.Standalone = true }},
+		{"exposed", exitDone, func(s *command.ClusterStatus) { s.Nodes[1].Exposed, s.Nodes[2].Exposed = true, true }},
 		{"one-left", exitFailed, func(s *command.ClusterStatus) { shrink(s, 1) }},
 		{"two-founders", exitFailed, func(s *command.ClusterStatus) { shrink(s, 2) }},
 		{"alone-with-learner", exitFailed, func(s *command.ClusterStatus) {

@@ -17,6 +17,7 @@ type diagnosis struct {
 	troubles, changes []string
 	risk              string // what the loss of one more node means; "": the verdict says it
 	next              []string
+	notes             []string // of what is no trouble of the cluster
 }
 
 // lines says it: in a sentence, and where needed some more.
@@ -29,7 +30,7 @@ func (d *diagnosis) lines() []string {
 	for _, step := range d.next {
 		lines = append(lines, "next: "+step)
 	}
-	return lines
+	return append(lines, d.notes...)
 }
 
 // colour is that of the verdict.
@@ -73,7 +74,7 @@ func diagnose(s *command.ClusterStatus) *diagnosis {
 	if h.State != command.HealthUnknown {
 		d.risk = nextFailure(s, h)
 	}
-	d.next = nextSteps(s, h)
+	d.next, d.notes = nextSteps(s, h), notes(s)
 	return d
 }
 
@@ -159,6 +160,24 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 		}
 	}
 	return troubles, changes
+}
+
+// notes says what an operator should know of a cluster that fares well, too.
+func notes(s *command.ClusterStatus) (lines []string) {
+	var exposed []uint64
+	for i := range s.Nodes {
+		if n := &s.Nodes[i]; n.Exposed && !outdated(n) {
+			exposed = append(exposed, n.ID)
+		}
+	}
+	if len(exposed) > 0 {
+		subject := plural(len(exposed), "node") + " (" + numbers(exposed) + ")"
+		if len(exposed) == 1 {
+			subject = "node " + numbers(exposed)
+		}
+		lines = append(lines, fmt.Sprintf("warning: no access control, and clients can connect to %s from the network", subject))
+	}
+	return lines
 }
 
 // nextSteps says what to do about nodes that are not up, and about too few nodes.

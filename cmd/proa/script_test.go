@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 //	server start [FLAG…]   starts a server on $WORK/data and sets PROA_ENDPOINTS
 //	server stop|kill       ends it with SIGTERM, which must succeed, or SIGKILL
 //	server port VAR TEXT   sets VAR to the address of the log line that contains TEXT
+//	server logged RE       checks the log of a server that has ended
 //	exits N COMMAND…       runs a command that must end with this status
 //	flip FILE OFFSET       inverts a byte of a file
 //	eventually RE COMMAND… runs a command until its output matches
@@ -87,7 +88,7 @@ type listening struct{ Msg, Network, Address string }
 
 func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: server start [FLAG…] | stop | kill | port VAR TEXT")
+		ts.Fatalf("usage: server start [FLAG…] | stop | kill | logged RE | port VAR TEXT")
 	}
 	s := ts.Value("server").(*scriptServer)
 	switch args[0] {
@@ -97,6 +98,10 @@ func scriptServerCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(s.stop())
 	case "kill":
 		s.kill()
+	case "logged": // of a server that has ended
+		if !regexp.MustCompile(args[1]).MatchString(s.log.String()) {
+			ts.Fatalf("nothing of %s in the server's log:\n%s", args[1], s.log.String())
+		}
 	case "port":
 		l, err := s.find(args[2])
 		ts.Check(err)

@@ -117,6 +117,10 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	if addrs := srv.RedisAddrs(); len(addrs) > 0 {
 		node.SetRedisAddress(config.BoundAddress(c.Node.AdvertiseRESP, addrs[0]))
 	}
+	if exposed := exposedPorts(srv, side); len(exposed) > 0 {
+		log.Warn("accepting connections from the network without access control: anyone who can connect can read, change and delete all data. Listen on 127.0.0.1, or let a firewall admit trusted machines only", "ports", strings.Join(exposed, ", "))
+		node.SetExposed()
+	}
 	signs.Put(addresses(c, srv, side, peers))
 	peers.deliver(node, srv)
 	node.Start()
@@ -385,6 +389,24 @@ func addresses(c *config.Config, srv *server.Server, side *admin.Server, peers *
 		a[doors.Admin] = side.Addr().String()
 	}
 	return a
+}
+
+// exposedPorts returns the ports without access control that other machines can
+// reach. That of the peers is not among them: nodes authenticate each other.
+func exposedPorts(srv *server.Server, side *admin.Server) (ports []string) {
+	add := func(name string, addrs ...net.Addr) {
+		for _, a := range addrs {
+			if tcp, ok := a.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+				ports = append(ports, name+" "+a.String())
+			}
+		}
+	}
+	add("clients", srv.Addrs()...)
+	add("Redis", srv.RedisAddrs()...)
+	if side != nil {
+		add("admin", side.Addr())
+	}
+	return ports
 }
 
 // tuneRuntime bounds the Go heap and sets the number of processors. The garbage
