@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/contexts"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -52,7 +53,7 @@ to the directory, with slashes, and its content the value.`,
 			if i.inFlight < 1 || i.inFlight > 65536 {
 				return usagef("--in-flight %d: 1 to 65536", i.inFlight)
 			}
-			i.app = a
+			i.app, i.resume = a, a.again(cmd, args, "--resume")
 			var err error
 			switch {
 			case dir != "" && (len(args) > 0 || resume):
@@ -222,6 +223,7 @@ type importer struct {
 	app       *app
 	inFlight  int
 	statePath string
+	resume    string // command line that goes on where this one stops
 
 	put      func(*record) acknowledgement
 	window   []pending // oldest first
@@ -250,6 +252,7 @@ type importState struct {
 	Records int64  `json:"records"` // stored so far, over all runs
 	Head    string `json:"head"`    // hash of the file's beginning, so that another file is noticed
 	HeadLen int64  `json:"head_bytes"`
+	Cluster string `json:"cluster,omitempty"` // that the records are stored in; states of earlier versions do not tell
 }
 
 // headBytesMax is how much of a file's beginning identifies it.
@@ -273,6 +276,9 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 	if i.state, err = i.loadState(f, info.Size(), resume); err != nil {
 		return err
 	}
+	if err := i.checkCluster(ctx); err != nil {
+		return err
+	}
 	if _, err := f.Seek(i.state.Offset, io.SeekStart); err != nil {
 		return err
 	}
@@ -290,7 +296,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 		if saveErr := i.saveState(); saveErr != nil {
 			return errors.Join(err, saveErr)
 		}
-		fmt.Fprintf(i.app.err, "%d records are stored; go on with: proa import %s --resume\n", i.state.Records, f.Name())
+		i.app.note("%d records are stored; go on with: %s", i.state.Records, i.resume)
 		return err
 	}
 	if err := os.Remove(i.statePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -319,7 +325,7 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 	case err != nil:
 		return nil, err
 	case !resume:
-		return nil, usagef("%s is left from an interrupted import: go on with --resume, or remove it to begin anew", i.statePath)
+		return nil, notDonef("%s is left from an interrupted import: go on with: %s; or remove it to begin anew", i.statePath, i.resume)
 	}
 	var s importState
 	if err := json.Unmarshal(b, &s); err != nil {
@@ -329,6 +335,26 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 		return nil, usagef("%s belongs to another file; remove it to begin anew", i.statePath)
 	}
 	return &s, nil
+}
+
+// checkCluster makes sure that an import goes on in the cluster in which it began.
+func (i *importer) checkCluster(ctx context.Context) error {
+	c, err := i.app.connect(ctx)
+	if err != nil {
+		return err
+	}
+	info, ok := c.Server()
+	if !ok {
+		return nil // lost again already: the first record will say so
+	}
+	cluster := contexts.ClusterID(info.Cluster).String()
+	if i.state.Cluster == "" {
+		i.state.Cluster = cluster
+	}
+	if i.state.Cluster != cluster {
+		return notDonef("%s belongs to an import into cluster %s, but %s is of cluster %s: nothing was stored; name the endpoints of that cluster, or remove the file to begin anew in this one", i.statePath, i.state.Cluster, info.Endpoint, cluster)
+	}
+	return nil
 }
 
 func hashOf(b []byte) string {

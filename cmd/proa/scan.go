@@ -42,7 +42,8 @@ written to standard error. With -o raw each line is a key, a tab and the value;
 			if err != nil {
 				return err
 			}
-			return a.scan(cmd.Context(), &s, options)
+			onward := func(cursor string) string { return a.again(cmd, args, "--cursor", cursor) }
+			return a.scan(cmd.Context(), &s, options, onward)
 		},
 	}
 	f := cmd.Flags()
@@ -104,7 +105,8 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 	return out, nil
 }
 
-func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOption) error {
+// scan lists keys; onward returns the command line that goes on from a cursor.
+func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOption, onward func(cursor string) string) error {
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -125,7 +127,7 @@ func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOptio
 		return err
 	}
 	if cursor := scanner.Cursor(); s.limit > 0 && n == s.limit && cursor != nil {
-		a.note("There may be more; the same scan goes on with --cursor %s", base64.RawURLEncoding.EncodeToString(cursor))
+		a.note("There may be more; go on with: %s", onward(base64.RawURLEncoding.EncodeToString(cursor)))
 	}
 	return nil
 }
