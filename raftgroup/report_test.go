@@ -270,7 +270,7 @@ func TestReportGolden(t *testing.T) {
 // TestReportOfAnEarlierVersion: what a node that does not count damaged files
 // sends is understood.
 func TestReportOfAnEarlierVersion(t *testing.T) {
-	earlier := strings.Replace(goldenText, "24"+"06"+"8ce407", "23"+"06"+"8ce407", 1)
+	earlier := strings.Replace(goldenText, "24"+"0e"+"8ce407", "23"+"06"+"8ce407", 1)
 	earlier = strings.Replace(earlier, "d704"+"4d"+"05", "d704"+"4d", 1)
 	body, err := hex.DecodeString(earlier)
 	if err != nil {
