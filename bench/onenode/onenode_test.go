@@ -104,7 +104,7 @@ func checkCharts(t *testing.T, path string, charts []string) {
 			t.Errorf("%s lacks the chart %q", path, c)
 		}
 	}
-	if n := strings.Count(string(page), "<svg"); n != len(charts) {
+	if n := strings.Count(string(page), "<figure"); n != len(charts) {
 		t.Errorf("%s has %d charts, want %d", path, n, len(charts))
 	}
 }

@@ -156,7 +156,7 @@ func checkPage(t *testing.T, o options) {
 			t.Errorf("the page with the curves lacks %q", want)
 		}
 	}
-	if got := strings.Count(string(page), "<svg"); got != len(rows)+len(sizes) || strings.Contains(string(page), o.dir) {
+	if got := strings.Count(string(page), "<figure"); got != len(rows)+len(sizes) || strings.Contains(string(page), o.dir) {
 		t.Errorf("%d charts of %d rows and the floors of %d sizes", got, len(rows), len(sizes))
 	}
 }
