@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/chzyer/readline"
@@ -103,8 +104,18 @@ func (s *shell) interactive(ctx context.Context) error {
 		return err
 	}
 	defer rl.Close()
+	// The process's own context is done after the first interrupt, which here ends
+	// a command. From then on an interrupt would end the process wherever nobody
+	// catches it: between two commands.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, os.Interrupt)
+	defer signal.Stop(caught)
+	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, func() { rl.Close() })() // ends Readline
+
 	s.timing = true
-	for !s.leave {
+	for !s.leave && ctx.Err() == nil {
 		line, err := s.read(rl)
 		switch {
 		case errors.Is(err, readline.ErrInterrupt):
@@ -211,9 +222,7 @@ func (s *shell) notice() (stop func() bool) {
 
 // interruptible carries out a line that Control-C can end.
 func (s *shell) interruptible(ctx context.Context, line string) {
-	// The process's own context is done after the first interrupt; here each
-	// line has its own.
-	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), os.Interrupt)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
 	defer s.notice()()
 	s.execute(ctx, line)

@@ -85,13 +85,13 @@ type typist struct {
 	over  bool   // nothing will be shown any more
 }
 
-// typing is the script command "typing start COMMAND…|type TEXT|see RE|end": it runs
+// typing is the script command "typing start COMMAND…|type TEXT|see RE|stop|end": it runs
 // a command on a terminal of its own in the background, types (\n ends a line, ^C
 // interrupts, ^D ends the input), waits for what a regular expression matches behind
-// what was seen before, and waits for the end of the command, which must succeed.
+// what was seen before, sends SIGTERM, and waits for the end of the command, which must succeed.
 func typing(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
-		ts.Fatalf("usage: typing start COMMAND… | type TEXT | see RE | end")
+		ts.Fatalf("usage: typing start COMMAND… | type TEXT | see RE | stop | end")
 	}
 	now := ts.Value("typist").(**typist)
 	t := *now
@@ -106,6 +106,8 @@ func typing(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	case "see":
 		t.see(ts, args[1])
+	case "stop":
+		ts.Check(t.cmd.Process.Signal(syscall.SIGTERM))
 	case "end":
 		if err := t.cmd.Wait(); err != nil {
 			ts.Fatalf("%v", err)
