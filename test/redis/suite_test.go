@@ -36,11 +36,11 @@ var suiteSkips = []struct {
 		"MULTI / EXEC basics", "DISCARD", "MULTI where commands alter argc/argv",
 	}},
 	{"bit operations and LCS", []string{"/[SG]ETBIT", "/LCS"}},
-	{"what Redis sends to its replicas and writes to its files", []string{
+	{"replication and persistence of Redis", []string{
 		"/propagate", "/REPLICAOF", "/state change", "/^MULTI with (SAVE|SHUTDOWN|BGREWRITEAOF)",
 	}},
 	{"scripts, publish and subscribe", []string{"/script timeout", "/SCRIPT", "/EVAL", "/PUBLISH"}},
-	{"settings that are changed while the server runs", []string{
+	{"settings changed at run time", []string{
 		"/OOM", "/use-memory", "/with config error", "EXEC fails if there are errors while queueing commands #2",
 	}},
 	{"commands of more than 20001 words", []string{"test large number of args"}},
