@@ -197,7 +197,7 @@ func (h *Harness) explain(row uint64, value []byte, candidates int) string {
 		case other != row && h.rows.is(value, other, version):
 			return fmt.Sprintf("holds the value of row %d", other)
 		case other == row && h.rows.is(value, row, version):
-			return fmt.Sprintf("holds version %d, which was overwritten or never acknowledged; %d versions would be correct", version, candidates)
+			return fmt.Sprintf("holds version %d, which was overwritten or never acknowledged; correct versions: %d", version, candidates)
 		}
 	}
 	return fmt.Sprintf("holds %d bytes that were never written there: %.24q", len(value), value)

@@ -271,24 +271,27 @@ func (c *Chart) drawing(v canvas) *drawing {
 
 func (d *drawing) draw(b *strings.Builder) {
 	fmt.Fprintf(b, `<svg class="chart %s" viewBox="0 0 %g %g" role="img" aria-label="%s">`, d.class, d.width, d.height, html.EscapeString(d.Title))
-	d.drawShade(b)
+	until := d.drawShade(b)
 	d.drawY(b)
 	d.drawX(b)
+	if width := textWidth(d.ShadedName); until-d.left > width {
+		fmt.Fprintf(b, `<text class="tick over" text-anchor="middle" x="%.1f" y="%g">%s</text>`, (d.left+until)/2, plotTop+15, html.EscapeString(d.ShadedName))
+	}
 	for i := range d.Lines {
 		d.drawLine(b, i)
 	}
 	b.WriteString("</svg>")
 }
 
-func (d *drawing) drawShade(b *strings.Builder) {
+// drawShade draws the shaded ground and returns where it ends; without any, that
+// is where the plot begins.
+func (d *drawing) drawShade(b *strings.Builder) float64 {
 	at := d.x.at(d.Shaded)
 	if d.ShadedName == "" || at <= d.left || at >= d.right {
-		return
+		return d.left
 	}
 	fmt.Fprintf(b, `<rect class="shade" x="%.1f" y="%g" width="%.1f" height="%.1f"/>`, d.left, plotTop, at-d.left, d.bottom-plotTop)
-	if width := textWidth(d.ShadedName); width < at-d.left {
-		fmt.Fprintf(b, `<text class="tick" text-anchor="middle" x="%.1f" y="%g">%s</text>`, (d.left+at)/2, plotTop+15, html.EscapeString(d.ShadedName))
-	}
+	return at
 }
 
 // drawY draws the lines of the ground that belong to values of Y, finer ones in

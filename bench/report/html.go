@@ -127,7 +127,7 @@ func capital(line string) string {
 func (l *Load) details() []string {
 	out := l.Lines()[1:]
 	if len(l.Runs) == 1 {
-		out = append(out, l.Runs[0].notes()...)
+		out = append(out, slices.DeleteFunc(l.Runs[0].notes(), func(n string) bool { return n == generatorBound })...)
 	}
 	return out
 }
@@ -149,7 +149,7 @@ func (l *Load) pageNotes() (out []note) {
 
 // Headlines returns the figures that a reader looks for first: throughput and
 // latency of the closed loop or, of several rates, of the highest one that was
-// kept.
+// sustained.
 func (l *Load) Headlines() []Headline {
 	if len(l.Runs) == 0 {
 		return nil
@@ -159,14 +159,14 @@ func (l *Load) Headlines() []Headline {
 	shown, at := &l.Runs[0], ""
 	if len(l.Runs) > 1 {
 		out[0].Note = "highest throughput, " + fastest.name()
-		kept := l.kept()
-		if kept == nil {
-			out = append(out, Headline{Value: "none", Name: "planned rate kept", Bad: true})
-			kept = &l.Runs[0]
+		sustained := l.sustained()
+		if sustained == nil {
+			out = append(out, Headline{Value: "none", Name: "sustained rate", Note: "every planned rate left a backlog", Bad: true})
+			sustained = &l.Runs[0]
 		} else {
-			out = append(out, Headline{Value: Thousands(kept.Rate) + "/s", Name: "highest planned rate kept"})
+			out = append(out, Headline{Value: Thousands(sustained.Rate) + "/s", Name: "sustained rate", Note: "highest planned rate without a backlog"})
 		}
-		shown, at = kept, "at "+kept.name()
+		shown, at = sustained, "at "+sustained.name()
 	}
 	if len(l.Runs) == 1 {
 		out = append(out, Headline{Value: Duration(shown.Latency.P50), Name: "p50 latency"})
@@ -180,9 +180,9 @@ func (l *Load) Headlines() []Headline {
 	return append(out, l.errorHeadline())
 }
 
-// kept returns the run with the highest planned rate of which nothing was left
+// sustained returns the run with the highest planned rate of which nothing was left
 // to be sent at the end, nil if there is none.
-func (l *Load) kept() (best *Run) {
+func (l *Load) sustained() (best *Run) {
 	for i := range l.Runs {
 		if r := &l.Runs[i]; r.Rate > 0 && r.Unsent == 0 && (best == nil || r.Rate > best.Rate) {
 			best = r

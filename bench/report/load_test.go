@@ -237,7 +237,7 @@ func TestHeadlines(t *testing.T) {
 	if diff := cmp.Diff(one, text(sample())); diff != "" {
 		t.Error(diff)
 	}
-	rates := []string{"3,100 operations per second highest throughput, 4,000/s", "2,000/s highest planned rate kept", "1.00 ms p99 latency at 2,000/s", "1.50 ms p99.9 latency at 2,000/s",
+	rates := []string{"3,100 operations per second highest throughput, 4,000/s", "2,000/s sustained rate highest planned rate without a backlog", "1.00 ms p99 latency at 2,000/s", "1.50 ms p99.9 latency at 2,000/s",
 		"7.25 µs server CPU per operation at 2,000/s", "12 errors 0.017 % of all operations"}
 	l := several()
 	if diff := cmp.Diff(rates, text(l)); diff != "" {
@@ -254,7 +254,7 @@ func TestHeadlines(t *testing.T) {
 // Whatever is written beside a chart is inside its canvas, and values of X do not
 // run into each other.
 func TestChartIsWhole(t *testing.T) {
-	text := regexp.MustCompile(`<text class="(tick|label)"(?: text-anchor="(end|middle)")? x="([-\d.]+)" y="([-\d.]+)">([^<]*)</text>`)
+	text := regexp.MustCompile(`<text class="(tick|label|tick over)"(?: text-anchor="(end|middle)")? x="([-\d.]+)" y="([-\d.]+)">([^<]*)</text>`)
 	charts := append(sample().Charts(), several().Charts()...)
 	big := Chart{X: Axis{Label: "connections", Log: true, Show: Thousands}, Y: Axis{Label: "CPU time per request", Show: Thousands}, Lines: []Line{{Name: "GET", Marks: true}}}
 	for _, x := range []float64{1, 4, 16, 64, 256, 1024, 4096, 10_000, 10_000_000} {

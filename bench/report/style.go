@@ -48,6 +48,7 @@ th { color: var(--soft); font-weight: 600; font-size: .78rem; }
 .guide { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 4 4; }
 .shade { fill: var(--shade); }
 .tick { fill: var(--soft); }
+.over { paint-order: stroke; stroke: var(--shade); stroke-width: 5px; stroke-linejoin: round; }
 .label { fill: var(--text); }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .area { stroke: none; opacity: .1; }
