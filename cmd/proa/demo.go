@@ -40,7 +40,7 @@ write or answered a read wrongly, and 3 if the demo could not be carried out.`,
 			if err != nil {
 				return fmt.Errorf("finding this program, which is the server too: %w", err)
 			}
-			o.Program, o.Out = program, a.out
+			o.Program, o.Command, o.Out = program, os.Args[0], a.out
 			o.Columns, _ = terminal(a.out)
 			o.Colour = colours()
 			err = demo.Run(cmd.Context(), o)

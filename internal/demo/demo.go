@@ -45,6 +45,7 @@ type Options struct {
 	Duration time.Duration // of the load, DurationMin to DurationMax
 	Keep     bool          // leave data and logs behind
 	Program  string        // path of the proa binary
+	Command  string        // how whoever runs the demo calls that
 	Parent   string        // directory to make the demo's own in; empty: the system's for temporary files
 
 	Out     io.Writer

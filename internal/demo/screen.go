@@ -2,8 +2,10 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,12 +79,28 @@ type screen struct {
 	columns int // of the terminal; 0: none
 	colour  bool
 
+	total time.Duration // that the curve spans, if the load does not take longer
+
 	mu      sync.Mutex
 	w       io.Writer
 	titled  bool
-	drawn   int       // lines of the table that stand on the terminal
-	last    *view     // drawn last
-	history []float64 // write rates, newest last
+	drawn   int    // lines of the table that stand on the terminal
+	last    *view  // drawn last
+	history []rate // of writes, newest last
+	marks   []mark // on the curve, newest last
+}
+
+// rate is how many writes a second there were at a moment.
+type rate struct {
+	at     time.Duration // since the start
+	writes float64
+}
+
+// mark is something that happened.
+type mark struct {
+	at   time.Duration // since the start
+	sign rune
+	text string
 }
 
 func newScreen(w io.Writer, columns int, colour bool) *screen {
@@ -104,7 +122,13 @@ func (s *screen) say(past time.Duration, text string) {
 	var b bytes.Buffer
 	s.head(&b)
 	s.clear(&b)
-	fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, stamp(past)), s.paint(bold, text))
+	for i, l := range wrap(text, s.columns-len(stamp(past))-2) {
+		at := stamp(past)
+		if i > 0 {
+			at = strings.Repeat(" ", len(at))
+		}
+		fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, at), s.paint(bold, l))
+	}
 	if s.last != nil && s.columns > 0 {
 		s.table(&b, s.last)
 	}
@@ -117,7 +141,7 @@ func (s *screen) show(v view) {
 	defer s.mu.Unlock()
 	var b bytes.Buffer
 	s.head(&b)
-	s.history = append(s.history, v.load.writeRate)
+	s.history = append(s.history, rate{v.past, v.load.writeRate})
 	if extra := len(s.history) - historyMax; extra > 0 {
 		s.history = s.history[extra:]
 	}
@@ -129,6 +153,27 @@ func (s *screen) show(v view) {
 		s.last = &v
 	}
 	s.write(&b)
+}
+
+// mark marks a moment on the curve.
+func (s *screen) mark(at time.Duration, sign rune, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.marks = append(s.marks, mark{at, sign, text})
+}
+
+// advise says what to try next, with the program called as command.
+func (s *screen) advise(command string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.write(bytes.NewBufferString(strings.ReplaceAll(`
+Now try this:
+  proa serve                  # in one terminal
+  proa put greeting hello     # in another one
+  proa get greeting
+  proa bench                  # throughput and latency
+  proa demo --nodes 5
+`, "  proa ", "  "+cmp.Or(command, "proa")+" ")))
 }
 
 // finish leaves the last table where it is.
@@ -197,17 +242,20 @@ func (s *screen) table(b *bytes.Buffer, v *view) {
 	lines := []string{
 		"",
 		"            per second         p50         p99",
-		fmt.Sprintf("  writes    %10.0f  %s  %s   %d acknowledged", v.load.writeRate, millis(v.load.write50), millis(v.load.write99), v.load.acked),
-		fmt.Sprintf("  reads     %10.0f  %s  %s   %d missed a write, %d calls failed", v.load.readRate, millis(v.load.read50), millis(v.load.read99), v.load.missed, v.load.failed),
-		"  writes    " + sparkline(s.history, min(historyMax, max(s.columns-14, 10))),
+		fmt.Sprintf("  writes    %10.0f  %s  %s", v.load.writeRate, millis(v.load.write50), millis(v.load.write99)),
+		fmt.Sprintf("  reads     %10.0f  %s  %s", v.load.readRate, millis(v.load.read50), millis(v.load.read99)),
+		fmt.Sprintf("  %d writes acknowledged, %d stale reads, %d calls failed", v.load.acked, v.load.missed, v.load.failed),
 		"",
 	}
+	lines = append(lines, s.curve(v.past)...)
+	lines = append(lines, "")
 	for i := range lines {
 		lines[i] = fit(lines[i], s.columns)
 	}
 	for _, n := range v.nodes {
 		lines = append(lines, s.nodeLine(&n))
 	}
+	lines = append(lines, s.paint(dim, fit("  ■ leads a shard   ◆ leads the cluster's own shard, meta", s.columns)))
 	for _, l := range lines {
 		b.WriteString(l + erase + "\n")
 	}
@@ -237,15 +285,57 @@ func fit(line string, columns int) string {
 	return string(runes[:columns])
 }
 
-// historyMax is how many write rates are drawn: 15 s of them.
-const historyMax = 60
+// historyMax bounds how many rates are kept: those of the longest demo.
+const historyMax = int(DurationMax/(250*time.Millisecond)) + 1000
+
+// curveColumnsMax bounds the width of the curve.
+const curveColumnsMax = 100
+
+// curve draws the rate of writes from the first one on, with marks below and what
+// they mean.
+func (s *screen) curve(past time.Duration) (lines []string) {
+	width := min(curveColumnsMax, max(s.columns-13, 10))
+	begin := past
+	if len(s.history) > 0 {
+		begin = s.history[0].at
+	}
+	// One interval more has its place at the end.
+	total := max(s.total, past-begin) + s.interval()
+	column := func(at time.Duration) int {
+		return min(int(max(at-begin, 0)*time.Duration(width)/total), width-1)
+	}
+	sum, count := make([]float64, width), make([]int, width)
+	for _, r := range s.history {
+		k := column(r.at)
+		sum[k], count[k] = sum[k]+r.writes, count[k]+1
+	}
+	var rates []float64
+	for k := range sum {
+		switch {
+		case count[k] > 0:
+			rates = append(rates, sum[k]/float64(count[k]))
+		case k < column(past) && len(rates) > 0:
+			rates = append(rates, rates[len(rates)-1]) // fewer views than columns
+		}
+	}
+	lines = append(lines, "  writes/s  "+sparkline(rates))
+	signs := []rune(strings.Repeat(" ", width+len(s.marks)))
+	for _, m := range s.marks {
+		k := column(m.at)
+		for signs[k] != ' ' {
+			k++
+		}
+		signs[k] = m.sign
+		lines = append(lines, fmt.Sprintf("  %c %5.1fs  %s", m.sign, m.at.Seconds(), m.text))
+	}
+	return slices.Insert(lines, 1, strings.TrimRight("            "+string(signs), " "))
+}
 
 var bars = []rune("▁▂▃▄▅▆▇█")
 
-// sparkline draws the newest rates as bars, the highest of them at full height.
-// None at all is a blank, so that a pause is a gap.
-func sparkline(rates []float64, width int) string {
-	rates = rates[max(0, len(rates)-width):]
+// sparkline draws rates as bars, the highest of them at full height. None at all
+// is a blank, so that a pause is a gap.
+func sparkline(rates []float64) string {
 	top := 0.0
 	for _, r := range rates {
 		top = max(top, r)
@@ -260,4 +350,24 @@ func sparkline(rates []float64, width int) string {
 		}
 	}
 	return b.String()
+}
+
+// wrap breaks a text at blanks into lines of so many columns; 0 and less: of any
+// length.
+func wrap(text string, columns int) (lines []string) {
+	if columns <= 0 {
+		return []string{text}
+	}
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		switch n := utf8.RuneCountInString(line) + 1 + utf8.RuneCountInString(word); {
+		case line == "":
+			line = word
+		case n > columns:
+			lines, line = append(lines, line), word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
 }

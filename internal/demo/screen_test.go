@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +48,7 @@ func TestTerminalScreen(t *testing.T) {
 	first := b.String()
 	b.Reset()
 	s.show(testView())
-	if got := b.String(); !strings.HasPrefix(got, "\x1b[9A\r\x1b[J") || strings.Count(got, "\n") != 9 {
+	if got := b.String(); !strings.HasPrefix(got, "\x1b[13A\r\x1b[J") || strings.Count(got, "\n") != 13 {
 		t.Errorf("%q", got)
 	}
 	if !strings.Contains(first, "  node 1    up        127.0.0.1:1      ■■■◆\x1b[K\n") {
@@ -55,7 +56,7 @@ func TestTerminalScreen(t *testing.T) {
 	}
 	b.Reset()
 	s.say(time.Second, "event")
-	if got := b.String(); !strings.HasPrefix(got, "\x1b[9A\r\x1b[J   1.0s  event\n\x1b[K\n") {
+	if got := b.String(); !strings.HasPrefix(got, "\x1b[13A\r\x1b[J   1.0s  event\n\x1b[K\n") {
 		t.Errorf("%q", got)
 	}
 	s.finish()
@@ -98,19 +99,62 @@ func TestColour(t *testing.T) {
 func TestSparkline(t *testing.T) {
 	for _, tt := range []struct {
 		rates []float64
-		width int
 		want  string
 	}{
-		{nil, 10, ""},
-		{[]float64{0, 0}, 10, "  "},
-		{[]float64{8, 4, 0, 1, 8}, 10, "█▅ ▂█"},
-		{[]float64{100, 1, 2}, 2, "▅█"},
+		{nil, ""},
+		{[]float64{0, 0}, "  "},
+		{[]float64{8, 4, 0, 1, 8}, "█▅ ▂█"},
 	} {
-		if got := sparkline(tt.rates, tt.width); got != tt.want {
-			t.Errorf("sparkline(%v, %d) = %q, want %q", tt.rates, tt.width, got, tt.want)
+		if got := sparkline(tt.rates); got != tt.want {
+			t.Errorf("sparkline(%v) = %q, want %q", tt.rates, got, tt.want)
 		}
 	}
 }
+
+// TestCurve: the whole run is on the curve, with what happened below it.
+func TestCurve(t *testing.T) {
+	var b bytes.Buffer
+	s := newScreen(&b, 33, false)
+	s.total = 10 * time.Second
+	at := func(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
+	for past := 2.0; past <= 12; past += 0.25 {
+		v := testView()
+		v.past, v.load.writeRate = at(past), 1000
+		if past >= 5 && past < 6 {
+			v.load.writeRate = 0
+		}
+		s.show(v)
+	}
+	s.mark(at(5), 'K', "node 2 killed")
+	s.mark(at(5.1), 'S', "all shards serve again, after 100ms")
+	s.mark(at(12), 'C', "node 2 has caught up")
+	want := []string{
+		"  writes/s  █████▅ ▅████████████",
+		"                 KS            C",
+		"  K   5.0s  node 2 killed",
+		"  S   5.1s  all shards serve again, after 100ms",
+		"  C  12.0s  node 2 has caught up",
+	}
+	if diff := cmp.Diff(want, s.curve(at(12))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// No line is wider than a terminal of 70 columns, events included.
+func TestColumns(t *testing.T) {
+	var b bytes.Buffer
+	s := newScreen(&b, 70, true)
+	s.say(time.Second, strings.Repeat("0 reads returned an older value than acknowledged; ", 3))
+	s.mark(0, 'K', "node 2 killed")
+	s.show(testView())
+	for line := range strings.Lines(ansi.ReplaceAllString(b.String(), "")) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 70 {
+			t.Errorf("%d columns: %q", n, line)
+		}
+	}
+}
+
+var ansi = regexp.MustCompile("\x1b\\[[0-9;]*[a-zA-Z]")
 
 func TestNodeViews(t *testing.T) {
 	c := &command.ClusterStatus{

@@ -20,7 +20,11 @@ type administrator interface {
 }
 
 // clientStore is a client of the cluster.
-type clientStore struct{ *client.Client }
+type clientStore struct {
+	*client.Client
+	endpoints []string // of the nodes, from the first on
+	log       *slog.Logger
+}
 
 // connectTimeout bounds one attempt to connect.
 const connectTimeout = 2 * time.Second
@@ -39,7 +43,7 @@ func connect(ctx context.Context, endpoints []string, log *slog.Logger) (store, 
 	if err != nil {
 		return nil, err
 	}
-	return clientStore{c}, nil
+	return clientStore{c, endpoints, log}, nil
 }
 
 func (s clientStore) put(ctx context.Context, key, value []byte) error {
@@ -53,6 +57,21 @@ func (s clientStore) get(ctx context.Context, key []byte) ([]byte, error) {
 		return nil, nil
 	}
 	return item.Value, err
+}
+
+// own asks one node for its status, over a connection of its own: what it says
+// of itself is not older than the answer.
+func (s clientStore) own(ctx context.Context, node int) (*command.ClusterStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	c, err := client.New(ctx, client.Config{
+		Endpoints: s.endpoints[node-1 : node], ForwardOnly: true, DialTimeout: connectTimeout, RequestTimeout: connectTimeout, Name: "proa-demo", Logger: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }()
+	return clientStore{Client: c}.status(ctx)
 }
 
 func (s clientStore) administer(ctx context.Context, verb string, args, answer any) error {

@@ -38,6 +38,8 @@ type store interface {
 	put(ctx context.Context, key, value []byte) error
 	get(ctx context.Context, key []byte) ([]byte, error)
 	status(ctx context.Context) (*command.ClusterStatus, error)
+	// own is the status as one node tells it, which says of itself what is so now.
+	own(ctx context.Context, node int) (*command.ClusterStatus, error)
 	// shardOf returns the function from slots to shards.
 	shardOf(ctx context.Context) (func(slot uint16) int, error)
 	checksum(ctx context.Context, shard int) (*command.ShardChecksum, error)
@@ -63,8 +65,9 @@ type story struct {
 // run tells the story. The screen has shown all of it when it returns.
 func (s *story) run(ctx context.Context) (err error) {
 	s.begin = time.Now()
-	s.screen.title = fmt.Sprintf("proa demo: %d servers, %d shards, three replicas of each, in %s", s.options.Nodes, shards, s.dir)
-	s.say("starting %d servers, each a process of its own, with fsync on", s.options.Nodes)
+	s.screen.title = fmt.Sprintf("proa demo: %d servers, %d shards, three replicas of each\ndata in %s", s.options.Nodes, shards, s.dir)
+	s.screen.total = s.options.Duration
+	s.say("starting %d servers: a process each, with fsync on", s.options.Nodes)
 	if err := s.startAll(ctx); err != nil {
 		return err
 	}
@@ -161,11 +164,22 @@ func (s *story) acts(ctx context.Context) error {
 	if err := s.rest(ctx, third); err != nil {
 		return err
 	}
-	victim, led := busiest(s.seen.Load())
-	if victim == 0 {
-		return errors.New("no node leads a shard")
+	victim, led := 0, []int(nil)
+	err := s.await(ctx, "a node leads shards", func(ctx context.Context) error {
+		c, err := s.store.status(ctx)
+		if err != nil {
+			return err
+		}
+		if victim, led = busiest(c); victim == 0 {
+			return errors.New("no node leads a shard")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	s.say("SIGKILL to node %d, which leads %d of %d shards", victim, len(led), shards)
+	s.mark('K', "node %d killed", victim)
 	s.load.mark()
 	killed := time.Now()
 	if err := s.servers.kill(victim); err != nil {
@@ -175,26 +189,40 @@ func (s *story) acts(ctx context.Context) error {
 	if err := s.await(ctx, "all shards serve writes again", s.load.allServe); err != nil {
 		return err
 	}
+	now, _ := s.load.pauses(led)
+	s.say("all shards serve again: writes to the %d it led paused for %s", len(led), round(now))
+	s.markAt(killed.Add(now), 'S', "all shards serve again, after %s", round(now))
 	if err := s.rest(ctx, third-time.Since(killed)); err != nil {
 		return err
 	}
 	hit, others := s.load.pauses(led)
 	s.paused = max(hit, others)
-	s.say("every shard served again after %s at most; shards led elsewhere paused for %s at most", round(hit), round(others))
+	s.say("the longest pause of a shard it led was %s, of the others %s", round(hit), round(others))
 
+	behind, err := s.committed(ctx)
+	if err != nil {
+		return err
+	}
 	s.say("node %d is started again", victim)
+	s.mark('R', "node %d started again", victim)
 	restarted := time.Now()
 	if err := s.servers.start(victim); err != nil {
 		return err
 	}
 	s.dead.Store(0)
-	err := s.await(ctx, fmt.Sprintf("node %d has caught up", victim), func(context.Context) error {
-		return caughtUp(s.seen.Load(), uint64(victim))
+	err = s.await(ctx, fmt.Sprintf("node %d has caught up", victim), func(ctx context.Context) error {
+		c, err := s.store.own(ctx, victim)
+		if err != nil {
+			return fmt.Errorf("node %d does not answer: %w", victim, err)
+		}
+		return caughtUp(c, uint64(victim), behind)
 	})
 	if err != nil {
 		return err
 	}
-	s.say("node %d is back and has caught up after %s", victim, round(time.Since(restarted)))
+	took := round(time.Since(restarted))
+	s.say("node %d is back: it has all that was committed before, after %s", victim, took)
+	s.mark('C', "node %d has caught up, after %s", victim, took)
 	return s.rest(ctx, third-time.Since(restarted))
 }
 
@@ -215,21 +243,42 @@ func busiest(c *command.ClusterStatus) (node int, led []int) {
 	return node, led
 }
 
-// lagMax is how many entries a replica may lack under load and still count as
-// caught up: they are on their way.
-const lagMax = 1000
-
-// caughtUp says what a node still lacks.
-func caughtUp(c *command.ClusterStatus, node uint64) error {
-	i := slices.IndexFunc(c.Nodes, func(n command.NodeInfo) bool { return n.ID == node })
-	if i < 0 || c.Nodes[i].State != command.NodeUp {
-		return fmt.Errorf("node %d is not up", node)
-	}
-	for i := range c.Shards {
-		for _, r := range c.Shards[i].Replicas {
-			if r.Node == node && r.Lag > lagMax {
-				return fmt.Errorf("shard %d lacks %d entries there", c.Shards[i].Shard, r.Lag)
+// committed returns how far each shard is committed, as its leader says.
+func (s *story) committed(ctx context.Context) (commits map[int]uint64, err error) {
+	err = s.await(ctx, "each shard's leader tells how far it is", func(ctx context.Context) error {
+		c, err := s.store.status(ctx)
+		if err != nil {
+			return err
+		}
+		commits = make(map[int]uint64)
+		for i := range c.Shards {
+			if c.Shards[i].Leader == 0 {
+				return fmt.Errorf("shard %d has no leader", c.Shards[i].Shard)
 			}
+			commits[c.Shards[i].Shard] = c.Shards[i].Commit
+		}
+		return nil
+	})
+	return commits, err
+}
+
+// caughtUp says what a node still lacks, by its own word, of what was committed
+// when it was started. What others say of it may be of before it was killed.
+func caughtUp(own *command.ClusterStatus, node uint64, commits map[int]uint64) error {
+	if own.Asked != node {
+		return fmt.Errorf("node %d answers instead of node %d", own.Asked, node)
+	}
+	for shard, commit := range commits {
+		i := slices.IndexFunc(own.Shards, func(sh command.ShardInfo) bool { return sh.Shard == shard })
+		if i < 0 {
+			return fmt.Errorf("node %d does not know shard %d yet", node, shard)
+		}
+		r := own.Shards[i].On(node)
+		switch {
+		case r == nil && slices.Contains(own.Shards[i].Desired, node), r != nil && (r.Stale || r.Follows == 0):
+			return fmt.Errorf("node %d has not joined shard %d yet", node, shard)
+		case r != nil && r.Applied < commit:
+			return fmt.Errorf("node %d lacks %d entries of shard %d", node, commit-r.Applied, shard)
 		}
 	}
 	return nil
@@ -319,6 +368,15 @@ func (s *story) say(format string, args ...any) {
 	s.screen.say(time.Since(s.begin), fmt.Sprintf(format, args...))
 }
 
+// mark marks this moment on the curve, and says what happened.
+func (s *story) mark(sign rune, format string, args ...any) {
+	s.markAt(time.Now(), sign, format, args...)
+}
+
+func (s *story) markAt(at time.Time, sign rune, format string, args ...any) {
+	s.screen.mark(at.Sub(s.begin), sign, fmt.Sprintf(format, args...))
+}
+
 // verify checks every key, and that the replicas are equal.
 func (s *story) verify(ctx context.Context) error {
 	s.say("the load has ended; reading all %d keys back", s.load.keys())
@@ -327,12 +385,14 @@ func (s *story) verify(ctx context.Context) error {
 		return err
 	}
 	acknowledged, missed, failed := s.load.totals()
-	s.say("%d writes were acknowledged, %d are missing; %d reads missed a write; %d calls failed or have an unknown outcome", acknowledged, missing, missed, failed)
+	s.say("%d writes were acknowledged, %d of them are missing", acknowledged, missing)
+	s.say("%d reads returned an older value than acknowledged; %d calls failed or have an unknown outcome", missed, failed)
 	different := s.compare(ctx)
 	if missing > 0 || missed > 0 || different > 0 {
 		return fmt.Errorf("%w: %d acknowledged writes are missing, %d reads missed an acknowledged write, %d shards have replicas that differ", ErrBroken, missing, missed, different)
 	}
 	s.say("done: a node was killed under load, writes paused for %s at most, and nothing was lost", round(s.paused))
+	s.screen.advise(s.options.Command)
 	return ctx.Err()
 }
 
