@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -38,11 +39,11 @@ type app struct {
 	timeout     time.Duration
 	escaped     bool // arguments hold backslash escapes
 
-	shell   bool // commands come from a shell's line
-	called  *cobra.Command
-	started bool        // the command's own code runs: what fails now is no usage error
-	link    *connection // shared by the copies of one shell
-	signals *signals    // for a server
+	shell   bool           // commands come from a shell's line
+	called  *cobra.Command // that a mistake is about
+	started bool           // the command's own code runs: what fails now is no usage error
+	link    *connection    // shared by the copies of one shell
+	signals *signals       // for a server
 }
 
 // connection is the client, connected at first use.
@@ -63,10 +64,12 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	var err error
-	a.called, err = root.ExecuteContextC(ctx)
+	called, err := root.ExecuteContextC(ctx)
+	if a.called == nil {
+		a.called = called
+	}
 	if err != nil && !a.started {
-		err = &usageError{err}
+		err = &usageError{a.unknownCommand(root, err)}
 	}
 	if !a.started {
 		a.output = formOf(args, a.output)
@@ -211,8 +214,9 @@ Measure it:        proa bench
 
 Exit status: 0 done, 1 not found or condition failed, 2 usage,
 3 server or network error, 4 outcome unknown.`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		SilenceErrors:      true,
+		SilenceUsage:       true,
+		DisableSuggestions: true, // unknownCommand has its own
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkFlags(cmd); err != nil {
 				return err
@@ -225,8 +229,13 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	if a.shell {
 		root.Use, root.Long = "", "Commands of the shell. HELP COMMAND tells more about one."
 		root.CompletionOptions.DisableDefaultCmd = true
+	} else {
+		root.Version = versionText()
+		root.SetVersionTemplate("proa {{.Version}}\n")
 	}
 	a.addFlags(root)
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(a.helpCommand(root))
 	root.AddGroup(
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
 		&cobra.Group{ID: groupServer, Title: "Server:"},
@@ -257,6 +266,32 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	add(groupData, a.exportCommand(), a.importCommand(), verify)
 	explainArgs(root)
 	return root
+}
+
+func (a *app) helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show help on a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 && c.HasSubCommands() {
+				err = fmt.Errorf("unknown command %q for %q", rest[0], c.CommandPath())
+			}
+			if err != nil {
+				a.called = root
+				return &usageError{a.unknownCommand(root, err)}
+			}
+			c.InitDefaultHelpFlag()
+			return c.Help()
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			c, _, err := root.Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return commandNames(c), cobra.ShellCompDirectiveNoFileComp
+		},
+	}
 }
 
 const (

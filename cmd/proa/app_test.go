@@ -91,6 +91,26 @@ func TestNegativeNumbers(t *testing.T) {
 	}
 }
 
+// A value that is cut says how many bytes it has, and no character of it, nor an
+// escape, is cut in two.
+func TestCutValues(t *testing.T) {
+	for _, tt := range []struct {
+		value   string
+		columns int
+		want    string
+	}{
+		{"short", 30, "short"},
+		{strings.Repeat("漢", 50), 30, strings.Repeat("漢", 17) + "… (150 bytes)"},
+		{strings.Repeat("\x00", 50), 30, `\x00\x00\x00\x00… (50 bytes)`},
+		{strings.Repeat("\n", 50), 29, strings.Repeat(`\n`, 8) + "… (50 bytes)"},
+		{strings.Repeat("\\", 50), 29, strings.Repeat(`\\`, 8) + "… (50 bytes)"},
+	} {
+		if got := cut(escape([]byte(tt.value)), len(tt.value), tt.columns, 0); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.value, got, tt.want)
+		}
+	}
+}
+
 func TestTable(t *testing.T) {
 	var b bytes.Buffer
 	tb := &table{w: &b, columns: 40, header: []string{"KEY", "VALUE"}, widths: make([]int, 2)}

@@ -63,6 +63,9 @@ func (a *app) delRange(ctx context.Context, r *delRange) error {
 	if err != nil {
 		return err
 	}
+	if err := checkRange(bounds[1], bounds[2]); err != nil {
+		return err
+	}
 	if r.dryRun {
 		scope := client.Range(bounds[1], bounds[2])
 		if r.prefix != "" {

@@ -59,8 +59,8 @@ type putFlags struct {
 
 func (p *putFlags) add(f *pflag.FlagSet) {
 	p.set = f
-	f.DurationVar(&p.ttl, "ttl", 0, "let the key expire after this `time`, such as 10s or 24h")
-	f.BoolVar(&p.keepTTL, "keep-ttl", false, "keep the expiry the key has")
+	f.DurationVar(&p.ttl, "ttl", 0, "`time` to live, such as 10s or 24h")
+	f.BoolVar(&p.keepTTL, "keep-ttl", false, "keep the time to live that the key has")
 	f.BoolVar(&p.ifAbsent, "if-absent", false, "only if the key does not exist")
 	f.BoolVar(&p.ifPresent, "if-present", false, "only if the key exists")
 	addIfVersion(f, &p.ifVersion)
@@ -117,7 +117,7 @@ func (a *app) putCommand() *cobra.Command {
 		Long: `Store a value under a key. The value is an argument, or comes from standard
 input with -, or from a file with --file.
 
-A key that had an expiry loses it, unless --keep-ttl is given.`,
+A key that had a time to live loses it, unless --keep-ttl is given.`,
 		Example:           "  proa put greeting hello --ttl 1h\n  proa put photo --file photo.jpg\n  date | proa put now -\n  proa put lock me --if-absent",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completeFirstKey,
@@ -355,7 +355,7 @@ func parseDelta(s string) (int64, error) {
 func (a *app) expireCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "expire KEY TIME",
-		Short:             "Let a key expire after a time",
+		Short:             "Set a key's time to live",
 		Example:           "  proa expire session:17 30m",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: a.completeFirstKey,
@@ -379,13 +379,10 @@ func (a *app) expireCommand() *cobra.Command {
 func parseTTL(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		if _, number := strconv.Atoi(s); number == nil {
-			return 0, usagef("time %s needs a unit, such as %ss", s, s)
-		}
-		return 0, usagef("time %q is not one such as 10s, 5m or 24h", s)
+		return 0, usagef("TIME %w", timeError(s))
 	}
 	if d <= 0 {
-		return 0, usagef("time %s: must be above 0", s)
+		return 0, usagef("TIME %s: must be above 0", s)
 	}
 	return d, nil
 }
@@ -393,7 +390,7 @@ func parseTTL(s string) (time.Duration, error) {
 func (a *app) persistCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "persist KEY",
-		Short:             "Remove the expiry of a key",
+		Short:             "Remove a key's time to live",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -412,8 +409,8 @@ func (a *app) persistCommand() *cobra.Command {
 func (a *app) existsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "exists KEY…",
-		Short:             "Say whether keys exist, with version and time left",
-		Long:              "Say whether keys exist, with version and time left. The exit status is 1 if one\nof them does not.",
+		Short:             "Check whether keys exist, and show their version and time to live",
+		Long:              "Check whether keys exist, and show their version and the time they have left to live.\nThe exit status is 1 if one of them does not exist.",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -172,14 +174,17 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 		set.Int64Var(&by, "by", 1, "")
 	case "get", "exists":
 		if !reads {
-			return op, fmt.Errorf("%s is no write", name)
+			return op, fmt.Errorf("%s is not a write", name)
 		}
 	case "expire", "persist":
 	default:
+		if meant := nearest(name, slices.Collect(maps.Keys(counts))); meant != "" {
+			return op, fmt.Errorf("unknown operation %q; did you mean %s?", name, meant)
+		}
 		return op, fmt.Errorf("unknown operation %q", name)
 	}
 	if err := set.Parse(numbersLast(args, set)); err != nil {
-		return op, err
+		return op, explainFlag(err, set)
 	}
 	args = set.Args()
 	if n := counts[name]; len(args) < n[0] || len(args) > n[1] {

@@ -187,10 +187,16 @@ type table struct {
 	columns int // of the terminal; 0: no cutting
 	header  []string
 	widths  []int
-	rows    [][]string
+	rows    []tableRow
 	any     bool // something was written
 	// paint returns a cell in the colour that it has in a column; nil: none has any.
 	paint func(column int, cell string) string
+}
+
+// tableRow is one row of a table.
+type tableRow struct {
+	cells []string
+	bytes int // of the value that the last cell shows; -1: it shows none
 }
 
 // tablePageRows is how many rows are aligned together.
@@ -202,8 +208,10 @@ func (a *app) newTable(header ...string) *table {
 }
 
 // row adds a row.
-func (t *table) row(cells ...string) error {
-	t.rows = append(t.rows, cells)
+func (t *table) row(cells ...string) error { return t.add(tableRow{cells, -1}) }
+
+func (t *table) add(r tableRow) error {
+	t.rows = append(t.rows, r)
 	if len(t.rows) == tablePageRows {
 		return t.flush()
 	}
@@ -218,10 +226,10 @@ func (t *table) flush() error {
 	var b bytes.Buffer
 	rows := t.rows
 	if !t.any {
-		rows = append([][]string{t.header}, rows...)
+		rows = append([]tableRow{{t.header, -1}}, rows...)
 	}
 	for _, r := range rows {
-		for i, cell := range r {
+		for i, cell := range r.cells {
 			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(cell))
 		}
 	}
@@ -233,16 +241,16 @@ func (t *table) flush() error {
 	return err
 }
 
-func (t *table) writeRow(b *bytes.Buffer, cells []string, header bool) {
+func (t *table) writeRow(b *bytes.Buffer, r tableRow, header bool) {
 	paint := t.paint
 	if paint == nil || header {
 		paint = func(_ int, cell string) string { return cell }
 	}
 	used := 0
-	last := len(cells) - 1
-	for i, cell := range cells {
+	last := len(r.cells) - 1
+	for i, cell := range r.cells {
 		if i == last {
-			b.WriteString(paint(i, cut(cell, t.columns, used)))
+			b.WriteString(paint(i, cut(cell, r.bytes, t.columns, used)))
 			break
 		}
 		b.WriteString(paint(i, cell))
@@ -255,23 +263,41 @@ func (t *table) writeRow(b *bytes.Buffer, cells []string, header bool) {
 // cellRunesMin is what is shown of a cell however narrow the terminal is.
 const cellRunesMin = 20
 
-// cut shortens a cell that would pass the terminal's edge and says how long it
-// was.
-func cut(cell string, columns, used int) string {
+// cut shortens a cell that would pass the terminal's edge, and says how long it is:
+// size bytes, or so many characters where size is -1. An escape such as \x00 stays
+// whole.
+func cut(cell string, size, columns, used int) string {
 	room := max(columns-used, cellRunesMin)
 	length := utf8.RuneCountInString(cell)
 	if columns == 0 || length <= room {
 		return cell
 	}
 	note := fmt.Sprintf("… (%d characters)", length)
-	keep := max(room-utf8.RuneCountInString(note), 0)
-	for i := range cell {
-		if keep == 0 {
-			return cell[:i] + note
-		}
-		keep--
+	if size >= 0 {
+		note = fmt.Sprintf("… (%d bytes)", size)
 	}
-	return cell
+	keep, end := room-utf8.RuneCountInString(note), 0
+	for end < len(cell) {
+		runes, bytes := oneShown(cell[end:])
+		if keep -= runes; keep < 0 {
+			break
+		}
+		end += bytes
+	}
+	return cell[:end] + note
+}
+
+// oneShown measures the first character of what escape returned, which may be an
+// escape.
+func oneShown(s string) (runes, bytes int) {
+	switch {
+	case len(s) >= 4 && s[0] == '\\' && s[1] == 'x':
+		return 4, 4
+	case len(s) >= 2 && s[0] == '\\':
+		return 2, 2
+	}
+	_, bytes = utf8.DecodeRuneInString(s)
+	return 1, bytes
 }
 
 // rowWriter shows keys one after the other in the chosen form.
@@ -312,10 +338,10 @@ func (w *rowWriter) write(i *client.Item, found bool) error {
 	if !found {
 		cells[1] = "not found"
 	}
-	if w.withValues {
-		cells = append(cells, escape(i.Value))
+	if !w.withValues {
+		return w.table.row(cells...)
 	}
-	return w.table.row(cells...)
+	return w.table.add(tableRow{append(cells, escape(i.Value)), len(i.Value)})
 }
 
 // writeRaw writes key, tab, value, newline, the bytes as they are.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -81,6 +82,9 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := checkRange(bounds[0], bounds[1]); err != nil {
+			return nil, err
+		}
 		out = append(out, client.Range(bounds[0], bounds[1]))
 	}
 	if s.reverse {
@@ -105,6 +109,14 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 	return out, nil
 }
 
+// checkRange refuses bounds between which no key can be. An empty one is none.
+func checkRange(start, end []byte) error {
+	if len(end) > 0 && bytes.Compare(start, end) >= 0 {
+		return usagef("the range is empty: its start %s is not before its end %s", escape(start), escape(end))
+	}
+	return nil
+}
+
 // scan lists keys; onward returns the command line that goes on from a cursor.
 func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOption, onward func(cursor string) string) error {
 	c, err := a.connect(ctx)
@@ -125,6 +137,9 @@ func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOptio
 	}
 	if err := w.flush(); err != nil {
 		return err
+	}
+	if n == 0 && !a.json() {
+		a.note("no keys found")
 	}
 	if cursor := scanner.Cursor(); s.limit > 0 && n == s.limit && cursor != nil {
 		a.note("There may be more; go on with: %s", onward(base64.RawURLEncoding.EncodeToString(cursor)))

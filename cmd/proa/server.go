@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -308,38 +309,67 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Show the version of this program",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := versionText()
+			b := readBuild()
 			if a.json() {
-				return a.writeJSON(map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+				return a.writeJSON(b)
 			}
-			return a.printf("proa %s, %s, %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			revision := ""
+			if b.Revision != "" {
+				revision = ", revision " + b.Revision
+				if b.Modified {
+					revision += " with changes"
+				}
+			}
+			return a.printf("proa %s%s, %s, %s\n", b.Version, revision, b.Go, b.Platform)
 		},
 	}
 }
 
-// versionText returns the module's version or, for a build from a working
-// copy, the revision it was built from.
-func versionText() string {
+// build says what this program was built from.
+type build struct {
+	Version  string `json:"version"`            // of the module; "devel" where it is not known
+	Revision string `json:"revision,omitempty"` // of the working copy
+	Time     string `json:"time,omitempty"`     // of the revision
+	Modified bool   `json:"modified"`           // the working copy had changes
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// readBuild reads what the Go tool has noted in the program.
+var readBuild = sync.OnceValue(func() build {
+	b := build{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return b
 	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	revision, modified := "", ""
 	for _, s := range info.Settings {
-		switch {
-		case s.Key == "vcs.revision":
-			revision = s.Value
-		case s.Key == "vcs.modified" && s.Value == "true":
-			modified = "+changes"
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value[:min(len(s.Value), 12)]
+		case "vcs.time":
+			b.Time = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
 		}
 	}
-	if revision == "" {
-		return "devel"
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		b.Version = v
 	}
-	return "devel-" + revision[:min(len(revision), 12)] + modified
+	return b
+})
+
+// versionText is the version in a word, as nodes tell it each other: that of the
+// module or, for a build from a working copy without one, the revision.
+func versionText() string {
+	b := readBuild()
+	if b.Version != "devel" || b.Revision == "" {
+		return b.Version
+	}
+	changes := ""
+	if b.Modified {
+		changes = "+changes"
+	}
+	return "devel-" + b.Revision + changes
 }
 
 func (a *app) configCommand() *cobra.Command {

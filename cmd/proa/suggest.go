@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// otherNames are the names that commands have in other programs.
+var otherNames = map[string]string{
+	"set": "put", "add": "put", "insert": "put", "update": "put", "write": "put", "store": "put", "setnx": "put KEY VALUE --if-absent",
+	"setex": "put KEY VALUE --ttl 10s", "mset": "batch", "read": "get", "fetch": "get", "cat": "get", "rm": "del", "remove": "del",
+	"unset": "del", "unlink": "del", "flushall": "del --all", "flushdb": "del --all", "keys": "scan", "ls": "scan", "list": "scan",
+	"find": "scan", "dbsize": "del --all --dry-run", "count": "del --all --dry-run", "incrby": "incr", "decr": "incr KEY -1", "decrby": "incr KEY -N",
+	"ttl": "exists", "pttl": "exists", "stat": "exists", "multi": "txn", "exec": "txn", "transaction": "txn", "info": "status",
+	"health": "status", "top": "status --watch", "watch": "status --watch", "nodes": "member list", "members": "member list",
+	"shards": "shard list", "token": "member token", "start": "serve", "server": "serve", "run": "serve", "cli": "shell", "repl": "shell",
+	"console": "shell", "benchmark": "bench", "backup": "export", "dump": "export", "save": "export", "restore": "import", "load": "import",
+	"fsck": "verify", "check": "verify", "recover": "shard recover", "contexts": "context list", "use": "context use", "cluster": "status",
+	"member rm": "member remove", "member delete": "member remove", "member ls": "member list", "shard ls": "shard list",
+	"context ls": "context list", "context rm": "context remove", "context delete": "context remove", "context set": "context add",
+	"context get": "context show", "context switch": "context use",
+}
+
+// nearest returns the name that is least different from word, "" if none is much
+// like it.
+func nearest(word string, names []string) string {
+	best, least := "", max(2, len(word)/3)+1
+	for _, name := range names {
+		d := distance(word, name)
+		if len(word) >= 3 && strings.HasPrefix(name, word) {
+			d = 1
+		}
+		if d < least && d < len(name) {
+			best, least = name, d
+		}
+	}
+	return best
+}
+
+// distance is how many characters must be changed, added, left out, or swapped
+// with their neighbour to make b of a.
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before, last, row = last, row, before
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}
+
+// unknownCommand says what may have been meant, where err is about a command that
+// there is not. Otherwise it returns err.
+func (a *app) unknownCommand(root *cobra.Command, err error) error {
+	var word, path string
+	if _, scanned := fmt.Sscanf(err.Error(), "unknown command %q for %q", &word, &path); scanned != nil {
+		return err
+	}
+	parent := root
+	if words := strings.Fields(path); len(words) > 0 {
+		parent, _, _ = root.Find(strings.Fields(strings.TrimPrefix(path, root.Name())))
+	}
+	return &usageError{errors.New(a.unknownText(root, parent, word))}
+}
+
+func (a *app) unknownText(root, parent *cobra.Command, word string) string {
+	prefix := "" // of the commands below parent
+	if parent != root {
+		prefix = strings.TrimSpace(strings.TrimPrefix(parent.CommandPath(), root.Name())) + " "
+	}
+	text := fmt.Sprintf("unknown command %s%s", prefix, escape([]byte(word)))
+	if a.shell {
+		outside := newRoot(&app{link: a.link})
+		if c, _, err := outside.Find(append(strings.Fields(prefix), word)); err == nil && c.Name() == word {
+			return fmt.Sprintf("%s%s works outside the shell: %s …", prefix, word, c.CommandPath())
+		}
+	}
+	meant := otherNames[prefix+word]
+	if meant == "" {
+		names := commandNames(parent)
+		if a.shell && parent == root {
+			names = append(names, builtins...)
+		}
+		if name := nearest(word, names); name != "" {
+			meant = prefix + name
+		}
+	}
+	if name, _, _ := strings.Cut(meant, " "); a.shell && meant != "" && !slices.Contains(append(commandNames(root), builtins...), name) {
+		meant = "proa " + meant + ", outside the shell"
+	}
+	if meant == "" {
+		return text
+	}
+	return text + "; did you mean " + meant + "?"
+}
+
+// flagError says of a flag that cannot be parsed what is wrong, in the words of
+// this program, and what may have been meant.
+func flagError(cmd *cobra.Command, err error) error {
+	return explainFlag(err, cmd.Flags(), cmd.InheritedFlags())
+}
+
+func explainFlag(err error, sets ...*pflag.FlagSet) error {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		name := unknown.GetSpecifiedName()
+		var names []string
+		for _, s := range sets {
+			s.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		}
+		if meant := nearest(name, names); len(name) > 1 && meant != "" {
+			return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, meant)
+		}
+	case errors.As(err, &invalid):
+		f := invalid.GetFlag()
+		if f.Value.Type() == "duration" {
+			return fmt.Errorf("--%s %w", f.Name, timeError(invalid.GetValue()))
+		}
+	}
+	return err
+}
+
+// timeError says why text is no time.
+func timeError(text string) error {
+	if _, err := time.ParseDuration(text + "s"); err == nil && text != "" {
+		return fmt.Errorf("%s has no unit; did you mean %ss?", text, text)
+	}
+	return fmt.Errorf("%q is not a time such as 10s, 5m or 24h", text)
+}
