@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -17,6 +18,7 @@ type Member struct {
 	ID          uint64
 	Address     string
 	Version     string
+	cluster     uint64
 	inFlightMax int
 }
 
@@ -25,6 +27,7 @@ const nodesMax = 64
 
 // cluster is what a Harness knows of the servers.
 type cluster struct {
+	id      uint64   // 0: not known yet
 	members []Member // at least one
 	shards  int
 	table   atomic.Pointer[leaders]
@@ -46,17 +49,19 @@ const (
 )
 
 // discover finds the servers: those named and, unless anyNode is set, all
-// others that lead shards.
-func discover(ctx context.Context, addresses []string, anyNode bool, timeout time.Duration) (*cluster, error) {
-	c := &cluster{kick: make(chan struct{}, 1)}
+// others that lead shards. All belong to one cluster: to the one with the id
+// only, or where that is 0 to that of the first that answers.
+func discover(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
+	c := &cluster{id: only, kick: make(chan struct{}, 1)}
 	var routes *protocol.RoutesReply
 	var failed []Unreached
 	for _, a := range addresses {
-		m, r, err := meet(ctx, a, timeout)
+		m, r, err := c.meet(ctx, a, timeout)
 		if err != nil {
 			failed = append(failed, Unreached{a, err})
 			continue
 		}
+		c.id = m.cluster
 		c.add(m)
 		routes = newer(routes, r)
 	}
@@ -109,14 +114,18 @@ func newer(a, b *protocol.RoutesReply) *protocol.RoutesReply {
 	return a
 }
 
-// meet asks a server who it is and what it knows of the others.
-func meet(ctx context.Context, address string, timeout time.Duration) (Member, *protocol.RoutesReply, error) {
+// meet asks a server who it is and what it knows of the others. One of another
+// cluster is refused with a *client.WrongClusterError.
+func (c *cluster) meet(ctx context.Context, address string, timeout time.Duration) (Member, *protocol.RoutesReply, error) {
 	k, err := dialControl(ctx, address, timeout)
 	if err != nil {
 		return Member{}, nil, err
 	}
+	if got := k.hello.Cluster; c.id != 0 && got != c.id {
+		return Member{}, nil, errors.Join(&client.WrongClusterError{Endpoint: address, Want: c.id, Got: got}, k.close())
+	}
 	routes, err := k.routes()
-	m := Member{ID: k.hello.Node, Address: address, Version: string(k.hello.ServerVersion), inFlightMax: int(k.hello.InFlightMax)}
+	m := Member{ID: k.hello.Node, Address: address, Version: string(k.hello.ServerVersion), cluster: k.hello.Cluster, inFlightMax: int(k.hello.InFlightMax)}
 	return m, routes, errors.Join(err, k.close())
 }
 
@@ -153,7 +162,7 @@ func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, 
 		var m Member
 		err := fmt.Errorf("its address %q is not reachable from other machines", address)
 		if reachable(address) {
-			m, _, err = meet(ctx, address, timeout)
+			m, _, err = c.meet(ctx, address, timeout)
 		}
 		if err == nil && m.ID != n.ID {
 			err = fmt.Errorf("node %d answers at %s", m.ID, address)
@@ -214,7 +223,7 @@ func (c *cluster) follow(ctx context.Context, timeout time.Duration) {
 			return
 		case <-c.kick:
 		}
-		_, routes, err := meet(ctx, c.members[at%len(c.members)].Address, timeout)
+		_, routes, err := c.meet(ctx, c.members[at%len(c.members)].Address, timeout)
 		if err == nil {
 			if routes.Epoch >= c.table.Load().epoch {
 				c.adopt(routes)

@@ -5,6 +5,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -46,10 +47,11 @@ type fake struct {
 	conns map[net.Conn]bool
 
 	// For loads of several nodes.
-	id     uint64                             // node, 0 meaning 1
-	asked  int                                // STATUS requests so far
-	routes func() *protocol.RoutesReply       // nil: this node leads all
-	ask    func(c net.Conn, r request) []byte // like answer, without the lock
+	id      uint64                             // node, 0 meaning 1
+	cluster uint64                             // 0 meaning 7
+	asked   int                                // STATUS requests so far
+	routes  func() *protocol.RoutesReply       // nil: this node leads all
+	ask     func(c net.Conn, r request) []byte // like answer, without the lock
 }
 
 // start serves on address until the test ends.
@@ -173,7 +175,7 @@ func (s *fake) reply(r request, greeting bool) []byte {
 	switch {
 	case r.op == "HELLO":
 		m := protocol.HelloReply{
-			Version: protocol.Version, Node: s.node(), Cluster: 7, Connection: 1, FrameBytesMax: protocol.FrameBytesMax,
+			Version: protocol.Version, Node: s.node(), Cluster: cmp.Or(s.cluster, 7), Connection: 1, FrameBytesMax: protocol.FrameBytesMax,
 			KeyBytesMax: protocol.KeyBytesMax, ValueBytesMax: protocol.ValueBytesMax, InFlightMax: 1024, Shards: 2, ServerVersion: []byte("fake"),
 		}
 		return proaReply(r.id, protocol.StatusOK, m.AppendTo(nil))

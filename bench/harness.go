@@ -29,7 +29,7 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 	if err := l.prepare(); err != nil {
 		return nil, err
 	}
-	c, err := discover(ctx, l.Addresses, l.AnyNode, l.Timeout)
+	c, err := discover(ctx, l.Addresses, l.AnyNode, l.Cluster, l.Timeout)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/alloctest"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -722,6 +723,34 @@ func TestUnreachable(t *testing.T) {
 	var unreachable *UnreachableError
 	if !errors.As(err, &unreachable) || !errors.Is(err, unix.ECONNREFUSED) || unreachable.Failed[0].Address != l.Addresses[0] {
 		t.Error(err)
+	}
+}
+
+// A load keeps to one cluster: to the one that is named, or to that of the first
+// server. Servers of another one are no servers to it.
+func TestOneCluster(t *testing.T) {
+	one, other := &fake{}, &fake{id: 2, cluster: 8}
+	l, o := loadOf(t, one, "put"), loadOf(t, other, "put")
+	for name, tc := range map[string]struct {
+		addresses []string
+		only      uint64
+		want      uint64 // node, 0: none
+	}{
+		"the first":    {append(l.Addresses, o.Addresses...), 0, 1},
+		"the other":    {append(l.Addresses, o.Addresses...), 8, 2},
+		"another only": {o.Addresses, 7, 0},
+	} {
+		l.Addresses, l.Cluster = tc.addresses, tc.only
+		h, err := Open(t.Context(), l)
+		wrong, refused := errors.AsType[*client.WrongClusterError](err)
+		switch {
+		case tc.want == 0 && (!refused || wrong.Want != 7 || wrong.Got != 8):
+			t.Errorf("%s: %v", name, err)
+		case tc.want > 0 && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case tc.want > 0 && (len(h.Members()) != 1 || h.Members()[0].ID != tc.want):
+			t.Errorf("%s: %+v", name, h.Members())
+		}
 	}
 }
 

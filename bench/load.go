@@ -18,6 +18,11 @@ type Load struct {
 	Addresses []string
 	AnyNode   bool
 
+	// Cluster is the id of the only cluster to talk to. 0 is that of the first
+	// server that answers. Servers of another cluster are treated as if they
+	// could not be reached.
+	Cluster uint64
+
 	// Timeout bounds connecting, how long a run waits without any reply, and
 	// how long a request is repeated because the leader of its shard is not
 	// found. 0 means 10 seconds.

@@ -242,10 +242,7 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 			l.Warmup = 0
 		}
 	}
-	f.cleanupCommand = "proa bench cleanup"
-	if given("endpoints") {
-		f.cleanupCommand += " -e " + strings.Join(a.endpoints, ",")
-	}
+	f.cleanupCommand = cleanupCommand(cmd)
 	_, err = parseRates(f.rates)
 	return err
 }
@@ -292,11 +289,12 @@ const benchRateMax = 100e6
 // bench runs the load test, shows what it measured, and says or settles what
 // becomes of its rows.
 func (a *app) bench(ctx context.Context, f *benchFlags) error {
-	// The harness knows no contexts: what reaches the wrong cluster ends here.
-	if a.link.target.context != "" {
+	// The first contact tells a context its cluster, and the harness keeps to it.
+	if t := a.link.target; t.context != "" {
 		if _, err := a.connect(ctx); err != nil {
 			return err
 		}
+		f.load.Cluster = uint64(t.cluster)
 	}
 	live := a.newBenchLive()
 	f.load.Progress = live.show

@@ -36,6 +36,21 @@ deleted and the exit status is 1. A load test under way loses its rows, too.`,
 	return cmd
 }
 
+// cleanupCommand returns the command line that deletes the rows of load tests in
+// the cluster that cmd was told to talk to.
+func cleanupCommand(cmd *cobra.Command) string {
+	words := []string{"proa", "bench", "cleanup"}
+	for _, name := range []string{"endpoints", "context"} {
+		if f := cmd.Flag(name); f.Changed {
+			words = append(words, flagWords(f)...)
+		}
+	}
+	for i, word := range words {
+		words[i] = shellQuote(word)
+	}
+	return strings.Join(words, " ")
+}
+
 // deleteBenchRows deletes what load tests have left, and notes in rows how many
 // there were.
 func (a *app) deleteBenchRows(ctx context.Context, rows *report.Rows) error {
