@@ -92,7 +92,9 @@ func (s *shell) interactive(ctx context.Context) error {
 	if err := s.open(ctx); err != nil {
 		return err
 	}
+	in := readline.NewCancelableStdin(readline.Stdin)
 	rl, err := readline.NewEx(&readline.Config{
+		Stdin:             in,
 		Prompt:            s.prompt(s.app.link.client),
 		HistoryFile:       historyFile(),
 		HistorySearchFold: true,
@@ -112,7 +114,7 @@ func (s *shell) interactive(ctx context.Context) error {
 	defer signal.Stop(caught)
 	ctx, stop := signal.NotifyContext(context.WithoutCancel(ctx), syscall.SIGTERM)
 	defer stop()
-	defer context.AfterFunc(ctx, func() { rl.Close() })() // ends Readline
+	defer context.AfterFunc(ctx, func() { in.Close() })() // ends Readline
 
 	s.timing = true
 	for !s.leave && ctx.Err() == nil {

@@ -109,8 +109,10 @@ func typing(ts *testscript.TestScript, neg bool, args []string) {
 	case "stop":
 		ts.Check(t.cmd.Process.Signal(syscall.SIGTERM))
 	case "end":
-		if err := t.cmd.Wait(); err != nil {
-			ts.Fatalf("%v", err)
+		err := t.cmd.Wait()
+		t.see(ts, `\z`)
+		if err != nil {
+			ts.Fatalf("%v\n%s", err, t.shown)
 		}
 	}
 }
@@ -154,7 +156,8 @@ func (t *typist) watch() {
 	}
 }
 
-// see waits until the terminal has shown what the expression matches.
+// see waits until the terminal has shown what the expression matches; \z waits for the
+// end.
 func (t *typist) see(ts *testscript.TestScript, expression string) {
 	re, err := regexp.Compile(expression)
 	ts.Check(err)
@@ -169,8 +172,10 @@ func (t *typist) see(ts *testscript.TestScript, expression string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		if at := re.FindIndex(t.shown); at != nil {
-			t.shown = t.shown[at[1]:]
+		if at := re.FindIndex(t.shown); at != nil && (expression != `\z` || t.over) {
+			if expression != `\z` {
+				t.shown = t.shown[at[1]:]
+			}
 			return
 		}
 		if late || t.over {
