@@ -126,7 +126,7 @@ var table = []*Command{
 		ID: CmdPing, Name: "ping", Arity: -1, Flags: FlagFast,
 		Categories: CategoryConnection,
 		Tips:       []string{"request_policy:all_shards", "response_policy:all_succeeded"},
-		Summary:    "Answers PONG, or the message it is given.",
+		Summary:    "Returns PONG, or its argument.",
 		Since:      "1.0.0", Group: "connection", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "message", Type: "string", Optional: true},
@@ -135,7 +135,7 @@ var table = []*Command{
 	{
 		ID: CmdEcho, Name: "echo", Arity: 2, Flags: FlagLoading | FlagStale | FlagFast,
 		Categories: CategoryConnection,
-		Summary:    "Answers the message it is given.",
+		Summary:    "Returns its argument.",
 		Since:      "1.0.0", Group: "connection", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "message", Type: "string"},
@@ -144,7 +144,7 @@ var table = []*Command{
 	{
 		ID: CmdHello, Name: "hello", Arity: -1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagNoAuth | FlagAllowBusy,
 		Categories: CategoryConnection,
-		Summary:    "Opens the conversation: protocol version, credentials, name of the connection.",
+		Summary:    "Handshake: sets the protocol version, credentials and connection name.",
 		Since:      "6.0.0", Group: "connection", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "arguments", Type: "block", Optional: true, Choices: []Argument{
@@ -170,7 +170,7 @@ var table = []*Command{
 	{
 		ID: CmdSelect, Name: "select", Arity: 2, Flags: FlagLoading | FlagStale | FlagFast,
 		Categories: CategoryConnection,
-		Summary:    "Chooses a database; there is only number 0.",
+		Summary:    "Selects a database; only database 0 exists.",
 		Since:      "1.0.0", Group: "connection", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "index", Type: "integer"},
@@ -179,13 +179,13 @@ var table = []*Command{
 	{
 		ID: CmdQuit, Name: "quit", Arity: -1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagNoAuth | FlagAllowBusy,
 		Categories: CategoryConnection,
-		Summary:    "Ends the connection after everything before it is answered.",
+		Summary:    "Closes the connection after all earlier commands are answered.",
 		Since:      "1.0.0", Group: "connection", Complexity: "O(1)",
 	},
 	{
 		ID: CmdReset, Name: "reset", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagNoAuth | FlagAllowBusy,
 		Categories: CategoryConnection,
-		Summary:    "Brings the connection back to the state of a new one.",
+		Summary:    "Resets the connection to the state of a new one.",
 		Since:      "6.2.0", Group: "connection", Complexity: "O(1)",
 	},
 	{
@@ -196,19 +196,19 @@ var table = []*Command{
 			{
 				ID: CmdClientID, Name: "client|id", Arity: 2, Flags: FlagNoScript | FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Tells the number of this connection.",
+				Summary:    "Returns the ID of this connection.",
 				Since:      "5.0.0", Group: "connection", Complexity: "O(1)",
 			},
 			{
 				ID: CmdClientGetName, Name: "client|getname", Arity: 2, Flags: FlagNoScript | FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Tells the name of this connection.",
+				Summary:    "Returns the name of this connection.",
 				Since:      "2.6.9", Group: "connection", Complexity: "O(1)",
 			},
 			{
 				ID: CmdClientSetName, Name: "client|setname", Arity: 3, Flags: FlagNoScript | FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Names this connection.",
+				Summary:    "Sets the name of this connection.",
 				Since:      "2.6.9", Group: "connection", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "connection-name", Type: "string"},
@@ -218,7 +218,7 @@ var table = []*Command{
 				ID: CmdClientSetInfo, Name: "client|setinfo", Arity: 4, Flags: FlagNoScript | FlagLoading | FlagStale,
 				Categories: CategoryConnection,
 				Tips:       []string{"request_policy:all_nodes", "response_policy:all_succeeded"},
-				Summary:    "Notes the library a client uses, and its version.",
+				Summary:    "Records the client's library and its version.",
 				Since:      "7.2.0", Group: "connection", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "attr", Type: "oneof", Choices: []Argument{
@@ -280,7 +280,7 @@ var table = []*Command{
 			{
 				ID: CmdClientNoEvict, Name: "client|no-evict", Arity: 3, Flags: FlagAdmin | FlagNoScript | FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Accepted and without effect: no connection is closed to free memory.",
+				Summary:    "Accepted without effect: connections are never closed to free memory.",
 				Since:      "7.0.0", Group: "connection", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "enabled", Type: "oneof", Choices: []Argument{
@@ -292,7 +292,7 @@ var table = []*Command{
 			{
 				ID: CmdClientNoTouch, Name: "client|no-touch", Arity: 3, Flags: FlagNoScript | FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Accepted and without effect: no read changes what is kept in memory.",
+				Summary:    "Accepted without effect: reads do not record access times.",
 				Since:      "7.2.0", Group: "connection", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "enabled", Type: "oneof", Choices: []Argument{
@@ -326,7 +326,7 @@ var table = []*Command{
 				ID: CmdCommandDocs, Name: "command|docs", Arity: -2, Flags: FlagLoading | FlagStale,
 				Categories: CategoryConnection,
 				Tips:       []string{"nondeterministic_output_order"},
-				Summary:    "Describes commands for people.",
+				Summary:    "Returns documentation of commands.",
 				Since:      "7.0.0", Group: "server", Complexity: "O(N), N: commands asked for",
 				Arguments: []Argument{
 					{Name: "command-name", Type: "string", Optional: true, Multiple: true},
@@ -336,7 +336,7 @@ var table = []*Command{
 				ID: CmdCommandInfo, Name: "command|info", Arity: -2, Flags: FlagLoading | FlagStale,
 				Categories: CategoryConnection,
 				Tips:       []string{"nondeterministic_output_order"},
-				Summary:    "Describes commands for clients.",
+				Summary:    "Returns information about commands for clients.",
 				Since:      "2.8.13", Group: "server", Complexity: "O(N), N: commands asked for",
 				Arguments: []Argument{
 					{Name: "command-name", Type: "string", Optional: true, Multiple: true},
@@ -345,20 +345,20 @@ var table = []*Command{
 			{
 				ID: CmdCommandGetKeys, Name: "command|getkeys", Arity: -4, Flags: FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Finds the keys among the arguments of a command.",
+				Summary:    "Extracts the keys from the arguments of a command.",
 				Since:      "2.8.13", Group: "server", Complexity: "O(N), N: arguments",
 			},
 			{
 				ID: CmdCommandGetKeysAndFlags, Name: "command|getkeysandflags", Arity: -4, Flags: FlagLoading | FlagStale,
 				Categories: CategoryConnection,
-				Summary:    "Finds the keys among the arguments of a command, and what the command does with each.",
+				Summary:    "Extracts the keys from the arguments of a command, with access flags.",
 				Since:      "7.0.0", Group: "server", Complexity: "O(N), N: arguments",
 			},
 			{
 				ID: CmdCommandList, Name: "command|list", Arity: -2, Flags: FlagLoading | FlagStale,
 				Categories: CategoryConnection,
 				Tips:       []string{"nondeterministic_output_order"},
-				Summary:    "Tells the names of the commands.",
+				Summary:    "Lists the names of all commands.",
 				Since:      "7.0.0", Group: "server", Complexity: "O(N), N: commands",
 				Arguments: []Argument{
 					{Name: "filterby", Type: "oneof", Token: "FILTERBY", Optional: true, Choices: []Argument{
@@ -383,7 +383,7 @@ var table = []*Command{
 		Subcommands: []*Command{
 			{
 				ID: CmdConfigGet, Name: "config|get", Arity: -3, Flags: FlagAdmin | FlagNoScript | FlagLoading | FlagStale,
-				Summary: "Tells the settings whose names match patterns.",
+				Summary: "Returns the settings whose names match patterns.",
 				Since:   "2.0.0", Group: "server", Complexity: "O(N), N: settings",
 				Arguments: []Argument{
 					{Name: "parameter", Type: "block", Multiple: true, Choices: []Argument{
@@ -405,7 +405,7 @@ var table = []*Command{
 			},
 			{
 				ID: CmdConfigResetStat, Name: "config|resetstat", Arity: 2, Flags: FlagAdmin | FlagNoScript | FlagLoading | FlagStale,
-				Summary: "Has the counters of INFO commandstats begin again.",
+				Summary: "Resets the counters of INFO commandstats.",
 				Since:   "2.0.0", Group: "server", Complexity: "O(1)",
 			},
 			{
@@ -418,7 +418,7 @@ var table = []*Command{
 	{
 		ID: CmdRole, Name: "role", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast,
 		Categories: CategoryAdmin | CategoryDangerous,
-		Summary:    "Tells the role of this server: always master.",
+		Summary:    "Returns the role of this server: always master.",
 		Since:      "2.8.12", Group: "server", Complexity: "O(1)",
 	},
 	{
@@ -430,7 +430,7 @@ var table = []*Command{
 				ID: CmdMemoryUsage, Name: "memory|usage", Arity: -3, Flags: FlagReadOnly,
 				FirstKey: 2, LastKey: 2, Step: 1,
 				KeySpecs: []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-				Summary:  "Tells about how many bytes a row takes.",
+				Summary:  "Returns the approximate memory usage of a key in bytes.",
 				Since:    "4.0.0", Group: "server", Complexity: "O(N), N: bytes of the value",
 				Arguments: []Argument{
 					{Name: "key", Type: "key"},
@@ -448,7 +448,7 @@ var table = []*Command{
 		ID: CmdInfo, Name: "info", Arity: -1, Flags: FlagLoading | FlagStale,
 		Categories: CategoryDangerous,
 		Tips:       []string{"nondeterministic_output", "request_policy:all_shards", "response_policy:special"},
-		Summary:    "Tells the state and the counters of this server.",
+		Summary:    "Returns information and statistics about the server.",
 		Since:      "1.0.0", Group: "server", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "section", Type: "string", Optional: true, Multiple: true},
@@ -458,14 +458,14 @@ var table = []*Command{
 		ID: CmdDBSize, Name: "dbsize", Arity: 1, Flags: FlagReadOnly | FlagFast,
 		Categories: CategoryKeyspace,
 		Tips:       []string{"request_policy:all_shards", "response_policy:agg_sum"},
-		Summary:    "Counts the keys of all shards, by reading them.",
+		Summary:    "Counts all keys by reading them.",
 		Since:      "1.0.0", Group: "server", Complexity: "O(N), N: keys",
 	},
 	{
 		ID: CmdFlushAll, Name: "flushall", Arity: -1, Flags: FlagWrite,
 		Categories: CategoryKeyspace | CategoryDangerous,
 		Tips:       []string{"request_policy:all_shards", "response_policy:all_succeeded"},
-		Summary:    "Deletes all keys, in each shard all at once.",
+		Summary:    "Deletes all keys, atomically in each shard.",
 		Since:      "1.0.0", Group: "server", Complexity: "O(S), S: shards",
 		Arguments: []Argument{
 			{Name: "async", Type: "oneof", Optional: true, Choices: []Argument{
@@ -478,7 +478,7 @@ var table = []*Command{
 		ID: CmdFlushDB, Name: "flushdb", Arity: -1, Flags: FlagWrite,
 		Categories: CategoryKeyspace | CategoryDangerous,
 		Tips:       []string{"request_policy:all_shards", "response_policy:all_succeeded"},
-		Summary:    "Deletes all keys, in each shard all at once.",
+		Summary:    "Deletes all keys, atomically in each shard.",
 		Since:      "1.0.0", Group: "server", Complexity: "O(S), S: shards",
 		Arguments: []Argument{
 			{Name: "async", Type: "oneof", Optional: true, Choices: []Argument{
@@ -490,7 +490,7 @@ var table = []*Command{
 	{
 		ID: CmdTime, Name: "time", Arity: 1, Flags: FlagLoading | FlagStale | FlagFast,
 		Tips:    []string{"nondeterministic_output"},
-		Summary: "Tells the time of this server: seconds since 1970, and microseconds.",
+		Summary: "Returns the server's time: Unix seconds and microseconds.",
 		Since:   "2.6.0", Group: "server", Complexity: "O(1)",
 	},
 	{
@@ -498,7 +498,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Reads a value.",
+		Summary:    "Returns a value.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -509,7 +509,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update", "variable_flags"}, Notes: "Reads only with GET"}},
-		Summary:    "Writes a value, if asked only under a condition or until a time.",
+		Summary:    "Sets a value, optionally under a condition or with an expiry.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -533,7 +533,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"OW", "insert"}}},
-		Summary:    "Writes a value if the key does not exist.",
+		Summary:    "Sets a value if the key does not exist.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -545,7 +545,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"OW", "update"}}},
-		Summary:    "Writes a value that expires after seconds.",
+		Summary:    "Sets a value with a time to live in seconds.",
 		Since:      "2.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -558,7 +558,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"OW", "update"}}},
-		Summary:    "Writes a value that expires after milliseconds.",
+		Summary:    "Sets a value with a time to live in milliseconds.",
 		Since:      "2.6.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -571,7 +571,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}}},
-		Summary:    "Writes a value and answers the one before.",
+		Summary:    "Sets a value and returns the previous one.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Deprecated: "6.2.0", ReplacedBy: "SET with GET",
 		Arguments: []Argument{
@@ -584,7 +584,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "delete"}}},
-		Summary:    "Deletes a key and answers its value.",
+		Summary:    "Deletes a key and returns its value.",
 		Since:      "6.2.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -594,8 +594,8 @@ var table = []*Command{
 		ID: CmdGetEX, Name: "getex", Arity: -2, Flags: FlagWrite | FlagFast,
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
-		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}, Notes: "Writes only when it changes the expiry"}},
-		Summary:    "Reads a value and changes when it expires.",
+		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}, Notes: "Writes only if it changes the expiry"}},
+		Summary:    "Returns a value and changes its expiry.",
 		Since:      "6.2.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -614,7 +614,7 @@ var table = []*Command{
 		Categories: CategoryString,
 		Tips:       []string{"request_policy:multi_shard"},
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: -1, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Reads several values.",
+		Summary:    "Returns several values.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(N), N: keys",
 		Arguments: []Argument{
 			{Name: "key", Type: "key", Multiple: true},
@@ -626,7 +626,7 @@ var table = []*Command{
 		Categories: CategoryString,
 		Tips:       []string{"request_policy:multi_shard", "response_policy:all_succeeded"},
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: -1, Step: 2, Flags: []string{"OW", "update"}}},
-		Summary:    "Writes several values in one step.",
+		Summary:    "Sets several values atomically.",
 		Since:      "1.0.1", Group: "string", Complexity: "O(N), N: keys",
 		Arguments: []Argument{
 			{Name: "key_value", Type: "block", Multiple: true, Choices: []Argument{
@@ -641,7 +641,7 @@ var table = []*Command{
 		Categories: CategoryString,
 		Tips:       []string{"request_policy:multi_shard", "response_policy:agg_min"},
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: -1, Step: 2, Flags: []string{"OW", "insert"}}},
-		Summary:    "Writes several values in one step if none of the keys exists.",
+		Summary:    "Sets several values atomically if none of the keys exists.",
 		Since:      "1.0.1", Group: "string", Complexity: "O(N), N: keys",
 		Arguments: []Argument{
 			{Name: "key_value", Type: "block", Multiple: true, Choices: []Argument{
@@ -655,7 +655,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-		Summary:    "Tells the length of a value.",
+		Summary:    "Returns the length of a value.",
 		Since:      "2.2.0", Group: "string", Complexity: "O(N), N: bytes of the value",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -666,7 +666,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "insert"}}},
-		Summary:    "Adds to the end of a value.",
+		Summary:    "Appends to a value.",
 		Since:      "2.0.0", Group: "string", Complexity: "O(N), N: bytes of the new value",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -678,7 +678,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Reads a part of a value.",
+		Summary:    "Returns a part of a value.",
 		Since:      "2.4.0", Group: "string", Complexity: "O(N), N: bytes of the value",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -704,7 +704,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Reads a part of a value.",
+		Summary:    "Returns a part of a value.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(N), N: bytes of the value",
 		Deprecated: "2.0.0", ReplacedBy: "GETRANGE",
 		Arguments: []Argument{
@@ -718,7 +718,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}}},
-		Summary:    "Adds one to an integer.",
+		Summary:    "Increments an integer by one.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -729,7 +729,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}}},
-		Summary:    "Adds to an integer.",
+		Summary:    "Increments an integer by a number.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -741,7 +741,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}}},
-		Summary:    "Takes one from an integer.",
+		Summary:    "Decrements an integer by one.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -752,7 +752,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}}},
-		Summary:    "Takes from an integer.",
+		Summary:    "Decrements an integer by a number.",
 		Since:      "1.0.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -764,7 +764,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryString,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "update"}}},
-		Summary:    "Adds to a floating point number.",
+		Summary:    "Increments a floating point number.",
 		Since:      "2.6.0", Group: "string", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -812,7 +812,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-		Summary:    "Tells the type of a value, which is always string.",
+		Summary:    "Returns the type of a value, which is always string.",
 		Since:      "1.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -823,7 +823,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "update"}}},
-		Summary:    "Lets a key expire after seconds.",
+		Summary:    "Sets a key's time to live in seconds.",
 		Since:      "1.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -841,7 +841,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "update"}}},
-		Summary:    "Lets a key expire after milliseconds.",
+		Summary:    "Sets a key's time to live in milliseconds.",
 		Since:      "2.6.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -859,7 +859,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "update"}}},
-		Summary:    "Lets a key expire at a Unix time in seconds.",
+		Summary:    "Sets a key's expiry to a Unix time in seconds.",
 		Since:      "1.2.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -877,7 +877,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "update"}}},
-		Summary:    "Lets a key expire at a Unix time in milliseconds.",
+		Summary:    "Sets a key's expiry to a Unix time in milliseconds.",
 		Since:      "2.6.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -896,7 +896,7 @@ var table = []*Command{
 		Categories: CategoryKeyspace,
 		Tips:       []string{"nondeterministic_output"},
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Tells in how many seconds a key expires.",
+		Summary:    "Returns a key's remaining time to live in seconds.",
 		Since:      "1.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -908,7 +908,7 @@ var table = []*Command{
 		Categories: CategoryKeyspace,
 		Tips:       []string{"nondeterministic_output"},
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Tells in how many milliseconds a key expires.",
+		Summary:    "Returns a key's remaining time to live in milliseconds.",
 		Since:      "2.6.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -919,7 +919,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Tells the Unix time in seconds at which a key expires.",
+		Summary:    "Returns a key's expiry as a Unix time in seconds.",
 		Since:      "7.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -930,7 +930,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RO", "access"}}},
-		Summary:    "Tells the Unix time in milliseconds at which a key expires.",
+		Summary:    "Returns a key's expiry as a Unix time in milliseconds.",
 		Since:      "7.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -941,7 +941,7 @@ var table = []*Command{
 		FirstKey: 1, LastKey: 1, Step: 1,
 		Categories: CategoryKeyspace,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "update"}}},
-		Summary:    "Lets a key no longer expire.",
+		Summary:    "Removes a key's expiry.",
 		Since:      "2.2.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -951,7 +951,7 @@ var table = []*Command{
 		ID: CmdScan, Name: "scan", Arity: -2, Flags: FlagReadOnly,
 		Categories: CategoryKeyspace,
 		Tips:       []string{"nondeterministic_output", "request_policy:special"},
-		Summary:    "Walks through all keys a few at a time.",
+		Summary:    "Iterates over all keys in steps.",
 		Since:      "2.8.0", Group: "generic", Complexity: "O(N), N: keys read in one call",
 		Arguments: []Argument{
 			{Name: "cursor", Type: "integer"},
@@ -978,7 +978,7 @@ var table = []*Command{
 			{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "delete"}},
 			{Index: 2, LastKey: 0, Step: 1, Flags: []string{"OW", "update"}},
 		},
-		Summary: "Gives a value another key in the same shard.",
+		Summary: "Renames a key within its shard.",
 		Since:   "1.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -993,7 +993,7 @@ var table = []*Command{
 			{Index: 1, LastKey: 0, Step: 1, Flags: []string{"RW", "access", "delete"}},
 			{Index: 2, LastKey: 0, Step: 1, Flags: []string{"OW", "insert"}},
 		},
-		Summary: "Gives a value another key in the same shard, if nothing is there.",
+		Summary: "Renames a key within its shard if the new key does not exist.",
 		Since:   "1.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "key", Type: "key"},
@@ -1004,7 +1004,7 @@ var table = []*Command{
 		ID: CmdRandomKey, Name: "randomkey", Arity: 1, Flags: FlagReadOnly,
 		Categories: CategoryKeyspace,
 		Tips:       []string{"request_policy:all_shards", "nondeterministic_output"},
-		Summary:    "Picks some key.",
+		Summary:    "Returns a random key.",
 		Since:      "1.0.0", Group: "generic", Complexity: "O(1)",
 	},
 	{
@@ -1047,7 +1047,7 @@ var table = []*Command{
 				Categories: CategoryKeyspace,
 				Tips:       []string{"nondeterministic_output"},
 				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-				Summary:    "Tells the name Redis would have for the form of a value.",
+				Summary:    "Returns the encoding that Redis would use for a value.",
 				Since:      "2.2.3", Group: "generic", Complexity: "O(N), N: bytes of the value",
 				Arguments: []Argument{
 					{Name: "key", Type: "key"},
@@ -1059,7 +1059,7 @@ var table = []*Command{
 				Categories: CategoryKeyspace,
 				Tips:       []string{"nondeterministic_output"},
 				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-				Summary:    "Answers that no frequency of access is kept.",
+				Summary:    "Returns an error: access frequencies are not recorded.",
 				Since:      "4.0.0", Group: "generic", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "key", Type: "key"},
@@ -1071,7 +1071,7 @@ var table = []*Command{
 				Categories: CategoryKeyspace,
 				Tips:       []string{"nondeterministic_output"},
 				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-				Summary:    "Answers 0: no time of access is kept.",
+				Summary:    "Returns 0: access times are not recorded.",
 				Since:      "2.2.3", Group: "generic", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "key", Type: "key"},
@@ -1083,7 +1083,7 @@ var table = []*Command{
 				Categories: CategoryKeyspace,
 				Tips:       []string{"nondeterministic_output"},
 				KeySpecs:   []KeySpec{{Index: 2, LastKey: 0, Step: 1, Flags: []string{"RO"}}},
-				Summary:    "Answers 1 where the key exists.",
+				Summary:    "Returns 1 if the key exists.",
 				Since:      "2.2.3", Group: "generic", Complexity: "O(1)",
 				Arguments: []Argument{
 					{Name: "key", Type: "key"},
@@ -1100,27 +1100,27 @@ var table = []*Command{
 	{
 		ID: CmdMulti, Name: "multi", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagAllowBusy,
 		Categories: CategoryTransaction,
-		Summary:    "Begins a transaction: what follows is kept until EXEC.",
+		Summary:    "Starts a transaction: commands are queued until EXEC.",
 		Since:      "1.2.0", Group: "transactions", Complexity: "O(1)",
 	},
 	{
 		ID: CmdExec, Name: "exec", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagSkipSlowlog,
 		Categories: CategoryTransaction,
-		Summary:    "Carries the transaction out in one step, unless a watched key has changed.",
+		Summary:    "Executes the transaction atomically, unless a watched key has changed.",
 		Since:      "1.2.0", Group: "transactions", Complexity: "Depends on the commands in it.",
 	},
 	{
 		ID: CmdDiscard, Name: "discard", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagAllowBusy,
 		Categories: CategoryTransaction,
-		Summary:    "Forgets the transaction.",
-		Since:      "2.0.0", Group: "transactions", Complexity: "O(N), N: commands kept",
+		Summary:    "Discards the transaction.",
+		Since:      "2.0.0", Group: "transactions", Complexity: "O(N), N: queued commands",
 	},
 	{
 		ID: CmdWatch, Name: "watch", Arity: -2, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagAllowBusy,
 		FirstKey: 1, LastKey: -1, Step: 1,
 		Categories: CategoryTransaction,
 		KeySpecs:   []KeySpec{{Index: 1, LastKey: -1, Step: 1, Flags: []string{"RO"}}},
-		Summary:    "Makes the next EXEC depend on keys not having changed.",
+		Summary:    "Makes the next EXEC conditional on keys being unchanged.",
 		Since:      "2.2.0", Group: "transactions", Complexity: "O(N), N: keys",
 		Arguments: []Argument{
 			{Name: "key", Type: "key", Multiple: true},
@@ -1129,14 +1129,14 @@ var table = []*Command{
 	{
 		ID: CmdUnwatch, Name: "unwatch", Arity: 1, Flags: FlagNoScript | FlagLoading | FlagStale | FlagFast | FlagAllowBusy,
 		Categories: CategoryTransaction,
-		Summary:    "Forgets all watched keys.",
+		Summary:    "Unwatches all keys.",
 		Since:      "2.2.0", Group: "transactions", Complexity: "O(1)",
 	},
 	{
 		ID: CmdWait, Name: "wait", Arity: 3, Flags: FlagNoScript,
 		Categories: CategoryConnection,
 		Tips:       []string{"request_policy:all_shards", "response_policy:agg_min"},
-		Summary:    "Tells how many replicas have the writes of this connection; a majority has them already.",
+		Summary:    "Returns how many replicas have the writes of this connection; a majority already has them.",
 		Since:      "3.0.0", Group: "generic", Complexity: "O(1)",
 		Arguments: []Argument{
 			{Name: "numreplicas", Type: "integer"},
@@ -1151,14 +1151,14 @@ var table = []*Command{
 			{
 				ID: CmdClusterSlots, Name: "cluster|slots", Arity: 2, Flags: FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Tells which nodes hold which slots.",
+				Summary: "Returns which nodes serve which slots.",
 				Since:   "3.0.0", Group: "cluster", Complexity: "O(N), N: slots that change hands",
 				Deprecated: "7.0.0", ReplacedBy: "CLUSTER SHARDS",
 			},
 			{
 				ID: CmdClusterShards, Name: "cluster|shards", Arity: 2, Flags: FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Tells which nodes hold which slots, by shard.",
+				Summary: "Returns which nodes serve which slots, by shard.",
 				Since:   "7.0.0", Group: "cluster", Complexity: "O(N), N: shards",
 			},
 			{
@@ -1170,12 +1170,12 @@ var table = []*Command{
 			{
 				ID: CmdClusterInfo, Name: "cluster|info", Arity: 2, Flags: FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Tells the state of the cluster.",
+				Summary: "Returns the state of the cluster.",
 				Since:   "3.0.0", Group: "cluster", Complexity: "O(1)",
 			},
 			{
 				ID: CmdClusterKeySlot, Name: "cluster|keyslot", Arity: 3, Flags: FlagStale,
-				Summary: "Tells the slot of a key.",
+				Summary: "Returns the slot of a key.",
 				Since:   "3.0.0", Group: "cluster", Complexity: "O(N), N: bytes of the key",
 				Arguments: []Argument{
 					{Name: "key", Type: "string"},
@@ -1183,7 +1183,7 @@ var table = []*Command{
 			},
 			{
 				ID: CmdClusterMyID, Name: "cluster|myid", Arity: 2, Flags: FlagStale,
-				Summary: "Tells the id of this node.",
+				Summary: "Returns the ID of this node.",
 				Since:   "3.0.0", Group: "cluster", Complexity: "O(1)",
 			},
 			{
@@ -1197,7 +1197,7 @@ var table = []*Command{
 			{
 				ID: CmdClusterGetKeysInSlot, Name: "cluster|getkeysinslot", Arity: 4, Flags: FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Tells the first keys of a slot.",
+				Summary: "Returns the first keys of a slot.",
 				Since:   "3.0.0", Group: "cluster", Complexity: "O(N), N: keys of the shard",
 				Arguments: []Argument{
 					{Name: "slot", Type: "integer"},
@@ -1207,7 +1207,7 @@ var table = []*Command{
 			{
 				ID: CmdClusterReplicas, Name: "cluster|replicas", Arity: 3, Flags: FlagAdmin | FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Lists the replicas of a node: none, for each node is told as a master.",
+				Summary: "Lists the nodes that are shown as replicas of a node.",
 				Since:   "5.0.0", Group: "cluster", Complexity: "O(N), N: nodes",
 				Arguments: []Argument{
 					{Name: "node-id", Type: "string"},
@@ -1216,7 +1216,7 @@ var table = []*Command{
 			{
 				ID: CmdClusterSlaves, Name: "cluster|slaves", Arity: 3, Flags: FlagAdmin | FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Lists the replicas of a node, under the name of before.",
+				Summary: "Lists the nodes that are shown as replicas of a node (old name of CLUSTER REPLICAS).",
 				Since:   "3.0.0", Group: "cluster", Complexity: "O(N), N: nodes",
 				Deprecated: "5.0.0", ReplacedBy: "CLUSTER REPLICAS",
 				Arguments: []Argument{
@@ -1226,7 +1226,7 @@ var table = []*Command{
 			{
 				ID: CmdClusterLinks, Name: "cluster|links", Arity: 2, Flags: FlagStale,
 				Tips:    []string{"nondeterministic_output"},
-				Summary: "Lists the connections between nodes that speak this protocol: none.",
+				Summary: "Lists the cluster bus links between nodes: none.",
 				Since:   "7.0.0", Group: "cluster", Complexity: "O(N), N: nodes",
 			},
 			{
@@ -1239,19 +1239,19 @@ var table = []*Command{
 	{
 		ID: CmdReadOnly, Name: "readonly", Arity: 1, Flags: FlagLoading | FlagStale | FlagFast,
 		Categories: CategoryConnection,
-		Summary:    "Lets this connection read where replicas are.",
+		Summary:    "Allows stale reads from replicas on this connection.",
 		Since:      "3.0.0", Group: "cluster", Complexity: "O(1)",
 	},
 	{
 		ID: CmdReadWrite, Name: "readwrite", Arity: 1, Flags: FlagLoading | FlagStale | FlagFast,
 		Categories: CategoryConnection,
-		Summary:    "Takes READONLY back.",
+		Summary:    "Ends READONLY.",
 		Since:      "3.0.0", Group: "cluster", Complexity: "O(1)",
 	},
 	{
 		ID: CmdAsking, Name: "asking", Arity: 1, Flags: FlagFast,
 		Categories: CategoryConnection,
-		Summary:    "Accepted and without effect: no slot is ever half moved.",
+		Summary:    "Accepted without effect: slots are never in migration.",
 		Since:      "3.0.0", Group: "cluster", Complexity: "O(1)",
 	},
 }
