@@ -162,7 +162,7 @@ func TestForeignLog(t *testing.T) {
 	if _, err := vfs.Clone(other, mine, dir+"/"+logDir, dir+"/"+logDir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMem(mine, Options{}); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "another node's") {
+	if _, err := openMem(mine, Options{}); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("Open: %v", err)
 	}
 	if err := verify(mine, dir, func(string) {}); !errors.Is(err, ErrBadDirectory) {

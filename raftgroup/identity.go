@@ -386,7 +386,7 @@ func (id *Identity) explainDamage(err error) error {
 	case errors.Is(err, raftlog.ErrMissing):
 		return fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrLogMissing, err)
 	case errors.Is(err, raftlog.ErrOwner):
-		return fmt.Errorf("%w: its %s/ belongs to another node: %w; restore the one that belongs to this node. Otherwise, "+rejoinOrRestore, ErrBadDirectory, logDir, err)
+		return fmt.Errorf("%w: %s/: %w; restore the one that belongs to this node. Otherwise, "+rejoinOrRestore, ErrBadDirectory, logDir, err)
 	case errors.Is(err, storage.ErrOwner):
 		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; restore the matching files. Otherwise, "+rejoinOrRestore, ErrBadDirectory, identityFile, stateDir, err)
 	case errors.As(err, &damage) && len(damage.Lost) > 0:

@@ -210,7 +210,7 @@ func TestCheckpointLeavesOut(t *testing.T) {
 	}
 	h.sealRun(run[:runHeaderBytes])
 	_, _, err = Open(testOptions(withSegment(t, fs, 2, p)))
-	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "tells of 0 groups") {
+	if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "has 0 groups") {
 		t.Errorf("Open: %v", err)
 	}
 }
