@@ -29,13 +29,6 @@ build: ## build ./proa
 	$(GO) build -trimpath -o proa ./cmd/proa
 
 run: build ## build, and serve on ./proa-data (DATA=dir for another place)
-	@echo
-	@echo 'Next, in a second terminal:'
-	@echo '  ./proa put greeting hello'
-	@echo '  ./proa get greeting'
-	@echo '  ./proa shell'
-	@echo 'Control-C here stops the server. The data stays in $(DATA).'
-	@echo
 	@exec ./proa serve --data $(DATA)
 
 test: ## the tests that a change should pass first: all but the longest, in about 5 minutes on two idle cores

@@ -103,6 +103,12 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 		cfg.BackoffMax = shellBackoffMax
 	}
 	c, err := client.New(ctx, cfg)
+	if err == nil && a.meet(c, t) {
+		// From now on the context is of this cluster, for this client, too.
+		c.Close()
+		cfg.Cluster = uint64(t.cluster)
+		c, err = client.New(ctx, cfg)
+	}
 	if err != nil {
 		if asClientError(err) == nil { // an endpoint is not one
 			err = &usageError{err}
@@ -110,7 +116,6 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 		return nil, err
 	}
 	a.link.client = c
-	a.meet(c, t)
 	return c, nil
 }
 

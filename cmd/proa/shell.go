@@ -77,7 +77,7 @@ func (s *shell) pipe(ctx context.Context) error {
 			return err
 		}
 		if status := s.execute(ctx, string(line)); status != exitDone {
-			fmt.Fprintf(s.app.err, "(line %d)\n", lines.number)
+			s.app.note("(line %d)", lines.number)
 			last = status
 		}
 	}
@@ -237,8 +237,7 @@ func (s *shell) execute(ctx context.Context, line string) int {
 	}
 	words, err := splitLine(line)
 	if err != nil {
-		fmt.Fprintln(s.app.err, "proa:", err)
-		return exitUsage
+		return s.refuse("%v", err)
 	}
 	if len(words) == 0 {
 		return exitDone
@@ -288,8 +287,7 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 	case "help", "?":
 		if len(words) > 1 {
 			if c, _, err := newRoot(s.line()).Find(words[1:]); err != nil || !c.HasParent() {
-				fmt.Fprintf(s.app.err, "proa: there is no command %q; help lists them\n", strings.Join(words[1:], " "))
-				return exitUsage, true
+				return s.refuse("there is no command %q; help lists them", strings.Join(words[1:], " ")), true
 			}
 			return 0, false
 		}
@@ -315,15 +313,17 @@ func (s *shell) outside(name string) (status int, ok bool) {
 		case root.Name() == "": // of the shell
 			return 0, false
 		default:
-			fmt.Fprintf(s.app.err, "proa: %s works outside the shell: %s …\n", c.Name(), c.CommandPath())
-			return exitUsage, true
+			return s.refuse("%s works outside the shell: %s …", c.Name(), c.CommandPath()), true
 		}
 	}
 	return 0, false
 }
 
-func (s *shell) usage(text string) int {
-	fmt.Fprintln(s.app.err, "proa: write:", text)
+func (s *shell) usage(text string) int { return s.refuse("write: %s", text) }
+
+// refuse tells of a mistake in a line that no command can tell of.
+func (s *shell) refuse(format string, args ...any) int {
+	s.app.tell(&problem{Class: classes[exitUsage], Code: classes[exitUsage], Message: fmt.Sprintf(format, args...), Exit: exitUsage})
 	return exitUsage
 }
 

@@ -106,11 +106,12 @@ func noContext(name string, set *contexts.Set) error {
 	return notDonef("there is no context %q; there are: %s", name, strings.Join(set.Names(), ", "))
 }
 
-// meet remembers the cluster of a context at the first contact.
-func (a *app) meet(c *client.Client, t *target) {
+// meet remembers the cluster of a context at the first contact, and reports
+// whether this was the first one.
+func (a *app) meet(c *client.Client, t *target) bool {
 	info, ok := c.Server()
 	if t.context == "" || t.cluster != 0 || !ok || info.Cluster == 0 {
-		return
+		return false
 	}
 	t.cluster = contexts.ClusterID(info.Cluster)
 	err := updateContexts(func(s *contexts.Set) error {
@@ -123,6 +124,7 @@ func (a *app) meet(c *client.Client, t *target) {
 	if err != nil {
 		a.note("the cluster of context %s cannot be remembered: %v", t.context, err)
 	}
+	return true
 }
 
 // adviceUnreachable says how to go on where no server of t could be reached. It
