@@ -315,11 +315,11 @@ func (a *app) addFlags(root *cobra.Command) {
 		f.StringSliceVarP(&a.endpoints, "endpoints", "e", a.endpoints, "`servers`: host:port or unix:///path; also "+config.EnvEndpoints+" (default "+defaultEndpoint+")")
 		f.StringVar(&a.context, "context", a.context, "`name` of the cluster, see proa context; also "+config.EnvContext)
 		_ = root.RegisterFlagCompletionFunc("context", completeContexts)
-		f.BoolVarP(&a.escaped, "escaped", "x", a.escaped, `keys and values hold escapes such as \n or \x00`)
+		f.BoolVarP(&a.escaped, "escaped", "x", a.escaped, `keys and values contain escapes such as \n or \x00`)
 	}
 	f.StringVarP(&a.output, "output", "o", a.output, "output `form`: table, json, jsonl or raw")
-	f.StringVar(&a.consistency, "consistency", a.consistency, "of reads: linearizable, session or stale")
-	f.DurationVar(&a.timeout, "timeout", a.timeout, "longest wait for an answer")
+	f.StringVar(&a.consistency, "consistency", a.consistency, "consistency `mode` of reads: linearizable, session or stale")
+	f.DurationVar(&a.timeout, "timeout", a.timeout, "`time` to wait for an answer")
 	for flag, values := range map[string][]string{
 		"output": {outputTable, outputJSON, outputJSONL, outputRaw}, "consistency": {"linearizable", "session", "stale"},
 	} {

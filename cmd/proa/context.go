@@ -20,14 +20,12 @@ func (a *app) contextCommand() *cobra.Command {
 		Use:   "context",
 		Short: "Name clusters, and choose the one that commands talk to",
 		Long: `Name clusters, and choose the one that commands talk to. A context is a name for
-the endpoints of a cluster. It also keeps the id of the cluster, from the first
-contact on: a command that reaches another cluster under these endpoints sends
-nothing to it and fails.
+the endpoints of a cluster. It also stores the id of the cluster from the first
+connection on: a command that reaches another cluster at these endpoints fails and
+sends no request to it.
 
-A command talks to the servers that --endpoints names, otherwise to the context
-that --context names, otherwise to ` + config.EnvEndpoints + `, otherwise to the context
-that ` + config.EnvContext + ` names, otherwise to the current context, otherwise to
-` + defaultEndpoint + `.
+Commands use the first of these that is set: --endpoints, --context, ` + config.EnvEndpoints + `,
+` + config.EnvContext + `, the current context, ` + defaultEndpoint + `.
 
 Contexts are kept in proa/contexts.json in the user's configuration directory:
 $XDG_CONFIG_HOME or ~/.config on Linux, ~/Library/Application Support on macOS,
@@ -45,10 +43,9 @@ func (a *app) contextAddCommand() *cobra.Command {
 		Use:   "add NAME [ENDPOINT…]",
 		Short: "Name a cluster",
 		Long: `Name a cluster by the endpoints of its servers: host:port, host alone for port
-7400, or unix:///path. Without ENDPOINT those of --endpoints or ` + config.EnvEndpoints + ` are taken.
-The command asks the servers for the id of their cluster and keeps it; if none can
-be reached, the first command that reaches one does. The first context becomes the
-current one.`,
+7400, or unix:///path. Without ENDPOINT, --endpoints or ` + config.EnvEndpoints + ` is used.
+The command stores the id of the cluster; if no server can be reached, the first
+command that reaches one stores it. The first context becomes the current one.`,
 		Example: "  proa context add prod n1:7400 n2:7400 n3:7400\n  proa context add prod n1:7400 n2:7400 n4:7400 --replace",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -269,7 +266,7 @@ func (a *app) showContext(r contextRow) error {
 	}
 	cluster := "cluster " + r.Cluster.String()
 	if r.Cluster == 0 {
-		cluster = "no server reached yet: the first contact tells its cluster"
+		cluster = "cluster not known yet: stored at the first connection"
 	}
 	return a.printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, strings.Join(r.Endpoints, ","), cluster)
 }

@@ -22,12 +22,12 @@ type delRange struct {
 func (r *delRange) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	r.set = f
-	f.StringVarP(&r.prefix, "prefix", "p", "", "delete all keys that begin with this")
-	f.StringVar(&r.start, "start", "", "delete all keys from this `key` on")
-	f.StringVar(&r.end, "end", "", "delete all keys before this `key`")
+	f.StringVarP(&r.prefix, "prefix", "p", "", "delete all keys with this `prefix`")
+	f.StringVar(&r.start, "start", "", "delete all keys from this `key` on, inclusive")
+	f.StringVar(&r.end, "end", "", "delete all keys before this `key`, exclusive")
 	f.BoolVar(&r.all, "all", false, "delete all keys")
-	f.BoolVar(&r.yes, "yes", false, "do not ask before many keys are deleted")
-	f.BoolVar(&r.dryRun, "dry-run", false, "delete nothing, count the keys that there are")
+	f.BoolVar(&r.yes, "yes", false, "do not ask for confirmation")
+	f.BoolVar(&r.dryRun, "dry-run", false, "count the keys, delete nothing")
 }
 
 // asked reports whether a range is to be deleted.
@@ -46,13 +46,13 @@ func (r *delRange) check(keys []string) error {
 	case !r.asked():
 		return nil
 	case len(keys) > 0:
-		return usagef("both keys and a range are given")
+		return usagef("keys and a range exclude each other")
 	case r.set.Changed("if-version"), r.set.Changed("return-previous"):
 		return usagef("--if-version and --return-previous are for single keys")
 	case r.all && (r.set.Changed("prefix") || bounds), r.set.Changed("prefix") && bounds:
 		return usagef("--prefix, --all, and --start with --end exclude each other")
 	case !r.all && r.prefix == "" && !bounds:
-		return usagef("without bounds all keys would be deleted; say so with --all")
+		return usagef("a range without bounds means all keys; to delete all keys, use --all")
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func (r *delRange) words(bounds [][]byte) string {
 	case r.all:
 		return "all keys of the cluster"
 	case r.prefix != "":
-		return "all keys that begin with " + prefix
+		return "all keys with prefix " + prefix
 	case r.end == "":
 		return "all keys from " + start + " on"
 	case r.start == "":
@@ -120,7 +120,7 @@ func (a *app) consentToDelete(r *delRange, bounds [][]byte) error {
 		return nil
 	}
 	if _, ok := terminal(a.in); !ok || a.shell {
-		return usagef("nothing was deleted: nobody can be asked here; give --yes, or --dry-run to see how many keys there are")
+		return usagef("nothing was deleted: standard input is not a terminal, so there is no confirmation; add --yes to delete, or --dry-run to count the keys")
 	}
 	fmt.Fprintf(a.err, "Delete %s? To go on, type yes: ", r.words(bounds))
 	line, err := bufio.NewReader(a.in).ReadString('\n')

@@ -36,17 +36,17 @@ func (a *app) importCommand() *cobra.Command {
 	var dir, prefix string
 	cmd := &cobra.Command{
 		Use:   "import [FILE|-]",
-		Short: "Store keys and values from JSON Lines, or from a directory",
-		Long: `Store the records of FILE, or of standard input, with many requests in flight.
+		Short: "Import keys and values from JSON Lines or from a directory",
+		Long: `Import the records of FILE or of standard input, with many requests in flight.
 
 ` + recordHelp + `
 
-An import of a FILE notes in FILE` + importStateSuffix + ` up to where every record is stored and
-acknowledged. After an interruption --resume goes on from there. The note is
-removed when the import is complete.
+The state file FILE` + importStateSuffix + ` records up to where all records are acknowledged, and in
+which cluster. After an interruption, --resume continues from there; it refuses
+another cluster or file. The state file is removed when the import is complete.
 
-With --dir each regular file below a directory becomes a key, its path relative
-to the directory, with slashes, and its content the value.`,
+With --dir, import each regular file below a directory: the key is its path relative
+to the directory, with slashes, the value its content.`,
 		Example: "  proa import all.jsonl\n  proa import all.jsonl --resume\n  gunzip < users.jsonl.gz | proa import -\n  proa import --dir ./site --prefix site/",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,11 +81,11 @@ to the directory, with slashes, and its content the value.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&resume, "resume", false, "go on where an interrupted import of FILE stopped")
-	f.StringVar(&i.statePath, "state", "", "`file` for the note; default FILE"+importStateSuffix)
-	f.IntVar(&i.inFlight, "in-flight", importInFlight, "`number` of requests on their way at a time")
+	f.BoolVar(&resume, "resume", false, "continue an interrupted import of FILE")
+	f.StringVar(&i.statePath, "state", "", "the state `file`; default FILE"+importStateSuffix)
+	f.IntVar(&i.inFlight, "in-flight", importInFlight, "`number` of requests in flight")
 	f.StringVar(&dir, "dir", "", "import the files of this `directory`")
-	f.StringVarP(&prefix, "prefix", "p", "", "with --dir: what all keys begin with")
+	f.StringVarP(&prefix, "prefix", "p", "", "with --dir: `prefix` of all keys")
 	return cmd
 }
 
@@ -296,7 +296,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 		if saveErr := i.saveState(); saveErr != nil {
 			return errors.Join(err, saveErr)
 		}
-		i.app.note("%d records are stored; go on with: %s", i.state.Records, i.resume)
+		i.app.note("%d records are stored; continue with: %s", i.state.Records, i.resume)
 		return err
 	}
 	if err := os.Remove(i.statePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -313,26 +313,26 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 	}
 	fresh := &importState{HeadLen: int64(len(head)), Head: hashOf(head)}
 	if info, err := os.Lstat(i.statePath); err == nil && !info.Mode().IsRegular() {
-		return nil, usagef("%s is not a regular file; name another one for the note with --state", i.statePath)
+		return nil, usagef("%s is not a regular file; name another state file with --state", i.statePath)
 	}
 	b, err := os.ReadFile(i.statePath)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if resume {
-			return nil, notDonef("there is nothing to resume: %s does not exist", i.statePath)
+			return nil, notDonef("nothing to resume: %s does not exist", i.statePath)
 		}
 		return fresh, nil
 	case err != nil:
 		return nil, err
 	case !resume:
-		return nil, notDonef("%s is left from an interrupted import: go on with: %s; or remove it to begin anew", i.statePath, i.resume)
+		return nil, notDonef("%s is left from an interrupted import; continue with: %s; or remove the file to start again", i.statePath, i.resume)
 	}
 	var s importState
 	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, usagef("%s is damaged (%w); remove it to begin anew", i.statePath, err)
+		return nil, usagef("%s is damaged (%w); remove it to start again", i.statePath, err)
 	}
 	if s.Offset < 0 || s.Offset > size || s.HeadLen < 0 || s.HeadLen > int64(len(head)) || s.Head != hashOf(head[:s.HeadLen]) {
-		return nil, usagef("%s belongs to another file; remove it to begin anew", i.statePath)
+		return nil, usagef("%s belongs to another file; remove it to start again", i.statePath)
 	}
 	return &s, nil
 }
@@ -352,7 +352,7 @@ func (i *importer) checkCluster(ctx context.Context) error {
 		i.state.Cluster = cluster
 	}
 	if i.state.Cluster != cluster {
-		return notDonef("%s belongs to an import into cluster %s, but %s is of cluster %s: nothing was stored; name the endpoints of that cluster, or remove the file to begin anew in this one", i.statePath, i.state.Cluster, info.Endpoint, cluster)
+		return notDonef("%s belongs to an import into cluster %s, but %s is in cluster %s: nothing was stored; name the endpoints of that cluster, or remove the file to start again in this one", i.statePath, i.state.Cluster, info.Endpoint, cluster)
 	}
 	return nil
 }

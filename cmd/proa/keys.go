@@ -64,11 +64,11 @@ func (p *putFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&p.ifAbsent, "if-absent", false, "only if the key does not exist")
 	f.BoolVar(&p.ifPresent, "if-present", false, "only if the key exists")
 	addIfVersion(f, &p.ifVersion)
-	f.BoolVar(&p.returnPrevious, "return-previous", false, "show what the key held before")
+	f.BoolVar(&p.returnPrevious, "return-previous", false, "show the previous value")
 }
 
 func addIfVersion(f *pflag.FlagSet, version *uint64) {
-	f.Uint64Var(version, "if-version", 0, "only if the key has this `version`; 0: does not exist")
+	f.Uint64Var(version, "if-version", 0, "only if the key has this `version`; 0 means that it does not exist")
 }
 
 // options returns what the flags ask for.
@@ -163,7 +163,7 @@ func (a *app) writeOutcome(verb string, r client.WriteResult, err error, previou
 func (a *app) value(args []string, file string) ([]byte, error) {
 	switch {
 	case file != "" && len(args) > 0:
-		return nil, usagef("both a value and --file are given")
+		return nil, usagef("a value and --file exclude each other")
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
@@ -201,13 +201,13 @@ func (a *app) delCommand() *cobra.Command {
 		Use:     "del KEY…",
 		Aliases: []string{"delete"},
 		Short:   "Delete keys, or all keys of a range",
-		Long: `Delete keys, each for itself. The exit status is 1 if one of them did not exist.
+		Long: `Delete keys, each on its own. The exit status is 1 if one of them did not exist.
 
-With --prefix, --start, --end or --all delete all keys of a range, however many,
-with one small write in each shard. It asks first on a terminal; elsewhere --yes
-says that it is meant. How many keys there were is not known afterwards: --dry-run
-counts them before. Over several nodes the shards are emptied one by one, and
-where that fails in between, the same command deletes what is left.`,
+With --prefix, --start, --end or --all, delete all keys of a range, however many,
+with one small write in each shard. The command asks for confirmation on a terminal;
+elsewhere it needs --yes. It does not report how many keys it deleted: --dry-run counts
+them beforehand. In a cluster of several nodes the shards are emptied one after the
+other; if the command fails halfway, run it again to delete the rest.`,
 		Example:           "  proa del session:17\n  proa del --prefix session: --dry-run\n  proa del --prefix session: --yes\n  proa del --start log:2023 --end log:2024 --yes",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -237,7 +237,7 @@ where that fails in between, the same command deletes what is left.`,
 		},
 	}
 	addIfVersion(cmd.Flags(), &version)
-	cmd.Flags().BoolVar(&previous, "return-previous", false, "show what the key held")
+	cmd.Flags().BoolVar(&previous, "return-previous", false, "show the previous value")
 	r.add(cmd)
 	return cmd
 }
@@ -310,8 +310,8 @@ func (a *app) incrCommand() *cobra.Command {
 	var by int64
 	cmd := &cobra.Command{
 		Use:               "incr KEY [DELTA]",
-		Short:             "Add to the integer stored under a key",
-		Long:              "Add to the decimal 64-bit integer stored under a key, by default 1. A key that\ndoes not exist counts as 0. DELTA may be negative.",
+		Short:             "Increment the integer stored under a key",
+		Long:              "Increment the decimal 64-bit integer stored under a key by DELTA, by default 1. A key\nthat does not exist counts as 0. DELTA may be negative.",
 		Example:           "  proa incr visits\n  proa incr stock -3",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: a.completeFirstKey,
@@ -322,7 +322,7 @@ func (a *app) incrCommand() *cobra.Command {
 			}
 			if len(args) == 2 {
 				if cmd.Flags().Changed("by") {
-					return usagef("both DELTA and --by are given")
+					return usagef("DELTA and --by exclude each other")
 				}
 				if by, err = parseDelta(args[1]); err != nil {
 					return err
@@ -340,7 +340,7 @@ func (a *app) incrCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().Int64Var(&by, "by", 1, "what to add")
+	cmd.Flags().Int64Var(&by, "by", 1, "the `delta`")
 	return cmd
 }
 
@@ -463,8 +463,8 @@ func lookedUp(w *rowWriter, missing bool) error {
 func (a *app) mgetCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "mget KEY…",
-		Short:             "Print several keys and their values",
-		Long:              "Print several keys and their values. The exit status is 1 if one of them does\nnot exist. With -o raw each line is a key, a tab and the value; a key that does\nnot exist is left out.",
+		Short:             "Print the values of several keys",
+		Long:              "Print the values of several keys. The exit status is 1 if one of them does not exist.\nWith -o raw, each line is a key, a tab and the value; keys that do not exist are\nomitted.",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {

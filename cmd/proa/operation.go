@@ -18,8 +18,8 @@ import (
 	"github.com/proa-kv/proa/client"
 )
 
-const operationHelp = `An operation is written as on the command line, with quotes and backslash
-escapes as in the shell:
+const operationHelp = `Operations are written as on the command line, with the quotes and backslash
+escapes of the shell:
   put KEY VALUE [--ttl TIME] [--if-absent] [--if-present] [--if-version N]
   del KEY [--if-version N]
   incr KEY [DELTA]
@@ -30,16 +30,16 @@ func (a *app) batchCommand() *cobra.Command {
 	var nonAtomic bool
 	cmd := &cobra.Command{
 		Use:   "batch [FILE|-]",
-		Short: "Carry out several writes in one step",
-		Long: `Carry out the writes in FILE, or on standard input, one on each line, in one
-step. All keys must lie in one shard, as keys with the same {tag} do, unless
---non-atomic is given or the node is the only one of its cluster. A write whose
-condition fails does not stop the others.
+		Short: "Apply several writes in one step",
+		Long: `Apply the writes in FILE or on standard input, one per line, in one atomic step.
+All keys must be in the same shard, as keys with the same {tag} are, unless
+--non-atomic is given or the cluster has one node only. A write whose condition
+fails does not stop the others.
 
 ` + operationHelp + `
 
-Empty lines and lines that begin with # are skipped. The exit status is 1 if one
-of the writes did not find its key or its condition.`,
+Empty lines and lines that start with # are skipped. The exit status is 1 if a key
+was not found or a condition failed.`,
 		Example: "  printf 'put {u1}name Ann\\nincr {u1}visits\\n' | proa batch",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -63,7 +63,7 @@ of the writes did not find its key or its condition.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&nonAtomic, "non-atomic", false, "allow keys of several shards; one step for each shard")
+	cmd.Flags().BoolVar(&nonAtomic, "non-atomic", false, "allow keys of several shards; one atomic step per shard")
 	return cmd
 }
 
@@ -203,7 +203,7 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 	case "incr":
 		if len(args) == 2 {
 			if set.Changed("by") {
-				return op, errors.New("both DELTA and --by are given")
+				return op, errors.New("DELTA and --by exclude each other")
 			}
 			by, err = parseDelta(args[1])
 		}
@@ -328,12 +328,12 @@ func (a *app) txnCommand() *cobra.Command {
 	var conditions, then, otherwise []string
 	cmd := &cobra.Command{
 		Use:   "txn [--if CONDITION]… [--then OPERATION]… [--else OPERATION]…",
-		Short: "Compare, then write, in one atomic step",
-		Long: `Carry out the --then operations if every --if condition holds, otherwise the
---else operations, in one atomic step. All keys must lie in one shard, as keys
-with the same {tag} do, unless the node is the only one of its cluster.
+		Short: "Compare and write in one atomic step",
+		Long: `Run the --then operations if all --if conditions hold, otherwise the --else
+operations, in one atomic step. All keys must be in the same shard, as keys with the
+same {tag} are, unless the cluster has one node only.
 
-A condition is one of
+Conditions:
   exists KEY
   absent KEY
   version KEY =|!=|<|> N
@@ -343,7 +343,7 @@ A condition is one of
   get KEY
   exists KEY
 
-The exit status is 0 if the conditions held, 1 if they did not.`,
+The exit status is 0 if all conditions held, otherwise 1.`,
 		Example: "  proa txn --if 'value {a}state = open' --then 'put {a}state closed' --then 'incr {a}count' --else 'get {a}state'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -361,9 +361,9 @@ The exit status is 0 if the conditions held, 1 if they did not.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringArrayVar(&conditions, "if", nil, "a `condition` that must hold; repeatable")
-	f.StringArrayVar(&then, "then", nil, "an `operation` if all conditions hold; repeatable")
-	f.StringArrayVar(&otherwise, "else", nil, "an `operation` if one does not; repeatable")
+	f.StringArrayVar(&conditions, "if", nil, "`condition` that must hold; repeatable")
+	f.StringArrayVar(&then, "then", nil, "`operation` to run if all conditions hold; repeatable")
+	f.StringArrayVar(&otherwise, "else", nil, "`operation` to run if a condition does not hold; repeatable")
 	return cmd
 }
 

@@ -24,18 +24,18 @@ func (a *app) scanCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scan [PREFIX]",
 		Short: "List keys and values in order",
-		Long: `List keys and values in bytewise order over all shards: all of them, those with
-a prefix, or those from --start up to but without --end.
+		Long: `List keys and values in byte order across all shards: all keys, keys with a prefix,
+or keys from --start (inclusive) to --end (exclusive).
 
-Where --limit ends a scan before its range does, the command to go on is
-written to standard error. With -o raw each line is a key, a tab and the value;
--o json is safe for any bytes.`,
+If --limit ends a scan early, the command that continues it is written to standard
+error. With -o raw, each line is a key, a tab and the value; -o json is safe for
+any bytes.`,
 		Example: "  proa scan user:\n  proa scan --start a --end b --reverse --limit 10",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if s.prefix != "" {
-					return usagef("both PREFIX and --prefix are given")
+					return usagef("PREFIX and --prefix exclude each other")
 				}
 				s.prefix = args[0]
 			}
@@ -49,19 +49,19 @@ written to standard error. With -o raw each line is a key, a tab and the value;
 	}
 	f := cmd.Flags()
 	s.addRange(cmd)
-	f.BoolVarP(&s.reverse, "reverse", "r", false, "from the end of the range to its start")
-	f.BoolVarP(&s.keysOnly, "keys-only", "k", false, "leave the values out")
-	f.IntVarP(&s.limit, "limit", "n", 0, "end after this `number` of keys; 0: no limit")
-	f.StringVar(&s.cursor, "cursor", "", "go on where an earlier scan stopped")
+	f.BoolVarP(&s.reverse, "reverse", "r", false, "list in descending order")
+	f.BoolVarP(&s.keysOnly, "keys-only", "k", false, "omit the values")
+	f.IntVarP(&s.limit, "limit", "n", 0, "maximum `number` of keys; 0 means no limit")
+	f.StringVar(&s.cursor, "cursor", "", "continue an earlier scan from its `cursor`")
 	return cmd
 }
 
 func (s *scanFlags) addRange(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVarP(&s.prefix, "prefix", "p", "", "only keys that begin with this")
-	f.StringVar(&s.start, "start", "", "first `key` of the range")
-	f.StringVar(&s.end, "end", "", "end of the range, a `key` that is not part of it")
-	f.IntVar(&s.pageSize, "page-size", 0, "keys asked for at a time; 0: the client's default")
+	f.StringVarP(&s.prefix, "prefix", "p", "", "only keys with this `prefix`")
+	f.StringVar(&s.start, "start", "", "first `key` of the range, inclusive")
+	f.StringVar(&s.end, "end", "", "end of the range, a `key`, exclusive")
+	f.IntVar(&s.pageSize, "page-size", 0, "`number` of keys per request; 0 means the default of the client")
 }
 
 func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
@@ -102,7 +102,7 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 	if s.cursor != "" {
 		cursor, err := base64.RawURLEncoding.DecodeString(s.cursor)
 		if err != nil {
-			return nil, usagef("--cursor: not a cursor that scan printed")
+			return nil, usagef("--cursor: not a cursor printed by scan")
 		}
 		out = append(out, client.FromCursor(cursor))
 	}
@@ -112,7 +112,7 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 // checkRange refuses bounds between which no key can be. An empty one is none.
 func checkRange(start, end []byte) error {
 	if len(end) > 0 && bytes.Compare(start, end) >= 0 {
-		return usagef("the range is empty: its start %s is not before its end %s", escape(start), escape(end))
+		return usagef("the range is empty: start %s is not before end %s", escape(start), escape(end))
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOptio
 		a.note("no keys found")
 	}
 	if cursor := scanner.Cursor(); s.limit > 0 && n == s.limit && cursor != nil {
-		a.note("There may be more; go on with: %s", onward(base64.RawURLEncoding.EncodeToString(cursor)))
+		a.note("There may be more keys; continue with: %s", onward(base64.RawURLEncoding.EncodeToString(cursor)))
 	}
 	return nil
 }

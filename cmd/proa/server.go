@@ -27,9 +27,9 @@ func (a *app) pingCommand() *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "ping",
-		Short: "Measure the round trip to the server",
-		Long: `Send PING requests one after the other and print each round trip and their
-statistics. Control-C ends it early and still prints the statistics.`,
+		Short: "Measure the round-trip time to the server",
+		Long: `Send PING requests one after the other, and print each round trip time and their
+statistics. Control-C ends early and prints the statistics.`,
 		Example: "  proa ping\n  proa ping --count 10000 --interval 0",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,8 +39,8 @@ statistics. Control-C ends it early and still prints the statistics.`,
 			return a.ping(cmd.Context(), count, interval)
 		},
 	}
-	cmd.Flags().IntVarP(&count, "count", "c", 4, "number of requests; 0: until interrupted")
-	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`time` between two requests")
+	cmd.Flags().IntVarP(&count, "count", "c", 4, "`number` of requests; 0 means until interrupted")
+	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`time` between requests")
 	return cmd
 }
 
@@ -438,12 +438,13 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [DIR]",
 		Short: "Check the data directory of a stopped server",
-		Long: `Check the data directory of a server that is not running: every checksum of the
-Raft log and of the state, and that each shard's log goes on where its state
-ends. Nothing is changed.
+		Long: `Check the data directory of a stopped server: all checksums of the Raft log and of
+the state, and that the log of each shard continues where its state ends. Nothing is
+changed.
 
-The directory is DIR, or node.data_dir of the configuration.
-The exit status is 0 if everything is sound, 3 otherwise.`,
+The directory is DIR, by default node.data_dir of the configuration. The exit status
+is 0 if the directory is sound, 3 if it is damaged or in use, 2 if it is not a data
+directory.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := dataDir(args, dir)
@@ -490,7 +491,7 @@ func (a *app) verify(dir string) error {
 func dataDir(args []string, flag string) (string, error) {
 	switch {
 	case len(args) == 1 && flag != "":
-		return "", usagef("both DIR and --data are given")
+		return "", usagef("DIR and --data exclude each other")
 	case len(args) == 1:
 		flag = args[0]
 	case flag == "":

@@ -21,31 +21,31 @@ import (
 	"github.com/proa-kv/proa/client"
 )
 
-const shellHelp = `Commands are those of the command line without "proa". Quotes join words;
-\n, \t, \xNN and the like stand for bytes. Tab completes commands, options and
-keys; Control-C interrupts a command, Control-D leaves.
+const shellHelp = `Commands are those of the command line, without "proa". Quotes group words; escapes
+such as \n, \t and \xNN stand for bytes. Tab completes commands, flags and keys;
+Control-C interrupts a command, Control-D exits.
 
-  help [COMMAND]   what there is, or more about one command
-  timing on|off    show how long each command took
-  output FORM      table, json, jsonl or raw, from now on
+  help [COMMAND]   list the commands, or show help on one
+  timing on|off    show the duration of each command
+  output FORM      set the output form: table, json, jsonl or raw
   clear            clear the screen
-  exit             leave`
+  exit             exit`
 
 func (a *app) shellCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "shell",
-		Short: "Type commands one after the other, with history and completion",
-		Long: `Type commands one after the other, over one connection.
+		Short: "Run commands interactively, with history and completion",
+		Long: `Run commands interactively, over one connection.
 
 ` + shellHelp + `
 
 The prompt names the cluster, and says while there is no connection. A command that
 finds none waits for one until its --timeout.
 
-The history is kept in proa/history under $XDG_STATE_HOME, or ~/.local/state.
-Where standard input is not a terminal, its lines are carried out without a
-prompt; lines that begin with # are skipped, and the exit status is that of the
-last command that failed.`,
+The history is stored in proa/history under $XDG_STATE_HOME or ~/.local/state.
+If standard input is not a terminal, its lines are run without a prompt; lines that
+start with # are skipped, and the exit status is that of the last command that
+failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := &shell{app: a}

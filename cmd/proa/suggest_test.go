@@ -24,8 +24,8 @@ func TestSuggestions(t *testing.T) {
 		"put k v --ttl soon":          "proa: --ttl \"soon\" is not a time such as 10s, 5m or 24h\nSee: proa put --help\n",
 		"expire k 10":                 "proa: TIME 10 has no unit; did you mean 10s?\nSee: proa expire --help\n",
 		"ping --interval 5":           "proa: --interval 5 has no unit; did you mean 5s?\nSee: proa ping --help\n",
-		"scan --start b --end a":      "proa: the range is empty: its start b is not before its end a\nSee: proa scan --help\n",
-		"del --start b --end b --yes": "proa: the range is empty: its start b is not before its end b\nSee: proa del --help\n",
+		"scan --start b --end a":      "proa: the range is empty: start b is not before end a\nSee: proa scan --help\n",
+		"del --start b --end b --yes": "proa: the range is empty: start b is not before end b\nSee: proa del --help\n",
 		"txn --then 'ptu k v'":        "proa: --then \"ptu k v\": unknown operation \"ptu\"; did you mean put?\nSee: proa txn --help\n",
 	} {
 		words, err := splitLine(line)
