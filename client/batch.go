@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Batch collects writes that travel in one frame. All are carried out in
-// order, in one step, if their keys share a shard (see NonAtomic); one whose
-// condition fails has no effect and does not stop the others. The zero value
-// is an empty batch. A Batch may be sent again; it must not be used by several
-// goroutines at once.
+// Batch collects writes that are sent in one frame. They are carried out in
+// order and atomically if their keys are in one shard (see NonAtomic); a write
+// whose condition fails has no effect and does not stop the others. The zero
+// value is an empty batch. A Batch may be sent again; it must not be used by
+// several goroutines at once.
 type Batch struct {
 	ops       []Operation
 	nonAtomic bool

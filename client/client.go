@@ -119,10 +119,10 @@ func (ep *endpointState) failure(now int64) EndpointError {
 }
 
 // New connects to the configured endpoints and returns when the first
-// connection stands; the others follow in the background. It fails with
-// ErrUnavailable when every endpoint has been tried in vain, with the
-// context's error when ctx ends first, and with a plain error where the
-// configuration is wrong. ctx bounds New alone, not the life of the client.
+// connection is established; the others follow in the background. It fails with
+// ErrUnavailable if no endpoint can be reached, with the context's error if ctx
+// ends first, and with a plain error if the configuration is wrong. ctx limits
+// New only, not the life of the client.
 func New(ctx context.Context, config Config) (*Client, error) {
 	c, err := newClient(config)
 	if err != nil {
@@ -190,7 +190,7 @@ func newClient(config Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the client. Calls under way fail: with ErrClosed where they
+// Close ends the client. Calls in flight fail: with ErrClosed if they
 // definitely had no effect, otherwise with ErrOutcomeUnknown, whose cause is
 // ErrClosed. Close waits for the client's goroutines, so it must not be called
 // by a Handler. Closing again does nothing. It always returns nil.

@@ -31,81 +31,84 @@ const (
 // Config says how a [Client] connects and what its limits are. Only Endpoints
 // is required; the zero value of every other field stands for its default.
 type Config struct {
-	// Endpoints are the servers to connect to, at least one, each written as
-	// host:port, as host alone (then DefaultPort), or as unix:///path/of/socket.
-	// Any server of the cluster is enough to begin; name several, so that one
-	// is up when the program starts. The address of a load balancer will do.
+	// Endpoints are the servers to connect to, at least one, each written
+	// as host:port, as host alone (then DefaultPort), or as
+	// unix:///path/of/socket. Any one server of the cluster is enough; give
+	// several, so that one is up when the program starts. The address of a
+	// load balancer also works.
 	Endpoints []string
 
-	// Cluster, if not 0, is the id of the only cluster the client talks to, as
-	// ServerInfo.Cluster and "proa status" tell it. A server of another cluster is
-	// refused when the connection is made, before any request is sent: New, or the
-	// call that needed the connection, then fails with ErrWrongCluster. With 0 the
-	// client takes the cluster it reaches first, and keeps to it while it is
-	// connected.
+	// Cluster, if not 0, is the id of the only cluster the client talks to,
+	// as shown by ServerInfo.Cluster and "proa status". A server of another
+	// cluster is refused when the connection is made, before any request is
+	// sent: New, or the call that needed the connection, then fails with
+	// ErrWrongCluster. With 0 the client accepts the cluster it reaches
+	// first, and stays with it while it is connected.
 	Cluster uint64
 
 	// ForwardOnly keeps the client from asking which node leads which shard
-	// and from connecting to any address but Endpoints. Every request then goes
-	// to a server of Endpoints, which forwards it where that is needed. Without
-	// it the client connects to the leaders by the addresses that the cluster
-	// advertises in ROUTES, with the credentials and TLS configuration given
-	// here, and falls back to forwarding where these cannot be reached.
+	// and from connecting to any address but Endpoints. Every request then
+	// goes to a server of Endpoints, which forwards it if necessary.
+	// Otherwise the client connects to the leaders at the addresses that
+	// the cluster advertises in ROUTES, with the credentials and TLS
+	// configuration given here, and falls back to forwarding if these are
+	// unreachable.
 	ForwardOnly bool
 
-	// Connections is the number of connections kept open to each endpoint and,
-	// unless ForwardOnly is set, to each further node that leads a shard. All goroutines share them. Requests that share a connection also share
-	// system calls, so more connections pay only where one core cannot read
-	// the replies fast enough, or where small requests must not wait behind
-	// large ones. 0 means DefaultConnections.
+	// Connections is the number of connections kept open to each endpoint
+	// and, unless ForwardOnly is set, to each further node that leads a
+	// shard. All goroutines share them. Requests that share a connection
+	// also share system calls, so more connections help only if one core
+	// cannot read the replies fast enough, or if small requests must not
+	// wait behind large ones. 0 means DefaultConnections.
 	Connections int
 
-	// DialTimeout bounds connecting and the handshake together.
-	// 0 means DefaultDialTimeout.
+	// DialTimeout limits the time for connecting including the handshake. 0
+	// means DefaultDialTimeout.
 	DialTimeout time.Duration
 
-	// RequestTimeout bounds a call whose context has no deadline, retries
-	// included. 0 means DefaultRequestTimeout; negative means no bound.
+	// RequestTimeout limits a call whose context has no deadline, including
+	// retries. 0 means DefaultRequestTimeout; negative means no limit.
 	RequestTimeout time.Duration
 
-	// AttemptTimeout is the time after which an attempt without an answer is
-	// given up so that another node can answer, where the call allows it (reads,
-	// and writes with ExactlyOnce) and a connection to another node stands. The
-	// second attempt gets twice the time, and so on. It should exceed the
-	// election timeout of the cluster. 0 means DefaultAttemptTimeout, but at
-	// most a third of RequestTimeout; negative means never.
+	// AttemptTimeout is the time after which an unanswered attempt is
+	// abandoned so that another node can answer, if the call allows it
+	// (reads, and writes with ExactlyOnce) and there is a connection to
+	// another node. The second attempt gets twice the time, and so on. It
+	// should exceed the election timeout of the cluster. 0 means
+	// DefaultAttemptTimeout, but at most a third of RequestTimeout;
+	// negative means never.
 	AttemptTimeout time.Duration
 
-	// MaxInFlight bounds the requests that one connection has unanswered. The
-	// server may grant fewer. Calls above it go to other nodes, which forward
-	// them, and wait in the client's queue when no connection has room.
-	// 0 means DefaultMaxInFlight.
+	// MaxInFlight limits the unanswered requests of one connection. The
+	// server may grant fewer. Calls above it go to other nodes, which
+	// forward them, and wait in the client's queue when no connection has
+	// room. 0 means DefaultMaxInFlight.
 	MaxInFlight int
 
-	// MaxQueued bounds the calls that wait for a connection, for room on one,
-	// or, with ExactlyOnce, for their turn in the session. A call above it
-	// fails at once with ErrBusy. 0 means DefaultMaxQueued.
+	// MaxQueued limits the calls that wait for a connection, for room on
+	// one, or, with ExactlyOnce, for their turn in the session. A call
+	// above it fails at once with ErrBusy. 0 means DefaultMaxQueued.
 	MaxQueued int
 
-	// MaxReplyBytes bounds the memory one reply of several frames (MGET, SCAN)
-	// may take. A larger one fails with ErrTooLarge. 0 means
+	// MaxReplyBytes limits the memory one reply of several frames (MGET,
+	// SCAN) may take. A larger one fails with ErrTooLarge. 0 means
 	// DefaultMaxReplyBytes.
 	MaxReplyBytes int
 
-	// BackoffMin and BackoffMax bound the pause before an endpoint that could
-	// not be reached is tried again, while no call needs it. The first try after
-	// a lost connection is immediate; then the pause doubles from BackoffMin up
-	// to BackoffMax, each time shortened at random by up to a half so that many
-	// clients do not return at once. While a call waits for a connection every
-	// endpoint is tried at once and then every 50 to 100 ms, and so is every
-	// address that the cluster has advertised, unless ForwardOnly is set. Names
-	// are looked up again each time. 0 means DefaultBackoffMin and
-	// DefaultBackoffMax.
+	// BackoffMin and BackoffMax limit the pause before an unreachable
+	// endpoint is tried again, while no call needs it. The first try after
+	// a lost connection is immediate; then the pause doubles from
+	// BackoffMin up to BackoffMax, each time shortened at random by up to a
+	// half so that many clients do not return at the same time. While a
+	// call waits for a connection, every endpoint is tried immediately and
+	// then every 50 to 100 ms, and so is every address that the cluster has
+	// advertised, unless ForwardOnly is set. Names are resolved again each
+	// time. 0 means DefaultBackoffMin and DefaultBackoffMax.
 	BackoffMin, BackoffMax time.Duration
 
-	// RetryMax bounds how often one call is sent again after it failed in a
-	// way that makes that safe. 0 means until its deadline; negative means
-	// never.
+	// RetryMax limits how often one call is retried after a failure that
+	// allows it. 0 means until its deadline; negative means never.
 	RetryMax int
 
 	// ExactlyOnce gives the client a session and each write a sequence number
@@ -113,23 +116,25 @@ type Config struct {
 	// again, and takes effect once. Without it such a write fails with
 	// ErrOutcomeUnknown.
 	//
-	// A session may have 1,024 writes open, from the first that was sent and
-	// has no outcome yet on. Further writes wait in the client until that one
-	// has ended; reads do not. So give writes a timeout (RequestTimeout): one
-	// that waited for ever would in the end hold up all others.
+	// A session may have 1,024 unfinished writes, counted from the oldest
+	// write without an outcome. Further writes wait in the client until
+	// that one is finished; reads do not. Therefore give writes a timeout
+	// (RequestTimeout): a write that waited for ever would finally block
+	// all others.
 	ExactlyOnce bool
 
 	// Consistency of reads that do not choose their own. The zero value is
 	// Linearizable.
 	Consistency Consistency
 
-	// SessionReads keeps, for each hash slot, the newest version this client
-	// has seen (128 KiB per client), which reads with consistency Session
-	// need. It is set by itself where Consistency is Session. Without it a
-	// read that asks for Session is sent as Linearizable, which is stronger.
+	// SessionReads keeps, for each hash slot, the newest version this
+	// client has seen (128 KiB per client), which reads with consistency
+	// Session need. It is set automatically if Consistency is Session.
+	// Without it a read with consistency Session is sent as Linearizable,
+	// which is stronger.
 	SessionReads bool
 
-	// Name tells operators which program connects. At most
+	// Name identifies the program to operators. At most
 	// protocol.NameBytesMax bytes, as User and Secret.
 	Name string
 
@@ -140,10 +145,10 @@ type Config struct {
 	// filled in from the endpoint. It is not modified.
 	TLS *tls.Config
 
-	// KeepAlive is the time without any byte from the server after which the
-	// client sends a PING; after as long again without an answer the
-	// connection counts as broken. 0 means DefaultKeepAlive; negative means
-	// never.
+	// KeepAlive is the time without any byte from the server after which
+	// the client sends a PING; after the same time again without an answer
+	// the connection counts as lost. 0 means DefaultKeepAlive; negative
+	// means never.
 	KeepAlive time.Duration
 
 	// Logger receives connects, losses and refusals, never keys or values.

@@ -12,15 +12,15 @@ import (
 // DeleteRange deletes all keys with start <= key < end, bytewise. One of the
 // bounds may be empty, which means unbounded; DeleteAll deletes everything.
 //
-// However many rows there are it is one write in each shard, since keys are
-// spread over all of them. Within a shard they go at one moment. Over several
-// shards it is not atomic, but on a node that is its cluster's only one and
-// without ExactlyOnce. Where a shard refuses it without having done anything it
-// is asked again, like whole calls, and with ExactlyOnce also where the outcome
-// is unknown. If it cannot be completed DeleteRange fails with an error whose
-// Outcome is NotDone only if no shard has deleted anything; calling it again
-// deletes what is left, and what was written since. How many rows there were is
-// not known.
+// It is one write in each shard, regardless of the number of rows, because keys
+// are distributed over all shards. Within a shard all rows are deleted
+// atomically. Across shards the deletion is not atomic, except in a single-node
+// cluster without ExactlyOnce. If a shard refuses it without having done
+// anything, the client retries it there, like whole calls, and with ExactlyOnce
+// also if the outcome is unknown. If it cannot be completed, DeleteRange fails
+// with an error whose Outcome is NotDone only if no shard has deleted anything;
+// calling it again deletes the remaining rows, and what was written since. The
+// number of deleted rows is not known.
 func (c *Client) DeleteRange(ctx context.Context, start, end []byte, opts ...CallOption) error {
 	return c.deleteRange(ctx, protocol.DeleteRange{Start: start, End: end}, opts)
 }

@@ -10,33 +10,33 @@
 // # Connections
 //
 // A [Client] keeps one or a few connections open to each server it needs, and
-// any number of goroutines share them: requests are pipelined, replies come in any
-// order, and whatever is ready to be sent at the same time leaves in one write.
-// There is nothing to pool and nothing to tune for most programs; make one
-// Client and use it everywhere.
+// any number of goroutines share them: requests are pipelined, replies come in
+// any order, and requests that are ready at the same time are sent in one
+// write. Most programs need no pool and no tuning: create one Client and use it
+// everywhere.
 //
-// A lost connection is replaced in the background, the first time at once and
-// then with growing, randomised pauses (Config.BackoffMin, BackoffMax). Calls
-// wait meanwhile, until their deadline, and shorten these pauses to 50 to 100 ms,
-// so that the client is back as soon as a server is. A server that is about to stop says
-// so; the client then finishes what is under way there and sends the rest
-// elsewhere.
+// A lost connection is replaced in the background, immediately at first and
+// then with growing, randomised pauses (Config.BackoffMin, BackoffMax).
+// Meanwhile calls wait until their deadline; while calls wait, the pauses are
+// only 50 to 100 ms, so that the client reconnects as soon as a server is
+// available. A server that shuts down announces it; the client then finishes
+// the requests in flight there and sends new ones to other servers.
 //
 // # Clusters
 //
-// Any server of the cluster is enough to begin with. From it the client learns
-// which node leads the shard of each key (ROUTES), connects to these nodes as
-// they are needed, and sends each request straight to the leader. Requests
-// without a single shard go to any node; MGET and a non-atomic batch to the one
-// that leads most of their keys.
+// The address of any one server of the cluster is enough. From it the client
+// learns which node leads the shard of each key (ROUTES), connects to these
+// nodes when needed, and sends each request directly to the leader. Requests
+// that do not belong to one shard go to any node; MGET and a non-atomic batch
+// go to the node that leads most of their keys.
 //
-// What the client knows of leaders are hints: any server takes any request and
-// forwards it where that is needed, and its reply names the leader for the next
-// time. So a moved leader costs one forwarded request, and a client that
-// reaches the cluster through a load balancer, or cannot reach the addresses
-// that the nodes advertise, works all the same (see Config.ForwardOnly). The
-// client does not announce which slot map it knows: that would cost every
-// request something, and forwarded replies tell of a newer one anyway.
+// The client's knowledge of leaders is only a hint: any server accepts any
+// request and forwards it if necessary, and its reply names the leader. A
+// change of leader therefore costs one forwarded request, and a client also
+// works if it reaches the cluster through a load balancer, or cannot reach the
+// addresses that the nodes advertise (see Config.ForwardOnly). The client does
+// not send the epoch of its slot map: that would add to every request, and
+// forwarded replies announce a newer map anyway.
 //
 // A leader that dies, stops or is cut off is replaced by an election, which
 // takes some hundred milliseconds. Calls that it leaves unanswered are repeated
@@ -53,9 +53,9 @@
 //     that want many requests under way from one goroutine.
 //   - [Client.Do] hands the answer to a [Handler] and allocates nothing.
 //
-// Calls that are under way at the same time may take effect in any order, even
-// those of one goroutine. Wait for one before beginning the next where the
-// order matters, or put both into a [Batch].
+// Calls in flight at the same time may take effect in any order, even those of
+// one goroutine. If the order matters, wait for one before starting the next,
+// or put both into a [Batch].
 //
 // Keys and values given to a call may be reused when it returns; those that
 // it returns belong to the caller. The exception is a Handler's [Result], which
@@ -63,13 +63,15 @@
 //
 // # Deadlines
 //
-// A context's deadline, or else Config.RequestTimeout, bounds a call with all
-// its retries. The server is told how much time is left and does not begin
-// what would come too late. Cancelling a call leaves its connection usable.
+// The context's deadline, or Config.RequestTimeout if it has none, limits a
+// call with all its retries. The server is told how much time is left and does
+// not start requests whose time is over. Cancelling a call leaves its
+// connection usable.
 //
 // # Errors and what they say about the effect
 //
-// Every failed call returns an [*Error], whose Outcome says what is known:
+// Every failed call returns an [*Error], whose Outcome says what is known about
+// its effect:
 //
 //   - NotDone: the call definitely had no effect and never will. [SafeToRetry]
 //     reports this.
@@ -79,29 +81,30 @@
 //   - Done: the call was carried out and this is its answer, such as
 //     [ErrNotFound].
 //
-// The cause is compared with errors.Is: ErrNotFound, ErrConditionFailed,
-// ErrBusy, context.DeadlineExceeded and so on.
+// Compare the cause with errors.Is: ErrNotFound, ErrConditionFailed, ErrBusy,
+// context.DeadlineExceeded and so on.
 //
 // # Retries
 //
-// The client itself sends a call again where that is safe and there is time:
-// reads whose connection broke or that got no answer; any call that never left
-// as a whole; any call that the server refused without an effect and with the
-// advice to come back, such as BUSY, after the delay it names, or else after a
-// pause that grows from 5 to 250 ms. A write whose outcome is unknown is
-// sent again only with Config.ExactlyOnce: then each write carries a session
+// The client retries a call by itself if that is safe and there is time: reads
+// whose connection was lost or that got no answer; any call that was not sent
+// completely; any call that the server refused without an effect and that may
+// be retried, such as BUSY, after the delay that the server names, or else
+// after a pause that grows from 5 to 250 ms. A write whose outcome is unknown
+// is sent again only with Config.ExactlyOnce: then each write carries a session
 // and a sequence number, by which the server recognises a repetition, and the
-// client asks until the answer settles it or the time of the call is up. The
-// server keeps 1,024 results of a session, so the client lets no write go that
-// is further ahead of the oldest open one; it waits, within its deadline.
+// client retries until the outcome is known or the time of the call is over.
+// The server keeps 1,024 results per session, so the client does not send a
+// write that is further ahead of the oldest unfinished one; that write waits,
+// within its deadline.
 //
-// Sessions are off unless they are asked for. They cost 26 bytes on the wire
-// and, above all, one more row in the state machine for each write, kept until
-// the client acknowledges it: in a short comparison with small values on one
-// node the server spent a fifth to a third more CPU time on a write. Many programs
-// write what may be written twice, such as a PUT of a whole value, and can
-// repeat it themselves. Ask for sessions where a program counts (Incr), depends
-// on conditions, or shall not see failovers at all.
+// Sessions are off by default. They cost 26 bytes per request and, more
+// importantly, one more row in the state machine for each write, kept until the
+// client acknowledges it: in a short comparison with small values on one node
+// the server used a fifth to a third more CPU time per write. Many programs
+// send only writes that can be repeated safely, such as a PUT of a whole value,
+// and can retry them themselves. Use sessions if a program counts (Incr),
+// depends on conditions, or must not see failovers at all.
 //
 // # Consistency
 //

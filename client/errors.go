@@ -45,9 +45,9 @@ var (
 	ErrBadRequest = errors.New("malformed request")
 	// ErrTooLarge: a key, value, request or reply exceeds a limit.
 	ErrTooLarge = errors.New("a size limit is exceeded")
-	// ErrUnsupported: this server does not know the operation.
+	// ErrUnsupported: this server does not support the operation.
 	ErrUnsupported = errors.New("not supported by this server")
-	// ErrCrossShard: an atomic batch or a transaction whose keys lie in
+	// ErrCrossShard: an atomic batch or a transaction whose keys are in
 	// different shards.
 	ErrCrossShard = errors.New("keys are in different shards")
 	// ErrBadCursor: the cursor belongs to another scan or is damaged.
@@ -59,15 +59,16 @@ var (
 	ErrBusy = errors.New("too busy")
 	// ErrNotLeader: another node leads the shard.
 	ErrNotLeader = errors.New("another node leads this shard")
-	// ErrNoQuorum: the shard has no majority.
+	// ErrNoQuorum: a majority of the shard's replicas is unavailable.
 	ErrNoQuorum = errors.New("the shard has no quorum")
-	// ErrDropped: another leader's entry took the place of the write.
+	// ErrDropped: another leader's log entry replaced the write.
 	ErrDropped = errors.New("the proposal was superseded")
-	// ErrShuttingDown: the server is going away.
+	// ErrShuttingDown: the server is shutting down.
 	ErrShuttingDown = errors.New("server is shutting down")
 	// ErrTooManyConnections: the server's connection limit is reached.
 	ErrTooManyConnections = errors.New("the server's connection limit is reached")
-	// ErrHandshake: the server refused the handshake, or is no Proa server.
+	// ErrHandshake: the server refused the handshake, or is not a Proa
+	// server.
 	ErrHandshake = errors.New("handshake refused")
 	// ErrWrongCluster: the server belongs to another cluster than Config.Cluster;
 	// nothing was sent to it. See also [WrongClusterError].
@@ -82,13 +83,14 @@ var (
 	ErrPermission = errors.New("not permitted")
 	// ErrProtocol: one side sent bytes the other cannot read.
 	ErrProtocol = errors.New("protocol error")
-	// ErrInternal: the server failed in a way it has no better word for.
+	// ErrInternal: the server failed in a way that no other error
+	// describes.
 	ErrInternal = errors.New("internal server error")
 	// ErrStorageFailed: the node's disk failed; the node stops.
 	ErrStorageFailed = errors.New("storage failed")
-	// ErrDamaged: what was asked for cannot be read, since its file is damaged and
-	// there is no other replica. Nothing was done. What else the server has is
-	// served; a Put without conditions makes the row whole again.
+	// ErrDamaged: the requested data cannot be read, because its file is
+	// damaged and there is no other replica. Nothing was done. All other
+	// data is still served; a Put without conditions repairs the row.
 	ErrDamaged = errors.New("the data is damaged")
 	// ErrRefused: the cluster's state does not allow what Admin asked for; the
 	// message says why.
@@ -101,7 +103,8 @@ var (
 	// ErrUnavailable: no endpoint could be reached. The message says which
 	// were tried and how each failed; see also [UnavailableError].
 	ErrUnavailable = errors.New("no server could be reached")
-	// ErrConnectionLost: the connection broke while the request was under way.
+	// ErrConnectionLost: the connection was lost while the request was in
+	// flight.
 	ErrConnectionLost = errors.New("connection lost")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("client is closed")

@@ -105,11 +105,11 @@ type HandlerFunc func(*Result)
 // Complete calls f.
 func (f HandlerFunc) Complete(r *Result) { f(r) }
 
-// Do sends one operation and returns at once; h receives the answer. It is the
-// way with the least overhead: in the steady state it allocates nothing. The
-// operation's key and value may be reused when Do returns. If Do returns an
-// error (invalid arguments, ErrBusy, ErrClosed) nothing was sent and h is not
-// called. Operations under way at the same time may take effect in any order.
+// Do sends one operation and returns at once; h receives the answer. It has the
+// least overhead: in the steady state it allocates nothing. The operation's key
+// and value may be reused when Do returns. If Do returns an error (invalid
+// arguments, ErrBusy, ErrClosed) nothing was sent and h is not called.
+// Operations in flight at the same time may take effect in any order.
 func (c *Client) Do(o Operation, h Handler) error {
 	return c.start(&o, nil, h)
 }

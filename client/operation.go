@@ -62,8 +62,8 @@ func Incr(key []byte, delta int64, opts ...CallOption) Operation {
 	return withOptions(Operation{code: protocol.OpIncr, key: key, number: uint64(delta)}, opts)
 }
 
-// Expire lets an existing key expire after ttl, from 1 ms to about 292 years,
-// rounded up to whole milliseconds.
+// Expire sets the time to live of an existing key to ttl, from 1 ms to about
+// 292 years, rounded up to whole milliseconds.
 func Expire(key []byte, ttl time.Duration, opts ...CallOption) Operation {
 	o := Operation{code: protocol.OpExpire, key: key}
 	o.setTTL(ttl)

@@ -10,8 +10,8 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// Get returns what is stored under key. It fails with ErrNotFound if there is
-// nothing. Item.Key is the caller's own slice.
+// Get returns the value of key. It fails with ErrNotFound if the key does not
+// exist. Item.Key is the caller's own slice.
 func (c *Client) Get(ctx context.Context, key []byte, opts ...ReadOption) (Item, error) {
 	return c.readItem(ctx, Get(key, opts...))
 }
@@ -40,8 +40,8 @@ func (c *Client) Exists(ctx context.Context, key []byte, opts ...ReadOption) (bo
 	return err == nil, err
 }
 
-// MGet reads up to protocol.OpsMax keys of any shards in one request, each at
-// its own moment. The answers stand in the order of the keys.
+// MGet reads up to protocol.OpsMax keys of any shards in one request; it is not
+// a snapshot of all keys. The answers are in the order of the keys.
 func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([]Lookup, error) {
 	o := read(protocol.OpMGet, nil, opts)
 	if err := checkKeys(&o, keys); err != nil {
@@ -116,8 +116,8 @@ func (c *Client) Delete(ctx context.Context, key []byte, opts ...DeleteOption) (
 	return c.writeOne(ctx, Delete(key, opts...))
 }
 
-// Expire lets an existing key expire after ttl (see [Expire]). It fails with
-// ErrNotFound if the key does not exist.
+// Expire sets the time to live of an existing key to ttl (see [Expire]). It
+// fails with ErrNotFound if the key does not exist.
 func (c *Client) Expire(ctx context.Context, key []byte, ttl time.Duration, opts ...CallOption) (WriteResult, error) {
 	return c.writeOne(ctx, Expire(key, ttl, opts...))
 }
@@ -144,7 +144,7 @@ func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...Call
 	return r.Integer, err
 }
 
-// Ping measures the time from here to a server and back.
+// Ping measures the round trip to a server.
 func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, error) {
 	o := Ping(opts...)
 	var r Result
@@ -153,12 +153,12 @@ func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, e
 	return time.Since(start), err
 }
 
-// Batch carries out several writes in one request. Its results stand in the
-// order of the operations, each with its own Err; the error that Batch itself
-// returns concerns the request as a whole, such as ErrCrossShard. Of a
-// non-atomic batch, operations that a shard refused without doing anything are
-// sent again, like whole calls, and with ExactlyOnce also those of which it is
-// unknown. An empty batch does nothing.
+// Batch carries out several writes in one request. Its results are in the order
+// of the operations, each with its own Err; the error that Batch itself returns
+// concerns the request as a whole, such as ErrCrossShard. Operations of a
+// non-atomic batch that a shard refused without doing anything are retried,
+// like whole calls, and with ExactlyOnce also those whose outcome is unknown.
+// An empty batch does nothing.
 func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Result, error) {
 	o := emptyCall(protocol.OpBatch, opts)
 	if len(b.ops) == 0 {
@@ -215,8 +215,8 @@ func (c *Client) batch(ctx context.Context, b *Batch, o Operation) ([]Result, er
 	return c.results(ca, b.ops, reply.Results)
 }
 
-// Txn carries out a transaction. It fails with ErrCrossShard if its keys lie
-// in different shards.
+// Txn carries out a transaction. It fails with ErrCrossShard if its keys are in
+// different shards.
 func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult, error) {
 	o := emptyCall(protocol.OpTxn, opts)
 	m := protocol.Txn{}
@@ -359,10 +359,10 @@ func (c *Client) Routes(ctx context.Context, opts ...CallOption) (Routes, error)
 
 // Admin carries out an administrative request: verb names it, args are its
 // arguments as JSON and may be empty, as each verb wants. The answer is JSON.
-// It fails with ErrRefused where the cluster's state does not allow it, with
-// ErrBadRequest where verb or arguments make no sense. It changes the cluster
-// or may do so: like a write it is not sent again once its outcome is unknown.
-// A server takes a few at a time, and fails others with ErrBusy.
+// It fails with ErrRefused if the cluster's state does not allow it, and with
+// ErrBadRequest if verb or arguments are invalid. Because it may change the
+// cluster, it is, like a write, not retried when its outcome is unknown. A
+// server carries out a few at a time, and answers others with ErrBusy.
 func (c *Client) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
 	o := Operation{code: protocol.OpAdmin}
 	switch {
@@ -382,7 +382,7 @@ func (c *Client) Admin(ctx context.Context, verb string, args []byte) ([]byte, e
 	return bytes.Join(append(ca.parts, ca.body), nil), nil
 }
 
-// Status asks a server how it fares. The answer is a JSON object, described in
+// Status returns a server's status. The answer is a JSON object, described in
 // docs/protocol.md.
 func (c *Client) Status(ctx context.Context, opts ...CallOption) (json.RawMessage, error) {
 	o := emptyCall(protocol.OpStatus, opts)

@@ -74,16 +74,15 @@ func (t timeoutOption) applyPut(o Operation) Operation    { return t.applyCall(o
 func (t timeoutOption) applyDelete(o Operation) Operation { return t.applyCall(o) }
 func (t timeoutOption) applyScan(s *Scanner)              { s.call = t.applyCall(s.call) }
 
-// WithTimeout bounds this call, retries included, in place of
-// Config.RequestTimeout. An earlier deadline of the context still holds. In a
-// scan it bounds each page. It must be positive. Inside a batch or
-// transaction it has no effect; give it to the call that sends them.
+// WithTimeout limits this call, including retries, instead of
+// Config.RequestTimeout. An earlier deadline of the context still applies. In a
+// scan it limits each page. It must be positive. Inside a batch or transaction
+// it has no effect; give it to the call that sends them.
 func WithTimeout(d time.Duration) CallOption { return timeoutOption(d) }
 
-// WithConsistency chooses the consistency of this read in place of
-// Config.Consistency. MGet and Scan, which read many shards at once, carry out
-// Session as Linearizable, which is stronger. Inside a transaction it has no
-// effect.
+// WithConsistency sets the consistency of this read instead of
+// Config.Consistency. MGet and Scan, which read many shards, treat Session as
+// Linearizable, which is stronger. Inside a transaction it has no effect.
 func WithConsistency(c Consistency) ConsistencyOption { return consistencyOption(c) }
 
 // WithTTL lets the key expire d after the write, rounded up to whole
@@ -107,7 +106,7 @@ func putFlag(f protocol.WriteFlags) PutOption {
 }
 
 // IfVersion writes or deletes only if the key has exactly this version, as
-// Item.Version or WriteResult.Version told it; 0 stands for "absent".
+// returned in Item.Version or WriteResult.Version; 0 means "absent".
 func IfVersion(version uint64) ConditionOption {
 	return conditionOption(func(o *Operation) {
 		o.flags |= protocol.WriteIfVersion

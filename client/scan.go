@@ -25,8 +25,8 @@ func Range(start, end []byte) ScanOption {
 	})
 }
 
-// Prefix limits a scan to the keys that begin with prefix. It takes the place
-// of an earlier Range, and the other way round.
+// Prefix limits a scan to the keys that begin with prefix. It replaces an
+// earlier Range, and vice versa.
 func Prefix(prefix []byte) ScanOption {
 	return scanOption(func(s *Scanner) {
 		s.start, s.end, s.flags = bytes.Clone(prefix), nil, s.flags|protocol.ScanPrefix
@@ -61,9 +61,9 @@ func PageSize(n int) ScanOption {
 	})
 }
 
-// FromCursor goes on where the scan stopped that gave the cursor (see
-// [Scanner.Cursor]). The other options must be the same as then. An empty
-// cursor begins anew.
+// FromCursor continues where the scan that returned the cursor stopped (see
+// [Scanner.Cursor]). The other options must be the same as in that scan. An
+// empty cursor starts from the beginning.
 func FromCursor(cursor []byte) ScanOption {
 	return scanOption(func(s *Scanner) { s.resume = bytes.Clone(cursor) })
 }
@@ -91,8 +91,8 @@ const (
 	cursorBack = 'r' // the last key yielded by a reverse scan follows
 )
 
-// NewScanner prepares a scan and sends nothing yet. Use it rather than Scan
-// where the scan is to be resumed later.
+// NewScanner prepares a scan and sends nothing yet. Use it instead of Scan if
+// the scan may have to be resumed later.
 func (c *Client) NewScanner(opts ...ScanOption) *Scanner {
 	s := &Scanner{c: c, call: Operation{code: protocol.OpScan}}
 	for _, o := range opts {
@@ -103,9 +103,9 @@ func (c *Client) NewScanner(opts ...ScanOption) *Scanner {
 
 // Scan yields the items of a range in bytewise order across all shards. An
 // error is yielded once, with an empty Item, and ends the scan. Pages are read
-// one after the other, each at its own moment: a scan that spans several pages
-// is not a snapshot. The items of one page share memory; clone the few you
-// keep for long.
+// one after the other: a scan that spans several pages is not a snapshot. The
+// items of one page share memory; clone the items that you keep for a long
+// time.
 func (c *Client) Scan(ctx context.Context, opts ...ScanOption) iter.Seq2[Item, error] {
 	return c.NewScanner(opts...).All(ctx)
 }
@@ -124,7 +124,7 @@ func (s *Scanner) Cursor() []byte {
 func (s *Scanner) Exhausted() bool { return s.exhausted }
 
 // All yields the items not yet yielded. After a break, a Limit or an error it
-// may be called again and goes on behind the last item; Limit counts from the
+// may be called again and continues after the last item; Limit counts from the
 // first.
 func (s *Scanner) All(ctx context.Context) iter.Seq2[Item, error] {
 	return func(yield func(Item, error) bool) {
