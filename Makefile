@@ -44,6 +44,7 @@ test-all: ## what make test leaves out: the longest tests, all short ones with t
 	$(GO) test -timeout 15m $(LONGEST)
 	CGO_ENABLED=1 $(GO) test -race -tags proadebug -short -timeout 15m $(LONGEST) $(OTHERS)
 	$(GO) test -C bench/peers -short ./...
+	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
 	@$(MAKE) --no-print-directory cross
 
@@ -121,7 +122,7 @@ docs: build ## rewrite the pages that are made from code
 	mv docs/configuration.md.new docs/configuration.md
 
 picture: build ## rewrite docs/demo.svg: the screen at the end of a demo
-	$(GO) run -C docs/picture . -write ../demo.svg ../../proa demo
+	$(GO) run -C docs/picture . -write ../demo.svg -in ../.. ./proa demo
 
 clean: ## remove what was built; data directories stay
 	rm -rf proa bin

@@ -1,7 +1,7 @@
 // Picture runs a command in a terminal and draws what is on the screen when it has
 // ended, as an SVG file for a page of the documentation:
 //
-//	go run . -write ../demo.svg ../../proa demo
+//	go run . -write ../demo.svg -in ../.. ./proa demo
 //
 // The text stays text. Colours are the terminal's sixteen, on a dark ground.
 package main
@@ -44,18 +44,26 @@ const (
 func main() {
 	log.SetFlags(0)
 	write := flag.String("write", "screen.svg", "`file` to write")
+	in := flag.String("in", ".", "`directory` to run the command in")
 	columns := flag.Int("columns", 76, "width of the terminal in `characters`")
 	rows := flag.Int("rows", 60, "height of the terminal in `lines`; empty ones at the end are left out")
 	flag.Parse()
 	if flag.NArg() == 0 {
 		log.Fatal("usage: picture [-write FILE] COMMAND…")
 	}
+	file, err := filepath.Abs(*write)
+	if err != nil {
+		log.Fatalf("picture: %v", err)
+	}
+	if err := os.Chdir(*in); err != nil {
+		log.Fatalf("picture: %v", err)
+	}
 	screen, err := record(flag.Args(), *columns, *rows)
 	if err != nil {
 		log.Fatalf("picture: %v", err)
 	}
 	title := strings.Join(append([]string{filepath.Base(flag.Arg(0))}, flag.Args()[1:]...), " ")
-	if err := os.WriteFile(*write, draw(screen, title), 0o644); err != nil {
+	if err := os.WriteFile(file, draw(screen, title), 0o644); err != nil {
 		log.Fatalf("picture: %v", err)
 	}
 }
