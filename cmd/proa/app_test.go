@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -41,6 +42,29 @@ func TestExitStatus(t *testing.T) {
 	} {
 		if got := exitStatus(tt.err); got != tt.want {
 			t.Errorf("exitStatus(%v) = %d, want %d", tt.err, got, tt.want)
+		}
+	}
+}
+
+// An error has the name of this program before it, and of nothing that it has come
+// through.
+func TestOnePrefix(t *testing.T) {
+	lost := &client.Error{Op: "PUT", Err: client.ErrConnectionLost, Outcome: client.Unknown}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&client.Error{Op: "GET", Err: client.ErrNotFound}, "proa: key not found"},
+		{&client.Error{Op: "HELLO", Err: client.ErrHandshake, Message: "another port"}, "proa: handshake refused: another port"},
+		{fmt.Errorf("f.jsonl, line 3: %w", &client.Error{Op: "PUT", Err: client.ErrBusy}), "proa: f.jsonl, line 3: too busy"},
+		{fmt.Errorf("%w: 7 connections", bench.ErrConfig), "proa: invalid options: 7 connections"},
+		{errors.New("client: raftlog: the file is damaged"), "proa: the file is damaged"},
+		{errors.New("go on with: proa get k"), "proa: go on with: proa get k"},
+		{lost, "proa: outcome unknown: connection lost\nThe write may or may not have taken effect, now or later: read the key before you repeat the command."},
+		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},
+	} {
+		if got := describe(tt.err, &app{link: &connection{}}); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
 		}
 	}
 }

@@ -156,7 +156,10 @@ func explain(err error, a *app) *problem {
 	var usage *usageError
 	var unavailable *client.UnavailableError
 	var unreachable *bench.UnreachableError
-	admin := asClientError(err)
+	answer := asClientError(err)
+	if answer != nil && answer.Op != "" { // the command has a name of its own
+		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
+	}
 	switch {
 	case errors.As(err, &unavailable):
 		a.explainUnavailable(p, unavailable)
@@ -174,8 +177,8 @@ func explain(err error, a *app) *problem {
 			text = strings.Replace(text, ` for ""`, "", 1)
 		}
 		p.Message, p.Hint = strings.TrimSpace(text), "See: "+a.helpOf()
-	case admin != nil && admin.Op == "ADMIN" && admin.Message != "" && isAny(admin.Err, client.ErrBadRequest, client.ErrRefused):
-		p.Message = admin.Message // it says what is wrong
+	case answer != nil && answer.Op == "ADMIN" && answer.Message != "" && isAny(answer.Err, client.ErrBadRequest, client.ErrRefused):
+		p.Message = answer.Message // it says what is wrong
 	case exit == exitUnknown:
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
 	case errors.Is(err, context.Canceled):
@@ -185,7 +188,7 @@ func explain(err error, a *app) *problem {
 }
 
 // packagePrefix is what packages of this repository put before their errors.
-var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|ADMIN|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)
+var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)
 
 // plainText is the text of err without the names of the packages that it has
 // come through.

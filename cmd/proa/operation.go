@@ -284,7 +284,8 @@ func (a *app) showResults(results []client.Result) error {
 			if row.Version != nil {
 				version = strconv.FormatUint(*row.Version, 10)
 			}
-			err = t.row(strconv.Itoa(i+1), row.Status, version, tableResult(r))
+			text, size := tableResult(r)
+			err = t.add(tableRow{[]string{strconv.Itoa(i + 1), row.Status, version, text}, size})
 		}
 		if err != nil {
 			return err
@@ -312,16 +313,18 @@ func rawResult(r *client.Result, row resultRow) string {
 	return strconv.FormatUint(r.Version, 10)
 }
 
-func tableResult(r *client.Result) string {
+// tableResult returns what a table shows of a result, and how many bytes the value
+// has that it shows, -1 for none.
+func tableResult(r *client.Result) (text string, bytes int) {
 	switch {
 	case r.Value != nil:
-		return escape(r.Value)
+		return escape(r.Value), len(r.Value)
 	case r.HasInteger:
-		return strconv.FormatInt(r.Integer, 10)
+		return strconv.FormatInt(r.Integer, 10), -1
 	case r.Previous != nil:
-		return "previous: " + escape(r.Previous.Value)
+		return "previous: " + escape(r.Previous.Value), len(r.Previous.Value)
 	}
-	return ""
+	return "", -1
 }
 
 func (a *app) txnCommand() *cobra.Command {

@@ -132,9 +132,17 @@ func explainFlag(err error, sets ...*pflag.FlagSet) error {
 			return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, meant)
 		}
 	case errors.As(err, &invalid):
-		f := invalid.GetFlag()
-		if f.Value.Type() == "duration" {
+		switch f := invalid.GetFlag(); f.Value.Type() {
+		case "duration":
 			return fmt.Errorf("--%s %w", f.Name, timeError(invalid.GetValue()))
+		case "int", "int64":
+			return fmt.Errorf("--%s %q is not a whole number in range", f.Name, invalid.GetValue())
+		case "uint64":
+			return fmt.Errorf("--%s %q is not a whole number from 0 on", f.Name, invalid.GetValue())
+		case "float64":
+			return fmt.Errorf("--%s %q is not a number", f.Name, invalid.GetValue())
+		case "bool":
+			return fmt.Errorf("--%s %q is neither true nor false", f.Name, invalid.GetValue())
 		}
 	}
 	return err

@@ -162,11 +162,16 @@ func Update(path string, change func(*Set) error) error {
 	if err := change(s); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(file{version, s.Current, s.Contexts}, "", "  ")
+	b, err := encode(s)
 	if err != nil {
 		return err
 	}
-	return replace(path, append(b, '\n'))
+	return replace(path, b)
+}
+
+func encode(s *Set) ([]byte, error) {
+	b, err := json.MarshalIndent(file{version, s.Current, s.Contexts}, "", "  ")
+	return append(b, '\n'), err
 }
 
 // replace puts a new file in the place of the one at path.

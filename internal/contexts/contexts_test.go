@@ -36,8 +36,15 @@ func TestUpdate(t *testing.T) {
 		t.Error(diff)
 	}
 	b, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(b), `"cluster": "00000000000000d1"`) {
-		t.Errorf("%v, %s", err, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden, err := os.ReadFile("testdata/contexts.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(golden), string(b)); diff != "" {
+		t.Error(diff)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -101,4 +108,38 @@ func TestDamagedFile(t *testing.T) {
 			t.Errorf("%s: overwritten: %v", content, err)
 		}
 	}
+}
+
+// Whatever is in the file, it is read without a panic, and what is accepted can be
+// used and written again.
+func FuzzDecode(f *testing.F) {
+	golden, err := os.ReadFile("testdata/contexts.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(golden)
+	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"contexts":{"x":{"endpoints":[""]}}}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := decode(b)
+		if err != nil {
+			return
+		}
+		for name, c := range s.Contexts {
+			if CheckName(name) != nil || len(c.Endpoints) == 0 {
+				t.Errorf("%q is accepted: %+v", name, c)
+			}
+		}
+		written, err := encode(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := decode(written)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(s, again); diff != "" && len(s.Contexts) > 0 {
+			t.Error(diff)
+		}
+	})
 }
