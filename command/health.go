@@ -1,6 +1,9 @@
 package command
 
-import "slices"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // States of a cluster's Health, from best to worst.
 const (
@@ -20,18 +23,51 @@ type Health struct {
 	// NextFailure is the most that the loss of one more node can do.
 	NextFailure NextFailure `json:"next_failure"`
 	// Shards by what is wrong with them; a shard may be in several lists.
-	Leaderless      []int `json:"leaderless,omitempty"`       // a majority of the replicas has no leader, or is not to be reached
-	Unknown         []int `json:"unknown,omitempty"`          // whether there is a leader is not known
-	Unserved        []int `json:"unserved,omitempty"`         // no replica can be opened: all are damaged
-	DamagedOnly     []int `json:"damaged_only,omitempty"`     // no replica but damaged ones
-	Damaged         []int `json:"damaged,omitempty"`          // a replica is damaged, another is sound
-	UnderReplicated []int `json:"under_replicated,omitempty"` // fewer healthy voters than the shard shall have
-	Incomplete      []int `json:"incomplete,omitempty"`       // a replica without a vote is missing, or its node is not up
-	NotFollowing    []int `json:"not_following,omitempty"`    // a replica does not follow the leader yet
-	Moving          []int `json:"moving,omitempty"`           // replicas are on their way to other nodes
+	Leaderless      ShardList `json:"leaderless,omitempty"`       // a majority of the replicas has no leader, or is not to be reached
+	Unknown         ShardList `json:"unknown,omitempty"`          // whether there is a leader is not known
+	Unserved        ShardList `json:"unserved,omitempty"`         // no replica can be opened: all are damaged
+	DamagedOnly     ShardList `json:"damaged_only,omitempty"`     // no replica but damaged ones
+	Damaged         ShardList `json:"damaged,omitempty"`          // a replica is damaged, another is sound
+	UnderReplicated ShardList `json:"under_replicated,omitempty"` // fewer healthy voters than the shard shall have
+	Incomplete      ShardList `json:"incomplete,omitempty"`       // a replica without a vote is missing, or its node is not up
+	NotFollowing    ShardList `json:"not_following,omitempty"`    // a replica does not follow the leader yet
+	Moving          ShardList `json:"moving,omitempty"`           // replicas are on their way to other nodes
 	// Troubled are the nodes that are not up, have not reported lately, or have a
 	// slow disk, a wrong clock or damaged files.
 	Troubled []uint64 `json:"troubled_nodes,omitempty"`
+}
+
+// ShardList names shards as ShardInfo does. In JSON the meta group is "meta".
+type ShardList []int
+
+const metaName = "meta"
+
+// MarshalJSON implements json.Marshaler.
+func (l ShardList) MarshalJSON() ([]byte, error) {
+	names := make([]any, len(l))
+	for i, shard := range l {
+		if names[i] = shard; shard == MetaShard {
+			names[i] = metaName
+		}
+	}
+	return json.Marshal(names)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (l *ShardList) UnmarshalJSON(b []byte) error {
+	var names []json.RawMessage
+	if err := json.Unmarshal(b, &names); err != nil {
+		return err
+	}
+	*l = make(ShardList, len(names))
+	for i, name := range names {
+		if string(name) == `"`+metaName+`"` {
+			(*l)[i] = MetaShard
+		} else if err := json.Unmarshal(name, &(*l)[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // NextFailure says how many shards lose their quorum if one of the nodes named
@@ -125,7 +161,7 @@ func (h *Health) sort(s *ClusterStatus, sh *ShardInfo) {
 		led = true
 	}
 	for _, kind := range []struct {
-		list *[]int
+		list *ShardList
 		is   bool
 	}{
 		{&h.Damaged, led && damaged > 0},

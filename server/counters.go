@@ -71,7 +71,8 @@ func (c *counters) unregister(o *opCounts) {
 type serverStatus struct {
 	Version     string            `json:"version"`
 	UptimeMS    int64             `json:"uptime_ms"`
-	CPUMicros   int64             `json:"cpu_us"` // of the process, user and system; 0 where the platform does not tell
+	CPUMicros   int64             `json:"cpu_us"`       // of the process, user and system; 0 where the platform does not tell
+	MemoryBytes int64             `json:"memory_bytes"` // that the process has of the machine's memory
 	Listening   []string          `json:"listening"`
 	Connections int               `json:"connections"`
 	Accepted    uint64            `json:"accepted"`
@@ -132,7 +133,7 @@ func (s *Server) Errors() map[string]uint64 { return s.counters.errors.byStatus(
 func (s *Server) status() serverStatus {
 	c := &s.counters
 	st := serverStatus{
-		Version: s.cfg.Version, UptimeMS: time.Since(s.started).Milliseconds(), CPUMicros: processCPU().Microseconds(), Connections: s.conns.len(),
+		Version: s.cfg.Version, UptimeMS: time.Since(s.started).Milliseconds(), CPUMicros: processCPU().Microseconds(), MemoryBytes: usedMemory(), Connections: s.conns.len(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Refused: c.refused.Load(), Pauses: c.pauses.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), QueuedReads: s.jobs.len(),
 		Forwarded: c.forwarded.Load(), PeerStreams: s.forwarded.len(), HeldBytes: s.held.Load(), Draining: s.draining.Load(),

@@ -267,7 +267,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	needServerSystem(serve, demo, verify)
 	add(groupKeys, a.shellCommand())
 	add(groupServer, serve, a.configCommand(), a.benchCommand())
-	add(groupCluster, a.contextCommand(), demo)
+	add(groupCluster, a.topCommand(), a.contextCommand(), demo)
 	add(groupData, a.exportCommand(), a.importCommand(), verify)
 	explainArgs(root)
 	return root

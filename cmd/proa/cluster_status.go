@@ -136,8 +136,12 @@ func (a *app) showCluster(ctx context.Context, w io.Writer, l look) (status int,
 func (a *app) watch(ctx context.Context, interval time.Duration, l look, show func(context.Context, io.Writer, look) (int, error)) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	if l.columns > 0 {
+		defer func() { _ = a.printf("\n") }() // the picture stays
+	}
 	for frames, shown := 0, false; ; frames++ {
 		var b bytes.Buffer
+		l = l.resized(a.out)
 		_, err := show(ctx, &b, l)
 		if ctx.Err() != nil {
 			return nil // Control-C is how one leaves
@@ -152,7 +156,7 @@ func (a *app) watch(ctx context.Context, interval time.Duration, l look, show fu
 		case a.output != outputTable:
 			a.complain(err)
 		default:
-			fmt.Fprintln(&b, describe(err, a))
+			fmt.Fprintln(&b, l.wrapLines(describe(err, a)))
 			if absent {
 				fmt.Fprintf(&b, "Trying again every %v.\n", interval)
 			}
@@ -174,18 +178,11 @@ func (a *app) writeFrame(picture []byte, number int, interval time.Duration, l l
 	var b bytes.Buffer
 	switch {
 	case l.columns > 0:
-		// Home, then each line over the old one: no flicker.
 		if number == 0 {
 			b.WriteString("\x1b[2J")
 		}
-		b.WriteString("\x1b[H")
 		clock := fmt.Sprintf("%s, every %v; Control-C ends", time.Now().Format(time.TimeOnly), interval)
-		picture = append([]byte(l.paint(dim, clock)+"\n"), picture...)
-		for line := range bytes.Lines(picture) {
-			b.WriteString(cutLine(string(bytes.TrimSuffix(line, []byte("\n"))), l.columns))
-			b.WriteString("\x1b[K\n")
-		}
-		b.WriteString("\x1b[J")
+		b.WriteString(l.frame(l.paint(dim, clock) + "\n" + string(picture)))
 	case number > 0 && a.output == outputTable && len(picture) > 0:
 		b.WriteByte('\n')
 		fallthrough
@@ -216,11 +213,13 @@ func (a *app) renderCluster(s *command.ClusterStatus, d *diagnosis, l look) erro
 	if err := a.printf("%s\n", b.String()); err != nil {
 		return err
 	}
-	if err := a.showNodes(s, l); err != nil {
-		return err
-	}
-	if err := a.printf("\n"); err != nil {
-		return err
+	if len(s.Nodes) > 0 {
+		if err := a.showNodes(s, l); err != nil {
+			return err
+		}
+		if err := a.printf("\n"); err != nil {
+			return err
+		}
 	}
 	return a.showShards(s, l)
 }

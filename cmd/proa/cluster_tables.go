@@ -64,7 +64,9 @@ func orDash(s string) string {
 // stateColour returns the colour of the state of a node or a shard.
 func stateColour(state string) string {
 	switch {
-	case state == "up", state == "ok":
+	case state == "":
+		return ""
+	case state == command.NodeUp, state == stateOK:
 		return green
 	case strings.HasPrefix(state, command.NodeDown), state == stateNoLeader:
 		return red

@@ -783,8 +783,8 @@ func TestWriteFrame(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		head := time.Now().Format(time.TimeOnly) + ", every 1s; Control-C ends\x1b[K\n"
-		frame := "\x1b[H" + head + "a\x1b[K\nb234567890123456789012345678901234567890\x1b[K\n\x1b[J"
+		head := time.Now().Format(time.TimeOnly) + ", every 1s; Control-C ends\x1b[K\r\n"
+		frame := "\x1b[H" + head + "a\x1b[K\r\nb234567890123456789012345678901234567890\x1b[K\x1b[J"
 		if diff := cmp.Diff("\x1b[2J"+frame+frame, b.String()); diff != "" {
 			t.Error(diff)
 		}

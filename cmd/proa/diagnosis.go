@@ -98,11 +98,11 @@ func judgeCluster(s *command.ClusterStatus, h *command.Health) (status int, verd
 	case len(s.Nodes) == 1:
 		return exitDone, fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no replica elsewhere", all)
 	case h.FailuresTolerated == 1:
-		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas; any one node may fail", all)
+		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all replicas; any one node may fail", all)
 	case h.FailuresTolerated > 1:
-		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas; any %d nodes may fail", all, h.FailuresTolerated)
+		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all replicas; any %d nodes may fail", all, h.FailuresTolerated)
 	}
-	return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all their replicas", all)
+	return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all replicas", all)
 }
 
 // shortages says which shards have fewer healthy voters than they shall have,

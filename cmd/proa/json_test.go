@@ -68,7 +68,7 @@ var jsonCommands = []struct {
 // notJSON are the commands that have no JSON output of their own, or cannot be
 // run here.
 var notJSON = map[string]string{
-	"serve": "a log", "shell": "its lines have", "demo": "a picture", "export": "JSON Lines by itself",
+	"serve": "a log", "shell": "its lines have", "demo": "a picture", "top": "pictures; see -o jsonl", "export": "JSON Lines by itself",
 	"config docs": "Markdown", "bench merge": "needs reports", "completion": "", "help": "",
 	"verify": "TestJSONOfVerify", "shard recover": "TestRecover", "shard move": "as member remove", "shard transfer": "as member remove",
 }

@@ -5,11 +5,14 @@ import (
 	"os"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/term"
 )
 
 // look is how a picture of the cluster is drawn.
 type look struct {
 	columns int  // of the terminal; 0: none, nothing is wrapped or cut
+	rows    int  // of the terminal; 0: any number
 	colour  bool // on a terminal, unless NO_COLOR is set
 	wide    bool // all columns of tables, all shards
 }
@@ -20,7 +23,48 @@ func lookOf(w io.Writer) look {
 	if !ok {
 		return look{}
 	}
-	return look{columns: columns, colour: colours()}
+	return look{columns: columns, rows: terminalRows(w), colour: colours()}
+}
+
+// resized returns l for a terminal that may have another size by now.
+func (l look) resized(w io.Writer) look {
+	if now := lookOf(w); l.columns > 0 && now.columns > 0 {
+		l.columns, l.rows = now.columns, now.rows
+	}
+	return l
+}
+
+// terminalRows returns how many rows a terminal has, 0 where that is not known.
+func terminalRows(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	_, rows, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return rows
+}
+
+// frame makes a picture fit a terminal, in place of the one before: each line is
+// cut at its edge, and what has no room at the end is left out, which the last
+// line says.
+func (l look) frame(picture string) string {
+	lines := strings.Split(strings.TrimSuffix(picture, "\n"), "\n")
+	if l.rows > 1 && len(lines) > l.rows {
+		left := len(lines) - l.rows + 1
+		lines = append(lines[:l.rows-1], l.paint(dim, plural(left, "more line")+", for which the terminal is too low"))
+	}
+	var b strings.Builder
+	b.WriteString("\x1b[H") // home, then each line over the old one: no flicker
+	for i, line := range lines {
+		if i > 0 {
+			b.WriteString("\r\n")
+		}
+		b.WriteString(cutLine(line, l.columns) + "\x1b[K")
+	}
+	return b.String() + "\x1b[J"
 }
 
 // colours reports whether a terminal is to be written to in colour.
@@ -70,6 +114,17 @@ func (l look) wrap(text, indent string) string {
 	return b.String()
 }
 
+// wrapLines wraps each line of a text, deeper than it begins.
+func (l look) wrapLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		rest := strings.TrimLeft(line, " ")
+		margin := line[:len(line)-len(rest)]
+		lines[i] = margin + l.wrap(rest, margin+"  ")
+	}
+	return strings.Join(lines, "\n")
+}
+
 // cutLine cuts a line at the terminal's edge; terminal sequences take no room.
 func cutLine(line string, columns int) string {
 	used, painted := 0, false
@@ -100,4 +155,35 @@ func wideLook(w io.Writer) look {
 	l := lookOf(w)
 	l.wide = true
 	return l
+}
+
+// takeTerminal has the terminal be the program's alone until leave is called: the
+// screen before is kept, and keys come as they are pressed. keys is nil where they
+// cannot be had; then Control-C ends the program as usual.
+func (a *app) takeTerminal() (keys <-chan byte, leave func()) {
+	_ = a.printf("\x1b[?1049h\x1b[?25l\x1b[2J") // another screen, no cursor
+	restore := func() {}
+	if in, ok := a.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		if before, err := term.MakeRaw(int(in.Fd())); err == nil {
+			restore = func() { _ = term.Restore(int(in.Fd()), before) }
+			pressed := make(chan byte)
+			keys = pressed
+			go readKeys(in, pressed) // ends with the process
+		}
+	}
+	return keys, func() {
+		restore()
+		_ = a.printf("\x1b[?25h\x1b[?1049l")
+	}
+}
+
+func readKeys(in io.Reader, keys chan<- byte) {
+	defer close(keys)
+	b := make([]byte, 1)
+	for {
+		if _, err := in.Read(b); err != nil {
+			return
+		}
+		keys <- b[0]
+	}
 }

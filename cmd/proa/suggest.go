@@ -18,7 +18,7 @@ var otherNames = map[string]string{
 	"unset": "del", "unlink": "del", "flushall": "del --all", "flushdb": "del --all", "keys": "scan", "ls": "scan", "list": "scan",
 	"find": "scan", "dbsize": "del --all --dry-run", "count": "del --all --dry-run", "incrby": "incr", "decr": "incr KEY -1", "decrby": "incr KEY -N",
 	"ttl": "exists", "pttl": "exists", "stat": "exists", "multi": "txn", "exec": "txn", "transaction": "txn", "info": "status",
-	"health": "status", "top": "status --watch", "watch": "status --watch", "nodes": "member list", "members": "member list",
+	"health": "status", "watch": "status --watch", "nodes": "member list", "members": "member list",
 	"shards": "shard list", "token": "member token", "start": "serve", "server": "serve", "run": "serve", "cli": "shell", "repl": "shell",
 	"console": "shell", "benchmark": "bench", "backup": "export", "dump": "export", "save": "export", "restore": "import", "load": "import",
 	"fsck": "verify", "check": "verify", "recover": "shard recover", "contexts": "context list", "use": "context use", "cluster": "status",

@@ -17,7 +17,7 @@ func TestSuggestions(t *testing.T) {
 		"nonsense":                    "proa: unknown command nonsense\nSee: proa --help\n",
 		"member rm 2":                 "proa: unknown command member rm; did you mean member remove?\nSee: proa member --help\n",
 		"shard mvoe 1":                "proa: unknown command shard mvoe; did you mean shard move?\nSee: proa shard --help\n",
-		"help nope":                   "proa: unknown command nope\nSee: proa --help\n",
+		"help xyzzy":                  "proa: unknown command xyzzy\nSee: proa --help\n",
 		"help member lsit":            "proa: unknown command member lsit; did you mean member list?\nSee: proa --help\n",
 		"put k v --tll 10s":           "proa: unknown flag --tll; did you mean --ttl?\nSee: proa put --help\n",
 		"put k v --ttl 10":            "proa: --ttl 10 has no unit; did you mean 10s?\nSee: proa put --help\n",
