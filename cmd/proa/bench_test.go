@@ -25,7 +25,7 @@ func TestBenchUsage(t *testing.T) {
 		"-k 0":                             "at least 1",
 		"-k 500000000001":                  "at most 500000000000",
 		"-n 0":                             "at least one operation",
-		"-n -1":                            "invalid argument",
+		"-n -1":                            "not a whole number",
 		"-d x":                             "16..1024",
 		"-d 1048577":                       "at most 1048576",
 		"-d 50%:1,60%:2":                   "110%",
