@@ -38,13 +38,13 @@
 // not send the epoch of its slot map: that would add to every request, and
 // forwarded replies announce a newer map anyway.
 //
-// A leader that dies, stops or is cut off is replaced by an election, which
-// takes some hundred milliseconds. Calls that it leaves unanswered are repeated
-// at other nodes where that is safe: when the connection breaks, when a node
-// refuses with the advice to try again, and after Config.AttemptTimeout where a
-// node just says nothing. With Config.ExactlyOnce that holds for writes as well
-// as reads, so that no caller notices more than a delay; without it, a write
-// that was under way to the lost node fails with [ErrOutcomeUnknown].
+// A leader that fails, stops or is partitioned from the others is replaced by
+// an election, which takes some hundred milliseconds. If it is safe, unanswered
+// calls are retried on other nodes: when the connection is lost, when a node
+// refuses the request and allows a retry, and after Config.AttemptTimeout if a
+// node does not answer. With Config.ExactlyOnce this applies to writes as well
+// as reads, so that callers only see a delay; without it, a write in flight to
+// the lost node fails with [ErrOutcomeUnknown].
 //
 // # Three ways to call
 //
@@ -76,7 +76,7 @@
 //   - NotDone: the call definitely had no effect and never will. [SafeToRetry]
 //     reports this.
 //   - Unknown: a write may or may not have taken effect, now or later. Such an
-//     error is [ErrOutcomeUnknown]. It comes from a connection that broke, a
+//     error is [ErrOutcomeUnknown]. Its cause is a lost connection, a
 //     deadline or a cancellation after the request was sent.
 //   - Done: the call was carried out and this is its answer, such as
 //     [ErrNotFound].
@@ -108,10 +108,10 @@
 //
 // # Consistency
 //
-// Reads are linearizable by default. [WithConsistency] chooses a weaker mode
-// for one read, Config.Consistency for all of them. Such reads go to all nodes
-// in turn. With [Session] the server is told the newest version this client has
-// seen in the key's hash slot, so that a replica that lags behind it does not
-// answer. With [Stale] it answers whatever it has; Item.Age says how old that
-// may be.
+// Reads are linearizable by default. [WithConsistency] selects a weaker mode
+// for one read, Config.Consistency for all reads. Such reads are distributed
+// over all nodes. With [Session] the server is told the newest version this
+// client has seen in the key's hash slot, and a replica that lags behind that
+// version does not answer. With [Stale] any replica answers with its current
+// data; Item.Age says how old that may be.
 package client

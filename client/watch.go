@@ -6,13 +6,13 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// Watch returns a condition that holds as long as nobody changes key, whether it
-// exists or not: read what a transaction depends on after it, and give it to
-// [Txn.If]. Unlike [Version] and [Absent] it also notices that a key which does
-// not exist has come and gone. Rarely it fails though only another key was
-// deleted, so a program that finds a transaction not carried out begins again.
-// All members of the cluster must run a version that knows it; otherwise it
-// fails with ErrRefused.
+// Watch returns a condition that holds as long as nobody changes key, whether
+// it exists or not: read what a transaction depends on after it, and give it to
+// [Txn.If]. Unlike [Version] and [Absent] it also detects that an absent key
+// was created and deleted again. In rare cases it fails although only another
+// key was deleted; a program whose transaction was not carried out must
+// therefore start again. All nodes of the cluster must run a version that
+// supports it; otherwise it fails with ErrRefused.
 func (c *Client) Watch(ctx context.Context, key []byte, opts ...CallOption) (Condition, error) {
 	o := withOptions(Operation{code: protocol.OpWatch, key: key}, opts)
 	var r Result
