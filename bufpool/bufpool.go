@@ -1,5 +1,5 @@
-// Package bufpool hands out byte buffers from size-classed pools and takes
-// them back when the last reference is released.
+// Package bufpool provides byte buffers from size-classed pools. A buffer
+// returns to its pool when its last reference is released.
 //
 // A Buffer carries a reference count, so that one read from a socket can be
 // shared by the requests parsed out of it, and one encoded message by the
@@ -7,13 +7,13 @@
 // class, Retain and Release allocate nothing.
 //
 // Memory comes from github.com/bytedance/gopkg/lang/mcache in powers of two
-// from ClassBytesMin to ClassBytesMax. A larger buffer is allocated to measure
-// and left to the garbage collector: a pool of those would pin many megabytes
-// for the sake of rare requests, and at that size the copy of the bytes costs
-// more than the allocation.
+// from ClassBytesMin to ClassBytesMax. A larger buffer is allocated in its
+// exact size and left to the garbage collector: a pool of large buffers would
+// keep many megabytes for rare requests, and at that size copying the bytes
+// costs more than the allocation.
 //
-// Memory is handed out dirty. What lies between len(B) and cap(B) is content
-// of an earlier user; write before you reslice, and never send it out.
+// Memory is not zeroed. The bytes between len(B) and cap(B) are content of an
+// earlier user: write them before you reslice, and never send them.
 //
 // With the build tag proadebug memory is filled with a pattern when it is
 // freed and checked when it is handed out again, releasing or retaining a

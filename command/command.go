@@ -1,13 +1,13 @@
-// Package command defines the replicated operations: what they mean, how they
-// are written inside a Raft entry, and what they answer.
+// Package command defines the replicated operations: their meaning, their
+// encoding inside a Raft entry, and their results.
 //
-// An entry holds a batch: a header with the leader's time stamp, then
-// commands in the order in which they take effect. Carrying out a command
-// depends on nothing but the entry and the state before it (invariant A1):
-// time is the stamp, and there is no randomness and no map order.
+// An entry holds a batch: a header with the leader's time stamp, then commands
+// in the order in which they take effect. The result of a command depends only
+// on the entry and the state before it (invariant A1): time is the stamp, and
+// there is no randomness and no map order.
 //
-// Decoding yields views into the entry; encoding appends and is the one copy
-// that a command makes on its way from the network into the log.
+// Decoding yields views into the entry; encoding appends, and is the only copy
+// of a command between the network and the log.
 package command
 
 // Kind is what a command does.

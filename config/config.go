@@ -1,15 +1,15 @@
 // Package config holds the configuration of a Proa node: one Config, filled
-// from defaults, a YAML file, the environment and the command line, in that
-// order, each later source overriding the earlier.
+// from defaults, a YAML file, the environment and the command line. Later
+// sources override earlier ones.
 //
-// Everything about a key stands in one table (keys.go): its name, default,
-// range, documentation, and whether it has an effect in this version. The
-// reference page, the environment names, the error messages and the printed
-// configuration are all derived from that table.
+// Everything about a key is in one table (keys.go): its name, default, range,
+// documentation, and whether it has an effect in this version. The reference
+// page, the environment names, the error messages and the printed configuration
+// are all derived from that table.
 //
-// Load reports every problem it finds at once. A Config that Load returned
-// without an error is valid and complete: nothing in it is left to be
-// computed. It is not changed afterwards and may be read by any goroutine.
+// Load reports all problems at once. A Config that Load returned without an
+// error is valid and complete. It is not changed afterwards and may be read by
+// any goroutine.
 package config
 
 import "time"

@@ -16,10 +16,10 @@
 // allocates nothing in the steady state; RoutesReply, which is rare, does not.
 // A message that failed to decode holds no particular content.
 //
-// Encoders append to a caller's slice and check nothing: whoever fills in a
-// message keeps to the limits (CheckKey, CheckValue, limits.go). A string too
-// long for its 16-bit length is written with a length that every decoder
-// refuses, so that it can never be taken for a shorter one.
+// Encoders append to a caller's slice and check nothing: the caller that fills
+// in a message must respect the limits (CheckKey, CheckValue, limits.go). A
+// string too long for its 16-bit length is written with a length that every
+// decoder refuses, so that it can never be taken for a shorter one.
 //
 // docs/protocol.md is the specification; testdata/ holds golden vectors.
 package protocol

@@ -1,6 +1,6 @@
-// Package raftgroup runs the Raft groups (shards) of a node: it takes commands
-// in, orders them, makes them durable on a majority, carries them out and
-// answers reads; and it keeps the cluster of such nodes together.
+// Package raftgroup runs the Raft groups (shards) of a node: it accepts
+// commands, orders them, makes them durable on a majority, applies them and
+// answers reads. It also manages the membership and placement of the cluster.
 //
 // Where to look:
 //
@@ -36,17 +36,17 @@
 //	write     the entries and hard states of all groups: one log write, one
 //	          fdatasync, without the pass: others may serve meanwhile
 //
-// Commands that arrive during a write join the next entry. So a lone client
-// pays one fdatasync per write, and a thousand clients share one.
+// Commands that arrive during a write join the next entry. A single client pays
+// one fdatasync per write, and a thousand clients share one.
 //
 // # Who runs a pass
 //
-// Nobody in particular: the thread that brought a command in. [Node.Acquire]
-// makes the caller the one thread that runs passes, and [Node.Run] then runs
-// them until nothing waits. Handing a command to a thread of its own was
-// measured at 30-60 µs a hop, half an fdatasync, and is what this design
-// avoids (docs/adr/0001-network-layer.md). The node's own driver goroutine
-// runs passes for ticks, and for callers that must not block.
+// The thread that submitted a command. [Node.Acquire] makes the caller the one
+// thread that runs passes, and [Node.Run] then runs them until no command
+// waits. Handing a command to another thread was measured at 30-60 µs per hop,
+// half an fdatasync, and this design avoids it
+// (docs/adr/0001-network-layer.md). The node's own driver goroutine runs passes
+// for ticks, and for callers that must not block.
 //
 // # Locks
 //

@@ -3,29 +3,29 @@
 //
 // A worker pass gathers what all its groups have to write into one Write and
 // commits it: one pwrite, one fdatasync, whatever the number of groups. While
-// one thread commits, another may fill the next Write: whoever steps Raft never
-// waits for the disk. Segments are written full of zeros, or recycled, before
-// they are needed, so that the fdatasync finds no change of size or allocation
-// to journal.
+// one thread commits, another may fill the next Write, so the thread that steps
+// Raft never waits for the disk. Segments are written full of zeros, or
+// recycled, before they are needed, so that the fdatasync finds no change of
+// size or allocation to journal.
 //
 // What must hold:
 //
 //   - A block that holds a run is never written again while its segment is part
-//     of the log; a torn write can only hurt what nobody was told is safe.
+//     of the log; a torn write can only damage data that was not acknowledged.
 //   - Runs are numbered without gaps, and each says up to which number the runs
-//     were synced when it was written. So a damaged run that had been
-//     acknowledged is told from a tail that was not, also where several
-//     unsynced runs were in flight: ErrCorrupt in the one case, dropped in the
-//     other. Only of the last runs, with nothing after them, this can not be
-//     known. Therefore Close writes an empty run behind them, and a file beside
-//     the segments says how far the log was synced when it was written last:
-//     see RecordSynced.
+//     were synced when it was written. This distinguishes a damaged run that
+//     had been acknowledged (ErrCorrupt) from a tail that had not (dropped),
+//     even if several unsynced runs were in flight. It cannot be known for the
+//     last runs, which nothing follows. Therefore Close writes an empty run
+//     after them, and a file next to the segments records up to where the log
+//     was synced: see RecordSynced.
 //   - Nothing is written to a segment before everything in the segments before
 //     it is durable, and each segment's first run repeats what must be known
-//     about all groups. So whole segments can go, the oldest first, once no
-//     group needs an entry in them and a synced run says so.
-//   - A failed write or sync is never tried again. It becomes the answer to
-//     every later Commit.
+//     about all groups. Whole segments can therefore be removed, the oldest
+//     first, once no group needs an entry in them and a synced run records
+//     that.
+//   - A failed write or sync is never retried. Every later Commit returns its
+//     error.
 //   - Readers see only what was written, and synced where its Commit was to
 //     sync. What a Write is filled with is checked against what the one before
 //     it will have made of the group, in Group.pending, which no Commit touches.

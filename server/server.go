@@ -1,5 +1,5 @@
-// Package server is Proa's front door: it accepts connections, finds frames in
-// what they send, dispatches requests to a [Backend] and writes the replies.
+// Package server is Proa's network layer: it accepts connections, parses
+// frames, dispatches requests to a [Backend] and writes the replies.
 //
 // # The way of a request
 //
@@ -15,26 +15,26 @@
 // # Leaders and followers
 //
 // Waking another thread costs 30-60 µs on the machines this was measured on,
-// half an fdatasync. So requests are not handed from a polling thread to a
-// committing one. Instead the polling is handed on, and only if something
-// happens there: before a thread goes into the disk it gives its loop up by
-// arming the loop's epoll descriptor, one-shot, in an outer epoll instance in
-// which the idle threads wait. If an event arrives meanwhile, the kernel wakes
-// one of them, and that thread polls the loop from then on. If none arrives,
-// the first thread takes the loop back when it is done, and nobody was woken.
-// Polling therefore never waits for a disk (invariant M3), and a lone client
+// half an fdatasync. Requests are therefore not handed from a polling thread to
+// a committing one. Instead the polling is handed over, and only if there is an
+// event: before a thread waits for the disk it releases its loop by arming the
+// loop's epoll descriptor, one-shot, in an outer epoll instance in which the
+// idle threads wait. If an event arrives in the meantime, the kernel wakes one
+// of them, and that thread polls the loop from then on. If none arrives, the
+// first thread takes the loop back when it is done, and no thread was woken.
+// Polling therefore never waits for a disk (invariant M3), and a single client
 // pays for no wake-up but its own. docs/adr/0001-network-layer.md has the
 // figures and the designs that were rejected.
 //
 // # Seams
 //
-// [Backend] is all the server knows of the shards and of the other nodes; see
-// forward.go for what becomes of a request that another node has to answer, and
-// wait.go for one that needs to hear from the shard's majority. transport is all a
-// connection knows of how its bytes travel: over epoll, or over Go's net
-// package where there is no epoll. redis.go begins the door for clients that
-// speak the Redis protocol: it translates to native requests and back, and
-// everything else is common to both.
+// [Backend] is the server's only interface to the shards and the other nodes;
+// see forward.go for requests that another node must answer, and wait.go for
+// requests that need an answer from the shard's majority. transport is a
+// connection's only interface to network I/O: epoll, or Go's net package where
+// there is no epoll. redis.go is the start of the Redis protocol: it translates
+// commands to native requests and their results back; everything else is common
+// to both protocols.
 //
 // # Locks
 //

@@ -4,14 +4,14 @@
 //
 // # Goal
 //
-// A write is durable through the Raft log before it comes here, so this
-// package never waits for a disk on the way of a request. What Apply does goes
-// into a table of recent records in memory; a full table is sorted and written
-// in the background, as files that Pebble takes over as they are. Pebble runs
-// without a log of its own (DisableWAL), and its memtable stays empty. After a
-// crash Pebble holds a prefix of what was applied, says through Durable which
-// prefix, and the Raft log replays the rest. A read of a row that is in the row
-// cache is a hash lookup and a copy.
+// A write is durable in the Raft log before it is applied, so this package
+// never waits for a disk during a request. Apply writes into a table of recent
+// records in memory; a full table is sorted and written in the background to
+// files that Pebble ingests. Pebble runs without a log of its own (DisableWAL),
+// and Pebble's own memtable stays empty. After a crash Pebble holds a prefix of
+// what was applied, says through Durable which prefix, and the rest is replayed
+// from the Raft log. A read of a row in the row cache is a hash lookup and a
+// copy.
 //
 // # Invariants
 //
@@ -22,15 +22,16 @@
 //     (A1): not on how entries are grouped into calls, not on the cache, not on
 //     when tables are frozen, not on this node's settings or clock.
 //   - The newest state of a record is in the active table, else in the frozen
-//     one, else in Pebble. A table goes only after Pebble has it.
-//   - Nothing is written to Pebble but by ingestion. What it has is durable.
+//     one, else in Pebble. A table is dropped only after Pebble has it.
+//   - Pebble is written only by ingestion. Everything in it is durable.
 //   - A shard is replaced or removed as a whole only when the tables have nothing
 //     of it. See docs/adr/0007.
 //   - A row in the cache equals the newest record, except between the commit of
 //     a pass to the table and the publication of its rows; during that time
 //     (window) readers cannot put rows of the pass into the cache, rows that
-//     were changed together are not in it, and no scan begins. So no reader sees
-//     a row go back in time, nor half of a transaction. See docs/adr/0005.
+//     were changed together are not in it, and no scan begins. No reader
+//     therefore sees a row go back in time, or half of a transaction. See
+//     docs/adr/0005.
 //
 // # Outline of Apply
 //

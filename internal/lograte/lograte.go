@@ -1,4 +1,5 @@
-// Package lograte bounds what others can make a server write into its log.
+// Package lograte limits the rate of log messages that clients and peers can
+// trigger.
 package lograte
 
 import (

@@ -9,15 +9,15 @@
 // connections between two nodes, one for each direction. The alternative, one
 // connection for both, needs a tie-break when two nodes dial at once, and both
 // sides must agree on which connection died; here the sender alone decides,
-// with nothing to agree on, and a path that works in one direction only is
-// used in that direction. The price is a second, mostly idle socket. Only the
-// replies to calls travel backwards, because a caller's connection is the one
-// that is known to work.
+// with nothing to agree on, and a path that works in one direction only is used
+// in that direction. The cost is a second, mostly idle socket. Only replies to
+// calls are sent in the reverse direction, because a caller's connection is the
+// one that is known to work.
 //
-// A snapshot has a connection of its own, so that it never stands in front of
-// a heartbeat. So has each forwarded client stream, which after the handshake
-// is nothing but the client's bytes, and each call to a bare address, which is
-// how a node asks to join.
+// A snapshot has a separate connection, so that it never delays a heartbeat. So
+// does each forwarded client stream, which after the handshake contains only
+// the client's bytes, and each call to an address without a known node, which
+// is how a node asks to join.
 //
 // # The way of a message
 //
@@ -29,9 +29,9 @@
 // frame stays open and collects what comes, so that a slow peer costs fewer
 // and larger frames rather than many small buffers.
 //
-// Nothing waits for a peer: past [Config.QueueBytesMax], or without a
-// connection, messages are dropped and [Handler.Unreachable] says so. Raft
-// sends again what it must.
+// Nothing waits for a peer: beyond [Config.QueueBytesMax], or without a
+// connection, messages are dropped and [Handler.Unreachable] is called. Raft
+// repeats the messages that are needed.
 //
 // # Locks
 //

@@ -1,5 +1,5 @@
-// Package admin is the HTTP side door for operators: health, status, metrics
-// and profiles. Nothing of the data plane goes through it.
+// Package admin is the admin HTTP server: health, status, metrics and profiles.
+// It serves no data.
 package admin
 
 import (

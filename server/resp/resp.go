@@ -3,8 +3,7 @@
 // and the table of the commands Proa understands. It does no I/O, starts no
 // goroutine and knows nothing of what a command does.
 //
-// What clients can see of Redis, they see here byte for byte as in Redis 7.0:
-// which malformed requests are errors and with what text, what a pattern
-// matches, what COMMAND INFO tells. Where this package departs from it the
-// comment at that place says so and why.
+// Everything that clients can observe is byte for byte as in Redis 7.0: which
+// malformed requests are errors and with what text, what a pattern matches,
+// what COMMAND INFO returns. Comments mark each difference and its reason.
 package resp
