@@ -9,7 +9,7 @@ import (
 )
 
 func TestPicture(t *testing.T) {
-	screen, err := record([]string{"printf", `old\n\033[A\033[1ma <b>\033[0m\033[K \033[32mup\033[0m\n\n`}, 20, 5)
+	screen, err := record([]string{"printf", `gone\n\033[A\033[1ma <b>\033[0m\033[K \033[32mup\033[0m\n\n`}, 20, 5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +30,7 @@ func TestPicture(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, picture)
 		}
 	}
-	if strings.Contains(picture, "old") || strings.Count(picture, "<text ") != 2 {
+	if strings.Contains(picture, "gone") || strings.Count(picture, "<text ") != 2 {
 		t.Errorf("more than the screen's one line:\n%s", picture)
 	}
 	if _, err := record([]string{"false"}, 20, 5); err == nil {

@@ -40,7 +40,6 @@ var mayImport = map[string][]string{
 	"bench/growth":   {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
 	"docs/examples":  {"client"},
 	"cmd":            {"*"},
-	"docs":           {"client"}, // examples
 	"internal":       {"*"},
 	"test":           {"*"},
 }
