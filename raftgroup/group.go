@@ -212,7 +212,7 @@ func (g *group) propose(n *Node) error {
 	}
 	g.take(n.recycle())
 	if err := g.proposeTaken(n); err != nil && parts {
-		return fmt.Errorf("shard %d: its part of a command across shards was not accepted: %w", g.shard, err)
+		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", n.shardName(g.shard), err)
 	}
 	return nil
 }
@@ -408,7 +408,7 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("shard %d: entry %d has unknown type %v", g.shard, e.Index, e.Type)
+			return fmt.Errorf("%s: entry %d has unknown type %v", n.shardName(g.shard), e.Index, e.Type)
 		}
 		if g.down {
 			n.finish(a.done, command.TimedOut)
@@ -469,7 +469,7 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 		err = checkConfChange(&g.conf, cc)
 	}
 	if err != nil {
-		return fmt.Errorf("shard %d: configuration change at %d: %w", g.shard, e.Index, err)
+		return fmt.Errorf("%s: configuration change at %d: %w", n.shardName(g.shard), e.Index, err)
 	}
 	g.conf = *g.node.ApplyConfChange(cc)
 	g.reconcileAt = 0
@@ -555,7 +555,7 @@ func (g *group) tell(n *Node, m *raftpb.Message) error {
 		return nil
 	}
 	if err := g.node.Step(*m); err != nil {
-		return fmt.Errorf("shard %d: %w", g.shard, err)
+		return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
 	}
 	return nil
 }

@@ -97,7 +97,7 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 		}
 		one, err := r.recover(shard)
 		if err != nil {
-			return done, fmt.Errorf("shard %d: %w", name, err)
+			return done, fmt.Errorf("%s: %w", id.shardName(shard), err)
 		}
 		if one != nil {
 			one.Shard = name
@@ -106,7 +106,7 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 	}
 	for _, shard := range shards {
 		if !slices.ContainsFunc(done.Shards, func(d RecoveredShard) bool { return d.Shard == shard }) {
-			return Recovery{}, fmt.Errorf("the directory has no replica of shard %d to recover; nothing was changed", shard)
+			return Recovery{}, fmt.Errorf("the directory has no replica of %s to recover; nothing was changed", id.shardName(shard))
 		}
 	}
 	if err := log.Commit(r.write, true); err != nil {

@@ -75,7 +75,7 @@ func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
 	}
 	view, err := n.store.OpenView(g.shard)
 	if err != nil {
-		n.logger.Error("cannot open a view for a snapshot", "shard", g.shard, "error", err)
+		g.logger.Error("cannot open a view for a snapshot", "error", err)
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	g.opened = view
@@ -336,7 +336,7 @@ func (g *group) stepSnapshot(n *Node, in *inbound) error {
 func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
 	m := snap.Metadata
 	if g.staged == nil || g.staged.msg.Snapshot.Metadata.Index != m.Index {
-		return fmt.Errorf("shard %d: snapshot %d, which Raft requires, is not staged here", g.shard, m.Index)
+		return fmt.Errorf("%s: snapshot %d, which Raft requires, is not staged here", n.shardName(g.shard), m.Index)
 	}
 	if err := n.apply(); err != nil { // what was collected before comes first
 		return err

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -31,6 +33,7 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	if err != nil {
 		return err
 	}
+	report = id.nameMeta(report)
 	report(fmt.Sprintf("node %d, cluster %016x, %d shards", id.Node, id.Cluster, id.Shards))
 	logErr := id.explainDamage(raftlog.Verify(id.logOptions(f, dir), report))
 	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
@@ -54,6 +57,26 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	return err
 }
 
+// nameMeta gives the meta group its name in the lines of packages that know only
+// its number.
+func (id *Identity) nameMeta(report func(string)) func(string) {
+	number := fmt.Sprintf("shard %d: ", id.Shards)
+	return func(line string) {
+		if rest, ok := strings.CutPrefix(line, number); ok {
+			line = id.shardName(id.Shards) + ": " + rest
+		}
+		report(line)
+	}
+}
+
+// shardName names a shard, or the meta group by its number.
+func (id *Identity) shardName(shard int) string {
+	if shard == id.Shards || shard == command.MetaShard {
+		return "shard " + metaKeyName
+	}
+	return fmt.Sprintf("shard %d", shard)
+}
+
 // verifyContinuity opens a copy of the log's bookkeeping in memory and checks
 // each shard's state against it.
 func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, report func(string)) error {
@@ -66,13 +89,13 @@ func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, repor
 		s, ok := spans[uint64(shard)]
 		if !ok {
 			if at != 0 {
-				errs = append(errs, fmt.Errorf("shard %d: the state is at entry %d, but the log has no entries", shard, at))
+				errs = append(errs, fmt.Errorf("%s: the state is at entry %d, but the log has no entries", id.shardName(shard), at))
 			}
 			continue // no replica here
 		}
 		at = max(at, startIndex)
 		if at > s.Last || at+1 < s.First {
-			errs = append(errs, fmt.Errorf("shard %d: the state is at entry %d, the log holds %d to %d", shard, at, s.First, s.Last))
+			errs = append(errs, fmt.Errorf("%s: the state is at entry %d, the log holds %d to %d", id.shardName(shard), at, s.First, s.Last))
 			continue
 		}
 		report(fmt.Sprintf("shard %d: state at entry %d, log to %d, %d to replay", shard, at, s.Last, s.Last-at))

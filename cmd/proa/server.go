@@ -478,7 +478,7 @@ func (a *app) verify(dir string) error {
 	case errors.Is(err, raftgroup.ErrNotDataDir):
 		return &usageError{err}
 	case errors.Is(err, raftgroup.ErrInUse):
-		return fmt.Errorf("%s was not verified: %w; stop its server first", dir, err)
+		return fmt.Errorf("%s was not verified: %w", dir, err)
 	case err != nil:
 		return fmt.Errorf("verify %s: %w", dir, err)
 	case !a.json():
