@@ -103,7 +103,8 @@ type ClusterStatus struct {
 
 // NodeInfo is one node's part of a ClusterStatus. State and LastSeenMillis are
 // what the node asked finds, Leaders is what the shards' parts say; the figures
-// from Slow on are what the node last reported of itself, AgeMillis ago.
+// from Slow on are what the node last reported of itself, AgeMillis ago. In JSON
+// they are null from Replicas on, and so is Leaders, where the node is Outdated.
 type NodeInfo struct {
 	ID             uint64  `json:"id"`
 	Peer           string  `json:"peer"`   // address of its peer port

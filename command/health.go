@@ -137,6 +137,29 @@ func (s *ClusterStatus) Assess() Health {
 	return h
 }
 
+// Outdated reports whether what the node last said of itself does not count as
+// its present state: it is not up, or has not reported lately.
+func (n *NodeInfo) Outdated() bool { return n.Stale || n.State != NodeUp }
+
+// MarshalJSON implements json.Marshaler. The figures of a node that is outdated
+// are null, so that nobody adds them to those of the others.
+func (n NodeInfo) MarshalJSON() ([]byte, error) {
+	type plain NodeInfo
+	if !n.Outdated() {
+		return json.Marshal(plain(n))
+	}
+	return json.Marshal(struct {
+		plain
+		Leaders       *int     `json:"leaders"`
+		Replicas      *int     `json:"replicas"`
+		FsyncMicros   *float64 `json:"fsync_us"`
+		LogBytes      *int64   `json:"log_bytes"`
+		DiskUsedBytes *int64   `json:"disk_used_bytes"`
+		DiskFreeBytes *int64   `json:"disk_free_bytes"`
+		UptimeSeconds *int64   `json:"uptime_s"`
+	}{plain: plain(n)})
+}
+
 // troubled reports whether something is wrong with a node.
 func (n *NodeInfo) troubled() bool {
 	return n.State != NodeExpected && (n.State != NodeUp || n.Slow || n.ClockOff || n.Stale || n.DamagedFiles > 0)

@@ -51,3 +51,34 @@ func TestAssess(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestNodeJSON: figures of a node that is away are null, and zero when read back.
+func TestNodeJSON(t *testing.T) {
+	n := NodeInfo{ID: 3, State: NodeUp, Leaders: 2, Replicas: 9, FsyncMicros: 100, LogBytes: 1, DiskUsedBytes: 2, DiskFreeBytes: 3, UptimeSeconds: 4, AgeMillis: 70}
+	read := func() (all map[string]any, back NodeInfo) {
+		t.Helper()
+		b, err := json.Marshal([]NodeInfo{n})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []map[string]any
+		var nodes []NodeInfo
+		if json.Unmarshal(b, &list) != nil || json.Unmarshal(b, &nodes) != nil {
+			t.Fatalf("%s", b)
+		}
+		return list[0], nodes[0]
+	}
+	if _, back := read(); !cmp.Equal(n, back) {
+		t.Errorf("%+v", back)
+	}
+	n.State = NodeDown
+	all, back := read()
+	for _, name := range []string{"leaders", "replicas", "fsync_us", "log_bytes", "disk_used_bytes", "disk_free_bytes", "uptime_s"} {
+		if v, there := all[name]; v != nil || !there {
+			t.Errorf("%s: %v", name, v)
+		}
+	}
+	if want := (NodeInfo{ID: 3, State: NodeDown, AgeMillis: 70}); !cmp.Equal(want, back) {
+		t.Errorf("%+v", back)
+	}
+}

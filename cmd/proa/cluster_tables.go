@@ -43,7 +43,7 @@ func nodeCells(n *command.NodeInfo, wide bool) []string {
 	leads := leaders + " of " + replicas
 	fsync, disk, free := fmt.Sprintf("%.0f µs", n.FsyncMicros), formatBytes(n.DiskUsedBytes), formatBytes(n.DiskFreeBytes)
 	log, uptime := formatBytes(n.LogBytes), formatAge(time.Duration(n.UptimeSeconds)*time.Second)
-	if outdated(n) {
+	if n.Outdated() {
 		const none = "-"
 		leaders, replicas, leads, fsync, disk, free, log, uptime = none, none, none, none, none, none, none, none
 	}
@@ -72,12 +72,6 @@ func stateColour(state string) string {
 		return red
 	}
 	return yellow
-}
-
-// outdated reports whether what a node last said of itself does not count as its
-// present state.
-func outdated(n *command.NodeInfo) bool {
-	return n.Stale || n.State != command.NodeUp
 }
 
 // nodeState says all there is to say about a node's state.

@@ -166,7 +166,7 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 func notes(s *command.ClusterStatus) (lines []string) {
 	var exposed []uint64
 	for i := range s.Nodes {
-		if n := &s.Nodes[i]; n.Exposed && !outdated(n) {
+		if n := &s.Nodes[i]; n.Exposed && !n.Outdated() {
 			exposed = append(exposed, n.ID)
 		}
 	}

@@ -241,7 +241,7 @@ func (t *top) picture(ctx context.Context) (*topPicture, error) {
 		n := &s.Nodes[i]
 		r := &p.Nodes[i]
 		r.ID, r.State = n.ID, n.State
-		if !outdated(n) {
+		if !n.Outdated() {
 			r.Leaders, r.Replicas, r.Fsync = &n.Leaders, &n.Replicas, &n.FsyncMicros
 		}
 		node := t.nodes[n.ID]

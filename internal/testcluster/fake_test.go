@@ -148,7 +148,7 @@ func (f *fake) admin(verb string, args []byte) ([]byte, error) {
 func (f *fake) status() *command.ClusterStatus {
 	s := &command.ClusterStatus{Asked: f.id}
 	for id, n := range f.calls {
-		s.Nodes = append(s.Nodes, command.NodeInfo{ID: id, UptimeSeconds: n})
+		s.Nodes = append(s.Nodes, command.NodeInfo{ID: id, State: command.NodeUp, UptimeSeconds: n})
 	}
 	for _, id := range f.added {
 		s.Nodes = append(s.Nodes, command.NodeInfo{ID: id, State: command.NodeExpected})
