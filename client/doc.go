@@ -38,6 +38,11 @@
 // not send the epoch of its slot map: that would add to every request, and
 // forwarded replies announce a newer map anyway.
 //
+// An address can lead to another cluster than intended: it was reassigned, or a new
+// server was started in place of a stopped one. With Config.Cluster set, the client
+// refuses such a server when it connects, before it sends a request
+// (ErrWrongCluster).
+//
 // A leader that fails, stops or is partitioned from the others is replaced by
 // an election, which takes some hundred milliseconds. If it is safe, unanswered
 // calls are retried on other nodes: when the connection is lost, when a node

@@ -376,7 +376,7 @@ func TestClusterUsage(t *testing.T) {
 		{"shard move x --from 1 --to 2", "not a shard"},
 		{"shard move 70000 --from 1 --to 2", "not a shard"},
 		{"shard transfer 1", "--to"},
-		{"shard checksum 1 --all", "both"},
+		{"shard checksum 1 --all", "exclude each other"},
 		{"shard recover --data .", "--unsafe"},
 		{"shard recover --unsafe", "--data"},
 		{"shard recover --unsafe --data . --shards 1,1", "twice"},
@@ -828,7 +828,7 @@ func TestRecover(t *testing.T) {
 	recover := func(args ...string) (int, string, string) {
 		return runCluster(&fakeAdministrator{}, append([]string{"shard", "recover", "--unsafe", "--data", dir}, args...)...)
 	}
-	if status, _, errs := recover(); status != exitUsage || !strings.Contains(errs, "nobody can be asked") {
+	if status, _, errs := recover(); status != exitUsage || !strings.Contains(errs, "standard input is not a terminal") {
 		t.Errorf("status %d, %s", status, errs)
 	}
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", "1"); status != exitUsage || !strings.Contains(errs, "nothing was changed") || !strings.Contains(errs, cluster) {

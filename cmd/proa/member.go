@@ -13,14 +13,14 @@ import (
 	"github.com/proa-kv/proa/command"
 )
 
-const noWaitHelp = "return as soon as the cluster has accepted it; it goes on in the background"
+const noWaitHelp = "return when the cluster has accepted the change, which continues in the background"
 
 func (a *app) memberCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "member",
 		Short: "List, add, remove and drain nodes",
-		Long: `List the nodes of the cluster, let further ones join, take nodes out for good, or
-move the work off a node for a while.`,
+		Long: `List the nodes of the cluster, add nodes, remove nodes permanently, or drain a node
+for maintenance.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -63,18 +63,16 @@ func (a *app) memberListCommand() *cobra.Command {
 func (a *app) memberAddCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "add ID [ADDRESS]",
-		Short: "Let a node join under a number",
-		Long: `Let a node join the cluster under the number ID. Start it then on an empty data
-directory, with the options that the command prints: --node-id ID, --join with
-the peer address of any member, and --join-token with the cluster's join token.
+		Short: "Allow a node to join under a number",
+		Long: `Allow a node to join the cluster under the number ID. Then start it on an empty
+data directory with the flags that this command prints: --node-id ID, --join with
+the peer address of any member, and --join-token with the join token of the cluster.
 
-The second node of a cluster ends what only a node that is alone can do: from then
-on commands whose keys lie in several shards are refused, unless they share a
-{tag} (see docs/operations.md).
+Once a second node has joined, atomic commands with keys in several shards are
+refused unless the keys share a {tag} (see docs/operations.md).
 
-ADDRESS is the address of its peer port, as a note for people. A number that a
-node had once cannot be given again: a node whose disk was lost comes back as a
-new one.`,
+ADDRESS is the address of its peer port, for information only. The number of a
+removed node cannot be used again: a node that lost its disk joins as a new node.`,
 		Example: "  proa member add 4\n  proa serve --node-id 4 --join n1:7401 --join-token TOKEN --data /var/lib/proa",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -98,12 +96,12 @@ func (a *app) memberTokenCommand() *cobra.Command {
 	var renew bool
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Print what a new node must know to join",
-		Long: `Print the join token of the cluster. A node that is to join is started with
---join-token or with PROA_JOIN_TOKEN in its environment; members do not need it
-any more. Who knows the token can add a node, which gets copies of all data.
+		Short: "Print the join token of the cluster",
+		Long: `Print the join token of the cluster. A new node needs it to join: start it with
+--join-token or with PROA_JOIN_TOKEN in its environment. Members no longer need it.
+Anyone who has the token can add a node, which receives copies of all data.
 
---new draws another token. The old one is of no use from then on.`,
+--new replaces the token; the old one becomes invalid.`,
 		Example: "  proa member token\n  PROA_JOIN_TOKEN=$(proa -e n1:7400 member token) proa serve --join n1:7401",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -117,7 +115,7 @@ any more. Who knows the token can add a node, which gets copies of all data.
 			return a.printf("%s\n", t.Token)
 		},
 	}
-	cmd.Flags().BoolVar(&renew, "new", false, "draw another one")
+	cmd.Flags().BoolVar(&renew, "new", false, "replace the token")
 	return cmd
 }
 
@@ -125,20 +123,20 @@ func (a *app) memberRemoveCommand() *cobra.Command {
 	var force, undo, noWait bool
 	cmd := &cobra.Command{
 		Use:   "remove ID",
-		Short: "Take a node out of the cluster",
-		Long: `Take a node out of the cluster for good. Its replicas are moved to other nodes
-first, and the command waits until that is done. Interrupting the command does
-not stop the removal; --undo does, as long as it is not complete.
+		Short: "Remove a node from the cluster",
+		Long: `Remove a node from the cluster permanently. Its replicas are moved to other nodes
+first, and the command waits until that is complete. Interrupting the command does
+not stop the removal; --undo does, until it is complete.
 
-A node that is down can be removed too, because its replicas are rebuilt from
-others. --force is for a node that is down where some replicas cannot be rebuilt
-elsewhere, since there are not enough nodes: those shards are left with fewer
-replicas. Whenever fewer nodes are left than a shard shall have replicas
-(cluster.replication_factor), the command warns and, on a terminal, asks first.
+A node that is down can be removed too: its replicas are rebuilt from others. Use
+--force if it is down and some replicas cannot be rebuilt because there are not enough
+nodes; those shards then have fewer replicas. If fewer nodes remain than
+cluster.replication_factor, the command warns and, on a terminal, asks for
+confirmation.
 
-The server of the node stops by itself when it is removed, with exit status 3, and
-does not start again on its data directory: erase that to let it join as a new
-node, under another number.`,
+The server of a removed node exits with status 3 and does not start again on its
+data directory. To let it join as a new node, erase the directory and give it another
+number.`,
 		Example: "  proa member remove 3\n  proa member remove 3 --no-wait\n  proa member remove 3 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -153,8 +151,8 @@ node, under another number.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&force, "force", false, "although it is down and some replicas cannot be rebuilt elsewhere")
-	f.BoolVar(&undo, "undo", false, "let it stay, if it has not been removed yet")
+	f.BoolVar(&force, "force", false, "remove it even if some replicas cannot be rebuilt elsewhere")
+	f.BoolVar(&undo, "undo", false, "cancel a removal that is not complete")
 	f.BoolVar(&noWait, "no-wait", false, noWaitHelp)
 	return cmd
 }
@@ -232,11 +230,11 @@ func (a *app) memberDrainCommand() *cobra.Command {
 	var undo, noWait bool
 	cmd := &cobra.Command{
 		Use:   "drain ID",
-		Short: "Move all leaderships off a node, for maintenance",
-		Long: `Have a node give its leaderships away and take none, and wait until it leads no
-shard. It keeps its replicas. When it is stopped then, no shard is without a leader,
-which SIGTERM alone sees to as well; draining keeps it so across restarts, until
---undo.`,
+		Short: "Move all leaderships off a node for maintenance",
+		Long: `Transfer all leaderships of a node to other nodes, keep it from becoming leader, and
+wait until it leads no shard. It keeps its replicas. Stopping it then leaves no shard
+without a leader. SIGTERM transfers leaderships as well, but draining stays in effect
+across restarts, until --undo.`,
 		Example: "  proa member drain 2\n  proa member drain 2 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -247,7 +245,7 @@ which SIGTERM alone sees to as well; draining keeps it so across restarts, until
 			return a.drainMember(cmd.Context(), command.MemberArgs{Node: id, Undo: undo}, !noWait && !undo)
 		},
 	}
-	cmd.Flags().BoolVar(&undo, "undo", false, "let it take leaderships again")
+	cmd.Flags().BoolVar(&undo, "undo", false, "allow it to lead shards again")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitHelp)
 	return cmd
 }

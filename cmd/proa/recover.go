@@ -44,29 +44,27 @@ func (a *app) recoverCommand() *cobra.Command {
 	var dir, which, consent string
 	cmd := &cobra.Command{
 		Use:   "recover --unsafe --data DIR [--shards all|1,2|meta] [--cut-log]",
-		Short: "Go on with what a stopped node has, when a majority or part of a log is lost for good",
-		Long: `Make this node's replicas the only voters of their shards, on the data directory
-of a node that is stopped. It is the last resort when the majority of a shard's
-nodes is lost for good: writes that were acknowledged and had not reached this
-node are lost.
+		Short: "Recover from the permanent loss of a majority, or of a part of the log",
+		Long: `Make the replicas in the data directory of a stopped node the only voters of their
+shards. This is the last resort if the majority of a shard's nodes is lost
+permanently: acknowledged writes that had not reached this node are lost.
 
-A majority that is only away needs nothing of this: the shards serve again when
-it comes back.
+If the majority is only unreachable, do not use this command: the shards become
+available again when it is back.
 
-A node alone whose log is damaged, so that it does not start, has no other copy of
-what is lost. With --cut-log it goes on with what stands before the damage: writes
-that were acknowledged after that are lost. First try a backup.
+A single node whose damaged log prevents its start has no other copy of the lost
+entries. With --cut-log it continues with the entries before the damage: writes
+acknowledged later are lost. Try a backup first.
 
-The command asks for the cluster's id. In scripts give it with
---yes-i-lose-acknowledged-writes. The page on operations describes the whole
-procedure.`,
+The command asks for the id of the cluster. In scripts, pass it with
+--yes-i-lose-acknowledged-writes. The whole procedure is in docs/operations.md.`,
 		Example: `  proa shard recover --unsafe --data /var/lib/proa
   proa shard recover --unsafe --cut-log --data /var/lib/proa
   proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if !unsafe {
-				return usagef("recover loses acknowledged writes; say --unsafe if that is what you need, and read proa shard recover --help")
+				return usagef("recover can lose acknowledged writes; read proa shard recover --help, then add --unsafe")
 			}
 			if dir == "" {
 				return usagef("--data is missing: name the data directory of the stopped node")
@@ -79,11 +77,11 @@ procedure.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&unsafe, "unsafe", false, "yes, acknowledged writes may be lost")
-	f.BoolVar(&cutLog, "cut-log", false, "the log may be damaged: give up what stands behind the damage")
+	f.BoolVar(&unsafe, "unsafe", false, "accept that acknowledged writes may be lost")
+	f.BoolVar(&cutLog, "cut-log", false, "discard the log behind the first damage")
 	f.StringVar(&dir, "data", "", "data `directory` of the stopped node")
 	f.StringVar(&which, "shards", "all", "`shards` to recover: all, or numbers and meta separated by commas")
-	f.StringVar(&consent, "yes-i-lose-acknowledged-writes", "", "do not ask; the value is the cluster's `id`")
+	f.StringVar(&consent, "yes-i-lose-acknowledged-writes", "", "do not ask for confirmation; the value is the `id` of the cluster")
 	return cmd
 }
 
@@ -184,7 +182,7 @@ func directoryCluster(dir string) (string, error) {
 func (a *app) consent(o *raftgroup.RecoverOptions, cluster, given string) error {
 	if given == "" {
 		if _, ok := terminal(a.in); !ok {
-			return usagef("nobody can be asked here; give --yes-i-lose-acknowledged-writes with the id of the cluster, and read proa shard recover --help first")
+			return usagef("standard input is not a terminal, so there is no confirmation; read proa shard recover --help first, then pass --yes-i-lose-acknowledged-writes with the id of the cluster")
 		}
 		fmt.Fprint(a.err, recoverText(o))
 		fmt.Fprintf(a.err, "To go on, type the id of the cluster, %s: ", cluster)

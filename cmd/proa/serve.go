@@ -33,7 +33,7 @@ to go away, answers what they have asked, makes everything durable and exits.
 A second signal ends it at once; nothing acknowledged is lost either way.
 
 Settings come from a YAML file (--config), the environment (PROA_...) and
-flags, the later before the earlier. "proa config docs" lists them all.`,
+flags; later sources override earlier ones. "proa config docs" lists them all.`,
 		Annotations: map[string]string{outputForms: outputTable},
 		Example: `  proa serve
   proa serve --data /var/lib/proa --listen :7400 --admin-listen 127.0.0.1:7402

@@ -382,10 +382,10 @@ func (a *app) configCommand() *cobra.Command {
 	var secrets bool
 	show := &cobra.Command{
 		Use:   "show",
-		Short: "Print the configuration a server would run with, and where each value comes from",
-		Long: `Print the configuration that "proa serve" with the same flags, environment and
-file would run with, and where each value comes from. The output is a valid
-configuration file. The join token is left out unless --show-secrets is given.`,
+		Short: "Print the effective configuration and the source of each value",
+		Long: `Print the configuration that "proa serve" would use with the same flags, environment
+and file, and the source of each value. The output is a valid configuration file. The
+join token is omitted unless --show-secrets is given.`,
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL},
 		RunE: func(cmd *cobra.Command, _ []string) error {

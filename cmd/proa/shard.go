@@ -17,9 +17,9 @@ func (a *app) shardCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shard",
 		Short: "List, move, check and recover shards",
-		Long: `List the shards of the cluster, move their replicas and leaders, and prove that
-replicas are equal. A shard is named by its number, or meta: the group that holds
-the cluster's own data.`,
+		Long: `List the shards of the cluster, move replicas, transfer leadership, and verify that
+replicas are equal. SHARD is a number, or meta for the meta group, which stores the
+cluster's own data.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -73,10 +73,10 @@ func (a *app) shardMoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "move SHARD --from NODE --to NODE",
 		Short: "Move a replica from one node to another",
-		Long: `Move the replica of a shard from one node to another, and wait until that is done.
-The new replica is filled from a snapshot and votes only when it has caught up;
-then the old one goes. The shard serves all the time. One shard is moved once at
-a time. The meta group cannot be moved: every node has a replica of it.`,
+		Long: `Move a replica of a shard from one node to another, and wait until that is
+complete. The new replica receives a snapshot and votes only when it has caught up;
+then the old one is removed. The shard remains available. A shard can be moved once
+at a time. The meta group cannot be moved: every node has a replica of it.`,
 		Example: "  proa shard move 3 --from 1 --to 4\n  proa shard move 3 --from 1 --to 4 --no-wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -98,7 +98,7 @@ a time. The meta group cannot be moved: every node has a replica of it.`,
 	}
 	f := cmd.Flags()
 	f.Uint64Var(&from, "from", 0, "`node` that has the replica")
-	f.Uint64Var(&to, "to", 0, "`node` that shall have it")
+	f.Uint64Var(&to, "to", 0, "`node` to move it to")
 	f.BoolVar(&noWait, "no-wait", false, noWaitHelp)
 	return cmd
 }
@@ -157,9 +157,9 @@ func (a *app) shardTransferCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "transfer SHARD --to NODE",
 		Short: "Make another node the leader of a shard",
-		Long: `Hand the leadership of a shard to a node that has a replica of it. Clients notice a
-pause of a few milliseconds. Where cluster.balance_leaders is on, the cluster may
-move it again later.`,
+		Long: `Transfer leadership of a shard to another node that has a replica of it. Clients see
+a pause of a few milliseconds. If cluster.balance_leaders is on, the cluster may
+transfer it again later.`,
 		Example: "  proa shard transfer 3 --to 2",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -173,7 +173,7 @@ move it again later.`,
 			return a.transferShard(cmd.Context(), command.ShardArgs{Shard: shard, To: to}, !noWait)
 		},
 	}
-	cmd.Flags().Uint64Var(&to, "to", 0, "`node` that shall lead")
+	cmd.Flags().Uint64Var(&to, "to", 0, "`node` to lead the shard")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitHelp)
 	return cmd
 }
@@ -202,10 +202,10 @@ func (a *app) transferShard(ctx context.Context, m command.ShardArgs, wait bool)
 func (a *app) splitLeadersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "split-leaders",
-		Short: "Spread the leaders evenly over the nodes",
-		Long: `Spread the leaders of all shards evenly over the nodes that have replicas and are
-neither draining nor slow. Where cluster.balance_leaders is on, the cluster does
-that by itself.`,
+		Short: "Distribute leaders evenly over the nodes",
+		Long: `Distribute the leaders of all shards evenly over the nodes that have replicas and
+are neither draining nor slow. If cluster.balance_leaders is on, the cluster does
+this automatically.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.carryOut(cmd.Context(), change{verb: command.AdminSplitLeaders})
@@ -217,13 +217,13 @@ func (a *app) checksumCommand() *cobra.Command {
 	all := false
 	cmd := &cobra.Command{
 		Use:   "checksum [SHARD | --all]",
-		Short: "Prove that the replicas of a shard are equal",
-		Long: `Have every replica of a shard compute the checksum of its state at the same log
-entry, and compare them. Without SHARD all shards are checked, one after the
-other. The cluster serves meanwhile; each replica reads its whole state once.
+		Short: "Verify that the replicas of a shard are equal",
+		Long: `Compute the checksum of every replica of a shard at the same log entry, and compare
+them. Without SHARD, check all shards, one after the other. The cluster remains
+available; each replica reads its whole state once.
 
-The exit status is 0 if all replicas are equal, 1 if some differ, and 3 if that
-could not be found out, for example because a node is down.`,
+The exit status is 0 if all replicas are equal, 1 if some differ, and 3 if this could
+not be determined, for example because a node is down.`,
 		Example: "  proa shard checksum --all\n  proa shard checksum 3 -o json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -231,7 +231,7 @@ could not be found out, for example because a node is down.`,
 				return a.checksumAll(cmd.Context())
 			}
 			if all {
-				return usagef("both a shard and --all are given")
+				return usagef("SHARD and --all exclude each other")
 			}
 			shard, err := parseShard(args[0])
 			if err != nil {
@@ -240,7 +240,7 @@ could not be found out, for example because a node is down.`,
 			return a.checksums(cmd.Context(), []int{shard})
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "all shards, as without SHARD")
+	cmd.Flags().BoolVar(&all, "all", false, "check all shards, as without SHARD")
 	return cmd
 }
 
