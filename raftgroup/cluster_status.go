@@ -65,7 +65,8 @@ func (v *view) replacement(cm *clusterMap, row *nodeRow, s *command.ClusterStatu
 			continue
 		}
 		r.Shards++
-		if s.MetaLeader != 0 && v.led(s, shard) && v.hasRoom(cm, shard) {
+		led := s.Shards[shard+1].Leader != 0 // the meta group is the first
+		if s.MetaLeader != 0 && led && v.hasRoom(cm, shard) {
 			r.Rebuildable++
 		}
 	}
@@ -78,11 +79,6 @@ func (v *view) replacement(cm *clusterMap, row *nodeRow, s *command.ClusterStatu
 		r.InMillis = max(after-v.silentToLeader(row.ID, s.MetaLeader), 0).Milliseconds()
 	}
 	return r
-}
-
-// led reports whether a users' shard has a leader.
-func (v *view) led(s *command.ClusterStatus, shard int) bool {
-	return slices.ContainsFunc(s.Shards, func(i command.ShardInfo) bool { return i.Shard == shard && i.Leader != 0 })
 }
 
 // hasRoom reports whether some node can take a further replica of a shard.

@@ -194,7 +194,7 @@ func (a *app) consentToRemove(ctx context.Context, m command.MemberArgs) error {
 	if warning == "" {
 		return nil
 	}
-	fmt.Fprintf(a.err, "warning: %s\n", warning)
+	a.note("warning: %s", warning)
 	if _, ok := terminal(a.in); !ok || a.shell || m.Force {
 		return nil
 	}
