@@ -140,10 +140,11 @@ func adviceUnreachable(e *client.UnavailableError, t *target) string {
 	case t.source == byDefault && len(t.known) > 0:
 		return fmt.Sprintf("No cluster was named. Choose one of %s: proa --context NAME …, or proa context use NAME", strings.Join(t.known, ", "))
 	case t.source == byDefault && allRefused(e):
-		return "Start a server here:   proa serve\n" +
-			"Or name one elsewhere: proa -e host:port …   (or set " + config.EnvEndpoints + ", or see proa context --help)"
+		return "To start a new, empty server here: proa serve\n" +
+			"If a server ran here before, start it again with the options and the data directory that it had.\n" +
+			"To use another server: proa -e host:port …   (or set " + config.EnvEndpoints + ", or see proa context --help)"
 	case t.source == byDefault:
-		return "Name a server:   proa -e host:port …   (or set " + config.EnvEndpoints + ", or see proa context --help)"
+		return "To use another server: proa -e host:port …   (or set " + config.EnvEndpoints + ", or see proa context --help)"
 	}
 	next := "Check the address and the network."
 	if allRefused(e) {

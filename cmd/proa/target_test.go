@@ -91,7 +91,7 @@ func TestAdviceUnreachable(t *testing.T) {
 		want    []string
 		wantNot string
 	}{
-		{"nothing named", target{source: byDefault}, []error{refused}, []string{"Start a server here:   proa serve", "PROA_ENDPOINTS"}, ""},
+		{"nothing named", target{source: byDefault}, []error{refused}, []string{"a new, empty server here: proa serve", "start it again with the options and the data directory", "PROA_ENDPOINTS"}, ""},
 		{"something else answers there", target{source: byDefault}, []error{client.ErrHandshake}, []string{"proa -e"}, "proa serve"},
 		{"contexts known", target{source: byDefault, known: []string{"prod", "test"}}, []error{refused}, []string{"prod, test", "proa context use"}, "proa serve"},
 		{"one by flag", target{source: byFlag, endpoints: []string{"n1"}}, []error{refused}, []string{"Start this server of the cluster again", "proa -e n1,OTHER:7400"}, "proa serve"},
