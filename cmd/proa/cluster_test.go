@@ -226,11 +226,11 @@ func TestHealth(t *testing.T) {
 		{"suspect", func(s *command.ClusterStatus) { s.Nodes[0].State = command.NodeSuspect }, exitFailed, "degraded"},
 		{"damaged file", func(s *command.ClusterStatus) { s.Nodes[0].DamagedFiles = 1 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, 1 damaged file"},
 		{"damaged replica", func(s *command.ClusterStatus) { s.Shards[0].Replicas[0].Damaged = true }, exitFailed,
-			"degraded: all 4 shards have a leader, but|1 of 4 shards have a damaged replica, which is being replaced by a copy of another one: meta"},
+			"degraded: all 4 shards have a leader, but|1 of 4 shards has a damaged replica, which is being replaced by a copy of another one: meta"},
 		{"damaged for good", func(s *command.ClusterStatus) {
 			s.Shards[1].Replicas = s.Shards[1].Replicas[:1]
 			s.Shards[1].Replicas[0].Damaged = true
-		}, exitFailed, "degraded: all 4 shards have a leader, but|1 of 4 shards have no replica but a damaged one"},
+		}, exitFailed, "degraded: all 4 shards have a leader, but|1 of 4 shards has no replica but a damaged one"},
 		{"lost", func(s *command.ClusterStatus) {
 			s.Shards[1].State, s.Shards[1].Leader = command.ShardLeaderless, 0
 			s.Shards[1].Replicas = s.Shards[1].Replicas[:1]
@@ -245,7 +245,7 @@ func TestHealth(t *testing.T) {
 		}, exitDone, "healthy"},
 		{"replica not made yet", func(s *command.ClusterStatus) { s.Shards[0].Replicas = s.Shards[0].Replicas[:2] }, exitFailed, "degraded"},
 		{"a node has not heard of the leader", func(s *command.ClusterStatus) { s.Shards[1].Replicas[2].Follows = 0 }, exitFailed,
-			"degraded: all 4 shards have a leader, but|1 of 4 shards have a replica that does not follow the leader yet: 0"},
+			"degraded: all 4 shards have a leader, but|1 of 4 shards has a replica that does not follow the leader yet: 0"},
 		{"moving", func(s *command.ClusterStatus) { s.Shards[0].Moving = true }, exitDone, "healthy"},
 		{"leader not known", func(s *command.ClusterStatus) { s.Shards[2].State, s.Shards[2].Leader = command.ShardUnknown, 0 }, exitFailed,
 			"unknown: whether 1 of 4 shards have a leader cannot be told now (1)"},

@@ -235,6 +235,9 @@ func joinCommand(s *command.ClusterStatus) string {
 // ofShards says something of some shards, by name where they are not all.
 func ofShards(say string, shards []int, all int) string {
 	text := fmt.Sprintf(say, countShards(len(shards), all))
+	if len(shards) == 1 {
+		text = strings.Replace(text, "shards have", "shards has", 1)
+	}
 	if len(shards) < all {
 		text += ": " + shardNames(shards)
 	}
