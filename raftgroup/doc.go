@@ -7,32 +7,32 @@
 //	node.go, pass.go      the node, and the pass over its groups
 //	group.go              one group: its queue, Raft, what is in flight
 //	lease.go, read.go     who may answer a read, and when
-//	receive.go            messages of other nodes
-//	snapshot.go           followers that are behind the log
-//	replicas.go           configurations: towards what the map says
+//	receive.go            messages from other nodes
+//	snapshot.go           followers that lag behind the log
+//	replicas.go           configuration changes required by the map
 //	damaged.go            replicas whose state is damaged on disk
 //	cluster.go            the map: the meta group's rows
-//	control.go            what the map shall say
-//	transfer.go, disk.go  leaderships: given away, and why
-//	report.go, changes.go what nodes tell each other of themselves, and in which form
-//	picture.go            what is known of the nodes, and how old it is
+//	control.go            placement: decides what the map must contain
+//	transfer.go, disk.go  leadership transfers, and their reasons
+//	report.go, changes.go status reports between nodes, and their format
+//	picture.go            what this node knows of others, and its age
 //	status.go, cluster_status.go
-//	                      what this node, and the cluster, is told to be like
-//	admin.go              what operators ask for
-//	form.go, identity.go  coming into a cluster; what a directory is
-//	checksum.go           that replicas are equal (A1)
-//	recover.go, verify.go directories of nodes that are stopped
+//	                      status of this node and of the cluster
+//	admin.go              administrative requests
+//	form.go, identity.go  joining a cluster; identity of a directory
+//	checksum.go           checks that replicas are equal (A1)
+//	recover.go, verify.go directories of stopped nodes
 //
 // # One pass
 //
 // The unit of work is a pass over all groups that have something to do:
 //
-//	serve     messages of other nodes, ticks and finished log writes are taken
+//	serve     messages from other nodes, ticks and finished log writes are taken
 //	          in; what is committed goes to the state machine, in one call;
 //	          each command's Completer hears its outcome
 //	propose   each group's queued commands become entries, all that is queued
 //	          one entry (natural batching: no timer, nothing added when idle)
-//	send      messages to other nodes leave
+//	send      messages to other nodes are sent
 //	write     the entries and hard states of all groups: one log write, one
 //	          fdatasync, without the pass: others may serve meanwhile
 //
