@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +67,28 @@ func TestOnePrefix(t *testing.T) {
 	} {
 		if got := describe(tt.err, &app{link: &connection{}}); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestBuild(t *testing.T) {
+	vcs := func(modified string) []debug.BuildSetting {
+		return []debug.BuildSetting{{Key: "vcs.revision", Value: "0123456789abcdef0123"}, {Key: "vcs.modified", Value: modified}}
+	}
+	platform := ", " + runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH
+	for _, tt := range []struct {
+		version    string
+		settings   []debug.BuildSetting
+		text, line string
+	}{
+		{"", nil, "devel", "devel"},
+		{"(devel)", vcs("true"), "devel-0123456789ab+changes", "devel, revision 0123456789ab with changes"},
+		{"(devel)", vcs("false"), "devel-0123456789ab", "devel, revision 0123456789ab"},
+		{"v1.2.3", vcs("false"), "v1.2.3", "v1.2.3, revision 0123456789ab"},
+	} {
+		b := buildOf(&debug.BuildInfo{Main: debug.Module{Version: tt.version}, Settings: tt.settings})
+		if b.text() != tt.text || b.line() != tt.line+platform {
+			t.Errorf("%+v: %q, %q", tt, b.text(), b.line())
 		}
 	}
 }

@@ -313,14 +313,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if a.json() {
 				return a.writeJSON(b)
 			}
-			revision := ""
-			if b.Revision != "" {
-				revision = ", revision " + b.Revision
-				if b.Modified {
-					revision += " with changes"
-				}
-			}
-			return a.printf("proa %s%s, %s, %s\n", b.Version, revision, b.Go, b.Platform)
+			return a.printf("proa %s\n", b.line())
 		},
 	}
 }
@@ -337,11 +330,15 @@ type build struct {
 
 // readBuild reads what the Go tool has noted in the program.
 var readBuild = sync.OnceValue(func() build {
-	b := build{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return b
+		info = &debug.BuildInfo{}
 	}
+	return buildOf(info)
+})
+
+func buildOf(info *debug.BuildInfo) build {
+	b := build{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
@@ -356,12 +353,25 @@ var readBuild = sync.OnceValue(func() build {
 		b.Version = v
 	}
 	return b
-})
+}
+
+// line is all that is known, for people.
+func (b build) line() string {
+	revision := ""
+	if b.Revision != "" {
+		revision = ", revision " + b.Revision
+		if b.Modified {
+			revision += " with changes"
+		}
+	}
+	return fmt.Sprintf("%s%s, %s, %s", b.Version, revision, b.Go, b.Platform)
+}
 
 // versionText is the version in a word, as nodes tell it each other: that of the
 // module or, for a build from a working copy without one, the revision.
-func versionText() string {
-	b := readBuild()
+func versionText() string { return readBuild().text() }
+
+func (b build) text() string {
 	if b.Version != "devel" || b.Revision == "" {
 		return b.Version
 	}
