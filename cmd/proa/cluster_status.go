@@ -29,7 +29,8 @@ func (a *app) statusCommand() *cobra.Command {
   - healthy, degraded, UNAVAILABLE or unknown; what the loss of one more node would
     mean; and what to do next
   - the nodes. Figures are at most a second old: of a node that has not reported for
-    longer its age is shown, and dashes for its figures. --wide shows more columns.
+    longer its age is shown, and dashes for its figures. LEADS is how many of its
+    replicas are leaders. --wide shows more columns.
   - the shards, with leader, term and lag, and how many log entries the slowest
     replica lacks. The shard named meta holds the cluster's own data: nodes, places
     of replicas, slot map. Of more than 16 shards only those in trouble are shown.

@@ -12,7 +12,7 @@ import (
 // showNodes shows the table of nodes: what fits 80 columns or, where the look is
 // wide, all that is known.
 func (a *app) showNodes(s *command.ClusterStatus, l look) error {
-	header := []string{"NODE", "STATE", "LEADS", "FSYNC", "DISK", "FREE", "UP FOR", "CLIENTS AT"}
+	header := []string{"NODE", "STATE", "LEADS", "FSYNC", "FREE", "UP FOR", "CLIENTS AT"}
 	if l.wide {
 		header = []string{"NODE", "STATE", "LEADERS", "REPLICAS", "CLIENT", "PEER", "FSYNC", "LOG", "DISK", "FREE", "UP FOR", "VERSION"}
 	}
@@ -40,8 +40,8 @@ func (a *app) showNodes(s *command.ClusterStatus, l look) error {
 // dash.
 func nodeCells(n *command.NodeInfo, wide bool) []string {
 	leaders, replicas := strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas)
-	leads := leaders + " of " + replicas
-	fsync, disk, free := fmt.Sprintf("%.0f µs", n.FsyncMicros), formatBytes(n.DiskUsedBytes), formatBytes(n.DiskFreeBytes)
+	leads := leaders + "/" + replicas
+	fsync, disk, free := micros(&n.FsyncMicros), formatBytes(n.DiskUsedBytes), formatBytes(n.DiskFreeBytes)
 	log, uptime := formatBytes(n.LogBytes), formatAge(time.Duration(n.UptimeSeconds)*time.Second)
 	if n.Outdated() {
 		const none = "-"
@@ -49,7 +49,7 @@ func nodeCells(n *command.NodeInfo, wide bool) []string {
 	}
 	id := strconv.FormatUint(n.ID, 10)
 	if !wide {
-		return []string{id, nodeState(n), leads, fsync, disk, free, uptime, orDash(n.Client)}
+		return []string{id, shortState(n), leads, fsync, free, uptime, orDash(n.Client)}
 	}
 	return []string{id, nodeState(n), leaders, replicas, orDash(n.Client), orDash(n.Peer), fsync, log, disk, free, uptime, orDash(n.Version)}
 }
@@ -94,6 +94,27 @@ func nodeState(n *command.NodeInfo) string {
 		}
 	}
 	return s
+}
+
+// shortState says a node's state in at most 16 characters. The sentences above the
+// table say the rest.
+func shortState(n *command.NodeInfo) string {
+	if n.State != command.NodeUp {
+		m := *n
+		m.Removing, m.Draining, m.Slow, m.ClockOff, m.DamagedFiles = false, false, false, false, 0
+		return nodeState(&m)
+	}
+	for _, f := range []struct {
+		set  bool
+		text string
+	}{
+		{n.Stale, "no report"}, {n.DamagedFiles > 0, "damaged"}, {n.ClockOff, "clock off"}, {n.Slow, "slow disk"}, {n.Removing, "removing"}, {n.Draining, "draining"},
+	} {
+		if f.set {
+			return n.State + ", " + f.text
+		}
+	}
+	return n.State
 }
 
 // clockText says how wrong a node's wall clock is.

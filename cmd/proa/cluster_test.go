@@ -156,6 +156,14 @@ func TestStatusPictures(t *testing.T) {
 			s.Nodes = append(s.Nodes, s.Nodes[1])
 			s.Nodes[3].ID, s.Nodes[3].Client, s.Nodes[3].Leaders, s.Nodes[3].Replicas = 4, "n4:7400", 0, 0
 		}},
+		{"many-troubles", exitFailed, func(s *command.ClusterStatus) {
+			for i := range s.Nodes {
+				n := &s.Nodes[i]
+				n.Client, n.Slow, n.ClockOff, n.ClockOffset, n.DamagedFiles, n.Draining = "192.168.100.10:7400", true, true, 12345, 12, true
+				n.DiskUsedBytes, n.DiskFreeBytes, n.FsyncMicros, n.Leaders, n.Replicas = 300<<30, 400<<30, 9999, 500, 1024
+			}
+			s.Nodes[1].DamagedFiles, s.Nodes[1].Stale, s.Nodes[1].AgeMillis = 0, true, 3200
+		}},
 		{"trouble", exitServer, func(s *command.ClusterStatus) {
 			lose(s, 130_000)
 			s.Nodes[1].Slow, s.Nodes[1].Version = true, "\x1b[31m"
