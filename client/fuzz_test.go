@@ -69,7 +69,7 @@ func FuzzReplies(f *testing.F) {
 			}
 		}
 		<-requests
-		there.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		there.SetWriteDeadline(time.Now().Add(90 * time.Second))
 		there.Write(stream)
 		there.Close()
 		<-drained

@@ -60,7 +60,7 @@ func (d *dialer) receive() protocol.Frame {
 }
 
 func (d *dialer) tryReceive() (protocol.Frame, error) {
-	_ = d.nc.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = d.nc.SetReadDeadline(time.Now().Add(90 * time.Second))
 	b := make([]byte, 4)
 	if _, err := io.ReadFull(d.nc, b); err != nil {
 		return protocol.Frame{}, err

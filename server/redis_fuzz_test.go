@@ -39,7 +39,7 @@ func FuzzRedis(f *testing.F) {
 		}()
 		got := 0
 		for {
-			_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = c.SetReadDeadline(time.Now().Add(90 * time.Second))
 			_, err := c.Reader.Read()
 			if err == io.EOF {
 				break

@@ -60,7 +60,7 @@ func TestOperationsGrow(t *testing.T) {
 	}
 	c.AwaitStatus(c.Node(1), "two replicas of each shard", func(s *command.ClusterStatus) bool { return spread(s, 2*shards, 1, 2) })
 	r := cli(t, c, "status")
-	for _, want := range []string{"degraded: all 9 shards have a leader, but\n", "  all 9 shards have 2 of 3 voting replicas\n", "  one more node lost: all 9 shards lose their quorum", "  next: start 1 more node"} {
+	for _, want := range []string{"degraded: all 9 shards have a leader, but\n", "  all 9 shards have 2 of 3 voting replicas\n", "  one more node lost: no quorum for all 9 shards", "  next: start 1 more node"} {
 		if r.Status != 1 || !strings.Contains(r.Stdout, want) {
 			t.Errorf("status %d, without %q:\n%s", r.Status, want, r.Stdout)
 		}

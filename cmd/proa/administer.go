@@ -34,7 +34,7 @@ func (a *app) administer(ctx context.Context, verb string, args, answer any) err
 		return err
 	}
 	if err := json.Unmarshal(raw, answer); err != nil {
-		return fmt.Errorf("the server's answer to %s cannot be read: %w; is it of another version? proa version and proa status tell", verb, err)
+		return fmt.Errorf("cannot decode the server's answer to %s: %w; compare the versions of client and server: proa version, proa status", verb, err)
 	}
 	return nil
 }

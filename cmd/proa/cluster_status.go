@@ -28,23 +28,21 @@ func (a *app) statusCommand() *cobra.Command {
 
   - healthy, degraded, UNAVAILABLE or unknown; what the loss of one more node would
     mean; and what to do next
-  - the nodes. Figures are at most a second old: of a node that has not reported for
-    longer its age is shown, and dashes for its figures. LEADS is how many of its
-    replicas are leaders. --wide shows more columns.
-  - the shards, with leader, term and lag, and how many log entries the slowest
-    replica lacks. The shard named meta holds the cluster's own data: nodes, places
-    of replicas, slot map. Of more than 16 shards only those in trouble are shown.
+  - the nodes. Figures are at most one second old; for a node that has not reported
+    for longer they are dashes, with the time since its last report. LEADS is the
+    number of shards it leads. --wide shows more columns.
+  - the shards: leader, term, and LAG, the log entries that the slowest replica is
+    missing. The shard named meta stores the cluster's own data: nodes, replica
+    placement, slot map. With more than 16 shards only those with problems are shown.
 
 ` + replicaHelp + `
 
-With -o json the whole answer is one object on one line; "health" in it has the
-verdict and names the shards concerned. --watch repeats it until Control-C, and
-waits for a cluster that does not answer yet. --node shows what one server says
-about itself alone.
+-o json prints one object; its field "health" has the verdict and the shards
+concerned. --watch repeats the status until Control-C, and waits for a cluster that
+does not answer yet. --node shows what one server knows about itself only.
 
-The exit status is 0 if the cluster is healthy; 1 if it is degraded, or if that is
-not known; 3 if some shards are unavailable, or no server answers. With --watch
-and --node it tells only whether a server answered.`,
+Exit status: 0 healthy; 1 degraded or unknown; 3 some shards are unavailable, or no
+server answers. With --watch and --node: 0 if a server answered.`,
 		Example: "  proa status\n  proa status --watch\n  proa status --watch 500ms\n  proa status -o json | jq .health",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,7 +50,7 @@ and --node it tells only whether a server answered.`,
 			if len(args) == 1 {
 				d, err := time.ParseDuration(args[0])
 				if err != nil || !watching {
-					return usagef("%q: only an interval such as 500ms can stand here, behind --watch", args[0])
+					return usagef("%q: the only argument is an interval such as 500ms, after --watch", args[0])
 				}
 				watch = d
 			}
@@ -60,9 +58,9 @@ and --node it tells only whether a server answered.`,
 			case watching && watch < 100*time.Millisecond:
 				return usagef("--watch %v: the interval must be at least 100ms", watch)
 			case watching && a.output == outputJSON:
-				return usagef("--watch gives one document after the other: choose -o jsonl")
+				return usagef("--watch prints one document after the other: use -o jsonl")
 			case watching && a.shell:
-				return usagef("--watch works outside of the shell: proa status --watch")
+				return usagef("--watch works outside the shell: proa status --watch")
 			}
 			show := a.showCluster
 			if node {

@@ -179,9 +179,9 @@ func (a *app) showShards(s *command.ClusterStatus, l look) error {
 }
 
 // replicaHelp explains replicaList.
-const replicaHelp = `In the list of replicas * marks the leader, ? a replica whose node is not up or has
-not reported lately, ! a replica whose files are damaged, (learner) one that does
-not vote; -7 behind a replica is the number of log entries it lacks.`
+const replicaHelp = `In the list of replicas, * marks the leader, ? a replica whose node is down or has
+not reported lately, ! a replica with damaged files, (learner) one without a vote;
+-7 after a replica means that it is missing 7 log entries.`
 
 // legendOf explains the signs that occur in lists of replicas.
 func legendOf(lists string) string {

@@ -243,7 +243,7 @@ func TestHealth(t *testing.T) {
 			s.Shards[1].State, s.Shards[1].Leader = command.ShardLeaderless, 0
 			s.Shards[1].Replicas = s.Shards[1].Replicas[:1]
 			s.Shards[1].Replicas[0].Damaged = true
-		}, exitServer, "UNAVAILABLE in part: 1 of 4 shards are not served (0): their only replicas are damaged"},
+		}, exitServer, "UNAVAILABLE in part: no undamaged replica for 1 of 4 shards (0): reads of the damaged blocks fail"},
 		{"slow", func(s *command.ClusterStatus) { s.Nodes[0].Slow = true }, exitFailed, "degraded"},
 		{"report late", func(s *command.ClusterStatus) { s.Nodes[0].Stale, s.Nodes[0].AgeMillis = true, 3200 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, last report 3.2s ago"},
 		{"no report yet", func(s *command.ClusterStatus) { s.Nodes[0].Stale, s.Nodes[0].AgeMillis = true, -1 }, exitFailed, "degraded: all 4 shards have a leader, but|node 1 is up, no report yet"},
@@ -258,7 +258,7 @@ func TestHealth(t *testing.T) {
 		{"leader not known", func(s *command.ClusterStatus) { s.Shards[2].State, s.Shards[2].Leader = command.ShardUnknown, 0 }, exitFailed,
 			"unknown: whether 1 of 4 shards have a leader cannot be told now (1)"},
 		{"no leader", func(s *command.ClusterStatus) { s.Shards[2].State, s.Shards[2].Leader = command.ShardLeaderless, 0 }, exitServer,
-			"UNAVAILABLE in part: 1 of 4 shards have no leader (1)"},
+			"UNAVAILABLE in part: no leader for 1 of 4 shards (1)"},
 		{"no leader anywhere", func(s *command.ClusterStatus) {
 			for i := range s.Shards {
 				s.Shards[i].State, s.Shards[i].Leader = command.ShardLeaderless, 0
@@ -368,8 +368,8 @@ func TestListsOfMembersAndShards(t *testing.T) {
 
 func TestClusterUsage(t *testing.T) {
 	for _, tt := range []struct{ line, says string }{
-		{"status 5s", "behind --watch"},
-		{"status --watch soon", "behind --watch"},
+		{"status 5s", "such as 500ms"},
+		{"status --watch soon", "such as 500ms"},
 		{"status --watch=1ms", "at least 100ms"},
 		{"member add", "write: proa member add ID [ADDRESS]\nSee: proa member add --help"},
 		{"shard move meta --from 1 --to 2", "every node has a replica"},
@@ -484,7 +484,7 @@ func TestChanges(t *testing.T) {
 			request: `member.remove {"node":3,"force":true}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nproa: node 3 stays: its removal was undone\n",
+			stderr:  "node 3: 0 of 4 replicas moved, left: meta, 0, 1, 2\nproa: node 3 stays: its removal was cancelled\n",
 		},
 		{line: "member remove 3 --undo", request: `member.remove {"node":3,"undo":true}`, stdout: "accepted\n"},
 		{
@@ -508,7 +508,7 @@ func TestChanges(t *testing.T) {
 				func(s *command.ClusterStatus) { s.Nodes[1].Draining = true; s.Shards[2].Leader = 3 },
 			},
 			request: `member.drain {"node":2}`,
-			stdout:  "accepted\nnode 2 leads no shard and takes no leadership\n",
+			stdout:  "accepted\nnode 2 leads no shard and accepts no leadership\n",
 			stderr:  "node 2: 0 of 1 leaderships moved, left: 1\n",
 		},
 		{
@@ -523,7 +523,7 @@ func TestChanges(t *testing.T) {
 				func(s *command.ClusterStatus) { s.Nodes[1].Draining = true; s.Shards[2].Leader = 3 },
 			},
 			request: `member.drain {"node":2}`,
-			stdout:  "accepted\nnode 2 leads no shard and takes no leadership\n",
+			stdout:  "accepted\nnode 2 leads no shard and accepts no leadership\n",
 			stderr:  "node 2 is suspect for 1.5s, draining: whether it leads shards is not known\n",
 		},
 		{
@@ -542,8 +542,8 @@ func TestChanges(t *testing.T) {
 			},
 			request: `shard.move {"shard":0,"from":2,"to":4}`,
 			stdout:  "accepted\nshard 0: the replica is on node 4 and no longer on node 2\n",
-			stderr: "shard 0: waiting for the replica on node 4\nshard 0: the replica on node 4 catches up, 55 entries behind\n" +
-				"shard 0: the replica on node 4 votes, the one on node 2 goes\nshard 0: about to be done\n",
+			stderr: "shard 0: waiting for the replica on node 4\nshard 0: the replica on node 4 is catching up, 55 log entries behind\n" +
+				"shard 0: the replica on node 4 votes, the one on node 2 is being removed\nshard 0: finishing\n",
 		},
 		{
 			line: "shard move 0 --from 2 --to 4 --timeout 2s",
@@ -554,8 +554,8 @@ func TestChanges(t *testing.T) {
 			request: `shard.move {"shard":0,"from":2,"to":4}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr: "shard 0: waiting for the replica on node 4\nproa: node 4, which is to get a replica of shard 0, is down for 12s; " +
-				"the move goes on when it is back, or ends when it is removed with: proa member remove 4\n",
+			stderr: "shard 0: waiting for the replica on node 4\nproa: node 4, the destination of a replica of shard 0, is down for 12s; " +
+				"the move continues when it is back, or is cancelled by: proa member remove 4\n",
 		},
 		{
 			line: "shard move 0 --from 2 --to 4 --timeout 2s",
@@ -565,7 +565,7 @@ func TestChanges(t *testing.T) {
 			request: `shard.move {"shard":0,"from":2,"to":4}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr:  "shard 0: waiting for the replica on node 4\nproa: shard 0 has no leader, which would have to carry the move out; it goes on when there is one\n",
+			stderr:  "shard 0: waiting for the replica on node 4\nproa: shard 0 has no leader; the move continues when it has one\n",
 		},
 		{
 			line: "shard move 1 --from 2 --to 4",
@@ -576,7 +576,7 @@ func TestChanges(t *testing.T) {
 			request: `shard.move {"shard":1,"from":2,"to":4}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr:  "shard 1: waiting for the replica on node 4\nproa: shard 1 is not to be on node 4 any more: the move was revoked\n",
+			stderr:  "shard 1: waiting for the replica on node 4\nproa: the move of shard 1 to node 4 was cancelled\n",
 		},
 		{
 			line: "shard transfer 1 --to 3", states: []func(*command.ClusterStatus){func(*command.ClusterStatus) {}, func(s *command.ClusterStatus) { s.Shards[2].Leader = 3 }},

@@ -15,17 +15,17 @@ func (a *app) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Watch a cluster on this machine survive the loss of a node",
-		Long: `Start a cluster of real servers on this machine, put a load on it, kill the node
-that leads most shards with SIGKILL, show how long writes pause until others have
-taken over, start the node again, and check that no acknowledged write is
-missing and that all replicas are equal.
+		Long: `Start a cluster of real servers on this machine, run a load of reads and writes
+against it, kill the node that leads most shards (SIGKILL), measure how long writes
+pause until other nodes lead, start the node again, and check that no acknowledged
+write is missing and that all replicas are equal.
 
-Nothing but free ports of 127.0.0.1 and a temporary directory is used. Both are
-given back at the end, and after Control-C. If something goes wrong, the
-directory stays, for the servers' logs in it.
+The demo uses free ports of 127.0.0.1 and a temporary directory, which is removed
+at the end and after Control-C. If something fails, the directory stays: the logs
+of the servers are in it.
 
-The exit status is 0 if everything went as it should, 1 if the cluster lost a
-write or answered a read wrongly, and 3 if the demo could not be carried out.`,
+Exit status: 0 no write lost and no stale read, 1 the cluster lost a write or
+returned a stale value, 3 the demo could not run.`,
 		Example:     "  proa demo\n  proa demo --duration 2m --nodes 5",
 		Annotations: map[string]string{outputForms: outputTable},
 		Args:        cobra.NoArgs,

@@ -88,9 +88,9 @@ func judgeCluster(s *command.ClusterStatus, h *command.Health) (status int, verd
 	case n == all:
 		return exitServer, fmt.Sprintf("UNAVAILABLE: none of the %d shards has a leader; they %s", n, until)
 	case n > 0:
-		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards have no leader (%s); they %s", n, all, shardNames(h.Leaderless), until)
+		return exitServer, fmt.Sprintf("UNAVAILABLE in part: no leader for %d of %d shards (%s); they %s", n, all, shardNames(h.Leaderless), until)
 	case len(h.Unserved) > 0:
-		return exitServer, fmt.Sprintf("UNAVAILABLE in part: %d of %d shards are not served (%s): their only replicas are damaged where it matters; restore a backup", len(h.Unserved), all, shardNames(h.Unserved))
+		return exitServer, fmt.Sprintf("UNAVAILABLE in part: no undamaged replica for %d of %d shards (%s): reads of the damaged blocks fail; restore a backup", len(h.Unserved), all, shardNames(h.Unserved))
 	case h.State == command.HealthUnknown:
 		return exitFailed, fmt.Sprintf("unknown: whether %d of %d shards have a leader cannot be told now (%s)", len(h.Unknown), all, shardNames(h.Unknown))
 	case h.State != command.Healthy:
@@ -138,11 +138,11 @@ func nextFailure(s *command.ClusterStatus, h *command.Health) string {
 	case n == 0:
 		return "one more node lost: no shard loses its quorum"
 	case len(h.NextFailure.Nodes) == 1 && h.State != command.Healthy:
-		return fmt.Sprintf("node %d lost: %s lose their quorum (no spare replica)", h.NextFailure.Nodes[0], countShards(n, len(s.Shards)))
+		return fmt.Sprintf("node %d lost: no quorum for %s (no spare replica)", h.NextFailure.Nodes[0], countShards(n, len(s.Shards)))
 	case h.State == command.Healthy:
-		return fmt.Sprintf("one node lost: %s lose their quorum (no spare replica)", countShards(n, len(s.Shards)))
+		return fmt.Sprintf("one node lost: no quorum for %s (no spare replica)", countShards(n, len(s.Shards)))
 	}
-	return fmt.Sprintf("one more node lost: %s lose their quorum (no spare replica)", countShards(n, len(s.Shards)))
+	return fmt.Sprintf("one more node lost: no quorum for %s (no spare replica)", countShards(n, len(s.Shards)))
 }
 
 // nodeNews lists what is wrong with the nodes, and what is being changed.
@@ -236,7 +236,7 @@ func joinCommand(s *command.ClusterStatus) string {
 func ofShards(say string, shards []int, all int) string {
 	text := fmt.Sprintf(say, countShards(len(shards), all))
 	if len(shards) == 1 {
-		text = strings.Replace(text, "shards have", "shards has", 1)
+		text = strings.NewReplacer("shards have", "shards has", "shards lack", "shards lacks").Replace(text)
 	}
 	if len(shards) < all {
 		text += ": " + shardNames(shards)

@@ -172,7 +172,7 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 			case n == nil:
 				return "", true, nil
 			case begun && !n.Removing:
-				return "", false, fmt.Errorf("node %d stays: its removal was undone", m.Node)
+				return "", false, fmt.Errorf("node %d stays: its removal was cancelled", m.Node)
 			}
 			begun = n.Removing
 			return replicas.moved(m.Node, holding(s, m.Node)), false, nil
@@ -255,14 +255,14 @@ func (a *app) drainMember(ctx context.Context, m command.MemberArgs, wait bool) 
 	begun := false
 	return a.carryOut(ctx, change{
 		verb: command.AdminMemberDrain, args: m, wait: wait,
-		complete: fmt.Sprintf("node %d leads no shard and takes no leadership", m.Node),
+		complete: fmt.Sprintf("node %d leads no shard and accepts no leadership", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
 			n := findNode(s, m.Node)
 			switch {
 			case n == nil:
 				return "", false, fmt.Errorf("node %d is not a member any more", m.Node)
 			case begun && !n.Draining:
-				return "", false, fmt.Errorf("node %d takes part again: its draining was undone", m.Node)
+				return "", false, fmt.Errorf("node %d accepts leaderships again: the drain was cancelled", m.Node)
 			}
 			begun = n.Draining
 			led := leading(s, m.Node)
@@ -348,7 +348,7 @@ type counter struct {
 func (c *counter) moved(node uint64, left []string) string {
 	c.most = max(c.most, len(left))
 	if len(left) == 0 {
-		return fmt.Sprintf("node %d: all %s moved, about to be done", node, c.what)
+		return fmt.Sprintf("node %d: all %s moved, finishing", node, c.what)
 	}
 	return fmt.Sprintf("node %d: %d of %d %s moved, left: %s", node, c.most-len(left), c.most, c.what, some(left))
 }

@@ -116,7 +116,7 @@ func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) err
 			case sh == nil:
 				return "", false, fmt.Errorf("there is no shard %s", name)
 			case begun && !slices.Contains(sh.Desired, m.To):
-				return "", false, fmt.Errorf("shard %s is not to be on node %d any more: the move was revoked", name, m.To)
+				return "", false, fmt.Errorf("the move of shard %s to node %d was cancelled", name, m.To)
 			}
 			begun = slices.Contains(sh.Desired, m.To)
 			if err := h.check(moveHindrance(s, sh, m.To)); err != nil {
@@ -127,11 +127,11 @@ func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) err
 			case filled == nil:
 				return fmt.Sprintf("shard %s: waiting for the replica on node %d", name, m.To), false, nil
 			case filled.Role == "learner":
-				return fmt.Sprintf("shard %s: the replica on node %d catches up, %d entries behind", name, m.To, filled.Lag), false, nil
+				return fmt.Sprintf("shard %s: the replica on node %d is catching up, %d log entries behind", name, m.To, filled.Lag), false, nil
 			case old != nil:
-				return fmt.Sprintf("shard %s: the replica on node %d votes, the one on node %d goes", name, m.To, m.From), false, nil
+				return fmt.Sprintf("shard %s: the replica on node %d votes, the one on node %d is being removed", name, m.To, m.From), false, nil
 			}
-			return fmt.Sprintf("shard %s: about to be done", name), begun && !sh.Moving, nil
+			return fmt.Sprintf("shard %s: finishing", name), begun && !sh.Moving, nil
 		},
 	})
 }
@@ -142,11 +142,11 @@ func moveHindrance(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) s
 	n := findNode(s, to)
 	switch {
 	case n == nil:
-		return fmt.Sprintf("node %d, which was to get a replica of shard %s, is no member any more", to, shardName(sh.Shard))
+		return fmt.Sprintf("node %d, the destination of a replica of shard %s, has left the cluster", to, shardName(sh.Shard))
 	case n.State != command.NodeUp:
-		return fmt.Sprintf("node %d, which is to get a replica of shard %s, is %s; the move goes on when it is back, or ends when it is removed with: proa member remove %d", to, shardName(sh.Shard), nodeState(n), to)
+		return fmt.Sprintf("node %d, the destination of a replica of shard %s, is %s; the move continues when it is back, or is cancelled by: proa member remove %d", to, shardName(sh.Shard), nodeState(n), to)
 	case sh.Leadership() == command.ShardLeaderless:
-		return fmt.Sprintf("shard %s has no leader, which would have to carry the move out; it goes on when there is one", shardName(sh.Shard))
+		return fmt.Sprintf("shard %s has no leader; the move continues when it has one", shardName(sh.Shard))
 	}
 	return ""
 }

@@ -25,23 +25,23 @@ func (a *app) topCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Show what the nodes are doing: throughput, latency, CPU, memory",
-		Long: `Show what each node of the cluster is doing, again and again:
+		Long: `Show throughput, latency and resources of each node, refreshed every second:
 
-  LEADS     shards that it leads, of those that it has a replica of
-  READ/S    read requests that clients and other nodes sent to it, each second
-  WRITE/S   the same of writes; a BATCH or TXN counts once
-  RTT       time of one request from here to the node and back
-  FSYNC     recent mean of a write to its log that is made durable
-  CPU       of its process; 100% is one core
-  MEM       memory of its process
-  CONNS     connections of clients
+  LEADS     shards it leads, of those it has a replica of
+  READ/S    read requests from clients and other nodes per second
+  WRITE/S   write requests per second; a BATCH or TXN counts as one
+  RTT       round trip of a request from here to the node
+  FSYNC     recent mean duration of a durable write to its log
+  CPU       CPU usage of the server process; 100% is one core
+  MEM       memory of the server process
+  CONNS     client connections
 
 On a terminal the keys r, w, l, f, c and m sort by reads, writes, RTT, fsync, CPU and
-memory, n by node; q ends it. Elsewhere each picture follows the one before, and -o
-jsonl gives a JSON document for each.
+memory, n by node; q quits. If the output is not a terminal, each refresh is printed
+after the one before; -o jsonl prints one JSON document per refresh.
 
-The nodes are asked at the addresses that they tell clients. Of a node that cannot be
-reached there, or is not up, figures are dashes.`,
+top connects to each node at its advertised client address. The figures of a node that
+cannot be reached are dashes.`,
 		Example:     "  proa top\n  proa top --sort cpu\n  proa top --count 2 -o jsonl | jq '.nodes[] | {id, writes_per_s}'",
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{outputForms: outputTable + " " + outputJSONL},
@@ -60,8 +60,8 @@ reached there, or is not up, figures are dashes.`,
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVarP(&interval, "interval", "i", time.Second, "`time` between two pictures")
-	f.IntVarP(&count, "count", "c", 0, "`number` of pictures; 0: until interrupted")
+	f.DurationVarP(&interval, "interval", "i", time.Second, "`time` between two refreshes")
+	f.IntVarP(&count, "count", "c", 0, "`number` of refreshes; 0: until interrupted")
 	f.StringVar(&order, "sort", order, "sort by node, reads, writes, rtt, fsync, cpu or mem")
 	return cmd
 }
