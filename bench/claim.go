@@ -173,5 +173,5 @@ func (h *Harness) client(ctx context.Context) (*client.Client, error) {
 	for i, m := range h.cluster.members {
 		endpoints[i] = m.Address
 	}
-	return client.New(ctx, client.Config{Endpoints: endpoints, Cluster: h.cluster.id, Connections: connectionsPerClient, DialTimeout: h.load.Timeout, Name: clientName})
+	return client.New(ctx, client.Config{Endpoints: endpoints, Cluster: h.cluster.id, Connections: connectionsPerClient, DialTimeout: h.load.Timeout, RequestTimeout: h.load.Timeout, Name: clientName})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -50,8 +51,41 @@ const (
 
 // discover finds the servers: those named and, unless anyNode is set, all
 // others that lead shards. All belong to one cluster: to the one with the id
-// only, or where that is 0 to that of the first that answers.
+// only, or where that is 0 to that of the first that answers. A leader that cannot
+// be reached may just have died, and the other nodes elect another one: discover
+// asks again until there is a leader that can be reached, for at most timeout.
 func discover(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
+	within, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	for pause := routesPauseMin; ; pause = min(2*pause, routesPauseMax) {
+		c, err := discoverOnce(ctx, addresses, anyNode, only, timeout)
+		gone, ok := errors.AsType[*leaderError](err)
+		if !ok || !gone.dialled || !rest(within, pause) {
+			return c, err
+		}
+	}
+}
+
+// leaderError says that a node leads shards and cannot be reached.
+type leaderError struct {
+	node    uint64
+	err     error
+	dialled bool // false: its address cannot be dialled from here
+	named   bool // its address is one of those named
+}
+
+func (e *leaderError) Error() string {
+	text := fmt.Sprintf("bench: node %d leads shards and cannot be reached: %v", e.node, e.err)
+	if e.named {
+		return text
+	}
+	return text + "; add its address to the endpoints, or let the named servers forward requests to it (--any-node)"
+}
+
+func (e *leaderError) Unwrap() error { return e.err }
+
+// discoverOnce is discover without a second attempt.
+func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
 	c := &cluster{id: only, kick: make(chan struct{}, 1)}
 	var routes *protocol.RoutesReply
 	var failed []Unreached
@@ -70,7 +104,7 @@ func discover(ctx context.Context, addresses []string, anyNode bool, only uint64
 	}
 	c.shards = len(routes.Shards)
 	if !anyNode {
-		if err := c.addLeaders(ctx, routes, timeout); err != nil {
+		if err := c.addLeaders(ctx, routes, addresses, timeout); err != nil {
 			return nil, err
 		}
 	}
@@ -146,9 +180,10 @@ func (c *cluster) member(id uint64) int16 {
 	return nobody
 }
 
-// addLeaders adds the nodes that were not named. One that cannot be reached is
-// left out unless it leads something.
-func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, timeout time.Duration) error {
+// addLeaders adds the nodes that have not answered at one of the addresses named.
+// One that cannot be reached is left out unless it leads something: that is a
+// *leaderError.
+func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, named []string, timeout time.Duration) error {
 	leads := map[uint64]bool{}
 	for i := range routes.Shards {
 		leads[routes.Shards[i].Leader] = true
@@ -161,7 +196,8 @@ func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, 
 		address := string(n.Address)
 		var m Member
 		err := fmt.Errorf("its address %q is not reachable from other machines", address)
-		if reachable(address) {
+		dialled := reachable(address)
+		if dialled {
 			m, _, err = c.meet(ctx, address, timeout)
 		}
 		if err == nil && m.ID != n.ID {
@@ -171,7 +207,7 @@ func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, 
 		case err == nil:
 			c.add(m)
 		case leads[n.ID]:
-			return fmt.Errorf("bench: node %d leads shards and cannot be reached: %w; add its address to the endpoints, or let the named servers forward requests to it (--any-node)", n.ID, err)
+			return &leaderError{n.ID, err, dialled, slices.Contains(named, address)}
 		}
 	}
 	return nil

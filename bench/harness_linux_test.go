@@ -726,6 +726,50 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// A leader that has died is waited for until another node leads: it is no reason
+// to give up, nor to ask for an address that was named.
+func TestLeaderDiesBeforeLoad(t *testing.T) {
+	p := newPair(t)
+	l := pairLoad(t, p, "get")
+	l.Addresses = append(l.Addresses, p.nodes[1].ln.Addr().String())
+	p.nodes[1].ln.Close()
+	l.Timeout = 50 * time.Millisecond
+	if _, err := Open(t.Context(), l); err == nil || !strings.Contains(err.Error(), "node 2 leads shards and cannot be reached") || strings.Contains(err.Error(), "add its address") {
+		t.Errorf("an address that was named: %v", err)
+	}
+	l.Addresses = l.Addresses[:1]
+	if _, err := Open(t.Context(), l); err == nil || !strings.Contains(err.Error(), "add its address") {
+		t.Errorf("an address that was not named: %v", err)
+	}
+	l.Timeout = time.Minute
+	var asked atomic.Int64
+	p.nodes[0].routes = func() *protocol.RoutesReply {
+		m := p.routes()
+		if asked.Add(1) > 2 { // node 1 has been elected
+			for i := range m.Shards {
+				m.Shards[i].Leader = 1
+			}
+		}
+		return m
+	}
+	if h, err := Open(t.Context(), l); err != nil || len(h.Members()) != 1 {
+		t.Errorf("after an election: %v", err)
+	}
+}
+
+// The timeout of a load also bounds what precedes it.
+func TestClaimKeepsTimeout(t *testing.T) {
+	s := &fake{}
+	l := loadOf(t, s, "get")
+	l.Timeout = 100 * time.Millisecond
+	h := mustOpen(t, l)
+	s.ask = func(net.Conn, request) []byte { return []byte{} } // no reply
+	began := time.Now()
+	if err := h.Claim(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= client.DefaultRequestTimeout {
+		t.Errorf("after %v: %v", time.Since(began), err)
+	}
+}
+
 // A load keeps to one cluster: to the one that is named, or to that of the first
 // server. Servers of another one are no servers to it.
 func TestOneCluster(t *testing.T) {

@@ -23,9 +23,10 @@ type Load struct {
 	// could not be reached.
 	Cluster uint64
 
-	// Timeout bounds connecting, how long a run waits without any reply, and
-	// how long a request is repeated because the leader of its shard is not
-	// found. 0 means 10 seconds.
+	// Timeout bounds connecting, how long Open waits for a leader that can be
+	// reached, each request of Claim and Verify, how long a run waits without
+	// any reply, and how long a request is repeated because the leader of its
+	// shard is not found. 0 means 10 seconds.
 	Timeout time.Duration
 
 	Workload Workload
