@@ -143,10 +143,12 @@ func (f *Former) Answer(verb string) ([]byte, error) {
 }
 
 // Form returns once the node belongs to a cluster and its directory says so,
-// or with the reason why it never will, or when ctx ends.
+// or with the reason why it never will, or when ctx ends. A directory that
+// belongs to another cluster than the nodes at the addresses of Join is refused:
+// see checkCluster.
 func (f *Former) Form(ctx context.Context) (Identity, error) {
 	if id := f.Identity(); id.Cluster != 0 {
-		return id, nil
+		return id, f.checkCluster(ctx, &id)
 	}
 	if len(f.opt.Join) == 0 {
 		return f.found([]Member{f.self()})
@@ -167,6 +169,51 @@ func (f *Former) Form(ctx context.Context) (Identity, error) {
 		case <-time.After(f.opt.RetryEvery):
 		}
 	}
+}
+
+// checkWait bounds how long a node that belongs to a cluster waits for answers
+// from the addresses it was given. Its cluster may be down as a whole.
+const checkWait = time.Second
+
+// checkCluster refuses a directory whose cluster is not that of the nodes it is to
+// join: the operator expects a new node of that cluster, and would get one of
+// another. One answer from the directory's own cluster is enough to go on, and so
+// is silence.
+func (f *Former) checkCluster(ctx context.Context, id *Identity) error {
+	if len(f.opt.Join) == 0 || f.opt.Call == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkWait)
+	defer cancel()
+	type answer struct {
+		address string
+		cluster uint64 // 0: no answer, one from a node without a cluster, or this node's own
+	}
+	answers := make(chan answer, len(f.opt.Join))
+	for _, address := range f.opt.Join {
+		go func() {
+			r, err := f.probe(ctx, address)
+			if err != nil || r.UID == id.UID {
+				r.Cluster = 0
+			}
+			answers <- answer{address, r.Cluster}
+		}()
+	}
+	var other answer
+	for range f.opt.Join {
+		switch a := <-answers; a.cluster {
+		case 0:
+		case id.Cluster:
+			return nil
+		default:
+			other = a
+		}
+	}
+	if other.cluster == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: the data directory %s belongs to node %d of cluster %s, but --join %s is a node of cluster %s; to join that cluster, choose an empty directory with --data; to start the node of this directory, omit --join",
+		ErrJoin, f.opt.Dir, id.Node, clusterText(id.Cluster), other.address, clusterText(other.cluster))
 }
 
 func (f *Former) self() Member {
@@ -226,11 +273,7 @@ func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, s
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
-			var r probeReply
-			b, err := f.opt.Call(ctx, address, callProbe, nil)
-			if err == nil {
-				err = json.Unmarshal(b, &r)
-			}
+			r, err := f.probe(ctx, address)
 			mu.Lock()
 			defer mu.Unlock()
 			if errors.Is(err, ErrJoin) {
@@ -246,6 +289,15 @@ func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, s
 	}
 	wg.Wait()
 	return replies, silent, final
+}
+
+// probe asks the node at an address who it is.
+func (f *Former) probe(ctx context.Context, address string) (r probeReply, err error) {
+	b, err := f.opt.Call(ctx, address, callProbe, nil)
+	if err == nil {
+		err = json.Unmarshal(b, &r)
+	}
+	return r, err
 }
 
 // foundWith founds a cluster of all who answered, if this node is the one to do

@@ -86,6 +86,52 @@ func TestFounderFindsItself(t *testing.T) {
 	}
 }
 
+// A directory of one cluster is not started to join another: the operator would
+// get a node of the cluster of old, and the other cluster none. One answer of the
+// directory's own cluster, or no answer at all, lets it start.
+func TestDirectoryOfAnotherClusterIsRefused(t *testing.T) {
+	none := errors.New("connection refused")
+	probed := func(cluster, uid uint64) func() ([]byte, error) {
+		return func() ([]byte, error) {
+			return json.Marshal(probeReply{Cluster: cluster, Node: 1, UID: uid, Peer: "n1", Shards: 1, Replicas: 3})
+		}
+	}
+	silent := func() ([]byte, error) { return nil, none }
+	disk := vfs.NewMem()
+	f, err := formWith(t, FormOptions{FS: disk}, func(string, []byte) ([]byte, error) { return nil, none })
+	must(t, err)
+	own, uid := f.Identity().Cluster, f.Identity().UID
+	for name, c := range map[string]struct {
+		answers map[string]func() ([]byte, error)
+		want    error
+	}{
+		"no answer":                    {map[string]func() ([]byte, error){"a": silent}, nil},
+		"its own cluster":              {map[string]func() ([]byte, error){"a": probed(own, 5)}, nil},
+		"another cluster":              {map[string]func() ([]byte, error){"a": probed(own+1, 5)}, ErrJoin},
+		"another cluster and itself":   {map[string]func() ([]byte, error){"a": probed(own+1, 5), "b": probed(own, uid)}, ErrJoin},
+		"another cluster and silence":  {map[string]func() ([]byte, error){"a": probed(own+1, 5), "b": silent}, ErrJoin},
+		"another cluster and its own":  {map[string]func() ([]byte, error){"a": probed(own+1, 5), "b": probed(own, 6)}, nil},
+		"a node without a cluster yet": {map[string]func() ([]byte, error){"a": probed(0, 5)}, nil},
+	} {
+		o := FormOptions{Dir: dir, FS: disk, PeerAddress: "n9", Call: func(_ context.Context, address, _ string, _ []byte) ([]byte, error) {
+			return c.answers[address]()
+		}}
+		for address := range c.answers {
+			o.Join = append(o.Join, address)
+		}
+		f, err := NewFormer(o)
+		must(t, err)
+		id, err := f.Form(t.Context())
+		must(t, f.Close())
+		if !errors.Is(err, c.want) || id.Cluster != own {
+			t.Errorf("%s: %v, want %v; cluster %x", name, err, c.want, id.Cluster)
+		}
+		if c.want != nil && !strings.Contains(err.Error(), "empty directory with --data") {
+			t.Errorf("%s: %v; want advice in it", name, err)
+		}
+	}
+}
+
 // What refuses a replacement of a lost node names a way that is not refused.
 func TestReplacementIsAdvised(t *testing.T) {
 	m := &clusterMap{nodes: []nodeRow{{ID: 1, UID: 1, Peer: "n1"}, {ID: 2, UID: 2, Peer: "n2"}, {ID: 3, UID: 3, Peer: "n3"}}}

@@ -197,6 +197,23 @@ func TestStatusPictures(t *testing.T) {
 	}
 }
 
+// The command for a further node can be run as it is printed but for what the
+// operator must choose: it asks the cluster shown for the token, and starts no
+// server on a directory or at an address that another one has.
+func TestJoinCommand(t *testing.T) {
+	for _, tt := range []struct{ client, peer, want string }{
+		{"n1:7400", "n1:7401", "PROA_JOIN_TOKEN=$(proa -e n1:7400 member token) proa serve --data NEW_DIRECTORY --join n1:7401"},
+		{"127.0.0.1:7400", "127.0.0.1:7401", "PROA_JOIN_TOKEN=$(proa member token) proa serve --data NEW_DIRECTORY --listen 127.0.0.1:PORT --peer-listen 127.0.0.1:PORT --join 127.0.0.1:7401"},
+		{"", "", "PROA_JOIN_TOKEN=$(proa member token) proa serve --data NEW_DIRECTORY --join HOST:7401"},
+	} {
+		s := cluster()
+		s.Nodes[0].Client, s.Nodes[0].Peer = tt.client, tt.peer
+		if got := joinCommand(s); got != tt.want {
+			t.Errorf("%s, %s: %s; want %s", tt.client, tt.peer, got, tt.want)
+		}
+	}
+}
+
 var ansi = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 // golden compares text with a file, or writes it there.

@@ -36,11 +36,11 @@ returned a stale value, 3 the demo could not run.`,
 			case o.Duration < demo.DurationMin || o.Duration > demo.DurationMax:
 				return usagef("--duration %v: choose %v to %v", o.Duration, demo.DurationMin, demo.DurationMax)
 			}
-			program, err := os.Executable()
+			executable, err := os.Executable()
 			if err != nil {
 				return fmt.Errorf("finding this program, which is the server too: %w", err)
 			}
-			o.Program, o.Command, o.Out = program, os.Args[0], a.out
+			o.Program, o.Command, o.Out = executable, program, a.out
 			o.Columns, _ = terminal(a.out)
 			o.Colour = colours()
 			err = demo.Run(cmd.Context(), o)

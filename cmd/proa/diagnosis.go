@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -223,13 +224,35 @@ func replaceStep(n *command.NodeInfo) string {
 	return fmt.Sprintf("start node %d again; no other node can take its replicas. If it is lost for good, start a new node, then: proa member remove %d", n.ID, n.ID)
 }
 
-// joinCommand is how a further node is started.
+// program is what this program was called as; main sets it.
+var program = "proa"
+
+// joinCommand is how a further node is started: in a directory of its own and,
+// where the cluster is on this machine, at addresses of its own.
 func joinCommand(s *command.ClusterStatus) string {
-	at := "HOST:7401"
-	if n := s.Node(s.Asked); n != nil && n.Peer != "" {
-		at = n.Peer
+	at, endpoint, listen := "HOST:7401", "", ""
+	if n := s.Node(s.Asked); n != nil {
+		if n.Peer != "" {
+			at = n.Peer
+		}
+		if n.Client != "" && n.Client != defaultEndpoint {
+			endpoint = " -e " + n.Client
+		}
 	}
-	return fmt.Sprintf("PROA_JOIN_TOKEN=$(proa member token) proa serve --join %s", at)
+	if onLoopback(at) {
+		listen = " --listen 127.0.0.1:PORT --peer-listen 127.0.0.1:PORT"
+	}
+	return fmt.Sprintf("PROA_JOIN_TOKEN=$(%s%s member token) %s serve --data NEW_DIRECTORY%s --join %s", program, endpoint, program, listen, at)
+}
+
+// onLoopback reports whether only this machine reaches an address.
+func onLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // ofShards says something of some shards, by name where they are not all.

@@ -14,6 +14,7 @@ func main() { os.Exit(run()) }
 
 // run carries out the command line and returns the exit status.
 func run() int {
+	program = os.Args[0]
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, signals: catchSignals()}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks to stop, the second one kills as usual.

@@ -479,5 +479,5 @@ In another terminal:
 
 Ctrl-C stops it.
 
-`, strings.Join(at, " and "), c.Node.DataDir, flag, os.Args[0])
+`, strings.Join(at, " and "), c.Node.DataDir, flag, program)
 }
