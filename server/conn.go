@@ -210,7 +210,11 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	for !c.paused.Load() && !c.refused && taken < len(b) && p.credit > 0 {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
 		if err != nil {
-			if !c.misled(b[taken:]) {
+			misled, more := c.misled(b[taken:])
+			if more {
+				return taken, len(b) - taken + 1
+			}
+			if !misled {
 				c.refuse(f.ID, err)
 			}
 			return len(b), 0

@@ -15,18 +15,19 @@ func (c *conn) port() doors.Port {
 }
 
 // misled sends c away if its first bytes, b, are of a protocol that another port
-// speaks, or none. It costs nothing on a connection whose first bytes are those of
-// its own protocol: only a stream that is refused anyway is looked at.
-func (c *conn) misled(b []byte) bool {
+// speaks, or none. more says that more of b has to be there to tell. It costs nothing
+// on a connection whose first bytes are those of its own protocol: only a stream that
+// is refused anyway is looked at.
+func (c *conn) misled(b []byte) (misled, more bool) {
 	if c.greeted || c.forwarded {
-		return false
+		return false, false
 	}
-	caller, _ := doors.Recognize(b)
+	caller, more := doors.Recognize(b)
 	if caller == doors.Unknown || caller == doors.Native {
-		return false
+		return false, more
 	}
 	c.sendAway(caller, b)
-	return true
+	return true, false
 }
 
 // misledRedis is misled for the Redis protocol, in which nearly any bytes are the

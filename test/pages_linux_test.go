@@ -32,8 +32,9 @@ var (
 	pageSpace   = regexp.MustCompile(`\s+`)
 	pageComment = regexp.MustCompile(`(^|\s+)#.*$`)
 	pageCommand = regexp.MustCompile(`^(proa|redis-cli|redis-benchmark|make|go (run|get|test)|export) `)
-	// pageMention is a command that is only named: "`proa status` shows …".
-	pageMention = regexp.MustCompile(`^(proa( [a-z][a-z-]*)?( [a-z][a-z-]*)?|redis-cli|redis-benchmark|make [a-z-]+)$`)
+	// pageMention is a command that the text only names, with or without flags:
+	// "`proa status` shows …". TestDocumentedCommands checks that there is one.
+	pageMention = regexp.MustCompile(`^(proa( [a-z][a-z-]*){0,2}( --[a-z-]+)*|redis-cli|redis-benchmark|make [a-z-]+)$`)
 )
 
 // page is a page of the documentation, with what of it has been run.
@@ -41,10 +42,10 @@ type page struct {
 	t       *testing.T
 	name    string
 	text    string
-	left    map[string]bool // lines that have not been run
+	known   map[string]bool // all lines
+	left    map[string]bool // lines that have to be run yet
 	dir     string          // where ./proa is, and all data
 	network string          // the first three numbers of the page's addresses
-	stands  map[string]string
 	env     []string
 }
 
@@ -54,10 +55,10 @@ func openPage(t *testing.T, name string) *page {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &page{t: t, name: name, text: string(text), left: map[string]bool{}, dir: t.TempDir(), stands: map[string]string{}}
+	p := &page{t: t, name: name, text: string(text), known: map[string]bool{}, left: map[string]bool{}, dir: t.TempDir()}
 	p.network = fmt.Sprintf("127.%d.%d", 1+rand.IntN(254), rand.IntN(255))
 	for line := range p.lines() {
-		p.left[line] = true
+		p.known[line], p.left[line] = true, true
 	}
 	if err := os.Symlink(testcluster.Binary(t), filepath.Join(p.dir, "proa")); err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func (p *page) lines() func(yield func(string) bool) {
 		}
 		for _, code := range pageInline.FindAllStringSubmatch(pageBlock.ReplaceAllString(p.text, "\n"), -1) {
 			line := strings.TrimPrefix(pageSpace.ReplaceAllString(code[1], " "), "./")
-			if pageCommand.MatchString(line) && !pageMention.MatchString(line) && !yield(line) {
+			if p.known[line] = true; pageCommand.MatchString(line) && !pageMention.MatchString(line) && !yield(line) {
 				return
 			}
 		}
@@ -99,11 +100,10 @@ func (p *page) lines() func(yield func(string) bool) {
 // page, and what is run in its place.
 func (p *page) command(ctx context.Context, line string, substitutes ...string) *exec.Cmd {
 	p.t.Helper()
-	if _, ok := p.stands[line]; !ok && !p.left[line] {
+	if !p.known[line] {
 		p.t.Fatalf("%s has no line %q; left are:\n%s", p.name, line, p.rest())
 	}
 	delete(p.left, line)
-	p.stands[line] = ""
 	run := strings.NewReplacer(substitutes...).Replace(line)
 	cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+run)
 	if strings.ContainsAny(run, "&;") {
@@ -285,7 +285,7 @@ func TestReadme(t *testing.T) {
 	t.Parallel()
 	p := openPage(t, "README.md")
 	host := p.network + ".1"
-	p.left["proa serve --listen 127.0.0.1:7400"] = true // what make run does
+	p.known["proa serve --listen 127.0.0.1:7400"] = true // what make run does
 	stop := p.server("proa serve --listen 127.0.0.1:7400", host+":7400", "127.0.0.1", host)
 	p.env = append(p.env, "PROA_ENDPOINTS="+host+":7400")
 	p.transcript("./proa put greeting hello", comparable)
@@ -344,19 +344,24 @@ func (p *page) move(line string) {
 		status := exec.CommandContext(p.t.Context(), filepath.Join(p.dir, "proa"), "status", "-o", "json")
 		status.Env = p.env
 		out, err := status.Output() // its exit status tells of the cluster's health, not of the command's
-		var s command.ClusterStatus
+		var s struct {
+			Nodes  []command.NodeInfo
+			Shards []struct {
+				Shard    json.RawMessage // a number, or "meta"
+				Replicas []command.ReplicaInfo
+			}
+		}
 		if err = json.Unmarshal(out, &s); err != nil {
 			p.t.Fatalf("%v in %s", err, out)
 		}
 		for _, shard := range s.Shards {
 			for _, n := range s.Nodes {
 				has := func(r command.ReplicaInfo) bool { return r.Node == n.ID }
-				if shard.Shard == command.MetaShard || slices.ContainsFunc(shard.Replicas, has) {
+				if shard.Shard[0] == '"' || slices.ContainsFunc(shard.Replicas, has) {
 					continue
 				}
 				from := shard.Replicas[0].Node
-				p.left[line] = true
-				move := p.command(p.t.Context(), line, "SHARD", fmt.Sprint(shard.Shard), "--from N", fmt.Sprint("--from ", from), "--to N", fmt.Sprint("--to ", n.ID))
+				move := p.command(p.t.Context(), line, "SHARD", string(shard.Shard), "--from N", fmt.Sprint("--from ", from), "--to N", fmt.Sprint("--to ", n.ID))
 				if out, err = move.CombinedOutput(); err == nil {
 					return
 				}
@@ -453,7 +458,7 @@ func (p *page) serving(n int) (host string) {
 	p.t.Helper()
 	host = fmt.Sprintf("%s.%d", p.network, n)
 	line := "proa serve --data DIR --listen HOST:7400 --peer-listen off"
-	p.left[line] = true
+	p.known[line] = true
 	p.server(line, host+":7400", "DIR", fmt.Sprintf("data%d", n), "HOST", host)
 	return host
 }
@@ -484,7 +489,8 @@ func TestCommandLinePage(t *testing.T) {
 	t.Parallel()
 	p := openPage(t, "docs/cli.md")
 	prod, other := p.serving(1), p.serving(2)
-	at := []string{"n1:", prod + ":", "n2:", prod + ":", "n3:", prod + ":", "127.0.0.1", other}
+	p.await("put", "-e", other+":7400", "greeting", "hello")
+	at := []string{"proa get", "proa get -e " + other + ":7400", "n1:", prod + ":", "n2:", prod + ":", "n3:", prod + ":", "127.0.0.1", other}
 	for line := range p.lines() {
 		if strings.HasSuffix(line, "--replace") {
 			p.run(line, "NAME", "prod", "ENDPOINT…", prod+":7400")

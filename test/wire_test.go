@@ -288,8 +288,7 @@ func badInputs(cursor []byte) []badInput {
 		{name: "empty range of versions", noHello: true, bytes: hello(func(m *protocol.Hello) { m.VersionMin = 0 }), status: protocol.StatusHandshake},
 		{name: "HELLO with a long name", noHello: true, bytes: hello(func(m *protocol.Hello) { m.Name = make([]byte, 257) }), status: protocol.StatusHandshake},
 		{name: "truncated HELLO", noHello: true, bytes: request(protocol.OpHello, id, helloBody()[:5]), status: protocol.StatusHandshake},
-		{name: "HTTP", noHello: true, bytes: []byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"), status: protocol.StatusProtocol, anyID: true},
-		{name: "TLS", noHello: true, bytes: append([]byte{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3}, make([]byte, 100)...), status: protocol.StatusProtocol, anyID: true},
+		{name: "TLS", noHello: true, bytes: append([]byte{0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3}, make([]byte, 100)...), status: protocol.StatusHandshake, anyID: true},
 
 		// The message is wrong and the stream is not.
 		message("HELLO twice", protocol.StatusBadRequest, request(protocol.OpHello, id, helloBody())),
