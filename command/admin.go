@@ -32,7 +32,7 @@ type MemberArgs struct {
 	Node    uint64 `json:"node"`
 	Address string `json:"address,omitempty"` // member.add: of its peer port, for people; optional
 	Undo    bool   `json:"undo,omitempty"`    // member.drain: takes part again. member.remove: stays
-	Force   bool   `json:"force,omitempty"`   // member.remove: although it is down and some replicas cannot be rebuilt elsewhere
+	Force   bool   `json:"force,omitempty"`   // member.remove: even if some replicas cannot be rebuilt elsewhere
 }
 
 // TokenArgs ask for the join token.

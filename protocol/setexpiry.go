@@ -23,11 +23,11 @@ func (x ExpiryFlags) check() error {
 	case x&^expiryFlags != 0:
 		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(x&^expiryFlags))
 	case x&ExpiryAt != 0 && x&ExpiryRemove != 0:
-		return fmt.Errorf("%w: a time of expiry and its removal exclude each other", ErrOutOfRange)
+		return fmt.Errorf("%w: a time of expiry and its removal cannot be used together", ErrOutOfRange)
 	case x&ExpiryIfNone != 0 && x&(ExpiryIfSome|ExpiryIfLater|ExpiryIfEarlier) != 0:
-		return fmt.Errorf("%w: a condition on an existing expiry and one on its absence exclude each other", ErrOutOfRange)
+		return fmt.Errorf("%w: a condition on an existing expiry and one on its absence cannot be used together", ErrOutOfRange)
 	case x&ExpiryIfLater != 0 && x&ExpiryIfEarlier != 0:
-		return fmt.Errorf("%w: later and earlier exclude each other", ErrOutOfRange)
+		return fmt.Errorf("%w: later and earlier cannot be used together", ErrOutOfRange)
 	}
 	return nil
 }

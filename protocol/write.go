@@ -23,7 +23,7 @@ func (w WriteFlags) check(known WriteFlags) error {
 		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(w&^known))
 	}
 	if !atMostOne(w & (WriteTTL | WriteKeepTTL | WriteExpireAt)) {
-		return fmt.Errorf("%w: a TTL, a time of expiry and keep-TTL exclude each other", ErrOutOfRange)
+		return fmt.Errorf("%w: a TTL, a time of expiry and keep-TTL cannot be used together", ErrOutOfRange)
 	}
 	if !atMostOne(w & (WriteIfAbsent | WriteIfPresent | WriteIfVersion)) {
 		return fmt.Errorf("%w: more than one condition", ErrOutOfRange)

@@ -161,7 +161,7 @@ func (a *app) checkFlags(cmd *cobra.Command) error {
 		return usagef("--timeout %v: must be above 0", a.timeout)
 	}
 	if a.endpoints != nil && a.context != "" {
-		return usagef("--endpoints and --context exclude each other")
+		return usagef("--endpoints and --context cannot be used together")
 	}
 	return checkEndpoints("--endpoints", a.endpoints)
 }
@@ -260,7 +260,7 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	add(groupServer, a.pingCommand(), a.versionCommand())
 	add(groupCluster, a.statusCommand(), a.memberCommand(), a.shardCommand())
 	if a.shell {
-		explainArgs(root)
+		a.finish(root)
 		return root
 	}
 	serve, demo, verify := a.serveCommand(), a.demoCommand(), a.verifyCommand()
@@ -269,8 +269,14 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	add(groupServer, serve, a.configCommand(), a.benchCommand())
 	add(groupCluster, a.topCommand(), a.contextCommand(), demo)
 	add(groupData, a.exportCommand(), a.importCommand(), verify)
-	explainArgs(root)
+	a.finish(root)
 	return root
+}
+
+// finish does for all commands what does not depend on which they are.
+func (a *app) finish(root *cobra.Command) {
+	explainArgs(root)
+	a.formatHelp(root)
 }
 
 func (a *app) helpCommand(root *cobra.Command) *cobra.Command {

@@ -43,16 +43,16 @@ func (a *app) benchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Run a load test and report throughput and latency",
-		Long: `Write rows, send requests for a while, and report throughput, latency and CPU time
-per operation.
+		Long: `Write rows, send requests for a while, and report throughput, latency and CPU
+time per operation.
 
 Workloads (-t):
 ` + workloadHelp() + `
-Without --rate this is a closed loop: each of -c connections keeps -P requests in
-flight and sends the next one when a reply arrives. With --rate it is an open
-loop: each operation has a planned time, and its latency counts from then, so the
-report shows what users would have seen while a server stalled. Several rates, or
---rate-sweep, show at which rate the latency begins to rise.
+Without --rate this is a closed loop: each of -c connections keeps -P requests
+in flight and sends the next one when a reply arrives. With --rate it is an open
+loop: each operation has a planned time, and its latency counts from then, so
+the report shows what users would have seen while a server stalled. Several
+rates, or --rate-sweep, show at which rate the latency begins to rise.
 
 Requests go to the leaders of their shards, on all nodes of the cluster.
 
@@ -90,11 +90,11 @@ func (a *app) benchMergeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "merge FILE FILE...",
 		Short: "Merge reports of load tests that ran at the same time",
-		Long: `Read reports that "proa bench -o json" has written and show them as one: for a load
-that one process, or one machine, cannot generate. All must have run the same
-workload with the same options, at the same time. Histograms are merged without
-loss. Let one run write the rows first, with -n 1, and start the others with
---no-preload.`,
+		Long: `Read reports that "proa bench -o json" has written and show them as one: for a
+load that one process, or one machine, cannot generate. All must have run the
+same workload with the same options, at the same time. Histograms are merged
+without loss. Let one run write the rows first, with -n 1, and start the others
+with --no-preload.`,
 		Example: `  proa bench -t get -n 1
   proa bench -t get --no-preload --duration 30s -o json > a.json &
   proa bench -t get --no-preload --duration 30s -o json > b.json; wait
@@ -152,14 +152,14 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	p.StringVarP(&f.values, "value-size", "d", "", "`bytes` per value: 128, 16..1024, or 90%:128,10%:4096 (default 128; ycsb: 1000)")
 	p.Uint64VarP(&l.Keys, "keys", "k", 100_000, "`number` of rows")
 	p.StringVar(&f.keys, "key-size", "", "`bytes` per key, like --value-size (default 16; ycsb: 24)")
-	p.DurationVar(&l.Duration, "duration", benchDuration, "measured time of each run")
-	p.DurationVar(&l.Warmup, "warmup", time.Second, "time before the measurement begins (with -n: 0)")
-	p.StringSliceVar(&f.rates, "rate", nil, "open loop: `operations per second`, such as 20000 or 20k; several rates: one run each")
+	p.DurationVar(&l.Duration, "duration", benchDuration, "`time` that each run is measured")
+	p.DurationVar(&l.Warmup, "warmup", time.Second, "`time` before the measurement begins (with -n: 0)")
+	p.StringSliceVar(&f.rates, "rate", nil, "open loop: `rate` in operations per second, such as 20000 or 20k; several rates: one run each")
 	p.BoolVar(&f.sweep, "rate-sweep", false, "open loop at 10 to 110 % of the highest throughput, which is measured first")
 	p.BoolVar(&l.Poisson, "poisson", false, "open loop: random arrival times instead of constant intervals")
 	p.IntVar(&l.Threads, "threads", 0, "`threads` of the load generator (default: one per four processors)")
-	p.Uint64Var(&l.Seed, "seed", 1, "seed of keys, values and order; the same seed repeats the same operations")
-	p.StringVar(&f.choice, "distribution", "", "how rows are chosen: uniform, zipfian, latest or sequential (default uniform; ycsb: as specified)")
+	p.Uint64Var(&l.Seed, "seed", 1, "`number` that keys, values and order are derived from; the same one repeats the same operations")
+	p.StringVar(&f.choice, "distribution", "", "`rule` by which rows are chosen: uniform, zipfian, latest or sequential (default uniform; ycsb: as specified)")
 	p.Float64Var(&f.reads, "reads", 50, "mixed: `percent` of reads, the rest are writes")
 	p.StringVar(&f.scanRows, "scan-rows", "", "scan, ycsb-e: `rows` per scan, like --value-size (default 100; ycsb-e: 1..100)")
 	p.IntVar(&f.batchRows, "batch-rows", 10, "batch: `writes` per request")

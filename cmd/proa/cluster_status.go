@@ -38,11 +38,11 @@ func (a *app) statusCommand() *cobra.Command {
 ` + replicaHelp + `
 
 -o json prints one object; its field "health" has the verdict and the shards
-concerned. --watch repeats the status until Control-C, and waits for a cluster that
-does not answer yet. --node shows what one server knows about itself only.
+concerned. --watch repeats the status until Control-C, and waits for a cluster
+that does not answer yet. --node shows what one server knows about itself only.
 
-Exit status: 0 healthy; 1 degraded or unknown; 3 some shards are unavailable, or no
-server answers. With --watch and --node: 0 if a server answered.`,
+Exit status: 0 healthy; 1 degraded or unknown; 3 some shards are unavailable, or
+no server answers. With --watch and --node: 0 if a server answered.`,
 		Example: "  proa status\n  proa status --watch\n  proa status --watch 500ms\n  proa status -o json | jq .health",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,7 +81,7 @@ server answers. With --watch and --node: 0 if a server answered.`,
 	f := cmd.Flags()
 	f.BoolVar(&node, "node", false, "what one server says about itself alone")
 	f.BoolVar(&wide, "wide", false, "all columns and all shards, however wide the terminal is")
-	f.DurationVarP(&watch, "watch", "w", 0, "repeat, each `interval` (2s if none is given)")
+	f.DurationVarP(&watch, "watch", "w", 0, "repeat after each `interval` (2s if none is given)")
 	f.Lookup("watch").NoOptDefVal = defaultWatch.String()
 	return cmd
 }

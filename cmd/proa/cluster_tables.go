@@ -96,6 +96,14 @@ func nodeState(n *command.NodeInfo) string {
 	return s
 }
 
+// nodeIs is nodeState as the end of a sentence that begins with the node.
+func nodeIs(n *command.NodeInfo) string {
+	if n.State == command.NodeSuspect || n.State == command.NodeDown {
+		return "has been " + nodeState(n)
+	}
+	return "is " + nodeState(n)
+}
+
 // shortState says a node's state in at most 16 characters. The sentences above the
 // table say the rest.
 func shortState(n *command.NodeInfo) string {
@@ -179,9 +187,9 @@ func (a *app) showShards(s *command.ClusterStatus, l look) error {
 }
 
 // replicaHelp explains replicaList.
-const replicaHelp = `In the list of replicas, * marks the leader, ? a replica whose node is down or has
-not reported lately, ! a replica with damaged files, (learner) one without a vote;
--7 after a replica means that it is missing 7 log entries.`
+const replicaHelp = `In the list of replicas, * marks the leader, ? a replica whose node is down or
+has not reported lately, ! a replica with damaged files, (learner) one without a
+vote; -7 after a replica means that it is missing 7 log entries.`
 
 // legendOf explains the signs that occur in lists of replicas.
 func legendOf(lists string) string {

@@ -394,14 +394,14 @@ func TestClusterUsage(t *testing.T) {
 		{"member add 0", "not the number of a node"},
 		{"member add 1099511627776", "not the number of a node"},
 		{"member add 4 nowhere", "host:port"},
-		{"member remove 3 --force --undo", "exclude"},
+		{"member remove 3 --force --undo", "cannot be used together"},
 		{"member drain -1", "not the number of a node"},
 		{"shard move 1", "--from"},
 		{"shard move 1 --from 1 --to 1", "same node"},
 		{"shard move x --from 1 --to 2", "not a shard"},
 		{"shard move 70000 --from 1 --to 2", "not a shard"},
 		{"shard transfer 1", "--to"},
-		{"shard checksum 1 --all", "exclude each other"},
+		{"shard checksum 1 --all", "cannot be used together"},
 		{"shard recover --data .", "--unsafe"},
 		{"shard recover --unsafe", "--data"},
 		{"shard recover --unsafe --data . --shards 1,1", "twice"},
@@ -512,6 +512,14 @@ func TestChanges(t *testing.T) {
 		{
 			line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) {
 				three(s)
+				s.Nodes = s.Nodes[1:]
+			}},
+			request: `member.remove {"node":3}`, stdout: "accepted\n",
+			stderr: "warning: without node 3 there is 1 node for 3 replicas of each shard: each keeps 1, and the loss of one more node then stops every shard; to keep all, start another node first (proa member add --help)\n",
+		},
+		{
+			line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) {
+				three(s)
 				s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeUp})
 			}},
 			request: `member.remove {"node":3}`, stdout: "accepted\n",
@@ -541,7 +549,7 @@ func TestChanges(t *testing.T) {
 			},
 			request: `member.drain {"node":2}`,
 			stdout:  "accepted\nnode 2 leads no shard and accepts no leadership\n",
-			stderr:  "node 2 is suspect for 1.5s, draining: whether it leads shards is not known\n",
+			stderr:  "node 2 has been suspect for 1.5s, draining: whether it leads shards is not known\n",
 		},
 		{
 			line: "shard move 0 --from 2 --to 4",
@@ -571,7 +579,7 @@ func TestChanges(t *testing.T) {
 			request: `shard.move {"shard":0,"from":2,"to":4}`,
 			status:  exitServer,
 			stdout:  "accepted\n",
-			stderr: "shard 0: waiting for the replica on node 4\nproa: node 4, the destination of a replica of shard 0, is down for 12s; " +
+			stderr: "shard 0: waiting for the replica on node 4\nproa: node 4, the destination of a replica of shard 0, has been down for 12s; " +
 				"the move continues when it is back, or is cancelled by: proa member remove 4\n",
 		},
 		{
@@ -896,7 +904,7 @@ func TestRecoverText(t *testing.T) {
 		t.Error(text)
 	}
 	o.CutLog, o.Shards = true, []int{1}
-	if text := recoverText(&o); !strings.Contains(text, "behind the first damage of the log in data") || !strings.Contains(text, "only voters of shard 1") {
+	if text := recoverText(&o); !strings.Contains(text, "behind the first damage in data") || !strings.Contains(text, "only voters of shard 1") {
 		t.Error(text)
 	}
 }

@@ -21,8 +21,8 @@ func (a *app) contextCommand() *cobra.Command {
 		Short: "Name clusters, and choose the one that commands talk to",
 		Long: `Name clusters, and choose the one that commands talk to. A context is a name for
 the endpoints of a cluster. It also stores the id of the cluster from the first
-connection on: a command that reaches another cluster at these endpoints fails and
-sends no request to it.
+connection on: a command that reaches another cluster at these endpoints fails
+and sends no request to it.
 
 Commands use the first of these that is set: --endpoints, --context, ` + config.EnvEndpoints + `,
 ` + config.EnvContext + `, the current context, ` + defaultEndpoint + `.

@@ -46,11 +46,11 @@ func (r *delRange) check(keys []string) error {
 	case !r.asked():
 		return nil
 	case len(keys) > 0:
-		return usagef("keys and a range exclude each other")
+		return usagef("keys and a range cannot be used together")
 	case r.set.Changed("if-version"), r.set.Changed("return-previous"):
 		return usagef("--if-version and --return-previous are for single keys")
 	case r.all && (r.set.Changed("prefix") || bounds), r.set.Changed("prefix") && bounds:
-		return usagef("--prefix, --all, and --start with --end exclude each other")
+		return usagef("--prefix, --all, and --start with --end cannot be used together")
 	case !r.all && r.prefix == "" && !bounds:
 		return usagef("a range without bounds means all keys; to delete all keys, use --all")
 	}

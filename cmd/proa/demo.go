@@ -16,13 +16,13 @@ func (a *app) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Watch a cluster on this machine survive the loss of a node",
 		Long: `Start a cluster of real servers on this machine, run a load of reads and writes
-against it, kill the node that leads most shards (SIGKILL), measure how long writes
-pause until other nodes lead, start the node again, and check that no acknowledged
-write is missing and that all replicas are equal.
+against it, kill the node that leads most shards (SIGKILL), measure how long
+writes pause until other nodes lead, start the node again, and check that no
+acknowledged write is missing and that all replicas are equal.
 
-The demo uses free ports of 127.0.0.1 and a temporary directory, which is removed
-at the end and after Control-C. If something fails, the directory stays: the logs
-of the servers are in it.
+The demo uses free ports of 127.0.0.1 and a temporary directory, which is
+removed at the end and after Control-C. If something fails, the directory stays:
+the logs of the servers are in it.
 
 Exit status: 0 no write lost and no stale read, 1 the cluster lost a write or
 returned a stale value, 3 the demo could not run.`,
@@ -51,7 +51,7 @@ returned a stale value, 3 the demo could not run.`,
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVar(&o.Duration, "duration", demo.DefaultDuration, "how long the load runs; a third each before the kill, without the node, and after its return")
+	f.DurationVar(&o.Duration, "duration", demo.DefaultDuration, "`time` that the load runs: one third before the kill, one third without the node, one third after its return")
 	f.IntVar(&o.Nodes, "nodes", demo.NodesMin, "`number` of servers")
 	f.BoolVar(&o.Keep, "keep", false, "leave data and logs behind")
 	return cmd

@@ -97,7 +97,7 @@ func judgeCluster(s *command.ClusterStatus, h *command.Health) (status int, verd
 	case h.State != command.Healthy:
 		return exitFailed, fmt.Sprintf("degraded: all %d shards have a leader, but", all)
 	case len(s.Nodes) == 1:
-		return exitDone, fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no replica elsewhere", all)
+		return exitDone, fmt.Sprintf("healthy, on one node: all %d shards have a leader, and no other node has a copy", all)
 	case h.FailuresTolerated == 1:
 		return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all replicas; any one node may fail", all)
 	case h.FailuresTolerated > 1:
@@ -150,7 +150,7 @@ func nextFailure(s *command.ClusterStatus, h *command.Health) string {
 func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
-		line := fmt.Sprintf("node %d is %s", n.ID, nodeState(n))
+		line := fmt.Sprintf("node %d %s", n.ID, nodeIs(n))
 		switch {
 		case n.State == command.NodeExpected:
 			changes = append(changes, fmt.Sprintf("node %d is expected and has not joined yet", n.ID))
@@ -290,6 +290,14 @@ func plural(n int, thing string) string {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
+}
+
+// thereAre says how many things there are.
+func thereAre(n int, thing string) string {
+	if n == 1 {
+		return "is 1 " + thing
+	}
+	return "are " + plural(n, thing)
 }
 
 // some lists the first of many names.

@@ -160,6 +160,8 @@ func explain(err error, a *app) *problem {
 	if answer != nil && answer.Op != "" { // the command has a name of its own
 		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
 	}
+	// What is out of range says more than that something is.
+	p.Message = strings.Replace(p.Message, outOfRangePrefix, "", 1)
 	switch {
 	case errors.As(err, &unavailable):
 		a.explainUnavailable(p, unavailable)
@@ -186,6 +188,9 @@ func explain(err error, a *app) *problem {
 	}
 	return p
 }
+
+// outOfRangePrefix is what the client puts before what is wrong with a field.
+var outOfRangePrefix = fmt.Sprintf("%v: %v: ", client.ErrBadRequest, protocol.ErrOutOfRange)
 
 // packagePrefix is what packages of this repository put before their errors.
 var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)

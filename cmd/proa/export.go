@@ -15,9 +15,9 @@ import (
 
 const recordHelp = `Each line is one JSON object:
   {"key": "greeting", "value": "hello", "ttl_ms": 60000}
-A key or value that is not valid UTF-8 is {"base64": "…"}. ttl_ms is the remaining
-time to live in milliseconds, at least 1; without it the key does not expire. More
-than 292 years are exported as 292 years.`
+A key or value that is not valid UTF-8 is {"base64": "…"}. ttl_ms is the
+remaining time to live in milliseconds, at least 1; without it the key does not
+expire. More than 292 years are exported as 292 years.`
 
 func (a *app) exportCommand() *cobra.Command {
 	var s scanFlags
@@ -28,10 +28,10 @@ func (a *app) exportCommand() *cobra.Command {
 
 ` + recordHelp + `
 
-FILE is replaced when the export is complete. An existing file keeps its mode; a new
-one is readable by its owner only. Symbolic links are followed; named pipes and
-devices are written to directly. The export is not a snapshot: it may or may not
-contain writes made meanwhile.`,
+FILE is replaced when the export is complete. An existing file keeps its mode; a
+new one is readable by its owner only. Symbolic links are followed; named pipes
+and devices are written to directly. The export is not a snapshot: it may or may
+not contain writes made meanwhile.`,
 		Example: "  proa export all.jsonl\n  proa export --prefix user: | gzip > users.jsonl.gz",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -45,8 +45,8 @@ The state file FILE` + importStateSuffix + ` records up to where all records are
 which cluster. After an interruption, --resume continues from there; it refuses
 another cluster or file. The state file is removed when the import is complete.
 
-With --dir, import each regular file below a directory: the key is its path relative
-to the directory, with slashes, the value its content.`,
+With --dir, import each regular file below a directory: the key is its path
+relative to the directory, with slashes, the value its content.`,
 		Example: "  proa import all.jsonl\n  proa import all.jsonl --resume\n  gunzip < users.jsonl.gz | proa import -\n  proa import --dir ./site --prefix site/",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -23,10 +23,11 @@ func (a *app) getCommand() *cobra.Command {
 		Short: "Print the value of a key",
 		Long: `Print the value of a key.
 
-To a file or pipe the bytes of the value and nothing else are written, not even a
-newline; -o raw does the same on a terminal. On a terminal, with -o table, and in the
-shell, a line is written in which bytes that cannot be printed are escapes such as \n
-and \x00. With -o json a value that is not valid UTF-8 is {"base64": "…"}.`,
+To a file or pipe the bytes of the value and nothing else are written, not even
+a newline; -o raw does the same on a terminal. On a terminal, with -o table, and
+in the shell, a line is written in which bytes that cannot be printed are
+escapes such as \n and \x00. With -o json a value that is not valid UTF-8 is
+{"base64": "…"}.`,
 		Example:           "  proa get greeting\n  proa get photo > photo.jpg",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeKeys,
@@ -101,9 +102,9 @@ func (p *putFlags) options() ([]client.PutOption, error) {
 	}
 	switch {
 	case conditions > 1:
-		return nil, usagef("--if-absent, --if-present and --if-version exclude each other")
+		return nil, usagef("--if-absent, --if-present and --if-version cannot be used together")
 	case p.keepTTL && p.set.Changed("ttl"):
-		return nil, usagef("--ttl and --keep-ttl exclude each other")
+		return nil, usagef("--ttl and --keep-ttl cannot be used together")
 	}
 	return out, nil
 }
@@ -163,7 +164,7 @@ func (a *app) writeOutcome(verb string, r client.WriteResult, err error, previou
 func (a *app) value(args []string, file string) ([]byte, error) {
 	switch {
 	case file != "" && len(args) > 0:
-		return nil, usagef("a value and --file exclude each other")
+		return nil, usagef("a value and --file cannot be used together")
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
@@ -203,11 +204,12 @@ func (a *app) delCommand() *cobra.Command {
 		Short:   "Delete keys, or all keys of a range",
 		Long: `Delete keys, each on its own. The exit status is 1 if one of them did not exist.
 
-With --prefix, --start, --end or --all, delete all keys of a range, however many,
-with one small write in each shard. The command asks for confirmation on a terminal;
-elsewhere it needs --yes. It does not report how many keys it deleted: --dry-run counts
-them beforehand. In a cluster of several nodes the shards are emptied one after the
-other; if the command fails halfway, run it again to delete the rest.`,
+With --prefix, --start, --end or --all, delete all keys of a range, however
+many, with one small write in each shard. The command asks for confirmation on a
+terminal; elsewhere it needs --yes. It does not report how many keys it deleted:
+--dry-run counts them beforehand. In a cluster of several nodes the shards are
+emptied one after the other; if the command fails halfway, run it again to
+delete the rest.`,
 		Example:           "  proa del session:17\n  proa del --prefix session: --dry-run\n  proa del --prefix session: --yes\n  proa del --start log:2023 --end log:2024 --yes",
 		ValidArgsFunction: a.completeKeys,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -322,7 +324,7 @@ func (a *app) incrCommand() *cobra.Command {
 			}
 			if len(args) == 2 {
 				if cmd.Flags().Changed("by") {
-					return usagef("DELTA and --by exclude each other")
+					return usagef("DELTA and --by cannot be used together")
 				}
 				if by, err = parseDelta(args[1]); err != nil {
 					return err

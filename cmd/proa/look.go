@@ -54,7 +54,7 @@ func (l look) frame(picture string) string {
 	lines := strings.Split(strings.TrimSuffix(picture, "\n"), "\n")
 	if l.rows > 1 && len(lines) > l.rows {
 		left := len(lines) - l.rows + 1
-		lines = append(lines[:l.rows-1], l.paint(dim, plural(left, "more line")+", for which the terminal is too low"))
+		lines = append(lines[:l.rows-1], l.paint(dim, plural(left, "more line")+": make the terminal taller"))
 	}
 	var b strings.Builder
 	b.WriteString("\x1b[H") // home, then each line over the old one: no flicker
@@ -121,6 +121,25 @@ func (l look) wrapLines(text string) string {
 		rest := strings.TrimLeft(line, " ")
 		margin := line[:len(line)-len(rest)]
 		lines[i] = margin + l.wrap(rest, margin+"  ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// wrapEach wraps the lines of a text that pass the terminal's edge, each as deep as
+// it begins, and leaves the others as they are.
+func (l look) wrapEach(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if utf8.RuneCountInString(line) <= l.columns {
+			continue
+		}
+		rest := strings.TrimLeft(line, " ")
+		margin := line[:len(line)-len(rest)]
+		if strings.HasPrefix(rest, "- ") {
+			lines[i] = margin + l.wrap(rest, margin+"  ")
+		} else {
+			lines[i] = margin + l.wrap(rest, margin)
+		}
 	}
 	return strings.Join(lines, "\n")
 }

@@ -19,8 +19,8 @@ func (a *app) memberCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "member",
 		Short: "List, add, remove and drain nodes",
-		Long: `List the nodes of the cluster, add nodes, remove nodes permanently, or drain a node
-for maintenance.`,
+		Long: `List the nodes of the cluster, add nodes, remove nodes permanently, or drain a
+node for maintenance.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -65,14 +65,16 @@ func (a *app) memberAddCommand() *cobra.Command {
 		Use:   "add ID [ADDRESS]",
 		Short: "Allow a node to join under a number",
 		Long: `Allow a node to join the cluster under the number ID. Then start it on an empty
-data directory with the flags that this command prints: --node-id ID, --join with
-the peer address of any member, and --join-token with the join token of the cluster.
+data directory with the flags that this command prints: --node-id ID, --join
+with the peer address of any member, and --join-token with the join token of the
+cluster.
 
 Once a second node has joined, atomic commands with keys in several shards are
 refused unless the keys share a {tag} (see docs/operations.md).
 
 ADDRESS is the address of its peer port, for information only. The number of a
-removed node cannot be used again: a node that lost its disk joins as a new node.`,
+removed node cannot be used again: a node that lost its disk joins as a new
+node.`,
 		Example: "  proa member add 4\n  proa serve --node-id 4 --join n1:7401 --join-token TOKEN --data /var/lib/proa",
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -98,8 +100,8 @@ func (a *app) memberTokenCommand() *cobra.Command {
 		Use:   "token",
 		Short: "Print the join token of the cluster",
 		Long: `Print the join token of the cluster. A new node needs it to join: start it with
---join-token or with PROA_JOIN_TOKEN in its environment. Members no longer need it.
-Anyone who has the token can add a node, which receives copies of all data.
+--join-token or with PROA_JOIN_TOKEN in its environment. Members no longer need
+it. Anyone who has the token can add a node, which receives copies of all data.
 
 --new replaces the token; the old one becomes invalid.`,
 		Example: "  proa member token\n  PROA_JOIN_TOKEN=$(proa -e n1:7400 member token) proa serve --join n1:7401",
@@ -124,19 +126,19 @@ func (a *app) memberRemoveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remove ID",
 		Short: "Remove a node from the cluster",
-		Long: `Remove a node from the cluster permanently. Its replicas are moved to other nodes
-first, and the command waits until that is complete. Interrupting the command does
-not stop the removal; --undo does, until it is complete.
+		Long: `Remove a node from the cluster permanently. Its replicas are moved to other
+nodes first, and the command waits until that is complete. Interrupting the
+command does not stop the removal; --undo does, until it is complete.
 
-A node that is down can be removed too: its replicas are rebuilt from others. Use
---force if it is down and some replicas cannot be rebuilt because there are not enough
-nodes; those shards then have fewer replicas. If fewer nodes remain than
-cluster.replication_factor, the command warns and, on a terminal, asks for
+A node that is down can be removed too: its replicas are rebuilt from others.
+Use --force if it is down and some replicas cannot be rebuilt because there are
+not enough nodes; those shards then have fewer replicas. If fewer nodes remain
+than cluster.replication_factor, the command warns and, on a terminal, asks for
 confirmation.
 
 The server of a removed node exits with status 3 and does not start again on its
-data directory. To let it join as a new node, erase the directory and give it another
-number.`,
+data directory. To let it join as a new node, erase the directory and give it
+another number.`,
 		Example: "  proa member remove 3\n  proa member remove 3 --no-wait\n  proa member remove 3 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -145,7 +147,7 @@ number.`,
 				return err
 			}
 			if force && undo {
-				return usagef("--force and --undo exclude each other")
+				return usagef("--force and --undo cannot be used together")
 			}
 			return a.removeMember(cmd.Context(), command.MemberArgs{Node: id, Force: force, Undo: undo}, !noWait && !undo)
 		},
@@ -222,8 +224,8 @@ func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 	if left > 2 {
 		spare = "one node less may fail then"
 	}
-	return fmt.Sprintf("without node %d there are %s for %d replicas of each shard: each keeps %d, and %s; to keep all, start another node first (proa member add --help)",
-		m.Node, plural(left, "node"), s.ReplicationFactor, left, spare)
+	return fmt.Sprintf("without node %d there %s for %d replicas of each shard: each keeps %d, and %s; to keep all, start another node first (proa member add --help)",
+		m.Node, thereAre(left, "node"), s.ReplicationFactor, left, spare)
 }
 
 func (a *app) memberDrainCommand() *cobra.Command {
@@ -231,10 +233,10 @@ func (a *app) memberDrainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain ID",
 		Short: "Move all leaderships off a node for maintenance",
-		Long: `Transfer all leaderships of a node to other nodes, keep it from becoming leader, and
-wait until it leads no shard. It keeps its replicas. Stopping it then leaves no shard
-without a leader. SIGTERM transfers leaderships as well, but draining stays in effect
-across restarts, until --undo.`,
+		Long: `Transfer all leaderships of a node to other nodes, keep it from becoming leader,
+and wait until it leads no shard. It keeps its replicas. Stopping it then leaves
+no shard without a leader. SIGTERM transfers leaderships as well, but draining
+stays in effect across restarts, until --undo.`,
 		Example: "  proa member drain 2\n  proa member drain 2 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -267,7 +269,7 @@ func (a *app) drainMember(ctx context.Context, m command.MemberArgs, wait bool) 
 			begun = n.Draining
 			led := leading(s, m.Node)
 			if len(led) == 0 && !leadsNone(s, m.Node) {
-				return fmt.Sprintf("node %d is %s: whether it leads shards is not known", m.Node, nodeState(n)), false, nil
+				return fmt.Sprintf("node %d %s: whether it leads shards is not known", m.Node, nodeIs(n)), false, nil
 			}
 			return leaders.moved(m.Node, led), begun && len(led) == 0, nil
 		},

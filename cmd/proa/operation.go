@@ -38,8 +38,8 @@ fails does not stop the others.
 
 ` + operationHelp + `
 
-Empty lines and lines that start with # are skipped. The exit status is 1 if a key
-was not found or a condition failed.`,
+Empty lines and lines that start with # are skipped. The exit status is 1 if a
+key was not found or a condition failed.`,
 		Example: "  printf 'put {u1}name Ann\\nincr {u1}visits\\n' | proa batch",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -203,7 +203,7 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 	case "incr":
 		if len(args) == 2 {
 			if set.Changed("by") {
-				return op, errors.New("DELTA and --by exclude each other")
+				return op, errors.New("DELTA and --by cannot be used together")
 			}
 			by, err = parseDelta(args[1])
 		}
@@ -333,8 +333,8 @@ func (a *app) txnCommand() *cobra.Command {
 		Use:   "txn [--if CONDITION]… [--then OPERATION]… [--else OPERATION]…",
 		Short: "Compare and write in one atomic step",
 		Long: `Run the --then operations if all --if conditions hold, otherwise the --else
-operations, in one atomic step. All keys must be in the same shard, as keys with the
-same {tag} are, unless the cluster has one node only.
+operations, in one atomic step. All keys must be in the same shard, as keys with
+the same {tag} are, unless the cluster has one node only.
 
 Conditions:
   exists KEY
@@ -347,7 +347,7 @@ Conditions:
   exists KEY
 
 The exit status is 0 if all conditions held, otherwise 1.`,
-		Example: "  proa txn --if 'value {a}state = open' --then 'put {a}state closed' --then 'incr {a}count' --else 'get {a}state'",
+		Example: "  proa txn --if 'absent {a}lock' --then 'put {a}lock me' --else 'get {a}lock'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			txn, err := buildTxn(conditions, then, otherwise)

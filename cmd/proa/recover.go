@@ -17,25 +17,26 @@ import (
 // directory.
 var recoverUnsafe = raftgroup.RecoverUnsafe
 
-const cutWarning = `This gives up what stands behind the first damage of the log in %s, and
-what is missing at its end. Do it only if there is no other copy of it, neither on
-another node nor in a backup:
+const cutWarning = `This discards all log entries behind the first damage in %s.
+Run it only if there is no other copy of them, neither on another node nor in a
+backup:
 
-  - Writes that were acknowledged and stand there are lost, without a trace.
+  - Acknowledged writes among these entries are lost, without a trace.
 
 `
 
 const recoverWarning = `This makes the replicas in %s the only voters of %s.
-If they have others, do it only if the majority of their nodes is lost for good:
+If these shards have replicas on other nodes, run this only if the majority of
+those nodes is lost for good:
 
   - Writes that were acknowledged by the lost majority and had not reached this
     node are lost, without a trace.
-  - A node of the lost majority that comes back holds another history. It must
-    never run again: erase it, and let it join as a new node.
-  - Run it for each shard on one node only: on the one whose replica has come
-    furthest, as proa status showed it last. Two nodes recovered for one shard
-    are two clusters.
-  - Take a copy of the directory first. There is no way back.
+  - A node of the lost majority that comes back has data that has diverged. It
+    must never run again: erase its directory, and let it join as a new node.
+  - Run it for each shard on one node only: on the node whose replica had applied
+    the most entries when proa status showed it last. Two nodes recovered for one
+    shard become two clusters.
+  - Copy the directory first. This cannot be undone.
 
 `
 
@@ -43,10 +44,10 @@ func (a *app) recoverCommand() *cobra.Command {
 	var unsafe, cutLog bool
 	var dir, which, consent string
 	cmd := &cobra.Command{
-		Use:   "recover --unsafe --data DIR [--shards all|1,2|meta] [--cut-log]",
-		Short: "Recover from the permanent loss of a majority, or of a part of the log",
-		Long: `Make the replicas in the data directory of a stopped node the only voters of their
-shards. This is the last resort if the majority of a shard's nodes is lost
+		Use:   "recover --unsafe --data DIR [--shards LIST] [--cut-log]",
+		Short: "Recover from the permanent loss of a majority or of log entries",
+		Long: `Make the replicas in the data directory of a stopped node the only voters of
+their shards. This is the last resort if the majority of a shard's nodes is lost
 permanently: acknowledged writes that had not reached this node are lost.
 
 If the majority is only unreachable, do not use this command: the shards become
@@ -60,7 +61,8 @@ The command asks for the id of the cluster. In scripts, pass it with
 --yes-i-lose-acknowledged-writes. The whole procedure is in docs/operations.md.`,
 		Example: `  proa shard recover --unsafe --data /var/lib/proa
   proa shard recover --unsafe --cut-log --data /var/lib/proa
-  proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
+  proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta \
+    --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if !unsafe {

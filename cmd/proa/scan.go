@@ -24,18 +24,18 @@ func (a *app) scanCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scan [PREFIX]",
 		Short: "List keys and values in order",
-		Long: `List keys and values in byte order across all shards: all keys, keys with a prefix,
-or keys from --start (inclusive) to --end (exclusive).
+		Long: `List keys and values in byte order across all shards: all keys, keys with a
+prefix, or keys from --start (inclusive) to --end (exclusive).
 
-If --limit ends a scan early, the command that continues it is written to standard
-error. With -o raw, each line is a key, a tab and the value; -o json is safe for
-any bytes.`,
+If --limit ends a scan early, the command that continues it is written to
+standard error. With -o raw, each line is a key, a tab and the value; -o json is
+safe for any bytes.`,
 		Example: "  proa scan user:\n  proa scan --start a --end b --reverse --limit 10",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				if s.prefix != "" {
-					return usagef("PREFIX and --prefix exclude each other")
+					return usagef("PREFIX and --prefix cannot be used together")
 				}
 				s.prefix = args[0]
 			}
@@ -68,7 +68,7 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 	out := []client.ScanOption{a.consistent(), client.WithTimeout(a.timeout)}
 	switch {
 	case s.prefix != "" && (s.start != "" || s.end != ""):
-		return nil, usagef("a prefix and --start or --end exclude each other")
+		return nil, usagef("a prefix and --start or --end cannot be used together")
 	case s.limit < 0:
 		return nil, usagef("--limit %d: must not be negative", s.limit)
 	case s.prefix != "":

@@ -29,9 +29,10 @@ func (a *app) serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run a server",
 		Long: `Run a server until SIGTERM or SIGINT (Control-C). It then stops accepting
-connections, hands its leaderships to other nodes, answers the requests in flight,
-makes its state durable and exits. A second signal closes the connections at once.
-Acknowledged writes are safe in both cases, and after kill -9.
+connections, hands its leaderships to other nodes, answers the requests in
+flight, makes its state durable and exits. A second signal closes the
+connections at once. Acknowledged writes are safe in both cases, and after kill
+-9.
 
 Settings come from a YAML file (--config), the environment (PROA_...) and
 flags; later sources override earlier ones. "proa config docs" lists them all.`,

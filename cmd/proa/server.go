@@ -393,9 +393,9 @@ func (a *app) configCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show",
 		Short: "Print the effective configuration and the source of each value",
-		Long: `Print the configuration that "proa serve" would use with the same flags, environment
-and file, and the source of each value. The output is a valid configuration file. The
-join token is omitted unless --show-secrets is given.`,
+		Long: `Print the configuration that "proa serve" would use with the same flags,
+environment and file, and the source of each value. The output is a valid
+configuration file. The join token is omitted unless --show-secrets is given.`,
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL},
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -448,13 +448,13 @@ func (a *app) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify [DIR]",
 		Short: "Check the data directory of a stopped server",
-		Long: `Check the data directory of a stopped server: all checksums of the Raft log and of
-the state, and that the log of each shard continues where its state ends. Nothing is
-changed.
+		Long: `Check the data directory of a stopped server: all checksums of the Raft log and
+of the state, and that the log of each shard continues where its state ends.
+Nothing is changed.
 
-The directory is DIR, by default node.data_dir of the configuration. The exit status
-is 0 if the directory is sound, 3 if it is damaged or in use, 2 if it is not a data
-directory.`,
+The directory is DIR, by default node.data_dir of the configuration. The exit
+status is 0 if the directory is sound, 3 if it is damaged or in use, 2 if it is
+not a data directory.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := dataDir(args, dir)
@@ -501,7 +501,7 @@ func (a *app) verify(dir string) error {
 func dataDir(args []string, flag string) (string, error) {
 	switch {
 	case len(args) == 1 && flag != "":
-		return "", usagef("DIR and --data exclude each other")
+		return "", usagef("DIR and --data cannot be used together")
 	case len(args) == 1:
 		flag = args[0]
 	case flag == "":

@@ -17,9 +17,9 @@ func (a *app) shardCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shard",
 		Short: "List, move, check and recover shards",
-		Long: `List the shards of the cluster, move replicas, transfer leadership, and verify that
-replicas are equal. SHARD is a number, or meta for the meta group, which stores the
-cluster's own data.`,
+		Long: `List the shards of the cluster, move replicas, transfer leadership, and verify
+that replicas are equal. SHARD is a number, or meta for the meta group, which
+stores the cluster's own data.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -74,9 +74,10 @@ func (a *app) shardMoveCommand() *cobra.Command {
 		Use:   "move SHARD --from NODE --to NODE",
 		Short: "Move a replica from one node to another",
 		Long: `Move a replica of a shard from one node to another, and wait until that is
-complete. The new replica receives a snapshot and votes only when it has caught up;
-then the old one is removed. The shard remains available. A shard can be moved once
-at a time. The meta group cannot be moved: every node has a replica of it.`,
+complete. The new replica receives a snapshot and votes only when it has caught
+up; then the old one is removed. The shard remains available. A shard can be
+moved once at a time. The meta group cannot be moved: every node has a replica
+of it.`,
 		Example: "  proa shard move 3 --from 1 --to 4\n  proa shard move 3 --from 1 --to 4 --no-wait",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -144,7 +145,7 @@ func moveHindrance(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) s
 	case n == nil:
 		return fmt.Sprintf("node %d, the destination of a replica of shard %s, has left the cluster", to, shardName(sh.Shard))
 	case n.State != command.NodeUp:
-		return fmt.Sprintf("node %d, the destination of a replica of shard %s, is %s; the move continues when it is back, or is cancelled by: proa member remove %d", to, shardName(sh.Shard), nodeState(n), to)
+		return fmt.Sprintf("node %d, the destination of a replica of shard %s, %s; the move continues when it is back, or is cancelled by: proa member remove %d", to, shardName(sh.Shard), nodeIs(n), to)
 	case sh.Leadership() == command.ShardLeaderless:
 		return fmt.Sprintf("shard %s has no leader; the move continues when it has one", shardName(sh.Shard))
 	}
@@ -157,9 +158,9 @@ func (a *app) shardTransferCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "transfer SHARD --to NODE",
 		Short: "Make another node the leader of a shard",
-		Long: `Transfer leadership of a shard to another node that has a replica of it. Clients see
-a pause of a few milliseconds. If cluster.balance_leaders is on, the cluster may
-transfer it again later.`,
+		Long: `Transfer leadership of a shard to another node that has a replica of it. Clients
+see a pause of a few milliseconds. If cluster.balance_leaders is on, the cluster
+may transfer it again later.`,
 		Example: "  proa shard transfer 3 --to 2",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -203,9 +204,9 @@ func (a *app) splitLeadersCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "split-leaders",
 		Short: "Distribute leaders evenly over the nodes",
-		Long: `Distribute the leaders of all shards evenly over the nodes that have replicas and
-are neither draining nor slow. If cluster.balance_leaders is on, the cluster does
-this automatically.`,
+		Long: `Distribute the leaders of all shards evenly over the nodes that have replicas
+and are neither draining nor slow. If cluster.balance_leaders is on, the cluster
+does this automatically.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.carryOut(cmd.Context(), change{verb: command.AdminSplitLeaders})
@@ -218,12 +219,12 @@ func (a *app) checksumCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checksum [SHARD | --all]",
 		Short: "Verify that the replicas of a shard are equal",
-		Long: `Compute the checksum of every replica of a shard at the same log entry, and compare
-them. Without SHARD, check all shards, one after the other. The cluster remains
-available; each replica reads its whole state once.
+		Long: `Compute the checksum of every replica of a shard at the same log entry, and
+compare them. Without SHARD, check all shards, one after the other. The cluster
+remains available; each replica reads its whole state once.
 
-The exit status is 0 if all replicas are equal, 1 if some differ, and 3 if this could
-not be determined, for example because a node is down.`,
+The exit status is 0 if all replicas are equal, 1 if some differ, and 3 if this
+could not be determined, for example because a node is down.`,
 		Example: "  proa shard checksum --all\n  proa shard checksum 3 -o json",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -231,7 +232,7 @@ not be determined, for example because a node is down.`,
 				return a.checksumAll(cmd.Context())
 			}
 			if all {
-				return usagef("SHARD and --all exclude each other")
+				return usagef("SHARD and --all cannot be used together")
 			}
 			shard, err := parseShard(args[0])
 			if err != nil {

@@ -21,9 +21,9 @@ import (
 	"github.com/proa-kv/proa/client"
 )
 
-const shellHelp = `Commands are those of the command line, without "proa". Quotes group words; escapes
-such as \n, \t and \xNN stand for bytes. Tab completes commands, flags and keys;
-Control-C interrupts a command, Control-D exits.
+const shellHelp = `Commands are those of the command line, without "proa". Quotes group words;
+escapes such as \n, \t and \xNN stand for bytes. Tab completes commands, flags
+and keys; Control-C interrupts a command, Control-D exits.
 
   help [COMMAND]   list the commands, or show help on one
   timing on|off    show the duration of each command
@@ -39,13 +39,13 @@ func (a *app) shellCommand() *cobra.Command {
 
 ` + shellHelp + `
 
-The prompt names the cluster, and says while there is no connection. A command that
-finds none waits for one until its --timeout.
+The prompt names the cluster, and says while there is no connection. A command
+that finds none waits for one until its --timeout.
 
 The history is stored in proa/history under $XDG_STATE_HOME or ~/.local/state.
-If standard input is not a terminal, its lines are run without a prompt; lines that
-start with # are skipped, and the exit status is that of the last command that
-failed.`,
+If standard input is not a terminal, its lines are run without a prompt; lines
+that start with # are skipped, and the exit status is that of the last command
+that failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := &shell{app: a}

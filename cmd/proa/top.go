@@ -36,12 +36,13 @@ func (a *app) topCommand() *cobra.Command {
   MEM       memory of the server process
   CONNS     client connections
 
-On a terminal the keys r, w, l, f, c and m sort by reads, writes, RTT, fsync, CPU and
-memory, n by node; q quits. If the output is not a terminal, each refresh is printed
-after the one before; -o jsonl prints one JSON document per refresh.
+On a terminal the keys r, w, l, f, c and m sort by reads, writes, RTT, fsync,
+CPU and memory, n by node; q quits. If the output is not a terminal, each
+refresh is printed after the one before; -o jsonl prints one JSON document per
+refresh.
 
-top connects to each node at its advertised client address. The figures of a node that
-cannot be reached are dashes.`,
+top connects to each node at its advertised client address. The figures of a
+node that cannot be reached are dashes.`,
 		Example:     "  proa top\n  proa top --sort cpu\n  proa top --count 2 -o jsonl | jq '.nodes[] | {id, writes_per_s}'",
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{outputForms: outputTable + " " + outputJSONL},
@@ -62,7 +63,7 @@ cannot be reached are dashes.`,
 	f := cmd.Flags()
 	f.DurationVarP(&interval, "interval", "i", time.Second, "`time` between two refreshes")
 	f.IntVarP(&count, "count", "c", 0, "`number` of refreshes; 0: until interrupted")
-	f.StringVar(&order, "sort", order, "sort by node, reads, writes, rtt, fsync, cpu or mem")
+	f.StringVar(&order, "sort", order, "`column` to sort by: node, reads, writes, rtt, fsync, cpu or mem")
 	return cmd
 }
 

@@ -110,7 +110,7 @@ func TestTopWaits(t *testing.T) {
 // TestFrame: a terminal that is too low shows the beginning.
 func TestFrame(t *testing.T) {
 	got := look{columns: 30, rows: 3}.frame("a\nb\nc\nd\n")
-	want := "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n2 more lines, for which the te\x1b[K\x1b[J"
+	want := "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n2 more lines: make the termina\x1b[K\x1b[J"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
