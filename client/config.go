@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -257,6 +258,9 @@ func parseEndpoint(s string) (endpoint, error) {
 	}
 	if port == "" {
 		port = DefaultPort
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return endpoint{}, fmt.Errorf("client: endpoint %q: the port must be a number from 1 to 65535", s)
 	}
 	address := net.JoinHostPort(host, port)
 	return endpoint{name: address, network: "tcp", address: address, host: host}, nil

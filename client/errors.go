@@ -229,8 +229,7 @@ type EndpointError struct {
 func (e EndpointError) String() string {
 	s := e.Endpoint + ": no answer yet"
 	if e.Err != nil {
-		// Everything that fails here is a HELLO.
-		s = e.Endpoint + ": " + strings.TrimPrefix(e.Err.Error(), "proa: HELLO: ")
+		s = e.Endpoint + ": " + strings.TrimPrefix(e.Err.Error(), "proa: ")
 	}
 	if e.Tries > 1 {
 		s += fmt.Sprintf(" (%d tries, the last %v ago)", e.Tries, e.Ago.Round(time.Millisecond))

@@ -71,7 +71,7 @@ const proaText = "-ERR this is Proa's "
 // looksLike says what the first bytes that a server has sent look like.
 func looksLike(b []byte) string {
 	for _, s := range []struct{ begin, server string }{
-		{"HTTP", "an HTTP server"},
+		{"HTTP", "an HTTP server"}, {"<!DOC", "an HTTP server"}, {"<!doc", "an HTTP server"}, {"<html", "an HTTP server"}, {"<HTML", "an HTTP server"},
 		{"-ERR", "Redis"}, {"-NOA", "Redis"}, {"-DEN", "Redis"}, {"-LOA", "Redis"}, {"-MAX", "Redis"}, {"+PON", "Redis"},
 		{"ERROR", "memcached"},
 		{"SSH-", "an SSH server"},

@@ -22,17 +22,18 @@ func TestForeignServers(t *testing.T) {
 		answer string // to the first line
 		want   string
 	}{
-		"Redis":          {"-ERR unknown command '$', with args beginning with: \r\n", "answers, but does not speak Proa's protocol (it looks like Redis)"},
-		"HTTP":           {"HTTP/1.1 400 Bad Request\r\n\r\n", "(it looks like an HTTP server)"},
-		"gRPC":           {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00", "(it looks like an HTTP/2 server, as of gRPC)"},
-		"MySQL":          {"\x4a\x00\x00\x00\x0a8.0.36-and-so-on", "(it looks like MySQL)"},
-		"SSH":            {"SSH-2.0-OpenSSH_9.6\r\n", "(it looks like an SSH server)"},
-		"TLS":            {"\x15\x03\x01\x00\x02\x02\x46", "(it looks like a TLS server)"},
-		"something":      {"who are you?", `(its answer begins with "who`},
-		"short":          {"?\n", `(its answer begins with "?\n")`},
-		"hangs up":       {"", "closed the connection without an answer"},
-		"other version":  {"\x10\x00\x00\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00", "the server speaks another version of Proa's protocol"},
-		"sends requests": {"\x10\x00\x00\x00\x01\x02\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00", "the server sent a request"},
+		"Redis":               {"-ERR unknown command '$', with args beginning with: \r\n", "answers, but does not speak Proa's protocol (it looks like Redis)"},
+		"HTTP":                {"HTTP/1.1 400 Bad Request\r\n\r\n", "(it looks like an HTTP server)"},
+		"HTTP without a head": {"<!DOCTYPE HTML>\n<html lang=\"en\">\n", "(it looks like an HTTP server)"}, // of Python, for a request that it cannot read
+		"gRPC":                {"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00\x40\x00", "(it looks like an HTTP/2 server, as of gRPC)"},
+		"MySQL":               {"\x4a\x00\x00\x00\x0a8.0.36-and-so-on", "(it looks like MySQL)"},
+		"SSH":                 {"SSH-2.0-OpenSSH_9.6\r\n", "(it looks like an SSH server)"},
+		"TLS":                 {"\x15\x03\x01\x00\x02\x02\x46", "(it looks like a TLS server)"},
+		"something":           {"who are you?", `(its answer begins with "who`},
+		"short":               {"?\n", `(its answer begins with "?\n")`},
+		"hangs up":            {"", "closed the connection without an answer"},
+		"other version":       {"\x10\x00\x00\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00", "the server speaks another version of Proa's protocol"},
+		"sends requests":      {"\x10\x00\x00\x00\x01\x02\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00", "the server sent a request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -88,6 +89,11 @@ func TestWrongPortOfProa(t *testing.T) {
 	_, err := New(t.Context(), Config{Endpoints: []string{f.address()}, Connections: 1, DialTimeout: time.Hour})
 	if !errors.Is(err, ErrHandshake) || errors.Is(err, ErrNotProa) || !strings.Contains(err.Error(), text) {
 		t.Error(err)
+	}
+	// The operation is that of the call: the text of an endpoint does not repeat it.
+	e, ok := errors.AsType[*UnavailableError](err)
+	if want := "proa: handshake refused: " + text; !ok || e.Endpoints[0].Err.Error() != want {
+		t.Errorf("%v; want %s", err, want)
 	}
 }
 

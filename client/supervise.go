@@ -275,7 +275,7 @@ func (c *Client) hello(ep *endpointState, nc net.Conn) (ServerInfo, error) {
 	}
 	if status := Status(f.Code); status != protocol.StatusOK {
 		e := replyError(protocol.OpHello, status)
-		e.Outcome = NotDone
+		e.Op, e.Outcome = "", NotDone // the error that it becomes part of names an operation
 		e.addReply(f.Body)
 		return ServerInfo{}, e
 	}

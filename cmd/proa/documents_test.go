@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/protocol"
 )
 
 // The documents for operators name commands, settings, messages, metrics and
@@ -169,6 +170,21 @@ func TestDocumentedMetricsAndTests(t *testing.T) {
 			if !strings.Contains(tests, "func "+m[1]) {
 				t.Errorf("%s: there is no test %s", name, m[1])
 			}
+		}
+	}
+}
+
+// TestErrorCodesAreDocumented: docs/cli.md names every code of an error that is not
+// a status of the protocol.
+func TestErrorCodesAreDocumented(t *testing.T) {
+	page := readDocument(t, "cli.md")
+	statuses := map[string]bool{}
+	for s := range 256 {
+		statuses[strings.ToLower(protocol.Status(s).String())] = true
+	}
+	for _, c := range codes {
+		if !statuses[c.code] && !strings.Contains(page, "`"+c.code+"`") {
+			t.Errorf("docs/cli.md does not name the code %s", c.code)
 		}
 	}
 }

@@ -3,13 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/contexts"
+	"github.com/proa-kv/proa/internal/doors"
 )
 
 // target is the cluster that commands talk to.
@@ -78,6 +81,11 @@ func checkEndpoints(where string, endpoints []string) error {
 		if strings.TrimSpace(e) == "" {
 			return usagef("%s: an endpoint is empty", where)
 		}
+		if _, port, err := net.SplitHostPort(e); err == nil && port != "" && !strings.HasPrefix(e, "unix:") {
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return usagef("%s %s: the port must be a number from 1 to 65535", where, e)
+			}
+		}
 	}
 	if endpoints != nil && len(endpoints) == 0 {
 		return usagef("%s: names no endpoint", where)
@@ -136,7 +144,7 @@ func adviceUnreachable(e *client.UnavailableError, t *target) string {
 	case errors.As(e, &wrong):
 		return adviceWrongCluster(wrong, t)
 	case errors.Is(e, client.ErrHandshake):
-		return "Name the client port of a Proa server: proa -e host:7400 …"
+		return adviceClientPort(e, t)
 	case t.source == byDefault && len(t.known) > 0:
 		return fmt.Sprintf("No cluster was named. Choose one of %s: proa --context NAME …, or proa context use NAME", strings.Join(t.known, ", "))
 	case t.source == byDefault && allRefused(e):
@@ -153,33 +161,67 @@ func adviceUnreachable(e *client.UnavailableError, t *target) string {
 			next = "Start this server of the cluster again, on its data directory, or check the address."
 		}
 	}
-	if len(t.endpoints) == 1 {
+	// A client that has been connected tries servers that it was not told of.
+	if len(t.endpoints) == 1 && len(e.Endpoints) == 1 {
 		next += "\n" + adviceMoreEndpoints(t)
 	}
 	return next
 }
 
-// adviceMoreEndpoints says how to name further servers of a cluster.
-func adviceMoreEndpoints(t *target) string {
-	const why = "If the cluster has other servers, name them too: "
-	switch first := t.endpoints[0]; t.source {
+// adviceClientPort says how to name a client port instead of another one. The
+// other ports of a server know the address of it.
+func adviceClientPort(e *client.UnavailableError, t *target) string {
+	const what = "Name the client port of a Proa server: "
+	for _, f := range e.Endpoints {
+		if !errors.Is(f.Err, client.ErrHandshake) {
+			continue
+		}
+		address, ok := doors.ClientAddress(f.Err.Error())
+		if !ok {
+			continue
+		}
+		if port, all := strings.CutPrefix(address, ":"); all {
+			host, _, err := net.SplitHostPort(f.Endpoint)
+			if err != nil {
+				continue
+			}
+			address = net.JoinHostPort(host, port)
+		}
+		return what + t.commandNaming(address)
+	}
+	return what + t.commandNaming("host:7400")
+}
+
+// commandNaming returns the command that makes the endpoints be these, in the way
+// in which those of t were named.
+func (t *target) commandNaming(endpoints ...string) string {
+	words := make([]string, len(endpoints))
+	for i, e := range endpoints {
+		words[i] = shellQuote(e)
+	}
+	switch t.source {
 	case byContext:
-		return why + fmt.Sprintf("proa context add %s %s OTHER:7400 --replace", t.context, shellQuote(first))
+		return fmt.Sprintf("proa context add %s %s --replace", t.context, strings.Join(words, " "))
 	case byEnvironment:
-		return why + fmt.Sprintf("export %s=%s,OTHER:7400", config.EnvEndpoints, shellQuote(first))
+		return fmt.Sprintf("export %s=%s", config.EnvEndpoints, strings.Join(words, ","))
 	default:
-		return why + fmt.Sprintf("proa -e %s,OTHER:7400 …", shellQuote(first))
+		return fmt.Sprintf("proa -e %s …", strings.Join(words, ","))
 	}
 }
 
-func adviceWrongCluster(e *client.WrongClusterError, t *target) string {
-	words := make([]string, len(t.endpoints))
-	for i, endpoint := range t.endpoints {
-		words[i] = shellQuote(endpoint)
+// adviceMoreEndpoints says how to name further servers of a cluster.
+func adviceMoreEndpoints(t *target) string {
+	first, port := t.endpoints[0], client.DefaultPort
+	if _, p, err := net.SplitHostPort(first); err == nil && p != "" {
+		port = p
 	}
+	return "If the cluster has other servers, name them too: " + t.commandNaming(first, "OTHER:"+port)
+}
+
+func adviceWrongCluster(e *client.WrongClusterError, t *target) string {
 	return fmt.Sprintf("Nothing was sent to it. Context %s is of cluster %016x. If that cluster was replaced on purpose:\n"+
-		"  proa context add %s %s --replace\n"+
-		"Otherwise correct the endpoints, which proa context show %[1]s lists.", t.context, e.Want, t.context, strings.Join(words, " "))
+		"  %s\n"+
+		"Otherwise correct the endpoints, which proa context show %[1]s lists.", t.context, e.Want, t.commandNaming(t.endpoints...))
 }
 
 // allRefused reports whether there is nothing at any of the addresses.

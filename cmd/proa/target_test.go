@@ -83,6 +83,9 @@ func TestTarget(t *testing.T) {
 func TestAdviceUnreachable(t *testing.T) {
 	refused := fmt.Errorf("dial: %w", errRefused)
 	other := &net.DNSError{Err: "no such host", Name: "n1"}
+	peerPort := func(use string) error {
+		return fmt.Errorf("%w: this is Proa's peer port; Proa clients use %s", client.ErrHandshake, use)
+	}
 	wrong := &client.WrongClusterError{Endpoint: "n1:7400", Want: 7, Got: 8}
 	for _, tt := range []struct {
 		name    string
@@ -93,9 +96,14 @@ func TestAdviceUnreachable(t *testing.T) {
 	}{
 		{"nothing named", target{source: byDefault}, []error{refused}, []string{"a new, empty server here: proa serve", "start it again with the options and the data directory", "PROA_ENDPOINTS"}, ""},
 		{"something else answers there", target{source: byDefault}, []error{client.ErrHandshake}, []string{"proa -e"}, "proa serve"},
+		{"another port of Proa", target{source: byFlag, endpoints: []string{"n1:7401"}}, []error{peerPort("n9:7400")}, []string{"server: proa -e n9:7400 …"}, "proa serve"},
+		{"another port of a server at all addresses", target{source: byEnvironment, endpoints: []string{"n1:7401"}}, []error{peerPort("port 7500")}, []string{"export PROA_ENDPOINTS=n1:7500"}, "proa serve"},
+		{"another port, in a context", target{source: byContext, context: "prod", endpoints: []string{"n1:7401"}}, []error{peerPort("n9:7400")}, []string{"proa context add prod n9:7400 --replace"}, "proa serve"},
 		{"contexts known", target{source: byDefault, known: []string{"prod", "test"}}, []error{refused}, []string{"prod, test", "proa context use"}, "proa serve"},
 		{"one by flag", target{source: byFlag, endpoints: []string{"n1"}}, []error{refused}, []string{"Start this server of the cluster again", "proa -e n1,OTHER:7400"}, "proa serve"},
 		{"one by environment", target{source: byEnvironment, endpoints: []string{"n1"}}, []error{refused}, []string{"export PROA_ENDPOINTS=n1,OTHER:7400"}, "proa serve"},
+		{"one with a port", target{source: byFlag, endpoints: []string{"n1:7430"}}, []error{refused}, []string{"proa -e n1:7430,OTHER:7430 …"}, "proa serve"},
+		{"one was named, others were tried", target{source: byFlag, endpoints: []string{"n1"}}, []error{refused, refused}, nil, "OTHER"},
 		{"several", target{source: byFlag, endpoints: []string{"n1", "n2"}}, []error{refused, refused}, []string{"Start the servers of the cluster again"}, "proa serve"},
 		{"not only refused", target{source: byFlag, endpoints: []string{"n1", "n2"}}, []error{refused, other}, []string{"Check the address and the network"}, "proa serve"},
 		{"a context", target{source: byContext, context: "prod", endpoints: []string{"n1"}}, []error{refused}, []string{"proa context add prod n1 OTHER:7400 --replace"}, "proa serve"},

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 
 	"github.com/proa-kv/proa/protocol"
@@ -83,7 +84,7 @@ func (s *Signs) text(at Port, caller Protocol) string {
 	case TLS:
 		return here + "; TLS is not supported, connect without TLS"
 	case Native:
-		return here + "; " + s.use("Proa clients use", Client)
+		return here + "; " + s.use(clientsUse, Client)
 	case RESP:
 		return here + "; " + s.use("Redis clients use", Redis)
 	case HTTP:
@@ -93,6 +94,27 @@ func (s *Signs) text(at Port, caller Protocol) string {
 	}
 	return here
 }
+
+// clientsUse leads to the client port in an answer.
+const clientsUse = "Proa clients use"
+
+// ClientAddress returns the address of the client port that an answer to one of
+// Proa's own clients names: host:port, or :port where the server listens at all
+// addresses of its host. Text around the answer is left out.
+func ClientAddress(answer string) (address string, ok bool) {
+	_, answer, ok = strings.Cut(answer, "; "+clientsUse+" ")
+	if port, all := strings.CutPrefix(answer, anyHost); all {
+		answer = ":" + port
+	}
+	address, _, _ = strings.Cut(answer, " ")
+	if _, _, err := net.SplitHostPort(address); !ok || err != nil {
+		return "", false
+	}
+	return address, true
+}
+
+// anyHost stands for the host where a server listens at all addresses.
+const anyHost = "port "
 
 // use says which port to use.
 func (s *Signs) use(who string, p Port) string {
@@ -113,7 +135,7 @@ func (s *Signs) use(who string, p Port) string {
 func reachable(address string) string {
 	host, port, err := net.SplitHostPort(address)
 	if ip := net.ParseIP(host); err == nil && (host == "" || ip != nil && ip.IsUnspecified()) {
-		return "port " + port
+		return anyHost + port
 	}
 	return address
 }

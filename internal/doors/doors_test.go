@@ -128,3 +128,23 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("a native client is answered %+v, %v", f, err)
 	}
 }
+
+// A client finds in an answer which address to use.
+func TestClientAddress(t *testing.T) {
+	for client, want := range map[string]string{"127.0.0.1:7400": "127.0.0.1:7400", "[fe80::1]:7400": "[fe80::1]:7400", "[::]:7400": ":7400", ":7400": ":7400", "": ""} {
+		s := new(doors.Signs)
+		s.Put(doors.Addresses{doors.Client: client})
+		_, why := s.Answer(doors.Redis, doors.Native, nil)
+		if got, ok := doors.ClientAddress("handshake refused: " + why + " (2 tries)"); got != want || ok != (want != "") {
+			t.Errorf("%q: %q, %v", why, got, ok)
+		}
+	}
+	var none *doors.Signs
+	_, unknown := none.Answer(doors.Redis, doors.Native, nil)
+	_, http := none.Answer(doors.Redis, doors.HTTP, nil)
+	for _, text := range []string{"", unknown, http, "; Proa clients use nothing"} {
+		if got, ok := doors.ClientAddress(text); ok {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+}
