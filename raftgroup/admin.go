@@ -230,7 +230,7 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
 		row, known := m.node(a.Node)
 		if row.Removed {
-			return nil, fmt.Errorf("%w: node %d has been removed, and its number cannot be used again; give the new node another number", command.ErrRefused, a.Node)
+			return nil, fmt.Errorf("%w: node %d has been removed%s", command.ErrRefused, a.Node, afterRemoval(verb, a.Undo))
 		}
 		if verb == command.AdminMemberAdd {
 			if known {
@@ -261,6 +261,17 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 		return nil, err
 	}
 	return command.Done{Message: message}, nil
+}
+
+// afterRemoval says how a request about a node that has been removed can go on.
+func afterRemoval(verb string, undo bool) string {
+	switch {
+	case verb == command.AdminMemberAdd:
+		return ", and its number cannot be used again; give the new node another number"
+	case verb == command.AdminMemberRemove && !undo:
+		return " already"
+	}
+	return "; it is no member any more: erase its data directory, and start it again as a new node, without --node-id"
 }
 
 // adminToken tells the join token, after it has drawn another one where that is

@@ -237,6 +237,24 @@ func TestRemovedNodeEnds(t *testing.T) {
 		c.until("its end", func() bool { row, _ := c.nodes[1].cmap.Load().node(id); return row.Removed })
 	}
 	remove(5)
+	for verb, want := range map[string]string{
+		command.AdminMemberRemove: "node 5 has been removed already",
+		command.AdminMemberDrain:  "start it again as a new node, without --node-id",
+		command.AdminMemberAdd:    "give the new node another number",
+	} {
+		err := command.ErrNotLeader
+		for errors.Is(err, command.ErrNotLeader) {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_, err = c.nodes[1].Admin(context.Background(), verb, []byte(`{"node":5}`))
+			}()
+			c.drive(done)
+		}
+		if !errors.Is(err, command.ErrRefused) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s of a removed node: %v", verb, err)
+		}
+	}
 	running := c.nodes[5]
 	c.end(4)
 	c.pass(downAfter + time.Second)

@@ -105,14 +105,15 @@ with --no-preload.`,
 			var all *report.Load
 			for _, path := range files {
 				l, err := readBench(path)
-				if err == nil && all != nil {
-					err = all.Merge(l)
-				}
-				if err != nil {
-					return &statusError{exitUsage, fmt.Errorf("%s: %w", path, err)}
-				}
-				if all == nil {
+				switch {
+				case err != nil:
+					return err
+				case all == nil:
 					all = l
+				default:
+					if err := all.Merge(l); err != nil {
+						return notDonef("%s: %w", path, err)
+					}
 				}
 			}
 			return a.showBench(cmd.Context(), all, html)
@@ -125,10 +126,14 @@ with --no-preload.`,
 func readBench(path string) (*report.Load, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, notDonef("%w", err)
 	}
 	defer f.Close()
-	return report.ReadLoad(f)
+	l, err := report.ReadLoad(f)
+	if err != nil {
+		return nil, notDonef("%s: %w", path, err)
+	}
+	return l, nil
 }
 
 // workloadHelp lists the workloads.

@@ -32,7 +32,7 @@ returned a stale value, 3 the demo could not run.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.Nodes < demo.NodesMin || o.Nodes > demo.NodesMax:
-				return usagef("--nodes %d: choose %d to %d; fewer have no majority left when one is killed", o.Nodes, demo.NodesMin, demo.NodesMax)
+				return usagef("--nodes %d: choose %d to %d%s", o.Nodes, demo.NodesMin, demo.NodesMax, map[bool]string{true: "; fewer have no majority left when one is killed"}[o.Nodes < demo.NodesMin])
 			case o.Duration < demo.DurationMin || o.Duration > demo.DurationMax:
 				return usagef("--duration %v: choose %v to %v", o.Duration, demo.DurationMin, demo.DurationMax)
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/proa-kv/proa/bench"
@@ -34,8 +35,8 @@ func (e *usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
 // notDonef is for what was asked for in order and is not done all the same, such
-// as after a prompt was declined: the status of a usageError, and no word about
-// help.
+// as after a prompt was declined, or since a file is missing or its content is
+// wrong: the status of a usageError, and no word about help.
 func notDonef(format string, args ...any) error {
 	return &statusError{exitUsage, fmt.Errorf(format, args...)}
 }
@@ -196,8 +197,14 @@ var outOfRangePrefix = fmt.Sprintf("%v: %v: ", client.ErrBadRequest, protocol.Er
 var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)
 
 // plainText is the text of err without the names of the packages that it has
-// come through.
-func plainText(err error) string { return packagePrefix.ReplaceAllString(err.Error(), "$1") }
+// come through, and without the system call by which a file was looked for.
+func plainText(err error) string {
+	text := err.Error()
+	if e, ok := errors.AsType[*fs.PathError](err); ok && slices.Contains([]string{"open", "stat", "lstat", "readlink"}, e.Op) {
+		text = strings.Replace(text, e.Error(), e.Path+": "+e.Err.Error(), 1)
+	}
+	return packagePrefix.ReplaceAllString(text, "$1")
+}
 
 // describe returns what to tell the user about err as text, or "".
 func describe(err error, a *app) string {

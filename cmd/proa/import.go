@@ -74,7 +74,7 @@ relative to the directory, with slashes, the value its content.`,
 			}
 			f, err := os.Open(args[0])
 			if err != nil {
-				return usagef("%w", err)
+				return notDonef("%w", err)
 			}
 			defer f.Close()
 			return i.runFile(cmd.Context(), f, resume)
@@ -118,7 +118,7 @@ func (s *lineSource) next() (record, error) {
 		r, err := parseRecord(line)
 		where := fmt.Sprintf("%s, line %d", s.where, s.lines.number)
 		if err != nil {
-			return record{}, usagef("%s: %w", where, err)
+			return record{}, notDonef("%s: %w", where, err)
 		}
 		r.end, r.where = s.lines.offset, where
 		return r, nil
@@ -202,11 +202,11 @@ func (s *dirSource) next() (record, error) {
 		return record{}, io.EOF
 	}
 	if e.err != nil {
-		return record{}, usagef("%w", e.err)
+		return record{}, notDonef("%w", e.err)
 	}
 	f, err := os.Open(e.path)
 	if err != nil {
-		return record{}, usagef("%w", err)
+		return record{}, notDonef("%w", err)
 	}
 	defer f.Close()
 	value, err := readValue(f)
@@ -266,7 +266,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 	}
 	if !info.Mode().IsRegular() {
 		if resume {
-			return usagef("%s is not a regular file and cannot be resumed", f.Name())
+			return notDonef("%s is not a regular file and cannot be resumed", f.Name())
 		}
 		return i.run(ctx, &lineSource{lines: newLineReader(f), where: f.Name()}, -1)
 	}
@@ -313,7 +313,7 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 	}
 	fresh := &importState{HeadLen: int64(len(head)), Head: hashOf(head)}
 	if info, err := os.Lstat(i.statePath); err == nil && !info.Mode().IsRegular() {
-		return nil, usagef("%s is not a regular file; name another state file with --state", i.statePath)
+		return nil, notDonef("%s is not a regular file; name another state file with --state", i.statePath)
 	}
 	b, err := os.ReadFile(i.statePath)
 	switch {
@@ -329,10 +329,10 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 	}
 	var s importState
 	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, usagef("%s is damaged (%w); remove it to start again", i.statePath, err)
+		return nil, notDonef("%s is damaged (%w); remove it to start again", i.statePath, err)
 	}
 	if s.Offset < 0 || s.Offset > size || s.HeadLen < 0 || s.HeadLen > int64(len(head)) || s.Head != hashOf(head[:s.HeadLen]) {
-		return nil, usagef("%s belongs to another file; remove it to start again", i.statePath)
+		return nil, notDonef("%s belongs to another file; remove it to start again", i.statePath)
 	}
 	return &s, nil
 }

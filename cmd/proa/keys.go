@@ -168,7 +168,7 @@ func (a *app) value(args []string, file string) ([]byte, error) {
 	case file != "":
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, usagef("%w", err)
+			return nil, notDonef("%w", err)
 		}
 		defer f.Close()
 		return readValue(f)

@@ -74,7 +74,7 @@ func (a *app) readOperations(args []string) ([]client.Operation, error) {
 	case len(args) == 1 && args[0] != "-":
 		f, err := os.Open(args[0])
 		if err != nil {
-			return nil, usagef("%w", err)
+			return nil, notDonef("%w", err)
 		}
 		defer f.Close()
 		in = f

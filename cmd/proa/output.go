@@ -20,7 +20,7 @@ import (
 func writeFile(ctx context.Context, name string, perm fs.FileMode, write func(io.Writer) error) error {
 	path, through, err := followLinks(name)
 	if err != nil {
-		return usagef("%w", err)
+		return notDonef("%w", err)
 	}
 	info, err := os.Stat(name)
 	switch {
@@ -29,7 +29,7 @@ func writeFile(ctx context.Context, name string, perm fs.FileMode, write func(io
 	case err == nil:
 		perm = info.Mode().Perm()
 	case !errors.Is(err, fs.ErrNotExist):
-		return usagef("%w", err)
+		return notDonef("%w", err)
 	}
 	return replaceFile(path, perm, write)
 }
@@ -96,7 +96,7 @@ func writeThrough(ctx context.Context, name string, write func(io.Writer) error)
 func replaceFile(path string, perm fs.FileMode, write func(io.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.partial")
 	if err != nil {
-		return usagef("%w", err)
+		return notDonef("%w", err)
 	}
 	defer func() {
 		if err != nil {

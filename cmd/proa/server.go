@@ -512,9 +512,9 @@ func dataDir(args []string, flag string) (string, error) {
 		flag = c.Node.DataDir
 	}
 	if info, err := os.Stat(flag); err != nil {
-		return "", usagef("%w", err)
+		return "", notDonef("%w", err)
 	} else if !info.IsDir() {
-		return "", usagef("%s is not a directory", flag)
+		return "", notDonef("%s is not a directory", flag)
 	}
 	return flag, nil
 }
