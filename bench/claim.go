@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/client"
@@ -13,9 +15,23 @@ import (
 )
 
 // markerKey is the row that says that the rows under Prefix are this package's.
-// It is written before them and deleted after them, so a load that was killed
-// leaves no row without it. It sorts before them.
+// It is written before them and deleted after them, and not while a load is under
+// way, so a load that was killed leaves no row without it. It sorts before them.
 const markerKey = Prefix + "about"
+
+// leaseRows begins the keys of leases, one for each load under way. They sort
+// behind the marker and before all other rows.
+const leaseRows = markerKey + "/"
+
+// A lease expires leaseTime after its load was killed. A load renews it every
+// leaseRenewal.
+const (
+	leaseTime    = 30 * time.Second
+	leaseRenewal = leaseTime / 3
+)
+
+// leaseDigits is the number of hexadecimal digits behind leaseRows.
+const leaseDigits = 16
 
 // markerOwner stands in every marker.
 const markerOwner = "proa bench"
@@ -51,35 +67,62 @@ func (e *ForeignRowsError) Error() string {
 // lie there, too: rows of which the key is none that this package makes, and all
 // rows where there is no marker.
 func CountRows(ctx context.Context, c *client.Client) (uint64, error) {
+	n, err := survey(ctx, c)
+	return n.rows, err
+}
+
+// found is what survey found: rows of loads, loads under way, and the version of
+// the marker, 0 without one.
+type found struct{ rows, leases, marker uint64 }
+
+// survey is CountRows. DeleteRows may delete the marker while survey reads the
+// rows; the next look finds the rows deleted, too.
+func survey(ctx context.Context, c *client.Client) (found, error) {
+	n, err := surveyOnce(ctx, c)
+	if _, foreign := errors.AsType[*ForeignRowsError](err); foreign && n.marker == 0 {
+		return surveyOnce(ctx, c)
+	}
+	return n, err
+}
+
+func surveyOnce(ctx context.Context, c *client.Client) (found, error) {
 	const page = 10_000
-	var own, others uint64
+	var n found
+	var others uint64
 	var first, firstOther []byte
 	for item, err := range c.Scan(ctx, client.Prefix([]byte(Prefix)), client.KeysOnly(), client.PageSize(page)) {
 		switch {
 		case err != nil:
-			return 0, fmt.Errorf("bench: looking for rows under %s: %w", Prefix, err)
+			return found{}, fmt.Errorf("bench: looking for rows under %s: %w", Prefix, err)
 		case string(item.Key) == markerKey:
 			continue
+		case isLease(item.Key):
+			n.leases++
 		case madeHere(item.Key):
 			first = firstOf(first, item.Key)
-			own++
+			n.rows++
 		default:
 			firstOther = firstOf(firstOther, item.Key)
 			others++
 		}
 	}
 	// The marker is read after the rows: another load may have begun meanwhile.
-	switch ours, present, err := readMarker(ctx, c); {
+	ours, version, err := readMarker(ctx, c)
+	n.marker = version
+	switch {
 	case err != nil:
-		return 0, err
-	case present && !ours:
-		return 0, &ForeignRowsError{own + others + 1, []byte(markerKey)}
-	case !present && own+others > 0:
-		return 0, &ForeignRowsError{own + others, least(first, firstOther)}
+		return found{}, err
+	case version != 0 && !ours:
+		err = &ForeignRowsError{n.rows + others + 1, []byte(markerKey)}
+	case version == 0 && n.rows+others > 0:
+		err = &ForeignRowsError{n.rows + others, least(first, firstOther)}
 	case others > 0:
-		return 0, &ForeignRowsError{others, firstOther}
+		err = &ForeignRowsError{others, firstOther}
+	default:
+		return n, nil
 	}
-	return own, nil
+	n.rows = 0
+	return n, err
 }
 
 // firstOf returns first, or a copy of key where there is none yet.
@@ -98,16 +141,24 @@ func least(a, b []byte) []byte {
 	return a
 }
 
-func readMarker(ctx context.Context, c *client.Client) (ours, present bool, err error) {
+// readMarker returns the version of the marker, 0 without one, and whether it is
+// this package's.
+func readMarker(ctx context.Context, c *client.Client) (ours bool, version uint64, err error) {
 	item, err := c.Get(ctx, []byte(markerKey))
 	switch {
 	case errors.Is(err, client.ErrNotFound):
-		return false, false, nil
+		return false, 0, nil
 	case err != nil:
-		return false, false, fmt.Errorf("bench: reading %s: %w", markerKey, err)
+		return false, 0, fmt.Errorf("bench: reading %s: %w", markerKey, err)
 	}
 	var m marker
-	return json.Unmarshal(item.Value, &m) == nil && m.WrittenBy == markerOwner, true, nil
+	return json.Unmarshal(item.Value, &m) == nil && m.WrittenBy == markerOwner, item.Version, nil
+}
+
+// isLease reports whether a key is one that a lease can have.
+func isLease(key []byte) bool {
+	rest, ok := bytes.CutPrefix(key, []byte(leaseRows))
+	return ok && len(rest) == leaseDigits && len(bytes.Trim(rest, "0123456789abcdef")) == 0
 }
 
 // madeHere reports whether a key is one that a row of this package can have.
@@ -126,45 +177,105 @@ func madeHere(key []byte) bool {
 }
 
 // DeleteRows deletes all rows that loads have left under Prefix, those of a load
-// under way included, and returns how many there were. It deletes nothing where
-// CountRows finds rows of others.
+// under way included, and returns how many there were. While a load is under way
+// the marker stays, for the rows that the load goes on writing. DeleteRows deletes
+// nothing where CountRows finds rows of others.
 func DeleteRows(ctx context.Context, c *client.Client) (uint64, error) {
-	n, err := CountRows(ctx, c)
+	n, err := survey(ctx, c)
 	if err != nil {
 		return 0, err
 	}
-	if err := c.DeleteRange(ctx, []byte(markerKey+"\x00"), protocol.PrefixEnd([]byte(Prefix))); err != nil {
+	if err := c.DeleteRange(ctx, protocol.PrefixEnd([]byte(leaseRows)), protocol.PrefixEnd([]byte(Prefix))); err != nil {
 		return 0, fmt.Errorf("bench: deleting the rows under %s: %w", Prefix, err)
 	}
+	if n.leases > 0 || n.marker == 0 {
+		return n.rows, nil
+	}
 	// Without the marker, rows that are left would be taken for those of others.
-	if _, err := c.Delete(ctx, []byte(markerKey)); err != nil && !errors.Is(err, client.ErrNotFound) {
+	// A load that has begun since survey has written the marker again.
+	_, err = c.Delete(ctx, []byte(markerKey), client.IfVersion(n.marker))
+	if err != nil && !errors.Is(err, client.ErrNotFound) && !errors.Is(err, client.ErrConditionFailed) {
 		return 0, fmt.Errorf("bench: deleting %s: %w", markerKey, err)
 	}
-	return n, nil
+	return n.rows, nil
 }
 
 // Claim makes sure that Preload and Run overwrite only rows of this package, and
 // marks the rows that they write as such. Call it before either, unless the
-// cluster is known to hold nothing else. The error is a *ForeignRowsError where
-// rows of others lie under Prefix.
-func (h *Harness) Claim(ctx context.Context) error {
+// cluster is known to hold nothing else, and end the lease after them. The error
+// is a *ForeignRowsError where rows of others lie under Prefix.
+func (h *Harness) Claim(ctx context.Context) (*Lease, error) {
 	c, err := h.client(ctx)
 	if err != nil {
+		return nil, err
+	}
+	l := &Lease{client: c, key: fmt.Appendf(nil, "%s%0*x", leaseRows, leaseDigits, rand.Uint64())}
+	if err := l.begin(ctx, &h.load); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return l, nil
+}
+
+// Lease tells other loads, by a row that expires, that one is under way, so that
+// they leave the marker alone. It is renewed until End.
+type Lease struct {
+	client  *client.Client
+	key     []byte
+	marker  []byte // the value of the marker, and of the lease
+	cancel  context.CancelFunc
+	renewal sync.WaitGroup
+}
+
+func (l *Lease) begin(ctx context.Context, load *Load) (err error) {
+	if _, err := survey(ctx, l.client); err != nil {
 		return err
 	}
-	defer c.Close()
-	if _, err := CountRows(ctx, c); err != nil {
-		return err
-	}
-	l := &h.load
-	b, err := json.Marshal(marker{markerOwner, time.Now().UTC().Truncate(time.Second), l.Workload.Name, l.Keys, l.Workload.ValueBytes.String(), l.Seed})
+	l.marker, err = json.Marshal(marker{markerOwner, time.Now().UTC().Truncate(time.Second), load.Workload.Name, load.Keys, load.Workload.ValueBytes.String(), load.Seed})
 	if err != nil {
 		return err
 	}
-	if _, err := c.Put(ctx, []byte(markerKey), b); err != nil {
+	if err := l.renew(ctx); err != nil {
+		return err
+	}
+	ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	l.renewal.Go(func() {
+		for rest(ctx, leaseRenewal) {
+			_ = l.renew(ctx) // the servers may be away for a while: the next time
+		}
+	})
+	return nil
+}
+
+// renew writes the lease and the marker. In this order: who finds no lease deletes
+// the marker only in the version before.
+func (l *Lease) renew(ctx context.Context) error {
+	if _, err := l.client.Put(ctx, l.key, l.marker, client.WithTTL(leaseTime)); err != nil {
+		return fmt.Errorf("bench: writing %s: %w", l.key, err)
+	}
+	return l.mark(ctx)
+}
+
+// mark writes the marker.
+func (l *Lease) mark(ctx context.Context) error {
+	if _, err := l.client.Put(ctx, []byte(markerKey), l.marker); err != nil {
 		return fmt.Errorf("bench: writing %s: %w", markerKey, err)
 	}
 	return nil
+}
+
+// leaseEnd bounds the time that the end of a lease takes.
+const leaseEnd = 2 * time.Second
+
+// End ends the lease, also where ctx has ended. Rows that the load has written
+// stay marked. A lease that cannot be deleted expires.
+func (l *Lease) End(ctx context.Context) {
+	l.cancel()
+	l.renewal.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseEnd)
+	defer cancel()
+	_ = l.mark(ctx) // somebody may have deleted it since renew
+	_, _ = l.client.Delete(ctx, l.key)
+	_ = l.client.Close()
 }
 
 // client connects to the servers as a program would.

@@ -765,7 +765,7 @@ func TestClaimKeepsTimeout(t *testing.T) {
 	h := mustOpen(t, l)
 	s.ask = func(net.Conn, request) []byte { return []byte{} } // no reply
 	began := time.Now()
-	if err := h.Claim(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= client.DefaultRequestTimeout {
+	if _, err := h.Claim(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= client.DefaultRequestTimeout {
 		t.Errorf("after %v: %v", time.Since(began), err)
 	}
 }

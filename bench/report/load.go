@@ -51,7 +51,7 @@ type Rows struct {
 	Prefix    string `json:"prefix"`
 	Remaining uint64 `json:"remaining"`
 	Deleted   uint64 `json:"deleted"`
-	Cleanup   string `json:"cleanup,omitempty"` // the command that deletes what remains
+	Cleanup   string `json:"cleanup,omitempty"` // the command that deletes what remains, if one does
 	Error     string `json:"error,omitempty"`   // why nothing was counted or deleted
 }
 
@@ -471,7 +471,11 @@ func (v *Verification) Sentence() string {
 func (r *Rows) Sentence() string {
 	switch {
 	case r.Error != "":
-		return fmt.Sprintf("rows: those under %s could not be counted or deleted: %s; delete them with: %s", r.Prefix, r.Error, r.Cleanup)
+		text := fmt.Sprintf("rows: those under %s could not be counted or deleted: %s", r.Prefix, r.Error)
+		if r.Cleanup != "" {
+			text += "; delete them with: " + r.Cleanup
+		}
+		return text
 	case r.Remaining == 0 && r.Deleted == 0:
 		return fmt.Sprintf("rows: none under %s", r.Prefix)
 	case r.Remaining == 0:

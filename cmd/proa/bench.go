@@ -307,17 +307,21 @@ func (a *app) bench(ctx context.Context, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
+	end := func(context.Context) {}
 	if f.touchesRows() && (!f.noPreload || f.load.Workload.Writes()) {
 		live.say("checking the prefix %s", bench.Prefix)
-		if err := h.Claim(ctx); err != nil {
+		lease, err := h.Claim(ctx)
+		if err != nil {
 			live.end()
 			return err
 		}
+		end = lease.End
 	}
 	out := report.NewLoad(h)
 	out.Program, out.Started, out.Arrivals = "proa bench "+versionText(), time.Now().UTC().Truncate(time.Second), f.arrivals()
 	out.Durability = a.durability(ctx)
 	err = a.benchRuns(ctx, f, h, out, live)
+	end(ctx)
 	if f.touchesRows() || f.cleanup {
 		live.say("counting rows")
 		var rowsErr error

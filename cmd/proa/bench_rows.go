@@ -65,6 +65,15 @@ func (a *app) deleteBenchRows(ctx context.Context, rows *report.Rows) error {
 	return nil
 }
 
+// noteRows notes in rows why they could not be counted or deleted, if err is not
+// nil. What the bench refuses to delete, its cleanup does not delete either.
+func noteRows(rows *report.Rows, err error) {
+	rows.Failed(err)
+	if foreignRows(err) {
+		rows.Cleanup = ""
+	}
+}
+
 // benchRows returns what is left of a bench that has claimed its rows. It deletes
 // them if the flags ask for it, also where ctx has ended; only that can fail. A
 // second interruption kills the process.
@@ -72,7 +81,7 @@ func (a *app) benchRows(ctx context.Context, f *benchFlags) (*report.Rows, error
 	rows := &report.Rows{Prefix: bench.Prefix, Cleanup: f.cleanupCommand}
 	if f.cleanup {
 		err := a.deleteBenchRows(context.WithoutCancel(ctx), rows)
-		rows.Failed(err)
+		noteRows(rows, err)
 		return rows, err
 	}
 	if ctx.Err() != nil {
@@ -84,7 +93,7 @@ func (a *app) benchRows(ctx context.Context, f *benchFlags) (*report.Rows, error
 	if err == nil {
 		rows.Remaining, err = bench.CountRows(ctx, c)
 	}
-	rows.Failed(err)
+	noteRows(rows, err)
 	return rows, nil
 }
 
