@@ -294,6 +294,9 @@ func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error
 }
 
 func (n *Node) drainRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
+	if a.Undo && !row.Draining {
+		return fmt.Sprintf("node %d is not being drained; it can lead shards", a.Node), nil
+	}
 	row.Draining = !a.Undo
 	if a.Undo {
 		return fmt.Sprintf("node %d can lead shards again", a.Node), nil
@@ -317,6 +320,9 @@ func (m *clusterMap) othersVote(shard int, node uint64) bool {
 
 func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
 	if a.Undo {
+		if !row.Removing {
+			return "", fmt.Errorf("%w: node %d is not being removed", command.ErrRefused, a.Node)
+		}
 		row.Removing = false
 		return fmt.Sprintf("removal of node %d was cancelled", a.Node), nil
 	}
@@ -329,16 +335,27 @@ func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (st
 	if others == 0 {
 		return "", fmt.Errorf("%w: node %d holds the last replicas; there is no node to move them to", command.ErrRefused, a.Node)
 	}
-	for i := range m.shards {
-		if _, on := m.shards[i].on(row.ID); on && len(m.shards[i].Replicas) == 1 && n.silent(row.ID) {
-			return "", fmt.Errorf("%w: node %d, which is down, holds the only replica of %s", command.ErrRefused, a.Node, n.shardName(i))
+	if row.ID != n.id && !n.known.alive(row.ID, n.clock.Boot()) { // suspect is enough: it may be dead
+		away := fmt.Sprintf("node %d has not reported for %v", a.Node, n.unheardFor(row.ID))
+		for i := range m.shards {
+			if _, on := m.shards[i].on(row.ID); on && len(m.shards[i].Replicas) == 1 {
+				return "", fmt.Errorf("%w: %s and holds the only replica of %s", command.ErrRefused, away, n.shardName(i))
+			}
 		}
-	}
-	if n.silent(row.ID) && others < m.cluster.Replicas && !a.Force {
-		return "", fmt.Errorf("%w: without node %d only %d nodes remain, but the replication factor is %d; start a new node first, at its own address (--peer-listen), or use --force to continue with fewer replicas until a new node joins", command.ErrRefused, a.Node, others, m.cluster.Replicas)
+		if others < m.cluster.Replicas && !a.Force {
+			return "", fmt.Errorf("%w: %s, and without it only %s, but the replication factor is %d; start a new node first, at its own address (--peer-listen), or use --force to continue with fewer replicas until a new node joins", command.ErrRefused, away, remain(others), m.cluster.Replicas)
+		}
 	}
 	row.Removing = true
 	return fmt.Sprintf("node %d is being removed: its replicas are moved first", a.Node), nil
+}
+
+// remain says how many nodes are left.
+func remain(nodes int) string {
+	if nodes == 1 {
+		return "1 node remains"
+	}
+	return fmt.Sprintf("%d nodes remain", nodes)
 }
 
 // silent reports whether a node counts as down.

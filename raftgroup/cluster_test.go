@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -480,6 +481,38 @@ func TestNumberThatNeverJoined(t *testing.T) {
 		c.until("no number", func() bool { _, known := c.nodes[1].cmap.Load().node(2); return !known })
 	}
 	c.join(2)
+}
+
+// admin has the leader of the meta group carry out a request.
+func (c *cluster) admin(verb, args string) (answer []byte, err error) {
+	c.t.Helper()
+	err = command.ErrNotLeader
+	for errors.Is(err, command.ErrNotLeader) { // the leadership may be on its way
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			answer, err = c.any().Admin(context.Background(), verb, []byte(args))
+		}()
+		c.drive(done)
+	}
+	return answer, err
+}
+
+// The removal of a node that has just died leaves too few nodes as well as that of
+// one that has been down for long. With force it begins, and can be cancelled once.
+func TestRemovalOfNodeThatHasJustDied(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("settled", func() bool { return c.settled(3) })
+	if _, err := c.admin(command.AdminMemberRemove, `{"node":3,"undo":true}`); !errors.Is(err, command.ErrRefused) {
+		t.Errorf("no removal was cancelled: %v", err)
+	}
+	c.end(3)
+	for _, silence := range []time.Duration{2 * time.Second, downAfter} {
+		c.pass(silence)
+		if _, err := c.admin(command.AdminMemberRemove, `{"node":3}`); !errors.Is(err, command.ErrRefused) || !strings.Contains(fmt.Sprint(err), "node 3 has not reported for") {
+			t.Errorf("after %v more: %v", silence, err)
+		}
+	}
 }
 
 // What a request tells of a node that is down is that, in few words.

@@ -525,6 +525,16 @@ func TestChanges(t *testing.T) {
 			request: `member.remove {"node":3}`, stdout: "accepted\n",
 		},
 		{line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){well}, request: `member.remove {"node":3}`, stdout: "accepted\n"},
+		{ // The cluster refuses it.
+			line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) { three(s); s.Nodes[2].State = command.NodeSuspect }},
+			request: `member.remove {"node":3}`, stdout: "accepted\n",
+		},
+		{ // Nothing is moved, and no server stops.
+			line: "member remove 4", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) {
+				s.Nodes = append(s.Nodes, command.NodeInfo{ID: 4, State: command.NodeExpected})
+			}},
+			request: `member.remove {"node":4}`, stdout: "accepted\n",
+		},
 		{line: "member add 4 n4:7401", request: `member.add {"node":4,"address":"n4:7401"}`, stdout: "accepted\n"},
 		{
 			line: "member drain 2",

@@ -130,11 +130,11 @@ func (a *app) memberRemoveCommand() *cobra.Command {
 nodes first, and the command waits until that is complete. Interrupting the
 command does not stop the removal; --undo does, until it is complete.
 
-A node that is down can be removed too: its replicas are rebuilt from others.
-Use --force if it is down and some replicas cannot be rebuilt because there are
-not enough nodes; those shards then have fewer replicas. If fewer nodes remain
-than cluster.replication_factor, the command warns and, on a terminal, asks for
-confirmation.
+A node that is not up can be removed too: its replicas are rebuilt from others.
+Use --force if it is not up and some replicas cannot be rebuilt because there
+are not enough nodes; those shards then have fewer replicas. If fewer nodes
+remain than cluster.replication_factor, the command warns and, on a terminal,
+asks for confirmation.
 
 The server of a removed node exits with status 3 and does not start again on its
 data directory. To let it join as a new node, erase the directory and give it
@@ -160,8 +160,17 @@ another number.`,
 }
 
 func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool) error {
-	if err := a.consentToRemove(ctx, m); err != nil {
-		return err
+	if !m.Undo {
+		s, err := a.clusterStatus(ctx)
+		if err != nil {
+			s = new(command.ClusterStatus) // the request itself will tell
+		}
+		if err := a.consentToRemove(s, m); err != nil {
+			return err
+		}
+		if n := findNode(s, m.Node); n != nil && n.State == command.NodeExpected {
+			wait = false // there is nothing to move, and no server that stops
+		}
 	}
 	replicas := counter{what: "replicas"}
 	begun := false // as far as the node knows that is asked; it may be behind
@@ -184,14 +193,7 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 
 // consentToRemove warns where a removal leaves shards with fewer replicas than
 // they shall have and, on a terminal, asks whether to go on.
-func (a *app) consentToRemove(ctx context.Context, m command.MemberArgs) error {
-	if m.Undo {
-		return nil
-	}
-	s, err := a.clusterStatus(ctx)
-	if err != nil {
-		return nil // the request itself will tell
-	}
+func (a *app) consentToRemove(s *command.ClusterStatus, m command.MemberArgs) error {
 	warning := removalWarning(s, m)
 	if warning == "" {
 		return nil
@@ -217,7 +219,7 @@ func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 			left++
 		}
 	}
-	if n == nil || n.State == command.NodeExpected || n.State == command.NodeDown && !m.Force || left == 0 || left >= s.ReplicationFactor {
+	if n == nil || n.State == command.NodeExpected || n.State != command.NodeUp && !m.Force || left == 0 || left >= s.ReplicationFactor {
 		return ""
 	}
 	spare := "the loss of one more node then stops every shard"
