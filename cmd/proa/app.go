@@ -119,8 +119,25 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	return c, nil
 }
 
+// callQuiet is how long a command waits for an answer before it says so.
+const callQuiet = time.Second
+
+// saysItWaits says on a terminal that the command waits, if it still does after
+// callQuiet. done ends that.
+func (a *app) saysItWaits() (done func()) {
+	_, watched := terminal(a.err)
+	if !watched || a.timeout <= callQuiet {
+		return func() {}
+	}
+	t := time.AfterFunc(callQuiet, func() {
+		a.note("no answer yet; the command repeats the request for up to %v (--timeout)", a.timeout)
+	})
+	return func() { t.Stop() }
+}
+
 // call connects and bounds what follows by the timeout.
 func (a *app) call(ctx context.Context, f func(context.Context, *client.Client) error) error {
+	defer a.saysItWaits()()
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err

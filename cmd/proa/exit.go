@@ -161,6 +161,9 @@ func explain(err error, a *app) *problem {
 	if answer != nil && answer.Op != "" { // the command has a name of its own
 		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
 	}
+	if answer != nil && answer.RetryAfter > 0 { // the client has done that, for as long as it had
+		p.Message = strings.Replace(p.Message, fmt.Sprintf(" (retry after %v)", answer.RetryAfter), "", 1)
+	}
 	// What is out of range says more than that something is.
 	p.Message = strings.Replace(p.Message, outOfRangePrefix, "", 1)
 	switch {
@@ -184,6 +187,8 @@ func explain(err error, a *app) *problem {
 		p.Message = answer.Message // it says what is wrong
 	case exit == exitUnknown:
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
+	case errors.Is(err, client.ErrNoQuorum) && (answer == nil || answer.Message == ""):
+		p.Hint = "A majority of the replicas does not answer; to see which nodes are down: proa status"
 	case errors.Is(err, context.Canceled):
 		p.Message = "interrupted"
 	}

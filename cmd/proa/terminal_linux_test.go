@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -47,6 +49,30 @@ func onTerminal(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), shown, 0o600))
 	if err := cmd.Wait(); err != nil {
 		ts.Fatalf("%v: %v\n%s", args[2:], err, shown)
+	}
+}
+
+// A command that waits says so on a terminal, and one that has its answer does not.
+func TestSaysItWaits(t *testing.T) {
+	here, there, err := openTerminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	defer there.Close()
+	synctest.Test(t, func(t *testing.T) {
+		a := &app{err: there, timeout: 7 * time.Second}
+		a.saysItWaits()()
+		time.Sleep(2 * callQuiet)
+		a.timeout = 9 * time.Second
+		done := a.saysItWaits()
+		time.Sleep(2 * callQuiet)
+		done()
+	})
+	shown := make([]byte, 4096)
+	n, err := here.Read(shown)
+	if want := "no answer yet; the command repeats the request for up to 9s (--timeout)\r\n"; err != nil || string(shown[:n]) != want {
+		t.Errorf("%q, %v; want %q", shown[:n], err, want)
 	}
 }
 
