@@ -85,7 +85,7 @@ func (a *app) showDone(d *command.Done) error {
 	if a.json() {
 		return a.writeJSON(d)
 	}
-	return a.printf("%s\n", strings.TrimSpace(d.Message))
+	return a.printf("%s\n", oneLine(strings.TrimSpace(d.Message)))
 }
 
 // parseNode reads the number of a node.

@@ -13,9 +13,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"encoding/json"
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/protocol"
+	"unicode"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -65,10 +69,64 @@ func TestOnePrefix(t *testing.T) {
 		{&client.Error{Op: "PUT", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, RetryAfter: 200 * time.Millisecond}, "proa: the shard has no quorum\nA majority of the replicas does not answer; to see which nodes are down: proa status"},
 		{lost, "proa: outcome unknown: connection lost\nThe write may or may not have taken effect, now or later: read the key before you repeat the command."},
 		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},
+		{errors.Join(errors.New("one"), errors.New("two")), "proa: one\ntwo"},
 	} {
 		if got := describe(tt.err, &app{link: &connection{}}); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt.err, got, tt.want)
 		}
+	}
+}
+
+// Whatever a server or an argument says, it is shown as printable text on a line
+// that this program began.
+func TestForeignTextIsPrintable(t *testing.T) {
+	const foreign = "\x1b]0;title\a\u009b31m\r\nproa: all is well\u202e\xff 漢 C:\\dir"
+	const shown = `\x1b]0;title\x07\xc2\x9b31m\r\nproa: all is well\xe2\x80\xae\xff 漢 C:\dir`
+	said := func(op string, cause error) *client.Error {
+		return &client.Error{Op: op, Err: cause, Message: foreign}
+	}
+	refused := said("", client.ErrHandshake)
+	wrong := config.Errors{{Key: "b", Reason: foreign}, {Key: "d", Reason: "no"}}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{said("GET", client.ErrBadRequest), "proa: " + client.ErrBadRequest.Error() + ": " + shown},
+		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: foreign}, "proa: " + shown},
+		{fmt.Errorf("shard %s: %w", foreign, said("GET", client.ErrBusy)), "proa: shard " + shown + ": too busy: " + shown},
+		{errors.Join(said("GET", client.ErrBusy), errors.New(foreign)), "proa: too busy: " + shown + "\n" + shown},
+		{wrong, "proa: configuration has 2 errors:\n  default: b: " + shown + "\n  default: d: no"},
+		{usagef("--output %s: choose", foreign), "proa: --output " + shown + ": choose\nSee: proa --help"},
+		{
+			&client.Error{Op: "GET", Err: &client.UnavailableError{Endpoints: []client.EndpointError{{Endpoint: "a" + foreign, Err: refused}}}},
+			"proa: no server could be reached. Tried:\n  a" + shown + ": handshake refused: " + shown +
+				"\nName the client port of a Proa server: proa -e host:7400 …",
+		},
+	} {
+		if diff := cmp.Diff(tt.want, describe(tt.err, &app{link: &connection{}})); diff != "" {
+			t.Error(diff)
+		}
+	}
+
+	var out, errs strings.Builder
+	a := &app{out: &out, err: &errs, output: outputTable}
+	a.note("warning: %s", "\x1b[2J")
+	a.newProgressLine().show("\u009b2J")
+	a.tell(&problem{Message: "m", Hint: "go on:\n  x \x1b[2J"})
+	status := `{"a\u001b":1,"l":["` + "\u009b" + `"],"o":{"b\u009b":"\u001b"},"t\u001b":[{"c\u001b":"d\u001b"}]}`
+	if err := a.showStatus(json.RawMessage(status)); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.showDone(&command.Done{Message: foreign}); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{out.String(), errs.String()} {
+		if strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("%q", text)
+		}
+	}
+	if want := "warning: \\x1b[2J\n\\xc2\\x9b2J\nproa: m\ngo on:\n  x \\x1b[2J\n"; errs.String() != want {
+		t.Errorf("%q", errs.String())
 	}
 }
 

@@ -199,7 +199,7 @@ func (a *app) renderCluster(s *command.ClusterStatus, d *diagnosis, l look) erro
 	if a.link != nil && a.link.target != nil && a.link.target.context != "" {
 		named = ", context " + a.link.target.context
 	}
-	fmt.Fprintf(&b, "cluster %s, epoch %d, seen by node %d%s\n", s.Cluster, s.Epoch, s.Asked, named)
+	fmt.Fprintf(&b, "cluster %s, epoch %d, seen by node %d%s\n", oneLine(s.Cluster), s.Epoch, s.Asked, named)
 	for i, line := range d.lines() {
 		switch {
 		case i == 0:

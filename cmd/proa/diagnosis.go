@@ -31,7 +31,11 @@ func (d *diagnosis) lines() []string {
 	for _, step := range d.next {
 		lines = append(lines, "next: "+step)
 	}
-	return append(lines, d.notes...)
+	lines = append(lines, d.notes...)
+	for i, line := range lines {
+		lines[i] = oneLine(line) // it may contain what a server says
+	}
+	return lines
 }
 
 // colour is that of the verdict.

@@ -17,6 +17,29 @@ import (
 // everything else as \n, \r, \t or \xNN.
 func escape(b []byte) string { return string(appendEscaped(nil, b)) }
 
+// oneLine returns text that a server, a file or an argument may have had a part
+// in, as one line that cannot steer a terminal: what is not printable is escaped
+// as escape does. A backslash stays one, since nobody types the text back.
+func oneLine(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+		return s
+	}
+	parts := strings.Split(s, `\`)
+	for i, part := range parts {
+		parts[i] = escape([]byte(part))
+	}
+	return strings.Join(parts, `\`)
+}
+
+// printable is oneLine for text that has line ends of its own, which stay.
+func printable(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		lines[i] = oneLine(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
 func appendEscaped(dst, b []byte) []byte {
 	for len(b) > 0 {
 		r, size := utf8.DecodeRune(b)

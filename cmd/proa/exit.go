@@ -184,7 +184,7 @@ func explain(err error, a *app) *problem {
 		}
 		p.Message, p.Hint = strings.TrimSpace(text), "See: "+a.helpOf()
 	case answer != nil && answer.Op == "ADMIN" && answer.Message != "" && isAny(answer.Err, client.ErrBadRequest, client.ErrRefused):
-		p.Message = answer.Message // it says what is wrong
+		p.Message = oneLine(answer.Message) // it says what is wrong
 	case exit == exitUnknown:
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
 	case errors.Is(err, client.ErrNoQuorum) && (answer == nil || answer.Message == ""):
@@ -202,13 +202,43 @@ var outOfRangePrefix = fmt.Sprintf("%v: %v: ", client.ErrBadRequest, protocol.Er
 var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)
 
 // plainText is the text of err without the names of the packages that it has
-// come through, and without the system call by which a file was looked for.
-func plainText(err error) string {
-	text := err.Error()
-	if e, ok := errors.AsType[*fs.PathError](err); ok && slices.Contains([]string{"open", "stat", "lstat", "readlink"}, e.Op) {
-		text = strings.Replace(text, e.Error(), e.Path+": "+e.Err.Error(), 1)
+// come through, without the system call by which a file was looked for, and
+// without line ends that are not this program's own.
+func plainText(err error) string { return packagePrefix.ReplaceAllString(ownLines(err), "$1") }
+
+// ownLines is the text of err in which only line ends between the errors of a list
+// are line ends. Those in the text of one error are escaped: a server, a file or an
+// argument can have put them there, to write a line as if this program said it.
+func ownLines(err error) string {
+	if e, ok := err.(*fs.PathError); ok && slices.Contains([]string{"open", "stat", "lstat", "readlink"}, e.Op) {
+		return oneLine(e.Path + ": " + e.Err.Error())
 	}
-	return packagePrefix.ReplaceAllString(text, "$1")
+	inner, rest := unwrapped(err), err.Error()
+	var b strings.Builder
+	for _, e := range inner {
+		before, behind, found := strings.Cut(rest, e.Error())
+		if !found {
+			continue
+		}
+		head := before
+		if len(inner) > 1 {
+			head = strings.TrimRight(before, "\n ")
+		}
+		b.WriteString(oneLine(head) + before[len(head):] + ownLines(e))
+		rest = behind
+	}
+	return b.String() + oneLine(rest)
+}
+
+// unwrapped returns the errors that err wraps.
+func unwrapped(err error) (inner []error) {
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		inner = []error{e.Unwrap()}
+	case interface{ Unwrap() []error }:
+		inner = slices.Clone(e.Unwrap())
+	}
+	return slices.DeleteFunc(inner, func(e error) bool { return e == nil })
 }
 
 // describe returns what to tell the user about err as text, or "".
@@ -220,6 +250,7 @@ func describe(err error, a *app) string {
 	return p.text()
 }
 
+// text is what is shown of p where the output is text.
 func (p *problem) text() string {
 	var b strings.Builder
 	b.WriteString("proa: " + p.Message)
@@ -227,12 +258,12 @@ func (p *problem) text() string {
 		b.WriteString(". Tried:")
 	}
 	for _, e := range p.Endpoints {
-		b.WriteString("\n  " + e.text)
+		b.WriteString("\n  " + oneLine(e.text))
 	}
 	if p.Hint != "" {
 		b.WriteString("\n" + p.Hint)
 	}
-	return b.String()
+	return printable(b.String())
 }
 
 // complain tells the user about err.
@@ -258,7 +289,7 @@ func (a *app) note(format string, args ...any) {
 		a.tellJSON(map[string]string{"note": text})
 		return
 	}
-	fmt.Fprintln(a.err, text)
+	fmt.Fprintln(a.err, printable(text))
 }
 
 // tellJSON writes one line to standard error.

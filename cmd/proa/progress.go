@@ -100,6 +100,7 @@ func (a *app) newProgressLine() *progressLine {
 }
 
 func (l *progressLine) show(text string) {
+	text = oneLine(text)
 	if text == l.last || l.a.json() {
 		return
 	}

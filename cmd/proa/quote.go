@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -13,12 +14,35 @@ import (
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
 // shellQuote returns word so that a POSIX shell reads it as one word that is
-// word.
+// word, in printable text.
 func shellQuote(word string) string {
-	if plainWord.MatchString(word) {
+	switch {
+	case plainWord.MatchString(word):
 		return word
+	case oneLine(word) != word:
+		return quoteUnprintable(word)
 	}
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// quoteUnprintable has the shell call printf, since $'…' is not known to every
+// shell. A substitution drops line ends at its end: those are quoted behind it.
+func quoteUnprintable(word string) string {
+	head := strings.TrimRight(word, "\n")
+	var b strings.Builder
+	b.WriteString(`"$(printf '`)
+	for _, c := range []byte(head) {
+		if c == ' ' || c != '%' && c != '-' && plainWord.MatchString(string(rune(c))) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, `\%03o`, c)
+		}
+	}
+	b.WriteString(`')"`)
+	if head != word {
+		b.WriteString("'" + word[len(head):] + "'")
+	}
+	return b.String()
 }
 
 // again returns the command line that carries cmd out with all flags that it was

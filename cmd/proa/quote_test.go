@@ -46,7 +46,7 @@ func TestAgain(t *testing.T) {
 }
 
 func TestShellQuote(t *testing.T) {
-	for _, word := range []string{"plain", "", "two words", "it's", `"$HOME"`, "`id`", "a\nb", "\\", "*", "~", "ü", "-x", "a;b|c&d"} {
+	for _, word := range []string{"plain", "", "two words", "it's", `"$HOME"`, "`id`", "a\nb", "\\", "*", "~", "ü", "-x", "a;b|c&d", "\x1b[31m 100% -\\n'$x", "-\u009b\n\n", "\n"} {
 		out, err := exec.Command("sh", "-c", "printf %s "+shellQuote(word)).Output()
 		if err != nil || string(out) != word {
 			t.Errorf("%q: %q, %v", word, out, err)

@@ -230,6 +230,8 @@ func (t *table) flush() error {
 	}
 	for _, r := range rows {
 		for i, cell := range r.cells {
+			cell = oneLine(cell)
+			r.cells[i] = cell
 			t.widths[i] = max(t.widths[i], utf8.RuneCountInString(cell))
 		}
 	}

@@ -259,7 +259,7 @@ func parseObject(raw json.RawMessage) (object, error) {
 		if err != nil {
 			return nil, err
 		}
-		f := field{name: name.(string)} // the decoder has checked that it is a string
+		f := field{name: escape([]byte(name.(string)))} // the decoder has checked that it is a string
 		if err := d.Decode(&f.raw); err != nil {
 			return nil, err
 		}
@@ -294,11 +294,11 @@ func (f *field) kind() kind {
 // scalar shows a value on one line.
 func (f *field) scalar() string {
 	if f.raw[0] != '"' {
-		return string(f.raw)
+		return oneLine(string(f.raw))
 	}
 	var s string
 	if json.Unmarshal(f.raw, &s) != nil {
-		return string(f.raw)
+		return oneLine(string(f.raw))
 	}
 	return escape([]byte(s))
 }
@@ -475,7 +475,7 @@ func (a *app) verify(dir string) error {
 	err := raftgroup.Verify(dir, func(s string) {
 		lines = append(lines, s)
 		if !a.json() {
-			fmt.Fprintln(a.out, s)
+			fmt.Fprintln(a.out, printable(s))
 		}
 	})
 	looked := len(lines) > 0

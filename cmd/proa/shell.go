@@ -152,7 +152,7 @@ func (s *shell) greet(c *client.Client) {
 	if !ok {
 		return // lost again already; the prompt says so
 	}
-	fmt.Fprintf(s.app.out, "Connected to node %d (%s) of cluster %016x, %d shards. Type help for help, exit to leave.\n", i.Node, i.Version, i.Cluster, i.Shards)
+	fmt.Fprintf(s.app.out, "Connected to node %d (%s) of cluster %016x, %d shards. Type help for help, exit to leave.\n", i.Node, oneLine(i.Version), i.Cluster, i.Shards)
 }
 
 // prompt says which cluster commands go to, and whether c is connected to it. A nil

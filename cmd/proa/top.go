@@ -362,7 +362,7 @@ func (t *top) show(p *topPicture, failure error) error {
 // draw draws a picture.
 func (t *top) draw(b *bytes.Buffer, p *topPicture, l look) error {
 	d := diagnose(p.status)
-	fmt.Fprintf(b, "%s  cluster %s, seen by node %d", p.Time.Format(time.TimeOnly), p.Cluster, p.status.Asked)
+	fmt.Fprintf(b, "%s  cluster %s, seen by node %d", p.Time.Format(time.TimeOnly), oneLine(p.Cluster), p.status.Asked)
 	if l.columns > 0 {
 		b.WriteString(l.paint(dim, fmt.Sprintf(", every %v", t.interval)))
 	}
