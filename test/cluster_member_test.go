@@ -314,15 +314,10 @@ func TestClusterRefusals(t *testing.T) {
 	stray.Configure(func(cfg *testcluster.Config) {
 		cfg.Args = append(cfg.Args, "--join", peer(1))
 	})
-	stray.Start() // it has a cluster, and serves that
-	s, err := status(stray)
-	if err != nil || len(s.Nodes) != 1 {
-		t.Errorf("the server of another cluster sees %+v (%v)", s, err)
-	}
-	stray.Stop()
+	awaitRefused(t, stray, "belongs to node 1 of cluster", "--data")
 	tr.progress(20)
 
-	s, err = status(c.Node(1))
+	s, err := status(c.Node(1))
 	if err != nil || len(s.Nodes) != 3 {
 		t.Errorf("the cluster has changed: %+v (%v)", s, err)
 	}
