@@ -257,7 +257,11 @@ func prealloc(n int) {
 // Listen adds a listener on address: host:port, or unix:///path. It may be
 // called several times before Serve.
 func (s *Server) Listen(address string) (net.Addr, error) {
-	a, err := s.listen(address, "--listen", false)
+	flag := "--listen"
+	if strings.HasPrefix(address, unixScheme) {
+		flag = "--unix"
+	}
+	a, err := s.listen(address, flag, false)
 	if err != nil {
 		return nil, err
 	}
@@ -456,31 +460,4 @@ func (s *Server) housekeep() {
 			s.eachConn(func(c *conn) { c.checkTimeouts(now) })
 		}
 	}
-}
-
-// listen opens a listener on host:port or unix:///path and explains failures.
-// flag is the one that says where to listen.
-// CheckAddress returns the error that listening on address would have now. flag
-// is the option by which another address is given.
-func CheckAddress(address, flag string) error {
-	ln, err := listen(address, flag)
-	if err != nil {
-		return err
-	}
-	return ln.Close()
-}
-
-func listen(address, flag string) (net.Listener, error) {
-	network, addr := "tcp", address
-	if path, ok := strings.CutPrefix(address, "unix://"); ok {
-		network, addr = "unix", path
-		if err := removeStaleSocket(path); err != nil {
-			return nil, err
-		}
-	}
-	ln, err := net.Listen(network, addr)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w; is another server running there? choose another address with %s", address, err, flag)
-	}
-	return ln, nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -45,10 +46,21 @@ func openPeers(c *config.Config, files *config.FileBudget, signs *doors.Signs, l
 		Listen: c.Listen.Peer, Logger: log, SnapshotBytesPerSecond: c.Cluster.SnapshotRate, SnapshotsIn: c.Cluster.SnapshotsMax,
 		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn, Foreign: signs.Foreign,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%w; another node on this machine needs a peer address of its own (--peer-listen), a node that is to stay alone needs none (--peer-listen off)", err)
+	case isListenError(err):
+		return nil, fmt.Errorf("%w; choose another address with --peer-listen", err)
+	case err != nil:
+		return nil, err
 	}
 	return &peers{Transport: t}, nil
+}
+
+// isListenError reports whether err is about an address.
+func isListenError(err error) bool {
+	_, ok := errors.AsType[*net.OpError](err)
+	return ok
 }
 
 // address is what other nodes are told.

@@ -157,22 +157,25 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 }
 
 // checkAddresses finds out whether what the node is to listen on is free, before
-// it founds or joins a cluster with an address that it cannot have. It listens
-// only when it can serve.
-func checkAddresses(c *config.Config) error {
+// it founds or joins a cluster with an address that it cannot have. It listens on
+// all addresses at the same time: two may name the same port, in different words.
+// The node listens only when it can serve.
+func checkAddresses(c *config.Config) (err error) {
 	unix := ""
 	if c.Listen.Unix != "" {
 		unix = "unix://" + c.Listen.Unix
 	}
 	for _, l := range []struct{ address, flag string }{
-		{c.Listen.Client, "--listen"}, {unix, "--listen"}, {c.Listen.RESP, "--resp-listen"}, {c.Listen.Admin, "--admin-listen"},
+		{c.Listen.Client, "--listen"}, {unix, "--unix"}, {c.Listen.RESP, "--resp-listen"}, {c.Listen.Admin, "--admin-listen"},
 	} {
 		if l.address == "" {
 			continue
 		}
-		if err := server.CheckAddress(l.address, l.flag); err != nil {
-			return err
+		reserved, refusal := server.Reserve(l.address, l.flag)
+		if refusal != nil {
+			return refusal
 		}
+		defer func() { err = errors.Join(err, reserved.Close()) }()
 	}
 	return nil
 }
