@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -100,7 +98,7 @@ func (a *app) benchRows(ctx context.Context, f *benchFlags) (*report.Rows, error
 // offerCleanup asks whether the rows that remain are to be deleted, where there
 // is somebody to ask.
 func (a *app) offerCleanup(ctx context.Context, rows *report.Rows) error {
-	if rows.Remaining == 0 || rows.Error != "" || !a.canAsk() || !a.confirm(ctx, "Delete these rows now? [y/N] ") {
+	if rows.Remaining == 0 || rows.Error != "" || !a.canAsk() || !a.confirm(ctx, "Delete these rows now?") {
 		return nil
 	}
 	if err := a.deleteBenchRows(ctx, rows); err != nil {
@@ -116,23 +114,4 @@ func (a *app) canAsk() bool {
 	_, out := terminal(a.out)
 	_, errs := terminal(a.err)
 	return in && out && errs && a.output == outputTable
-}
-
-// confirm asks a question and reports whether the answer is yes. The end of ctx
-// is no.
-func (a *app) confirm(ctx context.Context, question string) bool {
-	fmt.Fprint(a.err, question)
-	answer := make(chan string, 1)
-	go func() {
-		line, _ := bufio.NewReader(a.in).ReadString('\n') // of an error the line is left empty
-		answer <- line
-	}()
-	select {
-	case line := <-answer:
-		line = strings.ToLower(strings.TrimSpace(line))
-		return line == "y" || line == "yes"
-	case <-ctx.Done():
-		fmt.Fprintln(a.err)
-		return false
-	}
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -73,7 +71,7 @@ func (a *app) delRange(ctx context.Context, r *delRange) error {
 		}
 		return a.countKeys(ctx, scope)
 	}
-	if err := a.consentToDelete(r, bounds); err != nil {
+	if err := a.consentToDelete(ctx, r, bounds); err != nil {
 		return err
 	}
 	return a.call(ctx, func(ctx context.Context, c *client.Client) error {
@@ -115,16 +113,14 @@ func (r *delRange) words(bounds [][]byte) string {
 }
 
 // consentToDelete makes sure that whoever runs this means it.
-func (a *app) consentToDelete(r *delRange, bounds [][]byte) error {
+func (a *app) consentToDelete(ctx context.Context, r *delRange, bounds [][]byte) error {
 	if r.yes {
 		return nil
 	}
 	if _, ok := terminal(a.in); !ok || a.shell {
 		return usagef("nothing was deleted: standard input is not a terminal, so there is no confirmation; add --yes to delete, or --dry-run to count the keys")
 	}
-	fmt.Fprintf(a.err, "Delete %s? To go on, type yes: ", r.words(bounds))
-	line, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "yes" {
+	if !a.confirm(ctx, fmt.Sprintf("Delete %s?", r.words(bounds))) {
 		return notDonef("nothing was deleted")
 	}
 	return nil

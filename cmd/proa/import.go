@@ -296,7 +296,11 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 		if saveErr := i.saveState(); saveErr != nil {
 			return errors.Join(err, saveErr)
 		}
-		i.app.note("%d records are stored; continue with: %s", i.state.Records, i.resume)
+		stored := "1 record is"
+		if i.state.Records != 1 {
+			stored = fmt.Sprintf("%d records are", i.state.Records)
+		}
+		i.app.note("%s stored; continue with: %s", stored, i.resume)
 		return err
 	}
 	if err := os.Remove(i.statePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -394,12 +398,13 @@ func (i *importer) run(ctx context.Context, source recordSource, total int64) er
 	i.progress = i.app.newProgress("importing", total)
 	err = i.transfer(ctx, source)
 	i.progress.stop()
-	if i.app.json() {
-		if jsonErr := i.app.writeJSON(map[string]any{"records": i.progress.records, "bytes": i.progress.bytes, "complete": err == nil}); jsonErr != nil {
-			return errors.Join(err, jsonErr)
-		}
-	} else {
+	switch {
+	case i.app.json():
+		return errors.Join(err, i.app.writeJSON(map[string]any{"records": i.progress.records, "bytes": i.progress.bytes, "complete": err == nil}))
+	case err == nil:
 		fmt.Fprintf(i.app.err, "imported %s\n", i.progress.summary())
+	case i.state == nil && i.progress.records > 0: // otherwise runFile says how much is stored
+		fmt.Fprintf(i.app.err, "stored, but not all: %s\n", i.progress.summary())
 	}
 	return err
 }

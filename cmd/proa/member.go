@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -165,7 +163,7 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 		if err != nil {
 			s = new(command.ClusterStatus) // the request itself will tell
 		}
-		if err := a.consentToRemove(s, m); err != nil {
+		if err := a.consentToRemove(ctx, s, m); err != nil {
 			return err
 		}
 		if n := findNode(s, m.Node); n != nil && n.State == command.NodeExpected {
@@ -193,7 +191,7 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 
 // consentToRemove warns where a removal leaves shards with fewer replicas than
 // they shall have and, on a terminal, asks whether to go on.
-func (a *app) consentToRemove(s *command.ClusterStatus, m command.MemberArgs) error {
+func (a *app) consentToRemove(ctx context.Context, s *command.ClusterStatus, m command.MemberArgs) error {
 	warning := removalWarning(s, m)
 	if warning == "" {
 		return nil
@@ -202,9 +200,7 @@ func (a *app) consentToRemove(s *command.ClusterStatus, m command.MemberArgs) er
 	if _, ok := terminal(a.in); !ok || a.shell || m.Force {
 		return nil
 	}
-	fmt.Fprintf(a.err, "Remove node %d? To go on, type yes: ", m.Node)
-	line, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "yes" {
+	if !a.confirm(ctx, fmt.Sprintf("Remove node %d?", m.Node)) {
 		return notDonef("node %d was not removed", m.Node)
 	}
 	return nil

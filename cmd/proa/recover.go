@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -64,7 +64,7 @@ The command asks for the id of the cluster. In scripts, pass it with
   proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta \
     --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !unsafe {
 				return usagef("recover can lose acknowledged writes; read proa shard recover --help, then add --unsafe")
 			}
@@ -75,7 +75,7 @@ The command asks for the id of the cluster. In scripts, pass it with
 			if err != nil {
 				return err
 			}
-			return a.recoverShards(raftgroup.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
+			return a.recoverShards(cmd.Context(), raftgroup.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
 		},
 	}
 	f := cmd.Flags()
@@ -108,13 +108,13 @@ func parseShards(text string) ([]int, error) {
 	return shards, nil
 }
 
-func (a *app) recoverShards(o raftgroup.RecoverOptions, consent string) error {
+func (a *app) recoverShards(ctx context.Context, o raftgroup.RecoverOptions, consent string) error {
 	dir := o.Dir
 	cluster, err := directoryCluster(dir)
 	if err != nil {
 		return err
 	}
-	if err := a.consent(&o, cluster, consent); err != nil {
+	if err := a.consent(ctx, &o, cluster, consent); err != nil {
 		return err
 	}
 	recovered, err := recoverUnsafe(o)
@@ -181,18 +181,16 @@ func directoryCluster(dir string) (string, error) {
 
 // consent makes sure that whoever runs this knows what it does to which
 // cluster.
-func (a *app) consent(o *raftgroup.RecoverOptions, cluster, given string) error {
+func (a *app) consent(ctx context.Context, o *raftgroup.RecoverOptions, cluster, given string) error {
 	if given == "" {
 		if _, ok := terminal(a.in); !ok {
 			return usagef("standard input is not a terminal, so there is no confirmation; read proa shard recover --help first, then pass --yes-i-lose-acknowledged-writes with the id of the cluster")
 		}
 		fmt.Fprint(a.err, recoverText(o))
-		fmt.Fprintf(a.err, "To go on, type the id of the cluster, %s: ", cluster)
-		line, err := bufio.NewReader(a.in).ReadString('\n')
-		if err != nil {
+		var answered bool
+		if given, answered = a.ask(ctx, fmt.Sprintf("To go on, type the id of the cluster, %s: ", cluster)); !answered {
 			return notDonef("nothing was changed: no answer")
 		}
-		given = strings.TrimSpace(line)
 	}
 	if !strings.EqualFold(given, cluster) {
 		return notDonef("nothing was changed: %s belongs to cluster %s, not to %q", o.Dir, cluster, given)

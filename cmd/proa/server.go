@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -294,13 +295,22 @@ func (f *field) kind() kind {
 // scalar shows a value on one line.
 func (f *field) scalar() string {
 	if f.raw[0] != '"' {
-		return oneLine(string(f.raw))
+		return rounded(oneLine(string(f.raw)))
 	}
 	var s string
 	if json.Unmarshal(f.raw, &s) != nil {
 		return oneLine(string(f.raw))
 	}
 	return escape([]byte(s))
+}
+
+// rounded returns a JSON value, with three decimals at most if it is a number.
+func rounded(value string) string {
+	n, err := strconv.ParseFloat(value, 64)
+	if _, decimals, _ := strings.Cut(value, "."); err != nil || len(decimals) <= 3 {
+		return value
+	}
+	return strconv.FormatFloat(math.Round(n*1000)/1000, 'f', -1, 64)
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -30,7 +30,7 @@ var otherNames = map[string]string{
 // nearest returns the name that is least different from word, "" if none is much
 // like it.
 func nearest(word string, names []string) string {
-	best, least := "", max(2, len(word)/3)+1
+	best, least := "", max(1, len(word)/3)+1
 	for _, name := range names {
 		d := distance(word, name)
 		if len(word) >= 3 && strings.HasPrefix(name, word) {
@@ -131,6 +131,10 @@ func explainFlag(err error, sets ...*pflag.FlagSet) error {
 		if meant := nearest(name, names); len(name) > 1 && meant != "" {
 			return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, meant)
 		}
+		if unknown.GetSpecifiedShortnames() != "" {
+			return fmt.Errorf("unknown flag -%s", name)
+		}
+		return fmt.Errorf("unknown flag --%s", name)
 	case errors.As(err, &invalid):
 		switch f := invalid.GetFlag(); f.Value.Type() {
 		case "duration":
