@@ -281,6 +281,18 @@ func TestHealth(t *testing.T) {
 				s.Shards[i].State, s.Shards[i].Leader = command.ShardLeaderless, 0
 			}
 		}, exitServer, "UNAVAILABLE: none of the 4 shards has a leader"},
+		{"majority lost", func(s *command.ClusterStatus) {
+			s.ReplicationFactor = 3
+			for i := range s.Shards {
+				s.Shards[i].State, s.Shards[i].Leader, s.Shards[i].Voters = command.ShardLeaderless, 0, []uint64{1, 2, 3}
+			}
+			for i := range s.Nodes[1:] {
+				s.Nodes[i+1].State, s.Nodes[i+1].LastSeenMillis = command.NodeDown, 20_000
+				s.Nodes[i+1].Replace = &command.Replacement{Shards: 3, InMillis: -1}
+			}
+		}, exitServer, "UNAVAILABLE: none of the 4 shards has a leader; they refuse writes and linearizable reads until a majority of their replicas is back" +
+			"|node 2 has been down for 20s|node 3 has been down for 20s|next: start at least 1 of the nodes 2,3 again: until a majority is up, no node can join or be removed. " +
+			"If they are lost for good, see \"When a majority is lost\" in docs/operations.md"},
 		{"nothing known", func(s *command.ClusterStatus) { *s = command.ClusterStatus{} }, exitFailed, "unknown"},
 		{"a server of old", func(s *command.ClusterStatus) {
 			for i := range s.Shards {
@@ -528,6 +540,14 @@ func TestChanges(t *testing.T) {
 		{ // The cluster refuses it.
 			line: "member remove 3 --no-wait", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) { three(s); s.Nodes[2].State = command.NodeSuspect }},
 			request: `member.remove {"node":3}`, stdout: "accepted\n",
+		},
+		{ // Of the two that remain one is down, too.
+			line: "member remove 3 --no-wait --force", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) {
+				three(s)
+				s.Nodes[1].State, s.Nodes[2].State = command.NodeDown, command.NodeDown
+			}},
+			request: `member.remove {"node":3,"force":true}`, stdout: "accepted\n",
+			stderr: "warning: without node 3 there are 2 nodes (1 up) for 3 replicas of each shard: each keeps 2, and the loss of one more node then stops every shard; to keep all, start another node first (proa member add --help)\n",
 		},
 		{ // Nothing is moved, and no server stops.
 			line: "member remove 4", states: []func(*command.ClusterStatus){func(s *command.ClusterStatus) {

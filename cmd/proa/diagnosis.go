@@ -186,7 +186,12 @@ func notes(s *command.ClusterStatus) (lines []string) {
 }
 
 // nextSteps says what to do about nodes that are not up, and about too few nodes.
+// Without a majority the only step is to bring nodes back: the cluster cannot
+// change its members.
 func nextSteps(s *command.ClusterStatus, h *command.Health) (steps []string) {
+	if absent, need := lostMajority(s, h); need > 0 {
+		return []string{majorityStep(absent, need)}
+	}
 	members := 0
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
@@ -203,6 +208,44 @@ func nextSteps(s *command.ClusterStatus, h *command.Health) (steps []string) {
 		steps = append(steps, fmt.Sprintf("start %s, so that each shard can have %d replicas: %s", plural(lacking, "more node"), s.ReplicationFactor, joinCommand(s)))
 	}
 	return steps
+}
+
+// lostMajority returns the nodes that are not up and have voting replicas of shards
+// whose majority is not up, and how many of them are needed, at least, until each
+// of these shards can elect a leader; 0 where no shard has lost its majority.
+func lostMajority(s *command.ClusterStatus, h *command.Health) (absent []uint64, need int) {
+	for _, shard := range h.Leaderless {
+		sh := findShard(s, shard)
+		voters, down := sh.Voters, []uint64(nil)
+		if len(voters) == 0 { // from a server that does not tell
+			voters = sh.Desired
+		}
+		for _, id := range voters {
+			if n := s.Node(id); n == nil || n.State != command.NodeUp {
+				down = append(down, id)
+			}
+		}
+		lacking := len(voters)/2 + 1 - (len(voters) - len(down))
+		if lacking <= 0 {
+			continue
+		}
+		need = max(need, lacking)
+		absent = append(absent, down...)
+	}
+	slices.Sort(absent)
+	return slices.Compact(absent), need
+}
+
+// majorityStep says how shards that have lost their majority come back.
+func majorityStep(absent []uint64, need int) string {
+	nodes := "node " + numbers(absent)
+	switch {
+	case need < len(absent):
+		nodes = fmt.Sprintf("at least %d of the nodes %s", need, numbers(absent))
+	case len(absent) > 1:
+		nodes = "nodes " + numbers(absent)
+	}
+	return "start " + nodes + " again: until a majority is up, no node can join or be removed. If they are lost for good, see \"When a majority is lost\" in docs/operations.md"
 }
 
 // replaceStep says what to do about a node that is not up, and what happens

@@ -209,10 +209,16 @@ func (a *app) consentToRemove(ctx context.Context, s *command.ClusterStatus, m c
 // removalWarning says what a removal leaves shards without, "" where nothing, or
 // where the cluster refuses it.
 func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
-	n, left := findNode(s, m.Node), 0
+	if meta := findShard(s, command.MetaShard); meta != nil && meta.Leadership() == command.ShardLeaderless {
+		return "" // no node can be removed now
+	}
+	n, left, up := findNode(s, m.Node), 0, 0
 	for i := range s.Nodes {
 		if o := &s.Nodes[i]; o.ID != m.Node && o.State != command.NodeExpected && !o.Removing {
 			left++
+			if o.State == command.NodeUp {
+				up++
+			}
 		}
 	}
 	if n == nil || n.State == command.NodeExpected || n.State != command.NodeUp && !m.Force || left == 0 || left >= s.ReplicationFactor {
@@ -222,8 +228,12 @@ func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 	if left > 2 {
 		spare = "one node less may fail then"
 	}
+	nodes := thereAre(left, "node")
+	if up < left {
+		nodes += fmt.Sprintf(" (%d up)", up)
+	}
 	return fmt.Sprintf("without node %d there %s for %d replicas of each shard: each keeps %d, and %s; to keep all, start another node first (proa member add --help)",
-		m.Node, thereAre(left, "node"), s.ReplicationFactor, left, spare)
+		m.Node, nodes, s.ReplicationFactor, left, spare)
 }
 
 func (a *app) memberDrainCommand() *cobra.Command {
