@@ -221,7 +221,7 @@ var vectors = []vector{
 	{name: "notice_goaway", about: "The server asks to connect elsewhere", id: 0, code: status(StatusGoAway), flags: FlagReply,
 		layout: errorLayout, m: &ErrorReply{0, []byte("the server is shutting down")}},
 	{name: "notice_idle", about: "The server closes an idle connection", id: 0, code: status(StatusIdle), flags: FlagReply,
-		layout: errorLayout, m: &ErrorReply{0, []byte("nothing was asked for 10m0s")}},
+		layout: errorLayout, m: &ErrorReply{0, []byte("no request for 10m0s")}},
 }
 
 func (v *vector) encode() []byte {
