@@ -532,7 +532,10 @@ func (ca *call) result(r *Result) error {
 	r.Age, r.Stale = ca.age, ca.stale
 	if bad := r.decode(ca.code, ca.status, ca.key(), ca.body); bad != nil {
 		e := malformed(ca.code, bad)
-		e.Outcome, e.Attempts = ca.status.Outcome(), int(ca.attempts.Load())
+		e.Attempts = int(ca.attempts.Load())
+		if isWrite(ca.code) {
+			e.Outcome = ca.status.Outcome()
+		}
 		return e
 	}
 	if e, ok := err.(*Error); ok {

@@ -818,6 +818,15 @@ func TestMalformedReplies(t *testing.T) {
 		var e *Error
 		if !errors.Is(err, ErrProtocol) || !errors.As(err, &e) || e.Op != name {
 			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want := NotDone // reads have no effect
+		switch name {
+		case "PUT", "INCR", "BATCH", "TXN":
+			want = Done // the status says so
+		}
+		if e.Outcome != want {
+			t.Errorf("%s: outcome %v, want %v", name, e.Outcome, want)
 		}
 	}
 	if f.accepted != 1 {

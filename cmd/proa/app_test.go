@@ -43,6 +43,8 @@ func TestExitStatus(t *testing.T) {
 		{failed(client.ErrDeadlineExceeded, client.Unknown), 4},
 		{failed(client.ErrConnectionLost, client.Unknown), 4},
 		{failed(context.Canceled, client.Unknown), 4},
+		{failed(client.ErrProtocol, client.NotDone), 3},
+		{failed(client.ErrProtocol, client.Done), 4},
 		{errors.New("something"), 3},
 		{&statusError{1, errSilent}, 1},
 	} {
@@ -68,6 +70,7 @@ func TestOnePrefix(t *testing.T) {
 		{errors.New("go on with: proa get k"), "proa: go on with: proa get k"},
 		{&client.Error{Op: "PUT", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, RetryAfter: 200 * time.Millisecond}, "proa: the shard has no quorum\nA majority of the replicas does not answer; to see which nodes are down: proa status"},
 		{lost, "proa: outcome unknown: connection lost\nThe write may or may not have taken effect, now or later: read the key before you repeat the command."},
+		{&client.Error{Op: "PUT", Err: client.ErrProtocol, Outcome: client.Done}, "proa: protocol error\nThe server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."},
 		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},
 		{errors.Join(errors.New("one"), errors.New("two")), "proa: one\ntwo"},
 	} {

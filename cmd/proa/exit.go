@@ -63,7 +63,7 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &own):
 		return own.status
-	case errors.Is(err, client.ErrOutcomeUnknown):
+	case errors.Is(err, client.ErrOutcomeUnknown), unreadable(err):
 		return exitUnknown
 	case refused(err), foreignRows(err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
 		return exitFailed
@@ -72,6 +72,13 @@ func exitStatus(err error) int {
 		return exitUsage
 	}
 	return exitServer
+}
+
+// unreadable reports whether the server said that a write was carried out, in a
+// reply that cannot be read beyond that.
+func unreadable(err error) bool {
+	e := asClientError(err)
+	return e != nil && e.Outcome == client.Done && errors.Is(e.Err, client.ErrProtocol)
 }
 
 // refused reports whether the cluster's state did not allow what was asked.
@@ -185,6 +192,8 @@ func explain(err error, a *app) *problem {
 		p.Message, p.Hint = strings.TrimSpace(text), "See: "+a.helpOf()
 	case answer != nil && answer.Op == "ADMIN" && answer.Message != "" && isAny(answer.Err, client.ErrBadRequest, client.ErrRefused):
 		p.Message = oneLine(answer.Message) // it says what is wrong
+	case unreadable(err):
+		p.Hint = "The server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."
 	case exit == exitUnknown:
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
 	case errors.Is(err, client.ErrNoQuorum) && (answer == nil || answer.Message == ""):
@@ -341,6 +350,9 @@ func (a *app) explainUnavailable(p *problem, e *client.UnavailableError) {
 	p.Message = "no server could be reached"
 	if t.context != "" {
 		p.Message = fmt.Sprintf("no server of context %s could be reached", t.context)
+	}
+	if errors.Is(e, client.ErrProtocol) {
+		p.Message = "no server gave a reply that can be read"
 	}
 	for _, f := range e.Endpoints {
 		said := endpointProblem{Endpoint: f.Endpoint, Error: "no answer yet", text: f.String()}

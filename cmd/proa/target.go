@@ -145,6 +145,8 @@ func adviceUnreachable(e *client.UnavailableError, t *target) string {
 		return adviceWrongCluster(wrong, t)
 	case errors.Is(e, client.ErrHandshake):
 		return adviceClientPort(e, t)
+	case errors.Is(e, client.ErrProtocol):
+		return "What answers breaks Proa's protocol. Check that the address is that of a Proa server, and compare its version with that of this program: proa version"
 	case t.source == byDefault && len(t.known) > 0:
 		return fmt.Sprintf("No cluster was named. Choose one of %s: proa --context NAME …, or proa context use NAME", strings.Join(t.known, ", "))
 	case t.source == byDefault && allRefused(e):

@@ -99,6 +99,8 @@ func TestAdviceUnreachable(t *testing.T) {
 		{"another port of Proa", target{source: byFlag, endpoints: []string{"n1:7401"}}, []error{peerPort("n9:7400")}, []string{"server: proa -e n9:7400 …"}, "proa serve"},
 		{"another port of a server at all addresses", target{source: byEnvironment, endpoints: []string{"n1:7401"}}, []error{peerPort("port 7500")}, []string{"export PROA_ENDPOINTS=n1:7500"}, "proa serve"},
 		{"another port, in a context", target{source: byContext, context: "prod", endpoints: []string{"n1:7401"}}, []error{peerPort("n9:7400")}, []string{"proa context add prod n9:7400 --replace"}, "proa serve"},
+		{"a broken server", target{source: byFlag, endpoints: []string{"n1"}}, []error{fmt.Errorf("%w: reply to an unknown request", client.ErrProtocol)},
+			[]string{"no server gave a reply that can be read. Tried:\n  n1:7400: protocol error: reply to", "breaks Proa's protocol"}, "network"},
 		{"contexts known", target{source: byDefault, known: []string{"prod", "test"}}, []error{refused}, []string{"prod, test", "proa context use"}, "proa serve"},
 		{"one by flag", target{source: byFlag, endpoints: []string{"n1"}}, []error{refused}, []string{"Start this server of the cluster again", "proa -e n1,OTHER:7400"}, "proa serve"},
 		{"one by environment", target{source: byEnvironment, endpoints: []string{"n1"}}, []error{refused}, []string{"export PROA_ENDPOINTS=n1,OTHER:7400"}, "proa serve"},
