@@ -239,18 +239,20 @@ func percentiles(k *bench.KindResult) []Percentile {
 	return append(out, Percentile{100, micros(k.Slowest)})
 }
 
-// Print writes the report for a terminal.
-func (l *Load) Print(out io.Writer) error {
+// Print writes the report for a terminal with so many columns, 0 for any number.
+// Tables that are wider are shown without their least columns; lines of text may
+// be longer.
+func (l *Load) Print(out io.Writer, columns int) error {
 	if err := l.printHead(out); err != nil {
 		return err
 	}
 	if len(l.Runs) > 1 {
-		if err := l.rates().Print(out); err != nil {
+		if err := l.rates().fit(columns, "P99.99", "P90", "P99.9").Print(out); err != nil {
 			return err
 		}
 	}
 	for i := range l.Runs {
-		if err := l.Runs[i].print(out, l); err != nil {
+		if err := l.Runs[i].print(out, columns); err != nil {
 			return err
 		}
 	}
@@ -301,7 +303,7 @@ func (l *Load) printHead(out io.Writer) error {
 
 // rates is the table over several rates, which shows the knee.
 func (l *Load) rates() *Table {
-	t := &Table{Title: "Rates", Header: []string{"PLANNED/S", "DONE/S", "P50", "P90", "P99", "P99.9", "P99.99", "MAX", "LATE BY", "NOT SENT", "ERRORS"}}
+	t := &Table{Title: "Rates", Header: []string{"PLANNED/S", "DONE/S", "P50", "P90", "P99", "P99.9", "P99.99", "MAX", "LATE MAX", "UNSENT", "ERRORS"}}
 	for i := range l.Runs {
 		r := &l.Runs[i]
 		planned := "closed loop"
@@ -373,8 +375,8 @@ func (r *Run) table() *Table {
 	return t
 }
 
-func (r *Run) print(out io.Writer, l *Load) error {
-	if err := r.table().Print(out); err != nil {
+func (r *Run) print(out io.Writer, columns int) error {
+	if err := r.table().fit(columns, "P99.99", "MEAN", "P90").Print(out); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(out, "\n%s\n", strings.Join(r.notes(), "\n"))
@@ -388,7 +390,7 @@ func (r *Run) notes() []string {
 		lines = append(lines, note)
 	}
 	if r.Rate > 0 {
-		lines = append(lines, fmt.Sprintf("behind the plan: %s at most, %s at the end; %s requests due but not sent",
+		lines = append(lines, fmt.Sprintf("late: %s at most, %s at the end; unsent: %s requests that were due",
 			Duration(r.LateMax), Duration(r.LateEnd), Thousands(float64(r.Unsent))))
 	}
 	lines = append(lines, fmt.Sprintf("bytes: %s out, %s in, %s/s together", Bytes(float64(r.BytesOut)), Bytes(float64(r.BytesIn)), Bytes(Quotient(float64(r.BytesOut+r.BytesIn), r.Seconds))))

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -63,7 +64,7 @@ func several() *Load {
 
 func TestPrintLoad(t *testing.T) {
 	var out bytes.Buffer
-	if err := sample().Print(&out); err != nil {
+	if err := sample().Print(&out, 0); err != nil {
 		t.Fatal(err)
 	}
 	want := `ycsb-a: 50 % reads, 50 % updates, zipfian
@@ -92,15 +93,36 @@ verified: 100,000 rows read back, all correct
 	}
 }
 
+// TestTablesFit checks that tables are no wider than the terminal, and say what
+// they leave out.
+func TestTablesFit(t *testing.T) {
+	var out bytes.Buffer
+	if err := several().Print(&out, 80); err != nil {
+		t.Fatal(err)
+	}
+	tables := 0
+	for line := range strings.Lines(out.String()) {
+		if columns := utf8.RuneCountInString(line) - 1; columns > 80 && strings.Contains(line, "  ") {
+			t.Errorf("%d columns: %s", columns, line)
+		}
+		if strings.Contains(line, "P99.9 ") {
+			tables++
+		}
+	}
+	if tables != 4 || !strings.Contains(out.String(), "\n(without P99.99, P90: the terminal has 80 columns; -o csv shows all)\n") {
+		t.Errorf("%d tables in:\n%s", tables, out.String())
+	}
+}
+
 func TestPrintSeveral(t *testing.T) {
 	var out bytes.Buffer
-	if err := several().Print(&out); err != nil {
+	if err := several().Print(&out, 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"PLANNED/S  DONE/S  P50", "\n4,000      3,100   100 µs  200 µs  1.00 ms  1.50 ms  20.0 ms  2.50 s  900 ms   1,234     12\n",
+		"PLANNED/S  DONE/S  P50", "\n4,000      3,100   100 µs  200 µs  1.00 ms  1.50 ms  20.0 ms  2.50 s  900 ms    1,234   12\n",
 		"Planned 4,000 operations per second (interrupted)", "errors: BUSY 9, TIMEOUT 3; 3 writes of unknown outcome; first error: BUSY: <queue> & full",
-		"behind the plan: 900 ms at most, 800 ms at the end; 1,234 requests due but not sent", "WARNING: the load generator",
+		"late: 900 ms at most, 800 ms at the end; unsent: 1,234 requests that were due", "WARNING: the load generator",
 		"5 requests repeated (leader moved or server busy), 6 requests forwarded to another node, 7 reads answered by a replica without its leader, at most 300 ms old",
 		"VERIFICATION FAILED: 10 rows read back, 1 missing, 2 wrong\n  user1: missing\n", "\n  and 1 more\n",
 	} {

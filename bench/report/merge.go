@@ -70,7 +70,7 @@ func checkNumbers(b []byte) error {
 // Merge adds a report of a load that another process made at the same time, on
 // the same servers and at the same planned rates. Counts, rates and connections
 // are summed, histograms are merged without loss. Of what cannot be summed (the
-// steps of time, how far behind the plan, the slowest fsync) the worse counts.
+// steps of time, how late, the slowest fsync) the worse counts.
 // The servers' CPU time and fsyncs were seen by every process: they count once.
 // It returns ErrMerge where the loads differ, and then l is as it was.
 func (l *Load) Merge(o *Load) error {

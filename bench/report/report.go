@@ -7,8 +7,10 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 )
 
 // Table is one table. Cells are plain text.
@@ -25,7 +27,7 @@ func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
 // Print writes the table for a terminal: title, aligned columns, notes.
 func (t *Table) Print(out io.Writer) error {
 	fmt.Fprintf(out, "\n%s\n\n", t.Title)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, columnGap, ' ', 0)
 	fmt.Fprintln(w, strings.Join(t.Header, "\t"))
 	for _, row := range t.Rows {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
@@ -39,6 +41,54 @@ func (t *Table) Print(out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// fit returns the table as far as it fits in so many columns of a terminal, 0 for
+// any number: the columns that spare names are left out, in this order, until it
+// does. A note says which were.
+func (t *Table) fit(columns int, spare ...string) *Table {
+	out := *t
+	var left []string
+	for _, name := range spare {
+		if columns == 0 || out.width() <= columns {
+			break
+		}
+		if i := slices.Index(out.Header, name); i >= 0 {
+			out.drop(i)
+			left = append(left, name)
+		}
+	}
+	if len(left) > 0 {
+		out.Notes = append(slices.Clone(t.Notes), fmt.Sprintf("(without %s: the terminal has %d columns; -o csv shows all)", strings.Join(left, ", "), columns))
+	}
+	return &out
+}
+
+// drop leaves a column out. The rows of the table that t is a copy of stay.
+func (t *Table) drop(column int) {
+	without := func(row []string) []string { return slices.Delete(slices.Clone(row), column, column+1) }
+	t.Header = without(t.Header)
+	rows := make([][]string, len(t.Rows))
+	for i, row := range t.Rows {
+		rows[i] = without(row)
+	}
+	t.Rows = rows
+}
+
+// columnGap is the number of blanks between two columns.
+const columnGap = 2
+
+// width is how many columns of a terminal the table takes.
+func (t *Table) width() int {
+	sum := -columnGap
+	for i, name := range t.Header {
+		widest := utf8.RuneCountInString(name)
+		for _, row := range t.Rows {
+			widest = max(widest, utf8.RuneCountInString(row[i]))
+		}
+		sum += widest + columnGap
+	}
+	return sum
 }
 
 // Markdown returns the table with its title as a heading of the given level,

@@ -485,12 +485,22 @@ func (a *app) showBench(ctx context.Context, out *report.Load, html string) erro
 	case outputCSV:
 		err = out.CSV(a.out)
 	default:
-		err = out.Print(a.out)
+		err = printBench(a.out, out, lookOf(a.out))
 	}
 	if html == "" {
 		return err
 	}
 	return errors.Join(err, writeFile(ctx, html, 0o644, func(w io.Writer) error { return out.HTML(w) }))
+}
+
+// printBench writes the report so that no line passes the terminal's edge.
+func printBench(w io.Writer, out *report.Load, l look) error {
+	var b strings.Builder
+	if err := out.Print(&b, l.columns); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, l.wrapEach(b.String()))
+	return err
 }
 
 // benchLive shows how a bench goes on, in one line of a terminal, on standard

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
 	"github.com/proa-kv/proa/command"
 )
 
@@ -63,6 +65,28 @@ func TestBenchUsage(t *testing.T) {
 	var errs bytes.Buffer
 	if status := (&app{out: &errs, err: &errs}).run(t.Context(), []string{"-o", "csv", "-e", "127.0.0.1:1", "get", "k"}); status != exitUsage {
 		t.Errorf("another command takes csv: %d", status)
+	}
+}
+
+// TestBenchFits checks that no line of a report passes the terminal's edge.
+func TestBenchFits(t *testing.T) {
+	latency := report.Latency{Mean: 88_800, P50: 88_800, P90: 88_800, P99: 88_800, P999: 88_800, P9999: 88_800, Max: 88_800}
+	run := report.Run{
+		Rate: 100_000, Ops: 1_000_000, Seconds: 10, Latency: latency, ServerPerOp: 83.2, Fsyncs: 562, FsyncMean: 1150,
+		Kinds: []report.Kind{{Name: "update", Ops: 1_000_000, Latency: latency}},
+	}
+	out := &report.Load{
+		Workload: "put", About: "overwrite rows", Keys: 500, Threads: 1, Arrivals: "open loop with constant intervals", Consistency: "linearizable",
+		Durability: durabilityOf(cluster()), Runs: []report.Run{run, run},
+	}
+	var b strings.Builder
+	if err := printBench(&b, out, look{columns: 80}); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(b.String()) {
+		if n := utf8.RuneCountInString(line) - 1; n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
 	}
 }
 

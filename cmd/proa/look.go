@@ -128,6 +128,9 @@ func (l look) wrapLines(text string) string {
 // wrapEach wraps the lines of a text that pass the terminal's edge, each as deep as
 // it begins, and leaves the others as they are.
 func (l look) wrapEach(text string) string {
+	if l.columns == 0 {
+		return text
+	}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		if utf8.RuneCountInString(line) <= l.columns {

@@ -176,10 +176,18 @@ Now try this:
 `, "  proa ", "  "+cmp.Or(command, "proa")+" ")))
 }
 
-// finish leaves the last table where it is.
-func (s *screen) finish() {
+// finish leaves the last table where it is, with the totals of the load, which has
+// ended.
+func (s *screen) finish(acked, missed, failed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.last != nil && s.columns > 0 {
+		var b bytes.Buffer
+		s.clear(&b)
+		s.last.load.acked, s.last.load.missed, s.last.load.failed = acked, missed, failed
+		s.table(&b, s.last)
+		s.write(&b)
+	}
 	s.drawn, s.last = 0, nil
 	if s.columns > 0 {
 		s.write(bytes.NewBufferString("\n"))

@@ -27,7 +27,7 @@ func TestPlainScreen(t *testing.T) {
 	s.title = "title"
 	s.say(0, "begin")
 	s.show(testView())
-	s.finish()
+	s.finish(98770, 0, 1)
 	want := `title
 
    0.0s  begin
@@ -59,7 +59,11 @@ func TestTerminalScreen(t *testing.T) {
 	if got := b.String(); !strings.HasPrefix(got, "\x1b[13A\r\x1b[J   1.0s  event\n\x1b[K\n") {
 		t.Errorf("%q", got)
 	}
-	s.finish()
+	b.Reset()
+	s.finish(98770, 0, 1)
+	if got := b.String(); !strings.HasPrefix(got, "\x1b[13A") || !strings.Contains(got, "  98770 writes acknowledged, 0 stale reads, 1 calls failed") {
+		t.Errorf("%q", got)
+	}
 	b.Reset()
 	s.say(time.Second, "end")
 	if got := b.String(); got != "   1.0s  end\n" {

@@ -85,7 +85,7 @@ func (s *story) run(ctx context.Context) (err error) {
 	if err == nil {
 		err = ctx.Err()
 	}
-	s.screen.finish()
+	s.screen.finish(s.load.totals())
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func (s *story) acts(ctx context.Context) error {
 		return err
 	}
 	now, _ := s.load.pauses(led)
-	s.say("all shards serve again: writes to the %d it led paused for %s", len(led), round(now))
+	s.sayAt(killed.Add(now), "all shards serve again: writes to the %d it led paused for %s", len(led), round(now))
 	s.markAt(killed.Add(now), 'S', "all shards serve again, after %s", round(now))
 	if err := s.rest(ctx, third-time.Since(killed)); err != nil {
 		return err
@@ -365,7 +365,12 @@ func (s *story) view() view {
 
 // say tells what happens.
 func (s *story) say(format string, args ...any) {
-	s.screen.say(time.Since(s.begin), fmt.Sprintf(format, args...))
+	s.sayAt(time.Now(), format, args...)
+}
+
+// sayAt tells what happened at a moment.
+func (s *story) sayAt(at time.Time, format string, args ...any) {
+	s.screen.say(at.Sub(s.begin), fmt.Sprintf(format, args...))
 }
 
 // mark marks this moment on the curve, and says what happened.
