@@ -31,7 +31,7 @@ var (
 	pageInline  = regexp.MustCompile("`([^`]+)`")
 	pageSpace   = regexp.MustCompile(`\s+`)
 	pageComment = regexp.MustCompile(`(^|\s+)#.*$`)
-	pageCommand = regexp.MustCompile(`^(proa|redis-cli|redis-benchmark|make|go (run|get|test)|export) `)
+	pageCommand = regexp.MustCompile(`^(proa|redis-cli|redis-benchmark|make|go (run|get|test|mod)|export) `)
 	// pageMention is a command that the text only names, with or without flags:
 	// "`proa status` shows …". TestDocumentedCommands checks that there is one.
 	pageMention = regexp.MustCompile(`^(proa( [a-z][a-z-]*){0,2}( --[a-z-]+)*|redis-cli|redis-benchmark|make [a-z-]+)$`)
@@ -234,6 +234,34 @@ func (p *page) source(line string, substitutes ...string) string {
 	return string(out)
 }
 
+// checkout runs the lines that have a module of a user's own use the client of the
+// checkout, and builds a program there.
+func (p *page) checkout(replace, get, program string) {
+	p.t.Helper()
+	repository, err := filepath.Abs("..")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	source, err := os.ReadFile(filepath.Join(repository, program))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	dir := p.t.TempDir()
+	for name, text := range map[string]string{"main.go": string(source), "go.mod": "module example.com/own\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	for _, line := range []string{replace, get, "go vet ."} {
+		p.known[line] = true
+		cmd := p.command(p.t.Context(), line, "PATH", repository)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOPROXY=off")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			p.t.Fatalf("%s: %s: %v\n%s", p.name, line, err, out)
+		}
+	}
+}
+
 // targets takes the lines that call make or go's own tools for run when what they
 // name exists.
 func (p *page) targets() {
@@ -249,7 +277,6 @@ func (p *page) targets() {
 			}
 		case words[0] == "go" && words[1] == "test":
 			p.tests(line, words[2:])
-		case line == "go get github.com/proa-kv/proa/client": // from a server of modules
 		default:
 			continue
 		}
@@ -297,6 +324,7 @@ func TestReadme(t *testing.T) {
 	} else {
 		delete(p.left, "redis-cli -p 7403 INCR visits")
 	}
+	p.checkout("go mod edit -replace github.com/proa-kv/proa=PATH", "go get github.com/proa-kv/proa/client", "docs/examples/goclient/main.go")
 	program := p.source("go run ./docs/examples/goclient 127.0.0.1:7400", "127.0.0.1", host)
 	if !regexp.MustCompile(`^hello\n\d+\nnot found\n$`).MatchString(program) {
 		t.Errorf("the program printed %q", program)
@@ -430,6 +458,8 @@ func TestOperations(t *testing.T) {
 	p.run("proa member drain 2")
 	p.run("proa member drain 2 --undo")
 	p.run("proa shard checksum --all")
+	p.await("shard", "transfer", "meta", "--to", "2") // of which every node has a replica
+	delete(p.left, "proa shard transfer SHARD --to NODE")
 	token = strings.TrimSpace(p.run("proa member token --new"))
 	stop[5] = p.server("proa serve --join n1:7401 --join-token TOKEN ...", host(5)+":7400",
 		at(5, "TOKEN ...", token+" --listen "+host(5)+":7400 --peer-listen "+host(5)+":7401 --data data5")...)

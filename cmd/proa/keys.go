@@ -411,7 +411,7 @@ func (a *app) persistCommand() *cobra.Command {
 func (a *app) existsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:               "exists KEY…",
-		Short:             "Check whether keys exist, and show their version and time to live",
+		Short:             "Check whether keys exist; show version and time to live",
 		Long:              "Check whether keys exist, and show their version and the time they have left to live.\nThe exit status is 1 if one of them does not exist.",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeKeys,

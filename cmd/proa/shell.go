@@ -39,7 +39,8 @@ func (a *app) shellCommand() *cobra.Command {
 
 ` + shellHelp + `
 
-The prompt names the cluster, and says while there is no connection. A command
+The prompt shows the context, or without one the address of the server that the
+shell is connected to, and (disconnected) while there is no connection. A command
 that finds none waits for one until its --timeout.
 
 The history is stored in proa/history under $XDG_STATE_HOME or ~/.local/state.
