@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"github.com/proa-kv/proa/internal/symlink"
 )
 
 // writeFile writes what a command was told to write to the file name, as a
@@ -18,7 +18,7 @@ import (
 // followed. What is no regular file (a device, a named pipe, /dev/stdout) is
 // written through as it is.
 func writeFile(ctx context.Context, name string, perm fs.FileMode, write func(io.Writer) error) error {
-	path, through, err := followLinks(name)
+	path, through, err := symlink.Follow(name)
 	if err != nil {
 		return notDonef("%w", err)
 	}
@@ -32,37 +32,6 @@ func writeFile(ctx context.Context, name string, perm fs.FileMode, write func(io
 		return notDonef("%w", err)
 	}
 	return replaceFile(path, perm, write)
-}
-
-// linksMax bounds how many symbolic links are followed, as the kernel does.
-const linksMax = 40
-
-// followLinks returns the path that name leads to, which need not exist.
-// through is set where that is one of the process's own open files: a file of
-// that path is not the same, since what has opened it goes on writing to it.
-func followLinks(name string) (path string, through bool, err error) {
-	if path, err = filepath.Abs(name); err != nil {
-		return "", false, err
-	}
-	for range linksMax {
-		dir, err := filepath.EvalSymlinks(filepath.Dir(path))
-		if err != nil {
-			return "", false, err
-		}
-		path = filepath.Join(dir, filepath.Base(path))
-		if strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/dev/fd/") {
-			return path, true, nil
-		}
-		target, err := os.Readlink(path)
-		if err != nil {
-			return path, false, nil // no link
-		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(dir, target)
-		}
-		path = target
-	}
-	return "", false, fmt.Errorf("%s: more than %d symbolic links", name, linksMax)
 }
 
 // writeThrough writes to what is there. To open a named pipe takes until

@@ -343,7 +343,11 @@ func historyFile() string {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return ""
 	}
-	return filepath.Join(dir, "history")
+	path := filepath.Join(dir, "history")
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return "" // to open a named pipe would take until somebody writes it
+	}
+	return path
 }
 
 // Do offers completions of the word at pos: commands, then options, then keys.

@@ -16,13 +16,21 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/rogpeppe/go-internal/lockedfile"
+
+	"github.com/proa-kv/proa/internal/symlink"
 )
 
 // version is that of the file format. A program refuses a file of a later one:
 // it may say that a cluster needs TLS or a user, and must not be read without.
 const version = 1
+
+// bytesMax bounds the file. A context takes some hundred bytes.
+const bytesMax = 1 << 20
+
+var errTooLarge = fmt.Errorf("it is larger than %d bytes", bytesMax)
 
 // ErrDamaged is the cause of what Load returns for a file that it cannot read.
 var ErrDamaged = errors.New("the file of contexts cannot be read")
@@ -95,18 +103,39 @@ func Path() (string, error) {
 // Load reads the file. One that does not exist holds nothing. Errors other than
 // those of the file system wrap ErrDamaged.
 func Load(path string) (*Set, error) {
-	b, err := os.ReadFile(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // no wait for who writes a named pipe
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Set{}, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	s, err := decode(b)
+	defer f.Close()
+	var s *Set
+	b, err := readRegular(f)
+	if err == nil {
+		s, err = decode(b)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w; correct or remove it", ErrDamaged, path, err)
 	}
 	return s, nil
+}
+
+// readRegular reads a file that may be anything that somebody has put there.
+func readRegular(f *os.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	b, err := io.ReadAll(io.LimitReader(f, bytesMax+1))
+	if len(b) > bytesMax {
+		return nil, errTooLarge
+	}
+	return b, err
 }
 
 func decode(b []byte) (*Set, error) {
@@ -142,7 +171,7 @@ func decode(b []byte) (*Set, error) {
 
 // Update reads the file, lets change alter what it holds, and writes it again.
 // The file is complete at any moment, only its owner can read it, and updates
-// by several processes follow each other. Nothing is written when change fails.
+// by several processes follow each other. Symbolic links to it stay. Nothing is written when change fails.
 func Update(path string, change func(*Set) error) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -166,7 +195,14 @@ func Update(path string, change func(*Set) error) error {
 	if err != nil {
 		return err
 	}
-	return replace(path, b)
+	if len(b) > bytesMax {
+		return fmt.Errorf("%s: %w", path, errTooLarge)
+	}
+	file, _, err := symlink.Follow(path)
+	if err != nil {
+		return err
+	}
+	return replace(file, b)
 }
 
 func encode(s *Set) ([]byte, error) {
