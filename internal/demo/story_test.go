@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -266,6 +267,32 @@ func TestStory(t *testing.T) {
 			if !strings.Contains(out, want) {
 				t.Errorf("no %q in:\n%s", want, out)
 			}
+		}
+	})
+}
+
+// TestStoryTellsOneTime checks that the end of the failover stands in the story
+// where the pause of the writes ended.
+func TestStoryTellsOneTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeCluster(3)
+		f.failover = 50 * time.Millisecond // long over when it can be told
+		out, _, err := tell(t.Context(), f)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		said := regexp.MustCompile(`(?s) (\S+)s  SIGKILL.* (\S+)s  all shards serve again: [^\n]* paused for (\S+)s\n`).FindStringSubmatch(out)
+		if said == nil {
+			t.Fatalf("no failover in:\n%s", out)
+		}
+		var at [3]time.Duration
+		for i := range at {
+			if at[i], err = time.ParseDuration(said[i+1] + "s"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := at[1] - at[0]; (took - at[2]).Abs() > 110*time.Millisecond { // each is rounded
+			t.Errorf("%v between kill and service, a pause of %v", took, at[2])
 		}
 	})
 }
