@@ -38,11 +38,14 @@ test: ## the tests that a change should pass first: all but the longest, in abou
 	wait $$longest && exit $$others
 
 # Both kinds of checks are made in one pass: a buffer that is used after its
-# release is then a data race as well.
+# release is then a data race as well. Real clusters, which are slow with both, have
+# the race detector only.
 test-all: ## what make test leaves out: the longest tests, all short ones with the race detector and buffer checks, other systems, Redis and its clients; about 20 minutes
 	@echo 'What make test leaves out: about 20 minutes on two idle cores.'
 	$(GO) test -timeout 15m $(LONGEST)
-	CGO_ENABLED=1 $(GO) test -race -tags proadebug -short -timeout 15m $(LONGEST) $(OTHERS)
+	@export CGO_ENABLED=1; $(GO) test -race -short -timeout 20m ./test & clusters=$$!; \
+	$(GO) test -race -tags proadebug -short -timeout 20m $(OTHERS) ./internal/sim; others=$$?; \
+	wait $$clusters && exit $$others
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
