@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -50,6 +51,7 @@ type FormOptions struct {
 	RedisAddress  string // for clients of the Redis protocol; empty: they are not served
 	Version       string
 	Room          int64 // what the node will need on its disk, for messages; 0: not known
+	RoomMin       int64 // less free space than this, and a directory without a cluster is refused; 0: none is
 
 	// Call asks the node at an address of Join, as Node.Call answers.
 	Call   func(ctx context.Context, address, verb string, body []byte) ([]byte, error)
@@ -94,11 +96,29 @@ func NewFormer(o FormOptions) (*Former, error) {
 	if err != nil {
 		return nil, advise(err, o.FS, o.Dir, o.Room)
 	}
-	id, err := claim(o.FS, o.Dir, o.ID, o.Shards)
+	err = o.checkRoom()
+	var id Identity
+	if err == nil {
+		id, err = claim(o.FS, o.Dir, o.ID, o.Shards)
+	}
 	if err != nil {
 		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room), lock.Close())
 	}
 	return &Former{opt: o, lock: lock, id: id}, nil
+}
+
+// checkRoom refuses a directory without a cluster on a disk that has no space for
+// the begin of a log, where the file system says how much there is: other nodes
+// must not count on a node that cannot start.
+func (o *FormOptions) checkRoom() error {
+	u, err := o.FS.GetDiskUsage(o.Dir)
+	if err != nil || u.TotalBytes == 0 || u.AvailBytes >= uint64(o.RoomMin) {
+		return nil
+	}
+	if id, ok, err := readIdentity(o.FS, o.Dir); err != nil || ok && id.Cluster != 0 {
+		return nil // claim returns the error; with a cluster there may be a log already
+	}
+	return fmt.Errorf("the log needs %d MiB to begin: %w", (o.RoomMin+1<<20-1)>>20, syscall.ENOSPC)
 }
 
 // Close gives the directory up.

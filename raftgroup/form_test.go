@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,5 +154,40 @@ func TestReplacementIsAdvised(t *testing.T) {
 				t.Errorf("%s: %v; want %s in it", name, err, want)
 			}
 		}
+	}
+}
+
+// smallDisk says how much of a disk is free.
+type smallDisk struct {
+	vfs.FS
+	free uint64
+}
+
+func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	return vfs.DiskUsage{AvailBytes: d.free, TotalBytes: 1 << 40}, nil
+}
+
+// No cluster is created on a disk on which the node cannot start. A node that has
+// a cluster may start: its log is there.
+func TestNoClusterWithoutRoom(t *testing.T) {
+	disk := &smallDisk{vfs.NewMem(), 64<<20 - 1}
+	o := FormOptions{FS: disk, Dir: dir, Room: 640 << 20, RoomMin: 64 << 20}
+	_, err := NewFormer(o)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "64.0 MiB are free, up to 640 MiB are needed to start; free space there") {
+		t.Fatalf("on a small disk: %v", err)
+	}
+	if _, ok, err := readIdentity(disk, dir); ok || err != nil {
+		t.Errorf("the directory has an identity: %v, %v", ok, err)
+	}
+	for _, free := range []uint64{64 << 20, 0} {
+		disk.free = free
+		f, err := NewFormer(o)
+		if err != nil {
+			t.Fatalf("with %d bytes free: %v", free, err)
+		}
+		if id, err := f.Form(t.Context()); err != nil || id.Cluster == 0 {
+			t.Errorf("with %d bytes free: %v", free, err)
+		}
+		must(t, f.Close())
 	}
 }

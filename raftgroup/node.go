@@ -190,6 +190,10 @@ func (o *Options) Room() int64 {
 	return 2 * (segment + recent)
 }
 
+// RoomMin returns the free bytes without which a node with these options cannot
+// start on a new directory: those of the first segment of its log.
+func (o *Options) RoomMin() int64 { return o.segmentBytes() }
+
 func (o *Options) segmentBytes() int64 {
 	segment := o.SegmentBytes
 	setDefault(&segment, raftlog.SegmentBytesDefault)

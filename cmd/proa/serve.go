@@ -195,7 +195,7 @@ func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Opti
 	client, redis := knownAddress(c.Node.AdvertiseClient), knownAddress(c.Node.AdvertiseRESP)
 	id, err := peers.form(ctx, raftgroup.FormOptions{
 		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join, Token: c.Node.JoinToken,
-		PeerAddress: o.PeerAddress, ClientAddress: client, RedisAddress: redis, Version: o.Version, Logger: o.Logger, Room: o.Room(),
+		PeerAddress: o.PeerAddress, ClientAddress: client, RedisAddress: redis, Version: o.Version, Logger: o.Logger, Room: o.Room(), RoomMin: o.RoomMin(),
 	})
 	o.ID, o.Shards, o.ClientAddress, o.RedisAddress = id.Node, id.Shards, client, redis
 	return err
