@@ -115,7 +115,7 @@ func (a *app) showCluster(ctx context.Context, w io.Writer, l look) (status int,
 	err = json.Unmarshal(raw, s)
 	if a.output != outputTable {
 		// As it came: a newer server may say more than this program knows.
-		if _, err := w.Write(append(nameMeta(bytes.TrimSpace(raw)), '\n')); err != nil {
+		if _, err := w.Write(append(printableJSON(nameMeta(bytes.TrimSpace(raw))), '\n')); err != nil {
 			return exitServer, err
 		}
 	}

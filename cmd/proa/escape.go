@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -231,7 +232,8 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// marshalJSON is json.Marshal that leaves <, > and & as they are.
+// marshalJSON is json.Marshal that leaves <, > and & as they are, and escapes what
+// is not printable.
 func marshalJSON(v any) ([]byte, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
@@ -239,5 +241,28 @@ func marshalJSON(v any) ([]byte, error) {
 	if err := e.Encode(v); err != nil {
 		return nil, err
 	}
-	return []byte(strings.TrimSuffix(b.String(), "\n")), nil
+	return printableJSON([]byte(strings.TrimSuffix(b.String(), "\n"))), nil
+}
+
+// printableJSON returns the same JSON value with DEL and the characters above ASCII
+// that are not printable, such as terminal controls and those that change the
+// direction of text, as \u escapes. Valid JSON has them in strings only.
+func printableJSON(b []byte) []byte {
+	hidden := func(r rune) bool { return r >= 0x7f && r != utf8.RuneError && !unicode.IsPrint(r) }
+	if !bytes.ContainsFunc(b, hidden) {
+		return b
+	}
+	out := make([]byte, 0, len(b)+16)
+	for len(b) > 0 {
+		r, size := utf8.DecodeRune(b)
+		if hidden(r) {
+			for _, unit := range utf16.Encode([]rune{r}) {
+				out = fmt.Appendf(out, `\u%04x`, unit)
+			}
+		} else {
+			out = append(out, b[:size]...)
+		}
+		b = b[size:]
+	}
+	return out
 }

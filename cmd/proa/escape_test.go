@@ -30,6 +30,27 @@ func TestEscape(t *testing.T) {
 	}
 }
 
+// JSON is printable too, and the same value.
+func TestMarshalJSONIsPrintable(t *testing.T) {
+	const value = "\x1b \u009b \x7f \u202e \u2066 \U000e0001 漢 � 😀"
+	const want = `"\u001b \u009b \u007f \u202e \u2066 \udb40\udc01 漢 � 😀"`
+	for _, v := range []any{value, text(value), json.RawMessage(`"\u001b` + value[1:] + `"`)} {
+		b, err := marshalJSON(v)
+		if err != nil || string(b) != want {
+			t.Errorf("%T: %s, %v", v, b, err)
+		}
+		var back string
+		if err := json.Unmarshal(b, &back); err != nil || back != value {
+			t.Errorf("%q, %v", back, err)
+		}
+	}
+	var out bytes.Buffer
+	a := &app{out: &out, output: outputJSON}
+	if err := a.showStatus(json.RawMessage("{\"a\u009b\":\"\x7f\"}")); err != nil || out.String() != `{"a\u009b":"\u007f"}`+"\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
 func TestSplitLine(t *testing.T) {
 	for in, want := range map[string][]string{
 		``:                       nil,

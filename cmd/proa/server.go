@@ -155,7 +155,7 @@ func formatRTT(d time.Duration) string {
 // newer server reports, too.
 func (a *app) showStatus(raw json.RawMessage) error {
 	if a.output != outputTable {
-		_, err := a.out.Write(append(bytes.TrimSpace(raw), '\n'))
+		_, err := a.out.Write(append(printableJSON(bytes.TrimSpace(raw)), '\n'))
 		return err
 	}
 	o, err := parseObject(raw)
