@@ -202,7 +202,9 @@ func (n *Node) learnTime(own, low, high int64, majority bool, times []int64) {
 	case n.clock.Boot()-n.startedAt < int64(timeWait):
 		return
 	default:
-		n.logger.Warn("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
+		// Ordinary where other nodes start too. A clock that is off is judged, and
+		// warned of, as soon as others are known.
+		n.logger.Info("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
 	}
 	for _, g := range n.groups { // that was against the time so far
 		g.lead.Store(0)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/command"
@@ -157,6 +158,10 @@ func (r *raftLogger) Warning(v ...any) {
 	r.lines.Log(r.l, slog.LevelWarn, "raft", "message", fmt.Sprint(v...))
 }
 func (r *raftLogger) Warningf(f string, v ...any) {
+	if strings.Contains(f, "pending configuration changes") { // it campaigns when they are applied, at a start as a rule
+		r.Infof(f, v...)
+		return
+	}
 	r.lines.Log(r.l, slog.LevelWarn, "raft", "message", fmt.Sprintf(f, v...))
 }
 func (r *raftLogger) Error(v ...any) {

@@ -71,6 +71,9 @@ type Identity struct {
 	// Signed: the node has proven to hold the private half of Key. Token: it
 	// has proven to know the join token that this side knows. Neither travels.
 	Signed, Token bool
+	// otherToken: at the time of that proof this side knew a join token, and the
+	// node proved to know none, or another.
+	otherToken bool
 }
 
 // member reports whether the node belongs to a cluster.
@@ -422,7 +425,10 @@ func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code
 	}
 	ours := t.identity()
 	if strangersCall(kind, &ours, theirs) {
-		if ours.stranger() && t.handler().JoinToken() != "" && !theirs.Token {
+		// A node that opens its stores learns its token meanwhile: what counts is
+		// the one by which the proof was judged.
+		other := theirs.otherToken || !theirs.Signed && t.handler().JoinToken() != ""
+		if ours.stranger() && other {
 			return "the two nodes have different join tokens; \"proa member token\" on a running node prints the token of its cluster", CodeToken
 		}
 		return "", CodeNone

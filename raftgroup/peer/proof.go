@@ -85,6 +85,7 @@ func (t *Transport) check(id *Identity, label string, s *transcript, p *proof) e
 	id.Signed = true
 	token := t.handler().JoinToken()
 	id.Token = token != "" && hmac.Equal(macOf(token, m), p.mac[:])
+	id.otherToken = token != "" && !id.Token
 	return nil
 }
 

@@ -2,11 +2,13 @@ package peer
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -90,11 +92,37 @@ func TestProofs(t *testing.T) {
 				want := runOf(id.Node, 1)
 				copy(want.Key[:], keyOf(id.Node).Public().(ed25519.PublicKey))
 				want.Signed, want.Token = true, tt.tokenA != "" && tt.tokenA == tt.tokenB
+				want.otherToken = id.otherToken // is of use to strangers only
 				if id != want {
 					t.Errorf("admitted %+v, want %+v", id, want)
 				}
 			}
 		})
+	}
+}
+
+// A node that was started without a token learns its cluster's when its stores are
+// open, between the proof of another node and the verdict about it: that is no other
+// token.
+func TestTokenLearntDuringHandshake(t *testing.T) {
+	const token = "a token of some length"
+	member := startProven(t, 1, 1, func(_ *Config, h *testHandler) { h.token = token })
+	for asked := range int64(4) {
+		var n atomic.Int64
+		opening := startNode(t, 2, func(_ *Config, h *testHandler) {
+			h.call = func(context.Context, Identity, string, []byte) ([]byte, error) { return nil, nil }
+			h.tokens = func() string {
+				if n.Add(1) <= asked {
+					return ""
+				}
+				return token
+			}
+		})
+		opening.SetKey(keyOf(2))
+		opening.SetIdentity(Identity{Node: 2, UID: 1002, Peer: "x:1"})
+		if _, _, err := member.CallAddress(t.Context(), opening.address(), "who", nil); err != nil {
+			t.Errorf("token known after being asked for %d times: %v", asked, err)
+		}
 	}
 }
 

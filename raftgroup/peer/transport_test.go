@@ -24,6 +24,7 @@ const patience = 20 * time.Second
 // testHandler records what comes. Fields that are functions replace a method.
 type testHandler struct {
 	token       string
+	tokens      func() string // instead of token, if not nil
 	refused     func(by Identity, code Code, reason string)
 	messages    chan got
 	reports     chan string
@@ -60,7 +61,12 @@ func (h *testHandler) Admit(id Identity) error {
 	return nil
 }
 
-func (h *testHandler) JoinToken() string { return h.token }
+func (h *testHandler) JoinToken() string {
+	if h.tokens != nil {
+		return h.tokens()
+	}
+	return h.token
+}
 
 func (h *testHandler) Refused(by Identity, code Code, reason string) {
 	if h.refused != nil {
