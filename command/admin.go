@@ -93,6 +93,9 @@ type ClusterStatus struct {
 	// ReplicationFactor is how many replicas a shard shall have; 0 from servers
 	// that do not tell.
 	ReplicationFactor int `json:"replication_factor,omitempty"`
+	// LeftOutBy is the node on which the cluster was recovered without the node
+	// asked, which knows only the old cluster; 0: none.
+	LeftOutBy uint64 `json:"left_out_by,omitempty"`
 	// Standalone: no other node has ever been part of the cluster, so that it is
 	// not short of any.
 	Standalone bool        `json:"standalone,omitempty"`

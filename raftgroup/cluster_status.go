@@ -18,7 +18,10 @@ type view struct {
 // ClusterStatus returns the whole cluster as this node knows it.
 func (n *Node) ClusterStatus() command.ClusterStatus {
 	cm := n.cmap.Load()
-	s := command.ClusterStatus{Cluster: clusterText(n.identity.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta())}
+	n.mu.Lock()
+	leftOut := n.leftOutBy
+	n.mu.Unlock()
+	s := command.ClusterStatus{Cluster: clusterText(n.identity.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
 	if cm == nil {
 		cm = &clusterMap{shards: make([]shardRow, len(n.groups))}
 	}

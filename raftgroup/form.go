@@ -554,7 +554,7 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 	row, ok := n.member(p.Node)
 	switch {
 	case n.identity.gaveUp(p.Node):
-		return row, fmt.Errorf("%w: cluster %s was recovered on node %d without node %d, whose data has diverged; erase its data directory and start it again with another number", command.ErrRefused, clusterText(p.Cluster), n.id, p.Node)
+		return row, fmt.Errorf("%w: node %d was %w (%s) on node %d, and its data has diverged; erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, ErrLeftOut, clusterText(p.Cluster), n.id)
 	case row.Removed:
 		return row, fmt.Errorf("%w: node %d has been %w (%s); erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, ErrRemoved, clusterText(p.Cluster))
 	case !ok || row.UID == 0:

@@ -53,6 +53,8 @@ var (
 	ErrRolledBack = errors.New("the data directory is older than what this node has confirmed to other nodes (an old copy was restored?); erase it and let the node join again as a new node")
 	// ErrRemoved: the cluster has removed the node.
 	ErrRemoved = errors.New("removed from the cluster")
+	// ErrLeftOut: the cluster was recovered without the node.
+	ErrLeftOut = errors.New("left out when the cluster was recovered")
 )
 
 // Identity is what a data directory remembers about its node.

@@ -298,6 +298,10 @@ type Node struct {
 	// When another node first and last said that this one runs already, on
 	// Clock.Boot; 0: never.
 	twinSince, twinLast int64
+	// leftOutBy is the node on which the cluster was recovered without this one,
+	// 0: none is known; leftOutLogged is when the log last said so, on Clock.Boot.
+	leftOutBy     uint64
+	leftOutLogged int64
 	// movedPeers are peers whose own word on their address is newer than the
 	// map's.
 	movedPeers map[uint64]movedPeer

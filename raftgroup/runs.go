@@ -305,6 +305,8 @@ const (
 	RefusedTwin
 	// RefusedRemoved: the cluster has removed this node.
 	RefusedRemoved
+	// RefusedLeftOut: the cluster was recovered without this node.
+	RefusedLeftOut
 )
 
 // twinTolerance is how long a node that hears that it runs already takes that
@@ -312,7 +314,9 @@ const (
 const twinTolerance = 15 * time.Second
 
 // Refused takes in that a member, which has proven its key, refuses this node.
-// It stops the node where that can only get worse; see Failure. For any thread.
+// It stops the node where that can only get worse; see Failure. A node that the
+// cluster was recovered without goes on, because it may belong to the majority of
+// old, but it says so in its log and its status. For any thread.
 func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	row, ok := n.member(by.Node)
 	if !ok || !row.member() || row.UID != by.UID || !by.Signed || row.Key == nil || !row.Key.is(by.Key) {
@@ -327,6 +331,9 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 		n.mark("removed", func(id *Identity) { id.Removed = true })
 		n.fail(n.identity.removedError(n.opt.Dir))
 		return
+	case RefusedLeftOut:
+		n.noteLeftOut(by.Node)
+		return
 	}
 	now := n.clock.Boot()
 	n.mu.Lock()
@@ -338,6 +345,25 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	n.mu.Unlock()
 	if stays {
 		n.fail(fmt.Errorf("%w: %s", ErrTwin, reason))
+	}
+}
+
+// leftOutEvery is the pause between two log lines of a node that the cluster was
+// recovered without.
+const leftOutEvery = time.Minute
+
+// noteLeftOut takes in that the cluster was recovered on a node, without this one.
+func (n *Node) noteLeftOut(on uint64) {
+	now := n.clock.Boot()
+	n.mu.Lock()
+	due := n.leftOutBy != on || now-n.leftOutLogged >= int64(leftOutEvery)
+	if due {
+		n.leftOutBy, n.leftOutLogged = on, now
+	}
+	n.mu.Unlock()
+	if due {
+		n.logger.Warn("this node was left out when the cluster was recovered, and its data has diverged: stop it, erase its data directory, and start it again, without --node-id, to join as a new node; do not start other nodes of the old cluster",
+			"recovered_on", on, "data", n.opt.Dir)
 	}
 }
 

@@ -290,6 +290,34 @@ func TestRemovedNodeEnds(t *testing.T) {
 	}
 }
 
+// A node that the cluster was recovered without says so in its status, and goes
+// on: others of the old cluster may count on it. A stranger is not believed.
+func TestLeftOutNodeSaysSo(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("leaders", c.led)
+	c.meet()
+	recovered, n := c.nodes[1], c.nodes[2]
+	recovered.identity.Lost = []uint64{2}
+	if err := recovered.Recognize(proven(n)); !errors.Is(err, ErrLeftOut) || !strings.Contains(err.Error(), "without --node-id") {
+		t.Errorf("the refusal: %v", err)
+	}
+	stranger := proven(recovered)
+	stranger.Signed = false
+	n.Refused(stranger, RefusedLeftOut, "no")
+	if s := n.ClusterStatus(); s.LeftOutBy != 0 {
+		t.Errorf("a stranger is believed: left out by node %d", s.LeftOutBy)
+	}
+	n.Refused(proven(recovered), RefusedLeftOut, "no")
+	if s := n.ClusterStatus(); s.LeftOutBy != 1 {
+		t.Errorf("left out by node %d, want 1", s.LeftOutBy)
+	}
+	select {
+	case err := <-n.Failure():
+		t.Errorf("the node ends: %v", err)
+	default:
+	}
+}
+
 // The meta group remembers the last run of a node for those that have no memory
 // of it.
 func TestMetaGroupRemembersRuns(t *testing.T) {

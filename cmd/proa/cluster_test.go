@@ -293,6 +293,17 @@ func TestHealth(t *testing.T) {
 		}, exitServer, "UNAVAILABLE: none of the 4 shards has a leader; they refuse writes and linearizable reads until a majority of their replicas is back" +
 			"|node 2 has been down for 20s|node 3 has been down for 20s|next: start at least 1 of the nodes 2,3 again: until a majority is up, no node can join or be removed. " +
 			"If they are lost for good, see \"When a majority is lost\" in docs/operations.md"},
+		{"left out by a recovery", func(s *command.ClusterStatus) {
+			s.LeftOutBy = 3
+			for i := range s.Shards {
+				s.Shards[i].State, s.Shards[i].Leader = command.ShardLeaderless, 0
+			}
+			s.Nodes[1].State, s.Nodes[1].LastSeenMillis = command.NodeDown, 20_000
+			s.Nodes[2].State, s.Nodes[2].LastSeenMillis = command.NodeDown, 20_000
+		}, exitServer, "UNAVAILABLE: none of the 4 shards has a leader; they refuse writes and linearizable reads until a majority of their replicas is back" +
+			"|node 1, which was asked, was left out when the cluster was recovered on node 3, and its data has diverged; what follows is the old cluster" +
+			"|node 2 has been down for 20s|node 3 has been down for 20s" +
+			"|next: stop node 1, erase its data directory, and start it again, without --node-id, to join as a new node; do not start other nodes of the old cluster"},
 		{"nothing known", func(s *command.ClusterStatus) { *s = command.ClusterStatus{} }, exitFailed, "unknown"},
 		{"a server of old", func(s *command.ClusterStatus) {
 			for i := range s.Shards {

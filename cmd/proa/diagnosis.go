@@ -59,6 +59,9 @@ func diagnose(s *command.ClusterStatus) *diagnosis {
 	d := &diagnosis{state: h.State}
 	all := len(s.Shards)
 	d.troubles, d.changes = nodeNews(s)
+	if s.LeftOutBy != 0 {
+		d.troubles = append([]string{fmt.Sprintf("node %d, which was asked, was left out when the cluster was recovered on node %d, and its data has diverged; what follows is the old cluster", s.Asked, s.LeftOutBy)}, d.troubles...)
+	}
 	for _, kind := range []struct {
 		shards []int
 		say    string
@@ -189,6 +192,9 @@ func notes(s *command.ClusterStatus) (lines []string) {
 // Without a majority the only step is to bring nodes back: the cluster cannot
 // change its members.
 func nextSteps(s *command.ClusterStatus, h *command.Health) (steps []string) {
+	if s.LeftOutBy != 0 {
+		return []string{fmt.Sprintf("stop node %d, erase its data directory, and start it again, without --node-id, to join as a new node; do not start other nodes of the old cluster", s.Asked)}
+	}
 	if absent, need := lostMajority(s, h); need > 0 {
 		return []string{majorityStep(absent, need)}
 	}

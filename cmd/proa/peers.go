@@ -189,6 +189,8 @@ func coded(err error) error {
 		return &peer.CodedError{Code: peer.CodeOlder, Err: err}
 	case errors.Is(err, raftgroup.ErrRemoved):
 		return &peer.CodedError{Code: peer.CodeRemoved, Err: err}
+	case errors.Is(err, raftgroup.ErrLeftOut):
+		return &peer.CodedError{Code: peer.CodeLeftOut, Err: err}
 	}
 	return err
 }
@@ -219,6 +221,8 @@ func (b *inbox) Refused(by peer.Identity, code peer.Code, reason string) {
 		n.Refused(peerIdentity(by), raftgroup.RefusedTwin, reason)
 	case code == peer.CodeRemoved:
 		n.Refused(peerIdentity(by), raftgroup.RefusedRemoved, reason)
+	case code == peer.CodeLeftOut:
+		n.Refused(peerIdentity(by), raftgroup.RefusedLeftOut, reason)
 	}
 }
 

@@ -111,6 +111,8 @@ const (
 	CodeToken Code = 3
 	// CodeRemoved refuses a node that was removed from the cluster.
 	CodeRemoved Code = 4
+	// CodeLeftOut refuses a node that the cluster was recovered without.
+	CodeLeftOut Code = 5
 )
 
 // CodedError is an error of Handler.Admit with a code for the other side.
