@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // checkReachable returns the port of an address that others shall connect to,
@@ -22,10 +23,16 @@ func checkReachable(address string) (port uint16, err error) {
 		return 0, fmt.Errorf("port %q is not a number from 0 to 65535", text)
 	case anyHost(host):
 		return 0, errors.New("has no host that other nodes could connect to")
-	case strings.ContainsAny(host, " \t/"):
+	case oddHost(host):
 		return 0, fmt.Errorf("host %q is not a name or an address", host)
 	}
 	return uint16(n), nil
+}
+
+// oddHost reports whether host can be neither a name nor an address. Others show
+// advertised hosts on terminals.
+func oddHost(host string) bool {
+	return strings.ContainsFunc(host, func(r rune) bool { return r == ' ' || r == '/' || !unicode.IsPrint(r) })
 }
 
 // anyHost reports whether a listener on host listens on all interfaces.

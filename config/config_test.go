@@ -212,6 +212,7 @@ func TestRefused(t *testing.T) {
 		{"size", sources{file: "memory: {cache_size: lots}"}, []string{"not a size"}},
 		{"size unit", sources{file: "memory: {cache_size: 4PB}"}, []string{"memory.cache_size = 4PB: not a size"}},
 		{"address", sources{args: []string{"--listen", "nowhere"}}, []string{"flag --listen: listen.client = nowhere: not host:port"}},
+		{"control character", sources{args: []string{"--advertise-client", "h\u009b31m:1"}}, []string{`host "h\u009b31m" is not a name or an address`}},
 		{"port", sources{args: []string{"--listen", "a:70000"}}, []string{`port "70000" is not a number from 0 to 65535`}},
 		{"long socket path", sources{args: []string{"--unix", strings.Repeat("s", 104)}}, []string{"longer than the 103 bytes"}},
 		{"empty data directory", sources{args: []string{"--data", ""}}, []string{"node.data_dir: must not be empty"}},

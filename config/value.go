@@ -271,7 +271,7 @@ func (v addressValue) Set(text string) error {
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
 		return fmt.Errorf("port %q is not a number from 0 to 65535", port)
 	}
-	if strings.ContainsAny(host, " \t/") {
+	if oddHost(host) {
 		return fmt.Errorf("host %q is not a name or an address", host)
 	}
 	*v.p = text

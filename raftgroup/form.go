@@ -560,7 +560,7 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 	case !ok || row.UID == 0:
 		return nodeRow{}, n.recognizeNew(p)
 	case row.UID != p.UID:
-		return row, fmt.Errorf("%w: node %d of this cluster has another data directory; a node that lost its disk must join again as a new node, with an empty directory and another number", command.ErrRefused, p.Node)
+		return row, fmt.Errorf("%w: node %d of this cluster has another data directory; a node that lost its disk must join again as a new node, with an empty directory and without --node-id", command.ErrRefused, p.Node)
 	case row.Key != nil && (!p.Signed || !row.Key.is(p.Key)):
 		return row, errUnproven(p.Node, "this requires the key in that node's own data directory")
 	}

@@ -98,7 +98,7 @@ func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, repor
 			errs = append(errs, fmt.Errorf("%s: the state is at entry %d, the log holds %d to %d", id.shardName(shard), at, s.First, s.Last))
 			continue
 		}
-		report(fmt.Sprintf("shard %d: state at entry %d, log to %d, %d to replay", shard, at, s.Last, s.Last-at))
+		report(fmt.Sprintf("%s: state at entry %d, log to %d, %d to replay", id.shardName(shard), at, s.Last, s.Last-at))
 	}
 	return errors.Join(errs...)
 }

@@ -268,7 +268,7 @@ func (a *app) showContext(r contextRow) error {
 	if r.Cluster == 0 {
 		cluster = "cluster not known yet: stored at the first connection"
 	}
-	return a.printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, strings.Join(r.Endpoints, ","), cluster)
+	return a.printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, oneLine(strings.Join(r.Endpoints, ",")), cluster)
 }
 
 // updateContexts changes the user's contexts.

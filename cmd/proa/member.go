@@ -135,8 +135,8 @@ remain than cluster.replication_factor, the command warns and, on a terminal,
 asks for confirmation.
 
 The server of a removed node exits with status 3 and does not start again on its
-data directory. To let it join as a new node, erase the directory and give it
-another number.`,
+data directory. To let it join as a new node, erase the directory and start it
+without --node-id.`,
 		Example: "  proa member remove 3\n  proa member remove 3 --no-wait\n  proa member remove 3 --undo",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
@@ -80,6 +81,9 @@ func checkEndpoints(where string, endpoints []string) error {
 	for _, e := range endpoints {
 		if strings.TrimSpace(e) == "" {
 			return usagef("%s: an endpoint is empty", where)
+		}
+		if strings.ContainsFunc(e, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return usagef("%s: the endpoint %+q has characters that cannot be printed", where, e)
 		}
 		if _, port, err := net.SplitHostPort(e); err == nil && port != "" && !strings.HasPrefix(e, "unix:") {
 			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {

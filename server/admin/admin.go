@@ -89,7 +89,7 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 func routes(src Source, reg *prometheus.Registry) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, "proa\n\n/healthz       the process is running\n/readyz        the server accepts requests\n/status        the output of proa status, as JSON\n/metrics       metrics for Prometheus\n/debug/pprof/  profiles\n")
+		fmt.Fprint(w, "proa\n\n/healthz       the process is running\n/readyz        the node knows a leader of every shard\n/status        this node's own view, as proa status --node -o json\n/metrics       metrics for Prometheus\n/debug/pprof/  profiles\n")
 	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
