@@ -129,9 +129,13 @@ func (a *app) showCluster(ctx context.Context, w io.Writer, l look) (status int,
 	return d.status, a.to(w).renderCluster(s, d, l)
 }
 
+// watchPatience is how long a picture that stands may wait for the next one before
+// watch says that there is no answer.
+const watchPatience = 2 * time.Second
+
 // watch shows something again and again until the context ends. While no server
-// can be reached it says so and tries again; another failure is returned if
-// nothing could be shown before, and shown later.
+// can be reached, or answers in time, it says so and tries again; another failure is
+// returned if nothing could be shown before, and shown later.
 func (a *app) watch(ctx context.Context, interval time.Duration, l look, show func(context.Context, io.Writer, look) (int, error)) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -141,12 +145,15 @@ func (a *app) watch(ctx context.Context, interval time.Duration, l look, show fu
 	for frames, shown := 0, false; ; frames++ {
 		var b bytes.Buffer
 		l = l.resized(a.out)
-		_, err := show(ctx, &b, l)
+		err := attempt(ctx, shown, interval, func(ctx context.Context) error {
+			_, err := show(ctx, &b, l)
+			return err
+		})
 		if ctx.Err() != nil {
 			return nil // Control-C is how one leaves
 		}
 		var unavailable *client.UnavailableError
-		absent := errors.As(err, &unavailable)
+		absent := errors.As(err, &unavailable) || errors.Is(err, errNoAnswer)
 		switch {
 		case err == nil:
 			shown = true
@@ -169,6 +176,24 @@ func (a *app) watch(ctx context.Context, interval time.Duration, l look, show fu
 		case <-tick.C:
 		}
 	}
+}
+
+var errNoAnswer = errors.New("no answer")
+
+// attempt calls show, and gives it a bounded time if a picture stands already.
+func attempt(ctx context.Context, stands bool, interval time.Duration, show func(context.Context) error) error {
+	if !stands {
+		return show(ctx)
+	}
+	patience := max(interval, watchPatience)
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := show(bounded)
+	var unavailable *client.UnavailableError
+	if err != nil && bounded.Err() != nil && !errors.As(err, &unavailable) {
+		return fmt.Errorf("%w for %v", errNoAnswer, patience)
+	}
+	return err
 }
 
 // writeFrame shows one of several pictures: in place on a terminal, below a line

@@ -828,6 +828,34 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchOfSilence: a picture does not stand while nobody answers.
+func TestWatchOfSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
+		defer cancel()
+		var out, errs bytes.Buffer
+		a := &app{out: &out, err: &errs, link: &connection{administrator: &silentAdministrator{}}}
+		if status := a.run(ctx, []string{"status", "--watch", "1s"}); status != 0 || errs.Len() > 0 {
+			t.Errorf("status %d, %s", status, &errs)
+		}
+		if _, after, ok := strings.Cut(out.String(), "healthy"); !ok || !strings.Contains(after, "proa: no answer for 2s\nTrying again every 1s.\n") {
+			t.Errorf("shown:\n%s", &out)
+		}
+	})
+}
+
+// silentAdministrator answers once.
+type silentAdministrator struct{ asked bool }
+
+func (f *silentAdministrator) Admin(ctx context.Context, _ string, _ []byte) ([]byte, error) {
+	if f.asked {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	f.asked = true
+	return json.Marshal(cluster())
+}
+
 // TestWatchJSON: what is written stays JSON while no server answers.
 func TestWatchJSON(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
