@@ -17,7 +17,7 @@ TOOLS         = $(CURDIR)/bin
 LONGEST  = ./test ./internal/sim
 # The others, the longest first, so that the processors have something to do until
 # the end.
-OTHERS   = ./server ./storage $$($(GO) list ./... | grep -vE '/(test|internal/sim)$$')
+OTHERS   = ./server ./raftgroup ./storage $$($(GO) list ./... | grep -vE '/(test|internal/sim)$$')
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs picture clean failover growth
