@@ -19,6 +19,9 @@ LONGEST  = ./test ./internal/sim
 # the end.
 OTHERS   = ./server ./raftgroup ./storage $$($(GO) list ./... | grep -vE '/(test|internal/sim)$$')
 
+# The packages that pooled buffers pass through, and one that starts servers.
+BUFFERED = ./server/... ./storage ./raftgroup/... ./bufpool ./internal/sim ./internal/testcluster
+
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs picture clean failover growth
 
@@ -37,15 +40,13 @@ test: ## the tests that a change should pass first: all but the longest, in abou
 	$(GO) test -timeout 15m $(OTHERS); others=$$?; \
 	wait $$longest && exit $$others
 
-# Both kinds of checks are made in one pass: a buffer that is used after its
-# release is then a data race as well. Real clusters, which are slow with both, have
-# the race detector only.
 test-all: ## what make test leaves out: the longest tests, all short ones with the race detector and buffer checks, other systems, Redis and its clients; about 20 minutes
 	@echo 'What make test leaves out: about 20 minutes on two idle cores.'
 	$(GO) test -timeout 15m $(LONGEST)
-	@export CGO_ENABLED=1; $(GO) test -race -short -timeout 20m ./test & clusters=$$!; \
-	$(GO) test -race -tags proadebug -short -timeout 20m $(OTHERS) ./internal/sim; others=$$?; \
-	wait $$clusters && exit $$others
+	@export CGO_ENABLED=1; $(GO) test -race -short -timeout 20m $(LONGEST) & longest=$$!; \
+	$(GO) test -race -short -timeout 20m $(OTHERS); others=$$?; \
+	wait $$longest && exit $$others
+	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...

@@ -115,7 +115,7 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 		defer cancel()
 		if err := s.Close(); err != nil {
 			t.Error(err)

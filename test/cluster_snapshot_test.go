@@ -49,22 +49,37 @@ func expectFilled(t *testing.T, n *testcluster.Node, prefix string, rows int) {
 	}
 }
 
-// awaitLog returns when a server has written a line with all these words, after
-// the first skip bytes.
-func awaitLog(t *testing.T, n *testcluster.Node, skip int, words ...string) {
+// marks are places in the logs of servers.
+type marks map[*testcluster.Node]int
+
+func mark(nodes ...*testcluster.Node) marks {
+	m := marks{}
+	for _, n := range nodes {
+		m[n] = len(n.Log())
+	}
+	return m
+}
+
+// awaitLog returns the server that has written a line with all these words behind
+// its mark, once one has.
+func awaitLog(t *testing.T, at marks, words ...string) (writer *testcluster.Node) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a line with %q in a server's log", words), func() error {
-	lines:
-		for line := range strings.Lines(n.Log()[skip:]) {
-			for _, w := range words {
-				if !strings.Contains(line, w) {
-					continue lines
+		for n, skip := range at {
+		lines:
+			for line := range strings.Lines(n.Log()[skip:]) {
+				for _, w := range words {
+					if !strings.Contains(line, w) {
+						continue lines
+					}
 				}
+				writer = n
+				return nil
 			}
-			return nil
 		}
 		return errors.New("not yet")
 	})
+	return writer
 }
 
 // TestClusterSnapshots lets followers fall behind the log. They get a snapshot,
@@ -77,19 +92,20 @@ func TestClusterSnapshots(t *testing.T) {
 	leader := c.AwaitLeaders()[0]
 	behind := c.Node(c.ID(leader)%3 + 1)
 	other := c.Node(c.ID(behind)%3 + 1)
-	fall := func(prefix string, rows int) (leaderLog int) {
+	// On a busy machine either of the two may lead when behind is back.
+	fall := func(prefix string, rows int) (before marks) {
 		t.Helper()
 		behind.Kill()
 		fill(t, cl, prefix, rows)
-		leaderLog = len(leader.Log())
+		before = mark(leader, other)
 		behind.Start()
-		return leaderLog
+		return before
 	}
 
 	// An undisturbed transfer.
 	at := fall("a/", 60)
-	awaitLog(t, leader, at, "snapshot delivered")
-	awaitLog(t, behind, 0, "snapshot installed")
+	awaitLog(t, at, "snapshot delivered")
+	awaitLog(t, marks{behind: 0}, "snapshot installed")
 	awaitSettled(t, c)
 	expectFilled(t, behind, "a/", 60)
 	if testing.Short() {
@@ -101,11 +117,11 @@ func TestClusterSnapshots(t *testing.T) {
 	// soon as it is installed.
 	at = fall("b/", 200)
 	for range 2 {
-		awaitLog(t, leader, at, "sending a snapshot")
-		at = len(leader.Log())
+		awaitLog(t, at, "sending a snapshot")
+		at = mark(leader, other)
 		behind.Restart()
 	}
-	awaitLog(t, leader, at, "snapshot delivered")
+	awaitLog(t, at, "snapshot delivered")
 	behind.Restart()
 	awaitSettled(t, c)
 	expectFilled(t, behind, "b/", 200)
@@ -113,11 +129,11 @@ func TestClusterSnapshots(t *testing.T) {
 
 	// The sender is killed in the middle of it.
 	at = fall("c/", 100)
-	awaitLog(t, leader, at, "sending a snapshot")
-	leader.Kill()
-	awaitLedWithout(t, c, leader)
+	sender := awaitLog(t, at, "sending a snapshot")
+	sender.Kill()
+	awaitLedWithout(t, c, sender)
 	fill(t, cl, "d/", 10)
-	leader.Start()
+	sender.Start()
 	awaitSettled(t, c)
 	for _, n := range []*testcluster.Node{behind, leader, other} {
 		expectFilled(t, n, "c/", 100)
