@@ -374,7 +374,7 @@ func (p *page) move(line string) {
 	for begin := time.Now(); time.Since(begin) < patience; {
 		status := exec.CommandContext(p.t.Context(), filepath.Join(p.dir, "proa"), "status", "-o", "json")
 		status.Env = p.env
-		out, err := status.Output() // its exit status tells of the cluster's health, not of the command's
+		out, _ := status.Output() // its exit status tells of the cluster's health
 		var s struct {
 			Nodes  []command.NodeInfo
 			Shards []struct {
@@ -382,7 +382,8 @@ func (p *page) move(line string) {
 				Replicas []command.ReplicaInfo
 			}
 		}
-		if err = json.Unmarshal(out, &s); err != nil {
+		err := json.Unmarshal(out, &s)
+		if err != nil {
 			p.t.Fatalf("%v in %s", err, out)
 		}
 		for _, shard := range s.Shards {
