@@ -56,6 +56,18 @@ func TestForeignServers(t *testing.T) {
 // lineServer serves connections: it answers the first line of each and closes it.
 func lineServer(t *testing.T, answer func(net.Conn)) (address string) {
 	t.Helper()
+	return serveEach(t, func(nc net.Conn) {
+		r := bufio.NewReader(nc)
+		if _, err := r.ReadString('\n'); err == nil {
+			_, _ = r.Discard(r.Buffered())
+			answer(nc)
+		}
+	})
+}
+
+// serveEach has handle serve each connection, which is closed afterwards.
+func serveEach(t *testing.T, handle func(net.Conn)) (address string) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -69,11 +81,7 @@ func lineServer(t *testing.T, answer func(net.Conn)) (address string) {
 			}
 			go func() {
 				defer nc.Close()
-				r := bufio.NewReader(nc)
-				if _, err := r.ReadString('\n'); err == nil {
-					_, _ = r.Discard(r.Buffered())
-					answer(nc)
-				}
+				handle(nc)
 			}()
 		}
 	}()
@@ -100,30 +108,16 @@ func TestWrongPortOfProa(t *testing.T) {
 // TestRedisThatWaits: Redis reads up to the first NUL, and does not see the end of a
 // line behind it. So it leaves a HELLO unanswered, and is found out all the same.
 func TestRedisThatWaits(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			nc, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer nc.Close()
-				b := make([]byte, 64)
-				n, _ := nc.Read(b)
-				if line, _, _ := strings.Cut(string(b[:n]), "\x00"); strings.Contains(line, "\n") {
-					_, _ = io.WriteString(nc, "+PONG\r\n")
-				}
-				_, _ = io.Copy(io.Discard, nc)
-			}()
+	address := serveEach(t, func(nc net.Conn) {
+		b := make([]byte, 64)
+		n, _ := nc.Read(b)
+		if line, _, _ := strings.Cut(string(b[:n]), "\x00"); strings.Contains(line, "\n") {
+			_, _ = io.WriteString(nc, "+PONG\r\n")
 		}
-	}()
+		_, _ = io.Copy(io.Discard, nc)
+	})
 	for _, config := range []*tls.Config{nil, {}} {
-		_, err := New(t.Context(), Config{Endpoints: []string{ln.Addr().String()}, DialTimeout: time.Hour, TLS: config})
+		_, err := New(t.Context(), Config{Endpoints: []string{address}, DialTimeout: time.Hour, TLS: config})
 		if !errors.Is(err, ErrNotProa) || !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "(it looks like Redis)") {
 			t.Error(err)
 		}
