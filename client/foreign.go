@@ -68,12 +68,13 @@ func (c *Client) soundOut(ctx context.Context, ep *endpointState, end context.Ca
 // port that does not speak Redis.
 const proaText = "-ERR this is Proa's "
 
-// looksLike says what the first bytes that a server has sent look like.
+// looksLike says what the first bytes that a server has sent look like. Four of
+// them are enough, wherever four already show that they begin no reply of Proa.
 func looksLike(b []byte) string {
 	for _, s := range []struct{ begin, server string }{
-		{"HTTP", "an HTTP server"}, {"<!DOC", "an HTTP server"}, {"<!doc", "an HTTP server"}, {"<html", "an HTTP server"}, {"<HTML", "an HTTP server"},
+		{"HTTP", "an HTTP server"}, {"<!DO", "an HTTP server"}, {"<!do", "an HTTP server"}, {"<htm", "an HTTP server"}, {"<HTM", "an HTTP server"},
 		{"-ERR", "Redis"}, {"-NOA", "Redis"}, {"-DEN", "Redis"}, {"-LOA", "Redis"}, {"-MAX", "Redis"}, {"+PON", "Redis"},
-		{"ERROR", "memcached"},
+		{"ERRO", "memcached"},
 		{"SSH-", "an SSH server"},
 		{"\x15\x03", "a TLS server"},
 		{"\x00\x00", "an HTTP/2 server, as of gRPC"}, // its SETTINGS

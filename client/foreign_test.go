@@ -34,6 +34,7 @@ func TestForeignServers(t *testing.T) {
 		"hangs up":            {"", "closed the connection without an answer"},
 		"other version":       {"\x10\x00\x00\x00\x02\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00", "the server speaks another version of Proa's protocol"},
 		"sends requests":      {"\x10\x00\x00\x00\x01\x02\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00", "the server sent a request"},
+		"four bytes":          {"<!DO", "(it looks like an HTTP server)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
