@@ -102,6 +102,9 @@ type redisHandler struct {
 	// control acts on the connection. It returns true, with nothing changed, if
 	// the command has to wait for others.
 	control func(p *processor, c *conn, x *redisPlan) (held bool)
+
+	immediate bool                                 // carried out at once between MULTI and EXEC
+	weigh     func(p *processor, r *redisConn) int // beyond the request itself; nil: nothing
 }
 
 // redisPlan is what a command comes to: native requests, and how their answers
@@ -237,7 +240,7 @@ func (p *processor) redisKnown(c *conn, cmd *resp.Command, args [][]byte) (held 
 	x := &p.plan
 	x.reset(c, cmd, args, false)
 	switch {
-	case r.txn != nil && !actsInTransaction(cmd.ID):
+	case r.txn != nil && !h.immediate:
 		p.queue(c, x, h)
 		return false
 	case h.control != nil:

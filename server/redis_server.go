@@ -8,6 +8,7 @@ import (
 	"runtime/metrics"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/protocol"
@@ -21,55 +22,67 @@ const redisVersion = "7.0.15"
 // redisHandlers says what becomes of each command.
 var redisHandlers [256]redisHandler
 
-func init() {
-	for id, f := range map[resp.ID]func(*processor, *redisPlan){
-		resp.CmdGet: redisGet, resp.CmdSet: redisSet, resp.CmdSetNX: redisSetNX, resp.CmdSetEX: redisSetEX,
-		resp.CmdPSetEX: redisPSetEX, resp.CmdGetSet: redisGetSet, resp.CmdGetDel: redisGetDel, resp.CmdGetEX: redisGetEX,
-		resp.CmdMGet: redisMGet, resp.CmdMSet: redisMSet, resp.CmdMSetNX: redisMSetNX, resp.CmdStrlen: redisStrlen,
-		resp.CmdAppend: redisAppend, resp.CmdGetRange: redisGetRange, resp.CmdSubstr: redisGetRange, resp.CmdSetRange: redisSetRange,
-		resp.CmdIncr: redisIncr, resp.CmdIncrBy: redisIncrBy, resp.CmdDecr: redisDecr, resp.CmdDecrBy: redisDecrBy,
-		resp.CmdIncrByFloat: redisIncrByFloat,
+var loadRedisHandlers = sync.OnceFunc(func() {
+	handler := func(name string) *redisHandler { return &redisHandlers[resp.LookupFull([]byte(name)).ID] }
+	for name, f := range map[string]func(*processor, *redisPlan){
+		"get": redisGet, "set": redisSet, "setnx": redisSetNX, "setex": redisSetEX,
+		"psetex": redisPSetEX, "getset": redisGetSet, "getdel": redisGetDel, "getex": redisGetEX,
+		"mget": redisMGet, "mset": redisMSet, "msetnx": redisMSetNX, "strlen": redisStrlen,
+		"append": redisAppend, "getrange": redisGetRange, "substr": redisGetRange, "setrange": redisSetRange,
+		"incr": redisIncr, "incrby": redisIncrBy, "decr": redisDecr, "decrby": redisDecrBy,
+		"incrbyfloat": redisIncrByFloat,
 
-		resp.CmdDel: redisDel, resp.CmdUnlink: redisDel, resp.CmdExists: redisExists, resp.CmdTouch: redisExists,
-		resp.CmdType: redisType, resp.CmdTTL: redisTTL, resp.CmdPTTL: redisPTTL, resp.CmdExpireTime: redisExpireTime,
-		resp.CmdPExpireTime: redisPExpireTime, resp.CmdExpire: redisExpire, resp.CmdPExpire: redisPExpire,
-		resp.CmdExpireAt: redisExpireAt, resp.CmdPExpireAt: redisPExpireAt, resp.CmdPersist: redisPersist,
-		resp.CmdRename: redisRename, resp.CmdRenameNX: redisRenameNX, resp.CmdCopy: redisCopy,
-		resp.CmdObjectEncoding: redisObjectEncoding, resp.CmdObjectHelp: redisHelp,
-		resp.CmdObjectFreq: redisObjectFreq, resp.CmdObjectIdleTime: redisObjectIdleTime, resp.CmdObjectRefCount: redisObjectRefCount,
+		"del": redisDel, "unlink": redisDel, "exists": redisExists, "touch": redisExists,
+		"type": redisType, "ttl": redisTTL, "pttl": redisPTTL, "expiretime": redisExpireTime,
+		"pexpiretime": redisPExpireTime, "expire": redisExpire, "pexpire": redisPExpire,
+		"expireat": redisExpireAt, "pexpireat": redisPExpireAt, "persist": redisPersist,
+		"rename": redisRename, "renamenx": redisRenameNX, "copy": redisCopy,
+		"object|encoding": redisObjectEncoding, "object|help": redisHelp,
+		"object|freq": redisObjectFreq, "object|idletime": redisObjectIdleTime, "object|refcount": redisObjectRefCount,
 
-		resp.CmdUnwatch: redisUnwatch,
+		"unwatch": redisUnwatch,
 
-		resp.CmdPing: redisPing, resp.CmdEcho: redisEcho, resp.CmdHello: redisHello, resp.CmdAuth: redisAuth,
-		resp.CmdSelect: redisSelect, resp.CmdTime: redisTime, resp.CmdInfo: redisInfo,
-		resp.CmdClientID: redisClientID, resp.CmdClientGetName: redisClientGetName, resp.CmdClientSetName: redisClientSetName,
-		resp.CmdClientSetInfo: redisClientSetInfo, resp.CmdClientInfo: redisClientSelf, resp.CmdClientList: redisClientList,
-		resp.CmdClientKill: redisClientKill, resp.CmdClientNoEvict: redisClientSwitch, resp.CmdClientNoTouch: redisClientSwitch,
-		resp.CmdClientHelp: redisHelp,
-		resp.CmdCommand:    redisCommandAll, resp.CmdCommandCount: redisCommandCount, resp.CmdCommandDocs: redisCommandDocs,
-		resp.CmdCommandInfo: redisCommandInfo, resp.CmdCommandGetKeys: redisCommandGetKeys, resp.CmdCommandHelp: redisHelp,
-		resp.CmdCommandList: redisCommandList, resp.CmdCommandGetKeysAndFlags: redisCommandGetKeysAndFlags,
-		resp.CmdConfigGet: redisConfigGet, resp.CmdConfigSet: redisConfigSet, resp.CmdConfigHelp: redisHelp, resp.CmdConfigResetStat: redisConfigResetStat,
-		resp.CmdRole: redisRole, resp.CmdMemoryUsage: redisMemoryUsage, resp.CmdMemoryHelp: redisHelp,
+		"ping": redisPing, "echo": redisEcho, "hello": redisHello, "auth": redisAuth,
+		"select": redisSelect, "time": redisTime, "info": redisInfo,
+		"client|id": redisClientID, "client|getname": redisClientGetName, "client|setname": redisClientSetName,
+		"client|setinfo": redisClientSetInfo, "client|info": redisClientSelf, "client|list": redisClientList,
+		"client|kill": redisClientKill, "client|no-evict": redisClientSwitch, "client|no-touch": redisClientSwitch,
+		"client|help": redisHelp,
+		"command":     redisCommandAll, "command|count": redisCommandCount, "command|docs": redisCommandDocs,
+		"command|info": redisCommandInfo, "command|getkeys": redisCommandGetKeys, "command|help": redisHelp,
+		"command|list": redisCommandList, "command|getkeysandflags": redisCommandGetKeysAndFlags,
+		"config|get": redisConfigGet, "config|set": redisConfigSet, "config|help": redisHelp, "config|resetstat": redisConfigResetStat,
+		"role": redisRole, "memory|usage": redisMemoryUsage, "memory|help": redisHelp,
 
-		resp.CmdClusterSlots: redisClusterSlots, resp.CmdClusterShards: redisClusterShards, resp.CmdClusterNodes: redisClusterNodes,
-		resp.CmdClusterInfo: redisClusterInfo, resp.CmdClusterKeySlot: redisClusterKeySlot, resp.CmdClusterMyID: redisClusterMyID,
-		resp.CmdClusterHelp: redisHelp, resp.CmdClusterReplicas: redisClusterReplicas, resp.CmdClusterSlaves: redisClusterReplicas,
-		resp.CmdClusterLinks: redisClusterLinks,
-		resp.CmdReadOnly:     redisReadOnly, resp.CmdReadWrite: redisReadWrite, resp.CmdAsking: redisAsking,
+		"cluster|slots": redisClusterSlots, "cluster|shards": redisClusterShards, "cluster|nodes": redisClusterNodes,
+		"cluster|info": redisClusterInfo, "cluster|keyslot": redisClusterKeySlot, "cluster|myid": redisClusterMyID,
+		"cluster|help": redisHelp, "cluster|replicas": redisClusterReplicas, "cluster|slaves": redisClusterReplicas,
+		"cluster|links": redisClusterLinks,
+		"readonly":      redisReadOnly, "readwrite": redisReadWrite, "asking": redisAsking,
 	} {
-		redisHandlers[id].translate = f
+		handler(name).translate = f
 	}
-	for id, f := range map[resp.ID]func(*processor, *conn, *redisPlan) bool{
-		resp.CmdMulti: redisMulti, resp.CmdExec: redisExec, resp.CmdDiscard: redisDiscard, resp.CmdWatch: redisWatchKeys,
-		resp.CmdQuit: redisQuit, resp.CmdReset: redisReset, resp.CmdWait: redisWait,
-		resp.CmdScan: redisScan, resp.CmdKeys: redisKeys, resp.CmdDBSize: redisDBSize, resp.CmdRandomKey: redisRandomKey,
-		resp.CmdFlushAll: redisFlush, resp.CmdFlushDB: redisFlush,
-		resp.CmdClusterCountKeysInSlot: redisClusterCountKeysInSlot, resp.CmdClusterGetKeysInSlot: redisClusterGetKeysInSlot,
+	for name, f := range map[string]func(*processor, *conn, *redisPlan) bool{
+		"multi": redisMulti, "exec": redisExec, "discard": redisDiscard, "watch": redisWatchKeys,
+		"quit": redisQuit, "reset": redisReset, "wait": redisWait,
+		"scan": redisScan, "keys": redisKeys, "dbsize": redisDBSize, "randomkey": redisRandomKey,
+		"flushall": redisFlush, "flushdb": redisFlush,
+		"cluster|countkeysinslot": redisClusterCountKeysInSlot, "cluster|getkeysinslot": redisClusterGetKeysInSlot,
 	} {
-		redisHandlers[id].control = f
+		handler(name).control = f
 	}
-}
+	for _, name := range []string{"exec", "discard", "multi", "watch", "quit", "reset"} {
+		handler(name).immediate = true
+	}
+	conns := func(p *processor, _ *redisConn) int { return p.srv.conns.len() }
+	shards := func(p *processor, _ *redisConn) int { return p.srv.backend.Shards() }
+	for name, f := range map[string]func(*processor, *redisConn) int{
+		"exec": weighExec, "client|list": conns, "client|kill": conns,
+		"cluster|slots": shards, "cluster|shards": shards, "cluster|nodes": shards,
+	} {
+		handler(name).weigh = f
+	}
+})
 
 // redisFarewell is what a client hears that is not taken on.
 func (s *Server) redisFarewell() []byte {

@@ -163,6 +163,7 @@ func TestRedisCommands(t *testing.T) {
 // TestRedisTableIsComplete: whatever the table of commands has can be carried
 // out.
 func TestRedisTableIsComplete(t *testing.T) {
+	loadRedisHandlers()
 	for _, cmd := range resp.Commands() {
 		list := cmd.Subcommands
 		if list == nil {

@@ -55,16 +55,6 @@ func (s *Server) keepArgs(args [][]byte) (size int, ok bool) {
 	return size, true
 }
 
-// actsInTransaction reports whether a command is carried out at once between
-// MULTI and EXEC.
-func actsInTransaction(id resp.ID) bool {
-	switch id {
-	case resp.CmdExec, resp.CmdDiscard, resp.CmdMulti, resp.CmdWatch, resp.CmdQuit, resp.CmdReset:
-		return true
-	}
-	return false
-}
-
 // queue keeps a command until EXEC.
 func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
 	r := c.redis
@@ -93,7 +83,7 @@ func (p *processor) whyNotQueued(c *conn, x *redisPlan, h *redisHandler) string 
 	if h.translate == nil {
 		return "ERR " + x.cmd.Name + " is not available inside MULTI"
 	}
-	if x.cmd.ID == resp.CmdSelect {
+	if x.cmd.Name == "select" {
 		redisSelect(p, x)
 		if x.c.refused {
 			return string(x.reply[1 : len(x.reply)-2])

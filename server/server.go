@@ -275,6 +275,7 @@ func (s *Server) Listen(address string) (net.Addr, error) {
 
 // ListenRedis is Listen for clients that speak the Redis protocol.
 func (s *Server) ListenRedis(address string) (net.Addr, error) {
+	loadRedisHandlers()
 	a, err := s.listen(address, "--resp-listen", true)
 	if err != nil {
 		return nil, err

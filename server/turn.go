@@ -65,18 +65,19 @@ func (p *processor) weighRedis(c *conn, cmd *resp.Command, args [][]byte, size i
 	if len(args) > narrowWords {
 		w += len(args)
 	}
-	switch cmd.ID {
-	case resp.CmdExec:
-		if t := c.redis.txn; t != nil {
-			w += len(t.queue) + t.words + t.bytes/bytesPerCredit
-		}
-		for _, x := range c.redis.watches {
-			w += len(x.keys)
-		}
-	case resp.CmdClientList, resp.CmdClientKill:
-		w += p.srv.conns.len()
-	case resp.CmdClusterSlots, resp.CmdClusterShards, resp.CmdClusterNodes:
-		w += p.srv.backend.Shards()
+	if f := redisHandlers[cmd.ID].weigh; f != nil {
+		w += f(p, c.redis)
+	}
+	return w
+}
+
+// weighExec counts the commands of a transaction, and the keys it watches.
+func weighExec(_ *processor, r *redisConn) (w int) {
+	if t := r.txn; t != nil {
+		w = len(t.queue) + t.words + t.bytes/bytesPerCredit
+	}
+	for _, x := range r.watches {
+		w += len(x.keys)
 	}
 	return w
 }

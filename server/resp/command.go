@@ -1,9 +1,25 @@
 package resp
 
 import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 )
+
+// commandsJSON describes all commands. Names, numbers, flags, categories and
+// arguments are those of Redis 7.0, since clients go by them; where Redis has
+// more subcommands, only those of Proa are listed. CLIENT SETINFO and CLIENT
+// NO-TOUCH are newer, and as in Redis 7.2.
+//
+//go:embed commands.json
+var commandsJSON []byte
+
+// ID numbers the commands and their subcommands, in the order of the table,
+// from 1. It means nothing outside of this process.
+type ID uint8
 
 // Flags of a command, as COMMAND INFO names them.
 type Flags uint16
@@ -50,6 +66,37 @@ var categoryNames = []string{
 	"@dangerous", "@connection", "@transaction",
 }
 
+// UnmarshalJSON reads a list of the flags' names.
+func (f *Flags) UnmarshalJSON(b []byte) error {
+	bits, err := bitsOf(b, "", flagNames)
+	*f = Flags(bits)
+	return err
+}
+
+// UnmarshalJSON reads a list of the categories' names, without their @.
+func (c *Categories) UnmarshalJSON(b []byte) error {
+	bits, err := bitsOf(b, "@", categoryNames)
+	*c = Categories(bits)
+	return err
+}
+
+// bitsOf returns the bits of a JSON list of names, each of which stands behind
+// prefix in all.
+func bitsOf(b []byte, prefix string, all []string) (bits uint16, err error) {
+	var names []string
+	if err := json.Unmarshal(b, &names); err != nil {
+		return 0, err
+	}
+	for _, name := range names {
+		i := slices.Index(all, prefix+name)
+		if i < 0 {
+			return 0, fmt.Errorf("unknown name %q", name)
+		}
+		bits |= 1 << i
+	}
+	return bits, nil
+}
+
 // categories returns those that follow from the flags.
 func (f Flags) categories() Categories {
 	implied := CategorySlow
@@ -71,24 +118,24 @@ func (f Flags) categories() Categories {
 // Command describes a command, or the subcommand of one. It must not be
 // changed.
 type Command struct {
-	ID         ID
+	ID         ID     `json:"-"`
 	Name       string // in lower case; of a subcommand with its parent: "client|id"
 	Arity      int    // number of arguments with the name, or the negative of the least number
 	Flags      Flags
-	FirstKey   int        // position of the first key among the arguments, the name's being 0; 0: no keys
-	LastKey    int        // position of the last key, from the end where negative: -1 is the last argument
+	FirstKey   int        `json:"first_key"` // position of the first key among the arguments, the name's being 0; 0: no keys
+	LastKey    int        `json:"last_key"`  // position of the last key, from the end where negative: -1 is the last argument
 	Step       int        // distance from one key to the next
 	Categories Categories // as a whole; the table leaves out those that follow from Flags
 
 	Tips     []string  // hints to clients that spread requests over a cluster
-	KeySpecs []KeySpec // the keys again, with what happens to them
+	KeySpecs []KeySpec `json:"key_specs"` // the keys again, with what happens to them
 
 	Summary    string
 	Since      string // the version of Redis that had it first
 	Group      string // chapter of the documentation: "string", "generic", …
 	Complexity string
 	Deprecated string // the version of Redis since which there is something better, or empty
-	ReplacedBy string // that better thing
+	ReplacedBy string `json:"replaced_by"` // that better thing
 	Arguments  []Argument
 
 	Subcommands []*Command
@@ -97,7 +144,7 @@ type Command struct {
 // KeySpec says which arguments are keys and what happens to them.
 type KeySpec struct {
 	Index   int      // position of the first
-	LastKey int      // the last, relative to the first, or from the end where negative
+	LastKey int      `json:"last_key"` // the last, relative to the first, or from the end where negative
 	Step    int      // distance from one key to the next
 	Flags   []string // RO, RW, OW or RM, and access, update, insert, delete
 	Notes   string
@@ -119,11 +166,15 @@ type Argument struct {
 
 // Commands returns all commands, without subcommands, in the order of the
 // table. The slice must not be changed.
-func Commands() []*Command { return commands }
+func Commands() []*Command {
+	loading.Do(load)
+	return commands
+}
 
 // Lookup finds a command by name, in letters of either case. It returns nil for
 // one that does not exist, and allocates nothing.
 func Lookup(name []byte) *Command {
+	loading.Do(load)
 	for i := hash(name) % indexSize; index[i] != nil; i = (i + 1) % indexSize {
 		if equalFold(index[i].Name, name) {
 			return index[i]
@@ -211,7 +262,7 @@ func (c *Command) KeysAndFlags(args [][]byte) (list []KeyAndFlags) {
 			last = len(args) + spec.LastKey
 		}
 		flags := spec.Flags
-		if c.ID == CmdSet { // whose flags vary
+		if c.Name == "set" { // whose flags vary
 			flags = []string{"OW", "update"} // nothing of the value is told
 			if hasWord(args[3:], "get") {
 				flags = []string{"RW", "access", "update"}
@@ -239,31 +290,38 @@ func (c *Command) InCategory(name []byte) bool {
 	return false
 }
 
-// commands is the table with the categories that follow from the flags.
-var commands = func() []*Command {
-	for _, c := range table {
-		c.Categories |= c.Flags.categories()
-		for _, sub := range c.Subcommands {
-			sub.Categories |= sub.Flags.categories()
-		}
-	}
-	return table
-}()
-
 // indexSize is a power of two, large enough that chains stay short.
 const indexSize = 512
 
-// index is a hash table of the commands with open addressing.
-var index = func() (t [indexSize]*Command) {
+var (
+	loading  sync.Once
+	commands []*Command
+	index    [indexSize]*Command // a hash table of them with open addressing
+)
+
+// load parses the table, at the first need.
+func load() {
+	if err := json.Unmarshal(commandsJSON, &commands); err != nil {
+		panic("resp: commands.json: " + err.Error())
+	}
+	id := ID(0)
+	complete := func(c *Command) {
+		id++
+		c.ID = id
+		c.Categories |= c.Flags.categories()
+	}
 	for _, c := range commands {
+		complete(c)
+		for _, sub := range c.Subcommands {
+			complete(sub)
+		}
 		i := hash([]byte(c.Name)) % indexSize
-		for t[i] != nil {
+		for index[i] != nil {
 			i = (i + 1) % indexSize
 		}
-		t[i] = c
+		index[i] = c
 	}
-	return t
-}()
+}
 
 // hash is the same for letters of either case.
 func hash(name []byte) uint32 {

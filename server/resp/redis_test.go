@@ -151,7 +151,7 @@ func answer(stream []byte) (out []byte) {
 			switch {
 			case problem != "":
 				out = AppendError(out, problem)
-			case c.ID == CmdPing && len(p.Args) == 1:
+			case c.Name == "ping" && len(p.Args) == 1:
 				out = AppendSimple(out, "PONG")
 			default:
 				out = AppendBulk(out, p.Args[1])
