@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"runtime"
@@ -10,16 +10,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
 
-	"encoding/json"
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
-	"unicode"
 )
 
 func TestExitStatus(t *testing.T) {
@@ -112,15 +112,15 @@ func TestForeignTextIsPrintable(t *testing.T) {
 	}
 
 	var out, errs strings.Builder
-	a := &app{out: &out, err: &errs, output: outputTable}
-	a.note("warning: %s", "\x1b[2J")
-	a.newProgressLine().show("\u009b2J")
+	a := &app{Output: render.Output{Out: &out, Err: &errs, Form: render.AsTable}}
+	a.Note("warning: %s", "\x1b[2J")
+	newProgressLine(a).show("\u009b2J")
 	a.tell(&problem{Message: "m", Hint: "go on:\n  x \x1b[2J"})
 	status := `{"a\u001b":1,"l":["` + "\u009b" + `"],"o":{"b\u009b":"\u001b"},"t\u001b":[{"c\u001b":"d\u001b"}]}`
-	if err := a.showStatus(json.RawMessage(status)); err != nil {
+	if err := a.Object(json.RawMessage(status)); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.showDone(&command.Done{Message: foreign}); err != nil {
+	if err := showDone(a, &command.Done{Message: foreign}); err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range []string{out.String(), errs.String()} {
@@ -201,67 +201,6 @@ func TestNegativeNumbers(t *testing.T) {
 	}
 }
 
-// A value that is cut says how many bytes it has, and no character of it, nor an
-// escape, is cut in two.
-func TestCutValues(t *testing.T) {
-	for _, tt := range []struct {
-		value   string
-		columns int
-		want    string
-	}{
-		{"short", 30, "short"},
-		{strings.Repeat("漢", 50), 30, strings.Repeat("漢", 17) + "… (150 bytes)"},
-		{strings.Repeat("\x00", 50), 30, `\x00\x00\x00\x00… (50 bytes)`},
-		{strings.Repeat("\n", 50), 29, strings.Repeat(`\n`, 8) + "… (50 bytes)"},
-		{strings.Repeat("\\", 50), 29, strings.Repeat(`\\`, 8) + "… (50 bytes)"},
-	} {
-		if got := cut(escape([]byte(tt.value)), len(tt.value), tt.columns, 0); got != tt.want {
-			t.Errorf("%q: %q, want %q", tt.value, got, tt.want)
-		}
-	}
-}
-
-func TestTable(t *testing.T) {
-	var b bytes.Buffer
-	tb := &table{w: &b, columns: 40, header: []string{"KEY", "VALUE"}, widths: make([]int, 2)}
-	for _, r := range [][2]string{{"ä", "short"}, {"longer", strings.Repeat("x", 50)}, {"k", strings.Repeat("漢", 50)}} {
-		if err := tb.row(r[0], r[1]); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tb.flush(); err != nil {
-		t.Fatal(err)
-	}
-	want := "KEY     VALUE\n" +
-		"ä       short\n" +
-		"longer  xxxxxxxxxxxxxxx… (50 characters)\n" +
-		"k       漢漢漢漢漢漢漢漢漢漢漢漢漢漢漢… (50 characters)\n"
-	if diff := cmp.Diff(want, b.String()); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// Pages keep the widths of those before, and the header comes once.
-func TestTableOfManyPages(t *testing.T) {
-	var b bytes.Buffer
-	tb := &table{w: &b, header: []string{"N", "V"}, widths: make([]int, 2)}
-	for i := range 2*tablePageRows + 1 {
-		if err := tb.row(fmt.Sprint(i), "v"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := tb.flush(); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
-	if len(lines) != 2*tablePageRows+2 || strings.Count(b.String(), "N") != 1 {
-		t.Errorf("%d lines, %d headers", len(lines), strings.Count(b.String(), "N"))
-	}
-	if lines[len(lines)-1] != "400  v" {
-		t.Errorf("last line %q", lines[len(lines)-1])
-	}
-}
-
 func TestRoundTrips(t *testing.T) {
 	s := roundTrips{sent: 5}
 	for _, ms := range []int{1, 2, 3, 4} {
@@ -274,41 +213,6 @@ func TestRoundTrips(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
-	}
-}
-
-// Status is shown whatever a server puts into it.
-func TestShowStatus(t *testing.T) {
-	var b bytes.Buffer
-	a := &app{out: &b, output: outputTable}
-	raw := `{"node": 1, "name": "x\u001b", "list": [1, 2], "empty": {}, "none": [],
-		"shards": [{"shard": 0, "leader": 7}, {"shard": 10, "leader": 8}], "storage": {"rows": 5, "cache": {"hits": 1}}}`
-	if err := a.showStatus([]byte(raw)); err != nil {
-		t.Fatal(err)
-	}
-	want := `node  1
-name  x\x1b
-list  [1, 2]
-none  []
-
-shards
-SHARD  LEADER
-0      7
-10     8
-
-storage
-  rows  5
-
-  cache
-    hits  1
-`
-	if diff := cmp.Diff(want, b.String()); diff != "" {
-		t.Error(diff)
-	}
-	for _, raw := range []string{"", "[]", "5", "{"} {
-		if err := a.showStatus([]byte(raw)); err == nil {
-			t.Errorf("%q is shown", raw)
-		}
 	}
 }
 
@@ -335,7 +239,7 @@ func TestOpenWord(t *testing.T) {
 }
 
 func TestShellCompletion(t *testing.T) {
-	s := &shell{app: &app{shell: false, link: &connection{}, output: outputTable, timeout: time.Millisecond}}
+	s := &shell{app: &app{shell: false, link: &connection{}, timeout: time.Millisecond, Output: render.Output{Form: render.AsTable}}}
 	for line, want := range map[string][]string{
 		"pi":             {"ng "},
 		"ou":             {"tput "},

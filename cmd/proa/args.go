@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // explainArgs has cmd, and the commands below it, name the arguments that they
@@ -121,7 +123,7 @@ func formOf(args []string, form string) string {
 		case arg == "--":
 			return form
 		}
-		if value == outputJSON || value == outputJSONL {
+		if value == render.AsJSON || value == render.AsJSONL {
 			form = value
 		}
 	}

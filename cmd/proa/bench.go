@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +18,7 @@ import (
 	"github.com/proa-kv/proa/bench/report"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -38,7 +38,7 @@ type benchFlags struct {
 	cleanupCommand string // that deletes the rows of this bench
 }
 
-func (a *app) benchCommand() *cobra.Command {
+func benchCommand(a *app) *cobra.Command {
 	f := &benchFlags{}
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -72,68 +72,17 @@ servers could not be reached or all connections were lost.`,
   proa bench -t ycsb-f -n 100000 --verify
   proa bench -e 10.0.0.1,10.0.0.2,10.0.0.3 -t get --consistency stale -o json`,
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL + " " + outputCSV},
+		Annotations: map[string]string{outputForms: render.AsTable + " " + render.AsJSON + " " + render.AsJSONL + " " + outputCSV},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.prepare(a, cmd); err != nil {
 				return err
 			}
-			return a.bench(cmd.Context(), f)
+			return runBench(cmd.Context(), a, f)
 		},
 	}
 	f.add(cmd)
-	cmd.AddCommand(a.benchMergeCommand(), a.benchCleanupCommand())
+	cmd.AddCommand(benchMergeCommand(a), benchCleanupCommand(a))
 	return cmd
-}
-
-func (a *app) benchMergeCommand() *cobra.Command {
-	var html string
-	cmd := &cobra.Command{
-		Use:   "merge FILE FILE...",
-		Short: "Merge reports of load tests that ran at the same time",
-		Long: `Read reports that "proa bench -o json" has written and show them as one: for a
-load that one process, or one machine, cannot generate. All must have run the
-same workload with the same options, at the same time. Histograms are merged
-without loss. Let one run write the rows first, with -n 1, and start the others
-with --no-preload.`,
-		Example: `  proa bench -t get -n 1
-  proa bench -t get --no-preload --duration 30s -o json > a.json &
-  proa bench -t get --no-preload --duration 30s -o json > b.json; wait
-  proa bench merge a.json b.json --html both.html`,
-		Args:        cobra.MinimumNArgs(2),
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL + " " + outputCSV},
-		RunE: func(cmd *cobra.Command, files []string) error {
-			var all *report.Load
-			for _, path := range files {
-				l, err := readBench(path)
-				switch {
-				case err != nil:
-					return err
-				case all == nil:
-					all = l
-				default:
-					if err := all.Merge(l); err != nil {
-						return notDonef("%s: %w", path, err)
-					}
-				}
-			}
-			return a.showBench(cmd.Context(), all, html)
-		},
-	}
-	cmd.Flags().StringVar(&html, "html", "", "write an HTML page with charts to `file`")
-	return cmd
-}
-
-func readBench(path string) (*report.Load, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, notDonef("%w", err)
-	}
-	defer f.Close()
-	l, err := report.ReadLoad(f)
-	if err != nil {
-		return nil, notDonef("%s: %w", path, err)
-	}
-	return l, nil
 }
 
 // workloadHelp lists the workloads.
@@ -293,7 +242,7 @@ const benchRateMax = 100e6
 
 // bench runs the load test, shows what it measured, and says or settles what
 // becomes of its rows.
-func (a *app) bench(ctx context.Context, f *benchFlags) error {
+func runBench(ctx context.Context, a *app, f *benchFlags) error {
 	// The first contact tells a context its cluster, and the harness keeps to it.
 	if t := a.link.target; t.context != "" {
 		if _, err := a.connect(ctx); err != nil {
@@ -301,7 +250,7 @@ func (a *app) bench(ctx context.Context, f *benchFlags) error {
 		}
 		f.load.Cluster = uint64(t.cluster)
 	}
-	live := a.newBenchLive()
+	live := newBenchLive(a)
 	f.load.Progress = live.show
 	h, err := bench.Open(ctx, f.load)
 	if err != nil {
@@ -319,37 +268,37 @@ func (a *app) bench(ctx context.Context, f *benchFlags) error {
 	}
 	out := report.NewLoad(h)
 	out.Program, out.Started, out.Arrivals = "proa bench "+versionText(), time.Now().UTC().Truncate(time.Second), f.arrivals()
-	out.Durability = a.durability(ctx)
-	err = a.benchRuns(ctx, f, h, out, live)
+	out.Durability = clusterDurability(ctx, a)
+	err = benchRuns(ctx, a, f, h, out, live)
 	end(ctx)
 	if f.touchesRows() || f.cleanup {
 		live.say("counting rows")
 		var rowsErr error
-		out.Rows, rowsErr = a.benchRows(ctx, f)
+		out.Rows, rowsErr = benchRows(ctx, a, f)
 		err = errors.Join(err, rowsErr)
 	}
 	live.end()
-	return errors.Join(err, a.endBench(ctx, f, out))
+	return errors.Join(err, endBench(ctx, a, f, out))
 }
 
 // endBench shows the report, if there is anything to report, and says what
 // becomes of the rows.
-func (a *app) endBench(ctx context.Context, f *benchFlags, out *report.Load) error {
+func endBench(ctx context.Context, a *app, f *benchFlags, out *report.Load) error {
 	var err error
 	shown := len(out.Runs) > 0
 	if shown {
-		err = a.showBench(context.WithoutCancel(ctx), out, f.html)
+		err = showBench(context.WithoutCancel(ctx), a, out, f.html)
 	}
 	if out.Rows == nil {
 		return err
 	}
-	if !shown || a.output == outputCSV {
-		fmt.Fprintln(a.err, out.Rows.Sentence())
+	if !shown || a.Form == outputCSV {
+		fmt.Fprintln(a.Err, out.Rows.Sentence())
 	}
 	if f.noPreload || ctx.Err() != nil {
 		return err
 	}
-	return errors.Join(err, a.offerCleanup(ctx, out.Rows))
+	return errors.Join(err, offerCleanup(ctx, a, out.Rows))
 }
 
 func (f *benchFlags) arrivals() string {
@@ -363,7 +312,7 @@ func (f *benchFlags) arrivals() string {
 }
 
 // benchRuns loads the rows, makes one run for each rate, and verifies.
-func (a *app) benchRuns(ctx context.Context, f *benchFlags, h *bench.Harness, out *report.Load, live *benchLive) error {
+func benchRuns(ctx context.Context, a *app, f *benchFlags, h *bench.Harness, out *report.Load, live *benchLive) error {
 	if !f.noPreload && f.touchesRows() {
 		live.say("writing %d rows", h.Load().Keys)
 		began := time.Now()
@@ -436,7 +385,7 @@ const durabilityPatience = 5 * time.Second
 
 // durability says on how many nodes an acknowledged write is, as the cluster's
 // state tells.
-func (a *app) durability(ctx context.Context) string {
+func clusterDurability(ctx context.Context, a *app) string {
 	for began := time.Now(); ; wait(ctx, 100*time.Millisecond) {
 		s, err := a.clusterStatus(ctx)
 		if err != nil {
@@ -477,15 +426,15 @@ func durabilityOf(s *command.ClusterStatus) string {
 }
 
 // showBench shows the report in the form asked for, and writes the page.
-func (a *app) showBench(ctx context.Context, out *report.Load, html string) error {
+func showBench(ctx context.Context, a *app, out *report.Load, html string) error {
 	var err error
-	switch a.output {
-	case outputJSON, outputJSONL:
-		err = a.writeJSON(out)
+	switch a.Form {
+	case render.AsJSON, render.AsJSONL:
+		err = a.WriteJSON(out)
 	case outputCSV:
-		err = out.CSV(a.out)
+		err = out.CSV(a.Out)
 	default:
-		err = printBench(a.out, out, lookOf(a.out))
+		err = printBench(a.Out, out, render.LookOf(a.Out))
 	}
 	if html == "" {
 		return err
@@ -494,12 +443,12 @@ func (a *app) showBench(ctx context.Context, out *report.Load, html string) erro
 }
 
 // printBench writes the report so that no line passes the terminal's edge.
-func printBench(w io.Writer, out *report.Load, l look) error {
+func printBench(w io.Writer, out *report.Load, l render.Look) error {
 	var b strings.Builder
-	if err := out.Print(&b, l.columns); err != nil {
+	if err := out.Print(&b, l.Columns); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, l.wrapEach(b.String()))
+	_, err := io.WriteString(w, l.WrapEach(b.String()))
 	return err
 }
 
@@ -512,8 +461,8 @@ type benchLive struct {
 	shown bool
 }
 
-func (a *app) newBenchLive() *benchLive {
-	_, on := terminal(a.err)
+func newBenchLive(a *app) *benchLive {
+	_, on := render.Terminal(a.Err)
 	return &benchLive{a: a, on: on}
 }
 
@@ -541,13 +490,13 @@ func (l *benchLive) show(p bench.Point) {
 func (l *benchLive) say(format string, args ...any) {
 	if l.on {
 		l.shown = true
-		fmt.Fprintf(l.a.err, "\r%s\x1b[K", fmt.Sprintf(format, args...))
+		fmt.Fprintf(l.a.Err, "\r%s\x1b[K", fmt.Sprintf(format, args...))
 	}
 }
 
 // end leaves the line.
 func (l *benchLive) end() {
 	if l.shown {
-		fmt.Fprint(l.a.err, "\r\x1b[K")
+		fmt.Fprint(l.a.Err, "\r\x1b[K")
 	}
 }

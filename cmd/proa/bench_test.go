@@ -14,6 +14,7 @@ import (
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/report"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // Mistakes are told before any server is asked.
@@ -56,14 +57,14 @@ func TestBenchUsage(t *testing.T) {
 		"extra":                            "unknown command",
 	} {
 		var out, errs bytes.Buffer
-		a := &app{out: &out, err: &errs}
+		a := &app{Output: render.Output{Out: &out, Err: &errs}}
 		status := a.run(t.Context(), append([]string{"bench", "-e", "127.0.0.1:1"}, strings.Fields(line)...))
 		if status != exitUsage || !strings.Contains(errs.String(), want) || out.Len() > 0 {
 			t.Errorf("%s: status %d, %q", line, status, errs.String())
 		}
 	}
 	var errs bytes.Buffer
-	if status := (&app{out: &errs, err: &errs}).run(t.Context(), []string{"-o", "csv", "-e", "127.0.0.1:1", "get", "k"}); status != exitUsage {
+	if status := (&app{Output: render.Output{Out: &errs, Err: &errs}}).run(t.Context(), []string{"-o", "csv", "-e", "127.0.0.1:1", "get", "k"}); status != exitUsage {
 		t.Errorf("another command takes csv: %d", status)
 	}
 }
@@ -80,7 +81,7 @@ func TestBenchFits(t *testing.T) {
 		Durability: durabilityOf(cluster()), Runs: []report.Run{run, run},
 	}
 	var b strings.Builder
-	if err := printBench(&b, out, look{columns: 80}); err != nil {
+	if err := printBench(&b, out, render.Look{Columns: 80}); err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(b.String()) {
@@ -148,8 +149,8 @@ func TestEachRate(t *testing.T) {
 // The live line is for terminals only.
 func TestBenchLive(t *testing.T) {
 	var errs bytes.Buffer
-	a := &app{err: &errs}
-	live := a.newBenchLive()
+	a := &app{Output: render.Output{Err: &errs}}
+	live := newBenchLive(a)
 	live.begin(0)
 	live.show(bench.Point{})
 	live.end()

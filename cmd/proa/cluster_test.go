@@ -19,6 +19,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/raftgroup"
 )
@@ -71,7 +72,7 @@ func cluster() *command.ClusterStatus {
 // runCluster runs one command line against a fake and returns what it wrote.
 func runCluster(f *fakeAdministrator, args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
-	a := &app{in: strings.NewReader(""), out: &out, err: &errs, link: &connection{administrator: f}}
+	a := &app{in: strings.NewReader(""), link: &connection{administrator: f}, Output: render.Output{Out: &out, Err: &errs}}
 	status = a.run(context.Background(), args)
 	return status, out.String(), errs.String()
 }
@@ -185,7 +186,7 @@ func TestStatusPictures(t *testing.T) {
 			t.Errorf("%s: exit status %d, want %d; %s", tt.name, status, tt.status, errs)
 		}
 		var drawn bytes.Buffer
-		if err := (&app{out: &drawn}).renderCluster(s, diagnose(s), look{columns: 80, colour: true}); err != nil {
+		if err := renderCluster(&render.Output{Out: &drawn, Form: render.AsTable}, s, "", render.Look{Columns: 80, Colour: true}); err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(drawn.String()) {
@@ -321,7 +322,7 @@ func TestHealth(t *testing.T) {
 		if got := strings.Join(d.lines(), "|"); !strings.HasPrefix(got, tt.want) || d.status != tt.status {
 			t.Errorf("%s: status %d, %s; want %d, %s", tt.name, d.status, got, tt.status, tt.want)
 		}
-		for _, output := range []string{outputTable, outputJSON} {
+		for _, output := range []string{render.AsTable, render.AsJSON} {
 			if status, _, _ := runCluster(answering(s), "status", "-o", output); status != tt.status {
 				t.Errorf("%s: exit status %d with -o %s, want %d", tt.name, status, output, tt.status)
 			}
@@ -731,7 +732,7 @@ func TestFollowInterrupted(t *testing.T) {
 		defer cancel()
 		var out, errs bytes.Buffer
 		f := storyline(func(s *command.ClusterStatus) { s.Nodes[2].Removing = true })
-		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		a := &app{link: &connection{administrator: f}, Output: render.Output{Out: &out, Err: &errs}}
 		if status := a.run(ctx, []string{"member", "remove", "3"}); status != exitUnknown || !strings.Contains(errs.String(), "goes on in the background") {
 			t.Errorf("status %d, %s", status, &errs)
 		}
@@ -813,7 +814,7 @@ func TestWatch(t *testing.T) {
 			return cluster(), nil
 		}}
 		var out, errs bytes.Buffer
-		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		a := &app{link: &connection{administrator: f}, Output: render.Output{Out: &out, Err: &errs}}
 		if status := a.run(ctx, []string{"status", "--watch", "1s"}); status != 0 || errs.Len() > 0 {
 			t.Errorf("status %d, %s", status, &errs)
 		}
@@ -834,7 +835,7 @@ func TestWatchOfSilence(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3500*time.Millisecond)
 		defer cancel()
 		var out, errs bytes.Buffer
-		a := &app{out: &out, err: &errs, link: &connection{administrator: &silentAdministrator{}}}
+		a := &app{link: &connection{administrator: &silentAdministrator{}}, Output: render.Output{Out: &out, Err: &errs}}
 		if status := a.run(ctx, []string{"status", "--watch", "1s"}); status != 0 || errs.Len() > 0 {
 			t.Errorf("status %d, %s", status, &errs)
 		}
@@ -869,7 +870,7 @@ func TestWatchJSON(t *testing.T) {
 			return json.RawMessage(`{"cluster":"x"}`), nil
 		}}
 		var out, errs bytes.Buffer
-		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		a := &app{link: &connection{administrator: f}, Output: render.Output{Out: &out, Err: &errs}}
 		if status := a.run(ctx, []string{"status", "--watch", "1s", "-o", "jsonl"}); status != 0 || out.String() != `{"cluster":"x"}`+"\n" || !strings.Contains(errs.String(), "no server") {
 			t.Errorf("status %d, %q, %q", status, &out, &errs)
 		}
@@ -879,9 +880,9 @@ func TestWatchJSON(t *testing.T) {
 func TestWriteFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the clock stands still
 		var b bytes.Buffer
-		a := &app{out: &b, output: outputTable}
+		a := &app{Output: render.Output{Out: &b, Form: render.AsTable}}
 		for i := range 2 {
-			if err := a.writeFrame([]byte("a\nb23456789012345678901234567890123456789012345678\n"), i, time.Second, look{columns: 40}); err != nil {
+			if err := writeFrame(a, []byte("a\nb23456789012345678901234567890123456789012345678\n"), i, time.Second, render.Look{Columns: 40}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -891,23 +892,6 @@ func TestWriteFrame(t *testing.T) {
 			t.Error(diff)
 		}
 	})
-}
-
-func TestWrapAndCut(t *testing.T) {
-	l := look{columns: 24, colour: true}
-	if got, want := l.wrap("one two three four five six seven", "  "), "one two three four\n  five six seven"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-	if got := (look{}).wrap("one  two", " "); got != "one  two" {
-		t.Errorf("%q", got)
-	}
-	for line, want := range map[string]string{
-		"äbcdef": "äbc", "\x1b[31mäbcdef\x1b[0m": "\x1b[31mäbc\x1b[0m", "\x1b[31mab\x1b[0mcdef": "\x1b[31mab\x1b[0mc", "ab": "ab", "\x1b[31mabc\x1b[0m": "\x1b[31mabc\x1b[0m",
-	} {
-		if got := cutLine(line, 3); got != want {
-			t.Errorf("%q cut to %q, want %q", line, got, want)
-		}
-	}
 }
 
 func TestRecover(t *testing.T) {
@@ -975,21 +959,5 @@ func TestRecoverText(t *testing.T) {
 	o.CutLog, o.Shards = true, []int{1}
 	if text := recoverText(&o); !strings.Contains(text, "behind the first damage in data") || !strings.Contains(text, "only voters of shard 1") {
 		t.Error(text)
-	}
-}
-
-func TestFormat(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.00 KiB", 10 << 20: "10.0 MiB", 999 << 30: "999 GiB", 1 << 50: "1.00 PiB"} {
-		if got := formatBytes(n); got != want {
-			t.Errorf("formatBytes(%d) = %s, want %s", n, got, want)
-		}
-	}
-	for d, want := range map[time.Duration]string{
-		0: "0", 1500 * time.Microsecond: "2ms", 2340 * time.Millisecond: "2.3s", 130 * time.Second: "2m10s",
-		3*time.Hour + 5*time.Minute: "3h", 50 * time.Hour: "2d",
-	} {
-		if got := formatAge(d); got != want {
-			t.Errorf("formatAge(%v) = %s, want %s", d, got, want)
-		}
 	}
 }

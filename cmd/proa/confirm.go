@@ -18,7 +18,7 @@ func (a *app) confirm(ctx context.Context, question string) bool {
 // ask returns the line that a person answers with, without blanks around it. It
 // returns false where there is none, and when ctx ends.
 func (a *app) ask(ctx context.Context, prompt string) (answer string, ok bool) {
-	fmt.Fprint(a.err, prompt)
+	fmt.Fprint(a.Err, prompt)
 	type line struct {
 		text string
 		err  error
@@ -35,6 +35,6 @@ func (a *app) ask(ctx context.Context, prompt string) (answer string, ok bool) {
 		}
 	case <-ctx.Done():
 	}
-	fmt.Fprintln(a.err) // leaves the line of the prompt
+	fmt.Fprintln(a.Err) // leaves the line of the prompt
 	return "", false
 }

@@ -13,9 +13,10 @@ import (
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/contexts"
+	"github.com/proa-kv/proa/internal/render"
 )
 
-func (a *app) contextCommand() *cobra.Command {
+func contextCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "context",
 		Short: "Name clusters, and choose the one that commands talk to",
@@ -33,11 +34,11 @@ $XDG_CONFIG_HOME or ~/.config on Linux, ~/Library/Application Support on macOS,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.contextAddCommand(), a.contextUseCommand(), a.contextListCommand(), a.contextShowCommand(), a.contextRemoveCommand())
+	cmd.AddCommand(contextAddCommand(a), contextUseCommand(a), contextListCommand(a), contextShowCommand(a), contextRemoveCommand(a))
 	return cmd
 }
 
-func (a *app) contextAddCommand() *cobra.Command {
+func contextAddCommand(a *app) *cobra.Command {
 	var replace, use bool
 	cmd := &cobra.Command{
 		Use:   "add NAME [ENDPOINT…]",
@@ -65,7 +66,7 @@ command that reaches one stores it. The first context becomes the current one.`,
 			if err := checkEndpoints("ENDPOINT", t.endpoints); err != nil {
 				return err
 			}
-			return a.addContext(cmd.Context(), args[0], t, replace, use)
+			return addContext(cmd.Context(), a, args[0], t, replace, use)
 		},
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace the context if it exists, with the cluster that answers now")
@@ -73,7 +74,7 @@ command that reaches one stores it. The first context becomes the current one.`,
 	return cmd
 }
 
-func (a *app) addContext(ctx context.Context, name string, t *target, replace, use bool) error {
+func addContext(ctx context.Context, a *app, name string, t *target, replace, use bool) error {
 	a.link.target = t
 	c, err := a.connect(ctx)
 	if err != nil && !errors.Is(err, client.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
@@ -102,12 +103,12 @@ func (a *app) addContext(ctx context.Context, name string, t *target, replace, u
 		return err
 	}
 	if before.Cluster != 0 && before.Cluster != added.Cluster {
-		a.note("context %s was of cluster %v", name, before.Cluster)
+		a.Note("context %s was of cluster %v", name, before.Cluster)
 	}
-	return a.showContext(contextRowOf(name, added, use))
+	return showContext(a, contextRowOf(name, added, use))
 }
 
-func (a *app) contextUseCommand() *cobra.Command {
+func contextUseCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "use NAME",
 		Short:             "Make a context the current one",
@@ -130,15 +131,15 @@ func (a *app) contextUseCommand() *cobra.Command {
 			}
 			for _, variable := range []string{config.EnvEndpoints, config.EnvContext} {
 				if os.Getenv(variable) != "" {
-					a.note("%s is set and has priority over the current context", variable)
+					a.Note("%s is set and has priority over the current context", variable)
 				}
 			}
-			return a.showContext(row)
+			return showContext(a, row)
 		},
 	}
 }
 
-func (a *app) contextListCommand() *cobra.Command {
+func contextListCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the contexts",
@@ -148,34 +149,22 @@ func (a *app) contextListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t, list := a.newTable("CURRENT", "NAME", "CLUSTER", "ENDPOINTS"), a.newJSONList()
+			list := a.Results("CURRENT", "NAME", "CLUSTER", "ENDPOINTS")
 			for _, name := range s.Names() {
-				row := contextRowOf(name, s.Contexts[name], name == s.Current)
-				switch a.output {
-				case outputJSON, outputJSONL:
-					err = list.add(row)
-				case outputRaw:
-					err = a.printf("%s\n", name)
-				default:
-					mark := ""
-					if row.Current {
-						mark = "*"
-					}
-					err = t.row(mark, name, row.clusterText(), strings.Join(row.Endpoints, ","))
+				row, mark := contextRowOf(name, s.Contexts[name], name == s.Current), ""
+				if row.Current {
+					mark = "*"
 				}
-				if err != nil {
+				if err := list.Add(row, name+"\n", mark, name, row.clusterText(), strings.Join(row.Endpoints, ",")); err != nil {
 					return err
 				}
 			}
-			if a.json() {
-				return list.end()
-			}
-			return t.flush()
+			return list.End()
 		},
 	}
 }
 
-func (a *app) contextShowCommand() *cobra.Command {
+func contextShowCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "show [NAME]",
 		Short:             "Show a context, by default the one that commands use",
@@ -197,12 +186,12 @@ func (a *app) contextShowCommand() *cobra.Command {
 			if !ok {
 				return noContext(name, s)
 			}
-			return a.showContext(contextRowOf(name, c, name == s.Current))
+			return showContext(a, contextRowOf(name, c, name == s.Current))
 		},
 	}
 }
 
-func (a *app) contextRemoveCommand() *cobra.Command {
+func contextRemoveCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "remove NAME",
 		Short:             "Remove a context; the cluster is not touched",
@@ -224,12 +213,12 @@ func (a *app) contextRemoveCommand() *cobra.Command {
 				return err
 			}
 			if wasCurrent {
-				a.note("there is no current context now; proa context use NAME chooses one")
+				a.Note("there is no current context now; proa context use NAME chooses one")
 			}
-			if a.json() {
-				return a.writeJSON(map[string]string{"removed": args[0]})
+			if a.JSON() {
+				return a.WriteJSON(map[string]string{"removed": args[0]})
 			}
-			return a.printf("removed context %s\n", args[0])
+			return a.Printf("removed context %s\n", args[0])
 		},
 	}
 }
@@ -253,12 +242,12 @@ func (r *contextRow) clusterText() string {
 	return r.Cluster.String()
 }
 
-func (a *app) showContext(r contextRow) error {
-	switch a.output {
-	case outputJSON, outputJSONL:
-		return a.writeJSON(r)
-	case outputRaw:
-		return a.printf("%s\n", r.Name)
+func showContext(a *app, r contextRow) error {
+	switch a.Form {
+	case render.AsJSON, render.AsJSONL:
+		return a.WriteJSON(r)
+	case render.AsRaw:
+		return a.Printf("%s\n", r.Name)
 	}
 	current := ""
 	if r.Current {
@@ -268,7 +257,7 @@ func (a *app) showContext(r contextRow) error {
 	if r.Cluster == 0 {
 		cluster = "cluster not known yet: stored at the first connection"
 	}
-	return a.printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, oneLine(strings.Join(r.Endpoints, ",")), cluster)
+	return a.Printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, render.OneLine(strings.Join(r.Endpoints, ",")), cluster)
 }
 
 // updateContexts changes the user's contexts.

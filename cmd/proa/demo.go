@@ -8,9 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/internal/demo"
+	"github.com/proa-kv/proa/internal/render"
 )
 
-func (a *app) demoCommand() *cobra.Command {
+func demoCommand(a *app) *cobra.Command {
 	o := demo.Options{}
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -27,7 +28,7 @@ the logs of the servers are in it.
 Exit status: 0 no write lost and no stale read, 1 the cluster lost a write or
 returned a stale value, 3 the demo could not run.`,
 		Example:     "  proa demo\n  proa demo --duration 2m --nodes 5",
-		Annotations: map[string]string{outputForms: outputTable},
+		Annotations: map[string]string{outputForms: render.AsTable},
 		Args:        cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -40,9 +41,9 @@ returned a stale value, 3 the demo could not run.`,
 			if err != nil {
 				return fmt.Errorf("finding this program, which is the server too: %w", err)
 			}
-			o.Program, o.Command, o.Out = executable, program, a.out
-			o.Columns, _ = terminal(a.out)
-			o.Colour = colours()
+			o.Program, o.Command, o.Out = executable, program, a.Out
+			o.Columns, _ = render.Terminal(a.Out)
+			o.Colour = render.Colours()
 			err = demo.Run(cmd.Context(), o)
 			if errors.Is(err, demo.ErrBroken) {
 				return &statusError{exitFailed, err}

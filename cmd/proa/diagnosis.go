@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // diagnosis is the health of a cluster in words.
@@ -33,20 +34,33 @@ func (d *diagnosis) lines() []string {
 	}
 	lines = append(lines, d.notes...)
 	for i, line := range lines {
-		lines[i] = oneLine(line) // it may contain what a server says
+		lines[i] = render.OneLine(line) // it may contain what a server says
 	}
 	return lines
+}
+
+// text is lines on a terminal: the verdict in its colour, the others below it.
+func (d *diagnosis) text(l render.Look) string {
+	var b strings.Builder
+	for i, line := range d.lines() {
+		if i == 0 {
+			b.WriteString(l.Paint(d.colour(), l.Wrap(line, "  ")) + "\n")
+		} else {
+			b.WriteString("  " + l.Wrap(line, "    ") + "\n")
+		}
+	}
+	return b.String()
 }
 
 // colour is that of the verdict.
 func (d *diagnosis) colour() string {
 	switch d.state {
 	case command.Healthy:
-		return green
+		return render.Green
 	case command.Unavailable:
-		return red
+		return render.Red
 	}
-	return yellow
+	return render.Yellow
 }
 
 // diagnose says how the cluster fares.
@@ -179,7 +193,7 @@ func notes(s *command.ClusterStatus) (lines []string) {
 		}
 	}
 	if len(exposed) > 0 {
-		subject := plural(len(exposed), "node") + " (" + numbers(exposed) + ")"
+		subject := render.Plural(len(exposed), "node") + " (" + numbers(exposed) + ")"
 		if len(exposed) == 1 {
 			subject = "node " + numbers(exposed)
 		}
@@ -211,7 +225,7 @@ func nextSteps(s *command.ClusterStatus, h *command.Health) (steps []string) {
 		}
 	}
 	if lacking := s.ReplicationFactor - members; lacking > 0 && !s.Standalone && len(h.UnderReplicated) > 0 {
-		steps = append(steps, fmt.Sprintf("start %s, so that each shard can have %d replicas: %s", plural(lacking, "more node"), s.ReplicationFactor, joinCommand(s)))
+		steps = append(steps, fmt.Sprintf("start %s, so that each shard can have %d replicas: %s", render.Plural(lacking, "more node"), s.ReplicationFactor, joinCommand(s)))
 	}
 	return steps
 }
@@ -268,9 +282,9 @@ func replaceStep(n *command.NodeInfo) string {
 	case r.InMillis == 0:
 		return fmt.Sprintf("none needed for node %d: its replicas are being rebuilt on other nodes", n.ID)
 	case r.InMillis > 0 && r.Rebuildable == r.Shards:
-		return fmt.Sprintf("start node %d again, or its replicas are rebuilt on other nodes in %s", n.ID, formatAge(time.Duration(r.InMillis)*time.Millisecond))
+		return fmt.Sprintf("start node %d again, or its replicas are rebuilt on other nodes in %s", n.ID, render.Age(time.Duration(r.InMillis)*time.Millisecond))
 	case r.InMillis > 0:
-		return fmt.Sprintf("start node %d again, or the replicas of %d of its %d shards are rebuilt on other nodes in %s; for the others there is no leader or no free node", n.ID, r.Rebuildable, r.Shards, formatAge(time.Duration(r.InMillis)*time.Millisecond))
+		return fmt.Sprintf("start node %d again, or the replicas of %d of its %d shards are rebuilt on other nodes in %s; for the others there is no leader or no free node", n.ID, r.Rebuildable, r.Shards, render.Age(time.Duration(r.InMillis)*time.Millisecond))
 	case r.Rebuildable > 0:
 		return fmt.Sprintf("start node %d again; its replicas are not rebuilt by themselves (cluster.replace_after). If it is lost for good: proa member remove %d", n.ID, n.ID)
 	}
@@ -337,20 +351,12 @@ func shardNames(shards []int) string {
 	return some(names)
 }
 
-// plural counts things.
-func plural(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
-}
-
 // thereAre says how many things there are.
 func thereAre(n int, thing string) string {
 	if n == 1 {
 		return "is 1 " + thing
 	}
-	return "are " + plural(n, thing)
+	return "are " + render.Plural(n, thing)
 }
 
 // some lists the first of many names.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 const recordHelp = `Each line is one JSON object:
@@ -19,7 +20,7 @@ A key or value that is not valid UTF-8 is {"base64": "…"}. ttl_ms is the
 remaining time to live in milliseconds, at least 1; without it the key does not
 expire. More than 292 years are exported as 292 years.`
 
-func (a *app) exportCommand() *cobra.Command {
+func exportCommand(a *app) *cobra.Command {
 	var s scanFlags
 	cmd := &cobra.Command{
 		Use:   "export [FILE|-]",
@@ -44,17 +45,17 @@ not contain writes made meanwhile.`,
 				return err
 			}
 			if len(args) == 0 || args[0] == "-" {
-				return a.export(cmd.Context(), c, a.out, options)
+				return exportTo(cmd.Context(), a, c, a.Out, options)
 			}
-			return writeFile(cmd.Context(), args[0], 0o600, func(w io.Writer) error { return a.export(cmd.Context(), c, w, options) })
+			return writeFile(cmd.Context(), args[0], 0o600, func(w io.Writer) error { return exportTo(cmd.Context(), a, c, w, options) })
 		},
 	}
 	s.addRange(cmd)
 	return cmd
 }
 
-func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options []client.ScanOption) error {
-	p := a.newProgress("exporting", -1)
+func exportTo(ctx context.Context, a *app, c *client.Client, w io.Writer, options []client.ScanOption) error {
+	p := newProgress(a, "exporting", -1)
 	b := bufio.NewWriterSize(w, 256<<10)
 	for item, err := range c.Scan(ctx, options...) {
 		if err != nil {
@@ -76,7 +77,7 @@ func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options
 	if err != nil {
 		return err
 	}
-	a.note("exported %s", p.summary())
+	a.Note("exported %s", p.summary())
 	return nil
 }
 
@@ -84,7 +85,7 @@ func (a *app) export(ctx context.Context, c *client.Client, w io.Writer, options
 func exportedRecord(i *client.Item) ([]byte, error) {
 	r := rowOf(i)
 	r.Value, r.Version = present(i.Value), 0
-	line, err := marshalJSON(r)
+	line, err := render.MarshalJSON(r)
 	return append(line, '\n'), err
 }
 
@@ -96,11 +97,11 @@ type progress struct {
 }
 
 // newProgress begins to count; total is in bytes, -1 where it is not known.
-func (a *app) newProgress(what string, total int64) *progress {
+func newProgress(a *app, what string, total int64) *progress {
 	p := &progress{start: time.Now()}
-	if _, ok := terminal(a.err); ok {
+	if _, ok := render.Terminal(a.Err); ok {
 		p.bar = progressbar.NewOptions64(total,
-			progressbar.OptionSetWriter(a.err), progressbar.OptionSetDescription(what), progressbar.OptionShowBytes(true),
+			progressbar.OptionSetWriter(a.Err), progressbar.OptionSetDescription(what), progressbar.OptionShowBytes(true),
 			progressbar.OptionUseIECUnits(true), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionFullWidth(),
 			progressbar.OptionClearOnFinish())
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // helpColumns is the width that help is written for where its output is no
@@ -13,15 +15,15 @@ import (
 const helpColumns = 80
 
 // formatHelp makes the help of root and of the commands below it fit the output.
-func (a *app) formatHelp(root *cobra.Command) {
-	columns, ok := terminal(a.out)
+func formatHelp(a *app, root *cobra.Command) {
+	columns, ok := render.Terminal(a.Out)
 	if !ok {
 		columns = helpColumns
 	}
 	root.InitDefaultCompletionCmd() // now, so that its text is wrapped, too
 	root.SetUsageTemplate(usageTemplate(root.UsageTemplate(), columns, a.shell))
 	forEachCommand(root, func(c *cobra.Command) {
-		c.Long = look{columns: columns}.wrapEach(c.Long)
+		c.Long = render.Look{Columns: columns}.WrapEach(c.Long)
 		if a.shell {
 			c.Example = shellExamples(c.Example)
 		}

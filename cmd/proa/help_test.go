@@ -7,13 +7,15 @@ import (
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // helpTexts returns what the help of each command of a says.
 func helpTexts(t *testing.T, a *app) map[string]string {
 	t.Helper()
 	var out bytes.Buffer
-	a.out = &out
+	a.Out = &out
 	root := newRoot(a)
 	root.SetOut(&out)
 	texts := map[string]string{}
@@ -46,7 +48,7 @@ func TestHelpFits(t *testing.T) {
 		}
 	}
 	var list bytes.Buffer
-	s := &shell{app: &app{out: &list, link: &connection{}}}
+	s := &shell{app: &app{link: &connection{}, Output: render.Output{Out: &list}}}
 	if status, ok := s.builtin([]string{"help"}); status != exitDone || !ok {
 		t.Errorf("help in the shell: status %d, %v", status, ok)
 	}

@@ -30,7 +30,7 @@ const (
 	importStateSuffix   = ".import-state"
 )
 
-func (a *app) importCommand() *cobra.Command {
+func importCommand(a *app) *cobra.Command {
 	var i importer
 	var resume bool
 	var dir, prefix string
@@ -53,7 +53,7 @@ relative to the directory, with slashes, the value its content.`,
 			if i.inFlight < 1 || i.inFlight > 65536 {
 				return usagef("--in-flight %d: 1 to 65536", i.inFlight)
 			}
-			i.app, i.resume = a, a.again(cmd, args, "--resume")
+			i.app, i.resume = a, again(a, cmd, args, "--resume")
 			var err error
 			switch {
 			case dir != "" && (len(args) > 0 || resume):
@@ -300,7 +300,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 		if i.state.Records != 1 {
 			stored = fmt.Sprintf("%d records are", i.state.Records)
 		}
-		i.app.note("%s stored; continue with: %s", stored, i.resume)
+		i.app.Note("%s stored; continue with: %s", stored, i.resume)
 		return err
 	}
 	if err := os.Remove(i.statePath); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -395,16 +395,16 @@ func (i *importer) run(ctx context.Context, source recordSource, total int64) er
 		}
 		return c.PutAsync(r.key, r.value)
 	}
-	i.progress = i.app.newProgress("importing", total)
+	i.progress = newProgress(i.app, "importing", total)
 	err = i.transfer(ctx, source)
 	i.progress.stop()
 	switch {
-	case i.app.json():
-		return errors.Join(err, i.app.writeJSON(map[string]any{"records": i.progress.records, "bytes": i.progress.bytes, "complete": err == nil}))
+	case i.app.JSON():
+		return errors.Join(err, i.app.WriteJSON(map[string]any{"records": i.progress.records, "bytes": i.progress.bytes, "complete": err == nil}))
 	case err == nil:
-		fmt.Fprintf(i.app.err, "imported %s\n", i.progress.summary())
+		fmt.Fprintf(i.app.Err, "imported %s\n", i.progress.summary())
 	case i.state == nil && i.progress.records > 0: // otherwise runFile says how much is stored
-		fmt.Fprintf(i.app.err, "stored, but not all: %s\n", i.progress.summary())
+		fmt.Fprintf(i.app.Err, "stored, but not all: %s\n", i.progress.summary())
 	}
 	return err
 }

@@ -16,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -84,9 +85,9 @@ func (l *listSource) next() (record, error) {
 
 func newTestImporter(t *testing.T, inFlight int) (*importer, *fakeStore) {
 	s := &fakeStore{t: t, inFlight: map[string]int{}, failures: map[string][]error{}}
-	a := &app{err: io.Discard}
+	a := &app{Output: render.Output{Err: io.Discard}}
 	return &importer{
-		app: a, inFlight: inFlight, put: s.put, progress: a.newProgress("", -1),
+		app: a, inFlight: inFlight, put: s.put, progress: newProgress(a, "", -1),
 		state: &importState{}, statePath: filepath.Join(t.TempDir(), "state"),
 	}, s
 }

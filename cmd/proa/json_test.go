@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // jsonCommands are command lines of every command that has JSON output, in an
@@ -79,11 +81,11 @@ func TestJSONOfEveryCommand(t *testing.T) {
 	address, _, _ := launchServer(t)
 	covered := map[string]bool{}
 	for _, c := range jsonCommands {
-		words, err := splitLine(strings.ReplaceAll(c.line, "ENDPOINT", address))
+		words, err := render.SplitLine(strings.ReplaceAll(c.line, "ENDPOINT", address))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, form := range []string{outputJSON, outputJSONL} {
+		for _, form := range []string{render.AsJSON, render.AsJSONL} {
 			args := append(slices.Clone(words), "-o", form)
 			if words[0] != "context" {
 				args = append(args, "-e", address)
@@ -95,7 +97,7 @@ func TestJSONOfEveryCommand(t *testing.T) {
 				called, exit, out, errs = runJSON(t, c.in, args...)
 			}
 			covered[called] = true
-			if c.once && form == outputJSONL {
+			if c.once && form == render.AsJSONL {
 				continue
 			}
 			if exit != c.exit {
@@ -104,11 +106,11 @@ func TestJSONOfEveryCommand(t *testing.T) {
 			}
 			results := documents(t, c.line, out)
 			switch {
-			case form == outputJSON && len(results) != 1:
+			case form == render.AsJSON && len(results) != 1:
 				t.Errorf("%s -o json: %d documents:\n%s", c.line, len(results), out)
-			case form == outputJSON && (results[0][0] == '[') != c.many:
+			case form == render.AsJSON && (results[0][0] == '[') != c.many:
 				t.Errorf("%s -o json: a list: %t:\n%s", c.line, !c.many, out)
-			case form == outputJSONL && !c.many && len(results) != 1, form == outputJSONL && len(results) != strings.Count(out, "\n"):
+			case form == render.AsJSONL && !c.many && len(results) != 1, form == render.AsJSONL && len(results) != strings.Count(out, "\n"):
 				t.Errorf("%s -o jsonl: %d documents:\n%s", c.line, len(results), out)
 			}
 			for _, line := range documents(t, c.line, errs) {
@@ -221,7 +223,7 @@ func launchServer(t *testing.T) (address, dir string, s *scriptServer) {
 func runJSON(t *testing.T, in string, args ...string) (called string, exit int, out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
-	a := &app{in: strings.NewReader(in), out: &o, err: &e}
+	a := &app{in: strings.NewReader(in), Output: render.Output{Out: &o, Err: &e}}
 	defer a.close()
 	exit = a.run(t.Context(), args)
 	if a.called != nil {

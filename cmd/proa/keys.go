@@ -14,10 +14,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
 )
 
-func (a *app) getCommand() *cobra.Command {
+func getCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "get KEY",
 		Short: "Print the value of a key",
@@ -41,7 +42,7 @@ escapes such as \n and \x00. With -o json a value that is not valid UTF-8 is
 				if err != nil {
 					return err
 				}
-				return a.showValue(&item)
+				return showValue(a, &item)
 			})
 		},
 	}
@@ -109,7 +110,7 @@ func (p *putFlags) options() ([]client.PutOption, error) {
 	return out, nil
 }
 
-func (a *app) putCommand() *cobra.Command {
+func putCommand(a *app) *cobra.Command {
 	var p putFlags
 	var file string
 	cmd := &cobra.Command{
@@ -131,13 +132,13 @@ A key that had a time to live loses it, unless --keep-ttl is given.`,
 			if err != nil {
 				return err
 			}
-			value, err := a.value(args[1:], file)
+			value, err := putValue(a, args[1:], file)
 			if err != nil {
 				return err
 			}
 			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				r, err := c.Put(ctx, key, value, options...)
-				return a.writeOutcome("stored", r, err, p.returnPrevious)
+				return writeOutcome(a, "stored", r, err, p.returnPrevious)
 			})
 		},
 	}
@@ -148,12 +149,12 @@ A key that had a time to live loses it, unless --keep-ttl is given.`,
 
 // writeOutcome shows a write. Where a condition failed and the previous row
 // was asked for, it is shown as well.
-func (a *app) writeOutcome(verb string, r client.WriteResult, err error, previousAsked bool) error {
+func writeOutcome(a *app, verb string, r client.WriteResult, err error, previousAsked bool) error {
 	if err == nil {
-		return a.showWrite(verb, r, previousAsked)
+		return showWrite(a, verb, r, previousAsked)
 	}
 	if errors.Is(err, client.ErrConditionFailed) && previousAsked && r.Previous != nil {
-		if err := a.showWrite("not "+verb, r, true); err != nil {
+		if err := showWrite(a, "not "+verb, r, true); err != nil {
 			return err
 		}
 	}
@@ -161,7 +162,7 @@ func (a *app) writeOutcome(verb string, r client.WriteResult, err error, previou
 }
 
 // value finds the value of a put.
-func (a *app) value(args []string, file string) ([]byte, error) {
+func putValue(a *app, args []string, file string) ([]byte, error) {
 	switch {
 	case file != "" && len(args) > 0:
 		return nil, usagef("a value and --file cannot be used together")
@@ -194,7 +195,7 @@ func readValue(r io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-func (a *app) delCommand() *cobra.Command {
+func delCommand(a *app) *cobra.Command {
 	var version uint64
 	var previous bool
 	var r delRange
@@ -217,7 +218,7 @@ delete the rest.`,
 				return err
 			}
 			if r.asked() {
-				return a.delRange(cmd.Context(), &r)
+				return deleteRange(cmd.Context(), a, &r)
 			}
 			keys, err := a.allBytes(args)
 			if err != nil {
@@ -234,7 +235,7 @@ delete the rest.`,
 				options = append(options, client.ReturnPrevious())
 			}
 			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.deleteAll(ctx, c, keys, options, previous)
+				return deleteAll(ctx, a, c, keys, options, previous)
 			})
 		},
 	}
@@ -245,24 +246,24 @@ delete the rest.`,
 }
 
 // deleteAll deletes all keys at once and reports in their order.
-func (a *app) deleteAll(ctx context.Context, c *client.Client, keys [][]byte, options []client.DeleteOption, previous bool) error {
+func deleteAll(ctx context.Context, a *app, c *client.Client, keys [][]byte, options []client.DeleteOption, previous bool) error {
 	futures := make([]*client.Future[client.WriteResult], len(keys))
 	for i, k := range keys {
 		futures[i] = c.DeleteAsync(k, options...)
 	}
-	if a.json() {
-		return a.listDeleted(ctx, keys, futures)
+	if a.JSON() {
+		return listDeleted(ctx, a, keys, futures)
 	}
 	var first error
 	for i, f := range futures {
 		r, err := f.Wait(ctx)
 		verb := "deleted"
 		if len(keys) > 1 {
-			verb += " " + escape(keys[i])
+			verb += " " + render.Escape(keys[i])
 		}
-		err = a.writeOutcome(verb, r, err, previous)
+		err = writeOutcome(a, verb, r, err, previous)
 		if err != nil && len(keys) > 1 {
-			err = fmt.Errorf("%s: %w", escape(keys[i]), err)
+			err = fmt.Errorf("%s: %w", render.Escape(keys[i]), err)
 		}
 		if first == nil {
 			first = err
@@ -276,8 +277,8 @@ func (a *app) deleteAll(ctx context.Context, c *client.Client, keys [][]byte, op
 
 // listDeleted waits for all deletions and shows them as JSON, with what went
 // wrong beside each key.
-func (a *app) listDeleted(ctx context.Context, keys [][]byte, futures []*client.Future[client.WriteResult]) error {
-	list := a.newJSONList()
+func listDeleted(ctx context.Context, a *app, keys [][]byte, futures []*client.Future[client.WriteResult]) error {
+	list := a.Results()
 	var worst error
 	for i, f := range futures {
 		r, err := f.Wait(ctx)
@@ -290,11 +291,11 @@ func (a *app) listDeleted(ctx context.Context, keys [][]byte, futures []*client.
 			}
 		}
 		row.Key = keys[i]
-		if err := list.add(row); err != nil {
+		if err := list.AddJSON(row); err != nil {
 			return err
 		}
 	}
-	if err := list.end(); err != nil || worst == nil {
+	if err := list.End(); err != nil || worst == nil {
 		return err
 	}
 	return &statusError{exitStatus(worst), errSilent}
@@ -308,7 +309,7 @@ func worse(x, y error) error {
 	return x
 }
 
-func (a *app) incrCommand() *cobra.Command {
+func incrCommand(a *app) *cobra.Command {
 	var by int64
 	cmd := &cobra.Command{
 		Use:               "incr KEY [DELTA]",
@@ -335,10 +336,10 @@ func (a *app) incrCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if a.json() {
-					return a.writeJSON(map[string]int64{"value": n})
+				if a.JSON() {
+					return a.WriteJSON(map[string]int64{"value": n})
 				}
-				return a.printf("%d\n", n)
+				return a.Printf("%d\n", n)
 			})
 		},
 	}
@@ -354,7 +355,7 @@ func parseDelta(s string) (int64, error) {
 	return n, nil
 }
 
-func (a *app) expireCommand() *cobra.Command {
+func expireCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "expire KEY TIME",
 		Short:             "Set a key's time to live",
@@ -372,7 +373,7 @@ func (a *app) expireCommand() *cobra.Command {
 			}
 			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				r, err := c.Expire(ctx, key, ttl)
-				return a.writeOutcome("expires in "+formatTTL(ttl), r, err, false)
+				return writeOutcome(a, "expires in "+render.TTL(ttl), r, err, false)
 			})
 		},
 	}
@@ -389,7 +390,7 @@ func parseTTL(s string) (time.Duration, error) {
 	return d, nil
 }
 
-func (a *app) persistCommand() *cobra.Command {
+func persistCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "persist KEY",
 		Short:             "Remove a key's time to live",
@@ -402,13 +403,13 @@ func (a *app) persistCommand() *cobra.Command {
 			}
 			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 				r, err := c.Persist(ctx, key)
-				return a.writeOutcome("does not expire", r, err, false)
+				return writeOutcome(a, "does not expire", r, err, false)
 			})
 		},
 	}
 }
 
-func (a *app) existsCommand() *cobra.Command {
+func existsCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "exists KEY…",
 		Short:             "Check whether keys exist; show version and time to live",
@@ -421,27 +422,27 @@ func (a *app) existsCommand() *cobra.Command {
 				return err
 			}
 			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return a.existsAll(ctx, c, keys)
+				return existsAll(ctx, a, c, keys)
 			})
 		},
 	}
 }
 
-func (a *app) existsAll(ctx context.Context, c *client.Client, keys [][]byte) error {
-	w := a.newRowWriter(false)
+func existsAll(ctx context.Context, a *app, c *client.Client, keys [][]byte) error {
+	w := newKeyRows(a, false)
 	missing := false
 	for _, k := range keys {
 		item, err := c.Stat(ctx, k, a.consistent())
 		found := err == nil
 		if err != nil && !errors.Is(err, client.ErrNotFound) {
-			return errors.Join(w.flush(), err)
+			return errors.Join(w.End(), err)
 		}
 		missing = missing || !found
-		if a.output == outputRaw {
-			err = a.printf("%t\n", found)
+		if a.Form == render.AsRaw {
+			err = a.Printf("%t\n", found)
 		} else {
 			item.Key = k
-			err = w.write(&item, found)
+			err = w.show(&item, found)
 		}
 		if err != nil {
 			return err
@@ -452,8 +453,8 @@ func (a *app) existsAll(ctx context.Context, c *client.Client, keys [][]byte) er
 
 // lookedUp ends a table of keys some of which may be missing. The table says
 // which, so the exit status is all that is left to say.
-func lookedUp(w *rowWriter, missing bool) error {
-	if err := w.flush(); err != nil {
+func lookedUp(w *keyRows, missing bool) error {
+	if err := w.End(); err != nil {
 		return err
 	}
 	if missing {
@@ -462,7 +463,7 @@ func lookedUp(w *rowWriter, missing bool) error {
 	return nil
 }
 
-func (a *app) mgetCommand() *cobra.Command {
+func mgetCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:               "mget KEY…",
 		Short:             "Print the values of several keys",
@@ -479,14 +480,14 @@ func (a *app) mgetCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				w := a.newRowWriter(true)
+				w := newKeyRows(a, true)
 				missing := false
 				for i := range found {
 					missing = missing || !found[i].Found
-					if a.output == outputRaw && !found[i].Found {
+					if a.Form == render.AsRaw && !found[i].Found {
 						continue
 					}
-					if err := w.write(&found[i].Item, found[i].Found); err != nil {
+					if err := w.show(&found[i].Item, found[i].Found); err != nil {
 						return err
 					}
 				}
@@ -509,9 +510,9 @@ func (a *app) completeKeys(cmd *cobra.Command, _ []string, typed string) ([]stri
 	defer cancel()
 	a.timeout = completionTimeout
 	var out []string
-	for _, k := range a.keysWith(ctx, []byte(typed)) {
+	for _, k := range keysWith(ctx, a, []byte(typed)) {
 		// Command shells would take other characters apart.
-		if s := string(k); escape(k) == s && !strings.ContainsAny(s, " '\"$`\\") {
+		if s := string(k); render.Escape(k) == s && !strings.ContainsAny(s, " '\"$`\\") {
 			out = append(out, s)
 		}
 	}
@@ -526,7 +527,7 @@ func (a *app) completeFirstKey(cmd *cobra.Command, args []string, typed string) 
 }
 
 // keysWith returns a few keys with a prefix, or none if that fails.
-func (a *app) keysWith(ctx context.Context, prefix []byte) [][]byte {
+func keysWith(ctx context.Context, a *app, prefix []byte) [][]byte {
 	c, err := a.connect(ctx)
 	if err != nil {
 		return nil

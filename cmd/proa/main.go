@@ -8,6 +8,8 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 func main() { os.Exit(run()) }
@@ -15,7 +17,7 @@ func main() { os.Exit(run()) }
 // run carries out the command line and returns the exit status.
 func run() int {
 	program = os.Args[0]
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr, signals: catchSignals()}
+	a := &app{in: os.Stdin, signals: catchSignals(), Output: render.Output{Out: os.Stdout, Err: os.Stderr}}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first signal asks to stop, the second one kills as usual.
 	context.AfterFunc(ctx, func() {

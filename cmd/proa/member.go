@@ -9,11 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 const noWaitHelp = "return when the cluster has accepted the change, which continues in the background"
 
-func (a *app) memberCommand() *cobra.Command {
+func memberCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "member",
 		Short: "List, add, remove and drain nodes",
@@ -22,11 +23,11 @@ node for maintenance.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.memberListCommand(), a.memberAddCommand(), a.memberTokenCommand(), a.memberRemoveCommand(), a.memberDrainCommand())
+	cmd.AddCommand(memberListCommand(a), memberAddCommand(a), memberTokenCommand(a), memberRemoveCommand(a), memberDrainCommand(a))
 	return cmd
 }
 
-func (a *app) memberListCommand() *cobra.Command {
+func memberListCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the nodes",
@@ -36,29 +37,21 @@ func (a *app) memberListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch a.output {
-			case outputJSON, outputJSONL:
-				list := a.newJSONList()
-				for i := range s.Nodes {
-					if err := list.add(&s.Nodes[i]); err != nil {
-						return err
-					}
-				}
-				return list.end()
-			case outputRaw:
-				for i := range s.Nodes {
-					if err := a.printf("%d\n", s.Nodes[i].ID); err != nil {
-						return err
-					}
-				}
-				return nil
+			if a.Form == render.AsTable {
+				return showNodes(&a.Output, s, render.WideLook(a.Out))
 			}
-			return a.showNodes(s, wideLook(a.out))
+			list := a.Results()
+			for i := range s.Nodes {
+				if err := list.Add(&s.Nodes[i], fmt.Sprintln(s.Nodes[i].ID)); err != nil {
+					return err
+				}
+			}
+			return list.End()
 		},
 	}
 }
 
-func (a *app) memberAddCommand() *cobra.Command {
+func memberAddCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "add ID [ADDRESS]",
 		Short: "Allow a node to join under a number",
@@ -87,12 +80,12 @@ node.`,
 				}
 				m.Address = args[1]
 			}
-			return a.carryOut(cmd.Context(), change{verb: command.AdminMemberAdd, args: m})
+			return carryOut(cmd.Context(), a, change{verb: command.AdminMemberAdd, args: m})
 		},
 	}
 }
 
-func (a *app) memberTokenCommand() *cobra.Command {
+func memberTokenCommand(a *app) *cobra.Command {
 	var renew bool
 	cmd := &cobra.Command{
 		Use:   "token",
@@ -109,17 +102,17 @@ it. Anyone who has the token can add a node, which receives copies of all data.
 			if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
 				return err
 			}
-			if a.json() {
-				return a.writeJSON(&t)
+			if a.JSON() {
+				return a.WriteJSON(&t)
 			}
-			return a.printf("%s\n", t.Token)
+			return a.Printf("%s\n", t.Token)
 		},
 	}
 	cmd.Flags().BoolVar(&renew, "new", false, "replace the token")
 	return cmd
 }
 
-func (a *app) memberRemoveCommand() *cobra.Command {
+func memberRemoveCommand(a *app) *cobra.Command {
 	var force, undo, noWait bool
 	cmd := &cobra.Command{
 		Use:   "remove ID",
@@ -147,7 +140,7 @@ without --node-id.`,
 			if force && undo {
 				return usagef("--force and --undo cannot be used together")
 			}
-			return a.removeMember(cmd.Context(), command.MemberArgs{Node: id, Force: force, Undo: undo}, !noWait && !undo)
+			return removeMember(cmd.Context(), a, command.MemberArgs{Node: id, Force: force, Undo: undo}, !noWait && !undo)
 		},
 	}
 	f := cmd.Flags()
@@ -157,13 +150,13 @@ without --node-id.`,
 	return cmd
 }
 
-func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool) error {
+func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) error {
 	if !m.Undo {
 		s, err := a.clusterStatus(ctx)
 		if err != nil {
 			s = new(command.ClusterStatus) // the request itself will tell
 		}
-		if err := a.consentToRemove(ctx, s, m); err != nil {
+		if err := consentToRemove(ctx, a, s, m); err != nil {
 			return err
 		}
 		if n := findNode(s, m.Node); n != nil && n.State == command.NodeExpected {
@@ -172,7 +165,7 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 	}
 	replicas := counter{what: "replicas"}
 	begun := false // as far as the node knows that is asked; it may be behind
-	return a.carryOut(ctx, change{
+	return carryOut(ctx, a, change{
 		verb: command.AdminMemberRemove, args: m, wait: wait,
 		complete: fmt.Sprintf("node %d is removed: its server stops, and its data directory can be erased", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -191,13 +184,13 @@ func (a *app) removeMember(ctx context.Context, m command.MemberArgs, wait bool)
 
 // consentToRemove warns where a removal leaves shards with fewer replicas than
 // they shall have and, on a terminal, asks whether to go on.
-func (a *app) consentToRemove(ctx context.Context, s *command.ClusterStatus, m command.MemberArgs) error {
+func consentToRemove(ctx context.Context, a *app, s *command.ClusterStatus, m command.MemberArgs) error {
 	warning := removalWarning(s, m)
 	if warning == "" {
 		return nil
 	}
-	a.note("warning: %s", warning)
-	if _, ok := terminal(a.in); !ok || a.shell || m.Force {
+	a.Note("warning: %s", warning)
+	if _, ok := render.Terminal(a.in); !ok || a.shell || m.Force {
 		return nil
 	}
 	if !a.confirm(ctx, fmt.Sprintf("Remove node %d?", m.Node)) {
@@ -236,7 +229,7 @@ func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 		m.Node, nodes, s.ReplicationFactor, left, spare)
 }
 
-func (a *app) memberDrainCommand() *cobra.Command {
+func memberDrainCommand(a *app) *cobra.Command {
 	var undo, noWait bool
 	cmd := &cobra.Command{
 		Use:   "drain ID",
@@ -252,7 +245,7 @@ stays in effect across restarts, until --undo.`,
 			if err != nil {
 				return err
 			}
-			return a.drainMember(cmd.Context(), command.MemberArgs{Node: id, Undo: undo}, !noWait && !undo)
+			return drainMember(cmd.Context(), a, command.MemberArgs{Node: id, Undo: undo}, !noWait && !undo)
 		},
 	}
 	cmd.Flags().BoolVar(&undo, "undo", false, "allow it to lead shards again")
@@ -260,10 +253,10 @@ stays in effect across restarts, until --undo.`,
 	return cmd
 }
 
-func (a *app) drainMember(ctx context.Context, m command.MemberArgs, wait bool) error {
+func drainMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) error {
 	leaders := counter{what: "leaderships"}
 	begun := false
-	return a.carryOut(ctx, change{
+	return carryOut(ctx, a, change{
 		verb: command.AdminMemberDrain, args: m, wait: wait,
 		complete: fmt.Sprintf("node %d leads no shard and accepts no leadership", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {

@@ -1,21 +1,18 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 const operationHelp = `Operations are written as on the command line, with the quotes and backslash
@@ -26,127 +23,12 @@ escapes of the shell:
   expire KEY TIME
   persist KEY`
 
-func (a *app) batchCommand() *cobra.Command {
-	var nonAtomic bool
-	cmd := &cobra.Command{
-		Use:   "batch [FILE|-]",
-		Short: "Apply several writes in one step",
-		Long: `Apply the writes in FILE or on standard input, one per line, in one atomic step.
-All keys must be in the same shard, as keys with the same {tag} are, unless
---non-atomic is given or the cluster has one node only. A write whose condition
-fails does not stop the others.
-
-` + operationHelp + `
-
-Empty lines and lines that start with # are skipped. The exit status is 1 if a
-key was not found or a condition failed.`,
-		Example: "  printf 'put {u1}name Ann\\nincr {u1}visits\\n' | proa batch",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ops, err := a.readOperations(args)
-			if err != nil {
-				return err
-			}
-			if len(ops) == 0 {
-				return usagef("the batch is empty")
-			}
-			b := client.NewBatch().Add(ops...)
-			if nonAtomic {
-				b.NonAtomic()
-			}
-			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				results, err := c.Batch(ctx, b)
-				if err != nil {
-					return err
-				}
-				return a.showResults(results)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&nonAtomic, "non-atomic", false, "allow keys of several shards; one atomic step per shard")
-	return cmd
-}
-
-// readOperations reads one operation a line.
-func (a *app) readOperations(args []string) ([]client.Operation, error) {
-	in := a.in
-	switch {
-	case len(args) == 1 && args[0] != "-":
-		f, err := os.Open(args[0])
-		if err != nil {
-			return nil, notDonef("%w", err)
-		}
-		defer f.Close()
-		in = f
-	case a.shell:
-		return nil, usagef("standard input belongs to the shell; name a file")
-	}
-	var ops []client.Operation
-	lines := newLineReader(in)
-	for {
-		line, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			return ops, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		op, ok, err := parseOperation(string(line), false)
-		if err != nil {
-			return nil, usagef("line %d: %w", lines.number, err)
-		}
-		if ok {
-			ops = append(ops, op)
-		}
-	}
-}
-
-// lineReader reads lines of any length up to a bound.
-type lineReader struct {
-	r      *bufio.Reader
-	number int   // of the line returned last, from 1
-	offset int64 // behind it
-	buf    []byte
-}
-
-// lineBytesMax bounds a line: a value of 15 MiB in base64, its key and their
-// wrapping, or the same with every byte escaped in JSON.
-const lineBytesMax = 96 << 20
-
-func newLineReader(r io.Reader) *lineReader {
-	return &lineReader{r: bufio.NewReaderSize(r, 256<<10)}
-}
-
-// next returns the next line without its end; it is valid until the next call.
-func (l *lineReader) next() ([]byte, error) {
-	l.buf = l.buf[:0]
-	for {
-		part, err := l.r.ReadSlice('\n')
-		l.buf = append(l.buf, part...)
-		l.offset += int64(len(part))
-		switch {
-		case len(l.buf) > lineBytesMax:
-			return nil, fmt.Errorf("line %d is over %d bytes", l.number+1, lineBytesMax)
-		case errors.Is(err, bufio.ErrBufferFull):
-			continue
-		case err != nil && (!errors.Is(err, io.EOF) || len(l.buf) == 0):
-			return nil, err
-		}
-		l.number++
-		line := l.buf
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			line = line[:n-1]
-		}
-		return line, nil
-	}
-}
-
 // parseOperation reads one line. ok is false for empty lines and comments.
 func parseOperation(line string, reads bool) (op client.Operation, ok bool, err error) {
 	if strings.HasPrefix(strings.TrimSpace(line), "#") {
 		return op, false, nil
 	}
-	words, err := splitLine(line)
+	words, err := render.SplitLine(line)
 	if err != nil || len(words) == 0 {
 		return op, false, err
 	}
@@ -233,12 +115,12 @@ func countWords(n [2]int) string {
 }
 
 type resultRow struct {
-	Status    string  `json:"status"`
-	Version   *uint64 `json:"version,omitempty"` // nil: not known
-	Value     text    `json:"value,omitzero"`
-	Integer   *int64  `json:"integer,omitempty"`
-	TTLMillis int64   `json:"ttl_ms,omitempty"`
-	Previous  *row    `json:"previous,omitempty"`
+	Status    string      `json:"status"`
+	Version   *uint64     `json:"version,omitempty"` // nil: not known
+	Value     render.Text `json:"value,omitzero"`
+	Integer   *int64      `json:"integer,omitempty"`
+	TTLMillis int64       `json:"ttl_ms,omitempty"`
+	Previous  *row        `json:"previous,omitempty"`
 }
 
 func resultRowOf(r *client.Result) resultRow {
@@ -266,36 +148,22 @@ func resultRowOf(r *client.Result) resultRow {
 
 // showResults shows one line for each operation and returns the gravest
 // failure, without words: the lines have said it.
-func (a *app) showResults(results []client.Result) error {
-	t, list := a.newTable("#", "STATUS", "VERSION", "RESULT"), a.newJSONList()
+func showResults(a *app, results []client.Result) error {
+	list := a.Results("#", "STATUS", "VERSION", "RESULT")
 	var worst error
 	for i := range results {
 		r := &results[i]
 		worst = worse(worst, r.Err)
-		row := resultRowOf(r)
-		var err error
-		switch a.output {
-		case outputJSON, outputJSONL:
-			err = list.add(row)
-		case outputRaw:
-			err = a.printf("%s\n", rawResult(r, row))
-		default:
-			version := ""
-			if row.Version != nil {
-				version = strconv.FormatUint(*row.Version, 10)
-			}
-			text, size := tableResult(r)
-			err = t.add(tableRow{[]string{strconv.Itoa(i + 1), row.Status, version, text}, size})
+		row, version := resultRowOf(r), ""
+		if row.Version != nil {
+			version = strconv.FormatUint(*row.Version, 10)
 		}
-		if err != nil {
+		text, size := tableResult(r)
+		if err := list.AddValue(row, rawResult(r, row)+"\n", size, strconv.Itoa(i+1), row.Status, version, text); err != nil {
 			return err
 		}
 	}
-	end := t.flush
-	if a.json() {
-		end = list.end
-	}
-	if err := end(); err != nil || worst == nil {
+	if err := list.End(); err != nil || worst == nil {
 		return err
 	}
 	return &statusError{exitStatus(worst), errSilent}
@@ -318,148 +186,11 @@ func rawResult(r *client.Result, row resultRow) string {
 func tableResult(r *client.Result) (text string, bytes int) {
 	switch {
 	case r.Value != nil:
-		return escape(r.Value), len(r.Value)
+		return render.Escape(r.Value), len(r.Value)
 	case r.HasInteger:
 		return strconv.FormatInt(r.Integer, 10), -1
 	case r.Previous != nil:
-		return "previous: " + escape(r.Previous.Value), len(r.Previous.Value)
+		return "previous: " + render.Escape(r.Previous.Value), len(r.Previous.Value)
 	}
 	return "", -1
-}
-
-func (a *app) txnCommand() *cobra.Command {
-	var conditions, then, otherwise []string
-	cmd := &cobra.Command{
-		Use:   "txn [--if CONDITION]… [--then OPERATION]… [--else OPERATION]…",
-		Short: "Compare and write in one atomic step",
-		Long: `Run the --then operations if all --if conditions hold, otherwise the --else
-operations, in one atomic step. All keys must be in the same shard, as keys with
-the same {tag} are, unless the cluster has one node only.
-
-Conditions:
-  exists KEY
-  absent KEY
-  version KEY =|!=|<|> N
-  value KEY =|!=|<|> VALUE
-
-` + operationHelp + `
-  get KEY
-  exists KEY
-
-The exit status is 0 if all conditions held, otherwise 1.`,
-		Example: "  proa txn --if 'absent {a}lock' --then 'put {a}lock me' --else 'get {a}lock'",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			txn, err := buildTxn(conditions, then, otherwise)
-			if err != nil {
-				return err
-			}
-			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				r, err := c.Txn(ctx, txn)
-				if err != nil {
-					return err
-				}
-				return a.showTxn(r)
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.StringArrayVar(&conditions, "if", nil, "`condition` that must hold; repeatable")
-	f.StringArrayVar(&then, "then", nil, "`operation` to run if all conditions hold; repeatable")
-	f.StringArrayVar(&otherwise, "else", nil, "`operation` to run if a condition does not hold; repeatable")
-	return cmd
-}
-
-func buildTxn(conditions, then, otherwise []string) (*client.Txn, error) {
-	if len(conditions)+len(then)+len(otherwise) == 0 {
-		return nil, usagef("the transaction is empty")
-	}
-	txn := client.NewTxn()
-	for _, line := range conditions {
-		c, err := parseCondition(line)
-		if err != nil {
-			return nil, usagef("--if %q: %w", line, err)
-		}
-		txn.If(c)
-	}
-	for _, branch := range []struct {
-		flag  string
-		lines []string
-		add   func(...client.Operation) *client.Txn
-	}{{"--then", then, txn.Then}, {"--else", otherwise, txn.Else}} {
-		for _, line := range branch.lines {
-			op, ok, err := parseOperation(line, true)
-			if err != nil {
-				return nil, usagef("%s %q: %w", branch.flag, line, err)
-			}
-			if ok {
-				branch.add(op)
-			}
-		}
-	}
-	return txn, nil
-}
-
-var relations = map[string]client.Relation{
-	"=": client.Equal, "==": client.Equal, "!=": client.NotEqual, "<": client.Less, ">": client.Greater,
-}
-
-func parseCondition(line string) (c client.Condition, err error) {
-	words, err := splitLine(line)
-	if err != nil {
-		return c, err
-	}
-	switch {
-	case len(words) == 2 && words[0] == "exists":
-		return client.Present([]byte(words[1])), nil
-	case len(words) == 2 && words[0] == "absent":
-		return client.Absent([]byte(words[1])), nil
-	case len(words) != 4 || words[0] != "version" && words[0] != "value":
-		return c, errors.New("write: exists KEY, absent KEY, version KEY = N, or value KEY = VALUE")
-	}
-	relation, ok := relations[words[2]]
-	if !ok {
-		return c, fmt.Errorf("unknown relation %q: choose =, !=, < or >", words[2])
-	}
-	if words[0] == "value" {
-		return client.Value([]byte(words[1]), relation, []byte(words[3])), nil
-	}
-	n, err := strconv.ParseUint(words[3], 10, 64)
-	if err != nil {
-		return c, fmt.Errorf("version %q is not a whole number", words[3])
-	}
-	return client.Version([]byte(words[1]), relation, n), nil
-}
-
-func (a *app) showTxn(r client.TxnResult) error {
-	var err error
-	if a.json() {
-		rows := make([]resultRow, len(r.Results))
-		for i := range r.Results {
-			rows[i] = resultRowOf(&r.Results[i])
-		}
-		err = a.writeJSON(struct {
-			Succeeded bool        `json:"succeeded"`
-			Results   []resultRow `json:"results"`
-		}{r.Succeeded, rows})
-	} else {
-		branch := "conditions held; ran --then"
-		if !r.Succeeded {
-			branch = "a condition did not hold; ran --else"
-		}
-		if a.output == outputTable {
-			if err := a.printf("%s\n", branch); err != nil {
-				return err
-			}
-		}
-		err = a.showResults(r.Results)
-	}
-	var silent *statusError
-	if err != nil && !errors.As(err, &silent) {
-		return err
-	}
-	if !r.Succeeded {
-		return &statusError{exitFailed, errSilent}
-	}
-	return err
 }

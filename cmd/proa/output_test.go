@@ -33,16 +33,3 @@ func TestReplaceFileFails(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// TestRounded checks that figures keep what a person reads, and what is no number
-// with decimals is as it was.
-func TestRounded(t *testing.T) {
-	for value, want := range map[string]string{
-		"3187.935272727273": "3187.935", "0.00049": "0", "1.9996": "2", "12.5": "12.5", "3": "3", "18446744073709551615": "18446744073709551615",
-		"true": "true", "null": "null", `["tcp://127.0.0.1:7400"]`: `["tcp://127.0.0.1:7400"]`,
-	} {
-		if got := rounded(value); got != want {
-			t.Errorf("%s became %s, want %s", value, got, want)
-		}
-	}
-}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 const (
@@ -27,8 +28,8 @@ const (
 type step func(*command.ClusterStatus) (progress string, complete bool, err error)
 
 // follow waits until a change is complete and shows how it goes on.
-func (a *app) follow(ctx context.Context, look step) error {
-	line := a.newProgressLine()
+func follow(ctx context.Context, a *app, look step) error {
+	line := newProgressLine(a)
 	defer line.end()
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
@@ -50,7 +51,7 @@ func (a *app) follow(ctx context.Context, look step) error {
 				last, lastChange = text, time.Now()
 			}
 			if still := time.Since(lastChange); still >= stallAfter {
-				text += fmt.Sprintf(" (unchanged for %s; proa status may show why)", formatAge(still.Truncate(stallAfter)))
+				text += fmt.Sprintf(" (unchanged for %s; proa status may show why)", render.Age(still.Truncate(stallAfter)))
 			}
 			line.show(text)
 		}
@@ -94,28 +95,28 @@ type progressLine struct {
 	last       string
 }
 
-func (a *app) newProgressLine() *progressLine {
-	_, onTerminal := terminal(a.err)
+func newProgressLine(a *app) *progressLine {
+	_, onTerminal := render.Terminal(a.Err)
 	return &progressLine{a: a, onTerminal: onTerminal}
 }
 
 func (l *progressLine) show(text string) {
-	text = oneLine(text)
-	if text == l.last || l.a.json() {
+	text = render.OneLine(text)
+	if text == l.last || l.a.JSON() {
 		return
 	}
 	l.last = text
 	if l.onTerminal {
-		fmt.Fprintf(l.a.err, "\r%s\x1b[K", text)
+		fmt.Fprintf(l.a.Err, "\r%s\x1b[K", text)
 		return
 	}
-	fmt.Fprintln(l.a.err, text)
+	fmt.Fprintln(l.a.Err, text)
 }
 
 // end leaves the line.
 func (l *progressLine) end() {
 	if l.onTerminal && l.last != "" {
-		fmt.Fprint(l.a.err, "\r\x1b[K")
+		fmt.Fprint(l.a.Err, "\r\x1b[K")
 	}
 }
 
@@ -131,22 +132,22 @@ type change struct {
 
 // carryOut sends a request, shows its answer and, where it is to, waits until
 // the change is complete.
-func (a *app) carryOut(ctx context.Context, c change) error {
+func carryOut(ctx context.Context, a *app, c change) error {
 	var done command.Done
 	if err := a.administer(ctx, c.verb, c.args, &done); err != nil {
 		return err
 	}
 	if !c.wait {
-		return a.showDone(&done)
+		return showDone(a, &done)
 	}
-	if a.output == outputTable && !c.quiet {
+	if a.Form == render.AsTable && !c.quiet {
 		// JSON has one object, which tells of the end.
-		if err := a.showDone(&done); err != nil {
+		if err := showDone(a, &done); err != nil {
 			return err
 		}
 	}
-	if err := a.follow(ctx, c.look); err != nil {
+	if err := follow(ctx, a, c.look); err != nil {
 		return err
 	}
-	return a.showDone(&command.Done{Message: c.complete})
+	return showDone(a, &command.Done{Message: c.complete})
 }

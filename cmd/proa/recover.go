@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/raftgroup"
 )
 
@@ -40,7 +41,7 @@ those nodes is lost for good:
 
 `
 
-func (a *app) recoverCommand() *cobra.Command {
+func recoverCommand(a *app) *cobra.Command {
 	var unsafe, cutLog bool
 	var dir, which, consent string
 	cmd := &cobra.Command{
@@ -75,7 +76,7 @@ The command asks for the id of the cluster. In scripts, pass it with
 			if err != nil {
 				return err
 			}
-			return a.recoverShards(cmd.Context(), raftgroup.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
+			return recoverShards(cmd.Context(), a, raftgroup.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
 		},
 	}
 	f := cmd.Flags()
@@ -108,30 +109,30 @@ func parseShards(text string) ([]int, error) {
 	return shards, nil
 }
 
-func (a *app) recoverShards(ctx context.Context, o raftgroup.RecoverOptions, consent string) error {
+func recoverShards(ctx context.Context, a *app, o raftgroup.RecoverOptions, consent string) error {
 	dir := o.Dir
 	cluster, err := directoryCluster(dir)
 	if err != nil {
 		return err
 	}
-	if err := a.consent(ctx, &o, cluster, consent); err != nil {
+	if err := confirmRecovery(ctx, a, &o, cluster, consent); err != nil {
 		return err
 	}
 	recovered, err := recoverUnsafe(o)
 	if err != nil {
 		return fmt.Errorf("recover %s: %w", dir, err)
 	}
-	if a.output != outputTable {
-		return a.writeJSON(namedMeta{recovered})
+	if a.Form != render.AsTable {
+		return a.WriteJSON(namedMeta{recovered})
 	}
-	raw, err := marshalJSON(recovered.Shards)
+	raw, err := render.MarshalJSON(recovered.Shards)
 	if err != nil {
 		return err
 	}
-	if err := a.showTable(nameMeta(raw)); err != nil {
+	if err := a.Objects(nameMeta(raw)); err != nil {
 		return err
 	}
-	return a.printf("\n%s\n", afterRecovery(&recovered))
+	return a.Printf("\n%s\n", afterRecovery(&recovered))
 }
 
 // afterRecovery says what to do next.
@@ -181,12 +182,12 @@ func directoryCluster(dir string) (string, error) {
 
 // consent makes sure that whoever runs this knows what it does to which
 // cluster.
-func (a *app) consent(ctx context.Context, o *raftgroup.RecoverOptions, cluster, given string) error {
+func confirmRecovery(ctx context.Context, a *app, o *raftgroup.RecoverOptions, cluster, given string) error {
 	if given == "" {
-		if _, ok := terminal(a.in); !ok {
+		if _, ok := render.Terminal(a.in); !ok {
 			return usagef("standard input is not a terminal, so there is no confirmation; read proa shard recover --help first, then pass --yes-i-lose-acknowledged-writes with the id of the cluster")
 		}
-		fmt.Fprint(a.err, recoverText(o))
+		fmt.Fprint(a.Err, recoverText(o))
 		var answered bool
 		if given, answered = a.ask(ctx, fmt.Sprintf("To go on, type the id of the cluster, %s: ", cluster)); !answered {
 			return notDonef("nothing was changed: no answer")

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // scanFlags are the options of scan and export.
@@ -19,7 +20,7 @@ type scanFlags struct {
 	cursor             string
 }
 
-func (a *app) scanCommand() *cobra.Command {
+func scanCommand(a *app) *cobra.Command {
 	var s scanFlags
 	cmd := &cobra.Command{
 		Use:   "scan [PREFIX]",
@@ -43,8 +44,8 @@ safe for any bytes.`,
 			if err != nil {
 				return err
 			}
-			onward := func(cursor string) string { return a.again(cmd, args, "--cursor", cursor) }
-			return a.scan(cmd.Context(), &s, options, onward)
+			onward := func(cursor string) string { return again(a, cmd, args, "--cursor", cursor) }
+			return scanKeys(cmd.Context(), a, &s, options, onward)
 		},
 	}
 	f := cmd.Flags()
@@ -112,37 +113,37 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 // checkRange refuses bounds between which no key can be. An empty one is none.
 func checkRange(start, end []byte) error {
 	if len(end) > 0 && bytes.Compare(start, end) >= 0 {
-		return usagef("the range is empty: start %s is not before end %s", escape(start), escape(end))
+		return usagef("the range is empty: start %s is not before end %s", render.Escape(start), render.Escape(end))
 	}
 	return nil
 }
 
 // scan lists keys; onward returns the command line that goes on from a cursor.
-func (a *app) scan(ctx context.Context, s *scanFlags, options []client.ScanOption, onward func(cursor string) string) error {
+func scanKeys(ctx context.Context, a *app, s *scanFlags, options []client.ScanOption, onward func(cursor string) string) error {
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	scanner := c.NewScanner(options...)
-	w := a.newRowWriter(!s.keysOnly)
+	w := newKeyRows(a, !s.keysOnly)
 	n := 0
 	for item, err := range scanner.All(ctx) {
 		if err != nil {
-			return errors.Join(w.flush(), err)
+			return errors.Join(w.End(), err)
 		}
-		if err := w.write(&item, true); err != nil {
+		if err := w.show(&item, true); err != nil {
 			return err
 		}
 		n++
 	}
-	if err := w.flush(); err != nil {
+	if err := w.End(); err != nil {
 		return err
 	}
-	if n == 0 && !a.json() {
-		a.note("no keys found")
+	if n == 0 && !a.JSON() {
+		a.Note("no keys found")
 	}
 	if cursor := scanner.Cursor(); s.limit > 0 && n == s.limit && cursor != nil {
-		a.note("There may be more keys; continue with: %s", onward(base64.RawURLEncoding.EncodeToString(cursor)))
+		a.Note("There may be more keys; continue with: %s", onward(base64.RawURLEncoding.EncodeToString(cursor)))
 	}
 	return nil
 }

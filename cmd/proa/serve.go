@@ -18,13 +18,14 @@ import (
 
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/admin"
 )
 
 // serveCommand is `proa serve`.
-func (a *app) serveCommand() *cobra.Command {
+func serveCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a server",
@@ -36,7 +37,7 @@ connections at once. Acknowledged writes are safe in both cases, and after kill
 
 Settings come from a YAML file (--config), the environment (PROA_...) and
 flags; later sources override earlier ones. "proa config docs" lists them all.`,
-		Annotations: map[string]string{outputForms: outputTable},
+		Annotations: map[string]string{outputForms: render.AsTable},
 		Example: `  proa serve
   proa serve --data /var/lib/proa --listen :7400 --admin-listen 127.0.0.1:7402
   proa serve --set raft.log_size_max=2GiB --unix /run/proa.sock`,
@@ -452,7 +453,7 @@ func newLogger(c *config.Config) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(os.Stderr, o))
 	}
 	return slog.New(tint.NewTextHandler(os.Stderr, &tint.Options{ // for people
-		Level: level, TimeFormat: "15:04:05.000", NoColor: !colours(),
+		Level: level, TimeFormat: "15:04:05.000", NoColor: !render.Colours(),
 	}))
 }
 

@@ -6,14 +6,16 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
-func (a *app) shardCommand() *cobra.Command {
+func shardCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shard",
 		Short: "List, move, check and recover shards",
@@ -23,16 +25,16 @@ stores the cluster's own data.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.shardListCommand(), a.shardMoveCommand(), a.shardTransferCommand(), a.splitLeadersCommand(), a.checksumCommand())
+	cmd.AddCommand(shardListCommand(a), shardMoveCommand(a), shardTransferCommand(a), splitLeadersCommand(a), checksumCommand(a))
 	if !a.shell {
-		recovery := a.recoverCommand()
+		recovery := recoverCommand(a)
 		needServerSystem(recovery)
 		cmd.AddCommand(recovery)
 	}
 	return cmd
 }
 
-func (a *app) shardListCommand() *cobra.Command {
+func shardListCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the shards",
@@ -45,29 +47,21 @@ func (a *app) shardListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			switch a.output {
-			case outputJSON, outputJSONL:
-				list := a.newJSONList()
-				for i := range s.Shards {
-					if err := list.add(namedMeta{&s.Shards[i]}); err != nil {
-						return err
-					}
-				}
-				return list.end()
-			case outputRaw:
-				for i := range s.Shards {
-					if err := a.printf("%s\n", shardName(s.Shards[i].Shard)); err != nil {
-						return err
-					}
-				}
-				return nil
+			if a.Form == render.AsTable {
+				return showShards(&a.Output, s, render.WideLook(a.Out))
 			}
-			return a.showShards(s, wideLook(a.out))
+			list := a.Results()
+			for i := range s.Shards {
+				if err := list.Add(namedMeta{&s.Shards[i]}, shardName(s.Shards[i].Shard)+"\n"); err != nil {
+					return err
+				}
+			}
+			return list.End()
 		},
 	}
 }
 
-func (a *app) shardMoveCommand() *cobra.Command {
+func shardMoveCommand(a *app) *cobra.Command {
 	var from, to uint64
 	var noWait bool
 	cmd := &cobra.Command{
@@ -94,7 +88,7 @@ of it.`,
 			if from == to {
 				return usagef("--from and --to are the same node")
 			}
-			return a.moveShard(cmd.Context(), command.ShardArgs{Shard: shard, From: from, To: to}, !noWait)
+			return moveShard(cmd.Context(), a, command.ShardArgs{Shard: shard, From: from, To: to}, !noWait)
 		},
 	}
 	f := cmd.Flags()
@@ -104,11 +98,11 @@ of it.`,
 	return cmd
 }
 
-func (a *app) moveShard(ctx context.Context, m command.ShardArgs, wait bool) error {
+func moveShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) error {
 	name := shardName(m.Shard)
 	begun := false // as far as the node knows that is asked; it may be behind
 	h := hindrance{patience: a.timeout}
-	return a.carryOut(ctx, change{
+	return carryOut(ctx, a, change{
 		verb: command.AdminShardMove, args: m, wait: wait,
 		complete: fmt.Sprintf("shard %s: the replica is on node %d and no longer on node %d", name, m.To, m.From),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -152,7 +146,7 @@ func moveHindrance(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) s
 	return ""
 }
 
-func (a *app) shardTransferCommand() *cobra.Command {
+func shardTransferCommand(a *app) *cobra.Command {
 	var to uint64
 	var noWait bool
 	cmd := &cobra.Command{
@@ -171,7 +165,7 @@ may transfer it again later.`,
 			if err := checkNode("to", to); err != nil {
 				return err
 			}
-			return a.transferShard(cmd.Context(), command.ShardArgs{Shard: shard, To: to}, !noWait)
+			return transferShard(cmd.Context(), a, command.ShardArgs{Shard: shard, To: to}, !noWait)
 		},
 	}
 	cmd.Flags().Uint64Var(&to, "to", 0, "`node` to lead the shard")
@@ -179,10 +173,10 @@ may transfer it again later.`,
 	return cmd
 }
 
-func (a *app) transferShard(ctx context.Context, m command.ShardArgs, wait bool) error {
+func transferShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) error {
 	name := shardName(m.Shard)
 	begin := time.Now()
-	return a.carryOut(ctx, change{
+	return carryOut(ctx, a, change{
 		verb: command.AdminTransfer, args: m, wait: wait, quiet: true,
 		complete: fmt.Sprintf("shard %s is led by node %d", name, m.To),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -200,7 +194,7 @@ func (a *app) transferShard(ctx context.Context, m command.ShardArgs, wait bool)
 	})
 }
 
-func (a *app) splitLeadersCommand() *cobra.Command {
+func splitLeadersCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "split-leaders",
 		Short: "Distribute leaders evenly over the nodes",
@@ -209,12 +203,12 @@ and are neither draining nor slow. If cluster.balance_leaders is on, the cluster
 does this automatically.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.carryOut(cmd.Context(), change{verb: command.AdminSplitLeaders})
+			return carryOut(cmd.Context(), a, change{verb: command.AdminSplitLeaders})
 		},
 	}
 }
 
-func (a *app) checksumCommand() *cobra.Command {
+func checksumCommand(a *app) *cobra.Command {
 	all := false
 	cmd := &cobra.Command{
 		Use:   "checksum [SHARD | --all]",
@@ -229,7 +223,7 @@ could not be determined, for example because a node is down.`,
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return a.checksumAll(cmd.Context())
+				return checksumAll(cmd.Context(), a)
 			}
 			if all {
 				return usagef("SHARD and --all cannot be used together")
@@ -238,14 +232,14 @@ could not be determined, for example because a node is down.`,
 			if err != nil {
 				return err
 			}
-			return a.checksums(cmd.Context(), []int{shard})
+			return checksums(cmd.Context(), a, []int{shard})
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "check all shards, as without SHARD")
 	return cmd
 }
 
-func (a *app) checksumAll(ctx context.Context) error {
+func checksumAll(ctx context.Context, a *app) error {
 	s, err := a.clusterStatus(ctx)
 	if err != nil {
 		return err
@@ -254,12 +248,12 @@ func (a *app) checksumAll(ctx context.Context) error {
 	for i := range s.Shards {
 		shards[i] = s.Shards[i].Shard
 	}
-	return a.checksums(ctx, shards)
+	return checksums(ctx, a, shards)
 }
 
 // checksums checks one shard after the other and returns the gravest finding.
-func (a *app) checksums(ctx context.Context, shards []int) error {
-	t, list := a.newTable("SHARD", "ENTRY", "RESULT", "REPLICAS"), a.newJSONList()
+func checksums(ctx context.Context, a *app, shards []int) error {
+	list := a.Results("SHARD", "ENTRY", "RESULT", "REPLICAS")
 	worst := exitDone
 	for _, shard := range shards {
 		var sum command.ShardChecksum
@@ -271,22 +265,18 @@ func (a *app) checksums(ctx context.Context, shards []int) error {
 				return err
 			}
 			worst = graver(worst, exitServer)
-			if err := a.showUnchecked(list, shard, explain(err, a)); err != nil {
+			if err := showUnchecked(a, list, shard, explain(err, a)); err != nil {
 				return err
 			}
 			continue
 		}
 		verdict, status := judge(&sum)
 		worst = graver(worst, status)
-		if err := a.showChecksum(t, list, &sum, verdict); err != nil {
+		if err := showChecksum(list, &sum, verdict); err != nil {
 			return err
 		}
 	}
-	end := t.flush
-	if a.json() {
-		end = list.end
-	}
-	if err := end(); err != nil || worst == exitDone {
+	if err := list.End(); err != nil || worst == exitDone {
 		return err
 	}
 	return &statusError{worst, errSilent}
@@ -330,35 +320,27 @@ func graver(a, b int) int {
 }
 
 // showUnchecked says why a shard could not be checked.
-func (a *app) showUnchecked(list *jsonList, shard int, why *problem) error {
-	if a.json() {
-		return list.add(namedMeta{struct {
+func showUnchecked(a *app, list *render.Results, shard int, why *problem) error {
+	if a.JSON() {
+		return list.AddJSON(namedMeta{struct {
 			Shard int      `json:"shard"`
 			Error *problem `json:"error"`
 		}{shard, why}})
 	}
 	why.Message = fmt.Sprintf("shard %s: %s", shardName(shard), why.Message)
-	_, err := fmt.Fprintln(a.err, why.text())
+	_, err := fmt.Fprintln(a.Err, why.text())
 	return err
 }
 
-func (a *app) showChecksum(t *table, list *jsonList, sum *command.ShardChecksum, verdict string) error {
-	if a.json() {
-		return list.add(namedMeta{sum})
-	}
-	text := ""
+func showChecksum(list *render.Results, sum *command.ShardChecksum, verdict string) error {
+	replicas := make([]string, len(sum.Replicas))
 	for i, r := range sum.Replicas {
-		if i > 0 {
-			text += "  "
-		}
+		said := fmt.Sprintf("%016x", r.Checksum)
 		if r.Error != "" {
-			text += fmt.Sprintf("%d: %s", r.Node, escape([]byte(r.Error)))
-		} else {
-			text += fmt.Sprintf("%d: %016x", r.Node, r.Checksum)
+			said = render.Escape([]byte(r.Error))
 		}
+		replicas[i] = fmt.Sprintf("%d: %s", r.Node, said)
 	}
-	if a.output == outputRaw {
-		return a.printf("%s\t%s\n", shardName(sum.Shard), verdict)
-	}
-	return t.row(shardName(sum.Shard), strconv.FormatUint(sum.Index, 10), verdict, text)
+	name := shardName(sum.Shard)
+	return list.Add(namedMeta{sum}, name+"\t"+verdict+"\n", name, strconv.FormatUint(sum.Index, 10), verdict, strings.Join(replicas, "  "))
 }

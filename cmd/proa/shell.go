@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 const shellHelp = `Commands are those of the command line, without "proa". Quotes group words;
@@ -31,7 +32,7 @@ and keys; Control-C interrupts a command, Control-D exits.
   clear            clear the screen
   exit             exit`
 
-func (a *app) shellCommand() *cobra.Command {
+func shellCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "shell",
 		Short: "Run commands interactively, with history and completion",
@@ -50,7 +51,7 @@ that failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := &shell{app: a}
-			if _, ok := terminal(a.in); ok {
+			if _, ok := render.Terminal(a.in); ok {
 				return s.interactive(cmd.Context())
 			}
 			return s.pipe(cmd.Context())
@@ -78,7 +79,7 @@ func (s *shell) pipe(ctx context.Context) error {
 			return err
 		}
 		if status := s.execute(ctx, string(line)); status != exitDone {
-			s.app.note("(line %d)", lines.number)
+			s.app.Note("(line %d)", lines.number)
 			last = status
 		}
 	}
@@ -144,7 +145,7 @@ func (s *shell) open(ctx context.Context) error {
 	case !errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrHandshake), errors.Is(err, client.ErrWrongCluster):
 		return err
 	}
-	fmt.Fprintf(s.app.err, "%s\nThe shell is not connected; each command tries again. Type help for help, exit to leave.\n", describe(err, s.app))
+	fmt.Fprintf(s.app.Err, "%s\nThe shell is not connected; each command tries again. Type help for help, exit to leave.\n", describe(err, s.app))
 	return nil
 }
 
@@ -153,7 +154,7 @@ func (s *shell) greet(c *client.Client) {
 	if !ok {
 		return // lost again already; the prompt says so
 	}
-	fmt.Fprintf(s.app.out, "Connected to node %d (%s) of cluster %016x, %d shards. Type help for help, exit to leave.\n", i.Node, oneLine(i.Version), i.Cluster, i.Shards)
+	fmt.Fprintf(s.app.Out, "Connected to node %d (%s) of cluster %016x, %d shards. Type help for help, exit to leave.\n", i.Node, render.OneLine(i.Version), i.Cluster, i.Shards)
 }
 
 // prompt says which cluster commands go to, and whether c is connected to it. A nil
@@ -218,7 +219,7 @@ func (s *shell) notice() (stop func() bool) {
 			return // connecting; the error will say more
 		}
 		if _, ok := c.Server(); !ok {
-			fmt.Fprintln(s.app.err, "Not connected; trying again until the command times out. Control-C ends the wait.")
+			fmt.Fprintln(s.app.Err, "Not connected; trying again until the command times out. Control-C ends the wait.")
 		}
 	}).Stop
 }
@@ -236,7 +237,7 @@ func (s *shell) execute(ctx context.Context, line string) int {
 	if strings.HasPrefix(strings.TrimSpace(line), "#") {
 		return exitDone
 	}
-	words, err := splitLine(line)
+	words, err := render.SplitLine(line)
 	if err != nil {
 		return s.refuse("%v", err)
 	}
@@ -250,7 +251,7 @@ func (s *shell) execute(ctx context.Context, line string) int {
 	begin := time.Now()
 	status := s.line().run(ctx, words)
 	if s.timing && words[0] != "help" {
-		fmt.Fprintf(s.app.err, "(%.2f ms)\n", float64(time.Since(begin))/float64(time.Millisecond))
+		fmt.Fprintf(s.app.Err, "(%.2f ms)\n", float64(time.Since(begin))/float64(time.Millisecond))
 	}
 	return status
 }
@@ -274,17 +275,17 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 	case "exit", "quit":
 		s.leave = true
 	case "clear":
-		io.WriteString(s.app.out, "\x1b[H\x1b[2J")
+		io.WriteString(s.app.Out, "\x1b[H\x1b[2J")
 	case "timing":
 		if argument != "on" && argument != "off" {
 			return s.usage("timing on, or timing off"), true
 		}
 		s.timing = argument == "on"
 	case "output":
-		if !slices.Contains([]string{outputTable, outputJSON, outputJSONL, outputRaw}, argument) {
+		if !slices.Contains([]string{render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}, argument) {
 			return s.usage("output table, output json, output jsonl, or output raw"), true
 		}
-		s.app.output = argument
+		s.app.Form = argument
 	case "help", "?":
 		if len(words) > 1 {
 			if c, _, err := newRoot(s.line()).Find(words[1:]); err != nil || !c.HasParent() {
@@ -292,11 +293,11 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 			}
 			return 0, false
 		}
-		fmt.Fprintln(s.app.out, shellHelp)
-		fmt.Fprintln(s.app.out)
+		fmt.Fprintln(s.app.Out, shellHelp)
+		fmt.Fprintln(s.app.Out)
 		for _, c := range newRoot(s.line()).Commands() {
 			if c.IsAvailableCommand() {
-				fmt.Fprintf(s.app.out, "  %-16s %s\n", c.Name(), c.Short)
+				fmt.Fprintf(s.app.Out, "  %-16s %s\n", c.Name(), c.Short)
 			}
 		}
 	default:
@@ -375,7 +376,7 @@ func openWord(line string) (words []string, word string) {
 		}
 	}
 	start = min(start, len(line))
-	words, err := splitLine(line[:start])
+	words, err := render.SplitLine(line[:start])
 	if err != nil {
 		return nil, "" // inside quotes: nothing to offer
 	}
@@ -399,7 +400,7 @@ func (s *shell) complete(words []string, word string) []string {
 	case "timing":
 		return []string{"on", "off"}
 	case "output":
-		return []string{outputTable, outputJSON, outputJSONL, outputRaw}
+		return []string{render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}
 	}
 	cmd, _, err := root.Find(words[:1])
 	if err != nil || cmd == root {
@@ -411,15 +412,15 @@ func (s *shell) complete(words []string, word string) []string {
 	if cmd.ValidArgsFunction == nil && cmd.Name() != "scan" {
 		return nil
 	}
-	prefix, err := unescape(word)
+	prefix, err := render.Unescape(word)
 	if err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), completionTimeout)
 	defer cancel()
 	var out []string
-	for _, k := range line.keysWith(ctx, prefix) {
-		out = append(out, quoteWord(k))
+	for _, k := range keysWith(ctx, line, prefix) {
+		out = append(out, render.QuoteWord(k))
 	}
 	return out
 }

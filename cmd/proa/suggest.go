@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // otherNames are the names that commands have in other programs.
@@ -69,7 +71,7 @@ func distance(a, b string) int {
 
 // unknownCommand says what may have been meant, where err is about a command that
 // there is not. Otherwise it returns err.
-func (a *app) unknownCommand(root *cobra.Command, err error) error {
+func unknownCommand(a *app, root *cobra.Command, err error) error {
 	var word, path string
 	if _, scanned := fmt.Sscanf(err.Error(), "unknown command %q for %q", &word, &path); scanned != nil {
 		return err
@@ -78,15 +80,15 @@ func (a *app) unknownCommand(root *cobra.Command, err error) error {
 	if words := strings.Fields(path); len(words) > 0 {
 		parent, _, _ = root.Find(strings.Fields(strings.TrimPrefix(path, root.Name())))
 	}
-	return &usageError{errors.New(a.unknownText(root, parent, word))}
+	return &usageError{errors.New(unknownText(a, root, parent, word))}
 }
 
-func (a *app) unknownText(root, parent *cobra.Command, word string) string {
+func unknownText(a *app, root, parent *cobra.Command, word string) string {
 	prefix := "" // of the commands below parent
 	if parent != root {
 		prefix = strings.TrimSpace(strings.TrimPrefix(parent.CommandPath(), root.Name())) + " "
 	}
-	text := fmt.Sprintf("unknown command %s%s", prefix, escape([]byte(word)))
+	text := fmt.Sprintf("unknown command %s%s", prefix, render.Escape([]byte(word)))
 	if a.shell {
 		outside := newRoot(&app{link: a.link})
 		if c, _, err := outside.Find(append(strings.Fields(prefix), word)); err == nil && c.Name() == word {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // Who types what another program calls it, or mistypes, is told what there is.
@@ -34,12 +36,12 @@ func TestSuggestions(t *testing.T) {
 		"del --start b --end b --yes": "proa: the range is empty: start b is not before end b\nSee: proa del --help\n",
 		"txn --then 'ptu k v'":        "proa: --then \"ptu k v\": unknown operation \"ptu\"; did you mean put?\nSee: proa txn --help\n",
 	} {
-		words, err := splitLine(line)
+		words, err := render.SplitLine(line)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var errs bytes.Buffer
-		a := &app{in: strings.NewReader(""), out: &errs, err: &errs}
+		a := &app{in: strings.NewReader(""), Output: render.Output{Out: &errs, Err: &errs}}
 		if status := a.run(t.Context(), append(words, "-e", "127.0.0.1:1")); status != exitUsage || errs.String() != want {
 			t.Errorf("%s: status %d, %q", line, status, &errs)
 		}

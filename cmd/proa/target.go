@@ -14,6 +14,7 @@ import (
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/contexts"
 	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // target is the cluster that commands talk to.
@@ -39,7 +40,7 @@ const (
 // where it counts, so that a damaged one stops no command that names endpoints.
 func (a *app) target() (*target, error) {
 	if a.link.target == nil {
-		t, err := a.findTarget()
+		t, err := findTarget(a)
 		if err != nil {
 			return nil, err
 		}
@@ -48,7 +49,7 @@ func (a *app) target() (*target, error) {
 	return a.link.target, nil
 }
 
-func (a *app) findTarget() (*target, error) {
+func findTarget(a *app) (*target, error) {
 	name := a.context
 	if name == "" {
 		if a.endpoints != nil {
@@ -113,14 +114,14 @@ func loadContexts() (*contexts.Set, error) {
 
 func noContext(name string, set *contexts.Set) error {
 	if len(set.Contexts) == 0 {
-		return notDonef("there is no context %q: no context has been added; add it with: proa context add %s HOST:PORT", name, shellQuote(name))
+		return notDonef("there is no context %q: no context has been added; add it with: proa context add %s HOST:PORT", name, render.ShellQuote(name))
 	}
 	return notDonef("there is no context %q; there are: %s", name, strings.Join(set.Names(), ", "))
 }
 
 // meet remembers the cluster of a context at the first contact, and reports
 // whether this was the first one.
-func (a *app) meet(c *client.Client, t *target) bool {
+func meet(a *app, c *client.Client, t *target) bool {
 	info, ok := c.Server()
 	if t.context == "" || t.cluster != 0 || !ok || info.Cluster == 0 {
 		return false
@@ -134,7 +135,7 @@ func (a *app) meet(c *client.Client, t *target) bool {
 		return nil
 	})
 	if err != nil {
-		a.note("the cluster of context %s cannot be remembered: %v", t.context, err)
+		a.Note("the cluster of context %s cannot be remembered: %v", t.context, err)
 	}
 	return true
 }
@@ -203,7 +204,7 @@ func adviceClientPort(e *client.UnavailableError, t *target) string {
 func (t *target) commandNaming(endpoints ...string) string {
 	words := make([]string, len(endpoints))
 	for i, e := range endpoints {
-		words[i] = shellQuote(e)
+		words[i] = render.ShellQuote(e)
 	}
 	switch t.source {
 	case byContext:

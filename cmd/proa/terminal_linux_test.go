@@ -14,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 func init() { scriptTerminal = onTerminal }
@@ -61,7 +63,7 @@ func TestSaysItWaits(t *testing.T) {
 	defer here.Close()
 	defer there.Close()
 	synctest.Test(t, func(t *testing.T) {
-		a := &app{err: there, timeout: 7 * time.Second}
+		a := &app{timeout: 7 * time.Second, Output: render.Output{Err: there}}
 		a.saysItWaits()()
 		time.Sleep(2 * callQuiet)
 		a.timeout = 9 * time.Second

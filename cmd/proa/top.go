@@ -7,18 +7,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
-func (a *app) topCommand() *cobra.Command {
+func topCommand(a *app) *cobra.Command {
 	var interval time.Duration
 	var count int
 	order := "node"
@@ -45,7 +49,7 @@ top connects to each node at its advertised client address. The figures of a
 node that cannot be reached are dashes.`,
 		Example:     "  proa top\n  proa top --sort cpu\n  proa top --count 2 -o jsonl | jq '.nodes[] | {id, writes_per_s}'",
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSONL},
+		Annotations: map[string]string{outputForms: render.AsTable + " " + render.AsJSONL},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case interval < 100*time.Millisecond:
@@ -55,7 +59,7 @@ node that cannot be reached are dashes.`,
 			case !slices.ContainsFunc(topOrders, func(o topOrder) bool { return o.name == order }):
 				return usagef("--sort %s: choose node, reads, writes, rtt, fsync, cpu or mem", order)
 			}
-			t := &top{app: a, interval: interval, count: count, order: order, look: lookOf(a.out), nodes: map[uint64]*topNode{}}
+			t := &top{app: a, interval: interval, count: count, order: order, look: render.LookOf(a.Out), nodes: map[uint64]*topNode{}}
 			defer t.close()
 			return t.run(cmd.Context())
 		},
@@ -73,7 +77,7 @@ type top struct {
 	interval time.Duration
 	count    int
 	order    string
-	look     look
+	look     render.Look
 	nodes    map[uint64]*topNode
 }
 
@@ -168,9 +172,9 @@ func sortRows(rows []topRow, order string) {
 // terminal it has the whole of that meanwhile.
 func (t *top) run(ctx context.Context) error {
 	var keys <-chan byte
-	if t.look.columns > 0 {
+	if t.look.Columns > 0 {
 		var leave func()
-		keys, leave = t.app.takeTerminal()
+		keys, leave = takeTerminal(t.app)
 		defer leave()
 	}
 	tick := time.NewTicker(t.interval)
@@ -184,7 +188,7 @@ func (t *top) run(ctx context.Context) error {
 			return err
 		}
 		// The first picture has no rates yet; a terminal shows it all the same.
-		if failure != nil || t.look.columns > 0 || p.rated() {
+		if failure != nil || t.look.Columns > 0 || p.rated() {
 			shown++
 			if err := t.show(p, failure); err != nil {
 				return err
@@ -280,7 +284,7 @@ func (n *topNode) ask(ctx context.Context, t *top, r *topRow) {
 	ctx, cancel := context.WithTimeout(ctx, max(t.interval, time.Second))
 	defer cancel()
 	if n.client == nil {
-		c, err := t.app.connectNode(ctx, n.address)
+		c, err := connectNode(ctx, t.app, n.address)
 		if err != nil {
 			return
 		}
@@ -336,69 +340,57 @@ func (r *topRow) rates(before, now *map[string]uint64, past time.Duration) {
 // show shows a picture, or why there is none.
 func (t *top) show(p *topPicture, failure error) error {
 	a := t.app
-	if t.look.columns == 0 && failure != nil {
+	if t.look.Columns == 0 && failure != nil {
 		a.complain(failure)
 		return nil
 	}
-	if a.output != outputTable {
+	if a.Form != render.AsTable {
 		sortRows(p.Nodes, t.order)
-		return a.writeJSON(p)
+		return a.WriteJSON(p)
 	}
-	l := t.look.resized(a.out)
+	l := t.look.Resized(a.Out)
 	var b bytes.Buffer
 	if failure != nil {
-		fmt.Fprintf(&b, "%s\nTrying again every %v.\n", l.wrapLines(describe(failure, a)), t.interval)
+		fmt.Fprintf(&b, "%s\nTrying again every %v.\n", l.WrapLines(describe(failure, a)), t.interval)
 	} else if err := t.draw(&b, p, l); err != nil {
 		return err
 	}
-	if l.columns > 0 {
-		_, err := a.out.Write([]byte(l.frame(b.String())))
+	if l.Columns > 0 {
+		_, err := a.Out.Write([]byte(l.Frame(b.String())))
 		return err
 	}
-	_, err := a.out.Write(append(b.Bytes(), '\n'))
+	_, err := a.Out.Write(append(b.Bytes(), '\n'))
 	return err
 }
 
 // draw draws a picture.
-func (t *top) draw(b *bytes.Buffer, p *topPicture, l look) error {
-	d := diagnose(p.status)
-	fmt.Fprintf(b, "%s  cluster %s, seen by node %d", p.Time.Format(time.TimeOnly), oneLine(p.Cluster), p.status.Asked)
-	if l.columns > 0 {
-		b.WriteString(l.paint(dim, fmt.Sprintf(", every %v", t.interval)))
+func (t *top) draw(b *bytes.Buffer, p *topPicture, l render.Look) error {
+	fmt.Fprintf(b, "%s  cluster %s, seen by node %d", p.Time.Format(time.TimeOnly), render.OneLine(p.Cluster), p.status.Asked)
+	if l.Columns > 0 {
+		b.WriteString(l.Paint(render.Dim, fmt.Sprintf(", every %v", t.interval)))
 	}
-	lines := d.lines()
-	fmt.Fprintf(b, "\n%s\n", l.paint(d.colour(), l.wrap(lines[0], "  ")))
-	for _, line := range lines[1:] {
-		fmt.Fprintf(b, "  %s\n", l.wrap(line, "    "))
-	}
-	b.WriteByte('\n')
+	fmt.Fprintf(b, "\n%s\n", diagnose(p.status).text(l))
 	sortRows(p.Nodes, t.order)
 	if err := t.table(b, p, l); err != nil {
 		return err
 	}
-	if l.columns > 0 {
-		fmt.Fprintf(b, "\n%s\n", l.paint(dim, "sort: n node, r reads, w writes, l rtt, f fsync, c cpu, m mem   q quit"))
+	if l.Columns > 0 {
+		fmt.Fprintf(b, "\n%s\n", l.Paint(render.Dim, "sort: n node, r reads, w writes, l rtt, f fsync, c cpu, m mem   q quit"))
 	}
 	return nil
 }
 
-func (t *top) table(b *bytes.Buffer, p *topPicture, l look) error {
+func (t *top) table(b *bytes.Buffer, p *topPicture, l render.Look) error {
 	header := []string{"NODE", "STATE", "LEADS", "READ/S", "WRITE/S", "RTT", "FSYNC", "CPU", "MEM", "CONNS"}
 	for _, o := range topOrders {
-		if i := slices.Index(header, o.column); o.name == t.order && l.columns > 0 {
+		if i := slices.Index(header, o.column); o.name == t.order && l.Columns > 0 {
 			header[i] += "↓"
 			if o.of == nil {
 				header[i] = o.column + "↑"
 			}
 		}
 	}
-	table := t.app.to(b).newTable(header...)
-	table.paint = func(column int, cell string) string {
-		if column == 1 {
-			return l.paint(stateColour(cell), cell)
-		}
-		return cell
-	}
+	table := stateTable(&render.Output{Out: b}, l, 1, header...)
 	reads, writes, clients := 0.0, 0.0, 0
 	for i := range p.Nodes {
 		r := &p.Nodes[i]
@@ -408,25 +400,20 @@ func (t *top) table(b *bytes.Buffer, p *topPicture, l look) error {
 		}
 		memory, conns := "-", "-"
 		if r.Memory != nil {
-			memory = formatBytes(*r.Memory)
+			memory = render.Bytes(*r.Memory)
 		}
 		if r.Conns != nil {
 			conns = strconv.Itoa(*r.Conns)
 			clients += *r.Conns
 		}
 		reads, writes = reads+zeroIfNil(r.Reads), writes+zeroIfNil(r.Writes)
-		err := table.row(strconv.FormatUint(r.ID, 10), r.State, leads, figure("%.0f", r.Reads), figure("%.0f", r.Writes),
-			micros(r.RTT), micros(r.Fsync), figure("%.0f%%", r.CPU), memory, conns)
-		if err != nil {
-			return err
-		}
+		table.Row(strconv.FormatUint(r.ID, 10), r.State, leads, figure("%.0f", r.Reads), figure("%.0f", r.Writes),
+			render.Micros(r.RTT), render.Micros(r.Fsync), figure("%.0f%%", r.CPU), memory, conns)
 	}
 	if len(p.Nodes) > 1 && p.rated() {
-		if err := table.row("all", "", "", figure("%.0f", &reads), figure("%.0f", &writes), "", "", "", "", strconv.Itoa(clients)); err != nil {
-			return err
-		}
+		table.Row("all", "", "", figure("%.0f", &reads), figure("%.0f", &writes), "", "", "", "", strconv.Itoa(clients))
 	}
-	return table.flush()
+	return table.Flush()
 }
 
 func zeroIfNil(f *float64) float64 {
@@ -444,21 +431,8 @@ func figure(format string, f *float64) string {
 	return fmt.Sprintf(format, *f)
 }
 
-// micros shows a duration in µs with three digits and a unit.
-func micros(us *float64) string {
-	switch {
-	case us == nil:
-		return "-"
-	case *us < 1000:
-		return fmt.Sprintf("%.0f µs", *us)
-	case *us < 10_000:
-		return fmt.Sprintf("%.1f ms", *us/1000)
-	}
-	return fmt.Sprintf("%.0f ms", *us/1000)
-}
-
 // connectNode connects to one node alone.
-func (a *app) connectNode(ctx context.Context, address string) (*client.Client, error) {
+func connectNode(ctx context.Context, a *app, address string) (*client.Client, error) {
 	t, err := a.target()
 	if err != nil {
 		return nil, err
@@ -466,4 +440,35 @@ func (a *app) connectNode(ctx context.Context, address string) (*client.Client, 
 	return client.New(ctx, client.Config{
 		Endpoints: []string{address}, Cluster: uint64(t.cluster), ForwardOnly: true, DialTimeout: a.timeout, RequestTimeout: a.timeout, Name: "proa top",
 	})
+}
+
+// takeTerminal has the terminal be the program's alone until leave is called: the
+// screen before is kept, and keys come as they are pressed. keys is nil where they
+// cannot be had; then Control-C ends the program as usual.
+func takeTerminal(a *app) (keys <-chan byte, leave func()) {
+	_ = a.Printf("\x1b[?1049h\x1b[?25l\x1b[2J") // another screen, no cursor
+	restore := func() {}
+	if in, ok := a.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+		if before, err := term.MakeRaw(int(in.Fd())); err == nil {
+			restore = func() { _ = term.Restore(int(in.Fd()), before) }
+			pressed := make(chan byte)
+			keys = pressed
+			go readKeys(in, pressed) // ends with the process
+		}
+	}
+	return keys, func() {
+		restore()
+		_ = a.Printf("\x1b[?25h\x1b[?1049l")
+	}
+}
+
+func readKeys(in io.Reader, keys chan<- byte) {
+	defer close(keys)
+	b := make([]byte, 1)
+	for {
+		if _, err := in.Read(b); err != nil {
+			return
+		}
+		keys <- b[0]
+	}
 }

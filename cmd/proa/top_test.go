@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -38,18 +39,18 @@ func topCluster() *topPicture {
 // 80 columns are enough.
 func TestTopPicture(t *testing.T) {
 	var text strings.Builder
-	for _, l := range []look{{}, {columns: 80, colour: true}} {
+	for _, l := range []render.Look{{}, {Columns: 80, Colour: true}} {
 		var b bytes.Buffer
-		top := &top{app: &app{out: &b, output: outputTable}, order: "cpu", interval: time.Second, look: l}
+		top := &top{app: &app{Output: render.Output{Out: &b, Form: render.AsTable}}, order: "cpu", interval: time.Second, look: l}
 		if err := top.draw(&b, topCluster(), l); err != nil {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(ansi.ReplaceAllString(b.String(), "")) {
-			if n := len([]rune(line)) - 1; l.columns > 0 && n > l.columns {
+			if n := len([]rune(line)) - 1; l.Columns > 0 && n > l.Columns {
 				t.Errorf("%d columns: %s", n, line)
 			}
 		}
-		fmt.Fprintf(&text, "-- %d columns --\n%s", l.columns, strings.ReplaceAll(b.String(), "\x1b", "␛"))
+		fmt.Fprintf(&text, "-- %d columns --\n%s", l.Columns, strings.ReplaceAll(b.String(), "\x1b", "␛"))
 	}
 	golden(t, filepath.Join("testdata", "status", "top.txt"), text.String())
 }
@@ -95,7 +96,7 @@ func TestTopWaits(t *testing.T) {
 			return s, nil
 		}}
 		var out, errs bytes.Buffer
-		a := &app{out: &out, err: &errs, link: &connection{administrator: f}}
+		a := &app{link: &connection{administrator: f}, Output: render.Output{Out: &out, Err: &errs}}
 		if status := a.run(ctx, []string{"top"}); status != 0 || errs.Len() == 0 || strings.Count(out.String(), "healthy") != 2 || !strings.Contains(out.String(), "\n1     up     1/4    -       -        -    127 µs  -    -    -\n") {
 			t.Errorf("status %d, %s\n%s", status, &errs, &out)
 		}
@@ -109,7 +110,7 @@ func TestTopWaits(t *testing.T) {
 
 // TestFrame: a terminal that is too low shows the beginning.
 func TestFrame(t *testing.T) {
-	got := look{columns: 30, rows: 3}.frame("a\nb\nc\nd\n")
+	got := render.Look{Columns: 30, Rows: 3}.Frame("a\nb\nc\nd\n")
 	want := "\x1b[Ha\x1b[K\r\nb\x1b[K\r\n2 more lines: make the termina\x1b[K\x1b[J"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
-	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -81,11 +80,11 @@ func unsupportedStatus(err error) error {
 }
 
 // showDone shows what was done, or what goes on.
-func (a *app) showDone(d *command.Done) error {
-	if a.json() {
-		return a.writeJSON(d)
+func showDone(a *app, d *command.Done) error {
+	if a.JSON() {
+		return a.WriteJSON(d)
 	}
-	return a.printf("%s\n", oneLine(strings.TrimSpace(d.Message)))
+	return a.Printf("%s\n", render.OneLine(strings.TrimSpace(d.Message)))
 }
 
 // parseNode reads the number of a node.
@@ -133,7 +132,7 @@ type namedMeta struct{ value any }
 
 // MarshalJSON implements json.Marshaler.
 func (n namedMeta) MarshalJSON() ([]byte, error) {
-	b, err := marshalJSON(n.value)
+	b, err := render.MarshalJSON(n.value)
 	return nameMeta(b), err
 }
 
@@ -142,42 +141,4 @@ func (n namedMeta) MarshalJSON() ([]byte, error) {
 func nameMeta(compact []byte) []byte {
 	number, name := fmt.Sprintf(`"shard":%d`, command.MetaShard), fmt.Sprintf(`"shard":%q`, metaName)
 	return bytes.ReplaceAll(compact, []byte(number), []byte(name))
-}
-
-// formatBytes shows a size with three digits and a unit.
-func formatBytes(n int64) string {
-	const step = 1024
-	if n < step {
-		return fmt.Sprintf("%d B", n)
-	}
-	f := float64(n)
-	unit := -1
-	for ; f >= step && unit < 4; unit++ {
-		f /= step
-	}
-	name := [...]string{"KiB", "MiB", "GiB", "TiB", "PiB"}[unit]
-	switch {
-	case f < 10:
-		return fmt.Sprintf("%.2f %s", f, name)
-	case f < 100:
-		return fmt.Sprintf("%.1f %s", f, name)
-	}
-	return fmt.Sprintf("%.0f %s", f, name)
-}
-
-// formatAge shows how long something has lasted, as coarse as it is long.
-func formatAge(d time.Duration) string {
-	switch {
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%dd", d/(24*time.Hour))
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	case d >= time.Minute:
-		d = d.Round(time.Second)
-	case d >= time.Second:
-		d = d.Round(100 * time.Millisecond)
-	default:
-		d = d.Round(time.Millisecond)
-	}
-	return config.FormatDuration(d)
 }

@@ -2,12 +2,13 @@ package main
 
 import (
 	"io"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // A command line that is given to be pasted means the same as the one that was
@@ -20,11 +21,11 @@ func TestAgain(t *testing.T) {
 		"import --resume -x -- -file":                                    "proa import --escaped --resume -- -file",
 		"import '$(rm -rf x)' --state ''":                                "proa import --state '' --resume '$(rm -rf x)'",
 	} {
-		words, err := splitLine(line)
+		words, err := render.SplitLine(line)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &app{in: strings.NewReader(""), out: io.Discard, err: io.Discard}
+		a := &app{in: strings.NewReader(""), Output: render.Output{Out: io.Discard, Err: io.Discard}}
 		got := ""
 		root := newRoot(a)
 		imports, _, err := root.Find([]string{"import"})
@@ -32,7 +33,7 @@ func TestAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		imports.RunE = func(cmd *cobra.Command, args []string) error {
-			got = a.again(cmd, args, "--resume")
+			got = again(a, cmd, args, "--resume")
 			return nil
 		}
 		root.SetArgs(words)
@@ -41,15 +42,6 @@ func TestAgain(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", line, diff)
-		}
-	}
-}
-
-func TestShellQuote(t *testing.T) {
-	for _, word := range []string{"plain", "", "two words", "it's", `"$HOME"`, "`id`", "a\nb", "\\", "*", "~", "ü", "-x", "a;b|c&d", "\x1b[31m 100% -\\n'$x", "-\u009b\n\n", "\n"} {
-		out, err := exec.Command("sh", "-c", "printf %s "+shellQuote(word)).Output()
-		if err != nil || string(out) != word {
-			t.Errorf("%q: %q, %v", word, out, err)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // delRange is what del deletes where it is not told keys.
@@ -56,7 +57,7 @@ func (r *delRange) check(keys []string) error {
 }
 
 // delRange deletes or counts the keys of a range.
-func (a *app) delRange(ctx context.Context, r *delRange) error {
+func deleteRange(ctx context.Context, a *app, r *delRange) error {
 	bounds, err := a.allBytes([]string{r.prefix, r.start, r.end})
 	if err != nil {
 		return err
@@ -69,9 +70,9 @@ func (a *app) delRange(ctx context.Context, r *delRange) error {
 		if r.prefix != "" {
 			scope = client.Prefix(bounds[0])
 		}
-		return a.countKeys(ctx, scope)
+		return countKeys(ctx, a, scope)
 	}
-	if err := a.consentToDelete(ctx, r, bounds); err != nil {
+	if err := consentToDelete(ctx, a, r, bounds); err != nil {
 		return err
 	}
 	return a.call(ctx, func(ctx context.Context, c *client.Client) error {
@@ -86,19 +87,19 @@ func (a *app) delRange(ctx context.Context, r *delRange) error {
 		if err != nil {
 			return err
 		}
-		switch a.output {
-		case outputJSON, outputJSONL:
-			return a.writeJSON(map[string]bool{"deleted": true})
-		case outputRaw:
+		switch a.Form {
+		case render.AsJSON, render.AsJSONL:
+			return a.WriteJSON(map[string]bool{"deleted": true})
+		case render.AsRaw:
 			return nil
 		}
-		return a.printf("deleted %s\n", r.words(bounds))
+		return a.Printf("deleted %s\n", r.words(bounds))
 	})
 }
 
 // words says what the range is.
 func (r *delRange) words(bounds [][]byte) string {
-	switch prefix, start, end := escape(bounds[0]), escape(bounds[1]), escape(bounds[2]); {
+	switch prefix, start, end := render.Escape(bounds[0]), render.Escape(bounds[1]), render.Escape(bounds[2]); {
 	case r.all:
 		return "all keys of the cluster"
 	case r.prefix != "":
@@ -113,11 +114,11 @@ func (r *delRange) words(bounds [][]byte) string {
 }
 
 // consentToDelete makes sure that whoever runs this means it.
-func (a *app) consentToDelete(ctx context.Context, r *delRange, bounds [][]byte) error {
+func consentToDelete(ctx context.Context, a *app, r *delRange, bounds [][]byte) error {
 	if r.yes {
 		return nil
 	}
-	if _, ok := terminal(a.in); !ok || a.shell {
+	if _, ok := render.Terminal(a.in); !ok || a.shell {
 		return usagef("nothing was deleted: standard input is not a terminal, so there is no confirmation; add --yes to delete, or --dry-run to count the keys")
 	}
 	if !a.confirm(ctx, fmt.Sprintf("Delete %s?", r.words(bounds))) {
@@ -127,7 +128,7 @@ func (a *app) consentToDelete(ctx context.Context, r *delRange, bounds [][]byte)
 }
 
 // countKeys counts the keys of a range.
-func (a *app) countKeys(ctx context.Context, scope client.ScanOption) error {
+func countKeys(ctx context.Context, a *app, scope client.ScanOption) error {
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -139,14 +140,14 @@ func (a *app) countKeys(ctx context.Context, scope client.ScanOption) error {
 		}
 		n++
 	}
-	switch a.output {
-	case outputJSON, outputJSONL:
-		return a.writeJSON(map[string]int{"keys": n})
-	case outputRaw:
-		return a.printf("%d\n", n)
+	switch a.Form {
+	case render.AsJSON, render.AsJSONL:
+		return a.WriteJSON(map[string]int{"keys": n})
+	case render.AsRaw:
+		return a.Printf("%d\n", n)
 	}
 	if n == 1 {
-		return a.printf("1 key would be deleted\n")
+		return a.Printf("1 key would be deleted\n")
 	}
-	return a.printf("%d keys would be deleted\n", n)
+	return a.Printf("%d keys would be deleted\n", n)
 }

@@ -1,42 +1,39 @@
-package main
+package render
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 )
 
-// escape returns b so that it can be shown on a terminal and be given back
+// Escape returns b so that it can be shown on a terminal and be given back
 // with --escaped or in the shell: printable text as it is, a backslash doubled,
 // everything else as \n, \r, \t or \xNN.
-func escape(b []byte) string { return string(appendEscaped(nil, b)) }
+func Escape(b []byte) string { return string(appendEscaped(nil, b)) }
 
-// oneLine returns text that a server, a file or an argument may have had a part
+// OneLine returns text that a server, a file or an argument may have had a part
 // in, as one line that cannot steer a terminal: what is not printable is escaped
 // as escape does. A backslash stays one, since nobody types the text back.
-func oneLine(s string) string {
+func OneLine(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
 		return s
 	}
 	parts := strings.Split(s, `\`)
 	for i, part := range parts {
-		parts[i] = escape([]byte(part))
+		parts[i] = Escape([]byte(part))
 	}
 	return strings.Join(parts, `\`)
 }
 
-// printable is oneLine for text that has line ends of its own, which stay.
-func printable(s string) string {
+// Printable is oneLine for text that has line ends of its own, which stay.
+func Printable(s string) string {
 	lines := strings.Split(s, "\n")
 	for i, line := range lines {
-		lines[i] = oneLine(line)
+		lines[i] = OneLine(line)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -65,9 +62,9 @@ func appendEscaped(dst, b []byte) []byte {
 	return dst
 }
 
-// unescape turns backslash escapes into the bytes they stand for. Besides
+// Unescape turns backslash escapes into the bytes they stand for. Besides
 // those that escape writes it takes \0, \", \' and backslash blank.
-func unescape(s string) ([]byte, error) {
+func Unescape(s string) ([]byte, error) {
 	out := make([]byte, 0, len(s))
 	for len(s) > 0 {
 		if s[0] != '\\' {
@@ -116,10 +113,10 @@ func unescapeOne(s string) (c byte, rest string, err error) {
 	return c, s[2:], nil
 }
 
-// splitLine splits a line into words as a shell does: blanks separate, quotes
+// SplitLine splits a line into words as a shell does: blanks separate, quotes
 // join, and a backslash escapes, outside quotes and inside double quotes.
 // Inside single quotes everything stands for itself.
-func splitLine(line string) ([]string, error) {
+func SplitLine(line string) ([]string, error) {
 	var words []string
 	var word []byte
 	inWord := false
@@ -178,91 +175,46 @@ func appendQuoted(word []byte, line string) ([]byte, string, error) {
 	return nil, "", errors.New("a double quote is not closed")
 }
 
-// quoteWord writes b as one word that splitLine reads back.
-func quoteWord(b []byte) string {
-	s := escape(b)
+// QuoteWord writes b as one word that splitLine reads back.
+func QuoteWord(b []byte) string {
+	s := Escape(b)
 	if s == "" {
 		return `""`
 	}
 	return strings.NewReplacer(" ", `\ `, `"`, `\"`, `'`, `\'`).Replace(s)
 }
 
-// text is bytes as they stand in JSON: a string where they are valid UTF-8,
-// otherwise {"base64": "…"}.
-type text []byte
+// plainWord needs no quotes in a POSIX shell.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-type base64Text struct {
-	Base64 *string `json:"base64"`
+// ShellQuote returns word so that a POSIX shell reads it as one word that is
+// word, in printable text.
+func ShellQuote(word string) string {
+	switch {
+	case plainWord.MatchString(word):
+		return word
+	case OneLine(word) != word:
+		return quoteUnprintable(word)
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// MarshalJSON writes a string, or base64 for what is not valid UTF-8.
-func (t text) MarshalJSON() ([]byte, error) {
-	if utf8.Valid(t) {
-		return marshalJSON(string(t))
-	}
-	s := base64.StdEncoding.EncodeToString(t)
-	return marshalJSON(base64Text{&s})
-}
-
-// UnmarshalJSON reads both forms back.
-func (t *text) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		var s string
-		if err := json.Unmarshal(b, &s); err != nil {
-			return err
-		}
-		// The decoder puts U+FFFD where a string is no Unicode. A value must
-		// not change on its way, so only one that stood there may remain.
-		literal := bytes.Count(b, []byte("\uFFFD")) + bytes.Count(bytes.ToLower(b), []byte(`\ufffd`))
-		if strings.Count(s, "\uFFFD") > literal {
-			return errors.New("a string is not valid Unicode; write it as base64")
-		}
-		*t = text(s)
-		return nil
-	}
-	var v base64Text
-	if err := json.Unmarshal(b, &v); err != nil || v.Base64 == nil {
-		return errors.New(`neither a string nor {"base64": "…"}`)
-	}
-	raw, err := base64.StdEncoding.DecodeString(*v.Base64)
-	if err != nil {
-		return fmt.Errorf("base64: %w", err)
-	}
-	*t = raw
-	return nil
-}
-
-// marshalJSON is json.Marshal that leaves <, > and & as they are, and escapes what
-// is not printable.
-func marshalJSON(v any) ([]byte, error) {
+// quoteUnprintable has the shell call printf, since $'…' is not known to every
+// shell. A substitution drops line ends at its end: those are quoted behind it.
+func quoteUnprintable(word string) string {
+	head := strings.TrimRight(word, "\n")
 	var b strings.Builder
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
-		return nil, err
-	}
-	return printableJSON([]byte(strings.TrimSuffix(b.String(), "\n"))), nil
-}
-
-// printableJSON returns the same JSON value with DEL and the characters above ASCII
-// that are not printable, such as terminal controls and those that change the
-// direction of text, as \u escapes. Valid JSON has them in strings only.
-func printableJSON(b []byte) []byte {
-	hidden := func(r rune) bool { return r >= 0x7f && r != utf8.RuneError && !unicode.IsPrint(r) }
-	if !bytes.ContainsFunc(b, hidden) {
-		return b
-	}
-	out := make([]byte, 0, len(b)+16)
-	for len(b) > 0 {
-		r, size := utf8.DecodeRune(b)
-		if hidden(r) {
-			for _, unit := range utf16.Encode([]rune{r}) {
-				out = fmt.Appendf(out, `\u%04x`, unit)
-			}
+	b.WriteString(`"$(printf '`)
+	for _, c := range []byte(head) {
+		if c == ' ' || c != '%' && c != '-' && plainWord.MatchString(string(rune(c))) {
+			b.WriteByte(c)
 		} else {
-			out = append(out, b[:size]...)
+			fmt.Fprintf(&b, `\%03o`, c)
 		}
-		b = b[size:]
 	}
-	return out
+	b.WriteString(`')"`)
+	if head != word {
+		b.WriteString("'" + word[len(head):] + "'")
+	}
+	return b.String()
 }

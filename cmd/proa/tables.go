@@ -7,33 +7,38 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // showNodes shows the table of nodes: what fits 80 columns or, where the look is
 // wide, all that is known.
-func (a *app) showNodes(s *command.ClusterStatus, l look) error {
+func showNodes(o *render.Output, s *command.ClusterStatus, l render.Look) error {
 	header := []string{"NODE", "STATE", "LEADS", "FSYNC", "FREE", "UP FOR", "CLIENTS AT"}
-	if l.wide {
+	if l.Wide {
 		header = []string{"NODE", "STATE", "LEADERS", "REPLICAS", "CLIENT", "PEER", "FSYNC", "LOG", "DISK", "FREE", "UP FOR", "VERSION"}
 	}
-	t := a.newTable(header...)
-	t.columns = l.columns
-	t.paint = func(column int, cell string) string {
-		if column == 1 {
-			return l.paint(stateColour(cell), cell)
+	t := stateTable(o, l, 1, header...)
+	for i := range s.Nodes {
+		cells := nodeCells(&s.Nodes[i], l.Wide)
+		for i := range cells {
+			cells[i] = render.Escape([]byte(cells[i]))
+		}
+		t.Row(cells...)
+	}
+	return t.Flush()
+}
+
+// stateTable returns a table whose cells in one column are states, in their colours.
+func stateTable(o *render.Output, l render.Look, states int, header ...string) *render.Table {
+	t := o.Table(header...)
+	t.Columns = l.Columns
+	t.Paint = func(column int, cell string) string {
+		if column == states {
+			return l.Paint(stateColour(cell), cell)
 		}
 		return cell
 	}
-	for i := range s.Nodes {
-		cells := nodeCells(&s.Nodes[i], l.wide)
-		for i := range cells {
-			cells[i] = escape([]byte(cells[i]))
-		}
-		if err := t.row(cells...); err != nil {
-			return err
-		}
-	}
-	return t.flush()
+	return t
 }
 
 // nodeCells returns a node's row. What it does not say of its present state is a
@@ -41,8 +46,8 @@ func (a *app) showNodes(s *command.ClusterStatus, l look) error {
 func nodeCells(n *command.NodeInfo, wide bool) []string {
 	leaders, replicas := strconv.Itoa(n.Leaders), strconv.Itoa(n.Replicas)
 	leads := leaders + "/" + replicas
-	fsync, disk, free := micros(&n.FsyncMicros), formatBytes(n.DiskUsedBytes), formatBytes(n.DiskFreeBytes)
-	log, uptime := formatBytes(n.LogBytes), formatAge(time.Duration(n.UptimeSeconds)*time.Second)
+	fsync, disk, free := render.Micros(&n.FsyncMicros), render.Bytes(n.DiskUsedBytes), render.Bytes(n.DiskFreeBytes)
+	log, uptime := render.Bytes(n.LogBytes), render.Age(time.Duration(n.UptimeSeconds)*time.Second)
 	if n.Outdated() {
 		const none = "-"
 		leaders, replicas, leads, fsync, disk, free, log, uptime = none, none, none, none, none, none, none, none
@@ -67,11 +72,11 @@ func stateColour(state string) string {
 	case state == "":
 		return ""
 	case state == command.NodeUp, state == stateOK:
-		return green
+		return render.Green
 	case strings.HasPrefix(state, command.NodeDown), state == stateNoLeader:
-		return red
+		return render.Red
 	}
-	return yellow
+	return render.Yellow
 }
 
 // nodeState says all there is to say about a node's state.
@@ -79,16 +84,16 @@ func nodeState(n *command.NodeInfo) string {
 	s := n.State
 	switch {
 	case n.State == command.NodeSuspect || n.State == command.NodeDown:
-		s += " for " + formatAge(time.Duration(n.LastSeenMillis)*time.Millisecond)
+		s += " for " + render.Age(time.Duration(n.LastSeenMillis)*time.Millisecond)
 	case n.State == command.NodeUp && n.Stale && n.AgeMillis < 0:
 		s += ", no report yet"
 	case n.State == command.NodeUp && n.Stale:
-		s += ", last report " + formatAge(time.Duration(n.AgeMillis)*time.Millisecond) + " ago"
+		s += ", last report " + render.Age(time.Duration(n.AgeMillis)*time.Millisecond) + " ago"
 	}
 	for _, f := range []struct {
 		set  bool
 		text string
-	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}, {n.DamagedFiles > 0, plural(n.DamagedFiles, "damaged file")}} {
+	}{{n.Removing, "removing"}, {n.Draining && !n.Removing, "draining"}, {n.Slow, "slow disk"}, {n.ClockOff, clockText(n.ClockOffset)}, {n.DamagedFiles > 0, render.Plural(n.DamagedFiles, "damaged file")}} {
 		if f.set {
 			s += ", " + f.text
 		}
@@ -139,16 +144,9 @@ const shardsShownMax = 16
 
 // showShards shows the table of shards and explains its signs. Of many shards
 // it shows those that are not all right, unless the look is wide.
-func (a *app) showShards(s *command.ClusterStatus, l look) error {
-	t := a.newTable("SHARD", "LEADER", "TERM", "APPLIED", "LAG", "STATE", "REPLICAS")
-	t.columns = l.columns
-	t.paint = func(column int, cell string) string {
-		if column == 5 {
-			return l.paint(stateColour(cell), cell)
-		}
-		return cell
-	}
-	few := l.wide || len(s.Shards) <= shardsShownMax
+func showShards(o *render.Output, s *command.ClusterStatus, l render.Look) error {
+	t := stateTable(o, l, 5, "SHARD", "LEADER", "TERM", "APPLIED", "LAG", "STATE", "REPLICAS")
+	few := l.Wide || len(s.Shards) <= shardsShownMax
 	signs, left := "", 0
 	for i := range s.Shards {
 		sh := &s.Shards[i]
@@ -167,21 +165,18 @@ func (a *app) showShards(s *command.ClusterStatus, l look) error {
 		applied, lag := furthest(sh)
 		replicas := replicaList(s, sh)
 		signs += replicas
-		if err := t.row(shardName(sh.Shard), leader, strconv.FormatUint(sh.Term, 10), strconv.FormatUint(applied, 10),
-			strconv.FormatUint(lag, 10), state, replicas); err != nil {
-			return err
-		}
+		t.Row(shardName(sh.Shard), leader, strconv.FormatUint(sh.Term, 10), strconv.FormatUint(applied, 10), strconv.FormatUint(lag, 10), state, replicas)
 	}
-	if err := t.flush(); err != nil {
+	if err := t.Flush(); err != nil {
 		return err
 	}
 	if left > 0 {
-		if err := a.printf("%d further shards are ok; proa shard list shows them\n", left); err != nil {
+		if err := o.Printf("%d further shards are ok; proa shard list shows them\n", left); err != nil {
 			return err
 		}
 	}
 	if legend := legendOf(signs); legend != "" {
-		return a.printf("\n%s\n", l.paint(dim, l.wrap("replicas: "+legend, "  ")))
+		return o.Printf("\n%s\n", l.Paint(render.Dim, l.Wrap("replicas: "+legend, "  ")))
 	}
 	return nil
 }

@@ -8,9 +8,10 @@ import (
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/internal/render"
 )
 
-func (a *app) benchCleanupCommand() *cobra.Command {
+func benchCleanupCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Delete the rows that load tests have left",
@@ -19,16 +20,16 @@ run or an earlier one. If there are other rows under this prefix, nothing is
 deleted and the exit status is 1. A load test under way loses its rows, too.`,
 		Example:     "  proa bench cleanup\n  proa bench cleanup -e 10.0.0.1,10.0.0.2,10.0.0.3",
 		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: outputTable + " " + outputJSON + " " + outputJSONL},
+		Annotations: map[string]string{outputForms: render.AsTable + " " + render.AsJSON + " " + render.AsJSONL},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rows := &report.Rows{Prefix: bench.Prefix}
-			if err := a.deleteBenchRows(cmd.Context(), rows); err != nil {
+			if err := deleteBenchRows(cmd.Context(), a, rows); err != nil {
 				return err
 			}
-			if a.json() {
-				return a.writeJSON(rows)
+			if a.JSON() {
+				return a.WriteJSON(rows)
 			}
-			return a.printf("%s\n", rows.Sentence())
+			return a.Printf("%s\n", rows.Sentence())
 		},
 	}
 	return cmd
@@ -44,14 +45,14 @@ func cleanupCommand(cmd *cobra.Command) string {
 		}
 	}
 	for i, word := range words {
-		words[i] = shellQuote(word)
+		words[i] = render.ShellQuote(word)
 	}
 	return strings.Join(words, " ")
 }
 
 // deleteBenchRows deletes what load tests have left, and notes in rows how many
 // there were.
-func (a *app) deleteBenchRows(ctx context.Context, rows *report.Rows) error {
+func deleteBenchRows(ctx context.Context, a *app, rows *report.Rows) error {
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -75,10 +76,10 @@ func noteRows(rows *report.Rows, err error) {
 // benchRows returns what is left of a bench that has claimed its rows. It deletes
 // them if the flags ask for it, also where ctx has ended; only that can fail. A
 // second interruption kills the process.
-func (a *app) benchRows(ctx context.Context, f *benchFlags) (*report.Rows, error) {
+func benchRows(ctx context.Context, a *app, f *benchFlags) (*report.Rows, error) {
 	rows := &report.Rows{Prefix: bench.Prefix, Cleanup: f.cleanupCommand}
 	if f.cleanup {
-		err := a.deleteBenchRows(context.WithoutCancel(ctx), rows)
+		err := deleteBenchRows(context.WithoutCancel(ctx), a, rows)
 		noteRows(rows, err)
 		return rows, err
 	}
@@ -97,21 +98,21 @@ func (a *app) benchRows(ctx context.Context, f *benchFlags) (*report.Rows, error
 
 // offerCleanup asks whether the rows that remain are to be deleted, where there
 // is somebody to ask.
-func (a *app) offerCleanup(ctx context.Context, rows *report.Rows) error {
-	if rows.Remaining == 0 || rows.Error != "" || !a.canAsk() || !a.confirm(ctx, "Delete these rows now?") {
+func offerCleanup(ctx context.Context, a *app, rows *report.Rows) error {
+	if rows.Remaining == 0 || rows.Error != "" || !canAsk(a) || !a.confirm(ctx, "Delete these rows now?") {
 		return nil
 	}
-	if err := a.deleteBenchRows(ctx, rows); err != nil {
+	if err := deleteBenchRows(ctx, a, rows); err != nil {
 		return err
 	}
-	return a.printf("%s\n", rows.Sentence())
+	return a.Printf("%s\n", rows.Sentence())
 }
 
 // canAsk reports whether a person sits at the terminal and reads the report
 // there.
-func (a *app) canAsk() bool {
-	_, in := terminal(a.in)
-	_, out := terminal(a.out)
-	_, errs := terminal(a.err)
-	return in && out && errs && a.output == outputTable
+func canAsk(a *app) bool {
+	_, in := render.Terminal(a.in)
+	_, out := render.Terminal(a.Out)
+	_, errs := render.Terminal(a.Err)
+	return in && out && errs && a.Form == render.AsTable
 }

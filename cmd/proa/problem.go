@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/contexts"
+	"github.com/proa-kv/proa/internal/render"
+	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/raftgroup"
+)
+
+// problem is what the user is told about an error. Its JSON form is described in
+// docs/cli.md.
+type problem struct {
+	Class     string            `json:"class"` // names the exit status
+	Code      string            `json:"code"`  // names the error
+	Message   string            `json:"message"`
+	Endpoints []endpointProblem `json:"endpoints,omitempty"` // that could not be reached
+	Hint      string            `json:"hint,omitempty"`      // what to do next
+	Exit      int               `json:"exit"`
+}
+
+// endpointProblem says why a server could not be reached.
+type endpointProblem struct {
+	Endpoint string `json:"endpoint"`
+	Error    string `json:"error"`
+	text     string // both, and how often it was tried
+}
+
+// classes name the exit statuses.
+var classes = [...]string{exitFailed: "failed", exitUsage: "usage", exitServer: "server", exitUnknown: "unknown"}
+
+// codes name errors that are not the server's answers, which have the name of
+// their status. The first that matches counts.
+var codes = []struct {
+	err  error
+	code string
+}{
+	{client.ErrWrongCluster, "wrong_cluster"}, {contexts.ErrDamaged, "contexts_damaged"}, {raftgroup.ErrInUse, "directory_in_use"},
+	{raftgroup.ErrNotDataDir, "no_data_directory"}, {client.ErrNotFound, "not_found"}, {client.ErrTooLarge, "too_large"},
+	{client.ErrBusy, "busy"}, {client.ErrHandshake, "handshake"}, {client.ErrUnavailable, "unavailable"},
+	{client.ErrConnectionLost, "connection_lost"}, {client.ErrSessionExpired, "session_expired"}, {context.DeadlineExceeded, "timeout"},
+	{context.Canceled, "interrupted"}, {fs.ErrNotExist, "no_such_file"},
+}
+
+func codeOf(err error, exit int) string {
+	if e := asClientError(err); e != nil && e.Status != protocol.StatusOK {
+		return strings.ToLower(e.Status.String())
+	}
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	var cfg config.Errors
+	if errors.As(err, &cfg) {
+		return "configuration"
+	}
+	return classes[exit]
+}
+
+// explain returns what to tell the user about err, nil where the output has said
+// it.
+func explain(err error, a *app) *problem {
+	if err == nil || errors.Is(err, errSilent) {
+		return nil
+	}
+	exit := exitStatus(err)
+	p := &problem{Class: classes[exit], Code: codeOf(err, exit), Exit: exit, Message: plainText(err)}
+	var usage *usageError
+	var unavailable *client.UnavailableError
+	var unreachable *bench.UnreachableError
+	answer := asClientError(err)
+	if answer != nil && answer.Op != "" { // the command has a name of its own
+		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
+	}
+	if answer != nil && answer.RetryAfter > 0 { // the client has done that, for as long as it had
+		p.Message = strings.Replace(p.Message, fmt.Sprintf(" (retry after %v)", answer.RetryAfter), "", 1)
+	}
+	// What is out of range says more than that something is.
+	p.Message = strings.Replace(p.Message, outOfRangePrefix, "", 1)
+	switch {
+	case errors.As(err, &unavailable):
+		explainUnavailable(a, p, unavailable)
+	case errors.As(err, &unreachable):
+		e := &client.UnavailableError{}
+		for _, f := range unreachable.Failed {
+			e.Endpoints = append(e.Endpoints, client.EndpointError{Endpoint: f.Address, Err: f.Err})
+		}
+		p.Code = "unavailable"
+		explainUnavailable(a, p, e)
+	case errors.As(err, &usage):
+		text := plainText(err)
+		if a.shell {
+			// The root command of a shell has no name that could be told.
+			text = strings.Replace(text, ` for ""`, "", 1)
+		}
+		p.Message, p.Hint = strings.TrimSpace(text), "See: "+helpOf(a)
+	case answer != nil && answer.Op == "ADMIN" && answer.Message != "" && isAny(answer.Err, client.ErrBadRequest, client.ErrRefused):
+		p.Message = render.OneLine(answer.Message) // it says what is wrong
+	case unreadable(err):
+		p.Hint = "The server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."
+	case exit == exitUnknown:
+		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
+	case errors.Is(err, client.ErrNoQuorum) && (answer == nil || answer.Message == ""):
+		p.Hint = "A majority of the replicas does not answer; to see which nodes are down: proa status"
+	case errors.Is(err, context.Canceled):
+		p.Message = "interrupted"
+	}
+	return p
+}
+
+// outOfRangePrefix is what the client puts before what is wrong with a field.
+var outOfRangePrefix = fmt.Sprintf("%v: %v: ", client.ErrBadRequest, protocol.ErrOutOfRange)
+
+// packagePrefix is what packages of this repository put before their errors.
+var packagePrefix = regexp.MustCompile(`(^|: |; |\n)(?:(?:proa|bench|client|storage|raftlog|raftgroup|peer|server|config): )+`)
+
+// plainText is the text of err without the names of the packages that it has
+// come through, without the system call by which a file was looked for, and
+// without line ends that are not this program's own.
+func plainText(err error) string { return packagePrefix.ReplaceAllString(ownLines(err), "$1") }
+
+// ownLines is the text of err in which only line ends between the errors of a list
+// are line ends. Those in the text of one error are escaped: a server, a file or an
+// argument can have put them there, to write a line as if this program said it.
+func ownLines(err error) string {
+	if e, ok := err.(*fs.PathError); ok && slices.Contains([]string{"open", "stat", "lstat", "readlink"}, e.Op) {
+		return render.OneLine(e.Path + ": " + e.Err.Error())
+	}
+	inner, rest := unwrapped(err), err.Error()
+	var b strings.Builder
+	for _, e := range inner {
+		before, behind, found := strings.Cut(rest, e.Error())
+		if !found {
+			continue
+		}
+		head := before
+		if len(inner) > 1 {
+			head = strings.TrimRight(before, "\n ")
+		}
+		b.WriteString(render.OneLine(head) + before[len(head):] + ownLines(e))
+		rest = behind
+	}
+	return b.String() + render.OneLine(rest)
+}
+
+// unwrapped returns the errors that err wraps.
+func unwrapped(err error) (inner []error) {
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		inner = []error{e.Unwrap()}
+	case interface{ Unwrap() []error }:
+		inner = slices.Clone(e.Unwrap())
+	}
+	return slices.DeleteFunc(inner, func(e error) bool { return e == nil })
+}
+
+// describe returns what to tell the user about err as text, or "".
+func describe(err error, a *app) string {
+	p := explain(err, a)
+	if p == nil {
+		return ""
+	}
+	return p.text()
+}
+
+// text is what is shown of p where the output is text.
+func (p *problem) text() string {
+	var b strings.Builder
+	b.WriteString("proa: " + p.Message)
+	if len(p.Endpoints) > 0 {
+		b.WriteString(". Tried:")
+	}
+	for _, e := range p.Endpoints {
+		b.WriteString("\n  " + render.OneLine(e.text))
+	}
+	if p.Hint != "" {
+		b.WriteString("\n" + p.Hint)
+	}
+	return render.Printable(b.String())
+}
+
+// complain tells the user about err.
+func (a *app) complain(err error) {
+	if p := explain(err, a); p != nil {
+		a.tell(p)
+	}
+}
+
+// tell tells the user about p, in the form that the output has.
+func (a *app) tell(p *problem) {
+	if a.JSON() {
+		a.WriteErrJSON(map[string]*problem{"error": p})
+		return
+	}
+	fmt.Fprintln(a.Err, p.text())
+}
+
+// helpOf is what tells of the command that was called.
+func helpOf(a *app) string {
+	path := ""
+	if a.called != nil {
+		path = strings.TrimSpace(a.called.CommandPath())
+	}
+	switch {
+	case a.shell:
+		return strings.TrimSpace("help " + path)
+	case path == "":
+		return "proa --help"
+	}
+	return path + " --help"
+}
+
+// isBadAdmin reports whether an administrative request cannot be carried out as
+// it was made, for example since there is no such node.
+func isBadAdmin(err error) bool {
+	e := asClientError(err)
+	return e != nil && e.Op == "ADMIN" && e.Message != "" && errors.Is(e.Err, client.ErrBadRequest)
+}
+
+// asClientError returns the client.Error in err, or nil.
+func asClientError(err error) *client.Error {
+	var e *client.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	return e
+}
+
+// explainUnavailable says what was tried and how to go on.
+func explainUnavailable(a *app, p *problem, e *client.UnavailableError) {
+	t := a.link.target
+	if t == nil { // the client is not this program's own
+		t = &target{source: byFlag}
+	}
+	p.Message = "no server could be reached"
+	if t.context != "" {
+		p.Message = fmt.Sprintf("no server of context %s could be reached", t.context)
+	}
+	if errors.Is(e, client.ErrProtocol) {
+		p.Message = "no server gave a reply that can be read"
+	}
+	for _, f := range e.Endpoints {
+		said := endpointProblem{Endpoint: f.Endpoint, Error: "no answer yet", text: f.String()}
+		if f.Err != nil {
+			said.Error = plainText(f.Err)
+		}
+		p.Endpoints = append(p.Endpoints, said)
+	}
+	p.Hint = adviceUnreachable(e, t)
+}

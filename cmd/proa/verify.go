@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/proa-kv/proa/config"
+	"github.com/proa-kv/proa/internal/render"
+	"github.com/proa-kv/proa/raftgroup"
+)
+
+func verifyCommand(a *app) *cobra.Command {
+	dir := ""
+	cmd := &cobra.Command{
+		Use:   "verify [DIR]",
+		Short: "Check the data directory of a stopped server",
+		Long: `Check the data directory of a stopped server: all checksums of the Raft log and
+of the state, and that the log of each shard continues where its state ends.
+Nothing is changed.
+
+The directory is DIR, by default node.data_dir of the configuration. The exit
+status is 0 if the directory is sound, 3 if it is damaged or in use, 2 if it is
+not a data directory.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := dataDir(args, dir)
+			if err != nil {
+				return err
+			}
+			return verifyDir(a, dir)
+		},
+	}
+	cmd.Flags().StringVar(&dir, "data", "", "data `directory`")
+	return cmd
+}
+
+// verify checks a data directory. Where it could not be looked at, because a
+// server uses it for one, there is no result.
+func verifyDir(a *app, dir string) error {
+	lines := []string{}
+	err := raftgroup.Verify(dir, func(s string) {
+		lines = append(lines, s)
+		if !a.JSON() {
+			fmt.Fprintln(a.Out, render.Printable(s))
+		}
+	})
+	looked := len(lines) > 0
+	if a.JSON() && looked {
+		if err := a.WriteJSON(map[string]any{"directory": dir, "sound": err == nil, "report": lines}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case errors.Is(err, raftgroup.ErrNotDataDir):
+		return &usageError{err}
+	case errors.Is(err, raftgroup.ErrInUse):
+		return fmt.Errorf("%s was not verified: %w", dir, err)
+	case err != nil:
+		return fmt.Errorf("verify %s: %w", dir, err)
+	case !a.JSON():
+		return a.Printf("%s is sound\n", dir)
+	}
+	return nil
+}
+
+// dataDir finds the directory to verify.
+func dataDir(args []string, flag string) (string, error) {
+	switch {
+	case len(args) == 1 && flag != "":
+		return "", usagef("DIR and --data cannot be used together")
+	case len(args) == 1:
+		flag = args[0]
+	case flag == "":
+		c, err := config.Load(config.Options{})
+		if err != nil {
+			return "", &usageError{err}
+		}
+		flag = c.Node.DataDir
+	}
+	if info, err := os.Stat(flag); err != nil {
+		return "", notDonef("%w", err)
+	} else if !info.IsDir() {
+		return "", notDonef("%s is not a directory", flag)
+	}
+	return flag, nil
+}
