@@ -193,7 +193,7 @@ func TestSlowRequest(t *testing.T) {
 	// total counts the requests for slow, after all that was sent has arrived.
 	total := func() (n int) {
 		for _, node := range []uint64{1, 2, 3} {
-			o := Ping()
+			o := OpPing()
 			ca, err := c.encode(t.Context(), &o)
 			if err != nil {
 				t.Fatal(err)

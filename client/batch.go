@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Batch collects writes that are sent in one frame. They are carried out in
+// Batch collects operations that are sent in one frame. They are carried out in
 // order and atomically if their keys are in one shard (see NonAtomic); a write
 // whose condition fails has no effect and does not stop the others. The zero
 // value is an empty batch. A Batch may be sent again; it must not be used by
@@ -21,22 +21,22 @@ func NewBatch() *Batch { return &Batch{} }
 
 // Put adds a Put.
 func (b *Batch) Put(key, value []byte, opts ...PutOption) *Batch {
-	return b.Add(Put(key, value, opts...))
+	return b.Add(OpPut(key, value, opts...))
 }
 
 // Delete adds a Delete.
-func (b *Batch) Delete(key []byte, opts ...DeleteOption) *Batch { return b.Add(Delete(key, opts...)) }
+func (b *Batch) Delete(key []byte, opts ...DeleteOption) *Batch { return b.Add(OpDelete(key, opts...)) }
 
 // Incr adds an Incr.
-func (b *Batch) Incr(key []byte, delta int64) *Batch { return b.Add(Incr(key, delta)) }
+func (b *Batch) Incr(key []byte, delta int64) *Batch { return b.Add(OpIncr(key, delta)) }
 
 // Expire adds an Expire.
-func (b *Batch) Expire(key []byte, ttl time.Duration) *Batch { return b.Add(Expire(key, ttl)) }
+func (b *Batch) Expire(key []byte, ttl time.Duration) *Batch { return b.Add(OpExpire(key, ttl)) }
 
 // Persist adds a Persist.
-func (b *Batch) Persist(key []byte) *Batch { return b.Add(Persist(key)) }
+func (b *Batch) Persist(key []byte) *Batch { return b.Add(OpPersist(key)) }
 
-// Add adds operations. Reads and Ping are refused when the batch is sent.
+// Add adds operations; an OpPing is refused when the batch is sent.
 func (b *Batch) Add(ops ...Operation) *Batch {
 	b.ops = append(b.ops, ops...)
 	return b

@@ -158,11 +158,11 @@ func BenchmarkDo(b *testing.B) {
 		depth int
 		op    Operation
 	}{
-		{"get/1", 1, Get(key(7))},
-		{"get/16", 16, Get(key(7))},
-		{"get/256", 256, Get(key(7))},
-		{"ping/256", 256, Ping()},
-		{"put/256", 256, Put(key(7), make([]byte, 128))},
+		{"get/1", 1, OpGet(key(7))},
+		{"get/16", 16, OpGet(key(7))},
+		{"get/256", 256, OpGet(key(7))},
+		{"ping/256", 256, OpPing()},
+		{"put/256", 256, OpPut(key(7), make([]byte, 128))},
 	} {
 		b.Run(test.name, func(b *testing.B) {
 			c := benchClient(b, 1)

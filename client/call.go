@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -177,61 +176,12 @@ func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) 
 	switch level {
 	case Stale:
 		x.Consistency, ca.weak = Stale, true
-	case Session:
+	case SessionReads:
 		if ca.track {
-			x.Consistency, x.Token = Session, c.seen[ca.slot].Load()
+			x.Consistency, x.Token = SessionReads, c.seen[ca.slot].Load()
 			ca.weak = true
 		}
 	}
-}
-
-// appendBody appends the operation's message to dst.
-func (o *Operation) appendBody(dst []byte) []byte {
-	switch o.code {
-	case protocol.OpGet, protocol.OpExists, protocol.OpPersist, protocol.OpWatch:
-		return append(dst, o.key...)
-	case protocol.OpGetRange:
-		m := protocol.GetRange{Start: int64(o.number), End: int64(o.version), Key: o.key}
-		return m.AppendTo(dst)
-	case protocol.OpPut:
-		m := protocol.Put{Flags: o.flags, TTLMillis: o.number, Version: o.version, Key: o.key, Value: o.value}
-		return m.AppendTo(dst)
-	case protocol.OpDelete:
-		m := protocol.Delete{Flags: o.flags, Version: o.version, Key: o.key}
-		return m.AppendTo(dst)
-	case protocol.OpIncr:
-		m := protocol.Incr{Delta: int64(o.number), Key: o.key}
-		return m.AppendTo(dst)
-	case protocol.OpExpire:
-		m := protocol.Expire{TTLMillis: o.number, Key: o.key}
-		return m.AppendTo(dst)
-	}
-	return dst // PING, ROUTES, STATUS have no body
-}
-
-// check returns why the operation cannot be sent, nil if it can.
-func (o *Operation) check() error {
-	if o.err != nil {
-		return o.err
-	}
-	switch o.code {
-	case protocol.OpPing, protocol.OpRoutes, protocol.OpStatus, protocol.OpAdmin:
-		return nil
-	case protocol.OpPut:
-		if err := protocol.CheckValue(o.value); err != nil {
-			return fmt.Errorf("%w: %w", ErrTooLarge, err)
-		}
-	case 0:
-		return fmt.Errorf("%w: empty Operation", ErrBadRequest)
-	}
-	if err := protocol.CheckKey(o.key); err != nil {
-		kind := ErrBadRequest
-		if errors.Is(err, protocol.ErrTooLarge) {
-			kind = ErrTooLarge
-		}
-		return fmt.Errorf("%w: %w", kind, err)
-	}
-	return nil
 }
 
 // encode makes the call of a single operation.
@@ -240,13 +190,9 @@ func (c *Client) encode(ctx context.Context, o *Operation) (*call, error) {
 		return nil, refused(o.code, err)
 	}
 	ca := c.newCall(ctx, o)
-	start := len(ca.frame)
 	ca.frame = o.appendBody(ca.frame)
 	ca.keyLen = len(o.key)
-	ca.keyAt = start
-	if o.code != protocol.OpGet { // every other body ends with the key, PUT with key and value
-		ca.keyAt = len(ca.frame) - len(o.value) - len(o.key)
-	}
+	ca.keyAt = len(ca.frame) - len(o.value) - len(o.key)
 	return ca, nil
 }
 
@@ -456,10 +402,15 @@ func sharesBody(code protocol.Opcode) bool {
 	return false
 }
 
-// observe notes the version an answer has shown.
+// observe notes the version an answer has shown. A RENAME shows that of its
+// destination; both keys lie in one shard, whose versions are comparable.
 func (c *Client) observe(ca *call, version uint64) {
-	if ca.track && version != 0 {
-		c.seen.observe(ca.slot, version)
+	if !ca.track || version == 0 {
+		return
+	}
+	c.seen.observe(ca.slot, version)
+	if ca.code == protocol.OpRename {
+		c.seen.observe(protocol.Slot(ca.frame[ca.keyAt+ca.keyLen:]), version)
 	}
 }
 
@@ -474,7 +425,7 @@ func (c *Client) observeRow(key []byte, version uint64) {
 // body of its own begins with the version.
 func (c *Client) observeBody(ca *call) {
 	if ca.track && ca.failure == nil && ca.status.CarriesResult() && len(ca.body) >= 8 {
-		c.seen.observe(ca.slot, binary.LittleEndian.Uint64(ca.body))
+		c.observe(ca, binary.LittleEndian.Uint64(ca.body))
 	}
 }
 
@@ -559,7 +510,7 @@ func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) e
 		if code == protocol.OpGet {
 			r.Value = m.Value
 		}
-	case protocol.OpPut, protocol.OpDelete, protocol.OpExpire, protocol.OpPersist:
+	case protocol.OpPut, protocol.OpDelete, protocol.OpExpire, protocol.OpPersist, protocol.OpSetExpiry, protocol.OpRename:
 		if len(body) == 0 && status == protocol.StatusNotFound {
 			return nil
 		}
@@ -571,12 +522,29 @@ func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) e
 		if m.HasPrevious {
 			r.Previous = &Item{Key: key, Value: m.PreviousValue, Version: m.PreviousVersion, TTL: ttl(m.PreviousTTLMillis)}
 		}
-	case protocol.OpIncr:
+	case protocol.OpIncr, protocol.OpAppend, protocol.OpSetRange:
 		var m protocol.IncrReply
 		if err := m.Decode(body); err != nil {
 			return err
 		}
 		r.Version, r.Integer, r.HasInteger = m.Version, m.Value, true
+	case protocol.OpIncrFloat:
+		var m protocol.FloatReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		r.Version, r.Value = m.Version, m.Text
+	case protocol.OpExpiry:
+		if status != protocol.StatusOK {
+			return nil
+		}
+		var m protocol.ExpiryReply
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		if r.Version = m.Version; m.ExpireAtMillis != 0 {
+			r.ExpiresAt = time.UnixMilli(int64(min(m.ExpireAtMillis, math.MaxInt64)))
+		}
 	case protocol.OpWatch:
 		var m protocol.WatchReply
 		if err := m.Decode(body); err != nil {

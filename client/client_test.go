@@ -176,7 +176,7 @@ func TestBatch(t *testing.T) {
 	if r, err := c.Batch(ctx, far.NonAtomic()); err != nil || len(r) != 2 {
 		t.Fatalf("non-atomic Batch: %v, %v", r, err)
 	}
-	if _, err := c.Batch(ctx, far.Reset().Add(Get([]byte("a")))); !errors.Is(err, ErrBadRequest) {
+	if _, err := c.Batch(ctx, far.Reset().Add(OpPing())); !errors.Is(err, ErrBadRequest) {
 		t.Fatalf("Batch with a Get: %v", err)
 	}
 	if r, err := c.Batch(ctx, NewBatch()); r != nil || err != nil {
@@ -193,7 +193,7 @@ func TestTxn(t *testing.T) {
 	k := []byte("k")
 	swap := func(cond ...Condition) TxnResult {
 		t.Helper()
-		r, err := c.Txn(ctx, NewTxn().If(cond...).Then(Put(k, []byte("then")), Get(k)).Else(Exists(k), Get(k)))
+		r, err := c.Txn(ctx, NewTxn().If(cond...).Then(OpPut(k, []byte("then")), OpGet(k)).Else(OpExists(k), OpGet(k)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +213,7 @@ func TestTxn(t *testing.T) {
 	if _, err := c.Txn(ctx, NewTxn()); !errors.Is(err, ErrBadRequest) {
 		t.Fatalf("empty Txn: %v", err)
 	}
-	if _, err := c.Txn(ctx, NewTxn().Then(Ping())); !errors.Is(err, ErrBadRequest) {
+	if _, err := c.Txn(ctx, NewTxn().Then(OpPing())); !errors.Is(err, ErrBadRequest) {
 		t.Fatalf("Txn with a Ping: %v", err)
 	}
 }
@@ -236,6 +236,11 @@ func TestInvalidArguments(t *testing.T) {
 		"zero TTL":       {func() error { _, err := c.Put(ctx, []byte("k"), nil, WithTTL(0)); return err }, ErrBadRequest},
 		"negative TTL":   {func() error { _, err := c.Expire(ctx, []byte("k"), -1); return err }, ErrBadRequest},
 		"consistency":    {func() error { _, err := c.Get(ctx, []byte("k"), WithConsistency(9)); return err }, ErrBadRequest},
+		"early expiry":   {func() error { _, err := c.SetExpiry(ctx, []byte("k"), WithExpiryAt(time.UnixMilli(-1))); return err }, ErrBadRequest},
+		"offset":         {func() error { _, err := c.SetRange(ctx, []byte("k"), -1, nil); return err }, ErrBadRequest},
+		"no destination": {func() error { _, err := c.Rename(ctx, []byte("k"), nil); return err }, ErrBadRequest},
+		"long source":    {func() error { _, err := c.Copy(ctx, big, []byte("k")); return err }, ErrTooLarge},
+		"long addition":  {func() error { _, err := c.Append(ctx, []byte("k"), huge); return err }, ErrTooLarge},
 		"timeout":        {func() error { _, err := c.Ping(ctx, WithTimeout(0)); return err }, ErrBadRequest},
 		"zero operation": {func() error { return c.Do(Operation{}, HandlerFunc(func(*Result) {})) }, ErrBadRequest},
 		"future":         {func() error { _, err := c.GetAsync(nil).Wait(ctx); return err }, ErrBadRequest},
@@ -431,9 +436,9 @@ func TestDo(t *testing.T) {
 		if i >= total {
 			return
 		}
-		o := Put(key(i), key(i))
+		o := OpPut(key(i), key(i))
 		if i%2 == 1 {
-			o = Get(key(i))
+			o = OpGet(key(i))
 		}
 		if err := c.Do(o, h); err != nil {
 			t.Error(err)
@@ -662,7 +667,7 @@ func TestLongTimes(t *testing.T) {
 		1: 1, time.Millisecond: 1, time.Millisecond + 1: 2, time.Hour: 3600_000,
 		math.MaxInt64: 9223372036855, 9223372036854000001: 9223372036855, 9223372036854000000: 9223372036854,
 	} {
-		put, expire := Put([]byte("k"), nil, WithTTL(d)), Expire([]byte("k"), d)
+		put, expire := OpPut([]byte("k"), nil, WithTTL(d)), OpExpire([]byte("k"), d)
 		if put.number != want || expire.number != want || want > protocol.TTLMillisMax {
 			t.Errorf("%d: %d and %d ms, want %d", d, put.number, expire.number, want)
 		}

@@ -141,8 +141,12 @@ func (cl *fakeCluster) routes() *protocol.RoutesReply {
 // keyOf returns the key that decides where a request belongs, nil for none.
 func keyOf(code protocol.Opcode, body []byte) []byte {
 	switch code {
-	case protocol.OpGet, protocol.OpExists, protocol.OpPersist:
+	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry, protocol.OpPersist:
 		return body
+	case protocol.OpRename:
+		var m protocol.Rename
+		m.Decode(body)
+		return m.Source
 	case protocol.OpPut:
 		var m protocol.Put
 		m.Decode(body)

@@ -40,7 +40,7 @@ func TestRequestsGoToLeaders(t *testing.T) {
 		c.Incr(ctx, k, 1)
 		c.Stat(ctx, k)
 		c.Batch(ctx, NewBatch().Put(k, nil))
-		c.Txn(ctx, NewTxn().If(Present(k)).Then(Get(k)))
+		c.Txn(ctx, NewTxn().If(Present(k)).Then(OpGet(k)))
 		c.GetAsync(k).Wait(ctx)
 		if got := cl.counts(); !slices.Equal(got, want) {
 			t.Errorf("shard %d: requests %v, want %v", shard, got, want)
@@ -913,7 +913,7 @@ func TestWeakReadsAreSpread(t *testing.T) {
 		t.Fatal(err)
 	}
 	cl.forgetRequests()
-	for _, level := range []Consistency{Stale, Session, Linearizable} {
+	for _, level := range []Consistency{Stale, SessionReads, Linearizable} {
 		for range 30 {
 			item, err := c.Get(t.Context(), k, WithConsistency(level))
 			if err != nil || item.Stale != (level == Stale) || item.Stale && item.Age != 7*time.Millisecond {
@@ -923,7 +923,7 @@ func TestWeakReadsAreSpread(t *testing.T) {
 		cl.set(func() {
 			for _, f := range cl.nodes {
 				for _, r := range f.requests {
-					if token := r.x.Token; r.code == protocol.OpGet && (token == w.Version) != (level == Session) {
+					if token := r.x.Token; r.code == protocol.OpGet && (token == w.Version) != (level == SessionReads) {
 						t.Errorf("%v with token %d", level, token)
 					}
 				}

@@ -129,10 +129,9 @@ type Config struct {
 	Consistency Consistency
 
 	// SessionReads keeps, for each hash slot, the newest version this
-	// client has seen (128 KiB per client), which reads with consistency
-	// Session need. It is set automatically if Consistency is Session.
-	// Without it a read with consistency Session is sent as Linearizable,
-	// which is stronger.
+	// client has seen (128 KiB per client), which reads of that consistency
+	// need. It is set automatically if Consistency is SessionReads. Without
+	// it such a read is sent as Linearizable, which is stronger.
 	SessionReads bool
 
 	// Name identifies the program to operators. At most
@@ -215,7 +214,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Consistency > Stale {
 		return c, fmt.Errorf("client: Config.Consistency %d is unknown", c.Consistency)
 	}
-	if c.Consistency == Session {
+	if c.Consistency == SessionReads {
 		c.SessionReads = true
 	}
 	if c.Logger == nil {

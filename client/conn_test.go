@@ -117,7 +117,7 @@ func TestQueueIsCompacted(t *testing.T) {
 	cn.mu.Lock()
 	cn.writing = true // nobody else sends
 	cn.mu.Unlock()
-	o := Put([]byte("k"), make([]byte, 10<<10))
+	o := OpPut([]byte("k"), make([]byte, 10<<10))
 	enqueue := func(n int) {
 		for range n {
 			ca, err := c.encode(t.Context(), &o)
@@ -156,7 +156,7 @@ func TestCancelledInQueue(t *testing.T) {
 	if _, err := io.ReadFull(there, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	o := Put([]byte("cancelled"), nil)
+	o := OpPut([]byte("cancelled"), nil)
 	ca, err := c.encode(t.Context(), &o)
 	if err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ type rangePart struct {
 }
 
 func (c *Client) deleteRange(ctx context.Context, m protocol.DeleteRange, opts []CallOption) error {
-	d := rangeDeletion{c: c, call: emptyCall(protocol.OpDeleteRange, opts), body: m.AppendTo(nil)}
+	d := rangeDeletion{c: c, call: withOptions(Operation{code: protocol.OpDeleteRange}, opts), body: m.AppendTo(nil)}
 	if err := d.check(); err != nil {
 		return refused(d.call.code, err)
 	}

@@ -53,10 +53,16 @@
 //
 // # Three ways to call
 //
-//   - Methods such as [Client.Get] and [Client.Put] wait for the answer.
+//   - Methods such as [Client.Get] and [Client.Put] wait for the answer. They
+//     take and return []byte; [Client.GetString], [Client.PutString] and [Keys]
+//     spare programs with text the conversions.
 //   - [Client.PutAsync] and its like return a [Future] at once, for callers
 //     that want many requests under way from one goroutine.
-//   - [Client.Do] hands the answer to a [Handler] and allocates nothing.
+//   - [Client.Do] sends an [Operation], hands the answer to a [Handler] and
+//     allocates nothing.
+//
+// [OpGet], [OpPut] and their like make an [Operation]: one request that is not
+// sent yet. A [Batch] and a [Txn] consist of operations too.
 //
 // Calls in flight at the same time may take effect in any order, even those of
 // one goroutine. If the order matters, wait for one before starting the next,
@@ -115,7 +121,7 @@
 //
 // Reads are linearizable by default. [WithConsistency] selects a weaker mode
 // for one read, Config.Consistency for all reads. Such reads are distributed
-// over all nodes. With [Session] the server is told the newest version this
+// over all nodes. With [SessionReads] the server is told the newest version this
 // client has seen in the key's hash slot, and a replica that lags behind that
 // version does not answer. With [Stale] any replica answers with its current
 // data; Item.Age says how old that may be.

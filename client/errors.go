@@ -36,10 +36,10 @@ var (
 	ErrConditionFailed = errors.New("condition failed")
 	// ErrNotInteger: Incr on a value that is not a decimal 64-bit integer.
 	ErrNotInteger = errors.New("value is not a decimal 64-bit integer")
-	// ErrOverflow: Incr would leave the range of an int64.
+	// ErrOverflow: Incr would leave the range of an int64, or IncrFloat that of
+	// finite numbers.
 	ErrOverflow = errors.New("result would overflow a 64-bit integer")
-	// ErrNotFloat: an INCRFLOAT on or by something that is not a number. This
-	// client has no such operation yet; servers have.
+	// ErrNotFloat: IncrFloat on or by something that is not a number.
 	ErrNotFloat = errors.New("value or increment is not a valid number")
 	// ErrBadRequest: the request is malformed or a field is out of range.
 	ErrBadRequest = errors.New("malformed request")

@@ -42,9 +42,9 @@ func ExampleClient_Do() {
 		}
 		done.Done()
 	})
-	if err := c.Do(client.Put([]byte("k"), []byte("v")), client.HandlerFunc(func(r *client.Result) {
+	if err := c.Do(client.OpPut([]byte("k"), []byte("v")), client.HandlerFunc(func(r *client.Result) {
 		show(r)
-		if err := c.Do(client.Get([]byte("k")), show); err != nil {
+		if err := c.Do(client.OpGet([]byte("k")), show); err != nil {
 			log.Fatal(err)
 		}
 	})); err != nil {

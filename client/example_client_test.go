@@ -31,7 +31,7 @@ func Example() {
 	}
 	defer c.Close()
 
-	if _, err := c.Put(ctx, []byte("greeting"), []byte("hello")); err != nil {
+	if _, err := c.PutString(ctx, "greeting", "hello"); err != nil {
 		log.Fatal(err)
 	}
 	item, err := c.Get(ctx, []byte("greeting"))
@@ -48,11 +48,11 @@ func ExampleWithTTL() {
 	defer stop()
 	ctx := context.Background()
 
-	c.Put(ctx, []byte("ticket"), []byte("open"), client.WithTTL(10*time.Minute))
+	c.PutString(ctx, "ticket", "open", client.WithTTL(10*time.Minute))
 	item, _ := c.Get(ctx, []byte("ticket"))
 	fmt.Println("expires in", item.TTL)
 
-	c.Put(ctx, []byte("ticket"), []byte("closed"), client.KeepTTL())
+	c.PutString(ctx, "ticket", "closed", client.KeepTTL())
 	c.Persist(ctx, []byte("ticket"))
 	item, _ = c.Stat(ctx, []byte("ticket"))
 	fmt.Println("expires:", item.TTL != 0)
@@ -86,9 +86,9 @@ func ExampleClient_MGet() {
 	defer stop()
 	ctx := context.Background()
 
-	c.Put(ctx, []byte("a"), []byte("1"))
-	c.Put(ctx, []byte("c"), []byte("3"))
-	found, err := c.MGet(ctx, [][]byte{[]byte("a"), []byte("b"), []byte("c")})
+	c.PutString(ctx, "a", "1")
+	c.PutString(ctx, "c", "3")
+	found, err := c.MGet(ctx, client.Keys("a", "b", "c"))
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func ExampleWithConsistency() {
 	defer stop()
 	ctx := context.Background()
 
-	c.Put(ctx, []byte("k"), []byte("v"))
+	c.PutString(ctx, "k", "v")
 	item, err := c.Get(ctx, []byte("k"), client.WithConsistency(client.Stale))
 	if err != nil {
 		log.Fatal(err)

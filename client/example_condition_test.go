@@ -69,8 +69,8 @@ func ExampleClient_Txn() {
 
 	r, err := c.Txn(ctx, client.NewTxn().
 		If(client.Version(from, client.Equal, state.Version), client.Absent([]byte("{acc}frozen"))).
-		Then(client.Incr(from, -30), client.Incr(to, 30)).
-		Else(client.Get(from)))
+		Then(client.OpIncr(from, -30), client.OpIncr(to, 30)).
+		Else(client.OpGet(from)))
 	if err != nil {
 		log.Fatal(err)
 	}

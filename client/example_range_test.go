@@ -14,7 +14,7 @@ func ExampleClient_DeletePrefix() {
 	defer stop()
 	ctx := context.Background()
 	for _, key := range []string{"user:1:name", "user:1:mail", "user:17:name"} {
-		c.Put(ctx, []byte(key), []byte("v"))
+		c.PutString(ctx, key, "v")
 	}
 
 	if err := c.DeletePrefix(ctx, []byte("user:1:")); err != nil {
@@ -43,10 +43,10 @@ func ExampleClient_Watch() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		if there, err := c.Exists(ctx, booked); there || err != nil {
+		if exists, err := c.Exists(ctx, booked); exists || err != nil {
 			log.Fatal("booked before", err)
 		}
-		r, err := c.Txn(ctx, client.NewTxn().If(unchanged).Then(client.Incr(account, -30), client.Put(booked, nil)))
+		r, err := c.Txn(ctx, client.NewTxn().If(unchanged).Then(client.OpIncr(account, -30), client.OpPut(booked, nil)))
 		if err != nil {
 			log.Fatal(err)
 		}

@@ -14,7 +14,7 @@ func ExampleClient_Scan() {
 	defer stop()
 	ctx := context.Background()
 	for _, k := range []string{"user/3", "user/1", "group/1", "user/2"} {
-		c.Put(ctx, []byte(k), []byte("value of "+k))
+		c.PutString(ctx, k, "value of "+k)
 	}
 
 	for item, err := range c.Scan(ctx, client.Prefix([]byte("user/"))) {

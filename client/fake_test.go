@@ -60,6 +60,7 @@ func newFakeStore() *fakeStore {
 type fakeRow struct {
 	version uint64
 	ttl     uint64
+	at      uint64 // time of expiry, where it was given as such
 	value   []byte
 }
 
@@ -522,7 +523,7 @@ func (f *fake) applyWrite(dst []byte, code protocol.Opcode, body []byte) ([]byte
 		err = k.Decode(body)
 		p.Key = k.Key
 	default:
-		return fail(dst, protocol.StatusUnsupported, "")
+		return f.applyPart(dst, code, body)
 	}
 	if err != nil {
 		return fail(dst, protocol.StatusBadRequest, err.Error())
@@ -544,7 +545,10 @@ func (f *fake) applyWrite(dst []byte, code protocol.Opcode, body []byte) ([]byte
 	case protocol.OpPut:
 		row.value = append([]byte(nil), p.Value...)
 		if p.Flags&protocol.WriteKeepTTL == 0 {
-			row.ttl = p.TTLMillis
+			row.ttl, row.at = p.TTLMillis, 0
+			if p.Flags&protocol.WriteExpireAt != 0 {
+				row.ttl, row.at = 0, p.TTLMillis
+			}
 		}
 	case protocol.OpIncr:
 		v := int64(0)
@@ -560,7 +564,7 @@ func (f *fake) applyWrite(dst []byte, code protocol.Opcode, body []byte) ([]byte
 	case protocol.OpExpire:
 		row.ttl = e.TTLMillis
 	case protocol.OpPersist:
-		row.ttl = 0
+		row.ttl, row.at = 0, 0
 	}
 	f.revision++
 	f.applied++

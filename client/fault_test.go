@@ -369,7 +369,7 @@ func TestRequestTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	failed := make(chan error, 1)
-	if err := c.Do(Get([]byte("k"), WithTimeout(5*time.Millisecond)), HandlerFunc(func(r *Result) { failed <- r.Err })); err != nil {
+	if err := c.Do(OpGet([]byte("k"), WithTimeout(5*time.Millisecond)), HandlerFunc(func(r *Result) { failed <- r.Err })); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-failed; !errors.Is(err, ErrDeadlineExceeded) {
@@ -734,7 +734,7 @@ func TestKeepAlive(t *testing.T) {
 func TestSessionReads(t *testing.T) {
 	f := newFake(t)
 	f.record = true
-	c := dial(t, func(cfg *Config) { cfg.Consistency = Session }, f)
+	c := dial(t, func(cfg *Config) { cfg.Consistency = SessionReads }, f)
 	ctx := t.Context()
 	f.set(func() { f.revision = 1000 })
 	w, err := c.Put(ctx, []byte("k"), nil)
@@ -752,8 +752,8 @@ func TestSessionReads(t *testing.T) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, want := range []protocol.Extensions{
-		{}, {Consistency: Session, Token: w.Version}, {Consistency: Session}, {}, {}, {},
-		{Consistency: Session, Token: w.Version + 1}, {}, {Consistency: Session, Token: w.Version + 2},
+		{}, {Consistency: SessionReads, Token: w.Version}, {Consistency: SessionReads}, {}, {}, {},
+		{Consistency: SessionReads, Token: w.Version + 1}, {}, {Consistency: SessionReads, Token: w.Version + 2},
 	} {
 		if got := f.requests[i].x; got.Consistency != want.Consistency || got.Token != want.Token {
 			t.Errorf("request %d (%v): %v with token %d, want %v with %d", i, f.requests[i].code, got.Consistency, got.Token, want.Consistency, want.Token)
@@ -767,7 +767,7 @@ func TestSessionReadUpgraded(t *testing.T) {
 	f := newFake(t)
 	f.record = true
 	c := dial(t, nil, f)
-	c.Get(t.Context(), []byte("k"), WithConsistency(Session))
+	c.Get(t.Context(), []byte("k"), WithConsistency(SessionReads))
 	if x := f.requests[0].x; x.Consistency != Linearizable {
 		t.Error(x.Consistency)
 	}
@@ -804,7 +804,7 @@ func TestMalformedReplies(t *testing.T) {
 		"PUT":    func() error { _, err := c.Put(ctx, []byte("k"), nil); return err },
 		"INCR":   func() error { _, err := c.Incr(ctx, []byte("k"), 1); return err },
 		"BATCH":  func() error { _, err := c.Batch(ctx, NewBatch().Put([]byte("k"), nil)); return err },
-		"TXN":    func() error { _, err := c.Txn(ctx, NewTxn().Then(Get([]byte("k")))); return err },
+		"TXN":    func() error { _, err := c.Txn(ctx, NewTxn().Then(OpGet([]byte("k")))); return err },
 		"ROUTES": func() error { _, err := c.Routes(ctx); return err },
 		"STATUS": func() error { _, err := c.Status(ctx); return err },
 		"SCAN": func() error {

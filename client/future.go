@@ -3,8 +3,6 @@ package client
 import (
 	"bytes"
 	"context"
-
-	"github.com/proa-kv/proa/protocol"
 )
 
 // Future is the answer to an asynchronous call, now or later. It is safe for
@@ -54,7 +52,7 @@ func startFuture[T any](c *Client, o Operation, decode func(*call) (T, error)) *
 
 // GetAsync begins a Get. Its arguments may be reused when it returns.
 func (c *Client) GetAsync(key []byte, opts ...ReadOption) *Future[Item] {
-	return startFuture(c, Get(key, opts...), func(ca *call) (Item, error) {
+	return startFuture(c, OpGet(key, opts...), func(ca *call) (Item, error) {
 		var r Result
 		if err := ca.result(&r); err != nil {
 			return Item{}, err
@@ -66,17 +64,17 @@ func (c *Client) GetAsync(key []byte, opts ...ReadOption) *Future[Item] {
 // PutAsync begins a Put. Its arguments may be reused when it returns. Calls
 // under way at the same time may take effect in any order.
 func (c *Client) PutAsync(key, value []byte, opts ...PutOption) *Future[WriteResult] {
-	return startFuture(c, Put(key, value, opts...), writeResult)
+	return startFuture(c, OpPut(key, value, opts...), writeResult)
 }
 
 // DeleteAsync begins a Delete. Its arguments may be reused when it returns.
 func (c *Client) DeleteAsync(key []byte, opts ...DeleteOption) *Future[WriteResult] {
-	return startFuture(c, Delete(key, opts...), writeResult)
+	return startFuture(c, OpDelete(key, opts...), writeResult)
 }
 
 // IncrAsync begins an Incr. Its arguments may be reused when it returns.
 func (c *Client) IncrAsync(key []byte, delta int64, opts ...CallOption) *Future[int64] {
-	return startFuture(c, Incr(key, delta, opts...), func(ca *call) (int64, error) {
+	return startFuture(c, OpIncr(key, delta, opts...), func(ca *call) (int64, error) {
 		var r Result
 		err := ca.result(&r)
 		return r.Integer, err
@@ -115,18 +113,3 @@ func (c *Client) Do(o Operation, h Handler) error {
 }
 
 func cloneValue(v []byte) []byte { return append(make([]byte, 0, len(v)), v...) }
-
-// isWrite reports whether an operation can change anything.
-func isWrite(code protocol.Opcode) bool {
-	switch code {
-	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist, protocol.OpBatch, protocol.OpTxn, protocol.OpAdmin, protocol.OpDeleteRange:
-		return true
-	}
-	return false
-}
-
-// inLogOrder reports whether a read goes through the log: it is always of the
-// newest state.
-func inLogOrder(code protocol.Opcode) bool {
-	return code == protocol.OpWatch || code == protocol.OpGetRange
-}

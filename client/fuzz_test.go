@@ -56,7 +56,7 @@ func FuzzReplies(f *testing.F) {
 			t.Fatal(err)
 		}
 		ctx := context.Background()
-		ops := []Operation{Get([]byte("k")), Put([]byte("k"), []byte("v"), ReturnPrevious()), {code: protocol.OpScan}, Incr([]byte("n"), 1)}
+		ops := []Operation{OpGet([]byte("k")), OpPut([]byte("k"), []byte("v"), ReturnPrevious()), {code: protocol.OpScan}, OpIncr([]byte("n"), 1)}
 		pending := make([]*call, len(ops))
 		for i := range ops {
 			ca := c.newCall(ctx, &ops[i])

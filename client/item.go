@@ -13,8 +13,9 @@ type Consistency = protocol.Consistency
 const (
 	// Linearizable: the newest acknowledged value. The default.
 	Linearizable = protocol.Linearizable
-	// Session: not older than anything this client has seen.
-	Session = protocol.SessionReads
+	// SessionReads: not older than anything this client has seen. It has nothing
+	// to do with the session of Config.ExactlyOnce.
+	SessionReads = protocol.SessionReads
 	// Stale: any replica's value; Item.Age says how old it may be.
 	Stale = protocol.Stale
 )
@@ -59,15 +60,18 @@ type Result struct {
 	Err error
 	// Version of the key after the operation.
 	Version uint64
-	// Value read by a Get; nil where there is none, not where it is empty.
+	// Value read by a Get or GetRange, or the number that an IncrFloat has
+	// stored, as text; nil where there is none, not where it is empty.
 	Value []byte
 	// TTL left to a key read by Get or Exists; 0 where it does not expire.
 	TTL time.Duration
+	// ExpiresAt is when a key read by Expiry expires; zero where it does not.
+	ExpiresAt time.Time
 	// Stale and Age are those of an Item.
 	Stale bool
 	Age   time.Duration
-	// Integer is the new value after an Incr, of a GetRange the length of the
-	// whole value. HasInteger tells it from none.
+	// Integer is the new value after an Incr, and the length of the whole value
+	// after an Append, a SetRange or a GetRange. HasInteger tells it from none.
 	Integer    int64
 	HasInteger bool
 	// Previous is the row before a write that asked for ReturnPrevious. It is

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
 
 	"github.com/proa-kv/proa/protocol"
@@ -13,12 +16,32 @@ import (
 // Get returns the value of key. It fails with ErrNotFound if the key does not
 // exist. Item.Key is the caller's own slice.
 func (c *Client) Get(ctx context.Context, key []byte, opts ...ReadOption) (Item, error) {
-	return c.readItem(ctx, Get(key, opts...))
+	return c.readItem(ctx, OpGet(key, opts...))
+}
+
+// GetString is Get for text.
+func (c *Client) GetString(ctx context.Context, key string, opts ...ReadOption) (string, error) {
+	item, err := c.Get(ctx, []byte(key), opts...)
+	return string(item.Value), err
+}
+
+// PutString is Put for text.
+func (c *Client) PutString(ctx context.Context, key, value string, opts ...PutOption) (WriteResult, error) {
+	return c.Put(ctx, []byte(key), []byte(value), opts...)
+}
+
+// Keys turns strings into keys, for MGet.
+func Keys(keys ...string) [][]byte {
+	out := make([][]byte, len(keys))
+	for i, k := range keys {
+		out[i] = []byte(k)
+	}
+	return out
 }
 
 // Stat is Get without the value.
 func (c *Client) Stat(ctx context.Context, key []byte, opts ...ReadOption) (Item, error) {
-	item, err := c.readItem(ctx, Exists(key, opts...))
+	item, err := c.readItem(ctx, OpExists(key, opts...))
 	item.Value = nil
 	return item, err
 }
@@ -43,7 +66,7 @@ func (c *Client) Exists(ctx context.Context, key []byte, opts ...ReadOption) (bo
 // MGet reads up to protocol.OpsMax keys of any shards in one request; it is not
 // a snapshot of all keys. The answers are in the order of the keys.
 func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([]Lookup, error) {
-	o := read(protocol.OpMGet, nil, opts)
+	o := withOptions(Operation{code: protocol.OpMGet}, opts)
 	if err := checkKeys(&o, keys); err != nil {
 		return nil, refused(o.code, err)
 	}
@@ -107,25 +130,25 @@ func checkKeys(o *Operation, keys [][]byte) error {
 // if a condition (IfAbsent, IfPresent, IfVersion) does not hold; the result
 // then still carries the version and, with ReturnPrevious, the row found.
 func (c *Client) Put(ctx context.Context, key, value []byte, opts ...PutOption) (WriteResult, error) {
-	return c.writeOne(ctx, Put(key, value, opts...))
+	return c.writeOne(ctx, OpPut(key, value, opts...))
 }
 
 // Delete removes key. It fails with ErrNotFound if it does not exist, and with
 // ErrConditionFailed if IfVersion asks for another version.
 func (c *Client) Delete(ctx context.Context, key []byte, opts ...DeleteOption) (WriteResult, error) {
-	return c.writeOne(ctx, Delete(key, opts...))
+	return c.writeOne(ctx, OpDelete(key, opts...))
 }
 
-// Expire sets the time to live of an existing key to ttl (see [Expire]). It
+// Expire sets the time to live of an existing key to ttl (see [OpExpire]). It
 // fails with ErrNotFound if the key does not exist.
 func (c *Client) Expire(ctx context.Context, key []byte, ttl time.Duration, opts ...CallOption) (WriteResult, error) {
-	return c.writeOne(ctx, Expire(key, ttl, opts...))
+	return c.writeOne(ctx, OpExpire(key, ttl, opts...))
 }
 
 // Persist removes the expiry of a key. It fails with ErrNotFound if the key
 // does not exist.
 func (c *Client) Persist(ctx context.Context, key []byte, opts ...CallOption) (WriteResult, error) {
-	return c.writeOne(ctx, Persist(key, opts...))
+	return c.writeOne(ctx, OpPersist(key, opts...))
 }
 
 func (c *Client) writeOne(ctx context.Context, o Operation) (WriteResult, error) {
@@ -138,29 +161,134 @@ func (c *Client) writeOne(ctx context.Context, o Operation) (WriteResult, error)
 // value; an absent key counts as 0. It fails with ErrNotInteger or ErrOverflow
 // and changes nothing then.
 func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...CallOption) (int64, error) {
-	o := Incr(key, delta, opts...)
+	o := OpIncr(key, delta, opts...)
 	var r Result
 	err := c.roundTrip(ctx, &o, &r)
 	return r.Integer, err
 }
 
+// IncrFloat adds delta to the number stored under key and returns the new value;
+// an absent key counts as 0. It fails with ErrNotFloat or ErrOverflow and changes
+// nothing then. The server counts more exactly than a float64, and further: a sum
+// that no float64 can hold is returned as an infinity. NaN means that the sum was
+// stored, by an attempt whose answer is no longer kept.
+func (c *Client) IncrFloat(ctx context.Context, key []byte, delta float64, opts ...CallOption) (float64, error) {
+	o := OpIncrFloat(key, delta, opts...)
+	var r Result
+	if err := c.roundTrip(ctx, &o, &r); err != nil {
+		return 0, err
+	}
+	if len(r.Value) == 0 {
+		return math.NaN(), nil
+	}
+	sum, err := strconv.ParseFloat(string(r.Value), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, malformedDone(o.code, err)
+	}
+	return sum, nil
+}
+
+// Append adds value to the end of what is stored under key, and returns the new
+// length in bytes; an absent key counts as empty. It fails with ErrTooLarge and
+// changes nothing if the result would exceed protocol.ValueBytesMax.
+func (c *Client) Append(ctx context.Context, key, value []byte, opts ...CallOption) (length int, err error) {
+	return c.writeLength(ctx, OpAppend(key, value, opts...))
+}
+
+// SetRange overwrites a part of a value, from byte offset on (see [OpSetRange]),
+// and returns the new length in bytes. It fails with ErrTooLarge and changes
+// nothing if the result would exceed protocol.ValueBytesMax.
+func (c *Client) SetRange(ctx context.Context, key []byte, offset int, part []byte, opts ...CallOption) (length int, err error) {
+	return c.writeLength(ctx, OpSetRange(key, offset, part, opts...))
+}
+
+func (c *Client) writeLength(ctx context.Context, o Operation) (int, error) {
+	var r Result
+	err := c.roundTrip(ctx, &o, &r)
+	return int(r.Integer), err
+}
+
+// GetRange returns a part of a value, from byte start to byte end (see
+// [OpGetRange]), as Item.Value, and the length of the whole value in bytes. It
+// fails with ErrNotFound if the key does not exist.
+func (c *Client) GetRange(ctx context.Context, key []byte, start, end int64, opts ...CallOption) (part Item, length int, err error) {
+	o := OpGetRange(key, start, end, opts...)
+	var r Result
+	if err := c.roundTrip(ctx, &o, &r); err != nil {
+		return Item{}, 0, err
+	}
+	return Item{Key: key, Value: r.Value, Version: r.Version}, int(r.Integer), nil
+}
+
+// Expiry returns when key expires, in whole milliseconds of the cluster's clock;
+// the zero time if it does not. It fails with ErrNotFound if the key does not
+// exist. Item.TTL is the time left.
+func (c *Client) Expiry(ctx context.Context, key []byte, opts ...ReadOption) (time.Time, error) {
+	o := OpExpiry(key, opts...)
+	var r Result
+	err := c.roundTrip(ctx, &o, &r)
+	return r.ExpiresAt, err
+}
+
+// SetExpiry changes when an existing key expires: as [WithTTL] or [WithExpiryAt]
+// says, or never where neither is given. A time that has passed deletes the key.
+// It fails with ErrNotFound if the key does not exist, and with
+// ErrConditionFailed if a condition (IfNoExpiry, IfExpiry, IfLater, IfEarlier)
+// does not hold.
+func (c *Client) SetExpiry(ctx context.Context, key []byte, opts ...ExpiryOption) (WriteResult, error) {
+	return c.writeOne(ctx, OpSetExpiry(key, opts...))
+}
+
+// Rename gives destination the value and the expiry of source, replacing what was
+// there, and removes source, atomically. It fails with ErrNotFound if source does
+// not exist, with ErrConditionFailed if IfAbsent was given and destination
+// exists, and with ErrCrossShard if the keys are in different shards (see
+// [OpRename]). WriteResult.Version is that of destination.
+func (c *Client) Rename(ctx context.Context, source, destination []byte, opts ...RenameOption) (WriteResult, error) {
+	return c.writeOne(ctx, OpRename(source, destination, opts...))
+}
+
+// Copy is Rename that keeps source.
+func (c *Client) Copy(ctx context.Context, source, destination []byte, opts ...RenameOption) (WriteResult, error) {
+	return c.writeOne(ctx, OpCopy(source, destination, opts...))
+}
+
+// Watch returns a condition that holds as long as nobody changes key, whether
+// it exists or not: read what a transaction depends on after it, and give it to
+// [Txn.If]. Unlike [Version] and [Absent] it also detects that an absent key
+// was created and deleted again. In rare cases it fails although only another
+// key was deleted; a program whose transaction was not carried out must
+// therefore start again. All nodes of the cluster must run a version that
+// supports it; otherwise it fails with ErrRefused.
+func (c *Client) Watch(ctx context.Context, key []byte, opts ...CallOption) (Condition, error) {
+	o := withOptions(Operation{code: protocol.OpWatch, key: key}, opts)
+	var r Result
+	if err := c.roundTrip(ctx, &o, &r); err != nil {
+		return Condition{}, err
+	}
+	if r.Version != 0 {
+		return Version(key, Equal, r.Version), nil
+	}
+	return Condition{protocol.Compare{Target: protocol.CompareAbsent, Relation: Equal, Key: key, Version: uint64(r.Integer)}}, nil
+}
+
 // Ping measures the round trip to a server.
 func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, error) {
-	o := Ping(opts...)
+	o := OpPing(opts...)
 	var r Result
 	start := time.Now()
 	err := c.roundTrip(ctx, &o, &r)
 	return time.Since(start), err
 }
 
-// Batch carries out several writes in one request. Its results are in the order
+// Batch carries out several operations in one request. Its results are in the order
 // of the operations, each with its own Err; the error that Batch itself returns
 // concerns the request as a whole, such as ErrCrossShard. Operations of a
 // non-atomic batch that a shard refused without doing anything are retried,
 // like whole calls, and with ExactlyOnce also those whose outcome is unknown.
 // An empty batch does nothing.
 func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Result, error) {
-	o := emptyCall(protocol.OpBatch, opts)
+	o := withOptions(Operation{code: protocol.OpBatch}, opts)
 	if len(b.ops) == 0 {
 		return nil, nil
 	}
@@ -188,7 +316,7 @@ func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Res
 
 // batch sends b once, as a call of its own.
 func (c *Client) batch(ctx context.Context, b *Batch, o Operation) ([]Result, error) {
-	ops, err := encodeOps(&o, b.ops, false)
+	ops, err := encodeOps(&o, b.ops)
 	if err != nil {
 		return nil, refused(o.code, err)
 	}
@@ -218,7 +346,7 @@ func (c *Client) batch(ctx context.Context, b *Batch, o Operation) ([]Result, er
 // Txn carries out a transaction. It fails with ErrCrossShard if its keys are in
 // different shards.
 func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult, error) {
-	o := emptyCall(protocol.OpTxn, opts)
+	o := withOptions(Operation{code: protocol.OpTxn}, opts)
 	m := protocol.Txn{}
 	for i := range t.conditions {
 		cond := Operation{code: protocol.OpPut, key: t.conditions[i].compare.Key, value: t.conditions[i].compare.Value}
@@ -228,8 +356,8 @@ func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult
 		m.Compares = append(m.Compares, t.conditions[i].compare)
 	}
 	var err error
-	if m.Then, err = encodeOps(&o, t.then, true); err == nil {
-		m.Else, err = encodeOps(&o, t.els, true)
+	if m.Then, err = encodeOps(&o, t.then); err == nil {
+		m.Else, err = encodeOps(&o, t.els)
 	}
 	if n := len(t.conditions) + len(t.then) + len(t.els); n == 0 || n > protocol.OpsMax {
 		err = fmt.Errorf("%w: %d comparisons and operations, 1 to %d are allowed", ErrBadRequest, n, protocol.OpsMax)
@@ -256,12 +384,8 @@ func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult
 	return TxnResult{Succeeded: reply.Succeeded, Results: results}, err
 }
 
-func emptyCall(code protocol.Opcode, opts []CallOption) Operation {
-	return withOptions(Operation{code: code}, opts)
-}
-
 // encodeOps encodes the parts of a batch or transaction.
-func encodeOps(whole *Operation, ops []Operation, reads bool) (protocol.Ops, error) {
+func encodeOps(whole *Operation, ops []Operation) (protocol.Ops, error) {
 	if whole.err != nil {
 		return nil, whole.err
 	}
@@ -282,7 +406,7 @@ func encodeOps(whole *Operation, ops []Operation, reads bool) (protocol.Ops, err
 		if err := o.check(); err != nil {
 			return nil, fmt.Errorf("operation %d: %w", i, err)
 		}
-		if !isWrite(o.code) && (!reads || o.code == protocol.OpPing) {
+		if o.code == protocol.OpPing {
 			return nil, fmt.Errorf("%w: operation %d: %v is not allowed here", ErrBadRequest, i, o.code)
 		}
 		start := len(bodies)
@@ -321,6 +445,9 @@ func (c *Client) results(ca *call, ops []Operation, replies protocol.OpResults) 
 			out[i].Err = e
 		}
 		c.observeRow(o.key, out[i].Version)
+		if o.code == protocol.OpRename {
+			c.observeRow(o.value, out[i].Version)
+		}
 	}
 	return out, nil
 }
@@ -334,7 +461,7 @@ func malformedDone(code protocol.Opcode, err error) *Error {
 
 // Routes asks which node serves which hash slots.
 func (c *Client) Routes(ctx context.Context, opts ...CallOption) (Routes, error) {
-	o := emptyCall(protocol.OpRoutes, opts)
+	o := withOptions(Operation{code: protocol.OpRoutes}, opts)
 	body, err := c.whole(ctx, &o)
 	if err != nil {
 		return Routes{}, err
@@ -385,7 +512,7 @@ func (c *Client) Admin(ctx context.Context, verb string, args []byte) ([]byte, e
 // Status returns a server's status. The answer is a JSON object, described in
 // docs/protocol.md.
 func (c *Client) Status(ctx context.Context, opts ...CallOption) (json.RawMessage, error) {
-	o := emptyCall(protocol.OpStatus, opts)
+	o := withOptions(Operation{code: protocol.OpStatus}, opts)
 	body, err := c.whole(ctx, &o)
 	if err == nil && !json.Valid(body) {
 		return nil, malformed(o.code, fmt.Errorf("not JSON"))

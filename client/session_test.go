@@ -226,7 +226,7 @@ func TestWatermarkRises(t *testing.T) {
 				}()
 			} else {
 				// Its time is up when the test says so.
-				o := Incr([]byte("n"), 1, WithTimeout(time.Hour))
+				o := OpIncr([]byte("n"), 1, WithTimeout(time.Hour))
 				ca, err := c.encode(t.Context(), &o)
 				if err != nil {
 					t.Fatal(err)
@@ -392,7 +392,7 @@ func TestRoomWithoutReply(t *testing.T) {
 	f := newFake(t)
 	f.inFlight = 1
 	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce, cfg.Connections, cfg.KeepAlive = true, 1, -1 }, f)
-	o := Put([]byte("given up"), nil)
+	o := OpPut([]byte("given up"), nil)
 	ca, err := c.encode(t.Context(), &o)
 	if err != nil {
 		t.Fatal(err)

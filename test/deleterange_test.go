@@ -49,7 +49,7 @@ func TestClusterDeletesRanges(t *testing.T) {
 		if err := once.DeletePrefix(ctx, []byte("gone/")); err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		r, err := once.Txn(ctx, client.NewTxn().If(unchanged).Then(client.Put(watched, []byte("back"))))
+		r, err := once.Txn(ctx, client.NewTxn().If(unchanged).Then(client.OpPut(watched, []byte("back"))))
 		if err != nil || r.Succeeded {
 			t.Errorf("round %d: a transaction has not noticed the deletion: %+v, %v", round, r, err)
 		}

@@ -261,7 +261,7 @@ func (w *historian) send(in *registerInput) (registerOutput, error) {
 	case opCompareValue:
 		var r client.TxnResult
 		r, err = w.c.Txn(ctx, client.NewTxn().If(client.Value(key, client.Equal, []byte(in.expect))).
-			Then(client.Put(key, []byte(in.value))).Else(client.Get(key)))
+			Then(client.OpPut(key, []byte(in.value))).Else(client.OpGet(key)))
 		if err == nil {
 			out = registerOutput{ok: r.Succeeded, version: r.Results[0].Version, value: string(r.Results[0].Value)}
 			err = r.Results[0].Err

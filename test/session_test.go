@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/testcluster"
@@ -119,15 +120,39 @@ func testSession(t *testing.T, between func(*testcluster.Node)) {
 		}
 		return err
 	})
+	length := func(want int) func(int, error) error {
+		return func(got int, err error) error { return expect(int64(got), int64(want), err) }
+	}
+	lose("APPEND", func() error { return length(3)(c.Append(ctx, []byte("{p}a"), []byte("abc"))) })
+	lose("SETRANGE", func() error { return length(4)(c.SetRange(ctx, []byte("{p}a"), 2, []byte("de"))) })
+	lose("INCRFLOAT", func() error {
+		sum, err := c.IncrFloat(ctx, []byte("f"), 0.5)
+		return expect(int64(sum*2), 1, err)
+	})
+	lose("RENAME", func() error {
+		_, err := c.Rename(ctx, []byte("{p}a"), []byte("{p}b"), client.IfAbsent())
+		return err
+	})
+	expires := time.UnixMilli(time.Now().Add(time.Hour).UnixMilli())
+	lose("SETEXPIRY", func() error {
+		r, err := c.SetExpiry(ctx, []byte("{p}b"), client.WithExpiryAt(expires), client.IfNoExpiry(), client.ReturnPrevious())
+		if err == nil && (r.Previous == nil || string(r.Previous.Value) != "abde") {
+			return fmt.Errorf("the previous row is %+v", r.Previous)
+		}
+		return err
+	})
+	if at, err := c.Expiry(ctx, []byte("{p}b")); !at.Equal(expires) || err != nil {
+		t.Errorf("EXPIRY: %v (%v), want %v", at, err, expires)
+	}
 	lose("TXN", func() error {
-		r, err := c.Txn(ctx, client.NewTxn().If(client.Absent([]byte("{t}"))).Then(client.Put([]byte("{t}"), []byte("x"))).Else(client.Delete([]byte("{t}"))))
+		r, err := c.Txn(ctx, client.NewTxn().If(client.Absent([]byte("{t}"))).Then(client.OpPut([]byte("{t}"), []byte("x"))).Else(client.OpDelete([]byte("{t}"))))
 		if err == nil && !r.Succeeded {
 			return errors.New("it saw its own effect")
 		}
 		return err
 	})
 
-	for key, want := range map[string]string{"n": "5", "{n}1": "5", "spread0": "1", "spread39": "1", "{t}": "x"} {
+	for key, want := range map[string]string{"n": "5", "{n}1": "5", "spread0": "1", "spread39": "1", "{t}": "x", "{p}b": "abde", "f": "0.5"} {
 		if item, err := c.Get(ctx, []byte(key)); err != nil || string(item.Value) != want {
 			t.Errorf("%s is %q (%v), want %q", key, item.Value, err, want)
 		}
@@ -135,8 +160,8 @@ func testSession(t *testing.T, between func(*testcluster.Node)) {
 	if found, err := c.Exists(ctx, []byte("k")); found || err != nil {
 		t.Errorf("the deleted key exists: %v (%v)", found, err)
 	}
-	if got := p.lost(); got != 11 {
-		t.Errorf("%d replies were lost, want 11", got)
+	if got := p.lost(); got != 16 {
+		t.Errorf("%d replies were lost, want 16", got)
 	}
 	node.Stop()
 	node.Verify()

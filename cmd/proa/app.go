@@ -142,7 +142,7 @@ func (a *app) call(ctx context.Context, f func(context.Context, *client.Client) 
 }
 
 var consistencies = map[string]client.Consistency{
-	"linearizable": client.Linearizable, "session": client.Session, "stale": client.Stale,
+	"linearizable": client.Linearizable, "session": client.SessionReads, "stale": client.Stale,
 }
 
 // consistent returns the option the user chose for reads.

@@ -76,12 +76,12 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 	switch name {
 	case "put":
 		options, err := put.options()
-		return client.Put(key, []byte(args[1]), options...), err
+		return client.OpPut(key, []byte(args[1]), options...), err
 	case "del":
 		if set.Changed("if-version") {
-			return client.Delete(key, client.IfVersion(version)), nil
+			return client.OpDelete(key, client.IfVersion(version)), nil
 		}
-		return client.Delete(key), nil
+		return client.OpDelete(key), nil
 	case "incr":
 		if len(args) == 2 {
 			if set.Changed("by") {
@@ -89,19 +89,19 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 			}
 			by, err = parseDelta(args[1])
 		}
-		return client.Incr(key, by), err
+		return client.OpIncr(key, by), err
 	case "expire":
 		ttl, err := parseTTL(args[1])
 		if err != nil {
 			return op, err
 		}
-		return client.Expire(key, ttl), nil
+		return client.OpExpire(key, ttl), nil
 	case "persist":
-		return client.Persist(key), nil
+		return client.OpPersist(key), nil
 	case "get":
-		return client.Get(key), nil
+		return client.OpGet(key), nil
 	}
-	return client.Exists(key), nil
+	return client.OpExists(key), nil
 }
 
 func countWords(n [2]int) string {

@@ -16,10 +16,10 @@ func main() {
 	ctx := context.Background()
 	c := must(client.New(ctx, client.Config{Endpoints: os.Args[1:]}))
 	defer c.Close()
-	must(c.Put(ctx, []byte("greeting"), []byte("hello"), client.WithTTL(time.Hour)))
-	fmt.Printf("%s\n", must(c.Get(ctx, []byte("greeting"))).Value)
+	must(c.PutString(ctx, "greeting", "hello", client.WithTTL(time.Hour)))
+	fmt.Println(must(c.GetString(ctx, "greeting")))
 	fmt.Println(must(c.Incr(ctx, []byte("visits"), 1)))
-	if _, err := c.Get(ctx, []byte("nothing")); errors.Is(err, client.ErrNotFound) {
+	if _, err := c.GetString(ctx, "nothing"); errors.Is(err, client.ErrNotFound) {
 		fmt.Println("not found")
 	}
 }
