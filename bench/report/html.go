@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	_ "embed" // the page and its style sheet
 	"fmt"
 	"html/template"
 	"io"
@@ -57,8 +58,18 @@ func writePage(out io.Writer, p page) error {
 	return pageTemplate.Execute(out, struct {
 		page
 		Style template.CSS
-	}{p, chartStyle})
+	}{p, template.CSS(chartStyle)})
 }
+
+// chartStyle is the style sheet of pages with charts, for a light and a dark
+// background: ten colours of lines (c0…), of which people who cannot distinguish
+// red and green can distinguish the first eight, and ten steps of a ramp (r0…).
+//
+//go:embed style.css
+var chartStyle string
+
+//go:embed page.html
+var pageHTML string
 
 var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"svg":    func(c Chart) template.HTML { return template.HTML(c.SVG()) },
@@ -66,46 +77,7 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 	"missed": func(cell string) bool { return cell == missed },
 	"topic":  func(line string) string { topic, _, _ := cutTopic(capital(line)); return topic },
 	"rest":   func(line string) string { _, rest, _ := cutTopic(capital(line)); return rest },
-}).Parse(`{{define "tables"}}{{range .}}<h2>{{.Title}}</h2>
-<div class="scroll"><table>
-<thead><tr>{{range .Header}}<th>{{.}}</th>{{end}}</tr></thead>
-<tbody>{{range .Rows}}<tr>{{range $i, $cell := .}}<td{{if missed $cell}} class="bad"{{end}}>{{if $i}}{{$cell}}{{else}}<span>{{$cell}}</span>{{end}}</td>{{end}}</tr>
-{{end}}</tbody>
-</table></div>
-{{range .Notes}}<p class="soft">{{.}}</p>
-{{end}}{{end}}{{end -}}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<title>{{.Title}}</title>
-<style>{{.Style}}</style>
-</head>
-<body>
-<h1>{{.Title}}</h1>
-{{if .Subtitle}}<p class="soft">{{.Subtitle}}</p>
-{{end}}
-{{- if .Headlines}}<ul class="tiles">
-{{range .Headlines}}<li><b{{if .Bad}} class="bad"{{end}}>{{.Value}}</b><span>{{.Name}}</span>{{if .Note}}<small>{{.Note}}</small>{{end}}</li>
-{{end}}</ul>
-{{end}}
-{{- range .Notes}}<p{{if .Bad}} class="bad"{{end}}>{{.Text}}</p>
-{{if .Items}}<ul>{{range .Items}}<li>{{.}}</li>{{end}}</ul>
-{{end}}{{end}}
-{{- template "tables" .First}}<div class="cards{{if eq .Columns 3}} three{{end}}">
-{{range .Charts}}<figure class="card"><h2>{{.Title}}</h2>
-{{legend .}}
-{{svg .}}</figure>
-{{end}}
-{{- if .Details}}<section class="card details"><h2>Details</h2>
-{{range .Details}}<p>{{with topic .}}<b>{{.}}:</b> {{end}}{{rest .}}</p>
-{{end}}</section>
-{{end}}</div>
-{{template "tables" .Tables}}
-</body>
-</html>
-`))
+}).Parse(pageHTML))
 
 // cutTopic splits a line such as "Machine: an old one" at its first colon.
 func cutTopic(line string) (topic, rest string, found bool) {
