@@ -1,47 +1,44 @@
 // Package bench makes loads, at as little cost as a client can, so that what is
-// measured is the server. [Run] makes one kind of request over either of two
-// protocols, to compare servers. A [Harness] makes the workloads of proa bench:
-// many kinds of operations, closed and open loops, on all nodes of a cluster,
-// and checks afterwards what it has written.
+// measured is the server. A [Harness] makes the workloads of proa bench: many
+// kinds of operations, closed and open loops, on all nodes of a cluster, and
+// checks afterwards what it has written. [Run] makes one kind of request to one
+// server of any protocol, to compare servers. Both are one engine.
 //
-// # Method of Run
+// # Method
 //
-// One OS thread runs one epoll loop over raw non-blocking sockets: C
-// connections with P requests in flight each. Every reply is parsed whole and
-// at once replaced by the next request; what one read brought is answered by
-// one write. There is no timer, no goroutine hop and, once running, no
-// allocation. A [Codec] puts the requests into the words of one wire protocol:
-// Proa's own ([Proa]) or that of Redis ([RESP]). Everything else is shared, so
-// two servers can be compared under exactly the same load.
+// Each thread has its own connections, histograms and sequence of operations,
+// which the seed determines, and one epoll loop over raw non-blocking sockets.
+// Every reply is parsed whole and at once replaced by the next request; what one
+// read brought is answered by one write. There is no timer, no goroutine hop and,
+// once running, no allocation. Nothing is shared between threads but the slot map,
+// which is replaced as a whole, so what they measured is merged without loss at
+// the end.
+//
+// A call is one of the requests in flight. It is not bound to a connection: each
+// operation goes to the node that leads its row's shard, so the number in flight
+// is constant however the shards are spread. A dialect puts a call's request into
+// the words of a protocol and takes the replies: Proa's own with all kinds of
+// operations, or a [Codec] ([Proa], [RESP]) with one. Everything else is shared,
+// so two servers can be compared under exactly the same load.
 //
 // The latency of a request is the time from just before the write that sends
 // it to just after the read that brings its reply. A closed loop sends less
 // while the server stalls, so its high percentiles are those of the requests
-// that were made, not of requests that users would have made meanwhile.
+// that were made, not of requests that users would have made meanwhile. In an open
+// loop each operation has a planned time, from which its latency counts.
+// Operations that are due while all calls are taken wait for their turn and keep
+// their planned time. So a stall delays all that was planned for it, as it would
+// delay users, and does not thin out the sample (what Gil Tene calls coordinated
+// omission).
 //
 // Generator and server usually share a machine. A rate then says as much about
 // the machine as about the server; the CPU time the server spent per request
 // ([Config].ServerCPU) does not depend on the generator.
 //
-// # Method of a Harness
-//
-// Each thread has its own connections, epoll loop, histograms and sequence of
-// operations, which the seed determines. Nothing is shared between threads but
-// the slot map, which is replaced as a whole, so what they measured is merged
-// without loss at the end. A call, one of the requests in flight, is not bound
-// to a connection: each operation goes to the node that leads its row's shard,
-// so the number in flight is constant however the shards are spread.
-//
-// In an open loop each operation has a planned time, from which its latency
-// counts. Operations that are due while all calls are taken wait for their turn
-// and keep their planned time. So a stall delays all that was planned for it, as
-// it would delay users, and does not thin out the sample (what Gil Tene calls
-// coordinated omission).
-//
-// Every value names its row and version, and its bytes follow from these and
-// the seed. What a row may hold in the end follows from when its writes were
-// sent and acknowledged (see [Harness.Verify]); nothing of that is asked of the
-// server that is checked.
+// Every value that a Harness writes names its row and version, and its bytes
+// follow from these and the seed. What a row may hold in the end follows from when
+// its writes were sent and acknowledged (see [Harness.Verify]); nothing of that is
+// asked of the server that is checked.
 //
 // # Rows
 //
@@ -50,8 +47,7 @@
 // it. [Run] and [Preload] do not look: they are for servers that the measuring
 // program has started itself.
 //
-// The generator needs Linux. Elsewhere Run, Preload, OpenIdle and the
-// runs of a Harness return [errors.ErrUnsupported].
+// The generator needs Linux. Elsewhere runs and OpenIdle return [errors.ErrUnsupported].
 package bench
 
 import (
@@ -59,8 +55,6 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // Op is the kind of request a run consists of.
@@ -157,24 +151,19 @@ const (
 	timeoutDefault = 10 * time.Second
 )
 
-// Result is what a run measured. Only replies that arrived in the measured
-// part count.
+// Result is what a run measured. Ops, NotFound, Latency and Slowest are those of
+// all requests that were answered, but that failed ones have no latency.
 type Result struct {
-	// Ops is the number of replies, failed ones included. NotFound, Busy and
-	// Failed are among them: a GET of an absent key, a request refused because
-	// the server was busy, and any other error or a value of another length
-	// than expected. FirstFailure describes the first of those.
-	Ops, NotFound, Busy, Failed uint64
-	FirstFailure                string
+	KindResult
 
-	// Elapsed is the wall time of the measured part.
+	// Busy and Failed are among Ops: the requests refused because the server was
+	// busy, and those with any other error or a value of another length than
+	// expected. FirstFailure describes the first of either.
+	Busy, Failed uint64
+	FirstFailure string
+
+	// Elapsed is the time from the begin of the measured part to the last reply.
 	Elapsed time.Duration
-
-	// Latency holds the latencies of all Ops in nanoseconds, to three
-	// significant digits; Slowest is the exact longest. Latencies beyond one
-	// minute are recorded as one minute.
-	Latency *hdrhistogram.Histogram
-	Slowest time.Duration
 
 	// GeneratorCPU is the CPU time the generator's thread used, and ServerCPU
 	// what Config.ServerCPU grew by.
@@ -186,29 +175,17 @@ const latencyMax = time.Minute
 
 // NewResult returns a Result of nothing, for generators that make their own
 // load.
-func NewResult() *Result {
-	return &Result{Latency: hdrhistogram.New(1, int64(latencyMax), 3)}
-}
+func NewResult() *Result { return &Result{KindResult: KindResult{Latency: NewLatencies()}} }
 
 // Merge adds what o counted to r, without loss: replies, kinds of failure and
 // latencies. Elapsed and the CPU times stay as they are.
 func (r *Result) Merge(o *Result) {
-	r.Ops += o.Ops
-	r.NotFound += o.NotFound
+	r.KindResult.Merge(&o.KindResult)
 	r.Busy += o.Busy
 	r.Failed += o.Failed
 	if r.FirstFailure == "" {
 		r.FirstFailure = o.FirstFailure
 	}
-	r.Slowest = max(r.Slowest, o.Slowest)
-	r.Latency.Merge(o.Latency) // of the same range
-}
-
-// Record counts one reply that took the given time.
-func (r *Result) Record(latency time.Duration) {
-	r.Ops++
-	r.Slowest = max(r.Slowest, latency)
-	_ = r.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
 }
 
 // Rate returns the replies per second, 0 where nothing was measured.
@@ -219,23 +196,9 @@ func (r *Result) Rate() float64 {
 	return float64(r.Ops) / r.Elapsed.Seconds()
 }
 
-// Quantile returns the latency that the share q of the requests, 0..1, did not
-// exceed. It is 0 where nothing was measured.
-func (r *Result) Quantile(q float64) time.Duration {
-	if r.Ops == 0 {
-		return 0
-	}
-	return min(time.Duration(r.Latency.ValueAtQuantile(q*100)), r.Slowest)
-}
-
 // PerOp returns the part of a total that falls to one reply, 0 where there
 // was none.
-func (r *Result) PerOp(total time.Duration) time.Duration {
-	if r.Ops == 0 {
-		return 0
-	}
-	return time.Duration(float64(total)/float64(r.Ops) + 0.5)
-}
+func (r *Result) PerOp(total time.Duration) time.Duration { return per(total, r.Ops) }
 
 // String returns the result in one line.
 func (r *Result) String() string {
@@ -279,8 +242,8 @@ func (c *Config) prepare() error {
 	switch {
 	case c.Op >= opEnd:
 		return fmt.Errorf("%w: operation %d", ErrConfig, c.Op)
-	case c.Connections > ConnectionsMax || c.InFlight > InFlightMax || c.Idle < 0 || c.Idle > ConnectionsMax:
-		return fmt.Errorf("%w: %d connections, %d in flight, %d idle; at most %d, %d and %d are allowed", ErrConfig, c.Connections, c.InFlight, c.Idle, ConnectionsMax, InFlightMax, ConnectionsMax)
+	case c.Idle < 0 || c.Idle > ConnectionsMax:
+		return fmt.Errorf("%w: %d idle connections; at most %d are allowed", ErrConfig, c.Idle, ConnectionsMax)
 	case c.Keys > keysMax:
 		return fmt.Errorf("%w: %d keys; at most %d are allowed", ErrConfig, c.Keys, uint64(keysMax))
 	case c.ValueBytes < 0 || c.ValueBytes > ValueBytesMax:
@@ -288,5 +251,5 @@ func (c *Config) prepare() error {
 	case c.Duration < 0 || c.Warmup < 0 || c.Duration == 0 && c.Count == 0:
 		return fmt.Errorf("%w: a positive duration or a count must be given", ErrConfig)
 	}
-	return nil
+	return checkInFlight(c.Connections, c.InFlight)
 }

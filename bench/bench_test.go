@@ -19,19 +19,12 @@ func TestKeys(t *testing.T) {
 }
 
 func TestChooser(t *testing.T) {
-	c := newOrder(&Config{Keys: 3, Sequential: true})
-	for _, want := range []uint64{0, 1, 2, 0, 1} {
-		if got := c.choose(); got != want {
-			t.Fatalf("got %d, want %d", got, want)
-		}
-	}
-
 	const keys, draws = 10, 100_000
 	seen := make([]float64, keys)
-	c = newOrder(&Config{Keys: keys, Seed: 1})
+	c := NewChooser(keys, 1, 0)
 	var first []uint64
 	for range draws {
-		i := c.choose()
+		i := c.Next()
 		seen[i]++
 		if len(first) < 20 {
 			first = append(first, i)
@@ -47,10 +40,10 @@ func TestChooser(t *testing.T) {
 		t.Errorf("not uniform: %v", seen)
 	}
 	for seed, same := range map[uint64]bool{1: true, 2: false} {
-		c := newOrder(&Config{Keys: keys, Seed: seed})
+		c := NewChooser(keys, seed, 0)
 		var again []uint64
 		for range first {
-			again = append(again, c.choose())
+			again = append(again, c.Next())
 		}
 		if slices.Equal(first, again) != same {
 			t.Errorf("seed %d repeats the choice of seed 1: %v", seed, !same)

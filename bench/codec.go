@@ -16,8 +16,8 @@ type Codec interface {
 	// nonsense.
 	ParseGreeting(b []byte) (n int, err error)
 
-	// AppendRequest appends a request. The tag is 1..InFlightMax and unique
-	// among the unanswered requests of a connection. Key and value are empty
+	// AppendRequest appends a request. The tag is 1..2^20 and unique
+	// among the unanswered requests of a run. Key and value are empty
 	// where op has none.
 	AppendRequest(dst []byte, op Op, tag uint32, key, value []byte) []byte
 

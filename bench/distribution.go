@@ -176,7 +176,8 @@ func newPicker(choice Choice, keys, seed uint64, thread, threads int, margin uin
 	return p
 }
 
-// below returns a uniformly random number below n.
+// below returns a uniformly random number below n: the product of a random 64-bit
+// number and n, divided by 2^64, is uniform but for one part in 2^64/n.
 func (p *picker) below(n uint64) uint64 {
 	i, _ := bits.Mul64(p.random.Uint64(), n)
 	return i

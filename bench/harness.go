@@ -20,6 +20,10 @@ type Harness struct {
 	tokens    [][]uint64
 	epoch     time.Time
 	preloaded bool
+
+	target    Target                        // how connections are made; the address is each member's
+	one       *codecLoad                    // of Run; nil: the workload's kinds in Proa's protocol
+	serverCPU func() (time.Duration, error) // of Run
 }
 
 // Open finds the servers and prepares the load. The error is an
@@ -38,7 +42,11 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 			return nil, fmt.Errorf("%w: %d requests in flight on each connection, the server takes %d", ErrConfig, l.InFlight, m.inFlightMax)
 		}
 	}
-	h := &Harness{load: l, cluster: c, epoch: time.Now()}
+	return newHarness(l, c), nil
+}
+
+func newHarness(l Load, c *cluster) *Harness {
+	h := &Harness{load: l, cluster: c, epoch: time.Now(), target: Target{Codec: Proa{}, Timeout: l.Timeout}}
 	h.rows = newRows(&h.load.Workload, l.Seed)
 	for i := range l.Threads {
 		// An insert that is on its way is one of the newest so many.
@@ -51,7 +59,7 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 			h.tokens = append(h.tokens, make([]uint64, protocol.Slots))
 		}
 	}
-	return h, nil
+	return h
 }
 
 // Members returns the servers that are asked.
@@ -110,8 +118,11 @@ func (h *Harness) Run(ctx context.Context, rate float64) (*LoadResult, error) {
 }
 
 // ask asks all servers what they have used so far. One that does not answer
-// stays out.
+// stays out, as do those of Run.
 func (h *Harness) ask(ctx context.Context) []ServerUse {
+	if h.one != nil {
+		return nil
+	}
 	const patience = 2 * time.Second
 	out := make([]ServerUse, len(h.cluster.members))
 	var group sync.WaitGroup

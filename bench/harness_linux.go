@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -125,26 +126,32 @@ func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
 	h := r.harness
 	l := &h.load
 	w := &worker{
-		wire: newWire(true), thread: i, load: l, cluster: h.cluster, src: h.sources[i], loading: r.loading,
+		wire: newWire(), thread: i, load: l, cluster: h.cluster, src: h.sources[i], loading: r.loading,
 		byMember: make([][]int32, len(h.cluster.members)), turn: make([]int, len(h.cluster.members)), timer: -1,
 		epoch: h.epoch, tally: newTally(&l.Workload, r.loading), full: r.full, spare: r.spare,
 	}
 	if h.trackers != nil {
 		w.track = h.trackers[i]
 	}
-	if h.tokens != nil {
-		w.tokens = h.tokens[i]
-	}
 	conns := max(share(l.Connections, l.Threads, i), len(h.cluster.members))
-	w.mender = newMender(conns)
 	for c := range conns {
 		member := (c + i) % len(h.cluster.members)
 		w.peers = append(w.peers, peer{member: int16(member)})
 		w.byMember[member] = append(w.byMember[member], int32(c))
 	}
-	fds, err := w.mender.connect(ctx, h, w.peers)
+	dialers, fds, err := h.connect(ctx, w.peers)
 	if err != nil {
 		return nil, err
+	}
+	if h.one == nil {
+		w.mender = newMender(dialers, w.peers)
+		n := &native{worker: w}
+		if h.tokens != nil {
+			n.tokens = h.tokens[i]
+		}
+		w.dialect = n
+	} else {
+		w.dialect, w.serverCPU = newCodecDialect(w, h.one), h.serverCPU
 	}
 	if err := w.wire.open(fds); err != nil {
 		return nil, err
@@ -153,7 +160,7 @@ func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
 		return nil, errors.Join(err, w.closeAll())
 	}
 	callers := h.callers(i)
-	if r.loading {
+	if r.loading && h.one == nil {
 		callers = max(callers, share(preloadCallers, l.Threads, i))
 	}
 	w.calls = make([]call, callers)
@@ -180,7 +187,9 @@ func (r *race) schedule(w *worker, begin time.Duration) {
 		w.budget = w.src.loads()
 		return
 	}
-	w.rec = newRecorder(w.thread)
+	if r.harness.one == nil {
+		w.rec = newRecorder(w.thread)
+	}
 	w.warm += l.Warmup
 	if l.Duration > 0 {
 		w.end = w.warm + l.Duration
@@ -220,8 +229,36 @@ func (r *race) result(ctx context.Context, begin time.Duration) *LoadResult {
 	return out
 }
 
+// connect opens all connections, and returns a dialer for each member.
+func (h *Harness) connect(ctx context.Context, peers []peer) (dialers []*dialer, fds []int, err error) {
+	counts := make([]int, len(h.cluster.members))
+	for i := range peers {
+		counts[peers[i].member]++
+	}
+	greeted := make([][]int, len(counts))
+	for i, n := range counts {
+		target := h.target
+		target.Address = h.cluster.members[i].Address
+		d, err := newDialer(&target)
+		if err == nil {
+			dialers = append(dialers, d)
+			greeted[i], err = d.greeted(ctx.Err, n)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll(slices.Concat(greeted...)))
+		}
+	}
+	fds = make([]int, len(peers))
+	for i := range peers {
+		of := &greeted[peers[i].member]
+		fds[i], *of = (*of)[0], (*of)[1:]
+	}
+	return dialers, fds, nil
+}
+
 // mender opens connections in the place of those that broke, in a goroutine of
-// its own, so that the worker need not wait.
+// its own, so that the worker need not wait. A nil mender opens none: a connection
+// that breaks ends the run.
 type mender struct {
 	broken  chan int
 	found   chan opened
@@ -231,40 +268,11 @@ type mender struct {
 
 type opened struct{ conn, fd int }
 
-func newMender(conns int) *mender {
-	return &mender{broken: make(chan int, conns), found: make(chan opened, conns)}
-}
-
-// connect opens all connections.
-func (m *mender) connect(ctx context.Context, h *Harness, peers []peer) ([]int, error) {
-	counts := make([]int, len(h.cluster.members))
-	for i := range peers {
-		m.peers = append(m.peers, peer{member: peers[i].member})
-		counts[peers[i].member]++
+func newMender(dialers []*dialer, peers []peer) *mender {
+	for _, d := range dialers {
+		d.target.Timeout = min(d.target.Timeout, mendTimeoutMax) // the end of the run waits for it
 	}
-	greeted := make([][]int, len(counts))
-	for i, n := range counts {
-		d, err := newDialer(&Target{Address: h.cluster.members[i].Address, Codec: Proa{}, Timeout: h.load.Timeout})
-		if err == nil {
-			m.dialers = append(m.dialers, d)
-			greeted[i], err = d.greeted(ctx.Err, n)
-		}
-		if err != nil {
-			for _, fds := range greeted {
-				err = errors.Join(err, closeAll(fds))
-			}
-			return nil, err
-		}
-	}
-	for _, d := range m.dialers {
-		d.target.Timeout = min(d.target.Timeout, mendTimeoutMax) // from here on the end of the run waits for it
-	}
-	fds := make([]int, len(peers))
-	for i := range peers {
-		of := &greeted[peers[i].member]
-		fds[i], *of = (*of)[0], (*of)[1:]
-	}
-	return fds, nil
+	return &mender{broken: make(chan int, len(peers)), found: make(chan opened, len(peers)), dialers: dialers, peers: slices.Clone(peers)}
 }
 
 // mend asks for connection i to be opened again. It never waits: a connection
@@ -280,6 +288,9 @@ const (
 // run opens connections until ctx ends. Those to a server that cannot be
 // reached are tried in turn with others.
 func (m *mender) run(ctx context.Context) {
+	if m == nil {
+		return
+	}
 	pause := mendPauseMin
 	for {
 		select {
@@ -302,8 +313,10 @@ func (m *mender) run(ctx context.Context) {
 }
 
 // discard closes what was opened and not taken.
-func (m *mender) discard() error {
-	var err error
+func (m *mender) discard() (err error) {
+	if m == nil {
+		return nil
+	}
 	for {
 		select {
 		case o := <-m.found:

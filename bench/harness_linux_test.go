@@ -854,7 +854,7 @@ func TestWorkerDoesNotAllocate(t *testing.T) {
 	for _, w := range Workloads() {
 		for _, rate := range []float64{0, 1e6} {
 			t.Run(fmt.Sprintf("%s/%v", w.Name, rate > 0), func(t *testing.T) {
-				step := workerSteps(t, w, rate)
+				step := workerSteps(t, w, rate, nil)
 				for range 300 { // buffers grow to their size
 					step()
 				}
@@ -866,9 +866,35 @@ func TestWorkerDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// Nor does one with a codec.
+func TestCodecDoesNotAllocate(t *testing.T) {
+	for _, codec := range []Codec{Proa{}, RESP{}} {
+		for _, op := range []Op{Ping, Get, Put} {
+			t.Run(fmt.Sprintf("%T/%v", codec, op), func(t *testing.T) {
+				step := codecSteps(t, codec, op)
+				for range 300 {
+					step()
+				}
+				if n := alloctest.Least(1000, 0, step); n != 0 {
+					t.Errorf("%v allocations for each request", n)
+				}
+			})
+		}
+	}
+}
+
+// codecSteps is workerSteps with a codec.
+func codecSteps(t testing.TB, codec Codec, op Op) func() {
+	c := Config{Target: Target{Address: "none", Codec: codec}, Op: op, ValueBytes: 128, Count: 1}
+	if err := c.prepare(); err != nil {
+		t.Fatal(err)
+	}
+	return workerSteps(t, c.load().Workload, 0, &codecLoad{codec, op, NewValue(128, 1)})
+}
+
 // workerSteps returns a function that has a worker make one round with a server
 // that costs nothing.
-func workerSteps(t testing.TB, workload Workload, rate float64) func() {
+func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) func() {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -880,9 +906,13 @@ func workerSteps(t testing.TB, workload Workload, rate float64) func() {
 	h := &Harness{load: l, cluster: &cluster{members: []Member{{ID: 1}}}, epoch: time.Now()}
 	h.rows = newRows(&h.load.Workload, 1)
 	w := &worker{
-		wire: newWire(true), load: &h.load, cluster: h.cluster, epoch: h.epoch, tally: newTally(&l.Workload, false), timer: -1,
+		wire: newWire(), load: &h.load, cluster: h.cluster, epoch: h.epoch, tally: newTally(&l.Workload, false), timer: -1,
 		src:   newSource(&h.load.Workload, h.rows, newPicker(l.Workload.Choice, l.Keys, 1, 0, 1, 1)),
-		peers: make([]peer, 1), byMember: [][]int32{{0}}, turn: make([]int, 1), mender: newMender(1), calls: make([]call, 1), free: []int32{0},
+		peers: make([]peer, 1), byMember: [][]int32{{0}}, turn: make([]int, 1), mender: newMender(nil, make([]peer, 1)), calls: make([]call, 1), free: []int32{0},
+	}
+	w.dialect = &native{worker: w}
+	if one != nil {
+		w.dialect = newCodecDialect(w, one)
 	}
 	if l.Workload.has(KindBatch) {
 		w.calls[0].batch = make([]uint64, 0, l.Workload.BatchRows)
@@ -894,7 +924,9 @@ func workerSteps(t testing.TB, workload Workload, rate float64) func() {
 	w.full = full
 	r := &race{harness: h, rate: rate}
 	r.schedule(w, w.clock())
-	w.beginMeasuring()
+	if err := w.beginMeasuring(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := errors.Join(w.closeAll(), unix.Close(pair[1])); err != nil {
 			t.Error(err)
@@ -908,6 +940,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64) func() {
 	for range l.Workload.BatchRows {
 		results = append(results, protocol.OpResult{Body: written()})
 	}
+	ordered := map[Op][]byte{Ping: []byte("+PONG\r\n"), Put: []byte("+OK\r\n"), Get: appendBulk(nil, make([]byte, 128))}
 	return func() {
 		if err := w.advance(w.clock()); err != nil {
 			t.Fatal(err)
@@ -945,7 +978,11 @@ func workerSteps(t testing.TB, workload Workload, rate float64) func() {
 				answer = row.AppendTo(answer)
 			}
 		}
-		if n, err := writeRaw(pair[1], protocol.End(answer, 0)); n != len(answer) || err != nil {
+		answer = protocol.End(answer, 0)
+		if one != nil && one.codec.Ordered() {
+			answer = append(answer[:0], ordered[one.op]...)
+		}
+		if n, err := writeRaw(pair[1], answer); n != len(answer) || err != nil {
 			t.Fatal(n, err)
 		}
 		n, err := w.wait(waitMillis)
@@ -965,11 +1002,22 @@ func workerSteps(t testing.TB, workload Workload, rate float64) func() {
 func BenchmarkWorker(b *testing.B) {
 	for _, w := range Workloads() {
 		b.Run(w.Name, func(b *testing.B) {
-			step := workerSteps(b, w, 0)
+			step := workerSteps(b, w, 0, nil)
 			b.ReportAllocs()
 			for b.Loop() {
 				step()
 			}
 		})
+	}
+	for _, codec := range []Codec{Proa{}, RESP{}} {
+		for _, op := range []Op{Ping, Get, Put} {
+			b.Run(fmt.Sprintf("%T/%v", codec, op), func(b *testing.B) {
+				step := codecSteps(b, codec, op)
+				b.ReportAllocs()
+				for b.Loop() {
+					step()
+				}
+			})
+		}
 	}
 }

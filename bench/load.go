@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -99,10 +100,6 @@ func (l *Load) prepare() error {
 		return fmt.Errorf("%w: a timeout of %v", ErrConfig, l.Timeout)
 	case l.Keys > KeysMax:
 		return fmt.Errorf("%w: %d rows, at most %d are allowed", ErrConfig, l.Keys, uint64(KeysMax))
-	case l.Connections < 1 || l.Connections > ConnectionsMax || l.InFlight < 1 || l.InFlight > InFlightMax:
-		return fmt.Errorf("%w: %d connections with %d requests in flight each, at most %d and %d are allowed", ErrConfig, l.Connections, l.InFlight, ConnectionsMax, InFlightMax)
-	case l.Connections*l.InFlight > callersMax:
-		return fmt.Errorf("%w: %d requests in flight, at most %d are allowed", ErrConfig, l.Connections*l.InFlight, callersMax)
 	case l.Threads < 1 || l.Threads > l.Connections || l.Threads > ThreadsMax:
 		return fmt.Errorf("%w: %d threads, 1 to %d are allowed, and no more than connections", ErrConfig, l.Threads, ThreadsMax)
 	case l.Duration < 0 || l.Warmup < 0 || l.Duration == 0 && l.Count == 0:
@@ -112,7 +109,18 @@ func (l *Load) prepare() error {
 	case l.Verify && l.Workload.has(KindIncr) && l.Workload.Shares[KindIncr] < 1:
 		return fmt.Errorf("%w: counters can be verified only if nothing else is written to them", ErrConfig)
 	}
-	return l.Workload.check()
+	return errors.Join(checkInFlight(l.Connections, l.InFlight), l.Workload.check())
+}
+
+// checkInFlight checks how many requests are in flight on how many connections.
+func checkInFlight(connections, inFlight int) error {
+	switch {
+	case connections < 1 || connections > ConnectionsMax || inFlight < 1 || inFlight > InFlightMax:
+		return fmt.Errorf("%w: %d connections with %d requests in flight each, at most %d and %d are allowed", ErrConfig, connections, inFlight, ConnectionsMax, InFlightMax)
+	case connections*inFlight > callersMax:
+		return fmt.Errorf("%w: %d requests in flight, at most %d are allowed", ErrConfig, connections*inFlight, callersMax)
+	}
+	return nil
 }
 
 // callersMax bounds the requests in flight in all: the tag of each is its
@@ -189,6 +197,8 @@ type LoadResult struct {
 	// ended before its time.
 	Connections int
 	Interrupted bool
+
+	probed time.Duration // the server's CPU time, as Config.ServerCPU tells it
 }
 
 // ServerUse is what a run cost one server. The figures are 0 where the server
@@ -268,5 +278,5 @@ func (r *LoadResult) fill(t *tally) {
 	r.Weak, r.AgeMax = t.weak, time.Duration(t.ageMax)*time.Millisecond
 	r.BytesIn, r.BytesOut = t.bytesIn, t.bytesOut
 	r.LateMax, r.LateEnd, r.Unsent = t.lateMax, t.lateEnd, t.unsent
-	r.GeneratorCPU = t.cpu
+	r.GeneratorCPU, r.probed = t.cpu, t.server
 }

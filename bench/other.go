@@ -10,12 +10,6 @@ import (
 
 var errPlatform = fmt.Errorf("bench: the load generator needs Linux: %w", errors.ErrUnsupported)
 
-// Run makes the load that c describes. It needs Linux and fails here.
-func Run(context.Context, Config) (*Result, error) { return nil, errPlatform }
-
-// Preload writes every key once. It needs Linux and fails here.
-func Preload(context.Context, Config) (*Result, error) { return nil, errPlatform }
-
 // Idle is a set of open connections that say nothing.
 type Idle struct{}
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 
 	"github.com/proa-kv/proa/protocol"
@@ -17,7 +16,6 @@ import (
 type rows struct {
 	workload *Workload
 	seed     uint64
-	keyMin   int
 	endKey   []byte // behind all keys
 	pool     []byte // random bytes that values are made of
 }
@@ -30,12 +28,8 @@ const poolBytes = 1 << 20
 const valueHead = 16
 
 func newRows(w *Workload, seed uint64) *rows {
-	r := &rows{workload: w, seed: mixed(seed), keyMin: w.KeyBytesMin(), pool: make([]byte, poolBytes+w.ValueBytes.Max())}
-	r.endKey = protocol.PrefixEnd([]byte(w.Prefix))
-	random := rand.NewPCG(seed, 0x2545f4914f6cdd1d)
-	for i := range r.pool {
-		r.pool[i] = byte(random.Uint64() >> 56)
-	}
+	r := &rows{workload: w, seed: mixed(seed), endKey: protocol.PrefixEnd([]byte(w.Prefix))}
+	r.pool = NewValue(poolBytes+w.ValueBytes.Max(), seed)
 	return r
 }
 

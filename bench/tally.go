@@ -11,8 +11,9 @@ import (
 
 // Classes of errors beside the statuses of the protocol, which are below 256.
 const (
-	classLost  = 256 + iota // the connection broke before the reply came
-	classWrong              // a value that was never written to that row
+	classLost   = 256 + iota // the connection broke before the reply came
+	classWrong               // a value that was never written to that row
+	classFailed              // an error that is none of the protocol's statuses
 	classEnd
 )
 
@@ -23,6 +24,8 @@ func className(class int) string {
 		return "CONNECTION_LOST"
 	case classWrong:
 		return "WRONG_VALUE"
+	case classFailed:
+		return "FAILED"
 	}
 	if s := protocol.Status(class); s.Known() {
 		return s.String()
@@ -43,7 +46,8 @@ type KindResult struct {
 	Slowest time.Duration
 }
 
-func (k *KindResult) record(latency time.Duration) {
+// Record counts an operation that took the given time.
+func (k *KindResult) Record(latency time.Duration) {
 	k.Ops++
 	k.Slowest = max(k.Slowest, latency)
 	_ = k.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
@@ -99,6 +103,7 @@ type tally struct {
 	lateEnd    time.Duration // of the request that was due next in the end
 	unsent     uint64        // requests that were due and were not sent
 	cpu        time.Duration // of the thread
+	server     time.Duration // of the server, where the worker asks for it
 	ended      time.Duration // when the last reply came
 }
 
@@ -142,6 +147,7 @@ func (t *tally) merge(o *tally) {
 	t.lateEnd = max(t.lateEnd, o.lateEnd)
 	t.unsent += o.unsent
 	t.cpu += o.cpu
+	t.server += o.server
 	t.ended = max(t.ended, o.ended)
 }
 

@@ -21,8 +21,8 @@ func TestTalliesMerge(t *testing.T) {
 		for range 5000 {
 			d := time.Duration(random.ExpFloat64() * float64(time.Millisecond))
 			kind := []Kind{KindRead, KindUpdate}[random.IntN(2)]
-			part.kinds[kind].record(d)
-			whole.kinds[kind].record(d)
+			part.kinds[kind].Record(d)
+			whole.kinds[kind].Record(d)
 		}
 		for _, x := range []*tally{part, whole} {
 			x.fail(int(protocol.StatusBusy), []byte("later"))

@@ -28,19 +28,14 @@ type link struct {
 // wire is the connections of one thread and the epoll that watches them. Its
 // buffers grow to what is needed and are then used again.
 type wire struct {
-	epoll   int
-	links   []link
-	events  []unix.EpollEvent
-	in      []byte
-	rawWait bool // wait without telling the scheduler
+	epoll  int
+	links  []link
+	events []unix.EpollEvent
+	in     []byte
 }
 
-// newWire returns a wire without connections. With one processor for Go code, a
-// wait that the scheduler does not know of would keep the program's other
-// goroutines waiting as well, so rawWait needs a processor beside.
-func newWire(rawWait bool) wire {
-	return wire{epoll: -1, in: make([]byte, inputBytes), rawWait: rawWait}
-}
+// newWire returns a wire without connections.
+func newWire() wire { return wire{epoll: -1, in: make([]byte, inputBytes)} }
 
 // open takes connections that have been greeted and watches them. It closes
 // them if it fails.
@@ -104,31 +99,19 @@ func (w *wire) replace(i, fd int) error {
 }
 
 // wait waits for events, at most so many milliseconds, and returns how many of
-// w.events have been filled in.
+// w.events have been filled in. It does not tell Go's scheduler, which would
+// take the thread's processor away during each wait and have to find another one
+// afterwards, so the rest of the program needs a processor beside. The scheduler's
+// signals still end the wait, so that a garbage collection is not held up.
 func (w *wire) wait(millis int) (int, error) {
-	n, err := w.epollWait(millis)
-	switch {
-	case err == unix.EINTR:
-		return 0, nil
-	case err != nil:
-		return 0, fmt.Errorf("bench: epoll: %w", err)
-	}
-	return n, nil
-}
-
-// epollWait waits without telling Go's scheduler, which would otherwise take
-// the thread's processor away during each wait and have to find it another one
-// afterwards. The scheduler's signals still end the wait, so that a garbage
-// collection is not held up.
-func (w *wire) epollWait(millis int) (int, error) {
-	if !w.rawWait {
-		return unix.EpollWait(w.epoll, w.events, millis)
-	}
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epoll), uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), uintptr(millis), 0, 0)
-	if errno != 0 {
-		return 0, errno
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		return 0, nil
 	}
-	return int(n), nil
+	return 0, fmt.Errorf("bench: epoll: %w", errno)
 }
 
 // read returns what has arrived on connection i, behind the part that was kept.

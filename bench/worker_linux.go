@@ -31,7 +31,10 @@ type call struct {
 	found uint64 // rows of a scan so far
 }
 
-const none = -1
+const (
+	none     = -1
+	noBudget = math.MaxUint64
+)
 
 // peer is what a worker knows of one of its connections.
 type peer struct {
@@ -60,6 +63,18 @@ func (p *pace) step() {
 	p.next += p.gap * p.random.ExpFloat64()
 }
 
+// dialect is how a worker talks to its servers: what its requests are on the
+// wire, and what it finds in the replies.
+type dialect interface {
+	// appendRequest appends the next request of a call, whose key is in the
+	// worker's key unless it needs none.
+	appendRequest(dst []byte, at int32) []byte
+	// takeReplies takes the whole replies at the start of b, which have arrived on
+	// connection i, and returns the rest, the start of a reply. An error ends the
+	// run.
+	takeReplies(i int, b []byte, now time.Duration) (rest []byte, err error)
+}
+
 // worker makes one thread's part of a load. All of it belongs to that thread
 // but for what is marked.
 //
@@ -73,8 +88,8 @@ type worker struct {
 	load    *Load
 	cluster *cluster
 	src     *source
-	track   tracker  // nil without verification
-	tokens  []uint64 // for session reads: by slot, the newest version seen
+	track   tracker // nil without verification
+	dialect dialect
 
 	loading  bool   // the rows are loaded, and nothing is measured
 	toLoad   uint64 // rows loaded so far
@@ -91,10 +106,6 @@ type worker struct {
 	dirty   []int32 // connections with something to write
 	waiting []int32
 	key     []byte
-	value   []byte
-	body    []byte
-	rowsIn  protocol.ScanReply
-	batchIn protocol.BatchReply
 
 	epoch      time.Time     // of the clock
 	origin     time.Duration // on it, the begin of the run
@@ -115,6 +126,9 @@ type worker struct {
 	spare <-chan *recorder
 	cpu0  time.Duration
 
+	serverCPU func() (time.Duration, error) // nil: not measured from here
+	server0   time.Duration
+
 	done      atomic.Uint64 // replies so far, for others to read
 	doneLocal uint64
 	cancelled atomic.Bool // set by others
@@ -125,8 +139,8 @@ func (w *worker) clock() time.Duration { return time.Since(w.epoch) + 1 }
 
 // run makes the load. It returns when no request is unanswered, unless it
 // fails.
-func (w *worker) run() error {
-	defer w.finish()
+func (w *worker) run() (err error) {
+	defer func() { err = errors.Join(err, w.finish()) }()
 	w.progress = w.clock()
 	for {
 		now := w.clock()
@@ -189,10 +203,14 @@ func (w *worker) stop(now time.Duration) {
 	w.countUnsent(now)
 }
 
-func (w *worker) beginMeasuring() {
+func (w *worker) beginMeasuring() (err error) {
 	w.measuring = true
 	w.budget = w.perThread
+	if w.serverCPU != nil {
+		w.server0, err = w.serverCPU()
+	}
 	w.cpu0 = threadCPU()
+	return err
 }
 
 // countUnsent notes how far the plan of an open loop has not been carried out.
@@ -216,16 +234,21 @@ func (w *worker) countUnsent(now time.Duration) {
 	}
 }
 
-// finish closes the books.
-func (w *worker) finish() {
+// finish adds up what the thread and the server have used.
+func (w *worker) finish() (err error) {
 	if w.measuring {
 		w.tally.cpu = threadCPU() - w.cpu0
+		if w.serverCPU != nil {
+			w.tally.server, err = w.serverCPU()
+			w.tally.server -= w.server0
+		}
 	}
 	w.done.Store(w.doneLocal)
 	if w.rec != nil {
 		w.full <- w.rec // the reader goes on until all have ended
 		w.rec = nil
 	}
+	return err
 }
 
 // handOver gives away what was recorded of a step that is over. Where nobody
@@ -294,6 +317,15 @@ func (w *worker) openTimer() error {
 	return nil
 }
 
+// threadCPU returns the CPU time of the calling thread.
+func threadCPU() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
 func (w *worker) closeAll() error {
 	err := w.wire.close()
 	if w.timer >= 0 {
@@ -326,7 +358,9 @@ func (w *worker) handle(i int, events uint32) error {
 // advance begins what is due and writes it.
 func (w *worker) advance(now time.Duration) error {
 	if !w.measuring && !w.loading && now >= w.warm {
-		w.beginMeasuring()
+		if err := w.beginMeasuring(); err != nil {
+			return err
+		}
 	}
 	if len(w.waiting) > 0 {
 		w.repeat(now)
@@ -392,7 +426,7 @@ func (w *worker) send(at int32) {
 	c.conn = i
 	p.inFlight++
 	before := len(p.out)
-	p.out = w.encode(p.out, c, uint64(at)+1)
+	p.out = w.dialect.appendRequest(p.out, at)
 	if c.counted {
 		w.tally.bytesOut += uint64(len(p.out) - before)
 	}
@@ -513,86 +547,14 @@ func (w *worker) receive(i int) error {
 	}
 	now := w.clock()
 	w.progress = now
-	for len(b) > 0 {
-		f, n, _, err := protocol.Next(b, protocol.FrameBytesMax)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrProtocol, err)
-		}
-		if n == 0 {
-			break
-		}
-		b = b[n:]
-		if err := w.reply(i, &f, now); err != nil {
-			return err
-		}
+	b, err = w.dialect.takeReplies(i, b, now)
+	if err != nil {
+		return err
 	}
 	if err := w.keep(i, b); err != nil {
 		return err
 	}
 	return w.advance(now)
-}
-
-// reply deals with one frame.
-func (w *worker) reply(i int, f *protocol.Frame, now time.Duration) error {
-	if f.ID == 0 {
-		return nil // a notice; if the server closes, the connection is replaced
-	}
-	if f.ID > uint64(len(w.calls)) || f.Flags&protocol.FlagReply == 0 {
-		return fmt.Errorf("%w: a frame with id %d, which no request has", ErrProtocol, f.ID)
-	}
-	at := int32(f.ID - 1)
-	c := &w.calls[at]
-	if !c.active || c.waiting || c.conn != int32(i) {
-		return fmt.Errorf("%w: a reply with id %d, which no request has", ErrProtocol, f.ID)
-	}
-	if c.counted {
-		w.tally.bytesIn += uint64(f.Length)
-	}
-	if f.Flags&protocol.FlagExtensions != 0 {
-		if err := w.learn(c, f); err != nil {
-			return err
-		}
-	}
-	if f.Flags&protocol.FlagMore != 0 {
-		return w.rows(c, f)
-	}
-	w.peers[i].inFlight--
-	status := protocol.Status(f.Code)
-	if status == protocol.StatusOK || status == protocol.StatusNotFound && c.kind == KindRead || status == protocol.StatusNotFound && c.kind == KindModify && !c.second {
-		return w.result(at, f, now)
-	}
-	var m protocol.ErrorReply
-	if status.CarriesResult() {
-		return fmt.Errorf("%w: %v answered with %v", ErrProtocol, c.kind, status)
-	}
-	if err := m.Decode(f.Body); err != nil {
-		return fmt.Errorf("%w: error reply: %w", ErrProtocol, err)
-	}
-	w.refused(at, status, &m, now)
-	return nil
-}
-
-// learn takes from a reply who has answered it, and from when that is.
-func (w *worker) learn(c *call, f *protocol.Frame) error {
-	var x protocol.Extensions
-	if err := x.Decode(f.Extensions); err != nil {
-		return fmt.Errorf("%w: extensions of a reply: %w", ErrProtocol, err)
-	}
-	if x.Leader != 0 && x.Leader != w.cluster.members[w.peers[c.conn].member].ID {
-		if c.counted {
-			w.tally.forwarded++
-		}
-		if !w.load.AnyNode && !w.isWeak(c) {
-			w.cluster.outdated()
-		}
-	}
-	if x.HasAge && c.counted {
-		w.tally.weak++
-		if x.AgeMillis != protocol.AgeUnknown {
-			w.tally.ageMax = max(w.tally.ageMax, x.AgeMillis)
-		}
-	}
-	return nil
 }
 
 // refused deals with a reply that carries no result.
@@ -733,7 +695,7 @@ func (w *worker) succeed(at int32, found bool, now time.Duration) {
 	latency := now - c.due
 	if c.counted {
 		k := &w.tally.kinds[c.kind]
-		k.record(latency)
+		k.Record(latency)
 		k.Rows += c.found
 		if !found {
 			k.NotFound++

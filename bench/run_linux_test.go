@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"path/filepath"
 	"runtime"
@@ -13,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-kv/proa/internal/alloctest"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -144,7 +142,7 @@ func TestRefusalsAndFailures(t *testing.T) {
 			return nil
 		}
 		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Count: 1000, InFlight: 4}
-		if r := mustRun(t, c); r.Ops != 1000 || r.Busy != 100 || r.Failed != 100 || r.FirstFailure != "ERR broken" {
+		if r := mustRun(t, c); r.Ops != 1000 || r.Busy != 100 || r.Failed != 100 || r.FirstFailure != "FAILED: ERR broken" {
 			t.Errorf("%v, %q", r, r.FirstFailure)
 		}
 		c.Keys = 500
@@ -264,7 +262,7 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// The loop must not starve the program it runs in, however few processors it
+// A run must not starve the program it runs in, however few processors it
 // has.
 func TestOneProcessor(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -331,91 +329,4 @@ func TestIdle(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// A running loop allocates nothing.
-func TestNoAllocations(t *testing.T) {
-	for _, codec := range []Codec{Proa{}, RESP{}} {
-		for _, op := range []Op{Ping, Get, Put} {
-			t.Run(fmt.Sprintf("%T/%v", codec, op), func(t *testing.T) {
-				step := steps(t, codec, op)
-				for range 10 {
-					step()
-				}
-				if n := alloctest.Least(1000, 0, step); n != 0 {
-					t.Errorf("%v allocations for each request", n)
-				}
-			})
-		}
-	}
-}
-
-// steps returns a function that lets a loop make one round with a server that
-// costs nothing.
-func steps(t testing.TB, codec Codec, op Op) func() {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const size = 128
-	answer := map[Op][]byte{
-		Ping: proaReply(1, protocol.StatusOK, nil), Put: proaReply(1, protocol.StatusOK, written()),
-		Get: proaReply(1, protocol.StatusOK, row(string(make([]byte, size)))),
-	}[op]
-	if codec.Ordered() {
-		answer = map[Op][]byte{Ping: []byte("+PONG\r\n"), Put: []byte("+OK\r\n"), Get: appendBulk(nil, make([]byte, size))}[op]
-	}
-	c := Config{Target: Target{Address: "none", Codec: codec}, Op: op, Keys: 1000, ValueBytes: size, Duration: time.Hour}
-	if err := c.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	l := newLoop(&c)
-	l.start = time.Now()
-	l.conns[0] = conn{slots: make([]slot, 1)}
-	if err := l.wire.open(pair[:1]); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(l.close(), unix.Close(pair[1])); err != nil {
-			t.Error(err)
-		}
-		if l.result.Failed+l.result.NotFound != 0 || l.result.Ops == 0 {
-			t.Error(l.result, l.result.FirstFailure)
-		}
-	})
-	if err := errors.Join(l.nextPhase(1), l.begin(0)); err != nil {
-		t.Fatal(err)
-	}
-	asked := make([]byte, 4096)
-	return func() {
-		if n, err := readRaw(pair[1], asked); n == 0 || err != nil {
-			t.Fatal(n, err)
-		}
-		if n, err := writeRaw(pair[1], answer); n != len(answer) || err != nil {
-			t.Fatal(n, err)
-		}
-		n, err := l.wait(waitMillis)
-		if n != 1 || err != nil {
-			t.Fatal(n, err)
-		}
-		if err := l.handle(int(l.events[0].Fd), l.events[0].Events); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// BenchmarkLoop is what one request costs the generator: one epoll_wait, one
-// read and one write of its own, and as much for the peer, over a socket pair.
-func BenchmarkLoop(b *testing.B) {
-	for _, codec := range []Codec{Proa{}, RESP{}} {
-		for _, op := range []Op{Ping, Get, Put} {
-			b.Run(fmt.Sprintf("%T/%v", codec, op), func(b *testing.B) {
-				step := steps(b, codec, op)
-				b.ReportAllocs()
-				for b.Loop() {
-					step()
-				}
-			})
-		}
-	}
 }
