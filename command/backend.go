@@ -20,6 +20,14 @@ var (
 	ErrEarlierVersion = errors.New("a node of the cluster has so far only run an earlier version that does not support this command; upgrade all nodes, then try again")
 )
 
+// Write is a log write that must become durable before the outcomes of its commands
+// are known.
+type Write interface {
+	// Sync makes the write durable. It waits for the disk. It is called once, and
+	// its write is then delivered, also if it has failed.
+	Sync()
+}
+
 // Row is what is known of a key beside its value.
 type Row struct {
 	Version   uint64 // grows with every change of the key

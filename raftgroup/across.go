@@ -104,7 +104,7 @@ func (n *Node) enqueueAcross(c *acrossCommand) error {
 	q.ops++
 	q.bytes += len(c.entry)
 	n.mu.Unlock()
-	n.pending.Store(true)
+	n.state.request(commandsDue)
 	return nil
 }
 
@@ -187,7 +187,7 @@ func (n *Node) takeAcross() error {
 	if len(x.list) == 0 {
 		x.list = nil
 	} else if n.acrossDue() {
-		n.pending.Store(true)
+		n.state.request(commandsDue)
 	}
 	n.mu.Lock()
 	n.acrossQueue.ops -= ops
@@ -243,7 +243,6 @@ func (x *crossing) begin(n *Node) {
 // refuse answers a command that has not been begun.
 func (n *Node) refuse(q *acrossCommand, o command.Outcome) (verdict, error) {
 	q.done.sink.Complete(q.done.tag, o, nil)
-	n.delivered = true
 	return refused, nil
 }
 
@@ -251,7 +250,6 @@ func (n *Node) refuse(q *acrossCommand, o command.Outcome) (verdict, error) {
 // operations have.
 func (n *Node) answer(q *acrossCommand, kind command.Kind, s command.Status) (verdict, error) {
 	q.done.sink.Complete(q.done.tag, command.Applied, &command.Result{Kind: kind, Status: s})
-	n.delivered = true
 	return refused, nil
 }
 

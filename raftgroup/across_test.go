@@ -179,7 +179,7 @@ func value(t testing.TB, n *Node, key string) string {
 // over several shards or none, whether they read row by row or all at once.
 func TestAcrossIsSeenAtOnce(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
-	n.Start()
+	n.Start(nil)
 	const rounds, keys = 200, 400
 	key := func(i int) string { return fmt.Sprintf("k%d", i) }
 	done := make(chan struct{})
@@ -514,7 +514,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	}
 	n.stopped.Store(true) // no pass comes any more
 	n.crossing.list, n.acrossQueue.list = n.acrossQueue.list, nil
-	n.pending.Store(false)
+	n.state.take(commandsDue)
 	if err := n.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -598,7 +598,7 @@ func rounds(t *testing.T, n *Node, c *command.Command, times int) map[command.St
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d have an outcome", len(e.outcomes), times)
 		}
-		n.raise() // as each tick and each drain does
+		n.state.request(messagesDue) // as each tick and each drain does
 		run(n)
 	}
 	for i := range uint64(times) {

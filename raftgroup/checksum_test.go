@@ -28,7 +28,7 @@ func askChecksum(ctx context.Context, n *Node) (sum command.ShardChecksum, err e
 func checksumNode(t *testing.T) *Node {
 	t.Helper()
 	n := memNode(t, vfs.NewMem(), Options{ID: 1, Shards: 1})
-	n.Start()
+	n.Start(nil)
 	ready := func() bool {
 		cm := n.cmap.Load()
 		return cm != nil && cm.begun() && len(cm.shards[0].nodes()) > 0 && n.Leader(0) != 0

@@ -190,7 +190,7 @@ func (c *cluster) settle() {
 		moved = false
 		for _, n := range c.nodes {
 			for n.Acquire() {
-				n.Run(nil)
+				n.Run()
 				moved = true
 			}
 		}

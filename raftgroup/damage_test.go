@@ -200,7 +200,7 @@ func TestSyncedIsRecorded(t *testing.T) {
 	n := memNode(t, f, Options{Shards: 2})
 	mustPut(t, n, "k", "v")
 	started.Store(true)
-	n.Start()
+	n.Start(nil)
 	<-recorded
 }
 

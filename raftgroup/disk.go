@@ -93,17 +93,15 @@ func (n *Node) makeRoom() {
 	if n.store == nil || n.store.Flush() != nil {
 		return
 	}
-	if !n.writing.Load() { // the node is being opened, and runs no passes yet
+	if !n.state.writing() { // the node is being opened, and runs no passes yet
 		n.cutOpening()
 		return
 	}
 	cut := make(chan struct{})
-	n.truncateDue.Store(true)
+	n.state.request(truncateDue)
 	n.post(func() { close(cut) })
 	for !n.failed.Load() {
-		for n.Acquire() {
-			n.Run(nil)
-		}
+		n.drive()
 		select {
 		case <-cut:
 			return

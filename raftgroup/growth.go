@@ -102,5 +102,4 @@ func (n *Node) readmit() {
 	}
 	n.growing.landed.Add(-landed)
 	n.growing.admitted.Add(-landed)
-	n.delivered = true // whoever waits for a queue to have room tries again
 }

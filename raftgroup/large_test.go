@@ -46,7 +46,7 @@ func TestLargeCommandsGoOneAtATime(t *testing.T) {
 		propose(1, 10+i, fmt.Sprint("s", i), "small")
 	}
 	if n.Acquire() {
-		n.Run(nil)
+		n.Run()
 	}
 	isLarge := func(id uint64) bool { return id >= 100 }
 	small := slices.DeleteFunc(slices.Clone(heard.order), isLarge)
@@ -57,7 +57,7 @@ func TestLargeCommandsGoOneAtATime(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the outcomes are %v", heard.order)
 		}
-		n.raise() // as each tick and each drain does
+		n.state.request(messagesDue) // as each tick and each drain does
 		run(n)
 	}
 	for _, first := range []uint64{100, 200} {
@@ -92,7 +92,7 @@ func TestLargeQueueIsBounded(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of 3 were carried out", len(heard.order))
 		}
-		n.raise()
+		n.state.request(messagesDue)
 		run(n)
 	}
 }
@@ -162,8 +162,8 @@ func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
 				if time.Now().After(deadline) {
 					t.Fatalf("heard %v and %v", patient.heard, forEver.heard)
 				}
-				n.raise()
-				n.pending.Store(true)
+				n.state.request(messagesDue)
+				n.state.request(commandsDue)
 				run(n)
 			}
 			if patient.outcome != command.Applied || forEver.outcome != command.Applied {

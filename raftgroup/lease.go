@@ -327,6 +327,6 @@ func (n *Node) Barrier(shard int, done command.Completer, tag command.Tag) error
 	if wake {
 		n.markHeard(g)
 	}
-	n.raise()
+	n.state.request(messagesDue)
 	return nil
 }

@@ -252,12 +252,7 @@ type Node struct {
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
 	startedAt      int64 // Clock.Boot
 
-	pending      atomic.Bool // a pass has commands to take in
-	urgent       atomic.Bool // a pass has something to do that does not wait for a log write
-	running      atomic.Bool // a thread is running passes
-	writing      atomic.Bool // a thread is writing the log
-	tickDue      atomic.Bool
-	truncateDue  atomic.Bool
+	state        passState
 	flushing     atomic.Bool
 	stopped      atomic.Bool
 	failed       atomic.Bool
@@ -274,7 +269,7 @@ type Node struct {
 	checksums    checksumTurns
 	marking      sync.Once  // see mark
 	failure      chan error // receives the first failure; capacity 1
-	afterPass    func()
+	drive        func()     // see Start
 	time         clusterTime
 	clockOffset  atomic.Int64 // ms that the wall clock is ahead of the others'
 	greetDue     atomic.Bool  // another node has come up: it is to get a report at once
@@ -327,7 +322,6 @@ type Node struct {
 	flown                   []*group // have, or had, entries that wait for other nodes
 	flewAt                  int64    // the last entries, on Clock.Boot
 	withCommits             []*group // have messages kept back, see group.send
-	delivered               bool     // outcomes, since the last call of afterPass
 	ticks                   uint64
 	reporting               ownReports
 	reportDue, tendDue      int64 // Clock.Boot
@@ -378,6 +372,7 @@ func Open(o Options) (*Node, error) {
 		raftLog:    lograte.Line{Burst: raftLinesMax},
 	}
 	n.setTimes()
+	n.drive = n.runAll
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room()), n.closeStores(context.Background()))
@@ -469,7 +464,7 @@ func (n *Node) openStores() (err error) {
 // the only voter, and runs passes until all is applied.
 func (n *Node) openGroups() error {
 	start := time.Now()
-	n.filling, n.spareWrite = &writeSet{log: n.log.NewWrite(), number: 1}, &writeSet{log: n.log.NewWrite()}
+	n.filling, n.spareWrite = &writeSet{node: n, log: n.log.NewWrite(), number: 1}, &writeSet{node: n, log: n.log.NewWrite()}
 	for shard, g := range n.groups {
 		g.log, g.logger = n.log.Group(uint64(shard)), n.logger.With("shard", shard)
 	}
@@ -502,10 +497,11 @@ func (n *Node) openGroups() error {
 			}
 		}
 	}
-	n.touchAll()
-	for n.Acquire() {
-		n.Run(nil)
+	for _, g := range n.groups {
+		n.markHeard(g) // each is looked at
 	}
+	n.state.request(messagesDue)
+	n.runAll()
 	n.keepTime() // the log has told who belongs to the cluster
 
 	for _, g := range n.groups { // what was replayed may be ahead of the clock
@@ -523,9 +519,6 @@ func (n *Node) openGroups() error {
 		return nil
 	}
 }
-
-// touchAll has the next pass look at every group.
-func (n *Node) touchAll() { n.post(func() {}) }
 
 // bootstrap gives every group that a founder holds a replica of its first
 // configuration. The identity remembers that it was done, so that a log that
@@ -620,15 +613,30 @@ func (n *Node) SetExposed() { n.exposed = true }
 // must be called before Start.
 func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
 
-// Start starts the driver goroutine: it makes Raft's clock tick and runs
-// passes that nobody else runs.
-func (n *Node) Start() {
+// Start starts the driver goroutine: it makes Raft's clock tick and runs commits
+// that nobody else runs. drive runs commits until none is due: server.Server.Drive,
+// or nil for a node without a server, whose outcomes need no further step.
+func (n *Node) Start(drive func()) {
+	if drive != nil {
+		n.drive = drive
+	}
 	n.driving = true
-	go n.drive()
+	go n.keepDriving()
 	n.background.Go(n.recordSynced)
 }
 
-func (n *Node) drive() {
+// Drive runs commits until none is due, or another thread runs them. Whoever has
+// handed messages to the node calls it.
+func (n *Node) Drive() { n.drive() }
+
+// runAll is Drive for a node without a server.
+func (n *Node) runAll() {
+	for n.Acquire() {
+		n.Run()
+	}
+}
+
+func (n *Node) keepDriving() {
 	defer close(n.done)
 	interval := n.tickInterval()
 	t := time.NewTicker(interval)
@@ -659,9 +667,7 @@ func (n *Node) drive() {
 			n.flushState()
 		case <-n.kick:
 		}
-		for n.Acquire() {
-			n.Run(nil)
-		}
+		n.drive()
 	}
 }
 
@@ -682,15 +688,7 @@ func (n *Node) Flush() { n.flushState() }
 
 // Tick makes Raft's clock advance by one at the next pass. It stands in for
 // the driver where a simulator owns the time.
-func (n *Node) Tick() {
-	n.tickDue.Store(true)
-	n.raise()
-}
-
-// AfterPass sets a function that is called after each pass, by the thread that
-// ran it, once all its outcomes have been delivered. It must be set before
-// Start and before the first Propose.
-func (n *Node) AfterPass(f func()) { n.afterPass = f }
+func (n *Node) Tick() { n.state.request(tickDue) }
 
 // Failure delivers the error after which the node must stop: its disk failed,
 // or an entry could not be carried out. Nothing is acknowledged after it.
@@ -711,14 +709,13 @@ func (n *Node) fail(err error) {
 		n.logger.Error("node stops because of a fatal error", "error", err)
 	}
 	n.failure <- err
-	n.raise() // a pass will tell everything that waits
+	n.state.request(messagesDue) // a pass ends everything that waits
 	n.Kick()
 }
 
 func (n *Node) flushed() {
 	n.flushing.Store(false)
-	n.truncateDue.Store(true)
-	n.raise()
+	n.state.request(truncateDue)
 }
 
 // Leave hands all leaderships over, before the node stops, and returns when
@@ -746,7 +743,7 @@ func (n *Node) Close(ctx context.Context) error {
 	// What waits is carried out, as far as that needs nobody else.
 	for n.Pending() && ctx.Err() == nil {
 		if n.Acquire() {
-			n.Run(nil)
+			n.Run()
 			continue
 		}
 		select { // somebody else runs a pass
@@ -763,23 +760,20 @@ func (n *Node) Close(ctx context.Context) error {
 		}
 	}
 	// Take the pass for good: nothing may run any more.
-	for n.writing.Load() || !n.running.CompareAndSwap(false, true) {
+	for n.state.writing() || !n.state.resume() {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	n.serve()
+	n.serve(n.state.take(urgentDue))
 	for _, g := range n.groups {
 		g.leads.Store(false)
 		g.lease.Store(0)
 		n.finish(g.drainInflight(), command.TimedOut)
 	}
 	n.dropAcross()
-	if n.afterPass != nil {
-		n.afterPass()
-	}
 	return n.closeStores(ctx)
 }
 

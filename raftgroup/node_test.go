@@ -101,7 +101,7 @@ func closeNode(t testing.TB, n *Node) {
 
 func run(n *Node) {
 	for n.Acquire() {
-		n.Run(nil)
+		n.Run()
 	}
 }
 
@@ -167,7 +167,7 @@ func TestPendingAfterWrite(t *testing.T) {
 	if !n.Acquire() {
 		t.Fatal("nothing to do after a proposal")
 	}
-	n.Run(nil)
+	n.Run()
 	if e.outcomes[1] != command.Applied || n.Pending() {
 		t.Fatalf("after the write: outcome %v, pending %v", e.outcomes[1], n.Pending())
 	}
@@ -175,11 +175,17 @@ func TestPendingAfterWrite(t *testing.T) {
 	if !n.Acquire() {
 		t.Fatal("nothing to do after a proposal")
 	}
-	n.Run(func() { propose(3) })
+	w := n.Prepare()
+	w.Sync()
+	propose(3)
+	if !n.Deliver(w) {
+		t.Fatal("another thread delivers")
+	}
+	n.Release()
 	if _, early := e.outcomes[3]; early || e.outcomes[2] != command.Applied || !n.Acquire() {
 		t.Fatalf("a command that came during the write: outcomes %v, pending %v", e.outcomes, n.Pending())
 	}
-	n.Run(nil)
+	n.Run()
 	if e.outcomes[3] != command.Applied || n.Pending() {
 		t.Fatalf("after the second write: outcome %v, pending %v", e.outcomes[3], n.Pending())
 	}
@@ -219,7 +225,7 @@ func TestCrash(t *testing.T) {
 				if err := n.store.Flush(); err != nil {
 					t.Fatal(err)
 				}
-				n.truncateDue.Store(true)
+				n.state.request(truncateDue)
 			}
 		}
 		for i := uint64(1); i <= id; i++ {
@@ -409,8 +415,8 @@ func TestLogIsCutBehindTheState(t *testing.T) {
 	if err := n.store.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	n.truncateDue.Store(true)
-	n.pending.Store(true)
+	n.state.request(truncateDue)
+	n.state.request(commandsDue)
 	run(n)
 	first, _ := n.groups[0].log.FirstIndex()
 	last, _ := n.groups[0].log.LastIndex()
@@ -557,7 +563,7 @@ func TestCloseLeavesTheStateToTheLog(t *testing.T) {
 // server's threads do, with a driver beside them.
 func TestManyThreads(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{})
-	n.Start()
+	n.Start(nil)
 	const threads, each = 8, 500
 	e := newEar()
 	var wg sync.WaitGroup
@@ -571,7 +577,7 @@ func TestManyThreads(t *testing.T) {
 				for n.Propose(shardFor(n, string(incr.Key)), incr, e, command.Tag{ID: uint64(w*each + i)}) != nil {
 				}
 				if n.Acquire() {
-					n.Run(nil)
+					n.Run()
 				}
 			}
 		}()
@@ -611,7 +617,7 @@ func mustPut(t testing.TB, n *Node, key, value string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("putting %q: no outcome", key)
 		}
-		n.raise() // a large one may wait for a drain, which does so
+		n.state.request(messagesDue) // a large one may wait for a drain, which does so
 	}
 	if o := e.outcomes[0]; o != command.Applied {
 		t.Fatalf("putting %q: %v", key, o)

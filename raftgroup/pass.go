@@ -28,6 +28,7 @@ type applying struct {
 // writeSet is a log write with what may be told when it is durable. One is
 // filled by the pass while another is being written.
 type writeSet struct {
+	node     *Node
 	log      *raftlog.Write
 	number   uint64 // one higher than that of the set before
 	answers  []answer
@@ -35,48 +36,64 @@ type writeSet struct {
 }
 
 // Pending reports whether a pass has something to do.
-func (n *Node) Pending() bool {
-	return n.urgent.Load() || (n.pending.Load() && !n.writing.Load())
+func (n *Node) Pending() bool { return n.state.due() }
+
+// Acquire makes the caller the one thread that runs the pass, if there is
+// something to do and no other thread does it. While the log is written commands
+// wait, to join one next entry; messages do not. After true the caller must call
+// Prepare, as in Run. After false nothing need be done: the thread that runs the
+// pass, or writes the log, will see what is due.
+func (n *Node) Acquire() bool { return n.state.acquire() }
+
+// Run runs one commit, which the caller has acquired, for a node whose outcomes
+// need no further step; a server puts its own steps between (server.Server.commit).
+// The caller should then try Acquire again: what became due during the commit found
+// nobody to run it.
+func (n *Node) Run() {
+	w := n.Prepare()
+	if w != nil {
+		w.Sync()
+	}
+	if n.Deliver(w) {
+		n.Release()
+	}
 }
 
-// Acquire makes the caller the one thread that runs passes, if there is
-// something to do and no other thread is at it. While a log write is under way
-// commands wait, to join one next entry; messages do not. After true the
-// caller must call Run. After false nothing need be done: whoever runs passes
-// now, or writes the log, will see what is pending.
-func (n *Node) Acquire() bool {
-	return n.Pending() && n.running.CompareAndSwap(false, true)
+// Prepare takes in messages, ticks and finished writes, applies what has been
+// committed, makes log entries of the queued commands, and sends messages to other
+// nodes. It returns the write of the log that must be made durable, having given up
+// the pass; or nil, and the caller still runs the pass.
+func (n *Node) Prepare() command.Write {
+	if w := n.pass(); w != nil {
+		return w
+	}
+	return nil
 }
 
-// Run runs one pass and gives up what Acquire gave. If the pass has made
-// something that must be durable, Run waits for the disk; other threads may
-// then run passes for messages. When the write is durable it calls waited,
-// unless that is nil, delivers outcomes, and calls what AfterPass was given,
-// as the one thread that runs passes: commands that arrive while the replies
-// of a pass are written join one next pass, instead of several small ones.
-// The caller should then try Acquire again: what became pending during the
-// pass found nobody to run it.
-func (n *Node) Run(waited func()) {
-	w := n.pass()
-	n.running.Store(false)
+// Sync makes the write durable: one log write, one fdatasync. The caller does not
+// run the pass meanwhile; other threads may, for messages.
+func (w *writeSet) Sync() { w.node.commit(w) }
+
+// Deliver applies what Raft has committed since the write is durable, and passes
+// outcomes to those who wait for them. It returns true if the caller runs the pass,
+// also without a write, and must call Release: commands that arrive while replies
+// are written then join one next entry, instead of several small ones. Otherwise
+// another thread runs the pass, and delivers.
+func (n *Node) Deliver(w command.Write) bool {
 	if w == nil {
-		if waited != nil {
-			waited()
-		}
-		return
+		return true
 	}
-	n.commit(w)
-	if waited != nil {
-		waited()
+	if !n.state.resume() {
+		return false
 	}
-	if n.running.CompareAndSwap(false, true) {
-		n.urgent.Store(false)
-		n.serve()
-		n.sendCommits()
-		n.noteLeft()
-		n.running.Store(false)
-	}
+	n.serve(n.state.take(urgentDue))
+	n.sendCommits()
+	n.noteLeft()
+	return true
 }
+
+// Release gives up the pass.
+func (n *Node) Release() { n.state.release() }
 
 // Kick has the node's own driver run a pass, for callers that must not block.
 func (n *Node) Kick() {
@@ -86,16 +103,12 @@ func (n *Node) Kick() {
 	}
 }
 
-// raise says that there is something for a pass that must not wait for a log
-// write under way.
-func (n *Node) raise() { n.urgent.Store(true) }
-
 // post has f called by the next pass.
 func (n *Node) post(f func()) {
 	n.mu.Lock()
 	n.posted = append(n.posted, f)
 	n.mu.Unlock()
-	n.raise()
+	n.state.request(messagesDue)
 	n.Kick()
 }
 
@@ -103,17 +116,13 @@ func (n *Node) post(f func()) {
 // made durable, if any. With a write under way it leaves the queues alone:
 // what is in them joins one next entry.
 func (n *Node) pass() *writeSet {
-	n.urgent.Store(false)
 	n.passes.Add(1)
-	idle := !n.writing.Load()
-	if idle {
-		n.pending.Store(false)
-	}
-	n.serve()
+	writing := n.state.writing()
+	n.serve(n.state.take(urgentDue | commandsDue))
 	if n.failed.Load() {
 		return nil
 	}
-	if !idle {
+	if writing {
 		n.sendCommits()
 		n.noteLeft()
 		return nil
@@ -124,34 +133,22 @@ func (n *Node) pass() *writeSet {
 		return nil
 	}
 	n.sendCommits()
-	n.tellDelivered() // refusals
 	return n.takeWrite()
 }
 
-// serve takes in messages, ticks and finished writes, carries out what has
-// been committed, and delivers outcomes.
-func (n *Node) serve() {
-	n.delivered = false
+// serve takes in messages, finished writes and other work that is due, applies what
+// has been committed, and delivers outcomes.
+func (n *Node) serve(work uint32) {
 	if !n.failed.Load() {
-		if err := n.guard(n.tryServe); err != nil {
+		if err := n.guard(func() error { return n.tryServe(work) }); err != nil {
 			n.fail(err)
 		}
 	}
 	if n.failed.Load() {
 		n.abandon()
-		n.delivered = true
 	} else {
 		n.readmit()
 	}
-	n.tellDelivered()
-}
-
-// tellDelivered says that outcomes have been delivered, if any have.
-func (n *Node) tellDelivered() {
-	if n.delivered && n.afterPass != nil {
-		n.afterPass()
-	}
-	n.delivered = false
 }
 
 // guard calls f, and returns the log's failure where f panics because of it: Raft
@@ -168,7 +165,7 @@ func (n *Node) guard(f func() error) (err error) {
 	return f()
 }
 
-func (n *Node) tryServe() error {
+func (n *Node) tryServe(work uint32) error {
 	n.touched = n.touched[:0]
 	if err := n.takeWritten(); err != nil {
 		return err
@@ -181,10 +178,10 @@ func (n *Node) tryServe() error {
 		g.takeBarriers()
 		n.touch(g)
 	}
-	if n.tickDue.Swap(false) {
+	if work&tickDue != 0 {
 		n.tickAll()
 	}
-	if n.truncateDue.Swap(false) {
+	if work&truncateDue != 0 {
 		n.truncate()
 	}
 	n.runPosted()
@@ -316,7 +313,7 @@ func (n *Node) takeWrite() *writeSet {
 	n.filling = n.spareWrite
 	n.filling.number = w.number + 1
 	n.spareWrite = nil
-	n.writing.Store(true)
+	n.state.beginWrite()
 	return w
 }
 
@@ -335,22 +332,21 @@ func (n *Node) commit(w *writeSet) {
 	n.mu.Lock()
 	n.written = w
 	n.mu.Unlock()
-	n.writing.Store(false)
-	n.raise()
+	n.state.endWrite()
 }
 
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (n *Node) noteLeft() {
 	if n.filling.mustSync || len(n.gathering) > 0 || n.acrossDue() || n.largeDue() {
-		n.pending.Store(true)
+		n.state.request(commandsDue)
 	}
 }
 
 // answerAtOnce tells what needs no write, because all it waits for is durable.
 func (n *Node) answerAtOnce() error {
 	w := n.filling
-	if w.mustSync || len(w.answers) == 0 || n.writing.Load() {
+	if w.mustSync || len(w.answers) == 0 || n.state.writing() {
 		return nil
 	}
 	return n.tellAnswers(w)
@@ -453,7 +449,6 @@ func (n *Node) applyRange(from, to int) error {
 		if a.done != nil {
 			n.putBack(a.done)
 			a.done = nil
-			n.delivered = true
 		}
 		if a.mark {
 			g.takeMark(n)
@@ -496,7 +491,6 @@ func (n *Node) finish(done []completion, o command.Outcome) {
 			done[i].sink.Complete(done[i].tag, o, nil)
 		}
 	}
-	n.delivered = true
 	n.putBack(done)
 }
 
@@ -529,7 +523,7 @@ func (n *Node) markDirty(g *group) {
 	n.mu.Lock()
 	n.dirty = append(n.dirty, g)
 	n.mu.Unlock()
-	n.pending.Store(true)
+	n.state.request(commandsDue)
 }
 
 // takeHeard fills n.hearing with the groups that have messages or reads that

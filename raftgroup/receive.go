@@ -54,7 +54,7 @@ func (n *Node) ReceiveDone(from uint64) {
 	if n.known.heard(from, n.clock.Boot()) {
 		n.greetDue.Store(true)
 	}
-	n.raise()
+	n.state.request(messagesDue)
 }
 
 func (n *Node) put(g *group, in inbound) {

@@ -213,7 +213,7 @@ func TestLeaderThatInsists(t *testing.T) {
 		n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40, From: replicaID(leader, 1), To: replicaID(follower, 1)})
 		n.ReceiveDone(leader)
 		for n.Acquire() {
-			n.Run(nil)
+			n.Run()
 		}
 		c.clock.ms.Add(uint64((contradictionAfter + time.Second).Milliseconds()))
 	}

@@ -69,16 +69,20 @@ type Backend interface {
 	// hears the result. After ErrNotLeader only a node that has the shard of
 	// c.FirstKey can tell.
 	ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error
-	// Acquire makes the caller the one thread that commits what is queued;
-	// after true it must call Run, which commits what is queued, once. Run
-	// waits for the disk, calls waited (unless that is nil) when it has, and
-	// calls what AfterPass was given when outcomes have been delivered. Then the
-	// caller should try Acquire again.
+	// Acquire makes the caller the one thread that commits what is queued, if
+	// anything is. After true the steps of Server.commit must follow, and then
+	// another Acquire: what is queued during a commit finds nobody to commit it.
 	Acquire() bool
+	// Prepare makes log entries of what is queued and sends them to the other
+	// nodes. It returns the write that must become durable (Sync), or nil: then the
+	// caller goes on as the one thread that commits. It may deliver outcomes.
+	Prepare() command.Write
+	// Deliver delivers outcomes, after the write's Sync. True: the caller is the
+	// one thread that commits, until it calls Release.
+	Deliver(command.Write) bool
+	Release()
 	// Pending reports whether commands wait to be committed.
 	Pending() bool
-	Run(waited func())
-	AfterPass(func())
 	// Kick has the backend's own thread commit what is queued.
 	Kick()
 	// Topology says who serves what, with address as this server's own.

@@ -73,14 +73,14 @@ type fakeNode struct {
 	dial       func() net.Conn // in place of a stream to a fakeNode; nil: cannot be reached
 	dialSet    bool
 
-	pending   atomic.Bool
-	running   atomic.Bool
-	kicks     sync.WaitGroup
-	afterPass func()
-	dials     atomic.Int32
-	barriers  atomic.Int32
-	refused   atomic.Int32 // proposals, since it was busy
-	admin     atomic.Pointer[adminFunc]
+	pending  atomic.Bool
+	running  atomic.Bool
+	kicks    sync.WaitGroup
+	drive    func() // the server's
+	dials    atomic.Int32
+	barriers atomic.Int32
+	refused  atomic.Int32 // proposals, since it was busy
+	admin    atomic.Pointer[adminFunc]
 }
 
 type adminFunc func(ctx context.Context, verb string, args []byte) ([]byte, error)
@@ -121,6 +121,7 @@ func (n *fakeNode) start(t testing.TB, cfg Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.drive = s.Drive
 	n.cluster.with(func() { n.srv = s })
 	if n.addr, err = s.Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -463,7 +464,7 @@ func (n *fakeNode) letGo() {
 func (n *fakeNode) Acquire() bool { return n.pending.Load() && n.running.CompareAndSwap(false, true) }
 func (n *fakeNode) Pending() bool { return n.pending.Load() }
 
-func (n *fakeNode) Run(waited func()) {
+func (n *fakeNode) Prepare() command.Write {
 	n.pending.Store(false)
 	n.cluster.mu.Lock()
 	q := n.queue
@@ -472,22 +473,17 @@ func (n *fakeNode) Run(waited func()) {
 	for _, f := range q {
 		f()
 	}
-	if waited != nil {
-		waited()
-	}
-	n.afterPass()
-	n.running.Store(false)
+	return nil
 }
 
-func (n *fakeNode) AfterPass(f func()) { n.afterPass = f }
+func (n *fakeNode) Deliver(command.Write) bool { return true }
+func (n *fakeNode) Release()                   { n.running.Store(false) }
 
 func (n *fakeNode) Kick() {
 	n.kicks.Add(1)
 	go func() {
 		defer n.kicks.Done()
-		for n.Acquire() {
-			n.Run(nil)
-		}
+		n.drive()
 	}()
 }
 

@@ -257,10 +257,6 @@ type thread struct {
 	yielded uint64 // Unix ms of the last visit to the Go scheduler
 
 	fullTurns int // connections of this round that had more than one turn's worth
-
-	waited   func() // comesBack, made once
-	waitsFor *loop  // given up for what this thread does now
-	polling  *loop  // taken back when that had waited for the disk
 }
 
 // yieldMillis is how often a thread visits the Go scheduler. Threads here wait
@@ -279,9 +275,7 @@ func (t *thread) visit() {
 }
 
 func newThread(e *epollFront) *thread {
-	t := &thread{processor: newProcessor(e.srv), front: e, buf: make([]byte, readBytes)}
-	t.waited = t.comesBack
-	return t
+	return &thread{processor: newProcessor(e.srv), front: e, buf: make([]byte, readBytes)}
 }
 
 // run is the life of a thread: wait until some loop needs to be polled, poll
@@ -290,7 +284,7 @@ func (t *thread) run() {
 	defer t.front.threads.Done()
 	defer t.srv.counters.unregister(&t.counts)
 	for !t.front.stopping.Load() {
-		t.helpOut()
+		t.commitOthers()
 		if l := t.await(); l != nil {
 			t.poll(l)
 		}
@@ -340,9 +334,9 @@ const (
 	readDelay = 200 * time.Microsecond
 )
 
-// giveUp leaves l to the threads that wait in the outer epoll: at once, or when
+// release leaves l to the threads that wait in the outer epoll: at once, or when
 // delay has passed.
-func (l *loop) giveUp(delay time.Duration) {
+func (l *loop) release(delay time.Duration) {
 	if l.timed = delay > 0; !l.timed {
 		l.arm()
 		return
@@ -352,8 +346,9 @@ func (l *loop) giveUp(delay time.Duration) {
 	setTimer(l.timer, delay)
 }
 
-// takeBack makes the caller poll l again, unless another thread does by now.
-func (l *loop) takeBack() bool {
+// reclaim makes the caller poll l again, unless another thread does by now. It ends a
+// release.
+func (l *loop) reclaim() bool {
 	if !l.take() {
 		return false
 	}
@@ -467,17 +462,17 @@ func (t *thread) poll(l *loop) {
 		if t.others {
 			l.lastRead = t.now
 		}
-		if (t.proposed || len(t.jobs) > 0) && !t.descend(l) {
+		if (t.proposed || len(t.jobs) > 0) && !t.waitForDisk(l) {
 			return
 		}
 	}
 	l.arm()
 }
 
-// descend does the round's work that waits for the disk: reads that missed the
+// waitForDisk does the round's work that waits for the disk: reads that missed the
 // cache, and the commit of what was queued. It returns false if another thread
 // has taken l over meanwhile.
-func (t *thread) descend(l *loop) bool {
+func (t *thread) waitForDisk(l *loop) bool {
 	be := t.srv.backend
 	for (t.proposed || len(t.jobs) > 0) && !t.front.stopping.Load() {
 		if !t.front.covered() {
@@ -496,27 +491,26 @@ func (t *thread) descend(l *loop) bool {
 		if len(l.again) > 0 {
 			signal(l.wakeW) // whoever takes over must not wait for an event
 		}
-		l.giveUp(t.delay(l, commit))
-		t.polling, t.waitsFor = nil, l
+		l.release(t.delay(l, commit))
+		reclaimed := false
 		switch {
 		case commit && len(t.jobs) == 0:
-			be.Run(t.waited)
+			reclaimed = t.srv.commit(l)
 		case commit:
-			be.Run(nil)
+			t.srv.commit(nil)
 			t.runJobs()
 		default:
 			small := t.readsRows()
-			if t.runJobs(); small {
-				t.comesBack() // what wide reads have found takes a while to be written
-			}
+			t.runJobs()
+			reclaimed = small && l.reclaim() // what wide reads have found takes a while to be written
 		}
 		t.flush()
-		if t.polling == l {
-			t.proposed = be.Pending() // nobody may have been there to run it
+		if reclaimed {
+			t.proposed = be.Pending() // nobody may have been there to commit it
 			continue
 		}
-		t.helpOut()
-		return l.takeBack()
+		t.commitOthers()
+		return l.reclaim()
 	}
 	return true
 }
@@ -547,22 +541,13 @@ func (t *thread) readsRows() bool {
 	return true
 }
 
-// comesBack is called when t has waited for the disk, in a pass or for reads: all
-// that is left is writing replies. A thread that gave up its loop takes it back
-// now, before its absence is noticed.
-func (t *thread) comesBack() {
-	if t.waitsFor.takeBack() {
-		t.polling = t.waitsFor
-	}
-}
-
-// helpOut does disk work that others could not: commits that became pending
-// while one ran, and queued jobs.
-func (t *thread) helpOut() {
+// commitOthers does disk work that others could not: commits that became due while
+// one ran, and queued jobs.
+func (t *thread) commitOthers() {
 	be := t.srv.backend
 	for busy := true; busy && !t.front.stopping.Load(); {
 		if busy = be.Acquire(); busy {
-			be.Run(nil)
+			t.srv.commit(nil)
 			t.now = be.NowMillis()
 			t.visit()
 		}

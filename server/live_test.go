@@ -101,7 +101,7 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Start()
+	n.Start(s.Drive)
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -288,8 +288,8 @@ func (p *processor) finishRound(c *conn) {
 	if p.proposed {
 		p.proposed = false
 		if be := p.srv.backend; be.Acquire() {
-			be.Run(nil)
-			be.Kick() // what came in during the pass is for the backend's own thread
+			p.srv.commit(nil)
+			be.Kick() // what came in during the commit is for the backend's own thread
 		}
 	}
 	if len(p.jobs) > 0 {

@@ -29,9 +29,22 @@ func (d *slowDisk) wait() {
 	}
 }
 
-func (d *slowDisk) Run(waited func()) {
-	d.wait()
-	d.Node.Run(waited)
+// slowWrite is a write whose Sync waits for the gate.
+type slowWrite struct {
+	command.Write
+	disk *slowDisk
+}
+
+func (w slowWrite) Sync() {
+	w.disk.wait()
+	w.Write.Sync()
+}
+
+func (d *slowDisk) Prepare() command.Write {
+	if w := d.Node.Prepare(); w != nil {
+		return slowWrite{w, d}
+	}
+	return nil
 }
 
 func (d *slowDisk) ReadCached(*bufpool.Buffer, int, []byte, uint64, int) (command.Row, command.ReadState) {
@@ -62,7 +75,7 @@ func TestPollingDoesNotWaitForTheDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.Start()
+		n.Start(s.Drive)
 		addr, err := s.Listen("127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

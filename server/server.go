@@ -216,7 +216,6 @@ func New(cfg Config, backend Backend) (*Server, error) {
 		go s.work()
 	})
 	s.shardOf = func(key []byte) int { return backend.ShardOf(protocol.Slot(key)) }
-	backend.AfterPass(s.flushDirty)
 	prealloc(cfg.Prealloc)
 	var err error
 	switch cfg.Transport {
@@ -396,54 +395,10 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// flushDirty has what a commit has put into output buffers written. The backend
-// calls it after each pass, from the thread that ran the pass.
-func (s *Server) flushDirty() {
-	s.mu.Lock()
-	if len(s.ready) > 0 {
-		s.resumeReady()
-	}
-	if len(s.roomless) > 0 {
-		s.resumeRoomless()
-	}
-	list := s.dirty
-	if len(list) == 0 {
-		s.mu.Unlock()
-		return
-	}
-	s.dirty, s.spare = s.spare, nil
-	s.mu.Unlock()
-	s.front.flushAll(list, s.backend.Pending())
-	clear(list)
-	s.mu.Lock()
-	s.spare = list[:0]
-	s.mu.Unlock()
-}
-
-// resumeReady has the requests go on that have all they waited for. s.mu must
-// be held; it is let go meanwhile.
-func (s *Server) resumeReady() {
-	ready := s.ready
-	s.ready = nil
-	s.mu.Unlock()
-	var t touched
-	for _, w := range ready {
-		w.resume(&t)
-	}
-	s.mu.Lock()
-	s.dirty = append(s.dirty, t.conns...)
-}
-
 // eachConn calls f for every connection, those from other nodes included.
 func (s *Server) eachConn(f func(*conn)) {
 	s.conns.each(f)
 	s.forwarded.each(f)
-}
-
-func (s *Server) markDirty(c *conn) {
-	s.mu.Lock()
-	s.dirty = append(s.dirty, c)
-	s.mu.Unlock()
 }
 
 // housekeep closes connections that are idle, stalled in a frame, or do not

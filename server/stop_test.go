@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/raftgroup"
 )
@@ -19,16 +20,25 @@ type endless struct {
 
 func (e *endless) Pending() bool { return e.endless.Load() || e.single.Pending() }
 func (e *endless) Acquire() bool { return e.endless.Load() || e.single.Acquire() }
-func (e *endless) Run(waited func()) {
+
+// endlessWrite is the write of an endless backend, which nobody has acquired.
+type endlessWrite struct{}
+
+func (endlessWrite) Sync() { <-time.After(time.Millisecond) } // as long as the disk takes
+
+func (e *endless) Prepare() command.Write {
 	if !e.endless.Load() {
-		e.single.Run(waited)
-		return
+		return e.single.Prepare()
 	}
 	e.passes.Add(1)
-	<-time.After(time.Millisecond) // as long as the disk takes
-	if waited != nil {
-		waited()
+	return endlessWrite{}
+}
+
+func (e *endless) Deliver(w command.Write) bool {
+	if _, ok := w.(endlessWrite); ok {
+		return false
 	}
+	return e.single.Deliver(w)
 }
 
 // TestCloseUnderEndlessWork: a server closes although there is always something
@@ -43,7 +53,7 @@ func TestCloseUnderEndlessWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Start()
+	n.Start(s.Drive)
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

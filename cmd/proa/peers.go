@@ -239,9 +239,7 @@ func (b *inbox) Messages(from uint64, batch []peer.Message) {
 		batch[i].Raft = raftpb.Message{}
 	}
 	n.ReceiveDone(from)
-	for n.Acquire() {
-		n.Run(nil)
-	}
+	n.Drive()
 }
 
 // Report implements peer.Handler.

@@ -125,8 +125,8 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 		node.SetExposed()
 	}
 	signs.Put(addresses(c, srv, side, peers))
+	node.Start(srv.Drive)
 	peers.deliver(node, srv)
-	node.Start()
 	peers.seek(ctx, node, c.Node.Join)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve() }()

@@ -261,7 +261,7 @@ func (s *simulation) pass(m *member) {
 				panic(fmt.Sprintf("seed %d: %v panics: %v\nthe stack of it:\n%s", s.config.Seed, m, r, debug.Stack()))
 			}
 		}()
-		n.Run(nil)
+		n.Run()
 	}()
 	synctest.Wait()
 	m.lookAfter()

@@ -1,0 +1,102 @@
+package raftgroup
+
+import "sync/atomic"
+
+// passState says which thread runs the pass, whether a thread writes the log, and
+// what work is due. One word has all of it, so that each transition is atomic.
+//
+//	state    the pass  the log   next
+//	idle     free      at rest   acquire → passing
+//	passing  held      at rest   release → idle, beginWrite → writing
+//	writing  free      written   acquire → serving, endWrite → idle
+//	serving  held      written   release → writing, endWrite → passing
+//
+// A pass is acquired only for work that is due; commands wait while the log is
+// written, to join one next entry, and other work does not. After its write a thread
+// takes the pass without asking for work (resume): it has outcomes to deliver. All
+// methods are safe for concurrent use.
+type passState struct{ word atomic.Uint32 }
+
+// The parts of the word: two bits of state, and the kinds of work.
+const (
+	passHeld   uint32 = 1 << iota // a thread runs the pass
+	logWriting                    // a thread writes the log
+	commandsDue
+	messagesDue // or reads, finished log writes, posted functions: what must not wait for a log write
+	tickDue
+	truncateDue
+
+	urgentDue = messagesDue | tickDue | truncateDue
+)
+
+// request notes that work is due.
+func (s *passState) request(work uint32) { s.word.Or(work) }
+
+// due reports whether there is work that a pass may do now.
+func (s *passState) due() bool { return workDue(s.word.Load()) != 0 }
+
+// workDue returns the work that a pass may do in a state.
+func workDue(word uint32) uint32 {
+	if word&logWriting != 0 {
+		return word & urgentDue
+	}
+	return word & (urgentDue | commandsDue)
+}
+
+// acquire makes the caller the thread that runs the pass, if work is due and no
+// other thread runs it.
+func (s *passState) acquire() bool {
+	for {
+		word := s.word.Load()
+		if workDue(word) == 0 || word&passHeld != 0 {
+			return false
+		}
+		if s.word.CompareAndSwap(word, word|passHeld) {
+			return true
+		}
+	}
+}
+
+// resume makes the caller the thread that runs the pass, unless another thread runs
+// it.
+func (s *passState) resume() bool { return s.word.Or(passHeld)&passHeld == 0 }
+
+// take returns the work that the holder of the pass is to do now, as far as it is
+// among the kinds asked for, and which is due no longer.
+func (s *passState) take(kinds uint32) (work uint32) {
+	for {
+		word := s.word.Load()
+		work = workDue(word) & kinds
+		if work == 0 || s.word.CompareAndSwap(word, word&^work) {
+			return work
+		}
+	}
+}
+
+// release gives up the pass.
+func (s *passState) release() { s.word.And(^passHeld) }
+
+// beginWrite gives up the pass for a write of the log. No other write may be under
+// way.
+func (s *passState) beginWrite() {
+	for {
+		word := s.word.Load()
+		if s.word.CompareAndSwap(word, word&^passHeld|logWriting) {
+			return
+		}
+	}
+}
+
+// endWrite ends the write of the log. Its results are work for a pass.
+func (s *passState) endWrite() {
+	for {
+		word := s.word.Load()
+		if s.word.CompareAndSwap(word, word&^logWriting|messagesDue) {
+			return
+		}
+	}
+}
+
+// writing reports whether the log is being written. For the holder of the pass a
+// false answer stays true.
+func (s *passState) writing() bool { return s.word.Load()&logWriting != 0 }
