@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // shardsOf says to which shard of n a key belongs.
@@ -500,7 +501,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 		t.Error(err)
 	}
 	n.alone.Store(true)
-	n.groups[1].conf.Learners = []uint64{replicaID(2, 1)} // one that has not left yet
+	n.groups[1].conf.Learners = []uint64{placement.ReplicaID(2, 1)} // one that has not left yet
 	if o, _ := acrossNow(t, n, c); o != command.Apart {
 		t.Errorf("outcome %v with a learner", o)
 	}

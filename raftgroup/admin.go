@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // Verbs that nodes use among themselves, see Call.
@@ -70,10 +70,10 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 // learned there ends with its removal.
 func (n *Node) departed() bool {
 	m := n.cmap.Load()
-	if !m.begun() || n.groups[n.meta()].held.Load() {
+	if !m.Begun() || n.groups[n.meta()].held.Load() {
 		return false
 	}
-	row, ok := m.node(n.id)
+	row, ok := m.Node(n.id)
 	return ok && (row.Removing || row.Removed)
 }
 
@@ -167,30 +167,25 @@ func (n *Node) shardArg(shard int) (int, error) {
 	return shard, nil
 }
 
-func (n *Node) shardName(shard int) string {
-	if shard == n.meta() {
-		return "the meta group"
-	}
-	return fmt.Sprintf("shard %d", shard)
-}
+func (n *Node) shardName(shard int) string { return placement.ShardName(shard, n.meta()) }
 
 // errNotBegun answers what needs the map before there is one.
 var errNotBegun = fmt.Errorf("%w: the cluster is still being created; try again in a moment", command.ErrNotLeader)
 
-// changeMeta works out changes of the map and has them decided, again and again
-// while others change it at the same time.
-func (n *Node) changeMeta(ctx context.Context, work func(m *clusterMap) ([]metaWrite, error)) error {
+// changeMeta works out a change of the map and proposes it, again and again while
+// others change the row at the same time. A change of no row changes nothing.
+func (n *Node) changeMeta(ctx context.Context, work func(m *placement.Map) (placement.Change, error)) error {
 	for {
 		m := n.cmap.Load()
-		if !m.begun() {
+		if !m.Begun() {
 			return errNotBegun
 		}
-		writes, err := work(m)
-		if err != nil || len(writes) == 0 {
+		change, err := work(m)
+		if err != nil || change.Key == "" {
 			return err
 		}
 		done := make(chan metaOutcome, 1)
-		if err := n.proposeMeta(m, writes, nil, metaWaiter(done)); err != nil {
+		if err := n.proposeMeta(m, []placement.Change{change}, metaWaiter(done)); err != nil {
 			return err
 		}
 		n.Kick()
@@ -223,39 +218,24 @@ func (w metaWaiter) Complete(_ command.Tag, o command.Outcome, r *command.Result
 }
 
 func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberArgs) (any, error) {
-	if a.Node == 0 || a.Node > NodeMax {
-		return nil, fmt.Errorf("%w: a node number must be from 1 to %d", command.ErrInvalid, uint64(NodeMax))
+	if a.Node == 0 || a.Node > placement.NodeMax {
+		return nil, fmt.Errorf("%w: a node number must be from 1 to %d", command.ErrInvalid, uint64(placement.NodeMax))
 	}
 	message := ""
-	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
-		row, known := m.node(a.Node)
-		if row.Removed {
-			return nil, fmt.Errorf("%w: node %d has been removed%s", command.ErrRefused, a.Node, afterRemoval(verb, a.Undo))
-		}
-		if verb == command.AdminMemberAdd {
-			if known {
-				return nil, fmt.Errorf("%w: node %d is already a member", command.ErrRefused, a.Node)
-			}
+	err := n.changeMeta(ctx, func(m *placement.Map) (change placement.Change, err error) {
+		now := n.clock.Boot()
+		switch {
+		case verb == command.AdminMemberAdd:
 			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token %s", a.Node, a.Node, n.opt.PeerAddress, n.JoinToken())
-			return []metaWrite{{nodeKey(a.Node), nodeRow{ID: a.Node, Peer: a.Address}}}, nil
+			return placement.Expect(m, a.Node, a.Address)
+		case verb == command.AdminMemberDrain:
+			change, message, err = placement.Drain(m, a.Node, a.Undo)
+		case a.Undo:
+			change, message, err = placement.Keep(m, a.Node)
+		default:
+			change, message, err = placement.Remove(m, n.reports(now), time.Duration(now), a.Node, a.Force)
 		}
-		if !known {
-			return nil, fmt.Errorf("%w: there is no node %d; \"proa member list\" shows the members", command.ErrRefused, a.Node)
-		}
-		var err error
-		if verb == command.AdminMemberRemove && row.UID == 0 && !a.Undo {
-			message = fmt.Sprintf("node %d, which never joined, is no longer expected; its number can be used again", a.Node)
-			return []metaWrite{{nodeKey(a.Node), nil}}, nil
-		}
-		if verb == command.AdminMemberDrain {
-			message, err = n.drainRow(m, &row, a)
-		} else {
-			message, err = n.removeRow(m, &row, a)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return []metaWrite{{nodeKey(a.Node), row}}, nil
+		return change, err
 	})
 	if err != nil {
 		return nil, err
@@ -263,29 +243,15 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 	return command.Done{Message: message}, nil
 }
 
-// afterRemoval says how a request about a node that has been removed can go on.
-func afterRemoval(verb string, undo bool) string {
-	switch {
-	case verb == command.AdminMemberAdd:
-		return ", and its number cannot be used again; give the new node another number"
-	case verb == command.AdminMemberRemove && !undo:
-		return " already"
-	}
-	return "; it is no member any more: erase its data directory, and start it again as a new node, without --node-id"
-}
-
-// adminToken tells the join token, after it has drawn another one where that is
-// asked for.
+// adminToken returns the join token, a new one where that is asked for.
 func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error) {
 	token := ""
-	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
-		row := m.cluster
-		if token = row.Token; !a.New {
-			return nil, nil
+	err := n.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
+		if token = m.Cluster.Token; !a.New {
+			return none, nil
 		}
 		token = newToken()
-		row.Token = token
-		return []metaWrite{{clusterKey, row}}, nil
+		return placement.SetToken(m, token), nil
 	})
 	if err == nil && token == "" {
 		err = fmt.Errorf("%w: the cluster has no join token yet: some nodes run an earlier version; upgrade all nodes, then try again", command.ErrRefused)
@@ -293,105 +259,10 @@ func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error
 	return command.JoinToken{Token: token, Peer: n.opt.PeerAddress}, err
 }
 
-func (n *Node) drainRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
-	if a.Undo && !row.Draining {
-		return fmt.Sprintf("node %d is not being drained; it can lead shards", a.Node), nil
-	}
-	row.Draining = !a.Undo
-	if a.Undo {
-		return fmt.Sprintf("node %d can lead shards again", a.Node), nil
-	}
-	for i := range m.shards {
-		if r, on := m.shards[i].on(row.ID); on && !r.Learner && !m.othersVote(i, row.ID) {
-			return "", fmt.Errorf("%w: no other node can take over leadership of %s from node %d", command.ErrRefused, n.shardName(i), a.Node)
-		}
-	}
-	return fmt.Sprintf("node %d hands its leaderships to other nodes and takes no new ones", a.Node), nil
-}
-
-// othersVote reports whether a node beside the given one votes in a shard and
-// may lead it.
-func (m *clusterMap) othersVote(shard int, node uint64) bool {
-	return slices.ContainsFunc(m.shards[shard].Replicas, func(r replicaRow) bool {
-		o, known := m.node(r.Node)
-		return r.Node != node && !r.Learner && known && o.member() && !o.Draining && !o.Removing
-	})
-}
-
-func (n *Node) removeRow(m *clusterMap, row *nodeRow, a *command.MemberArgs) (string, error) {
-	if a.Undo {
-		if !row.Removing {
-			return "", fmt.Errorf("%w: node %d is not being removed", command.ErrRefused, a.Node)
-		}
-		row.Removing = false
-		return fmt.Sprintf("removal of node %d was cancelled", a.Node), nil
-	}
-	others := 0
-	for i := range m.nodes {
-		if o := &m.nodes[i]; o.member() && !o.Removing && o.ID != row.ID {
-			others++
-		}
-	}
-	if others == 0 {
-		return "", fmt.Errorf("%w: node %d holds the last replicas; there is no node to move them to", command.ErrRefused, a.Node)
-	}
-	if row.ID != n.id && !n.known.alive(row.ID, n.clock.Boot()) { // suspect is enough: it may be dead
-		away := fmt.Sprintf("node %d has not reported for %v", a.Node, n.unheardFor(row.ID))
-		for i := range m.shards {
-			if _, on := m.shards[i].on(row.ID); on && len(m.shards[i].Replicas) == 1 {
-				return "", fmt.Errorf("%w: %s and holds the only replica of %s", command.ErrRefused, away, n.shardName(i))
-			}
-		}
-		if others < m.cluster.Replicas && !a.Force {
-			return "", fmt.Errorf("%w: %s, and without it only %s, but the replication factor is %d; start a new node first, at its own address (--peer-listen), or use --force to continue with fewer replicas until a new node joins", command.ErrRefused, away, remain(others), m.cluster.Replicas)
-		}
-	}
-	row.Removing = true
-	return fmt.Sprintf("node %d is being removed: its replicas are moved first", a.Node), nil
-}
-
-// remain says how many nodes are left.
-func remain(nodes int) string {
-	if nodes == 1 {
-		return "1 node remains"
-	}
-	return fmt.Sprintf("%d nodes remain", nodes)
-}
-
-// silent reports whether a node counts as down.
-func (n *Node) silent(node uint64) bool {
-	return time.Duration(n.clock.Boot()-n.lastHeard(node)) > downAfter
-}
-
-// unheardFor returns for how long nothing has been heard of a node, in whole
-// milliseconds.
-func (n *Node) unheardFor(node uint64) time.Duration {
-	return time.Duration(n.clock.Boot() - n.lastHeard(node)).Truncate(time.Millisecond)
-}
-
 func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (any, error) {
-	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
-		row := m.shards[shard]
-		to, known := m.node(a.To)
-		from, held := row.on(a.From)
-		_, there := row.on(a.To)
-		switch {
-		case shard == n.meta():
-			return nil, fmt.Errorf("%w: the meta group has a replica on every node", command.ErrInvalid)
-		case !held:
-			return nil, fmt.Errorf("%w: node %d has no replica of %s; its replicas are on %v", command.ErrRefused, a.From, n.shardName(shard), row.nodes())
-		case !known || !to.member():
-			return nil, fmt.Errorf("%w: there is no node %d", command.ErrRefused, a.To)
-		case there:
-			return nil, fmt.Errorf("%w: node %d already has a replica of %s", command.ErrRefused, a.To, n.shardName(shard))
-		case to.Removing:
-			return nil, fmt.Errorf("%w: node %d is being removed", command.ErrRefused, a.To)
-		case !n.known.alive(a.To, n.clock.Boot()):
-			return nil, fmt.Errorf("%w: node %d has not reported for %v; a replica can only move to a node that is up", command.ErrRefused, a.To, n.unheardFor(a.To))
-		case !n.settledShard(shard):
-			return nil, fmt.Errorf("%w: a replica of %s is already being moved; wait until \"proa shard list\" shows it settled", command.ErrRefused, n.shardName(shard))
-		}
-		return []metaWrite{{shardKey(shard, n.meta()), row.replace(a.From, a.To, from.Learner)}}, nil
+	err := n.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) {
+		now := n.clock.Boot()
+		return placement.Move(m, n.reports(now), time.Duration(now), shard, a.From, a.To)
 	})
 	if err != nil {
 		return nil, err
@@ -407,10 +278,10 @@ func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, er
 		return command.Done{Message: fmt.Sprintf("node %d already leads %s", to, n.shardName(shard))}, nil
 	}
 	m := n.cmap.Load()
-	if !m.begun() {
+	if !m.Begun() {
 		return nil, errNotBegun
 	}
-	if _, known := m.replica(shard, to); !known {
+	if _, known := m.Replica(shard, to); !known {
 		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrRefused, to, n.shardName(shard))
 	}
 	// A node that has just started says within a second that it is there.
@@ -451,10 +322,12 @@ func (n *Node) await(ctx context.Context, ok func() bool) error {
 }
 
 func (n *Node) adminSplit(ctx context.Context) (any, error) {
-	n.post(func() { n.shed(true) })
+	n.post(func() { n.handOver(true) })
 	var errs []error
-	for _, row := range n.cmap.Load().nodes {
-		if row.ID != n.id && row.member() && !n.silent(row.ID) {
+	now := n.clock.Boot()
+	reports := n.reports(now)
+	for row := range n.cmap.Load().Members() {
+		if row.ID != n.id && reports.Silent(row.ID, time.Duration(now)) <= placement.DownAfter {
 			if _, err := n.call(ctx, row.ID, callBalance, nil); err != nil {
 				errs = append(errs, fmt.Errorf("node %d: %w", row.ID, err))
 			}
@@ -473,11 +346,11 @@ func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body [
 	case verb != callProbe && verb != callJoin:
 		return nil, fmt.Errorf("%w: %q is reserved for members of the cluster", command.ErrRefused, verb)
 	case verb == callJoin && !token && n.JoinToken() != "":
-		var a joinArgs
+		var a placement.Request
 		if err := parseArgs(body, &a); err != nil {
 			return packReply(nil, err)
 		}
-		if _, err := admitJoin(n.cmap.Load(), &a); err != nil {
+		if _, err := placement.Join(n.cmap.Load(), &a); err != nil {
 			return packReply(nil, err) // the token would not help
 		}
 		return packReply(nil, fmt.Errorf("%w: the cluster's join token is required to join; run \"proa member token\" on a running node to print it, and pass it with --join-token", command.ErrRefused))
@@ -504,7 +377,7 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 	case callChecksum:
 		reply, err = n.answerChecksum(ctx, body)
 	case callBalance:
-		n.post(func() { n.shed(true) })
+		n.post(func() { n.handOver(true) })
 	default:
 		err = fmt.Errorf("%w: this version of proa does not support the request %q", command.ErrInvalid, verb)
 	}
@@ -592,28 +465,18 @@ func unpackReply(b []byte) ([]byte, error) {
 
 // answerAnnounce takes in that a member's addresses or version have changed.
 func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]byte, error) {
-	var said nodeRow
+	var said placement.Node
 	if err := parseArgs(body, &said); err != nil {
 		return nil, err
 	}
-	return nil, n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
-		row, ok := m.node(from)
-		if !ok || row.Removed {
-			return nil, fmt.Errorf("%w: node %d is not a member of the cluster", command.ErrRefused, from)
-		}
-		if row.Key == nil {
-			row.Key = said.Key
-		}
-		row.Peer, row.Client, row.Redis, row.Version = said.Peer, said.Client, said.Redis, said.Version
-		return []metaWrite{{nodeKey(from), row}}, nil
-	})
+	return nil, n.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) { return placement.Announced(m, from, &said) })
 }
 
 // announce tells the meta group's leader of changed addresses.
-func (n *Node) announce(cm *clusterMap) {
-	row, ok := nodeRow{}, false
-	if cm.begun() {
-		row, ok = cm.node(n.id)
+func (n *Node) announce(cm *placement.Map) {
+	row, ok := placement.Node{}, false
+	if cm.Begun() {
+		row, ok = cm.Node(n.id)
 	}
 	leader := n.Leader(n.meta())
 	if !ok || !n.addressChanged(&row, leader) || leader == 0 || leader == n.id || n.announcing.Swap(true) {
@@ -634,8 +497,4 @@ func (n *Node) announce(cm *clusterMap) {
 			n.logger.Warn("cannot announce this node's addresses to the cluster", "error", err)
 		}
 	}()
-}
-
-func sortReplicas(r []command.ReplicaInfo) {
-	slices.SortFunc(r, func(a, b command.ReplicaInfo) int { return int(int64(a.Node) - int64(b.Node)) })
 }

@@ -236,7 +236,7 @@ func (n *Node) compare(ctx context.Context, shard int) (out *command.ShardChecks
 	if shard == n.meta() {
 		out.Shard = command.MetaShard
 	}
-	nodes := n.cmap.Load().shards[shard].nodes()
+	nodes := n.cmap.Load().Shards[shard].Nodes()
 	replies, errs := make([]command.ReplicaChecksum, len(nodes)), make([]error, len(nodes))
 	var wg sync.WaitGroup
 	for i, node := range nodes {

@@ -31,7 +31,7 @@ func checksumNode(t *testing.T) *Node {
 	n.Start(nil)
 	ready := func() bool {
 		cm := n.cmap.Load()
-		return cm != nil && cm.begun() && len(cm.shards[0].nodes()) > 0 && n.Leader(0) != 0
+		return cm != nil && cm.Begun() && len(cm.Shards[0].Nodes()) > 0 && n.Leader(0) != 0
 	}
 	if err := n.await(t.Context(), ready); err != nil {
 		t.Fatal(err)

@@ -1,18 +1,21 @@
 package raftgroup
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // view is what is known of the cluster at one moment.
 type view struct {
-	node  *Node
-	now   int64
-	nodes map[uint64]*picture // of the members
+	node    *Node
+	now     int64
+	reports *placement.Reports
+	nodes   map[uint64]*picture // of the members
 }
 
 // ClusterStatus returns the whole cluster as this node knows it.
@@ -22,13 +25,11 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	leftOut := n.leftOutBy
 	n.mu.Unlock()
 	s := command.ClusterStatus{Cluster: clusterText(n.identity.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
-	if cm == nil {
-		cm = &clusterMap{shards: make([]shardRow, len(n.groups))}
-	}
-	s.Epoch, s.ReplicationFactor, s.Standalone = cm.epoch, cm.cluster.Replicas, cm.standalone()
-	v := view{n, n.clock.Boot(), make(map[uint64]*picture)}
-	for i := range cm.nodes {
-		if row := &cm.nodes[i]; !row.Removed {
+	s.Epoch, s.ReplicationFactor, s.Standalone = cm.Epoch, cm.Cluster.Replicas, cm.Standalone()
+	now := n.clock.Boot()
+	v := view{n, now, n.reports(now), make(map[uint64]*picture)}
+	for i := range cm.Nodes {
+		if row := &cm.Nodes[i]; !row.Removed {
 			p := n.known.get(row.ID)
 			v.nodes[row.ID] = &p
 		}
@@ -36,17 +37,17 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	leaders := make(map[uint64]int)
 	for k := range n.groups {
 		shard := (k + n.meta()) % len(n.groups) // the meta group first
-		i := v.shardInfo(shard, &cm.shards[shard])
+		i := v.shardInfo(shard, &cm.Shards[shard])
 		leaders[i.Leader]++
 		s.Shards = append(s.Shards, i)
 	}
-	for i := range cm.nodes {
-		if row := &cm.nodes[i]; !row.Removed {
+	for i := range cm.Nodes {
+		if row := &cm.Nodes[i]; !row.Removed {
 			s.Nodes = append(s.Nodes, v.nodeInfo(row, leaders[row.ID]))
 		}
 	}
 	for i := range s.Nodes {
-		if row, ok := cm.node(s.Nodes[i].ID); ok {
+		if row, ok := cm.Node(s.Nodes[i].ID); ok {
 			s.Nodes[i].Replace = v.replacement(cm, &row, &s)
 		}
 	}
@@ -58,13 +59,13 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 // replacement says what becomes of the replicas of a node that is not up; nil
 // for one that is, or that has not joined. It is what the leader of the meta
 // group does (see plan), as far as can be seen from here.
-func (v *view) replacement(cm *clusterMap, row *nodeRow, s *command.ClusterStatus) *command.Replacement {
-	if !row.member() || v.state(row.ID) == command.NodeUp {
+func (v *view) replacement(cm *placement.Map, row *placement.Node, s *command.ClusterStatus) *command.Replacement {
+	if !row.Member() || v.state(row.ID) == command.NodeUp {
 		return nil
 	}
 	r := &command.Replacement{InMillis: -1}
-	for shard := range cm.shards[:v.node.meta()] {
-		if _, on := cm.shards[shard].on(row.ID); !on {
+	for shard := range cm.Shards[:v.node.meta()] {
+		if _, on := cm.Shards[shard].On(row.ID); !on {
 			continue
 		}
 		r.Shards++
@@ -85,19 +86,19 @@ func (v *view) replacement(cm *clusterMap, row *nodeRow, s *command.ClusterStatu
 }
 
 // hasRoom reports whether some node can take a further replica of a shard.
-func (v *view) hasRoom(cm *clusterMap, shard int) bool {
-	return slices.ContainsFunc(cm.nodes, func(o nodeRow) bool {
-		if _, on := cm.shards[shard].on(o.ID); on || !o.member() || o.Removing || v.node.identity.gaveUp(o.ID) {
+func (v *view) hasRoom(cm *placement.Map, shard int) bool {
+	return slices.ContainsFunc(cm.Nodes, func(o placement.Node) bool {
+		if _, on := cm.Shards[shard].On(o.ID); on || !o.Member() || o.Removing || v.node.identity.gaveUp(o.ID) {
 			return false
 		}
-		return v.state(o.ID) == command.NodeUp && !v.node.mayHold(shard, o.ID)
+		return v.state(o.ID) == command.NodeUp && !v.reports.Shards[shard].MayHold(o.ID)
 	})
 }
 
 // silentToLeader returns for how long the leader of the meta group has heard
 // nothing of a node: no longer than the leader runs.
 func (v *view) silentToLeader(node, leader uint64) time.Duration {
-	silent := v.silent(node, v.nodes[node])
+	silent := v.silent(node)
 	if p := v.nodes[leader]; p != nil && leader != v.node.id && p.fresh(v.now) {
 		silent = min(silent, time.Duration(p.about.Uptime)*time.Second)
 	}
@@ -105,18 +106,18 @@ func (v *view) silentToLeader(node, leader uint64) time.Duration {
 }
 
 // silent returns for how long nothing has been heard of a node.
-func (v *view) silent(node uint64, p *picture) time.Duration {
+func (v *view) silent(node uint64) time.Duration {
 	if node == v.node.id {
 		return 0
 	}
-	return time.Duration(v.now - max(p.heard, v.node.startedAt))
+	return time.Duration(v.now - max(v.nodes[node].heard, v.node.startedAt))
 }
 
 func (v *view) state(node uint64) string {
 	p := v.nodes[node]
-	silent := v.silent(node, p)
+	silent := v.silent(node)
 	switch {
-	case silent > downAfter:
+	case silent > placement.DownAfter:
 		return command.NodeDown
 	case node == v.node.id || !p.lost && silent <= time.Duration(v.node.known.suspect):
 		return command.NodeUp
@@ -124,7 +125,7 @@ func (v *view) state(node uint64) string {
 	return command.NodeSuspect
 }
 
-func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
+func (v *view) nodeInfo(row *placement.Node, leaders int) command.NodeInfo {
 	i := command.NodeInfo{
 		ID: row.ID, Peer: row.Peer, Client: row.Client, Version: row.Version, Draining: row.Draining, Removing: row.Removing,
 		State: command.NodeExpected, Stale: true, AgeMillis: -1,
@@ -133,7 +134,7 @@ func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
 		return i
 	}
 	p := v.nodes[row.ID]
-	i.State, i.LastSeenMillis = v.state(row.ID), v.silent(row.ID, p).Milliseconds()
+	i.State, i.LastSeenMillis = v.state(row.ID), v.silent(row.ID).Milliseconds()
 	i.Stale = !p.fresh(v.now)
 	if age, ok := p.age(v.now); ok {
 		i.AgeMillis = age.Milliseconds()
@@ -157,8 +158,8 @@ func (v *view) nodeInfo(row *nodeRow, leaders int) command.NodeInfo {
 // The leader is the newest of those that say so of themselves, and whose word
 // is fresh; also where others have heard of a newer term already, because who
 // leads in that one has not reported yet.
-func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
-	i := command.ShardInfo{Shard: shard, Desired: row.nodes(), Voters: row.votingNodes(), Moving: true, State: command.ShardUnknown}
+func (v *view) shardInfo(shard int, row *placement.Shard) command.ShardInfo {
+	i := command.ShardInfo{Shard: shard, Desired: row.Nodes(), Voters: row.VotingNodes(), Moving: true, State: command.ShardUnknown}
 	if shard == v.node.meta() {
 		i.Shard = command.MetaShard
 	} else {
@@ -190,7 +191,7 @@ func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
 	if i.Leader == 0 && v.leaderless(shard, row) {
 		i.State = command.ShardLeaderless
 	}
-	sortReplicas(i.Replicas)
+	slices.SortFunc(i.Replicas, func(a, b command.ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })
 	for k := range i.Replicas {
 		i.Replicas[k].Lag = i.Commit - min(i.Commit, i.Replicas[k].Applied)
 	}
@@ -200,7 +201,7 @@ func (v *view) shardInfo(shard int, row *shardRow) command.ShardInfo {
 // leaderless reports whether a shard of which no leader is known has none, as
 // far as can be seen from here: a majority of its voters either say that they
 // have none, or are not to be reached.
-func (v *view) leaderless(shard int, row *shardRow) bool {
+func (v *view) leaderless(shard int, row *placement.Shard) bool {
 	voters, without := 0, 0
 	for _, r := range row.Replicas {
 		if r.Learner {

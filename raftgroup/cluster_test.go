@@ -18,6 +18,7 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // cluster is several nodes in one goroutine: the test moves messages and time.
@@ -328,7 +329,7 @@ func local(n *Node, key string) string {
 func TestThreeNodes(t *testing.T) {
 	c := newCluster(t, 3, 4)
 	c.until("leaders", c.led)
-	c.until("the map", func() bool { return c.nodes[1].cmap.Load().begun() && c.nodes[3].cmap.Load().begun() })
+	c.until("the map", func() bool { return c.nodes[1].cmap.Load().Begun() && c.nodes[3].cmap.Load().Begun() })
 	for i := range 50 {
 		c.put(fmt.Sprint("k", i), fmt.Sprint("v", i))
 	}
@@ -381,7 +382,7 @@ func TestRedisAddresses(t *testing.T) {
 			return true
 		}
 	}
-	c.until("the map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	c.until("the map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	if topology := c.nodes[1].Topology(""); topology.Nodes[2].Redis != "redis3" {
 		t.Errorf("the first map of all: %+v", topology.Nodes)
 	}
@@ -445,7 +446,7 @@ func TestSnapshotAndGrowth(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.until(fmt.Sprintf("node %d has gone", id), func() bool {
-			row, _ := c.nodes[3].cmap.Load().node(id)
+			row, _ := c.nodes[3].cmap.Load().Node(id)
 			return row.Removed
 		})
 		closeNode(t, c.nodes[id])
@@ -462,7 +463,7 @@ func TestSnapshotAndGrowth(t *testing.T) {
 func TestNumberThatNeverJoined(t *testing.T) {
 	c := newCluster(t, 1, 1)
 	c.until("leaders", c.led)
-	c.until("a map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	admin := func(verb string) {
 		t.Helper()
 		done := make(chan struct{})
@@ -476,9 +477,9 @@ func TestNumberThatNeverJoined(t *testing.T) {
 	}
 	for range 2 {
 		admin(command.AdminMemberAdd)
-		c.until("the number", func() bool { _, known := c.nodes[1].cmap.Load().node(2); return known })
+		c.until("the number", func() bool { _, known := c.nodes[1].cmap.Load().Node(2); return known })
 		admin(command.AdminMemberRemove)
-		c.until("no number", func() bool { _, known := c.nodes[1].cmap.Load().node(2); return !known })
+		c.until("no number", func() bool { _, known := c.nodes[1].cmap.Load().Node(2); return !known })
 	}
 	c.join(2)
 }
@@ -507,7 +508,7 @@ func TestRemovalOfNodeThatHasJustDied(t *testing.T) {
 		t.Errorf("no removal was cancelled: %v", err)
 	}
 	c.end(3)
-	for _, silence := range []time.Duration{2 * time.Second, downAfter} {
+	for _, silence := range []time.Duration{2 * time.Second, placement.DownAfter} {
 		c.pass(silence)
 		if _, err := c.admin(command.AdminMemberRemove, `{"node":3}`); !errors.Is(err, command.ErrRefused) || !strings.Contains(fmt.Sprint(err), "node 3 has not reported for") {
 			t.Errorf("after %v more: %v", silence, err)
@@ -560,16 +561,16 @@ func (c *cluster) drive(done chan struct{}) {
 
 func (c *cluster) settled(replicas int) bool {
 	m := c.any().cmap.Load()
-	if !m.begun() || !c.led() {
+	if !m.Begun() || !c.led() {
 		return false
 	}
-	for shard := range m.shards {
+	for shard := range m.Shards {
 		n := c.leader(shard)
 		want := replicas
 		if shard == n.meta() {
 			want = len(c.nodes)
 		}
-		row := &n.cmap.Load().shards[shard]
+		row := &n.cmap.Load().Shards[shard]
 		if len(row.Replicas) != want || !n.groups[shard].settled(row) {
 			return false
 		}

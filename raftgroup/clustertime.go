@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // # The time that decides expiry
@@ -219,15 +221,15 @@ func (n *Node) awaitsTime() bool { return !n.time.agreed.Load() }
 // other ones' clocks.
 func (n *Node) clockReadings() (members int, readings []clockReading) {
 	cm := n.cmap.Load()
-	if cm == nil || !cm.begun() {
+	if !cm.Begun() {
 		members = len(n.identity.Members)
 		for _, m := range n.identity.Members {
 			readings = n.known.appendClock(readings, n.id, m.ID, n.clock.Boot())
 		}
 		return members, readings
 	}
-	for i := range cm.nodes {
-		if row := &cm.nodes[i]; row.member() {
+	for i := range cm.Nodes {
+		if row := &cm.Nodes[i]; row.Member() {
 			members++
 			readings = n.known.appendClock(readings, n.id, row.ID, n.clock.Boot())
 		}
@@ -243,7 +245,7 @@ func (t *pictures) appendClock(readings []clockReading, self, node uint64, now i
 	}
 	defer t.lock()()
 	p := t.nodes[node]
-	if p == nil || now-p.heard > int64(downAfter) {
+	if p == nil || now-p.heard > int64(placement.DownAfter) {
 		return readings
 	}
 	if c, ok := p.clocks.reading(); ok {

@@ -221,7 +221,7 @@ func TestClockOffInACluster(t *testing.T) {
 			c := newCluster(t, 3, 4)
 			c.clock.ms.Add(1_700_000_000_000)
 			c.until("leaders", c.led)
-			c.until("the map", func() bool { return c.nodes[1].cmap.Load().begun() && c.nodes[3].cmap.Load().begun() })
+			c.until("the map", func() bool { return c.nodes[1].cmap.Load().Begun() && c.nodes[3].cmap.Load().Begun() })
 			c.until("node 2 leads", func() bool { return leadsSome(c.nodes[2]) })
 			const rows = 8
 			putAll := func(prefix string) {

@@ -3,11 +3,11 @@ package raftgroup
 import (
 	"errors"
 	"log/slog"
-	"slices"
 
 	"go.etcd.io/raft/v3"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
 
@@ -18,7 +18,7 @@ import (
 // down: it is read no more and applies nothing, but keeps its log and its vote,
 // so that the shard is as safe as before, and gives its leadership away. Its
 // reports say so (shardReport.Damaged). The meta group's leader then replaces it
-// in the map (plan.place), on this node or on another, as if the node had left;
+// in the map (placement.Plan), on this node or on another, as if the node had left;
 // its successor, of another incarnation, gets a snapshot. So nothing is asked of
 // what has been damaged but what its log has.
 //
@@ -79,7 +79,7 @@ func (g *group) breakDown(n *Node) {
 	g.down = true
 	g.condemn()
 	g.voidLease()
-	g.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", incarnationOf(g.id))
+	g.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", placement.IncarnationOf(g.id))
 	g.dropSnapshots()
 	for _, p := range g.inflight {
 		n.finish(p.done, command.TimedOut)
@@ -131,36 +131,36 @@ func (g *group) openLost(n *Node) error {
 	g.broken.Store(true)
 	n.damage.Store(true)
 	row := n.shardRow(g.shard)
-	r, wanted := row.on(n.id)
+	r, wanted := row.On(n.id)
 	if g.lost = confReplicaOf(&conf, n.id); g.lost == 0 {
-		g.lost = r.id()
+		g.lost = r.ID()
 	}
 	g.sole.Store(wanted && len(row.Replicas) == 1)
 	text := "replica's state is damaged: it will be replaced by a copy of another replica"
 	if g.sole.Load() {
 		text = "shard's state is damaged and there is no other replica: the shard is not served"
 	}
-	g.logger.Error(text, "incarnation", incarnationOf(g.lost))
+	g.logger.Error(text, "incarnation", placement.IncarnationOf(g.lost))
 	return nil
 }
 
 // shardRow returns where the replicas of a shard shall be: at first where the
 // founders have put them.
-func (n *Node) shardRow(shard int) shardRow {
-	if cm := n.cmap.Load(); cm.begun() {
-		return cm.shards[shard]
+func (n *Node) shardRow(shard int) placement.Shard {
+	if cm := n.cmap.Load(); cm.Begun() {
+		return cm.Shards[shard]
 	}
 	var nodes []uint64
 	for _, m := range n.identity.Members {
 		nodes = append(nodes, m.ID)
 	}
-	return initialShards(nodes, n.meta(), n.identity.Replicas)[shard]
+	return placement.Initial(nodes, n.meta(), n.identity.Replicas)[shard]
 }
 
 // tendLost clears away what is left of a lost replica once the map and its group
 // know it no more.
-func (g *group) tendLost(n *Node, cm *clusterMap) error {
-	if r, ok := cm.replica(g.shard, n.id); ok && r.id() == g.lost || !n.known.excludes(g.shard, g.lost, 0) {
+func (g *group) tendLost(n *Node, cm *placement.Map) error {
+	if r, ok := cm.Replica(g.shard, n.id); ok && r.ID() == g.lost || !n.known.excludes(g.shard, g.lost, 0) {
 		return nil
 	}
 	return g.discardLost(n)
@@ -235,29 +235,6 @@ func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
 	defer t.lock()()
 	p := t.nodes[node]
 	return p != nil && shard < len(p.shards) && p.shards[shard].Damaged && p.shards[shard].Replica == replica
-}
-
-// damaged reports whether a replica is to be replaced because its state is
-// damaged.
-func (p *plan) damaged(shard int, r replicaRow) bool {
-	return p.node.known.damagedAt(shard, r.Node, r.id())
-}
-
-// bearable reports whether a shard can be brought from one row to another that has
-// no replica more, and goes on then: a majority of its voters must be up, and one
-// of them sound.
-func (p *plan) bearable(shard int, next *shardRow) bool {
-	up, sound := 0, 0
-	for _, r := range next.Replicas {
-		if r.Learner || !slices.Contains(p.eligible, r.Node) {
-			continue
-		}
-		up++
-		if !p.damaged(shard, r) {
-			sound++
-		}
-	}
-	return sound > 0 && 2*up > next.voters()
 }
 
 // truncateDown keeps a replica that is down from holding on to the log for good,

@@ -143,8 +143,8 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 					noticed = noticed || slices.ContainsFunc(s.Replicas, func(r command.ReplicaInfo) bool { return r.Node == id && r.Damaged })
 				}
 				k.put("another", "row") // the shard goes on
-				now, _ := k.any().cmap.Load().replica(c.shard, id)
-				before, _ := was.replica(c.shard, id)
+				now, _ := k.any().cmap.Load().Replica(c.shard, id)
+				before, _ := was.Replica(c.shard, id)
 				return now.Incarnation > before.Incarnation && k.settled(3) && k.nodes[id].groups[c.shard].held.Load()
 			})
 			if !noticed || refused == 0 {
@@ -363,7 +363,7 @@ func TestDamagedOnlyVoter(t *testing.T) {
 	bad := rows.keys[0][len(rows.keys[0])/2]
 	flipIn(t, k.disks[1], rows.value(bad))
 	n := k.start(1)
-	before, _ := n.cmap.Load().replica(0, 1)
+	before, _ := n.cmap.Load().Replica(0, 1)
 	k.until("the copy leads", func() bool {
 		local(n, bad)
 		return k.nodes[2].groups[0].leads.Load()
@@ -376,7 +376,7 @@ func TestDamagedOnlyVoter(t *testing.T) {
 				}
 			}
 		}
-		now, _ := n.cmap.Load().replica(0, 1)
+		now, _ := n.cmap.Load().Replica(0, 1)
 		return now.Incarnation > before.Incarnation && k.settled(2)
 	})
 	k.put(bad, "goes on")
@@ -419,7 +419,7 @@ func TestDamagedReplicaThatIsNeeded(t *testing.T) {
 			k.pass(15e6)
 		}
 	}
-	if _, has := k.nodes[leads].cmap.Load().replica(0, hurt); !has || !n.groups[0].down {
+	if _, has := k.nodes[leads].cmap.Load().Replica(0, hurt); !has || !n.groups[0].down {
 		t.Error("the replica was removed although its vote was needed")
 	}
 	k.start(away)

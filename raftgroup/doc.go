@@ -11,8 +11,10 @@
 //	snapshot.go           followers that lag behind the log
 //	replicas.go           configuration changes required by the map
 //	damaged.go            replicas whose state is damaged on disk
-//	cluster.go            the map: the meta group's rows
-//	control.go            placement: decides what the map must contain
+//	placement             pure decisions: the map (the meta group's rows), who gets
+//	                      replicas, votes and leaderships, who joins and leaves
+//	cluster.go            reads the map, and proposes changes of it
+//	control.go            the meta group's leader carries placement's decisions out
 //	transfer.go, disk.go  leadership transfers, and their reasons
 //	report.go, changes.go status reports between nodes, and their format
 //	picture.go            what this node knows of others, and its age

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -17,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // # How a node comes into a cluster
@@ -133,17 +135,17 @@ func (f *Former) Identity() Identity {
 
 // probeReply is what a node says of itself to whoever asks.
 type probeReply struct {
-	Cluster  uint64    `json:"cluster,string"`
-	Node     uint64    `json:"node"`
-	UID      uint64    `json:"uid,string"`
-	Key      publicKey `json:"key,omitempty"`
-	Peer     string    `json:"peer"`
-	Client   string    `json:"client"`
-	Redis    string    `json:"redis,omitempty"`
-	Version  string    `json:"version"`
-	Shards   int       `json:"shards"`
-	Replicas int       `json:"replicas"`
-	Members  []Member  `json:"members"` // that the cluster was founded with
+	Cluster  uint64            `json:"cluster,string"`
+	Node     uint64            `json:"node"`
+	UID      uint64            `json:"uid,string"`
+	Key      ed25519.PublicKey `json:"key,omitempty"`
+	Peer     string            `json:"peer"`
+	Client   string            `json:"client"`
+	Redis    string            `json:"redis,omitempty"`
+	Version  string            `json:"version"`
+	Shards   int               `json:"shards"`
+	Replicas int               `json:"replicas"`
+	Members  []Member          `json:"members"` // that the cluster was founded with
 }
 
 func (id *Identity) probe(self Member, version string) probeReply {
@@ -385,17 +387,7 @@ func (f *Former) checkShards(shards int) error {
 	return nil
 }
 
-// joinArgs ask for membership.
-type joinArgs struct {
-	ID      uint64    `json:"id"` // 0: any
-	UID     uint64    `json:"uid,string"`
-	Key     publicKey `json:"key,omitempty"`
-	Peer    string    `json:"peer"`
-	Client  string    `json:"client"`
-	Redis   string    `json:"redis,omitempty"`
-	Version string    `json:"version"`
-}
-
+// joinReply is the answer to a placement.Request.
 type joinReply struct {
 	Cluster  uint64   `json:"cluster,string"`
 	ID       uint64   `json:"id"`
@@ -406,7 +398,7 @@ type joinReply struct {
 
 func (f *Former) join(ctx context.Context, address string) (waiting string, err error) {
 	self := f.self()
-	body, err := json.Marshal(joinArgs{ID: self.ID, UID: self.UID, Key: self.Key, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version})
+	body, err := json.Marshal(placement.Request{ID: self.ID, UID: self.UID, Key: self.Key, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version})
 	if err != nil {
 		return "", err
 	}
@@ -443,26 +435,26 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 	default:
 		return n.call(ctx, leader, callJoin, body)
 	}
-	var a joinArgs
+	var a placement.Request
 	if err := parseArgs(body, &a); err != nil {
 		return nil, err
 	}
-	if a.UID == 0 || a.ID > NodeMax || a.Peer == "" {
+	if a.UID == 0 || a.ID > placement.NodeMax || a.Peer == "" {
 		return nil, fmt.Errorf("%w: a joining node needs a UID and a peer address", command.ErrInvalid)
 	}
 	r := joinReply{Cluster: n.identity.Cluster, Shards: n.meta(), Replicas: n.identity.Replicas}
-	err := n.changeMeta(ctx, func(m *clusterMap) ([]metaWrite, error) {
-		row, err := admitJoin(m, &a)
+	err := n.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
+		row, err := placement.Join(m, &a)
 		if err != nil {
-			return nil, err
+			return none, err
 		}
-		r.ID, r.Members = row.ID, []Member{{ID: row.ID, UID: row.UID, Key: row.Key, Peer: row.Peer, Client: row.Client, Redis: row.Redis}}
-		for i := range m.nodes {
-			if o := &m.nodes[i]; o.member() && o.ID != row.ID {
-				r.Members = append(r.Members, Member{ID: o.ID, UID: o.UID, Key: o.Key, Peer: o.Peer, Client: o.Client, Redis: o.Redis})
+		r.ID, r.Members = row.ID, []Member{memberOf(&row)}
+		for o := range m.Members() {
+			if o.ID != row.ID {
+				r.Members = append(r.Members, memberOf(o))
 			}
 		}
-		return []metaWrite{{nodeKey(row.ID), row}}, nil
+		return row.Put(), nil
 	})
 	if err != nil {
 		return nil, err
@@ -471,48 +463,8 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// admitJoin returns the row that a joining node gets.
-func admitJoin(m *clusterMap, a *joinArgs) (nodeRow, error) {
-	row := nodeRow{ID: a.ID}
-	highest := uint64(0)
-	for i := range m.nodes {
-		o := &m.nodes[i]
-		highest = max(highest, o.ID)
-		if o.UID == a.UID && !o.Removed {
-			row = *o // it asked before, and did not hear the answer
-		}
-		if o.Peer == a.Peer && o.UID != a.UID && o.ID != a.ID && o.member() {
-			return row, fmt.Errorf("%w: node %d already has the peer address %s; give this node its own with --peer-listen or --advertise-peer, or, if node %d is lost and this node should take over its address, %s", command.ErrRefused, o.ID, a.Peer, o.ID, freeAddress(o.ID))
-		}
-	}
-	if row.ID == 0 {
-		row.ID = highest + 1
-	}
-	if old, ok := m.node(row.ID); ok && old.UID != a.UID {
-		switch {
-		case old.Removed:
-			return row, fmt.Errorf("%w: node %d has been removed from this cluster, and its number cannot be used again; start with another --node-id, or without --node-id", command.ErrRefused, row.ID)
-		case old.UID != 0:
-			return row, fmt.Errorf("%w: node %d is already a member of this cluster with another data directory; if that node has lost its disk, %s", command.ErrRefused, row.ID, replaceAdvice(&old, a.Peer))
-		}
-		row = old
-	}
-	row.UID, row.Key, row.Peer, row.Client, row.Redis, row.Version = a.UID, a.Key, a.Peer, a.Client, a.Redis, a.Version
-	return row, nil
-}
-
-// freeAddress is how a new node comes to the address of a node that is lost.
-func freeAddress(lost uint64) string {
-	return fmt.Sprintf("remove that node first: \"proa member remove %d --force\"; its shards then have one replica fewer until this node has joined", lost)
-}
-
-// replaceAdvice is how a node on an empty directory, at the address peer,
-// replaces a lost one.
-func replaceAdvice(lost *nodeRow, peer string) string {
-	if lost.Peer != peer {
-		return fmt.Sprintf("start this one as a new node, without --node-id, and then remove the lost one: \"proa member remove %d\"", lost.ID)
-	}
-	return "start this one as a new node, without --node-id and at another address (--peer-listen or --advertise-peer), and then remove the lost one; or, to keep the address, " + freeAddress(lost.ID)
+func memberOf(r *placement.Node) Member {
+	return Member{ID: r.ID, UID: r.UID, Key: r.Key, Peer: r.Peer, Client: r.Client, Redis: r.Redis}
 }
 
 // PeerIdentity is what a peer's handshake says of it.
@@ -529,8 +481,8 @@ type PeerIdentity struct {
 // JoinToken is what a node must know to join the cluster. A node that has no map
 // of the cluster yet goes by the token that it was given. Empty: there is none.
 func (n *Node) JoinToken() string {
-	if m := n.cmap.Load(); m.begun() {
-		return m.cluster.Token
+	if m := n.cmap.Load(); m.Begun() {
+		return m.Cluster.Token
 	}
 	return n.opt.JoinToken
 }
@@ -544,7 +496,7 @@ func (n *Node) Recognize(p PeerIdentity) error {
 
 // recognize returns the member's row, the zero one for a node that has only just
 // joined or is of a cluster without a map.
-func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
+func (n *Node) recognize(p *PeerIdentity) (row placement.Node, err error) {
 	if p.Cluster != n.identity.Cluster {
 		return row, fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
 	}
@@ -558,10 +510,10 @@ func (n *Node) recognize(p *PeerIdentity) (row nodeRow, err error) {
 	case row.Removed:
 		return row, fmt.Errorf("%w: node %d has been %w (%s); erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, ErrRemoved, clusterText(p.Cluster))
 	case !ok || row.UID == 0:
-		return nodeRow{}, n.recognizeNew(p)
+		return placement.Node{}, n.recognizeNew(p)
 	case row.UID != p.UID:
 		return row, fmt.Errorf("%w: node %d of this cluster has another data directory; a node that lost its disk must join again as a new node, with an empty directory and without --node-id", command.ErrRefused, p.Node)
-	case row.Key != nil && (!p.Signed || !row.Key.is(p.Key)):
+	case row.Key != nil && (!p.Signed || !bytes.Equal(row.Key, p.Key[:])):
 		return row, errUnproven(p.Node, "this requires the key in that node's own data directory")
 	}
 	return row, nil
@@ -603,19 +555,19 @@ func (n *Node) admitNew(p *PeerIdentity) error {
 	if n.tokenless() {
 		return nil
 	}
-	return n.admitRun(p, &nodeRow{})
+	return n.admitRun(p, &placement.Node{})
 }
 
 // tokenless reports whether this is a cluster of an earlier version, of which
 // nobody knows a token.
 func (n *Node) tokenless() bool {
-	return n.JoinToken() == "" && !(n.identity.Founder && !n.cmap.Load().begun())
+	return n.JoinToken() == "" && !(n.identity.Founder && !n.cmap.Load().Begun())
 }
 
 // moved takes in that a peer says it has another address than the map. It is
 // believed at once: until it has been answered there it knows no leader that
 // could put the address into the map.
-func (n *Node) moved(row *nodeRow, address string) {
+func (n *Node) moved(row *placement.Node, address string) {
 	n.mu.Lock()
 	n.movedPeers[row.ID] = movedPeer{from: row.Peer, to: address}
 	n.mu.Unlock()
@@ -627,7 +579,7 @@ type movedPeer struct{ from, to string }
 
 // peerAddress returns where a peer is: what it said itself, until the map says
 // something new.
-func (n *Node) peerAddress(row *nodeRow) string {
+func (n *Node) peerAddress(row *placement.Node) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if m, ok := n.movedPeers[row.ID]; ok && m.from == row.Peer {

@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // formWith starts a former that is answered by answer.
@@ -53,7 +54,7 @@ func TestRefusedNumberLeavesNoTrace(t *testing.T) {
 		if verb == callProbe {
 			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
 		}
-		var a joinArgs
+		var a placement.Request
 		must(t, json.Unmarshal(body, &a))
 		asked = a.ID
 		b, err := json.Marshal(joinReply{Cluster: 7, ID: 4, Shards: 1, Replicas: 3})
@@ -129,30 +130,6 @@ func TestDirectoryOfAnotherClusterIsRefused(t *testing.T) {
 		}
 		if c.want != nil && !strings.Contains(err.Error(), "empty directory with --data") {
 			t.Errorf("%s: %v; want advice in it", name, err)
-		}
-	}
-}
-
-// What refuses a replacement of a lost node names a way that is not refused.
-func TestReplacementIsAdvised(t *testing.T) {
-	m := &clusterMap{nodes: []nodeRow{{ID: 1, UID: 1, Peer: "n1"}, {ID: 2, UID: 2, Peer: "n2"}, {ID: 3, UID: 3, Peer: "n3"}}}
-	for name, c := range map[string]struct {
-		asks joinArgs
-		want []string
-	}{
-		"at the lost one's address":                  {joinArgs{UID: 9, Peer: "n3"}, []string{"--peer-listen", `"proa member remove 3 --force"`}},
-		"as the lost one":                            {joinArgs{ID: 3, UID: 9, Peer: "n4"}, []string{"without --node-id", `"proa member remove 3"`}},
-		"as the lost one, at the lost one's address": {joinArgs{ID: 3, UID: 9, Peer: "n3"}, []string{"without --node-id", "--peer-listen", `"proa member remove 3 --force"`}},
-	} {
-		_, err := admitJoin(m, &c.asks)
-		if !errors.Is(err, command.ErrRefused) {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		for _, want := range c.want {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %v; want %s in it", name, err, want)
-			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -340,7 +341,7 @@ func (g *group) transmit(n *Node, m *raftpb.Message) {
 		g.told.Store(m.Commit) // before anybody can act on it; see Node.current
 	}
 	g.addStamp(n, m)
-	n.transport.Send(nodeOf(m.To), uint32(g.shard), m)
+	n.transport.Send(placement.NodeOf(m.To), uint32(g.shard), m)
 }
 
 func (g *group) dropCommit(to uint64) {
@@ -514,7 +515,7 @@ func (g *group) onlyMember() bool {
 func (g *group) changeRole(n *Node, s *raft.SoftState) {
 	was := g.state
 	g.state = s.RaftState
-	g.leader.Store(nodeOf(s.Lead))
+	g.leader.Store(placement.NodeOf(s.Lead))
 	if s.Lead != raft.None {
 		g.leaderless = 0
 		g.noQuorum.Store(false)

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -87,12 +89,12 @@ func (id *Identity) gaveUp(node uint64) bool { return slices.Contains(id.Lost, n
 
 // Member is a node as a directory remembers it, to find the others again.
 type Member struct {
-	ID     uint64    `json:"id"`
-	UID    uint64    `json:"uid,string"`
-	Key    publicKey `json:"key,omitempty"` // nil: not known
-	Peer   string    `json:"peer"`
-	Client string    `json:"client"`
-	Redis  string    `json:"redis,omitempty"` // for clients of the Redis protocol
+	ID     uint64            `json:"id"`
+	UID    uint64            `json:"uid,string"`
+	Key    ed25519.PublicKey `json:"key,omitempty"` // nil: not known
+	Peer   string            `json:"peer"`
+	Client string            `json:"client"`
+	Redis  string            `json:"redis,omitempty"` // for clients of the Redis protocol
 }
 
 // founders are the members a cluster was founded with, where this node knows.
@@ -412,7 +414,7 @@ func (id *Identity) lostText(lost []raftlog.LostSpan) string {
 		}
 		name := fmt.Sprint(s.Group)
 		if s.Group == uint64(id.Shards) {
-			name = metaKeyName
+			name = placement.MetaName
 		}
 		fmt.Fprintf(&b, "%d to %d of shard %s", s.First, s.Last, name)
 	}

@@ -1,7 +1,6 @@
 package raftgroup
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base32"
@@ -11,9 +10,6 @@ import (
 // privateKey is the seed of a directory's Ed25519 key pair. Whoever has it can
 // pass for the node; it never leaves the directory.
 type privateKey []byte
-
-// publicKey is what others know a node by. Nil: they know no key of it.
-type publicKey []byte
 
 // newKey draws a key.
 func newKey() privateKey {
@@ -33,16 +29,13 @@ func (k privateKey) pair() ed25519.PrivateKey {
 }
 
 // public returns the public half of the key pair, nil where there is none.
-func (k privateKey) public() publicKey {
+func (k privateKey) public() ed25519.PublicKey {
 	pair := k.pair()
 	if pair == nil {
 		return nil
 	}
-	return publicKey(pair.Public().(ed25519.PublicKey))
+	return pair.Public().(ed25519.PublicKey)
 }
-
-// is reports whether k is the given key.
-func (k publicKey) is(key [ed25519.PublicKeySize]byte) bool { return bytes.Equal(k, key[:]) }
 
 // KeyPair returns the key pair of the directory.
 func (id *Identity) KeyPair() ed25519.PrivateKey { return id.Key.pair() }

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // # Reads that are not older than anything acknowledged
@@ -291,7 +292,7 @@ func (g *group) answerRound(n *Node, m *raftpb.Message) bool {
 	if !g.leased(n) {
 		return false
 	}
-	n.transport.Send(nodeOf(m.From), uint32(g.shard), &raftpb.Message{
+	n.transport.Send(placement.NodeOf(m.From), uint32(g.shard), &raftpb.Message{
 		Type: raftpb.MsgReadIndexResp, To: m.From, From: g.id, Term: g.term.Load(), Index: index, Entries: m.Entries,
 	})
 	return true

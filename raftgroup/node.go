@@ -16,6 +16,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -273,13 +274,13 @@ type Node struct {
 	time         clusterTime
 	clockOffset  atomic.Int64 // ms that the wall clock is ahead of the others'
 	greetDue     atomic.Bool  // another node has come up: it is to get a report at once
-	cmap         atomic.Pointer[clusterMap]
+	cmap         atomic.Pointer[placement.Map]
 	known        pictures // of the nodes, this one included
 	badReports   atomic.Uint64
 	badReportLog lograte.Line
 	damageLog    lograte.Line
-	raftLog      lograte.Line // see raftLogger
-	run          nodeRun      // this one
+	raftLog      lograte.Line  // see raftLogger
+	run          placement.Run // this one
 	runs         *runTable
 	peerLost     atomic.Bool // since remember looked last
 	remembering  atomic.Bool
@@ -468,7 +469,7 @@ func (n *Node) openGroups() error {
 	for shard, g := range n.groups {
 		g.log, g.logger = n.log.Group(uint64(shard)), n.logger.With("shard", shard)
 	}
-	n.groups[n.meta()].logger = n.logger.With("shard", metaKeyName)
+	n.groups[n.meta()].logger = n.logger.With("shard", placement.MetaName)
 	fresh := !n.identity.Initialized
 	if err := n.bootstrap(); err != nil {
 		return err
@@ -545,16 +546,16 @@ func (n *Node) bootstrapGroups() error {
 	for _, m := range n.identity.Members {
 		nodes = append(nodes, m.ID)
 	}
-	for shard, row := range initialShards(nodes, n.meta(), n.identity.Replicas) {
-		if _, here := row.on(n.id); !here {
+	for shard, row := range placement.Initial(nodes, n.meta(), n.identity.Replicas) {
+		if _, here := row.On(n.id); !here {
 			continue
 		}
 		var conf raftpb.ConfState
 		for _, r := range row.Replicas {
 			if r.Learner {
-				conf.Learners = append(conf.Learners, r.id())
+				conf.Learners = append(conf.Learners, r.ID())
 			} else {
-				conf.Voters = append(conf.Voters, r.id())
+				conf.Voters = append(conf.Voters, r.ID())
 			}
 		}
 		g := n.groups[shard].log

@@ -21,6 +21,7 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/leaktest"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -504,6 +505,7 @@ func TestTopologyMatchesShardOf(t *testing.T) {
 			n.groups[i] = &group{shard: i}
 		}
 		owned := 0
+		n.cmap.Store(placement.NewMap(n.meta()))
 		for i, s := range n.Topology("x").Shards {
 			for _, r := range s.Slots {
 				for slot := int(r[0]); slot <= int(r[1]); slot++ {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // What is known of the cluster's nodes, and how old it is. Every decision and
@@ -16,9 +18,8 @@ const (
 
 	// A node that has not reported for three heartbeats, at least
 	// staleAfter, or whose connection has broken, is suspect, and for
-	// downAfter down. Groups beat more often than nodes report.
+	// placement.DownAfter down. Groups beat more often than nodes report.
 	suspectHeartbeats = 3
-	downAfter         = 10 * time.Second
 )
 
 // picture is what is known of one node. The node's own is one like any other.
@@ -132,15 +133,6 @@ func (t *pictures) get(node uint64) picture {
 	return q
 }
 
-// lastHeard returns the last sign of life of a node, 0 for none.
-func (t *pictures) lastHeard(node uint64) int64 {
-	defer t.lock()()
-	if p := t.nodes[node]; p != nil {
-		return p.heard
-	}
-	return 0
-}
-
 func (t *pictures) aliveLocked(node uint64, now int64) bool {
 	p := t.nodes[node]
 	return p != nil && p.heard != 0 && !p.lost && now-p.heard <= t.suspect
@@ -219,4 +211,27 @@ func (t *pictures) leaderOf(shard int, now int64) (leader uint64) {
 func (t *pictures) excludes(shard int, replica, term uint64) bool {
 	s, ok := t.leading(shard)
 	return ok && s.Term >= term && len(s.Members) > 0 && !slices.Contains(s.Members, replica)
+}
+
+// placement returns what decisions about placement need to know, on a node that
+// has listened since started.
+func (t *pictures) placement(self uint64, shards int, now, started int64) *placement.Reports {
+	defer t.lock()()
+	r := &placement.Reports{Started: time.Duration(started), Nodes: make(map[uint64]placement.NodeReport), Shards: make([]placement.ShardReport, shards)}
+	for node, p := range t.nodes {
+		r.Nodes[node] = placement.NodeReport{Heard: time.Duration(p.heard), Up: t.aliveLocked(node, now)}
+		for i := range p.shards {
+			if s := &p.shards[i]; s.Damaged && placement.NodeOf(s.Replica) == node {
+				r.Shards[i].Damaged = append(r.Shards[i].Damaged, s.Replica)
+			}
+		}
+	}
+	r.Nodes[self] = placement.NodeReport{Heard: time.Duration(now), Up: true}
+	for shard := range r.Shards {
+		if s, ok := t.leadingLocked(shard); ok {
+			o := &r.Shards[shard]
+			o.Settled, o.Row, o.Members, o.Learners = s.Settled, s.Row, s.Members, s.Learners
+		}
+	}
+	return r
 }

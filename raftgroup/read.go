@@ -43,7 +43,7 @@ func (n *Node) Holds(shard int) bool { return n.groups[shard].held.Load() }
 // Epoch returns the epoch of the cluster's map.
 func (n *Node) Epoch() uint64 {
 	if m := n.cmap.Load(); m != nil {
-		return m.epoch
+		return m.Epoch
 	}
 	return 0
 }

@@ -5,6 +5,8 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // What waits for a pass in one group is bounded by messages and by the bytes of
@@ -28,7 +30,7 @@ func (n *Node) Receive(from uint64, shard uint32, m raftpb.Message) {
 		n.transport.Expel(from, err)
 		return
 	}
-	if m.Type == raftpb.MsgReadIndex && nodeOf(m.From) != from {
+	if m.Type == raftpb.MsgReadIndex && placement.NodeOf(m.From) != from {
 		return // earlier versions pass on what comes to a leader that is none any more
 	}
 	n.put(n.groups[shard], inbound{m: m})
@@ -40,7 +42,7 @@ func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 	switch {
 	case int(shard) >= len(n.groups):
 		return nonsense("a message for shard %d of %d", shard, n.meta())
-	case nodeOf(m.From) != from && m.Type != raftpb.MsgReadIndex || nodeOf(m.To) != n.id:
+	case placement.NodeOf(m.From) != from && m.Type != raftpb.MsgReadIndex || placement.NodeOf(m.To) != n.id:
 		return nonsense("a message from replica %x to replica %x between node %d and node %d", m.From, m.To, from, n.id)
 	case m.Type == raftpb.MsgSnap:
 		return nonsense("a snapshot among messages")
@@ -87,7 +89,7 @@ func (n *Node) Unreachable(node uint64) {
 				continue
 			}
 			for _, id := range confMembers(&g.conf) {
-				if nodeOf(id) == node {
+				if placement.NodeOf(id) == node {
 					g.node.ReportUnreachable(id)
 				}
 			}

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 func TestInboxBounds(t *testing.T) {
@@ -14,7 +16,7 @@ func TestInboxBounds(t *testing.T) {
 	message := func(bytes int) raftpb.Message {
 		e := entry(1, 1)
 		e.Data = append(e.Data, make([]byte, bytes)...)
-		return raftpb.Message{Type: raftpb.MsgApp, Term: 1, From: replicaID(2, 1), To: replicaID(1, 1), Entries: []raftpb.Entry{e}}
+		return raftpb.Message{Type: raftpb.MsgApp, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1), Entries: []raftpb.Entry{e}}
 	}
 	waiting := func() int {
 		g.mu.Lock()
@@ -48,7 +50,7 @@ func TestInboxBounds(t *testing.T) {
 func TestReceiveExpelsNonsense(t *testing.T) {
 	c := newCluster(t, 3, 2)
 	n := c.nodes[1]
-	good := raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 1, From: replicaID(2, 1), To: replicaID(1, 1)}
+	good := raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1)}
 	for name, m := range map[string]struct {
 		from  uint64
 		shard uint32
@@ -56,7 +58,7 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 	}{
 		"no such shard":        {2, 99, func(*raftpb.Message) {}},
 		"another sender":       {3, 0, func(*raftpb.Message) {}},
-		"another receiver":     {2, 0, func(m *raftpb.Message) { m.To = replicaID(3, 1) }},
+		"another receiver":     {2, 0, func(m *raftpb.Message) { m.To = placement.ReplicaID(3, 1) }},
 		"a proposal":           {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgProp }},
 		"a local message":      {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgStorageAppendResp }},
 		"a bare snapshot":      {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgSnap }},

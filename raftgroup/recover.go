@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -129,13 +130,13 @@ func others(store *storage.Store, id *Identity) (nodes []uint64, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range m.nodes {
-		if row := &m.nodes[i]; row.member() && row.ID != id.Node {
+	for i := range m.Nodes {
+		if row := &m.Nodes[i]; row.Member() && row.ID != id.Node {
 			nodes = append(nodes, row.ID)
 		}
 	}
 	for _, member := range id.Members {
-		if row, _ := m.node(member.ID); member.ID != id.Node && !row.Removed && !slices.Contains(nodes, member.ID) {
+		if row, _ := m.Node(member.ID); member.ID != id.Node && !row.Removed && !slices.Contains(nodes, member.ID) {
 			nodes = append(nodes, member.ID)
 		}
 	}
@@ -168,7 +169,7 @@ func (r *recovery) recover(shard int) (*RecoveredShard, error) {
 	}
 	out := &RecoveredShard{}
 	for _, voter := range conf.Voters {
-		out.Voters = append(out.Voters, nodeOf(voter))
+		out.Voters = append(out.Voters, placement.NodeOf(voter))
 	}
 	if out.Index, err = g.log.LastIndex(); err != nil {
 		return nil, err

@@ -4,27 +4,9 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
-
-// A replica's number within its group, Raft's peer id, is the number of its
-// node and an incarnation. A replica that leaves a node and comes back is
-// another one: what the first promised, votes above all, is not asked of the
-// second, which has forgotten it.
-const (
-	incarnationBits = 24
-	incarnationMax  = 1<<incarnationBits - 1
-
-	// NodeMax is the highest number of a node.
-	NodeMax = 1<<(64-incarnationBits) - 1
-)
-
-func replicaID(node uint64, incarnation uint32) uint64 {
-	return node<<incarnationBits | uint64(incarnation)
-}
-
-func nodeOf(replica uint64) uint64 { return replica >> incarnationBits }
-
-func incarnationOf(replica uint64) uint32 { return uint32(replica & incarnationMax) }
 
 // confMembers returns all replicas of a configuration, each once.
 func confMembers(cs *raftpb.ConfState) []uint64 {
@@ -44,7 +26,7 @@ func confMembers(cs *raftpb.ConfState) []uint64 {
 func confReplicaOf(cs *raftpb.ConfState, node uint64) uint64 {
 	found := uint64(0)
 	for _, id := range confMembers(cs) {
-		if nodeOf(id) == node {
+		if placement.NodeOf(id) == node {
 			found = max(found, id)
 		}
 	}

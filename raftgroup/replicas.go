@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 )
 
@@ -101,7 +102,7 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 	if n.durable < g.removal {
 		return nil // the log has the earlier one yet; the leader says it again
 	}
-	g.logger.Info("replica created on this node", "incarnation", incarnationOf(m.To))
+	g.logger.Info("replica created on this node", "incarnation", placement.IncarnationOf(m.To))
 	return g.openReplica(n, m.To, 0)
 }
 
@@ -112,11 +113,11 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 func (g *group) wanted(n *Node, id uint64) bool {
 	cm := n.cmap.Load()
 	meta := g.shard == n.meta()
-	if !cm.begun() {
+	if !cm.Begun() {
 		return meta
 	}
-	r, ok := cm.replica(g.shard, n.id)
-	return ok && r.id() == id || meta && incarnationOf(id) > cm.shards[g.shard].Incarnation
+	r, ok := cm.Replica(g.shard, n.id)
+	return ok && r.ID() == id || meta && placement.IncarnationOf(id) > cm.Shards[g.shard].Incarnation
 }
 
 // retire removes the replica and all it holds.
@@ -133,7 +134,7 @@ func (g *group) retire(n *Node) error {
 	if ok, err := g.removeState(n); !ok || err != nil {
 		return err // a later tick tries again
 	}
-	g.logger.Info("removing replica from this node", "incarnation", incarnationOf(g.id))
+	g.logger.Info("removing replica from this node", "incarnation", placement.IncarnationOf(g.id))
 	g.dropSnapshots()
 	if g.receiving != nil {
 		g.receiving.end()
@@ -169,15 +170,15 @@ func (g *group) tickAbsent(n *Node) {
 // knows it no more: the leader's report says so. That its own configuration
 // does is not enough. The leader may have crashed since, and have to ask for
 // this replica's vote once more; see applyConfChange.
-func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
-	if cm.begun() && g.lost != 0 {
+func (g *group) considerRetiring(n *Node, cm *placement.Map) error {
+	if cm.Begun() && g.lost != 0 {
 		return g.tendLost(n, cm)
 	}
 	if g.node == nil || g.state == raft.StateLeader {
 		return nil
 	}
 	if !g.down && !g.mapIsOld(n, cm) {
-		if r, ok := cm.replica(g.shard, n.id); !cm.begun() || ok && r.id() == g.id {
+		if r, ok := cm.Replica(g.shard, n.id); !cm.Begun() || ok && r.ID() == g.id {
 			return nil
 		}
 	}
@@ -200,12 +201,12 @@ func (g *group) considerRetiring(n *Node, cm *clusterMap) error {
 // of the meta group may have been removed before it heard of it. A leader that
 // knows a newer row than the map has, and excludes the replica, then has the word;
 // the map that came with the replica's snapshot is not older than the row that wanted it.
-func (g *group) mapIsOld(n *Node, cm *clusterMap) bool {
+func (g *group) mapIsOld(n *Node, cm *placement.Map) bool {
 	if g.shard != n.meta() || g.at.index <= startIndex {
 		return false
 	}
 	s, ok := n.known.leading(g.shard)
-	return ok && s.Row > cm.rowVersion(g.shard)
+	return ok && s.Row > cm.Version(g.shard)
 }
 
 // reconcile brings the group's configuration one step nearer to what the map
@@ -220,16 +221,16 @@ func (g *group) reconcile(n *Node) {
 	if g.onlyMember() && n.store.Damaged(g.shard) {
 		return // it cannot be copied
 	}
-	if !cm.begun() || g.state != raft.StateLeader || inJoint(&g.conf) || g.transfer.holds() {
+	if !cm.Begun() || g.state != raft.StateLeader || inJoint(&g.conf) || g.transfer.holds() {
 		return
 	}
-	want := &cm.shards[g.shard]
+	want := &cm.Shards[g.shard]
 	if len(want.Replicas) == 0 {
 		return
 	}
 	change, leave := g.nextChange(n, want)
 	if leave {
-		if to := cmp.Or(g.anySuccessor(n), g.removedSuccessor(n, want)); to != 0 {
+		if to := cmp.Or(placement.Successor(g.successors(n), n.candidates()), g.removedSuccessor(n, want)); to != 0 {
 			g.beginTransfer(n, to)
 		}
 		return
@@ -245,22 +246,22 @@ func (g *group) reconcile(n *Node) {
 
 // nextChange returns the next step towards want, if one is possible now, or
 // says that this leader has to go first.
-func (g *group) nextChange(n *Node, want *shardRow) (change raftpb.ConfChangeV2, leave bool) {
+func (g *group) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfChangeV2, leave bool) {
 	single := func(t raftpb.ConfChangeType, id uint64) raftpb.ConfChangeV2 {
 		return raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: t, NodeID: id}}}
 	}
 	members := confMembers(&g.conf)
-	wanted := make(map[uint64]replicaRow)
+	wanted := make(map[uint64]placement.Replica)
 	var promote []uint64
 	ready := true
 	for _, r := range want.Replicas {
-		wanted[r.id()] = r
+		wanted[r.ID()] = r
 		switch {
-		case !slices.Contains(members, r.id()):
-			return single(raftpb.ConfChangeAddLearnerNode, r.id()), false
-		case r.Learner || isVoter(&g.conf, r.id()):
-		case g.caughtUp(n, r.id()):
-			promote = append(promote, r.id())
+		case !slices.Contains(members, r.ID()):
+			return single(raftpb.ConfChangeAddLearnerNode, r.ID()), false
+		case r.Learner || isVoter(&g.conf, r.ID()):
+		case g.caughtUp(n, r.ID()):
+			promote = append(promote, r.ID())
 		default:
 			ready = false
 		}
@@ -294,7 +295,7 @@ func (g *group) nextChange(n *Node, want *shardRow) (change raftpb.ConfChangeV2,
 // caughtUp reports whether a learner could vote at once: its node is up, and it
 // lacks few entries.
 func (g *group) caughtUp(n *Node, id uint64) bool {
-	if !n.known.alive(nodeOf(id), n.clock.Boot()) {
+	if !n.known.alive(placement.NodeOf(id), n.clock.Boot()) {
 		return false
 	}
 	ok := false

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // # Reports
@@ -83,7 +85,7 @@ type shardReport struct {
 func (s *shardReport) votingNodes() (nodes []uint64) {
 	for _, id := range s.Members {
 		if !slices.Contains(s.Learners, id) {
-			nodes = append(nodes, nodeOf(id))
+			nodes = append(nodes, placement.NodeOf(id))
 		}
 	}
 	slices.Sort(nodes)
@@ -122,7 +124,7 @@ func (g *group) role() string {
 }
 
 // report describes the replica here. For the pass.
-func (g *group) report(n *Node, cm *clusterMap) shardReport {
+func (g *group) report(n *Node, cm *placement.Map) shardReport {
 	s := shardReport{Shard: g.shard}
 	if g.node == nil {
 		if g.lost != 0 { // it does not vote
@@ -136,20 +138,20 @@ func (g *group) report(n *Node, cm *clusterMap) shardReport {
 	if g.state == raft.StateLeader && g.confWrite <= n.durable {
 		s.Members = confMembers(&g.conf)
 		s.Learners = slices.Clone(g.conf.Learners)
-		if cm.begun() {
-			s.Settled, s.Row = g.settled(&cm.shards[g.shard]), cm.rowVersion(g.shard)
+		if cm.Begun() {
+			s.Settled, s.Row = g.settled(&cm.Shards[g.shard]), cm.Version(g.shard)
 		}
 	}
 	return s
 }
 
 // settled reports whether the configuration is what the map wants.
-func (g *group) settled(want *shardRow) bool {
+func (g *group) settled(want *placement.Shard) bool {
 	if inJoint(&g.conf) || len(want.Replicas) != len(confMembers(&g.conf)) {
 		return false
 	}
 	for _, r := range want.Replicas {
-		if isVoter(&g.conf, r.id()) == r.Learner {
+		if isVoter(&g.conf, r.ID()) == r.Learner {
 			return false
 		}
 	}

@@ -12,21 +12,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // known returns what node 1 of three knows, at a time after which nothing is
 // due, with one shard and the meta group.
-func knownBy1(replicas ...shardReport) (*view, *shardRow) {
+func knownBy1(replicas ...shardReport) (*view, *placement.Shard) {
 	const now = int64(time.Hour)
 	n := &Node{id: 1, groups: make([]*group, 2)}
 	n.known.suspect = int64(staleAfter)
-	v := &view{n, now, make(map[uint64]*picture)}
-	row := &shardRow{}
+	v := &view{node: n, now: now, nodes: make(map[uint64]*picture)}
+	row := &placement.Shard{}
 	for i, s := range replicas {
 		node := uint64(i + 1)
-		s.Replica = replicaID(node, 1)
+		s.Replica = placement.ReplicaID(node, 1)
 		v.nodes[node] = &picture{shards: []shardReport{s, {}}, heard: now, whole: now}
-		row.Replicas = append(row.Replicas, replicaRow{Node: node, Incarnation: 1})
+		row.Replicas = append(row.Replicas, placement.Replica{Node: node, Incarnation: 1})
 	}
 	return v, row
 }
@@ -203,9 +204,9 @@ func TestReportsHaveNoLargestNumber(t *testing.T) {
 	const shards = 16 << 10
 	r := newReporter(1, shards)
 	for shard := range shards {
-		s := shardReport{Shard: shard, Replica: 1, Role: roleLeader, Leader: NodeMax, Term: 1 << 62, Commit: 1 << 62, Applied: 1 << 62, Row: 1 << 62}
+		s := shardReport{Shard: shard, Replica: 1, Role: roleLeader, Leader: placement.NodeMax, Term: 1 << 62, Commit: 1 << 62, Applied: 1 << 62, Row: 1 << 62}
 		for node := range uint64(9) {
-			s.Members = append(s.Members, replicaID(NodeMax-node, incarnationMax))
+			s.Members = append(s.Members, placement.ReplicaID(placement.NodeMax-node, 1<<24-1))
 		}
 		r.change(s)
 	}
@@ -247,10 +248,10 @@ var golden = func() []byte {
 	c := changes{run: 0x1122334455667788, ackRun: 0x99, ack: 7, newest: 3,
 		about: nodeReport{Slow: true, ClockOff: true, Exposed: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600, Position: 77, Damaged: 5}}
 	state := []shardReport{
-		{Shard: 0, Replica: replicaID(1, 1), Role: roleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
-			Members: []uint64{replicaID(1, 1), replicaID(2, 1)}, Learners: []uint64{replicaID(2, 1)}, Settled: true, Row: 2},
+		{Shard: 0, Replica: placement.ReplicaID(1, 1), Role: roleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
+			Members: []uint64{placement.ReplicaID(1, 1), placement.ReplicaID(2, 1)}, Learners: []uint64{placement.ReplicaID(2, 1)}, Settled: true, Row: 2},
 		{Shard: 1},
-		{Shard: 2, Replica: replicaID(1, 2), Role: roleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1, Damaged: true},
+		{Shard: 2, Replica: placement.ReplicaID(1, 2), Role: roleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1, Damaged: true},
 	}
 	return c.encode(0, []int{1, 0, 2}, []uint64{2, 1, 3}, state)[0].body
 }()

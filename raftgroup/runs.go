@@ -1,19 +1,19 @@
 package raftgroup
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // # Which run of a node it is
@@ -43,23 +43,16 @@ import (
 // ErrTwin: another process runs as this node.
 var ErrTwin = errors.New("another process is running with a copy of this data directory; stop one of the two and erase the copy")
 
-// run is one start of a node.
-type nodeRun struct {
-	Generation uint64 `json:"generation"`
-	Number     uint64 `json:"run,string"` // random
-	Began      uint64 `json:"began"`      // position of the log at the start
-}
-
 // remembered is what is known of another node's runs.
 type remembered struct {
-	nodeRun
+	placement.Run
 	UID      uint64 `json:"uid,string"`
 	Position uint64 `json:"position"` // the highest it has told of
 }
 
 // follows returns why next cannot be the present run, or a later one, of the
 // node of which r is remembered; nil if it can.
-func (r *remembered) follows(next *nodeRun) error {
+func (r *remembered) Follows(next *placement.Run) error {
 	switch {
 	case r.Generation == 0 || next.Number == r.Number:
 		return nil
@@ -150,12 +143,12 @@ func (t *runTable) save() error {
 
 // admit takes in that a node is there with a run. The error says why that
 // cannot be, or that it could not be remembered.
-func (t *runTable) admit(node, uid uint64, next nodeRun) error {
+func (t *runTable) admit(node, uid uint64, next placement.Run) error {
 	t.mu.Lock()
 	old, known := t.nodes[node]
 	known = known && old.UID == uid
 	if known {
-		if err := old.follows(&next); err != nil {
+		if err := old.Follows(&next); err != nil {
 			t.mu.Unlock()
 			return fmt.Errorf("%w: %w", ErrRolledBack, err)
 		}
@@ -164,7 +157,7 @@ func (t *runTable) admit(node, uid uint64, next nodeRun) error {
 			return nil
 		}
 	}
-	t.nodes[node] = remembered{nodeRun: next, UID: uid, Position: next.Began}
+	t.nodes[node] = remembered{Run: next, UID: uid, Position: next.Began}
 	t.mu.Unlock()
 	return t.save()
 }
@@ -240,7 +233,7 @@ func (n *Node) beginRun() error {
 	if err := writeIdentity(n.opt.FS, n.opt.Dir, n.identity); err != nil {
 		return err
 	}
-	n.run = nodeRun{Generation: n.identity.Generation, Number: n.reporting.run, Began: n.log.Position()}
+	n.run = placement.Run{Generation: n.identity.Generation, Number: n.reporting.run, Began: n.log.Position()}
 	return nil
 }
 
@@ -254,15 +247,15 @@ func (n *Node) Self() PeerIdentity {
 
 // admitRun decides whether a peer may be what it says: the run remembered, or a
 // later one.
-func (n *Node) admitRun(p *PeerIdentity, row *nodeRow) error {
-	next := nodeRun{Generation: p.Generation, Number: p.Run, Began: p.Began}
+func (n *Node) admitRun(p *PeerIdentity, row *placement.Node) error {
+	next := placement.Run{Generation: p.Generation, Number: p.Run, Began: p.Began}
 	if next.Generation == 0 {
 		if row.Key != nil {
 			return errUnproven(p.Node, "it does not give the number of the node's start")
 		}
 		return nil // of an earlier version
 	}
-	err := (&remembered{nodeRun: row.Run, Position: row.Run.Began}).follows(&next)
+	err := (&remembered{Run: row.Run, Position: row.Run.Began}).Follows(&next)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrRolledBack, err)
 	} else {
@@ -274,25 +267,23 @@ func (n *Node) admitRun(p *PeerIdentity, row *nodeRow) error {
 	return err
 }
 
-// newRuns returns rows of nodes whose last run is not in the map yet. For the
+// newRuns returns the rows of nodes whose last run is not in the map yet. For the
 // meta group's leader.
-func (n *Node) newRuns(cm *clusterMap) (writes []metaWrite) {
-	for i := range cm.nodes {
-		row := cm.nodes[i]
-		last := n.run
+func (n *Node) newRuns(cm *placement.Map) (changes []placement.Change) {
+	for r := range cm.Members() {
+		row, last := *r, n.run
 		if row.ID != n.id {
-			r, ok := n.runs.get(row.ID)
-			if last = r.nodeRun; !ok || r.UID != row.UID {
+			known, ok := n.runs.get(row.ID)
+			if last = known.Run; !ok || known.UID != row.UID {
 				continue
 			}
 		}
-		if row.member() && last.Generation > row.Run.Generation {
+		if last.Generation > row.Run.Generation {
 			row.Run = last
-			writes = append(writes, metaWrite{nodeKey(row.ID), row})
+			changes = append(changes, row.Put())
 		}
 	}
-	slices.SortFunc(writes, func(a, b metaWrite) int { return cmp.Compare(a.key, b.key) })
-	return writes
+	return changes
 }
 
 // Refusal is why another node does not let this one in.
@@ -319,7 +310,7 @@ const twinTolerance = 15 * time.Second
 // old, but it says so in its log and its status. For any thread.
 func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	row, ok := n.member(by.Node)
-	if !ok || !row.member() || row.UID != by.UID || !by.Signed || row.Key == nil || !row.Key.is(by.Key) {
+	if !ok || !row.Member() || row.UID != by.UID || !by.Signed || row.Key == nil || !bytes.Equal(row.Key, by.Key[:]) {
 		return
 	}
 	switch why {
@@ -387,16 +378,16 @@ func (n *Node) mark(as string, set func(*Identity)) {
 
 // member returns what is known of a member: by the map, or by the directory as
 // long as there is no map.
-func (n *Node) member(node uint64) (nodeRow, bool) {
-	if m := n.cmap.Load(); m.begun() {
-		return m.node(node)
+func (n *Node) member(node uint64) (placement.Node, bool) {
+	if m := n.cmap.Load(); m.Begun() {
+		return m.Node(node)
 	}
 	for _, m := range n.identity.Members {
 		if m.ID == node {
-			return nodeRow{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis}, true
+			return placement.Node{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis}, true
 		}
 	}
-	return nodeRow{}, false
+	return placement.Node{}, false
 }
 
 // errUnproven refuses a peer that has not shown what only the node itself, or a

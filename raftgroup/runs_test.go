@@ -14,27 +14,28 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 func TestRunFollows(t *testing.T) {
-	last := remembered{nodeRun: nodeRun{Generation: 4, Number: 44, Began: 100}, Position: 130}
+	last := remembered{Run: placement.Run{Generation: 4, Number: 44, Began: 100}, Position: 130}
 	for name, tt := range map[string]struct {
 		last remembered
-		next nodeRun
+		next placement.Run
 		want string
 	}{
-		"the same":                         {last, nodeRun{4, 44, 100}, ""},
-		"the next":                         {last, nodeRun{5, 55, 130}, ""},
-		"the next, after more":             {last, nodeRun{5, 55, 131}, ""},
-		"after some that were not seen":    {last, nodeRun{9, 99, 500}, ""},
-		"nothing is remembered":            {remembered{}, nodeRun{1, 11, 0}, ""},
-		"an old copy":                      {last, nodeRun{3, 33, 80}, "start 3, and start 4 has already connected here"},
-		"a copy of before the last start":  {last, nodeRun{4, 45, 100}, "start 4, and start 4 has already connected here"},
-		"a copy made while it ran":         {last, nodeRun{5, 55, 129}, "was at 129 when it started, and had been at 130"},
-		"a new identity beside an old log": {last, nodeRun{7, 77, 12}, "was at 12"},
+		"the same":                         {last, placement.Run{Generation: 4, Number: 44, Began: 100}, ""},
+		"the next":                         {last, placement.Run{Generation: 5, Number: 55, Began: 130}, ""},
+		"the next, after more":             {last, placement.Run{Generation: 5, Number: 55, Began: 131}, ""},
+		"after some that were not seen":    {last, placement.Run{Generation: 9, Number: 99, Began: 500}, ""},
+		"nothing is remembered":            {remembered{}, placement.Run{Generation: 1, Number: 11, Began: 0}, ""},
+		"an old copy":                      {last, placement.Run{Generation: 3, Number: 33, Began: 80}, "start 3, and start 4 has already connected here"},
+		"a copy of before the last start":  {last, placement.Run{Generation: 4, Number: 45, Began: 100}, "start 4, and start 4 has already connected here"},
+		"a copy made while it ran":         {last, placement.Run{Generation: 5, Number: 55, Began: 129}, "was at 129 when it started, and had been at 130"},
+		"a new identity beside an old log": {last, placement.Run{Generation: 7, Number: 77, Began: 12}, "was at 12"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := tt.last.follows(&tt.next)
+			err := tt.last.Follows(&tt.next)
 			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
@@ -47,8 +48,8 @@ func TestRunsFile(t *testing.T) {
 	must(t, f.MkdirAll(dir, 0o755))
 	runs, err := openRuns(f, dir)
 	must(t, err)
-	must(t, runs.admit(2, 22, nodeRun{1, 11, 5}))
-	must(t, runs.admit(3, 33, nodeRun{7, 77, 50}))
+	must(t, runs.admit(2, 22, placement.Run{Generation: 1, Number: 11, Began: 5}))
+	must(t, runs.admit(3, 33, placement.Run{Generation: 7, Number: 77, Began: 50}))
 	runs.progress(2, 11, 9)
 	runs.progress(2, 11, 8) // late
 	runs.progress(2, 99, 900)
@@ -61,11 +62,11 @@ func TestRunsFile(t *testing.T) {
 	if !maps.Equal(runs.nodes, again.nodes) || again.nodes[2].Position != 9 {
 		t.Errorf("read back %+v, want %+v", again.nodes, runs.nodes)
 	}
-	if err := again.admit(2, 22, nodeRun{2, 12, 8}); !errors.Is(err, ErrRolledBack) {
+	if err := again.admit(2, 22, placement.Run{Generation: 2, Number: 12, Began: 8}); !errors.Is(err, ErrRolledBack) {
 		t.Errorf("an older run is let in: %v", err)
 	}
-	must(t, again.admit(2, 23, nodeRun{1, 1, 0})) // another directory under that number
-	must(t, again.admit(3, 33, nodeRun{8, 88, 50}))
+	must(t, again.admit(2, 23, placement.Run{Generation: 1, Number: 1, Began: 0})) // another directory under that number
+	must(t, again.admit(3, 33, placement.Run{Generation: 8, Number: 88, Began: 50}))
 
 	path := f.PathJoin(dir, runsFile)
 	intact := readAll(t, f, path)
@@ -83,7 +84,7 @@ func TestRunsFile(t *testing.T) {
 }
 
 func FuzzRuns(f *testing.F) {
-	b, err := encodeRuns(map[uint64]remembered{2: {nodeRun: nodeRun{1, 2, 3}, UID: 4, Position: 5}})
+	b, err := encodeRuns(map[uint64]remembered{2: {Run: placement.Run{Generation: 1, Number: 2, Began: 3}, UID: 4, Position: 5}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -220,7 +221,7 @@ func TestOldCopyIsRefused(t *testing.T) {
 func TestRemovedNodeEnds(t *testing.T) {
 	c := newCluster(t, 5, 1)
 	c.until("leaders", c.led)
-	c.until("a map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	c.meet()
 	remove := func(id uint64) {
 		t.Helper()
@@ -234,7 +235,7 @@ func TestRemovedNodeEnds(t *testing.T) {
 			c.drive(done)
 		}
 		must(t, err)
-		c.until("its end", func() bool { row, _ := c.nodes[1].cmap.Load().node(id); return row.Removed })
+		c.until("its end", func() bool { row, _ := c.nodes[1].cmap.Load().Node(id); return row.Removed })
 	}
 	remove(5)
 	for verb, want := range map[string]string{
@@ -257,7 +258,7 @@ func TestRemovedNodeEnds(t *testing.T) {
 	}
 	running := c.nodes[5]
 	c.end(4)
-	c.pass(downAfter + time.Second)
+	c.pass(placement.DownAfter + time.Second)
 	remove(4)
 	for _, n := range []*Node{running, c.start(4)} {
 		err := c.nodes[1].Admit(proven(n))
@@ -330,7 +331,7 @@ func TestMetaGroupRemembersRuns(t *testing.T) {
 	c.meet()
 	run := c.nodes[3].run
 	c.until("the row to tell of the run", func() bool {
-		row, ok := c.nodes[1].cmap.Load().node(3)
+		row, ok := c.nodes[1].cmap.Load().Node(3)
 		return ok && row.Run == run
 	})
 	c.end(3)
@@ -349,10 +350,10 @@ func TestRemovedMemberStopsNobody(t *testing.T) {
 	c := newCluster(t, 3, 1)
 	c.until("leaders", c.led)
 	n := c.nodes[1]
-	c.until("a map", func() bool { return n.cmap.Load().begun() })
+	c.until("a map", func() bool { return n.cmap.Load().Begun() })
 	m := *n.cmap.Load()
-	m.nodes = slices.Clone(m.nodes)
-	m.nodes[1].Removed = true
+	m.Nodes = slices.Clone(m.Nodes)
+	m.Nodes[1].Removed = true
 	n.cmap.Store(&m)
 	n.Refused(proven(c.nodes[2]), RefusedOlder, "this directory is older")
 	if n.failed.Load() {
@@ -406,7 +407,7 @@ func TestAdmission(t *testing.T) {
 		t.Error("a node that is no founder is let in before there is a map")
 	}
 	c.until("leaders", c.led)
-	c.until("a map", func() bool { return n.cmap.Load().begun() })
+	c.until("a map", func() bool { return n.cmap.Load().Begun() })
 	knows := stranger
 	knows.Token = true
 	unsigned, other, moved := founder, founder, founder
@@ -432,12 +433,12 @@ func TestAdmission(t *testing.T) {
 		if (err == nil) != (tt.want == "") || err != nil && (!errors.Is(err, command.ErrRefused) || !strings.Contains(err.Error(), tt.want)) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
 		}
-		row, _ := n.cmap.Load().node(2)
+		row, _ := n.cmap.Load().Node(2)
 		if got, want := n.peerAddress(&row), row.Peer; got != want && tt.name != "a member, elsewhere" {
 			t.Errorf("%s: node 2 is now sought at %s", tt.name, got)
 		}
 	}
-	row, _ := n.cmap.Load().node(2)
+	row, _ := n.cmap.Load().Node(2)
 	if got := n.peerAddress(&row); got != "elsewhere" {
 		t.Errorf("a member that has moved is sought at %s", got)
 	}
@@ -446,7 +447,7 @@ func TestAdmission(t *testing.T) {
 func TestJoiningTakesTheToken(t *testing.T) {
 	c := newCluster(t, 1, 1)
 	c.until("leaders", c.led)
-	c.until("a map", func() bool { return c.nodes[1].cmap.Load().begun() })
+	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	n := c.nodes[1]
 	if len(n.JoinToken()) < TokenBytesMin {
 		t.Fatalf("token %q", n.JoinToken())
@@ -459,7 +460,7 @@ func TestJoiningTakesTheToken(t *testing.T) {
 	if _, err := n.CallStranger(t.Context(), true, callAdmin, nil); !errors.Is(err, command.ErrRefused) {
 		t.Errorf("a stranger administers: %v", err)
 	}
-	if _, ok := n.cmap.Load().node(2); ok {
+	if _, ok := n.cmap.Load().Node(2); ok {
 		t.Error("the stranger is a member")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -102,8 +103,8 @@ func (g *group) sendSnapshot(n *Node, m *raftpb.Message) {
 		g.sending = make(map[uint64]*OutgoingSnapshot)
 	}
 	g.sending[m.To] = s
-	g.logger.Info("sending a snapshot", "to", nodeOf(m.To), "index", m.Snapshot.Metadata.Index)
-	n.transport.SendSnapshot(nodeOf(m.To), s)
+	g.logger.Info("sending a snapshot", "to", placement.NodeOf(m.To), "index", m.Snapshot.Metadata.Index)
+	n.transport.SendSnapshot(placement.NodeOf(m.To), s)
 }
 
 // dropSnapshots ends the transfers of a replica that leads no more.
@@ -159,10 +160,10 @@ func (g *group) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
 		delete(g.sending, s.to)
 	}
 	if err != nil {
-		g.logger.Warn("snapshot was not delivered", "to", nodeOf(s.to), "error", err)
+		g.logger.Warn("snapshot was not delivered", "to", placement.NodeOf(s.to), "error", err)
 		g.snapshotsFrom = n.ticks + uint64(snapshotPause/n.tick)
 	} else {
-		g.logger.Info("snapshot delivered", "to", nodeOf(s.to), "bytes", s.sent.Load())
+		g.logger.Info("snapshot delivered", "to", placement.NodeOf(s.to), "bytes", s.sent.Load())
 	}
 	if g.state != raft.StateLeader {
 		return
@@ -208,7 +209,7 @@ func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []b
 		return nil, nil, fmt.Errorf("%w: %v", ErrSnapshotUnwanted, err)
 	}
 	m := &s.msg
-	if int(shard) >= len(n.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || nodeOf(m.From) != from || nodeOf(m.To) != n.id {
+	if int(shard) >= len(n.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || placement.NodeOf(m.From) != from || placement.NodeOf(m.To) != n.id {
 		return nil, nil, fmt.Errorf("%w: its header is invalid", ErrSnapshotUnwanted)
 	}
 	if err := checkForm(m); err != nil {

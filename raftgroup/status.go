@@ -10,6 +10,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
 
@@ -65,7 +66,7 @@ func (s ShardStatus) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		Shard string `json:"shard"`
 		numbered
-	}{metaKeyName, numbered(s)})
+	}{placement.MetaName, numbered(s)})
 }
 
 // Status returns a snapshot of the node's state. Its parts are each read
@@ -113,13 +114,9 @@ func (n *Node) Checksum(shard int) (sum, applied uint64, err error) { return n.s
 // been given one to tell others.
 func (n *Node) Topology(address string) command.Topology {
 	t := command.Topology{Epoch: max(n.Epoch(), 1)}
-	if m := n.cmap.Load(); m != nil {
-		for i := range m.nodes {
-			row := &m.nodes[i]
-			if row.member() {
-				t.Nodes = append(t.Nodes, command.Member{ID: row.ID, Address: row.Client, Redis: row.Redis})
-			}
-		}
+	m := n.cmap.Load()
+	for row := range m.Members() {
+		t.Nodes = append(t.Nodes, command.Member{ID: row.ID, Address: row.Client, Redis: row.Redis})
 	}
 	self := slices.IndexFunc(t.Nodes, func(m command.Member) bool { return m.ID == n.id })
 	switch {
@@ -131,8 +128,8 @@ func (n *Node) Topology(address string) command.Topology {
 	for shard := range n.meta() {
 		first, last := n.slotRange(shard)
 		route := command.ShardRoute{Leader: n.Leader(shard), Slots: [][2]uint16{{uint16(first), uint16(last)}}}
-		if m := n.cmap.Load(); m.begun() {
-			route.Replicas = m.shards[shard].nodes()
+		if m.Begun() {
+			route.Replicas = m.Shards[shard].Nodes()
 		}
 		t.Shards = append(t.Shards, route)
 	}

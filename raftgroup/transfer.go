@@ -5,6 +5,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // transfer is a leadership on its way to another replica. Commands stay in the
@@ -24,7 +25,7 @@ func (g *group) beginTransfer(n *Node, to uint64) {
 	if g.state != raft.StateLeader || g.transfer.holds() || to == g.id {
 		return
 	}
-	g.logger.Debug("leadership transfer begins", "to", nodeOf(to))
+	g.logger.Debug("leadership transfer begins", "to", placement.NodeOf(to))
 	g.voidLease()
 	g.transfer = transfer{to: to, until: n.ticks + uint64(n.electionTicks)}
 	g.continueTransfer(n)
@@ -36,7 +37,7 @@ func (g *group) continueTransfer(n *Node) {
 	switch {
 	case !t.holds():
 	case n.ticks >= t.until:
-		g.logger.Debug("leadership transfer failed", "to", nodeOf(t.to))
+		g.logger.Debug("leadership transfer failed", "to", placement.NodeOf(t.to))
 		*t = transfer{}
 		g.requeue(n)
 	case !t.told && (len(g.inflight) == 0 || n.slow.Load()):
@@ -56,34 +57,26 @@ func (g *group) requeue(n *Node) {
 	}
 }
 
-// bestSuccessor returns the voter that would make the best leader: one that is
-// up, neither draining nor slow, and caught up; among those the one whose node
-// leads least. It returns 0 if there is none.
-func (g *group) bestSuccessor(n *Node) uint64 { return g.successor(n, true) }
-
-// successor is bestSuccessor that, without well, also takes one whose disk
-// stalls or whose clock is off.
-func (g *group) successor(n *Node, well bool) uint64 {
-	best, bestLeaders := uint64(0), 0
+// successors returns the voters that could lead at once: they are caught up, and
+// their state is not damaged.
+func (g *group) successors(n *Node) (voters []uint64) {
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id == g.id || pr.IsLearner || pr.State != tracker.StateReplicate || !isVoter(&g.conf, id) {
-			return
-		}
-		leaders, reason := n.mayLead(nodeOf(id), well)
-		if reason == "" && !n.known.damagedAt(g.shard, nodeOf(id), id) && (best == 0 || leaders < bestLeaders) {
-			best, bestLeaders = id, leaders
+		if id != g.id && !pr.IsLearner && pr.State == tracker.StateReplicate && isVoter(&g.conf, id) && !n.known.damagedAt(g.shard, placement.NodeOf(id), id) {
+			voters = append(voters, id)
 		}
 	})
-	return best
+	return voters
 }
 
-// anySuccessor is bestSuccessor for a leader that has to go: where no voter is
-// well, it is one whose disk stalls or whose clock is off.
-func (g *group) anySuccessor(n *Node) uint64 {
-	if to := g.bestSuccessor(n); to != 0 {
-		return to
+// candidates is what is known of the nodes that may be given leaderships.
+func (n *Node) candidates() map[uint64]placement.Candidate {
+	nodes := make(map[uint64]placement.Candidate)
+	for r := range n.cmap.Load().Members() {
+		leaders, able := n.mayLead(r.ID, false)
+		_, well := n.mayLead(r.ID, true)
+		nodes[r.ID] = placement.Candidate{Leaders: leaders, Able: able == "", Well: well == ""}
 	}
-	return g.successor(n, false)
+	return nodes
 }
 
 // removedSuccessor returns a voter that the map wants and whose node is to be
@@ -91,57 +84,40 @@ func (g *group) anySuccessor(n *Node) uint64 {
 // that the map does not want and that has nobody else: otherwise two nodes that
 // are removed at a time, and each of which holds a shard up for the other, would
 // never go.
-func (g *group) removedSuccessor(n *Node, want *shardRow) uint64 {
+func (g *group) removedSuccessor(n *Node, want *placement.Shard) uint64 {
 	cm := n.cmap.Load()
 	for _, r := range want.Replicas {
-		row, ok := cm.node(r.Node)
-		if !ok || !row.Removing || r.Learner || r.id() == g.id || !isVoter(&g.conf, r.id()) || !g.caughtUp(n, r.id()) {
+		row, ok := cm.Node(r.Node)
+		if !ok || !row.Removing || r.Learner || r.ID() == g.id || !isVoter(&g.conf, r.ID()) || !g.caughtUp(n, r.ID()) {
 			continue
 		}
 		if _, reason := n.known.mayLead(r.Node, n.clock.Boot(), false); reason == "" {
-			return r.id()
+			return r.ID()
 		}
 	}
 	return 0
 }
 
-// balance gives leaderships away: all of them where this node should lead
-// nothing, those of damaged replicas, and those that a failed transfer has left without a lease for the rest
-// of the term; where the configuration says so also those that it has too many of.
-func (n *Node) balance() { n.shed(n.opt.BalanceLeaders) }
+// balance hands leaderships over: all of them where this node must lead nothing,
+// those of damaged replicas, and those that a failed transfer has left without a
+// lease for the rest of the term; where the configuration says so also those that
+// the node has in excess.
+func (n *Node) balance() { n.handOver(n.opt.BalanceLeaders) }
 
-// shed is balance; with spread it gives away what this node has too many of
+// handOver is balance; with spread it hands over what this node leads in excess
 // whatever the configuration says.
-func (n *Node) shed(spread bool) {
-	mine := 0
+func (n *Node) handOver(spread bool) {
+	own := placement.Own{Leaves: n.goes(), Unwell: n.slow.Load() || n.clockOff.Load(), Spread: spread}
+	var led []placement.Led
 	for _, g := range n.groups {
 		if g.state == raft.StateLeader {
-			mine++
+			led = append(led, placement.Led{Shard: g.shard, MustGo: g.rounds.voided || g.broken.Load(), Busy: g.transfer.holds(), Successors: g.successors(n)})
 		}
 	}
-	goes, unwell := n.goes(), n.slow.Load() || n.clockOff.Load()
-	for _, g := range n.groups {
-		if g.state != raft.StateLeader || g.transfer.holds() {
-			continue
-		}
-		if goes || g.rounds.voided || g.broken.Load() {
-			if to := g.anySuccessor(n); to != 0 {
-				g.beginTransfer(n, to)
-			}
-			continue
-		}
-		to := g.bestSuccessor(n)
-		if to == 0 {
-			continue
-		}
-		if unwell {
-			g.beginTransfer(n, to)
-			continue
-		}
-		if leaders, _ := n.mayLead(nodeOf(to), true); spread && mine-leaders >= 2 {
-			g.beginTransfer(n, to)
-			n.known.countLeader(nodeOf(to)) // until its next report says so
-			mine--
+	for _, t := range placement.Handover(led, n.candidates(), own) {
+		n.groups[t.Shard].beginTransfer(n, t.To)
+		if t.Spread {
+			n.known.countLeader(placement.NodeOf(t.To)) // until its next report says so
 		}
 	}
 }
@@ -152,10 +128,7 @@ func (n *Node) goes() bool {
 		return true
 	}
 	m := n.cmap.Load()
-	if m == nil {
-		return false
-	}
-	row, _ := m.node(n.id)
+	row, _ := m.Node(n.id)
 	return row.Draining || row.Removing
 }
 
@@ -164,10 +137,7 @@ func (n *Node) goes() bool {
 // no reason.
 func (n *Node) mayLead(node uint64, well bool) (leaders int, reason string) {
 	m := n.cmap.Load()
-	if m == nil {
-		return 0, "the cluster is still being created"
-	}
-	switch row, ok := m.node(node); {
+	switch row, ok := m.Node(node); {
 	case !ok:
 		return 0, "it is not a member"
 	case row.Removing:
@@ -193,10 +163,10 @@ func (n *Node) leadsNone() bool {
 func (n *Node) canHandOver() bool {
 	m := n.cmap.Load()
 	for _, g := range n.groups {
-		if !g.leads.Load() || !m.begun() {
+		if !g.leads.Load() || !m.Begun() {
 			continue
 		}
-		for _, r := range m.shards[g.shard].Replicas {
+		for _, r := range m.Shards[g.shard].Replicas {
 			if r.Node == n.id || r.Learner {
 				continue
 			}
@@ -216,7 +186,7 @@ func (n *Node) requestTransfer(shard int, node uint64) error {
 	}
 	n.post(func() {
 		for _, id := range confMembers(&g.conf) {
-			if nodeOf(id) == node && isVoter(&g.conf, id) {
+			if placement.NodeOf(id) == node && isVoter(&g.conf, id) {
 				g.beginTransfer(n, id)
 			}
 		}

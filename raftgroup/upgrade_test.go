@@ -14,7 +14,7 @@ func TestCommandsForEarlierVersions(t *testing.T) {
 	c := newCluster(t, 3, 1)
 	c.until("leaders", c.led)
 	n := c.nodes[1]
-	c.until("a map", func() bool { return n.cmap.Load().begun() })
+	c.until("a map", func() bool { return n.cmap.Load().Begun() })
 	for _, x := range c.nodes {
 		if x.groups[0].leads.Load() {
 			n = x
@@ -24,8 +24,8 @@ func TestCommandsForEarlierVersions(t *testing.T) {
 		t.Error("the keys of all members are known, and it is not said so")
 	}
 	m := *n.cmap.Load()
-	m.nodes = slices.Clone(m.nodes)
-	m.nodes[2].Key = nil
+	m.Nodes = slices.Clone(m.Nodes)
+	m.Nodes[2].Key = nil
 	n.upgraded.Store(n.knowsKeys(&m))
 
 	done := &hearing{}

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // # What is believed of a message
@@ -77,7 +78,7 @@ func checkForm(m *raftpb.Message) error {
 	switch {
 	case entries == neverTravels:
 		return nonsense("a message of type %v, which never leaves a node", m.Type)
-	case m.From == m.To || incarnationOf(m.From) == 0 || incarnationOf(m.To) == 0 || raft.IsLocalMsgTarget(m.From):
+	case m.From == m.To || placement.IncarnationOf(m.From) == 0 || placement.IncarnationOf(m.To) == 0 || raft.IsLocalMsgTarget(m.From):
 		return nonsense("%v from replica %x to replica %x", m.Type, m.From, m.To)
 	case (m.Term == 0) != (m.Type == raftpb.MsgReadIndex):
 		return nonsense("%v of term %d", m.Type, m.Term)
@@ -251,9 +252,9 @@ func checkPlace(m *raftpb.Message, p *place) error {
 		return nil // Raft answers or ignores it
 	case m.Type == raftpb.MsgHeartbeat && m.Commit > p.last:
 		// A leader tells no replica of more than that has confirmed.
-		return fmt.Errorf("%w: node %d says that entry %d is committed and stored here, but the last entry here is %d", errBehind, nodeOf(m.From), m.Commit, p.last)
+		return fmt.Errorf("%w: node %d says that entry %d is committed and stored here, but the last entry here is %d", errBehind, placement.NodeOf(m.From), m.Commit, p.last)
 	case m.Type == raftpb.MsgAppResp && p.leads && m.Term == p.term && !m.Reject && m.Index > p.last:
-		return nonsense("node %d confirms entry %d, but the log ends at %d", nodeOf(m.From), m.Index, p.last)
+		return nonsense("node %d confirms entry %d, but the log ends at %d", placement.NodeOf(m.From), m.Index, p.last)
 	}
 	return nil
 }
@@ -292,7 +293,7 @@ func (g *group) vouched(n *Node, m *raftpb.Message) (bool, error) {
 	case errors.Is(err, errBehind):
 		return false, g.contradicted(n, m, err)
 	}
-	n.blame(nodeOf(m.From), g.shard, err)
+	n.blame(placement.NodeOf(m.From), g.shard, err)
 	return false, nil
 }
 
@@ -322,7 +323,7 @@ func (g *group) contradicted(n *Node, m *raftpb.Message, claim error) error {
 	}
 	c.last = now
 	if !isVoter(&g.conf, m.From) || time.Duration(now-c.since) < contradictionAfter {
-		n.blame(nodeOf(m.From), g.shard, claim)
+		n.blame(placement.NodeOf(m.From), g.shard, claim)
 		return nil
 	}
 	n.markRolledBack()

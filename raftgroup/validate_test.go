@@ -16,10 +16,11 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // Replicas of the groups in this file's tests; r1 is the one that is told.
-var r1, r2, r3 = replicaID(1, 1), replicaID(2, 1), replicaID(3, 1)
+var r1, r2, r3 = placement.ReplicaID(1, 1), placement.ReplicaID(2, 1), placement.ReplicaID(3, 1)
 
 // entry returns a sound entry.
 func entry(index, term uint64) raftpb.Entry {
@@ -177,7 +178,7 @@ func TestNonsenseCostsItsSenderTheConnection(t *testing.T) {
 		"entries with a gap":       {Type: raftpb.MsgApp, Term: term, Index: 1, LogTerm: 1, Entries: []raftpb.Entry{entry(2, 1), entry(9, 1)}},
 		"an empty question":        {Type: raftpb.MsgReadIndex},
 	} {
-		m.From, m.To = replicaID(leader, 1), replicaID(follower, 1)
+		m.From, m.To = placement.ReplicaID(leader, 1), placement.ReplicaID(follower, 1)
 		c.expelled = nil
 		n.Receive(leader, 0, m)
 		n.ReceiveDone(leader)
@@ -187,7 +188,7 @@ func TestNonsenseCostsItsSenderTheConnection(t *testing.T) {
 		}
 	}
 	// The same towards the leader.
-	m := raftpb.Message{Type: raftpb.MsgAppResp, Term: term, Index: 1 << 40, From: replicaID(follower, 1), To: replicaID(leader, 1)}
+	m := raftpb.Message{Type: raftpb.MsgAppResp, Term: term, Index: 1 << 40, From: placement.ReplicaID(follower, 1), To: placement.ReplicaID(leader, 1)}
 	c.expelled = nil
 	c.nodes[leader].Receive(follower, 0, m)
 	c.nodes[leader].ReceiveDone(follower)
@@ -210,7 +211,7 @@ func TestLeaderThatInsists(t *testing.T) {
 		if n.failed.Load() {
 			t.Fatal("stopped by one message")
 		}
-		n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40, From: replicaID(leader, 1), To: replicaID(follower, 1)})
+		n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40, From: placement.ReplicaID(leader, 1), To: placement.ReplicaID(follower, 1)})
 		n.ReceiveDone(leader)
 		for n.Acquire() {
 			n.Run()
@@ -238,7 +239,7 @@ func BenchmarkCheckMessage(b *testing.B) {
 	leader := c.leader(0).id
 	n := c.nodes[leader%3+1]
 	g := n.groups[0]
-	m := raftpb.Message{Type: raftpb.MsgApp, From: replicaID(leader, 1), To: g.id, Term: g.term.Load(), Index: g.last, LogTerm: g.term.Load(), Entries: []raftpb.Entry{entry(g.last+1, g.term.Load())}}
+	m := raftpb.Message{Type: raftpb.MsgApp, From: placement.ReplicaID(leader, 1), To: g.id, Term: g.term.Load(), Index: g.last, LogTerm: g.term.Load(), Entries: []raftpb.Entry{entry(g.last+1, g.term.Load())}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := checkForm(&m); err != nil {
@@ -411,7 +412,7 @@ func (r *told) number() uint64 {
 }
 
 func (r *told) replica() uint64 {
-	return []uint64{r2, r2, r2, r3, r3, replicaID(4, 1), r1, 0, raft.LocalAppendThread, replicaID(2, 0)}[r.pick()%10]
+	return []uint64{r2, r2, r2, r3, r3, placement.ReplicaID(4, 1), r1, 0, raft.LocalAppendThread, placement.ReplicaID(2, 0)}[r.pick()%10]
 }
 
 func (r *told) message() raftpb.Message {

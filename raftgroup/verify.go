@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -72,7 +73,7 @@ func (id *Identity) nameMeta(report func(string)) func(string) {
 // shardName names a shard, or the meta group by its number.
 func (id *Identity) shardName(shard int) string {
 	if shard == id.Shards || shard == command.MetaShard {
-		return "shard " + metaKeyName
+		return "shard " + placement.MetaName
 	}
 	return fmt.Sprintf("shard %d", shard)
 }

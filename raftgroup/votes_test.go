@@ -8,10 +8,11 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // votesText shows who votes: "1 2 (3)" where node 3 learns.
-func votesText(row *shardRow) string {
+func votesText(row *placement.Shard) string {
 	var parts []string
 	for _, r := range row.Replicas {
 		text := fmt.Sprint(r.Node)
@@ -23,46 +24,6 @@ func votesText(row *shardRow) string {
 	return strings.Join(parts, " ")
 }
 
-func TestEnfranchise(t *testing.T) {
-	row := func(text string) (s shardRow) {
-		for _, part := range strings.Fields(text) {
-			r := replicaRow{Learner: part[0] == '('}
-			_, err := fmt.Sscan(strings.Trim(part, "()"), &r.Node)
-			must(t, err)
-			s.Replicas = append(s.Replicas, r)
-		}
-		return s
-	}
-	for _, tt := range []struct {
-		row          string
-		factor, most int
-		want         string
-	}{
-		{"1", 3, 3, "1"},
-		{"1 (2)", 3, 3, "1 (2)"}, // a joiner that dies stops nobody
-		{"1 (2) (3)", 3, 3, "1 2 3"},
-		{"1 2 (3)", 3, 3, "1 2 3"},
-		{"1 (2)", 2, 2, "1 2"}, // asked for
-		{"1 2 3 (4)", 4, 4, "1 2 3 4"},
-		{"1 2 3 (4)", 5, 5, "1 2 3 (4)"},
-		{"1 2 3 (4) (5)", 5, 5, "1 2 3 4 5"},
-		{"(1)", 1, 1, "1"},
-		{"(1) (2)", 3, 3, "1 (2)"},
-		{"(1) (2) (3)", 3, 3, "1 2 3"},
-		{"1 (9)", 2, 2, "1 (9)"}, // down
-		{"1 (9) (2)", 3, 3, "1 (9) (2)"},
-		{"1 (9) (2) (3)", 3, 5, "1 (9) 2 3"},
-		{"1 2 3 (4)", 3, 5, "1 2 3 (4)"}, // the meta group of four nodes
-		{"1 2 3 (4) (5)", 3, 5, "1 2 3 4 5"},
-		{"1 2 3 4 5 (6) (7)", 3, 5, "1 2 3 4 5 (6) (7)"},
-	} {
-		got := row(tt.row).enfranchise(tt.factor, tt.most, func(node uint64) bool { return node < 9 })
-		if votesText(&got) != tt.want {
-			t.Errorf("%s, %d replicas, %d voters at most: %s, want %s", tt.row, tt.factor, tt.most, votesText(&got), tt.want)
-		}
-	}
-}
-
 // A node that joins a lone one and dies stops nothing; with a third node all
 // three vote.
 func TestJoinerOfALoneNodeDies(t *testing.T) {
@@ -70,7 +31,7 @@ func TestJoinerOfALoneNodeDies(t *testing.T) {
 	c.until("leaders", c.led)
 	c.join(2)
 	c.until("copies on both", func() bool { return c.settled(2) })
-	for shard, row := range c.nodes[1].cmap.Load().shards {
+	for shard, row := range c.nodes[1].cmap.Load().Shards {
 		if got := votesText(&row); got != "1 (2)" {
 			t.Errorf("shard %d: %s", shard, got)
 		}
@@ -98,7 +59,7 @@ func TestJoinerOfALoneNodeDies(t *testing.T) {
 	c.isolate(2, false)
 	c.join(3)
 	c.until("copies on all", func() bool { return c.settled(3) })
-	for shard, row := range c.nodes[1].cmap.Load().shards {
+	for shard, row := range c.nodes[1].cmap.Load().Shards {
 		if got := votesText(&row); got != "1 2 3" {
 			t.Errorf("shard %d: %s", shard, got)
 		}
@@ -127,16 +88,16 @@ func TestLeaderLeavesToANodeThatLeaves(t *testing.T) {
 	other := n.opt.ID%3 + 1
 	removing := func(nodes ...uint64) uint64 {
 		m := *n.cmap.Load()
-		m.nodes, m.shards = slices.Clone(m.nodes), slices.Clone(m.shards)
-		for i := range m.nodes {
-			m.nodes[i].Removing = slices.Contains(nodes, m.nodes[i].ID)
+		m.Nodes, m.Shards = slices.Clone(m.Nodes), slices.Clone(m.Shards)
+		for i := range m.Nodes {
+			m.Nodes[i].Removing = slices.Contains(nodes, m.Nodes[i].ID)
 		}
-		r, _ := m.replica(0, other)
-		m.shards[0].Replicas = []replicaRow{r}
+		r, _ := m.Replica(0, other)
+		m.Shards[0].Replicas = []placement.Replica{r}
 		n.cmap.Store(&m)
 		g := n.groups[0]
-		if got := g.removedSuccessor(n, &m.shards[0]); got != 0 {
-			return nodeOf(got)
+		if got := g.removedSuccessor(n, &m.Shards[0]); got != 0 {
+			return placement.NodeOf(got)
 		}
 		return 0
 	}

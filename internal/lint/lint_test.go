@@ -23,25 +23,26 @@ const module = "github.com/proa-kv/proa"
 //
 // Test files are free of it: a test may drive its package through others.
 var mayImport = map[string][]string{
-	"bufpool":        {},
-	"protocol":       {"bufpool"},
-	"command":        {},
-	"storage":        {"command", "bufpool"},
-	"raftlog":        {},
-	"raftgroup":      {"command", "storage", "raftlog", "bufpool"},
-	"raftgroup/peer": {"bufpool"},
-	"server":         {"server/resp", "protocol", "command", "bufpool"},
-	"server/admin":   {"server", "protocol", "command", "bufpool"},
-	"server/resp":    {},
-	"config":         {},
-	"client":         {"protocol"},
-	"bench":          {"client", "protocol"},                     // the generator writes its own frames
-	"bench/failover": {"bench", "client", "protocol", "command"}, // administers the cluster it measures
-	"bench/growth":   {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
-	"docs/examples":  {"client"},
-	"cmd":            {"*"},
-	"internal":       {"*"},
-	"test":           {"*"},
+	"bufpool":             {},
+	"protocol":            {"bufpool"},
+	"command":             {},
+	"storage":             {"command", "bufpool"},
+	"raftlog":             {},
+	"raftgroup":           {"raftgroup/placement", "command", "storage", "raftlog", "bufpool"},
+	"raftgroup/placement": {"command"},
+	"raftgroup/peer":      {"bufpool"},
+	"server":              {"server/resp", "protocol", "command", "bufpool"},
+	"server/admin":        {"server", "protocol", "command", "bufpool"},
+	"server/resp":         {},
+	"config":              {},
+	"client":              {"protocol"},
+	"bench":               {"client", "protocol"},                     // the generator writes its own frames
+	"bench/failover":      {"bench", "client", "protocol", "command"}, // administers the cluster it measures
+	"bench/growth":        {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
+	"docs/examples":       {"client"},
+	"cmd":                 {"*"},
+	"internal":            {"*"},
+	"test":                {"*"},
 }
 
 // banned are modules the design rules out.
