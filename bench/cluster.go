@@ -87,20 +87,22 @@ func (e *leaderError) Unwrap() error { return e.err }
 // discoverOnce is discover without a second attempt.
 func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
 	c := &cluster{id: only, kick: make(chan struct{}, 1)}
-	var routes *protocol.RoutesReply
-	var failed []Unreached
+	var routes client.Routes
+	var failed []client.EndpointError
 	for _, a := range addresses {
 		m, r, err := c.meet(ctx, a, timeout)
 		if err != nil {
-			failed = append(failed, Unreached{a, err})
+			failed = append(failed, failureOf(a, err))
 			continue
 		}
 		c.id = m.cluster
 		c.add(m)
-		routes = newer(routes, r)
+		if r.Epoch > routes.Epoch || routes.Shards == nil {
+			routes = r
+		}
 	}
 	if len(c.members) == 0 || len(failed) > 0 && anyNode {
-		return nil, &UnreachableError{failed}
+		return nil, &client.UnavailableError{Endpoints: failed}
 	}
 	c.shards = len(routes.Shards)
 	if !anyNode {
@@ -112,55 +114,41 @@ func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only ui
 	return c, nil
 }
 
-// UnreachableError says that no server could be reached, or not all that were
-// to be asked.
-type UnreachableError struct{ Failed []Unreached }
-
-// Unreached is an address at which no server answers, and why.
-type Unreached struct {
-	Address string
-	Err     error
-}
-
-// Error names each address and what was wrong.
-func (e *UnreachableError) Error() string {
-	words := make([]string, len(e.Failed))
-	for i, f := range e.Failed {
-		words[i] = fmt.Sprintf("%s: %v", f.Address, f.Err)
-	}
-	return "bench: no server could be reached: " + strings.Join(words, "; ")
-}
-
-// Unwrap returns the causes.
-func (e *UnreachableError) Unwrap() []error {
-	errs := make([]error, len(e.Failed))
-	for i, f := range e.Failed {
-		errs[i] = f.Err
-	}
-	return errs
-}
-
-// newer returns the reply of the higher epoch.
-func newer(a, b *protocol.RoutesReply) *protocol.RoutesReply {
-	if a == nil || b.Epoch > a.Epoch {
-		return b
-	}
-	return a
-}
-
-// meet asks a server who it is and what it knows of the others. One of another
-// cluster is refused with a *client.WrongClusterError.
-func (c *cluster) meet(ctx context.Context, address string, timeout time.Duration) (Member, *protocol.RoutesReply, error) {
-	k, err := dialControl(ctx, address, timeout)
+// withServer connects to one server, and calls f with a client that talks to no other.
+// A server of another cluster than the one with the id is refused with a
+// *client.WrongClusterError, unless the id is 0.
+func withServer(ctx context.Context, address string, cluster uint64, timeout time.Duration, f func(*client.Client) error) error {
+	c, err := client.New(ctx, client.Config{
+		Endpoints: []string{address}, Cluster: cluster, ForwardOnly: true, Connections: 1, DialTimeout: timeout, RequestTimeout: timeout, Name: clientName,
+	})
 	if err != nil {
-		return Member{}, nil, err
+		return err
 	}
-	if got := k.hello.Cluster; c.id != 0 && got != c.id {
-		return Member{}, nil, errors.Join(&client.WrongClusterError{Endpoint: address, Want: c.id, Got: got}, k.close())
+	return errors.Join(f(c), c.Close())
+}
+
+// failureOf returns why nothing came of a visit to a server.
+func failureOf(address string, err error) client.EndpointError {
+	if u, ok := errors.AsType[*client.UnavailableError](err); ok && len(u.Endpoints) == 1 {
+		return u.Endpoints[0]
 	}
-	routes, err := k.routes()
-	m := Member{ID: k.hello.Node, Address: address, Version: string(k.hello.ServerVersion), cluster: k.hello.Cluster, inFlightMax: int(k.hello.InFlightMax)}
-	return m, routes, errors.Join(err, k.close())
+	return client.EndpointError{Endpoint: address, Err: err}
+}
+
+// meet asks a server who it is and what it knows of the others.
+func (c *cluster) meet(ctx context.Context, address string, timeout time.Duration) (m Member, routes client.Routes, err error) {
+	err = withServer(ctx, address, c.id, timeout, func(k *client.Client) (err error) {
+		if routes, err = k.Routes(ctx); err != nil {
+			return err
+		}
+		s, connected := k.Server()
+		if !connected {
+			return ErrClosed
+		}
+		m = Member{ID: s.Node, Address: address, Version: s.Version, cluster: s.Cluster, inFlightMax: s.InFlightMax}
+		return nil
+	})
+	return m, routes, err
 }
 
 // add adds a member unless it is known by another address.
@@ -183,31 +171,29 @@ func (c *cluster) member(id uint64) int16 {
 // addLeaders adds the nodes that have not answered at one of the addresses named.
 // One that cannot be reached is left out unless it leads something: that is a
 // *leaderError.
-func (c *cluster) addLeaders(ctx context.Context, routes *protocol.RoutesReply, named []string, timeout time.Duration) error {
+func (c *cluster) addLeaders(ctx context.Context, routes client.Routes, named []string, timeout time.Duration) error {
 	leads := map[uint64]bool{}
-	for i := range routes.Shards {
-		leads[routes.Shards[i].Leader] = true
+	for _, s := range routes.Shards {
+		leads[s.Leader] = true
 	}
-	for i := range routes.Nodes {
-		n := &routes.Nodes[i]
+	for _, n := range routes.Nodes {
 		if c.member(n.ID) != nobody || len(c.members) == nodesMax {
 			continue
 		}
-		address := string(n.Address)
 		var m Member
-		err := fmt.Errorf("its address %q is not reachable from other machines", address)
-		dialled := reachable(address)
+		err := fmt.Errorf("its address %q is not reachable from other machines", n.Address)
+		dialled := reachable(n.Address)
 		if dialled {
-			m, _, err = c.meet(ctx, address, timeout)
+			m, _, err = c.meet(ctx, n.Address, timeout)
 		}
 		if err == nil && m.ID != n.ID {
-			err = fmt.Errorf("node %d answers at %s", m.ID, address)
+			err = fmt.Errorf("node %d answers at %s", m.ID, n.Address)
 		}
 		switch {
 		case err == nil:
 			c.add(m)
 		case leads[n.ID]:
-			return &leaderError{n.ID, err, dialled, slices.Contains(named, address)}
+			return &leaderError{n.ID, failureOf(n.Address, err).Err, dialled, slices.Contains(named, n.Address)}
 		}
 	}
 	return nil
@@ -221,13 +207,12 @@ func reachable(address string) bool {
 }
 
 // adopt makes the reply the table.
-func (c *cluster) adopt(routes *protocol.RoutesReply) {
+func (c *cluster) adopt(routes client.Routes) {
 	t := &leaders{epoch: routes.Epoch}
 	for i := range t.of {
 		t.of[i] = nobody
 	}
-	for i := range routes.Shards {
-		s := &routes.Shards[i]
+	for _, s := range routes.Shards {
 		leader := c.member(s.Leader)
 		if s.Leader == 0 {
 			leader = nobody

@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
 
+	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -26,8 +28,8 @@ type Harness struct {
 	serverCPU func() (time.Duration, error) // of Run
 }
 
-// Open finds the servers and prepares the load. The error is an
-// *UnreachableError where there is none, and ErrConfig where the load makes no
+// Open finds the servers and prepares the load. The error is a
+// *client.UnavailableError where there is none, and ErrConfig where the load makes no
 // sense.
 func Open(ctx context.Context, l Load) (*Harness, error) {
 	if err := l.prepare(); err != nil {
@@ -129,12 +131,15 @@ func (h *Harness) ask(ctx context.Context) []ServerUse {
 	for i, m := range h.cluster.members {
 		out[i].Member = m
 		group.Go(func() {
-			k, err := dialControl(ctx, m.Address, min(h.load.Timeout, patience))
-			if err != nil {
-				return
-			}
-			defer k.close()
-			if s, err := k.status(); err == nil {
+			var s serverStatus
+			err := withServer(ctx, m.Address, 0, min(h.load.Timeout, patience), func(c *client.Client) error {
+				text, err := c.Status(ctx)
+				if err != nil {
+					return err
+				}
+				return json.Unmarshal(text, &s)
+			})
+			if err == nil {
 				out[i].CPU = time.Duration(s.Server.CPUMicros) * time.Microsecond
 				out[i].uptime = time.Duration(s.Server.UptimeMillis) * time.Millisecond
 				out[i].Fsyncs = s.Node.Fsyncs
@@ -144,6 +149,19 @@ func (h *Harness) ask(ctx context.Context) []ServerUse {
 	}
 	group.Wait()
 	return out
+}
+
+// serverStatus is the part of a STATUS that is of use here. A server of another
+// version may leave out any of it.
+type serverStatus struct {
+	Server struct {
+		UptimeMillis int64 `json:"uptime_ms"`
+		CPUMicros    int64 `json:"cpu_us"`
+	} `json:"server"`
+	Node struct {
+		Fsyncs      uint64  `json:"fsyncs"`
+		FsyncMicros float64 `json:"fsync_mean_us"`
+	} `json:"node"`
 }
 
 // uses returns what was used between two answers. It is 0 where a server did not

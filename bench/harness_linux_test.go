@@ -720,8 +720,8 @@ func TestUnreachable(t *testing.T) {
 	l := loadOf(t, s, "get")
 	s.ln.Close()
 	_, err := Open(t.Context(), l)
-	var unreachable *UnreachableError
-	if !errors.As(err, &unreachable) || !errors.Is(err, unix.ECONNREFUSED) || unreachable.Failed[0].Address != l.Addresses[0] {
+	var unavailable *client.UnavailableError
+	if !errors.As(err, &unavailable) || !errors.Is(err, unix.ECONNREFUSED) || unavailable.Endpoints[0].Endpoint != l.Addresses[0] {
 		t.Error(err)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/contexts"
@@ -78,7 +77,6 @@ func explain(err error, a *app) *problem {
 	p := &problem{Class: classes[exit], Code: codeOf(err, exit), Exit: exit, Message: plainText(err)}
 	var usage *usageError
 	var unavailable *client.UnavailableError
-	var unreachable *bench.UnreachableError
 	answer := asClientError(err)
 	if answer != nil && answer.Op != "" { // the command has a name of its own
 		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
@@ -91,13 +89,6 @@ func explain(err error, a *app) *problem {
 	switch {
 	case errors.As(err, &unavailable):
 		explainUnavailable(a, p, unavailable)
-	case errors.As(err, &unreachable):
-		e := &client.UnavailableError{}
-		for _, f := range unreachable.Failed {
-			e.Endpoints = append(e.Endpoints, client.EndpointError{Endpoint: f.Address, Err: f.Err})
-		}
-		p.Code = "unavailable"
-		explainUnavailable(a, p, e)
 	case errors.As(err, &usage):
 		text := plainText(err)
 		if a.shell {
