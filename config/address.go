@@ -10,23 +10,30 @@ import (
 	"unicode"
 )
 
-// checkReachable returns the port of an address that others shall connect to,
-// or what is wrong with the address.
-func checkReachable(address string) (port uint16, err error) {
+// splitAddress returns the parts of an address, or what is wrong with it.
+func splitAddress(address string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
-		return 0, errors.New("not host:port")
+		return "", 0, errors.New("not host:port")
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	switch {
 	case err != nil:
-		return 0, fmt.Errorf("port %q is not a number from 0 to 65535", text)
-	case anyHost(host):
-		return 0, errors.New("has no host that other nodes could connect to")
+		return "", 0, fmt.Errorf("port %q is not a number from 0 to 65535", text)
 	case oddHost(host):
-		return 0, fmt.Errorf("host %q is not a name or an address", host)
+		return "", 0, fmt.Errorf("host %q is not a name or an address", host)
 	}
-	return uint16(n), nil
+	return host, uint16(n), nil
+}
+
+// checkReachable returns the port of an address that others must be able to connect
+// to, or what is wrong with the address.
+func checkReachable(address string) (port uint16, err error) {
+	host, port, err := splitAddress(address)
+	if err == nil && anyHost(host) {
+		err = errors.New("has no host that other nodes could connect to")
+	}
+	return port, err
 }
 
 // oddHost reports whether host can be neither a name nor an address. Others show

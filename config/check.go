@@ -125,12 +125,12 @@ func (l *loader) rule(ok bool, name, reason string, others ...string) {
 		if l.broken[o] {
 			return
 		}
-		args = append(args, fmt.Sprintf("%s (%s, %s)", o, orNone(l.find(o).value.String()), l.config.sources[o]))
+		args = append(args, fmt.Sprintf("%s (%s, %s)", o, orNone(l.find(o).value.text()), l.config.sources[o]))
 	}
 	k := l.find(name)
 	// Not l.fail: a second rule about the same key is worth reading too.
 	l.errors = append(l.errors, &KeyError{
-		Key: name, Value: k.value.String(), Source: l.config.sources[name],
+		Key: name, Value: k.value.text(), Source: l.config.sources[name],
 		Reason: fmt.Sprintf(reason, args...),
 	})
 }

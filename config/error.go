@@ -25,17 +25,8 @@ const (
 
 // String names the source for people.
 func (s Source) String() string {
-	switch s.Kind {
-	case FromMachine:
-		return "computed"
-	case FromFile:
-		return "file " + s.Where
-	case FromEnvironment:
-		return "environment " + s.Where
-	case FromFlag:
-		return "flag " + s.Where
-	}
-	return "default"
+	words := [...]string{"default", "computed", "file ", "environment ", "flag "}
+	return words[s.Kind] + s.Where
 }
 
 // KeyError is one thing wrong with a configuration.
@@ -92,38 +83,4 @@ func (e Errors) Unwrap() []error {
 		out[i] = k
 	}
 	return out
-}
-
-// nearest returns the candidate with the fewest edits to name, if they are few
-// enough that it is likely what was meant.
-func nearest(name string, candidates []string) (string, bool) {
-	best, bestDistance := "", len(name)/3+2
-	for _, c := range candidates {
-		if d := editDistance(name, c); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best, best != ""
-}
-
-// editDistance counts the insertions, deletions and replacements that turn a
-// into b (Wagner and Fischer 1974), in one row of memory.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

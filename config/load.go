@@ -7,19 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/file"
-	"github.com/knadh/koanf/providers/posflag"
-	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
-	yamlnode "go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/proa-kv/proa/internal/nearest"
 )
 
-const (
-	delimiter = "."
-	envPrefix = "PROA_"
-)
+const envPrefix = "PROA_"
 
 // Environment variables with the prefix of keys that are not keys.
 const (
@@ -57,16 +51,14 @@ func Load(o Options) (*Config, error) {
 		c.machine = ThisMachine()
 	}
 	l := loader{config: c, keys: c.keys(), broken: map[string]bool{}}
-	l.defaults()
+	for i := range l.keys {
+		l.assign(&l.keys[i], l.keys[i].fallback, Source{})
+	}
 	if err := l.file(o.filePath()); err != nil {
 		return nil, err
 	}
-	if err := l.environment(o.Environ); err != nil {
-		return nil, err
-	}
-	if err := l.flags(o.Flags); err != nil {
-		return nil, err
-	}
+	l.environment(o.Environ())
+	l.flags(o.Flags)
 	l.compute()
 	l.check()
 	if len(l.errors) > 0 {
@@ -111,25 +103,9 @@ func (l *loader) find(name string) *key {
 	return &l.keys[i]
 }
 
-func (l *loader) names() []string {
-	names := make([]string, len(l.keys))
-	for i := range l.keys {
-		names[i] = l.keys[i].name
-	}
-	return names
-}
-
 func (l *loader) fail(e *KeyError) {
 	l.errors = append(l.errors, e)
 	l.broken[e.Key] = true
-}
-
-// defaults sets every key to its default.
-func (l *loader) defaults() {
-	for i := range l.keys {
-		k := &l.keys[i]
-		l.assign(k, k.fallback, Source{})
-	}
 }
 
 // assign sets k to text. A value to be computed is only marked.
@@ -138,11 +114,8 @@ func (l *loader) assign(k *key, text string, s Source) {
 		l.config.sources[k.name] = Source{Kind: FromMachine}
 		return
 	}
-	if k.zero != "" && strings.EqualFold(strings.TrimSpace(text), k.zero) {
-		text = "0" // never, off, unlimited: the word that stands for it
-	}
-	if err := k.value.Set(text); err != nil {
-		if k.secret() {
+	if err := k.set(text); err != nil {
+		if k.secret {
 			text = "" // messages go to logs
 		}
 		l.fail(&KeyError{Key: k.name, Value: text, Source: s, Allowed: k.allowed(), Reason: err.Error()})
@@ -151,22 +124,31 @@ func (l *loader) assign(k *key, text string, s Source) {
 	l.config.sources[k.name] = s
 }
 
-// layer assigns every key that one source sets.
-func (l *loader) layer(k *koanf.Koanf, source func(key string) Source) {
-	values := k.All()
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		s := source(name)
-		known := l.find(name)
-		if known == nil {
-			l.unknown(name, values[name], s)
-			continue
+// layer is what one source sets: values by key, and where each stands.
+type layer struct {
+	kind   SourceKind
+	values map[string]any
+	where  map[string]string
+}
+
+func newLayer(kind SourceKind) layer { return layer{kind, map[string]any{}, map[string]string{}} }
+
+func (y layer) set(name string, value any, where string) {
+	y.values[name], y.where[name] = value, where
+}
+
+// add assigns every key that a layer sets, in the order of their names.
+func (l *loader) add(y layer) {
+	for _, name := range slices.Sorted(maps.Keys(y.values)) {
+		v, s := y.values[name], Source{Kind: y.kind, Where: y.where[name]}
+		k := l.find(name)
+		if k == nil {
+			l.unknown(name, v, s)
+		} else if text, ok := scalarText(v); ok {
+			l.assign(k, text, s)
+		} else {
+			l.fail(&KeyError{Key: name, Source: s, Reason: "must be a single value", Allowed: k.allowed()})
 		}
-		text, ok := scalarText(values[name])
-		if !ok {
-			l.fail(&KeyError{Key: name, Source: s, Reason: "must be a single value", Allowed: known.allowed()})
-			continue
-		}
-		l.assign(known, text, s)
 	}
 }
 
@@ -177,13 +159,24 @@ func (l *loader) unknown(name string, v any, s Source) {
 	if m, isMap := v.(map[string]any); isSection && (v == nil || isMap && len(m) == 0) {
 		return
 	}
-	e := &KeyError{Key: name, Source: s, Reason: "unknown key"}
+	names := make([]string, len(l.keys))
+	for i := range l.keys {
+		names[i] = l.keys[i].name
+	}
+	e := &KeyError{Key: name, Source: s, Reason: "unknown key" + didYouMean(name, names)}
 	if isSection {
 		e.Reason = "is a section and takes keys below it, not a value"
-	} else if like, ok := nearest(name, l.names()); ok {
-		e.Reason += fmt.Sprintf("; did you mean %s?", like)
 	}
 	l.fail(e)
+}
+
+// didYouMean is the end of a message about a name that is not one of names.
+func didYouMean(name string, names []string) string {
+	like := nearest.Name(name, names, len(name)/3+1)
+	if like == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", like)
 }
 
 // scalarText returns the text of a single value as it may stand in a file.
@@ -213,53 +206,66 @@ func (l *loader) file(path string) error {
 	if path == "" {
 		return nil
 	}
-	k := koanf.New(delimiter)
-	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+	text, err := os.ReadFile(path)
+	if err != nil {
 		return fmt.Errorf("configuration file %s: %w", path, err)
 	}
-	lines := lineNumbers(path)
-	l.layer(k, func(name string) Source {
+	var tree map[string]any
+	var document yaml.Node // of the same text: it knows the lines
+	if err := yaml.Unmarshal(text, &tree); err != nil {
+		return fmt.Errorf("configuration file %s: %w", path, err)
+	}
+	lines := map[string]int{}
+	if yaml.Unmarshal(text, &document) == nil && len(document.Content) > 0 {
+		collectLines(document.Content[0], "", lines)
+	}
+	y := newLayer(FromFile)
+	flatten(tree, "", func(name string, v any) {
 		where := path
 		if n, ok := lines[name]; ok {
 			where = fmt.Sprintf("%s:%d", path, n)
 		}
-		return Source{Kind: FromFile, Where: where}
+		y.set(name, v, where)
 	})
+	l.add(y)
 	return nil
 }
 
-// lineNumbers maps the keys of a YAML file to their lines. They only improve
-// messages, so a file that cannot be read gives none.
-func lineNumbers(path string) map[string]int {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil
+// flatten calls set with each value below a section, named with the names of all
+// sections that it is in. An empty section is a value.
+func flatten(section map[string]any, prefix string, set func(name string, v any)) {
+	for name, v := range section {
+		if inner, ok := v.(map[any]any); ok { // some name is not a string
+			named := map[string]any{}
+			for k, v := range inner {
+				named[fmt.Sprint(k)] = v
+			}
+			v = named
+		}
+		if inner, ok := v.(map[string]any); ok && len(inner) > 0 {
+			flatten(inner, prefix+name+".", set)
+		} else {
+			set(prefix+name, v)
+		}
 	}
-	var document yamlnode.Node
-	if yamlnode.Unmarshal(b, &document) != nil || len(document.Content) == 0 {
-		return nil
-	}
-	lines := map[string]int{}
-	collectLines(document.Content[0], "", lines)
-	return lines
 }
 
-func collectLines(n *yamlnode.Node, prefix string, lines map[string]int) {
-	if n.Kind != yamlnode.MappingNode {
+func collectLines(n *yaml.Node, prefix string, lines map[string]int) {
+	if n.Kind != yaml.MappingNode {
 		return
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := prefix + n.Content[i].Value
 		lines[name] = n.Content[i].Line
-		collectLines(n.Content[i+1], name+delimiter, lines)
+		collectLines(n.Content[i+1], name+".", lines)
 	}
 }
 
 // environment loads PROA_SECTION_KEY variables. Other variables with the
 // prefix are errors only where they look like a key: platforms such as
 // Kubernetes set variables of this form for a service named proa.
-func (l *loader) environment(environ func() []string) error {
-	byEnv := map[string]string{}
+func (l *loader) environment(environ []string) {
+	byEnv := map[string]string{EnvJoinToken: "node.join_token"}
 	var names, sections []string
 	for i := range l.keys {
 		k := &l.keys[i]
@@ -267,77 +273,46 @@ func (l *loader) environment(environ func() []string) error {
 		names = append(names, k.env())
 		sections = append(sections, envPrefix+strings.ToUpper(k.section())+"_")
 	}
-	byEnv[EnvJoinToken] = "node.join_token"
-	var strangers []string
-	where := map[string]string{} // the variable that a key was set by
-	k := koanf.New(delimiter)
-	err := k.Load(env.Provider(delimiter, env.Opt{
-		Prefix:      envPrefix,
-		EnvironFunc: environ,
-		TransformFunc: func(variable, text string) (string, any) {
-			name, ok := byEnv[variable]
-			if !ok && variable != EnvFile && variable != EnvEndpoints && variable != EnvContext {
-				strangers = append(strangers, variable)
-			}
-			where[name] = variable
-			return name, text
-		},
-	}), nil)
-	if err != nil {
-		return fmt.Errorf("environment: %w", err)
-	}
-	for _, v := range strangers {
-		like, close := nearest(v, names)
-		inSection := slices.ContainsFunc(sections, func(s string) bool { return strings.HasPrefix(v, s) })
-		if !close && !inSection {
+	y := newLayer(FromEnvironment)
+	for _, entry := range environ {
+		variable, text, _ := strings.Cut(entry, "=")
+		if name, ok := byEnv[variable]; ok {
+			y.set(name, text, variable)
 			continue
 		}
-		e := &KeyError{Key: v, Source: Source{Kind: FromEnvironment, Where: v}, Reason: "unknown key"}
-		if close {
-			e.Reason += fmt.Sprintf("; did you mean %s?", like)
+		if !strings.HasPrefix(variable, envPrefix) || slices.Contains([]string{EnvFile, EnvEndpoints, EnvContext}, variable) {
+			continue
 		}
-		l.fail(e)
+		like := didYouMean(variable, names)
+		if like != "" || slices.ContainsFunc(sections, func(s string) bool { return strings.HasPrefix(variable, s) }) {
+			l.fail(&KeyError{Key: variable, Source: Source{Kind: FromEnvironment, Where: variable}, Reason: "unknown key" + like})
+		}
 	}
-	l.layer(k, func(name string) Source {
-		return Source{Kind: FromEnvironment, Where: where[name]}
-	})
-	return nil
+	l.add(y)
 }
 
 // flags loads the flags that were given on the command line.
-func (l *loader) flags(set *pflag.FlagSet) error {
+func (l *loader) flags(set *pflag.FlagSet) {
 	if set == nil {
-		return nil
+		return
 	}
-	k := koanf.New(delimiter)
-	where := map[string]string{}
-	provider := posflag.ProviderWithFlag(set, delimiter, nil, func(f *pflag.Flag) (string, any) {
-		name := flagKeys[f.Name]
-		if name != "" && f.Changed {
-			where[name] = "--" + f.Name
-		}
-		return name, f.Value.String()
-	})
-	if err := k.Load(provider, nil); err != nil {
-		return fmt.Errorf("flags: %w", err)
-	}
-	if f := set.Lookup(flagSet); f != nil && f.Changed {
-		settings, _ := set.GetStringArray(flagSet)
-		for _, setting := range settings {
-			name, text, ok := strings.Cut(setting, "=")
-			name = strings.TrimSpace(name)
-			if !ok {
-				l.fail(&KeyError{Key: name, Source: Source{Kind: FromFlag, Where: "--set"}, Reason: "must have the form --set key=value"})
-				continue
-			}
-			if err := k.Set(name, text); err != nil {
-				return fmt.Errorf("flags: %w", err)
-			}
-			where[name] = "--set"
+	y := newLayer(FromFlag)
+	for _, k := range l.keys {
+		if f := set.Lookup(k.flag); f != nil && f.Changed {
+			y.set(k.name, f.Value.String(), "--"+f.Name)
 		}
 	}
-	l.layer(k, func(name string) Source { return Source{Kind: FromFlag, Where: where[name]} })
-	return nil
+	settings, _ := set.GetStringArray(flagSet) // none where there is no such flag
+	for _, setting := range settings {
+		name, text, ok := strings.Cut(setting, "=")
+		name = strings.TrimSpace(name)
+		if !ok {
+			l.fail(&KeyError{Key: name, Source: Source{Kind: FromFlag, Where: "--set"}, Reason: "must have the form --set key=value"})
+			continue
+		}
+		y.set(name, text, "--set")
+	}
+	l.add(y)
 }
 
 // compute fills in what depends on the machine.
@@ -357,7 +332,7 @@ func (l *loader) notice() {
 		s := l.config.sources[k.name]
 		if k.effect != Active && s.Kind >= FromFile {
 			l.config.notices = append(l.config.notices, Notice{
-				Key: k.name, Value: k.value.String(), Source: s, Effect: k.effect, Doc: k.doc,
+				Key: k.name, Value: k.value.text(), Source: s, Effect: k.effect, Doc: k.doc,
 			})
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"strings"
 
-	yamlnode "go.yaml.in/yaml/v3"
+	"go.yaml.in/yaml/v3"
 )
 
 // Setting is one key of a loaded configuration.
@@ -25,7 +25,7 @@ func (c *Config) Settings() []Setting {
 	keys := c.keys()
 	out := make([]Setting, len(keys))
 	for i, k := range keys {
-		out[i] = Setting{Name: k.name, Value: k.value.String(), Source: c.sources[k.name], Effect: k.effect, Secret: k.secret()}
+		out[i] = Setting{Name: k.name, Value: k.value.text(), Source: c.sources[k.name], Effect: k.effect, Secret: k.secret}
 	}
 	return out
 }
@@ -80,7 +80,7 @@ func (c *Config) WriteYAML(w io.Writer, secrets bool) error {
 			fmt.Fprintf(b, "%s:\n", section)
 		}
 		text, note := yamlScalar(k.value), c.sources[k.name].String()
-		if k.secret() && !secrets && k.value.String() != "" {
+		if k.secret && !secrets && k.value.text() != "" {
 			text, note = `""`, note+"; set, and not shown without --show-secrets"
 		}
 		line := fmt.Sprintf("  %s: %s", strings.TrimPrefix(k.name, section+"."), text)
@@ -92,25 +92,20 @@ func (c *Config) WriteYAML(w io.Writer, secrets bool) error {
 	return b.Flush()
 }
 
-// secret reports whether the value of k is not to be shown.
-func (k *key) secret() bool {
-	_, secret := k.value.(tokenValue)
-	return secret
-}
-
 // yamlScalar writes free text quoted where YAML needs it.
 func yamlScalar(v value) string {
-	switch v.(type) {
-	case pathValue, addressValue, advertisedValue, peersValue, tokenValue:
-		if v.String() == "" {
-			return `""`
-		}
-		b, err := yamlnode.Marshal(v.String())
-		if err == nil {
-			return strings.TrimSpace(string(b))
-		}
+	text := v.text()
+	switch {
+	case !v.free:
+		return text
+	case text == "":
+		return `""`
 	}
-	return v.String()
+	b, err := yaml.Marshal(text)
+	if err != nil {
+		return text
+	}
+	return strings.TrimSpace(string(b))
 }
 
 // sectionTitles says what each section is about, for the reference.
@@ -176,23 +171,18 @@ memory:
 func WriteReference(w io.Writer) error {
 	b := bufio.NewWriter(w)
 	b.WriteString(referenceHead)
-	var c Config
-	flags := map[string]string{}
-	for flag, name := range flagKeys {
-		flags[name] = flag
-	}
 	section := ""
-	for _, k := range c.keys() {
+	for _, k := range new(Config).keys() {
 		if k.section() != section {
 			section = k.section()
 			fmt.Fprintf(b, "\n## %s\n\n%s\n", section, sectionTitles[section])
 		}
-		writeKey(b, &k, flags[k.name])
+		writeKey(b, &k)
 	}
 	return b.Flush()
 }
 
-func writeKey(b *bufio.Writer, k *key, flag string) {
+func writeKey(b *bufio.Writer, k *key) {
 	fallback := k.fallback
 	if fallback == "" {
 		fallback = "empty"
@@ -201,8 +191,8 @@ func writeKey(b *bufio.Writer, k *key, flag string) {
 	fmt.Fprintf(b, "- Default: `%s`\n", fallback)
 	fmt.Fprintf(b, "- Allowed: %s\n", k.allowed())
 	fmt.Fprintf(b, "- Environment: `%s`\n", k.env())
-	if flag != "" {
-		fmt.Fprintf(b, "- Flag: `--%s`\n", flag)
+	if k.flag != "" {
+		fmt.Fprintf(b, "- Flag: `--%s`\n", k.flag)
 	}
 	fmt.Fprintf(b, "- Effect: %s\n", k.effect)
 }

@@ -60,7 +60,7 @@ func operationOf(name string, args []string, reads bool) (op client.Operation, e
 		}
 	case "expire", "persist":
 	default:
-		if meant := nearest(name, slices.Collect(maps.Keys(counts))); meant != "" {
+		if meant := nearestName(name, slices.Collect(maps.Keys(counts))); meant != "" {
 			return op, fmt.Errorf("unknown operation %q; did you mean %s?", name, meant)
 		}
 		return op, fmt.Errorf("unknown operation %q", name)

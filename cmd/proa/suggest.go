@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/proa-kv/proa/internal/nearest"
 	"github.com/proa-kv/proa/internal/render"
 )
 
@@ -29,44 +30,9 @@ var otherNames = map[string]string{
 	"context get": "context show", "context switch": "context use",
 }
 
-// nearest returns the name that is least different from word, "" if none is much
-// like it.
-func nearest(word string, names []string) string {
-	best, least := "", max(1, len(word)/3)+1
-	for _, name := range names {
-		d := distance(word, name)
-		if len(word) >= 3 && strings.HasPrefix(name, word) {
-			d = 1
-		}
-		if d < least && d < len(name) {
-			best, least = name, d
-		}
-	}
-	return best
-}
-
-// distance is how many characters must be changed, added, left out, or swapped
-// with their neighbour to make b of a.
-func distance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		before, last, row = last, row, before
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j+1]+1, row[j]+1, last[j]+cost)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-	}
-	return row[len(b)]
+// nearestName returns the name that word is most likely meant to be, or "".
+func nearestName(word string, names []string) string {
+	return nearest.Name(word, names, max(1, len(word)/3))
 }
 
 // unknownCommand says what may have been meant, where err is about a command that
@@ -101,7 +67,7 @@ func unknownText(a *app, root, parent *cobra.Command, word string) string {
 		if a.shell && parent == root {
 			names = append(names, builtins...)
 		}
-		if name := nearest(word, names); name != "" {
+		if name := nearestName(word, names); name != "" {
 			meant = prefix + name
 		}
 	}
@@ -130,7 +96,7 @@ func explainFlag(err error, sets ...*pflag.FlagSet) error {
 		for _, s := range sets {
 			s.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		}
-		if meant := nearest(name, names); len(name) > 1 && meant != "" {
+		if meant := nearestName(name, names); len(name) > 1 && meant != "" {
 			return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, meant)
 		}
 		if unknown.GetSpecifiedShortnames() != "" {

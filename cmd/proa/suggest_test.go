@@ -60,14 +60,3 @@ func TestOtherNames(t *testing.T) {
 		}
 	}
 }
-
-func TestDistance(t *testing.T) {
-	for _, tt := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"put", "put", 0}, {"ptu", "put", 1}, {"pu", "put", 1}, {"putt", "put", 1}, {"pit", "put", 1}, {"", "abc", 3}, {"statsu", "status", 1}, {"kitten", "sitting", 3}} {
-		if got := distance(tt.a, tt.b); got != tt.want {
-			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
-		}
-	}
-}
