@@ -10,7 +10,7 @@ package client
 // then the attempt is given up, and the next one gets twice the time, so that
 // a server that is merely slow is not flooded. Or nothing at all has come over
 // the connection since the request was sent: then it is stalled. All that waits
-// on it goes elsewhere, and new requests avoid it until it is heard again.
+// on it goes elsewhere, and new requests avoid it until something comes over it again.
 //
 // A call is only ever moved if a connection to another node is there to take
 // it. The place in the table remains taken: the server still counts the
@@ -24,15 +24,15 @@ const attemptDoublings = 5
 
 // watchAttempts counts one tick, and moves the calls whose attempt has taken
 // too long.
-func (c *Client) watchAttempts() {
-	tick := c.tick.Add(1)
-	for _, cn := range c.openConns() {
+func (j *janitor) watchAttempts() {
+	tick := j.tick.Add(1)
+	for _, cn := range j.c.pool.open() {
 		if cn.inFlight.Load() == 0 {
 			continue
 		}
-		if !c.elsewhere(cn) {
-			if tick-cn.heardTick.Load() > attemptTicks {
-				c.widen()
+		if !j.c.pool.elsewhere(cn) {
+			if tick-cn.lastTick.Load() > attemptTicks {
+				j.c.pool.widen()
 			}
 			continue
 		}
@@ -42,34 +42,13 @@ func (c *Client) watchAttempts() {
 			cn.log.Warn("no answer from the node, using other nodes", "node", cn.info.Node)
 		}
 		if len(moved) > 0 {
-			c.refreshSoon()
+			j.c.router.refreshSoon()
 		}
 		for _, ca := range moved {
 			ca.avoid = cn.node
-			c.resubmit(ca)
+			j.c.dispatcher.resubmit(ca)
 		}
 	}
-}
-
-// openConns returns all connections, draining ones too.
-func (c *Client) openConns() []*conn {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	conns := make([]*conn, 0, len(c.conns))
-	for cn := range c.conns {
-		conns = append(conns, cn)
-	}
-	return conns
-}
-
-// elsewhere reports whether another node than cn's can take requests.
-func (c *Client) elsewhere(cn *conn) bool {
-	for _, other := range *c.ready.Load() {
-		if other.node != cn.node && !other.stalled.Load() {
-			return true
-		}
-	}
-	return false
 }
 
 // overdue takes the calls out that have to be moved, and finds out whether the
@@ -78,7 +57,7 @@ func (c *Client) elsewhere(cn *conn) bool {
 func (cn *conn) overdue(tick uint32) (moved []*call) {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
-	silent := tick-cn.heardTick.Load() > attemptTicks
+	silent := tick-cn.lastTick.Load() > attemptTicks
 	stalled := false
 	for i := range cn.slots {
 		if s := &cn.slots[i]; s.call != nil && silent && tick-s.tick > attemptTicks {
@@ -112,7 +91,7 @@ func (cn *conn) detach(s *slot, i int) bool {
 	switch {
 	case ca.state.Load() != callSent:
 		return false
-	case ca.write && ca.sequence == 0 || !cn.c.mayRetry(ca):
+	case ca.write && ca.sequence == 0 || !cn.c.dispatcher.mayRetry(ca):
 		return false
 	case s.partly: // it is being answered
 		return false

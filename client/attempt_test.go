@@ -17,7 +17,7 @@ func byHand(cfg *Config) { cfg.AttemptTimeout, cfg.KeepAlive = time.Hour, -1 }
 
 func (c *Client) ticks(n int) {
 	for range n {
-		c.watchAttempts()
+		c.janitor.watchAttempts()
 	}
 }
 
@@ -57,7 +57,7 @@ func TestSilentLeader(t *testing.T) {
 			cl := newFakeCluster(t, 3)
 			c := cl.dial(true, func(cfg *Config) { byHand(cfg); cfg.ExactlyOnce = true }, 1)
 			k := keyIn(1, 0)
-			cn := (*c.routes.Load().nodes[2].ready.Load())[0]
+			cn := (*c.router.table.Load().nodes[2].ready.Load())[0]
 			kept := cl.fallSilent(2, v)
 			write, read := c.IncrAsync(k, 1), c.GetAsync(keyIn(1, 1))
 			eventually(t, func() bool {
@@ -194,15 +194,15 @@ func TestSlowRequest(t *testing.T) {
 	total := func() (n int) {
 		for _, node := range []uint64{1, 2, 3} {
 			o := OpPing()
-			ca, err := c.encode(t.Context(), &o)
+			ca, err := c.caller.encode(t.Context(), &o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			ca.to = c.routes.Load().nodes[node]
-			if err := c.await(t.Context(), ca); err != nil {
+			ca.to = c.router.table.Load().nodes[node]
+			if err := c.caller.await(t.Context(), ca); err != nil {
 				t.Fatal(err)
 			}
-			c.release(ca)
+			c.caller.release(ca)
 		}
 		cl.set(func() { n = asked[0] + asked[1] + asked[2] })
 		return n
@@ -330,7 +330,7 @@ func TestPartlyAnswered(t *testing.T) {
 		rows <- n
 	}()
 	eventually(t, func() bool {
-		for _, cn := range *c.ready.Load() {
+		for _, cn := range *c.pool.ready.Load() {
 			cn.mu.Lock()
 			for i := range cn.slots {
 				if cn.slots[i].partly && cn.slots[i].call != nil {
@@ -369,8 +369,8 @@ func TestSilentNodeTakesNothing(t *testing.T) {
 		return stuck.writing && len(stuck.queue)-stuck.head == 2
 	})
 	c.ticks(attemptTicks)
-	other := c.newConn(c.newEndpoint(endpoint{name: "other"}), here, ServerInfo{Node: 2, FrameBytesMax: protocol.FrameBytesMax})
-	if err := c.addReady(other); err != nil {
+	other := c.newConn(c.pool.newEndpoint(endpoint{name: "other"}), here, ServerInfo{Node: 2, FrameBytesMax: protocol.FrameBytesMax})
+	if err := c.pool.add(other); err != nil {
 		t.Fatal(err)
 	}
 	c.ticks(1)
@@ -414,8 +414,8 @@ func TestLargeFrameStays(t *testing.T) {
 	if _, err := io.ReadFull(there, make([]byte, 1000)); err != nil {
 		t.Fatal(err)
 	}
-	other := c.newConn(c.newEndpoint(endpoint{name: "other"}), here, ServerInfo{Node: 2, FrameBytesMax: protocol.FrameBytesMax})
-	if err := c.addReady(other); err != nil {
+	other := c.newConn(c.pool.newEndpoint(endpoint{name: "other"}), here, ServerInfo{Node: 2, FrameBytesMax: protocol.FrameBytesMax})
+	if err := c.pool.add(other); err != nil {
 		t.Fatal(err)
 	}
 	c.ticks(50)

@@ -81,18 +81,18 @@ func (b *Batch) rest(results []Result) (r rest) {
 	return r
 }
 
-// pauseBatch waits before another attempt, and returns false if there is no
+// pause waits before another attempt, and returns false if there is no
 // time for one.
-func (c *Client) pauseBatch(ctx context.Context, attempts int, asked time.Duration, until int64) bool {
+func (k *caller) pause(ctx context.Context, attempts int, asked time.Duration, until int64) bool {
 	pause := retryPause(attempts, asked)
-	if until != 0 && c.now()+int64(pause) >= until {
+	if until != 0 && k.c.now()+int64(pause) >= until {
 		return false
 	}
 	t := time.NewTimer(pause)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return !c.isClosed()
+		return !k.c.dispatcher.isClosed()
 	case <-ctx.Done():
 		return false
 	}

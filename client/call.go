@@ -2,7 +2,6 @@ package client
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -75,7 +74,7 @@ type call struct {
 
 	refusal atomic.Uint32 // the Status that made it wait for another attempt, 0: none
 
-	// The list the call waits in (Client.mu).
+	// The list the call waits in (dispatcher.mu).
 	next, prev *call
 	list       *callList // nil: none
 	order      uint64    // among the calls of all lists; lower is older
@@ -87,7 +86,7 @@ type call struct {
 	parts   [][]byte // bodies of the frames before the last one; own memory
 	partsN  int      // bytes in parts
 	age     time.Duration
-	stale   bool   // age was told
+	stale   bool   // the reply carries its age
 	failure *Error // found on this side; status and body do not count
 	spare   []byte // reused for short bodies
 
@@ -101,100 +100,6 @@ type call struct {
 // sink receives a completed call on the goroutine that completed it. It must
 // copy what it keeps.
 type sink interface{ finish(*call) }
-
-// makeCall makes one for the pool.
-func makeCall() any { return &call{ready: make(chan struct{}, 1)} }
-
-// newCall takes a call from the pool and encodes the header and extensions;
-// the caller appends the body.
-func (c *Client) newCall(ctx context.Context, o *Operation) *call {
-	ca := c.calls.Get().(*call)
-	ca.code, ca.write = o.code, isWrite(o.code)
-	ca.deadline, ca.expires = c.deadline(ctx, o)
-	x := protocol.Extensions{}
-	if ca.deadline != 0 {
-		x.DeadlineMillis = 1 // makes room; what is left is patched in when the frame goes
-	}
-	c.addConsistency(ca, o, &x)
-	if c.session != nil && ca.write && o.code != protocol.OpAdmin {
-		x.Session, ca.once = c.session.id, true
-	}
-	if o.code == protocol.OpDeleteRange && o.number != 0 {
-		x.HasShard, x.Shard = true, uint16(o.number-1)
-	}
-	flags := protocol.Flags(0)
-	if !x.Empty() {
-		flags = protocol.FlagExtensions
-	}
-	ca.frame = protocol.Begin(ca.frame[:0], uint8(o.code), flags, 0)
-	if flags != 0 {
-		ca.frame = x.AppendTo(ca.frame)
-	}
-	return ca
-}
-
-// deadline returns when the call's time is up, 0 for never, and whether the
-// janitor has to see to it because no context does.
-func (c *Client) deadline(ctx context.Context, o *Operation) (at int64, expires bool) {
-	d, ok := ctx.Deadline()
-	timeout := o.timeout
-	if timeout == 0 && !ok {
-		timeout = c.cfg.RequestTimeout
-	}
-	now := c.now()
-	if timeout > 0 {
-		at, expires = after(now, timeout), true
-	}
-	if ok {
-		if end := after(now, time.Until(d)); at == 0 || end < at {
-			at, expires = end, false
-		}
-	}
-	return at, expires
-}
-
-// after returns the time d after now, or the end of time where that comes first.
-// now is not negative.
-func after(now int64, d time.Duration) int64 {
-	return now + min(int64(d), math.MaxInt64-now)
-}
-
-// addConsistency fills in what depends on the key and on the kind of read:
-// the slot, the consistency, the token.
-func (c *Client) addConsistency(ca *call, o *Operation, x *protocol.Extensions) {
-	several := c.routes.Load().several
-	if (several || c.seen != nil) && len(o.key) > 0 {
-		ca.slot, ca.routed, ca.track = protocol.Slot(o.key), several, c.seen != nil
-	}
-	if ca.write || inLogOrder(o.code) || o.code == protocol.OpPing {
-		return
-	}
-	level := c.cfg.Consistency
-	if o.hasConsistency {
-		level = o.consistency
-	}
-	switch level {
-	case Stale:
-		x.Consistency, ca.weak = Stale, true
-	case SessionReads:
-		if ca.track {
-			x.Consistency, x.Token = SessionReads, c.seen[ca.slot].Load()
-			ca.weak = true
-		}
-	}
-}
-
-// encode makes the call of a single operation.
-func (c *Client) encode(ctx context.Context, o *Operation) (*call, error) {
-	if err := o.check(); err != nil {
-		return nil, refused(o.code, err)
-	}
-	ca := c.newCall(ctx, o)
-	ca.frame = o.appendBody(ca.frame)
-	ca.keyLen = len(o.key)
-	ca.keyAt = len(ca.frame) - len(o.value) - len(o.key)
-	return ca, nil
-}
 
 // key returns the call's key as a view of the frame.
 func (ca *call) key() []byte { return ca.frame[ca.keyAt : ca.keyAt+ca.keyLen] }
@@ -230,150 +135,6 @@ func (ca *call) enforced() int64 {
 	return 0
 }
 
-// start sends an operation whose answer goes to h or s.
-func (c *Client) start(o *Operation, s sink, h Handler) error {
-	ca, err := c.encode(context.Background(), o)
-	if err != nil {
-		return err
-	}
-	ca.sink, ca.handler = s, h
-	if err := c.submit(ca); err != nil {
-		c.release(ca)
-		return err
-	}
-	return nil
-}
-
-// roundTrip sends one operation, waits, and decodes the answer into r, whose
-// slices are then the caller's. It returns nil or an *Error.
-func (c *Client) roundTrip(ctx context.Context, o *Operation, r *Result) error {
-	ca, err := c.encode(ctx, o)
-	if err != nil {
-		return err
-	}
-	if err := c.wait(ctx, ca); err != nil {
-		return err
-	}
-	err = ca.result(r)
-	if ca.code != protocol.OpGet {
-		r.own()
-	}
-	c.release(ca)
-	return err
-}
-
-// await sends ca, waits, and returns an error unless the status is OK. After
-// an error ca is no longer the caller's.
-func (c *Client) await(ctx context.Context, ca *call) error {
-	if err := c.wait(ctx, ca); err != nil {
-		return err
-	}
-	if err := ca.statusError(); err != nil {
-		c.release(ca)
-		return err
-	}
-	return nil
-}
-
-// wait sends ca and waits until it has been answered. If ctx ends first, ca is
-// given up and an *Error returned; ca is no longer the caller's then.
-func (c *Client) wait(ctx context.Context, ca *call) error {
-	err := ctx.Err()
-	if err != nil {
-		err = &Error{Op: ca.code.String(), Outcome: NotDone, Err: err}
-	} else {
-		err = c.submit(ca)
-	}
-	if err != nil {
-		c.release(ca)
-		return err
-	}
-	if ctx.Done() == nil {
-		<-ca.ready
-		return nil
-	}
-	select {
-	case <-ca.ready:
-		return nil
-	case <-ctx.Done():
-	}
-	if err := c.cancel(ca, ctx.Err()); err != nil {
-		return err
-	}
-	<-ca.ready // the answer won the race
-	return nil
-}
-
-// cancel gives up a call whose context ended. It returns nil if the answer
-// came first.
-func (c *Client) cancel(ca *call, cause error) error {
-	prev := ca.state.Swap(callDone)
-	if prev == callDone {
-		return nil
-	}
-	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
-	if ca.write && (prev == callSent || ca.tainted.Load()) {
-		e.Outcome = Unknown
-	}
-	if prev == callWaiting {
-		e.Err = c.explainWait(ca, cause)
-		c.unlist(ca)
-	} else {
-		e.Err = ca.explainAttempts(cause)
-	}
-	c.finish(ca)
-	c.refill()
-	return e
-}
-
-// release returns a call to the pool, unless something may still refer to it.
-func (c *Client) release(ca *call) {
-	if ca.abandoned {
-		return
-	}
-	frame, spare, ready := ca.frame[:0], ca.spare[:0], ca.ready
-	if cap(frame) > frameKeptBytes {
-		frame = nil
-	}
-	*ca = call{frame: frame, spare: spare, ready: ready}
-	c.calls.Put(ca)
-}
-
-// finish notes that a call, which is callDone, will never be sent again. That
-// may let calls go that wait for a sequence number: refill must follow.
-func (c *Client) finish(ca *call) {
-	if ca.once {
-		c.session.finish(ca)
-	}
-}
-
-// complete hands a call that the caller moved to callDone to whoever waits for
-// it. ca.body must be a view that lives until complete returns, or own memory.
-// The caller must not touch ca afterwards, and must call refill, once for all
-// the calls it completes.
-func (c *Client) complete(ca *call) {
-	c.finish(ca)
-	switch {
-	case ca.handler != nil:
-		r := &ca.scratch
-		*r = Result{}
-		if err := ca.result(r); err != nil {
-			r.Err = err
-		}
-		c.observe(ca, r.Version)
-		ca.handler.Complete(r)
-		c.release(ca)
-	case ca.sink != nil:
-		c.observeBody(ca)
-		ca.sink.finish(ca)
-		c.release(ca)
-	default:
-		ca.own()
-		c.observeBody(ca)
-		ca.ready <- struct{}{}
-	}
-}
-
 // own copies the body out of the read buffer. Bodies that a user will get
 // slices of get memory of their own; the others share the call's.
 func (ca *call) own() {
@@ -400,33 +161,6 @@ func sharesBody(code protocol.Opcode) bool {
 		return true
 	}
 	return false
-}
-
-// observe notes the version an answer has shown. A RENAME shows that of its
-// destination; both keys lie in one shard, whose versions are comparable.
-func (c *Client) observe(ca *call, version uint64) {
-	if !ca.track || version == 0 {
-		return
-	}
-	c.seen.observe(ca.slot, version)
-	if ca.code == protocol.OpRename {
-		c.seen.observe(protocol.Slot(ca.frame[ca.keyAt+ca.keyLen:]), version)
-	}
-}
-
-// observeRow notes the version of one row among several.
-func (c *Client) observeRow(key []byte, version uint64) {
-	if c.seen != nil && version != 0 {
-		c.seen.observe(protocol.Slot(key), version)
-	}
-}
-
-// observeBody does so before the body is decoded: every tracked reply with a
-// body of its own begins with the version.
-func (c *Client) observeBody(ca *call) {
-	if ca.track && ca.failure == nil && ca.status.CarriesResult() && len(ca.body) >= 8 {
-		c.observe(ca, binary.LittleEndian.Uint64(ca.body))
-	}
 }
 
 // statusError returns the call's failure as an *Error, nil if the server
@@ -456,7 +190,7 @@ func (ca *call) doubt(e *Error) {
 }
 
 // applied reports whether a status comes from carrying the command out, so
-// that with a session it tells the outcome of all attempts.
+// that with a session it is the outcome of all attempts.
 func applied(s Status) bool {
 	switch s {
 	case protocol.StatusConditionFailed, protocol.StatusNotInteger, protocol.StatusOverflow, protocol.StatusNotFloat:

@@ -303,7 +303,7 @@ func TestInFlightLimit(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for cn := range c.conns {
+	for cn := range c.pool.conns {
 		if len(cn.slots) != 3 {
 			t.Errorf("table of %d slots", len(cn.slots))
 		}
@@ -691,7 +691,7 @@ func TestLongTimes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer patient.Close()
-	if d := patient.backoff(1000); d < math.MaxInt64/2 {
+	if d := patient.cfg.backoff(1000); d < math.MaxInt64/2 {
 		t.Error(d)
 	}
 }

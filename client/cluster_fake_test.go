@@ -213,7 +213,7 @@ func (cl *fakeCluster) dial(connected bool, change func(*Config), nodes ...int) 
 			change(cfg)
 		}
 	})
-	eventually(cl.t, func() bool { return c.routes.Load().epoch != 0 })
+	eventually(cl.t, func() bool { return c.router.table.Load().epoch != 0 })
 	if connected {
 		cl.connect(c)
 	}
@@ -224,8 +224,8 @@ func (cl *fakeCluster) dial(connected bool, change func(*Config), nodes ...int) 
 func (cl *fakeCluster) connect(c *Client) {
 	cl.t.Helper()
 	for i := range cl.nodes {
-		n := c.routes.Load().nodes[uint64(i+1)]
-		c.want(n)
+		n := c.router.table.Load().nodes[uint64(i+1)]
+		c.router.want(n)
 		eventually(cl.t, func() bool { return len(*n.ready.Load()) > 0 })
 	}
 	cl.forgetRequests()

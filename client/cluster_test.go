@@ -23,7 +23,7 @@ func TestRequestsGoToLeaders(t *testing.T) {
 	cl := newFakeCluster(t, 3)
 	c := cl.dial(false, nil, 1)
 	for shard := range fakeShards { // whoever leads it is connected to on demand
-		n := c.routes.Load().leaderOf(keyIn(shard, 0))
+		n := c.router.table.Load().leaderOf(keyIn(shard, 0))
 		eventually(t, func() bool {
 			if _, err := c.Put(t.Context(), keyIn(shard, 0), nil); err != nil {
 				t.Fatal(err)
@@ -80,7 +80,7 @@ func TestLeaderMoves(t *testing.T) {
 		if got := cl.counts(); !slices.Equal(got, test.want) {
 			t.Errorf("%d: requests %v, want %v", i, got, test.want)
 		}
-		if n := c.routes.Load().leaderOf(k); n == nil || n.id != test.leader {
+		if n := c.router.table.Load().leaderOf(k); n == nil || n.id != test.leader {
 			t.Errorf("%d: thinks %v leads, want %d", i, n, test.leader)
 		}
 		if _, err := c.Get(t.Context(), k); !errors.Is(err, nil) {
@@ -115,7 +115,7 @@ func TestNotLeaderWithoutHint(t *testing.T) {
 	if got := cl.counts(); got[1] == 0 || got[2] != 1 {
 		t.Errorf("requests %v", got)
 	}
-	if n := c.routes.Load().leaderOf(k); n == nil || n.id != 3 {
+	if n := c.router.table.Load().leaderOf(k); n == nil || n.id != 3 {
 		t.Errorf("thinks that %v leads", n)
 	}
 }
@@ -199,10 +199,10 @@ func TestUnreachableAddresses(t *testing.T) {
 				t.Errorf("requests %v", got)
 			}
 			if name == "other node" {
-				n := c.routes.Load().nodes[2]
+				n := c.router.table.Load().nodes[2]
 				eventually(t, func() bool {
-					c.mu.Lock()
-					defer c.mu.Unlock()
+					c.dispatcher.mu.Lock()
+					defer c.dispatcher.mu.Unlock()
 					return n.link != nil && errors.Is(n.link.failure(0).Err, ErrHandshake)
 				})
 			}
@@ -273,7 +273,7 @@ func TestNewEpoch(t *testing.T) {
 	if _, err := c.Put(t.Context(), k, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return c.routes.Load().epoch == 2 })
+	eventually(t, func() bool { return c.router.table.Load().epoch == 2 })
 	cl.connect(c)
 	c.Put(t.Context(), k, nil)
 	if got := cl.counts(); !slices.Equal(got, []int{0, 0, 0, 1}) {
@@ -284,15 +284,15 @@ func TestNewEpoch(t *testing.T) {
 	if _, err := c.Put(t.Context(), k, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, func() bool { return c.routes.Load().epoch == 3 })
+	eventually(t, func() bool { return c.router.table.Load().epoch == 3 })
 	// A node that has left is forgotten, with its connections.
-	gone := c.routes.Load().nodes[2]
+	gone := c.router.table.Load().nodes[2]
 	cl.set(func() {
 		cl.epoch, cl.address[1] = 4, "elsewhere.invalid:1"
 		cl.leaders = [fakeShards]uint64{4, 1, 4, 1}
 	})
-	c.refreshSoon()
-	eventually(t, func() bool { return c.routes.Load().epoch == 4 && len(*gone.ready.Load()) == 0 })
+	c.router.refreshSoon()
+	eventually(t, func() bool { return c.router.table.Load().epoch == 4 && len(*gone.ready.Load()) == 0 })
 	for i := range 20 {
 		if _, err := c.Put(t.Context(), keyIn(i%fakeShards, i), nil); err != nil {
 			t.Fatal(err)
@@ -317,7 +317,7 @@ func TestAdoptRoutes(t *testing.T) {
 		return m
 	}
 	leads := func(slot uint16) uint64 {
-		if n := c.routes.Load().leader(slot); n != nil {
+		if n := c.router.table.Load().leader(slot); n != nil {
 			return n.id
 		}
 		return 0
@@ -338,16 +338,16 @@ func TestAdoptRoutes(t *testing.T) {
 		{reply(9, 12, 1, 2, 3), 9, 0},   // a leader that is not listed
 		{&protocol.RoutesReply{}, 9, 0}, // epoch 0
 	} {
-		c.adopt(step.m)
-		tab := c.routes.Load()
+		c.router.adopt(step.m)
+		tab := c.router.table.Load()
 		if tab.epoch != step.epoch || leads(0) != step.want || leads(99) != step.want || leads(299) != step.want {
 			t.Errorf("%d: epoch %d, leader %d", i, tab.epoch, leads(0))
 		}
 		if leads(100) != 0 || leads(300) != 0 || leads(protocol.Slots-1) != 0 || tab.nodes[0] != nil {
 			t.Errorf("%d: leaders %d, %d for slots that have none", i, leads(100), leads(300))
 		}
-		if tab.several != (len(tab.nodes) > 1) || len(c.nodes) != len(tab.nodes) {
-			t.Errorf("%d: %d nodes kept for %d", i, len(c.nodes), len(tab.nodes))
+		if tab.several != (len(tab.nodes) > 1) || len(c.pool.nodes) != len(tab.nodes) {
+			t.Errorf("%d: %d nodes kept for %d", i, len(c.pool.nodes), len(tab.nodes))
 		}
 	}
 }
@@ -373,7 +373,7 @@ func TestEndpointDies(t *testing.T) {
 	if _, err := c.Put(t.Context(), keyIn(0, 0), nil); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(*c.ready.Load()); n != 1 {
+	if n := len(*c.pool.ready.Load()); n != 1 {
 		t.Fatalf("%d connections for one leader", n)
 	}
 	cl.nodes[0].close()
@@ -386,7 +386,7 @@ func TestEndpointDies(t *testing.T) {
 	// When it is back it is used again, in place of its advertised address.
 	cl.restart(1)
 	cl.set(func() { cl.leaders = [fakeShards]uint64{1, 1, 1, 1} })
-	n := c.routes.Load().nodes[1]
+	n := c.router.table.Load().nodes[1]
 	eventually(t, func() bool {
 		if _, err := c.Put(t.Context(), keyIn(0, 0), nil); err != nil {
 			t.Fatal(err)
@@ -406,7 +406,7 @@ func TestEndpointSupersedesLink(t *testing.T) {
 	address := behind.Addr().String()
 	behind.Close()
 	c := cl.dial(true, func(cfg *Config) { cfg.Endpoints = append(cfg.Endpoints, address) }, 1)
-	n := c.routes.Load().nodes[2]
+	n := c.router.table.Load().nodes[2]
 	first := (*n.ready.Load())[0]
 	if first.ep.node != n {
 		t.Fatal("not connected by the advertised address")
@@ -461,12 +461,12 @@ func TestOtherCluster(t *testing.T) {
 	}
 	f.hello, g.hello = hello(7), hello(7)
 	c := dial(t, func(cfg *Config) { cfg.SessionReads = true }, f, g)
-	eventually(t, func() bool { return len(*c.ready.Load()) == 2 })
+	eventually(t, func() bool { return len(*c.pool.ready.Load()) == 2 })
 	c.Put(t.Context(), []byte("k"), nil)
 	g.set(func() { g.hello = hello(8) })
 	g.dropAll()
-	eventually(t, func() bool { return errors.Is(c.endpoints[1].failure(0).Err, ErrHandshake) })
-	if n := len(*c.ready.Load()); n != 1 {
+	eventually(t, func() bool { return errors.Is(c.pool.endpoints[1].failure(0).Err, ErrHandshake) })
+	if n := len(*c.pool.ready.Load()); n != 1 {
 		t.Errorf("%d connections", n)
 	}
 	f.close()
@@ -509,7 +509,7 @@ func TestPinnedCluster(t *testing.T) {
 	}
 	f.set(func() { f.hello = hello(9) })
 	f.dropAll()
-	eventually(t, func() bool { return len(*c.ready.Load()) == 0 })
+	eventually(t, func() bool { return len(*c.pool.ready.Load()) == 0 })
 	if _, err := c.Put(t.Context(), []byte("k"), nil, WithTimeout(50*time.Millisecond)); !errors.Is(err, ErrWrongCluster) {
 		t.Errorf("after the cluster was made anew: %v", err)
 	}
@@ -535,10 +535,10 @@ func TestAdvertisedAddressOfOtherCluster(t *testing.T) {
 	cl.set(func() { cl.address[1] = other.address() })
 	c := cl.dial(false, nil, 1)
 	cl.nodes[0].close() // no connection is left
-	n := c.routes.Load().nodes[2]
+	n := c.router.table.Load().nodes[2]
 	eventually(t, func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
+		c.dispatcher.mu.Lock()
+		defer c.dispatcher.mu.Unlock()
 		return n.link != nil && errors.Is(n.link.failure(0).Err, ErrHandshake)
 	})
 	if _, err := c.Get(t.Context(), []byte("k"), WithTimeout(20*time.Millisecond)); !errors.Is(err, ErrUnavailable) {
@@ -689,7 +689,7 @@ func TestNextAttempt(t *testing.T) {
 func TestMoved(t *testing.T) {
 	cl := newFakeCluster(t, 2)
 	c := cl.dial(true, nil, 1)
-	cn := (*c.routes.Load().nodes[2].ready.Load())[0]
+	cn := (*c.router.table.Load().nodes[2].ready.Load())[0]
 	for _, test := range []struct {
 		status Status
 		leader uint64
@@ -698,7 +698,7 @@ func TestMoved(t *testing.T) {
 		{protocol.StatusNotLeader, 1, true}, {protocol.StatusNotLeader, 2, false}, {protocol.StatusNotLeader, 0, false},
 		{protocol.StatusShuttingDown, 0, true}, {protocol.StatusNoQuorum, 1, false}, {protocol.StatusBusy, 1, false},
 	} {
-		if got := c.moved(cn, test.status, test.leader); got != test.want {
+		if got := c.dispatcher.moved(cn, test.status, test.leader); got != test.want {
 			t.Errorf("%v naming %d: %v", test.status, test.leader, got)
 		}
 	}
@@ -883,9 +883,9 @@ func TestNoQuorum(t *testing.T) {
 		waiting <- err
 	}()
 	eventually(t, func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		for ca := range c.delayed {
+		c.dispatcher.mu.Lock()
+		defer c.dispatcher.mu.Unlock()
+		for ca := range c.dispatcher.delayed {
 			if ca.attempts.Load() > 2 {
 				return true
 			}
@@ -949,7 +949,7 @@ func TestWeakReadsAreSpread(t *testing.T) {
 	if _, err := c.Get(t.Context(), k, WithConsistency(Stale)); err != nil {
 		t.Error(err)
 	}
-	if n := c.routes.Load().leaderOf(k); n.id != 2 {
+	if n := c.router.table.Load().leaderOf(k); n.id != 2 {
 		t.Errorf("a weak read moved the leader to %d", n.id)
 	}
 }

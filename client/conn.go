@@ -42,7 +42,8 @@ const (
 // request is the table index plus 1, with the slot's generation in the upper
 // half, so that a late reply can never meet a newer request.
 //
-// Lock order: Client.mu before conn.mu before session.mu. None is held during
+// Lock order: dispatcher.mu or pool.mu, before conn.mu, before session.mu; nobody
+// holds the first two at once. None is held during
 // I/O or while a handler runs.
 type conn struct {
 	c       *Client
@@ -57,12 +58,12 @@ type conn struct {
 	wake    chan struct{} // hands writing to the writer goroutine
 	since   int64
 
-	inFlight  atomic.Int32
-	heard     atomic.Bool   // bytes came since the janitor looked last
-	silent    int           // janitor only: looks in a row without bytes
-	heardTick atomic.Uint32 // when bytes came last
-	stalled   atomic.Bool   // requests are out and nothing comes (see attempt.go)
-	ghost     call          // stands in the table for calls that were moved elsewhere; callDone
+	inFlight atomic.Int32
+	active   atomic.Bool   // bytes came since the janitor looked last
+	silent   int           // janitor only: looks in a row without bytes
+	lastTick atomic.Uint32 // when bytes came last
+	stalled  atomic.Bool   // requests are out and nothing comes (see attempt.go)
+	ghost    call          // stands in the table for calls that were moved elsewhere; callDone
 
 	mu       sync.Mutex
 	quiet    sync.Cond // writing became false
@@ -121,8 +122,8 @@ func (c *Client) newConn(ep *endpointState, nc net.Conn, info ServerInfo) *conn 
 		slots: make([]slot, n), free: make([]uint32, n),
 	}
 	cn.quiet.L = &cn.mu
-	cn.heard.Store(true)
-	cn.heardTick.Store(c.tick.Load())
+	cn.active.Store(true)
+	cn.lastTick.Store(c.janitor.tick.Load())
 	cn.ghost.state.Store(callDone)
 	for i := range cn.free {
 		cn.free[i] = uint32(n - 1 - i)
@@ -172,7 +173,7 @@ func (cn *conn) enqueue(ca *call) enqueued {
 	i := cn.free[len(cn.free)-1]
 	cn.free = cn.free[:len(cn.free)-1]
 	s := &cn.slots[i]
-	s.call, s.tick, s.partly = ca, cn.c.tick.Load(), false
+	s.call, s.tick, s.partly = ca, cn.c.janitor.tick.Load(), false
 	ca.attempts.Add(1)
 	ca.setID(s.id(int(i)))
 	cn.queue = append(cn.queue, ca)
@@ -213,7 +214,7 @@ func (cn *conn) flush() {
 	if cn.outAt == len(cn.out) && cn.large == nil {
 		cn.stopWriting()
 		cn.mu.Unlock()
-		cn.c.refill() // all that was queued had been given up
+		cn.c.dispatcher.refill() // all that was queued had been given up
 		return
 	}
 	cn.mu.Unlock()
@@ -249,7 +250,7 @@ func (cn *conn) writeLoop() {
 		}
 		for cn.writeSome() {
 		}
-		cn.c.refill() // what was given up in the queue made room
+		cn.c.dispatcher.refill() // what was given up in the queue made room
 	}
 }
 
@@ -403,7 +404,7 @@ func (cn *conn) read() error {
 		n, err := cn.nc.Read(buf[to:])
 		if n > 0 {
 			to += n
-			cn.listen()
+			cn.noteReceived()
 			used, need, bad := cn.dispatch(buf[from:to])
 			if bad != nil {
 				return bad
@@ -427,10 +428,10 @@ func (cn *conn) read() error {
 	}
 }
 
-// listen notes that bytes have come.
-func (cn *conn) listen() {
-	cn.heard.Store(true)
-	cn.heardTick.Store(cn.c.tick.Load())
+// noteReceived notes that bytes have come.
+func (cn *conn) noteReceived() {
+	cn.active.Store(true)
+	cn.lastTick.Store(cn.c.janitor.tick.Load())
 	if cn.stalled.Load() {
 		cn.stalled.Store(false)
 	}
@@ -470,7 +471,7 @@ func (cn *conn) dispatch(b []byte) (used, need int, err error) {
 			break
 		}
 	}
-	cn.c.refill()
+	cn.c.dispatcher.refill()
 	cn.uncork()
 	return used, need, err
 }
@@ -565,13 +566,13 @@ func (cn *conn) retire() {
 	if len(cn.free) == len(cn.slots) {
 		cn.nc.Close()
 	}
-	// The client's lock comes before this one.
+	// The pool's lock comes before this one.
 	cn.c.wg.Add(1)
 	go func() {
 		defer cn.c.wg.Done()
-		cn.c.removeReady(cn)
+		cn.c.pool.remove(cn)
 		for _, ca := range unsent {
-			cn.c.resubmit(ca)
+			cn.c.dispatcher.resubmit(ca)
 		}
 	}()
 }
@@ -597,11 +598,11 @@ func (cn *conn) deliver(a *arrival) {
 	}
 	status := Status(f.Code)
 	if x.Leader != 0 || x.Epoch != 0 {
-		cn.c.learn(ca, &x)
+		cn.c.router.learn(ca, &x)
 	} else if ca.strayed && status == protocol.StatusOK {
-		cn.c.confirm(ca, cn.node)
+		cn.c.router.confirm(ca, cn.node)
 	}
-	if cn.c.retryReply(cn, ca, status, f.Body, x.Leader) {
+	if cn.c.dispatcher.retryReply(cn, ca, status, f.Body, x.Leader) {
 		return
 	}
 	if ca.state.Swap(callDone) == callDone {
@@ -611,7 +612,7 @@ func (cn *conn) deliver(a *arrival) {
 	if x.HasAge {
 		ca.age, ca.stale = time.Duration(x.AgeMillis)*time.Millisecond, true
 	}
-	cn.c.complete(ca)
+	cn.c.caller.complete(ca)
 }
 
 // keepPart copies a frame that others continue.
@@ -627,7 +628,7 @@ func (cn *conn) keepPart(ca *call, f *protocol.Frame) {
 			Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()),
 			Err: fmt.Errorf("%w: reply of more than %d bytes", ErrTooLarge, cn.c.cfg.MaxReplyBytes),
 		}
-		cn.c.complete(ca)
+		cn.c.caller.complete(ca)
 	}
 }
 
@@ -639,7 +640,7 @@ func (cn *conn) tearDown(cause error) {
 	cause = cn.cause
 	cn.mu.Unlock()
 	cn.nc.Close()
-	cn.c.removeReady(cn)
+	cn.c.pool.remove(cn)
 	cn.mu.Lock()
 	cn.dead = true
 	if !cn.draining {
@@ -658,8 +659,8 @@ func (cn *conn) tearDown(cause error) {
 	cn.inFlight.Store(0)
 	cn.mu.Unlock()
 	close(cn.gone)
-	cn.c.forget(cn)
+	cn.c.pool.forget(cn)
 	for _, ca := range orphans {
-		cn.c.orphan(cn, ca, cause)
+		cn.c.dispatcher.orphan(cn, ca, cause)
 	}
 }

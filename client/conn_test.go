@@ -19,8 +19,8 @@ func piped(t *testing.T) (*Client, *conn, net.Conn) {
 	}
 	here, there := net.Pipe()
 	t.Cleanup(func() { there.Close(); c.Close() })
-	cn := c.newConn(c.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
-	if err := c.addReady(cn); err != nil {
+	cn := c.newConn(c.pool.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
+	if err := c.pool.add(cn); err != nil {
 		t.Fatal(err)
 	}
 	return c, cn, there
@@ -120,7 +120,7 @@ func TestQueueIsCompacted(t *testing.T) {
 	o := OpPut([]byte("k"), make([]byte, 10<<10))
 	enqueue := func(n int) {
 		for range n {
-			ca, err := c.encode(t.Context(), &o)
+			ca, err := c.caller.encode(t.Context(), &o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -157,14 +157,14 @@ func TestCancelledInQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := OpPut([]byte("cancelled"), nil)
-	ca, err := c.encode(t.Context(), &o)
+	ca, err := c.caller.encode(t.Context(), &o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.submit(ca); err != nil {
+	if err := c.dispatcher.submit(ca); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.cancel(ca, errors.New("cause")); !SafeToRetry(err) {
+	if err := c.caller.cancel(ca, errors.New("cause")); !SafeToRetry(err) {
 		t.Fatal(err)
 	}
 	third := c.PutAsync([]byte("third"), nil)

@@ -59,7 +59,7 @@ func (c *Client) deleteRange(ctx context.Context, m protocol.DeleteRange, opts [
 	if err := d.check(); err != nil {
 		return refused(d.call.code, err)
 	}
-	d.until, _ = c.deadline(ctx, &d.call)
+	d.until, _ = c.caller.deadline(ctx, &d.call)
 	results, err := d.send(ctx)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func (c *Client) deleteRange(ctx context.Context, m protocol.DeleteRange, opts [
 	}
 	for attempts := 1; c.cfg.RetryMax == 0 || attempts <= c.cfg.RetryMax; attempts++ {
 		asked, again := d.worthwhile()
-		if !again || !c.pauseBatch(ctx, attempts, asked, d.until) {
+		if !again || !c.caller.pause(ctx, attempts, asked, d.until) {
 			break
 		}
 		d.sendRest(ctx)
@@ -102,13 +102,13 @@ func (d *rangeDeletion) send(ctx context.Context) (protocol.OpResults, error) {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(d.until-c.now()))
 		defer cancel()
 	}
-	ca := c.newCall(ctx, &d.call)
+	ca := c.caller.newCall(ctx, &d.call)
 	ca.split = true
 	ca.frame = append(ca.frame, d.body...)
-	if err := c.await(ctx, ca); err != nil {
+	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}
-	defer c.release(ca)
+	defer c.caller.release(ca)
 	var reply protocol.BatchReply
 	if err := reply.Decode(ca.body); err != nil {
 		return nil, malformedDone(d.call.code, err)
@@ -128,7 +128,7 @@ func (d *rangeDeletion) take(shard uint16, r *protocol.OpResult) {
 			return
 		}
 		d.done++
-		d.c.observeShard(shard, m.Version)
+		d.c.caller.observeShard(shard, m.Version)
 		return
 	}
 	e := replyError(d.call.code, r.Status)
@@ -194,16 +194,16 @@ func (d *rangeDeletion) failure() error {
 }
 
 // observeShard notes a version that a shard has shown, for all of its keys.
-func (c *Client) observeShard(shard uint16, version uint64) {
-	if c.seen == nil {
+func (k *caller) observeShard(shard uint16, version uint64) {
+	if k.c.seen == nil {
 		return
 	}
-	routes := c.routes.Load()
+	routes := k.c.router.table.Load()
 	for slot := range uint16(protocol.Slots) {
 		// Where nothing is known of a slot the version may be too high for it:
 		// then its reads are linearizable.
 		if s := routes.shard(slot); s == nil || s.id == shard {
-			c.seen.observe(slot, version)
+			k.c.seen.observe(slot, version)
 		}
 	}
 }

@@ -75,7 +75,7 @@
 // # Deadlines
 //
 // The context's deadline, or Config.RequestTimeout if it has none, limits a
-// call with all its retries. The server is told how much time is left and does
+// call with all its retries. The request carries the time that is left, and the server does
 // not start requests whose time is over. Cancelling a call leaves its
 // connection usable.
 //
@@ -121,7 +121,7 @@
 //
 // Reads are linearizable by default. [WithConsistency] selects a weaker mode
 // for one read, Config.Consistency for all reads. Such reads are distributed
-// over all nodes. With [SessionReads] the server is told the newest version this
+// over all nodes. With [SessionReads] the request carries the newest version this
 // client has seen in the key's hash slot, and a replica that lags behind that
 // version does not answer. With [Stale] any replica answers with its current
 // data; Item.Age says how old that may be.

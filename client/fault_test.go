@@ -282,7 +282,7 @@ func TestCancelBeforeSending(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := c.waiting.n.Load(); n != 0 || c.waiting.front != nil {
+	if n := c.dispatcher.waiting.n.Load(); n != 0 || c.dispatcher.waiting.front != nil {
 		t.Errorf("%d calls that were given up still wait", n)
 	}
 	if _, err := c.Put(t.Context(), []byte("k"), nil, WithTimeout(5*time.Millisecond)); !errors.Is(err, ErrDeadlineExceeded) || !SafeToRetry(err) {
@@ -472,7 +472,7 @@ func TestGoAwayDrains(t *testing.T) {
 	c := dial(t, nil, f)
 	first := c.PutAsync([]byte("k"), nil)
 	<-arrived
-	cn := (*c.ready.Load())[0]
+	cn := (*c.pool.ready.Load())[0]
 	server.send(protocol.AppendError(nil, 0, protocol.StatusGoAway, 0, ""))
 	<-cn.retired
 	for i := range 10 {
@@ -663,7 +663,7 @@ func TestUnsentWritesAreSentAgain(t *testing.T) {
 	for i := range 16 { // far more than socket buffers hold
 		large = append(large, c.PutAsync(key(i), value))
 	}
-	cn := (*c.ready.Load())[0]
+	cn := (*c.pool.ready.Load())[0]
 	for stuck := false; !stuck; { // until the writer is in the middle of them
 		cn.mu.Lock()
 		stuck = cn.writing && len(cn.queue)-cn.head >= 8
@@ -718,7 +718,7 @@ func TestKeepAlive(t *testing.T) {
 	f.record = true
 	f.intercept = func(*fakeConn, *protocol.Frame, *protocol.Extensions) verdict { return verdict{skip: true} }
 	c := dial(t, func(cfg *Config) { cfg.KeepAlive = 10 * time.Millisecond }, f)
-	cn := (*c.ready.Load())[0]
+	cn := (*c.pool.ready.Load())[0]
 	<-cn.gone
 	f.set(func() {
 		if len(f.requests) == 0 || f.requests[0].code != protocol.OpPing {
@@ -869,12 +869,12 @@ func TestBackoff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if d := c.backoff(0); d != 0 {
+	if d := c.cfg.backoff(0); d != 0 {
 		t.Errorf("first try after %v", d)
 	}
 	for failures, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 7: time.Minute, 1000: time.Minute} {
 		for range 20 {
-			if d := c.backoff(failures); d > want || d < want/2 {
+			if d := c.cfg.backoff(failures); d > want || d < want/2 {
 				t.Errorf("after %d failures: %v, want %v to %v", failures, d, want/2, want)
 			}
 		}

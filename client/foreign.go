@@ -38,8 +38,8 @@ const probeDelay = 300 * time.Millisecond
 // another that waits for ever for the end of its line, and then ends the handshake.
 // For that it sends a line of text on a connection of its own: a server of Proa
 // answers that as well, and goes on with the handshake. It gives up when ctx ends.
-func (c *Client) soundOut(ctx context.Context, ep *endpointState, end context.CancelCauseFunc) {
-	defer c.wg.Done()
+func (ep *endpointState) soundOut(ctx context.Context, end context.CancelCauseFunc) {
+	defer ep.c.wg.Done()
 	select {
 	case <-time.After(probeDelay):
 	case <-ctx.Done():

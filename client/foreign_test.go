@@ -139,7 +139,7 @@ func TestSoundingOutProa(t *testing.T) {
 		}
 		ended := false
 		c.wg.Add(1)
-		c.soundOut(t.Context(), c.endpoints[0], func(error) { ended = true })
+		c.pool.endpoints[0].soundOut(t.Context(), func(error) { ended = true })
 		if c.Close(); ended {
 			t.Errorf("%q ends the handshake", answer)
 		}

@@ -43,7 +43,7 @@ func (f *Future[T]) finish(ca *call) {
 // startFuture sends o and returns the future of its answer.
 func startFuture[T any](c *Client, o Operation, decode func(*call) (T, error)) *Future[T] {
 	f := &Future[T]{done: make(chan struct{}), decode: decode}
-	if err := c.start(&o, f, nil); err != nil {
+	if err := c.caller.start(&o, f, nil); err != nil {
 		f.err = err
 		close(f.done)
 	}
@@ -109,7 +109,7 @@ func (f HandlerFunc) Complete(r *Result) { f(r) }
 // arguments, ErrBusy, ErrClosed) nothing was sent and h is not called.
 // Operations in flight at the same time may take effect in any order.
 func (c *Client) Do(o Operation, h Handler) error {
-	return c.start(&o, nil, h)
+	return c.caller.start(&o, nil, h)
 }
 
 func cloneValue(v []byte) []byte { return append(make([]byte, 0, len(v)), v...) }

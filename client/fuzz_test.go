@@ -51,20 +51,20 @@ func FuzzReplies(f *testing.F) {
 			close(requests)
 			io.Copy(io.Discard, there)
 		}()
-		cn := c.newConn(c.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
-		if err := c.addReady(cn); err != nil {
+		cn := c.newConn(c.pool.endpoints[0], here, ServerInfo{FrameBytesMax: protocol.FrameBytesMax})
+		if err := c.pool.add(cn); err != nil {
 			t.Fatal(err)
 		}
 		ctx := context.Background()
 		ops := []Operation{OpGet([]byte("k")), OpPut([]byte("k"), []byte("v"), ReturnPrevious()), {code: protocol.OpScan}, OpIncr([]byte("n"), 1)}
 		pending := make([]*call, len(ops))
 		for i := range ops {
-			ca := c.newCall(ctx, &ops[i])
+			ca := c.caller.newCall(ctx, &ops[i])
 			start := len(ca.frame)
 			ca.frame = ops[i].appendBody(ca.frame)
 			ca.keyAt, ca.keyLen = start, 0
 			pending[i] = ca
-			if err := c.submit(ca); err != nil {
+			if err := c.dispatcher.submit(ca); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -111,16 +111,16 @@ func FuzzAdopt(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.adopt(&known)
-		c.adopt(&m)
-		table := c.routes.Load()
+		c.router.adopt(&known)
+		c.router.adopt(&m)
+		table := c.router.table.Load()
 		for slot := range uint16(protocol.Slots) {
 			if n := table.leader(slot); n != nil && (n.id == 0 || table.nodes[n.id] != n) {
 				t.Fatalf("slot %d is led by node %d, which is not in the table", slot, n.id)
 			}
 		}
-		if len(c.nodes) != len(table.nodes) {
-			t.Errorf("%d nodes are kept for %d", len(c.nodes), len(table.nodes))
+		if len(c.pool.nodes) != len(table.nodes) {
+			t.Errorf("%d nodes are kept for %d", len(c.pool.nodes), len(table.nodes))
 		}
 	})
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/protocol"
@@ -10,37 +11,51 @@ import (
 // janitorStep is the least time between two looks at the deadlines.
 const janitorStep = int64(2 * time.Millisecond)
 
-// janitor ends calls whose time is up where no context does, and watches the
-// connections. It sleeps until the earliest deadline it has been told of: with
-// one timeout for all calls that is one look per timeout, not per call.
-func (c *Client) janitor() {
-	defer c.wg.Done()
+// janitor is the goroutine that ends calls whose time is up where no context
+// does, and watches the connections. It sleeps until the earliest deadline it
+// knows: with one timeout for all calls that is one look per timeout, not per
+// call.
+type janitor struct {
+	c      *Client
+	wakeAt atomic.Int64  // when it looks at deadlines next
+	wake   chan struct{} // wakeAt was lowered
+	tick   atomic.Uint32 // time in parts of AttemptTimeout (see attempt.go)
+}
+
+func (j *janitor) init(c *Client) {
+	j.c, j.wake = c, make(chan struct{}, 1)
+	j.wakeAt.Store(math.MaxInt64)
+}
+
+// run is the goroutine, until Close.
+func (j *janitor) run() {
+	defer j.c.wg.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var watch <-chan time.Time
-	if c.cfg.KeepAlive > 0 {
-		t := time.NewTicker(c.cfg.KeepAlive)
+	if j.c.cfg.KeepAlive > 0 {
+		t := time.NewTicker(j.c.cfg.KeepAlive)
 		defer t.Stop()
 		watch = t.C
 	}
 	var attempts <-chan time.Time
-	if c.cfg.AttemptTimeout > 0 {
-		t := time.NewTicker(max(c.cfg.AttemptTimeout/attemptTicks, time.Millisecond))
+	if j.c.cfg.AttemptTimeout > 0 {
+		t := time.NewTicker(max(j.c.cfg.AttemptTimeout/attemptTicks, time.Millisecond))
 		defer t.Stop()
 		attempts = t.C
 	}
 	for {
-		timer.Reset(time.Duration(min(c.wakeAt.Load()-c.now(), int64(time.Hour))))
+		timer.Reset(time.Duration(min(j.wakeAt.Load()-j.c.now(), int64(time.Hour))))
 		select {
-		case <-c.ctx.Done():
+		case <-j.c.ctx.Done():
 			return
-		case <-c.kick:
+		case <-j.wake:
 		case <-watch:
-			c.watchConnections()
+			j.watchConnections()
 		case <-attempts:
-			c.watchAttempts()
+			j.watchAttempts()
 		case <-timer.C:
-			c.expire()
+			j.expire()
 		}
 	}
 }
@@ -48,34 +63,34 @@ func (c *Client) janitor() {
 // enforce makes sure that the janitor looks at a call when its time is up. It
 // must come after the call was put where the janitor finds it; deadline is 0
 // for a call that it need not look at.
-func (c *Client) enforce(deadline int64) {
-	if deadline != 0 && deadline < c.wakeAt.Load() {
-		c.wakeJanitor(deadline)
+func (j *janitor) enforce(deadline int64) {
+	if deadline != 0 && deadline < j.wakeAt.Load() {
+		j.wakeBy(deadline)
 	}
 }
 
-// wakeJanitor lets the janitor look at the deadlines at time at or earlier.
-func (c *Client) wakeJanitor(at int64) {
+// wakeBy lets the janitor look at the deadlines at time at or earlier.
+func (j *janitor) wakeBy(at int64) {
 	for {
-		old := c.wakeAt.Load()
+		old := j.wakeAt.Load()
 		if at >= old {
 			return
 		}
-		if c.wakeAt.CompareAndSwap(old, at) {
+		if j.wakeAt.CompareAndSwap(old, at) {
 			break
 		}
 	}
 	select {
-	case c.kick <- struct{}{}:
+	case j.wake <- struct{}{}:
 	default:
 	}
 }
 
 // expire ends every call whose deadline has passed and sets the time of the
 // next look. A deadline that is added meanwhile lowers that time itself.
-func (c *Client) expire() {
-	c.wakeAt.Store(math.MaxInt64)
-	now := c.now()
+func (j *janitor) expire() {
+	j.wakeAt.Store(math.MaxInt64)
+	now := j.c.now()
 	next := int64(math.MaxInt64)
 	var late []*call
 	check := func(ca *call) {
@@ -84,26 +99,13 @@ func (c *Client) expire() {
 		case ca.deadline > now:
 			next = min(next, ca.deadline)
 		default:
-			if c.giveUp(ca) {
+			if j.giveUp(ca) {
 				late = append(late, ca)
 			}
 		}
 	}
-	c.mu.Lock()
-	for _, l := range []*callList{&c.waiting, &c.unnumbered} {
-		for ca := l.front; ca != nil; {
-			following := ca.next
-			if check(ca); ca.state.Load() == callDone {
-				l.remove(ca)
-			}
-			ca = following
-		}
-	}
-	for ca := range c.delayed {
-		check(ca)
-	}
-	c.mu.Unlock()
-	for _, cn := range c.openConns() {
+	j.c.dispatcher.each(check)
+	for _, cn := range j.c.pool.open() {
 		cn.mu.Lock()
 		for i := range cn.slots {
 			if ca := cn.slots[i].call; ca != nil {
@@ -113,19 +115,19 @@ func (c *Client) expire() {
 		cn.mu.Unlock()
 	}
 	if next != math.MaxInt64 {
-		c.wakeJanitor(max(next, now+janitorStep))
+		j.wakeBy(max(next, now+janitorStep))
 	}
 	for _, ca := range late {
-		c.complete(ca)
+		j.c.caller.complete(ca)
 	}
-	c.refill()
+	j.c.dispatcher.refill()
 }
 
 // giveUp moves a late call to callDone and writes its failure. It reports
 // false if the answer came first. The lock of the place where the call was
 // found is held, so that it cannot be answered and reused meanwhile; it stays
 // in that place, which is why it is abandoned.
-func (c *Client) giveUp(ca *call) bool {
+func (j *janitor) giveUp(ca *call) bool {
 	prev := ca.state.Swap(callDone)
 	if prev == callDone {
 		return false
@@ -136,7 +138,7 @@ func (c *Client) giveUp(ca *call) bool {
 		e.Outcome = Unknown
 	}
 	if prev == callWaiting {
-		e.Err = c.explainWait(ca, ErrDeadlineExceeded)
+		e.Err = j.c.dispatcher.explainWait(ca, ErrDeadlineExceeded)
 	} else {
 		e.Err = ca.explainAttempts(ErrDeadlineExceeded)
 	}
@@ -144,26 +146,26 @@ func (c *Client) giveUp(ca *call) bool {
 	return true
 }
 
-// watchConnections sends a PING where nothing was heard for KeepAlive, and
+// watchConnections sends a PING where nothing was received for KeepAlive, and
 // ends a connection that did not answer it.
-func (c *Client) watchConnections() {
-	for _, cn := range c.openConns() {
-		if cn.heard.Swap(false) {
+func (j *janitor) watchConnections() {
+	for _, cn := range j.c.pool.open() {
+		if cn.active.Swap(false) {
 			cn.silent = 0
 			continue
 		}
 		if cn.silent++; cn.silent > 1 {
-			cn.log.Warn("no data received on the connection, closing it", "silence", time.Duration(cn.silent)*c.cfg.KeepAlive)
+			cn.log.Warn("no data received on the connection, closing it", "silence", time.Duration(cn.silent)*j.c.cfg.KeepAlive)
 			cn.nc.Close()
 			continue
 		}
-		c.probe(cn)
+		j.probe(cn)
 	}
 }
 
 // probe sends a PING on one connection; only the bytes of its reply matter.
-func (c *Client) probe(cn *conn) {
-	ca := c.newCall(c.ctx, &Operation{code: protocol.OpPing})
+func (j *janitor) probe(cn *conn) {
+	ca := j.c.caller.newCall(j.c.ctx, &Operation{code: protocol.OpPing})
 	ca.sink = ignore{}
 	ca.expires = false
 	ca.seal()
@@ -172,7 +174,7 @@ func (c *Client) probe(cn *conn) {
 		cn.flush()
 	case enqueuedOK:
 	default:
-		c.release(ca)
+		j.c.caller.release(ca)
 	}
 }
 

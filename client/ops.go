@@ -48,7 +48,7 @@ func (c *Client) Stat(ctx context.Context, key []byte, opts ...ReadOption) (Item
 
 func (c *Client) readItem(ctx context.Context, o Operation) (Item, error) {
 	var r Result
-	if err := c.roundTrip(ctx, &o, &r); err != nil {
+	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
 		return Item{}, err
 	}
 	return Item{Key: o.key, Value: r.Value, Version: r.Version, TTL: r.TTL, Age: r.Age, Stale: r.Stale}, nil
@@ -73,14 +73,14 @@ func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	ca := c.newCall(ctx, &o)
-	ca.to = c.routes.Load().majority(len(keys), func(i int) []byte { return keys[i] })
+	ca := c.caller.newCall(ctx, &o)
+	ca.to = c.router.table.Load().majority(len(keys), func(i int) []byte { return keys[i] })
 	m := protocol.MGet{Keys: keys}
 	ca.frame = m.AppendTo(ca.frame)
-	if err := c.await(ctx, ca); err != nil {
+	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}
-	defer c.release(ca)
+	defer c.caller.release(ca)
 	found := make([]Lookup, 0, len(keys))
 	var reply protocol.MGetReply
 	for _, part := range append(ca.parts, ca.body) {
@@ -96,7 +96,7 @@ func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([
 			if row.Status == protocol.StatusOK {
 				l.Found, l.Value, l.Version, l.TTL, l.Age = true, row.Value, row.Version, ttl(row.TTLMillis), ca.age
 				l.Stale = ca.stale
-				c.observeRow(l.Key, l.Version)
+				c.caller.observeRow(l.Key, l.Version)
 			} else if row.Status != protocol.StatusNotFound {
 				return nil, replyError(o.code, row.Status)
 			}
@@ -153,7 +153,7 @@ func (c *Client) Persist(ctx context.Context, key []byte, opts ...CallOption) (W
 
 func (c *Client) writeOne(ctx context.Context, o Operation) (WriteResult, error) {
 	var r Result
-	err := c.roundTrip(ctx, &o, &r)
+	err := c.caller.roundTrip(ctx, &o, &r)
 	return WriteResult{Version: r.Version, Previous: r.Previous}, err
 }
 
@@ -163,7 +163,7 @@ func (c *Client) writeOne(ctx context.Context, o Operation) (WriteResult, error)
 func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...CallOption) (int64, error) {
 	o := OpIncr(key, delta, opts...)
 	var r Result
-	err := c.roundTrip(ctx, &o, &r)
+	err := c.caller.roundTrip(ctx, &o, &r)
 	return r.Integer, err
 }
 
@@ -175,7 +175,7 @@ func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...Call
 func (c *Client) IncrFloat(ctx context.Context, key []byte, delta float64, opts ...CallOption) (float64, error) {
 	o := OpIncrFloat(key, delta, opts...)
 	var r Result
-	if err := c.roundTrip(ctx, &o, &r); err != nil {
+	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
 		return 0, err
 	}
 	if len(r.Value) == 0 {
@@ -204,7 +204,7 @@ func (c *Client) SetRange(ctx context.Context, key []byte, offset int, part []by
 
 func (c *Client) writeLength(ctx context.Context, o Operation) (int, error) {
 	var r Result
-	err := c.roundTrip(ctx, &o, &r)
+	err := c.caller.roundTrip(ctx, &o, &r)
 	return int(r.Integer), err
 }
 
@@ -214,7 +214,7 @@ func (c *Client) writeLength(ctx context.Context, o Operation) (int, error) {
 func (c *Client) GetRange(ctx context.Context, key []byte, start, end int64, opts ...CallOption) (part Item, length int, err error) {
 	o := OpGetRange(key, start, end, opts...)
 	var r Result
-	if err := c.roundTrip(ctx, &o, &r); err != nil {
+	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
 		return Item{}, 0, err
 	}
 	return Item{Key: key, Value: r.Value, Version: r.Version}, int(r.Integer), nil
@@ -226,7 +226,7 @@ func (c *Client) GetRange(ctx context.Context, key []byte, start, end int64, opt
 func (c *Client) Expiry(ctx context.Context, key []byte, opts ...ReadOption) (time.Time, error) {
 	o := OpExpiry(key, opts...)
 	var r Result
-	err := c.roundTrip(ctx, &o, &r)
+	err := c.caller.roundTrip(ctx, &o, &r)
 	return r.ExpiresAt, err
 }
 
@@ -263,7 +263,7 @@ func (c *Client) Copy(ctx context.Context, source, destination []byte, opts ...R
 func (c *Client) Watch(ctx context.Context, key []byte, opts ...CallOption) (Condition, error) {
 	o := withOptions(Operation{code: protocol.OpWatch, key: key}, opts)
 	var r Result
-	if err := c.roundTrip(ctx, &o, &r); err != nil {
+	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
 		return Condition{}, err
 	}
 	if r.Version != 0 {
@@ -277,7 +277,7 @@ func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, e
 	o := OpPing(opts...)
 	var r Result
 	start := time.Now()
-	err := c.roundTrip(ctx, &o, &r)
+	err := c.caller.roundTrip(ctx, &o, &r)
 	return time.Since(start), err
 }
 
@@ -292,14 +292,14 @@ func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Res
 	if len(b.ops) == 0 {
 		return nil, nil
 	}
-	until, _ := c.deadline(ctx, &o)
+	until, _ := c.caller.deadline(ctx, &o)
 	results, err := c.batch(ctx, b, o)
 	if err != nil || !b.nonAtomic {
 		return results, err
 	}
 	for attempts := 1; c.cfg.RetryMax == 0 || attempts <= c.cfg.RetryMax; attempts++ {
 		left := b.rest(results)
-		if len(left.at) == 0 || !c.pauseBatch(ctx, attempts, left.asked, until) {
+		if len(left.at) == 0 || !c.caller.pause(ctx, attempts, left.asked, until) {
 			break
 		}
 		again, err := c.batchBy(ctx, &left.batch, o, until)
@@ -324,18 +324,18 @@ func (c *Client) batch(ctx context.Context, b *Batch, o Operation) ([]Result, er
 	if b.nonAtomic {
 		m.Flags |= protocol.BatchNonAtomic
 	}
-	ca := c.newCall(ctx, &o)
+	ca := c.caller.newCall(ctx, &o)
 	ca.split = b.nonAtomic
 	if b.nonAtomic {
-		ca.to = c.routes.Load().majority(len(b.ops), func(i int) []byte { return b.ops[i].key })
+		ca.to = c.router.table.Load().majority(len(b.ops), func(i int) []byte { return b.ops[i].key })
 	} else {
-		c.routeBy(ca, b.ops[0].key)
+		c.router.routeBy(ca, b.ops[0].key)
 	}
 	ca.frame = m.AppendTo(ca.frame)
-	if err := c.await(ctx, ca); err != nil {
+	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}
-	defer c.release(ca)
+	defer c.caller.release(ca)
 	var reply protocol.BatchReply
 	if err := reply.Decode(ca.body); err != nil {
 		return nil, malformedDone(o.code, err)
@@ -365,13 +365,13 @@ func (c *Client) Txn(ctx context.Context, t *Txn, opts ...CallOption) (TxnResult
 	if err != nil {
 		return TxnResult{}, refused(o.code, err)
 	}
-	ca := c.newCall(ctx, &o)
-	c.routeBy(ca, t.anyKey())
+	ca := c.caller.newCall(ctx, &o)
+	c.router.routeBy(ca, t.anyKey())
 	ca.frame = m.AppendTo(ca.frame)
-	if err := c.await(ctx, ca); err != nil {
+	if err := c.caller.await(ctx, ca); err != nil {
 		return TxnResult{}, err
 	}
-	defer c.release(ca)
+	defer c.caller.release(ca)
 	var reply protocol.TxnReply
 	if err := reply.Decode(ca.body); err != nil {
 		return TxnResult{}, malformedDone(o.code, err)
@@ -444,9 +444,9 @@ func (c *Client) results(ca *call, ops []Operation, replies protocol.OpResults) 
 			}
 			out[i].Err = e
 		}
-		c.observeRow(o.key, out[i].Version)
+		c.caller.observeRow(o.key, out[i].Version)
 		if o.code == protocol.OpRename {
-			c.observeRow(o.value, out[i].Version)
+			c.caller.observeRow(o.value, out[i].Version)
 		}
 	}
 	return out, nil
@@ -499,13 +499,13 @@ func (c *Client) Admin(ctx context.Context, verb string, args []byte) ([]byte, e
 		return nil, refused(o.code, fmt.Errorf("%w: verb of %d bytes with %d bytes of arguments, %d and %d are allowed",
 			ErrTooLarge, len(verb), len(args), protocol.VerbBytesMax, protocol.AdminBytesMax))
 	}
-	ca := c.newCall(ctx, &o)
+	ca := c.caller.newCall(ctx, &o)
 	m := protocol.Admin{Verb: []byte(verb), Args: args}
 	ca.frame = m.AppendTo(ca.frame)
-	if err := c.await(ctx, ca); err != nil {
+	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}
-	defer c.release(ca)
+	defer c.caller.release(ca)
 	return bytes.Join(append(ca.parts, ca.body), nil), nil
 }
 
@@ -526,10 +526,10 @@ func (c *Client) whole(ctx context.Context, o *Operation) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, refused(o.code, err)
 	}
-	ca := c.newCall(ctx, o)
-	if err := c.await(ctx, ca); err != nil {
+	ca := c.caller.newCall(ctx, o)
+	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}
-	defer c.release(ca)
+	defer c.caller.release(ca)
 	return bytes.Join(append(ca.parts, ca.body), nil), nil
 }

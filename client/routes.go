@@ -3,9 +3,6 @@ package client
 import (
 	"bytes"
 	"math"
-	"net"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,15 +31,18 @@ var routesInterval = 15 * time.Second
 // noShard stands for a slot that no shard owns.
 const noShard = math.MaxUint16
 
-// node is one server of the cluster, whatever address it was reached by.
-type node struct {
-	id     uint64
-	ready  atomic.Pointer[[]*conn] // its part of Client.ready; never modified in place
-	wanted atomic.Bool             // a call for it found no connection, and route has been told
-	hinted atomic.Bool             // it was named as a leader anew: it is up, try it now
+// router knows which node leads the shard of each key. It asks for the table when
+// something calls for it, and takes hints from the replies to all calls.
+type router struct {
+	c        *Client
+	table    atomic.Pointer[routeTable] // never nil
+	outdated atomic.Bool                // a new table is to be fetched
+	wake     chan struct{}              // there is something to do
+}
 
-	address string         // as ROUTES tells it, empty if unknown (Client.mu)
-	link    *endpointState // keeps connections to address, nil: none (Client.mu)
+func (r *router) init(c *Client) {
+	r.c, r.wake = c, make(chan struct{}, 1)
+	r.table.Store(emptyRoutes)
 }
 
 // routeTable says which node leads the shard of each slot. Only the leaders
@@ -108,139 +108,139 @@ func (t *routeTable) majority(n int, key func(int) []byte) *node {
 }
 
 // target returns the node that a call should go to, nil for any.
-func (c *Client) target(ca *call) *node {
+func (r *router) target(ca *call) *node {
 	if ca.routed {
-		return c.routes.Load().leader(ca.slot)
+		return r.table.Load().leader(ca.slot)
 	}
 	return ca.to
 }
 
 // routeBy lets a call that is made by hand go to the leader of a key's shard.
-func (c *Client) routeBy(ca *call, key []byte) {
-	if c.routes.Load().several && len(key) > 0 {
+func (r *router) routeBy(ca *call, key []byte) {
+	if r.table.Load().several && len(key) > 0 {
 		ca.slot, ca.routed = protocol.Slot(key), true
 	}
 }
 
 // want asks for connections to a node. It is called on the hot path while
 // there are none, so it does something only the first time.
-func (c *Client) want(n *node) {
+func (r *router) want(n *node) {
 	if !n.wanted.Load() && n.wanted.CompareAndSwap(false, true) {
-		c.kickRouter()
+		r.kick()
 	}
 }
 
 // refreshSoon asks for a new route table.
-func (c *Client) refreshSoon() {
-	if !c.cfg.ForwardOnly && c.outdated.CompareAndSwap(false, true) {
-		c.kickRouter()
+func (r *router) refreshSoon() {
+	if !r.c.cfg.ForwardOnly && r.outdated.CompareAndSwap(false, true) {
+		r.kick()
 	}
 }
 
-func (c *Client) kickRouter() {
+func (r *router) kick() {
 	select {
-	case c.routeKick <- struct{}{}:
+	case r.wake <- struct{}{}:
 	default:
 	}
 }
 
 // learn takes what a reply to ca says about the cluster: the leader of its
 // shard, a newer slot map.
-func (c *Client) learn(ca *call, x *protocol.Extensions) {
-	t := c.routes.Load()
+func (r *router) learn(ca *call, x *protocol.Extensions) {
+	t := r.table.Load()
 	if x.Epoch > t.epoch {
-		c.refreshSoon()
+		r.refreshSoon()
 	}
 	if x.Leader == 0 || ca.weak || !ca.routed {
 		return
 	}
 	n, s := t.nodes[x.Leader], t.shard(ca.slot)
 	if n == nil || s == nil {
-		c.refreshSoon()
+		r.refreshSoon()
 		return
 	}
 	if s.leader.Swap(n) != n {
-		c.hint(n)
+		r.hint(n)
 	}
 }
 
 // hint notes that somebody has just named n as a leader. If it cannot be
 // reached, a pause before the next try is cut short.
-func (c *Client) hint(n *node) {
+func (r *router) hint(n *node) {
 	if len(*n.ready.Load()) == 0 {
 		n.hinted.Store(true)
-		c.kickRouter()
+		r.kick()
 	}
 }
 
 // disown notes that a node does not lead the shard it was thought to lead.
-func (c *Client) disown(ca *call, n *node) {
+func (r *router) disown(ca *call, n *node) {
 	if !ca.routed || ca.weak {
 		return
 	}
-	if s := c.routes.Load().shard(ca.slot); s != nil && s.leader.CompareAndSwap(n, nil) {
-		c.refreshSoon()
+	if s := r.table.Load().shard(ca.slot); s != nil && s.leader.CompareAndSwap(n, nil) {
+		r.refreshSoon()
 	}
 }
 
 // confirm notes that a node carried out a write by itself, which only the
-// shard's leader does. Calls that went where the table says need not tell.
-func (c *Client) confirm(ca *call, n *node) {
-	t := c.routes.Load()
+// shard's leader does. It is of use only for calls that did not go where the table says.
+func (r *router) confirm(ca *call, n *node) {
+	t := r.table.Load()
 	if s := t.shard(ca.slot); s != nil && t.nodes[n.id] == n {
 		s.leader.Store(n)
 	}
 }
 
-// route keeps the route table and the connections it calls for, until Close.
-func (c *Client) route() {
-	defer c.wg.Done()
+// run keeps the route table and the connections it calls for, until Close.
+func (r *router) run() {
+	defer r.c.wg.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var pending *Future[*protocol.RoutesReply]
 	var answered <-chan struct{}
 	var earliest int64 // of the next request
 	pause := routesPauseMin
-	periodic := c.now() + int64(jitter(routesInterval))
-	c.outdated.Store(true)
+	periodic := r.c.now() + int64(jitter(routesInterval))
+	r.outdated.Store(true)
 	for {
-		c.openLinks()
-		wake := c.now() + int64(time.Hour)
+		r.c.pool.openLinks()
+		wake := r.c.now() + int64(time.Hour)
 		if pending == nil {
-			if wake = periodic; c.outdated.Load() {
+			if wake = periodic; r.outdated.Load() {
 				wake = min(periodic, earliest)
 			}
-			if now := c.now(); now >= wake {
-				c.outdated.Store(false)
+			if now := r.c.now(); now >= wake {
+				r.outdated.Store(false)
 				periodic = now + int64(jitter(routesInterval))
-				pending = c.askRoutes()
+				pending = r.askRoutes()
 				answered = pending.Done()
 			}
 		}
-		timer.Reset(time.Duration(max(wake-c.now(), 0)))
+		timer.Reset(time.Duration(max(wake-r.c.now(), 0)))
 		select {
-		case <-c.ctx.Done():
+		case <-r.c.ctx.Done():
 			return
-		case <-c.routeKick:
+		case <-r.wake:
 		case <-timer.C:
 		case <-answered:
 			if pending.err == nil {
-				c.adopt(pending.value)
+				r.adopt(pending.value)
 				pause = routesPauseMin
 			} else {
-				c.outdated.Store(true)
+				r.outdated.Store(true)
 				pause = min(2*pause, routesPauseMax)
 			}
 			pending, answered = nil, nil
-			earliest = c.now() + int64(jitter(pause))
+			earliest = r.c.now() + int64(jitter(pause))
 		}
 	}
 }
 
 // askRoutes begins a ROUTES request.
-func (c *Client) askRoutes() *Future[*protocol.RoutesReply] {
+func (r *router) askRoutes() *Future[*protocol.RoutesReply] {
 	o := Operation{code: protocol.OpRoutes, timeout: routesTimeout}
-	return startFuture(c, o, func(ca *call) (*protocol.RoutesReply, error) {
+	return startFuture(r.c, o, func(ca *call) (*protocol.RoutesReply, error) {
 		if err := ca.statusError(); err != nil {
 			return nil, err
 		}
@@ -250,19 +250,19 @@ func (c *Client) askRoutes() *Future[*protocol.RoutesReply] {
 }
 
 // adopt makes a ROUTES reply the route table, unless a newer one is known.
-func (c *Client) adopt(m *protocol.RoutesReply) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	old := c.routes.Load()
-	if c.closed || m.Epoch < old.epoch {
+func (r *router) adopt(m *protocol.RoutesReply) {
+	r.c.pool.mu.Lock()
+	defer r.c.pool.mu.Unlock()
+	old := r.table.Load()
+	if r.c.pool.closed || m.Epoch < old.epoch {
 		return
 	}
 	t := newRouteTable(m.Epoch, len(m.Shards))
 	for i := range m.Nodes {
 		if id := m.Nodes[i].ID; id != 0 {
-			n := c.node(id)
+			n := r.c.pool.node(id)
 			if address := string(m.Nodes[i].Address); address != n.address {
-				c.unlink(n)
+				r.c.pool.unlink(n)
 				n.address = address
 			}
 			t.nodes[id] = n
@@ -276,16 +276,16 @@ func (c *Client) adopt(m *protocol.RoutesReply) {
 	for i := range m.Shards {
 		t.addShard(i, &m.Shards[i], known[m.Shards[i].ID])
 	}
-	c.routes.Store(t)
+	r.table.Store(t)
 	for i := range t.shards {
 		if n := t.shards[i].leader.Load(); n != nil && n != known[t.shards[i].id] {
-			c.hint(n)
+			r.hint(n)
 		}
 	}
-	for id, n := range c.nodes {
+	for id, n := range r.c.pool.nodes {
 		if t.nodes[id] == nil {
-			c.unlink(n)
-			c.dropNode(n)
+			r.c.pool.unlink(n)
+			r.c.pool.dropNode(n)
 		}
 	}
 }
@@ -304,116 +304,4 @@ func (t *routeTable) addShard(i int, m *protocol.RouteShard, known *node) {
 			t.of[slot] = uint16(i)
 		}
 	}
-}
-
-// node returns the node of a number. c.mu is held.
-func (c *Client) node(id uint64) *node {
-	n := c.nodes[id]
-	if n == nil {
-		n = &node{id: id}
-		n.ready.Store(new([]*conn))
-		c.nodes[id] = n
-	}
-	return n
-}
-
-// dropNode forgets a node that is neither in the route table nor connected.
-// c.mu is held.
-func (c *Client) dropNode(n *node) {
-	if len(*n.ready.Load()) == 0 && c.routes.Load().nodes[n.id] == nil && c.nodes[n.id] == n {
-		delete(c.nodes, n.id)
-	}
-}
-
-// openLinks connects to the nodes that calls ask for, and, while there is no
-// connection at all, to every node that is known.
-func (c *Client) openLinks() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return
-	}
-	alone := len(*c.ready.Load()) == 0
-	for _, n := range c.routes.Load().nodes {
-		if n.hinted.Swap(false) {
-			c.nudge(n)
-		}
-		if (alone || n.wanted.Load()) && len(*n.ready.Load()) == 0 {
-			c.openLink(n)
-		}
-	}
-}
-
-// openLink begins to keep connections to a node's advertised address. Where
-// that already goes on but rests, it is resumed. c.mu is held.
-func (c *Client) openLink(n *node) {
-	if n.link != nil {
-		signal(n.link.wanted)
-		return
-	}
-	ep, ok := advertised(n.address)
-	if !ok || len(*c.links.Load()) >= linksMax {
-		return
-	}
-	for _, configured := range c.endpoints {
-		if configured.address == ep.address {
-			return // its own supervisors are at it
-		}
-	}
-	n.link = c.newEndpoint(ep)
-	n.link.node, n.link.ended = n, make(chan struct{})
-	links := append(slices.Clone(*c.links.Load()), n.link)
-	c.links.Store(&links)
-	for range c.cfg.Connections {
-		c.wg.Add(1)
-		go c.supervise(n.link, nil)
-	}
-}
-
-// unlink ends the connections to a node's advertised address. c.mu is held.
-func (c *Client) unlink(n *node) {
-	if n.link != nil {
-		links := slices.DeleteFunc(slices.Clone(*c.links.Load()), func(ep *endpointState) bool { return ep == n.link })
-		c.links.Store(&links)
-		close(n.link.ended)
-		n.link = nil
-	}
-	n.wanted.Store(false)
-}
-
-// nudge cuts the pause short before the next try to reach a node. c.mu is held.
-func (c *Client) nudge(n *node) {
-	if n.link != nil {
-		signal(n.link.nudged)
-	}
-	for _, ep := range c.endpoints {
-		if ep.reached.Load() == n.id {
-			signal(ep.nudged)
-		}
-	}
-}
-
-// signal fills a channel of tokens, one for each supervisor.
-func signal(tokens chan struct{}) {
-	for range cap(tokens) {
-		select {
-		case tokens <- struct{}{}:
-		default:
-			return
-		}
-	}
-}
-
-// advertised reads a node's address as ROUTES tells it. It reports false for
-// one that means nothing outside that node's machine.
-func advertised(address string) (endpoint, bool) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil || host == "" || strings.HasPrefix(address, "unix:") {
-		return endpoint{}, false
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		return endpoint{}, false
-	}
-	ep, err := parseEndpoint(address)
-	return ep, err == nil
 }

@@ -81,7 +81,7 @@ type Scanner struct {
 	exhausted  bool
 	yielded    int
 	age        time.Duration // of the last page
-	stale      bool          // the server told its age
+	stale      bool          // the replies carry their age
 }
 
 // Kinds of cursor, the first byte of what Cursor returns.
@@ -159,7 +159,7 @@ func (s *Scanner) nextPage(ctx context.Context, yield func(Item, error) bool) (b
 			}
 			row := &reply.Rows[i]
 			s.advance(row.Key)
-			s.c.observeRow(row.Key, row.Version)
+			s.c.caller.observeRow(row.Key, row.Version)
 			if !yield(Item{Key: row.Key, Value: row.Value, Version: row.Version, TTL: ttl(row.TTLMillis), Age: s.age, Stale: s.stale}, nil) {
 				return false, nil
 			}
@@ -202,13 +202,13 @@ func (s *Scanner) fetch(ctx context.Context) (asked []byte, parts [][]byte, err 
 	if s.exhausted {
 		return nil, nil, nil
 	}
-	ca := s.c.newCall(ctx, &s.call)
+	ca := s.c.caller.newCall(ctx, &s.call)
 	ca.frame = m.AppendTo(ca.frame)
-	if err := s.c.await(ctx, ca); err != nil {
+	if err := s.c.caller.await(ctx, ca); err != nil {
 		return nil, nil, err
 	}
 	parts, s.age, s.stale = append(ca.parts, ca.body), ca.age, ca.stale
-	s.c.release(ca)
+	s.c.caller.release(ca)
 	return bytes.Clone(m.Cursor), parts, nil
 }
 

@@ -29,7 +29,7 @@ const sessionRetryMax = 50 * time.Minute
 // every further attempt. No number is given out that exceeds the watermark by
 // more than sessionWindow, and each frame carries a watermark of the moment its
 // number was given out. So whatever order the writes arrive in, all that a
-// shard has a result of and was not told to drop lie within one window.
+// shard has a result of and has no order to drop lie within one window.
 type session struct {
 	id       uint64        // random, never 0
 	retryMax time.Duration // sessionRetryMax, but for tests

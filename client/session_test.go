@@ -95,12 +95,12 @@ func TestSessionGivenUp(t *testing.T) {
 // checkSessionIdle checks that no call waits and every number is finished.
 func checkSessionIdle(t *testing.T, c *Client) {
 	t.Helper()
-	c.mu.Lock()
-	waiting, unnumbered := c.waiting.n.Load(), c.unnumbered.n.Load()
-	if waiting != 0 || unnumbered != 0 || c.waiting.front != nil || c.unnumbered.front != nil {
+	c.dispatcher.mu.Lock()
+	waiting, unnumbered := c.dispatcher.waiting.n.Load(), c.dispatcher.unnumbered.n.Load()
+	if waiting != 0 || unnumbered != 0 || c.dispatcher.waiting.front != nil || c.dispatcher.unnumbered.front != nil {
 		t.Errorf("%d and %d calls still wait", waiting, unnumbered)
 	}
-	c.mu.Unlock()
+	c.dispatcher.mu.Unlock()
 	c.session.mu.Lock()
 	defer c.session.mu.Unlock()
 	if c.session.low != c.session.last || c.session.finished != [sessionWindow]bool{} {
@@ -160,7 +160,7 @@ func TestWritesAboveTheWindow(t *testing.T) {
 			if last := checkWindow(t, f); last != sessionWindow {
 				t.Errorf("number %d was sent", last)
 			}
-			if n := c.unnumbered.n.Load(); n != calls-sessionWindow {
+			if n := c.dispatcher.unnumbered.n.Load(); n != calls-sessionWindow {
 				t.Errorf("%d calls are held back", n)
 			}
 
@@ -170,7 +170,7 @@ func TestWritesAboveTheWindow(t *testing.T) {
 				_, err := c.Put(ctx, []byte("k"), nil)
 				cancelled <- err
 			}()
-			for c.unnumbered.n.Load() == calls-sessionWindow {
+			for c.dispatcher.unnumbered.n.Load() == calls-sessionWindow {
 				runtime.Gosched()
 			}
 			cancel()
@@ -189,7 +189,7 @@ func TestWritesAboveTheWindow(t *testing.T) {
 					t.Errorf("held back: %v, want %v", err, want)
 				}
 			}
-			if n := c.unnumbered.n.Load(); n != calls-sessionWindow {
+			if n := c.dispatcher.unnumbered.n.Load(); n != calls-sessionWindow {
 				t.Errorf("%d calls are held back", n)
 			}
 
@@ -227,21 +227,21 @@ func TestWatermarkRises(t *testing.T) {
 			} else {
 				// Its time is up when the test says so.
 				o := OpIncr([]byte("n"), 1, WithTimeout(time.Hour))
-				ca, err := c.encode(t.Context(), &o)
+				ca, err := c.caller.encode(t.Context(), &o)
 				if err != nil {
 					t.Fatal(err)
 				}
 				ca.sink = sinkFunc(func(ca *call) { first <- ca.statusError() })
-				if err := c.submit(ca); err != nil {
+				if err := c.dispatcher.submit(ca); err != nil {
 					t.Fatal(err)
 				}
 				release = func() {
-					for cn := range c.conns {
+					for cn := range c.pool.conns {
 						cn.mu.Lock()
 						ca.deadline = 1
 						cn.mu.Unlock()
 					}
-					c.expire()
+					c.janitor.expire()
 				}
 			}
 			for {
@@ -259,8 +259,8 @@ func TestWatermarkRises(t *testing.T) {
 				}
 			}
 			held := c.PutAsync([]byte("held"), nil)
-			if _, err := c.Get(t.Context(), []byte("held")); !errors.Is(err, ErrNotFound) || c.unnumbered.n.Load() != 1 {
-				t.Fatalf("%v with %d calls held back", err, c.unnumbered.n.Load())
+			if _, err := c.Get(t.Context(), []byte("held")); !errors.Is(err, ErrNotFound) || c.dispatcher.unnumbered.n.Load() != 1 {
+				t.Fatalf("%v with %d calls held back", err, c.dispatcher.unnumbered.n.Load())
 			}
 			release()
 			if err := <-first; !errors.Is(err, ErrOutcomeUnknown) {
@@ -393,17 +393,17 @@ func TestRoomWithoutReply(t *testing.T) {
 	f.inFlight = 1
 	c := dial(t, func(cfg *Config) { cfg.ExactlyOnce, cfg.Connections, cfg.KeepAlive = true, 1, -1 }, f)
 	o := OpPut([]byte("given up"), nil)
-	ca, err := c.encode(t.Context(), &o)
+	ca, err := c.caller.encode(t.Context(), &o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ca.seal()
-	cn := (*c.ready.Load())[0]
+	cn := (*c.pool.ready.Load())[0]
 	if r := cn.enqueue(ca); r != enqueuedFlush {
 		t.Fatal(r)
 	}
 	waits := c.PutAsync([]byte("waits"), nil)
-	if err := c.cancel(ca, context.Canceled); !SafeToRetry(err) {
+	if err := c.caller.cancel(ca, context.Canceled); !SafeToRetry(err) {
 		t.Fatal(err)
 	}
 	cn.flush()

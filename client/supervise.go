@@ -18,26 +18,26 @@ var (
 )
 
 // supervise keeps one connection to an endpoint, until Close or until the
-// endpoint has ended. It tells first how the first attempt went. An advertised
+// endpoint has ended. The outcome of the first attempt goes to first. An advertised
 // address rests while its node is reached by a configured endpoint.
-func (c *Client) supervise(ep *endpointState, first chan<- error) {
-	defer c.wg.Done()
+func (ep *endpointState) supervise(first chan<- error) {
+	defer ep.c.wg.Done()
 	failures := 0 // in a row, but for those that a waiting call caused
 	asked := false
-	for c.ctx.Err() == nil && !ep.over() {
-		if c.superfluous(ep) {
-			c.rest(ep)
+	for ep.c.ctx.Err() == nil && !ep.over() {
+		if ep.superfluous() {
+			ep.rest()
 			continue
 		}
-		cn, err := c.connect(ep)
+		cn, err := ep.connect()
 		if err == nil {
 			ep.up.Add(1)
-			if err = c.addReady(cn); err != nil {
+			if err = ep.c.pool.add(cn); err != nil {
 				ep.up.Add(-1)
 				cn.nc.Close()
 			}
 		}
-		tries := ep.tried(c.now(), err)
+		tries := ep.tried(ep.c.now(), err)
 		if first != nil {
 			first <- err
 			first = nil
@@ -47,7 +47,7 @@ func (c *Client) supervise(ep *endpointState, first chan<- error) {
 		}
 		if err != nil {
 			if tries&(tries-1) == 0 { // waiting calls make it try often
-				c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", tries, "error", err)
+				ep.c.cfg.Logger.Warn("cannot connect", "endpoint", ep.name, "attempt", tries, "error", err)
 			}
 		} else {
 			cn.log.Info("connected", "node", cn.info.Node, "server", cn.info.Version)
@@ -61,14 +61,14 @@ func (c *Client) supervise(ep *endpointState, first chan<- error) {
 			ep.lost(err)
 			// A connection that lasted is tried again at once; one that breaks
 			// as soon as it stands is no better than none.
-			if c.now()-cn.since >= int64(c.cfg.BackoffMin) {
+			if ep.c.now()-cn.since >= int64(ep.c.cfg.BackoffMin) {
 				failures = 0
 			}
-			if c.ctx.Err() == nil {
+			if ep.c.ctx.Err() == nil {
 				cn.log.Info("connection lost", "error", err)
 			}
 		}
-		asked = c.pause(ep, c.backoff(failures), err)
+		asked = ep.pause(ep.c.cfg.backoff(failures), err)
 	}
 }
 
@@ -84,7 +84,7 @@ func (ep *endpointState) over() bool {
 
 // superfluous reports whether ep is the advertised address of a node that is
 // reached without it.
-func (c *Client) superfluous(ep *endpointState) bool {
+func (ep *endpointState) superfluous() bool {
 	if ep.node == nil {
 		return false
 	}
@@ -97,26 +97,26 @@ func (c *Client) superfluous(ep *endpointState) bool {
 }
 
 // rest waits until an advertised address may be needed again.
-func (c *Client) rest(ep *endpointState) {
+func (ep *endpointState) rest() {
 	ep.node.wanted.Store(false)
-	if !c.superfluous(ep) {
+	if !ep.superfluous() {
 		return // nobody who asked in between has been overlooked
 	}
 	select {
 	case <-ep.wanted:
 	case <-ep.ended:
-	case <-c.ctx.Done():
+	case <-ep.c.ctx.Done():
 	}
 }
 
 // backoff is the pause after so many failures in a row.
-func (c *Client) backoff(failures int) time.Duration {
+func (c *Config) backoff(failures int) time.Duration {
 	if failures == 0 {
 		return 0
 	}
-	d := c.cfg.BackoffMin
-	for ; failures > 1 && d < c.cfg.BackoffMax; failures-- {
-		d += min(d, c.cfg.BackoffMax-d)
+	d := c.BackoffMin
+	for ; failures > 1 && d < c.BackoffMax; failures-- {
+		d += min(d, c.BackoffMax-d)
 	}
 	return jitter(d)
 }
@@ -130,26 +130,26 @@ const askedPauseMax = 100 * time.Millisecond
 // and so does news that the node at the other end leads a shard, so it is up.
 // Only a server that has refused for good, is of another cluster than
 // Config.Cluster, or has said when to come back, gets its pause whatever waits. It reports whether the pause was cut short.
-func (c *Client) pause(ep *endpointState, d time.Duration, err error) (asked bool) {
+func (ep *endpointState) pause(d time.Duration, err error) (asked bool) {
 	least := jitter(askedPauseMax)
 	var e *Error
 	if errors.As(err, &e) {
 		if least = max(least, e.RetryAfter); !e.Status.Retry() {
-			least = c.cfg.BackoffMin
+			least = ep.c.cfg.BackoffMin
 		}
 	}
 	if errors.Is(err, ErrWrongCluster) || errors.Is(err, ErrNotProa) {
-		least = c.cfg.BackoffMin
+		least = ep.c.cfg.BackoffMin
 	}
 	least = min(d, least)
-	if c.sleep(ep, least, nil); d == least {
+	if ep.sleep(least, nil); d == least {
 		return false
 	}
-	return c.starved() || c.sleep(ep, d-least, ep.nudged)
+	return ep.c.pool.starved() || ep.sleep(d-least, ep.nudged)
 }
 
 // sleep waits for d. It reports whether cut ended it.
-func (c *Client) sleep(ep *endpointState, d time.Duration, cut <-chan struct{}) bool {
+func (ep *endpointState) sleep(d time.Duration, cut <-chan struct{}) bool {
 	if d <= 0 {
 		return false
 	}
@@ -160,26 +160,9 @@ func (c *Client) sleep(ep *endpointState, d time.Duration, cut <-chan struct{}) 
 	case <-cut:
 		return true
 	case <-ep.ended:
-	case <-c.ctx.Done():
+	case <-ep.c.ctx.Done():
 	}
 	return false
-}
-
-// starved reports whether a call waits and there is no connection at all.
-func (c *Client) starved() bool {
-	return len(*c.ready.Load()) == 0 && c.waiting.n.Load()+c.unnumbered.n.Load() > 0
-}
-
-// widen cuts the pauses of all addresses short that no connection leads to: a
-// call waits for one, or for another server than those that have been reached.
-func (c *Client) widen() {
-	for _, list := range [...][]*endpointState{c.endpoints, *c.links.Load()} {
-		for _, ep := range list {
-			if ep.up.Load() == 0 {
-				signal(ep.nudged)
-			}
-		}
-	}
 }
 
 func (cn *conn) reason() error {
@@ -189,14 +172,14 @@ func (cn *conn) reason() error {
 }
 
 // connect dials an endpoint and shakes hands.
-func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
-	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.DialTimeout)
+func (ep *endpointState) connect() (cn *conn, err error) {
+	ctx, cancel := context.WithTimeout(ep.c.ctx, ep.c.cfg.DialTimeout)
 	defer cancel()
 	var d net.Dialer
-	if c.cfg.KeepAlive < 0 {
+	if ep.c.cfg.KeepAlive < 0 {
 		d.KeepAlive = -1
 	} else {
-		d.KeepAlive = c.cfg.KeepAlive
+		d.KeepAlive = ep.c.cfg.KeepAlive
 	}
 	nc, err := d.DialContext(ctx, ep.network, ep.address)
 	if err != nil {
@@ -208,10 +191,10 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 	defer end(nil)
 	stop := context.AfterFunc(hand, func() { raw.SetDeadline(time.Unix(1, 0)) })
 	if ep.reached.Load() == 0 {
-		c.wg.Add(1)
-		go c.soundOut(hand, ep, end)
+		ep.c.wg.Add(1)
+		go ep.soundOut(hand, end)
 	}
-	info, nc, err := c.handshake(hand, ep, nc)
+	info, nc, err := ep.handshake(hand, nc)
 	if !stop() && err == nil {
 		err = hand.Err()
 	}
@@ -219,13 +202,13 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 		nc.Close()
 		switch {
 		case ctx.Err() != nil:
-			err = unanswered(ctx, c.cfg.DialTimeout, err)
+			err = unanswered(ctx, ep.c.cfg.DialTimeout, err)
 		case hand.Err() != nil:
 			err = context.Cause(hand)
 		}
 		return nil, err
 	}
-	if want := c.cfg.Cluster; want != 0 && info.Cluster != want {
+	if want := ep.c.cfg.Cluster; want != 0 && info.Cluster != want {
 		nc.Close()
 		return nil, &WrongClusterError{Endpoint: ep.name, Want: want, Got: info.Cluster}
 	}
@@ -233,14 +216,14 @@ func (c *Client) connect(ep *endpointState) (cn *conn, err error) {
 		nc.Close()
 		return nil, fmt.Errorf("%w: node %d answered at the address of node %d", ErrHandshake, info.Node, ep.node.id)
 	}
-	return c.newConn(ep, nc, info), nil
+	return ep.c.newConn(ep, nc, info), nil
 }
 
 // handshake starts TLS, if configured, and exchanges HELLO. The connection it
 // returns is to be used instead of nc, even after an error.
-func (c *Client) handshake(ctx context.Context, ep *endpointState, nc net.Conn) (ServerInfo, net.Conn, error) {
-	if c.cfg.TLS != nil {
-		t := c.cfg.TLS.Clone()
+func (ep *endpointState) handshake(ctx context.Context, nc net.Conn) (ServerInfo, net.Conn, error) {
+	if ep.c.cfg.TLS != nil {
+		t := ep.c.cfg.TLS.Clone()
 		if t.ServerName == "" {
 			t.ServerName = ep.host
 		}
@@ -250,19 +233,19 @@ func (c *Client) handshake(ctx context.Context, ep *endpointState, nc net.Conn) 
 			return ServerInfo{}, nc, handshakeError(err)
 		}
 	}
-	info, err := c.hello(ep, nc)
+	info, err := ep.hello(nc)
 	return info, nc, err
 }
 
-func (c *Client) hello(ep *endpointState, nc net.Conn) (ServerInfo, error) {
+func (ep *endpointState) hello(nc net.Conn) (ServerInfo, error) {
 	m := protocol.Hello{
 		VersionMin: protocol.Version, VersionMax: protocol.Version,
-		Name: []byte(c.cfg.Name), User: []byte(c.cfg.User), Secret: []byte(c.cfg.Secret),
+		Name: []byte(ep.c.cfg.Name), User: []byte(ep.c.cfg.User), Secret: []byte(ep.c.cfg.Secret),
 	}
-	if c.session != nil {
+	if ep.c.session != nil {
 		m.Features |= protocol.FeatureSessions
 	}
-	if c.cfg.User != "" || c.cfg.Secret != "" {
+	if ep.c.cfg.User != "" || ep.c.cfg.Secret != "" {
 		m.Features |= protocol.FeatureCredentials
 	}
 	frame := m.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, helloID))
@@ -286,7 +269,7 @@ func (c *Client) hello(ep *endpointState, nc net.Conn) (ServerInfo, error) {
 	if r.Version != protocol.Version {
 		return ServerInfo{}, fmt.Errorf("%w: the server chose protocol version %d", ErrHandshake, r.Version)
 	}
-	if c.session != nil && r.Features&protocol.FeatureSessions == 0 {
+	if ep.c.session != nil && r.Features&protocol.FeatureSessions == 0 {
 		return ServerInfo{}, fmt.Errorf("%w: the server has no sessions, which ExactlyOnce needs", ErrUnsupported)
 	}
 	return ServerInfo{

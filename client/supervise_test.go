@@ -30,7 +30,7 @@ func TestWaitingCallConnects(t *testing.T) {
 	address := f.address()
 	c := dial(t, idle, f)
 	f.close()
-	down(t, c.endpoints[0])
+	down(t, c.pool.endpoints[0])
 	newFakeOn(t, "tcp", address)
 	if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil {
 		t.Fatal(err)
@@ -43,9 +43,9 @@ func TestWaitingCallGoesOnTrying(t *testing.T) {
 	address := f.address()
 	c := dial(t, idle, f)
 	f.close()
-	down(t, c.endpoints[0])
+	down(t, c.pool.endpoints[0])
 	waiting := c.PutAsync([]byte("k"), nil)
-	eventually(t, func() bool { return c.endpoints[0].failure(0).Tries > 3 })
+	eventually(t, func() bool { return c.pool.endpoints[0].failure(0).Tries > 3 })
 	newFakeOn(t, "tcp", address)
 	if _, err := waiting.Wait(t.Context()); err != nil {
 		t.Fatal(err)
@@ -66,7 +66,7 @@ func TestOtherNodesAreTried(t *testing.T) {
 				cfg.ForwardOnly, cfg.AttemptTimeout = false, 20*time.Millisecond
 			}, 1, 2)
 			cl.nodes[1].close()
-			down(t, c.endpoints[1])
+			down(t, c.pool.endpoints[1])
 			cl.restart(2)
 			cl.set(func() {
 				cl.leaders = [fakeShards]uint64{2, 2, 2, 2}
@@ -107,10 +107,10 @@ func TestPause(t *testing.T) {
 				defer c.Close()
 				if test.waits {
 					c.PutAsync([]byte("k"), nil)
-					<-c.endpoints[0].nudged
+					<-c.pool.endpoints[0].nudged
 				}
 				start := time.Now()
-				asked := c.pause(c.endpoints[0], time.Minute, test.err)
+				asked := c.pool.endpoints[0].pause(time.Minute, test.err)
 				if took := time.Since(start); took < test.min || took > test.max || asked != test.waits {
 					t.Errorf("%v, asked %v", took, asked)
 				}
@@ -143,13 +143,13 @@ func TestUnavailableMeanwhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		ep := c.endpoints[0]
+		ep := c.pool.endpoints[0]
 		for range 3 {
 			ep.tried(c.now(), net.ErrClosed)
 		}
 		time.Sleep(2 * time.Second)
 		want := "no server could be reached: h:7400: use of closed network connection (3 tries, the last 2s ago)"
-		if got := c.unavailable().Error(); got != want {
+		if got := c.pool.unavailable().Error(); got != want {
 			t.Errorf("%s", got)
 		}
 	})
@@ -176,7 +176,7 @@ func TestNamesAreLookedUpAgain(t *testing.T) {
 		cfg.Endpoints = []string{"proa.test.:" + port}
 	})
 	f.close()
-	down(t, c.endpoints[0])
+	down(t, c.pool.endpoints[0])
 	address.Store(&net.IP{127, 0, 0, 2})
 	moved.start()
 	if _, err := c.Put(t.Context(), []byte("k"), nil); err != nil {
