@@ -1,96 +1,65 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"strings"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // dialer opens connections to one target.
 type dialer struct {
-	target  *Target
-	family  int
-	remote  unix.Sockaddr
-	sources []unix.Sockaddr // of the family
-	next    int             // the source to take next
-	buf     []byte
+	target           *Target
+	network, address string
+	next             int // the source to take next
+	buf              []byte
 }
 
 func newDialer(t *Target) (*dialer, error) {
 	d := &dialer{target: t, buf: make([]byte, 4096)}
 	if path, ok := strings.CutPrefix(t.Address, "unix://"); ok {
-		d.family, d.remote = unix.AF_UNIX, &unix.SockaddrUnix{Name: path}
+		d.network, d.address = "unix", path
 		return d, nil
 	}
 	a, err := net.ResolveTCPAddr("tcp", t.Address)
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	d.family, d.remote = sockaddr(a.AddrPort().Addr().Unmap().AsSlice(), a.Port)
+	d.network, d.address = "tcp", a.String()
 	for _, s := range t.Sources {
-		family, local := sockaddr(s.Unmap().AsSlice(), 0)
-		if family != d.family {
+		if s.Unmap().Is6() != a.AddrPort().Addr().Unmap().Is6() {
 			return nil, fmt.Errorf("%w: no connection from %v to %s", ErrConfig, s, t.Address)
 		}
-		d.sources = append(d.sources, local)
 	}
 	return d, nil
 }
 
-// sockaddr returns an address in the kernel's form. No address at all, as in
-// ":7400", is this machine.
-func sockaddr(ip []byte, port int) (family int, sa unix.Sockaddr) {
-	if len(ip) == net.IPv6len {
-		return unix.AF_INET6, &unix.SockaddrInet6{Port: port, Addr: [16]byte(ip)}
-	}
-	v4 := &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}
-	copy(v4.Addr[:], ip)
-	return unix.AF_INET, v4
-}
-
-// dial returns a connected socket. It still blocks, up to the timeout.
-func (d *dialer) dial() (fd int, err error) {
-	fd, err = unix.Socket(d.family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, d.failed("opening a socket", err)
-	}
-	if err := d.connect(fd); err != nil {
-		return -1, d.failed("connecting", errors.Join(err, unix.Close(fd)))
-	}
-	return fd, nil
-}
-
-func (d *dialer) connect(fd int) error {
-	limit := unix.NsecToTimeval(d.target.Timeout.Nanoseconds())
-	err := errors.Join(
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
-	if d.family != unix.AF_UNIX {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
-	}
-	if len(d.sources) > 0 {
-		// The port is chosen by connect, which knows that it only has to be
-		// free towards this server.
-		err = errors.Join(err,
-			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
-			unix.Bind(fd, d.sources[d.next%len(d.sources)]))
+// dial returns a connection of which every step has the timeout as a deadline.
+func (d *dialer) dial(ctx context.Context) (net.Conn, error) {
+	to := net.Dialer{Timeout: d.target.Timeout, KeepAlive: -1}
+	if n := len(d.target.Sources); n > 0 {
+		to.LocalAddr, to.Control = &net.TCPAddr{IP: d.target.Sources[d.next%n].AsSlice()}, bindWithoutPort
 		d.next++
 	}
+	c, err := to.DialContext(ctx, d.network, d.address)
 	if err != nil {
-		return err
+		return nil, d.failed("connecting", err)
 	}
-	for {
-		// A signal interrupts the call but not the connecting.
-		if err := unix.Connect(fd, d.remote); err != unix.EINTR && err != unix.EALREADY {
-			if err == unix.EISCONN {
-				return nil
-			}
-			return err
-		}
-	}
+	return c, c.SetDeadline(time.Now().Add(d.target.Timeout))
+}
+
+// bindWithoutPort leaves the choice of the port to connect, which knows that the
+// port only has to be free towards this server.
+func bindWithoutPort(_, _ string, c syscall.RawConn) (err error) {
+	failed := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1) })
+	return errors.Join(err, failed)
 }
 
 func (d *dialer) failed(what string, err error) error {
@@ -98,34 +67,25 @@ func (d *dialer) failed(what string, err error) error {
 }
 
 // sendGreeting sends the greeting on a fresh connection.
-func (d *dialer) sendGreeting(fd int) error {
-	for b := d.target.Codec.AppendGreeting(d.buf[:0]); len(b) > 0; {
-		n, err := unix.Write(fd, b)
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return d.failed("sending the greeting", err)
-		default:
-			b = b[n:]
-		}
+func (d *dialer) sendGreeting(c net.Conn) error {
+	if _, err := c.Write(d.target.Codec.AppendGreeting(d.buf[:0])); err != nil {
+		return d.failed("sending the greeting", err)
 	}
 	return nil
 }
 
 // awaitGreeting reads the reply to the greeting, behind which nothing may
-// follow, and makes the socket non-blocking.
-func (d *dialer) awaitGreeting(fd int) error {
+// follow.
+func (d *dialer) awaitGreeting(c net.Conn) error {
 	for have := 0; ; {
-		n, err := unix.Read(fd, d.buf[have:])
+		n, err := c.Read(d.buf[have:])
 		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.EAGAIN:
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return d.failed("waiting for the greeting", ErrStalled)
+		case errors.Is(err, io.EOF):
+			return d.failed("waiting for the greeting", ErrClosed)
 		case err != nil:
 			return d.failed("waiting for the greeting", err)
-		case n == 0:
-			return d.failed("waiting for the greeting", ErrClosed)
 		}
 		have += n
 		used, err := d.target.Codec.ParseGreeting(d.buf[:have])
@@ -133,30 +93,36 @@ func (d *dialer) awaitGreeting(fd int) error {
 		case err != nil:
 			return d.failed("greeting", err)
 		case used == have:
-			return unix.SetNonblock(fd, true)
+			return nil
 		case used > 0, have == len(d.buf):
 			return d.failed("greeting", fmt.Errorf("%w: %d bytes answer the greeting", ErrProtocol, have))
 		}
 	}
 }
 
-// greeted opens n connections that have been greeted, non-blocking. Several
-// are on their way at a time, so that the server need not be woken for each.
-func (d *dialer) greeted(stopped func() error, n int) (fds []int, err error) {
+// greeted opens n connections that have been greeted, and returns their
+// descriptors, which are non-blocking. Several are on their way at a time, so that
+// the server need not be woken for each.
+func (d *dialer) greeted(ctx context.Context, n int) (fds []int, err error) {
 	const together = 64 // well below any listener's backlog
 	fds = make([]int, 0, n)
 	for len(fds) < n && err == nil {
-		err = stopped()
-		first := len(fds)
-		for len(fds) < min(first+together, n) && err == nil {
-			var fd int
-			if fd, err = d.dial(); err == nil {
-				fds = append(fds, fd)
-				err = d.sendGreeting(fd)
+		var conns []net.Conn
+		for len(conns) < min(together, n-len(fds)) && err == nil {
+			var c net.Conn
+			if c, err = d.dial(ctx); c != nil {
+				conns = append(conns, c)
+			}
+			if err == nil {
+				err = d.sendGreeting(c)
 			}
 		}
-		for i := first; i < len(fds) && err == nil; i++ {
-			err = d.awaitGreeting(fds[i])
+		for _, c := range conns {
+			if err == nil {
+				err = d.awaitGreeting(c)
+			}
+			fd, failed := takeOver(c)
+			fds, err = append(fds, fd), errors.Join(err, failed)
 		}
 	}
 	if err != nil {
@@ -165,10 +131,24 @@ func (d *dialer) greeted(stopped func() error, n int) (fds []int, err error) {
 	return fds, nil
 }
 
-func closeAll(fds []int) error {
-	var err error
+// takeOver closes a connection of package net and returns a copy of its
+// descriptor, which keeps the connection open and which Go's poller does not
+// watch.
+func takeOver(c net.Conn) (fd int, err error) {
+	fd = -1
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err == nil {
+		failed := raw.Control(func(s uintptr) { fd, err = unix.FcntlInt(s, unix.F_DUPFD_CLOEXEC, 0) })
+		err = errors.Join(err, failed)
+	}
+	return fd, errors.Join(err, c.Close())
+}
+
+func closeAll(fds []int) (err error) {
 	for _, fd := range fds {
-		err = errors.Join(err, unix.Close(fd))
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
 	}
 	return err
 }

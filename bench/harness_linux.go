@@ -242,7 +242,7 @@ func (h *Harness) connect(ctx context.Context, peers []peer) (dialers []*dialer,
 		d, err := newDialer(&target)
 		if err == nil {
 			dialers = append(dialers, d)
-			greeted[i], err = d.greeted(ctx.Err, n)
+			greeted[i], err = d.greeted(ctx, n)
 		}
 		if err != nil {
 			return nil, nil, errors.Join(err, closeAll(slices.Concat(greeted...)))
@@ -297,7 +297,7 @@ func (m *mender) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case i := <-m.broken:
-			fds, err := m.dialers[m.peers[i].member].greeted(ctx.Err, 1)
+			fds, err := m.dialers[m.peers[i].member].greeted(ctx, 1)
 			if err == nil {
 				m.found <- opened{i, fds[0]}
 				pause = mendPauseMin

@@ -22,7 +22,7 @@ func OpenIdle(ctx context.Context, t Target, n int) (*Idle, error) {
 	if err != nil {
 		return nil, err
 	}
-	fds, err := d.greeted(ctx.Err, n)
+	fds, err := d.greeted(ctx, n)
 	if err != nil {
 		return nil, err
 	}
