@@ -29,7 +29,7 @@ func TestLogGivesRoomUp(t *testing.T) {
 				}))
 			}
 			open := func(fs vfs.FS) *Node {
-				n, err := Open(Options{FS: wrap(fs), Dir: dir, Shards: 2, SegmentBytes: 1 << 20, RecentBytes: 64 << 20,
+				n, err := Open(Options{FS: wrap(fs), Dir: dir, Shards: 2, SegmentBytes: 1 << 20, MemtableBytes: 64 << 20,
 					RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20})
 				if err != nil {
 					t.Fatal(err)

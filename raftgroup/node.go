@@ -140,7 +140,7 @@ type Options struct {
 
 	BlockCacheBytes  int64 // Pebble's; storage's default
 	RowCacheBytes    int64 // storage's default
-	RecentBytes      int64 // storage's default
+	MemtableBytes    int64 // storage's default
 	OpenFiles        int   // storage's default
 	SessionRetention time.Duration
 
@@ -202,8 +202,8 @@ func (o *Options) segmentBytes() int64 {
 }
 
 func (o *Options) recentBytes() int64 {
-	recent := o.RecentBytes
-	setDefault(&recent, storage.RecentBytesDefault)
+	recent := o.MemtableBytes
+	setDefault(&recent, storage.MemtableBytesDefault)
 	return recent
 }
 
@@ -447,7 +447,7 @@ func (n *Node) openStores() (err error) {
 		n.logger.Warn("node was not shut down cleanly; its log is complete up to synced_at", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}
 	s := n.identity.stateOptions(o.FS, o.Dir)
-	s.BlockCacheBytes, s.RowCacheBytes, s.RecentBytes, s.OpenFiles = o.BlockCacheBytes, o.RowCacheBytes, o.RecentBytes, o.OpenFiles
+	s.BlockCacheBytes, s.RowCacheBytes, s.MemtableBytes, s.OpenFiles = o.BlockCacheBytes, o.RowCacheBytes, o.MemtableBytes, o.OpenFiles
 	s.SessionRetention, s.Logger, s.OnFlush, s.OnFatal, s.OnDamage = o.SessionRetention, o.Logger, n.flushed, n.fail, n.noteDamage
 	if n.store, err = storage.Open(s); err != nil {
 		return fmt.Errorf("opening the state: %w", n.identity.explainDamage(err))

@@ -83,7 +83,7 @@ func memNode(t testing.TB, f vfs.FS, o Options) *Node {
 
 func openMem(f vfs.FS, o Options) (*Node, error) {
 	o.FS, o.Dir = f, dir
-	o.RowCacheBytes, o.BlockCacheBytes, o.RecentBytes = 1<<20, 1<<20, 512<<10
+	o.RowCacheBytes, o.BlockCacheBytes, o.MemtableBytes = 1<<20, 1<<20, 512<<10
 	o.SegmentBytes = 1 << 20
 	return Open(o)
 }

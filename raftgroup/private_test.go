@@ -37,7 +37,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "deep", "data")
 	var log bytes.Buffer
-	o := Options{Dir: dir, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, RecentBytes: 512 << 10, SegmentBytes: 1 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	o := Options{Dir: dir, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, MemtableBytes: 512 << 10, SegmentBytes: 1 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	session := func() {
 		t.Helper()
 		n, err := Open(o)

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 // Entry is a committed entry of a shard's log. Data is an entry as package
@@ -55,8 +56,7 @@ type Deliverer interface {
 // their effects are visible to readers, Applied has advanced, and each
 // command's result has been delivered, in order; nothing is durable by it (see
 // Durable). The entries' Data must not change until Apply returns, and is not
-// kept. One goroutine at a time may call it; it waits while both tables of
-// recent records are full, and reads rows from disk where a command depends on
+// kept. One goroutine at a time may call it; it waits while both memtables are full, and reads rows from disk where a command depends on
 // them.
 //
 // Indexes of a shard must rise: otherwise Apply returns ErrStaleIndex and has
@@ -97,7 +97,6 @@ func (s *Store) Stopped(shard int) bool { return s.shards[shard].stopped }
 // as one pass may go. It returns how many that were.
 func (p *pass) apply(entries []Entry, first int, d Deliverer) (int, error) {
 	p.begin()
-	p.store.passes.Add(1)
 	defer p.end()
 	if err := p.admit(entries); err != nil {
 		return 0, err
@@ -141,7 +140,7 @@ func (p *pass) dropStopped() {
 type pass struct {
 	store  *Store
 	number uint64
-	rows   overlay
+	rows   rowSet
 	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
 	undo   undo
@@ -177,7 +176,7 @@ type pass struct {
 // stagedRecord is a change that the pass makes beside its rows. Key and value
 // are bytes of the pass.
 type stagedRecord struct {
-	class   recentClass
+	list    memtable.List
 	deleted bool
 	key     []byte // as in the database
 	value   []byte
@@ -315,7 +314,7 @@ func (p *pass) run(entries []Entry) (int, error) {
 			grown += p.grown
 		}
 		p.ends = append(p.ends, len(p.results))
-		if (grown > passGrowthMax || len(p.ranges) > passRangesMax) && !e.Together {
+		if (grown > passGrowthMax || len(p.ranges) > batchRangesMax) && !e.Together {
 			return i + 1, nil
 		}
 	}
@@ -860,14 +859,11 @@ func (p *pass) load(r *row, withValue bool) (err error) {
 // stored returns the record of a key of the database as the last pass left it,
 // which is valid until closer is closed.
 func (p *pass) stored(hash uint64, key []byte) (record []byte, found bool, closer io.Closer, err error) {
-	x := &p.store.recent
+	x := &p.store.memtables
 	x.mu.RLock()
-	r, found := x.get(hash, key)
-	if found && !r.deleted() {
-		return r.value(), true, (*recentCloser)(x), nil
-	}
-	x.mu.RUnlock()
-	if found {
+	if r, ok := x.get(hash, key); ok && !r.Deleted() {
+		return r.Value(), true, (*memtablesCloser)(x), nil
+	} else if x.mu.RUnlock(); ok {
 		return nil, false, noCloser{}, nil
 	}
 	record, closer, err = p.store.db.Get(key)
@@ -877,10 +873,10 @@ func (p *pass) stored(hash uint64, key []byte) (record []byte, found bool, close
 	return record, err == nil, closer, err
 }
 
-// recentCloser lets the tables go that a record was found in.
-type recentCloser recentTables
+// memtablesCloser lets the memtables go that a record was found in.
+type memtablesCloser memtables
 
-func (x *recentCloser) Close() error {
+func (x *memtablesCloser) Close() error {
 	x.mu.RUnlock()
 	return nil
 }
@@ -905,11 +901,11 @@ func (p *pass) reindex(key []byte, before, after uint64) {
 		return
 	}
 	p.state.newExpiry = min(p.state.newExpiry, after)
-	p.stage(recentExpiries, p.expiryKey(after, key), nil)
+	p.stage(memtable.Expiries, p.expiryKey(after, key), nil)
 }
 
 func (p *pass) unindex(key []byte, at uint64) {
-	p.stageDeletion(recentExpiries, p.expiryKey(at, key))
+	p.stageDeletion(memtable.Expiries, p.expiryKey(at, key))
 }
 
 // expiryKey returns a key of the expiry index as bytes of the pass.
@@ -921,15 +917,15 @@ func (p *pass) expiryKey(at uint64, key []byte) []byte {
 	return b
 }
 
-func (p *pass) stage(class recentClass, key, value []byte) {
-	p.staged = append(p.staged, stagedRecord{class: class, key: key, value: value})
+func (p *pass) stage(l memtable.List, key, value []byte) {
+	p.staged = append(p.staged, stagedRecord{list: l, key: key, value: value})
 }
 
-func (p *pass) stageDeletion(class recentClass, key []byte) {
-	p.staged = append(p.staged, stagedRecord{class: class, deleted: true, key: key})
+func (p *pass) stageDeletion(l memtable.List, key []byte) {
+	p.staged = append(p.staged, stagedRecord{list: l, deleted: true, key: key})
 }
 
-// commit makes the pass visible: in the table of recent records, then row by
+// commit makes the pass visible: in the memtable, then row by
 // row in the cache, see the package comment for why nobody notices the
 // difference.
 func (p *pass) commit() error {
@@ -949,23 +945,25 @@ func (p *pass) commit() error {
 
 func (p *pass) publish() error {
 	s := p.store
-	if err := s.lockWindow(p.recentBytes(), len(p.ranges)); err != nil {
+	if err := s.lockPublishing(p.bytesNeeded(), len(p.ranges)); err != nil {
 		return err
 	}
-	defer s.window.Unlock()
-	t := s.recent.active
+	defer s.publishing.Unlock()
+	t := s.memtables.mutable
 	if len(p.ranges) > 0 {
 		s.cache.beginRanges(p.ranges)
 		defer s.endRanges(p.ranges)
 	}
-	deleted := p.addRanges(t)
+	for i := range p.ranges { // before the rows
+		t.AddRange(p.ranges[i].bounds())
+	}
 	for rows := range slices.Chunk(p.rows.rows, prefetchRows) {
 		s.addRows(t, rows)
 	}
 	for i := range p.staged {
-		t.addStaged(&p.staged[i])
+		p.staged[i].addTo(t)
 	}
-	s.recent.commit(deleted, len(p.ranges) > 0)
+	s.memtables.publish(len(p.ranges) > 0)
 	for i := range p.rows.rows {
 		if r := &p.rows.rows[i]; r.dirty {
 			s.cache.publish(r)
@@ -989,20 +987,20 @@ func (p *pass) publish() error {
 	return nil
 }
 
-// recentBytes is what the records of the pass take in a table.
-func (p *pass) recentBytes() int {
+// bytesNeeded is what the records of the pass take in a memtable.
+func (p *pass) bytesNeeded() int {
 	n := p.rangesBytes()
 	for i := range p.rows.rows {
 		r := &p.rows.rows[i]
 		switch {
 		case r.dirty && r.exists:
-			n += recentBytes(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
+			n += memtable.Bytes(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
 		case r.dirty:
-			n += recentBytes(prefixBytes+len(r.key), 0)
+			n += memtable.Bytes(prefixBytes+len(r.key), 0)
 		}
 	}
 	for i := range p.staged {
-		n += recentBytes(len(p.staged[i].key), len(p.staged[i].value))
+		n += memtable.Bytes(len(p.staged[i].key), len(p.staged[i].value))
 	}
 	return n
 }
@@ -1012,54 +1010,55 @@ func (p *pass) recentBytes() int {
 const prefetchRows = 64
 
 // addRows announces the changed ones of rows to the cache and adds them to t.
-func (s *Store) addRows(t *recentTable, rows []row) {
+func (s *Store) addRows(t *table, rows []row) {
 	for i := range rows {
 		if r := &rows[i]; r.dirty {
-			t.prefetchBucket(r.hash)
+			t.PrefetchBucket(r.hash)
 			s.cache.prefetch(r.hash)
 		}
 	}
 	for i := range rows {
 		if r := &rows[i]; r.dirty {
 			s.cache.begin(r)
-			t.prefetchRecord(r.hash)
+			t.PrefetchRecord(r.hash)
 		}
 	}
 	for i := range rows {
 		if r := &rows[i]; r.dirty {
-			t.addRow(r)
+			r.addTo(t)
 		}
 	}
 }
 
-func (t *recentTable) addRow(r *row) {
-	var to recent
+// addTo adds the row's state to a memtable.
+func (r *row) addTo(t *table) {
+	var to memtable.Record
 	if r.exists {
-		to = t.reserve(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
+		to = t.Reserve(prefixBytes+len(r.key), rowHeaderBytes+len(r.value))
 	} else {
-		to = t.reserveDeletion(prefixBytes + len(r.key))
+		to = t.ReserveDeletion(prefixBytes + len(r.key))
 	}
-	key := to.key()
+	key := to.Key()
 	putPrefix(key, int(r.shard), kindData)
 	copy(key[prefixBytes:], r.key)
 	if r.exists {
-		value := to.value()
+		value := to.Value()
 		putRowHeader(value, r.version, r.expireAt)
 		copy(value[rowHeaderBytes:], r.value)
 	}
-	t.link(recentRows, r.hash, to)
+	t.Add(memtable.Rows, r.hash, to)
 }
 
-func (t *recentTable) addStaged(r *stagedRecord) {
-	var to recent
+func (r *stagedRecord) addTo(t *table) {
+	var to memtable.Record
 	if r.deleted {
-		to = t.reserveDeletion(len(r.key))
+		to = t.ReserveDeletion(len(r.key))
 	} else {
-		to = t.reserve(len(r.key), len(r.value))
+		to = t.Reserve(len(r.key), len(r.value))
 	}
-	copy(to.key(), r.key)
-	copy(to.value(), r.value)
-	t.link(r.class, hashRecord(r.key), to)
+	copy(to.Key(), r.key)
+	copy(to.Value(), r.value)
+	t.Add(r.list, hashRecord(r.key), to)
 }
 
 // finishShard brings up to date when the shard needs its next Sweep.
@@ -1085,8 +1084,8 @@ func (p *pass) finishShard(i int) error {
 }
 
 func (p *pass) firstExpiry(shard int, from uint64) (uint64, error) {
-	tables := p.store.recent.pin()
-	defer p.store.recent.unpin(tables)
+	tables := p.store.memtables.pin()
+	defer p.store.memtables.unpin(tables)
 	return p.store.firstExpiry(tables, shard, from)
 }
 

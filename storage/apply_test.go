@@ -219,7 +219,7 @@ func runSteps(t *testing.T, tests map[string][]step) {
 	t.Helper()
 	for name, steps := range tests {
 		t.Run(name, func(t *testing.T) {
-			// The same must come out whether a row is found in the overlay, in
+			// The same must come out whether a row is found in a row set, in
 			// the cache or in Pebble.
 			cached, uncached := openTest(t), open(t, withoutRowCache())
 			defer closeStore(t, uncached)
@@ -400,7 +400,7 @@ func TestLargeValues(t *testing.T) {
 }
 
 func TestManyRowsInOnePass(t *testing.T) {
-	// Makes the overlay, the arena and the result arrays grow.
+	// Makes the row set, the arena and the result arrays grow.
 	s := openTest(t)
 	var commands cmds
 	for i := range 20_000 {

@@ -23,7 +23,7 @@ const benchKeys = 100_000
 
 func benchStore(b *testing.B, o Options) *Store {
 	b.Helper()
-	o.BlockCacheBytes, o.RecentBytes = BlockCacheBytesDefault, 0
+	o.BlockCacheBytes, o.MemtableBytes = BlockCacheBytesDefault, 0
 	s := open(b, o)
 	b.Cleanup(func() { closeStore(b, s) })
 	return s
@@ -277,7 +277,7 @@ func benchSnapshotStore(b *testing.B) *Store {
 	return s
 }
 
-// Opening and closing a view, with full tables of recent records.
+// Opening and closing a view, with full memtables.
 func BenchmarkOpenView(b *testing.B) {
 	s := benchSnapshotStore(b)
 	b.ReportAllocs()

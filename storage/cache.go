@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/prefetch"
 )
 
 // The row cache is an array of segments, chosen by the top bits of a row's
@@ -275,7 +276,7 @@ func (c *rowCache) begin(r *row) {
 	if tag := uint32(r.hash); s.rows > 0 {
 		// The entry that publish will look at, if it is in its home slot.
 		if i := int(tag) & (len(s.index) - 1); s.index[i] != 0 {
-			prefetch(unsafe.Pointer(&s.ring[s.place(i)]))
+			prefetch.Line(unsafe.Pointer(&s.ring[s.place(i)]))
 		}
 	}
 }
@@ -283,8 +284,8 @@ func (c *rowCache) begin(r *row) {
 // prefetch fetches what begin will look at.
 func (c *rowCache) prefetch(hash uint64) {
 	if s := c.segment(hash); s != nil {
-		prefetch(unsafe.Pointer(&s.mu))
-		prefetch(unsafe.Pointer(s.stripe(hash)))
+		prefetch.Line(unsafe.Pointer(&s.mu))
+		prefetch.Line(unsafe.Pointer(s.stripe(hash)))
 	}
 }
 

@@ -260,7 +260,7 @@ func TestCacheThatCannotGetMemory(t *testing.T) {
 }
 
 // The coherence protocol, in every order in which its steps can be mixed, with
-// one atomic database below (TestCoherenceOfTablesInEveryOrder takes it apart): a
+// one atomic database below (TestCoherenceOfMemtablesInEveryOrder takes it apart): a
 // writer that changes two rows at once, a reader that reads both, or one
 // twice, and another that reads, and may fill, what the first reads last. Every step is atomic in reality too:
 // it holds the segment's lock, or is one read or commit of Pebble.
@@ -498,7 +498,7 @@ func TestCoherenceUnderLoad(t *testing.T) {
 	}
 }
 
-// Apply holds the window before it commits, and a scan waits for it.
+// Apply holds publishing before it publishes, and a scan waits for it.
 func TestScansKeepOutOfTheWindow(t *testing.T) {
 	s := openTest(t)
 	do(t, s, 1, put("k", "old"))
@@ -512,17 +512,17 @@ func TestScansKeepOutOfTheWindow(t *testing.T) {
 	}()
 	held := false
 	for i := 0; i < tries && !held; i++ {
-		if held = !s.window.TryLock(); !held {
-			s.window.Unlock()
+		if held = !s.publishing.TryLock(); !held {
+			s.publishing.Unlock()
 			runtime.Gosched()
 		}
 	}
 	segment.mu.Unlock()
 	if err := <-applied; err != nil || !held {
-		t.Fatalf("window held: %v, error %v", held, err)
+		t.Fatalf("publishing held: %v, error %v", held, err)
 	}
 
-	s.window.Lock()
+	s.publishing.Lock()
 	began, rows := make(chan struct{}), make(chan []scanned, 1)
 	go func() {
 		close(began)
@@ -534,17 +534,17 @@ func TestScansKeepOutOfTheWindow(t *testing.T) {
 	}
 	select {
 	case <-rows:
-		t.Error("a scan began in the window")
-		s.window.Unlock()
+		t.Error("a scan began while a batch was published")
+		s.publishing.Unlock()
 	default:
-		s.window.Unlock()
+		s.publishing.Unlock()
 		diff(t, "scan", <-rows, []scanned{{"k", read{"new", 2, 0, true}}})
 	}
 }
 
 // Keys and shards decide, not hashes.
 func TestOverlayTellsRowsOfOneHashApart(t *testing.T) {
-	var o overlay
+	var o rowSet
 	for range 3 {
 		o.reset()
 		for i := range 1000 { // more than there are slots for at first
@@ -561,10 +561,10 @@ func TestOverlayTellsRowsOfOneHashApart(t *testing.T) {
 }
 
 func TestOverlayGrows(t *testing.T) {
-	var o overlay
+	var o rowSet
 	o.reset()
 	for round := range 2 {
-		for i := range 10 * overlaySlotsMin {
+		for i := range 10 * rowSetSlotsMin {
 			key := []byte(fmt.Sprint("key", i))
 			if r := o.find(0, key, hashKey(0, key)); int(r.version) != round {
 				t.Fatalf("row %d was seen %d times", i, r.version)
@@ -578,7 +578,7 @@ func TestOverlayGrows(t *testing.T) {
 		t.Error("a row survives the reset")
 	}
 	o.generation = 1<<32 - 1
-	o.slots[5] = overlaySlot{generation: 0}
+	o.slots[5] = rowSetSlot{generation: 0}
 	o.reset()
 	if o.generation == 0 {
 		t.Error("generation 0 makes empty slots look full")
@@ -611,7 +611,7 @@ func TestNegativeEntries(t *testing.T) {
 	s.cache.segment(hash).drop(hash, 0, key) // as if it had been evicted
 	diff(t, "deleted row", get(t, s, 0, "k", 1), read{})
 	if lookup() != Absent {
-		t.Error("a row found deleted among the recent ones is not remembered")
+		t.Error("a row found deleted in a memtable is not remembered")
 	}
 }
 

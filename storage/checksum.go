@@ -26,13 +26,13 @@ func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	if shard < 0 || shard >= len(s.shards) {
 		return 0, 0, fmt.Errorf("storage: checksum of shard %d of %d", shard, len(s.shards))
 	}
-	if err := s.drain(); err != nil {
+	if err := s.flushAll(); err != nil {
 		return 0, 0, err
 	}
 	lower, upper := shardBounds(shard)
-	s.ingesting.Lock()
+	s.flusher.ingesting.Lock()
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	s.ingesting.Unlock()
+	s.flusher.ingesting.Unlock()
 	if err != nil {
 		return 0, 0, err
 	}

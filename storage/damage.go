@@ -306,7 +306,7 @@ func (d *damage) takeDue() (paths []string) {
 // inspectFile reads what the file at path has of each shard, as far as it is
 // still part of the database, up to what is damaged.
 func (s *Store) inspectFile(path string) {
-	standBack()
+	lowerPriority()
 	var generations []uint64 // before the look at what is in use
 	for i := range s.shards {
 		generations = append(generations, s.shards[i].generation.Load())

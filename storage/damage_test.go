@@ -31,9 +31,9 @@ func rowValue(i int) string { return strings.Repeat(fmt.Sprintf("value %d ", i),
 func damageable(t *testing.T, mem vfs.FS) file {
 	t.Helper()
 	o := testOptions(mem)
-	o.RecentBytes = 1 << 20
+	o.MemtableBytes = 1 << 20
 	s := open(t, o)
-	s.drainOptions.BlockSize = 4 << 10
+	s.flusher.options.BlockSize = 4 << 10
 	for shard := range 2 {
 		commands := make([]command.Command, damagedRows)
 		for i := range commands {
@@ -44,7 +44,7 @@ func damageable(t *testing.T, mem vfs.FS) file {
 			t.Fatal(err)
 		}
 	}
-	if err := s.drain(); err != nil {
+	if err := s.flushAll(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.db.Compact(context.Background(), []byte{0}, []byte{0xff, 0xff, 0xff}, false); err != nil {
@@ -376,7 +376,7 @@ func TestDamagedBlockIsReadOnce(t *testing.T) {
 		if err := s.Apply([]Entry{{Index: 2 + i, Data: entryOf(2, put(rowKey(damagedRows/2)+"x", fmt.Sprint(i))), Alone: true}}, &d); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.drain(); err != nil {
+		if err := s.flushAll(); err != nil {
 			t.Fatal(err)
 		}
 	}

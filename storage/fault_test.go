@@ -116,7 +116,7 @@ func TestFailedFlushIsFatal(t *testing.T) {
 // from a drain's sync: of a file, or of the directory that has it.
 func TestCloseWhileAWriteHangs(t *testing.T) {
 	for name, path := range map[string]func(string) bool{
-		"file":      inDrain,
+		"file":      inFlush,
 		"directory": func(path string) bool { return path == "data" },
 	} {
 		t.Run(name, func(t *testing.T) { closeWhileSyncHangs(t, path) })
@@ -170,7 +170,7 @@ func TestFailedDrainIsFatal(t *testing.T) {
 	do(t, s, 2, put("a", "2"), put("b", "2"))
 	g.Lock()
 	g.err = syscall.EIO
-	freezeTable(s)
+	rotateTable(s)
 	do(t, s, 3, put("a", "3")) // into the other table, before anybody knows
 	g.Unlock()
 	if err := <-fatal; !errors.Is(err, syscall.EIO) {
@@ -206,7 +206,7 @@ func TestFailedDrainIsFatal(t *testing.T) {
 
 // What is drained after the store failed does not reach Pebble, and the owner,
 // who had the error returned, is not told again.
-func TestNoDrainAfterAFailure(t *testing.T) {
+func TestNoFlushAfterAFailure(t *testing.T) {
 	o := testOptions(nil)
 	o.OnFatal = func(err error) { t.Errorf("told %v", err) }
 	s := open(t, o)
@@ -218,8 +218,8 @@ func TestNoDrainAfterAFailure(t *testing.T) {
 	if err := s.Apply([]Entry{{Index: 3, Data: []byte("not an entry")}}, &delivered{}); !errors.Is(err, ErrFailed) {
 		t.Errorf("apply: %v", err)
 	}
-	freezeTable(s)
-	if err := s.drainTable(s.recent.frozen); !errors.Is(err, ErrFailed) {
+	rotateTable(s)
+	if err := s.flusher.flush(s.memtables.immutable); !errors.Is(err, ErrFailed) {
 		t.Errorf("drain: %v", err)
 	}
 	if m, err := readMeta(s.db, 0); err != nil || m.applied != 1 {
@@ -232,7 +232,7 @@ func TestNoDrainAfterAFailure(t *testing.T) {
 }
 
 // Apply that waits for room hears of a failed drain.
-func TestFailedDrainEndsTheWaitForRoom(t *testing.T) {
+func TestFailedFlushEndsTheWaitForRoom(t *testing.T) {
 	o := testOptions(nil)
 	s := open(t, o)
 	g := newGate(s)
@@ -274,7 +274,7 @@ func TestFatalfTellsAndStays(t *testing.T) {
 			do(t, s, 1, put("a", "1"))
 			faults.On()
 			if !closes {
-				notify(s.flushAsked)
+				notify(s.flusher.asked)
 				if err := <-told; !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "MANIFEST") {
 					t.Errorf("told %v", err)
 				}
@@ -461,7 +461,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	o, err := Options{Dir: "x", Shards: 1}.withDefaults()
 	if err != nil || o.FS == nil || o.Logger == nil || o.BlockCacheBytes != BlockCacheBytesDefault ||
-		o.RowCacheBytes != RowCacheBytesDefault || o.RecentBytes != RecentBytesDefault || o.SessionRetention != SessionRetentionDefault {
+		o.RowCacheBytes != RowCacheBytesDefault || o.MemtableBytes != MemtableBytesDefault || o.SessionRetention != SessionRetentionDefault {
 		t.Errorf("%+v, error %v", o, err)
 	}
 }

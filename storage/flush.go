@@ -1,333 +1,93 @@
 package storage
 
 import (
-	"errors"
+	"context"
 	"fmt"
-	"log/slog"
-	"reflect"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
+
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
-// abandonDelay is how long Close waits for a store that has failed.
-const abandonDelay = time.Second
+// flusher has Pebble take over immutable memtables, in a goroutine of its own.
+type flusher struct {
+	store  *Store
+	queue  chan *table   // capacity 1: the immutable memtable
+	asked  chan struct{} // capacity 1: FlushAsync was called since the last look
+	ended  chan struct{} // capacity 1: OnFlush is to be called
+	before func() error  // for tests; may be nil
 
-var errAbandoned = errors.New("storage: a write to the database is still blocked; the database was left open")
+	options   sstable.WriterOptions
+	number    uint64        // of the file made last
+	fileBytes int           // flushFileBytes, but for tests
+	cutBytes  int           // flushCutBytes, but for tests
+	level0Max int           // the constant, but for tests
+	compacted chan struct{} // capacity 1: a compaction ended since the last look
 
-// fatalState remembers the first fatal error and tells the owner once, or has
-// Open return it.
-type fatalState struct {
-	logger  *slog.Logger
-	onFatal func(error)
-	once    sync.Once
-	err     atomic.Pointer[error]
-	raised  chan struct{} // closed when err is set
-
-	wreck   sync.Once
-	wrecked chan struct{} // closed when Pebble has stopped halfway
-
-	opening sync.Mutex // guards opened
-	opened  bool       // Open is about to return the store
+	ingesting  sync.Mutex    // held by an ingestion, and by whoever must not see one half done
+	ingestions atomic.Uint64 // raised when one begins and when it ends
 }
 
-func (f *fatalState) init(o Options) {
-	f.logger, f.onFatal = o.Logger, o.OnFatal
-	f.raised = make(chan struct{})
-	f.wrecked = make(chan struct{})
+func (f *flusher) init(s *Store) {
+	f.store = s
+	f.queue = make(chan *table, 1)
+	f.asked, f.ended, f.compacted = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	f.fileBytes, f.cutBytes, f.level0Max = flushFileBytes, flushCutBytes, level0Max
 }
 
-// raise records and logs err and calls the owner's function from a goroutine of
-// its own, since the caller may hold Pebble's mutex. Only the first call does
-// anything: Pebble repeats failed work at once and without end. While the store
-// is opened there is no owner yet.
-func (f *fatalState) raise(message string, err error) {
-	f.once.Do(func() {
-		f.opening.Lock()
-		defer f.opening.Unlock()
-		_ = f.record(err)
-		if !f.opened {
-			return
-		}
-		f.logger.Error(message, "error", err)
-		if f.onFatal != nil {
-			go f.onFatal(err)
-		}
-	})
-}
-
-// open says that the owner is to be told from here on. It returns what there
-// would have been to tell.
-func (f *fatalState) open() error {
-	f.opening.Lock()
-	defer f.opening.Unlock()
-	f.opened = true
-	return f.get()
-}
-
-// isWrecked reports whether the database must not be touched any more.
-func (f *fatalState) isWrecked() bool {
-	select {
-	case <-f.wrecked:
-		return true
-	default:
-		return false
-	}
-}
-
-// record sets the error without telling the owner, who is about to have it
-// returned.
-func (f *fatalState) record(err error) error {
-	err = fmt.Errorf("%w: %w", ErrFailed, err)
-	if f.err.CompareAndSwap(nil, &err) {
-		close(f.raised)
-	}
-	return f.get()
-}
-
-func (f *fatalState) get() error {
-	if err := f.err.Load(); err != nil {
-		return *err
-	}
-	return nil
-}
-
-// pebbleLogger passes Pebble's errors on. Its chatter about flushes and
-// compactions is left out; Stats has the figures.
-type pebbleLogger struct{ s *Store }
-
-func (l pebbleLogger) Infof(string, ...any) {}
-
-func (l pebbleLogger) Errorf(format string, args ...any) {
-	l.s.opts.Logger.Error("pebble", "error", fmt.Sprintf(format, args...))
-}
-
-// Fatalf must not return: Pebble calls it with its locks held and its state
-// half changed, for example when the manifest cannot be synced.
-func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.s.fatal.stop(fatalError(format, args))
-}
-
-// stop ends what the calling goroutine does in Pebble, which cannot go on. Below
-// open it unwinds, to have the error returned. Elsewhere it keeps the goroutine,
-// with Pebble's locks, so that nothing is built on what is half done: the owner
-// is told, and Close leaves the database behind. A panic would end the process
-// before the owner can say why.
-func (f *fatalState) stop(err error) {
-	f.wreck.Do(func() { close(f.wrecked) })
-	f.raise("storage failed and cannot continue", err)
-	if onStack(openFunction) {
-		panic(openFatal{err})
-	}
-	select {}
-}
-
-// fatalError keeps the error that a message was made of, so that it can still
-// be told what it is.
-func fatalError(format string, args []any) error {
-	text := fmt.Sprintf("pebble: "+format, args...)
-	for _, a := range args {
-		if cause, ok := a.(error); ok {
-			return &causedError{text, cause}
-		}
-	}
-	return errors.New(text)
-}
-
-// causedError is a text with an error behind it.
-type causedError struct {
-	text  string
-	cause error
-}
-
-func (e *causedError) Error() string { return e.text }
-func (e *causedError) Unwrap() error { return e.cause }
-
-// openFatal is what stop panics with below open.
-type openFatal struct{ err error }
-
-// stoppingFS is the file system as Pebble sees it. When Pebble has moved a
-// marker, which says what is the manifest or the format, and cannot sync the
-// directory, it panics, on whatever goroutine that is. Here it stops instead.
-type stoppingFS struct {
-	vfs.FS
-	fatal *fatalState
-}
-
-func (f *stoppingFS) Unwrap() vfs.FS { return f.FS }
-
-func (f *stoppingFS) OpenDir(name string) (vfs.File, error) {
-	dir, err := f.FS.OpenDir(name)
-	if err != nil {
-		return nil, err
-	}
-	return stoppingDir{dir, name, f.fatal}, nil
-}
-
-type stoppingDir struct {
-	vfs.File
-	name  string
-	fatal *fatalState
-}
-
-func (d stoppingDir) Sync() error {
-	err := d.File.Sync()
-	if err != nil && onStack(moveFunction) {
-		d.fatal.stop(fmt.Errorf("syncing the directory %s: %w", d.name, err))
-	}
-	return err
-}
-
-// Functions by the names that stacks have for them.
-var (
-	openFunction = runtime.FuncForPC(reflect.ValueOf((*Store).open).Pointer()).Name()
-	moveFunction = runtime.FuncForPC(reflect.ValueOf((*atomicfs.Marker).Move).Pointer()).Name()
-)
-
-// onStack reports whether the calling goroutine runs below a function.
-func onStack(function string) bool {
-	var pcs [128]uintptr
-	for frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])]); ; {
-		frame, more := frames.Next()
-		if frame.Function == function {
-			return true
-		}
-		if !more {
-			return false
-		}
-	}
-}
-
-// pebbleOptions tunes for short reads: level 0 kept shallow, a bloom filter on
-// every level, the index of a table in one block. Against what writing costs in
-// the background there are large tables of recent records, each a layer of level
-// 0, and a first level below that is worth a merge with a few of them.
-func (s *Store) pebbleOptions() *pebble.Options {
-	o := basePebbleOptions(s.opts)
-	o.FS = &stoppingFS{&pacedFS{&damagedFS{o.FS, s}, pacing{s.compactionHurries, &s.passes}, &s.over}, &s.fatal}
-	fewest, most := o.CompactionConcurrencyRange()
-	o.CompactionConcurrencyRange = func() (int, int) {
-		held := int(s.damage.held.Load())
-		return fewest + held, most + held
-	}
-	o.DisableWAL = true
-	// Pebble may queue an ingestion behind a memtable that overlaps with it, and
-	// relies on its log to know it after a crash. Without a log the ingestion has
-	// to wait until the memtable is flushed; ours are empty.
-	o.Experimental.DisableIngestAsFlushable = func() bool { return true }
-	o.Experimental.CompactionScheduler = s.scheduler
-	o.Logger = pebbleLogger{s}
-	o.EventListener = &pebble.EventListener{
-		BackgroundError: s.backgroundError,
-		DataCorruption:  s.found,
-		// On the goroutine of the compaction, which ends with it.
-		CompactionBegin: func(pebble.CompactionInfo) { standBack() },
-		CompactionEnd:   func(pebble.CompactionInfo) { notify(s.compacted) },
-		TableIngested:   func(pebble.TableIngestInfo) { notify(s.scheduler.wake) },
-	}
-	o.EnsureDefaults()
-	return o
-}
-
-// basePebbleOptions are the settings that decide how data lie on disk, shared
-// by a store that runs and by Verify.
-func basePebbleOptions(opts Options) *pebble.Options {
-	o := &pebble.Options{
-		FS:                         opts.FS,
-		FormatMajorVersion:         pebble.FormatNewest,
-		CacheSize:                  opts.BlockCacheBytes,
-		MaxOpenFiles:               opts.OpenFiles,
-		MemTableSize:               256 << 10, // nothing goes into it
-		L0CompactionThreshold:      compactionLayers,
-		LBaseMaxBytes:              max(64<<20, 4*opts.RecentBytes),
-		CompactionConcurrencyRange: func() (int, int) { return 1, compactionsMax(opts.RecentBytes) },
-	}
-	for i := range o.Levels {
-		l := &o.Levels[i]
-		l.BlockSize = 4 << 10
-		l.IndexBlockSize = 256 << 10
-		l.FilterPolicy = bloom.FilterPolicy(10)
-		l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
-		if i == len(o.Levels)-1 { // nine tenths of the bytes, the least of the writing
-			l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
-		}
-	}
-	return o
-}
-
-// frugalBytes is the size of a table of recent records below which the process has
-// too little memory for several compactions at a time, each of which may hold a
-// dozen copies of the largest rows.
-const frugalBytes = 16 << 20
-
-// compactionsMax is how many compactions may run at a time.
-func compactionsMax(recentBytes int64) int {
-	if recentBytes < frugalBytes {
-		return 1
-	}
-	return max(2, runtime.GOMAXPROCS(0)/2)
-}
-
-// compactionLayers is how many layers level 0 has when a compaction begins.
-const compactionLayers = 4
-
-// level0Max is how many layers level 0 may have, each of which a read may have
-// to look into, before drains wait for compactions.
-const level0Max = 24
-
-// backgroundError takes every failed compaction for fatal, although
-// Pebble would try again: a sync that failed once may have lost what it was to
-// make durable, and the next one would not say so (D2). What has come to damaged
-// data has changed nothing; see damage.go.
-func (s *Store) backgroundError(err error) {
-	if isDamage(err) {
-		return
-	}
-	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, pebble.ErrClosed) {
-		return
-	}
-	s.fatal.raise("storage compaction or flush failed", err)
-}
-
-// failed takes an error of the store's own background work for fatal, unless it
-// only says that the store has failed before, or is closed.
-func (s *Store) failed(message string, err error) {
-	if !errors.Is(err, ErrFailed) && !errors.Is(err, ErrClosed) {
-		s.fatal.raise(message, err)
-	}
-}
-
-// tellFlushed has OnFlush called, once for all that became durable since the
-// last call began.
-func (s *Store) tellFlushed() { notify(s.flushed) }
-
-// notify leaves word in a channel of capacity 1.
-func notify(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // there is word already
-	}
-}
-
-// callOnFlush calls OnFlush when it is due, until the store is closed.
-func (s *Store) callOnFlush() {
-	defer s.background.Done()
+// lockPublishing takes publishing when the mutable memtable has room for n bytes,
+// and so many deletions of ranges, which it makes if need be. It waits while both
+// memtables are full.
+func (s *Store) lockPublishing(n, ranges int) error {
 	for {
-		select {
-		case <-s.closing:
-			return
-		case <-s.flushed:
+		s.publishing.Lock()
+		if s.memtables.mutable.takes(n, ranges) {
+			return nil
 		}
-		if s.opts.OnFlush != nil {
-			s.opts.OnFlush()
+		flushing := s.memtables.flushing()
+		if flushing == nil {
+			s.rotate(n)
+			return nil
 		}
+		s.publishing.Unlock()
+		if err := s.awaitFlush(flushing); err != nil {
+			return err
+		}
+	}
+}
+
+// Room reports whether Apply could take in n bytes more without waiting for a
+// flush. If not, OnFlush is called when that may have changed. Only who calls Apply
+// may call it.
+func (s *Store) Room(n int) bool {
+	x := &s.memtables
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.immutable == nil || x.mutable.takes(memtable.Bytes(0, n), batchRangesMax)
+}
+
+// rotate has the mutable memtable flushed, with the state of all shards as it is
+// now, and begins another with room for need bytes. The caller holds publishing,
+// and there is no immutable one.
+func (s *Store) rotate(need int) {
+	var metas []shardMeta
+	for i := range s.shards {
+		sh := &s.shards[i]
+		applied, conf := sh.applied.Load(), sh.installed.Load()
+		if applied == sh.rotated && conf == sh.rotatedConf {
+			continue
+		}
+		sh.rotated = applied
+		m := shardMeta{shard: i, meta: sh.meta()}
+		if conf != sh.rotatedConf {
+			m.conf, sh.rotatedConf = conf, conf
+		}
+		metas = append(metas, m)
+	}
+	if t := s.memtables.rotate(metas, need); t != nil {
+		s.flusher.queue <- t // has room: nothing else is immutable
 	}
 }
 
@@ -346,7 +106,40 @@ func (s *Store) flush() error {
 	if err := s.fatal.get(); err != nil {
 		return err
 	}
-	return s.drain()
+	return s.flushAll()
+}
+
+// flushAll is flush that succeeds, even after a fatal error, if everything was
+// durable.
+func (s *Store) flushAll() error {
+	s.publishing.Lock()
+	target := s.memtables.mutable.flushed
+	for {
+		flushing := s.memtables.flushing()
+		if flushing == nil && s.memtables.mutable.flushed == target {
+			s.rotate(0)
+			flushing = s.memtables.flushing()
+		}
+		s.publishing.Unlock()
+		if flushing == nil {
+			return nil // there was nothing, or it has been flushed by now
+		}
+		if err := s.awaitFlush(flushing); err != nil || flushing == target {
+			return err
+		}
+		s.publishing.Lock()
+	}
+}
+
+func (s *Store) awaitFlush(flushed <-chan struct{}) error {
+	select {
+	case <-flushed:
+		return nil
+	case <-s.fatal.raised:
+		return s.fatal.get()
+	case <-s.closing:
+		return ErrClosed
+	}
 }
 
 // FlushAsync begins what Flush does and returns at once; OnFlush tells when it
@@ -359,23 +152,208 @@ func (s *Store) FlushAsync() error {
 	if err := s.fatal.get(); err != nil {
 		return err
 	}
-	notify(s.flushAsked)
+	notify(s.flusher.asked)
 	return nil
 }
 
-// flushWhenAsked does the work of FlushAsync until the store is closed.
-func (s *Store) flushWhenAsked() {
+// run flushes immutable memtables until the store is closed. After a fatal error
+// the memtable stays, so that readers still find its rows.
+func (f *flusher) run() {
+	s := f.store
+	defer s.background.Done()
+	lowerPriority()
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-f.asked:
+			f.rotate()
+		case t := <-f.queue:
+			if err := f.flush(t); err != nil {
+				s.failed("cannot write a memtable to disk", err)
+				return // nothing can be flushed any more
+			}
+			for _, m := range t.metas {
+				s.shards[m.shard].durable.Store(m.meta.applied)
+			}
+			s.memtables.release()
+			notify(f.ended)
+		}
+	}
+}
+
+// rotate does what FlushAsync asks for.
+func (f *flusher) rotate() {
+	s := f.store
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if s.memtables.flushing() != nil { // it is in the queue; what was applied since is not in it
+		notify(f.asked)
+		return
+	}
+	if s.rotate(0); s.memtables.flushing() == nil {
+		notify(f.ended)
+	}
+}
+
+// callOnFlush calls OnFlush, once for all that became durable since the last call
+// began, until the store is closed.
+func (s *Store) callOnFlush() {
 	defer s.background.Done()
 	for {
 		select {
 		case <-s.closing:
 			return
-		case <-s.flushAsked:
+		case <-s.flusher.ended:
 		}
-		if err := s.flush(); err != nil {
-			s.failed("storage flush failed", err)
-			continue
+		if s.opts.OnFlush != nil {
+			s.opts.OnFlush()
 		}
-		s.tellFlushed()
 	}
+}
+
+// flush has Pebble take over the immutable memtable t as files of its own. Then
+// all of it is durable.
+func (f *flusher) flush(t *table) error {
+	if f.before != nil {
+		if err := f.before(); err != nil {
+			return err
+		}
+	}
+	if err := f.awaitLevel0(f.layersFor(t)); err != nil {
+		return err
+	}
+	err := f.writeAndIngest(t, false)
+	if isDamage(err) {
+		err = f.writeAndIngest(t, true)
+	}
+	return err
+}
+
+// writeAndIngest writes the files of a flush and has Pebble take them over. Pebble
+// looks whether files of its own have records in the range of a new one, unless
+// it is wide enough to leave no doubt; what it would have to read may be damaged.
+func (f *flusher) writeAndIngest(t *table, wide bool) error {
+	files := f.newFiles(wide)
+	defer files.abandon()
+	if err := files.write(t); err != nil {
+		return err
+	}
+	return f.ingest(files.paths)
+}
+
+// layersFor is how many layers level 0 may have, with which the flush of t waits:
+// as many as reads can bear. Rows larger than a usual memtable are to be in no more
+// than begin a compaction, which holds one of every layer at a time.
+func (f *flusher) layersFor(t *table) int {
+	if f.store.memtables.oversized(t) {
+		return min(f.level0Max, compactionLayers)
+	}
+	return f.level0Max
+}
+
+// awaitLevel0 waits while level 0 has so many layers. Pebble makes its own writers
+// wait then, but ingests without end.
+func (f *flusher) awaitLevel0(most int) error {
+	s := f.store
+	for warned := false; ; warned = true {
+		if err := s.fatal.get(); err != nil {
+			return err
+		}
+		layers := s.db.Metrics().Levels[0].Sublevels
+		if int(layers) < most || len(s.Damage()) > 0 { // which may keep compactions from it for good
+			return nil
+		}
+		if !warned {
+			s.opts.Logger.Warn("storage stalls writes", "reason", "compactions are behind")
+		}
+		select {
+		case <-f.compacted:
+		case <-s.fatal.raised:
+		case <-s.closing:
+			return ErrClosed
+		}
+	}
+}
+
+// ingest makes the tables at paths part of the database, durably and all at
+// once, unless the store has failed meanwhile.
+//
+// Pebble changes its manifest a moment before it publishes the new records. In
+// between it may already compact them with older ones, and drops what they
+// replace: its readers find neither. All that may be missed is in the immutable
+// memtable. So a reader that pins the memtables before it opens an iterator misses
+// nothing, nor does one that looks into them before Pebble, with the same count of
+// ingestions before both and after. A reader of Pebble alone opens the iterator
+// under ingesting.
+func (f *flusher) ingest(paths []string) error {
+	s := f.store
+	f.ingesting.Lock()
+	defer f.ingesting.Unlock()
+	if err := s.fatal.get(); err != nil {
+		return err
+	}
+	f.ingestions.Add(1)
+	defer f.ingestions.Add(1)
+	if err := s.db.Ingest(context.Background(), paths); err != nil {
+		return err
+	}
+	return s.fatal.get() // a sync has failed somewhere: nothing is certain any more
+}
+
+// write writes the newest records of the immutable memtable t and the states of
+// its shards, in the order of their keys.
+func (d *flushFiles) write(t *table) error {
+	snapshots := []memtable.Snapshot{t.Snapshot()}
+	left := 0
+	for l := range memtable.Lists {
+		left += snapshots[0].Sort(l)
+	}
+	for _, m := range t.metas { // every shard with records has one
+		if err := d.cut(); err != nil {
+			return err
+		}
+		d.ranges = append(d.ranges, snapshots[0].Ranges(shardBounds(m.shard))...)
+		for l := range memtable.Lists {
+			if l == memtable.Sessions { // 'm' is before 's'
+				if err := d.setMeta(m); err != nil {
+					return err
+				}
+			}
+			n, err := d.writeList(snapshots, l, m.shard)
+			if left -= n; err != nil {
+				return err
+			}
+		}
+	}
+	if left > 0 {
+		return fmt.Errorf("%w: records of a shard that applied nothing", ErrCorrupt)
+	}
+	return d.complete()
+}
+
+// writeList writes the records of one shard, and returns how many there are.
+func (d *flushFiles) writeList(snapshots []memtable.Snapshot, l memtable.List, shard int) (n int, err error) {
+	lower, upper := shardBounds(shard)
+	for it := memtable.NewIterator(snapshots, l, lower, upper, false); err == nil && it.Next(); n++ {
+		switch {
+		case it.Hidden():
+		case it.Deleted():
+			err = d.delete(it.Key())
+		default:
+			err = d.set(it.Key(), it.Value())
+		}
+	}
+	return n, err
+}
+
+func (d *flushFiles) setMeta(m shardMeta) error {
+	if m.conf != nil { // 'i' is before 'm'
+		if err := d.set(appendPrefix(nil, m.shard, kindInstall), appendInstallMeta(nil, *m.conf)); err != nil {
+			return err
+		}
+	}
+	var b [metaBytes]byte
+	m.meta.put(b[:])
+	return d.set(appendPrefix(nil, m.shard, kindMeta), b[:])
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 // Marks of what is gone.
@@ -84,7 +85,7 @@ func (p *pass) mark(bucket uint16) {
 	putGoneKey(key, p.shard, bucket)
 	value[0] = goneFormat
 	binary.LittleEndian.PutUint64(value[1:], p.state.revision)
-	p.stage(recentGone, key, value)
+	p.stage(memtable.Marks, key, value)
 }
 
 // noteMark takes over a mark that the pass has staged.

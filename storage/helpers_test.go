@@ -28,7 +28,7 @@ func testOptions(fs vfs.FS) Options {
 	}
 	return Options{
 		Dir: "data", FS: fs, Shards: 2,
-		BlockCacheBytes: 1 << 20, RowCacheBytes: segmentBytesMin, RecentBytes: 64 << 10,
+		BlockCacheBytes: 1 << 20, RowCacheBytes: segmentBytesMin, MemtableBytes: 64 << 10,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 }
@@ -61,7 +61,7 @@ type gate struct {
 // since it was opened.
 func newGate(s *Store) *gate {
 	g := &gate{waits: make(chan struct{}, 1)}
-	s.beforeDrain = func() error {
+	s.flusher.before = func() error {
 		select {
 		case g.waits <- struct{}{}:
 		default:
@@ -73,12 +73,12 @@ func newGate(s *Store) *gate {
 	return g
 }
 
-// freezeTable freezes the active table unless one is frozen.
-func freezeTable(s *Store) {
-	s.window.Lock()
-	defer s.window.Unlock()
-	if s.recent.draining() == nil {
-		s.freeze(0)
+// rotateTable freezes the active table unless one is frozen.
+func rotateTable(s *Store) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	if s.memtables.flushing() == nil {
+		s.rotate(0)
 	}
 }
 

@@ -75,6 +75,8 @@ func appendPrefix(dst []byte, shard int, kind byte) []byte {
 	return append(dst, byte(shard>>8), byte(shard), kind)
 }
 
+func appendShard(dst []byte, shard int) []byte { return append(dst, byte(shard>>8), byte(shard)) }
+
 // shardBounds returns the range of all keys of shard.
 func shardBounds(shard int) (lower, upper []byte) {
 	return appendPrefix(nil, shard, 0), appendPrefix(nil, shard+1, 0)
@@ -187,13 +189,13 @@ func ttlLeft(expireAt, now uint64) uint64 {
 	return expireAt - now
 }
 
-// hashKey is the hash that finds a row in the overlay, in the row cache and
-// among the recent records.
+// hashKey is the hash that finds a row in a row set, in the row cache and
+// in a memtable.
 // The shard goes in as well: the multiplier spreads it over all bits.
 func hashKey(shard int, key []byte) uint64 {
 	return xxhash3.Hash(key) ^ uint64(shard)*0x9e3779b97f4a7c15
 }
 
-// hashRecord is the hash that finds another record among the recent ones. key
+// hashRecord is the hash that finds another record in a memtable. key
 // is the record's in the database.
 func hashRecord(key []byte) uint64 { return xxhash3.Hash(key) }

@@ -732,11 +732,11 @@ func (d *disturber) do(t *rapid.T) {
 		}
 	case 1:
 		d.release()
-		if err := d.s.drain(); err != nil {
+		if err := d.s.flushAll(); err != nil {
 			t.Fatal(err)
 		}
 	case 2:
-		freezeTable(d.s)
+		rotateTable(d.s)
 	case 3:
 		if err := d.s.FlushAsync(); err != nil {
 			t.Fatal(err)
@@ -746,7 +746,7 @@ func (d *disturber) do(t *rapid.T) {
 			d.gate.Lock()
 			d.held = true
 		}
-		freezeTable(d.s)
+		rotateTable(d.s)
 	case 6:
 		d.release()
 	case 7:
@@ -758,11 +758,11 @@ func (d *disturber) do(t *rapid.T) {
 	}
 	// Whatever the next pass needs must fit, or it would wait for ever.
 	const passBytesMax = 3 << 20
-	if d.s.window.Lock(); d.s.recent.active.room() < passBytesMax {
-		d.s.window.Unlock()
+	if d.s.publishing.Lock(); !d.s.memtables.mutable.Fits(passBytesMax) {
+		d.s.publishing.Unlock()
 		d.release()
 	} else {
-		d.s.window.Unlock()
+		d.s.publishing.Unlock()
 	}
 }
 
@@ -796,11 +796,11 @@ func TestModel(t *testing.T) {
 
 		fs := vfs.NewCrashableMem()
 		o := testOptions(fs)
-		o.RecentBytes = rapid.SampledFrom([]int64{1 << 10, 16 << 10, 16 << 20}).Draw(t, "recent bytes")
+		o.MemtableBytes = rapid.SampledFrom([]int64{1 << 10, 16 << 10, 16 << 20}).Draw(t, "recent bytes")
 		a := open(t, o)
 		b := open(t, withoutRowCache())
-		a.drainFileBytes = rapid.SampledFrom([]int{1, 2000, drainFileBytes}).Draw(t, "bytes of a file")
-		a.drainCutBytes = rapid.SampledFrom([]int{1, drainCutBytes}).Draw(t, "bytes to cut from")
+		a.flusher.fileBytes = rapid.SampledFrom([]int{1, 2000, flushFileBytes}).Draw(t, "bytes of a file")
+		a.flusher.cutBytes = rapid.SampledFrom([]int{1, flushCutBytes}).Draw(t, "bytes to cut from")
 		upset := disturb(a, fs)
 		diff(t, "results", applyInPasses(t, a, entries, 8, func() { upset.do(t) }), want)
 		diff(t, "results in other passes", applyInPasses(t, b, entries, len(entries), func() {}), want)

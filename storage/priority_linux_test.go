@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nice returns how far the calling thread stands back.
+// nice returns the niceness of the calling thread.
 func nice(t *testing.T) int {
 	t.Helper()
 	priority, err := unix.Getpriority(unix.PRIO_PROCESS, unix.Gettid())
@@ -16,7 +16,7 @@ func nice(t *testing.T) int {
 	return 20 - priority // as the system call answers
 }
 
-func TestStandBack(t *testing.T) {
+func TestLowerPriority(t *testing.T) {
 	before := nice(t)
 	if before > backgroundNice {
 		t.Skipf("the test itself runs with nice %d", before)
@@ -24,7 +24,7 @@ func TestStandBack(t *testing.T) {
 	within := make(chan int)
 	for range 10 { // each on its own thread, which nobody inherits
 		go func() {
-			standBack()
+			lowerPriority()
 			within <- nice(t)
 		}()
 		if n := <-within; n != backgroundNice {

@@ -2,6 +2,5 @@
 
 package storage
 
-// standBack has the calling goroutine leave processors to others where the
-// system knows priorities of threads.
-func standBack() {}
+// lowerPriority does nothing where threads have no priorities of their own.
+func lowerPriority() {}

@@ -6,12 +6,13 @@ import (
 	"slices"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 // Deletions of ranges.
 //
 // A DeleteRange is one record, however many rows it deletes: nothing looks for
-// them. It hides what is older: rows of its table of recent records that were
+// them. It hides what is older: rows of its memtable that were
 // added before it, older tables, Pebble. A drain leaves out what is hidden in the
 // table itself, and hands the range to Pebble as a deletion of a range, in the
 // same files as the table's rows, so that both become part of the database at
@@ -25,99 +26,8 @@ import (
 // behind the rows. The entries of other ranges stay until a Sweep meets them, as
 // those do that a plain Put leaves behind.
 
-const (
-	// tableRangesMax is how many ranges a table may have before it is drained.
-	// Each deletion copies those there are.
-	tableRangesMax = 1 << 10
-	// passRangesMax is after how many a pass ends: each looks at all its rows.
-	passRangesMax = 1 << 8
-)
-
-// deletedRange is a range of keys of the database, of which records before place
-// are deleted.
-type deletedRange struct {
-	from, to []byte // inclusive, exclusive
-	place    uint32
-}
-
-// deletedRanges do not overlap, and are in the order of their keys. They do not
-// change once they are made.
-type deletedRanges []deletedRange
-
-// find returns the range that key is in, nil if there is none.
-func (d deletedRanges) find(key []byte) *deletedRange {
-	i, found := slices.BinarySearchFunc(d, key, func(r deletedRange, key []byte) int {
-		return bytes.Compare(r.from, key)
-	})
-	if !found {
-		if i--; i < 0 || bytes.Compare(key, d[i].to) >= 0 {
-			return nil
-		}
-	}
-	return &d[i]
-}
-
-// hides reports whether a record of key at place is deleted. 0 is the place of
-// whatever is in an older table.
-func (d deletedRanges) hides(key []byte, place uint32) bool {
-	if len(d) == 0 {
-		return false
-	}
-	r := d.find(key)
-	return r != nil && r.place > place
-}
-
-// with returns the ranges with another one, which is newer than all of them.
-func (d deletedRanges) with(n deletedRange) deletedRanges {
-	all := make(deletedRanges, 0, len(d)+2)
-	for _, r := range d {
-		if bytes.Compare(r.from, n.from) < 0 {
-			before := r
-			if bytes.Compare(before.to, n.from) > 0 {
-				before.to = n.from
-			}
-			all = append(all, before)
-		}
-	}
-	all = append(all, n)
-	for _, r := range d {
-		if bytes.Compare(r.to, n.to) > 0 {
-			if bytes.Compare(r.from, n.to) < 0 {
-				r.from = n.to
-			}
-			all = append(all, r)
-		}
-	}
-	return all
-}
-
-// ofShard returns the ranges of a shard. None spans two.
-func (d deletedRanges) ofShard(shard int) deletedRanges {
-	first := slices.IndexFunc(d, func(r deletedRange) bool { return int(binary.BigEndian.Uint16(r.from)) >= shard })
-	if first < 0 {
-		return nil
-	}
-	d = d[first:]
-	if end := slices.IndexFunc(d, func(r deletedRange) bool { return int(binary.BigEndian.Uint16(r.from)) > shard }); end >= 0 {
-		d = d[:end]
-	}
-	return d
-}
-
-// addRange adds the deletion of [from, to) to ranges, the table's and what the
-// pass has added so far. Records that are added later are not concerned.
-func (t *recentTable) addRange(ranges deletedRanges, from, to []byte) deletedRanges {
-	r := t.reserve(len(from), len(to))
-	copy(r.key(), from)
-	copy(r.value(), to)
-	t.end += uint32(recentBytes(len(from), len(to)) / recentUnit)
-	return ranges.with(deletedRange{from: r.key(), to: r.value(), place: t.end})
-}
-
-// takes reports whether the table has room for n bytes, and for so many ranges.
-func (t *recentTable) takes(n, ranges int) bool {
-	return t.fits(n) && (ranges == 0 || len(t.ranges) == 0 || len(t.ranges)+ranges <= tableRangesMax)
-}
+// batchRangesMax is after how many ranges a batch ends: each looks at all its rows.
+const batchRangesMax = 1 << 8
 
 // passRange is a range that the pass has deleted. from and to are those of the
 // command, without the shard.
@@ -187,7 +97,7 @@ func (r *row) forget() {
 func (p *pass) emptied() {
 	p.state.emptied, p.state.newExpiry, p.state.swept = true, never, false
 	p.staged = slices.DeleteFunc(p.staged, func(r stagedRecord) bool {
-		return r.class == recentExpiries && int(binary.BigEndian.Uint16(r.key)) == p.shard
+		return r.list == memtable.Expiries && int(binary.BigEndian.Uint16(r.key)) == p.shard
 	})
 }
 
@@ -201,22 +111,11 @@ func (p *pass) wentInRange(r *row) bool {
 	return false
 }
 
-// addRanges adds the deletions of the pass to t, before its rows, and returns the
-// ranges that t is to have from the commit on.
-func (p *pass) addRanges(t *recentTable) deletedRanges {
-	ranges := t.ranges
-	for i := range p.ranges {
-		from, to := p.ranges[i].bounds()
-		ranges = t.addRange(ranges, from, to)
-	}
-	return ranges
-}
-
 // rangesBytes is what they take.
 func (p *pass) rangesBytes() (n int) {
 	for i := range p.ranges {
 		from, to := p.ranges[i].bounds()
-		n += recentBytes(len(from), len(to))
+		n += memtable.Bytes(len(from), len(to))
 	}
 	return n
 }

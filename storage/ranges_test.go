@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"pgregory.net/rapid"
-
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 )
@@ -24,42 +22,6 @@ func applyAll(t *testing.T, s *Store, entries ...Entry) []command.Result {
 		t.Fatal(err)
 	}
 	return d.results
-}
-
-// What ranges that were deleted one after the other hide is what a list of all
-// of them hides.
-func TestDeletedRanges(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var all []deletedRange
-		var ranges deletedRanges
-		for i := range rapid.IntRange(0, 12).Draw(t, "ranges") {
-			from := rapid.IntRange(1, 28).Draw(t, "from")
-			to := rapid.IntRange(from+1, 30).Draw(t, "to")
-			r := deletedRange{[]byte{0, 1, byte(from)}, []byte{0, 1, byte(to)}, uint32(i + 1)}
-			all, ranges = append(all, r), ranges.with(r)
-		}
-		for k := range byte(32) {
-			key := []byte{0, 1, k}
-			newest := uint32(0)
-			for _, r := range all {
-				if string(r.from) <= string(key) && string(key) < string(r.to) {
-					newest = r.place
-				}
-			}
-			for place := range uint32(14) {
-				if got := ranges.hides(key, place); got != (newest > place) {
-					t.Fatalf("%v: key %d at place %d is hidden: %v; the newest deletion is %d", ranges, k, place, got, newest)
-				}
-			}
-		}
-		for i := range ranges {
-			if string(ranges[i].from) >= string(ranges[i].to) || i > 0 && string(ranges[i-1].to) > string(ranges[i].from) {
-				t.Fatalf("%v", ranges)
-			}
-		}
-		diff(t, "of the shard", len(ranges.ofShard(1)), len(ranges))
-		diff(t, "of others", len(ranges.ofShard(0))+len(ranges.ofShard(2)), 0)
-	})
 }
 
 // Rows of a range are neither believed nor put into the cache while its deletion
@@ -181,7 +143,7 @@ func TestRangeIsDeletedAtOnce(t *testing.T) {
 		put(g)
 		generations.Store(g)
 		if g%3 == 0 {
-			freezeTable(s)
+			rotateTable(s)
 		}
 		index++
 		applyAll(t, s, Entry{Index: index, Data: entryOf(1, deleteRangeOf("key", "kez"))})
@@ -196,7 +158,7 @@ func TestRangeIsDeletedAtOnce(t *testing.T) {
 // and what is in Pebble is passed over at once by scans in both directions.
 func TestManyRanges(t *testing.T) {
 	o := withoutRowCache()
-	o.RecentBytes = 16 << 20
+	o.MemtableBytes = 16 << 20
 	s := open(t, o)
 	defer closeStore(t, s)
 	var entries []Entry
@@ -204,7 +166,7 @@ func TestManyRanges(t *testing.T) {
 		entries = append(entries, Entry{Index: uint64(len(entries) + 1), Data: entryOf(1, commands...)})
 	}
 	key := func(i int) string { return fmt.Sprintf("key%05d", i) }
-	const rows = 3 * tableRangesMax
+	const rows = 3 * memtableRangesMax
 	for i := range rows {
 		add(command.Command{Kind: command.Put, Key: []byte(key(i))})
 	}
@@ -213,15 +175,15 @@ func TestManyRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := len(entries)
-	passes := s.passes.Load()
+	passes := s.pass.number
 	for i := 0; i < rows; i += 2 {
 		add(deleteRangeOf(key(i), key(i)+"x"))
 	}
 	applyAll(t, s, entries[done:]...)
-	if n := len(s.recent.active.ranges); n > tableRangesMax {
+	if n := s.memtables.mutable.RangeCount(); n > memtableRangesMax {
 		t.Errorf("a table has %d ranges", n)
 	}
-	if n := s.passes.Load() - passes; n < rows/2/(passRangesMax+1) {
+	if n := s.pass.number - passes; n < rows/2/(batchRangesMax+1) {
 		t.Errorf("%d passes", n)
 	}
 	got := scan(t, s, ScanOptions{Shards: []int{0}})
@@ -302,7 +264,7 @@ func TestViewOfDeletedRanges(t *testing.T) {
 	remove("b", "c")
 	put("b2", "c2")
 	g.Lock()
-	freezeTable(s)
+	rotateTable(s)
 	put("c3", "d")
 	remove("c", "d")
 	remove("e", "")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 // Row is what a read tells about a row beside its value.
@@ -49,7 +50,7 @@ func (s *Store) readTime(shard int, nowMillis uint64) uint64 {
 }
 
 // Append is AppendCached for a caller that can wait: a row that is not in the
-// cache is taken from the recent records, else read from Pebble, perhaps from
+// cache is taken from a memtable, else read from Pebble, perhaps from
 // disk, and put into the cache. It reports whether the row exists. dst must
 // not be nil: its free room holds the key meanwhile. After an error dst.B is
 // unchanged.
@@ -70,22 +71,22 @@ func (s *Store) AppendUpTo(dst *bufpool.Buffer, shard int, key []byte, nowMillis
 	defer s.leave()
 	replaced := &s.shards[shard].generation
 	for {
-		before, ingestions := replaced.Load(), s.ingestions.Load()
+		before, ingestions := replaced.Load(), s.flusher.ingestions.Load()
 		row, found, err := s.appendStored(dst, shard, key, nowMillis, valueMax)
 		if found || err != nil {
 			return row, found, err
 		}
-		if s.ingestions.Load() != ingestions {
+		if s.flusher.ingestions.Load() != ingestions {
 			continue // see ingest
 		}
 		if settled(before) && replaced.Load() == before {
 			return row, found, err
 		}
 		// Until Pebble publishes a replacement, who reads it finds neither the
-		// old rows nor the new ones. The window is held for so long.
-		s.window.Lock()
+		// old rows nor the new ones. publishing is held for so long.
+		s.publishing.Lock()
 		abandoned := !settled(replaced.Load())
-		s.window.Unlock()
+		s.publishing.Unlock()
 		if abandoned {
 			return Row{}, false, s.fatal.get()
 		}
@@ -121,17 +122,17 @@ func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMill
 // appendRecent does what Append does for a row that is among the recent
 // records, and reports whether it is. The tables stay while it copies.
 func (s *Store) appendRecent(dst *bufpool.Buffer, f *fill, full []byte) (row Row, found, recent bool, err error) {
-	s.recent.mu.RLock()
-	defer s.recent.mu.RUnlock()
-	r, recent := s.recent.get(f.hash, full)
+	s.memtables.mu.RLock()
+	defer s.memtables.mu.RUnlock()
+	r, recent := s.memtables.get(f.hash, full)
 	if !recent {
 		return Row{}, false, false, nil
 	}
-	if r.deleted() {
+	if r.Deleted() {
 		f.absent()
 		return Row{}, false, true, nil
 	}
-	row, found, err = f.append(dst, r.value())
+	row, found, err = f.append(dst, r.Value())
 	return row, found, true, err
 }
 
@@ -193,7 +194,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 	m := merge{store: s, reverse: o.Reverse}
 	defer func() { err = errors.Join(err, m.close()) }()
 	tables, err := s.openCursors(&m, o)
-	defer s.recent.unpin(tables)
+	defer s.memtables.unpin(tables)
 	if err != nil {
 		return err
 	}
@@ -228,42 +229,27 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 
 // openCursors opens one cursor per shard, all on the same state, which the
 // row cache is not behind and to which the last stamps belong. It returns the
-// tables that they need.
+// memtables that they need.
 func (s *Store) openCursors(m *merge, o ScanOptions) (pinned, error) {
-	s.sorting.Lock()
-	defer s.sorting.Unlock()
-	tables, rows, deleted, err := s.openIterators(m, o)
-	if err != nil {
-		return tables, err
+	tables, snapshots, err := s.openIterators(m, o)
+	for i := range m.cursors {
+		c := &m.cursors[i]
+		c.recent = memtable.NewIterator(snapshots, memtable.Rows, c.lower, c.upper, o.Reverse)
 	}
-	for i, t := range tables {
-		if t == nil {
-			continue
-		}
-		runs := t.sorted(&t.lists[recentRows], rows[i])
-		for j := range m.cursors {
-			c := &m.cursors[j]
-			c.add(t, deleted[i], runs, c.lower, c.upper)
-		}
-	}
-	return tables, nil
+	return tables, err
 }
 
-// openIterators fixes the state: the tables, the rows they have and the ranges
-// they have deleted, and an iterator of Pebble for each shard.
-func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len(pinned{})][]uint32, deleted [len(pinned{})]deletedRanges, err error) {
-	s.window.Lock()
-	defer s.window.Unlock()
-	tables = s.recent.pin() // before Pebble is looked at: what leaves them is there
-	for i, t := range tables {
-		if t != nil {
-			rows[i], deleted[i] = t.lists[recentRows].order, t.ranges
-		}
-	}
+// openIterators fixes the state: snapshots of the memtables, and an iterator of
+// Pebble for each shard.
+func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, snapshots []memtable.Snapshot, err error) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	tables = s.memtables.pin() // before Pebble is looked at: what leaves them is there
+	snapshots = tables.snapshots()
 	var first *pebble.Iterator
 	for _, shard := range o.Shards {
 		if shard < 0 || shard >= len(s.shards) {
-			return tables, rows, deleted, fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
+			return tables, nil, fmt.Errorf("storage: scan of shard %d of %d", shard, len(s.shards))
 		}
 		c := shardCursor{
 			cursor: cursor{reverse: o.Reverse},
@@ -286,11 +272,11 @@ func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, rows [len
 			c.it, err = first.Clone(pebble.CloneOptions{IterOptions: bounds})
 		}
 		if err != nil {
-			return tables, rows, deleted, s.damaged(shard, err)
+			return tables, nil, s.damaged(shard, err)
 		}
 		m.cursors = append(m.cursors, c)
 	}
-	return tables, rows, deleted, nil
+	return tables, snapshots, nil
 }
 
 // merge walks several shards in the order of their keys: a binary heap of the

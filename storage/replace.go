@@ -14,7 +14,7 @@ import (
 // the key range of the shard is cut out, and the tables of an installation take
 // its place. Before that nothing of the shard may be left in the tables of
 // recent records, which go before Pebble. From before the change until what is in
-// memory has followed, the window is held, so that no scan or view begins, the
+// memory has followed, publishing is held, so that no scan or view begins, the
 // row cache knows nothing of the shard, and readers that find no row look again. See docs/adr/0007.
 
 // Install puts the snapshot that in has received in the place of shard's
@@ -134,8 +134,8 @@ func (s *Store) exchange(first, last int, paths []string) error {
 // writeRecords writes a table with records, which are in order.
 func (s *Store) writeRecords(name string, records []record) (path string, err error) {
 	fs := s.opts.FS
-	path = fs.PathJoin(drainDir(s.opts), fmt.Sprintf("%s-%d.sst", name, s.recordFiles.Add(1)))
-	w, err := newTableWriter(fs, path, s.drainOptions, nil)
+	path = fs.PathJoin(flushDir(s.opts), fmt.Sprintf("%s-%d.sst", name, s.recordFiles.Add(1)))
+	w, err := newTableWriter(fs, path, s.flusher.options)
 	if err != nil {
 		return "", err
 	}
@@ -195,9 +195,9 @@ func (s *Store) SetConf(shard int, m InstallMeta) error {
 	if shard < 0 || shard >= len(s.shards) || m.Index == 0 || m.Index > s.Applied(shard) || len(m.Conf) > ConfBytesMax {
 		return fmt.Errorf("storage: invalid configuration of %d bytes at index %d for shard %d", len(m.Conf), m.Index, shard)
 	}
-	s.window.Lock()
+	s.publishing.Lock()
 	s.shards[shard].installed.Store(&m)
-	s.window.Unlock()
+	s.publishing.Unlock()
 	return s.flush()
 }
 
@@ -243,7 +243,7 @@ func (s *Store) replace(first, last int, to replacement, change func() error) er
 	if err := s.lockSettled(first, last); err != nil {
 		return err
 	}
-	defer s.window.Unlock()
+	defer s.publishing.Unlock()
 	if err := s.checkEdges(s.rangeOf(first, last)); err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (s *Store) replace(first, last int, to replacement, change func() error) er
 // become takes over what Pebble has now.
 func (sh *shardState) become(to replacement) {
 	sh.stopped, sh.lost = false, to.lost
-	sh.frozen = to.meta.applied
+	sh.rotated = to.meta.applied
 	sh.revision.Store(to.meta.revision)
 	sh.stamp.Store(to.meta.stamp)
 	sh.nextExpiry.Store(to.nextExpiry)
@@ -278,7 +278,7 @@ func (sh *shardState) become(to replacement) {
 	sh.sessions = to.sessions
 	sh.publishSessions()
 	sh.installed.Store(to.installed)
-	sh.frozenConf = to.installed
+	sh.rotatedConf = to.installed
 	sh.durable.Store(to.meta.applied)
 	sh.applied.Store(to.meta.applied)
 }
@@ -287,24 +287,24 @@ func (sh *shardState) become(to replacement) {
 // been abandoned because the store failed.
 func settled(generation uint64) bool { return generation%2 == 0 }
 
-// lockSettled takes the window when Pebble has everything of the shards from first
+// lockSettled takes publishing when Pebble has everything of the shards from first
 // to last, which it waits for if need be, and nobody else has.
 func (s *Store) lockSettled(first, last int) error {
 	for {
 		if err := s.fatal.get(); err != nil {
 			return err
 		}
-		s.window.Lock()
+		s.publishing.Lock()
 		settled := true
 		for shard := first; shard <= last; shard++ {
 			sh := &s.shards[shard]
-			// What is durable may still be among the recent records for a moment.
-			settled = settled && sh.durable.Load() == sh.applied.Load() && !s.recent.drains(shard)
+			// What is durable may still be in a memtable for a moment.
+			settled = settled && sh.durable.Load() == sh.applied.Load() && !s.memtables.flushes(shard)
 		}
 		if settled {
 			return nil
 		}
-		s.window.Unlock()
+		s.publishing.Unlock()
 		if err := s.flush(); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 // Sessions make a retried write take effect once (D4). Each write with a
@@ -308,7 +309,7 @@ func (p *pass) remember(shard int, c *command.Command, result *command.Result) {
 		sequence: c.Session.Sequence, digest: p.digest, pass: p.number, pending: len(p.pending),
 	})
 	p.pending = append(p.pending, record)
-	p.stage(recentSessions, p.sessionKey(shard, s.id, c.Session.Sequence, p.digest), record)
+	p.stage(memtable.Sessions, p.sessionKey(shard, s.id, c.Session.Sequence, p.digest), record)
 	if len(sh.sessions.byID) > sessionsMax {
 		p.dropSession(shard, sh.sessions.leastUsed(s))
 	}
@@ -322,7 +323,7 @@ func (p *pass) sessionKey(shard int, id, sequence, digest uint64) []byte {
 // dropRecords deletes the first n records of s.
 func (p *pass) dropRecords(shard int, s *session, n int) {
 	for _, e := range s.records[:n] {
-		p.stageDeletion(recentSessions, p.sessionKey(shard, s.id, e.sequence, e.digest))
+		p.stageDeletion(memtable.Sessions, p.sessionKey(shard, s.id, e.sequence, e.digest))
 	}
 	s.records = s.records[:copy(s.records, s.records[n:])]
 }

@@ -143,7 +143,7 @@ func sessionRecords(t *testing.T, s *Store) (records [][2][]byte) {
 // written. The store must be reopened.
 func forgetDigests(t *testing.T, s *Store) {
 	t.Helper()
-	if err := s.drain(); err != nil {
+	if err := s.flushAll(); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range sessionRecords(t, s) {

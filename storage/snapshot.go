@@ -6,10 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 var (
@@ -21,7 +22,7 @@ var (
 // View is the state of a shard at one applied index, for sending it to another
 // replica. It is safe for use from any goroutine, while Apply goes on.
 //
-// Until its first use it holds the tables of recent records that there were;
+// Until its first use it holds the memtables that there were;
 // then a copy of the shard's part of them. Pebble keeps on disk what has been
 // overwritten or deleted since. So it should be used soon and closed when it
 // has been sent. Store.Close closes it, too.
@@ -36,18 +37,8 @@ type View struct {
 	mu       sync.Mutex
 	closed   bool
 	snapshot *pebble.Snapshot
-	tables   pinned                                 // until copied
-	orders   [len(pinned{})][recentClasses][]uint32 // what the tables had
-	deleted  [len(pinned{})]deletedRanges           // likewise
-	copied   bool
-	recent   [len(pinned{})]recentCopy // the newest first
-}
-
-// recentCopy is a shard's records of one table, each key once.
-type recentCopy struct {
-	table   *recentTable
-	run     []uint32
-	deleted deletedRanges // in what is older than the table
+	tables   pinned              // until copied
+	recent   []memtable.Snapshot // of them, then copies of the shard's part; the newest first
 }
 
 // OpenView opens a view of shard as of the last call of Apply that has ended,
@@ -72,20 +63,12 @@ func (s *Store) OpenView(shard int) (*View, error) {
 // fix fixes the state.
 func (v *View) fix() {
 	s := v.store
-	s.window.Lock()
-	defer s.window.Unlock()
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
 	sh := &s.shards[v.shard]
 	v.meta, v.generation = sh.meta(), sh.generation.Load()
-	v.tables = s.recent.pin() // before Pebble is looked at: what leaves them is there
-	for i, t := range v.tables {
-		if t == nil {
-			continue
-		}
-		for class := range t.lists {
-			v.orders[i][class] = t.lists[class].order
-		}
-		v.deleted[i] = t.ranges
-	}
+	v.tables = s.memtables.pin() // before Pebble is looked at: what leaves them is there
+	v.recent = v.tables.snapshots()
 	v.snapshot = s.db.NewSnapshot()
 }
 
@@ -118,16 +101,9 @@ func (v *View) release() {
 		return
 	}
 	v.closed = true
-	v.unpin()
-	v.recent = [len(pinned{})]recentCopy{}
+	v.store.memtables.unpin(v.tables)
+	v.tables, v.recent = nil, nil
 	_ = v.snapshot.Close() // never fails
-}
-
-func (v *View) unpin() {
-	v.store.recent.unpin(v.tables)
-	v.tables = pinned{}
-	v.orders = [len(pinned{})][recentClasses][]uint32{}
-	v.deleted = [len(pinned{})]deletedRanges{}
 }
 
 // Checksum returns the checksum of the view's state, the same that
@@ -243,59 +219,13 @@ func (v *View) leave() {
 	v.store.leave()
 }
 
-// copyRecent makes the view independent of the tables.
+// copyRecent makes the view independent of the memtables.
 func (v *View) copyRecent() {
-	if v.copied {
-		return
-	}
-	v.copied = true
-	defer v.unpin()
 	for i, t := range v.tables {
-		if t != nil {
-			v.recent[i] = t.copyShard(v.shard, &v.orders[i], v.deleted[i].ofShard(v.shard))
-			v.store.recent.unpin(pinned{t}) // not both copies beside both tables
-			v.tables[i] = nil
-		}
+		v.recent[i] = v.recent[i].Copy(appendShard(nil, v.shard))
+		v.store.memtables.unpin(pinned{t}) // not both copies beside both memtables
 	}
-}
-
-// copyShard copies the newest of shard's records among those in orders, without
-// those that are deleted, and the shard's deleted ranges.
-func (t *recentTable) copyShard(shard int, orders *[recentClasses][]uint32, deleted deletedRanges) recentCopy {
-	var run []uint32
-	for _, order := range orders { // the classes are in the order of their kinds
-		run = append(run, t.sort(t.ofShard(order, shard), nil)...)
-	}
-	if len(deleted) > 0 {
-		run = slices.DeleteFunc(run, func(place uint32) bool { return deleted.hides(t.at(place).key(), place) })
-	}
-	size := recentUnit // place 0 is not used
-	for _, place := range run {
-		r := t.at(place)
-		size += recentBytes(r.keyBytes(), r.valueBytes())
-	}
-	arena, _, _ := heapMemory(size)
-	c := recentCopy{table: &recentTable{arena: arena, end: 1}, run: run}
-	for i, place := range run {
-		c.run[i] = c.table.end
-		c.table.append(t.at(place))
-	}
-	for _, r := range deleted {
-		c.deleted = append(c.deleted, deletedRange{from: bytes.Clone(r.from), to: bytes.Clone(r.to)})
-	}
-	return c
-}
-
-func (t *recentTable) ofShard(order []uint32, shard int) (places []uint32) {
-	for i, place := range order {
-		if ahead := i + prefetchRecords; ahead < len(order) {
-			t.prefetchHeader(order[ahead])
-		}
-		if t.at(place).shard() == shard {
-			places = append(places, place)
-		}
-	}
-	return places
+	v.tables = nil
 }
 
 // exporter cuts a view into chunks.
@@ -458,16 +388,11 @@ func (e *exporter) addRecord(key, value []byte) (more bool, err error) {
 func (v *View) cursor(from []byte) (*cursor, error) {
 	lower, upper := shardBounds(v.shard)
 	lower = append(lower[:shardBytes], from...)
-	c := &cursor{}
-	for _, r := range v.recent {
-		if r.table != nil {
-			c.add(r.table, r.deleted, [][]uint32{r.run}, lower, upper)
-		}
-	}
-	var err error
-	if c.it, err = v.snapshot.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper}); err != nil {
+	it, err := v.snapshot.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
 		return nil, err
 	}
+	c := &cursor{it: it, recent: memtable.NewIterator(v.recent, memtable.Rows, lower, upper, false)}
 	// A snapshot of Pebble, unlike an iterator, sees what replaces a shard.
 	if v.store.shards[v.shard].generation.Load() != v.generation {
 		return nil, errors.Join(ErrViewGone, c.close())

@@ -95,7 +95,7 @@ func filled(t rapid.TB, o Options) *Store {
 				t.Fatal(err)
 			}
 		case 200:
-			if err := s.drain(); err != nil {
+			if err := s.flushAll(); err != nil {
 				t.Fatal(err)
 			}
 			c = append(c, del("k1"), del("ttl3"))
@@ -121,7 +121,7 @@ func TestSnapshotModel(t *testing.T) {
 		all := [2]uint64{never, never}
 
 		o := testOptions(nil)
-		o.RecentBytes = rapid.SampledFrom([]int64{1 << 10, 16 << 10, 16 << 20}).Draw(t, "recent bytes")
+		o.MemtableBytes = rapid.SampledFrom([]int64{1 << 10, 16 << 10, 16 << 20}).Draw(t, "recent bytes")
 		a := open(t, o)
 		upset := disturb(a, nil)
 		upset.crashed = vfs.NewMem() // none wanted
@@ -426,10 +426,10 @@ func TestInstallReplacesEverything(t *testing.T) {
 		switch state {
 		case "frozen":
 			g.Lock()
-			freezeTable(s)
+			rotateTable(s)
 			go func() { <-g.waits; g.Unlock() }()
 		case "drained":
-			if err := s.drain(); err != nil {
+			if err := s.flushAll(); err != nil {
 				t.Fatal(err)
 			}
 		case "flushed":
@@ -482,13 +482,13 @@ func TestInstallReplacesEverything(t *testing.T) {
 
 // A shard is not replaced while a table has something of it, although Pebble
 // has it as well.
-func TestReplacementWaitsForTheDrain(t *testing.T) {
+func TestReplacementWaitsForTheFlush(t *testing.T) {
 	s := open(t, testOptions(nil))
 	defer closeStore(t, s)
 	g := newGate(s)
 	g.Lock()
 	do(t, s, 1, put("old", "v"))
-	freezeTable(s)
+	rotateTable(s)
 	<-g.waits
 	s.shards[0].durable.Store(1) // as after a flush that was quicker than the release of the table
 	drains := make(chan bool)
@@ -496,8 +496,8 @@ func TestReplacementWaitsForTheDrain(t *testing.T) {
 		if err := s.lockSettled(0, 0); err != nil {
 			t.Error(err)
 		}
-		defer s.window.Unlock()
-		drains <- s.recent.drains(0)
+		defer s.publishing.Unlock()
+		drains <- s.memtables.flushes(0)
 	}()
 	for range 1000 { // time to do it wrong
 		runtime.Gosched()
@@ -1001,7 +1001,7 @@ func TestSnapshotDiskErrors(t *testing.T) {
 func TestExportReadsADamagedDatabase(t *testing.T) {
 	s := open(t, testOptions(nil))
 	do(t, s, 1, put("a", "b"), put("z", "y"))
-	if err := s.drain(); err != nil {
+	if err := s.flushAll(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.db.Set(appendDataKey(nil, 0, []byte("k")), []byte{9}, pebble.NoSync); err != nil {
@@ -1203,12 +1203,12 @@ func TestViewsAndInstallsOfAFailedStore(t *testing.T) {
 // relies on.
 func TestNothingIsDurableUnasked(t *testing.T) {
 	o := testOptions(nil)
-	o.RecentBytes = 64 << 20
+	o.MemtableBytes = 64 << 20
 	o.RowCacheBytes = -1
 	flushed := 0
 	s := open(t, o)
 	defer closeStore(t, s)
-	s.beforeDrain = func() error { flushed++; return nil }
+	s.flusher.before = func() error { flushed++; return nil }
 	for i := range 2000 {
 		do(t, s, 1, put(fmt.Sprint("k", i%100), strings.Repeat("v", 10_000)))
 		if i%500 == 0 {
@@ -1219,7 +1219,7 @@ func TestNothingIsDurableUnasked(t *testing.T) {
 			v.Close()
 		}
 	}
-	if flushed != 0 || s.Durable(0) != 0 || s.recent.draining() != nil || s.Stats().Drains != 0 {
+	if flushed != 0 || s.Durable(0) != 0 || s.memtables.flushing() != nil || s.Stats().Flushes != 0 {
 		t.Errorf("%d drains, durable %d", flushed, s.Durable(0))
 	}
 	if err := s.Flush(); err != nil {
@@ -1234,7 +1234,7 @@ func TestNothingIsDurableUnasked(t *testing.T) {
 // tables and in Pebble, and gives up when its context ends.
 func TestChecksumInPages(t *testing.T) {
 	o := testOptions(vfs.NewMem())
-	o.RecentBytes = 2 * checksumPageBytes
+	o.MemtableBytes = 2 * checksumPageBytes
 	s := open(t, o)
 	defer closeStore(t, s)
 	value := strings.Repeat("v", checksumPageBytes/3)

@@ -149,7 +149,7 @@ func (g *staging) verify(sizes []uint64) error {
 func (g *staging) add(key, value []byte) error {
 	if g.writer == nil {
 		options := g.options.MakeWriterOptions(len(g.options.Levels)-1, g.format)
-		w, err := newTableWriter(g.fs, g.path(len(g.sizes)), options, nil)
+		w, err := newTableWriter(g.fs, g.path(len(g.sizes)), options)
 		if err != nil {
 			return err
 		}

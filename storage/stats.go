@@ -5,7 +5,7 @@ type Stats struct {
 	RowCache RowCacheStats
 	Sessions int64 // of all shards
 
-	Drains int64 // of tables of recent records, since the store was opened
+	Flushes int64 // of memtables, since the store was opened
 
 	// Of Pebble.
 	L0Files          int64
@@ -28,7 +28,7 @@ func (s *Store) Stats() Stats {
 	m := s.db.Metrics()
 	st := Stats{
 		RowCache:         s.cache.stats(),
-		Drains:           int64(s.ingestions.Load() / 2),
+		Flushes:          int64(s.flusher.ingestions.Load() / 2),
 		L0Files:          m.Levels[0].TablesCount,
 		DiskBytes:        m.DiskSpaceUsage(),
 		ReadAmp:          m.ReadAmp(),

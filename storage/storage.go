@@ -5,58 +5,58 @@
 // # Goal
 //
 // A write is durable in the Raft log before it is applied, so this package
-// never waits for a disk during a request. Apply writes into a table of recent
-// records in memory; a full table is sorted and written in the background to
-// files that Pebble ingests. Pebble runs without a log of its own (DisableWAL),
-// and Pebble's own memtable stays empty. After a crash Pebble holds a prefix of
-// what was applied, says through Durable which prefix, and the rest is replayed
-// from the Raft log. A read of a row in the row cache is a hash lookup and a
-// copy.
+// never waits for a disk during a request. Apply writes into a memtable; a full
+// one is flushed in the background: sorted, and written to files that Pebble
+// ingests. Pebble runs without a log of its own (DisableWAL), and Pebble's own
+// memtable stays empty. After a crash Pebble holds a prefix of what was applied,
+// says through Durable which prefix, and the rest is replayed from the Raft log. A
+// read of a row in the row cache is a hash lookup and a copy.
 //
 // # Invariants
 //
-//   - A table is frozen between two calls of Apply, and becomes part of the
+//   - A memtable is rotated between two calls of Apply, and becomes part of the
 //     database all at once, with the applied indexes as of then: on disk a shard
 //     is always exactly the result of its entries up to its applied index.
 //   - What Apply does depends on the entries and on the shard's records alone
 //     (A1): not on how entries are grouped into calls, not on the cache, not on
-//     when tables are frozen, not on this node's settings or clock.
-//   - The newest state of a record is in the active table, else in the frozen
-//     one, else in Pebble. A table is dropped only after Pebble has it.
+//     when memtables are rotated, not on this node's settings or clock.
+//   - The newest state of a record is in the mutable memtable, else in the
+//     immutable one, else in Pebble. A memtable is dropped only after Pebble has
+//     it.
 //   - Pebble is written only by ingestion. Everything in it is durable.
-//   - A shard is replaced or removed as a whole only when the tables have nothing
-//     of it. See docs/adr/0007.
-//   - A row in the cache equals the newest record, except between the commit of
-//     a pass to the table and the publication of its rows; during that time
-//     (window) readers cannot put rows of the pass into the cache, rows that
-//     were changed together are not in it, and no scan begins. No reader
+//   - A shard is replaced or removed as a whole only when the memtables have
+//     nothing of it. See docs/adr/0007.
+//   - A row in the cache equals the newest record, except between the publication
+//     of a batch in the memtable and that of its rows in the cache; during that
+//     time (publishing) readers cannot put rows of the batch into the cache, rows
+//     that were changed together are not in it, and no scan begins. No reader
 //     therefore sees a row go back in time, or half of a transaction. See
 //     docs/adr/0005.
 //
 // # Outline of Apply
 //
-// Each command works on an overlay, a hash table of the rows touched so far;
-// a row not in it comes from the cache, else from the tables, else from Pebble,
-// and only where the command needs to know it: a plain Put reads nothing. At
-// the end the final state of each changed row goes into the active table, which
-// makes all of them visible at once. Then: publish to the cache, advance
-// Applied, deliver the results.
+// Each command works on a rowSet, a hash table of the rows touched so far; a row
+// not in it comes from the cache, else from the memtables, else from Pebble, and
+// only where the command needs to know it: a plain Put reads nothing. At the end
+// the final state of each changed row goes into the mutable memtable, which makes
+// all of them visible at once. Then: publish to the cache, advance Applied, deliver
+// the results.
 //
 // # Locks
 //
-// In the order in which they are taken: Install.mu or View.mu, sorting, window,
-// recent.mu, and a segment of the cache; ingesting and holders.mu are taken alone,
-// or below the first two. None of sorting to the last but sorting is held for
-// longer than it takes to look at or copy the rows of a pass or a read; only the
-// replacement of a whole shard holds the window while Pebble writes its manifest.
-// Whoever waits for a drain holds none of these.
+// In the order in which they are taken: Install.mu or View.mu, publishing,
+// memtables.mu, and a segment of the cache; flusher.ingesting and holders.mu are
+// taken alone, or below the first. A memtable sorts under a lock of its own. None
+// from publishing on is held for longer than it takes to look at or copy the rows of
+// a batch or a read; only the replacement of a whole shard holds publishing while
+// Pebble writes its manifest. Whoever waits for a flush holds none of these.
 //
 // # Rejected
 //
 // Writing each command into an indexed batch and reading through that: a
 // skiplist insertion and a merging iterator per command, five times the cost
-// of the overlay, and a counter incremented a thousand times in one pass
-// would write a thousand versions. Committing each pass to Pebble: see
+// of the row set, and a counter incremented a thousand times in one batch
+// would write a thousand versions. Committing each batch to Pebble: see
 // docs/adr/0004.
 package storage
 
@@ -72,7 +72,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
@@ -93,14 +92,14 @@ var (
 const (
 	BlockCacheBytesDefault  = 128 << 20
 	RowCacheBytesDefault    = 256 << 20
-	RecentBytesDefault      = 64 << 20
+	MemtableBytesDefault    = 64 << 20
 	OpenFilesDefault        = 4096
 	SessionRetentionDefault = time.Hour
 )
 
 // Options say how a Store is opened. Dir and Shards are required.
 //
-// A Store whose tables of recent records never fill (RecentBytes above what is
+// A Store whose memtables never fill (MemtableBytes above what is
 // applied between two flushes) does nothing by itself that can be told from
 // outside: Durable changes in Flush, FlushAsync, Checksum, SetConf,
 // Install.Finish, Store.Install and RemoveShard only, and but for FlushAsync before they return. With
@@ -129,11 +128,11 @@ type Options struct {
 	// row has used yet is not resident. 0: RowCacheBytesDefault; negative: no
 	// row cache.
 	RowCacheBytes int64
-	// RecentBytes is the size of one table of recent records; up to two exist,
+	// MemtableBytes is the size of one memtable; up to two exist,
 	// and those that open scans hold. A start after a crash has to replay what two
-	// hold. A pass of entries that needs more gets a table of its own.
-	// 0: RecentBytesDefault.
-	RecentBytes int64
+	// hold. A batch of entries that needs more gets one of its own.
+	// 0: MemtableBytesDefault.
+	MemtableBytes int64
 
 	// OpenFiles is how many files may be open at a time, beside a few dozen. With
 	// 100 GB there are some 12,000. A read that finds none of its files open has
@@ -150,7 +149,7 @@ type Options struct {
 	// Logger receives warnings and errors. nil: slog.Default().
 	Logger *slog.Logger
 
-	// OnFlush is called after a table of recent records became durable and
+	// OnFlush is called after a memtable became durable and
 	// Durable tells so, and when FlushAsync is done, from a goroutine of the
 	// store, never twice at once. It must not call Close. May be nil.
 	OnFlush func()
@@ -185,10 +184,10 @@ func (o Options) withDefaults() (Options, error) {
 	if o.RowCacheBytes == 0 {
 		o.RowCacheBytes = RowCacheBytesDefault
 	}
-	if o.RecentBytes <= 0 {
-		o.RecentBytes = RecentBytesDefault
+	if o.MemtableBytes <= 0 {
+		o.MemtableBytes = MemtableBytesDefault
 	}
-	o.RecentBytes = max(o.RecentBytes, recentBytesMin)
+	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
 	if o.OpenFiles <= 0 {
 		o.OpenFiles = OpenFilesDefault
 	}
@@ -210,35 +209,14 @@ type Store struct {
 	shards []shardState
 	pass   pass // used by Apply alone
 
-	// window is held by Apply from before the commit until every row of the
-	// pass is published, by whoever opens a view that must not be ahead of the
-	// cache, and while a table is frozen.
-	window sync.Mutex
-
-	large   largeRows
-	recent  recentTables
-	toDrain chan *recentTable // capacity 1: the frozen table
-	// sorting is held while a scan opens and while it sorts rows of the tables,
-	// so that no scan finds rows sorted that are younger than it. It is taken
-	// before window.
-	sorting     sync.Mutex
-	beforeDrain func() error // for tests; may be nil
-
-	// Of the files of drains. drainNumber is drainTables' own.
-	drainOptions   sstable.WriterOptions
-	drainNumber    uint64
-	drainFileBytes int           // the constant, but for tests
-	drainCutBytes  int           // the constant, but for tests
-	level0Max      int           // the constant, but for tests
-	waiting        atomic.Int32  // who waits for a drain
-	wanted         atomic.Bool   // Room was asked for in vain
-	drained        drainProgress // of the last drain
-	passes         atomic.Uint64 // of Apply, so far
-	layers         atomic.Int32  // of level 0, as it found it
-	ingesting      sync.Mutex    // held by an ingestion of a drain, and who must not see one half done
-	ingestions     atomic.Uint64 // raised when one begins and when it ends
-	compacted      chan struct{} // capacity 1: a compaction ended since the last look
-	over           atomic.Bool   // compactions are to end
+	// publishing is held by Apply from before a batch becomes visible in the
+	// memtable until all of its rows are in the cache, by whoever opens a view
+	// that must not be ahead of the cache, and during a rotation.
+	publishing sync.Mutex
+	memtables  memtables
+	flusher    flusher
+	large      largeRows
+	over       atomic.Bool // compactions are to end
 
 	fatal fatalState
 
@@ -250,8 +228,6 @@ type Store struct {
 	holders    holders
 	tableBytes int // tableBytesDefault, but for tests
 
-	flushAsked chan struct{} // capacity 1: FlushAsync was called since the last look
-	flushed    chan struct{} // capacity 1: OnFlush is to be called
 	closing    chan struct{}
 	background sync.WaitGroup
 
@@ -287,19 +263,19 @@ func (h *holders) release() (err error) {
 }
 
 // shardState is what is known in memory about a shard. The atomics are written
-// by Apply (durable: by drainTables) and read by anyone.
+// by Apply (durable: by the flusher) and read by anyone.
 type shardState struct {
 	applied  atomic.Uint64
 	stamp    atomic.Uint64
 	durable  atomic.Uint64
-	revision atomic.Uint64 // written within the window
-	frozen   uint64        // applied when a table was frozen last; within the window
+	revision atomic.Uint64 // written under publishing
+	rotated  uint64        // applied at the last rotation; under publishing
 
 	// generation is raised before the shard's state is replaced or removed as
-	// a whole, and again when that is done. Written within the window.
-	generation atomic.Uint64
-	installed  atomic.Pointer[InstallMeta] // nil: never; written within the window
-	frozenConf *InstallMeta                // installed, when a table was frozen last; within the window
+	// a whole, and again when that is done. Written under publishing.
+	generation  atomic.Uint64
+	installed   atomic.Pointer[InstallMeta] // nil: never; written under publishing
+	rotatedConf *InstallMeta                // installed, at the last rotation; under publishing
 
 	// nextExpiry is a lower bound of the times in the expiry index, never:
 	// none. Everything in the index is at or above it.
@@ -321,8 +297,8 @@ type shardState struct {
 	sessionCount  atomic.Int64
 }
 
-// meta returns the shard's state beside its records. The caller holds the
-// window, or is Apply.
+// meta returns the shard's state beside its records. The caller holds
+// publishing, or is Apply.
 func (sh *shardState) meta() meta {
 	return meta{applied: sh.applied.Load(), stamp: sh.stamp.Load(), revision: sh.revision.Load()}
 }
@@ -341,31 +317,25 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		opts:       o,
-		shards:     make([]shardState, o.Shards),
-		toDrain:    make(chan *recentTable, 1),
-		flushAsked: make(chan struct{}, 1),
-		flushed:    make(chan struct{}, 1),
-		compacted:  make(chan struct{}, 1),
-		scheduler:  newScheduler(),
-		level0Max:  level0Max,
-		closing:    make(chan struct{}),
+		opts:      o,
+		shards:    make([]shardState, o.Shards),
+		scheduler: newScheduler(),
+		closing:   make(chan struct{}),
 	}
 	s.fatal.init(o)
+	s.flusher.init(s)
 	s.damage.init()
 	if err := s.awaitOpen(); err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
-	s.recent.size = int(o.RecentBytes)
-	s.recent.active, s.recent.spare = newRecentTable(s.recent.size), newRecentTable(s.recent.size)
+	s.memtables.init(int(o.MemtableBytes))
 	s.pass.init(s)
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
-	s.background.Add(4)
+	s.background.Add(3)
 	go s.inspect()
 	go s.callOnFlush()
-	go s.flushWhenAsked()
-	go s.drainTables()
+	go s.flusher.run()
 	return s, nil
 }
 
@@ -415,7 +385,7 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(s.load(), s.cleanStaging(), s.initDrains()); err != nil {
+	if err := errors.Join(s.load(), s.cleanStaging(), s.flusher.open()); err != nil {
 		return err
 	}
 	if !owned {
@@ -500,7 +470,7 @@ func (s *Store) readShard(i int) (r replacement, err error) {
 	if err = r.sessions.load(s.db, i); err != nil {
 		return r, err
 	}
-	r.nextExpiry, err = s.firstExpiry(pinned{}, i, 0)
+	r.nextExpiry, err = s.firstExpiry(nil, i, 0)
 	if isDamage(err) {
 		_ = s.damaged(i, err)
 		r.nextExpiry, err = never, nil // rows that expire stay, and are not seen

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
 func splitExpiryKey(key []byte) (at uint64, row []byte, err error) {
@@ -98,7 +99,7 @@ func (p *pass) pendingExpiries() map[string]bool {
 	prefix := due[:prefixBytes]
 	for i := range p.staged {
 		r := &p.staged[i]
-		if r.class == recentExpiries && bytes.HasPrefix(r.key, prefix) && bytes.Compare(r.key, due) < 0 {
+		if r.list == memtable.Expiries && bytes.HasPrefix(r.key, prefix) && bytes.Compare(r.key, due) < 0 {
 			pending[string(r.key)] = !r.deleted
 		}
 	}
@@ -108,8 +109,8 @@ func (p *pass) pendingExpiries() map[string]bool {
 // storedExpiries returns up to limit due entries of the database that are not
 // in pending.
 func (p *pass) storedExpiries(from uint64, limit int, pending map[string]bool) (due [][]byte, err error) {
-	tables := p.store.recent.pin()
-	defer p.store.recent.unpin(tables)
+	tables := p.store.memtables.pin()
+	defer p.store.memtables.unpin(tables)
 	c, err := p.store.expiryCursor(tables, p.shard, from, p.now+1)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,9 @@
 package storage
 
-import "github.com/proa-kv/proa/command"
+import (
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage/memtable"
+)
 
 // undo remembers what a command changes in the pass, for one that may turn out
 // to be impossible when it is half done.
@@ -39,7 +42,7 @@ func (u *undo) rollBack(p *pass) {
 	p.staged = p.staged[:u.staged]
 	clear(p.gone)
 	for i := range p.staged {
-		if r := &p.staged[i]; r.class == recentGone {
+		if r := &p.staged[i]; r.list == memtable.Marks {
 			p.noteMark(r.key, r.value)
 		}
 	}

@@ -294,7 +294,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 
 		BlockCacheBytes:  b.BlockCache,
 		RowCacheBytes:    b.RowCache,
-		RecentBytes:      c.Storage.MemtableSize,
+		MemtableBytes:    c.Storage.MemtableSize,
 		SessionRetention: c.Storage.SessionRetention,
 		Logger:           log,
 		Clock:            clock(log),

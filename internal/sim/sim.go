@@ -328,6 +328,6 @@ func (s *simulation) nodeOptions(m *member) raftgroup.Options {
 		BalanceLeaders: s.plan.balance, ReplaceAfter: s.plan.replaceAfter,
 		SessionRetention: 24 * time.Hour, // the clocks are set by up to an hour, forth and back
 		LogTrailing:      s.plan.trailing, SegmentBytes: 64 << 10, LogCacheBytes: s.plan.logCache,
-		RowCacheBytes: 64 << 10, BlockCacheBytes: 256 << 10, RecentBytes: 128 << 10,
+		RowCacheBytes: 64 << 10, BlockCacheBytes: 256 << 10, MemtableBytes: 128 << 10,
 	}
 }

@@ -2,7 +2,7 @@ package storage
 
 import "bytes"
 
-// row is the state of one row as the commands of a pass have left it.
+// row is the state of one row as the commands of a batch have left it.
 type row struct {
 	hash     uint64
 	key      []byte
@@ -19,29 +19,29 @@ type row struct {
 	counted  uint32 // the entry of the pass whose growth has its value counted in
 }
 
-// overlay is the table of the rows touched in a pass: open addressing with
+// rowSet is the table of the rows touched in a batch: open addressing with
 // linear probing over row numbers. A slot counts only if it carries the
-// current generation, so that starting a pass clears nothing.
-type overlay struct {
-	slots      []overlaySlot
+// current generation, so that starting a batch clears nothing.
+type rowSet struct {
+	slots      []rowSetSlot
 	generation uint32
 	rows       []row
 }
 
-type overlaySlot struct {
+type rowSetSlot struct {
 	hash       uint64
 	generation uint32
 	row        uint32
 }
 
 const (
-	overlaySlotsMin  = 1 << 10
-	overlaySlotsKeep = 1 << 17 // a larger table is given back after the pass
+	rowSetSlotsMin  = 1 << 10
+	rowSetSlotsKeep = 1 << 17 // a larger table is given back after the pass
 )
 
-func (o *overlay) reset() {
-	if len(o.slots) == 0 || len(o.slots) > overlaySlotsKeep {
-		*o = overlay{slots: make([]overlaySlot, overlaySlotsMin)}
+func (o *rowSet) reset() {
+	if len(o.slots) == 0 || len(o.slots) > rowSetSlotsKeep {
+		*o = rowSet{slots: make([]rowSetSlot, rowSetSlotsMin)}
 	}
 	o.generation++
 	if o.generation == 0 { // wrapped: old slots would look current
@@ -54,7 +54,7 @@ func (o *overlay) reset() {
 
 // find returns the row of key, which it adds, not loaded, if it is not there.
 // The pointer is valid until the next find. key is kept.
-func (o *overlay) find(shard uint16, key []byte, hash uint64) *row {
+func (o *rowSet) find(shard uint16, key []byte, hash uint64) *row {
 	mask := uint64(len(o.slots) - 1)
 	i := hash & mask
 	for ; o.slots[i].generation == o.generation; i = (i + 1) & mask {
@@ -69,24 +69,24 @@ func (o *overlay) find(shard uint16, key []byte, hash uint64) *row {
 		o.grow()
 		return o.find(shard, key, hash)
 	}
-	o.slots[i] = overlaySlot{hash: hash, generation: o.generation, row: uint32(len(o.rows))}
+	o.slots[i] = rowSetSlot{hash: hash, generation: o.generation, row: uint32(len(o.rows))}
 	o.rows = append(o.rows, row{hash: hash, key: key, shard: shard})
 	return &o.rows[len(o.rows)-1]
 }
 
-func (o *overlay) grow() {
-	o.slots = make([]overlaySlot, 2*len(o.slots))
+func (o *rowSet) grow() {
+	o.slots = make([]rowSetSlot, 2*len(o.slots))
 	mask := uint64(len(o.slots) - 1)
 	for n := range o.rows {
 		i := o.rows[n].hash & mask
 		for o.slots[i].generation == o.generation {
 			i = (i + 1) & mask
 		}
-		o.slots[i] = overlaySlot{hash: o.rows[n].hash, generation: o.generation, row: uint32(n)}
+		o.slots[i] = rowSetSlot{hash: o.rows[n].hash, generation: o.generation, row: uint32(n)}
 	}
 }
 
-// arena holds bytes that must live until the end of a pass. What it hands out
+// arena holds bytes that must live until the end of a batch. What it hands out
 // is never moved or reused before reset.
 type arena struct {
 	chunk []byte

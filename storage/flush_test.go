@@ -17,8 +17,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// inDrain reports whether a file is one that a drain writes.
-func inDrain(path string) bool { return strings.Contains(path, "/"+drainDirName+"/") }
+// inFlush reports whether a file is one that a drain writes.
+func inFlush(path string) bool { return strings.Contains(path, "/"+flushDirName+"/") }
 
 // upsetAll applies to both shards an entry that changes every kind of record.
 func upsetAll(t *testing.T, s *Store, n uint64) {
@@ -36,9 +36,9 @@ func upsetAll(t *testing.T, s *Store, n uint64) {
 	}
 }
 
-func drainFilesIn(t *testing.T, fs vfs.FS) []string {
+func flushFilesIn(t *testing.T, fs vfs.FS) []string {
 	t.Helper()
-	names, err := fs.List(fs.PathJoin("data", drainDirName))
+	names, err := fs.List(fs.PathJoin("data", flushDirName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func drainFilesIn(t *testing.T, fs vfs.FS) []string {
 // Wherever a drain is cut off, the store is what it was before the drain or
 // what it is after it, all files and both shards of it, and nothing is left of
 // the files that were written.
-func TestCrashAtEveryWriteOfADrain(t *testing.T) {
+func TestCrashAtEveryWriteOfAFlush(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	var mu sync.Mutex
 	var cuts []*vfs.MemFS
@@ -66,7 +66,7 @@ func TestCrashAtEveryWriteOfADrain(t *testing.T) {
 		return nil
 	})}
 	s := open(t, testOptions(errorfs.Wrap(mem, watch)))
-	s.drainFileBytes = 2000
+	s.flusher.fileBytes = 2000
 	for n := range uint64(60) {
 		upsetAll(t, s, n+1)
 	}
@@ -74,7 +74,7 @@ func TestCrashAtEveryWriteOfADrain(t *testing.T) {
 	for n := range uint64(30) {
 		upsetAll(t, s, n+61)
 	}
-	files := s.drainNumber
+	files := s.flusher.number
 	watch.On()
 	if err := s.Flush(); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestCrashAtEveryWriteOfADrain(t *testing.T) {
 	if s.Durable(0) != 90 || s.Durable(1) != 90 {
 		t.Errorf("durable %d and %d after the flush", s.Durable(0), s.Durable(1))
 	}
-	if n := s.drainNumber - files; n < 5 {
+	if n := s.flusher.number - files; n < 5 {
 		t.Errorf("%d files were written", n)
 	}
 	states[90] = checksums(t, s)
@@ -91,14 +91,14 @@ func TestCrashAtEveryWriteOfADrain(t *testing.T) {
 
 	leftovers, found := 0, map[uint64]int{}
 	for _, fs := range cuts {
-		leftovers += len(drainFilesIn(t, fs))
+		leftovers += len(flushFilesIn(t, fs))
 		after := open(t, testOptions(fs))
 		index := after.Applied(0)
 		found[index]++
 		if want, ok := states[index]; !ok || after.Applied(1) != index || !slices.Equal(checksums(t, after), want) {
 			t.Fatalf("applied %d and %d after a crash, checksums %x, allowed are %x", index, after.Applied(1), checksums(t, after), states)
 		}
-		if names := drainFilesIn(t, fs); len(names) > 0 {
+		if names := flushFilesIn(t, fs); len(names) > 0 {
 			t.Fatalf("left of a drain: %q", names)
 		}
 		closeStore(t, after)
@@ -111,18 +111,18 @@ func TestCrashAtEveryWriteOfADrain(t *testing.T) {
 // A disk that is full or does not sync while a drain writes its files, or while
 // Pebble takes them over: the store fails, readers still find everything, and
 // what was durable stays.
-func TestDiskFailsDuringADrain(t *testing.T) {
+func TestDiskFailsDuringAFlush(t *testing.T) {
 	isSync := func(op errorfs.Op) bool { return op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData }
 	for name, fails := range map[string]func(op errorfs.Op, n int) bool{
-		"first file":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpCreate && inDrain(op.Path) },
-		"later file":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpCreate && inDrain(op.Path) && n > 2 },
-		"write":       func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileWrite && inDrain(op.Path) },
-		"later write": func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileWrite && inDrain(op.Path) && n > 2 },
-		"sync":        func(op errorfs.Op, n int) bool { return isSync(op) && inDrain(op.Path) },
-		"last sync":   func(op errorfs.Op, n int) bool { return isSync(op) && inDrain(op.Path) && n > 3 },
-		"read again":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileReadAt && inDrain(op.Path) },
+		"first file":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpCreate && inFlush(op.Path) },
+		"later file":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpCreate && inFlush(op.Path) && n > 2 },
+		"write":       func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileWrite && inFlush(op.Path) },
+		"later write": func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileWrite && inFlush(op.Path) && n > 2 },
+		"sync":        func(op errorfs.Op, n int) bool { return isSync(op) && inFlush(op.Path) },
+		"last sync":   func(op errorfs.Op, n int) bool { return isSync(op) && inFlush(op.Path) && n > 3 },
+		"read again":  func(op errorfs.Op, n int) bool { return op.Kind == errorfs.OpFileReadAt && inFlush(op.Path) },
 		"link": func(op errorfs.Op, n int) bool {
-			return op.Kind == errorfs.OpLink || op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && !inDrain(op.Path)
+			return op.Kind == errorfs.OpLink || op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && !inFlush(op.Path)
 		},
 		"sync of the directory": func(op errorfs.Op, n int) bool { return isSync(op) && op.Path == "data" },
 	} {
@@ -130,7 +130,7 @@ func TestDiskFailsDuringADrain(t *testing.T) {
 			mem := vfs.NewCrashableMem()
 			var files atomic.Int32 // that the drain has begun
 			faults := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
-				if op.Kind == errorfs.OpCreate && inDrain(op.Path) {
+				if op.Kind == errorfs.OpCreate && inFlush(op.Path) {
 					files.Add(1)
 				}
 				if fails(op, int(files.Load())) {
@@ -143,7 +143,7 @@ func TestDiskFailsDuringADrain(t *testing.T) {
 			fatal := make(chan error, 10)
 			o.OnFatal = func(err error) { fatal <- err }
 			s := open(t, o)
-			s.drainFileBytes = 2000
+			s.flusher.fileBytes = 2000
 			for n := range uint64(30) {
 				upsetAll(t, s, n+1)
 			}
@@ -186,14 +186,14 @@ func TestOpenRemovesLeftoversOfDrains(t *testing.T) {
 	s := open(t, testOptions(mem))
 	do(t, s, 1, put("k", "v"))
 	closeStore(t, s)
-	if names := drainFilesIn(t, mem); len(names) != 0 {
+	if names := flushFilesIn(t, mem); len(names) != 0 {
 		t.Errorf("a drain leaves %q", names)
 	}
-	path := mem.PathJoin("data", drainDirName, "000001.sst")
+	path := mem.PathJoin("data", flushDirName, "000001.sst")
 	writeFile(t, mem, path, []byte("half a table"))
 	s = open(t, testOptions(mem))
 	defer closeStore(t, s)
-	if names := drainFilesIn(t, mem); len(names) != 0 {
+	if names := flushFilesIn(t, mem); len(names) != 0 {
 		t.Errorf("left: %q", names)
 	}
 	do(t, s, 1, put("k", "w"))
@@ -205,18 +205,18 @@ func TestOpenRemovesLeftoversOfDrains(t *testing.T) {
 
 // A drain of more than a file holds, of values larger than that among others.
 func TestDrainInSeveralFiles(t *testing.T) {
-	for _, limit := range []int{1, 1000, 30_000, drainFileBytes} {
+	for _, limit := range []int{1, 1000, 30_000, flushFileBytes} {
 		o := testOptions(nil)
-		o.RecentBytes = 1 << 20
+		o.MemtableBytes = 1 << 20
 		s := open(t, o)
-		s.drainFileBytes = limit
+		s.flusher.fileBytes = limit
 		for n := range uint64(50) {
 			upsetAll(t, s, n+1)
 		}
 		if err := s.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		files := s.drainNumber
+		files := s.flusher.number
 		for n := range uint64(50) {
 			upsetAll(t, s, n+51) // with deletions of what the first drain wrote
 		}
@@ -225,11 +225,11 @@ func TestDrainInSeveralFiles(t *testing.T) {
 		if err := s.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		switch n := int(s.drainNumber - files); {
-		case limit == 1 && n < len(want), limit == 1000 && n < 8, limit == 30_000 && n < 4, limit == drainFileBytes && n != 1:
+		switch n := int(s.flusher.number - files); {
+		case limit == 1 && n < len(want), limit == 1000 && n < 8, limit == 30_000 && n < 4, limit == flushFileBytes && n != 1:
 			t.Errorf("limit %d: %d files", limit, n)
 		}
-		if n := s.Stats().Drains; n != 2 {
+		if n := s.Stats().Flushes; n != 2 {
 			t.Errorf("%d drains", n)
 		}
 		s = reopen(t, s)
@@ -248,10 +248,10 @@ func TestFilesOfADrainEndWithAShard(t *testing.T) {
 		{1000, 2, strings.Repeat("v", 1000)},
 		{1000, 1, strings.Repeat("v", 500)},
 		{0, 2, ""},
-		{drainCutBytes, 1, strings.Repeat("v", 10_000)},
+		{flushCutBytes, 1, strings.Repeat("v", 10_000)},
 	} {
 		s := open(t, testOptions(nil))
-		s.drainCutBytes = c.cut
+		s.flusher.cutBytes = c.cut
 		var entries []Entry
 		for shard := range 2 {
 			entries = append(entries, Entry{Shard: shard, Index: 1, Data: entryOf(1, put("k", c.value))})
@@ -318,20 +318,20 @@ func TestFlushAsyncOfNothing(t *testing.T) {
 		}
 		<-told
 	}
-	if n := s.Stats().Drains; n != 0 {
+	if n := s.Stats().Flushes; n != 0 {
 		t.Errorf("%d drains", n)
 	}
 }
 
 // Drains wait while compactions are behind, and go on after one, or end with
 // the store.
-func TestDrainsWaitForCompactions(t *testing.T) {
+func TestFlushesWaitForCompactions(t *testing.T) {
 	for _, end := range []string{"compaction", "failure"} {
 		var log logBuffer
 		o := testOptions(nil)
 		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		s := open(t, o)
-		s.level0Max = 1
+		s.flusher.level0Max = 1
 		for range 2 { // the first one goes below level 0
 			do(t, s, 1, put("a", "1"), put("z", "1"))
 			if err := s.Flush(); err != nil {
@@ -342,11 +342,11 @@ func TestDrainsWaitForCompactions(t *testing.T) {
 			t.Fatalf("%d tables in level 0, log %s", n, log.String())
 		}
 		do(t, s, 1, put("a", "2"))
-		freezeTable(s)
-		draining := s.recent.draining()
+		rotateTable(s)
+		flushing := s.memtables.flushing()
 		for !strings.Contains(log.String(), "stalls writes") {
 			select {
-			case <-draining:
+			case <-flushing:
 				t.Fatal("the drain does not wait")
 			default:
 			}
@@ -365,17 +365,17 @@ func TestDrainsWaitForCompactions(t *testing.T) {
 		if err := s.db.Compact(context.Background(), lower, upper, false); err != nil {
 			t.Fatal(err)
 		}
-		<-draining
+		<-flushing
 		diff(t, "durable", s.Durable(0), uint64(3))
 		closeStore(t, s)
 	}
 }
 
-// Rows larger than a table of recent records come in few layers: a compaction
+// Rows larger than a memtable come in few layers: a compaction
 // holds one of each layer.
 func TestLargeRowsInFewLayers(t *testing.T) {
 	o := testOptions(nil)
-	o.RecentBytes = 4 << 10
+	o.MemtableBytes = 4 << 10
 	s := open(t, o)
 	defer closeStore(t, s)
 	for _, test := range []struct{ row, layers int }{{100, level0Max}, {10 << 10, compactionLayers}, {100, level0Max}} {
@@ -383,26 +383,26 @@ func TestLargeRowsInFewLayers(t *testing.T) {
 			t.Fatal(err)
 		}
 		do(t, s, 1, put("a", strings.Repeat("x", test.row)))
-		if got := s.layersFor(s.recent.active); got != test.layers {
+		if got := s.flusher.layersFor(s.memtables.mutable); got != test.layers {
 			t.Errorf("a row of %d bytes: %d layers, want %d", test.row, got, test.layers)
 		}
 	}
-	s.level0Max = 2
-	if got := s.layersFor(s.recent.active); got != 2 {
+	s.flusher.level0Max = 2
+	if got := s.flusher.layersFor(s.memtables.mutable); got != 2 {
 		t.Errorf("%d layers, want no more than 2", got)
 	}
 }
 
 // Rows that are there all the time are found by whoever asks, while they are
 // written, drained and compacted again and again, and none goes back in time.
-func TestReadsDuringDrains(t *testing.T) {
+func TestReadsDuringFlushes(t *testing.T) {
 	const rows = 20
 	o := testOptions(nil)
 	o.RowCacheBytes = -1 // reads go to the tables and to Pebble
-	o.RecentBytes = 4 << 10
+	o.MemtableBytes = 4 << 10
 	s := open(t, o)
 	defer closeStore(t, s)
-	s.drainFileBytes = 1000
+	s.flusher.fileBytes = 1000
 	name := func(i int) string { return fmt.Sprintf("row%02d", i) }
 	var all cmds
 	for i := range rows {
@@ -454,7 +454,7 @@ func TestReadsDuringDrains(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	if n := s.Stats().Drains; n < 20 {
+	if n := s.Stats().Flushes; n < 20 {
 		t.Errorf("%d drains", n)
 	}
 }

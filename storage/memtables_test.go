@@ -1,10 +1,7 @@
 package storage
 
 import (
-	"bytes"
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,176 +9,70 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"pgregory.net/rapid"
+	"github.com/proa-kv/proa/storage/memtable"
 )
 
-// put adds a record as Apply does.
-func (t *recentTable) put(key, value string, deleted bool) {
-	var r recent
-	if deleted {
-		r = t.reserveDeletion(len(key))
-	} else {
-		r = t.reserve(len(key), len(value))
-		copy(r.value(), value)
-	}
-	copy(r.key(), key)
-	t.link(recentRows, hashRecord([]byte(key)), r)
+// put adds a row as Apply does.
+func (t *table) put(key, value string) {
+	r := t.Reserve(len(key), len(value))
+	copy(r.Key(), key)
+	copy(r.Value(), value)
+	t.Add(memtable.Rows, hashRecord([]byte(key)), r)
 }
 
-func (t *recentTable) find(key string) (value string, deleted, found bool) {
-	r, found := t.get(hashRecord([]byte(key)), []byte(key))
+func (t *table) find(key string) (value string, found bool) {
+	r, found := t.Get(hashRecord([]byte(key)), []byte(key))
 	if !found {
-		return "", false, false
+		return "", false
 	}
-	return string(r.value()), r.deleted(), true
+	return string(r.Value()), true
 }
 
-// A table says of each key what was committed last; runs taken at any time
-// keep saying in order what was there then.
-func TestRecentTableAgainstModel(t *testing.T) {
-	type record struct {
-		value   string
-		deleted bool
+func TestMemtablesAreUsedAgain(t *testing.T) {
+	x := &memtables{size: 4 << 10}
+	x.mutable = newTable(x.size)
+	one := x.mutable
+	one.put("k", "1")
+	one.Publish()
+	if x.rotate(nil, 0) != one || x.mutable == one {
+		t.Fatal("not rotated")
 	}
-	type view struct {
-		runs [][]uint32
-		want map[string]record
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-		keys := rapid.SampledFrom([]int{1, 5, 100, 2000}).Draw(t, "keys")
-		prefix := rapid.SampledFrom([]string{"", "0123456", "a rather long common beginning "}).Draw(t, "prefix")
-		table := newRecentTable(200 << 10)
-		for range 2 { // the second time as it comes from recycle
-			table.reset()
-			list := &table.lists[recentRows]
-			committed, pending := map[string]record{}, map[string]record{}
-			var views []view
-			var opening *view // its rows are fixed, but not yet sorted
-			var rows []uint32
-			for range 2000 {
-				key := prefix + strings.Repeat("\x00", random.IntN(3)) + fmt.Sprint(random.IntN(keys))
-				switch random.IntN(20) {
-				case 0:
-					table.commit()
-					maps.Copy(committed, pending)
-				case 1:
-					if opening != nil {
-						opening.runs = table.sorted(list, rows)
-						views, opening = append(views, *opening), nil
-					} else if random.IntN(3) == 0 {
-						table.commit()
-						maps.Copy(committed, pending)
-						rows, opening = list.order, &view{want: maps.Clone(committed)}
-					}
-				default:
-					r := record{deleted: random.IntN(4) == 0}
-					if !r.deleted {
-						r.value = strings.Repeat("v", random.IntN(40))
-					}
-					table.put(key, r.value, r.deleted)
-					pending[key] = r
-				}
-				value, deleted, found := table.find(key)
-				if want, there := committed[key]; found != there || value != want.value || deleted != want.deleted {
-					t.Fatalf("key %q: %q %v %v, committed %+v %v", key, value, deleted, found, want, there)
-				}
-			}
-			if opening != nil {
-				opening.runs = table.sorted(list, rows)
-				views = append(views, *opening)
-			}
-			table.commit()
-			views = append(views, view{table.sorted(list, list.order), pending})
-			if n := len(views[len(views)-1].runs); n > 8 {
-				t.Fatalf("%d runs", n)
-			}
-			for _, v := range views {
-				run := table.mergeAll(v.runs)
-				got := map[string]record{}
-				for i, place := range run {
-					r := table.at(place)
-					got[string(r.key())] = record{string(r.value()), r.deleted()}
-					if i > 0 && bytes.Compare(table.at(run[i-1]).key(), r.key()) >= 0 {
-						t.Fatalf("key %q after %q", r.key(), table.at(run[i-1]).key())
-					}
-				}
-				if !maps.Equal(got, v.want) {
-					t.Fatalf("run of %d records is %v, want %v", len(run), got, v.want)
-				}
-			}
-		}
-	})
-}
-
-func TestPiecesAreInTheOrderOfKeys(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		gen := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 'a', 0xff}), 1, 20)
-		a, b := gen.Draw(t, "a"), gen.Draw(t, "b")
-		order := 0
-		for from := 0; order == 0 && (from < len(a) || from < len(b)); from += pieceBytes {
-			x, y := pieceOf(a, from), pieceOf(b, from)
-			switch {
-			case x < y:
-				order = -1
-			case x > y:
-				order = 1
-			}
-			if order == 0 && x&0xff <= pieceBytes {
-				break // the end of both
-			}
-		}
-		if want := bytes.Compare(a, b); order != want {
-			t.Fatalf("%q, %q: %d, want %d", a, b, order, want)
-		}
-	})
-}
-
-func TestRecentTablesAreUsedAgain(t *testing.T) {
-	x := &recentTables{size: 4 << 10}
-	x.active = newRecentTable(x.size)
-	one := x.active
-	one.put("k", "1", false)
-	one.commit()
-	if x.freeze(nil, 0) != one || x.active == one {
-		t.Fatal("not frozen")
-	}
-	two, p := x.active, x.pin() // as a scan does
-	drained := x.draining()
+	two, p := x.mutable, x.pin() // as a scan does
+	flushed := x.flushing()
 	x.release()
-	if _, open := <-drained; open || x.draining() != nil || x.spare != nil {
+	if _, open := <-flushed; open || x.flushing() != nil || x.spare != nil {
 		t.Error("a pinned table is taken for free, or those who wait are not told")
 	}
-	if value, _, _ := p[1].find("k"); value != "1" {
+	if value, _ := p[1].find("k"); value != "1" {
 		t.Error("the pinned table has lost its record")
 	}
 	x.unpin(p)
-	if x.spare != one || !one.empty() {
+	if x.spare == nil || x.spare.Table != one.Table || !one.Empty() {
 		t.Error("a table that nobody needs is not kept")
 	}
-	if x.freeze(nil, 0) != nil || x.active != two {
-		t.Error("an empty table is frozen")
+	if x.rotate(nil, 0) != nil || x.mutable != two {
+		t.Error("an empty memtable is rotated")
 	}
-	if x.freeze(nil, x.size+1) != nil || x.active.room() < x.size+1 || x.active == two {
+	if x.rotate(nil, x.size+1) != nil || x.mutable.Size() < x.size+1 || x.mutable == two {
 		t.Error("no room for a large pass")
 	}
-	large := x.active
-	large.put("k", "2", false)
-	large.commit()
-	if x.freeze(nil, 0) != large || x.active != one {
+	large := x.mutable
+	large.put("k", "2")
+	large.Publish()
+	if x.rotate(nil, 0) != large || x.mutable.Table != one.Table {
 		t.Error("the spare table is not used")
 	}
 	x.release()
-	if x.spare == large || large.retired == false {
+	if x.spare != nil || !large.retired {
 		t.Error("a large table is kept")
 	}
 }
 
 // While Pebble is slow, Apply fills one table more and then waits; reads and
 // scans go on, and see everything.
-func TestApplyWaitsWhenBothTablesAreFull(t *testing.T) {
+func TestApplyWaitsWhenBothMemtablesAreFull(t *testing.T) {
 	o := testOptions(nil)
-	o.RecentBytes = 32 << 10
+	o.MemtableBytes = 32 << 10
 	s := open(t, o)
 	defer closeStore(t, s)
 	s.cache.segments = nil // reads go to the tables
@@ -204,9 +95,9 @@ func TestApplyWaitsWhenBothTablesAreFull(t *testing.T) {
 	}()
 	<-g.waits
 	for full := false; !full; runtime.Gosched() {
-		s.window.Lock()
-		full = !s.recent.active.fits(recentBytes(prefixBytes+6, rowHeaderBytes+len(value)))
-		s.window.Unlock()
+		s.publishing.Lock()
+		full = !s.memtables.mutable.Fits(memtable.Bytes(prefixBytes+6, rowHeaderBytes+len(value)))
+		s.publishing.Unlock()
 	}
 	n := int(s.Applied(0))
 	if n < 50 || n > 64 {
@@ -232,9 +123,9 @@ func TestApplyWaitsWhenBothTablesAreFull(t *testing.T) {
 
 // Flushes by many, while Apply freezes tables itself: each makes durable at
 // least what was applied before.
-func TestFlushesAmongFreezes(t *testing.T) {
+func TestFlushesAmongRotations(t *testing.T) {
 	o := testOptions(nil)
-	o.RecentBytes = 4 << 10
+	o.MemtableBytes = 4 << 10
 	s := open(t, o)
 	defer closeStore(t, s)
 	var stop atomic.Bool
@@ -261,9 +152,9 @@ func TestFlushesAmongFreezes(t *testing.T) {
 }
 
 // A pass that fits no table, twice, and small ones after it.
-func TestPassLargerThanATable(t *testing.T) {
+func TestBatchLargerThanAMemtable(t *testing.T) {
 	o := testOptions(nil)
-	o.RecentBytes = 4 << 10
+	o.MemtableBytes = 4 << 10
 	s := open(t, o)
 	defer closeStore(t, s)
 	for range 2 {
@@ -271,10 +162,10 @@ func TestPassLargerThanATable(t *testing.T) {
 		do(t, s, 1, put("after", "v"))
 	}
 	diff(t, "versions", []uint64{get(t, s, 0, "small", 1).Version, get(t, s, 0, "large", 1).Version, get(t, s, 0, "after", 1).Version}, []uint64{4, 5, 6})
-	if err := s.drain(); err != nil {
+	if err := s.flushAll(); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.recent.active.room() + s.recent.active.used(); n > 5<<10 {
+	if n := s.memtables.mutable.Size(); n > 5<<10 {
 		t.Errorf("a table of %d bytes stays", n)
 	}
 }
@@ -283,7 +174,7 @@ func TestPassLargerThanATable(t *testing.T) {
 // those of Apply and of a drain: cache, then tables, then Pebble, then the
 // fill. Two rows change together; nobody sees the first new and the second
 // old, nor a row go back, and the cache ends up with nothing old.
-func TestCoherenceOfTablesInEveryOrder(t *testing.T) {
+func TestCoherenceOfMemtablesInEveryOrder(t *testing.T) {
 	orders := 0
 	for _, reads := range [][2]string{{"x", "x"}, {"x", "y"}, {"y", "x"}} {
 		var explore func(schedule []int, left [3]int)
@@ -295,7 +186,7 @@ func TestCoherenceOfTablesInEveryOrder(t *testing.T) {
 				return
 			}
 			for who := range left {
-				// A table is frozen within the window only.
+				// A memtable is rotated under publishing only.
 				inWindow := left[0] < 4 && left[0] > 0
 				if left[who] == 0 || t.Failed() || who == 2 && left[2] == 3 && inWindow {
 					continue
@@ -313,13 +204,21 @@ func TestCoherenceOfTablesInEveryOrder(t *testing.T) {
 	t.Logf("%d orders", orders)
 }
 
-var twoTables = [2]*recentTable{newRecentTable(recentBytesMin), newRecentTable(recentBytesMin)}
+var twoTables = [2]*table{newTable(memtableBytesMin), newTable(memtableBytesMin)}
+
+// twoMemtables are never kept for another use, so they are emptied here.
+func twoMemtables() *memtables {
+	x := &memtables{}
+	for i, t := range twoTables {
+		t.Reset()
+		twoTables[i] = &table{Table: t.Table, flushed: make(chan struct{})}
+	}
+	x.mutable, x.spare = twoTables[0], twoTables[1]
+	return x
+}
 
 func runTablesSchedule(t *testing.T, schedule []int, reads [2]string) {
-	x := &recentTables{active: twoTables[0], spare: twoTables[1], size: 0} // never kept, so reset here
-	for _, table := range twoTables {
-		table.reset()
-	}
+	x := twoMemtables()
 	pebble := map[string]string{"x": "1", "y": "1"}
 	c := newTestCacheTiny(t)
 	write := tablesWriter(c, x)
@@ -345,33 +244,33 @@ func runTablesSchedule(t *testing.T, schedule []int, reads [2]string) {
 	}
 }
 
-func tablesWriter(c *rowCache, x *recentTables) func() {
+func tablesWriter(c *rowCache, x *memtables) func() {
 	rows := []*row{cacheRow(0, "x", '2', ""), cacheRow(0, "y", '2', "")}
 	for _, r := range rows {
 		r.joint = true
 	}
 	return inTurn(
-		func() { c.begin(rows[0]); c.begin(rows[1]); x.active.put("x", "2", false) },
-		func() { x.active.put("y", "2", false) },
-		func() { x.active.commit() },
+		func() { c.begin(rows[0]); c.begin(rows[1]); x.mutable.put("x", "2") },
+		func() { x.mutable.put("y", "2") },
+		func() { x.mutable.Publish() },
 		func() { c.publish(rows[0]); c.publish(rows[1]) },
 	)
 }
 
-func tablesDrain(x *recentTables, pebble map[string]string) func() {
-	var frozen *recentTable
+func tablesDrain(x *memtables, pebble map[string]string) func() {
+	var immutable *table
 	return inTurn(
-		func() { frozen = x.freeze(nil, 0) },
+		func() { immutable = x.rotate(nil, 0) },
 		func() {
-			if frozen != nil {
-				for _, place := range frozen.sort(frozen.lists[recentRows].order, nil) {
-					r := frozen.at(place)
-					pebble[string(r.key())] = string(r.value())
+			if immutable != nil {
+				it := memtable.NewIterator(pinned{immutable}.snapshots(), memtable.Rows, nil, []byte{0xff}, false)
+				for it.Next() {
+					pebble[string(it.Key())] = string(it.Value())
 				}
 			}
 		},
 		func() {
-			if frozen != nil {
+			if immutable != nil {
 				x.release()
 			}
 		},
@@ -388,7 +287,7 @@ func inTurn(steps ...func()) func() {
 // tablesReader does what Store.Append does, a step at a time.
 type tablesReader struct {
 	cache  *rowCache
-	tables *recentTables
+	tables *memtables
 	pebble map[string]string
 	keys   []string
 	seen   []string
@@ -412,7 +311,7 @@ func (r *tablesReader) step() {
 	case 1:
 		if r.value == "" {
 			if found, ok := r.tables.get(hashRecord([]byte(key)), []byte(key)); ok {
-				r.value = string(found.value())
+				r.value = string(found.Value())
 			}
 		}
 	case 2:
@@ -456,21 +355,18 @@ func TestNoRowIsMissedDuringAnIngestion(t *testing.T) {
 
 // runIngestionSchedule returns what the reader finds.
 func runIngestionSchedule(schedule []int) (found string) {
-	x := &recentTables{active: twoTables[0], spare: twoTables[1], size: 0}
-	for _, table := range twoTables {
-		table.reset()
-	}
+	x := twoMemtables()
 	pebble, ingestions := map[string]string{"x": "1"}, 0
-	var frozen *recentTable
+	var immutable *table
 	ingests := func() bool {
-		if frozen == nil {
+		if immutable == nil {
 			return false
 		}
-		_, _, found := frozen.find("x")
+		_, found := immutable.find("x")
 		return found
 	}
 	drain := inTurn(
-		func() { frozen = x.freeze(nil, 0) },
+		func() { immutable = x.rotate(nil, 0) },
 		func() { ingestions++ },
 		func() {
 			if ingests() {
@@ -484,7 +380,7 @@ func runIngestionSchedule(schedule []int) (found string) {
 			ingestions++
 		},
 		func() {
-			if frozen != nil {
+			if immutable != nil {
 				x.release()
 			}
 		},
@@ -496,7 +392,7 @@ func runIngestionSchedule(schedule []int) (found string) {
 			before = ingestions
 		case 1:
 			if r, ok := x.get(hashRecord([]byte("x")), []byte("x")); ok {
-				found = string(r.value())
+				found = string(r.Value())
 			}
 		case 2:
 			if found == "" {
@@ -510,8 +406,8 @@ func runIngestionSchedule(schedule []int) (found string) {
 	for _, who := range schedule {
 		switch {
 		case who == 0:
-			x.active.put("x", "2", false)
-			x.active.commit()
+			x.mutable.put("x", "2")
+			x.mutable.Publish()
 		case who == 1 && !done:
 			read()
 		case who == 2:
