@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"html"
 	"math"
 	"strconv"
 	"strings"
@@ -21,12 +20,20 @@ type Axis struct {
 	Ticks []float64
 }
 
-// label is what stands beside the axis.
-func (a *Axis) label() string {
+// Title is what stands beside the axis.
+func (a *Axis) Title() string {
 	if a.Log {
-		return html.EscapeString(a.Label + " (log scale)")
+		return a.Label + " (log scale)"
 	}
-	return html.EscapeString(a.Label)
+	return a.Label
+}
+
+// show writes a value.
+func (a *Axis) show(v float64) string {
+	if a.Show != nil {
+		return a.Show(v)
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64)
 }
 
 // XY is one point of a Line.
@@ -56,7 +63,7 @@ func ramp(i, n int) string {
 	return fmt.Sprintf("r%d", i*(colours-1)/max(n-1, 1))
 }
 
-// Chart draws lines as SVG that needs nothing else: its colours come from the
+// Chart draws lines as SVG that needs nothing else (see chart.html): its colours come from the
 // page's style sheet (see chartStyle).
 type Chart struct {
 	Title string
@@ -79,8 +86,8 @@ const colours = 10
 // class that tells the style sheet when to show it: text is not to shrink with
 // the page.
 type canvas struct {
-	class         string
-	width, height float64
+	Class         string
+	Width, Height float64
 }
 
 var canvases = []canvas{{"wide", 760, 340}, {"narrow", 380, 290}}
@@ -89,9 +96,8 @@ var canvases = []canvas{{"wide", 760, 340}, {"narrow", 380, 290}}
 // of common fonts makes it.
 const (
 	charWidth   = 8.0
-	labelGap    = 6.0  // between two values of X
-	tickGap     = 8.0  // between a tick and its value
-	labelBase   = 13.0 // of the label of Y, which stands above the plot
+	labelGap    = 6.0 // between two values of X
+	tickGap     = 8.0 // between a tick and its value
 	plotTop     = 30.0
 	plotBelow   = 48.0 // what is below the plot: values and label of X
 	marginRight = 14.0
@@ -214,27 +220,56 @@ func (c *Chart) shown(l *Line) []XY {
 	return out
 }
 
-// SVG draws the chart, for wide pages and for narrow ones.
-func (c *Chart) SVG() string {
-	var b strings.Builder
+// drawings returns the chart for wide pages and for narrow ones.
+func (c *Chart) drawings() (out []*drawing) {
 	for _, v := range canvases {
-		c.drawing(v).draw(&b)
+		out = append(out, c.drawing(v))
 	}
-	return b.String()
+	return out
 }
 
-// drawing is a chart on one canvas.
+// drawing is a chart on one canvas, as chart.html draws it: all coordinates are
+// those of the canvas.
 type drawing struct {
 	*Chart
 	canvas
-	x, y                scale
-	xTicks, yTicks      []float64
-	left, right, bottom float64 // of the plot
+	x, y                     scale
+	Left, Right, Top, Bottom float64 // of the plot
+	XTicks, YTicks           []tick
+	Fine                     string  // the lines between those of YTicks, a path
+	Shade, ShadeText         float64 // the width of the shaded part, and where its name stands, 0: none
+	GuideAt                  float64 // 0: none
+	Paths                    []path
 }
 
-// drawing lays the chart out: the values beside the axes are to be read whole.
+// tick is a value beside an axis. Its text is empty where it would run into that of
+// the tick before.
+type tick struct {
+	At   float64
+	Text string
+}
+
+// path is one line.
+type path struct {
+	Class, Name  string
+	Points, Area string // Area is empty if the ground below is not coloured
+	Dots         []dot
+}
+
+type dot struct {
+	XY
+	Text string
+}
+
+// Inner is the height of the plot.
+func (d *drawing) Inner() float64 { return d.Bottom - d.Top }
+
+// Middle is the middle of the plot.
+func (d *drawing) Middle() float64 { return (d.Left + d.Right) / 2 }
+
+// drawing lays the chart out: the values beside the axes can be read whole.
 func (c *Chart) drawing(v canvas) *drawing {
-	d := &drawing{Chart: c, canvas: v, bottom: v.height - plotBelow}
+	d := &drawing{Chart: c, canvas: v, Top: plotTop, Bottom: v.Height - plotBelow, Right: v.Width - marginRight}
 	var xs, ys []float64
 	marks := false
 	for i := range c.Lines {
@@ -243,157 +278,83 @@ func (c *Chart) drawing(v canvas) *drawing {
 		}
 		marks = marks || c.Lines[i].Marks
 	}
-	d.y = newScale(c.Y.Log, ys, d.bottom, plotTop).rounded()
-	if d.yTicks = c.Y.Ticks; d.yTicks == nil {
-		d.yTicks = d.y.ticks()
+	d.y, d.x = newScale(c.Y.Log, ys, d.Bottom, d.Top).rounded(), newScale(c.X.Log, xs, 0, 0)
+	for _, t := range c.Y.ticks(&d.y) {
+		d.YTicks = append(d.YTicks, tick{d.y.at(t), c.Y.show(t)})
+		d.Left = max(d.Left, textWidth(c.Y.show(t))+tickGap)
 	}
-	for _, t := range d.yTicks {
-		d.left = max(d.left, textWidth(c.Y.show(t))+tickGap)
+	ticks := c.X.ticks(&d.x)
+	if n := len(ticks); n > 0 {
+		last, first := textWidth(c.X.show(ticks[n-1])), textWidth(c.X.show(ticks[0]))
+		d.Left, d.Right = max(d.Left, first/2), min(d.Right, v.Width-last/2)
 	}
-	d.x = newScale(c.X.Log, xs, 0, 0)
-	if d.xTicks = c.X.Ticks; d.xTicks == nil {
-		d.xTicks = d.x.ticks()
-	}
-	d.right = v.width - marginRight
-	if n := len(d.xTicks); n > 0 {
-		last, first := textWidth(c.X.show(d.xTicks[n-1])), textWidth(c.X.show(d.xTicks[0]))
-		d.left, d.right = max(d.left, first/2), min(d.right, v.width-last/2)
-	}
-	d.x.from, d.x.to = d.left, d.right
-	if space := dotSpace * (d.right - d.left); marks {
+	d.x.from, d.x.to = d.Left, d.Right
+	if space := dotSpace * (d.Right - d.Left); marks {
 		d.x.to -= space
 		if c.X.Log {
 			d.x.from += space
 		}
 	}
+	end := math.Inf(-1)
+	for _, t := range ticks {
+		k := tick{At: d.x.at(t)}
+		if half := textWidth(c.X.show(t)) / 2; k.At-half > end {
+			k.Text, end = c.X.show(t), k.At+half+labelGap
+		}
+		d.XTicks = append(d.XTicks, k)
+	}
+	d.mark()
+	for i := range c.Lines {
+		d.draw(i)
+	}
 	return d
 }
 
-func (d *drawing) draw(b *strings.Builder) {
-	fmt.Fprintf(b, `<svg class="chart %s" viewBox="0 0 %g %g" role="img" aria-label="%s">`, d.class, d.width, d.height, html.EscapeString(d.Title))
-	until := d.drawShade(b)
-	d.drawY(b)
-	d.drawX(b)
-	if width := textWidth(d.ShadedName); until-d.left > width {
-		fmt.Fprintf(b, `<text class="tick over" text-anchor="middle" x="%.1f" y="%g">%s</text>`, (d.left+until)/2, plotTop+15, html.EscapeString(d.ShadedName))
+// ticks returns the values that stand beside the axis.
+func (a *Axis) ticks(s *scale) []float64 {
+	if a.Ticks != nil {
+		return a.Ticks
 	}
-	for i := range d.Lines {
-		d.drawLine(b, i)
-	}
-	b.WriteString("</svg>")
+	return s.ticks()
 }
 
-// drawShade draws the shaded ground and returns where it ends; without any, that
-// is where the plot begins.
-func (d *drawing) drawShade(b *strings.Builder) float64 {
-	at := d.x.at(d.Shaded)
-	if d.ShadedName == "" || at <= d.left || at >= d.right {
-		return d.left
-	}
-	fmt.Fprintf(b, `<rect class="shade" x="%.1f" y="%g" width="%.1f" height="%.1f"/>`, d.left, plotTop, at-d.left, d.bottom-plotTop)
-	return at
-}
-
-// drawY draws the lines of the ground that belong to values of Y, finer ones in
-// between where the scale is logarithmic, the values, and the label above.
-func (d *drawing) drawY(b *strings.Builder) {
+// mark lays out what is behind the lines.
+func (d *drawing) mark() {
 	if d.Y.Log && d.y.top-d.y.low < 5 {
-		b.WriteString(`<path class="fine" d="`)
 		for _, v := range d.y.decades(2, 3, 4, 5, 6, 7, 8, 9) {
-			fmt.Fprintf(b, "M%.1f %.1fH%.1f", d.left, d.y.at(v), d.right)
-		}
-		b.WriteString(`"/>`)
-	}
-	for _, v := range d.yTicks {
-		at := d.y.at(v)
-		fmt.Fprintf(b, `<line class="grid" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/><text class="tick" text-anchor="end" x="%.1f" y="%.1f">%s</text>`,
-			d.left, at, d.right, at, d.left-tickGap, at+4, d.Y.show(v))
-	}
-	fmt.Fprintf(b, `<text class="label" x="0" y="%g">%s</text>`, labelBase, d.Y.label())
-}
-
-// drawX does the same for X. Values that would run into the one before are left
-// out.
-func (d *drawing) drawX(b *strings.Builder) {
-	end := math.Inf(-1)
-	for _, v := range d.xTicks {
-		at := d.x.at(v)
-		fmt.Fprintf(b, `<line class="grid" x1="%.1f" y1="%g" x2="%.1f" y2="%.1f"/>`, at, plotTop, at, d.bottom)
-		if half := textWidth(d.X.show(v)) / 2; at-half > end {
-			end = at + half + labelGap
-			fmt.Fprintf(b, `<text class="tick" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`, at, d.bottom+18, d.X.show(v))
+			d.Fine += fmt.Sprintf("M%.1f %.1fH%.1f", d.Left, d.y.at(v), d.Right)
 		}
 	}
-	if at := d.x.at(d.Guide); d.Guide > 0 && at > d.left && at < d.right {
-		fmt.Fprintf(b, `<line class="guide" x1="%.1f" y1="%g" x2="%.1f" y2="%.1f"/>`, at, plotTop, at, d.bottom)
+	within := func(x float64) bool { return x > d.Left && x < d.Right }
+	if at := d.x.at(d.Shaded); d.ShadedName != "" && within(at) {
+		d.Shade = at - d.Left
+		if d.Shade > textWidth(d.ShadedName) {
+			d.ShadeText = (d.Left + at) / 2
+		}
 	}
-	fmt.Fprintf(b, `<line class="base" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, d.left, d.bottom, d.right, d.bottom)
-	fmt.Fprintf(b, `<text class="label" text-anchor="middle" x="%.1f" y="%.1f">%s</text>`, (d.left+d.right)/2, d.height-8, d.X.label())
+	if d.Guide > 0 && within(d.x.at(d.Guide)) {
+		d.GuideAt = d.x.at(d.Guide)
+	}
 }
 
-// drawLine draws one line, with dots if it has marks or nothing else could be
-// seen.
-func (d *drawing) drawLine(b *strings.Builder, i int) {
+// draw lays out one line, with dots if it has marks or nothing else could be seen.
+func (d *drawing) draw(i int) {
 	l := &d.Lines[i]
 	points := d.shown(l)
 	if len(points) == 0 {
 		return
 	}
-	var path strings.Builder
-	for n, p := range points {
-		if n > 0 {
-			path.WriteByte(' ')
+	p := path{Class: d.colour(i), Name: l.Name}
+	var words []string
+	for _, at := range points {
+		words = append(words, fmt.Sprintf("%.1f,%.1f", d.x.at(at.X), d.y.at(at.Y)))
+		if l.Marks || len(points) == 1 || math.Abs(at.X-d.Guide) < 1e-6*d.Guide {
+			p.Dots = append(p.Dots, dot{XY{d.x.at(at.X), d.y.at(at.Y)}, l.Name + ": " + d.X.show(at.X) + ", " + d.Y.show(at.Y)})
 		}
-		fmt.Fprintf(&path, "%.1f,%.1f", d.x.at(p.X), d.y.at(p.Y))
 	}
+	p.Points = strings.Join(words, " ")
 	if len(d.Lines) == 1 && !d.Y.Log {
-		fmt.Fprintf(b, `<polygon class="area %s" points="%.1f,%.1f %s %.1f,%.1f"/>`,
-			d.colour(i), d.x.at(points[0].X), d.bottom, path.String(), d.x.at(points[len(points)-1].X), d.bottom)
+		p.Area = fmt.Sprintf("%.1f,%.1f %s %.1f,%.1f", d.x.at(points[0].X), d.Bottom, p.Points, d.x.at(points[len(points)-1].X), d.Bottom)
 	}
-	fmt.Fprintf(b, `<polyline class="line %s" points="%s"><title>%s</title></polyline>`, d.colour(i), path.String(), html.EscapeString(l.Name))
-	for _, p := range points {
-		if l.Marks || len(points) == 1 || math.Abs(p.X-d.Guide) < 1e-6*d.Guide {
-			fmt.Fprintf(b, `<circle class="dot %s" cx="%.1f" cy="%.1f" r="3.4"><title>%s: %s, %s</title></circle>`,
-				d.colour(i), d.x.at(p.X), d.y.at(p.Y), html.EscapeString(l.Name), d.X.show(p.X), d.Y.show(p.Y))
-		}
-	}
-}
-
-// show writes a value for HTML.
-func (a *Axis) show(v float64) string {
-	if a.Show != nil {
-		return html.EscapeString(a.Show(v))
-	}
-	return strconv.FormatFloat(v, 'g', 6, 64)
-}
-
-// Legend names the lines in their colours, with their figures if there are any.
-// The only line has its name in the title.
-func (c *Chart) Legend() string {
-	var b strings.Builder
-	if len(c.Lines) == 1 && len(c.Columns) == 0 {
-		return ""
-	}
-	if len(c.Columns) == 0 {
-		b.WriteString(`<p class="legend">`)
-		for i := range c.Lines {
-			fmt.Fprintf(&b, `<span><i class="%s"></i>%s</span>`, c.colour(i), html.EscapeString(c.Lines[i].Name))
-		}
-		b.WriteString("</p>")
-		return b.String()
-	}
-	b.WriteString(`<table class="legend"><tr><th></th>`)
-	for _, name := range c.Columns {
-		fmt.Fprintf(&b, "<th>%s</th>", html.EscapeString(name))
-	}
-	b.WriteString("</tr>")
-	for i := range c.Lines {
-		fmt.Fprintf(&b, `<tr><td><i class="%s"></i>%s</td>`, c.colour(i), html.EscapeString(c.Lines[i].Name))
-		for _, cell := range c.Lines[i].Cells {
-			fmt.Fprintf(&b, "<td>%s</td>", html.EscapeString(cell))
-		}
-		b.WriteString("</tr>")
-	}
-	b.WriteString("</table>")
-	return b.String()
+	d.Paths = append(d.Paths, p)
 }

@@ -2,12 +2,13 @@ package report
 
 import (
 	"cmp"
-	_ "embed" // the page and its style sheet
+	"embed"
 	"fmt"
 	"html/template"
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -68,16 +69,18 @@ func writePage(out io.Writer, p page) error {
 //go:embed style.css
 var chartStyle string
 
-//go:embed page.html
-var pageHTML string
+//go:embed page.html chart.html
+var pageHTML embed.FS
 
-var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
-	"svg":    func(c Chart) template.HTML { return template.HTML(c.SVG()) },
-	"legend": func(c Chart) template.HTML { return template.HTML(c.Legend()) },
-	"missed": func(cell string) bool { return cell == missed },
-	"topic":  func(line string) string { topic, _, _ := cutTopic(capital(line)); return topic },
-	"rest":   func(line string) string { _, rest, _ := cutTopic(capital(line)); return rest },
-}).Parse(pageHTML))
+var pageTemplate = template.Must(template.New("page.html").Funcs(template.FuncMap{
+	"drawings": func(c Chart) []*drawing { return c.drawings() },
+	"colour":   func(c Chart, line int) string { return c.colour(line) },
+	"f":        func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) },
+	"sum":      func(a, b float64) float64 { return a + b },
+	"missed":   func(cell string) bool { return cell == missed },
+	"topic":    func(line string) string { topic, _, _ := cutTopic(capital(line)); return topic },
+	"rest":     func(line string) string { _, rest, _ := cutTopic(capital(line)); return rest },
+}).ParseFS(pageHTML, "*.html"))
 
 // cutTopic splits a line such as "Machine: an old one" at its first colon.
 func cutTopic(line string) (topic, rest string, found bool) {

@@ -286,7 +286,9 @@ func TestChartIsWhole(t *testing.T) {
 	for _, c := range append(charts, big) {
 		for _, v := range canvases {
 			var b strings.Builder
-			c.drawing(v).draw(&b)
+			if err := pageTemplate.ExecuteTemplate(&b, "chart", []*drawing{c.drawing(v)}); err != nil {
+				t.Fatal(err)
+			}
 			found := text.FindAllStringSubmatch(b.String(), -1)
 			if len(found) < 6 || len(found) != strings.Count(b.String(), "<text") {
 				t.Fatalf("%s: %d texts", c.Title, len(found))
@@ -296,11 +298,11 @@ func TestChartIsWhole(t *testing.T) {
 				x, _ := strconv.ParseFloat(m[3], 64)
 				width := textWidth(html.UnescapeString(m[5]))
 				from := x - map[string]float64{"end": width, "middle": width / 2}[m[2]]
-				if from < -0.1 || from+width > v.width+0.1 {
-					t.Errorf("%s, %s: %q stands from %.1f to %.1f", c.Title, v.class, m[5], from, from+width)
+				if from < -0.1 || from+width > v.Width+0.1 {
+					t.Errorf("%s, %s: %q stands from %.1f to %.1f", c.Title, v.Class, m[5], from, from+width)
 				}
 				if m[1] == "tick" && m[2] == "middle" && m[4] == line && from < end {
-					t.Errorf("%s, %s: %q runs into the value before", c.Title, v.class, m[5])
+					t.Errorf("%s, %s: %q runs into the value before", c.Title, v.Class, m[5])
 				}
 				end, line = from+width, m[4]
 			}
@@ -349,7 +351,11 @@ func TestChart(t *testing.T) {
 	if got := c.shown(&c.Lines[0]); len(got) != 2 {
 		t.Errorf("what a logarithm cannot show is shown: %v", got)
 	}
-	if !strings.Contains(c.SVG()+c.Legend(), "a&lt;b") || strings.Contains(c.SVG()+c.Legend(), "a<b") {
+	var b strings.Builder
+	if err := errors.Join(pageTemplate.ExecuteTemplate(&b, "chart", c.drawings()), pageTemplate.ExecuteTemplate(&b, "legend", c)); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "a&lt;b") || strings.Contains(b.String(), "a<b") {
 		t.Error("a name becomes markup")
 	}
 }
