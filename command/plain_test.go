@@ -60,3 +60,22 @@ func TestDigestOfPlain(t *testing.T) {
 		t.Error("the digests differ")
 	}
 }
+
+// TestCut is GETRANGE at the edges of a value.
+func TestCut(t *testing.T) {
+	const v = "abcd"
+	for _, x := range []struct {
+		start, end int64
+		want       string
+	}{
+		{0, 3, "abcd"}, {0, 4, "abcd"}, {3, 3, "d"}, {4, 4, ""}, {-4, -4, "a"}, {-5, -5, "a"}, {-5, -4, "a"}, {-1, -1, "d"}, {2, 1, ""}, {-1, -3, ""},
+		{-9223372036854775808, 9223372036854775807, "abcd"}, {9223372036854775807, 9223372036854775807, ""},
+	} {
+		if got := Cut([]byte(v), x.start, x.end); string(got) != x.want {
+			t.Errorf("%d to %d: %q, want %q", x.start, x.end, got, x.want)
+		}
+	}
+	if Cut(nil, 0, -1) != nil {
+		t.Error("of an empty value something is left")
+	}
+}

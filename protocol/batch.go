@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // Op is one operation inside a BATCH or TXN, as it stands on the wire: the
 // opcode and the body that the single request would have.
@@ -23,6 +26,24 @@ func (o Ops) AppendTo(dst []byte) []byte {
 	}
 	return dst
 }
+
+// BeginOps begins a list of operations that is written in place. at is for EndOps.
+func BeginOps(dst []byte) (_ []byte, at int) {
+	dst = appendU32(dst, 0)
+	return dst, len(dst)
+}
+
+// EndOps ends a list of count operations.
+func EndOps(b []byte, at, count int) { binary.LittleEndian.PutUint32(b[at-4:], uint32(count)) }
+
+// BeginOp begins an operation of a list, whose body follows. at is for EndOp.
+func BeginOp(dst []byte, code Opcode) (_ []byte, at int) {
+	dst = appendU32(append(dst, byte(code)), 0)
+	return dst, len(dst)
+}
+
+// EndOp ends an operation.
+func EndOp(b []byte, at int) { binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at)) }
 
 func (o *Ops) decode(f *fields) error {
 	*o = (*o)[:0]
@@ -117,18 +138,46 @@ func (o *OpResults) decode(f *fields) error {
 		return fmt.Errorf("%w: %d, at most %d", ErrTooManyOps, n, OpsMax)
 	}
 	for ; n > 0; n-- {
-		r := OpResult{Status: Status(f.u8())}
-		size := f.u32()
-		if size > FrameBytesMax {
-			return ErrTruncated
-		}
-		r.Body = f.bytes(int(size))
-		if f.short {
-			return ErrTruncated
+		var r OpResult
+		if err := r.decode(f); err != nil {
+			return err
 		}
 		*o = append(*o, r)
 	}
 	return nil
+}
+
+func (r *OpResult) decode(f *fields) error {
+	r.Status = Status(f.u8())
+	size := f.u32()
+	if size > FrameBytesMax {
+		return ErrTruncated
+	}
+	r.Body = f.bytes(int(size))
+	if f.short {
+		return ErrTruncated
+	}
+	return nil
+}
+
+// Next reads the outcome at the front of a list, behind the list's count, and
+// returns the rest.
+func (r *OpResult) Next(b []byte) (rest []byte, err error) {
+	f := fields{b: b}
+	if err := r.decode(&f); err != nil {
+		return nil, err
+	}
+	return f.b, nil
+}
+
+// NextCount reads the count at the front of a list.
+func NextCount(b []byte) (n int, rest []byte, err error) {
+	f := fields{b: b}
+	n = int(f.u32())
+	if f.short {
+		return 0, nil, ErrTruncated
+	}
+	return n, f.b, nil
 }
 
 // BatchReply answers BATCH.

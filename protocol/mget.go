@@ -74,22 +74,32 @@ func (m *MGetReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body, reusing the capacity of m.Rows.
 func (m *MGetReply) Decode(b []byte) error {
-	f := fields{b: b}
 	m.Rows = m.Rows[:0]
-	for len(f.b) > 0 {
-		r := MGetRow{Status: Status(f.u8())}
-		if r.Status == StatusOK {
-			r.Version, r.TTLMillis = f.u64(), f.u64()
-			size := f.u32()
-			if size > FrameBytesMax {
-				return ErrTruncated
-			}
-			r.Value = f.bytes(int(size))
-		}
-		if f.short {
-			return ErrTruncated
+	for len(b) > 0 {
+		var r MGetRow
+		var err error
+		if b, err = r.Next(b); err != nil {
+			return err
 		}
 		m.Rows = append(m.Rows, r)
 	}
-	return f.end()
+	return nil
+}
+
+// Next reads the row at the front of a message body and returns the rest.
+func (r *MGetRow) Next(b []byte) (rest []byte, err error) {
+	f := fields{b: b}
+	*r = MGetRow{Status: Status(f.u8())}
+	if r.Status == StatusOK {
+		r.Version, r.TTLMillis = f.u64(), f.u64()
+		size := f.u32()
+		if size > FrameBytesMax {
+			return nil, ErrTruncated
+		}
+		r.Value = f.bytes(int(size))
+	}
+	if f.short {
+		return nil, ErrTruncated
+	}
+	return f.b, nil
 }

@@ -41,6 +41,12 @@ type Txn struct {
 
 // AppendTo appends the message body.
 func (m *Txn) AppendTo(dst []byte) []byte {
+	return m.Else.AppendTo(m.Then.AppendTo(m.AppendCompares(dst)))
+}
+
+// AppendCompares appends the comparisons, behind which the two lists of operations
+// may be written in place.
+func (m *Txn) AppendCompares(dst []byte) []byte {
 	dst = appendU32(dst, uint32(len(m.Compares)))
 	for i := range m.Compares {
 		c := &m.Compares[i]
@@ -53,7 +59,7 @@ func (m *Txn) AppendTo(dst []byte) []byte {
 			dst = append(dst, c.Value...)
 		}
 	}
-	return m.Else.AppendTo(m.Then.AppendTo(dst))
+	return dst
 }
 
 // Decode reads the message body, reusing the capacity of m's slices; operation

@@ -14,7 +14,7 @@ import (
 // do not read; somebody always finishes; and small requests never wait for
 // large ones.
 //
-// What is larger than largeBytes is admitted before it takes memory: a request
+// What is larger than LargeBytes is admitted before it takes memory: a request
 // by the length that its first bytes declare, a reply by its size. Who finds no
 // room waits in the order of arrival, and costs no more than the bytes that had
 // been read by then: its connection is not read, its job lies in no queue. Who
@@ -37,13 +37,13 @@ import (
 // nobody's request is read whole), and to admit by bytes as they arrive (many
 // that are half there wait for each other for ever).
 
-// largeBytes is the size from which on requests and replies are admitted one by
+// LargeBytes is the size from which on requests and replies are admitted one by
 // one. What is no larger fits in a thread's read buffer.
-const largeBytes = readBytes
+const LargeBytes = readBytes
 
 // largeCharge is what a request in flight counts for from which on it holds a
 // share. Below it, the request was not admitted.
-const largeCharge = largeBytes + replyReserve
+const largeCharge = LargeBytes + replyReserve
 
 // requestCopies is how many times a request that is carried out is in memory:
 // in the entry of its shard's log, and in the buffer the log is written from.
@@ -69,7 +69,7 @@ func (a *admission) init(total int64, connections int) {
 	part := total / 16
 	a.inputMax = 4 * part
 	a.heldMax = max(2*part, replyBytesMax)
-	a.freeOutput = int(min(max(2*part/int64(connections), freeOutputMin), largeBytes))
+	a.freeOutput = int(min(max(2*part/int64(connections), freeOutputMin), LargeBytes))
 	a.wake = make(chan struct{}, 1)
 	a.requests = share{max: 4 * part / requestCopies, wake: a.wake}
 	a.forwards = share{max: 2 * part / requestCopies, wake: a.wake}

@@ -239,7 +239,7 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 		for i := range clients {
 			switch i % 4 {
 			case 0:
-				c := dialRedis(t, s.RedisAddrs()[0])
+				c := dialRedis(t, redisAddr(s))
 				peers = append(peers, peer{[][]byte{set, mset}[i/4%2], c, func() error { return c.expect("+OK\r\n") }})
 			default:
 				d := dial(t, addr)
@@ -380,7 +380,7 @@ func TestLargeRepliesTakeTurns(t *testing.T) {
 			var w io.Writer = dial(t, addr).nc
 			b := ask
 			if i%2 == 1 {
-				w, b = dialRedis(t, s.RedisAddrs()[0]), []byte(get)
+				w, b = dialRedis(t, redisAddr(s)), []byte(get)
 			}
 			if _, err := w.Write(b); err != nil {
 				t.Fatal(err)
@@ -509,7 +509,7 @@ func TestInputIsFull(t *testing.T) {
 			s.inputBytes.Add(full)
 			defer s.inputBytes.Add(-full)
 			d, part := dial(t, addr), dial(t, addr)
-			large := strings.Repeat("v", 2*largeBytes)
+			large := strings.Repeat("v", 2*LargeBytes)
 			for range 3 {
 				want(t, d.put("k", "v"), protocol.StatusOK)
 			}
@@ -529,7 +529,7 @@ func TestInputIsFull(t *testing.T) {
 		s.inputBytes.Add(s.admission.inputMax)
 		defer s.inputBytes.Add(-s.admission.inputMax)
 		d, key := fc.nodes[2].client(), fc.key(0, 0)
-		for _, value := range []string{"v", strings.Repeat("v", 30<<10), strings.Repeat("v", 2*largeBytes), "v"} {
+		for _, value := range []string{"v", strings.Repeat("v", 30<<10), strings.Repeat("v", 2*LargeBytes), "v"} {
 			want(t, d.put(key, value), protocol.StatusOK)
 		}
 	})
@@ -540,14 +540,14 @@ func TestInputIsFull(t *testing.T) {
 func TestAdmittedIsNotParked(t *testing.T) {
 	s, _ := live(t, Config{})
 	for _, forwarded := range []bool{false, true} {
-		c := s.newConn(nil)
+		c := s.newConn(nil, nil)
 		c.forwarded = forwarded
 		c.mu.Lock()
 		out := c.output()
 		out.Grow(s.cfg.OutputBytesMax)
 		out.B = out.B[:s.cfg.OutputBytesMax]
 		c.mu.Unlock()
-		j := job{c: c, large: &largeReply{bytes: 2 * largeBytes}}
+		j := job{c: c, large: &largeReply{bytes: 2 * LargeBytes}}
 		if parked := c.park(j); !parked {
 			t.Fatalf("forwarded %v: a large reply joins what is not sent", forwarded)
 		}
@@ -586,7 +586,7 @@ func TestLogAnswersAreBounded(t *testing.T) {
 		{"NON_ATOMIC BATCH of DELETE", 0, del},
 	} {
 		t.Run(x.name, func(t *testing.T) {
-			c := s.newConn(nil)
+			c := s.newConn(nil, nil)
 			c.marked = true // nobody writes
 			defer func() {
 				c.mu.Lock()
@@ -617,7 +617,7 @@ func TestLogAnswersAreBounded(t *testing.T) {
 				r := batch(command.Result{Kind: command.Get, Status: command.NotFound})
 				g.Complete(command.Tag{ID: 1}, command.Applied, &r)
 			}
-			if n := c.backlog(); n < 4*len(value) || n > replyBytesMax+small*asked {
+			if n := c.Backlog(); n < 4*len(value) || n > replyBytesMax+small*asked {
 				t.Errorf("%d bytes are unsent", n)
 			}
 			answers, b := 0, c.out.B
@@ -642,7 +642,7 @@ func TestLogAnswersAreBounded(t *testing.T) {
 // back what it was admitted for, since they may wait for it in turn.
 func TestWaitersHoldNoMemory(t *testing.T) {
 	s, _ := live(t, Config{})
-	c := s.newConn(nil)
+	c := s.newConn(nil, nil)
 	p := newProcessor(s)
 	defer s.counters.unregister(&p.counts)
 	j := job{c: c, op: protocol.OpMGet, body: bufpool.Get(64), deadline: math.MaxInt64, large: &largeReply{bytes: 1 << 20}}
@@ -662,7 +662,7 @@ func TestWaitersHoldNoMemory(t *testing.T) {
 // buffer.
 func TestInputIsTrimmed(t *testing.T) {
 	s, _ := live(t, Config{})
-	c := s.newConn(nil)
+	c := s.newConn(nil, nil)
 	defer c.dropInput()
 	c.in = bufpool.Get(1 << 20)
 	c.in.B = append(c.in.B, strings.Repeat("x", 1<<20-3)+"abc"...)
@@ -671,10 +671,10 @@ func TestInputIsTrimmed(t *testing.T) {
 	}
 	c.inAt = 1<<20 - 3
 	c.settleInput()
-	if string(c.input()) != "abc" || cap(c.in.B) > largeBytes || c.claim.held != 0 {
+	if string(c.input()) != "abc" || cap(c.in.B) > LargeBytes || c.claim.held != 0 {
 		t.Errorf("%q is left in %d bytes", c.input(), cap(c.in.B))
 	}
-	if n := inputSize(16, largeBytes); n > readBytesIdle {
+	if n := inputSize(16, LargeBytes); n > readBytesIdle {
 		t.Errorf("16 bytes get a buffer of %d", n)
 	}
 }

@@ -3,6 +3,7 @@ package server
 import (
 	"testing"
 
+	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -13,16 +14,14 @@ func TestLargeRepliesAreRenderedAside(t *testing.T) {
 	th := newThread(s.front.(*epollFront))
 	defer s.counters.unregister(&th.counts)
 	tr := &counting{}
-	reply := func(redis bool, size int) {
-		c := s.newConn(tr)
-		id := uint64(1)
-		if redis {
-			c.speakRESP()
-			c.redis.fresh()
-			id = requestID(c.redis.push(), 0)
+	reply := func(translated bool, size int) {
+		var speaks Protocol
+		if translated {
+			speaks = foreign{}
 		}
+		c := s.newConn(tr, speaks)
 		c.mu.Lock()
-		c.output().B = protocol.End(append(protocol.Begin(nil, verbatimCode, protocol.FlagReply, id), make([]byte, size)...), 0)
+		c.output().B = protocol.End(append(protocol.Begin(nil, uint8(protocol.StatusOK), protocol.FlagReply, 1), make([]byte, size)...), 0)
 		c.mu.Unlock()
 		th.send(c)
 	}
@@ -40,6 +39,13 @@ func TestLargeRepliesAreRenderedAside(t *testing.T) {
 		t.Error("the large reply was not written")
 	}
 }
+
+// foreign is a protocol that is translated, into what it was.
+type foreign struct{}
+
+func (foreign) Scheme() string            { return "foreign" }
+func (foreign) Port() doors.Port          { return doors.Client }
+func (foreign) Attach(c *Conn) Translator { return native{c} }
 
 // counting is a transport that carries nothing and counts what it should.
 type counting struct {

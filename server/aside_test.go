@@ -89,16 +89,18 @@ func TestTurnsOfWideRequests(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := newProcessor(s)
 			defer s.counters.unregister(&p.counts)
-			c := s.newConn(deaf{})
+			var speaks Protocol
 			if tt.reply != "" {
-				c.speakRESP()
-			} else {
-				c.greet()
+				speaks = NewRedis(s, false)
+			}
+			c := s.newConn(deaf{}, speaks)
+			if speaks == nil {
+				c.Greet()
 			}
 			c.in = bufpool.Get(len(tt.input))
 			c.in.Append(tt.input)
 			defer c.dropInput()
-			defer c.leave()
+			defer c.translator.Leave()
 			var reply []byte
 			aside := 0
 			take := func() { // what has been answered
@@ -109,9 +111,9 @@ func TestTurnsOfWideRequests(t *testing.T) {
 				if native == nil {
 					return
 				}
-				if c.redis == nil {
+				if !c.translated {
 					reply = append(reply, native.B...)
-				} else if out := c.render(native); out != nil {
+				} else if out := c.translator.Render(native); out != nil {
 					reply = append(reply[:0], out.B...)
 					out.Release()
 				}
@@ -167,7 +169,7 @@ func TestWideRequestsKeepTheirOrder(t *testing.T) {
 			go func() {
 				defer wg.Done()
 				for range 3 {
-					nc, err := net.Dial("tcp", s.RedisAddrs()[0].String())
+					nc, err := net.Dial("tcp", redisAddr(s).String())
 					if err != nil {
 						t.Error(err)
 						return
@@ -179,7 +181,7 @@ func TestWideRequestsKeepTheirOrder(t *testing.T) {
 				}
 			}()
 		}
-		c := dialRedis(t, s.RedisAddrs()[0])
+		c := dialRedis(t, redisAddr(s))
 		var b []byte
 		for i := range 5 {
 			value := fmt.Sprint("{t}", i)

@@ -46,7 +46,7 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 	divisible := p.batch.Flags&protocol.BatchNonAtomic != 0 && !apart
 	// The parts of a non-atomic batch go on within a session where some of them
 	// have been done, and keep their places behind what is queued.
-	if (!divisible || p.cmd.Session.ID == 0 && !p.inOrder) && p.proposeAcross(c, f, protocol.OpBatch) == nil {
+	if (!divisible || p.cmd.Session.ID == 0 && !p.options.InOrder) && p.proposeAcross(c, f, protocol.OpBatch) == nil {
 		return
 	}
 	switch {
@@ -138,7 +138,7 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	size += p.yields
+	size += p.options.Yields
 	g.size = uint32(size)
 	for _, op := range p.batch.Ops {
 		g.codes = append(g.codes, op.Code)
@@ -169,7 +169,7 @@ func (p *processor) scatter(c *conn, f *protocol.Frame) {
 		g.finish()
 	}
 	if len(far) > 0 {
-		p.sentOn = true
+		p.effects.SentOn = true
 		p.sendParts(g, far)
 	}
 	if g.finish() {
@@ -420,7 +420,7 @@ func (g *gather) finish() bool {
 			b = append(b, body...)
 		}
 		out.B = protocol.End(b, start)
-		if len(out.B) > largeBytes {
+		if len(out.B) > LargeBytes {
 			c.account(c.unsent())
 		}
 	}

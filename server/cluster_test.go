@@ -25,6 +25,8 @@ type fakeCluster struct {
 	t      testing.TB
 	shards int
 
+	redirect bool // clients of the Redis protocol
+
 	mu     sync.Mutex
 	leader []uint64 // by shard
 	state  []fakeShard
@@ -89,10 +91,11 @@ type adminFunc func(ctx context.Context, verb string, args []byte) ([]byte, erro
 func (n *fakeNode) administers(f adminFunc) { n.admin.Store(&f) }
 
 // newFakeCluster starts nodes 1 to n. Shard s is led by node s mod n + 1, and
-// has replicas copies, on that node and on those after it.
-func newFakeCluster(t testing.TB, cfg Config, n, shards, copies int) *fakeCluster {
+// has replicas copies, on that node and on those after it. redirect says that clients
+// of the Redis protocol are sent to leaders.
+func newFakeCluster(t testing.TB, cfg Config, n, shards, copies int, redirect ...bool) *fakeCluster {
 	t.Helper()
-	fc := &fakeCluster{t: t, shards: shards, nodes: make(map[uint64]*fakeNode), epoch: 7}
+	fc := &fakeCluster{t: t, shards: shards, redirect: len(redirect) > 0 && redirect[0], nodes: make(map[uint64]*fakeNode), epoch: 7}
 	for s := range shards {
 		fc.leader = append(fc.leader, uint64(s%n+1))
 		fc.state = append(fc.state, fakeShard{rows: map[string]fakeRow{}})
@@ -126,7 +129,7 @@ func (n *fakeNode) start(t testing.TB, cfg Config) {
 	if n.addr, err = s.Listen("127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	redisAddr, err := s.ListenRedis("127.0.0.1:0")
+	redisAddr, err := listenRedis(s, n.cluster.redirect)
 	if err != nil {
 		t.Fatal(err)
 	}

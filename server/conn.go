@@ -10,7 +10,6 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
-	"github.com/proa-kv/proa/server/resp"
 )
 
 // transport is what a connection needs from the way its bytes travel.
@@ -39,9 +38,11 @@ type conn struct {
 	slot uint32
 	gen  uint32
 
-	redis     *redisConn // what it has beside the rest if it speaks RESP, else nil
-	table     *connTable // that it is in
-	forwarded bool       // from another node: nothing of it is sent on
+	translator Translator
+	protocol   Protocol   // nil: the native one
+	translated bool       // protocol is another
+	table      *connTable // that it is in
+	forwarded  bool       // from another node: nothing of it is sent on
 
 	// Belongs to the thread that reads the connection.
 	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
@@ -53,6 +54,7 @@ type conn struct {
 	queued  bool            // epoll only: on its loop's list of connections to go on reading
 	hup     bool            // epoll only: the end of the peer's input has been reported
 	ignored int             // epoll only: bytes read and thrown away
+	begun   uint32          // requests that were not answered at once; see begin
 
 	// Read by any thread.
 	inFlight      atomic.Int32 // requests that wait for an outcome
@@ -68,11 +70,17 @@ type conn struct {
 	blockedSince  atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
 	lingerSince   atomic.Int64 // Unix ms since everything is said and the peer's end is awaited, 0: that is not so
 	parkedJobs    atomic.Int32 // len(parked)
+	dropped       atomic.Bool  // replies have been thrown away: nobody takes them
+	kept          atomic.Int64 // bytes of replies that the translator keeps until their turn
+	walked        atomic.Int64 // bytes that a walk of the translator's holds: they count among the replies, and pause nothing
+	roomless      atomic.Bool  // not read until a queue that was full may have room
 
 	arrival   progress // of what has been admitted; the housekeeper's
 	departure progress // of replies; the housekeeper's
 
 	reading sync.Mutex // held by whoever takes its turn aside
+
+	listed bool // in Server.roomless; guarded by Server.mu
 
 	mu        sync.Mutex
 	out       *bufpool.Buffer // replies to be written; nil: none
@@ -92,22 +100,23 @@ type conn struct {
 	claimed   int64           // bytes of large replies that wait for memory, or are being made
 }
 
-func (s *Server) newConn(tr transport) *conn {
+// newConn makes a connection that speaks p, or the native protocol where that is
+// nil.
+func (s *Server) newConn(tr transport, p Protocol) *conn {
 	c := &conn{srv: s, tr: tr, id: s.nextConn.Add(1), table: &s.conns}
+	c.translator = native{c}
+	if p != nil {
+		c.protocol, c.translator, c.translated = p, p.Attach(c), true
+	}
 	now := time.Now().UnixMilli()
 	c.active.Store(now)
-	c.frameSince.Store(now) // see greet
+	c.frameSince.Store(now) // see Greet
 	return c
 }
 
-// speakRESP makes c, which is new, a connection that speaks RESP.
-func (c *conn) speakRESP() {
-	c.redis = newRedisConn(c.srv)
-}
-
-// greet ends the wait for the HELLO, or for the first command of RESP: that is
-// awaited like the rest of a frame.
-func (c *conn) greet() {
+// Greet ends the wait for the HELLO, or for the first request of another
+// protocol: that is awaited like the rest of a frame.
+func (c *conn) Greet() {
 	c.greeted = true
 	c.frameSince.Store(0)
 }
@@ -127,16 +136,13 @@ func (c *conn) frameEnds() {
 	}
 }
 
-// farewell is what a connection hears that is not taken on.
-func (s *Server) farewell(c *conn) []byte {
-	if c.redis != nil {
-		return s.redisFarewell()
-	}
+// rejection is the error sent to a rejected connection.
+func (s *Server) rejection(c *conn) []byte {
 	if s.draining.Load() {
-		return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusShuttingDown, 1000, "the server is shutting down")
+		return c.translator.Error(0, protocol.StatusShuttingDown, 1000, "the server is shutting down")
 	}
 	s.counters.rejected.Add(1)
-	return s.counters.errors.appendError(nil, 0, noMarks, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, out of %d (concurrency.max_connections, or fewer if the limit of open files is too low)", s.cfg.ConnectionsMax))
+	return c.translator.Error(0, protocol.StatusTooManyConns, 1000, fmt.Sprintf("the server has no connection left for this listener, out of %d (concurrency.max_connections, or fewer if the limit of open files is too low)", s.cfg.ConnectionsMax))
 }
 
 // outputSize is the smallest output buffer: several small replies, or one row
@@ -160,8 +166,8 @@ func (c *conn) unsent() int {
 	if c.sending != nil {
 		n += len(c.sending.B) - c.sent
 	}
-	if c.redis != nil && !c.redis.gone.Load() {
-		n += int(c.redis.kept.Load())
+	if kept := c.kept.Load(); kept != 0 && !c.dropped.Load() {
+		n += int(kept)
 	}
 	return n
 }
@@ -176,17 +182,10 @@ func (c *conn) outputBytes() int {
 	return len(c.out.B)
 }
 
-// backlog is unsent for callers that do not hold c.mu.
-func (c *conn) backlog() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unsent()
-}
-
 // owes reports whether the connection waits for an outcome or for its replies
 // to be taken.
 func (c *conn) owes() bool {
-	if c.inFlight.Load() > 0 || c.aside.Load() || c.redis != nil && !c.redis.quiet() {
+	if c.inFlight.Load() > 0 || c.aside.Load() || !c.quiet() {
 		return true
 	}
 	c.mu.Lock()
@@ -194,9 +193,10 @@ func (c *conn) owes() bool {
 	return c.unsent() > 0
 }
 
-// consume carries out the whole frames in b and returns how many bytes they
-// took. It stops at a partial frame, of which need then says the size as far
-// as known, where reading must pause or end, and where p.credit is spent.
+// quiet reports whether no request waits for its turn to be answered.
+func (c *conn) quiet() bool { return c.dropped.Load() || c.translator.Quiet() }
+
+// consume carries out the whole requests in b; see Translator.Consume.
 func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	c.mu.Lock()
 	p.backlog = c.unsent()
@@ -204,34 +204,7 @@ func (c *conn) consume(p *processor, b []byte) (taken, need int) {
 	if c.overloaded(p.backlog) {
 		c.pause()
 	}
-	if c.redis != nil {
-		return c.consumeRedis(p, b)
-	}
-	for !c.paused.Load() && !c.refused && taken < len(b) && p.credit > 0 {
-		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
-		if err != nil {
-			misled, more := c.misled(b[taken:])
-			if more {
-				return taken, len(b) - taken + 1
-			}
-			if !misled {
-				c.refuse(f.ID, err)
-			}
-			return len(b), 0
-		}
-		if n == 0 {
-			return taken, want
-		}
-		if !p.affords(c, p.weigh(&f)) {
-			break
-		}
-		p.dispatch(c, &f)
-		taken += n
-		if c.overloaded(p.backlog) {
-			c.pause()
-		}
-	}
-	return taken, 0
+	return c.translator.Consume(p, b)
 }
 
 // overloaded reports whether the connection has reached a bound, with backlog
@@ -249,7 +222,7 @@ func (c *conn) caughtUp() bool {
 	if c.inFlight.Load() > int32(cfg.InFlightMax/2) || c.inFlightBytes.Load() > cfg.InFlightBytesMax/2 {
 		return false
 	}
-	if c.awaits.Load() || c.aside.Load() || c.redis != nil && c.redis.holding() {
+	if c.awaits.Load() || c.aside.Load() || !c.dropped.Load() && (c.roomless.Load() || c.translator.Waits()) {
 		return false
 	}
 	c.mu.Lock()
@@ -305,18 +278,14 @@ func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
 	c.refused = true
 	c.srv.counters.refused.Add(1)
 	c.srv.log.Debug("connection refused", "connection", c.id, "peer", c.tr.remote(c), "status", status.String(), "reason", message)
-	if c.redis != nil {
-		c.sendLast(resp.AppendError(nil, "ERR "+message))
-		return
-	}
-	c.sendLast(c.srv.counters.errors.appendError(nil, id, noMarks, status, 0, message))
+	c.sendLast(c.translator.Error(id, status, 0, message))
 }
 
 // notice sends a frame that answers no request, where the peer's protocol has
 // any.
 func (c *conn) notice(status protocol.Status, message string) {
 	c.mu.Lock()
-	if !c.closed && c.redis == nil {
+	if !c.closed && !c.translated {
 		out := c.output()
 		out.B = c.srv.counters.errors.appendError(out.B, 0, noMarks, status, 0, message)
 	}
@@ -333,8 +302,8 @@ func (c *conn) dismiss(status protocol.Status, message string) {
 	c.notice(status, message)
 }
 
-// hangUp closes the connection without another word.
-func (c *conn) hangUp() { c.tr.shut(c) }
+// HangUp closes the connection without another word.
+func (c *conn) HangUp() { c.tr.shut(c) }
 
 // A connection that the server ends is half-closed first and closed when its
 // peer has closed too: closing at once would reset it where input is unread, and
@@ -357,7 +326,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	c.mu.Unlock()
 	switch {
 	case tarries, over(c.blockedSince.Load(), cfg.WriteTimeout), over(c.lingerSince.Load(), lingerTimeout):
-		c.hangUp()
+		c.HangUp()
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
 		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive completely within %v", cfg.FrameTimeout))
@@ -372,9 +341,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 // begin counts a request that will be answered later. Only the thread that
 // reads c calls it.
 func (c *conn) begin(bytes int) {
-	if c.redis != nil {
-		c.redis.begun++
-	}
+	c.begun++
 	c.inFlight.Add(1)
 	c.inFlightBytes.Add(int64(bytes))
 	if bytes > largeCharge {
@@ -434,7 +401,7 @@ func (c *conn) appendResult(out *bufpool.Buffer, tag command.Tag, marks *protoco
 		return
 	}
 	counts.appendResult(out, tag.ID, marks, protocol.Opcode(tag.Code&^tellEpoch), r, room)
-	if len(out.B) > largeBytes {
+	if len(out.B) > LargeBytes {
 		c.account(c.unsent())
 	}
 }
@@ -442,7 +409,7 @@ func (c *conn) appendResult(out *bufpool.Buffer, tag command.Tag, marks *protoco
 // finished reports whether c is to be closed, with everything asked answered
 // and sent. c.mu must be held.
 func (c *conn) finished() bool {
-	return c.closing && c.sending == nil && c.out == nil && c.inFlight.Load() == 0 && (c.redis == nil || c.redis.quiet())
+	return c.closing && c.sending == nil && c.out == nil && c.inFlight.Load() == 0 && c.quiet()
 }
 
 // dropOutput lets go of everything unsent, and of the jobs that wait to add to
@@ -462,8 +429,6 @@ func (c *conn) dropOutput() {
 	}
 	c.parked = nil
 	c.parkedJobs.Store(0)
-	if c.redis != nil {
-		c.redis.gone.Store(true)
-	}
+	c.dropped.Store(true)
 	c.unaccount()
 }

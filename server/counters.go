@@ -13,8 +13,7 @@ import (
 // counters' cache lines are not shared; readers add them up.
 type opCounts struct {
 	ops   [32]atomic.Uint64  // by opcode, 0 for unknown ones
-	redis atomic.Uint64      // commands of the Redis protocol
-	calls [256]atomic.Uint64 // of each of them, by resp.ID
+	calls [256]atomic.Uint64 // of another protocol's commands, by its own number; 0 for unknown ones
 	_     [64]byte
 }
 
@@ -36,11 +35,10 @@ type counters struct {
 	bytesOut  atomic.Uint64
 	errors    errorCounts // what clients were told, by status
 
-	calls redisCalls
-
 	mu     sync.Mutex
 	counts []*opCounts
-	past   [33]uint64 // of threads that have ended: by opcode, then redis
+	past   [32]uint64  // of threads that have ended, by opcode
+	called [256]uint64 // of threads that have ended, as opCounts.calls
 }
 
 func (c *counters) register(o *opCounts) {
@@ -58,17 +56,16 @@ func (c *counters) unregister(o *opCounts) {
 			for k := range o.ops {
 				c.past[k] += o.ops[k].Load()
 			}
-			c.past[32] += o.redis.Load()
 			for id := range o.calls {
-				c.calls.past[id] += o.calls[id].Load()
+				c.called[id] += o.calls[id].Load()
 			}
 			return
 		}
 	}
 }
 
-// serverStatus is the network layer's part of a STATUS reply.
-type serverStatus struct {
+// Status is the network layer's part of a STATUS reply.
+type Status struct {
 	Version     string            `json:"version"`
 	UptimeMS    int64             `json:"uptime_ms"`
 	CPUMicros   int64             `json:"cpu_us"`       // of the process, user and system; 0 where the platform does not tell
@@ -93,14 +90,25 @@ type serverStatus struct {
 	ErrorsByStatus map[string]uint64 `json:"errors_by_status"`
 }
 
-// RedisCommands returns how many commands of the Redis protocol have come in.
-func (s *Server) RedisCommands() uint64 {
+// Calls returns how many commands of another protocol have come in, by the number
+// under which Processor.Count has counted them.
+func (s *Server) Calls() (sum [256]uint64) {
 	c := &s.counters
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sum := c.past[32]
+	sum = c.called
 	for _, o := range c.counts {
-		sum += o.redis.Load()
+		for id := range o.calls {
+			sum[id] += o.calls[id].Load()
+		}
+	}
+	return sum
+}
+
+// RedisCommands returns how many commands of the Redis protocol have come in.
+func (s *Server) RedisCommands() (sum uint64) {
+	for _, n := range s.Calls() {
+		sum += n
 	}
 	return sum
 }
@@ -130,9 +138,10 @@ func (s *Server) Requests() map[string]uint64 {
 // operation inside a BATCH or TXN counts by itself.
 func (s *Server) Errors() map[string]uint64 { return s.counters.errors.byStatus() }
 
-func (s *Server) status() serverStatus {
+// Status returns the network layer's figures.
+func (s *Server) Status() Status {
 	c := &s.counters
-	st := serverStatus{
+	st := Status{
 		Version: s.cfg.Version, UptimeMS: time.Since(s.started).Milliseconds(), CPUMicros: processCPU().Microseconds(), MemoryBytes: usedMemory(), Connections: s.conns.len(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Refused: c.refused.Load(), Pauses: c.pauses.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), QueuedReads: s.jobs.len(),
@@ -141,8 +150,8 @@ func (s *Server) status() serverStatus {
 	for _, a := range s.addrs {
 		st.Listening = append(st.Listening, a.Network()+"://"+a.String())
 	}
-	for _, a := range s.redisAddrs {
-		st.Listening = append(st.Listening, "redis://"+a.String())
+	for _, a := range s.translated {
+		st.Listening = append(st.Listening, a.scheme+"://"+a.String())
 	}
 	st.Redis = s.RedisCommands()
 	st.Requests, st.Errors, st.ErrorsByStatus = s.Requests(), s.counters.errors.sum(), s.Errors()
@@ -157,7 +166,7 @@ func (s *Server) StatusJSON() ([]byte, error) {
 		return nil, err
 	}
 	return json.Marshal(struct {
-		Server serverStatus    `json:"server"`
+		Server Status          `json:"server"`
 		Node   json.RawMessage `json:"node"`
-	}{s.status(), node})
+	}{s.Status(), node})
 }

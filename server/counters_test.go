@@ -17,7 +17,7 @@ import (
 // result is none.
 func TestErrorsAreCounted(t *testing.T) {
 	s, addr := live(t, Config{})
-	d, r := dial(t, addr), dialRedis(t, s.RedisAddrs()[0])
+	d, r := dial(t, addr), dialRedis(t, redisAddr(s))
 	count := func(what string, do func(), want map[string]uint64) {
 		t.Helper()
 		before := s.Errors()

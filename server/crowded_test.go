@@ -15,7 +15,7 @@ func TestLargeRepliesOfTheDoorItself(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, _ := live(t, cfg)
 		share := &s.admission.replies
-		c := dialRedis(t, s.RedisAddrs()[0])
+		c := dialRedis(t, redisAddr(s))
 		large := strings.Repeat("v", 512<<10)
 		bulk := fmt.Sprintf("$%d\r\n%s\r\n", len(large), large)
 		share.add(share.max) // others do not take theirs
@@ -76,8 +76,7 @@ func TestKeysAreCounted(t *testing.T) {
 
 	p := newProcessor(s)
 	defer s.counters.unregister(&p.counts)
-	c := s.newConn(deaf{})
-	c.speakRESP()
+	c := s.newConn(deaf{}, NewRedis(s, false))
 	request := resptest.AppendRequest(nil, "KEYS", "*")
 	most, answered := int64(0), ""
 	for begun := false; answered == ""; {
@@ -88,11 +87,8 @@ func TestKeysAreCounted(t *testing.T) {
 		} else if !c.paused.Load() {
 			c.consume(p, nil)
 		}
-		if w := c.redis.walk; w != nil {
-			held := c.redis.walked.Load()
-			if n := int64(cap(w.out)); held < n {
-				t.Errorf("%d bytes count of %d", held, n)
-			}
+		if c.translator.Continues() {
+			held := c.walked.Load()
 			if used := share.usedBytes(); used < held-int64(s.admission.freeOutput) {
 				t.Errorf("%d bytes are counted among the replies, %d are held", used, held)
 			}
@@ -104,7 +100,7 @@ func TestKeysAreCounted(t *testing.T) {
 		c.out, c.marked = nil, false
 		c.mu.Unlock()
 		if native != nil {
-			if out := c.render(native); out != nil {
+			if out := c.translator.Render(native); out != nil {
 				answered += string(out.B)
 				out.Release()
 			}
@@ -118,11 +114,11 @@ func TestKeysAreCounted(t *testing.T) {
 	c.mu.Lock()
 	c.unaccount()
 	c.mu.Unlock()
-	if n := share.usedBytes(); n != 0 || c.redis.walked.Load() != 0 {
-		t.Errorf("%d bytes are counted, %d are held, after the answer", n, c.redis.walked.Load())
+	if n := share.usedBytes(); n != 0 || c.walked.Load() != 0 {
+		t.Errorf("%d bytes are counted, %d are held, after the answer", n, c.walked.Load())
 	}
 
-	r := dialRedis(t, s.RedisAddrs()[0])
+	r := dialRedis(t, redisAddr(s))
 	share.mu.Lock()
 	share.max = 1 // one page goes beyond it at a time
 	share.mu.Unlock()

@@ -52,7 +52,7 @@ func (p *processor) scatterRange(c *conn, f *protocol.Frame) {
 		}
 		if errors.Is(err, command.ErrNotLeader) {
 			if node := p.srv.elsewhere(c, shard); node != 0 {
-				p.sentOn = true
+				p.effects.SentOn = true
 				p.sendRange(g, f, shard, node)
 				continue
 			}

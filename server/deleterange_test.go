@@ -173,7 +173,7 @@ func TestDeleteRangeOverNodes(t *testing.T) {
 // those of the shards that the node leads.
 func TestRedisFlush(t *testing.T) {
 	for _, redirect := range []bool{false, true} {
-		fc := newFakeCluster(t, Config{RedisRedirect: redirect, RequestTimeout: 100 * time.Millisecond}, 3, 6, 1)
+		fc := newFakeCluster(t, Config{RequestTimeout: 100 * time.Millisecond}, 3, 6, 1, redirect)
 		fill := func() {
 			for shard := range 6 {
 				fc.set(fc.key(shard, 0), "v")
@@ -213,54 +213,6 @@ func TestRedisFlush(t *testing.T) {
 	}
 }
 
-// Shards that refuse a FLUSHALL for the moment are asked again, and no others.
-func TestFlushAsksAgain(t *testing.T) {
-	const busy, moved, lost, ok = protocol.StatusBusy, protocol.StatusNotLeader, protocol.StatusTimeout, protocol.StatusOK
-	frame := func(s protocol.Status, results ...protocol.Status) []byte {
-		b := protocol.Begin(nil, uint8(s), protocol.FlagReply, 1)
-		if s != ok {
-			return protocol.End((&protocol.ErrorReply{Message: []byte("why")}).AppendTo(b), 0)
-		}
-		var m protocol.BatchReply
-		for _, r := range results {
-			m.Results = append(m.Results, protocol.OpResult{Status: r})
-		}
-		return protocol.End(m.AppendTo(b), 0)
-	}
-	confined := func(shards ...uint16) position { return position{confined: true, shards: shards} }
-	for _, x := range []struct {
-		name    string
-		at      position
-		frames  []byte
-		late    bool
-		waits   bool
-		then    position
-		problem string
-	}{
-		{"done", position{}, frame(ok, ok, ok), false, false, position{}, ""},
-		{"some refuse", position{}, frame(ok, moved, ok, busy), false, true, confined(0, 2), ""},
-		{"some refuse for too long", position{}, frame(ok, moved, ok, busy), true, false, position{}, "UNKNOWN "},
-		{"all refuse for too long", position{}, frame(ok, moved, moved), true, false, position{}, "CLUSTERDOWN "},
-		{"one is lost", position{}, frame(ok, moved, lost), false, false, position{}, "UNKNOWN "},
-		{"the whole is refused", position{}, frame(busy), false, true, position{}, ""},
-		{"the whole is lost", position{}, frame(lost), false, false, position{}, "UNKNOWN "},
-		{"of several shards the first is done", confined(4, 7), frame(ok, ok), false, false, confined(4, 7), ""},
-		{"of several shards the first refuses", confined(4, 7), frame(moved), false, true, confined(4, 7), ""},
-		{"of several shards the first is refused here", confined(4, 7), frame(ok, busy), false, true, confined(4, 7), ""},
-		{"it cannot be done", position{}, frame(ok, protocol.StatusRefused, protocol.StatusRefused), false, false, position{}, "ERR "},
-	} {
-		w := &redisWalk{flush: true, begun: time.Now(), at: x.at}
-		patience := time.Hour
-		if x.late {
-			patience = 0
-		}
-		problem := w.loadFlush(x.frames, patience)
-		if w.waits != x.waits || w.at.confined != x.then.confined || !slices.Equal(w.at.shards, x.then.shards) || (problem == "") != (x.problem == "") || !strings.HasPrefix(problem, x.problem) {
-			t.Errorf("%s: %q, waits %v at %+v", x.name, problem, w.waits, w.at)
-		}
-	}
-}
-
 // FLUSHALL waits for a shard that has no leader for a moment.
 func TestFlushWaitsForALeader(t *testing.T) {
 	fc := newFakeCluster(t, Config{}, 3, 6, 1)
@@ -279,7 +231,7 @@ func TestFlushWaitsForALeader(t *testing.T) {
 	eventually(t, "the others are done", func() bool { return rows(0) == 0 })
 	fc.set(fc.key(0, 0), "after")
 	fc.with(func() { fc.leader[3] = 1 })
-	if got := c.next(); got != "+OK\r\n" && time.Since(begun) < leaderPatience {
+	if got := c.next(); got != "+OK\r\n" && time.Since(begun) < LeaderPatience {
 		t.Errorf("%q", got)
 	} else if got == "+OK\r\n" && (rows(3) != 0 || rows(0) != 1) {
 		t.Errorf("%d rows are left where there was no leader, %d where one was written meanwhile", rows(3), rows(0))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -49,18 +48,9 @@ type processor struct {
 	txn   protocol.Txn
 	split splitter
 
-	plan   redisPlan // of the RESP command
-	sentOn bool      // requests were sent on to other nodes; for whoever has set it to false
-
-	// A RESP command that finds a queue full is not refused but tried again.
-	patient bool // the request being dispatched is all of such a command
-	hopeful bool // and may wait for its shard to get a leader
-	full    bool // it found a queue full, or no leader, and was not answered
-
-	// A RESP command that reads what an earlier one of its connection writes.
-	inOrder bool           // the reads being dispatched go through the log
-	yields  int            // bytes of the reply that are not in the request; see redisPlan
-	nothing bufpool.Buffer // where reads without a value do not put it
+	Scratch any     // of the Translator whose connection was read last
+	options Options // of the request, by its Translator
+	effects Effects // of it
 }
 
 func newProcessor(s *Server) *processor {
@@ -249,7 +239,7 @@ func (p *processor) hello(c *conn, f *protocol.Frame) {
 		c.closeWith(f.ID, protocol.StatusHandshake, fmt.Sprintf("the client supports protocol versions %d to %d, the server supports %d", m.VersionMin, m.VersionMax, protocol.Version))
 		return
 	}
-	c.greet()
+	c.Greet()
 	cfg := &p.srv.cfg
 	r := protocol.HelloReply{
 		Version: protocol.Version, Features: m.Features & protocol.FeaturesKnown,
@@ -271,8 +261,8 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 }
 
 func (p *processor) ping(c *conn, f *protocol.Frame) {
-	if p.crowded(c, len(f.Body)) {
-		p.fail(c, f.ID, protocol.StatusBusy, retryBusyMillis, errNoReplyMemory)
+	if p.Crowded(c, len(f.Body)) {
+		p.fail(c, f.ID, protocol.StatusBusy, retryBusyMillis, NoReplyMemory)
 		return
 	}
 	p.reply(c, f.ID, func(b []byte) []byte { return append(b, f.Body...) })
@@ -280,7 +270,7 @@ func (p *processor) ping(c *conn, f *protocol.Frame) {
 
 // read carries out GET, EXISTS and EXPIRY, in the log's order if need be.
 func (p *processor) read(c *conn, f *protocol.Frame, withValue bool) {
-	if p.inOrder {
+	if p.options.InOrder {
 		p.write(c, f, protocol.Opcode(f.Code))
 		return
 	}
@@ -550,8 +540,8 @@ func (p *processor) proposeAcross(c *conn, f *protocol.Frame, op protocol.Opcode
 // refuseOrWait answers a request that could not be queued, unless it is to be
 // tried again.
 func (p *processor) refuseOrWait(c *conn, id uint64, err error) {
-	if errors.Is(err, command.ErrBusy) && p.patient {
-		p.full = true
+	if errors.Is(err, command.ErrBusy) && p.options.Patient {
+		p.effects.Full = true
 		return
 	}
 	p.refuseProposal(c, id, err)
@@ -563,7 +553,7 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	size += p.yields
+	size += p.options.Yields
 	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {
 		tag.Code |= tellEpoch
@@ -588,7 +578,7 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 }
 
 // errRepliesFull refuses a read in the log's order, as a queue does that is full.
-const errRepliesFull = busyError(errNoReplyMemory)
+const errRepliesFull = busyError(NoReplyMemory)
 
 // busyError is a command.ErrBusy that says of what there is too much.
 type busyError string
@@ -602,10 +592,10 @@ func (busyError) Unwrap() error { return command.ErrBusy }
 func (p *processor) yieldsMuch() bool {
 	switch p.cmd.Kind {
 	case command.Get:
-		return !p.inOrder
+		return !p.options.InOrder
 	case command.GetRange:
 		from, to := p.cmd.Delta, p.cmd.Until
-		return from < 0 || to < 0 || to-from >= largeBytes
+		return from < 0 || to < 0 || to-from >= LargeBytes
 	}
 	return false
 }
@@ -622,7 +612,7 @@ const tellEpoch = 0x80
 
 // sendOn forwards a request as it came.
 func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int) {
-	p.sentOn = true
+	p.effects.SentOn = true
 	charge := len(f.Extensions) + len(f.Body) + replyReserve
 	c.begin(charge)
 	p.forward(&request{

@@ -76,7 +76,7 @@ func TestSilentRedisConnections(t *testing.T) {
 		cfg.ConnectionsMax = 16
 		cfg.FrameTimeout = 50 * time.Millisecond
 		s, addr := live(t, cfg)
-		spoken, err := net.Dial("tcp", s.RedisAddrs()[0].String())
+		spoken, err := net.Dial("tcp", redisAddr(s).String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestSilentRedisConnections(t *testing.T) {
 		}
 		var silent []net.Conn
 		for i := range 60 {
-			nc, err := net.Dial("tcp", s.RedisAddrs()[0].String())
+			nc, err := net.Dial("tcp", redisAddr(s).String())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -137,8 +137,8 @@ func TestRefusedConnectionIsNotReadOn(t *testing.T) {
 			bad  string
 			want string
 		}{
-			{s.RedisAddrs()[0], "*1\r\n+PING\r\n", "-ERR Protocol error: expected '$', got '+'\r\n"},
-			{s.RedisAddrs()[0], "QUIT\r\n", "+OK\r\n"},
+			{redisAddr(s), "*1\r\n+PING\r\n", "-ERR Protocol error: expected '$', got '+'\r\n"},
+			{redisAddr(s), "QUIT\r\n", "+OK\r\n"},
 			{addr, string(frame(protocol.OpPing, 1, nil)), ""},
 		} {
 			before := s.counters.bytesIn.Load()

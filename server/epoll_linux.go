@@ -708,11 +708,8 @@ func (t *thread) admit(fd int, ln *listener) {
 	if ln.tcp {
 		setSocketOptions(fd, &s.cfg)
 	}
-	c := s.newConn(t.front)
+	c := s.newConn(t.front, ln.door.protocol)
 	c.fd, c.door = fd, ln.door.number
-	if ln.door.speaksRESP {
-		c.speakRESP()
-	}
 	l := t.front.loops[0]
 	for _, x := range t.front.loops[1:] {
 		if x.conns.Load() < l.conns.Load() {
@@ -721,7 +718,7 @@ func (t *thread) admit(fd int, ln *listener) {
 	}
 	c.loop = l.index
 	if s.draining.Load() || !s.conns.add(c) {
-		_, _ = rawWrite(fd, s.farewell(c))
+		_, _ = rawWrite(fd, s.rejection(c))
 		// Closing with unread input would reset the connection and could
 		// take the message with it.
 		_ = unix.Shutdown(fd, unix.SHUT_WR)
@@ -778,9 +775,9 @@ func (t *thread) read(l *loop, c *conn) {
 			if !t.consumeBuffered(c) {
 				return // paused, refused or closed
 			}
-		case c.redis != nil && c.redis.walk != nil:
+		case c.translator.Continues():
 			if c.consume(t.processor, nil); c.paused.Load() {
-				return // the walk's next page is not there yet
+				return // what it waits for is not there yet
 			}
 		}
 		if t.credit <= 0 {
@@ -839,7 +836,7 @@ func (t *thread) received(c *conn, n int) bool {
 
 // keep stores the beginning of a frame of need bytes until the rest arrives.
 func (t *thread) keep(c *conn, rest []byte, need int) bool {
-	if need > largeBytes {
+	if need > LargeBytes {
 		c.in = bufpool.Get(len(rest)) // until it is admitted
 	} else {
 		c.in = bufpool.Get(inputSize(len(rest), need))
@@ -901,13 +898,13 @@ func (t *thread) writable(c *conn) {
 	}
 }
 
-// renderBytes is how much native output a thread that polls makes RESP of at a
+// renderBytes is how much native output a thread that polls translates at a
 // time, in bytes.
 const renderBytes = 1 << 20
 
 // send is flush, but that it leaves what takes long to others.
 func (t *thread) send(c *conn) {
-	if c.redis != nil && c.outputBytes() > renderBytes {
+	if c.translated && c.outputBytes() > renderBytes {
 		t.jobs = append(t.jobs, job{c: c, kind: aFlush})
 		return
 	}
@@ -945,7 +942,7 @@ func (e *epollFront) write(c *conn, budget int) (more bool) {
 				break
 			}
 			c.sending, c.out, c.sent = c.out, nil, 0
-			if c.redis != nil && !e.render(c) {
+			if c.translated && !e.render(c) {
 				continue
 			}
 		}
@@ -971,19 +968,19 @@ func (e *epollFront) write(c *conn, budget int) (more bool) {
 		// Everything asked has been answered: say so, and let the reader see
 		// the end of its input.
 		e.finish(c)
-	case c.redis != nil:
+	case c.translated:
 		c.unpause() // what the reader waits for may have been rendered here
 	}
 	return more
 }
 
-// render puts RESP in the place of the native frames that are to be sent. It
+// render translates the native frames that are to be sent. It
 // returns false if there is nothing to send yet. c.mu must be held; it is let
 // go meanwhile. Only the thread that is writing calls it.
 func (e *epollFront) render(c *conn) bool {
 	native := c.sending
 	c.mu.Unlock()
-	rendered := c.render(native)
+	rendered := c.translator.Render(native)
 	c.mu.Lock()
 	c.sending = rendered
 	c.accountRendered()
@@ -1042,7 +1039,7 @@ func (e *epollFront) finish(c *conn) {
 func (e *epollFront) close(c *conn) {
 	c.dropInput()
 	c.refused = true
-	c.leave()
+	c.translator.Leave()
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -1064,9 +1061,7 @@ func (e *epollFront) release(c *conn) {
 	c.mu.Lock()
 	c.dropOutput()
 	c.mu.Unlock()
-	if c.redis != nil {
-		c.redis.release()
-	}
+	c.translator.Release()
 	e.loops[c.loop].conns.Add(-1)
 	c.table.remove(c)
 	unix.Close(c.fd)

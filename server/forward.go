@@ -71,8 +71,8 @@ func (p *processor) forward(r *request, shard int) {
 	s := p.srv
 	x := protocol.Extensions{Epoch: r.epoch}
 	node := s.elsewhere(r.c, shard)
-	if node == 0 && p.hopeful && s.backend.Leader(shard) == 0 {
-		p.full = true
+	if node == 0 && p.options.Hopeful && s.backend.Leader(shard) == 0 {
+		p.effects.Full = true
 		r.c.end(r.charge)
 		return
 	}
@@ -84,13 +84,13 @@ func (p *processor) forward(r *request, shard int) {
 	k := &call{write: writes(r.op), frame: bufpool.Get(protocol.HeaderBytes + 2 + len(r.extensions) + len(r.body))}
 	k.sink = &relay{c: r.c, id: r.id, node: node, charge: r.charge, write: k.write, epoch: s.backend.Epoch()}
 	k.frame.B = appendRequest(k.frame.B, r, uint32(max(left.Milliseconds(), 1)))
-	if r.c.redis != nil {
+	if r.c.translated {
 		k.sink.(*relay).keep(k.frame, shard, r.deadline)
 	}
 	if bad := p.send(k, node, left); bad != nil {
 		k.sink.(*relay).forget()
-		if bad.status == protocol.StatusBusy && p.patient {
-			p.full = true
+		if bad.status == protocol.StatusBusy && p.options.Patient {
+			p.effects.Full = true
 			r.c.end(r.charge)
 			return
 		}
@@ -153,7 +153,7 @@ type relay struct {
 func (r *relay) keep(request *bufpool.Buffer, shard int, deadline int64) {
 	request.Retain()
 	r.request, r.shard, r.deadline = request, shard, deadline
-	r.hopeUntil = min(deadline, time.Now().Add(leaderPatience).UnixMilli())
+	r.hopeUntil = min(deadline, time.Now().Add(LeaderPatience).UnixMilli())
 }
 
 // forget lets go of the request.
@@ -164,9 +164,9 @@ func (r *relay) forget() {
 	}
 }
 
-// leaderPatience is how long a request of a client that cannot be told to come
+// LeaderPatience is how long a request of a client that cannot be told to come
 // again waits for a shard to get another leader.
-const leaderPatience = 2 * time.Second
+const LeaderPatience = 2 * time.Second
 
 // retry sends the request again in a while, if there is time, where the other
 // node has definitely not carried it out: it was too busy, or does not lead the
@@ -232,17 +232,17 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		return
 	}
 	c := r.c
-	large := len(f.Body) > largeBytes
+	large := len(f.Body) > LargeBytes
 	c.mu.Lock()
 	if !r.write && !c.closed && large && !r.begun && c.srv.crowdsOut(c.unsent()+len(f.Body)) {
 		c.mu.Unlock()
 		if r.retry(protocol.StatusBusy) {
 			return
 		}
-		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errNoReplyMemory}, &marks, t)
+		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: NoReplyMemory}, &marks, t)
 		return
 	}
-	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax && !c.isHead(r.id) {
+	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax && !c.translator.Next(r.id) {
 		// The reply cannot be held back where it is: other clients' replies
 		// come behind it.
 		c.mu.Unlock()

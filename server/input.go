@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -46,8 +45,8 @@ func (p *processor) consumeBuffered(c *conn) bool {
 	for {
 		taken, need := c.consume(p, c.input())
 		if c.claim.held > 0 && taken > 0 {
-			p.forget()
-			c.forgetParsed()
+			p.Forget()
+			c.translator.Forget()
 		}
 		if c.inAt += taken; c.refused || c.inAt == len(c.in.B) {
 			c.dropInput()
@@ -71,23 +70,16 @@ func (p *processor) consumeBuffered(c *conn) bool {
 	}
 }
 
-// forget lets go of every view of the requests that were carried out last. For those
+// Forget lets go of every view of the requests that were carried out last. For those
 // whose buffer is large and belongs to no pool: while one view of it is left, the
 // memory stays, and nothing counts it any more.
-func (p *processor) forget() {
+func (p *processor) Forget() {
 	p.ext, p.marks, p.extended = protocol.Extensions{}, protocol.Extensions{}, false
 	p.cmd = command.Command{}
 	p.put, p.del, p.incr, p.exp, p.app, p.set = protocol.Put{}, protocol.Delete{}, protocol.Incr{}, protocol.Expire{}, protocol.Append{}, protocol.SetRange{}
 	p.float, p.until, p.name, p.key, p.part = protocol.IncrFloat{}, protocol.SetExpiry{}, protocol.Rename{}, protocol.Key{}, protocol.GetRange{}
 	p.mget, p.batch, p.txn, p.split = protocol.MGet{}, protocol.Batch{}, protocol.Txn{}, splitter{}
-	p.plan = redisPlan{}
-}
-
-// forgetParsed is forget for what the connection itself knows of its commands.
-func (c *conn) forgetParsed() {
-	if c.redis != nil {
-		c.redis.parser.Forget()
-	}
+	p.Scratch = nil
 }
 
 // roomForRest makes room in c.in for the rest of a frame of which it holds the
@@ -98,7 +90,7 @@ func (c *conn) roomForRest(need int, now uint64) bool {
 	if c.frameSince.Load() == 0 {
 		c.frameBegins(now)
 	}
-	if need > largeBytes {
+	if need > LargeBytes {
 		return c.roomForLarge(need)
 	}
 	if want := inputSize(len(c.in.B), need); want > cap(c.in.B) {
@@ -110,11 +102,6 @@ func (c *conn) roomForRest(need int, now uint64) bool {
 // roomForLarge is roomForRest for a frame that has to be admitted. While it
 // waits it keeps the bytes that had come with what was read before.
 func (c *conn) roomForLarge(need int) bool {
-	if !c.greeted && c.redis == nil {
-		c.closeWith(0, protocol.StatusHandshake, fmt.Sprintf("the first request on a connection must be HELLO, and a HELLO is smaller than %d bytes", need))
-		c.dropInput()
-		return false
-	}
 	held := int(c.claim.held)
 	if held < need {
 		if !c.countInput(cap(c.in.B)) || !c.claimInput(need) {
@@ -136,7 +123,7 @@ func (c *conn) roomForLarge(need int) bool {
 // waited for.
 func (c *conn) claimInput(need int) bool {
 	n, most := int64(need), int64(need)
-	if c.redis != nil && !c.redis.parser.Sized() {
+	if !c.translator.Sized() {
 		n, most = min(2*n, int64(c.srv.cfg.FrameBytesMax)), int64(c.srv.cfg.FrameBytesMax)
 	}
 	if c.claim.granted == nil {
@@ -198,7 +185,7 @@ func (c *conn) settleInput() {
 // has needed: nothing counts that buffer any more.
 func (c *conn) trimInput() {
 	rest := c.input()
-	if cap(c.in.B) <= max(4*len(rest), largeBytes) {
+	if cap(c.in.B) <= max(4*len(rest), LargeBytes) {
 		return
 	}
 	in := bufpool.Get(max(len(rest), readBytesIdle))
@@ -253,9 +240,7 @@ func (c *conn) dropInput() {
 		c.in.Release()
 		c.in, c.inAt = nil, 0
 	}
-	if c.redis != nil {
-		c.dropParser()
-	}
+	c.translator.DropInput()
 	if c.claim.granted != nil {
 		c.share().drop(&c.claim)
 		c.admittedSince.Store(0)

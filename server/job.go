@@ -101,14 +101,14 @@ func (q *jobQueue) init(max, workersMax int, start func()) {
 	q.some.L = &q.mu
 }
 
-// patience is how many times the queue's length jobs of RESP connections may
-// wait in it: their clients do not come again when they are told that it is
+// patience is how many times the queue's length jobs of translated connections
+// may wait in it: their clients do not come again when they are told that it is
 // full.
 const patience = 64
 
 // push has some thread carry j out, or returns false where the queue is full.
 func (q *jobQueue) push(j job) bool {
-	if j.c.redis != nil {
+	if j.c.translated {
 		return q.add(j, patience*q.max)
 	}
 	return q.add(j, q.max)

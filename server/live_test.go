@@ -88,6 +88,29 @@ func (d *dialer) put(key, value string) protocol.Frame {
 	return d.call(protocol.OpPut, m.AppendTo(nil))
 }
 
+// NewRedis returns the Redis protocol of a server; see translated_test.go.
+var NewRedis func(s *Server, redirect bool) Protocol
+
+func listenRedis(s *Server, redirect bool) (net.Addr, error) {
+	return s.ListenFor(NewRedis(s, redirect), "127.0.0.1:0", "--resp-listen")
+}
+
+const (
+	wordsMax    = 1 + 2*protocol.OpsMax // of one command of Redis
+	commandsMax = 32 * 63               // unanswered ones of one connection
+)
+
+// What the Redis protocol answers, as it stands.
+const (
+	errCrowded       = "TRYAGAIN " + NoReplyMemory
+	tooManyKeys      = "ERR too many keys in one command, at most 10000 are allowed; send several commands"
+	errMSetNXInMulti = "ERR MSETNX of several keys is not available inside MULTI; WATCH the keys instead"
+	redisVersion     = "7.0.15"
+)
+
+// redisAddr is where s serves the Redis protocol.
+func redisAddr(s *Server) net.Addr { return s.AddrsOf("redis")[0] }
+
 // live starts a server over a real node. What is in prepare changes it before it
 // serves.
 func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr) {
@@ -106,7 +129,7 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.ListenRedis("127.0.0.1:0"); err != nil {
+	if _, err := listenRedis(s, false); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range prepare {

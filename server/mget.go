@@ -57,7 +57,7 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 		p.marks.AgeMillis, p.marks.HasAge = p.oldest(nil), true
 	}
 	out := bufpool.Get(outputSize)
-	state, whole := p.appendMGet(out, c, f.ID, &p.marks, read, nil, largeBytes)
+	state, whole := p.appendMGet(out, c, f.ID, &p.marks, read, nil, LargeBytes)
 	if c.gone.Load() {
 		out.Release() // it may not be whole
 		return
@@ -77,7 +77,7 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 	default:
 		c.begin(0)
 		c.put(out, 0, nil, &p.touched)
-		p.backlog = c.backlog()
+		p.backlog = c.Backlog()
 	}
 }
 

@@ -1,15 +1,11 @@
 package server
 
-import (
-	"bytes"
-
-	"github.com/proa-kv/proa/internal/doors"
-)
+import "github.com/proa-kv/proa/internal/doors"
 
 // port says which of the node's ports c has come to.
 func (c *conn) port() doors.Port {
-	if c.redis != nil {
-		return doors.Redis
+	if c.protocol != nil {
+		return c.protocol.Port()
 	}
 	return doors.Client
 }
@@ -26,33 +22,13 @@ func (c *conn) misled(b []byte) (misled, more bool) {
 	if caller == doors.Unknown || caller == doors.Native {
 		return false, more
 	}
-	c.sendAway(caller, b)
+	c.SendAway(caller, b)
 	return true, false
 }
 
-// misledRedis is misled for the Redis protocol, in which nearly any bytes are the
-// beginning of a command. more says that more of b has to be there to tell; none of
-// it must be carried out before.
-func (c *conn) misledRedis(b []byte) (misled, more bool) {
-	caller, more := doors.Recognize(b)
-	switch caller {
-	case doors.Unknown:
-		// A line is a command, however short.
-		return false, more && bytes.IndexByte(b, '\n') < 0
-	case doors.RESP:
-		return false, false
-	case doors.HTTP:
-		if yes, more := doors.RequestLine(b); !yes {
-			return false, more
-		}
-	}
-	c.sendAway(caller, b)
-	return true, false
-}
-
-// sendAway answers a connection that has come to the wrong port, and closes it
+// SendAway answers a connection that has come to the wrong port, and closes it
 // once the answer is written.
-func (c *conn) sendAway(caller doors.Protocol, first []byte) {
+func (c *conn) SendAway(caller doors.Protocol, first []byte) {
 	s := c.srv
 	answer, why := s.cfg.Signs.Answer(c.port(), caller, first)
 	c.refused = true
@@ -64,10 +40,7 @@ func (c *conn) sendAway(caller doors.Protocol, first []byte) {
 // sendLast sends bytes as they are and closes the connection once they and
 // everything before them are written. Nothing more is read; the reader calls it.
 func (c *conn) sendLast(answer []byte) {
-	if c.redis != nil {
-		c.sendLastRedis(answer)
-		return
-	}
+	answer = c.translator.Last(answer)
 	c.mu.Lock()
 	c.output().Append(answer)
 	c.closing = true

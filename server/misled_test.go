@@ -77,7 +77,7 @@ func TestWrongPort(t *testing.T) {
 			at := addr
 			port := "client"
 			if tt.redis {
-				at, port = s.RedisAddrs()[0], "Redis"
+				at, port = redisAddr(s), "Redis"
 			}
 			for _, slowly := range []bool{false, true} {
 				if got := converse(t, at, tt.sent, slowly); got != tt.want {
@@ -131,7 +131,7 @@ func TestRightPort(t *testing.T) {
 			{"A\nQUIT\r\n", "-ERR unknown command 'A', with args beginning with: \r\n+OK\r\n"},
 		} {
 			for _, slowly := range []bool{false, true} {
-				if got := converse(t, s.RedisAddrs()[0], tt.sent, slowly); got != tt.want {
+				if got := converse(t, redisAddr(s), tt.sent, slowly); got != tt.want {
 					t.Errorf("%q, slowly: %v: answered %q, want %q", tt.sent, slowly, got, tt.want)
 				}
 			}

@@ -108,14 +108,11 @@ func (n *netFront) admit(nc net.Conn, d door) {
 		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.cfg.KeepAlive > 0, Idle: max(s.cfg.KeepAlive, 0)})
 	}
 	x := newNetConn(n, nc)
-	c := s.newConn(x)
+	c := s.newConn(x, d.protocol)
 	c.door = d.number
-	if d.speaksRESP {
-		c.speakRESP()
-	}
 	if s.draining.Load() || !s.conns.add(c) {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = nc.Write(s.farewell(c))
+		_, _ = nc.Write(s.rejection(c))
 		nc.Close()
 		return
 	}
@@ -126,7 +123,7 @@ func (n *netFront) admit(nc net.Conn, d door) {
 func (n *netFront) admitForwarded(from uint64, nc net.Conn) {
 	s := n.srv
 	x := newNetConn(n, nc)
-	c := s.newConn(x)
+	c := s.newConn(x, nil)
 	c.forwarded, c.table = true, &s.forwarded
 	if s.draining.Load() || !s.forwarded.add(c) {
 		s.lines.stream.Warn(s.log, "refused a stream from another node", "node", from, "streams", s.forwarded.len())
@@ -193,7 +190,7 @@ func (x *netConn) readLoop(c *conn) {
 	defer n.srv.counters.unregister(&p.counts)
 	x.serve(c, p)
 	c.dropInput()
-	c.leave()
+	c.translator.Leave()
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
@@ -252,7 +249,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 				return false
 			}
 			continue
-		case len(c.input()) > 0 && need == 0, c.redis != nil && c.redis.walk != nil:
+		case len(c.input()) > 0 && need == 0, c.translator.Continues():
 			continue // the pause ended meanwhile, or the credit was spent
 		}
 		c.compactInput()
@@ -333,8 +330,8 @@ func (x *netConn) writeAll(c *conn) bool {
 		if b == nil {
 			return true
 		}
-		if c.redis != nil {
-			rendered := c.render(b)
+		if c.translated {
+			rendered := c.translator.Render(b)
 			c.mu.Lock()
 			c.sending = rendered
 			c.accountRendered()
@@ -397,9 +394,9 @@ func (x *netConn) release(c *conn) {
 	c.dropOutput()
 	c.mu.Unlock()
 	x.resume(c) // a reader that waits out a pause
-	if c.redis != nil {
+	if c.translated {
 		<-x.gone
-		c.redis.release()
+		c.translator.Release()
 	}
 	c.table.remove(c)
 }

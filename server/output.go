@@ -8,7 +8,7 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// largeReply is a job whose reply is larger than largeBytes and has to be
+// largeReply is a job whose reply is larger than LargeBytes and has to be
 // admitted before it is made.
 type largeReply struct {
 	job   job
@@ -18,16 +18,15 @@ type largeReply struct {
 	asked bool // the claim waits or holds
 }
 
-// errNoReplyMemory is what a client hears whose reply finds no room and cannot
-// wait for it.
-const errNoReplyMemory = "too much memory is used by replies that clients have not read"
+// NoReplyMemory is the error for a reply that finds no room and cannot wait for it.
+const NoReplyMemory = "too much memory is used by replies that clients have not read"
 
 // replyMax is how large a reply j may make, or take its value from.
 func (j *job) replyMax() int {
 	if j.large == nil {
-		return largeBytes
+		return LargeBytes
 	}
-	return max(largeBytes, j.large.bytes)
+	return max(LargeBytes, j.large.bytes)
 }
 
 // claimReply makes j, whose reply would have taken more than it may, wait for
@@ -47,10 +46,10 @@ func (p *processor) admitReply(j *job) bool {
 	}
 	s, c := p.srv, j.c
 	n := int64(l.bytes)
-	if c.redis != nil {
+	if c.translated {
 		n *= 2 // it is translated
 	}
-	l.claim.head = c.redis != nil // see parks
+	l.claim.head = c.translated // see parks
 	l.asked, l.job = true, *j
 	l.claim.deadline = j.deadline
 	l.claim.granted = func() { s.takeUp(l.job) }
@@ -101,8 +100,8 @@ func (l *largeReply) pass(c *conn) {
 
 // parks reports whether j has to wait until the peer has taken more of its
 // replies, if there may be so many bytes of them. A connection has no more of
-// the memory for large replies than is fair, unless one alone takes more; over
-// RESP a large reply waits for its turn, since it could not be sent before.
+// the memory for large replies than is fair, unless one alone takes more; if it
+// is translated a large reply waits for its turn, since it could not be sent before.
 // Whatever else waits for an answer that is next must not keep it. c.mu must be
 // held.
 func (c *conn) parks(j *job, unsentMax int) bool {
@@ -110,12 +109,12 @@ func (c *conn) parks(j *job, unsentMax int) bool {
 	switch {
 	case j.large != nil && j.large.asked:
 		return false // see largeReply.drop
-	case large && c.redis != nil:
-		return !c.isHead(j.id) || c.granted > 0 && (c.out != nil || c.sending != nil)
+	case large && c.translated:
+		return !c.translator.Next(j.id) || c.granted > 0 && (c.out != nil || c.sending != nil)
 	case large:
 		has := c.claimed + c.granted
 		return has > 0 && has+int64(j.large.bytes) > c.srv.admission.fairReplies || c.unsent() >= unsentMax
-	case c.isHead(j.id):
+	case c.translator.Next(j.id):
 		return false
 	}
 	return c.unsent() >= unsentMax
@@ -166,7 +165,7 @@ func (c *conn) account(unsent int) {
 	if c.closed {
 		return
 	}
-	if more := int64(unsent) + c.walked() - c.granted; more > int64(c.srv.admission.freeOutput) {
+	if more := int64(unsent) + c.walks() - c.granted; more > int64(c.srv.admission.freeOutput) {
 		c.granted += more
 		c.srv.admission.replies.add(more)
 	}
@@ -175,26 +174,26 @@ func (c *conn) account(unsent int) {
 // accountRendered is account for what has just been rendered, which may be larger
 // than the native frames it was made of. c.mu must be held.
 func (c *conn) accountRendered() {
-	if c.sending != nil && len(c.sending.B) > largeBytes {
+	if c.sending != nil && len(c.sending.B) > LargeBytes {
 		c.account(c.unsent())
 	}
 }
 
 // unaccount gives back what has been sent. c.mu must be held.
 func (c *conn) unaccount() {
-	keep := min(c.granted, int64(c.unsent())+c.walked())
+	keep := min(c.granted, int64(c.unsent())+c.walks())
 	c.srv.admission.replies.give(c.granted - keep)
 	c.granted = keep
 }
 
-// walked is how many bytes a walk of c holds that are no output yet. They count
+// walks is how many bytes a walk of c holds that are no output yet. They count
 // among the replies, but do not keep c from being read: the reader has to go on
 // with the walk. c.mu must be held.
-func (c *conn) walked() int64 {
-	if c.redis == nil || c.redis.gone.Load() {
+func (c *conn) walks() int64 {
+	if c.dropped.Load() {
 		return 0
 	}
-	return c.redis.walked.Load()
+	return c.walked.Load()
 }
 
 // crowdsOut reports whether c, with so many bytes of unsent output, has to wait

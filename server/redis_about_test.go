@@ -15,7 +15,7 @@ func TestRedisSelectEndsTheConnection(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, other := liveRedis(t, cfg)
 		for _, stream := range []string{"SELECT 1\r\nSET k v\r\n", "MULTI\r\nSELECT 15\r\nSET k v\r\nEXEC\r\n"} {
-			c := dialRedis(t, s.RedisAddrs()[0])
+			c := dialRedis(t, redisAddr(s))
 			c.write([]byte(stream))
 			if strings.HasPrefix(stream, "MULTI") {
 				c.next()

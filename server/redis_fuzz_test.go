@@ -30,7 +30,7 @@ func FuzzRedis(f *testing.F) {
 			return
 		}
 		replies, ends := expectation(stream)
-		c := dialRedis(t, s.RedisAddrs()[0])
+		c := dialRedis(t, redisAddr(s))
 		go func() {
 			at := len(stream) * int(cut) / 256
 			_, _ = c.Write(stream[:at])

@@ -6,10 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/resptest"
-	"github.com/proa-kv/proa/raftgroup"
-	"github.com/proa-kv/proa/server/resp"
 )
 
 // TestRedisReadsGoThroughLog: reads behind unanswered writes of the same keys do
@@ -135,20 +132,6 @@ func TestRedisManySmallOperationsAreLarge(t *testing.T) {
 	})
 }
 
-// TestRedisOrderKnowsRows: what a read behind writes yields at most is known or
-// said not to be.
-func TestRedisOrderKnowsRows(t *testing.T) {
-	for _, x := range []struct{ before, made, want uint32 }{
-		{5, 9, 9}, {9, 5, 9}, {5, bytesOnTop | 3, 8}, {bytesOnTop | 3, bytesOnTop | 4, bytesOnTop | 7},
-		{bytesOnTop | 3, 9, bytesOnTop | 9}, {bytesUnknown, 5, bytesUnknown}, {5, bytesUnknown, bytesUnknown},
-		{bytesUnknown, bytesOnTop | 1, bytesUnknown},
-	} {
-		if got := laterBytes(x.before, x.made); got != x.want {
-			t.Errorf("%x after %x: %x, want %x", x.made, x.before, got, x.want)
-		}
-	}
-}
-
 // TestRedisPairs is the pipeline of a program that reads what it has just
 // written, over and over, with few keys and with many.
 func TestRedisPairs(t *testing.T) {
@@ -221,29 +204,8 @@ func TestRedisTransactionReplies(t *testing.T) {
 		for _, cmd := range []string{"SET {t}new 1", "GET {t}large", "INCR {t}new", "GETDEL {t}large"} {
 			c.want(cmd, "+QUEUED|")
 		}
-		c.want("EXEC", "-"+errTxnTooLarge+"|")
+		c.want("EXEC", "-"+"ERR the replies to the transaction would exceed 16 MiB; nothing was done"+"|")
 		c.want("EXISTS {t}new {t}large", ":1|")
 		c.want("STRLEN {t}large", fmt.Sprintf(":%d|", len(large)))
 	})
-}
-
-// TestRedisOvertaken: whatever is large in the log is held to be so here.
-func TestRedisOvertaken(t *testing.T) {
-	for _, n := range []int{1, 100, 400, 800, 5000} {
-		var x redisPlan
-		args := [][]byte{[]byte("MSET")}
-		cmd := command.Command{Kind: command.Batch}
-		for i := range n {
-			key := fmt.Append(nil, i)
-			args = append(args, key, []byte("v"))
-			cmd.Ops = append(cmd.Ops, command.Command{Kind: command.Put, Key: key, Value: []byte("v")})
-		}
-		x.reset(nil, resp.Lookup(args[0]), args, false)
-		redisMSet(nil, &x)
-		if large := cmd.EncodedBytesMax() >= raftgroup.LargeBytes; large && !x.mayBeOvertaken() {
-			t.Errorf("an MSET of %d keys is large in the log, and said not to be", n)
-		} else if n <= 100 && x.mayBeOvertaken() {
-			t.Errorf("an MSET of %d keys is said to be large", n)
-		}
-	}
 }

@@ -38,7 +38,7 @@ func dialRedis(t testing.TB, addr net.Addr) *redisClient {
 func liveRedis(t testing.TB, cfg Config) (*Server, *redisClient) {
 	t.Helper()
 	s, _ := live(t, cfg)
-	return s, dialRedis(t, s.RedisAddrs()[0])
+	return s, dialRedis(t, redisAddr(s))
 }
 
 // next returns the next reply as it came.
@@ -158,23 +158,6 @@ func TestRedisCommands(t *testing.T) {
 			c.want(x.command, x.reply)
 		}
 	})
-}
-
-// TestRedisTableIsComplete: whatever the table of commands has can be carried
-// out.
-func TestRedisTableIsComplete(t *testing.T) {
-	loadRedisHandlers()
-	for _, cmd := range resp.Commands() {
-		list := cmd.Subcommands
-		if list == nil {
-			list = []*resp.Command{cmd}
-		}
-		for _, cmd := range list {
-			if h := &redisHandlers[cmd.ID]; (h.translate == nil) == (h.control == nil) {
-				t.Errorf("%s has no handler, or two", cmd.Name)
-			}
-		}
-	}
 }
 
 // TestRedisKeyLimits holds every command to the keys that Proa can have.
@@ -368,7 +351,7 @@ func TestRedisPipelinesForwarded(t *testing.T) {
 func TestRedisLongPipeline(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		_, c := liveRedis(t, cfg)
-		const count = 3 * slotsMax
+		const count = 3 * commandsMax
 		go func() { _, _ = c.Write(bytes.Repeat([]byte("PING\r\n"), count)) }()
 		for range count {
 			if got := c.next(); got != "+PONG\r\n" {
@@ -422,7 +405,7 @@ func TestRedisProtocolErrors(t *testing.T) {
 			"*3\r\n$15728640\r\n":                "", // to be waited for
 			"*2\r\n$3\r\nGET\r\n$1\r\nk??*1\r\n": "", // Redis looks at nothing of what ends a bulk
 		} {
-			c := dialRedis(t, s.RedisAddrs()[0])
+			c := dialRedis(t, redisAddr(s))
 			c.write(resptest.AppendRequest(resptest.AppendRequest(nil, "SET", "k", "v"), "GET", "k"))
 			c.write([]byte(bad))
 			if a, b := c.next(), c.next(); a != "+OK\r\n" || b != "$1\r\nv\r\n" {
@@ -496,7 +479,7 @@ func TestRedisSlowReader(t *testing.T) {
 			return stuck
 		})
 		s.conns.each(func(c *conn) {
-			if n := c.backlog(); n > 8<<20 {
+			if n := c.Backlog(); n > 8<<20 {
 				t.Errorf("%d bytes are held for one client", n)
 			}
 		})
@@ -536,7 +519,7 @@ func TestRedisLargeValues(t *testing.T) {
 func TestRedisTransactions(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, c := liveRedis(t, cfg)
-		other := dialRedis(t, s.RedisAddrs()[0])
+		other := dialRedis(t, redisAddr(s))
 		for _, x := range []struct{ command, reply string }{
 			{"MULTI", "+OK|"}, {"SET {t}a 1", "+QUEUED|"}, {"INCR {t}a", "+QUEUED|"}, {"PING", "+QUEUED|"}, {"GET {t}a", "+QUEUED|"},
 			{"MGET {t}a {t}none", "+QUEUED|"}, {"MSET {t}b 1 {t}c 2", "+QUEUED|"}, {"DEL {t}b {t}c {t}none", "+QUEUED|"}, {"EXISTS {t}a {t}b {t}a", "+QUEUED|"},
@@ -590,7 +573,7 @@ func TestRedisTransactions(t *testing.T) {
 // TestRedisScan visits each key once, whatever the pages.
 func TestRedisScan(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
-		s, c := liveRedis(t, cfg)
+		_, c := liveRedis(t, cfg)
 		c.want("RANDOMKEY", "$-1|")
 		c.want("SCAN 0", "*2|$1|0|*0|")
 		var b []byte
@@ -683,24 +666,7 @@ func TestRedisScan(t *testing.T) {
 			}
 			return n
 		}())+"|")
-		if len(s.cursors.positions) == 0 || len(s.cursors.positions) > cursorsMax {
-			t.Errorf("%d cursors", len(s.cursors.positions))
-		}
 	})
-}
-
-func TestCursorTableIsBounded(t *testing.T) {
-	var table cursorTable
-	first := table.put(position{})
-	for range cursorsMax {
-		table.put(position{})
-	}
-	if _, ok := table.get(first); ok || len(table.positions) != cursorsMax {
-		t.Errorf("%d cursors, the first is there: %v", len(table.positions), ok)
-	}
-	if last := table.put(position{}); last >= 1<<53 {
-		t.Errorf("%d cannot be held by every client", last)
-	}
 }
 
 // TestKeysIsBounded answers an error where the keys take more than may wait to
@@ -756,8 +722,7 @@ func TestRedisWithoutLeader(t *testing.T) {
 // TestRedisRedirect sends clients that know the cluster to a shard's leader.
 func TestRedisRedirect(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
-		cfg.RedisRedirect = true
-		fc := newFakeCluster(t, cfg, 3, 3, 2)
+		fc := newFakeCluster(t, cfg, 3, 3, 2, true)
 		key := fc.key(0, 0) // led by node 1, followed by node 2, not on node 3
 		fc.set(key, "value")
 		moved := fmt.Sprintf("-MOVED %d %s|", protocol.Slot([]byte(key)), fc.nodes[1].redisAddr)
@@ -819,7 +784,7 @@ func TestRedisWhole(t *testing.T) {
 		if got := c.do("CLUSTER NODES"); strings.Count(got, "myself,master - 0 0 7 connected 0-16383\n") != 1 || strings.Count(got, " slave ") != 2 {
 			t.Errorf("node %d: %q", id, got)
 		}
-		if got := c.do("CLUSTER REPLICAS " + n.srv.redisNodeID(n.id)); !strings.HasPrefix(got, "*2\r\n") || strings.Count(got, " slave ") != 2 {
+		if got := c.do("CLUSTER REPLICAS " + fmt.Sprintf("%016x%024x", 99, n.id)); !strings.HasPrefix(got, "*2\r\n") || strings.Count(got, " slave ") != 2 {
 			t.Errorf("node %d: %q", id, got)
 		}
 		c.want("GET "+key, "$5|value|")
@@ -835,7 +800,7 @@ func TestRedisWhole(t *testing.T) {
 // its shard has no leader. Without it, and for writes, there is an error.
 func TestRedisReadOnlyWithoutMajority(t *testing.T) {
 	for _, redirect := range []bool{false, true} {
-		fc := newFakeCluster(t, Config{RedisRedirect: redirect}, 3, 3, 2)
+		fc := newFakeCluster(t, Config{}, 3, 3, 2, redirect)
 		key := fc.key(0, 0) // node 2 follows
 		n := fc.nodes[2]
 		fc.with(func() { fc.leader[0] = 0; n.barrierErr = command.ErrNoQuorum })
@@ -860,43 +825,6 @@ func portOf(t *testing.T, address string) string {
 		t.Fatal(err)
 	}
 	return port
-}
-
-// TestRedisRanges: what is told as a master is told as nobody's replica, and
-// neighbours with the same nodes are one range.
-func TestRedisRanges(t *testing.T) {
-	nodes := []command.Member{{ID: 1, Redis: "a:1"}, {ID: 2, Redis: "a:2"}, {ID: 3, Redis: "a:3"}, {ID: 4}}
-	for _, x := range []struct {
-		name    string
-		leaders []uint64
-		want    string
-	}{
-		{"one leads all", []uint64{1, 1, 1, 1}, "0-16383:1,2,3"},
-		{"neighbours", []uint64{1, 1, 2, 2}, "0-8191:1,3 8192-16383:2,3"},
-		{"in turn", []uint64{1, 2, 1, 2}, "0-4095:1,3 4096-8191:2,3 8192-12287:1,3 12288-16383:2,3"},
-		{"all lead", []uint64{1, 2, 3, 3}, "0-4095:1 4096-8191:2 8192-16383:3"},
-		{"no leader", []uint64{0, 2, 3, 3}, "0-4095:1 4096-8191:2 8192-16383:3"},
-		{"a leader that serves no Redis protocol", []uint64{4, 4, 2, 2}, "0-8191:1,3 8192-16383:2,3"},
-	} {
-		topology := command.Topology{Nodes: nodes}
-		for i, leader := range x.leaders {
-			topology.Shards = append(topology.Shards, command.ShardRoute{Leader: leader, Replicas: []uint64{1, 2, 3, 4}, Slots: [][2]uint16{{uint16(4096 * i), uint16(4096*i + 4095)}}})
-		}
-		for node := uint64(1); node <= 3; node++ {
-			s := &Server{cfg: Config{Node: node, RedisRedirect: true}}
-			var got []string
-			for _, r := range s.redisRanges(&topology) {
-				text := fmt.Sprintf("%d-%d:%d", r.first, r.last, r.master.ID)
-				for _, n := range r.replicas {
-					text += fmt.Sprintf(",%d", n.ID)
-				}
-				got = append(got, text)
-			}
-			if text := strings.Join(got, " "); text != x.want {
-				t.Errorf("%s, asked node %d: %s, want %s", x.name, node, text, x.want)
-			}
-		}
-	}
 }
 
 // TestRedisExecForwarded carries a transaction out at another node.
@@ -965,7 +893,7 @@ func TestRedisShutdown(t *testing.T) {
 func TestRedisClients(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, c := liveRedis(t, cfg)
-		other := dialRedis(t, s.RedisAddrs()[0])
+		other := dialRedis(t, redisAddr(s))
 		other.want("CLIENT SETNAME other", "+OK|")
 		id := strings.Trim(other.do("CLIENT ID"), ":\r\n")
 		if got := c.do("CLIENT LIST"); strings.Count(got, "\n") != 4 || !strings.Contains(got, "id="+id+" addr="+other.LocalAddr().String()+" ") || !strings.Contains(got, "name=other") {
@@ -981,7 +909,7 @@ func TestRedisClients(t *testing.T) {
 		c.want("CLIENT KILL SKIPME yes TYPE normal", ":0|")
 		c.want("CLIENT KILL "+c.LocalAddr().String(), "+OK|")
 		c.atEnd()
-		quits := dialRedis(t, s.RedisAddrs()[0])
+		quits := dialRedis(t, redisAddr(s))
 		quits.write([]byte("SET k v\r\nGET k\r\nQUIT\r\nPING\r\n"))
 		for _, want := range []string{"+OK\r\n", "$1\r\nv\r\n", "+OK\r\n"} {
 			if got := quits.next(); got != want {
@@ -998,7 +926,7 @@ func TestRedisTooManyConnections(t *testing.T) {
 		cfg.ConnectionsMax = 1
 		s, c := liveRedis(t, cfg)
 		c.want("PING", "+PONG|")
-		over := dialRedis(t, s.RedisAddrs()[0])
+		over := dialRedis(t, redisAddr(s))
 		if got := over.next(); got != "-ERR max number of clients reached\r\n" {
 			t.Errorf("%q", got)
 		}
@@ -1026,28 +954,9 @@ func TestRedisTools(t *testing.T) {
 			}
 		}
 	}
-	st := s.status()
+	st := s.Status()
 	if st.Redis == 0 || !strings.Contains(strings.Join(st.Listening, " "), "redis://") {
 		t.Errorf("status: %+v", st)
-	}
-}
-
-// TestReplyCut is GETRANGE at the edges of a value.
-func TestReplyCut(t *testing.T) {
-	const v = "abcd"
-	for _, x := range []struct {
-		start, end int64
-		want       string
-	}{
-		{0, 3, "abcd"}, {0, 4, "abcd"}, {3, 3, "d"}, {4, 4, ""}, {-4, -4, "a"}, {-5, -5, "a"}, {-5, -4, "a"}, {-1, -1, "d"}, {2, 1, ""}, {-1, -3, ""},
-		{-9223372036854775808, 9223372036854775807, "abcd"}, {9223372036854775807, 9223372036854775807, ""},
-	} {
-		if got := command.Cut([]byte(v), x.start, x.end); string(got) != x.want {
-			t.Errorf("%d to %d: %q, want %q", x.start, x.end, got, x.want)
-		}
-	}
-	if command.Cut(nil, 0, -1) != nil {
-		t.Error("of an empty value something is left")
 	}
 }
 
@@ -1098,7 +1007,7 @@ func TestRedisGone(t *testing.T) {
 		first.Close()
 		r := rand.New(rand.NewPCG(1, 2))
 		for i := range 120 {
-			c := dialRedis(t, s.RedisAddrs()[0])
+			c := dialRedis(t, redisAddr(s))
 			var b []byte
 			for range 60 {
 				b = resptest.AppendRequest(b, randomCommand(r, "SET", "GET", "INCR", "MGET", "DEL", "DBSIZE")...)

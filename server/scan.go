@@ -131,7 +131,7 @@ func (p *processor) runScan(j job) {
 	case j.hasShard:
 		r.Shards = []int{int(j.shard)}
 	}
-	if n := int(min(m.BytesMax, scanBytesMax)); j.large == nil && n > largeBytes {
+	if n := int(min(m.BytesMax, scanBytesMax)); j.large == nil && n > LargeBytes {
 		p.claimReply(j, n)
 		return
 	}

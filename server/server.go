@@ -32,9 +32,9 @@
 // see forward.go for requests that another node must answer, and wait.go for
 // requests that need an answer from the shard's majority. transport is a
 // connection's only interface to network I/O: epoll, or Go's net package where
-// there is no epoll. redis.go is the start of the Redis protocol: it translates
-// commands to native requests and their results back; everything else is common
-// to both protocols.
+// there is no epoll. [Translator] is what a connection speaks: the native protocol
+// (native.go) or another, as server/redis, whose requests become native ones and
+// whose replies are made of native ones; everything else is common to all.
 //
 // # Locks
 //
@@ -91,7 +91,6 @@ type Config struct {
 	WriteTimeout       time.Duration // replies that the peer does not take; 30 s
 	RequestTimeout     time.Duration // deadline of a request that waits for a thread, a majority or another node and names none itself; 30 s
 	ForwardConnections int           // connections to other nodes on which requests are forwarded; 100
-	RedisRedirect      bool          // clients of the Redis protocol are sent to the node that leads a key's shard
 	Prealloc           int           // buffers allocated at start; 0: none
 	KeepAlive          time.Duration // TCP keepalive; 60 s, negative: off
 	Delay              bool          // leave Nagle's algorithm on
@@ -150,8 +149,8 @@ type front interface {
 
 // door says what connections of a listener are.
 type door struct {
-	number     int // of the table of connections
-	speaksRESP bool
+	number   int      // of the table of connections
+	protocol Protocol // nil: the native one
 }
 
 // Server serves one Backend over any number of listeners. Listen, then Serve,
@@ -165,8 +164,7 @@ type Server struct {
 	address atomic.Pointer[string] // first TCP listener, told to clients
 	addrs   []net.Addr
 
-	redisAddrs []net.Addr
-	cursors    cursorTable // of SCANs over RESP
+	translated []translatedAddr // listeners of other protocols
 
 	conns      connTable
 	forwarded  connTable // connections from other nodes
@@ -197,7 +195,6 @@ type Server struct {
 	working   sync.WaitGroup // workers, and administrative requests under way
 	admins    atomic.Int32   // administrative requests under way
 	counters  counters
-	census    census
 }
 
 // New returns a server for backend, which must not have been started. The
@@ -260,7 +257,7 @@ func (s *Server) Listen(address string) (net.Addr, error) {
 	if strings.HasPrefix(address, unixScheme) {
 		flag = "--unix"
 	}
-	a, err := s.listen(address, flag, false)
+	a, err := s.listen(address, flag, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -272,26 +269,40 @@ func (s *Server) Listen(address string) (net.Addr, error) {
 	return a, nil
 }
 
-// ListenRedis is Listen for clients that speak the Redis protocol.
-func (s *Server) ListenRedis(address string) (net.Addr, error) {
-	loadRedisHandlers()
-	a, err := s.listen(address, "--resp-listen", true)
+// ListenFor is Listen for clients that speak another protocol. flag is the option
+// by which another address is given.
+func (s *Server) ListenFor(p Protocol, address, flag string) (net.Addr, error) {
+	a, err := s.listen(address, flag, p)
 	if err != nil {
 		return nil, err
 	}
-	s.redisAddrs = append(s.redisAddrs, a)
+	s.translated = append(s.translated, translatedAddr{a, p.Scheme()})
 	return a, nil
 }
 
-// RedisAddrs returns the addresses of ListenRedis.
-func (s *Server) RedisAddrs() []net.Addr { return s.redisAddrs }
+// translatedAddr is the address of a listener of another protocol.
+type translatedAddr struct {
+	net.Addr
+	scheme string
+}
 
-func (s *Server) listen(address, flag string, speaksRESP bool) (net.Addr, error) {
+// AddrsOf returns the addresses of ListenFor at which a protocol of that scheme
+// is served.
+func (s *Server) AddrsOf(scheme string) (addrs []net.Addr) {
+	for _, a := range s.translated {
+		if a.scheme == scheme {
+			addrs = append(addrs, a.Addr)
+		}
+	}
+	return addrs
+}
+
+func (s *Server) listen(address, flag string, p Protocol) (net.Addr, error) {
 	ln, err := listen(address, flag)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.front.listen(ln, door{s.conns.addDoor(), speaksRESP}); err != nil {
+	if err := s.front.listen(ln, door{s.conns.addDoor(), p}); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return ln.Addr(), nil
@@ -377,7 +388,7 @@ func (s *Server) Close() error {
 	s.front.stopAccepting()
 	s.eachConn(func(c *conn) {
 		c.gone.Store(true)
-		c.hangUp()
+		c.HangUp()
 	})
 	close(s.stopped)
 	s.front.stop()

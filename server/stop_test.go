@@ -92,7 +92,7 @@ func TestJobsOfClientsThatAreGone(t *testing.T) {
 	s, _ := live(t, Config{})
 	p := newProcessor(s)
 	defer s.counters.unregister(&p.counts)
-	c := s.newConn(deaf{})
+	c := s.newConn(deaf{}, nil)
 	m := protocol.Scan{CountMax: 10, BytesMax: 1 << 20}
 	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpScan), ID: 1}, Body: m.AppendTo(nil)}
 	p.run(p.newJob(c, &f, protocol.OpScan))

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/proa-kv/proa/protocol"
-	"github.com/proa-kv/proa/server/resp"
 )
 
 // Turns.
@@ -24,15 +23,13 @@ import (
 // commands, and a BATCH or EXEC must be proposed as a whole all the same.
 const (
 	turnCredit     = 1024
-	wordsPerCredit = 16      // RESP: words that are parsed
-	bytesPerCredit = 1 << 10 // of a request
-	narrowWords    = 16      // RESP: a command of no more words counts for one
+	BytesPerCredit = 1 << 10 // of a request
 	narrowTxn      = 8 << 10 // a TXN of so many bytes has less than turnCredit operations
 )
 
 // weigh says for how much a native request counts.
 func (p *processor) weigh(f *protocol.Frame) int {
-	w := 1 + len(f.Body)/bytesPerCredit
+	w := 1 + len(f.Body)/BytesPerCredit
 	switch protocol.Opcode(f.Code) {
 	case protocol.OpMGet: // of more keys it becomes a job at once
 		w += min(countAt(f.Body), mgetInline)
@@ -58,34 +55,10 @@ func countAt(b []byte) int {
 	return int(min(binary.LittleEndian.Uint32(b), protocol.OpsMax))
 }
 
-// weighRedis says for how much a command of RESP counts, beside one: args are its
-// words, of size bytes.
-func (p *processor) weighRedis(c *conn, cmd *resp.Command, args [][]byte, size int) int {
-	w := size / bytesPerCredit
-	if len(args) > narrowWords {
-		w += len(args)
-	}
-	if f := redisHandlers[cmd.ID].weigh; f != nil {
-		w += f(p, c.redis)
-	}
-	return w
-}
-
-// weighExec counts the commands of a transaction, and the keys it watches.
-func weighExec(_ *processor, r *redisConn) (w int) {
-	if t := r.txn; t != nil {
-		w = len(t.queue) + t.words + t.bytes/bytesPerCredit
-	}
-	for _, x := range r.watches {
-		w += len(x.keys)
-	}
-	return w
-}
-
-// affords takes weight from what is left of the turn. It returns false, the
+// Affords takes weight from what is left of the turn. It returns false, the
 // connection having stepped aside, where that is more than this thread may carry
 // out at once.
-func (p *processor) affords(c *conn, weight int) bool {
+func (p *processor) Affords(c *conn, weight int) bool {
 	if weight > turnCredit && !p.unhurried {
 		c.aside.Store(true)
 		c.paused.Store(true)
@@ -112,7 +85,7 @@ func (p *processor) takeTurn(c *conn) {
 	c.comeBack(on)
 }
 
-// comeBack ends what affords has begun. Where c does not go on it waits as in any
+// comeBack ends what Affords has begun. Where c does not go on it waits as in any
 // pause.
 func (c *conn) comeBack(on bool) {
 	c.aside.Store(false)

@@ -426,12 +426,12 @@ func TestClientThatNeverReadsForwardedReplies(t *testing.T) {
 		other := n.client()
 		eventually(t, "the output is full", func() bool {
 			full := false
-			n.srv.conns.each(func(c *conn) { full = full || c.backlog() > cfg.OutputBytesMax })
+			n.srv.conns.each(func(c *conn) { full = full || c.Backlog() > cfg.OutputBytesMax })
 			return full
 		})
 		wantValue(t, other.call(protocol.OpGet, []byte(key)), strings.Repeat("v", size))
 		n.srv.conns.each(func(c *conn) {
-			if unsent := c.backlog(); unsent > cfg.OutputBytesMax+2*size+count*200 {
+			if unsent := c.Backlog(); unsent > cfg.OutputBytesMax+2*size+count*200 {
 				t.Errorf("%d bytes unsent", unsent)
 			}
 		})

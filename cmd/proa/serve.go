@@ -22,6 +22,7 @@ import (
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/admin"
+	"github.com/proa-kv/proa/server/redis"
 )
 
 // serveCommand is `proa serve`.
@@ -117,7 +118,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	if addrs := srv.Addrs(); c.Listen.Client != "" {
 		node.SetClientAddress(config.BoundAddress(c.Node.AdvertiseClient, addrs[0]))
 	}
-	if addrs := srv.RedisAddrs(); len(addrs) > 0 {
+	if addrs := redis.Addrs(srv); len(addrs) > 0 {
 		node.SetRedisAddress(config.BoundAddress(c.Node.AdvertiseRESP, addrs[0]))
 	}
 	if exposed := exposedPorts(srv, side); len(exposed) > 0 {
@@ -133,7 +134,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	for _, a := range srv.Addrs() {
 		log.Info("serving clients", "network", a.Network(), "address", a.String())
 	}
-	for _, a := range srv.RedisAddrs() {
+	for _, a := range redis.Addrs(srv) {
 		log.Info("serving the Redis protocol", "address", a.String())
 	}
 	if side != nil {
@@ -319,8 +320,7 @@ func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBud
 	s := server.Config{
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
 
-		RedisRedirect: c.RESP.Redirect,
-		Transport:     c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
+		Transport: c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
 		ConnectionsMax: files.Clients, ForwardedMax: files.Forwarded, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
 		OutputBytesMax: int(c.Network.OutputBytesMax), MemoryBytesMax: c.Budget().Requests, FrameBytesMax: uint32(c.Network.MaxFrameSize),
 		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
@@ -355,7 +355,7 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 		return nil, errors.New("nothing to listen on: both listen.client and listen.unix are off")
 	}
 	if c.Listen.RESP != "" {
-		if _, err := srv.ListenRedis(c.Listen.RESP); err != nil {
+		if _, err := redis.Listen(srv, c.Listen.RESP, redis.Config{Redirect: c.RESP.Redirect}); err != nil {
 			return nil, err
 		}
 	}
@@ -388,7 +388,7 @@ func addresses(c *config.Config, srv *server.Server, side *admin.Server, peers *
 	} else {
 		a[doors.Client] = "unix://" + c.Listen.Unix
 	}
-	if addrs := srv.RedisAddrs(); len(addrs) > 0 {
+	if addrs := redis.Addrs(srv); len(addrs) > 0 {
 		a[doors.Redis] = config.BoundAddress(c.Node.AdvertiseRESP, addrs[0])
 	}
 	if side != nil {
@@ -408,7 +408,7 @@ func exposedPorts(srv *server.Server, side *admin.Server) (ports []string) {
 		}
 	}
 	add("clients", srv.Addrs()...)
-	add("Redis", srv.RedisAddrs()...)
+	add("Redis", redis.Addrs(srv)...)
 	if side != nil {
 		add("admin", side.Addr())
 	}

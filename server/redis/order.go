@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"math"
@@ -12,7 +12,7 @@ import (
 // The order of one connection's commands.
 //
 // A command must see what earlier commands of its connection have written,
-// answered or not. redisOrder knows, by hash, which keys unanswered commands
+// answered or not. order knows, by hash, which keys unanswered commands
 // touch. A command that meets one of them goes one of two ways:
 //
 //   - It waits: the reader stops until the earlier command is answered. So does
@@ -31,12 +31,12 @@ import (
 // is known to be small (orderedBytesMax) and counts as in flight by that size.
 // Another connection may have made the row larger meanwhile: see conn.rowRoom.
 
-// orderBuckets is how many hashes of keys redisOrder tells apart.
+// orderBuckets is how many hashes of keys order tells apart.
 const orderBuckets = 512
 
-// redisOrder has the keys that unanswered commands touch, by hash. A collision
+// order has the keys that unanswered commands touch, by hash. A collision
 // only has a command wait where it need not.
-type redisOrder [orderBuckets]orderBucket
+type order [orderBuckets]orderBucket
 
 // orderBucket has the numbers of commands, modulo 2^32, of the keys of one hash.
 type orderBucket struct {
@@ -67,7 +67,7 @@ func hashOfKey(key []byte) (bucket, tag uint32) {
 
 // unanswered returns the number of a command of which the lower half is n, or 0
 // if it is answered. What counts lies between head and tail.
-func (r *redisConn) unanswered(n uint32) uint64 {
+func (r *conn) unanswered(n uint32) uint64 {
 	head := r.head.Load()
 	if behind := uint64(n - uint32(head)); behind < r.tail.Load()-head {
 		return head + behind
@@ -76,7 +76,7 @@ func (r *redisConn) unanswered(n uint32) uint64 {
 }
 
 // waitsFor returns the command that one of key has to wait for, or 0.
-func (r *redisConn) waitsFor(key []byte, write bool) uint64 {
+func (r *conn) waitsFor(key []byte, write bool) uint64 {
 	last := r.lastWrite
 	if write {
 		last = r.lastWait
@@ -97,7 +97,7 @@ func (r *redisConn) waitsFor(key []byte, write bool) uint64 {
 
 // noteWrite remembers that a plan's command writes its keys; far says that
 // another node carries it out.
-func (r *redisConn) noteWrite(number uint64, x *redisPlan, far bool) {
+func (r *conn) noteWrite(number uint64, x *plan, far bool) {
 	made := x.rowBytes()
 	for _, key := range x.keys {
 		b, tag := r.bucket(key)
@@ -136,7 +136,7 @@ func laterBytes(before, made uint32) uint32 {
 
 // rowBytes is what the rows that the plan writes have at most: a number of
 // bytes, one with bytesOnTop, or bytesUnknown.
-func (x *redisPlan) rowBytes() uint32 {
+func (x *plan) rowBytes() uint32 {
 	switch {
 	case x.unbounded:
 		return bytesUnknown
@@ -151,19 +151,19 @@ func (x *redisPlan) rowBytes() uint32 {
 }
 
 // requestBytes is how large the plan's native requests are.
-func (x *redisPlan) requestBytes() (n int) {
+func (x *plan) requestBytes() (n int) {
 	if x.hasPut {
 		n = len(x.put.Key) + len(x.put.Value)
 	}
 	for i := range x.ops {
-		n += len(x.ops[i].body)
+		n += len(x.ops[i].Body)
 	}
 	return n
 }
 
 // mayBeOvertaken reports whether later commands of the same shard may be carried
 // out before the plan's: large ones queue by themselves.
-func (x *redisPlan) mayBeOvertaken() bool {
+func (x *plan) mayBeOvertaken() bool {
 	return x.requestBytes()+opBytes*len(x.keys) > overtakenBytes
 }
 
@@ -175,7 +175,7 @@ const opBytes = 80
 const overtakenBytes = 32 << 10
 
 // noteRead remembers that a command that was not answered at once reads keys.
-func (r *redisConn) noteRead(number uint64, keys [][]byte) {
+func (r *conn) noteRead(number uint64, keys [][]byte) {
 	for _, key := range keys {
 		b, _ := r.bucket(key)
 		b.wait = uint32(number)
@@ -183,9 +183,9 @@ func (r *redisConn) noteRead(number uint64, keys [][]byte) {
 	}
 }
 
-func (r *redisConn) bucket(key []byte) (b *orderBucket, tag uint32) {
+func (r *conn) bucket(key []byte) (b *orderBucket, tag uint32) {
 	if r.order == nil {
-		r.order = new(redisOrder)
+		r.order = new(order)
 	}
 	bucket, tag := hashOfKey(key)
 	return &r.order[bucket], tag
@@ -195,17 +195,17 @@ func (r *redisConn) bucket(key []byte) (b *orderBucket, tag uint32) {
 // answers of earlier ones; the reader then stops.
 func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
 	across := write && p.spans(keys)
-	if n := c.redis.lastInOrder; across && n >= c.redis.head.Load() && c.holdFor(n) {
+	if n := c.lastInOrder; across && n >= c.head.Load() && c.holdFor(n) {
 		return true
 	}
 	for _, key := range keys {
-		if n := c.redis.waitsFor(key, write); n != 0 && c.holdFor(n) {
+		if n := c.waitsFor(key, write); n != 0 && c.holdFor(n) {
 			return true
 		}
 		if !across {
 			continue
 		}
-		if n := c.redis.waitsFor(key, false); n != 0 && c.holdFor(n) {
+		if n := c.waitsFor(key, false); n != 0 && c.holdFor(n) {
 			return true
 		}
 	}
@@ -215,7 +215,7 @@ func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
 // spans reports whether keys lie in several shards.
 func (p *processor) spans(keys [][]byte) bool {
 	for i := 1; i < len(keys); i++ {
-		if p.srv.shardOf(keys[i]) != p.srv.shardOf(keys[0]) {
+		if p.l.shardOf(keys[i]) != p.l.shardOf(keys[0]) {
 			return true
 		}
 	}
@@ -223,7 +223,7 @@ func (p *processor) spans(keys [][]byte) bool {
 }
 
 // meetsWrite reports whether an unanswered command writes one of keys.
-func (r *redisConn) meetsWrite(keys [][]byte) bool {
+func (r *conn) meetsWrite(keys [][]byte) bool {
 	for _, key := range keys {
 		if r.waitsFor(key, false) != 0 {
 			return true
@@ -234,18 +234,18 @@ func (r *redisConn) meetsWrite(keys [][]byte) bool {
 
 // readsInOrder reports whether a plan that reads can go through the log, and
 // then turns it into what does. Every row must be led here, and its size known.
-func (p *processor) readsInOrder(c *conn, x *redisPlan) bool {
+func (p *processor) readsInOrder(c *conn, x *plan) bool {
 	bytes, request := 0, 0
 	for _, key := range x.keys {
 		// What is written behind a large command may be carried out before it.
 		if request += len(key) + opBytes; request > overtakenBytes {
 			return false
 		}
-		shard := p.srv.backend.ShardOf(protocol.Slot(key))
-		if p.srv.backend.Leader(shard) != p.srv.cfg.Node {
+		shard := p.l.shardOf(key)
+		if p.l.backend.Leader(shard) != p.l.cfg.Node {
 			return false
 		}
-		n, ok := p.bytesBehind(c.redis, shard, key)
+		n, ok := p.bytesBehind(c, shard, key)
 		if bytes += n; !ok || bytes > orderedBytesMax {
 			return false
 		}
@@ -256,7 +256,7 @@ func (p *processor) readsInOrder(c *conn, x *redisPlan) bool {
 
 // bytesBehind is how many bytes the row of key has at most behind the
 // connection's unanswered commands, or false where that is not known.
-func (p *processor) bytesBehind(r *redisConn, shard int, key []byte) (n int, ok bool) {
+func (p *processor) bytesBehind(r *conn, shard int, key []byte) (n int, ok bool) {
 	bucket, tag := hashOfKey(key)
 	b := &r.order[bucket]
 	onTop := 0
@@ -275,7 +275,7 @@ func (p *processor) bytesBehind(r *redisConn, shard int, key []byte) (n int, ok 
 	default:
 		onTop = int(b.bytes &^ bytesOnTop)
 	}
-	switch row, state := p.srv.backend.ReadCached(&p.nothing, shard, key, p.now, command.NoValue); state {
+	switch row, state := p.l.backend.ReadCached(&p.nothing, shard, key, p.Now(), command.NoValue); state {
 	case command.ReadFound:
 		return int(row.ValueBytes) + onTop, true
 	case command.ReadAbsent:
@@ -286,9 +286,9 @@ func (p *processor) bytesBehind(r *redisConn, shard int, key []byte) (n int, ok 
 
 // throughLog makes the plan's reads operations of the log: one by itself,
 // several as a BATCH. bytes is what they yield at most.
-func (x *redisPlan) throughLog(bytes int) {
+func (x *plan) throughLog(bytes int) {
 	x.inOrder, x.yields = true, bytes
-	code := x.ops[0].code
+	code := x.ops[0].Code
 	if code == protocol.OpMGet {
 		code = protocol.OpGet
 	} else if len(x.ops) == 1 {
@@ -301,14 +301,14 @@ func (x *redisPlan) throughLog(bytes int) {
 
 // batchOfKeys plans one BATCH of an operation for each key whose body is the
 // key.
-func (x *redisPlan) batchOfKeys(code protocol.Opcode) {
-	x.body = append(x.body[:0], protocol.BatchNonAtomic)
+func (x *plan) batchOfKeys(code protocol.Opcode) {
+	x.body, x.at = append(x.body[:0], protocol.BatchNonAtomic), 0
 	at := x.beginOps()
 	for _, key := range x.keys {
 		op := x.beginOp(code)
 		x.body = append(x.body, key...)
-		x.endOp(op)
+		protocol.EndOp(x.body, op)
 	}
-	x.endOps(at, len(x.keys))
-	x.add(protocol.OpBatch, x.body)
+	protocol.EndOps(x.body, at, len(x.keys))
+	x.encoded(protocol.OpBatch)
 }

@@ -1,12 +1,12 @@
-package server
+package redis
 
 import (
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// redisDel plans DEL and UNLINK: Proa frees memory in the background anyway.
-func redisDel(_ *processor, x *redisPlan) {
+// cmdDel plans DEL and UNLINK: Proa frees memory in the background anyway.
+func cmdDel(_ *processor, x *plan) {
 	if !x.takeKeys(1) {
 		return
 	}
@@ -14,7 +14,7 @@ func redisDel(_ *processor, x *redisPlan) {
 	if len(x.keys) == 1 {
 		m := protocol.Delete{Key: x.keys[0]}
 		x.body = m.AppendTo(x.body)
-		x.add(protocol.OpDelete, x.body)
+		x.encoded(protocol.OpDelete)
 		return
 	}
 	x.kind = replyCount
@@ -22,9 +22,8 @@ func redisDel(_ *processor, x *redisPlan) {
 		x.many = true
 		for _, key := range x.keys {
 			m := protocol.Delete{Key: key}
-			start := len(x.body)
 			x.body = m.AppendTo(x.body)
-			x.add(protocol.OpDelete, x.body[start:])
+			x.encoded(protocol.OpDelete)
 		}
 		return
 	}
@@ -35,14 +34,14 @@ func redisDel(_ *processor, x *redisPlan) {
 		op := x.beginOp(protocol.OpDelete)
 		m := protocol.Delete{Key: key}
 		x.body = m.AppendTo(x.body)
-		x.endOp(op)
+		protocol.EndOp(x.body, op)
 	}
-	x.endOps(at, len(x.keys))
-	x.add(protocol.OpBatch, x.body)
+	protocol.EndOps(x.body, at, len(x.keys))
+	x.encoded(protocol.OpBatch)
 }
 
-// redisExists plans EXISTS and TOUCH: Proa keeps no time of access.
-func redisExists(_ *processor, x *redisPlan) {
+// cmdExists plans EXISTS and TOUCH: Proa keeps no time of access.
+func cmdExists(_ *processor, x *plan) {
 	if !x.takeKeys(1) {
 		return
 	}
@@ -50,19 +49,19 @@ func redisExists(_ *processor, x *redisPlan) {
 	x.each(protocol.OpExists)
 }
 
-func redisType(_ *processor, x *redisPlan)        { x.read(protocol.OpExists, replyType) }
-func redisTTL(_ *processor, x *redisPlan)         { x.read(protocol.OpExists, replyTTL) }
-func redisPTTL(_ *processor, x *redisPlan)        { x.read(protocol.OpExists, replyPTTL) }
-func redisExpireTime(_ *processor, x *redisPlan)  { x.read(protocol.OpExpiry, replyExpireTime) }
-func redisPExpireTime(_ *processor, x *redisPlan) { x.read(protocol.OpExpiry, replyPExpireTime) }
+func cmdType(_ *processor, x *plan)        { x.read(protocol.OpExists, replyType) }
+func cmdTTL(_ *processor, x *plan)         { x.read(protocol.OpExists, replyTTL) }
+func cmdPTTL(_ *processor, x *plan)        { x.read(protocol.OpExists, replyPTTL) }
+func cmdExpireTime(_ *processor, x *plan)  { x.read(protocol.OpExpiry, replyExpireTime) }
+func cmdPExpireTime(_ *processor, x *plan) { x.read(protocol.OpExpiry, replyPExpireTime) }
 
-func redisExpire(_ *processor, x *redisPlan)    { x.expire(1000, false) }
-func redisPExpire(_ *processor, x *redisPlan)   { x.expire(1, false) }
-func redisExpireAt(_ *processor, x *redisPlan)  { x.expire(1000, true) }
-func redisPExpireAt(_ *processor, x *redisPlan) { x.expire(1, true) }
+func cmdExpire(_ *processor, x *plan)    { x.expire(1000, false) }
+func cmdPExpire(_ *processor, x *plan)   { x.expire(1, false) }
+func cmdExpireAt(_ *processor, x *plan)  { x.expire(1000, true) }
+func cmdPExpireAt(_ *processor, x *plan) { x.expire(1, true) }
 
 // expire plans EXPIRE and its kin.
-func (x *redisPlan) expire(unit int64, absolute bool) {
+func (x *plan) expire(unit int64, absolute bool) {
 	m := protocol.SetExpiry{Key: x.args[1]}
 	for _, a := range x.args[3:] {
 		switch {
@@ -104,27 +103,26 @@ func (x *redisPlan) expire(unit int64, absolute bool) {
 	x.setExpiry(&m, replyBool)
 }
 
-func redisPersist(_ *processor, x *redisPlan) {
+func cmdPersist(_ *processor, x *plan) {
 	x.setExpiry(&protocol.SetExpiry{Flags: protocol.ExpiryRemove | protocol.ExpiryIfSome, Key: x.args[1]}, replyBool)
 }
 
-func redisRename(_ *processor, x *redisPlan) { x.rename(0, replyRenamed) }
+func cmdRename(_ *processor, x *plan) { x.rename(0, replyRenamed) }
 
-func redisRenameNX(_ *processor, x *redisPlan) { x.rename(protocol.RenameIfAbsent, replyRenamedNX) }
+func cmdRenameNX(_ *processor, x *plan) { x.rename(protocol.RenameIfAbsent, replyRenamedNX) }
 
 // rename plans a RENAME of the key in argument 1 to that in argument 2.
-func (x *redisPlan) rename(flags protocol.RenameFlags, kind replyKind) {
+func (x *plan) rename(flags protocol.RenameFlags, kind replyKind) {
 	if !x.takeKey(1) || !x.takeKey(2) {
 		return
 	}
 	x.kind, x.write, x.unbounded = kind, true, true
 	m := protocol.Rename{Flags: flags, Source: x.args[1], Destination: x.args[2]}
-	start := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpRename, x.body[start:])
+	x.encoded(protocol.OpRename)
 }
 
-func redisCopy(_ *processor, x *redisPlan) {
+func cmdCopy(_ *processor, x *plan) {
 	flags := protocol.RenameKeepSource | protocol.RenameIfAbsent
 	for i := 3; i < len(x.args); i++ {
 		switch {
@@ -152,7 +150,7 @@ func redisCopy(_ *processor, x *redisPlan) {
 	x.rename(flags, replyBool)
 }
 
-func redisObjectEncoding(_ *processor, x *redisPlan) {
+func cmdObjectEncoding(_ *processor, x *plan) {
 	// One byte more than is embedded tells that the value is not.
 	x.readPart(2, 0, embeddedBytesMax, replyEncoding, replyPartEncoding)
 }

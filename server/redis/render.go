@@ -1,8 +1,9 @@
-package server
+package redis
 
 import (
 	"bytes"
-	"encoding/binary"
+	"fmt"
+	"math"
 	"strconv"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -53,11 +54,9 @@ const (
 // already. No native connection ever sees one.
 const verbatimCode = 0xff
 
-// render turns native frames, which are all whole, into RESP, in the order of
-// the commands. It returns nil where there is nothing to send yet. Only the
-// thread that is about to write c's output calls it.
-func (c *conn) render(native *bufpool.Buffer) *bufpool.Buffer {
-	r := c.redis
+// Render turns native frames into RESP, in the order of the commands.
+func (c *conn) Render(native *bufpool.Buffer) *bufpool.Buffer {
+	r := c
 	out := bufpool.Get(len(native.B))
 	head := r.head.Load()
 	for b := native.B; len(b) > 0; {
@@ -70,7 +69,7 @@ func (c *conn) render(native *bufpool.Buffer) *bufpool.Buffer {
 		}
 		s := r.slot(number)
 		switch {
-		case s.kind == replyWalk && frames[5] != verbatimCode:
+		case s.kind == replyWalk && !isVerbatim(frames):
 			r.keep(s, frames)
 			if whole {
 				r.page.Store(true)
@@ -101,34 +100,63 @@ func (c *conn) render(native *bufpool.Buffer) *bufpool.Buffer {
 	return out
 }
 
+// isVerbatim reports whether an answer is RESP already.
+func isVerbatim(frames []byte) bool {
+	f, _ := ownFrame(frames)
+	return f.Code == verbatimCode
+}
+
 // answerAt returns the extent of the frames at the front of b that belong to
 // one answer, and whether the last of them ends it.
 func answerAt(b []byte) (id uint64, size int, whole bool) {
-	id = binary.LittleEndian.Uint64(b[8:])
-	for size < len(b) && binary.LittleEndian.Uint64(b[size+8:]) == id {
-		more := protocol.Flags(binary.LittleEndian.Uint16(b[size+6:]))&protocol.FlagMore != 0
-		size += int(binary.LittleEndian.Uint32(b[size:]))
-		if !more {
+	for size < len(b) {
+		f, n := ownFrame(b[size:])
+		if size > 0 && f.ID != id {
+			break
+		}
+		id = f.ID
+		size += n
+		if f.Flags&protocol.FlagMore == 0 {
 			return id, size, true
 		}
 	}
 	return id, size, false
 }
 
+// ownFrame returns the frame at the front of b, which the server has made, and
+// its size.
+func ownFrame(b []byte) (f protocol.Frame, size int) {
+	f, size, _, err := protocol.Next(b, math.MaxUint32)
+	if err != nil || size == 0 {
+		panic(fmt.Sprintf("redis: a frame of the server's own is malformed: %v", err))
+	}
+	return f, size
+}
+
 // frameAt returns the status and the body of the first frame of frames, and the
 // rest.
 func frameAt(frames []byte) (status protocol.Status, body, rest []byte) {
-	n := binary.LittleEndian.Uint32(frames)
-	status = protocol.Status(frames[5])
-	body, rest = frames[protocol.HeaderBytes:n], frames[n:]
-	if protocol.Flags(frames[6])&protocol.FlagExtensions != 0 {
-		body = body[2+int(binary.LittleEndian.Uint16(body)):]
+	f, n := ownFrame(frames)
+	return protocol.Status(f.Code), f.Body, frames[n:]
+}
+
+// listOf returns the outcomes in the answer to a BATCH, for nextResult.
+func listOf(body []byte) (list []byte, ok bool) {
+	_, list, err := protocol.NextCount(body)
+	return list, err == nil
+}
+
+// txnReply returns whether the comparisons of a TXN held, and the outcomes.
+func txnReply(body []byte) (succeeded bool, list []byte, ok bool) {
+	if len(body) == 0 {
+		return false, nil, false
 	}
-	return status, body, rest
+	list, ok = listOf(body[1:])
+	return body[0]&1 != 0, list, ok
 }
 
 // reply appends the reply to a command of which frames is the whole answer.
-func (s *redisSlot) reply(out *bufpool.Buffer, frames []byte) {
+func (s *slot) reply(out *bufpool.Buffer, frames []byte) {
 	shape := replyShape{kind: s.kind, proto: int(s.proto), write: s.write, a: s.a, b: s.b}
 	status, body, _ := frameAt(frames)
 	switch {
@@ -147,7 +175,7 @@ func (s *redisSlot) reply(out *bufpool.Buffer, frames []byte) {
 	case s.kind == replySucceeded:
 		shape.succeeded(out, status, body)
 	case s.kind == replyWatch:
-		s.more.(*redisWatch).take(out, &shape, frames)
+		s.more.(*watch).take(out, &shape, frames)
 	case s.kind == replyExec:
 		s.more.(*execution).reply(out, &shape, status, body)
 	default:
@@ -378,15 +406,12 @@ func nextResult(list *[]byte) (status protocol.Status, body []byte, ok, malforme
 	if len(b) == 0 {
 		return 0, nil, false, false
 	}
-	if len(b) < 5 {
-		return 0, nil, false, true
+	var r protocol.OpResult
+	if b, err := r.Next(b); err == nil {
+		*list = b
+		return r.Status, r.Body, true, false
 	}
-	n := uint64(binary.LittleEndian.Uint32(b[1:]))
-	if n > uint64(len(b)-5) {
-		return 0, nil, false, true
-	}
-	*list = b[5+n:]
-	return protocol.Status(b[0]), b[5 : 5+n], true, false
+	return 0, nil, false, true
 }
 
 // summarise appends the reply to a command of several parts that tells how many
@@ -395,11 +420,12 @@ func (x *replyShape) summarise(out *bufpool.Buffer, frames []byte) {
 	o := outcomes{frames: frames}
 	status, body, _ := frameAt(frames)
 	if x.b == inBatch {
-		if status != protocol.StatusOK || len(body) < 4 {
+		list, ok := listOf(body)
+		if status != protocol.StatusOK || !ok {
 			x.fail(out, status, body)
 			return
 		}
-		o = outcomes{list: body[4:], batch: true}
+		o = outcomes{list: list, batch: true}
 	}
 	t := total{}
 	for {
@@ -460,8 +486,8 @@ func (x *replyShape) values(out *bufpool.Buffer, frames []byte) {
 		status, body, rest := frameAt(frames)
 		frames = rest
 		n := int64(-1)
-		if x.b == inBatch && status == protocol.StatusOK && len(body) >= 4 {
-			status, body, n = x.rowsOfBatch(out, body[4:])
+		if list, ok := listOf(body); ok && x.b == inBatch && status == protocol.StatusOK {
+			status, body, n = x.rowsOfBatch(out, list)
 		} else if status == protocol.StatusOK {
 			n = x.rowsOfMGet(out, body)
 		}
@@ -485,12 +511,13 @@ func (x *replyShape) values(out *bufpool.Buffer, frames []byte) {
 // many they are; -1 if it makes no sense.
 func (x *replyShape) rowsOfMGet(out *bufpool.Buffer, body []byte) (count int64) {
 	for len(body) > 0 {
-		value, found, size := mgetRowAt(body)
-		if size == 0 {
+		var row protocol.MGetRow
+		rest, err := row.Next(body)
+		if err != nil {
 			return -1
 		}
-		body = body[size:]
-		x.value(out, value, found)
+		body = rest
+		x.value(out, row.Value, row.Status == protocol.StatusOK)
 		count++
 	}
 	return count
@@ -527,32 +554,20 @@ func (x *replyShape) value(out *bufpool.Buffer, value []byte, found bool) {
 	}
 }
 
-// mgetRowAt reads the row at the front of an MGET's answer; size is 0 where
-// there is none.
-func mgetRowAt(b []byte) (value []byte, found bool, size int) {
-	if protocol.Status(b[0]) != protocol.StatusOK {
-		return nil, false, 1
-	}
-	if len(b) < mgetRowBytes {
-		return nil, false, 0
-	}
-	n := uint64(binary.LittleEndian.Uint32(b[mgetRowBytes-4:]))
-	if n > uint64(len(b)-mgetRowBytes) {
-		return nil, false, 0
-	}
-	size = mgetRowBytes + int(n)
-	return b[mgetRowBytes:size], true, size
-}
-
 // succeeded appends whether the comparisons of a TXN held and its writes, of
 // which each then has to have been carried out, are done.
 func (x *replyShape) succeeded(out *bufpool.Buffer, status protocol.Status, body []byte) {
-	if status != protocol.StatusOK || len(body) < 5 {
+	succeeded, _, ok := txnReply(body)
+	if status != protocol.StatusOK || !ok {
 		x.fail(out, status, body)
 		return
 	}
 	out.Grow(replyBytes)
-	out.B = append(out.B, ':', '0'+body[0]&1, '\r', '\n')
+	n := int64(0)
+	if succeeded {
+		n = 1
+	}
+	out.B = resp.AppendInt(out.B, n)
 }
 
 // fail appends the error for a command that has none of its results. body is an
@@ -605,23 +620,18 @@ func (x *replyShape) errorText(status protocol.Status, message string) string {
 	return "ERR " + message
 }
 
-// appendVerbatim appends the door's own answer to a command as a frame. c.mu must
-// be held.
-func (c *conn) appendVerbatim(id uint64, reply []byte) {
+// countError counts a reply of the listener's own, if it is an error.
+func (l *Listener) countError(reply []byte) {
 	if len(reply) > 0 && reply[0] == '-' {
-		c.srv.counters.errors.add(doorStatus(reply[1:]))
+		l.srv.CountError(statusOf(reply[1:]))
 	}
-	c.appendReady(id, reply)
 }
 
-// appendReady is appendVerbatim for what does not count as an error, or has been
-// counted.
-func (c *conn) appendReady(id uint64, reply []byte) {
-	out := c.output()
-	out.Grow(protocol.HeaderBytes + len(reply))
-	start := len(out.B)
-	b := protocol.Begin(out.B, verbatimCode, protocol.FlagReply, id)
-	out.B = protocol.End(append(b, reply...), start)
+// appendVerbatim appends a frame with a reply as it stands.
+func appendVerbatim(dst []byte, id uint64, reply []byte) []byte {
+	start := len(dst)
+	b := protocol.Begin(dst, verbatimCode, protocol.FlagReply, id)
+	return protocol.End(append(b, reply...), start)
 }
 
 // itoa appends a decimal number; short for the door's own texts.
@@ -629,9 +639,9 @@ func itoa[T ~int | ~int64 | ~uint64 | ~uint32](dst []byte, n T) []byte {
 	return strconv.AppendInt(dst, int64(n), 10)
 }
 
-// doorStatuses are the statuses under which errors of the door's own are
+// errorStatuses are the statuses under which errors of the door's own are
 // counted, by how they begin; any other is a BAD_REQUEST.
-var doorStatuses = [...]struct {
+var errorStatuses = [...]struct {
 	prefix string
 	status protocol.Status
 }{
@@ -639,9 +649,9 @@ var doorStatuses = [...]struct {
 	{"TRYAGAIN ", protocol.StatusBusy}, {"ERR unknown command", protocol.StatusUnsupported},
 }
 
-func doorStatus(text []byte) protocol.Status {
-	for i := range doorStatuses {
-		if d := &doorStatuses[i]; bytes.HasPrefix(text, []byte(d.prefix)) {
+func statusOf(text []byte) protocol.Status {
+	for i := range errorStatuses {
+		if d := &errorStatuses[i]; bytes.HasPrefix(text, []byte(d.prefix)) {
 			return d.status
 		}
 	}

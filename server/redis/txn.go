@@ -1,17 +1,17 @@
-package server
+package redis
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// redisTxn holds the commands between MULTI and EXEC.
-type redisTxn struct {
+// txn holds the commands between MULTI and EXEC.
+type txn struct {
 	queue  []queuedCommand
 	words  int
 	bytes  int  // of the words, counted among the input of all connections
@@ -44,27 +44,23 @@ func cloneArgs(args [][]byte) [][]byte {
 
 // keepArgs accounts for arguments that are kept beyond their command, or
 // returns false where there is no room for them.
-func (s *Server) keepArgs(args [][]byte) (size int, ok bool) {
+func (l *Listener) keepArgs(args [][]byte) (size int, ok bool) {
 	for _, a := range args {
 		size += len(a) + queuedOverhead
 	}
-	if s.inputBytes.Add(int64(size)) > s.admission.inputMax {
-		s.inputBytes.Add(-int64(size))
-		return 0, false
-	}
-	return size, true
+	return size, l.srv.ClaimInput(size)
 }
 
 // queue keeps a command until EXEC.
-func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
-	r := c.redis
+func (p *processor) queue(c *conn, x *plan, h *handler) {
+	r := c
 	t := r.txn
 	if text := p.whyNotQueued(c, x, h); text != "" {
 		t.broken = true
 		p.answerError(c, text)
 		return
 	}
-	size, ok := p.srv.keepArgs(x.args)
+	size, ok := p.l.keepArgs(x.args)
 	if !ok {
 		t.broken = true
 		p.answerError(c, "ERR too much memory is used by unfinished transactions; try again")
@@ -78,14 +74,14 @@ func (p *processor) queue(c *conn, x *redisPlan, h *redisHandler) {
 	p.answer(c, append(x.reply, "+QUEUED\r\n"...))
 }
 
-func (p *processor) whyNotQueued(c *conn, x *redisPlan, h *redisHandler) string {
-	t := c.redis.txn
+func (p *processor) whyNotQueued(c *conn, x *plan, h *handler) string {
+	t := c.txn
 	if h.translate == nil {
 		return "ERR " + x.cmd.Name + " is not available inside MULTI"
 	}
 	if x.cmd.Name == "select" {
-		redisSelect(p, x)
-		if x.c.refused {
+		cmdSelect(p, x)
+		if x.c.Stopped() {
 			return string(x.reply[1 : len(x.reply)-2])
 		}
 		x.reply = x.reply[:0]
@@ -93,10 +89,10 @@ func (p *processor) whyNotQueued(c *conn, x *redisPlan, h *redisHandler) string 
 	if len(t.queue) == protocol.OpsMax {
 		return "ERR too many commands in one transaction, at most 10000 are allowed"
 	}
-	if t.bytes+len(x.args)*queuedOverhead > 2*int(p.srv.cfg.FrameBytesMax) {
+	if t.bytes+len(x.args)*queuedOverhead > 2*int(p.l.cfg.FrameBytesMax) {
 		return "ERR the transaction is too large"
 	}
-	if p.srv.cfg.RedisRedirect {
+	if p.l.redirect {
 		keys := appendKeys(x.keys, x.cmd, x.args)
 		x.keys = keys[:0]
 		text, _ := p.redirect(c, keys, true)
@@ -114,20 +110,20 @@ func appendKeys(dst [][]byte, cmd *resp.Command, args [][]byte) [][]byte {
 	return dst
 }
 
-func redisMulti(p *processor, c *conn, x *redisPlan) bool {
-	if c.redis.txn != nil {
+func cmdMulti(p *processor, c *conn, x *plan) bool {
+	if c.txn != nil {
 		p.answerError(c, resp.ErrNestedMulti)
 		return false
 	}
-	c.redis.txn = &redisTxn{}
-	c.redis.info.multi.Store(0)
+	c.txn = &txn{}
+	c.info.multi.Store(0)
 	x.ok()
 	p.answer(c, x.reply)
 	return false
 }
 
-func redisDiscard(p *processor, c *conn, x *redisPlan) bool {
-	if c.redis.txn == nil {
+func cmdDiscard(p *processor, c *conn, x *plan) bool {
+	if c.txn == nil {
 		p.answerError(c, resp.ErrDiscardWithoutMulti)
 		return false
 	}
@@ -140,22 +136,22 @@ func redisDiscard(p *processor, c *conn, x *redisPlan) bool {
 // endTransaction forgets the queue and the watched keys. Only the reader calls
 // it.
 func (c *conn) endTransaction() {
-	r := c.redis
+	r := c
 	if r.txn != nil {
-		c.srv.inputBytes.Add(-int64(r.txn.bytes))
+		c.l.srv.CountInput(-r.txn.bytes)
 		r.txn = nil
 		r.info.multi.Store(-1)
 		r.info.queued.Store(0)
 	}
 	for _, w := range r.watches {
-		c.srv.inputBytes.Add(-int64(w.bytes))
+		c.l.srv.CountInput(-w.bytes)
 	}
 	r.watches = nil
 }
 
-// redisWatch is one WATCH command. What it has seen, and failed, are the
+// watch is one WATCH command. What it has seen, and failed, are the
 // renderer's until the command is answered, and the reader's after that.
-type redisWatch struct {
+type watch struct {
 	keys   [][]byte
 	bytes  int    // counted among the input of all connections
 	number uint64 // of its slot; 0: it has none
@@ -163,8 +159,8 @@ type redisWatch struct {
 	failed bool // it was answered with an error
 }
 
-func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
-	r := c.redis
+func cmdWatch(p *processor, c *conn, x *plan) bool {
+	r := c
 	if r.txn != nil {
 		p.answerError(c, resp.ErrWatchInsideMulti)
 		return false
@@ -182,7 +178,7 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 		p.answer(c, x.reply)
 		return false
 	}
-	if p.srv.cfg.RedisRedirect {
+	if p.l.redirect {
 		if to, _ := p.redirect(c, x.keys, true); to != "" {
 			p.answerError(c, to)
 			return false
@@ -195,12 +191,12 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 		x.watchThroughLog()
 		return p.launch(c, x, nil, false)
 	}
-	size, ok := p.srv.keepArgs(x.keys)
+	size, ok := p.l.keepArgs(x.keys)
 	if !ok {
 		p.answerError(c, "ERR too much memory is used by unfinished transactions; try again")
 		return false
 	}
-	w := &redisWatch{keys: cloneArgs(x.keys), bytes: size, seen: make([]protocol.WatchReply, len(x.keys))}
+	w := &watch{keys: cloneArgs(x.keys), bytes: size, seen: make([]protocol.WatchReply, len(x.keys))}
 	r.watches = append(r.watches, w)
 	if p.watchHere(w) {
 		x.ok()
@@ -214,12 +210,12 @@ func redisWatchKeys(p *processor, c *conn, x *redisPlan) bool {
 
 // watchHere notes the versions of the keys if all of them exist and can be
 // looked at here and now.
-func (p *processor) watchHere(w *redisWatch) bool {
-	if p.srv.draining.Load() {
+func (p *processor) watchHere(w *watch) bool {
+	if p.l.srv.Draining() {
 		return false
 	}
 	for i, key := range w.keys {
-		row, state := p.srv.backend.ReadCached(&p.nothing, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, command.NoValue)
+		row, state := p.l.backend.ReadCached(&p.nothing, p.l.shardOf(key), key, p.Now(), command.NoValue)
 		if state != command.ReadFound {
 			return false
 		}
@@ -230,7 +226,7 @@ func (p *processor) watchHere(w *redisWatch) bool {
 
 // watchThroughLog plans a WATCH for each key, behind the connection's writes: an
 // absent key has no version, and what stands for it is kept from then on.
-func (x *redisPlan) watchThroughLog() {
+func (x *plan) watchThroughLog() {
 	x.inOrder = true
 	if len(x.keys) == 1 {
 		x.add(protocol.OpWatch, x.keys[0])
@@ -241,11 +237,11 @@ func (x *redisPlan) watchThroughLog() {
 }
 
 // take notes what was seen of the keys and appends the reply.
-func (w *redisWatch) take(out *bufpool.Buffer, x *replyShape, frames []byte) {
+func (w *watch) take(out *bufpool.Buffer, x *replyShape, frames []byte) {
 	o := outcomes{frames: frames}
 	status, body, _ := frameAt(frames)
-	if x.b == inBatch && status == protocol.StatusOK && len(body) >= 4 {
-		o = outcomes{list: body[4:], batch: true}
+	if list, ok := listOf(body); ok && x.b == inBatch && status == protocol.StatusOK {
+		o = outcomes{list: list, batch: true}
 	}
 	for i := range w.seen {
 		status, body, ok, _ := o.next()
@@ -258,7 +254,7 @@ func (w *redisWatch) take(out *bufpool.Buffer, x *replyShape, frames []byte) {
 	out.Append([]byte("+OK\r\n"))
 }
 
-func redisUnwatch(_ *processor, x *redisPlan) {
+func cmdUnwatch(_ *processor, x *plan) {
 	if !x.inTxn {
 		x.c.endTransaction()
 	}
@@ -276,8 +272,8 @@ type executionItem struct {
 	reply []byte // where there are none
 }
 
-func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {
-	r := c.redis
+func cmdExec(p *processor, c *conn, x *plan) (held bool) {
+	r := c
 	if r.txn == nil {
 		p.answerError(c, resp.ErrExecWithoutMulti)
 		return false
@@ -307,8 +303,9 @@ func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {
 	if p.execute(c, x, keys) {
 		return true
 	}
-	if r.txn.bytes > largeBytes {
-		p.forget() // the request that was made of it
+	if r.txn.bytes > server.LargeBytes {
+		p.Forget() // the request that was made of it
+		p.plan = plan{}
 	}
 	c.endTransaction()
 	return false
@@ -316,8 +313,8 @@ func redisExec(p *processor, c *conn, x *redisPlan) (held bool) {
 
 // execute turns the queued commands into one TXN, or returns true if that has
 // to be tried again.
-func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
-	r := c.redis
+func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
+	r := c
 	var m protocol.Txn
 	for _, w := range r.watches {
 		for i, key := range w.keys {
@@ -330,14 +327,11 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 	}
 	e := &execution{items: make([]executionItem, 0, len(r.txn.queue))}
 	ready := 0 // bytes of replies that are there already
-	// Comparisons and two empty lists; the operations are written over those.
-	body := m.AppendTo(nil)
-	body = body[:len(body)-8]
-	countAt, count := len(body), 0
-	body = append(body, 0, 0, 0, 0)
+	body, at := protocol.BeginOps(m.AppendCompares(nil))
+	count := 0
 	for _, q := range r.txn.queue {
 		x.reset(c, q.cmd, q.args, true)
-		redisHandlers[q.cmd.ID].translate(p, x)
+		handlers[q.cmd.ID].translate(p, x)
 		item := executionItem{many: x.many, ops: len(x.ops)}
 		item.shape = replyShape{kind: x.kind, proto: x.proto(), write: true, a: x.a, b: x.b}
 		if len(x.ops) == 0 {
@@ -346,20 +340,22 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 		}
 		e.items = append(e.items, item)
 		for _, op := range x.ops {
-			body = binary.LittleEndian.AppendUint32(append(body, byte(op.code)), uint32(len(op.body)))
-			body = append(body, op.body...)
+			var at int
+			body, at = protocol.BeginOp(body, op.Code)
+			body = append(body, op.Body...)
+			protocol.EndOp(body, at)
 			count++
 		}
 	}
-	binary.LittleEndian.PutUint32(body[countAt:], uint32(count))
-	body = append(body, 0, 0, 0, 0)
+	protocol.EndOps(body, at, count)
+	body, _ = protocol.BeginOps(body) // of the alternative, which is empty
 	x.reset(c, x.cmd, nil, false)
-	if p.crowded(c, ready) {
+	if p.Crowded(c.Conn, ready) {
 		p.answerError(c, errCrowded) // nothing has been done
 		return false
 	}
 	if count == 0 && len(m.Compares) == 0 {
-		out := bufpool.Get(outputSize)
+		out := bufpool.Get(ready + replyBytes)
 		e.replies(out, &replyShape{proto: x.proto()}, nil)
 		p.answer(c, out.B)
 		out.Release()
@@ -372,16 +368,18 @@ func (p *processor) execute(c *conn, x *redisPlan, keys [][]byte) (held bool) {
 
 // reply appends the reply to EXEC.
 func (e *execution) reply(out *bufpool.Buffer, x *replyShape, status protocol.Status, body []byte) {
-	switch {
-	case status != protocol.StatusOK:
+	if status != protocol.StatusOK {
 		x.fail(out, status, body)
-	case len(body) < 5:
+		return
+	}
+	switch succeeded, list, ok := txnReply(body); {
+	case !ok:
 		out.Append([]byte("-" + errMalformedAnswer + "\r\n"))
-	case body[0] == 0:
+	case !succeeded:
 		out.Grow(replyBytes)
 		out.B = resp.AppendNullArray(out.B, x.proto)
 	default:
-		e.replies(out, x, body[5:])
+		e.replies(out, x, list)
 	}
 }
 

@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"slices"
@@ -25,38 +25,38 @@ import (
 // Rejected: a view for each connection, by whether it has asked for the cluster.
 // Client libraries ask on one connection and scan on others.
 
-// redisRange is a range of slots with their master and its replicas.
-type redisRange struct {
+// slotRange is a range of slots with their master and its replicas.
+type slotRange struct {
 	first, last uint16
 	master      *command.Member
 	replicas    []*command.Member
 }
 
 // nodes are the master and then the replicas.
-func (r *redisRange) nodes() []*command.Member {
+func (r *slotRange) nodes() []*command.Member {
 	return append([]*command.Member{r.master}, r.replicas...)
 }
 
-// redisRanges are the ranges of all slots, in order. Neighbours differ.
-func (s *Server) redisRanges(t *command.Topology) []redisRange {
-	if !s.cfg.RedisRedirect {
-		self := member(t, s.cfg.Node)
+// ranges are the ranges of all slots, in order. Neighbours differ.
+func (l *Listener) ranges(t *command.Topology) []slotRange {
+	if !l.redirect {
+		self := member(t, l.cfg.Node)
 		if self == nil || self.Redis == "" {
 			return nil
 		}
-		all := redisRange{last: protocol.Slots - 1, master: self}
+		all := slotRange{last: protocol.Slots - 1, master: self}
 		for i := range t.Nodes {
 			if n := &t.Nodes[i]; n != self && n.Redis != "" {
 				all.replicas = append(all.replicas, n)
 			}
 		}
-		return []redisRange{all}
+		return []slotRange{all}
 	}
 	masters := make([]*command.Member, len(t.Shards))
 	for i := range t.Shards {
 		masters[i] = masterOf(t, &t.Shards[i])
 	}
-	var ranges []redisRange
+	var ranges []slotRange
 	for i := range t.Shards {
 		if masters[i] == nil {
 			continue
@@ -68,10 +68,10 @@ func (s *Server) redisRanges(t *command.Topology) []redisRange {
 			}
 		}
 		for _, slots := range t.Shards[i].Slots {
-			ranges = append(ranges, redisRange{slots[0], slots[1], masters[i], replicas})
+			ranges = append(ranges, slotRange{slots[0], slots[1], masters[i], replicas})
 		}
 	}
-	slices.SortFunc(ranges, func(a, b redisRange) int { return int(a.first) - int(b.first) })
+	slices.SortFunc(ranges, func(a, b slotRange) int { return int(a.first) - int(b.first) })
 	return mergeRanges(ranges)
 }
 
@@ -94,7 +94,7 @@ func masterOf(t *command.Topology, shard *command.ShardRoute) *command.Member {
 }
 
 // mergeRanges makes one range of neighbours that have the same nodes.
-func mergeRanges(ranges []redisRange) []redisRange {
+func mergeRanges(ranges []slotRange) []slotRange {
 	merged := ranges[:0]
 	for _, r := range ranges {
 		if n := len(merged); n > 0 {
@@ -109,15 +109,15 @@ func mergeRanges(ranges []redisRange) []redisRange {
 	return merged
 }
 
-// redisShards are the shards whose keys this node answers for to clients that
+// shards are the shards whose keys this node answers for to clients that
 // ask for all keys; false: those of all shards.
-func (s *Server) redisShards() (shards []uint16, confined bool) {
-	if !s.cfg.RedisRedirect {
+func (l *Listener) shards() (shards []uint16, confined bool) {
+	if !l.redirect {
 		return nil, false
 	}
-	t := s.topology()
+	t := l.topology()
 	for i := range t.Shards {
-		if m := masterOf(&t, &t.Shards[i]); m != nil && m.ID == s.cfg.Node {
+		if m := masterOf(&t, &t.Shards[i]); m != nil && m.ID == l.cfg.Node {
 			shards = append(shards, uint16(i))
 		}
 	}

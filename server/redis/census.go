@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"context"
@@ -39,22 +39,20 @@ const (
 
 // keyCount returns the latest count of the keys that clients of the Redis protocol
 // are told of here, and has them counted again if it is time to.
-func (s *Server) keyCount() keyCount {
-	c := &s.census
+func (l *Listener) keyCount() keyCount {
+	c := &l.census
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.running && time.Now().After(c.next) && s.upstreams.begin(1) {
-		c.running = true
-		go s.takeCensus()
+	if !c.running && time.Now().After(c.next) {
+		c.running = l.srv.Go(l.takeCensus)
 	}
 	return c.last
 }
 
-func (s *Server) takeCensus() {
-	defer s.upstreams.running.Done()
+func (l *Listener) takeCensus(ctx context.Context) {
 	start := time.Now()
-	n, ok := s.countKeys(s.upstreams.ctx)
-	c := &s.census
+	n, ok := l.countKeys(ctx)
+	c := &l.census
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.running, c.next = false, time.Now().Add(max(censusPause, censusShare*time.Since(start)))
@@ -66,17 +64,17 @@ func (s *Server) takeCensus() {
 // countKeys counts what the replicas here have. Shards without one count as much
 // as the others do on average. It returns false where there is nothing to count,
 // or ctx has ended.
-func (s *Server) countKeys(ctx context.Context) (keyCount, bool) {
-	shards, confined := s.redisShards()
+func (l *Listener) countKeys(ctx context.Context) (keyCount, bool) {
+	shards, confined := l.shards()
 	if !confined {
-		for shard := range s.backend.Shards() {
+		for shard := range l.backend.Shards() {
 			shards = append(shards, uint16(shard))
 		}
 	}
 	var n keyCount
 	counted := int64(0)
 	for _, shard := range shards {
-		part, err := s.countShard(ctx, int(shard), censusRows)
+		part, err := l.countShard(ctx, int(shard), censusRows)
 		if ctx.Err() != nil {
 			return keyCount{}, false
 		}
@@ -95,12 +93,12 @@ func (s *Server) countKeys(ctx context.Context) (keyCount, bool) {
 }
 
 // countShard counts the keys of a shard, so many with each scan. ttl is a sum.
-func (s *Server) countShard(ctx context.Context, shard, rows int) (n keyCount, err error) {
+func (l *Listener) countShard(ctx context.Context, shard, rows int) (n keyCount, err error) {
 	scan := command.Scan{Shards: []int{shard}, Local: true, KeysOnly: true}
 	for more := true; more && err == nil && ctx.Err() == nil; {
 		left := rows
 		more = false
-		err = s.backend.Scan(&scan, func(key, _ []byte, row command.Row) bool {
+		err = l.backend.Scan(&scan, func(key, _ []byte, row command.Row) bool {
 			n.keys++
 			if row.TTLMillis != 0 {
 				n.expires++

@@ -1,9 +1,8 @@
-package server
+package redis
 
 import (
 	"fmt"
 	"strconv"
-	"sync"
 
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
@@ -15,8 +14,8 @@ import (
 // and in the row cache.
 const rowOverheadBytes = 64
 
-// redisMemoryUsage plans MEMORY USAGE: what a row takes, however many samples.
-func redisMemoryUsage(_ *processor, x *redisPlan) {
+// cmdMemoryUsage plans MEMORY USAGE: what a row takes, however many samples.
+func cmdMemoryUsage(_ *processor, x *plan) {
 	for i := 3; i < len(x.args); i += 2 {
 		if !isWord(x.args[i], "samples") || i+1 == len(x.args) {
 			x.fail(resp.ErrSyntax)
@@ -37,33 +36,33 @@ func redisMemoryUsage(_ *processor, x *redisPlan) {
 
 // about plans a reply that depends only on whether the key in argument 2 is
 // there.
-func (x *redisPlan) about(kind replyKind) {
+func (x *plan) about(kind replyKind) {
 	if x.takeKey(2) {
 		x.kind = kind
 		x.add(protocol.OpExists, x.args[2])
 	}
 }
 
-// redisObjectFreq plans OBJECT FREQ: as in a Redis that evicts nothing.
-func redisObjectFreq(_ *processor, x *redisPlan) { x.about(replyFrequency) }
+// cmdObjectFreq plans OBJECT FREQ: as in a Redis that evicts nothing.
+func cmdObjectFreq(_ *processor, x *plan) { x.about(replyFrequency) }
 
-// redisObjectIdleTime plans OBJECT IDLETIME: Proa keeps no time of access.
-func redisObjectIdleTime(_ *processor, x *redisPlan) { x.about(replyIdleTime) }
+// cmdObjectIdleTime plans OBJECT IDLETIME: Proa keeps no time of access.
+func cmdObjectIdleTime(_ *processor, x *plan) { x.about(replyIdleTime) }
 
-func redisObjectRefCount(_ *processor, x *redisPlan) { x.about(replyRefCount) }
+func cmdObjectRefCount(_ *processor, x *plan) { x.about(replyRefCount) }
 
-// redisRole answers as a master without replicas: what replicas have is for
+// cmdRole answers as a master without replicas: what replicas have is for
 // Proa to know.
-func redisRole(_ *processor, x *redisPlan) {
+func cmdRole(_ *processor, x *plan) {
 	x.reply = resp.AppendArray(x.reply, 3)
 	x.reply = resp.AppendBulk(x.reply, "master")
 	x.reply = resp.AppendInt(x.reply, 0)
 	x.reply = resp.AppendArray(x.reply, 0)
 }
 
-// redisCommandList answers COMMAND LIST with the names that a filter lets
+// cmdCommandList answers COMMAND LIST with the names that a filter lets
 // through.
-func redisCommandList(_ *processor, x *redisPlan) {
+func cmdCommandList(_ *processor, x *plan) {
 	lets := func(*resp.Command) bool { return true }
 	if len(x.args) > 2 {
 		if len(x.args) != 5 || !isWord(x.args[2], "filterby") {
@@ -98,7 +97,7 @@ func redisCommandList(_ *processor, x *redisPlan) {
 }
 
 // commandWithKeys finds the command in args, which has to have keys.
-func (x *redisPlan) commandWithKeys(args [][]byte) *resp.Command {
+func (x *plan) commandWithKeys(args [][]byte) *resp.Command {
 	cmd := resp.Lookup(args[0])
 	if cmd != nil && cmd.Subcommands != nil && len(args) > 1 {
 		cmd = cmd.Subcommand(args[1])
@@ -116,7 +115,7 @@ func (x *redisPlan) commandWithKeys(args [][]byte) *resp.Command {
 	return nil
 }
 
-func redisCommandGetKeys(_ *processor, x *redisPlan) {
+func cmdCommandGetKeys(_ *processor, x *plan) {
 	args := x.args[2:]
 	cmd := x.commandWithKeys(args)
 	if cmd == nil {
@@ -129,7 +128,7 @@ func redisCommandGetKeys(_ *processor, x *redisPlan) {
 	}
 }
 
-func redisCommandGetKeysAndFlags(_ *processor, x *redisPlan) {
+func cmdCommandGetKeysAndFlags(_ *processor, x *plan) {
 	args := x.args[2:]
 	cmd := x.commandWithKeys(args)
 	if cmd == nil {
@@ -147,9 +146,9 @@ func redisCommandGetKeysAndFlags(_ *processor, x *redisPlan) {
 	}
 }
 
-// redisClusterGetKeysInSlot answers the first keys of a slot, which it looks for
+// cmdClusterGetKeysInSlot answers the first keys of a slot, which it looks for
 // among those of its shard.
-func redisClusterGetKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) {
+func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	n, ok := x.integer(2)
 	if !ok {
 		p.answer(c, x.reply)
@@ -165,8 +164,8 @@ func redisClusterGetKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) 
 		return false
 	}
 	slot := uint16(n)
-	w := &redisWalk{rows: walkRows, limit: p.srv.cfg.OutputBytesMax / 2, at: position{confined: true, shards: []uint16{uint16(p.srv.backend.ShardOf(slot))}}}
-	w.take = func(w *redisWalk, keys [][]byte) walkStep {
+	w := &walk{rows: walkRows, limit: p.l.cfg.OutputBytesMax / 2, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
+	w.take = func(w *walk, keys [][]byte) walkStep {
 		for _, key := range keys {
 			if w.count == count {
 				return walkEnd
@@ -182,58 +181,34 @@ func redisClusterGetKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) 
 		}
 		return walkOn
 	}
-	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
+	w.end = func(w *walk, dst []byte, _ int) []byte {
 		return append(resp.AppendArray(dst, int(w.count)), w.out...)
 	}
 	return p.walkOver(c, w)
 }
 
-// redisClusterLinks answers CLUSTER LINKS: there is no bus between nodes that
+// cmdClusterLinks answers CLUSTER LINKS: there is no bus between nodes that
 // speaks Redis's protocol.
-func redisClusterLinks(_ *processor, x *redisPlan) { x.reply = resp.AppendArray(x.reply, 0) }
+func cmdClusterLinks(_ *processor, x *plan) { x.reply = resp.AppendArray(x.reply, 0) }
 
-// redisCalls is how often each command was called, less what CONFIG RESETSTAT
-// has taken off.
-type redisCalls struct {
-	mu   sync.Mutex
-	past [256]uint64 // of threads that have ended
-	off  [256]uint64
-}
-
-// sum returns the calls of each command since the server has started.
-func (s *Server) sumCalls() (sum [256]uint64) {
-	c := &s.counters
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	sum = c.calls.past
-	for _, o := range c.counts {
-		for id := range o.calls {
-			sum[id] += o.calls[id].Load()
-		}
-	}
-	return sum
-}
-
-func redisConfigResetStat(p *processor, x *redisPlan) {
-	sum := p.srv.sumCalls()
-	c := &p.srv.counters.calls
-	c.mu.Lock()
-	c.off = sum
-	c.mu.Unlock()
+func cmdConfigResetStat(p *processor, x *plan) {
+	sum := p.l.srv.Calls()
+	p.l.mu.Lock()
+	p.l.ignored = sum
+	p.l.mu.Unlock()
 	x.ok()
 }
 
 // commandStats writes a line for each command that was called. How long they
 // took is told by the metrics, and not by command; which failed is not counted by
 // command, so the line is that of a Redis before 6.2.
-func (s *Server) commandStats(i *info) {
-	sum := s.sumCalls()
-	c := &s.counters.calls
-	c.mu.Lock()
+func (l *Listener) commandStats(i *info) {
+	sum := l.srv.Calls()
+	l.mu.Lock()
 	for id := range sum {
-		sum[id] -= c.off[id]
+		sum[id] -= l.ignored[id]
 	}
-	c.mu.Unlock()
+	l.mu.Unlock()
 	for _, cmd := range resp.Commands() {
 		for _, one := range append([]*resp.Command{cmd}, cmd.Subcommands...) {
 			if n := sum[one.ID]; n > 0 {

@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"time"
@@ -13,28 +13,28 @@ import (
 // one DELETE_RANGE of everything; with it one for each shard of which this node
 // is the master.
 
-// redisFlush answers FLUSHALL and FLUSHDB. ASYNC and SYNC ask for what is so in
+// cmdFlush answers FLUSHALL and FLUSHDB. ASYNC and SYNC ask for what is so in
 // any case: nothing waits for the rows, nor does the reply come before they are
 // gone.
-func redisFlush(p *processor, c *conn, x *redisPlan) (held bool) {
+func cmdFlush(p *processor, c *conn, x *plan) (held bool) {
 	if len(x.args) > 2 || len(x.args) == 2 && !isWord(x.args[1], "async") && !isWord(x.args[1], "sync") {
 		p.answerError(c, resp.ErrSyntax)
 		return false
 	}
 	// What came before must not see it, reads that are under way included.
-	if r := c.redis; c.holdFor(r.tail.Load() - 1) {
+	if r := c; c.holdFor(r.tail.Load() - 1) {
 		return true
 	}
-	w := &redisWalk{flush: true, begun: time.Now(), at: p.beginWalk(nil)}
-	w.take = func(*redisWalk, [][]byte) walkStep { return walkOn }
-	w.end = func(_ *redisWalk, dst []byte, _ int) []byte { return append(dst, "+OK\r\n"...) }
+	w := &walk{flush: true, begun: time.Now(), at: p.beginWalk(nil)}
+	w.take = func(*walk, [][]byte) walkStep { return walkOn }
+	w.end = func(_ *walk, dst []byte, _ int) []byte { return append(dst, "+OK\r\n"...) }
 	return p.walkOver(c, w)
 }
 
 // askFlush asks for the deletion of all rows of the walk's present shard, or of
 // all shards.
 func (p *processor) askFlush(c *conn) {
-	w := c.redis.walk
+	w := c.walk
 	m := protocol.DeleteRange{Flags: protocol.DeleteRangeAll}
 	p.askNext(c, protocol.OpDeleteRange, m.AppendTo(p.plan.body[:0]))
 	w.at.cursor = nil
@@ -44,7 +44,7 @@ func (p *processor) askFlush(c *conn) {
 // answer where there is one. Shards that refuse it for the moment are asked again,
 // as long as other commands would wait. What has been deleted in some shards is not
 // told as not done.
-func (w *redisWalk) loadFlush(frames []byte, patience time.Duration) (problem string) {
+func (w *walk) loadFlush(frames []byte, patience time.Duration) (problem string) {
 	w.loaded = true
 	status, body, _ := frameAt(frames)
 	results := protocol.OpResults{{Status: status, Body: body}} // of all that was asked
@@ -81,11 +81,11 @@ func (w *redisWalk) loadFlush(frames []byte, patience time.Duration) (problem st
 }
 
 // flushError is the error to answer for what became of some shard.
-func (w *redisWalk) flushError(r protocol.OpResult) string {
+func (w *walk) flushError(r protocol.OpResult) string {
 	if w.count > 0 {
 		r.Status = protocol.StatusTimeout // of part of it the outcome is known, of all it is not
 	}
-	out := bufpool.Get(outputSize)
+	out := bufpool.Get(replyBytes)
 	defer out.Release()
 	(&replyShape{kind: replyWalk, write: true}).fail(out, r.Status, r.Body)
 	return string(out.B[1 : len(out.B)-2])

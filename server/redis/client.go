@@ -1,16 +1,17 @@
-package server
+package redis
 
 import (
 	"strings"
 	"time"
 
+	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
 )
 
-func redisClientID(_ *processor, x *redisPlan) { x.reply = resp.AppendInt(x.reply, int64(x.c.id)) }
+func cmdClientID(_ *processor, x *plan) { x.reply = resp.AppendInt(x.reply, int64(x.c.ID())) }
 
-func redisClientGetName(_ *processor, x *redisPlan) {
-	i := &x.c.redis.info
+func cmdClientGetName(_ *processor, x *plan) {
+	i := &x.c.info
 	i.mu.Lock()
 	name := i.name
 	i.mu.Unlock()
@@ -34,14 +35,14 @@ func printable(name []byte) bool {
 // nameBytesMax bounds the names that a connection may be given.
 const nameBytesMax = 1 << 10
 
-func redisClientSetName(_ *processor, x *redisPlan) {
+func cmdClientSetName(_ *processor, x *plan) {
 	if x.setName(x.args[2]) {
 		x.ok()
 	}
 }
 
 // setName names the connection.
-func (x *redisPlan) setName(name []byte) bool {
+func (x *plan) setName(name []byte) bool {
 	switch {
 	case !printable(name):
 		x.fail(resp.ErrClientName)
@@ -50,16 +51,16 @@ func (x *redisPlan) setName(name []byte) bool {
 		x.fail("ERR the name is longer than 1024 bytes")
 		return false
 	}
-	i := &x.c.redis.info
+	i := &x.c.info
 	i.mu.Lock()
 	i.name = string(name)
 	i.mu.Unlock()
 	return true
 }
 
-func redisClientSetInfo(_ *processor, x *redisPlan) {
+func cmdClientSetInfo(_ *processor, x *plan) {
 	value := x.args[3]
-	i := &x.c.redis.info
+	i := &x.c.info
 	switch {
 	case !isWord(x.args[2], "lib-name") && !isWord(x.args[2], "lib-ver"):
 		x.fail("ERR Unrecognized option '" + string(x.args[2]) + "'")
@@ -78,11 +79,11 @@ func redisClientSetInfo(_ *processor, x *redisPlan) {
 	x.ok()
 }
 
-func redisClientSelf(_ *processor, x *redisPlan) {
+func cmdClientSelf(_ *processor, x *plan) {
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", x.c.appendInfo(nil))
 }
 
-func redisClientList(p *processor, x *redisPlan) {
+func cmdClientList(p *processor, x *plan) {
 	var ids map[uint64]bool
 	switch {
 	case len(x.args) == 2:
@@ -110,8 +111,8 @@ func redisClientList(p *processor, x *redisPlan) {
 		return
 	}
 	var text []byte
-	p.srv.conns.each(func(c *conn) {
-		if c.redis != nil && (ids == nil || ids[c.id]) {
+	p.l.srv.EachConn(func(sc *server.Conn) {
+		if c, ok := sc.Translator().(*conn); ok && (ids == nil || ids[c.ID()]) {
 			text = c.appendInfo(text)
 		}
 	})
@@ -132,25 +133,25 @@ func clientType(name []byte) (known, any bool) {
 
 // appendInfo appends c's line of CLIENT LIST. From any thread.
 func (c *conn) appendInfo(dst []byte) []byte {
-	r := c.redis
+	r := c
 	i := &r.info
 	now := time.Now()
 	number := func(name string, n int64) { dst = itoa(append(append(dst, ' '), name...), n) }
 	text := func(name, value string) { dst = append(append(append(dst, ' '), name...), value...) }
-	dst = itoa(append(dst, "id="...), c.id)
-	text("addr=", c.tr.remote(c))
-	text("laddr=", c.srv.redisAddress())
-	number("fd=", int64(c.fd))
+	dst = itoa(append(dst, "id="...), c.ID())
+	text("addr=", c.Remote())
+	text("laddr=", c.l.address())
+	number("fd=", int64(c.Descriptor()))
 	i.mu.Lock()
 	name, lib, version := i.name, i.lib, i.version
 	i.mu.Unlock()
 	text("name=", name)
 	number("age=", int64(now.Sub(i.since)/time.Second))
-	number("idle=", max(0, now.UnixMilli()-c.active.Load())/1000)
+	number("idle=", c.IdleMillis(now.UnixMilli())/1000)
 	text("flags=", "N")
 	text("db=", "0 sub=0 psub=0 ssub=0")
 	number("multi=", int64(i.multi.Load()))
-	in, out := c.inFlightBytes.Load(), int64(c.backlog())
+	in, out := c.InFlightBytes(), int64(c.Backlog())
 	number("qbuf=", in)
 	text("qbuf-free=", "0")
 	number("argv-mem=", i.queued.Load())
@@ -185,15 +186,15 @@ type killFilter struct {
 
 func (k *killFilter) matches(c, self *conn) bool {
 	switch {
-	case c.redis == nil, k.nobody, k.skipSelf && c == self:
+	case k.nobody, k.skipSelf && c == self:
 		return false
-	case k.id != 0 && c.id != k.id, k.addr != "" && c.tr.remote(c) != k.addr, k.local != "" && c.srv.redisAddress() != k.local:
+	case k.id != 0 && c.ID() != k.id, k.addr != "" && c.Remote() != k.addr, k.local != "" && c.l.address() != k.local:
 		return false
 	}
 	return true
 }
 
-func redisClientKill(p *processor, x *redisPlan) {
+func cmdClientKill(p *processor, x *plan) {
 	k := killFilter{skipSelf: true}
 	old := len(x.args) == 3
 	if old {
@@ -202,13 +203,14 @@ func redisClientKill(p *processor, x *redisPlan) {
 		return
 	}
 	killed := 0
-	p.srv.conns.each(func(c *conn) {
-		if !k.matches(c, x.c) || c.redis.killed.Swap(true) {
+	p.l.srv.EachConn(func(sc *server.Conn) {
+		c, ok := sc.Translator().(*conn)
+		if !ok || !k.matches(c, x.c) || c.killed.Swap(true) {
 			return // or it is about to go
 		}
 		killed++
 		if c != x.c {
-			c.hangUp()
+			c.HangUp()
 			return
 		}
 		c.endAfterReplies()
@@ -224,7 +226,7 @@ func redisClientKill(p *processor, x *redisPlan) {
 }
 
 // killFilter reads the options of CLIENT KILL.
-func (x *redisPlan) killFilter(k *killFilter) bool {
+func (x *plan) killFilter(k *killFilter) bool {
 	for i := 2; i < len(x.args); i += 2 {
 		if i+1 == len(x.args) {
 			x.fail(resp.ErrSyntax)
@@ -265,9 +267,9 @@ func (x *redisPlan) killFilter(k *killFilter) bool {
 	return true
 }
 
-// redisClientSwitch answers CLIENT NO-EVICT and NO-TOUCH: Proa evicts no
+// cmdClientSwitch answers CLIENT NO-EVICT and NO-TOUCH: Proa evicts no
 // client, and keeps no time of access.
-func redisClientSwitch(_ *processor, x *redisPlan) {
+func cmdClientSwitch(_ *processor, x *plan) {
 	if !isWord(x.args[2], "on") && !isWord(x.args[2], "off") {
 		x.fail(resp.ErrSyntax)
 		return

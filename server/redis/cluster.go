@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"fmt"
@@ -11,29 +11,25 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// What the cluster commands tell is what redis_topology.go says. A node is told
+// What the cluster commands tell is what topology.go says. A node is told
 // under the address at which it serves the Redis protocol, and not at all where
 // it serves none.
 
 // topology says who serves what, at native addresses and at those of the Redis
 // protocol.
-func (s *Server) topology() command.Topology {
-	var address string
-	if a := s.address.Load(); a != nil {
-		address = *a
-	}
-	t := s.backend.Topology(address)
+func (l *Listener) topology() command.Topology {
+	t := l.backend.Topology(l.srv.Address())
 	for i := range t.Nodes {
-		if n := &t.Nodes[i]; n.ID == s.cfg.Node && n.Redis == "" {
-			n.Redis = s.redisAddress()
+		if n := &t.Nodes[i]; n.ID == l.cfg.Node && n.Redis == "" {
+			n.Redis = l.address()
 		}
 	}
 	return t
 }
 
-// redisAddress is where this node serves the Redis protocol, or "".
-func (s *Server) redisAddress() string {
-	for _, a := range s.redisAddrs {
+// address is where this node serves the Redis protocol, or "".
+func (l *Listener) address() string {
+	for _, a := range Addrs(l.srv) {
 		if a.Network() == "tcp" {
 			return a.String()
 		}
@@ -41,16 +37,16 @@ func (s *Server) redisAddress() string {
 	return ""
 }
 
-func (s *Server) redisPort() string {
-	if _, port, err := net.SplitHostPort(s.redisAddress()); err == nil {
+func (l *Listener) port() string {
+	if _, port, err := net.SplitHostPort(l.address()); err == nil {
 		return port
 	}
 	return "0"
 }
 
-// redisAddressOf is where a node serves the Redis protocol, or "".
-func (s *Server) redisAddressOf(node uint64) string {
-	t := s.topology()
+// addressOf is where a node serves the Redis protocol, or "".
+func (l *Listener) addressOf(node uint64) string {
+	t := l.topology()
 	if m := member(&t, node); m != nil {
 		return m.Redis
 	}
@@ -66,17 +62,17 @@ func member(t *command.Topology, node uint64) *command.Member {
 	return nil
 }
 
-// redisMode is what Redis calls the way it runs.
-func (s *Server) redisMode() string {
-	if s.cfg.RedisRedirect {
+// mode is what Redis calls the way it runs.
+func (l *Listener) mode() string {
+	if l.redirect {
 		return "cluster"
 	}
 	return "standalone"
 }
 
-// redisNodeID is a node's name in the way of Redis: 40 hexadecimal digits.
-func (s *Server) redisNodeID(node uint64) string {
-	return fmt.Sprintf("%016x%024x", s.cfg.Cluster, node)
+// nodeID is a node's name in the way of Redis: 40 hexadecimal digits.
+func (l *Listener) nodeID(node uint64) string {
+	return fmt.Sprintf("%016x%024x", l.cfg.Cluster, node)
 }
 
 // hostPort cuts an address into what Redis calls the address and the port.
@@ -89,9 +85,9 @@ func hostPort(address string) (host string, port int) {
 	return host, port
 }
 
-func redisClusterSlots(p *processor, x *redisPlan) {
-	t := p.srv.topology()
-	ranges := p.srv.redisRanges(&t)
+func cmdClusterSlots(p *processor, x *plan) {
+	t := p.l.topology()
+	ranges := p.l.ranges(&t)
 	x.reply = resp.AppendArray(x.reply, len(ranges))
 	for i := range ranges {
 		r := &ranges[i]
@@ -103,17 +99,17 @@ func redisClusterSlots(p *processor, x *redisPlan) {
 			x.reply = resp.AppendArray(x.reply, 4)
 			x.reply = resp.AppendBulk(x.reply, host)
 			x.reply = resp.AppendInt(x.reply, int64(port))
-			x.reply = resp.AppendBulk(x.reply, p.srv.redisNodeID(n.ID))
+			x.reply = resp.AppendBulk(x.reply, p.l.nodeID(n.ID))
 			x.reply = resp.AppendArray(x.reply, 0)
 		}
 	}
 }
 
-// redisClusterShards answers CLUSTER SHARDS, with one entry for each master. Its
+// cmdClusterShards answers CLUSTER SHARDS, with one entry for each master. Its
 // replicas are those of any of its ranges.
-func redisClusterShards(p *processor, x *redisPlan) {
-	t := p.srv.topology()
-	ranges := p.srv.redisRanges(&t)
+func cmdClusterShards(p *processor, x *plan) {
+	t := p.l.topology()
+	ranges := p.l.ranges(&t)
 	proto := x.proto()
 	masters := mastersOf(ranges)
 	x.reply = resp.AppendArray(x.reply, len(masters))
@@ -145,7 +141,7 @@ func redisClusterShards(p *processor, x *redisPlan) {
 			}
 			x.reply = resp.AppendMap(x.reply, proto, 7)
 			pair := func(k, v string) { x.reply = resp.AppendBulk(resp.AppendBulk(x.reply, k), v) }
-			pair("id", p.srv.redisNodeID(n.ID))
+			pair("id", p.l.nodeID(n.ID))
 			x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "port"), int64(port))
 			pair("ip", host)
 			pair("endpoint", host)
@@ -157,7 +153,7 @@ func redisClusterShards(p *processor, x *redisPlan) {
 }
 
 // mastersOf are the masters of ranges, each once.
-func mastersOf(ranges []redisRange) (masters []*command.Member) {
+func mastersOf(ranges []slotRange) (masters []*command.Member) {
 	for i := range ranges {
 		if m := ranges[i].master; !slices.Contains(masters, m) {
 			masters = append(masters, m)
@@ -166,33 +162,33 @@ func mastersOf(ranges []redisRange) (masters []*command.Member) {
 	return masters
 }
 
-// redisClusterNodes answers CLUSTER NODES. Where a node is a replica of several
+// cmdClusterNodes answers CLUSTER NODES. Where a node is a replica of several
 // masters the first of them stands for all.
-func redisClusterNodes(p *processor, x *redisPlan) {
-	t := p.srv.topology()
-	ranges := p.srv.redisRanges(&t)
+func cmdClusterNodes(p *processor, x *plan) {
+	t := p.l.topology()
+	ranges := p.l.ranges(&t)
 	var text []byte
 	for i := range t.Nodes {
 		if n := &t.Nodes[i]; n.Redis != "" {
-			text = append(p.srv.appendNode(text, n, ranges, t.Epoch), '\n')
+			text = append(p.l.appendNode(text, n, ranges, t.Epoch), '\n')
 		}
 	}
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
 }
 
 // appendNode appends what CLUSTER NODES says of one node.
-func (s *Server) appendNode(text []byte, n *command.Member, ranges []redisRange, epoch uint64) []byte {
+func (l *Listener) appendNode(text []byte, n *command.Member, ranges []slotRange, epoch uint64) []byte {
 	host, port := hostPort(n.Redis)
 	role, of := roleOf(n, ranges)
 	if of != nil {
-		role += " " + s.redisNodeID(of.ID)
+		role += " " + l.nodeID(of.ID)
 	} else {
 		role += " -"
 	}
-	if n.ID == s.cfg.Node {
+	if n.ID == l.cfg.Node {
 		role = "myself," + role
 	}
-	text = fmt.Appendf(text, "%s %s:%d@%d %s 0 0 %d connected", s.redisNodeID(n.ID), host, port, port, role, epoch)
+	text = fmt.Appendf(text, "%s %s:%d@%d %s 0 0 %d connected", l.nodeID(n.ID), host, port, port, role, epoch)
 	for i := range ranges {
 		switch r := &ranges[i]; {
 		case r.master != n:
@@ -205,11 +201,11 @@ func (s *Server) appendNode(text []byte, n *command.Member, ranges []redisRange,
 	return text
 }
 
-// redisClusterReplicas answers CLUSTER REPLICAS as CLUSTER NODES tells them.
-func redisClusterReplicas(p *processor, x *redisPlan) {
-	t := p.srv.topology()
-	ranges := p.srv.redisRanges(&t)
-	at := slices.IndexFunc(t.Nodes, func(n command.Member) bool { return p.srv.redisNodeID(n.ID) == string(x.args[2]) })
+// cmdClusterReplicas answers CLUSTER REPLICAS as CLUSTER NODES tells them.
+func cmdClusterReplicas(p *processor, x *plan) {
+	t := p.l.topology()
+	ranges := p.l.ranges(&t)
+	at := slices.IndexFunc(t.Nodes, func(n command.Member) bool { return p.l.nodeID(n.ID) == string(x.args[2]) })
 	if at < 0 {
 		x.fail(fmt.Sprintf("ERR Unknown node %.64s", x.args[2]))
 		return
@@ -226,13 +222,13 @@ func redisClusterReplicas(p *processor, x *redisPlan) {
 	}
 	x.reply = resp.AppendArray(x.reply, len(replicas))
 	for _, n := range replicas {
-		x.reply = resp.AppendBulk(x.reply, p.srv.appendNode(nil, n, ranges, t.Epoch))
+		x.reply = resp.AppendBulk(x.reply, p.l.appendNode(nil, n, ranges, t.Epoch))
 	}
 }
 
 // roleOf says what a node is, and of a replica whose. A node that is neither is a
 // master without slots.
-func roleOf(n *command.Member, ranges []redisRange) (role string, of *command.Member) {
+func roleOf(n *command.Member, ranges []slotRange) (role string, of *command.Member) {
 	for i := range ranges {
 		if slices.Contains(ranges[i].replicas, n) {
 			return "slave", ranges[i].master
@@ -241,9 +237,9 @@ func roleOf(n *command.Member, ranges []redisRange) (role string, of *command.Me
 	return "master", nil
 }
 
-func redisClusterInfo(p *processor, x *redisPlan) {
-	t := p.srv.topology()
-	served, ranges := 0, p.srv.redisRanges(&t)
+func cmdClusterInfo(p *processor, x *plan) {
+	t := p.l.topology()
+	served, ranges := 0, p.l.ranges(&t)
 	for _, shard := range t.Shards {
 		if shard.Leader == 0 {
 			continue
@@ -269,16 +265,16 @@ func redisClusterInfo(p *processor, x *redisPlan) {
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
 }
 
-func redisClusterKeySlot(_ *processor, x *redisPlan) {
+func cmdClusterKeySlot(_ *processor, x *plan) {
 	x.reply = resp.AppendInt(x.reply, int64(protocol.Slot(x.args[2])))
 }
 
-func redisClusterMyID(p *processor, x *redisPlan) {
-	x.reply = resp.AppendBulk(x.reply, p.srv.redisNodeID(p.srv.cfg.Node))
+func cmdClusterMyID(p *processor, x *plan) {
+	x.reply = resp.AppendBulk(x.reply, p.l.nodeID(p.l.cfg.Node))
 }
 
-// redisClusterCountKeysInSlot walks over the keys of the slot's shard.
-func redisClusterCountKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool) {
+// cmdClusterCountKeysInSlot walks over the keys of the slot's shard.
+func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	n, ok := x.integer(2)
 	if !ok {
 		p.answer(c, x.reply)
@@ -289,8 +285,8 @@ func redisClusterCountKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool
 		return false
 	}
 	slot := uint16(n)
-	w := &redisWalk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.srv.backend.ShardOf(slot))}}}
-	w.take = func(w *redisWalk, keys [][]byte) walkStep {
+	w := &walk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
+	w.take = func(w *walk, keys [][]byte) walkStep {
 		for _, key := range keys {
 			w.steps += len(key)
 			if protocol.Slot(key) == slot {
@@ -299,21 +295,21 @@ func redisClusterCountKeysInSlot(p *processor, c *conn, x *redisPlan) (held bool
 		}
 		return walkOn
 	}
-	w.end = func(w *redisWalk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
+	w.end = func(w *walk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
 	return p.walkOver(c, w)
 }
 
-func redisReadOnly(_ *processor, x *redisPlan) {
-	x.c.redis.readOnly = true
+func cmdReadOnly(_ *processor, x *plan) {
+	x.c.readOnly = true
 	x.ok()
 }
 
-// redisReadWrite ends READONLY.
-func redisReadWrite(_ *processor, x *redisPlan) {
-	x.c.redis.readOnly = false
+// cmdReadWrite ends READONLY.
+func cmdReadWrite(_ *processor, x *plan) {
+	x.c.readOnly = false
 	x.ok()
 }
 
-// redisAsking answers ASKING. Proa never sends ASK: a shard is served by one
+// cmdAsking answers ASKING. Proa never sends ASK: a shard is served by one
 // node at any time.
-func redisAsking(_ *processor, x *redisPlan) { x.ok() }
+func cmdAsking(_ *processor, x *plan) { x.ok() }

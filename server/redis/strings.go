@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"math"
@@ -8,17 +8,17 @@ import (
 )
 
 // read plans a read of the row of argument 1.
-func (x *redisPlan) read(code protocol.Opcode, kind replyKind) {
+func (x *plan) read(code protocol.Opcode, kind replyKind) {
 	if x.takeKey(1) {
 		x.kind = kind
 		x.add(code, x.args[1])
 	}
 }
 
-func redisGet(_ *processor, x *redisPlan)    { x.read(protocol.OpGet, replyValue) }
-func redisStrlen(_ *processor, x *redisPlan) { x.readPart(1, 1, 0, replyLength, replyPartLength) }
+func cmdGet(_ *processor, x *plan)    { x.read(protocol.OpGet, replyValue) }
+func cmdStrlen(_ *processor, x *plan) { x.readPart(1, 1, 0, replyLength, replyPartLength) }
 
-func redisGetRange(_ *processor, x *redisPlan) {
+func cmdGetRange(_ *processor, x *plan) {
 	start, ok := x.integer(2)
 	if !ok {
 		return
@@ -34,7 +34,7 @@ func redisGetRange(_ *processor, x *redisPlan) {
 // readPart plans a read of what lies between two bytes of the row of argument i.
 // Inside of a transaction nothing else is answered, and the reply is of kind
 // part; by itself the row is looked at as a whole, where it may be in memory.
-func (x *redisPlan) readPart(i int, start, end int64, whole, part replyKind) {
+func (x *plan) readPart(i int, start, end int64, whole, part replyKind) {
 	if !x.takeKey(i) {
 		return
 	}
@@ -44,13 +44,12 @@ func (x *redisPlan) readPart(i int, start, end int64, whole, part replyKind) {
 	}
 	x.kind = part
 	m := protocol.GetRange{Start: start, End: end, Key: x.args[i]}
-	at := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpGetRange, x.body[at:])
+	x.encoded(protocol.OpGetRange)
 }
 
 // plainPut plans a PUT of argument value under the key in argument 1.
-func (x *redisPlan) plainPut(value int, flags protocol.WriteFlags, kind replyKind) {
+func (x *plan) plainPut(value int, flags protocol.WriteFlags, kind replyKind) {
 	if !x.takeKey(1) {
 		return
 	}
@@ -59,17 +58,16 @@ func (x *redisPlan) plainPut(value int, flags protocol.WriteFlags, kind replyKin
 }
 
 // setPut plans a PUT and nothing else.
-func (x *redisPlan) setPut(m protocol.Put) {
+func (x *plan) setPut(m protocol.Put) {
 	if x.inTxn {
-		start := len(x.body)
 		x.body = m.AppendTo(x.body)
-		x.add(protocol.OpPut, x.body[start:])
+		x.encoded(protocol.OpPut)
 		return
 	}
 	x.put, x.hasPut = m, true
 }
 
-func redisSet(_ *processor, x *redisPlan) {
+func cmdSet(_ *processor, x *plan) {
 	if len(x.args) == 3 {
 		x.plainPut(2, 0, replyOK)
 		return
@@ -111,7 +109,7 @@ type setOptions struct {
 }
 
 // setOptions reads the arguments from i on.
-func (x *redisPlan) setOptions(i int, getEX bool) (o setOptions, ok bool) {
+func (x *plan) setOptions(i int, getEX bool) (o setOptions, ok bool) {
 	timed := func(i int, unit int64, absolute bool) bool {
 		if (o.unit != 0 && (o.unit != unit || o.absolute != absolute)) || o.persist || o.flags&protocol.WriteKeepTTL != 0 || i+1 == len(x.args) {
 			return false
@@ -179,7 +177,7 @@ type expiry struct {
 }
 
 // expireTime reads the positive expiry of SET, SETEX and GETEX.
-func (x *redisPlan) expireTime(arg []byte, unit int64, absolute bool) (expiry, bool) {
+func (x *plan) expireTime(arg []byte, unit int64, absolute bool) (expiry, bool) {
 	n, ok := resp.ParseInt(arg)
 	if !ok {
 		x.fail(resp.ErrNotInteger)
@@ -195,7 +193,7 @@ func (x *redisPlan) expireTime(arg []byte, unit int64, absolute bool) (expiry, b
 
 // expiryOf checks the range of an expiry as Redis does. What is not positive
 // has passed.
-func (x *redisPlan) expiryOf(n, unit int64, absolute bool) (expiry, bool) {
+func (x *plan) expiryOf(n, unit int64, absolute bool) (expiry, bool) {
 	if n > math.MaxInt64/unit || n < math.MinInt64/unit {
 		return expiry{}, false
 	}
@@ -203,7 +201,7 @@ func (x *redisPlan) expiryOf(n, unit int64, absolute bool) (expiry, bool) {
 	if absolute {
 		return expiry{uint64(max(n, 0)), true}, true
 	}
-	now := int64(x.c.srv.backend.NowMillis())
+	now := int64(x.c.l.backend.NowMillis())
 	switch {
 	case n > math.MaxInt64-now:
 		return expiry{}, false
@@ -215,16 +213,16 @@ func (x *redisPlan) expiryOf(n, unit int64, absolute bool) (expiry, bool) {
 	return expiry{uint64(n), false}, true
 }
 
-func redisSetNX(_ *processor, x *redisPlan) { x.plainPut(2, protocol.WriteIfAbsent, replyBool) }
-func redisGetSet(_ *processor, x *redisPlan) {
+func cmdSetNX(_ *processor, x *plan) { x.plainPut(2, protocol.WriteIfAbsent, replyBool) }
+func cmdGetSet(_ *processor, x *plan) {
 	x.plainPut(2, protocol.WriteReturnPrevious, replyPrevious)
 }
 
-func redisSetEX(_ *processor, x *redisPlan)  { x.putFor(1000) }
-func redisPSetEX(_ *processor, x *redisPlan) { x.putFor(1) }
+func cmdSetEX(_ *processor, x *plan)  { x.putFor(1000) }
+func cmdPSetEX(_ *processor, x *plan) { x.putFor(1) }
 
 // putFor plans SETEX or PSETEX.
-func (x *redisPlan) putFor(unit int64) {
+func (x *plan) putFor(unit int64) {
 	e, ok := x.expireTime(x.args[2], unit, false)
 	if !ok || !x.takeKey(1) {
 		return
@@ -237,17 +235,17 @@ func (x *redisPlan) putFor(unit int64) {
 	x.setPut(m)
 }
 
-func redisGetDel(_ *processor, x *redisPlan) {
+func cmdGetDel(_ *processor, x *plan) {
 	if !x.takeKey(1) {
 		return
 	}
 	x.kind, x.write = replyPrevious, true
 	m := protocol.Delete{Flags: protocol.WriteReturnPrevious, Key: x.args[1]}
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpDelete, x.body)
+	x.encoded(protocol.OpDelete)
 }
 
-func redisGetEX(_ *processor, x *redisPlan) {
+func cmdGetEX(_ *processor, x *plan) {
 	o, ok := x.setOptions(2, true)
 	if !ok {
 		return
@@ -273,14 +271,13 @@ func redisGetEX(_ *processor, x *redisPlan) {
 }
 
 // setExpiry plans a SETEXPIRY of the key in argument 1.
-func (x *redisPlan) setExpiry(m *protocol.SetExpiry, kind replyKind) {
+func (x *plan) setExpiry(m *protocol.SetExpiry, kind replyKind) {
 	if !x.takeKey(1) {
 		return
 	}
 	x.kind, x.write = kind, true
-	start := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpSetExpiry, x.body[start:])
+	x.encoded(protocol.OpSetExpiry)
 }
 
 // tooManyKeys is the error for a command of more keys than a native request
@@ -288,7 +285,7 @@ func (x *redisPlan) setExpiry(m *protocol.SetExpiry, kind replyKind) {
 const tooManyKeys = "ERR too many keys in one command, at most 10000 are allowed; send several commands"
 
 // takeKeys makes every step-th argument from the first on a key.
-func (x *redisPlan) takeKeys(step int) bool {
+func (x *plan) takeKeys(step int) bool {
 	if (len(x.args)-1)/step > protocol.OpsMax {
 		x.fail(tooManyKeys)
 		return false
@@ -301,7 +298,7 @@ func (x *redisPlan) takeKeys(step int) bool {
 	return true
 }
 
-func redisMGet(_ *processor, x *redisPlan) {
+func cmdMGet(_ *processor, x *plan) {
 	if !x.takeKeys(1) {
 		return
 	}
@@ -312,18 +309,18 @@ func redisMGet(_ *processor, x *redisPlan) {
 	}
 	m := protocol.MGet{Keys: x.keys}
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpMGet, x.body)
+	x.encoded(protocol.OpMGet)
 }
 
 // each plans one request for each key, of a kind whose body is the key.
-func (x *redisPlan) each(code protocol.Opcode) {
+func (x *plan) each(code protocol.Opcode) {
 	x.many = true
 	for _, key := range x.keys {
 		x.add(code, key)
 	}
 }
 
-func redisMSet(_ *processor, x *redisPlan) {
+func cmdMSet(_ *processor, x *plan) {
 	if len(x.args)%2 == 0 {
 		x.fail(resp.WrongArity(x.cmd.Name))
 		return
@@ -336,41 +333,40 @@ func redisMSet(_ *processor, x *redisPlan) {
 }
 
 // putPairs plans a PUT for each pair of arguments, all at once.
-func (x *redisPlan) putPairs(batchFlags byte) {
+func (x *plan) putPairs(batchFlags byte) {
 	if x.inTxn {
 		x.many = true
 		for i := 1; i < len(x.args); i += 2 {
 			m := protocol.Put{Key: x.args[i], Value: x.args[i+1]}
-			start := len(x.body)
 			x.body = m.AppendTo(x.body)
-			x.add(protocol.OpPut, x.body[start:])
+			x.encoded(protocol.OpPut)
 		}
 		return
 	}
 	x.b = inBatch
 	x.body = append(x.body, batchFlags)
 	x.appendPuts()
-	x.add(protocol.OpBatch, x.body)
+	x.encoded(protocol.OpBatch)
 }
 
 // appendPuts appends the PUTs of all pairs of arguments as a list of operations.
-func (x *redisPlan) appendPuts() {
+func (x *plan) appendPuts() {
 	at := x.beginOps()
 	for i := 1; i < len(x.args); i += 2 {
 		op := x.beginOp(protocol.OpPut)
 		m := protocol.Put{Key: x.args[i], Value: x.args[i+1]}
 		x.body = m.AppendTo(x.body)
-		x.endOp(op)
+		protocol.EndOp(x.body, op)
 	}
-	x.endOps(at, len(x.args)/2)
+	protocol.EndOps(x.body, at, len(x.args)/2)
 }
 
 // errMSetNXInMulti: a TXN has one list of comparisons, and those are the
 // watched keys'.
 const errMSetNXInMulti = "ERR MSETNX of several keys is not available inside MULTI; WATCH the keys instead"
 
-// redisMSetNX plans a TXN: if no key exists, all are put.
-func redisMSetNX(_ *processor, x *redisPlan) {
+// cmdMSetNX plans a TXN: if no key exists, all are put.
+func cmdMSetNX(_ *processor, x *plan) {
 	switch {
 	case len(x.args)%2 == 0:
 		x.fail(resp.WrongArity(x.cmd.Name))
@@ -393,27 +389,23 @@ func redisMSetNX(_ *processor, x *redisPlan) {
 	for _, key := range x.keys {
 		m.Compares = append(m.Compares, protocol.Compare{Target: protocol.CompareVersion, Relation: protocol.Equal, Key: key})
 	}
-	// The list of the alternative is empty, and so is that of what follows the
-	// comparisons until the PUTs are written over it.
-	x.body = m.AppendTo(x.body)
-	x.body = x.body[:len(x.body)-8]
+	x.body = m.AppendCompares(x.body)
 	x.appendPuts()
-	x.body = append(x.body, 0, 0, 0, 0)
-	x.add(protocol.OpTxn, x.body)
+	x.beginOps() // of the alternative, which is empty
+	x.encoded(protocol.OpTxn)
 }
 
-func redisAppend(_ *processor, x *redisPlan) {
+func cmdAppend(_ *processor, x *plan) {
 	if !x.takeKey(1) {
 		return
 	}
 	x.kind, x.write = replyInteger, true
 	m := protocol.Append{Key: x.args[1], Value: x.args[2]}
-	start := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpAppend, x.body[start:])
+	x.encoded(protocol.OpAppend)
 }
 
-func redisSetRange(_ *processor, x *redisPlan) {
+func cmdSetRange(_ *processor, x *plan) {
 	offset, ok := x.integer(2)
 	if !ok {
 		return
@@ -435,21 +427,20 @@ func redisSetRange(_ *processor, x *redisPlan) {
 	x.kind, x.write = replyInteger, true
 	x.unbounded = true
 	m := protocol.SetRange{Offset: uint32(offset), Key: x.args[1], Value: value}
-	start := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpSetRange, x.body[start:])
+	x.encoded(protocol.OpSetRange)
 }
 
-func redisIncr(_ *processor, x *redisPlan) { x.incr(1) }
-func redisDecr(_ *processor, x *redisPlan) { x.incr(-1) }
+func cmdIncr(_ *processor, x *plan) { x.incr(1) }
+func cmdDecr(_ *processor, x *plan) { x.incr(-1) }
 
-func redisIncrBy(_ *processor, x *redisPlan) {
+func cmdIncrBy(_ *processor, x *plan) {
 	if delta, ok := x.integer(2); ok {
 		x.incr(delta)
 	}
 }
 
-func redisDecrBy(_ *processor, x *redisPlan) {
+func cmdDecrBy(_ *processor, x *plan) {
 	delta, ok := x.integer(2)
 	switch {
 	case !ok:
@@ -460,18 +451,17 @@ func redisDecrBy(_ *processor, x *redisPlan) {
 	}
 }
 
-func (x *redisPlan) incr(delta int64) {
+func (x *plan) incr(delta int64) {
 	if !x.takeKey(1) {
 		return
 	}
 	x.kind, x.write = replyInteger, true
 	m := protocol.Incr{Delta: delta, Key: x.args[1]}
-	start := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpIncr, x.body[start:])
+	x.encoded(protocol.OpIncr)
 }
 
-func redisIncrByFloat(_ *processor, x *redisPlan) {
+func cmdIncrByFloat(_ *processor, x *plan) {
 	if len(x.args[2]) > protocol.IncrementBytesMax {
 		x.fail(resp.ErrNotFloat)
 		return
@@ -481,7 +471,6 @@ func redisIncrByFloat(_ *processor, x *redisPlan) {
 	}
 	x.kind, x.write = replyFloat, true
 	m := protocol.IncrFloat{Key: x.args[1], Increment: x.args[2]}
-	start := len(x.body)
 	x.body = m.AppendTo(x.body)
-	x.add(protocol.OpIncrFloat, x.body[start:])
+	x.encoded(protocol.OpIncrFloat)
 }

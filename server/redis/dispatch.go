@@ -1,46 +1,90 @@
-package server
+package redis
 
 import (
-	"encoding/binary"
-	"errors"
+	"bytes"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// consumeRedis is consume for a connection that speaks RESP.
-func (c *conn) consumeRedis(p *processor, b []byte) (taken, need int) {
+// processor carries out commands for one thread. It is the Scratch of the
+// server's Processor.
+type processor struct {
+	*server.Processor
+	l       *Listener
+	plan    plan           // of the present command
+	nothing bufpool.Buffer // where reads without a value do not put it
+}
+
+// Consume carries out the whole commands in b.
+func (c *conn) Consume(sp *server.Processor, b []byte) (taken, need int) {
+	p, _ := sp.Scratch.(*processor)
+	if p == nil || p.l != c.l {
+		p = &processor{Processor: sp, l: c.l}
+		sp.Scratch = p
+	}
 	taken, need = c.consumeCommands(p, b)
-	c.redis.parser.Trim()
+	c.parser.Trim()
 	c.countParser()
 	return taken, need
 }
 
 // countParser counts what the parser holds among the input of all connections.
 func (c *conn) countParser() {
-	r := c.redis
+	r := c
 	if held := r.parser.Held(); held != r.parsing {
-		c.srv.inputBytes.Add(int64(held - r.parsing))
+		c.l.srv.CountInput(held - r.parsing)
 		r.parsing = held
 	}
 }
 
-// dropParser lets go of a command that is not whole. The reader calls it.
-func (c *conn) dropParser() {
-	c.redis.parser.Reset()
-	c.redis.parser.Trim()
+// DropInput drops what is known of a command that is not whole.
+func (c *conn) DropInput() {
+	c.parser.Reset()
+	c.parser.Trim()
 	c.countParser()
 }
 
+// Forget drops what is known of the last command.
+func (c *conn) Forget() { c.parser.Forget() }
+
+// Continues reports whether a walk is under way.
+func (c *conn) Continues() bool { return c.walk != nil }
+
+// Sized reports whether the size of the command at the front is known.
+func (c *conn) Sized() bool { return c.parser.Sized() }
+
+// misled sends c away if its first bytes, b, are of another protocol. Nearly any
+// bytes are the beginning of a command. more says that more of b has to be there to tell; none of
+// it must be carried out before.
+func (c *conn) misled(b []byte) (misled, more bool) {
+	caller, more := doors.Recognize(b)
+	switch caller {
+	case doors.Unknown:
+		// A line is a command, however short.
+		return false, more && bytes.IndexByte(b, '\n') < 0
+	case doors.RESP:
+		return false, false
+	case doors.HTTP:
+		if yes, more := doors.RequestLine(b); !yes {
+			return false, more
+		}
+	}
+	c.SendAway(caller, b)
+	return true, false
+}
+
 func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
-	r := c.redis
+	r := c
 	r.hold.Store(0)
-	for !c.paused.Load() && !c.refused && p.credit > 0 {
-		if r.gone.Load() {
+	for !c.Paused() && !c.Stopped() && p.Credit() > 0 {
+		if r.Dropped() {
 			c.dropWalk()
 			return len(b), 0
 		}
@@ -54,13 +98,13 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 			break
 		}
 		if r.crowded() {
-			c.flush()
+			c.Flush()
 			if r.crowded() && c.holdFor(r.tail.Load()-slotsMax/2) {
 				continue
 			}
 		}
-		if !c.greeted {
-			switch misled, more := c.misledRedis(b[taken:]); {
+		if !c.Greeted() {
+			switch misled, more := c.misled(b[taken:]); {
 			case misled:
 				return len(b), 0
 			case more:
@@ -69,18 +113,18 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		}
 		n, want, err := r.parser.Next(b[taken:])
 		if err != nil {
-			c.refuse(0, err)
+			c.Refuse(err)
 			return len(b), 0
 		}
 		if n == 0 {
 			return taken, max(want, len(b)-taken+1)
 		}
 		if len(r.parser.Args) > 0 {
-			if !c.greeted {
-				c.greet()
+			if !c.Greeted() {
+				c.Greet()
 			}
-			p.credit -= 1 + len(r.parser.Args)/wordsPerCredit
-			if p.redisCommand(c, r.parser.Args, n) {
+			p.Spend(1 + len(r.parser.Args)/wordsPerCredit)
+			if p.command(c, r.parser.Args, n) {
 				continue // held: what it waits for may be there by now
 			}
 			if r.last {
@@ -88,28 +132,26 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 			}
 		}
 		taken += n
-		if c.overloaded(p.backlog) {
-			c.pause()
-		}
+		c.PauseIfOverloaded(p.Processor)
 	}
 	return taken, 0
 }
 
-// redisHandler carries out a command. One of the two is set.
-type redisHandler struct {
+// handler carries out a command. One of the two is set.
+type handler struct {
 	// translate makes a plan of the command, which may stand in a transaction.
-	translate func(p *processor, x *redisPlan)
+	translate func(p *processor, x *plan)
 	// control acts on the connection. It returns true, with nothing changed, if
 	// the command has to wait for others.
-	control func(p *processor, c *conn, x *redisPlan) (held bool)
+	control func(p *processor, c *conn, x *plan) (held bool)
 
-	immediate bool                                 // carried out at once between MULTI and EXEC
-	weigh     func(p *processor, r *redisConn) int // beyond the request itself; nil: nothing
+	immediate bool                            // carried out at once between MULTI and EXEC
+	weigh     func(p *processor, r *conn) int // beyond the request itself; nil: nothing
 }
 
-// redisPlan is what a command comes to: native requests, and how their answers
+// plan is what a command comes to: native requests, and how their answers
 // become its reply; or a reply at once.
-type redisPlan struct {
+type plan struct {
 	c     *conn
 	cmd   *resp.Command
 	args  [][]byte
@@ -120,8 +162,9 @@ type redisPlan struct {
 	many  bool // of several outcomes
 	a, b  int64
 	keys  [][]byte // all that are touched
-	ops   []redisOp
+	ops   []protocol.Op
 	body  []byte // what ops are encoded in
+	at    int    // in body, behind the last of ops
 	reply []byte // where there are no ops
 
 	unbounded bool // the rows it writes may be larger than they are and the request together
@@ -134,53 +177,54 @@ type redisPlan struct {
 	hasPut bool
 }
 
-// redisOp is a native request.
-type redisOp struct {
-	code protocol.Opcode
-	body []byte
-}
+// scratchBytesMax is how much memory a plan keeps for the next one, in bytes.
+const scratchBytesMax = 64 << 10
 
-// redisScratchMax is how much memory a plan keeps for the next one, in bytes.
-const redisScratchMax = 64 << 10
-
-func (x *redisPlan) reset(c *conn, cmd *resp.Command, args [][]byte, inTxn bool) {
+func (x *plan) reset(c *conn, cmd *resp.Command, args [][]byte, inTxn bool) {
 	clear(x.ops)
 	clear(x.keys)
-	if cap(x.body) > redisScratchMax {
+	if cap(x.body) > scratchBytesMax {
 		x.body = nil
 	}
-	if cap(x.reply) > redisScratchMax {
+	if cap(x.reply) > scratchBytesMax {
 		x.reply = nil
 	}
-	if cap(x.keys) > redisScratchMax/16 {
+	if cap(x.keys) > scratchBytesMax/16 {
 		x.keys, x.ops = nil, nil
 	}
-	*x = redisPlan{
+	*x = plan{
 		c: c, cmd: cmd, args: args, inTxn: inTxn,
 		keys: x.keys[:0], ops: x.ops[:0], body: x.body[:0], reply: x.reply[:0],
 	}
 }
 
 // add plans a native request with this body.
-func (x *redisPlan) add(code protocol.Opcode, body []byte) {
-	x.ops = append(x.ops, redisOp{code, body})
+func (x *plan) add(code protocol.Opcode, body []byte) {
+	x.ops = append(x.ops, protocol.Op{Code: code, Body: body})
+}
+
+// encoded plans a native request of what has been appended to x.body since the
+// last one.
+func (x *plan) encoded(code protocol.Opcode) {
+	x.add(code, x.body[x.at:])
+	x.at = len(x.body)
 }
 
 // fail has the command answered with an error, and nothing done.
-func (x *redisPlan) fail(text string) {
+func (x *plan) fail(text string) {
 	x.ops, x.keys, x.hasPut, x.write = x.ops[:0], x.keys[:0], false, false
 	x.reply = resp.AppendError(x.reply[:0], text)
 }
 
 // ok has the command answered with OK.
-func (x *redisPlan) ok() { x.reply = append(x.reply, "+OK\r\n"...) }
+func (x *plan) ok() { x.reply = append(x.reply, "+OK\r\n"...) }
 
 // proto is the version of RESP the client has chosen.
-func (x *redisPlan) proto() int { return int(x.c.redis.proto) }
+func (x *plan) proto() int { return int(x.c.proto) }
 
 // takeKey makes argument i a key of the command. It returns false, the command
 // having failed, if it can be none.
-func (x *redisPlan) takeKey(i int) bool {
+func (x *plan) takeKey(i int) bool {
 	if n := len(x.args[i]); n < protocol.KeyBytesMin || n > protocol.KeyBytesMax {
 		x.fail("ERR a key must have 1 to 8192 bytes, and this one has " + strconv.Itoa(n))
 		return false
@@ -190,33 +234,60 @@ func (x *redisPlan) takeKey(i int) bool {
 }
 
 // integer reads argument i.
-func (x *redisPlan) integer(i int) (n int64, ok bool) {
+func (x *plan) integer(i int) (n int64, ok bool) {
 	if n, ok = resp.ParseInt(x.args[i]); !ok {
 		x.fail(resp.ErrNotInteger)
 	}
 	return n, ok
 }
 
-// redisCommand carries out one command of size bytes, or returns true if it has
+// command carries out one command of size bytes, or returns true if it has
 // to wait, for the answers of others or for a thread that has the time: then it
 // is to be called again.
-func (p *processor) redisCommand(c *conn, args [][]byte, size int) (held bool) {
+func (p *processor) command(c *conn, args [][]byte, size int) (held bool) {
 	cmd, problem := resp.Resolve(args)
 	if problem != "" {
-		p.counts.redis.Add(1)
+		p.Count(0, 1)
 		p.refuseCommand(c, args, problem)
 		return false
 	}
-	if !p.affords(c, p.weighRedis(c, cmd, args, size)) {
+	if !p.Affords(c.Conn, p.weigh(c, cmd, args, size)) {
 		return true
 	}
-	p.counts.redis.Add(1)
-	p.counts.calls[cmd.ID].Add(1)
-	if held = p.redisKnown(c, cmd, args); held { // it comes again
-		p.counts.redis.Add(^uint64(0))
-		p.counts.calls[cmd.ID].Add(^uint64(0))
+	p.Count(uint8(cmd.ID), 1)
+	if held = p.carryOutKnown(c, cmd, args); held { // it comes again
+		p.Count(uint8(cmd.ID), ^uint64(0))
 	}
 	return held
+}
+
+const (
+	wordsPerCredit = 16 // that are parsed
+	narrowWords    = 16 // a command of no more words counts for one
+)
+
+// weigh says for how much a command counts, beside one: args are its
+// words, of size bytes.
+func (p *processor) weigh(c *conn, cmd *resp.Command, args [][]byte, size int) int {
+	w := size / server.BytesPerCredit
+	if len(args) > narrowWords {
+		w += len(args)
+	}
+	if f := handlers[cmd.ID].weigh; f != nil {
+		w += f(p, c)
+	}
+	return w
+}
+
+// weighExec counts the commands of a transaction, and the keys it watches.
+func weighExec(_ *processor, r *conn) (w int) {
+	if t := r.txn; t != nil {
+		w = len(t.queue) + t.words + t.bytes/server.BytesPerCredit
+	}
+	for _, x := range r.watches {
+		w += len(x.keys)
+	}
+	return w
 }
 
 // refuseCommand answers what cannot be carried out.
@@ -224,19 +295,19 @@ func (p *processor) refuseCommand(c *conn, args [][]byte, problem string) {
 	if p.mistaken(c, args, problem) {
 		return
 	}
-	if t := c.redis.txn; t != nil {
+	if t := c.txn; t != nil {
 		t.broken = true
 	}
 	p.answerError(c, problem)
 }
 
-// redisKnown is redisCommand for a command that there is, with words enough.
-func (p *processor) redisKnown(c *conn, cmd *resp.Command, args [][]byte) (held bool) {
-	r := c.redis
+// carryOutKnown is command for a command that there is, with words enough.
+func (p *processor) carryOutKnown(c *conn, cmd *resp.Command, args [][]byte) (held bool) {
+	r := c
 	if r.info.last.Load() != cmd {
 		r.info.last.Store(cmd)
 	}
-	h := &redisHandlers[cmd.ID]
+	h := &handlers[cmd.ID]
 	x := &p.plan
 	x.reset(c, cmd, args, false)
 	switch {
@@ -257,9 +328,9 @@ func (p *processor) mistaken(c *conn, args [][]byte, problem string) bool {
 	case isWord(args[0], "post"), isWord(args[0], "host:"):
 		// A browser has been made to talk to this port. Nothing that it sends
 		// must be carried out, and nothing is told.
-		c.srv.lines.foreigner.Warn(c.srv.log, "closed an HTTP connection on the Redis port", "peer", c.tr.remote(c))
-		c.refused = true
-		c.hangUp()
+		c.l.foreigner.Warn(c.l.cfg.Logger, "closed an HTTP connection on the Redis port", "peer", c.Remote())
+		c.Stop()
+		c.HangUp()
 		return true
 	case isWord(args[0], "exec"):
 		c.endTransaction()
@@ -271,14 +342,14 @@ func (p *processor) mistaken(c *conn, args [][]byte, problem string) bool {
 
 // carryOut sends the requests of a plan on their way, or answers it. It returns
 // true if the plan has to wait.
-func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
+func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 	if len(x.ops) == 0 && !x.hasPut {
 		p.answer(c, x.reply)
 		return false
 	}
-	r := c.redis
+	r := c
 	stale := false
-	if r.readOnly || p.srv.cfg.RedisRedirect {
+	if r.readOnly || p.l.redirect {
 		var to string
 		if to, stale = p.redirect(c, x.keys, x.write); to != "" {
 			p.answerError(c, to)
@@ -299,8 +370,8 @@ func (p *processor) carryOut(c *conn, x *redisPlan) (held bool) {
 // plan. stale says that a replica here may answer with whatever it has. Where a
 // queue is full that the only request has to go into, launch returns true: the
 // command keeps its slot and is to be tried again.
-func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bool) {
-	r := c.redis
+func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
+	r := c
 	number := r.again
 	if r.again = 0; number == 0 {
 		s := r.fresh()
@@ -308,38 +379,38 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 		s.left = int32(max(len(x.ops), 1))
 		number = r.push()
 	}
-	begun := r.begun
-	p.sentOn, p.full = false, false
+	begun := r.Begun()
+	o := server.Options{InOrder: x.inOrder, Yields: x.yields}
 	if len(x.ops) <= 1 {
 		waited := r.waited()
-		p.patient = waited < p.srv.cfg.RequestTimeout
-		p.hopeful = waited < min(leaderPatience, p.srv.cfg.RequestTimeout)
+		o.Patient = waited < p.l.cfg.RequestTimeout
+		o.Hopeful = waited < min(server.LeaderPatience, p.l.cfg.RequestTimeout)
 	}
-	p.inOrder, p.yields = x.inOrder, x.yields
+	var done server.Effects
 	if x.hasPut {
-		p.putDirectly(c, x, requestID(number, 0))
+		done = p.Put(c.Conn, requestID(number, 0), &x.put, o)
 	}
 	for i := range x.ops {
-		f := protocol.Frame{Header: protocol.Header{Code: uint8(x.ops[i].code), ID: requestID(number, i)}, Body: x.ops[i].body}
+		f := protocol.Frame{Header: protocol.Header{Code: uint8(x.ops[i].Code), ID: requestID(number, i)}, Body: x.ops[i].Body}
 		if stale {
 			f.Flags, f.Extensions = protocol.FlagExtensions, staleExtensions
 		}
-		p.dispatch(c, &f)
+		e := p.Dispatch(c.Conn, &f, o)
+		done.SentOn, done.Full = done.SentOn || e.SentOn, done.Full || e.Full
 	}
-	p.patient, p.hopeful, p.inOrder, p.yields = false, false, false, 0
 	switch {
-	case p.full:
+	case done.Full:
 		r.again, r.againInOrder, r.againYields = number, x.inOrder, x.yields
 		if r.againSince.IsZero() {
 			r.againSince = time.Now()
 		}
-		c.awaitRoom()
+		c.AwaitRoom()
 		return true
 	case x.write:
-		r.noteWrite(number, x, p.sentOn || x.mayBeOvertaken() || p.spans(x.keys))
-	case x.inOrder && !p.sentOn && !x.mayBeOvertaken(): // in the order of the writes
+		r.noteWrite(number, x, done.SentOn || x.mayBeOvertaken() || p.spans(x.keys))
+	case x.inOrder && !done.SentOn && !x.mayBeOvertaken(): // in the order of the writes
 		r.lastInOrder = number
-	case r.begun != begun:
+	case r.Begun() != begun:
 		r.noteRead(number, x.keys)
 	}
 	r.againSince = time.Time{}
@@ -348,7 +419,7 @@ func (p *processor) launch(c *conn, x *redisPlan, more any, stale bool) (held bo
 
 // waited is how long the command at the front of the input has waited for room
 // in a queue, or for a leader.
-func (r *redisConn) waited() time.Duration {
+func (r *conn) waited() time.Duration {
 	if r.againSince.IsZero() {
 		return 0
 	}
@@ -361,47 +432,12 @@ var staleExtensions = func() []byte {
 	return x.AppendTo(nil)[2:]
 }()
 
-// putDirectly proposes a plan's PUT.
-func (p *processor) putDirectly(c *conn, x *redisPlan, id uint64) {
-	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpPut), ID: id}}
-	m := &x.put
-	if p.srv.draining.Load() || p.srv.otherLeader(p.srv.backend.ShardOf(protocol.Slot(m.Key))) != 0 {
-		f.Body = m.AppendTo(x.body[:0])
-		x.body = f.Body[:0]
-		p.dispatch(c, &f)
-		return
-	}
-	p.counts.add(protocol.OpPut)
-	if p.extended {
-		p.clearExtensions()
-	}
-	p.cmd = command.Command{
-		Kind: command.Put, Flags: command.Flags(m.Flags), Key: m.Key, Value: m.Value, TTLMillis: m.TTLMillis,
-		Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0],
-	}
-	shard := p.srv.backend.ShardOf(protocol.Slot(m.Key))
-	err := p.enqueue(c, id, protocol.OpPut, shard)
-	if errors.Is(err, command.ErrNotLeader) {
-		f.Body = m.AppendTo(x.body[:0])
-		x.body = f.Body[:0]
-		p.sendOn(c, &f, shard)
-		return
-	}
-	switch {
-	case err == nil:
-	case errors.Is(err, command.ErrBusy) && p.patient:
-		p.full = true
-	default:
-		p.refuseProposal(c, id, err)
-	}
-}
-
 // answer is the door's own reply to the command being carried out. A large one
 // finds room among the replies, or there is an error in its place: it has been
 // made, and cannot wait.
 func (p *processor) answer(c *conn, reply []byte) {
-	r := c.redis
-	if p.crowded(c, len(reply)) {
+	r := c
+	if p.Crowded(c.Conn, len(reply)) {
 		reply = resp.AppendError(nil, errCrowded)
 	}
 	number := r.again
@@ -410,20 +446,12 @@ func (p *processor) answer(c *conn, reply []byte) {
 		r.fresh()
 		number = r.push()
 	}
-	c.mu.Lock()
-	c.appendVerbatim(requestID(number, 0), reply)
-	p.touch(c)
-	c.mu.Unlock()
+	p.l.countError(reply)
+	p.Append(c.Conn, verbatimCode, requestID(number, 0), reply)
 }
 
 // errCrowded is what a client hears for whose large reply there is no room.
-const errCrowded = "TRYAGAIN " + errNoReplyMemory
-
-// crowded reports whether there is no room for a reply of n bytes that cannot
-// wait.
-func (p *processor) crowded(c *conn, n int) bool {
-	return n > largeBytes && p.srv.crowdsOut(c.backlog()+n)
-}
+const errCrowded = "TRYAGAIN " + server.NoReplyMemory
 
 // answerError is answer with an error.
 func (p *processor) answerError(c *conn, text string) {
@@ -435,50 +463,41 @@ func (p *processor) answerError(c *conn, text string) {
 // node that leads the shard of keys, or "" if the request is to be served here.
 // stale says that it is to be answered by the replica here.
 func (p *processor) redirect(c *conn, keys [][]byte, write bool) (text string, stale bool) {
-	s := p.srv
+	l := p.l
 	if len(keys) == 0 {
 		return "", false
 	}
 	slot := protocol.Slot(keys[0])
-	shard := s.backend.ShardOf(slot)
+	shard := l.backend.ShardOf(slot)
 	for _, key := range keys[1:] {
-		if s.backend.ShardOf(protocol.Slot(key)) != shard {
+		if l.shardOf(key) != shard {
 			return "", false // for several nodes: served from here
 		}
 	}
-	leader := s.backend.Leader(shard)
-	if leader == s.cfg.Node {
+	leader := l.backend.Leader(shard)
+	if leader == l.cfg.Node {
 		return "", false
 	}
-	if c.redis.readOnly && !write && s.backend.Holds(shard) {
+	if c.readOnly && !write && l.backend.Holds(shard) {
 		return "", true // also where no leader is known, as without a majority
 	}
-	if leader == 0 || !s.cfg.RedisRedirect {
+	if leader == 0 || !l.redirect {
 		return "", false
 	}
-	if address := s.redisAddressOf(leader); address != "" {
+	if address := l.addressOf(leader); address != "" {
 		return resp.Moved(slot, address), false
 	}
 	return "", false
 }
 
-// beginOps begins the list of operations of a BATCH or TXN in x.body; the count
-// is for endOps to fill in.
-func (x *redisPlan) beginOps() (at int) {
-	x.body = append(x.body, 0, 0, 0, 0)
-	return len(x.body)
-}
-
-func (x *redisPlan) endOps(at, count int) {
-	binary.LittleEndian.PutUint32(x.body[at-4:], uint32(count))
+// beginOps begins the list of operations of a BATCH or TXN in x.body.
+func (x *plan) beginOps() (at int) {
+	x.body, at = protocol.BeginOps(x.body)
+	return at
 }
 
 // beginOp begins one operation, whose body follows.
-func (x *redisPlan) beginOp(code protocol.Opcode) (at int) {
-	x.body = append(x.body, byte(code), 0, 0, 0, 0)
-	return len(x.body)
-}
-
-func (x *redisPlan) endOp(at int) {
-	binary.LittleEndian.PutUint32(x.body[at-4:], uint32(len(x.body)-at))
+func (x *plan) beginOp(code protocol.Opcode) (at int) {
+	x.body, at = protocol.BeginOp(x.body, code)
+	return at
 }

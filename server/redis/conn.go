@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"sync"
@@ -7,20 +7,21 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// The Redis door: connections that speak RESP.
+// Connections that speak RESP.
 //
 // Goal: the clients and tools of Redis work, at the price of one translation
-// in each direction, and everything below stays as it is: reads under lease,
+// in each direction, and everything in package server stays as it is: reads under lease,
 // Barriers, jobs, forwarding, back-pressure and batching see native requests.
 //
-// A command becomes one or more native requests (redis_dispatch.go) that go
-// through processor.dispatch. Their ids carry the number of the command's
+// A command becomes one or more native requests (plan.go) that go
+// through Processor.Dispatch. Their ids carry the number of the command's
 // slot, and of the part of the command. Everything in the server answers with
-// native frames in conn.out, from any thread and in any order. Whoever is about
-// to write the output takes it and renders it first (redis_render.go): slots
+// native frames in the output, from any thread and in any order. Whoever is about
+// to write the output takes it and renders it first (render.go): slots
 // stand in the order of the commands, the answer of the first one is turned
 // into RESP, and what comes before its turn waits in its slot.
 //
@@ -30,7 +31,7 @@ import (
 // one connection's proposals are queued in order. A read behind them is proposed
 // like them, and answered as of its place in the log. Where that cannot be, the
 // reader stops before the command until the earlier one is answered; what it has
-// not looked at stays in the input buffer, as in a pause. See redis_order.go.
+// not looked at stays in the input buffer, as in a pause. See order.go.
 //
 // Rejected: translating in a goroutine of its own for each connection (a thread
 // wake-up for each command, and a second path for back-pressure), and having
@@ -51,31 +52,30 @@ const (
 
 // slotChunk holds the slots of consecutive commands. Chunks wander between
 // connections, so that a quiet connection has no more than one.
-type slotChunk [slotsPerChunk]redisSlot
+type slotChunk [slotsPerChunk]slot
 
 var slotChunkPool = sync.Pool{New: func() any { return new(slotChunk) }}
 
-// redisSlot is a command that has been taken on: what its reply will look like,
+// slot is a command that has been taken on: what its reply will look like,
 // and what of the answer is there.
-type redisSlot struct {
+type slot struct {
 	kind  replyKind
 	proto uint8           // of RESP, as the client had chosen when it sent the command
 	write bool            // the command may have changed something
 	left  int32           // parts of the answer that are not there yet
 	a, b  int64           // operands of kind
 	kept  *bufpool.Buffer // native frames that came before their turn; nil: none
-	more  any             // *redisWatch, *execution, *redisWalk; by kind
+	more  any             // *watch, *execution, *walk; by kind
 }
 
-// redisConn is what a connection has beside the rest if it speaks RESP.
-type redisConn struct {
+// conn is a connection that speaks RESP.
+type conn struct {
+	*server.Conn
+	l *Listener
+
 	tail   atomic.Uint64 // number of the next command, from 1; the reader's
 	head   atomic.Uint64 // number of the oldest command that is not answered; the renderer's
 	hold   atomic.Uint64 // the reader waits until head is past this one; 0: it does not
-	kept   atomic.Int64  // bytes in kept answers
-	walked atomic.Int64  // bytes of the page and of the reply that a walk holds
-	gone   atomic.Bool   // answers have been thrown away, for there is nobody to take them
-	full   atomic.Bool   // the reader waits until a queue that was full may have room
 	killed atomic.Bool   // by CLIENT KILL
 	page   atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
 
@@ -87,34 +87,31 @@ type redisConn struct {
 	proto               uint8
 	readOnly            bool // READONLY: replicas here may answer
 	last                bool // the command that is being carried out is the last
-	txn                 *redisTxn
-	watches             []*redisWatch
-	walk                *redisWalk
-	order               *redisOrder
+	txn                 *txn
+	watches             []*watch
+	walk                *walk
+	order               *order
 	again               uint64    // the command at the front of the input has this slot already; 0: it has none
 	againInOrder        bool      // and goes through the log: see readsInOrder
 	againYields         int       // and yields so many bytes
 	againSince          time.Time // since when it waits to be tried again; zero: it does not
-	begun               uint32    // requests that were not answered at once; see conn.begin
 	lastWrite, lastWait uint64    // numbers of the latest commands in order
 	lastInOrder         uint64    // number of the latest read that goes through the log
 
-	listed bool // in Server.roomless; guarded by Server.mu
-
-	info redisClientInfo
+	info clientInfo
 }
 
-// redisWordsMax bounds the words of a command at what the largest one needs: an
+// wordsMax bounds the words of a command at what the largest one needs: an
 // MSET of as many keys as a native BATCH takes.
-const redisWordsMax = 1 + 2*protocol.OpsMax
+const wordsMax = 1 + 2*protocol.OpsMax
 
-func newRedisConn(s *Server) *redisConn {
-	r := &redisConn{proto: resp.RESP2}
+func newConn(l *Listener, c *server.Conn) *conn {
+	r := &conn{Conn: c, l: l, proto: resp.RESP2}
 	r.tail.Store(1)
 	r.head.Store(1)
-	r.parser.MultibulkMax = redisWordsMax
+	r.parser.MultibulkMax = wordsMax
 	r.parser.BulkBytesMax = protocol.ValueBytesMax
-	r.parser.RequestBytesMax = int(s.cfg.FrameBytesMax)
+	r.parser.RequestBytesMax = int(l.cfg.FrameBytesMax)
 	r.info.since = time.Now()
 	r.info.proto.Store(resp.RESP2)
 	r.info.multi.Store(-1)
@@ -122,19 +119,19 @@ func newRedisConn(s *Server) *redisConn {
 }
 
 // slot returns the slot of a command that has been pushed and not answered.
-func (r *redisConn) slot(number uint64) *redisSlot {
+func (r *conn) slot(number uint64) *slot {
 	return &r.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
 }
 
 // crowded reports whether no further command can be taken on.
-func (r *redisConn) crowded() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
+func (r *conn) crowded() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
 
-// quiet reports whether every command has been answered, or never will be.
-func (r *redisConn) quiet() bool { return r.tail.Load() == r.head.Load() || r.gone.Load() }
+// Quiet reports whether every command has been answered.
+func (r *conn) Quiet() bool { return r.tail.Load() == r.head.Load() }
 
 // fresh returns the slot of the next command, for the reader to fill in before
 // it calls push.
-func (r *redisConn) fresh() *redisSlot {
+func (r *conn) fresh() *slot {
 	n := r.tail.Load()
 	chunk := &r.chunks[n/slotsPerChunk%slotChunks]
 	if *chunk == nil {
@@ -148,7 +145,7 @@ func (r *redisConn) fresh() *redisSlot {
 
 // push makes the slot that fresh returned a command that waits for its answer,
 // and returns its number.
-func (r *redisConn) push() uint64 {
+func (r *conn) push() uint64 {
 	n := r.tail.Load()
 	r.tail.Store(n + 1)
 	return n
@@ -156,10 +153,10 @@ func (r *redisConn) push() uint64 {
 
 // pop takes the answered command at head out; the renderer stores the new head
 // when it is done.
-func (r *redisConn) pop(head uint64) uint64 {
+func (r *conn) pop(head uint64) uint64 {
 	s := r.slot(head)
 	r.dropKept(s)
-	*s = redisSlot{}
+	*s = slot{}
 	if head%slotsPerChunk == slotsPerChunk-1 {
 		chunk := &r.chunks[head/slotsPerChunk%slotChunks]
 		slotChunkPool.Put(*chunk)
@@ -170,7 +167,7 @@ func (r *redisConn) pop(head uint64) uint64 {
 
 // keep stores frames of an answer until its turn comes. What a walk keeps is
 // one page, which it does not wait for room to look at.
-func (r *redisConn) keep(s *redisSlot, frames []byte) {
+func (r *conn) keep(s *slot, frames []byte) {
 	if s.kept == nil {
 		s.kept = bufpool.Get(len(frames))
 	}
@@ -179,28 +176,28 @@ func (r *redisConn) keep(s *redisSlot, frames []byte) {
 		before = 0
 	}
 	s.kept.Append(frames)
-	r.keptBy(s).Add(int64(cap(s.kept.B) - before))
+	r.countKept(s, cap(s.kept.B)-before)
 }
 
-// keptBy counts what s keeps.
-func (r *redisConn) keptBy(s *redisSlot) *atomic.Int64 {
+// countKept counts n bytes more that s keeps.
+func (r *conn) countKept(s *slot, n int) {
 	if s.kind == replyWalk {
-		return &r.walked
+		r.Walk(n)
+	} else {
+		r.Keep(n)
 	}
-	return &r.kept
 }
 
-func (r *redisConn) dropKept(s *redisSlot) {
+func (r *conn) dropKept(s *slot) {
 	if s.kept != nil {
-		r.keptBy(s).Add(-int64(cap(s.kept.B)))
+		r.countKept(s, -cap(s.kept.B))
 		s.kept.Release()
 		s.kept = nil
 	}
 }
 
-// release lets go of what unanswered commands hold, once nobody reads or
-// renders any more.
-func (r *redisConn) release() {
+// Release releases what unanswered commands hold.
+func (r *conn) Release() {
 	for n := r.head.Load(); n < r.tail.Load(); n++ {
 		r.dropKept(r.slot(n))
 	}
@@ -215,20 +212,12 @@ const partBits = 16
 // requestID is the native id of a part of a command.
 func requestID(number uint64, part int) uint64 { return number<<partBits | uint64(part) }
 
-// isHead reports whether a request is part of the command whose answer is to be
-// sent next. Its answer must not wait for room: others may wait for it.
-func (c *conn) isHead(id uint64) bool {
-	return c.redis != nil && c.redis.head.Load() == id>>partBits
-}
+// Next reports whether a request is part of the command whose answer is to be
+// sent next.
+func (r *conn) Next(id uint64) bool { return r.head.Load() == id>>partBits }
 
-// holding reports whether the reader waits for an answer.
-func (r *redisConn) holding() bool {
-	if r.gone.Load() {
-		return false
-	}
-	if r.full.Load() {
-		return true
-	}
+// Waits reports whether the reader waits for an answer.
+func (r *conn) Waits() bool {
 	h := r.hold.Load()
 	return h != 0 && r.head.Load() <= h && !r.page.Load()
 }
@@ -236,61 +225,17 @@ func (r *redisConn) holding() bool {
 // holdFor stops the reader until a command is answered, all before it being
 // answered then as well. It returns false if that is so already.
 func (c *conn) holdFor(number uint64) bool {
-	r := c.redis
+	r := c
 	if r.head.Load() > number {
 		return false
 	}
 	r.hold.Store(number)
-	c.paused.Store(true)
-	if c.caughtUp() {
-		// Answered in between, and nobody else would notice.
-		c.paused.Store(false)
-	}
+	c.Pause()
 	return true
 }
 
-// awaitRoom stops the reader for a moment: a queue is full that the command at
-// the front of its input has to go into.
-func (c *conn) awaitRoom() {
-	s := c.srv
-	// In this order: tryAgain, of an earlier wait, may come in between, and must not
-	// end this one before it has begun to hold.
-	c.paused.Store(true)
-	c.redis.full.Store(true)
-	s.mu.Lock()
-	if !c.redis.listed {
-		c.redis.listed = true
-		s.roomless = append(s.roomless, c)
-	}
-	s.mu.Unlock()
-	// The queue may be another node's, or have been emptied just now.
-	time.AfterFunc(retryBusyMillis*time.Millisecond, c.tryAgain)
-}
-
-// tryAgain ends what awaitRoom has begun. From any thread.
-func (c *conn) tryAgain() {
-	if c.redis.full.Swap(false) {
-		c.unpause()
-	}
-}
-
-// resumeRoomless has connections go on that found a queue full. s.mu must be
-// held; it is let go meanwhile.
-func (s *Server) resumeRoomless() {
-	list := s.roomless
-	s.roomless = nil
-	for _, c := range list {
-		c.redis.listed = false
-	}
-	s.mu.Unlock()
-	for _, c := range list {
-		c.tryAgain()
-	}
-	s.mu.Lock()
-}
-
-// redisClientInfo is what CLIENT LIST says of a connection, from any thread.
-type redisClientInfo struct {
+// clientInfo is what CLIENT LIST says of a connection, from any thread.
+type clientInfo struct {
 	since time.Time
 
 	last  atomic.Pointer[resp.Command]

@@ -1,11 +1,10 @@
-package server
+package redis
 
 import (
 	"bytes"
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/metrics"
 	"slices"
 	"strconv"
 	"sync"
@@ -15,68 +14,68 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// redisVersion is the version of Redis whose commands, replies and errors the
+// version is the version of Redis whose commands, replies and errors the
 // door has; clients choose by it what they use.
-const redisVersion = "7.0.15"
+const version = "7.0.15"
 
-// redisHandlers says what becomes of each command.
-var redisHandlers [256]redisHandler
+// handlers says what becomes of each command.
+var handlers [256]handler
 
-var loadRedisHandlers = sync.OnceFunc(func() {
-	handler := func(name string) *redisHandler { return &redisHandlers[resp.LookupFull([]byte(name)).ID] }
-	for name, f := range map[string]func(*processor, *redisPlan){
-		"get": redisGet, "set": redisSet, "setnx": redisSetNX, "setex": redisSetEX,
-		"psetex": redisPSetEX, "getset": redisGetSet, "getdel": redisGetDel, "getex": redisGetEX,
-		"mget": redisMGet, "mset": redisMSet, "msetnx": redisMSetNX, "strlen": redisStrlen,
-		"append": redisAppend, "getrange": redisGetRange, "substr": redisGetRange, "setrange": redisSetRange,
-		"incr": redisIncr, "incrby": redisIncrBy, "decr": redisDecr, "decrby": redisDecrBy,
-		"incrbyfloat": redisIncrByFloat,
+var loadHandlers = sync.OnceFunc(func() {
+	handler := func(name string) *handler { return &handlers[resp.LookupFull([]byte(name)).ID] }
+	for name, f := range map[string]func(*processor, *plan){
+		"get": cmdGet, "set": cmdSet, "setnx": cmdSetNX, "setex": cmdSetEX,
+		"psetex": cmdPSetEX, "getset": cmdGetSet, "getdel": cmdGetDel, "getex": cmdGetEX,
+		"mget": cmdMGet, "mset": cmdMSet, "msetnx": cmdMSetNX, "strlen": cmdStrlen,
+		"append": cmdAppend, "getrange": cmdGetRange, "substr": cmdGetRange, "setrange": cmdSetRange,
+		"incr": cmdIncr, "incrby": cmdIncrBy, "decr": cmdDecr, "decrby": cmdDecrBy,
+		"incrbyfloat": cmdIncrByFloat,
 
-		"del": redisDel, "unlink": redisDel, "exists": redisExists, "touch": redisExists,
-		"type": redisType, "ttl": redisTTL, "pttl": redisPTTL, "expiretime": redisExpireTime,
-		"pexpiretime": redisPExpireTime, "expire": redisExpire, "pexpire": redisPExpire,
-		"expireat": redisExpireAt, "pexpireat": redisPExpireAt, "persist": redisPersist,
-		"rename": redisRename, "renamenx": redisRenameNX, "copy": redisCopy,
-		"object|encoding": redisObjectEncoding, "object|help": redisHelp,
-		"object|freq": redisObjectFreq, "object|idletime": redisObjectIdleTime, "object|refcount": redisObjectRefCount,
+		"del": cmdDel, "unlink": cmdDel, "exists": cmdExists, "touch": cmdExists,
+		"type": cmdType, "ttl": cmdTTL, "pttl": cmdPTTL, "expiretime": cmdExpireTime,
+		"pexpiretime": cmdPExpireTime, "expire": cmdExpire, "pexpire": cmdPExpire,
+		"expireat": cmdExpireAt, "pexpireat": cmdPExpireAt, "persist": cmdPersist,
+		"rename": cmdRename, "renamenx": cmdRenameNX, "copy": cmdCopy,
+		"object|encoding": cmdObjectEncoding, "object|help": cmdHelp,
+		"object|freq": cmdObjectFreq, "object|idletime": cmdObjectIdleTime, "object|refcount": cmdObjectRefCount,
 
-		"unwatch": redisUnwatch,
+		"unwatch": cmdUnwatch,
 
-		"ping": redisPing, "echo": redisEcho, "hello": redisHello, "auth": redisAuth,
-		"select": redisSelect, "time": redisTime, "info": redisInfo,
-		"client|id": redisClientID, "client|getname": redisClientGetName, "client|setname": redisClientSetName,
-		"client|setinfo": redisClientSetInfo, "client|info": redisClientSelf, "client|list": redisClientList,
-		"client|kill": redisClientKill, "client|no-evict": redisClientSwitch, "client|no-touch": redisClientSwitch,
-		"client|help": redisHelp,
-		"command":     redisCommandAll, "command|count": redisCommandCount, "command|docs": redisCommandDocs,
-		"command|info": redisCommandInfo, "command|getkeys": redisCommandGetKeys, "command|help": redisHelp,
-		"command|list": redisCommandList, "command|getkeysandflags": redisCommandGetKeysAndFlags,
-		"config|get": redisConfigGet, "config|set": redisConfigSet, "config|help": redisHelp, "config|resetstat": redisConfigResetStat,
-		"role": redisRole, "memory|usage": redisMemoryUsage, "memory|help": redisHelp,
+		"ping": cmdPing, "echo": cmdEcho, "hello": cmdHello, "auth": cmdAuth,
+		"select": cmdSelect, "time": cmdTime, "info": cmdInfo,
+		"client|id": cmdClientID, "client|getname": cmdClientGetName, "client|setname": cmdClientSetName,
+		"client|setinfo": cmdClientSetInfo, "client|info": cmdClientSelf, "client|list": cmdClientList,
+		"client|kill": cmdClientKill, "client|no-evict": cmdClientSwitch, "client|no-touch": cmdClientSwitch,
+		"client|help": cmdHelp,
+		"command":     cmdCommandAll, "command|count": cmdCommandCount, "command|docs": cmdCommandDocs,
+		"command|info": cmdCommandInfo, "command|getkeys": cmdCommandGetKeys, "command|help": cmdHelp,
+		"command|list": cmdCommandList, "command|getkeysandflags": cmdCommandGetKeysAndFlags,
+		"config|get": cmdConfigGet, "config|set": cmdConfigSet, "config|help": cmdHelp, "config|resetstat": cmdConfigResetStat,
+		"role": cmdRole, "memory|usage": cmdMemoryUsage, "memory|help": cmdHelp,
 
-		"cluster|slots": redisClusterSlots, "cluster|shards": redisClusterShards, "cluster|nodes": redisClusterNodes,
-		"cluster|info": redisClusterInfo, "cluster|keyslot": redisClusterKeySlot, "cluster|myid": redisClusterMyID,
-		"cluster|help": redisHelp, "cluster|replicas": redisClusterReplicas, "cluster|slaves": redisClusterReplicas,
-		"cluster|links": redisClusterLinks,
-		"readonly":      redisReadOnly, "readwrite": redisReadWrite, "asking": redisAsking,
+		"cluster|slots": cmdClusterSlots, "cluster|shards": cmdClusterShards, "cluster|nodes": cmdClusterNodes,
+		"cluster|info": cmdClusterInfo, "cluster|keyslot": cmdClusterKeySlot, "cluster|myid": cmdClusterMyID,
+		"cluster|help": cmdHelp, "cluster|replicas": cmdClusterReplicas, "cluster|slaves": cmdClusterReplicas,
+		"cluster|links": cmdClusterLinks,
+		"readonly":      cmdReadOnly, "readwrite": cmdReadWrite, "asking": cmdAsking,
 	} {
 		handler(name).translate = f
 	}
-	for name, f := range map[string]func(*processor, *conn, *redisPlan) bool{
-		"multi": redisMulti, "exec": redisExec, "discard": redisDiscard, "watch": redisWatchKeys,
-		"quit": redisQuit, "reset": redisReset, "wait": redisWait,
-		"scan": redisScan, "keys": redisKeys, "dbsize": redisDBSize, "randomkey": redisRandomKey,
-		"flushall": redisFlush, "flushdb": redisFlush,
-		"cluster|countkeysinslot": redisClusterCountKeysInSlot, "cluster|getkeysinslot": redisClusterGetKeysInSlot,
+	for name, f := range map[string]func(*processor, *conn, *plan) bool{
+		"multi": cmdMulti, "exec": cmdExec, "discard": cmdDiscard, "watch": cmdWatch,
+		"quit": cmdQuit, "reset": cmdReset, "wait": cmdWait,
+		"scan": cmdScan, "keys": cmdKeys, "dbsize": cmdDBSize, "randomkey": cmdRandomKey,
+		"flushall": cmdFlush, "flushdb": cmdFlush,
+		"cluster|countkeysinslot": cmdClusterCountKeysInSlot, "cluster|getkeysinslot": cmdClusterGetKeysInSlot,
 	} {
 		handler(name).control = f
 	}
 	for _, name := range []string{"exec", "discard", "multi", "watch", "quit", "reset"} {
 		handler(name).immediate = true
 	}
-	conns := func(p *processor, _ *redisConn) int { return p.srv.conns.len() }
-	shards := func(p *processor, _ *redisConn) int { return p.srv.backend.Shards() }
-	for name, f := range map[string]func(*processor, *redisConn) int{
+	conns := func(p *processor, _ *conn) int { return p.l.srv.Conns() }
+	shards := func(p *processor, _ *conn) int { return p.l.backend.Shards() }
+	for name, f := range map[string]func(*processor, *conn) int{
 		"exec": weighExec, "client|list": conns, "client|kill": conns,
 		"cluster|slots": shards, "cluster|shards": shards, "cluster|nodes": shards,
 	} {
@@ -84,66 +83,58 @@ var loadRedisHandlers = sync.OnceFunc(func() {
 	}
 })
 
-// redisFarewell is what a client hears that is not taken on.
-func (s *Server) redisFarewell() []byte {
-	if s.draining.Load() {
-		return resp.AppendError(nil, "CLUSTERDOWN the server is shutting down")
+// Error is the text of an error in the words of Redis.
+func (c *conn) Error(_ uint64, s protocol.Status, _ uint32, message string) []byte {
+	switch s {
+	case protocol.StatusShuttingDown:
+		return resp.AppendError(nil, "CLUSTERDOWN "+message)
+	case protocol.StatusTooManyConns:
+		return resp.AppendError(nil, resp.ErrMaxClients)
 	}
-	s.counters.rejected.Add(1)
-	return resp.AppendError(nil, resp.ErrMaxClients)
+	return resp.AppendError(nil, "ERR "+message)
 }
 
-// sendLastRedis is sendLast for a connection that speaks RESP: what it sends is an
-// answer of its own to what was not carried out.
-func (c *conn) sendLastRedis(reply []byte) {
-	r := c.redis
-	if w := r.walk; w != nil {
+// Last answers what is under way, and a command that was not carried out.
+func (c *conn) Last(answer []byte) (frames []byte) {
+	add := func(number uint64) {
+		c.l.countError(answer)
+		frames = appendVerbatim(frames, requestID(number, 0), answer)
+	}
+	if w := c.walk; w != nil {
 		c.dropWalk()
-		c.mu.Lock()
-		c.appendVerbatim(requestID(w.number, 0), reply)
-		c.mu.Unlock()
+		add(w.number)
 	}
-	if r.again != 0 {
-		c.mu.Lock()
-		c.appendVerbatim(requestID(r.again, 0), reply)
-		c.mu.Unlock()
-		r.again = 0
+	if c.again != 0 {
+		add(c.again)
+		c.again = 0
 	}
-	r.fresh()
-	id := requestID(r.push(), 0)
-	c.mu.Lock()
-	c.appendVerbatim(id, reply)
-	c.closing = true
-	c.mu.Unlock()
-	c.tr.kick(c)
+	c.fresh()
+	add(c.push())
+	return frames
 }
 
 // endAfterReplies reads nothing more and closes the connection once everything
 // is answered, the command that is being carried out as well. The reader calls
 // it.
 func (c *conn) endAfterReplies() {
-	c.refused, c.redis.last = true, true
+	c.Stop()
+	c.last = true
 }
 
 // lastIsAnswered goes on after endAfterReplies, when the last answer is in the
 // output: whoever writes may close the connection from now on.
 func (c *conn) lastIsAnswered() {
-	c.redis.last = false
-	c.mu.Lock()
-	c.closing = true
-	c.mu.Unlock()
-	c.tr.kick(c)
+	c.last = false
+	c.CloseAfterReplies()
 }
 
-// leave lets go of what the reader of a connection that is gone holds.
-func (c *conn) leave() {
-	if c.redis != nil {
-		c.endTransaction()
-		c.dropWalk()
-	}
+// Leave releases the transaction and the walk.
+func (c *conn) Leave() {
+	c.endTransaction()
+	c.dropWalk()
 }
 
-func redisPing(_ *processor, x *redisPlan) {
+func cmdPing(_ *processor, x *plan) {
 	switch len(x.args) {
 	case 1:
 		x.reply = append(x.reply, "+PONG\r\n"...)
@@ -154,9 +145,9 @@ func redisPing(_ *processor, x *redisPlan) {
 	}
 }
 
-func redisEcho(_ *processor, x *redisPlan) { x.reply = resp.AppendBulk(x.reply, x.args[1]) }
+func cmdEcho(_ *processor, x *plan) { x.reply = resp.AppendBulk(x.reply, x.args[1]) }
 
-func redisTime(_ *processor, x *redisPlan) {
+func cmdTime(_ *processor, x *plan) {
 	now := time.Now()
 	var text [20]byte
 	x.reply = resp.AppendArray(x.reply, 2)
@@ -164,15 +155,15 @@ func redisTime(_ *processor, x *redisPlan) {
 	x.reply = resp.AppendBulk(x.reply, itoa(text[:0], int64(now.Nanosecond()/1000)))
 }
 
-// redisDatabases is how many databases a Redis has where nobody says otherwise.
-const redisDatabases = 16
+// databases is how many databases a Redis has where nobody says otherwise.
+const databases = 16
 
-func redisSelect(_ *processor, x *redisPlan) {
+func cmdSelect(_ *processor, x *plan) {
 	switch n, ok := x.integer(1); {
 	case !ok:
 	case n != int64(int32(n)):
 		x.fail("ERR value is out of range, value must between -2147483648 and 2147483647")
-	case 0 < n && n < redisDatabases:
+	case 0 < n && n < databases:
 		// A Redis has it. Whoever does not look at the answer must not go on
 		// in another database than it means.
 		x.fail("ERR DB index is out of range: Proa only has database 0, and closes connections that select another")
@@ -184,9 +175,9 @@ func redisSelect(_ *processor, x *redisPlan) {
 	}
 }
 
-// redisAuth answers as a Redis without a password: there is only the user
+// cmdAuth answers as a Redis without a password: there is only the user
 // default, who needs none.
-func redisAuth(_ *processor, x *redisPlan) {
+func cmdAuth(_ *processor, x *plan) {
 	switch {
 	case len(x.args) > 3:
 		x.fail(resp.ErrSyntax)
@@ -199,8 +190,8 @@ func redisAuth(_ *processor, x *redisPlan) {
 	}
 }
 
-func redisHello(p *processor, x *redisPlan) {
-	r := x.c.redis
+func cmdHello(p *processor, x *plan) {
+	r := x.c
 	proto := r.proto
 	var name []byte
 	named := false
@@ -240,23 +231,23 @@ func redisHello(p *processor, x *redisPlan) {
 	x.reply = resp.AppendMap(x.reply, int(proto), 7)
 	pair := func(k, v string) { x.reply = resp.AppendBulk(resp.AppendBulk(x.reply, k), v) }
 	pair("server", "redis")
-	pair("version", redisVersion)
+	pair("version", version)
 	x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "proto"), int64(proto))
-	x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "id"), int64(x.c.id))
-	pair("mode", p.srv.redisMode())
+	x.reply = resp.AppendInt(resp.AppendBulk(x.reply, "id"), int64(x.c.ID()))
+	pair("mode", p.l.mode())
 	pair("role", "master")
 	x.reply = resp.AppendArray(resp.AppendBulk(x.reply, "modules"), 0)
 }
 
-func redisQuit(p *processor, c *conn, x *redisPlan) bool {
+func cmdQuit(p *processor, c *conn, x *plan) bool {
 	x.ok()
 	p.answer(c, x.reply)
 	c.endAfterReplies()
 	return false
 }
 
-func redisReset(p *processor, c *conn, x *redisPlan) bool {
-	r := c.redis
+func cmdReset(p *processor, c *conn, x *plan) bool {
+	r := c
 	c.endTransaction()
 	r.proto, r.readOnly = resp.RESP2, false
 	r.info.proto.Store(resp.RESP2)
@@ -267,10 +258,10 @@ func redisReset(p *processor, c *conn, x *redisPlan) bool {
 	return false
 }
 
-// redisWait answers how many replicas are certain to have what this connection
+// cmdWait answers how many replicas are certain to have what this connection
 // has written: an acknowledged write is on a majority, of which the leader is
 // one. There is nothing to wait for but the acknowledgements themselves.
-func redisWait(p *processor, c *conn, x *redisPlan) (held bool) {
+func cmdWait(p *processor, c *conn, x *plan) (held bool) {
 	if _, ok := x.integer(1); !ok {
 		p.answer(c, x.reply)
 		return false
@@ -284,11 +275,11 @@ func redisWait(p *processor, c *conn, x *redisPlan) (held bool) {
 		p.answerError(c, resp.ErrTimeoutNegative)
 		return false
 	}
-	if r := c.redis; r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
+	if r := c; r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
 		return true
 	}
 	certain := -1
-	for _, s := range p.srv.topology().Shards {
+	for _, s := range p.l.topology().Shards {
 		if n := len(s.Replicas) / 2; certain < 0 || n < certain {
 			certain = n
 		}
@@ -297,11 +288,11 @@ func redisWait(p *processor, c *conn, x *redisPlan) (held bool) {
 	return false
 }
 
-func redisHelp(_ *processor, x *redisPlan) {
+func cmdHelp(_ *processor, x *plan) {
 	x.reply = resp.AppendHelp(x.reply, resp.Lookup(x.args[0]))
 }
 
-func redisCommandAll(_ *processor, x *redisPlan) {
+func cmdCommandAll(_ *processor, x *plan) {
 	all := resp.Commands()
 	x.reply = resp.AppendArray(x.reply, len(all))
 	for _, cmd := range all {
@@ -309,13 +300,13 @@ func redisCommandAll(_ *processor, x *redisPlan) {
 	}
 }
 
-func redisCommandCount(_ *processor, x *redisPlan) {
+func cmdCommandCount(_ *processor, x *plan) {
 	x.reply = resp.AppendInt(x.reply, int64(len(resp.Commands())))
 }
 
-func redisCommandInfo(p *processor, x *redisPlan) {
+func cmdCommandInfo(p *processor, x *plan) {
 	if len(x.args) == 2 {
-		redisCommandAll(p, x)
+		cmdCommandAll(p, x)
 		return
 	}
 	x.reply = resp.AppendArray(x.reply, len(x.args)-2)
@@ -324,7 +315,7 @@ func redisCommandInfo(p *processor, x *redisPlan) {
 	}
 }
 
-func redisCommandDocs(_ *processor, x *redisPlan) {
+func cmdCommandDocs(_ *processor, x *plan) {
 	list := resp.Commands()
 	if len(x.args) > 2 {
 		list = nil
@@ -340,10 +331,10 @@ func redisCommandDocs(_ *processor, x *redisPlan) {
 	}
 }
 
-// redisSettings are the settings of Redis that tools ask for, as they hold
+// settings are the settings of Redis that tools ask for, as they hold
 // here.
-func (s *Server) redisSettings() [][2]string {
-	cfg := &s.cfg
+func (l *Listener) settings() [][2]string {
+	cfg := l.cfg
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	seconds := func(d time.Duration) string { return number(max(0, int64(d/time.Second))) }
 	return [][2]string{
@@ -370,7 +361,7 @@ func (s *Server) redisSettings() [][2]string {
 // of which is compared with each setting.
 const configPatternsMax = 4 << 10
 
-func redisConfigGet(p *processor, x *redisPlan) {
+func cmdConfigGet(p *processor, x *plan) {
 	size := 0
 	for _, pattern := range x.args[2:] {
 		size += len(pattern) + 1
@@ -384,7 +375,7 @@ func redisConfigGet(p *processor, x *redisPlan) {
 		patterns[i], _ = resp.CompilePattern(pattern, true)
 	}
 	var found [][2]string
-	for _, s := range p.srv.redisSettings() {
+	for _, s := range p.l.settings() {
 		for i, pattern := range x.args[2:] {
 			if patterns[i].Match([]byte(s[0])) {
 				if len(pattern) == len(s[0]) && !bytes.ContainsAny(pattern, "*?[") {
@@ -401,13 +392,13 @@ func redisConfigGet(p *processor, x *redisPlan) {
 	}
 }
 
-// redisConfigSet accepts what holds already: the settings are made at start.
-func redisConfigSet(p *processor, x *redisPlan) {
+// cmdConfigSet accepts what holds already: the settings are made at start.
+func cmdConfigSet(p *processor, x *plan) {
 	if len(x.args)%2 != 0 {
 		x.fail(resp.WrongArity(x.cmd.Name))
 		return
 	}
-	settings := p.srv.redisSettings()
+	settings := p.l.settings()
 	for i := 2; i < len(x.args); i += 2 {
 		known, same := false, false
 		for _, s := range settings {
@@ -452,9 +443,9 @@ func (i *info) line(name, value string) {
 
 func (i *info) number(name string, n int64) { i.line(name, strconv.FormatInt(n, 10)) }
 
-// redisInfo answers INFO with what is true of Proa among what Redis tells, under
+// cmdInfo answers INFO with what is true of Proa among what Redis tells, under
 // the names by which its tools look for it.
-func redisInfo(p *processor, x *redisPlan) {
+func cmdInfo(p *processor, x *plan) {
 	i := &info{wanted: func(section string) bool {
 		for _, a := range x.args[1:] {
 			if isWord(a, section) || isWord(a, "all") || isWord(a, "default") || isWord(a, "everything") {
@@ -463,74 +454,61 @@ func redisInfo(p *processor, x *redisPlan) {
 		}
 		return len(x.args) == 1
 	}}
-	s := p.srv
-	c := &s.counters
-	up := time.Since(s.started)
+	l := p.l
+	st := l.srv.Status()
+	up := time.Duration(st.UptimeMS) * time.Millisecond
 	i.section("server", "Server")
-	i.line("redis_version", redisVersion)
-	i.line("redis_mode", s.redisMode())
-	i.line("proa_version", s.cfg.Version)
+	i.line("redis_version", version)
+	i.line("redis_mode", l.mode())
+	i.line("proa_version", l.cfg.Version)
 	i.line("os", runtime.GOOS+" "+runtime.GOARCH)
 	i.number("arch_bits", strconv.IntSize)
 	i.number("process_id", int64(os.Getpid()))
-	i.line("run_id", s.redisNodeID(s.cfg.Node))
-	i.line("tcp_port", s.redisPort())
+	i.line("run_id", l.nodeID(l.cfg.Node))
+	i.line("tcp_port", l.port())
 	i.number("server_time_usec", time.Now().UnixMicro())
 	i.number("uptime_in_seconds", int64(up/time.Second))
 	i.number("uptime_in_days", int64(up/(24*time.Hour)))
 	i.section("clients", "Clients")
-	i.number("connected_clients", int64(s.conns.len()))
-	i.number("maxclients", int64(s.cfg.ConnectionsMax))
+	i.number("connected_clients", int64(st.Connections))
+	i.number("maxclients", int64(l.cfg.ConnectionsMax))
 	i.number("blocked_clients", 0)
 	i.section("memory", "Memory")
-	if i.on {
-		used := usedMemory()
-		i.number("used_memory", used)
-		i.line("used_memory_human", strconv.FormatFloat(float64(used)/(1<<20), 'f', 2, 64)+"M")
-		i.number("maxmemory", 0)
-		i.line("maxmemory_policy", "noeviction")
-	}
+	i.number("used_memory", st.MemoryBytes)
+	i.line("used_memory_human", strconv.FormatFloat(float64(st.MemoryBytes)/(1<<20), 'f', 2, 64)+"M")
+	i.number("maxmemory", 0)
+	i.line("maxmemory_policy", "noeviction")
 	i.section("persistence", "Persistence")
 	i.number("loading", 0)
 	i.number("aof_enabled", 1)
 	i.number("rdb_changes_since_last_save", 0)
 	i.section("stats", "Stats")
-	i.number("total_connections_received", int64(c.accepted.Load()))
-	i.number("total_commands_processed", int64(s.RedisCommands()))
-	i.number("total_net_input_bytes", int64(c.bytesIn.Load()))
-	i.number("total_net_output_bytes", int64(c.bytesOut.Load()))
-	i.number("rejected_connections", int64(c.rejected.Load()))
-	if i.on {
-		i.number("total_error_replies", int64(c.errors.sum()))
-	}
+	i.number("total_connections_received", int64(st.Accepted))
+	i.number("total_commands_processed", int64(st.Redis))
+	i.number("total_net_input_bytes", int64(st.BytesIn))
+	i.number("total_net_output_bytes", int64(st.BytesOut))
+	i.number("rejected_connections", int64(st.Rejected))
+	i.number("total_error_replies", int64(st.Errors))
 	i.section("replication", "Replication")
 	i.line("role", "master")
 	if i.on {
-		i.number("connected_slaves", int64(max(0, len(s.topology().Nodes)-1)))
+		i.number("connected_slaves", int64(max(0, len(l.topology().Nodes)-1)))
 	}
 	i.section("cpu", "CPU")
-	i.line("used_cpu_user", strconv.FormatFloat(processCPU().Seconds(), 'f', 6, 64))
+	i.line("used_cpu_user", strconv.FormatFloat(float64(st.CPUMicros)/1e6, 'f', 6, 64))
 	i.line("used_cpu_sys", "0.000000")
 	asked := func(a []byte) bool { return isWord(a, "commandstats") || isWord(a, "all") || isWord(a, "everything") }
 	if slices.ContainsFunc(x.args[1:], asked) {
 		i.section("commandstats", "Commandstats")
-		s.commandStats(i)
+		l.commandStats(i)
 	}
 	i.section("cluster", "Cluster")
 	i.number("cluster_enabled", 1) // the cluster commands answer, whatever the view
 	i.section("keyspace", "Keyspace")
 	if i.on {
-		if n := s.keyCount(); n.keys > 0 {
+		if n := l.keyCount(); n.keys > 0 {
 			i.line("db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%.0f", n.keys, n.expires, n.ttl))
 		}
 	}
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
-}
-
-// heldMemory is how much memory the Go runtime holds, in bytes, touched or not.
-// The row cache lies outside of it.
-func heldMemory() int64 {
-	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
-	metrics.Read(samples)
-	return int64(samples[0].Value.Uint64() - samples[1].Value.Uint64())
 }

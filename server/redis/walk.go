@@ -1,4 +1,4 @@
-package server
+package redis
 
 import (
 	"bytes"
@@ -9,13 +9,14 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
 )
 
 // SCAN, KEYS, DBSIZE and RANDOMKEY walk over keys page by page, with native
 // SCANs. The reader stops until the walk is over, and takes up the walk where a
 // page has come in. What a walk sees is decided when it begins, for every
-// connection alike: see redis_topology.go.
+// connection alike: see topology.go.
 
 const (
 	walkRows      = 2_000   // rows in a page at most
@@ -24,20 +25,20 @@ const (
 	cursorsMax    = 4096    // cursors that a server keeps for SCAN
 )
 
-// redisWalk is a walk under way.
-type redisWalk struct {
+// walk is a walk under way.
+type walk struct {
 	number  uint64 // of its slot
 	at      position
 	rows    uint32 // in a page
 	reverse bool
-	take    func(w *redisWalk, keys [][]byte) walkStep       // looks at some keys of a page, in order
-	whole   bool                                             // take wants all keys of a page at once
-	flush   bool                                             // what there is is deleted
-	begun   time.Time                                        // flush: for how long it may wait
-	waits   bool                                             // flush: what was refused is to be asked for again in a while
-	end     func(w *redisWalk, dst []byte, proto int) []byte // appends the reply
-	fail    string                                           // the error to answer instead
-	counted bool                                             // it is that of a page, and has been counted
+	take    func(w *walk, keys [][]byte) walkStep       // looks at some keys of a page, in order
+	whole   bool                                        // take wants all keys of a page at once
+	flush   bool                                        // what there is is deleted
+	begun   time.Time                                   // flush: for how long it may wait
+	waits   bool                                        // flush: what was refused is to be asked for again in a while
+	end     func(w *walk, dst []byte, proto int) []byte // appends the reply
+	fail    string                                      // the error to answer instead
+	counted bool                                        // it is that of a page, and has been counted
 
 	// The page that is being looked at: its keys, and how many have been. They
 	// lie in the walk's slot.
@@ -96,7 +97,7 @@ func (p *processor) beginWalk(pattern []byte) position {
 	if prefix := literalPrefix(pattern); len(prefix) > 0 && len(prefix) <= protocol.KeyBytesMax {
 		a.start, a.prefix = prefix, true
 	}
-	a.shards, a.confined = p.srv.redisShards()
+	a.shards, a.confined = p.l.shards()
 	return a
 }
 
@@ -110,8 +111,8 @@ func literalPrefix(pattern []byte) []byte {
 
 // walkOver has w walk, once everything that the client has written is done. It
 // returns true if that is not so yet.
-func (p *processor) walkOver(c *conn, w *redisWalk) (held bool) {
-	r := c.redis
+func (p *processor) walkOver(c *conn, w *walk) (held bool) {
+	r := c
 	if r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
 		return true
 	}
@@ -129,7 +130,7 @@ func (p *processor) walkOver(c *conn, w *redisWalk) (held bool) {
 
 // askPart asks for what c's walk needs next.
 func (p *processor) askPart(c *conn) {
-	if c.redis.walk.flush {
+	if c.walk.flush {
 		p.askFlush(c)
 	} else {
 		p.askPage(c)
@@ -138,7 +139,7 @@ func (p *processor) askPart(c *conn) {
 
 // askPage asks for the next page of c's walk.
 func (p *processor) askPage(c *conn) {
-	w := c.redis.walk
+	w := c.walk
 	m := protocol.Scan{Flags: protocol.ScanKeysOnly, CountMax: w.rows, BytesMax: walkBytes, Start: w.at.start, Cursor: w.at.cursor}
 	if w.at.prefix {
 		m.Flags |= protocol.ScanPrefix
@@ -152,7 +153,7 @@ func (p *processor) askPage(c *conn) {
 // askNext dispatches a request of c's walk, for its present shard if it is
 // confined to some.
 func (p *processor) askNext(c *conn, op protocol.Opcode, body []byte) {
-	r := c.redis
+	r := c
 	w := r.walk
 	f := protocol.Frame{Header: protocol.Header{Code: uint8(op), ID: requestID(w.number, 0)}, Body: body}
 	p.plan.body = body[:0]
@@ -161,13 +162,13 @@ func (p *processor) askNext(c *conn, op protocol.Opcode, body []byte) {
 		f.Flags, f.Extensions = protocol.FlagExtensions, x.AppendTo(nil)[2:]
 	}
 	r.page.Store(false)
-	p.dispatch(c, &f)
+	p.Dispatch(c.Conn, &f, server.Options{})
 }
 
 // goOn takes up c's walk. It returns false if the reader has to stop, since the
 // page asked for is not there yet.
 func (p *processor) goOn(c *conn) bool {
-	r := c.redis
+	r := c
 	w := r.walk
 	if w.waits {
 		w.waits = false
@@ -176,13 +177,13 @@ func (p *processor) goOn(c *conn) bool {
 	}
 	if !r.page.Load() {
 		c.holdFor(w.number)
-		return !c.paused.Load()
+		return !c.Paused()
 	}
 	s := r.slot(w.number)
 	if !w.loaded {
-		p.credit -= creditPerPage
+		p.Spend(creditPerPage)
 		if w.flush {
-			w.fail = w.loadFlush(s.kept.B, min(leaderPatience, p.srv.cfg.RequestTimeout))
+			w.fail = w.loadFlush(s.kept.B, min(server.LeaderPatience, p.l.cfg.RequestTimeout))
 		} else {
 			w.fail = w.loadPage(s.kept.B)
 		}
@@ -191,19 +192,19 @@ func (p *processor) goOn(c *conn) bool {
 	if w.fail == "" {
 		before := cap(w.out)
 		step, over = w.takeSome(p)
-		r.walked.Add(int64(cap(w.out) - before))
+		r.Walk(cap(w.out) - before)
 	}
 	if over {
 		w.keys, w.next, w.loaded = nil, 0, false
 		r.dropKept(s)
 		r.page.Store(false)
 	}
-	c.accountWalk()
+	c.AccountWalk()
 	if !over {
 		return true // goes on in the next turn
 	}
 	if w.fail == "" && w.waits {
-		c.awaitRoom()
+		c.AwaitRoom()
 		return false
 	}
 	if w.fail == "" && w.goesOn(step) {
@@ -214,18 +215,10 @@ func (p *processor) goOn(c *conn) bool {
 	return true
 }
 
-// accountWalk counts what c's walk holds by now.
-func (c *conn) accountWalk() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unaccount()
-	c.account(c.unsent())
-}
-
 // dropWalk lets go of c's walk, and of what it has collected. The reader calls it.
 func (c *conn) dropWalk() {
-	if r := c.redis; r.walk != nil {
-		r.walked.Add(-int64(cap(r.walk.out)))
+	if r := c; r.walk != nil {
+		r.Walk(-cap(r.walk.out))
 		r.walk = nil
 	}
 }
@@ -238,7 +231,7 @@ const (
 
 // takeSome looks at keys of the page until all have been looked at, or the credit
 // of the turn is spent.
-func (w *redisWalk) takeSome(p *processor) (step walkStep, over bool) {
+func (w *walk) takeSome(p *processor) (step walkStep, over bool) {
 	for {
 		n := min(len(w.keys)-w.next, keysAtATime)
 		if w.whole {
@@ -246,12 +239,12 @@ func (w *redisWalk) takeSome(p *processor) (step walkStep, over bool) {
 		}
 		step = w.take(w, w.keys[w.next:w.next+n])
 		w.next += n
-		p.credit -= 1 + n/wordsPerCredit + w.steps/stepsPerCredit
+		p.Spend(1 + n/wordsPerCredit + w.steps/stepsPerCredit)
 		w.steps = 0
 		if w.next == len(w.keys) || w.fail != "" {
 			return step, true
 		}
-		if p.credit <= 0 {
+		if p.Credit() <= 0 {
 			return step, false
 		}
 	}
@@ -259,7 +252,7 @@ func (w *redisWalk) takeSome(p *processor) (step walkStep, over bool) {
 
 // goesOn reports whether there is another page to ask for, step being what came
 // of the one before.
-func (w *redisWalk) goesOn(step walkStep) bool {
+func (w *walk) goesOn(step walkStep) bool {
 	switch step {
 	case walkEnd:
 		return false
@@ -275,13 +268,13 @@ func (w *redisWalk) goesOn(step walkStep) bool {
 
 // loadPage takes in the answer to one native scan, and returns the error to
 // answer where there is one.
-func (w *redisWalk) loadPage(frames []byte) (problem string) {
+func (w *walk) loadPage(frames []byte) (problem string) {
 	var cursor []byte
 	for len(frames) > 0 {
 		status, body, rest := frameAt(frames)
 		frames = rest
 		if status != protocol.StatusOK {
-			out := bufpool.Get(outputSize)
+			out := bufpool.Get(replyBytes)
 			defer out.Release()
 			(&replyShape{kind: replyWalk}).fail(out, status, body)
 			w.counted = true
@@ -303,7 +296,7 @@ func (w *redisWalk) loadPage(frames []byte) (problem string) {
 
 // endWalk answers the command that walked.
 func (p *processor) endWalk(c *conn) {
-	r := c.redis
+	r := c
 	w := r.walk
 	reply := p.plan.reply[:0]
 	if w.fail != "" {
@@ -313,17 +306,13 @@ func (p *processor) endWalk(c *conn) {
 	}
 	p.plan.reply = reply[:0]
 	c.dropWalk()
-	c.mu.Lock()
-	if w.counted {
-		c.appendReady(requestID(w.number, 0), reply)
-	} else {
-		c.appendVerbatim(requestID(w.number, 0), reply)
+	if !w.counted {
+		p.l.countError(reply)
 	}
-	p.touch(c)
-	c.mu.Unlock()
+	p.Append(c.Conn, verbatimCode, requestID(w.number, 0), reply)
 }
 
-func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
+func cmdScan(p *processor, c *conn, x *plan) (held bool) {
 	number, ok := cursorNumber(x.args[1])
 	if !ok {
 		p.answerError(c, resp.ErrInvalidCursor)
@@ -354,7 +343,7 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 		}
 	}
 	count = min(count, protocol.ScanCountMax)
-	w := &redisWalk{left: count, rows: uint32(min(count, walkRows)), take: takeScan, end: p.srv.endScan}
+	w := &walk{left: count, rows: uint32(min(count, walkRows)), take: takeScan, end: p.l.endScan}
 	if pattern != nil {
 		if w.pattern, ok = resp.CompilePattern(pattern, false); !ok {
 			p.answerError(c, resp.ErrPattern)
@@ -363,11 +352,11 @@ func redisScan(p *processor, c *conn, x *redisPlan) (held bool) {
 	}
 	if others {
 		// There is nothing of any other type.
-		w.take = func(w *redisWalk, _ [][]byte) walkStep { w.at = position{}; return walkEnd }
+		w.take = func(w *walk, _ [][]byte) walkStep { w.at = position{}; return walkEnd }
 	}
 	if number == 0 {
 		w.at = p.beginWalk(pattern)
-	} else if w.at, held = p.srv.cursors.get(number); !held {
+	} else if w.at, held = p.l.cursors.get(number); !held {
 		p.answerError(c, "ERR this cursor has expired or belongs to another server; start again with cursor 0")
 		return false
 	}
@@ -393,7 +382,7 @@ func cursorNumber(text []byte) (uint64, bool) {
 
 // takeScan collects what matches, until as many keys have been looked at as SCAN
 // asks for, or the reply is large.
-func takeScan(w *redisWalk, keys [][]byte) walkStep {
+func takeScan(w *walk, keys [][]byte) walkStep {
 	w.collect(keys)
 	if w.left -= int64(len(keys)); w.left <= 0 || len(w.out) >= walkBytes {
 		return walkEnd
@@ -403,7 +392,7 @@ func takeScan(w *redisWalk, keys [][]byte) walkStep {
 }
 
 // collect keeps the keys that match.
-func (w *redisWalk) collect(keys [][]byte) {
+func (w *walk) collect(keys [][]byte) {
 	for _, key := range keys {
 		if w.pattern != nil {
 			w.steps += w.pattern.Cost(len(key))
@@ -417,11 +406,11 @@ func (w *redisWalk) collect(keys [][]byte) {
 }
 
 // endScan appends the reply to SCAN.
-func (s *Server) endScan(w *redisWalk, dst []byte, _ int) []byte {
+func (l *Listener) endScan(w *walk, dst []byte, _ int) []byte {
 	number := uint64(0)
 	if !w.at.over() {
 		w.at.nextShard()
-		number = s.cursors.put(w.at)
+		number = l.cursors.put(w.at)
 	}
 	var text [20]byte
 	dst = resp.AppendArray(dst, 2)
@@ -430,14 +419,14 @@ func (s *Server) endScan(w *redisWalk, dst []byte, _ int) []byte {
 	return append(dst, w.out...)
 }
 
-func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
+func cmdKeys(p *processor, c *conn, x *plan) (held bool) {
 	pattern, ok := resp.CompilePattern(x.args[1], false)
 	if !ok {
 		p.answerError(c, resp.ErrPattern)
 		return false
 	}
-	w := &redisWalk{rows: walkRows, pattern: pattern, limit: p.srv.cfg.OutputBytesMax / 2, full: p.srv.admission.replies.full, take: takeKeys}
-	w.end = func(w *redisWalk, dst []byte, _ int) []byte {
+	w := &walk{rows: walkRows, pattern: pattern, limit: p.l.cfg.OutputBytesMax / 2, full: p.l.srv.RepliesFull, take: takeKeys}
+	w.end = func(w *walk, dst []byte, _ int) []byte {
 		return append(resp.AppendArray(dst, int(w.count)), w.out...)
 	}
 	w.at = p.beginWalk(x.args[1])
@@ -445,40 +434,40 @@ func redisKeys(p *processor, c *conn, x *redisPlan) (held bool) {
 }
 
 // takeKeys collects what matches.
-func takeKeys(w *redisWalk, keys [][]byte) walkStep {
+func takeKeys(w *walk, keys [][]byte) walkStep {
 	w.collect(keys)
 	if len(w.out) > w.limit {
 		w.fail = "ERR the matching keys exceed " + strconv.Itoa(w.limit) + " bytes; use SCAN"
 		return walkEnd
 	}
-	if len(w.out) > largeBytes && w.full() {
-		w.fail = "TRYAGAIN " + errNoReplyMemory + ", and the matching keys need more; use SCAN"
+	if len(w.out) > server.LargeBytes && w.full() {
+		w.fail = "TRYAGAIN " + server.NoReplyMemory + ", and the matching keys need more; use SCAN"
 		return walkEnd
 	}
 	return walkOn
 }
 
-func redisDBSize(p *processor, c *conn, _ *redisPlan) (held bool) {
-	w := &redisWalk{rows: walkRows, at: p.beginWalk(nil)}
-	w.take = func(w *redisWalk, keys [][]byte) walkStep {
+func cmdDBSize(p *processor, c *conn, _ *plan) (held bool) {
+	w := &walk{rows: walkRows, at: p.beginWalk(nil)}
+	w.take = func(w *walk, keys [][]byte) walkStep {
 		w.count += int64(len(keys))
 		return walkOn
 	}
-	w.end = func(w *redisWalk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
+	w.end = func(w *walk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
 	return p.walkOver(c, w)
 }
 
-// redisRandomKey looks up the first and the last key, and then some keys behind
+// cmdRandomKey looks up the first and the last key, and then some keys behind
 // a place between the two that is drawn at random: a few short scans, whatever
 // the number of keys. Among up to randomRows keys all are equally likely; among
 // more, those behind large gaps are likelier than others.
-func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
-	w := &redisWalk{rows: 1, at: p.beginWalk(nil), take: takeRandom, whole: true}
+func cmdRandomKey(p *processor, c *conn, _ *plan) (held bool) {
+	w := &walk{rows: 1, at: p.beginWalk(nil), take: takeRandom, whole: true}
 	if n := len(w.at.shards); n > 0 {
 		i := rand.IntN(n)
 		w.at.shards[0], w.at.shards[i] = w.at.shards[i], w.at.shards[0]
 	}
-	w.end = func(w *redisWalk, dst []byte, proto int) []byte {
+	w.end = func(w *walk, dst []byte, proto int) []byte {
 		if w.key == nil {
 			return resp.AppendNull(dst, proto)
 		}
@@ -490,7 +479,7 @@ func redisRandomKey(p *processor, c *conn, _ *redisPlan) (held bool) {
 // randomRows is among how many neighbouring keys RANDOMKEY chooses.
 const randomRows = 1000
 
-func takeRandom(w *redisWalk, keys [][]byte) walkStep {
+func takeRandom(w *walk, keys [][]byte) walkStep {
 	if len(keys) == 0 {
 		w.at.cursor = nil
 		if w.scans == 0 {

@@ -1,0 +1,361 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/protocol"
+)
+
+// Protocol is what the clients of a listener speak, where that is not the native
+// protocol.
+type Protocol interface {
+	// Scheme stands before the protocol's addresses in a STATUS.
+	Scheme() string
+	// Port is the protocol's in the answers to callers at the wrong port.
+	Port() doors.Port
+	// Attach returns the Translator of a new connection.
+	Attach(c *Conn) Translator
+}
+
+// Translator turns the input of one connection into native requests, which
+// Processor.Dispatch carries out, and the native replies into output. The
+// protocol has no request ids: replies are sent in the order of the requests.
+// native is the exception, and the only Translator to which that does not apply.
+//
+// A connection is read by one thread at a time, the reader, and written by one,
+// the writer, which may be another.
+type Translator interface {
+	// Consume carries out the whole requests in b and returns how many bytes they
+	// took. It stops at a partial request, of which need then says the size as far
+	// as known, where reading must pause or end, and where the processor's credit
+	// is spent. The reader calls it, as it does the next five.
+	Consume(p *Processor, b []byte) (taken, need int)
+	// Continues reports whether Consume has work to do without further input.
+	Continues() bool
+	// Sized reports whether need, as Consume has returned it, is final.
+	Sized() bool
+	// Forget drops every view of requests that have been carried out.
+	Forget()
+	// DropInput drops what is known of a request that is not whole.
+	DropInput()
+	// Leave releases what the reader holds; nothing more will be read.
+	Leave()
+	// Last returns the native frames that send answer, as it stands, as the last
+	// reply.
+	Last(answer []byte) []byte
+
+	// Waits reports whether the reader has to wait for a reply. From any thread.
+	Waits() bool
+	// Quiet reports whether every request has been answered. From any thread.
+	Quiet() bool
+	// Next reports whether the reply to a native request is part of the next to
+	// be sent. Such a reply must not wait for room: others may wait for it. From
+	// any thread.
+	Next(id uint64) bool
+
+	// Render makes output of native frames, which are all whole, or returns nil
+	// where there is nothing to send yet. The caller keeps frames. The writer
+	// calls it.
+	Render(frames *bufpool.Buffer) *bufpool.Buffer
+	// Error is the protocol's form of an error that ends the connection. It counts
+	// the error where Last does not.
+	Error(id uint64, s protocol.Status, retryMillis uint32, message string) []byte
+	// Release releases the rest, when nobody reads or writes any more.
+	Release()
+}
+
+// Conn is a connection, as a Translator has it.
+type Conn = conn
+
+// Processor carries out native requests for one thread.
+type Processor = processor
+
+// Options are what a Translator asks for beside a request.
+type Options struct {
+	// Patient: where a queue is full the request is not refused. It was not
+	// answered then, and Effects says so.
+	Patient bool
+	// Hopeful: likewise where its shard has no leader.
+	Hopeful bool
+	// InOrder: reads go through the log, behind the connection's writes.
+	InOrder bool
+	// Yields is how many bytes of the reply are not in the request, at most.
+	Yields int
+}
+
+// Effects are what became of a request.
+type Effects struct {
+	SentOn bool // to another node, or parts of it to several
+	Full   bool // not carried out, as Options allow; it may be tried again
+}
+
+// Dispatch carries out a native request of c. The reply is a frame in c's output,
+// now or later, which Translator.Render gets.
+func (p *processor) Dispatch(c *conn, f *protocol.Frame, o Options) Effects {
+	p.options, p.effects = o, Effects{}
+	p.dispatch(c, f)
+	p.options = Options{}
+	return p.effects
+}
+
+// Put is Dispatch for a PUT that is not encoded yet, whose value is not copied
+// once more.
+func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects {
+	p.options, p.effects = o, Effects{}
+	p.putDirectly(c, id, m)
+	p.options = Options{}
+	return p.effects
+}
+
+// putBytes is what a PUT takes beside its key and value, at most.
+const putBytes = 64
+
+func (p *processor) putDirectly(c *conn, id uint64, m *protocol.Put) {
+	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpPut), ID: id}}
+	shard := p.srv.shardOf(m.Key)
+	if p.srv.draining.Load() || p.srv.otherLeader(shard) != 0 {
+		body := bufpool.Get(len(m.Key) + len(m.Value) + putBytes)
+		defer body.Release()
+		f.Body = m.AppendTo(body.B)
+		p.dispatch(c, &f)
+		return
+	}
+	p.counts.add(protocol.OpPut)
+	if p.extended {
+		p.clearExtensions()
+	}
+	p.cmd = command.Command{
+		Kind: command.Put, Flags: command.Flags(m.Flags), Key: m.Key, Value: m.Value, TTLMillis: m.TTLMillis,
+		Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0],
+	}
+	err := p.enqueue(c, id, protocol.OpPut, shard)
+	switch {
+	case err == nil:
+	case errors.Is(err, command.ErrNotLeader):
+		body := bufpool.Get(len(m.Key) + len(m.Value) + putBytes)
+		defer body.Release()
+		f.Body = m.AppendTo(body.B)
+		p.sendOn(c, &f, shard)
+	default:
+		p.refuseOrWait(c, id, err)
+	}
+}
+
+// Credit is what the reader may still carry out in this turn.
+func (p *processor) Credit() int { return p.credit }
+
+// Spend takes from the credit.
+func (p *processor) Spend(n int) { p.credit -= n }
+
+// Now is the clock of expiry at the beginning of the round, in Unix ms.
+func (p *processor) Now() uint64 { return p.now }
+
+// Count adds to the counter of a command, which the protocol numbers.
+func (p *processor) Count(command uint8, n uint64) { p.counts.calls[command].Add(n) }
+
+// Crowded reports whether there is no room for a reply of n bytes that cannot
+// wait.
+func (p *processor) Crowded(c *conn, n int) bool {
+	return n > LargeBytes && p.srv.crowdsOut(c.Backlog()+n)
+}
+
+// Append appends a frame to c's output.
+func (p *processor) Append(c *conn, code uint8, id uint64, body []byte) {
+	c.mu.Lock()
+	out := c.output()
+	out.Grow(protocol.HeaderBytes + len(body))
+	start := len(out.B)
+	out.B = protocol.End(append(protocol.Begin(out.B, code, protocol.FlagReply, id), body...), start)
+	p.touch(c)
+	c.mu.Unlock()
+}
+
+// ID is the connection's number.
+func (c *conn) ID() uint64 { return c.id }
+
+// Descriptor is that of its socket, or 0 where Go's net package has it.
+func (c *conn) Descriptor() int { return c.fd }
+
+// Remote names the peer.
+func (c *conn) Remote() string { return c.tr.remote(c) }
+
+// Translator is the connection's.
+func (c *conn) Translator() Translator { return c.translator }
+
+// IdleMillis is how long the peer has sent nothing by now, in Unix ms.
+func (c *conn) IdleMillis(now int64) int64 { return max(0, now-c.active.Load()) }
+
+// InFlightBytes is the size of the requests that wait for an outcome.
+func (c *conn) InFlightBytes() int64 { return c.inFlightBytes.Load() }
+
+// Backlog is how many bytes of replies are not sent.
+func (c *conn) Backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsent()
+}
+
+// Begun counts the requests that were not answered at once. For the reader.
+func (c *conn) Begun() uint32 { return c.begun }
+
+// Greeted reports whether Greet has been called. For the reader.
+func (c *conn) Greeted() bool { return c.greeted }
+
+// Dropped reports whether replies are thrown away, since nobody takes them.
+func (c *conn) Dropped() bool { return c.dropped.Load() }
+
+// Paused reports whether reading has to stop for now.
+func (c *conn) Paused() bool { return c.paused.Load() }
+
+// Stopped reports whether nothing more may be read. For the reader.
+func (c *conn) Stopped() bool { return c.refused }
+
+// Stop has nothing more read. For the reader.
+func (c *conn) Stop() { c.refused = true }
+
+// Pause stops reading until Translator.Waits says false and all else allows it,
+// which may be so already.
+func (c *conn) Pause() {
+	c.paused.Store(true)
+	if c.caughtUp() {
+		c.paused.Store(false) // nobody else would notice
+	}
+}
+
+// PauseIfOverloaded stops reading where the connection has reached a bound.
+func (c *conn) PauseIfOverloaded(p *processor) {
+	if c.overloaded(p.backlog) {
+		c.pause()
+	}
+}
+
+// Refuse ends a connection whose input cannot be trusted any more.
+func (c *conn) Refuse(err error) { c.refuse(0, err) }
+
+// Flush writes the output, or has it written.
+func (c *conn) Flush() { c.flush() }
+
+// CloseAfterReplies closes the connection when everything asked is answered and
+// sent. Nothing more must be read.
+func (c *conn) CloseAfterReplies() {
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
+	c.tr.kick(c)
+}
+
+// Keep counts n bytes of replies that the Translator keeps until their turn.
+func (c *conn) Keep(n int) { c.kept.Add(int64(n)) }
+
+// Walk counts n bytes that a walk over keys holds. They are accounted for by
+// the next AccountWalk.
+func (c *conn) Walk(n int) { c.walked.Add(int64(n)) }
+
+// AccountWalk has what Walk has counted accounted for among all replies.
+func (c *conn) AccountWalk() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unaccount()
+	c.account(c.unsent())
+}
+
+// AwaitRoom stops reading for a moment: a queue is full that the request at the
+// front of the input has to go into.
+func (c *conn) AwaitRoom() {
+	s := c.srv
+	// In this order: tryAgain, of an earlier wait, may come in between, and must not
+	// end this one before it has begun.
+	c.paused.Store(true)
+	c.roomless.Store(true)
+	s.mu.Lock()
+	if !c.listed {
+		c.listed = true
+		s.roomless = append(s.roomless, c)
+	}
+	s.mu.Unlock()
+	// The queue may be another node's, or have been emptied just now.
+	time.AfterFunc(retryBusyMillis*time.Millisecond, c.tryAgain)
+}
+
+// tryAgain ends what AwaitRoom has begun. From any thread.
+func (c *conn) tryAgain() {
+	if c.roomless.Swap(false) {
+		c.unpause()
+	}
+}
+
+// resumeRoomless has connections go on that found a queue full. s.mu must be
+// held; it is let go meanwhile.
+func (s *Server) resumeRoomless() {
+	list := s.roomless
+	s.roomless = nil
+	for _, c := range list {
+		c.listed = false
+	}
+	s.mu.Unlock()
+	for _, c := range list {
+		c.tryAgain()
+	}
+	s.mu.Lock()
+}
+
+// Config is the server's configuration, with defaults. It must not be changed.
+func (s *Server) Config() *Config { return &s.cfg }
+
+// Backend is what the server serves.
+func (s *Server) Backend() Backend { return s.backend }
+
+// Address is that of the first TCP listener of the native protocol, or "".
+func (s *Server) Address() string {
+	if a := s.address.Load(); a != nil {
+		return *a
+	}
+	return ""
+}
+
+// Draining reports whether the server is shutting down.
+func (s *Server) Draining() bool { return s.draining.Load() }
+
+// Conns is how many connections of clients there are.
+func (s *Server) Conns() int { return s.conns.len() }
+
+// EachConn calls f for every connection of a client.
+func (s *Server) EachConn(f func(*Conn)) { s.conns.each(f) }
+
+// CountInput counts n bytes more of requests that are not carried out among the
+// input of all connections.
+func (s *Server) CountInput(n int) { s.inputBytes.Add(int64(n)) }
+
+// ClaimInput is CountInput that returns false, with nothing counted, where there
+// is too much already.
+func (s *Server) ClaimInput(n int) bool {
+	if s.inputBytes.Add(int64(n)) > s.admission.inputMax {
+		s.inputBytes.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+// RepliesFull reports whether the memory for large replies is used up.
+func (s *Server) RepliesFull() bool { return s.admission.replies.full() }
+
+// CountError counts an error among those that clients were told.
+func (s *Server) CountError(status protocol.Status) { s.counters.errors.add(status) }
+
+// Go runs f, which must return soon after its context has ended, unless the server
+// is closing.
+func (s *Server) Go(f func(context.Context)) bool {
+	if !s.upstreams.begin(1) {
+		return false
+	}
+	go func() {
+		defer s.upstreams.running.Done()
+		f(s.upstreams.ctx)
+	}()
+	return true
+}
