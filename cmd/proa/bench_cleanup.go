@@ -26,10 +26,7 @@ deleted and the exit status is 1. A load test under way loses its rows, too.`,
 			if err := deleteBenchRows(cmd.Context(), a, rows); err != nil {
 				return err
 			}
-			if a.JSON() {
-				return a.WriteJSON(rows)
-			}
-			return a.Printf("%s\n", rows.Sentence())
+			return a.Show(rows, "%s\n", rows.Sentence())
 		},
 	}
 	return cmd

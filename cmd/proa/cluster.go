@@ -81,10 +81,7 @@ func unsupportedStatus(err error) error {
 
 // showDone shows what was done, or what goes on.
 func showDone(a *app, d *command.Done) error {
-	if a.JSON() {
-		return a.WriteJSON(d)
-	}
-	return a.Printf("%s\n", render.OneLine(strings.TrimSpace(d.Message)))
+	return a.Show(d, "%s\n", render.OneLine(strings.TrimSpace(d.Message)))
 }
 
 // parseNode reads the number of a node.

@@ -215,10 +215,7 @@ func contextRemoveCommand(a *app) *cobra.Command {
 			if wasCurrent {
 				a.Note("there is no current context now; proa context use NAME chooses one")
 			}
-			if a.JSON() {
-				return a.WriteJSON(map[string]string{"removed": args[0]})
-			}
-			return a.Printf("removed context %s\n", args[0])
+			return a.Show(map[string]string{"removed": args[0]}, "removed context %s\n", args[0])
 		},
 	}
 }

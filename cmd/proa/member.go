@@ -102,10 +102,7 @@ it. Anyone who has the token can add a node, which receives copies of all data.
 			if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
 				return err
 			}
-			if a.JSON() {
-				return a.WriteJSON(&t)
-			}
-			return a.Printf("%s\n", t.Token)
+			return a.Show(&t, "%s\n", t.Token)
 		},
 	}
 	cmd.Flags().BoolVar(&renew, "new", false, "replace the token")

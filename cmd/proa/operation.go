@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -36,82 +37,177 @@ func parseOperation(line string, reads bool) (op client.Operation, ok bool, err 
 	return op, err == nil, err
 }
 
+// operation is what may stand in a line of batch and, if it is no write, of txn.
+type operation struct {
+	least, most int // arguments, with the key
+	write       bool
+	flags       func(*writeFlags, *pflag.FlagSet)
+	build       func(f *writeFlags, key []byte, args []string) (client.Operation, error)
+}
+
+var operations = map[string]operation{
+	"put": {2, 2, true, (*writeFlags).addPut, func(f *writeFlags, key []byte, args []string) (client.Operation, error) {
+		options, err := f.putOptions()
+		return client.OpPut(key, []byte(args[0]), options...), err
+	}},
+	"del": {1, 1, true, (*writeFlags).addIfVersion, func(f *writeFlags, key []byte, _ []string) (client.Operation, error) {
+		return client.OpDelete(key, f.deleteOptions()...), nil
+	}},
+	"incr": {1, 2, true, (*writeFlags).addBy, func(f *writeFlags, key []byte, args []string) (client.Operation, error) {
+		err := f.delta(args)
+		return client.OpIncr(key, f.by), err
+	}},
+	"expire": {2, 2, true, nil, func(_ *writeFlags, key []byte, args []string) (client.Operation, error) {
+		ttl, err := parseTTL(args[0])
+		return client.OpExpire(key, ttl), err
+	}},
+	"persist": {1, 1, true, nil, func(_ *writeFlags, key []byte, _ []string) (client.Operation, error) {
+		return client.OpPersist(key), nil
+	}},
+	"get": {1, 1, false, nil, func(_ *writeFlags, key []byte, _ []string) (client.Operation, error) {
+		return client.OpGet(key), nil
+	}},
+	"exists": {1, 1, false, nil, func(_ *writeFlags, key []byte, _ []string) (client.Operation, error) {
+		return client.OpExists(key), nil
+	}},
+}
+
 // operationOf builds the operation that name and args spell.
 func operationOf(name string, args []string, reads bool) (op client.Operation, err error) {
-	set := pflag.NewFlagSet(name, pflag.ContinueOnError)
-	set.Usage = func() {}
-	set.SetOutput(io.Discard)
-	var put putFlags
-	var version uint64
-	by := int64(1)
-	counts := map[string][2]int{
-		"put": {2, 2}, "del": {1, 1}, "incr": {1, 2}, "expire": {2, 2}, "persist": {1, 1}, "get": {1, 1}, "exists": {1, 1},
-	}
-	switch name {
-	case "put":
-		put.add(set)
-	case "del":
-		addIfVersion(set, &version)
-	case "incr":
-		set.Int64Var(&by, "by", 1, "")
-	case "get", "exists":
-		if !reads {
-			return op, fmt.Errorf("%s is not a write", name)
-		}
-	case "expire", "persist":
-	default:
-		if meant := nearestName(name, slices.Collect(maps.Keys(counts))); meant != "" {
+	o, ok := operations[name]
+	if !ok {
+		if meant := nearestName(name, slices.Sorted(maps.Keys(operations))); meant != "" {
 			return op, fmt.Errorf("unknown operation %q; did you mean %s?", name, meant)
 		}
 		return op, fmt.Errorf("unknown operation %q", name)
+	}
+	if !o.write && !reads {
+		return op, fmt.Errorf("%s is not a write", name)
+	}
+	set := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	set.Usage = func() {}
+	set.SetOutput(io.Discard)
+	var f writeFlags
+	if o.flags != nil {
+		o.flags(&f, set)
 	}
 	if err := set.Parse(numbersLast(args, set)); err != nil {
 		return op, explainFlag(err, set)
 	}
 	args = set.Args()
-	if n := counts[name]; len(args) < n[0] || len(args) > n[1] {
-		return op, fmt.Errorf("%s takes %s, not %d", name, countWords(n), len(args))
+	if len(args) < o.least || len(args) > o.most {
+		takes := render.Plural(o.most, "argument")
+		if o.least != o.most {
+			takes = fmt.Sprintf("%d or %s", o.least, takes)
+		}
+		return op, fmt.Errorf("%s takes %s, not %d", name, takes, len(args))
 	}
-	key := []byte(args[0])
-	switch name {
-	case "put":
-		options, err := put.options()
-		return client.OpPut(key, []byte(args[1]), options...), err
-	case "del":
-		if set.Changed("if-version") {
-			return client.OpDelete(key, client.IfVersion(version)), nil
-		}
-		return client.OpDelete(key), nil
-	case "incr":
-		if len(args) == 2 {
-			if set.Changed("by") {
-				return op, errors.New("DELTA and --by cannot be used together")
-			}
-			by, err = parseDelta(args[1])
-		}
-		return client.OpIncr(key, by), err
-	case "expire":
-		ttl, err := parseTTL(args[1])
-		if err != nil {
-			return op, err
-		}
-		return client.OpExpire(key, ttl), nil
-	case "persist":
-		return client.OpPersist(key), nil
-	case "get":
-		return client.OpGet(key), nil
-	}
-	return client.OpExists(key), nil
+	return o.build(&f, []byte(args[0]), args[1:])
 }
 
-func countWords(n [2]int) string {
-	switch {
-	case n[0] != n[1]:
-		return fmt.Sprintf("%d or %d arguments", n[0], n[1])
-	case n[0] == 1:
-		return "1 argument"
+// writeFlags are the options of writes, on the command line and in operations.
+type writeFlags struct {
+	set            *pflag.FlagSet
+	ttl            time.Duration
+	keepTTL        bool
+	ifAbsent       bool
+	ifPresent      bool
+	ifVersion      uint64
+	returnPrevious bool
+	by             int64
+}
+
+func (f *writeFlags) addPut(set *pflag.FlagSet) {
+	set.DurationVar(&f.ttl, "ttl", 0, "`time` to live, such as 10s or 24h")
+	set.BoolVar(&f.keepTTL, "keep-ttl", false, "keep the time to live that the key has")
+	set.BoolVar(&f.ifAbsent, "if-absent", false, "only if the key does not exist")
+	set.BoolVar(&f.ifPresent, "if-present", false, "only if the key exists")
+	f.addIfVersion(set)
+	f.addReturnPrevious(set)
+}
+
+func (f *writeFlags) addIfVersion(set *pflag.FlagSet) {
+	f.set = set
+	set.Uint64Var(&f.ifVersion, "if-version", 0, "only if the key has this `version`; 0 means that it does not exist")
+}
+
+func (f *writeFlags) addReturnPrevious(set *pflag.FlagSet) {
+	set.BoolVar(&f.returnPrevious, "return-previous", false, "show the previous value")
+}
+
+func (f *writeFlags) addBy(set *pflag.FlagSet) {
+	f.set = set
+	set.Int64Var(&f.by, "by", 1, "the `delta`")
+}
+
+// putOptions returns what the flags ask for.
+func (f *writeFlags) putOptions() (options []client.PutOption, err error) {
+	conditions := 0
+	for _, o := range []struct {
+		set       bool
+		condition int
+		option    client.PutOption
+	}{
+		{f.set.Changed("ttl"), 0, client.WithTTL(f.ttl)},
+		{f.keepTTL, 0, client.KeepTTL()},
+		{f.ifAbsent, 1, client.IfAbsent()},
+		{f.ifPresent, 1, client.IfPresent()},
+		{f.set.Changed("if-version"), 1, client.IfVersion(f.ifVersion)},
+		{f.returnPrevious, 0, client.ReturnPrevious()},
+	} {
+		if o.set {
+			options = append(options, o.option)
+			conditions += o.condition
+		}
 	}
-	return fmt.Sprintf("%d arguments", n[0])
+	switch {
+	case f.set.Changed("ttl") && f.ttl <= 0:
+		return nil, usagef("--ttl %v: must be above 0", f.ttl)
+	case conditions > 1:
+		return nil, usagef("--if-absent, --if-present and --if-version cannot be used together")
+	case f.keepTTL && f.set.Changed("ttl"):
+		return nil, usagef("--ttl and --keep-ttl cannot be used together")
+	}
+	return options, nil
+}
+
+// deleteOptions returns what the flags ask for.
+func (f *writeFlags) deleteOptions() (options []client.DeleteOption) {
+	if f.set.Changed("if-version") {
+		options = append(options, client.IfVersion(f.ifVersion))
+	}
+	if f.returnPrevious {
+		options = append(options, client.ReturnPrevious())
+	}
+	return options
+}
+
+// delta takes the delta of an increment from the arguments behind the key, if there
+// is one.
+func (f *writeFlags) delta(args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case f.set.Changed("by"):
+		return usagef("DELTA and --by cannot be used together")
+	}
+	n, err := strconv.ParseInt(args[0], 10, 64)
+	if err != nil {
+		return usagef("DELTA %q is not a 64-bit integer", args[0])
+	}
+	f.by = n
+	return nil
+}
+
+func parseTTL(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, usagef("TIME %w", timeError(s))
+	}
+	if d <= 0 {
+		return 0, usagef("TIME %s: must be above 0", s)
+	}
+	return d, nil
 }
 
 type resultRow struct {
@@ -138,11 +234,7 @@ func resultRowOf(r *client.Result) resultRow {
 	if r.HasInteger {
 		out.Integer = &r.Integer
 	}
-	if r.Previous != nil {
-		p := rowOf(r.Previous)
-		p.Value = present(r.Previous.Value)
-		out.Previous = &p
-	}
+	out.Previous = previousRow(r.Previous)
 	return out
 }
 

@@ -90,8 +90,8 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 			root.AddCommand(c)
 		}
 	}
-	add(groupKeys, getCommand(a), putCommand(a), delCommand(a), incrCommand(a), expireCommand(a), persistCommand(a),
-		existsCommand(a), mgetCommand(a), scanCommand(a), batchCommand(a), txnCommand(a))
+	add(groupKeys, keyCommands(a)...)
+	add(groupKeys, delCommand(a), scanCommand(a), batchCommand(a), txnCommand(a))
 	add(groupServer, pingCommand(a), versionCommand(a))
 	add(groupCluster, statusCommand(a), memberCommand(a), shardCommand(a))
 	if a.shell {

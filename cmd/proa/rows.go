@@ -21,6 +21,16 @@ func rowOf(i *client.Item) row {
 	return row{Key: i.Key, Value: i.Value, Version: i.Version, TTLMillis: i.TTL.Milliseconds()}
 }
 
+// previousRow is the row that a write replaced, nil if there was none.
+func previousRow(i *client.Item) *row {
+	if i == nil {
+		return nil
+	}
+	r := rowOf(i)
+	r.Value = present(i.Value)
+	return &r
+}
+
 // present makes sure an empty value is shown as one.
 func present(b []byte) []byte {
 	if b == nil {
@@ -54,13 +64,7 @@ type writeRow struct {
 }
 
 func writeRowOf(r *client.WriteResult) writeRow {
-	out := writeRow{Version: &r.Version}
-	if r.Previous != nil {
-		p := rowOf(r.Previous)
-		p.Value = present(r.Previous.Value)
-		out.Previous = &p
-	}
-	return out
+	return writeRow{Version: &r.Version, Previous: previousRow(r.Previous)}
 }
 
 // showWrite shows what a write answered. verb is what was done, in the past
@@ -100,6 +104,7 @@ type keyRows struct {
 	*render.Results
 	form       string
 	withValues bool
+	missing    bool // a key was not found
 }
 
 func newKeyRows(a *app, withValues bool) *keyRows {
@@ -107,12 +112,13 @@ func newKeyRows(a *app, withValues bool) *keyRows {
 	if withValues {
 		header = append(header, "VALUE")
 	}
-	return &keyRows{a.Results(header...), a.Form, withValues}
+	return &keyRows{Results: a.Results(header...), form: a.Form, withValues: withValues}
 }
 
 // show shows one key; a key that was not found has version 0. Values may be large:
 // only what the form needs is made of them.
 func (w *keyRows) show(i *client.Item, found bool) error {
+	w.missing = w.missing || !found
 	r := rowOf(i)
 	switch w.form {
 	case render.AsTable:
@@ -128,7 +134,10 @@ func (w *keyRows) show(i *client.Item, found bool) error {
 		}
 		return w.AddValue(nil, "", size, cells...)
 	case render.AsRaw:
-		if w.withValues {
+		switch {
+		case !found:
+			return nil
+		case w.withValues:
 			return w.Add(nil, string(i.Key)+"\t"+string(i.Value)+"\n")
 		}
 		return w.Add(nil, string(i.Key)+"\n")
@@ -140,4 +149,13 @@ func (w *keyRows) show(i *client.Item, found bool) error {
 		r.Found = new(bool)
 	}
 	return w.AddJSON(r)
+}
+
+// lookedUp ends the rows of keys some of which may be missing. They say which, so the
+// exit status is all that is left to say.
+func (w *keyRows) lookedUp() error {
+	if err := w.End(); err != nil || !w.missing {
+		return err
+	}
+	return &statusError{exitFailed, errSilent}
 }

@@ -16,10 +16,7 @@ func versionCommand(a *app) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			b := readBuild()
-			if a.JSON() {
-				return a.WriteJSON(b)
-			}
-			return a.Printf("proa %s\n", b.line())
+			return a.Show(b, "proa %s\n", b.line())
 		},
 	}
 }

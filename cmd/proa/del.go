@@ -11,6 +11,112 @@ import (
 	"github.com/proa-kv/proa/internal/render"
 )
 
+func delCommand(a *app) *cobra.Command {
+	var w writeFlags
+	var r delRange
+	cmd := &cobra.Command{
+		Use:     "del KEY…",
+		Aliases: []string{"delete"},
+		Short:   "Delete keys, or all keys of a range",
+		Long: `Delete keys, each on its own. The exit status is 1 if one of them did not exist.
+
+With --prefix, --start, --end or --all, delete all keys of a range, however
+many, with one small write in each shard. The command asks for confirmation on a
+terminal; elsewhere it needs --yes. It does not report how many keys it deleted:
+--dry-run counts them beforehand. In a cluster of several nodes the shards are
+emptied one after the other; if the command fails halfway, run it again to
+delete the rest.`,
+		Example:           "  proa del session:17\n  proa del --prefix session: --dry-run\n  proa del --prefix session: --yes\n  proa del --start log:2023 --end log:2024 --yes",
+		ValidArgsFunction: a.completeKeys,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := r.check(args); err != nil {
+				return err
+			}
+			if r.asked() {
+				return deleteRange(cmd.Context(), a, &r)
+			}
+			keys, err := a.allBytes(args)
+			if err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("if-version") && len(keys) > 1 {
+				return usagef("--if-version needs a single key")
+			}
+			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+				return deleteAll(ctx, a, c, keys, &w)
+			})
+		},
+	}
+	w.addIfVersion(cmd.Flags())
+	w.addReturnPrevious(cmd.Flags())
+	r.add(cmd)
+	return cmd
+}
+
+// deleteAll deletes all keys at once and reports in their order.
+func deleteAll(ctx context.Context, a *app, c *client.Client, keys [][]byte, w *writeFlags) error {
+	futures := make([]*client.Future[client.WriteResult], len(keys))
+	for i, k := range keys {
+		futures[i] = c.DeleteAsync(k, w.deleteOptions()...)
+	}
+	if a.JSON() {
+		return listDeleted(ctx, a, keys, futures)
+	}
+	var first error
+	for i, f := range futures {
+		r, err := f.Wait(ctx)
+		verb := "deleted"
+		if len(keys) > 1 {
+			verb += " " + render.Escape(keys[i])
+		}
+		err = writeOutcome(a, verb, r, err, w.returnPrevious)
+		if err != nil && len(keys) > 1 {
+			err = fmt.Errorf("%s: %w", render.Escape(keys[i]), err)
+		}
+		if first == nil {
+			first = err
+		} else if err != nil {
+			a.complain(err)
+			first = worse(first, err)
+		}
+	}
+	return first
+}
+
+// listDeleted waits for all deletions and shows them as JSON, with what went
+// wrong beside each key.
+func listDeleted(ctx context.Context, a *app, keys [][]byte, futures []*client.Future[client.WriteResult]) error {
+	list := a.Results()
+	var worst error
+	for i, f := range futures {
+		r, err := f.Wait(ctx)
+		row := writeRowOf(&r)
+		if err != nil {
+			row.Error = explain(err, a)
+			worst = worse(worst, err)
+			if row.Previous == nil {
+				row.Version = nil
+			}
+		}
+		row.Key = keys[i]
+		if err := list.AddJSON(row); err != nil {
+			return err
+		}
+	}
+	if err := list.End(); err != nil || worst == nil {
+		return err
+	}
+	return &statusError{exitStatus(worst), errSilent}
+}
+
+// worse returns the error that has the graver exit status.
+func worse(x, y error) error {
+	if exitStatus(y) > exitStatus(x) {
+		return y
+	}
+	return x
+}
+
 // delRange is what del deletes where it is not told keys.
 type delRange struct {
 	prefix, start, end string
