@@ -250,7 +250,7 @@ func runBench(ctx context.Context, a *app, f *benchFlags) error {
 		}
 		f.load.Cluster = uint64(t.cluster)
 	}
-	live := newBenchLive(a)
+	live := &benchLive{Line: a.Line()}
 	f.load.Progress = live.show
 	h, err := bench.Open(ctx, f.load)
 	if err != nil {
@@ -261,7 +261,7 @@ func runBench(ctx context.Context, a *app, f *benchFlags) error {
 		live.say("checking the prefix %s", bench.Prefix)
 		lease, err := h.Claim(ctx)
 		if err != nil {
-			live.end()
+			live.End()
 			return err
 		}
 		end = lease.End
@@ -277,7 +277,7 @@ func runBench(ctx context.Context, a *app, f *benchFlags) error {
 		out.Rows, rowsErr = benchRows(ctx, a, f)
 		err = errors.Join(err, rowsErr)
 	}
-	live.end()
+	live.End()
 	return errors.Join(err, endBench(ctx, a, f, out))
 }
 
@@ -452,18 +452,11 @@ func printBench(w io.Writer, out *report.Load, l render.Look) error {
 	return err
 }
 
-// benchLive shows how a bench goes on, in one line of a terminal, on standard
-// error. Elsewhere it shows nothing.
+// benchLive shows how a bench goes on, in one line of a terminal. Elsewhere it shows
+// nothing.
 type benchLive struct {
-	a     *app
-	on    bool
+	*render.Line
 	title string
-	shown bool
-}
-
-func newBenchLive(a *app) *benchLive {
-	_, on := render.Terminal(a.Err)
-	return &benchLive{a: a, on: on}
 }
 
 func (l *benchLive) begin(rate float64) {
@@ -476,9 +469,6 @@ func (l *benchLive) begin(rate float64) {
 
 // show shows one second.
 func (l *benchLive) show(p bench.Point) {
-	if !l.on {
-		return
-	}
 	micros := func(d time.Duration) string { return report.Duration(float64(d) / float64(time.Microsecond)) }
 	text := fmt.Sprintf("%s %4.0f s  %s/s  p50 %s  p99 %s  max %s", l.title, p.At.Seconds(), report.Thousands(p.Rate()), micros(p.P50), micros(p.P99), micros(p.Max))
 	if p.Errors > 0 {
@@ -488,15 +478,7 @@ func (l *benchLive) show(p bench.Point) {
 }
 
 func (l *benchLive) say(format string, args ...any) {
-	if l.on {
-		l.shown = true
-		fmt.Fprintf(l.a.Err, "\r%s\x1b[K", fmt.Sprintf(format, args...))
-	}
-}
-
-// end leaves the line.
-func (l *benchLive) end() {
-	if l.shown {
-		fmt.Fprint(l.a.Err, "\r\x1b[K")
+	if l.OnTerminal {
+		l.Show(fmt.Sprintf(format, args...))
 	}
 }

@@ -150,17 +150,17 @@ func TestEachRate(t *testing.T) {
 func TestBenchLive(t *testing.T) {
 	var errs bytes.Buffer
 	a := &app{Output: render.Output{Err: &errs}}
-	live := newBenchLive(a)
+	live := &benchLive{Line: a.Line()}
 	live.begin(0)
 	live.show(bench.Point{})
-	live.end()
+	live.End()
 	if errs.Len() > 0 {
 		t.Errorf("without a terminal: %q", errs.String())
 	}
-	live.on = true
+	live.OnTerminal = true
 	live.begin(5000)
 	live.show(bench.Point{At: 3 * time.Second, Step: time.Second, Ops: 4900, Errors: 2, P50: 90 * time.Microsecond, P99: time.Millisecond, Max: 20 * time.Millisecond})
-	live.end()
+	live.End()
 	want := "\r5,000/s planned\x1b[K\r5,000/s planned    3 s  4,900/s  p50 90.0 µs  p99 1.00 ms  max 20.0 ms  2 errors\x1b[K\r\x1b[K"
 	if diff := cmp.Diff(want, errs.String()); diff != "" {
 		t.Error(diff)

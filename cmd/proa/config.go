@@ -8,12 +8,6 @@ import (
 )
 
 func configCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Show or document the server's configuration",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
 	var secrets bool
 	show := &cobra.Command{
 		Use:   "show",
@@ -43,8 +37,7 @@ configuration file. The join token is omitted unless --show-secrets is given.`,
 		Annotations: map[string]string{outputForms: render.AsTable},
 		RunE:        func(*cobra.Command, []string) error { return config.WriteReference(a.Out) },
 	}
-	cmd.AddCommand(show, docs)
-	return cmd
+	return commandGroup("config", "Show or document the server's configuration", "", show, docs)
 }
 
 // listSettings shows a configuration as JSON.

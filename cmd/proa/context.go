@@ -17,25 +17,18 @@ import (
 )
 
 func contextCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "context",
-		Short: "Name clusters, and choose the one that commands talk to",
-		Long: `Name clusters, and choose the one that commands talk to. A context is a name for
+	return commandGroup("context", "Name clusters, and choose the one that commands talk to", `Name clusters, and choose the one that commands talk to. A context is a name for
 the endpoints of a cluster. It also stores the id of the cluster from the first
 connection on: a command that reaches another cluster at these endpoints fails
 and sends no request to it.
 
-Commands use the first of these that is set: --endpoints, --context, ` + config.EnvEndpoints + `,
-` + config.EnvContext + `, the current context, ` + defaultEndpoint + `.
+Commands use the first of these that is set: --endpoints, --context, `+config.EnvEndpoints+`,
+`+config.EnvContext+`, the current context, `+defaultEndpoint+`.
 
 Contexts are kept in proa/contexts.json in the user's configuration directory:
 $XDG_CONFIG_HOME or ~/.config on Linux, ~/Library/Application Support on macOS,
 %AppData% on Windows.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(contextAddCommand(a), contextUseCommand(a), contextListCommand(a), contextShowCommand(a), contextRemoveCommand(a))
-	return cmd
+		contextAddCommand(a), contextUseCommand(a), contextListCommand(a), contextShowCommand(a), contextRemoveCommand(a))
 }
 
 func contextAddCommand(a *app) *cobra.Command {
@@ -117,14 +110,9 @@ func contextUseCommand(a *app) *cobra.Command {
 		ValidArgsFunction: completeContextName,
 		RunE: func(_ *cobra.Command, args []string) error {
 			var row contextRow
-			err := updateContexts(func(s *contexts.Set) error {
-				c, ok := s.Contexts[args[0]]
-				if !ok {
-					return noContext(args[0], s)
-				}
+			err := updateContext(args[0], func(s *contexts.Set, c contexts.Context) {
 				s.Current = args[0]
 				row = contextRowOf(args[0], c, true)
-				return nil
 			})
 			if err != nil {
 				return err
@@ -199,15 +187,11 @@ func contextRemoveCommand(a *app) *cobra.Command {
 		ValidArgsFunction: completeContextName,
 		RunE: func(_ *cobra.Command, args []string) error {
 			wasCurrent := false
-			err := updateContexts(func(s *contexts.Set) error {
-				if _, ok := s.Contexts[args[0]]; !ok {
-					return noContext(args[0], s)
-				}
+			err := updateContext(args[0], func(s *contexts.Set, _ contexts.Context) {
 				delete(s.Contexts, args[0])
 				if wasCurrent = s.Current == args[0]; wasCurrent {
 					s.Current = ""
 				}
-				return nil
 			})
 			if err != nil {
 				return err
@@ -240,21 +224,14 @@ func (r *contextRow) clusterText() string {
 }
 
 func showContext(a *app, r contextRow) error {
-	switch a.Form {
-	case render.AsJSON, render.AsJSONL:
-		return a.WriteJSON(r)
-	case render.AsRaw:
-		return a.Printf("%s\n", r.Name)
-	}
-	current := ""
+	current, cluster := "", "cluster "+r.Cluster.String()
 	if r.Current {
 		current = ", the current one"
 	}
-	cluster := "cluster " + r.Cluster.String()
 	if r.Cluster == 0 {
 		cluster = "cluster not known yet: stored at the first connection"
 	}
-	return a.Printf("context %s%s\nendpoints %s\n%s\n", r.Name, current, render.OneLine(strings.Join(r.Endpoints, ",")), cluster)
+	return a.ShowForms(r, r.Name+"\n", fmt.Sprintf("context %s%s\nendpoints %s\n%s\n", r.Name, current, render.OneLine(strings.Join(r.Endpoints, ",")), cluster))
 }
 
 // updateContexts changes the user's contexts.
@@ -268,6 +245,18 @@ func updateContexts(change func(*contexts.Set) error) error {
 		return notDonef("%w", err)
 	}
 	return err
+}
+
+// updateContext changes the contexts where there is one of a name.
+func updateContext(name string, change func(*contexts.Set, contexts.Context)) error {
+	return updateContexts(func(s *contexts.Set) error {
+		c, ok := s.Contexts[name]
+		if !ok {
+			return noContext(name, s)
+		}
+		change(s, c)
+		return nil
+	})
 }
 
 func completeContexts(_ *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -193,13 +193,7 @@ func deleteRange(ctx context.Context, a *app, r *delRange) error {
 		if err != nil {
 			return err
 		}
-		switch a.Form {
-		case render.AsJSON, render.AsJSONL:
-			return a.WriteJSON(map[string]bool{"deleted": true})
-		case render.AsRaw:
-			return nil
-		}
-		return a.Printf("deleted %s\n", r.words(bounds))
+		return a.ShowForms(map[string]bool{"deleted": true}, "", fmt.Sprintf("deleted %s\n", r.words(bounds)))
 	})
 }
 
@@ -246,14 +240,5 @@ func countKeys(ctx context.Context, a *app, scope client.ScanOption) error {
 		}
 		n++
 	}
-	switch a.Form {
-	case render.AsJSON, render.AsJSONL:
-		return a.WriteJSON(map[string]int{"keys": n})
-	case render.AsRaw:
-		return a.Printf("%d\n", n)
-	}
-	if n == 1 {
-		return a.Printf("1 key would be deleted\n")
-	}
-	return a.Printf("%d keys would be deleted\n", n)
+	return a.ShowForms(map[string]int{"keys": n}, fmt.Sprintln(n), render.Plural(n, "key")+" would be deleted\n")
 }

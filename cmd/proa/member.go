@@ -15,16 +15,9 @@ import (
 const noWaitHelp = "return when the cluster has accepted the change, which continues in the background"
 
 func memberCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "member",
-		Short: "List, add, remove and drain nodes",
-		Long: `List the nodes of the cluster, add nodes, remove nodes permanently, or drain a
+	return commandGroup("member", "List, add, remove and drain nodes", `List the nodes of the cluster, add nodes, remove nodes permanently, or drain a
 node for maintenance.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(memberListCommand(a), memberAddCommand(a), memberTokenCommand(a), memberRemoveCommand(a), memberDrainCommand(a))
-	return cmd
+		memberListCommand(a), memberAddCommand(a), memberTokenCommand(a), memberRemoveCommand(a), memberDrainCommand(a))
 }
 
 func memberListCommand(a *app) *cobra.Command {

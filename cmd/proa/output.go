@@ -6,8 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
+	"github.com/proa-kv/proa/internal/atomicfile"
 	"github.com/proa-kv/proa/internal/symlink"
 )
 
@@ -58,32 +58,16 @@ func writeThrough(ctx context.Context, name string, write func(io.Writer) error)
 	return errors.Join(write(o.f), o.f.Close())
 }
 
-// replaceFile puts a file in the place of what has this path, a symbolic link
-// too, when its content is complete and on disk. Until then it has a name of its
-// own beside it, which nobody can have prepared: it is drawn, and never opened if
-// it is there.
-func replaceFile(path string, perm fs.FileMode, write func(io.Writer) error) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.partial")
-	if err != nil {
+// replaceFile replaces a file when its new content is complete. Where the content
+// cannot even be begun, the name is what is wrong.
+func replaceFile(path string, mode fs.FileMode, write func(io.Writer) error) error {
+	begun := false
+	err := atomicfile.Replace(path, mode, func(w io.Writer) error {
+		begun = true
+		return write(w)
+	})
+	if err != nil && !begun {
 		return notDonef("%w", err)
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err = write(f); err != nil {
-		return err
-	}
-	if err = f.Chmod(perm); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return err
 }

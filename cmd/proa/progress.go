@@ -29,8 +29,8 @@ type step func(*command.ClusterStatus) (progress string, complete bool, err erro
 
 // follow waits until a change is complete and shows how it goes on.
 func follow(ctx context.Context, a *app, look step) error {
-	line := newProgressLine(a)
-	defer line.end()
+	line := a.Line()
+	defer line.End()
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	lastAnswer, lastChange := time.Now(), time.Now()
@@ -53,7 +53,9 @@ func follow(ctx context.Context, a *app, look step) error {
 			if still := time.Since(lastChange); still >= stallAfter {
 				text += fmt.Sprintf(" (unchanged for %s; proa status may show why)", render.Age(still.Truncate(stallAfter)))
 			}
-			line.show(text)
+			if !a.JSON() { // JSON has one object, which tells of the end
+				line.Show(text)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -84,40 +86,6 @@ func (h *hindrance) check(reason string) error {
 		return nil
 	}
 	return errors.New(reason)
-}
-
-// progressLine shows how a change goes on, on standard error: in one line of a
-// terminal, or a line for each step elsewhere. Programs that read JSON are
-// spared it.
-type progressLine struct {
-	a          *app
-	onTerminal bool
-	last       string
-}
-
-func newProgressLine(a *app) *progressLine {
-	_, onTerminal := render.Terminal(a.Err)
-	return &progressLine{a: a, onTerminal: onTerminal}
-}
-
-func (l *progressLine) show(text string) {
-	text = render.OneLine(text)
-	if text == l.last || l.a.JSON() {
-		return
-	}
-	l.last = text
-	if l.onTerminal {
-		fmt.Fprintf(l.a.Err, "\r%s\x1b[K", text)
-		return
-	}
-	fmt.Fprintln(l.a.Err, text)
-}
-
-// end leaves the line.
-func (l *progressLine) end() {
-	if l.onTerminal && l.last != "" {
-		fmt.Fprint(l.a.Err, "\r\x1b[K")
-	}
 }
 
 // change is a request that has its effect in the background.

@@ -108,6 +108,16 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 	return root
 }
 
+// commandGroup returns a command that only has commands below it.
+func commandGroup(name, short, long string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: name, Short: short, Long: long, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
 // finish does for all commands what does not depend on which they are.
 func finish(a *app, root *cobra.Command) {
 	explainArgs(root)

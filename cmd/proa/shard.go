@@ -16,16 +16,10 @@ import (
 )
 
 func shardCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "shard",
-		Short: "List, move, check and recover shards",
-		Long: `List the shards of the cluster, move replicas, transfer leadership, and verify
+	cmd := commandGroup("shard", "List, move, check and recover shards", `List the shards of the cluster, move replicas, transfer leadership, and verify
 that replicas are equal. SHARD is a number, or meta for the meta group, which
 stores the cluster's own data.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(shardListCommand(a), shardMoveCommand(a), shardTransferCommand(a), splitLeadersCommand(a), checksumCommand(a))
+		shardListCommand(a), shardMoveCommand(a), shardTransferCommand(a), splitLeadersCommand(a), checksumCommand(a))
 	if !a.shell {
 		recovery := recoverCommand(a)
 		needServerSystem(recovery)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/lockedfile"
 
+	"github.com/proa-kv/proa/internal/atomicfile"
 	"github.com/proa-kv/proa/internal/symlink"
 )
 
@@ -202,34 +203,13 @@ func Update(path string, change func(*Set) error) error {
 	if err != nil {
 		return err
 	}
-	return replace(file, b)
+	return atomicfile.Replace(file, 0o600, func(w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
 }
 
 func encode(s *Set) ([]byte, error) {
 	b, err := json.MarshalIndent(file{version, s.Current, s.Contexts}, "", "  ")
 	return append(b, '\n'), err
-}
-
-// replace puts a new file in the place of the one at path.
-func replace(path string, content []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".contexts.*.partial") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(content); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -55,6 +55,14 @@ func (o *Output) Show(v any, format string, args ...any) error {
 	return o.Printf(format, args...)
 }
 
+// ShowForms writes the only result of a command where its raw form is not the text.
+func (o *Output) ShowForms(v any, raw, text string) error {
+	if o.Form == AsRaw {
+		text = raw
+	}
+	return o.Show(v, "%s", text)
+}
+
 // Note writes a line beside the results, to standard error, in the form that the
 // results have.
 func (o *Output) Note(format string, args ...any) {
