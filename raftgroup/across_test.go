@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -111,11 +112,11 @@ func tornWrite(t *testing.T, others, whole string, c func(keys [3]string) *comma
 		mustPut(t, n, k[1], others)
 		mustPut(t, n, k[2], others)
 	}
-	path := f.PathJoin(dir, logDir, "0000000000000001.seg")
-	if names, err := f.List(f.PathJoin(dir, logDir)); err == nil {
+	path := f.PathJoin(dir, datadir.LogDir, "0000000000000001.seg")
+	if names, err := f.List(f.PathJoin(dir, datadir.LogDir)); err == nil {
 		for _, name := range names {
 			if strings.HasSuffix(name, "1.seg") || strings.HasSuffix(name, "1.log") {
-				path = f.PathJoin(dir, logDir, name)
+				path = f.PathJoin(dir, datadir.LogDir, name)
 			}
 		}
 	}

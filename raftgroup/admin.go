@@ -8,17 +8,9 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
-)
-
-// Verbs that nodes use among themselves, see Call.
-const (
-	callProbe    = "probe"    // strangers, too: who are you?
-	callJoin     = "join"     // strangers, too: joinArgs → joinReply
-	callAnnounce = "announce" // nodeRow: my addresses or my version have changed
-	callAdmin    = "admin"    // adminCall
-	callChecksum = "checksum" // checksumArgs → ReplicaChecksum
-	callBalance  = "balance"  // spread the leaders now
 )
 
 type adminCall struct {
@@ -58,8 +50,8 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
-	reply, err := n.call(ctx, where, callAdmin, body)
-	if errors.Is(err, ErrNotAsked) {
+	reply, err := n.call(ctx, where, call.Admin, body)
+	if errors.Is(err, call.ErrNotAsked) {
 		return nil, fmt.Errorf("%w: node %d, which must carry out this request, cannot be reached now; try again", command.ErrNotLeader, where)
 	}
 	return reply, err
@@ -250,7 +242,7 @@ func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error
 		if token = m.Cluster.Token; !a.New {
 			return none, nil
 		}
-		token = newToken()
+		token = datadir.NewToken()
 		return placement.SetToken(m, token), nil
 	})
 	if err == nil && token == "" {
@@ -328,7 +320,7 @@ func (n *Node) adminSplit(ctx context.Context) (any, error) {
 	reports := n.reports(now)
 	for row := range n.cmap.Load().Members() {
 		if row.ID != n.id && reports.Silent(row.ID, time.Duration(now)) <= placement.DownAfter {
-			if _, err := n.call(ctx, row.ID, callBalance, nil); err != nil {
+			if _, err := n.call(ctx, row.ID, call.Balance, nil); err != nil {
 				errs = append(errs, fmt.Errorf("node %d: %w", row.ID, err))
 			}
 		}
@@ -343,17 +335,17 @@ func (n *Node) adminSplit(ctx context.Context) (any, error) {
 // and, if it has proven to know the join token, to join.
 func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body []byte) ([]byte, error) {
 	switch {
-	case verb != callProbe && verb != callJoin:
+	case verb != call.Probe && verb != call.Join:
 		return nil, fmt.Errorf("%w: %q is reserved for members of the cluster", command.ErrRefused, verb)
-	case verb == callJoin && !token && n.JoinToken() != "":
+	case verb == call.Join && !token && n.JoinToken() != "":
 		var a placement.Request
 		if err := parseArgs(body, &a); err != nil {
-			return packReply(nil, err)
+			return call.Pack(nil, err)
 		}
 		if _, err := placement.Join(n.cmap.Load(), &a); err != nil {
-			return packReply(nil, err) // the token would not help
+			return call.Pack(nil, err) // the token would not help
 		}
-		return packReply(nil, fmt.Errorf("%w: the cluster's join token is required to join; run \"proa member token\" on a running node to print it, and pass it with --join-token", command.ErrRefused))
+		return call.Pack(nil, fmt.Errorf("%w: the cluster's join token is required to join; run \"proa member token\" on a running node to print it, and pass it with --join-token", command.ErrRefused))
 	}
 	return n.Call(ctx, 0, verb, body)
 }
@@ -363,31 +355,31 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 	var reply []byte
 	var err error
 	switch verb {
-	case callProbe:
-		return json.Marshal(n.identity.probe(Member{Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Redis: n.opt.RedisAddress}, n.opt.Version))
-	case callJoin:
+	case call.Probe:
+		return json.Marshal(n.dir.Probe(datadir.Member{Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Redis: n.opt.RedisAddress}, n.opt.Version))
+	case call.Join:
 		reply, err = n.answerJoin(ctx, body)
-	case callAnnounce:
+	case call.Announce:
 		reply, err = n.answerAnnounce(ctx, from, body)
-	case callAdmin:
+	case call.Admin:
 		var a adminCall
 		if err = parseArgs(body, &a); err == nil {
 			reply, err = n.adminHere(ctx, a.Verb, a.Args)
 		}
-	case callChecksum:
+	case call.Checksum:
 		reply, err = n.answerChecksum(ctx, body)
-	case callBalance:
+	case call.Balance:
 		n.post(func() { n.handOver(true) })
 	default:
 		err = fmt.Errorf("%w: this version of proa does not support the request %q", command.ErrInvalid, verb)
 	}
-	return packReply(reply, err)
+	return call.Pack(reply, err)
 }
 
 // call asks another node.
 func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
 	b, err := n.transport.Call(ctx, node, verb, body)
-	if errors.Is(err, ErrNotAsked) {
+	if errors.Is(err, call.ErrNotAsked) {
 		return nil, &notAsked{node}
 	}
 	if err != nil {
@@ -397,7 +389,7 @@ func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) 
 		// Not a refusal: it may have been asked, and it may be back in a moment.
 		return nil, fmt.Errorf("%w: cannot reach node %d: %w; try again", command.ErrTimeout, node, err)
 	}
-	return unpackReply(b)
+	return call.Unpack(b)
 }
 
 // notAsked is an error of a question that did not go out.
@@ -408,60 +400,7 @@ func (e *notAsked) Error() string {
 }
 
 // Unwrap tells that another try may succeed.
-func (e *notAsked) Unwrap() []error { return []error{ErrNotAsked, command.ErrTimeout} }
-
-// packed is a reply on its way between nodes: its error keeps its class.
-type packed struct {
-	Class string          `json:"class,omitempty"`
-	Error string          `json:"error,omitempty"`
-	Reply json.RawMessage `json:"reply,omitempty"`
-}
-
-var errorClasses = []struct {
-	name string
-	err  error
-}{
-	{"invalid", command.ErrInvalid}, {"refused", command.ErrRefused}, {"timeout", command.ErrTimeout},
-	{"not leader", command.ErrNotLeader}, {"no quorum", command.ErrNoQuorum}, {"busy", command.ErrBusy},
-}
-
-func packReply(reply []byte, err error) ([]byte, error) {
-	p := packed{Reply: reply}
-	if err != nil {
-		p.Error, p.Class = err.Error(), "failed"
-		for _, c := range errorClasses {
-			if errors.Is(err, c.err) {
-				p.Class = c.name
-			}
-		}
-	}
-	return json.Marshal(p)
-}
-
-// carried is an error that another node has answered with.
-type carried struct {
-	class error
-	text  string
-}
-
-func (c *carried) Error() string { return c.text }
-func (c *carried) Unwrap() error { return c.class }
-
-func unpackReply(b []byte) ([]byte, error) {
-	var p packed
-	if err := json.Unmarshal(b, &p); err != nil {
-		return nil, fmt.Errorf("invalid answer from another node: %w", err)
-	}
-	if p.Error == "" {
-		return p.Reply, nil
-	}
-	for _, c := range errorClasses {
-		if c.name == p.Class {
-			return nil, &carried{c.err, p.Error}
-		}
-	}
-	return nil, errors.New(p.Error)
-}
+func (e *notAsked) Unwrap() []error { return []error{call.ErrNotAsked, command.ErrTimeout} }
 
 // answerAnnounce takes in that a member's addresses or version have changed.
 func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]byte, error) {
@@ -493,7 +432,7 @@ func (n *Node) announce(cm *placement.Map) {
 		defer n.announcing.Store(false)
 		ctx, cancel := context.WithTimeout(n.ctx, transferWait)
 		defer cancel()
-		if _, err := n.call(ctx, leader, callAnnounce, body); err != nil {
+		if _, err := n.call(ctx, leader, call.Announce, body); err != nil {
 			n.logger.Warn("cannot announce this node's addresses to the cluster", "error", err)
 		}
 	}()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/storage"
 )
 
@@ -41,10 +42,10 @@ const (
 )
 
 // errManyChecksums refuses a request for a checksum where others wait.
-var errManyChecksums error = &carried{command.ErrBusy, fmt.Sprintf("%d checksum requests are already waiting on this node, which computes one at a time; try again later", checksumsWaitingMax)}
+var errManyChecksums error = &call.Error{Class: command.ErrBusy, Text: fmt.Sprintf("%d checksum requests are already waiting on this node, which computes one at a time; try again later", checksumsWaitingMax)}
 
 // errChecksumBusy refuses a mark.
-var errChecksumBusy error = &carried{command.ErrBusy, "the replica's node is computing another checksum and computes one at a time; try again"}
+var errChecksumBusy error = &call.Error{Class: command.ErrBusy, Text: "the replica's node is computing another checksum and computes one at a time; try again"}
 
 // checksumTurns lets one request for a checksum run at a time, and the others
 // in the order in which they came.
@@ -285,7 +286,7 @@ func (n *Node) checksumOf(ctx context.Context, node uint64, shard int, index uin
 	} else {
 		var body, reply []byte
 		if body, err = json.Marshal(checksumArgs{shard, index}); err == nil {
-			if reply, err = n.call(ctx, node, callChecksum, body); err == nil {
+			if reply, err = n.call(ctx, node, call.Checksum, body); err == nil {
 				err = json.Unmarshal(reply, &r)
 			}
 		}

@@ -3,35 +3,17 @@ package raftgroup
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
 
-// readMap reads the meta group's rows.
-func readMap(store *storage.Store, meta int) (*placement.Map, error) {
-	m := placement.NewMap(meta)
-	m.Epoch = store.Revision(meta)
-	var bad error
-	err := store.Scan(storage.ScanOptions{Shards: []int{meta}}, func(key, value []byte, row storage.Row) bool {
-		bad = m.Add(string(key), value, row.Version)
-		return bad == nil
-	})
-	if err == nil {
-		err = bad
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the meta group's rows: %w", err)
-	}
-	return m, nil
-}
-
 // refreshMap takes over what the meta group's rows say now.
 func (n *Node) refreshMap() error {
-	m, err := readMap(n.store, n.meta())
+	m, err := datadir.ReadMap(n.store, n.meta())
 	if errors.Is(err, storage.ErrDamaged) {
 		n.groups[n.meta()].breakDown(n)
 		if n.cmap.Load() != nil {
@@ -64,7 +46,7 @@ func (n *Node) refreshMap() error {
 // hasPeer reports whether a row is that of another member, which this node talks
 // to.
 func (n *Node) hasPeer(r *placement.Node) bool {
-	return r.ID != n.id && r.Member() && !n.identity.gaveUp(r.ID)
+	return r.ID != n.id && r.Member() && !n.dir.GaveUp(r.ID)
 }
 
 // forgetRemoved lets the transport forget nodes that are members no more.
@@ -72,7 +54,7 @@ func (n *Node) forgetRemoved(m *placement.Map) {
 	for id := range n.peers {
 		if r, _ := m.Node(id); !n.hasPeer(&r) {
 			n.transport.RemovePeer(id)
-			n.runs.forget(id)
+			n.runs.Forget(id)
 			delete(n.peers, id)
 			n.known.forget(id)
 		}
@@ -90,8 +72,8 @@ func (n *Node) knowsKeys(m *placement.Map) bool {
 	if m.Begun() {
 		return m.Keyed()
 	}
-	founders := n.identity.Members
-	return len(founders) > 0 && !slices.ContainsFunc(founders, func(r Member) bool { return r.Key == nil })
+	founders := n.dir.Members
+	return len(founders) > 0 && !slices.ContainsFunc(founders, func(r datadir.Member) bool { return r.Key == nil })
 }
 
 // updateAlone notes whether there is anybody to beat for.

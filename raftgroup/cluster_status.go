@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -24,7 +25,7 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	n.mu.Lock()
 	leftOut := n.leftOutBy
 	n.mu.Unlock()
-	s := command.ClusterStatus{Cluster: clusterText(n.identity.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
+	s := command.ClusterStatus{Cluster: datadir.ClusterText(n.dir.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
 	s.Epoch, s.ReplicationFactor, s.Standalone = cm.Epoch, cm.Cluster.Replicas, cm.Standalone()
 	now := n.clock.Boot()
 	v := view{n, now, n.reports(now), make(map[uint64]*picture)}
@@ -88,7 +89,7 @@ func (v *view) replacement(cm *placement.Map, row *placement.Node, s *command.Cl
 // hasRoom reports whether some node can take a further replica of a shard.
 func (v *view) hasRoom(cm *placement.Map, shard int) bool {
 	return slices.ContainsFunc(cm.Nodes, func(o placement.Node) bool {
-		if _, on := cm.Shards[shard].On(o.ID); on || !o.Member() || o.Removing || v.node.identity.gaveUp(o.ID) {
+		if _, on := cm.Shards[shard].On(o.ID); on || !o.Member() || o.Removing || v.node.dir.GaveUp(o.ID) {
 			return false
 		}
 		return v.state(o.ID) == command.NodeUp && !v.reports.Shards[shard].MayHold(o.ID)

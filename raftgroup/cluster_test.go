@@ -18,6 +18,8 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -117,7 +119,7 @@ func (c *cluster) sever(from, to uint64, cut bool) {
 func (l *link) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
 	n := l.c.reach(l.self, node)
 	if n == nil {
-		return nil, ErrNotAsked
+		return nil, call.ErrNotAsked
 	}
 	return n.Call(ctx, l.self, verb, body)
 }
@@ -136,10 +138,10 @@ func newCluster(t testing.TB, nodes, shards int) *cluster {
 	for id := range nodes {
 		addresses = append(addresses, fmt.Sprint("n", id+1))
 	}
-	formers := make(map[string]*Former)
+	formers := make(map[string]*datadir.Former)
 	for id := uint64(1); id <= uint64(nodes); id++ {
 		c.disks[id] = vfs.NewMem()
-		f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], ID: id, Shards: shards, Join: addresses, PeerAddress: addresses[id-1],
+		f, err := datadir.NewFormer(datadir.FormOptions{Dir: dir, FS: c.disks[id], ID: id, Shards: shards, Join: addresses, PeerAddress: addresses[id-1],
 			RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
 			Call: func(_ context.Context, address, verb string, _ []byte) ([]byte, error) {
 				return formers[address].Answer(verb)
@@ -521,8 +523,8 @@ func TestNotAsked(t *testing.T) {
 	c := newCluster(t, 3, 1)
 	c.until("leaders", c.led)
 	c.sever(1, 2, true)
-	_, err := c.nodes[1].call(t.Context(), 2, callChecksum, nil)
-	if !errors.Is(err, ErrNotAsked) || !errors.Is(err, command.ErrTimeout) || err.Error() != "cannot reach node 2: not connected to it" {
+	_, err := c.nodes[1].call(t.Context(), 2, call.Checksum, nil)
+	if !errors.Is(err, call.ErrNotAsked) || !errors.Is(err, command.ErrTimeout) || err.Error() != "cannot reach node 2: not connected to it" {
 		t.Error(err)
 	}
 }
@@ -581,7 +583,7 @@ func (c *cluster) settled(replicas int) bool {
 func (c *cluster) join(id uint64) {
 	c.t.Helper()
 	c.disks[id] = vfs.NewMem()
-	f, err := NewFormer(FormOptions{Dir: dir, FS: c.disks[id], Join: []string{"n1"}, PeerAddress: fmt.Sprint("n", id), RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
+	f, err := datadir.NewFormer(datadir.FormOptions{Dir: dir, FS: c.disks[id], Join: []string{"n1"}, PeerAddress: fmt.Sprint("n", id), RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
 			return c.nodes[1].CallStranger(ctx, true, verb, body)
 		}})

@@ -222,8 +222,8 @@ func (n *Node) awaitsTime() bool { return !n.time.agreed.Load() }
 func (n *Node) clockReadings() (members int, readings []clockReading) {
 	cm := n.cmap.Load()
 	if !cm.Begun() {
-		members = len(n.identity.Members)
-		for _, m := range n.identity.Members {
+		members = len(n.dir.Members)
+		for _, m := range n.dir.Members {
 			readings = n.known.appendClock(readings, n.id, m.ID, n.clock.Boot())
 		}
 		return members, readings

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -57,7 +58,7 @@ func (n *Node) changes(cm *placement.Map) []placement.Change {
 		return n.firstRows()
 	}
 	now := n.clock.Boot()
-	policy := placement.Policy{ReplaceAfter: n.opt.ReplaceAfter, Lost: n.identity.Lost}
+	policy := placement.Policy{ReplaceAfter: n.opt.ReplaceAfter, Lost: n.dir.Lost}
 	if changes := placement.Plan(cm, n.reports(now), time.Duration(now), policy); len(changes) > 0 {
 		return changes
 	}
@@ -67,7 +68,7 @@ func (n *Node) changes(cm *placement.Map) []placement.Change {
 	if changes := n.newRuns(cm); len(changes) > 0 || !cm.NeedsToken() {
 		return changes
 	}
-	return []placement.Change{placement.SetToken(cm, newToken())}
+	return []placement.Change{placement.SetToken(cm, datadir.NewToken())}
 }
 
 // reports is what is known of the cluster's nodes and shards.
@@ -85,18 +86,18 @@ func (c *controller) Complete(command.Tag, command.Outcome, *command.Result) {
 
 // firstRows returns the rows of a new cluster, where this node may write them.
 func (n *Node) firstRows() []placement.Change {
-	if !n.identity.Founder || n.store.Damaged(n.meta()) {
+	if !n.dir.Founder || n.store.Damaged(n.meta()) {
 		return nil
 	}
 	token := n.opt.JoinToken
 	if token == "" {
-		token = newToken()
+		token = datadir.NewToken()
 	}
 	var nodes []placement.Node
-	for _, m := range n.identity.Members {
+	for _, m := range n.dir.Members {
 		nodes = append(nodes, placement.Node{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis, Version: n.opt.Version})
 	}
-	return placement.Found(placement.Cluster{Replicas: n.identity.Replicas, Token: token}, nodes, n.meta())
+	return placement.Found(placement.Cluster{Replicas: n.dir.Replicas, Token: token}, nodes, n.meta())
 }
 
 // addressChanged reports whether this node's row is behind what the node says
@@ -111,7 +112,7 @@ func (n *Node) addressChanged(row *placement.Node, leader uint64) bool {
 const keysSince = 3
 
 func (n *Node) withAddresses(row placement.Node) placement.Node {
-	row.Key = n.identity.Key.public()
+	row.Key = n.dir.Key.Public()
 	row.Peer, row.Client, row.Redis, row.Version = n.opt.PeerAddress, n.opt.ClientAddress, n.opt.RedisAddress, n.opt.Version
 	return row
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/proa-kv/proa/internal/leaktest"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftlog"
 )
 
@@ -23,12 +24,12 @@ import (
 // value to the end of that segment: as if nothing had been written there.
 func loseTail(t *testing.T, f vfs.FS, value string) {
 	t.Helper()
-	names, err := f.List(dir + "/" + logDir)
+	names, err := f.List(dir + "/" + datadir.LogDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		path := f.PathJoin(dir, logDir, name)
+		path := f.PathJoin(dir, datadir.LogDir, name)
 		if !strings.HasSuffix(name, ".seg") {
 			continue
 		}
@@ -93,13 +94,13 @@ func TestLostTail(t *testing.T) {
 					}
 				}
 			}
-			if err := verify(f, dir, func(string) {}); !errors.Is(err, raftlog.ErrCorrupt) {
+			if err := datadir.Verify(f, dir, func(string) {}); !errors.Is(err, raftlog.ErrCorrupt) {
 				t.Errorf("verify: %v", err)
 			}
-			if _, err := RecoverUnsafe(RecoverOptions{FS: f, Dir: dir}); !errors.Is(err, raftlog.ErrCorrupt) {
+			if _, err := datadir.Recover(datadir.RecoverOptions{FS: f, Dir: dir}); !errors.Is(err, raftlog.ErrCorrupt) {
 				t.Errorf("recovered without the word: %v", err)
 			}
-			if _, err := RecoverUnsafe(RecoverOptions{FS: f, Dir: dir, CutLog: true}); err != nil {
+			if _, err := datadir.Recover(datadir.RecoverOptions{FS: f, Dir: dir, CutLog: true}); err != nil {
 				t.Fatal(err)
 			}
 			again := memNode(t, f, Options{})
@@ -111,7 +112,7 @@ func TestLostTail(t *testing.T) {
 			}
 			mustPut(t, again, "new", "row")
 			closeNode(t, again)
-			if err := verify(f, dir, func(string) {}); err != nil {
+			if err := datadir.Verify(f, dir, func(string) {}); err != nil {
 				t.Errorf("verify afterwards: %v", err)
 			}
 			again = memNode(t, f, Options{})
@@ -137,7 +138,7 @@ func TestTornTail(t *testing.T) {
 	}
 	f = f.CrashClone(vfs.CrashCloneCfg{})
 	loseTail(t, f, "value 3")
-	if err := verify(f, dir, func(string) {}); err != nil {
+	if err := datadir.Verify(f, dir, func(string) {}); err != nil {
 		t.Errorf("verify: %v", err)
 	}
 	again := memNode(t, f, Options{})
@@ -156,16 +157,16 @@ func TestForeignLog(t *testing.T) {
 		mustPut(t, n, "k", "v")
 		closeNode(t, n)
 	}
-	if err := mine.RemoveAll(dir + "/" + logDir); err != nil {
+	if err := mine.RemoveAll(dir + "/" + datadir.LogDir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vfs.Clone(other, mine, dir+"/"+logDir, dir+"/"+logDir); err != nil {
+	if _, err := vfs.Clone(other, mine, dir+"/"+datadir.LogDir, dir+"/"+datadir.LogDir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMem(mine, Options{}); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "another node") {
+	if _, err := openMem(mine, Options{}); !errors.Is(err, datadir.ErrBadDirectory) || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("Open: %v", err)
 	}
-	if err := verify(mine, dir, func(string) {}); !errors.Is(err, ErrBadDirectory) {
+	if err := datadir.Verify(mine, dir, func(string) {}); !errors.Is(err, datadir.ErrBadDirectory) {
 		t.Errorf("verify: %v", err)
 	}
 }
@@ -177,10 +178,10 @@ func TestLogMissing(t *testing.T) {
 		n := memNode(t, f, Options{Shards: 2})
 		mustPut(t, n, "k", "v")
 		closeNode(t, n)
-		if err := f.RemoveAll(f.PathJoin(dir, logDir, name)); err != nil {
+		if err := f.RemoveAll(f.PathJoin(dir, datadir.LogDir, name)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openMem(f, Options{}); !errors.Is(err, raftlog.ErrCorrupt) && !errors.Is(err, ErrLogMissing) {
+		if _, err := openMem(f, Options{}); !errors.Is(err, raftlog.ErrCorrupt) && !errors.Is(err, datadir.ErrLogMissing) {
 			t.Errorf("without raft/%s: %v", name, err)
 		}
 	}
@@ -277,24 +278,24 @@ func TestStartSurvivesEveryFailure(t *testing.T) {
 // things than the state, and the state be another node's or gone: neither a
 // start nor verify may go by either of them.
 func TestStateKnowsItsOwner(t *testing.T) {
-	for name, spoil := range map[string]func(t *testing.T, f vfs.FS, id Identity){
-		"more shards":     func(t *testing.T, f vfs.FS, id Identity) { id.Shards++; rewrite(t, f, id) },
-		"fewer shards":    func(t *testing.T, f vfs.FS, id Identity) { id.Shards--; rewrite(t, f, id) },
-		"another node":    func(t *testing.T, f vfs.FS, id Identity) { id.Node++; rewrite(t, f, id) },
-		"another cluster": func(t *testing.T, f vfs.FS, id Identity) { id.Cluster++; rewrite(t, f, id) },
-		"another uid":     func(t *testing.T, f vfs.FS, id Identity) { id.UID++; rewrite(t, f, id) },
-		"another state": func(t *testing.T, f vfs.FS, _ Identity) {
+	for name, spoil := range map[string]func(t *testing.T, f vfs.FS, id datadir.Identity){
+		"more shards":     func(t *testing.T, f vfs.FS, id datadir.Identity) { id.Shards++; rewrite(t, f, id) },
+		"fewer shards":    func(t *testing.T, f vfs.FS, id datadir.Identity) { id.Shards--; rewrite(t, f, id) },
+		"another node":    func(t *testing.T, f vfs.FS, id datadir.Identity) { id.Node++; rewrite(t, f, id) },
+		"another cluster": func(t *testing.T, f vfs.FS, id datadir.Identity) { id.Cluster++; rewrite(t, f, id) },
+		"another uid":     func(t *testing.T, f vfs.FS, id datadir.Identity) { id.UID++; rewrite(t, f, id) },
+		"another state": func(t *testing.T, f vfs.FS, _ datadir.Identity) {
 			other := vfs.NewMem()
 			closeNode(t, memNode(t, other, Options{Shards: 4}))
-			if err := f.RemoveAll(dir + "/" + stateDir); err != nil {
+			if err := f.RemoveAll(dir + "/" + datadir.StateDir); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := vfs.Clone(other, f, dir+"/"+stateDir, dir+"/"+stateDir); err != nil {
+			if _, err := vfs.Clone(other, f, dir+"/"+datadir.StateDir, dir+"/"+datadir.StateDir); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"no state": func(t *testing.T, f vfs.FS, _ Identity) {
-			if err := f.RemoveAll(dir + "/" + stateDir); err != nil {
+		"no state": func(t *testing.T, f vfs.FS, _ datadir.Identity) {
+			if err := f.RemoveAll(dir + "/" + datadir.StateDir); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -306,7 +307,7 @@ func TestStateKnowsItsOwner(t *testing.T) {
 			id := n.Identity()
 			closeNode(t, n)
 			spoil(t, f, id)
-			if err := verify(f, dir, func(string) {}); err == nil {
+			if err := datadir.Verify(f, dir, func(string) {}); err == nil {
 				t.Error("verify finds nothing")
 			}
 			if _, err := openMem(f, Options{}); err == nil || !strings.Contains(err.Error(), "backup") {
@@ -316,9 +317,9 @@ func TestStateKnowsItsOwner(t *testing.T) {
 	}
 }
 
-func rewrite(t *testing.T, f vfs.FS, id Identity) {
+func rewrite(t *testing.T, f vfs.FS, id datadir.Identity) {
 	t.Helper()
-	if err := writeIdentity(f, dir, id); err != nil {
+	if err := id.Write(f, dir); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
@@ -132,7 +133,7 @@ func (g *group) openLost(n *Node) error {
 	n.damage.Store(true)
 	row := n.shardRow(g.shard)
 	r, wanted := row.On(n.id)
-	if g.lost = confReplicaOf(&conf, n.id); g.lost == 0 {
+	if g.lost = datadir.ReplicaOf(&conf, n.id); g.lost == 0 {
 		g.lost = r.ID()
 	}
 	g.sole.Store(wanted && len(row.Replicas) == 1)
@@ -144,17 +145,13 @@ func (g *group) openLost(n *Node) error {
 	return nil
 }
 
-// shardRow returns where the replicas of a shard shall be: at first where the
+// shardRow returns where the replicas of a shard must be: at first where the
 // founders have put them.
 func (n *Node) shardRow(shard int) placement.Shard {
 	if cm := n.cmap.Load(); cm.Begun() {
 		return cm.Shards[shard]
 	}
-	var nodes []uint64
-	for _, m := range n.identity.Members {
-		nodes = append(nodes, m.ID)
-	}
-	return placement.Initial(nodes, n.meta(), n.identity.Replicas)[shard]
+	return n.dir.FirstShards()[shard]
 }
 
 // tendLost clears away what is left of a lost replica once the map and its group
@@ -241,7 +238,7 @@ func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
 // where it cannot be replaced for long: what it would have to apply after a restart
 // is cut off, and with it its state, so that it is lost then.
 func (g *group) truncateDown(n *Node) {
-	if n.log.SizeBytes() <= n.lim.logBytes || g.skipped <= startIndex {
+	if n.log.SizeBytes() <= n.lim.logBytes || g.skipped <= datadir.StartIndex {
 		return
 	}
 	if !n.store.Lost(g.shard) {

@@ -12,13 +12,14 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 // flipIn flips a bit of the row with this value in the tables of a state, where
 // values are not compressed.
 func flipIn(t *testing.T, f vfs.FS, value string) {
 	t.Helper()
-	names, err := f.List(dir + "/" + stateDir)
+	names, err := f.List(dir + "/" + datadir.StateDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +28,7 @@ func flipIn(t *testing.T, f vfs.FS, value string) {
 		if !strings.HasSuffix(name, ".sst") {
 			continue
 		}
-		path := f.PathJoin(dir, stateDir, name)
+		path := f.PathJoin(dir, datadir.StateDir, name)
 		at := bytes.Index(readAll(t, f, path), []byte(value))
 		if at < 0 {
 			continue
@@ -303,13 +304,13 @@ func TestFlipsAreHealed(t *testing.T) {
 		id := uint64(i%3 + 1)
 		closeNode(t, k.nodes[id])
 		f := k.disks[id]
-		names, err := f.List(dir + "/" + stateDir)
+		names, err := f.List(dir + "/" + datadir.StateDir)
 		if err != nil {
 			t.Fatal(err)
 		}
 		names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, ".sst") })
 		slices.Sort(names)
-		path := f.PathJoin(dir, stateDir, names[rng.IntN(len(names))])
+		path := f.PathJoin(dir, datadir.StateDir, names[rng.IntN(len(names))])
 		content := readAll(t, f, path)
 		at, bit := rng.IntN(len(content)), byte(1)<<rng.IntN(8)
 		content[at] ^= bit

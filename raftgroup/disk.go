@@ -1,6 +1,10 @@
 package raftgroup
 
-import "time"
+import (
+	"time"
+
+	"github.com/proa-kv/proa/raftgroup/datadir"
+)
 
 // noteFsync takes in how long a log write has taken.
 func (n *Node) noteFsync(took time.Duration) {
@@ -70,7 +74,7 @@ const measureEvery = 2 * time.Second
 
 // measureDisk notes how full the disk is, for reports. It asks the file system.
 func (n *Node) measureDisk() {
-	if u, err := n.opt.FS.GetDiskUsage(n.opt.Dir); err == nil {
+	if u, err := n.dir.FS.GetDiskUsage(n.dir.Path); err == nil {
 		n.diskFree.Store(int64(u.AvailBytes))
 	}
 	n.diskUsed.Store(n.log.SizeBytes() + int64(n.store.Stats().DiskBytes))
@@ -113,7 +117,7 @@ func (n *Node) makeRoom() {
 // cutOpening cuts the log of groups that are not yet open.
 func (n *Node) cutOpening() {
 	for shard, g := range n.groups {
-		if upTo := n.store.Durable(shard); g.log != nil && upTo > startIndex && !n.store.Lost(shard) {
+		if upTo := n.store.Durable(shard); g.log != nil && upTo > datadir.StartIndex && !n.store.Lost(shard) {
 			n.log.Truncate(g.log, upTo)
 		}
 	}

@@ -21,9 +21,11 @@
 //	status.go, cluster_status.go
 //	                      status of this node and of the cluster
 //	admin.go              administrative requests
-//	form.go, identity.go  joining a cluster; identity of a directory
+//	admit.go, runs.go     which peers are let in: joining, proofs, old copies
 //	checksum.go           checks that replicas are equal (A1)
-//	recover.go, verify.go directories of stopped nodes
+//	datadir               the data directory: identity, forming or joining a
+//	                      cluster, verification and recovery while stopped
+//	call                  requests between nodes
 //
 // # One pass
 //

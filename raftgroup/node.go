@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -16,23 +15,13 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
 
 const (
-	// DefaultShards is the number of shards of a new data directory.
-	DefaultShards = 8
-	// ShardsMax bounds the number of shards.
-	ShardsMax = 1024
-
-	// startIndex and startTerm are where every group's log begins: an index
-	// above zero, so that "the first configuration" is a log position like
-	// any other.
-	startIndex = 1
-	startTerm  = 1
-
 	slots = 16384
 
 	// sweepRows bounds the rows one Sweep removes, and so the pause it makes.
@@ -55,7 +44,7 @@ type Transport interface {
 	// Version returns the version of the peer protocol spoken with a node, 0
 	// without a connection.
 	Version(node uint64) uint16
-	// Call asks another node, whose Call answers. The error wraps ErrNotAsked
+	// Call asks another node, whose Call answers. The error wraps call.ErrNotAsked
 	// where the question was certainly not sent.
 	Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error)
 	// Forward opens a stream to another node's front door.
@@ -70,9 +59,6 @@ type Transport interface {
 
 // Alone is the transport of a node that can have no peers.
 type Alone struct{}
-
-// ErrNotAsked is an error of Transport.Call: nothing was sent.
-var ErrNotAsked = errors.New("raftgroup: the request was not sent to the node")
 
 var errAlone = errors.New("this node has no peers: listen.peer is off")
 
@@ -162,7 +148,6 @@ type limits struct {
 }
 
 func (o *Options) ensureDefaults() {
-	o.FS = dirFS(o.FS, o.Dir)
 	setDefault(&o.QueueDepth, 4096)
 	setDefault(&o.BatchOpsMax, 1000)
 	setDefault(&o.BatchBytesMax, 1<<20)
@@ -230,13 +215,12 @@ type Replay struct {
 // goroutine, Close ends it. Propose, the reads and Status may be called from
 // any goroutine between Open and Close.
 type Node struct {
-	id       uint64
-	identity Identity
-	opt      Options
-	lim      limits
-	clock    Clock
-	logger   *slog.Logger
-	lock     io.Closer
+	id     uint64
+	dir    *datadir.Dir
+	opt    Options
+	lim    limits
+	clock  Clock
+	logger *slog.Logger
 
 	log       *raftlog.Log
 	store     *storage.Store
@@ -268,7 +252,6 @@ type Node struct {
 	announcing   atomic.Bool
 	summing      atomic.Bool // a view is open for a checksum
 	checksums    checksumTurns
-	marking      sync.Once  // see mark
 	failure      chan error // receives the first failure; capacity 1
 	drive        func()     // see Start
 	time         clusterTime
@@ -281,7 +264,7 @@ type Node struct {
 	damageLog    lograte.Line
 	raftLog      lograte.Line  // see raftLogger
 	run          placement.Run // this one
-	runs         *runTable
+	runs         *datadir.Runs
 	peerLost     atomic.Bool // since remember looked last
 	remembering  atomic.Bool
 	rememberDue  int64 // Clock.Boot; belongs to the driver
@@ -353,9 +336,6 @@ func (n *Node) meta() int { return len(n.groups) - 1 }
 // ErrBadDirectory, raftlog.ErrCorrupt or what the file system said.
 func Open(o Options) (*Node, error) {
 	o.ensureDefaults()
-	if o.Shards < 0 || o.Shards > ShardsMax {
-		return nil, fmt.Errorf("%d shards requested, 1 to %d are allowed", o.Shards, ShardsMax)
-	}
 	n := &Node{
 		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
 		lim: limits{
@@ -376,43 +356,33 @@ func Open(o Options) (*Node, error) {
 	n.drive = n.runAll
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
-		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room()), n.closeStores(context.Background()))
+		return nil, errors.Join(datadir.Advise(err, o.FS, o.Dir, o.Room()), n.closeStores(context.Background()))
 	}
 	return n, nil
 }
 
 func (n *Node) open() (err error) {
 	o := &n.opt
-	if err := prepareDir(o.FS, o.Dir); err != nil {
+	if n.dir, err = datadir.Open(o.FS, o.Dir, o.ID, o.Shards, 0, o.Logger); err != nil {
 		return err
 	}
-	if n.lock, err = lockDir(o.FS, o.Dir); err != nil {
-		return err
-	}
-	tighten(o.FS, n.logger)
-	if n.identity, err = claim(o.FS, o.Dir, o.ID, o.Shards); err != nil {
-		return err
-	}
-	if n.identity.Cluster == 0 {
-		f := Former{opt: FormOptions{Dir: o.Dir, FS: o.FS, Shards: o.Shards, Replicas: DefaultReplicas, PeerAddress: o.PeerAddress, ClientAddress: o.ClientAddress, RedisAddress: o.RedisAddress, Logger: o.Logger}, id: n.identity}
-		if n.identity, err = f.found([]Member{f.self()}); err != nil {
-			return fmt.Errorf("%w %s: %w", ErrBadDirectory, o.Dir, err)
+	if n.dir.Cluster == 0 {
+		if err := n.dir.FoundAlone(datadir.Member{Peer: o.PeerAddress, Client: o.ClientAddress, Redis: o.RedisAddress}, o.Shards, o.Logger); err != nil {
+			return fmt.Errorf("%w %s: %w", datadir.ErrBadDirectory, o.Dir, err)
 		}
 	}
-	n.id = n.identity.Node
-	for shard := range n.identity.Shards + 1 { // there is something to fail as soon as the stores are open
+	n.id = n.dir.Node
+	for shard := range n.dir.Shards + 1 { // there is something to fail as soon as the stores are open
 		n.groups = append(n.groups, &group{shard: shard})
 	}
 	if err := n.openStores(); err != nil {
 		return err
 	}
-	if err := n.upgrade(); err != nil {
+	if err := n.dir.Begin(o.Logger); err != nil {
 		return err
 	}
-	if err := n.beginRun(); err != nil {
-		return err
-	}
-	if n.runs, err = openRuns(o.FS, o.Dir); err != nil {
+	n.run = placement.Run{Generation: n.dir.Generation, Number: n.reporting.run, Began: n.log.Position()}
+	if n.runs, err = n.dir.OpenRuns(); err != nil {
 		return err
 	}
 	if err := n.openGroups(); err != nil {
@@ -422,38 +392,27 @@ func (n *Node) open() (err error) {
 	return nil
 }
 
-// upgrade says that the directory has the present format, once log and state
-// have.
-func (n *Node) upgrade() error {
-	if n.identity.Format == dataFormat {
-		return nil
-	}
-	n.logger.Info("upgrading the data directory to a new format; earlier versions of proa cannot read it any more", "from", n.identity.Format, "to", dataFormat)
-	n.identity.Format = dataFormat
-	return writeIdentity(n.opt.FS, n.opt.Dir, n.identity)
-}
-
 func (n *Node) openStores() (err error) {
 	o := &n.opt
 	start := time.Now()
-	l := n.identity.logOptions(o.FS, o.Dir)
+	l := n.dir.LogOptions(n.dir.FS, n.dir.Path)
 	l.SegmentBytes, l.CacheBytes, l.Buffered, l.Logger = o.SegmentBytes, o.LogCacheBytes, o.LogBuffered, o.Logger
 	l.HoldBack, l.KeepFree = true, min(o.segmentBytes(), o.recentBytes())
 	l.OnNoSpace, l.MakeRoom = n.logShort, n.makeRoom
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
-		return fmt.Errorf("opening the log: %w", n.identity.explainDamage(err))
+		return fmt.Errorf("opening the log: %w", n.dir.Explain(err))
 	}
 	if r := &n.replay.Log; r.Groups > 0 && !r.Closed {
 		n.logger.Warn("node was not shut down cleanly; its log is complete up to synced_at", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}
-	s := n.identity.stateOptions(o.FS, o.Dir)
+	s := n.dir.StateOptions(n.dir.FS, n.dir.Path)
 	s.BlockCacheBytes, s.RowCacheBytes, s.MemtableBytes, s.OpenFiles = o.BlockCacheBytes, o.RowCacheBytes, o.MemtableBytes, o.OpenFiles
 	s.SessionRetention, s.Logger, s.OnFlush, s.OnFatal, s.OnDamage = o.SessionRetention, o.Logger, n.flushed, n.fail, n.noteDamage
 	if n.store, err = storage.Open(s); err != nil {
-		return fmt.Errorf("opening the state: %w", n.identity.explainDamage(err))
+		return fmt.Errorf("opening the state: %w", n.dir.Explain(err))
 	}
 	stamp := uint64(0)
-	for shard := range n.identity.Shards + 1 {
+	for shard := range n.dir.Shards + 1 {
 		stamp = max(stamp, n.store.LastStamp(shard))
 	}
 	n.time.begin(n.clock, stamp)
@@ -470,17 +429,17 @@ func (n *Node) openGroups() error {
 		g.log, g.logger = n.log.Group(uint64(shard)), n.logger.With("shard", shard)
 	}
 	n.groups[n.meta()].logger = n.logger.With("shard", placement.MetaName)
-	fresh := !n.identity.Initialized
-	if err := n.bootstrap(); err != nil {
+	fresh := !n.dir.Initialized
+	if err := n.dir.Bootstrap(n.log, n.replay.Log.Segments); err != nil {
 		return err
 	}
 	if !fresh {
 		// Before the end a leader may have been promised not to vote.
 		n.votesFrom = n.startedAt + n.leaseMax()
 	}
-	n.alone.Store(len(n.identity.Members) <= 1)
-	for _, m := range n.identity.Members {
-		if m.ID != n.id && !n.identity.gaveUp(m.ID) {
+	n.alone.Store(len(n.dir.Members) <= 1)
+	for _, m := range n.dir.Members {
+		if m.ID != n.id && !n.dir.GaveUp(m.ID) {
 			n.transport.SetPeer(m.ID, m.Peer)
 			n.peers[m.ID] = true
 		}
@@ -521,50 +480,6 @@ func (n *Node) openGroups() error {
 	}
 }
 
-// bootstrap gives every group that a founder holds a replica of its first
-// configuration. The identity remembers that it was done, so that a log that
-// has vanished later is noticed instead of begun again.
-func (n *Node) bootstrap() error {
-	if n.identity.Initialized {
-		// A log without groups is another thing: all have left this node.
-		if n.identity.Founder && n.replay.Log.Segments == 0 {
-			return fmt.Errorf("%w: %s holds nothing; "+rejoinOrRestore, ErrLogMissing, n.opt.FS.PathJoin(n.opt.Dir, logDir))
-		}
-		return nil
-	}
-	if n.identity.Founder {
-		if err := n.bootstrapGroups(); err != nil {
-			return err
-		}
-	}
-	n.identity.Initialized = true
-	return writeIdentity(n.opt.FS, n.opt.Dir, n.identity)
-}
-
-func (n *Node) bootstrapGroups() error {
-	var nodes []uint64
-	for _, m := range n.identity.Members {
-		nodes = append(nodes, m.ID)
-	}
-	for shard, row := range placement.Initial(nodes, n.meta(), n.identity.Replicas) {
-		if _, here := row.On(n.id); !here {
-			continue
-		}
-		var conf raftpb.ConfState
-		for _, r := range row.Replicas {
-			if r.Learner {
-				conf.Learners = append(conf.Learners, r.ID())
-			} else {
-				conf.Voters = append(conf.Voters, r.ID())
-			}
-		}
-		g := n.groups[shard].log
-		n.filling.log.SetStart(g, startIndex, startTerm, &conf)
-		n.filling.log.Append(g, raftpb.HardState{Term: startTerm, Commit: startIndex}, nil)
-	}
-	return n.log.Commit(n.filling.log, true)
-}
-
 // electionTickCount is how many ticks of Raft's logical clock make the shortest
 // election timeout. A lease is shorter than that timeout by two ticks.
 const electionTickCount = 20
@@ -580,9 +495,9 @@ func (n *Node) setTimes() {
 	n.requestTicks = uint64(max(o.Timeout/n.tick, 1))
 	n.leaseNanos = int64(float64(time.Duration(n.electionTicks-2)*n.tick) * (1 - min(max(o.ClockDrift, 0), 0.5)))
 	n.startedAt = n.clock.Boot()
-	n.roundSalt = newClusterID()
+	n.roundSalt = datadir.NewID()
 	n.known.suspect = int64(max(suspectHeartbeats*o.Heartbeat, staleAfter))
-	n.reporting.run = newClusterID()
+	n.reporting.run = datadir.NewID()
 }
 
 // leaseMax is the longest lease that any leader could have built on a promise
@@ -703,8 +618,8 @@ func (n *Node) fail(err error) {
 		g.leads.Store(false)
 		g.lease.Store(0)
 	}
-	err = adviseStopped(err, n.opt.Dir)
-	if errors.Is(err, ErrRemoved) {
+	err = datadir.AdviseStopped(err, n.opt.Dir)
+	if errors.Is(err, datadir.ErrRemoved) {
 		n.logger.Warn("node stops", "reason", err)
 	} else {
 		n.logger.Error("node stops because of a fatal error", "error", err)
@@ -785,10 +700,10 @@ var ErrUnwritten = errors.New("the shutdown timeout expired before the state was
 
 // saveRuns writes what is known of other nodes, as the node stops.
 func (n *Node) saveRuns() {
-	if n.runs == nil || !n.stopped.Load() || !n.runs.dirty() {
+	if n.runs == nil || !n.stopped.Load() || !n.runs.Dirty() {
 		return
 	}
-	if err := n.runs.save(); err != nil {
+	if err := n.runs.Save(); err != nil {
 		n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 	}
 }
@@ -817,8 +732,8 @@ func (n *Node) closeStores(ctx context.Context) error {
 		}
 		errs = append(errs, n.log.Close())
 	}
-	if n.lock != nil && !unwritten {
-		errs = append(errs, n.lock.Close())
+	if n.dir != nil && !unwritten {
+		errs = append(errs, n.dir.Close())
 	}
 	if err := errors.Join(errs...); err != nil || !unwritten {
 		return err

@@ -21,6 +21,7 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/leaktest"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -437,14 +438,14 @@ func TestLogIsCutBehindTheState(t *testing.T) {
 func TestDirectoryIdentity(t *testing.T) {
 	f := vfs.NewMem()
 	n := memNode(t, f, Options{Shards: 4})
-	if _, err := openMem(f, Options{}); !errors.Is(err, ErrInUse) {
+	if _, err := openMem(f, Options{}); !errors.Is(err, datadir.ErrInUse) {
 		t.Errorf("a second server: %v", err)
 	}
 	closeNode(t, n)
-	if _, err := openMem(f, Options{Shards: 5}); !errors.Is(err, ErrOtherShards) {
+	if _, err := openMem(f, Options{Shards: 5}); !errors.Is(err, datadir.ErrOtherShards) {
 		t.Errorf("another number of shards: %v", err)
 	}
-	if _, err := openMem(f, Options{ID: 7}); !errors.Is(err, ErrOtherNode) {
+	if _, err := openMem(f, Options{ID: 7}); !errors.Is(err, datadir.ErrOtherNode) {
 		t.Errorf("another node: %v", err)
 	}
 	again := memNode(t, f, Options{})
@@ -455,7 +456,7 @@ func TestDirectoryIdentity(t *testing.T) {
 	if err := f.RemoveAll(dir + "/raft"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMem(f, Options{}); !errors.Is(err, ErrLogMissing) {
+	if _, err := openMem(f, Options{}); !errors.Is(err, datadir.ErrLogMissing) {
 		t.Errorf("without its log: %v", err)
 	}
 }
@@ -465,12 +466,12 @@ func TestDirectoryDamage(t *testing.T) {
 		identity string
 		want     error
 	}{
-		"another format": {`{"format":99,"node_id":1,"shards":8}`, ErrDataFormat},
-		"not JSON":       {"hello", ErrBadDirectory},
+		"another format": {`{"format":99,"node_id":1,"shards":8}`, datadir.ErrDataFormat},
+		"not JSON":       {"hello", datadir.ErrBadDirectory},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := t.TempDir()
-			if err := os.WriteFile(filepath.Join(d, identityFile), []byte(c.identity), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(d, datadir.IdentityFile), []byte(c.identity), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := Open(Options{Dir: d}); !errors.Is(err, c.want) {
@@ -483,16 +484,16 @@ func TestDirectoryDamage(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(Options{Dir: filepath.Join(file, "data")}); !errors.Is(err, ErrBadDirectory) {
+		if _, err := Open(Options{Dir: filepath.Join(file, "data")}); !errors.Is(err, datadir.ErrBadDirectory) {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("log without identity", func(t *testing.T) {
 		d := t.TempDir()
-		if err := os.MkdirAll(filepath.Join(d, logDir, "x"), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(d, datadir.LogDir, "x"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Open(Options{Dir: d}); !errors.Is(err, ErrBadDirectory) {
+		if _, err := Open(Options{Dir: d}); !errors.Is(err, datadir.ErrBadDirectory) {
 			t.Errorf("%v", err)
 		}
 	})

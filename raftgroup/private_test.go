@@ -48,7 +48,7 @@ func TestDirectoryIsPrivate(t *testing.T) {
 		if err := n.store.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.runs.save(); err != nil {
+		if err := n.runs.Save(); err != nil {
 			t.Fatal(err)
 		}
 		mustPut(t, n, "l", strings.Repeat("v", 1<<20)) // in a segment of its own

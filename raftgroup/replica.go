@@ -4,8 +4,6 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
-
-	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // confMembers returns all replicas of a configuration, each once.
@@ -19,18 +17,6 @@ func confMembers(cs *raftpb.ConfState) []uint64 {
 		}
 	}
 	return all
-}
-
-// confReplicaOf returns node's replica in cs: the newest, should there be more
-// than one; 0 for none.
-func confReplicaOf(cs *raftpb.ConfState, node uint64) uint64 {
-	found := uint64(0)
-	for _, id := range confMembers(cs) {
-		if placement.NodeOf(id) == node {
-			found = max(found, id)
-		}
-	}
-	return found
 }
 
 // isVoter reports whether replica's vote counts in cs, in either half of a

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 )
@@ -28,7 +29,7 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	if err != nil {
 		return err
 	}
-	conf, err := g.configuration(n)
+	conf, err := datadir.Configuration(n.store, g.log, g.shard)
 	if err != nil {
 		return err
 	}
@@ -38,7 +39,7 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	}
 	g.id, g.conf, g.last = id, conf, last
 	g.vote, g.voteTerm = hs.Vote, hs.Term
-	at := max(applied, min(startIndex, last))
+	at := max(applied, min(datadir.StartIndex, last))
 	g.at = applyPoint{index: at, conf: &conf}
 	if g.at.term, err = g.log.Term(at); err != nil {
 		return fmt.Errorf("entry %d: %w", at, err)
@@ -202,7 +203,7 @@ func (g *group) considerRetiring(n *Node, cm *placement.Map) error {
 // knows a newer row than the map has, and excludes the replica, then has the word;
 // the map that came with the replica's snapshot is not older than the row that wanted it.
 func (g *group) mapIsOld(n *Node, cm *placement.Map) bool {
-	if g.shard != n.meta() || g.at.index <= startIndex {
+	if g.shard != n.meta() || g.at.index <= datadir.StartIndex {
 		return false
 	}
 	s, ok := n.known.leading(g.shard)
@@ -321,7 +322,7 @@ func (g *group) truncate(n *Node) {
 			upTo = min(upTo, s.msg.Snapshot.Metadata.Index)
 		}
 	}
-	if upTo > startIndex && upTo <= g.at.index {
+	if upTo > datadir.StartIndex && upTo <= g.at.index {
 		n.log.Truncate(g.log, upTo)
 	}
 }
@@ -338,7 +339,7 @@ func (g *group) resume(n *Node) error {
 		}
 	}
 	applied := n.store.Applied(g.shard)
-	conf, err := g.configuration(n)
+	conf, err := datadir.Configuration(n.store, g.log, g.shard)
 	if err != nil {
 		return err
 	}
@@ -350,30 +351,15 @@ func (g *group) resume(n *Node) error {
 	if err != nil {
 		return err
 	}
-	id := confReplicaOf(&conf, n.id)
+	id := datadir.ReplicaOf(&conf, n.id)
 	if id == 0 {
 		return g.discardRemnant(n, applied, last, &conf)
 	}
-	if applied > last || max(applied, startIndex)+1 < first {
-		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; "+rejoinOrRestore, ErrLogMissing, applied, first, last)
+	if applied > last || max(applied, datadir.StartIndex)+1 < first {
+		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; "+datadir.RejoinOrRestore, datadir.ErrLogMissing, applied, first, last)
 	}
-	n.replay.Entries += last - max(applied, min(startIndex, last))
+	n.replay.Entries += last - max(applied, min(datadir.StartIndex, last))
 	return g.openReplica(n, id, applied)
-}
-
-// configuration returns the group's configuration as of what the state machine
-// has applied. The state machine keeps it; the log has the first one.
-func (g *group) configuration(n *Node) (raftpb.ConfState, error) {
-	meta, ok := n.store.Installed(g.shard)
-	if !ok {
-		_, conf, err := g.log.InitialState()
-		return conf, err
-	}
-	var conf raftpb.ConfState
-	if err := conf.Unmarshal(meta.Conf); err != nil {
-		return conf, fmt.Errorf("%w: configuration of shard %d: %v", raftlog.ErrCorrupt, g.shard, err)
-	}
-	return conf, nil
 }
 
 // adoptInstalled has the log begin where an installed snapshot ends, if it does
@@ -394,7 +380,7 @@ func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
 // group: one that was being removed, or that never got a snapshot.
 func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfState) error {
 	if len(conf.Voters) == 0 && applied > 0 {
-		return fmt.Errorf("%w: the state is at entry %d, the log has no entries of the shard; "+rejoinOrRestore, ErrLogMissing, applied)
+		return fmt.Errorf("%w: the state is at entry %d, the log has no entries of the shard; "+datadir.RejoinOrRestore, datadir.ErrLogMissing, applied)
 	}
 	if applied == 0 && last == 0 && len(conf.Voters) == 0 {
 		return nil

@@ -365,7 +365,7 @@ func (n *Node) takeChanges(from uint64, body []byte, now int64) error {
 	if err != nil {
 		return err
 	}
-	n.runs.progress(from, c.run, c.about.Position)
+	n.runs.Progress(from, c.run, c.about.Position)
 	defer n.known.lock()()
 	p := n.known.of(from)
 	if n.known.heardLocked(p, now) {

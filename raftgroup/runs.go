@@ -2,17 +2,13 @@ package raftgroup
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"sync"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -43,159 +39,6 @@ import (
 // ErrTwin: another process runs as this node.
 var ErrTwin = errors.New("another process is running with a copy of this data directory; stop one of the two and erase the copy")
 
-// remembered is what is known of another node's runs.
-type remembered struct {
-	placement.Run
-	UID      uint64 `json:"uid,string"`
-	Position uint64 `json:"position"` // the highest it has told of
-}
-
-// follows returns why next cannot be the present run, or a later one, of the
-// node of which r is remembered; nil if it can.
-func (r *remembered) Follows(next *placement.Run) error {
-	switch {
-	case r.Generation == 0 || next.Number == r.Number:
-		return nil
-	case next.Generation <= r.Generation:
-		return fmt.Errorf("it is at start %d, and start %d has already connected here", next.Generation, r.Generation)
-	case next.Began < r.Position:
-		return fmt.Errorf("its log was at %d when it started, and had been at %d before", next.Began, r.Position)
-	}
-	return nil
-}
-
-// runTable remembers the runs of other nodes.
-type runTable struct {
-	fs  vfs.FS
-	dir string
-
-	saving sync.Mutex // held while the file is written
-
-	mu      sync.Mutex
-	nodes   map[uint64]remembered
-	unsaved bool
-}
-
-// runsFile is JSON like the identity, with a checksum of the same kind.
-const runsFile = "runs.json"
-
-type runsDocument struct {
-	Nodes  map[uint64]remembered `json:"nodes"`
-	CRC32C string                `json:"crc32c"`
-}
-
-// openRuns reads what was remembered in dir. Errors wrap ErrBadDirectory.
-func openRuns(f vfs.FS, dir string) (*runTable, error) {
-	t := &runTable{fs: f, dir: dir, nodes: make(map[uint64]remembered)}
-	path := f.PathJoin(dir, runsFile)
-	file, err := f.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
-	}
-	defer file.Close()
-	b, err := io.ReadAll(file)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
-	}
-	nodes, err := decodeRuns(b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s, which records other nodes' runs, is damaged: %w; restore it from a backup, or delete it if no other node was restored from an old copy", ErrBadDirectory, path, err)
-	}
-	if nodes != nil {
-		t.nodes = nodes
-	}
-	return t, nil
-}
-
-func encodeRuns(nodes map[uint64]remembered) ([]byte, error) {
-	return sealDocument(runsDocument{nodes, identitySumZero})
-}
-
-func decodeRuns(b []byte) (map[uint64]remembered, error) {
-	var doc runsDocument
-	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, err
-	}
-	return doc.Nodes, checkDocument(b)
-}
-
-// save makes what is remembered durable.
-func (t *runTable) save() error {
-	t.saving.Lock()
-	defer t.saving.Unlock()
-	t.mu.Lock()
-	b, err := encodeRuns(t.nodes)
-	t.unsaved = false
-	t.mu.Unlock()
-	if err == nil {
-		err = replaceFile(t.fs, t.dir, runsFile, b)
-	}
-	if err != nil {
-		t.mu.Lock()
-		t.unsaved = true
-		t.mu.Unlock()
-	}
-	return err
-}
-
-// admit takes in that a node is there with a run. The error says why that
-// cannot be, or that it could not be remembered.
-func (t *runTable) admit(node, uid uint64, next placement.Run) error {
-	t.mu.Lock()
-	old, known := t.nodes[node]
-	known = known && old.UID == uid
-	if known {
-		if err := old.Follows(&next); err != nil {
-			t.mu.Unlock()
-			return fmt.Errorf("%w: %w", ErrRolledBack, err)
-		}
-		if old.Number == next.Number {
-			t.mu.Unlock()
-			return nil
-		}
-	}
-	t.nodes[node] = remembered{Run: next, UID: uid, Position: next.Began}
-	t.mu.Unlock()
-	return t.save()
-}
-
-// progress takes in how far a run has come.
-func (t *runTable) progress(node, number, position uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if r, ok := t.nodes[node]; ok && r.Number == number && r.Position < position {
-		r.Position = position
-		t.nodes[node] = r
-		t.unsaved = true
-	}
-}
-
-// forget drops a node that is no member any more.
-func (t *runTable) forget(node uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, ok := t.nodes[node]; ok {
-		delete(t.nodes, node)
-		t.unsaved = true
-	}
-}
-
-func (t *runTable) get(node uint64) (remembered, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r, ok := t.nodes[node]
-	return r, ok
-}
-
-func (t *runTable) dirty() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.unsaved
-}
-
 // rememberEvery is how often what is remembered of other nodes becomes durable,
 // rememberPause how long it is left alone at the least. A peer counts as lost
 // whenever its queue overflows, too.
@@ -212,7 +55,7 @@ func (n *Node) remember() {
 	if n.peerLost.Load() {
 		due -= int64(rememberEvery - rememberPause)
 	}
-	if now < due || !n.runs.dirty() || n.remembering.Swap(true) {
+	if now < due || !n.runs.Dirty() || n.remembering.Swap(true) {
 		return
 	}
 	n.peerLost.Store(false)
@@ -221,26 +64,16 @@ func (n *Node) remember() {
 	go func() {
 		defer n.background.Done()
 		defer n.remembering.Store(false)
-		if err := n.runs.save(); err != nil {
+		if err := n.runs.Save(); err != nil {
 			n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 		}
 	}()
 }
 
-// beginRun counts this start, before anybody can hear of it.
-func (n *Node) beginRun() error {
-	n.identity.Generation++
-	if err := writeIdentity(n.opt.FS, n.opt.Dir, n.identity); err != nil {
-		return err
-	}
-	n.run = placement.Run{Generation: n.identity.Generation, Number: n.reporting.run, Began: n.log.Position()}
-	return nil
-}
-
 // Self is what this node says of itself in handshakes.
 func (n *Node) Self() PeerIdentity {
 	return PeerIdentity{
-		Cluster: n.identity.Cluster, Node: n.id, UID: n.identity.UID, Peer: n.opt.PeerAddress,
+		Cluster: n.dir.Cluster, Node: n.id, UID: n.dir.UID, Peer: n.opt.PeerAddress,
 		Generation: n.run.Generation, Run: n.run.Number, Began: n.run.Began,
 	}
 }
@@ -255,13 +88,8 @@ func (n *Node) admitRun(p *PeerIdentity, row *placement.Node) error {
 		}
 		return nil // of an earlier version
 	}
-	err := (&remembered{Run: row.Run, Position: row.Run.Began}).Follows(&next)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrRolledBack, err)
-	} else {
-		err = n.runs.admit(p.Node, p.UID, next)
-	}
-	if errors.Is(err, ErrRolledBack) {
+	err := n.runs.Admit(p.Node, p.UID, next, row.Run)
+	if errors.Is(err, datadir.ErrRolledBack) {
 		return fmt.Errorf("node %d was refused by node %d: %w", p.Node, n.id, err)
 	}
 	return err
@@ -273,8 +101,8 @@ func (n *Node) newRuns(cm *placement.Map) (changes []placement.Change) {
 	for r := range cm.Members() {
 		row, last := *r, n.run
 		if row.ID != n.id {
-			known, ok := n.runs.get(row.ID)
-			if last = known.Run; !ok || known.UID != row.UID {
+			var ok bool
+			if last, ok = n.runs.Last(row.ID, row.UID); !ok {
 				continue
 			}
 		}
@@ -315,12 +143,12 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 	}
 	switch why {
 	case RefusedOlder:
-		n.markRolledBack()
-		n.fail(&carried{ErrRolledBack, reason})
+		n.noteMark(n.dir.MarkRolledBack())
+		n.fail(&call.Error{Class: datadir.ErrRolledBack, Text: reason})
 		return
 	case RefusedRemoved:
-		n.mark("removed", func(id *Identity) { id.Removed = true })
-		n.fail(n.identity.removedError(n.opt.Dir))
+		n.noteMark(n.dir.MarkRemoved())
+		n.fail(n.dir.RemovedError(n.dir.Path))
 		return
 	case RefusedLeftOut:
 		n.noteLeftOut(by.Node)
@@ -358,22 +186,11 @@ func (n *Node) noteLeftOut(on uint64) {
 	}
 }
 
-// markRolledBack has every later start refuse the directory at once, instead of
-// writing to its log until it seems to have caught up. When it returns that is
-// done, or has failed. For any thread.
-func (n *Node) markRolledBack() {
-	n.mark("rolled back", func(id *Identity) { id.RolledBack = true })
-}
-
-// mark writes down, once, that the directory is of no more use. For any thread.
-func (n *Node) mark(as string, set func(*Identity)) {
-	n.marking.Do(func() {
-		id := n.identity
-		set(&id)
-		if err := writeIdentity(n.opt.FS, n.opt.Dir, id); err != nil {
-			n.logger.Error("cannot mark the data directory", "as", as, "error", err)
-		}
-	})
+// noteMark logs that the data directory could not be marked as of no more use.
+func (n *Node) noteMark(err error) {
+	if err != nil {
+		n.logger.Error("cannot mark the data directory", "error", err)
+	}
 }
 
 // member returns what is known of a member: by the map, or by the directory as
@@ -382,7 +199,7 @@ func (n *Node) member(node uint64) (placement.Node, bool) {
 	if m := n.cmap.Load(); m.Begun() {
 		return m.Node(node)
 	}
-	for _, m := range n.identity.Members {
+	for _, m := range n.dir.Members {
 		if m.ID == node {
 			return placement.Node{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis}, true
 		}

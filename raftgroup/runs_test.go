@@ -1,11 +1,9 @@
 package raftgroup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -14,96 +12,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
-
-func TestRunFollows(t *testing.T) {
-	last := remembered{Run: placement.Run{Generation: 4, Number: 44, Began: 100}, Position: 130}
-	for name, tt := range map[string]struct {
-		last remembered
-		next placement.Run
-		want string
-	}{
-		"the same":                         {last, placement.Run{Generation: 4, Number: 44, Began: 100}, ""},
-		"the next":                         {last, placement.Run{Generation: 5, Number: 55, Began: 130}, ""},
-		"the next, after more":             {last, placement.Run{Generation: 5, Number: 55, Began: 131}, ""},
-		"after some that were not seen":    {last, placement.Run{Generation: 9, Number: 99, Began: 500}, ""},
-		"nothing is remembered":            {remembered{}, placement.Run{Generation: 1, Number: 11, Began: 0}, ""},
-		"an old copy":                      {last, placement.Run{Generation: 3, Number: 33, Began: 80}, "start 3, and start 4 has already connected here"},
-		"a copy of before the last start":  {last, placement.Run{Generation: 4, Number: 45, Began: 100}, "start 4, and start 4 has already connected here"},
-		"a copy made while it ran":         {last, placement.Run{Generation: 5, Number: 55, Began: 129}, "was at 129 when it started, and had been at 130"},
-		"a new identity beside an old log": {last, placement.Run{Generation: 7, Number: 77, Began: 12}, "was at 12"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := tt.last.Follows(&tt.next)
-			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want %q", err, tt.want)
-			}
-		})
-	}
-}
-
-func TestRunsFile(t *testing.T) {
-	f := vfs.NewMem()
-	must(t, f.MkdirAll(dir, 0o755))
-	runs, err := openRuns(f, dir)
-	must(t, err)
-	must(t, runs.admit(2, 22, placement.Run{Generation: 1, Number: 11, Began: 5}))
-	must(t, runs.admit(3, 33, placement.Run{Generation: 7, Number: 77, Began: 50}))
-	runs.progress(2, 11, 9)
-	runs.progress(2, 11, 8) // late
-	runs.progress(2, 99, 900)
-	if !runs.dirty() {
-		t.Error("progress is not to be written")
-	}
-	must(t, runs.save())
-	again, err := openRuns(f, dir)
-	must(t, err)
-	if !maps.Equal(runs.nodes, again.nodes) || again.nodes[2].Position != 9 {
-		t.Errorf("read back %+v, want %+v", again.nodes, runs.nodes)
-	}
-	if err := again.admit(2, 22, placement.Run{Generation: 2, Number: 12, Began: 8}); !errors.Is(err, ErrRolledBack) {
-		t.Errorf("an older run is let in: %v", err)
-	}
-	must(t, again.admit(2, 23, placement.Run{Generation: 1, Number: 1, Began: 0})) // another directory under that number
-	must(t, again.admit(3, 33, placement.Run{Generation: 8, Number: 88, Began: 50}))
-
-	path := f.PathJoin(dir, runsFile)
-	intact := readAll(t, f, path)
-	for i := range intact {
-		damaged := bytes.Clone(intact)
-		damaged[i] ^= 1
-		if _, err := decodeRuns(damaged); err == nil {
-			t.Fatalf("byte %d, %q instead of %q: taken for sound", i, damaged[i], intact[i])
-		}
-	}
-	writeAll(t, f, path, intact[:len(intact)/2])
-	if _, err := openRuns(f, dir); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "delete it") {
-		t.Errorf("half a file: %v", err)
-	}
-}
-
-func FuzzRuns(f *testing.F) {
-	b, err := encodeRuns(map[uint64]remembered{2: {Run: placement.Run{Generation: 1, Number: 2, Began: 3}, UID: 4, Position: 5}})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if nodes, err := decodeRuns(b); err == nil {
-			again, err := encodeRuns(nodes)
-			must(t, err)
-			if back, err := decodeRuns(again); err != nil || len(back) != len(nodes) {
-				t.Fatal(back, err)
-			}
-		}
-	})
-}
 
 // proven is what a node shows in a handshake with another that knows its key.
 func proven(n *Node) PeerIdentity {
 	p := n.Self()
-	copy(p.Key[:], n.identity.Key.public())
+	copy(p.Key[:], n.dir.Key.Public())
 	p.Signed, p.Token = true, true
 	return p
 }
@@ -164,7 +81,7 @@ func TestOldCopyIsRefused(t *testing.T) {
 		c.disks[3] = disk
 		n := c.start(3)
 		for _, id := range []uint64{1, 2} {
-			if err := c.nodes[id].Admit(proven(n)); !errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "erase it") {
+			if err := c.nodes[id].Admit(proven(n)); !errors.Is(err, datadir.ErrRolledBack) || !strings.Contains(err.Error(), "erase it") {
 				t.Errorf("a copy %s is let in by node %d: %v", name, id, err)
 			}
 		}
@@ -175,7 +92,7 @@ func TestOldCopyIsRefused(t *testing.T) {
 	c.start(1)
 	c.disks[3] = running
 	n := c.start(3)
-	if err := c.nodes[1].Admit(proven(n)); !errors.Is(err, ErrRolledBack) {
+	if err := c.nodes[1].Admit(proven(n)); !errors.Is(err, datadir.ErrRolledBack) {
 		t.Errorf("after a restart: %v", err)
 	}
 	// Told so, the node stops, and its directory is marked.
@@ -187,23 +104,23 @@ func TestOldCopyIsRefused(t *testing.T) {
 		t.Error("stopped by a stranger's word")
 	}
 	n.Refused(refusal, RefusedOlder, "this directory is older")
-	if err := <-n.Failure(); !errors.Is(err, ErrRolledBack) {
+	if err := <-n.Failure(); !errors.Is(err, datadir.ErrRolledBack) {
 		t.Error(err)
 	}
 	c.end(3)
-	if _, err := openMem(running, Options{ID: 3, Clock: c.clock}); !errors.Is(err, ErrRolledBack) {
+	if _, err := openMem(running, Options{ID: 3, Clock: c.clock}); !errors.Is(err, datadir.ErrRolledBack) {
 		t.Errorf("the marked directory is opened again: %v", err)
 	}
-	if err := verify(running, dir, func(string) {}); !errors.Is(err, ErrRolledBack) {
+	if err := datadir.Verify(running, dir, func(string) {}); !errors.Is(err, datadir.ErrRolledBack) {
 		t.Errorf("Verify of the marked directory: %v", err)
 	}
 	forgetful, said := copyOf(t, running), ""
-	must(t, forgetful.Remove(dir+"/"+runsFile))
-	_ = verify(forgetful, dir, func(s string) { said += s })
-	if !strings.Contains(said, "there is no "+runsFile) {
+	must(t, forgetful.Remove(dir+"/"+datadir.RunsFile))
+	_ = datadir.Verify(forgetful, dir, func(s string) { said += s })
+	if !strings.Contains(said, "there is no "+datadir.RunsFile) {
 		t.Errorf("Verify without it: %s", said)
 	}
-	_, err := RecoverUnsafe(RecoverOptions{Dir: dir, FS: running})
+	_, err := datadir.Recover(datadir.RecoverOptions{Dir: dir, FS: running})
 	must(t, err)
 	closeNode(t, memNode(t, running, Options{Clock: c.clock})) // alone, since nothing newer is left
 
@@ -262,7 +179,7 @@ func TestRemovedNodeEnds(t *testing.T) {
 	remove(4)
 	for _, n := range []*Node{running, c.start(4)} {
 		err := c.nodes[1].Admit(proven(n))
-		if !errors.Is(err, ErrRemoved) || !strings.Contains(err.Error(), "erase its data directory") {
+		if !errors.Is(err, datadir.ErrRemoved) || !strings.Contains(err.Error(), "erase its data directory") {
 			t.Errorf("node %d is let in: %v", n.id, err)
 		}
 		stranger := proven(c.nodes[1])
@@ -273,20 +190,20 @@ func TestRemovedNodeEnds(t *testing.T) {
 		}
 		n.Refused(proven(c.nodes[1]), RefusedRemoved, "no")
 		want := fmt.Sprintf("node %d was removed from the cluster; erase its data directory %s and start it again, without --node-id, to join as a new node", n.id, dir)
-		if err := <-n.Failure(); !errors.Is(err, ErrRemoved) || err.Error() != want {
+		if err := <-n.Failure(); !errors.Is(err, datadir.ErrRemoved) || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 		c.end(n.id)
 		if _, err := openMem(c.disks[n.id], Options{ID: n.id, Clock: c.clock}); err == nil || err.Error() != want {
 			t.Errorf("node %d starts again: %v", n.id, err)
 		}
-		if err := verify(c.disks[n.id], dir, func(string) {}); !errors.Is(err, ErrRemoved) {
+		if err := datadir.Verify(c.disks[n.id], dir, func(string) {}); !errors.Is(err, datadir.ErrRemoved) {
 			t.Errorf("Verify: %v", err)
 		}
 	}
 	recovered := c.nodes[1]
-	recovered.identity.Lost = []uint64{5}
-	if err := recovered.Recognize(PeerIdentity{Cluster: recovered.identity.Cluster, Node: 5}); err == nil || errors.Is(err, ErrRemoved) {
+	recovered.dir.Lost = []uint64{5}
+	if err := recovered.Recognize(PeerIdentity{Cluster: recovered.dir.Cluster, Node: 5}); err == nil || errors.Is(err, datadir.ErrRemoved) {
 		t.Errorf("by a cluster that was recovered without it: %v", err)
 	}
 }
@@ -298,8 +215,8 @@ func TestLeftOutNodeSaysSo(t *testing.T) {
 	c.until("leaders", c.led)
 	c.meet()
 	recovered, n := c.nodes[1], c.nodes[2]
-	recovered.identity.Lost = []uint64{2}
-	if err := recovered.Recognize(proven(n)); !errors.Is(err, ErrLeftOut) || !strings.Contains(err.Error(), "without --node-id") {
+	recovered.dir.Lost = []uint64{2}
+	if err := recovered.Recognize(proven(n)); !errors.Is(err, datadir.ErrLeftOut) || !strings.Contains(err.Error(), "without --node-id") {
 		t.Errorf("the refusal: %v", err)
 	}
 	stranger := proven(recovered)
@@ -336,11 +253,11 @@ func TestMetaGroupRemembersRuns(t *testing.T) {
 	})
 	c.end(3)
 	c.end(1)
-	must(t, c.disks[1].Remove(c.disks[1].PathJoin(dir, runsFile)))
+	must(t, c.disks[1].Remove(c.disks[1].PathJoin(dir, datadir.RunsFile)))
 	c.start(1)
 	c.disks[3] = old
 	n := c.start(3)
-	if err := c.nodes[1].Admit(proven(n)); !errors.Is(err, ErrRolledBack) {
+	if err := c.nodes[1].Admit(proven(n)); !errors.Is(err, datadir.ErrRolledBack) {
 		t.Errorf("let in: %v", err)
 	}
 }
@@ -449,15 +366,15 @@ func TestJoiningTakesTheToken(t *testing.T) {
 	c.until("leaders", c.led)
 	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	n := c.nodes[1]
-	if len(n.JoinToken()) < TokenBytesMin {
+	if len(n.JoinToken()) < datadir.TokenBytesMin {
 		t.Fatalf("token %q", n.JoinToken())
 	}
-	b, err := n.CallStranger(t.Context(), false, callJoin, []byte(`{"uid":"5","peer":"n9"}`))
+	b, err := n.CallStranger(t.Context(), false, call.Join, []byte(`{"uid":"5","peer":"n9"}`))
 	must(t, err)
-	if _, err := unpackReply(b); !errors.Is(err, command.ErrRefused) || !strings.Contains(err.Error(), "proa member token") {
+	if _, err := call.Unpack(b); !errors.Is(err, command.ErrRefused) || !strings.Contains(err.Error(), "proa member token") {
 		t.Errorf("without the token: %v", err)
 	}
-	if _, err := n.CallStranger(t.Context(), true, callAdmin, nil); !errors.Is(err, command.ErrRefused) {
+	if _, err := n.CallStranger(t.Context(), true, call.Admin, nil); !errors.Is(err, command.ErrRefused) {
 		t.Errorf("a stranger administers: %v", err)
 	}
 	if _, ok := n.cmap.Load().Node(2); ok {

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
@@ -65,7 +66,7 @@ type OutgoingSnapshot struct {
 
 // openSnapshot opens a view for the message that Raft is about to make.
 func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
-	if g.broken.Load() || g.at.index <= startIndex && g.at.conf == nil {
+	if g.broken.Load() || g.at.index <= datadir.StartIndex && g.at.conf == nil {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
 	if n.ticks < g.snapshotsFrom {
@@ -87,7 +88,7 @@ func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
 func (g *group) sendSnapshot(n *Node, m *raftpb.Message) {
 	view := g.opened
 	g.opened = nil
-	if view == nil || m.Snapshot == nil || m.Snapshot.Metadata.Index != max(view.Applied(), startIndex) {
+	if view == nil || m.Snapshot == nil || m.Snapshot.Metadata.Index != max(view.Applied(), datadir.StartIndex) {
 		if view != nil {
 			view.Close()
 		}

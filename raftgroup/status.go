@@ -10,6 +10,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
@@ -73,7 +74,7 @@ func (s ShardStatus) MarshalJSON() ([]byte, error) {
 // atomically, not all at one moment.
 func (n *Node) Status() Status {
 	s := Status{
-		Node: n.id, Cluster: fmt.Sprintf("%016x", n.identity.Cluster), Failed: n.failed.Load(), Slow: n.slow.Load(),
+		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.failed.Load(), Slow: n.slow.Load(),
 		ClockOff: n.clockOff.Load(), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
 		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
@@ -102,7 +103,7 @@ func (n *Node) Status() Status {
 func (n *Node) StatusJSON() ([]byte, error) { return json.Marshal(n.Status()) }
 
 // Identity returns what the data directory remembers about the node.
-func (n *Node) Identity() Identity { return n.identity }
+func (n *Node) Identity() datadir.Identity { return n.dir.Identity }
 
 // Replay returns what opening the node had to catch up with.
 func (n *Node) Replay() Replay { return n.replay }

@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -326,6 +327,6 @@ func (g *group) contradicted(n *Node, m *raftpb.Message, claim error) error {
 		n.blame(placement.NodeOf(m.From), g.shard, claim)
 		return nil
 	}
-	n.markRolledBack()
-	return fmt.Errorf("%w: %s: %w", ErrRolledBack, n.shardName(g.shard), claim)
+	n.noteMark(n.dir.MarkRolledBack())
+	return fmt.Errorf("%w: %s: %w", datadir.ErrRolledBack, n.shardName(g.shard), claim)
 }

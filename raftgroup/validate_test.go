@@ -16,6 +16,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -220,14 +221,14 @@ func TestLeaderThatInsists(t *testing.T) {
 	}
 	select {
 	case err := <-n.Failure():
-		if !errors.Is(err, ErrRolledBack) || !strings.Contains(err.Error(), "erase it") {
+		if !errors.Is(err, datadir.ErrRolledBack) || !strings.Contains(err.Error(), "erase it") {
 			t.Error(err)
 		}
 	default:
 		t.Error("the node goes on")
 	}
 	c.end(follower)
-	if _, err := openMem(c.disks[follower], Options{ID: follower, Clock: c.clock}); !errors.Is(err, ErrRolledBack) {
+	if _, err := openMem(c.disks[follower], Options{ID: follower, Clock: c.clock}); !errors.Is(err, datadir.ErrRolledBack) {
 		t.Errorf("the next start: %v", err)
 	}
 }

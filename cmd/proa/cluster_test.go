@@ -21,7 +21,7 @@ import (
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 // fakeAdministrator answers requests as a test tells it to, and notes them.
@@ -904,12 +904,12 @@ func TestRecover(t *testing.T) {
 	real := recoverUnsafe
 	defer func() { recoverUnsafe = real }()
 	lost := []uint64{1, 3, 4}
-	recoverUnsafe = func(o raftgroup.RecoverOptions) (raftgroup.Recovery, error) {
+	recoverUnsafe = func(o datadir.RecoverOptions) (datadir.Recovery, error) {
 		if o.Dir != dir || o.CutLog {
 			t.Errorf("%+v", o)
 		}
 		called = append(called, o.Shards)
-		return raftgroup.Recovery{Shards: []raftgroup.RecoveredShard{{Shard: 1, Index: 77, Voters: []uint64{1, 2}}}, Lost: lost}, nil
+		return datadir.Recovery{Shards: []datadir.RecoveredShard{{Shard: 1, Index: 77, Voters: []uint64{1, 2}}}, Lost: lost}, nil
 	}
 	recover := func(args ...string) (int, string, string) {
 		return runCluster(&fakeAdministrator{}, append([]string{"shard", "recover", "--unsafe", "--data", dir}, args...)...)
@@ -935,15 +935,15 @@ func TestRecover(t *testing.T) {
 		t.Error(diff)
 	}
 	var cut bool
-	recoverUnsafe = func(o raftgroup.RecoverOptions) (raftgroup.Recovery, error) {
+	recoverUnsafe = func(o datadir.RecoverOptions) (datadir.Recovery, error) {
 		cut = o.CutLog
-		return raftgroup.Recovery{}, nil
+		return datadir.Recovery{}, nil
 	}
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster, "--cut-log"); status != 0 || !cut {
 		t.Errorf("--cut-log: status %d, %v, %s", status, cut, errs)
 	}
-	recoverUnsafe = func(raftgroup.RecoverOptions) (raftgroup.Recovery, error) {
-		return raftgroup.Recovery{}, errors.New("in use")
+	recoverUnsafe = func(datadir.RecoverOptions) (datadir.Recovery, error) {
+		return datadir.Recovery{}, errors.New("in use")
 	}
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster); status != exitServer || !strings.Contains(errs, "in use") {
 		t.Errorf("status %d, %s", status, errs)
@@ -952,7 +952,7 @@ func TestRecover(t *testing.T) {
 
 // The prompt tells of the log only where that is to be cut.
 func TestRecoverText(t *testing.T) {
-	o := raftgroup.RecoverOptions{Dir: "data"}
+	o := datadir.RecoverOptions{Dir: "data"}
 	if text := recoverText(&o); strings.Contains(text, "log") || !strings.Contains(text, "only voters of all their shards") {
 		t.Error(text)
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/call"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/peer"
 	"github.com/proa-kv/proa/server"
 )
@@ -28,7 +30,7 @@ type peers struct {
 
 // inbox is what the transport delivers to.
 type inbox struct {
-	former *raftgroup.Former
+	former *datadir.Former
 	token  string                         // that the node was started with
 	node   atomic.Pointer[raftgroup.Node] // nil until the node is open
 	srv    atomic.Pointer[server.Server]
@@ -72,13 +74,13 @@ func (p *peers) address(c *config.Config) string {
 }
 
 // form brings the node into its cluster and returns what it is there.
-func (p *peers) form(ctx context.Context, o raftgroup.FormOptions) (raftgroup.Identity, error) {
+func (p *peers) form(ctx context.Context, o datadir.FormOptions) (datadir.Identity, error) {
 	if p != nil {
 		o.Call = p.call
 	}
-	former, err := raftgroup.NewFormer(o)
+	former, err := datadir.NewFormer(o)
 	if err != nil {
-		return raftgroup.Identity{}, err
+		return datadir.Identity{}, err
 	}
 	if p != nil {
 		p.inbox.former, p.inbox.token = former, o.Token
@@ -94,7 +96,7 @@ func (p *peers) call(ctx context.Context, address, verb string, body []byte) ([]
 	_, reply, err := p.CallAddress(ctx, address, verb, body)
 	var refused *peer.RefusedError
 	if errors.As(err, &refused) && refused.Code == peer.CodeToken {
-		err = fmt.Errorf("%w: %w", raftgroup.ErrJoin, err)
+		err = fmt.Errorf("%w: %w", datadir.ErrJoin, err)
 	}
 	return reply, err
 }
@@ -109,7 +111,7 @@ func (p *peers) seek(ctx context.Context, node *raftgroup.Node, join []string) {
 
 // introduce has the node be known as one that does not belong to a cluster yet,
 // or is still opening its stores.
-func (p *peers) introduce(id raftgroup.Identity, o raftgroup.FormOptions) {
+func (p *peers) introduce(id datadir.Identity, o datadir.FormOptions) {
 	p.SetKey(id.KeyPair())
 	p.SetIdentity(peer.Identity{Node: id.Node, UID: id.UID, Peer: o.PeerAddress, Client: o.ClientAddress, Version: o.Version})
 }
@@ -152,7 +154,7 @@ func (p *peers) SendSnapshot(node uint64, s *raftgroup.OutgoingSnapshot) {
 func (p *peers) Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
 	reply, err := p.Transport.Call(ctx, node, verb, body)
 	if errors.Is(err, peer.ErrNotConnected) || errors.Is(err, peer.ErrUnknownPeer) || errors.Is(err, peer.ErrBusy) {
-		err = fmt.Errorf("%w: %w", raftgroup.ErrNotAsked, err)
+		err = fmt.Errorf("%w: %w", call.ErrNotAsked, err)
 	}
 	return reply, err
 }
@@ -185,11 +187,11 @@ func (b *inbox) Admit(id peer.Identity) error {
 // coded adds to a refusal what the program at the other side must know of it.
 func coded(err error) error {
 	switch {
-	case errors.Is(err, raftgroup.ErrRolledBack):
+	case errors.Is(err, datadir.ErrRolledBack):
 		return &peer.CodedError{Code: peer.CodeOlder, Err: err}
-	case errors.Is(err, raftgroup.ErrRemoved):
+	case errors.Is(err, datadir.ErrRemoved):
 		return &peer.CodedError{Code: peer.CodeRemoved, Err: err}
-	case errors.Is(err, raftgroup.ErrLeftOut):
+	case errors.Is(err, datadir.ErrLeftOut):
 		return &peer.CodedError{Code: peer.CodeLeftOut, Err: err}
 	}
 	return err

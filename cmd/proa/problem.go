@@ -14,7 +14,7 @@ import (
 	"github.com/proa-kv/proa/internal/contexts"
 	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 // problem is what the user is told about an error. Its JSON form is described in
@@ -44,8 +44,8 @@ var codes = []struct {
 	err  error
 	code string
 }{
-	{client.ErrWrongCluster, "wrong_cluster"}, {contexts.ErrDamaged, "contexts_damaged"}, {raftgroup.ErrInUse, "directory_in_use"},
-	{raftgroup.ErrNotDataDir, "no_data_directory"}, {client.ErrNotFound, "not_found"}, {client.ErrTooLarge, "too_large"},
+	{client.ErrWrongCluster, "wrong_cluster"}, {contexts.ErrDamaged, "contexts_damaged"}, {datadir.ErrInUse, "directory_in_use"},
+	{datadir.ErrNotDataDir, "no_data_directory"}, {client.ErrNotFound, "not_found"}, {client.ErrTooLarge, "too_large"},
 	{client.ErrBusy, "busy"}, {client.ErrHandshake, "handshake"}, {client.ErrUnavailable, "unavailable"},
 	{client.ErrConnectionLost, "connection_lost"}, {client.ErrSessionExpired, "session_expired"}, {context.DeadlineExceeded, "timeout"},
 	{context.Canceled, "interrupted"}, {fs.ErrNotExist, "no_such_file"},

@@ -11,12 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/proa-kv/proa/internal/render"
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
-// recoverUnsafe stands for raftgroup.RecoverUnsafe, so that tests need no
+// recoverUnsafe stands for datadir.Recover, so that tests need no
 // directory.
-var recoverUnsafe = raftgroup.RecoverUnsafe
+var recoverUnsafe = datadir.Recover
 
 const cutWarning = `This discards all log entries behind the first damage in %s.
 Run it only if there is no other copy of them, neither on another node nor in a
@@ -76,7 +76,7 @@ The command asks for the id of the cluster. In scripts, pass it with
 			if err != nil {
 				return err
 			}
-			return recoverShards(cmd.Context(), a, raftgroup.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
+			return recoverShards(cmd.Context(), a, datadir.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
 		},
 	}
 	f := cmd.Flags()
@@ -109,7 +109,7 @@ func parseShards(text string) ([]int, error) {
 	return shards, nil
 }
 
-func recoverShards(ctx context.Context, a *app, o raftgroup.RecoverOptions, consent string) error {
+func recoverShards(ctx context.Context, a *app, o datadir.RecoverOptions, consent string) error {
 	dir := o.Dir
 	cluster, err := directoryCluster(dir)
 	if err != nil {
@@ -136,8 +136,8 @@ func recoverShards(ctx context.Context, a *app, o raftgroup.RecoverOptions, cons
 }
 
 // afterRecovery says what to do next.
-func afterRecovery(r *raftgroup.Recovery) string {
-	others := slices.ContainsFunc(r.Shards, func(s raftgroup.RecoveredShard) bool { return len(s.Voters) > 1 })
+func afterRecovery(r *datadir.Recovery) string {
+	others := slices.ContainsFunc(r.Shards, func(s datadir.RecoveredShard) bool { return len(s.Voters) > 1 })
 	switch {
 	case len(r.Lost) == 1:
 		return fmt.Sprintf("Start this node now. It goes on without node %d, refuses it, and removes it from the\ncluster. Erase that node's directory before it joins again as a new node.", r.Lost[0])
@@ -168,9 +168,9 @@ func listed(numbers []uint64) string {
 // directoryCluster reads the id of the cluster a data directory belongs to, as
 // proa status shows it.
 func directoryCluster(dir string) (string, error) {
-	id, err := raftgroup.ReadIdentity(nil, dir)
+	id, err := datadir.ReadIdentity(nil, dir)
 	switch {
-	case errors.Is(err, raftgroup.ErrNotDataDir):
+	case errors.Is(err, datadir.ErrNotDataDir):
 		return "", &usageError{err}
 	case err != nil:
 		return "", err
@@ -182,7 +182,7 @@ func directoryCluster(dir string) (string, error) {
 
 // consent makes sure that whoever runs this knows what it does to which
 // cluster.
-func confirmRecovery(ctx context.Context, a *app, o *raftgroup.RecoverOptions, cluster, given string) error {
+func confirmRecovery(ctx context.Context, a *app, o *datadir.RecoverOptions, cluster, given string) error {
 	if given == "" {
 		if _, ok := render.Terminal(a.in); !ok {
 			return usagef("standard input is not a terminal, so there is no confirmation; read proa shard recover --help first, then pass --yes-i-lose-acknowledged-writes with the id of the cluster")
@@ -200,7 +200,7 @@ func confirmRecovery(ctx context.Context, a *app, o *raftgroup.RecoverOptions, c
 }
 
 // recoverText says what a recovery will do.
-func recoverText(o *raftgroup.RecoverOptions) string {
+func recoverText(o *datadir.RecoverOptions) string {
 	text := fmt.Sprintf(recoverWarning, o.Dir, shardWords(o.Shards))
 	if o.CutLog {
 		text = fmt.Sprintf(cutWarning, o.Dir) + text

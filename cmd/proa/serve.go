@@ -20,6 +20,7 @@ import (
 	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/admin"
 	"github.com/proa-kv/proa/server/redis"
@@ -195,7 +196,7 @@ func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Opti
 		}
 	}()
 	client, redis := knownAddress(c.Node.AdvertiseClient), knownAddress(c.Node.AdvertiseRESP)
-	id, err := peers.form(ctx, raftgroup.FormOptions{
+	id, err := peers.form(ctx, datadir.FormOptions{
 		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join, Token: c.Node.JoinToken,
 		PeerAddress: o.PeerAddress, ClientAddress: client, RedisAddress: redis, Version: o.Version, Logger: o.Logger, Room: o.Room(), RoomMin: o.RoomMin(),
 	})
@@ -316,7 +317,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 	return o
 }
 
-func serverConfig(c *config.Config, id raftgroup.Identity, files *config.FileBudget, signs *doors.Signs, log *slog.Logger) server.Config {
+func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudget, signs *doors.Signs, log *slog.Logger) server.Config {
 	s := server.Config{
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
 

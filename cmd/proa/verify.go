@@ -9,7 +9,7 @@ import (
 
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/render"
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 func verifyCommand(a *app) *cobra.Command {
@@ -41,7 +41,7 @@ not a data directory.`,
 // server uses it for one, there is no result.
 func verifyDir(a *app, dir string) error {
 	lines := []string{}
-	err := raftgroup.Verify(dir, func(s string) {
+	err := datadir.Verify(nil, dir, func(s string) {
 		lines = append(lines, s)
 		if !a.JSON() {
 			fmt.Fprintln(a.Out, render.Printable(s))
@@ -54,9 +54,9 @@ func verifyDir(a *app, dir string) error {
 		}
 	}
 	switch {
-	case errors.Is(err, raftgroup.ErrNotDataDir):
+	case errors.Is(err, datadir.ErrNotDataDir):
 		return &usageError{err}
-	case errors.Is(err, raftgroup.ErrInUse):
+	case errors.Is(err, datadir.ErrInUse):
 		return fmt.Errorf("%s was not verified: %w", dir, err)
 	case err != nil:
 		return fmt.Errorf("verify %s: %w", dir, err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 // adminCall is a request of the operator. It runs on a goroutine of its own,
@@ -103,8 +104,8 @@ func (s *simulation) join() bool {
 	}
 	m := s.addMember(uint64(len(s.members)))
 	m.gone = true // until it is let in
-	var f *raftgroup.Former
-	f, err := raftgroup.NewFormer(raftgroup.FormOptions{
+	var f *datadir.Former
+	f, err := datadir.NewFormer(datadir.FormOptions{
 		Dir: "/proa", FS: m.disk, Join: []string{"any"}, ID: m.id, PeerAddress: m.address, RetryEvery: 200 * time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
 			if n := s.anyReachable(m); n != nil {

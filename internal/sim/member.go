@@ -13,6 +13,7 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 // member is a machine with a node on it.
@@ -94,7 +95,7 @@ func (m *member) meetOthers() {
 			continue
 		}
 		for _, err := range []error{o.node.Admit(proven(m.node)), m.node.Admit(proven(o.node))} {
-			if errors.Is(err, raftgroup.ErrRolledBack) {
+			if errors.Is(err, datadir.ErrRolledBack) {
 				s.problem("node %d meets node %d: %v", m.id, o.id, err)
 			}
 		}
@@ -275,13 +276,13 @@ func (s *simulation) found() {
 	for id := range s.plan.founders {
 		addresses = append(addresses, fmt.Sprint("n", id+1))
 	}
-	formers := make(map[string]*raftgroup.Former)
+	formers := make(map[string]*datadir.Former)
 	call := func(_ context.Context, address, verb string, _ []byte) ([]byte, error) {
 		return formers[address].Answer(verb)
 	}
 	for id := uint64(1); id <= uint64(s.plan.founders); id++ {
 		m := s.addMember(id)
-		f, err := raftgroup.NewFormer(raftgroup.FormOptions{
+		f, err := datadir.NewFormer(datadir.FormOptions{
 			Dir: "/proa", FS: m.disk, ID: id, Shards: s.plan.shards, Join: addresses, PeerAddress: m.address, Call: call,
 		})
 		s.must(err)

@@ -1,4 +1,4 @@
-package raftgroup
+package datadir
 
 import (
 	"bytes"
@@ -12,23 +12,21 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
 
 // Names inside a data directory.
 const (
-	identityFile = "proa.json"
+	IdentityFile = "proa.json"
+	RunsFile     = "runs.json"
+	LogDir       = "raft"
+	StateDir     = "state"
 	lockFile     = "LOCK"
-	logDir       = "raft"
-	stateDir     = "state"
 
 	// dataFormat is what this version writes; dataFormatOldest and later ones it
 	// reads, and makes a dataFormat of. From identityChecked on the identity's
@@ -71,21 +69,21 @@ type Identity struct {
 	Members     []Member `json:"members"`     // founders: all of them; others: whom they found when they joined
 	Initialized bool     `json:"initialized"` // the groups' logs have been begun
 
-	Key        privateKey `json:"key"`                   // of the directory; what other nodes tell it by
+	Key        PrivateKey `json:"key"`                   // of the directory; what other nodes tell it by
 	Generation uint64     `json:"generation"`            // how often the node was started
 	RolledBack bool       `json:"rolled_back,omitempty"` // others have confirmed more for it than it holds
 	Removed    bool       `json:"removed,omitempty"`     // the cluster has removed the node
-	Lost       []uint64   `json:"lost,omitempty"`        // nodes that the cluster was recovered without; see RecoverUnsafe
+	Lost       []uint64   `json:"lost,omitempty"`        // nodes that the cluster was recovered without; see Recover
 }
 
-// removedError says that the node was removed, and what to do with its directory.
-func (id *Identity) removedError(dir string) error {
+// RemovedError says that the node was removed, and what to do with its directory.
+func (id *Identity) RemovedError(dir string) error {
 	return fmt.Errorf("node %d was %w; erase its data directory %s and start it again, without --node-id, to join as a new node", id.Node, ErrRemoved, dir)
 }
 
-// gaveUp reports whether the cluster was recovered in this directory without a
+// GaveUp reports whether the cluster was recovered in this directory without a
 // node: whatever that one has is another history of the cluster.
-func (id *Identity) gaveUp(node uint64) bool { return slices.Contains(id.Lost, node) }
+func (id *Identity) GaveUp(node uint64) bool { return slices.Contains(id.Lost, node) }
 
 // Member is a node as a directory remembers it, to find the others again.
 type Member struct {
@@ -105,9 +103,9 @@ func (id *Identity) founders() []Member {
 	return id.Members
 }
 
-// lockDir takes the directory's lock, which the kernel drops when the process
+// lock takes the directory's lock, which the kernel drops when the process
 // ends.
-func lockDir(f vfs.FS, dir string) (io.Closer, error) {
+func lock(f vfs.FS, dir string) (io.Closer, error) {
 	l, err := f.Lock(f.PathJoin(dir, lockFile))
 	if err == nil {
 		return l, nil
@@ -125,7 +123,7 @@ func lockDir(f vfs.FS, dir string) (io.Closer, error) {
 // readIdentity returns the directory's identity, or ok = false where the
 // directory has none yet.
 func readIdentity(f vfs.FS, dir string) (id Identity, ok bool, err error) {
-	path := f.PathJoin(dir, identityFile)
+	path := f.PathJoin(dir, IdentityFile)
 	file, err := f.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, false, nil
@@ -147,12 +145,9 @@ func readIdentity(f vfs.FS, dir string) (id Identity, ok bool, err error) {
 // ReadIdentity returns the identity of a data directory, which may be in use.
 // Errors wrap ErrNotDataDir, ErrBadDirectory or ErrDataFormat.
 func ReadIdentity(f vfs.FS, dir string) (Identity, error) {
-	if f == nil {
-		f = vfs.Default
-	}
-	id, ok, err := readIdentity(f, dir)
+	id, ok, err := readIdentity(fileSystem(f, dir), dir)
 	if err == nil && !ok {
-		err = fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, identityFile)
+		err = fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, IdentityFile)
 	}
 	return id, err
 }
@@ -207,20 +202,20 @@ func identitySum(b []byte) string {
 func decodeIdentity(b []byte) (Identity, error) {
 	var doc identityDocument
 	if err := json.Unmarshal(b, &doc); err != nil {
-		return Identity{}, fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrBadDirectory, err)
+		return Identity{}, fmt.Errorf("%w: %w; "+RejoinOrRestore, ErrBadDirectory, err)
 	}
 	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
 		return Identity{}, fmt.Errorf("%w: it has format %d, and this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
 	}
 	_, ok := identitySumDigits(b)
 	if !ok && doc.Format >= identityChecked {
-		return Identity{}, fmt.Errorf("%w: the identity file has no checksum; "+rejoinOrRestore, ErrBadDirectory)
+		return Identity{}, fmt.Errorf("%w: the identity file has no checksum; "+RejoinOrRestore, ErrBadDirectory)
 	}
 	if !ok {
 		return doc.Identity, nil
 	}
 	if err := checkDocument(b); err != nil {
-		return Identity{}, fmt.Errorf("%w: the identity file is damaged or was edited: %w; "+rejoinOrRestore, ErrBadDirectory, err)
+		return Identity{}, fmt.Errorf("%w: the identity file is damaged or was edited: %w; "+RejoinOrRestore, ErrBadDirectory, err)
 	}
 	return doc.Identity, nil
 }
@@ -240,13 +235,13 @@ func checkDocument(b []byte) error {
 	return nil
 }
 
-// writeIdentity replaces the identity durably and atomically.
-func writeIdentity(f vfs.FS, dir string, id Identity) error {
-	b, err := encodeIdentity(id)
+// Write replaces the identity in a directory, durably and atomically.
+func (id *Identity) Write(f vfs.FS, dir string) error {
+	b, err := encodeIdentity(*id)
 	if err != nil {
 		return err
 	}
-	return replaceFile(f, dir, identityFile, b)
+	return replaceFile(f, dir, IdentityFile, b)
 }
 
 // replaceFile replaces a file of the directory, or makes it, durably and
@@ -291,14 +286,14 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 		return id, err
 	}
 	if ok && id.Removed {
-		return id, id.removedError(dir)
+		return id, id.RemovedError(dir)
 	}
 	if ok && id.RolledBack {
 		return id, fmt.Errorf("%w: %s", ErrRolledBack, dir)
 	}
 	if ok && id.Key == nil {
 		id.Key = newKey() // the directory was made by an earlier version
-		if err := writeIdentity(f, dir, id); err != nil {
+		if err := id.Write(f, dir); err != nil {
 			return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
 		}
 	}
@@ -316,21 +311,21 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 		return id, nil
 	}
 	// A directory with a log or a state but no identity is damaged, not new.
-	for _, sub := range []string{logDir, stateDir} {
+	for _, sub := range []string{LogDir, StateDir} {
 		if names, err := f.List(f.PathJoin(dir, sub)); err == nil && len(names) > 0 {
-			return id, fmt.Errorf("%w: %s has %s/ but no %s; "+rejoinOrRestore, ErrBadDirectory, dir, sub, identityFile)
+			return id, fmt.Errorf("%w: %s has %s/ but no %s; "+RejoinOrRestore, ErrBadDirectory, dir, sub, IdentityFile)
 		}
 	}
-	id = Identity{Format: dataFormat, UID: newClusterID(), Key: newKey()}
-	if err := writeIdentity(f, dir, id); err != nil {
+	id = Identity{Format: dataFormat, UID: NewID(), Key: newKey()}
+	if err := id.Write(f, dir); err != nil {
 		return id, fmt.Errorf("%w %s: %w", ErrBadDirectory, dir, err)
 	}
 	id.Node = node
 	return id, nil
 }
 
-// newClusterID draws a number other than 0.
-func newClusterID() uint64 {
+// NewID draws a number other than 0.
+func NewID() uint64 {
 	for {
 		if id := rand.Uint64(); id != 0 {
 			return id
@@ -338,9 +333,9 @@ func newClusterID() uint64 {
 	}
 }
 
-// prepareDir creates the directory where it is missing, so that it is still
+// prepare creates the directory where it is missing, so that it is still
 // there after a power failure, and says clearly why it cannot.
-func prepareDir(f vfs.FS, dir string) error {
+func prepare(f vfs.FS, dir string) error {
 	// The directory itself may be left from a start that came no further.
 	parents := []string{f.PathDir(dir)}
 	for d := dir; d != f.PathDir(d); d = f.PathDir(d) {
@@ -364,114 +359,20 @@ func prepareDir(f vfs.FS, dir string) error {
 	return nil
 }
 
-// logOptions are how the log of the directory is opened.
-func (id *Identity) logOptions(f vfs.FS, dir string) raftlog.Options {
+// LogOptions are how the log of the directory is opened.
+func (id *Identity) LogOptions(f vfs.FS, dir string) raftlog.Options {
 	return raftlog.Options{
-		Dir: f.PathJoin(dir, logDir), FS: f, Owner: id.UID,
+		Dir: f.PathJoin(dir, LogDir), FS: f, Owner: id.UID,
 		// Earlier formats did not record how far it was synced.
 		Begun: id.Initialized && id.Format >= formatSynced,
 	}
 }
 
-// stateOptions are how the state of the directory is opened.
-func (id *Identity) stateOptions(f vfs.FS, dir string) storage.Options {
+// StateOptions are how the state of the directory is opened.
+func (id *Identity) StateOptions(f vfs.FS, dir string) storage.Options {
 	return storage.Options{
-		Dir: f.PathJoin(dir, stateDir), FS: f, Shards: id.Shards + 1,
+		Dir: f.PathJoin(dir, StateDir), FS: f, Shards: id.Shards + 1,
 		Owner: storage.Owner{Cluster: id.Cluster, Node: id.Node, UID: id.UID},
 		Begun: id.Initialized && id.Format >= formatOwned,
 	}
-}
-
-// explainDamage puts the error of opening log or state into the words of this
-// package, and says which entries are lost.
-func (id *Identity) explainDamage(err error) error {
-	var damage *raftlog.CorruptionError
-	switch {
-	case errors.Is(err, raftlog.ErrMissing):
-		return fmt.Errorf("%w: %w; "+rejoinOrRestore, ErrLogMissing, err)
-	case errors.Is(err, raftlog.ErrOwner):
-		return fmt.Errorf("%w: %s/: %w; restore the one that belongs to this node. Otherwise, "+rejoinOrRestore, ErrBadDirectory, logDir, err)
-	case errors.Is(err, storage.ErrOwner):
-		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; restore the matching files. Otherwise, "+rejoinOrRestore, ErrBadDirectory, identityFile, stateDir, err)
-	case errors.As(err, &damage) && len(damage.Lost) > 0:
-		return fmt.Errorf("%w; the missing entries may contain acknowledged writes: %s", err, id.lostText(damage.Lost))
-	}
-	return err
-}
-
-// lostShardsMax bounds how many shards an error names.
-const lostShardsMax = 16
-
-func (id *Identity) lostText(lost []raftlog.LostSpan) string {
-	var b strings.Builder
-	for i, s := range lost {
-		switch {
-		case i == lostShardsMax:
-			fmt.Fprintf(&b, " and of %d other shards", len(lost)-i)
-			return b.String()
-		case i > 0:
-			b.WriteString(", ")
-		}
-		name := fmt.Sprint(s.Group)
-		if s.Group == uint64(id.Shards) {
-			name = placement.MetaName
-		}
-		fmt.Fprintf(&b, "%d to %d of shard %s", s.First, s.Last, name)
-	}
-	return b.String()
-}
-
-// advise adds what to do to an error of opening dir that says only what is
-// wrong.
-//
-// room is what the node needs on its disk, 0 where that is not known.
-func advise(err error, f vfs.FS, dir string, room int64) error {
-	switch {
-	case errors.Is(err, raftlog.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the disk of %s is full%s; free space there, or choose another directory with --data: %w", dir, spaceText(f, dir, room), err)
-	}
-	if advice := damageAdvice(err); advice != "" {
-		return fmt.Errorf("%w; \"proa verify %s\" lists all damage; %s", err, dir, advice)
-	}
-	return err
-}
-
-// rejoinOrRestore is what to do about a directory that cannot be used any more.
-// A node of a cluster may not come back with an older one.
-const rejoinOrRestore = "in a cluster, erase the data directory and let the node join again as a new node; for a single node, restore the directory from a backup"
-
-// damageAdvice returns what to do about damage to log or state, or "" where err
-// is about something else.
-func damageAdvice(err error) string {
-	switch {
-	case errors.Is(err, raftlog.ErrCorrupt):
-		return rejoinOrRestore + ", or continue without the missing entries: see --cut-log in \"proa shard recover --help\""
-	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), errors.Is(err, pebble.ErrCorruption):
-		return rejoinOrRestore
-	}
-	return ""
-}
-
-// adviseStopped adds what to do to the error after which a node that has run
-// stops.
-func adviseStopped(err error, dir string) error {
-	if errors.Is(err, raftlog.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) {
-		return fmt.Errorf("%w; no acknowledged write is lost: free space on the disk of %s and start again", err, dir)
-	}
-	return err
-}
-
-// spaceText says how much of a disk is free, and how much should be.
-func spaceText(f vfs.FS, dir string, room int64) string {
-	var parts []string
-	if u, err := f.GetDiskUsage(dir); err == nil {
-		parts = append(parts, fmt.Sprintf("%.1f MiB are free", float64(u.AvailBytes)/(1<<20)))
-	}
-	if room > 0 {
-		parts = append(parts, fmt.Sprintf("up to %d MiB are needed to start", (room+1<<20-1)>>20))
-	}
-	if parts == nil {
-		return ""
-	}
-	return ": " + strings.Join(parts, ", ")
 }

@@ -1,4 +1,4 @@
-package raftgroup
+package datadir
 
 import (
 	"errors"
@@ -18,14 +18,13 @@ import (
 // and state, and that each shard's log goes on, without a gap, where its state
 // ends, and that no other node has refused it as older than what it has
 // confirmed. It changes nothing but the lock file. Progress and findings go to
-// report, a line each; the error joins all findings.
-func Verify(dir string, report func(string)) error { return verify(dirFS(nil, dir), dir, report) }
-
-func verify(f vfs.FS, dir string, report func(string)) error {
-	if _, err := f.Stat(f.PathJoin(dir, identityFile)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, identityFile)
+// report, a line each; the error joins all findings. f nil is the real file system.
+func Verify(f vfs.FS, dir string, report func(string)) error {
+	f = fileSystem(f, dir)
+	if _, err := f.Stat(f.PathJoin(dir, IdentityFile)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, IdentityFile)
 	}
-	lock, err := lockDir(f, dir)
+	lock, err := lock(f, dir)
 	if err != nil {
 		return err
 	}
@@ -36,11 +35,11 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 	}
 	report = id.nameMeta(report)
 	report(fmt.Sprintf("node %d, cluster %016x, %d shards", id.Node, id.Cluster, id.Shards))
-	logErr := id.explainDamage(raftlog.Verify(id.logOptions(f, dir), report))
-	applied, stateErr := storage.Verify(id.stateOptions(f, dir), report)
+	logErr := id.Explain(raftlog.Verify(id.LogOptions(f, dir), report))
+	applied, stateErr := storage.Verify(id.StateOptions(f, dir), report)
 	_, runsErr := openRuns(f, dir)
-	if _, err := f.Stat(f.PathJoin(dir, runsFile)); errors.Is(err, fs.ErrNotExist) && len(id.Members) > 1 {
-		report(fmt.Sprintf("there is no %s: unless this node never connected to another node, its record of other nodes' runs is lost", runsFile))
+	if _, err := f.Stat(f.PathJoin(dir, RunsFile)); errors.Is(err, fs.ErrNotExist) && len(id.Members) > 1 {
+		report(fmt.Sprintf("there is no %s: unless this node never connected to another node, its record of other nodes' runs is lost", RunsFile))
 	}
 	err = errors.Join(logErr, stateErr, runsErr)
 	if err == nil && id.Initialized {
@@ -50,7 +49,7 @@ func verify(f vfs.FS, dir string, report func(string)) error {
 		err = fmt.Errorf("%w; %s", err, advice)
 	}
 	if id.Removed {
-		err = errors.Join(err, id.removedError(dir))
+		err = errors.Join(err, id.RemovedError(dir))
 	}
 	if id.RolledBack { // whole, and refused by a start all the same
 		err = errors.Join(err, ErrRolledBack)
@@ -81,7 +80,7 @@ func (id *Identity) shardName(shard int) string {
 // verifyContinuity opens a copy of the log's bookkeeping in memory and checks
 // each shard's state against it.
 func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, report func(string)) error {
-	spans, err := raftlog.Spans(id.logOptions(f, dir))
+	spans, err := raftlog.Spans(id.LogOptions(f, dir))
 	if err != nil {
 		return err
 	}
@@ -94,7 +93,7 @@ func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, repor
 			}
 			continue // no replica here
 		}
-		at = max(at, startIndex)
+		at = max(at, StartIndex)
 		if at > s.Last || at+1 < s.First {
 			errs = append(errs, fmt.Errorf("%s: the state is at entry %d, the log holds %d to %d", id.shardName(shard), at, s.First, s.Last))
 			continue

@@ -1,4 +1,4 @@
-package raftgroup
+package datadir
 
 import (
 	"errors"
@@ -15,14 +15,14 @@ import (
 	"github.com/proa-kv/proa/storage"
 )
 
-// RecoveredShard is what RecoverUnsafe has made of one shard.
+// RecoveredShard is what Recover has made of one shard.
 type RecoveredShard struct {
 	Shard  int      `json:"shard"`         // command.MetaShard: the meta group
 	Index  uint64   `json:"index"`         // of the last entry the replica has; acknowledged ones behind it are lost
 	Voters []uint64 `json:"voters_before"` // nodes
 }
 
-// RecoverOptions say what RecoverUnsafe does. Dir is required.
+// RecoverOptions say what Recover does. Dir is required.
 type RecoverOptions struct {
 	Dir    string
 	FS     vfs.FS // nil: the real file system
@@ -32,7 +32,7 @@ type RecoverOptions struct {
 	CutLog bool
 }
 
-// Recovery is what RecoverUnsafe has done.
+// Recovery is what Recover has done.
 type Recovery struct {
 	Shards []RecoveredShard `json:"shards"`
 	// Lost are the nodes that the cluster goes on without, where all of its
@@ -41,7 +41,7 @@ type Recovery struct {
 	Lost []uint64 `json:"lost,omitempty"`
 }
 
-// RecoverUnsafe makes the replicas in the directory of a node that is stopped
+// Recover makes the replicas in the directory of a node that is stopped
 // the only voters of their shards: for a majority that is lost for good, or for
 // a node alone whose log is damaged. Writes that the lost majority acknowledged
 // and that had not come here are lost, and with CutLog those that the log has
@@ -49,9 +49,9 @@ type Recovery struct {
 //
 // Entries that are in the log and not known to be committed become so, except
 // for changes of the configuration, which would bring lost voters back.
-func RecoverUnsafe(o RecoverOptions) (Recovery, error) {
-	dir, fs := o.Dir, dirFS(o.FS, o.Dir)
-	lock, err := lockDir(fs, dir)
+func Recover(o RecoverOptions) (Recovery, error) {
+	dir, fs := o.Dir, fileSystem(o.FS, o.Dir)
+	lock, err := lock(fs, dir)
 	if err != nil {
 		return Recovery{}, err
 	}
@@ -66,25 +66,25 @@ func RecoverUnsafe(o RecoverOptions) (Recovery, error) {
 	if err == nil && (id.RolledBack || id.Removed || len(done.Lost) > 0) {
 		id.RolledBack, id.Removed = false, false // nothing newer is left
 		id.Lost = slices.Compact(slices.Sorted(slices.Values(slices.Concat(id.Lost, done.Lost))))
-		err = writeIdentity(fs, dir, id)
+		err = id.Write(fs, dir)
 	}
 	return done, errors.Join(err, lock.Close())
 }
 
 func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err error) {
 	dir, shards := o.Dir, o.Shards
-	s := id.stateOptions(fs, dir)
+	s := id.StateOptions(fs, dir)
 	s.RowCacheBytes = -1
 	store, err := storage.Open(s)
 	if err != nil {
-		return done, advise(id.explainDamage(err), fs, dir, 0)
+		return done, Advise(id.Explain(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	l := id.logOptions(fs, dir)
+	l := id.LogOptions(fs, dir)
 	l.CutDamage = o.CutLog
 	log, _, err := raftlog.Open(l)
 	if err != nil {
-		return done, advise(id.explainDamage(err), fs, dir, 0)
+		return done, Advise(id.Explain(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}
@@ -126,12 +126,12 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 
 // others returns the numbers of the cluster's other nodes.
 func others(store *storage.Store, id *Identity) (nodes []uint64, err error) {
-	m, err := readMap(store, id.Shards)
+	m, err := ReadMap(store, id.Shards)
 	if err != nil {
 		return nil, err
 	}
-	for i := range m.Nodes {
-		if row := &m.Nodes[i]; row.Member() && row.ID != id.Node {
+	for row := range m.Members() {
+		if row.ID != id.Node {
 			nodes = append(nodes, row.ID)
 		}
 	}
@@ -158,12 +158,12 @@ func (r *recovery) recover(shard int) (*RecoveredShard, error) {
 	if r.store.Lost(shard) {
 		return nil, nil
 	}
-	g := &group{shard: shard, log: r.log.Group(uint64(shard))}
-	conf, err := g.configuration(&Node{store: r.store})
+	log := r.log.Group(uint64(shard))
+	conf, err := Configuration(r.store, log, shard)
 	if err != nil {
 		return nil, err
 	}
-	self := confReplicaOf(&conf, r.id.Node)
+	self := ReplicaOf(&conf, r.id.Node)
 	if self == 0 {
 		return nil, nil
 	}
@@ -171,25 +171,25 @@ func (r *recovery) recover(shard int) (*RecoveredShard, error) {
 	for _, voter := range conf.Voters {
 		out.Voters = append(out.Voters, placement.NodeOf(voter))
 	}
-	if out.Index, err = g.log.LastIndex(); err != nil {
+	if out.Index, err = log.LastIndex(); err != nil {
 		return nil, err
 	}
 	applied := r.store.Applied(shard)
 	if applied > out.Index {
-		if err := r.follow(g, applied, out.Index); err != nil {
+		if err := r.follow(log, applied); err != nil {
 			return nil, err
 		}
 		out.Index = applied
 	}
-	if err := r.neutralise(g, max(applied, startIndex), out.Index); err != nil {
+	if err := r.neutralise(log, max(applied, StartIndex), out.Index); err != nil {
 		return nil, err
 	}
 	alone := raftpb.ConfState{Voters: []uint64{self}}
 	if applied == 0 { // the state machine has no configuration yet, the log's counts
-		r.write.SetConfState(g.log, &alone)
+		r.write.SetConfState(log, &alone)
 		return out, nil
 	}
-	term, err := r.term(g, applied)
+	term, err := r.term(log, applied)
 	if err != nil {
 		return nil, err
 	}
@@ -200,32 +200,32 @@ func (r *recovery) recover(shard int) (*RecoveredShard, error) {
 
 // follow has the log begin where the state is, which holds what the log has
 // lost from its end at last.
-func (r *recovery) follow(g *group, applied, last uint64) error {
-	term, err := r.term(g, applied)
+func (r *recovery) follow(log *raftlog.Group, applied uint64) error {
+	term, err := r.term(log, applied)
 	if err == nil {
-		r.write.SetStart(g.log, applied, term, nil)
+		r.write.SetStart(log, applied, term, nil)
 	}
 	return err
 }
 
 // term returns the term of the entry that the state has applied last. Where the
 // log has lost that, it is the last one the node knew of, which cannot be lower.
-func (r *recovery) term(g *group, applied uint64) (uint64, error) {
-	term, err := g.log.Term(applied)
+func (r *recovery) term(log *raftlog.Group, applied uint64) (uint64, error) {
+	term, err := log.Term(applied)
 	if !errors.Is(err, raft.ErrUnavailable) {
 		return term, err
 	}
-	hs, _, err := g.log.InitialState()
-	return max(hs.Term, startTerm), err
+	hs, _, err := log.InitialState()
+	return max(hs.Term, StartTerm), err
 }
 
 // neutralise empties the changes of the configuration among the entries that
 // have not been applied.
-func (r *recovery) neutralise(g *group, applied, last uint64) error {
+func (r *recovery) neutralise(log *raftlog.Group, applied, last uint64) error {
 	if applied >= last {
 		return nil
 	}
-	entries, err := g.log.Entries(applied+1, last+1, ^uint64(0))
+	entries, err := log.Entries(applied+1, last+1, ^uint64(0))
 	if err != nil {
 		return err
 	}
@@ -239,13 +239,13 @@ func (r *recovery) neutralise(g *group, applied, last uint64) error {
 	if !changed {
 		return nil
 	}
-	hs, _, err := g.log.InitialState()
+	hs, _, err := log.InitialState()
 	if err != nil {
 		return err
 	}
 	if raft.IsEmptyHardState(hs) {
 		hs.Term = entries[len(entries)-1].Term
 	}
-	r.write.Append(g.log, hs, entries)
+	r.write.Append(log, hs, entries)
 	return nil
 }

@@ -1,4 +1,4 @@
-package raftgroup
+package datadir
 
 import (
 	"io"
@@ -25,9 +25,9 @@ type privateFS struct {
 	dir string
 }
 
-// dirFS returns f, or the real file system where f is nil, for the data
+// fileSystem returns f, or the real file system where f is nil, for the data
 // directory dir.
-func dirFS(f vfs.FS, dir string) vfs.FS {
+func fileSystem(f vfs.FS, dir string) vfs.FS {
 	if f == nil {
 		return privateFS{vfs.Default, dir}
 	}
@@ -110,7 +110,7 @@ func tighten(f vfs.FS, logger *slog.Logger) {
 }
 
 // dirEntries are the names of what a data directory holds.
-var dirEntries = []string{identityFile, identityFile + ".tmp", runsFile, runsFile + ".tmp", lockFile, logDir, stateDir}
+var dirEntries = []string{IdentityFile, IdentityFile + ".tmp", RunsFile, RunsFile + ".tmp", lockFile, LogDir, StateDir}
 
 // tightening is what a walk through a directory has changed.
 type tightening struct {

@@ -1,4 +1,4 @@
-package raftgroup
+package datadir
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -36,10 +37,10 @@ func formWith(t *testing.T, o FormOptions, answer func(verb string, body []byte)
 func TestRefusedNumberLeavesNoTrace(t *testing.T) {
 	disk := vfs.NewMem()
 	_, err := formWith(t, FormOptions{FS: disk, ID: 3, Join: []string{"n1"}}, func(verb string, _ []byte) ([]byte, error) {
-		if verb == callProbe {
-			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
+		if verb == call.Probe {
+			return json.Marshal(Probe{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
 		}
-		return packReply(nil, fmt.Errorf("%w: node 3 has been removed", command.ErrRefused))
+		return call.Pack(nil, fmt.Errorf("%w: node 3 has been removed", command.ErrRefused))
 	})
 	if !errors.Is(err, ErrJoin) {
 		t.Fatalf("the refusal: %v", err)
@@ -51,15 +52,15 @@ func TestRefusedNumberLeavesNoTrace(t *testing.T) {
 	}
 	asked := ^uint64(0)
 	f, err := formWith(t, FormOptions{FS: disk, Join: []string{"n1"}}, func(verb string, body []byte) ([]byte, error) {
-		if verb == callProbe {
-			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
+		if verb == call.Probe {
+			return json.Marshal(Probe{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3})
 		}
 		var a placement.Request
 		must(t, json.Unmarshal(body, &a))
 		asked = a.ID
-		b, err := json.Marshal(joinReply{Cluster: 7, ID: 4, Shards: 1, Replicas: 3})
+		b, err := json.Marshal(JoinReply{Cluster: 7, ID: 4, Shards: 1, Replicas: 3})
 		must(t, err)
-		return packReply(b, nil)
+		return call.Pack(b, nil)
 	})
 	must(t, err)
 	if asked != 0 || f.Identity().Node != 4 {
@@ -77,7 +78,7 @@ func TestFounderFindsItself(t *testing.T) {
 		must(t, first.Close())
 		uid := first.Identity().UID
 		f, err := formWith(t, FormOptions{FS: disk, ID: asked, Join: []string{"n1"}}, func(string, []byte) ([]byte, error) {
-			return json.Marshal(probeReply{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3, Members: []Member{{ID: 1, UID: 1}, {ID: 2, UID: uid}}})
+			return json.Marshal(Probe{Cluster: 7, Node: 1, UID: 1, Peer: "n1", Shards: 1, Replicas: 3, Members: []Member{{ID: 1, UID: 1}, {ID: 2, UID: uid}}})
 		})
 		if !errors.Is(err, want) {
 			t.Errorf("--node-id %d: %v, want %v", asked, err, want)
@@ -95,7 +96,7 @@ func TestDirectoryOfAnotherClusterIsRefused(t *testing.T) {
 	none := errors.New("connection refused")
 	probed := func(cluster, uid uint64) func() ([]byte, error) {
 		return func() ([]byte, error) {
-			return json.Marshal(probeReply{Cluster: cluster, Node: 1, UID: uid, Peer: "n1", Shards: 1, Replicas: 3})
+			return json.Marshal(Probe{Cluster: cluster, Node: 1, UID: uid, Peer: "n1", Shards: 1, Replicas: 3})
 		}
 	}
 	silent := func() ([]byte, error) { return nil, none }

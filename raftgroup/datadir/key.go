@@ -1,4 +1,4 @@
-package raftgroup
+package datadir
 
 import (
 	"crypto/ed25519"
@@ -7,12 +7,12 @@ import (
 	"fmt"
 )
 
-// privateKey is the seed of a directory's Ed25519 key pair. Whoever has it can
+// PrivateKey is the seed of a directory's Ed25519 key pair. Whoever has it can
 // pass for the node; it never leaves the directory.
-type privateKey []byte
+type PrivateKey []byte
 
 // newKey draws a key.
-func newKey() privateKey {
+func newKey() PrivateKey {
 	seed := make([]byte, ed25519.SeedSize)
 	if _, err := rand.Read(seed); err != nil {
 		panic(err) // never
@@ -21,15 +21,15 @@ func newKey() privateKey {
 }
 
 // pair returns the key pair, nil where the seed is none.
-func (k privateKey) pair() ed25519.PrivateKey {
+func (k PrivateKey) pair() ed25519.PrivateKey {
 	if len(k) != ed25519.SeedSize {
 		return nil
 	}
 	return ed25519.NewKeyFromSeed(k)
 }
 
-// public returns the public half of the key pair, nil where there is none.
-func (k privateKey) public() ed25519.PublicKey {
+// Public returns the public half of the key pair, nil where there is none.
+func (k PrivateKey) Public() ed25519.PublicKey {
 	pair := k.pair()
 	if pair == nil {
 		return nil
@@ -44,8 +44,8 @@ func (id *Identity) KeyPair() ed25519.PrivateKey { return id.Key.pair() }
 // a handshake shows of a token can be used to guess a short one.
 const TokenBytesMin = 16
 
-// newToken draws a join token of 160 bits.
-func newToken() string {
+// NewToken draws a join token of 160 bits.
+func NewToken() string {
 	b := make([]byte, 20)
 	if _, err := rand.Read(b); err != nil {
 		panic(err) // never

@@ -1,7 +1,6 @@
-package raftgroup
+package datadir
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -12,12 +11,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -55,7 +54,7 @@ type FormOptions struct {
 	Room          int64 // what the node will need on its disk, for messages; 0: not known
 	RoomMin       int64 // less free space than this, and a directory without a cluster is refused; 0: none is
 
-	// Call asks the node at an address of Join, as Node.Call answers.
+	// Call asks the node at an address of Join.
 	Call   func(ctx context.Context, address, verb string, body []byte) ([]byte, error)
 	Logger *slog.Logger
 
@@ -63,78 +62,45 @@ type FormOptions struct {
 	RetryEvery time.Duration
 }
 
-// DefaultReplicas is how many replicas a shard has where nothing else is said.
-const DefaultReplicas = 3
-
 // Former brings a node into a cluster. While Form runs, Answer answers the
 // questions of others that do the same.
 type Former struct {
-	opt  FormOptions
-	lock interface{ Close() error }
+	opt FormOptions
+	dir *Dir
 
 	mu sync.Mutex
-	id Identity
 }
 
-// NewFormer reads the directory, which it creates if need be, and gives it a
-// UID. Close must follow before the directory is opened.
+// NewFormer opens the directory, which it creates if need be, and gives it a
+// UID. Close must follow before the directory is opened again.
 func NewFormer(o FormOptions) (*Former, error) {
-	o.FS = dirFS(o.FS, o.Dir)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	setDefault(&o.RetryEvery, 250*time.Millisecond)
-	setDefault(&o.Replicas, DefaultReplicas)
-	if o.Shards < 0 || o.Shards > ShardsMax {
-		return nil, fmt.Errorf("%d shards requested, 1 to %d are allowed", o.Shards, ShardsMax)
-	}
+	o.RetryEvery = cmp.Or(o.RetryEvery, 250*time.Millisecond)
+	o.Replicas = cmp.Or(o.Replicas, DefaultReplicas)
 	if err := checkToken(o.Token); err != nil {
 		return nil, err
 	}
-	if err := prepareDir(o.FS, o.Dir); err != nil {
-		return nil, advise(err, o.FS, o.Dir, o.Room)
-	}
-	lock, err := lockDir(o.FS, o.Dir)
+	d, err := Open(o.FS, o.Dir, o.ID, o.Shards, o.RoomMin, o.Logger)
 	if err != nil {
-		return nil, advise(err, o.FS, o.Dir, o.Room)
+		return nil, Advise(err, fileSystem(o.FS, o.Dir), o.Dir, o.Room)
 	}
-	err = o.checkRoom()
-	var id Identity
-	if err == nil {
-		id, err = claim(o.FS, o.Dir, o.ID, o.Shards)
-	}
-	if err != nil {
-		return nil, errors.Join(advise(err, o.FS, o.Dir, o.Room), lock.Close())
-	}
-	return &Former{opt: o, lock: lock, id: id}, nil
-}
-
-// checkRoom refuses a directory without a cluster on a disk that has no space for
-// the begin of a log, where the file system says how much there is: other nodes
-// must not count on a node that cannot start.
-func (o *FormOptions) checkRoom() error {
-	u, err := o.FS.GetDiskUsage(o.Dir)
-	if err != nil || u.TotalBytes == 0 || u.AvailBytes >= uint64(o.RoomMin) {
-		return nil
-	}
-	if id, ok, err := readIdentity(o.FS, o.Dir); err != nil || ok && id.Cluster != 0 {
-		return nil // claim returns the error; with a cluster there may be a log already
-	}
-	return fmt.Errorf("the log needs %d MiB to begin: %w", (o.RoomMin+1<<20-1)>>20, syscall.ENOSPC)
+	return &Former{opt: o, dir: d}, nil
 }
 
 // Close gives the directory up.
-func (f *Former) Close() error { return f.lock.Close() }
+func (f *Former) Close() error { return f.dir.Close() }
 
 // Identity returns what the directory says at the moment.
 func (f *Former) Identity() Identity {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.id
+	return f.dir.Identity
 }
 
-// probeReply is what a node says of itself to whoever asks.
-type probeReply struct {
+// Probe is what a node says of itself to whoever asks.
+type Probe struct {
 	Cluster  uint64            `json:"cluster,string"`
 	Node     uint64            `json:"node"`
 	UID      uint64            `json:"uid,string"`
@@ -148,20 +114,21 @@ type probeReply struct {
 	Members  []Member          `json:"members"` // that the cluster was founded with
 }
 
-func (id *Identity) probe(self Member, version string) probeReply {
-	return probeReply{
-		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Key: id.Key.public(), Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: version,
+// Probe returns what a node says of itself.
+func (id *Identity) Probe(self Member, version string) Probe {
+	return Probe{
+		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Key: id.Key.Public(), Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: version,
 		Shards: id.Shards, Replicas: id.Replicas, Members: id.founders(),
 	}
 }
 
 // Answer answers another node while this one is not part of a cluster yet.
 func (f *Former) Answer(verb string) ([]byte, error) {
-	if verb != callProbe {
-		return packReply(nil, fmt.Errorf("%w: this node is not part of a cluster yet; try again", command.ErrNotLeader))
+	if verb != call.Probe {
+		return call.Pack(nil, fmt.Errorf("%w: this node is not part of a cluster yet; try again", command.ErrNotLeader))
 	}
 	id := f.Identity()
-	return json.Marshal(id.probe(f.self(), f.opt.Version))
+	return json.Marshal(id.Probe(f.self(), f.opt.Version))
 }
 
 // Form returns once the node belongs to a cluster and its directory says so,
@@ -235,12 +202,12 @@ func (f *Former) checkCluster(ctx context.Context, id *Identity) error {
 		return nil
 	}
 	return fmt.Errorf("%w: the data directory %s belongs to node %d of cluster %s, but --join %s is a node of cluster %s; to join that cluster, choose an empty directory with --data; to start the node of this directory, omit --join",
-		ErrJoin, f.opt.Dir, id.Node, clusterText(id.Cluster), other.address, clusterText(other.cluster))
+		ErrJoin, f.opt.Dir, id.Node, ClusterText(id.Cluster), other.address, ClusterText(other.cluster))
 }
 
 func (f *Former) self() Member {
 	id := f.Identity()
-	return Member{ID: id.Node, UID: id.UID, Key: id.Key.public(), Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress, Redis: f.opt.RedisAddress}
+	return Member{ID: id.Node, UID: id.UID, Key: id.Key.Public(), Peer: f.opt.PeerAddress, Client: f.opt.ClientAddress, Redis: f.opt.RedisAddress}
 }
 
 // try asks everybody once. It returns what it waits for, or "" when the node
@@ -278,19 +245,19 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 // adoptFounded writes down that a cluster was founded with this node, as the
 // one of that number. The node may have been started with another number since,
 // or with none.
-func (f *Former) adoptFounded(r *probeReply, node uint64) error {
+func (f *Former) adoptFounded(r *Probe, node uint64) error {
 	if asked := f.opt.ID; asked != 0 && asked != node {
-		return fmt.Errorf("%w: cluster %s was created with this directory as node %d; start with --node-id %d, or without --node-id", ErrJoin, clusterText(r.Cluster), node, node)
+		return fmt.Errorf("%w: cluster %s was created with this directory as node %d; start with --node-id %d, or without --node-id", ErrJoin, ClusterText(r.Cluster), node, node)
 	}
 	return f.adopt(r.Cluster, node, r.Shards, r.Replicas, r.Members, true)
 }
 
 // probeAll asks everybody who they are. The error is one that asking again does
 // not mend.
-func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, silent []string, final error) {
+func (f *Former) probeAll(ctx context.Context) (replies map[string]Probe, silent []string, final error) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	replies = make(map[string]probeReply)
+	replies = make(map[string]Probe)
 	for _, address := range f.opt.Join {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -314,8 +281,8 @@ func (f *Former) probeAll(ctx context.Context) (replies map[string]probeReply, s
 }
 
 // probe asks the node at an address who it is.
-func (f *Former) probe(ctx context.Context, address string) (r probeReply, err error) {
-	b, err := f.opt.Call(ctx, address, callProbe, nil)
+func (f *Former) probe(ctx context.Context, address string) (r Probe, err error) {
+	b, err := f.opt.Call(ctx, address, call.Probe, nil)
 	if err == nil {
 		err = json.Unmarshal(b, &r)
 	}
@@ -324,7 +291,7 @@ func (f *Former) probe(ctx context.Context, address string) (r probeReply, err e
 
 // foundWith founds a cluster of all who answered, if this node is the one to do
 // it.
-func (f *Former) foundWith(replies map[string]probeReply) (waiting string, err error) {
+func (f *Former) foundWith(replies map[string]Probe) (waiting string, err error) {
 	var members []Member
 	for _, r := range replies {
 		if slices.ContainsFunc(members, func(m Member) bool { return m.UID == r.UID }) {
@@ -354,11 +321,10 @@ func (f *Former) found(members []Member) (Identity, error) {
 		id.Node = 1
 		members[0].ID = 1
 	}
-	shards := f.opt.Shards
-	setDefault(&shards, DefaultShards)
-	err := f.adopt(newClusterID(), id.Node, shards, f.opt.Replicas, members, true)
+	shards := cmp.Or(f.opt.Shards, DefaultShards)
+	err := f.adopt(NewID(), id.Node, shards, f.opt.Replicas, members, true)
 	if err == nil {
-		f.opt.Logger.Info("created a new cluster", "cluster", clusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards)
+		f.opt.Logger.Info("created a new cluster", "cluster", ClusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards)
 	}
 	return f.Identity(), err
 }
@@ -370,12 +336,12 @@ func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Mem
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	id := f.id
+	id := f.dir.Identity
 	id.Cluster, id.Node, id.Shards, id.Replicas, id.Members, id.Founder = cluster, node, shards, replicas, members, founder
-	if err := writeIdentity(f.opt.FS, f.opt.Dir, id); err != nil {
-		return advise(err, f.opt.FS, f.opt.Dir, f.opt.Room)
+	if err := id.Write(f.dir.FS, f.dir.Path); err != nil {
+		return Advise(err, f.dir.FS, f.dir.Path, f.opt.Room)
 	}
-	f.id = id
+	f.dir.Identity = id
 	return nil
 }
 
@@ -387,8 +353,8 @@ func (f *Former) checkShards(shards int) error {
 	return nil
 }
 
-// joinReply is the answer to a placement.Request.
-type joinReply struct {
+// JoinReply is the answer to a placement.Request.
+type JoinReply struct {
 	Cluster  uint64   `json:"cluster,string"`
 	ID       uint64   `json:"id"`
 	Shards   int      `json:"shards"`
@@ -404,9 +370,9 @@ func (f *Former) join(ctx context.Context, address string) (waiting string, err 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	b, err := f.opt.Call(ctx, address, callJoin, body)
+	b, err := f.opt.Call(ctx, address, call.Join, body)
 	if err == nil {
-		b, err = unpackReply(b)
+		b, err = call.Unpack(b)
 	}
 	switch {
 	case errors.Is(err, command.ErrRefused), errors.Is(err, command.ErrInvalid):
@@ -414,211 +380,24 @@ func (f *Former) join(ctx context.Context, address string) (waiting string, err 
 	case err != nil:
 		return fmt.Sprintf("the cluster at %s cannot accept this node now: %v", address, err), nil
 	}
-	var r joinReply
+	var r JoinReply
 	if err := json.Unmarshal(b, &r); err != nil {
 		return "", fmt.Errorf("invalid answer from %s: %w", address, err)
 	}
 	if err := f.adopt(r.Cluster, r.ID, r.Shards, r.Replicas, r.Members, false); err != nil {
 		return "", err
 	}
-	f.opt.Logger.Info("joined the cluster", "cluster", clusterText(r.Cluster), "node", r.ID, "at", address)
+	f.opt.Logger.Info("joined the cluster", "cluster", ClusterText(r.Cluster), "node", r.ID, "at", address)
 	return "", nil
 }
 
-// answerJoin makes a stranger a member, or has the meta group's leader do it.
-func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
-	leader := n.Leader(n.meta())
-	switch leader {
-	case n.id:
-	case 0:
-		return nil, fmt.Errorf("%w: the meta group has no leader now", command.ErrNoQuorum)
-	default:
-		return n.call(ctx, leader, callJoin, body)
-	}
-	var a placement.Request
-	if err := parseArgs(body, &a); err != nil {
-		return nil, err
-	}
-	if a.UID == 0 || a.ID > placement.NodeMax || a.Peer == "" {
-		return nil, fmt.Errorf("%w: a joining node needs a UID and a peer address", command.ErrInvalid)
-	}
-	r := joinReply{Cluster: n.identity.Cluster, Shards: n.meta(), Replicas: n.identity.Replicas}
-	err := n.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
-		row, err := placement.Join(m, &a)
-		if err != nil {
-			return none, err
-		}
-		r.ID, r.Members = row.ID, []Member{memberOf(&row)}
-		for o := range m.Members() {
-			if o.ID != row.ID {
-				r.Members = append(r.Members, memberOf(o))
-			}
-		}
-		return row.Put(), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	n.logger.Info("a node joined the cluster", "node", r.ID, "peer", a.Peer)
-	return json.Marshal(r)
-}
+// ClusterText is how a cluster's number is written.
+func ClusterText(id uint64) string { return fmt.Sprintf("%016x", id) }
 
-func memberOf(r *placement.Node) Member {
-	return Member{ID: r.ID, UID: r.UID, Key: r.Key, Peer: r.Peer, Client: r.Client, Redis: r.Redis}
-}
-
-// PeerIdentity is what a peer's handshake says of it.
-type PeerIdentity struct {
-	Cluster, Node, UID     uint64
-	Peer                   string
-	Key                    [ed25519.PublicKeySize]byte
-	Generation, Run, Began uint64 // zero: of an earlier version
-
-	Signed bool // it has proven to hold Key's private half
-	Token  bool // it has proven to know this node's JoinToken
-}
-
-// JoinToken is what a node must know to join the cluster. A node that has no map
-// of the cluster yet goes by the token that it was given. Empty: there is none.
-func (n *Node) JoinToken() string {
-	if m := n.cmap.Load(); m.Begun() {
-		return m.Cluster.Token
-	}
-	return n.opt.JoinToken
-}
-
-// Recognize decides whether a peer is what it says, as far as others know who it
-// is; the error tells it why not. Admit does so too.
-func (n *Node) Recognize(p PeerIdentity) error {
-	_, err := n.recognize(&p)
+// FoundAlone makes the directory that of a cluster of this node alone, of which
+// self has the addresses.
+func (d *Dir) FoundAlone(self Member, shards int, logger *slog.Logger) error {
+	f := Former{dir: d, opt: FormOptions{Shards: shards, Replicas: DefaultReplicas, PeerAddress: self.Peer, ClientAddress: self.Client, RedisAddress: self.Redis, Logger: logger}}
+	_, err := f.found([]Member{f.self()})
 	return err
 }
-
-// recognize returns the member's row, the zero one for a node that has only just
-// joined or is of a cluster without a map.
-func (n *Node) recognize(p *PeerIdentity) (row placement.Node, err error) {
-	if p.Cluster != n.identity.Cluster {
-		return row, fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, clusterText(n.identity.Cluster), clusterText(p.Cluster))
-	}
-	if p.Node == n.id {
-		return row, fmt.Errorf("%w: both ends are node %d; each node needs its own data directory", command.ErrRefused, n.id)
-	}
-	row, ok := n.member(p.Node)
-	switch {
-	case n.identity.gaveUp(p.Node):
-		return row, fmt.Errorf("%w: node %d was %w (%s) on node %d, and its data has diverged; erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, ErrLeftOut, clusterText(p.Cluster), n.id)
-	case row.Removed:
-		return row, fmt.Errorf("%w: node %d has been %w (%s); erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, ErrRemoved, clusterText(p.Cluster))
-	case !ok || row.UID == 0:
-		return placement.Node{}, n.recognizeNew(p)
-	case row.UID != p.UID:
-		return row, fmt.Errorf("%w: node %d of this cluster has another data directory; a node that lost its disk must join again as a new node, with an empty directory and without --node-id", command.ErrRefused, p.Node)
-	case row.Key != nil && (!p.Signed || !bytes.Equal(row.Key, p.Key[:])):
-		return row, errUnproven(p.Node, "this requires the key in that node's own data directory")
-	}
-	return row, nil
-}
-
-// Admit decides whether a peer may talk to this node; the error tells it why
-// not. An error that wraps ErrRolledBack or ErrRemoved is about the peer's
-// directory. The removal counts for the peer, too, but not that by a cluster that
-// was recovered without the peer: the peer may belong to the majority of old.
-func (n *Node) Admit(p PeerIdentity) error {
-	row, err := n.recognize(&p)
-	if err != nil {
-		return err
-	}
-	if row.UID == 0 {
-		return n.admitNew(&p)
-	}
-	if err := n.admitRun(&p, &row); err != nil {
-		return err
-	}
-	if p.Peer != "" && p.Peer != row.Peer {
-		n.moved(&row, p.Peer)
-	}
-	return nil
-}
-
-// recognizeNew decides about a node of which the map knows nothing. It may have
-// joined a moment ago: then it knows the token.
-func (n *Node) recognizeNew(p *PeerIdentity) error {
-	if n.tokenless() || p.Token {
-		return nil
-	}
-	return errUnproven(p.Node, "the number is unknown here, and an unknown node must have the cluster's join token")
-}
-
-// admitNew admits a node that recognizeNew has let pass. Its address is that of
-// its row, once there is one.
-func (n *Node) admitNew(p *PeerIdentity) error {
-	if n.tokenless() {
-		return nil
-	}
-	return n.admitRun(p, &placement.Node{})
-}
-
-// tokenless reports whether this is a cluster of an earlier version, of which
-// nobody knows a token.
-func (n *Node) tokenless() bool {
-	return n.JoinToken() == "" && !(n.identity.Founder && !n.cmap.Load().Begun())
-}
-
-// moved takes in that a peer says it has another address than the map. It is
-// believed at once: until it has been answered there it knows no leader that
-// could put the address into the map.
-func (n *Node) moved(row *placement.Node, address string) {
-	n.mu.Lock()
-	n.movedPeers[row.ID] = movedPeer{from: row.Peer, to: address}
-	n.mu.Unlock()
-	n.transport.SetPeer(row.ID, address)
-}
-
-// movedPeer is a peer that has come from an address other than the map's.
-type movedPeer struct{ from, to string }
-
-// peerAddress returns where a peer is: what it said itself, until the map says
-// something new.
-func (n *Node) peerAddress(row *placement.Node) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if m, ok := n.movedPeers[row.ID]; ok && m.from == row.Peer {
-		return m.to
-	}
-	delete(n.movedPeers, row.ID)
-	return row.Peer
-}
-
-// seekEvery is the pause between two rounds of Seek.
-const seekEvery = time.Second
-
-// Seek looks for other nodes at further addresses, for as long as the meta
-// group has no leader: those that the directory knows may all have changed. A
-// handshake tells either side where the other is now. call asks the node at an
-// address.
-func (n *Node) Seek(ctx context.Context, addresses []string, call func(ctx context.Context, address, verb string, body []byte) ([]byte, error)) {
-	for t := time.NewTimer(seekEvery); ; t.Reset(seekEvery) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-n.ctx.Done():
-			return
-		case <-t.C:
-		}
-		if n.Leader(n.meta()) != 0 {
-			return
-		}
-		for _, address := range addresses {
-			if address == n.opt.PeerAddress {
-				continue
-			}
-			ctx, cancel := context.WithTimeout(ctx, seekEvery)
-			if _, err := call(ctx, address, callProbe, nil); err != nil {
-				n.logger.Debug("no member of this cluster answered", "at", address, "error", err)
-			}
-			cancel()
-		}
-	}
-}
-
-func clusterText(id uint64) string { return fmt.Sprintf("%016x", id) }
