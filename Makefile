@@ -104,19 +104,19 @@ fuzz: ## each fuzz target for FUZZTIME
 	done
 
 bench: build ## one node beside Redis, disk and loopback, in one run; rewrites docs/performance.md (BENCH=-quick to try it out)
-	$(GO) run ./bench/onenode -proa ./proa $(if $(BENCH),$(BENCH),-write docs/performance.md)
+	$(GO) run ./bench/lab onenode -proa ./proa $(if $(BENCH),$(BENCH),-write docs/performance.md)
 
 ycsb: build ## YCSB A, B and C with 10 GiB of data and 1 GiB of cache beside Pebble in process; takes long; rewrites docs/performance.md (YCSB=-quick to try it out)
-	$(GO) run ./bench/onenode -ycsb -proa ./proa $(if $(YCSB),$(YCSB),-write docs/performance.md)
+	$(GO) run ./bench/lab onenode -ycsb -proa ./proa $(if $(YCSB),$(YCSB),-write docs/performance.md)
 
 compare: build ## Proa beside etcd and Redis, one node and three, in one run; rewrites docs/performance.md (COMPARE=-quick to try it out)
 	cd bench/peers && $(GO) run . -proa ../../proa $(if $(COMPARE),$(COMPARE),-write ../../docs/performance.md)
 
 failover: build ## what clients notice of killed, stopped and moved leaders, and of many shards; rewrites docs/performance.md (FAILOVER=-quick to try it out)
-	$(GO) run ./bench/failover -proa ./proa $(if $(FAILOVER),$(FAILOVER),-write docs/performance.md)
+	$(GO) run ./bench/lab failover -proa ./proa $(if $(FAILOVER),$(FAILOVER),-write docs/performance.md)
 
 growth: build ## curves over connections, shards, values, keys and nodes; rewrites docs/growth.md, .html and .json (GROWTH=-quick to try it out)
-	$(GO) run ./bench/growth -proa ./proa $(if $(GROWTH),$(GROWTH),-write docs/growth.md -html docs/growth.html -json docs/growth.json)
+	$(GO) run ./bench/lab growth -proa ./proa $(if $(GROWTH),$(GROWTH),-write docs/growth.md -html docs/growth.html -json docs/growth.json)
 
 gobench: ## Go benchmarks, COUNT times each; compare two runs with benchstat
 	$(GO) test -run '^$$' -bench . -benchmem -count $(COUNT) -timeout 60m ./...

@@ -6,13 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"regexp"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/report"
@@ -55,65 +51,17 @@ type cell struct {
 // String is what the flag -only is matched with.
 func (c cell) String() string { return c.row.String() + ", " + c.peer }
 
-// sample is one measurement of one round. Times are in nanoseconds.
-type sample struct {
-	Rate         float64           `json:"rate"` // calls per second
-	P50          float64           `json:"p50_ns"`
-	P99          float64           `json:"p99_ns"`
-	P999         float64           `json:"p999_ns"`
-	Slowest      float64           `json:"max_ns"`
-	ServerCPU    float64           `json:"server_cpu_per_op_ns"`
-	GeneratorCPU float64           `json:"generator_cpu_per_op_ns"`
-	Ops          uint64            `json:"ops"`
-	Failures     map[string]uint64 `json:"failures,omitempty"` // by class
-
-	latency *hdrhistogram.Histogram // in nanoseconds; nil in figures that were made up
-}
-
-func sampleOf(r *result) sample {
-	return sample{
-		Rate: r.Rate(), P50: float64(r.Quantile(0.5)), P99: float64(r.Quantile(0.99)), P999: float64(r.Quantile(0.999)),
-		Slowest: float64(r.Slowest), ServerCPU: float64(r.PerOp(r.ServerCPU)), GeneratorCPU: float64(r.PerOp(r.GeneratorCPU)),
-		Ops: r.Ops, Failures: r.failures, latency: r.Latency,
-	}
-}
-
-// series holds one sample for each round.
-type series []sample
-
-// figure is one of the numbers of a sample.
-type figure func(sample) float64
-
-func rateOf(s sample) float64      { return s.Rate }
-func p50Of(s sample) float64       { return s.P50 }
-func p99Of(s sample) float64       { return s.P99 }
-func p999Of(s sample) float64      { return s.P999 }
-func slowestOf(s sample) float64   { return s.Slowest }
-func opsOf(s sample) float64       { return float64(s.Ops) }
-func serverOf(s sample) float64    { return s.ServerCPU }
-func generatorOf(s sample) float64 { return s.GeneratorCPU }
-
-func (s series) each(of figure) []float64 {
-	v := make([]float64, len(s))
-	for i := range s {
-		v[i] = of(s[i])
-	}
-	return v
-}
-
-func (s series) median(of figure) float64 { return report.Median(s.each(of)) }
-
 // failures adds up the failures of all rounds, by class.
-func (s series) failures() (byClass map[string]uint64, share float64) {
+func failures(s rig.Series) (byClass map[string]uint64, share float64) {
 	byClass = map[string]uint64{}
-	var failed, all uint64
+	var all uint64
 	for i := range s {
 		all += s[i].Ops
 		for class, n := range s[i].Failures {
 			byClass[class] += n
-			failed += n
 		}
 	}
+	failed := s.Failed()
 	return byClass, report.Quotient(float64(failed), float64(failed+all))
 }
 
@@ -127,63 +75,30 @@ type server struct {
 // comparison makes the figures and holds them.
 type comparison struct {
 	options
-	match    *regexp.Regexp
-	progress io.Writer
-	started  time.Time
-	took     time.Duration
+	*rig.Lab
+	match *regexp.Regexp
 
-	dir     string // holds everything, removed at the end
 	servers []*server
 	disk    *rig.Disk
-	echo    *rig.Process
-	echoAt  bench.Target
+	echo    *rig.Server
+	memory  *rig.Memory
 
-	memory *rig.Memory
-
-	sync, loop, copies map[int]series // floors in the rounds with so many nodes
-	cells              map[cell]series
-	doors              map[doorCell]series
-	notes              []string
+	sync, loop, copies map[int]rig.Series // floors in the rounds with so many nodes
+	cells              map[cell]rig.Series
+	doors              map[doorCell]rig.Series
 	failed             []error // what is missing in the figures
 }
 
-func newComparison(o options, progress io.Writer) (*comparison, error) {
-	c := &comparison{
-		options: o, progress: progress, started: time.Now(),
-		sync: map[int]series{}, loop: map[int]series{}, copies: map[int]series{}, cells: map[cell]series{},
-		doors: map[doorCell]series{},
-	}
-	var err error
-	if c.match, err = regexp.Compile("(?i)" + o.only); err != nil {
+func newComparison(o options, lab *rig.Lab) (*comparison, error) {
+	match, err := regexp.Compile("(?i)" + o.only)
+	if err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
 	}
-	dir, err := rig.DataDirectory(o.dir)
-	if err != nil {
-		return nil, err
-	}
-	if c.dir, err = os.MkdirTemp(dir, "proa-compare-*"); err != nil {
-		return nil, err
-	}
-	if rig.InMemory(c.dir) {
-		c.notes = append(c.notes, "The data directory is on a file system in memory: nothing here is durable, and no figure of a PUT means anything.")
-	}
-	return c, nil
-}
-
-// close ends what runs and removes all data.
-func (c *comparison) close() error {
-	var err error
-	if c.echo != nil {
-		err = c.echo.Stop()
-	}
-	if c.disk != nil {
-		err = errors.Join(err, c.disk.Close())
-	}
-	return errors.Join(err, os.RemoveAll(c.dir))
-}
-
-func (c *comparison) say(format string, args ...any) {
-	fmt.Fprintf(c.progress, "%5.0f s  %s\n", time.Since(c.started).Seconds(), fmt.Sprintf(format, args...))
+	return &comparison{
+		options: o, Lab: lab, match: match,
+		sync: map[int]rig.Series{}, loop: map[int]rig.Series{}, copies: map[int]rig.Series{}, cells: map[cell]rig.Series{},
+		doors: map[doorCell]rig.Series{},
+	}, nil
 }
 
 // wanted reports whether a cell was asked for and can be.
@@ -204,7 +119,6 @@ func (c *comparison) run(ctx context.Context) error {
 	if err := c.compareDoor(ctx); err != nil {
 		return err
 	}
-	c.took = time.Since(c.started)
 	if len(c.cells)+len(c.doors) == 0 {
 		return errors.Join(fmt.Errorf("nothing was measured; does -only %q match anything?", c.only), errors.Join(c.failed...))
 	}
@@ -217,29 +131,26 @@ func (c *comparison) prepare(ctx context.Context) error {
 		if !c.wantedAnywhere(p) {
 			continue
 		}
-		c.say("%s: looking for the program, or building it", p.name())
+		c.Say("%s: looking for the program, or building it", p.name())
 		s := &server{peer: p}
 		var err error
-		s.path, s.version, err = p.program(ctx, &c.options, c.dir)
+		s.path, s.version, err = p.program(ctx, &c.options, c.Data)
 		if errors.Is(err, errMissing) {
 			s.absent = fmt.Sprintf("%s is %v.", p.name(), err)
-			c.say("%s", s.absent)
+			c.Say("%s", s.absent)
 		} else if err != nil {
 			return err
 		}
 		c.servers = append(c.servers, s)
 	}
 	var err error
-	if c.disk, err = rig.NewDisk(filepath.Join(c.dir, "floor")); err != nil {
+	if c.disk, err = rig.NewDisk(filepath.Join(c.Data, "floor")); err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
-	var address string
+	c.Cleanup(c.disk.Close)
 	c.memory = rig.NewMemory()
-	if c.echo, address, err = rig.StartEcho(); err != nil {
-		return err
-	}
-	c.echoAt = bench.Target{Address: address, Codec: rig.Echo{Bytes: c.requestBytes()}}
-	return nil
+	c.echo, err = c.StartEcho(c.requestBytes())
+	return err
 }
 
 func (c *comparison) wantedAnywhere(p peer) bool {
@@ -261,14 +172,14 @@ func (c *comparison) compareSize(ctx context.Context, nodes int) (err error) {
 	clusters, err := c.startClusters(ctx, nodes)
 	defer func() {
 		for _, cl := range clusters {
-			err = errors.Join(err, cl.stop())
+			err = errors.Join(err, cl.Stop())
 		}
 	}()
 	if err != nil || len(clusters) == 0 {
 		return err
 	}
-	for round := range c.rounds {
-		c.say("%s, round %d of %d", size(nodes), round+1, c.rounds)
+	for round := range c.Rounds {
+		c.Say("%s, round %d of %d", size(nodes), round+1, c.Rounds)
 		if err := c.round(ctx, nodes, clusters); err != nil {
 			return err
 		}
@@ -290,8 +201,8 @@ func (c *comparison) startClusters(ctx context.Context, nodes int) (clusters []*
 		if s.absent != "" || !c.wantedInSize(s.peer, nodes) {
 			continue
 		}
-		c.say("%s, %s: starting, %s keys of %d bytes each", s.name(), size(nodes), report.Thousands(float64(c.keys)), c.value)
-		cl, err := startCluster(ctx, s.peer, s.path, c.dir, nodes)
+		c.Say("%s, %s: starting, %s keys of %d bytes each", s.name(), size(nodes), report.Thousands(float64(c.keys)), c.value)
+		cl, err := c.startCluster(ctx, s.peer, s.path, nodes)
 		if err == nil {
 			clusters = append(clusters, cl)
 			err = c.preload(ctx, cl)
@@ -320,27 +231,26 @@ func (c *comparison) wantedInSize(p peer, nodes int) bool {
 // fail notes what could not be measured.
 func (c *comparison) fail(err error) {
 	c.failed = append(c.failed, err)
-	c.say("NOT MEASURED: %v", err)
+	c.Say("NOT MEASURED: %v", err)
 }
 
-// load describes a measurement of a cluster, or its filling.
-func (c *comparison) load(cl *cluster, r row) load {
-	return load{
-		op: r.op, callers: r.callers, keys: c.keys, seed: 1, value: bench.NewValue(c.value, 1),
-		warmup: c.duration / 5, duration: c.duration, patience: 30 * time.Second, serverCPU: cl.cpu,
+// callers describes a measurement of a cluster, or its filling.
+func (c *comparison) callers(cl *cluster, r row) *rig.Callers {
+	return &rig.Callers{
+		Op: r.op, Callers: r.callers, Keys: c.keys, Seed: 1, Value: bench.NewValue(c.value, 1),
+		Warmup: c.Step / 5, Duration: c.Step, Patience: 30 * time.Second, ServerCPU: cl.CPU,
 	}
 }
 
 func (c *comparison) preload(ctx context.Context, cl *cluster) error {
 	r := row{op: bench.Put, callers: 512, connections: 16}
-	d, err := cl.connect(ctx, cl.addresses, r.connections)
+	d, err := cl.connect(ctx, cl.Endpoints(), r.connections)
 	if err != nil {
 		return err
 	}
-	l := c.load(cl, r)
-	err = errors.Join(l.preload(ctx, d), d.close())
+	err = errors.Join(c.callers(cl, r).Preload(ctx, d), d.Close())
 	if err != nil {
-		return errors.Join(fmt.Errorf("filling: %w", err), cl.alive())
+		return errors.Join(fmt.Errorf("filling: %w", err), cl.Alive())
 	}
 	return nil
 }
@@ -373,29 +283,28 @@ func (c *comparison) round(ctx context.Context, nodes int, clusters []*cluster) 
 }
 
 // measure measures one cluster when all are at rest.
-func (c *comparison) measure(ctx context.Context, r row, cl *cluster, all []*cluster) (sample, error) {
-	d, err := cl.connect(ctx, cl.addresses, r.connections)
+func (c *comparison) measure(ctx context.Context, r row, cl *cluster, all []*cluster) (rig.Sample, error) {
+	d, err := cl.connect(ctx, cl.Endpoints(), r.connections)
 	if err != nil {
-		return sample{}, errors.Join(err, cl.alive())
+		return rig.Sample{}, errors.Join(err, cl.Alive())
 	}
 	if err := rest(ctx, all); err != nil {
-		return sample{}, errors.Join(err, d.close())
+		return rig.Sample{}, errors.Join(err, d.Close())
 	}
-	l := c.load(cl, r)
-	res, err := l.run(ctx, d)
-	if err = errors.Join(err, d.close()); err != nil {
-		return sample{}, errors.Join(err, cl.alive())
+	s, err := c.callers(cl, r).Run(ctx, d)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return rig.Sample{}, errors.Join(err, cl.Alive())
 	}
-	return sampleOf(res), nil
+	return s, nil
 }
 
 // rest waits until all servers are at rest.
 func rest(ctx context.Context, clusters []*cluster) error {
-	var ps []*rig.Process
+	var all []*rig.Cluster
 	for _, cl := range clusters {
-		ps = append(ps, cl.processes...)
+		all = append(all, cl.Cluster)
 	}
-	return rig.Rest(ctx, ps...)
+	return rig.Rest(ctx, all...)
 }
 
 // measureFloors measures disk, loopback and memory, one request at a time.
@@ -403,26 +312,21 @@ func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*c
 	if err := rest(ctx, clusters); err != nil {
 		return err
 	}
-	h, err := c.disk.Measure(ctx, c.duration/2)
+	h, err := c.disk.Measure(ctx, c.Step/2)
 	if err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
-	c.sync[nodes] = append(c.sync[nodes], latencies(h))
-	r, err := bench.Run(ctx, bench.Config{Target: c.echoAt, Op: bench.Put, ValueBytes: c.value, Warmup: c.duration / 10, Duration: c.duration / 2})
+	c.sync[nodes] = append(c.sync[nodes], rig.SampleOfLatencies(h))
+	r, err := bench.Run(ctx, bench.Config{Target: c.echo.Target, Op: bench.Put, ValueBytes: c.value, Warmup: c.Step / 10, Duration: c.Step / 2})
 	if err != nil {
 		return fmt.Errorf("floor of the loopback: %w", err)
 	}
-	c.loop[nodes] = append(c.loop[nodes], latencies(r.Latency))
-	if h, err = c.memory.Measure(ctx, c.requestBytes(), c.duration/10); err != nil {
+	c.loop[nodes] = append(c.loop[nodes], rig.SampleOfLatencies(r.Latency))
+	if h, err = c.memory.Measure(ctx, c.requestBytes(), c.Step/10); err != nil {
 		return fmt.Errorf("floor of memory: %w", err)
 	}
-	c.copies[nodes] = append(c.copies[nodes], latencies(h))
+	c.copies[nodes] = append(c.copies[nodes], rig.SampleOfLatencies(h))
 	return nil
-}
-
-func latencies(h *hdrhistogram.Histogram) sample {
-	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) }
-	return sample{P50: at(50), P99: at(99), P999: at(99.9), Slowest: float64(h.Max()), Ops: uint64(h.TotalCount()), latency: h}
 }
 
 // floor returns, for each round, the least a call of a row can take by what
@@ -430,17 +334,17 @@ func latencies(h *hdrhistogram.Histogram) sample {
 // for a write the fsync; in a cluster also the way to another node and back,
 // whose fsync runs beside the leader's own.
 func (c *comparison) floor(r row) []float64 {
-	floor := c.loop[r.nodes].each(p50Of)
+	floor := c.loop[r.nodes].Each(rig.P50Of)
 	if r.op != bench.Put {
 		return floor
 	}
 	if r.nodes > 1 {
 		floor = report.Sum(floor, floor)
 	}
-	return report.Sum(floor, c.sync[r.nodes].each(p50Of))
+	return report.Sum(floor, c.sync[r.nodes].Each(rig.P50Of))
 }
 
 // against compares two peers in a row.
-func (c *comparison) against(r row, a, b string, of figure) report.Ratio {
-	return report.RatioOf(c.cells[cell{r, a}].each(of), c.cells[cell{r, b}].each(of))
+func (c *comparison) against(r row, a, b string, of rig.Figure) report.Ratio {
+	return report.RatioOf(c.cells[cell{r, a}].Each(of), c.cells[cell{r, b}].Each(of))
 }

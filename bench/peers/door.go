@@ -18,27 +18,30 @@ import (
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/bench/rig"
 )
 
-// Proa also speaks Redis's protocol. That door is measured with the generator
+// Proa also speaks Redis's protocol. That listener is measured with the generator
 // that comes with Redis, which Proa's authors did not write: the same command
 // line for Proa and for Redis, in turns.
 
 // door is one node of Proa, called through Redis's protocol.
 type door struct{ proa }
 
-// command has the node speak Redis's protocol at the address for clients.
-func (door) command(s *site, n *node) []string {
-	return []string{
-		s.program, "serve", "--data", n.data, "--listen", n.peer, "--peer-listen", "off", "--resp-listen", n.client,
-		"--admin-listen", "off", "--log-level", "warn",
-	}
+// kind has the node speak Redis's protocol at the address for clients.
+func (door) kind(program string) rig.Kind {
+	return rig.Kind{Name: "proa-resp", Command: func(_ *rig.Cluster, n *rig.Node) []string {
+		return []string{
+			program, "serve", "--data", n.Data, "--listen", n.Peer, "--peer-listen", "off", "--resp-listen", n.Client,
+			"--admin-listen", "off", "--log-level", "warn",
+		}
+	}}
 }
 
 func (door) supports(nodes int) bool { return nodes == 1 }
 
 // connect uses the client library of Redis's users.
-func (door) connect(ctx context.Context, addresses []string, connections int) (driver, error) {
+func (door) connect(ctx context.Context, addresses []string, connections int) (rig.Driver, error) {
 	return redis{}.connect(ctx, addresses, connections)
 }
 
@@ -139,21 +142,21 @@ func (c *comparison) compareDoor(ctx context.Context) (err error) {
 	}
 	program, err := c.benchmarkProgram()
 	if err != nil {
-		c.notes = append(c.notes, fmt.Sprintf("Nothing was measured with redis-benchmark: %v.", err))
-		c.say("%v", err)
+		c.Note("Nothing was measured with redis-benchmark: %v.", err)
+		c.Say("%v", err)
 		return nil
 	}
 	clusters, err := c.startDoors(ctx)
 	defer func() {
 		for _, cl := range clusters {
-			err = errors.Join(err, cl.stop())
+			err = errors.Join(err, cl.Stop())
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	for round := range c.rounds {
-		c.say("redis-benchmark, round %d of %d", round+1, c.rounds)
+	for round := range c.Rounds {
+		c.Say("redis-benchmark, round %d of %d", round+1, c.Rounds)
 		if err := c.doorRound(ctx, program, clusters); err != nil {
 			return err
 		}
@@ -168,8 +171,8 @@ func (c *comparison) startDoors(ctx context.Context) (clusters []*cluster, err e
 		if s == nil || s.absent != "" || !c.wantsDoor(p) {
 			continue
 		}
-		c.say("%s for redis-benchmark: starting, %s keys of %d bytes each", p.name(), report.Thousands(float64(c.doorKeys)), c.value)
-		cl, err := startCluster(ctx, p, s.path, c.dir, 1)
+		c.Say("%s for redis-benchmark: starting, %s keys of %d bytes each", p.name(), report.Thousands(float64(c.doorKeys)), c.value)
+		cl, err := c.startCluster(ctx, p, s.path, 1)
 		if err == nil {
 			clusters = append(clusters, cl)
 			err = c.fillDoor(ctx, cl)
@@ -211,7 +214,7 @@ func (c *comparison) doorRound(ctx context.Context, program string, clusters []*
 			if err != nil {
 				// Rounds must stay in step, so it does not come back.
 				cl.usable = false
-				c.fail(fmt.Errorf("%v, from round %d on: %w", k, len(c.doors[k])+1, errors.Join(err, cl.alive())))
+				c.fail(fmt.Errorf("%v, from round %d on: %w", k, len(c.doors[k])+1, errors.Join(err, cl.Alive())))
 				continue
 			}
 			c.doors[k] = append(c.doors[k], s)
@@ -222,66 +225,66 @@ func (c *comparison) doorRound(ctx context.Context, program string, clusters []*
 
 // measureDoor makes a load twice: the first time a short one, which warms up and
 // says how many requests the second has to make.
-func (c *comparison) measureDoor(ctx context.Context, program string, r doorRow, cl *cluster, all []*cluster) (sample, error) {
+func (c *comparison) measureDoor(ctx context.Context, program string, r doorRow, cl *cluster, all []*cluster) (rig.Sample, error) {
 	if err := rest(ctx, all); err != nil {
-		return sample{}, err
+		return rig.Sample{}, err
 	}
 	const first = 50 // requests in flight one after the other
 	warm, err := c.benchmark(ctx, program, r, cl, max(doorRequestsMin, first*doorConnections*r.pipeline))
 	if err != nil {
-		return sample{}, err
+		return rig.Sample{}, err
 	}
-	requests := min(max(doorRequestsMin, warm.Rate*c.duration.Seconds()), doorRequestsMax)
+	requests := min(max(doorRequestsMin, warm.Rate*c.Step.Seconds()), doorRequestsMax)
 	return c.benchmark(ctx, program, r, cl, int(requests))
 }
 
 // benchmark runs redis-benchmark once.
-func (c *comparison) benchmark(ctx context.Context, program string, r doorRow, cl *cluster, requests int) (sample, error) {
+func (c *comparison) benchmark(ctx context.Context, program string, r doorRow, cl *cluster, requests int) (rig.Sample, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, doorTimeout, fmt.Errorf("redis-benchmark did not end within %v", doorTimeout))
 	defer cancel()
-	host, port, err := net.SplitHostPort(cl.addresses[0])
+	host, port, err := net.SplitHostPort(cl.Nodes[0].Client)
 	if err != nil {
-		return sample{}, err
+		return rig.Sample{}, err
 	}
 	cmd := exec.CommandContext(ctx, program, "-h", host, "-p", port, "-t", r.test(), "-c", strconv.Itoa(doorConnections),
 		"-P", strconv.Itoa(r.pipeline), "-d", strconv.Itoa(c.value), "-r", strconv.FormatUint(c.doorKeys, 10), "-n", strconv.Itoa(requests), "--csv")
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints
-	before, err := cl.cpu()
+	before, err := cl.CPU()
 	if err != nil {
-		return sample{}, err
+		return rig.Sample{}, err
 	}
 	out, err := cmd.Output()
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
 	if err != nil {
-		return sample{}, fmt.Errorf("redis-benchmark: %w: %s", err, bytes.TrimSpace(complaints.Bytes()))
+		return rig.Sample{}, fmt.Errorf("redis-benchmark: %w: %s", err, bytes.TrimSpace(complaints.Bytes()))
 	}
-	after, err := cl.cpu()
+	after, err := cl.CPU()
 	if err != nil {
-		return sample{}, err
+		return rig.Sample{}, err
 	}
 	s, err := parseBenchmark(bytes.NewReader(out))
 	if err != nil {
-		return sample{}, fmt.Errorf("redis-benchmark: %w: %q %q", err, out, complaints.Bytes())
+		return rig.Sample{}, fmt.Errorf("redis-benchmark: %w: %q %q", err, out, complaints.Bytes())
 	}
 	generator := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	s.Ops = uint64(requests)
-	s.ServerCPU = float64(after-before) / float64(requests)
-	s.GeneratorCPU = float64(generator) / float64(requests)
+	s.Server = float64(after-before) / float64(requests)
+	s.Generator = float64(generator) / float64(requests)
 	return s, nil
 }
 
 // parseBenchmark reads what redis-benchmark --csv prints for one test. It does
 // not tell a p99.9.
-func parseBenchmark(in io.Reader) (sample, error) {
+func parseBenchmark(in io.Reader) (rig.Sample, error) {
 	lines, err := csv.NewReader(in).ReadAll()
 	if err != nil {
-		return sample{}, err
+		return rig.Sample{}, err
 	}
 	if len(lines) != 2 {
-		return sample{}, fmt.Errorf("%d lines of CSV, not a header and one test", len(lines))
+		return rig.Sample{}, fmt.Errorf("%d lines of CSV, not a header and one test", len(lines))
 	}
 	figures := map[string]float64{}
 	for i, name := range lines[0] {
@@ -289,19 +292,19 @@ func parseBenchmark(in io.Reader) (sample, error) {
 			continue
 		}
 		if figures[name], err = strconv.ParseFloat(lines[1][i], 64); err != nil {
-			return sample{}, err
+			return rig.Sample{}, err
 		}
 	}
 	for _, name := range []string{"rps", "p50_latency_ms", "p99_latency_ms", "max_latency_ms"} {
 		if _, ok := figures[name]; !ok {
-			return sample{}, fmt.Errorf("there is no column %s", name)
+			return rig.Sample{}, fmt.Errorf("there is no column %s", name)
 		}
 	}
 	if figures["rps"] <= 0 {
-		return sample{}, errors.New("no request was answered")
+		return rig.Sample{}, errors.New("no request was answered")
 	}
 	const millisecond = float64(time.Millisecond)
-	return sample{
+	return rig.Sample{
 		Rate: figures["rps"], P50: figures["p50_latency_ms"] * millisecond, P99: figures["p99_latency_ms"] * millisecond,
 		Slowest: figures["max_latency_ms"] * millisecond,
 	}, nil
@@ -312,7 +315,7 @@ const fillBatch = 1000
 
 // fillDoor writes every key that redis-benchmark may ask for.
 func (c *comparison) fillDoor(ctx context.Context, cl *cluster) error {
-	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", cl.addresses[0])
+	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", cl.Nodes[0].Client)
 	if err != nil {
 		return fmt.Errorf("filling: %w", err)
 	}
@@ -320,7 +323,7 @@ func (c *comparison) fillDoor(ctx context.Context, cl *cluster) error {
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := fill(nc, c.doorKeys, bench.NewValue(c.value, 1)); err != nil {
-		return errors.Join(fmt.Errorf("filling: %w", err), cl.alive())
+		return errors.Join(fmt.Errorf("filling: %w", err), cl.Alive())
 	}
 	return nil
 }
@@ -352,8 +355,8 @@ func fill(nc io.ReadWriter, keys uint64, value []byte) error {
 }
 
 // atDoor compares Proa with Redis in a row.
-func (c *comparison) atDoor(r doorRow, of figure) report.Ratio {
-	return report.RatioOf(c.doors[doorCell{r, door{}.name()}].each(of), c.doors[doorCell{r, redis{}.name()}].each(of))
+func (c *comparison) atDoor(r doorRow, of rig.Figure) report.Ratio {
+	return report.RatioOf(c.doors[doorCell{r, door{}.name()}].Each(of), c.doors[doorCell{r, redis{}.name()}].Each(of))
 }
 
 // doorTables are the targets and the figures, nil if nothing was measured.
@@ -374,13 +377,13 @@ func (c *comparison) doorTables() []report.Table {
 				continue
 			}
 			rate, cpu := "", ""
-			if ratio := c.atDoor(r, rateOf); p == doorPeers[0] && ratio != (report.Ratio{}) {
-				rate, cpu = ratio.String(), c.atDoor(r, serverOf).String()
+			if ratio := c.atDoor(r, rig.RateOf); p == doorPeers[0] && ratio != (report.Ratio{}) {
+				rate, cpu = ratio.String(), c.atDoor(r, rig.ServerOf).String()
 			}
-			figures.Add(fmt.Sprintf("%s -P %d", r.command(), r.pipeline), p.name(), report.Thousands(s.median(rateOf)), rate, report.Micros(s.median(p50Of)), report.Micros(s.median(p99Of)),
-				report.Hundredths(s.median(serverOf)), cpu, report.Hundredths(s.median(generatorOf)), doorMeaning(p, r.op))
+			figures.Add(fmt.Sprintf("%s -P %d", r.command(), r.pipeline), p.name(), report.Thousands(s.Median(rig.RateOf)), rate, report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)),
+				report.Hundredths(s.Median(rig.ServerOf)), cpu, report.Hundredths(s.Median(rig.GeneratorOf)), doorMeaning(p, r.op))
 		}
-		targets.AddTarget(r.String()+": rate / Redis", report.AtLeast(r.target), c.atDoor(r, rateOf))
+		targets.AddTarget(r.String()+": rate / Redis", report.AtLeast(r.target), c.atDoor(r, rig.RateOf))
 	}
 	if len(figures.Rows) == 0 {
 		return nil
@@ -398,12 +401,12 @@ func doorMeaning(p peer, op bench.Op) string {
 
 // documentDoor is one row of redis-benchmark in JSON.
 type documentDoor struct {
-	Command  string        `json:"command"`
-	Pipeline int           `json:"pipeline"`
-	Server   string        `json:"server"`
-	Rate     *report.Ratio `json:"rate_to_redis,omitempty"`
-	CPU      *report.Ratio `json:"server_cpu_to_redis,omitempty"`
-	Rounds   series        `json:"rounds"`
+	Command  string           `json:"command"`
+	Pipeline int              `json:"pipeline"`
+	Server   string           `json:"server"`
+	Rate     *report.Ratio    `json:"rate_to_redis,omitempty"`
+	CPU      *report.Ratio    `json:"server_cpu_to_redis,omitempty"`
+	Rounds   []documentSample `json:"rounds"`
 }
 
 func (c *comparison) documentDoors() (all []documentDoor) {
@@ -413,8 +416,8 @@ func (c *comparison) documentDoors() (all []documentDoor) {
 			if len(s) == 0 {
 				continue
 			}
-			d := documentDoor{Command: r.command(), Pipeline: r.pipeline, Server: p.name(), Rounds: s}
-			if rate, cpu := c.atDoor(r, rateOf), c.atDoor(r, serverOf); p == doorPeers[0] && rate != (report.Ratio{}) {
+			d := documentDoor{Command: r.command(), Pipeline: r.pipeline, Server: p.name(), Rounds: documentSamples(s)}
+			if rate, cpu := c.atDoor(r, rig.RateOf), c.atDoor(r, rig.ServerOf); p == doorPeers[0] && rate != (report.Ratio{}) {
 				d.Rate, d.CPU = &rate, &cpu
 			}
 			all = append(all, d)

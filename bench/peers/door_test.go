@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"io"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -14,14 +13,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/proa-kv/proa/bench/rig"
 )
 
 const benchmarkHeader = `"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"` + "\n"
 
 func TestParseBenchmark(t *testing.T) {
 	got, err := parseBenchmark(strings.NewReader(benchmarkHeader + `"GET","598802.44","1.441","0.296","1.335","2.487","3.767","4.439"` + "\n"))
-	want := sample{Rate: 598802.44, P50: 1.335e6, P99: 3.767e6, Slowest: 4.439e6}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(sample{}), cmpopts.EquateApprox(1e-12, 0)); err != nil || diff != "" {
+	want := rig.Sample{Rate: 598802.44, P50: 1.335e6, P99: 3.767e6, Slowest: 4.439e6}
+	if diff := cmp.Diff(want, got, cmpopts.EquateApprox(1e-12, 0)); err != nil || diff != "" {
 		t.Error(err, diff)
 	}
 	for _, broken := range []string{
@@ -85,21 +86,18 @@ func TestDoorRows(t *testing.T) {
 	if diff := cmp.Diff(want, names); diff != "" {
 		t.Error(diff)
 	}
-	s := &site{program: "server", nodes: []node{{1, "c:1", "p:1", "/d/1"}}}
+	n := &rig.Node{ID: 1, Client: "c:1", Peer: "p:1", Data: "/d/1"}
 	const command = "server serve --data /d/1 --listen p:1 --peer-listen off --resp-listen c:1 --admin-listen off --log-level warn"
-	if got := strings.Join((door{}).command(s, &s.nodes[0]), " "); got != command {
+	if got := strings.Join((door{}).kind("server").Command(nil, n), " "); got != command {
 		t.Errorf("%s, want %s", got, command)
 	}
 	for only, want := range map[string][2]bool{"": {true, true}, "SET, redis-benchmark.*Proa": {true, false}, "-P 16, Redis$": {false, true}, "nodes": {false, false}} {
-		c, err := newComparison(options{only: only, dir: t.TempDir()}, io.Discard)
+		c, err := newComparison(options{only: only}, new(rig.Lab))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := [2]bool{c.wantsDoor(door{}), c.wantsDoor(redis{})}; got != want {
 			t.Errorf("%q wants %v, want %v", only, got, want)
-		}
-		if err := c.close(); err != nil {
-			t.Error(err)
 		}
 	}
 }
@@ -111,10 +109,10 @@ func TestDoorTables(t *testing.T) {
 	if got := c.doorTables(); got != nil {
 		t.Errorf("tables of nothing: %v", got)
 	}
-	c.doors = map[doorCell]series{}
+	c.doors = map[doorCell]rig.Series{}
 	for _, r := range doorRows {
-		c.doors[doorCell{r, "Proa"}] = series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
-		c.doors[doorCell{r, "Redis"}] = series{figures(1000, 100, 200), figures(500, 100, 200)}
+		c.doors[doorCell{r, "Proa"}] = rig.Series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
+		c.doors[doorCell{r, "Redis"}] = rig.Series{figures(1000, 100, 200), figures(500, 100, 200)}
 	}
 	verdicts := func() (v []string) {
 		for _, row := range c.doorTables()[0].Rows {
@@ -160,7 +158,7 @@ func TestQuickDoor(t *testing.T) {
 			t.Skip(err)
 		}
 	}
-	o.json = filepath.Join(t.TempDir(), "figures.json")
+	o.JSON = filepath.Join(t.TempDir(), "figures.json")
 	d, out := figuresOf(t, o)
 	if len(d.Doors) != 2*len(doorRows) || len(d.Rows) != 0 {
 		t.Errorf("%d rows of the door, %d others", len(d.Doors), len(d.Rows))

@@ -41,19 +41,21 @@ func (etcd) program(ctx context.Context, o *options, dir string) (path, version 
 	return path, strings.Replace(rig.VersionLine(path, "--version"), " Version:", "", 1), err
 }
 
-func (etcd) command(s *site, n *node) []string {
+func (etcd) kind(program string) rig.Kind {
 	name := func(id int) string { return fmt.Sprintf("n%d", id) }
-	var all []string
-	for i := range s.nodes {
-		all = append(all, name(s.nodes[i].id)+"=http://"+s.nodes[i].peer)
-	}
-	return []string{
-		s.program, "--name", name(n.id), "--data-dir", n.data,
-		"--listen-client-urls", "http://" + n.client, "--advertise-client-urls", "http://" + n.client,
-		"--listen-peer-urls", "http://" + n.peer, "--initial-advertise-peer-urls", "http://" + n.peer,
-		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
-		"--quota-backend-bytes", "8589934592", "--log-level", "warn",
-	}
+	return rig.Kind{Name: "etcd", Command: func(c *rig.Cluster, n *rig.Node) []string {
+		var all []string
+		for _, p := range c.Nodes {
+			all = append(all, name(p.ID)+"=http://"+p.Peer)
+		}
+		return []string{
+			program, "--name", name(n.ID), "--data-dir", n.Data,
+			"--listen-client-urls", "http://" + n.Client, "--advertise-client-urls", "http://" + n.Client,
+			"--listen-peer-urls", "http://" + n.Peer, "--initial-advertise-peer-urls", "http://" + n.Peer,
+			"--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new",
+			"--quota-backend-bytes", "8589934592", "--log-level", "warn",
+		}
+	}}
 }
 
 func (etcd) meaning(op bench.Op, nodes int) meaning {
@@ -72,7 +74,7 @@ func (etcd) meaning(op bench.Op, nodes int) meaning {
 // hop from another member. With clients spread over the members, as its own
 // benchmark has them without --target-leader, etcd wrote more slowly when that
 // was tried with all on one machine.
-func (etcd) connect(ctx context.Context, addresses []string, connections int) (driver, error) {
+func (etcd) connect(ctx context.Context, addresses []string, connections int) (rig.Driver, error) {
 	leader, err := etcdLeader(ctx, addresses)
 	if err != nil {
 		return nil, err
@@ -81,7 +83,7 @@ func (etcd) connect(ctx context.Context, addresses []string, connections int) (d
 	for range connections {
 		c, err := etcdClient(leader)
 		if err != nil {
-			return nil, errors.Join(err, d.close())
+			return nil, errors.Join(err, d.Close())
 		}
 		d = append(d, c)
 	}
@@ -123,24 +125,24 @@ func etcdStatus(ctx context.Context, address string) (*clientv3.StatusResponse, 
 
 type etcdDriver []*clientv3.Client
 
-func (d etcdDriver) put(ctx context.Context, caller int, key, value []byte) error {
+func (d etcdDriver) Put(ctx context.Context, caller int, key, value []byte) error {
 	_, err := d[caller%len(d)].Put(ctx, string(key), string(value))
 	return err
 }
 
 // get is linearizable, as reads of etcd are unless they ask not to be.
-func (d etcdDriver) get(ctx context.Context, caller int, key []byte) (int, error) {
+func (d etcdDriver) Get(ctx context.Context, caller int, key []byte) (int, error) {
 	r, err := d[caller%len(d)].Get(ctx, string(key))
 	switch {
 	case err != nil:
 		return 0, err
 	case len(r.Kvs) == 0:
-		return 0, errAbsent
+		return 0, rig.ErrAbsent
 	}
 	return len(r.Kvs[0].Value), nil
 }
 
-func (etcdDriver) class(err error) string {
+func (etcdDriver) Class(err error) string {
 	if e, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return e.Error()
 	}
@@ -150,4 +152,4 @@ func (etcdDriver) class(err error) string {
 	return ""
 }
 
-func (d etcdDriver) close() error { return closeAll(d, (*clientv3.Client).Close) }
+func (d etcdDriver) Close() error { return rig.CloseAll(d, (*clientv3.Client).Close) }

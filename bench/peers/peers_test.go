@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -96,7 +95,7 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// figuresOf runs the program with o, and returns what it wrote to o.json and to
+// figuresOf runs the program with o, and returns what it wrote to o.JSON and to
 // its output.
 func figuresOf(t *testing.T, o options) (d document, out bytes.Buffer) {
 	t.Helper()
@@ -104,8 +103,8 @@ func figuresOf(t *testing.T, o options) (d document, out bytes.Buffer) {
 	if err := run(t.Context(), o, &out, &progress); err != nil {
 		t.Fatal(err, progress.String())
 	}
-	checkNothingLeft(t, o.dir)
-	b, err := os.ReadFile(o.json)
+	checkNothingLeft(t, o.Dir)
+	b, err := os.ReadFile(o.JSON)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +128,7 @@ func TestQuick(t *testing.T) {
 			t.Errorf("%s, %s: %+v", r.Operation, r.Server, r)
 		}
 	}
-	page, err := os.ReadFile(o.write)
+	page, err := os.ReadFile(o.Write)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +138,7 @@ func TestQuick(t *testing.T) {
 		}
 	}
 	checkPage(t, o)
-	if strings.Contains(string(page), o.dir) || !strings.Contains(out.String(), "an answer means") {
+	if strings.Contains(string(page), o.Dir) || !strings.Contains(out.String(), "an answer means") {
 		t.Errorf("printed: %s, page: %s", out.String(), page)
 	}
 }
@@ -147,7 +146,7 @@ func TestQuick(t *testing.T) {
 // checkPage checks the page with the curves.
 func checkPage(t *testing.T, o options) {
 	t.Helper()
-	page, err := os.ReadFile(o.html)
+	page, err := os.ReadFile(o.HTML)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +155,7 @@ func checkPage(t *testing.T, o options) {
 			t.Errorf("the page with the curves lacks %q", want)
 		}
 	}
-	if got := strings.Count(string(page), "<figure"); got != len(rows)+len(sizes) || strings.Contains(string(page), o.dir) {
+	if got := strings.Count(string(page), "<figure"); got != len(rows)+len(sizes) || strings.Contains(string(page), o.Dir) {
 		t.Errorf("%d charts of %d rows and the floors of %d sizes", got, len(rows), len(sizes))
 	}
 }
@@ -173,7 +172,7 @@ func TestCancelled(t *testing.T) {
 	if err := run(ctx, o, io.Discard, when); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	checkNothingLeft(t, o.dir)
+	checkNothingLeft(t, o.Dir)
 }
 
 type writerFunc func([]byte)
@@ -190,7 +189,7 @@ func TestServerThatEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := quick(t, "-only", "PUT, 1 node, 64.*(Proa|etcd)")
-	o.proa = script
+	o.Proa = script
 	var out bytes.Buffer
 	err := run(t.Context(), o, &out, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "Proa, one node") || !strings.Contains(err.Error(), "no such disk") {
@@ -199,56 +198,58 @@ func TestServerThatEnds(t *testing.T) {
 	if !strings.Contains(out.String(), "Proa, one node, could not be measured.") || !strings.Contains(out.String(), "etcd") {
 		t.Error(out.String())
 	}
-	checkNothingLeft(t, o.dir)
+	checkNothingLeft(t, o.Dir)
 }
 
 // What the clients of the servers make of answers and failures.
 func TestDrivers(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for _, p := range peers {
 		program := findPrograms(t)[p.name()]
 		if program == "" {
 			continue
 		}
-		cl, err := startCluster(t.Context(), p, program, t.TempDir(), 1)
+		cl, err := rig.StartCluster(t.Context(), t.TempDir(), 1, complete(p, program))
 		if err != nil {
 			t.Fatal(err)
 		}
-		d, err := cl.connect(t.Context(), cl.addresses, 3)
+		d, err := p.connect(t.Context(), cl.Endpoints(), 3)
 		if err != nil {
 			t.Fatal(err)
 		}
 		key, value := bench.AppendKey(nil, 5), bench.NewValue(128, 1)
-		if _, err := d.get(t.Context(), 7, key); err != errAbsent {
+		if _, err := d.Get(t.Context(), 7, key); err != rig.ErrAbsent {
 			t.Errorf("%s: an absent key: %v", p.name(), err)
 		}
-		if err := d.put(t.Context(), 4, key, value); err != nil {
+		if err := d.Put(t.Context(), 4, key, value); err != nil {
 			t.Errorf("%s: %v", p.name(), err)
 		}
-		if n, err := d.get(t.Context(), 2, key); n != 128 || err != nil {
+		if n, err := d.Get(t.Context(), 2, key); n != 128 || err != nil {
 			t.Errorf("%s: a value of %d bytes, %v", p.name(), n, err)
 		}
-		if err := cl.stop(); err != nil {
+		if err := cl.Stop(); err != nil {
 			t.Error(err)
 		}
-		if err := cl.alive(); err == nil || !strings.Contains(err.Error(), p.name()+"-1 ended") {
-			t.Errorf("%s: %v", p.name(), err)
-		}
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		if err = d.put(ctx, 0, key, value); err == nil || classOf(err, d) == "other" || strings.Contains(classOf(err, d), "127.0.0.1") {
-			t.Errorf("%s: a write to a server that ended: %v, class %q", p.name(), err, classOf(err, d))
+		if err = d.Put(ctx, 0, key, value); err == nil || !classified(d, err) {
+			t.Errorf("%s: a write to a server that ended: %v, class %q", p.name(), err, d.Class(err))
 		}
 		cancel()
-		if err := d.close(); err != nil {
+		if err := d.Close(); err != nil {
 			t.Errorf("%s: %v", p.name(), err)
 		}
 	}
 }
 
+// classified reports whether an error has a class, without an address in it. A
+// deadline has one in any case.
+func classified(d rig.Driver, err error) bool {
+	class := d.Class(err)
+	return (class != "" || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, io.EOF)) && !strings.Contains(class, "127.0.0.1")
+}
+
 // A cluster is told all its nodes, each its own addresses and directory.
 func TestCommands(t *testing.T) {
-	s := &site{program: "server", nodes: []node{{1, "c:1", "p:1", "/d/1"}, {2, "c:2", "p:2", "/d/2"}, {3, "c:3", "p:3", "/d/3"}}}
+	nodes := []*rig.Node{{ID: 1, Client: "c:1", Peer: "p:1", Data: "/d/1"}, {ID: 2, Client: "c:2", Peer: "p:2", Data: "/d/2"}, {ID: 3, Client: "c:3", Peer: "p:3", Data: "/d/3"}}
 	for _, tc := range []struct {
 		peer
 		nodes int
@@ -258,10 +259,10 @@ func TestCommands(t *testing.T) {
 		{proa{}, 3, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --node-id 1 --peer-listen p:1 --join p:1,p:2,p:3"},
 		{etcd{}, 1, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
 		{etcd{}, 3, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1,n2=http://p:2,n3=http://p:3 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
-		{redis{}, 1, "server --port 1 --bind 127.0.0.1 --daemonize no --dir /d --save  --appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0"},
+		{redis{}, 1, "server --port 1 --bind 127.0.0.1 --daemonize no --dir /d --save  --auto-aof-rewrite-percentage 0 --appendonly yes --appendfsync always"},
 	} {
-		part := &site{s.program, s.nodes[:tc.nodes]}
-		if diff := cmp.Diff(tc.want, strings.Join(tc.command(part, &part.nodes[0]), " ")); diff != "" {
+		c := &rig.Cluster{Nodes: nodes[:tc.nodes]}
+		if diff := cmp.Diff(tc.want, strings.Join(tc.kind("server").Command(c, nodes[0]), " ")); diff != "" {
 			t.Errorf("%s, %d nodes: %s", tc.name(), tc.nodes, diff)
 		}
 	}
@@ -283,7 +284,7 @@ func TestFlags(t *testing.T) {
 // anything is built.
 func TestOnly(t *testing.T) {
 	for only, want := range map[string]int{"": 4*3 + 3*2, "3 nodes": 6, "ETCD": 7, "put, 1 node, 64 .*(proa|etcd)$": 2, "redis": 4, "nothing": 0} {
-		c, err := newComparison(options{only: only, dir: t.TempDir()}, io.Discard)
+		c, err := newComparison(options{only: only}, new(rig.Lab))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -298,11 +299,8 @@ func TestOnly(t *testing.T) {
 		if n != want {
 			t.Errorf("%q matches %d, want %d", only, n, want)
 		}
-		if err := c.close(); err != nil {
-			t.Error(err)
-		}
 	}
-	o := options{only: "nothing", dir: t.TempDir(), rounds: 1, duration: time.Second, keys: 1, value: 1, limit: time.Minute}
+	o := options{Options: rig.Options{Dir: t.TempDir(), Rounds: 1, Step: time.Second, Limit: time.Minute}, only: "nothing", keys: 1, value: 1}
 	if err := run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), `-only "nothing"`) {
 		t.Error(err)
 	}
@@ -310,12 +308,12 @@ func TestOnly(t *testing.T) {
 	if err := run(t.Context(), o, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "-only") {
 		t.Error(err)
 	}
-	checkNothingLeft(t, o.dir)
+	checkNothingLeft(t, o.Dir)
 }
 
 func TestProgramsMissing(t *testing.T) {
 	none := filepath.Join(t.TempDir(), "none")
-	o := &options{proa: none, etcd: none, redis: none}
+	o := &options{Options: rig.Options{Proa: none}, etcd: none, redis: none}
 	if _, _, err := (proa{}).program(t.Context(), o, ""); err == nil || errors.Is(err, errMissing) || !strings.Contains(err.Error(), "make build") {
 		t.Error(err)
 	}

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -35,15 +33,7 @@ func (redis) program(_ context.Context, o *options, _ string) (path, version str
 	return path, rig.VersionLine(path, "--version"), nil
 }
 
-// command has no background rewriting of the log, so that it does not disturb
-// the others.
-func (redis) command(s *site, n *node) []string {
-	_, port, _ := net.SplitHostPort(n.client) // an address made here
-	return []string{
-		s.program, "--port", port, "--bind", "127.0.0.1", "--daemonize", "no", "--dir", filepath.Dir(n.data), "--save", "",
-		"--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0",
-	}
-}
+func (redis) kind(program string) rig.Kind { return rig.Redis("redis", program, rig.FsyncAlways...) }
 
 func (redis) meaning(op bench.Op, _ int) meaning {
 	if op == bench.Put {
@@ -54,14 +44,14 @@ func (redis) meaning(op bench.Op, _ int) meaning {
 
 // connect gives each client one connection, on which the library pipelines by
 // itself what its callers ask at the same time.
-func (redis) connect(_ context.Context, addresses []string, connections int) (driver, error) {
+func (redis) connect(_ context.Context, addresses []string, connections int) (rig.Driver, error) {
 	var d redisDriver
 	for range connections {
 		c, err := rueidis.NewClient(rueidis.ClientOption{
 			InitAddress: addresses, ForceSingleClient: true, PipelineMultiplex: -1, DisableCache: true,
 		})
 		if err != nil {
-			return nil, errors.Join(err, d.close())
+			return nil, errors.Join(err, d.Close())
 		}
 		d = append(d, c)
 	}
@@ -70,21 +60,21 @@ func (redis) connect(_ context.Context, addresses []string, connections int) (dr
 
 type redisDriver []rueidis.Client
 
-func (d redisDriver) put(ctx context.Context, caller int, key, value []byte) error {
+func (d redisDriver) Put(ctx context.Context, caller int, key, value []byte) error {
 	c := d[caller%len(d)]
 	return c.Do(ctx, c.B().Set().Key(string(key)).Value(string(value)).Build()).Error()
 }
 
-func (d redisDriver) get(ctx context.Context, caller int, key []byte) (int, error) {
+func (d redisDriver) Get(ctx context.Context, caller int, key []byte) (int, error) {
 	c := d[caller%len(d)]
 	value, err := c.Do(ctx, c.B().Get().Key(string(key)).Build()).ToString()
 	if rueidis.IsRedisNil(err) {
-		err = errAbsent
+		err = rig.ErrAbsent
 	}
 	return len(value), err
 }
 
-func (redisDriver) class(err error) string {
+func (redisDriver) Class(err error) string {
 	if e, ok := rueidis.IsRedisErr(err); ok {
 		kind, _, _ := strings.Cut(e.Error(), " ")
 		return kind
@@ -92,6 +82,6 @@ func (redisDriver) class(err error) string {
 	return ""
 }
 
-func (d redisDriver) close() error {
-	return closeAll(d, func(c rueidis.Client) error { c.Close(); return nil })
+func (d redisDriver) Close() error {
+	return rig.CloseAll(d, func(c rueidis.Client) error { c.Close(); return nil })
 }

@@ -3,11 +3,9 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -17,33 +15,42 @@ import (
 	"github.com/proa-kv/proa/bench/rig"
 )
 
-// section is the part of the page that is generated here.
-const section = report.Section("compare")
-
-// outcome is the result of a run, ready to be printed or written.
-type outcome struct {
-	c       *comparison
-	machine rig.Machine
-	tables  []report.Table
-}
-
-func newOutcome(c *comparison) *outcome {
-	o := &outcome{c: c, machine: rig.Describe(c.dir), tables: []report.Table{c.targetTable()}}
+// outcome is the result of a run.
+func (c *comparison) outcome() *rig.Outcome {
+	tables := []report.Table{c.targetTable()}
 	for _, r := range rows {
 		if t := c.rowTable(r); len(t.Rows) > 0 {
-			o.tables = append(o.tables, t)
+			tables = append(tables, t)
 		}
 	}
-	o.tables = append(o.tables, c.floorTable())
-	o.tables = append(o.tables, c.doorTables()...)
+	tables = append(append(tables, c.floorTable()), c.doorTables()...)
+	page := &report.Comparison{
+		Title: "Proa beside other databases", Lines: c.Conditions("compare", c.command(), c.versions()...), Notes: c.remarks(),
+		Tables: tables, First: 1, Charts: c.charts(),
+	}
+	o := &rig.Outcome{Page: page, Section: "compare", JSON: c.document()}
+	o.Markdown = "## Beside etcd and Redis\n\n" + page.Markdown(3, fmt.Sprintf(method, c.Step, c.Rounds, report.Thousands(float64(c.keys)), c.value))
+	if len(c.failed) > 0 {
+		o.Err = fmt.Errorf("some figures are missing: %w", errors.Join(c.failed...))
+	}
 	return o
+}
+
+// versions returns what the servers that were measured say of theirs.
+func (c *comparison) versions() (all []string) {
+	for _, s := range c.servers {
+		if s.absent == "" {
+			all = append(all, s.version)
+		}
+	}
+	return all
 }
 
 // target is a bound on the ratio of Proa's figure to etcd's.
 type target struct {
 	row
 	what string
-	of   figure
+	of   rig.Figure
 	report.Bound
 }
 
@@ -51,10 +58,10 @@ func targets() []target {
 	one64, one512 := row{bench.Put, 1, 64, 16}, row{bench.Put, 1, 512, 16}
 	put3, get3 := row{bench.Put, 3, 256, 16}, row{bench.Get, 3, 256, 16}
 	return []target{
-		{one64, "rate", rateOf, report.AtLeast(8)}, {one64, "p99", p99Of, report.AtMost(1.0 / 8)},
-		{one512, "rate", rateOf, report.AtLeast(8)}, {one512, "p99", p99Of, report.AtMost(1.0 / 8)},
-		{put3, "rate", rateOf, report.AtLeast(10)}, {put3, "p99", p99Of, report.AtMost(1.0 / 6)},
-		{get3, "rate", rateOf, report.AtLeast(10)}, {get3, "p99", p99Of, report.AtMost(1.0 / 10)},
+		{one64, "rate", rig.RateOf, report.AtLeast(8)}, {one64, "p99", rig.P99Of, report.AtMost(1.0 / 8)},
+		{one512, "rate", rig.RateOf, report.AtLeast(8)}, {one512, "p99", rig.P99Of, report.AtMost(1.0 / 8)},
+		{put3, "rate", rig.RateOf, report.AtLeast(10)}, {put3, "p99", rig.P99Of, report.AtMost(1.0 / 6)},
+		{get3, "rate", rig.RateOf, report.AtLeast(10)}, {get3, "p99", rig.P99Of, report.AtMost(1.0 / 10)},
 	}
 }
 
@@ -79,17 +86,17 @@ func (c *comparison) rowTable(r row) report.Table {
 		if len(s) == 0 {
 			continue
 		}
-		compared := func(of figure) string {
+		compared := func(of rig.Figure) string {
 			if ratio := c.against(r, own, p.name(), of); p.name() != own && ratio != (report.Ratio{}) {
 				return ratio.String()
 			}
 			return ""
 		}
-		t.Add(p.name(), report.Thousands(s.median(rateOf)), compared(rateOf),
-			report.Micros(s.median(p50Of)), fmt.Sprintf("%.1f", report.RatioOf(s.each(p50Of), c.floor(r)).Median),
-			report.Micros(s.median(p99Of)), compared(p99Of), report.Micros(s.median(p999Of)),
-			report.Hundredths(s.median(serverOf)), report.Hundredths(s.median(generatorOf)), p.meaning(r.op, r.nodes).String())
-		if note := s.failureNote(p.name()); note != "" {
+		t.Add(p.name(), report.Thousands(s.Median(rig.RateOf)), compared(rig.RateOf),
+			report.Micros(s.Median(rig.P50Of)), fmt.Sprintf("%.1f", report.RatioOf(s.Each(rig.P50Of), c.floor(r)).Median),
+			report.Micros(s.Median(rig.P99Of)), compared(rig.P99Of), report.Micros(s.Median(rig.P999Of)),
+			report.Hundredths(s.Median(rig.ServerOf)), report.Hundredths(s.Median(rig.GeneratorOf)), p.meaning(r.op, r.nodes).String())
+		if note := failureNote(s, p.name()); note != "" {
 			t.Notes = append(t.Notes, note)
 		}
 	}
@@ -105,8 +112,8 @@ func (m meaning) String() string {
 }
 
 // failureNote says how many calls failed, and how.
-func (s series) failureNote(name string) string {
-	byClass, share := s.failures()
+func failureNote(s rig.Series, name string) string {
+	byClass, share := failures(s)
 	if share == 0 {
 		return ""
 	}
@@ -129,63 +136,36 @@ func (c *comparison) floorTable() report.Table {
 	for _, nodes := range sizes {
 		for _, f := range []struct {
 			what  string
-			s     series
+			s     rig.Series
 			print func(ns float64) string
 		}{{"fdatasync", c.sync[nodes], report.Micros}, {"loopback echo", c.loop[nodes], report.Micros}, {"memory copy", c.copies[nodes], report.Hundredths}} {
 			if len(f.s) > 0 {
-				t.Add(f.what+", beside "+size(nodes), f.print(f.s.median(p50Of)), f.print(f.s.median(p99Of)), f.print(f.s.median(p999Of)))
+				t.Add(f.what+", beside "+size(nodes), f.print(f.s.Median(rig.P50Of)), f.print(f.s.Median(rig.P99Of)), f.print(f.s.Median(rig.P999Of)))
 			}
 		}
 	}
 	return t
 }
 
-// circumstances returns what the figures depend on, one thing to a line.
-func (o *outcome) circumstances() []string {
-	var versions []string
-	for _, s := range o.c.servers {
-		if s.absent == "" {
-			versions = append(versions, s.version)
-		}
-	}
-	return []string{
-		fmt.Sprintf("Machine: %v", o.machine),
-		fmt.Sprintf("Versions: %s; generator built with %s", strings.Join(versions, "; "), o.machine.GoVersion),
-		fmt.Sprintf("Date: %s; the run took %v", o.c.started.UTC().Format("2006-01-02 15:04 UTC"), o.c.took.Round(time.Second)),
-		"Command: make compare, which runs " + o.c.command(),
-	}
-}
-
 // remarks returns what a reader has to know about this run.
-func (o *outcome) remarks() []string {
-	notes := slices.Clone(o.c.notes)
-	for _, s := range o.c.servers {
+func (c *comparison) remarks() []string {
+	notes := slices.Clone(c.Notes)
+	for _, s := range c.servers {
 		if s.absent != "" {
 			notes = append(notes, s.name()+" was not measured.")
 		}
 	}
-	for _, err := range o.c.failed {
+	for _, err := range c.failed {
 		what, _, _ := strings.Cut(err.Error(), ":")
 		notes = append(notes, what+", could not be measured.")
 	}
-	if o.c.quick {
-		notes = append(notes, "This was a smoke run. Its figures mean nothing.")
-	}
 	return notes
-}
-
-// print writes the tables for a terminal.
-func (o *outcome) print(out io.Writer) error { return o.page().Print(out) }
-
-// markdown returns the generated part of the page.
-func (o *outcome) markdown() string {
-	return "## Beside etcd and Redis\n\n" + o.page().Markdown(3, fmt.Sprintf(method, o.c.duration, o.c.rounds, report.Thousands(float64(o.c.keys)), o.c.value))
 }
 
 const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest stand in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the connections; failed calls are in no figure.\n\n" +
 	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share its processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. The connections of etcd all lead to its leader, which spares it a hop. A client of Proa has one to every node, because leaders of shards are on all of them: 16 connections to three nodes are five clients, with 15.\n\n" +
 	"Servers run with their defaults on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all have come to rest, or after two seconds. Where an answer vouches for something else than Proa's, the row says so.\n\n" +
-	"What `redis-benchmark` measured is about Proa's other door, the Redis protocol: the same program and command line for both servers, a short run to warm up and then one of about the duration above."
+	"What `redis-benchmark` measured is about Proa's Redis listener: the same program and command line for both servers, a short run to warm up and then one of about the duration above."
 
 // document is the JSON form of an outcome.
 type document struct {
@@ -207,32 +187,51 @@ type documentOptions struct {
 }
 
 type documentFloor struct {
-	Nodes     int    `json:"nodes"` // of the clusters that were up meanwhile
-	Fdatasync series `json:"fdatasync"`
-	Echo      series `json:"echo"`
-	Copy      series `json:"copy"`
+	Nodes     int              `json:"nodes"` // of the clusters that were up meanwhile
+	Fdatasync []documentSample `json:"fdatasync"`
+	Echo      []documentSample `json:"echo"`
+	Copy      []documentSample `json:"copy"`
 }
 
 type documentRow struct {
-	Operation   string        `json:"operation"`
-	Nodes       int           `json:"nodes"`
-	Callers     int           `json:"callers"`
-	Connections int           `json:"connections"`
-	Server      string        `json:"server"`
-	Meaning     string        `json:"meaning"`
-	LikeProa    bool          `json:"like_for_like"`
-	TimesFloor  float64       `json:"p50_times_floor"`
-	Rate        *report.Ratio `json:"rate_of_proa_to_this,omitempty"`
-	P99         *report.Ratio `json:"p99_of_proa_to_this,omitempty"`
-	Median      sample        `json:"median"` // of each figure by itself
-	Rounds      series        `json:"rounds"`
+	Operation   string           `json:"operation"`
+	Nodes       int              `json:"nodes"`
+	Callers     int              `json:"callers"`
+	Connections int              `json:"connections"`
+	Server      string           `json:"server"`
+	Meaning     string           `json:"meaning"`
+	LikeProa    bool             `json:"like_for_like"`
+	TimesFloor  float64          `json:"p50_times_floor"`
+	Rate        *report.Ratio    `json:"rate_of_proa_to_this,omitempty"`
+	P99         *report.Ratio    `json:"p99_of_proa_to_this,omitempty"`
+	Median      documentSample   `json:"median"` // of each figure by itself
+	Rounds      []documentSample `json:"rounds"`
 }
 
-func (o *outcome) document() document {
-	c := o.c
+// documentSample is a sample in JSON. Times are in nanoseconds.
+type documentSample struct {
+	Rate         float64           `json:"rate"` // calls per second
+	P50          float64           `json:"p50_ns"`
+	P99          float64           `json:"p99_ns"`
+	P999         float64           `json:"p999_ns"`
+	Slowest      float64           `json:"max_ns"`
+	ServerCPU    float64           `json:"server_cpu_per_op_ns"`
+	GeneratorCPU float64           `json:"generator_cpu_per_op_ns"`
+	Ops          uint64            `json:"ops"`
+	Failures     map[string]uint64 `json:"failures,omitempty"` // by class
+}
+
+func documentSamples(all rig.Series) (out []documentSample) {
+	for _, s := range all {
+		out = append(out, documentSample{s.Rate, s.P50, s.P99, s.P999, s.Slowest, s.Server, s.Generator, s.Ops, s.Failures})
+	}
+	return out
+}
+
+func (c *comparison) document() document {
 	d := document{
-		Date: c.started.UTC(), Machine: o.machine, Versions: map[string]string{}, Remarks: o.remarks(),
-		Options: documentOptions{c.rounds, c.duration.Seconds(), c.keys, c.value},
+		Date: c.Started.UTC(), Machine: rig.Describe(c.Data), Versions: map[string]string{}, Remarks: c.remarks(),
+		Options: documentOptions{c.Rounds, c.Step.Seconds(), c.keys, c.value},
 	}
 	for _, s := range c.servers {
 		if s.absent == "" {
@@ -241,7 +240,7 @@ func (o *outcome) document() document {
 	}
 	for _, nodes := range sizes {
 		if len(c.sync[nodes]) > 0 {
-			d.Floors = append(d.Floors, documentFloor{nodes, c.sync[nodes], c.loop[nodes], c.copies[nodes]})
+			d.Floors = append(d.Floors, documentFloor{nodes, documentSamples(c.sync[nodes]), documentSamples(c.loop[nodes]), documentSamples(c.copies[nodes])})
 		}
 	}
 	for _, r := range rows {
@@ -255,29 +254,20 @@ func (o *outcome) document() document {
 	return d
 }
 
-func (c *comparison) documentRow(r row, p peer, s series) documentRow {
+func (c *comparison) documentRow(r row, p peer, s rig.Series) documentRow {
 	m := p.meaning(r.op, r.nodes)
 	d := documentRow{
 		Operation: r.op.String(), Nodes: r.nodes, Callers: r.callers, Connections: r.connections, Server: p.name(),
-		Meaning: m.words, LikeProa: !m.unlike, TimesFloor: report.RatioOf(s.each(p50Of), c.floor(r)).Median, Rounds: s,
-		Median: sample{
-			Rate: s.median(rateOf), P50: s.median(p50Of), P99: s.median(p99Of), P999: s.median(p999Of),
-			Slowest: s.median(slowestOf), ServerCPU: s.median(serverOf), GeneratorCPU: s.median(generatorOf),
-			Ops: uint64(s.median(opsOf)),
+		Meaning: m.words, LikeProa: !m.unlike, TimesFloor: report.RatioOf(s.Each(rig.P50Of), c.floor(r)).Median, Rounds: documentSamples(s),
+		Median: documentSample{
+			Rate: s.Median(rig.RateOf), P50: s.Median(rig.P50Of), P99: s.Median(rig.P99Of), P999: s.Median(rig.P999Of),
+			Slowest: s.Median(rig.SlowestOf), ServerCPU: s.Median(rig.ServerOf), GeneratorCPU: s.Median(rig.GeneratorOf),
+			Ops: uint64(s.Median(rig.OpsOf)),
 		},
 	}
 	own := proa{}.name()
-	if rate, p99 := c.against(r, own, p.name(), rateOf), c.against(r, own, p.name(), p99Of); p.name() != own && rate != (report.Ratio{}) {
+	if rate, p99 := c.against(r, own, p.name(), rig.RateOf), c.against(r, own, p.name(), rig.P99Of); p.name() != own && rate != (report.Ratio{}) {
 		d.Rate, d.P99 = &rate, &p99
 	}
 	return d
-}
-
-// writeJSON writes the document to a file.
-func (o *outcome) writeJSON(path string) error {
-	b, err := json.MarshalIndent(o.document(), "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
 }

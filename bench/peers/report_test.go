@@ -5,8 +5,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -14,24 +12,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
 )
 
 // figures returns a sample with made-up figures: a rate, and latencies in
 // microseconds.
-func figures(rate, p50, p99 float64) sample {
-	return sample{Rate: rate, P50: p50 * 1e3, P99: p99 * 1e3, P999: 2 * p99 * 1e3, Slowest: 3 * p99 * 1e3, ServerCPU: 4e3, GeneratorCPU: 5e3, Ops: uint64(rate)}
+func figures(rate, p50, p99 float64) rig.Sample {
+	return rig.Sample{Rate: rate, P50: p50 * 1e3, P99: p99 * 1e3, P999: 2 * p99 * 1e3, Slowest: 3 * p99 * 1e3, Server: 4e3, Generator: 5e3, Ops: uint64(rate)}
 }
 
 // synthetic returns a comparison of two rounds. In the second all are half as
 // fast. Proa makes 20 times as many calls as etcd, with p99 as given.
 func synthetic(p99 float64) *comparison {
 	c := &comparison{
-		options: options{rounds: 2, duration: time.Second, keys: 1000, value: 128}, started: time.Unix(0, 0),
-		sync: map[int]series{}, loop: map[int]series{}, copies: map[int]series{}, cells: map[cell]series{},
+		Lab:     &rig.Lab{Started: time.Unix(0, 0)},
+		options: options{Options: rig.Options{Rounds: 2, Step: time.Second}, keys: 1000, value: 128},
+		sync:    map[int]rig.Series{}, loop: map[int]rig.Series{}, copies: map[int]rig.Series{}, cells: map[cell]rig.Series{},
 	}
 	for _, n := range sizes {
-		c.sync[n], c.loop[n] = series{figures(0, 100, 110), figures(0, 300, 310)}, series{figures(0, 20, 30), figures(0, 60, 70)}
-		c.copies[n] = series{figures(0, 0.12, 0.5), figures(0, 0.14, 0.5)}
+		c.sync[n], c.loop[n] = rig.Series{figures(0, 100, 110), figures(0, 300, 310)}, rig.Series{figures(0, 20, 30), figures(0, 60, 70)}
+		c.copies[n] = rig.Series{figures(0, 0.12, 0.5), figures(0, 0.14, 0.5)}
 	}
 	for _, p := range peers {
 		c.servers = append(c.servers, &server{peer: p, version: p.name() + " 1.0"})
@@ -45,7 +45,7 @@ func synthetic(p99 float64) *comparison {
 			}
 			half := s
 			half.Rate, half.P50, half.P99 = s.Rate/2, 2*s.P50, 2*s.P99
-			c.cells[cell{r, p.name()}] = series{s, half}
+			c.cells[cell{r, p.name()}] = rig.Series{s, half}
 		}
 	}
 	return c
@@ -109,7 +109,7 @@ func TestFloor(t *testing.T) {
 func TestRowTable(t *testing.T) {
 	c := synthetic(100)
 	k := cell{rows[6], "etcd"}
-	c.cells[k][1].Failures = map[string]uint64{"too many requests": 100, "gone": 25}
+	c.cells[k][1].Failures, c.cells[k][1].Failed = map[string]uint64{"too many requests": 100, "gone": 25}, 125
 	table := c.rowTable(rows[6])
 	want := [][]string{
 		{"Proa", "15,000", "", "360", "10.0", "150", "", "200", "4.00", "5.00", "linearizable: the leader answers under its lease"},
@@ -134,7 +134,7 @@ func TestMarkdown(t *testing.T) {
 	c := synthetic(100)
 	c.servers[2].absent = "not here"
 	c.failed = []error{errors.New("Proa, 3 nodes: a reason, with /a/path")}
-	text := newOutcome(c).markdown()
+	text := c.outcome().Markdown
 	for _, want := range []string{
 		"## Beside etcd and Redis", "Proa 1.0; etcd 1.0; generator", "### Targets beside etcd", "### PUT, 3 nodes, 256 callers, 16 connections",
 		"make compare, which runs peers -rounds 2 -duration 1s -keys 1000 -benchmark-keys 0 -value 128", "**Note:** Redis was not measured.",
@@ -150,11 +150,7 @@ func TestMarkdown(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "figures.json")
-	if err := newOutcome(synthetic(100)).writeJSON(path); err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(path)
+	b, err := json.Marshal(synthetic(100).outcome().JSON)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -191,32 +191,37 @@ func ServeFloor(args []string) (bool, error) {
 	return false, nil
 }
 
-// StartEcho starts the echo server, which is this program in another process,
-// and returns where it listens. For how long it may live, see Launch.
-func StartEcho() (p *Process, address string, err error) { return startFloor("echo", EchoArgument) }
+// StartEcho starts the echo server, for messages of so many bytes. It ends with
+// the lab.
+func (l *Lab) StartEcho(bytes int) (*Server, error) { return l.startFloor(EchoArgument, Echo{bytes}) }
 
-// StartBlobs starts the server of blobs, as StartEcho does the echo.
-func StartBlobs() (p *Process, address string, err error) { return startFloor("blobs", BlobArgument) }
+// StartBlobs starts the server of blobs of so many bytes. It ends with the lab.
+func (l *Lab) StartBlobs(bytes int) (*Server, error) { return l.startFloor(BlobArgument, Blob{bytes}) }
 
-func startFloor(name, argument string) (p *Process, address string, err error) {
+// startFloor starts this program in another process.
+func (l *Lab) startFloor(name string, codec bench.Codec) (*Server, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	cmd := exec.Command(self, argument)
+	cmd := exec.Command(self, name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	if p, err = Launch(name, cmd); err != nil {
-		return nil, "", err
+	p, err := launch(name, "", cmd)
+	if err != nil {
+		return nil, err
 	}
+	c := &Cluster{Kind: Kind{Name: name}, Nodes: []*Node{{Process: p, ID: 1}}}
+	l.Cleanup(c.Stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, "", errors.Join(fmt.Errorf("the server of the floor %q says nothing: %w", name, err), p.Stop())
+		return nil, fmt.Errorf("%s: no address: %w", name, err)
 	}
-	return p, strings.TrimSpace(line), nil
+	c.Nodes[0].Client = strings.TrimSpace(line)
+	return newServer(c, codec), nil
 }
 
 // ServeEcho sends back what it reads until it is killed. It says its address

@@ -6,11 +6,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 // The test program is the server of a floor where the program would be one.
@@ -31,23 +34,22 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// lockThread keeps the thread that starts children: they end with it.
-func lockThread(t *testing.T) {
-	runtime.LockOSThread()
-	t.Cleanup(runtime.UnlockOSThread)
-}
-
-func TestAwait(t *testing.T) {
-	lockThread(t)
-	dir := t.TempDir()
-	p, err := Start("sleeper", dir, []string{"/bin/sh", "-c", "echo started; exec sleep 60"})
+func sleeper(t *testing.T, name, dir, script string) *spawn.Process {
+	t.Helper()
+	p, err := start(name, dir, []string{"/bin/sh", "-c", script})
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := filepath.Join(dir, "sleeper.log")
+	t.Cleanup(p.Kill)
+	return p
+}
+
+func TestAwait(t *testing.T) {
+	dir := t.TempDir()
+	p := sleeper(t, "sleeper", dir, "echo started; exec sleep 60")
 	notYet := errors.New("not yet")
-	if err := Await(t.Context(), func(context.Context) error {
-		if b, _ := os.ReadFile(log); string(b) != "started\n" {
+	if err := await(t.Context(), time.Minute, func(context.Context) error {
+		if p.Tail() != "started" {
 			return notYet
 		}
 		return nil
@@ -58,74 +60,123 @@ func TestAwait(t *testing.T) {
 		t.Error(err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
-	err = Await(cancelled, func(context.Context) error { cancel(); return notYet }, p)
-	if !errors.Is(err, notYet) || errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "sleeper: started") {
+	err := await(cancelled, time.Minute, func(context.Context) error { cancel(); return notYet }, p)
+	if !errors.Is(err, notYet) || !errors.Is(err, context.Canceled) || errors.Is(err, spawn.ErrExited) || !strings.Contains(err.Error(), "sleeper: started") {
 		t.Error(err)
 	}
-	ended, err := Start("ended", dir, []string{"/bin/sh", "-c", "echo 'no such disk' >&2; exit 3"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = Await(t.Context(), func(context.Context) error { return notYet }, p, ended)
-	if !errors.Is(err, ErrExited) || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such disk") {
+	ended := sleeper(t, "ended", dir, "echo 'no such disk' >&2; exit 3")
+	err = await(t.Context(), time.Minute, func(context.Context) error { return notYet }, p, ended)
+	if !errors.Is(err, spawn.ErrExited) || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such disk") {
 		t.Error(err)
 	}
-	if err := p.Stop(); err != nil {
+	if err := p.Stop(stopTimeout); err != nil {
 		t.Error(err)
 	}
-	if err := p.Alive(); err == nil || !strings.Contains(err.Error(), "sleeper ended") {
+	if err := p.Alive(); err == nil || !strings.Contains(err.Error(), "sleeper has ended") {
 		t.Error(err)
 	}
-	if _, err := p.CPU(); err == nil {
+	if _, err := CPU(p); err == nil {
 		t.Error("a process that ended has a CPU clock")
 	}
 }
 
-// A process that is killed is gone when Kill returns, and may be killed again.
-func TestKill(t *testing.T) {
-	runtime.LockOSThread() // the kernel ends children with their thread
-	defer runtime.UnlockOSThread()
-	p, err := Start("sleeper", t.TempDir(), []string{"sleep", "60"})
+// A server that ends instead of serving is an error that says why, and nothing
+// of it is left running. One that serves can be killed, started again and
+// stopped.
+func TestCluster(t *testing.T) {
+	k := Kind{Name: "broken", Command: func(*Cluster, *Node) []string {
+		return []string{"/bin/sh", "-c", "echo 'no such disk' >&2; exit 3"}
+	}, Ready: func(context.Context, *Cluster) error { return os.ErrDeadlineExceeded }}
+	if _, err := StartCluster(t.Context(), t.TempDir(), 1, k); !errors.Is(err, spawn.ErrExited) || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such disk") {
+		t.Error(err)
+	}
+	k = Kind{Name: "sleeper", Command: func(*Cluster, *Node) []string { return []string{"sleep", "60"} }, Ready: func(context.Context, *Cluster) error { return nil }}
+	c, err := StartCluster(t.Context(), t.TempDir(), 3, k)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		p.Kill()
-		if err := p.Alive(); err == nil || !strings.Contains(err.Error(), "signal: killed") {
-			t.Error(err)
-		}
+	c.Kill(c.Nodes[0])
+	if n := len(c.processes()); n != 2 || c.Alive() != nil {
+		t.Errorf("%d processes, %v", n, c.Alive())
 	}
-}
-
-func TestStopAll(t *testing.T) {
-	runtime.LockOSThread() // the kernel ends children with their thread
-	defer runtime.UnlockOSThread()
-	var ps []*Process
-	for _, name := range []string{"one", "two"} {
-		p, err := Start(name, t.TempDir(), []string{"sleep", "60"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ps = append(ps, p)
-	}
-	if err := StopAll(ps...); err != nil {
+	if err := errors.Join(c.Terminate(c.Nodes[1]), c.Start(c.Nodes[0]), c.Await(t.Context()), Rest(t.Context(), c), c.Stop(), c.Remove()); err != nil {
 		t.Error(err)
 	}
-	for _, p := range ps {
-		if p.Alive() == nil {
-			t.Errorf("%s is still alive", p.Name())
+	if left, err := filepath.Glob(c.dir); err != nil || len(left) > 0 || len(c.processes()) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	c := &Cluster{Nodes: []*Node{{ID: 1, Client: "h:1", Peer: "h:2", Data: "/d/1"}}}
+	line := func(k Kind) string { return strings.Join(k.Command(c, c.Nodes[len(c.Nodes)-1]), " ") }
+	if got, want := line(Proa("", "proa", "--shards", "4")), "proa serve --data /d/1 --listen h:1 --admin-listen off --log-level warn --peer-listen off --shards 4"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	if got, want := line(Redis("", "redis-server", FsyncAlways...)), "redis-server --port 1 --bind 127.0.0.1 --daemonize no --dir /d --save  --auto-aof-rewrite-percentage 0 --appendonly yes --appendfsync always"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	c.Nodes = append(c.Nodes, &Node{ID: 2, Client: "h:3", Peer: "h:4", Data: "/d/2"})
+	if got, want := line(Proa("", "proa")), "proa serve --data /d/2 --listen h:3 --admin-listen off --log-level warn --node-id 2 --peer-listen h:4 --join h:2,h:4"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
+// healthy returns the status of a cluster whose groups have the given leaders,
+// the meta group first.
+func healthy(leaders ...uint64) *command.ClusterStatus {
+	s := &command.ClusterStatus{}
+	for id := range uint64(3) {
+		s.Nodes = append(s.Nodes, command.NodeInfo{ID: id + 1, State: command.NodeUp})
+	}
+	for i, leader := range leaders {
+		s.Shards = append(s.Shards, command.ShardInfo{Shard: i - 1, Leader: leader, Replicas: make([]command.ReplicaInfo, 3)})
+	}
+	return s
+}
+
+func TestBalanced(t *testing.T) {
+	problem := func(s *command.ClusterStatus) error {
+		return errors.Join(unhealthy(s, 3), unbalanced(s, 3))
+	}
+	if err := problem(healthy(1, 2, 3, 1)); err != nil {
+		t.Error(err)
+	}
+	for want, change := range map[string]func(*command.ClusterStatus){
+		"2 nodes":         func(s *command.ClusterStatus) { s.Nodes = s.Nodes[:2] },
+		"node 3 is down":  func(s *command.ClusterStatus) { s.Nodes[2].State = command.NodeDown },
+		"no leader":       func(s *command.ClusterStatus) { s.Shards[1].Leader = 0 },
+		"on the move":     func(s *command.ClusterStatus) { s.Shards[1].Moving = true },
+		"has 2 replicas":  func(s *command.ClusterStatus) { s.Shards[1].Replicas = s.Shards[1].Replicas[:2] },
+		"leads 2 groups":  func(s *command.ClusterStatus) { s.Shards[1].Leader = 1; s.Shards = s.Shards[:2] },
+		"and another 0":   func(s *command.ClusterStatus) { s.Shards[1].Leader = 1; s.Shards = s.Shards[:2] },
+		"node 1 is suspe": func(s *command.ClusterStatus) { s.Nodes[0].State = command.NodeSuspect },
+	} {
+		s := healthy(1, 2, 3, 1)
+		change(s)
+		if err := problem(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
 		}
 	}
 }
 
-func TestProaArgs(t *testing.T) {
-	alone := Proa{Program: "proa", Data: "d", Client: "h:1", Peers: []string{"h:2"}, ID: 1}
-	if got, want := strings.Join(alone.Args("--shards", "4"), " "), "proa serve --data d --listen h:1 --admin-listen off --log-level warn --peer-listen off --shards 4"; got != want {
-		t.Errorf("%s\nwant %s", got, want)
+// The curves are of all rounds together.
+func TestLine(t *testing.T) {
+	var s Series
+	for round := range 2 {
+		h := bench.NewResult().Latency
+		for range 50 {
+			_ = h.RecordValue(int64(round+1) * int64(time.Millisecond))
+		}
+		s = append(s, SampleOfLatencies(h), Sample{})
 	}
-	second := Proa{Program: "proa", Data: "d", Client: "h:1", Peers: []string{"h:2", "h:3"}, ID: 2}
-	if got, want := strings.Join(second.Args(), " "), "proa serve --data d --listen h:1 --admin-listen off --log-level warn --node-id 2 --peer-listen h:3 --join h:2,h:3"; got != want {
-		t.Errorf("%s\nwant %s", got, want)
+	line := s.Line("both")
+	first, last := line.Points[0], line.Points[len(line.Points)-1]
+	if first.Y < 999 || first.Y > 1001 || last.Y < 1999 || last.Y > 2001 || last.X != 200 {
+		t.Errorf("from %v to %v", first, last)
+	}
+	if n := s[0].Latency.TotalCount(); n != 50 {
+		t.Errorf("a round has %d latencies of 50 now", n)
 	}
 }
 
@@ -137,9 +188,9 @@ func TestOnFreePorts(t *testing.T) {
 		err      error
 		calls    int
 		want     error
-	}{{0, ErrExited, 1, nil}, {2, ErrExited, 3, nil}, {3, ErrExited, 3, ErrExited}, {1, os.ErrPermission, 1, os.ErrPermission}} {
+	}{{0, spawn.ErrExited, 1, nil}, {2, spawn.ErrExited, 3, nil}, {3, spawn.ErrExited, 3, spawn.ErrExited}, {1, os.ErrPermission, 1, os.ErrPermission}} {
 		calls := 0
-		err := OnFreePorts(4, func(ports []string) error {
+		err := onFreePorts(4, func(ports []string) error {
 			for i, p := range ports {
 				if len(ports) != 4 || len(p) != 5 || p[0] != '2' || p == ports[(i+1)%4] {
 					t.Errorf("ports %q", ports)
@@ -236,21 +287,21 @@ func TestFloors(t *testing.T) {
 		t.Error(err)
 	}
 
-	runtime.LockOSThread() // the kernel ends children with their thread
-	defer runtime.UnlockOSThread()
-	e, address, err := StartEcho()
+	l := newTestLab(t)
+	e, err := l.StartEcho(163)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := bench.Run(t.Context(), bench.Config{Target: bench.Target{Address: address, Codec: Echo{163}}, Op: bench.Put, Connections: 3, InFlight: 2, Count: 1000, ServerCPU: e.CPU})
+	r, err := bench.Run(t.Context(), bench.Config{Target: e.Target, Op: bench.Put, Connections: 3, InFlight: 2, Count: 1000, ServerCPU: e.CPU})
 	if err != nil || r.Ops != 1000 || r.ServerCPU <= 0 {
 		t.Errorf("echo: %v, %v", r, err)
 	}
+	p := e.Nodes[0].Process
 	if err := e.Stop(); err != nil {
 		t.Error(err)
 	}
-	if s, ok := e.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGTERM {
-		t.Errorf("the echo server ended with %v", e.cmd.ProcessState)
+	if err := p.Result(); err == nil || err.Error() != "signal: terminated" {
+		t.Errorf("the echo server ended with %v", err)
 	}
 }
 
@@ -291,11 +342,12 @@ func TestSequential(t *testing.T) {
 // The server of blobs answers each request with the bytes asked for, several
 // requests at a time, too, and refuses more than the largest.
 func TestBlobs(t *testing.T) {
-	lockThread(t)
-	p, address, err := StartBlobs()
+	l := newTestLab(t)
+	p, err := l.StartBlobs(1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	address := p.Target.Address
 	for _, size := range []int{1, 256 << 10, bench.ValueBytesMax} {
 		c := bench.Config{Target: bench.Target{Address: address, Codec: Blob{size}}, Op: bench.Get, ValueBytes: size, Connections: 3, InFlight: 2, Count: 100}
 		if r, err := bench.Run(t.Context(), c); err != nil || r.Ops != 100 || r.Failed > 0 {
@@ -305,9 +357,6 @@ func TestBlobs(t *testing.T) {
 	c := bench.Config{Target: bench.Target{Address: address, Codec: Blob{bench.ValueBytesMax + 1}}, Op: bench.Get, Count: 1}
 	if _, err := bench.Run(t.Context(), c); !errors.Is(err, bench.ErrClosed) {
 		t.Errorf("a blob that is too large: %v", err)
-	}
-	if err := p.Stop(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -361,31 +410,54 @@ func TestMachine(t *testing.T) {
 	}
 }
 
-func TestPlainEnvironment(t *testing.T) {
-	got := plainEnvironment([]string{"PATH=/bin", "PROA_LISTEN_CLIENT=:1", "GOGC=1", "GOMAXPROCS=1", "HOME=/"})
-	if diff := cmp.Diff([]string{"PATH=/bin", "HOME=/"}, got); diff != "" {
-		t.Error(diff)
+func newTestLab(t *testing.T) *Lab {
+	t.Helper()
+	l, err := (&Options{Dir: t.TempDir()}).newLab(io.Discard)
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
 }
 
-// A run that takes too long says so, and any other error stays what it is.
-func TestWithin(t *testing.T) {
+// A run that takes too long says so, and any other error stays what it is. All
+// that was to be cleaned up is, the newest first, and nothing is left.
+func TestRun(t *testing.T) {
 	failed := errors.New("failed")
-	if err := Within(t.Context(), time.Hour, func(context.Context) error { return failed }); err != failed {
-		t.Error(err)
-	}
-	if err := Within(t.Context(), time.Hour, func(context.Context) error { return nil }); err != nil {
-		t.Error(err)
-	}
-	err := Within(t.Context(), time.Millisecond, func(ctx context.Context) error {
-		<-ctx.Done()
-		return failed
-	})
-	if err == nil || !strings.Contains(err.Error(), "not finished within 1ms; -limit") {
-		t.Error(err)
-	}
-	if err := Within(t.Context(), time.Nanosecond, func(ctx context.Context) error { <-ctx.Done(); return nil }); err != nil {
-		t.Errorf("it finished all the same: %v", err)
+	outcome := &Outcome{Page: &report.Comparison{Title: "nothing"}}
+	for _, tc := range []struct {
+		limit   time.Duration
+		outcome *Outcome
+		err     error
+		want    string
+	}{
+		{time.Hour, nil, failed, "failed"},
+		{time.Hour, outcome, nil, ""},
+		{time.Hour, &Outcome{Page: outcome.Page, Err: failed}, nil, "failed"},
+		{time.Millisecond, nil, failed, "not finished within 1ms; -limit"},
+		{time.Millisecond, outcome, nil, ""},
+	} {
+		o := Options{Limit: tc.limit, Dir: t.TempDir()}
+		var done []int
+		err := o.Run(t.Context(), io.Discard, io.Discard, func(ctx context.Context, l *Lab) (*Outcome, error) {
+			for i := range 2 {
+				l.Cleanup(func() error { done = append(done, i); return nil })
+			}
+			if tc.limit < time.Hour {
+				<-ctx.Done()
+			}
+			return tc.outcome, tc.err
+		})
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%+v: %v", tc, err)
+		}
+		if left, err := os.ReadDir(o.Dir); len(left) > 0 || err != nil || len(done) != 2 || done[0] != 1 {
+			t.Errorf("left behind: %v, %v; cleaned up: %v", left, err, done)
+		}
 	}
 }
 

@@ -40,8 +40,8 @@ var mayImport = map[string][]string{
 	"config":              {},
 	"client":              {"protocol"},
 	"bench":               {"client", "protocol"},                     // the generator writes its own frames
-	"bench/failover":      {"bench", "client", "protocol", "command"}, // administers the cluster it measures
-	"bench/growth":        {"bench", "client", "protocol", "command"}, // waits for the cluster it measures
+	"bench/rig":           {"bench", "client", "protocol", "command"}, // administers the clusters it starts
+	"bench/lab":           {"bench", "bench/rig", "client", "protocol", "command"},
 	"docs/examples":       {"client"},
 	"cmd":                 {"*"},
 	"internal":            {"*"},

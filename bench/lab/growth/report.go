@@ -1,0 +1,161 @@
+//go:build linux
+
+package growth
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// column is one figure of a table.
+type column struct {
+	name   string // %s stands for the kind of request
+	figure rig.Figure
+	show   func(float64) string
+}
+
+var columns = []column{
+	{"%s/s", rig.RateOf, report.Thousands}, {"p50, µs", rig.P50Of, report.Micros}, {"p99, µs", rig.P99Of, report.Micros},
+	{"p99.9, µs", rig.P999Of, report.Micros}, {"server CPU, µs/op", rig.ServerOf, report.Hundredths},
+}
+
+// knows reports whether a figure was measured.
+func knows(figures []samples, figure rig.Figure) bool {
+	for i := range figures {
+		for _, s := range figures[i] {
+			if s.Median(figure) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// table shows one curve.
+func (c *curve) table(figures []samples) report.Table {
+	t := report.Table{Title: c.title, Header: []string{c.axis}}
+	known := columns
+	if !knows(figures, rig.P999Of) {
+		known = slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return strings.HasPrefix(c.name, "p99.9") })
+	}
+	for _, kind := range kinds {
+		for _, col := range known {
+			t.Header = append(t.Header, strings.Replace(col.name, "%s", strings.ToUpper(kind), 1))
+		}
+	}
+	t.Header = append(t.Header, "failed")
+	for i, p := range c.points {
+		row, failed := []string{c.show(c.x(p))}, uint64(0)
+		for k := range kinds {
+			for _, col := range known {
+				row = append(row, col.show(figures[i][k].Median(col.figure)))
+			}
+			failed += figures[i][k].Failed()
+		}
+		t.Add(append(row, fmt.Sprint(failed))...)
+	}
+	if c.note != "" {
+		t.Notes = []string{c.note}
+	}
+	return t
+}
+
+// charts draw one curve: throughput, latency and CPU time.
+func (c *curve) charts(figures []samples) []report.Chart {
+	line := func(name string, k int, figure rig.Figure, unit float64) report.Line {
+		l := report.Line{Name: name, Marks: true}
+		for i, p := range c.points {
+			if y := figures[i][k].Median(figure); y > 0 {
+				l.Points = append(l.Points, report.XY{X: c.x(p), Y: y / unit})
+			}
+		}
+		return l
+	}
+	x := report.Axis{Label: c.axis, Log: !c.linear, Show: c.show}
+	for _, p := range c.points {
+		x.Ticks = append(x.Ticks, c.x(p))
+	}
+	charts := []report.Chart{
+		{
+			Title: c.title + ": throughput", X: x, Y: report.Axis{Label: "requests per second", Show: report.Thousands},
+			Lines: []report.Line{line("GET", 0, rig.RateOf, 1), line("PUT", 1, rig.RateOf, 1)},
+		},
+		{
+			Title: c.title + ": latency", X: x, Y: report.Axis{Label: "latency", Log: true, Show: report.ShortDuration},
+			Lines: report.WithPoints(
+				line("GET p50", 0, rig.P50Of, 1e3), line("PUT p50", 1, rig.P50Of, 1e3), line("GET p99", 0, rig.P99Of, 1e3), line("PUT p99", 1, rig.P99Of, 1e3),
+				line("GET p99.9", 0, rig.P999Of, 1e3), line("PUT p99.9", 1, rig.P999Of, 1e3)),
+		},
+		{
+			Title: c.title + ": CPU time", X: x, Y: report.Axis{Label: "CPU time per request", Show: report.ShortDuration},
+			Lines: []report.Line{
+				line("GET server", 0, rig.ServerOf, 1e3), line("PUT server", 1, rig.ServerOf, 1e3),
+				line("GET client", 0, rig.GeneratorOf, 1e3), line("PUT client", 1, rig.GeneratorOf, 1e3),
+			},
+		},
+	}
+	for i := range charts {
+		charts[i].Y.Log = charts[i].Y.Log || spread(charts[i].Lines) > linearSpread
+	}
+	return charts
+}
+
+// linearSpread is how many times the least value the largest may be on a linear
+// axis: beyond that the least could not be told from 0.
+const linearSpread = 30
+
+// spread returns how many times the least value of all lines the largest is.
+func spread(lines []report.Line) float64 {
+	least, largest := math.Inf(1), 0.0
+	for _, l := range lines {
+		for _, p := range l.Points {
+			least, largest = min(least, p.Y), max(largest, p.Y)
+		}
+	}
+	return largest / least
+}
+
+func (m *measurement) roundsText() string {
+	if m.Rounds == 1 {
+		return "one round"
+	}
+	return fmt.Sprintf("medians of %d rounds", m.Rounds)
+}
+
+// record is the outcome of a run: what the figures depend on, and the figures.
+func (m *measurement) record() *record {
+	r := &record{Notes: m.Notes, Conditions: append(
+		m.Conditions("growth", m.command(), rig.VersionLine(m.Proa, "version")),
+		fmt.Sprintf("Defaults: one node, %d shards, %d connections with one request in flight each, %s keys chosen uniformly, values of %d bytes; %s of %v. A PUT is acknowledged when it is fsynced on a majority, a GET is linearizable.",
+			usual.shards, usual.connections, report.Thousands(float64(usual.keys)), usual.value, m.roundsText(), m.Step))}
+	for i := range m.curves {
+		r.add(&m.curves[i], m.figures[i])
+	}
+	return r
+}
+
+// headlines are the figures under the usual conditions, if they were measured.
+func headlines(c *curve, figures []samples) (out []report.Headline) {
+	at := slices.Index(c.points, usual)
+	if at < 0 {
+		return nil
+	}
+	tail, percentile := rig.P99Of, "p99"
+	if knows(figures, rig.P999Of) {
+		tail, percentile = rig.P999Of, "p99.9"
+	}
+	note := fmt.Sprintf("%d connections", usual.connections)
+	for k, name := range []string{"GET", "PUT"} {
+		s := figures[at][k]
+		out = append(out,
+			report.Headline{Value: report.Thousands(s.Median(rig.RateOf)), Name: name + "s per second", Note: note},
+			report.Headline{Value: report.Duration(s.Median(tail) / 1e3), Name: percentile + " latency of " + name, Note: note},
+			report.Headline{Value: report.Duration(s.Median(rig.ServerOf) / 1e3), Name: "server CPU per " + name, Note: note})
+	}
+	return out
+}

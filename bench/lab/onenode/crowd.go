@@ -1,0 +1,261 @@
+//go:build linux
+
+package onenode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// crowd is one line of the comparison with idle connections.
+type crowd struct {
+	op   bench.Op
+	busy int // connections
+	idle bool
+}
+
+// crowdSources spread the idle connections over local addresses: each round
+// opens them anew, and the ports of those before are still taken for a minute.
+func crowdSources() (a []netip.Addr) {
+	for i := range 8 {
+		a = append(a, netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}))
+	}
+	return a
+}
+
+// measureCrowd measures what idle connections cost, on a server of their own
+// that has not served anything else before.
+func (m *measurement) measureCrowd(ctx context.Context) error {
+	m.idleOpened = m.idlePossible()
+	if m.idleOpened == 0 {
+		return nil
+	}
+	m.Say("%d idle connections", m.idleOpened)
+	const v = variant("proa-idle")
+	// The default bound on connections is what is asked to be idle here, and
+	// the busy ones come on top.
+	if err := m.startProa(ctx, v, "concurrency.max_connections="+strconv.Itoa(m.idleOpened+max(m.busy, m.crowd)+100)); err != nil {
+		return err
+	}
+	p := m.servers[v]
+	if err := m.measureIdleMemory(ctx, p); err != nil {
+		return err
+	}
+	if err := m.preload(ctx, p); err != nil {
+		return err
+	}
+	for round := range m.Rounds {
+		m.Say("round %d of %d: busy connections without and with idle ones", round+1, m.Rounds)
+		if err := m.crowdRound(ctx, p, round%2 == 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// measureIdleMemory measures the memory of idle connections while p has
+// nothing else yet. A few connections come and go before: what is needed for
+// the first one is not counted for all. Memory that lay free in the process
+// hides a part of what the first ones take, so they are opened in two halves,
+// and if the second took more, that is what all are said to take.
+func (m *measurement) measureIdleMemory(ctx context.Context, p *rig.Server) error {
+	few, err := openCrowd(ctx, p, m.busy)
+	if err != nil {
+		return err
+	}
+	if err := few.Close(); err != nil {
+		return err
+	}
+	var memory [3]int64
+	for i, n := range [...]int{0, m.idleOpened - m.idleOpened/2, m.idleOpened / 2} {
+		idle, err := openCrowd(ctx, p, n)
+		if err != nil {
+			return err
+		}
+		defer idle.Close()
+		if memory[i], err = rig.ResidentAtRest(ctx, p.Nodes[0].Process); err != nil {
+			return err
+		}
+		if err := idle.Check(); err != nil {
+			return err
+		}
+	}
+	m.idleBytes = idleMemory(memory, m.idleOpened)
+	return nil
+}
+
+// idleMemory returns what n connections take, from the memory with none, with
+// the first half and with all of them.
+func idleMemory(memory [3]int64, n int) int64 {
+	all := memory[2] - memory[0]
+	if second := n / 2; second > 0 {
+		all = max(all, (memory[2]-memory[1])*int64(n)/int64(second))
+	}
+	return all
+}
+
+func openCrowd(ctx context.Context, p *rig.Server, n int) (*bench.Idle, error) {
+	target := p.Target
+	target.Sources = crowdSources()
+	idle, err := bench.OpenIdle(ctx, target, n)
+	if err != nil {
+		return nil, errors.Join(err, p.Alive())
+	}
+	return idle, nil
+}
+
+// idlePossible returns how many idle connections this process has descriptors
+// for.
+func (m *measurement) idlePossible() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return m.idle
+	}
+	room := int(min(r.Max, 1<<20)) - max(m.busy, m.crowd) - 256
+	if room >= m.idle {
+		return m.idle
+	}
+	m.Note("Only %d idle connections instead of %d: the limit of open files is %d (ulimit -Hn).", max(room, 0), m.idle, r.Max)
+	return max(room, 0)
+}
+
+// crowdRound is one round without and with idle connections, or the other way
+// round, so that what comes first has no lasting disadvantage. The many busy
+// connections are a part of the crowd, so that it is as large as it was asked to
+// be; the few come on top.
+func (m *measurement) crowdRound(ctx context.Context, p *rig.Server, reverse bool) error {
+	steps := []crowdStep{{m.busy, 0}, {m.crowd, 0}, {m.crowd, m.idleOpened - m.crowd}, {m.busy, m.idleOpened}}
+	if !m.crowdPossible() {
+		steps = []crowdStep{{m.busy, 0}, {m.busy, m.idleOpened}}
+	}
+	if reverse {
+		slices.Reverse(steps)
+	}
+	for _, s := range steps {
+		measure := m.besideIdle
+		if s.idle == 0 {
+			measure = m.withoutIdle
+		}
+		if err := measure(ctx, p, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crowdStep is a number of busy connections beside a number of idle ones.
+type crowdStep struct{ busy, idle int }
+
+// crowdPossible reports whether there can be connections beside those of the
+// crowd that are busy.
+func (m *measurement) crowdPossible() bool { return m.idleOpened > m.crowd }
+
+func (m *measurement) withoutIdle(ctx context.Context, p *rig.Server, s crowdStep) error {
+	return m.measureOps(ctx, p, s.busy, false)
+}
+
+// besideIdle measures busy connections beside idle ones, which must still be
+// open in the end.
+func (m *measurement) besideIdle(ctx context.Context, p *rig.Server, s crowdStep) (err error) {
+	idle, err := openCrowd(ctx, p, s.idle)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, idle.Close()) }()
+	if err := m.measureOps(ctx, p, s.busy, true); err != nil {
+		return err
+	}
+	return idle.Check()
+}
+
+// measureOps measures GET and PUT on so many connections, with or without idle
+// ones.
+func (m *measurement) measureOps(ctx context.Context, p *rig.Server, busy int, idle bool) error {
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		c := m.config(p, load{op, 1})
+		c.Connections = busy
+		s, err := m.take(ctx, p, c)
+		if err != nil {
+			return err
+		}
+		k := crowd{op, busy, idle}
+		m.crowded[k] = append(m.crowded[k], s)
+	}
+	return nil
+}
+
+// crowdTable shows what idle connections cost.
+func (m *measurement) crowdTable() report.Table {
+	t := report.Table{
+		Title:  fmt.Sprintf("%s connections, most of them idle", report.Thousands(float64(m.idleOpened))),
+		Header: []string{"requests", "idle connections", "rate, /s", "ratio of rates", "server CPU, µs/op", "p50, µs", "p99, µs"},
+	}
+	if m.idleOpened == 0 {
+		t.Notes = []string{"Not measured."}
+		return t
+	}
+	for _, l := range m.crowdLines() {
+		for _, idle := range []bool{false, true} {
+			s, n, compared := m.crowded[crowd{l.op, l.busy, idle}], "0", ""
+			if idle {
+				n, compared = report.Thousands(float64(l.idle)), m.crowdRatio(l.op, l.busy).String()
+			}
+			t.Add(fmt.Sprintf("%v, %d × 1", l.op, l.busy), n, report.Thousands(s.Median(rig.RateOf)), compared, report.Hundredths(s.Median(rig.ServerOf)), report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)))
+		}
+	}
+	t.Notes = []string{fmt.Sprintf("Opening %s connections that are idle took %.1f MiB of the server's resident memory, %.0f bytes each: the growth over all of them, or twice that over the second half, if that was more. They have said HELLO and nothing else. This server was started for the purpose, with concurrency.max_connections raised by the number of the busy ones; memory was measured before it had served anything. What the kernel holds for sockets is not in it.",
+		report.Thousands(float64(m.idleOpened)), float64(m.idleBytes)/(1<<20), float64(m.idleBytes)/float64(m.idleOpened))}
+	return t
+}
+
+// crowdLine is a load that is made without and with idle connections.
+type crowdLine struct {
+	op         bench.Op
+	busy, idle int // connections
+}
+
+// crowdLines returns what was measured: the few busy connections, and the many
+// that are a part of the crowd.
+func (m *measurement) crowdLines() (lines []crowdLine) {
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		lines = append(lines, crowdLine{op, m.busy, m.idleOpened})
+	}
+	if m.crowdPossible() {
+		for _, op := range []bench.Op{bench.Get, bench.Put} {
+			lines = append(lines, crowdLine{op, m.crowd, m.idleOpened - m.crowd})
+		}
+	}
+	return lines
+}
+
+// crowdRatio compares the rates with and without idle connections.
+func (m *measurement) crowdRatio(op bench.Op, busy int) report.Ratio {
+	return report.RatioOf(m.crowded[crowd{op, busy, true}].Each(rig.RateOf), m.crowded[crowd{op, busy, false}].Each(rig.RateOf))
+}
+
+// addCrowdTargets adds those of idle connections.
+func (m *measurement) addCrowdTargets(t *report.Table) {
+	perIdle := report.AtMost(4096)
+	memory := []string{report.NotMeasured, "–"}
+	if m.idleOpened > 0 {
+		each := float64(m.idleBytes) / float64(m.idleOpened)
+		memory = []string{fmt.Sprintf("%.0f", each), perIdle.Verdict(each)}
+	}
+	t.Add(fmt.Sprintf("server memory for each of %d idle connections, bytes", m.idleOpened), perIdle.String(), memory[0], memory[1])
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		t.AddTarget(fmt.Sprintf("%s, %d × 1: rate with / without %d idle connections", described(op), m.busy, m.idleOpened), report.AtLeast(0.9), m.crowdRatio(op, m.busy))
+	}
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		t.AddTarget(fmt.Sprintf("%s: rate of %d connections of which %d are busy / of %d", described(op), m.idleOpened, m.crowd, m.crowd), report.AtLeast(0.9), m.crowdRatio(op, m.crowd))
+	}
+}

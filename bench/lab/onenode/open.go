@@ -1,0 +1,212 @@
+//go:build linux
+
+package onenode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// openLoop holds what was measured of an open loop at half of the highest rate,
+// by operation.
+type openLoop struct {
+	// highest is a closed loop with one request in flight on each connection,
+	// because in an open loop requests come one by one, too: what several at a
+	// time on one connection reach can neither be sent nor served like that.
+	// half is the open loop at half of its rate. A PING has no highest rate of
+	// its own: it is made at the rate of the GETs, to show what the way to the
+	// server and back takes there.
+	highest, half map[bench.Op]rig.Series
+	sync, loop    rig.Series // floors in the same rounds
+}
+
+func newOpenLoop() openLoop {
+	return openLoop{highest: map[bench.Op]rig.Series{}, half: map[bench.Op]rig.Series{}}
+}
+
+// workloads are what the load generator of proa bench calls the operations.
+var workloads = map[bench.Op]string{bench.Ping: "ping", bench.Get: "get", bench.Put: "put"}
+
+// measureOpen measures the open loops, on a server of their own: their
+// generator knows the contents of every row, so no other may write to it.
+func (m *measurement) measureOpen(ctx context.Context) error {
+	const v = variant("proa-open")
+	m.Say("open loop: starting a server, %d keys of %d bytes each", m.keys, m.value)
+	if err := m.startProa(ctx, v); err != nil {
+		return err
+	}
+	p := m.servers[v]
+	harnesses := map[bench.Op]*bench.Harness{}
+	for op, name := range workloads {
+		h, err := m.openHarness(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		harnesses[op] = h
+	}
+	if _, err := harnesses[bench.Put].Preload(ctx); err != nil {
+		return fmt.Errorf("filling %s: %w", p.Name, err)
+	}
+	for round := range m.Rounds {
+		m.Say("round %d of %d: open loop", round+1, m.Rounds)
+		if err := m.openRound(ctx, p, harnesses); err != nil {
+			return err
+		}
+	}
+	return m.endServer(v)
+}
+
+// endServer ends a server that is not needed any more.
+func (m *measurement) endServer(v variant) error {
+	p := m.servers[v]
+	delete(m.servers, v)
+	return p.Stop()
+}
+
+// openHarness prepares a workload on p.
+func (m *measurement) openHarness(ctx context.Context, p *rig.Server, name string) (*bench.Harness, error) {
+	w, err := bench.FindWorkload(name)
+	if err != nil {
+		return nil, err
+	}
+	w.ValueBytes = bench.FixedSize(m.value)
+	return bench.Open(ctx, bench.Load{
+		Addresses: []string{p.Target.Address}, Workload: w, Keys: m.keys, Seed: 1,
+		Connections: m.busy, InFlight: 1, Duration: m.Step, Warmup: m.Step / 5,
+	})
+}
+
+// openRound measures the floors and then, for each operation, the closed loop
+// and the open loop at half of its rate.
+func (m *measurement) openRound(ctx context.Context, p *rig.Server, harnesses map[bench.Op]*bench.Harness) error {
+	sync, loop, err := m.floors(ctx)
+	if err != nil {
+		return err
+	}
+	o := &m.open
+	o.sync, o.loop = append(o.sync, sync), append(o.loop, loop)
+	for _, op := range []bench.Op{bench.Get, bench.Put} {
+		highest, err := m.takeLoad(ctx, p, harnesses[op], 0)
+		if err != nil {
+			return err
+		}
+		o.highest[op] = append(o.highest[op], highest)
+		measured := []bench.Op{op}
+		if op == bench.Get {
+			measured = []bench.Op{bench.Ping, op}
+		}
+		for _, op := range measured {
+			half, err := m.takeLoad(ctx, p, harnesses[op], highest.Rate/2)
+			if err != nil {
+				return err
+			}
+			o.half[op] = append(o.half[op], half)
+		}
+	}
+	return nil
+}
+
+// takeLoad makes the load of a harness when everybody is at rest, with a rate
+// of 0 in a closed loop, and refuses the figure where operations failed.
+func (m *measurement) takeLoad(ctx context.Context, p *rig.Server, h *bench.Harness, rate float64) (rig.Sample, error) {
+	if err := m.rest(ctx); err != nil {
+		return rig.Sample{}, err
+	}
+	name := h.Load().Workload.Name
+	r, err := h.Run(ctx, rate)
+	if err == nil {
+		err = ctx.Err() // which ends a run without an error
+	}
+	if err != nil {
+		return rig.Sample{}, fmt.Errorf("%s to %s: %w", name, p.Name, errors.Join(err, p.Alive()))
+	}
+	return checkedLoad(name+" to "+p.Name, r)
+}
+
+// checkedLoad returns the figures of a run unless they mean nothing.
+func checkedLoad(what string, r *bench.LoadResult) (rig.Sample, error) {
+	if bad := r.Failed() - r.Errors[rig.BusyClass] + r.All.NotFound; bad > 0 {
+		return rig.Sample{}, fmt.Errorf("%s: of %d operations %d failed and %d found no row; the first failure: %s",
+			what, r.All.Ops+r.Failed(), r.Failed()-r.Errors[rig.BusyClass], r.All.NotFound, r.FirstError)
+	}
+	if r.All.Ops == 0 {
+		return rig.Sample{}, fmt.Errorf("%s: not one operation was done; measure for longer, with -step", what)
+	}
+	return rig.SampleOfLoad(r), nil
+}
+
+// openTable shows the open loops with the floors beside.
+func (m *measurement) openTable() report.Table {
+	o := &m.open
+	t := report.Table{
+		Title:  "Open loop at half of the highest rate",
+		Header: []string{"requests", "highest rate, /s", "planned rate, /s", "p50, µs", "p99, µs", "p99.9, µs", "slowest, µs", "server CPU, µs/op", "late by at most, µs"},
+	}
+	latency := func(s rig.Series) []string {
+		return []string{report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)), report.Micros(s.Median(rig.P999Of)), report.Micros(s.Median(rig.SlowestOf))}
+	}
+	for _, f := range []struct {
+		name string
+		s    rig.Series
+	}{{"floor: loopback echo, 1 × 1", o.loop}, {"floor: write and fdatasync of 4,096 bytes, one at a time", o.sync}} {
+		if len(f.s) > 0 {
+			t.Add(append(append([]string{f.name, "", ""}, latency(f.s)...), "", "")...)
+		}
+	}
+	for _, op := range []bench.Op{bench.Ping, bench.Get, bench.Put} {
+		s := o.half[op]
+		if len(s) == 0 {
+			continue
+		}
+		highest := ""
+		if h := o.highest[op]; len(h) > 0 {
+			highest = report.Thousands(h.Median(rig.RateOf))
+		}
+		t.Add(append(append([]string{op.String(), highest, report.Thousands(s.Median(rig.PlannedOf))}, latency(s)...),
+			report.Hundredths(s.Median(rig.ServerOf)), report.Micros(s.Median(rig.LateOf)))...)
+		t.Notes = append(t.Notes, openNotes(op, s)...)
+	}
+	t.Notes = append(t.Notes, fmt.Sprintf("The highest rate is that of a closed loop of %d × 1 in the same round: requests of an open loop come one by one, not several at a time on one connection. Half of it was planned then, at constant distances, and latency counts from the planned time: a stall delays all that was planned for it. The way to the server and back has its own line, PINGs at the rate of the GETs; the floors have one request at a time. The generator shares the machine and so is a part of every latency.", m.busy))
+	return t
+}
+
+// openNotes says what is not as planned.
+func openNotes(op bench.Op, s rig.Series) (notes []string) {
+	var unsent uint64
+	for i := range s {
+		unsent += s[i].Unsent
+	}
+	if unsent > 0 {
+		notes = append(notes, fmt.Sprintf("The planned rate of %v was not reached: %s operations were due and not sent, so that its latencies mean nothing but that.", op, report.Thousands(float64(unsent))))
+	}
+	if busy := s.Busy(); busy > 0 {
+		notes = append(notes, fmt.Sprintf("Proa refused %.2f %% of the %vs of the open loop, because it was busy; they are in no latency.", busy*100, op))
+	}
+	return notes
+}
+
+// addOpenTargets adds those of the open loops.
+func (m *measurement) addOpenTargets(t *report.Table) {
+	for _, g := range []struct {
+		op   bench.Op
+		what string
+		of   rig.Figure
+		most float64 // milliseconds
+	}{{bench.Get, "p99", rig.P99Of, 0.5}, {bench.Get, "p99.9", rig.P999Of, 2}, {bench.Put, "p99", rig.P99Of, 2}} {
+		t.AddTarget(fmt.Sprintf("%s at half of its highest rate, open loop: %s, ms", described(g.op), g.what), report.AtMost(g.most), millis(m.open.half[g.op].Each(g.of)))
+	}
+}
+
+// millis turns nanoseconds of each round into a figure in milliseconds.
+func millis(ns []float64) report.Ratio {
+	unit := make([]float64, len(ns))
+	for i := range unit {
+		unit[i] = 1e6
+	}
+	return report.RatioOf(ns, unit)
+}

@@ -1,0 +1,207 @@
+//go:build linux
+
+package onenode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/rig"
+)
+
+// engine is Pebble in this process: what a server without network and consensus
+// could be at best. Its writes are synced; those of several callers share an
+// fsync, as Pebble's commit pipeline has it.
+type engine struct{ db *pebble.DB }
+
+// openEngine opens Pebble on a fresh directory, with the blocks and filters that
+// Proa's own state has, memtables in the place of its tables of recent rows, and
+// Pebble's log.
+func openEngine(dir string, cacheBytes int64) (*engine, error) {
+	o := &pebble.Options{
+		FormatMajorVersion:          pebble.FormatNewest,
+		CacheSize:                   cacheBytes,
+		MaxOpenFiles:                8 << 10, // all of them, as Proa's
+		MemTableSize:                64 << 20,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, max(2, runtime.GOMAXPROCS(0)/2) },
+		Logger:                      quietLogger{},
+	}
+	for i := range o.Levels {
+		l := &o.Levels[i]
+		l.BlockSize = 4 << 10
+		l.IndexBlockSize = 256 << 10
+		l.FilterPolicy = bloom.FilterPolicy(10)
+		l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		if i >= 5 {
+			l.Compression = func() *sstable.CompressionProfile { return sstable.FastestCompression }
+		}
+	}
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("pebble: %w", err)
+	}
+	return &engine{db}, nil
+}
+
+// quietLogger keeps Pebble's chatter out of the progress. Its errors are
+// returned by what has failed.
+type quietLogger struct{}
+
+func (quietLogger) Infof(string, ...any)  {}
+func (quietLogger) Errorf(string, ...any) {}
+
+// Fatalf is called where Pebble cannot go on.
+func (quietLogger) Fatalf(format string, args ...any) {
+	panic("pebble: " + fmt.Sprintf(format, args...))
+}
+
+func (e *engine) close() error { return e.db.Close() }
+
+// load writes all rows in the version of a preload, and makes them durable.
+func (e *engine) load(ctx context.Context, g *bench.Generator, keys uint64) error {
+	const batchBytes = 1 << 20
+	b := e.db.NewBatch()
+	var key, value []byte
+	for row := range keys {
+		key, value = g.AppendKey(key[:0], row), g.AppendValue(value[:0], row, 0)
+		if err := b.Set(key, value, nil); err != nil {
+			return errors.Join(err, b.Close())
+		}
+		if b.Len() < batchBytes && row+1 < keys {
+			continue
+		}
+		if err := errors.Join(b.Commit(pebble.NoSync), ctx.Err()); err != nil {
+			return errors.Join(err, b.Close())
+		}
+		b.Reset()
+	}
+	return errors.Join(b.Close(), e.db.Flush())
+}
+
+// engineRun is what the callers of an engine have in common.
+type engineRun struct {
+	*engine
+	ctx       context.Context
+	warm, end time.Time // the measured part
+}
+
+// engineCaller makes one operation after the other and records those that begin
+// in the measured part.
+type engineCaller struct {
+	*engineRun
+	*bench.Generator
+	key, value   []byte
+	read, update *hdrhistogram.Histogram // in nanoseconds
+	ended        time.Time               // of the last operation
+}
+
+// run makes the operations of the generators, each in a goroutine of its own,
+// for so long.
+func (e *engine) run(ctx context.Context, generators []*bench.Generator, warmup, duration time.Duration) (ycsbSample, error) {
+	begin := time.Now()
+	r := &engineRun{e, ctx, begin.Add(warmup), begin.Add(warmup + duration)}
+	callers, errs := make([]*engineCaller, len(generators)), make([]error, len(generators))
+	var group sync.WaitGroup
+	for i, g := range generators {
+		c := &engineCaller{engineRun: r, Generator: g, read: bench.NewResult().Latency, update: bench.NewResult().Latency}
+		callers[i] = c
+		group.Go(func() { errs[i] = c.call() })
+	}
+	cpu, err := r.cpuOfMeasured()
+	group.Wait()
+	if err := errors.Join(append(errs, err)...); err != nil {
+		return ycsbSample{}, err
+	}
+	return r.together(callers, cpu), nil
+}
+
+// cpuOfMeasured returns the CPU time of this process in the measured part.
+func (r *engineRun) cpuOfMeasured() (time.Duration, error) {
+	if err := rig.Pause(r.ctx, time.Until(r.warm)); err != nil {
+		return 0, err
+	}
+	before := rig.OwnCPU()
+	err := rig.Pause(r.ctx, time.Until(r.end))
+	return rig.OwnCPU() - before, err
+}
+
+// together adds up what the callers recorded.
+func (r *engineRun) together(callers []*engineCaller, cpu time.Duration) ycsbSample {
+	all, read, update := bench.NewResult().Latency, bench.NewResult().Latency, bench.NewResult().Latency
+	last := r.end
+	for _, c := range callers {
+		read.Merge(c.read)
+		update.Merge(c.update)
+		if c.ended.After(last) {
+			last = c.ended
+		}
+	}
+	all.Merge(read)
+	all.Merge(update)
+	s := ycsbSample{all: rig.SampleOfLatencies(all), read: rig.SampleOfLatencies(read), update: rig.SampleOfLatencies(update)}
+	if s.all.Ops > 0 {
+		s.all.Rate = float64(s.all.Ops) / last.Sub(r.warm).Seconds()
+		s.all.Server = float64(cpu) / float64(s.all.Ops)
+	}
+	return s
+}
+
+// call makes operations until the end, or until one fails.
+func (c *engineCaller) call() error {
+	for {
+		begin := time.Now()
+		if !begin.Before(c.end) {
+			return nil
+		}
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		kind, err := c.once()
+		if err != nil {
+			return fmt.Errorf("pebble: %v: %w", kind, err)
+		}
+		if begin.Before(c.warm) {
+			continue
+		}
+		c.ended = time.Now()
+		h := c.read
+		if kind == bench.KindUpdate {
+			h = c.update
+		}
+		_ = h.RecordValue(int64(min(max(c.ended.Sub(begin), 1), time.Minute))) // within its range
+	}
+}
+
+var errWrongRow = errors.New("a value that was never written to that row")
+
+// once makes one operation.
+func (c *engineCaller) once() (bench.Kind, error) {
+	o := c.Next()
+	c.key = c.AppendKey(c.key[:0], o.Row)
+	if o.Kind == bench.KindUpdate {
+		c.value = c.AppendValue(c.value[:0], o.Row, o.Version)
+		return o.Kind, c.db.Set(c.key, c.value, pebble.Sync)
+	}
+	value, closer, err := c.db.Get(c.key)
+	if err != nil {
+		return o.Kind, err
+	}
+	if !c.Plausible(value, o.Row) {
+		err = errWrongRow
+	}
+	return o.Kind, errors.Join(err, closer.Close())
+}

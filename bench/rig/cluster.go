@@ -1,0 +1,307 @@
+//go:build linux
+
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/spawn"
+)
+
+// Kind is a kind of server.
+type Kind struct {
+	Name string // for files and messages
+	// Command returns the command line of one node.
+	Command func(c *Cluster, n *Node) []string
+	// Ready returns nil if the cluster serves.
+	Ready func(ctx context.Context, c *Cluster) error
+}
+
+// Cluster is one or more servers of a kind on loopback, with all their data in
+// one directory. Its methods are called by one goroutine at a time.
+type Cluster struct {
+	Kind
+	Nodes []*Node
+
+	dir      string
+	balanced time.Time // when it was last asked to spread its leaders
+}
+
+// Node is one server.
+type Node struct {
+	*spawn.Process        // nil while there is none
+	ID             int    // from 1
+	Client, Peer   string // addresses, host:port
+	Data           string // a path for its data
+}
+
+// StartCluster starts so many nodes with their data in a new directory in dir,
+// and waits until they serve.
+func StartCluster(ctx context.Context, dir string, nodes int, k Kind) (*Cluster, error) {
+	var c *Cluster
+	err := onFreePorts(2*nodes, func(ports []string) error {
+		var err error
+		if c, err = newCluster(dir, ports, k); err != nil {
+			return err
+		}
+		for _, n := range c.Nodes {
+			err = errors.Join(err, c.Start(n))
+		}
+		if err == nil {
+			err = c.Await(ctx)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", k.Name, err), c.Stop())
+		}
+		return nil
+	})
+	return c, err
+}
+
+// newCluster gives each node two of the ports.
+func newCluster(dir string, ports []string, k Kind) (*Cluster, error) {
+	dir, err := os.MkdirTemp(dir, k.Name+"-*")
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Kind: k, dir: dir}
+	for pair := range slices.Chunk(ports, 2) {
+		id := len(c.Nodes) + 1
+		c.Nodes = append(c.Nodes, &Node{ID: id, Client: spawn.Loopback(pair[0]), Peer: spawn.Loopback(pair[1]), Data: filepath.Join(dir, strconv.Itoa(id))})
+	}
+	return c, nil
+}
+
+// Start starts a node, the first time or again. It does not wait for it.
+func (c *Cluster) Start(n *Node) (err error) {
+	n.Process, err = start(fmt.Sprintf("%s-%d", c.Name, n.ID), c.dir, c.Command(c, n))
+	return err
+}
+
+// readyTimeout is also how long a node that was killed may take to catch up
+// under load.
+const readyTimeout = time.Minute
+
+// Await waits until the cluster serves. The error is spawn.ErrExited where a
+// node has ended instead.
+func (c *Cluster) Await(ctx context.Context) error {
+	return await(ctx, readyTimeout, func(ctx context.Context) error { return c.Ready(ctx, c) }, c.processes()...)
+}
+
+// Kill ends a node with SIGKILL. It returns when the process is gone.
+func (c *Cluster) Kill(n *Node) {
+	n.Process.Kill()
+	n.Process = nil
+}
+
+// Terminate ends a node with SIGTERM and returns when it is gone.
+func (c *Cluster) Terminate(n *Node) error {
+	p := n.Process
+	n.Process = nil
+	return p.Stop(stopTimeout)
+}
+
+// Stop ends all nodes. It may be called again.
+func (c *Cluster) Stop() error {
+	ps := c.processes()
+	for _, n := range c.Nodes {
+		n.Process = nil
+	}
+	return spawn.StopAll(stopTimeout, ps...)
+}
+
+// Remove ends all nodes and removes their data.
+func (c *Cluster) Remove() error { return errors.Join(c.Stop(), os.RemoveAll(c.dir)) }
+
+// processes returns those that run.
+func (c *Cluster) processes() (ps []*spawn.Process) {
+	for _, n := range c.Nodes {
+		if n.Process != nil {
+			ps = append(ps, n.Process)
+		}
+	}
+	return ps
+}
+
+// Alive returns an error if a node has ended by itself.
+func (c *Cluster) Alive() (err error) {
+	for _, p := range c.processes() {
+		err = errors.Join(err, p.Alive())
+	}
+	return err
+}
+
+// CPU returns the CPU time of all nodes together.
+func (c *Cluster) CPU() (time.Duration, error) { return CPU(c.processes()...) }
+
+// Endpoints returns the addresses for clients.
+func (c *Cluster) Endpoints() (addresses []string) {
+	for _, n := range c.Nodes {
+		addresses = append(addresses, n.Client)
+	}
+	return addresses
+}
+
+// Server is a cluster of one node, and how a load reaches it.
+type Server struct {
+	*Cluster
+	Target bench.Target
+}
+
+func newServer(c *Cluster, codec bench.Codec) *Server {
+	return &Server{c, bench.Target{Address: c.Nodes[0].Client, Codec: codec}}
+}
+
+// FindProa returns an error that says what to do where there is no such program.
+func FindProa(program string) error {
+	if _, err := exec.LookPath(program); err != nil {
+		return fmt.Errorf("%w; build it first, with make build", err)
+	}
+	return nil
+}
+
+// Proa is Proa with default settings but for the arguments, and with warnings
+// alone in its log. It is ready when all nodes are up and lead as many shards.
+func Proa(name, program string, args ...string) Kind {
+	return Kind{Name: name, Ready: balanced, Command: func(c *Cluster, n *Node) []string {
+		line := []string{program, "serve", "--data", n.Data, "--listen", n.Client, "--admin-listen", "off", "--log-level", "warn"}
+		if len(c.Nodes) == 1 {
+			line = append(line, "--peer-listen", "off")
+		} else {
+			var peers []string
+			for _, p := range c.Nodes {
+				peers = append(peers, p.Peer)
+			}
+			line = append(line, "--node-id", strconv.Itoa(n.ID), "--peer-listen", n.Peer, "--join", strings.Join(peers, ","))
+		}
+		return slices.Concat(line, args)
+	}}
+}
+
+// greets returns the Ready of a server that speaks a protocol.
+func greets(codec bench.Codec) func(context.Context, *Cluster) error {
+	return func(ctx context.Context, c *Cluster) error {
+		idle, err := bench.OpenIdle(ctx, newServer(c, codec).Target, 1)
+		if err != nil {
+			return err
+		}
+		return idle.Close()
+	}
+}
+
+const (
+	askTimeout   = 2 * time.Second
+	balanceEvery = time.Second
+)
+
+// Ask has a node of Proa carry out an administrative request.
+func (n *Node) Ask(ctx context.Context, verb string, args, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	c, err := client.New(ctx, client.Config{Endpoints: []string{n.Client}, ForwardOnly: true})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	body, err := json.Marshal(args)
+	if err != nil {
+		return err
+	}
+	reply, err := c.Admin(ctx, verb, body)
+	if err != nil {
+		return fmt.Errorf("node %d: %w", n.ID, err)
+	}
+	return json.Unmarshal(reply, answer)
+}
+
+// Status returns the cluster as a node of Proa sees it.
+func (n *Node) Status(ctx context.Context) (*command.ClusterStatus, error) {
+	s := new(command.ClusterStatus)
+	return s, n.Ask(ctx, command.AdminStatus, struct{}{}, s)
+}
+
+// balanced returns nil if every node sees every other up, and leaders spread
+// evenly. It asks the cluster to spread them, which would do so by itself a
+// little later.
+func balanced(ctx context.Context, c *Cluster) error {
+	for _, n := range c.Nodes {
+		s, err := n.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if err = unhealthy(s, len(c.Nodes)); err != nil {
+			return fmt.Errorf("as node %d sees it, %w", n.ID, err)
+		}
+		err = unbalanced(s, len(c.Nodes))
+		if err == nil {
+			continue
+		}
+		if time.Since(c.balanced) > balanceEvery {
+			c.balanced = time.Now()
+			err = errors.Join(err, c.Nodes[0].Ask(ctx, command.AdminSplitLeaders, struct{}{}, &command.Done{}))
+		}
+		return err
+	}
+	return nil
+}
+
+// unhealthy says what keeps a cluster of so many nodes from being healthy.
+func unhealthy(s *command.ClusterStatus, nodes int) error {
+	if len(s.Nodes) != nodes {
+		return fmt.Errorf("there are %d nodes", len(s.Nodes))
+	}
+	for _, n := range s.Nodes {
+		if n.State != command.NodeUp {
+			return fmt.Errorf("node %d is %s", n.ID, n.State)
+		}
+	}
+	for _, g := range s.Shards {
+		switch {
+		case g.Leader == 0:
+			return fmt.Errorf("shard %d has no leader", g.Shard)
+		case g.Moving || len(g.Replicas) != min(3, nodes):
+			return fmt.Errorf("shard %d has %d replicas, which may be on the move", g.Shard, len(g.Replicas))
+		}
+	}
+	return nil
+}
+
+// unbalanced says which nodes lead more groups than others, the meta group
+// among them: nodes count it, too.
+func unbalanced(s *command.ClusterStatus, nodes int) error {
+	led := make([]int, nodes+1) // by node
+	for _, g := range s.Shards {
+		led[g.Leader]++
+	}
+	if most, least := slices.Max(led[1:]), slices.Min(led[1:]); most-least > 1 {
+		return fmt.Errorf("one node leads %d groups and another %d", most, least)
+	}
+	return nil
+}
+
+// Redis is one Redis server with the settings, from which it does not turn away
+// by saving or rewriting its log in the background.
+func Redis(name, program string, settings ...string) Kind {
+	return Kind{Name: name, Command: func(_ *Cluster, n *Node) []string {
+		_, port, _ := strings.Cut(n.Client, ":")
+		line := []string{program, "--port", port, "--bind", "127.0.0.1", "--daemonize", "no", "--dir", filepath.Dir(n.Data), "--save", "", "--auto-aof-rewrite-percentage", "0"}
+		return slices.Concat(line, settings)
+	}}
+}
+
+// FsyncAlways are the settings of a Redis that fsyncs each write before it
+// answers.
+var FsyncAlways = []string{"--appendonly", "yes", "--appendfsync", "always"}
