@@ -76,7 +76,7 @@ func (d *codecDialect) takeReplies(i int, b []byte, now time.Duration) ([]byte, 
 		}
 		d.peers[i].inFlight--
 		if d.calls[at].counted {
-			d.tally.bytesIn += uint64(size)
+			d.tally.BytesIn += uint64(size)
 		}
 		d.take(at, &r, now)
 	}
@@ -113,7 +113,7 @@ func (d *codecDialect) take(at int32, r *Reply, now time.Duration) {
 // wrongLength describes a value of another length than was written, where anybody
 // will read it.
 func (d *codecDialect) wrongLength(n int) []byte {
-	if d.tally.firstError != "" {
+	if d.tally.FirstError != "" {
 		return nil
 	}
 	return fmt.Appendf(nil, "a value of %d bytes, %d were expected", n, len(d.value))

@@ -108,7 +108,7 @@ func (n *native) reply(i int, f *protocol.Frame, now time.Duration) error {
 		return fmt.Errorf("%w: a reply with id %d, which no request has", ErrProtocol, f.ID)
 	}
 	if c.counted {
-		n.tally.bytesIn += uint64(f.Length)
+		n.tally.BytesIn += uint64(f.Length)
 	}
 	if f.Flags&protocol.FlagExtensions != 0 {
 		if err := n.learn(c, f); err != nil {
@@ -142,14 +142,14 @@ func (n *native) learn(c *call, f *protocol.Frame) error {
 	}
 	if x.Leader != 0 && x.Leader != n.cluster.members[n.peers[c.conn].member].ID {
 		if c.counted {
-			n.tally.forwarded++
+			n.tally.Forwarded++
 		}
 		if !n.load.AnyNode && !n.isWeak(c) {
 			n.cluster.outdated()
 		}
 	}
 	if x.HasAge && c.counted {
-		n.tally.weak++
+		n.tally.Weak++
 		if x.AgeMillis != protocol.AgeUnknown {
 			n.tally.ageMax = max(n.tally.ageMax, x.AgeMillis)
 		}
@@ -262,7 +262,7 @@ func (n *native) saw(row, version uint64) {
 
 // complaint says what is wrong with a value, where anybody will read it.
 func (n *native) complaint(row uint64, value []byte) []byte {
-	if n.tally.firstError != "" {
+	if n.tally.FirstError != "" {
 		return nil
 	}
 	return n.src.rows.complaint(row, value)

@@ -126,9 +126,10 @@ func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
 	h := r.harness
 	l := &h.load
 	w := &worker{
-		wire: newWire(), thread: i, load: l, cluster: h.cluster, src: h.sources[i], loading: r.loading,
+		wire: newWire(), load: l, cluster: h.cluster, src: h.sources[i], loading: r.loading,
 		byMember: make([][]int32, len(h.cluster.members)), turn: make([]int, len(h.cluster.members)), timer: -1,
-		epoch: h.epoch, tally: newTally(&l.Workload, r.loading), full: r.full, spare: r.spare,
+		epoch: h.epoch,
+		meter: meter{thread: i, tally: newTally(&l.Workload, r.loading), full: r.full, spare: r.spare},
 	}
 	if h.trackers != nil {
 		w.track = h.trackers[i]
@@ -181,8 +182,7 @@ func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
 // schedule sets what a worker does from when to when.
 func (r *race) schedule(w *worker, begin time.Duration) {
 	l := &r.harness.load
-	w.origin, w.warm, w.end = begin, begin, math.MaxInt64
-	w.budget, w.perThread = noBudget, noBudget
+	w.plan = plan{origin: begin, warm: begin, end: math.MaxInt64, budget: noBudget, perThread: noBudget}
 	if r.loading {
 		w.budget = w.src.loads()
 		return

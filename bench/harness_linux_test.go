@@ -906,7 +906,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	h := &Harness{load: l, cluster: &cluster{members: []Member{{ID: 1}}}, epoch: time.Now()}
 	h.rows = newRows(&h.load.Workload, 1)
 	w := &worker{
-		wire: newWire(), load: &h.load, cluster: h.cluster, epoch: h.epoch, tally: newTally(&l.Workload, false), timer: -1,
+		wire: newWire(), load: &h.load, cluster: h.cluster, epoch: h.epoch, meter: meter{tally: newTally(&l.Workload, false)}, timer: -1,
 		src:   newSource(&h.load.Workload, h.rows, newPicker(l.Workload.Choice, l.Keys, 1, 0, 1, 1)),
 		peers: make([]peer, 1), byMember: [][]int32{{0}}, turn: make([]int, 1), mender: newMender(nil, make([]peer, 1)), calls: make([]call, 1), free: []int32{0},
 	}
@@ -924,7 +924,8 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	w.full = full
 	r := &race{harness: h, rate: rate}
 	r.schedule(w, w.clock())
-	if err := w.beginMeasuring(); err != nil {
+	w.measuring, w.budget = true, w.perThread
+	if err := w.meter.start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -932,7 +933,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 			t.Error(err)
 		}
 		if w.tally.classes != [classEnd]uint64{} || w.doneLocal == 0 {
-			t.Errorf("%d done, failed: %s", w.doneLocal, w.tally.firstError)
+			t.Errorf("%d done, failed: %s", w.doneLocal, w.tally.FirstError)
 		}
 	})
 	asked, value, answer := make([]byte, 1<<20), make([]byte, 0, 2048), make([]byte, 0, 64<<10)

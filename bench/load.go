@@ -154,30 +154,15 @@ type LoadResult struct {
 	// Errors counts, by name, the operations that were not done or whose
 	// outcome is unknown: a status of the protocol, CONNECTION_LOST, or
 	// WRONG_VALUE for a read that found what was never written there.
-	// FirstError is the first of them with its message. Unknown is how many of
-	// them may have had an effect.
-	Errors     map[string]uint64
-	FirstError string
-	Unknown    uint64
+	Errors map[string]uint64
+	Counts
 
-	// Repeated is how many requests were sent again because the node asked did
-	// not lead the shard any more, and Forwarded how many another node than
-	// the one asked answered.
-	Repeated, Forwarded uint64
-
-	// Weak is how many reads a replica answered from what it had, and AgeMax
-	// how old that was at most.
-	Weak   uint64
+	// AgeMax is how old the answers of weak reads were at most.
 	AgeMax time.Duration
 
-	// BytesOut and BytesIn count whole frames of the measured operations.
-	BytesOut, BytesIn uint64
-
 	// LateMax is how far the generator fell behind its plan in an open loop,
-	// and LateEnd how far behind it was in the end. Unsent is how many requests
-	// were due and were not sent.
+	// and LateEnd how far behind it was in the end.
 	LateMax, LateEnd time.Duration
-	Unsent           uint64
 
 	// GeneratorCPU is the CPU time of all threads, and Busiest the share of
 	// the measured time, 0..1, for which the busiest of them used a processor.
@@ -273,10 +258,7 @@ func (r *LoadResult) fill(t *tally) {
 			r.Errors[className(class)] = n
 		}
 	}
-	r.FirstError, r.Unknown = t.firstError, t.unknown
-	r.Repeated, r.Forwarded = t.repeated, t.forwarded
-	r.Weak, r.AgeMax = t.weak, time.Duration(t.ageMax)*time.Millisecond
-	r.BytesIn, r.BytesOut = t.bytesIn, t.bytesOut
-	r.LateMax, r.LateEnd, r.Unsent = t.lateMax, t.lateEnd, t.unsent
+	r.Counts, r.AgeMax = t.Counts, time.Duration(t.ageMax)*time.Millisecond
+	r.LateMax, r.LateEnd = t.lateMax, t.lateEnd
 	r.GeneratorCPU, r.probed = t.cpu, t.server
 }

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -87,24 +88,53 @@ func (k *KindResult) Mean() time.Duration {
 // NewLatencies returns an empty histogram as KindResult has it.
 func NewLatencies() *hdrhistogram.Histogram { return hdrhistogram.New(1, int64(latencyMax), 3) }
 
+// Counts is what was counted in the measured part beside the operations done.
+type Counts struct {
+	// FirstError is the first of the operations that were not done or whose outcome
+	// is unknown, with its message. Unknown is how many of these may have had an
+	// effect.
+	FirstError string `json:"first_error,omitempty"`
+	Unknown    uint64 `json:"unknown_outcome"`
+
+	// BytesOut and BytesIn count whole frames.
+	BytesOut uint64 `json:"bytes_out"`
+	BytesIn  uint64 `json:"bytes_in"`
+
+	// Repeated is how many requests were sent again because the node asked did
+	// not lead the shard any more, or was busy, Forwarded how many another node
+	// than the one asked answered, and Weak how many reads a replica answered from
+	// what it had.
+	Repeated  uint64 `json:"repeated"`
+	Forwarded uint64 `json:"forwarded"`
+	Weak      uint64 `json:"weak_reads"`
+
+	// Unsent is how many requests of an open loop were due and were not sent.
+	Unsent uint64 `json:"unsent"`
+}
+
+// Add adds what o counts to c.
+func (c *Counts) Add(o *Counts) {
+	c.FirstError = cmp.Or(c.FirstError, o.FirstError)
+	c.Unknown += o.Unknown
+	c.BytesOut += o.BytesOut
+	c.BytesIn += o.BytesIn
+	c.Repeated += o.Repeated
+	c.Forwarded += o.Forwarded
+	c.Weak += o.Weak
+	c.Unsent += o.Unsent
+}
+
 // tally is what one thread has counted of the measured part.
 type tally struct {
-	kinds      [kindEnd]KindResult
-	classes    [classEnd]uint64
-	firstError string
-	unknown    uint64 // writes of unknown outcome
-	repeated   uint64 // requests sent again, to another node or later
-	forwarded  uint64 // requests that another node answered
-	weak       uint64 // reads that a replica answered from what it had
-	ageMax     uint32 // of those, in milliseconds
-	bytesIn    uint64
-	bytesOut   uint64
-	lateMax    time.Duration // of requests, behind their plan
-	lateEnd    time.Duration // of the request that was due next in the end
-	unsent     uint64        // requests that were due and were not sent
-	cpu        time.Duration // of the thread
-	server     time.Duration // of the server, where the worker asks for it
-	ended      time.Duration // when the last reply came
+	Counts
+	kinds   [kindEnd]KindResult
+	classes [classEnd]uint64
+	ageMax  uint32        // of weak reads, in milliseconds
+	lateMax time.Duration // of requests, behind their plan
+	lateEnd time.Duration // of the request that was due next in the end
+	cpu     time.Duration // of the thread
+	server  time.Duration // of the server, where the worker asks for it
+	ended   time.Duration // when the last reply came
 }
 
 // newTally returns the tally of a workload, or of loading its rows.
@@ -121,31 +151,22 @@ func newTally(w *Workload, loading bool) *tally {
 // fail counts an error. Its message is kept if it is the first.
 func (t *tally) fail(class int, message []byte) {
 	t.classes[class]++
-	if t.firstError == "" {
-		t.firstError = className(class) + ": " + string(message)
+	if t.FirstError == "" {
+		t.FirstError = className(class) + ": " + string(message)
 	}
 }
 
 func (t *tally) merge(o *tally) {
+	t.Add(&o.Counts)
 	for k := range t.kinds {
 		t.kinds[k].Merge(&o.kinds[k])
 	}
 	for c := range t.classes {
 		t.classes[c] += o.classes[c]
 	}
-	if t.firstError == "" {
-		t.firstError = o.firstError
-	}
-	t.unknown += o.unknown
-	t.repeated += o.repeated
-	t.forwarded += o.forwarded
-	t.weak += o.weak
 	t.ageMax = max(t.ageMax, o.ageMax)
-	t.bytesIn += o.bytesIn
-	t.bytesOut += o.bytesOut
 	t.lateMax = max(t.lateMax, o.lateMax)
 	t.lateEnd = max(t.lateEnd, o.lateEnd)
-	t.unsent += o.unsent
 	t.cpu += o.cpu
 	t.server += o.server
 	t.ended = max(t.ended, o.ended)

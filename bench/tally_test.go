@@ -26,8 +26,8 @@ func TestTalliesMerge(t *testing.T) {
 		}
 		for _, x := range []*tally{part, whole} {
 			x.fail(int(protocol.StatusBusy), []byte("later"))
-			x.unknown++
-			x.bytesIn += 10
+			x.Unknown++
+			x.BytesIn += 10
 			x.kinds[KindRead].NotFound++
 			x.kinds[KindRead].Rows += 3
 		}
@@ -44,7 +44,7 @@ func TestTalliesMerge(t *testing.T) {
 			}
 		}
 	}
-	if sum.classes != whole.classes || sum.unknown != 4 || sum.bytesIn != 40 || sum.firstError != "BUSY: later" {
+	if sum.classes != whole.classes || sum.Unknown != 4 || sum.BytesIn != 40 || sum.FirstError != "BUSY: later" {
 		t.Errorf("%+v", sum)
 	}
 	var r LoadResult

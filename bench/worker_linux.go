@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,10 +30,7 @@ type call struct {
 	found uint64 // rows of a scan so far
 }
 
-const (
-	none     = -1
-	noBudget = math.MaxUint64
-)
+const none = -1
 
 // peer is what a worker knows of one of its connections.
 type peer struct {
@@ -42,25 +38,6 @@ type peer struct {
 	inFlight int
 	out      []byte // requests to be written together
 	dirty    bool
-}
-
-// pace plans when the requests of an open loop are due.
-type pace struct {
-	gap    float64 // nanoseconds, on average; 0: a closed loop
-	next   float64
-	random *rand.Rand // nil: constant gaps
-}
-
-// due returns when the next request is due.
-func (p *pace) due() time.Duration { return time.Duration(p.next) }
-
-// step plans the request after that.
-func (p *pace) step() {
-	if p.random == nil {
-		p.next += p.gap
-		return
-	}
-	p.next += p.gap * p.random.ExpFloat64()
 }
 
 // dialect is how a worker talks to its servers: what its requests are on the
@@ -84,7 +61,6 @@ type dialect interface {
 // read has brought are dealt with.
 type worker struct {
 	wire
-	thread  int
 	load    *Load
 	cluster *cluster
 	src     *source
@@ -107,30 +83,14 @@ type worker struct {
 	waiting []int32
 	key     []byte
 
-	epoch      time.Time     // of the clock
-	origin     time.Duration // on it, the begin of the run
-	warm, end  time.Duration // on it, the begin of the measured part and the end
-	pace       pace
-	budget     uint64
-	perThread  uint64 // budget of the measured part
-	measuring  bool
-	ended      bool
+	epoch time.Time // of the clock
+	plan
+	meter
 	unanswered int
 	progress   time.Duration // when there was a reply, or nothing to wait for
 	timer      int           // timerfd, for an open loop
 	timerSet   time.Duration
 
-	tally *tally
-	rec   *recorder
-	full  chan<- *recorder
-	spare <-chan *recorder
-	cpu0  time.Duration
-
-	serverCPU func() (time.Duration, error) // nil: not measured from here
-	server0   time.Duration
-
-	done      atomic.Uint64 // replies so far, for others to read
-	doneLocal uint64
 	cancelled atomic.Bool // set by others
 }
 
@@ -140,7 +100,7 @@ func (w *worker) clock() time.Duration { return time.Since(w.epoch) + 1 }
 // run makes the load. It returns when no request is unanswered, unless it
 // fails.
 func (w *worker) run() (err error) {
-	defer func() { err = errors.Join(err, w.finish()) }()
+	defer func() { err = errors.Join(err, w.meter.stop(w.measuring)) }()
 	w.progress = w.clock()
 	for {
 		now := w.clock()
@@ -174,8 +134,7 @@ func (w *worker) turnOver(now time.Duration) error {
 	if w.cancelled.Load() {
 		w.dropWaiting(now)
 	}
-	w.handOver(now)
-	w.done.Store(w.doneLocal)
+	w.handOver(int64((now - w.origin) / seriesStep))
 	if w.down > 0 {
 		if err := w.regain(); err != nil {
 			return err
@@ -200,78 +159,8 @@ func (w *worker) stop(now time.Duration) {
 	if w.budget > 0 {
 		w.tally.ended = max(w.tally.ended, now)
 	}
-	w.countUnsent(now)
-}
-
-func (w *worker) beginMeasuring() (err error) {
-	w.measuring = true
-	w.budget = w.perThread
-	if w.serverCPU != nil {
-		w.server0, err = w.serverCPU()
-	}
-	w.cpu0 = threadCPU()
-	return err
-}
-
-// countUnsent notes how far the plan of an open loop has not been carried out.
-func (w *worker) countUnsent(now time.Duration) {
-	if w.pace.gap == 0 || w.budget == 0 {
-		return
-	}
-	stop := min(now, w.end)
-	if w.pace.due() < stop {
-		w.tally.lateEnd = stop - w.pace.due()
-		w.tally.lateMax = max(w.tally.lateMax, w.tally.lateEnd)
-	}
-	for w.pace.due() < stop && w.tally.unsent < w.budget {
-		if w.pace.random == nil {
-			missed := uint64(math.Ceil(float64(stop-w.pace.due()) / w.pace.gap))
-			w.tally.unsent = min(missed, w.budget)
-			return
-		}
-		w.tally.unsent++
-		w.pace.step()
-	}
-}
-
-// finish adds up what the thread and the server have used.
-func (w *worker) finish() (err error) {
-	if w.measuring {
-		w.tally.cpu = threadCPU() - w.cpu0
-		if w.serverCPU != nil {
-			w.tally.server, err = w.serverCPU()
-			w.tally.server -= w.server0
-		}
-	}
-	w.done.Store(w.doneLocal)
-	if w.rec != nil {
-		w.full <- w.rec // the reader goes on until all have ended
-		w.rec = nil
-	}
-	return err
-}
-
-// handOver gives away what was recorded of a step that is over. Where nobody
-// takes it, the step goes on.
-func (w *worker) handOver(now time.Duration) {
-	if w.rec == nil {
-		return
-	}
-	step := int64((now - w.origin) / seriesStep)
-	if step == w.rec.step {
-		return
-	}
-	select {
-	case w.full <- w.rec:
-	default:
-		return
-	}
-	select {
-	case w.rec = <-w.spare:
-	default:
-		w.rec = newRecorder(w.thread)
-	}
-	w.rec.thread, w.rec.step = w.thread, step
+	w.tally.lateEnd, w.tally.Unsent = w.left(now)
+	w.tally.lateMax = max(w.tally.lateMax, w.tally.lateEnd)
 }
 
 // patience returns for how many milliseconds to wait at most, and sets the
@@ -317,15 +206,6 @@ func (w *worker) openTimer() error {
 	return nil
 }
 
-// threadCPU returns the CPU time of the calling thread.
-func threadCPU() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
-
 func (w *worker) closeAll() error {
 	err := w.wire.close()
 	if w.timer >= 0 {
@@ -358,7 +238,8 @@ func (w *worker) handle(i int, events uint32) error {
 // advance begins what is due and writes it.
 func (w *worker) advance(now time.Duration) error {
 	if !w.measuring && !w.loading && now >= w.warm {
-		if err := w.beginMeasuring(); err != nil {
+		w.measuring, w.budget = true, w.perThread
+		if err := w.meter.start(); err != nil {
 			return err
 		}
 	}
@@ -428,7 +309,7 @@ func (w *worker) send(at int32) {
 	before := len(p.out)
 	p.out = w.dialect.appendRequest(p.out, at)
 	if c.counted {
-		w.tally.bytesOut += uint64(len(p.out) - before)
+		w.tally.BytesOut += uint64(len(p.out) - before)
 	}
 	if !p.dirty {
 		p.dirty = true
@@ -567,7 +448,7 @@ func (w *worker) refused(at int32, s protocol.Status, m *protocol.ErrorReply, no
 			c.conn = none
 		}
 		if c.counted {
-			w.tally.repeated++
+			w.tally.Repeated++
 		}
 		w.postpone(at, max(time.Duration(m.RetryAfterMillis)*time.Millisecond, repeatPause))
 		return
@@ -673,7 +554,7 @@ func (w *worker) fail(at int32, class int, message []byte, unknown bool, now tim
 	if c.counted {
 		w.tally.fail(class, message)
 		if unknown && writing {
-			w.tally.unknown++
+			w.tally.Unknown++
 		}
 		w.tally.ended = max(w.tally.ended, now)
 	}

@@ -84,25 +84,18 @@ type Run struct {
 	Throughput  float64 `json:"throughput"`
 	Ops         uint64  `json:"ops"`
 	Failed      uint64  `json:"failed"`
-	Unknown     uint64  `json:"unknown_outcome"`
 	Seconds     float64 `json:"elapsed_s"`
 	Interrupted bool    `json:"interrupted,omitempty"`
 
 	Latency Latency           `json:"latency"`
 	Kinds   []Kind            `json:"operations"`
 	Errors  map[string]uint64 `json:"errors"`
-	First   string            `json:"first_error,omitempty"`
 
-	BytesOut  uint64  `json:"bytes_out"`
-	BytesIn   uint64  `json:"bytes_in"`
-	Repeated  uint64  `json:"repeated"`
-	Forwarded uint64  `json:"forwarded"`
-	Weak      uint64  `json:"weak_reads"`
-	AgeMax    float64 `json:"weak_age_max_ms"`
+	bench.Counts
+	AgeMax float64 `json:"weak_age_max_ms"`
 
 	LateMax float64 `json:"late_max"`
 	LateEnd float64 `json:"late_end"`
-	Unsent  uint64  `json:"unsent"`
 
 	Opened         int     `json:"connections_opened"`
 	GeneratorPerOp float64 `json:"generator_cpu_per_op"`
@@ -191,10 +184,10 @@ func (l *Load) Verified(v *bench.Verification) {
 // NewRun puts a result into the form of a report.
 func NewRun(r *bench.LoadResult) Run {
 	out := Run{
-		Rate: r.Rate, Throughput: r.Throughput(), Ops: r.All.Ops, Failed: r.Failed(), Unknown: r.Unknown, Seconds: r.Elapsed.Seconds(), Interrupted: r.Interrupted,
-		Latency: latencyOf(&r.All), Errors: r.Errors, First: r.FirstError, BytesOut: r.BytesOut, BytesIn: r.BytesIn,
-		Repeated: r.Repeated, Forwarded: r.Forwarded, Weak: r.Weak, AgeMax: float64(r.AgeMax) / float64(time.Millisecond),
-		LateMax: micros(r.LateMax), LateEnd: micros(r.LateEnd), Unsent: r.Unsent, Opened: r.Connections,
+		Rate: r.Rate, Throughput: r.Throughput(), Ops: r.All.Ops, Failed: r.Failed(), Seconds: r.Elapsed.Seconds(), Interrupted: r.Interrupted,
+		Latency: latencyOf(&r.All), Errors: r.Errors, Counts: r.Counts,
+		AgeMax:  float64(r.AgeMax) / float64(time.Millisecond),
+		LateMax: micros(r.LateMax), LateEnd: micros(r.LateEnd), Opened: r.Connections,
 		GeneratorPerOp: micros(r.GeneratorPerOp()), Busiest: r.Busiest, GeneratorBound: r.GeneratorBound(), ServerPerOp: micros(r.ServerPerOp()),
 		Percentiles: percentiles(&r.All),
 	}
@@ -418,7 +411,7 @@ func (r *Run) errorNote() string {
 	for _, name := range slices.Sorted(maps.Keys(r.Errors)) {
 		words = append(words, fmt.Sprintf("%s %s", name, Thousands(float64(r.Errors[name]))))
 	}
-	return fmt.Sprintf("errors: %s; %s writes of unknown outcome; first error: %s", strings.Join(words, ", "), Thousands(float64(r.Unknown)), r.First)
+	return fmt.Sprintf("errors: %s; %s writes of unknown outcome; first error: %s", strings.Join(words, ", "), Thousands(float64(r.Unknown)), r.FirstError)
 }
 
 // rowNote says what became of rows and routes, where there is anything to say.

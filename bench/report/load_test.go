@@ -31,7 +31,7 @@ func sample() *Load {
 			{Name: "read", Ops: 12_000, NotFound: 7, Latency: latency, Percentiles: []Percentile{{0, 50}, {90, 200}, {99, 1000}, {100, 2.5e6}}},
 			{Name: "update", Ops: 12_000, Latency: latency, Percentiles: []Percentile{{0, 60}, {99.99, 2000}, {100, 2.5e6}}},
 		},
-		Errors: map[string]uint64{}, BytesOut: 3 << 20, BytesIn: 5 << 20, GeneratorPerOp: 2.5, Busiest: 0.42, ServerPerOp: 7.25, Fsyncs: 400, FsyncMean: 210,
+		Errors: map[string]uint64{}, Counts: bench.Counts{BytesOut: 3 << 20, BytesIn: 5 << 20}, GeneratorPerOp: 2.5, Busiest: 0.42, ServerPerOp: 7.25, Fsyncs: 400, FsyncMean: 210,
 		Percentiles: []Percentile{{0, 50}, {50, 100}, {99.9, 1500}, {100, 2.5e6}},
 		Series:      []Step{{At: 0.25, Rate: 10_000, P50: 90, P99: 500, P999: 900, Max: 1000}, {At: 0.5}, {At: 0.75, Rate: 14_000, P50: 95, P99: 600, P999: 990, Max: 2000}},
 	}
@@ -56,7 +56,7 @@ func several() *Load {
 	}
 	bad := &l.Runs[2]
 	bad.Throughput, bad.Failed, bad.Unknown, bad.Unsent, bad.LateMax, bad.LateEnd = 3100, 12, 3, 1234, 9e5, 8e5
-	bad.Errors, bad.First = map[string]uint64{"TIMEOUT": 3, "BUSY": 9}, "BUSY: <queue> & full"
+	bad.Errors, bad.FirstError = map[string]uint64{"TIMEOUT": 3, "BUSY": 9}, "BUSY: <queue> & full"
 	bad.GeneratorBound, bad.Busiest, bad.Interrupted, bad.Repeated, bad.Forwarded, bad.Weak, bad.AgeMax = true, 0.97, true, 5, 6, 7, 300
 	l.Verification = &Verification{Rows: 10, Missing: 1, Wrong: 2, Problems: []string{"user1: missing", `user2: holds "<b>"`}}
 	return l

@@ -141,7 +141,7 @@ func mergeRuns(a, b *Run) (Run, error) {
 	out.Throughput += b.Throughput
 	out.Ops += b.Ops
 	out.Failed += b.Failed
-	out.Unknown += b.Unknown
+	out.Add(&b.Counts)
 	out.Seconds = max(a.Seconds, b.Seconds)
 	out.Interrupted = a.Interrupted || b.Interrupted
 	out.Errors = maps.Clone(a.Errors)
@@ -151,17 +151,8 @@ func mergeRuns(a, b *Run) (Run, error) {
 		}
 		out.Errors[class] += n
 	}
-	if out.First == "" {
-		out.First = b.First
-	}
-	out.BytesOut += b.BytesOut
-	out.BytesIn += b.BytesIn
-	out.Repeated += b.Repeated
-	out.Forwarded += b.Forwarded
-	out.Weak += b.Weak
 	out.AgeMax = max(a.AgeMax, b.AgeMax)
 	out.LateMax, out.LateEnd = max(a.LateMax, b.LateMax), max(a.LateEnd, b.LateEnd)
-	out.Unsent += b.Unsent
 	out.Opened += b.Opened
 	out.Busiest = max(a.Busiest, b.Busiest)
 	out.GeneratorBound = a.GeneratorBound || b.GeneratorBound
