@@ -16,11 +16,11 @@ import (
 
 // Member is one server that a Harness asks.
 type Member struct {
-	ID          uint64 `json:"node"`
-	Address     string `json:"address"`
-	Version     string `json:"version"`
-	Cluster     uint64 `json:"-"`
-	InFlightMax int    `json:"-"` // requests that the server takes on one connection; 0: any number
+	ID          uint64
+	Address     string
+	Version     string
+	cluster     uint64
+	inFlightMax int
 }
 
 // nodesMax bounds the servers a Harness connects to.
@@ -95,7 +95,7 @@ func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only ui
 			failed = append(failed, failureOf(a, err))
 			continue
 		}
-		c.id = m.Cluster
+		c.id = m.cluster
 		c.add(m)
 		if r.Epoch > routes.Epoch || routes.Shards == nil {
 			routes = r
@@ -145,7 +145,7 @@ func (c *cluster) meet(ctx context.Context, address string, timeout time.Duratio
 		if !connected {
 			return ErrClosed
 		}
-		m = Member{ID: s.Node, Address: address, Version: s.Version, Cluster: s.Cluster, InFlightMax: s.InFlightMax}
+		m = Member{ID: s.Node, Address: address, Version: s.Version, cluster: s.Cluster, inFlightMax: s.InFlightMax}
 		return nil
 	})
 	return m, routes, err

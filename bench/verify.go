@@ -16,12 +16,10 @@ import (
 type Verification struct {
 	// Rows is how many rows were read back, and Missing and Wrong how many of
 	// them were not there or held what they cannot hold.
-	Rows    uint64 `json:"rows"`
-	Missing uint64 `json:"missing"`
-	Wrong   uint64 `json:"wrong"`
+	Rows, Missing, Wrong uint64
 
 	// Problems describes the first of them, by key, at most ProblemsMax.
-	Problems []string `json:"problems,omitempty"`
+	Problems []string
 }
 
 // OK reports whether all rows were right.

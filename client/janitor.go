@@ -107,8 +107,10 @@ func (j *janitor) expire() {
 	j.c.dispatcher.each(check)
 	for _, cn := range j.c.pool.open() {
 		cn.mu.Lock()
-		for _, r := range cn.pending.All() {
-			check(r.call)
+		for i := range cn.slots {
+			if ca := cn.slots[i].call; ca != nil {
+				check(ca)
+			}
 		}
 		cn.mu.Unlock()
 	}

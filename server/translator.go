@@ -344,7 +344,7 @@ func (s *Server) ClaimInput(n int) bool {
 // RepliesFull reports whether the memory for large replies is used up.
 func (s *Server) RepliesFull() bool { return s.admission.replies.full() }
 
-// CountError counts an error among those that clients were told.
+// CountError counts an error among those that clients were sent.
 func (s *Server) CountError(status protocol.Status) { s.counters.errors.add(status) }
 
 // Go runs f, which must return soon after its context has ended, unless the server

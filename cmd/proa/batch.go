@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -66,7 +68,11 @@ func readOperations(a *app, args []string) ([]client.Operation, error) {
 	}
 	var ops []client.Operation
 	lines := newLineReader(in)
-	for line, err := range lines.all() {
+	for {
+		line, err := lines.next()
+		if errors.Is(err, io.EOF) {
+			return ops, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -78,5 +84,4 @@ func readOperations(a *app, args []string) ([]client.Operation, error) {
 			ops = append(ops, op)
 		}
 	}
-	return ops, nil
 }

@@ -343,7 +343,7 @@ func benchRuns(ctx context.Context, a *app, f *benchFlags, h *bench.Harness, out
 	if err != nil {
 		return err
 	}
-	out.Verification = v
+	out.Verified(v)
 	if !v.OK() {
 		return &statusError{exitFailed, errSilent}
 	}

@@ -2,11 +2,9 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 )
 
 // lineReader reads lines of any length up to a bound.
@@ -25,19 +23,7 @@ func newLineReader(r io.Reader) *lineReader {
 	return &lineReader{r: bufio.NewReaderSize(r, 256<<10)}
 }
 
-// all returns the lines without their ends, each valid until the next. What ends them
-// before the end of the input is returned last.
-func (l *lineReader) all() iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		for {
-			line, err := l.next()
-			if errors.Is(err, io.EOF) || !yield(line, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
+// next returns the next line without its end; it is valid until the next call.
 func (l *lineReader) next() ([]byte, error) {
 	l.buf = l.buf[:0]
 	for {
@@ -53,6 +39,10 @@ func (l *lineReader) next() ([]byte, error) {
 			return nil, err
 		}
 		l.number++
-		return bytes.TrimSuffix(l.buf, []byte{'\n'}), nil
+		line := l.buf
+		if n := len(line); n > 0 && line[n-1] == '\n' {
+			line = line[:n-1]
+		}
+		return line, nil
 	}
 }

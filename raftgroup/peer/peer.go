@@ -16,7 +16,6 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/internal/lograte"
-	"github.com/proa-kv/proa/internal/mux"
 )
 
 // peer is a node of the address book: the connection this node dials to it, and
@@ -41,7 +40,8 @@ type peer struct {
 	writing    bool // the writer goroutine owns the socket
 	dirty      bool // Flush knows
 	dropping   bool // the handler has heard of this burst
-	calls      mux.Pending[chan callResult]
+	calls      map[uint64]chan callResult
+	lastCall   uint64
 
 	since      time.Time
 	lastError  string
@@ -57,7 +57,7 @@ type peer struct {
 // link is the connection dialled to a peer.
 type link struct {
 	conn    net.Conn
-	direct  *mux.Direct // nil: only the writer goroutine writes
+	direct  *direct // nil: only the writer goroutine writes
 	version uint16
 	done    chan struct{} // closed when the connection has ended
 	err     error         // why; valid after done
@@ -71,6 +71,7 @@ func newPeer(t *Transport, node uint64, address string) *peer {
 		kick:       make(chan struct{}, 1),
 		wake:       make(chan struct{}, 1),
 		callSlots:  make(chan struct{}, CallsPerPeerMax),
+		calls:      map[uint64]chan callResult{},
 		failureLog: lograte.Line{Interval: failureLogInterval},
 		sizeLog:    lograte.Line{Interval: failureLogInterval},
 		reportLog:  lograte.Line{Interval: failureLogInterval},
@@ -183,7 +184,7 @@ func (p *peer) session() time.Duration {
 		p.failed(err)
 		return 0
 	}
-	l := &link{conn: conn, direct: mux.NewDirect(conn), version: version, done: make(chan struct{})}
+	l := &link{conn: conn, direct: newDirect(conn), version: version, done: make(chan struct{})}
 	if !p.attach(l, address) {
 		p.t.drop(conn)
 		return 0
@@ -251,11 +252,12 @@ func (p *peer) detach(l *link, err error) {
 	p.link, p.writing, p.dropping = nil, false, true
 	p.since, p.lastError = time.Now(), err.Error()
 	p.frames.clear()
-	for id, result := range p.calls.All() {
-		*result <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)} // there is room for one
-		p.calls.Remove(id)
-	}
+	calls := p.calls
+	p.calls = map[uint64]chan callResult{}
 	p.mu.Unlock()
+	for _, c := range calls {
+		c <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)}
+	}
 	p.t.raiseAlarm(p.node)
 	if p.ctx.Err() == nil {
 		p.t.log.Warn("connection to a peer ended", "node", p.node, "err", err)
@@ -539,9 +541,9 @@ func (q *frameQueue) written(b *bufpool.Buffer) {
 }
 
 // writeTo writes what the socket takes at once and returns how much that was.
-func (q *frameQueue) writeTo(d *mux.Direct) (total int) {
+func (q *frameQueue) writeTo(d *direct) (total int) {
 	for !q.empty() {
-		n, _ := d.Write(q.closed[0].B[q.sent:]) // whoever writes the rest finds the error, too
+		n := d.write(q.closed[0].B[q.sent:])
 		total += n
 		q.sent += n
 		if q.sent < len(q.closed[0].B) {

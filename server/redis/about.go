@@ -8,7 +8,7 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// Commands that tell of rows, of commands and of the server what tools ask for.
+// Commands that describe rows, commands and the server, for tools.
 
 // rowOverheadBytes is about what a row takes beside its key and value, on disk
 // and in the row cache.
@@ -31,7 +31,7 @@ func cmdMemoryUsage(_ *processor, x *plan) {
 		}
 	}
 	x.a = int64(len(x.args[2]) + rowOverheadBytes)
-	x.readPart(2, 1, 0, replyUsage, replyPartUsage)
+	x.readPart(2, 1, 0, replyUsage)
 }
 
 // about plans a reply that depends only on whether the key in argument 2 is
@@ -42,14 +42,6 @@ func (x *plan) about(kind replyKind) {
 		x.add(protocol.OpExists, x.args[2])
 	}
 }
-
-// cmdObjectFreq plans OBJECT FREQ: as in a Redis that evicts nothing.
-func cmdObjectFreq(_ *processor, x *plan) { x.about(replyFrequency) }
-
-// cmdObjectIdleTime plans OBJECT IDLETIME: Proa keeps no time of access.
-func cmdObjectIdleTime(_ *processor, x *plan) { x.about(replyIdleTime) }
-
-func cmdObjectRefCount(_ *processor, x *plan) { x.about(replyRefCount) }
 
 // cmdRole answers as a master without replicas: what replicas have is for
 // Proa to know.
@@ -151,17 +143,14 @@ func cmdCommandGetKeysAndFlags(_ *processor, x *plan) {
 func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	n, ok := x.integer(2)
 	if !ok {
-		p.answer(c, x.reply)
 		return false
 	}
 	count, ok := x.integer(3)
 	if !ok {
-		p.answer(c, x.reply)
 		return false
 	}
 	if n < 0 || n >= protocol.Slots || count < 0 {
-		p.answerError(c, "ERR Invalid slot or number of keys")
-		return false
+		return x.fail("ERR Invalid slot or number of keys")
 	}
 	slot := uint16(n)
 	w := &walk{rows: walkRows, limit: p.l.cfg.OutputBytesMax / 2, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
@@ -187,10 +176,6 @@ func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	return p.walkOver(c, w)
 }
 
-// cmdClusterLinks answers CLUSTER LINKS: there is no bus between nodes that
-// speaks Redis's protocol.
-func cmdClusterLinks(_ *processor, x *plan) { x.reply = resp.AppendArray(x.reply, 0) }
-
 func cmdConfigResetStat(p *processor, x *plan) {
 	sum := p.l.srv.Calls()
 	p.l.mu.Lock()
@@ -200,7 +185,7 @@ func cmdConfigResetStat(p *processor, x *plan) {
 }
 
 // commandStats writes a line for each command that was called. How long they
-// took is told by the metrics, and not by command; which failed is not counted by
+// took is in the metrics, and not by command; which failed is not counted by
 // command, so the line is that of a Redis before 6.2.
 func (l *Listener) commandStats(i *info) {
 	sum := l.srv.Calls()

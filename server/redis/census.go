@@ -38,7 +38,7 @@ const (
 )
 
 // keyCount returns the latest count of the keys that clients of the Redis protocol
-// are told of here, and has them counted again if it is time to.
+// see here, and has them counted again if it is time to.
 func (l *Listener) keyCount() keyCount {
 	c := &l.census
 	c.mu.Lock()

@@ -8,8 +8,6 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-func cmdClientID(_ *processor, x *plan) { x.reply = resp.AppendInt(x.reply, int64(x.c.ID())) }
-
 func cmdClientGetName(_ *processor, x *plan) {
 	i := &x.c.info
 	i.mu.Lock()

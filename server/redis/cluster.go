@@ -11,9 +11,9 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// What the cluster commands tell is what topology.go says. A node is told
-// under the address at which it serves the Redis protocol, and not at all where
-// it serves none.
+// The answers to the cluster commands follow topology.go. A node is listed under
+// the address at which it serves the Redis protocol, and not at all where it
+// serves none.
 
 // topology says who serves what, at native addresses and at those of the Redis
 // protocol.
@@ -201,7 +201,7 @@ func (l *Listener) appendNode(text []byte, n *command.Member, ranges []slotRange
 	return text
 }
 
-// cmdClusterReplicas answers CLUSTER REPLICAS as CLUSTER NODES tells them.
+// cmdClusterReplicas answers CLUSTER REPLICAS in the format of CLUSTER NODES.
 func cmdClusterReplicas(p *processor, x *plan) {
 	t := p.l.topology()
 	ranges := p.l.ranges(&t)
@@ -277,12 +277,10 @@ func cmdClusterMyID(p *processor, x *plan) {
 func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	n, ok := x.integer(2)
 	if !ok {
-		p.answer(c, x.reply)
 		return false
 	}
 	if n < 0 || n >= protocol.Slots {
-		p.answerError(c, "ERR Invalid slot")
-		return false
+		return x.fail("ERR Invalid slot")
 	}
 	slot := uint16(n)
 	w := &walk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
@@ -309,7 +307,3 @@ func cmdReadWrite(_ *processor, x *plan) {
 	x.c.readOnly = false
 	x.ok()
 }
-
-// cmdAsking answers ASKING. Proa never sends ASK: a shard is served by one
-// node at any time.
-func cmdAsking(_ *processor, x *plan) { x.ok() }

@@ -15,7 +15,7 @@ import (
 )
 
 // version is the version of Redis whose commands, replies and errors the
-// door has; clients choose by it what they use.
+// listener has; clients choose by it what they use.
 const version = "7.0.15"
 
 // handlers says what becomes of each command.
@@ -24,42 +24,55 @@ var handlers [256]handler
 var loadHandlers = sync.OnceFunc(func() {
 	handler := func(name string) *handler { return &handlers[resp.LookupFull([]byte(name)).ID] }
 	for name, f := range map[string]func(*processor, *plan){
-		"get": cmdGet, "set": cmdSet, "setnx": cmdSetNX, "setex": cmdSetEX,
-		"psetex": cmdPSetEX, "getset": cmdGetSet, "getdel": cmdGetDel, "getex": cmdGetEX,
-		"mget": cmdMGet, "mset": cmdMSet, "msetnx": cmdMSetNX, "strlen": cmdStrlen,
-		"append": cmdAppend, "getrange": cmdGetRange, "substr": cmdGetRange, "setrange": cmdSetRange,
-		"incr": cmdIncr, "incrby": cmdIncrBy, "decr": cmdDecr, "decrby": cmdDecrBy,
-		"incrbyfloat": cmdIncrByFloat,
-
-		"del": cmdDel, "unlink": cmdDel, "exists": cmdExists, "touch": cmdExists,
-		"type": cmdType, "ttl": cmdTTL, "pttl": cmdPTTL, "expiretime": cmdExpireTime,
-		"pexpiretime": cmdPExpireTime, "expire": cmdExpire, "pexpire": cmdPExpire,
-		"expireat": cmdExpireAt, "pexpireat": cmdPExpireAt, "persist": cmdPersist,
-		"rename": cmdRename, "renamenx": cmdRenameNX, "copy": cmdCopy,
-		"object|encoding": cmdObjectEncoding, "object|help": cmdHelp,
-		"object|freq": cmdObjectFreq, "object|idletime": cmdObjectIdleTime, "object|refcount": cmdObjectRefCount,
-
-		"unwatch": cmdUnwatch,
-
-		"ping": cmdPing, "echo": cmdEcho, "hello": cmdHello, "auth": cmdAuth,
-		"select": cmdSelect, "time": cmdTime, "info": cmdInfo,
-		"client|id": cmdClientID, "client|getname": cmdClientGetName, "client|setname": cmdClientSetName,
-		"client|setinfo": cmdClientSetInfo, "client|info": cmdClientSelf, "client|list": cmdClientList,
-		"client|kill": cmdClientKill, "client|no-evict": cmdClientSwitch, "client|no-touch": cmdClientSwitch,
-		"client|help": cmdHelp,
-		"command":     cmdCommandAll, "command|count": cmdCommandCount, "command|docs": cmdCommandDocs,
-		"command|info": cmdCommandInfo, "command|getkeys": cmdCommandGetKeys, "command|help": cmdHelp,
-		"command|list": cmdCommandList, "command|getkeysandflags": cmdCommandGetKeysAndFlags,
+		"set": cmdSet, "getdel": cmdGetDel, "getex": cmdGetEX, "mget": cmdMGet, "mset": cmdMSet, "msetnx": cmdMSetNX,
+		"append": cmdAppend, "getrange": cmdGetRange, "substr": cmdGetRange, "setrange": cmdSetRange, "incrby": cmdIncrBy,
+		"decrby": cmdDecrBy, "incrbyfloat": cmdIncrByFloat, "del": cmdDel, "unlink": cmdDel, "exists": cmdExists,
+		"touch": cmdExists, "persist": cmdPersist, "copy": cmdCopy, "object|encoding": cmdObjectEncoding,
+		"object|help": cmdHelp, "unwatch": cmdUnwatch, "ping": cmdPing, "hello": cmdHello, "auth": cmdAuth,
+		"select": cmdSelect, "time": cmdTime, "info": cmdInfo, "client|getname": cmdClientGetName,
+		"client|setname": cmdClientSetName, "client|setinfo": cmdClientSetInfo, "client|info": cmdClientSelf,
+		"client|list": cmdClientList, "client|kill": cmdClientKill, "client|no-evict": cmdClientSwitch,
+		"client|no-touch": cmdClientSwitch, "client|help": cmdHelp, "command": cmdCommandAll, "command|count": cmdCommandCount,
+		"command|docs": cmdCommandDocs, "command|info": cmdCommandInfo, "command|getkeys": cmdCommandGetKeys,
+		"command|help": cmdHelp, "command|list": cmdCommandList, "command|getkeysandflags": cmdCommandGetKeysAndFlags,
 		"config|get": cmdConfigGet, "config|set": cmdConfigSet, "config|help": cmdHelp, "config|resetstat": cmdConfigResetStat,
-		"role": cmdRole, "memory|usage": cmdMemoryUsage, "memory|help": cmdHelp,
-
-		"cluster|slots": cmdClusterSlots, "cluster|shards": cmdClusterShards, "cluster|nodes": cmdClusterNodes,
-		"cluster|info": cmdClusterInfo, "cluster|keyslot": cmdClusterKeySlot, "cluster|myid": cmdClusterMyID,
-		"cluster|help": cmdHelp, "cluster|replicas": cmdClusterReplicas, "cluster|slaves": cmdClusterReplicas,
-		"cluster|links": cmdClusterLinks,
-		"readonly":      cmdReadOnly, "readwrite": cmdReadWrite, "asking": cmdAsking,
+		"role": cmdRole, "memory|usage": cmdMemoryUsage, "memory|help": cmdHelp, "cluster|slots": cmdClusterSlots,
+		"cluster|shards": cmdClusterShards, "cluster|nodes": cmdClusterNodes, "cluster|info": cmdClusterInfo,
+		"cluster|keyslot": cmdClusterKeySlot, "cluster|myid": cmdClusterMyID, "cluster|help": cmdHelp,
+		"cluster|replicas": cmdClusterReplicas, "cluster|slaves": cmdClusterReplicas, "readonly": cmdReadOnly,
+		"readwrite": cmdReadWrite,
 	} {
 		handler(name).translate = f
+	}
+	for name, f := range map[string]func(*plan){
+		"get":             func(x *plan) { x.read(protocol.OpGet, replyValue) },
+		"setnx":           func(x *plan) { x.plainPut(2, protocol.WriteIfAbsent, replyBool) },
+		"setex":           func(x *plan) { x.putFor(1000) },
+		"psetex":          func(x *plan) { x.putFor(1) },
+		"getset":          func(x *plan) { x.plainPut(2, protocol.WriteReturnPrevious, replyPrevious) },
+		"strlen":          func(x *plan) { x.readPart(1, 1, 0, replyLength) },
+		"incr":            func(x *plan) { x.incr(1) },
+		"decr":            func(x *plan) { x.incr(-1) },
+		"type":            func(x *plan) { x.read(protocol.OpExists, replyType) },
+		"ttl":             func(x *plan) { x.read(protocol.OpExists, replyTTL) },
+		"pttl":            func(x *plan) { x.read(protocol.OpExists, replyPTTL) },
+		"expiretime":      func(x *plan) { x.read(protocol.OpExpiry, replyExpireTime) },
+		"pexpiretime":     func(x *plan) { x.read(protocol.OpExpiry, replyPExpireTime) },
+		"expire":          func(x *plan) { x.expire(1000, false) },
+		"pexpire":         func(x *plan) { x.expire(1, false) },
+		"expireat":        func(x *plan) { x.expire(1000, true) },
+		"pexpireat":       func(x *plan) { x.expire(1, true) },
+		"rename":          func(x *plan) { x.rename(0, replyRenamed) },
+		"renamenx":        func(x *plan) { x.rename(protocol.RenameIfAbsent, replyRenamedNX) },
+		"object|freq":     func(x *plan) { x.about(replyFrequency) }, // as in a Redis that evicts nothing
+		"object|idletime": func(x *plan) { x.about(replyIdleTime) },  // Proa keeps no time of access
+		"object|refcount": func(x *plan) { x.about(replyRefCount) },
+		"echo":            func(x *plan) { x.reply = resp.AppendBulk(x.reply, x.args[1]) },
+		"client|id":       func(x *plan) { x.reply = resp.AppendInt(x.reply, int64(x.c.ID())) },
+		"cluster|links":   func(x *plan) { x.reply = resp.AppendArray(x.reply, 0) }, // there is no bus between nodes
+		"asking":          func(x *plan) { x.ok() },                                 // ASK is never sent: one node serves a shard at any time
+	} {
+		handler(name).translate = func(_ *processor, x *plan) { f(x) }
 	}
 	for name, f := range map[string]func(*processor, *conn, *plan) bool{
 		"multi": cmdMulti, "exec": cmdExec, "discard": cmdDiscard, "watch": cmdWatch,
@@ -144,8 +157,6 @@ func cmdPing(_ *processor, x *plan) {
 		x.fail(resp.WrongArity(x.cmd.Name))
 	}
 }
-
-func cmdEcho(_ *processor, x *plan) { x.reply = resp.AppendBulk(x.reply, x.args[1]) }
 
 func cmdTime(_ *processor, x *plan) {
 	now := time.Now()
@@ -241,7 +252,6 @@ func cmdHello(p *processor, x *plan) {
 
 func cmdQuit(p *processor, c *conn, x *plan) bool {
 	x.ok()
-	p.answer(c, x.reply)
 	c.endAfterReplies()
 	return false
 }
@@ -254,7 +264,7 @@ func cmdReset(p *processor, c *conn, x *plan) bool {
 	r.info.mu.Lock()
 	r.info.name = ""
 	r.info.mu.Unlock()
-	p.answer(c, append(x.reply, "+RESET\r\n"...))
+	x.reply = append(x.reply, "+RESET\r\n"...)
 	return false
 }
 
@@ -263,17 +273,14 @@ func cmdReset(p *processor, c *conn, x *plan) bool {
 // one. There is nothing to wait for but the acknowledgements themselves.
 func cmdWait(p *processor, c *conn, x *plan) (held bool) {
 	if _, ok := x.integer(1); !ok {
-		p.answer(c, x.reply)
 		return false
 	}
 	timeout, ok := resp.ParseInt(x.args[2])
 	switch {
 	case !ok:
-		p.answerError(c, resp.ErrTimeoutNotInteger)
-		return false
+		return x.fail(resp.ErrTimeoutNotInteger)
 	case timeout < 0:
-		p.answerError(c, resp.ErrTimeoutNegative)
-		return false
+		return x.fail(resp.ErrTimeoutNegative)
 	}
 	if r := c; r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
 		return true
@@ -284,7 +291,7 @@ func cmdWait(p *processor, c *conn, x *plan) (held bool) {
 			certain = n
 		}
 	}
-	p.answer(c, resp.AppendInt(x.reply, int64(max(certain, 0))))
+	x.reply = resp.AppendInt(x.reply, int64(max(certain, 0)))
 	return false
 }
 
@@ -443,7 +450,7 @@ func (i *info) line(name, value string) {
 
 func (i *info) number(name string, n int64) { i.line(name, strconv.FormatInt(n, 10)) }
 
-// cmdInfo answers INFO with what is true of Proa among what Redis tells, under
+// cmdInfo answers INFO with the fields of Redis that are true of Proa, under
 // the names by which its tools look for it.
 func cmdInfo(p *processor, x *plan) {
 	i := &info{wanted: func(section string) bool {

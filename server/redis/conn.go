@@ -46,7 +46,7 @@ const (
 	slotChunks    = 64
 	// slotsMax bounds the commands of one connection that are not answered or
 	// whose answers are not rendered. One chunk always stays free, so that the
-	// reader never fills in a chunk that the renderer has not let go of.
+	// reader never fills in a chunk that the renderer still uses.
 	slotsMax = slotsPerChunk * (slotChunks - 1)
 )
 
@@ -59,13 +59,10 @@ var slotChunkPool = sync.Pool{New: func() any { return new(slotChunk) }}
 // slot is a command that has been taken on: what its reply will look like,
 // and what of the answer is there.
 type slot struct {
-	kind  replyKind
-	proto uint8           // of RESP, as the client had chosen when it sent the command
-	write bool            // the command may have changed something
-	left  int32           // parts of the answer that are not there yet
-	a, b  int64           // operands of kind
-	kept  *bufpool.Buffer // native frames that came before their turn; nil: none
-	more  any             // *watch, *execution, *walk; by kind
+	shape
+	left int32           // parts of the answer that are not there yet
+	kept *bufpool.Buffer // native frames that came before their turn; nil: none
+	more any             // *watch, *execution, *walk; by kind
 }
 
 // conn is a connection that speaks RESP.
@@ -138,7 +135,7 @@ func (r *conn) fresh() *slot {
 		*chunk = slotChunkPool.Get().(*slotChunk)
 	}
 	s := &(*chunk)[n%slotsPerChunk]
-	s.proto = r.proto
+	s.version = r.proto
 	s.left = 1
 	return s
 }

@@ -2,7 +2,6 @@ package redis
 
 import (
 	"bytes"
-	"strconv"
 	"strings"
 	"time"
 
@@ -61,7 +60,7 @@ func (c *conn) Continues() bool { return c.walk != nil }
 func (c *conn) Sized() bool { return c.parser.Sized() }
 
 // misled sends c away if its first bytes, b, are of another protocol. Nearly any
-// bytes are the beginning of a command. more says that more of b has to be there to tell; none of
+// bytes are the beginning of a command. more says that more of b is needed to decide; none of
 // it must be carried out before.
 func (c *conn) misled(b []byte) (misled, more bool) {
 	caller, more := doors.Recognize(b)
@@ -141,104 +140,12 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 type handler struct {
 	// translate makes a plan of the command, which may stand in a transaction.
 	translate func(p *processor, x *plan)
-	// control acts on the connection. It returns true, with nothing changed, if
-	// the command has to wait for others.
+	// control acts on the connection, and leaves a reply of its own in the plan. It
+	// returns true, with nothing changed, if the command has to wait for others.
 	control func(p *processor, c *conn, x *plan) (held bool)
 
 	immediate bool                            // carried out at once between MULTI and EXEC
 	weigh     func(p *processor, r *conn) int // beyond the request itself; nil: nothing
-}
-
-// plan is what a command comes to: native requests, and how their answers
-// become its reply; or a reply at once.
-type plan struct {
-	c     *conn
-	cmd   *resp.Command
-	args  [][]byte
-	inTxn bool // a MULTI's: each request becomes an operation of a TXN
-
-	kind  replyKind
-	write bool
-	many  bool // of several outcomes
-	a, b  int64
-	keys  [][]byte // all that are touched
-	ops   []protocol.Op
-	body  []byte // what ops are encoded in
-	at    int    // in body, behind the last of ops
-	reply []byte // where there are no ops
-
-	unbounded bool // the rows it writes may be larger than they are and the request together
-	inOrder   bool // it reads, and goes through the log
-	yields    int  // bytes of the reply that are not in the request: of the rows that it then reads, at most, or of an EXEC's ready replies
-
-	// A lone PUT is proposed from here, so that its value is not copied once
-	// more.
-	put    protocol.Put
-	hasPut bool
-}
-
-// scratchBytesMax is how much memory a plan keeps for the next one, in bytes.
-const scratchBytesMax = 64 << 10
-
-func (x *plan) reset(c *conn, cmd *resp.Command, args [][]byte, inTxn bool) {
-	clear(x.ops)
-	clear(x.keys)
-	if cap(x.body) > scratchBytesMax {
-		x.body = nil
-	}
-	if cap(x.reply) > scratchBytesMax {
-		x.reply = nil
-	}
-	if cap(x.keys) > scratchBytesMax/16 {
-		x.keys, x.ops = nil, nil
-	}
-	*x = plan{
-		c: c, cmd: cmd, args: args, inTxn: inTxn,
-		keys: x.keys[:0], ops: x.ops[:0], body: x.body[:0], reply: x.reply[:0],
-	}
-}
-
-// add plans a native request with this body.
-func (x *plan) add(code protocol.Opcode, body []byte) {
-	x.ops = append(x.ops, protocol.Op{Code: code, Body: body})
-}
-
-// encoded plans a native request of what has been appended to x.body since the
-// last one.
-func (x *plan) encoded(code protocol.Opcode) {
-	x.add(code, x.body[x.at:])
-	x.at = len(x.body)
-}
-
-// fail has the command answered with an error, and nothing done.
-func (x *plan) fail(text string) {
-	x.ops, x.keys, x.hasPut, x.write = x.ops[:0], x.keys[:0], false, false
-	x.reply = resp.AppendError(x.reply[:0], text)
-}
-
-// ok has the command answered with OK.
-func (x *plan) ok() { x.reply = append(x.reply, "+OK\r\n"...) }
-
-// proto is the version of RESP the client has chosen.
-func (x *plan) proto() int { return int(x.c.proto) }
-
-// takeKey makes argument i a key of the command. It returns false, the command
-// having failed, if it can be none.
-func (x *plan) takeKey(i int) bool {
-	if n := len(x.args[i]); n < protocol.KeyBytesMin || n > protocol.KeyBytesMax {
-		x.fail("ERR a key must have 1 to 8192 bytes, and this one has " + strconv.Itoa(n))
-		return false
-	}
-	x.keys = append(x.keys, x.args[i])
-	return true
-}
-
-// integer reads argument i.
-func (x *plan) integer(i int) (n int64, ok bool) {
-	if n, ok = resp.ParseInt(x.args[i]); !ok {
-		x.fail(resp.ErrNotInteger)
-	}
-	return n, ok
 }
 
 // command carries out one command of size bytes, or returns true if it has
@@ -315,7 +222,10 @@ func (p *processor) carryOutKnown(c *conn, cmd *resp.Command, args [][]byte) (he
 		p.queue(c, x, h)
 		return false
 	case h.control != nil:
-		return h.control(p, c, x)
+		if held = h.control(p, c, x); !held && len(x.reply) > 0 {
+			p.answer(c, x.reply)
+		}
+		return held
 	}
 	h.translate(p, x)
 	return p.carryOut(c, x)
@@ -327,7 +237,7 @@ func (p *processor) mistaken(c *conn, args [][]byte, problem string) bool {
 	switch {
 	case isWord(args[0], "post"), isWord(args[0], "host:"):
 		// A browser has been made to talk to this port. Nothing that it sends
-		// must be carried out, and nothing is told.
+		// must be carried out or answered.
 		c.l.foreigner.Warn(c.l.cfg.Logger, "closed an HTTP connection on the Redis port", "peer", c.Remote())
 		c.Stop()
 		c.HangUp()
@@ -375,7 +285,7 @@ func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 	number := r.again
 	if r.again = 0; number == 0 {
 		s := r.fresh()
-		s.kind, s.write, s.a, s.b, s.more = x.kind, x.write, x.a, x.b, more
+		s.shape, s.more = x.shape, more
 		s.left = int32(max(len(x.ops), 1))
 		number = r.push()
 	}
@@ -432,7 +342,7 @@ var staleExtensions = func() []byte {
 	return x.AppendTo(nil)[2:]
 }()
 
-// answer is the door's own reply to the command being carried out. A large one
+// answer sends the listener's own reply to the command being carried out. A large one
 // finds room among the replies, or there is an error in its place: it has been
 // made, and cannot wait.
 func (p *processor) answer(c *conn, reply []byte) {
@@ -450,7 +360,7 @@ func (p *processor) answer(c *conn, reply []byte) {
 	p.Append(c.Conn, verbatimCode, requestID(number, 0), reply)
 }
 
-// errCrowded is what a client hears for whose large reply there is no room.
+// errCrowded is the error for a large reply for which there is no room.
 const errCrowded = "TRYAGAIN " + server.NoReplyMemory
 
 // answerError is answer with an error.
@@ -488,16 +398,4 @@ func (p *processor) redirect(c *conn, keys [][]byte, write bool) (text string, s
 		return resp.Moved(slot, address), false
 	}
 	return "", false
-}
-
-// beginOps begins the list of operations of a BATCH or TXN in x.body.
-func (x *plan) beginOps() (at int) {
-	x.body, at = protocol.BeginOps(x.body)
-	return at
-}
-
-// beginOp begins one operation, whose body follows.
-func (x *plan) beginOp(code protocol.Opcode) (at int) {
-	x.body, at = protocol.BeginOp(x.body, code)
-	return at
 }

@@ -18,8 +18,7 @@ import (
 // gone.
 func cmdFlush(p *processor, c *conn, x *plan) (held bool) {
 	if len(x.args) > 2 || len(x.args) == 2 && !isWord(x.args[1], "async") && !isWord(x.args[1], "sync") {
-		p.answerError(c, resp.ErrSyntax)
-		return false
+		return x.fail(resp.ErrSyntax)
 	}
 	// What came before must not see it, reads that are under way included.
 	if r := c; c.holdFor(r.tail.Load() - 1) {
@@ -43,7 +42,7 @@ func (p *processor) askFlush(c *conn) {
 // loadFlush takes in the answer to one DELETE_RANGE, and returns the error to
 // answer where there is one. Shards that refuse it for the moment are asked again,
 // as long as other commands would wait. What has been deleted in some shards is not
-// told as not done.
+// reported as not done.
 func (w *walk) loadFlush(frames []byte, patience time.Duration) (problem string) {
 	w.loaded = true
 	status, body, _ := frameAt(frames)
@@ -87,6 +86,6 @@ func (w *walk) flushError(r protocol.OpResult) string {
 	}
 	out := bufpool.Get(replyBytes)
 	defer out.Release()
-	(&replyShape{kind: replyWalk, write: true}).fail(out, r.Status, r.Body)
+	(&shape{kind: replyWalk, write: true}).fail(out, r.Status, r.Body)
 	return string(out.B[1 : len(out.B)-2])
 }

@@ -49,17 +49,6 @@ func cmdExists(_ *processor, x *plan) {
 	x.each(protocol.OpExists)
 }
 
-func cmdType(_ *processor, x *plan)        { x.read(protocol.OpExists, replyType) }
-func cmdTTL(_ *processor, x *plan)         { x.read(protocol.OpExists, replyTTL) }
-func cmdPTTL(_ *processor, x *plan)        { x.read(protocol.OpExists, replyPTTL) }
-func cmdExpireTime(_ *processor, x *plan)  { x.read(protocol.OpExpiry, replyExpireTime) }
-func cmdPExpireTime(_ *processor, x *plan) { x.read(protocol.OpExpiry, replyPExpireTime) }
-
-func cmdExpire(_ *processor, x *plan)    { x.expire(1000, false) }
-func cmdPExpire(_ *processor, x *plan)   { x.expire(1, false) }
-func cmdExpireAt(_ *processor, x *plan)  { x.expire(1000, true) }
-func cmdPExpireAt(_ *processor, x *plan) { x.expire(1, true) }
-
 // expire plans EXPIRE and its kin.
 func (x *plan) expire(unit int64, absolute bool) {
 	m := protocol.SetExpiry{Key: x.args[1]}
@@ -107,10 +96,6 @@ func cmdPersist(_ *processor, x *plan) {
 	x.setExpiry(&protocol.SetExpiry{Flags: protocol.ExpiryRemove | protocol.ExpiryIfSome, Key: x.args[1]}, replyBool)
 }
 
-func cmdRename(_ *processor, x *plan) { x.rename(0, replyRenamed) }
-
-func cmdRenameNX(_ *processor, x *plan) { x.rename(protocol.RenameIfAbsent, replyRenamedNX) }
-
 // rename plans a RENAME of the key in argument 1 to that in argument 2.
 func (x *plan) rename(flags protocol.RenameFlags, kind replyKind) {
 	if !x.takeKey(1) || !x.takeKey(2) {
@@ -151,6 +136,6 @@ func cmdCopy(_ *processor, x *plan) {
 }
 
 func cmdObjectEncoding(_ *processor, x *plan) {
-	// One byte more than is embedded tells that the value is not.
-	x.readPart(2, 0, embeddedBytesMax, replyEncoding, replyPartEncoding)
+	// One byte more than is embedded shows that the value is not.
+	x.readPart(2, 0, embeddedBytesMax, replyEncoding)
 }

@@ -31,7 +31,7 @@ import (
 // is known to be small (orderedBytesMax) and counts as in flight by that size.
 // Another connection may have made the row larger meanwhile: see conn.rowRoom.
 
-// orderBuckets is how many hashes of keys order tells apart.
+// orderBuckets is how many hashes of keys order distinguishes.
 const orderBuckets = 512
 
 // order has the keys that unanswered commands touch, by hash. A collision
@@ -43,7 +43,7 @@ type orderBucket struct {
 	write  uint32 // the last write
 	before uint32 // the last write before it of another key
 	wait   uint32 // the last one that later writes wait for: a read under way, a write sent to another node or to several shards at once
-	tag    uint32 // tells the key of write from others
+	tag    uint32 // distinguishes the key of write from others
 	bytes  uint32 // what the row of that key has at most, see rowBytes
 }
 

@@ -33,7 +33,7 @@ func TestTableIsComplete(t *testing.T) {
 	}
 }
 
-// TestRanges: what is told as a master is told as nobody's replica, and
+// TestRanges: a node listed as a master is nobody's replica, and
 // neighbours with the same nodes are one range.
 func TestRanges(t *testing.T) {
 	nodes := []command.Member{{ID: 1, Redis: "a:1"}, {ID: 2, Redis: "a:2"}, {ID: 3, Redis: "a:3"}, {ID: 4}}

@@ -16,38 +16,34 @@ import (
 type replyKind uint8
 
 const (
-	replyVerbatim   replyKind = iota // the door's own answer, as it stands
-	replyOK                          // SET: OK, or null where the condition did not hold
-	replyValue                       // the value of a row, or null
-	replyPrevious                    // the row before a write, or null
-	replyBool                        // 1 if carried out, 0 if not
-	replyRenamed                     // OK, or an error where there is no such key
-	replyRenamedNX                   // 1 or 0, or that error
-	replyInteger                     // an IncrReply's
-	replyFloat                       // a FloatReply's
-	replyLength                      // length of a row's value
-	replyRange                       // its bytes a to b
-	replyEncoding                    // what Redis would store it as
-	replyPartLength                  // the same three of a RangeReply
-	replyPart
-	replyPartEncoding
-	replyUsage       // MEMORY USAGE: a and the length of the value
-	replyPartUsage   // the same of a RangeReply
-	replyFrequency   // OBJECT FREQ: an error where there is a row
-	replyIdleTime    // OBJECT IDLETIME: 0
-	replyRefCount    // OBJECT REFCOUNT: 1
-	replyType        // "string" or "none"
-	replyTTL         // seconds left
-	replyPTTL        // milliseconds left
-	replyExpireTime  // Unix time in seconds
-	replyPExpireTime // and in milliseconds
-	replyCount       // of several: how many were there
-	replyArray       // of several: their values
-	replyAllOK       // of several: OK if none has failed
-	replySucceeded   // of a TXN: 1 if its comparisons held, else 0
-	replyWatch       // of several: OK; their versions are noted
-	replyExec        // of a TXN: the replies of its commands
-	replyWalk        // pages of a SCAN, and then an answer as it stands
+	replyVerbatim    replyKind = iota // the listener's own answer, as it stands
+	replyOK                           // SET: OK, or null where the condition did not hold
+	replyValue                        // the value of a row, or null
+	replyPrevious                     // the row before a write, or null
+	replyBool                         // 1 if carried out, 0 if not
+	replyRenamed                      // OK, or an error where there is no such key
+	replyRenamedNX                    // 1 or 0, or that error
+	replyInteger                      // an IncrReply's
+	replyFloat                        // a FloatReply's
+	replyLength                       // length of a row's value
+	replyRange                        // its bytes a to b
+	replyEncoding                     // what Redis would store it as
+	replyUsage                        // MEMORY USAGE: a and the length of the value
+	replyFrequency                    // OBJECT FREQ: an error where there is a row
+	replyIdleTime                     // OBJECT IDLETIME: 0
+	replyRefCount                     // OBJECT REFCOUNT: 1
+	replyType                         // "string" or "none"
+	replyTTL                          // seconds left
+	replyPTTL                         // milliseconds left
+	replyExpireTime                   // Unix time in seconds
+	replyPExpireTime                  // and in milliseconds
+	replyCount                        // of several: how many were there
+	replyArray                        // of several: their values
+	replyAllOK                        // of several: OK if none has failed
+	replySucceeded                    // of a TXN: 1 if its comparisons held, else 0
+	replyWatch                        // of several: OK; their versions are noted
+	replyExec                         // of a TXN: the replies of its commands
+	replyWalk                         // pages of a SCAN, and then an answer as it stands
 )
 
 // verbatimCode stands in the place of a status in a frame whose body is RESP
@@ -157,7 +153,6 @@ func txnReply(body []byte) (succeeded bool, list []byte, ok bool) {
 
 // reply appends the reply to a command of which frames is the whole answer.
 func (s *slot) reply(out *bufpool.Buffer, frames []byte) {
-	shape := replyShape{kind: s.kind, proto: int(s.proto), write: s.write, a: s.a, b: s.b}
 	status, body, _ := frameAt(frames)
 	switch {
 	case status == verbatimCode:
@@ -169,34 +164,38 @@ func (s *slot) reply(out *bufpool.Buffer, frames []byte) {
 		}
 		out.Append(body)
 	case s.kind == replyCount || s.kind == replyAllOK:
-		shape.summarise(out, frames)
+		s.summarise(out, frames)
 	case s.kind == replyArray:
-		shape.values(out, frames)
+		s.values(out, frames)
 	case s.kind == replySucceeded:
-		shape.succeeded(out, status, body)
+		s.succeeded(out, status, body)
 	case s.kind == replyWatch:
-		s.more.(*watch).take(out, &shape, frames)
+		s.more.(*watch).take(out, &s.shape, frames)
 	case s.kind == replyExec:
-		s.more.(*execution).reply(out, &shape, status, body)
+		s.more.(*execution).reply(out, &s.shape, status, body)
 	default:
-		shape.one(out, status, body)
+		s.one(out, status, body)
 	}
 }
 
-// replyShape is what a reply shall look like.
-type replyShape struct {
-	kind  replyKind
-	proto int
-	write bool
-	a, b  int64
+// shape says how the answer of a command becomes its reply.
+type shape struct {
+	kind    replyKind
+	part    bool  // what was read is a RangeReply
+	write   bool  // the command may have changed something
+	version uint8 // of RESP, as the client had chosen when it sent the command
+	a, b    int64 // operands of kind
 }
+
+// proto is the version of RESP.
+func (x *shape) proto() int { return int(x.version) }
 
 // replyBytes is what the replies of fixed size, and the frame of a value, take
 // at most.
 const replyBytes = 64
 
 // one appends the reply that one native outcome makes.
-func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byte) {
+func (x *shape) one(out *bufpool.Buffer, status protocol.Status, body []byte) {
 	if !status.CarriesResult() {
 		x.fail(out, status, body)
 		return
@@ -215,7 +214,7 @@ func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byt
 		case m.HasPrevious:
 			out.B = resp.AppendBulk(out.B, m.PreviousValue)
 		default:
-			out.B = resp.AppendNull(out.B, x.proto)
+			out.B = resp.AppendNull(out.B, x.proto())
 		}
 	case replyInteger:
 		var m protocol.IncrReply
@@ -229,8 +228,6 @@ func (x *replyShape) one(out *bufpool.Buffer, status protocol.Status, body []byt
 		} else {
 			out.B = resp.AppendBulk(out.B, m.Text)
 		}
-	case replyPartLength, replyPart, replyPartEncoding, replyPartUsage:
-		out.B, ok = x.part(out.B, status, body)
 	case replyExpireTime, replyPExpireTime:
 		out.B, ok = x.expireTime(out.B, status, body)
 	default:
@@ -247,8 +244,8 @@ const (
 	errMalformedAnswer = "ERR another node's answer is malformed; check that all nodes run compatible versions"
 )
 
-// outcome appends what is told of a write beside its row.
-func (x *replyShape) outcome(dst []byte, status protocol.Status) []byte {
+// outcome appends the reply to a write that returns no row.
+func (x *shape) outcome(dst []byte, status protocol.Status) []byte {
 	done := status == protocol.StatusOK
 	number := x.kind == replyBool || x.kind == replyRenamedNX
 	switch {
@@ -261,29 +258,42 @@ func (x *replyShape) outcome(dst []byte, status protocol.Status) []byte {
 	case done:
 		return append(dst, "+OK\r\n"...)
 	}
-	return resp.AppendNull(dst, x.proto)
+	return resp.AppendNull(dst, x.proto())
 }
 
-// row appends the reply to a read of a row.
-func (x *replyShape) row(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
+// row appends the reply to a read of a row, or of a part of one.
+func (x *shape) row(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
 	if status != protocol.StatusOK {
 		return x.absent(dst), true
 	}
 	var m protocol.RowReply
-	if m.Decode(body) != nil {
-		return dst, false
+	length := int64(0)
+	if x.part {
+		var part protocol.RangeReply
+		if part.Decode(body) != nil {
+			return dst, false
+		}
+		m.Value, length = part.Part, int64(part.Length)
+	} else {
+		if m.Decode(body) != nil {
+			return dst, false
+		}
+		length = int64(len(m.Value))
 	}
 	switch x.kind {
 	case replyValue:
 		dst = resp.AppendBulk(dst, m.Value)
 	case replyLength:
-		dst = resp.AppendInt(dst, int64(len(m.Value)))
+		dst = resp.AppendInt(dst, length)
 	case replyRange:
-		dst = resp.AppendBulk(dst, command.Cut(m.Value, x.a, x.b))
+		if !x.part {
+			m.Value = command.Cut(m.Value, x.a, x.b)
+		}
+		dst = resp.AppendBulk(dst, m.Value)
 	case replyEncoding:
 		dst = resp.AppendBulk(dst, encodingOf(m.Value))
 	case replyUsage:
-		dst = resp.AppendInt(dst, x.a+int64(len(m.Value)))
+		dst = resp.AppendInt(dst, x.a+length)
 	case replyFrequency:
 		dst = resp.AppendError(dst, resp.ErrNoFrequency)
 	case replyIdleTime:
@@ -302,45 +312,23 @@ func (x *replyShape) row(dst []byte, status protocol.Status, body []byte) (_ []b
 	return dst, true
 }
 
-// part appends the reply to a read of a part of a value.
-func (x *replyShape) part(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
-	if status != protocol.StatusOK {
-		return x.absent(dst), true
-	}
-	var m protocol.RangeReply
-	if m.Decode(body) != nil {
-		return dst, false
-	}
-	switch x.kind {
-	case replyPartLength:
-		dst = resp.AppendInt(dst, int64(m.Length))
-	case replyPartUsage:
-		dst = resp.AppendInt(dst, x.a+int64(m.Length))
-	case replyPartEncoding:
-		dst = resp.AppendBulk(dst, encodingOf(m.Part))
-	default:
-		dst = resp.AppendBulk(dst, m.Part)
-	}
-	return dst, true
-}
-
 // absent appends the reply to a read of a row that does not exist.
-func (x *replyShape) absent(dst []byte) []byte {
+func (x *shape) absent(dst []byte) []byte {
 	switch x.kind {
-	case replyLength, replyPartLength:
+	case replyLength:
 		return resp.AppendInt(dst, 0)
-	case replyRange, replyPart:
+	case replyRange:
 		return resp.AppendBulk(dst, "")
 	case replyType:
 		return resp.AppendSimple(dst, "none")
 	case replyTTL, replyPTTL, replyExpireTime, replyPExpireTime:
 		return resp.AppendInt(dst, -2)
 	}
-	return resp.AppendNull(dst, x.proto)
+	return resp.AppendNull(dst, x.proto())
 }
 
 // expireTime appends when a row expires.
-func (x *replyShape) expireTime(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
+func (x *shape) expireTime(dst []byte, status protocol.Status, body []byte) (_ []byte, ok bool) {
 	if status != protocol.StatusOK {
 		return x.absent(dst), true
 	}
@@ -414,9 +402,9 @@ func nextResult(list *[]byte) (status protocol.Status, body []byte, ok, malforme
 	return 0, nil, false, true
 }
 
-// summarise appends the reply to a command of several parts that tells how many
+// summarise appends the reply to a command of several parts: how many
 // were there, or that all is done.
-func (x *replyShape) summarise(out *bufpool.Buffer, frames []byte) {
+func (x *shape) summarise(out *bufpool.Buffer, frames []byte) {
 	o := outcomes{frames: frames}
 	status, body, _ := frameAt(frames)
 	if x.b == inBatch {
@@ -439,7 +427,7 @@ func (x *replyShape) summarise(out *bufpool.Buffer, frames []byte) {
 	t.reply(out, x)
 }
 
-// inBatch in replyShape.b says that a command of several parts is one BATCH.
+// inBatch in shape.b says that a command of several parts is one BATCH.
 const inBatch = 1
 
 // total sums up the outcomes of a command of several parts.
@@ -462,7 +450,7 @@ func (t *total) add(status protocol.Status, body []byte) {
 	}
 }
 
-func (t *total) reply(out *bufpool.Buffer, x *replyShape) {
+func (t *total) reply(out *bufpool.Buffer, x *shape) {
 	out.Grow(replyBytes)
 	switch {
 	case t.malformed:
@@ -477,7 +465,7 @@ func (t *total) reply(out *bufpool.Buffer, x *replyShape) {
 }
 
 // values appends the array that answers MGET.
-func (x *replyShape) values(out *bufpool.Buffer, frames []byte) {
+func (x *shape) values(out *bufpool.Buffer, frames []byte) {
 	start := len(out.B)
 	out.Grow(replyBytes)
 	out.B = resp.AppendArray(out.B, int(x.a))
@@ -509,7 +497,7 @@ func (x *replyShape) values(out *bufpool.Buffer, frames []byte) {
 
 // rowsOfMGet appends the values in a frame that answers MGET, and returns how
 // many they are; -1 if it makes no sense.
-func (x *replyShape) rowsOfMGet(out *bufpool.Buffer, body []byte) (count int64) {
+func (x *shape) rowsOfMGet(out *bufpool.Buffer, body []byte) (count int64) {
 	for len(body) > 0 {
 		var row protocol.MGetRow
 		rest, err := row.Next(body)
@@ -525,7 +513,7 @@ func (x *replyShape) rowsOfMGet(out *bufpool.Buffer, body []byte) (count int64) 
 
 // rowsOfBatch is rowsOfMGet for the outcomes of GETs in a BATCH. Where one has
 // failed it returns its status and body.
-func (x *replyShape) rowsOfBatch(out *bufpool.Buffer, list []byte) (_ protocol.Status, _ []byte, count int64) {
+func (x *shape) rowsOfBatch(out *bufpool.Buffer, list []byte) (_ protocol.Status, _ []byte, count int64) {
 	for {
 		status, body, ok, malformed := nextResult(&list)
 		var m protocol.RowReply
@@ -545,18 +533,18 @@ func (x *replyShape) rowsOfBatch(out *bufpool.Buffer, list []byte) (_ protocol.S
 }
 
 // value appends a value, or null where there is none.
-func (x *replyShape) value(out *bufpool.Buffer, value []byte, found bool) {
+func (x *shape) value(out *bufpool.Buffer, value []byte, found bool) {
 	out.Grow(len(value) + replyBytes)
 	if found {
 		out.B = resp.AppendBulk(out.B, value)
 	} else {
-		out.B = resp.AppendNull(out.B, x.proto)
+		out.B = resp.AppendNull(out.B, x.proto())
 	}
 }
 
 // succeeded appends whether the comparisons of a TXN held and its writes, of
 // which each then has to have been carried out, are done.
-func (x *replyShape) succeeded(out *bufpool.Buffer, status protocol.Status, body []byte) {
+func (x *shape) succeeded(out *bufpool.Buffer, status protocol.Status, body []byte) {
 	succeeded, _, ok := txnReply(body)
 	if status != protocol.StatusOK || !ok {
 		x.fail(out, status, body)
@@ -572,7 +560,7 @@ func (x *replyShape) succeeded(out *bufpool.Buffer, status protocol.Status, body
 
 // fail appends the error for a command that has none of its results. body is an
 // ErrorReply, or empty.
-func (x *replyShape) fail(out *bufpool.Buffer, status protocol.Status, body []byte) {
+func (x *shape) fail(out *bufpool.Buffer, status protocol.Status, body []byte) {
 	var m protocol.ErrorReply
 	message := status.Text()
 	if len(body) > 0 && m.Decode(body) == nil && len(m.Message) > 0 {
@@ -585,8 +573,8 @@ func (x *replyShape) fail(out *bufpool.Buffer, status protocol.Status, body []by
 // errorText is a failure in Redis's words where Redis has any, and otherwise
 // with the code that makes its clients do the right thing: TRYAGAIN and
 // CLUSTERDOWN stand for what has definitely not been done and may be tried
-// again. What may have been done is never told as failed.
-func (x *replyShape) errorText(status protocol.Status, message string) string {
+// again. What may have been done is never reported as failed.
+func (x *shape) errorText(status protocol.Status, message string) string {
 	if x.write && status.Outcome() == protocol.Unknown {
 		return "UNKNOWN the outcome of the write is unknown: " + message
 	}
@@ -634,12 +622,12 @@ func appendVerbatim(dst []byte, id uint64, reply []byte) []byte {
 	return protocol.End(append(b, reply...), start)
 }
 
-// itoa appends a decimal number; short for the door's own texts.
+// itoa appends a decimal number; short for the listener's own texts.
 func itoa[T ~int | ~int64 | ~uint64 | ~uint32](dst []byte, n T) []byte {
 	return strconv.AppendInt(dst, int64(n), 10)
 }
 
-// errorStatuses are the statuses under which errors of the door's own are
+// errorStatuses are the statuses under which errors of the listener's own are
 // counted, by how they begin; any other is a BAD_REQUEST.
 var errorStatuses = [...]struct {
 	prefix string

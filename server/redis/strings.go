@@ -15,9 +15,6 @@ func (x *plan) read(code protocol.Opcode, kind replyKind) {
 	}
 }
 
-func cmdGet(_ *processor, x *plan)    { x.read(protocol.OpGet, replyValue) }
-func cmdStrlen(_ *processor, x *plan) { x.readPart(1, 1, 0, replyLength, replyPartLength) }
-
 func cmdGetRange(_ *processor, x *plan) {
 	start, ok := x.integer(2)
 	if !ok {
@@ -28,32 +25,37 @@ func cmdGetRange(_ *processor, x *plan) {
 		return
 	}
 	x.a, x.b = start, end
-	x.readPart(1, start, end, replyRange, replyPart)
+	x.readPart(1, start, end, replyRange)
 }
 
 // readPart plans a read of what lies between two bytes of the row of argument i.
-// Inside of a transaction nothing else is answered, and the reply is of kind
-// part; by itself the row is looked at as a whole, where it may be in memory.
-func (x *plan) readPart(i int, start, end int64, whole, part replyKind) {
+// Inside of a transaction nothing else is answered; by itself the row is looked at
+// as a whole, where it may be in memory.
+func (x *plan) readPart(i int, start, end int64, kind replyKind) {
 	if !x.takeKey(i) {
 		return
 	}
-	if x.kind = whole; !x.inTxn {
+	x.kind, x.part = kind, x.inTxn
+	if !x.part {
 		x.add(protocol.OpGet, x.args[i])
 		return
 	}
-	x.kind = part
 	m := protocol.GetRange{Start: start, End: end, Key: x.args[i]}
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpGetRange)
 }
 
+// writes makes argument 1 the key of a write.
+func (x *plan) writes(kind replyKind) bool {
+	x.kind, x.write = kind, true
+	return x.takeKey(1)
+}
+
 // plainPut plans a PUT of argument value under the key in argument 1.
 func (x *plan) plainPut(value int, flags protocol.WriteFlags, kind replyKind) {
-	if !x.takeKey(1) {
+	if !x.writes(kind) {
 		return
 	}
-	x.kind, x.write = kind, true
 	x.setPut(protocol.Put{Flags: flags, Key: x.args[1], Value: x.args[value]})
 }
 
@@ -89,10 +91,9 @@ func cmdSet(_ *processor, x *plan) {
 			m.Flags |= protocol.WriteTTL
 		}
 	}
-	if !x.takeKey(1) {
+	if !x.writes(replyOK) {
 		return
 	}
-	x.kind, x.write = replyOK, true
 	if m.Flags&protocol.WriteReturnPrevious != 0 {
 		x.kind = replyPrevious
 	}
@@ -170,7 +171,7 @@ func isWord(arg []byte, word string) bool {
 	return true
 }
 
-// expiry is when a row shall expire.
+// expiry is when a row expires.
 type expiry struct {
 	millis   uint64
 	absolute bool // millis is a Unix time, and otherwise a time to live
@@ -213,14 +214,6 @@ func (x *plan) expiryOf(n, unit int64, absolute bool) (expiry, bool) {
 	return expiry{uint64(n), false}, true
 }
 
-func cmdSetNX(_ *processor, x *plan) { x.plainPut(2, protocol.WriteIfAbsent, replyBool) }
-func cmdGetSet(_ *processor, x *plan) {
-	x.plainPut(2, protocol.WriteReturnPrevious, replyPrevious)
-}
-
-func cmdSetEX(_ *processor, x *plan)  { x.putFor(1000) }
-func cmdPSetEX(_ *processor, x *plan) { x.putFor(1) }
-
 // putFor plans SETEX or PSETEX.
 func (x *plan) putFor(unit int64) {
 	e, ok := x.expireTime(x.args[2], unit, false)
@@ -236,10 +229,9 @@ func (x *plan) putFor(unit int64) {
 }
 
 func cmdGetDel(_ *processor, x *plan) {
-	if !x.takeKey(1) {
+	if !x.writes(replyPrevious) {
 		return
 	}
-	x.kind, x.write = replyPrevious, true
 	m := protocol.Delete{Flags: protocol.WriteReturnPrevious, Key: x.args[1]}
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpDelete)
@@ -272,10 +264,9 @@ func cmdGetEX(_ *processor, x *plan) {
 
 // setExpiry plans a SETEXPIRY of the key in argument 1.
 func (x *plan) setExpiry(m *protocol.SetExpiry, kind replyKind) {
-	if !x.takeKey(1) {
+	if !x.writes(kind) {
 		return
 	}
-	x.kind, x.write = kind, true
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpSetExpiry)
 }
@@ -396,10 +387,9 @@ func cmdMSetNX(_ *processor, x *plan) {
 }
 
 func cmdAppend(_ *processor, x *plan) {
-	if !x.takeKey(1) {
+	if !x.writes(replyInteger) {
 		return
 	}
-	x.kind, x.write = replyInteger, true
 	m := protocol.Append{Key: x.args[1], Value: x.args[2]}
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpAppend)
@@ -421,18 +411,14 @@ func cmdSetRange(_ *processor, x *plan) {
 		x.fail(resp.ErrStringTooLong)
 		return
 	}
-	if !x.takeKey(1) {
+	if !x.writes(replyInteger) {
 		return
 	}
-	x.kind, x.write = replyInteger, true
 	x.unbounded = true
 	m := protocol.SetRange{Offset: uint32(offset), Key: x.args[1], Value: value}
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpSetRange)
 }
-
-func cmdIncr(_ *processor, x *plan) { x.incr(1) }
-func cmdDecr(_ *processor, x *plan) { x.incr(-1) }
 
 func cmdIncrBy(_ *processor, x *plan) {
 	if delta, ok := x.integer(2); ok {
@@ -452,10 +438,9 @@ func cmdDecrBy(_ *processor, x *plan) {
 }
 
 func (x *plan) incr(delta int64) {
-	if !x.takeKey(1) {
+	if !x.writes(replyInteger) {
 		return
 	}
-	x.kind, x.write = replyInteger, true
 	m := protocol.Incr{Delta: delta, Key: x.args[1]}
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpIncr)
@@ -466,10 +451,9 @@ func cmdIncrByFloat(_ *processor, x *plan) {
 		x.fail(resp.ErrNotFloat)
 		return
 	}
-	if !x.takeKey(1) {
+	if !x.writes(replyFloat) {
 		return
 	}
-	x.kind, x.write = replyFloat, true
 	m := protocol.IncrFloat{Key: x.args[1], Increment: x.args[2]}
 	x.body = m.AppendTo(x.body)
 	x.encoded(protocol.OpIncrFloat)

@@ -11,15 +11,15 @@ import (
 // connection has the same:
 //
 //   - Without resp.redirect each node stands for the whole: one Redis with all
-//     keys, which forwards. A client that asks for the cluster is told of one
-//     master, the node that it asks, and of the others as its replicas.
+//     keys, which forwards. A client that asks for the cluster sees one
+//     master, the node that it asks, and the others as its replicas.
 //   - With resp.redirect there is a Redis Cluster. A node is the master of the
 //     slots of the shards that it leads. It is nobody's replica then, though it
 //     holds replicas: in Redis a node is one or the other, and client libraries
-//     rely on it. Only nodes that lead nothing are told as replicas.
+//     rely on it. Only nodes that lead nothing are listed as replicas.
 //
 // What concerns all keys (SCAN, KEYS, DBSIZE, RANDOMKEY, FLUSHALL) concerns those of the
-// slots of which this node is told as the master. So a client that asks one node
+// slots of which this node is the master. So a client that asks one node
 // in the first view, or all masters in the second, meets each key once.
 //
 // Rejected: a view for each connection, by whether it has asked for the cluster.
@@ -75,7 +75,7 @@ func (l *Listener) ranges(t *command.Topology) []slotRange {
 	return mergeRanges(ranges)
 }
 
-// masterOf is who is told as the master of a shard's slots: its leader or, where
+// masterOf is the node listed as the master of a shard's slots: its leader or, where
 // that is not known or serves no Redis protocol, another node, the same
 // whoever is asked. nil: no node serves it.
 func masterOf(t *command.Topology, shard *command.ShardRoute) *command.Member {

@@ -112,24 +112,20 @@ func appendKeys(dst [][]byte, cmd *resp.Command, args [][]byte) [][]byte {
 
 func cmdMulti(p *processor, c *conn, x *plan) bool {
 	if c.txn != nil {
-		p.answerError(c, resp.ErrNestedMulti)
-		return false
+		return x.fail(resp.ErrNestedMulti)
 	}
 	c.txn = &txn{}
 	c.info.multi.Store(0)
 	x.ok()
-	p.answer(c, x.reply)
 	return false
 }
 
 func cmdDiscard(p *processor, c *conn, x *plan) bool {
 	if c.txn == nil {
-		p.answerError(c, resp.ErrDiscardWithoutMulti)
-		return false
+		return x.fail(resp.ErrDiscardWithoutMulti)
 	}
 	c.endTransaction()
 	x.ok()
-	p.answer(c, x.reply)
 	return false
 }
 
@@ -162,26 +158,22 @@ type watch struct {
 func cmdWatch(p *processor, c *conn, x *plan) bool {
 	r := c
 	if r.txn != nil {
-		p.answerError(c, resp.ErrWatchInsideMulti)
-		return false
+		return x.fail(resp.ErrWatchInsideMulti)
 	}
 	watched := 0
 	for _, w := range r.watches {
 		watched += len(w.keys)
 	}
 	if watched+len(x.args)-1 > protocol.OpsMax {
-		p.answerError(c, "ERR too many watched keys, at most 10000 are allowed")
-		return false
+		return x.fail("ERR too many watched keys, at most 10000 are allowed")
 	}
 	x.kind = replyWatch
 	if !x.takeKeys(1) {
-		p.answer(c, x.reply)
 		return false
 	}
 	if p.l.redirect {
 		if to, _ := p.redirect(c, x.keys, true); to != "" {
-			p.answerError(c, to)
-			return false
+			return x.fail(to)
 		}
 	}
 	if p.mustWait(c, x.keys, false) {
@@ -193,14 +185,12 @@ func cmdWatch(p *processor, c *conn, x *plan) bool {
 	}
 	size, ok := p.l.keepArgs(x.keys)
 	if !ok {
-		p.answerError(c, "ERR too much memory is used by unfinished transactions; try again")
-		return false
+		return x.fail("ERR too much memory is used by unfinished transactions; try again")
 	}
 	w := &watch{keys: cloneArgs(x.keys), bytes: size, seen: make([]protocol.WatchReply, len(x.keys))}
 	r.watches = append(r.watches, w)
 	if p.watchHere(w) {
 		x.ok()
-		p.answer(c, x.reply)
 		return false
 	}
 	w.number = r.tail.Load()
@@ -237,7 +227,7 @@ func (x *plan) watchThroughLog() {
 }
 
 // take notes what was seen of the keys and appends the reply.
-func (w *watch) take(out *bufpool.Buffer, x *replyShape, frames []byte) {
+func (w *watch) take(out *bufpool.Buffer, x *shape, frames []byte) {
 	o := outcomes{frames: frames}
 	status, body, _ := frameAt(frames)
 	if list, ok := listOf(body); ok && x.b == inBatch && status == protocol.StatusOK {
@@ -266,7 +256,7 @@ func cmdUnwatch(_ *processor, x *plan) {
 type execution struct{ items []executionItem }
 
 type executionItem struct {
-	shape replyShape
+	shape shape
 	many  bool
 	ops   int    // outcomes that belong to it
 	reply []byte // where there are none
@@ -275,8 +265,7 @@ type executionItem struct {
 func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 	r := c
 	if r.txn == nil {
-		p.answerError(c, resp.ErrExecWithoutMulti)
-		return false
+		return x.fail(resp.ErrExecWithoutMulti)
 	}
 	broken := r.txn.broken
 	for _, w := range r.watches {
@@ -287,8 +276,7 @@ func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 	}
 	if broken {
 		c.endTransaction()
-		p.answerError(c, resp.ErrExecAbort)
-		return false
+		return x.fail(resp.ErrExecAbort)
 	}
 	var keys [][]byte // x's are overwritten by the commands' own
 	for _, q := range r.txn.queue {
@@ -305,7 +293,7 @@ func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 	}
 	if r.txn.bytes > server.LargeBytes {
 		p.Forget() // the request that was made of it
-		p.plan = plan{}
+		p.plan = plan{reply: x.reply}
 	}
 	c.endTransaction()
 	return false
@@ -332,8 +320,8 @@ func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
 	for _, q := range r.txn.queue {
 		x.reset(c, q.cmd, q.args, true)
 		handlers[q.cmd.ID].translate(p, x)
-		item := executionItem{many: x.many, ops: len(x.ops)}
-		item.shape = replyShape{kind: x.kind, proto: x.proto(), write: true, a: x.a, b: x.b}
+		item := executionItem{shape: x.shape, many: x.many, ops: len(x.ops)}
+		item.shape.write = true
 		if len(x.ops) == 0 {
 			item.reply = bytes.Clone(x.reply)
 			ready += len(item.reply)
@@ -351,12 +339,12 @@ func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
 	body, _ = protocol.BeginOps(body) // of the alternative, which is empty
 	x.reset(c, x.cmd, nil, false)
 	if p.Crowded(c.Conn, ready) {
-		p.answerError(c, errCrowded) // nothing has been done
+		x.fail(errCrowded) // nothing has been done
 		return false
 	}
 	if count == 0 && len(m.Compares) == 0 {
 		out := bufpool.Get(ready + replyBytes)
-		e.replies(out, &replyShape{proto: x.proto()}, nil)
+		e.replies(out, &x.shape, nil)
 		p.answer(c, out.B)
 		out.Release()
 		return false
@@ -367,7 +355,7 @@ func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
 }
 
 // reply appends the reply to EXEC.
-func (e *execution) reply(out *bufpool.Buffer, x *replyShape, status protocol.Status, body []byte) {
+func (e *execution) reply(out *bufpool.Buffer, x *shape, status protocol.Status, body []byte) {
 	if status != protocol.StatusOK {
 		x.fail(out, status, body)
 		return
@@ -377,14 +365,14 @@ func (e *execution) reply(out *bufpool.Buffer, x *replyShape, status protocol.St
 		out.Append([]byte("-" + errMalformedAnswer + "\r\n"))
 	case !succeeded:
 		out.Grow(replyBytes)
-		out.B = resp.AppendNullArray(out.B, x.proto)
+		out.B = resp.AppendNullArray(out.B, x.proto())
 	default:
 		e.replies(out, x, list)
 	}
 }
 
 // replies appends the array of all replies. list has the outcomes.
-func (e *execution) replies(out *bufpool.Buffer, x *replyShape, list []byte) {
+func (e *execution) replies(out *bufpool.Buffer, x *shape, list []byte) {
 	start := len(out.B)
 	out.Grow(replyBytes)
 	out.B = resp.AppendArray(out.B, len(e.items))

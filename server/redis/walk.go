@@ -215,7 +215,7 @@ func (p *processor) goOn(c *conn) bool {
 	return true
 }
 
-// dropWalk lets go of c's walk, and of what it has collected. The reader calls it.
+// dropWalk drops c's walk, and what it has collected. The reader calls it.
 func (c *conn) dropWalk() {
 	if r := c; r.walk != nil {
 		r.Walk(-cap(r.walk.out))
@@ -276,7 +276,7 @@ func (w *walk) loadPage(frames []byte) (problem string) {
 		if status != protocol.StatusOK {
 			out := bufpool.Get(replyBytes)
 			defer out.Release()
-			(&replyShape{kind: replyWalk}).fail(out, status, body)
+			(&shape{kind: replyWalk}).fail(out, status, body)
 			w.counted = true
 			return string(out.B[1 : len(out.B)-2])
 		}
@@ -315,8 +315,7 @@ func (p *processor) endWalk(c *conn) {
 func cmdScan(p *processor, c *conn, x *plan) (held bool) {
 	number, ok := cursorNumber(x.args[1])
 	if !ok {
-		p.answerError(c, resp.ErrInvalidCursor)
-		return false
+		return x.fail(resp.ErrInvalidCursor)
 	}
 	count, pattern, others := int64(scanRowsUsual), []byte(nil), false
 	for i := 2; i < len(x.args); i += 2 {
@@ -338,7 +337,6 @@ func cmdScan(p *processor, c *conn, x *plan) (held bool) {
 			x.fail(resp.ErrSyntax)
 		}
 		if len(x.reply) > 0 {
-			p.answer(c, x.reply)
 			return false
 		}
 	}
@@ -346,8 +344,7 @@ func cmdScan(p *processor, c *conn, x *plan) (held bool) {
 	w := &walk{left: count, rows: uint32(min(count, walkRows)), take: takeScan, end: p.l.endScan}
 	if pattern != nil {
 		if w.pattern, ok = resp.CompilePattern(pattern, false); !ok {
-			p.answerError(c, resp.ErrPattern)
-			return false
+			return x.fail(resp.ErrPattern)
 		}
 	}
 	if others {
@@ -357,8 +354,7 @@ func cmdScan(p *processor, c *conn, x *plan) (held bool) {
 	if number == 0 {
 		w.at = p.beginWalk(pattern)
 	} else if w.at, held = p.l.cursors.get(number); !held {
-		p.answerError(c, "ERR this cursor has expired or belongs to another server; start again with cursor 0")
-		return false
+		return x.fail("ERR this cursor has expired or belongs to another server; start again with cursor 0")
 	}
 	return p.walkOver(c, w)
 }
@@ -422,8 +418,7 @@ func (l *Listener) endScan(w *walk, dst []byte, _ int) []byte {
 func cmdKeys(p *processor, c *conn, x *plan) (held bool) {
 	pattern, ok := resp.CompilePattern(x.args[1], false)
 	if !ok {
-		p.answerError(c, resp.ErrPattern)
-		return false
+		return x.fail(resp.ErrPattern)
 	}
 	w := &walk{rows: walkRows, pattern: pattern, limit: p.l.cfg.OutputBytesMax / 2, full: p.l.srv.RepliesFull, take: takeKeys}
 	w.end = func(w *walk, dst []byte, _ int) []byte {

@@ -263,7 +263,7 @@ func (c *Command) KeysAndFlags(args [][]byte) (list []KeyAndFlags) {
 		}
 		flags := spec.Flags
 		if c.Name == "set" { // whose flags vary
-			flags = []string{"OW", "update"} // nothing of the value is told
+			flags = []string{"OW", "update"} // nothing of the value is returned
 			if hasWord(args[3:], "get") {
 				flags = []string{"RW", "access", "update"}
 			}

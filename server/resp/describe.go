@@ -2,7 +2,7 @@ package resp
 
 import "strings"
 
-// AppendCommandInfo appends what COMMAND INFO tells of a command, with its
+// AppendCommandInfo appends the description of a command by COMMAND INFO, with its
 // subcommands; nil, which is an unknown command, is a null.
 func AppendCommandInfo(dst []byte, proto int, c *Command) []byte {
 	if c == nil {
@@ -78,7 +78,7 @@ func (k *KeySpec) append(dst []byte, proto int) []byte {
 	return appendNumber(dst, "limit", 0)
 }
 
-// AppendCommandDocs appends what COMMAND DOCS tells of a command, with its
+// AppendCommandDocs appends the description of a command by COMMAND DOCS, with its
 // subcommands: its name and a map. Before that comes the header of a map with
 // as many entries as commands.
 func AppendCommandDocs(dst []byte, proto int, c *Command) []byte {

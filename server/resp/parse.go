@@ -34,7 +34,7 @@ const (
 )
 
 // ProtocolError says that a stream of requests cannot be followed any further.
-// The door answers its text after "-ERR " and closes the connection.
+// The listener answers its text after "-ERR " and closes the connection.
 type ProtocolError struct {
 	Text string // as Redis words it, without "Protocol error: "
 }

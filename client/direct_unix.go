@@ -1,15 +1,15 @@
 //go:build unix
 
-package mux
+package client
 
 import (
 	"net"
 	"syscall"
 )
 
-// Direct writes to a socket without ever waiting, so that a caller can send
+// direct writes to a socket without ever waiting, so that a caller can send
 // its own request and still keep to its deadline.
-type Direct struct {
+type direct struct {
 	raw   syscall.RawConn
 	bytes []byte
 	n     int
@@ -17,8 +17,8 @@ type Direct struct {
 	try   func(fd uintptr) bool // made once, so that a write allocates nothing
 }
 
-// NewDirect returns nil where nc is no plain socket (TLS, a test's pipe).
-func NewDirect(nc net.Conn) *Direct {
+// newDirect returns nil where nc is no plain socket (TLS, a test's pipe).
+func newDirect(nc net.Conn) *direct {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return nil
@@ -27,7 +27,7 @@ func NewDirect(nc net.Conn) *Direct {
 	if err != nil {
 		return nil
 	}
-	d := &Direct{raw: raw}
+	d := &direct{raw: raw}
 	d.try = func(fd uintptr) bool {
 		for {
 			d.n, d.err = syscall.Write(int(fd), d.bytes)
@@ -39,9 +39,9 @@ func NewDirect(nc net.Conn) *Direct {
 	return d
 }
 
-// Write writes as much of b as the socket takes at once. It is not safe for
-// concurrent use, and waits for a write of anybody else.
-func (d *Direct) Write(b []byte) (int, error) {
+// write writes as much of b as the socket takes at once. It is not safe for
+// concurrent use.
+func (d *direct) write(b []byte) (int, error) {
 	d.bytes = b
 	err := d.raw.Write(d.try)
 	d.bytes = nil
