@@ -104,7 +104,7 @@ func (n *Node) enqueueAcross(c *acrossCommand) error {
 	q.ops++
 	q.bytes += len(c.entry)
 	n.mu.Unlock()
-	n.state.request(commandsDue)
+	n.schedule.request(commandsDue)
 	return nil
 }
 
@@ -187,7 +187,7 @@ func (n *Node) takeAcross() error {
 	if len(x.list) == 0 {
 		x.list = nil
 	} else if n.acrossDue() {
-		n.state.request(commandsDue)
+		n.schedule.request(commandsDue)
 	}
 	n.mu.Lock()
 	n.acrossQueue.ops -= ops

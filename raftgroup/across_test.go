@@ -516,7 +516,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	}
 	n.stopped.Store(true) // no pass comes any more
 	n.crossing.list, n.acrossQueue.list = n.acrossQueue.list, nil
-	n.state.take(commandsDue)
+	n.schedule.take(commandsDue)
 	if err := n.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -600,7 +600,7 @@ func rounds(t *testing.T, n *Node, c *command.Command, times int) map[command.St
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d have an outcome", len(e.outcomes), times)
 		}
-		n.state.request(messagesDue) // as each tick and each drain does
+		n.schedule.request(messagesDue) // as each tick and each drain does
 		run(n)
 	}
 	for i := range uint64(times) {

@@ -97,12 +97,12 @@ func (n *Node) makeRoom() {
 	if n.store == nil || n.store.Flush() != nil {
 		return
 	}
-	if !n.state.writing() { // the node is being opened, and runs no passes yet
+	if !n.schedule.writing() { // the node is being opened, and runs no passes yet
 		n.cutOpening()
 		return
 	}
 	cut := make(chan struct{})
-	n.state.request(truncateDue)
+	n.schedule.request(truncateDue)
 	n.post(func() { close(cut) })
 	for !n.failed.Load() {
 		n.drive()

@@ -56,7 +56,7 @@ func TestGrowthIsAdmitted(t *testing.T) {
 						t.Fatalf("small command %d: %v", i, err)
 					}
 				}
-				n.state.request(messagesDue)
+				n.schedule.request(messagesDue)
 				run(n)
 				if len(small.outcomes) != 2 {
 					t.Fatal("the small commands have waited")
@@ -97,7 +97,7 @@ func TestGrowthIsGivenBack(t *testing.T) {
 	if o, heard := e.outcomes[0]; !heard || o != command.Dropped {
 		t.Fatalf("outcome %v", o)
 	}
-	n.state.request(messagesDue)
+	n.schedule.request(messagesDue)
 	run(n)
 	if b := n.growing.admitted.Load(); b != 0 {
 		t.Errorf("dropped: %d bytes count", b)

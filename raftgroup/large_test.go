@@ -57,7 +57,7 @@ func TestLargeCommandsGoOneAtATime(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the outcomes are %v", heard.order)
 		}
-		n.state.request(messagesDue) // as each tick and each drain does
+		n.schedule.request(messagesDue) // as each tick and each drain does
 		run(n)
 	}
 	for _, first := range []uint64{100, 200} {
@@ -92,7 +92,7 @@ func TestLargeQueueIsBounded(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of 3 were carried out", len(heard.order))
 		}
-		n.state.request(messagesDue)
+		n.schedule.request(messagesDue)
 		run(n)
 	}
 }
@@ -162,8 +162,8 @@ func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
 				if time.Now().After(deadline) {
 					t.Fatalf("heard %v and %v", patient.heard, forEver.heard)
 				}
-				n.state.request(messagesDue)
-				n.state.request(commandsDue)
+				n.schedule.request(messagesDue)
+				n.schedule.request(commandsDue)
 				run(n)
 			}
 			if patient.outcome != command.Applied || forEver.outcome != command.Applied {

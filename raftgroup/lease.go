@@ -326,8 +326,8 @@ func (n *Node) Barrier(shard int, done command.Completer, tag command.Tag) error
 	g.heard = true
 	g.mu.Unlock()
 	if wake {
-		n.markHeard(g)
+		n.schedule.addMessages(g)
 	}
-	n.state.request(messagesDue)
+	n.schedule.request(messagesDue)
 	return nil
 }

@@ -237,7 +237,7 @@ type Node struct {
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
 	startedAt      int64 // Clock.Boot
 
-	state        passState
+	schedule     schedule
 	flushing     atomic.Bool
 	stopped      atomic.Bool
 	failed       atomic.Bool
@@ -269,11 +269,7 @@ type Node struct {
 	remembering  atomic.Bool
 	rememberDue  int64 // Clock.Boot; belongs to the driver
 
-	mu      sync.Mutex
-	dirty   []*group  // with commands
-	heard   []*group  // with messages or waiting reads
-	posted  []func()  // to be called in the pass
-	written *writeSet // durable, its answers not told yet
+	mu sync.Mutex
 	// When another node first and last said that this one runs already, on
 	// Clock.Boot; 0: never.
 	twinSince, twinLast int64
@@ -289,29 +285,7 @@ type Node struct {
 
 	growing growth // commands under way that make much of little
 
-	// Belongs to the pass.
-	ready, hearing, touched []*group
-	filling, spareWrite     *writeSet
-	durable                 uint64 // number of the last writeSet that is
-	applies                 []applying
-	applyBase               int
-	applyCalls              uint64 // of store.Apply
-	replayDamaged           uint64 // see Replay.Damaged
-	crossing                crossing
-	entries                 []storage.Entry
-	spares                  [][]completion
-	gathering               []*group // have commands that wait for the round under way
-	laden                   []*group // have large commands, in the order of their turns
-	large                   largeEntry
-	flown                   []*group // have, or had, entries that wait for other nodes
-	flewAt                  int64    // the last entries, on Clock.Boot
-	withCommits             []*group // have messages kept back, see group.send
-	ticks                   uint64
-	reporting               ownReports
-	reportDue, tendDue      int64 // Clock.Boot
-	roundSeq, roundSalt     uint64
-	peers                   map[uint64]bool
-	slowUntil               uint64 // tick
+	passWork
 
 	passes, fsyncs, fsyncNanos atomic.Uint64
 	fsyncMean                  atomic.Int64 // moving, ns
@@ -323,6 +297,33 @@ type Node struct {
 	driving    bool
 	done       chan struct{}
 	background sync.WaitGroup
+}
+
+// passWork belongs to the thread that runs the pass: what one pass has under way, and
+// what the next goes on with.
+type passWork struct {
+	touched             []*group
+	filling, spareWrite *writeSet
+	durable             uint64 // number of the last writeSet that is
+	applies             []applying
+	applyBase           int
+	applyCalls          uint64 // of store.Apply
+	replayDamaged       uint64 // see Replay.Damaged
+	crossing            crossing
+	entries             []storage.Entry
+	spares              [][]completion
+	gathering           []*group // have commands that wait for the round under way
+	laden               []*group // have large commands, in the order of their turns
+	large               largeEntry
+	flown               []*group // have, or had, entries that wait for other nodes
+	flewAt              int64    // the last entries, on Clock.Boot
+	withCommits         []*group // have messages kept back, see group.send
+	ticks               uint64
+	reporting           ownReports
+	reportDue, tendDue  int64 // Clock.Boot
+	roundSeq, roundSalt uint64
+	peers               map[uint64]bool
+	slowUntil           uint64 // tick
 }
 
 // meta is the number of the meta group.
@@ -343,10 +344,10 @@ func Open(o Options) (*Node, error) {
 			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20, growthBytes: command.ValueBytesMax,
 			logBytes: o.LogBytesMax,
 		},
-		failure: make(chan error, 1),
-		kick:    make(chan struct{}, 1),
-		done:    make(chan struct{}),
-		peers:   make(map[uint64]bool),
+		failure:  make(chan error, 1),
+		kick:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		passWork: passWork{peers: make(map[uint64]bool)},
 
 		checksums:  checksumTurns{turn: make(chan struct{}, 1)},
 		movedPeers: make(map[uint64]movedPeer),
@@ -458,9 +459,9 @@ func (n *Node) openGroups() error {
 		}
 	}
 	for _, g := range n.groups {
-		n.markHeard(g) // each is looked at
+		n.schedule.addMessages(g) // each is looked at
 	}
-	n.state.request(messagesDue)
+	n.schedule.request(messagesDue)
 	n.runAll()
 	n.keepTime() // the log has told who belongs to the cluster
 
@@ -604,7 +605,7 @@ func (n *Node) Flush() { n.flushState() }
 
 // Tick makes Raft's clock advance by one at the next pass. It stands in for
 // the driver where a simulator owns the time.
-func (n *Node) Tick() { n.state.request(tickDue) }
+func (n *Node) Tick() { n.schedule.request(tickDue) }
 
 // Failure delivers the error after which the node must stop: its disk failed,
 // or an entry could not be carried out. Nothing is acknowledged after it.
@@ -625,13 +626,13 @@ func (n *Node) fail(err error) {
 		n.logger.Error("node stops because of a fatal error", "error", err)
 	}
 	n.failure <- err
-	n.state.request(messagesDue) // a pass ends everything that waits
+	n.schedule.request(messagesDue) // a pass ends everything that waits
 	n.Kick()
 }
 
 func (n *Node) flushed() {
 	n.flushing.Store(false)
-	n.state.request(truncateDue)
+	n.schedule.request(truncateDue)
 }
 
 // Leave hands all leaderships over, before the node stops, and returns when
@@ -676,14 +677,14 @@ func (n *Node) Close(ctx context.Context) error {
 		}
 	}
 	// Take the pass for good: nothing may run any more.
-	for n.state.writing() || !n.state.resume() {
+	for n.schedule.writing() || !n.schedule.resume() {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	n.serve(n.state.take(urgentDue))
+	n.serve(n.schedule.take(urgentDue))
 	for _, g := range n.groups {
 		g.leads.Store(false)
 		g.lease.Store(0)
@@ -798,7 +799,7 @@ func (n *Node) propose(shard int, c *command.Command, done command.Completer, ta
 		n.growing.withdraw(hears)
 	}
 	if wake {
-		n.markDirty(g)
+		n.schedule.addCommands(g)
 	}
 	return err
 }

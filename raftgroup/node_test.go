@@ -227,7 +227,7 @@ func TestCrash(t *testing.T) {
 				if err := n.store.Flush(); err != nil {
 					t.Fatal(err)
 				}
-				n.state.request(truncateDue)
+				n.schedule.request(truncateDue)
 			}
 		}
 		for i := uint64(1); i <= id; i++ {
@@ -417,8 +417,8 @@ func TestLogIsCutBehindTheState(t *testing.T) {
 	if err := n.store.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	n.state.request(truncateDue)
-	n.state.request(commandsDue)
+	n.schedule.request(truncateDue)
+	n.schedule.request(commandsDue)
 	run(n)
 	first, _ := n.groups[0].log.FirstIndex()
 	last, _ := n.groups[0].log.LastIndex()
@@ -620,7 +620,7 @@ func mustPut(t testing.TB, n *Node, key, value string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("putting %q: no outcome", key)
 		}
-		n.state.request(messagesDue) // a large one may wait for a drain, which does so
+		n.schedule.request(messagesDue) // a large one may wait for a drain, which does so
 	}
 	if o := e.outcomes[0]; o != command.Applied {
 		t.Fatalf("putting %q: %v", key, o)

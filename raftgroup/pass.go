@@ -36,14 +36,14 @@ type writeSet struct {
 }
 
 // Pending reports whether a pass has something to do.
-func (n *Node) Pending() bool { return n.state.due() }
+func (n *Node) Pending() bool { return n.schedule.due() }
 
 // Acquire makes the caller the one thread that runs the pass, if there is
 // something to do and no other thread does it. While the log is written commands
 // wait, to join one next entry; messages do not. After true the caller must call
 // Prepare, as in Run. After false nothing need be done: the thread that runs the
 // pass, or writes the log, will see what is due.
-func (n *Node) Acquire() bool { return n.state.acquire() }
+func (n *Node) Acquire() bool { return n.schedule.acquire() }
 
 // Run runs one commit, which the caller has acquired, for a node whose outcomes
 // need no further step; a server puts its own steps between (server.Server.commit).
@@ -83,17 +83,17 @@ func (n *Node) Deliver(w command.Write) bool {
 	if w == nil {
 		return true
 	}
-	if !n.state.resume() {
+	if !n.schedule.resume() {
 		return false
 	}
-	n.serve(n.state.take(urgentDue))
+	n.serve(n.schedule.take(urgentDue))
 	n.sendCommits()
 	n.noteLeft()
 	return true
 }
 
 // Release gives up the pass.
-func (n *Node) Release() { n.state.release() }
+func (n *Node) Release() { n.schedule.release() }
 
 // Kick has the node's own driver run a pass, for callers that must not block.
 func (n *Node) Kick() {
@@ -105,10 +105,7 @@ func (n *Node) Kick() {
 
 // post has f called by the next pass.
 func (n *Node) post(f func()) {
-	n.mu.Lock()
-	n.posted = append(n.posted, f)
-	n.mu.Unlock()
-	n.state.request(messagesDue)
+	n.schedule.addPosted(f)
 	n.Kick()
 }
 
@@ -117,8 +114,8 @@ func (n *Node) post(f func()) {
 // what is in them joins one next entry.
 func (n *Node) pass() *writeSet {
 	n.passes.Add(1)
-	writing := n.state.writing()
-	n.serve(n.state.take(urgentDue | commandsDue))
+	writing := n.schedule.writing()
+	n.serve(n.schedule.take(urgentDue | commandsDue))
 	if n.failed.Load() {
 		return nil
 	}
@@ -170,8 +167,7 @@ func (n *Node) tryServe(work uint32) error {
 	if err := n.takeWritten(); err != nil {
 		return err
 	}
-	n.takeHeard()
-	for _, g := range n.hearing {
+	for _, g := range n.schedule.takeMessages() {
 		if err := g.takeInbox(n); err != nil {
 			return err
 		}
@@ -238,7 +234,7 @@ func (n *Node) tellAnswers(w *writeSet) error {
 
 // proposeAll turns the queues into entries and sends them.
 func (n *Node) proposeAll() error {
-	n.gathering = append(n.gathering, n.takeDirty()...)
+	n.gathering = append(n.gathering, n.schedule.takeCommands()...)
 	if n.awaitsTime() || n.gathers() {
 		return nil
 	}
@@ -313,7 +309,7 @@ func (n *Node) takeWrite() *writeSet {
 	n.filling = n.spareWrite
 	n.filling.number = w.number + 1
 	n.spareWrite = nil
-	n.state.beginWrite()
+	n.schedule.beginWrite()
 	return w
 }
 
@@ -329,24 +325,21 @@ func (n *Node) commit(w *writeSet) {
 		n.fsyncs.Add(1)
 		n.noteFsync(took)
 	}
-	n.mu.Lock()
-	n.written = w
-	n.mu.Unlock()
-	n.state.endWrite()
+	n.schedule.addWritten(w)
 }
 
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (n *Node) noteLeft() {
 	if n.filling.mustSync || len(n.gathering) > 0 || n.acrossDue() || n.largeDue() {
-		n.state.request(commandsDue)
+		n.schedule.request(commandsDue)
 	}
 }
 
 // answerAtOnce tells what needs no write, because all it waits for is durable.
 func (n *Node) answerAtOnce() error {
 	w := n.filling
-	if w.mustSync || len(w.answers) == 0 || n.state.writing() {
+	if w.mustSync || len(w.answers) == 0 || n.schedule.writing() {
 		return nil
 	}
 	return n.tellAnswers(w)
@@ -354,10 +347,7 @@ func (n *Node) answerAtOnce() error {
 
 // takeWritten tells Raft, or other nodes, what waited for a write.
 func (n *Node) takeWritten() error {
-	n.mu.Lock()
-	w := n.written
-	n.written = nil
-	n.mu.Unlock()
+	w := n.schedule.takeWritten()
 	if w == nil {
 		return nil
 	}
@@ -511,40 +501,8 @@ func (n *Node) recycle() []completion {
 	return d
 }
 
-// takeDirty returns the groups with commands.
-func (n *Node) takeDirty() []*group {
-	n.mu.Lock()
-	n.dirty, n.ready = n.ready[:0], n.dirty
-	n.mu.Unlock()
-	return n.ready
-}
-
-func (n *Node) markDirty(g *group) {
-	n.mu.Lock()
-	n.dirty = append(n.dirty, g)
-	n.mu.Unlock()
-	n.state.request(commandsDue)
-}
-
-// takeHeard fills n.hearing with the groups that have messages or reads that
-// wait.
-func (n *Node) takeHeard() {
-	n.mu.Lock()
-	n.heard, n.hearing = n.hearing[:0], n.heard
-	n.mu.Unlock()
-}
-
-func (n *Node) markHeard(g *group) {
-	n.mu.Lock()
-	n.heard = append(n.heard, g)
-	n.mu.Unlock()
-}
-
 func (n *Node) runPosted() {
-	n.mu.Lock()
-	posted := n.posted
-	n.posted = nil
-	n.mu.Unlock()
+	posted := n.schedule.takePosted()
 	for _, f := range posted {
 		f()
 	}
@@ -613,7 +571,7 @@ func (g *group) sweep(n *Node, now uint64) {
 		g.sweeping = false
 	}
 	if wake {
-		n.markDirty(g)
+		n.schedule.addCommands(g)
 	}
 }
 
@@ -640,7 +598,7 @@ func (n *Node) abandon() {
 	}
 	clear(n.applies)
 	n.applies, n.entries = n.applies[:0], n.entries[:0]
-	n.takeDirty()
+	n.schedule.takeCommands()
 	n.dropAcross()
 	for _, g := range n.groups {
 		for _, p := range g.inflight {

@@ -56,7 +56,7 @@ func (n *Node) ReceiveDone(from uint64) {
 	if n.known.heard(from, n.clock.Boot()) {
 		n.greetDue.Store(true)
 	}
-	n.state.request(messagesDue)
+	n.schedule.request(messagesDue)
 }
 
 func (n *Node) put(g *group, in inbound) {
@@ -75,7 +75,7 @@ func (n *Node) put(g *group, in inbound) {
 	g.heard = true
 	g.mu.Unlock()
 	if wake {
-		n.markHeard(g)
+		n.schedule.addMessages(g)
 	}
 }
 

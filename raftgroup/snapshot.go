@@ -297,7 +297,7 @@ func (s *IncomingSnapshot) Finish() error {
 	}
 	s.phase.Store(snapshotInstalling)
 	s.node.put(s.group, inbound{m: s.msg, staged: s})
-	s.node.state.request(messagesDue)
+	s.node.schedule.request(messagesDue)
 	s.node.Kick()
 	return nil
 }

@@ -53,7 +53,7 @@ func (g *group) requeue(n *Node) {
 	queued := g.dirty
 	g.mu.Unlock()
 	if queued {
-		n.markDirty(g)
+		n.schedule.addCommands(g)
 	}
 }
 

@@ -1,6 +1,90 @@
 package raftgroup
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// schedule has the work that waits for a pass, and says who runs it. Any thread adds
+// work; the thread that runs the pass takes it.
+type schedule struct {
+	passState
+
+	mu       sync.Mutex
+	commands []*group  // that have commands
+	messages []*group  // that have messages, or reads that wait for a round
+	posted   []func()  // to be called in the pass
+	written  *writeSet // is durable; nil: none since the last pass
+
+	// Belong to the pass: lists that have been taken, and are filled again next.
+	takenCommands, takenMessages []*group
+}
+
+// addCommands notes that g has commands.
+func (s *schedule) addCommands(g *group) {
+	s.mu.Lock()
+	s.commands = append(s.commands, g)
+	s.mu.Unlock()
+	s.request(commandsDue)
+}
+
+// addMessages notes that g has messages or waiting reads. Once all have been added,
+// messagesDue must be requested.
+func (s *schedule) addMessages(g *group) {
+	s.mu.Lock()
+	s.messages = append(s.messages, g)
+	s.mu.Unlock()
+}
+
+// addPosted has f called by the next pass.
+func (s *schedule) addPosted(f func()) {
+	s.mu.Lock()
+	s.posted = append(s.posted, f)
+	s.mu.Unlock()
+	s.request(messagesDue)
+}
+
+// addWritten ends the log write of w, successful or not.
+func (s *schedule) addWritten(w *writeSet) {
+	s.mu.Lock()
+	s.written = w
+	s.mu.Unlock()
+	s.endWrite()
+}
+
+// takeCommands returns the groups with commands, until the next call.
+func (s *schedule) takeCommands() []*group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commands, s.takenCommands = s.takenCommands[:0], s.commands
+	return s.takenCommands
+}
+
+// takeMessages returns the groups with messages or waiting reads, until the next call.
+func (s *schedule) takeMessages() []*group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.messages, s.takenMessages = s.takenMessages[:0], s.messages
+	return s.takenMessages
+}
+
+// takePosted returns the functions that the pass is to call.
+func (s *schedule) takePosted() []func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	posted := s.posted
+	s.posted = nil
+	return posted
+}
+
+// takeWritten returns the log write that has ended since the last call, or nil.
+func (s *schedule) takeWritten() *writeSet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.written
+	s.written = nil
+	return w
+}
 
 // passState says which thread runs the pass, whether a thread writes the log, and
 // what work is due. One word has all of it, so that each transition is atomic.
