@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
@@ -17,21 +16,6 @@ import (
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
-
-// completion is who hears the outcome of one command, and with which words.
-type completion struct {
-	sink command.Completer
-	tag  command.Tag
-}
-
-// batch is an entry being filled: commands and, in the same order, their
-// completions.
-type batch struct {
-	data  []byte // entry header and commands; belongs to Raft once proposed
-	done  []completion
-	stamp uint64 // 0: that of the moment when it is proposed
-	until int64  // a large command's: it is not proposed later, on Clock.Boot; 0: it is whenever it can be
-}
 
 // proposed is an entry on its way: appended to this leader's log at (index,
 // term), not applied yet.
@@ -47,23 +31,8 @@ type group struct {
 	shard  int
 	logger *slog.Logger
 
-	// The queue. Any thread may add to it.
-	mu         sync.Mutex
-	open       batch
-	sealed     []batch      // full, in order, before open
-	spare      []completion // empty, to be filled again
-	hint       int          // bytes the next batch will probably take
-	ops        int          // commands queued in open and sealed
-	bytes      int
-	large      []batch   // one command each, see large.go
-	largeBytes int       // of them
-	dirty      bool      // on the node's list of groups with commands
-	inbox      []inbound // messages from other nodes
-	inboxBytes int
-	barriers   []completion // reads that wait for a round to begin
-	heard      bool         // on the node's list of groups with messages or barriers
-
-	hasLarge atomic.Bool // large is not empty
+	queue queue
+	inbox inbox
 
 	// Read by any thread, written by the pass.
 	held      atomic.Bool   // a replica is here
@@ -99,8 +68,7 @@ type group struct {
 	prop      raftpb.Message // reused for every proposal
 	answers   []raftpb.Message
 	taking    []batch
-	part      batch // of commands over several shards, goes before what is queued
-	boxed     []inbound
+	part      batch  // of commands over several shards, goes before what is queued
 	last      uint64 // index of the last entry collected
 	sweeping  bool   // a Sweep is queued or on its way
 
@@ -131,75 +99,28 @@ type applyPoint struct {
 	conf        *raftpb.ConfState
 }
 
-// inbound is a message from another node; a snapshot's comes with its data.
-type inbound struct {
-	m      raftpb.Message
-	staged *IncomingSnapshot
-}
-
-// enqueue copies c into the open batch: the one copy a command makes between
-// the network's buffer and the log. It returns whether the group has to be put
-// on the node's list of groups with work.
+// enqueue copies c into the group's queue. It returns whether the schedule has to be
+// told that the group has commands.
 func (g *group) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
-	lim := &n.lim
 	size := c.EncodedBytesMax()
-	if size > lim.entryBytes {
+	switch {
+	case size > n.lim.entryBytes:
 		return false, command.ErrTooLarge
-	}
-	if size > LargeBytes {
+	case size > LargeBytes:
 		return g.enqueueLarge(n, c, done, size)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.ops >= lim.queueOps || (g.bytes+size > lim.queueBytes && g.ops > 0) {
-		return false, command.ErrBusy
-	}
-	if c.Kind == command.Mark && len(g.open.done) > 0 || len(g.open.done) >= lim.batchOps || (len(g.open.done) > 0 && len(g.open.data)+size > lim.batchBytes) {
-		g.sealed = append(g.sealed, g.open)
-		g.open = batch{}
-	}
-	if len(g.open.data) == 0 {
-		g.open.data = command.AppendEntryHeader(make([]byte, 0, max(g.hint, command.EntryHeaderBytes+size)))
-		g.open.done, g.spare = g.spare, nil
-	}
-	before := len(g.open.data)
-	g.open.data = c.AppendTo(g.open.data)
-	g.open.done = append(g.open.done, done)
-	g.ops++
-	g.bytes += len(g.open.data) - before
-	wake = !g.dirty
-	g.dirty = true
-	return wake, nil
+	return g.queue.add(c, size, done, &n.lim)
 }
-
-// hintBytesMax bounds the memory a batch begins with.
-const hintBytesMax = 256 << 10
 
 // take empties the queue into g.taking, behind the part of commands over several
 // shards if there is one, and leaves spare to the queue.
 func (g *group) take(spare []completion) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.dirty = false
 	g.taking = g.taking[:0]
 	if len(g.part.done) > 0 {
 		g.taking = append(g.taking, g.part)
 		g.part = batch{}
 	}
-	g.taking = append(g.taking, g.sealed...)
-	clear(g.sealed)
-	g.sealed = g.sealed[:0]
-	if len(g.open.done) > 0 {
-		g.taking = append(g.taking, g.open)
-		// The next batch will be about as large: follow up at once, and down
-		// slowly.
-		g.hint = min(max(len(g.open.data), g.hint-g.hint/8), hintBytesMax)
-		g.open = batch{}
-	}
-	g.ops, g.bytes = 0, 0
-	if g.spare == nil {
-		g.spare = spare
-	}
+	g.taking = g.queue.take(g.taking, spare)
 }
 
 // propose turns the queue into entries. Everything Raft has ready must have

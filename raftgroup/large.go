@@ -29,7 +29,7 @@ const LargeBytes = 64 << 10
 // enqueueLarge is enqueue for a large command of size bytes at most. The copy is
 // made without the lock: it takes milliseconds.
 func (g *group) enqueueLarge(n *Node, c *command.Command, done completion, size int) (wake bool, err error) {
-	if !g.roomForLarge(size, &n.lim) {
+	if !g.queue.roomForLarge(size, &n.lim) {
 		return false, command.ErrBusy
 	}
 	b := batch{
@@ -39,82 +39,28 @@ func (g *group) enqueueLarge(n *Node, c *command.Command, done completion, size 
 	if c.PatienceMillis != 0 {
 		b.until = n.clock.Boot() + int64(c.PatienceMillis)*int64(time.Millisecond)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.large = append(g.large, b)
-	g.largeBytes += len(b.data)
-	g.hasLarge.Store(true)
-	wake = !g.dirty
-	g.dirty = true
-	return wake, nil
+	return g.queue.addLarge(b), nil
 }
 
-// roomForLarge reports whether the queue takes a command of so many bytes. Those
-// that ask at the same time may go beyond the bound by one each.
-func (g *group) roomForLarge(size int, lim *limits) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.largeBytes+size <= lim.queueBytes || len(g.large) == 0
-}
-
-// takeLarge moves up to n large commands from their queue to g.taking.
-func (g *group) takeLarge(n int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	n = min(n, len(g.large))
-	for _, b := range g.large[:n] {
-		g.largeBytes -= len(b.data)
-	}
-	g.taking = append(g.taking, g.large[:n]...)
-	g.large = slices.Delete(g.large, 0, n)
-	g.hasLarge.Store(len(g.large) > 0)
-}
-
-// dropOverdue takes the large commands out that have waited too long, and tells
-// so. Small ones are proposed by the next pass as a rule, and are not looked at.
+// dropOverdue takes the large commands out that have waited too long: their outcome
+// is Overdue.
 func (g *group) dropOverdue(n *Node) {
-	if !g.hasLarge.Load() {
-		return
+	for _, b := range g.queue.takeOverdue(n.clock.Boot()) {
+		n.finish(b.done, command.Overdue)
 	}
-	now := n.clock.Boot()
-	var overdue []batch
-	g.mu.Lock()
-	g.large = slices.DeleteFunc(g.large, func(b batch) bool {
-		if b.until == 0 || b.until >= now {
-			return false
-		}
-		overdue = append(overdue, b)
-		g.largeBytes -= len(b.data)
-		return true
-	})
-	g.hasLarge.Store(len(g.large) > 0)
-	g.mu.Unlock()
-	for i := range overdue {
-		n.finish(overdue[i].done, command.Overdue)
-	}
-}
-
-// nextLarge returns the size of the next large command, 0 where there is none.
-func (g *group) nextLarge() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if len(g.large) == 0 {
-		return 0
-	}
-	return len(g.large[0].data)
 }
 
 // takeAll empties all queues into g.taking.
 func (g *group) takeAll() {
 	g.take(nil)
-	g.takeLarge(math.MaxInt)
+	g.taking = g.queue.takeLarge(g.taking, math.MaxInt)
 }
 
 // noteLarge puts g, if it has large commands, on the node's list of those that
 // wait for their turn. It comes after take: a command that is queued before take
 // says nothing of it (see group.dirty), and is seen here.
 func (g *group) noteLarge(n *Node) {
-	if g.hasLarge.Load() && !g.laden {
+	if g.queue.hasLarge.Load() && !g.laden {
 		g.laden = true
 		n.laden = append(n.laden, g)
 	}
@@ -138,7 +84,7 @@ func (n *Node) largeDue() bool {
 	if len(n.laden) == 0 || !n.large.landed() {
 		return false
 	}
-	return n.store.Room(n.laden[0].nextLarge())
+	return n.store.Room(n.laden[0].queue.nextLarge())
 }
 
 // proposeLarge makes an entry of the large command whose turn it is, if it can
@@ -148,9 +94,9 @@ func (n *Node) proposeLarge() error {
 		g := n.laden[0]
 		g.dropOverdue(n)
 		switch {
-		case !g.hasLarge.Load():
+		case !g.queue.hasLarge.Load():
 		case g.node == nil || g.state != raft.StateLeader:
-			g.takeLarge(math.MaxInt)
+			g.taking = g.queue.takeLarge(g.taking, math.MaxInt)
 			g.refuseTaken(n)
 		case g.transfer.holds():
 		case !n.largeDue():
@@ -170,7 +116,7 @@ func (n *Node) proposeLargeOf(g *group) error {
 	if g.node == nil || g.state != raft.StateLeader {
 		return nil // it has changed just now, and its queues are empty
 	}
-	g.takeLarge(1)
+	g.taking = g.queue.takeLarge(g.taking, 1)
 	_ = g.proposeTaken(n) // who was refused has been told
 	n.turnLaden()
 	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {

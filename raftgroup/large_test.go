@@ -172,7 +172,7 @@ func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
 			if _, there := read(t, n, "a"); there {
 				t.Error("what was overdue has been carried out")
 			}
-			if b := n.groups[0].largeBytes; b != 0 {
+			if b := n.groups[0].queue.largeBytes; b != 0 {
 				t.Errorf("%d bytes are queued", b)
 			}
 		})

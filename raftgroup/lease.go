@@ -175,13 +175,7 @@ func (r *roundList) restart() {
 }
 
 // takeBarriers takes in the reads that have come since the last pass.
-func (g *group) takeBarriers() {
-	g.mu.Lock()
-	g.rounds.waiting = append(g.rounds.waiting, g.barriers...)
-	clear(g.barriers)
-	g.barriers = g.barriers[:0]
-	g.mu.Unlock()
-}
+func (g *group) takeBarriers() { g.rounds.waiting = g.inbox.takeReads(g.rounds.waiting) }
 
 // ask begins a round if somebody waits for one or the lease is to be renewed.
 // One at a time is under way for reads; those that come meanwhile share the
@@ -316,15 +310,10 @@ func (n *Node) Barrier(shard int, done command.Completer, tag command.Tag) error
 	case g.noQuorum.Load():
 		return command.ErrNoQuorum
 	}
-	g.mu.Lock()
-	if len(g.barriers) >= n.lim.queueOps {
-		g.mu.Unlock()
-		return command.ErrBusy
+	wake, err := g.inbox.addRead(completion{done, tag}, n.lim.queueOps)
+	if err != nil {
+		return err
 	}
-	g.barriers = append(g.barriers, completion{done, tag})
-	wake := !g.heard
-	g.heard = true
-	g.mu.Unlock()
 	if wake {
 		n.schedule.addMessages(g)
 	}

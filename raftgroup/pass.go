@@ -279,10 +279,7 @@ func (n *Node) gathers() bool {
 		return false
 	}
 	for _, g := range n.gathering {
-		g.mu.Lock()
-		large := g.ops >= gatherOpsMax || g.bytes >= gatherBytesMax
-		g.mu.Unlock()
-		if large {
+		if g.queue.holds(gatherOpsMax, gatherBytesMax) {
 			return false
 		}
 	}

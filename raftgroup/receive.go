@@ -9,14 +9,6 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
-// What waits for a pass in one group is bounded by messages and by the bytes of
-// their entries; one message may always wait. Raft takes a lost message for
-// what it is.
-const (
-	inboxMax      = 4096
-	inboxBytesMax = 32 << 20
-)
-
 // campaignTransfer is what Raft writes into the votes it asks for after a
 // leadership transfer: the leader itself wanted the election.
 var campaignTransfer = []byte("CampaignTransfer")
@@ -59,22 +51,9 @@ func (n *Node) ReceiveDone(from uint64) {
 	n.schedule.request(messagesDue)
 }
 
+// put adds a message to the inbox of g.
 func (n *Node) put(g *group, in inbound) {
-	size := 0
-	for i := range in.m.Entries {
-		size += len(in.m.Entries[i].Data)
-	}
-	g.mu.Lock()
-	if in.staged == nil && (len(g.inbox) >= inboxMax || len(g.inbox) > 0 && g.inboxBytes+size > inboxBytesMax) {
-		g.mu.Unlock()
-		return
-	}
-	g.inbox = append(g.inbox, in)
-	g.inboxBytes += size
-	wake := !g.heard
-	g.heard = true
-	g.mu.Unlock()
-	if wake {
+	if g.inbox.add(in) {
 		n.schedule.addMessages(g)
 	}
 }
@@ -99,17 +78,13 @@ func (n *Node) Unreachable(node uint64) {
 
 // takeInbox gives Raft the messages that have come.
 func (g *group) takeInbox(n *Node) error {
-	g.mu.Lock()
-	g.inbox, g.boxed = g.boxed[:0], g.inbox
-	g.inboxBytes = 0
-	g.heard = false
-	g.mu.Unlock()
-	for i := range g.boxed {
-		if err := g.step(n, &g.boxed[i]); err != nil {
+	messages := g.inbox.take()
+	for i := range messages {
+		if err := g.step(n, &messages[i]); err != nil {
 			return err
 		}
 	}
-	clear(g.boxed)
+	g.inbox.forget()
 	return nil
 }
 

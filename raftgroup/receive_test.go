@@ -19,9 +19,9 @@ func TestInboxBounds(t *testing.T) {
 		return raftpb.Message{Type: raftpb.MsgApp, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1), Entries: []raftpb.Entry{e}}
 	}
 	waiting := func() int {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		return len(g.inbox)
+		g.inbox.mu.Lock()
+		defer g.inbox.mu.Unlock()
+		return len(g.inbox.messages)
 	}
 	// One message may be larger than the bound, none beside it.
 	n.Receive(2, 0, message(inboxBytesMax+1))
@@ -29,7 +29,7 @@ func TestInboxBounds(t *testing.T) {
 	if got := waiting(); got != 1 {
 		t.Errorf("%d messages wait, want the large one", got)
 	}
-	g.inbox, g.inboxBytes = nil, 0
+	g.inbox.messages, g.inbox.bytes = nil, 0
 	for range 4 {
 		n.Receive(2, 0, message(inboxBytesMax/4))
 	}
@@ -37,14 +37,14 @@ func TestInboxBounds(t *testing.T) {
 	if got := waiting(); got != 4 {
 		t.Errorf("%d messages wait, want 4", got)
 	}
-	g.inbox, g.inboxBytes = nil, 0
+	g.inbox.messages, g.inbox.bytes = nil, 0
 	for range inboxMax + 1 {
 		n.Receive(2, 0, message(0))
 	}
 	if got := waiting(); got != inboxMax {
 		t.Errorf("%d messages wait, want %d", got, inboxMax)
 	}
-	g.inbox = nil
+	g.inbox.messages = nil
 }
 
 func TestReceiveExpelsNonsense(t *testing.T) {
@@ -73,15 +73,15 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 			t.Errorf("%s: expelled %q", name, c.expelled)
 		}
 		for _, g := range n.groups {
-			if len(g.inbox) > 0 {
+			if len(g.inbox.messages) > 0 {
 				t.Errorf("%s was taken in", name)
-				g.inbox = nil
+				g.inbox.messages = nil
 			}
 		}
 	}
 	n.Receive(2, 0, good)
-	if len(n.groups[0].inbox) != 1 {
+	if len(n.groups[0].inbox.messages) != 1 {
 		t.Error("a good message was dropped")
 	}
-	n.groups[0].inbox = nil
+	n.groups[0].inbox.messages = nil
 }

@@ -86,13 +86,10 @@ func (n *Node) Status() Status {
 	for _, g := range n.groups {
 		first, _ := g.log.FirstIndex()
 		last, _ := g.log.LastIndex()
-		g.mu.Lock()
-		queued := g.ops + len(g.large)
-		g.mu.Unlock()
 		s.Shards = append(s.Shards, ShardStatus{
 			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),
 			Applied: n.store.Applied(g.shard), Durable: n.store.Durable(g.shard),
-			First: first, Last: last, Queued: queued, Serving: g.leads.Load(), Held: g.held.Load(),
+			First: first, Last: last, Queued: g.queue.len(), Serving: g.leads.Load(), Held: g.held.Load(),
 			Damaged: g.broken.Load() || n.store.Damaged(g.shard), meta: g.shard == n.meta(),
 		})
 	}

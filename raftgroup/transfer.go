@@ -49,10 +49,7 @@ func (g *group) continueTransfer(n *Node) {
 // requeue has the next pass look at commands that a transfer has held up: the
 // group is off the node's list, and who adds a command takes it to be on it.
 func (g *group) requeue(n *Node) {
-	g.mu.Lock()
-	queued := g.dirty
-	g.mu.Unlock()
-	if queued {
+	if g.queue.isListed() {
 		n.schedule.addCommands(g)
 	}
 }

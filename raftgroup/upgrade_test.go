@@ -35,7 +35,7 @@ func TestCommandsForEarlierVersions(t *testing.T) {
 	}
 	txn := command.Command{Kind: command.Txn, Flags: command.Whole, Ops: []command.Command{{Kind: command.Get, Key: []byte("k")}}}
 	must(t, n.Propose(0, &txn, done, command.Tag{}))
-	r, err := command.NewReader(slices.Clone(n.groups[0].open.data))
+	r, err := command.NewReader(slices.Clone(n.groups[0].queue.open.data))
 	must(t, err)
 	r.Count = 1 // it is not sealed yet
 	var got command.Command
