@@ -71,10 +71,10 @@ func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, d
 	if err := n.usable(); err != nil {
 		return err
 	}
-	if !n.alone.Load() && c.Session.ID == 0 {
+	if !n.state.is(alone) && c.Session.ID == 0 {
 		return command.ErrApart
 	}
-	if !n.upgraded.Load() {
+	if !n.state.is(upgraded) {
 		var err error
 		if c, err = c.Plain(); err != nil {
 			return err
@@ -86,7 +86,7 @@ func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, d
 	}
 	q := acrossCommand{c.AppendTo(command.AppendEntryHeader(make([]byte, 0, size))), shardOf, completion{done, tag}}
 	command.SealEntry(q.entry, 0, 1)
-	if !n.alone.Load() {
+	if !n.state.is(alone) {
 		return n.recall(&q, c)
 	}
 	return n.enqueueAcross(&q)
@@ -279,7 +279,7 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	}
 	grows := growing(c)
 	switch {
-	case grows && n.stopped.Load():
+	case grows && n.state.is(stopped):
 		return n.refuse(q, command.Dropped) // a stop does not wait for it
 	case grows && x.turn.spent(&n.lim):
 		return n.answer(q, c.Kind, command.Busy)
@@ -418,7 +418,7 @@ func (x *crossing) touch(c *command.Command) {
 // this node has the only replica of each, and has carried out all that is in its
 // log.
 func (n *Node) mayCross() (verdict, command.Outcome) {
-	if !n.alone.Load() {
+	if !n.state.is(alone) {
 		return refused, command.Apart
 	}
 	for i := range n.crossing.parts {

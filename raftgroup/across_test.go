@@ -493,7 +493,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), c, queued, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	n.alone.Store(false)
+	n.state.clear(alone)
 	run(n)
 	if !queued.heard || queued.outcome != command.Apart {
 		t.Errorf("outcome %v", queued.outcome)
@@ -501,7 +501,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), c, queued, command.Tag{}); !errors.Is(err, command.ErrApart) {
 		t.Error(err)
 	}
-	n.alone.Store(true)
+	n.state.set(alone)
 	n.groups[1].conf.Learners = []uint64{placement.ReplicaID(2, 1)} // one that has not left yet
 	if o, _ := acrossNow(t, n, c); o != command.Apart {
 		t.Errorf("outcome %v with a learner", o)
@@ -514,7 +514,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), c, waits, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	n.stopped.Store(true) // no pass comes any more
+	n.state.set(stopped) // no pass comes any more
 	n.crossing.list, n.acrossQueue.list = n.acrossQueue.list, nil
 	n.schedule.take(commandsDue)
 	if err := n.Close(context.Background()); err != nil {

@@ -418,18 +418,18 @@ func (n *Node) announce(cm *placement.Map) {
 		row, ok = cm.Node(n.id)
 	}
 	leader := n.Leader(n.meta())
-	if !ok || !n.addressChanged(&row, leader) || leader == 0 || leader == n.id || n.announcing.Swap(true) {
+	if !ok || !n.addressChanged(&row, leader) || leader == 0 || leader == n.id || !n.state.set(announcing) {
 		return
 	}
 	body, err := json.Marshal(n.withAddresses(row))
 	if err != nil {
-		n.announcing.Store(false)
+		n.state.clear(announcing)
 		return
 	}
 	n.background.Add(1)
 	go func() {
 		defer n.background.Done()
-		defer n.announcing.Store(false)
+		defer n.state.clear(announcing)
 		ctx, cancel := context.WithTimeout(n.ctx, transferWait)
 		defer cancel()
 		if _, err := n.call(ctx, leader, call.Announce, body); err != nil {

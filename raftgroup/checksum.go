@@ -97,15 +97,15 @@ type checksumOutcome struct {
 // the node has one open.
 func (g *group) takeMark(n *Node) {
 	m := mark{g.at.index, make(chan checksumOutcome, 1)}
-	if n.summing.Swap(true) {
+	if !n.state.set(summing) {
 		m.sum <- checksumOutcome{0, errChecksumBusy}
 	} else if view, err := n.store.OpenView(g.shard); err != nil {
-		n.summing.Store(false)
+		n.state.clear(summing)
 		m.sum <- checksumOutcome{0, err}
 	} else {
 		n.background.Go(func() {
 			sum, err := n.sum(view)
-			n.summing.Store(false) // before the outcome: who has it may ask for another
+			n.state.clear(summing) // before the outcome: who has it may ask for another
 			m.sum <- checksumOutcome{sum, err}
 		})
 	}

@@ -75,7 +75,7 @@ func TestChecksumsTakeTurns(t *testing.T) {
 // another leader's mark: no second view is opened, and the mark is tried again.
 func TestChecksumOfBusyNode(t *testing.T) {
 	n := checksumNode(t)
-	n.summing.Store(true)
+	n.state.set(summing)
 	ctx := t.Context()
 	outcome := make(chan error)
 	go func() {
@@ -94,19 +94,19 @@ func TestChecksumOfBusyNode(t *testing.T) {
 	if err := n.await(ctx, func() bool { return marks() >= 2 }); err != nil {
 		t.Fatal(err)
 	}
-	n.summing.Store(false)
+	n.state.clear(summing)
 	if err := <-outcome; err != nil {
 		t.Error(err)
 	}
 
-	n.summing.Store(true)
+	n.state.set(summing)
 	short, cancel := context.WithTimeout(ctx, 2*markRetryMin)
 	defer cancel()
 	sum, err := askChecksum(short, n)
 	if err == nil && !strings.Contains(sum.Replicas[0].Error, "computing another checksum") || err != nil && !errors.Is(err, command.ErrTimeout) {
 		t.Errorf("busy to the end: %+v, %v", sum, err)
 	}
-	n.summing.Store(false)
+	n.state.clear(summing)
 }
 
 // TestChecksumTurns lets requests in in the order in which they came, and lets

@@ -26,7 +26,7 @@ func (n *Node) refreshMap() error {
 		return err
 	}
 	n.cmap.Store(m)
-	n.upgraded.Store(n.knowsKeys(m))
+	n.state.put(upgraded, n.knowsKeys(m))
 	if !m.Begun() {
 		return nil // what the directory remembers has to do
 	}
@@ -82,7 +82,7 @@ func (n *Node) updateAlone(m *placement.Map) {
 	for range m.Members() {
 		members++
 	}
-	if n.alone.Swap(members <= 1) && members > 1 {
+	if n.state.put(alone, members <= 1) && members > 1 {
 		n.logger.Info("the cluster now has more than one node: commands whose keys are in different shards are refused from now on (CROSS_SHARD; CROSSSLOT in the Redis protocol); give keys a common {tag} to keep them in one shard")
 	}
 }

@@ -161,7 +161,7 @@ func (h *clockHistory) reading() (r clockReading, ok bool) {
 // and notices where this node's own wall clock is off. For the pass.
 func (n *Node) keepTime() {
 	own := ownClock(n.clock)
-	if n.alone.Load() {
+	if n.state.is(alone) {
 		if !n.time.agreed.Load() {
 			n.time.set(own)
 		}
@@ -258,23 +258,23 @@ func (t *pictures) appendClock(readings []clockReading, self, node uint64, now i
 // Options.ClockOffset from where a majority's clocks are, or, where there is no
 // other node, from the time that has elapsed. It is well again at half of that.
 func (n *Node) judgeClock(own, low, high int64) {
-	if n.alone.Load() {
+	if n.state.is(alone) {
 		low, high = n.time.ahead, n.time.ahead
 	}
 	off := own - min(max(own, low), high)
 	n.clockOffset.Store(off / 1000)
 	most := n.opt.ClockOffset.Microseconds()
 	switch {
-	case !n.clockOff.Load() && max(off, -off) > most:
-		n.clockOff.Store(true)
+	case !n.state.is(clockOff) && max(off, -off) > most:
+		n.state.set(clockOff)
 		text := "wall clock differs too much from the other nodes' clocks: this node hands its leaderships over, and expiry follows the other nodes' clocks; correct the clock (see cluster.clock_offset_max)"
-		if n.alone.Load() {
+		if n.state.is(alone) {
 			text = "wall clock was changed; expiry continues with the elapsed time and adjusts to the new time slowly"
 		}
 		n.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", n.opt.ClockOffset)
 		n.reportDue, n.tendDue = 0, 0
-	case n.clockOff.Load() && max(off, -off) <= most/2:
-		n.clockOff.Store(false)
+	case n.state.is(clockOff) && max(off, -off) <= most/2:
+		n.state.clear(clockOff)
 		n.logger.Info("wall clock agrees with the other nodes again", "offset", time.Duration(off)*time.Microsecond)
 		n.reportDue, n.tendDue = 0, 0
 	}

@@ -19,7 +19,7 @@ func (n *Node) tickCluster() {
 		}
 	}
 	now := n.clock.Boot()
-	if n.greetDue.Swap(false) || now >= n.reportDue {
+	if n.state.clear(greetDue) || now >= n.reportDue {
 		n.reportDue = now + int64(reportEvery)
 		n.sendReports()
 	}
@@ -38,16 +38,16 @@ func (n *Node) tickCluster() {
 // control is what the leader of the meta group does: it decides where replicas
 // must be. The groups' own leaders carry it out.
 func (n *Node) control(cm *placement.Map) {
-	if n.controlling.Load() {
+	if n.state.is(controlling) {
 		return // the last change is still on its way
 	}
 	changes := n.changes(cm)
 	if len(changes) == 0 {
 		return
 	}
-	n.controlling.Store(true)
+	n.state.set(controlling)
 	if err := n.proposeMeta(cm, changes, (*controller)(n)); err != nil {
-		n.controlling.Store(false)
+		n.state.clear(controlling)
 	}
 }
 
@@ -81,7 +81,7 @@ type controller Node
 
 // Complete allows the next change.
 func (c *controller) Complete(command.Tag, command.Outcome, *command.Result) {
-	c.controlling.Store(false)
+	c.state.clear(controlling)
 }
 
 // firstRows returns the rows of a new cluster, where this node may write them.

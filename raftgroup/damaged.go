@@ -32,7 +32,7 @@ import (
 // noteDamage takes in that something of a shard's state has been found damaged. It
 // is called by the store, from a goroutine of it.
 func (n *Node) noteDamage(shard int) {
-	n.damage.Store(true)
+	n.state.set(damage)
 	g := n.groups[shard]
 	n.post(func() {
 		g.breakDown(n)
@@ -41,7 +41,7 @@ func (n *Node) noteDamage(shard int) {
 }
 
 // damaged reports whether any of the state has been found damaged since the start.
-func (n *Node) damaged() bool { return n.damage.Load() }
+func (n *Node) damaged() bool { return n.state.is(damage) }
 
 // condemn has the replica read no more. For any thread; breakDown follows.
 func (g *group) condemn() {
@@ -130,7 +130,7 @@ func (g *group) openLost(n *Node) error {
 		return err
 	}
 	g.broken.Store(true)
-	n.damage.Store(true)
+	n.state.set(damage)
 	row := n.shardRow(g.shard)
 	r, wanted := row.On(n.id)
 	if g.lost = datadir.ReplicaOf(&conf, n.id); g.lost == 0 {

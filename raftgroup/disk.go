@@ -53,15 +53,15 @@ const slowFor = 10 * time.Second
 func (n *Node) watchDisk() {
 	if took := n.log.Stalled(); took > n.opt.SlowDisk {
 		n.disksSlow(took)
-	} else if n.slow.Load() && n.ticks >= n.slowUntil {
-		n.slow.Store(false)
+	} else if n.state.is(slow) && n.ticks >= n.slowUntil {
+		n.state.clear(slow)
 		n.logger.Info("log disk has recovered; this node can lead shards again")
 	}
 }
 
 func (n *Node) disksSlow(took time.Duration) {
 	n.slowUntil = n.ticks + uint64(slowFor/n.tick)
-	if n.slow.Swap(true) {
+	if !n.state.set(slow) {
 		return
 	}
 	n.logger.Warn("log disk is slow; this node hands its leaderships to other nodes", "fsync", took.Round(time.Millisecond), "limit", n.opt.SlowDisk)
@@ -104,7 +104,7 @@ func (n *Node) makeRoom() {
 	cut := make(chan struct{})
 	n.schedule.request(truncateDue)
 	n.post(func() { close(cut) })
-	for !n.failed.Load() {
+	for !n.state.is(failed) {
 		n.drive()
 		select {
 		case <-cut:

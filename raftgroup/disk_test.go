@@ -53,14 +53,14 @@ func TestLogGivesRoomUp(t *testing.T) {
 			full.Store(true)
 			switch name {
 			case "keeps entries for followers":
-				n.alone.Store(false)
+				n.state.clear(alone)
 			case "opened when full":
 				mem = mem.CrashClone(vfs.CrashCloneCfg{})
 				closeNode(t, n)
 				n = open(mem)
 			}
 			fill(n, 400)
-			if n.failed.Load() {
+			if n.state.is(failed) {
 				t.Fatal("the node has stopped")
 			}
 			if size := n.log.SizeBytes(); size > 6<<20 {

@@ -238,25 +238,13 @@ type Node struct {
 	startedAt      int64 // Clock.Boot
 
 	schedule     schedule
-	flushing     atomic.Bool
-	stopped      atomic.Bool
-	failed       atomic.Bool
-	leaving      atomic.Bool // is about to stop
-	slow         atomic.Bool // the log's disk stalls
-	clockOff     atomic.Bool // the wall clock is too far from the others'
-	alone        atomic.Bool // the cluster's only member
-	exposed      bool        // see SetExposed
-	upgraded     atomic.Bool // all members know all commands, see knowsKeys
-	damage       atomic.Bool // some of the state has been found damaged
-	controlling  atomic.Bool // a change of the map is on its way
-	announcing   atomic.Bool
-	summing      atomic.Bool // a view is open for a checksum
+	state        conditions
+	exposed      bool // see SetExposed
 	checksums    checksumTurns
 	failure      chan error // receives the first failure; capacity 1
 	drive        func()     // see Start
 	time         clusterTime
 	clockOffset  atomic.Int64 // ms that the wall clock is ahead of the others'
-	greetDue     atomic.Bool  // another node has come up: it is to get a report at once
 	cmap         atomic.Pointer[placement.Map]
 	known        pictures // of the nodes, this one included
 	badReports   atomic.Uint64
@@ -265,8 +253,6 @@ type Node struct {
 	raftLog      lograte.Line  // see raftLogger
 	run          placement.Run // this one
 	runs         *datadir.Runs
-	peerLost     atomic.Bool // since remember looked last
-	remembering  atomic.Bool
 	rememberDue  int64 // Clock.Boot; belongs to the driver
 
 	mu sync.Mutex
@@ -438,7 +424,7 @@ func (n *Node) openGroups() error {
 		// Before the end a leader may have been promised not to vote.
 		n.votesFrom = n.startedAt + n.leaseMax()
 	}
-	n.alone.Store(len(n.dir.Members) <= 1)
+	n.state.put(alone, len(n.dir.Members) <= 1)
 	for _, m := range n.dir.Members {
 		if m.ID != n.id && !n.dir.GaveUp(m.ID) {
 			n.transport.SetPeer(m.ID, m.Peer)
@@ -509,7 +495,7 @@ func (n *Node) leaseMax() int64 { return int64(time.Duration(n.electionTicks+1) 
 // beat for and ticks with the heartbeat: each tick wakes a thread, and the Go
 // scheduler's watchdog stays alert for milliseconds after it.
 func (n *Node) tickInterval() time.Duration {
-	if n.alone.Load() {
+	if n.state.is(alone) {
 		return max(n.opt.Heartbeat, n.tick)
 	}
 	return n.tick
@@ -591,7 +577,7 @@ func (n *Node) keepDriving() {
 // flushState has the state machine make durable what it holds, unless a flush
 // that was asked for is still under way.
 func (n *Node) flushState() {
-	if n.flushing.CompareAndSwap(false, true) {
+	if n.state.set(flushing) {
 		if err := n.store.FlushAsync(); err != nil {
 			n.fail(err)
 		}
@@ -612,7 +598,7 @@ func (n *Node) Tick() { n.schedule.request(tickDue) }
 func (n *Node) Failure() <-chan error { return n.failure }
 
 func (n *Node) fail(err error) {
-	if n.failed.Swap(true) {
+	if !n.state.set(failed) {
 		return
 	}
 	for _, g := range n.groups {
@@ -631,20 +617,20 @@ func (n *Node) fail(err error) {
 }
 
 func (n *Node) flushed() {
-	n.flushing.Store(false)
+	n.state.clear(flushing)
 	n.schedule.request(truncateDue)
 }
 
 // Leave hands all leaderships over, before the node stops, and returns when
 // that is done, or when nobody can take them, or when ctx ends.
 func (n *Node) Leave(ctx context.Context) error {
-	n.leaving.Store(true)
+	n.state.set(leaving)
 	n.post(func() {
 		n.sendReports()
 		n.balance()
 	})
 	return n.await(ctx, func() bool {
-		if n.alone.Load() || n.failed.Load() || n.leadsNone() || !n.canHandOver() {
+		if n.state.is(alone) || n.state.is(failed) || n.leadsNone() || !n.canHandOver() {
 			return true
 		}
 		n.post(n.balance)
@@ -656,7 +642,7 @@ func (n *Node) Leave(ctx context.Context) error {
 // state are made durable and closed. The context bounds the wait for a running
 // pass and for the state; ErrUnwritten says that it ended before.
 func (n *Node) Close(ctx context.Context) error {
-	n.stopped.Store(true)
+	n.state.set(stopped)
 	// What waits is carried out, as far as that needs nobody else.
 	for n.Pending() && ctx.Err() == nil {
 		if n.Acquire() {
@@ -701,7 +687,7 @@ var ErrUnwritten = errors.New("the shutdown timeout expired before the state was
 
 // saveRuns writes what is known of other nodes, as the node stops.
 func (n *Node) saveRuns() {
-	if n.runs == nil || !n.stopped.Load() || !n.runs.Dirty() {
+	if n.runs == nil || !n.state.is(stopped) || !n.runs.Dirty() {
 		return
 	}
 	if err := n.runs.Save(); err != nil {
@@ -728,7 +714,7 @@ func (n *Node) closeStores(ctx context.Context) error {
 		}
 	}
 	if n.log != nil {
-		if !n.failed.Load() && n.filling != nil && !n.filling.log.Empty() {
+		if !n.state.is(failed) && n.filling != nil && !n.filling.log.Empty() {
 			errs = append(errs, n.log.Commit(n.filling.log, true))
 		}
 		errs = append(errs, n.log.Close())
@@ -745,9 +731,9 @@ func (n *Node) closeStores(ctx context.Context) error {
 // usable says why the node can do nothing.
 func (n *Node) usable() error {
 	switch {
-	case n.failed.Load():
+	case n.state.is(failed):
 		return command.ErrFailed
-	case n.stopped.Load():
+	case n.state.is(stopped):
 		return command.ErrStopped
 	}
 	return nil
@@ -762,7 +748,7 @@ func (n *Node) Propose(shard int, c *command.Command, done command.Completer, ta
 	if shard < 0 || shard >= n.meta() {
 		return fmt.Errorf("%w: no shard %d", command.ErrInvalid, shard)
 	}
-	if !n.upgraded.Load() {
+	if !n.state.is(upgraded) {
 		var err error
 		if c, err = c.Plain(); err != nil {
 			return err

@@ -96,7 +96,7 @@ func closeNode(t testing.TB, n *Node) {
 	}
 	err := n.Close(context.Background())
 	n.log = nil
-	if err != nil && !n.failed.Load() {
+	if err != nil && !n.state.is(failed) {
 		t.Error(err)
 	}
 }

@@ -116,7 +116,7 @@ func (n *Node) pass() *writeSet {
 	n.passes.Add(1)
 	writing := n.schedule.writing()
 	n.serve(n.schedule.take(urgentDue | commandsDue))
-	if n.failed.Load() {
+	if n.state.is(failed) {
 		return nil
 	}
 	if writing {
@@ -136,12 +136,12 @@ func (n *Node) pass() *writeSet {
 // serve takes in messages, finished writes and other work that is due, applies what
 // has been committed, and delivers outcomes.
 func (n *Node) serve(work uint32) {
-	if !n.failed.Load() {
+	if !n.state.is(failed) {
 		if err := n.guard(func() error { return n.tryServe(work) }); err != nil {
 			n.fail(err)
 		}
 	}
-	if n.failed.Load() {
+	if n.state.is(failed) {
 		n.abandon()
 	} else {
 		n.readmit()

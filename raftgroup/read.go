@@ -154,7 +154,7 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 
 func (n *Node) refusal(g *group) command.ReadState {
 	switch {
-	case n.failed.Load():
+	case n.state.is(failed):
 		return command.ReadFailed
 	case g.broken.Load() && g.sole.Load():
 		return command.ReadDamaged
@@ -178,7 +178,7 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 	for _, shard := range o.Shards {
 		g := n.groups[shard]
 		switch {
-		case n.failed.Load():
+		case n.state.is(failed):
 			return command.ErrFailed
 		case g.broken.Load() && g.sole.Load():
 			return command.ErrDamaged

@@ -113,7 +113,7 @@ func TestAcrossIsRecalledFromTheQueue(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), &next, fresh, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	n.alone.Store(false)
+	n.state.clear(alone)
 	c.settle()
 	if !again.heard || again.outcome != command.Applied || cmp.Diff(first, again.result, cmpopts.EquateEmpty()) != "" {
 		t.Errorf("outcome %v\n%s", again.outcome, cmp.Diff(first, again.result, cmpopts.EquateEmpty()))
@@ -121,5 +121,5 @@ func TestAcrossIsRecalledFromTheQueue(t *testing.T) {
 	if !fresh.heard || fresh.outcome != command.Apart {
 		t.Errorf("outcome %v of what was never done", fresh.outcome)
 	}
-	n.alone.Store(true)
+	n.state.set(alone)
 }

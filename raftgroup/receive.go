@@ -46,7 +46,7 @@ func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 // then tries Acquire and Run.
 func (n *Node) ReceiveDone(from uint64) {
 	if n.known.heard(from, n.clock.Boot()) {
-		n.greetDue.Store(true)
+		n.state.set(greetDue)
 	}
 	n.schedule.request(messagesDue)
 }
@@ -61,7 +61,7 @@ func (n *Node) put(g *group, in inbound) {
 // Unreachable says that messages to a node may have been lost.
 func (n *Node) Unreachable(node uint64) {
 	n.known.lose(node)
-	n.peerLost.Store(true)
+	n.state.set(peerLost)
 	n.post(func() {
 		for _, g := range n.groups {
 			if g.state != raft.StateLeader {

@@ -316,7 +316,7 @@ func (g *group) truncate(n *Node) {
 		return
 	}
 	upTo := n.store.Durable(g.shard)
-	if n.log.SizeBytes() <= n.lim.logBytes && !n.alone.Load() && !n.log.Short() {
+	if n.log.SizeBytes() <= n.lim.logBytes && !n.state.is(alone) && !n.log.Short() {
 		upTo -= min(upTo, n.lim.logTrailing)
 		for _, s := range g.sending {
 			upTo = min(upTo, s.msg.Snapshot.Metadata.Index)

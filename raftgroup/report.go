@@ -160,12 +160,12 @@ func (g *group) settled(want *placement.Shard) bool {
 
 func (n *Node) nodeReport() nodeReport {
 	r := nodeReport{
-		Leaving: n.leaving.Load(), Slow: n.slow.Load(), ClockOff: n.clockOff.Load(), Exposed: n.exposed, Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
+		Leaving: n.state.is(leaving), Slow: n.state.is(slow), ClockOff: n.state.is(clockOff), Exposed: n.exposed, Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
 		FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
 		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
 		Position: n.log.Position(), Damaged: uint64(len(n.store.Damage())),
 	}
-	if !n.alone.Load() && n.time.agreed.Load() {
+	if !n.state.is(alone) && n.time.agreed.Load() {
 		r.Time = n.time.now()
 	}
 	return r
@@ -255,7 +255,7 @@ func (p *peerProgress) acknowledge(version uint64, now int64) {
 // sendReports tells the other nodes about this one. For the pass.
 func (n *Node) sendReports() {
 	n.observe()
-	if n.alone.Load() {
+	if n.state.is(alone) {
 		return
 	}
 	for _, node := range slices.Sorted(maps.Keys(n.peers)) {
@@ -352,7 +352,7 @@ func (n *Node) takeDocument(from uint64, body []byte, now int64) error {
 	defer n.known.lock()()
 	p := n.known.of(from)
 	if n.known.heardLocked(p, now) {
-		n.greetDue.Store(true)
+		n.state.set(greetDue)
 	}
 	p.shards, p.run, p.have, p.whole = shards, 0, 0, now
 	p.hear(d.nodeReport, now)
@@ -369,7 +369,7 @@ func (n *Node) takeChanges(from uint64, body []byte, now int64) error {
 	defer n.known.lock()()
 	p := n.known.of(from)
 	if n.known.heardLocked(p, now) {
-		n.greetDue.Store(true)
+		n.state.set(greetDue)
 	}
 	if c.ackRun == n.reporting.run && c.ack <= n.reporting.newest {
 		p.acknowledge(c.ack, now)

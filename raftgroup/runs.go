@@ -52,18 +52,18 @@ const (
 // what it told last is then what it will be held to. For the driver.
 func (n *Node) remember() {
 	now, due := n.clock.Boot(), n.rememberDue
-	if n.peerLost.Load() {
+	if n.state.is(peerLost) {
 		due -= int64(rememberEvery - rememberPause)
 	}
-	if now < due || !n.runs.Dirty() || n.remembering.Swap(true) {
+	if now < due || !n.runs.Dirty() || !n.state.set(remembering) {
 		return
 	}
-	n.peerLost.Store(false)
+	n.state.clear(peerLost)
 	n.rememberDue = now + int64(rememberEvery)
 	n.background.Add(1)
 	go func() {
 		defer n.background.Done()
-		defer n.remembering.Store(false)
+		defer n.state.clear(remembering)
 		if err := n.runs.Save(); err != nil {
 			n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 		}

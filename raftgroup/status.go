@@ -74,8 +74,8 @@ func (s ShardStatus) MarshalJSON() ([]byte, error) {
 // atomically, not all at one moment.
 func (n *Node) Status() Status {
 	s := Status{
-		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.failed.Load(), Slow: n.slow.Load(),
-		ClockOff: n.clockOff.Load(), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
+		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.state.is(failed), Slow: n.state.is(slow),
+		ClockOff: n.state.is(clockOff), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
 		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
 		Storage: n.store.Stats(), Damage: n.store.Damage(), ReplayDamaged: n.replay.Damaged,

@@ -40,7 +40,7 @@ func (g *group) continueTransfer(n *Node) {
 		g.logger.Debug("leadership transfer failed", "to", placement.NodeOf(t.to))
 		*t = transfer{}
 		g.requeue(n)
-	case !t.told && (len(g.inflight) == 0 || n.slow.Load()):
+	case !t.told && (len(g.inflight) == 0 || n.state.is(slow)):
 		t.told = true
 		g.node.TransferLeader(t.to)
 	}
@@ -104,7 +104,7 @@ func (n *Node) balance() { n.handOver(n.opt.BalanceLeaders) }
 // handOver is balance; with spread it hands over what this node leads in excess
 // whatever the configuration says.
 func (n *Node) handOver(spread bool) {
-	own := placement.Own{Leaves: n.goes(), Unwell: n.slow.Load() || n.clockOff.Load(), Spread: spread}
+	own := placement.Own{Leaves: n.goes(), Unwell: n.state.is(slow) || n.state.is(clockOff), Spread: spread}
 	var led []placement.Led
 	for _, g := range n.groups {
 		if g.state == raft.StateLeader {
@@ -121,7 +121,7 @@ func (n *Node) handOver(spread bool) {
 
 // goes reports whether this node is on its way out and must lead nothing.
 func (n *Node) goes() bool {
-	if n.leaving.Load() {
+	if n.state.is(leaving) {
 		return true
 	}
 	m := n.cmap.Load()

@@ -20,13 +20,13 @@ func TestCommandsForEarlierVersions(t *testing.T) {
 			n = x
 		}
 	}
-	if !n.upgraded.Load() {
+	if !n.state.is(upgraded) {
 		t.Error("the keys of all members are known, and it is not said so")
 	}
 	m := *n.cmap.Load()
 	m.Nodes = slices.Clone(m.Nodes)
 	m.Nodes[2].Key = nil
-	n.upgraded.Store(n.knowsKeys(&m))
+	n.state.put(upgraded, n.knowsKeys(&m))
 
 	done := &hearing{}
 	watch := command.Command{Kind: command.Watch, Key: []byte("k")}

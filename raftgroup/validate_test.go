@@ -184,8 +184,8 @@ func TestNonsenseCostsItsSenderTheConnection(t *testing.T) {
 		n.Receive(leader, 0, m)
 		n.ReceiveDone(leader)
 		c.settle()
-		if len(c.expelled) != 1 || n.failed.Load() {
-			t.Errorf("%s: expelled %q, failed %v", name, c.expelled, n.failed.Load())
+		if len(c.expelled) != 1 || n.state.is(failed) {
+			t.Errorf("%s: expelled %q, failed %v", name, c.expelled, n.state.is(failed))
 		}
 	}
 	// The same towards the leader.
@@ -194,7 +194,7 @@ func TestNonsenseCostsItsSenderTheConnection(t *testing.T) {
 	c.nodes[leader].Receive(follower, 0, m)
 	c.nodes[leader].ReceiveDone(follower)
 	c.settle()
-	if len(c.expelled) != 1 || c.nodes[leader].failed.Load() {
+	if len(c.expelled) != 1 || c.nodes[leader].state.is(failed) {
 		t.Errorf("a confirmation of what was never sent: expelled %q", c.expelled)
 	}
 	c.until("a leader", c.led)
@@ -209,7 +209,7 @@ func TestLeaderThatInsists(t *testing.T) {
 	follower := leader%3 + 1
 	n, term := c.nodes[follower], c.nodes[leader].groups[0].term.Load()
 	for range 2 {
-		if n.failed.Load() {
+		if n.state.is(failed) {
 			t.Fatal("stopped by one message")
 		}
 		n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40, From: placement.ReplicaID(leader, 1), To: placement.ReplicaID(follower, 1)})
