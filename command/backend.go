@@ -50,7 +50,7 @@ const (
 	ReadFound     ReadState = iota // the row exists
 	ReadAbsent                     // it does not, or has expired
 	ReadMiss                       // not known without touching the disk: ask again from a thread that may block
-	ReadNotLeader                  // this replica may not answer by itself now: wait for a Barrier, or ask another node
+	ReadNotLeader                  // this replica may not answer by itself now: wait for a read index, or ask another node
 	ReadFailed                     // storage failed
 	ReadDamaged                    // the row lies in a damaged part of the data, of which there is no other copy
 )
@@ -58,7 +58,7 @@ const (
 // Scan is an ordered read over several shards.
 type Scan struct {
 	Shards     []int  // each once; nil: all
-	Local      bool   // read what the replicas here have, whatever it is: after a Barrier, or stale
+	Local      bool   // read what the replicas here have, whatever it is: after a read index, or stale
 	Start, End []byte // Start inclusive, End exclusive; empty: unbounded
 	Reverse    bool
 	KeysOnly   bool

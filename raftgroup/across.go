@@ -664,8 +664,8 @@ func (n *Node) handParts(p *planner, done completion) {
 			g.part.data = command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+c.EncodedBytesMax()))
 			g.part.stamp = x.stamp
 			g.lastStamp.Store(x.stamp) // what else the pass proposes comes later
-			if !slices.Contains(n.gathering, g) {
-				n.gathering = append(n.gathering, g)
+			if !slices.Contains(n.deferred, g) {
+				n.deferred = append(n.deferred, g)
 			}
 		}
 		before := len(g.part.data)

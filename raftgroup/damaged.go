@@ -88,7 +88,7 @@ func (g *group) breakDown(n *Node) {
 	g.inflight = nil
 	g.takeAll()
 	g.refuseTaken(n)
-	g.takeBarriers()
+	g.takeReads()
 	n.finish(g.rounds.waiting, command.Dropped)
 	g.rounds.waiting = nil
 	for i := range g.rounds.list {

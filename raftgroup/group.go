@@ -51,26 +51,26 @@ type group struct {
 	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	// Belongs to the pass.
-	laden     bool // on the node's list of groups with large commands
-	node      *raft.RawNode
-	id        uint64 // of this replica
-	state     raft.StateType
-	log       *raftlog.Group
-	storage   *groupStorage
-	conf      raftpb.ConfState // of the last entry collected for apply
-	farewell  uint64           // number of the writeSet that says this replica is no member; 0: none does
-	removal   uint64           // number of the writeSet that makes the log forget the last replica
-	confWrite uint64           // number of the writeSet that says it is committed
-	at        applyPoint       // what the state machine holds
-	vote      uint64           // as last written to the log
-	voteTerm  uint64
-	inflight  []proposed
-	prop      raftpb.Message // reused for every proposal
-	answers   []raftpb.Message
-	taking    []batch
-	part      batch  // of commands over several shards, goes before what is queued
-	last      uint64 // index of the last entry collected
-	sweeping  bool   // a Sweep is queued or on its way
+	listedLarge bool // on the node's list of groups with large commands
+	node        *raft.RawNode
+	id          uint64 // of this replica
+	state       raft.StateType
+	log         *raftlog.Group
+	storage     *groupStorage
+	conf        raftpb.ConfState // of the last entry collected for apply
+	departure   uint64           // number of the writeSet that says this replica is no member; 0: none does
+	removal     uint64           // number of the writeSet that makes the log forget the last replica
+	confWrite   uint64           // number of the writeSet that says it is committed
+	at          applyPoint       // what the state machine holds
+	vote        uint64           // as last written to the log
+	voteTerm    uint64
+	inflight    []proposed
+	prop        raftpb.Message // reused for every proposal
+	answers     []raftpb.Message
+	taking      []batch
+	part        batch  // of commands over several shards, goes before what is queued
+	last        uint64 // index of the last entry collected
+	sweeping    bool   // a Sweep is queued or on its way
 
 	commits []raftpb.Message // that tell a replica of commits only, kept back; see send
 
@@ -168,7 +168,7 @@ func (g *group) proposeTaken(n *Node) error {
 		g.lastStamp.Store(stamp)
 		for i := range g.taking {
 			if len(g.inflight) == 0 && !g.onlyVoter() {
-				n.flown = append(n.flown, g)
+				n.replicating = append(n.replicating, g)
 			}
 			g.await(proposed{index: g.last + 1 + uint64(i), term: g.term.Load(), tick: n.ticks, done: g.taking[i].done})
 		}
@@ -201,7 +201,7 @@ func (g *group) refuseTaken(n *Node) {
 
 // collect takes everything Raft has ready: entries and hard state into the
 // node's write, committed entries into its apply list, messages to others to
-// the transport. What must be told to Raft after the write gathers with the
+// the transport. What must be told to Raft after the write defers with the
 // write, what must be told after the apply in g.answers.
 func (g *group) collect(n *Node) error {
 	for g.node != nil && g.node.HasReady() {

@@ -60,9 +60,9 @@ func (g *group) takeAll() {
 // wait for their turn. It comes after take: a command that is queued before take
 // says nothing of it (see group.dirty), and is seen here.
 func (g *group) noteLarge(n *Node) {
-	if g.queue.hasLarge.Load() && !g.laden {
-		g.laden = true
-		n.laden = append(n.laden, g)
+	if g.queue.hasLarge.Load() && !g.listedLarge {
+		g.listedLarge = true
+		n.withLarge = append(n.withLarge, g)
 	}
 }
 
@@ -81,17 +81,17 @@ func (e *largeEntry) landed() bool {
 // largeDue reports whether a large command can go. Where it only needs room, the
 // state machine hurries to make some, and calls flushed.
 func (n *Node) largeDue() bool {
-	if len(n.laden) == 0 || !n.large.landed() {
+	if len(n.withLarge) == 0 || !n.large.landed() {
 		return false
 	}
-	return n.store.Room(n.laden[0].queue.nextLarge())
+	return n.store.Room(n.withLarge[0].queue.nextLarge())
 }
 
 // proposeLarge makes an entry of the large command whose turn it is, if it can
 // go: each group's in turn.
 func (n *Node) proposeLarge() error {
-	for range len(n.laden) {
-		g := n.laden[0]
+	for range len(n.withLarge) {
+		g := n.withLarge[0]
 		g.dropOverdue(n)
 		switch {
 		case !g.queue.hasLarge.Load():
@@ -104,7 +104,7 @@ func (n *Node) proposeLarge() error {
 		default:
 			return n.proposeLargeOf(g)
 		}
-		n.turnLaden()
+		n.rotateLarge()
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (n *Node) proposeLargeOf(g *group) error {
 	}
 	g.taking = g.queue.takeLarge(g.taking, 1)
 	_ = g.proposeTaken(n) // who was refused has been told
-	n.turnLaden()
+	n.rotateLarge()
 	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {
 		n.large = largeEntry{g, g.last + 1, g.term.Load()}
 	}
@@ -128,10 +128,10 @@ func (n *Node) proposeLargeOf(g *group) error {
 	return nil
 }
 
-// turnLaden takes the first group off the list.
-func (n *Node) turnLaden() {
-	g := n.laden[0]
-	n.laden = slices.Delete(n.laden, 0, 1)
-	g.laden = false
+// rotateLarge takes the first group off the list.
+func (n *Node) rotateLarge() {
+	g := n.withLarge[0]
+	n.withLarge = slices.Delete(n.withLarge, 0, 1)
+	g.listedLarge = false
 	g.noteLarge(n)
 }

@@ -128,8 +128,8 @@ func takeStamp(m *raftpb.Message) uint64 {
 	return stamp
 }
 
-// hearStamp keeps the stamp of a follower's answer.
-func (g *group) hearStamp(m *raftpb.Message) {
+// noteStamp keeps the stamp of a follower's answer.
+func (g *group) noteStamp(m *raftpb.Message) {
 	stamp := takeStamp(m)
 	if stamp == 0 || g.state != raft.StateLeader {
 		return
@@ -140,10 +140,10 @@ func (g *group) hearStamp(m *raftpb.Message) {
 	g.rounds.stamps[m.From] = stamp
 }
 
-// hearCommit notes what a leader's heartbeat says has been committed: once that
+// noteCommit notes what a leader's heartbeat says has been committed: once that
 // is applied, this replica is as the shard was at the time of the stamp, or
 // newer.
-func (g *group) hearCommit(n *Node, m *raftpb.Message) {
+func (g *group) noteCommit(n *Node, m *raftpb.Message) {
 	at, ours := n.stampTime(takeStamp(m))
 	if !ours || len(m.Context) != roundContextBytes || m.Term < g.term.Load() {
 		return
@@ -174,8 +174,8 @@ func (r *roundList) restart() {
 	clear(r.stamps)
 }
 
-// takeBarriers takes in the reads that have come since the last pass.
-func (g *group) takeBarriers() { g.rounds.waiting = g.inbox.takeReads(g.rounds.waiting) }
+// takeReads takes in the reads that have come since the last pass.
+func (g *group) takeReads() { g.rounds.waiting = g.inbox.takeReads(g.rounds.waiting) }
 
 // ask begins a round if somebody waits for one or the lease is to be renewed.
 // One at a time is under way for reads; those that come meanwhile share the
@@ -292,12 +292,12 @@ func (g *group) answerRound(n *Node, m *raftpb.Message) bool {
 	return true
 }
 
-// Barrier has done hear Applied once the replica here has applied everything
+// ReadIndex has done hear Applied once the replica here has applied everything
 // that was acknowledged before the call, or Dropped if that cannot be known
 // now. It fails with ErrNotLeader where no replica is held here, ErrNoQuorum,
 // ErrStopped and ErrFailed; done hears nothing then. Like Propose it needs
 // somebody to run a pass.
-func (n *Node) Barrier(shard int, done command.Completer, tag command.Tag) error {
+func (n *Node) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
 	if err := n.usable(); err != nil {
 		return err
 	}

@@ -298,11 +298,11 @@ type passWork struct {
 	crossing            crossing
 	entries             []storage.Entry
 	spares              [][]completion
-	gathering           []*group // have commands that wait for the round under way
-	laden               []*group // have large commands, in the order of their turns
+	deferred            []*group // have commands that wait for the round under way
+	withLarge           []*group // have large commands, in the order of their turns
 	large               largeEntry
-	flown               []*group // have, or had, entries that wait for other nodes
-	flewAt              int64    // the last entries, on Clock.Boot
+	replicating         []*group // have, or had, entries that wait for other nodes
+	replicatingSince    int64    // the last entries, on Clock.Boot
 	withCommits         []*group // have messages kept back, see group.send
 	ticks               uint64
 	reporting           ownReports

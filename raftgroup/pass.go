@@ -137,7 +137,7 @@ func (n *Node) pass() *writeSet {
 // has been committed, and delivers outcomes.
 func (n *Node) serve(work uint32) {
 	if !n.state.is(failed) {
-		if err := n.guard(func() error { return n.tryServe(work) }); err != nil {
+		if err := n.guard(func() error { return n.serveWork(work) }); err != nil {
 			n.fail(err)
 		}
 	}
@@ -162,7 +162,7 @@ func (n *Node) guard(f func() error) (err error) {
 	return f()
 }
 
-func (n *Node) tryServe(work uint32) error {
+func (n *Node) serveWork(work uint32) error {
 	n.touched = n.touched[:0]
 	if err := n.takeWritten(); err != nil {
 		return err
@@ -171,7 +171,7 @@ func (n *Node) tryServe(work uint32) error {
 		if err := g.takeInbox(n); err != nil {
 			return err
 		}
-		g.takeBarriers()
+		g.takeReads()
 		n.touch(g)
 	}
 	if work&tickDue != 0 {
@@ -181,12 +181,12 @@ func (n *Node) tryServe(work uint32) error {
 		n.truncate()
 	}
 	n.runPosted()
-	return n.settle()
+	return n.processReady()
 }
 
-// settle goes on until the touched groups have nothing ready any more, and
+// processReady goes on until the touched groups have nothing ready any more, and
 // sends what they have to say.
-func (n *Node) settle() error {
+func (n *Node) processReady() error {
 	for again := true; again; {
 		again = false
 		for _, g := range n.touched {
@@ -199,7 +199,7 @@ func (n *Node) settle() error {
 		if err := n.apply(); err != nil {
 			return err
 		}
-		if err := n.answerAtOnce(); err != nil {
+		if err := n.respondWithoutWrite(); err != nil {
 			return err
 		}
 		for _, g := range n.touched {
@@ -214,7 +214,7 @@ func (n *Node) settle() error {
 	return nil
 }
 
-func (n *Node) tellAnswers(w *writeSet) error {
+func (n *Node) sendResponses(w *writeSet) error {
 	for i := range w.answers {
 		a := &w.answers[i]
 		if a.group.node == nil || a.group.id != a.replica {
@@ -234,19 +234,19 @@ func (n *Node) tellAnswers(w *writeSet) error {
 
 // proposeAll turns the queues into entries and sends them.
 func (n *Node) proposeAll() error {
-	n.gathering = append(n.gathering, n.schedule.takeCommands()...)
-	if n.awaitsTime() || n.gathers() {
+	n.deferred = append(n.deferred, n.schedule.takeCommands()...)
+	if n.awaitsTime() || n.defers() {
 		return nil
 	}
 	n.time.publish() // the machine may have been suspended since the last tick
 	if err := n.takeAcross(); err != nil {
 		return err
 	}
-	if len(n.gathering) == 0 && !n.largeDue() {
+	if len(n.deferred) == 0 && !n.largeDue() {
 		return nil
 	}
-	n.touched = append(n.touched[:0], n.gathering...)
-	n.gathering = n.gathering[:0]
+	n.touched = append(n.touched[:0], n.deferred...)
+	n.deferred = n.deferred[:0]
 	for _, g := range n.touched {
 		if err := g.collect(n); err != nil { // so that the indexes of new entries are known
 			return err
@@ -259,8 +259,8 @@ func (n *Node) proposeAll() error {
 	if err := n.proposeLarge(); err != nil {
 		return err
 	}
-	n.flewAt = n.clock.Boot()
-	return n.settle()
+	n.replicatingSince = n.clock.Boot()
+	return n.processReady()
 }
 
 // What is queued while entries are on their way to other nodes waits for them
@@ -268,31 +268,31 @@ func (n *Node) proposeAll() error {
 // take this long. A round costs every node a write, an fsync and a few
 // messages; waiting for it costs half a round.
 const (
-	gatherOpsMax   = 256
-	gatherBytesMax = 256 << 10
-	gatherMax      = 2 * time.Millisecond
+	deferOpsMax   = 256
+	deferBytesMax = 256 << 10
+	deferMax      = 2 * time.Millisecond
 )
 
-// gathers reports whether what is queued is to wait for the round under way.
-func (n *Node) gathers() bool {
-	if !n.flying() || time.Duration(n.clock.Boot()-n.flewAt) > gatherMax {
+// defers reports whether what is queued is to wait for the round under way.
+func (n *Node) defers() bool {
+	if !n.replicates() || time.Duration(n.clock.Boot()-n.replicatingSince) > deferMax {
 		return false
 	}
-	for _, g := range n.gathering {
-		if g.queue.holds(gatherOpsMax, gatherBytesMax) {
+	for _, g := range n.deferred {
+		if g.queue.holds(deferOpsMax, deferBytesMax) {
 			return false
 		}
 	}
 	return true
 }
 
-// flying reports whether entries of this node wait for other nodes.
-func (n *Node) flying() bool {
-	n.flown = slices.DeleteFunc(n.flown, func(g *group) bool { return len(g.inflight) == 0 || g.state != raft.StateLeader })
-	return len(n.flown) > 0
+// replicates reports whether entries of this node wait for other nodes.
+func (n *Node) replicates() bool {
+	n.replicating = slices.DeleteFunc(n.replicating, func(g *group) bool { return len(g.inflight) == 0 || g.state != raft.StateLeader })
+	return len(n.replicating) > 0
 }
 
-// touch has settle look at g.
+// touch has processReady look at g.
 func (n *Node) touch(g *group) { n.touched = append(n.touched, g) }
 
 // takeWrite returns what has been filled if it must be durable now, and begins
@@ -328,18 +328,18 @@ func (n *Node) commit(w *writeSet) {
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (n *Node) noteLeft() {
-	if n.filling.mustSync || len(n.gathering) > 0 || n.acrossDue() || n.largeDue() {
+	if n.filling.mustSync || len(n.deferred) > 0 || n.acrossDue() || n.largeDue() {
 		n.schedule.request(commandsDue)
 	}
 }
 
-// answerAtOnce tells what needs no write, because all it waits for is durable.
-func (n *Node) answerAtOnce() error {
+// respondWithoutWrite tells what needs no write, because all it waits for is durable.
+func (n *Node) respondWithoutWrite() error {
 	w := n.filling
 	if w.mustSync || len(w.answers) == 0 || n.schedule.writing() {
 		return nil
 	}
-	return n.tellAnswers(w)
+	return n.sendResponses(w)
 }
 
 // takeWritten tells Raft, or other nodes, what waited for a write.
@@ -348,7 +348,7 @@ func (n *Node) takeWritten() error {
 	if w == nil {
 		return nil
 	}
-	if err := n.tellAnswers(w); err != nil {
+	if err := n.sendResponses(w); err != nil {
 		return err
 	}
 	w.mustSync = false
@@ -370,7 +370,7 @@ func (n *Node) addApply(a applying) {
 // apply carries out what has been committed. Outcomes are delivered by
 // Deliver, below, from within store.Apply.
 func (n *Node) apply() error {
-	n.bringTogether()
+	n.groupParts()
 	from := 0
 	for i := range n.applies {
 		if n.applies[i].mark || i == len(n.applies)-1 {
@@ -386,10 +386,10 @@ func (n *Node) apply() error {
 	return nil
 }
 
-// bringTogether puts the parts of commands over several shards in front, so that
+// groupParts puts the parts of commands over several shards in front, so that
 // they are carried out in one step. They are at the front of their groups' logs;
 // those that are not are from before a restart.
-func (n *Node) bringTogether() {
+func (n *Node) groupParts() {
 	front := 0
 	for i := range n.applies {
 		a := &n.applies[i]
@@ -604,7 +604,7 @@ func (n *Node) abandon() {
 		g.inflight = nil
 		g.takeAll()
 		g.refuseTaken(n)
-		g.takeBarriers()
+		g.takeReads()
 		g.rounds.restart()
 		n.finish(g.rounds.waiting, command.Dropped)
 		g.rounds.waiting = nil

@@ -94,7 +94,7 @@ func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64
 // may have: entries are committed by any majority of fsyncs, so followers may
 // have applied, and shown to somebody, what this node has not got on its own
 // disk yet. A read has to look at it before it looks at the value; until it is
-// true again reads wait for a Barrier.
+// true again reads wait for a read index.
 func (n *Node) current(g *group) bool {
 	told := g.told.Load()
 	return n.store.Applied(g.shard) >= told
@@ -131,7 +131,7 @@ func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now u
 	return command.Row{}, command.ReadMiss
 }
 
-// ReadLocal reads what the replica here has: after a Barrier, or where any age
+// ReadLocal reads what the replica here has: after a read index, or where any age
 // will do. Without a replica it answers ReadNotLeader. It may wait for the
 // disk.
 func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {

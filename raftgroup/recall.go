@@ -17,11 +17,11 @@ import (
 // whether it was: if not, it never will be. If so the results are put together
 // from those of all the shards, as far as they have replicas here.
 //
-// It belongs to the pass, where Barriers are answered.
+// It belongs to the pass, where read indexes are answered.
 type recall struct {
 	node    *Node
 	q       acrossCommand
-	left    int  // Barriers that are awaited
+	left    int  // read indexes that are awaited
 	dropped bool // one could not be answered
 	found   bool // home has a result; the other shards are waited for
 }
@@ -29,7 +29,7 @@ type recall struct {
 // recall has q, which is c, answered with what became of it. An error is that
 // of Barrier; then q hears nothing.
 func (n *Node) recall(q *acrossCommand, c *command.Command) error {
-	return n.Barrier(q.shardOf(c.FirstKey()), &recall{node: n, q: *q, left: 1}, command.Tag{})
+	return n.ReadIndex(q.shardOf(c.FirstKey()), &recall{node: n, q: *q, left: 1}, command.Tag{})
 }
 
 // recallQueued is recall for a command of the queue.
@@ -106,7 +106,7 @@ func (r *recall) look() error {
 func (r *recall) awaitAll(parts []acrossPart) {
 	r.left = 1
 	for i := range parts {
-		if err := r.node.Barrier(parts[i].shard, r, command.Tag{}); err == nil {
+		if err := r.node.ReadIndex(parts[i].shard, r, command.Tag{}); err == nil {
 			r.left++
 		} else if r.node.Holds(parts[i].shard) {
 			r.dropped = true

@@ -113,9 +113,9 @@ func (g *group) step(n *Node, in *inbound) error {
 			return nil // what it brings is replaced at once
 		}
 	case raftpb.MsgHeartbeat:
-		g.hearCommit(n, m)
+		g.noteCommit(n, m)
 	case raftpb.MsgHeartbeatResp:
-		g.hearStamp(m)
+		g.noteStamp(m)
 	case raftpb.MsgReadIndex:
 		if g.state != raft.StateLeader || g.answerRound(n, m) {
 			return nil // Raft would pass it on, in the name of another node

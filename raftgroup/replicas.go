@@ -145,7 +145,7 @@ func (g *group) retire(n *Node) error {
 	}
 	g.inflight = nil
 	g.node, g.storage, g.id = nil, nil, 0
-	g.conf, g.at, g.last, g.farewell = raftpb.ConfState{}, applyPoint{}, 0, 0
+	g.conf, g.at, g.last, g.departure = raftpb.ConfState{}, applyPoint{}, 0, 0
 	g.leader.Store(0)
 	g.answers = g.answers[:0]
 	g.sole.Store(false)
@@ -186,13 +186,13 @@ func (g *group) considerRetiring(n *Node, cm *placement.Map) error {
 	if !n.known.excludes(g.shard, g.id, g.term.Load()) {
 		return nil
 	}
-	if g.farewell == 0 {
+	if g.departure == 0 {
 		conf := without(&g.conf, g.id)
 		n.filling.log.SetConfState(g.log, &conf)
 		n.filling.mustSync = true
-		g.farewell = n.filling.number
+		g.departure = n.filling.number
 	}
-	if n.durable < g.farewell || g.receiving != nil && !g.receiving.begun.Load() {
+	if n.durable < g.departure || g.receiving != nil && !g.receiving.begun.Load() {
 		return nil // a later tick goes on
 	}
 	return g.retire(n)

@@ -19,17 +19,17 @@ type Backend interface {
 	NowMillis() uint64
 	// ReadCached reads a row without waiting for anything; see ReadMiss. The
 	// answer is linearizable: it is given only under a lease, or by a shard's
-	// only voter. After ReadNotLeader a Barrier or another node helps.
+	// only voter. After ReadNotLeader a read index or another node helps.
 	ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 	// Read is ReadCached that may wait for the disk.
 	Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
-	// Barrier has done hear Applied once the replica here has caught up with
+	// ReadIndex has done hear Applied once the replica here has caught up with
 	// everything acknowledged before the call, and Dropped if that cannot be
 	// known now. After an error done hears nothing: ErrNotLeader says that
 	// there is no replica of the shard here, ErrNoQuorum and ErrStopped what
 	// they say. Like Propose it needs a pass to run.
-	Barrier(shard int, done command.Completer, tag command.Tag) error
-	// ReadLocal reads whatever the replica here has: after a Barrier, and for
+	ReadIndex(shard int, done command.Completer, tag command.Tag) error
+	// ReadLocal reads whatever the replica here has: after a read index, and for
 	// session and stale reads. ReadNotLeader: there is no replica here. It may
 	// wait for the disk.
 	ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)

@@ -58,31 +58,31 @@ type fakeNode struct {
 	redisAddr net.Addr
 
 	// Guarded by cluster.mu.
-	replicas   map[int]fakeShard
-	queue      []func()
-	noLease    bool
-	barrierErr error
-	barrierEnd command.Outcome
-	holdBack   bool // Barriers are not answered
-	heldBack   []func()
-	unsure     bool            // proposals end as TimedOut
-	overdue    bool            // proposals end as Overdue
-	patience   uint32          // of the last proposal, ms
-	busy       bool            // proposals are refused
-	age        uint32          // of the replicas here
-	unknownAge bool            //
-	streams    []net.Conn      // this node's ends of streams to others
-	dial       func() net.Conn // in place of a stream to a fakeNode; nil: cannot be reached
-	dialSet    bool
+	replicas     map[int]fakeShard
+	queue        []func()
+	noLease      bool
+	readIndexErr error
+	readIndexEnd command.Outcome
+	holdBack     bool // read indexes are not answered
+	heldBack     []func()
+	unsure       bool            // proposals end as TimedOut
+	overdue      bool            // proposals end as Overdue
+	patience     uint32          // of the last proposal, ms
+	busy         bool            // proposals are refused
+	age          uint32          // of the replicas here
+	unknownAge   bool            //
+	streams      []net.Conn      // this node's ends of streams to others
+	dial         func() net.Conn // in place of a stream to a fakeNode; nil: cannot be reached
+	dialSet      bool
 
-	pending  atomic.Bool
-	running  atomic.Bool
-	kicks    sync.WaitGroup
-	drive    func() // the server's
-	dials    atomic.Int32
-	barriers atomic.Int32
-	refused  atomic.Int32 // proposals, since it was busy
-	admin    atomic.Pointer[adminFunc]
+	pending     atomic.Bool
+	running     atomic.Bool
+	kicks       sync.WaitGroup
+	drive       func() // the server's
+	dials       atomic.Int32
+	readIndexes atomic.Int32
+	refused     atomic.Int32 // proposals, since it was busy
+	admin       atomic.Pointer[adminFunc]
 }
 
 type adminFunc func(ctx context.Context, verb string, args []byte) ([]byte, error)
@@ -425,18 +425,18 @@ func (n *fakeNode) ProposeAcross(shardOf func([]byte) int, c *command.Command, d
 	return nil
 }
 
-func (n *fakeNode) Barrier(shard int, done command.Completer, tag command.Tag) error {
-	n.barriers.Add(1)
+func (n *fakeNode) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
+	n.readIndexes.Add(1)
 	fc := n.cluster
 	fc.mu.Lock()
 	defer fc.mu.Unlock()
 	if _, held := n.replicas[shard]; !held {
 		return command.ErrNotLeader
 	}
-	if n.barrierErr != nil {
-		return n.barrierErr
+	if n.readIndexErr != nil {
+		return n.readIndexErr
 	}
-	end := n.barrierEnd
+	end := n.readIndexEnd
 	f := func() {
 		fc.mu.Lock()
 		if end == command.Applied {
@@ -453,7 +453,7 @@ func (n *fakeNode) Barrier(shard int, done command.Completer, tag command.Tag) e
 	return nil
 }
 
-// letGo answers the Barriers that were held back.
+// letGo answers the read indexes that were held back.
 func (n *fakeNode) letGo() {
 	n.cluster.mu.Lock()
 	n.holdBack = false

@@ -103,7 +103,7 @@ func TestErrorsAreCounted(t *testing.T) {
 func TestErrorOfAPageIsCountedOnce(t *testing.T) {
 	fc := newFakeCluster(t, Config{}, 2, 2, 2)
 	n := fc.nodes[2]
-	fc.with(func() { n.barrierErr = command.ErrNoQuorum })
+	fc.with(func() { n.readIndexErr = command.ErrNoQuorum })
 	c := dialRedis(t, n.redisAddr)
 	for _, words := range []string{"KEYS *", "SCAN 0", "DBSIZE", "RANDOMKEY"} {
 		before := n.srv.counters.errors.sum()

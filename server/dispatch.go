@@ -279,7 +279,7 @@ func (p *processor) read(c *conn, f *protocol.Frame, withValue bool) {
 
 // get answers GET, EXISTS and EXPIRY from the row cache, straight into the output
 // buffer. A row that is not there becomes a job; where this replica may not
-// answer by itself the request waits for a Barrier or goes on to the leader.
+// answer by itself the request waits for a read index or goes on to the leader.
 func (p *processor) get(c *conn, f *protocol.Frame, withValue bool) {
 	if err := p.key.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
@@ -349,7 +349,7 @@ func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, withValue b
 	return state
 }
 
-// fetch has a read that cannot be answered here and now wait for a Barrier, or
+// fetch has a read that cannot be answered here and now wait for a read index, or
 // sends it on.
 func (p *processor) fetch(c *conn, f *protocol.Frame, shard int) {
 	p.fetchJob(p.newJob(c, f, protocol.Opcode(f.Code)), shard)
@@ -368,7 +368,7 @@ func (p *processor) fetchJob(j job, shard int) {
 	if w == nil {
 		return
 	}
-	err := w.barrier(shard)
+	err := w.readIndex(shard)
 	if err == nil {
 		p.proposed = true
 		p.release(w)

@@ -108,7 +108,7 @@ func TestFollowerReads(t *testing.T) {
 			d := follower.client()
 			fc.set(key, "old")
 			f, x := d.callWith(protocol.OpGet, protocol.Extensions{}, []byte(key))
-			wantValue(t, f, "old") // after a Barrier
+			wantValue(t, f, "old") // after a read index
 			if x.Leader != 1 || x.HasAge {
 				t.Errorf("linearizable read: marks %+v", x)
 			}
@@ -120,16 +120,16 @@ func TestFollowerReads(t *testing.T) {
 			if !x.HasAge || x.AgeMillis != 42 {
 				t.Errorf("stale read: marks %+v", x)
 			}
-			before := follower.barriers.Load()
+			before := follower.readIndexes.Load()
 			f, x = d.callWith(protocol.OpGet, protocol.Extensions{Consistency: protocol.SessionReads, Token: version - 1}, []byte(key))
 			wantValue(t, f, "old")
-			if x.HasAge || follower.barriers.Load() != before {
-				t.Errorf("session read: marks %+v, %d barriers", x, follower.barriers.Load()-before)
+			if x.HasAge || follower.readIndexes.Load() != before {
+				t.Errorf("session read: marks %+v, %d read indexes", x, follower.readIndexes.Load()-before)
 			}
 			f, _ = d.callWith(protocol.OpGet, protocol.Extensions{Consistency: protocol.SessionReads, Token: version}, []byte(key))
 			wantValue(t, f, "new")
-			if follower.barriers.Load() != before+1 {
-				t.Error("a session read behind the replica took no Barrier")
+			if follower.readIndexes.Load() != before+1 {
+				t.Error("a session read behind the replica took no read index")
 			}
 			fc.set(key, "newest")
 			wantValue(t, d.call(protocol.OpGet, []byte(key)), "newest")
@@ -144,7 +144,7 @@ func TestFollowerReads(t *testing.T) {
 	})
 }
 
-// TestLeaderWithoutLease takes the way of a Barrier.
+// TestLeaderWithoutLease takes the way of a read index.
 func TestLeaderWithoutLease(t *testing.T) {
 	fc := newFakeCluster(t, Config{}, 3, 3, 2)
 	key := fc.key(0, 0)
@@ -170,29 +170,29 @@ func TestStaleReadWithoutReplica(t *testing.T) {
 	}
 }
 
-// TestBarrierRefused translates each way in which a Barrier can fail.
-func TestBarrierRefused(t *testing.T) {
+// TestReadIndexRefused translates each way in which a read index can fail.
+func TestReadIndexRefused(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		fc := newFakeCluster(t, cfg, 3, 3, 2)
 		n := fc.nodes[2]
 		key := []byte(fc.key(0, 0))
 		d := n.client()
-		fc.with(func() { n.barrierErr = command.ErrNoQuorum })
+		fc.with(func() { n.readIndexErr = command.ErrNoQuorum })
 		f := d.call(protocol.OpGet, key)
 		want(t, f, protocol.StatusNoQuorum)
 		var e protocol.ErrorReply
 		if err := e.Decode(f.Body); err != nil || e.RetryAfterMillis != retryQuorumMillis {
 			t.Errorf("retry after %d ms, %v", e.RetryAfterMillis, err)
 		}
-		fc.with(func() { n.barrierErr = command.ErrStopped })
+		fc.with(func() { n.readIndexErr = command.ErrStopped })
 		want(t, d.call(protocol.OpGet, key), protocol.StatusShuttingDown)
-		fc.with(func() { n.barrierErr, n.barrierEnd = nil, command.Dropped })
+		fc.with(func() { n.readIndexErr, n.readIndexEnd = nil, command.Dropped })
 		f, x := d.callWith(protocol.OpGet, protocol.Extensions{}, key)
 		want(t, f, protocol.StatusNotLeader)
 		if x.Leader != 1 {
-			t.Errorf("a dropped Barrier: marks %+v", x)
+			t.Errorf("a dropped read index: marks %+v", x)
 		}
-		fc.with(func() { n.barrierErr, fc.leader[0] = command.ErrNotLeader, 0 })
+		fc.with(func() { n.readIndexErr, fc.leader[0] = command.ErrNotLeader, 0 })
 		f, x = d.callWith(protocol.OpGet, protocol.Extensions{}, key)
 		want(t, f, protocol.StatusNotLeader)
 		if x.Leader != 0 {

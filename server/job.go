@@ -74,7 +74,7 @@ func (j *job) marks(s *Server, shard int) protocol.Extensions {
 	case j.mode == protocol.Stale:
 		x.AgeMillis, x.HasAge = s.age(shard), true
 	case j.local && j.mode == protocol.Linearizable && j.op != protocol.OpScan:
-		// It took a Barrier. The leader may do without.
+		// It took a read index. The leader may do without.
 		x.Leader = s.otherLeader(shard)
 	}
 	return x

@@ -803,7 +803,7 @@ func TestRedisReadOnlyWithoutMajority(t *testing.T) {
 		fc := newFakeCluster(t, Config{}, 3, 3, 2, redirect)
 		key := fc.key(0, 0) // node 2 follows
 		n := fc.nodes[2]
-		fc.with(func() { fc.leader[0] = 0; n.barrierErr = command.ErrNoQuorum })
+		fc.with(func() { fc.leader[0] = 0; n.readIndexErr = command.ErrNoQuorum })
 		c := dialRedis(t, n.redisAddr)
 		const lost = "-CLUSTERDOWN"
 		if got := c.do("GET " + key); !strings.HasPrefix(got, lost) {

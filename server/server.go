@@ -175,7 +175,7 @@ type Server struct {
 	draining   atomic.Bool
 	begun      atomic.Bool // Serve has been called, or will not serve any more
 	closed     atomic.Bool
-	held       atomic.Int64 // bytes, by requests that wait for Barriers or other nodes
+	held       atomic.Int64 // bytes, by requests that wait for read indexes or other nodes
 	stopped    chan struct{}
 	done       chan struct{}
 

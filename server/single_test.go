@@ -13,7 +13,7 @@ import (
 // is answered as the leader and only voter of every shard would.
 type single struct{ *raftgroup.Node }
 
-func (single) Barrier(_ int, done command.Completer, tag command.Tag) error {
+func (single) ReadIndex(_ int, done command.Completer, tag command.Tag) error {
 	done.Complete(tag, command.Applied, nil)
 	return nil
 }

@@ -15,7 +15,7 @@ const (
 	waitingBytes = 1 << 10
 )
 
-// hold accounts for n bytes held by requests that wait for Barriers or for other
+// hold accounts for n bytes held by requests that wait for read indexes or for other
 // nodes, over all connections: the requests themselves, and the rows that other
 // nodes have sent for them. It returns false where there is no room for them.
 func (s *Server) hold(n int) bool {
@@ -26,7 +26,7 @@ func (s *Server) hold(n int) bool {
 	return true
 }
 
-// waiting is a read that waits for Barriers of shards here, for parts that
+// waiting is a read that waits for read indexes of shards here, for parts that
 // other nodes read, or for both. Nothing runs while it waits: whoever delivers
 // the last of what it waits for has it go on.
 type waiting struct {
@@ -34,14 +34,14 @@ type waiting struct {
 	job   job
 	timer *time.Timer
 
-	left     atomic.Int32 // Barriers and parts outstanding, and one for whoever asks for them
+	left     atomic.Int32 // read indexes and parts outstanding, and one for whoever asks for them
 	answered atomic.Bool  // by the deadline, or about to be by resume
 
 	mu      sync.Mutex
 	failure *refusal // the first
 }
 
-// await makes j wait; the caller asks for Barriers and parts next, and then
+// await makes j wait; the caller asks for read indexes and parts next, and then
 // calls release. It returns nil if j was refused for want of room.
 func (p *processor) await(j job) *waiting {
 	s := p.srv
@@ -56,17 +56,17 @@ func (p *processor) await(j job) *waiting {
 	return w
 }
 
-// barrier has w wait until the replica of shard here has caught up.
-func (w *waiting) barrier(shard int) error {
+// readIndex has w wait until the replica of shard here has caught up.
+func (w *waiting) readIndex(shard int) error {
 	w.left.Add(1)
-	err := w.srv.backend.Barrier(shard, w, command.Tag{ID: uint64(shard)})
+	err := w.srv.backend.ReadIndex(shard, w, command.Tag{ID: uint64(shard)})
 	if err != nil {
 		w.left.Add(-1)
 	}
 	return err
 }
 
-// Complete hears the end of one Barrier. The request goes on after the pass.
+// Complete hears the end of one read index. The request goes on after the pass.
 func (w *waiting) Complete(tag command.Tag, outcome command.Outcome, _ *command.Result) {
 	if outcome != command.Applied {
 		w.fail(w.srv.notLeader(int(tag.ID)))
@@ -245,7 +245,7 @@ func (p *processor) place(w *waiting, shard int) (node uint64, r *refusal) {
 		if w.job.mode == protocol.Stale {
 			return 0, nil
 		}
-		err := w.barrier(shard)
+		err := w.readIndex(shard)
 		if err == nil {
 			p.proposed = true
 			return 0, nil

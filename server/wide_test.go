@@ -92,8 +92,8 @@ func TestStaleMGet(t *testing.T) {
 	if !x.HasAge || x.AgeMillis != 30 {
 		t.Errorf("marks %+v", x)
 	}
-	if n := fc.nodes[2].barriers.Load(); n != 0 {
-		t.Errorf("%d barriers for a stale read", n)
+	if n := fc.nodes[2].readIndexes.Load(); n != 0 {
+		t.Errorf("%d read indexes for a stale read", n)
 	}
 }
 
@@ -112,9 +112,9 @@ func TestMGetFailsAsAWhole(t *testing.T) {
 		want(t, d.call(protocol.OpMGet, body), protocol.StatusNotLeader)
 		fc.with(func() { fc.leader[2] = 2 }) // which has no replica
 		want(t, d.call(protocol.OpMGet, body), protocol.StatusNotLeader)
-		fc.with(func() { fc.leader[2] = 3; n.barrierErr = command.ErrNoQuorum })
+		fc.with(func() { fc.leader[2] = 3; n.readIndexErr = command.ErrNoQuorum })
 		want(t, d.call(protocol.OpMGet, body), protocol.StatusNoQuorum)
-		fc.with(func() { n.barrierErr = nil })
+		fc.with(func() { n.readIndexErr = nil })
 		want(t, d.call(protocol.OpMGet, body), protocol.StatusOK)
 		for name, answer := range map[string]func(id uint64) []byte{
 			"too few rows": func(id uint64) []byte {

@@ -252,7 +252,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 		return
 	}
 	h := &hearer{c: c, op: op, attempt: attempt, m: m, life: life}
-	if err := n.Barrier(op.shard, h, command.Tag{}); err != nil {
+	if err := n.ReadIndex(op.shard, h, command.Tag{}); err != nil {
 		c.reply(func() { c.refused(op, attempt); c.follow(op.shard, n) })
 	}
 }

@@ -15,7 +15,7 @@ import (
 //
 // Goal: the clients and tools of Redis work, at the price of one translation
 // in each direction, and everything in package server stays as it is: reads under lease,
-// Barriers, jobs, forwarding, back-pressure and batching see native requests.
+// read indexes, jobs, forwarding, back-pressure and batching see native requests.
 //
 // A command becomes one or more native requests (plan.go) that go
 // through Processor.Dispatch. Their ids carry the number of the command's
