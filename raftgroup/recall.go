@@ -27,7 +27,7 @@ type recall struct {
 }
 
 // recall has q, which is c, answered with what became of it. An error is that
-// of Barrier; then q hears nothing.
+// of ReadIndex; then q hears nothing.
 func (n *Node) recall(q *acrossCommand, c *command.Command) error {
 	return n.ReadIndex(q.shardOf(c.FirstKey()), &recall{node: n, q: *q, left: 1}, command.Tag{})
 }

@@ -248,7 +248,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 		return
 	}
 	if s.config.Break.SkipReadIndex && n.Holds(op.shard) {
-		c.readAfterBarrier(op, attempt, m, n)
+		c.readAtIndex(op, attempt, m, n)
 		return
 	}
 	h := &hearer{c: c, op: op, attempt: attempt, m: m, life: life}
@@ -257,7 +257,7 @@ func (c *client) read(op *operation, attempt int, m *member, n *raftgroup.Node, 
 	}
 }
 
-func (c *client) readAfterBarrier(op *operation, attempt int, m *member, n *raftgroup.Node) {
+func (c *client) readAtIndex(op *operation, attempt int, m *member, n *raftgroup.Node) {
 	b := bufpool.Get(64)
 	defer b.Release()
 	row, state := n.ReadLocal(b, op.shard, []byte(op.key), n.NowMillis(), command.AnyValue)
@@ -308,7 +308,7 @@ func (h *hearer) Complete(_ command.Tag, o command.Outcome, r *command.Result) {
 		n := h.m.node
 		s.waiting = append(s.waiting, func() {
 			if h.m.life == h.life {
-				c.readAfterBarrier(h.op, h.attempt, h.m, n)
+				c.readAtIndex(h.op, h.attempt, h.m, n)
 			}
 		})
 	case o == command.Applied:
