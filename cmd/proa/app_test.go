@@ -69,6 +69,7 @@ func TestOnePrefix(t *testing.T) {
 		{errors.New("client: raftlog: the file is damaged"), "proa: the file is damaged"},
 		{errors.New("go on with: proa get k"), "proa: go on with: proa get k"},
 		{&client.Error{Op: "PUT", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, RetryAfter: 200 * time.Millisecond}, "proa: the shard has no quorum\nA majority of the replicas does not answer; to see which nodes are down: proa status"},
+		{&client.Error{Op: "ADMIN", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, Message: client.ErrNoQuorum.Error() + ": meta has no leader"}, "proa: the shard has no quorum: meta has no leader"},
 		{lost, "proa: outcome unknown: connection lost\nThe write may or may not have taken effect, now or later: read the key before you repeat the command."},
 		{&client.Error{Op: "PUT", Err: client.ErrProtocol, Outcome: client.Done}, "proa: protocol error\nThe server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."},
 		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},

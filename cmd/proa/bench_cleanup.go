@@ -65,7 +65,7 @@ func deleteBenchRows(ctx context.Context, a *app, rows *report.Rows) error {
 // nil. What the bench refuses to delete, its cleanup does not delete either.
 func noteRows(rows *report.Rows, err error) {
 	rows.Failed(err)
-	if foreignRows(err) {
+	if isType[*bench.ForeignRowsError](err) {
 		rows.Cleanup = ""
 	}
 }

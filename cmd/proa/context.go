@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -241,7 +242,7 @@ func updateContexts(change func(*contexts.Set) error) error {
 		return notDonef("there is no place for contexts: %w", err)
 	}
 	err = contexts.Update(path, change)
-	if errors.Is(err, contexts.ErrDamaged) {
+	if _, unread := errors.AsType[*fs.PathError](err); unread || errors.Is(err, contexts.ErrDamaged) {
 		return notDonef("%w", err)
 	}
 	return err

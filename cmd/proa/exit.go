@@ -47,19 +47,17 @@ func (e *statusError) Unwrap() error { return e.err }
 
 // exitStatus says how the process ends after err.
 func exitStatus(err error) int {
-	var own *statusError
-	var usage *usageError
-	var cfg config.Errors
+	if own, ok := errors.AsType[*statusError](err); ok {
+		return own.status
+	}
 	switch {
 	case err == nil:
 		return exitDone
-	case errors.As(err, &own):
-		return own.status
 	case errors.Is(err, client.ErrOutcomeUnknown), unreadable(err):
 		return exitUnknown
-	case refused(err), foreignRows(err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
+	case refused(err), isType[*bench.ForeignRowsError](err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
 		return exitFailed
-	case errors.As(err, &usage), errors.As(err, &cfg),
+	case isType[*usageError](err), isType[config.Errors](err),
 		isAny(err, bench.ErrConfig, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
 		return exitUsage
 	}
@@ -75,14 +73,13 @@ func unreadable(err error) bool {
 
 // refused reports whether the cluster's state did not allow what was asked.
 func refused(err error) bool {
-	var e *client.Error
-	return errors.As(err, &e) && e.Status == statusRefused
+	e := asClientError(err)
+	return e != nil && e.Status == statusRefused
 }
 
-// foreignRows reports whether a load was not begun, since it would have
-// overwritten rows of others.
-func foreignRows(err error) bool {
-	_, ok := errors.AsType[*bench.ForeignRowsError](err)
+// isType reports whether err is or wraps an error of a type.
+func isType[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
 	return ok
 }
 

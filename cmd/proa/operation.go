@@ -223,8 +223,7 @@ func resultRowOf(r *client.Result) resultRow {
 	out := resultRow{Status: "ok", Value: r.Value, TTLMillis: r.TTL.Milliseconds()}
 	if r.Err != nil {
 		out.Status = r.Err.Error()
-		var e *client.Error
-		if errors.As(r.Err, &e) {
+		if e := asClientError(r.Err); e != nil {
 			out.Status = e.Err.Error()
 		}
 	}

@@ -60,8 +60,7 @@ func codeOf(err error, exit int) string {
 			return c.code
 		}
 	}
-	var cfg config.Errors
-	if errors.As(err, &cfg) {
+	if isType[config.Errors](err) {
 		return "configuration"
 	}
 	return classes[exit]
@@ -75,11 +74,14 @@ func explain(err error, a *app) *problem {
 	}
 	exit := exitStatus(err)
 	p := &problem{Class: classes[exit], Code: codeOf(err, exit), Exit: exit, Message: plainText(err)}
-	var usage *usageError
 	var unavailable *client.UnavailableError
 	answer := asClientError(err)
 	if answer != nil && answer.Op != "" { // the command has a name of its own
 		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
+	}
+	if answer != nil && answer.Err != nil { // the server may name the error as the client does
+		name := answer.Err.Error() + ": "
+		p.Message = strings.Replace(p.Message, name+name, name, 1)
 	}
 	if answer != nil && answer.RetryAfter > 0 { // the client has done that, for as long as it had
 		p.Message = strings.Replace(p.Message, fmt.Sprintf(" (retry after %v)", answer.RetryAfter), "", 1)
@@ -89,7 +91,7 @@ func explain(err error, a *app) *problem {
 	switch {
 	case errors.As(err, &unavailable):
 		explainUnavailable(a, p, unavailable)
-	case errors.As(err, &usage):
+	case isType[*usageError](err):
 		text := plainText(err)
 		if a.shell {
 			// The root command of a shell has no name that could be told.
@@ -221,10 +223,7 @@ func isBadAdmin(err error) bool {
 
 // asClientError returns the client.Error in err, or nil.
 func asClientError(err error) *client.Error {
-	var e *client.Error
-	if !errors.As(err, &e) {
-		return nil
-	}
+	e, _ := errors.AsType[*client.Error](err)
 	return e
 }
 

@@ -224,8 +224,7 @@ func (t *top) run(ctx context.Context) error {
 // unreached reports whether an error says that no server answers, so that to ask
 // again may help.
 func unreached(err error) bool {
-	var unavailable *client.UnavailableError
-	return errors.As(err, &unavailable) || errors.Is(err, context.DeadlineExceeded)
+	return isType[*client.UnavailableError](err) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // rated reports whether there is a rate of some node, or none that could have one.

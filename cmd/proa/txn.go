@@ -139,8 +139,7 @@ func showTxn(a *app, r client.TxnResult) error {
 		}
 		err = showResults(a, r.Results)
 	}
-	var silent *statusError
-	if err != nil && !errors.As(err, &silent) {
+	if err != nil && !isType[*statusError](err) {
 		return err
 	}
 	if !r.Succeeded {

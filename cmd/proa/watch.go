@@ -35,8 +35,7 @@ func watchStatus(ctx context.Context, a *app, interval time.Duration, l render.L
 		if ctx.Err() != nil {
 			return nil // Control-C is how one leaves
 		}
-		var unavailable *client.UnavailableError
-		absent := errors.As(err, &unavailable) || errors.Is(err, errNoAnswer)
+		absent := isType[*client.UnavailableError](err) || errors.Is(err, errNoAnswer)
 		switch {
 		case err == nil:
 			shown = true
@@ -72,8 +71,7 @@ func attempt(ctx context.Context, stands bool, interval time.Duration, show func
 	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := show(bounded)
-	var unavailable *client.UnavailableError
-	if err != nil && bounded.Err() != nil && !errors.As(err, &unavailable) {
+	if err != nil && bounded.Err() != nil && !isType[*client.UnavailableError](err) {
 		return fmt.Errorf("%w for %v", errNoAnswer, patience)
 	}
 	return err
