@@ -51,18 +51,12 @@ func openPeers(c *config.Config, files *config.FileBudget, signs *doors.Signs, l
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("%w; another node on this machine needs a peer address of its own (--peer-listen), a node that is to stay alone needs none (--peer-listen off)", err)
-	case isListenError(err):
+	case isType[*net.OpError](err): // about an address
 		return nil, fmt.Errorf("%w; choose another address with --peer-listen", err)
 	case err != nil:
 		return nil, err
 	}
 	return &peers{Transport: t}, nil
-}
-
-// isListenError reports whether err is about an address.
-func isListenError(err error) bool {
-	_, ok := errors.AsType[*net.OpError](err)
-	return ok
 }
 
 // address is what other nodes are told.
@@ -184,15 +178,20 @@ func (b *inbox) Admit(id peer.Identity) error {
 	return coded(n.Admit(peerIdentity(id)))
 }
 
+// refusals are what the code of another node's refusal means for this one.
+var refusals = map[peer.Code]raftgroup.Refusal{
+	peer.CodeOlder: raftgroup.RefusedOlder, peer.CodeTwin: raftgroup.RefusedTwin,
+	peer.CodeRemoved: raftgroup.RefusedRemoved, peer.CodeLeftOut: raftgroup.RefusedLeftOut,
+}
+
 // coded adds to a refusal what the program at the other side must know of it.
 func coded(err error) error {
-	switch {
-	case errors.Is(err, datadir.ErrRolledBack):
-		return &peer.CodedError{Code: peer.CodeOlder, Err: err}
-	case errors.Is(err, datadir.ErrRemoved):
-		return &peer.CodedError{Code: peer.CodeRemoved, Err: err}
-	case errors.Is(err, datadir.ErrLeftOut):
-		return &peer.CodedError{Code: peer.CodeLeftOut, Err: err}
+	for code, cause := range map[peer.Code]error{
+		peer.CodeOlder: datadir.ErrRolledBack, peer.CodeRemoved: datadir.ErrRemoved, peer.CodeLeftOut: datadir.ErrLeftOut,
+	} {
+		if errors.Is(err, cause) {
+			return &peer.CodedError{Code: code, Err: err}
+		}
 	}
 	return err
 }
@@ -215,16 +214,8 @@ func (b *inbox) JoinToken() string {
 // Refused implements peer.Handler.
 func (b *inbox) Refused(by peer.Identity, code peer.Code, reason string) {
 	n := b.node.Load()
-	switch {
-	case n == nil:
-	case code == peer.CodeOlder:
-		n.Refused(peerIdentity(by), raftgroup.RefusedOlder, reason)
-	case code == peer.CodeTwin:
-		n.Refused(peerIdentity(by), raftgroup.RefusedTwin, reason)
-	case code == peer.CodeRemoved:
-		n.Refused(peerIdentity(by), raftgroup.RefusedRemoved, reason)
-	case code == peer.CodeLeftOut:
-		n.Refused(peerIdentity(by), raftgroup.RefusedLeftOut, reason)
+	if refusal, known := refusals[code]; n != nil && known {
+		n.Refused(peerIdentity(by), refusal, reason)
 	}
 }
 
