@@ -42,7 +42,7 @@
 //
 // # Rows
 //
-// All rows lie under [Prefix]. A marker among them tells that this package has
+// All rows lie under [Prefix]. A marker among them says that this package has
 // written them, and [Harness.Claim] refuses to write where there are rows without
 // it. [Run] and [Preload] do not look: they are for servers that the measuring
 // program has started itself.

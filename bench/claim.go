@@ -67,38 +67,38 @@ func (e *ForeignRowsError) Error() string {
 // lie there, too: rows of which the key is none that this package makes, and all
 // rows where there is no marker.
 func CountRows(ctx context.Context, c *client.Client) (uint64, error) {
-	n, err := survey(ctx, c)
+	n, err := countAll(ctx, c)
 	return n.rows, err
 }
 
-// found is what survey found: rows of loads, loads under way, and the version of
-// the marker, 0 without one.
-type found struct{ rows, leases, marker uint64 }
+// rowCount is what countAll finds: the rows of loads, the loads under way, and the
+// version of the marker, 0 without one.
+type rowCount struct{ rows, leases, marker uint64 }
 
-// survey is CountRows. DeleteRows may delete the marker while survey reads the
-// rows; the next look finds the rows deleted, too.
-func survey(ctx context.Context, c *client.Client) (found, error) {
-	n, err := surveyOnce(ctx, c)
+// countAll counts what lies under Prefix. DeleteRows may delete the marker while
+// countAll reads the rows; a second count then finds the rows deleted, too.
+func countAll(ctx context.Context, c *client.Client) (rowCount, error) {
+	n, err := countAllOnce(ctx, c)
 	if _, foreign := errors.AsType[*ForeignRowsError](err); foreign && n.marker == 0 {
-		return surveyOnce(ctx, c)
+		return countAllOnce(ctx, c)
 	}
 	return n, err
 }
 
-func surveyOnce(ctx context.Context, c *client.Client) (found, error) {
+func countAllOnce(ctx context.Context, c *client.Client) (rowCount, error) {
 	const page = 10_000
-	var n found
+	var n rowCount
 	var others uint64
 	var first, firstOther []byte
 	for item, err := range c.Scan(ctx, client.Prefix([]byte(Prefix)), client.KeysOnly(), client.PageSize(page)) {
 		switch {
 		case err != nil:
-			return found{}, fmt.Errorf("bench: looking for rows under %s: %w", Prefix, err)
+			return rowCount{}, fmt.Errorf("bench: looking for rows under %s: %w", Prefix, err)
 		case string(item.Key) == markerKey:
 			continue
-		case isLease(item.Key):
+		case isLeaseKey(item.Key):
 			n.leases++
-		case madeHere(item.Key):
+		case isRowKey(item.Key):
 			first = firstOf(first, item.Key)
 			n.rows++
 		default:
@@ -111,7 +111,7 @@ func surveyOnce(ctx context.Context, c *client.Client) (found, error) {
 	n.marker = version
 	switch {
 	case err != nil:
-		return found{}, err
+		return rowCount{}, err
 	case version != 0 && !ours:
 		err = &ForeignRowsError{n.rows + others + 1, []byte(markerKey)}
 	case version == 0 && n.rows+others > 0:
@@ -156,13 +156,13 @@ func readMarker(ctx context.Context, c *client.Client) (ours bool, version uint6
 }
 
 // isLease reports whether a key is one that a lease can have.
-func isLease(key []byte) bool {
+func isLeaseKey(key []byte) bool {
 	rest, ok := bytes.CutPrefix(key, []byte(leaseRows))
 	return ok && len(rest) == leaseDigits && len(bytes.Trim(rest, "0123456789abcdef")) == 0
 }
 
-// madeHere reports whether a key is one that a row of this package can have.
-func madeHere(key []byte) bool {
+// isRowKey reports whether a row of this package can have the key.
+func isRowKey(key []byte) bool {
 	for _, sort := range []struct {
 		prefix string
 		digits int
@@ -181,7 +181,7 @@ func madeHere(key []byte) bool {
 // the marker stays, for the rows that the load goes on writing. DeleteRows deletes
 // nothing where CountRows finds rows of others.
 func DeleteRows(ctx context.Context, c *client.Client) (uint64, error) {
-	n, err := survey(ctx, c)
+	n, err := countAll(ctx, c)
 	if err != nil {
 		return 0, err
 	}
@@ -192,7 +192,7 @@ func DeleteRows(ctx context.Context, c *client.Client) (uint64, error) {
 		return n.rows, nil
 	}
 	// Without the marker, rows that are left would be taken for those of others.
-	// A load that has begun since survey has written the marker again.
+	// A load that has begun since countAll has written the marker again.
 	_, err = c.Delete(ctx, []byte(markerKey), client.IfVersion(n.marker))
 	if err != nil && !errors.Is(err, client.ErrNotFound) && !errors.Is(err, client.ErrConditionFailed) {
 		return 0, fmt.Errorf("bench: deleting %s: %w", markerKey, err)
@@ -216,8 +216,8 @@ func (h *Harness) Claim(ctx context.Context) (*Lease, error) {
 	return l, nil
 }
 
-// Lease tells other loads, by a row that expires, that one is under way, so that
-// they leave the marker alone. It is renewed until End.
+// Lease is a row that expires and by which other loads see that one is under way,
+// so that they do not delete the marker. It is renewed until End.
 type Lease struct {
 	client  *client.Client
 	key     []byte
@@ -227,7 +227,7 @@ type Lease struct {
 }
 
 func (l *Lease) begin(ctx context.Context, load *Load) (err error) {
-	if _, err := survey(ctx, l.client); err != nil {
+	if _, err := countAll(ctx, l.client); err != nil {
 		return err
 	}
 	l.marker, err = json.Marshal(marker{markerOwner, time.Now().UTC().Truncate(time.Second), load.Workload.Name, load.Keys, load.Workload.ValueBytes.String(), load.Seed})
@@ -239,15 +239,15 @@ func (l *Lease) begin(ctx context.Context, load *Load) (err error) {
 	}
 	ctx, l.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	l.renewal.Go(func() {
-		for rest(ctx, leaseRenewal) {
+		for pause(ctx, leaseRenewal) {
 			_ = l.renew(ctx) // the servers may be away for a while: the next time
 		}
 	})
 	return nil
 }
 
-// renew writes the lease and the marker. In this order: who finds no lease deletes
-// the marker only in the version before.
+// renew writes the lease and then the marker: a load that finds no lease deletes the
+// marker only in its earlier version.
 func (l *Lease) renew(ctx context.Context) error {
 	if _, err := l.client.Put(ctx, l.key, l.marker, client.WithTTL(leaseTime)); err != nil {
 		return fmt.Errorf("bench: writing %s: %w", l.key, err)
@@ -273,7 +273,7 @@ func (l *Lease) End(ctx context.Context) {
 	l.renewal.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseEnd)
 	defer cancel()
-	_ = l.mark(ctx) // somebody may have deleted it since renew
+	_ = l.mark(ctx) // another load may have deleted it since renew
 	_, _ = l.client.Delete(ctx, l.key)
 	_ = l.client.Close()
 }

@@ -21,7 +21,7 @@ func TestMadeHere(t *testing.T) {
 			r := newRows(&w, 1)
 			for row := range uint64(100) {
 				k := r.appendKey(nil, row*row*row*row)
-				if !madeHere(k) || !strings.HasPrefix(string(k), Prefix) || string(k) <= markerKey {
+				if !isRowKey(k) || !strings.HasPrefix(string(k), Prefix) || string(k) <= markerKey {
 					t.Errorf("%s: %q", w.Name, k)
 				}
 			}
@@ -30,7 +30,7 @@ func TestMadeHere(t *testing.T) {
 	for _, k := range []string{
 		"", Prefix, markerKey, "key:000000000007", "_bench/k0000000", "_bench/k0000000w", "_bench/k00000000x", "_bench/k0000000.", "_bench/k00000000.x", "_bench/user1", "_bench/x00000000",
 	} {
-		if madeHere([]byte(k)) {
+		if isRowKey([]byte(k)) {
 			t.Errorf("%q is taken for a row of a load", k)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// Member is one server that a Harness asks.
+// Member is one server that a Harness sends requests to.
 type Member struct {
 	ID          uint64
 	Address     string
@@ -32,10 +32,10 @@ type cluster struct {
 	members []Member // at least one
 	shards  int
 	table   atomic.Pointer[leaders]
-	kick    chan struct{} // somebody has found the table outdated
+	refresh chan struct{} // the table was found outdated
 }
 
-// leaders tells for each slot which member leads its shard.
+// leaders is, for each slot, the member that leads its shard.
 type leaders struct {
 	epoch uint64
 	of    [protocol.Slots]int16 // index in members, or nobody
@@ -43,7 +43,7 @@ type leaders struct {
 
 const nobody = -1
 
-// Bounds of asking who leads what.
+// Bounds of the pauses between two requests for the slot map.
 const (
 	routesPauseMin = 50 * time.Millisecond
 	routesPauseMax = time.Second
@@ -53,14 +53,14 @@ const (
 // others that lead shards. All belong to one cluster: to the one with the id
 // only, or where that is 0 to that of the first that answers. A leader that cannot
 // be reached may just have died, and the other nodes elect another one: discover
-// asks again until there is a leader that can be reached, for at most timeout.
+// tries again until there is a leader that can be reached, for at most timeout.
 func discover(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
 	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	for pause := routesPauseMin; ; pause = min(2*pause, routesPauseMax) {
+	for delay := routesPauseMin; ; delay = min(2*delay, routesPauseMax) {
 		c, err := discoverOnce(ctx, addresses, anyNode, only, timeout)
 		gone, ok := errors.AsType[*leaderError](err)
-		if !ok || !gone.dialled || !rest(within, pause) {
+		if !ok || !gone.dialled || !pause(within, delay) {
 			return c, err
 		}
 	}
@@ -86,11 +86,11 @@ func (e *leaderError) Unwrap() error { return e.err }
 
 // discoverOnce is discover without a second attempt.
 func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only uint64, timeout time.Duration) (*cluster, error) {
-	c := &cluster{id: only, kick: make(chan struct{}, 1)}
+	c := &cluster{id: only, refresh: make(chan struct{}, 1)}
 	var routes client.Routes
 	var failed []client.EndpointError
 	for _, a := range addresses {
-		m, r, err := c.meet(ctx, a, timeout)
+		m, r, err := c.identify(ctx, a, timeout)
 		if err != nil {
 			failed = append(failed, failureOf(a, err))
 			continue
@@ -110,7 +110,7 @@ func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only ui
 			return nil, err
 		}
 	}
-	c.adopt(routes)
+	c.setRoutes(routes)
 	return c, nil
 }
 
@@ -135,8 +135,8 @@ func failureOf(address string, err error) client.EndpointError {
 	return client.EndpointError{Endpoint: address, Err: err}
 }
 
-// meet asks a server who it is and what it knows of the others.
-func (c *cluster) meet(ctx context.Context, address string, timeout time.Duration) (m Member, routes client.Routes, err error) {
+// identify returns which server answers at an address, and its slot map.
+func (c *cluster) identify(ctx context.Context, address string, timeout time.Duration) (m Member, routes client.Routes, err error) {
 	err = withServer(ctx, address, c.id, timeout, func(k *client.Client) (err error) {
 		if routes, err = k.Routes(ctx); err != nil {
 			return err
@@ -184,7 +184,7 @@ func (c *cluster) addLeaders(ctx context.Context, routes client.Routes, named []
 		err := fmt.Errorf("its address %q is not reachable from other machines", n.Address)
 		dialled := reachable(n.Address)
 		if dialled {
-			m, _, err = c.meet(ctx, n.Address, timeout)
+			m, _, err = c.identify(ctx, n.Address, timeout)
 		}
 		if err == nil && m.ID != n.ID {
 			err = fmt.Errorf("node %d answers at %s", m.ID, n.Address)
@@ -206,8 +206,8 @@ func reachable(address string) bool {
 	return err == nil && host != "" && !strings.HasPrefix(address, "unix:") && (ip == nil || !ip.IsUnspecified())
 }
 
-// adopt makes the reply the table.
-func (c *cluster) adopt(routes client.Routes) {
+// setRoutes makes a slot map the table.
+func (c *cluster) setRoutes(routes client.Routes) {
 	t := &leaders{epoch: routes.Epoch}
 	for i := range t.of {
 		t.of[i] = nobody
@@ -226,42 +226,42 @@ func (c *cluster) adopt(routes client.Routes) {
 	c.table.Store(t)
 }
 
-// outdated asks for a newer table. It never waits.
-func (c *cluster) outdated() {
+// requestRefresh asks for a newer table. It never waits.
+func (c *cluster) requestRefresh() {
 	select {
-	case c.kick <- struct{}{}:
+	case c.refresh <- struct{}{}:
 	default:
 	}
 }
 
-// follow asks for a new table whenever somebody finds the old one outdated,
-// until ctx ends. Without an answer it asks the next member.
-func (c *cluster) follow(ctx context.Context, timeout time.Duration) {
-	pause := routesPauseMin
+// refreshRoutes reads the slot map whenever a refresh is requested, until ctx ends.
+// If a member does not answer, the next one is asked.
+func (c *cluster) refreshRoutes(ctx context.Context, timeout time.Duration) {
+	delay := routesPauseMin
 	for at := 0; ; at++ {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c.kick:
+		case <-c.refresh:
 		}
-		_, routes, err := c.meet(ctx, c.members[at%len(c.members)].Address, timeout)
+		_, routes, err := c.identify(ctx, c.members[at%len(c.members)].Address, timeout)
 		if err == nil {
 			if routes.Epoch >= c.table.Load().epoch {
-				c.adopt(routes)
+				c.setRoutes(routes)
 			}
-			pause = routesPauseMin
+			delay = routesPauseMin
 		} else {
-			pause = min(2*pause, routesPauseMax)
-			c.outdated()
+			delay = min(2*delay, routesPauseMax)
+			c.requestRefresh()
 		}
-		if !rest(ctx, pause) {
+		if !pause(ctx, delay) {
 			return
 		}
 	}
 }
 
-// rest waits, and reports whether ctx has not ended.
-func rest(ctx context.Context, d time.Duration) bool {
+// pause waits, and reports whether ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

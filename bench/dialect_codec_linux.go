@@ -110,8 +110,8 @@ func (d *codecDialect) take(at int32, r *Reply, now time.Duration) {
 	}
 }
 
-// wrongLength describes a value of another length than was written, where anybody
-// will read it.
+// wrongLength describes a value of another length than was written if that will be
+// reported: only the first error is.
 func (d *codecDialect) wrongLength(n int) []byte {
 	if d.tally.FirstError != "" {
 		return nil

@@ -111,7 +111,7 @@ func (n *native) reply(i int, f *protocol.Frame, now time.Duration) error {
 		n.tally.BytesIn += uint64(f.Length)
 	}
 	if f.Flags&protocol.FlagExtensions != 0 {
-		if err := n.learn(c, f); err != nil {
+		if err := n.readExtensions(c, f); err != nil {
 			return err
 		}
 	}
@@ -134,8 +134,9 @@ func (n *native) reply(i int, f *protocol.Frame, now time.Duration) error {
 	return nil
 }
 
-// learn takes from a reply who has answered it, and from when that is.
-func (n *native) learn(c *call, f *protocol.Frame) error {
+// readExtensions reads which node has answered a request, and how old the answer
+// is.
+func (n *native) readExtensions(c *call, f *protocol.Frame) error {
 	var x protocol.Extensions
 	if err := x.Decode(f.Extensions); err != nil {
 		return fmt.Errorf("%w: extensions of a reply: %w", ErrProtocol, err)
@@ -145,7 +146,7 @@ func (n *native) learn(c *call, f *protocol.Frame) error {
 			n.tally.Forwarded++
 		}
 		if !n.load.AnyNode && !n.isWeak(c) {
-			n.cluster.outdated()
+			n.cluster.requestRefresh()
 		}
 	}
 	if x.HasAge && c.counted {
@@ -191,7 +192,7 @@ func (n *native) result(at int32, f *protocol.Frame, now time.Duration) error {
 	default:
 		var m protocol.WriteReply
 		err = m.Decode(f.Body)
-		n.saw(c.row, m.Version)
+		n.noteVersion(c.row, m.Version)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %v: %w", ErrProtocol, c.kind, err)
@@ -209,9 +210,9 @@ func (n *native) readResult(at int32, f *protocol.Frame, now time.Duration) erro
 		if err := m.Decode(f.Body); err != nil {
 			return fmt.Errorf("%w: GET: %w", ErrProtocol, err)
 		}
-		n.saw(c.row, m.Version)
+		n.noteVersion(c.row, m.Version)
 		if !n.src.rows.plausible(m.Value, c.row, n.load.Verify) {
-			n.fail(at, classWrong, n.complaint(c.row, m.Value), false, now)
+			n.fail(at, classWrong, n.describeWrong(c.row, m.Value), false, now)
 			return nil
 		}
 	} else if len(f.Body) != 0 {
@@ -250,8 +251,8 @@ func (n *native) batchResult(at int32, f *protocol.Frame, now time.Duration) err
 	return nil
 }
 
-// saw notes the version of a row for session reads.
-func (n *native) saw(row, version uint64) {
+// noteVersion notes the version of a row for session reads.
+func (n *native) noteVersion(row, version uint64) {
 	if n.tokens == nil {
 		return
 	}
@@ -260,10 +261,11 @@ func (n *native) saw(row, version uint64) {
 	*token = max(*token, version)
 }
 
-// complaint says what is wrong with a value, where anybody will read it.
-func (n *native) complaint(row uint64, value []byte) []byte {
+// describeWrong says what is wrong with a value if that will be reported: only the
+// first error is.
+func (n *native) describeWrong(row uint64, value []byte) []byte {
 	if n.tally.FirstError != "" {
 		return nil
 	}
-	return n.src.rows.complaint(row, value)
+	return n.src.rows.describeWrong(row, value)
 }

@@ -131,9 +131,9 @@ func hashed(v uint64) uint64 {
 	return h
 }
 
-// mixed scatters a number over all 64 bits, without collisions (the finalizer
+// scatter scatters a number over all 64 bits, without collisions (the finalizer
 // of SplitMix64).
-func mixed(v uint64) uint64 {
+func scatter(v uint64) uint64 {
 	v = (v ^ v>>30) * 0xbf58476d1ce4e5b9
 	v = (v ^ v>>27) * 0x94d049bb133111eb
 	return v ^ v>>31

@@ -39,7 +39,7 @@ func NewGenerators(w Workload, keys, seed uint64, n int) ([]*Generator, error) {
 
 // Next returns the next operation.
 func (g *Generator) Next() Operation {
-	var a ask
+	var a operation
 	g.source.draw(&a)
 	return Operation{a.kind, a.row, a.version}
 }

@@ -22,7 +22,7 @@ func TestGenerators(t *testing.T) {
 	for i, g := range generators {
 		s := newSource(&w, made, newPicker(w.Choice, keys, seed, i, n, 64))
 		for range 1000 {
-			var want ask
+			var want operation
 			s.draw(&want)
 			got := g.Next()
 			if got != (Operation{want.kind, want.row, want.version}) {

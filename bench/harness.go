@@ -119,20 +119,20 @@ func (h *Harness) Run(ctx context.Context, rate float64) (*LoadResult, error) {
 	return h.run(ctx, rate, false)
 }
 
-// ask asks all servers what they have used so far. One that does not answer
-// stays out, as do those of Run.
-func (h *Harness) ask(ctx context.Context) []ServerUse {
+// serverUses returns what all servers have used so far. One that does not answer is
+// left out, as are those of Run.
+func (h *Harness) serverUses(ctx context.Context) []ServerUse {
 	if h.one != nil {
 		return nil
 	}
-	const patience = 2 * time.Second
+	const usesTimeout = 2 * time.Second
 	out := make([]ServerUse, len(h.cluster.members))
 	var group sync.WaitGroup
 	for i, m := range h.cluster.members {
 		out[i].Member = m
 		group.Go(func() {
 			var s serverStatus
-			err := withServer(ctx, m.Address, 0, min(h.load.Timeout, patience), func(c *client.Client) error {
+			err := withServer(ctx, m.Address, 0, min(h.load.Timeout, usesTimeout), func(c *client.Client) error {
 				text, err := c.Status(ctx)
 				if err != nil {
 					return err
@@ -165,7 +165,7 @@ type serverStatus struct {
 }
 
 // uses returns what was used between two answers. It is 0 where a server did not
-// tell either time, or has started again meanwhile.
+// answer either time, or has restarted meanwhile.
 func uses(before, after []ServerUse) []ServerUse {
 	for i := range after {
 		a, b := &after[i], &before[i]

@@ -17,12 +17,12 @@ func (h *Harness) run(ctx context.Context, rate float64, loading bool) (*LoadRes
 	if procs := runtime.GOMAXPROCS(0); procs <= h.load.Threads {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(h.load.Threads + 1))
 	}
-	r := &race{harness: h, rate: rate, loading: loading, spare: make(chan *recorder, 4*h.load.Threads), full: make(chan *recorder, 4*h.load.Threads)}
+	r := &runner{harness: h, rate: rate, loading: loading, spare: make(chan *recorder, 4*h.load.Threads), full: make(chan *recorder, 4*h.load.Threads)}
 	return r.run(ctx)
 }
 
-// race is one run.
-type race struct {
+// runner makes one run.
+type runner struct {
 	harness *Harness
 	rate    float64
 	loading bool
@@ -31,7 +31,7 @@ type race struct {
 	spare   chan *recorder
 }
 
-func (r *race) run(ctx context.Context) (result *LoadResult, err error) {
+func (r *runner) run(ctx context.Context) (result *LoadResult, err error) {
 	h := r.harness
 	defer func() {
 		for _, w := range r.workers {
@@ -46,35 +46,35 @@ func (r *race) run(ctx context.Context) (result *LoadResult, err error) {
 		r.workers = append(r.workers, w)
 	}
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var helpers sync.WaitGroup
+	var goroutines sync.WaitGroup
 	defer func() {
 		stop()
-		helpers.Wait()
+		goroutines.Wait()
 		for _, w := range r.workers {
-			err = errors.Join(err, w.mender.discard())
+			err = errors.Join(err, w.reconnect.discard())
 		}
 	}()
-	helpers.Go(func() { h.cluster.follow(background, h.load.Timeout) })
+	goroutines.Go(func() { h.cluster.refreshRoutes(background, h.load.Timeout) })
 	for _, w := range r.workers {
-		helpers.Go(func() { w.mender.run(background) })
+		goroutines.Go(func() { w.reconnect.run(background) })
 	}
 	defer context.AfterFunc(ctx, r.cancel)()
 	return r.measure(ctx)
 }
 
 // cancel has all workers end as soon as nothing is unanswered.
-func (r *race) cancel() {
+func (r *runner) cancel() {
 	for _, w := range r.workers {
 		w.cancelled.Store(true)
 	}
 }
 
 // measure lets the workers run and puts together what they measured.
-func (r *race) measure(ctx context.Context) (*LoadResult, error) {
+func (r *runner) measure(ctx context.Context) (*LoadResult, error) {
 	h := r.harness
-	points := newSeries(len(r.workers), h.load.Progress, r.giveBack)
+	points := newSeries(len(r.workers), h.load.Progress, r.recycle)
 	begin := time.Since(h.epoch) + 1
-	before, opsBefore := h.ask(ctx), r.done()
+	before, opsBefore := h.serverUses(ctx), r.done()
 	gathered := make(chan struct{})
 	go func() {
 		defer close(gathered)
@@ -100,12 +100,12 @@ func (r *race) measure(ctx context.Context) (*LoadResult, error) {
 	result := r.result(ctx, begin)
 	points.flush(time.Since(h.epoch) - begin)
 	result.Series = points.points
-	result.Servers, result.ServerOps = uses(before, h.ask(context.WithoutCancel(ctx))), r.done()-opsBefore
+	result.Servers, result.ServerOps = uses(before, h.serverUses(context.WithoutCancel(ctx))), r.done()-opsBefore
 	return result, errors.Join(errs...)
 }
 
-// giveBack makes a recorder available again.
-func (r *race) giveBack(rec *recorder) {
+// recycle makes a recorder available again.
+func (r *runner) recycle(rec *recorder) {
 	rec.reset()
 	select {
 	case r.spare <- rec:
@@ -114,7 +114,7 @@ func (r *race) giveBack(rec *recorder) {
 }
 
 // done returns how many operations have ended.
-func (r *race) done() (n uint64) {
+func (r *runner) done() (n uint64) {
 	for _, w := range r.workers {
 		n += w.done.Load()
 	}
@@ -122,7 +122,7 @@ func (r *race) done() (n uint64) {
 }
 
 // newWorker opens a worker's connections.
-func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
+func (r *runner) newWorker(ctx context.Context, i int) (*worker, error) {
 	h := r.harness
 	l := &h.load
 	w := &worker{
@@ -145,7 +145,7 @@ func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
 		return nil, err
 	}
 	if h.one == nil {
-		w.mender = newMender(dialers, w.peers)
+		w.reconnect = newReconnector(dialers, w.peers)
 		n := &native{worker: w}
 		if h.tokens != nil {
 			n.tokens = h.tokens[i]
@@ -180,7 +180,7 @@ func (r *race) newWorker(ctx context.Context, i int) (*worker, error) {
 }
 
 // schedule sets what a worker does from when to when.
-func (r *race) schedule(w *worker, begin time.Duration) {
+func (r *runner) schedule(w *worker, begin time.Duration) {
 	l := &r.harness.load
 	w.plan = plan{origin: begin, warm: begin, end: math.MaxInt64, budget: noBudget, perThread: noBudget}
 	if r.loading {
@@ -209,7 +209,7 @@ func (r *race) schedule(w *worker, begin time.Duration) {
 }
 
 // result puts together what the workers counted.
-func (r *race) result(ctx context.Context, begin time.Duration) *LoadResult {
+func (r *runner) result(ctx context.Context, begin time.Duration) *LoadResult {
 	l := &r.harness.load
 	warm := begin
 	if !r.loading {
@@ -256,42 +256,42 @@ func (h *Harness) connect(ctx context.Context, peers []peer) (dialers []*dialer,
 	return dialers, fds, nil
 }
 
-// mender opens connections in the place of those that broke, in a goroutine of
-// its own, so that the worker need not wait. A nil mender opens none: a connection
-// that breaks ends the run.
-type mender struct {
-	broken  chan int
-	found   chan opened
-	dialers []*dialer // by member
-	peers   []peer    // only the members are read, which do not change
+// reconnector opens connections in the place of those that broke, in a goroutine of
+// its own, so that the worker need not wait. A nil reconnector opens none: a
+// connection that breaks ends the run.
+type reconnector struct {
+	broken   chan int
+	reopened chan opened
+	dialers  []*dialer // by member
+	peers    []peer    // only the members are read, which do not change
 }
 
 type opened struct{ conn, fd int }
 
-func newMender(dialers []*dialer, peers []peer) *mender {
+func newReconnector(dialers []*dialer, peers []peer) *reconnector {
 	for _, d := range dialers {
-		d.target.Timeout = min(d.target.Timeout, mendTimeoutMax) // the end of the run waits for it
+		d.target.Timeout = min(d.target.Timeout, reconnectTimeoutMax) // the end of the run waits for it
 	}
-	return &mender{broken: make(chan int, len(peers)), found: make(chan opened, len(peers)), dialers: dialers, peers: slices.Clone(peers)}
+	return &reconnector{broken: make(chan int, len(peers)), reopened: make(chan opened, len(peers)), dialers: dialers, peers: slices.Clone(peers)}
 }
 
-// mend asks for connection i to be opened again. It never waits: a connection
+// reopen asks for connection i to be opened again. It never waits: a connection
 // is asked for only once.
-func (m *mender) mend(i int) { m.broken <- i }
+func (m *reconnector) reopen(i int) { m.broken <- i }
 
 const (
-	mendPauseMin   = 50 * time.Millisecond
-	mendPauseMax   = time.Second
-	mendTimeoutMax = 2 * time.Second
+	reconnectPauseMin   = 50 * time.Millisecond
+	reconnectPauseMax   = time.Second
+	reconnectTimeoutMax = 2 * time.Second
 )
 
 // run opens connections until ctx ends. Those to a server that cannot be
 // reached are tried in turn with others.
-func (m *mender) run(ctx context.Context) {
+func (m *reconnector) run(ctx context.Context) {
 	if m == nil {
 		return
 	}
-	pause := mendPauseMin
+	delay := reconnectPauseMin
 	for {
 		select {
 		case <-ctx.Done():
@@ -299,27 +299,27 @@ func (m *mender) run(ctx context.Context) {
 		case i := <-m.broken:
 			fds, err := m.dialers[m.peers[i].member].greeted(ctx, 1)
 			if err == nil {
-				m.found <- opened{i, fds[0]}
-				pause = mendPauseMin
+				m.reopened <- opened{i, fds[0]}
+				delay = reconnectPauseMin
 				continue
 			}
 			m.broken <- i
-			if !rest(ctx, pause) {
+			if !pause(ctx, delay) {
 				return
 			}
-			pause = min(2*pause, mendPauseMax)
+			delay = min(2*delay, reconnectPauseMax)
 		}
 	}
 }
 
 // discard closes what was opened and not taken.
-func (m *mender) discard() (err error) {
+func (m *reconnector) discard() (err error) {
 	if m == nil {
 		return nil
 	}
 	for {
 		select {
-		case o := <-m.found:
+		case o := <-m.reopened:
 			err = errors.Join(err, unix.Close(o.fd))
 		default:
 			return err

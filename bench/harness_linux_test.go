@@ -908,7 +908,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	w := &worker{
 		wire: newWire(), load: &h.load, cluster: h.cluster, epoch: h.epoch, meter: meter{tally: newTally(&l.Workload, false)}, timer: -1,
 		src:   newSource(&h.load.Workload, h.rows, newPicker(l.Workload.Choice, l.Keys, 1, 0, 1, 1)),
-		peers: make([]peer, 1), byMember: [][]int32{{0}}, turn: make([]int, 1), mender: newMender(nil, make([]peer, 1)), calls: make([]call, 1), free: []int32{0},
+		peers: make([]peer, 1), byMember: [][]int32{{0}}, turn: make([]int, 1), reconnect: newReconnector(nil, make([]peer, 1)), calls: make([]call, 1), free: []int32{0},
 	}
 	w.dialect = &native{worker: w}
 	if one != nil {
@@ -922,7 +922,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	}
 	full := make(chan *recorder)
 	w.full = full
-	r := &race{harness: h, rate: rate}
+	r := &runner{harness: h, rate: rate}
 	r.schedule(w, w.clock())
 	w.measuring, w.budget = true, w.perThread
 	if err := w.meter.start(); err != nil {
@@ -943,7 +943,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	}
 	ordered := map[Op][]byte{Ping: []byte("+PONG\r\n"), Put: []byte("+OK\r\n"), Get: appendBulk(nil, make([]byte, 128))}
 	return func() {
-		if err := w.advance(w.clock()); err != nil {
+		if err := w.startDue(w.clock()); err != nil {
 			t.Fatal(err)
 		}
 		for n := 0; n == 0; {
@@ -952,7 +952,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 			}
 			if n == 0 || err != nil { // an open loop waits for its time
 				n = 0
-				if err := w.advance(w.clock()); err != nil {
+				if err := w.startDue(w.clock()); err != nil {
 					t.Fatal(err)
 				}
 			}

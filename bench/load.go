@@ -169,7 +169,7 @@ type LoadResult struct {
 	GeneratorCPU time.Duration
 	Busiest      float64
 
-	// Servers tells what each server said of itself, and ServerOps how many
+	// Servers is what each server reported of itself, and ServerOps how many
 	// operations were answered in the time from the first to the last question,
 	// which includes the warm-up.
 	Servers   []ServerUse
@@ -183,7 +183,7 @@ type LoadResult struct {
 	Connections int
 	Interrupted bool
 
-	probed time.Duration // the server's CPU time, as Config.ServerCPU tells it
+	probed time.Duration // the server's CPU time according to Config.ServerCPU
 }
 
 // ServerUse is what a run cost one server. The figures are 0 where the server

@@ -51,7 +51,7 @@ func (m *meter) stop(measuring bool) (err error) {
 }
 
 // handOver gives away what was recorded if that was of an earlier step than this
-// one. Where nobody takes it, that step goes on.
+// one. If the recorder cannot be taken now, that step goes on.
 func (m *meter) handOver(step int64) {
 	m.done.Store(m.doneLocal)
 	if m.rec == nil || step == m.rec.step {

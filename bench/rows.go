@@ -28,7 +28,7 @@ const poolBytes = 1 << 20
 const valueHead = 16
 
 func newRows(w *Workload, seed uint64) *rows {
-	r := &rows{workload: w, seed: mixed(seed), endKey: protocol.PrefixEnd([]byte(w.Prefix))}
+	r := &rows{workload: w, seed: scatter(seed), endKey: protocol.PrefixEnd([]byte(w.Prefix))}
 	r.pool = NewValue(poolBytes+w.ValueBytes.Max(), seed)
 	return r
 }
@@ -43,7 +43,7 @@ func (r *rows) appendKey(dst []byte, row uint64) []byte {
 	dst = append(dst, w.Prefix...)
 	dst = appendDigits(dst, number, digits)
 	if len(w.KeyBytes.parts) > 0 {
-		for n := w.KeyBytes.At(mixed(row)) - (len(dst) - start); n > 0; n-- {
+		for n := w.KeyBytes.At(scatter(row)) - (len(dst) - start); n > 0; n-- {
 			dst = append(dst, keyPadding)
 		}
 	}
@@ -55,7 +55,7 @@ func (r *rows) counters() bool { return r.workload.has(KindIncr) }
 
 // parts returns the head of a value, and the bytes behind it.
 func (r *rows) parts(row, version uint64) (head [valueHead]byte, rest []byte) {
-	h := mixed(r.seed ^ mixed(row+mixed(version)))
+	h := scatter(r.seed ^ scatter(row+scatter(version)))
 	size := r.workload.ValueBytes.At(h)
 	binary.LittleEndian.PutUint64(head[:], row)
 	binary.LittleEndian.PutUint64(head[8:], version)
@@ -102,7 +102,7 @@ func (r *rows) plausible(value []byte, row uint64, whole bool) bool {
 	return !whole || len(value) < valueHead || r.is(value, row, binary.LittleEndian.Uint64(value[8:]))
 }
 
-// complaint says what is wrong with a value that is not plausible.
-func (r *rows) complaint(row uint64, value []byte) []byte {
+// describeWrong says what is wrong with a value that is not plausible.
+func (r *rows) describeWrong(row uint64, value []byte) []byte {
 	return fmt.Appendf(nil, "%s holds %d bytes that were never written there: %.24q", r.appendKey(nil, row), len(value), value)
 }

@@ -2,8 +2,8 @@ package bench
 
 import "math"
 
-// ask is what one operation asks for.
-type ask struct {
+// operation is one operation on one row, or several.
+type operation struct {
 	kind    Kind
 	row     uint64
 	version uint64   // of the value to write; of a batch's first
@@ -37,7 +37,7 @@ func newSource(w *Workload, r *rows, p picker) *source {
 }
 
 // draw fills in the next operation. It uses the capacity of a.batch.
-func (s *source) draw(a *ask) {
+func (s *source) draw(a *operation) {
 	a.kind = s.kind()
 	switch a.kind {
 	case KindPing:
@@ -93,8 +93,8 @@ func (s *source) versions(n int) uint64 {
 
 // load fills in the insertion of one of the rows that are there at the start.
 // A thread calls it once for each of its rows.
-func (s *source) load(a *ask, number uint64) {
-	*a = ask{kind: KindInsert, row: number*s.threads + s.thread, batch: a.batch}
+func (s *source) load(a *operation, number uint64) {
+	*a = operation{kind: KindInsert, row: number*s.threads + s.thread, batch: a.batch}
 }
 
 // loads returns how many rows the thread has to load.
@@ -102,20 +102,20 @@ func (s *source) loads() uint64 {
 	return (s.keys - min(s.keys, s.thread) + s.threads - 1) / s.threads
 }
 
-// A trail is what is known of the writes of one row: enough to say which values
+// rowHistory is what is known of the writes of one row: enough to say which values
 // it may have in the end.
-type trail struct {
+type rowHistory struct {
 	// newest is when the write was sent that was sent last of those
 	// acknowledged. What was acknowledged before is overwritten.
 	newest int64
-	writes []trace
+	writes []write
 
 	added, perhaps uint64 // INCRs acknowledged, and of unknown outcome
 }
 
-// trace is one write. It was acknowledged at the time done, or may have its
+// write is one write. It was acknowledged at the time done, or may have its
 // effect at any time.
-type trace struct {
+type write struct {
 	version uint64
 	done    int64
 }
@@ -124,12 +124,12 @@ const never = math.MaxInt64
 
 // tracker remembers what one thread has written. Times are of one clock for all
 // threads.
-type tracker map[uint64]*trail
+type tracker map[uint64]*rowHistory
 
-func (t tracker) trail(row uint64) *trail {
+func (t tracker) historyOf(row uint64) *rowHistory {
 	r := t[row]
 	if r == nil {
-		r = &trail{}
+		r = &rowHistory{}
 		t[row] = r
 	}
 	return r
@@ -137,10 +137,10 @@ func (t tracker) trail(row uint64) *trail {
 
 // acknowledged notes a write that was sent and acknowledged.
 func (t tracker) acknowledged(row, version uint64, sent, done int64) {
-	t.trail(row).add(trace{version, done}, sent)
+	t.historyOf(row).add(write{version, done}, sent)
 }
 
-func (r *trail) add(w trace, sent int64) {
+func (r *rowHistory) add(w write, sent int64) {
 	if sent > r.newest {
 		r.newest = sent
 		kept := r.writes[:0]
@@ -158,15 +158,15 @@ func (r *trail) add(w trace, sent int64) {
 
 // unknown notes a write of unknown outcome.
 func (t tracker) unknown(row, version uint64) {
-	r := t.trail(row)
-	r.writes = append(r.writes, trace{version, never})
+	r := t.historyOf(row)
+	r.writes = append(r.writes, write{version, never})
 }
 
 // merge adds what o knows of the row.
-func (r *trail) merge(o *trail) {
+func (r *rowHistory) merge(o *rowHistory) {
 	r.added += o.added
 	r.perhaps += o.perhaps
-	r.add(trace{done: -1}, o.newest)
+	r.add(write{done: -1}, o.newest)
 	for _, w := range o.writes {
 		if w.done >= r.newest {
 			r.writes = append(r.writes, w)
@@ -174,8 +174,8 @@ func (r *trail) merge(o *trail) {
 	}
 }
 
-// follow notes the outcome of a write in t.
-func (t tracker) follow(a *ask, step uint64, sent, done int64, known bool) {
+// record notes the outcome of a write in t.
+func (t tracker) record(a *operation, step uint64, sent, done int64, known bool) {
 	note := func(row, version uint64) {
 		switch {
 		case known:
@@ -186,9 +186,9 @@ func (t tracker) follow(a *ask, step uint64, sent, done int64, known bool) {
 	}
 	switch {
 	case a.kind == KindIncr && known:
-		t.trail(a.row).added++
+		t.historyOf(a.row).added++
 	case a.kind == KindIncr:
-		t.trail(a.row).perhaps++
+		t.historyOf(a.row).perhaps++
 	case a.kind == KindBatch:
 		for i, row := range a.batch {
 			note(row, a.version+uint64(i)*step)

@@ -133,7 +133,7 @@ type tally struct {
 	lateMax time.Duration // of requests, behind their plan
 	lateEnd time.Duration // of the request that was due next in the end
 	cpu     time.Duration // of the thread
-	server  time.Duration // of the server, where the worker asks for it
+	server  time.Duration // of the server, if the worker measures it
 	ended   time.Duration // when the last reply came
 }
 
@@ -253,17 +253,17 @@ const (
 // series gathers the recorders of all threads and makes points of them. It
 // belongs to one goroutine.
 type series struct {
-	points  []Point
-	reached []int64 // by thread: the step it has recorded last
-	open    map[int64]*recorder
-	emitted int64 // steps that have become points
-	live    *recorder
-	show    func(Point)
-	give    func(*recorder) // takes recorders back
+	points   []Point
+	reached  []int64 // by thread: the step it has recorded last
+	open     map[int64]*recorder
+	emitted  int64 // steps that have become points
+	live     *recorder
+	progress func(Point)
+	recycle  func(*recorder) // takes recorders back
 }
 
 func newSeries(threads int, show func(Point), give func(*recorder)) *series {
-	s := &series{reached: make([]int64, threads), open: map[int64]*recorder{}, live: newRecorder(0), show: show, give: give}
+	s := &series{reached: make([]int64, threads), open: map[int64]*recorder{}, live: newRecorder(0), progress: show, recycle: give}
 	for i := range s.reached {
 		s.reached[i] = -1
 	}
@@ -276,7 +276,7 @@ func (s *series) take(r *recorder) {
 	s.reached[r.thread] = r.step
 	if o := s.open[r.step]; o != nil {
 		o.add(r)
-		s.give(r)
+		s.recycle(r)
 	} else {
 		s.open[r.step] = r
 	}
@@ -295,15 +295,15 @@ func (s *series) emit(done int64) {
 			p = r.point(p.At, seriesStep)
 			s.live.add(r)
 			delete(s.open, s.emitted)
-			s.give(r)
+			s.recycle(r)
 		}
 		s.points = append(s.points, p)
 		if len(s.points) == seriesMax {
 			s.points = halved(s.points)
 		}
 		if (s.emitted+1)%liveSteps == 0 {
-			if s.show != nil {
-				s.show(s.live.point(p.At, time.Duration(liveSteps)*seriesStep))
+			if s.progress != nil {
+				s.progress(s.live.point(p.At, time.Duration(liveSteps)*seriesStep))
 			}
 			s.live.reset()
 		}
@@ -312,7 +312,7 @@ func (s *series) emit(done int64) {
 
 // flush makes points of all there is. The run has ended at the time given, and
 // with it the last step; what is left of that is not shown by itself if it is
-// too short to tell a rate.
+// too short for a rate.
 func (s *series) flush(end time.Duration) {
 	last := int64(-1)
 	for step := range s.open {
@@ -328,13 +328,13 @@ func (s *series) flush(end time.Duration) {
 	p.At = min(max(end, begin+1), p.At)
 	p.Step = p.At - begin
 	if n > 1 && p.Step < seriesStep/2 {
-		s.points = append(s.points[:n-2], together(s.points[n-2], *p))
+		s.points = append(s.points[:n-2], combined(s.points[n-2], *p))
 	}
 }
 
-// together makes one point of two that follow each other. Of quantiles it takes
+// combined makes one point of two that follow each other. Of quantiles it takes
 // the higher one, which is the most that can be said.
-func together(a, b Point) Point {
+func combined(a, b Point) Point {
 	return Point{
 		At: b.At, Step: a.Step + b.Step, Ops: a.Ops + b.Ops, Errors: a.Errors + b.Errors,
 		P50: max(a.P50, b.P50), P99: max(a.P99, b.P99), P999: max(a.P999, b.P999), Max: max(a.Max, b.Max),
@@ -345,7 +345,7 @@ func together(a, b Point) Point {
 func halved(points []Point) []Point {
 	out := points[:0]
 	for i := 0; i+1 < len(points); i += 2 {
-		out = append(out, together(points[i], points[i+1]))
+		out = append(out, combined(points[i], points[i+1]))
 	}
 	if len(points)%2 == 1 {
 		out = append(out, points[len(points)-1])

@@ -134,7 +134,7 @@ func (v *verifier) check(ctx context.Context, part []uint64) error {
 	defer v.mu.Unlock()
 	for i, row := range part {
 		v.found.Rows++
-		problem := v.harness.judge(row, items[i].Value, items[i].Found)
+		problem := v.harness.checkRow(row, items[i].Value, items[i].Found)
 		if problem == "" {
 			continue
 		}
@@ -151,20 +151,20 @@ func (v *verifier) check(ctx context.Context, part []uint64) error {
 }
 
 // history returns what all threads know of a row.
-func (h *Harness) history(row uint64) (all trail) {
+func (h *Harness) history(row uint64) (all rowHistory) {
 	for _, t := range h.trackers {
 		if r := t[row]; r != nil {
 			all.merge(r)
 		}
 	}
 	if h.preloaded && row < h.load.Keys && all.newest == 0 {
-		all.writes = append(all.writes, trace{version: 0})
+		all.writes = append(all.writes, write{version: 0})
 	}
 	return all
 }
 
-// judge returns what is wrong with a row, or "".
-func (h *Harness) judge(row uint64, value []byte, found bool) string {
+// checkRow returns what is wrong with a row, or "".
+func (h *Harness) checkRow(row uint64, value []byte, found bool) string {
 	all := h.history(row)
 	must := all.newest > 0 || h.preloaded && row < h.load.Keys
 	switch {
@@ -184,11 +184,11 @@ func (h *Harness) judge(row uint64, value []byte, found bool) string {
 			return ""
 		}
 	}
-	return h.explain(row, value, len(all.writes))
+	return h.describeWrong(row, value, len(all.writes))
 }
 
-// explain says in what way a value is wrong.
-func (h *Harness) explain(row uint64, value []byte, candidates int) string {
+// describeWrong says in what way a value is wrong.
+func (h *Harness) describeWrong(row uint64, value []byte, candidates int) string {
 	if len(value) >= valueHead {
 		other, version := binary.LittleEndian.Uint64(value), binary.LittleEndian.Uint64(value[8:])
 		switch {

@@ -39,20 +39,20 @@ func TestTrails(t *testing.T) {
 		h.rows = newRows(&h.load.Workload, 1)
 		const row = 5
 		for _, x := range tc.writes {
-			a := ask{kind: KindUpdate, row: row, version: x.version}
-			h.trackers[x.thread].follow(&a, 1, x.sent, x.done, x.done != 0)
+			a := operation{kind: KindUpdate, row: row, version: x.version}
+			h.trackers[x.thread].record(&a, 1, x.sent, x.done, x.done != 0)
 		}
 		for _, v := range tc.right {
-			if problem := h.judge(row, h.rows.appendValue(nil, row, v), true); problem != "" {
+			if problem := h.checkRow(row, h.rows.appendValue(nil, row, v), true); problem != "" {
 				t.Errorf("%s: version %d %s", name, v, problem)
 			}
 		}
 		for _, v := range tc.wrong {
-			if h.judge(row, h.rows.appendValue(nil, row, v), true) == "" {
+			if h.checkRow(row, h.rows.appendValue(nil, row, v), true) == "" {
 				t.Errorf("%s: version %d is accepted", name, v)
 			}
 		}
-		if got := h.judge(row, nil, false) == ""; got != tc.absent {
+		if got := h.checkRow(row, nil, false) == ""; got != tc.absent {
 			t.Errorf("%s: may be absent: %v", name, got)
 		}
 	}
@@ -71,7 +71,7 @@ func TestJudgeNamesWhatIsWrong(t *testing.T) {
 		{[]byte("something else"), "never written"},
 		{nil, "never written"},
 	} {
-		if got := h.judge(5, tc.value, true); !strings.Contains(got, tc.want) {
+		if got := h.checkRow(5, tc.value, true); !strings.Contains(got, tc.want) {
 			t.Errorf("%q, want %q", got, tc.want)
 		}
 	}
@@ -81,16 +81,16 @@ func TestCounters(t *testing.T) {
 	w, _ := FindWorkload("incr")
 	h := &Harness{load: Load{Workload: w, Keys: 10}, preloaded: true, trackers: []tracker{{}, {}}}
 	h.rows = newRows(&h.load.Workload, 1)
-	a := ask{kind: KindIncr, row: 3}
-	h.trackers[0].follow(&a, 1, 1, 2, true)
-	h.trackers[1].follow(&a, 1, 1, 2, true)
-	h.trackers[1].follow(&a, 1, 1, 0, false)
+	a := operation{kind: KindIncr, row: 3}
+	h.trackers[0].record(&a, 1, 1, 2, true)
+	h.trackers[1].record(&a, 1, 1, 2, true)
+	h.trackers[1].record(&a, 1, 1, 0, false)
 	for value, ok := range map[string]bool{"1": false, "2": true, "3": true, "4": false, "x": false, "-2": false} {
-		if got := h.judge(3, []byte(value), true) == ""; got != ok {
+		if got := h.checkRow(3, []byte(value), true) == ""; got != ok {
 			t.Errorf("%s: right %v, want %v", value, got, ok)
 		}
 	}
-	if h.judge(4, []byte("0"), true) != "" || h.judge(4, []byte("1"), true) == "" {
+	if h.checkRow(4, []byte("0"), true) != "" || h.checkRow(4, []byte("1"), true) == "" {
 		t.Error("a counter that was not touched")
 	}
 }
@@ -98,8 +98,8 @@ func TestCounters(t *testing.T) {
 // Each row of a batch has a version of its own.
 func TestBatchesAreFollowed(t *testing.T) {
 	tr := tracker{}
-	a := ask{kind: KindBatch, version: 10, batch: []uint64{1, 2}}
-	tr.follow(&a, 3, 5, 6, true)
+	a := operation{kind: KindBatch, version: 10, batch: []uint64{1, 2}}
+	tr.record(&a, 3, 5, 6, true)
 	if tr[1].writes[0].version != 10 || tr[2].writes[0].version != 13 {
 		t.Errorf("%+v %+v", tr[1], tr[2])
 	}

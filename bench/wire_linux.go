@@ -72,7 +72,7 @@ func (w *wire) watch(i, operation int, events uint32) error {
 func (w *wire) close() error {
 	var err error
 	for i := range w.links {
-		err = errors.Join(err, w.hangUp(i))
+		err = errors.Join(err, w.closeSocket(i))
 	}
 	if w.epoll >= 0 {
 		err = errors.Join(err, unix.Close(w.epoll))
@@ -82,7 +82,7 @@ func (w *wire) close() error {
 }
 
 // hangUp closes connection i, if it is open, and forgets what was on its way.
-func (w *wire) hangUp(i int) error {
+func (w *wire) closeSocket(i int) error {
 	k := &w.links[i]
 	if k.fd < 0 {
 		return nil
@@ -99,7 +99,7 @@ func (w *wire) replace(i, fd int) error {
 }
 
 // wait waits for events, at most so many milliseconds, and returns how many of
-// w.events have been filled in. It does not tell Go's scheduler, which would
+// w.events have been filled in. Go's scheduler does not know of the wait; it would
 // take the thread's processor away during each wait and have to find another one
 // afterwards, so the rest of the program needs a processor beside. The scheduler's
 // signals still end the wait, so that a garbage collection is not held up.
@@ -132,7 +132,7 @@ func (w *wire) read(i int) ([]byte, error) {
 }
 
 // keep keeps the rest of what read has returned, the begin of a reply.
-func (w *wire) keep(i int, rest []byte) error {
+func (w *wire) keepPartial(i int, rest []byte) error {
 	k := &w.links[i]
 	k.partial = append(k.partial[:0], rest...)
 	if len(rest) == len(w.in) {

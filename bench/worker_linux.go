@@ -16,7 +16,7 @@ import (
 // call is one of the requests a worker keeps in flight. It is not bound to a
 // connection: each operation goes to the node that leads its row's shard.
 type call struct {
-	ask
+	operation
 	conn    int32 // the connection it is or was on; none: any will do
 	active  bool
 	waiting bool // to be sent again at the time again
@@ -67,14 +67,14 @@ type worker struct {
 	track   tracker // nil without verification
 	dialect dialect
 
-	loading  bool   // the rows are loaded, and nothing is measured
-	toLoad   uint64 // rows loaded so far
-	peers    []peer // by their number in wire
-	byMember [][]int32
-	turn     []int // by member, the connection to take next
-	anyTurn  int
-	down     int
-	mender   *mender
+	loading   bool   // the rows are loaded, and nothing is measured
+	toLoad    uint64 // rows loaded so far
+	peers     []peer // by their number in wire
+	byMember  [][]int32
+	turn      []int // by member, the connection to take next
+	anyTurn   int
+	down      int
+	reconnect *reconnector
 
 	calls   []call
 	free    []int32
@@ -104,16 +104,16 @@ func (w *worker) run() (err error) {
 	w.progress = w.clock()
 	for {
 		now := w.clock()
-		if err := w.advance(now); err != nil {
+		if err := w.startDue(now); err != nil {
 			return err
 		}
-		if err := w.turnOver(now); err != nil {
+		if err := w.checkProgress(now); err != nil {
 			return err
 		}
 		if w.ended && w.unanswered == 0 {
 			return nil
 		}
-		n, err := w.wait(w.patience(now))
+		n, err := w.wait(w.waitTime(now))
 		if err != nil {
 			return err
 		}
@@ -125,9 +125,10 @@ func (w *worker) run() (err error) {
 	}
 }
 
-// turnOver does what is due at a time: the run ends, a step of the series is
-// over, a lost connection is back. It fails where nothing moves any more.
-func (w *worker) turnOver(now time.Duration) error {
+// checkProgress does what is due at a time: the run ends, a step of the series is
+// over, a lost connection is open again. It fails if there was no progress for the
+// timeout.
+func (w *worker) checkProgress(now time.Duration) error {
 	if !w.ended && (w.cancelled.Load() || now >= w.end || w.budget == 0) {
 		w.stop(now)
 	}
@@ -136,7 +137,7 @@ func (w *worker) turnOver(now time.Duration) error {
 	}
 	w.handOver(int64((now - w.origin) / seriesStep))
 	if w.down > 0 {
-		if err := w.regain(); err != nil {
+		if err := w.takeReopened(); err != nil {
 			return err
 		}
 	}
@@ -163,9 +164,9 @@ func (w *worker) stop(now time.Duration) {
 	w.tally.lateMax = max(w.tally.lateMax, w.tally.lateEnd)
 }
 
-// patience returns for how many milliseconds to wait at most, and sets the
+// waitTime returns for how many milliseconds to wait at most, and sets the
 // timer where something is due before.
-func (w *worker) patience(now time.Duration) int {
+func (w *worker) waitTime(now time.Duration) int {
 	due := time.Duration(math.MaxInt64)
 	if w.pace.gap > 0 && !w.ended && len(w.free) > 0 && w.down < len(w.peers) {
 		due = w.pace.due()
@@ -219,14 +220,14 @@ func (w *worker) closeAll() error {
 func (w *worker) handle(i int, events uint32) error {
 	if i == timerEvent {
 		w.timerSet = 0
-		return w.advance(w.clock())
+		return w.startDue(w.clock())
 	}
 	if w.links[i].fd < 0 {
 		return nil // it was lost while others of the same wait were handled
 	}
 	if events&unix.EPOLLOUT != 0 {
 		if err := w.resume(i); err != nil {
-			return w.lose(i, err)
+			return w.connectionLost(i, err)
 		}
 	}
 	if events&^unix.EPOLLOUT != 0 {
@@ -235,8 +236,8 @@ func (w *worker) handle(i int, events uint32) error {
 	return nil
 }
 
-// advance begins what is due and writes it.
-func (w *worker) advance(now time.Duration) error {
+// startDue begins what is due and writes it.
+func (w *worker) startDue(now time.Duration) error {
 	if !w.measuring && !w.loading && now >= w.warm {
 		w.measuring, w.budget = true, w.perThread
 		if err := w.meter.start(); err != nil {
@@ -244,7 +245,7 @@ func (w *worker) advance(now time.Duration) error {
 		}
 	}
 	if len(w.waiting) > 0 {
-		w.repeat(now)
+		w.resendDue(now)
 	}
 	for len(w.free) > 0 && w.isDue(now) {
 		at := w.free[len(w.free)-1]
@@ -270,10 +271,10 @@ func (w *worker) isDue(now time.Duration) bool {
 func (w *worker) begin(at int32) {
 	c := &w.calls[at]
 	if w.loading {
-		w.src.load(&c.ask, w.toLoad)
+		w.src.load(&c.operation, w.toLoad)
 		w.toLoad++
 	} else {
-		w.src.draw(&c.ask)
+		w.src.draw(&c.operation)
 	}
 	c.active, c.waiting, c.second, c.found = true, false, false, 0
 	c.due, c.sent, c.wrote = 0, 0, 0
@@ -298,9 +299,9 @@ func (w *worker) send(at int32) {
 	if c.kind != KindPing && c.kind != KindScan {
 		w.key = w.src.rows.appendKey(w.key[:0], c.row)
 	}
-	i := w.place(c)
+	i := w.chooseConnection(c)
 	if i == none {
-		w.postpone(at, noConnectionPause)
+		w.resendLater(at, noConnectionPause)
 		return
 	}
 	p := &w.peers[i]
@@ -318,9 +319,9 @@ func (w *worker) send(at int32) {
 	w.queued = append(w.queued, at)
 }
 
-// place chooses the connection for a call whose key is in w.key: that of its
+// chooseConnection chooses the connection for a call whose key is in w.key: that of its
 // last request if it leads to the right node, or else the next one that does.
-func (w *worker) place(c *call) int32 {
+func (w *worker) chooseConnection(c *call) int32 {
 	target := w.target(c)
 	if c.conn != none && w.links[c.conn].fd >= 0 && (target == nobody || w.peers[c.conn].member == target) {
 		return c.conn
@@ -409,7 +410,7 @@ func (w *worker) flush() error {
 			continue // lost, and so are its calls
 		}
 		if err := w.write(int(i), out); err != nil {
-			if err := w.lose(int(i), err); err != nil {
+			if err := w.connectionLost(int(i), err); err != nil {
 				return err
 			}
 		}
@@ -421,7 +422,7 @@ func (w *worker) flush() error {
 func (w *worker) receive(i int) error {
 	b, err := w.read(i)
 	if err != nil {
-		return w.lose(i, err)
+		return w.connectionLost(i, err)
 	}
 	if len(b) == 0 {
 		return nil
@@ -432,10 +433,10 @@ func (w *worker) receive(i int) error {
 	if err != nil {
 		return err
 	}
-	if err := w.keep(i, b); err != nil {
+	if err := w.keepPartial(i, b); err != nil {
 		return err
 	}
-	return w.advance(now)
+	return w.startDue(now)
 }
 
 // refused deals with a reply that carries no result.
@@ -444,13 +445,13 @@ func (w *worker) refused(at int32, s protocol.Status, m *protocol.ErrorReply, no
 	again := s == protocol.StatusNotLeader || w.loading && s.Retry()
 	if again && !w.cancelled.Load() && now-c.sent < w.load.Timeout {
 		if s == protocol.StatusNotLeader {
-			w.cluster.outdated()
+			w.cluster.requestRefresh()
 			c.conn = none
 		}
 		if c.counted {
 			w.tally.Repeated++
 		}
-		w.postpone(at, max(time.Duration(m.RetryAfterMillis)*time.Millisecond, repeatPause))
+		w.resendLater(at, max(time.Duration(m.RetryAfterMillis)*time.Millisecond, repeatPause))
 		return
 	}
 	w.fail(at, int(s), m.Message, s.Outcome() == protocol.Unknown, now)
@@ -464,15 +465,15 @@ const (
 	noConnectionPause = 5 * time.Millisecond
 )
 
-// postpone has a request sent again after a while.
-func (w *worker) postpone(at int32, pause time.Duration) {
+// resendLater has a request sent again after a while.
+func (w *worker) resendLater(at int32, pause time.Duration) {
 	c := &w.calls[at]
 	c.waiting, c.again = true, w.clock()+pause
 	w.waiting = append(w.waiting, at)
 }
 
-// repeat sends what has waited for long enough.
-func (w *worker) repeat(now time.Duration) {
+// resendDue sends what has waited for long enough.
+func (w *worker) resendDue(now time.Duration) {
 	waiting := w.waiting
 	w.waiting = w.waiting[:0]
 	for _, at := range waiting {
@@ -504,13 +505,13 @@ func (w *worker) dropWaiting(now time.Duration) {
 	w.waiting = w.waiting[:0]
 }
 
-// lose deals with a connection that broke: what was under way on it is lost,
+// connectionLost deals with a connection that broke: what was under way on it is lost,
 // and another connection is to take its place.
-func (w *worker) lose(i int, cause error) error {
-	if w.mender == nil {
+func (w *worker) connectionLost(i int, cause error) error {
+	if w.reconnect == nil {
 		return cause
 	}
-	if err := w.hangUp(i); err != nil {
+	if err := w.closeSocket(i); err != nil {
 		return fmt.Errorf("bench: closing: %w", err)
 	}
 	w.down++
@@ -525,15 +526,15 @@ func (w *worker) lose(i int, cause error) error {
 			w.fail(int32(at), classLost, message, c.kind.writes() && (c.kind != KindModify || c.second), now)
 		}
 	}
-	w.mender.mend(i)
+	w.reconnect.reopen(i)
 	return nil
 }
 
-// regain takes the connections that have been opened again.
-func (w *worker) regain() error {
+// takeReopened takes the connections that have been opened again.
+func (w *worker) takeReopened() error {
 	for {
 		select {
-		case r := <-w.mender.found:
+		case r := <-w.reconnect.reopened:
 			if err := w.replace(r.conn, r.fd); err != nil {
 				return err
 			}
@@ -549,7 +550,7 @@ func (w *worker) fail(at int32, class int, message []byte, unknown bool, now tim
 	c := &w.calls[at]
 	writing := c.kind.writes() && (c.kind != KindModify || c.second)
 	if unknown && writing && w.track != nil {
-		w.track.follow(&c.ask, w.src.threads, int64(c.wrote), 0, false)
+		w.track.record(&c.operation, w.src.threads, int64(c.wrote), 0, false)
 	}
 	if c.counted {
 		w.tally.fail(class, message)
@@ -568,7 +569,7 @@ func (w *worker) fail(at int32, class int, message []byte, unknown bool, now tim
 func (w *worker) succeed(at int32, found bool, now time.Duration) {
 	c := &w.calls[at]
 	if w.track != nil && c.kind.writes() && !w.loading && found {
-		w.track.follow(&c.ask, w.src.threads, int64(c.wrote), int64(now), true)
+		w.track.record(&c.operation, w.src.threads, int64(c.wrote), int64(now), true)
 	}
 	if c.kind == KindInsert && !w.loading {
 		w.src.acknowledged(c.row)

@@ -35,7 +35,7 @@ func TestWorkloads(t *testing.T) {
 		}
 		s := newSource(&w, newRows(&w, 1), newPicker(w.Choice, 1000, 1, 0, 1, 8))
 		const draws = 50_000
-		var a ask
+		var a operation
 		seen := shares{}
 		lengths := map[int]bool{}
 		for range draws {
@@ -106,7 +106,7 @@ func TestVersions(t *testing.T) {
 	seen := map[uint64]bool{0: true}
 	for thread := range 3 {
 		s := newSource(&w, r, newPicker(Uniform, 100, 1, thread, 3, 0))
-		var a ask
+		var a operation
 		for range 20 {
 			s.draw(&a)
 			for i := range a.batch {
@@ -128,7 +128,7 @@ func TestLoading(t *testing.T) {
 		var rows []uint64
 		for thread := range 3 {
 			s := newSource(&w, r, newPicker(Uniform, keys, 1, thread, 3, 0))
-			var a ask
+			var a operation
 			for i := range s.loads() {
 				s.load(&a, i)
 				rows = append(rows, a.row)
