@@ -5,12 +5,22 @@ import (
 	"fmt"
 	"hash/maphash"
 	"slices"
+	"sync"
 
 	"go.etcd.io/raft/v3"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/storage"
 )
+
+// crossShard carries out commands over several shards.
+type crossShard struct {
+	node *Node
+
+	mu          sync.Mutex // guards acrossQueue
+	acrossQueue acrossQueue
+	crossing    crossing // belongs to the pass
+}
 
 // # Commands over several shards
 //
@@ -49,7 +59,7 @@ type acrossCommand struct {
 	done    completion
 }
 
-// acrossQueue holds them. Any thread may add to it; see Node.mu.
+// acrossQueue holds them. Any thread may add to it; see crossShard.mu.
 type acrossQueue struct {
 	list []acrossCommand
 	// Of the list, and of what the pass has taken over and not proposed yet.
@@ -67,44 +77,44 @@ type acrossQueue struct {
 // replica of the shard of the first key (command.FirstKey) can tell. A Rename
 // between two shards cannot be within a session: what it was to find is not
 // remembered.
-func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
-	if err := n.usable(); err != nil {
+func (cs *crossShard) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
+	if err := cs.node.usable(); err != nil {
 		return err
 	}
-	if !n.state.is(alone) && c.Session.ID == 0 {
+	if !cs.node.state.is(alone) && c.Session.ID == 0 {
 		return command.ErrApart
 	}
-	if !n.state.is(upgraded) {
+	if !cs.node.state.is(upgraded) {
 		var err error
 		if c, err = c.Plain(); err != nil {
 			return err
 		}
 	}
 	size := command.EntryHeaderBytes + c.EncodedBytesMax()
-	if size > n.lim.entryBytes {
+	if size > cs.node.lim.entryBytes {
 		return command.ErrTooLarge
 	}
 	q := acrossCommand{c.AppendTo(command.AppendEntryHeader(make([]byte, 0, size))), shardOf, completion{done, tag}}
 	command.SealEntry(q.entry, 0, 1)
-	if !n.state.is(alone) {
-		return n.recall(&q, c)
+	if !cs.node.state.is(alone) {
+		return cs.recall(&q, c)
 	}
-	return n.enqueueAcross(&q)
+	return cs.enqueueAcross(&q)
 }
 
 // enqueueAcross leaves a command to the pass.
-func (n *Node) enqueueAcross(c *acrossCommand) error {
-	n.mu.Lock()
-	q := &n.acrossQueue
-	if q.ops >= n.lim.queueOps || (q.bytes+len(c.entry) > n.lim.queueBytes && q.ops > 0) {
-		n.mu.Unlock()
+func (cs *crossShard) enqueueAcross(c *acrossCommand) error {
+	cs.mu.Lock()
+	q := &cs.acrossQueue
+	if q.ops >= cs.node.lim.queueOps || (q.bytes+len(c.entry) > cs.node.lim.queueBytes && q.ops > 0) {
+		cs.mu.Unlock()
 		return command.ErrBusy
 	}
 	q.list = append(q.list, *c)
 	q.ops++
 	q.bytes += len(c.entry)
-	n.mu.Unlock()
-	n.schedule.request(commandsDue)
+	cs.mu.Unlock()
+	cs.node.schedule.request(commandsDue)
 	return nil
 }
 
@@ -155,23 +165,23 @@ const (
 
 // takeAcross makes parts of the commands that are queued, as many as one entry
 // of each group takes in, and adds the groups to those that propose.
-func (n *Node) takeAcross() error {
-	x := &n.crossing
-	n.mu.Lock()
-	x.list = append(x.list, n.acrossQueue.list...)
-	clear(n.acrossQueue.list)
-	n.acrossQueue.list = n.acrossQueue.list[:0]
-	n.mu.Unlock()
-	if !n.acrossDue() {
+func (cs *crossShard) takeAcross() error {
+	x := &cs.crossing
+	cs.mu.Lock()
+	x.list = append(x.list, cs.acrossQueue.list...)
+	clear(cs.acrossQueue.list)
+	cs.acrossQueue.list = cs.acrossQueue.list[:0]
+	cs.mu.Unlock()
+	if !cs.acrossDue() {
 		return nil
 	}
-	x.begin(n)
+	x.begin(cs.node)
 	ops, bytes := 0, 0
-	for len(x.list) > 0 && x.ops < n.lim.batchOps && x.bytes < n.lim.batchBytes {
+	for len(x.list) > 0 && x.ops < cs.node.lim.batchOps && x.bytes < cs.node.lim.batchBytes {
 		if x.turn.left == 0 {
 			x.turn = acrossRound{left: len(x.list)}
 		}
-		v, err := n.cross(&x.list[0])
+		v, err := cs.cross(&x.list[0])
 		if err != nil {
 			return fmt.Errorf("command across shards: %w", err)
 		}
@@ -186,22 +196,22 @@ func (n *Node) takeAcross() error {
 	}
 	if len(x.list) == 0 {
 		x.list = nil
-	} else if n.acrossDue() {
-		n.schedule.request(commandsDue)
+	} else if cs.acrossDue() {
+		cs.node.schedule.request(commandsDue)
 	}
-	n.mu.Lock()
-	n.acrossQueue.ops -= ops
-	n.acrossQueue.bytes -= bytes
-	n.mu.Unlock()
+	cs.mu.Lock()
+	cs.acrossQueue.ops -= ops
+	cs.acrossQueue.bytes -= bytes
+	cs.mu.Unlock()
 	x.forget()
 	return nil
 }
 
 // acrossDue reports whether commands over several shards can go on. Where the first
 // only needs room, the state machine hurries to make some, and calls flushed.
-func (n *Node) acrossDue() bool {
-	x := &n.crossing
-	return len(x.list) > 0 && (x.needs == 0 || n.store.Room(x.needs))
+func (cs *crossShard) acrossDue() bool {
+	x := &cs.crossing
+	return len(x.list) > 0 && (x.needs == 0 || cs.node.store.Room(x.needs))
 }
 
 // forget lets go of the commands that the scratch has views of.
@@ -215,14 +225,14 @@ func (x *crossing) forget() {
 }
 
 // dropAcross answers what is queued when the node stops: nothing happened.
-func (n *Node) dropAcross() {
-	n.mu.Lock()
-	list := append(n.crossing.list, n.acrossQueue.list...)
-	n.acrossQueue = acrossQueue{}
-	n.mu.Unlock()
-	n.crossing.list, n.crossing.turn, n.crossing.needs = nil, acrossRound{}, 0
+func (cs *crossShard) dropAcross() {
+	cs.mu.Lock()
+	list := append(cs.crossing.list, cs.acrossQueue.list...)
+	cs.acrossQueue = acrossQueue{}
+	cs.mu.Unlock()
+	cs.crossing.list, cs.crossing.turn, cs.crossing.needs = nil, acrossRound{}, 0
 	for i := range list {
-		_, _ = n.refuse(&list[i], command.Dropped)
+		_, _ = cs.refuse(&list[i], command.Dropped)
 	}
 }
 
@@ -241,21 +251,21 @@ func (x *crossing) begin(n *Node) {
 }
 
 // refuse answers a command that has not been begun.
-func (n *Node) refuse(q *acrossCommand, o command.Outcome) (verdict, error) {
+func (cs *crossShard) refuse(q *acrossCommand, o command.Outcome) (verdict, error) {
 	q.done.sink.Complete(q.done.tag, o, nil)
 	return refused, nil
 }
 
 // answer answers a command of which nothing has been done, for a reason that its
 // operations have.
-func (n *Node) answer(q *acrossCommand, kind command.Kind, s command.Status) (verdict, error) {
+func (cs *crossShard) answer(q *acrossCommand, kind command.Kind, s command.Status) (verdict, error) {
 	q.done.sink.Complete(q.done.tag, command.Applied, &command.Result{Kind: kind, Status: s})
 	return refused, nil
 }
 
 // cross makes parts of one command.
-func (n *Node) cross(q *acrossCommand) (verdict, error) {
-	x := &n.crossing
+func (cs *crossShard) cross(q *acrossCommand) (verdict, error) {
+	x := &cs.crossing
 	if err := q.decode(&x.cmd); err != nil {
 		return refused, err
 	}
@@ -263,42 +273,42 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	x.parts = x.parts[:0]
 	far := x.addParts(c, q.shardOf)
 	if c.Kind == command.DeleteRange {
-		for shard := range n.meta() {
+		for shard := range cs.node.meta() {
 			x.part(shard)
 		}
 	}
-	switch v, o := n.mayCross(); {
+	switch v, o := cs.mayCross(); {
 	case v == waits:
 		return waits, nil
 	case far && c.Session.ID != 0:
-		return n.refuse(q, command.Apart)
+		return cs.refuse(q, command.Apart)
 	case v == refused && o == command.Apart && c.Session.ID != 0:
-		return n.recallQueued(q, c)
+		return cs.recallQueued(q, c)
 	case v == refused:
-		return n.refuse(q, o)
+		return cs.refuse(q, o)
 	}
 	grows := growing(c)
 	switch {
-	case grows && n.state.is(stopped):
-		return n.refuse(q, command.Dropped) // a stop does not wait for it
-	case grows && x.turn.spent(&n.lim):
-		return n.answer(q, c.Kind, command.Busy)
+	case grows && cs.node.state.is(stopped):
+		return cs.refuse(q, command.Dropped) // a stop does not wait for it
+	case grows && x.turn.spent(&cs.node.lim):
+		return cs.answer(q, c.Kind, command.Busy)
 	case grows && x.grew:
 		return waits, nil
 	}
-	p := planner{crossing: x, shardOf: q.shardOf, shards: n.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
-	p.inFull = far || making(c) || p.whole && (weighty(c) || n.damaged())
+	p := planner{crossing: x, shardOf: q.shardOf, shards: cs.node.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
+	p.inFull = far || making(c) || p.whole && (weighty(c) || cs.node.damaged())
 	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
 		if x.met(c) || x.read > command.ValueBytesMax {
 			return waits, nil
 		}
 		var err error
-		if p.rehearsal, err = n.store.Rehearse(x.stamp, c.Kind); err != nil {
+		if p.rehearsal, err = cs.node.store.Rehearse(x.stamp, c.Kind); err != nil {
 			return refused, err
 		}
 		defer p.rehearsal.End()
 	}
-	status, err := p.plan(n.lim.entryBytes)
+	status, err := p.plan(cs.node.lim.entryBytes)
 	if errors.Is(err, storage.ErrDamaged) {
 		status, err = command.Damaged, nil
 	}
@@ -307,7 +317,7 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 	switch need := len(q.entry) + weight; {
 	case err != nil:
 		return refused, err
-	case status == command.OK && need > LargeBytes && !n.store.Room(need):
+	case status == command.OK && need > LargeBytes && !cs.node.store.Room(need):
 		x.needs = need
 		return waits, nil
 	}
@@ -315,9 +325,9 @@ func (n *Node) cross(q *acrossCommand) (verdict, error) {
 		x.turn.weight += weight
 	}
 	if status != command.OK {
-		return n.answer(q, c.Kind, status)
+		return cs.answer(q, c.Kind, status)
 	}
-	n.handParts(&p, q.done)
+	cs.handParts(&p, q.done)
 	x.grew = x.grew || grows
 	return taken, nil
 }
@@ -417,19 +427,19 @@ func (x *crossing) touch(c *command.Command) {
 // mayCross reports whether the shards of the parts may be changed together now:
 // this node has the only replica of each, and has carried out all that is in its
 // log.
-func (n *Node) mayCross() (verdict, command.Outcome) {
-	if !n.state.is(alone) {
+func (cs *crossShard) mayCross() (verdict, command.Outcome) {
+	if !cs.node.state.is(alone) {
 		return refused, command.Apart
 	}
-	for i := range n.crossing.parts {
-		g := n.groups[n.crossing.parts[i].shard]
+	for i := range cs.crossing.parts {
+		g := cs.node.groups[cs.crossing.parts[i].shard]
 		switch {
 		case g.node == nil || g.state != raft.StateLeader || !g.leads.Load() || g.transfer.holds():
 			return refused, command.Dropped
 		case !g.onlyMember():
 			return refused, command.Apart
 		case g.at.index == g.last && len(g.inflight) == 0 && !g.node.HasReady():
-		case n.filling.mustSync:
+		case cs.node.filling.mustSync:
 			return waits, 0
 		default:
 			return refused, command.Dropped
@@ -651,21 +661,21 @@ func (p *planner) partCommand(i int) *command.Command {
 }
 
 // handParts puts the parts that are planned into the groups' next entries.
-func (n *Node) handParts(p *planner, done completion) {
+func (cs *crossShard) handParts(p *planner, done completion) {
 	x := p.crossing
 	a := &across{
-		node: n, done: done, kind: p.cmd.Kind, succeeded: !p.refuted, ops: p.results,
+		node: cs.node, done: done, kind: p.cmd.Kind, succeeded: !p.refuted, ops: p.results,
 		left: len(p.parts), parts: make([]*command.Result, len(p.parts)),
 	}
 	for i := range p.parts {
 		c := p.partCommand(i)
-		g := n.groups[p.parts[i].shard]
+		g := cs.node.groups[p.parts[i].shard]
 		if len(g.part.done) == 0 {
 			g.part.data = command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+c.EncodedBytesMax()))
 			g.part.stamp = x.stamp
 			g.lastStamp.Store(x.stamp) // what else the pass proposes comes later
-			if !slices.Contains(n.deferred, g) {
-				n.deferred = append(n.deferred, g)
+			if !slices.Contains(cs.node.deferred, g) {
+				cs.node.deferred = append(cs.node.deferred, g)
 			}
 		}
 		before := len(g.part.data)

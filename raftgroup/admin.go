@@ -13,6 +13,13 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
+// admin carries out the requests of operators.
+type admin struct {
+	node *Node
+
+	checksums checksumTurns
+}
+
 type adminCall struct {
 	Verb string          `json:"verb"`
 	Args json.RawMessage `json:"args"`
@@ -60,18 +67,18 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 // departed reports whether this node has been removed from the cluster. The
 // replica of the meta group is the last that it gives up, so what it has
 // learned there ends with its removal.
-func (n *Node) departed() bool {
-	m := n.cmap.Load()
-	if !m.Begun() || n.groups[n.meta()].held.Load() {
+func (ms *members) departed() bool {
+	m := ms.cmap.Load()
+	if !m.Begun() || ms.node.groups[ms.node.meta()].held.Load() {
 		return false
 	}
-	row, ok := m.Node(n.id)
+	row, ok := m.Node(ms.node.id)
 	return ok && (row.Removing || row.Removed)
 }
 
 // adminNode returns the node that can carry out a request.
-func (n *Node) adminNode(verb string, args []byte) (uint64, error) {
-	shard := n.meta()
+func (ad *admin) adminNode(verb string, args []byte) (uint64, error) {
+	shard := ad.node.meta()
 	switch verb {
 	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain, command.AdminMemberToken, command.AdminShardMove:
 	case command.AdminTransfer, command.AdminChecksum:
@@ -80,39 +87,39 @@ func (n *Node) adminNode(verb string, args []byte) (uint64, error) {
 			return 0, err
 		}
 		var err error
-		if shard, err = n.shardArg(a.Shard); err != nil {
+		if shard, err = ad.shardArg(a.Shard); err != nil {
 			return 0, err
 		}
 	case command.AdminSplitLeaders:
-		return n.id, nil
+		return ad.node.id, nil
 	default:
 		return 0, fmt.Errorf("%w: unknown administrative request %q", command.ErrInvalid, verb)
 	}
-	if leader := n.Leader(shard); leader != 0 {
+	if leader := ad.node.Leader(shard); leader != 0 {
 		return leader, nil
 	}
-	if n.groups[shard].noQuorum.Load() {
-		return 0, fmt.Errorf("%w: %s has no leader; see \"proa status\" for nodes that are down", command.ErrNoQuorum, n.shardName(shard))
+	if ad.node.groups[shard].noQuorum.Load() {
+		return 0, fmt.Errorf("%w: %s has no leader; see \"proa status\" for nodes that are down", command.ErrNoQuorum, ad.node.shardName(shard))
 	}
-	if !n.groups[shard].held.Load() {
-		return 0, fmt.Errorf("%w: node %d holds no replica of %s and does not know who leads it now; try again, or ask another node", command.ErrNotLeader, n.id, n.shardName(shard))
+	if !ad.node.groups[shard].held.Load() {
+		return 0, fmt.Errorf("%w: node %d holds no replica of %s and does not know who leads it now; try again, or ask another node", command.ErrNotLeader, ad.node.id, ad.node.shardName(shard))
 	}
-	return 0, fmt.Errorf("%w: %s has no leader at the moment; try again", command.ErrNotLeader, n.shardName(shard))
+	return 0, fmt.Errorf("%w: %s has no leader at the moment; try again", command.ErrNotLeader, ad.node.shardName(shard))
 }
 
-func (n *Node) adminHere(ctx context.Context, verb string, args []byte) ([]byte, error) {
+func (ad *admin) adminHere(ctx context.Context, verb string, args []byte) ([]byte, error) {
 	var done any
 	var err error
 	switch verb {
 	case command.AdminMemberAdd, command.AdminMemberRemove, command.AdminMemberDrain:
 		var a command.MemberArgs
 		if err = parseArgs(args, &a); err == nil {
-			done, err = n.adminMember(ctx, verb, &a)
+			done, err = ad.adminMember(ctx, verb, &a)
 		}
 	case command.AdminMemberToken:
 		var a command.TokenArgs
 		if err = parseArgs(args, &a); err == nil {
-			done, err = n.adminToken(ctx, &a)
+			done, err = ad.adminToken(ctx, &a)
 		}
 	case command.AdminShardMove, command.AdminTransfer, command.AdminChecksum:
 		var a command.ShardArgs
@@ -120,19 +127,19 @@ func (n *Node) adminHere(ctx context.Context, verb string, args []byte) ([]byte,
 			break
 		}
 		var shard int
-		if shard, err = n.shardArg(a.Shard); err != nil {
+		if shard, err = ad.shardArg(a.Shard); err != nil {
 			break
 		}
 		switch verb {
 		case command.AdminShardMove:
-			done, err = n.adminMove(ctx, shard, &a)
+			done, err = ad.adminMove(ctx, shard, &a)
 		case command.AdminTransfer:
-			done, err = n.adminTransfer(ctx, shard, a.To)
+			done, err = ad.adminTransfer(ctx, shard, a.To)
 		default:
-			done, err = n.adminChecksum(ctx, shard)
+			done, err = ad.adminChecksum(ctx, shard)
 		}
 	case command.AdminSplitLeaders:
-		done, err = n.adminSplit(ctx)
+		done, err = ad.adminSplit(ctx)
 	default:
 		err = fmt.Errorf("%w: unknown administrative request %q", command.ErrInvalid, verb)
 	}
@@ -149,12 +156,12 @@ func parseArgs(args []byte, into any) error {
 	return nil
 }
 
-func (n *Node) shardArg(shard int) (int, error) {
+func (ad *admin) shardArg(shard int) (int, error) {
 	if shard == command.MetaShard {
-		return n.meta(), nil
+		return ad.node.meta(), nil
 	}
-	if shard < 0 || shard >= n.meta() {
-		return 0, fmt.Errorf("%w: there is no shard %d; shards are numbered 0 to %d", command.ErrInvalid, shard, n.meta()-1)
+	if shard < 0 || shard >= ad.node.meta() {
+		return 0, fmt.Errorf("%w: there is no shard %d; shards are numbered 0 to %d", command.ErrInvalid, shard, ad.node.meta()-1)
 	}
 	return shard, nil
 }
@@ -166,9 +173,9 @@ var errNotBegun = fmt.Errorf("%w: the cluster is still being created; try again 
 
 // changeMeta works out a change of the map and proposes it, again and again while
 // others change the row at the same time. A change of no row changes nothing.
-func (n *Node) changeMeta(ctx context.Context, work func(m *placement.Map) (placement.Change, error)) error {
+func (co *controller) changeMeta(ctx context.Context, work func(m *placement.Map) (placement.Change, error)) error {
 	for {
-		m := n.cmap.Load()
+		m := co.node.cmap.Load()
 		if !m.Begun() {
 			return errNotBegun
 		}
@@ -177,10 +184,10 @@ func (n *Node) changeMeta(ctx context.Context, work func(m *placement.Map) (plac
 			return err
 		}
 		done := make(chan metaOutcome, 1)
-		if err := n.proposeMeta(m, []placement.Change{change}, metaWaiter(done)); err != nil {
+		if err := co.proposeMeta(m, []placement.Change{change}, metaWaiter(done)); err != nil {
 			return err
 		}
-		n.Kick()
+		co.node.Kick()
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: the meta group did not answer in time; try again", command.ErrTimeout)
@@ -209,23 +216,23 @@ func (w metaWaiter) Complete(_ command.Tag, o command.Outcome, r *command.Result
 	w <- metaOutcome{o, r != nil && r.Succeeded}
 }
 
-func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberArgs) (any, error) {
+func (ad *admin) adminMember(ctx context.Context, verb string, a *command.MemberArgs) (any, error) {
 	if a.Node == 0 || a.Node > placement.NodeMax {
 		return nil, fmt.Errorf("%w: a node number must be from 1 to %d", command.ErrInvalid, uint64(placement.NodeMax))
 	}
 	message := ""
-	err := n.changeMeta(ctx, func(m *placement.Map) (change placement.Change, err error) {
-		now := n.clock.Boot()
+	err := ad.node.changeMeta(ctx, func(m *placement.Map) (change placement.Change, err error) {
+		now := ad.node.clock.Boot()
 		switch {
 		case verb == command.AdminMemberAdd:
-			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token %s", a.Node, a.Node, n.opt.PeerAddress, n.JoinToken())
+			message = fmt.Sprintf("node %d may join: start it with --node-id %d --join %s --join-token %s", a.Node, a.Node, ad.node.opt.PeerAddress, ad.node.JoinToken())
 			return placement.Expect(m, a.Node, a.Address)
 		case verb == command.AdminMemberDrain:
 			change, message, err = placement.Drain(m, a.Node, a.Undo)
 		case a.Undo:
 			change, message, err = placement.Keep(m, a.Node)
 		default:
-			change, message, err = placement.Remove(m, n.reports(now), time.Duration(now), a.Node, a.Force)
+			change, message, err = placement.Remove(m, ad.node.reports(now), time.Duration(now), a.Node, a.Force)
 		}
 		return change, err
 	})
@@ -236,9 +243,9 @@ func (n *Node) adminMember(ctx context.Context, verb string, a *command.MemberAr
 }
 
 // adminToken returns the join token, a new one where that is asked for.
-func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error) {
+func (ad *admin) adminToken(ctx context.Context, a *command.TokenArgs) (any, error) {
 	token := ""
-	err := n.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
+	err := ad.node.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
 		if token = m.Cluster.Token; !a.New {
 			return none, nil
 		}
@@ -248,50 +255,50 @@ func (n *Node) adminToken(ctx context.Context, a *command.TokenArgs) (any, error
 	if err == nil && token == "" {
 		err = fmt.Errorf("%w: the cluster has no join token yet: some nodes run an earlier version; upgrade all nodes, then try again", command.ErrRefused)
 	}
-	return command.JoinToken{Token: token, Peer: n.opt.PeerAddress}, err
+	return command.JoinToken{Token: token, Peer: ad.node.opt.PeerAddress}, err
 }
 
-func (n *Node) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (any, error) {
-	err := n.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) {
-		now := n.clock.Boot()
-		return placement.Move(m, n.reports(now), time.Duration(now), shard, a.From, a.To)
+func (ad *admin) adminMove(ctx context.Context, shard int, a *command.ShardArgs) (any, error) {
+	err := ad.node.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) {
+		now := ad.node.clock.Boot()
+		return placement.Move(m, ad.node.reports(now), time.Duration(now), shard, a.From, a.To)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return command.Done{Message: fmt.Sprintf("%s moves from node %d to node %d", n.shardName(shard), a.From, a.To)}, nil
+	return command.Done{Message: fmt.Sprintf("%s moves from node %d to node %d", ad.node.shardName(shard), a.From, a.To)}, nil
 }
 
 // transferWait bounds the wait for a leadership transfer.
 const transferWait = 5 * time.Second
 
-func (n *Node) adminTransfer(ctx context.Context, shard int, to uint64) (any, error) {
-	if to == n.id && n.Leader(shard) == n.id {
-		return command.Done{Message: fmt.Sprintf("node %d already leads %s", to, n.shardName(shard))}, nil
+func (ad *admin) adminTransfer(ctx context.Context, shard int, to uint64) (any, error) {
+	if to == ad.node.id && ad.node.Leader(shard) == ad.node.id {
+		return command.Done{Message: fmt.Sprintf("node %d already leads %s", to, ad.node.shardName(shard))}, nil
 	}
-	m := n.cmap.Load()
+	m := ad.node.cmap.Load()
 	if !m.Begun() {
 		return nil, errNotBegun
 	}
 	if _, known := m.Replica(shard, to); !known {
-		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrRefused, to, n.shardName(shard))
+		return nil, fmt.Errorf("%w: node %d has no replica of %s", command.ErrRefused, to, ad.node.shardName(shard))
 	}
 	// A node that has just started says within a second that it is there.
 	heard, stop := context.WithTimeout(ctx, 2*staleAfter)
 	defer stop()
 	reason := ""
-	if err := n.await(heard, func() bool { _, reason = n.mayLead(to, true); return reason == "" }); err != nil {
+	if err := ad.node.await(heard, func() bool { _, reason = ad.node.mayLead(to, true); return reason == "" }); err != nil {
 		return nil, fmt.Errorf("%w: node %d cannot lead now: %s", command.ErrRefused, to, reason)
 	}
-	if err := n.requestTransfer(shard, to); err != nil {
-		return nil, fmt.Errorf("%w: %s now has another leader; try again", err, n.shardName(shard))
+	if err := ad.node.requestTransfer(shard, to); err != nil {
+		return nil, fmt.Errorf("%w: %s now has another leader; try again", err, ad.node.shardName(shard))
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferWait)
 	defer cancel()
-	if err := n.await(ctx, func() bool { return n.Leader(shard) == to }); err != nil {
-		return nil, fmt.Errorf("%w: node %d did not become the leader of %s in time; its replica may be behind (see \"proa status\"); try again", command.ErrTimeout, to, n.shardName(shard))
+	if err := ad.node.await(ctx, func() bool { return ad.node.Leader(shard) == to }); err != nil {
+		return nil, fmt.Errorf("%w: node %d did not become the leader of %s in time; its replica may be behind (see \"proa status\"); try again", command.ErrTimeout, to, ad.node.shardName(shard))
 	}
-	return command.Done{Message: fmt.Sprintf("node %d leads %s", to, n.shardName(shard))}, nil
+	return command.Done{Message: fmt.Sprintf("node %d leads %s", to, ad.node.shardName(shard))}, nil
 }
 
 // awaitEvery is how often await looks.
@@ -313,14 +320,14 @@ func (n *Node) await(ctx context.Context, ok func() bool) error {
 	return nil
 }
 
-func (n *Node) adminSplit(ctx context.Context) (any, error) {
-	n.post(func() { n.handOver(true) })
+func (ad *admin) adminSplit(ctx context.Context) (any, error) {
+	ad.node.post(func() { ad.node.handOver(true) })
 	var errs []error
-	now := n.clock.Boot()
-	reports := n.reports(now)
-	for row := range n.cmap.Load().Members() {
-		if row.ID != n.id && reports.Silent(row.ID, time.Duration(now)) <= placement.DownAfter {
-			if _, err := n.call(ctx, row.ID, call.Balance, nil); err != nil {
+	now := ad.node.clock.Boot()
+	reports := ad.node.reports(now)
+	for row := range ad.node.cmap.Load().Members() {
+		if row.ID != ad.node.id && reports.Silent(row.ID, time.Duration(now)) <= placement.DownAfter {
+			if _, err := ad.node.call(ctx, row.ID, call.Balance, nil); err != nil {
 				errs = append(errs, fmt.Errorf("node %d: %w", row.ID, err))
 			}
 		}
@@ -403,37 +410,37 @@ func (e *notAsked) Error() string {
 func (e *notAsked) Unwrap() []error { return []error{call.ErrNotAsked, command.ErrTimeout} }
 
 // answerAnnounce takes in that a member's addresses or version have changed.
-func (n *Node) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]byte, error) {
+func (co *controller) answerAnnounce(ctx context.Context, from uint64, body []byte) ([]byte, error) {
 	var said placement.Node
 	if err := parseArgs(body, &said); err != nil {
 		return nil, err
 	}
-	return nil, n.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) { return placement.Announced(m, from, &said) })
+	return nil, co.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) { return placement.Announced(m, from, &said) })
 }
 
 // announce tells the meta group's leader of changed addresses.
-func (n *Node) announce(cm *placement.Map) {
+func (co *controller) announce(cm *placement.Map) {
 	row, ok := placement.Node{}, false
 	if cm.Begun() {
-		row, ok = cm.Node(n.id)
+		row, ok = cm.Node(co.node.id)
 	}
-	leader := n.Leader(n.meta())
-	if !ok || !n.addressChanged(&row, leader) || leader == 0 || leader == n.id || !n.state.set(announcing) {
+	leader := co.node.Leader(co.node.meta())
+	if !ok || !co.addressChanged(&row, leader) || leader == 0 || leader == co.node.id || !co.node.state.set(announcing) {
 		return
 	}
-	body, err := json.Marshal(n.withAddresses(row))
+	body, err := json.Marshal(co.withAddresses(row))
 	if err != nil {
-		n.state.clear(announcing)
+		co.node.state.clear(announcing)
 		return
 	}
-	n.background.Add(1)
+	co.node.background.Add(1)
 	go func() {
-		defer n.background.Done()
-		defer n.state.clear(announcing)
-		ctx, cancel := context.WithTimeout(n.ctx, transferWait)
+		defer co.node.background.Done()
+		defer co.node.state.clear(announcing)
+		ctx, cancel := context.WithTimeout(co.node.ctx, transferWait)
 		defer cancel()
-		if _, err := n.call(ctx, leader, call.Announce, body); err != nil {
-			n.logger.Warn("cannot announce this node's addresses to the cluster", "error", err)
+		if _, err := co.node.call(ctx, leader, call.Announce, body); err != nil {
+			co.node.logger.Warn("cannot announce this node's addresses to the cluster", "error", err)
 		}
 	}()
 }

@@ -6,6 +6,8 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/command"
@@ -14,15 +16,38 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
+// members is who belongs to the cluster, as far as this node knows: the map of the
+// meta group, and what peers have said and proven.
+type members struct {
+	node *Node
+
+	cmap        atomic.Pointer[placement.Map]
+	run         placement.Run // this one
+	runs        *datadir.Runs
+	rememberDue int64      // Clock.Boot; belongs to the driver
+	mu          sync.Mutex // guards what follows, but for peers
+	// When another node first and last said that this one runs already, on
+	// Clock.Boot; 0: never.
+	twinSince, twinLast int64
+	// leftOutBy is the node on which the cluster was recovered without this one,
+	// 0: none is known; leftOutLogged is when the log last said so, on Clock.Boot.
+	leftOutBy     uint64
+	leftOutLogged int64
+	// movedPeers are peers whose own word on their address is newer than the
+	// map's.
+	movedPeers map[uint64]movedPeer
+	peers      map[uint64]bool // that the transport knows; belongs to the pass
+}
+
 // answerJoin makes a stranger a member, or has the meta group's leader do it.
-func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
-	leader := n.Leader(n.meta())
+func (ms *members) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
+	leader := ms.node.Leader(ms.node.meta())
 	switch leader {
-	case n.id:
+	case ms.node.id:
 	case 0:
 		return nil, fmt.Errorf("%w: the meta group has no leader now", command.ErrNoQuorum)
 	default:
-		return n.call(ctx, leader, call.Join, body)
+		return ms.node.call(ctx, leader, call.Join, body)
 	}
 	var a placement.Request
 	if err := parseArgs(body, &a); err != nil {
@@ -31,8 +56,8 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 	if a.UID == 0 || a.ID > placement.NodeMax || a.Peer == "" {
 		return nil, fmt.Errorf("%w: a joining node needs a UID and a peer address", command.ErrInvalid)
 	}
-	r := datadir.JoinReply{Cluster: n.dir.Cluster, Shards: n.meta(), Replicas: n.dir.Replicas}
-	err := n.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
+	r := datadir.JoinReply{Cluster: ms.node.dir.Cluster, Shards: ms.node.meta(), Replicas: ms.node.dir.Replicas}
+	err := ms.node.changeMeta(ctx, func(m *placement.Map) (none placement.Change, err error) {
 		row, err := placement.Join(m, &a)
 		if err != nil {
 			return none, err
@@ -48,7 +73,7 @@ func (n *Node) answerJoin(ctx context.Context, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.logger.Info("a node joined the cluster", "node", r.ID, "peer", a.Peer)
+	ms.node.logger.Info("a node joined the cluster", "node", r.ID, "peer", a.Peer)
 	return json.Marshal(r)
 }
 
@@ -69,37 +94,37 @@ type PeerIdentity struct {
 
 // JoinToken is what a node must know to join the cluster. A node that has no map
 // of the cluster yet goes by the token that it was given. Empty: there is none.
-func (n *Node) JoinToken() string {
-	if m := n.cmap.Load(); m.Begun() {
+func (ms *members) JoinToken() string {
+	if m := ms.cmap.Load(); m.Begun() {
 		return m.Cluster.Token
 	}
-	return n.opt.JoinToken
+	return ms.node.opt.JoinToken
 }
 
 // Recognize decides whether a peer is what it says, as far as others know who it
 // is; the error tells it why not. Admit does so too.
-func (n *Node) Recognize(p PeerIdentity) error {
-	_, err := n.recognize(&p)
+func (ms *members) Recognize(p PeerIdentity) error {
+	_, err := ms.recognize(&p)
 	return err
 }
 
 // recognize returns the member's row, the zero one for a node that has only just
 // joined or is of a cluster without a map.
-func (n *Node) recognize(p *PeerIdentity) (row placement.Node, err error) {
-	if p.Cluster != n.dir.Cluster {
-		return row, fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, n.id, datadir.ClusterText(n.dir.Cluster), datadir.ClusterText(p.Cluster))
+func (ms *members) recognize(p *PeerIdentity) (row placement.Node, err error) {
+	if p.Cluster != ms.node.dir.Cluster {
+		return row, fmt.Errorf("%w: this is node %d of cluster %s, not of cluster %s; check the addresses, and that the directory is the right one", command.ErrRefused, ms.node.id, datadir.ClusterText(ms.node.dir.Cluster), datadir.ClusterText(p.Cluster))
 	}
-	if p.Node == n.id {
-		return row, fmt.Errorf("%w: both ends are node %d; each node needs its own data directory", command.ErrRefused, n.id)
+	if p.Node == ms.node.id {
+		return row, fmt.Errorf("%w: both ends are node %d; each node needs its own data directory", command.ErrRefused, ms.node.id)
 	}
-	row, ok := n.member(p.Node)
+	row, ok := ms.member(p.Node)
 	switch {
-	case n.dir.GaveUp(p.Node):
-		return row, fmt.Errorf("%w: node %d was %w (%s) on node %d, and its data has diverged; erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, datadir.ErrLeftOut, datadir.ClusterText(p.Cluster), n.id)
+	case ms.node.dir.GaveUp(p.Node):
+		return row, fmt.Errorf("%w: node %d was %w (%s) on node %d, and its data has diverged; erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, datadir.ErrLeftOut, datadir.ClusterText(p.Cluster), ms.node.id)
 	case row.Removed:
 		return row, fmt.Errorf("%w: node %d has been %w (%s); erase its data directory and start it again, without --node-id, to join as a new node", command.ErrRefused, p.Node, datadir.ErrRemoved, datadir.ClusterText(p.Cluster))
 	case !ok || row.UID == 0:
-		return placement.Node{}, n.recognizeNew(p)
+		return placement.Node{}, ms.recognizeNew(p)
 	case row.UID != p.UID:
 		return row, fmt.Errorf("%w: node %d of this cluster has another data directory; a node that lost its disk must join again as a new node, with an empty directory and without --node-id", command.ErrRefused, p.Node)
 	case row.Key != nil && (!p.Signed || !bytes.Equal(row.Key, p.Key[:])):
@@ -112,27 +137,27 @@ func (n *Node) recognize(p *PeerIdentity) (row placement.Node, err error) {
 // not. An error that wraps ErrRolledBack or ErrRemoved is about the peer's
 // directory. The removal counts for the peer, too, but not that by a cluster that
 // was recovered without the peer: the peer may belong to the majority of old.
-func (n *Node) Admit(p PeerIdentity) error {
-	row, err := n.recognize(&p)
+func (ms *members) Admit(p PeerIdentity) error {
+	row, err := ms.recognize(&p)
 	if err != nil {
 		return err
 	}
 	if row.UID == 0 {
-		return n.admitNew(&p)
+		return ms.admitNew(&p)
 	}
-	if err := n.admitRun(&p, &row); err != nil {
+	if err := ms.admitRun(&p, &row); err != nil {
 		return err
 	}
 	if p.Peer != "" && p.Peer != row.Peer {
-		n.moved(&row, p.Peer)
+		ms.moved(&row, p.Peer)
 	}
 	return nil
 }
 
 // recognizeNew decides about a node of which the map knows nothing. It may have
 // joined a moment ago: then it knows the token.
-func (n *Node) recognizeNew(p *PeerIdentity) error {
-	if n.tokenless() || p.Token {
+func (ms *members) recognizeNew(p *PeerIdentity) error {
+	if ms.tokenless() || p.Token {
 		return nil
 	}
 	return errUnproven(p.Node, "the number is unknown here, and an unknown node must have the cluster's join token")
@@ -140,27 +165,27 @@ func (n *Node) recognizeNew(p *PeerIdentity) error {
 
 // admitNew admits a node that recognizeNew has let pass. Its address is that of
 // its row, once there is one.
-func (n *Node) admitNew(p *PeerIdentity) error {
-	if n.tokenless() {
+func (ms *members) admitNew(p *PeerIdentity) error {
+	if ms.tokenless() {
 		return nil
 	}
-	return n.admitRun(p, &placement.Node{})
+	return ms.admitRun(p, &placement.Node{})
 }
 
 // tokenless reports whether this is a cluster of an earlier version, of which
 // nobody knows a token.
-func (n *Node) tokenless() bool {
-	return n.JoinToken() == "" && !(n.dir.Founder && !n.cmap.Load().Begun())
+func (ms *members) tokenless() bool {
+	return ms.JoinToken() == "" && !(ms.node.dir.Founder && !ms.cmap.Load().Begun())
 }
 
 // moved takes in that a peer says it has another address than the map. It is
 // believed at once: until it has been answered there it knows no leader that
 // could put the address into the map.
-func (n *Node) moved(row *placement.Node, address string) {
-	n.mu.Lock()
-	n.movedPeers[row.ID] = movedPeer{from: row.Peer, to: address}
-	n.mu.Unlock()
-	n.transport.SetPeer(row.ID, address)
+func (ms *members) moved(row *placement.Node, address string) {
+	ms.mu.Lock()
+	ms.movedPeers[row.ID] = movedPeer{from: row.Peer, to: address}
+	ms.mu.Unlock()
+	ms.node.transport.SetPeer(row.ID, address)
 }
 
 // movedPeer is a peer that has come from an address other than the map's.
@@ -168,13 +193,13 @@ type movedPeer struct{ from, to string }
 
 // peerAddress returns where a peer is: what it said itself, until the map says
 // something new.
-func (n *Node) peerAddress(row *placement.Node) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if m, ok := n.movedPeers[row.ID]; ok && m.from == row.Peer {
+func (ms *members) peerAddress(row *placement.Node) string {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if m, ok := ms.movedPeers[row.ID]; ok && m.from == row.Peer {
 		return m.to
 	}
-	delete(n.movedPeers, row.ID)
+	delete(ms.movedPeers, row.ID)
 	return row.Peer
 }
 
@@ -185,25 +210,25 @@ const seekEvery = time.Second
 // group has no leader: those that the directory knows may all have changed. A
 // handshake tells either side where the other is now. ask asks the node at an
 // address.
-func (n *Node) Seek(ctx context.Context, addresses []string, ask func(ctx context.Context, address, verb string, body []byte) ([]byte, error)) {
+func (ms *members) Seek(ctx context.Context, addresses []string, ask func(ctx context.Context, address, verb string, body []byte) ([]byte, error)) {
 	for t := time.NewTimer(seekEvery); ; t.Reset(seekEvery) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-n.ctx.Done():
+		case <-ms.node.ctx.Done():
 			return
 		case <-t.C:
 		}
-		if n.Leader(n.meta()) != 0 {
+		if ms.node.Leader(ms.node.meta()) != 0 {
 			return
 		}
 		for _, address := range addresses {
-			if address == n.opt.PeerAddress {
+			if address == ms.node.opt.PeerAddress {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(ctx, seekEvery)
 			if _, err := ask(ctx, address, call.Probe, nil); err != nil {
-				n.logger.Debug("no member of this cluster answered", "at", address, "error", err)
+				ms.node.logger.Debug("no member of this cluster answered", "at", address, "error", err)
 			}
 			cancel()
 		}

@@ -118,13 +118,13 @@ func (g *group) takeMark(n *Node) {
 }
 
 // sum returns the checksum of a view, and closes it.
-func (n *Node) sum(view *storage.View) (uint64, error) {
+func (ad *admin) sum(view *storage.View) (uint64, error) {
 	defer view.Close()
-	ctx, cancel := context.WithTimeout(n.ctx, markWait)
+	ctx, cancel := context.WithTimeout(ad.node.ctx, markWait)
 	defer cancel()
 	sum, err := view.Checksum(ctx)
 	switch {
-	case n.ctx.Err() != nil:
+	case ad.node.ctx.Err() != nil:
 		err = command.ErrStopped
 	case ctx.Err() != nil:
 		err = fmt.Errorf("%w: reading the whole replica took longer than %v", command.ErrTimeout, markWait)
@@ -146,29 +146,29 @@ func (m *marks) find(index uint64) (sum chan checksumOutcome, passed bool) {
 	return nil, beyond >= index
 }
 
-func (n *Node) answerChecksum(ctx context.Context, body []byte) ([]byte, error) {
+func (ad *admin) answerChecksum(ctx context.Context, body []byte) ([]byte, error) {
 	var a checksumArgs
 	if err := parseArgs(body, &a); err != nil {
 		return nil, err
 	}
-	if a.Shard < 0 || a.Shard >= len(n.groups) {
+	if a.Shard < 0 || a.Shard >= len(ad.node.groups) {
 		return nil, fmt.Errorf("%w: there is no shard %d", command.ErrInvalid, a.Shard)
 	}
-	sum, err := n.checksumAt(ctx, a.Shard, a.Index)
+	sum, err := ad.checksumAt(ctx, a.Shard, a.Index)
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(command.ReplicaChecksum{Node: n.id, Checksum: sum})
+	return json.Marshal(command.ReplicaChecksum{Node: ad.node.id, Checksum: sum})
 }
 
 // checksumAt waits until this replica has come by the mark at index.
-func (n *Node) checksumAt(ctx context.Context, shard int, index uint64) (uint64, error) {
-	g := n.groups[shard]
+func (ad *admin) checksumAt(ctx context.Context, shard int, index uint64) (uint64, error) {
+	g := ad.node.groups[shard]
 	ctx, cancel := context.WithTimeout(ctx, markWait)
 	defer cancel()
 	var found chan checksumOutcome
 	passed := false
-	err := n.await(ctx, func() bool {
+	err := ad.node.await(ctx, func() bool {
 		found, passed = g.marks.find(index)
 		return found != nil || passed
 	})
@@ -206,14 +206,14 @@ func (i indexed) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
 // adminChecksum compares the replicas of a shard that this node leads, when it
 // is its turn. Where a replica is busy with another leader's mark it tries again
 // until ctx ends.
-func (n *Node) adminChecksum(ctx context.Context, shard int) (any, error) {
-	if err := n.checksums.begin(ctx); err != nil {
+func (ad *admin) adminChecksum(ctx context.Context, shard int) (any, error) {
+	if err := ad.checksums.begin(ctx); err != nil {
 		return nil, err
 	}
-	defer n.checksums.done()
+	defer ad.checksums.done()
 	wait := markRetryMin
 	for {
-		out, busy, err := n.compare(ctx, shard)
+		out, busy, err := ad.compare(ctx, shard)
 		if err != nil || !busy {
 			return out, err
 		}
@@ -228,20 +228,20 @@ func (n *Node) adminChecksum(ctx context.Context, shard int) (any, error) {
 
 // compare compares the replicas of a shard at a mark. busy says that one of
 // them had another checksum to compute.
-func (n *Node) compare(ctx context.Context, shard int) (out *command.ShardChecksum, busy bool, err error) {
-	index, err := n.proposeMark(ctx, shard)
+func (ad *admin) compare(ctx context.Context, shard int) (out *command.ShardChecksum, busy bool, err error) {
+	index, err := ad.proposeMark(ctx, shard)
 	if err != nil {
 		return nil, false, err
 	}
 	out = &command.ShardChecksum{Shard: shard, Index: index, Equal: true}
-	if shard == n.meta() {
+	if shard == ad.node.meta() {
 		out.Shard = command.MetaShard
 	}
-	nodes := n.cmap.Load().Shards[shard].Nodes()
+	nodes := ad.node.cmap.Load().Shards[shard].Nodes()
 	replies, errs := make([]command.ReplicaChecksum, len(nodes)), make([]error, len(nodes))
 	var wg sync.WaitGroup
 	for i, node := range nodes {
-		wg.Go(func() { replies[i], errs[i] = n.checksumOf(ctx, node, shard, index) })
+		wg.Go(func() { replies[i], errs[i] = ad.checksumOf(ctx, node, shard, index) })
 	}
 	wg.Wait()
 	first := ""
@@ -260,33 +260,33 @@ func (n *Node) compare(ctx context.Context, shard int) (out *command.ShardChecks
 }
 
 // proposeMark returns the index of a mark that this node has applied.
-func (n *Node) proposeMark(ctx context.Context, shard int) (index uint64, err error) {
+func (ad *admin) proposeMark(ctx context.Context, shard int) (index uint64, err error) {
 	done := make(chan uint64, 1)
 	c := command.Command{Kind: command.Mark}
-	if err := n.propose(shard, &c, indexed{n.groups[shard], done}, command.Tag{}); err != nil {
+	if err := ad.node.propose(shard, &c, indexed{ad.node.groups[shard], done}, command.Tag{}); err != nil {
 		return 0, err
 	}
-	n.Kick()
+	ad.node.Kick()
 	select {
 	case index = <-done:
 	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: %s did not answer in time", command.ErrTimeout, n.shardName(shard))
+		return 0, fmt.Errorf("%w: %s did not answer in time", command.ErrTimeout, ad.node.shardName(shard))
 	}
 	if index == 0 {
-		return 0, fmt.Errorf("%w: %s changed its leader; try again", command.ErrNotLeader, n.shardName(shard))
+		return 0, fmt.Errorf("%w: %s changed its leader; try again", command.ErrNotLeader, ad.node.shardName(shard))
 	}
 	return index, nil
 }
 
 // checksumOf asks a replica, whose reply has the text of the error, too.
-func (n *Node) checksumOf(ctx context.Context, node uint64, shard int, index uint64) (r command.ReplicaChecksum, err error) {
+func (ad *admin) checksumOf(ctx context.Context, node uint64, shard int, index uint64) (r command.ReplicaChecksum, err error) {
 	r.Node = node
-	if node == n.id {
-		r.Checksum, err = n.checksumAt(ctx, shard, index)
+	if node == ad.node.id {
+		r.Checksum, err = ad.checksumAt(ctx, shard, index)
 	} else {
 		var body, reply []byte
 		if body, err = json.Marshal(checksumArgs{shard, index}); err == nil {
-			if reply, err = n.call(ctx, node, call.Checksum, body); err == nil {
+			if reply, err = ad.node.call(ctx, node, call.Checksum, body); err == nil {
 				err = json.Unmarshal(reply, &r)
 			}
 		}

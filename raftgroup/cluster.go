@@ -12,32 +12,32 @@ import (
 )
 
 // refreshMap takes over what the meta group's rows say now.
-func (n *Node) refreshMap() error {
-	m, err := datadir.ReadMap(n.store, n.meta())
+func (ms *members) refreshMap() error {
+	m, err := datadir.ReadMap(ms.node.store, ms.node.meta())
 	if errors.Is(err, storage.ErrDamaged) {
-		n.groups[n.meta()].breakDown(n)
-		if n.cmap.Load() != nil {
+		ms.node.groups[ms.node.meta()].breakDown(ms.node)
+		if ms.cmap.Load() != nil {
 			return nil // what is known has to do
 		}
-		n.logger.Error("cluster map is damaged; using the members recorded in the data directory until a copy of the map arrives from another node", "error", err)
-		m, err = placement.NewMap(n.meta()), nil
+		ms.node.logger.Error("cluster map is damaged; using the members recorded in the data directory until a copy of the map arrives from another node", "error", err)
+		m, err = placement.NewMap(ms.node.meta()), nil
 	}
 	if err != nil {
 		return err
 	}
-	n.cmap.Store(m)
-	n.state.put(upgraded, n.knowsKeys(m))
+	ms.cmap.Store(m)
+	ms.node.state.put(upgraded, ms.knowsKeys(m))
 	if !m.Begun() {
 		return nil // what the directory remembers has to do
 	}
 	for r := range m.Members() {
-		if n.hasPeer(r) {
-			n.transport.SetPeer(r.ID, n.peerAddress(r))
+		if ms.hasPeer(r) {
+			ms.node.transport.SetPeer(r.ID, ms.peerAddress(r))
 		}
 	}
-	n.forgetRemoved(m)
-	n.updateAlone(m)
-	for _, g := range n.groups {
+	ms.forgetRemoved(m)
+	ms.updateAlone(m)
+	for _, g := range ms.node.groups {
 		g.reconcileAt = 0
 	}
 	return nil
@@ -45,52 +45,52 @@ func (n *Node) refreshMap() error {
 
 // hasPeer reports whether a row is that of another member, which this node talks
 // to.
-func (n *Node) hasPeer(r *placement.Node) bool {
-	return r.ID != n.id && r.Member() && !n.dir.GaveUp(r.ID)
+func (ms *members) hasPeer(r *placement.Node) bool {
+	return r.ID != ms.node.id && r.Member() && !ms.node.dir.GaveUp(r.ID)
 }
 
 // forgetRemoved lets the transport forget nodes that are members no more.
-func (n *Node) forgetRemoved(m *placement.Map) {
-	for id := range n.peers {
-		if r, _ := m.Node(id); !n.hasPeer(&r) {
-			n.transport.RemovePeer(id)
-			n.runs.Forget(id)
-			delete(n.peers, id)
-			n.known.forget(id)
+func (ms *members) forgetRemoved(m *placement.Map) {
+	for id := range ms.peers {
+		if r, _ := m.Node(id); !ms.hasPeer(&r) {
+			ms.node.transport.RemovePeer(id)
+			ms.runs.Forget(id)
+			delete(ms.peers, id)
+			ms.node.known.forget(id)
 		}
 	}
 	for r := range m.Members() {
-		if n.hasPeer(r) {
-			n.peers[r.ID] = true
+		if ms.hasPeer(r) {
+			ms.peers[r.ID] = true
 		}
 	}
 }
 
 // knowsKeys reports whether each member has run a version that has a key: then
 // none can run a version of before any more, which does not open the directory.
-func (n *Node) knowsKeys(m *placement.Map) bool {
+func (ms *members) knowsKeys(m *placement.Map) bool {
 	if m.Begun() {
 		return m.Keyed()
 	}
-	founders := n.dir.Members
+	founders := ms.node.dir.Members
 	return len(founders) > 0 && !slices.ContainsFunc(founders, func(r datadir.Member) bool { return r.Key == nil })
 }
 
 // updateAlone notes whether there is anybody to beat for.
-func (n *Node) updateAlone(m *placement.Map) {
+func (ms *members) updateAlone(m *placement.Map) {
 	members := 0
 	for range m.Members() {
 		members++
 	}
-	if n.state.put(alone, members <= 1) && members > 1 {
-		n.logger.Info("the cluster now has more than one node: commands whose keys are in different shards are refused from now on (CROSS_SHARD; CROSSSLOT in the Redis protocol); give keys a common {tag} to keep them in one shard")
+	if ms.node.state.put(alone, members <= 1) && members > 1 {
+		ms.node.logger.Info("the cluster now has more than one node: commands whose keys are in different shards are refused from now on (CROSS_SHARD; CROSSSLOT in the Redis protocol); give keys a common {tag} to keep them in one shard")
 	}
 }
 
 // proposeMeta proposes changes of meta rows, all or none, on condition that
 // none of them has changed since m was read. The outcome goes to done. The node
 // must lead the meta group.
-func (n *Node) proposeMeta(m *placement.Map, writes []placement.Change, done command.Completer) error {
+func (co *controller) proposeMeta(m *placement.Map, writes []placement.Change, done command.Completer) error {
 	c := command.Command{Kind: command.Txn}
 	for _, w := range writes {
 		c.Compares = append(c.Compares, command.Compare{Target: command.OnVersion, Relation: command.Equal, Key: []byte(w.Key), Version: m.Versions[w.Key]})
@@ -104,5 +104,5 @@ func (n *Node) proposeMeta(m *placement.Map, writes []placement.Change, done com
 		}
 		c.Ops = append(c.Ops, command.Command{Kind: command.Put, Key: []byte(w.Key), Value: b})
 	}
-	return n.propose(n.meta(), &c, done, command.Tag{})
+	return co.node.propose(co.node.meta(), &c, done, command.Tag{})
 }

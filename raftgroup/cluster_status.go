@@ -22,9 +22,9 @@ type view struct {
 // ClusterStatus returns the whole cluster as this node knows it.
 func (n *Node) ClusterStatus() command.ClusterStatus {
 	cm := n.cmap.Load()
-	n.mu.Lock()
+	n.members.mu.Lock()
 	leftOut := n.leftOutBy
-	n.mu.Unlock()
+	n.members.mu.Unlock()
 	s := command.ClusterStatus{Cluster: datadir.ClusterText(n.dir.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
 	s.Epoch, s.ReplicationFactor, s.Standalone = cm.Epoch, cm.Cluster.Replicas, cm.Standalone()
 	now := n.clock.Boot()

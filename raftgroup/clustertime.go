@@ -9,6 +9,14 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
+// timekeeper holds the node's time to what the clocks of the cluster say.
+type timekeeper struct {
+	node *Node
+
+	time        clusterTime
+	clockOffset atomic.Int64 // ms that the wall clock is ahead of the others'
+}
+
 // # The time that decides expiry
 //
 // A wall clock can be set wrong, for a moment or for good, on one node or on
@@ -159,17 +167,17 @@ func (h *clockHistory) reading() (r clockReading, ok bool) {
 
 // keepTime moves the node's time by what the clocks of the cluster's nodes say,
 // and notices where this node's own wall clock is off. For the pass.
-func (n *Node) keepTime() {
-	own := ownClock(n.clock)
-	if n.state.is(alone) {
-		if !n.time.agreed.Load() {
-			n.time.set(own)
+func (tk *timekeeper) keepTime() {
+	own := ownClock(tk.node.clock)
+	if tk.node.state.is(alone) {
+		if !tk.time.agreed.Load() {
+			tk.time.set(own)
 		}
-		n.time.step(own, own)
-		n.judgeClock(own, own, own)
+		tk.time.step(own, own)
+		tk.judgeClock(own, own, own)
 		return
 	}
-	members, readings := n.clockReadings()
+	members, readings := tk.clockReadings()
 	walls := append(make([]int64, 0, len(readings)+1), own)
 	var times []int64
 	for _, r := range readings {
@@ -180,58 +188,58 @@ func (n *Node) keepTime() {
 	}
 	low, high := medians(walls)
 	majority := 2*len(walls) > members
-	if !n.time.agreed.Load() {
-		n.learnTime(own, low, high, majority, times)
+	if !tk.time.agreed.Load() {
+		tk.learnTime(own, low, high, majority, times)
 	}
 	if !majority {
-		n.time.step(n.time.ahead, n.time.ahead) // too few are known: go on as before
+		tk.time.step(tk.time.ahead, tk.time.ahead) // too few are known: go on as before
 		return
 	}
-	n.time.step(low, high)
-	n.judgeClock(own, low, high)
+	tk.time.step(low, high)
+	tk.judgeClock(own, low, high)
 }
 
 // learnTime has a node that does not know the time take it from others: times
 // are those of nodes that have it, low and high the medians of the wall clocks
 // that are known, own is this node's.
-func (n *Node) learnTime(own, low, high int64, majority bool, times []int64) {
+func (tk *timekeeper) learnTime(own, low, high int64, majority bool, times []int64) {
 	at := own
 	switch {
 	case len(times) > 0:
 		at, _ = medians(times)
 	case majority:
-		at = min(max(n.time.ahead, low), high)
-	case n.clock.Boot()-n.startedAt < int64(timeWait):
+		at = min(max(tk.time.ahead, low), high)
+	case tk.node.clock.Boot()-tk.node.startedAt < int64(timeWait):
 		return
 	default:
 		// Ordinary where other nodes start too. A clock that is off is judged, and
 		// warned of, as soon as others are known.
-		n.logger.Info("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
+		tk.node.logger.Info("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
 	}
-	for _, g := range n.groups { // that was against the time so far
+	for _, g := range tk.node.groups { // that was against the time so far
 		g.lead.Store(0)
 	}
-	n.time.set(at)
+	tk.time.set(at)
 }
 
 // awaitsTime reports whether commands have to wait until the time is known.
-func (n *Node) awaitsTime() bool { return !n.time.agreed.Load() }
+func (tk *timekeeper) awaitsTime() bool { return !tk.time.agreed.Load() }
 
 // clockReadings returns how many nodes the cluster has and what is known of the
 // other ones' clocks.
-func (n *Node) clockReadings() (members int, readings []clockReading) {
-	cm := n.cmap.Load()
+func (tk *timekeeper) clockReadings() (members int, readings []clockReading) {
+	cm := tk.node.cmap.Load()
 	if !cm.Begun() {
-		members = len(n.dir.Members)
-		for _, m := range n.dir.Members {
-			readings = n.known.appendClock(readings, n.id, m.ID, n.clock.Boot())
+		members = len(tk.node.dir.Members)
+		for _, m := range tk.node.dir.Members {
+			readings = tk.node.known.appendClock(readings, tk.node.id, m.ID, tk.node.clock.Boot())
 		}
 		return members, readings
 	}
 	for i := range cm.Nodes {
 		if row := &cm.Nodes[i]; row.Member() {
 			members++
-			readings = n.known.appendClock(readings, n.id, row.ID, n.clock.Boot())
+			readings = tk.node.known.appendClock(readings, tk.node.id, row.ID, tk.node.clock.Boot())
 		}
 	}
 	return members, readings
@@ -257,26 +265,26 @@ func (t *pictures) appendClock(readings []clockReading, self, node uint64, now i
 // judgeClock decides whether this node's wall clock is off: further than
 // Options.ClockOffset from where a majority's clocks are, or, where there is no
 // other node, from the time that has elapsed. It is well again at half of that.
-func (n *Node) judgeClock(own, low, high int64) {
-	if n.state.is(alone) {
-		low, high = n.time.ahead, n.time.ahead
+func (tk *timekeeper) judgeClock(own, low, high int64) {
+	if tk.node.state.is(alone) {
+		low, high = tk.time.ahead, tk.time.ahead
 	}
 	off := own - min(max(own, low), high)
-	n.clockOffset.Store(off / 1000)
-	most := n.opt.ClockOffset.Microseconds()
+	tk.clockOffset.Store(off / 1000)
+	most := tk.node.opt.ClockOffset.Microseconds()
 	switch {
-	case !n.state.is(clockOff) && max(off, -off) > most:
-		n.state.set(clockOff)
+	case !tk.node.state.is(clockOff) && max(off, -off) > most:
+		tk.node.state.set(clockOff)
 		text := "wall clock differs too much from the other nodes' clocks: this node hands its leaderships over, and expiry follows the other nodes' clocks; correct the clock (see cluster.clock_offset_max)"
-		if n.state.is(alone) {
+		if tk.node.state.is(alone) {
 			text = "wall clock was changed; expiry continues with the elapsed time and adjusts to the new time slowly"
 		}
-		n.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", n.opt.ClockOffset)
-		n.reportDue, n.tendDue = 0, 0
-	case n.state.is(clockOff) && max(off, -off) <= most/2:
-		n.state.clear(clockOff)
-		n.logger.Info("wall clock agrees with the other nodes again", "offset", time.Duration(off)*time.Microsecond)
-		n.reportDue, n.tendDue = 0, 0
+		tk.node.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", tk.node.opt.ClockOffset)
+		tk.node.reportDue, tk.node.tendDue = 0, 0
+	case tk.node.state.is(clockOff) && max(off, -off) <= most/2:
+		tk.node.state.clear(clockOff)
+		tk.node.logger.Info("wall clock agrees with the other nodes again", "offset", time.Duration(off)*time.Microsecond)
+		tk.node.reportDue, tk.node.tendDue = 0, 0
 	}
 }
 

@@ -147,11 +147,11 @@ func (g *group) openLost(n *Node) error {
 
 // shardRow returns where the replicas of a shard must be: at first where the
 // founders have put them.
-func (n *Node) shardRow(shard int) placement.Shard {
-	if cm := n.cmap.Load(); cm.Begun() {
+func (ms *members) shardRow(shard int) placement.Shard {
+	if cm := ms.cmap.Load(); cm.Begun() {
 		return cm.Shards[shard]
 	}
-	return n.dir.FirstShards()[shard]
+	return ms.node.dir.FirstShards()[shard]
 }
 
 // tendLost clears away what is left of a lost replica once the map and its group

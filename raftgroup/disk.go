@@ -1,26 +1,36 @@
 package raftgroup
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
+// diskWatch is how fast and how full the node's disk is.
+type diskWatch struct {
+	node *Node
+
+	fsyncMean          atomic.Int64 // moving, ns
+	diskUsed, diskFree atomic.Int64
+	slowUntil          uint64 // tick
+}
+
 // noteFsync takes in how long a log write has taken.
-func (n *Node) noteFsync(took time.Duration) {
-	mean := n.fsyncMean.Load()
+func (dw *diskWatch) noteFsync(took time.Duration) {
+	mean := dw.fsyncMean.Load()
 	if mean == 0 {
 		mean = int64(took)
 	}
-	n.fsyncMean.Store(mean + (int64(took)-mean)/16)
-	if took > n.opt.SlowDisk {
-		n.post(func() { n.disksSlow(took) })
+	dw.fsyncMean.Store(mean + (int64(took)-mean)/16)
+	if took > dw.node.opt.SlowDisk {
+		dw.node.post(func() { dw.disksSlow(took) })
 	}
 }
 
 // fsyncRecent is the moving mean of log writes, in microseconds.
-func (n *Node) fsyncRecent() float64 {
-	return float64(n.fsyncMean.Load()) / float64(time.Microsecond)
+func (dw *diskWatch) fsyncRecent() float64 {
+	return float64(dw.fsyncMean.Load()) / float64(time.Microsecond)
 }
 
 // recordEvery is how often it is made durable how far the log is synced: so
@@ -30,17 +40,17 @@ const recordEvery = time.Second
 
 // recordSynced has the log record how far it is synced, until the node closes.
 // The driver could wait for the disk here for too long.
-func (n *Node) recordSynced() {
+func (dw *diskWatch) recordSynced() {
 	t := time.NewTicker(recordEvery)
 	defer t.Stop()
 	for {
 		select {
-		case <-n.ctx.Done():
+		case <-dw.node.ctx.Done():
 			return
 		case <-t.C:
 		}
-		if err := n.log.RecordSynced(); err != nil {
-			n.fail(err)
+		if err := dw.node.log.RecordSynced(); err != nil {
+			dw.node.fail(err)
 			return
 		}
 	}
@@ -50,42 +60,42 @@ func (n *Node) recordSynced() {
 const slowFor = 10 * time.Second
 
 // watchDisk notices a log write that hangs. For the pass.
-func (n *Node) watchDisk() {
-	if took := n.log.Stalled(); took > n.opt.SlowDisk {
-		n.disksSlow(took)
-	} else if n.state.is(slow) && n.ticks >= n.slowUntil {
-		n.state.clear(slow)
-		n.logger.Info("log disk has recovered; this node can lead shards again")
+func (dw *diskWatch) watchDisk() {
+	if took := dw.node.log.Stalled(); took > dw.node.opt.SlowDisk {
+		dw.disksSlow(took)
+	} else if dw.node.state.is(slow) && dw.node.ticks >= dw.slowUntil {
+		dw.node.state.clear(slow)
+		dw.node.logger.Info("log disk has recovered; this node can lead shards again")
 	}
 }
 
-func (n *Node) disksSlow(took time.Duration) {
-	n.slowUntil = n.ticks + uint64(slowFor/n.tick)
-	if !n.state.set(slow) {
+func (dw *diskWatch) disksSlow(took time.Duration) {
+	dw.slowUntil = dw.node.ticks + uint64(slowFor/dw.node.tick)
+	if !dw.node.state.set(slow) {
 		return
 	}
-	n.logger.Warn("log disk is slow; this node hands its leaderships to other nodes", "fsync", took.Round(time.Millisecond), "limit", n.opt.SlowDisk)
-	n.sendReports()
-	n.balance()
+	dw.node.logger.Warn("log disk is slow; this node hands its leaderships to other nodes", "fsync", took.Round(time.Millisecond), "limit", dw.node.opt.SlowDisk)
+	dw.node.sendReports()
+	dw.node.balance()
 }
 
 // measureEvery is how often the driver looks how full the disk is.
 const measureEvery = 2 * time.Second
 
 // measureDisk notes how full the disk is, for reports. It asks the file system.
-func (n *Node) measureDisk() {
-	if u, err := n.dir.FS.GetDiskUsage(n.dir.Path); err == nil {
-		n.diskFree.Store(int64(u.AvailBytes))
+func (dw *diskWatch) measureDisk() {
+	if u, err := dw.node.dir.FS.GetDiskUsage(dw.node.dir.Path); err == nil {
+		dw.diskFree.Store(int64(u.AvailBytes))
 	}
-	n.diskUsed.Store(n.log.SizeBytes() + int64(n.store.Stats().DiskBytes))
+	dw.diskUsed.Store(dw.node.log.SizeBytes() + int64(dw.node.store.Stats().DiskBytes))
 }
 
 // logShort hears that the disk has no room for the log's next segment. What the
 // state machine has not made durable is why the segments before the last are
 // needed; without it they can be used again.
-func (n *Node) logShort() {
-	n.flushState()
-	n.Kick()
+func (dw *diskWatch) logShort() {
+	dw.node.flushState()
+	dw.node.Kick()
 }
 
 // roomPoll is how often makeRoom looks whether another thread runs passes.
@@ -93,19 +103,19 @@ const roomPoll = time.Millisecond
 
 // makeRoom has the log cut behind all that has been carried out, for a commit
 // that cannot go on for want of a segment. It runs passes if nobody else does.
-func (n *Node) makeRoom() {
-	if n.store == nil || n.store.Flush() != nil {
+func (dw *diskWatch) makeRoom() {
+	if dw.node.store == nil || dw.node.store.Flush() != nil {
 		return
 	}
-	if !n.schedule.writing() { // the node is being opened, and runs no passes yet
-		n.cutOpening()
+	if !dw.node.schedule.writing() { // the node is being opened, and runs no passes yet
+		dw.cutOpening()
 		return
 	}
 	cut := make(chan struct{})
-	n.schedule.request(truncateDue)
-	n.post(func() { close(cut) })
-	for !n.state.is(failed) {
-		n.drive()
+	dw.node.schedule.request(truncateDue)
+	dw.node.post(func() { close(cut) })
+	for !dw.node.state.is(failed) {
+		dw.node.drive()
 		select {
 		case <-cut:
 			return
@@ -115,10 +125,10 @@ func (n *Node) makeRoom() {
 }
 
 // cutOpening cuts the log of groups that are not yet open.
-func (n *Node) cutOpening() {
-	for shard, g := range n.groups {
-		if upTo := n.store.Durable(shard); g.log != nil && upTo > datadir.StartIndex && !n.store.Lost(shard) {
-			n.log.Truncate(g.log, upTo)
+func (dw *diskWatch) cutOpening() {
+	for shard, g := range dw.node.groups {
+		if upTo := dw.node.store.Durable(shard); g.log != nil && upTo > datadir.StartIndex && !dw.node.store.Lost(shard) {
+			dw.node.log.Truncate(g.log, upTo)
 		}
 	}
 }

@@ -56,5 +56,5 @@
 //
 // group.mu guards a group's queue and is held for the copy of one command. All
 // Raft state belongs to whoever holds the pass. Order: pass, then group.mu, then
-// Node.mu, then pictures.mu. None is held while the log is written.
+// members.mu or crossShard.mu, then pictures.mu. None is held while the log is written.
 package raftgroup

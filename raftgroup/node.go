@@ -237,45 +237,19 @@ type Node struct {
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
 	startedAt      int64 // Clock.Boot
 
-	schedule     schedule
-	state        conditions
-	exposed      bool // see SetExposed
-	checksums    checksumTurns
-	failure      chan error // receives the first failure; capacity 1
-	drive        func()     // see Start
-	time         clusterTime
-	clockOffset  atomic.Int64 // ms that the wall clock is ahead of the others'
-	cmap         atomic.Pointer[placement.Map]
-	known        pictures // of the nodes, this one included
-	badReports   atomic.Uint64
-	badReportLog lograte.Line
-	damageLog    lograte.Line
-	raftLog      lograte.Line  // see raftLogger
-	run          placement.Run // this one
-	runs         *datadir.Runs
-	rememberDue  int64 // Clock.Boot; belongs to the driver
-
-	mu sync.Mutex
-	// When another node first and last said that this one runs already, on
-	// Clock.Boot; 0: never.
-	twinSince, twinLast int64
-	// leftOutBy is the node on which the cluster was recovered without this one,
-	// 0: none is known; leftOutLogged is when the log last said so, on Clock.Boot.
-	leftOutBy     uint64
-	leftOutLogged int64
-	// movedPeers are peers whose own word on their address is newer than the
-	// map's.
-	movedPeers map[uint64]movedPeer
-	// acrossQueue has the commands over several shards.
-	acrossQueue acrossQueue
+	schedule  schedule
+	state     conditions
+	exposed   bool       // see SetExposed
+	failure   chan error // receives the first failure; capacity 1
+	drive     func()     // see Start
+	damageLog lograte.Line
+	raftLog   lograte.Line // see raftLogger
 
 	growing growth // commands under way that make much of little
 
 	passWork
 
 	passes, fsyncs, fsyncNanos atomic.Uint64
-	fsyncMean                  atomic.Int64 // moving, ns
-	diskUsed, diskFree         atomic.Int64
 
 	kick       chan struct{}
 	ctx        context.Context // ends with Close
@@ -283,6 +257,16 @@ type Node struct {
 	driving    bool
 	done       chan struct{}
 	background sync.WaitGroup
+
+	// The parts that own what they need for themselves; each knows the node, of
+	// which its methods are a part.
+	members
+	reportExchange
+	controller
+	admin
+	timekeeper
+	diskWatch
+	crossShard
 }
 
 // passWork belongs to the thread that runs the pass: what one pass has under way, and
@@ -295,7 +279,6 @@ type passWork struct {
 	applyBase           int
 	applyCalls          uint64 // of store.Apply
 	replayDamaged       uint64 // see Replay.Damaged
-	crossing            crossing
 	entries             []storage.Entry
 	spares              [][]completion
 	deferred            []*group // have commands that wait for the round under way
@@ -305,11 +288,7 @@ type passWork struct {
 	replicatingSince    int64    // the last entries, on Clock.Boot
 	withCommits         []*group // have messages kept back, see group.send
 	ticks               uint64
-	reporting           ownReports
-	reportDue, tendDue  int64 // Clock.Boot
 	roundSeq, roundSalt uint64
-	peers               map[uint64]bool
-	slowUntil           uint64 // tick
 }
 
 // meta is the number of the meta group.
@@ -330,15 +309,15 @@ func Open(o Options) (*Node, error) {
 			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20, growthBytes: command.ValueBytesMax,
 			logBytes: o.LogBytesMax,
 		},
-		failure:  make(chan error, 1),
-		kick:     make(chan struct{}, 1),
-		done:     make(chan struct{}),
-		passWork: passWork{peers: make(map[uint64]bool)},
+		failure: make(chan error, 1),
+		kick:    make(chan struct{}, 1),
+		done:    make(chan struct{}),
 
-		checksums:  checksumTurns{turn: make(chan struct{}, 1)},
-		movedPeers: make(map[uint64]movedPeer),
-		raftLog:    lograte.Line{Burst: raftLinesMax},
+		raftLog: lograte.Line{Burst: raftLinesMax},
 	}
+	n.members = members{node: n, movedPeers: make(map[uint64]movedPeer), peers: make(map[uint64]bool)}
+	n.admin = admin{node: n, checksums: checksumTurns{turn: make(chan struct{}, 1)}}
+	n.reportExchange.node, n.controller.node, n.timekeeper.node, n.diskWatch.node, n.crossShard.node = n, n, n, n, n
 	n.setTimes()
 	n.drive = n.runAll
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -686,12 +665,12 @@ func (n *Node) Close(ctx context.Context) error {
 var ErrUnwritten = errors.New("the shutdown timeout expired before the state was written")
 
 // saveRuns writes what is known of other nodes, as the node stops.
-func (n *Node) saveRuns() {
-	if n.runs == nil || !n.state.is(stopped) || !n.runs.Dirty() {
+func (ms *members) saveRuns() {
+	if ms.runs == nil || !ms.node.state.is(stopped) || !ms.runs.Dirty() {
 		return
 	}
-	if err := n.runs.Save(); err != nil {
-		n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
+	if err := ms.runs.Save(); err != nil {
+		ms.node.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 	}
 }
 

@@ -28,14 +28,14 @@ type recall struct {
 
 // recall has q, which is c, answered with what became of it. An error is that
 // of ReadIndex; then q hears nothing.
-func (n *Node) recall(q *acrossCommand, c *command.Command) error {
-	return n.ReadIndex(q.shardOf(c.FirstKey()), &recall{node: n, q: *q, left: 1}, command.Tag{})
+func (cs *crossShard) recall(q *acrossCommand, c *command.Command) error {
+	return cs.node.ReadIndex(q.shardOf(c.FirstKey()), &recall{node: cs.node, q: *q, left: 1}, command.Tag{})
 }
 
 // recallQueued is recall for a command of the queue.
-func (n *Node) recallQueued(q *acrossCommand, c *command.Command) (verdict, error) {
-	if err := n.recall(q, c); err != nil {
-		return n.refuse(q, command.Dropped)
+func (cs *crossShard) recallQueued(q *acrossCommand, c *command.Command) (verdict, error) {
+	if err := cs.recall(q, c); err != nil {
+		return cs.refuse(q, command.Dropped)
 	}
 	return refused, nil
 }
@@ -119,9 +119,9 @@ func (r *recall) awaitAll(parts []acrossPart) {
 
 // recollect returns the result of p's command, which was carried out, or
 // SessionExpired if not all of it can be had here.
-func (n *Node) recollect(p *planner) (command.Result, error) {
+func (cs *crossShard) recollect(p *planner) (command.Result, error) {
 	gone := command.Result{Kind: p.cmd.Kind, Status: command.SessionExpired}
-	status, err := p.plan(n.lim.entryBytes)
+	status, err := p.plan(cs.node.lim.entryBytes)
 	if err != nil || status != command.OK {
 		return gone, err
 	}
@@ -129,7 +129,7 @@ func (n *Node) recollect(p *planner) (command.Result, error) {
 	results := make([]command.Result, len(p.parts))
 	for i := range p.parts {
 		part := p.partCommand(i)
-		if !n.Holds(p.parts[i].shard) {
+		if !cs.node.Holds(p.parts[i].shard) {
 			return gone, nil
 		}
 		digest, err := digestOf(part)

@@ -5,12 +5,26 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
 
+	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
+
+// reportExchange is what this node reports of itself, and what it knows of the
+// others from their reports.
+type reportExchange struct {
+	node *Node
+
+	known        pictures // of the nodes, this one included
+	badReports   atomic.Uint64
+	badReportLog lograte.Line
+	reporting    ownReports
+	reportDue    int64 // Clock.Boot
+}
 
 // # Reports
 //
@@ -158,15 +172,15 @@ func (g *group) settled(want *placement.Shard) bool {
 	return true
 }
 
-func (n *Node) nodeReport() nodeReport {
+func (rx *reportExchange) nodeReport() nodeReport {
 	r := nodeReport{
-		Leaving: n.state.is(leaving), Slow: n.state.is(slow), ClockOff: n.state.is(clockOff), Exposed: n.exposed, Offset: n.clockOffset.Load(), Wall: n.clock.NowMillis(),
-		FsyncMicros: n.fsyncRecent(), LogBytes: n.log.SizeBytes(),
-		DiskUsed: n.diskUsed.Load(), DiskFree: n.diskFree.Load(), Uptime: int64(time.Duration(n.clock.Boot() - n.startedAt).Seconds()),
-		Position: n.log.Position(), Damaged: uint64(len(n.store.Damage())),
+		Leaving: rx.node.state.is(leaving), Slow: rx.node.state.is(slow), ClockOff: rx.node.state.is(clockOff), Exposed: rx.node.exposed, Offset: rx.node.clockOffset.Load(), Wall: rx.node.clock.NowMillis(),
+		FsyncMicros: rx.node.fsyncRecent(), LogBytes: rx.node.log.SizeBytes(),
+		DiskUsed: rx.node.diskUsed.Load(), DiskFree: rx.node.diskFree.Load(), Uptime: int64(time.Duration(rx.node.clock.Boot() - rx.node.startedAt).Seconds()),
+		Position: rx.node.log.Position(), Damaged: uint64(len(rx.node.store.Damage())),
 	}
-	if !n.state.is(alone) && n.time.agreed.Load() {
-		r.Time = n.time.now()
+	if !rx.node.state.is(alone) && rx.node.time.agreed.Load() {
+		r.Time = rx.node.time.now()
 	}
 	return r
 }
@@ -182,21 +196,21 @@ type ownReports struct {
 }
 
 // observe brings this node's picture of itself up to date. For the pass.
-func (n *Node) observe() {
-	cm := n.cmap.Load()
-	o := &n.reporting
+func (rx *reportExchange) observe() {
+	cm := rx.node.cmap.Load()
+	o := &rx.reporting
 	positions := o.made%positionsEvery == 0
 	o.made++
-	now := n.clock.Boot()
-	about := n.nodeReport()
-	defer n.known.lock()()
-	p := n.known.of(n.id)
+	now := rx.node.clock.Boot()
+	about := rx.nodeReport()
+	defer rx.known.lock()()
+	p := rx.known.of(rx.node.id)
 	p.about, p.heard, p.whole = about, now, now
 	if p.shards == nil {
-		p.shards, o.changed, o.at = make([]shardReport, len(n.groups)), make([]uint64, len(n.groups)), make([]position, len(n.groups))
+		p.shards, o.changed, o.at = make([]shardReport, len(rx.node.groups)), make([]uint64, len(rx.node.groups)), make([]position, len(rx.node.groups))
 	}
-	for shard, g := range n.groups {
-		is, was := g.report(n, cm), p.shards[shard]
+	for shard, g := range rx.node.groups {
+		is, was := g.report(rx.node, cm), p.shards[shard]
 		p.shards[shard] = is
 		if !is.same(&was) || positions && is.position() != o.at[shard] {
 			o.newest++
@@ -253,38 +267,38 @@ func (p *peerProgress) acknowledge(version uint64, now int64) {
 }
 
 // sendReports tells the other nodes about this one. For the pass.
-func (n *Node) sendReports() {
-	n.observe()
-	if n.state.is(alone) {
+func (rx *reportExchange) sendReports() {
+	rx.observe()
+	if rx.node.state.is(alone) {
 		return
 	}
-	for _, node := range slices.Sorted(maps.Keys(n.peers)) {
-		switch v := n.transport.Version(node); {
+	for _, node := range slices.Sorted(maps.Keys(rx.node.peers)) {
+		switch v := rx.node.transport.Version(node); {
 		case v == 0: // no connection: the node is told when there is one
 		case v < reportsFromVersion:
-			n.sendDocument(node)
+			rx.sendDocument(node)
 		default:
-			n.sendChanges(node)
+			rx.sendChanges(node)
 		}
 	}
 }
 
 // sendChanges tells a node what it lacks.
-func (n *Node) sendChanges(node uint64) {
-	now := n.clock.Boot()
-	unlock := n.known.lock()
-	p, own, o := n.known.of(node), n.known.of(n.id), &n.reporting
+func (rx *reportExchange) sendChanges(node uint64) {
+	now := rx.node.clock.Boot()
+	unlock := rx.known.lock()
+	p, own, o := rx.known.of(node), rx.known.of(rx.node.id), &rx.reporting
 	c := changes{run: o.run, ackRun: p.run, ack: p.have, newest: o.newest, about: own.about}
 	base := p.base(now)
 	bodies := c.encode(base, o.since(base), o.changed, own.shards)
 	unlock()
 	for _, b := range bodies {
-		if !n.transport.Report(node, b.body) {
+		if !rx.node.transport.Report(node, b.body) {
 			return // the transport counts it; the rest follows with the next
 		}
-		n.known.mu.Lock()
+		rx.known.mu.Lock()
 		p.sent = max(p.sent, b.to)
-		n.known.mu.Unlock()
+		rx.known.mu.Unlock()
 	}
 }
 
@@ -299,9 +313,9 @@ type document struct {
 	Shards []shardReport `json:"shards"`
 }
 
-func (n *Node) sendDocument(node uint64) {
-	own := n.known.get(n.id)
-	d := document{Node: n.id, Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Build: n.opt.Version, nodeReport: own.about}
+func (rx *reportExchange) sendDocument(node uint64) {
+	own := rx.known.get(rx.node.id)
+	d := document{Node: rx.node.id, Peer: rx.node.opt.PeerAddress, Client: rx.node.opt.ClientAddress, Build: rx.node.opt.Version, nodeReport: own.about}
 	for i := range own.shards {
 		if own.shards[i].Replica != 0 {
 			d.Shards = append(d.Shards, own.shards[i])
@@ -309,32 +323,32 @@ func (n *Node) sendDocument(node uint64) {
 	}
 	b, err := json.Marshal(&d)
 	if err != nil {
-		n.logger.Error("cannot encode a status report", "error", err)
+		rx.node.logger.Error("cannot encode a status report", "error", err)
 		return
 	}
-	n.transport.Report(node, b)
+	rx.node.transport.Report(node, b)
 }
 
 // ReceiveReport takes in another node's report. One that makes no sense is
 // dropped, and counted.
-func (n *Node) ReceiveReport(from uint64, body []byte) {
-	now := n.clock.Boot()
+func (rx *reportExchange) ReceiveReport(from uint64, body []byte) {
+	now := rx.node.clock.Boot()
 	var err error
 	if len(body) > 0 && body[0] == '{' {
-		err = n.takeDocument(from, body, now)
+		err = rx.takeDocument(from, body, now)
 	} else {
-		err = n.takeChanges(from, body, now)
+		err = rx.takeChanges(from, body, now)
 	}
 	if err == nil {
 		return
 	}
-	n.badReportLog.Log(n.logger, slog.LevelWarn, "invalid status report from a peer", "from", from, "error", err, "so_far", n.badReports.Add(1))
+	rx.badReportLog.Log(rx.node.logger, slog.LevelWarn, "invalid status report from a peer", "from", from, "error", err, "so_far", rx.badReports.Add(1))
 }
 
 // BadReports returns how many reports of other nodes made no sense.
-func (n *Node) BadReports() uint64 { return n.badReports.Load() }
+func (rx *reportExchange) BadReports() uint64 { return rx.badReports.Load() }
 
-func (n *Node) takeDocument(from uint64, body []byte, now int64) error {
+func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) error {
 	var d document
 	if err := json.Unmarshal(body, &d); err != nil {
 		return err
@@ -342,17 +356,17 @@ func (n *Node) takeDocument(from uint64, body []byte, now int64) error {
 	if d.Node != from {
 		return errBadReport
 	}
-	shards := make([]shardReport, len(n.groups))
+	shards := make([]shardReport, len(rx.node.groups))
 	for _, s := range d.Shards {
 		if s.Shard < 0 || s.Shard >= len(shards) {
 			return errBadReport
 		}
 		shards[s.Shard] = s
 	}
-	defer n.known.lock()()
-	p := n.known.of(from)
-	if n.known.heardLocked(p, now) {
-		n.state.set(greetDue)
+	defer rx.known.lock()()
+	p := rx.known.of(from)
+	if rx.known.heardLocked(p, now) {
+		rx.node.state.set(greetDue)
 	}
 	p.shards, p.run, p.have, p.whole = shards, 0, 0, now
 	p.hear(d.nodeReport, now)
@@ -360,23 +374,23 @@ func (n *Node) takeDocument(from uint64, body []byte, now int64) error {
 	return nil
 }
 
-func (n *Node) takeChanges(from uint64, body []byte, now int64) error {
-	c, err := decodeChanges(body, len(n.groups))
+func (rx *reportExchange) takeChanges(from uint64, body []byte, now int64) error {
+	c, err := decodeChanges(body, len(rx.node.groups))
 	if err != nil {
 		return err
 	}
-	n.runs.Progress(from, c.run, c.about.Position)
-	defer n.known.lock()()
-	p := n.known.of(from)
-	if n.known.heardLocked(p, now) {
-		n.state.set(greetDue)
+	rx.node.runs.Progress(from, c.run, c.about.Position)
+	defer rx.known.lock()()
+	p := rx.known.of(from)
+	if rx.known.heardLocked(p, now) {
+		rx.node.state.set(greetDue)
 	}
-	if c.ackRun == n.reporting.run && c.ack <= n.reporting.newest {
+	if c.ackRun == rx.reporting.run && c.ack <= rx.reporting.newest {
 		p.acknowledge(c.ack, now)
 	} else {
 		p.acknowledge(0, now)
 	}
-	p.take(c, len(n.groups), now)
+	p.take(c, len(rx.node.groups), now)
 	return nil
 }
 

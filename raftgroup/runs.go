@@ -50,37 +50,37 @@ const (
 // remember makes durable what is remembered of other nodes, in the background,
 // if that is due: every now and then, and when one has become unreachable, since
 // what it told last is then what it will be held to. For the driver.
-func (n *Node) remember() {
-	now, due := n.clock.Boot(), n.rememberDue
-	if n.state.is(peerLost) {
+func (ms *members) remember() {
+	now, due := ms.node.clock.Boot(), ms.rememberDue
+	if ms.node.state.is(peerLost) {
 		due -= int64(rememberEvery - rememberPause)
 	}
-	if now < due || !n.runs.Dirty() || !n.state.set(remembering) {
+	if now < due || !ms.runs.Dirty() || !ms.node.state.set(remembering) {
 		return
 	}
-	n.state.clear(peerLost)
-	n.rememberDue = now + int64(rememberEvery)
-	n.background.Add(1)
+	ms.node.state.clear(peerLost)
+	ms.rememberDue = now + int64(rememberEvery)
+	ms.node.background.Add(1)
 	go func() {
-		defer n.background.Done()
-		defer n.state.clear(remembering)
-		if err := n.runs.Save(); err != nil {
-			n.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
+		defer ms.node.background.Done()
+		defer ms.node.state.clear(remembering)
+		if err := ms.runs.Save(); err != nil {
+			ms.node.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 		}
 	}()
 }
 
 // Self is what this node says of itself in handshakes.
-func (n *Node) Self() PeerIdentity {
+func (ms *members) Self() PeerIdentity {
 	return PeerIdentity{
-		Cluster: n.dir.Cluster, Node: n.id, UID: n.dir.UID, Peer: n.opt.PeerAddress,
-		Generation: n.run.Generation, Run: n.run.Number, Began: n.run.Began,
+		Cluster: ms.node.dir.Cluster, Node: ms.node.id, UID: ms.node.dir.UID, Peer: ms.node.opt.PeerAddress,
+		Generation: ms.run.Generation, Run: ms.run.Number, Began: ms.run.Began,
 	}
 }
 
 // admitRun decides whether a peer may be what it says: the run remembered, or a
 // later one.
-func (n *Node) admitRun(p *PeerIdentity, row *placement.Node) error {
+func (ms *members) admitRun(p *PeerIdentity, row *placement.Node) error {
 	next := placement.Run{Generation: p.Generation, Number: p.Run, Began: p.Began}
 	if next.Generation == 0 {
 		if row.Key != nil {
@@ -88,21 +88,21 @@ func (n *Node) admitRun(p *PeerIdentity, row *placement.Node) error {
 		}
 		return nil // of an earlier version
 	}
-	err := n.runs.Admit(p.Node, p.UID, next, row.Run)
+	err := ms.runs.Admit(p.Node, p.UID, next, row.Run)
 	if errors.Is(err, datadir.ErrRolledBack) {
-		return fmt.Errorf("node %d was refused by node %d: %w", p.Node, n.id, err)
+		return fmt.Errorf("node %d was refused by node %d: %w", p.Node, ms.node.id, err)
 	}
 	return err
 }
 
 // newRuns returns the rows of nodes whose last run is not in the map yet. For the
 // meta group's leader.
-func (n *Node) newRuns(cm *placement.Map) (changes []placement.Change) {
+func (ms *members) newRuns(cm *placement.Map) (changes []placement.Change) {
 	for r := range cm.Members() {
-		row, last := *r, n.run
-		if row.ID != n.id {
+		row, last := *r, ms.run
+		if row.ID != ms.node.id {
 			var ok bool
-			if last, ok = n.runs.Last(row.ID, row.UID); !ok {
+			if last, ok = ms.runs.Last(row.ID, row.UID); !ok {
 				continue
 			}
 		}
@@ -136,34 +136,34 @@ const twinTolerance = 15 * time.Second
 // It stops the node where that can only get worse; see Failure. A node that the
 // cluster was recovered without goes on, because it may belong to the majority of
 // old, but it says so in its log and its status. For any thread.
-func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
-	row, ok := n.member(by.Node)
+func (ms *members) Refused(by PeerIdentity, why Refusal, reason string) {
+	row, ok := ms.member(by.Node)
 	if !ok || !row.Member() || row.UID != by.UID || !by.Signed || row.Key == nil || !bytes.Equal(row.Key, by.Key[:]) {
 		return
 	}
 	switch why {
 	case RefusedOlder:
-		n.noteMark(n.dir.MarkRolledBack())
-		n.fail(&call.Error{Class: datadir.ErrRolledBack, Text: reason})
+		ms.noteMark(ms.node.dir.MarkRolledBack())
+		ms.node.fail(&call.Error{Class: datadir.ErrRolledBack, Text: reason})
 		return
 	case RefusedRemoved:
-		n.noteMark(n.dir.MarkRemoved())
-		n.fail(n.dir.RemovedError(n.dir.Path))
+		ms.noteMark(ms.node.dir.MarkRemoved())
+		ms.node.fail(ms.node.dir.RemovedError(ms.node.dir.Path))
 		return
 	case RefusedLeftOut:
-		n.noteLeftOut(by.Node)
+		ms.noteLeftOut(by.Node)
 		return
 	}
-	now := n.clock.Boot()
-	n.mu.Lock()
-	if n.twinLast == 0 || now-n.twinLast > int64(twinTolerance) {
-		n.twinSince = now
+	now := ms.node.clock.Boot()
+	ms.mu.Lock()
+	if ms.twinLast == 0 || now-ms.twinLast > int64(twinTolerance) {
+		ms.twinSince = now
 	}
-	n.twinLast = now
-	stays := now-n.twinSince >= int64(twinTolerance)*2/3
-	n.mu.Unlock()
+	ms.twinLast = now
+	stays := now-ms.twinSince >= int64(twinTolerance)*2/3
+	ms.mu.Unlock()
 	if stays {
-		n.fail(fmt.Errorf("%w: %s", ErrTwin, reason))
+		ms.node.fail(fmt.Errorf("%w: %s", ErrTwin, reason))
 	}
 }
 
@@ -172,34 +172,34 @@ func (n *Node) Refused(by PeerIdentity, why Refusal, reason string) {
 const leftOutEvery = time.Minute
 
 // noteLeftOut takes in that the cluster was recovered on a node, without this one.
-func (n *Node) noteLeftOut(on uint64) {
-	now := n.clock.Boot()
-	n.mu.Lock()
-	due := n.leftOutBy != on || now-n.leftOutLogged >= int64(leftOutEvery)
+func (ms *members) noteLeftOut(on uint64) {
+	now := ms.node.clock.Boot()
+	ms.mu.Lock()
+	due := ms.leftOutBy != on || now-ms.leftOutLogged >= int64(leftOutEvery)
 	if due {
-		n.leftOutBy, n.leftOutLogged = on, now
+		ms.leftOutBy, ms.leftOutLogged = on, now
 	}
-	n.mu.Unlock()
+	ms.mu.Unlock()
 	if due {
-		n.logger.Warn("this node was left out when the cluster was recovered, and its data has diverged: stop it, erase its data directory, and start it again, without --node-id, to join as a new node; do not start other nodes of the old cluster",
-			"recovered_on", on, "data", n.opt.Dir)
+		ms.node.logger.Warn("this node was left out when the cluster was recovered, and its data has diverged: stop it, erase its data directory, and start it again, without --node-id, to join as a new node; do not start other nodes of the old cluster",
+			"recovered_on", on, "data", ms.node.opt.Dir)
 	}
 }
 
 // noteMark logs that the data directory could not be marked as of no more use.
-func (n *Node) noteMark(err error) {
+func (ms *members) noteMark(err error) {
 	if err != nil {
-		n.logger.Error("cannot mark the data directory", "error", err)
+		ms.node.logger.Error("cannot mark the data directory", "error", err)
 	}
 }
 
 // member returns what is known of a member: by the map, or by the directory as
 // long as there is no map.
-func (n *Node) member(node uint64) (placement.Node, bool) {
-	if m := n.cmap.Load(); m.Begun() {
+func (ms *members) member(node uint64) (placement.Node, bool) {
+	if m := ms.cmap.Load(); m.Begun() {
 		return m.Node(node)
 	}
-	for _, m := range n.dir.Members {
+	for _, m := range ms.node.dir.Members {
 		if m.ID == node {
 			return placement.Node{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis}, true
 		}

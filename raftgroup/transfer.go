@@ -66,11 +66,11 @@ func (g *group) successors(n *Node) (voters []uint64) {
 }
 
 // candidates is what is known of the nodes that may be given leaderships.
-func (n *Node) candidates() map[uint64]placement.Candidate {
+func (co *controller) candidates() map[uint64]placement.Candidate {
 	nodes := make(map[uint64]placement.Candidate)
-	for r := range n.cmap.Load().Members() {
-		leaders, able := n.mayLead(r.ID, false)
-		_, well := n.mayLead(r.ID, true)
+	for r := range co.node.cmap.Load().Members() {
+		leaders, able := co.mayLead(r.ID, false)
+		_, well := co.mayLead(r.ID, true)
 		nodes[r.ID] = placement.Candidate{Leaders: leaders, Able: able == "", Well: well == ""}
 	}
 	return nodes
@@ -99,41 +99,41 @@ func (g *group) removedSuccessor(n *Node, want *placement.Shard) uint64 {
 // those of damaged replicas, and those that a failed transfer has left without a
 // lease for the rest of the term; where the configuration says so also those that
 // the node has in excess.
-func (n *Node) balance() { n.handOver(n.opt.BalanceLeaders) }
+func (co *controller) balance() { co.handOver(co.node.opt.BalanceLeaders) }
 
 // handOver is balance; with spread it hands over what this node leads in excess
 // whatever the configuration says.
-func (n *Node) handOver(spread bool) {
-	own := placement.Own{Leaves: n.goes(), Unwell: n.state.is(slow) || n.state.is(clockOff), Spread: spread}
+func (co *controller) handOver(spread bool) {
+	own := placement.Own{Leaves: co.goes(), Unwell: co.node.state.is(slow) || co.node.state.is(clockOff), Spread: spread}
 	var led []placement.Led
-	for _, g := range n.groups {
+	for _, g := range co.node.groups {
 		if g.state == raft.StateLeader {
-			led = append(led, placement.Led{Shard: g.shard, MustGo: g.rounds.voided || g.broken.Load(), Busy: g.transfer.holds(), Successors: g.successors(n)})
+			led = append(led, placement.Led{Shard: g.shard, MustGo: g.rounds.voided || g.broken.Load(), Busy: g.transfer.holds(), Successors: g.successors(co.node)})
 		}
 	}
-	for _, t := range placement.Handover(led, n.candidates(), own) {
-		n.groups[t.Shard].beginTransfer(n, t.To)
+	for _, t := range placement.Handover(led, co.candidates(), own) {
+		co.node.groups[t.Shard].beginTransfer(co.node, t.To)
 		if t.Spread {
-			n.known.countLeader(placement.NodeOf(t.To)) // until its next report says so
+			co.node.known.countLeader(placement.NodeOf(t.To)) // until its next report says so
 		}
 	}
 }
 
 // goes reports whether this node is on its way out and must lead nothing.
-func (n *Node) goes() bool {
-	if n.state.is(leaving) {
+func (co *controller) goes() bool {
+	if co.node.state.is(leaving) {
 		return true
 	}
-	m := n.cmap.Load()
-	row, _ := m.Node(n.id)
+	m := co.node.cmap.Load()
+	row, _ := m.Node(co.node.id)
 	return row.Draining || row.Removing
 }
 
 // mayLead returns how many shards another node leads. Where it may not be given
 // more, reason says why; without well, a stalling disk or a clock that is off is
 // no reason.
-func (n *Node) mayLead(node uint64, well bool) (leaders int, reason string) {
-	m := n.cmap.Load()
+func (co *controller) mayLead(node uint64, well bool) (leaders int, reason string) {
+	m := co.node.cmap.Load()
 	switch row, ok := m.Node(node); {
 	case !ok:
 		return 0, "it is not a member"
@@ -142,12 +142,12 @@ func (n *Node) mayLead(node uint64, well bool) (leaders int, reason string) {
 	case row.Draining:
 		return 0, "it is being drained"
 	}
-	return n.known.mayLead(node, n.clock.Boot(), well)
+	return co.node.known.mayLead(node, co.node.clock.Boot(), well)
 }
 
 // leadsNone reports whether this node leads no group any more.
-func (n *Node) leadsNone() bool {
-	for _, g := range n.groups {
+func (co *controller) leadsNone() bool {
+	for _, g := range co.node.groups {
 		if g.leads.Load() {
 			return false
 		}
@@ -157,17 +157,17 @@ func (n *Node) leadsNone() bool {
 
 // canHandOver reports whether another node could lead some of the shards that
 // this one leads.
-func (n *Node) canHandOver() bool {
-	m := n.cmap.Load()
-	for _, g := range n.groups {
+func (co *controller) canHandOver() bool {
+	m := co.node.cmap.Load()
+	for _, g := range co.node.groups {
 		if !g.leads.Load() || !m.Begun() {
 			continue
 		}
 		for _, r := range m.Shards[g.shard].Replicas {
-			if r.Node == n.id || r.Learner {
+			if r.Node == co.node.id || r.Learner {
 				continue
 			}
-			if _, why := n.mayLead(r.Node, false); why == "" {
+			if _, why := co.mayLead(r.Node, false); why == "" {
 				return true
 			}
 		}
@@ -176,15 +176,15 @@ func (n *Node) canHandOver() bool {
 }
 
 // requestTransfer asks the pass to hand a shard's leadership to a node.
-func (n *Node) requestTransfer(shard int, node uint64) error {
-	g := n.groups[shard]
+func (co *controller) requestTransfer(shard int, node uint64) error {
+	g := co.node.groups[shard]
 	if !g.leads.Load() {
 		return command.ErrNotLeader
 	}
-	n.post(func() {
+	co.node.post(func() {
 		for _, id := range confMembers(&g.conf) {
 			if placement.NodeOf(id) == node && isVoter(&g.conf, id) {
-				g.beginTransfer(n, id)
+				g.beginTransfer(co.node, id)
 			}
 		}
 	})
