@@ -58,7 +58,7 @@ func exists(key string) command.Command {
 	return command.Command{Kind: command.Exists, Key: []byte(key)}
 }
 
-func batch(ops ...command.Command) command.Command {
+func batchOf(ops ...command.Command) command.Command {
 	return command.Command{Kind: command.Batch, Ops: ops}
 }
 
@@ -193,10 +193,10 @@ func TestOperations(t *testing.T) {
 			{105, cmds{putTTL("k", "b", 10)}, results{ok(3)}, v("b", 3, 10)},
 		},
 		"batch": {
-			{1, cmds{batch(put("k", "1"), putIf("k", "x", command.IfAbsent, 0, 0), incr("k", 1), del("j"), getOp("k"), put("k", "z"), incr("k", 1))},
+			{1, cmds{batchOf(put("k", "1"), putIf("k", "x", command.IfAbsent, 0, 0), incr("k", 1), del("j"), getOp("k"), put("k", "z"), incr("k", 1))},
 				results{{Results: results{ok(1), status(failed, 1), number(2, 2), status(notFound, 0), withRow(ok(2), 2, 0, "2"), ok(3), status(command.NotInteger, 3)}}},
 				v("z", 3, 0)},
-			{1, cmds{batch()}, results{{}}, v("z", 3, 0)},
+			{1, cmds{batchOf()}, results{{}}, v("z", 3, 0)},
 		},
 		"transaction": {
 			{1, cmds{put("k", "m")}, results{ok(1)}, v("m", 1, 0)},

@@ -481,7 +481,7 @@ func TestCoherenceUnderLoad(t *testing.T) {
 	for i := range rounds {
 		pair := i % pairs
 		value := strings.Repeat("v", i%3000) // makes evictions
-		do(t, s, 1, batch(put(fmt.Sprintf("left%02d", pair), value), put(fmt.Sprintf("right%02d", pair), value)))
+		do(t, s, 1, batchOf(put(fmt.Sprintf("left%02d", pair), value), put(fmt.Sprintf("right%02d", pair), value)))
 		if i%100 == 0 {
 			runtime.Gosched()
 		}

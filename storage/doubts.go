@@ -108,7 +108,7 @@ func (c *rowCache) changeLocked(f func(*doubts)) {
 
 // beginRanges announces that the deletion of ranges is about to be committed:
 // until endRanges no reader finds their rows or puts them into the cache.
-func (c *rowCache) beginRanges(ranges []passRange) {
+func (c *rowCache) beginRanges(ranges []batchRange) {
 	c.change(func(d *doubts) {
 		for i := range ranges {
 			r := &ranges[i]
@@ -119,7 +119,7 @@ func (c *rowCache) beginRanges(ranges []passRange) {
 
 // endRanges says that it is committed. It makes all fills under way void, and
 // reports whether somebody should call tidy.
-func (c *rowCache) endRanges(ranges []passRange) bool {
+func (c *rowCache) endRanges(ranges []batchRange) bool {
 	for i := range c.segments {
 		c.segments[i].voidFills()
 	}
@@ -185,7 +185,7 @@ func (s *segment) dropDeleted(d *doubts) {
 }
 
 // endRanges lets the row cache follow the deletion of ranges.
-func (s *Store) endRanges(ranges []passRange) {
+func (s *Store) endRanges(ranges []batchRange) {
 	if !s.cache.endRanges(ranges) {
 		return
 	}

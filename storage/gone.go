@@ -67,51 +67,51 @@ func readMarked(r pebble.Reader, shard int) (marked uint64, err error) {
 	return since + 1, errors.Join(err, closer.Close())
 }
 
-// goneMark names a mark within a pass.
+// goneMark names a mark within a batch.
 type goneMark struct{ shard, bucket uint16 }
 
 // mark sets a mark to the shard's revision.
-func (p *pass) mark(bucket uint16) {
-	m := goneMark{uint16(p.shard), bucket}
-	if p.gone == nil {
-		p.gone = map[goneMark]uint64{}
+func (ex *executor) mark(bucket uint16) {
+	m := goneMark{uint16(ex.shard), bucket}
+	if ex.gone == nil {
+		ex.gone = map[goneMark]uint64{}
 	}
-	if revision, ok := p.gone[m]; ok && revision == p.state.revision {
+	if revision, ok := ex.gone[m]; ok && revision == ex.state.revision {
 		return
 	}
-	p.gone[m] = p.state.revision
-	b := p.bytes.alloc(goneKeyBytes + goneBytes)
+	ex.gone[m] = ex.state.revision
+	b := ex.bytes.alloc(goneKeyBytes + goneBytes)
 	key, value := b[:goneKeyBytes:goneKeyBytes], b[goneKeyBytes:]
-	putGoneKey(key, p.shard, bucket)
+	putGoneKey(key, ex.shard, bucket)
 	value[0] = goneFormat
-	binary.LittleEndian.PutUint64(value[1:], p.state.revision)
-	p.stage(memtable.Marks, key, value)
+	binary.LittleEndian.PutUint64(value[1:], ex.state.revision)
+	ex.stage(memtable.Marks, key, value)
 }
 
-// noteMark takes over a mark that the pass has staged.
-func (p *pass) noteMark(key, value []byte) {
+// noteMark takes over a mark that the batch has staged.
+func (b *batch) noteMark(key, value []byte) {
 	bucket, revision, err := decodeGone(key, value)
-	if err == nil { // the pass has made it
-		p.gone[goneMark{binary.BigEndian.Uint16(key), bucket}] = revision
+	if err == nil { // the batch has made it
+		b.gone[goneMark{binary.BigEndian.Uint16(key), bucket}] = revision
 	}
 }
 
 // went marks that the row with this hash is gone, if marks are kept.
-func (p *pass) went(hash uint64) {
-	if p.state.marked != 0 {
-		p.mark(goneBucket(hash))
+func (ex *executor) went(hash uint64) {
+	if ex.state.marked != 0 {
+		ex.mark(goneBucket(hash))
 	}
 }
 
 // goneAt returns the mark of the row with this hash, 0 where there is none.
-func (p *pass) goneAt(hash uint64) (revision uint64, err error) {
+func (ex *executor) goneAt(hash uint64) (revision uint64, err error) {
 	bucket := goneBucket(hash)
-	if revision, ok := p.gone[goneMark{uint16(p.shard), bucket}]; ok {
+	if revision, ok := ex.gone[goneMark{uint16(ex.shard), bucket}]; ok {
 		return revision, nil
 	}
 	var key [goneKeyBytes]byte
-	putGoneKey(key[:], p.shard, bucket)
-	record, found, closer, err := p.stored(hashRecord(key[:]), key[:])
+	putGoneKey(key[:], ex.shard, bucket)
+	record, found, closer, err := ex.stored(hashRecord(key[:]), key[:])
 	if err != nil || !found {
 		return 0, err
 	}
@@ -120,17 +120,17 @@ func (p *pass) goneAt(hash uint64) (revision uint64, err error) {
 }
 
 // watch carries out a Watch.
-func (p *pass) watch(c *command.Command, out *command.Result) error {
-	r := p.find(c.Key)
-	if err := p.load(r, false); err != nil {
+func (ex *executor) watch(c *command.Command, out *command.Result) error {
+	r := ex.find(c.Key)
+	if err := ex.load(r, false); err != nil {
 		return err
 	}
-	if p.state.marked == 0 {
-		p.state.marked = p.state.revision + 1
-		p.mark(goneSince)
+	if ex.state.marked == 0 {
+		ex.state.marked = ex.state.revision + 1
+		ex.mark(goneSince)
 	}
-	out.Integer = int64(p.state.revision)
-	if p.visible(r) {
+	out.Integer = int64(ex.state.revision)
+	if r.visible(ex.now) {
 		out.Version = r.version
 	}
 	return nil
@@ -138,17 +138,17 @@ func (p *pass) watch(c *command.Command, out *command.Result) error {
 
 // absentSince reports whether the row of key is absent and has been since
 // revision.
-func (p *pass) absentSince(key []byte, revision uint64) (bool, error) {
-	r := p.find(key)
-	if err := p.load(r, false); err != nil {
+func (ex *executor) absentSince(key []byte, revision uint64) (bool, error) {
+	r := ex.find(key)
+	if err := ex.load(r, false); err != nil {
 		return false, err
 	}
 	switch {
-	case r.exists && (p.visible(r) || r.version > revision):
+	case r.exists && (r.visible(ex.now) || r.version > revision):
 		return false, nil
-	case p.state.marked == 0 || p.state.marked-1 > revision:
+	case ex.state.marked == 0 || ex.state.marked-1 > revision:
 		return false, nil // nobody knows
 	}
-	last, err := p.goneAt(r.hash)
+	last, err := ex.goneAt(r.hash)
 	return last <= revision, err
 }

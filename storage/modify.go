@@ -11,80 +11,57 @@ import (
 // IncrFloat, SetExpiry, Rename. What they read and make is bounded twice. Of
 // one entry by growthBytesMax: what comes after that in the entry is answered
 // Busy, on all replicas alike, since it depends on the entry and the rows
-// alone. Of several entries by passGrowthMax: then the rest of them waits for
-// the next pass.
+// alone. Of several entries by batchGrowthMax: then the rest of them waits for
+// the next batch.
 const (
 	// growthBytesMax is about what the largest entry brings with it by itself.
 	growthBytesMax = 64 << 20
-	passGrowthMax  = growthBytesMax
+	batchGrowthMax = growthBytesMax
 )
 
 // takeRow loads the row of key, with its value. Where the entry has grown as
 // far as it may it returns false, and out says so; nothing was loaded.
-func (p *pass) takeRow(key []byte, out *command.Result) (r *row, ok bool, err error) {
-	if p.grown > growthBytesMax-command.ValueBytesMax {
+func (ex *executor) takeRow(key []byte, out *command.Result) (r *row, ok bool, err error) {
+	if ex.grown > growthBytesMax-command.ValueBytesMax {
 		out.Status = command.Busy
 		return nil, false, nil
 	}
-	r = p.find(key)
-	if err := p.load(r, true); err != nil {
+	r = ex.find(key)
+	if err := ex.load(r, true); err != nil {
 		return nil, false, err
 	}
-	if r.counted != p.entry {
-		r.counted = p.entry
-		p.grown += len(r.value)
+	if r.counted != ex.entry {
+		r.counted = ex.entry
+		ex.grown += len(r.value)
 	}
-	if p.visible(r) {
+	if r.visible(ex.now) {
 		out.Version = r.version
 	}
 	return r, true, nil
 }
 
-// replace makes value the new one of the loaded row r, which keeps its expiry
-// where it is visible.
-func (p *pass) replace(r *row, value []byte) {
-	var expireAt, indexed uint64
-	if r.exists {
-		indexed = r.expireAt
-	}
-	if p.visible(r) {
-		expireAt = r.expireAt
-	}
-	p.write(r, value, expireAt)
-	p.reindex(r.key, indexed, expireAt)
-}
-
-// present is the value that r has for a command that takes an absent row for an
-// empty one.
-func (p *pass) present(r *row) []byte {
-	if !p.visible(r) {
-		return nil
-	}
-	return r.value
-}
-
-func (p *pass) append(c *command.Command, out *command.Result) error {
-	r, ok, err := p.takeRow(c.Key, out)
+func (ex *executor) append(c *command.Command, out *command.Result) error {
+	r, ok, err := ex.takeRow(c.Key, out)
 	if !ok {
 		return err
 	}
-	old := p.present(r)
+	old := r.present(ex.now)
 	n := len(old) + len(c.Value)
 	if n > command.ValueBytesMax {
 		out.Status = command.TooLarge
 		return nil
 	}
-	p.grown += len(c.Value)
-	p.replace(r, append(p.extensible(old, n, r.dirty), c.Value...))
+	ex.grown += len(c.Value)
+	ex.replace(r, append(ex.extensible(old, n, r.dirty), c.Value...), r.expiry(ex.now))
 	out.Version, out.Integer = r.version, int64(n)
 	return nil
 }
 
 // extensible returns value with room for n bytes in all. A value that has
 // spare room is its row's alone, and what was delivered of it before ends
-// before that room. A row that was changed in this pass already gets more than
+// before that room. A row that was changed in this batch already gets more than
 // it needs, so that many small additions do not each copy the whole.
-func (p *pass) extensible(value []byte, n int, again bool) []byte {
+func (b *batch) extensible(value []byte, n int, again bool) []byte {
 	if n <= cap(value) {
 		return value
 	}
@@ -92,17 +69,17 @@ func (p *pass) extensible(value []byte, n int, again bool) []byte {
 	if again {
 		room = min(2*n, command.ValueBytesMax)
 	}
-	grown := p.bytes.alloc(room)[:len(value)]
+	grown := b.bytes.alloc(room)[:len(value)]
 	copy(grown, value)
 	return grown
 }
 
-func (p *pass) setRange(c *command.Command, out *command.Result) error {
-	r, ok, err := p.takeRow(c.Key, out)
+func (ex *executor) setRange(c *command.Command, out *command.Result) error {
+	r, ok, err := ex.takeRow(c.Key, out)
 	if !ok {
 		return err
 	}
-	old := p.present(r)
+	old := r.present(ex.now)
 	if len(c.Value) == 0 {
 		out.Integer = int64(len(old))
 		return nil
@@ -113,22 +90,22 @@ func (p *pass) setRange(c *command.Command, out *command.Result) error {
 		return nil
 	}
 	// What was delivered of the old value must stay as it was: a copy.
-	value := p.bytes.alloc(max(len(old), int(end)))
-	p.grown += len(value)
+	value := ex.bytes.alloc(max(len(old), int(end)))
+	ex.grown += len(value)
 	clear(value[copy(value, old):])
 	copy(value[c.Offset:], c.Value)
-	p.replace(r, value)
+	ex.replace(r, value, r.expiry(ex.now))
 	out.Version, out.Integer = r.version, int64(len(value))
 	return nil
 }
 
-func (p *pass) incrFloat(c *command.Command, out *command.Result) error {
-	r, ok, err := p.takeRow(c.Key, out)
+func (ex *executor) incrFloat(c *command.Command, out *command.Result) error {
+	r, ok, err := ex.takeRow(c.Key, out)
 	if !ok {
 		return err
 	}
 	old := zero
-	if p.visible(r) {
+	if r.visible(ex.now) {
 		old = r.value
 	}
 	sum, status := command.AddFloat(nil, old, c.Value)
@@ -136,22 +113,22 @@ func (p *pass) incrFloat(c *command.Command, out *command.Result) error {
 		out.Status = status
 		return nil
 	}
-	p.grown += len(sum)
-	p.replace(r, sum)
+	ex.grown += len(sum)
+	ex.replace(r, sum, r.expiry(ex.now))
 	out.Version = r.version
-	p.show(r, out, true)
+	r.show(out, ex.now, true)
 	return nil
 }
 
 // zero is what an absent row counts as for IncrFloat.
 var zero = []byte("0")
 
-func (p *pass) rename(c *command.Command, out *command.Result) error {
-	from, ok, err := p.takeRow(c.Key, out)
+func (ex *executor) rename(c *command.Command, out *command.Result) error {
+	from, ok, err := ex.takeRow(c.Key, out)
 	if !ok {
 		return err
 	}
-	if !p.visible(from) {
+	if !from.visible(ex.now) {
 		out.Status = command.NotFound
 		return nil
 	}
@@ -164,37 +141,29 @@ func (p *pass) rename(c *command.Command, out *command.Result) error {
 	}
 	// Without the room behind it, which is the source's.
 	value, expireAt := slices.Clip(from.value), from.expireAt
-	to := p.find(c.Value) // from is not valid any more
-	if err := p.load(to, false); err != nil {
+	to := ex.find(c.Value) // from is not valid any more
+	if err := ex.load(to, false); err != nil {
 		return err
 	}
-	if ifAbsent && p.visible(to) {
+	if ifAbsent && to.visible(ex.now) {
 		out.Status, out.Version = command.ConditionFailed, to.version
 		return nil
 	}
-	p.grown += len(value)
-	p.move(c, value, expireAt)
-	out.Version = p.find(c.Value).version
+	ex.grown += len(value)
+	ex.move(c, value, expireAt)
+	out.Version = ex.find(c.Value).version
 	return nil
 }
 
 // move gives the loaded destination of a Rename its value and expiry, and
 // removes the source unless it is to be kept.
-func (p *pass) move(c *command.Command, value []byte, expireAt uint64) {
+func (ex *executor) move(c *command.Command, value []byte, expireAt uint64) {
 	// Nobody may see the source gone and the destination not there.
-	within := p.joint
-	p.joint = true
-	defer func() { p.joint = within }()
+	within := ex.joint
+	ex.joint = true
+	defer func() { ex.joint = within }()
 	if c.Flags&command.RenameKeepSource == 0 {
-		from := p.find(c.Key)
-		p.remove(from)
-		p.reindex(from.key, expireAt, 0)
+		ex.remove(ex.find(c.Key))
 	}
-	to := p.find(c.Value)
-	var indexed uint64
-	if to.exists {
-		indexed = to.expireAt
-	}
-	p.write(to, value, expireAt)
-	p.reindex(to.key, indexed, expireAt)
+	ex.replace(ex.find(c.Value), value, expireAt)
 }

@@ -61,11 +61,11 @@ func TestExtending(t *testing.T) {
 			{150, cmds{del("k"), extend("k", "")}, results{ok(7), number(8, 0)}, v("", 8, 0)},
 		},
 		"append leaves what was delivered before as it was": {
-			{1, cmds{put("k", "a"), extend("k", "b"), extend("k", "c"), batch(getOp("k"), extend("k", "d"), getOp("k"), extend("k", "e"), getOp("k"))},
+			{1, cmds{put("k", "a"), extend("k", "b"), extend("k", "c"), batchOf(getOp("k"), extend("k", "d"), getOp("k"), extend("k", "e"), getOp("k"))},
 				results{ok(1), number(2, 2), number(3, 3),
 					{Results: results{text(3, 0, "abc"), number(4, 4), text(4, 0, "abcd"), number(5, 5), text(5, 0, "abcde")}}},
 				v("abcde", 5, 0)},
-			{1, cmds{extend("k", "x"), rename("k", "j", keep), extend("j", "J"), extend("k", "K"), extend("j", "jj"), batch(getOp("j"), getOp("k"))},
+			{1, cmds{extend("k", "x"), rename("k", "j", keep), extend("j", "J"), extend("k", "K"), extend("j", "jj"), batchOf(getOp("j"), getOp("k"))},
 				results{number(6, 6), ok(7), number(8, 7), number(9, 7), number(10, 9), {Results: results{text(10, 0, "abcdexJjj"), text(9, 0, "abcdexK")}}},
 				v("abcdexK", 9, 0)},
 		},
@@ -79,7 +79,7 @@ func TestExtending(t *testing.T) {
 			{150, cmds{setRange("k", 1, "a")}, results{number(5, 2)}, v("\x00a", 5, 0)},
 		},
 		"setrange leaves what was delivered before as it was": {
-			{1, cmds{put("k", "abc"), batch(getOp("k"), setRange("k", 1, "X"), getOp("k"), setRange("k", 0, "Y"), getOp("k"))},
+			{1, cmds{put("k", "abc"), batchOf(getOp("k"), setRange("k", 1, "X"), getOp("k"), setRange("k", 0, "Y"), getOp("k"))},
 				results{ok(1), {Results: results{text(1, 0, "abc"), number(2, 3), text(2, 0, "aXc"), number(3, 3), text(3, 0, "YXc")}}}, v("YXc", 3, 0)},
 		},
 		"values at the limit and over it": {
@@ -189,7 +189,7 @@ func TestGrowthOfAnEntryIsBounded(t *testing.T) {
 	entries := []Entry{
 		{Index: 1, Data: entryOf(1, put("k", value))},
 		{Index: 2, Data: entryOf(1, copies...)},
-		{Index: 3, Data: entryOf(1, batch(copies...), in(7, 1, 0, extend("k", "1")), in(7, 2, 0, expire("k", 5)))},
+		{Index: 3, Data: entryOf(1, batchOf(copies...), in(7, 1, 0, extend("k", "1")), in(7, 2, 0, expire("k", 5)))},
 		{Index: 4, Data: entryOf(1, in(7, 1, 0, extend("k", "2")))},
 	}
 	carriedOut := func(rs results) (n int) {
@@ -246,11 +246,11 @@ func TestEntriesAreCutIntoPasses(t *testing.T) {
 	}
 	entries = append(entries, Entry{Index: 30, Conf: conf, Term: 4}, Entry{Shard: 1, Index: 40, Data: entryOf(50, expiry("j"))})
 	var d delivered
-	before := s.pass.number
+	before := s.batch.number
 	if err := s.Apply(entries, &d); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.pass.number - before; n < 3 {
+	if n := s.batch.number - before; n < 3 {
 		t.Errorf("%d passes", n)
 	}
 	diff(t, "order", strings.Join(d.order, " "), "0.0 1.0 2.0 2.1 3.0 3.1 4.0 4.1 5.0 5.1 6.0 6.1 7.0 7.1 9.0")
@@ -295,7 +295,7 @@ func TestRenameIsOneChange(t *testing.T) {
 	s := openTest(t)
 	do(t, s, 1, put("a", "v"), rename("a", "b", 0), put("c", "v"))
 	joint := map[string]bool{}
-	for _, r := range s.pass.rows.rows {
+	for _, r := range s.batch.rows.rows {
 		joint[string(r.key)] = r.joint
 	}
 	diff(t, "rows of a rename", joint, map[string]bool{"a": true, "b": true, "c": false})
@@ -309,7 +309,7 @@ func TestGetsCountWhereTheyAreTo(t *testing.T) {
 	get := command.Command{Kind: command.Get, Key: []byte("k")}
 	counted := get
 	counted.Flags = command.Counted
-	gets := batch(slices.Repeat(cmds{rename("k", "j", keep)}, 8)...)
+	gets := batchOf(slices.Repeat(cmds{rename("k", "j", keep)}, 8)...)
 	gets.Ops = append(gets.Ops, get)
 	countedGets := gets
 	countedGets.Flags = command.Counted

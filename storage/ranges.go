@@ -29,17 +29,17 @@ import (
 // batchRangesMax is after how many ranges a batch ends: each looks at all its rows.
 const batchRangesMax = 1 << 8
 
-// passRange is a range that the pass has deleted. from and to are those of the
+// batchRange is a range that the batch has deleted. from and to are those of the
 // command, without the shard.
-type passRange struct {
+type batchRange struct {
 	shard    int
 	from, to []byte // inclusive, exclusive; empty: unbounded
 	revision uint64 // of the deletion
 }
 
-func (r *passRange) all() bool { return len(r.from) == 0 && len(r.to) == 0 }
+func (r *batchRange) all() bool { return len(r.from) == 0 && len(r.to) == 0 }
 
-func (r *passRange) contains(key []byte) bool { return contains(r.from, r.to, key) }
+func (r *batchRange) contains(key []byte) bool { return contains(r.from, r.to, key) }
 
 // contains reports whether key is in a range whose bounds may be empty: then it
 // is unbounded there.
@@ -48,7 +48,7 @@ func contains(from, to, key []byte) bool {
 }
 
 // bounds returns the range of keys of the database.
-func (r *passRange) bounds() (from, to []byte) {
+func (r *batchRange) bounds() (from, to []byte) {
 	from = appendDataKey(nil, r.shard, r.from)
 	switch {
 	case r.all():
@@ -61,32 +61,32 @@ func (r *passRange) bounds() (from, to []byte) {
 
 // deleteRange carries out a DeleteRange. It always has a version of its own: who
 // has seen it must not be shown what was before.
-func (p *pass) deleteRange(c *command.Command, out *command.Result) {
-	r := passRange{p.shard, c.Key, c.Value, p.state.revision + 1}
+func (ex *executor) deleteRange(c *command.Command, out *command.Result) {
+	r := batchRange{ex.shard, c.Key, c.Value, ex.state.revision + 1}
 	empty := len(r.to) != 0 && bytes.Compare(r.from, r.to) >= 0
-	if p.state.marked != 0 && !empty {
+	if ex.state.marked != 0 && !empty {
 		// Of which keys rows went nobody knows. What was absent just before it was
 		// left alone; what was absent earlier may have been there.
-		p.state.marked = p.state.revision + 1
-		p.mark(goneSince)
+		ex.state.marked = ex.state.revision + 1
+		ex.mark(goneSince)
 	}
-	p.state.revision++
-	out.Version = p.state.revision
+	ex.state.revision++
+	out.Version = ex.state.revision
 	if empty {
 		return
 	}
-	for i := range p.rows.rows {
-		if row := &p.rows.rows[i]; int(row.shard) == p.shard && r.contains(row.key) {
+	for i := range ex.rows.rows {
+		if row := &ex.rows.rows[i]; int(row.shard) == ex.shard && r.contains(row.key) {
 			row.forget()
 		}
 	}
 	if r.all() {
-		p.emptied()
+		ex.emptied()
 	}
-	p.ranges = append(p.ranges, r)
+	ex.ranges = append(ex.ranges, r)
 }
 
-// forget makes r a row that is not there, and of which the pass has nothing to
+// forget makes r a row that is not there, and of which the batch has nothing to
 // write.
 func (r *row) forget() {
 	r.value, r.version, r.expireAt = nil, 0, 0
@@ -94,17 +94,17 @@ func (r *row) forget() {
 }
 
 // emptied takes note that the shard has no rows, and no expiry index.
-func (p *pass) emptied() {
-	p.state.emptied, p.state.newExpiry, p.state.swept = true, never, false
-	p.staged = slices.DeleteFunc(p.staged, func(r stagedRecord) bool {
-		return r.list == memtable.Expiries && int(binary.BigEndian.Uint16(r.key)) == p.shard
+func (ex *executor) emptied() {
+	ex.state.emptied, ex.state.newExpiry, ex.state.swept = true, never, false
+	ex.staged = slices.DeleteFunc(ex.staged, func(r stagedRecord) bool {
+		return r.list == memtable.Expiries && int(binary.BigEndian.Uint16(r.key)) == ex.shard
 	})
 }
 
-// wentInRange reports whether the pass has deleted what there was of r.
-func (p *pass) wentInRange(r *row) bool {
-	for i := range p.ranges {
-		if d := &p.ranges[i]; d.shard == int(r.shard) && d.contains(r.key) {
+// wentInRange reports whether the batch has deleted what there was of r.
+func (b *batch) wentInRange(r *row) bool {
+	for i := range b.ranges {
+		if d := &b.ranges[i]; d.shard == int(r.shard) && d.contains(r.key) {
 			return true
 		}
 	}
@@ -112,9 +112,9 @@ func (p *pass) wentInRange(r *row) bool {
 }
 
 // rangesBytes is what they take.
-func (p *pass) rangesBytes() (n int) {
-	for i := range p.ranges {
-		from, to := p.ranges[i].bounds()
+func (b *batch) rangesBytes() (n int) {
+	for i := range b.ranges {
+		from, to := b.ranges[i].bounds()
 		n += memtable.Bytes(len(from), len(to))
 	}
 	return n

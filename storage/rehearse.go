@@ -10,7 +10,7 @@ import "github.com/proa-kv/proa/command"
 // What it sees is the state as Apply has left it. It is for the goroutine that
 // calls Apply, and must end before the next Apply.
 type Rehearsal struct {
-	pass  *pass
+	ex    *executor
 	stamp uint64
 	size  int // of the results, see command.ResultBytesMax
 }
@@ -22,32 +22,32 @@ func (s *Store) Rehearse(stamp uint64, kind command.Kind) (*Rehearsal, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
-	p := &s.pass
-	p.begin()
-	p.entry, p.grown, p.counts, p.alone = 1, 0, kind != command.Txn, true
-	return &Rehearsal{pass: p, stamp: stamp}, nil
+	ex := &s.executor
+	ex.begin()
+	ex.entry, ex.grown, ex.counts, ex.alone = 1, 0, kind != command.Txn, true
+	return &Rehearsal{ex: ex, stamp: stamp}, nil
 }
 
 // End forgets everything. Results that were made are not valid any more.
 func (r *Rehearsal) End() {
-	r.pass.counts = false
-	r.pass.end()
-	r.pass.store.leave()
+	r.ex.counts = false
+	r.ex.end()
+	r.ex.store.leave()
 }
 
-// at has the pass work on a shard.
-func (r *Rehearsal) at(shard int) *pass {
-	p := r.pass
-	p.shard, p.state = shard, p.touch(shard)
-	p.state.stamp = max(p.state.stamp, r.stamp)
-	p.now = p.state.stamp
-	return p
+// at has the executor work on a shard.
+func (r *Rehearsal) at(shard int) *executor {
+	ex := r.ex
+	ex.shard, ex.state = shard, ex.touch(shard)
+	ex.state.stamp = max(ex.state.stamp, r.stamp)
+	ex.now = ex.state.stamp
+	return ex
 }
 
 // Compare reports whether x, whose key is of shard, holds.
 func (r *Rehearsal) Compare(shard int, x *command.Compare) (bool, error) {
 	holds, err := r.at(shard).compare(x)
-	return holds, r.pass.store.damaged(shard, err)
+	return holds, r.ex.store.damaged(shard, err)
 }
 
 // Do carries out c, whose keys are of shard. out is valid until End.
@@ -62,14 +62,14 @@ func (r *Rehearsal) Do(shard int, c *command.Command, out *command.Result) error
 func (r *Rehearsal) Fits() bool { return r.size <= command.ResultBytesMax }
 
 // Weight returns how many bytes of values have been read and made so far.
-func (r *Rehearsal) Weight() int { return r.pass.bytes.taken }
+func (r *Rehearsal) Weight() int { return r.ex.bytes.taken }
 
 // Row tells of a row as it is now. The value is valid until End.
 func (r *Rehearsal) Row(shard int, key []byte) (value []byte, version, expireAt uint64, exists bool, err error) {
-	p := r.at(shard)
-	row := p.find(key)
-	if err := p.load(row, true); err != nil || !p.visible(row) {
-		return nil, 0, 0, false, p.store.damaged(shard, err)
+	ex := r.at(shard)
+	row := ex.find(key)
+	if err := ex.load(row, true); err != nil || !row.visible(ex.now) {
+		return nil, 0, 0, false, ex.store.damaged(shard, err)
 	}
 	return row.value, row.version, row.expireAt, true, nil
 }
@@ -79,13 +79,13 @@ func (r *Rehearsal) Row(shard int, key []byte) (value []byte, version, expireAt 
 // that of c as it was carried out in the shard, or 0, if whether it was c is for
 // Apply to see. out is valid until End.
 func (r *Rehearsal) Replay(shard int, c *command.Command, digest uint64, out *command.Result) (bool, error) {
-	p := r.at(shard)
-	p.digest = digest
-	if s := p.store.shards[shard].sessions.byID[c.Session.ID]; s != nil && digest == 0 {
+	ex := r.at(shard)
+	ex.digest = digest
+	if s := ex.store.shards[shard].sessions.byID[c.Session.ID]; s != nil && digest == 0 {
 		if at, found := s.search(c.Session.Sequence); found {
-			p.digest = s.records[at].digest
+			ex.digest = s.records[at].digest
 		}
 	}
-	done, err := p.replay(shard, c, out)
-	return done, p.store.damaged(shard, err)
+	done, err := ex.replay(shard, c, out)
+	return done, ex.store.damaged(shard, err)
 }

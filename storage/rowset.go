@@ -1,6 +1,10 @@
 package storage
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/proa-kv/proa/command"
+)
 
 // row is the state of one row as the commands of a batch have left it.
 type row struct {
@@ -15,8 +19,46 @@ type row struct {
 	hasValue bool
 	dirty    bool   // differs from the database
 	joint    bool   // changed by a command that changes several rows at once
-	fresh    bool   // read from the database in this pass, not yet in the cache
-	counted  uint32 // the entry of the pass whose growth has its value counted in
+	fresh    bool   // read from the database in this batch, not yet in the cache
+	counted  uint32 // the entry of the batch whose growth has its value counted in
+}
+
+// visible reports whether the loaded row exists and has not expired at now.
+func (r *row) visible(now uint64) bool { return r.exists && visible(r.expireAt, now) }
+
+// expiry returns when the loaded row expires, 0 if it does not or is not visible.
+func (r *row) expiry(now uint64) uint64 {
+	if !r.visible(now) {
+		return 0
+	}
+	return r.expireAt
+}
+
+// indexed returns under which expiry the loaded row is in the expiry index, 0: none.
+func (r *row) indexed() uint64 {
+	if !r.exists {
+		return 0
+	}
+	return r.expireAt
+}
+
+// present returns the value of the loaded row for a command that takes an absent row
+// for an empty one.
+func (r *row) present(now uint64) []byte {
+	if !r.visible(now) {
+		return nil
+	}
+	return r.value
+}
+
+// show puts the visible row into out.
+func (r *row) show(out *command.Result, now uint64, withValue bool) {
+	out.HasRow = true
+	out.RowVersion = r.version
+	out.RowTTL = ttlLeft(r.expireAt, now)
+	if withValue {
+		out.Value = r.value
+	}
 }
 
 // rowSet is the table of the rows touched in a batch: open addressing with
@@ -36,7 +78,7 @@ type rowSetSlot struct {
 
 const (
 	rowSetSlotsMin  = 1 << 10
-	rowSetSlotsKeep = 1 << 17 // a larger table is given back after the pass
+	rowSetSlotsKeep = 1 << 17 // a larger table is given back after the batch
 )
 
 func (o *rowSet) reset() {
@@ -48,7 +90,7 @@ func (o *rowSet) reset() {
 		clear(o.slots)
 		o.generation = 1
 	}
-	clear(o.rows) // lets go of the last pass's entries
+	clear(o.rows) // lets go of the last batch's entries
 	o.rows = o.rows[:0]
 }
 

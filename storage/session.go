@@ -61,12 +61,12 @@ type session struct {
 	previous *session
 }
 
-// sessionEntry says that there is a record. Until the pass that wrote it is
+// sessionEntry says that there is a record. Until the batch that wrote it is
 // committed the database does not have it; pending is its place there.
 type sessionEntry struct {
 	sequence uint64
 	digest   uint64 // of the request, 0: not known
-	pass     uint64
+	batch    uint64
 	pending  int
 }
 
@@ -230,8 +230,8 @@ func (s *session) search(sequence uint64) (int, bool) {
 // replay answers a command that was carried out before, or may have been, or
 // whose number was used for another. It reports whether it did. It changes
 // nothing: what replicas know of digests must not show in their states.
-func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool, error) {
-	s := p.store.shards[shard].sessions.byID[c.Session.ID]
+func (ex *executor) replay(shard int, c *command.Command, out *command.Result) (bool, error) {
+	s := ex.store.shards[shard].sessions.byID[c.Session.ID]
 	if s == nil {
 		if c.Session.Sequence == 0 { // sequences count from 1
 			out.Kind, out.Status = c.Kind, command.SessionExpired
@@ -247,11 +247,11 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 		}
 		return false, nil
 	}
-	if known := s.records[at].digest; known != 0 && known != p.digest {
+	if known := s.records[at].digest; known != 0 && known != ex.digest {
 		out.Kind, out.Status = c.Kind, command.SessionMismatch
 		return true, nil
 	}
-	record, err := p.sessionRecord(shard, s, at)
+	record, err := ex.sessionRecord(shard, s, at)
 	if err != nil {
 		return false, err
 	}
@@ -259,7 +259,7 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 	if err != nil {
 		return false, err
 	}
-	if err := p.decodeResult(body, out); err != nil {
+	if err := ex.decodeResult(body, out); err != nil {
 		return false, err
 	}
 	if out.Kind != c.Kind { // a record without a digest
@@ -268,28 +268,28 @@ func (p *pass) replay(shard int, c *command.Command, out *command.Result) (bool,
 	return true, nil
 }
 
-// sessionRecord returns the record of s.records[at] as bytes of the pass.
-func (p *pass) sessionRecord(shard int, s *session, at int) ([]byte, error) {
+// sessionRecord returns the record of s.records[at] as bytes of the batch.
+func (b *batch) sessionRecord(shard int, s *session, at int) ([]byte, error) {
 	e := s.records[at]
-	if e.pass == p.number {
-		return p.pending[e.pending], nil
+	if e.batch == b.number {
+		return b.pending[e.pending], nil
 	}
-	p.key = appendSessionKey(p.key[:0], shard, s.id, e.sequence, e.digest)
-	v, found, closer, err := p.stored(hashRecord(p.key), p.key)
+	b.key = appendSessionKey(b.key[:0], shard, s.id, e.sequence, e.digest)
+	v, found, closer, err := b.stored(hashRecord(b.key), b.key)
 	if err != nil {
 		return nil, fmt.Errorf("storage: record of a session: %w", err)
 	}
 	if !found {
 		return nil, fmt.Errorf("%w: record %d of session %d of shard %d is missing", ErrCorrupt, e.sequence, s.id, shard)
 	}
-	return p.bytes.copy(v), closer.Close()
+	return b.bytes.copy(v), closer.Close()
 }
 
 // remember records the result of c, and drops the records that c's
 // acknowledgement or the bounds make superfluous.
-func (p *pass) remember(shard int, c *command.Command, result *command.Result) {
-	sh := &p.store.shards[shard]
-	s := sh.sessions.touch(c.Session.ID, p.now)
+func (ex *executor) remember(shard int, c *command.Command, result *command.Result) {
+	sh := &ex.store.shards[shard]
+	s := sh.sessions.touch(c.Session.ID, ex.now)
 	// The record just made must survive, it carries the floor.
 	acknowledged := min(c.Session.Acknowledged, c.Session.Sequence-1)
 	s.floor = max(s.floor, acknowledged)
@@ -301,36 +301,36 @@ func (p *pass) remember(shard int, c *command.Command, result *command.Result) {
 		s.floor = max(s.floor, s.records[drop].sequence)
 		drop++
 	}
-	p.dropRecords(shard, s, drop)
+	ex.dropRecords(shard, s, drop)
 
-	record := p.appendRecord(s.floor, result)
+	record := ex.appendRecord(s.floor, result)
 	at, _ := s.search(c.Session.Sequence)
 	s.records = slices.Insert(s.records, at, sessionEntry{
-		sequence: c.Session.Sequence, digest: p.digest, pass: p.number, pending: len(p.pending),
+		sequence: c.Session.Sequence, digest: ex.digest, batch: ex.number, pending: len(ex.pending),
 	})
-	p.pending = append(p.pending, record)
-	p.stage(memtable.Sessions, p.sessionKey(shard, s.id, c.Session.Sequence, p.digest), record)
+	ex.pending = append(ex.pending, record)
+	ex.stage(memtable.Sessions, ex.bytes.sessionKey(shard, s.id, c.Session.Sequence, ex.digest), record)
 	if len(sh.sessions.byID) > sessionsMax {
-		p.dropSession(shard, sh.sessions.leastUsed(s))
+		ex.dropSession(shard, sh.sessions.leastUsed(s))
 	}
 }
 
-// sessionKey returns the key of a record as bytes of the pass.
-func (p *pass) sessionKey(shard int, id, sequence, digest uint64) []byte {
-	return appendSessionKey(p.bytes.alloc(sessionKeyBytes + digestBytes)[:0], shard, id, sequence, digest)
+// sessionKey returns the key of a record as bytes of the arena.
+func (a *arena) sessionKey(shard int, id, sequence, digest uint64) []byte {
+	return appendSessionKey(a.alloc(sessionKeyBytes + digestBytes)[:0], shard, id, sequence, digest)
 }
 
 // dropRecords deletes the first n records of s.
-func (p *pass) dropRecords(shard int, s *session, n int) {
+func (ex *executor) dropRecords(shard int, s *session, n int) {
 	for _, e := range s.records[:n] {
-		p.stageDeletion(memtable.Sessions, p.sessionKey(shard, s.id, e.sequence, e.digest))
+		ex.stageDeletion(memtable.Sessions, ex.bytes.sessionKey(shard, s.id, e.sequence, e.digest))
 	}
 	s.records = s.records[:copy(s.records, s.records[n:])]
 }
 
-func (p *pass) dropSession(shard int, s *session) {
-	p.dropRecords(shard, s, len(s.records))
-	p.store.shards[shard].sessions.remove(s)
+func (ex *executor) dropSession(shard int, s *session) {
+	ex.dropRecords(shard, s, len(s.records))
+	ex.store.shards[shard].sessions.remove(s)
 }
 
 // A record is its format, the stamp of the write, the floor of the session
@@ -345,18 +345,18 @@ const (
 	resultBytesMin = 5 // flags, status, kind, version, integer
 )
 
-// appendRecord encodes result into the pass's arena.
-func (p *pass) appendRecord(floor uint64, result *command.Result) []byte {
+// appendRecord encodes result into the batch's arena.
+func (ex *executor) appendRecord(floor uint64, result *command.Result) []byte {
 	values := len(result.Value)
 	for i := range result.Results {
 		values += len(result.Results[i].Value)
 	}
-	b := append(p.record[:0], sessionRecordFormat)
-	b = binary.LittleEndian.AppendUint64(b, p.now)
+	b := append(ex.record[:0], sessionRecordFormat)
+	b = binary.LittleEndian.AppendUint64(b, ex.now)
 	b = binary.LittleEndian.AppendUint64(b, floor)
 	b = appendResult(b, result, values <= sessionValueBytesMax)
-	p.record = b
-	return p.bytes.copy(b)
+	ex.record = b
+	return ex.bytes.copy(b)
 }
 
 // appendResult appends r, and the values of its rows where withValues.
@@ -401,9 +401,9 @@ func splitSessionRecord(b []byte) (stamp, floor uint64, result []byte, err error
 	return binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:]), b[sessionRecordHeaderBytes:], nil
 }
 
-// decodeResult decodes all of b into out. Values are views of b.
-func (p *pass) decodeResult(b []byte, out *command.Result) error {
-	rest, err := decodeResult(b, out, p.allocResults)
+// decodeResult decodes all of body into out. Values are views of body.
+func (b *batch) decodeResult(body []byte, out *command.Result) error {
+	rest, err := decodeResult(body, out, b.allocResults)
 	if err == nil && len(rest) != 0 {
 		err = errSessionRecord
 	}

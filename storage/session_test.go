@@ -37,7 +37,7 @@ func TestRetryTakesEffectOnce(t *testing.T) {
 		{in(1, 4, 0, putIf("k", "w", previous|command.SetTTL, 0, 9)), results{withRow(ok(4), 2, 0, "v")}},
 		{in(1, 5, 0, putIf("k", "x", previous|command.IfAbsent, 0, 0)), results{withRow(status(failed, 4), 4, 9, "w")}},
 		{in(1, 6, 0, del("none")), results{status(notFound, 0)}},
-		{in(1, 7, 0, batch(incr("k", 1))), results{{Results: results{status(command.NotInteger, 4)}}}},
+		{in(1, 7, 0, batchOf(incr("k", 1))), results{{Results: results{status(command.NotInteger, 4)}}}},
 	}
 	s := open(t, testOptions(nil))
 	for _, st := range steps {
@@ -70,7 +70,7 @@ func TestSequenceOfAnotherRequest(t *testing.T) {
 	mismatch := status(command.SessionMismatch, 0)
 	used := in(1, 1, 0, incr("n", 1))
 	others := cmds{
-		put("n", "x"), incr("n", 2), incr("m", 1), del("n"), batch(incr("n", 1)), batch(incr("n", 2)),
+		put("n", "x"), incr("n", 2), incr("m", 1), del("n"), batchOf(incr("n", 1)), batchOf(incr("n", 2)),
 		{Kind: command.Txn, Ops: cmds{incr("n", 1)}}, {Kind: command.Txn, Else: cmds{incr("n", 1)}},
 		{Kind: command.Expire, Key: []byte("n"), TTLMillis: 1}, {Kind: command.Append, Key: []byte("n"), Value: []byte{0}},
 	}
@@ -193,7 +193,7 @@ func TestRetryIsToldRowsOnlyIfTheyAreSmall(t *testing.T) {
 	small, large := strings.Repeat("s", sessionValueBytesMax), strings.Repeat("l", sessionValueBytesMax+1)
 	do(t, s, 1, put("small", small), put("large", large))
 	read := func(key string, sequence uint64) command.Command {
-		return in(1, sequence, 0, batch(getOp(key), exists("small")))
+		return in(1, sequence, 0, batchOf(getOp(key), exists("small")))
 	}
 	first := do(t, s, 1, read("small", 1), read("large", 2))
 	again := do(t, s, 1, read("small", 1), read("large", 2))

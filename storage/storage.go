@@ -203,11 +203,12 @@ func (o Options) withDefaults() (Options, error) {
 // Store is the state of all shards of a node. Apply is for one goroutine at a
 // time; everything else is safe from any goroutine.
 type Store struct {
-	opts   Options
-	db     *pebble.DB
-	cache  *rowCache
-	shards []shardState
-	pass   pass // used by Apply alone
+	opts     Options
+	db       *pebble.DB
+	cache    *rowCache
+	shards   []shardState
+	batch    batch    // used by Apply alone
+	executor executor // likewise
 
 	// publishing is held by Apply from before a batch becomes visible in the
 	// memtable until all of its rows are in the cache, by whoever opens a view
@@ -329,7 +330,8 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
 	s.memtables.init(int(o.MemtableBytes))
-	s.pass.init(s)
+	s.batch.init(s)
+	s.executor.batch = &s.batch
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)

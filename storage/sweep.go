@@ -23,62 +23,62 @@ func splitExpiryKey(key []byte) (at uint64, row []byte, err error) {
 // most Limit entries of the expiry index, the earliest first, those that
 // overwritten rows left behind included: they cost as much as the others. The
 // sessions it forgets may hold Limit records, and one session more.
-func (p *pass) sweep(c *command.Command, out *command.Result) error {
+func (ex *executor) sweep(c *command.Command, out *command.Result) error {
 	limit := int(min(c.Limit, math.MaxInt32))
 	if limit == 0 {
 		return nil
 	}
-	due, err := p.dueExpiries(limit)
-	if err != nil && !p.tolerates(err) {
+	due, err := ex.dueExpiries(limit)
+	if err != nil && !ex.tolerates(err) {
 		return err
 	}
 	for _, key := range due {
-		removed, err := p.sweepRow(key)
-		if err != nil && !p.tolerates(err) {
+		removed, err := ex.sweepRow(key)
+		if err != nil && !ex.tolerates(err) {
 			return err
 		}
 		if removed {
 			out.Integer++
 		}
 	}
-	p.state.swept = true
-	p.state.sweptTo = p.now + 1
+	ex.state.swept = true
+	ex.state.sweptTo = ex.now + 1
 	if len(due) == limit {
-		p.state.sweptTo, _, _ = splitExpiryKey(due[limit-1])
+		ex.state.sweptTo, _, _ = splitExpiryKey(due[limit-1])
 	}
 	retention := c.TTLMillis
 	if retention == 0 {
-		retention = p.store.retentionMillis()
+		retention = ex.store.retentionMillis()
 	}
-	p.sweepSessions(retention, limit)
+	ex.sweepSessions(retention, limit)
 	return nil
 }
 
 // sweepRow acts on an entry of the expiry index.
-func (p *pass) sweepRow(indexKey []byte) (removed bool, err error) {
+func (ex *executor) sweepRow(indexKey []byte) (removed bool, err error) {
 	at, key, err := splitExpiryKey(indexKey)
 	if err != nil {
 		return false, err
 	}
-	r := p.find(key)
-	if err := p.load(r, false); err != nil {
+	r := ex.find(key)
+	if err := ex.load(r, false); err != nil {
 		return false, err
 	}
 	if r.exists && r.expireAt == at {
-		p.remove(r)
+		ex.removeRow(r)
 		removed = true
 	}
-	p.unindex(key, at)
+	ex.unindex(key, at)
 	return removed, nil
 }
 
 // dueExpiries returns the keys of the first limit entries of the expiry index
-// that are due, in order, as of this point of the pass.
-func (p *pass) dueExpiries(limit int) (due [][]byte, err error) {
-	pending := p.pendingExpiries()
-	from := p.store.shards[p.shard].nextExpiry.Load()
-	if from <= p.now && !p.state.emptied {
-		if due, err = p.storedExpiries(from, limit, pending); err != nil {
+// that are due, in order, as of this point of the batch.
+func (ex *executor) dueExpiries(limit int) (due [][]byte, err error) {
+	pending := ex.pendingExpiries()
+	from := ex.store.shards[ex.shard].nextExpiry.Load()
+	if from <= ex.now && !ex.state.emptied {
+		if due, err = ex.storedExpiries(from, limit, pending); err != nil {
 			return nil, err
 		}
 	}
@@ -91,14 +91,14 @@ func (p *pass) dueExpiries(limit int) (due [][]byte, err error) {
 	return due[:min(limit, len(due))], nil
 }
 
-// pendingExpiries returns what the pass changes in the part of the index that
+// pendingExpiries returns what the batch changes in the part of the index that
 // is due: true for an entry it adds, false for one it deletes.
-func (p *pass) pendingExpiries() map[string]bool {
+func (ex *executor) pendingExpiries() map[string]bool {
 	pending := map[string]bool{}
-	due := appendExpiryBound(nil, p.shard, p.now+1)
+	due := appendExpiryBound(nil, ex.shard, ex.now+1)
 	prefix := due[:prefixBytes]
-	for i := range p.staged {
-		r := &p.staged[i]
+	for i := range ex.staged {
+		r := &ex.staged[i]
 		if r.list == memtable.Expiries && bytes.HasPrefix(r.key, prefix) && bytes.Compare(r.key, due) < 0 {
 			pending[string(r.key)] = !r.deleted
 		}
@@ -108,17 +108,17 @@ func (p *pass) pendingExpiries() map[string]bool {
 
 // storedExpiries returns up to limit due entries of the database that are not
 // in pending.
-func (p *pass) storedExpiries(from uint64, limit int, pending map[string]bool) (due [][]byte, err error) {
-	tables := p.store.memtables.pin()
-	defer p.store.memtables.unpin(tables)
-	c, err := p.store.expiryCursor(tables, p.shard, from, p.now+1)
+func (ex *executor) storedExpiries(from uint64, limit int, pending map[string]bool) (due [][]byte, err error) {
+	tables := ex.store.memtables.pin()
+	defer ex.store.memtables.unpin(tables)
+	c, err := ex.store.expiryCursor(tables, ex.shard, from, ex.now+1)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
 	for there := c.first(); there && len(due) < limit; there = c.next() {
 		if _, ok := pending[string(c.key)]; !ok {
-			due = append(due, p.bytes.copy(c.key))
+			due = append(due, ex.bytes.copy(c.key))
 		}
 	}
 	return due, c.err
@@ -126,17 +126,17 @@ func (p *pass) storedExpiries(from uint64, limit int, pending map[string]bool) (
 
 // sweepSessions forgets sessions unused for retention milliseconds, those
 // unused for longest first, until they held limit records.
-func (p *pass) sweepSessions(retention uint64, limit int) {
-	if p.now < retention {
+func (ex *executor) sweepSessions(retention uint64, limit int) {
+	if ex.now < retention {
 		return
 	}
-	x := &p.store.shards[p.shard].sessions
+	x := &ex.store.shards[ex.shard].sessions
 	records := 0
-	for _, s := range x.unusedSince(p.now-retention, limit) {
+	for _, s := range x.unusedSince(ex.now-retention, limit) {
 		if records >= limit {
 			break
 		}
 		records += len(s.records)
-		p.dropSession(p.shard, s)
+		ex.dropSession(ex.shard, s)
 	}
 }

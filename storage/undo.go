@@ -5,18 +5,18 @@ import (
 	"github.com/proa-kv/proa/storage/memtable"
 )
 
-// undo remembers what a command changes in the pass, for one that may turn out
+// undo remembers what a command changes in the batch, for one that may turn out
 // to be impossible when it is half done.
 type undo struct {
 	on     bool
-	state  passShard
+	state  shardChanges
 	staged int
 	rows   []row // as they were before each change, in order
 }
 
 // begin has changes remembered from now on.
-func (u *undo) begin(p *pass) {
-	u.on, u.state, u.staged = true, *p.state, len(p.staged)
+func (u *undo) begin(ex *executor) {
+	u.on, u.state, u.staged = true, *ex.state, len(ex.staged)
 }
 
 // keep remembers r, which is about to be changed.
@@ -33,17 +33,17 @@ func (u *undo) end() {
 }
 
 // rollBack takes all changes since begin back.
-func (u *undo) rollBack(p *pass) {
+func (u *undo) rollBack(ex *executor) {
 	for i := len(u.rows) - 1; i >= 0; i-- {
 		was := &u.rows[i]
-		*p.rows.find(was.shard, was.key, was.hash) = *was
+		*ex.rows.find(was.shard, was.key, was.hash) = *was
 	}
-	*p.state = u.state
-	p.staged = p.staged[:u.staged]
-	clear(p.gone)
-	for i := range p.staged {
-		if r := &p.staged[i]; r.list == memtable.Marks {
-			p.noteMark(r.key, r.value)
+	*ex.state = u.state
+	ex.staged = ex.staged[:u.staged]
+	clear(ex.gone)
+	for i := range ex.staged {
+		if r := &ex.staged[i]; r.list == memtable.Marks {
+			ex.noteMark(r.key, r.value)
 		}
 	}
 }
@@ -54,15 +54,15 @@ const outcomeBytes = 40
 
 // whole carries out ops if their results fit in one reply, and otherwise, or
 // where one of them is Busy or Damaged, none of them.
-func (p *pass) whole(ops []command.Command, out *command.Result) error {
-	p.undo.begin(p)
-	defer p.undo.end()
-	p.joint = len(ops) > 1
-	defer func() { p.joint = false }()
-	results, size := p.allocResults(len(ops)), 0
+func (ex *executor) whole(ops []command.Command, out *command.Result) error {
+	ex.undo.begin(ex)
+	defer ex.undo.end()
+	ex.joint = len(ops) > 1
+	defer func() { ex.joint = false }()
+	results, size := ex.allocResults(len(ops)), 0
 	for i := range ops {
 		r := &results[i]
-		if err := p.carryOut(&ops[i], r); err != nil {
+		if err := ex.carryOut(&ops[i], r); err != nil {
 			return err
 		}
 		size += outcomeBytes + len(r.Value)
@@ -72,7 +72,7 @@ func (p *pass) whole(ops []command.Command, out *command.Result) error {
 		} else if status != command.Busy && status != command.Damaged {
 			continue
 		}
-		p.undo.rollBack(p)
+		ex.undo.rollBack(ex)
 		out.Status, out.Succeeded = status, false
 		return nil
 	}
