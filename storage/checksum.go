@@ -1,12 +1,11 @@
 package storage
 
 import (
+	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // Checksum returns a checksum of everything that shard's entries have made,
@@ -29,33 +28,13 @@ func (s *Store) Checksum(shard int) (sum uint64, applied uint64, err error) {
 	if err := s.flushAll(); err != nil {
 		return 0, 0, err
 	}
-	lower, upper := shardBounds(shard)
-	s.flusher.ingesting.Lock()
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	s.flusher.ingesting.Unlock()
+	v, err := s.OpenView(shard)
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { err = s.damaged(shard, errors.Join(err, it.Close())) }()
-	h := newStateHash(meta{})
-	for it.First(); it.Valid(); it.Next() {
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return 0, 0, err
-		}
-		key := it.Key()[shardBytes:]
-		switch key[0] {
-		case kindMeta:
-			if h.meta, err = decodeMeta(value); err != nil {
-				return 0, 0, err
-			}
-		case kindInstall: // how the state came here is no part of it
-		default:
-			h.begin(key, len(value))
-			h.write(value)
-		}
-	}
-	return h.finish(), h.meta.applied, it.Error()
+	defer v.Close()
+	sum, err = v.Checksum(context.Background())
+	return sum, v.Applied(), err
 }
 
 // stateHash is the checksum of a shard's state while it is computed: of its

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -26,7 +25,6 @@ type flusher struct {
 	level0Max int           // the constant, but for tests
 	compacted chan struct{} // capacity 1: a compaction ended since the last look
 
-	ingesting  sync.Mutex    // held by an ingestion, and by whoever must not see one half done
 	ingestions atomic.Uint64 // raised when one begins and when it ends
 }
 
@@ -284,12 +282,9 @@ func (f *flusher) awaitLevel0(most int) error {
 // replace: its readers find neither. All that may be missed is in the immutable
 // memtable. So a reader that pins the memtables before it opens an iterator misses
 // nothing, nor does one that looks into them before Pebble, with the same count of
-// ingestions before both and after. A reader of Pebble alone opens the iterator
-// under ingesting.
+// ingestions before both and after.
 func (f *flusher) ingest(paths []string) error {
 	s := f.store
-	f.ingesting.Lock()
-	defer f.ingesting.Unlock()
 	if err := s.fatal.get(); err != nil {
 		return err
 	}

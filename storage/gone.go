@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/storage/memtable"
 )
@@ -50,21 +48,6 @@ func decodeGone(key, value []byte) (bucket uint16, revision uint64, err error) {
 		return 0, 0, fmt.Errorf("%w: mark %d", ErrCorrupt, bucket)
 	}
 	return bucket, binary.LittleEndian.Uint64(value[1:]), nil
-}
-
-// readMarked returns what shardState.marked is.
-func readMarked(r pebble.Reader, shard int) (marked uint64, err error) {
-	var key [goneKeyBytes]byte
-	putGoneKey(key[:], shard, goneSince)
-	v, closer, err := r.Get(key[:])
-	if errors.Is(err, pebble.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("storage: read the deletion marks of shard %d: %w", shard, err)
-	}
-	_, since, err := decodeGone(key[:], v)
-	return since + 1, errors.Join(err, closer.Close())
 }
 
 // goneMark names a mark within a batch.

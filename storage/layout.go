@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/bytedance/gopkg/util/xxhash3"
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // The layout of the database. Every key begins with its shard (two bytes, big
@@ -199,3 +200,53 @@ func hashKey(shard int, key []byte) uint64 {
 // hashRecord is the hash that finds another record in a memtable. key
 // is the record's in the database.
 func hashRecord(key []byte) uint64 { return xxhash3.Hash(key) }
+
+// readRecord returns a copy of the record of key, nil if there is none.
+func readRecord(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(v), closer.Close()
+}
+
+// readMeta returns the state of shard beside its records, zero if it has none.
+func readMeta(r pebble.Reader, shard int) (meta, error) {
+	v, err := readRecord(r, appendPrefix(nil, shard, kindMeta))
+	if err != nil || v == nil {
+		return meta{}, err
+	}
+	return decodeMeta(v)
+}
+
+// readLost reports whether shard was given up.
+func readLost(r pebble.Reader, shard int) (bool, error) {
+	v, err := readRecord(r, appendPrefix(nil, shard, kindLost))
+	return v != nil, err
+}
+
+// readInstallMeta returns the record of shard's last installation, nil if
+// there is none.
+func readInstallMeta(r pebble.Reader, shard int) (*InstallMeta, error) {
+	v, err := readRecord(r, appendPrefix(nil, shard, kindInstall))
+	if err != nil || v == nil {
+		return nil, err
+	}
+	m, err := decodeInstallMeta(v)
+	return &m, err
+}
+
+// readMarked returns what shardState.marked is.
+func readMarked(r pebble.Reader, shard int) (marked uint64, err error) {
+	var key [goneKeyBytes]byte
+	putGoneKey(key[:], shard, goneSince)
+	v, err := readRecord(r, key[:])
+	if err != nil || v == nil {
+		return 0, err
+	}
+	_, since, err := decodeGone(key[:], v)
+	return since + 1, err
+}

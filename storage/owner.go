@@ -52,20 +52,18 @@ func checkOwner(r pebble.Reader, o *Options) (found bool, err error) {
 	if o.Owner.UID == 0 {
 		return true, nil
 	}
-	v, closer, err := r.Get(ownerKey())
-	if errors.Is(err, pebble.ErrNotFound) {
-		if o.Begun {
-			err = fmt.Errorf("%w: its record of the owner is missing", ErrCorrupt)
-		} else {
-			err = nil
-		}
-		return false, err
-	}
+	v, err := readRecord(r, ownerKey())
 	if err != nil {
 		return false, err
 	}
+	if v == nil && o.Begun {
+		return false, fmt.Errorf("%w: its record of the owner is missing", ErrCorrupt)
+	}
+	if v == nil {
+		return false, nil
+	}
 	owner, shards, err := decodeOwner(v)
-	if err = errors.Join(err, closer.Close()); err != nil {
+	if err != nil {
 		return true, err
 	}
 	if owner != o.Owner || shards != o.Shards {

@@ -150,17 +150,6 @@ func (s *Store) writeRecords(name string, records []record) (path string, err er
 // 0 then. It is for the goroutine that calls Apply.
 func (s *Store) Lost(shard int) bool { return s.shards[shard].lost }
 
-func readLost(r pebble.Reader, shard int) (bool, error) {
-	_, closer, err := r.Get(appendPrefix(nil, shard, kindLost))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("storage: state of shard %d: %w", shard, err)
-	}
-	return true, closer.Close()
-}
-
 // removeStaged removes what is staged for shard, unless it is in use.
 func (s *Store) removeStaged(shard int) error {
 	s.holders.mu.Lock()
@@ -199,20 +188,6 @@ func (s *Store) SetConf(shard int, m InstallMeta) error {
 	s.shards[shard].installed.Store(&m)
 	s.publishing.Unlock()
 	return s.flush()
-}
-
-// readInstallMeta returns the record of shard's last installation, nil if
-// there is none.
-func readInstallMeta(r pebble.Reader, shard int) (*InstallMeta, error) {
-	v, closer, err := r.Get(appendPrefix(nil, shard, kindInstall))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("storage: installation of shard %d: %w", shard, err)
-	}
-	m, err := decodeInstallMeta(v)
-	return &m, errors.Join(err, closer.Close())
 }
 
 // rangeOf returns the range of all keys of the shards from first to last, and of

@@ -132,42 +132,49 @@ const checksumPageBytes = 1 << 20
 // from to h, until they are a page. It returns where the next page begins, and
 // whether there may be one.
 func (v *View) hashPage(h *stateHash, from []byte) (next []byte, more bool, err error) {
+	size := 0
+	err = v.scan(from, func(key, value []byte) (bool, error) {
+		if more = size >= checksumPageBytes; more {
+			next = bytes.Clone(key)
+			return false, nil
+		}
+		size += len(key) + len(value)
+		h.begin(key, len(value))
+		h.write(value)
+		return true, nil
+	})
+	return next, more, err
+}
+
+// scan calls visit for the records that entries have made with keys, without the
+// shard's number, at or above from, in order, until it returns false. What visit
+// gets is valid until it returns.
+func (v *View) scan(from []byte, visit func(key, value []byte) (bool, error)) (err error) {
 	if err := v.use(); err != nil {
-		return nil, false, err
+		return err
 	}
 	defer v.leave()
 	c, err := v.cursor(from)
 	if err != nil {
-		return nil, false, err
-	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	size := 0
-	for there := c.first(); there; there = c.next() {
-		if size >= checksumPageBytes {
-			return bytes.Clone(c.key[shardBytes:]), true, nil
-		}
-		value, err := c.value()
-		if err != nil {
-			return nil, false, err
-		}
-		size += len(c.key) + len(value)
-		if err := v.hashRecord(h, c.key, value); err != nil {
-			return nil, false, err
-		}
-	}
-	return nil, false, c.err
-}
-
-func (v *View) hashRecord(h *stateHash, key, value []byte) error {
-	if kind := key[shardBytes]; kind == kindMeta || kind == kindInstall {
-		return nil // the one is in h, the other is this node's
-	}
-	if err := checkRecord(key, value, v.meta); err != nil {
 		return err
 	}
-	h.begin(key[shardBytes:], len(value))
-	h.write(value)
-	return nil
+	defer func() { err = errors.Join(err, c.close()) }()
+	for there, more := c.first(), true; there && more; there = more && c.next() {
+		if kind := c.key[shardBytes]; kind == kindMeta || kind == kindInstall {
+			continue // the one is v.meta, the other is this node's
+		}
+		value, err := c.value()
+		if err == nil {
+			err = checkRecord(c.key, value, v.meta)
+		}
+		if err == nil {
+			more, err = visit(c.key[shardBytes:], value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return c.err
 }
 
 // Export writes the state as a stream of chunks, each one call of write and at
@@ -256,29 +263,18 @@ func (e *exporter) resume(token []byte) error {
 }
 
 // findRest finds what is left of the last value.
-func (e *exporter) findRest() (err error) {
-	v := e.view
-	if err := v.use(); err != nil {
-		return err
+func (e *exporter) findRest() error {
+	found := false
+	err := e.view.scan(e.state.key, func(key, value []byte) (bool, error) {
+		if found = bytes.Equal(key, e.state.key) && len(value) == e.state.value; found {
+			e.rest = bytes.Clone(value[len(value)-e.state.left:])
+		}
+		return false, nil
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("%w: it has no record at the token's position", ErrToken)
 	}
-	defer v.leave()
-	c, err := v.cursor(e.state.key)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	if !c.first() {
-		return errors.Join(c.err, ErrToken)
-	}
-	value, err := c.value()
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(c.key[shardBytes:], e.state.key) || len(value) != e.state.value {
-		return fmt.Errorf("%w: it has no record at the token's position", ErrToken)
-	}
-	e.rest = bytes.Clone(value[len(value)-e.state.left:])
-	return nil
+	return err
 }
 
 // next returns the next chunk, valid until the next call. It holds an iterator
@@ -327,44 +323,17 @@ func (e *exporter) addPart(value []byte) {
 
 // addRecords adds the records after the last one, until the next does not fit
 // whole.
-func (e *exporter) addRecords() (err error) {
-	v := e.view
-	if err := v.use(); err != nil {
-		return err
-	}
-	defer v.leave()
+func (e *exporter) addRecords() error {
 	var from []byte
 	if e.state.key != nil {
 		from = append(append(from, e.state.key...), 0) // the next key there can be
 	}
-	c, err := v.cursor(from)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, c.close()) }()
-	there := c.first()
-	for more := true; there && more; there = more && c.next() {
-		value, err := c.value()
-		if err == nil {
-			more, err = e.addRecord(c.key, value)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return c.err
+	return e.view.scan(from, e.addRecord)
 }
 
 // addRecord adds a record, or as much of it as fits if the chunk is still
 // empty, and reports whether there may be room for another.
 func (e *exporter) addRecord(key, value []byte) (more bool, err error) {
-	if kind := key[shardBytes]; kind == kindMeta || kind == kindInstall {
-		return true, nil // the header has the one, the other is this node's
-	}
-	if err := checkRecord(key, value, e.view.meta); err != nil {
-		return false, err
-	}
-	key = key[shardBytes:]
 	if err := checkRecordSize(key, uint64(len(value))); err != nil {
 		return false, err
 	}

@@ -45,8 +45,8 @@
 // # Locks
 //
 // In the order in which they are taken: Install.mu or View.mu, publishing,
-// memtables.mu, and a segment of the cache; flusher.ingesting and holders.mu are
-// taken alone, or below the first. A memtable sorts under a lock of its own. None
+// memtables.mu, and a segment of the cache; holders.mu is taken alone, or below the
+// first. A memtable sorts under a lock of its own. None
 // from publishing on is held for longer than it takes to look at or copy the rows of
 // a batch or a read; only the replacement of a whole shard holds publishing while
 // Pebble writes its manifest. Whoever waits for a flush holds none of these.
@@ -455,19 +455,22 @@ func (s *Store) load() error {
 // readShard reads what must be known of a shard. Without a WAL all that Open finds
 // is in tables.
 func (s *Store) readShard(i int) (r replacement, err error) {
-	if r.lost, err = readLost(s.db, i); err != nil || r.lost {
+	if r.lost, err = readLost(s.db, i); err == nil && r.lost {
 		r.nextExpiry = never
 		r.sessions.clear()
-		return r, err
+		return r, nil
 	}
-	if r.meta, err = readMeta(s.db, i); err != nil {
-		return r, err
+	if err == nil {
+		r.meta, err = readMeta(s.db, i)
 	}
-	if r.installed, err = readInstallMeta(s.db, i); err != nil {
-		return r, err
+	if err == nil {
+		r.installed, err = readInstallMeta(s.db, i)
 	}
-	if r.marked, err = readMarked(s.db, i); err != nil {
-		return r, err
+	if err == nil {
+		r.marked, err = readMarked(s.db, i)
+	}
+	if err != nil {
+		return r, fmt.Errorf("storage: state of shard %d: %w", i, err)
 	}
 	if err = r.sessions.load(s.db, i); err != nil {
 		return r, err
@@ -494,18 +497,6 @@ func (s *Store) checkShards() (err error) {
 		return err
 	}
 	return nil // a shard will find it
-}
-
-func readMeta(r pebble.Reader, shard int) (meta, error) {
-	v, closer, err := r.Get(appendPrefix(nil, shard, kindMeta))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return meta{}, nil
-	}
-	if err != nil {
-		return meta{}, fmt.Errorf("storage: state of shard %d: %w", shard, err)
-	}
-	m, err := decodeMeta(v)
-	return m, errors.Join(err, closer.Close())
 }
 
 // Close makes everything applied durable, so that the next start replays
