@@ -539,7 +539,7 @@ func (b *batch) finishShard(i int) error {
 func (b *batch) firstExpiry(shard int, from uint64) (uint64, error) {
 	tables := b.store.memtables.pin()
 	defer b.store.memtables.unpin(tables)
-	return b.store.firstExpiry(tables, shard, from)
+	return firstExpiry(b.store.db, tables, shard, from)
 }
 
 // deliver hands the results of entries over, those of the first as those of entry

@@ -28,17 +28,17 @@ type cursor struct {
 
 // expiryCursor returns a cursor on shard's expiry index from the time from to
 // before the time to. tables are pinned. Only Apply uses it, or Open.
-func (s *Store) expiryCursor(tables pinned, shard int, from, to uint64) (*cursor, error) {
+func expiryCursor(db pebble.Reader, tables pinned, shard int, from, to uint64) (*cursor, error) {
 	lower, upper := appendExpiryBound(nil, shard, from), appendExpiryBound(nil, shard, to)
 	recent := memtable.NewIterator(tables.snapshots(), memtable.Expiries, lower, upper, false)
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	return &cursor{recent: recent, it: it}, err
 }
 
 // firstExpiry returns the earliest time at or above from in shard's expiry
 // index, never if there is none.
-func (s *Store) firstExpiry(tables pinned, shard int, from uint64) (at uint64, err error) {
-	c, err := s.expiryCursor(tables, shard, from, never)
+func firstExpiry(db pebble.Reader, tables pinned, shard int, from uint64) (at uint64, err error) {
+	c, err := expiryCursor(db, tables, shard, from, never)
 	if err != nil {
 		return never, err
 	}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // # Damaged tables
@@ -34,7 +33,7 @@ import (
 //
 // Pebble looks for a flipped bit in a block of the wrong checksum, which takes
 // some tenths of a second of processor time. To pay that once for each block,
-// the file system below Pebble refuses to read it again (damagedFS).
+// the file system below Pebble refuses to read it again (pebbleFS).
 
 // ErrDamaged is wrapped by every DamageError.
 var ErrDamaged = errors.New("storage: the data on disk is damaged")
@@ -66,7 +65,9 @@ type DamagedFile struct {
 
 // damage is what is known to be damaged.
 type damage struct {
-	any atomic.Bool // there are files
+	store   *Store
+	options *pebble.Options // with which damaged files are read
+	any     atomic.Bool     // there are files
 
 	mu    sync.Mutex
 	files map[string]*damagedFile // by path
@@ -87,7 +88,8 @@ type damagedFile struct {
 // five minutes; at level 0 it cannot.
 const compactionRest = time.Minute
 
-func (d *damage) init() {
+func (d *damage) init(s *Store) {
+	d.store = s
 	d.files = make(map[string]*damagedFile)
 	d.news = make(chan struct{}, 1)
 	d.rest = compactionRest
@@ -101,8 +103,7 @@ func isDamage(err error) bool {
 
 // found takes in what Pebble has found, on whatever goroutine, perhaps with its
 // locks held.
-func (s *Store) found(info pebble.DataCorruptionInfo) {
-	d := &s.damage
+func (d *damage) found(info pebble.DataCorruptionInfo) {
 	offset, length, isBlock := blockOf(info.Details)
 	d.mu.Lock()
 	f := d.files[info.Path]
@@ -119,7 +120,7 @@ func (s *Store) found(info pebble.DataCorruptionInfo) {
 	due := f.due
 	d.mu.Unlock()
 	if first {
-		s.opts.Logger.Error("state file is damaged; requests that need the damaged part are refused", "file", info.Path, "error", info.Details.Error())
+		d.store.opts.Logger.Error("state file is damaged; requests that need the damaged part are refused", "file", info.Path, "error", info.Details.Error())
 	}
 	if due {
 		notify(d.news)
@@ -156,14 +157,14 @@ func (s *Store) damaged(shard int, err error) error {
 	if info := pebble.ExtractDataCorruptionInfo(err); info != nil {
 		path, name = info.Path, filepath.Base(info.Path)
 	}
-	s.concerns(path, shard, s.shards[shard].generation.Load())
+	s.damage.concerns(path, shard, s.shards[shard].generation.Load())
 	return &DamageError{shard, name, err}
 }
 
 // concerns takes in that damage to the file at path, if that is known, concerns
 // what shard was at a generation.
-func (s *Store) concerns(path string, shard int, generation uint64) {
-	d, sh := &s.damage, &s.shards[shard]
+func (d *damage) concerns(path string, shard int, generation uint64) {
+	sh := &d.store.shards[shard]
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if sh.generation.Load() != generation {
@@ -178,14 +179,13 @@ func (s *Store) concerns(path string, shard int, generation uint64) {
 }
 
 // settle forgets that damage concerns shard: nothing is left of what it was.
-func (s *Store) settle(shard int) {
-	d := &s.damage
+func (d *damage) settle(shard int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, f := range d.files {
 		delete(f.shards, shard)
 	}
-	s.shards[shard].sound()
+	d.store.shards[shard].sound()
 }
 
 // sound says that no damage of the shard is known any more.
@@ -195,8 +195,7 @@ func (sh *shardState) sound() {
 }
 
 // forget forgets a file that is no more, and what only it has done to shards.
-func (s *Store) forget(path string) {
-	d := &s.damage
+func (d *damage) forget(path string) {
 	if !d.any.Load() {
 		return
 	}
@@ -214,7 +213,7 @@ func (s *Store) forget(path string) {
 			still = still || f.shards[shard]
 		}
 		if !still {
-			s.shards[shard].sound()
+			d.store.shards[shard].sound()
 		}
 	}
 }
@@ -261,25 +260,27 @@ func (s *Store) Damage() []DamagedFile {
 
 // inspect finds out which shards new damage concerns, and tells the owner, until
 // the store is closed.
-func (s *Store) inspect() {
+func (d *damage) inspect() {
+	s := d.store
 	defer s.background.Done()
 	for {
-		s.tellDamage()
+		d.report()
 		select {
 		case <-s.closing:
 			return
-		case <-s.damage.news:
+		case <-d.news:
 		}
-		for _, path := range s.damage.takeDue() {
+		for _, path := range d.takeDue() {
 			var inspection sync.WaitGroup
-			inspection.Go(func() { s.inspectFile(path) })
+			inspection.Go(func() { d.inspectFile(path) })
 			inspection.Wait()
 		}
 	}
 }
 
-// tellDamage tells the owner of shards that have been found damaged.
-func (s *Store) tellDamage() {
+// report tells the owner of shards that have been found damaged.
+func (d *damage) report() {
+	s := d.store
 	for i := range s.shards {
 		if sh := &s.shards[i]; !sh.damaged.Load() || sh.toldDamaged.Swap(true) {
 			continue
@@ -305,8 +306,9 @@ func (d *damage) takeDue() (paths []string) {
 
 // inspectFile reads what the file at path has of each shard, as far as it is
 // still part of the database, up to what is damaged.
-func (s *Store) inspectFile(path string) {
+func (d *damage) inspectFile(path string) {
 	lowerPriority()
+	s := d.store
 	var generations []uint64 // before the look at what is in use
 	for i := range s.shards {
 		generations = append(generations, s.shards[i].generation.Load())
@@ -315,7 +317,7 @@ func (s *Store) inspectFile(path string) {
 	for _, tables := range levels {
 		for i := range tables {
 			if t := &tables[i]; err == nil && t.BackingSSTNum.String()+".sst" == filepath.Base(path) {
-				err = s.inspectShards(path, t.Smallest.UserKey, t.Largest.UserKey, generations)
+				err = d.inspectShards(path, t.Smallest.UserKey, t.Largest.UserKey, generations)
 			}
 		}
 	}
@@ -325,14 +327,15 @@ func (s *Store) inspectFile(path string) {
 }
 
 // inspectShards reads the part of a file with the keys from lower to upper.
-func (s *Store) inspectShards(path string, lower, upper []byte, generations []uint64) error {
+func (d *damage) inspectShards(path string, lower, upper []byte, generations []uint64) error {
+	s := d.store
 	if len(lower) < shardBytes || len(upper) < shardBytes {
 		return nil
 	}
-	r, err := openTable(s.inspection, path)
+	r, err := openTable(d.options, path)
 	if isDamage(err) || errors.Is(err, fs.ErrNotExist) { // all of it is of no use
 		for shard := shardOf(lower); shard <= min(shardOf(upper), len(s.shards)-1); shard++ {
-			s.concerns(path, shard, generations[shard])
+			d.concerns(path, shard, generations[shard])
 		}
 		return nil
 	}
@@ -355,8 +358,8 @@ func (s *Store) inspectShards(path string, lower, upper []byte, generations []ui
 			to = append(bytes.Clone(upper), 0)
 		}
 		if err := readThrough(r, from, to); isDamage(err) {
-			s.damage.add(path, err)
-			s.concerns(path, shard, generations[shard])
+			d.add(path, err)
+			d.concerns(path, shard, generations[shard])
 		} else if err != nil {
 			return err
 		}
@@ -396,44 +399,6 @@ func readThrough(r *sstable.Reader, from, to []byte) (err error) {
 // shardOf returns the shard of a key of the database.
 func shardOf(key []byte) int { return int(key[0])<<8 | int(key[1]) }
 
-// checkEdges makes sure that Pebble can cut a range out. In each file that goes
-// beyond the range it looks for the last record before and the first one behind, and
-// takes an error there for the end of the file: it would drop what other shards have
-// in it.
-func (s *Store) checkEdges(cut pebble.KeyRange) error {
-	levels, err := s.db.SSTables(pebble.WithKeyRangeFilter(cut.Start, cut.End))
-	if err != nil {
-		return err
-	}
-	for _, tables := range levels {
-		for i := range tables {
-			t := &tables[i]
-			before := bytes.Compare(t.Smallest.UserKey, cut.Start) < 0
-			behind := bytes.Compare(t.Largest.UserKey, cut.End) >= 0
-			if !before && !behind {
-				continue
-			}
-			path := s.opts.FS.PathJoin(s.opts.Dir, t.BackingSSTNum.String()+".sst")
-			beforeErr, behindErr := checkTableEdges(s.inspection, path, cut)
-			for _, edge := range []struct {
-				err   error
-				needs bool
-				shard int
-			}{{beforeErr, before, shardOf(cut.Start) - 1}, {behindErr, behind, shardOf(cut.End)}} {
-				switch {
-				case !edge.needs || edge.err == nil:
-				case isDamage(edge.err):
-					s.concerns(path, edge.shard, s.shards[edge.shard].generation.Load())
-					return &DamageError{edge.shard, filepath.Base(path), edge.err}
-				default:
-					return edge.err
-				}
-			}
-		}
-	}
-	return nil
-}
-
 // checkTableEdges looks for the records of a table next to a range.
 func checkTableEdges(o *pebble.Options, path string, cut pebble.KeyRange) (before, behind error) {
 	r, err := openTable(o, path)
@@ -462,51 +427,7 @@ func (s *Store) CheckEdges(shard int) error {
 		return err
 	}
 	defer s.leave()
-	return s.checkEdges(s.rangeOf(shard, shard))
-}
-
-// damagedFS is the file system below Pebble, which does not read again what is
-// known to be damaged.
-type damagedFS struct {
-	vfs.FS
-	s *Store
-}
-
-// errKnownDamage is what a read of it returns.
-var errKnownDamage = fmt.Errorf("the block is marked as damaged: %w", pebble.ErrCorruption)
-
-func (f *damagedFS) Unwrap() vfs.FS { return f.FS }
-
-func (f *damagedFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
-	file, err := f.FS.Open(name, opts...)
-	if err != nil || !strings.HasSuffix(name, ".sst") {
-		return file, err
-	}
-	return &suspectFile{file, name, f.s}, nil
-}
-
-func (f *damagedFS) Remove(name string) error {
-	err := f.FS.Remove(name)
-	if err == nil {
-		f.s.forget(name)
-	}
-	return err
-}
-
-type suspectFile struct {
-	vfs.File
-	path string
-	s    *Store
-}
-
-func (f *suspectFile) ReadAt(p []byte, offset int64) (int, error) {
-	if d := &f.s.damage; d.any.Load() && d.covers(f.path, offset, int64(len(p))) {
-		if onStack(compactFunction) {
-			f.s.holdCompaction()
-		}
-		return 0, errKnownDamage
-	}
-	return f.File.ReadAt(p, offset)
+	return shardRange{s, shard, shard}.checkEdges()
 }
 
 // compactFunction is what compactions run below.
@@ -514,11 +435,11 @@ const compactFunction = "github.com/cockroachdb/pebble/v2.(*DB).compact"
 
 // holdCompaction lets a compaction that is about to fail wait, and lets Pebble
 // begin another one meanwhile.
-func (s *Store) holdCompaction() {
-	s.damage.held.Add(1)
-	defer s.damage.held.Add(-1)
+func (d *damage) holdCompaction() {
+	d.held.Add(1)
+	defer d.held.Add(-1)
 	select {
-	case <-s.closing:
-	case <-time.After(s.damage.rest):
+	case <-d.store.closing:
+	case <-time.After(d.rest):
 	}
 }

@@ -389,7 +389,7 @@ func TestDamagedBlockIsReadOnce(t *testing.T) {
 	if !s.Damaged(0) || len(s.Damage()) != 1 {
 		t.Errorf("damage is said to be %v", s.Damage())
 	}
-	s.forget(table.path) // as when compactions need it no more
+	s.damage.forget(table.path) // as when compactions need it no more
 	if s.Damaged(0) || s.Damage() != nil {
 		t.Errorf("of a file that is no more: %v", s.Damage())
 	}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/atomicfs"
 )
 
@@ -150,38 +149,6 @@ func (e *causedError) Unwrap() error { return e.cause }
 
 // openFatal is what stop panics with below open.
 type openFatal struct{ err error }
-
-// stoppingFS is the file system as Pebble sees it. When Pebble has moved a
-// marker, which says what is the manifest or the format, and cannot sync the
-// directory, it panics, on whatever goroutine that is. Here it stops instead.
-type stoppingFS struct {
-	vfs.FS
-	fatal *fatalState
-}
-
-func (f *stoppingFS) Unwrap() vfs.FS { return f.FS }
-
-func (f *stoppingFS) OpenDir(name string) (vfs.File, error) {
-	dir, err := f.FS.OpenDir(name)
-	if err != nil {
-		return nil, err
-	}
-	return stoppingDir{dir, name, f.fatal}, nil
-}
-
-type stoppingDir struct {
-	vfs.File
-	name  string
-	fatal *fatalState
-}
-
-func (d stoppingDir) Sync() error {
-	err := d.File.Sync()
-	if err != nil && onStack(moveFunction) {
-		d.fatal.stop(fmt.Errorf("syncing the directory %s: %w", d.name, err))
-	}
-	return err
-}
 
 // Functions by the names that stacks have for them.
 var (

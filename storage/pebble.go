@@ -1,14 +1,11 @@
 package storage
 
 import (
-	"fmt"
 	"runtime"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
-	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // pebbleOptions tunes for short reads: level 0 kept shallow, a bloom filter on
@@ -16,7 +13,7 @@ import (
 // the background there are large memtables, each a layer of level 0, and a first level below that is worth a merge with a few of them.
 func (s *Store) pebbleOptions() *pebble.Options {
 	o := basePebbleOptions(s.opts)
-	o.FS = &stoppingFS{&endingFS{&damagedFS{o.FS, s}, &s.over}, &s.fatal}
+	o.FS = &pebbleFS{o.FS, s}
 	fewest, most := o.CompactionConcurrencyRange()
 	o.CompactionConcurrencyRange = func() (int, int) {
 		held := int(s.damage.held.Load())
@@ -31,7 +28,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	o.Logger = pebbleLogger{s}
 	o.EventListener = &pebble.EventListener{
 		BackgroundError: s.backgroundError,
-		DataCorruption:  s.found,
+		DataCorruption:  s.damage.found,
 		// On the goroutine of the compaction, which ends with it.
 		CompactionBegin: func(pebble.CompactionInfo) { lowerPriority() },
 		CompactionEnd:   func(pebble.CompactionInfo) { notify(s.flusher.compacted) },
@@ -86,39 +83,3 @@ const compactionLayers = 4
 // level0Max is how many layers level 0 may have, each of which a read may have
 // to look into, before flushes wait for compactions.
 const level0Max = 24
-
-// endingFS is the file system as compactions see it, which ends them when the
-// store closes: one may have gigabytes to write.
-type endingFS struct {
-	vfs.FS
-	over *atomic.Bool
-}
-
-// errOver ends a compaction. What it has written Pebble deletes; a later one
-// begins again.
-var errOver = fmt.Errorf("the store is closing: %w", pebble.ErrCancelledCompaction)
-
-// compactionCategory is what Pebble calls the files that compactions write.
-const compactionCategory vfs.DiskWriteCategory = "pebble-compaction"
-
-func (f *endingFS) Unwrap() vfs.FS { return f.FS }
-
-func (f *endingFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	file, err := f.FS.Create(name, category)
-	if err != nil || category != compactionCategory {
-		return file, err
-	}
-	return endingFile{file, f.over}, nil
-}
-
-type endingFile struct {
-	vfs.File
-	over *atomic.Bool
-}
-
-func (f endingFile) Write(p []byte) (int, error) {
-	if f.over.Load() {
-		return 0, errOver
-	}
-	return f.File.Write(p)
-}

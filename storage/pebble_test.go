@@ -31,7 +31,7 @@ func (f *createdFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 // the first can be ended.
 func TestCompactionsCanBeEnded(t *testing.T) {
 	created := &createdFS{FS: vfs.NewMem()}
-	ending := &endingFS{created, new(atomic.Bool)}
+	ending := &pebbleFS{created, &Store{}}
 	db, err := pebble.Open("db", &pebble.Options{FS: ending, Logger: quiet{}})
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestCompactionsCanBeEnded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, is := f.(endingFile); is != (category == compactionCategory) {
+		if _, is := f.(compactionFile); is != (category == compactionCategory) {
 			t.Errorf("a file of category %q: can be ended %v", category, is)
 		}
 		f.Close()

@@ -193,7 +193,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 	defer s.leave()
 	m := merge{store: s, reverse: o.Reverse}
 	defer func() { err = errors.Join(err, m.close()) }()
-	tables, err := s.openCursors(&m, o)
+	tables, err := m.open(o)
 	defer s.memtables.unpin(tables)
 	if err != nil {
 		return err
@@ -227,11 +227,11 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 	return m.err
 }
 
-// openCursors opens one cursor per shard, all on the same state, which the
+// open opens one cursor per shard, all on the same state, which the
 // row cache is not behind and to which the last stamps belong. It returns the
 // memtables that they need.
-func (s *Store) openCursors(m *merge, o ScanOptions) (pinned, error) {
-	tables, snapshots, err := s.openIterators(m, o)
+func (m *merge) open(o ScanOptions) (pinned, error) {
+	tables, snapshots, err := m.openIterators(o)
 	for i := range m.cursors {
 		c := &m.cursors[i]
 		c.recent = memtable.NewIterator(snapshots, memtable.Rows, c.lower, c.upper, o.Reverse)
@@ -241,7 +241,8 @@ func (s *Store) openCursors(m *merge, o ScanOptions) (pinned, error) {
 
 // openIterators fixes the state: snapshots of the memtables, and an iterator of
 // Pebble for each shard.
-func (s *Store) openIterators(m *merge, o ScanOptions) (tables pinned, snapshots []memtable.Snapshot, err error) {
+func (m *merge) openIterators(o ScanOptions) (tables pinned, snapshots []memtable.Snapshot, err error) {
+	s := m.store
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	tables = s.memtables.pin() // before Pebble is looked at: what leaves them is there

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -46,14 +47,11 @@ func (s *Store) Install(in *Install) error {
 		return err
 	}
 	to := replacement{meta: in.stateAfter(), sessions: in.sessions, nextExpiry: in.nextExpiry, marked: in.marked, installed: &in.meta}
-	err := s.replace(in.shard, in.shard, to, func() error {
-		return s.exchange(in.shard, in.shard, in.stage.paths())
-	})
-	if err != nil {
+	if err := (shardRange{s, in.shard, in.shard}).replace(to, in.stage.paths()); err != nil {
 		return err
 	}
 	in.sessions = sessionIndex{} // the shard has it
-	err = errors.Join(in.release(), in.stage.remove())
+	err := errors.Join(in.release(), in.stage.remove())
 	s.holders.removeInstall(in)
 	if err != nil { // Open tries again
 		s.opts.Logger.Warn("cannot remove staged tables", "shard", in.shard, "error", err)
@@ -82,9 +80,7 @@ func (s *Store) RemoveShard(shard int) error {
 	if s.Applied(shard) == 0 && !s.Lost(shard) {
 		return s.fatal.get()
 	}
-	return s.replace(shard, shard, replacement{nextExpiry: never}, func() error {
-		return s.exchange(shard, shard, nil)
-	})
+	return shardRange{s, shard, shard}.replace(replacement{nextExpiry: never}, nil)
 }
 
 // GiveUp removes all that there is of the shards from first to last, durably and
@@ -108,27 +104,7 @@ func (s *Store) GiveUp(first, last int) error {
 	if err != nil {
 		return err
 	}
-	return s.replace(first, last, replacement{nextExpiry: never, lost: true}, func() error {
-		return s.exchange(first, last, []string{path})
-	})
-}
-
-// exchange puts the tables at paths in the place of what Pebble has of the shards
-// from first to last. Behind the last shard of all lies the owner's record, which
-// goes along and comes back: it may share a damaged block with the shard.
-func (s *Store) exchange(first, last int, paths []string) error {
-	if last == len(s.shards)-1 && s.opts.Owner.UID != 0 {
-		path, err := s.writeRecords("owner", []record{s.ownerRecord()})
-		if err != nil {
-			return err
-		}
-		paths = append(slices.Clip(paths), path)
-	}
-	if len(paths) == 0 {
-		return s.db.Excise(context.Background(), s.rangeOf(first, last))
-	}
-	_, err := s.db.IngestAndExcise(context.Background(), paths, nil, nil, s.rangeOf(first, last))
-	return err
+	return shardRange{s, first, last}.replace(replacement{nextExpiry: never, lost: true}, []string{path})
 }
 
 // writeRecords writes a table with records, which are in order.
@@ -190,18 +166,6 @@ func (s *Store) SetConf(shard int, m InstallMeta) error {
 	return s.flush()
 }
 
-// rangeOf returns the range of all keys of the shards from first to last, and of
-// whatever is behind the last of all.
-func (s *Store) rangeOf(first, last int) pebble.KeyRange {
-	lower, _ := shardBounds(first)
-	_, upper := shardBounds(last)
-	upper = upper[:shardBytes]
-	if last == len(s.shards)-1 {
-		upper = append(bytes.Clone(behindAll), 0xff)
-	}
-	return pebble.KeyRange{Start: lower[:shardBytes], End: upper}
-}
-
 // replacement is what a shard has in memory after its state was replaced.
 type replacement struct {
 	meta       meta
@@ -210,36 +174,6 @@ type replacement struct {
 	marked     uint64
 	installed  *InstallMeta
 	lost       bool
-}
-
-// replace makes change, which replaces what Pebble has of the shards from first to
-// last, and lets what is in memory follow. A replacement without sessions has none.
-func (s *Store) replace(first, last int, to replacement, change func() error) error {
-	if err := s.lockSettled(first, last); err != nil {
-		return err
-	}
-	defer s.publishing.Unlock()
-	if err := s.checkEdges(s.rangeOf(first, last)); err != nil {
-		return err
-	}
-	for shard := first; shard <= last; shard++ {
-		s.cache.bar(shard)
-		s.shards[shard].generation.Add(1)
-	}
-	if err := s.unlessFailed(change); err != nil {
-		return err
-	}
-	for shard := first; shard <= last; shard++ {
-		if first < last || to.sessions.byID == nil {
-			to.sessions.clear()
-		}
-		sh := &s.shards[shard]
-		sh.become(to)
-		s.settle(shard)
-		s.unbar(shard)
-		sh.generation.Add(1)
-	}
-	return nil
 }
 
 // become takes over what Pebble has now.
@@ -261,30 +195,6 @@ func (sh *shardState) become(to replacement) {
 // settled reports whether no replacement was under way at a generation, nor has
 // been abandoned because the store failed.
 func settled(generation uint64) bool { return generation%2 == 0 }
-
-// lockSettled takes publishing when Pebble has everything of the shards from first
-// to last, which it waits for if need be, and nobody else has.
-func (s *Store) lockSettled(first, last int) error {
-	for {
-		if err := s.fatal.get(); err != nil {
-			return err
-		}
-		s.publishing.Lock()
-		settled := true
-		for shard := first; shard <= last; shard++ {
-			sh := &s.shards[shard]
-			// What is durable may still be in a memtable for a moment.
-			settled = settled && sh.durable.Load() == sh.applied.Load() && !s.memtables.flushes(shard)
-		}
-		if settled {
-			return nil
-		}
-		s.publishing.Unlock()
-		if err := s.flush(); err != nil {
-			return err
-		}
-	}
-}
 
 // unlessFailed makes a change of Pebble and waits for it, but not if the store
 // fails meanwhile: then it may never end. An error of it is fatal.
@@ -314,4 +224,133 @@ func (s *Store) unbar(shard int) {
 		return
 	}
 	s.background.Go(func() { s.cache.unbar(shard) })
+}
+
+// shardRange is the shards from first to last, to be replaced or removed at once.
+type shardRange struct {
+	store       *Store
+	first, last int
+}
+
+// keys returns the range of all keys of the shards, and of whatever is behind the
+// last of all.
+func (r shardRange) keys() pebble.KeyRange {
+	lower, upper := appendShard(nil, r.first), appendShard(nil, r.last+1)
+	if r.last == len(r.store.shards)-1 {
+		upper = append(bytes.Clone(behindAll), 0xff)
+	}
+	return pebble.KeyRange{Start: lower, End: upper}
+}
+
+// replace puts the tables at paths in the place of what Pebble has of the shards, and
+// lets what is in memory follow. A replacement without sessions has none.
+func (r shardRange) replace(to replacement, paths []string) error {
+	if err := r.lockSettled(); err != nil {
+		return err
+	}
+	s := r.store
+	defer s.publishing.Unlock()
+	if err := r.checkEdges(); err != nil {
+		return err
+	}
+	for shard := r.first; shard <= r.last; shard++ {
+		s.cache.bar(shard)
+		s.shards[shard].generation.Add(1)
+	}
+	if err := s.unlessFailed(func() error { return r.exchange(paths) }); err != nil {
+		return err
+	}
+	for shard := r.first; shard <= r.last; shard++ {
+		if r.first < r.last || to.sessions.byID == nil {
+			to.sessions.clear()
+		}
+		sh := &s.shards[shard]
+		sh.become(to)
+		s.damage.settle(shard)
+		s.unbar(shard)
+		sh.generation.Add(1)
+	}
+	return nil
+}
+
+// lockSettled takes publishing when Pebble has everything of the shards, which it waits for if need be, and nobody else has.
+func (r shardRange) lockSettled() error {
+	s := r.store
+	for {
+		if err := s.fatal.get(); err != nil {
+			return err
+		}
+		s.publishing.Lock()
+		settled := true
+		for shard := r.first; shard <= r.last; shard++ {
+			sh := &s.shards[shard]
+			// What is durable may still be in a memtable for a moment.
+			settled = settled && sh.durable.Load() == sh.applied.Load() && !s.memtables.flushes(shard)
+		}
+		if settled {
+			return nil
+		}
+		s.publishing.Unlock()
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// exchange puts the tables at paths in the place of what Pebble has of the
+// shards. Behind the last shard of all lies the owner's record, which
+// goes along and comes back: it may share a damaged block with the shard.
+func (r shardRange) exchange(paths []string) error {
+	s := r.store
+	if r.last == len(s.shards)-1 && s.opts.Owner.UID != 0 {
+		path, err := s.writeRecords("owner", []record{s.ownerRecord()})
+		if err != nil {
+			return err
+		}
+		paths = append(slices.Clip(paths), path)
+	}
+	if len(paths) == 0 {
+		return s.db.Excise(context.Background(), r.keys())
+	}
+	_, err := s.db.IngestAndExcise(context.Background(), paths, nil, nil, r.keys())
+	return err
+}
+
+// checkEdges makes sure that Pebble can cut a range out. In each file that goes
+// beyond the range it looks for the last record before and the first one behind, and
+// takes an error there for the end of the file: it would drop what other shards have
+// in it.
+func (r shardRange) checkEdges() error {
+	s, cut := r.store, r.keys()
+	levels, err := s.db.SSTables(pebble.WithKeyRangeFilter(cut.Start, cut.End))
+	if err != nil {
+		return err
+	}
+	for _, tables := range levels {
+		for i := range tables {
+			t := &tables[i]
+			before := bytes.Compare(t.Smallest.UserKey, cut.Start) < 0
+			behind := bytes.Compare(t.Largest.UserKey, cut.End) >= 0
+			if !before && !behind {
+				continue
+			}
+			path := s.opts.FS.PathJoin(s.opts.Dir, t.BackingSSTNum.String()+".sst")
+			beforeErr, behindErr := checkTableEdges(s.damage.options, path, cut)
+			for _, edge := range []struct {
+				err   error
+				needs bool
+				shard int
+			}{{beforeErr, before, shardOf(cut.Start) - 1}, {behindErr, behind, shardOf(cut.End)}} {
+				switch {
+				case !edge.needs || edge.err == nil:
+				case isDamage(edge.err):
+					s.damage.concerns(path, edge.shard, s.shards[edge.shard].generation.Load())
+					return &DamageError{edge.shard, filepath.Base(path), edge.err}
+				default:
+					return edge.err
+				}
+			}
+		}
+	}
+	return nil
 }

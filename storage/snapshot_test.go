@@ -493,7 +493,7 @@ func TestReplacementWaitsForTheFlush(t *testing.T) {
 	s.shards[0].durable.Store(1) // as after a flush that was quicker than the release of the table
 	drains := make(chan bool)
 	go func() {
-		if err := s.lockSettled(0, 0); err != nil {
+		if err := (shardRange{s, 0, 0}).lockSettled(); err != nil {
 			t.Error(err)
 		}
 		defer s.publishing.Unlock()

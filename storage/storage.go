@@ -223,8 +223,7 @@ type Store struct {
 
 	damage      damage
 	scheduler   *scheduler
-	inspection  *pebble.Options // with which damaged files are read
-	recordFiles atomic.Uint64   // of writeRecords, so far
+	recordFiles atomic.Uint64 // of writeRecords, so far
 
 	holders    holders
 	tableBytes int // tableBytesDefault, but for tests
@@ -325,7 +324,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s.fatal.init(o)
 	s.flusher.init(s)
-	s.damage.init()
+	s.damage.init(s)
 	if err := s.awaitOpen(); err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
@@ -335,7 +334,7 @@ func Open(o Options) (*Store, error) {
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)
-	go s.inspect()
+	go s.damage.inspect()
 	go s.callOnFlush()
 	go s.flusher.run()
 	return s, nil
@@ -374,7 +373,7 @@ func (s *Store) open() (err error) {
 		}
 	}()
 	o := s.pebbleOptions()
-	s.inspection = o
+	s.damage.options = o
 	if s.db, err = pebble.Open(s.opts.Dir, o); err != nil {
 		return lostFiles(err)
 	}
@@ -475,7 +474,7 @@ func (s *Store) readShard(i int) (r replacement, err error) {
 	if err = r.sessions.load(s.db, i); err != nil {
 		return r, err
 	}
-	r.nextExpiry, err = s.firstExpiry(nil, i, 0)
+	r.nextExpiry, err = firstExpiry(s.db, nil, i, 0)
 	if isDamage(err) {
 		_ = s.damaged(i, err)
 		r.nextExpiry, err = never, nil // rows that expire stay, and are not seen

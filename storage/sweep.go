@@ -111,7 +111,7 @@ func (ex *executor) pendingExpiries() map[string]bool {
 func (ex *executor) storedExpiries(from uint64, limit int, pending map[string]bool) (due [][]byte, err error) {
 	tables := ex.store.memtables.pin()
 	defer ex.store.memtables.unpin(tables)
-	c, err := ex.store.expiryCursor(tables, ex.shard, from, ex.now+1)
+	c, err := expiryCursor(ex.store.db, tables, ex.shard, from, ex.now+1)
 	if err != nil {
 		return nil, err
 	}
