@@ -139,8 +139,8 @@ type batch struct {
 	rows   rowSet
 	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
-	ranges []batchRange        // that the batch has deleted, in order
-	gone   map[goneMark]uint64 // the marks that the batch has set; nil: none ever
+	ranges []batchRange           // that the batch has deleted, in order
+	marks  map[removalMark]uint64 // the marks that the batch has set; nil: none ever
 
 	shards  []shardChanges
 	touched []int // shards with entries in this batch
@@ -200,7 +200,7 @@ func (b *batch) begin() {
 	b.pending = b.pending[:0]
 	b.staged = b.staged[:0]
 	b.ranges = b.ranges[:0]
-	clear(b.gone)
+	clear(b.marks)
 }
 
 // end lets go of the entries and of what an unusually large batch needed.
@@ -396,22 +396,43 @@ func (b *batch) commit() error {
 	return nil
 }
 
+// lockPublishing takes publishing when the mutable memtable has room for the batch,
+// which it makes if need be. It waits while both memtables are full.
+func (b *batch) lockPublishing() error {
+	s, need := b.store, b.bytesNeeded()
+	for {
+		s.publishing.Lock()
+		if s.memtables.mutable.takes(need, len(b.ranges)) {
+			return nil
+		}
+		flushing := s.memtables.flushing()
+		if flushing == nil {
+			s.rotate(need)
+			return nil
+		}
+		s.publishing.Unlock()
+		if err := s.flusher.await(flushing); err != nil {
+			return err
+		}
+	}
+}
+
 func (b *batch) publish() error {
 	s := b.store
-	if err := s.lockPublishing(b.bytesNeeded(), len(b.ranges)); err != nil {
+	if err := b.lockPublishing(); err != nil {
 		return err
 	}
 	defer s.publishing.Unlock()
 	t := s.memtables.mutable
 	if len(b.ranges) > 0 {
 		s.cache.beginRanges(b.ranges)
-		defer s.endRanges(b.ranges)
+		defer b.endRanges()
 	}
 	for i := range b.ranges { // before the rows
 		t.AddRange(b.ranges[i].bounds())
 	}
 	for rows := range slices.Chunk(b.rows.rows, prefetchRows) {
-		s.addRows(t, rows)
+		b.addRows(t, rows)
 	}
 	for i := range b.staged {
 		b.staged[i].addTo(t)
@@ -463,16 +484,17 @@ func (b *batch) bytesNeeded() int {
 const prefetchRows = 64
 
 // addRows announces the changed ones of rows to the cache and adds them to t.
-func (s *Store) addRows(t *table, rows []row) {
+func (b *batch) addRows(t *table, rows []row) {
+	cache := b.store.cache
 	for i := range rows {
 		if r := &rows[i]; r.dirty {
 			t.PrefetchBucket(r.hash)
-			s.cache.prefetch(r.hash)
+			cache.prefetch(r.hash)
 		}
 	}
 	for i := range rows {
 		if r := &rows[i]; r.dirty {
-			s.cache.begin(r)
+			cache.begin(r)
 			t.PrefetchRecord(r.hash)
 		}
 	}

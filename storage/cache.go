@@ -70,11 +70,11 @@ type rowCache struct {
 	shift    uint // hash >> shift is the segment
 	release  func() error
 
-	// doubts are what of the cache is not to be believed; nil: all is. Segments
+	// exclusions are what of the cache is not valid; nil: all is. Segments
 	// are locked where they are looked at.
-	doubts   atomic.Pointer[doubts]
-	doubtsMu sync.Mutex // who changes them
-	tidying  bool       // somebody looks for deleted rows; under doubtsMu
+	exclusions   atomic.Pointer[exclusions]
+	exclusionsMu sync.Mutex // who changes them
+	tidying      bool       // somebody looks for deleted rows; under exclusionsMu
 }
 
 type segment struct {
@@ -193,7 +193,7 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := c.doubts.Load()
+	d := c.exclusions.Load()
 	if d.bars(uint16(shard)) {
 		s.misses++
 		return Row{}, Miss, fillTicket{}
@@ -225,7 +225,7 @@ func (c *rowCache) fill(ticket fillTicket, hash uint64, shard int, key []byte, r
 	s := c.segment(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.stripe(hash); t.pending == 0 && t.changes == ticket.changes && c.doubts.Load().permits(uint16(shard), key) {
+	if t := s.stripe(hash); t.pending == 0 && t.changes == ticket.changes && c.exclusions.Load().permits(uint16(shard), key) {
 		s.put(hash, uint16(shard), key, r, value)
 	}
 }
@@ -239,7 +239,7 @@ func (c *rowCache) load(r *row, withValue bool, bytes *arena) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := c.doubts.Load()
+	d := c.exclusions.Load()
 	if d.bars(r.shard) {
 		return false
 	}
@@ -300,7 +300,7 @@ func (c *rowCache) publish(r *row) {
 	t := s.stripe(r.hash)
 	t.pending--
 	t.changes++
-	if c.doubts.Load().bars(r.shard) {
+	if c.exclusions.Load().bars(r.shard) {
 		return
 	}
 	s.put(r.hash, r.shard, r.key, r.cached(), r.value)
@@ -314,7 +314,7 @@ func (c *rowCache) add(r *row) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.doubts.Load().bars(r.shard) {
+	if !c.exclusions.Load().bars(r.shard) {
 		s.put(r.hash, r.shard, r.key, r.cached(), r.value)
 	}
 }
@@ -322,7 +322,7 @@ func (c *rowCache) add(r *row) {
 // bar makes the cache know nothing of shard until unbar. It may be called again
 // before that, and then takes as many calls of unbar.
 func (c *rowCache) bar(shard int) {
-	c.change(func(d *doubts) { d.barred = append(d.barred, uint16(shard)) })
+	c.change(func(d *exclusions) { d.barred = append(d.barred, uint16(shard)) })
 }
 
 // unbar drops all rows of shard, makes all fills under way void, and undoes
@@ -331,7 +331,7 @@ func (c *rowCache) unbar(shard int) {
 	for i := range c.segments {
 		c.segments[i].purge(uint16(shard))
 	}
-	c.change(func(d *doubts) {
+	c.change(func(d *exclusions) {
 		at := slices.Index(d.barred, uint16(shard))
 		d.barred = slices.Delete(d.barred, at, at+1)
 	})
@@ -347,11 +347,20 @@ func (s *segment) purge(shard uint16) {
 
 // forgetIf drops the rows of which f says so.
 func (s *segment) forgetIf(f func(entry) bool) {
+	s.each(func(at int, e entry) {
+		if f(e) {
+			s.forget(s.slotOf(at), at)
+		}
+	})
+}
+
+// each calls visit for each live entry, with its place.
+func (s *segment) each(visit func(at int, e entry)) {
 	for at, left := s.tail, s.used; left > 0; {
 		e := s.entry(at)
 		size := e.size()
-		if e.head()&flagLive != 0 && f(e) {
-			s.forget(s.slotOf(at), at)
+		if e.head()&flagLive != 0 {
+			visit(at, e)
 		}
 		left -= size
 		if at += size; at == len(s.ring) {
@@ -539,16 +548,7 @@ func (s *segment) growIndex() {
 	s.index = s.slots[:2*len(s.index)]
 	clear(s.index)
 	s.rows = 0
-	for at, left := s.tail, s.used; left > 0; {
-		e := s.entry(at)
-		if e.head()&flagLive != 0 {
-			s.link(e.tag(), at)
-		}
-		left -= e.size()
-		if at += e.size(); at == len(s.ring) {
-			at = 0
-		}
-	}
+	s.each(func(at int, e entry) { s.link(e.tag(), at) })
 }
 
 // reserve makes room for an entry of size bytes at the head and returns its

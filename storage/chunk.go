@@ -246,10 +246,7 @@ func (s *streamState) appendTo(b []byte, id uint64) []byte {
 	b = le.AppendUint32(b, uint32(s.value))
 	b = le.AppendUint32(b, uint32(s.left))
 	digest, _ := s.hash.digest.MarshalBinary() // never fails
-	for _, part := range [][]byte{digest, s.key} {
-		b = le.AppendUint32(b, uint32(len(part)))
-		b = append(b, part...)
-	}
+	b = appendParts(b, digest, s.key)
 	return le.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 }
 
@@ -259,11 +256,8 @@ var errTokenFormat = errors.New("malformed, damaged, or of another version")
 func decodeToken(b []byte, m meta) (s streamState, id uint64, err error) {
 	const fixedBytes = 1 + 3*8 + 2*4
 	le := binary.LittleEndian
-	if len(b) < fixedBytes+crcBytes || b[0] != tokenFormat {
-		return streamState{}, 0, errTokenFormat
-	}
-	body := b[:len(b)-crcBytes]
-	if crc32.Checksum(body, castagnoli) != le.Uint32(b[len(body):]) {
+	body, sound := checkSum(b, tokenFormat, fixedBytes)
+	if !sound {
 		return streamState{}, 0, errTokenFormat
 	}
 	id = le.Uint64(b[1:])
@@ -286,6 +280,25 @@ func decodeToken(b []byte, m meta) (s streamState, id uint64, err error) {
 	}
 	s.value, s.left = int(value), int(left)
 	return s, id, nil
+}
+
+// checkSum returns b without the CRC at its end, and whether that is right and b
+// begins with format and has fixed bytes at least.
+func checkSum(b []byte, format byte, fixed int) (body []byte, sound bool) {
+	if len(b) < fixed+crcBytes || b[0] != format {
+		return nil, false
+	}
+	body = b[:len(b)-crcBytes]
+	return body, crc32.Checksum(body, castagnoli) == binary.LittleEndian.Uint32(b[len(body):])
+}
+
+// appendParts appends parts with their length before them.
+func appendParts(b []byte, parts ...[]byte) []byte {
+	for _, part := range parts {
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(part)))
+		b = append(b, part...)
+	}
+	return b
 }
 
 // takePart splits off bytes with their length before them.

@@ -191,7 +191,7 @@ func (d *damage) settle(shard int) {
 // sound says that no damage of the shard is known any more.
 func (sh *shardState) sound() {
 	sh.damaged.Store(false)
-	sh.toldDamaged.Store(false)
+	sh.damageReported.Store(false)
 }
 
 // forget forgets a file that is no more, and what only it has done to shards.
@@ -282,7 +282,7 @@ func (d *damage) inspect() {
 func (d *damage) report() {
 	s := d.store
 	for i := range s.shards {
-		if sh := &s.shards[i]; !sh.damaged.Load() || sh.toldDamaged.Swap(true) {
+		if sh := &s.shards[i]; !sh.damaged.Load() || sh.damageReported.Swap(true) {
 			continue
 		}
 		if s.opts.OnDamage != nil {

@@ -50,16 +50,16 @@ func (ex *executor) runEntry(e *Entry) error {
 			ex.digest = r.Digest()
 		}
 		ex.results = append(ex.results, command.Result{})
-		if err := ex.once(&ex.command, &ex.results[len(ex.results)-1]); err != nil {
+		if err := ex.executeOnce(&ex.command, &ex.results[len(ex.results)-1]); err != nil {
 			return err
 		}
 	}
 }
 
-// once carries out c, unless its session says that it was carried out before.
-func (ex *executor) once(c *command.Command, out *command.Result) error {
+// executeOnce executes c, unless its session says that it was carried out before.
+func (ex *executor) executeOnce(c *command.Command, out *command.Result) error {
 	if c.Session.ID == 0 {
-		return ex.carryOut(c, out)
+		return ex.execute(c, out)
 	}
 	done, err := ex.replay(ex.shard, c, out)
 	if ex.tolerates(err) {
@@ -69,19 +69,19 @@ func (ex *executor) once(c *command.Command, out *command.Result) error {
 	if done || err != nil {
 		return err
 	}
-	if err := ex.carryOut(c, out); err != nil {
+	if err := ex.execute(c, out); err != nil {
 		return err
 	}
-	if out.Status != command.Busy && out.Status != command.Damaged { // or a retry would be told so again
+	if out.Status != command.Busy && out.Status != command.Damaged { // or a retry would get the same answer
 		ex.remember(ex.shard, c, out)
 	}
 	return nil
 }
 
-// carryOut carries out c, or says that it cannot be done for damage. All commands
-// look at the rows they need before they change one.
-func (ex *executor) carryOut(c *command.Command, out *command.Result) error {
-	err := ex.execute(c, out)
+// execute executes c, or answers that it cannot be done because of damage. All
+// commands look at the rows they need before they change one.
+func (ex *executor) execute(c *command.Command, out *command.Result) error {
+	err := ex.dispatch(c, out)
 	if ex.tolerates(err) {
 		*out = command.Result{Kind: c.Kind, Status: command.Damaged}
 		return nil
@@ -99,7 +99,7 @@ func (ex *executor) tolerates(err error) bool {
 	return true
 }
 
-func (ex *executor) execute(c *command.Command, out *command.Result) error {
+func (ex *executor) dispatch(c *command.Command, out *command.Result) error {
 	out.Kind = c.Kind
 	switch c.Kind {
 	case command.Put:
@@ -374,7 +374,7 @@ func (ex *executor) all(c *command.Command, ops []command.Command, out *command.
 	defer func() { ex.joint = false }()
 	out.Results = ex.allocResults(len(ops))
 	for i := range ops {
-		if err := ex.carryOut(&ops[i], &out.Results[i]); err != nil {
+		if err := ex.execute(&ops[i], &out.Results[i]); err != nil {
 			return err
 		}
 	}
@@ -382,8 +382,10 @@ func (ex *executor) all(c *command.Command, ops []command.Command, out *command.
 }
 
 func (ex *executor) txn(c *command.Command, out *command.Result) error {
-	whole := c.Flags&command.Whole != 0
-	ex.counts = whole
+	run := func(ops []command.Command) error { return ex.all(c, ops, out) }
+	if ex.counts = c.Flags&command.Whole != 0; ex.counts {
+		run = func(ops []command.Command) error { return ex.whole(ops, out) }
+	}
 	defer func() { ex.counts = false }()
 	if c.Flags&command.Refuted != 0 {
 		return ex.all(c, c.Else, out)
@@ -394,19 +396,11 @@ func (ex *executor) txn(c *command.Command, out *command.Result) error {
 			return err
 		}
 		if !holds {
-			return ex.branch(c, c.Else, whole, out)
+			return run(c.Else)
 		}
 	}
 	out.Succeeded = true
-	return ex.branch(c, c.Ops, whole, out)
-}
-
-// branch carries out one list of a Txn.
-func (ex *executor) branch(c *command.Command, ops []command.Command, whole bool, out *command.Result) error {
-	if whole {
-		return ex.whole(ops, out)
-	}
-	return ex.all(c, ops, out)
+	return run(c.Ops)
 }
 
 func (ex *executor) compare(x *command.Compare) (bool, error) {

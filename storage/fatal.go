@@ -174,21 +174,21 @@ func onStack(function string) bool {
 // Pebble would try again: a sync that failed once may have lost what it was to
 // make durable, and the next one would not say so (D2). What has come to damaged
 // data has changed nothing; see damage.go.
-func (s *Store) backgroundError(err error) {
+func (f *fatalState) backgroundError(err error) {
 	if isDamage(err) {
 		return
 	}
 	if errors.Is(err, pebble.ErrCancelledCompaction) || errors.Is(err, pebble.ErrClosed) {
 		return
 	}
-	s.fatal.raise("storage compaction or flush failed", err)
+	f.raise("storage compaction or flush failed", err)
 }
 
 // failed takes an error of the store's own background work for fatal, unless it
 // only says that the store has failed before, or is closed.
-func (s *Store) failed(message string, err error) {
+func (f *fatalState) failed(message string, err error) {
 	if !errors.Is(err, ErrFailed) && !errors.Is(err, ErrClosed) {
-		s.fatal.raise(message, err)
+		f.raise(message, err)
 	}
 }
 

@@ -18,12 +18,13 @@ type flusher struct {
 	ended  chan struct{} // capacity 1: OnFlush is to be called
 	before func() error  // for tests; may be nil
 
-	options   sstable.WriterOptions
-	number    uint64        // of the file made last
-	fileBytes int           // flushFileBytes, but for tests
-	cutBytes  int           // flushCutBytes, but for tests
-	level0Max int           // the constant, but for tests
-	compacted chan struct{} // capacity 1: a compaction ended since the last look
+	options     sstable.WriterOptions
+	number      uint64        // of the file made last
+	recordFiles atomic.Uint64 // of writeRecords, so far
+	fileBytes   int           // flushFileBytes, but for tests
+	cutBytes    int           // flushCutBytes, but for tests
+	level0Max   int           // the constant, but for tests
+	compacted   chan struct{} // capacity 1: a compaction ended since the last look
 
 	ingestions atomic.Uint64 // raised when one begins and when it ends
 }
@@ -33,27 +34,6 @@ func (f *flusher) init(s *Store) {
 	f.queue = make(chan *table, 1)
 	f.asked, f.ended, f.compacted = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	f.fileBytes, f.cutBytes, f.level0Max = flushFileBytes, flushCutBytes, level0Max
-}
-
-// lockPublishing takes publishing when the mutable memtable has room for n bytes,
-// and so many deletions of ranges, which it makes if need be. It waits while both
-// memtables are full.
-func (s *Store) lockPublishing(n, ranges int) error {
-	for {
-		s.publishing.Lock()
-		if s.memtables.mutable.takes(n, ranges) {
-			return nil
-		}
-		flushing := s.memtables.flushing()
-		if flushing == nil {
-			s.rotate(n)
-			return nil
-		}
-		s.publishing.Unlock()
-		if err := s.awaitFlush(flushing); err != nil {
-			return err
-		}
-	}
 }
 
 // Room reports whether Apply could take in n bytes more without waiting for a
@@ -122,14 +102,16 @@ func (s *Store) flushAll() error {
 		if flushing == nil {
 			return nil // there was nothing, or it has been flushed by now
 		}
-		if err := s.awaitFlush(flushing); err != nil || flushing == target {
+		if err := s.flusher.await(flushing); err != nil || flushing == target {
 			return err
 		}
 		s.publishing.Lock()
 	}
 }
 
-func (s *Store) awaitFlush(flushed <-chan struct{}) error {
+// await waits until a memtable is flushed.
+func (f *flusher) await(flushed <-chan struct{}) error {
+	s := f.store
 	select {
 	case <-flushed:
 		return nil
@@ -168,7 +150,7 @@ func (f *flusher) run() {
 			f.rotate()
 		case t := <-f.queue:
 			if err := f.flush(t); err != nil {
-				s.failed("cannot write a memtable to disk", err)
+				s.fatal.failed("cannot write a memtable to disk", err)
 				return // nothing can be flushed any more
 			}
 			for _, m := range t.metas {
@@ -196,13 +178,14 @@ func (f *flusher) rotate() {
 
 // callOnFlush calls OnFlush, once for all that became durable since the last call
 // began, until the store is closed.
-func (s *Store) callOnFlush() {
+func (f *flusher) callOnFlush() {
+	s := f.store
 	defer s.background.Done()
 	for {
 		select {
 		case <-s.closing:
 			return
-		case <-s.flusher.ended:
+		case <-f.ended:
 		}
 		if s.opts.OnFlush != nil {
 			s.opts.OnFlush()

@@ -16,7 +16,7 @@ import (
 // What a flush writes lies in a directory of its own until Pebble has linked
 // it into the store's. What a crash leaves there is of no use: the log has it.
 const (
-	flushDirName = "drain"
+	flushDirName = "drain" // as it was called first
 
 	// flushFileBytes is how many bytes of records go into one file of a flush.
 	flushFileBytes = 64 << 20
@@ -205,3 +205,17 @@ func (t *tableOutput) Finish() error {
 }
 
 func (t *tableOutput) Abort() { _ = t.file.Close() }
+
+// writeRecords writes a table with records, which are in order.
+func (f *flusher) writeRecords(name string, records []record) (path string, err error) {
+	fs := f.store.opts.FS
+	path = fs.PathJoin(flushDir(f.store.opts), fmt.Sprintf("%s-%d.sst", name, f.recordFiles.Add(1)))
+	w, err := newTableWriter(fs, path, f.options)
+	if err != nil {
+		return "", err
+	}
+	for i := 0; i < len(records) && err == nil; i++ {
+		err = w.Set(records[i].key, records[i].value)
+	}
+	return path, errors.Join(err, w.Close())
+}

@@ -373,9 +373,9 @@ func (in *Install) notice(key, value []byte) error {
 		at, _, err := splitExpiryKey(key)
 		in.nextExpiry = min(in.nextExpiry, at)
 		return err
-	case kindGone:
-		bucket, revision, err := decodeGone(key, value)
-		if err == nil && bucket == goneSince {
+	case kindMark:
+		bucket, revision, err := decodeMark(key, value)
+		if err == nil && bucket == markedSince {
 			in.marked = revision + 1
 		}
 		return err

@@ -5,7 +5,7 @@ import "sync/atomic"
 // largeRows remembers which rows are large, so that who proposes a small command
 // can tell that it will read or make one. It is a hint: rows are forgotten at a
 // start and where others take their slots, and one that a plain Put or Delete has
-// made small counts as large until a command of extend.go has looked at it. Any
+// made small counts as large until a command of modify.go has looked at it. Any
 // thread may read, Apply writes.
 type largeRows [largeRowsSlots]atomic.Uint64 // the upper half of the hash, and the length of the value
 

@@ -15,7 +15,7 @@ import (
 //
 //	shard 'd' key                    a row
 //	shard 'e' expire-at(8 BE) key    expiry index: the row may expire then
-//	shard 'g' hash(2 BE)             when a row of this hash was removed last, see gone.go
+//	shard 'g' hash(2 BE)             when a row of this hash was removed last, see marks.go
 //	shard 'i'                        what the last installation said; this node's
 //	shard 'l'                        the shard was given up (see GiveUp), and has no other record; this node's
 //	shard 'm'                        applied index, last stamp, revision
@@ -32,7 +32,7 @@ import (
 const (
 	kindData    = 'd'
 	kindExpiry  = 'e'
-	kindGone    = 'g'
+	kindMark    = 'g'
 	kindInstall = 'i'
 	kindLost    = 'l'
 	kindMeta    = 'm'
@@ -241,12 +241,12 @@ func readInstallMeta(r pebble.Reader, shard int) (*InstallMeta, error) {
 
 // readMarked returns what shardState.marked is.
 func readMarked(r pebble.Reader, shard int) (marked uint64, err error) {
-	var key [goneKeyBytes]byte
-	putGoneKey(key[:], shard, goneSince)
+	var key [markKeyBytes]byte
+	putMarkKey(key[:], shard, markedSince)
 	v, err := readRecord(r, key[:])
 	if err != nil || v == nil {
 		return 0, err
 	}
-	_, since, err := decodeGone(key[:], v)
+	_, since, err := decodeMark(key[:], v)
 	return since + 1, err
 }

@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -73,15 +72,6 @@ func checkOwner(r pebble.Reader, o *Options) (found bool, err error) {
 	return true, err
 }
 
-// claim makes the database, which belongs to nobody yet, the owner's.
-func (s *Store) claim() error {
-	path, err := s.writeRecords("owner", []record{s.ownerRecord()})
-	if err != nil {
-		return err
-	}
-	return s.db.Ingest(context.Background(), []string{path})
-}
-
-func (s *Store) ownerRecord() record {
-	return record{ownerKey(), encodeOwner(s.opts.Owner, s.opts.Shards)}
+func (o *Options) ownerRecord() record {
+	return record{ownerKey(), encodeOwner(o.Owner, o.Shards)}
 }

@@ -11,7 +11,7 @@ import (
 // pebbleOptions tunes for short reads: level 0 kept shallow, a bloom filter on
 // every level, the index of a table in one block. Against what writing costs in
 // the background there are large memtables, each a layer of level 0, and a first level below that is worth a merge with a few of them.
-func (s *Store) pebbleOptions() *pebble.Options {
+func pebbleOptions(s *Store) *pebble.Options {
 	o := basePebbleOptions(s.opts)
 	o.FS = &pebbleFS{o.FS, s}
 	fewest, most := o.CompactionConcurrencyRange()
@@ -27,7 +27,7 @@ func (s *Store) pebbleOptions() *pebble.Options {
 	o.Experimental.CompactionScheduler = s.scheduler
 	o.Logger = pebbleLogger{s}
 	o.EventListener = &pebble.EventListener{
-		BackgroundError: s.backgroundError,
+		BackgroundError: s.fatal.backgroundError,
 		DataCorruption:  s.damage.found,
 		// On the goroutine of the compaction, which ends with it.
 		CompactionBegin: func(pebble.CompactionInfo) { lowerPriority() },

@@ -13,13 +13,13 @@ import (
 //
 // A DeleteRange is one record, however many rows it deletes: nothing looks for
 // them. It hides what is older: rows of its memtable that were
-// added before it, older tables, Pebble. A drain leaves out what is hidden in the
-// table itself, and hands the range to Pebble as a deletion of a range, in the
-// same files as the table's rows, so that both become part of the database at
+// added before it, older memtables, Pebble. A flush leaves out what is hidden in the
+// memtable itself, and hands the range to Pebble as a deletion of a range, in the
+// same files as the memtable's rows, so that both become part of the database at
 // once. Within a file such a deletion does not concern the file's own records.
 //
 // In the row cache what it concerns is not looked for either: rows of the range
-// up to the version of the deletion are not believed, until all of the cache has
+// up to the version of the deletion are excluded, until all of the cache has
 // been looked through in the background.
 //
 // A DeleteRange of all rows takes the expiry index along, whose entries lie
@@ -68,7 +68,7 @@ func (ex *executor) deleteRange(c *command.Command, out *command.Result) {
 		// Of which keys rows went nobody knows. What was absent just before it was
 		// left alone; what was absent earlier may have been there.
 		ex.state.marked = ex.state.revision + 1
-		ex.mark(goneSince)
+		ex.mark(markedSince)
 	}
 	ex.state.revision++
 	out.Version = ex.state.revision

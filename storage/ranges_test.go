@@ -75,8 +75,8 @@ func TestDeletedRangeInTheCache(t *testing.T) {
 		}
 		c.tidy()
 	}
-	if c.doubts.Load() != nil {
-		t.Error("doubts are left")
+	if c.exclusions.Load() != nil {
+		t.Error("exclusions are left")
 	}
 	fill(before, "key300x", 5)
 	fill(during, "key300x", 5)
@@ -93,7 +93,7 @@ func TestDeletedRangeInTheCache(t *testing.T) {
 // one after the deletion has been delivered, wherever rows lie.
 func TestRangeIsDeletedAtOnce(t *testing.T) {
 	o := testOptions(nil)
-	o.RowCacheBytes = 64 << 20 // doubts end in the background
+	o.RowCacheBytes = 64 << 20 // exclusions end in the background
 	s := open(t, o)
 	defer closeStore(t, s)
 	const keys = 8

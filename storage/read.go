@@ -72,7 +72,8 @@ func (s *Store) AppendUpTo(dst *bufpool.Buffer, shard int, key []byte, nowMillis
 	replaced := &s.shards[shard].generation
 	for {
 		before, ingestions := replaced.Load(), s.flusher.ingestions.Load()
-		row, found, err := s.appendStored(dst, shard, key, nowMillis, valueMax)
+		l := lookup{store: s, hash: hashKey(shard, key), shard: shard, key: key, now: s.readTime(shard, nowMillis), valueMax: valueMax}
+		row, found, err := l.append(dst)
 		if found || err != nil {
 			return row, found, err
 		}
@@ -93,52 +94,9 @@ func (s *Store) AppendUpTo(dst *bufpool.Buffer, shard int, key []byte, nowMillis
 	}
 }
 
-// appendStored is Append within enter, but that it may miss a row while its
-// shard is replaced or an ingestion begins.
-func (s *Store) appendStored(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, valueMax int) (Row, bool, error) {
-	hash, now := hashKey(shard, key), s.readTime(shard, nowMillis)
-	row, hit, ticket := s.cache.lookup(dst, hash, shard, key, now, valueMax)
-	if hit != Miss {
-		return row, hit == Found, nil
-	}
-	dst.Grow(prefixBytes + len(key))
-	f := fill{s.cache, ticket, hash, shard, key, now, valueMax}
-	full := appendDataKey(dst.B[len(dst.B):], shard, key)
-	if row, found, recent, err := s.appendRecent(dst, &f, full); recent || err != nil {
-		return row, found, err
-	}
-	stored, closer, err := s.db.Get(full)
-	if errors.Is(err, pebble.ErrNotFound) {
-		f.absent()
-		return Row{}, false, nil
-	}
-	if err != nil {
-		return Row{}, false, s.damaged(shard, fmt.Errorf("storage: read a row of shard %d: %w", shard, err))
-	}
-	row, found, err := f.append(dst, stored)
-	return row, found, errors.Join(err, closer.Close())
-}
-
-// appendRecent does what Append does for a row that is among the recent
-// records, and reports whether it is. The tables stay while it copies.
-func (s *Store) appendRecent(dst *bufpool.Buffer, f *fill, full []byte) (row Row, found, recent bool, err error) {
-	s.memtables.mu.RLock()
-	defer s.memtables.mu.RUnlock()
-	r, recent := s.memtables.get(f.hash, full)
-	if !recent {
-		return Row{}, false, false, nil
-	}
-	if r.Deleted() {
-		f.absent()
-		return Row{}, false, true, nil
-	}
-	row, found, err = f.append(dst, r.Value())
-	return row, found, true, err
-}
-
-// fill is what becomes of a row that a reader did not find in the cache.
-type fill struct {
-	cache    *rowCache
+// lookup is a read of one row.
+type lookup struct {
+	store    *Store
 	ticket   fillTicket
 	hash     uint64
 	shard    int
@@ -147,25 +105,68 @@ type fill struct {
 	valueMax int
 }
 
-func (f *fill) absent() {
-	f.cache.fill(f.ticket, f.hash, f.shard, f.key, cachedRow{absent: true}, nil)
+// append is Append within enter, but that it may miss a row while its shard is
+// replaced or an ingestion begins.
+func (l *lookup) append(dst *bufpool.Buffer) (row Row, found bool, err error) {
+	var hit Hit
+	row, hit, l.ticket = l.store.cache.lookup(dst, l.hash, l.shard, l.key, l.now, l.valueMax)
+	if hit != Miss {
+		return row, hit == Found, nil
+	}
+	dst.Grow(prefixBytes + len(l.key))
+	full := appendDataKey(dst.B[len(dst.B):], l.shard, l.key)
+	if row, found, recent, err := l.appendRecent(dst, full); recent || err != nil {
+		return row, found, err
+	}
+	stored, closer, err := l.store.db.Get(full)
+	if errors.Is(err, pebble.ErrNotFound) {
+		l.fill(cachedRow{absent: true}, nil)
+		return Row{}, false, nil
+	}
+	if err != nil {
+		return Row{}, false, l.store.damaged(l.shard, fmt.Errorf("storage: read a row of shard %d: %w", l.shard, err))
+	}
+	row, found, err = l.appendRecord(dst, stored)
+	return row, found, errors.Join(err, closer.Close())
 }
 
-// append puts the row into the cache, and its value into dst if it is visible.
-func (f *fill) append(dst *bufpool.Buffer, stored []byte) (Row, bool, error) {
+// appendRecent does what append does for a row that is in a memtable, and reports
+// whether it is. The memtables stay while it copies.
+func (l *lookup) appendRecent(dst *bufpool.Buffer, full []byte) (row Row, found, recent bool, err error) {
+	x := &l.store.memtables
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	r, recent := x.get(l.hash, full)
+	if !recent {
+		return Row{}, false, false, nil
+	}
+	if r.Deleted() {
+		l.fill(cachedRow{absent: true}, nil)
+		return Row{}, false, true, nil
+	}
+	row, found, err = l.appendRecord(dst, r.Value())
+	return row, found, true, err
+}
+
+// appendRecord puts the row into the cache, and its value into dst if it is visible.
+func (l *lookup) appendRecord(dst *bufpool.Buffer, stored []byte) (Row, bool, error) {
 	version, expireAt, value, err := decodeRow(stored)
 	if err != nil {
 		return Row{}, false, err
 	}
-	f.cache.fill(f.ticket, f.hash, f.shard, f.key, cachedRow{version: version, expireAt: expireAt}, value)
-	if !visible(expireAt, f.now) {
+	l.fill(cachedRow{version: version, expireAt: expireAt}, value)
+	if !visible(expireAt, l.now) {
 		return Row{}, false, nil
 	}
-	if len(value) <= f.valueMax {
+	if len(value) <= l.valueMax {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return Row{Version: version, TTLMillis: ttlLeft(expireAt, f.now), ValueBytes: uint32(len(value))}, true, nil
+	return Row{Version: version, TTLMillis: ttlLeft(expireAt, l.now), ValueBytes: uint32(len(value))}, true, nil
+}
+
+func (l *lookup) fill(r cachedRow, value []byte) {
+	l.store.cache.fill(l.ticket, l.hash, l.shard, l.key, r, value)
 }
 
 // ScanOptions say what Scan visits.

@@ -52,7 +52,7 @@ func (r *Rehearsal) Compare(shard int, x *command.Compare) (bool, error) {
 
 // Do carries out c, whose keys are of shard. out is valid until End.
 func (r *Rehearsal) Do(shard int, c *command.Command, out *command.Result) error {
-	err := r.at(shard).carryOut(c, out)
+	err := r.at(shard).execute(c, out)
 	r.size += outcomeBytes + len(out.Value)
 	return err
 }

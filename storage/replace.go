@@ -100,25 +100,11 @@ func (s *Store) GiveUp(first, last int) error {
 	for shard := first; shard <= last; shard++ {
 		lost = append(lost, record{appendPrefix(nil, shard, kindLost), []byte{lostFormat}})
 	}
-	path, err := s.writeRecords("lost", lost)
+	path, err := s.flusher.writeRecords("lost", lost)
 	if err != nil {
 		return err
 	}
 	return shardRange{s, first, last}.replace(replacement{nextExpiry: never, lost: true}, []string{path})
-}
-
-// writeRecords writes a table with records, which are in order.
-func (s *Store) writeRecords(name string, records []record) (path string, err error) {
-	fs := s.opts.FS
-	path = fs.PathJoin(flushDir(s.opts), fmt.Sprintf("%s-%d.sst", name, s.recordFiles.Add(1)))
-	w, err := newTableWriter(fs, path, s.flusher.options)
-	if err != nil {
-		return "", err
-	}
-	for i := 0; i < len(records) && err == nil; i++ {
-		err = w.Set(records[i].key, records[i].value)
-	}
-	return path, errors.Join(err, w.Close())
 }
 
 // Lost reports whether the store does not know any more what it had of shard:
@@ -198,7 +184,8 @@ func settled(generation uint64) bool { return generation%2 == 0 }
 
 // unlessFailed makes a change of Pebble and waits for it, but not if the store
 // fails meanwhile: then it may never end. An error of it is fatal.
-func (s *Store) unlessFailed(change func() error) error {
+func (r shardRange) unlessFailed(change func() error) error {
+	s := r.store
 	done := make(chan error, 1)
 	s.background.Go(func() { done <- change() })
 	select {
@@ -218,7 +205,8 @@ const cachePurgeInlineBytes = 4 << 20
 
 // unbar lets rows of shard into the cache again, when those from before are
 // gone.
-func (s *Store) unbar(shard int) {
+func (r shardRange) unbar(shard int) {
+	s := r.store
 	if s.opts.RowCacheBytes <= cachePurgeInlineBytes {
 		s.cache.unbar(shard)
 		return
@@ -257,7 +245,7 @@ func (r shardRange) replace(to replacement, paths []string) error {
 		s.cache.bar(shard)
 		s.shards[shard].generation.Add(1)
 	}
-	if err := s.unlessFailed(func() error { return r.exchange(paths) }); err != nil {
+	if err := r.unlessFailed(func() error { return r.exchange(paths) }); err != nil {
 		return err
 	}
 	for shard := r.first; shard <= r.last; shard++ {
@@ -267,7 +255,7 @@ func (r shardRange) replace(to replacement, paths []string) error {
 		sh := &s.shards[shard]
 		sh.become(to)
 		s.damage.settle(shard)
-		s.unbar(shard)
+		r.unbar(shard)
 		sh.generation.Add(1)
 	}
 	return nil
@@ -303,7 +291,7 @@ func (r shardRange) lockSettled() error {
 func (r shardRange) exchange(paths []string) error {
 	s := r.store
 	if r.last == len(s.shards)-1 && s.opts.Owner.UID != 0 {
-		path, err := s.writeRecords("owner", []record{s.ownerRecord()})
+		path, err := s.flusher.writeRecords("owner", []record{s.opts.ownerRecord()})
 		if err != nil {
 			return err
 		}

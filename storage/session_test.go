@@ -250,7 +250,7 @@ func TestSessionsOfAShardAreBounded(t *testing.T) {
 
 func TestSweepForgetsUnusedSessions(t *testing.T) {
 	s := open(t, testOptions(nil))
-	retention := s.retentionMillis()
+	retention := s.opts.retentionMillis()
 	do(t, s, 1000, in(1, 1, 0, incr("n", 1)), in(2, 1, 0, incr("n", 1)))
 	do(t, s, 2000, in(2, 2, 0, incr("n", 1)))
 	for _, due := range []struct {

@@ -311,10 +311,7 @@ func (p *progress) appendTo(b []byte) []byte {
 	} else {
 		b = append(b, 0)
 	}
-	for _, part := range [][]byte{p.meta.Conf, p.token} {
-		b = le.AppendUint32(b, uint32(len(part)))
-		b = append(b, part...)
-	}
+	b = appendParts(b, p.meta.Conf, p.token)
 	b = le.AppendUint32(b, uint32(8*len(p.sizes)))
 	for _, size := range p.sizes {
 		b = le.AppendUint64(b, size)
@@ -327,11 +324,8 @@ var errProgress = fmt.Errorf("%w: progress of an installation", ErrCorrupt)
 // decodeProgress decodes b. What it returns has views of b.
 func decodeProgress(b []byte) (progress, error) {
 	le := binary.LittleEndian
-	if len(b) < progressFixedBytes+crcBytes || b[0] != progressFormat {
-		return progress{}, errProgress
-	}
-	body := b[:len(b)-crcBytes]
-	if crc32.Checksum(body, castagnoli) != le.Uint32(b[len(body):]) || body[progressFixedBytes-1] > 1 {
+	body, sound := checkSum(b, progressFormat, progressFixedBytes)
+	if !sound || body[progressFixedBytes-1] > 1 {
 		return progress{}, errProgress
 	}
 	number := func(i int) uint64 { return le.Uint64(body[3+8*i:]) }

@@ -61,6 +61,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -221,9 +222,8 @@ type Store struct {
 
 	fatal fatalState
 
-	damage      damage
-	scheduler   *scheduler
-	recordFiles atomic.Uint64 // of writeRecords, so far
+	damage    damage
+	scheduler *scheduler
 
 	holders    holders
 	tableBytes int // tableBytesDefault, but for tests
@@ -282,13 +282,13 @@ type shardState struct {
 	nextExpiry atomic.Uint64
 
 	// marked is one more than the revision since which marks are kept, 0: they
-	// are not. See gone.go. Apply only.
+	// are not. See marks.go. Apply only.
 	marked uint64
 
-	damaged     atomic.Bool // something of it cannot be read, see damage.go
-	toldDamaged atomic.Bool // Options.OnDamage has been called for that
-	stopped     bool        // nothing is applied any more; Apply only
-	lost        bool        // what it is cannot be told any more, see GiveUp; Apply only
+	damaged        atomic.Bool // something of it cannot be read, see damage.go
+	damageReported atomic.Bool // Options.OnDamage has been called for that
+	stopped        bool        // nothing is applied any more; Apply only
+	lost           bool        // what it is cannot be told any more, see GiveUp; Apply only
 
 	sessions sessionIndex // Apply only
 	// oldestSession is the last use of the session unused for longest, never:
@@ -335,7 +335,7 @@ func Open(o Options) (*Store, error) {
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)
 	go s.damage.inspect()
-	go s.callOnFlush()
+	go s.flusher.callOnFlush()
 	go s.flusher.run()
 	return s, nil
 }
@@ -372,7 +372,7 @@ func (s *Store) open() (err error) {
 			err = errors.Join(err, s.closeDatabase())
 		}
 	}()
-	o := s.pebbleOptions()
+	o := pebbleOptions(s)
 	s.damage.options = o
 	if s.db, err = pebble.Open(s.opts.Dir, o); err != nil {
 		return lostFiles(err)
@@ -390,7 +390,12 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	if !owned {
-		if err := s.claim(); err != nil {
+		// Nobody's yet: it becomes the owner's.
+		path, err := s.flusher.writeRecords("owner", []record{s.opts.ownerRecord()})
+		if err == nil {
+			err = s.db.Ingest(context.Background(), []string{path})
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -602,17 +607,17 @@ func (s *Store) SweepDue(shard int, nowMillis uint64) bool {
 		return true
 	}
 	oldest := sh.oldestSession.Load()
-	return oldest != never && nowMillis >= oldest && nowMillis-oldest >= s.retentionMillis()
+	return oldest != never && nowMillis >= oldest && nowMillis-oldest >= s.opts.retentionMillis()
 }
 
 // SweepCommand returns the command to propose when SweepDue: it handles at
 // most limit rows, and carries Options.SessionRetention.
 func (s *Store) SweepCommand(limit uint32) command.Command {
-	return command.Command{Kind: command.Sweep, Limit: limit, TTLMillis: s.retentionMillis()}
+	return command.Command{Kind: command.Sweep, Limit: limit, TTLMillis: s.opts.retentionMillis()}
 }
 
-func (s *Store) retentionMillis() uint64 {
-	return uint64(max(s.opts.SessionRetention.Milliseconds(), 1))
+func (o *Options) retentionMillis() uint64 {
+	return uint64(max(o.SessionRetention.Milliseconds(), 1))
 }
 
 // publishSessions makes what SweepDue and Stats need visible to other

@@ -48,7 +48,7 @@ func (ex *executor) sweep(c *command.Command, out *command.Result) error {
 	}
 	retention := c.TTLMillis
 	if retention == 0 {
-		retention = ex.store.retentionMillis()
+		retention = ex.store.opts.retentionMillis()
 	}
 	ex.sweepSessions(retention, limit)
 	return nil

@@ -40,7 +40,7 @@ func (u *undo) rollBack(ex *executor) {
 	}
 	*ex.state = u.state
 	ex.staged = ex.staged[:u.staged]
-	clear(ex.gone)
+	clear(ex.marks)
 	for i := range ex.staged {
 		if r := &ex.staged[i]; r.list == memtable.Marks {
 			ex.noteMark(r.key, r.value)
@@ -62,7 +62,7 @@ func (ex *executor) whole(ops []command.Command, out *command.Result) error {
 	results, size := ex.allocResults(len(ops)), 0
 	for i := range ops {
 		r := &results[i]
-		if err := ex.carryOut(&ops[i], r); err != nil {
+		if err := ex.execute(&ops[i], r); err != nil {
 			return err
 		}
 		size += outcomeBytes + len(r.Value)

@@ -290,8 +290,8 @@ func checkRecord(key, value []byte, m meta) error {
 			err = fmt.Errorf("%w: expiry index with a value", ErrCorrupt)
 		}
 		return err
-	case kindGone:
-		_, revision, err := decodeGone(key, value)
+	case kindMark:
+		_, revision, err := decodeMark(key, value)
 		if err == nil && revision > m.revision {
 			err = fmt.Errorf("%w: mark at revision %d, the shard's is %d", ErrCorrupt, revision, m.revision)
 		}

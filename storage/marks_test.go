@@ -107,12 +107,12 @@ func TestNoMarksUnasked(t *testing.T) {
 // TestMarksAreFew: other keys seldom share a mark.
 func TestMarksAreFew(t *testing.T) {
 	seen := map[uint16]int{}
-	for i := range 10 * goneBuckets {
-		seen[goneBucket(hashKey(3, fmt.Append(nil, "key", i)))]++
+	for i := range 10 * markBuckets {
+		seen[markBucket(hashKey(3, fmt.Append(nil, "key", i)))]++
 	}
 	for b, n := range seen {
 		if n > 40 {
-			t.Errorf("mark %d is shared by %d of %d keys", b, n, 10*goneBuckets)
+			t.Errorf("mark %d is shared by %d of %d keys", b, n, 10*markBuckets)
 		}
 	}
 }

@@ -6,31 +6,31 @@ import (
 	"slices"
 )
 
-// doubts are what of the row cache is not to be believed, and why. They do not
-// change once they are made. A nil one is no doubt.
-type doubts struct {
+// exclusions are what of the row cache is not valid, and why. They do not change
+// once they are made. nil excludes nothing.
+type exclusions struct {
 	// barred are shards of which nothing is found in the cache nor put into it,
 	// once for each bar without an unbar.
 	barred []uint16
 	// ranges were deleted, and their rows may still be in the cache. There is
 	// one of a shard at most, in the order of the shards: what covers them all,
-	// since whoever does not believe a row in vain only looks further.
-	ranges []doubtedRange
+	// since a row that is excluded in vain is only looked up elsewhere.
+	ranges []excludedRange
 }
 
-// doubtedRange is a range of the keys of a shard, of which rows with a version up
+// excludedRange is a range of the keys of a shard, of which rows with a version up
 // to revision are gone.
-type doubtedRange struct {
+type excludedRange struct {
 	shard    uint16
 	from, to []byte // inclusive, exclusive; empty: unbounded
 	revision uint64
 	pending  bool // the deletion is being committed: readers put nothing into it
 }
 
-func (d *doubts) bars(shard uint16) bool { return d != nil && slices.Contains(d.barred, shard) }
+func (d *exclusions) bars(shard uint16) bool { return d != nil && slices.Contains(d.barred, shard) }
 
 // permits reports whether a reader may put the row of key into the cache.
-func (d *doubts) permits(shard uint16, key []byte) bool {
+func (d *exclusions) permits(shard uint16, key []byte) bool {
 	if d == nil {
 		return true
 	}
@@ -43,7 +43,7 @@ func (d *doubts) permits(shard uint16, key []byte) bool {
 
 // deletes reports whether an entry's row is gone. An entry that says that there
 // is none is right in any case.
-func (d *doubts) deletes(e entry) bool {
+func (d *exclusions) deletes(e entry) bool {
 	r := d.of(e.shard())
 	if r == nil {
 		return false
@@ -52,8 +52,8 @@ func (d *doubts) deletes(e entry) bool {
 	return !row.absent && row.version <= r.revision && contains(r.from, r.to, e.key())
 }
 
-// of returns what is in doubt of a shard, nil: nothing.
-func (d *doubts) of(shard uint16) *doubtedRange {
+// of returns the range that is excluded of a shard, nil: none.
+func (d *exclusions) of(shard uint16) *excludedRange {
 	if d == nil {
 		return nil
 	}
@@ -64,12 +64,12 @@ func (d *doubts) of(shard uint16) *doubtedRange {
 	return &d.ranges[i]
 }
 
-func (d *doubts) search(shard uint16) (int, bool) {
-	return slices.BinarySearchFunc(d.ranges, shard, func(r doubtedRange, shard uint16) int { return cmp.Compare(r.shard, shard) })
+func (d *exclusions) search(shard uint16) (int, bool) {
+	return slices.BinarySearchFunc(d.ranges, shard, func(r excludedRange, shard uint16) int { return cmp.Compare(r.shard, shard) })
 }
 
 // add adds a range. The bounds are copied.
-func (d *doubts) add(n doubtedRange) {
+func (d *exclusions) add(n excludedRange) {
 	i, found := d.search(n.shard)
 	if !found {
 		n.from, n.to = bytes.Clone(n.from), bytes.Clone(n.to)
@@ -86,33 +86,33 @@ func (d *doubts) add(n doubtedRange) {
 	r.revision, r.pending = max(r.revision, n.revision), true
 }
 
-// change makes f change a copy of the doubts, which then are the cache's.
-func (c *rowCache) change(f func(*doubts)) {
-	c.doubtsMu.Lock()
-	defer c.doubtsMu.Unlock()
+// change makes f change a copy of the exclusions, which then are the cache's.
+func (c *rowCache) change(f func(*exclusions)) {
+	c.exclusionsMu.Lock()
+	defer c.exclusionsMu.Unlock()
 	c.changeLocked(f)
 }
 
-func (c *rowCache) changeLocked(f func(*doubts)) {
-	var d doubts
-	if old := c.doubts.Load(); old != nil {
-		d = doubts{slices.Clone(old.barred), slices.Clone(old.ranges)}
+func (c *rowCache) changeLocked(f func(*exclusions)) {
+	var d exclusions
+	if old := c.exclusions.Load(); old != nil {
+		d = exclusions{slices.Clone(old.barred), slices.Clone(old.ranges)}
 	}
 	f(&d)
 	if len(d.barred) == 0 && len(d.ranges) == 0 {
-		c.doubts.Store(nil)
+		c.exclusions.Store(nil)
 	} else {
-		c.doubts.Store(&d)
+		c.exclusions.Store(&d)
 	}
 }
 
 // beginRanges announces that the deletion of ranges is about to be committed:
 // until endRanges no reader finds their rows or puts them into the cache.
 func (c *rowCache) beginRanges(ranges []batchRange) {
-	c.change(func(d *doubts) {
+	c.change(func(d *exclusions) {
 		for i := range ranges {
 			r := &ranges[i]
-			d.add(doubtedRange{shard: uint16(r.shard), from: r.from, to: r.to, revision: r.revision, pending: true})
+			d.add(excludedRange{shard: uint16(r.shard), from: r.from, to: r.to, revision: r.revision, pending: true})
 		}
 	})
 }
@@ -123,9 +123,9 @@ func (c *rowCache) endRanges(ranges []batchRange) bool {
 	for i := range c.segments {
 		c.segments[i].voidFills()
 	}
-	c.doubtsMu.Lock()
-	defer c.doubtsMu.Unlock()
-	c.changeLocked(func(d *doubts) {
+	c.exclusionsMu.Lock()
+	defer c.exclusionsMu.Unlock()
+	c.changeLocked(func(d *exclusions) {
 		for i := range ranges {
 			d.of(uint16(ranges[i].shard)).pending = false
 		}
@@ -148,10 +148,10 @@ func (s *segment) voidFillsLocked() {
 	}
 }
 
-// tidy drops rows of deleted ranges, and ends the doubts about them.
+// tidy drops rows of deleted ranges, and ends their exclusion.
 func (c *rowCache) tidy() {
 	for {
-		d := c.doubts.Load()
+		d := c.exclusions.Load()
 		for i := range c.segments {
 			c.segments[i].dropDeleted(d)
 		}
@@ -161,14 +161,14 @@ func (c *rowCache) tidy() {
 	}
 }
 
-// settle ends the doubts about the ranges that all rows were held against, unless
+// settle ends the exclusion of the ranges that all rows were held against, unless
 // there have been others since. It reports whether any are left.
-func (c *rowCache) settle(seen *doubts) bool {
-	c.doubtsMu.Lock()
-	defer c.doubtsMu.Unlock()
+func (c *rowCache) settle(seen *exclusions) bool {
+	c.exclusionsMu.Lock()
+	defer c.exclusionsMu.Unlock()
 	left := false
-	c.changeLocked(func(d *doubts) {
-		d.ranges = slices.DeleteFunc(d.ranges, func(r doubtedRange) bool {
+	c.changeLocked(func(d *exclusions) {
+		d.ranges = slices.DeleteFunc(d.ranges, func(r excludedRange) bool {
 			was := seen.of(r.shard)
 			return !r.pending && was != nil && !was.pending && was.revision == r.revision
 		})
@@ -178,15 +178,16 @@ func (c *rowCache) settle(seen *doubts) bool {
 	return left
 }
 
-func (s *segment) dropDeleted(d *doubts) {
+func (s *segment) dropDeleted(d *exclusions) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgetIf(d.deletes)
 }
 
 // endRanges lets the row cache follow the deletion of ranges.
-func (s *Store) endRanges(ranges []batchRange) {
-	if !s.cache.endRanges(ranges) {
+func (b *batch) endRanges() {
+	s := b.store
+	if !s.cache.endRanges(b.ranges) {
 		return
 	}
 	if s.opts.RowCacheBytes <= cachePurgeInlineBytes {
