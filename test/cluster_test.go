@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/ledger"
 	"github.com/proa-kv/proa/internal/testcluster"
 )
 
@@ -148,16 +151,15 @@ func settling() func(*command.ClusterStatus) bool {
 }
 
 // traffic writes all the time, and remembers for each key what was acknowledged.
-// Each key has one writer, which writes 1, 2, 3 and so on.
+// Each key has one writer.
 type traffic struct {
-	t      *testing.T
-	stop   chan struct{}
-	wg     sync.WaitGroup
-	acked  []atomic.Int64
-	tried  []atomic.Int64
-	count  atomic.Int64 // writes acknowledged
-	mu     sync.Mutex
-	errors []error // of writes and reads that a client saw fail
+	t       *testing.T
+	stop    chan struct{}
+	wg      sync.WaitGroup
+	records []*ledger.Record
+	count   atomic.Int64 // writes acknowledged
+	mu      sync.Mutex
+	errors  []error // of writes and reads that a client saw fail
 }
 
 // startTraffic starts the given number of writers for each client. They wait
@@ -165,9 +167,11 @@ type traffic struct {
 func startTraffic(t *testing.T, clients []*client.Client, writers int, pace time.Duration) *traffic {
 	t.Helper()
 	n := len(clients) * writers
-	l := &traffic{t: t, stop: make(chan struct{}), acked: make([]atomic.Int64, n), tried: make([]atomic.Int64, n)}
+	l := &traffic{t: t, stop: make(chan struct{})}
 	for i := range n {
-		l.wg.Go(func() { l.write(clients[i%len(clients)], i, pace) })
+		r := &ledger.Record{Key: trafficKey(i)}
+		l.records = append(l.records, r)
+		l.wg.Go(func() { l.write(clients[i%len(clients)], r, pace) })
 	}
 	t.Cleanup(l.end)
 	return l
@@ -175,26 +179,26 @@ func startTraffic(t *testing.T, clients []*client.Client, writers int, pace time
 
 func trafficKey(i int) []byte { return fmt.Appendf(nil, "traffic/%d", i) }
 
-func (l *traffic) write(c *client.Client, i int, pace time.Duration) {
-	ctx := context.Background()
-	for n := int64(1); ; n++ {
+func (l *traffic) write(c *client.Client, r *ledger.Record, pace time.Duration) {
+	ctx, value := context.Background(), make([]byte, ledger.NumberBytes)
+	for {
 		select {
 		case <-l.stop:
 			return
 		case <-time.After(pace):
 		}
-		l.tried[i].Store(n)
-		if _, err := c.Put(ctx, trafficKey(i), fmt.Append(nil, n)); err != nil {
-			l.failed(fmt.Errorf("PUT %s: %w", trafficKey(i), err))
+		r.Next(value)
+		if _, err := c.Put(ctx, r.Key, value); err != nil {
+			l.failed(fmt.Errorf("PUT %s: %w", r.Key, err))
 			continue
 		}
-		l.acked[i].Store(n)
+		r.Acknowledge()
 		l.count.Add(1)
-		item, err := c.Get(ctx, trafficKey(i))
+		item, err := c.Get(ctx, r.Key)
 		if err != nil {
-			l.failed(fmt.Errorf("GET %s: %w", trafficKey(i), err))
-		} else if got := string(item.Value); got != fmt.Sprint(n) {
-			l.t.Errorf("%s is %s right after the write of %d was acknowledged", trafficKey(i), got, n)
+			l.failed(fmt.Errorf("GET %s: %w", r.Key, err))
+		} else if !bytes.Equal(item.Value, value) {
+			l.t.Errorf("%s is %s right after the write of %d was acknowledged", r.Key, item.Value, r.Acked)
 		}
 	}
 }
@@ -232,19 +236,10 @@ func (l *traffic) progress(n int64) {
 func (l *traffic) check(c *client.Client) {
 	l.t.Helper()
 	l.end()
-	for i := range l.acked {
-		acked, tried := l.acked[i].Load(), l.tried[i].Load()
-		item, err := c.Get(context.Background(), trafficKey(i))
-		var got int64
-		if err == nil {
-			_, err = fmt.Sscan(string(item.Value), &got)
-		}
-		switch {
-		case err != nil && acked == 0:
-		case err != nil:
-			l.t.Errorf("%s, of which %d is acknowledged: %v", trafficKey(i), acked, err)
-		case got < acked || got > tried:
-			l.t.Errorf("%s is %d; acknowledged is %d, written %d", trafficKey(i), got, acked, tried)
+	for _, r := range l.records {
+		item, err := c.Get(context.Background(), r.Key)
+		if found := err == nil; !found && !errors.Is(err, client.ErrNotFound) || !r.Allows(item.Value, found) {
+			l.t.Errorf("%s is %q, %v; acknowledged is %d, written %d", r.Key, item.Value, err, r.Acked, r.Tried)
 		}
 	}
 	l.t.Logf("%d writes acknowledged, %d calls failed", l.count.Load(), len(l.errors))

@@ -69,7 +69,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	log, closeLog := clientLog(dir)
 	s := &story{
 		options: o, servers: f, dir: dir,
-		connect: func(ctx context.Context) (store, error) { return connect(ctx, f.endpoints(), log) },
+		connect: func(ctx context.Context) (store, error) { return connect(ctx, f.addresses(), log) },
 		screen:  newScreen(o.Out, o.Columns, o.Colour),
 	}
 	err = s.run(ctx)

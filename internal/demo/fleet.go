@@ -1,19 +1,12 @@
 package demo
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/proa-kv/proa/internal/spawn"
@@ -27,64 +20,35 @@ const stopTimeout = 5 * time.Second
 type fleet struct {
 	program string
 	dir     string
-	nodes   []*process
+	nodes   []*node
 }
 
-// process is one server: addresses, and at most one process at a time.
-type process struct {
-	client, peer string
-	cmd          *exec.Cmd
-	exited       chan struct{} // closed when cmd has been collected
+// node is one server.
+type node struct {
+	client, peer   string // addresses
+	*spawn.Process        // nil while there is none
 }
 
 // newFleet draws addresses. It starts nothing.
 func newFleet(program, dir string, nodes int) (*fleet, error) {
-	ports, err := freePorts(2 * nodes)
+	ports, err := spawn.FreePorts(2 * nodes)
 	if err != nil {
 		return nil, err
 	}
 	f := &fleet{program: program, dir: dir}
-	for i := range nodes {
-		f.nodes = append(f.nodes, &process{client: loopback(ports[2*i]), peer: loopback(ports[2*i+1])})
+	for pair := range slices.Chunk(ports, 2) {
+		f.nodes = append(f.nodes, &node{client: spawn.Loopback(pair[0]), peer: spawn.Loopback(pair[1])})
 	}
 	return f, nil
 }
 
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
-
-// freePorts returns ports of the loopback interface that nobody listens on.
-// They lie below those that systems give to outgoing connections, so that
-// nobody takes the port of a server while that is down.
-func freePorts(n int) (ports []int, err error) {
-	for tries := 0; len(ports) < n; tries++ {
-		port := 20_000 + rand.IntN(10_000)
-		if slices.Contains(ports, port) {
-			continue
-		}
-		ln, err := net.Listen("tcp", loopback(port))
-		if err != nil {
-			if tries > 100 {
-				return nil, fmt.Errorf("looking for free ports: %w", err)
-			}
-			continue
-		}
-		if err := ln.Close(); err != nil {
-			return nil, err
-		}
-		ports = append(ports, port)
-	}
-	return ports, nil
-}
-
-func (f *fleet) endpoints() []string {
+func (f *fleet) addresses() []string {
 	out := make([]string, len(f.nodes))
 	for i, p := range f.nodes {
 		out[i] = p.client
 	}
 	return out
 }
-
-func (f *fleet) addresses() []string { return f.endpoints() }
 
 // args are those of one server.
 func (f *fleet) args(node int) []string {
@@ -112,116 +76,46 @@ func (f *fleet) logPath(node int) string {
 }
 
 // start starts a server and does not wait for it to answer.
-func (f *fleet) start(node int) error {
-	p := f.nodes[node-1]
-	log, err := os.OpenFile(f.logPath(node), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
+func (f *fleet) start(node int) (err error) {
 	cmd := exec.Command(f.program, f.args(node)...)
-	cmd.Env = environment()
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = spawn.Environment()
 	cmd.SysProcAttr = ownGroup()
-	if err := spawn.Start(cmd); err != nil {
-		return fmt.Errorf("starting server %d: %w", node, err)
-	}
-	exited := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // how it ended is in its log, or known
-		close(exited)
-	}()
-	p.cmd, p.exited = cmd, exited
-	return nil
-}
-
-// environment is this process's without the settings of a server.
-func environment() (env []string) {
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "PROA_") {
-			env = append(env, v)
-		}
-	}
-	return env
+	f.nodes[node-1].Process, err = spawn.Launch(fmt.Sprintf("server %d", node), f.logPath(node), cmd)
+	return err
 }
 
 // kill ends a server with SIGKILL and returns when it is gone.
 func (f *fleet) kill(node int) error {
 	p := f.nodes[node-1]
-	if p.cmd == nil {
+	if p.Process == nil {
 		return fmt.Errorf("server %d does not run", node)
 	}
-	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("killing server %d: %w", node, err)
-	}
-	<-p.exited
-	p.cmd = nil
+	p.Kill()
+	p.Process = nil
 	return nil
 }
 
 func (f *fleet) trouble() error {
-	for i, p := range f.nodes {
-		if p.cmd == nil {
+	for _, p := range f.nodes {
+		if p.Process == nil {
 			continue
 		}
-		select {
-		case <-p.exited:
-			p.cmd = nil
-			return fmt.Errorf("server %d ended by itself; its last words:\n%s", i+1, tail(f.logPath(i+1)))
-		default:
+		if err := p.Alive(); err != nil {
+			p.Process = nil
+			return err
 		}
 	}
 	return nil
 }
 
-// tailBytes is how much of a log is shown.
-const tailBytes = 2 << 10
-
-// tail returns the last lines of a file.
-func tail(path string) string {
-	file, err := os.Open(path)
-	if err != nil {
-		return err.Error()
-	}
-	defer file.Close()
-	// A file that is shorter is read from its start.
-	_, _ = file.Seek(-tailBytes, io.SeekEnd)
-	b, err := io.ReadAll(io.LimitReader(file, tailBytes))
-	if err != nil {
-		return err.Error()
-	}
-	if _, whole, ok := bytes.Cut(b, []byte("\n")); ok && len(b) == tailBytes {
-		b = whole
-	}
-	return string(bytes.TrimSpace(b))
-}
-
 // stop ends all servers, in order where they do so in time.
 func (f *fleet) stop() {
-	deadline := time.After(stopTimeout)
+	var running []*spawn.Process
 	for _, p := range f.nodes {
-		if p.cmd != nil {
-			_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+		if p.Process != nil {
+			running = append(running, p.Process)
+			p.Process = nil
 		}
 	}
-	for _, p := range f.nodes {
-		if p.cmd == nil {
-			continue
-		}
-		select {
-		case <-p.exited:
-		case <-deadline:
-			deadline = closedTime
-			_ = p.cmd.Process.Kill()
-			<-p.exited
-		}
-		p.cmd = nil
-	}
+	_ = spawn.StopAll(stopTimeout, running...) // what had to be killed is gone, too
 }
-
-// closedTime is a deadline that has passed.
-var closedTime = func() <-chan time.Time {
-	c := make(chan time.Time)
-	close(c)
-	return c
-}()

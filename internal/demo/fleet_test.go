@@ -3,7 +3,6 @@ package demo
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -61,12 +60,12 @@ func TestFleet(t *testing.T) {
 		}
 	}
 	for _, p := range f.nodes {
-		awaitFile(t, filepath.Join(ready, fmt.Sprint(p.cmd.Process.Pid)))
+		awaitFile(t, filepath.Join(ready, fmt.Sprint(p.PID())))
 	}
 	if err := f.trouble(); err != nil {
 		t.Error(err)
 	}
-	pid := f.nodes[1].cmd.Process.Pid
+	pid := f.nodes[1].PID()
 	if err := f.kill(2); err != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +81,14 @@ func TestFleet(t *testing.T) {
 	if err := f.start(2); err != nil {
 		t.Fatal(err)
 	}
-	awaitFile(t, filepath.Join(ready, fmt.Sprint(f.nodes[1].cmd.Process.Pid)))
+	awaitFile(t, filepath.Join(ready, fmt.Sprint(f.nodes[1].PID())))
 	f.stop()
 	for node := 1; node <= 3; node++ {
-		log := tail(f.logPath(node))
+		text, err := os.ReadFile(f.logPath(node))
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := string(text)
 		peers := f.nodes[0].peer + "," + f.nodes[1].peer + "," + f.nodes[2].peer
 		for _, want := range []string{"stopped in order", fmt.Sprintf("--node-id %d ", node), "--join " + peers, "--listen " + f.nodes[node-1].client} {
 			if !strings.Contains(log, want) {
@@ -116,44 +119,9 @@ func TestFleetTrouble(t *testing.T) {
 	if err := f.start(3); err != nil {
 		t.Fatal(err)
 	}
-	<-f.nodes[2].exited
-	if err := f.trouble(); err == nil || !strings.Contains(err.Error(), "server 3 ended by itself") || !strings.Contains(err.Error(), "no reason") {
+	<-f.nodes[2].Exited()
+	if err := f.trouble(); err == nil || !strings.Contains(err.Error(), "server 3 has ended") || !strings.Contains(err.Error(), "no reason") {
 		t.Errorf("trouble: %v", err)
-	}
-}
-
-func TestPortsAreFree(t *testing.T) {
-	ports, err := freePorts(14)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[int]bool{}
-	for _, p := range ports {
-		ln, err := net.Listen("tcp", loopback(p))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		ln.Close()
-		if seen[p] {
-			t.Errorf("port %d twice", p)
-		}
-		seen[p] = true
-	}
-}
-
-func TestTail(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	for _, tt := range []struct{ text, want string }{
-		{"a\nb\n", "a\nb"},
-		{strings.Repeat("x", 3*tailBytes) + "\nlast\n", "last"},
-	} {
-		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := tail(path); got != tt.want {
-			t.Errorf("tail() = %.40q, want %q", got, tt.want)
-		}
 	}
 }
 
@@ -167,7 +135,7 @@ func TestRunFails(t *testing.T) {
 	parent := t.TempDir()
 	var b strings.Builder
 	err = Run(t.Context(), Options{Nodes: 3, Duration: DurationMin, Program: program, Parent: parent, Out: &b})
-	if err == nil || !strings.Contains(err.Error(), "ended by itself") || !strings.Contains(err.Error(), parent) {
+	if err == nil || !strings.Contains(err.Error(), "has ended") || !strings.Contains(err.Error(), parent) {
 		t.Fatalf("%v\n%s", err, &b)
 	}
 	if logs, _ := filepath.Glob(filepath.Join(parent, "proa-demo-*", "node1.log")); len(logs) != 1 {

@@ -1,19 +1,16 @@
 package demo
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/internal/ledger"
 )
 
 const (
@@ -57,52 +54,27 @@ type acknowledgement struct {
 // worker is one caller.
 type worker struct {
 	shard int
-	keys  []record
-}
-
-// record is what is known of a key. Its worker alone uses it while the load
-// runs.
-type record struct {
-	key   []byte
-	acked uint64 // the newest number that was acknowledged
-	tried uint64 // the newest number that was sent
+	keys  []*ledger.Record
 }
 
 func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(10*callTimeout/time.Microsecond), 3)
 }
 
-// drawsMax is how many keys are looked at before a shard counts as one that no
-// key belongs to. A shard that owns an eighth of the slots is full after a few
-// hundred.
-const drawsMax = 1_000_000
-
-// newLoad draws keys for each shard.
-func newLoad(s store, shardOf func(uint16) int) (*load, error) {
-	const perShard = workersPerShard * keysPerWorker
-	drawn := make(map[int][]record, shards)
-	for n, full := 0, 0; full < shards; n++ {
-		if n == drawsMax {
-			return nil, fmt.Errorf("only %d of %d shards have keys", full, shards)
-		}
-		key := fmt.Appendf(nil, "demo:%d", n)
-		shard := shardOf(protocol.Slot(key))
-		if len(drawn[shard]) == perShard {
-			continue
-		}
-		drawn[shard] = append(drawn[shard], record{key: key})
-		if len(drawn[shard]) == perShard {
-			full++
+// newLoad makes callers for each shard, of which tags are hash tags.
+func newLoad(s store, tags map[uint16]string) *load {
+	l := &load{store: s, writes: newHistogram(), reads: newHistogram(), acks: make(map[int]*acknowledgement, len(tags))}
+	for shard, tag := range tags {
+		l.acks[int(shard)] = &acknowledgement{}
+		for i := range workersPerShard {
+			w := &worker{shard: int(shard)}
+			for k := range keysPerWorker {
+				w.keys = append(w.keys, &ledger.Record{Key: fmt.Appendf(nil, "demo:{%s}:%d", tag, i*keysPerWorker+k)})
+			}
+			l.workers = append(l.workers, w)
 		}
 	}
-	l := &load{store: s, writes: newHistogram(), reads: newHistogram(), acks: make(map[int]*acknowledgement, shards)}
-	for shard, records := range drawn {
-		l.acks[shard] = &acknowledgement{}
-		for keys := range slices.Chunk(records, keysPerWorker) {
-			l.workers = append(l.workers, &worker{shard, keys})
-		}
-	}
-	return l, nil
+	return l
 }
 
 // start lets the callers begin. They end with the context.
@@ -120,9 +92,9 @@ func (l *load) start(ctx context.Context) {
 func (l *load) wait() { l.running.Wait() }
 
 func (l *load) work(ctx context.Context, w *worker) {
-	value := bytes.Repeat([]byte{'.'}, valueBytes)
+	value := make([]byte, valueBytes)
 	for i := 0; ctx.Err() == nil; i++ {
-		r := &w.keys[i%len(w.keys)]
+		r := w.keys[i%len(w.keys)]
 		if !l.read(ctx, r) || !l.write(ctx, w.shard, r, value) || !l.read(ctx, r) {
 			pause(ctx, failurePause)
 		}
@@ -131,20 +103,18 @@ func (l *load) work(ctx context.Context, w *worker) {
 
 // write stores the next number. A call that fails may or may not have stored
 // it.
-func (l *load) write(ctx context.Context, shard int, r *record, value []byte) (ok bool) {
-	r.tried++
-	number := strconv.AppendUint(value[:0], r.tried, 10)
-	value[len(number)] = ' '
+func (l *load) write(ctx context.Context, shard int, r *ledger.Record, value []byte) (ok bool) {
+	r.Next(value)
 	// The load's end must not cut writes off: their outcome would be unknown.
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	begin := time.Now()
-	if err := l.store.put(call, r.key, value); err != nil {
+	if err := l.store.put(call, r.Key, value); err != nil {
 		l.failed.Add(1)
 		return false
 	}
 	now := time.Now()
-	r.acked = r.tried
+	r.Acknowledge()
 	l.acked.Add(1)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -160,16 +130,16 @@ func (a *acknowledgement) note(now time.Time) {
 }
 
 // read checks that nothing older than what was acknowledged comes back.
-func (l *load) read(ctx context.Context, r *record) (ok bool) {
+func (l *load) read(ctx context.Context, r *ledger.Record) (ok bool) {
 	call, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	begin := time.Now()
-	n, err := l.number(call, r)
+	value, found, err := l.store.get(call, r.Key)
 	if err != nil {
 		l.failed.Add(1)
 		return false
 	}
-	if n < r.acked || n > r.tried {
+	if !r.Allows(value, found) {
 		l.missed.Add(1)
 	}
 	l.mu.Lock()
@@ -181,23 +151,6 @@ func (l *load) read(ctx context.Context, r *record) (ok bool) {
 // observe records one duration, the largest there is room for at most.
 func observe(h *hdrhistogram.Histogram, d time.Duration) {
 	_ = h.RecordValue(min(d.Microseconds(), h.HighestTrackableValue()))
-}
-
-// errNoNumber is a value that no caller wrote.
-var errNoNumber = errors.New("the value is not one that was written")
-
-// number reads the number stored under a key; 0 where there is none.
-func (l *load) number(ctx context.Context, r *record) (uint64, error) {
-	value, err := l.store.get(ctx, r.key)
-	if err != nil || value == nil {
-		return 0, err
-	}
-	digits, _, _ := bytes.Cut(value, []byte{' '})
-	n, err := strconv.ParseUint(string(digits), 10, 64)
-	if err != nil {
-		return 0, errNoNumber
-	}
-	return n, nil
 }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -299,19 +252,13 @@ func (l *load) keys() int { return len(l.workers) * keysPerWorker }
 // have ended.
 func (l *load) verify(ctx context.Context) (missing int, err error) {
 	for _, w := range l.workers {
-		for i := range w.keys {
-			r := &w.keys[i]
+		n, err := ledger.Missing(ctx, w.keys, func(ctx context.Context, key []byte) ([]byte, bool, error) {
 			call, cancel := context.WithTimeout(ctx, verifyTimeout)
-			n, err := l.number(call, r)
-			cancel()
-			switch {
-			case errors.Is(err, errNoNumber):
-				missing++
-			case err != nil:
-				return missing, fmt.Errorf("reading the keys back: %w", err)
-			case n < r.acked || n > r.tried:
-				missing++
-			}
+			defer cancel()
+			return l.store.get(call, key)
+		})
+		if missing += n; err != nil {
+			return missing, err
 		}
 	}
 	return missing, nil

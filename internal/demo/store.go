@@ -4,20 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
-	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/internal/ledger"
 )
-
-// administrator carries out administrative requests, as package command names
-// them.
-type administrator interface {
-	Admin(ctx context.Context, verb string, args []byte) ([]byte, error)
-}
 
 // clientStore is a client of the cluster.
 type clientStore struct {
@@ -51,12 +44,12 @@ func (s clientStore) put(ctx context.Context, key, value []byte) error {
 	return err
 }
 
-func (s clientStore) get(ctx context.Context, key []byte) ([]byte, error) {
+func (s clientStore) get(ctx context.Context, key []byte) (value []byte, found bool, err error) {
 	item, err := s.Get(ctx, key)
 	if errors.Is(err, client.ErrNotFound) {
-		return nil, nil
+		return nil, false, nil
 	}
-	return item.Value, err
+	return item.Value, true, err
 }
 
 // own asks one node for its status, over a connection of its own: what it says
@@ -75,10 +68,6 @@ func (s clientStore) own(ctx context.Context, node int) (*command.ClusterStatus,
 }
 
 func (s clientStore) administer(ctx context.Context, verb string, args, answer any) error {
-	admin, ok := any(s.Client).(administrator)
-	if !ok {
-		return errors.New("this program cannot administer clusters")
-	}
 	var arguments []byte
 	if args != nil {
 		var err error
@@ -86,7 +75,7 @@ func (s clientStore) administer(ctx context.Context, verb string, args, answer a
 			return err
 		}
 	}
-	raw, err := admin.Admin(ctx, verb, arguments)
+	raw, err := s.Admin(ctx, verb, arguments)
 	if err != nil {
 		return err
 	}
@@ -107,28 +96,12 @@ func (s clientStore) checksum(ctx context.Context, shard int) (*command.ShardChe
 	return sum, s.administer(ctx, command.AdminChecksum, command.ShardArgs{Shard: shard}, sum)
 }
 
-func (s clientStore) shardOf(ctx context.Context) (func(uint16) int, error) {
+func (s clientStore) tags(ctx context.Context) (map[uint16]string, error) {
 	routes, err := s.Routes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var owner [protocol.Slots]int
-	for i := range owner {
-		owner[i] = -1
-	}
-	for _, sh := range routes.Shards {
-		for _, r := range sh.Slots {
-			for slot := int(r.First); slot <= int(r.Last) && slot < protocol.Slots; slot++ {
-				owner[slot] = int(sh.ID)
-			}
-		}
-	}
-	for slot, shard := range owner {
-		if shard < 0 || shard >= shards {
-			return nil, fmt.Errorf("slot %d belongs to shard %d, of %d", slot, shard, shards)
-		}
-	}
-	return func(slot uint16) int { return owner[slot] }, nil
+	return ledger.Tags(routes.Shards)
 }
 
 func (s clientStore) close() { _ = s.Close() }

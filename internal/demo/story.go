@@ -36,12 +36,12 @@ type servers interface {
 // store is what the story needs of a client.
 type store interface {
 	put(ctx context.Context, key, value []byte) error
-	get(ctx context.Context, key []byte) ([]byte, error)
+	get(ctx context.Context, key []byte) (value []byte, found bool, err error)
 	status(ctx context.Context) (*command.ClusterStatus, error)
 	// own is the status as one node tells it, which says of itself what is so now.
 	own(ctx context.Context, node int) (*command.ClusterStatus, error)
-	// shardOf returns the function from slots to shards.
-	shardOf(ctx context.Context) (func(slot uint16) int, error)
+	// tags returns a hash tag for each shard.
+	tags(ctx context.Context) (map[uint16]string, error)
 	checksum(ctx context.Context, shard int) (*command.ShardChecksum, error)
 	close()
 }
@@ -99,7 +99,7 @@ func (s *story) startAll(ctx context.Context) error {
 			return err
 		}
 	}
-	var shardOf func(uint16) int
+	var tags map[uint16]string
 	err := s.await(ctx, "the servers answer and all shards have leaders", func(ctx context.Context) (err error) {
 		if s.store == nil {
 			if s.store, err = s.connect(ctx); err != nil {
@@ -114,7 +114,7 @@ func (s *story) startAll(ctx context.Context) error {
 			return err
 		}
 		s.seen.Store(c)
-		shardOf, err = s.store.shardOf(ctx)
+		tags, err = s.store.tags(ctx)
 		return err
 	})
 	if err != nil {
@@ -123,10 +123,7 @@ func (s *story) startAll(ctx context.Context) error {
 		}
 		return err
 	}
-	if s.load, err = newLoad(s.store, shardOf); err != nil {
-		s.store.close()
-		return err
-	}
+	s.load = newLoad(s.store, tags)
 	s.say("all %d shards have leaders; %d callers write and read", shards, len(s.load.workers))
 	return nil
 }

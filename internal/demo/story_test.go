@@ -133,17 +133,19 @@ func (f *fakeCluster) put(ctx context.Context, key, value []byte) error {
 	return nil
 }
 
-func (f *fakeCluster) get(ctx context.Context, key []byte) ([]byte, error) {
+func (f *fakeCluster) get(ctx context.Context, key []byte) (value []byte, found bool, err error) {
 	if err := f.serve(ctx, key); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reads[string(key)]++
 	if f.stale && f.reads[string(key)] == 4 {
-		return f.old[string(key)], nil
+		old := f.old[string(key)]
+		return old, old != nil, nil
 	}
-	return f.rows[string(key)], nil
+	value, found = f.rows[string(key)]
+	return value, found && value != nil, nil
 }
 
 func (f *fakeCluster) status(context.Context) (*command.ClusterStatus, error) {
@@ -200,16 +202,19 @@ func (f *fakeCluster) own(ctx context.Context, node int) (*command.ClusterStatus
 
 func fakeShard(key []byte) int {
 	var n int
-	if _, err := fmt.Sscanf(string(key), "demo:%d", &n); err != nil {
+	if _, err := fmt.Sscanf(string(key), "demo:{%d}", &n); err != nil {
 		return 0
 	}
-	return n % shards
+	return n
 }
 
-func (f *fakeCluster) shardOf(context.Context) (func(uint16) int, error) {
-	// Keys are drawn in order, so their numbers can stand for slots.
-	n := -1
-	return func(uint16) int { n++; return n % shards }, nil
+// tags are the numbers of the shards.
+func (f *fakeCluster) tags(context.Context) (map[uint16]string, error) {
+	tags := map[uint16]string{}
+	for shard := range uint16(shards) {
+		tags[shard] = fmt.Sprint(shard)
+	}
+	return tags, nil
 }
 
 func (f *fakeCluster) checksum(_ context.Context, shard int) (*command.ShardChecksum, error) {
@@ -362,33 +367,30 @@ func TestStoryInterrupted(t *testing.T) {
 func TestUnknownOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFakeCluster(3)
-		shardOf, _ := f.shardOf(t.Context())
-		l, err := newLoad(f, shardOf)
-		if err != nil {
-			t.Fatal(err)
-		}
+		tags, _ := f.tags(t.Context())
+		l := newLoad(f, tags)
 		w := l.workers[0]
-		r := &w.keys[0]
+		r := w.keys[0]
 		ctx := t.Context()
 		l.mark()
 		if !l.write(ctx, w.shard, r, make([]byte, valueBytes)) {
 			t.Fatal("the write failed")
 		}
-		r.tried++ // sent, and nothing heard of it
+		r.Tried++ // sent, and nothing heard of it
 		if missing, err := l.verify(ctx); err != nil || missing != 0 {
 			t.Errorf("not carried out: %d missing, %v", missing, err)
 		}
-		f.rows[string(r.key)] = []byte("2 ...")
+		f.rows[string(r.Key)] = []byte("2   ")
 		if missing, err := l.verify(ctx); err != nil || missing != 0 {
 			t.Errorf("carried out: %d missing, %v", missing, err)
 		}
-		for _, wrong := range []string{"0 ...", "3 ...", "x", ""} {
-			f.rows[string(r.key)] = []byte(wrong)
+		for _, wrong := range []string{"0   ", "3   ", "x", ""} {
+			f.rows[string(r.Key)] = []byte(wrong)
 			if missing, err := l.verify(ctx); err != nil || missing != 1 {
 				t.Errorf("%q: %d missing, %v", wrong, missing, err)
 			}
 		}
-		delete(f.rows, string(r.key))
+		delete(f.rows, string(r.Key))
 		if missing, err := l.verify(ctx); err != nil || missing != 1 {
 			t.Errorf("gone: %d missing, %v", missing, err)
 		}

@@ -30,7 +30,7 @@ type Process struct {
 // unless that is "". The name is for messages.
 func Launch(name, log string, cmd *exec.Cmd) (*Process, error) {
 	if log != "" {
-		out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return nil, err
 		}

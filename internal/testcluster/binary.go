@@ -95,18 +95,6 @@ func sourceDirectory() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// environment is this process's, without the settings of a server: a PROA_
-// variable of whoever runs the tests must not change what is tested.
-func environment(extra []string) []string {
-	var env []string
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "PROA_") {
-			env = append(env, v)
-		}
-	}
-	return append(env, extra...)
-}
-
 // exitStatus returns the status a process ended with, or -1 where a signal
 // ended it or it was never started.
 func exitStatus(err error) int {

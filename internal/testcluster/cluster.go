@@ -20,6 +20,10 @@ const (
 
 	// askTimeout bounds one look at one server, which may be paused.
 	askTimeout = 2 * time.Second
+
+	// adminTimeout bounds an administrative request to one server, after which
+	// the next one is asked.
+	adminTimeout = 10 * time.Second
 )
 
 // ClusterConfig says how to run a cluster. The zero value is three servers with
@@ -124,7 +128,7 @@ func (c *Cluster) Start() {
 	c.t.Helper()
 	var started []*Node
 	for _, n := range c.nodes {
-		if n.cmd == nil {
+		if n.process.Load() == nil {
 			n.Spawn()
 			started = append(started, n)
 		}
@@ -222,7 +226,10 @@ func (c *Cluster) Admin(verb string, args any) []byte {
 	c.await("the request "+verb, func(ctx context.Context) (err error) {
 		err = fmt.Errorf("no server runs")
 		for _, n := range c.running() {
-			if answer, err = administer(ctx, n.cfg.Address, verb, args); err == nil {
+			ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+			answer, err = administer(ctx, n.cfg.Address, verb, args)
+			cancel()
+			if err == nil {
 				return nil
 			}
 		}
@@ -350,7 +357,7 @@ func (c *Cluster) await(what string, look func(context.Context) error) {
 		}
 		for i, n := range c.nodes {
 			if n.ended() {
-				c.t.Fatalf("waiting for %s: server %d ended: %v", what, i+1, n.result)
+				c.t.Fatalf("waiting for %s: server %d ended: %v", what, i+1, n.last.Result())
 			}
 		}
 		select {
@@ -363,15 +370,8 @@ func (c *Cluster) await(what string, look func(context.Context) error) {
 
 // ended reports whether the process ended by itself.
 func (n *Node) ended() bool {
-	if n.cmd == nil {
-		return false
-	}
-	select {
-	case <-n.exited:
-		return true
-	default:
-		return false
-	}
+	p := n.process.Load()
+	return p != nil && p.Alive() != nil
 }
 
 // Link returns the link on which what one server sends reaches another. The

@@ -106,16 +106,28 @@ func (f *fake) serve(nc net.Conn) {
 		if _, err := io.ReadFull(nc, head); err != nil {
 			return
 		}
-		body := make([]byte, binary.LittleEndian.Uint32(head)-protocol.HeaderBytes)
-		if _, err := io.ReadFull(nc, body); err != nil {
+		frame := append(head, make([]byte, binary.LittleEndian.Uint32(head)-protocol.HeaderBytes)...)
+		if _, err := io.ReadFull(nc, frame[protocol.HeaderBytes:]); err != nil {
 			return
 		}
-		reply := protocol.Begin(nil, uint8(protocol.StatusOK), protocol.FlagReply, binary.LittleEndian.Uint64(head[8:]))
-		if head[5] == opAdmin {
-			n := binary.LittleEndian.Uint16(body)
-			answer, err := f.admin(string(body[2:2+n]), body[2+n:])
+		request, _, _, err := protocol.Next(frame, protocol.FrameBytesMax)
+		if err != nil {
+			return
+		}
+		reply := protocol.Begin(nil, uint8(protocol.StatusOK), protocol.FlagReply, request.ID)
+		switch protocol.Opcode(request.Code) {
+		case protocol.OpHello:
+			hello := protocol.HelloReply{Version: protocol.Version, Node: f.id, Cluster: 1, FrameBytesMax: protocol.FrameBytesMax, KeyBytesMax: protocol.KeyBytesMax, ValueBytesMax: protocol.ValueBytesMax, InFlightMax: 16}
+			reply = hello.AppendTo(reply)
+		case protocol.OpAdmin:
+			var m protocol.Admin
+			err := m.Decode(request.Body)
+			var answer []byte
+			if err == nil {
+				answer, err = f.admin(string(m.Verb), m.Args)
+			}
 			if err != nil {
-				_, _ = nc.Write(protocol.AppendError(nil, 2, protocol.StatusBadRequest, 0, err.Error()))
+				_, _ = nc.Write(protocol.AppendError(nil, request.ID, protocol.StatusBadRequest, 0, err.Error()))
 				continue
 			}
 			reply = append(reply, answer...)

@@ -71,11 +71,10 @@ type Node struct {
 	cfg    Config
 	binary string
 	log    string // path of everything its processes wrote
-	cmd    *exec.Cmd
-	pid    atomic.Int64  // of cmd, 0 if none runs
-	paused bool          // by Pause
-	exited chan struct{} // closed when cmd has been collected
-	result error         // of cmd, once exited is closed
+	paused bool   // by Pause
+	// process is nil while none runs. The test's goroutine alone replaces it.
+	process atomic.Pointer[spawn.Process]
+	last    *spawn.Process // the newest, which may have ended
 }
 
 // Start starts a server and returns when it answers. When the test ends the
@@ -108,7 +107,12 @@ func (n *Node) Address() string { return n.cfg.Address }
 func (n *Node) Dir() string { return n.cfg.Dir }
 
 // PID returns the number of the running process, 0 if none runs.
-func (n *Node) PID() int { return int(n.pid.Load()) }
+func (n *Node) PID() int {
+	if p := n.process.Load(); p != nil {
+		return p.PID()
+	}
+	return 0
+}
 
 // SetConfig changes arguments and settings for the next start. Directory and
 // address stay.
@@ -145,31 +149,22 @@ func (n *Node) Start() {
 // Spawn starts the process and does not wait for it to answer.
 func (n *Node) Spawn() {
 	n.t.Helper()
-	if n.cmd != nil {
+	if n.process.Load() != nil {
 		n.t.Fatal("the server runs already")
 	}
-	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer log.Close()
 	command := slices.Concat(n.cfg.Command, []string{n.binary}, n.args())
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Env = environment(n.cfg.Env)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(spawn.Environment(), n.cfg.Env...)
 	if n.cfg.SysProcAttr != nil {
 		attr := *n.cfg.SysProcAttr
 		cmd.SysProcAttr = &attr
 	}
-	if err := spawn.Start(cmd); err != nil {
-		n.t.Fatalf("starting the server: %v", err)
+	p, err := spawn.Launch("the server on "+n.cfg.Address, n.log, cmd)
+	if err != nil {
+		n.t.Fatal(err)
 	}
-	n.cmd, n.exited = cmd, make(chan struct{})
-	n.pid.Store(int64(cmd.Process.Pid))
-	go func(exited chan struct{}) {
-		n.result = cmd.Wait()
-		close(exited)
-	}(n.exited)
+	n.last = p
+	n.process.Store(p)
 }
 
 // AwaitReady returns when the server answers, and fails the test if it exits
@@ -186,8 +181,8 @@ func (n *Node) AwaitReady() {
 			return
 		}
 		select {
-		case <-n.exited:
-			n.t.Fatalf("the server ended at its start: %v", n.result)
+		case <-n.last.Exited():
+			n.t.Fatalf("the server ended at its start: %v", n.last.Result())
 		case <-ctx.Done():
 			n.t.Fatalf("the server did not answer within %v: %v", readyTimeout, err)
 		case <-poll.C:
@@ -195,33 +190,38 @@ func (n *Node) AwaitReady() {
 	}
 }
 
-// Exited returns a channel that is closed when the process that runs now has
+// Exited returns a channel that is closed when the process started last has
 // ended.
-func (n *Node) Exited() <-chan struct{} { return n.exited }
+func (n *Node) Exited() <-chan struct{} { return n.last.Exited() }
 
 // Kill ends the process with SIGKILL: nothing in it gets a chance to finish.
 // It returns when the process is gone, and with it every one of its sockets.
 func (n *Node) Kill() {
 	n.t.Helper()
-	if n.cmd == nil {
-		n.t.Fatal("no server runs that could be killed")
-	}
-	if err := n.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		n.t.Fatalf("killing the server: %v", err)
-	}
-	<-n.exited
+	p := n.running()
+	p.Kill()
 	// Whatever else ended it is a failure that must not pass for the kill.
 	var exit *exec.ExitError
-	if !errors.As(n.result, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		n.t.Errorf("the server had ended by itself: %v", n.result)
+	if !errors.As(p.Result(), &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		n.t.Errorf("the server had ended by itself: %v", p.Result())
 	}
 	n.forget()
 }
 
 // forget notes that no process runs any more.
 func (n *Node) forget() {
-	n.cmd, n.paused = nil, false
-	n.pid.Store(0)
+	n.paused = false
+	n.process.Store(nil)
+}
+
+// running returns the process that runs, and fails the test if none does.
+func (n *Node) running() *spawn.Process {
+	n.t.Helper()
+	p := n.process.Load()
+	if p == nil {
+		n.t.Fatal("no server runs")
+	}
+	return p
 }
 
 // Pause stops the process with SIGSTOP: it keeps its sockets and answers
@@ -230,7 +230,7 @@ func (n *Node) Pause() {
 	n.t.Helper()
 	n.signal(syscall.SIGSTOP)
 	n.paused = true
-	for deadline := time.Now().Add(10 * time.Second); !allStopped(n.cmd.Process.Pid); {
+	for deadline := time.Now().Add(10 * time.Second); !allStopped(n.PID()); {
 		if time.Now().After(deadline) {
 			n.t.Fatal("the server does not stop on SIGSTOP")
 		}
@@ -264,50 +264,40 @@ func (n *Node) Resume() {
 
 func (n *Node) signal(s syscall.Signal) {
 	n.t.Helper()
-	if n.cmd == nil {
-		n.t.Fatalf("no server runs that could receive %v", s)
-	}
-	if err := n.cmd.Process.Signal(s); err != nil {
-		n.t.Fatalf("sending %v to the server: %v", s, err)
+	if err := n.running().Signal(s); err != nil {
+		n.t.Fatal(err)
 	}
 }
 
 // Running reports whether a process was started and neither stopped nor paused
 // by the test.
-func (n *Node) Running() bool { return n.cmd != nil && !n.paused }
+func (n *Node) Running() bool { return n.process.Load() != nil && !n.paused }
 
 // Terminate sends SIGTERM and does not wait. A process that has just ended by
 // itself is not an error here; AwaitExit tells how it ended.
 func (n *Node) Terminate() {
 	n.t.Helper()
-	if n.cmd == nil {
-		n.t.Fatal("no server runs that could be stopped")
-	}
-	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		n.t.Fatalf("stopping the server: %v", err)
-	}
+	n.signal(syscall.SIGTERM)
 }
 
 // AwaitExit waits for the process to end and returns its exit status, -1 where
 // a signal ended it.
 func (n *Node) AwaitExit() int {
 	n.t.Helper()
-	if n.cmd == nil {
-		n.t.Fatal("no server runs that could end")
-	}
+	p := n.running()
 	deadline := time.NewTimer(stopTimeout)
 	defer deadline.Stop()
 	select {
-	case <-n.exited:
+	case <-p.Exited():
+		n.forget()
 	case <-deadline.C:
 		// Its goroutines show what it waits for.
-		_ = n.cmd.Process.Signal(syscall.SIGQUIT)
-		<-n.exited
+		_ = p.Signal(syscall.SIGQUIT)
+		<-p.Exited()
 		n.forget()
 		n.t.Fatalf("the server did not end within %v", stopTimeout)
 	}
-	n.forget()
-	return exitStatus(n.result)
+	return exitStatus(p.Result())
 }
 
 // Stop ends the server with SIGTERM and fails the test unless it exits with
@@ -324,7 +314,7 @@ func (n *Node) Stop() {
 // directory and address.
 func (n *Node) Restart() {
 	n.t.Helper()
-	if n.cmd != nil {
+	if n.process.Load() != nil {
 		n.Kill()
 	}
 	n.Start()
@@ -355,9 +345,8 @@ const logBytesMax = 32 << 10
 var alarms = []string{"WARNING: DATA RACE", "panic: ", "fatal error: ", "bufpool: "}
 
 func (n *Node) cleanUp() {
-	if n.cmd != nil {
-		_ = n.cmd.Process.Kill()
-		<-n.exited
+	if p := n.process.Load(); p != nil {
+		p.Kill()
 		n.forget()
 	}
 	log := n.Log()
@@ -398,7 +387,7 @@ func Run(t testing.TB, c Command) Result {
 	}
 	var stdout, stderr bytes.Buffer
 	cmd := exec.Command(Binary(t), c.Args...)
-	cmd.Env = environment(c.Env)
+	cmd.Env = append(spawn.Environment(), c.Env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(c.Stdin), &stdout, &stderr
 	cmd.SysProcAttr = c.SysProcAttr
 	if err := spawn.Start(cmd); err != nil {
