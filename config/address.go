@@ -81,7 +81,7 @@ func (c *Config) advertised(listen string) string {
 
 // BoundAddress returns address with its port, where that is 0, replaced by the
 // one that bound has. It turns Node.AdvertisePeer and Node.AdvertiseClient into
-// what to tell others once the node listens. Everything else comes back as it
+// the address to announce once the node listens. Everything else comes back as it
 // is.
 func BoundAddress(address string, bound net.Addr) string {
 	host, port, err := net.SplitHostPort(address)

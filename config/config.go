@@ -35,7 +35,7 @@ type Config struct {
 	machine  Machine
 }
 
-// Node says who this node is and where it keeps its data.
+// Node is the identity of this node and its data directory.
 type Node struct {
 	ID              uint64        // number in the cluster; 0: what the data directory, or else the cluster, says
 	DataDir         string        // directory of log and state

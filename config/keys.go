@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Effect says whether setting a key changes anything in this version.
+// Effect is whether setting a key changes anything in this version.
 type Effect uint8
 
 const (
@@ -30,7 +30,7 @@ func (e Effect) String() string {
 // auto is the default of keys whose value is computed from the machine.
 const auto = "auto"
 
-// key is one row of the table: all there is to know about a setting.
+// key is one row of the table: everything about a setting.
 type key struct {
 	name     string
 	flag     string // of serve, with its usage; "": --set alone reaches the key

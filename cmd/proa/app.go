@@ -68,7 +68,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if !a.started {
 		a.Form = formOf(args, a.Form)
 	}
-	a.complain(err)
+	a.showError(err)
 	return exitStatus(err)
 }
 
@@ -97,7 +97,7 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 		cfg.BackoffMax = shellBackoffMax
 	}
 	c, err := client.New(ctx, cfg)
-	if err == nil && meet(a, c, t) {
+	if err == nil && learnCluster(a, c, t) {
 		// From now on the context is of this cluster, for this client, too.
 		c.Close()
 		cfg.Cluster = uint64(t.cluster)
@@ -113,12 +113,12 @@ func (a *app) connect(ctx context.Context) (*client.Client, error) {
 	return c, nil
 }
 
-// callQuiet is how long a command waits for an answer before it says so.
+// callQuiet is how long a command waits for an answer before it notes that.
 const callQuiet = time.Second
 
-// saysItWaits says on a terminal that the command waits, if it still does after
+// noteSlowAnswer notes on a terminal that there is no answer yet, if that is so after
 // callQuiet. done ends that.
-func (a *app) saysItWaits() (done func()) {
+func (a *app) noteSlowAnswer() (done func()) {
 	_, watched := render.Terminal(a.Err)
 	if !watched || a.timeout <= callQuiet {
 		return func() {}
@@ -131,7 +131,7 @@ func (a *app) saysItWaits() (done func()) {
 
 // call connects and bounds what follows by the timeout.
 func (a *app) call(ctx context.Context, f func(context.Context, *client.Client) error) error {
-	defer a.saysItWaits()()
+	defer a.noteSlowAnswer()()
 	c, err := a.connect(ctx)
 	if err != nil {
 		return err

@@ -116,7 +116,7 @@ func TestForeignTextIsPrintable(t *testing.T) {
 	a := &app{Output: render.Output{Out: &out, Err: &errs, Form: render.AsTable}}
 	a.Note("warning: %s", "\x1b[2J")
 	a.Line().Show("\u009b2J")
-	a.tell(&problem{Message: "m", Hint: "go on:\n  x \x1b[2J"})
+	a.showProblem(&problem{Message: "m", Hint: "go on:\n  x \x1b[2J"})
 	status := `{"a\u001b":1,"l":["` + "\u009b" + `"],"o":{"b\u009b":"\u001b"},"t\u001b":[{"c\u001b":"d\u001b"}]}`
 	if err := a.Object(json.RawMessage(status)); err != nil {
 		t.Fatal(err)

@@ -240,8 +240,7 @@ func parseRates(texts []string) ([]float64, error) {
 // benchRateMax is the highest rate that package bench takes.
 const benchRateMax = 100e6
 
-// bench runs the load test, shows what it measured, and says or settles what
-// becomes of its rows.
+// runBench runs the load test, shows its report, and counts or deletes its rows.
 func runBench(ctx context.Context, a *app, f *benchFlags) error {
 	// The first contact tells a context its cluster, and the harness keeps to it.
 	if t := a.link.target; t.context != "" {
@@ -281,8 +280,7 @@ func runBench(ctx context.Context, a *app, f *benchFlags) error {
 	return errors.Join(err, endBench(ctx, a, f, out))
 }
 
-// endBench shows the report, if there is anything to report, and says what
-// becomes of the rows.
+// endBench shows the report, if there is one, and what becomes of the rows.
 func endBench(ctx context.Context, a *app, f *benchFlags, out *report.Load) error {
 	var err error
 	shown := len(out.Runs) > 0
@@ -383,8 +381,8 @@ func (f *benchFlags) eachRate(ctx context.Context, run func(rate float64) (*benc
 // the cluster's state yet.
 const durabilityPatience = 5 * time.Second
 
-// durability says on how many nodes an acknowledged write is, as the cluster's
-// state tells.
+// clusterDurability describes on how many nodes an acknowledged write is, from the
+// cluster's state.
 func clusterDurability(ctx context.Context, a *app) string {
 	for began := time.Now(); ; wait(ctx, 100*time.Millisecond) {
 		s, err := a.clusterStatus(ctx)
@@ -397,7 +395,7 @@ func clusterDurability(ctx context.Context, a *app) string {
 	}
 }
 
-// durabilityOf is durability as far as s tells it, "" if it does not.
+// durabilityOf is clusterDurability of one state, "" if it is not in it.
 func durabilityOf(s *command.ClusterStatus) string {
 	least, most, shards := math.MaxInt, 0, 0
 	for i := range s.Shards {

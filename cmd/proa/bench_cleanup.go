@@ -33,7 +33,7 @@ deleted and the exit status is 1. A load test under way loses its rows, too.`,
 }
 
 // cleanupCommand returns the command line that deletes the rows of load tests in
-// the cluster that cmd was told to talk to.
+// the cluster that the flags of cmd name.
 func cleanupCommand(cmd *cobra.Command) string {
 	words := []string{"proa", "bench", "cleanup"}
 	for _, name := range []string{"endpoints", "context"} {

@@ -71,7 +71,7 @@ func (a *app) clusterStatus(ctx context.Context) (*command.ClusterStatus, error)
 	return s, nil
 }
 
-// unsupportedStatus says how to ask a server that knows no clusters.
+// unsupportedStatus adds to an error how to ask a server that knows no clusters.
 func unsupportedStatus(err error) error {
 	if errors.Is(err, client.ErrUnsupported) {
 		return fmt.Errorf("%w; this server knows no clusters, ask it with: proa status --node", err)

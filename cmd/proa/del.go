@@ -76,7 +76,7 @@ func deleteAll(ctx context.Context, a *app, c *client.Client, keys [][]byte, w *
 		if first == nil {
 			first = err
 		} else if err != nil {
-			a.complain(err)
+			a.showError(err)
 			first = worse(first, err)
 		}
 	}
@@ -109,7 +109,7 @@ func listDeleted(ctx context.Context, a *app, keys [][]byte, futures []*client.F
 	return &statusError{exitStatus(worst), errSilent}
 }
 
-// worse returns the error that has the graver exit status.
+// worse returns the error with the higher exit status.
 func worse(x, y error) error {
 	if exitStatus(y) > exitStatus(x) {
 		return y
@@ -117,7 +117,7 @@ func worse(x, y error) error {
 	return x
 }
 
-// delRange is what del deletes where it is not told keys.
+// delRange is the range of keys that del deletes where no keys are given.
 type delRange struct {
 	prefix, start, end string
 	all, yes, dryRun   bool
@@ -178,7 +178,7 @@ func deleteRange(ctx context.Context, a *app, r *delRange) error {
 		}
 		return countKeys(ctx, a, scope)
 	}
-	if err := consentToDelete(ctx, a, r, bounds); err != nil {
+	if err := confirmDelete(ctx, a, r, bounds); err != nil {
 		return err
 	}
 	return a.call(ctx, func(ctx context.Context, c *client.Client) error {
@@ -197,7 +197,7 @@ func deleteRange(ctx context.Context, a *app, r *delRange) error {
 	})
 }
 
-// words says what the range is.
+// words describes the range.
 func (r *delRange) words(bounds [][]byte) string {
 	switch prefix, start, end := render.Escape(bounds[0]), render.Escape(bounds[1]), render.Escape(bounds[2]); {
 	case r.all:
@@ -213,8 +213,8 @@ func (r *delRange) words(bounds [][]byte) string {
 	}
 }
 
-// consentToDelete makes sure that whoever runs this means it.
-func consentToDelete(ctx context.Context, a *app, r *delRange, bounds [][]byte) error {
+// confirmDelete asks for confirmation, unless --yes is given.
+func confirmDelete(ctx context.Context, a *app, r *delRange, bounds [][]byte) error {
 	if r.yes {
 		return nil
 	}

@@ -14,15 +14,15 @@ import (
 // diagnosis is the health of a cluster in words.
 type diagnosis struct {
 	state             string // of command.Health
-	status            int    // of the process that says so
+	status            int    // exit status of the process that shows it
 	verdict           string
 	troubles, changes []string
-	risk              string // what the loss of one more node means; "": the verdict says it
+	risk              string // what the loss of one more node means; "": that is in the verdict
 	next              []string
 	notes             []string // of what is no trouble of the cluster
 }
 
-// lines says it: in a sentence, and where needed some more.
+// lines returns the diagnosis: a sentence, and further ones where needed.
 func (d *diagnosis) lines() []string {
 	lines := append([]string{d.verdict}, d.troubles...)
 	if d.risk != "" {
@@ -63,7 +63,7 @@ func (d *diagnosis) colour() string {
 	return render.Yellow
 }
 
-// diagnose says how the cluster fares.
+// diagnose describes the health of the cluster.
 func diagnose(s *command.ClusterStatus) *diagnosis {
 	h := s.Health
 	if h == nil { // from a server that leaves it to the reader
@@ -72,7 +72,7 @@ func diagnose(s *command.ClusterStatus) *diagnosis {
 	}
 	d := &diagnosis{state: h.State}
 	all := len(s.Shards)
-	d.troubles, d.changes = nodeNews(s)
+	d.troubles, d.changes = nodeConditions(s)
 	if s.LeftOutBy != 0 {
 		d.troubles = append([]string{fmt.Sprintf("node %d, which was asked, was left out when the cluster was recovered on node %d, and its data has diverged; what follows is the old cluster", s.Asked, s.LeftOutBy)}, d.troubles...)
 	}
@@ -127,7 +127,7 @@ func judgeCluster(s *command.ClusterStatus, h *command.Health) (status int, verd
 	return exitDone, fmt.Sprintf("healthy: all %d shards have a leader and all replicas", all)
 }
 
-// shortages says which shards have fewer healthy voters than they shall have,
+// shortages lists the shards that have fewer healthy voters than they must have,
 // those without a leader aside.
 func shortages(s *command.ClusterStatus, h *command.Health) (lines []string) {
 	type shortage struct{ healthy, wanted int }
@@ -150,7 +150,7 @@ func shortages(s *command.ClusterStatus, h *command.Health) (lines []string) {
 	return lines
 }
 
-// nextFailure says what the loss of one more node means, "" where the cluster is
+// nextFailure describes what the loss of one more node means, "" where the cluster is
 // healthy and bears it, or has no other node.
 func nextFailure(s *command.ClusterStatus, h *command.Health) string {
 	n := h.NextFailure.Shards
@@ -167,8 +167,8 @@ func nextFailure(s *command.ClusterStatus, h *command.Health) string {
 	return fmt.Sprintf("one more node lost: no quorum for %s (no spare replica)", countShards(n, len(s.Shards)))
 }
 
-// nodeNews lists what is wrong with the nodes, and what is being changed.
-func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
+// nodeConditions lists what is wrong with the nodes, and what is being changed.
+func nodeConditions(s *command.ClusterStatus) (troubles, changes []string) {
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		line := fmt.Sprintf("node %d %s", n.ID, nodeIs(n))
@@ -184,7 +184,7 @@ func nodeNews(s *command.ClusterStatus) (troubles, changes []string) {
 	return troubles, changes
 }
 
-// notes says what an operator should know of a cluster that fares well, too.
+// notes lists what an operator should know of a healthy cluster, too.
 func notes(s *command.ClusterStatus) (lines []string) {
 	var exposed []uint64
 	for i := range s.Nodes {
@@ -202,7 +202,7 @@ func notes(s *command.ClusterStatus) (lines []string) {
 	return lines
 }
 
-// nextSteps says what to do about nodes that are not up, and about too few nodes.
+// nextSteps lists what to do about nodes that are not up, and about too few nodes.
 // Without a majority the only step is to bring nodes back: the cluster cannot
 // change its members.
 func nextSteps(s *command.ClusterStatus, h *command.Health) (steps []string) {
@@ -237,7 +237,7 @@ func lostMajority(s *command.ClusterStatus, h *command.Health) (absent []uint64,
 	for _, shard := range h.Leaderless {
 		sh := findShard(s, shard)
 		voters, down := sh.Voters, []uint64(nil)
-		if len(voters) == 0 { // from a server that does not tell
+		if len(voters) == 0 { // from a server of an earlier version
 			voters = sh.Desired
 		}
 		for _, id := range voters {
@@ -256,7 +256,7 @@ func lostMajority(s *command.ClusterStatus, h *command.Health) (absent []uint64,
 	return slices.Compact(absent), need
 }
 
-// majorityStep says how shards that have lost their majority come back.
+// majorityStep describes how shards that have lost their majority become available again.
 func majorityStep(absent []uint64, need int) string {
 	nodes := "node " + numbers(absent)
 	switch {
@@ -268,14 +268,14 @@ func majorityStep(absent []uint64, need int) string {
 	return "start " + nodes + " again: until a majority is up, no node can join or be removed. If they are lost for good, see \"When a majority is lost\" in docs/operations.md"
 }
 
-// replaceStep says what to do about a node that is not up, and what happens
+// replaceStep describes what to do about a node that is not up, and what happens
 // otherwise.
 func replaceStep(n *command.NodeInfo) string {
 	r := n.Replace
 	switch {
 	case n.Removing:
 		return ""
-	case r == nil: // a server that does not tell
+	case r == nil: // a server of an earlier version
 		return fmt.Sprintf("start node %d again", n.ID)
 	case r.Shards == 0:
 		return fmt.Sprintf("start node %d again; it holds no replica of users' data, so if it is lost for good: proa member remove %d", n.ID, n.ID)
@@ -322,7 +322,8 @@ func onLoopback(address string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// ofShards says something of some shards, by name where they are not all.
+// ofShards fills the number of some shards into a sentence, and adds their names unless
+// they are all.
 func ofShards(say string, shards []int, all int) string {
 	text := fmt.Sprintf(say, countShards(len(shards), all))
 	if len(shards) == 1 {

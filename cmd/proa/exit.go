@@ -33,7 +33,7 @@ func notDonef(format string, args ...any) error {
 	return &statusError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-// errSilent is a failure whose output said all there is to say.
+// errSilent is a failure that the output has described.
 var errSilent = errors.New("failed")
 
 // statusError carries an exit status of its own.
@@ -45,7 +45,7 @@ type statusError struct {
 func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
-// exitStatus says how the process ends after err.
+// exitStatus returns the exit status of the process after err.
 func exitStatus(err error) int {
 	if own, ok := errors.AsType[*statusError](err); ok {
 		return own.status

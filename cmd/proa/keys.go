@@ -190,7 +190,7 @@ func existsCommand(a *app) keyCommand {
 					return err
 				}
 			}
-			return w.lookedUp()
+			return w.endLookup()
 		},
 	}
 }
@@ -212,7 +212,7 @@ func mgetCommand(a *app) keyCommand {
 					return err
 				}
 			}
-			return w.lookedUp()
+			return w.endLookup()
 		},
 	}
 }

@@ -73,7 +73,7 @@ node.`,
 				}
 				m.Address = args[1]
 			}
-			return carryOut(cmd.Context(), a, change{verb: command.AdminMemberAdd, args: m})
+			return requestChange(cmd.Context(), a, change{verb: command.AdminMemberAdd, args: m})
 		},
 	}
 }
@@ -144,9 +144,9 @@ func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) 
 	if !m.Undo {
 		s, err := a.clusterStatus(ctx)
 		if err != nil {
-			s = new(command.ClusterStatus) // the request itself will tell
+			s = new(command.ClusterStatus) // the request itself will fail
 		}
-		if err := consentToRemove(ctx, a, s, m); err != nil {
+		if err := confirmRemove(ctx, a, s, m); err != nil {
 			return err
 		}
 		if n := findNode(s, m.Node); n != nil && n.State == command.NodeExpected {
@@ -155,7 +155,7 @@ func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) 
 	}
 	replicas := counter{what: "replicas"}
 	begun := false // as far as the node knows that is asked; it may be behind
-	return carryOut(ctx, a, change{
+	return requestChange(ctx, a, change{
 		verb: command.AdminMemberRemove, args: m, wait: wait,
 		complete: fmt.Sprintf("node %d is removed: its server stops, and its data directory can be erased", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -172,9 +172,9 @@ func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) 
 	})
 }
 
-// consentToRemove warns where a removal leaves shards with fewer replicas than
-// they shall have and, on a terminal, asks whether to go on.
-func consentToRemove(ctx context.Context, a *app, s *command.ClusterStatus, m command.MemberArgs) error {
+// confirmRemove warns where a removal leaves shards with fewer replicas than
+// they must have and, on a terminal, asks whether to go on.
+func confirmRemove(ctx context.Context, a *app, s *command.ClusterStatus, m command.MemberArgs) error {
 	warning := removalWarning(s, m)
 	if warning == "" {
 		return nil
@@ -189,7 +189,7 @@ func consentToRemove(ctx context.Context, a *app, s *command.ClusterStatus, m co
 	return nil
 }
 
-// removalWarning says what a removal leaves shards without, "" where nothing, or
+// removalWarning describes which replicas a removal leaves shards without, "" for none, or
 // where the cluster refuses it.
 func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 	if meta := findShard(s, command.MetaShard); meta != nil && meta.Leadership() == command.ShardLeaderless {
@@ -246,7 +246,7 @@ stays in effect across restarts, until --undo.`,
 func drainMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) error {
 	leaders := counter{what: "leaderships"}
 	begun := false
-	return carryOut(ctx, a, change{
+	return requestChange(ctx, a, change{
 		verb: command.AdminMemberDrain, args: m, wait: wait,
 		complete: fmt.Sprintf("node %d leads no shard and accepts no leadership", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -337,7 +337,7 @@ type counter struct {
 	most int
 }
 
-// moved says how many things of a node have gone and which are left.
+// moved describes how many things of a node have been moved and which are left.
 func (c *counter) moved(node uint64, left []string) string {
 	c.most = max(c.most, len(left))
 	if len(left) == 0 {

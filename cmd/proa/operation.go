@@ -237,8 +237,8 @@ func resultRowOf(r *client.Result) resultRow {
 	return out
 }
 
-// showResults shows one line for each operation and returns the gravest
-// failure, without words: the lines have said it.
+// showResults shows one line for each operation and returns the exit status of the worst
+// failure; the lines have described it.
 func showResults(a *app, results []client.Result) error {
 	list := a.Results("#", "STATUS", "VERSION", "RESULT")
 	var worst error

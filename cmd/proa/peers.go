@@ -59,7 +59,7 @@ func openPeers(c *config.Config, files *config.FileBudget, signs *doors.Signs, l
 	return &peers{Transport: t}, nil
 }
 
-// address is what other nodes are told.
+// address is the address at which other nodes reach this one.
 func (p *peers) address(c *config.Config) string {
 	if p == nil {
 		return ""
@@ -153,7 +153,7 @@ func (p *peers) Call(ctx context.Context, node uint64, verb string, body []byte)
 	return reply, err
 }
 
-// Forward opens a stream to another node's front door.
+// Forward opens a stream to another node's client listener.
 func (p *peers) Forward(ctx context.Context, node uint64) (net.Conn, error) {
 	return p.DialClient(ctx, node)
 }

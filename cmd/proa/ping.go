@@ -56,7 +56,7 @@ func pingServer(ctx context.Context, a *app, count int, interval time.Duration) 
 			failure = err
 			p := explain(err, a)
 			p.Message = fmt.Sprintf("seq=%d: %s", seq, p.Message)
-			a.tell(p)
+			a.showProblem(p)
 		} else {
 			s.times = append(s.times, rtt)
 			if a.Form == render.AsTable && (interval > 0 || seq <= pingLinesMax) {

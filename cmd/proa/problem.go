@@ -17,7 +17,7 @@ import (
 	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
-// problem is what the user is told about an error. Its JSON form is described in
+// problem is an error as the user sees it. Its JSON form is described in
 // docs/cli.md.
 type problem struct {
 	Class     string            `json:"class"` // names the exit status
@@ -28,7 +28,7 @@ type problem struct {
 	Exit      int               `json:"exit"`
 }
 
-// endpointProblem says why a server could not be reached.
+// endpointProblem is why a server could not be reached.
 type endpointProblem struct {
 	Endpoint string `json:"endpoint"`
 	Error    string `json:"error"`
@@ -66,8 +66,7 @@ func codeOf(err error, exit int) string {
 	return classes[exit]
 }
 
-// explain returns what to tell the user about err, nil where the output has said
-// it.
+// explain returns err as the user sees it, nil where the output has described it.
 func explain(err error, a *app) *problem {
 	if err == nil || errors.Is(err, errSilent) {
 		return nil
@@ -158,7 +157,7 @@ func unwrapped(err error) (inner []error) {
 	return slices.DeleteFunc(inner, func(e error) bool { return e == nil })
 }
 
-// describe returns what to tell the user about err as text, or "".
+// describe returns the text of explain, or "".
 func describe(err error, a *app) string {
 	p := explain(err, a)
 	if p == nil {
@@ -183,15 +182,15 @@ func (p *problem) text() string {
 	return render.Printable(b.String())
 }
 
-// complain tells the user about err.
-func (a *app) complain(err error) {
+// showError shows err to the user.
+func (a *app) showError(err error) {
 	if p := explain(err, a); p != nil {
-		a.tell(p)
+		a.showProblem(p)
 	}
 }
 
-// tell tells the user about p, in the form that the output has.
-func (a *app) tell(p *problem) {
+// showProblem shows p to the user, in the form that the output has.
+func (a *app) showProblem(p *problem) {
 	if a.JSON() {
 		a.WriteErrJSON(map[string]*problem{"error": p})
 		return
@@ -199,7 +198,7 @@ func (a *app) tell(p *problem) {
 	fmt.Fprintln(a.Err, p.text())
 }
 
-// helpOf is what tells of the command that was called.
+// helpOf is the command that shows help on the command that was called.
 func helpOf(a *app) string {
 	path := ""
 	if a.called != nil {
@@ -227,7 +226,7 @@ func asClientError(err error) *client.Error {
 	return e
 }
 
-// explainUnavailable says what was tried and how to go on.
+// explainUnavailable adds what was tried and how to go on.
 func explainUnavailable(a *app, p *problem, e *client.UnavailableError) {
 	t := a.link.target
 	if t == nil { // the client is not this program's own

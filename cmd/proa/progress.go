@@ -19,12 +19,11 @@ const (
 	// given up. It spans the change of a leader and the restart of a node.
 	statusPatience = time.Minute
 
-	// stallAfter is the time without progress after which that is said.
+	// stallAfter is the time without progress after which the progress line says so.
 	stallAfter = time.Minute
 )
 
-// step looks at the cluster and says how far a change has come, and whether it
-// is complete. An error ends the waiting: the change will not complete.
+// step returns how far a change of the cluster is, and whether it is complete. An error ends the waiting: the change will not complete.
 type step func(*command.ClusterStatus) (progress string, complete bool, err error)
 
 // follow waits until a change is complete and shows how it goes on.
@@ -53,7 +52,7 @@ func follow(ctx context.Context, a *app, look step) error {
 			if still := time.Since(lastChange); still >= stallAfter {
 				text += fmt.Sprintf(" (unchanged for %s; proa status may show why)", render.Age(still.Truncate(stallAfter)))
 			}
-			if !a.JSON() { // JSON has one object, which tells of the end
+			if !a.JSON() { // JSON has one object, at the end
 				line.Show(text)
 			}
 		}
@@ -64,16 +63,16 @@ func follow(ctx context.Context, a *app, look step) error {
 	}
 }
 
-// hindrance notices that a change is kept from going on for longer than whoever
+// obstruction notices that a change is kept from going on for longer than whoever
 // waits for it is willing to wait.
-type hindrance struct {
+type obstruction struct {
 	patience time.Duration
 	since    time.Time // zero: nothing does
 }
 
 // check takes in what hinders the change now, "" for nothing. It returns an error
 // if the next look would come when patience has run out.
-func (h *hindrance) check(reason string) error {
+func (h *obstruction) check(reason string) error {
 	now := time.Now()
 	switch {
 	case reason == "":
@@ -93,14 +92,14 @@ type change struct {
 	verb     string
 	args     any
 	wait     bool
-	quiet    bool   // the answer says that it is complete, which the node asked may not have heard yet
+	quiet    bool   // its message claims completion, which the node asked may not know of yet
 	look     step   // until it is complete
 	complete string // what to say then
 }
 
-// carryOut sends a request, shows its answer and, where it is to, waits until
+// requestChange sends a request, shows its answer and, where it is to, waits until
 // the change is complete.
-func carryOut(ctx context.Context, a *app, c change) error {
+func requestChange(ctx context.Context, a *app, c change) error {
 	var done command.Done
 	if err := a.administer(ctx, c.verb, c.args, &done); err != nil {
 		return err
@@ -109,7 +108,7 @@ func carryOut(ctx context.Context, a *app, c change) error {
 		return showDone(a, &done)
 	}
 	if a.Form == render.AsTable && !c.quiet {
-		// JSON has one object, which tells of the end.
+		// JSON has one object, at the end.
 		if err := showDone(a, &done); err != nil {
 			return err
 		}

@@ -135,7 +135,7 @@ func recoverShards(ctx context.Context, a *app, o datadir.RecoverOptions, consen
 	return a.Printf("\n%s\n", afterRecovery(&recovered))
 }
 
-// afterRecovery says what to do next.
+// afterRecovery describes what to do next.
 func afterRecovery(r *datadir.Recovery) string {
 	others := slices.ContainsFunc(r.Shards, func(s datadir.RecoveredShard) bool { return len(s.Voters) > 1 })
 	switch {
@@ -199,7 +199,7 @@ func confirmRecovery(ctx context.Context, a *app, o *datadir.RecoverOptions, clu
 	return nil
 }
 
-// recoverText says what a recovery will do.
+// recoverText describes what a recovery will do.
 func recoverText(o *datadir.RecoverOptions) string {
 	text := fmt.Sprintf(recoverWarning, o.Dir, shardWords(o.Shards))
 	if o.CutLog {

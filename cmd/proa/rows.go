@@ -151,9 +151,9 @@ func (w *keyRows) show(i *client.Item, found bool) error {
 	return w.AddJSON(r)
 }
 
-// lookedUp ends the rows of keys some of which may be missing. They say which, so the
+// endLookup ends the rows of keys some of which may be missing. They say which, so the
 // exit status is all that is left to say.
-func (w *keyRows) lookedUp() error {
+func (w *keyRows) endLookup() error {
 	if err := w.End(); err != nil || !w.missing {
 		return err
 	}

@@ -58,7 +58,7 @@ flags; later sources override earlier ones. "proa config docs" lists them all.`,
 	return cmd
 }
 
-// serve runs a node until it is told to stop by a signal, which may have come
+// serve runs a node until a signal stops it, which may have come
 // already.
 func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error {
 	log := newLogger(c)
@@ -204,7 +204,7 @@ func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Opti
 	return err
 }
 
-// knownAddress is an address that others are told, or "" where its port is not
+// knownAddress is an advertised address, or "" where its port is not
 // known before it is bound.
 func knownAddress(address string) string {
 	if _, port, err := net.SplitHostPort(address); err == nil && port == "0" {
@@ -214,7 +214,7 @@ func knownAddress(address string) string {
 }
 
 // stop ends everything within node.shutdown_timeout: leaderships are handed over
-// if leave is set, clients are told and answered, the state is written. The time
+// if leave is set, clients are notified and answered, the state is written. The time
 // is one for all of it. Each stage ends when its part is over, and what it has
 // not done costs no acknowledged write: clients are cut off, and what is not
 // written of the state the next start reads from the log. A second signal ends
@@ -301,7 +301,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 		Logger:           log,
 		Clock:            clock(log),
 	}
-	// Where nothing was said, an existing directory knows better than the
+	// Where nothing is set, an existing directory knows better than the
 	// default.
 	for _, s := range c.Settings() {
 		if s.Source.Kind == config.FromDefault {
@@ -458,7 +458,7 @@ func newLogger(c *config.Config) *slog.Logger {
 	}))
 }
 
-// greet tells a person at a terminal what to type next.
+// greet shows a person at a terminal what to type next.
 func greet(c *config.Config, srv *server.Server) {
 	if !term.IsTerminal(int(os.Stdout.Fd())) {
 		return

@@ -95,8 +95,8 @@ of it.`,
 func moveShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) error {
 	name := shardName(m.Shard)
 	begun := false // as far as the node knows that is asked; it may be behind
-	h := hindrance{patience: a.timeout}
-	return carryOut(ctx, a, change{
+	h := obstruction{patience: a.timeout}
+	return requestChange(ctx, a, change{
 		verb: command.AdminShardMove, args: m, wait: wait,
 		complete: fmt.Sprintf("shard %s: the replica is on node %d and no longer on node %d", name, m.To, m.From),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -108,7 +108,7 @@ func moveShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) erro
 				return "", false, fmt.Errorf("the move of shard %s to node %d was cancelled", name, m.To)
 			}
 			begun = slices.Contains(sh.Desired, m.To)
-			if err := h.check(moveHindrance(s, sh, m.To)); err != nil {
+			if err := h.check(moveObstruction(s, sh, m.To)); err != nil {
 				return "", false, err
 			}
 			filled, old := findReplica(sh, m.To), findReplica(sh, m.From)
@@ -125,9 +125,9 @@ func moveShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) erro
 	})
 }
 
-// moveHindrance says what keeps a replica from moving to a node, "" where
+// moveObstruction returns what keeps a replica from moving to a node, "" where
 // nothing does.
-func moveHindrance(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) string {
+func moveObstruction(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) string {
 	n := findNode(s, to)
 	switch {
 	case n == nil:
@@ -170,7 +170,7 @@ may transfer it again later.`,
 func transferShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) error {
 	name := shardName(m.Shard)
 	begin := time.Now()
-	return carryOut(ctx, a, change{
+	return requestChange(ctx, a, change{
 		verb: command.AdminTransfer, args: m, wait: wait, quiet: true,
 		complete: fmt.Sprintf("shard %s is led by node %d", name, m.To),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
@@ -197,7 +197,7 @@ and are neither draining nor slow. If cluster.balance_leaders is on, the cluster
 does this automatically.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return carryOut(cmd.Context(), a, change{verb: command.AdminSplitLeaders})
+			return requestChange(cmd.Context(), a, change{verb: command.AdminSplitLeaders})
 		},
 	}
 }
@@ -245,7 +245,7 @@ func checksumAll(ctx context.Context, a *app) error {
 	return checksums(ctx, a, shards)
 }
 
-// checksums checks one shard after the other and returns the gravest finding.
+// checksums checks one shard after the other and returns the worst finding.
 func checksums(ctx context.Context, a *app, shards []int) error {
 	list := a.Results("SHARD", "ENTRY", "RESULT", "REPLICAS")
 	worst := exitDone
@@ -258,14 +258,14 @@ func checksums(ctx context.Context, a *app, shards []int) error {
 			if isBadAdmin(err) { // there is no such shard
 				return err
 			}
-			worst = graver(worst, exitServer)
+			worst = worseStatus(worst, exitServer)
 			if err := showUnchecked(a, list, shard, explain(err, a)); err != nil {
 				return err
 			}
 			continue
 		}
 		verdict, status := judge(&sum)
-		worst = graver(worst, status)
+		worst = worseStatus(worst, status)
 		if err := showChecksum(list, &sum, verdict); err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func checksums(ctx context.Context, a *app, shards []int) error {
 	return &statusError{worst, errSilent}
 }
 
-// judge says what checksums prove. A replica that did not answer proves
+// judge returns what checksums prove. A replica that did not answer proves
 // nothing, but two that differ are a finding whatever the others say.
 func judge(sum *command.ShardChecksum) (verdict string, status int) {
 	var first *command.ReplicaChecksum
@@ -301,9 +301,9 @@ func judge(sum *command.ShardChecksum) (verdict string, status int) {
 	return "equal", exitDone
 }
 
-// graver returns the exit status that counts of two: different replicas before
+// worseStatus returns the exit status that counts of two: different replicas before
 // unknown ones.
-func graver(a, b int) int {
+func worseStatus(a, b int) int {
 	switch {
 	case a == exitFailed || b == exitFailed:
 		return exitFailed
@@ -313,7 +313,7 @@ func graver(a, b int) int {
 	return a
 }
 
-// showUnchecked says why a shard could not be checked.
+// showUnchecked shows why a shard could not be checked.
 func showUnchecked(a *app, list *render.Results, shard int, why *problem) error {
 	if a.JSON() {
 		return list.AddJSON(namedMeta{struct {

@@ -157,7 +157,7 @@ func (s *shell) greet(c *client.Client) {
 	fmt.Fprintf(s.app.Out, "Connected to node %d (%s) of cluster %016x, %d shards. Type help for help, exit to leave.\n", i.Node, render.OneLine(i.Version), i.Cluster, i.Shards)
 }
 
-// prompt says which cluster commands go to, and whether c is connected to it. A nil
+// prompt shows which cluster commands go to, and whether c is connected to it. A nil
 // c is not.
 func (s *shell) prompt(c *client.Client) string {
 	t := s.app.link.target
@@ -207,10 +207,10 @@ func (s *shell) read(rl *readline.Instance) (string, error) {
 	return rl.Readline()
 }
 
-// noticeDelay is after how long a command that waits for a connection says so.
+// noticeDelay is how long a command waits for a connection before it notes that.
 const noticeDelay = time.Second
 
-// notice tells who waits for a command that there is no connection. It returns a
+// notice notes that a command waits for a connection. It returns a
 // function that ends it.
 func (s *shell) notice() (stop func() bool) {
 	c := s.app.link.client
@@ -323,9 +323,9 @@ func (s *shell) outside(name string) (status int, ok bool) {
 
 func (s *shell) usage(text string) int { return s.refuse("write: %s", text) }
 
-// refuse tells of a mistake in a line that no command can tell of.
+// refuse shows a mistake in a line before any command runs.
 func (s *shell) refuse(format string, args ...any) int {
-	s.app.tell(&problem{Class: classes[exitUsage], Code: classes[exitUsage], Message: fmt.Sprintf(format, args...), Exit: exitUsage})
+	s.app.showProblem(&problem{Class: classes[exitUsage], Code: classes[exitUsage], Message: fmt.Sprintf(format, args...), Exit: exitUsage})
 	return exitUsage
 }
 

@@ -97,7 +97,7 @@ func showNode(ctx context.Context, a *app, w io.Writer, _ render.Look) (status i
 }
 
 // showCluster shows the status of the cluster and returns the exit status that
-// stands for how it fares.
+// stands for its health.
 func showCluster(ctx context.Context, a *app, w io.Writer, l render.Look) (status int, err error) {
 	raw, err := a.administerRaw(ctx, command.AdminStatus, nil)
 	if err != nil {

@@ -35,7 +35,7 @@ func nearestName(word string, names []string) string {
 	return nearest.Name(word, names, max(1, len(word)/3))
 }
 
-// unknownCommand says what may have been meant, where err is about a command that
+// unknownCommand adds which command may be meant, where err is about a command that
 // there is not. Otherwise it returns err.
 func unknownCommand(a *app, root *cobra.Command, err error) error {
 	var word, path string
@@ -80,8 +80,8 @@ func unknownText(a *app, root, parent *cobra.Command, word string) string {
 	return text + "; did you mean " + meant + "?"
 }
 
-// flagError says of a flag that cannot be parsed what is wrong, in the words of
-// this program, and what may have been meant.
+// flagError describes what is wrong with a flag, in the words of this program, and which
+// flag may be meant.
 func flagError(cmd *cobra.Command, err error) error {
 	return explainFlag(err, cmd.Flags(), cmd.InheritedFlags())
 }
@@ -120,7 +120,7 @@ func explainFlag(err error, sets ...*pflag.FlagSet) error {
 	return err
 }
 
-// timeError says why text is no time.
+// timeError returns why text is not a time.
 func timeError(text string) error {
 	if _, err := time.ParseDuration(text + "s"); err == nil && text != "" {
 		return fmt.Errorf("%s has no unit; did you mean %ss?", text, text)

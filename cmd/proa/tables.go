@@ -79,7 +79,7 @@ func stateColour(state string) string {
 	return render.Yellow
 }
 
-// nodeState says all there is to say about a node's state.
+// nodeState describes a node's state in full.
 func nodeState(n *command.NodeInfo) string {
 	s := n.State
 	switch {
@@ -109,8 +109,8 @@ func nodeIs(n *command.NodeInfo) string {
 	return "is " + nodeState(n)
 }
 
-// shortState says a node's state in at most 16 characters. The sentences above the
-// table say the rest.
+// shortState describes a node's state in at most 16 characters. The rest is in the
+// sentences above the table.
 func shortState(n *command.NodeInfo) string {
 	if n.State != command.NodeUp {
 		m := *n
@@ -130,7 +130,7 @@ func shortState(n *command.NodeInfo) string {
 	return n.State
 }
 
-// clockText says how wrong a node's wall clock is.
+// clockText describes how wrong a node's wall clock is.
 func clockText(aheadMillis int64) string {
 	d := time.Duration(aheadMillis) * time.Millisecond
 	if d < 0 {

@@ -36,7 +36,7 @@ const (
 	byDefault                         // nothing
 )
 
-// target finds out which cluster is meant. The file of contexts is read only
+// target returns the cluster that the flags, the environment or the contexts name. The file of contexts is read only
 // where it counts, so that a damaged one stops no command that names endpoints.
 func (a *app) target() (*target, error) {
 	if a.link.target == nil {
@@ -119,9 +119,9 @@ func noContext(name string, set *contexts.Set) error {
 	return notDonef("there is no context %q; there are: %s", name, strings.Join(set.Names(), ", "))
 }
 
-// meet remembers the cluster of a context at the first contact, and reports
+// learnCluster remembers the cluster of a context at the first contact, and reports
 // whether this was the first one.
-func meet(a *app, c *client.Client, t *target) bool {
+func learnCluster(a *app, c *client.Client, t *target) bool {
 	info, ok := c.Server()
 	if t.context == "" || t.cluster != 0 || !ok || info.Cluster == 0 {
 		return false
@@ -140,7 +140,7 @@ func meet(a *app, c *client.Client, t *target) bool {
 	return true
 }
 
-// adviceUnreachable says how to go on where no server of t could be reached. It
+// adviceUnreachable returns how to go on where no server of t could be reached. It
 // advises to start a new server only where nothing suggests that there is a
 // cluster: an empty one in the place of that cluster would look healthy.
 func adviceUnreachable(e *client.UnavailableError, t *target) string {
@@ -168,14 +168,14 @@ func adviceUnreachable(e *client.UnavailableError, t *target) string {
 			next = "Start this server of the cluster again, on its data directory, or check the address."
 		}
 	}
-	// A client that has been connected tries servers that it was not told of.
+	// A client that has been connected tries servers whose addresses it has learned.
 	if len(t.endpoints) == 1 && len(e.Endpoints) == 1 {
 		next += "\n" + adviceMoreEndpoints(t)
 	}
 	return next
 }
 
-// adviceClientPort says how to name a client port instead of another one. The
+// adviceClientPort returns how to name a client port instead of another one. The
 // other ports of a server know the address of it.
 func adviceClientPort(e *client.UnavailableError, t *target) string {
 	const what = "Name the client port of a Proa server: "
@@ -216,7 +216,7 @@ func (t *target) commandNaming(endpoints ...string) string {
 	}
 }
 
-// adviceMoreEndpoints says how to name further servers of a cluster.
+// adviceMoreEndpoints returns how to name further servers of a cluster.
 func adviceMoreEndpoints(t *target) string {
 	first, port := t.endpoints[0], client.DefaultPort
 	if _, p, err := net.SplitHostPort(first); err == nil && p != "" {

@@ -64,10 +64,10 @@ func TestSaysItWaits(t *testing.T) {
 	defer there.Close()
 	synctest.Test(t, func(t *testing.T) {
 		a := &app{timeout: 7 * time.Second, Output: render.Output{Err: there}}
-		a.saysItWaits()()
+		a.noteSlowAnswer()()
 		time.Sleep(2 * callQuiet)
 		a.timeout = 9 * time.Second
-		done := a.saysItWaits()
+		done := a.noteSlowAnswer()
 		time.Sleep(2 * callQuiet)
 		done()
 	})

@@ -89,7 +89,7 @@ type topNode struct {
 	last    *nodeSample // nil: none since it was reached last
 }
 
-// nodeSample is what a server says of itself; counters grow from its start.
+// nodeSample is a server's own status; counters grow from its start.
 type nodeSample struct {
 	Server struct {
 		UptimeMS    int64             `json:"uptime_ms"`
@@ -115,7 +115,7 @@ type topRow struct {
 	Conns    *int     `json:"connections"`
 }
 
-// topPicture is all there is to see at one moment.
+// topPicture is the content of the screen at one moment.
 type topPicture struct {
 	Time    time.Time `json:"time"`
 	Cluster string    `json:"cluster"`
@@ -278,7 +278,7 @@ func (t *top) close() {
 	}
 }
 
-// ask fills in what a node says of itself, and what its counters have grown by.
+// ask fills in a node's own status, and what its counters have grown by.
 func (n *topNode) ask(ctx context.Context, t *top, r *topRow) {
 	ctx, cancel := context.WithTimeout(ctx, max(t.interval, time.Second))
 	defer cancel()
@@ -340,7 +340,7 @@ func (r *topRow) rates(before, now *map[string]uint64, past time.Duration) {
 func (t *top) show(p *topPicture, failure error) error {
 	a := t.app
 	if t.look.Columns == 0 && failure != nil {
-		a.complain(failure)
+		a.showError(failure)
 		return nil
 	}
 	if a.Form != render.AsTable {

@@ -21,7 +21,7 @@ func versionCommand(a *app) *cobra.Command {
 	}
 }
 
-// build says what this program was built from.
+// build is what this program was built from.
 type build struct {
 	Version  string `json:"version"`            // of the module; "devel" where it is not known
 	Revision string `json:"revision,omitempty"` // of the working copy
@@ -70,7 +70,7 @@ func (b build) line() string {
 	return fmt.Sprintf("%s%s, %s, %s", b.Version, revision, b.Go, b.Platform)
 }
 
-// versionText is the version in a word, as nodes tell it each other: that of the
+// versionText is the version in a word, as nodes send it to each other: that of the
 // module or, for a build from a working copy without one, the revision.
 func versionText() string { return readBuild().text() }
 

@@ -16,7 +16,7 @@ import (
 // watch says that there is no answer.
 const watchPatience = 2 * time.Second
 
-// watch shows something again and again until the context ends. While no server
+// watchStatus shows something again and again until the context ends. While no server
 // can be reached, or answers in time, it says so and tries again; another failure is
 // returned if nothing could be shown before, and shown later.
 func watchStatus(ctx context.Context, a *app, interval time.Duration, l render.Look, show func(context.Context, *app, io.Writer, render.Look) (int, error)) error {
@@ -42,7 +42,7 @@ func watchStatus(ctx context.Context, a *app, interval time.Duration, l render.L
 		case !absent && !shown:
 			return err
 		case a.Form != render.AsTable:
-			a.complain(err)
+			a.showError(err)
 		default:
 			fmt.Fprintln(&b, l.WrapLines(describe(err, a)))
 			if absent {
