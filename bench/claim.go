@@ -99,11 +99,14 @@ func countAllOnce(ctx context.Context, c *client.Client) (rowCount, error) {
 		case isLeaseKey(item.Key):
 			n.leases++
 		case isRowKey(item.Key):
-			first = firstOf(first, item.Key)
 			n.rows++
 		default:
-			firstOther = firstOf(firstOther, item.Key)
-			others++
+			if others++; others == 1 {
+				firstOther = bytes.Clone(item.Key)
+			}
+		}
+		if first == nil && n.rows+others > 0 {
+			first = bytes.Clone(item.Key)
 		}
 	}
 	// The marker is read after the rows: another load may have begun meanwhile.
@@ -115,7 +118,7 @@ func countAllOnce(ctx context.Context, c *client.Client) (rowCount, error) {
 	case version != 0 && !ours:
 		err = &ForeignRowsError{n.rows + others + 1, []byte(markerKey)}
 	case version == 0 && n.rows+others > 0:
-		err = &ForeignRowsError{n.rows + others, least(first, firstOther)}
+		err = &ForeignRowsError{n.rows + others, first}
 	case others > 0:
 		err = &ForeignRowsError{others, firstOther}
 	default:
@@ -123,22 +126,6 @@ func countAllOnce(ctx context.Context, c *client.Client) (rowCount, error) {
 	}
 	n.rows = 0
 	return n, err
-}
-
-// firstOf returns first, or a copy of key where there is none yet.
-func firstOf(first, key []byte) []byte {
-	if first == nil {
-		first = bytes.Clone(key)
-	}
-	return first
-}
-
-// least returns the key that sorts first of those that are not nil.
-func least(a, b []byte) []byte {
-	if a == nil || b != nil && bytes.Compare(b, a) < 0 {
-		return b
-	}
-	return a
 }
 
 // readMarker returns the version of the marker, 0 without one, and whether it is

@@ -92,11 +92,6 @@ func (z *Zipf) Rank(u float64) uint64 {
 	return min(uint64(float64(z.n)*math.Pow(z.eta*u-z.eta+1, z.alpha)), z.n-1)
 }
 
-// Probability returns how likely a rank is by the definition.
-func (z *Zipf) Probability(rank uint64) float64 {
-	return math.Pow(float64(rank+1), -z.theta) / z.zeta
-}
-
 // zetaExact is up to where zeta adds one by one.
 const zetaExact = 1000
 
