@@ -153,7 +153,8 @@ func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 		return x.fail("ERR Invalid slot or number of keys")
 	}
 	slot := uint16(n)
-	w := &walk{rows: walkRows, limit: p.l.cfg.OutputBytesMax / 2, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
+	w := p.slotWalk(slot)
+	w.limit, w.end = p.l.cfg.OutputBytesMax/2, endKeys
 	w.take = func(w *walk, keys [][]byte) walkStep {
 		for _, key := range keys {
 			if w.count == count {
@@ -169,9 +170,6 @@ func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 			return walkEnd
 		}
 		return walkOn
-	}
-	w.end = func(w *walk, dst []byte, _ int) []byte {
-		return append(resp.AppendArray(dst, int(w.count)), w.out...)
 	}
 	return p.walkOver(c, w)
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -131,46 +132,22 @@ func clientType(name []byte) (known, any bool) {
 
 // appendInfo appends c's line of CLIENT LIST. From any thread.
 func (c *conn) appendInfo(dst []byte) []byte {
-	r := c
-	i := &r.info
-	now := time.Now()
-	number := func(name string, n int64) { dst = itoa(append(append(dst, ' '), name...), n) }
-	text := func(name, value string) { dst = append(append(append(dst, ' '), name...), value...) }
-	dst = itoa(append(dst, "id="...), c.ID())
-	text("addr=", c.Remote())
-	text("laddr=", c.l.address())
-	number("fd=", int64(c.Descriptor()))
+	i := &c.info
 	i.mu.Lock()
 	name, lib, version := i.name, i.lib, i.version
 	i.mu.Unlock()
-	text("name=", name)
-	number("age=", int64(now.Sub(i.since)/time.Second))
-	number("idle=", c.IdleMillis(now.UnixMilli())/1000)
-	text("flags=", "N")
-	text("db=", "0 sub=0 psub=0 ssub=0")
-	number("multi=", int64(i.multi.Load()))
-	in, out := c.InFlightBytes(), int64(c.Backlog())
-	number("qbuf=", in)
-	text("qbuf-free=", "0")
-	number("argv-mem=", i.queued.Load())
-	number("multi-mem=", i.queued.Load())
-	// Replies stand in one buffer, and in no list.
-	number("rbs=", out)
-	number("rbp=", out)
-	text("obl=", "0 oll=0")
-	number("omem=", out)
-	number("tot-mem=", in+out+i.queued.Load())
-	text("events=", "r")
 	command := "NULL"
 	if cmd := i.last.Load(); cmd != nil {
 		command = cmd.Name
 	}
-	text("cmd=", command)
-	text("user=", "default redir=-1")
-	number("resp=", int64(i.proto.Load()))
-	text("lib-name=", lib)
-	text("lib-ver=", version)
-	return append(dst, '\n')
+	now := time.Now()
+	in, out, queued := c.InFlightBytes(), int64(c.Backlog()), i.queued.Load()
+	dst = fmt.Appendf(dst, "id=%d addr=%s laddr=%s fd=%d name=%s age=%d idle=%d flags=N db=0 sub=0 psub=0 ssub=0 multi=%d",
+		c.ID(), c.Remote(), c.l.address(), c.Descriptor(), name, now.Sub(i.since)/time.Second, c.IdleMillis(now.UnixMilli())/1000, i.multi.Load())
+	// Replies stand in one buffer, and in no list.
+	dst = fmt.Appendf(dst, " qbuf=%d qbuf-free=0 argv-mem=%d multi-mem=%d rbs=%d rbp=%d obl=0 oll=0 omem=%d tot-mem=%d events=r",
+		in, queued, queued, out, out, out, in+out+queued)
+	return fmt.Appendf(dst, " cmd=%s user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", command, i.proto.Load(), lib, version)
 }
 
 // killFilter says which connections CLIENT KILL closes.

@@ -252,17 +252,11 @@ func cmdClusterInfo(p *processor, x *plan) {
 	if served < protocol.Slots {
 		state = "fail"
 	}
-	i := info{on: true}
-	i.line("cluster_state", state)
-	i.number("cluster_slots_assigned", protocol.Slots)
-	i.number("cluster_slots_ok", int64(served))
-	i.number("cluster_slots_pfail", 0)
-	i.number("cluster_slots_fail", int64(protocol.Slots-served))
-	i.number("cluster_known_nodes", int64(len(t.Nodes)))
-	i.number("cluster_size", int64(len(mastersOf(ranges))))
-	i.number("cluster_current_epoch", int64(t.Epoch))
-	i.number("cluster_my_epoch", int64(t.Epoch))
-	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", i.text)
+	text := fmt.Appendf(nil, "cluster_state:%s\r\ncluster_slots_assigned:%d\r\ncluster_slots_ok:%d\r\ncluster_slots_pfail:0\r\ncluster_slots_fail:%d\r\n",
+		state, protocol.Slots, served, protocol.Slots-served)
+	text = fmt.Appendf(text, "cluster_known_nodes:%d\r\ncluster_size:%d\r\ncluster_current_epoch:%d\r\ncluster_my_epoch:%d\r\n",
+		len(t.Nodes), len(mastersOf(ranges)), t.Epoch, t.Epoch)
+	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
 }
 
 func cmdClusterKeySlot(_ *processor, x *plan) {
@@ -282,19 +276,23 @@ func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	if n < 0 || n >= protocol.Slots {
 		return x.fail("ERR Invalid slot")
 	}
-	slot := uint16(n)
-	w := &walk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
+	w := p.slotWalk(uint16(n))
 	w.take = func(w *walk, keys [][]byte) walkStep {
 		for _, key := range keys {
 			w.steps += len(key)
-			if protocol.Slot(key) == slot {
+			if protocol.Slot(key) == uint16(n) {
 				w.count++
 			}
 		}
 		return walkOn
 	}
-	w.end = func(w *walk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
+	w.end = endCount
 	return p.walkOver(c, w)
+}
+
+// slotWalk is a walk over the shard of a slot.
+func (p *processor) slotWalk(slot uint16) *walk {
+	return &walk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
 }
 
 func cmdReadOnly(_ *processor, x *plan) {

@@ -257,13 +257,12 @@ func cmdQuit(p *processor, c *conn, x *plan) bool {
 }
 
 func cmdReset(p *processor, c *conn, x *plan) bool {
-	r := c
 	c.endTransaction()
-	r.proto, r.readOnly = resp.RESP2, false
-	r.info.proto.Store(resp.RESP2)
-	r.info.mu.Lock()
-	r.info.name = ""
-	r.info.mu.Unlock()
+	c.proto, c.readOnly = resp.RESP2, false
+	c.info.proto.Store(resp.RESP2)
+	c.info.mu.Lock()
+	c.info.name = ""
+	c.info.mu.Unlock()
 	x.reply = append(x.reply, "+RESET\r\n"...)
 	return false
 }
@@ -282,7 +281,7 @@ func cmdWait(p *processor, c *conn, x *plan) (held bool) {
 	case timeout < 0:
 		return x.fail(resp.ErrTimeoutNegative)
 	}
-	if r := c; r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
+	if c.head.Load() <= c.lastWrite && c.holdFor(c.lastWrite) {
 		return true
 	}
 	certain := -1

@@ -116,46 +116,46 @@ func newConn(l *Listener, c *server.Conn) *conn {
 }
 
 // slot returns the slot of a command that has been pushed and not answered.
-func (r *conn) slot(number uint64) *slot {
-	return &r.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
+func (c *conn) slot(number uint64) *slot {
+	return &c.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
 }
 
 // crowded reports whether no further command can be taken on.
-func (r *conn) crowded() bool { return r.tail.Load()-r.head.Load() >= slotsMax }
+func (c *conn) crowded() bool { return c.tail.Load()-c.head.Load() >= slotsMax }
 
 // Quiet reports whether every command has been answered.
-func (r *conn) Quiet() bool { return r.tail.Load() == r.head.Load() }
+func (c *conn) Quiet() bool { return c.tail.Load() == c.head.Load() }
 
 // fresh returns the slot of the next command, for the reader to fill in before
 // it calls push.
-func (r *conn) fresh() *slot {
-	n := r.tail.Load()
-	chunk := &r.chunks[n/slotsPerChunk%slotChunks]
+func (c *conn) fresh() *slot {
+	n := c.tail.Load()
+	chunk := &c.chunks[n/slotsPerChunk%slotChunks]
 	if *chunk == nil {
 		*chunk = slotChunkPool.Get().(*slotChunk)
 	}
 	s := &(*chunk)[n%slotsPerChunk]
-	s.version = r.proto
+	s.version = c.proto
 	s.left = 1
 	return s
 }
 
 // push makes the slot that fresh returned a command that waits for its answer,
 // and returns its number.
-func (r *conn) push() uint64 {
-	n := r.tail.Load()
-	r.tail.Store(n + 1)
+func (c *conn) push() uint64 {
+	n := c.tail.Load()
+	c.tail.Store(n + 1)
 	return n
 }
 
 // pop takes the answered command at head out; the renderer stores the new head
 // when it is done.
-func (r *conn) pop(head uint64) uint64 {
-	s := r.slot(head)
-	r.dropKept(s)
+func (c *conn) pop(head uint64) uint64 {
+	s := c.slot(head)
+	c.dropKept(s)
 	*s = slot{}
 	if head%slotsPerChunk == slotsPerChunk-1 {
-		chunk := &r.chunks[head/slotsPerChunk%slotChunks]
+		chunk := &c.chunks[head/slotsPerChunk%slotChunks]
 		slotChunkPool.Put(*chunk)
 		*chunk = nil
 	}
@@ -164,7 +164,7 @@ func (r *conn) pop(head uint64) uint64 {
 
 // keep stores frames of an answer until its turn comes. What a walk keeps is
 // one page, which it does not wait for room to look at.
-func (r *conn) keep(s *slot, frames []byte) {
+func (c *conn) keep(s *slot, frames []byte) {
 	if s.kept == nil {
 		s.kept = bufpool.Get(len(frames))
 	}
@@ -173,33 +173,33 @@ func (r *conn) keep(s *slot, frames []byte) {
 		before = 0
 	}
 	s.kept.Append(frames)
-	r.countKept(s, cap(s.kept.B)-before)
+	c.countKept(s, cap(s.kept.B)-before)
 }
 
 // countKept counts n bytes more that s keeps.
-func (r *conn) countKept(s *slot, n int) {
+func (c *conn) countKept(s *slot, n int) {
 	if s.kind == replyWalk {
-		r.Walk(n)
+		c.Walk(n)
 	} else {
-		r.Keep(n)
+		c.Keep(n)
 	}
 }
 
-func (r *conn) dropKept(s *slot) {
+func (c *conn) dropKept(s *slot) {
 	if s.kept != nil {
-		r.countKept(s, -cap(s.kept.B))
+		c.countKept(s, -cap(s.kept.B))
 		s.kept.Release()
 		s.kept = nil
 	}
 }
 
 // Release releases what unanswered commands hold.
-func (r *conn) Release() {
-	for n := r.head.Load(); n < r.tail.Load(); n++ {
-		r.dropKept(r.slot(n))
+func (c *conn) Release() {
+	for n := c.head.Load(); n < c.tail.Load(); n++ {
+		c.dropKept(c.slot(n))
 	}
-	clear(r.chunks[:])
-	r.head.Store(r.tail.Load())
+	clear(c.chunks[:])
+	c.head.Store(c.tail.Load())
 }
 
 // partBits is how much of a native request's id numbers the part of the
@@ -211,22 +211,21 @@ func requestID(number uint64, part int) uint64 { return number<<partBits | uint6
 
 // Next reports whether a request is part of the command whose answer is to be
 // sent next.
-func (r *conn) Next(id uint64) bool { return r.head.Load() == id>>partBits }
+func (c *conn) Next(id uint64) bool { return c.head.Load() == id>>partBits }
 
 // Waits reports whether the reader waits for an answer.
-func (r *conn) Waits() bool {
-	h := r.hold.Load()
-	return h != 0 && r.head.Load() <= h && !r.page.Load()
+func (c *conn) Waits() bool {
+	h := c.hold.Load()
+	return h != 0 && c.head.Load() <= h && !c.page.Load()
 }
 
 // holdFor stops the reader until a command is answered, all before it being
 // answered then as well. It returns false if that is so already.
 func (c *conn) holdFor(number uint64) bool {
-	r := c
-	if r.head.Load() > number {
+	if c.head.Load() > number {
 		return false
 	}
-	r.hold.Store(number)
+	c.hold.Store(number)
 	c.Pause()
 	return true
 }

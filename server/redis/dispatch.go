@@ -36,10 +36,9 @@ func (c *conn) Consume(sp *server.Processor, b []byte) (taken, need int) {
 
 // countParser counts what the parser holds among the input of all connections.
 func (c *conn) countParser() {
-	r := c
-	if held := r.parser.Held(); held != r.parsing {
-		c.l.srv.CountInput(held - r.parsing)
-		r.parsing = held
+	if held := c.parser.Held(); held != c.parsing {
+		c.l.srv.CountInput(held - c.parsing)
+		c.parsing = held
 	}
 }
 
@@ -80,14 +79,13 @@ func (c *conn) misled(b []byte) (misled, more bool) {
 }
 
 func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
-	r := c
-	r.hold.Store(0)
+	c.hold.Store(0)
 	for !c.Paused() && !c.Stopped() && p.Credit() > 0 {
-		if r.Dropped() {
+		if c.Dropped() {
 			c.dropWalk()
 			return len(b), 0
 		}
-		if r.walk != nil {
+		if c.walk != nil {
 			if !p.goOn(c) {
 				break
 			}
@@ -96,9 +94,9 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		if taken == len(b) {
 			break
 		}
-		if r.crowded() {
+		if c.crowded() {
 			c.Flush()
-			if r.crowded() && c.holdFor(r.tail.Load()-slotsMax/2) {
+			if c.crowded() && c.holdFor(c.tail.Load()-slotsMax/2) {
 				continue
 			}
 		}
@@ -110,7 +108,7 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 				return taken, len(b) - taken + 1
 			}
 		}
-		n, want, err := r.parser.Next(b[taken:])
+		n, want, err := c.parser.Next(b[taken:])
 		if err != nil {
 			c.Refuse(err)
 			return len(b), 0
@@ -118,15 +116,15 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		if n == 0 {
 			return taken, max(want, len(b)-taken+1)
 		}
-		if len(r.parser.Args) > 0 {
+		if len(c.parser.Args) > 0 {
 			if !c.Greeted() {
 				c.Greet()
 			}
-			p.Spend(1 + len(r.parser.Args)/wordsPerCredit)
-			if p.command(c, r.parser.Args, n) {
+			p.Spend(1 + len(c.parser.Args)/wordsPerCredit)
+			if p.command(c, c.parser.Args, n) {
 				continue // held: what it waits for may be there by now
 			}
-			if r.last {
+			if c.last {
 				c.lastIsAnswered()
 			}
 		}
@@ -210,15 +208,14 @@ func (p *processor) refuseCommand(c *conn, args [][]byte, problem string) {
 
 // carryOutKnown is command for a command that there is, with words enough.
 func (p *processor) carryOutKnown(c *conn, cmd *resp.Command, args [][]byte) (held bool) {
-	r := c
-	if r.info.last.Load() != cmd {
-		r.info.last.Store(cmd)
+	if c.info.last.Load() != cmd {
+		c.info.last.Store(cmd)
 	}
 	h := &handlers[cmd.ID]
 	x := &p.plan
 	x.reset(c, cmd, args, false)
 	switch {
-	case r.txn != nil && !h.immediate:
+	case c.txn != nil && !h.immediate:
 		p.queue(c, x, h)
 		return false
 	case h.control != nil:
@@ -257,9 +254,8 @@ func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 		p.answer(c, x.reply)
 		return false
 	}
-	r := c
 	stale := false
-	if r.readOnly || p.l.redirect {
+	if c.readOnly || p.l.redirect {
 		var to string
 		if to, stale = p.redirect(c, x.keys, x.write); to != "" {
 			p.answerError(c, to)
@@ -267,9 +263,9 @@ func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 		}
 	}
 	switch {
-	case r.again != 0 && r.againInOrder:
-		x.throughLog(r.againYields)
-	case !x.write && !stale && r.again == 0 && r.meetsWrite(x.keys) && p.readsInOrder(c, x):
+	case c.again != 0 && c.againInOrder:
+		x.throughLog(c.againYields)
+	case !x.write && !stale && c.again == 0 && c.meetsWrite(x.keys) && p.readsInOrder(c, x):
 	case p.mustWait(c, x.keys, x.write):
 		return true
 	}
@@ -281,18 +277,17 @@ func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 // queue is full that the only request has to go into, launch returns true: the
 // command keeps its slot and is to be tried again.
 func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
-	r := c
-	number := r.again
-	if r.again = 0; number == 0 {
-		s := r.fresh()
+	number := c.again
+	if c.again = 0; number == 0 {
+		s := c.fresh()
 		s.shape, s.more = x.shape, more
 		s.left = int32(max(len(x.ops), 1))
-		number = r.push()
+		number = c.push()
 	}
-	begun := r.Begun()
+	begun := c.Begun()
 	o := server.Options{InOrder: x.inOrder, Yields: x.yields}
 	if len(x.ops) <= 1 {
-		waited := r.waited()
+		waited := c.waited()
 		o.Patient = waited < p.l.cfg.RequestTimeout
 		o.Hopeful = waited < min(server.LeaderPatience, p.l.cfg.RequestTimeout)
 	}
@@ -310,30 +305,30 @@ func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 	}
 	switch {
 	case done.Full:
-		r.again, r.againInOrder, r.againYields = number, x.inOrder, x.yields
-		if r.againSince.IsZero() {
-			r.againSince = time.Now()
+		c.again, c.againInOrder, c.againYields = number, x.inOrder, x.yields
+		if c.againSince.IsZero() {
+			c.againSince = time.Now()
 		}
 		c.AwaitRoom()
 		return true
 	case x.write:
-		r.noteWrite(number, x, done.SentOn || x.mayBeOvertaken() || p.spans(x.keys))
+		c.noteWrite(number, x, done.SentOn || x.mayBeOvertaken() || p.spans(x.keys))
 	case x.inOrder && !done.SentOn && !x.mayBeOvertaken(): // in the order of the writes
-		r.lastInOrder = number
-	case r.Begun() != begun:
-		r.noteRead(number, x.keys)
+		c.lastInOrder = number
+	case c.Begun() != begun:
+		c.noteRead(number, x.keys)
 	}
-	r.againSince = time.Time{}
+	c.againSince = time.Time{}
 	return false
 }
 
 // waited is how long the command at the front of the input has waited for room
 // in a queue, or for a leader.
-func (r *conn) waited() time.Duration {
-	if r.againSince.IsZero() {
+func (c *conn) waited() time.Duration {
+	if c.againSince.IsZero() {
 		return 0
 	}
-	return time.Since(r.againSince)
+	return time.Since(c.againSince)
 }
 
 // staleExtensions are those of a read that any replica may answer.
@@ -346,15 +341,14 @@ var staleExtensions = func() []byte {
 // finds room among the replies, or there is an error in its place: it has been
 // made, and cannot wait.
 func (p *processor) answer(c *conn, reply []byte) {
-	r := c
 	if p.Crowded(c.Conn, len(reply)) {
 		reply = resp.AppendError(nil, errCrowded)
 	}
-	number := r.again
-	r.againSince = time.Time{}
-	if r.again = 0; number == 0 {
-		r.fresh()
-		number = r.push()
+	number := c.again
+	c.againSince = time.Time{}
+	if c.again = 0; number == 0 {
+		c.fresh()
+		number = c.push()
 	}
 	p.l.countError(reply)
 	p.Append(c.Conn, verbatimCode, requestID(number, 0), reply)

@@ -21,7 +21,7 @@ func cmdFlush(p *processor, c *conn, x *plan) (held bool) {
 		return x.fail(resp.ErrSyntax)
 	}
 	// What came before must not see it, reads that are under way included.
-	if r := c; c.holdFor(r.tail.Load() - 1) {
+	if c.holdFor(c.tail.Load() - 1) {
 		return true
 	}
 	w := &walk{flush: true, begun: time.Now(), at: p.beginWalk(nil)}

@@ -67,42 +67,42 @@ func hashOfKey(key []byte) (bucket, tag uint32) {
 
 // unanswered returns the number of a command of which the lower half is n, or 0
 // if it is answered. What counts lies between head and tail.
-func (r *conn) unanswered(n uint32) uint64 {
-	head := r.head.Load()
-	if behind := uint64(n - uint32(head)); behind < r.tail.Load()-head {
+func (c *conn) unanswered(n uint32) uint64 {
+	head := c.head.Load()
+	if behind := uint64(n - uint32(head)); behind < c.tail.Load()-head {
 		return head + behind
 	}
 	return 0
 }
 
 // waitsFor returns the command that one of key has to wait for, or 0.
-func (r *conn) waitsFor(key []byte, write bool) uint64 {
-	last := r.lastWrite
+func (c *conn) waitsFor(key []byte, write bool) uint64 {
+	last := c.lastWrite
 	if write {
-		last = r.lastWait
+		last = c.lastWait
 	}
-	if last < r.head.Load() || r.order == nil {
+	if last < c.head.Load() || c.order == nil {
 		return 0
 	}
 	bucket, tag := hashOfKey(key)
-	b := &r.order[bucket]
+	b := &c.order[bucket]
 	switch {
 	case write:
-		return r.unanswered(b.wait)
+		return c.unanswered(b.wait)
 	case b.tag != tag:
-		return r.unanswered(b.before)
+		return c.unanswered(b.before)
 	}
-	return r.unanswered(b.write)
+	return c.unanswered(b.write)
 }
 
 // noteWrite remembers that a plan's command writes its keys; far says that
 // another node carries it out.
-func (r *conn) noteWrite(number uint64, x *plan, far bool) {
+func (c *conn) noteWrite(number uint64, x *plan, far bool) {
 	made := x.rowBytes()
 	for _, key := range x.keys {
-		b, tag := r.bucket(key)
+		b, tag := c.bucket(key)
 		switch {
-		case r.unanswered(b.write) == 0:
+		case c.unanswered(b.write) == 0:
 			b.before, b.bytes = 0, made
 		case b.tag != tag:
 			b.before, b.bytes = b.write, made
@@ -114,9 +114,9 @@ func (r *conn) noteWrite(number uint64, x *plan, far bool) {
 			b.wait = uint32(number)
 		}
 	}
-	r.lastWrite = number
+	c.lastWrite = number
 	if far {
-		r.lastWait = number
+		c.lastWait = number
 	}
 }
 
@@ -175,20 +175,20 @@ const opBytes = 80
 const overtakenBytes = 32 << 10
 
 // noteRead remembers that a command that was not answered at once reads keys.
-func (r *conn) noteRead(number uint64, keys [][]byte) {
+func (c *conn) noteRead(number uint64, keys [][]byte) {
 	for _, key := range keys {
-		b, _ := r.bucket(key)
+		b, _ := c.bucket(key)
 		b.wait = uint32(number)
-		r.lastWait = number
+		c.lastWait = number
 	}
 }
 
-func (r *conn) bucket(key []byte) (b *orderBucket, tag uint32) {
-	if r.order == nil {
-		r.order = new(order)
+func (c *conn) bucket(key []byte) (b *orderBucket, tag uint32) {
+	if c.order == nil {
+		c.order = new(order)
 	}
 	bucket, tag := hashOfKey(key)
-	return &r.order[bucket], tag
+	return &c.order[bucket], tag
 }
 
 // mustWait reports whether a command that touches keys has to wait for the
@@ -223,9 +223,9 @@ func (p *processor) spans(keys [][]byte) bool {
 }
 
 // meetsWrite reports whether an unanswered command writes one of keys.
-func (r *conn) meetsWrite(keys [][]byte) bool {
+func (c *conn) meetsWrite(keys [][]byte) bool {
 	for _, key := range keys {
-		if r.waitsFor(key, false) != 0 {
+		if c.waitsFor(key, false) != 0 {
 			return true
 		}
 	}

@@ -52,43 +52,42 @@ const verbatimCode = 0xff
 
 // Render turns native frames into RESP, in the order of the commands.
 func (c *conn) Render(native *bufpool.Buffer) *bufpool.Buffer {
-	r := c
 	out := bufpool.Get(len(native.B))
-	head := r.head.Load()
+	head := c.head.Load()
 	for b := native.B; len(b) > 0; {
 		id, size, whole := answerAt(b)
 		frames := b[:size]
 		b = b[size:]
 		number := id >> partBits
-		if number < head || number >= r.tail.Load() {
+		if number < head || number >= c.tail.Load() {
 			continue // a notice, which Redis's clients do not know
 		}
-		s := r.slot(number)
+		s := c.slot(number)
 		switch {
 		case s.kind == replyWalk && !isVerbatim(frames):
-			r.keep(s, frames)
+			c.keep(s, frames)
 			if whole {
-				r.page.Store(true)
+				c.page.Store(true)
 			}
 			continue
 		case whole:
 			s.left--
 		}
 		if number != head || s.left > 0 || s.kept != nil {
-			r.keep(s, frames)
+			c.keep(s, frames)
 		} else {
 			s.reply(out, frames)
-			head = r.pop(head)
+			head = c.pop(head)
 		}
-		for head < r.tail.Load() {
-			if s = r.slot(head); s.left > 0 {
+		for head < c.tail.Load() {
+			if s = c.slot(head); s.left > 0 {
 				break
 			}
 			s.reply(out, s.kept.B)
-			head = r.pop(head)
+			head = c.pop(head)
 		}
 	}
-	r.head.Store(head)
+	c.head.Store(head)
 	if len(out.B) == 0 {
 		out.Release()
 		return nil

@@ -53,8 +53,7 @@ func (l *Listener) keepArgs(args [][]byte) (size int, ok bool) {
 
 // queue keeps a command until EXEC.
 func (p *processor) queue(c *conn, x *plan, h *handler) {
-	r := c
-	t := r.txn
+	t := c.txn
 	if text := p.whyNotQueued(c, x, h); text != "" {
 		t.broken = true
 		p.answerError(c, text)
@@ -69,8 +68,8 @@ func (p *processor) queue(c *conn, x *plan, h *handler) {
 	t.bytes += size
 	t.words += len(x.args)
 	t.queue = append(t.queue, queuedCommand{x.cmd, cloneArgs(x.args)})
-	r.info.multi.Store(int32(len(t.queue)))
-	r.info.queued.Store(int64(t.bytes))
+	c.info.multi.Store(int32(len(t.queue)))
+	c.info.queued.Store(int64(t.bytes))
 	p.answer(c, append(x.reply, "+QUEUED\r\n"...))
 }
 
@@ -132,17 +131,16 @@ func cmdDiscard(p *processor, c *conn, x *plan) bool {
 // endTransaction forgets the queue and the watched keys. Only the reader calls
 // it.
 func (c *conn) endTransaction() {
-	r := c
-	if r.txn != nil {
-		c.l.srv.CountInput(-r.txn.bytes)
-		r.txn = nil
-		r.info.multi.Store(-1)
-		r.info.queued.Store(0)
+	if c.txn != nil {
+		c.l.srv.CountInput(-c.txn.bytes)
+		c.txn = nil
+		c.info.multi.Store(-1)
+		c.info.queued.Store(0)
 	}
-	for _, w := range r.watches {
+	for _, w := range c.watches {
 		c.l.srv.CountInput(-w.bytes)
 	}
-	r.watches = nil
+	c.watches = nil
 }
 
 // watch is one WATCH command. What it has seen, and failed, are the
@@ -156,12 +154,11 @@ type watch struct {
 }
 
 func cmdWatch(p *processor, c *conn, x *plan) bool {
-	r := c
-	if r.txn != nil {
+	if c.txn != nil {
 		return x.fail(resp.ErrWatchInsideMulti)
 	}
 	watched := 0
-	for _, w := range r.watches {
+	for _, w := range c.watches {
 		watched += len(w.keys)
 	}
 	if watched+len(x.args)-1 > protocol.OpsMax {
@@ -179,7 +176,7 @@ func cmdWatch(p *processor, c *conn, x *plan) bool {
 	if p.mustWait(c, x.keys, false) {
 		return true
 	}
-	if r.again != 0 { // it is among them already
+	if c.again != 0 { // it is among them already
 		x.watchThroughLog()
 		return p.launch(c, x, nil, false)
 	}
@@ -188,12 +185,12 @@ func cmdWatch(p *processor, c *conn, x *plan) bool {
 		return x.fail("ERR too much memory is used by unfinished transactions; try again")
 	}
 	w := &watch{keys: cloneArgs(x.keys), bytes: size, seen: make([]protocol.WatchReply, len(x.keys))}
-	r.watches = append(r.watches, w)
+	c.watches = append(c.watches, w)
 	if p.watchHere(w) {
 		x.ok()
 		return false
 	}
-	w.number = r.tail.Load()
+	w.number = c.tail.Load()
 	x.watchThroughLog()
 	return p.launch(c, x, w, false)
 }
@@ -263,13 +260,12 @@ type executionItem struct {
 }
 
 func cmdExec(p *processor, c *conn, x *plan) (held bool) {
-	r := c
-	if r.txn == nil {
+	if c.txn == nil {
 		return x.fail(resp.ErrExecWithoutMulti)
 	}
-	broken := r.txn.broken
-	for _, w := range r.watches {
-		if r.head.Load() <= w.number && c.holdFor(w.number) {
+	broken := c.txn.broken
+	for _, w := range c.watches {
+		if c.head.Load() <= w.number && c.holdFor(w.number) {
 			return true
 		}
 		broken = broken || w.failed
@@ -279,10 +275,10 @@ func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 		return x.fail(resp.ErrExecAbort)
 	}
 	var keys [][]byte // x's are overwritten by the commands' own
-	for _, q := range r.txn.queue {
+	for _, q := range c.txn.queue {
 		keys = appendKeys(keys, q.cmd, q.args)
 	}
-	for _, w := range r.watches {
+	for _, w := range c.watches {
 		keys = append(keys, w.keys...)
 	}
 	if p.mustWait(c, keys, true) {
@@ -291,7 +287,7 @@ func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 	if p.execute(c, x, keys) {
 		return true
 	}
-	if r.txn.bytes > server.LargeBytes {
+	if c.txn.bytes > server.LargeBytes {
 		p.Forget() // the request that was made of it
 		p.plan = plan{reply: x.reply}
 	}
@@ -302,9 +298,8 @@ func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 // execute turns the queued commands into one TXN, or returns true if that has
 // to be tried again.
 func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
-	r := c
 	var m protocol.Txn
-	for _, w := range r.watches {
+	for _, w := range c.watches {
 		for i, key := range w.keys {
 			x := protocol.Compare{Target: protocol.CompareVersion, Relation: protocol.Equal, Key: key, Version: w.seen[i].Version}
 			if x.Version == 0 {
@@ -313,11 +308,11 @@ func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
 			m.Compares = append(m.Compares, x)
 		}
 	}
-	e := &execution{items: make([]executionItem, 0, len(r.txn.queue))}
+	e := &execution{items: make([]executionItem, 0, len(c.txn.queue))}
 	ready := 0 // bytes of replies that are there already
 	body, at := protocol.BeginOps(m.AppendCompares(nil))
 	count := 0
-	for _, q := range r.txn.queue {
+	for _, q := range c.txn.queue {
 		x.reset(c, q.cmd, q.args, true)
 		handlers[q.cmd.ID].translate(p, x)
 		item := executionItem{shape: x.shape, many: x.many, ops: len(x.ops)}

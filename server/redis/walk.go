@@ -112,14 +112,13 @@ func literalPrefix(pattern []byte) []byte {
 // walkOver has w walk, once everything that the client has written is done. It
 // returns true if that is not so yet.
 func (p *processor) walkOver(c *conn, w *walk) (held bool) {
-	r := c
-	if r.head.Load() <= r.lastWrite && c.holdFor(r.lastWrite) {
+	if c.head.Load() <= c.lastWrite && c.holdFor(c.lastWrite) {
 		return true
 	}
-	s := r.fresh()
+	s := c.fresh()
 	s.kind = replyWalk
-	w.number = r.push()
-	r.walk = w
+	w.number = c.push()
+	c.walk = w
 	if w.at.confined && len(w.at.shards) == 0 {
 		p.endWalk(c)
 		return false
@@ -153,33 +152,31 @@ func (p *processor) askPage(c *conn) {
 // askNext dispatches a request of c's walk, for its present shard if it is
 // confined to some.
 func (p *processor) askNext(c *conn, op protocol.Opcode, body []byte) {
-	r := c
-	w := r.walk
+	w := c.walk
 	f := protocol.Frame{Header: protocol.Header{Code: uint8(op), ID: requestID(w.number, 0)}, Body: body}
 	p.plan.body = body[:0]
 	if w.at.confined {
 		x := protocol.Extensions{HasShard: true, Shard: w.at.shards[0]}
 		f.Flags, f.Extensions = protocol.FlagExtensions, x.AppendTo(nil)[2:]
 	}
-	r.page.Store(false)
+	c.page.Store(false)
 	p.Dispatch(c.Conn, &f, server.Options{})
 }
 
 // goOn takes up c's walk. It returns false if the reader has to stop, since the
 // page asked for is not there yet.
 func (p *processor) goOn(c *conn) bool {
-	r := c
-	w := r.walk
+	w := c.walk
 	if w.waits {
 		w.waits = false
 		p.askPart(c)
 		return true
 	}
-	if !r.page.Load() {
+	if !c.page.Load() {
 		c.holdFor(w.number)
 		return !c.Paused()
 	}
-	s := r.slot(w.number)
+	s := c.slot(w.number)
 	if !w.loaded {
 		p.Spend(creditPerPage)
 		if w.flush {
@@ -192,12 +189,12 @@ func (p *processor) goOn(c *conn) bool {
 	if w.fail == "" {
 		before := cap(w.out)
 		step, over = w.takeSome(p)
-		r.Walk(cap(w.out) - before)
+		c.Walk(cap(w.out) - before)
 	}
 	if over {
 		w.keys, w.next, w.loaded = nil, 0, false
-		r.dropKept(s)
-		r.page.Store(false)
+		c.dropKept(s)
+		c.page.Store(false)
 	}
 	c.AccountWalk()
 	if !over {
@@ -217,9 +214,9 @@ func (p *processor) goOn(c *conn) bool {
 
 // dropWalk drops c's walk, and what it has collected. The reader calls it.
 func (c *conn) dropWalk() {
-	if r := c; r.walk != nil {
-		r.Walk(-cap(r.walk.out))
-		r.walk = nil
+	if c.walk != nil {
+		c.Walk(-cap(c.walk.out))
+		c.walk = nil
 	}
 }
 
@@ -296,13 +293,12 @@ func (w *walk) loadPage(frames []byte) (problem string) {
 
 // endWalk answers the command that walked.
 func (p *processor) endWalk(c *conn) {
-	r := c
-	w := r.walk
+	w := c.walk
 	reply := p.plan.reply[:0]
 	if w.fail != "" {
 		reply = resp.AppendError(reply, w.fail)
 	} else {
-		reply = w.end(w, reply, int(r.proto))
+		reply = w.end(w, reply, int(c.proto))
 	}
 	p.plan.reply = reply[:0]
 	c.dropWalk()
@@ -420,13 +416,17 @@ func cmdKeys(p *processor, c *conn, x *plan) (held bool) {
 	if !ok {
 		return x.fail(resp.ErrPattern)
 	}
-	w := &walk{rows: walkRows, pattern: pattern, limit: p.l.cfg.OutputBytesMax / 2, full: p.l.srv.RepliesFull, take: takeKeys}
-	w.end = func(w *walk, dst []byte, _ int) []byte {
-		return append(resp.AppendArray(dst, int(w.count)), w.out...)
-	}
+	w := &walk{rows: walkRows, pattern: pattern, limit: p.l.cfg.OutputBytesMax / 2, full: p.l.srv.RepliesFull, take: takeKeys, end: endKeys}
 	w.at = p.beginWalk(x.args[1])
 	return p.walkOver(c, w)
 }
+
+// endKeys replies with what a walk has collected, and endCount with its number.
+func endKeys(w *walk, dst []byte, _ int) []byte {
+	return append(resp.AppendArray(dst, int(w.count)), w.out...)
+}
+
+func endCount(w *walk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
 
 // takeKeys collects what matches.
 func takeKeys(w *walk, keys [][]byte) walkStep {
@@ -443,12 +443,11 @@ func takeKeys(w *walk, keys [][]byte) walkStep {
 }
 
 func cmdDBSize(p *processor, c *conn, _ *plan) (held bool) {
-	w := &walk{rows: walkRows, at: p.beginWalk(nil)}
+	w := &walk{rows: walkRows, at: p.beginWalk(nil), end: endCount}
 	w.take = func(w *walk, keys [][]byte) walkStep {
 		w.count += int64(len(keys))
 		return walkOn
 	}
-	w.end = func(w *walk, dst []byte, _ int) []byte { return resp.AppendInt(dst, w.count) }
 	return p.walkOver(c, w)
 }
 
