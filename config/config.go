@@ -97,7 +97,7 @@ type Raft struct {
 
 // Storage holds what concerns the state machine.
 type Storage struct {
-	MemtableSize     int64         // bytes of one table of recent records
+	MemtableSize     int64         // bytes of one memtable
 	SessionRetention time.Duration // how long results of session writes are kept
 }
 
@@ -157,7 +157,7 @@ const RaftTick = 10 * time.Millisecond
 type Budget struct {
 	RowCache   int64 // three quarters of memory.cache_size, outside the Go heap
 	BlockCache int64 // the remaining quarter
-	Memtables  int64 // tables of recent records: one being filled, one being written, one that scans hold
+	Memtables  int64 // one being filled, one being written, one that scans hold
 	LogCache   int64 // recent Raft entries
 	Program    int64 // the program itself, which the Go runtime does not count
 	Requests   int64 // all requests and replies in memory: half of what is left
@@ -170,7 +170,7 @@ const programBytes = 32 * mib
 
 // largeCopies is how often the largest request may be in memory on its way, one at
 // a time: three times as it has come, in the log, and read back from it; twice and
-// a half in tables of recent records; three times in the buffers of a drain; and
+// a half in memtables; three times in the buffers of a flush; and
 // nine times in a compaction, which reads a row of each of a few files at once.
 const largeCopies = 17
 
@@ -180,7 +180,7 @@ func (c *Config) largestFrame() int64 {
 	return max(0, c.Memory.MaxMemoryUsage-c.Memory.CacheSize-b.Memtables-b.LogCache-b.Program) / largeCopies
 }
 
-// memtablesMax allows for two tables of recent records, and for as much as
+// memtablesMax allows for two memtables, and for as much as
 // another holds: what scans keep of older ones, and what it takes to sort one.
 const memtablesMax = 3
 

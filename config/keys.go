@@ -192,7 +192,7 @@ func (c *Config) keys() []key {
 			doc: "Write the log with direct I/O (O_DIRECT), bypassing the page cache, where the file system supports it. This saves processor time and leaves the page cache to the state files."},
 
 		{name: "storage.memtable_size", fallback: auto, value: size(&s.MemtableSize, mib, gib), zero: auto, compute: computeMemtable,
-			doc: "Size of one memtable (table of recent records). Two exist at a time, one being filled and one being written to disk, plus those that open scans use. A larger memtable combines more writes of the same rows before they are written to disk, and makes the replay after a crash longer. auto: 1/64 of memory, between 8MiB and 256MiB."},
+			doc: "Size of one memtable. Two exist at a time, one being filled and one being written to disk, plus those that open scans use. A larger memtable combines more writes of the same rows before they are written to disk, and makes the replay after a crash longer. auto: 1/64 of memory, between 8MiB and 256MiB."},
 		{name: "storage.session_retention", fallback: "1h", value: duration(&s.SessionRetention, time.Minute, 30*day),
 			doc: "How long the result of a write in a session is kept, to answer a repetition of the same request."},
 
@@ -329,8 +329,8 @@ func computeMaxFrame(c *Config) {
 	c.Network.MaxFrameSize = min(max(d.largestFrame()/mib*mib, frameSizeMin), frameSizeMax)
 }
 
-// computeCache leaves the largest request its room, as far as the tables of recent
-// records and the log do: that the process stays within its bound matters more.
+// computeCache leaves the largest request its room, as far as the memtables and the
+// log do: that the process stays within its bound matters more.
 func computeCache(c *Config) {
 	b := c.Budget()
 	room := c.usage() - b.Memtables - b.LogCache - b.Program - largeCopies*c.Network.MaxFrameSize

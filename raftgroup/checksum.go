@@ -20,7 +20,7 @@ import (
 // applied the mark, opens a view of its state, and says the view's checksum
 // when it is asked.
 //
-// A view takes memory, as much as the tables of recent records at worst. So a
+// A view takes memory, as much as the memtables at worst. So a
 // node asks for one checksum at a time, has one view for checksums open, and
 // refuses the mark of another leader meanwhile, which then tries again.
 

@@ -11,7 +11,7 @@ import (
 // A copy, a SetRange or a change of an expiry may read and make a row of many
 // megabytes and takes a few bytes in a queue. Storage bounds what an entry may make
 // of such commands, but a client that sends them without a pause fills entry after
-// entry, and everybody waits while the tables of recent records are drained.
+// entry, and everybody waits while the memtables are flushed.
 //
 // So a command that is known to touch a large row (storage.Store.LargeRow) is
 // admitted to its queue only while those admitted before come to less than one

@@ -13,7 +13,7 @@ import (
 // Large commands.
 //
 // A command of several megabytes takes the log as long as thousands of small
-// ones, and fills a table of recent records, which then has to be drained before
+// ones, and fills a memtable, which then has to be flushed before
 // another is full. If such commands went with all others, everybody would wait
 // for each of them. So they queue by themselves: one of a node's goes at a time,
 // as an entry of its own, and only when the state machine has room for it. Small

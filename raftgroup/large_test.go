@@ -29,7 +29,7 @@ func (h *hearing) Complete(tag command.Tag, o command.Outcome, _ *command.Result
 func TestLargeCommandsGoOneAtATime(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{Shards: 2})
 	var heard hearing
-	large := strings.Repeat("v", 400<<10) // a table of recent records has 512 KiB
+	large := strings.Repeat("v", 400<<10) // a memtable has 512 KiB
 	propose := func(shard int, id uint64, key, value string) {
 		t.Helper()
 		if err := n.Propose(shard, put(key, value), &heard, command.Tag{ID: id}); err != nil {

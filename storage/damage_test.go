@@ -343,7 +343,7 @@ func (c countedFile) ReadAt(p []byte, offset int64) (int, error) {
 
 // TestDamagedBlockIsReadOnce reads a damaged row again and again, scans it, and
 // has compactions meet it: Pebble reads the block, and looks for a flipped bit in
-// it, only once, nothing stops the store, and drains go on.
+// it, only once, nothing stops the store, and flushes go on.
 func TestDamagedBlockIsReadOnce(t *testing.T) {
 	mem := vfs.NewMem()
 	table := damageable(t, mem)
@@ -370,7 +370,7 @@ func TestDamagedBlockIsReadOnce(t *testing.T) {
 		}
 		v.Close()
 	}
-	// Drains whose rows lie within the damaged block alone, and compactions.
+	// Flushes whose rows lie within the damaged block alone, and compactions.
 	for i := range uint64(8) {
 		var d delivered
 		if err := s.Apply([]Entry{{Index: 2 + i, Data: entryOf(2, put(rowKey(damagedRows/2)+"x", fmt.Sprint(i))), Alone: true}}, &d); err != nil {

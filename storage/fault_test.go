@@ -113,7 +113,7 @@ func TestFailedFlushIsFatal(t *testing.T) {
 }
 
 // TestCloseWhileAWriteHangs has the store fail while the disk does not return
-// from a drain's sync: of a file, or of the directory that has it.
+// from a flush's sync: of a file, or of the directory that has it.
 func TestCloseWhileAWriteHangs(t *testing.T) {
 	for name, path := range map[string]func(string) bool{
 		"file":      inFlush,
@@ -149,7 +149,7 @@ func closeWhileSyncHangs(t *testing.T, path func(string) bool) {
 	close(release)
 	s.background.Wait() // leave no goroutine behind
 	if s.Durable(0) != 0 {
-		t.Error("a drain that ended after the failure counts")
+		t.Error("a flush that ended after the failure counts")
 	}
 	if err := errors.Join(s.db.Close(), s.cache.close()); err != nil {
 		t.Error(err)
@@ -204,7 +204,7 @@ func TestFailedDrainIsFatal(t *testing.T) {
 	diff(t, "b afterwards", get(t, after, 0, "b", 1), read{})
 }
 
-// What is drained after the store failed does not reach Pebble, and the owner,
+// What is flushed after the store failed does not reach Pebble, and the owner,
 // who had the error returned, is not told again.
 func TestNoFlushAfterAFailure(t *testing.T) {
 	o := testOptions(nil)

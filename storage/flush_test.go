@@ -17,7 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
-// inFlush reports whether a file is one that a drain writes.
+// inFlush reports whether a file is one that a flush writes.
 func inFlush(path string) bool { return strings.Contains(path, "/"+flushDirName+"/") }
 
 // upsetAll applies to both shards an entry that changes every kind of record.
@@ -45,7 +45,7 @@ func flushFilesIn(t *testing.T, fs vfs.FS) []string {
 	return names
 }
 
-// Wherever a drain is cut off, the store is what it was before the drain or
+// Wherever a flush is cut off, the store is what it was before the flush or
 // what it is after it, all files and both shards of it, and nothing is left of
 // the files that were written.
 func TestCrashAtEveryWriteOfAFlush(t *testing.T) {
@@ -99,7 +99,7 @@ func TestCrashAtEveryWriteOfAFlush(t *testing.T) {
 			t.Fatalf("applied %d and %d after a crash, checksums %x, allowed are %x", index, after.Applied(1), checksums(t, after), states)
 		}
 		if names := flushFilesIn(t, fs); len(names) > 0 {
-			t.Fatalf("left of a drain: %q", names)
+			t.Fatalf("left of a flush: %q", names)
 		}
 		closeStore(t, after)
 	}
@@ -108,7 +108,7 @@ func TestCrashAtEveryWriteOfAFlush(t *testing.T) {
 	}
 }
 
-// A disk that is full or does not sync while a drain writes its files, or while
+// A disk that is full or does not sync while a flush writes its files, or while
 // Pebble takes them over: the store fails, readers still find everything, and
 // what was durable stays.
 func TestDiskFailsDuringAFlush(t *testing.T) {
@@ -128,7 +128,7 @@ func TestDiskFailsDuringAFlush(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			mem := vfs.NewCrashableMem()
-			var files atomic.Int32 // that the drain has begun
+			var files atomic.Int32 // that the flush has begun
 			faults := &errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
 				if op.Kind == errorfs.OpCreate && inFlush(op.Path) {
 					files.Add(1)
@@ -180,14 +180,14 @@ func TestDiskFailsDuringAFlush(t *testing.T) {
 	}
 }
 
-// What a drain has left is removed when the store is opened, whatever it is.
+// What a flush has left is removed when the store is opened, whatever it is.
 func TestOpenRemovesLeftoversOfDrains(t *testing.T) {
 	mem := vfs.NewMem()
 	s := open(t, testOptions(mem))
 	do(t, s, 1, put("k", "v"))
 	closeStore(t, s)
 	if names := flushFilesIn(t, mem); len(names) != 0 {
-		t.Errorf("a drain leaves %q", names)
+		t.Errorf("a flush leaves %q", names)
 	}
 	path := mem.PathJoin("data", flushDirName, "000001.sst")
 	writeFile(t, mem, path, []byte("half a table"))
@@ -230,7 +230,7 @@ func TestDrainInSeveralFiles(t *testing.T) {
 			t.Errorf("limit %d: %d files", limit, n)
 		}
 		if n := s.Stats().Flushes; n != 2 {
-			t.Errorf("%d drains", n)
+			t.Errorf("%d flushes", n)
 		}
 		s = reopen(t, s)
 		diff(t, "rows", scan(t, s, ScanOptions{Shards: []int{0, 1}}), want)
@@ -319,11 +319,11 @@ func TestFlushAsyncOfNothing(t *testing.T) {
 		<-told
 	}
 	if n := s.Stats().Flushes; n != 0 {
-		t.Errorf("%d drains", n)
+		t.Errorf("%d flushes", n)
 	}
 }
 
-// Drains wait while compactions are behind, and go on after one, or end with
+// Flushes wait while compactions are behind, and go on after one, or end with
 // the store.
 func TestFlushesWaitForCompactions(t *testing.T) {
 	for _, end := range []string{"compaction", "failure"} {
@@ -347,7 +347,7 @@ func TestFlushesWaitForCompactions(t *testing.T) {
 		for !strings.Contains(log.String(), "stalls writes") {
 			select {
 			case <-flushing:
-				t.Fatal("the drain does not wait")
+				t.Fatal("the flush does not wait")
 			default:
 			}
 		}
@@ -394,7 +394,7 @@ func TestLargeRowsInFewLayers(t *testing.T) {
 }
 
 // Rows that are there all the time are found by whoever asks, while they are
-// written, drained and compacted again and again, and none goes back in time.
+// written, flushed and compacted again and again, and none goes back in time.
 func TestReadsDuringFlushes(t *testing.T) {
 	const rows = 20
 	o := testOptions(nil)
@@ -455,6 +455,6 @@ func TestReadsDuringFlushes(t *testing.T) {
 	stop.Store(true)
 	wg.Wait()
 	if n := s.Stats().Flushes; n < 20 {
-		t.Errorf("%d drains", n)
+		t.Errorf("%d flushes", n)
 	}
 }

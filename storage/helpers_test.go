@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
 
-// testOptions are small, so that drains, flushes and evictions happen, in
+// testOptions are small, so that flushes, flushes and evictions happen, in
 // memory.
 func testOptions(fs vfs.FS) Options {
 	if fs == nil {
@@ -50,14 +50,14 @@ func openTest(t testing.TB) *Store {
 	return s
 }
 
-// gate holds drains back while it is locked, and makes them fail.
+// gate holds flushes back while it is locked, and makes them fail.
 type gate struct {
 	sync.Mutex
 	err   error
-	waits chan struct{} // capacity 1: a drain has come to the gate
+	waits chan struct{} // capacity 1: a flush has come to the gate
 }
 
-// newGate puts a gate before the drains of a store that has applied nothing
+// newGate puts a gate before the flushes of a store that has applied nothing
 // since it was opened.
 func newGate(s *Store) *gate {
 	g := &gate{waits: make(chan struct{}, 1)}
@@ -73,7 +73,7 @@ func newGate(s *Store) *gate {
 	return g
 }
 
-// rotateTable freezes the active table unless one is frozen.
+// rotateTable rotates the active table unless one is frozen.
 func rotateTable(s *Store) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()

@@ -121,7 +121,7 @@ func TestApplyWaitsWhenBothMemtablesAreFull(t *testing.T) {
 	}
 }
 
-// Flushes by many, while Apply freezes tables itself: each makes durable at
+// Flushes by many, while Apply rotates tables itself: each makes durable at
 // least what was applied before.
 func TestFlushesAmongRotations(t *testing.T) {
 	o := testOptions(nil)
@@ -171,7 +171,7 @@ func TestBatchLargerThanAMemtable(t *testing.T) {
 }
 
 // Where a reader looks, in every order in which its steps can be mixed with
-// those of Apply and of a drain: cache, then tables, then Pebble, then the
+// those of Apply and of a flush: cache, then tables, then Pebble, then the
 // fill. Two rows change together; nobody sees the first new and the second
 // old, nor a row go back, and the cache ends up with nothing old.
 func TestCoherenceOfMemtablesInEveryOrder(t *testing.T) {

@@ -703,7 +703,7 @@ func applyInPasses(t *rapid.T, s *Store, entries []Entry, passMax int, between f
 	return d.results
 }
 
-// disturber freezes, drains and flushes at random moments, holds drains back,
+// disturber rotates, drains and flushes at random moments, holds flushes back,
 // and lets one crash happen.
 type disturber struct {
 	s    *Store
@@ -785,7 +785,7 @@ func (d *disturber) crash(t *rapid.T) {
 }
 
 // The store does what the model does, however entries are grouped and whenever
-// tables are frozen, drained and flushed; after a crash it is the model at the
+// tables are frozen, flushed and flushed; after a crash it is the model at the
 // indexes it finds, which are not below the durable ones; replaying the rest
 // makes it whole again.
 func TestModel(t *testing.T) {

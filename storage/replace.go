@@ -13,8 +13,8 @@ import (
 
 // A shard's state is replaced as a whole by one change of Pebble's manifest:
 // the key range of the shard is cut out, and the tables of an installation take
-// its place. Before that nothing of the shard may be left in the tables of
-// recent records, which go before Pebble. From before the change until what is in
+// its place. Before that nothing of the shard may be left in the
+// memtables, which go before Pebble. From before the change until what is in
 // memory has followed, publishing is held, so that no scan or view begins, the
 // row cache knows nothing of the shard, and readers that find no row look again. See docs/adr/0007.
 
