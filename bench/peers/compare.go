@@ -85,7 +85,7 @@ type comparison struct {
 
 	sync, loop, copies map[int]rig.Series // floors in the rounds with so many nodes
 	cells              map[cell]rig.Series
-	doors              map[doorCell]rig.Series
+	resp               map[respCell]rig.Series
 	failed             []error // what is missing in the figures
 }
 
@@ -97,7 +97,7 @@ func newComparison(o options, lab *rig.Lab) (*comparison, error) {
 	return &comparison{
 		options: o, Lab: lab, match: match,
 		sync: map[int]rig.Series{}, loop: map[int]rig.Series{}, copies: map[int]rig.Series{}, cells: map[cell]rig.Series{},
-		doors: map[doorCell]rig.Series{},
+		resp: map[respCell]rig.Series{},
 	}, nil
 }
 
@@ -116,10 +116,10 @@ func (c *comparison) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.compareDoor(ctx); err != nil {
+	if err := c.compareRESP(ctx); err != nil {
 		return err
 	}
-	if len(c.cells)+len(c.doors) == 0 {
+	if len(c.cells)+len(c.resp) == 0 {
 		return errors.Join(fmt.Errorf("nothing was measured; does -only %q match anything?", c.only), errors.Join(c.failed...))
 	}
 	return nil
@@ -159,7 +159,7 @@ func (c *comparison) wantedAnywhere(p peer) bool {
 			return true
 		}
 	}
-	return c.wantsDoor(p)
+	return c.wantsRESP(p)
 }
 
 // requestBytes is the length of a PUT of Proa, which the echo sends.
@@ -168,19 +168,49 @@ func (c *comparison) requestBytes() int {
 }
 
 // compareSize compares clusters of so many nodes, in all rounds.
-func (c *comparison) compareSize(ctx context.Context, nodes int) (err error) {
-	clusters, err := c.startClusters(ctx, nodes)
+func (c *comparison) compareSize(ctx context.Context, nodes int) error {
+	var wanted []*server
+	for _, s := range c.servers {
+		if s.absent == "" && c.wantedInSize(s.peer, nodes) {
+			wanted = append(wanted, s)
+		}
+	}
+	return c.compareOn(ctx, size(nodes), wanted, nodes, rig.Callers{Keys: c.keys}, func(clusters []*cluster) error {
+		return c.round(ctx, nodes, clusters)
+	})
+}
+
+// compareOn starts clusters, writes all keys of fill, and measures all rounds. What does
+// not start is left out, so that the other figures are not lost for it.
+func (c *comparison) compareOn(ctx context.Context, what string, wanted []*server, nodes int, fill rig.Callers, round func([]*cluster) error) (err error) {
+	var clusters []*cluster
 	defer func() {
 		for _, cl := range clusters {
 			err = errors.Join(err, cl.Stop())
 		}
 	}()
-	if err != nil || len(clusters) == 0 {
-		return err
+	for _, s := range wanted {
+		c.Say("%s, %s: starting, %s keys of %d bytes each", s.name(), what, report.Thousands(float64(fill.Keys)), c.value)
+		cl, err := c.startCluster(ctx, s.peer, s.path, nodes)
+		if err == nil {
+			clusters = append(clusters, cl)
+			err = c.preload(ctx, cl, fill)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			c.fail(fmt.Errorf("%s, %s: %w", s.name(), what, err))
+		default:
+			cl.usable = true
+		}
 	}
-	for round := range c.Rounds {
-		c.Say("%s, round %d of %d", size(nodes), round+1, c.Rounds)
-		if err := c.round(ctx, nodes, clusters); err != nil {
+	for i := range c.Rounds {
+		if len(clusters) == 0 {
+			break
+		}
+		c.Say("%s, round %d of %d", what, i+1, c.Rounds)
+		if err := round(clusters); err != nil {
 			return err
 		}
 	}
@@ -192,31 +222,6 @@ func size(nodes int) string {
 		return "one node"
 	}
 	return fmt.Sprintf("%d nodes", nodes)
-}
-
-// startClusters starts and fills what is wanted of a size. What does not start
-// is left out, so that the other figures are not lost for it.
-func (c *comparison) startClusters(ctx context.Context, nodes int) (clusters []*cluster, err error) {
-	for _, s := range c.servers {
-		if s.absent != "" || !c.wantedInSize(s.peer, nodes) {
-			continue
-		}
-		c.Say("%s, %s: starting, %s keys of %d bytes each", s.name(), size(nodes), report.Thousands(float64(c.keys)), c.value)
-		cl, err := c.startCluster(ctx, s.peer, s.path, nodes)
-		if err == nil {
-			clusters = append(clusters, cl)
-			err = c.preload(ctx, cl)
-		}
-		switch {
-		case ctx.Err() != nil:
-			return clusters, context.Cause(ctx)
-		case err != nil:
-			c.fail(fmt.Errorf("%s, %s: %w", s.name(), size(nodes), err))
-		default:
-			cl.usable = true
-		}
-	}
-	return clusters, nil
 }
 
 func (c *comparison) wantedInSize(p peer, nodes int) bool {
@@ -234,23 +239,46 @@ func (c *comparison) fail(err error) {
 	c.Say("NOT MEASURED: %v", err)
 }
 
-// callers describes a measurement of a cluster, or its filling.
+// callers describes a measurement of a cluster.
 func (c *comparison) callers(cl *cluster, r row) *rig.Callers {
 	return &rig.Callers{
 		Op: r.op, Callers: r.callers, Keys: c.keys, Seed: 1, Value: bench.NewValue(c.value, 1),
-		Warmup: c.Step / 5, Duration: c.Step, Patience: 30 * time.Second, ServerCPU: cl.CPU,
+		Warmup: c.Step / 5, Duration: c.Step, Patience: patience, ServerCPU: cl.CPU,
 	}
 }
 
-func (c *comparison) preload(ctx context.Context, cl *cluster) error {
-	r := row{op: bench.Put, callers: 512, connections: 16}
-	d, err := cl.connect(ctx, cl.Endpoints(), r.connections)
+// preload writes all keys. Of fill, Keys and Key are given.
+func (c *comparison) preload(ctx context.Context, cl *cluster, fill rig.Callers) error {
+	const callers, connections = 512, 16
+	d, err := cl.connect(ctx, cl.Endpoints(), connections)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(c.callers(cl, r).Preload(ctx, d), d.Close())
-	if err != nil {
+	fill.Callers, fill.Value, fill.Patience = callers, bench.NewValue(c.value, 1), patience
+	if err = errors.Join(fill.Preload(ctx, d), d.Close()); err != nil {
 		return errors.Join(fmt.Errorf("filling: %w", err), cl.Alive())
+	}
+	return nil
+}
+
+// patience is how long answers are waited for.
+const patience = 30 * time.Second
+
+// take adds a measurement of a cluster to the figures of k. A cluster that cannot
+// be measured does not come back: rounds must stay in step.
+func take[K interface {
+	comparable
+	fmt.Stringer
+}](ctx context.Context, c *comparison, cl *cluster, figures map[K]rig.Series, k K, measure func() (rig.Sample, error)) error {
+	s, err := measure()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		cl.usable = false
+		c.fail(fmt.Errorf("%v, from round %d on: %w", k, len(figures[k])+1, errors.Join(err, cl.Alive())))
+	default:
+		figures[k] = append(figures[k], s)
 	}
 	return nil
 }
@@ -265,18 +293,10 @@ func (c *comparison) round(ctx context.Context, nodes int, clusters []*cluster) 
 			if r.nodes != nodes || !cl.usable || !c.wanted(r, cl.peer) {
 				continue
 			}
-			s, err := c.measure(ctx, r, cl, clusters)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
+			err := take(ctx, c, cl, c.cells, cell{r, cl.name()}, func() (rig.Sample, error) { return c.measure(ctx, r, cl, clusters) })
 			if err != nil {
-				// Rounds must stay in step, so it does not come back.
-				cl.usable = false
-				c.fail(fmt.Errorf("%v, from round %d on: %w", cell{r, cl.name()}, len(c.sync[nodes]), err))
-				continue
+				return err
 			}
-			k := cell{r, cl.name()}
-			c.cells[k] = append(c.cells[k], s)
 		}
 	}
 	return nil
@@ -286,16 +306,13 @@ func (c *comparison) round(ctx context.Context, nodes int, clusters []*cluster) 
 func (c *comparison) measure(ctx context.Context, r row, cl *cluster, all []*cluster) (rig.Sample, error) {
 	d, err := cl.connect(ctx, cl.Endpoints(), r.connections)
 	if err != nil {
-		return rig.Sample{}, errors.Join(err, cl.Alive())
+		return rig.Sample{}, err
 	}
 	if err := rest(ctx, all); err != nil {
 		return rig.Sample{}, errors.Join(err, d.Close())
 	}
 	s, err := c.callers(cl, r).Run(ctx, d)
-	if err = errors.Join(err, d.Close()); err != nil {
-		return rig.Sample{}, errors.Join(err, cl.Alive())
-	}
-	return s, nil
+	return s, errors.Join(err, d.Close())
 }
 
 // rest waits until all servers are at rest.

@@ -45,7 +45,7 @@ type options struct {
 	etcd, redis, redisBenchmark string // programs; see the flags
 	only                        string // regular expression
 	keys                        uint64
-	doorKeys                    uint64 // for redis-benchmark
+	respKeys                    uint64 // for redis-benchmark
 	value                       int    // bytes
 }
 
@@ -61,23 +61,23 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.only, "only", "", "measure only what matches this regular `expression`, such as 'PUT, 3 nodes' or '512.*(Proa|etcd)$'")
 	set.DurationVar(&o.Step, "duration", 2*time.Second, "duration of one measurement")
 	set.Uint64Var(&o.keys, "keys", 100_000, "number of keys")
-	set.Uint64Var(&o.doorKeys, "benchmark-keys", 1_000_000, "number of keys for redis-benchmark")
+	set.Uint64Var(&o.respKeys, "benchmark-keys", 1_000_000, "number of keys for redis-benchmark")
 	set.IntVar(&o.value, "value", 128, "`bytes` of a value")
 	if err := set.Parse(args); err != nil {
 		return o, err
 	}
 	if o.Quick {
-		o.Rounds, o.Step, o.keys, o.doorKeys = 1, 100*time.Millisecond, 2_000, 2_000
+		o.Rounds, o.Step, o.keys, o.respKeys = 1, 100*time.Millisecond, 2_000, 2_000
 	}
-	if o.keys < 1 || o.doorKeys < 1 || o.doorKeys > doorKeysMax || o.value < 1 || o.value > bench.ValueBytesMax {
-		return o, fmt.Errorf("keys must be positive, those for redis-benchmark at most %d, and the value 1 to %d bytes", doorKeysMax, bench.ValueBytesMax)
+	if o.keys < 1 || o.respKeys < 1 || o.respKeys > respKeysMax || o.value < 1 || o.value > bench.ValueBytesMax {
+		return o, fmt.Errorf("keys must be positive, those for redis-benchmark at most %d, and the value 1 to %d bytes", respKeysMax, bench.ValueBytesMax)
 	}
 	return o, o.Check(set)
 }
 
 // command returns how to make the figures again.
 func (o *options) command() string {
-	s := fmt.Sprintf("peers -rounds %d -duration %v -keys %d -benchmark-keys %d -value %d", o.Rounds, o.Step, o.keys, o.doorKeys, o.value)
+	s := fmt.Sprintf("peers -rounds %d -duration %v -keys %d -benchmark-keys %d -value %d", o.Rounds, o.Step, o.keys, o.respKeys, o.value)
 	if o.only != "" {
 		s += fmt.Sprintf(" -only '%s'", o.only)
 	}

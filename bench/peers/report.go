@@ -23,7 +23,7 @@ func (c *comparison) outcome() *rig.Outcome {
 			tables = append(tables, t)
 		}
 	}
-	tables = append(append(tables, c.floorTable()), c.doorTables()...)
+	tables = append(append(tables, c.floorTable()), c.respTables()...)
 	page := &report.Comparison{
 		Title: "Proa beside other databases", Lines: c.Conditions("compare", c.command(), c.versions()...), Notes: c.remarks(),
 		Tables: tables, First: 1, Charts: c.charts(),
@@ -175,7 +175,7 @@ type document struct {
 	Options  documentOptions   `json:"options"`
 	Floors   []documentFloor   `json:"floors"`
 	Rows     []documentRow     `json:"rows"`
-	Doors    []documentDoor    `json:"redis_benchmark,omitempty"`
+	RESP     []documentRESP    `json:"redis_benchmark,omitempty"`
 	Remarks  []string          `json:"remarks,omitempty"`
 }
 
@@ -250,7 +250,7 @@ func (c *comparison) document() document {
 			}
 		}
 	}
-	d.Doors = c.documentDoors()
+	d.RESP = c.documentRESPs()
 	return d
 }
 

@@ -45,6 +45,7 @@ type Callers struct {
 	Op               bench.Op // bench.Get or bench.Put
 	Callers          int
 	Keys, Seed       uint64
+	Key              func(dst []byte, n uint64) []byte // appends key n; nil: bench.AppendKey
 	Value            []byte
 	Warmup, Duration time.Duration
 	// Patience bounds the wait for the last answers, and for a write while
@@ -142,6 +143,13 @@ func (l *Callers) run(ctx context.Context, d Driver) (*result, error) {
 
 var errLate = errors.New("calls stayed unanswered")
 
+func (l *Callers) appendKey(dst []byte, n uint64) []byte {
+	if l.Key != nil {
+		return l.Key(dst, n)
+	}
+	return bench.AppendKey(dst, n)
+}
+
 // work is a load that is being made.
 type work struct {
 	*Callers
@@ -181,7 +189,7 @@ func (w *work) call(ctx context.Context, caller int) {
 	key := make([]byte, 0, bench.KeyBytes)
 	into := &w.recorders[caller%recorders]
 	for w.phase.Load() != done {
-		key = bench.AppendKey(key[:0], keys.Next())
+		key = w.appendKey(key[:0], keys.Next())
 		begin := time.Now()
 		err := w.once(ctx, caller, key)
 		latency := time.Since(begin)
@@ -244,7 +252,7 @@ func (l *Callers) Preload(ctx context.Context, d Driver) error {
 	for i := range l.Callers {
 		callers.Go(func() {
 			for n := next.Add(1) - 1; n < l.Keys; n = next.Add(1) - 1 {
-				if err := l.insist(ctx, d, i, bench.AppendKey(nil, n)); err != nil {
+				if err := l.insist(ctx, d, i, l.appendKey(nil, n)); err != nil {
 					cancel(err)
 					return
 				}

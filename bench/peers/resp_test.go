@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"os/exec"
 	"path/filepath"
@@ -36,47 +35,19 @@ func TestParseBenchmark(t *testing.T) {
 	}
 }
 
-// setServer answers each SET of a value of three bytes at once.
-type setServer struct {
-	bytes.Buffer // answers
-	keys         map[string]bool
-	refused      string // key
-}
-
-func (s *setServer) Write(b []byte) (int, error) {
-	const before, after = "*3\r\n$3\r\nSET\r\n$16\r\n", "\r\n$3\r\nabc\r\n"
-	for rest := string(b); rest != ""; rest = rest[len(before)+16+len(after):] {
-		key := rest[len(before):][:16]
-		if rest[:len(before)] != before || rest[len(before)+16:][:len(after)] != after {
-			return 0, errors.New("another command: " + rest)
-		}
-		s.keys[key] = true
-		if key == s.refused {
-			s.WriteString("-BUSY wait\r\n")
-		} else {
-			s.WriteString("+OK\r\n")
-		}
-	}
-	return len(b), nil
-}
-
 // Every key is there, by the name that redis-benchmark has for it.
-func TestFillDoor(t *testing.T) {
-	const keys = 2*fillBatch + 1
-	s := &setServer{keys: map[string]bool{}}
-	if err := fill(s, keys, []byte("abc")); err != nil || len(s.keys) != keys || !s.keys["key:000000000000"] || !s.keys["key:000000002000"] {
-		t.Errorf("%d keys, %v", len(s.keys), err)
-	}
-	s.refused = "key:000000002000"
-	if err := fill(s, keys, []byte("abc")); err == nil || !strings.Contains(err.Error(), "-BUSY wait") {
-		t.Errorf("the last SET was refused: %v", err)
+func TestRESPKey(t *testing.T) {
+	for n, want := range map[uint64]string{0: "key:000000000000", 2000: "key:000000002000", respKeysMax - 1: "key:000999999999"} {
+		if got := string(respKey(nil, n)); got != want {
+			t.Errorf("key %d is %s, want %s", n, got, want)
+		}
 	}
 }
 
-func TestDoorRows(t *testing.T) {
+func TestRESPRows(t *testing.T) {
 	var names []string
-	for _, r := range doorRows {
-		names = append(names, doorCell{r, "Redis"}.String()+": "+r.test())
+	for _, r := range respRows {
+		names = append(names, respCell{r, "Redis"}.String()+": "+r.test())
 	}
 	want := []string{
 		"GET, redis-benchmark -c 64 -P 1, Redis: get", "GET, redis-benchmark -c 64 -P 16, Redis: get",
@@ -88,7 +59,7 @@ func TestDoorRows(t *testing.T) {
 	}
 	n := &rig.Node{ID: 1, Client: "c:1", Peer: "p:1", Data: "/d/1"}
 	const command = "server serve --data /d/1 --listen p:1 --peer-listen off --resp-listen c:1 --admin-listen off --log-level warn"
-	if got := strings.Join((door{}).kind("server").Command(nil, n), " "); got != command {
+	if got := strings.Join((proaRESP{}).kind("server").Command(nil, n), " "); got != command {
 		t.Errorf("%s, want %s", got, command)
 	}
 	for only, want := range map[string][2]bool{"": {true, true}, "SET, redis-benchmark.*Proa": {true, false}, "-P 16, Redis$": {false, true}, "nodes": {false, false}} {
@@ -96,7 +67,7 @@ func TestDoorRows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := [2]bool{c.wantsDoor(door{}), c.wantsDoor(redis{})}; got != want {
+		if got := [2]bool{c.wantsRESP(proaRESP{}), c.wantsRESP(redis{})}; got != want {
 			t.Errorf("%q wants %v, want %v", only, got, want)
 		}
 	}
@@ -104,18 +75,18 @@ func TestDoorRows(t *testing.T) {
 
 // Each target is held against Redis in the same round, and the ratio of CPU
 // times beside it.
-func TestDoorTables(t *testing.T) {
+func TestRESPTables(t *testing.T) {
 	c := synthetic(100)
-	if got := c.doorTables(); got != nil {
+	if got := c.respTables(); got != nil {
 		t.Errorf("tables of nothing: %v", got)
 	}
-	c.doors = map[doorCell]rig.Series{}
-	for _, r := range doorRows {
-		c.doors[doorCell{r, "Proa"}] = rig.Series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
-		c.doors[doorCell{r, "Redis"}] = rig.Series{figures(1000, 100, 200), figures(500, 100, 200)}
+	c.resp = map[respCell]rig.Series{}
+	for _, r := range respRows {
+		c.resp[respCell{r, "Proa"}] = rig.Series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
+		c.resp[respCell{r, "Redis"}] = rig.Series{figures(1000, 100, 200), figures(500, 100, 200)}
 	}
 	verdicts := func() (v []string) {
-		for _, row := range c.doorTables()[0].Rows {
+		for _, row := range c.respTables()[0].Rows {
 			v = append(v, row[len(row)-1])
 		}
 		return v
@@ -123,20 +94,20 @@ func TestDoorTables(t *testing.T) {
 	if diff := cmp.Diff([]string{"met", "met", "met", "met", "met"}, verdicts()); diff != "" {
 		t.Error(diff)
 	}
-	for i, r := range doorRows {
-		s := c.doors[doorCell{r, "Proa"}]
+	for i, r := range respRows {
+		s := c.resp[respCell{r, "Proa"}]
 		s[0].Rate, s[1].Rate = s[0].Rate-1, s[1].Rate-1
 		if got := verdicts()[i]; got != "MISSED" {
 			t.Errorf("%v just below its target: %s", r, got)
 		}
 	}
 	want := []string{"GET -P 1", "Proa", "749", "0.998 (0.998–0.999)", "100", "200", "4.00", "1.000 (1.00–1.00)", "5.00", "linearizable: the only voter answers"}
-	got := c.doorTables()[1].Rows[0]
+	got := c.respTables()[1].Rows[0]
 	got[3], want[3] = got[3][:5], want[3][:5]
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if d := c.documentDoors(); len(d) != 10 || d[0].Rate == nil || d[1].Rate != nil || d[2].Pipeline != 16 || d[2].Command != "GET" {
+	if d := c.documentRESPs(); len(d) != 10 || d[0].Rate == nil || d[1].Rate != nil || d[2].Pipeline != 16 || d[2].Command != "GET" {
 		t.Errorf("%+v", d)
 	}
 }
@@ -150,8 +121,8 @@ func TestBenchmarkProgramMissing(t *testing.T) {
 	}
 }
 
-// The smoke run of the door goes through real servers and leaves nothing behind.
-func TestQuickDoor(t *testing.T) {
+// The smoke run with redis-benchmark goes through real servers and leaves nothing behind.
+func TestQuickRESP(t *testing.T) {
 	o := quick(t, "-only", "redis-benchmark")
 	for _, name := range []string{o.redisBenchmark, o.redis} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -160,11 +131,11 @@ func TestQuickDoor(t *testing.T) {
 	}
 	o.JSON = filepath.Join(t.TempDir(), "figures.json")
 	d, out := figuresOf(t, o)
-	if len(d.Doors) != 2*len(doorRows) || len(d.Rows) != 0 {
-		t.Errorf("%d rows of the door, %d others", len(d.Doors), len(d.Rows))
+	if len(d.RESP) != 2*len(respRows) || len(d.Rows) != 0 {
+		t.Errorf("%d rows of redis-benchmark, %d others", len(d.RESP), len(d.Rows))
 	}
-	for _, r := range d.Doors {
-		if s := r.Rounds[0]; len(r.Rounds) != 1 || s.Ops < doorRequestsMin || s.Rate <= 0 || s.P50 <= 0 || s.P50 > s.P99 || s.ServerCPU <= 0 || s.ServerCPU > float64(time.Millisecond) || s.GeneratorCPU <= 0 {
+	for _, r := range d.RESP {
+		if s := r.Rounds[0]; len(r.Rounds) != 1 || s.Ops < respRequestsMin || s.Rate <= 0 || s.P50 <= 0 || s.P50 > s.P99 || s.ServerCPU <= 0 || s.ServerCPU > float64(time.Millisecond) || s.GeneratorCPU <= 0 {
 			t.Errorf("%s -P %d, %s: %+v", r.Command, r.Pipeline, r.Server, r)
 		}
 	}
