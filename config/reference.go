@@ -3,6 +3,7 @@ package config
 import (
 	"bufio"
 	"context"
+	_ "embed" // of the head of the reference
 	"fmt"
 	"io"
 	"log/slog"
@@ -123,49 +124,10 @@ var sectionTitles = map[string]string{
 	"log":         "The server's own log.",
 }
 
-const referenceHead = `# Configuration
-
-<!-- Written by "proa config docs" (make docs). Edit config/keys.go instead. -->
-
-A setting comes from one of these sources; later sources override earlier ones:
-
-1. its default;
-2. a YAML file, given by ` + "`--config`" + ` or the variable ` + "`PROA_CONFIG`" + `;
-3. an environment variable;
-4. a flag of ` + "`proa serve`" + `: a dedicated flag, or ` + "`--set key=value`" + `.
-
-` + "`proa config show`" + ` prints the resulting configuration with the source of
-each value. It accepts the same flags as ` + "`proa serve`" + `, and its output is a
-valid file.
-
-All errors are reported at once, each with key, value, source and allowed range.
-An unknown key is an error.
-
-A file looks like this:
-
-` + "```yaml" + `
-node:
-  data_dir: /var/lib/proa
-listen:
-  client: :7400
-memory:
-  cache_size: 2GiB
-` + "```" + `
-
-- **Sizes** take B, KiB, MiB, GiB, TiB, or KB, MB, GB, TB, which mean the same:
-  all are powers of 1024.
-- **Durations** need a unit: ` + "`150ms`, `30s`, `1h`, `1h30m`" + `.
-- **Percentages** need the sign: ` + "`0.1%`" + `.
-- **0** often has a special meaning, such as *never* or *off*. The word can be
-  written instead of 0.
-- **auto** computes the value from the machine: the processors the process may
-  use, and the physical memory or the limit of its control group, whichever is
-  lower. If the system does not report its memory, 2 GiB are assumed.
-- **Effect**: *active* settings take effect. Settings that take effect *only in a
-  cluster of several nodes* are read and checked, but change nothing on a single
-  node. Settings *not in this version* are read and checked, but have no effect;
-  the server logs a warning at start if one is set.
-`
+// referenceHead is what the reference says before the keys.
+//
+//go:embed reference.md
+var referenceHead string
 
 // WriteReference writes the documentation of all keys in Markdown.
 func WriteReference(w io.Writer) error {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -68,11 +66,7 @@ func readOperations(a *app, args []string) ([]client.Operation, error) {
 	}
 	var ops []client.Operation
 	lines := newLineReader(in)
-	for {
-		line, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			return ops, nil
-		}
+	for line, err := range lines.all() {
 		if err != nil {
 			return nil, err
 		}
@@ -84,4 +78,5 @@ func readOperations(a *app, args []string) ([]client.Operation, error) {
 			ops = append(ops, op)
 		}
 	}
+	return ops, nil
 }

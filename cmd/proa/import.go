@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -63,14 +65,14 @@ relative to the directory, with slashes, the value its content.`,
 				if err != nil {
 					return err
 				}
-				return i.run(cmd.Context(), newDirSource(dir, key), -1)
+				return i.run(cmd.Context(), fileRecords(dir, key), -1)
 			case prefix != "":
 				return usagef("--prefix goes with --dir")
 			case len(args) == 0 || args[0] == "-":
 				if resume {
 					return usagef("standard input cannot be resumed; name a file")
 				}
-				return i.run(cmd.Context(), &lineSource{lines: newLineReader(a.in), where: "standard input"}, -1)
+				return i.run(cmd.Context(), lineRecords(newLineReader(a.in), "standard input"), -1)
 			}
 			f, err := os.Open(args[0])
 			if err != nil {
@@ -97,31 +99,29 @@ type record struct {
 	where      string // for messages
 }
 
-// recordSource yields records; io.EOF ends it.
-type recordSource interface{ next() (record, error) }
+// records yields what to store. An error ends it.
+type records = iter.Seq2[record, error]
 
-// lineSource reads JSON Lines.
-type lineSource struct {
-	lines *lineReader
-	where string
-}
-
-func (s *lineSource) next() (record, error) {
-	for {
-		line, err := s.lines.next()
-		if err != nil {
-			return record{}, err
+// lineRecords reads JSON Lines.
+func lineRecords(lines *lineReader, name string) records {
+	return func(yield func(record, error) bool) {
+		for line, err := range lines.all() {
+			where := fmt.Sprintf("%s, line %d", name, lines.number)
+			var r record
+			switch {
+			case err != nil:
+			case len(bytes.TrimSpace(line)) == 0:
+				continue
+			default:
+				if r, err = parseRecord(line); err != nil {
+					err = notDonef("%s: %w", where, err)
+				}
+			}
+			r.end, r.where = lines.offset, where
+			if !yield(r, err) || err != nil {
+				return
+			}
 		}
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		r, err := parseRecord(line)
-		where := fmt.Sprintf("%s, line %d", s.where, s.lines.number)
-		if err != nil {
-			return record{}, notDonef("%s: %w", where, err)
-		}
-		r.end, r.where = s.lines.offset, where
-		return r, nil
 	}
 }
 
@@ -161,23 +161,9 @@ func ttlOf(millis int64) time.Duration {
 	return time.Duration(min(millis, int64(1<<63-1)/int64(time.Millisecond))) * time.Millisecond
 }
 
-// dirSource walks a directory in lexical order.
-type dirSource struct {
-	entries <-chan dirEntry
-	prefix  []byte
-}
-
-type dirEntry struct {
-	path, key string
-	err       error
-}
-
-// newDirSource starts the walk. It runs a few entries ahead of next and ends
-// with the process.
-func newDirSource(root string, prefix []byte) *dirSource {
-	entries := make(chan dirEntry, 64)
-	go func() {
-		defer close(entries)
+// fileRecords reads the regular files below a directory, in lexical order.
+func fileRecords(root string, prefix []byte) records {
+	return func(yield func(record, error) bool) {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return err
@@ -186,35 +172,30 @@ func newDirSource(root string, prefix []byte) *dirSource {
 			if err != nil {
 				return err
 			}
-			entries <- dirEntry{path: path, key: filepath.ToSlash(rel)}
+			value, err := readFile(path)
+			r := record{key: append(slices.Clone(prefix), filepath.ToSlash(rel)...), value: value, where: path}
+			if !yield(r, err) || err != nil {
+				return filepath.SkipAll
+			}
 			return nil
 		})
 		if err != nil {
-			entries <- dirEntry{err: err}
+			yield(record{}, notDonef("%w", err))
 		}
-	}()
-	return &dirSource{entries: entries, prefix: prefix}
+	}
 }
 
-func (s *dirSource) next() (record, error) {
-	e, ok := <-s.entries
-	if !ok {
-		return record{}, io.EOF
-	}
-	if e.err != nil {
-		return record{}, notDonef("%w", e.err)
-	}
-	f, err := os.Open(e.path)
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return record{}, notDonef("%w", err)
+		return nil, notDonef("%w", err)
 	}
 	defer f.Close()
 	value, err := readValue(f)
 	if err != nil {
-		return record{}, fmt.Errorf("%s: %w", e.path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	key := append(append([]byte(nil), s.prefix...), e.key...)
-	return record{key: key, value: value, where: e.path}, nil
+	return value, nil
 }
 
 // importer keeps many puts in flight and knows up to where, in the order of
@@ -268,7 +249,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 		if resume {
 			return notDonef("%s is not a regular file and cannot be resumed", f.Name())
 		}
-		return i.run(ctx, &lineSource{lines: newLineReader(f), where: f.Name()}, -1)
+		return i.run(ctx, lineRecords(newLineReader(f), f.Name()), -1)
 	}
 	if i.statePath == "" {
 		i.statePath = f.Name() + importStateSuffix
@@ -288,7 +269,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 	if i.state.Offset > 0 {
 		where = fmt.Sprintf("%s behind byte %d", where, i.state.Offset)
 	}
-	err = i.run(ctx, &lineSource{lines: lines, where: where}, info.Size()-i.state.Offset)
+	err = i.run(ctx, lineRecords(lines, where), info.Size()-i.state.Offset)
 	if err != nil && i.state.Offset == 0 {
 		return err // nothing is stored, so there is nothing to go on from
 	}
@@ -384,7 +365,7 @@ func (i *importer) saveState() error {
 
 // run stores everything the source yields. total is its size in bytes, -1
 // where it is not known.
-func (i *importer) run(ctx context.Context, source recordSource, total int64) error {
+func (i *importer) run(ctx context.Context, source records, total int64) error {
 	c, err := i.app.connect(ctx)
 	if err != nil {
 		return err
@@ -411,29 +392,27 @@ func (i *importer) run(ctx context.Context, source recordSource, total int64) er
 
 // transfer keeps the window full until the source ends, and then waits for
 // what is in it.
-func (i *importer) transfer(ctx context.Context, source recordSource) error {
+func (i *importer) transfer(ctx context.Context, source records) error {
 	i.keys, i.saved = map[string]struct{}{}, time.Now()
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
+	var failure error
+	for r, err := range source {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		r, err := source.next()
-		if err != nil {
-			// What is on its way counts, whatever ended the source.
-			for len(i.window) > 0 {
-				if err := i.finishOldest(ctx); err != nil {
-					return err
-				}
-			}
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
+		if failure = err; err != nil {
+			break
 		}
 		if err := i.admit(ctx, &r); err != nil {
 			return err
 		}
 	}
+	// What is on its way counts, whatever ended the source.
+	for len(i.window) > 0 {
+		if err := i.finishOldest(ctx); err != nil {
+			return err
+		}
+	}
+	return failure
 }
 
 // admit sends a record as soon as there is room. Two records of one key are

@@ -67,20 +67,18 @@ func (p *fakePut) Wait(ctx context.Context) (client.WriteResult, error) {
 	return client.WriteResult{}, nil
 }
 
-// listSource yields key=value records whose end is their number.
-type listSource struct {
-	keys []string
-	at   int
-	end  error
-}
-
-func (l *listSource) next() (record, error) {
-	if l.at == len(l.keys) {
-		return record{}, l.end
+// recordsOf yields key=value records whose end is their number, and then an error.
+func recordsOf(end error, keys ...string) records {
+	return func(yield func(record, error) bool) {
+		for i, k := range keys {
+			if !yield(record{key: []byte(k), value: fmt.Append(nil, i+1), end: int64(i + 1), where: fmt.Sprint("record ", i+1)}, nil) {
+				return
+			}
+		}
+		if end != nil {
+			yield(record{}, end)
+		}
 	}
-	k := l.keys[l.at]
-	l.at++
-	return record{key: []byte(k), value: fmt.Append(nil, l.at), end: int64(l.at), where: fmt.Sprint("record ", l.at)}, nil
 }
 
 func newTestImporter(t *testing.T, inFlight int) (*importer, *fakeStore) {
@@ -99,7 +97,7 @@ func unknown() error {
 func TestImportKeepsTheOrderOfEachKey(t *testing.T) {
 	i, s := newTestImporter(t, 100)
 	keys := []string{"a", "b", "a", "c", "a", "b"}
-	if err := i.transfer(t.Context(), &listSource{keys: keys, end: io.EOF}); err != nil {
+	if err := i.transfer(t.Context(), recordsOf(nil, keys...)); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"a=1", "b=2", "a=3", "c=4", "a=5", "b=6"}
@@ -117,7 +115,7 @@ func TestImportFillsItsWindowAndNoMore(t *testing.T) {
 	for n := range 50 {
 		keys = append(keys, fmt.Sprint(n))
 	}
-	if err := i.transfer(t.Context(), &listSource{keys: keys, end: io.EOF}); err != nil {
+	if err := i.transfer(t.Context(), recordsOf(nil, keys...)); err != nil {
 		t.Fatal(err)
 	}
 	if s.most != 7 || len(s.sent) != 50 {
@@ -130,7 +128,7 @@ func TestImportFillsItsWindowAndNoMore(t *testing.T) {
 func TestImportRepeatsUnknownOutcomes(t *testing.T) {
 	i, s := newTestImporter(t, 3)
 	s.failures["b"] = []error{unknown(), unknown()}
-	if err := i.transfer(t.Context(), &listSource{keys: []string{"a", "b", "c"}, end: io.EOF}); err != nil {
+	if err := i.transfer(t.Context(), recordsOf(nil, "a", "b", "c")); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"a=1", "b=2", "c=3", "b=2", "b=2"}, s.sent); diff != "" {
@@ -146,7 +144,7 @@ func TestImportGivesUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			i, s := newTestImporter(t, 3)
 			s.failures["b"] = failures
-			err := i.transfer(t.Context(), &listSource{keys: []string{"a", "b", "c", "d"}, end: io.EOF})
+			err := i.transfer(t.Context(), recordsOf(nil, "a", "b", "c", "d"))
 			if !errors.Is(err, failures[0]) && !errors.Is(err, client.ErrConnectionLost) {
 				t.Errorf("error %v", err)
 			}
@@ -162,7 +160,7 @@ func TestImportGivesUp(t *testing.T) {
 func TestImportFinishesWhatWasRead(t *testing.T) {
 	i, _ := newTestImporter(t, 10)
 	broken := errors.New("bad line")
-	if err := i.transfer(t.Context(), &listSource{keys: []string{"a", "b"}, end: broken}); !errors.Is(err, broken) {
+	if err := i.transfer(t.Context(), recordsOf(broken, "a", "b")); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
 	if i.state.Offset != 2 {
@@ -179,7 +177,7 @@ func TestImportInterrupted(t *testing.T) {
 			cancel()
 		}
 	}
-	err := i.transfer(ctx, &listSource{keys: []string{"a", "b", "c", "d", "e"}, end: io.EOF})
+	err := i.transfer(ctx, recordsOf(nil, "a", "b", "c", "d", "e"))
 	if !errors.Is(err, context.Canceled) || i.state.Offset != 1 {
 		t.Errorf("error %v, state %+v", err, i.state)
 	}

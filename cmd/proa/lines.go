@@ -2,9 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 )
 
 // lineReader reads lines of any length up to a bound.
@@ -23,7 +25,19 @@ func newLineReader(r io.Reader) *lineReader {
 	return &lineReader{r: bufio.NewReaderSize(r, 256<<10)}
 }
 
-// next returns the next line without its end; it is valid until the next call.
+// all returns the lines without their ends, each valid until the next. What ends them
+// before the end of the input is returned last.
+func (l *lineReader) all() iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for {
+			line, err := l.next()
+			if errors.Is(err, io.EOF) || !yield(line, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
 func (l *lineReader) next() ([]byte, error) {
 	l.buf = l.buf[:0]
 	for {
@@ -39,10 +53,6 @@ func (l *lineReader) next() ([]byte, error) {
 			return nil, err
 		}
 		l.number++
-		line := l.buf
-		if n := len(line); n > 0 && line[n-1] == '\n' {
-			line = line[:n-1]
-		}
-		return line, nil
+		return bytes.TrimSuffix(l.buf, []byte{'\n'}), nil
 	}
 }

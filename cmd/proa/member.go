@@ -149,7 +149,7 @@ func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) 
 		if err := confirmRemove(ctx, a, s, m); err != nil {
 			return err
 		}
-		if n := findNode(s, m.Node); n != nil && n.State == command.NodeExpected {
+		if n := s.Node(m.Node); n != nil && n.State == command.NodeExpected {
 			wait = false // there is nothing to move, and no server that stops
 		}
 	}
@@ -159,7 +159,7 @@ func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) 
 		verb: command.AdminMemberRemove, args: m, wait: wait,
 		complete: fmt.Sprintf("node %d is removed: its server stops, and its data directory can be erased", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
-			n := findNode(s, m.Node)
+			n := s.Node(m.Node)
 			switch {
 			case n == nil:
 				return "", true, nil
@@ -195,7 +195,7 @@ func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 	if meta := findShard(s, command.MetaShard); meta != nil && meta.Leadership() == command.ShardLeaderless {
 		return "" // no node can be removed now
 	}
-	n, left, up := findNode(s, m.Node), 0, 0
+	n, left, up := s.Node(m.Node), 0, 0
 	for i := range s.Nodes {
 		if o := &s.Nodes[i]; o.ID != m.Node && o.State != command.NodeExpected && !o.Removing {
 			left++
@@ -250,7 +250,7 @@ func drainMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) e
 		verb: command.AdminMemberDrain, args: m, wait: wait,
 		complete: fmt.Sprintf("node %d leads no shard and accepts no leadership", m.Node),
 		look: func(s *command.ClusterStatus) (string, bool, error) {
-			n := findNode(s, m.Node)
+			n := s.Node(m.Node)
 			switch {
 			case n == nil:
 				return "", false, fmt.Errorf("node %d is not a member any more", m.Node)
@@ -267,15 +267,6 @@ func drainMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) e
 	})
 }
 
-// findNode returns a node of the cluster, or nil.
-func findNode(s *command.ClusterStatus, id uint64) *command.NodeInfo {
-	i := slices.IndexFunc(s.Nodes, func(n command.NodeInfo) bool { return n.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return &s.Nodes[i]
-}
-
 // findShard returns a shard, or nil.
 func findShard(s *command.ClusterStatus, shard int) *command.ShardInfo {
 	i := slices.IndexFunc(s.Shards, func(sh command.ShardInfo) bool { return sh.Shard == shard })
@@ -285,19 +276,10 @@ func findShard(s *command.ClusterStatus, shard int) *command.ShardInfo {
 	return &s.Shards[i]
 }
 
-// findReplica returns a node's replica of a shard, or nil.
-func findReplica(sh *command.ShardInfo, node uint64) *command.ReplicaInfo {
-	i := slices.IndexFunc(sh.Replicas, func(r command.ReplicaInfo) bool { return r.Node == node })
-	if i < 0 {
-		return nil
-	}
-	return &sh.Replicas[i]
-}
-
 // holding returns the names of the shards of which a node has a replica.
 func holding(s *command.ClusterStatus, node uint64) (names []string) {
 	for i := range s.Shards {
-		if findReplica(&s.Shards[i], node) != nil {
+		if s.Shards[i].On(node) != nil {
 			names = append(names, shardName(s.Shards[i].Shard))
 		}
 	}
@@ -309,7 +291,7 @@ func holding(s *command.ClusterStatus, node uint64) (names []string) {
 func leadsNone(s *command.ClusterStatus, node uint64) bool {
 	for i := range s.Shards {
 		sh := &s.Shards[i]
-		r := findReplica(sh, node)
+		r := sh.On(node)
 		switch {
 		case sh.Leader == node:
 			return false

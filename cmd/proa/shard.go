@@ -111,7 +111,7 @@ func moveShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) erro
 			if err := h.check(moveObstruction(s, sh, m.To)); err != nil {
 				return "", false, err
 			}
-			filled, old := findReplica(sh, m.To), findReplica(sh, m.From)
+			filled, old := sh.On(m.To), sh.On(m.From)
 			switch {
 			case filled == nil:
 				return fmt.Sprintf("shard %s: waiting for the replica on node %d", name, m.To), false, nil
@@ -128,7 +128,7 @@ func moveShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) erro
 // moveObstruction returns what keeps a replica from moving to a node, "" where
 // nothing does.
 func moveObstruction(s *command.ClusterStatus, sh *command.ShardInfo, to uint64) string {
-	n := findNode(s, to)
+	n := s.Node(to)
 	switch {
 	case n == nil:
 		return fmt.Sprintf("node %d, the destination of a replica of shard %s, has left the cluster", to, shardName(sh.Shard))

@@ -70,17 +70,16 @@ type shell struct {
 func (s *shell) pipe(ctx context.Context) error {
 	lines := newLineReader(s.app.in)
 	last := exitDone
-	for !s.leave && ctx.Err() == nil {
-		line, err := lines.next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+	for line, err := range lines.all() {
 		if err != nil {
 			return err
 		}
 		if status := s.execute(ctx, string(line)); status != exitDone {
 			s.app.Note("(line %d)", lines.number)
 			last = status
+		}
+		if s.leave || ctx.Err() != nil {
+			break
 		}
 	}
 	if last != exitDone {

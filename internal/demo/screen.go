@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 // view is all there is to see at one moment.
@@ -63,11 +64,6 @@ func nodeViews(c *command.ClusterStatus, addresses []string, dead int) []nodeVie
 
 // Terminal sequences.
 const (
-	bold   = "\x1b[1m"
-	dim    = "\x1b[2m"
-	red    = "\x1b[31m"
-	green  = "\x1b[32m"
-	plain  = "\x1b[0m"
 	erase  = "\x1b[K" // to the end of the line
 	upward = "\x1b[%dA"
 )
@@ -75,9 +71,8 @@ const (
 // screen shows events and views: on a terminal the events scroll by above a
 // table that is drawn in place; elsewhere each is a line.
 type screen struct {
-	title   string
-	columns int // of the terminal; 0: none
-	colour  bool
+	render.Look
+	title string
 
 	total time.Duration // that the curve spans, if the load does not take longer
 
@@ -104,12 +99,12 @@ type mark struct {
 }
 
 func newScreen(w io.Writer, columns int, colour bool) *screen {
-	return &screen{w: w, columns: columns, colour: colour && columns > 0}
+	return &screen{w: w, Look: render.Look{Columns: columns, Colour: colour && columns > 0}}
 }
 
 // interval is the time between two views.
 func (s *screen) interval() time.Duration {
-	if s.columns > 0 {
+	if s.Columns > 0 {
 		return 250 * time.Millisecond
 	}
 	return time.Second
@@ -122,14 +117,14 @@ func (s *screen) say(past time.Duration, text string) {
 	var b bytes.Buffer
 	s.head(&b)
 	s.clear(&b)
-	for i, l := range wrap(text, s.columns-len(stamp(past))-2) {
+	for i, l := range strings.Split(render.Look{Columns: max(s.Columns-len(stamp(past))-2, 0)}.Wrap(text, ""), "\n") {
 		at := stamp(past)
 		if i > 0 {
 			at = strings.Repeat(" ", len(at))
 		}
-		fmt.Fprintf(&b, "%s  %s\n", s.paint(dim, at), s.paint(bold, l))
+		fmt.Fprintf(&b, "%s  %s\n", s.Paint(render.Dim, at), s.Paint(render.Bold, l))
 	}
-	if s.last != nil && s.columns > 0 {
+	if s.last != nil && s.Columns > 0 {
 		s.table(&b, s.last)
 	}
 	s.write(&b)
@@ -145,7 +140,7 @@ func (s *screen) show(v view) {
 	if extra := len(s.history) - historyMax; extra > 0 {
 		s.history = s.history[extra:]
 	}
-	if s.columns == 0 {
+	if s.Columns == 0 {
 		b.WriteString(line(&v) + "\n")
 	} else {
 		s.clear(&b)
@@ -181,7 +176,7 @@ Now try this:
 func (s *screen) finish(acked, missed, failed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.last != nil && s.columns > 0 {
+	if s.last != nil && s.Columns > 0 {
 		var b bytes.Buffer
 		s.clear(&b)
 		s.last.load.acked, s.last.load.missed, s.last.load.failed = acked, missed, failed
@@ -189,7 +184,7 @@ func (s *screen) finish(acked, missed, failed int64) {
 		s.write(&b)
 	}
 	s.drawn, s.last = 0, nil
-	if s.columns > 0 {
+	if s.Columns > 0 {
 		s.write(bytes.NewBufferString("\n"))
 	}
 }
@@ -211,13 +206,6 @@ func (s *screen) clear(b *bytes.Buffer) {
 		fmt.Fprintf(b, upward+"\r\x1b[J", s.drawn)
 		s.drawn = 0
 	}
-}
-
-func (s *screen) paint(colour, text string) string {
-	if !s.colour {
-		return text
-	}
-	return colour + text + plain
 }
 
 // stamp is the time an event has, in the width of all others.
@@ -258,12 +246,12 @@ func (s *screen) table(b *bytes.Buffer, v *view) {
 	lines = append(lines, s.curve(v.past)...)
 	lines = append(lines, "")
 	for i := range lines {
-		lines[i] = fit(lines[i], s.columns)
+		lines[i] = fit(lines[i], s.Columns)
 	}
 	for _, n := range v.nodes {
 		lines = append(lines, s.nodeLine(&n))
 	}
-	lines = append(lines, s.paint(dim, fit("  ■ leads a shard   ◆ leads the cluster's own shard, meta", s.columns)))
+	lines = append(lines, s.Paint(render.Dim, fit("  ■ leads a shard   ◆ leads the cluster's own shard, meta", s.Columns)))
 	for _, l := range lines {
 		b.WriteString(l + erase + "\n")
 	}
@@ -277,11 +265,11 @@ func (s *screen) nodeLine(n *nodeView) string {
 	if n.meta {
 		leads += "◆"
 	}
-	colour := green
+	colour := render.Green
 	if n.state != command.NodeUp {
-		colour = red
+		colour = render.Red
 	}
-	return s.paint(colour, fit(fmt.Sprintf("  node %d    %-9s %-15s  %s", n.id, n.state, n.address, leads), s.columns))
+	return s.Paint(colour, fit(fmt.Sprintf("  node %d    %-9s %-15s  %s", n.id, n.state, n.address, leads), s.Columns))
 }
 
 // fit cuts a line that is longer than a terminal is wide.
@@ -302,7 +290,7 @@ const curveColumnsMax = 100
 // curve draws the rate of writes from the first one on, with marks below and what
 // they mean.
 func (s *screen) curve(past time.Duration) (lines []string) {
-	width := min(curveColumnsMax, max(s.columns-13, 10))
+	width := min(curveColumnsMax, max(s.Columns-13, 10))
 	begin := past
 	if len(s.history) > 0 {
 		begin = s.history[0].at
@@ -358,24 +346,4 @@ func sparkline(rates []float64) string {
 		}
 	}
 	return b.String()
-}
-
-// wrap breaks a text at blanks into lines of so many columns; 0 and less: of any
-// length.
-func wrap(text string, columns int) (lines []string) {
-	if columns <= 0 {
-		return []string{text}
-	}
-	line := ""
-	for word := range strings.FieldsSeq(text) {
-		switch n := utf8.RuneCountInString(line) + 1 + utf8.RuneCountInString(word); {
-		case line == "":
-			line = word
-		case n > columns:
-			lines, line = append(lines, line), word
-		default:
-			line += " " + word
-		}
-	}
-	return append(lines, line)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/render"
 )
 
 func testView() view {
@@ -95,7 +96,7 @@ func TestColour(t *testing.T) {
 	var b bytes.Buffer
 	s := newScreen(&b, 80, true)
 	s.show(testView())
-	if !strings.Contains(b.String(), red+"  node 2    KILLED") || !strings.Contains(b.String(), green+"  node 1    up") {
+	if !strings.Contains(b.String(), render.Red+"  node 2    KILLED") || !strings.Contains(b.String(), render.Green+"  node 1    up") {
 		t.Errorf("%q", b.String())
 	}
 }
