@@ -142,11 +142,13 @@ func (m *measurement) crowdRound(ctx context.Context, p *rig.Server, reverse boo
 		slices.Reverse(steps)
 	}
 	for _, s := range steps {
-		measure := m.besideIdle
+		var err error
 		if s.idle == 0 {
-			measure = m.withoutIdle
+			err = m.measureOps(ctx, p, s.busy, false)
+		} else {
+			err = m.besideIdle(ctx, p, s)
 		}
-		if err := measure(ctx, p, s); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -159,10 +161,6 @@ type crowdStep struct{ busy, idle int }
 // crowdPossible reports whether there can be connections beside those of the
 // crowd that are busy.
 func (m *measurement) crowdPossible() bool { return m.idleOpened > m.crowd }
-
-func (m *measurement) withoutIdle(ctx context.Context, p *rig.Server, s crowdStep) error {
-	return m.measureOps(ctx, p, s.busy, false)
-}
 
 // besideIdle measures busy connections beside idle ones, which must still be
 // open in the end.

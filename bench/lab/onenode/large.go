@@ -98,16 +98,15 @@ func (l *largeValues) ratios() (put, get report.Ratio) {
 	return report.RatioOf(l.proa[bench.Put].Each(largeRate), l.write), report.RatioOf(l.proa[bench.Get].Each(largeRate), l.loopback.Each(largeRate))
 }
 
-// addLargeTargets adds those of large values.
-func (m *measurement) addLargeTargets(t *report.Table) {
-	put, get := m.large.ratios()
+// addTargets adds those of large values.
+func (l *largeValues) addTargets(t *report.Table) {
+	put, get := l.ratios()
 	t.AddTarget("fsynced PUT of 256 KiB: bytes/s / the disk's sequential writes with fdatasync", report.AtLeast(0.4), put)
 	t.AddTarget("GET of 256 KiB: bytes/s / loopback copy", report.AtLeast(0.6), get)
 }
 
-// largeTable shows large values beside their floors.
-func (m *measurement) largeTable() report.Table {
-	l := &m.large
+// table shows large values, of so many keys, beside their floors.
+func (l *largeValues) table(keys uint64) report.Table {
 	t := report.Table{
 		Title:  "Values of 256 KiB",
 		Header: []string{"requests", "MiB/s", "ratio to the floor", "requests/s", "server CPU, µs/op", "generator CPU, µs/op", "p50, µs", "p99, µs"},
@@ -130,6 +129,6 @@ func (m *measurement) largeTable() report.Table {
 			t.Notes = append(t.Notes, fmt.Sprintf("Proa refused %.2f %% of the %vs of 256 KiB, because it was busy; they are not counted in the bytes.", busy*100, op))
 		}
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("Keys are chosen uniformly among %s. The disk's floor overwrites a preallocated file from the begin to the end, as much between two fdatasyncs as all connections have in flight. The loopback's is a process with one thread that sends 256 KiB from a pool of 64 MiB for each request of eight bytes; the generator is the same and takes the bytes apart in the same way, so what it costs is in both figures.", report.Thousands(float64(m.largeKeys))))
+	t.Notes = append(t.Notes, fmt.Sprintf("Keys are chosen uniformly among %s. The disk's floor overwrites a preallocated file from the begin to the end, as much between two fdatasyncs as all connections have in flight. The loopback's is a process with one thread that sends 256 KiB from a pool of 64 MiB for each request of eight bytes; the generator is the same and takes the bytes apart in the same way, so what it costs is in both figures.", report.Thousands(float64(keys))))
 	return t
 }

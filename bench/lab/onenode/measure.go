@@ -162,8 +162,8 @@ func (m *measurement) startAll(ctx context.Context) error {
 }
 
 // requestBytes is the length of a PUT request, which the echo sends.
-func (m *measurement) requestBytes() int {
-	return len(bench.Proa{}.AppendRequest(nil, bench.Put, 1, bench.AppendKey(nil, 0), make([]byte, m.value)))
+func (o *options) requestBytes() int {
+	return len(bench.Proa{}.AppendRequest(nil, bench.Put, 1, bench.AppendKey(nil, 0), make([]byte, o.value)))
 }
 
 // startProa starts Proa on a fresh directory, with extra settings.

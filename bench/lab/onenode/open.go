@@ -140,9 +140,8 @@ func checkedLoad(what string, r *bench.LoadResult) (rig.Sample, error) {
 	return rig.SampleOfLoad(r), nil
 }
 
-// openTable shows the open loops with the floors beside.
-func (m *measurement) openTable() report.Table {
-	o := &m.open
+// table shows the open loops on so many connections with the floors beside.
+func (o *openLoop) table(connections int) report.Table {
 	t := report.Table{
 		Title:  "Open loop at half of the highest rate",
 		Header: []string{"requests", "highest rate, /s", "planned rate, /s", "p50, µs", "p99, µs", "p99.9, µs", "slowest, µs", "server CPU, µs/op", "late by at most, µs"},
@@ -171,7 +170,7 @@ func (m *measurement) openTable() report.Table {
 			report.Hundredths(s.Median(rig.ServerOf)), report.Micros(s.Median(rig.LateOf)))...)
 		t.Notes = append(t.Notes, openNotes(op, s)...)
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("The highest rate is that of a closed loop of %d × 1 in the same round: requests of an open loop come one by one, not several at a time on one connection. Half of it was planned then, at constant distances, and latency counts from the planned time: a stall delays all that was planned for it. The way to the server and back has its own line, PINGs at the rate of the GETs; the floors have one request at a time. The generator shares the machine and so is a part of every latency.", m.busy))
+	t.Notes = append(t.Notes, fmt.Sprintf("The highest rate is that of a closed loop of %d × 1 in the same round: requests of an open loop come one by one, not several at a time on one connection. Half of it was planned then, at constant distances, and latency counts from the planned time: a stall delays all that was planned for it. The way to the server and back has its own line, PINGs at the rate of the GETs; the floors have one request at a time. The generator shares the machine and so is a part of every latency.", connections))
 	return t
 }
 
@@ -190,15 +189,15 @@ func openNotes(op bench.Op, s rig.Series) (notes []string) {
 	return notes
 }
 
-// addOpenTargets adds those of the open loops.
-func (m *measurement) addOpenTargets(t *report.Table) {
+// addTargets adds those of the open loops.
+func (o *openLoop) addTargets(t *report.Table) {
 	for _, g := range []struct {
 		op   bench.Op
 		what string
 		of   rig.Figure
 		most float64 // milliseconds
 	}{{bench.Get, "p99", rig.P99Of, 0.5}, {bench.Get, "p99.9", rig.P999Of, 2}, {bench.Put, "p99", rig.P99Of, 2}} {
-		t.AddTarget(fmt.Sprintf("%s at half of its highest rate, open loop: %s, ms", described(g.op), g.what), report.AtMost(g.most), millis(m.open.half[g.op].Each(g.of)))
+		t.AddTarget(fmt.Sprintf("%s at half of its highest rate, open loop: %s, ms", described(g.op), g.what), report.AtMost(g.most), millis(o.half[g.op].Each(g.of)))
 	}
 }
 

@@ -22,7 +22,7 @@ func (m *measurement) charts() []report.Chart {
 		charts = append(charts, latencyChart(fmt.Sprintf("%s, %d × %d", described(l.op), m.busy, l.depth),
 			m.loaded[key{l, proa}].Line("Proa"), m.loaded[key{l, redisFor(l.op)}].Line(variantNames[redisFor(l.op)])))
 	}
-	return append(charts, m.openChart(), m.crowdChart(), m.largeChart())
+	return append(charts, m.open.chart(), m.crowdChart(), m.large.chart())
 }
 
 // latencyChart shows those lines that were measured.
@@ -30,8 +30,7 @@ func latencyChart(what string, lines ...report.Line) report.Chart {
 	return report.LatencyChart(what+": latency by percentile", report.WithPoints(lines...)...)
 }
 
-func (m *measurement) openChart() report.Chart {
-	o := &m.open
+func (o *openLoop) chart() report.Chart {
 	return latencyChart("Open loop at half of the highest rate", o.half[bench.Get].Line("GET"), o.half[bench.Put].Line("fsynced PUT"), o.half[bench.Ping].Line("PING at the rate of the GETs"),
 		o.loop.Line("floor: loopback echo, 1 × 1"), o.sync.Line("floor: write and fdatasync, one at a time"))
 }
@@ -49,8 +48,7 @@ func (m *measurement) crowdChart() report.Chart {
 	return latencyChart("A crowd of connections", lines...)
 }
 
-func (m *measurement) largeChart() report.Chart {
-	l := &m.large
+func (l *largeValues) chart() report.Chart {
 	return latencyChart("Values of 256 KiB", l.proa[bench.Put].Line("fsynced PUT"), l.proa[bench.Get].Line("GET"), l.loopback.Line("floor of GET: the same bytes over loopback"))
 }
 

@@ -36,7 +36,7 @@ func (m *measurement) tables() []report.Table {
 	if m.ycsb {
 		return []report.Table{m.ycsbFigures.targetTable(), m.ycsbFigures.table()}
 	}
-	return []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.openTable(), m.crowdTable(), m.largeTable()}
+	return []report.Table{m.targetTable(), m.singleTable(), m.loadTable(), m.open.table(m.busy), m.crowdTable(), m.large.table(m.largeKeys)}
 }
 
 // singleTable shows one connection with one request in flight.

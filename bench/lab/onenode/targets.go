@@ -15,9 +15,9 @@ func (m *measurement) targetTable() report.Table {
 	t := report.Table{Title: "Targets", Header: []string{"what", "target", "measured", "verdict"}}
 	m.addSingleTargets(&t)
 	m.addLoadTargets(&t)
-	m.addOpenTargets(&t)
+	m.open.addTargets(&t)
 	m.addCrowdTargets(&t)
-	m.addLargeTargets(&t)
+	m.large.addTargets(&t)
 	return t
 }
 
