@@ -16,11 +16,11 @@ import (
 
 // Member is one server that a Harness sends requests to.
 type Member struct {
-	ID          uint64
-	Address     string
-	Version     string
-	cluster     uint64
-	inFlightMax int
+	ID          uint64 `json:"node"`
+	Address     string `json:"address"`
+	Version     string `json:"version"`
+	Cluster     uint64 `json:"-"`
+	InFlightMax int    `json:"-"` // requests that the server takes on one connection; 0: any number
 }
 
 // nodesMax bounds the servers a Harness connects to.
@@ -95,7 +95,7 @@ func discoverOnce(ctx context.Context, addresses []string, anyNode bool, only ui
 			failed = append(failed, failureOf(a, err))
 			continue
 		}
-		c.id = m.cluster
+		c.id = m.Cluster
 		c.add(m)
 		if r.Epoch > routes.Epoch || routes.Shards == nil {
 			routes = r
@@ -145,7 +145,7 @@ func (c *cluster) identify(ctx context.Context, address string, timeout time.Dur
 		if !connected {
 			return ErrClosed
 		}
-		m = Member{ID: s.Node, Address: address, Version: s.Version, cluster: s.Cluster, inFlightMax: s.InFlightMax}
+		m = Member{ID: s.Node, Address: address, Version: s.Version, Cluster: s.Cluster, InFlightMax: s.InFlightMax}
 		return nil
 	})
 	return m, routes, err

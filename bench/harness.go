@@ -40,8 +40,8 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 		return nil, err
 	}
 	for _, m := range c.members {
-		if m.inFlightMax > 0 && l.InFlight > m.inFlightMax {
-			return nil, fmt.Errorf("%w: %d requests in flight on each connection, the server takes %d", ErrConfig, l.InFlight, m.inFlightMax)
+		if m.InFlightMax > 0 && l.InFlight > m.InFlightMax {
+			return nil, fmt.Errorf("%w: %d requests in flight on each connection, the server takes %d", ErrConfig, l.InFlight, m.InFlightMax)
 		}
 	}
 	return newHarness(l, c), nil

@@ -16,10 +16,12 @@ import (
 type Verification struct {
 	// Rows is how many rows were read back, and Missing and Wrong how many of
 	// them were not there or held what they cannot hold.
-	Rows, Missing, Wrong uint64
+	Rows    uint64 `json:"rows"`
+	Missing uint64 `json:"missing"`
+	Wrong   uint64 `json:"wrong"`
 
 	// Problems describes the first of them, by key, at most ProblemsMax.
-	Problems []string
+	Problems []string `json:"problems,omitempty"`
 }
 
 // OK reports whether all rows were right.

@@ -375,7 +375,7 @@ func (w *worker) next(conns []int32, turn *int) int32 {
 
 // hasRoom reports whether the server takes another request on connection i.
 func (w *worker) hasRoom(i int32) bool {
-	most := w.cluster.members[w.peers[i].member].inFlightMax
+	most := w.cluster.members[w.peers[i].member].InFlightMax
 	return w.links[i].fd >= 0 && (most == 0 || w.peers[i].inFlight < most)
 }
 

@@ -59,9 +59,8 @@ func (cn *conn) overdue(tick uint32) (moved []*call) {
 	defer cn.mu.Unlock()
 	silent := tick-cn.lastTick.Load() > attemptTicks
 	stalled := false
-	for i := range cn.slots {
-		if s := &cn.slots[i]; s.call != nil && silent && tick-s.tick > attemptTicks {
-			stalled = true
+	for _, r := range cn.pending.All() {
+		if stalled = silent && tick-r.tick > attemptTicks; stalled {
 			break
 		}
 	}
@@ -69,11 +68,10 @@ func (cn *conn) overdue(tick uint32) (moved []*call) {
 		cn.stalled.Store(true)
 		moved = cn.takeQueue()
 	}
-	for i := range cn.slots {
-		s := &cn.slots[i]
-		if s.call != nil && (stalled || tick-s.tick > s.call.patience()) && cn.detach(s, i) {
-			moved = append(moved, s.call)
-			s.call = &cn.ghost
+	for id, r := range cn.pending.All() {
+		if (stalled || tick-r.tick > r.call.patience()) && cn.detach(id, r) {
+			moved = append(moved, r.call)
+			r.call = &cn.ghost
 		}
 	}
 	return moved
@@ -84,18 +82,18 @@ func (ca *call) patience() uint32 {
 	return attemptTicks << min(max(ca.attempts.Load()-1, 0), attemptDoublings)
 }
 
-// detach makes the call in slot i ready for another attempt. It reports false
+// detach makes the call of a request ready for another attempt. It reports false
 // where that is not safe, or of no use. cn.mu is held.
-func (cn *conn) detach(s *slot, i int) bool {
-	ca := s.call
+func (cn *conn) detach(id uint64, r *request) bool {
+	ca := r.call
 	switch {
 	case ca.state.Load() != callSent:
 		return false
 	case ca.write && ca.sequence == 0 || !cn.c.dispatcher.mayRetry(ca):
 		return false
-	case s.partly: // it is being answered
+	case r.partly: // it is being answered
 		return false
-	case cn.writing && cn.largeID == s.id(i): // its frame is being written from where it stands
+	case cn.writing && cn.largeID == id: // its frame is being written from where it stands
 		return false
 	}
 	if ca.write {

@@ -332,8 +332,8 @@ func TestPartlyAnswered(t *testing.T) {
 	eventually(t, func() bool {
 		for _, cn := range *c.pool.ready.Load() {
 			cn.mu.Lock()
-			for i := range cn.slots {
-				if cn.slots[i].partly && cn.slots[i].call != nil {
+			for _, r := range cn.pending.All() {
+				if r.partly {
 					cn.mu.Unlock()
 					return true
 				}

@@ -304,8 +304,8 @@ func TestInFlightLimit(t *testing.T) {
 	}
 	wg.Wait()
 	for cn := range c.pool.conns {
-		if len(cn.slots) != 3 {
-			t.Errorf("table of %d slots", len(cn.slots))
+		if cn.limit != 3 {
+			t.Errorf("%d requests may be pending", cn.limit)
 		}
 	}
 }

@@ -2,9 +2,7 @@ package client
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"runtime"
@@ -12,16 +10,13 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/proa-kv/proa/internal/mux"
 	"github.com/proa-kv/proa/protocol"
 )
 
 // Sizes of a connection's buffers.
 const (
-	readBufferBytes  = 64 << 10
 	writeBufferBytes = 64 << 10
-	// readBufferIdle is how many reads in a row must leave an enlarged read
-	// buffer mostly empty before it shrinks again.
-	readBufferIdle = 32
 	// dispatchMax is how many replies are taken from the table at a time.
 	dispatchMax = 128
 )
@@ -38,19 +33,16 @@ const (
 // handlers send is written once, when the reader is through.
 //
 // A call stands in the table from enqueue until its last reply frame has been
-// read, even if its caller gave up: the server still counts it. The id of a
-// request is the table index plus 1, with the slot's generation in the upper
-// half, so that a late reply can never meet a newer request.
+// read, even if its caller gave up: the server still counts it.
 //
 // Lock order: dispatcher.mu or pool.mu, before conn.mu, before session.mu; nobody
-// holds the first two at once. None is held during
-// I/O or while a handler runs.
+// holds the first two at once. None is held during I/O or while a handler runs.
 type conn struct {
 	c       *Client
 	ep      *endpointState
 	node    *node // set when the connection is taken into use
 	nc      net.Conn
-	direct  *direct // nil: everything goes through the writer goroutine
+	direct  *mux.Direct // nil: everything goes through the writer goroutine
 	info    ServerInfo
 	log     *slog.Logger
 	retired chan struct{} // closed when no more requests are taken
@@ -67,8 +59,8 @@ type conn struct {
 
 	mu       sync.Mutex
 	quiet    sync.Cond // writing became false
-	slots    []slot
-	free     []uint32
+	pending  mux.Pending[request]
+	limit    int     // requests that may be pending
 	queue    []*call // to be sent, from head on
 	head     int
 	writing  bool
@@ -85,18 +77,16 @@ type conn struct {
 	sent    []sentRef
 
 	// Owned by the reader.
+	in      *protocol.Reader
 	arrived []arrival
 }
 
-type slot struct {
-	call       *call
-	generation uint32
-	tick       uint32 // when the call was enqueued
-	partly     bool   // some frames of the reply have come
+// request is one that is queued or unanswered.
+type request struct {
+	call   *call
+	tick   uint32 // when the call was enqueued
+	partly bool   // some frames of the reply have come
 }
-
-// id returns the id of the request in slot i.
-func (s *slot) id(i int) uint64 { return uint64(s.generation)<<32 | uint64(i+1) }
 
 // sentRef says where in out a request ends. It names the request by id, since
 // the call itself may have been answered and reused by the time a write fails.
@@ -116,18 +106,15 @@ func (c *Client) newConn(ep *endpointState, nc net.Conn, info ServerInfo) *conn 
 		n = min(n, info.InFlightMax)
 	}
 	cn := &conn{
-		c: c, ep: ep, nc: nc, direct: newDirect(nc), info: info, since: c.now(),
+		c: c, ep: ep, nc: nc, direct: mux.NewDirect(nc), info: info, since: c.now(),
 		log:     c.cfg.Logger.With("endpoint", ep.name, "connection", info.Connection),
 		retired: make(chan struct{}), gone: make(chan struct{}), wake: make(chan struct{}, 1),
-		slots: make([]slot, n), free: make([]uint32, n),
+		limit: n, in: protocol.NewReader(nc),
 	}
 	cn.quiet.L = &cn.mu
 	cn.active.Store(true)
 	cn.lastTick.Store(c.janitor.tick.Load())
 	cn.ghost.state.Store(callDone)
-	for i := range cn.free {
-		cn.free[i] = uint32(n - 1 - i)
-	}
 	return cn
 }
 
@@ -163,19 +150,15 @@ func (cn *conn) enqueue(ca *call) enqueued {
 		return enqueuedGone
 	case len(ca.frame) > cn.info.FrameBytesMax:
 		return enqueuedLarge
-	case len(cn.free) == 0:
+	case cn.pending.Len() >= cn.limit:
 		return enqueuedFull
 	case ca.once && ca.tainted.Load() && cn.c.session.forgotten(ca, cn.c.now()):
 		return enqueuedLate
 	case ca.once && !cn.c.session.number(ca):
 		return enqueuedHeld
 	}
-	i := cn.free[len(cn.free)-1]
-	cn.free = cn.free[:len(cn.free)-1]
-	s := &cn.slots[i]
-	s.call, s.tick, s.partly = ca, cn.c.janitor.tick.Load(), false
 	ca.attempts.Add(1)
-	ca.setID(s.id(int(i)))
+	ca.setID(cn.pending.Add(request{call: ca, tick: cn.c.janitor.tick.Load()}))
 	cn.queue = append(cn.queue, ca)
 	cn.inFlight.Add(1)
 	if cn.writing || cn.corked {
@@ -221,7 +204,7 @@ func (cn *conn) flush() {
 	var n int
 	var err error
 	if cn.direct != nil && cn.large == nil {
-		n, err = cn.direct.write(cn.out)
+		n, err = cn.direct.Write(cn.out)
 	}
 	cn.mu.Lock()
 	cn.outAt = n
@@ -354,33 +337,16 @@ func (cn *conn) writeFailed(err error) {
 }
 
 func (cn *conn) unsend(id uint64) {
-	if s := cn.slot(id); s != nil {
-		s.call.state.CompareAndSwap(callSent, callWaiting)
+	if r := cn.pending.Get(id); r != nil {
+		r.call.state.CompareAndSwap(callSent, callWaiting)
 	}
 }
 
-// slot returns the slot of a request that has not been answered, nil if there
-// is none. cn.mu is held.
-func (cn *conn) slot(id uint64) *slot {
-	i := uint32(id) - 1
-	if i >= uint32(len(cn.slots)) {
-		return nil
-	}
-	s := &cn.slots[i]
-	if s.call == nil || s.generation != uint32(id>>32) {
-		return nil
-	}
-	return s
-}
-
-// vacate frees the slot of id. cn.mu is held.
+// vacate takes a request out of the table. cn.mu is held.
 func (cn *conn) vacate(id uint64) {
-	i := uint32(id) - 1
-	cn.slots[i].call = nil
-	cn.slots[i].generation++
-	cn.free = append(cn.free, i)
+	cn.pending.Remove(id)
 	cn.inFlight.Add(-1)
-	if cn.draining && len(cn.free) == len(cn.slots) {
+	if cn.draining && cn.pending.Len() == 0 {
 		cn.nc.Close() // the last reply of a connection that is to end
 	}
 }
@@ -398,32 +364,13 @@ func (cn *conn) readLoop() {
 }
 
 func (cn *conn) read() error {
-	buf := make([]byte, readBufferBytes)
-	from, to, idle := 0, 0, 0
 	for {
-		n, err := cn.nc.Read(buf[to:])
-		if n > 0 {
-			to += n
-			cn.noteReceived()
-			used, need, bad := cn.dispatch(buf[from:to])
-			if bad != nil {
-				return bad
-			}
-			from += used
-			buf, from, to = arrange(buf, from, to, need)
-			if len(buf) > readBufferBytes && to < readBufferBytes && need <= readBufferBytes {
-				if idle++; idle >= readBufferIdle {
-					buf, idle = append(make([]byte, 0, readBufferBytes), buf[:to]...)[:readBufferBytes], 0
-				}
-			} else {
-				idle = 0
-			}
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) && to > 0 {
-				err = io.ErrUnexpectedEOF
-			}
+		if err := cn.in.Fill(); err != nil {
 			return fmt.Errorf("%w: %w", ErrConnectionLost, err)
+		}
+		cn.noteReceived()
+		if err := cn.dispatch(); err != nil {
+			return err
 		}
 	}
 }
@@ -437,81 +384,58 @@ func (cn *conn) noteReceived() {
 	}
 }
 
-// arrange moves the unread bytes to the front and makes room for a frame of
-// need bytes. It at most doubles the buffer at a time, so that a length alone,
-// without the bytes, takes no memory.
-func arrange(buf []byte, from, to, need int) ([]byte, int, int) {
-	n := to - from
-	if from > 0 {
-		copy(buf, buf[from:to])
-	}
-	if n == len(buf) {
-		larger := make([]byte, min(max(need, len(buf)+1), 2*len(buf)))
-		copy(larger, buf)
-		buf = larger
-	}
-	return buf, 0, n
-}
-
-// dispatch hands out every whole frame in b. It returns how many bytes they
-// take and how long the frame that follows is. After an error the stream
-// cannot be trusted.
-func (cn *conn) dispatch(b []byte) (used, need int, err error) {
-	for {
-		var n int
-		n, need, err = cn.take(b[used:])
-		used += n
+// dispatch hands out every whole frame that has been read. After an error the
+// stream cannot be trusted.
+func (cn *conn) dispatch() (err error) {
+	for more := true; more && err == nil; {
+		err = cn.take()
 		for i := range cn.arrived {
 			cn.deliver(&cn.arrived[i])
 		}
-		more := len(cn.arrived) == dispatchMax
+		more = len(cn.arrived) == dispatchMax
 		clear(cn.arrived)
 		cn.arrived = cn.arrived[:0]
-		if err != nil || !more {
-			break
-		}
 	}
 	cn.c.dispatcher.refill()
 	cn.uncork()
-	return used, need, err
+	return err
 }
 
-// take parses up to dispatchMax frames from b and looks up their calls.
-func (cn *conn) take(b []byte) (used, need int, err error) {
+// take looks up the calls of up to dispatchMax frames.
+func (cn *conn) take() error {
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
 	for len(cn.arrived) < dispatchMax {
-		f, n, want, err := protocol.Next(b[used:], uint32(cn.info.FrameBytesMax))
+		f, ok, err := cn.in.Next(uint32(cn.info.FrameBytesMax))
 		if err != nil {
-			return used, 0, fmt.Errorf("%w: %w", ErrProtocol, err)
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		if n == 0 {
-			return used, want, nil
+		if !ok {
+			return nil
 		}
-		used += n
 		if f.Flags&protocol.FlagReply == 0 {
-			return used, 0, fmt.Errorf("%w: the server sent a request", ErrProtocol)
+			return fmt.Errorf("%w: the server sent a request", ErrProtocol)
 		}
 		if f.ID == 0 {
 			cn.arrived = append(cn.arrived, arrival{frame: f})
 			continue
 		}
-		s := cn.slot(f.ID)
-		if s == nil || s.call.state.Load() == callWaiting {
-			return used, 0, fmt.Errorf("%w: reply to an unknown request", ErrProtocol)
+		r := cn.pending.Get(f.ID)
+		if r == nil || r.call.state.Load() == callWaiting {
+			return fmt.Errorf("%w: reply to an unknown request", ErrProtocol)
 		}
-		ca := s.call
+		ca := r.call
 		if f.Flags&protocol.FlagMore == 0 {
 			cn.vacate(f.ID)
 			if ca.handler != nil || ca.sink != nil {
 				cn.corked = true
 			}
 		} else {
-			s.partly = true
+			r.partly = true
 		}
 		cn.arrived = append(cn.arrived, arrival{ca, f})
 	}
-	return used, 0, nil
+	return nil
 }
 
 // uncork sends what was queued while the reader handed out replies.
@@ -563,7 +487,7 @@ func (cn *conn) retire() {
 	cn.draining = true
 	close(cn.retired)
 	unsent := cn.takeQueue()
-	if len(cn.free) == len(cn.slots) {
+	if cn.pending.Len() == 0 {
 		cn.nc.Close()
 	}
 	// The pool's lock comes before this one.
@@ -650,12 +574,12 @@ func (cn *conn) tearDown(cause error) {
 		cn.quiet.Wait()
 	}
 	var orphans []*call
-	for i := range cn.slots {
-		if ca := cn.slots[i].call; ca != nil && ca != &cn.ghost {
-			orphans = append(orphans, ca)
+	for _, r := range cn.pending.All() {
+		if r.call != &cn.ghost {
+			orphans = append(orphans, r.call)
 		}
 	}
-	cn.slots, cn.queue, cn.free = nil, nil, nil
+	cn.pending, cn.queue = mux.Pending[request]{}, nil
 	cn.inFlight.Store(0)
 	cn.mu.Unlock()
 	close(cn.gone)

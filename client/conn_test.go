@@ -184,7 +184,7 @@ func TestCancelledInQueue(t *testing.T) {
 	}
 	cn.mu.Lock()
 	defer cn.mu.Unlock()
-	if len(cn.free) != len(cn.slots) || cn.inFlight.Load() != 0 {
-		t.Errorf("%d slots taken, %d in flight", len(cn.slots)-len(cn.free), cn.inFlight.Load())
+	if cn.pending.Len() != 0 || cn.inFlight.Load() != 0 {
+		t.Errorf("%d requests pending, %d in flight", cn.pending.Len(), cn.inFlight.Load())
 	}
 }

@@ -107,10 +107,8 @@ func (j *janitor) expire() {
 	j.c.dispatcher.each(check)
 	for _, cn := range j.c.pool.open() {
 		cn.mu.Lock()
-		for i := range cn.slots {
-			if ca := cn.slots[i].call; ca != nil {
-				check(ca)
-			}
+		for _, r := range cn.pending.All() {
+			check(r.call)
 		}
 		cn.mu.Unlock()
 	}

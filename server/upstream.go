@@ -5,13 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/internal/mux"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -33,7 +33,6 @@ const (
 	// upstreamIdle is how long a connection without requests is kept.
 	upstreamIdle = time.Minute
 
-	upstreamReadBytes  = 64 << 10
 	upstreamWriteBytes = 64 << 10
 )
 
@@ -161,10 +160,10 @@ type upstream struct {
 type link struct {
 	up      *upstream
 	lane    int
-	nc      net.Conn // belongs to the goroutines
-	queue   []*call  // to be written
-	calls   map[uint64]*call
-	nextID  uint64
+	nc      net.Conn         // belongs to the goroutines
+	in      *protocol.Reader // of nc; belongs to the reader
+	queue   []*call          // to be written
+	calls   mux.Pending[*call]
 	retired bool          // takes no more calls
 	over    bool          // broken or closed
 	wake    chan struct{} // there is something in queue
@@ -189,10 +188,8 @@ func (u *upstream) send(k *call, patience time.Duration) (*link, *refusal) {
 	}
 	u.requests++
 	u.bytes += size
-	l.nextID++
-	k.up, k.link, k.id, k.bytes = u, l, l.nextID, size
+	k.up, k.link, k.id, k.bytes = u, l, l.calls.Add(k), size
 	binary.LittleEndian.PutUint64(k.frame.B[8:], k.id)
-	l.calls[k.id] = k
 	l.queue = append(l.queue, k)
 	k.timer = time.AfterFunc(patience, k.expire)
 	return l, nil
@@ -220,7 +217,7 @@ func (u *upstream) linkFor(k *call) (*link, *refusal) {
 	if !u.all.begin(1) {
 		return nil, &refusal{status: protocol.StatusShuttingDown, message: "the server is shutting down; connect to another node"}
 	}
-	l := &link{up: u, lane: lane, calls: make(map[uint64]*call), wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	l := &link{up: u, lane: lane, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 	u.links[lane] = l
 	u.all.open.Add(1)
 	go l.run()
@@ -301,20 +298,8 @@ func (l *link) greet(nc net.Conn) error {
 		return err
 	}
 	const helloReplyMax = 4 << 10
-	b := make([]byte, helloReplyMax)
-	if _, err := io.ReadFull(nc, b[:protocol.HeaderBytes]); err != nil {
-		return err
-	}
-	_, _, need, err := protocol.Next(b[:protocol.HeaderBytes], helloReplyMax)
-	if err != nil {
-		return err
-	}
-	if need > protocol.HeaderBytes {
-		if _, err := io.ReadFull(nc, b[protocol.HeaderBytes:need]); err != nil {
-			return err
-		}
-	}
-	f, _, _, err := protocol.Next(b[:max(need, protocol.HeaderBytes)], helloReplyMax)
+	l.in = protocol.NewReader(nc)
+	f, err := l.in.Wait(helloReplyMax)
 	if err != nil {
 		return err
 	}
@@ -382,7 +367,7 @@ var errDeserted = errors.New("the node does not answer and no longer leads a sha
 func (l *link) unanswered() bool {
 	l.up.mu.Lock()
 	defer l.up.mu.Unlock()
-	return len(l.calls) > 0
+	return l.calls.Len() > 0
 }
 
 // deserted reports whether the node has been silent since the last time, and
@@ -431,7 +416,7 @@ func (l *link) take(batch []*call) []*call {
 func (l *link) leaveIfIdle() bool {
 	l.up.mu.Lock()
 	defer l.up.mu.Unlock()
-	if len(l.calls) > 0 || len(l.queue) > 0 {
+	if l.calls.Len() > 0 || len(l.queue) > 0 {
 		return false
 	}
 	l.retire()
@@ -509,62 +494,43 @@ func (l *link) dropTooLarge(batch []*call) []*call {
 
 // read delivers replies until the connection ends.
 func (l *link) read() {
-	us := l.up.all
-	defer us.running.Done()
-	buf := bufpool.Get(upstreamReadBytes)
-	defer func() { buf.Release() }()
+	defer l.up.all.running.Done()
+	defer l.fail(false)
 	var t touched
-	for {
-		n, err := l.nc.Read(buf.B[len(buf.B):cap(buf.B)])
-		buf.B = buf.B[:len(buf.B)+n]
+	for l.receive(&t) {
+		t.flush()
+		if l.in.Fill() != nil {
+			return
+		}
 		if !l.heard.Load() {
 			l.heard.Store(true)
 		}
-		taken, need, bad := l.receive(buf.B, &t)
-		t.flush()
-		if err != nil || bad {
-			l.fail(false)
-			return
-		}
-		buf.B = buf.B[:copy(buf.B, buf.B[taken:])]
-		switch {
-		case len(buf.B) == 0 && cap(buf.B) > upstreamReadBytes:
-			buf.Release()
-			buf = bufpool.Get(upstreamReadBytes)
-		default:
-			if want := inputSize(len(buf.B), need); want > cap(buf.B) {
-				buf.Grow(want - len(buf.B))
-			}
-		}
 	}
+	t.flush()
 }
 
-// receive delivers the whole frames in b. bad says that the stream cannot be
-// trusted, or that the other node has ended it.
-func (l *link) receive(b []byte, t *touched) (taken, need int, bad bool) {
-	for taken < len(b) {
-		f, n, want, err := protocol.Next(b[taken:], protocol.FrameBytesMax)
-		if err != nil || (n > 0 && f.Flags&protocol.FlagReply == 0) {
-			return taken, 0, true
-		}
-		if n == 0 {
-			return taken, want, false
-		}
-		taken += n
-		if f.ID == 0 {
-			if protocol.Status(f.Code) != protocol.StatusGoAway {
-				return taken, 0, true
+// receive delivers the whole frames that have been read. It returns false if the
+// stream cannot be trusted, or if the link has no more to do.
+func (l *link) receive(t *touched) bool {
+	for {
+		f, ok, err := l.in.Next(protocol.FrameBytesMax)
+		switch {
+		case err != nil || ok && f.Flags&protocol.FlagReply == 0:
+			return false
+		case !ok:
+			return true
+		case f.ID != 0:
+			if l.deliver(&f, t) {
+				return false
 			}
+		case protocol.Status(f.Code) != protocol.StatusGoAway:
+			return false
+		default:
 			l.up.mu.Lock()
 			l.retire()
 			l.up.mu.Unlock()
-			continue
-		}
-		if l.deliver(&f, t) {
-			return taken, 0, true
 		}
 	}
-	return taken, 0, false
 }
 
 // deliver hands a frame to the sink of its call. It returns true if that was
@@ -573,16 +539,16 @@ func (l *link) deliver(f *protocol.Frame, t *touched) (finished bool) {
 	u := l.up
 	last := f.Flags&protocol.FlagMore == 0
 	u.mu.Lock()
-	k := l.calls[f.ID]
-	if k != nil && !k.written {
-		k = nil // an answer to what was not asked
+	var k *call
+	if pending := l.calls.Get(f.ID); pending != nil && (*pending).written {
+		k = *pending // any other frame answers what was not asked
 	}
 	if k != nil && last {
-		delete(l.calls, f.ID)
+		l.calls.Remove(f.ID)
 		k.link = nil
 		u.forget(k)
 	}
-	finished = l.retired && len(l.calls) == 0 && len(l.queue) == 0
+	finished = l.retired && l.calls.Len() == 0 && len(l.queue) == 0
 	u.mu.Unlock()
 	if k == nil {
 		return finished // its answer was given up
@@ -612,7 +578,7 @@ func (k *call) giveUp() bool {
 	if l == nil {
 		return false
 	}
-	delete(l.calls, k.id)
+	l.calls.Remove(k.id)
 	k.link = nil
 	if k.written {
 		k.up.forget(k) // otherwise once it is off the queue
@@ -671,12 +637,13 @@ func (l *link) fail(hold bool) {
 		k.frame = nil
 	}
 	l.queue = nil
-	calls := l.calls
-	l.calls = nil
-	for _, k := range calls {
-		k.link = nil
-		u.forget(k)
+	var calls []*call
+	for _, k := range l.calls.All() {
+		(*k).link = nil
+		u.forget(*k)
+		calls = append(calls, *k)
 	}
+	l.calls = mux.Pending[*call]{}
 	u.mu.Unlock()
 	close(l.ended)
 	if l.nc != nil {

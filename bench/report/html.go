@@ -111,7 +111,7 @@ func (l *Load) details() []string {
 // verified, and what makes figures doubtful.
 func (l *Load) pageNotes() (out []note) {
 	if v := l.Verification; v != nil {
-		out = append(out, note{Text: capital(v.Sentence()), Bad: v.Missing+v.Wrong > 0, Items: v.Problems})
+		out = append(out, note{Text: capital(verified(v)), Bad: v.Missing+v.Wrong > 0, Items: v.Problems})
 	}
 	if slices.ContainsFunc(l.Runs, func(r Run) bool { return r.Interrupted }) {
 		out = append(out, note{Text: "The test was interrupted before its end.", Bad: true})

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -34,16 +35,16 @@ type Load struct {
 	AnyNode     bool   `json:"any_node"`
 	Arrivals    string `json:"arrivals"` // closed loop, constant or poisson
 
-	Servers []Server `json:"servers"`
-	Shards  int      `json:"shards"`
+	Servers []bench.Member `json:"servers"`
+	Shards  int            `json:"shards"`
 	// Durability says what an acknowledged write has behind it.
 	Durability string `json:"durability"`
 
-	LoadSeconds   float64       `json:"preload_s"` // 0: nothing was loaded
-	WarmupSeconds float64       `json:"warmup_s"`
-	Runs          []Run         `json:"runs"`
-	Verification  *Verification `json:"verification,omitempty"`
-	Rows          *Rows         `json:"rows,omitempty"` // nil: none were written
+	LoadSeconds   float64             `json:"preload_s"` // 0: nothing was loaded
+	WarmupSeconds float64             `json:"warmup_s"`
+	Runs          []Run               `json:"runs"`
+	Verification  *bench.Verification `json:"verification,omitempty"`
+	Rows          *Rows               `json:"rows,omitempty"` // nil: none were written
 }
 
 // Rows is what loads, this one and earlier ones, have left in the cluster.
@@ -60,21 +61,6 @@ func (r *Rows) Failed(err error) {
 	if err != nil {
 		r.Error = strings.TrimPrefix(err.Error(), "bench: ")
 	}
-}
-
-// Server is one server that was asked.
-type Server struct {
-	Node    uint64 `json:"node"`
-	Address string `json:"address"`
-	Version string `json:"version"`
-}
-
-// Verification is what reading back has found.
-type Verification struct {
-	Rows     uint64   `json:"rows"`
-	Missing  uint64   `json:"missing"`
-	Wrong    uint64   `json:"wrong"`
-	Problems []string `json:"problems,omitempty"`
 }
 
 // Run is what one run measured. Times are in microseconds where nothing else
@@ -161,25 +147,16 @@ func NewLoad(h *bench.Harness) *Load {
 	if l.Workload.KeyBytes.Max() == 0 {
 		keys = strconv.Itoa(l.Workload.KeyBytesMin())
 	}
-	out := &Load{
+	return &Load{
 		Workload: l.Workload.Name, About: l.Workload.About, Keys: l.Keys, KeyBytes: keys, ValueBytes: l.Workload.ValueBytes.String(),
 		Choice: l.Workload.Choice.String(), Seed: l.Seed, Connections: l.Connections, InFlight: l.InFlight, Threads: l.Threads,
 		Consistency: l.Consistency.String(), AnyNode: l.AnyNode, Arrivals: "closed loop", Shards: h.Shards(),
-		WarmupSeconds: l.Warmup.Seconds(),
+		WarmupSeconds: l.Warmup.Seconds(), Servers: h.Members(),
 	}
-	for _, m := range h.Members() {
-		out.Servers = append(out.Servers, Server{m.ID, m.Address, m.Version})
-	}
-	return out
 }
 
 // Add adds a run.
 func (l *Load) Add(r *bench.LoadResult) { l.Runs = append(l.Runs, NewRun(r)) }
-
-// Verified adds what reading back has found.
-func (l *Load) Verified(v *bench.Verification) {
-	l.Verification = &Verification{v.Rows, v.Missing, v.Wrong, v.Problems}
-}
 
 // NewRun puts a result into the form of a report.
 func NewRun(r *bench.LoadResult) Run {
@@ -236,24 +213,26 @@ func percentiles(k *bench.KindResult) []Percentile {
 // Tables that are wider are shown without their least columns; lines of text may
 // be longer.
 func (l *Load) Print(out io.Writer, columns int) error {
-	if err := l.printHead(out); err != nil {
-		return err
-	}
+	c := Comparison{Lines: l.Lines()}
 	if len(l.Runs) > 1 {
-		if err := l.rates().fit(columns, "P99.99", "P90", "P99.9").Print(out); err != nil {
-			return err
-		}
+		c.Tables = append(c.Tables, *l.rates().fit(columns, "P99.99", "P90", "P99.9"))
 	}
 	for i := range l.Runs {
-		if err := l.Runs[i].print(out, columns); err != nil {
-			return err
+		t := l.Runs[i].table().fit(columns, "P99.99", "MEAN", "P90")
+		t.Notes = append(t.Notes, strings.Join(l.Runs[i].notes(), "\n"))
+		c.Tables = append(c.Tables, *t)
+	}
+	if v := l.Verification; v != nil {
+		lines := append([]string{verified(v)}, v.Problems...)
+		if more := v.Missing + v.Wrong - uint64(len(v.Problems)); more > 0 {
+			lines = append(lines, fmt.Sprintf("and %s more", Thousands(float64(more))))
 		}
+		c.Notes = append(c.Notes, strings.Join(lines, "\n  "))
 	}
-	if err := l.printVerification(out); err != nil || l.Rows == nil {
-		return err
+	if l.Rows != nil {
+		c.Notes = append(c.Notes, l.Rows.Sentence())
 	}
-	_, err := fmt.Fprintf(out, "\n%s\n", l.Rows.Sentence())
-	return err
+	return c.Print(out)
 }
 
 // Lines describes the load and the servers, for people.
@@ -269,7 +248,7 @@ func (l *Load) Lines() []string {
 	}
 	var servers []string
 	for _, s := range l.Servers {
-		servers = append(servers, fmt.Sprintf("%s (node %d, %s)", s.Address, s.Node, orUnknown(s.Version)))
+		servers = append(servers, fmt.Sprintf("%s (node %d, %s)", s.Address, s.ID, cmp.Or(s.Version, "version unknown")))
 	}
 	to := "to the leaders"
 	if l.AnyNode {
@@ -280,18 +259,6 @@ func (l *Load) Lines() []string {
 		lines = append(lines, l.Durability)
 	}
 	return lines
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "version unknown"
-	}
-	return s
-}
-
-func (l *Load) printHead(out io.Writer) error {
-	_, err := fmt.Fprintln(out, strings.Join(l.Lines(), "\n"))
-	return err
 }
 
 // rates is the table over several rates, which shows the knee.
@@ -368,14 +335,6 @@ func (r *Run) table() *Table {
 	return t
 }
 
-func (r *Run) print(out io.Writer, columns int) error {
-	if err := r.table().fit(columns, "P99.99", "MEAN", "P90").Print(out); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(out, "\n%s\n", strings.Join(r.notes(), "\n"))
-	return err
-}
-
 // notes says what the tables do not.
 func (r *Run) notes() []string {
 	lines := []string{r.errorNote()}
@@ -438,24 +397,8 @@ func (r *Run) rowNote() string {
 	return strings.Join(words, ", ")
 }
 
-func (l *Load) printVerification(out io.Writer) error {
-	v := l.Verification
-	if v == nil {
-		return nil
-	}
-	lines := []string{"", v.Sentence()}
-	for _, p := range v.Problems {
-		lines = append(lines, "  "+p)
-	}
-	if more := v.Missing + v.Wrong - uint64(len(v.Problems)); more > 0 {
-		lines = append(lines, fmt.Sprintf("  and %s more", Thousands(float64(more))))
-	}
-	_, err := fmt.Fprintln(out, strings.Join(lines, "\n"))
-	return err
-}
-
-// Sentence says in one sentence what was found.
-func (v *Verification) Sentence() string {
+// verified says in one sentence what reading back has found.
+func verified(v *bench.Verification) string {
 	if v.Missing+v.Wrong == 0 {
 		return fmt.Sprintf("verified: %s rows read back, all correct", Thousands(float64(v.Rows)))
 	}

@@ -38,8 +38,8 @@ func sample() *Load {
 	return &Load{
 		Program: "proa bench v1", Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Workload: "ycsb-a", About: "50 % reads, 50 % updates, zipfian",
 		Keys: 100_000, KeyBytes: "24", ValueBytes: "1000", Choice: "zipfian", Seed: 1, Connections: 64, InFlight: 1, Threads: 1, Consistency: "linearizable",
-		Arrivals: "closed loop", Servers: []Server{{1, "127.0.0.1:7400", "v1"}, {2, "10.0.0.2:7400", ""}}, Shards: 8, Durability: "8 shards of 3 voters each",
-		WarmupSeconds: 0.5, Runs: []Run{run}, Verification: &Verification{Rows: 100_000},
+		Arrivals: "closed loop", Servers: []bench.Member{{ID: 1, Address: "127.0.0.1:7400", Version: "v1"}, {ID: 2, Address: "10.0.0.2:7400"}}, Shards: 8, Durability: "8 shards of 3 voters each",
+		WarmupSeconds: 0.5, Runs: []Run{run}, Verification: &bench.Verification{Rows: 100_000},
 	}
 }
 
@@ -58,7 +58,7 @@ func several() *Load {
 	bad.Throughput, bad.Failed, bad.Unknown, bad.Unsent, bad.LateMax, bad.LateEnd = 3100, 12, 3, 1234, 9e5, 8e5
 	bad.Errors, bad.FirstError = map[string]uint64{"TIMEOUT": 3, "BUSY": 9}, "BUSY: <queue> & full"
 	bad.GeneratorBound, bad.Busiest, bad.Interrupted, bad.Repeated, bad.Forwarded, bad.Weak, bad.AgeMax = true, 0.97, true, 5, 6, 7, 300
-	l.Verification = &Verification{Rows: 10, Missing: 1, Wrong: 2, Problems: []string{"user1: missing", `user2: holds "<b>"`}}
+	l.Verification = &bench.Verification{Rows: 10, Missing: 1, Wrong: 2, Problems: []string{"user1: missing", `user2: holds "<b>"`}}
 	return l
 }
 

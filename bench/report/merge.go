@@ -105,7 +105,7 @@ func (l *Load) Merge(o *Load) error {
 		l.Verification = o.Verification
 	case o.Verification != nil:
 		a, b := l.Verification, o.Verification
-		l.Verification = &Verification{a.Rows + b.Rows, a.Missing + b.Missing, a.Wrong + b.Wrong, slices.Concat(a.Problems, b.Problems)}
+		l.Verification = &bench.Verification{Rows: a.Rows + b.Rows, Missing: a.Missing + b.Missing, Wrong: a.Wrong + b.Wrong, Problems: slices.Concat(a.Problems, b.Problems)}
 	}
 	return nil
 }

@@ -341,7 +341,7 @@ func benchRuns(ctx context.Context, a *app, f *benchFlags, h *bench.Harness, out
 	if err != nil {
 		return err
 	}
-	out.Verified(v)
+	out.Verification = v
 	if !v.OK() {
 		return &statusError{exitFailed, errSilent}
 	}

@@ -142,7 +142,7 @@ func (t *Transport) Call(ctx context.Context, node uint64, verb string, body []b
 		return r.body, r.err
 	case <-ctx.Done():
 		p.mu.Lock()
-		delete(p.calls, id)
+		p.calls.Remove(id)
 		p.mu.Unlock()
 		return nil, fmt.Errorf("no answer from node %d to %s: %w", node, verb, ctx.Err())
 	}
@@ -158,10 +158,8 @@ func (p *peer) ask(c call) (uint64, <-chan callResult, error) {
 	if !p.room(headerBytes + callHeadBytes + len(c.verb) + len(c.body)) {
 		return 0, nil, fmt.Errorf("%w: too much data is waiting to be sent", ErrBusy)
 	}
-	p.lastCall++
-	c.id = p.lastCall
 	result := make(chan callResult, 1)
-	p.calls[c.id] = result
+	c.id = p.calls.Add(result)
 	p.frames.append(encodeCall(&c))
 	p.push()
 	return c.id, result, nil
@@ -174,11 +172,10 @@ func (p *peer) answered(payload []byte) error {
 		return err
 	}
 	p.mu.Lock()
-	result := p.calls[id]
-	delete(p.calls, id)
-	p.mu.Unlock()
-	if result != nil {
-		result <- r
+	defer p.mu.Unlock()
+	if result := p.calls.Get(id); result != nil {
+		*result <- r // there is room for one
+		p.calls.Remove(id)
 	}
 	return nil
 }

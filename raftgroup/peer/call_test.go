@@ -115,7 +115,7 @@ func TestCallTimeout(t *testing.T) {
 	}
 	a.peer(2).mu.Lock()
 	defer a.peer(2).mu.Unlock()
-	if n := len(a.peer(2).calls); n != 0 {
+	if n := a.peer(2).calls.Len(); n != 0 {
 		t.Fatalf("%d calls are remembered", n)
 	}
 }

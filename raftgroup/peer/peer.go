@@ -16,6 +16,7 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/internal/mux"
 )
 
 // peer is a node of the address book: the connection this node dials to it, and
@@ -40,8 +41,7 @@ type peer struct {
 	writing    bool // the writer goroutine owns the socket
 	dirty      bool // Flush knows
 	dropping   bool // the handler has heard of this burst
-	calls      map[uint64]chan callResult
-	lastCall   uint64
+	calls      mux.Pending[chan callResult]
 
 	since      time.Time
 	lastError  string
@@ -57,7 +57,7 @@ type peer struct {
 // link is the connection dialled to a peer.
 type link struct {
 	conn    net.Conn
-	direct  *direct // nil: only the writer goroutine writes
+	direct  *mux.Direct // nil: only the writer goroutine writes
 	version uint16
 	done    chan struct{} // closed when the connection has ended
 	err     error         // why; valid after done
@@ -71,7 +71,6 @@ func newPeer(t *Transport, node uint64, address string) *peer {
 		kick:       make(chan struct{}, 1),
 		wake:       make(chan struct{}, 1),
 		callSlots:  make(chan struct{}, CallsPerPeerMax),
-		calls:      map[uint64]chan callResult{},
 		failureLog: lograte.Line{Interval: failureLogInterval},
 		sizeLog:    lograte.Line{Interval: failureLogInterval},
 		reportLog:  lograte.Line{Interval: failureLogInterval},
@@ -184,7 +183,7 @@ func (p *peer) session() time.Duration {
 		p.failed(err)
 		return 0
 	}
-	l := &link{conn: conn, direct: newDirect(conn), version: version, done: make(chan struct{})}
+	l := &link{conn: conn, direct: mux.NewDirect(conn), version: version, done: make(chan struct{})}
 	if !p.attach(l, address) {
 		p.t.drop(conn)
 		return 0
@@ -252,12 +251,11 @@ func (p *peer) detach(l *link, err error) {
 	p.link, p.writing, p.dropping = nil, false, true
 	p.since, p.lastError = time.Now(), err.Error()
 	p.frames.clear()
-	calls := p.calls
-	p.calls = map[uint64]chan callResult{}
-	p.mu.Unlock()
-	for _, c := range calls {
-		c <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)}
+	for id, result := range p.calls.All() {
+		*result <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)} // there is room for one
+		p.calls.Remove(id)
 	}
+	p.mu.Unlock()
 	p.t.raiseAlarm(p.node)
 	if p.ctx.Err() == nil {
 		p.t.log.Warn("connection to a peer ended", "node", p.node, "err", err)
@@ -541,9 +539,9 @@ func (q *frameQueue) written(b *bufpool.Buffer) {
 }
 
 // writeTo writes what the socket takes at once and returns how much that was.
-func (q *frameQueue) writeTo(d *direct) (total int) {
+func (q *frameQueue) writeTo(d *mux.Direct) (total int) {
 	for !q.empty() {
-		n := d.write(q.closed[0].B[q.sent:])
+		n, _ := d.Write(q.closed[0].B[q.sent:]) // whoever writes the rest finds the error, too
 		total += n
 		q.sent += n
 		if q.sent < len(q.closed[0].B) {

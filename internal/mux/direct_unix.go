@@ -1,15 +1,15 @@
 //go:build unix
 
-package client
+package mux
 
 import (
 	"net"
 	"syscall"
 )
 
-// direct writes to a socket without ever waiting, so that a caller can send
+// Direct writes to a socket without ever waiting, so that a caller can send
 // its own request and still keep to its deadline.
-type direct struct {
+type Direct struct {
 	raw   syscall.RawConn
 	bytes []byte
 	n     int
@@ -17,8 +17,8 @@ type direct struct {
 	try   func(fd uintptr) bool // made once, so that a write allocates nothing
 }
 
-// newDirect returns nil where nc is no plain socket (TLS, a test's pipe).
-func newDirect(nc net.Conn) *direct {
+// NewDirect returns nil where nc is no plain socket (TLS, a test's pipe).
+func NewDirect(nc net.Conn) *Direct {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return nil
@@ -27,7 +27,7 @@ func newDirect(nc net.Conn) *direct {
 	if err != nil {
 		return nil
 	}
-	d := &direct{raw: raw}
+	d := &Direct{raw: raw}
 	d.try = func(fd uintptr) bool {
 		for {
 			d.n, d.err = syscall.Write(int(fd), d.bytes)
@@ -39,9 +39,9 @@ func newDirect(nc net.Conn) *direct {
 	return d
 }
 
-// write writes as much of b as the socket takes at once. It is not safe for
-// concurrent use.
-func (d *direct) write(b []byte) (int, error) {
+// Write writes as much of b as the socket takes at once. It is not safe for
+// concurrent use, and waits for a write of anybody else.
+func (d *Direct) Write(b []byte) (int, error) {
 	d.bytes = b
 	err := d.raw.Write(d.try)
 	d.bytes = nil
