@@ -30,9 +30,9 @@ func (j *janitor) watchAttempts() {
 		if cn.inFlight.Load() == 0 {
 			continue
 		}
-		if !j.c.pool.elsewhere(cn) {
+		if !j.c.pool.hasOther(cn) {
 			if tick-cn.lastTick.Load() > attemptTicks {
-				j.c.pool.widen()
+				j.c.pool.hurry()
 			}
 			continue
 		}

@@ -39,22 +39,22 @@ const frameKeptBytes = 16 << 10
 type call struct {
 	state atomic.Uint32
 
-	code     protocol.Opcode
-	write    bool
-	slot     uint16 // hash slot, where track or routed is set
-	track    bool   // note the versions seen
-	routed   bool   // to the leader of the slot's shard
-	weak     bool   // a read that any replica may answer
-	to       *node  // where it should go if it is not routed, nil: anywhere
-	avoid    *node  // where the last attempt failed, nil: nowhere
-	split    bool   // a batch whose shards answer each for its own part
-	strayed  bool   // a write that was not sent to the leader the table names
-	frame    []byte // the whole request frame
-	keyAt    int    // of the key inside frame
-	keyLen   int
-	deadline int64        // on the client's clock, in ns; 0: none
-	expires  bool         // the janitor enforces the deadline, not a context
-	attempts atomic.Int32 // given to a connection
+	code      protocol.Opcode
+	write     bool
+	slot      uint16 // hash slot, where track or routed is set
+	track     bool   // note the versions seen
+	routed    bool   // to the leader of the slot's shard
+	weak      bool   // a read that any replica may answer
+	to        *node  // where it should go if it is not routed, nil: anywhere
+	avoid     *node  // where the last attempt failed, nil: nowhere
+	split     bool   // a batch whose shards answer each for its own part
+	offLeader bool   // a write that was not sent to the leader the table names
+	frame     []byte // the whole request frame
+	keyAt     int    // of the key inside frame
+	keyLen    int
+	deadline  int64        // on the client's clock, in ns; 0: none
+	expires   bool         // the janitor enforces the deadline, not a context
+	attempts  atomic.Int32 // given to a connection
 
 	// once says that the call is a write of the session. sequence is its
 	// number there, 0 until it first goes to a connection; session.number

@@ -607,7 +607,7 @@ func TestSuccessor(t *testing.T) {
 			t.Errorf("successor(%.10q…): %.10q…", test.key, got)
 		}
 	}
-	if got := successorOfPrefix([]byte("a\xff\xff")); string(got) != "b" {
+	if got := protocol.PrefixEnd([]byte("a\xff\xff")); string(got) != "b" {
 		t.Errorf("%q", got)
 	}
 }

@@ -203,7 +203,7 @@ func TestUnreachableAddresses(t *testing.T) {
 				eventually(t, func() bool {
 					c.dispatcher.mu.Lock()
 					defer c.dispatcher.mu.Unlock()
-					return n.link != nil && errors.Is(n.link.failure(0).Err, ErrHandshake)
+					return n.endpoint != nil && errors.Is(n.endpoint.failure(0).Err, ErrHandshake)
 				})
 			}
 		})
@@ -357,7 +357,7 @@ func TestAdvertisedAddresses(t *testing.T) {
 		"h:1": "h:1", "10.0.0.1:7400": "10.0.0.1:7400", "[2001:db8::1]:5": "[2001:db8::1]:5",
 		"": "", ":7400": "", "h": "", "0.0.0.0:7400": "", "[::]:7400": "", "unix:///s": "", "h/x:1": "",
 	} {
-		ep, ok := advertised(address)
+		ep, ok := parseAdvertised(address)
 		if ok != (want != "") || ep.address != want {
 			t.Errorf("%q: %q, %v", address, ep.address, ok)
 		}
@@ -539,7 +539,7 @@ func TestAdvertisedAddressOfOtherCluster(t *testing.T) {
 	eventually(t, func() bool {
 		c.dispatcher.mu.Lock()
 		defer c.dispatcher.mu.Unlock()
-		return n.link != nil && errors.Is(n.link.failure(0).Err, ErrHandshake)
+		return n.endpoint != nil && errors.Is(n.endpoint.failure(0).Err, ErrHandshake)
 	})
 	if _, err := c.Get(t.Context(), []byte("k"), WithTimeout(20*time.Millisecond)); !errors.Is(err, ErrUnavailable) {
 		t.Error(err)

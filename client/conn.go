@@ -134,8 +134,8 @@ const (
 // settled reports whether trying another connection would be of no use.
 func (r enqueued) settled() bool { return r != enqueuedFull && r != enqueuedGone }
 
-// shunned reports whether a call should rather go to another connection.
-func (cn *conn) shunned(ca *call) bool {
+// avoided reports whether a call should rather go to another connection.
+func (cn *conn) avoided(ca *call) bool {
 	return cn.stalled.Load() || cn.node == ca.avoid
 }
 
@@ -523,7 +523,7 @@ func (cn *conn) deliver(a *arrival) {
 	status := Status(f.Code)
 	if x.Leader != 0 || x.Epoch != 0 {
 		cn.c.router.learn(ca, &x)
-	} else if ca.strayed && status == protocol.StatusOK {
+	} else if ca.offLeader && status == protocol.StatusOK {
 		cn.c.router.confirm(ca, cn.node)
 	}
 	if cn.c.dispatcher.retryReply(cn, ca, status, f.Body, x.Leader) {

@@ -122,12 +122,12 @@ func (d *dispatcher) offer(ca *call) (*conn, enqueued) {
 		if len(ready) == 0 {
 			d.c.router.want(n)
 		}
-		ca.strayed = false
+		ca.offLeader = false
 		if cn, r := offerTo(ready, ca, 0, false); r.settled() {
 			return cn, r
 		}
 	}
-	ca.strayed = ca.write && ca.routed
+	ca.offLeader = ca.write && ca.routed
 	ready := *d.c.pool.ready.Load()
 	if len(ready) == 0 {
 		return nil, enqueuedGone
@@ -141,7 +141,7 @@ func offerTo(ready []*conn, ca *call, start uint32, all bool) (*conn, enqueued) 
 	at := func(i int) *conn { return ready[(start+uint32(i))%uint32(len(ready))] }
 	var best *conn
 	for i := range ready {
-		if cn := at(i); !cn.shunned(ca) && (best == nil || cn.inFlight.Load() < best.inFlight.Load()) {
+		if cn := at(i); !cn.avoided(ca) && (best == nil || cn.inFlight.Load() < best.inFlight.Load()) {
 			best = cn
 		}
 	}
@@ -153,7 +153,7 @@ func offerTo(ready []*conn, ca *call, start uint32, all bool) (*conn, enqueued) 
 	for _, anywhere := range [...]bool{false, true} {
 		for i := range ready {
 			cn := at(i)
-			if cn == best || !anywhere && cn.shunned(ca) || anywhere && !all {
+			if cn == best || !anywhere && cn.avoided(ca) || anywhere && !all {
 				continue
 			}
 			if r := cn.enqueue(ca); r.settled() {
@@ -174,7 +174,7 @@ func (d *dispatcher) wait(ca *call) {
 		d.waiting.pushBack(ca)
 	}
 	if len(*d.c.pool.ready.Load()) == 0 {
-		d.c.pool.widen()
+		d.c.pool.hurry()
 	}
 }
 

@@ -14,10 +14,10 @@ import (
 // nodes that only the cluster has named. One supervisor per connection (see
 // supervise.go) makes it, adds it, and makes the next one when it ends.
 type pool struct {
-	c         *Client
-	endpoints []*endpointState
-	ready     atomic.Pointer[[]*conn]          // connections that take requests; never modified in place
-	links     atomic.Pointer[[]*endpointState] // advertised addresses that connections are kept to; changes under mu, never in place
+	c          *Client
+	endpoints  []*endpointState
+	ready      atomic.Pointer[[]*conn]          // connections that take requests; never modified in place
+	advertised atomic.Pointer[[]*endpointState] // advertised addresses that connections are kept to; changes under mu, never in place
 
 	mu      sync.Mutex
 	closed  bool
@@ -30,7 +30,7 @@ func (p *pool) init(c *Client) {
 	p.c = c
 	p.conns, p.nodes = make(map[*conn]struct{}), make(map[uint64]*node)
 	p.ready.Store(new([]*conn))
-	p.links.Store(new([]*endpointState))
+	p.advertised.Store(new([]*endpointState))
 }
 
 // close lets no more connections in, and returns those that are open.
@@ -48,8 +48,8 @@ type node struct {
 	wanted atomic.Bool             // a call for it found no connection, and the router knows
 	hinted atomic.Bool             // it was named as a leader anew: it is up, try it now
 
-	address string         // as in ROUTES, empty if unknown (pool.mu)
-	link    *endpointState // keeps connections to address, nil: none (pool.mu)
+	address  string         // as in ROUTES, empty if unknown (pool.mu)
+	endpoint *endpointState // keeps connections to address, nil: none (pool.mu)
 }
 
 // endpointState is one address that connections are kept to, and the state of these connections:
@@ -156,7 +156,7 @@ func (p *pool) admit(cn *conn) error {
 	if p.cluster != 0 {
 		p.c.router.table.Store(emptyRoutes)
 		for _, n := range p.nodes {
-			p.unlink(n)
+			p.disconnect(n)
 			p.dropNode(n)
 		}
 		if p.c.seen != nil {
@@ -183,7 +183,7 @@ func (p *pool) remove(cn *conn) {
 	}
 	if len(*p.ready.Load()) == 0 {
 		p.c.router.kick()
-		p.widen()
+		p.hurry()
 	}
 }
 
@@ -216,8 +216,8 @@ func (p *pool) open() []*conn {
 	return conns
 }
 
-// elsewhere reports whether another node than cn's can take requests.
-func (p *pool) elsewhere(cn *conn) bool {
+// hasOther reports whether another node than cn's can take requests.
+func (p *pool) hasOther(cn *conn) bool {
 	for _, other := range *p.ready.Load() {
 		if other.node != cn.node && !other.stalled.Load() {
 			return true
@@ -231,10 +231,10 @@ func (p *pool) starved() bool {
 	return len(*p.ready.Load()) == 0 && p.c.dispatcher.waiting.n.Load()+p.c.dispatcher.unnumbered.n.Load() > 0
 }
 
-// widen cuts the pauses of all addresses short that no connection leads to: a
+// hurry cuts the pauses of all addresses short that no connection leads to: a
 // call waits for one, or for another server than those that have been reached.
-func (p *pool) widen() {
-	for _, list := range [...][]*endpointState{p.endpoints, *p.links.Load()} {
+func (p *pool) hurry() {
+	for _, list := range [...][]*endpointState{p.endpoints, *p.advertised.Load()} {
 		for _, ep := range list {
 			if ep.up.Load() == 0 {
 				signal(ep.nudged)
@@ -246,7 +246,7 @@ func (p *pool) widen() {
 // addresses returns all that connections are kept to: the configuration's, then
 // those that the cluster advertises.
 func (p *pool) addresses() []*endpointState {
-	return slices.Concat(p.endpoints, *p.links.Load())
+	return slices.Concat(p.endpoints, *p.advertised.Load())
 }
 
 func (p *pool) unavailable() *UnavailableError {
@@ -277,9 +277,9 @@ func (p *pool) dropNode(n *node) {
 	}
 }
 
-// openLinks connects to the nodes that calls ask for, and, while there is no
+// connectWanted connects to the nodes that calls ask for, and, while there is no
 // connection at all, to every node that is known.
-func (p *pool) openLinks() {
+func (p *pool) connectWanted() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -291,20 +291,20 @@ func (p *pool) openLinks() {
 			p.nudge(n)
 		}
 		if (alone || n.wanted.Load()) && len(*n.ready.Load()) == 0 {
-			p.openLink(n)
+			p.connectTo(n)
 		}
 	}
 }
 
-// openLink begins to keep connections to a node's advertised address. Where
+// connectTo begins to keep connections to a node's advertised address. Where
 // that already goes on but rests, it is resumed. p.mu is held.
-func (p *pool) openLink(n *node) {
-	if n.link != nil {
-		signal(n.link.wanted)
+func (p *pool) connectTo(n *node) {
+	if n.endpoint != nil {
+		signal(n.endpoint.wanted)
 		return
 	}
-	ep, ok := advertised(n.address)
-	if !ok || len(*p.links.Load()) >= linksMax {
+	ep, ok := parseAdvertised(n.address)
+	if !ok || len(*p.advertised.Load()) >= advertisedMax {
 		return
 	}
 	for _, configured := range p.endpoints {
@@ -312,31 +312,31 @@ func (p *pool) openLink(n *node) {
 			return // its own supervisors are at it
 		}
 	}
-	n.link = p.newEndpoint(ep)
-	n.link.node, n.link.ended = n, make(chan struct{})
-	links := append(slices.Clone(*p.links.Load()), n.link)
-	p.links.Store(&links)
+	n.endpoint = p.newEndpoint(ep)
+	n.endpoint.node, n.endpoint.ended = n, make(chan struct{})
+	list := append(slices.Clone(*p.advertised.Load()), n.endpoint)
+	p.advertised.Store(&list)
 	for range p.c.cfg.Connections {
 		p.c.wg.Add(1)
-		go n.link.supervise(nil)
+		go n.endpoint.supervise(nil)
 	}
 }
 
-// unlink ends the connections to a node's advertised address. p.mu is held.
-func (p *pool) unlink(n *node) {
-	if n.link != nil {
-		links := slices.DeleteFunc(slices.Clone(*p.links.Load()), func(ep *endpointState) bool { return ep == n.link })
-		p.links.Store(&links)
-		close(n.link.ended)
-		n.link = nil
+// disconnect ends the connections to a node's advertised address. p.mu is held.
+func (p *pool) disconnect(n *node) {
+	if n.endpoint != nil {
+		list := slices.DeleteFunc(slices.Clone(*p.advertised.Load()), func(ep *endpointState) bool { return ep == n.endpoint })
+		p.advertised.Store(&list)
+		close(n.endpoint.ended)
+		n.endpoint = nil
 	}
 	n.wanted.Store(false)
 }
 
 // nudge cuts the pause short before the next try to reach a node. p.mu is held.
 func (p *pool) nudge(n *node) {
-	if n.link != nil {
-		signal(n.link.nudged)
+	if n.endpoint != nil {
+		signal(n.endpoint.nudged)
 	}
 	for _, ep := range p.endpoints {
 		if ep.reached.Load() == n.id {
@@ -356,9 +356,9 @@ func signal(tokens chan struct{}) {
 	}
 }
 
-// advertised reads the address of a node in ROUTES. It reports false for
+// parseAdvertised reads the address of a node in ROUTES. It reports false for
 // one that means nothing outside that node's machine.
-func advertised(address string) (endpoint, bool) {
+func parseAdvertised(address string) (endpoint, bool) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil || host == "" || strings.HasPrefix(address, "unix:") {
 		return endpoint{}, false

@@ -95,7 +95,7 @@ func (d *dispatcher) retryReply(cn *conn, ca *call, status Status, body []byte, 
 		if status == protocol.StatusBusy {
 			ca.avoid = nil // other nodes would only forward it there
 		} else if leader == 0 {
-			d.c.pool.widen()
+			d.c.pool.hurry()
 		}
 		d.later(ca, pause)
 	}
@@ -165,7 +165,7 @@ func (d *dispatcher) moved(cn *conn, status Status, leader uint64) bool {
 	case protocol.StatusNotLeader:
 		return leader != 0 && leader != cn.node.id
 	case protocol.StatusShuttingDown, protocol.StatusStorageFailed:
-		return d.c.pool.elsewhere(cn)
+		return d.c.pool.hasOther(cn)
 	}
 	return false
 }

@@ -18,9 +18,9 @@ const (
 	// failure.
 	routesPauseMin = 100 * time.Millisecond
 	routesPauseMax = 10 * time.Second
-	// linksMax bounds the nodes that are connected to by their advertised
+	// advertisedMax bounds the nodes that are connected to by their advertised
 	// address. Requests for shards led elsewhere are forwarded by servers.
-	linksMax = 256
+	advertisedMax = 256
 )
 
 // routesInterval is how often ROUTES is asked for although nothing calls for
@@ -204,7 +204,7 @@ func (r *router) run() {
 	periodic := r.c.now() + int64(jitter(routesInterval))
 	r.outdated.Store(true)
 	for {
-		r.c.pool.openLinks()
+		r.c.pool.connectWanted()
 		wake := r.c.now() + int64(time.Hour)
 		if pending == nil {
 			if wake = periodic; r.outdated.Load() {
@@ -262,7 +262,7 @@ func (r *router) adopt(m *protocol.RoutesReply) {
 		if id := m.Nodes[i].ID; id != 0 {
 			n := r.c.pool.node(id)
 			if address := string(m.Nodes[i].Address); address != n.address {
-				r.c.pool.unlink(n)
+				r.c.pool.disconnect(n)
 				n.address = address
 			}
 			t.nodes[id] = n
@@ -284,7 +284,7 @@ func (r *router) adopt(m *protocol.RoutesReply) {
 	}
 	for id, n := range r.c.pool.nodes {
 		if t.nodes[id] == nil {
-			r.c.pool.unlink(n)
+			r.c.pool.disconnect(n)
 			r.c.pool.dropNode(n)
 		}
 	}

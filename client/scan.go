@@ -246,7 +246,7 @@ func (s *Scanner) request() (protocol.Scan, error) {
 	}
 	if m.Flags&protocol.ScanPrefix != 0 {
 		m.Flags &^= protocol.ScanPrefix
-		m.End = successorOfPrefix(s.start)
+		m.End = protocol.PrefixEnd(s.start)
 	}
 	if reverse {
 		m.End = rest
@@ -274,18 +274,5 @@ func successor(key []byte) []byte {
 	if len(key) < protocol.KeyBytesMax {
 		return append(bytes.Clone(key), 0)
 	}
-	return successorOfPrefix(key)
-}
-
-// successorOfPrefix returns the smallest key above all keys that begin with
-// prefix, nil if there is none.
-func successorOfPrefix(prefix []byte) []byte {
-	for i := len(prefix) - 1; i >= 0; i-- {
-		if prefix[i] != 0xff {
-			next := bytes.Clone(prefix[:i+1])
-			next[i]++
-			return next
-		}
-	}
-	return nil
+	return protocol.PrefixEnd(key)
 }

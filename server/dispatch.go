@@ -15,12 +15,12 @@ type processor struct {
 	srv *Server
 	now uint64 // Unix ms, set once a round
 
-	touched  touched // written to at the end of the round
-	links    []*link // have requests to send on; their writers are woken then
-	backlog  int     // unsent output of the connection touched last
-	jobs     []job   // must wait for the disk; carried out after the round
-	proposed bool    // commands were queued in this round
-	others   bool    // requests came that need not wait for a commit
+	touched  touched         // written to at the end of the round
+	links    []*upstreamConn // have requests to send on; their writers are woken then
+	backlog  int             // unsent output of the connection touched last
+	jobs     []job           // must wait for the disk; carried out after the round
+	proposed bool            // commands were queued in this round
+	others   bool            // requests came that need not wait for a commit
 
 	credit    int  // what may still be carried out in this turn; see turnCredit
 	unhurried bool // no event loop waits for this thread
@@ -72,7 +72,7 @@ func (p *processor) flush() {
 	p.touched.flush()
 	if len(p.links) > 0 {
 		for _, l := range p.links {
-			l.rouse()
+			l.wakeWriter()
 		}
 		clear(p.links)
 		p.links = p.links[:0]

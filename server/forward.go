@@ -62,7 +62,7 @@ type request struct {
 	body       []byte
 	deadline   int64  // Unix ms
 	charge     uint32 // counted among c's bytes in flight
-	epoch      uint64 // to be told with the reply; 0: none
+	epoch      uint64 // goes with the reply; 0: none
 }
 
 // forward sends r to the node that leads shard, or refuses it. r has been
@@ -113,7 +113,7 @@ func appendRequest(b []byte, r *request, leftMillis uint32) []byte {
 }
 
 // send queues k for a node, whose writer is woken at the next flush. On a
-// refusal the sink hears nothing.
+// refusal the sink receives nothing.
 func (p *processor) send(k *call, node uint64, patience time.Duration) *refusal {
 	l, r := p.srv.upstreams.to(node).send(k, patience)
 	if r != nil {
@@ -141,7 +141,7 @@ type relay struct {
 	ended  bool
 	epoch  uint64 // of this node's slot map
 
-	// Of a client that cannot be told to come again: see retry.
+	// Of a client that cannot be asked to retry: see retry.
 	request   *bufpool.Buffer // its own reference; nil: none, or not needed any more
 	shard     int
 	deadline  int64         // Unix ms
@@ -164,8 +164,8 @@ func (r *relay) forget() {
 	}
 }
 
-// LeaderPatience is how long a request of a client that cannot be told to come
-// again waits for a shard to get another leader.
+// LeaderPatience is how long a request of a client that cannot be asked to retry
+// waits for a shard to get another leader.
 const LeaderPatience = 2 * time.Second
 
 // retry sends the request again in a while, if there is time, where the other
@@ -204,7 +204,7 @@ func (r *relay) sendAgain() {
 	k.frame.B = append(k.frame.B, r.request.B...)
 	l, bad := s.upstreams.to(r.node).send(k, max(time.Until(time.UnixMilli(r.deadline)), time.Millisecond))
 	if bad == nil {
-		l.rouse()
+		l.wakeWriter()
 		return
 	}
 	k.frame.Release()
@@ -271,7 +271,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 	t.add(c)
 }
 
-// lost tells the client that no answer comes.
+// lost reports to the client that no answer comes.
 func (r *relay) lost(bad *refusal, t *touched) {
 	if !r.ended && !r.retry(bad.status) {
 		r.refuse(bad, &protocol.Extensions{Epoch: r.epoch}, t)

@@ -436,21 +436,21 @@ func TestDesertedNode(t *testing.T) {
 	s.hello(1)
 	s.receive()
 	s.receive()
-	l := func() *link {
+	l := func() *upstreamConn {
 		u := n.srv.upstreams.to(1)
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		return u.links[laneSmall]
+		return u.conns[laneSmall]
 	}()
-	eventually(t, "the silence is noticed", func() bool { return !l.heard.Load() })
+	eventually(t, "the silence is noticed", func() bool { return !l.active.Load() })
 	fc.with(func() { fc.leader[0] = 3 })
-	if l.deserted() {
+	if l.leadsNothing() {
 		t.Error("given up while it leads shard 3")
 	}
 	fc.with(func() {
 		fc.leader[0], fc.leader[1], fc.leader[2], fc.leader[3], fc.leader[4], fc.leader[5] = 0, 0, 0, 0, 0, 0
 	})
-	if l.deserted() {
+	if l.leadsNothing() {
 		t.Error("given up while nobody leads")
 	}
 	fc.with(func() { fc.leader[0] = 3 })
@@ -608,7 +608,7 @@ func TestOtherNodeStops(t *testing.T) {
 		u := n.srv.upstreams.to(1)
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		return u.links[laneSmall] == nil
+		return u.conns[laneSmall] == nil
 	})
 	second := d.send(protocol.OpGet, key)
 	s2 := <-script
@@ -807,7 +807,7 @@ func TestForwardConnections(t *testing.T) {
 	}
 	u := n.srv.upstreams.to(2)
 	u.mu.Lock()
-	l := u.links[laneSmall]
+	l := u.conns[laneSmall]
 	u.mu.Unlock()
 	fc.with(func() { n.streams[0].Close() })
 	<-l.ended

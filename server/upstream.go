@@ -27,8 +27,8 @@ const (
 	// reopenDelay is how long requests are refused after an attempt failed, so
 	// that a node that is down is not dialled once for each of them.
 	reopenDelay = 100 * time.Millisecond
-	// silenceCheck is how often a link with unanswered calls looks whether it
-	// may have to give them up; see link.deserted.
+	// silenceCheck is how often a connection with unanswered calls checks whether
+	// it must give them up; see upstreamConn.leadsNothing.
 	silenceCheck = 100 * time.Millisecond
 	// upstreamIdle is how long a connection without requests is kept.
 	upstreamIdle = time.Minute
@@ -56,7 +56,7 @@ type refusal struct {
 	leader      uint64 // named in the reply; 0: none
 }
 
-// sink hears the answer to a call: its frames in order, of which the last is
+// sink receives the answer to a call: its frames in order, of which the last is
 // without MORE, or in place of those that are missing that they will not come.
 // Connections that got output are added to t, whose owner flushes them. The
 // frame and its extensions are valid during the call only. Calls of one sink
@@ -75,14 +75,14 @@ type call struct {
 	timer *time.Timer
 
 	// Guarded by up.mu.
-	id      uint64          // on its link
-	link    *link           // that holds it among its calls; nil: answered or given up
+	id      uint64          // on its connection
+	conn    *upstreamConn   // that holds it among its calls; nil: answered or given up
 	frame   *bufpool.Buffer // nil once written
 	bytes   int
 	written bool // has been handed to the transport, or is about to be
 
 	mu   sync.Mutex
-	done bool // the sink has heard the end
+	done bool // the sink has received the end
 }
 
 // upstreams are the connections to other nodes.
@@ -95,7 +95,7 @@ type upstreams struct {
 	nodes   map[uint64]*upstream
 	closed  bool
 	running sync.WaitGroup
-	open    atomic.Int32 // links
+	open    atomic.Int32 // connections
 }
 
 func (us *upstreams) init(s *Server) {
@@ -148,16 +148,16 @@ type upstream struct {
 	node uint64
 
 	mu       sync.Mutex
-	links    [lanes]*link // take new calls; nil: none open
-	requests int          // queued or unanswered
-	bytes    int          // of their frames
-	notUntil time.Time    // nothing is dialled before
+	conns    [lanes]*upstreamConn // take new calls; nil: none open
+	requests int                  // queued or unanswered
+	bytes    int                  // of their frames
+	notUntil time.Time            // nothing is dialled before
 }
 
-// link is one connection of an upstream: a goroutine that opens it and writes,
+// upstreamConn is one connection of an upstream: a goroutine that opens it and writes,
 // and one that reads. Its fields are guarded by the upstream's mu where nothing
 // else is said.
-type link struct {
+type upstreamConn struct {
 	up      *upstream
 	lane    int
 	nc      net.Conn         // belongs to the goroutines
@@ -169,44 +169,44 @@ type link struct {
 	wake    chan struct{} // there is something in queue
 	ended   chan struct{} // closed with over
 	limit   uint32        // bytes of a frame; belongs to the writer
-	heard   atomic.Bool   // something has come since deserted looked last
+	active  atomic.Bool   // something has come since leadsNothing looked last
 }
 
-// send queues k, whose timer starts now. It does not block. The link returned
-// must be woken; one that is nil comes with the reason, and the sink hears
-// nothing then.
-func (u *upstream) send(k *call, patience time.Duration) (*link, *refusal) {
+// send queues k, whose timer starts now. It does not block. The writer of
+// the connection returned must be woken; nil comes with the reason, and the sink
+// receives nothing then.
+func (u *upstream) send(k *call, patience time.Duration) (*upstreamConn, *refusal) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	size := len(k.frame.B)
 	if u.requests >= upstreamRequestsMax || (u.requests > 0 && u.bytes+size > upstreamBytesMax) {
 		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: fmt.Sprintf("too many requests are waiting for node %d", u.node)}
 	}
-	l, r := u.linkFor(k)
+	l, r := u.connFor(k)
 	if r != nil {
 		return nil, r
 	}
 	u.requests++
 	u.bytes += size
-	k.up, k.link, k.id, k.bytes = u, l, l.calls.Add(k), size
+	k.up, k.conn, k.id, k.bytes = u, l, l.calls.Add(k), size
 	binary.LittleEndian.PutUint64(k.frame.B[8:], k.id)
 	l.queue = append(l.queue, k)
 	k.timer = time.AfterFunc(patience, k.expire)
 	return l, nil
 }
 
-// linkFor returns the link that k goes over, and begins to open one where
+// connFor returns the connection that k goes over, and begins to open one where
 // there is none. u.mu must be held.
-func (u *upstream) linkFor(k *call) (*link, *refusal) {
+func (u *upstream) connFor(k *call) (*upstreamConn, *refusal) {
 	lane := laneSmall
 	if k.bulk || len(k.frame.B) >= bulkBytes {
 		lane = laneBulk
 	}
-	if l := u.links[lane]; l != nil {
+	if l := u.conns[lane]; l != nil {
 		return l, nil
 	}
 	if u.all.open.Load() >= int32(u.all.srv.cfg.ForwardConnections) {
-		if l := u.links[lanes-1-lane]; l != nil {
+		if l := u.conns[lanes-1-lane]; l != nil {
 			return l, nil
 		}
 		return nil, &refusal{status: protocol.StatusBusy, retryMillis: retryLeaderMillis, message: fmt.Sprintf("all %d connections to other nodes are in use (network.connection_pool_size)", u.all.srv.cfg.ForwardConnections)}
@@ -217,8 +217,8 @@ func (u *upstream) linkFor(k *call) (*link, *refusal) {
 	if !u.all.begin(1) {
 		return nil, &refusal{status: protocol.StatusShuttingDown, message: "the server is shutting down; connect to another node"}
 	}
-	l := &link{up: u, lane: lane, wake: make(chan struct{}, 1), ended: make(chan struct{})}
-	u.links[lane] = l
+	l := &upstreamConn{up: u, lane: lane, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+	u.conns[lane] = l
 	u.all.open.Add(1)
 	go l.run()
 	return l, nil
@@ -230,8 +230,8 @@ func (u *upstream) forget(k *call) {
 	u.bytes -= k.bytes
 }
 
-// rouse has l's writer look at its queue.
-func (l *link) rouse() {
+// wakeWriter makes l's writer look at its queue.
+func (l *upstreamConn) wakeWriter() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -239,16 +239,16 @@ func (l *link) rouse() {
 }
 
 // retire has new calls go elsewhere. u.mu must be held.
-func (l *link) retire() {
+func (l *upstreamConn) retire() {
 	l.retired = true
-	if l.up.links[l.lane] == l {
-		l.up.links[l.lane] = nil
+	if l.up.conns[l.lane] == l {
+		l.up.conns[l.lane] = nil
 	}
 }
 
 // run opens the connection and writes what is queued until the connection
 // ends.
-func (l *link) run() {
+func (l *upstreamConn) run() {
 	us := l.up.all
 	defer us.running.Done()
 	defer us.open.Add(-1)
@@ -272,7 +272,7 @@ func (l *link) run() {
 }
 
 // open makes the connection and introduces this node.
-func (l *link) open() (net.Conn, error) {
+func (l *upstreamConn) open() (net.Conn, error) {
 	us := l.up.all
 	ctx, cancel := context.WithTimeout(us.ctx, openTimeout)
 	defer cancel()
@@ -290,7 +290,7 @@ func (l *link) open() (net.Conn, error) {
 
 var errRefusedHello = errors.New("the handshake was refused")
 
-func (l *link) greet(nc net.Conn) error {
+func (l *upstreamConn) greet(nc net.Conn) error {
 	_ = nc.SetDeadline(time.Now().Add(openTimeout))
 	cfg := &l.up.all.srv.cfg
 	hello := protocol.Hello{VersionMin: protocol.Version, VersionMax: protocol.Version, Features: protocol.FeaturesKnown, Name: fmt.Appendf(nil, "node %d", cfg.Node)}
@@ -317,7 +317,7 @@ func (l *link) greet(nc net.Conn) error {
 }
 
 // writeAll writes what is queued, as often as the writer is woken.
-func (l *link) writeAll() error {
+func (l *upstreamConn) writeAll() error {
 	idle := time.NewTimer(upstreamIdle)
 	defer idle.Stop()
 	silence := time.NewTimer(silenceCheck)
@@ -334,7 +334,7 @@ func (l *link) writeAll() error {
 			}
 			if !waits {
 				waits = true
-				l.heard.Store(true)
+				l.active.Store(true)
 				silence.Reset(silenceCheck)
 			}
 			continue
@@ -349,8 +349,8 @@ func (l *link) writeAll() error {
 			if waits = l.unanswered(); !waits {
 				continue
 			}
-			if l.deserted() {
-				return errDeserted
+			if l.leadsNothing() {
+				return errLeadsNothing
 			}
 			silence.Reset(silenceCheck)
 		case <-idle.C:
@@ -362,19 +362,19 @@ func (l *link) writeAll() error {
 	}
 }
 
-var errDeserted = errors.New("the node does not answer and no longer leads a shard")
+var errLeadsNothing = errors.New("the node does not answer and no longer leads a shard")
 
-func (l *link) unanswered() bool {
+func (l *upstreamConn) unanswered() bool {
 	l.up.mu.Lock()
 	defer l.up.mu.Unlock()
 	return l.calls.Len() > 0
 }
 
-// deserted reports whether the node has been silent since the last time, and
+// leadsNothing reports whether the node has been silent since the last time, and
 // what it led has other leaders. It has stopped, or nothing of it comes
 // through: without this, what it was asked would wait for its deadline.
-func (l *link) deserted() bool {
-	if l.heard.Swap(false) {
+func (l *upstreamConn) leadsNothing() bool {
+	if l.active.Swap(false) {
 		return false
 	}
 	be := l.up.all.srv.backend
@@ -393,13 +393,13 @@ func (l *link) deserted() bool {
 
 // take moves the queue into batch, without what was given up meanwhile, and
 // with its frames as good as sent.
-func (l *link) take(batch []*call) []*call {
+func (l *upstreamConn) take(batch []*call) []*call {
 	u := l.up
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for i, k := range l.queue {
 		l.queue[i] = nil
-		if k.link == nil {
+		if k.conn == nil {
 			u.forget(k)
 			k.frame.Release()
 			k.frame = nil
@@ -412,8 +412,8 @@ func (l *link) take(batch []*call) []*call {
 	return batch
 }
 
-// leaveIfIdle retires the link if nothing is asked over it.
-func (l *link) leaveIfIdle() bool {
+// leaveIfIdle retires the connection if nothing is asked over it.
+func (l *upstreamConn) leaveIfIdle() bool {
 	l.up.mu.Lock()
 	defer l.up.mu.Unlock()
 	if l.calls.Len() > 0 || len(l.queue) > 0 {
@@ -426,7 +426,7 @@ func (l *link) leaveIfIdle() bool {
 // write writes the frames of batch and releases them. After an error those
 // that were not handed over whole count as not written: a server never carries
 // out a part of a frame.
-func (l *link) write(batch []*call, buf *bufpool.Buffer) error {
+func (l *upstreamConn) write(batch []*call, buf *bufpool.Buffer) error {
 	batch = l.dropTooLarge(batch)
 	for len(batch) > 0 {
 		n := 1
@@ -451,7 +451,7 @@ func (l *link) write(batch []*call, buf *bufpool.Buffer) error {
 	return nil
 }
 
-func (l *link) releaseFrames(batch []*call) {
+func (l *upstreamConn) releaseFrames(batch []*call) {
 	l.up.mu.Lock()
 	defer l.up.mu.Unlock()
 	for _, k := range batch {
@@ -461,7 +461,7 @@ func (l *link) releaseFrames(batch []*call) {
 }
 
 // notWritten takes back the frames of batch that lie beyond what was written.
-func (l *link) notWritten(batch []*call, wrote int) {
+func (l *upstreamConn) notWritten(batch []*call, wrote int) {
 	u := l.up
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -475,7 +475,7 @@ func (l *link) notWritten(batch []*call, wrote int) {
 }
 
 // dropTooLarge refuses the frames that the other node would not take.
-func (l *link) dropTooLarge(batch []*call) []*call {
+func (l *upstreamConn) dropTooLarge(batch []*call) []*call {
 	keep := batch[:0]
 	var t touched
 	for _, k := range batch {
@@ -493,7 +493,7 @@ func (l *link) dropTooLarge(batch []*call) []*call {
 }
 
 // read delivers replies until the connection ends.
-func (l *link) read() {
+func (l *upstreamConn) read() {
 	defer l.up.all.running.Done()
 	defer l.fail(false)
 	var t touched
@@ -502,16 +502,16 @@ func (l *link) read() {
 		if l.in.Fill() != nil {
 			return
 		}
-		if !l.heard.Load() {
-			l.heard.Store(true)
+		if !l.active.Load() {
+			l.active.Store(true)
 		}
 	}
 	t.flush()
 }
 
 // receive delivers the whole frames that have been read. It returns false if the
-// stream cannot be trusted, or if the link has no more to do.
-func (l *link) receive(t *touched) bool {
+// stream cannot be trusted, or if the connection has no more to do.
+func (l *upstreamConn) receive(t *touched) bool {
 	for {
 		f, ok, err := l.in.Next(protocol.FrameBytesMax)
 		switch {
@@ -534,8 +534,8 @@ func (l *link) receive(t *touched) bool {
 }
 
 // deliver hands a frame to the sink of its call. It returns true if that was
-// all that a retired link was kept for.
-func (l *link) deliver(f *protocol.Frame, t *touched) (finished bool) {
+// all that a retired connection was kept for.
+func (l *upstreamConn) deliver(f *protocol.Frame, t *touched) (finished bool) {
 	u := l.up
 	last := f.Flags&protocol.FlagMore == 0
 	u.mu.Lock()
@@ -545,7 +545,7 @@ func (l *link) deliver(f *protocol.Frame, t *touched) (finished bool) {
 	}
 	if k != nil && last {
 		l.calls.Remove(f.ID)
-		k.link = nil
+		k.conn = nil
 		u.forget(k)
 	}
 	finished = l.retired && l.calls.Len() == 0 && len(l.queue) == 0
@@ -569,24 +569,24 @@ func (l *link) deliver(f *protocol.Frame, t *touched) (finished bool) {
 	return finished
 }
 
-// giveUp takes k from its link, so that no reply finds it. It returns false if
+// giveUp takes k from its connection, so that no reply finds it. It returns false if
 // that was done already.
 func (k *call) giveUp() bool {
 	k.up.mu.Lock()
 	defer k.up.mu.Unlock()
-	l := k.link
+	l := k.conn
 	if l == nil {
 		return false
 	}
 	l.calls.Remove(k.id)
-	k.link = nil
+	k.conn = nil
 	if k.written {
 		k.up.forget(k) // otherwise once it is off the queue
 	}
 	return true
 }
 
-// end tells the sink that no more comes.
+// end reports to the sink that no more comes.
 func (k *call) end(r *refusal, t *touched) {
 	k.timer.Stop()
 	k.mu.Lock()
@@ -614,10 +614,10 @@ func (k *call) expire() {
 	t.flush()
 }
 
-// fail ends the link and tells its calls: a write that was handed over has an
+// fail ends the connection and its calls: a write that was handed over has an
 // unknown outcome, anything else may be tried again. hold keeps the node from
 // being dialled again for a moment.
-func (l *link) fail(hold bool) {
+func (l *upstreamConn) fail(hold bool) {
 	u := l.up
 	u.mu.Lock()
 	if l.over {
@@ -630,7 +630,7 @@ func (l *link) fail(hold bool) {
 		u.notUntil = time.Now().Add(reopenDelay)
 	}
 	for _, k := range l.queue {
-		if k.link == nil {
+		if k.conn == nil {
 			u.forget(k)
 		}
 		k.frame.Release()
@@ -639,7 +639,7 @@ func (l *link) fail(hold bool) {
 	l.queue = nil
 	var calls []*call
 	for _, k := range l.calls.All() {
-		(*k).link = nil
+		(*k).conn = nil
 		u.forget(*k)
 		calls = append(calls, *k)
 	}
@@ -656,7 +656,7 @@ func (l *link) fail(hold bool) {
 	t.flush()
 }
 
-// broken is the refusal of a call whose link broke.
+// broken is the refusal of a call whose connection broke.
 func (k *call) broken() *refusal {
 	if k.write && k.written {
 		return &refusal{status: protocol.StatusTimeout, message: fmt.Sprintf("the connection to node %d was lost while the write was being forwarded; its outcome is unknown", k.up.node)}
