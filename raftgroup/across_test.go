@@ -34,10 +34,7 @@ func acrossNow(t testing.TB, n *Node, c *command.Command) (command.Outcome, comm
 	if err := n.ProposeAcross(shardsOf(n), c, e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
-	if !e.heard {
-		t.Fatalf("%+v: no outcome", c)
-	}
+	runUntil(t, n, "an outcome", func() bool { return e.heard })
 	return e.outcome, e.result
 }
 
@@ -282,7 +279,7 @@ func proposeNow(t testing.TB, n *Node, shard int, c *command.Command) (command.O
 	if err := n.Propose(shard, c, e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
+	runUntil(t, n, "an outcome", func() bool { return e.heard })
 	return e.outcome, e.result
 }
 
