@@ -241,7 +241,7 @@ func (in *inbound) reply(id uint64, status byte, body []byte) error {
 // serveCall serves a connection that brings a single call.
 func (t *Transport) serveCall(c net.Conn, from Identity, version uint16) {
 	defer t.drop(c)
-	in, cancel := t.newInbound(c, from, version)
+	in, cancel := newInbound(t, c, from, version)
 	defer cancel()
 	request, err := in.readSingleCall()
 	if err != nil {
@@ -250,7 +250,7 @@ func (t *Transport) serveCall(c net.Conn, from Identity, version uint16) {
 		return
 	}
 	// While it waits for its turn it may still have to give way to others.
-	turn := t.awaitTurn(min(t.cfg.HandshakeTimeout, request.timeout))
+	turn := in.awaitTurn(min(t.cfg.HandshakeTimeout, request.timeout))
 	t.introduced(c)
 	if !turn {
 		in.reply(request.id, replyBusy, nil)
@@ -268,7 +268,8 @@ func (t *Transport) serveCall(c net.Conn, from Identity, version uint16) {
 }
 
 // awaitTurn waits for a place among the calls on connections of their own.
-func (t *Transport) awaitTurn(d time.Duration) bool {
+func (in *inbound) awaitTurn(d time.Duration) bool {
+	t := in.t
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -516,7 +516,7 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 			err = fmt.Errorf("peer: handshake with %s: %w", address, err)
 		}
 	}()
-	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: t.newCredentials()}
+	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: newCredentials(t)}
 	said := h.encode()
 	if err := writeRecord(c, said); err != nil {
 		return answer{}, err
@@ -574,8 +574,8 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 }
 
 // askWho begins a handshake to learn who is at the other side.
-func (t *Transport) askWho(c net.Conn) (Identity, error) {
-	h := hello{kind: kindCall, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: t.newCredentials()}
+func askWho(t *Transport, c net.Conn) (Identity, error) {
+	h := hello{kind: kindCall, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: newCredentials(t)}
 	said := h.encode()
 	if err := writeRecord(c, said); err != nil {
 		return Identity{}, err
@@ -607,7 +607,7 @@ func (t *Transport) answerHello(c net.Conn) (h hello, version uint16, err error)
 	}
 	a := answer{identity: t.identity()}
 	if h.credentials.present {
-		a.credentials = t.newCredentials()
+		a.credentials = newCredentials(t)
 	}
 	proven := a.credentials.present
 	a.version, a.refusal = negotiate(versionOldest, t.cfg.VersionMax, h.versionMin, h.versionMax)

@@ -174,7 +174,7 @@ func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
 	limit.Log(t.log, level(err), text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err)
 }
 
-func (t *Transport) newInbound(c net.Conn, from Identity, version uint16) (*inbound, context.CancelFunc) {
+func newInbound(t *Transport, c net.Conn, from Identity, version uint16) (*inbound, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.ctx)
 	in := &inbound{t: t, conn: c, from: from, version: version, ctx: ctx, calls: make(chan struct{}, CallsRunningMax)}
 	return in, cancel
@@ -182,7 +182,7 @@ func (t *Transport) newInbound(c net.Conn, from Identity, version uint16) (*inbo
 
 // serveRaft receives on a peer's Raft connection until it ends.
 func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
-	in, cancel := t.newInbound(c, from, version)
+	in, cancel := newInbound(t, c, from, version)
 	defer cancel()
 	node := from.Node
 	t.mu.Lock()

@@ -47,7 +47,7 @@ type proof struct {
 }
 
 // newCredentials returns credentials for one handshake.
-func (t *Transport) newCredentials() (c credentials) {
+func newCredentials(t *Transport) (c credentials) {
 	if t.key.Load() == nil {
 		return c
 	}
@@ -199,7 +199,7 @@ func (t *Transport) probeKnownAddress(theirs *Identity) error {
 	defer t.drop(c)
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	there, err := t.askWho(c)
+	there, err := askWho(t, c)
 	if err == nil && there.Signed && there.Key == theirs.Key && there.Run != theirs.Run {
 		return twinError(theirs, address)
 	}

@@ -28,7 +28,7 @@ type courier struct {
 	once    sync.Once
 }
 
-func (t *Transport) newCourier(c net.Conn) *courier {
+func newCourier(t *Transport, c net.Conn) *courier {
 	return &courier{
 		t: t, conn: c, gone: make(chan struct{}),
 		reader: newFrameReader(&deadlineReader{conn: c, timeout: t.cfg.SilenceTimeout}),
@@ -116,7 +116,7 @@ func (t *Transport) SendSnapshot(ctx context.Context, node uint64, header []byte
 		return err
 	}
 	defer t.drop(conn)
-	s := &sender{courier: t.newCourier(conn), token: make(chan []byte, 1)}
+	s := &sender{courier: newCourier(t, conn), token: make(chan []byte, 1)}
 	defer context.AfterFunc(ctx, func() { s.end(context.Cause(ctx)) })()
 	if err := s.run(ctx, header, export); err != nil {
 		return fmt.Errorf("snapshot to node %d: %w", node, err)
@@ -301,7 +301,7 @@ func (s *Incoming) Next() ([]byte, error) {
 // serveSnapshot receives one transfer.
 func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 	defer t.drop(conn)
-	c := t.newCourier(conn)
+	c := newCourier(t, conn)
 	defer c.reader.close()
 	stop := make(chan struct{})
 	t.wg.Add(1) // this goroutine is counted, so Close still waits
@@ -309,7 +309,7 @@ func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 		defer t.wg.Done()
 		c.breathe(stop)
 	}()
-	err := t.receiveSnapshot(c, from)
+	err := c.receiveSnapshot(t, from)
 	close(stop)
 	if t.ctx.Err() != nil {
 		return
@@ -324,7 +324,7 @@ func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 	}
 }
 
-func (t *Transport) receiveSnapshot(c *courier, from Identity) error {
+func (c *courier) receiveSnapshot(t *Transport, from Identity) error {
 	kind, payload, err := c.reader.next()
 	if err != nil {
 		return err
