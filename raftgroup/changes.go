@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 )
 
 // The form of reports between nodes, see docs/peer-protocol.md. Integers that
@@ -82,20 +83,7 @@ func (c *changes) appendHead(b []byte, from uint64) []byte {
 	}
 	a := &c.about
 	var node []byte
-	flags := byte(0)
-	if a.Exposed {
-		flags |= flagExposed
-	}
-	if a.Leaving {
-		flags |= flagLeaving
-	}
-	if a.Slow {
-		flags |= flagSlow
-	}
-	if a.ClockOff {
-		flags |= flagClockOff
-	}
-	node = append(node, flags)
+	node = append(node, flagByte(a.Leaving, a.Slow, a.ClockOff, a.Exposed))
 	for _, v := range []int64{int64(a.FsyncMicros * 1000), a.LogBytes, a.DiskUsed, a.DiskFree, a.Uptime} {
 		node = binary.AppendUvarint(node, uint64(max(v, 0)))
 	}
@@ -105,6 +93,16 @@ func (c *changes) appendHead(b []byte, from uint64) []byte {
 	node = binary.AppendUvarint(node, a.Position)
 	node = binary.AppendUvarint(node, a.Damaged)
 	return appendPart(b, node)
+}
+
+// flagByte returns a byte of which the first flag is the lowest bit.
+func flagByte(flags ...bool) (b byte) {
+	for i, set := range flags {
+		if set {
+			b |= 1 << i
+		}
+	}
+	return b
 }
 
 // appendPart appends a part behind its length.
@@ -123,22 +121,8 @@ func appendShard(b []byte, shard int, s *shardReport) []byte {
 }
 
 func (s *shardReport) appendReplica(p []byte) []byte {
-	role, flags := 0, byte(0)
-	for i, name := range roles {
-		if name == s.Role {
-			role = i
-		}
-	}
-	if s.Settled {
-		flags |= shardSettled
-	}
-	if len(s.Members) > 0 {
-		flags |= shardMembers
-	}
-	if s.Damaged {
-		flags |= shardDamaged
-	}
-	p = append(p, byte(role), flags)
+	role := max(slices.Index(roles[:], s.Role), 0)
+	p = append(p, byte(role), flagByte(s.Settled, len(s.Members) > 0, s.Damaged))
 	for _, v := range []uint64{s.Leader, s.Term, s.Commit, s.Applied} {
 		p = binary.AppendUvarint(p, v)
 	}

@@ -124,22 +124,31 @@ func lock(f vfs.FS, dir string) (io.Closer, error) {
 // directory has none yet.
 func readIdentity(f vfs.FS, dir string) (id Identity, ok bool, err error) {
 	path := f.PathJoin(dir, IdentityFile)
-	file, err := f.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return id, false, nil
-	}
-	if err != nil {
-		return id, false, fmt.Errorf("%w: %w", ErrBadDirectory, err)
-	}
-	defer file.Close()
-	b, err := io.ReadAll(file)
-	if err != nil {
-		return id, false, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	b, ok, err := readFile(f, path)
+	if err != nil || !ok {
+		return id, false, err
 	}
 	if id, err = decodeIdentity(b); err != nil {
 		return Identity{}, false, fmt.Errorf("%s: %w", path, err)
 	}
 	return id, true, nil
+}
+
+// readFile returns the content of a file, or ok = false where there is none. Errors
+// wrap ErrBadDirectory.
+func readFile(f vfs.FS, path string) (b []byte, ok bool, err error) {
+	file, err := f.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err == nil {
+		b, err = io.ReadAll(file)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	}
+	return b, true, nil
 }
 
 // ReadIdentity returns the identity of a data directory, which may be in use.
@@ -252,13 +261,10 @@ func replaceFile(f vfs.FS, dir, name string, b []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.Write(b); err != nil {
-		return errors.Join(err, file.Close())
+	if _, err = file.Write(b); err == nil {
+		err = file.Sync()
 	}
-	if err := file.Sync(); err != nil {
-		return errors.Join(err, file.Close())
-	}
-	if err := file.Close(); err != nil {
+	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
 	if err := f.Rename(tmp, f.PathJoin(dir, name)); err != nil {

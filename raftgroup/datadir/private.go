@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"cmp"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -120,10 +121,9 @@ type tightening struct {
 
 func (t *tightening) walk(path string) {
 	_ = filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			t.note(err)
-		case e.IsDir(), e.Type().IsRegular():
+		if err != nil {
+			t.err = cmp.Or(t.err, err)
+		} else if e.IsDir() || e.Type().IsRegular() {
 			t.one(path)
 		}
 		return nil
@@ -139,15 +139,8 @@ func (t *tightening) one(path string) {
 	if err == nil {
 		err = os.Chmod(path, info.Mode()&^0o077)
 	}
-	if err != nil {
-		t.note(err)
-		return
+	if err == nil {
+		t.changed++
 	}
-	t.changed++
-}
-
-func (t *tightening) note(err error) {
-	if t.err == nil {
-		t.err = err
-	}
+	t.err = cmp.Or(t.err, err)
 }

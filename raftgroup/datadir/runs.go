@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -88,17 +86,9 @@ func (d *Dir) OpenRuns() (*Runs, error) { return openRuns(d.FS, d.Path) }
 func openRuns(f vfs.FS, dir string) (*Runs, error) {
 	t := &Runs{fs: f, dir: dir, nodes: make(map[uint64]remembered)}
 	path := f.PathJoin(dir, RunsFile)
-	file, err := f.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
-	}
-	defer file.Close()
-	b, err := io.ReadAll(file)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	b, ok, err := readFile(f, path)
+	if err != nil || !ok {
+		return t, err
 	}
 	nodes, err := decodeRuns(b)
 	if err != nil {
