@@ -207,7 +207,7 @@ func (w *worker) countUnsent(now time.Duration) {
 	}
 	for w.pace.due() < stop && w.tally.unsent < w.budget {
 		if w.pace.random == nil {
-			missed := uint64(float64(stop-w.pace.due())/w.pace.gap) + 1
+			missed := uint64(math.Ceil(float64(stop-w.pace.due()) / w.pace.gap))
 			w.tally.unsent = min(missed, w.budget)
 			return
 		}
