@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"bytes"
+	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -15,10 +16,16 @@ import (
 func modes(t *testing.T, dir string) (open []string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a node that runs removes files
+		}
 		if err != nil {
 			return err
 		}
 		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err == nil && info.Mode()&0o077 != 0 {
 			open = append(open, info.Mode().String()+" "+path)
 		}
