@@ -219,6 +219,23 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestCountUnsent: what is due before the end and was not sent is counted, and what is due
+// at the very end is not.
+func TestCountUnsent(t *testing.T) {
+	for _, tt := range []struct {
+		end    time.Duration
+		budget uint64
+		want   uint64
+	}{
+		{5e6, 100, 0}, {5e6 + 1, 100, 1}, {8e6, 100, 3}, {8e6 + 1, 100, 4}, {8e6, 2, 2}, {8e6, 0, 0},
+	} {
+		w := &worker{pace: pace{gap: 1e6, next: 5e6}, budget: tt.budget, end: tt.end, tally: new(tally)}
+		if w.countUnsent(time.Second); w.tally.unsent != tt.want {
+			t.Errorf("end %v, budget %d: %d unsent, want %d", tt.end, tt.budget, w.tally.unsent, tt.want)
+		}
+	}
+}
+
 func TestWarmupIsNotCounted(t *testing.T) {
 	s := &fake{}
 	l := loadOf(t, s, "ping")

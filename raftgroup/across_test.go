@@ -32,13 +32,7 @@ func acrossNow(t testing.TB, n *Node, c *command.Command) (command.Outcome, comm
 	if err := n.ProposeAcross(shardsOf(n), c, e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
-	for deadline := time.Now().Add(time.Minute); !e.heard; run(n) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%+v: no outcome", c)
-		}
-		n.raise() // a large one may wait for a drain, which does so
-	}
+	runUntil(t, n, "outcome", func() bool { return e.heard })
 	return e.outcome, e.result
 }
 
@@ -283,7 +277,7 @@ func proposeNow(t testing.TB, n *Node, shard int, c *command.Command) (command.O
 	if err := n.Propose(shard, c, e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
+	runUntil(t, n, "outcome", func() bool { return e.heard })
 	return e.outcome, e.result
 }
 

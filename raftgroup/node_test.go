@@ -105,6 +105,19 @@ func run(n *Node) {
 	}
 }
 
+// runUntil runs passes until a condition holds: a command may wait for a drain, which
+// asks for another pass.
+func runUntil(t testing.TB, n *Node, what string, holds func() bool) {
+	t.Helper()
+	run(n)
+	for deadline := time.Now().Add(time.Minute); !holds(); run(n) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", what)
+		}
+		n.raise()
+	}
+}
+
 func put(key, value string) *command.Command {
 	return &command.Command{Kind: command.Put, Key: []byte(key), Value: []byte(value)}
 }
@@ -606,13 +619,7 @@ func mustPut(t testing.TB, n *Node, key, value string) {
 	if err := n.Propose(shardFor(n, key), put(key, value), e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
-	for deadline := time.Now().Add(time.Minute); len(e.outcomes) == 0; run(n) {
-		if time.Now().After(deadline) {
-			t.Fatalf("putting %q: no outcome", key)
-		}
-		n.raise() // a large one may wait for a drain, which does so
-	}
+	runUntil(t, n, "outcome of putting "+key, func() bool { return len(e.outcomes) > 0 })
 	if o := e.outcomes[0]; o != command.Applied {
 		t.Fatalf("putting %q: %v", key, o)
 	}
