@@ -163,19 +163,32 @@ func (n *Node) goes() bool {
 // more, reason says why; without well, a stalling disk or a clock that is off is
 // no reason.
 func (n *Node) mayLead(node uint64, well bool) (leaders int, reason string) {
+	if reason := n.barredByMap(node); reason != "" {
+		return 0, reason
+	}
+	return n.known.mayLead(node, n.clock.Boot(), well)
+}
+
+// barredByMap returns why the map has a node lead nothing, "" if it may. A node
+// that could not read the map, because it is damaged, has nothing against others: only
+// they can give it a copy.
+func (n *Node) barredByMap(node uint64) string {
 	m := n.cmap.Load()
+	if !m.begun() && n.groups[n.meta()].broken.Load() {
+		return ""
+	}
 	if m == nil {
-		return 0, "the cluster is still being created"
+		return "the cluster is still being created"
 	}
 	switch row, ok := m.node(node); {
 	case !ok:
-		return 0, "it is not a member"
+		return "it is not a member"
 	case row.Removing:
-		return 0, "it is being removed"
+		return "it is being removed"
 	case row.Draining:
-		return 0, "it is being drained"
+		return "it is being drained"
 	}
-	return n.known.mayLead(node, n.clock.Boot(), well)
+	return ""
 }
 
 // leadsNone reports whether this node leads no group any more.

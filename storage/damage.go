@@ -82,8 +82,7 @@ type damagedFile struct {
 	due    bool // it has to be inspected
 }
 
-// compactionRest is how long a compaction waits that has come to a block known to
-// be damaged. Where Pebble can it leaves such a compaction alone by itself, for
+// compactionRest is how long a compaction waits that has come to a damaged block. Where Pebble can it leaves such a compaction alone by itself, for
 // five minutes; at level 0 it cannot.
 const compactionRest = time.Minute
 
@@ -100,7 +99,8 @@ func isDamage(err error) bool {
 }
 
 // found takes in what Pebble has found, on whatever goroutine, perhaps with its
-// locks held.
+// locks held. A compaction is held here and not where it reads: there it would have
+// readers of the same block or file wait for it.
 func (s *Store) found(info pebble.DataCorruptionInfo) {
 	d := &s.damage
 	offset, length, isBlock := blockOf(info.Details)
@@ -123,6 +123,9 @@ func (s *Store) found(info pebble.DataCorruptionInfo) {
 	}
 	if due {
 		notify(d.news)
+	}
+	if onStack(compactFunction) {
+		s.holdCompaction()
 	}
 }
 
@@ -501,16 +504,13 @@ type suspectFile struct {
 
 func (f *suspectFile) ReadAt(p []byte, offset int64) (int, error) {
 	if d := &f.s.damage; d.any.Load() && d.covers(f.path, offset, int64(len(p))) {
-		if onStack(compactFunction) {
-			f.s.holdCompaction()
-		}
 		return 0, errKnownDamage
 	}
 	return f.File.ReadAt(p, offset)
 }
 
-// compactFunction is what compactions run below.
-const compactFunction = "github.com/cockroachdb/pebble/v2.(*DB).compact"
+// compactFunction is what compactions run below while they hold no lock of Pebble.
+const compactFunction = "github.com/cockroachdb/pebble/v2.(*DB).compactAndWrite"
 
 // holdCompaction lets a compaction that is about to fail wait, and lets Pebble
 // begin another one meanwhile.
