@@ -13,6 +13,7 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // flipIn flips a bit of the row with this value in the tables of a state, where
@@ -381,6 +382,40 @@ func TestDamagedOnlyVoter(t *testing.T) {
 		return now.Incarnation > before.Incarnation && k.settled(2)
 	})
 	k.put(bad, "goes on")
+}
+
+// TestDamagedMapLeads has the map damaged on the node that alone has the whole log of
+// the meta group: it has to lead until another has the log too, and then lets that
+// one lead, although it knows no map.
+func TestDamagedMapLeads(t *testing.T) {
+	k := newCluster(t, 3, 1)
+	k.until("leaders", k.led)
+	k.until("the map", func() bool { return k.settled(3) })
+	const hurt, behind, away = 1, 2, 3
+	stop := func(id uint64) {
+		closeNode(t, k.nodes[id])
+		delete(k.nodes, id)
+	}
+	stop(behind)
+	k.until("leaders of two nodes", k.led)
+	k.nodes[hurt].SetRedisAddress("elsewhere")
+	k.until("what the stopped node does not know", func() bool {
+		row, _ := k.nodes[away].cmap.Load().Node(hurt)
+		return row.Redis == "elsewhere"
+	})
+	before, _ := k.nodes[hurt].cmap.Load().Replica(1, hurt)
+	stop(away)
+	stop(hurt)
+	n := k.start(hurt)
+	n.cmap.Store(placement.NewMap(n.meta())) // as where refreshMap comes to a damaged block
+	n.refuseDamaged(n.meta())
+	k.start(behind)
+	k.until("the other leads", func() bool { return k.nodes[behind].groups[n.meta()].leads.Load() })
+	k.start(away)
+	k.until("the replica is replaced", func() bool {
+		now, _ := k.nodes[behind].cmap.Load().Replica(1, hurt)
+		return now.Incarnation > before.Incarnation && k.settled(3) && n.groups[n.meta()].held.Load() && n.cmap.Load().Begun()
+	})
 }
 
 // TestDamagedReplicaThatIsNeeded damages a replica while another node is down: it

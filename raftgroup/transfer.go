@@ -133,16 +133,29 @@ func (co *controller) goes() bool {
 // more, reason says why; without well, a stalling disk or a clock that is off is
 // no reason.
 func (co *controller) mayLead(node uint64, well bool) (leaders int, reason string) {
-	m := co.node.cmap.Load()
-	switch row, ok := m.Node(node); {
-	case !ok:
-		return 0, "it is not a member"
-	case row.Removing:
-		return 0, "it is being removed"
-	case row.Draining:
-		return 0, "it is being drained"
+	if reason := co.barredByMap(node); reason != "" {
+		return 0, reason
 	}
 	return co.node.known.mayLead(node, co.node.clock.Boot(), well)
+}
+
+// barredByMap returns why the map has a node lead nothing, "" if it may. A node
+// that could not read the map, because it is damaged, has nothing against others: only
+// they can give it a copy.
+func (co *controller) barredByMap(node uint64) string {
+	m := co.node.cmap.Load()
+	if !m.Begun() && co.node.groups[co.node.meta()].broken.Load() {
+		return ""
+	}
+	switch row, ok := m.Node(node); {
+	case !ok:
+		return "it is not a member"
+	case row.Removing:
+		return "it is being removed"
+	case row.Draining:
+		return "it is being drained"
+	}
+	return ""
 }
 
 // leadsNone reports whether this node leads no group any more.

@@ -83,8 +83,7 @@ type damagedFile struct {
 	due    bool // it has to be inspected
 }
 
-// compactionRest is how long a compaction waits that has come to a block known to
-// be damaged. Where Pebble can it leaves such a compaction alone by itself, for
+// compactionRest is how long a compaction waits that has come to a damaged block. Where Pebble can it leaves such a compaction alone by itself, for
 // five minutes; at level 0 it cannot.
 const compactionRest = time.Minute
 
@@ -102,7 +101,8 @@ func isDamage(err error) bool {
 }
 
 // found takes in what Pebble has found, on whatever goroutine, perhaps with its
-// locks held.
+// locks held. A compaction is held here and not where it reads: there it would have
+// readers of the same block or file wait for it.
 func (d *damage) found(info pebble.DataCorruptionInfo) {
 	offset, length, isBlock := blockOf(info.Details)
 	d.mu.Lock()
@@ -124,6 +124,9 @@ func (d *damage) found(info pebble.DataCorruptionInfo) {
 	}
 	if due {
 		notify(d.news)
+	}
+	if onStack(compactFunction) {
+		d.holdCompaction()
 	}
 }
 
@@ -430,8 +433,8 @@ func (s *Store) CheckEdges(shard int) error {
 	return shardRange{s, shard, shard}.checkEdges()
 }
 
-// compactFunction is what compactions run below.
-const compactFunction = "github.com/cockroachdb/pebble/v2.(*DB).compact"
+// compactFunction is what compactions run below while they hold no lock of Pebble.
+const compactFunction = "github.com/cockroachdb/pebble/v2.(*DB).compactAndWrite"
 
 // holdCompaction lets a compaction that is about to fail wait, and lets Pebble
 // begin another one meanwhile.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -339,6 +340,53 @@ func (c countedFile) ReadAt(p []byte, offset int64) (int, error) {
 		c.f.count.Add(1)
 	}
 	return c.File.ReadAt(p, offset)
+}
+
+// TestDamageHoldsNoReader damages what a table needs to be opened. A compaction that
+// comes to it waits, and nobody waits for that.
+func TestDamageHoldsNoReader(t *testing.T) {
+	mem := vfs.NewMem()
+	table := damageable(t, mem)
+	info, err := mem.Stat(table.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipByte(t, mem, table.path, int(info.Size())-100) // the footer is shorter, and the index of blocks before it longer
+	s := open(t, testOptions(mem))
+	s.damage.rest = time.Hour
+	if !s.Damaged(0) || !s.Damaged(1) {
+		t.Fatal("the table can be opened")
+	}
+	key := appendDataKey(nil, 0, []byte(rowKey(damagedRows/2)))
+	if err := s.db.Set(key, nil, pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	compacted, read := make(chan error, 1), make(chan error, 1)
+	go func() {
+		compacted <- s.db.Compact(context.Background(), []byte{0}, []byte{0xff, 0xff, 0xff}, false)
+	}()
+	for s.damage.held.Load() == 0 {
+		runtime.Gosched()
+	}
+	go func() {
+		_, _, err := s.db.Get(append(key, 'x'))
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if !pebble.IsCorruptionError(err) {
+			t.Errorf("read: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("a read waits for the compaction")
+	}
+	closeStore(t, s)
+	if err := <-compacted; err == nil {
+		t.Error("the compaction read everything")
+	}
 }
 
 // TestDamagedBlockIsReadOnce reads a damaged row again and again, scans it, and

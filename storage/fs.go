@@ -74,9 +74,6 @@ type pebbleFile struct {
 
 func (f *pebbleFile) ReadAt(p []byte, offset int64) (int, error) {
 	if d := &f.s.damage; d.any.Load() && d.covers(f.path, offset, int64(len(p))) {
-		if onStack(compactFunction) {
-			d.holdCompaction()
-		}
 		return 0, errKnownDamage
 	}
 	return f.File.ReadAt(p, offset)

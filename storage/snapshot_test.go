@@ -1029,7 +1029,9 @@ func TestExportReadsADamagedDatabase(t *testing.T) {
 		t.Errorf("export: %v", err)
 	}
 	faults.Off()
-	closeStore(t, s)
+	if err := s.Close(); err != nil && !errors.Is(err, broken) { // a compaction may have come to the disk too
+		t.Errorf("close: %v", err)
+	}
 }
 
 // While a shard is replaced its rows are always found.
