@@ -65,13 +65,16 @@ func (g *group) successors(n *Node) (voters []uint64) {
 	return voters
 }
 
-// candidates is what is known of the nodes that may be given leaderships.
-func (co *controller) candidates() map[uint64]placement.Candidate {
+// candidates is what is known of the nodes that could lead one of the shards.
+func (co *controller) candidates(led []placement.Led) map[uint64]placement.Candidate {
 	nodes := make(map[uint64]placement.Candidate)
-	for r := range co.node.cmap.Load().Members() {
-		leaders, able := co.mayLead(r.ID, false)
-		_, well := co.mayLead(r.ID, true)
-		nodes[r.ID] = placement.Candidate{Leaders: leaders, Able: able == "", Well: well == ""}
+	for i := range led {
+		for _, replica := range led[i].Successors {
+			node := placement.NodeOf(replica)
+			leaders, able := co.mayLead(node, false)
+			_, well := co.mayLead(node, true)
+			nodes[node] = placement.Candidate{Leaders: leaders, Able: able == "", Well: well == ""}
+		}
 	}
 	return nodes
 }
@@ -111,7 +114,7 @@ func (co *controller) handOver(spread bool) {
 			led = append(led, placement.Led{Shard: g.shard, MustGo: g.rounds.voided || g.broken.Load(), Busy: g.transfer.holds(), Successors: g.successors(co.node)})
 		}
 	}
-	for _, t := range placement.Handover(led, co.candidates(), own) {
+	for _, t := range placement.Handover(led, co.candidates(led), own) {
 		co.node.groups[t.Shard].beginTransfer(co.node, t.To)
 		if t.Spread {
 			co.node.known.countLeader(placement.NodeOf(t.To)) // until its next report says so
