@@ -231,7 +231,8 @@ func (g *group) reconcile(n *Node) {
 	}
 	change, leave := g.nextChange(n, want)
 	if leave {
-		if to := cmp.Or(placement.Successor(g.successors(n), n.candidates()), g.removedSuccessor(n, want)); to != 0 {
+		successors := g.successors(n)
+		if to := cmp.Or(placement.Successor(successors, n.candidates(successors)), g.removedSuccessor(n, want)); to != 0 {
 			g.beginTransfer(n, to)
 		}
 		return

@@ -65,16 +65,14 @@ func (g *group) successors(n *Node) (voters []uint64) {
 	return voters
 }
 
-// candidates is what is known of the nodes that could lead one of the shards.
-func (co *controller) candidates(led []placement.Led) map[uint64]placement.Candidate {
+// candidates is what is known of the nodes of replicas that could lead.
+func (co *controller) candidates(successors []uint64) map[uint64]placement.Candidate {
 	nodes := make(map[uint64]placement.Candidate)
-	for i := range led {
-		for _, replica := range led[i].Successors {
-			node := placement.NodeOf(replica)
-			leaders, able := co.mayLead(node, false)
-			_, well := co.mayLead(node, true)
-			nodes[node] = placement.Candidate{Leaders: leaders, Able: able == "", Well: well == ""}
-		}
+	for _, replica := range successors {
+		node := placement.NodeOf(replica)
+		leaders, able := co.mayLead(node, false)
+		_, well := co.mayLead(node, true)
+		nodes[node] = placement.Candidate{Leaders: leaders, Able: able == "", Well: well == ""}
 	}
 	return nodes
 }
@@ -109,12 +107,14 @@ func (co *controller) balance() { co.handOver(co.node.opt.BalanceLeaders) }
 func (co *controller) handOver(spread bool) {
 	own := placement.Own{Leaves: co.goes(), Unwell: co.node.state.is(slow) || co.node.state.is(clockOff), Spread: spread}
 	var led []placement.Led
+	var successors []uint64
 	for _, g := range co.node.groups {
 		if g.state == raft.StateLeader {
-			led = append(led, placement.Led{Shard: g.shard, MustGo: g.rounds.voided || g.broken.Load(), Busy: g.transfer.holds(), Successors: g.successors(co.node)})
+			l := placement.Led{Shard: g.shard, MustGo: g.rounds.voided || g.broken.Load(), Busy: g.transfer.holds(), Successors: g.successors(co.node)}
+			led, successors = append(led, l), append(successors, l.Successors...)
 		}
 	}
-	for _, t := range placement.Handover(led, co.candidates(led), own) {
+	for _, t := range placement.Handover(led, co.candidates(successors), own) {
 		co.node.groups[t.Shard].beginTransfer(co.node, t.To)
 		if t.Spread {
 			co.node.known.countLeader(placement.NodeOf(t.To)) // until its next report says so
