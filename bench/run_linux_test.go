@@ -86,13 +86,13 @@ func TestDurationAndWarmup(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
 		var probes []time.Duration
 		r := mustRun(t, Config{
-			Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 2, Warmup: 20 * time.Millisecond, Duration: 50 * time.Millisecond,
+			Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 2, Warmup: 200 * time.Millisecond, Duration: 300 * time.Millisecond,
 			ServerCPU: func() (time.Duration, error) {
 				probes = append(probes, time.Duration(s.count("PING")))
 				return probes[len(probes)-1], nil
 			},
 		})
-		if r.Elapsed < 50*time.Millisecond || r.Ops == 0 || len(probes) != 2 || r.ServerCPU != probes[1]-probes[0] {
+		if r.Elapsed < 300*time.Millisecond || r.Ops == 0 || len(probes) != 2 || r.ServerCPU != probes[1]-probes[0] {
 			t.Errorf("%v, probes %v", r, probes)
 		}
 		if probes[0] == 0 {

@@ -110,33 +110,39 @@ type engineCaller struct {
 }
 
 // run makes the operations of the generators, each in a goroutine of its own,
-// for so long.
+// for so long, or until one fails.
 func (e *engine) run(ctx context.Context, generators []*bench.Generator, warmup, duration time.Duration) (ycsbSample, error) {
 	begin := time.Now()
-	r := &engineRun{e, ctx, begin.Add(warmup), begin.Add(warmup + duration)}
-	callers, errs := make([]*engineCaller, len(generators)), make([]error, len(generators))
+	r := &engineRun{engine: e, warm: begin.Add(warmup), end: begin.Add(warmup + duration)}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	r.ctx = ctx
+	callers := make([]*engineCaller, len(generators))
 	var group sync.WaitGroup
 	for i, g := range generators {
 		c := &engineCaller{engineRun: r, Generator: g, read: bench.NewResult().Latency, update: bench.NewResult().Latency}
 		callers[i] = c
-		group.Go(func() { errs[i] = c.call() })
+		group.Go(func() {
+			if err := c.call(); err != nil {
+				cancel(err)
+			}
+		})
 	}
-	cpu, err := r.cpuOfMeasured()
+	cpu := r.cpuOfMeasured()
 	group.Wait()
-	if err := errors.Join(append(errs, err)...); err != nil {
-		return ycsbSample{}, err
+	if ctx.Err() != nil {
+		return ycsbSample{}, context.Cause(ctx)
 	}
 	return r.together(callers, cpu), nil
 }
 
-// cpuOfMeasured returns the CPU time of this process in the measured part.
-func (r *engineRun) cpuOfMeasured() (time.Duration, error) {
-	if err := rig.Pause(r.ctx, time.Until(r.warm)); err != nil {
-		return 0, err
-	}
+// cpuOfMeasured returns the CPU time of this process in the measured part, of which
+// the end of the context is the end.
+func (r *engineRun) cpuOfMeasured() time.Duration {
+	_ = rig.Pause(r.ctx, time.Until(r.warm))
 	before := rig.OwnCPU()
-	err := rig.Pause(r.ctx, time.Until(r.end))
-	return rig.OwnCPU() - before, err
+	_ = rig.Pause(r.ctx, time.Until(r.end))
+	return rig.OwnCPU() - before
 }
 
 // together adds up what the callers recorded.
