@@ -42,13 +42,14 @@ func TestClusterExtend(t *testing.T) {
 					return &protocol.ExpiryReply{Version: version, ExpireAtMillis: at}
 				}},
 			} {
-				f := w.call(r.op, r.m.AppendTo(nil))
-				for range 200 { // a leader may change on a busy machine: nothing was done
-					if !protocol.Status(f.Code).Retry() {
-						break
-					}
+				var f protocol.Frame
+				eventually(t, "a leader", func() error { // it may change on a busy machine: then nothing was done
 					f = w.call(r.op, r.m.AppendTo(nil))
-				}
+					if s := protocol.Status(f.Code); s.Retry() {
+						return fmt.Errorf("%v %q", s, f.Body)
+					}
+					return nil
+				})
 				if s := protocol.Status(f.Code); s != protocol.StatusOK {
 					t.Fatalf("%v of %s through server %d: %v %q", r.op, key, c.ID(n), s, f.Body)
 				}
