@@ -201,8 +201,8 @@ func TestUnreachableAddresses(t *testing.T) {
 			if name == "other node" {
 				n := c.router.table.Load().nodes[2]
 				eventually(t, func() bool {
-					c.dispatcher.mu.Lock()
-					defer c.dispatcher.mu.Unlock()
+					c.pool.mu.Lock()
+					defer c.pool.mu.Unlock()
 					return n.endpoint != nil && errors.Is(n.endpoint.failure(0).Err, ErrHandshake)
 				})
 			}
@@ -537,8 +537,8 @@ func TestAdvertisedAddressOfOtherCluster(t *testing.T) {
 	cl.nodes[0].close() // no connection is left
 	n := c.router.table.Load().nodes[2]
 	eventually(t, func() bool {
-		c.dispatcher.mu.Lock()
-		defer c.dispatcher.mu.Unlock()
+		c.pool.mu.Lock()
+		defer c.pool.mu.Unlock()
 		return n.endpoint != nil && errors.Is(n.endpoint.failure(0).Err, ErrHandshake)
 	})
 	if _, err := c.Get(t.Context(), []byte("k"), WithTimeout(20*time.Millisecond)); !errors.Is(err, ErrUnavailable) {
