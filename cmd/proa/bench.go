@@ -40,58 +40,15 @@ type benchFlags struct {
 
 func benchCommand(a *app) *cobra.Command {
 	f := &benchFlags{}
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Run a load test and report throughput and latency",
-		Long: `Write rows, send requests for a while, and report throughput, latency and CPU
-time per operation.
-
-Workloads (-t):
-` + workloadHelp() + `
-Without --rate this is a closed loop: each of -c connections keeps -P requests
-in flight and sends the next one when a reply arrives. With --rate it is an open
-loop: each operation has a planned time, and its latency counts from then, so
-the report shows what users would have seen while a server stalled. Several
-rates, or --rate-sweep, show at which rate the latency begins to rise.
-
-Requests go to the leaders of their shards, on all nodes of the cluster.
-
-All rows are under the prefix ` + bench.Prefix + ` and remain there at the end: on a terminal
-the command offers to delete them, --cleanup deletes them without asking, and
-"proa bench cleanup" deletes those of earlier runs. If other rows are under this
-prefix, nothing is written.
-
-Exit status: 0 the load test ran, whatever errors the servers answered with; 1
---verify found missing or wrong rows, or other rows are under the prefix; 3 the
-servers could not be reached or all connections were lost.`,
-		Example: `  proa bench
-  proa bench -t put -c 64 -P 16 -d 128 --duration 30s
-  proa bench -t mixed --reads 90 -d '90%:128,10%:4096' -k 1000000
-  proa bench -t ycsb-a --rate 10k,20k,50k --html ycsb-a.html
-  proa bench -t get --rate-sweep --cleanup
-  proa bench -t ycsb-f -n 100000 --verify
-  proa bench -e 10.0.0.1,10.0.0.2,10.0.0.3 -t get --consistency stale -o json`,
-		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: render.AsTable + " " + render.AsJSON + " " + render.AsJSONL + " " + outputCSV},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.prepare(a, cmd); err != nil {
-				return err
-			}
-			return runBench(cmd.Context(), a, f)
-		},
-	}
+	cmd := newCommand("bench", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		if err := f.prepare(a, cmd); err != nil {
+			return err
+		}
+		return runBench(cmd.Context(), a, f)
+	})
 	f.add(cmd)
 	cmd.AddCommand(benchMergeCommand(a), benchCleanupCommand(a))
 	return cmd
-}
-
-// workloadHelp lists the workloads.
-func workloadHelp() string {
-	var b strings.Builder
-	for _, w := range bench.Workloads() {
-		fmt.Fprintf(&b, "  %-7s %s\n", w.Name, w.About)
-	}
-	return b.String()
 }
 
 const benchDuration = 10 * time.Second

@@ -12,23 +12,13 @@ import (
 )
 
 func benchCleanupCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "cleanup",
-		Short: "Delete the rows that load tests have left",
-		Long: `Delete all rows under the prefix ` + bench.Prefix + ` that "proa bench" has written, in this
-run or an earlier one. If there are other rows under this prefix, nothing is
-deleted and the exit status is 1. A load test under way loses its rows, too.`,
-		Example:     "  proa bench cleanup\n  proa bench cleanup -e 10.0.0.1,10.0.0.2,10.0.0.3",
-		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: render.AsTable + " " + render.AsJSON + " " + render.AsJSONL},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows := &report.Rows{Prefix: bench.Prefix}
-			if err := deleteBenchRows(cmd.Context(), a, rows); err != nil {
-				return err
-			}
-			return a.Show(rows, "%s\n", rows.Sentence())
-		},
-	}
+	cmd := newCommand("bench cleanup", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		rows := &report.Rows{Prefix: bench.Prefix}
+		if err := deleteBenchRows(cmd.Context(), a, rows); err != nil {
+			return err
+		}
+		return a.Show(rows, "%s\n", rows.Sentence())
+	})
 	return cmd
 }
 

@@ -18,51 +18,34 @@ import (
 )
 
 func contextCommand(a *app) *cobra.Command {
-	return commandGroup("context", "Name clusters, and choose the one that commands talk to", `Name clusters, and choose the one that commands talk to. A context is a name for
-the endpoints of a cluster. It also stores the id of the cluster from the first
-connection on: a command that reaches another cluster at these endpoints fails
-and sends no request to it.
-
-Commands use the first of these that is set: --endpoints, --context, `+config.EnvEndpoints+`,
-`+config.EnvContext+`, the current context, `+defaultEndpoint+`.
-
-Contexts are kept in proa/contexts.json in the user's configuration directory:
-$XDG_CONFIG_HOME or ~/.config on Linux, ~/Library/Application Support on macOS,
-%AppData% on Windows.`,
-		contextAddCommand(a), contextUseCommand(a), contextListCommand(a), contextShowCommand(a), contextRemoveCommand(a))
+	commands := []*cobra.Command{contextUseCommand(a), contextShowCommand(a), contextRemoveCommand(a)}
+	for _, c := range commands {
+		c.ValidArgsFunction = completeContextName
+	}
+	return commandGroup("context", append(commands, contextAddCommand(a), contextListCommand(a))...)
 }
 
 func contextAddCommand(a *app) *cobra.Command {
 	var replace, use bool
-	cmd := &cobra.Command{
-		Use:   "add NAME [ENDPOINT…]",
-		Short: "Name a cluster",
-		Long: `Name a cluster by the endpoints of its servers: host:port, host alone for port
-7400, or unix:///path. Without ENDPOINT, --endpoints or ` + config.EnvEndpoints + ` is used.
-The command stores the id of the cluster; if no server can be reached, the first
-command that reaches one stores it. The first context becomes the current one.`,
-		Example: "  proa context add prod n1:7400 n2:7400 n3:7400\n  proa context add prod n1:7400 n2:7400 n4:7400 --replace",
-		Args:    cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := contexts.CheckName(args[0]); err != nil {
-				return &usageError{err}
-			}
-			t := &target{source: byFlag, endpoints: a.endpoints}
-			for _, word := range args[1:] {
-				t.endpoints = append(t.endpoints, strings.Split(word, ",")...)
-			}
-			if e := os.Getenv(config.EnvEndpoints); t.endpoints == nil && e != "" {
-				t.endpoints = strings.Split(e, ",")
-			}
-			if t.endpoints == nil {
-				return usagef("the endpoints of the cluster are missing, such as n1:7400 n2:7400 n3:7400")
-			}
-			if err := checkEndpoints("ENDPOINT", t.endpoints); err != nil {
-				return err
-			}
-			return addContext(cmd.Context(), a, args[0], t, replace, use)
-		},
-	}
+	cmd := newCommand("context add", cobra.MinimumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		if err := contexts.CheckName(args[0]); err != nil {
+			return &usageError{err}
+		}
+		t := &target{source: byFlag, endpoints: a.endpoints}
+		for _, word := range args[1:] {
+			t.endpoints = append(t.endpoints, strings.Split(word, ",")...)
+		}
+		if e := os.Getenv(config.EnvEndpoints); t.endpoints == nil && e != "" {
+			t.endpoints = strings.Split(e, ",")
+		}
+		if t.endpoints == nil {
+			return usagef("the endpoints of the cluster are missing, such as n1:7400 n2:7400 n3:7400")
+		}
+		if err := checkEndpoints("ENDPOINT", t.endpoints); err != nil {
+			return err
+		}
+		return addContext(cmd.Context(), a, args[0], t, replace, use)
+	})
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace the context if it exists, with the cluster that answers now")
 	cmd.Flags().BoolVar(&use, "use", false, "make it the current context")
 	return cmd
@@ -103,106 +86,82 @@ func addContext(ctx context.Context, a *app, name string, t *target, replace, us
 }
 
 func contextUseCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "use NAME",
-		Short:             "Make a context the current one",
-		Example:           "  proa context use prod",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeContextName,
-		RunE: func(_ *cobra.Command, args []string) error {
-			var row contextRow
-			err := updateContext(args[0], func(s *contexts.Set, c contexts.Context) {
-				s.Current = args[0]
-				row = contextRowOf(args[0], c, true)
-			})
-			if err != nil {
-				return err
+	return newCommand("context use", cobra.ExactArgs(1), func(_ *cobra.Command, args []string) error {
+		var row contextRow
+		err := updateContext(args[0], func(s *contexts.Set, c contexts.Context) {
+			s.Current = args[0]
+			row = contextRowOf(args[0], c, true)
+		})
+		if err != nil {
+			return err
+		}
+		for _, variable := range []string{config.EnvEndpoints, config.EnvContext} {
+			if os.Getenv(variable) != "" {
+				a.Note("%s is set and has priority over the current context", variable)
 			}
-			for _, variable := range []string{config.EnvEndpoints, config.EnvContext} {
-				if os.Getenv(variable) != "" {
-					a.Note("%s is set and has priority over the current context", variable)
-				}
-			}
-			return showContext(a, row)
-		},
-	}
+		}
+		return showContext(a, row)
+	})
 }
 
 func contextListCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the contexts",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			s, err := loadContexts()
-			if err != nil {
+	return newCommand("context list", cobra.NoArgs, func(*cobra.Command, []string) error {
+		s, err := loadContexts()
+		if err != nil {
+			return err
+		}
+		list := a.Results("CURRENT", "NAME", "CLUSTER", "ENDPOINTS")
+		for _, name := range s.Names() {
+			row, mark := contextRowOf(name, s.Contexts[name], name == s.Current), ""
+			if row.Current {
+				mark = "*"
+			}
+			if err := list.Add(row, name+"\n", mark, name, row.clusterText(), strings.Join(row.Endpoints, ",")); err != nil {
 				return err
 			}
-			list := a.Results("CURRENT", "NAME", "CLUSTER", "ENDPOINTS")
-			for _, name := range s.Names() {
-				row, mark := contextRowOf(name, s.Contexts[name], name == s.Current), ""
-				if row.Current {
-					mark = "*"
-				}
-				if err := list.Add(row, name+"\n", mark, name, row.clusterText(), strings.Join(row.Endpoints, ",")); err != nil {
-					return err
-				}
-			}
-			return list.End()
-		},
-	}
+		}
+		return list.End()
+	})
 }
 
 func contextShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "show [NAME]",
-		Short:             "Show a context, by default the one that commands use",
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeContextName,
-		RunE: func(_ *cobra.Command, args []string) error {
-			s, err := loadContexts()
-			if err != nil {
-				return err
-			}
-			name := cmp.Or(a.context, os.Getenv(config.EnvContext), s.Current)
-			if len(args) == 1 {
-				name = args[0]
-			}
-			if name == "" {
-				return &statusError{exitFailed, errors.New("there is no current context; proa context use NAME chooses one, proa context list lists them")}
-			}
-			c, ok := s.Contexts[name]
-			if !ok {
-				return noContext(name, s)
-			}
-			return showContext(a, contextRowOf(name, c, name == s.Current))
-		},
-	}
+	return newCommand("context show", cobra.MaximumNArgs(1), func(_ *cobra.Command, args []string) error {
+		s, err := loadContexts()
+		if err != nil {
+			return err
+		}
+		name := cmp.Or(a.context, os.Getenv(config.EnvContext), s.Current)
+		if len(args) == 1 {
+			name = args[0]
+		}
+		if name == "" {
+			return &statusError{exitFailed, errors.New("there is no current context; proa context use NAME chooses one, proa context list lists them")}
+		}
+		c, ok := s.Contexts[name]
+		if !ok {
+			return noContext(name, s)
+		}
+		return showContext(a, contextRowOf(name, c, name == s.Current))
+	})
 }
 
 func contextRemoveCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:               "remove NAME",
-		Short:             "Remove a context; the cluster is not touched",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeContextName,
-		RunE: func(_ *cobra.Command, args []string) error {
-			wasCurrent := false
-			err := updateContext(args[0], func(s *contexts.Set, _ contexts.Context) {
-				delete(s.Contexts, args[0])
-				if wasCurrent = s.Current == args[0]; wasCurrent {
-					s.Current = ""
-				}
-			})
-			if err != nil {
-				return err
+	return newCommand("context remove", cobra.ExactArgs(1), func(_ *cobra.Command, args []string) error {
+		wasCurrent := false
+		err := updateContext(args[0], func(s *contexts.Set, _ contexts.Context) {
+			delete(s.Contexts, args[0])
+			if wasCurrent = s.Current == args[0]; wasCurrent {
+				s.Current = ""
 			}
-			if wasCurrent {
-				a.Note("there is no current context now; proa context use NAME chooses one")
-			}
-			return a.Show(map[string]string{"removed": args[0]}, "removed context %s\n", args[0])
-		},
-	}
+		})
+		if err != nil {
+			return err
+		}
+		if wasCurrent {
+			a.Note("there is no current context now; proa context use NAME chooses one")
+		}
+		return a.Show(map[string]string{"removed": args[0]}, "removed context %s\n", args[0])
+	})
 }
 
 // contextRow is a context in JSON output.

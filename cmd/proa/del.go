@@ -14,39 +14,25 @@ import (
 func delCommand(a *app) *cobra.Command {
 	var w writeFlags
 	var r delRange
-	cmd := &cobra.Command{
-		Use:     "del KEY…",
-		Aliases: []string{"delete"},
-		Short:   "Delete keys, or all keys of a range",
-		Long: `Delete keys, each on its own. The exit status is 1 if one of them did not exist.
-
-With --prefix, --start, --end or --all, delete all keys of a range, however
-many, with one small write in each shard. The command asks for confirmation on a
-terminal; elsewhere it needs --yes. It does not report how many keys it deleted:
---dry-run counts them beforehand. In a cluster of several nodes the shards are
-emptied one after the other; if the command fails halfway, run it again to
-delete the rest.`,
-		Example:           "  proa del session:17\n  proa del --prefix session: --dry-run\n  proa del --prefix session: --yes\n  proa del --start log:2023 --end log:2024 --yes",
-		ValidArgsFunction: a.completeKeys,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := r.check(args); err != nil {
-				return err
-			}
-			if r.asked() {
-				return deleteRange(cmd.Context(), a, &r)
-			}
-			keys, err := a.allBytes(args)
-			if err != nil {
-				return err
-			}
-			if cmd.Flags().Changed("if-version") && len(keys) > 1 {
-				return usagef("--if-version needs a single key")
-			}
-			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				return deleteAll(ctx, a, c, keys, &w)
-			})
-		},
-	}
+	cmd := newCommand("del", nil, func(cmd *cobra.Command, args []string) error {
+		if err := r.check(args); err != nil {
+			return err
+		}
+		if r.asked() {
+			return deleteRange(cmd.Context(), a, &r)
+		}
+		keys, err := a.allBytes(args)
+		if err != nil {
+			return err
+		}
+		if cmd.Flags().Changed("if-version") && len(keys) > 1 {
+			return usagef("--if-version needs a single key")
+		}
+		return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+			return deleteAll(ctx, a, c, keys, &w)
+		})
+	})
+	cmd.Aliases, cmd.ValidArgsFunction = []string{"delete"}, a.completeKeys
 	w.addIfVersion(cmd.Flags())
 	w.addReturnPrevious(cmd.Flags())
 	r.add(cmd)

@@ -13,44 +13,26 @@ import (
 
 func demoCommand(a *app) *cobra.Command {
 	o := demo.Options{}
-	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Watch a cluster on this machine survive the loss of a node",
-		Long: `Start a cluster of real servers on this machine, run a load of reads and writes
-against it, kill the node that leads most shards (SIGKILL), measure how long
-writes pause until other nodes lead, start the node again, and check that no
-acknowledged write is missing and that all replicas are equal.
-
-The demo uses free ports of 127.0.0.1 and a temporary directory, which is
-removed at the end and after Control-C. If something fails, the directory stays:
-the logs of the servers are in it.
-
-Exit status: 0 no write lost and no stale read, 1 the cluster lost a write or
-returned a stale value, 3 the demo could not run.`,
-		Example:     "  proa demo\n  proa demo --duration 2m --nodes 5",
-		Annotations: map[string]string{outputForms: render.AsTable},
-		Args:        cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case o.Nodes < demo.NodesMin || o.Nodes > demo.NodesMax:
-				return usagef("--nodes %d: choose %d to %d%s", o.Nodes, demo.NodesMin, demo.NodesMax, map[bool]string{true: "; fewer have no majority left when one is killed"}[o.Nodes < demo.NodesMin])
-			case o.Duration < demo.DurationMin || o.Duration > demo.DurationMax:
-				return usagef("--duration %v: choose %v to %v", o.Duration, demo.DurationMin, demo.DurationMax)
-			}
-			executable, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("finding this program, which is the server too: %w", err)
-			}
-			o.Program, o.Command, o.Out = executable, program, a.Out
-			o.Columns, _ = render.Terminal(a.Out)
-			o.Colour = render.Colours()
-			err = demo.Run(cmd.Context(), o)
-			if errors.Is(err, demo.ErrBroken) {
-				return &statusError{exitFailed, err}
-			}
-			return err
-		},
-	}
+	cmd := newCommand("demo", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case o.Nodes < demo.NodesMin || o.Nodes > demo.NodesMax:
+			return usagef("--nodes %d: choose %d to %d%s", o.Nodes, demo.NodesMin, demo.NodesMax, map[bool]string{true: "; fewer have no majority left when one is killed"}[o.Nodes < demo.NodesMin])
+		case o.Duration < demo.DurationMin || o.Duration > demo.DurationMax:
+			return usagef("--duration %v: choose %v to %v", o.Duration, demo.DurationMin, demo.DurationMax)
+		}
+		executable, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("finding this program, which is the server too: %w", err)
+		}
+		o.Program, o.Command, o.Out = executable, program, a.Out
+		o.Columns, _ = render.Terminal(a.Out)
+		o.Colour = render.Colours()
+		err = demo.Run(cmd.Context(), o)
+		if errors.Is(err, demo.ErrBroken) {
+			return &statusError{exitFailed, err}
+		}
+		return err
+	})
 	f := cmd.Flags()
 	f.DurationVar(&o.Duration, "duration", demo.DefaultDuration, "`time` that the load runs: one third before the kill, one third without the node, one third after its return")
 	f.IntVar(&o.Nodes, "nodes", demo.NodesMin, "`number` of servers")

@@ -14,42 +14,22 @@ import (
 	"github.com/proa-kv/proa/internal/render"
 )
 
-const recordHelp = `Each line is one JSON object:
-  {"key": "greeting", "value": "hello", "ttl_ms": 60000}
-A key or value that is not valid UTF-8 is {"base64": "…"}. ttl_ms is the
-remaining time to live in milliseconds, at least 1; without it the key does not
-expire. More than 292 years are exported as 292 years.`
-
 func exportCommand(a *app) *cobra.Command {
 	var s scanFlags
-	cmd := &cobra.Command{
-		Use:   "export [FILE|-]",
-		Short: "Write keys and values as JSON Lines",
-		Long: `Write all keys, or a range of them, in order, to FILE or standard output.
-
-` + recordHelp + `
-
-FILE is replaced when the export is complete. An existing file keeps its mode; a
-new one is readable by its owner only. Symbolic links are followed; named pipes
-and devices are written to directly. The export is not a snapshot: it may or may
-not contain writes made meanwhile.`,
-		Example: "  proa export all.jsonl\n  proa export --prefix user: | gzip > users.jsonl.gz",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			options, err := s.options(a)
-			if err != nil {
-				return err
-			}
-			c, err := a.connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if len(args) == 0 || args[0] == "-" {
-				return exportTo(cmd.Context(), a, c, a.Out, options)
-			}
-			return writeFile(cmd.Context(), args[0], 0o600, func(w io.Writer) error { return exportTo(cmd.Context(), a, c, w, options) })
-		},
-	}
+	cmd := newCommand("export", cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		options, err := s.options(a)
+		if err != nil {
+			return err
+		}
+		c, err := a.connect(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if len(args) == 0 || args[0] == "-" {
+			return exportTo(cmd.Context(), a, c, a.Out, options)
+		}
+		return writeFile(cmd.Context(), args[0], 0o600, func(w io.Writer) error { return exportTo(cmd.Context(), a, c, w, options) })
+	})
 	s.addRange(cmd)
 	return cmd
 }

@@ -36,52 +36,36 @@ func importCommand(a *app) *cobra.Command {
 	var i importer
 	var resume bool
 	var dir, prefix string
-	cmd := &cobra.Command{
-		Use:   "import [FILE|-]",
-		Short: "Import keys and values from JSON Lines or from a directory",
-		Long: `Import the records of FILE or of standard input, with many requests in flight.
-
-` + recordHelp + `
-
-The state file FILE` + importStateSuffix + ` records up to where all records are acknowledged, and in
-which cluster. After an interruption, --resume continues from there; it refuses
-another cluster or file. The state file is removed when the import is complete.
-
-With --dir, import each regular file below a directory: the key is its path
-relative to the directory, with slashes, the value its content.`,
-		Example: "  proa import all.jsonl\n  proa import all.jsonl --resume\n  gunzip < users.jsonl.gz | proa import -\n  proa import --dir ./site --prefix site/",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if i.inFlight < 1 || i.inFlight > 65536 {
-				return usagef("--in-flight %d: 1 to 65536", i.inFlight)
-			}
-			i.app, i.resume = a, again(a, cmd, args, "--resume")
-			var err error
-			switch {
-			case dir != "" && (len(args) > 0 || resume):
-				return usagef("--dir goes with neither FILE nor --resume")
-			case dir != "":
-				key, err := a.bytes(prefix)
-				if err != nil {
-					return err
-				}
-				return i.run(cmd.Context(), fileRecords(dir, key), -1)
-			case prefix != "":
-				return usagef("--prefix goes with --dir")
-			case len(args) == 0 || args[0] == "-":
-				if resume {
-					return usagef("standard input cannot be resumed; name a file")
-				}
-				return i.run(cmd.Context(), lineRecords(newLineReader(a.in), "standard input"), -1)
-			}
-			f, err := os.Open(args[0])
+	cmd := newCommand("import", cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		if i.inFlight < 1 || i.inFlight > 65536 {
+			return usagef("--in-flight %d: 1 to 65536", i.inFlight)
+		}
+		i.app, i.resume = a, again(a, cmd, args, "--resume")
+		var err error
+		switch {
+		case dir != "" && (len(args) > 0 || resume):
+			return usagef("--dir goes with neither FILE nor --resume")
+		case dir != "":
+			key, err := a.bytes(prefix)
 			if err != nil {
-				return notDonef("%w", err)
+				return err
 			}
-			defer f.Close()
-			return i.runFile(cmd.Context(), f, resume)
-		},
-	}
+			return i.run(cmd.Context(), fileRecords(dir, key), -1)
+		case prefix != "":
+			return usagef("--prefix goes with --dir")
+		case len(args) == 0 || args[0] == "-":
+			if resume {
+				return usagef("standard input cannot be resumed; name a file")
+			}
+			return i.run(cmd.Context(), lineRecords(newLineReader(a.in), "standard input"), -1)
+		}
+		f, err := os.Open(args[0])
+		if err != nil {
+			return notDonef("%w", err)
+		}
+		defer f.Close()
+		return i.runFile(cmd.Context(), f, resume)
+	})
 	f := cmd.Flags()
 	f.BoolVar(&resume, "resume", false, "continue an interrupted import of FILE")
 	f.StringVar(&i.statePath, "state", "", "the state `file`; default FILE"+importStateSuffix)

@@ -18,33 +18,30 @@ import (
 
 // keyCommand is a command about one key, or about several.
 type keyCommand struct {
-	use, short, long, example string
-	aliases                   []string
-	args                      cobra.PositionalArgs
-	flags                     func(*pflag.FlagSet)
-	check                     func(args []string) error // the arguments behind the key; nil: there are none
-	send                      func(ctx context.Context, c *client.Client, keys [][]byte) error
+	name  string
+	args  cobra.PositionalArgs
+	flags func(*pflag.FlagSet)
+	check func(args []string) error // the arguments behind the key; nil: there are none
+	send  func(ctx context.Context, c *client.Client, keys [][]byte) error
 }
 
 // command returns k as a command. All its arguments are keys where its usage says
 // KEY…, otherwise the first one is.
 func (k keyCommand) command(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: k.use, Short: k.short, Long: k.long, Example: k.example, Aliases: k.aliases, Args: k.args, ValidArgsFunction: a.completeKeys,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if k.check != nil {
-				if err := k.check(args[1:]); err != nil {
-					return err
-				}
-				args = args[:1]
-			}
-			keys, err := a.allBytes(args)
-			if err != nil {
+	cmd := newCommand(k.name, k.args, func(cmd *cobra.Command, args []string) error {
+		if k.check != nil {
+			if err := k.check(args[1:]); err != nil {
 				return err
 			}
-			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error { return k.send(ctx, c, keys) })
-		},
-	}
+			args = args[:1]
+		}
+		keys, err := a.allBytes(args)
+		if err != nil {
+			return err
+		}
+		return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error { return k.send(ctx, c, keys) })
+	})
+	cmd.ValidArgsFunction = a.completeKeys
 	if k.check != nil {
 		cmd.ValidArgsFunction = a.completeFirstKey
 	}
@@ -64,17 +61,8 @@ func keyCommands(a *app) (commands []*cobra.Command) {
 
 func getCommand(a *app) keyCommand {
 	return keyCommand{
-		use:   "get KEY",
-		short: "Print the value of a key",
-		long: `Print the value of a key.
-
-To a file or pipe the bytes of the value and nothing else are written, not even
-a newline; -o raw does the same on a terminal. On a terminal, with -o table, and
-in the shell, a line is written in which bytes that cannot be printed are
-escapes such as \n and \x00. With -o json a value that is not valid UTF-8 is
-{"base64": "…"}.`,
-		example: "  proa get greeting\n  proa get photo > photo.jpg",
-		args:    cobra.ExactArgs(1),
+		name: "get",
+		args: cobra.ExactArgs(1),
 		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
 			item, err := c.Get(ctx, keys[0], a.consistent())
 			if err != nil {
@@ -91,14 +79,8 @@ func putCommand(a *app) keyCommand {
 	var value []byte
 	var options []client.PutOption
 	return keyCommand{
-		use:   "put KEY [VALUE|-]",
-		short: "Store a value under a key",
-		long: `Store a value under a key. The value is an argument, or comes from standard
-input with -, or from a file with --file.
-
-A key that had a time to live loses it, unless --keep-ttl is given.`,
-		example: "  proa put greeting hello --ttl 1h\n  proa put photo --file photo.jpg\n  date | proa put now -\n  proa put lock me --if-absent",
-		args:    cobra.RangeArgs(1, 2),
+		name: "put",
+		args: cobra.RangeArgs(1, 2),
 		flags: func(set *pflag.FlagSet) {
 			f.addPut(set)
 			set.StringVarP(&file, "file", "f", "", "read the value from this `file`")
@@ -119,13 +101,10 @@ A key that had a time to live loses it, unless --keep-ttl is given.`,
 func incrCommand(a *app) keyCommand {
 	var f writeFlags
 	return keyCommand{
-		use:     "incr KEY [DELTA]",
-		short:   "Increment the integer stored under a key",
-		long:    "Increment the decimal 64-bit integer stored under a key by DELTA, by default 1. A key\nthat does not exist counts as 0. DELTA may be negative.",
-		example: "  proa incr visits\n  proa incr stock -3",
-		args:    cobra.RangeArgs(1, 2),
-		flags:   f.addBy,
-		check:   f.delta,
+		name:  "incr",
+		args:  cobra.RangeArgs(1, 2),
+		flags: f.addBy,
+		check: f.delta,
 		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
 			n, err := c.Incr(ctx, keys[0], f.by)
 			if err != nil {
@@ -139,10 +118,8 @@ func incrCommand(a *app) keyCommand {
 func expireCommand(a *app) keyCommand {
 	var ttl time.Duration
 	return keyCommand{
-		use:     "expire KEY TIME",
-		short:   "Set a key's time to live",
-		example: "  proa expire session:17 30m",
-		args:    cobra.ExactArgs(2),
+		name: "expire",
+		args: cobra.ExactArgs(2),
 		check: func(args []string) (err error) {
 			ttl, err = parseTTL(args[0])
 			return err
@@ -156,9 +133,8 @@ func expireCommand(a *app) keyCommand {
 
 func persistCommand(a *app) keyCommand {
 	return keyCommand{
-		use:   "persist KEY",
-		short: "Remove a key's time to live",
-		args:  cobra.ExactArgs(1),
+		name: "persist",
+		args: cobra.ExactArgs(1),
 		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
 			r, err := c.Persist(ctx, keys[0])
 			return writeOutcome(a, "does not expire", r, err, false)
@@ -168,10 +144,8 @@ func persistCommand(a *app) keyCommand {
 
 func existsCommand(a *app) keyCommand {
 	return keyCommand{
-		use:   "exists KEY…",
-		short: "Check whether keys exist; show version and time to live",
-		long:  "Check whether keys exist, and show their version and the time they have left to live.\nThe exit status is 1 if one of them does not exist.",
-		args:  cobra.MinimumNArgs(1),
+		name: "exists",
+		args: cobra.MinimumNArgs(1),
 		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
 			w := newKeyRows(a, false)
 			for _, k := range keys {
@@ -197,10 +171,8 @@ func existsCommand(a *app) keyCommand {
 
 func mgetCommand(a *app) keyCommand {
 	return keyCommand{
-		use:   "mget KEY…",
-		short: "Print the values of several keys",
-		long:  "Print the values of several keys. The exit status is 1 if one of them does not exist.\nWith -o raw, each line is a key, a tab and the value; keys that do not exist are\nomitted.",
-		args:  cobra.MinimumNArgs(1),
+		name: "mget",
+		args: cobra.MinimumNArgs(1),
 		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
 			found, err := c.MGet(ctx, keys, a.consistent())
 			if err != nil {

@@ -15,124 +15,70 @@ import (
 const noWaitHelp = "return when the cluster has accepted the change, which continues in the background"
 
 func memberCommand(a *app) *cobra.Command {
-	return commandGroup("member", "List, add, remove and drain nodes", `List the nodes of the cluster, add nodes, remove nodes permanently, or drain a
-node for maintenance.`,
-		memberListCommand(a), memberAddCommand(a), memberTokenCommand(a), memberRemoveCommand(a), memberDrainCommand(a))
+	return commandGroup("member", memberListCommand(a), memberAddCommand(a), memberTokenCommand(a), memberRemoveCommand(a), memberDrainCommand(a))
 }
 
 func memberListCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the nodes",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.clusterStatus(cmd.Context())
-			if err != nil {
+	return newCommand("member list", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		s, err := a.clusterStatus(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.Form == render.AsTable {
+			return showNodes(&a.Output, s, render.WideLook(a.Out))
+		}
+		list := a.Results()
+		for i := range s.Nodes {
+			if err := list.Add(&s.Nodes[i], fmt.Sprintln(s.Nodes[i].ID)); err != nil {
 				return err
 			}
-			if a.Form == render.AsTable {
-				return showNodes(&a.Output, s, render.WideLook(a.Out))
-			}
-			list := a.Results()
-			for i := range s.Nodes {
-				if err := list.Add(&s.Nodes[i], fmt.Sprintln(s.Nodes[i].ID)); err != nil {
-					return err
-				}
-			}
-			return list.End()
-		},
-	}
+		}
+		return list.End()
+	})
 }
 
 func memberAddCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "add ID [ADDRESS]",
-		Short: "Allow a node to join under a number",
-		Long: `Allow a node to join the cluster under the number ID. Then start it on an empty
-data directory with the flags that this command prints: --node-id ID, --join
-with the peer address of any member, and --join-token with the join token of the
-cluster.
-
-Once a second node has joined, atomic commands with keys in several shards are
-refused unless the keys share a {tag} (see docs/operations.md).
-
-ADDRESS is the address of its peer port, for information only. The number of a
-removed node cannot be used again: a node that lost its disk joins as a new
-node.`,
-		Example: "  proa member add 4\n  proa serve --node-id 4 --join n1:7401 --join-token TOKEN --data /var/lib/proa",
-		Args:    cobra.RangeArgs(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := parseNode(args[0])
-			if err != nil {
-				return err
+	return newCommand("member add", cobra.RangeArgs(1, 2), func(cmd *cobra.Command, args []string) error {
+		id, err := parseNode(args[0])
+		if err != nil {
+			return err
+		}
+		m := command.MemberArgs{Node: id}
+		if len(args) == 2 {
+			if host, port, err := net.SplitHostPort(args[1]); err != nil || host == "" || port == "" {
+				return usagef("%q: write the address as host:port", args[1])
 			}
-			m := command.MemberArgs{Node: id}
-			if len(args) == 2 {
-				if host, port, err := net.SplitHostPort(args[1]); err != nil || host == "" || port == "" {
-					return usagef("%q: write the address as host:port", args[1])
-				}
-				m.Address = args[1]
-			}
-			return requestChange(cmd.Context(), a, change{verb: command.AdminMemberAdd, args: m})
-		},
-	}
+			m.Address = args[1]
+		}
+		return requestChange(cmd.Context(), a, change{verb: command.AdminMemberAdd, args: m})
+	})
 }
 
 func memberTokenCommand(a *app) *cobra.Command {
 	var renew bool
-	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Print the join token of the cluster",
-		Long: `Print the join token of the cluster. A new node needs it to join: start it with
---join-token or with PROA_JOIN_TOKEN in its environment. Members no longer need
-it. Anyone who has the token can add a node, which receives copies of all data.
-
---new replaces the token; the old one becomes invalid.`,
-		Example: "  proa member token\n  PROA_JOIN_TOKEN=$(proa -e n1:7400 member token) proa serve --join n1:7401",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var t command.JoinToken
-			if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
-				return err
-			}
-			return a.Show(&t, "%s\n", t.Token)
-		},
-	}
+	cmd := newCommand("member token", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		var t command.JoinToken
+		if err := a.administer(cmd.Context(), command.AdminMemberToken, command.TokenArgs{New: renew}, &t); err != nil {
+			return err
+		}
+		return a.Show(&t, "%s\n", t.Token)
+	})
 	cmd.Flags().BoolVar(&renew, "new", false, "replace the token")
 	return cmd
 }
 
 func memberRemoveCommand(a *app) *cobra.Command {
 	var force, undo, noWait bool
-	cmd := &cobra.Command{
-		Use:   "remove ID",
-		Short: "Remove a node from the cluster",
-		Long: `Remove a node from the cluster permanently. Its replicas are moved to other
-nodes first, and the command waits until that is complete. Interrupting the
-command does not stop the removal; --undo does, until it is complete.
-
-A node that is not up can be removed too: its replicas are rebuilt from others.
-Use --force if it is not up and some replicas cannot be rebuilt because there
-are not enough nodes; those shards then have fewer replicas. If fewer nodes
-remain than cluster.replication_factor, the command warns and, on a terminal,
-asks for confirmation.
-
-The server of a removed node exits with status 3 and does not start again on its
-data directory. To let it join as a new node, erase the directory and start it
-without --node-id.`,
-		Example: "  proa member remove 3\n  proa member remove 3 --no-wait\n  proa member remove 3 --undo",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := parseNode(args[0])
-			if err != nil {
-				return err
-			}
-			if force && undo {
-				return usagef("--force and --undo cannot be used together")
-			}
-			return removeMember(cmd.Context(), a, command.MemberArgs{Node: id, Force: force, Undo: undo}, !noWait && !undo)
-		},
-	}
+	cmd := newCommand("member remove", cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+		id, err := parseNode(args[0])
+		if err != nil {
+			return err
+		}
+		if force && undo {
+			return usagef("--force and --undo cannot be used together")
+		}
+		return removeMember(cmd.Context(), a, command.MemberArgs{Node: id, Force: force, Undo: undo}, !noWait && !undo)
+	})
 	f := cmd.Flags()
 	f.BoolVar(&force, "force", false, "remove it even if some replicas cannot be rebuilt elsewhere")
 	f.BoolVar(&undo, "undo", false, "cancel a removal that is not complete")
@@ -221,23 +167,13 @@ func removalWarning(s *command.ClusterStatus, m command.MemberArgs) string {
 
 func memberDrainCommand(a *app) *cobra.Command {
 	var undo, noWait bool
-	cmd := &cobra.Command{
-		Use:   "drain ID",
-		Short: "Move all leaderships off a node for maintenance",
-		Long: `Transfer all leaderships of a node to other nodes, keep it from becoming leader,
-and wait until it leads no shard. It keeps its replicas. Stopping it then leaves
-no shard without a leader. SIGTERM transfers leaderships as well, but draining
-stays in effect across restarts, until --undo.`,
-		Example: "  proa member drain 2\n  proa member drain 2 --undo",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := parseNode(args[0])
-			if err != nil {
-				return err
-			}
-			return drainMember(cmd.Context(), a, command.MemberArgs{Node: id, Undo: undo}, !noWait && !undo)
-		},
-	}
+	cmd := newCommand("member drain", cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+		id, err := parseNode(args[0])
+		if err != nil {
+			return err
+		}
+		return drainMember(cmd.Context(), a, command.MemberArgs{Node: id, Undo: undo}, !noWait && !undo)
+	})
 	cmd.Flags().BoolVar(&undo, "undo", false, "allow it to lead shards again")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitHelp)
 	return cmd

@@ -16,14 +16,6 @@ import (
 	"github.com/proa-kv/proa/internal/render"
 )
 
-const operationHelp = `Operations are written as on the command line, with the quotes and backslash
-escapes of the shell:
-  put KEY VALUE [--ttl TIME] [--if-absent] [--if-present] [--if-version N]
-  del KEY [--if-version N]
-  incr KEY [DELTA]
-  expire KEY TIME
-  persist KEY`
-
 // parseOperation reads one line. ok is false for empty lines and comments.
 func parseOperation(line string, reads bool) (op client.Operation, ok bool, err error) {
 	if strings.HasPrefix(strings.TrimSpace(line), "#") {

@@ -16,20 +16,12 @@ import (
 func pingCommand(a *app) *cobra.Command {
 	var count int
 	var interval time.Duration
-	cmd := &cobra.Command{
-		Use:   "ping",
-		Short: "Measure the round-trip time to the server",
-		Long: `Send PING requests one after the other, and print each round trip time and their
-statistics. Control-C ends early and prints the statistics.`,
-		Example: "  proa ping\n  proa ping --count 10000 --interval 0",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if count < 0 || interval < 0 {
-				return usagef("--count and --interval must not be negative")
-			}
-			return pingServer(cmd.Context(), a, count, interval)
-		},
-	}
+	cmd := newCommand("ping", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		if count < 0 || interval < 0 {
+			return usagef("--count and --interval must not be negative")
+		}
+		return pingServer(cmd.Context(), a, count, interval)
+	})
 	cmd.Flags().IntVarP(&count, "count", "c", 4, "`number` of requests; 0 means until interrupted")
 	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`time` between requests")
 	return cmd

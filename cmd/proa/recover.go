@@ -18,67 +18,22 @@ import (
 // directory.
 var recoverUnsafe = datadir.Recover
 
-const cutWarning = `This discards all log entries behind the first damage in %s.
-Run it only if there is no other copy of them, neither on another node nor in a
-backup:
-
-  - Acknowledged writes among these entries are lost, without a trace.
-
-`
-
-const recoverWarning = `This makes the replicas in %s the only voters of %s.
-If these shards have replicas on other nodes, run this only if the majority of
-those nodes is lost for good:
-
-  - Writes that were acknowledged by the lost majority and had not reached this
-    node are lost, without a trace.
-  - A node of the lost majority that comes back has data that has diverged. It
-    must never run again: erase its directory, and let it join as a new node.
-  - Run it for each shard on one node only: on the node whose replica had applied
-    the most entries when proa status showed it last. Two nodes recovered for one
-    shard become two clusters.
-  - Copy the directory first. This cannot be undone.
-
-`
-
 func recoverCommand(a *app) *cobra.Command {
 	var unsafe, cutLog bool
 	var dir, which, consent string
-	cmd := &cobra.Command{
-		Use:   "recover --unsafe --data DIR [--shards LIST] [--cut-log]",
-		Short: "Recover from the permanent loss of a majority or of log entries",
-		Long: `Make the replicas in the data directory of a stopped node the only voters of
-their shards. This is the last resort if the majority of a shard's nodes is lost
-permanently: acknowledged writes that had not reached this node are lost.
-
-If the majority is only unreachable, do not use this command: the shards become
-available again when it is back.
-
-A single node whose damaged log prevents its start has no other copy of the lost
-entries. With --cut-log it continues with the entries before the damage: writes
-acknowledged later are lost. Try a backup first.
-
-The command asks for the id of the cluster. In scripts, pass it with
---yes-i-lose-acknowledged-writes. The whole procedure is in docs/operations.md.`,
-		Example: `  proa shard recover --unsafe --data /var/lib/proa
-  proa shard recover --unsafe --cut-log --data /var/lib/proa
-  proa shard recover --unsafe --data /var/lib/proa --shards 0,5,meta \
-    --yes-i-lose-acknowledged-writes 00d1f2a3b4c5d6e7`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !unsafe {
-				return usagef("recover can lose acknowledged writes; read proa shard recover --help, then add --unsafe")
-			}
-			if dir == "" {
-				return usagef("--data is missing: name the data directory of the stopped node")
-			}
-			shards, err := parseShards(which)
-			if err != nil {
-				return err
-			}
-			return recoverShards(cmd.Context(), a, datadir.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
-		},
-	}
+	cmd := newCommand("shard recover", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		if !unsafe {
+			return usagef("recover can lose acknowledged writes; read proa shard recover --help, then add --unsafe")
+		}
+		if dir == "" {
+			return usagef("--data is missing: name the data directory of the stopped node")
+		}
+		shards, err := parseShards(which)
+		if err != nil {
+			return err
+		}
+		return recoverShards(cmd.Context(), a, datadir.RecoverOptions{Dir: dir, Shards: shards, CutLog: cutLog}, consent)
+	})
 	f := cmd.Flags()
 	f.BoolVar(&unsafe, "unsafe", false, "accept that acknowledged writes may be lost")
 	f.BoolVar(&cutLog, "cut-log", false, "discard the log behind the first damage")
@@ -201,11 +156,7 @@ func confirmRecovery(ctx context.Context, a *app, o *datadir.RecoverOptions, clu
 
 // recoverText describes what a recovery will do.
 func recoverText(o *datadir.RecoverOptions) string {
-	text := fmt.Sprintf(recoverWarning, o.Dir, shardWords(o.Shards))
-	if o.CutLog {
-		text = fmt.Sprintf(cutWarning, o.Dir) + text
-	}
-	return text
+	return helpText("recover", map[string]any{"Dir": o.Dir, "Shards": shardWords(o.Shards), "CutLog": o.CutLog})
 }
 
 // shardWords names shards in a sentence.

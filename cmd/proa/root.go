@@ -40,20 +40,9 @@ func checkFlags(a *app, cmd *cobra.Command) error {
 
 // newRoot builds the tree of commands around a.
 func newRoot(a *app) *cobra.Command {
+	texts := commandTexts()
 	root := &cobra.Command{
-		Use:   "proa",
-		Short: "Proa, a fast and durable key-value store",
-		Long: `Proa is a key-value store that acknowledges a write when it is on disk.
-
-Start a server:    proa serve
-Then talk to it:   proa put greeting hello
-                   proa get greeting
-                   proa shell
-See a cluster:     proa demo
-Measure it:        proa bench
-
-Exit status: 0 done, 1 not found or condition failed, 2 usage,
-3 server or network error, 4 outcome unknown.`,
+		Use: "proa", Short: texts["proa"].short, Long: texts["proa"].long,
 		SilenceErrors:      true,
 		SilenceUsage:       true,
 		DisableSuggestions: true, // unknownCommand has its own
@@ -109,11 +98,8 @@ Exit status: 0 done, 1 not found or condition failed, 2 usage,
 }
 
 // commandGroup returns a command that only has commands below it.
-func commandGroup(name, short, long string, commands ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: name, Short: short, Long: long, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
+func commandGroup(name string, commands ...*cobra.Command) *cobra.Command {
+	cmd := newCommand(name, cobra.NoArgs, func(cmd *cobra.Command, _ []string) error { return cmd.Help() })
 	cmd.AddCommand(commands...)
 	return cmd
 }

@@ -22,32 +22,20 @@ type scanFlags struct {
 
 func scanCommand(a *app) *cobra.Command {
 	var s scanFlags
-	cmd := &cobra.Command{
-		Use:   "scan [PREFIX]",
-		Short: "List keys and values in order",
-		Long: `List keys and values in byte order across all shards: all keys, keys with a
-prefix, or keys from --start (inclusive) to --end (exclusive).
-
-If --limit ends a scan early, the command that continues it is written to
-standard error. With -o raw, each line is a key, a tab and the value; -o json is
-safe for any bytes.`,
-		Example: "  proa scan user:\n  proa scan --start a --end b --reverse --limit 10",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				if s.prefix != "" {
-					return usagef("PREFIX and --prefix cannot be used together")
-				}
-				s.prefix = args[0]
+	cmd := newCommand("scan", cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			if s.prefix != "" {
+				return usagef("PREFIX and --prefix cannot be used together")
 			}
-			options, err := s.options(a)
-			if err != nil {
-				return err
-			}
-			onward := func(cursor string) string { return again(a, cmd, args, "--cursor", cursor) }
-			return scanKeys(cmd.Context(), a, &s, options, onward)
-		},
-	}
+			s.prefix = args[0]
+		}
+		options, err := s.options(a)
+		if err != nil {
+			return err
+		}
+		onward := func(cursor string) string { return again(a, cmd, args, "--cursor", cursor) }
+		return scanKeys(cmd.Context(), a, &s, options, onward)
+	})
 	f := cmd.Flags()
 	s.addRange(cmd)
 	f.BoolVarP(&s.reverse, "reverse", "r", false, "list in descending order")

@@ -28,32 +28,15 @@ import (
 
 // serveCommand is `proa serve`.
 func serveCommand(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run a server",
-		Long: `Run a server until SIGTERM or SIGINT (Control-C). It then stops accepting
-connections, hands its leaderships to other nodes, answers the requests in
-flight, makes its state durable and exits. A second signal closes the
-connections at once. Acknowledged writes are safe in both cases, and after kill
--9.
-
-Settings come from a YAML file (--config), the environment (PROA_...) and
-flags; later sources override earlier ones. "proa config docs" lists them all.`,
-		Annotations: map[string]string{outputForms: render.AsTable},
-		Example: `  proa serve
-  proa serve --data /var/lib/proa --listen :7400 --admin-listen 127.0.0.1:7402
-  proa serve --set raft.log_size_max=2GiB --unix /run/proa.sock`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(config.Options{Flags: cmd.Flags()})
-			if err != nil {
-				return &usageError{err}
-			}
-			// Signals are serve's own business: the first stops in order, and
-			// only the second cuts clients off.
-			return serve(context.WithoutCancel(cmd.Context()), c, a.signals.take())
-		},
-	}
+	cmd := newCommand("serve", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(config.Options{Flags: cmd.Flags()})
+		if err != nil {
+			return &usageError{err}
+		}
+		// Signals are serve's own business: the first stops in order, and
+		// only the second cuts clients off.
+		return serve(context.WithoutCancel(cmd.Context()), c, a.signals.take())
+	})
 	config.AddFlags(cmd.Flags())
 	return cmd
 }

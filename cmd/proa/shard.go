@@ -16,10 +16,7 @@ import (
 )
 
 func shardCommand(a *app) *cobra.Command {
-	cmd := commandGroup("shard", "List, move, check and recover shards", `List the shards of the cluster, move replicas, transfer leadership, and verify
-that replicas are equal. SHARD is a number, or meta for the meta group, which
-stores the cluster's own data.`,
-		shardListCommand(a), shardMoveCommand(a), shardTransferCommand(a), splitLeadersCommand(a), checksumCommand(a))
+	cmd := commandGroup("shard", shardListCommand(a), shardMoveCommand(a), shardTransferCommand(a), splitLeadersCommand(a), checksumCommand(a))
 	if !a.shell {
 		recovery := recoverCommand(a)
 		needServerSystem(recovery)
@@ -29,62 +26,43 @@ stores the cluster's own data.`,
 }
 
 func shardListCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "list",
-		Short: "List the shards",
-		Long: `List the shards with leader, term, applied entry, lag and replicas.
-
-` + replicaHelp,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.clusterStatus(cmd.Context())
-			if err != nil {
+	return newCommand("shard list", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		s, err := a.clusterStatus(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if a.Form == render.AsTable {
+			return showShards(&a.Output, s, render.WideLook(a.Out))
+		}
+		list := a.Results()
+		for i := range s.Shards {
+			if err := list.Add(namedMeta{&s.Shards[i]}, shardName(s.Shards[i].Shard)+"\n"); err != nil {
 				return err
 			}
-			if a.Form == render.AsTable {
-				return showShards(&a.Output, s, render.WideLook(a.Out))
-			}
-			list := a.Results()
-			for i := range s.Shards {
-				if err := list.Add(namedMeta{&s.Shards[i]}, shardName(s.Shards[i].Shard)+"\n"); err != nil {
-					return err
-				}
-			}
-			return list.End()
-		},
-	}
+		}
+		return list.End()
+	})
 }
 
 func shardMoveCommand(a *app) *cobra.Command {
 	var from, to uint64
 	var noWait bool
-	cmd := &cobra.Command{
-		Use:   "move SHARD --from NODE --to NODE",
-		Short: "Move a replica from one node to another",
-		Long: `Move a replica of a shard from one node to another, and wait until that is
-complete. The new replica receives a snapshot and votes only when it has caught
-up; then the old one is removed. The shard remains available. A shard can be
-moved once at a time. The meta group cannot be moved: every node has a replica
-of it.`,
-		Example: "  proa shard move 3 --from 1 --to 4\n  proa shard move 3 --from 1 --to 4 --no-wait",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			shard, err := parseShard(args[0])
-			if err != nil {
-				return err
-			}
-			if shard == command.MetaShard {
-				return usagef("the meta group cannot be moved: every node has a replica of it")
-			}
-			if err := errors.Join(checkNode("from", from), checkNode("to", to)); err != nil {
-				return &usageError{err}
-			}
-			if from == to {
-				return usagef("--from and --to are the same node")
-			}
-			return moveShard(cmd.Context(), a, command.ShardArgs{Shard: shard, From: from, To: to}, !noWait)
-		},
-	}
+	cmd := newCommand("shard move", cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+		shard, err := parseShard(args[0])
+		if err != nil {
+			return err
+		}
+		if shard == command.MetaShard {
+			return usagef("the meta group cannot be moved: every node has a replica of it")
+		}
+		if err := errors.Join(checkNode("from", from), checkNode("to", to)); err != nil {
+			return &usageError{err}
+		}
+		if from == to {
+			return usagef("--from and --to are the same node")
+		}
+		return moveShard(cmd.Context(), a, command.ShardArgs{Shard: shard, From: from, To: to}, !noWait)
+	})
 	f := cmd.Flags()
 	f.Uint64Var(&from, "from", 0, "`node` that has the replica")
 	f.Uint64Var(&to, "to", 0, "`node` to move it to")
@@ -143,25 +121,16 @@ func moveObstruction(s *command.ClusterStatus, sh *command.ShardInfo, to uint64)
 func shardTransferCommand(a *app) *cobra.Command {
 	var to uint64
 	var noWait bool
-	cmd := &cobra.Command{
-		Use:   "transfer SHARD --to NODE",
-		Short: "Make another node the leader of a shard",
-		Long: `Transfer leadership of a shard to another node that has a replica of it. Clients
-see a pause of a few milliseconds. If cluster.balance_leaders is on, the cluster
-may transfer it again later.`,
-		Example: "  proa shard transfer 3 --to 2",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			shard, err := parseShard(args[0])
-			if err != nil {
-				return err
-			}
-			if err := checkNode("to", to); err != nil {
-				return err
-			}
-			return transferShard(cmd.Context(), a, command.ShardArgs{Shard: shard, To: to}, !noWait)
-		},
-	}
+	cmd := newCommand("shard transfer", cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+		shard, err := parseShard(args[0])
+		if err != nil {
+			return err
+		}
+		if err := checkNode("to", to); err != nil {
+			return err
+		}
+		return transferShard(cmd.Context(), a, command.ShardArgs{Shard: shard, To: to}, !noWait)
+	})
 	cmd.Flags().Uint64Var(&to, "to", 0, "`node` to lead the shard")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, noWaitHelp)
 	return cmd
@@ -189,46 +158,26 @@ func transferShard(ctx context.Context, a *app, m command.ShardArgs, wait bool) 
 }
 
 func splitLeadersCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "split-leaders",
-		Short: "Distribute leaders evenly over the nodes",
-		Long: `Distribute the leaders of all shards evenly over the nodes that have replicas
-and are neither draining nor slow. If cluster.balance_leaders is on, the cluster
-does this automatically.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return requestChange(cmd.Context(), a, change{verb: command.AdminSplitLeaders})
-		},
-	}
+	return newCommand("shard split-leaders", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		return requestChange(cmd.Context(), a, change{verb: command.AdminSplitLeaders})
+	})
 }
 
 func checksumCommand(a *app) *cobra.Command {
 	all := false
-	cmd := &cobra.Command{
-		Use:   "checksum [SHARD | --all]",
-		Short: "Verify that the replicas of a shard are equal",
-		Long: `Compute the checksum of every replica of a shard at the same log entry, and
-compare them. Without SHARD, check all shards, one after the other. The cluster
-remains available; each replica reads its whole state once.
-
-The exit status is 0 if all replicas are equal, 1 if some differ, and 3 if this
-could not be determined, for example because a node is down.`,
-		Example: "  proa shard checksum --all\n  proa shard checksum 3 -o json",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return checksumAll(cmd.Context(), a)
-			}
-			if all {
-				return usagef("SHARD and --all cannot be used together")
-			}
-			shard, err := parseShard(args[0])
-			if err != nil {
-				return err
-			}
-			return checksums(cmd.Context(), a, []int{shard})
-		},
-	}
+	cmd := newCommand("shard checksum", cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return checksumAll(cmd.Context(), a)
+		}
+		if all {
+			return usagef("SHARD and --all cannot be used together")
+		}
+		shard, err := parseShard(args[0])
+		if err != nil {
+			return err
+		}
+		return checksums(cmd.Context(), a, []int{shard})
+	})
 	cmd.Flags().BoolVar(&all, "all", false, "check all shards, as without SHARD")
 	return cmd
 }

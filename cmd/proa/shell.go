@@ -22,41 +22,14 @@ import (
 	"github.com/proa-kv/proa/internal/render"
 )
 
-const shellHelp = `Commands are those of the command line, without "proa". Quotes group words;
-escapes such as \n, \t and \xNN stand for bytes. Tab completes commands, flags
-and keys; Control-C interrupts a command, Control-D exits.
-
-  help [COMMAND]   list the commands, or show help on one
-  timing on|off    show the duration of each command
-  output FORM      set the output form: table, json, jsonl or raw
-  clear            clear the screen
-  exit             exit`
-
 func shellCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "shell",
-		Short: "Run commands interactively, with history and completion",
-		Long: `Run commands interactively, over one connection.
-
-` + shellHelp + `
-
-The prompt shows the context, or without one the address of the server that the
-shell is connected to, and (disconnected) while there is no connection. A command
-that finds none waits for one until its --timeout.
-
-The history is stored in proa/history under $XDG_STATE_HOME or ~/.local/state.
-If standard input is not a terminal, its lines are run without a prompt; lines
-that start with # are skipped, and the exit status is that of the last command
-that failed.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := &shell{app: a}
-			if _, ok := render.Terminal(a.in); ok {
-				return s.interactive(cmd.Context())
-			}
-			return s.pipe(cmd.Context())
-		},
-	}
+	return newCommand("shell", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		s := &shell{app: a}
+		if _, ok := render.Terminal(a.in); ok {
+			return s.interactive(cmd.Context())
+		}
+		return s.pipe(cmd.Context())
+	})
 }
 
 // shell carries out lines.
@@ -292,7 +265,7 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 			}
 			return 0, false
 		}
-		fmt.Fprintln(s.app.Out, shellHelp)
+		fmt.Fprintln(s.app.Out, helpText("shell", nil))
 		fmt.Fprintln(s.app.Out)
 		for _, c := range newRoot(s.line()).Commands() {
 			if c.IsAvailableCommand() {

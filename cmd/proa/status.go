@@ -20,63 +20,38 @@ const defaultWatch = 2 * time.Second
 func statusCommand(a *app) *cobra.Command {
 	var node, wide bool
 	watch := time.Duration(0)
-	cmd := &cobra.Command{
-		Use:   "status [--watch [INTERVAL]] [--node]",
-		Short: "Show the state of the cluster, its nodes and shards",
-		Long: `Show the state of the whole cluster as one of its nodes sees it:
-
-  - healthy, degraded, UNAVAILABLE or unknown; what the loss of one more node would
-    mean; and what to do next
-  - the nodes. Figures are at most one second old; for a node that has not reported
-    for longer they are dashes, with the time since its last report. LEADS is the
-    number of shards it leads. --wide shows more columns.
-  - the shards: leader, term, and LAG, the log entries that the slowest replica is
-    missing. The shard named meta stores the cluster's own data: nodes, replica
-    placement, slot map. With more than 16 shards only those with problems are shown.
-
-` + replicaHelp + `
-
--o json prints one object; its field "health" has the verdict and the shards
-concerned. --watch repeats the status until Control-C, and waits for a cluster
-that does not answer yet. --node shows what one server knows about itself only.
-
-Exit status: 0 healthy; 1 degraded or unknown; 3 some shards are unavailable, or
-no server answers. With --watch and --node: 0 if a server answered.`,
-		Example: "  proa status\n  proa status --watch\n  proa status --watch 500ms\n  proa status -o json | jq .health",
-		Args:    cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			watching := cmd.Flags().Changed("watch")
-			if len(args) == 1 {
-				d, err := time.ParseDuration(args[0])
-				if err != nil || !watching {
-					return usagef("%q: the only argument is an interval such as 500ms, after --watch", args[0])
-				}
-				watch = d
+	cmd := newCommand("status", cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		watching := cmd.Flags().Changed("watch")
+		if len(args) == 1 {
+			d, err := time.ParseDuration(args[0])
+			if err != nil || !watching {
+				return usagef("%q: the only argument is an interval such as 500ms, after --watch", args[0])
 			}
-			switch {
-			case watching && watch < 100*time.Millisecond:
-				return usagef("--watch %v: the interval must be at least 100ms", watch)
-			case watching && a.Form == render.AsJSON:
-				return usagef("--watch prints one document after the other: use -o jsonl")
-			case watching && a.shell:
-				return usagef("--watch works outside the shell: proa status --watch")
-			}
-			show := showCluster
-			if node {
-				show = showNode
-			}
-			look := render.LookOf(a.Out)
-			look.Wide = wide
-			if watching {
-				return watchStatus(cmd.Context(), a, watch, look, show)
-			}
-			status, err := show(cmd.Context(), a, a.Out, look)
-			if err == nil && status != exitDone {
-				err = &statusError{status, errSilent}
-			}
-			return err
-		},
-	}
+			watch = d
+		}
+		switch {
+		case watching && watch < 100*time.Millisecond:
+			return usagef("--watch %v: the interval must be at least 100ms", watch)
+		case watching && a.Form == render.AsJSON:
+			return usagef("--watch prints one document after the other: use -o jsonl")
+		case watching && a.shell:
+			return usagef("--watch works outside the shell: proa status --watch")
+		}
+		show := showCluster
+		if node {
+			show = showNode
+		}
+		look := render.LookOf(a.Out)
+		look.Wide = wide
+		if watching {
+			return watchStatus(cmd.Context(), a, watch, look, show)
+		}
+		status, err := show(cmd.Context(), a, a.Out, look)
+		if err == nil && status != exitDone {
+			err = &statusError{status, errSilent}
+		}
+		return err
+	})
 	f := cmd.Flags()
 	f.BoolVar(&node, "node", false, "what one server says about itself alone")
 	f.BoolVar(&wide, "wide", false, "all columns and all shards, however wide the terminal is")

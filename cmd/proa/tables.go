@@ -181,11 +181,6 @@ func showShards(o *render.Output, s *command.ClusterStatus, l render.Look) error
 	return nil
 }
 
-// replicaHelp explains replicaList.
-const replicaHelp = `In the list of replicas, * marks the leader, ? a replica whose node is down or
-has not reported lately, ! a replica with damaged files, (learner) one without a
-vote; -7 after a replica means that it is missing 7 log entries.`
-
 // legendOf explains the signs that occur in lists of replicas.
 func legendOf(lists string) string {
 	var words []string
@@ -250,7 +245,7 @@ func numbers(ids []uint64) string {
 	return b.String()
 }
 
-// replicaList shows the replicas of a shard, see replicaHelp. What a replica
+// replicaList shows the replicas of a shard, as the help of proa status explains it. What a replica
 // lacks whose node does not report is not known.
 func replicaList(s *command.ClusterStatus, sh *command.ShardInfo) string {
 	var words []string

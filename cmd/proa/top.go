@@ -26,44 +26,19 @@ func topCommand(a *app) *cobra.Command {
 	var interval time.Duration
 	var count int
 	order := "node"
-	cmd := &cobra.Command{
-		Use:   "top",
-		Short: "Show what the nodes are doing: throughput, latency, CPU, memory",
-		Long: `Show throughput, latency and resources of each node, refreshed every second:
-
-  LEADS     shards it leads, of those it has a replica of
-  READ/S    read requests from clients and other nodes per second
-  WRITE/S   write requests per second; a BATCH or TXN counts as one
-  RTT       round trip of a request from here to the node
-  FSYNC     recent mean duration of a durable write to its log
-  CPU       CPU usage of the server process; 100% is one core
-  MEM       memory of the server process
-  CONNS     client connections
-
-On a terminal the keys r, w, l, f, c and m sort by reads, writes, RTT, fsync,
-CPU and memory, n by node; q quits. If the output is not a terminal, each
-refresh is printed after the one before; -o jsonl prints one JSON document per
-refresh.
-
-top connects to each node at its advertised client address. The figures of a
-node that cannot be reached are dashes.`,
-		Example:     "  proa top\n  proa top --sort cpu\n  proa top --count 2 -o jsonl | jq '.nodes[] | {id, writes_per_s}'",
-		Args:        cobra.NoArgs,
-		Annotations: map[string]string{outputForms: render.AsTable + " " + render.AsJSONL},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case interval < 100*time.Millisecond:
-				return usagef("--interval %v: must be at least 100ms", interval)
-			case count < 0:
-				return usagef("--count must not be negative")
-			case !slices.ContainsFunc(topOrders, func(o topOrder) bool { return o.name == order }):
-				return usagef("--sort %s: choose node, reads, writes, rtt, fsync, cpu or mem", order)
-			}
-			t := &top{app: a, interval: interval, count: count, order: order, look: render.LookOf(a.Out), nodes: map[uint64]*topNode{}}
-			defer t.close()
-			return t.run(cmd.Context())
-		},
-	}
+	cmd := newCommand("top", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		switch {
+		case interval < 100*time.Millisecond:
+			return usagef("--interval %v: must be at least 100ms", interval)
+		case count < 0:
+			return usagef("--count must not be negative")
+		case !slices.ContainsFunc(topOrders, func(o topOrder) bool { return o.name == order }):
+			return usagef("--sort %s: choose node, reads, writes, rtt, fsync, cpu or mem", order)
+		}
+		t := &top{app: a, interval: interval, count: count, order: order, look: render.LookOf(a.Out), nodes: map[uint64]*topNode{}}
+		defer t.close()
+		return t.run(cmd.Context())
+	})
 	f := cmd.Flags()
 	f.DurationVarP(&interval, "interval", "i", time.Second, "`time` between two refreshes")
 	f.IntVarP(&count, "count", "c", 0, "`number` of refreshes; 0: until interrupted")

@@ -14,40 +14,19 @@ import (
 
 func txnCommand(a *app) *cobra.Command {
 	var conditions, then, otherwise []string
-	cmd := &cobra.Command{
-		Use:   "txn [--if CONDITION]… [--then OPERATION]… [--else OPERATION]…",
-		Short: "Compare and write in one atomic step",
-		Long: `Run the --then operations if all --if conditions hold, otherwise the --else
-operations, in one atomic step. All keys must be in the same shard, as keys with
-the same {tag} are, unless the cluster has one node only.
-
-Conditions:
-  exists KEY
-  absent KEY
-  version KEY =|!=|<|> N
-  value KEY =|!=|<|> VALUE
-
-` + operationHelp + `
-  get KEY
-  exists KEY
-
-The exit status is 0 if all conditions held, otherwise 1.`,
-		Example: "  proa txn --if 'absent {a}lock' --then 'put {a}lock me' --else 'get {a}lock'",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			txn, err := buildTxn(conditions, then, otherwise)
+	cmd := newCommand("txn", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+		txn, err := buildTxn(conditions, then, otherwise)
+		if err != nil {
+			return err
+		}
+		return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
+			r, err := c.Txn(ctx, txn)
 			if err != nil {
 				return err
 			}
-			return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error {
-				r, err := c.Txn(ctx, txn)
-				if err != nil {
-					return err
-				}
-				return showTxn(a, r)
-			})
-		},
-	}
+			return showTxn(a, r)
+		})
+	})
 	f := cmd.Flags()
 	f.StringArrayVar(&conditions, "if", nil, "`condition` that must hold; repeatable")
 	f.StringArrayVar(&then, "then", nil, "`operation` to run if all conditions hold; repeatable")

@@ -14,25 +14,13 @@ import (
 
 func verifyCommand(a *app) *cobra.Command {
 	dir := ""
-	cmd := &cobra.Command{
-		Use:   "verify [DIR]",
-		Short: "Check the data directory of a stopped server",
-		Long: `Check the data directory of a stopped server: all checksums of the Raft log and
-of the state, and that the log of each shard continues where its state ends.
-Nothing is changed.
-
-The directory is DIR, by default node.data_dir of the configuration. The exit
-status is 0 if the directory is sound, 3 if it is damaged or in use, 2 if it is
-not a data directory.`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir, err := dataDir(args, dir)
-			if err != nil {
-				return err
-			}
-			return verifyDir(a, dir)
-		},
-	}
+	cmd := newCommand("verify", cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		dir, err := dataDir(args, dir)
+		if err != nil {
+			return err
+		}
+		return verifyDir(a, dir)
+	})
 	cmd.Flags().StringVar(&dir, "data", "", "data `directory`")
 	return cmd
 }

@@ -10,15 +10,10 @@ import (
 )
 
 func versionCommand(a *app) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Show the version of this program",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			b := readBuild()
-			return a.Show(b, "proa %s\n", b.line())
-		},
-	}
+	return newCommand("version", cobra.NoArgs, func(*cobra.Command, []string) error {
+		b := readBuild()
+		return a.Show(b, "proa %s\n", b.line())
+	})
 }
 
 // build is what this program was built from.
