@@ -2,10 +2,10 @@
 // from defaults, a YAML file, the environment and the command line. Later
 // sources override earlier ones.
 //
-// Everything about a key is in one table (keys.go): its name, default, range,
-// documentation, and whether it has an effect in this version. The reference
-// page, the environment names, the error messages and the printed configuration
-// are all derived from that table.
+// Everything about a key is in one table (keys.go): its name, default, range, and
+// whether it has an effect in this version. The environment names, the error
+// messages, the printed configuration and the facts of the reference page are all
+// derived from that table; reference.md describes the keys.
 //
 // Load reports all problems at once. A Config that Load returned without an
 // error is valid and complete. It is not changed afterwards and may be read by
@@ -30,7 +30,6 @@ type Config struct {
 	Log         Log
 
 	sources  map[string]Source
-	notices  []Notice
 	warnings []string
 	machine  Machine
 }

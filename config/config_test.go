@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -479,7 +480,7 @@ func TestSettingsWithoutEffectAreReported(t *testing.T) {
 	c := mustLoad(t, sources{file: "network: {io_uring_depth: 1024, connection_pool_size: 5}"})
 	var got []string
 	for _, n := range c.Notices() {
-		got = append(got, n.Key+": "+n.Effect.String())
+		got = append(got, n.Name+": "+n.Effect.String())
 	}
 	want := []string{"network.io_uring_depth: not in this version", "network.connection_pool_size: only in a cluster of several nodes"}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -539,11 +540,11 @@ func TestTableIsComplete(t *testing.T) {
 			t.Errorf("%s stands twice", k.name)
 		}
 		seen[k.name] = true
-		if k.doc == "" || !strings.HasSuffix(k.doc, ".") {
-			t.Errorf("%s: documentation %q", k.name, k.doc)
+		if !regexp.MustCompile(`(?m)^### ` + k.name + `\n\n.*\.\n\n{{facts "` + k.name + `"}}$`).MatchString(reference) {
+			t.Errorf("reference.md has no description of %s", k.name)
 		}
-		if sectionTitles[k.section()] == "" {
-			t.Errorf("section %s has no title", k.section())
+		if !regexp.MustCompile(`(?m)^## ` + k.section() + `\n\n.*\.$`).MatchString(reference) {
+			t.Errorf("reference.md has no title of section %s", k.section())
 		}
 		if (k.compute != nil) != (k.fallback == auto) && k.name != "log.format" {
 			t.Errorf("%s: default %s and computed do not fit", k.name, k.fallback)

@@ -64,7 +64,6 @@ func Load(o Options) (*Config, error) {
 	if len(l.errors) > 0 {
 		return nil, l.errors
 	}
-	l.notice()
 	l.warn()
 	return c, nil
 }
@@ -321,19 +320,6 @@ func (l *loader) compute() {
 		k := &l.keys[i]
 		if l.config.sources[k.name].Kind == FromMachine {
 			k.compute(l.config)
-		}
-	}
-}
-
-// notice collects the keys that are set and have no effect.
-func (l *loader) notice() {
-	for i := range l.keys {
-		k := &l.keys[i]
-		s := l.config.sources[k.name]
-		if k.effect != Active && s.Kind >= FromFile {
-			l.config.notices = append(l.config.notices, Notice{
-				Key: k.name, Value: k.value.text(), Source: s, Effect: k.effect, Doc: k.doc,
-			})
 		}
 	}
 }

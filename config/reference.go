@@ -2,12 +2,15 @@ package config
 
 import (
 	"bufio"
+	"cmp"
 	"context"
-	_ "embed" // of the head of the reference
+	_ "embed" // of the reference
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
+	"text/template"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -31,17 +34,10 @@ func (c *Config) Settings() []Setting {
 	return out
 }
 
-// Notice says that a key was set and has no effect on this node.
-type Notice struct {
-	Key    string
-	Value  string
-	Source Source
-	Effect Effect // SeveralNodes or Unavailable
-	Doc    string
-}
-
 // Notices returns the keys that were set and have no effect on this node.
-func (c *Config) Notices() []Notice { return c.notices }
+func (c *Config) Notices() []Setting {
+	return slices.DeleteFunc(c.Settings(), func(s Setting) bool { return s.Effect == Active || s.Source.Kind < FromFile })
+}
 
 // Warnings returns a sentence for everything that is allowed and unwise.
 func (c *Config) Warnings() []string { return c.warnings }
@@ -60,12 +56,12 @@ func (c *Config) Report(l *slog.Logger) {
 	for _, w := range c.warnings {
 		l.Warn("setting is not recommended", "advice", w)
 	}
-	for _, n := range c.notices {
+	for _, n := range c.Notices() {
 		level, message := slog.LevelInfo, "setting only has an effect in a cluster of several nodes"
 		if n.Effect == Unavailable {
 			level, message = slog.LevelWarn, "setting is not available in this version"
 		}
-		l.Log(context.Background(), level, message, "key", n.Key, "value", n.Value, "source", n.Source.String())
+		l.Log(context.Background(), level, message, "key", n.Name, "value", n.Value, "source", n.Source.String())
 	}
 }
 
@@ -109,52 +105,33 @@ func yamlScalar(v value) string {
 	return strings.TrimSpace(string(b))
 }
 
-// sectionTitles says what each section is about, for the reference.
-var sectionTitles = map[string]string{
-	"node":        "Identity of this node and its data directory.",
-	"listen":      "Addresses that the server listens on.",
-	"resp":        "The Redis protocol.",
-	"network":     "Connections.",
-	"raft":        "Consensus and its log.",
-	"storage":     "The state machine.",
-	"memory":      "Memory limits of the process. Computed sizes are logged at start.",
-	"concurrency": "Limits of concurrent work.",
-	"monitoring":  "Warning thresholds.",
-	"cluster":     "Clusters of several nodes. Use the same values on all nodes.",
-	"log":         "The server's own log.",
-}
-
-// referenceHead is what the reference says before the keys.
+// reference is the reference of all keys, a template: facts writes what the table
+// says of a key.
 //
 //go:embed reference.md
-var referenceHead string
+var reference string
 
 // WriteReference writes the documentation of all keys in Markdown.
 func WriteReference(w io.Writer) error {
-	b := bufio.NewWriter(w)
-	b.WriteString(referenceHead)
-	section := ""
-	for _, k := range new(Config).keys() {
-		if k.section() != section {
-			section = k.section()
-			fmt.Fprintf(b, "\n## %s\n\n%s\n", section, sectionTitles[section])
+	l := loader{keys: new(Config).keys()}
+	facts := func(name string) (string, error) {
+		if k := l.find(name); k != nil {
+			return k.facts(), nil
 		}
-		writeKey(b, &k)
+		return "", fmt.Errorf("there is no key %s", name)
 	}
-	return b.Flush()
+	t, err := template.New("reference").Funcs(template.FuncMap{"facts": facts}).Parse(reference)
+	if err != nil {
+		return err
+	}
+	return t.Execute(w, nil)
 }
 
-func writeKey(b *bufio.Writer, k *key) {
-	fallback := k.fallback
-	if fallback == "" {
-		fallback = "empty"
-	}
-	fmt.Fprintf(b, "\n### %s\n\n%s\n\n", k.name, k.doc)
-	fmt.Fprintf(b, "- Default: `%s`\n", fallback)
-	fmt.Fprintf(b, "- Allowed: %s\n", k.allowed())
-	fmt.Fprintf(b, "- Environment: `%s`\n", k.env())
+// facts describes default, range and names of k in Markdown.
+func (k *key) facts() string {
+	text := fmt.Sprintf("- Default: `%s`\n- Allowed: %s\n- Environment: `%s`\n", cmp.Or(k.fallback, "empty"), k.allowed(), k.env())
 	if k.flag != "" {
-		fmt.Fprintf(b, "- Flag: `--%s`\n", k.flag)
+		text += fmt.Sprintf("- Flag: `--%s`\n", k.flag)
 	}
-	fmt.Fprintf(b, "- Effect: %s\n", k.effect)
+	return text + fmt.Sprintf("- Effect: %s", k.effect)
 }
