@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -30,46 +31,46 @@ const (
 // Errors that calls return, always inside an [*Error]: compare with errors.Is.
 var (
 	// ErrNotFound: the key does not exist, or has expired.
-	ErrNotFound = errors.New("key not found")
+	ErrNotFound = sentinel(protocol.StatusNotFound, "key not found")
 	// ErrConditionFailed: a condition of the write did not hold. Error.Version
 	// is the version the key has.
-	ErrConditionFailed = errors.New("condition failed")
+	ErrConditionFailed = sentinel(protocol.StatusConditionFailed, "condition failed")
 	// ErrNotInteger: Incr on a value that is not a decimal 64-bit integer.
-	ErrNotInteger = errors.New("value is not a decimal 64-bit integer")
+	ErrNotInteger = sentinel(protocol.StatusNotInteger, "value is not a decimal 64-bit integer")
 	// ErrOverflow: Incr would leave the range of an int64, or IncrFloat that of
 	// finite numbers.
-	ErrOverflow = errors.New("result would overflow a 64-bit integer")
+	ErrOverflow = sentinel(protocol.StatusOverflow, "result would overflow a 64-bit integer")
 	// ErrNotFloat: IncrFloat on or by something that is not a number.
-	ErrNotFloat = errors.New("value or increment is not a valid number")
+	ErrNotFloat = sentinel(protocol.StatusNotFloat, "value or increment is not a valid number")
 	// ErrBadRequest: the request is malformed or a field is out of range.
-	ErrBadRequest = errors.New("malformed request")
+	ErrBadRequest = sentinel(protocol.StatusBadRequest, "malformed request")
 	// ErrTooLarge: a key, value, request or reply exceeds a limit.
-	ErrTooLarge = errors.New("a size limit is exceeded")
+	ErrTooLarge = sentinel(protocol.StatusTooLarge, "a size limit is exceeded")
 	// ErrUnsupported: this server does not support the operation.
-	ErrUnsupported = errors.New("not supported by this server")
+	ErrUnsupported = sentinel(protocol.StatusUnsupported, "not supported by this server")
 	// ErrCrossShard: an atomic batch or a transaction whose keys are in
 	// different shards.
-	ErrCrossShard = errors.New("keys are in different shards")
+	ErrCrossShard = sentinel(protocol.StatusCrossShard, "keys are in different shards")
 	// ErrBadCursor: the cursor belongs to another scan or is damaged.
-	ErrBadCursor = errors.New("cursor does not belong to this scan")
+	ErrBadCursor = sentinel(protocol.StatusBadCursor, "cursor does not belong to this scan")
 	// ErrSessionExpired: the server no longer keeps the result of this write.
 	// It also is ErrOutcomeUnknown.
-	ErrSessionExpired = errors.New("the result of this sequence number is no longer kept")
+	ErrSessionExpired = sentinel(protocol.StatusSessionExpired, "the result of this sequence number is no longer kept")
 	// ErrBusy: a queue of the server, or the client's own, is full.
-	ErrBusy = errors.New("too busy")
+	ErrBusy = sentinel(protocol.StatusBusy, "too busy")
 	// ErrNotLeader: another node leads the shard.
-	ErrNotLeader = errors.New("another node leads this shard")
+	ErrNotLeader = sentinel(protocol.StatusNotLeader, "another node leads this shard")
 	// ErrNoQuorum: a majority of the shard's replicas is unavailable.
-	ErrNoQuorum = errors.New("the shard has no quorum")
+	ErrNoQuorum = sentinel(protocol.StatusNoQuorum, "the shard has no quorum")
 	// ErrDropped: another leader's log entry replaced the write.
-	ErrDropped = errors.New("the proposal was superseded")
+	ErrDropped = sentinel(protocol.StatusDropped, "the proposal was superseded")
 	// ErrShuttingDown: the server is shutting down.
-	ErrShuttingDown = errors.New("server is shutting down")
+	ErrShuttingDown = sentinel(protocol.StatusShuttingDown, "server is shutting down")
 	// ErrTooManyConnections: the server's connection limit is reached.
-	ErrTooManyConnections = errors.New("the server's connection limit is reached")
+	ErrTooManyConnections = sentinel(protocol.StatusTooManyConns, "the server's connection limit is reached")
 	// ErrHandshake: the server refused the handshake, or is not a Proa
 	// server.
-	ErrHandshake = errors.New("handshake refused")
+	ErrHandshake = sentinel(protocol.StatusHandshake, "handshake refused")
 	// ErrWrongCluster: the server belongs to another cluster than Config.Cluster;
 	// nothing was sent to it. See also [WrongClusterError].
 	ErrWrongCluster = errors.New("the server belongs to another cluster")
@@ -78,23 +79,23 @@ var (
 	// ErrHandshake alone.)
 	ErrNotProa = errors.New("the server does not speak Proa's protocol")
 	// ErrUnauthenticated: credentials are missing or wrong.
-	ErrUnauthenticated = errors.New("credentials missing or wrong")
+	ErrUnauthenticated = sentinel(protocol.StatusUnauthenticated, "credentials missing or wrong")
 	// ErrPermission: the credentials do not allow this.
-	ErrPermission = errors.New("not permitted")
+	ErrPermission = sentinel(protocol.StatusPermission, "not permitted")
 	// ErrProtocol: one side sent bytes the other cannot read.
-	ErrProtocol = errors.New("protocol error")
+	ErrProtocol = sentinel(protocol.StatusProtocol, "protocol error")
 	// ErrInternal: the server failed in a way that no other error
 	// describes.
-	ErrInternal = errors.New("internal server error")
+	ErrInternal = sentinel(protocol.StatusInternal, "internal server error")
 	// ErrStorageFailed: the node's disk failed; the node stops.
-	ErrStorageFailed = errors.New("storage failed")
+	ErrStorageFailed = sentinel(protocol.StatusStorageFailed, "storage failed")
 	// ErrDamaged: the requested data cannot be read, because its file is
 	// damaged and there is no other replica. Nothing was done. All other
 	// data is still served; a Put without conditions repairs the row.
-	ErrDamaged = errors.New("the data is damaged")
+	ErrDamaged = sentinel(protocol.StatusDamaged, "the data is damaged")
 	// ErrRefused: the cluster's state does not allow what Admin asked for; the
 	// message says why.
-	ErrRefused = errors.New("refused")
+	ErrRefused = sentinel(protocol.StatusRefused, "refused")
 	// ErrOutcomeUnknown: the write may or may not have taken effect.
 	ErrOutcomeUnknown = errors.New("outcome unknown")
 	// ErrDeadlineExceeded: the call's time ran out. It also is
@@ -116,37 +117,21 @@ func (deadlineError) Error() string        { return "deadline exceeded" }
 func (deadlineError) Timeout() bool        { return true }
 func (deadlineError) Is(target error) bool { return target == context.DeadlineExceeded }
 
-// statusErrors gives each status of the protocol its sentinel.
-var statusErrors = map[Status]error{
-	protocol.StatusNotFound:         ErrNotFound,
-	protocol.StatusConditionFailed:  ErrConditionFailed,
-	protocol.StatusNotInteger:       ErrNotInteger,
-	protocol.StatusOverflow:         ErrOverflow,
-	protocol.StatusNotFloat:         ErrNotFloat,
-	protocol.StatusBadRequest:       ErrBadRequest,
-	protocol.StatusTooLarge:         ErrTooLarge,
-	protocol.StatusUnsupported:      ErrUnsupported,
-	protocol.StatusCrossShard:       ErrCrossShard,
-	protocol.StatusBadCursor:        ErrBadCursor,
-	protocol.StatusSessionExpired:   ErrSessionExpired,
-	protocol.StatusBusy:             ErrBusy,
-	protocol.StatusNotLeader:        ErrNotLeader,
-	protocol.StatusNoQuorum:         ErrNoQuorum,
-	protocol.StatusDeadlineExceeded: ErrDeadlineExceeded,
-	protocol.StatusTimeout:          ErrDeadlineExceeded,
-	protocol.StatusDropped:          ErrDropped,
-	protocol.StatusShuttingDown:     ErrShuttingDown,
-	protocol.StatusTooManyConns:     ErrTooManyConnections,
-	protocol.StatusHandshake:        ErrHandshake,
-	protocol.StatusUnauthenticated:  ErrUnauthenticated,
-	protocol.StatusPermission:       ErrPermission,
-	protocol.StatusProtocol:         ErrProtocol,
-	protocol.StatusInternal:         ErrInternal,
-	protocol.StatusStorageFailed:    ErrStorageFailed,
-	protocol.StatusGoAway:           ErrShuttingDown,
-	protocol.StatusIdle:             ErrConnectionLost,
-	protocol.StatusRefused:          ErrRefused,
-	protocol.StatusDamaged:          ErrDamaged,
+// statusErrors has the sentinel of each status of the protocol, nil for a status
+// that this client does not know.
+var statusErrors [math.MaxUint8 + 1]error
+
+// sentinel returns the error for what a status says.
+func sentinel(status Status, text string) error {
+	statusErrors[status] = errors.New(text)
+	return statusErrors[status]
+}
+
+func init() {
+	statusErrors[protocol.StatusDeadlineExceeded] = ErrDeadlineExceeded
+	statusErrors[protocol.StatusTimeout] = ErrDeadlineExceeded
+	statusErrors[protocol.StatusGoAway] = ErrShuttingDown
+	statusErrors[protocol.StatusIdle] = ErrConnectionLost
 }
 
 // Error is what every failed call returns.

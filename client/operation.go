@@ -184,35 +184,25 @@ func (o *Operation) appendBody(dst []byte) []byte {
 	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry, protocol.OpPersist, protocol.OpWatch:
 		return append(dst, o.key...)
 	case protocol.OpGetRange:
-		m := protocol.GetRange{Start: int64(o.number), End: int64(o.version), Key: o.key}
-		return m.AppendTo(dst)
+		return (&protocol.GetRange{Start: int64(o.number), End: int64(o.version), Key: o.key}).AppendTo(dst)
 	case protocol.OpPut:
-		m := protocol.Put{Flags: protocol.WriteFlags(o.flags), TTLMillis: o.number, Version: o.version, Key: o.key, Value: o.value}
-		return m.AppendTo(dst)
+		return (&protocol.Put{Flags: protocol.WriteFlags(o.flags), TTLMillis: o.number, Version: o.version, Key: o.key, Value: o.value}).AppendTo(dst)
 	case protocol.OpDelete:
-		m := protocol.Delete{Flags: protocol.WriteFlags(o.flags), Version: o.version, Key: o.key}
-		return m.AppendTo(dst)
+		return (&protocol.Delete{Flags: protocol.WriteFlags(o.flags), Version: o.version, Key: o.key}).AppendTo(dst)
 	case protocol.OpIncr:
-		m := protocol.Incr{Delta: int64(o.number), Key: o.key}
-		return m.AppendTo(dst)
+		return (&protocol.Incr{Delta: int64(o.number), Key: o.key}).AppendTo(dst)
 	case protocol.OpIncrFloat:
-		m := protocol.IncrFloat{Key: o.key, Increment: o.value}
-		return m.AppendTo(dst)
+		return (&protocol.IncrFloat{Key: o.key, Increment: o.value}).AppendTo(dst)
 	case protocol.OpAppend:
-		m := protocol.Append{Key: o.key, Value: o.value}
-		return m.AppendTo(dst)
+		return (&protocol.Append{Key: o.key, Value: o.value}).AppendTo(dst)
 	case protocol.OpSetRange:
-		m := protocol.SetRange{Offset: uint32(o.number), Key: o.key, Value: o.value}
-		return m.AppendTo(dst)
+		return (&protocol.SetRange{Offset: uint32(o.number), Key: o.key, Value: o.value}).AppendTo(dst)
 	case protocol.OpExpire:
-		m := protocol.Expire{TTLMillis: o.number, Key: o.key}
-		return m.AppendTo(dst)
+		return (&protocol.Expire{TTLMillis: o.number, Key: o.key}).AppendTo(dst)
 	case protocol.OpSetExpiry:
-		m := protocol.SetExpiry{Flags: protocol.ExpiryFlags(o.flags), Millis: o.number, Key: o.key}
-		return m.AppendTo(dst)
+		return (&protocol.SetExpiry{Flags: protocol.ExpiryFlags(o.flags), Millis: o.number, Key: o.key}).AppendTo(dst)
 	case protocol.OpRename:
-		m := protocol.Rename{Flags: protocol.RenameFlags(o.flags), Source: o.key, Destination: o.value}
-		return m.AppendTo(dst)
+		return (&protocol.Rename{Flags: protocol.RenameFlags(o.flags), Source: o.key, Destination: o.value}).AppendTo(dst)
 	}
 	return dst // PING, ROUTES, STATUS have no body
 }

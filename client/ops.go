@@ -75,8 +75,7 @@ func (c *Client) MGet(ctx context.Context, keys [][]byte, opts ...ReadOption) ([
 	}
 	ca := c.caller.newCall(ctx, &o)
 	ca.to = c.router.table.Load().majority(len(keys), func(i int) []byte { return keys[i] })
-	m := protocol.MGet{Keys: keys}
-	ca.frame = m.AppendTo(ca.frame)
+	ca.frame = (&protocol.MGet{Keys: keys}).AppendTo(ca.frame)
 	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}
@@ -462,7 +461,7 @@ func malformedDone(code protocol.Opcode, err error) *Error {
 // Routes asks which node serves which hash slots.
 func (c *Client) Routes(ctx context.Context, opts ...CallOption) (Routes, error) {
 	o := withOptions(Operation{code: protocol.OpRoutes}, opts)
-	body, err := c.whole(ctx, &o)
+	body, err := c.whole(ctx, &o, nil)
 	if err != nil {
 		return Routes{}, err
 	}
@@ -499,34 +498,28 @@ func (c *Client) Admin(ctx context.Context, verb string, args []byte) ([]byte, e
 		return nil, refused(o.code, fmt.Errorf("%w: verb of %d bytes with %d bytes of arguments, %d and %d are allowed",
 			ErrTooLarge, len(verb), len(args), protocol.VerbBytesMax, protocol.AdminBytesMax))
 	}
-	ca := c.caller.newCall(ctx, &o)
-	m := protocol.Admin{Verb: []byte(verb), Args: args}
-	ca.frame = m.AppendTo(ca.frame)
-	if err := c.caller.await(ctx, ca); err != nil {
-		return nil, err
-	}
-	defer c.caller.release(ca)
-	return bytes.Join(append(ca.parts, ca.body), nil), nil
+	return c.whole(ctx, &o, (&protocol.Admin{Verb: []byte(verb), Args: args}).AppendTo(nil))
 }
 
 // Status returns a server's status. The answer is a JSON object, described in
 // docs/protocol.md.
 func (c *Client) Status(ctx context.Context, opts ...CallOption) (json.RawMessage, error) {
 	o := withOptions(Operation{code: protocol.OpStatus}, opts)
-	body, err := c.whole(ctx, &o)
+	body, err := c.whole(ctx, &o, nil)
 	if err == nil && !json.Valid(body) {
 		return nil, malformed(o.code, fmt.Errorf("not JSON"))
 	}
 	return body, err
 }
 
-// whole sends a request without a body and returns the body of the answer, of
-// however many frames.
-func (c *Client) whole(ctx context.Context, o *Operation) ([]byte, error) {
+// whole sends a request and returns the body of the answer, of however many
+// frames.
+func (c *Client) whole(ctx context.Context, o *Operation, body []byte) ([]byte, error) {
 	if err := o.check(); err != nil {
 		return nil, refused(o.code, err)
 	}
 	ca := c.caller.newCall(ctx, o)
+	ca.frame = append(ca.frame, body...)
 	if err := c.caller.await(ctx, ca); err != nil {
 		return nil, err
 	}

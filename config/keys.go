@@ -106,13 +106,13 @@ const (
 func (c *Config) keys() []key {
 	n, l, w, rd, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.RESP, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
 	return []key{
-		{name: "node.id", flag: "node-id", usage: "`number` of this node in its cluster", fallback: auto, value: nodeID(&n.ID), zero: auto, compute: computeNodeID},
+		{name: "node.id", flag: "node-id", usage: "`number` of this node in its cluster", fallback: auto, value: nodeID(&n.ID), zero: auto, compute: func(c *Config) { c.Node.ID = 0 }},
 		{name: "node.data_dir", flag: "data", usage: "data `directory`", fallback: "./proa-data", value: directory(&n.DataDir)},
 		{name: "node.shards", flag: "shards", usage: "`number` of shards; fixed at the first start", fallback: "8", value: integer(&n.Shards, 1, 1024)},
 		{name: "node.join", flag: "join", usage: "`peers`, host:port,...: all nodes of a new cluster, or members of a running cluster to join", fallback: "", value: peers(&n.Join)},
 		{name: "node.join_token", secret: true, flag: "join-token", usage: "join `token` of a running cluster; also " + EnvJoinToken, fallback: "", value: token(&n.JoinToken)},
 		{name: "node.advertise_peer", flag: "advertise-peer", usage: "`address` at which other nodes reach this one", fallback: auto, value: advertised(&n.AdvertisePeer), compute: computeAdvertisePeer},
-		{name: "node.advertise_client", flag: "advertise-client", usage: "`address` at which clients reach this node", fallback: auto, value: advertised(&n.AdvertiseClient), compute: computeAdvertiseClient},
+		{name: "node.advertise_client", flag: "advertise-client", usage: "`address` at which clients reach this node", fallback: auto, value: advertised(&n.AdvertiseClient), compute: func(c *Config) { c.Node.AdvertiseClient = c.advertised(c.Listen.Client) }},
 		{name: "node.advertise_resp", flag: "advertise-resp", usage: "`address` at which clients of the Redis protocol reach this node", fallback: auto, value: advertised(&n.AdvertiseRESP), compute: computeAdvertiseRESP},
 		{name: "node.shutdown_timeout", fallback: "10s", value: duration(&n.ShutdownTimeout, 100*time.Millisecond, time.Hour)},
 
@@ -155,7 +155,7 @@ func (c *Config) keys() []key {
 		{name: "storage.session_retention", fallback: "1h", value: duration(&s.SessionRetention, time.Minute, 30*day)},
 
 		{name: "memory.cache_size", fallback: auto, value: size(&m.CacheSize, 8*mib, 64*tib), zero: auto, compute: computeCache},
-		{name: "memory.max_memory_usage", fallback: auto, value: size(&m.MaxMemoryUsage, usageMin, 128*tib), zero: auto, compute: computeMaxMemory},
+		{name: "memory.max_memory_usage", fallback: auto, value: size(&m.MaxMemoryUsage, usageMin, 128*tib), zero: auto, compute: func(c *Config) { c.Memory.MaxMemoryUsage = c.usage() }},
 		{name: "memory.buffer_pool_size", fallback: "1024", value: integer(&m.BufferPoolSize, 0, 1<<16)},
 		{name: "memory.prealloc_buffers", fallback: "true", value: boolean(&m.PreallocBuffers)},
 
@@ -188,9 +188,6 @@ func (c *Config) keys() []key {
 	}
 }
 
-// computeNodeID leaves the number open.
-func computeNodeID(c *Config) { c.Node.ID = 0 }
-
 // computeListenPeer opens the peer port to the network only where another
 // machine is to be a peer.
 func computeListenPeer(c *Config) {
@@ -206,8 +203,6 @@ func computeAdvertisePeer(c *Config) {
 	}
 	c.Node.AdvertisePeer = c.advertised(c.Listen.Peer)
 }
-
-func computeAdvertiseClient(c *Config) { c.Node.AdvertiseClient = c.advertised(c.Listen.Client) }
 
 // computeListenRESP serves the Redis protocol beside the native one where that
 // keeps its usual port. Whoever chooses ports chooses this one as well.
@@ -282,10 +277,6 @@ func (c *Config) usage() int64 {
 		return usage
 	}
 	return share(c.machine.MemoryBytes, 3.0/4, usageMin, 16*gib)
-}
-
-func computeMaxMemory(c *Config) {
-	c.Memory.MaxMemoryUsage = c.usage()
 }
 
 // memory returns the memory that caches are a share of. Where the user bounds

@@ -72,7 +72,7 @@ func TestOnePrefix(t *testing.T) {
 		{&client.Error{Op: "ADMIN", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, Message: client.ErrNoQuorum.Error() + ": meta has no leader"}, "proa: the shard has no quorum: meta has no leader"},
 		{lost, "proa: outcome unknown: connection lost\nThe write may or may not have taken effect, now or later: read the key before you repeat the command."},
 		{&client.Error{Op: "PUT", Err: client.ErrProtocol, Outcome: client.Done}, "proa: protocol error\nThe server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."},
-		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},
+		{&client.Error{Op: "ADMIN", Status: protocol.StatusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},
 		{errors.Join(errors.New("one"), errors.New("two")), "proa: one\ntwo"},
 	} {
 		if got := describe(tt.err, &app{link: &connection{}}); got != tt.want {
@@ -96,7 +96,7 @@ func TestForeignTextIsPrintable(t *testing.T) {
 		want string
 	}{
 		{said("GET", client.ErrBadRequest), "proa: " + client.ErrBadRequest.Error() + ": " + shown},
-		{&client.Error{Op: "ADMIN", Status: statusRefused, Err: client.ErrRefused, Message: foreign}, "proa: " + shown},
+		{&client.Error{Op: "ADMIN", Status: protocol.StatusRefused, Err: client.ErrRefused, Message: foreign}, "proa: " + shown},
 		{fmt.Errorf("shard %s: %w", foreign, said("GET", client.ErrBusy)), "proa: shard " + shown + ": too busy: " + shown},
 		{errors.Join(said("GET", client.ErrBusy), errors.New(foreign)), "proa: too busy: " + shown + "\n" + shown},
 		{wrong, "proa: configuration has 2 errors:\n  default: b: " + shown + "\n  default: d: no"},

@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"os"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -37,19 +37,16 @@ func batchCommand(a *app) *cobra.Command {
 
 // readOperations reads one operation a line.
 func readOperations(a *app, args []string) ([]client.Operation, error) {
-	in := a.in
 	switch {
 	case len(args) == 1 && args[0] != "-":
-		f, err := os.Open(args[0])
-		if err != nil {
-			return nil, notDonef("%w", err)
-		}
-		defer f.Close()
-		in = f
+		return readFile(args[0], parseOperations)
 	case a.shell:
 		return nil, usagef("standard input belongs to the shell; name a file")
 	}
-	var ops []client.Operation
+	return parseOperations(a.in)
+}
+
+func parseOperations(in io.Reader) (ops []client.Operation, err error) {
 	lines := newLineReader(in)
 	for line, err := range lines.all() {
 		if err != nil {

@@ -19,7 +19,6 @@ import (
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/render"
-	"github.com/proa-kv/proa/protocol"
 )
 
 const outputCSV = "csv"
@@ -128,7 +127,7 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 	}
 	l := &f.load
 	l.Workload, l.Timeout, l.Addresses = w, a.timeout, benchAddresses(t.endpoints)
-	l.Consistency = map[string]protocol.Consistency{"linearizable": protocol.Linearizable, "session": protocol.SessionReads, "stale": protocol.Stale}[a.consistency]
+	l.Consistency = consistencies[a.consistency]
 	switch {
 	case l.Connections < 1 || l.InFlight < 1 || l.Keys < 1:
 		return usagef("-c, -P and -k must be at least 1")

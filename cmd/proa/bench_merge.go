@@ -1,7 +1,7 @@
 package main
 
 import (
-	"os"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +13,13 @@ func benchMergeCommand(a *app) *cobra.Command {
 	cmd := newCommand("bench merge", cobra.MinimumNArgs(2), func(cmd *cobra.Command, files []string) error {
 		var all *report.Load
 		for _, path := range files {
-			l, err := readBench(path)
+			l, err := readFile(path, func(r io.Reader) (*report.Load, error) {
+				l, err := report.ReadLoad(r)
+				if err != nil {
+					err = notDonef("%s: %w", path, err)
+				}
+				return l, err
+			})
 			switch {
 			case err != nil:
 				return err
@@ -29,17 +35,4 @@ func benchMergeCommand(a *app) *cobra.Command {
 	})
 	cmd.Flags().StringVar(&html, "html", "", "write an HTML page with charts to `file`")
 	return cmd
-}
-
-func readBench(path string) (*report.Load, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, notDonef("%w", err)
-	}
-	defer f.Close()
-	l, err := report.ReadLoad(f)
-	if err != nil {
-		return nil, notDonef("%s: %w", path, err)
-	}
-	return l, nil
 }

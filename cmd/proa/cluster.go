@@ -12,7 +12,6 @@ import (
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/render"
-	"github.com/proa-kv/proa/protocol"
 )
 
 // administrator carries out administrative requests: names and arguments are
@@ -20,10 +19,6 @@ import (
 type administrator interface {
 	Admin(ctx context.Context, verb string, args []byte) ([]byte, error)
 }
-
-// statusRefused is the status of requests that the cluster's state does not
-// allow.
-const statusRefused = protocol.Status(27)
 
 // administer carries out one request and decodes its answer into answer. args
 // may be nil.
@@ -51,11 +46,7 @@ func (a *app) administerRaw(ctx context.Context, verb string, args any) ([]byte,
 		if err != nil {
 			return nil, err
 		}
-		admin, ok := any(c).(administrator)
-		if !ok {
-			return nil, errors.New("this program cannot administer clusters")
-		}
-		a.link.administrator = admin
+		a.link.administrator = c
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()

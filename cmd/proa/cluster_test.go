@@ -456,9 +456,9 @@ func TestNoSuchThing(t *testing.T) {
 
 func TestRefusedRequest(t *testing.T) {
 	f := &fakeAdministrator{answer: func(string, []byte) (any, error) {
-		return nil, &client.Error{Op: "ADMIN", Status: statusRefused, Message: "node 3 holds the last replica", Err: errors.New("refused")}
+		return nil, &client.Error{Op: "ADMIN", Status: protocol.StatusRefused, Message: "node 3 holds the last replica", Err: client.ErrRefused}
 	}}
-	if status, _, errs := runCluster(f, "member", "remove", "3"); status != exitFailed || errs != "proa: refused: node 3 holds the last replica\n" {
+	if status, _, errs := runCluster(f, "member", "remove", "3"); status != exitFailed || errs != "proa: node 3 holds the last replica\n" {
 		t.Errorf("status %d, %s", status, errs)
 	}
 	f.answer = func(string, []byte) (any, error) { return nil, &client.Error{Op: "ADMIN", Err: client.ErrUnsupported} }

@@ -19,22 +19,10 @@ func (a *app) confirm(ctx context.Context, question string) bool {
 // returns false where there is none, and when ctx ends.
 func (a *app) ask(ctx context.Context, prompt string) (answer string, ok bool) {
 	fmt.Fprint(a.Err, prompt)
-	type line struct {
-		text string
-		err  error
+	answer, err := within(ctx, func() (string, error) { return bufio.NewReader(a.in).ReadString('\n') })
+	if err != nil {
+		fmt.Fprintln(a.Err) // leaves the line of the prompt
+		return "", false
 	}
-	read := make(chan line, 1)
-	go func() {
-		text, err := bufio.NewReader(a.in).ReadString('\n')
-		read <- line{text, err}
-	}()
-	select {
-	case l := <-read:
-		if l.err == nil {
-			return strings.TrimSpace(l.text), true
-		}
-	case <-ctx.Done():
-	}
-	fmt.Fprintln(a.Err) // leaves the line of the prompt
-	return "", false
+	return strings.TrimSpace(answer), true
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -89,10 +90,7 @@ func listDeleted(ctx context.Context, a *app, keys [][]byte, futures []*client.F
 			return err
 		}
 	}
-	if err := list.End(); err != nil || worst == nil {
-		return err
-	}
-	return &statusError{exitStatus(worst), errSilent}
+	return cmp.Or(list.End(), silently(exitStatus(worst)))
 }
 
 // worse returns the error with the higher exit status.

@@ -344,12 +344,14 @@ func countShards(n, all int) string {
 }
 
 // shardNames joins the names of some of many shards.
-func shardNames(shards []int) string {
+func shardNames(shards []int) string { return some(allShardNames(shards)) }
+
+func allShardNames(shards []int) []string {
 	names := make([]string, len(shards))
 	for i, shard := range shards {
 		names[i] = shardName(shard)
 	}
-	return some(names)
+	return names
 }
 
 // thereAre says how many things there are.

@@ -45,6 +45,15 @@ type statusError struct {
 func (e *statusError) Error() string { return e.err.Error() }
 func (e *statusError) Unwrap() error { return e.err }
 
+// silently returns an error of a status that the output has explained, nil for
+// exitDone.
+func silently(status int) error {
+	if status == exitDone {
+		return nil
+	}
+	return &statusError{status, errSilent}
+}
+
 // exitStatus returns the exit status of the process after err.
 func exitStatus(err error) int {
 	if own, ok := errors.AsType[*statusError](err); ok {
@@ -55,7 +64,7 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.Is(err, client.ErrOutcomeUnknown), unreadable(err):
 		return exitUnknown
-	case refused(err), isType[*bench.ForeignRowsError](err), isAny(err, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
+	case isType[*bench.ForeignRowsError](err), isAny(err, client.ErrRefused, client.ErrNotFound, client.ErrConditionFailed, client.ErrNotInteger, client.ErrOverflow):
 		return exitFailed
 	case isType[*usageError](err), isType[config.Errors](err),
 		isAny(err, bench.ErrConfig, client.ErrBadRequest, client.ErrTooLarge, client.ErrCrossShard, client.ErrBadCursor):
@@ -69,12 +78,6 @@ func exitStatus(err error) int {
 func unreadable(err error) bool {
 	e := asClientError(err)
 	return e != nil && e.Outcome == client.Done && errors.Is(e.Err, client.ErrProtocol)
-}
-
-// refused reports whether the cluster's state did not allow what was asked.
-func refused(err error) bool {
-	e := asClientError(err)
-	return e != nil && e.Status == statusRefused
 }
 
 // isType reports whether err is or wraps an error of a type.

@@ -156,7 +156,13 @@ func fileRecords(root string, prefix []byte) records {
 			if err != nil {
 				return err
 			}
-			value, err := readFile(path)
+			value, err := readFile(path, func(r io.Reader) ([]byte, error) {
+				value, err := readValue(r)
+				if err != nil {
+					err = fmt.Errorf("%s: %w", path, err)
+				}
+				return value, err
+			})
 			r := record{key: append(slices.Clone(prefix), filepath.ToSlash(rel)...), value: value, where: path}
 			if !yield(r, err) || err != nil {
 				return filepath.SkipAll
@@ -167,19 +173,6 @@ func fileRecords(root string, prefix []byte) records {
 			yield(record{}, notDonef("%w", err))
 		}
 	}
-}
-
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, notDonef("%w", err)
-	}
-	defer f.Close()
-	value, err := readValue(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return value, nil
 }
 
 // importer keeps many puts in flight and knows up to where, in the order of

@@ -4,33 +4,27 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/render"
 	"github.com/proa-kv/proa/protocol"
 )
 
-// keyCommand is a command about one key, or about several.
-type keyCommand struct {
-	name  string
-	args  cobra.PositionalArgs
-	flags func(*pflag.FlagSet)
-	check func(args []string) error // the arguments behind the key; nil: there are none
-	send  func(ctx context.Context, c *client.Client, keys [][]byte) error
+// keyCommands returns the commands about keys, but for those about ranges.
+func keyCommands(a *app) []*cobra.Command {
+	return []*cobra.Command{getCommand(a), putCommand(a), incrCommand(a), expireCommand(a), persistCommand(a), existsCommand(a), mgetCommand(a)}
 }
 
-// command returns k as a command. All its arguments are keys where its usage says
-// KEY…, otherwise the first one is.
-func (k keyCommand) command(a *app) *cobra.Command {
-	cmd := newCommand(k.name, k.args, func(cmd *cobra.Command, args []string) error {
-		if k.check != nil {
-			if err := k.check(args[1:]); err != nil {
+// keyCommand returns a command about one key, or about several: all its arguments
+// are keys or, where check takes those behind the first one, that one is.
+func keyCommand(a *app, name string, args cobra.PositionalArgs, check func(args []string) error, send func(ctx context.Context, c *client.Client, keys [][]byte) error) *cobra.Command {
+	cmd := newCommand(name, args, func(cmd *cobra.Command, args []string) error {
+		if check != nil {
+			if err := check(args[1:]); err != nil {
 				return err
 			}
 			args = args[:1]
@@ -39,154 +33,112 @@ func (k keyCommand) command(a *app) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error { return k.send(ctx, c, keys) })
+		return a.call(cmd.Context(), func(ctx context.Context, c *client.Client) error { return send(ctx, c, keys) })
 	})
 	cmd.ValidArgsFunction = a.completeKeys
-	if k.check != nil {
+	if check != nil {
 		cmd.ValidArgsFunction = a.completeFirstKey
-	}
-	if k.flags != nil {
-		k.flags(cmd.Flags())
 	}
 	return cmd
 }
 
-// keyCommands returns the commands about keys, but for those about ranges.
-func keyCommands(a *app) (commands []*cobra.Command) {
-	for _, k := range []keyCommand{getCommand(a), putCommand(a), incrCommand(a), expireCommand(a), persistCommand(a), existsCommand(a), mgetCommand(a)} {
-		commands = append(commands, k.command(a))
-	}
-	return commands
+func getCommand(a *app) *cobra.Command {
+	return keyCommand(a, "get", cobra.ExactArgs(1), nil, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		item, err := c.Get(ctx, keys[0], a.consistent())
+		if err != nil {
+			return err
+		}
+		return showValue(a, &item)
+	})
 }
 
-func getCommand(a *app) keyCommand {
-	return keyCommand{
-		name: "get",
-		args: cobra.ExactArgs(1),
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			item, err := c.Get(ctx, keys[0], a.consistent())
-			if err != nil {
-				return err
-			}
-			return showValue(a, &item)
-		},
-	}
-}
-
-func putCommand(a *app) keyCommand {
+func putCommand(a *app) *cobra.Command {
 	var f writeFlags
 	var file string
 	var value []byte
 	var options []client.PutOption
-	return keyCommand{
-		name: "put",
-		args: cobra.RangeArgs(1, 2),
-		flags: func(set *pflag.FlagSet) {
-			f.addPut(set)
-			set.StringVarP(&file, "file", "f", "", "read the value from this `file`")
-		},
-		check: func(args []string) (err error) {
-			if options, err = f.putOptions(); err == nil {
-				value, err = putValue(a, args, file)
-			}
-			return err
-		},
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			r, err := c.Put(ctx, keys[0], value, options...)
-			return writeOutcome(a, "stored", r, err, f.returnPrevious)
-		},
-	}
+	cmd := keyCommand(a, "put", cobra.RangeArgs(1, 2), func(args []string) (err error) {
+		if options, err = f.putOptions(); err == nil {
+			value, err = putValue(a, args, file)
+		}
+		return err
+	}, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		r, err := c.Put(ctx, keys[0], value, options...)
+		return writeOutcome(a, "stored", r, err, f.returnPrevious)
+	})
+	f.addPut(cmd.Flags())
+	cmd.Flags().StringVarP(&file, "file", "f", "", "read the value from this `file`")
+	return cmd
 }
 
-func incrCommand(a *app) keyCommand {
+func incrCommand(a *app) *cobra.Command {
 	var f writeFlags
-	return keyCommand{
-		name:  "incr",
-		args:  cobra.RangeArgs(1, 2),
-		flags: f.addBy,
-		check: f.delta,
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			n, err := c.Incr(ctx, keys[0], f.by)
-			if err != nil {
-				return err
-			}
-			return a.Show(map[string]int64{"value": n}, "%d\n", n)
-		},
-	}
-}
-
-func expireCommand(a *app) keyCommand {
-	var ttl time.Duration
-	return keyCommand{
-		name: "expire",
-		args: cobra.ExactArgs(2),
-		check: func(args []string) (err error) {
-			ttl, err = parseTTL(args[0])
+	cmd := keyCommand(a, "incr", cobra.RangeArgs(1, 2), f.delta, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		n, err := c.Incr(ctx, keys[0], f.by)
+		if err != nil {
 			return err
-		},
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			r, err := c.Expire(ctx, keys[0], ttl)
-			return writeOutcome(a, "expires in "+render.TTL(ttl), r, err, false)
-		},
-	}
+		}
+		return a.Show(map[string]int64{"value": n}, "%d\n", n)
+	})
+	f.addBy(cmd.Flags())
+	return cmd
 }
 
-func persistCommand(a *app) keyCommand {
-	return keyCommand{
-		name: "persist",
-		args: cobra.ExactArgs(1),
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			r, err := c.Persist(ctx, keys[0])
-			return writeOutcome(a, "does not expire", r, err, false)
-		},
-	}
+func expireCommand(a *app) *cobra.Command {
+	var ttl time.Duration
+	return keyCommand(a, "expire", cobra.ExactArgs(2), func(args []string) (err error) {
+		ttl, err = parseTTL(args[0])
+		return err
+	}, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		r, err := c.Expire(ctx, keys[0], ttl)
+		return writeOutcome(a, "expires in "+render.TTL(ttl), r, err, false)
+	})
 }
 
-func existsCommand(a *app) keyCommand {
-	return keyCommand{
-		name: "exists",
-		args: cobra.MinimumNArgs(1),
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			w := newKeyRows(a, false)
-			for _, k := range keys {
-				item, err := c.Stat(ctx, k, a.consistent())
-				found := err == nil
-				if err != nil && !errors.Is(err, client.ErrNotFound) {
-					return errors.Join(w.End(), err)
-				}
-				if item.Key = k; a.Form == render.AsRaw {
-					w.missing = w.missing || !found
-					err = a.Printf("%t\n", found)
-				} else {
-					err = w.show(&item, found)
-				}
-				if err != nil {
-					return err
-				}
+func persistCommand(a *app) *cobra.Command {
+	return keyCommand(a, "persist", cobra.ExactArgs(1), nil, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		r, err := c.Persist(ctx, keys[0])
+		return writeOutcome(a, "does not expire", r, err, false)
+	})
+}
+
+func existsCommand(a *app) *cobra.Command {
+	return keyCommand(a, "exists", cobra.MinimumNArgs(1), nil, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		w := newKeyRows(a, false)
+		for _, k := range keys {
+			item, err := c.Stat(ctx, k, a.consistent())
+			found := err == nil
+			if err != nil && !errors.Is(err, client.ErrNotFound) {
+				return errors.Join(w.End(), err)
 			}
-			return w.endLookup()
-		},
-	}
-}
-
-func mgetCommand(a *app) keyCommand {
-	return keyCommand{
-		name: "mget",
-		args: cobra.MinimumNArgs(1),
-		send: func(ctx context.Context, c *client.Client, keys [][]byte) error {
-			found, err := c.MGet(ctx, keys, a.consistent())
+			if item.Key = k; a.Form == render.AsRaw {
+				w.missing = w.missing || !found
+				err = a.Printf("%t\n", found)
+			} else {
+				err = w.show(&item, found)
+			}
 			if err != nil {
 				return err
 			}
-			w := newKeyRows(a, true)
-			for i := range found {
-				if err := w.show(&found[i].Item, found[i].Found); err != nil {
-					return err
-				}
+		}
+		return w.endLookup()
+	})
+}
+
+func mgetCommand(a *app) *cobra.Command {
+	return keyCommand(a, "mget", cobra.MinimumNArgs(1), nil, func(ctx context.Context, c *client.Client, keys [][]byte) error {
+		found, err := c.MGet(ctx, keys, a.consistent())
+		if err != nil {
+			return err
+		}
+		w := newKeyRows(a, true)
+		for i := range found {
+			if err := w.show(&found[i].Item, found[i].Found); err != nil {
+				return err
 			}
-			return w.endLookup()
-		},
-	}
+		}
+		return w.endLookup()
+	})
 }
 
 // writeOutcome shows a write. Where a condition failed and the previous row
@@ -209,12 +161,7 @@ func putValue(a *app, args []string, file string) ([]byte, error) {
 	case file != "" && len(args) > 0:
 		return nil, usagef("a value and --file cannot be used together")
 	case file != "":
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, notDonef("%w", err)
-		}
-		defer f.Close()
-		return readValue(f)
+		return readFile(file, readValue)
 	case len(args) == 0:
 		return nil, usagef("the value is missing: give it as an argument, - for standard input, or --file")
 	case args[0] == "-" && a.shell:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -246,10 +247,7 @@ func showResults(a *app, results []client.Result) error {
 			return err
 		}
 	}
-	if err := list.End(); err != nil || worst == nil {
-		return err
-	}
-	return &statusError{exitStatus(worst), errSilent}
+	return cmp.Or(list.End(), silently(exitStatus(worst)))
 }
 
 func rawResult(r *client.Result, row resultRow) string {

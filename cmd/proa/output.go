@@ -37,25 +37,24 @@ func writeFile(ctx context.Context, name string, perm fs.FileMode, write func(io
 // writeThrough writes to what is there. To open a named pipe takes until
 // somebody reads it, or ctx ends.
 func writeThrough(ctx context.Context, name string, write func(io.Writer) error) error {
-	type opened struct {
-		f   *os.File
-		err error
-	}
-	ready := make(chan opened, 1)
-	go func() {
-		f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
-		ready <- opened{f, err}
-	}()
-	var o opened
-	select {
-	case o = <-ready:
-	case <-ctx.Done():
+	f, err := within(ctx, func() (*os.File, error) { return os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0) })
+	switch {
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case err != nil:
+		return usagef("%w", err)
 	}
-	if o.err != nil {
-		return usagef("%w", o.err)
+	return errors.Join(write(f), f.Close())
+}
+
+// readFile returns what read makes of a file that the command line names.
+func readFile[T any](name string, read func(io.Reader) (T, error)) (value T, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return value, notDonef("%w", err)
 	}
-	return errors.Join(write(o.f), o.f.Close())
+	defer f.Close()
+	return read(f)
 }
 
 // replaceFile replaces a file when its new content is complete. Where the content

@@ -70,15 +70,6 @@ func pingServer(ctx context.Context, a *app, count int, interval time.Duration) 
 	return nil
 }
 
-func wait(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
-
 // roundTrips are the figures of a ping.
 type roundTrips struct {
 	sent  int

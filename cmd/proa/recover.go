@@ -104,20 +104,10 @@ func afterRecovery(r *datadir.Recovery) string {
 	return "Start this node now."
 }
 
-// listed returns numbers as in "1, 2 and 3".
-func listed(numbers []uint64) string {
-	var b strings.Builder
-	for i, n := range numbers {
-		switch {
-		case i == 0:
-		case i == len(numbers)-1:
-			b.WriteString(" and ")
-		default:
-			b.WriteString(", ")
-		}
-		fmt.Fprint(&b, n)
-	}
-	return b.String()
+// listed returns several numbers as in "1, 2 and 3".
+func listed(ids []uint64) string {
+	last := len(ids) - 1
+	return fmt.Sprintf("%s and %d", strings.ReplaceAll(numbers(ids[:last]), ",", ", "), ids[last])
 }
 
 // directoryCluster reads the id of the cluster a data directory belongs to, as
@@ -164,10 +154,7 @@ func shardWords(shards []int) string {
 	if shards == nil {
 		return "all their shards"
 	}
-	names := make([]string, len(shards))
-	for i, s := range shards {
-		names[i] = shardName(s)
-	}
+	names := allShardNames(shards)
 	if len(names) == 1 {
 		return "shard " + names[0]
 	}

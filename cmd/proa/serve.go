@@ -222,7 +222,7 @@ func stop(ctx context.Context, c *config.Config, log *slog.Logger, srv *server.S
 		case <-clients.Done():
 		}
 	}()
-	if err := within(whole, func() error { return srv.Shutdown(clients) }); err != nil {
+	if _, err := within(whole, func() (any, error) { return nil, srv.Shutdown(clients) }); err != nil {
 		// Their requests are answered or unknown to them; nothing is lost.
 		log.Warn("clients were cut off", "error", err)
 	}
@@ -237,19 +237,6 @@ func stop(ctx context.Context, c *config.Config, log *slog.Logger, srv *server.S
 	}
 	log.Info("stopped", "took", time.Since(start).Round(time.Millisecond))
 	return nil
-}
-
-// within returns what f returns, or ctx's error where that ends before: f goes
-// on, and ends with the process.
-func within(ctx context.Context, f func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- f() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
@@ -458,15 +445,5 @@ func greet(c *config.Config, srv *server.Server) {
 	if c.Listen.Client != "127.0.0.1:7400" && c.Listen.Client != ":7400" {
 		flag = " -e " + at[0]
 	}
-	fmt.Printf(`
-Proa serves on %s, data in %s.
-In another terminal:
-
-    %[4]s put%[3]s greeting hello
-    %[4]s get%[3]s greeting
-    %[4]s shell%[3]s
-
-Ctrl-C stops it.
-
-`, strings.Join(at, " and "), c.Node.DataDir, flag, program)
+	fmt.Print(helpText("greeting", map[string]string{"At": strings.Join(at, " and "), "Data": c.Node.DataDir, "Proa": program, "Flag": flag}))
 }

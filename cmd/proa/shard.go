@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,10 +220,7 @@ func checksums(ctx context.Context, a *app, shards []int) error {
 			return err
 		}
 	}
-	if err := list.End(); err != nil || worst == exitDone {
-		return err
-	}
-	return &statusError{worst, errSilent}
+	return cmp.Or(list.End(), silently(worst))
 }
 
 // judge returns what checksums prove. A replica that did not answer proves

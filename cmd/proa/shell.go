@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,10 +56,7 @@ func (s *shell) pipe(ctx context.Context) error {
 			break
 		}
 	}
-	if last != exitDone {
-		return &statusError{last, errSilent}
-	}
-	return ctx.Err()
+	return cmp.Or(silently(last), ctx.Err())
 }
 
 // interactive talks to a person.

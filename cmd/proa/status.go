@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -47,10 +48,7 @@ func statusCommand(a *app) *cobra.Command {
 			return watchStatus(cmd.Context(), a, watch, look, show)
 		}
 		status, err := show(cmd.Context(), a, a.Out, look)
-		if err == nil && status != exitDone {
-			err = &statusError{status, errSilent}
-		}
-		return err
+		return cmp.Or(err, silently(status))
 	})
 	f := cmd.Flags()
 	f.BoolVar(&node, "node", false, "what one server says about itself alone")

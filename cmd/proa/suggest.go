@@ -104,20 +104,21 @@ func explainFlag(err error, sets ...*pflag.FlagSet) error {
 		}
 		return fmt.Errorf("unknown flag --%s", name)
 	case errors.As(err, &invalid):
-		switch f := invalid.GetFlag(); f.Value.Type() {
-		case "duration":
+		f := invalid.GetFlag()
+		if f.Value.Type() == "duration" {
 			return fmt.Errorf("--%s %w", f.Name, timeError(invalid.GetValue()))
-		case "int", "int64":
-			return fmt.Errorf("--%s %q is not a whole number in range", f.Name, invalid.GetValue())
-		case "uint64":
-			return fmt.Errorf("--%s %q is not a whole number from 0 on", f.Name, invalid.GetValue())
-		case "float64":
-			return fmt.Errorf("--%s %q is not a number", f.Name, invalid.GetValue())
-		case "bool":
-			return fmt.Errorf("--%s %q is neither true nor false", f.Name, invalid.GetValue())
+		}
+		if what := wrongValues[f.Value.Type()]; what != "" {
+			return fmt.Errorf("--%s %q %s", f.Name, invalid.GetValue(), what)
 		}
 	}
 	return err
+}
+
+// wrongValues is what is wrong with the value of a flag, by the flag's type.
+var wrongValues = map[string]string{
+	"int": "is not a whole number in range", "int64": "is not a whole number in range", "uint64": "is not a whole number from 0 on",
+	"float64": "is not a number", "bool": "is neither true nor false",
 }
 
 // timeError returns why text is not a time.

@@ -235,14 +235,7 @@ func shardState(s *command.ClusterStatus, sh *command.ShardInfo) string {
 
 // numbers joins numbers of nodes.
 func numbers(ids []uint64) string {
-	var b strings.Builder
-	for i, id := range ids {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(strconv.FormatUint(id, 10))
-	}
-	return b.String()
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(ids), "[]"), " ", ",")
 }
 
 // replicaList shows the replicas of a shard, as the help of proa status explains it. What a replica

@@ -69,7 +69,7 @@ type nodeSample struct {
 	Server struct {
 		UptimeMS    int64             `json:"uptime_ms"`
 		CPUMicros   int64             `json:"cpu_us"`
-		MemoryBytes int64             `json:"memory_bytes"`
+		MemoryBytes float64           `json:"memory_bytes"`
 		Connections int               `json:"connections"`
 		Requests    map[string]uint64 `json:"requests"`
 	} `json:"server"`
@@ -86,7 +86,7 @@ type topRow struct {
 	RTT      *float64 `json:"rtt_us"`
 	Fsync    *float64 `json:"fsync_us"`
 	CPU      *float64 `json:"cpu_percent"` // 100 is one core
-	Memory   *int64   `json:"memory_bytes"`
+	Memory   *float64 `json:"memory_bytes"`
 	Conns    *int     `json:"connections"`
 }
 
@@ -115,13 +115,7 @@ var topOrders = []topOrder{
 	{'l', "rtt", "RTT", func(r *topRow) *float64 { return r.RTT }},
 	{'f', "fsync", "FSYNC", func(r *topRow) *float64 { return r.Fsync }},
 	{'c', "cpu", "CPU", func(r *topRow) *float64 { return r.CPU }},
-	{'m', "mem", "MEM", func(r *topRow) *float64 {
-		if r.Memory == nil {
-			return nil
-		}
-		f := float64(*r.Memory)
-		return &f
-	}},
+	{'m', "mem", "MEM", func(r *topRow) *float64 { return r.Memory }},
 }
 
 // sortRows sorts by one of topOrders; rows without the figure are last.
@@ -374,7 +368,7 @@ func (t *top) table(b *bytes.Buffer, p *topPicture, l render.Look) error {
 		}
 		memory, conns := "-", "-"
 		if r.Memory != nil {
-			memory = render.Bytes(*r.Memory)
+			memory = render.Bytes(int64(*r.Memory))
 		}
 		if r.Conns != nil {
 			conns = strconv.Itoa(*r.Conns)

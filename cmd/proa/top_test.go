@@ -28,7 +28,7 @@ func topCluster() *topPicture {
 		if !n.Outdated() {
 			r.Leaders, r.Replicas, r.Fsync = &s.Nodes[i].Leaders, &s.Nodes[i].Replicas, &s.Nodes[i].FsyncMicros
 			r.Reads, r.Writes, r.RTT, r.CPU = ptr(123456.0*float64(i)), ptr(54321.2), ptr(1234.0/float64(i+1)), ptr(187.4*float64(i))
-			r.Memory, r.Conns = ptr(int64(i)<<30+300<<20), ptr(1234)
+			r.Memory, r.Conns = ptr(float64(int64(i)<<30+300<<20)), ptr(1234)
 		}
 		p.Nodes = append(p.Nodes, r)
 	}

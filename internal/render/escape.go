@@ -31,25 +31,16 @@ func OneLine(s string) string {
 
 // Printable is oneLine for text that has line ends of its own, which stay.
 func Printable(s string) string {
-	lines := strings.Split(s, "\n")
-	for i, line := range lines {
-		lines[i] = OneLine(line)
-	}
-	return strings.Join(lines, "\n")
+	return mapLines(s, func(line, _, _ string) string { return OneLine(line) })
 }
 
 func appendEscaped(dst, b []byte) []byte {
 	for len(b) > 0 {
 		r, size := utf8.DecodeRune(b)
+		named := strings.IndexRune("\\\n\r\t", r)
 		switch {
-		case r == '\\':
-			dst = append(dst, `\\`...)
-		case r == '\n':
-			dst = append(dst, `\n`...)
-		case r == '\r':
-			dst = append(dst, `\r`...)
-		case r == '\t':
-			dst = append(dst, `\t`...)
+		case named >= 0:
+			dst = append(dst, '\\', `\nrt`[named])
 		case r == utf8.RuneError && size <= 1, !unicode.IsPrint(r):
 			for _, c := range b[:size] {
 				dst = fmt.Appendf(dst, `\x%02x`, c)
@@ -86,32 +77,22 @@ func unescapeOne(s string) (c byte, rest string, err error) {
 	if len(s) < 2 {
 		return 0, "", errors.New("a backslash ends the text")
 	}
-	switch s[1] {
-	case 'n':
-		c = '\n'
-	case 'r':
-		c = '\r'
-	case 't':
-		c = '\t'
-	case '0':
-		c = 0
-	case '\\', '"', '\'', ' ':
-		c = s[1]
-	case 'x':
-		if len(s) < 4 {
-			return 0, "", errors.New(`\x needs two hexadecimal digits`)
-		}
-		n, err := strconv.ParseUint(s[2:4], 16, 8)
-		if err != nil {
-			return 0, "", errors.New(`\x needs two hexadecimal digits`)
-		}
-		return byte(n), s[4:], nil
-	default:
+	if c, ok := escapes[s[1]]; ok {
+		return c, s[2:], nil
+	}
+	if s[1] != 'x' {
 		_, size := utf8.DecodeRuneInString(s[1:])
 		return 0, "", fmt.Errorf(`unknown escape \%s`, s[1:1+size])
 	}
-	return c, s[2:], nil
+	n, err := strconv.ParseUint(s[2:min(4, len(s))], 16, 8)
+	if err != nil || len(s) < 4 {
+		return 0, "", errors.New(`\x needs two hexadecimal digits`)
+	}
+	return byte(n), s[4:], nil
 }
+
+// escapes are the bytes that a letter behind a backslash stands for.
+var escapes = map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', '0': 0, '\\': '\\', '"': '"', '\'': '\'', ' ': ' '}
 
 // SplitLine splits a line into words as a shell does: blanks separate, quotes
 // join, and a backslash escapes, outside quotes and inside double quotes.

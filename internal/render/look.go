@@ -129,11 +129,15 @@ func (l Look) Wrap(text, indent string) string {
 
 // WrapLines wraps each line of a text, deeper than it begins.
 func (l Look) WrapLines(text string) string {
+	return mapLines(text, func(_, margin, rest string) string { return margin + l.Wrap(rest, margin+"  ") })
+}
+
+// mapLines replaces each line of a text; rest is the line without its margin.
+func mapLines(text string, replace func(line, margin, rest string) string) string {
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		rest := strings.TrimLeft(line, " ")
-		margin := line[:len(line)-len(rest)]
-		lines[i] = margin + l.Wrap(rest, margin+"  ")
+		lines[i] = replace(line, line[:len(line)-len(rest)], rest)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -144,20 +148,15 @@ func (l Look) WrapEach(text string) string {
 	if l.Columns == 0 {
 		return text
 	}
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		if utf8.RuneCountInString(line) <= l.Columns {
-			continue
+	return mapLines(text, func(line, margin, rest string) string {
+		switch {
+		case utf8.RuneCountInString(line) <= l.Columns:
+			return line
+		case strings.HasPrefix(rest, "- "):
+			return margin + l.Wrap(rest, margin+"  ")
 		}
-		rest := strings.TrimLeft(line, " ")
-		margin := line[:len(line)-len(rest)]
-		if strings.HasPrefix(rest, "- ") {
-			lines[i] = margin + l.Wrap(rest, margin+"  ")
-		} else {
-			lines[i] = margin + l.Wrap(rest, margin)
-		}
-	}
-	return strings.Join(lines, "\n")
+		return margin + l.Wrap(rest, margin)
+	})
 }
 
 // cutLine cuts a line at the terminal's edge; terminal sequences take no room.
