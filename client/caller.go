@@ -194,15 +194,9 @@ func (k *caller) cancel(ca *call, cause error) error {
 	if prev == callDone {
 		return nil
 	}
-	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
-	if ca.write && (prev == callSent || ca.tainted.Load()) {
-		e.Outcome = Unknown
-	}
+	e := k.c.dispatcher.unanswered(ca, prev, cause)
 	if prev == callWaiting {
-		e.Err = k.c.dispatcher.explainWait(ca, cause)
 		k.c.dispatcher.unlist(ca)
-	} else {
-		e.Err = ca.explainAttempts(cause)
 	}
 	k.finish(ca)
 	k.c.dispatcher.refill()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
@@ -252,12 +253,7 @@ func parseEndpoint(s string) (endpoint, error) {
 		}
 		host, port = bare, DefaultPort
 	}
-	if host == "" {
-		host = "localhost"
-	}
-	if port == "" {
-		port = DefaultPort
-	}
+	host, port = cmp.Or(host, "localhost"), cmp.Or(port, DefaultPort)
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return endpoint{}, fmt.Errorf("client: endpoint %q: the port must be a number from 1 to 65535", s)
 	}

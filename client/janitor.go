@@ -131,16 +131,7 @@ func (j *janitor) giveUp(ca *call) bool {
 		return false
 	}
 	ca.abandoned = true
-	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: ErrDeadlineExceeded}
-	if ca.write && (prev == callSent || ca.tainted.Load()) {
-		e.Outcome = Unknown
-	}
-	if prev == callWaiting {
-		e.Err = j.c.dispatcher.explainWait(ca, ErrDeadlineExceeded)
-	} else {
-		e.Err = ca.explainAttempts(ErrDeadlineExceeded)
-	}
-	ca.failure = e
+	ca.failure = j.c.dispatcher.unanswered(ca, prev, ErrDeadlineExceeded)
 	return true
 }
 

@@ -236,13 +236,27 @@ func (d *dispatcher) fail(ca *call, cause error) {
 	if prev == callDone {
 		return
 	}
-	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
-	if ca.write && (prev == callSent || ca.tainted.Load()) {
-		e.Outcome = Unknown
-	}
-	ca.failure = e
+	ca.failure = ca.ended(prev, cause)
 	d.c.caller.complete(ca)
 	d.refill()
+}
+
+// ended returns the error of a call that got no answer; before is the state that
+// it had.
+func (ca *call) ended(before uint32, cause error) *Error {
+	e := &Error{Op: ca.code.String(), Outcome: NotDone, Attempts: int(ca.attempts.Load()), Err: cause}
+	if ca.write && (before == callSent || ca.tainted.Load()) {
+		e.Outcome = Unknown
+	}
+	return e
+}
+
+// unanswered is ended for a call whose time is up, with what is known of why.
+func (d *dispatcher) unanswered(ca *call, before uint32, cause error) *Error {
+	if before == callWaiting {
+		return ca.ended(before, d.explainWait(ca, cause))
+	}
+	return ca.ended(before, ca.explainAttempts(cause))
 }
 
 func tooLarge(ca *call, cn *conn) *Error {

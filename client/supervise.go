@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -224,9 +225,7 @@ func (ep *endpointState) connect() (cn *conn, err error) {
 func (ep *endpointState) handshake(ctx context.Context, nc net.Conn) (ServerInfo, net.Conn, error) {
 	if ep.c.cfg.TLS != nil {
 		t := ep.c.cfg.TLS.Clone()
-		if t.ServerName == "" {
-			t.ServerName = ep.host
-		}
+		t.ServerName = cmp.Or(t.ServerName, ep.host)
 		tc := tls.Client(nc, t)
 		nc = tc
 		if err := tc.HandshakeContext(ctx); err != nil {

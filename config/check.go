@@ -1,10 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
-	"time"
 )
 
 // check applies the rules that tie keys together. A rule is skipped where one
@@ -33,15 +33,9 @@ func (l *loader) check() {
 }
 
 func (l *loader) checkRaft(r *Raft) {
-	for _, t := range []struct {
-		name string
-		d    time.Duration
-	}{
-		{"raft.heartbeat_interval", r.HeartbeatInterval},
-		{"raft.election_timeout_min", r.ElectionTimeoutMin},
-	} {
-		l.rule(t.d%RaftTick == 0, t.name, "Raft's clock tick is "+FormatDuration(RaftTick)+"; must be a multiple of it")
-	}
+	tick := "Raft's clock tick is " + FormatDuration(RaftTick) + "; must be a multiple of it"
+	l.rule(r.HeartbeatInterval%RaftTick == 0, "raft.heartbeat_interval", tick)
+	l.rule(r.ElectionTimeoutMin%RaftTick == 0, "raft.election_timeout_min", tick)
 	l.rule(r.ElectionTimeoutMin >= 2*r.HeartbeatInterval, "raft.election_timeout_min",
 		"a single late heartbeat would start an election: must be at least twice %s", "raft.heartbeat_interval")
 	l.rule(r.ElectionTimeoutMax == 2*r.ElectionTimeoutMin, "raft.election_timeout_max",
@@ -125,7 +119,7 @@ func (l *loader) rule(ok bool, name, reason string, others ...string) {
 		if l.broken[o] {
 			return
 		}
-		args = append(args, fmt.Sprintf("%s (%s, %s)", o, orNone(l.find(o).value.text()), l.config.sources[o]))
+		args = append(args, fmt.Sprintf("%s (%s, %s)", o, cmp.Or(l.find(o).value.text(), "none"), l.config.sources[o]))
 	}
 	k := l.find(name)
 	// Not l.fail: a second rule about the same key is worth reading too.
@@ -133,11 +127,4 @@ func (l *loader) rule(ok bool, name, reason string, others ...string) {
 		Key: name, Value: k.value.text(), Source: l.config.sources[name],
 		Reason: fmt.Sprintf(reason, args...),
 	})
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"math"
 	"net"
 	"slices"
@@ -249,9 +250,7 @@ func computeMaxFrame(c *Config) {
 	if d.Storage.MemtableSize == 0 {
 		computeMemtable(&d)
 	}
-	if d.Memory.CacheSize == 0 {
-		d.Memory.CacheSize = cacheMin
-	}
+	d.Memory.CacheSize = cmp.Or(d.Memory.CacheSize, cacheMin)
 	c.Network.MaxFrameSize = min(max(d.largestFrame()/mib*mib, frameSizeMin), frameSizeMax)
 }
 

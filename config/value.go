@@ -98,7 +98,7 @@ func formatPercentage(share float64) string { return strconv.FormatFloat(share*1
 // nodeID is the number of a node; 0, which stands for one that is not known yet,
 // cannot be set.
 func nodeID(p *uint64) value {
-	v := number(p, 1, nodeIDMax, func(text string) (uint64, error) {
+	return number(p, 1, nodeIDMax, func(text string) (uint64, error) {
 		n, err := strconv.ParseUint(text, 10, 64)
 		switch {
 		case errors.Is(err, strconv.ErrRange):
@@ -107,15 +107,12 @@ func nodeID(p *uint64) value {
 			return 0, errors.New("not a whole number")
 		}
 		return n, nil
-	}, func(n uint64) string { return strconv.FormatUint(n, 10) })
-	number := v.text
-	v.text = func() string {
-		if *p == 0 {
+	}, func(n uint64) string {
+		if n == 0 {
 			return auto
 		}
-		return number()
-	}
-	return v
+		return strconv.FormatUint(n, 10)
+	})
 }
 
 func boolean(p *bool) value {

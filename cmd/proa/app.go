@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"time"
@@ -59,9 +60,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
 	called, err := root.ExecuteContextC(ctx)
-	if a.called == nil {
-		a.called = called
-	}
+	a.called = cmp.Or(a.called, called)
 	if err != nil && !a.started {
 		err = &usageError{unknownCommand(a, root, err)}
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -228,9 +229,7 @@ func (i *importer) runFile(ctx context.Context, f *os.File, resume bool) error {
 		}
 		return i.run(ctx, lineRecords(newLineReader(f), f.Name()), -1)
 	}
-	if i.statePath == "" {
-		i.statePath = f.Name() + importStateSuffix
-	}
+	i.statePath = cmp.Or(i.statePath, f.Name()+importStateSuffix)
 	if i.state, err = i.loadState(f, info.Size(), resume); err != nil {
 		return err
 	}
@@ -310,10 +309,7 @@ func (i *importer) checkCluster(ctx context.Context) error {
 		return nil // lost again already: the first record will say so
 	}
 	cluster := contexts.ClusterID(info.Cluster).String()
-	if i.state.Cluster == "" {
-		i.state.Cluster = cluster
-	}
-	if i.state.Cluster != cluster {
+	if i.state.Cluster = cmp.Or(i.state.Cluster, cluster); i.state.Cluster != cluster {
 		return notDonef("%s belongs to an import into cluster %s, but %s is in cluster %s: nothing was stored; name the endpoints of that cluster, or remove the file to start again in this one", i.statePath, i.state.Cluster, info.Endpoint, cluster)
 	}
 	return nil

@@ -75,18 +75,18 @@ func explain(err error, a *app) *problem {
 	p := &problem{Class: classes[exit], Code: codeOf(err, exit), Exit: exit, Message: plainText(err)}
 	var unavailable *client.UnavailableError
 	answer := asClientError(err)
-	if answer != nil && answer.Op != "" { // the command has a name of its own
-		p.Message = strings.Replace(p.Message, answer.Op+": ", "", 1)
+	drop := func(text, replacement string) { p.Message = strings.Replace(p.Message, text, replacement, 1) }
+	if answer != nil {
+		if answer.Op != "" { // the command has a name of its own
+			drop(answer.Op+": ", "")
+		}
+		name := answer.Err.Error() + ": " // the server may name the error as the client does
+		drop(name+name, name)
+		if answer.RetryAfter > 0 { // the client has done that, for as long as it had
+			drop(fmt.Sprintf(" (retry after %v)", answer.RetryAfter), "")
+		}
 	}
-	if answer != nil && answer.Err != nil { // the server may name the error as the client does
-		name := answer.Err.Error() + ": "
-		p.Message = strings.Replace(p.Message, name+name, name, 1)
-	}
-	if answer != nil && answer.RetryAfter > 0 { // the client has done that, for as long as it had
-		p.Message = strings.Replace(p.Message, fmt.Sprintf(" (retry after %v)", answer.RetryAfter), "", 1)
-	}
-	// What is out of range says more than that something is.
-	p.Message = strings.Replace(p.Message, outOfRangePrefix, "", 1)
+	drop(outOfRangePrefix, "") // what is out of range says more than that something is
 	switch {
 	case errors.As(err, &unavailable):
 		explainUnavailable(a, p, unavailable)

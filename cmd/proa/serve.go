@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -294,16 +295,11 @@ func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudge
 		Transport: c.Network.Transport, Loops: c.Network.EventLoops, Threads: c.Concurrency.WorkerThreads,
 		ConnectionsMax: files.Clients, ForwardedMax: files.Forwarded, InFlightMax: c.Network.InFlightMax, InFlightBytesMax: c.Network.InFlightBytesMax,
 		OutputBytesMax: int(c.Network.OutputBytesMax), MemoryBytesMax: c.Budget().Requests, FrameBytesMax: uint32(c.Network.MaxFrameSize),
-		QueueDepth: c.Concurrency.QueueDepth, IdleTimeout: c.Network.IdleTimeout, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
+		// In the configuration 0 means off; here it means the default.
+		IdleTimeout: cmp.Or(c.Network.IdleTimeout, -1), KeepAlive: cmp.Or(c.Network.TCPKeepAlive, -1),
+		QueueDepth: c.Concurrency.QueueDepth, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
 		ForwardConnections: files.Forwards,
-		RequestTimeout:     c.Concurrency.RequestTimeout, KeepAlive: c.Network.TCPKeepAlive, Delay: !c.Network.TCPNoDelay, Signs: signs, Logger: log,
-	}
-	// In the configuration 0 means off; in server.Config it means the default.
-	if s.IdleTimeout == 0 {
-		s.IdleTimeout = -1
-	}
-	if s.KeepAlive == 0 {
-		s.KeepAlive = -1
+		RequestTimeout:     c.Concurrency.RequestTimeout, Delay: !c.Network.TCPNoDelay, Signs: signs, Logger: log,
 	}
 	if c.Memory.PreallocBuffers {
 		s.Prealloc = c.Memory.BufferPoolSize

@@ -131,16 +131,10 @@ func (s *shell) greet(c *client.Client) {
 // c is not.
 func (s *shell) prompt(c *client.Client) string {
 	t := s.app.link.target
-	name, state := t.context, " (disconnected)"
-	if name == "" {
-		name = t.endpoints[0]
-	}
+	name, state := cmp.Or(t.context, t.endpoints[0]), " (disconnected)"
 	if c != nil {
 		if i, ok := c.Server(); ok {
-			state = ""
-			if t.context == "" {
-				name = i.Endpoint
-			}
+			name, state = cmp.Or(t.context, i.Endpoint), ""
 		}
 	}
 	return "proa " + name + state + "> "

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -48,22 +49,15 @@ func nodeCells(n *command.NodeInfo, wide bool) []string {
 	leads := leaders + "/" + replicas
 	fsync, disk, free := render.Micros(&n.FsyncMicros), render.Bytes(n.DiskUsedBytes), render.Bytes(n.DiskFreeBytes)
 	log, uptime := render.Bytes(n.LogBytes), render.Age(time.Duration(n.UptimeSeconds)*time.Second)
+	const none = "-"
 	if n.Outdated() {
-		const none = "-"
 		leaders, replicas, leads, fsync, disk, free, log, uptime = none, none, none, none, none, none, none, none
 	}
 	id := strconv.FormatUint(n.ID, 10)
 	if !wide {
-		return []string{id, shortState(n), leads, fsync, free, uptime, orDash(n.Client)}
+		return []string{id, shortState(n), leads, fsync, free, uptime, cmp.Or(n.Client, none)}
 	}
-	return []string{id, nodeState(n), leaders, replicas, orDash(n.Client), orDash(n.Peer), fsync, log, disk, free, uptime, orDash(n.Version)}
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return []string{id, nodeState(n), leaders, replicas, cmp.Or(n.Client, none), cmp.Or(n.Peer, none), fsync, log, disk, free, uptime, cmp.Or(n.Version, none)}
 }
 
 // stateColour returns the colour of the state of a node or a shard.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -65,10 +66,7 @@ func findTarget(a *app) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name == "" {
-		name = set.Current
-	}
-	if name == "" {
+	if name = cmp.Or(name, set.Current); name == "" {
 		return &target{source: byDefault, endpoints: []string{defaultEndpoint}, known: set.Names()}, nil
 	}
 	c, ok := set.Contexts[name]
