@@ -109,16 +109,16 @@ func (g *group) recovered() {
 
 // stopDamaged takes in that the state machine has stopped some of the shards that
 // entries were carried out of.
-func (n *Node) stopDamaged(from, to int) {
+func (l *readyLoop) stopDamaged(from, to int) {
 	for i := from; i < to; i++ {
-		a := &n.applies[i]
+		a := &l.applies[i]
 		g := a.group
-		if !n.store.Stopped(g.shard) || a.index <= n.store.Applied(g.shard) {
+		if !l.node.store.Stopped(g.shard) || a.index <= l.node.store.Applied(g.shard) {
 			continue
 		}
-		n.finish(a.done, command.TimedOut) // others will carry it out
+		l.finish(a.done, command.TimedOut) // others will carry it out
 		a.done, a.group = nil, nil
-		g.breakDown(n)
+		g.breakDown(l.node)
 	}
 }
 

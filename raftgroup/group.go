@@ -270,16 +270,16 @@ func (g *group) dropCommit(to uint64) {
 }
 
 // sendCommits sends what send has kept back.
-func (n *Node) sendCommits() {
-	for _, g := range n.withCommits {
+func (l *readyLoop) sendCommits() {
+	for _, g := range l.withCommits {
 		for i := range g.commits {
-			g.transmit(n, &g.commits[i])
+			g.transmit(l.node, &g.commits[i])
 		}
 		clear(g.commits)
 		g.commits = g.commits[:0]
 	}
-	n.withCommits = n.withCommits[:0]
-	n.transport.Flush()
+	l.withCommits = l.withCommits[:0]
+	l.node.transport.Flush()
 }
 
 func (g *group) collectAppend(n *Node, m *raftpb.Message) error {

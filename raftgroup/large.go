@@ -80,58 +80,58 @@ func (e *largeEntry) landed() bool {
 
 // largeDue reports whether a large command can go. Where it only needs room, the
 // state machine hurries to make some, and calls flushed.
-func (n *Node) largeDue() bool {
-	if len(n.withLarge) == 0 || !n.large.landed() {
+func (l *readyLoop) largeDue() bool {
+	if len(l.withLarge) == 0 || !l.large.landed() {
 		return false
 	}
-	return n.store.Room(n.withLarge[0].queue.nextLarge())
+	return l.node.store.Room(l.withLarge[0].queue.nextLarge())
 }
 
 // proposeLarge makes an entry of the large command whose turn it is, if it can
 // go: each group's in turn.
-func (n *Node) proposeLarge() error {
-	for range len(n.withLarge) {
-		g := n.withLarge[0]
-		g.dropOverdue(n)
+func (l *readyLoop) proposeLarge() error {
+	for range len(l.withLarge) {
+		g := l.withLarge[0]
+		g.dropOverdue(l.node)
 		switch {
 		case !g.queue.hasLarge.Load():
 		case g.node == nil || g.state != raft.StateLeader:
 			g.taking = g.queue.takeLarge(g.taking, math.MaxInt)
-			g.refuseTaken(n)
+			g.refuseTaken(l.node)
 		case g.transfer.holds():
-		case !n.largeDue():
+		case !l.largeDue():
 			return nil
 		default:
-			return n.proposeLargeOf(g)
+			return l.proposeLargeOf(g)
 		}
-		n.rotateLarge()
+		l.rotateLarge()
 	}
 	return nil
 }
 
-func (n *Node) proposeLargeOf(g *group) error {
-	if err := g.collect(n); err != nil { // so that the index is known
+func (l *readyLoop) proposeLargeOf(g *group) error {
+	if err := g.collect(l.node); err != nil { // so that the index is known
 		return err
 	}
 	if g.node == nil || g.state != raft.StateLeader {
 		return nil // it has changed just now, and its queues are empty
 	}
 	g.taking = g.queue.takeLarge(g.taking, 1)
-	_ = g.proposeTaken(n) // who was refused has been told
-	n.rotateLarge()
+	_ = g.proposeTaken(l.node) // who was refused has been told
+	l.rotateLarge()
 	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {
-		n.large = largeEntry{g, g.last + 1, g.term.Load()}
+		l.large = largeEntry{g, g.last + 1, g.term.Load()}
 	}
-	if !slices.Contains(n.touched, g) {
-		n.touch(g)
+	if !slices.Contains(l.touched, g) {
+		l.touch(g)
 	}
 	return nil
 }
 
 // rotateLarge takes the first group off the list.
-func (n *Node) rotateLarge() {
-	g := n.withLarge[0]
-	n.withLarge = slices.Delete(n.withLarge, 0, 1)
+func (l *readyLoop) rotateLarge() {
+	g := l.withLarge[0]
+	l.withLarge = slices.Delete(l.withLarge, 0, 1)
 	g.listedLarge = false
-	g.noteLarge(n)
+	g.noteLarge(l.node)
 }

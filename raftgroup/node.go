@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -236,8 +235,8 @@ type Node struct {
 	leaseNanos     int64
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
 	startedAt      int64 // Clock.Boot
+	roundSalt      uint64
 
-	schedule  schedule
 	state     conditions
 	exposed   bool       // see SetExposed
 	failure   chan error // receives the first failure; capacity 1
@@ -246,10 +245,6 @@ type Node struct {
 	raftLog   lograte.Line // see raftLogger
 
 	growing growth // commands under way that make much of little
-
-	passWork
-
-	passes, fsyncs, fsyncNanos atomic.Uint64
 
 	kick       chan struct{}
 	ctx        context.Context // ends with Close
@@ -260,6 +255,7 @@ type Node struct {
 
 	// The parts that own what they need for themselves; each knows the node, of
 	// which its methods are a part.
+	readyLoop
 	members
 	reportExchange
 	controller
@@ -267,28 +263,6 @@ type Node struct {
 	timekeeper
 	diskWatch
 	crossShard
-}
-
-// passWork belongs to the thread that runs the pass: what one pass has under way, and
-// what the next goes on with.
-type passWork struct {
-	touched             []*group
-	filling, spareWrite *writeSet
-	durable             uint64 // number of the last writeSet that is
-	applies             []applying
-	applyBase           int
-	applyCalls          uint64 // of store.Apply
-	replayDamaged       uint64 // see Replay.Damaged
-	entries             []storage.Entry
-	spares              [][]completion
-	deferred            []*group // have commands that wait for the round under way
-	withLarge           []*group // have large commands, in the order of their turns
-	large               largeEntry
-	replicating         []*group // have, or had, entries that wait for other nodes
-	replicatingSince    int64    // the last entries, on Clock.Boot
-	withCommits         []*group // have messages kept back, see group.send
-	ticks               uint64
-	roundSeq, roundSalt uint64
 }
 
 // meta is the number of the meta group.
@@ -317,7 +291,7 @@ func Open(o Options) (*Node, error) {
 	}
 	n.members = members{node: n, movedPeers: make(map[uint64]movedPeer), peers: make(map[uint64]bool)}
 	n.admin = admin{node: n, checksums: checksumTurns{turn: make(chan struct{}, 1)}}
-	n.reportExchange.node, n.controller.node, n.timekeeper.node, n.diskWatch.node, n.crossShard.node = n, n, n, n, n
+	n.readyLoop.node, n.reportExchange.node, n.controller.node, n.timekeeper.node, n.diskWatch.node, n.crossShard.node = n, n, n, n, n, n
 	n.setTimes()
 	n.drive = n.runAll
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -390,7 +364,7 @@ func (n *Node) openStores() (err error) {
 // the only voter, and runs passes until all is applied.
 func (n *Node) openGroups() error {
 	start := time.Now()
-	n.filling, n.spareWrite = &writeSet{node: n, log: n.log.NewWrite(), number: 1}, &writeSet{node: n, log: n.log.NewWrite()}
+	n.filling, n.spareWrite = &writeSet{loop: &n.readyLoop, log: n.log.NewWrite(), number: 1}, &writeSet{loop: &n.readyLoop, log: n.log.NewWrite()}
 	for shard, g := range n.groups {
 		g.log, g.logger = n.log.Group(uint64(shard)), n.logger.With("shard", shard)
 	}
@@ -512,9 +486,9 @@ func (n *Node) Start(drive func()) {
 func (n *Node) Drive() { n.drive() }
 
 // runAll is Drive for a node without a server.
-func (n *Node) runAll() {
-	for n.Acquire() {
-		n.Run()
+func (l *readyLoop) runAll() {
+	for l.Acquire() {
+		l.Run()
 	}
 }
 
@@ -570,7 +544,7 @@ func (n *Node) Flush() { n.flushState() }
 
 // Tick makes Raft's clock advance by one at the next pass. It stands in for
 // the driver where a simulator owns the time.
-func (n *Node) Tick() { n.schedule.request(tickDue) }
+func (l *readyLoop) Tick() { l.schedule.request(tickDue) }
 
 // Failure delivers the error after which the node must stop: its disk failed,
 // or an entry could not be carried out. Nothing is acknowledged after it.

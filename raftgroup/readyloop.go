@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -12,6 +13,34 @@ import (
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
+
+// readyLoop is the work of all groups of a node, pass by pass. Any thread adds work to
+// its schedule; one thread at a time runs a pass, to which all else belongs: what one
+// pass has under way, and what the next goes on with.
+type readyLoop struct {
+	node     *Node
+	schedule schedule
+
+	passes, fsyncs, fsyncNanos atomic.Uint64
+
+	touched             []*group
+	filling, spareWrite *writeSet
+	durable             uint64 // number of the last writeSet that is
+	applies             []applying
+	applyBase           int
+	applyCalls          uint64 // of store.Apply
+	replayDamaged       uint64 // see Replay.Damaged
+	entries             []storage.Entry
+	spares              [][]completion
+	deferred            []*group // have commands that wait for the round under way
+	withLarge           []*group // have large commands, in the order of their turns
+	large               largeEntry
+	replicating         []*group // have, or had, entries that wait for other nodes
+	replicatingSince    int64    // the last entries, on Clock.Boot
+	withCommits         []*group // have messages kept back, see group.send
+	ticks               uint64
+	roundSeq            uint64
+}
 
 // applying is a committed entry on its way into the state machine.
 type applying struct {
@@ -28,7 +57,7 @@ type applying struct {
 // writeSet is a log write with what may be told when it is durable. One is
 // filled by the pass while another is being written.
 type writeSet struct {
-	node     *Node
+	loop     *readyLoop
 	log      *raftlog.Write
 	number   uint64 // one higher than that of the set before
 	answers  []answer
@@ -36,26 +65,26 @@ type writeSet struct {
 }
 
 // Pending reports whether a pass has something to do.
-func (n *Node) Pending() bool { return n.schedule.due() }
+func (l *readyLoop) Pending() bool { return l.schedule.due() }
 
 // Acquire makes the caller the one thread that runs the pass, if there is
 // something to do and no other thread does it. While the log is written commands
 // wait, to join one next entry; messages do not. After true the caller must call
 // Prepare, as in Run. After false nothing need be done: the thread that runs the
 // pass, or writes the log, will see what is due.
-func (n *Node) Acquire() bool { return n.schedule.acquire() }
+func (l *readyLoop) Acquire() bool { return l.schedule.acquire() }
 
 // Run runs one commit, which the caller has acquired, for a node whose outcomes
 // need no further step; a server puts its own steps between (server.Server.commit).
 // The caller should then try Acquire again: what became due during the commit found
 // nobody to run it.
-func (n *Node) Run() {
-	w := n.Prepare()
+func (l *readyLoop) Run() {
+	w := l.Prepare()
 	if w != nil {
 		w.Sync()
 	}
-	if n.Deliver(w) {
-		n.Release()
+	if l.Deliver(w) {
+		l.Release()
 	}
 }
 
@@ -63,8 +92,8 @@ func (n *Node) Run() {
 // committed, makes log entries of the queued commands, and sends messages to other
 // nodes. It returns the write of the log that must be made durable, having given up
 // the pass; or nil, and the caller still runs the pass.
-func (n *Node) Prepare() command.Write {
-	if w := n.pass(); w != nil {
+func (l *readyLoop) Prepare() command.Write {
+	if w := l.pass(); w != nil {
 		return w
 	}
 	return nil
@@ -72,28 +101,28 @@ func (n *Node) Prepare() command.Write {
 
 // Sync makes the write durable: one log write, one fdatasync. The caller does not
 // run the pass meanwhile; other threads may, for messages.
-func (w *writeSet) Sync() { w.node.commit(w) }
+func (w *writeSet) Sync() { w.loop.commit(w) }
 
 // Deliver applies what Raft has committed since the write is durable, and passes
 // outcomes to those who wait for them. It returns true if the caller runs the pass,
 // also without a write, and must call Release: commands that arrive while replies
 // are written then join one next entry, instead of several small ones. Otherwise
 // another thread runs the pass, and delivers.
-func (n *Node) Deliver(w command.Write) bool {
+func (l *readyLoop) Deliver(w command.Write) bool {
 	if w == nil {
 		return true
 	}
-	if !n.schedule.resume() {
+	if !l.schedule.resume() {
 		return false
 	}
-	n.serve(n.schedule.take(urgentDue))
-	n.sendCommits()
-	n.noteLeft()
+	l.serve(l.schedule.take(urgentDue))
+	l.sendCommits()
+	l.noteLeft()
 	return true
 }
 
 // Release gives up the pass.
-func (n *Node) Release() { n.schedule.release() }
+func (l *readyLoop) Release() { l.schedule.release() }
 
 // Kick has the node's own driver run a pass, for callers that must not block.
 func (n *Node) Kick() {
@@ -104,57 +133,57 @@ func (n *Node) Kick() {
 }
 
 // post has f called by the next pass.
-func (n *Node) post(f func()) {
-	n.schedule.addPosted(f)
-	n.Kick()
+func (l *readyLoop) post(f func()) {
+	l.schedule.addPosted(f)
+	l.node.Kick()
 }
 
 // pass does everything there is to do and returns the write that has to be
 // made durable, if any. With a write under way it leaves the queues alone:
 // what is in them joins one next entry.
-func (n *Node) pass() *writeSet {
-	n.passes.Add(1)
-	writing := n.schedule.writing()
-	n.serve(n.schedule.take(urgentDue | commandsDue))
-	if n.state.is(failed) {
+func (l *readyLoop) pass() *writeSet {
+	l.passes.Add(1)
+	writing := l.schedule.writing()
+	l.serve(l.schedule.take(urgentDue | commandsDue))
+	if l.node.state.is(failed) {
 		return nil
 	}
 	if writing {
-		n.sendCommits()
-		n.noteLeft()
+		l.sendCommits()
+		l.noteLeft()
 		return nil
 	}
-	if err := n.guard(n.proposeAll); err != nil {
-		n.fail(err)
-		n.abandon()
+	if err := l.guard(l.proposeAll); err != nil {
+		l.node.fail(err)
+		l.abandon()
 		return nil
 	}
-	n.sendCommits()
-	return n.takeWrite()
+	l.sendCommits()
+	return l.takeWrite()
 }
 
 // serve takes in messages, finished writes and other work that is due, applies what
 // has been committed, and delivers outcomes.
-func (n *Node) serve(work uint32) {
-	if !n.state.is(failed) {
-		if err := n.guard(func() error { return n.serveWork(work) }); err != nil {
-			n.fail(err)
+func (l *readyLoop) serve(work uint32) {
+	if !l.node.state.is(failed) {
+		if err := l.guard(func() error { return l.serveWork(work) }); err != nil {
+			l.node.fail(err)
 		}
 	}
-	if n.state.is(failed) {
-		n.abandon()
+	if l.node.state.is(failed) {
+		l.abandon()
 	} else {
-		n.readmit()
+		l.node.readmit()
 	}
 }
 
 // guard calls f, and returns the log's failure where f panics because of it: Raft
 // knows no other answer to a log that cannot be read.
-func (n *Node) guard(f func() error) (err error) {
+func (l *readyLoop) guard(f func() error) (err error) {
 	defer func() {
-		if failure := n.log.Err(); failure != nil {
+		if failure := l.node.log.Err(); failure != nil {
 			if what := recover(); what != nil {
-				n.logger.Debug("raft cannot continue", "panic", what)
+				l.node.logger.Debug("raft cannot continue", "panic", what)
 				err = failure
 			}
 		}
@@ -162,69 +191,69 @@ func (n *Node) guard(f func() error) (err error) {
 	return f()
 }
 
-func (n *Node) serveWork(work uint32) error {
-	n.touched = n.touched[:0]
-	if err := n.takeWritten(); err != nil {
+func (l *readyLoop) serveWork(work uint32) error {
+	l.touched = l.touched[:0]
+	if err := l.takeWritten(); err != nil {
 		return err
 	}
-	for _, g := range n.schedule.takeMessages() {
-		if err := g.takeInbox(n); err != nil {
+	for _, g := range l.schedule.takeMessages() {
+		if err := g.takeInbox(l.node); err != nil {
 			return err
 		}
 		g.takeReads()
-		n.touch(g)
+		l.touch(g)
 	}
 	if work&tickDue != 0 {
-		n.tickAll()
+		l.tickAll()
 	}
 	if work&truncateDue != 0 {
-		n.truncate()
+		l.truncate()
 	}
-	n.runPosted()
-	return n.processReady()
+	l.runPosted()
+	return l.processReady()
 }
 
 // processReady goes on until the touched groups have nothing ready any more, and
 // sends what they have to say.
-func (n *Node) processReady() error {
+func (l *readyLoop) processReady() error {
 	for again := true; again; {
 		again = false
-		for _, g := range n.touched {
-			g.ask(n)
-			if err := g.collect(n); err != nil {
+		for _, g := range l.touched {
+			g.ask(l.node)
+			if err := g.collect(l.node); err != nil {
 				return err
 			}
 		}
-		n.transport.Flush() // before the write: both are under way together
-		if err := n.apply(); err != nil {
+		l.node.transport.Flush() // before the write: both are under way together
+		if err := l.apply(); err != nil {
 			return err
 		}
-		if err := n.respondWithoutWrite(); err != nil {
+		if err := l.respondWithoutWrite(); err != nil {
 			return err
 		}
-		for _, g := range n.touched {
-			if err := g.respond(n); err != nil {
+		for _, g := range l.touched {
+			if err := g.respond(l.node); err != nil {
 				return err
 			}
-			g.closeRounds(n)
-			g.continueTransfer(n)
+			g.closeRounds(l.node)
+			g.continueTransfer(l.node)
 			again = again || (g.node != nil && g.node.HasReady())
 		}
 	}
 	return nil
 }
 
-func (n *Node) sendResponses(w *writeSet) error {
+func (l *readyLoop) sendResponses(w *writeSet) error {
 	for i := range w.answers {
 		a := &w.answers[i]
 		if a.group.node == nil || a.group.id != a.replica {
 			continue // the replica has left meanwhile
 		}
-		if err := a.group.tell(n, &a.m); err != nil {
+		if err := a.group.tell(l.node, &a.m); err != nil {
 			return err
 		}
-		if k := len(n.touched); k == 0 || n.touched[k-1] != a.group {
-			n.touch(a.group)
+		if k := len(l.touched); k == 0 || l.touched[k-1] != a.group {
+			l.touch(a.group)
 		}
 	}
 	clear(w.answers)
@@ -233,34 +262,34 @@ func (n *Node) sendResponses(w *writeSet) error {
 }
 
 // proposeAll turns the queues into entries and sends them.
-func (n *Node) proposeAll() error {
-	n.deferred = append(n.deferred, n.schedule.takeCommands()...)
-	if n.awaitsTime() || n.defers() {
+func (l *readyLoop) proposeAll() error {
+	l.deferred = append(l.deferred, l.schedule.takeCommands()...)
+	if l.node.awaitsTime() || l.defers() {
 		return nil
 	}
-	n.time.publish() // the machine may have been suspended since the last tick
-	if err := n.takeAcross(); err != nil {
+	l.node.time.publish() // the machine may have been suspended since the last tick
+	if err := l.node.takeAcross(); err != nil {
 		return err
 	}
-	if len(n.deferred) == 0 && !n.largeDue() {
+	if len(l.deferred) == 0 && !l.largeDue() {
 		return nil
 	}
-	n.touched = append(n.touched[:0], n.deferred...)
-	n.deferred = n.deferred[:0]
-	for _, g := range n.touched {
-		if err := g.collect(n); err != nil { // so that the indexes of new entries are known
+	l.touched = append(l.touched[:0], l.deferred...)
+	l.deferred = l.deferred[:0]
+	for _, g := range l.touched {
+		if err := g.collect(l.node); err != nil { // so that the indexes of new entries are known
 			return err
 		}
-		if err := g.propose(n); err != nil {
+		if err := g.propose(l.node); err != nil {
 			return err
 		}
-		g.noteLarge(n)
+		g.noteLarge(l.node)
 	}
-	if err := n.proposeLarge(); err != nil {
+	if err := l.proposeLarge(); err != nil {
 		return err
 	}
-	n.replicatingSince = n.clock.Boot()
-	return n.processReady()
+	l.replicatingSince = l.node.clock.Boot()
+	return l.processReady()
 }
 
 // What is queued while entries are on their way to other nodes waits for them
@@ -274,11 +303,11 @@ const (
 )
 
 // defers reports whether what is queued is to wait for the round under way.
-func (n *Node) defers() bool {
-	if !n.replicates() || time.Duration(n.clock.Boot()-n.replicatingSince) > deferMax {
+func (l *readyLoop) defers() bool {
+	if !l.replicates() || time.Duration(l.node.clock.Boot()-l.replicatingSince) > deferMax {
 		return false
 	}
-	for _, g := range n.deferred {
+	for _, g := range l.deferred {
 		if g.queue.holds(deferOpsMax, deferBytesMax) {
 			return false
 		}
@@ -287,118 +316,118 @@ func (n *Node) defers() bool {
 }
 
 // replicates reports whether entries of this node wait for other nodes.
-func (n *Node) replicates() bool {
-	n.replicating = slices.DeleteFunc(n.replicating, func(g *group) bool { return len(g.inflight) == 0 || g.state != raft.StateLeader })
-	return len(n.replicating) > 0
+func (l *readyLoop) replicates() bool {
+	l.replicating = slices.DeleteFunc(l.replicating, func(g *group) bool { return len(g.inflight) == 0 || g.state != raft.StateLeader })
+	return len(l.replicating) > 0
 }
 
 // touch has processReady look at g.
-func (n *Node) touch(g *group) { n.touched = append(n.touched, g) }
+func (l *readyLoop) touch(g *group) { l.touched = append(l.touched, g) }
 
 // takeWrite returns what has been filled if it must be durable now, and begins
 // another. Without anything that must be durable it leaves the records to the
 // next write.
-func (n *Node) takeWrite() *writeSet {
-	w := n.filling
+func (l *readyLoop) takeWrite() *writeSet {
+	w := l.filling
 	if !w.mustSync {
 		return nil
 	}
-	n.filling = n.spareWrite
-	n.filling.number = w.number + 1
-	n.spareWrite = nil
-	n.schedule.beginWrite()
+	l.filling = l.spareWrite
+	l.filling.number = w.number + 1
+	l.spareWrite = nil
+	l.schedule.beginWrite()
 	return w
 }
 
 // commit makes a write durable. It is called without the pass.
-func (n *Node) commit(w *writeSet) {
+func (l *readyLoop) commit(w *writeSet) {
 	start := time.Now()
-	err := n.log.Commit(w.log, true)
+	err := l.node.log.Commit(w.log, true)
 	took := time.Since(start)
 	if err != nil {
-		n.fail(err)
+		l.node.fail(err)
 	} else {
-		n.fsyncNanos.Add(uint64(took))
-		n.fsyncs.Add(1)
-		n.noteFsync(took)
+		l.fsyncNanos.Add(uint64(took))
+		l.fsyncs.Add(1)
+		l.node.noteFsync(took)
 	}
-	n.schedule.addWritten(w)
+	l.schedule.addWritten(w)
 }
 
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
-func (n *Node) noteLeft() {
-	if n.filling.mustSync || len(n.deferred) > 0 || n.acrossDue() || n.largeDue() {
-		n.schedule.request(commandsDue)
+func (l *readyLoop) noteLeft() {
+	if l.filling.mustSync || len(l.deferred) > 0 || l.node.acrossDue() || l.largeDue() {
+		l.schedule.request(commandsDue)
 	}
 }
 
 // respondWithoutWrite tells what needs no write, because all it waits for is durable.
-func (n *Node) respondWithoutWrite() error {
-	w := n.filling
-	if w.mustSync || len(w.answers) == 0 || n.schedule.writing() {
+func (l *readyLoop) respondWithoutWrite() error {
+	w := l.filling
+	if w.mustSync || len(w.answers) == 0 || l.schedule.writing() {
 		return nil
 	}
-	return n.sendResponses(w)
+	return l.sendResponses(w)
 }
 
 // takeWritten tells Raft, or other nodes, what waited for a write.
-func (n *Node) takeWritten() error {
-	w := n.schedule.takeWritten()
+func (l *readyLoop) takeWritten() error {
+	w := l.schedule.takeWritten()
 	if w == nil {
 		return nil
 	}
-	if err := n.sendResponses(w); err != nil {
+	if err := l.sendResponses(w); err != nil {
 		return err
 	}
 	w.mustSync = false
-	n.durable = w.number
-	n.spareWrite = w
-	if n.log.SizeBytes() > n.lim.logBytes {
+	l.durable = w.number
+	l.spareWrite = w
+	if l.node.log.SizeBytes() > l.node.lim.logBytes {
 		// The log may only be cut behind what the state machine holds
 		// durably; see flushed and truncate.
-		n.flushState()
+		l.node.flushState()
 	}
 	return nil
 }
 
-func (n *Node) addApply(a applying) {
-	n.applies = append(n.applies, a)
-	n.entries = append(n.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term, Alone: a.alone})
+func (l *readyLoop) addApply(a applying) {
+	l.applies = append(l.applies, a)
+	l.entries = append(l.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term, Alone: a.alone})
 }
 
 // apply carries out what has been committed. Outcomes are delivered by
 // Deliver, below, from within store.Apply.
-func (n *Node) apply() error {
-	n.groupParts()
+func (l *readyLoop) apply() error {
+	l.groupParts()
 	from := 0
-	for i := range n.applies {
-		if n.applies[i].mark || i == len(n.applies)-1 {
-			if err := n.applyRange(from, i+1); err != nil {
+	for i := range l.applies {
+		if l.applies[i].mark || i == len(l.applies)-1 {
+			if err := l.applyRange(from, i+1); err != nil {
 				return err
 			}
 			from = i + 1
 		}
 	}
-	clear(n.applies)
-	clear(n.entries)
-	n.applies, n.entries = n.applies[:0], n.entries[:0]
+	clear(l.applies)
+	clear(l.entries)
+	l.applies, l.entries = l.applies[:0], l.entries[:0]
 	return nil
 }
 
 // groupParts puts the parts of commands over several shards in front, so that
 // they are carried out in one step. They are at the front of their groups' logs;
 // those that are not are from before a restart.
-func (n *Node) groupParts() {
+func (l *readyLoop) groupParts() {
 	front := 0
-	for i := range n.applies {
-		a := &n.applies[i]
+	for i := range l.applies {
+		a := &l.applies[i]
 		if a.index != a.group.at.index+1 || !command.IsPart(a.data) {
 			continue
 		}
-		n.entries[i].Together = true
-		toFront(n.applies[front : i+1])
-		toFront(n.entries[front : i+1])
+		l.entries[i].Together = true
+		toFront(l.applies[front : i+1])
+		toFront(l.entries[front : i+1])
 		front++
 	}
 }
@@ -410,12 +439,12 @@ func toFront[T any](s []T) {
 	s[0] = last
 }
 
-func (n *Node) applyRange(from, to int) error {
-	n.applyBase = from
-	n.applyCalls++
-	err := n.store.Apply(n.entries[from:to], (*deliverer)(n))
+func (l *readyLoop) applyRange(from, to int) error {
+	l.applyBase = from
+	l.applyCalls++
+	err := l.node.store.Apply(l.entries[from:to], (*deliverer)(l))
 	if errors.Is(err, storage.ErrDamaged) {
-		n.stopDamaged(from, to)
+		l.stopDamaged(from, to)
 		err = nil
 	}
 	if err != nil {
@@ -423,7 +452,7 @@ func (n *Node) applyRange(from, to int) error {
 	}
 	meta := false
 	for i := from; i < to; i++ {
-		a := &n.applies[i]
+		a := &l.applies[i]
 		g := a.group
 		if g == nil {
 			continue // see stopDamaged
@@ -434,24 +463,24 @@ func (n *Node) applyRange(from, to int) error {
 			g.at.conf = a.conf
 		}
 		if a.done != nil {
-			n.putBack(a.done)
+			l.putBack(a.done)
 			a.done = nil
 		}
 		if a.mark {
-			g.takeMark(n)
+			g.takeMark(l.node)
 		}
 		g.marks.passed.Store(a.index)
-		meta = meta || (g.shard == n.meta() && len(a.data) > 0)
+		meta = meta || (g.shard == l.node.meta() && len(a.data) > 0)
 		g.noteFresh()
 	}
 	if meta {
-		return n.refreshMap()
+		return l.node.refreshMap()
 	}
 	return nil
 }
 
-// deliverer is the Node as the state machine sees it.
-type deliverer Node
+// deliverer is the loop as the state machine sees it.
+type deliverer readyLoop
 
 // Deliver passes the outcome of one command on to whoever proposed it.
 func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
@@ -469,7 +498,7 @@ func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
 }
 
 // finish tells completions an outcome other than Applied.
-func (n *Node) finish(done []completion, o command.Outcome) {
+func (l *readyLoop) finish(done []completion, o command.Outcome) {
 	if len(done) == 0 {
 		return
 	}
@@ -478,48 +507,48 @@ func (n *Node) finish(done []completion, o command.Outcome) {
 			done[i].sink.Complete(done[i].tag, o, nil)
 		}
 	}
-	n.putBack(done)
+	l.putBack(done)
 }
 
 // putBack keeps a slice of completions for a later batch; recycle hands it out.
-func (n *Node) putBack(d []completion) {
+func (l *readyLoop) putBack(d []completion) {
 	clear(d)
-	if len(n.spares) < 4*len(n.groups) {
-		n.spares = append(n.spares, d[:0])
+	if len(l.spares) < 4*len(l.node.groups) {
+		l.spares = append(l.spares, d[:0])
 	}
 }
 
-func (n *Node) recycle() []completion {
-	if len(n.spares) == 0 {
+func (l *readyLoop) recycle() []completion {
+	if len(l.spares) == 0 {
 		return nil
 	}
-	d := n.spares[len(n.spares)-1]
-	n.spares = n.spares[:len(n.spares)-1]
+	d := l.spares[len(l.spares)-1]
+	l.spares = l.spares[:len(l.spares)-1]
 	return d
 }
 
-func (n *Node) runPosted() {
-	posted := n.schedule.takePosted()
+func (l *readyLoop) runPosted() {
+	posted := l.schedule.takePosted()
 	for _, f := range posted {
 		f()
 	}
 	if len(posted) > 0 {
-		n.touched = append(n.touched[:0], n.groups...)
+		l.touched = append(l.touched[:0], l.node.groups...)
 	}
 }
 
 // tickAll advances Raft's logical clock and does what is due with it.
-func (n *Node) tickAll() {
-	n.ticks++
-	n.keepTime()
-	now := n.time.now()
-	for _, g := range n.groups {
-		g.keepTime(n, now)
-		g.tick(n, now)
+func (l *readyLoop) tickAll() {
+	l.ticks++
+	l.node.keepTime()
+	now := l.node.time.now()
+	for _, g := range l.node.groups {
+		g.keepTime(l.node, now)
+		g.tick(l.node, now)
 	}
-	n.touched = append(n.touched[:0], n.groups...)
-	n.watchDisk()
-	n.tickCluster()
+	l.touched = append(l.touched[:0], l.node.groups...)
+	l.node.watchDisk()
+	l.node.tickCluster()
 }
 
 // tick is one step of the group's time.
@@ -579,34 +608,34 @@ type sweeper group
 func (s *sweeper) Complete(command.Tag, command.Outcome, *command.Result) { s.sweeping = false }
 
 // truncate cuts every group's log behind what the state machine holds durably.
-func (n *Node) truncate() {
-	for _, g := range n.groups {
+func (l *readyLoop) truncate() {
+	for _, g := range l.node.groups {
 		if g.node != nil {
-			g.truncate(n)
+			g.truncate(l.node)
 		}
 	}
 }
 
 // abandon tells everything that waits that its outcome will not be known here.
 // What was only queued definitely did not happen.
-func (n *Node) abandon() {
-	for i := range n.applies {
-		n.finish(n.applies[i].done, command.Lost)
+func (l *readyLoop) abandon() {
+	for i := range l.applies {
+		l.finish(l.applies[i].done, command.Lost)
 	}
-	clear(n.applies)
-	n.applies, n.entries = n.applies[:0], n.entries[:0]
-	n.schedule.takeCommands()
-	n.dropAcross()
-	for _, g := range n.groups {
+	clear(l.applies)
+	l.applies, l.entries = l.applies[:0], l.entries[:0]
+	l.schedule.takeCommands()
+	l.node.dropAcross()
+	for _, g := range l.node.groups {
 		for _, p := range g.inflight {
-			n.finish(p.done, command.Lost)
+			l.finish(p.done, command.Lost)
 		}
 		g.inflight = nil
 		g.takeAll()
-		g.refuseTaken(n)
+		g.refuseTaken(l.node)
 		g.takeReads()
 		g.rounds.restart()
-		n.finish(g.rounds.waiting, command.Dropped)
+		l.finish(g.rounds.waiting, command.Dropped)
 		g.rounds.waiting = nil
 	}
 }
