@@ -297,7 +297,7 @@ func (cs *crossShard) cross(q *acrossCommand) (verdict, error) {
 		return waits, nil
 	}
 	p := planner{crossing: x, shardOf: q.shardOf, shards: cs.node.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
-	p.inFull = far || making(c) || p.whole && (weighty(c) || cs.node.damaged())
+	p.inFull = far || making(c) || p.whole && (weighty(c) || cs.node.state.is(damage))
 	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
 		if x.met(c) || x.read > command.ValueBytesMax {
 			return waits, nil

@@ -33,9 +33,9 @@ type checksumArgs struct {
 // Admin carries out an administrative request on whichever node can. Verbs,
 // arguments and answers are those of package command. Errors wrap
 // command.ErrInvalid, ErrRefused, ErrTimeout, ErrNotLeader or ErrNoQuorum.
-func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
-	if n.departed() {
-		return nil, fmt.Errorf("%w: node %d has left the cluster; send the request to another node", command.ErrNotLeader, n.id)
+func (ad *admin) Admin(ctx context.Context, verb string, args []byte) ([]byte, error) {
+	if ad.node.departed() {
+		return nil, fmt.Errorf("%w: node %d has left the cluster; send the request to another node", command.ErrNotLeader, ad.node.id)
 	}
 	if len(args) == 0 {
 		args = []byte("{}")
@@ -44,20 +44,20 @@ func (n *Node) Admin(ctx context.Context, verb string, args []byte) ([]byte, err
 		return nil, fmt.Errorf("%w: the arguments of %s are not valid JSON", command.ErrInvalid, verb)
 	}
 	if verb == command.AdminStatus {
-		return json.Marshal(n.ClusterStatus())
+		return json.Marshal(ad.node.ClusterStatus())
 	}
-	where, err := n.adminNode(verb, args)
+	where, err := ad.adminNode(verb, args)
 	if err != nil {
 		return nil, err
 	}
-	if where == n.id {
-		return n.adminHere(ctx, verb, args)
+	if where == ad.node.id {
+		return ad.adminHere(ctx, verb, args)
 	}
 	body, err := json.Marshal(adminCall{verb, args})
 	if err != nil {
 		return nil, err
 	}
-	reply, err := n.call(ctx, where, call.Admin, body)
+	reply, err := ad.call(ctx, where, call.Admin, body)
 	if errors.Is(err, call.ErrNotAsked) {
 		return nil, fmt.Errorf("%w: node %d, which must carry out this request, cannot be reached now; try again", command.ErrNotLeader, where)
 	}
@@ -305,14 +305,14 @@ func (ad *admin) adminTransfer(ctx context.Context, shard int, to uint64) (any, 
 const awaitEvery = 5 * time.Millisecond
 
 // await waits until ok, which it asks now and then, for requests of operators.
-func (n *Node) await(ctx context.Context, ok func() bool) error {
+func (ad *admin) await(ctx context.Context, ok func() bool) error {
 	t := time.NewTicker(awaitEvery)
 	defer t.Stop()
 	for !ok() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-n.ctx.Done():
+		case <-ad.node.ctx.Done():
 			return command.ErrStopped
 		case <-t.C:
 		}
@@ -340,43 +340,43 @@ func (ad *admin) adminSplit(ctx context.Context) (any, error) {
 
 // CallStranger answers a node that is no member. It may only ask who is here
 // and, if it has proven to know the join token, to join.
-func (n *Node) CallStranger(ctx context.Context, token bool, verb string, body []byte) ([]byte, error) {
+func (ad *admin) CallStranger(ctx context.Context, token bool, verb string, body []byte) ([]byte, error) {
 	switch {
 	case verb != call.Probe && verb != call.Join:
 		return nil, fmt.Errorf("%w: %q is reserved for members of the cluster", command.ErrRefused, verb)
-	case verb == call.Join && !token && n.JoinToken() != "":
+	case verb == call.Join && !token && ad.node.JoinToken() != "":
 		var a placement.Request
 		if err := parseArgs(body, &a); err != nil {
 			return call.Pack(nil, err)
 		}
-		if _, err := placement.Join(n.cmap.Load(), &a); err != nil {
+		if _, err := placement.Join(ad.node.cmap.Load(), &a); err != nil {
 			return call.Pack(nil, err) // the token would not help
 		}
 		return call.Pack(nil, fmt.Errorf("%w: the cluster's join token is required to join; run \"proa member token\" on a running node to print it, and pass it with --join-token", command.ErrRefused))
 	}
-	return n.Call(ctx, 0, verb, body)
+	return ad.Call(ctx, 0, verb, body)
 }
 
 // Call answers another node.
-func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) ([]byte, error) {
+func (ad *admin) Call(ctx context.Context, from uint64, verb string, body []byte) ([]byte, error) {
 	var reply []byte
 	var err error
 	switch verb {
 	case call.Probe:
-		return json.Marshal(n.dir.Probe(datadir.Member{Peer: n.opt.PeerAddress, Client: n.opt.ClientAddress, Redis: n.opt.RedisAddress}, n.opt.Version))
+		return json.Marshal(ad.node.dir.Probe(datadir.Member{Peer: ad.node.opt.PeerAddress, Client: ad.node.opt.ClientAddress, Redis: ad.node.opt.RedisAddress}, ad.node.opt.Version))
 	case call.Join:
-		reply, err = n.answerJoin(ctx, body)
+		reply, err = ad.node.answerJoin(ctx, body)
 	case call.Announce:
-		reply, err = n.answerAnnounce(ctx, from, body)
+		reply, err = ad.node.answerAnnounce(ctx, from, body)
 	case call.Admin:
 		var a adminCall
 		if err = parseArgs(body, &a); err == nil {
-			reply, err = n.adminHere(ctx, a.Verb, a.Args)
+			reply, err = ad.adminHere(ctx, a.Verb, a.Args)
 		}
 	case call.Checksum:
-		reply, err = n.answerChecksum(ctx, body)
+		reply, err = ad.answerChecksum(ctx, body)
 	case call.Balance:
-		n.post(func() { n.handOver(true) })
+		ad.node.post(func() { ad.node.handOver(true) })
 	default:
 		err = fmt.Errorf("%w: this version of proa does not support the request %q", command.ErrInvalid, verb)
 	}
@@ -384,8 +384,8 @@ func (n *Node) Call(ctx context.Context, from uint64, verb string, body []byte) 
 }
 
 // call asks another node.
-func (n *Node) call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
-	b, err := n.transport.Call(ctx, node, verb, body)
+func (ad *admin) call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error) {
+	b, err := ad.node.transport.Call(ctx, node, verb, body)
 	if errors.Is(err, call.ErrNotAsked) {
 		return nil, &notAsked{node}
 	}

@@ -40,9 +40,6 @@ func (n *Node) noteDamage(shard int) {
 	})
 }
 
-// damaged reports whether any of the state has been found damaged since the start.
-func (n *Node) damaged() bool { return n.state.is(damage) }
-
 // condemn has the replica read no more. For any thread; breakDown follows.
 func (g *group) condemn() {
 	g.broken.Store(true)

@@ -4,7 +4,7 @@
 //
 // Where to look:
 //
-//	node.go, pass.go      the node, and the pass over its groups
+//	node.go, readyloop.go  the node, and the passes over its groups
 //	group.go              one group: its queue, Raft, what is in flight
 //	lease.go, read.go     who may answer a read, and when
 //	receive.go            messages from other nodes

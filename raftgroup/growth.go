@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/storage"
 )
 
 // # Small commands that make large rows
@@ -50,37 +51,37 @@ func (g *grower) Complete(tag command.Tag, o command.Outcome, r *command.Result)
 	g.done.sink.Complete(tag, o, r)
 }
 
-// admitGrowth admits a command that makes much of little, and returns who is to hear
+// admitCommand admits a command that makes much of little, and returns who is to hear
 // its outcome in place of done. It returns false where the command is Busy. To
 // commands of the kinds that make nothing it costs no more than looking at that.
-func (n *Node) admitGrowth(shard int, c *command.Command, done completion) (completion, bool) {
-	bytes := n.growth(shard, c)
+func (g *growth) admitCommand(n *Node, shard int, c *command.Command, done completion) (completion, bool) {
+	bytes := growthOf(n.store, shard, c)
 	if bytes <= LargeBytes {
 		return done, true
 	}
-	if !n.growing.admit(bytes, &n.lim) {
+	if !g.admit(bytes, &n.lim) {
 		return done, false
 	}
-	return completion{&grower{&n.growing, bytes, done}, done.tag}, true
+	return completion{&grower{g, bytes, done}, done.tag}, true
 }
 
-// growth returns about how many bytes of large rows c makes of a small request, as
+// growthOf returns about how many bytes of large rows c makes of a small request, as
 // far as that can be told before it is carried out.
-func (n *Node) growth(shard int, c *command.Command) (bytes int64) {
+func growthOf(store *storage.Store, shard int, c *command.Command) (bytes int64) {
 	switch c.Kind {
 	case command.Append, command.IncrFloat, command.SetExpiry, command.Rename, command.Expire, command.Persist:
-		return int64(n.store.LargeRow(shard, c.Key))
+		return int64(store.LargeRow(shard, c.Key))
 	case command.SetRange:
-		bytes = int64(n.store.LargeRow(shard, c.Key))
+		bytes = int64(store.LargeRow(shard, c.Key))
 		if end := int64(c.Offset) + int64(len(c.Value)); len(c.Value) > 0 && end <= command.ValueBytesMax {
 			bytes = max(bytes, end)
 		}
 	case command.Batch, command.Txn:
 		for i := range c.Ops {
-			bytes += n.growth(shard, &c.Ops[i])
+			bytes += growthOf(store, shard, &c.Ops[i])
 		}
 		for i := range c.Else {
-			bytes += n.growth(shard, &c.Else[i])
+			bytes += growthOf(store, shard, &c.Else[i])
 		}
 	}
 	return bytes
@@ -95,11 +96,11 @@ func (g *growth) withdraw(hears completion) {
 
 // readmit lets others follow those that have been carried out, once the state
 // machine has room; where it has none it hurries to make some, and calls flushed.
-func (n *Node) readmit() {
-	landed := n.growing.landed.Load()
-	if landed == 0 || !n.store.Room(int(landed)) {
+func (g *growth) readmit(store *storage.Store) {
+	landed := g.landed.Load()
+	if landed == 0 || !store.Room(int(landed)) {
 		return
 	}
-	n.growing.landed.Add(-landed)
-	n.growing.admitted.Add(-landed)
+	g.landed.Add(-landed)
+	g.admitted.Add(-landed)
 }

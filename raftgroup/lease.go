@@ -93,16 +93,6 @@ func (n *Node) roundContext(g *group, seq uint64) []byte {
 
 const stampBytes = 8
 
-// stamp is the node's time for its own later use. The salt makes those of an
-// earlier life unrecognizable, after which the clock may have begun anew.
-func (n *Node) stamp() uint64 { return uint64(n.clock.Boot()) ^ n.roundSalt }
-
-// stampTime returns when this node made a stamp; false if it did not.
-func (n *Node) stampTime(stamp uint64) (int64, bool) {
-	at := int64(stamp ^ n.roundSalt)
-	return at, stamp != 0 && at >= n.startedAt && at <= n.clock.Boot()
-}
-
 // addStamp adds to a heartbeat or its answer what the receiver's takeStamp
 // takes off.
 func (g *group) addStamp(n *Node, m *raftpb.Message) {
@@ -113,7 +103,7 @@ func (g *group) addStamp(n *Node, m *raftpb.Message) {
 	case raftpb.MsgHeartbeat:
 		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), g.rounds.stamps[m.To])
 	case raftpb.MsgHeartbeatResp:
-		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), n.stamp())
+		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), n.stamp(n.clock.Boot()))
 	}
 }
 
@@ -144,7 +134,7 @@ func (g *group) noteStamp(m *raftpb.Message) {
 // is applied, this replica is as the shard was at the time of the stamp, or
 // newer.
 func (g *group) noteCommit(n *Node, m *raftpb.Message) {
-	at, ours := n.stampTime(takeStamp(m))
+	at, ours := n.stampTime(takeStamp(m), n.clock.Boot())
 	if !ours || len(m.Context) != roundContextBytes || m.Term < g.term.Load() {
 		return
 	}

@@ -227,35 +227,24 @@ type Node struct {
 	groups    []*group // by shard, the meta group last
 	replay    Replay
 
-	// Time in ticks; see tickInterval.
-	tick           time.Duration
-	electionTicks  int
-	heartbeatTicks uint64
-	requestTicks   uint64
-	leaseNanos     int64
-	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
-	startedAt      int64 // Clock.Boot
-	roundSalt      uint64
+	timing
 
 	state     conditions
 	exposed   bool       // see SetExposed
 	failure   chan error // receives the first failure; capacity 1
-	drive     func()     // see Start
 	damageLog lograte.Line
 	raftLog   lograte.Line // see raftLogger
 
 	growing growth // commands under way that make much of little
 
-	kick       chan struct{}
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
-	driving    bool
-	done       chan struct{}
 	background sync.WaitGroup
 
 	// The parts that own what they need for themselves; each knows the node, of
 	// which its methods are a part.
 	readyLoop
+	driver
 	members
 	reportExchange
 	controller
@@ -284,16 +273,15 @@ func Open(o Options) (*Node, error) {
 			logBytes: o.LogBytesMax,
 		},
 		failure: make(chan error, 1),
-		kick:    make(chan struct{}, 1),
-		done:    make(chan struct{}),
-
 		raftLog: lograte.Line{Burst: raftLinesMax},
 	}
 	n.members = members{node: n, movedPeers: make(map[uint64]movedPeer), peers: make(map[uint64]bool)}
 	n.admin = admin{node: n, checksums: checksumTurns{turn: make(chan struct{}, 1)}}
 	n.readyLoop.node, n.reportExchange.node, n.controller.node, n.timekeeper.node, n.diskWatch.node, n.crossShard.node = n, n, n, n, n, n
-	n.setTimes()
-	n.drive = n.runAll
+	n.timing = newTiming(&o)
+	n.known.suspect = int64(max(suspectHeartbeats*o.Heartbeat, staleAfter))
+	n.reporting.run = datadir.NewID()
+	n.driver = driver{node: n, drive: n.runAll, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		return nil, errors.Join(datadir.Advise(err, o.FS, o.Dir, o.Room()), n.closeStores(context.Background()))
@@ -420,40 +408,6 @@ func (n *Node) openGroups() error {
 	}
 }
 
-// electionTickCount is how many ticks of Raft's logical clock make the shortest
-// election timeout. A lease is shorter than that timeout by two ticks.
-const electionTickCount = 20
-
-// setTimes works out the node's times in ticks. Rounds (see lease.go) are the
-// heartbeats, so that each renews the lease; Raft's own only have to be rarer
-// than elections.
-func (n *Node) setTimes() {
-	o := &n.opt
-	n.tick = max(o.ElectionMin/electionTickCount, time.Millisecond)
-	n.electionTicks = max(int(o.ElectionMin/n.tick), 3)
-	n.heartbeatTicks = uint64(max(o.Heartbeat/n.tick, 1))
-	n.requestTicks = uint64(max(o.Timeout/n.tick, 1))
-	n.leaseNanos = int64(float64(time.Duration(n.electionTicks-2)*n.tick) * (1 - min(max(o.ClockDrift, 0), 0.5)))
-	n.startedAt = n.clock.Boot()
-	n.roundSalt = datadir.NewID()
-	n.known.suspect = int64(max(suspectHeartbeats*o.Heartbeat, staleAfter))
-	n.reporting.run = datadir.NewID()
-}
-
-// leaseMax is the longest lease that any leader could have built on a promise
-// of this node.
-func (n *Node) leaseMax() int64 { return int64(time.Duration(n.electionTicks+1) * n.tick) }
-
-// tickInterval is how long a tick takes. A node without peers has nobody to
-// beat for and ticks with the heartbeat: each tick wakes a thread, and the Go
-// scheduler's watchdog stays alert for milliseconds after it.
-func (n *Node) tickInterval() time.Duration {
-	if n.state.is(alone) {
-		return max(n.opt.Heartbeat, n.tick)
-	}
-	return n.tick
-}
-
 // SetClientAddress says where clients reach this node, where that was not known
 // before it listened. It must be called before Start.
 func (n *Node) SetClientAddress(address string) { n.opt.ClientAddress = address }
@@ -468,64 +422,6 @@ func (n *Node) SetExposed() { n.exposed = true }
 // SetRedisAddress says where clients of the Redis protocol reach this node. It
 // must be called before Start.
 func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
-
-// Start starts the driver goroutine: it makes Raft's clock tick and runs commits
-// that nobody else runs. drive runs commits until none is due: server.Server.Drive,
-// or nil for a node without a server, whose outcomes need no further step.
-func (n *Node) Start(drive func()) {
-	if drive != nil {
-		n.drive = drive
-	}
-	n.driving = true
-	go n.keepDriving()
-	n.background.Go(n.recordSynced)
-}
-
-// Drive runs commits until none is due, or another thread runs them. Whoever has
-// handed messages to the node calls it.
-func (n *Node) Drive() { n.drive() }
-
-// runAll is Drive for a node without a server.
-func (l *readyLoop) runAll() {
-	for l.Acquire() {
-		l.Run()
-	}
-}
-
-func (n *Node) keepDriving() {
-	defer close(n.done)
-	interval := n.tickInterval()
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	measured := time.Time{}
-	var flush <-chan time.Time
-	if n.opt.FlushEvery > 0 {
-		f := time.NewTicker(n.opt.FlushEvery)
-		defer f.Stop()
-		flush = f.C
-	}
-	for {
-		select {
-		case <-n.ctx.Done():
-			return
-		case <-t.C:
-			n.Tick()
-			if time.Since(measured) > measureEvery {
-				measured = time.Now()
-				n.measureDisk()
-			}
-			n.remember()
-			if want := n.tickInterval(); want != interval {
-				interval = want
-				t.Reset(interval)
-			}
-		case <-flush:
-			n.flushState()
-		case <-n.kick:
-		}
-		n.drive()
-	}
-}
 
 // flushState has the state machine make durable what it holds, unless a flush
 // that was asked for is still under way.
@@ -729,7 +625,7 @@ func (n *Node) propose(shard int, c *command.Command, done command.Completer, ta
 	if !g.leads.Load() {
 		return g.refusal()
 	}
-	hears, admitted := n.admitGrowth(shard, c, completion{done, tag})
+	hears, admitted := n.growing.admitCommand(n, shard, c, completion{done, tag})
 	if !admitted {
 		return command.ErrBusy
 	}

@@ -88,6 +88,13 @@ func (l *readyLoop) Run() {
 	}
 }
 
+// runAll is Drive for a node without a server.
+func (l *readyLoop) runAll() {
+	for l.Acquire() {
+		l.Run()
+	}
+}
+
 // Prepare takes in messages, ticks and finished writes, applies what has been
 // committed, makes log entries of the queued commands, and sends messages to other
 // nodes. It returns the write of the log that must be made durable, having given up
@@ -123,14 +130,6 @@ func (l *readyLoop) Deliver(w command.Write) bool {
 
 // Release gives up the pass.
 func (l *readyLoop) Release() { l.schedule.release() }
-
-// Kick has the node's own driver run a pass, for callers that must not block.
-func (n *Node) Kick() {
-	select {
-	case n.kick <- struct{}{}:
-	default:
-	}
-}
 
 // post has f called by the next pass.
 func (l *readyLoop) post(f func()) {
@@ -173,7 +172,7 @@ func (l *readyLoop) serve(work uint32) {
 	if l.node.state.is(failed) {
 		l.abandon()
 	} else {
-		l.node.readmit()
+		l.node.growing.readmit(l.node.store)
 	}
 }
 

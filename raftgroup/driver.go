@@ -1,0 +1,73 @@
+package raftgroup
+
+import "time"
+
+// driver makes Raft's clock tick, and runs the commits that nobody else runs.
+type driver struct {
+	node    *Node
+	drive   func()        // see Start
+	kick    chan struct{} // capacity 1: a commit may be due
+	driving bool          // the goroutine has been started
+	done    chan struct{} // closed when it has ended
+}
+
+// Start starts the driver goroutine: it makes Raft's clock tick and runs commits
+// that nobody else runs. drive runs commits until none is due: server.Server.Drive,
+// or nil for a node without a server, whose outcomes need no further step.
+func (d *driver) Start(drive func()) {
+	if drive != nil {
+		d.drive = drive
+	}
+	d.driving = true
+	go d.loop()
+	d.node.background.Go(d.node.recordSynced)
+}
+
+// Drive runs commits until none is due, or another thread runs them. Whoever has
+// handed messages to the node calls it.
+func (d *driver) Drive() { d.drive() }
+
+// loop is the driver goroutine.
+func (d *driver) loop() {
+	defer close(d.done)
+	n := d.node
+	interval := n.interval(n.state.is(alone))
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	measured := time.Time{}
+	var flush <-chan time.Time
+	if n.opt.FlushEvery > 0 {
+		f := time.NewTicker(n.opt.FlushEvery)
+		defer f.Stop()
+		flush = f.C
+	}
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-t.C:
+			n.Tick()
+			if time.Since(measured) > measureEvery {
+				measured = time.Now()
+				n.measureDisk()
+			}
+			n.remember()
+			if want := n.interval(n.state.is(alone)); want != interval {
+				interval = want
+				t.Reset(interval)
+			}
+		case <-flush:
+			n.flushState()
+		case <-d.kick:
+		}
+		d.drive()
+	}
+}
+
+// Kick has the node's own driver run a pass, for callers that must not block.
+func (d *driver) Kick() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
