@@ -164,7 +164,7 @@ func (v *view) shardInfo(shard int, row *placement.Shard) command.ShardInfo {
 	if shard == v.node.meta() {
 		i.Shard = command.MetaShard
 	} else {
-		first, last := v.node.slotRange(shard)
+		first, last := slotRange(shard, v.node.meta())
 		i.Slots = slotText(first, last)
 	}
 	led := uint64(0) // the newest term of which a leader is known

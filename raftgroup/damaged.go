@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"errors"
 	"log/slog"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 
@@ -29,6 +30,18 @@ import (
 // A replica that is the only one serves what it can, and refuses the rest:
 // command.ErrDamaged.
 
+// replicaDamage says whether a group's replica here is out of use.
+type replicaDamage struct {
+	group  *group
+	broken atomic.Bool // its state is damaged, and the replica is out of use; for any thread
+
+	// Belongs to the pass.
+	down      bool   // breakDown has been called
+	lost      uint64 // the replica whose state is lost, and which is not open for that; 0: none
+	lostTried uint64 // tick at which discardLost was tried last
+	skipped   uint64 // index of the last entry that was not applied because the replica is down
+}
+
 // noteDamage takes in that something of a shard's state has been found damaged. It
 // is called by the store, from a goroutine of it.
 func (n *Node) noteDamage(shard int) {
@@ -41,11 +54,11 @@ func (n *Node) noteDamage(shard int) {
 }
 
 // condemn has the replica read no more. For any thread; breakDown follows.
-func (g *group) condemn() {
-	g.broken.Store(true)
-	g.held.Store(false)
-	g.leads.Store(false)
-	g.lease.Store(0)
+func (rd *replicaDamage) condemn() {
+	rd.broken.Store(true)
+	rd.group.held.Store(false)
+	rd.group.leads.Store(false)
+	rd.group.lease.Store(0)
 }
 
 // refuseDamaged turns the failure of a read for damage into what the reader has to
@@ -62,35 +75,35 @@ func (n *Node) refuseDamaged(shard int) command.ReadState {
 
 // breakDown puts the replica out of use, whose state is damaged, unless there is
 // no other. For the pass.
-func (g *group) breakDown(n *Node) {
-	if g.node == nil || g.down || !g.broken.Load() && !n.store.Damaged(g.shard) {
+func (rd *replicaDamage) breakDown(n *Node) {
+	if rd.group.node == nil || rd.down || !rd.broken.Load() && !n.store.Damaged(rd.group.shard) {
 		return // what was damaged may have been an earlier replica
 	}
-	if g.onlyMember() {
-		if g.broken.Load() { // there were others when it was read
-			g.recovered()
-			g.held.Store(true)
-			g.leads.Store(g.state == raft.StateLeader)
+	if rd.group.onlyMember() {
+		if rd.broken.Load() { // there were others when it was read
+			rd.recovered()
+			rd.group.held.Store(true)
+			rd.group.leads.Store(rd.group.state == raft.StateLeader)
 		}
 		return
 	}
-	g.down = true
-	g.condemn()
-	g.voidLease()
-	g.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", placement.IncarnationOf(g.id))
-	g.dropSnapshots()
-	for _, p := range g.inflight {
+	rd.down = true
+	rd.condemn()
+	rd.group.voidLease()
+	rd.group.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", placement.IncarnationOf(rd.group.id))
+	rd.group.dropSnapshots()
+	for _, p := range rd.group.inflight {
 		n.finish(p.done, command.TimedOut)
 	}
-	g.inflight = nil
-	g.takeAll()
-	g.refuseTaken(n)
-	g.takeReads()
-	n.finish(g.rounds.waiting, command.Dropped)
-	g.rounds.waiting = nil
-	for i := range g.rounds.list {
-		n.finish(g.rounds.list[i].barriers, command.Dropped)
-		g.rounds.list[i].barriers = nil
+	rd.group.inflight = nil
+	rd.group.takeAll()
+	rd.group.refuseTaken(n)
+	rd.group.takeReads()
+	n.finish(rd.group.rounds.waiting, command.Dropped)
+	rd.group.rounds.waiting = nil
+	for i := range rd.group.rounds.list {
+		n.finish(rd.group.rounds.list[i].barriers, command.Dropped)
+		rd.group.rounds.list[i].barriers = nil
 	}
 	n.post(func() {
 		n.sendReports()
@@ -99,9 +112,9 @@ func (g *group) breakDown(n *Node) {
 }
 
 // recovered says that the replica's state is sound again.
-func (g *group) recovered() {
-	g.down = false
-	g.broken.Store(false)
+func (rd *replicaDamage) recovered() {
+	rd.down = false
+	rd.broken.Store(false)
 }
 
 // stopDamaged takes in that the state machine has stopped some of the shards that
@@ -121,24 +134,24 @@ func (l *readyLoop) stopDamaged(from, to int) {
 
 // openLost keeps in mind that the state of the replica here is lost. The log says
 // what it has voted and acknowledged, and is kept until the replica is replaced.
-func (g *group) openLost(n *Node) error {
-	_, conf, err := g.log.InitialState() // the first one, which has this replica as later ones do
+func (rd *replicaDamage) openLost(n *Node) error {
+	_, conf, err := rd.group.log.InitialState() // the first one, which has this replica as later ones do
 	if err != nil {
 		return err
 	}
-	g.broken.Store(true)
+	rd.broken.Store(true)
 	n.state.set(damage)
-	row := n.shardRow(g.shard)
+	row := n.shardRow(rd.group.shard)
 	r, wanted := row.On(n.id)
-	if g.lost = datadir.ReplicaOf(&conf, n.id); g.lost == 0 {
-		g.lost = r.ID()
+	if rd.lost = datadir.ReplicaOf(&conf, n.id); rd.lost == 0 {
+		rd.lost = r.ID()
 	}
-	g.sole.Store(wanted && len(row.Replicas) == 1)
+	rd.group.sole.Store(wanted && len(row.Replicas) == 1)
 	text := "replica's state is damaged: it will be replaced by a copy of another replica"
-	if g.sole.Load() {
+	if rd.group.sole.Load() {
 		text = "shard's state is damaged and there is no other replica: the shard is not served"
 	}
-	g.logger.Error(text, "incarnation", placement.IncarnationOf(g.lost))
+	rd.group.logger.Error(text, "incarnation", placement.IncarnationOf(rd.lost))
 	return nil
 }
 
@@ -153,50 +166,50 @@ func (ms *members) shardRow(shard int) placement.Shard {
 
 // tendLost clears away what is left of a lost replica once the map and its group
 // know it no more.
-func (g *group) tendLost(n *Node, cm *placement.Map) error {
-	if r, ok := cm.Replica(g.shard, n.id); ok && r.ID() == g.lost || !n.known.excludes(g.shard, g.lost, 0) {
+func (rd *replicaDamage) tendLost(n *Node, cm *placement.Map) error {
+	if r, ok := cm.Replica(rd.group.shard, n.id); ok && r.ID() == rd.lost || !n.known.excludes(rd.group.shard, rd.lost, 0) {
 		return nil
 	}
-	return g.discardLost(n)
+	return rd.discardLost(n)
 }
 
 // discardLost clears away what is left of a lost replica, if that is possible now.
-func (g *group) discardLost(n *Node) error {
-	if g.lostTried == n.ticks {
+func (rd *replicaDamage) discardLost(n *Node) error {
+	if rd.lostTried == n.ticks {
 		return nil
 	}
-	g.lostTried = n.ticks
-	if ok, err := g.removeState(n); !ok || err != nil {
+	rd.lostTried = n.ticks
+	if ok, err := rd.removeState(n); !ok || err != nil {
 		return err
 	}
-	g.removeLog(n)
-	g.lost = 0
-	g.sole.Store(false)
-	g.recovered()
+	rd.group.removeLog(n)
+	rd.lost = 0
+	rd.group.sole.Store(false)
+	rd.recovered()
 	return nil
 }
 
 // removeState removes the state of the replica. It returns false where that is not
 // possible now, because a shard beside it is damaged at the edge.
-func (g *group) removeState(n *Node) (bool, error) {
-	if ok, err := g.freeEdges(n); !ok {
+func (rd *replicaDamage) removeState(n *Node) (bool, error) {
+	if ok, err := rd.freeEdges(n); !ok {
 		return false, err
 	}
-	return true, n.store.RemoveShard(g.shard)
+	return true, n.store.RemoveShard(rd.group.shard)
 }
 
 // freeEdges makes sure that the shard can be cut out of the state. Where the same
 // block of a file of it and of the shard beside it is damaged they go together, if
 // the other is out of use as well. It returns false where that is not possible now.
-func (g *group) freeEdges(n *Node) (bool, error) {
-	err := n.store.CheckEdges(g.shard)
+func (rd *replicaDamage) freeEdges(n *Node) (bool, error) {
+	err := n.store.CheckEdges(rd.group.shard)
 	if !errors.Is(err, storage.ErrDamaged) {
 		return err == nil, err
 	}
 	outOfUse := func(shard int) bool {
 		return shard >= 0 && shard < len(n.groups) && n.groups[shard].broken.Load() && !n.groups[shard].sole.Load()
 	}
-	first, last := g.shard, g.shard
+	first, last := rd.group.shard, rd.group.shard
 	for outOfUse(first - 1) {
 		first--
 	}
@@ -207,7 +220,7 @@ func (g *group) freeEdges(n *Node) (bool, error) {
 		err = n.store.GiveUp(first, last)
 	}
 	if errors.Is(err, storage.ErrDamaged) {
-		n.damageLog.Log(g.logger, slog.LevelWarn, "cannot remove the shard's state yet", "error", err)
+		n.damageLog.Log(rd.group.logger, slog.LevelWarn, "cannot remove the shard's state yet", "error", err)
 		return false, nil
 	}
 	return err == nil, err
@@ -234,14 +247,14 @@ func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
 // truncateDown keeps a replica that is down from holding on to the log for good,
 // where it cannot be replaced for long: what it would have to apply after a restart
 // is cut off, and with it its state, so that it is lost then.
-func (g *group) truncateDown(n *Node) {
-	if n.log.SizeBytes() <= n.lim.logBytes || g.skipped <= datadir.StartIndex {
+func (rd *replicaDamage) truncateDown(n *Node) {
+	if n.log.SizeBytes() <= n.lim.logBytes || rd.skipped <= datadir.StartIndex {
 		return
 	}
-	if !n.store.Lost(g.shard) {
-		ok, err := g.freeEdges(n)
-		if ok && !n.store.Lost(g.shard) {
-			err = n.store.GiveUp(g.shard, g.shard)
+	if !n.store.Lost(rd.group.shard) {
+		ok, err := rd.freeEdges(n)
+		if ok && !n.store.Lost(rd.group.shard) {
+			err = n.store.GiveUp(rd.group.shard, rd.group.shard)
 		}
 		if err != nil {
 			n.fail(err)
@@ -249,11 +262,11 @@ func (g *group) truncateDown(n *Node) {
 		if !ok || err != nil {
 			return
 		}
-		g.logger.Warn("damaged replica was not replaced in time, and its log must be truncated; after a restart the replica will not vote")
+		rd.group.logger.Warn("damaged replica was not replaced in time, and its log must be truncated; after a restart the replica will not vote")
 	}
-	n.log.Truncate(g.log, g.skipped)
+	n.log.Truncate(rd.group.log, rd.skipped)
 }
 
 // leadsBroken reports whether the replica leads although it is out of use: then
 // it has nothing to do but to bring its group where another can lead.
-func (g *group) leadsBroken() bool { return g.down && g.state == raft.StateLeader }
+func (rd *replicaDamage) leadsBroken() bool { return rd.down && rd.group.state == raft.StateLeader }

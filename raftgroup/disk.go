@@ -94,7 +94,7 @@ func (dw *diskWatch) measureDisk() {
 // state machine has not made durable is why the segments before the last are
 // needed; without it they can be used again.
 func (dw *diskWatch) logShort() {
-	dw.node.flushState()
+	dw.node.Flush()
 	dw.node.Kick()
 }
 

@@ -57,7 +57,7 @@ func (d *driver) loop() {
 				t.Reset(interval)
 			}
 		case <-flush:
-			n.flushState()
+			n.Flush()
 		case <-d.kick:
 		}
 		d.drive()

@@ -14,7 +14,6 @@ import (
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
-	"github.com/proa-kv/proa/storage"
 )
 
 // proposed is an entry on its way: appended to this leader's log at (index,
@@ -26,71 +25,70 @@ type proposed struct {
 }
 
 // group is one shard's Raft group on this node. It exists for every shard of
-// the cluster; node is nil where no replica is held here.
+// the cluster; node is nil where no replica is held here. Its parts own what they need
+// for themselves; each knows the group, of which its methods are a part.
 type group struct {
 	shard  int
 	logger *slog.Logger
+	inbox  inbox
 
-	queue queue
-	inbox inbox
+	proposals
+	leaseState
+	snapshots
+	membership
+	replicaDamage
 
 	// Read by any thread, written by the pass.
 	held      atomic.Bool   // a replica is here
 	leads     atomic.Bool   // and leads the shard, and takes commands
 	sole      atomic.Bool   // there is no other replica
-	broken    atomic.Bool   // its state is damaged, and the replica is out of use; see damaged.go
 	noQuorum  atomic.Bool   // there has been no leader for too long
-	lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; leaseForever: by the only voter
 	lastStamp atomic.Uint64 // time never goes back behind it
 	lead      atomic.Uint64 // ms that the shard's time is ahead of the node's
 	ledAt     uint64        // the node's time when lead was last looked at; belongs to the pass
 	term      atomic.Uint64
 	leader    atomic.Uint64 // node
 	committed atomic.Uint64
-	told      atomic.Uint64 // the highest commit index that others have heard from here
-	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	// Belongs to the pass.
-	listedLarge bool // on the node's list of groups with large commands
-	node        *raft.RawNode
-	id          uint64 // of this replica
-	state       raft.StateType
-	log         *raftlog.Group
-	storage     *groupStorage
-	conf        raftpb.ConfState // of the last entry collected for apply
-	departure   uint64           // number of the writeSet that says this replica is no member; 0: none does
-	removal     uint64           // number of the writeSet that makes the log forget the last replica
-	confWrite   uint64           // number of the writeSet that says it is committed
-	at          applyPoint       // what the state machine holds
-	vote        uint64           // as last written to the log
-	voteTerm    uint64
-	inflight    []proposed
-	prop        raftpb.Message // reused for every proposal
-	answers     []raftpb.Message
-	taking      []batch
-	part        batch  // of commands over several shards, goes before what is queued
-	last        uint64 // index of the last entry collected
-	sweeping    bool   // a Sweep is queued or on its way
+	node     *raft.RawNode
+	id       uint64 // of this replica
+	state    raft.StateType
+	log      *raftlog.Group
+	storage  *groupStorage
+	at       applyPoint // what the state machine holds
+	vote     uint64     // as last written to the log
+	voteTerm uint64
+	answers  []raftpb.Message
 
 	commits []raftpb.Message // that tell a replica of commits only, kept back; see send
 
-	rounds      roundList
-	transfer    transfer
-	sending     map[uint64]*OutgoingSnapshot // by replica
-	staged      *IncomingSnapshot            // whose message is being stepped
-	receiving   *IncomingSnapshot
-	leaderless  int // ticks
-	reconcileAt int // ticks until the configuration is compared with the map
-	marks       marks
-	doubt       contradiction
-	down        bool          // breakDown has been called
-	lost        uint64        // the replica whose state is lost, and which is not open for that; 0: none
-	skipped     uint64        // index of the last entry that was not applied because the replica is down
-	lostTried   uint64        // tick at which discardLost was tried last
-	opened      *storage.View // of the snapshot message that Raft is making
-	applying    uint64        // index of the entry being carried out
+	transfer   transfer
+	leaderless int // ticks
+	marks      marks
+	doubt      contradiction
+	applying   uint64 // index of the entry being carried out
+}
 
-	snapshotsFrom uint64 // tick before which none is sent
+func newGroup(shard int) *group {
+	g := &group{shard: shard}
+	g.proposals.group, g.leaseState.group, g.snapshots.group, g.membership.group, g.replicaDamage.group = g, g, g, g, g
+	return g
+}
+
+// proposals has a group's commands on their way from the queue to the state machine.
+type proposals struct {
+	group *group
+	queue queue
+
+	// Belongs to the pass.
+	prop        raftpb.Message // reused for every proposal
+	taking      []batch
+	part        batch // of commands over several shards, goes before what is queued
+	inflight    []proposed
+	last        uint64 // index of the last entry collected
+	listedLarge bool   // on the loop's list of groups with large commands
+	sweeping    bool   // a Sweep is queued or on its way
 }
 
 // applyPoint is a place in a group's log.
@@ -101,40 +99,40 @@ type applyPoint struct {
 
 // enqueue copies c into the group's queue. It returns whether the schedule has to be
 // told that the group has commands.
-func (g *group) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
+func (ps *proposals) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
 	size := c.EncodedBytesMax()
 	switch {
 	case size > n.lim.entryBytes:
 		return false, command.ErrTooLarge
 	case size > LargeBytes:
-		return g.enqueueLarge(n, c, done, size)
+		return ps.enqueueLarge(n, c, done, size)
 	}
-	return g.queue.add(c, size, done, &n.lim)
+	return ps.queue.add(c, size, done, &n.lim)
 }
 
 // take empties the queue into g.taking, behind the part of commands over several
 // shards if there is one, and leaves spare to the queue.
-func (g *group) take(spare []completion) {
-	g.taking = g.taking[:0]
-	if len(g.part.done) > 0 {
-		g.taking = append(g.taking, g.part)
-		g.part = batch{}
+func (ps *proposals) take(spare []completion) {
+	ps.taking = ps.taking[:0]
+	if len(ps.part.done) > 0 {
+		ps.taking = append(ps.taking, ps.part)
+		ps.part = batch{}
 	}
-	g.taking = g.queue.take(g.taking, spare)
+	ps.taking = ps.queue.take(ps.taking, spare)
 }
 
 // propose turns the queue into entries. Everything Raft has ready must have
 // been collected. Commands that Raft does not accept hear Dropped: they had no
 // effect and never will. An error says that the part of a command over several
 // shards is among them; the other parts must not be written.
-func (g *group) propose(n *Node) error {
-	parts := len(g.part.done) > 0
-	if g.transfer.holds() && !parts {
+func (ps *proposals) propose(n *Node) error {
+	parts := len(ps.part.done) > 0
+	if ps.group.transfer.holds() && !parts {
 		return nil // the queue goes to the next leader, or goes on here
 	}
-	g.take(n.recycle())
-	if err := g.proposeTaken(n); err != nil && parts {
-		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", n.shardName(g.shard), err)
+	ps.take(n.recycle())
+	if err := ps.proposeTaken(n); err != nil && parts {
+		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", n.shardName(ps.group.shard), err)
 	}
 	return nil
 }
@@ -144,38 +142,38 @@ var errNotLed = errors.New("this node does not lead the shard")
 
 // proposeTaken is propose for what has been taken from the queue. An error says
 // why it was refused, which those who wait for it have been told.
-func (g *group) proposeTaken(n *Node) error {
-	if len(g.taking) == 0 {
+func (ps *proposals) proposeTaken(n *Node) error {
+	if len(ps.taking) == 0 {
 		return nil
 	}
-	if g.node == nil || g.state != raft.StateLeader {
-		g.refuseTaken(n)
+	if ps.group.node == nil || ps.group.state != raft.StateLeader {
+		ps.refuseTaken(n)
 		return errNotLed
 	}
-	stamp := g.now(n.time.now())
-	g.prop.Entries = g.prop.Entries[:0]
-	for i := range g.taking {
-		b := &g.taking[i]
+	stamp := ps.group.now(n.time.now())
+	ps.prop.Entries = ps.prop.Entries[:0]
+	for i := range ps.taking {
+		b := &ps.taking[i]
 		command.SealEntry(b.data, cmp.Or(b.stamp, stamp), len(b.done))
-		g.prop.Entries = append(g.prop.Entries, raftpb.Entry{Data: b.data})
+		ps.prop.Entries = append(ps.prop.Entries, raftpb.Entry{Data: b.data})
 	}
-	err := g.node.Step(g.prop)
+	err := ps.group.node.Step(ps.prop)
 	if err != nil {
-		g.refuseTaken(n)
+		ps.refuseTaken(n)
 	} else {
 		// Everything Raft had appended before has been collected, so the new
 		// entries follow the last one seen.
-		g.lastStamp.Store(stamp)
-		for i := range g.taking {
-			if len(g.inflight) == 0 && !g.onlyVoter() {
-				n.replicating = append(n.replicating, g)
+		ps.group.lastStamp.Store(stamp)
+		for i := range ps.taking {
+			if len(ps.inflight) == 0 && !ps.group.onlyVoter() {
+				n.replicating = append(n.replicating, ps.group)
 			}
-			g.await(proposed{index: g.last + 1 + uint64(i), term: g.term.Load(), tick: n.ticks, done: g.taking[i].done})
+			ps.await(proposed{index: ps.last + 1 + uint64(i), term: ps.group.term.Load(), tick: n.ticks, done: ps.taking[i].done})
 		}
 	}
-	clear(g.taking)
-	g.taking = g.taking[:0]
-	clear(g.prop.Entries)
+	clear(ps.taking)
+	ps.taking = ps.taking[:0]
+	clear(ps.prop.Entries)
 	return err
 }
 
@@ -183,20 +181,20 @@ func (g *group) proposeTaken(n *Node) error {
 // there p may come before what this replica proposed when it led before: those
 // entries may have been cut off its log since, but somebody else's may bring
 // them back, until others are committed in their places.
-func (g *group) await(p proposed) {
-	at := len(g.inflight)
-	for at > 0 && g.inflight[at-1].index >= p.index {
+func (ps *proposals) await(p proposed) {
+	at := len(ps.inflight)
+	for at > 0 && ps.inflight[at-1].index >= p.index {
 		at--
 	}
-	g.inflight = slices.Insert(g.inflight, at, p)
+	ps.inflight = slices.Insert(ps.inflight, at, p)
 }
 
-func (g *group) refuseTaken(n *Node) {
-	for i := range g.taking {
-		n.finish(g.taking[i].done, command.Dropped)
+func (ps *proposals) refuseTaken(n *Node) {
+	for i := range ps.taking {
+		n.finish(ps.taking[i].done, command.Dropped)
 	}
-	clear(g.taking)
-	g.taking = g.taking[:0]
+	clear(ps.taking)
+	ps.taking = ps.taking[:0]
 }
 
 // collect takes everything Raft has ready: entries and hard state into the
@@ -258,8 +256,8 @@ func (g *group) send(n *Node, m *raftpb.Message) {
 
 // transmit gives a message to the transport.
 func (g *group) transmit(n *Node, m *raftpb.Message) {
-	if (m.Type == raftpb.MsgApp || m.Type == raftpb.MsgHeartbeat) && m.Commit > g.told.Load() {
-		g.told.Store(m.Commit) // before anybody can act on it; see Node.current
+	if (m.Type == raftpb.MsgApp || m.Type == raftpb.MsgHeartbeat) && m.Commit > g.announced.Load() {
+		g.announced.Store(m.Commit) // before anybody can act on it; see leaseState.current
 	}
 	g.addStamp(n, m)
 	n.transport.Send(placement.NodeOf(m.To), uint32(g.shard), m)
@@ -347,36 +345,36 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 // term), if this node proposed it. Proposals that another leader's entry has
 // displaced at that place hear Dropped: only now, since until something else is
 // committed there an entry that has gone from this log may come back.
-func (g *group) resolve(n *Node, index, term uint64) []completion {
-	for len(g.inflight) > 0 && g.inflight[0].index <= index {
-		p := g.inflight[0]
-		g.inflight[0] = proposed{}
-		g.inflight = g.inflight[1:]
+func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
+	for len(ps.inflight) > 0 && ps.inflight[0].index <= index {
+		p := ps.inflight[0]
+		ps.inflight[0] = proposed{}
+		ps.inflight = ps.inflight[1:]
 		if p.index == index && p.term == term {
 			return p.done
 		}
 		n.finish(p.done, command.Dropped)
 	}
-	if len(g.inflight) == 0 {
-		g.inflight = g.inflight[:0]
+	if len(ps.inflight) == 0 {
+		ps.inflight = ps.inflight[:0]
 	}
 	return nil
 }
 
 // drainInflight takes out all that was proposed and not heard of.
-func (g *group) drainInflight() []completion {
+func (ps *proposals) drainInflight() []completion {
 	var all []completion
-	for _, p := range g.inflight {
+	for _, p := range ps.inflight {
 		all = append(all, p.done...)
 	}
-	g.inflight = nil
+	ps.inflight = nil
 	return all
 }
 
 // expireInflight gives up on proposals that nothing has been heard of since
 // before the given tick: they may have had their effect, or may yet.
-func (g *group) expireInflight(n *Node, before uint64) {
-	g.inflight = slices.DeleteFunc(g.inflight, func(p proposed) bool {
+func (ps *proposals) expireInflight(n *Node, before uint64) {
+	ps.inflight = slices.DeleteFunc(ps.inflight, func(p proposed) bool {
 		if p.tick >= before {
 			return false
 		}
@@ -385,28 +383,28 @@ func (g *group) expireInflight(n *Node, before uint64) {
 	})
 }
 
-func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
+func (mb *membership) applyConfChange(n *Node, e *raftpb.Entry) error {
 	cc, err := decodeConfChange(e)
 	if err == nil {
-		err = checkConfChange(&g.conf, cc)
+		err = checkConfChange(&mb.conf, cc)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: configuration change at %d: %w", n.shardName(g.shard), e.Index, err)
+		return fmt.Errorf("%s: configuration change at %d: %w", n.shardName(mb.group.shard), e.Index, err)
 	}
-	g.conf = *g.node.ApplyConfChange(cc)
-	g.reconcileAt = 0
+	mb.conf = *mb.group.node.ApplyConfChange(cc)
+	mb.reconcileAt = 0
 	// That it is committed must not be forgotten once a replica that has left
 	// is not asked for its vote any more: without it, those that stay might not
 	// be a majority of the configuration before.
-	hs := raftpb.HardState{Term: g.voteTerm, Vote: g.vote, Commit: max(g.committed.Load(), e.Index)}
-	n.filling.log.Append(g.log, hs, nil)
+	hs := raftpb.HardState{Term: mb.group.voteTerm, Vote: mb.group.vote, Commit: max(mb.group.committed.Load(), e.Index)}
+	n.filling.log.Append(mb.group.log, hs, nil)
 	n.filling.mustSync = true
-	g.confWrite = n.filling.number
-	g.sole.Store(g.onlyMember())
-	if !g.onlyVoter() && g.lease.Load() == leaseForever {
-		g.lease.Store(0) // before anybody else can learn that it may be elected
+	mb.confWrite = n.filling.number
+	mb.group.sole.Store(mb.onlyMember())
+	if !mb.onlyVoter() && mb.group.lease.Load() == leaseForever {
+		mb.group.lease.Store(0) // before anybody else can learn that it may be elected
 	}
-	g.leaseAlone()
+	mb.group.leaseAlone()
 	return nil
 }
 
@@ -414,21 +412,21 @@ func (g *group) applyConfChange(n *Node, e *raftpb.Entry) error {
 // elected, and everything acknowledged has been applied here, once the entry with
 // which its term begins has been. When it is elected its log may hold more than
 // it has applied.
-func (g *group) leaseAlone() {
-	if g.state == raft.StateLeader && g.lease.Load() != leaseForever && g.onlyVoter() && g.at.term == g.term.Load() {
-		g.lease.Store(leaseForever)
+func (ls *leaseState) leaseAlone() {
+	if ls.group.state == raft.StateLeader && ls.lease.Load() != leaseForever && ls.group.onlyVoter() && ls.group.at.term == ls.group.term.Load() {
+		ls.lease.Store(leaseForever)
 	}
 }
 
 // onlyVoter reports whether nobody but this replica can be elected.
-func (g *group) onlyVoter() bool {
-	return len(g.conf.Voters) == 1 && g.conf.Voters[0] == g.id && !inJoint(&g.conf)
+func (mb *membership) onlyVoter() bool {
+	return len(mb.conf.Voters) == 1 && mb.conf.Voters[0] == mb.group.id && !inJoint(&mb.conf)
 }
 
 // onlyMember reports whether there is no other replica, nor will be by what is
 // committed.
-func (g *group) onlyMember() bool {
-	return g.onlyVoter() && len(g.conf.Learners) == 0 && len(g.conf.LearnersNext) == 0
+func (mb *membership) onlyMember() bool {
+	return mb.onlyVoter() && len(mb.conf.Learners) == 0 && len(mb.conf.LearnersNext) == 0
 }
 
 // changeRole takes in that this replica leads, follows or is a candidate, or

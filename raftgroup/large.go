@@ -28,8 +28,8 @@ const LargeBytes = 64 << 10
 
 // enqueueLarge is enqueue for a large command of size bytes at most. The copy is
 // made without the lock: it takes milliseconds.
-func (g *group) enqueueLarge(n *Node, c *command.Command, done completion, size int) (wake bool, err error) {
-	if !g.queue.roomForLarge(size, &n.lim) {
+func (ps *proposals) enqueueLarge(n *Node, c *command.Command, done completion, size int) (wake bool, err error) {
+	if !ps.queue.roomForLarge(size, &n.lim) {
 		return false, command.ErrBusy
 	}
 	b := batch{
@@ -39,30 +39,30 @@ func (g *group) enqueueLarge(n *Node, c *command.Command, done completion, size 
 	if c.PatienceMillis != 0 {
 		b.until = n.clock.Boot() + int64(c.PatienceMillis)*int64(time.Millisecond)
 	}
-	return g.queue.addLarge(b), nil
+	return ps.queue.addLarge(b), nil
 }
 
 // dropOverdue takes the large commands out that have waited too long: their outcome
 // is Overdue.
-func (g *group) dropOverdue(n *Node) {
-	for _, b := range g.queue.takeOverdue(n.clock.Boot()) {
+func (ps *proposals) dropOverdue(n *Node) {
+	for _, b := range ps.queue.takeOverdue(n.clock.Boot()) {
 		n.finish(b.done, command.Overdue)
 	}
 }
 
 // takeAll empties all queues into g.taking.
-func (g *group) takeAll() {
-	g.take(nil)
-	g.taking = g.queue.takeLarge(g.taking, math.MaxInt)
+func (ps *proposals) takeAll() {
+	ps.take(nil)
+	ps.taking = ps.queue.takeLarge(ps.taking, math.MaxInt)
 }
 
 // noteLarge puts g, if it has large commands, on the node's list of those that
 // wait for their turn. It comes after take: a command that is queued before take
 // says nothing of it (see group.dirty), and is seen here.
-func (g *group) noteLarge(n *Node) {
-	if g.queue.hasLarge.Load() && !g.listedLarge {
-		g.listedLarge = true
-		n.withLarge = append(n.withLarge, g)
+func (ps *proposals) noteLarge(n *Node) {
+	if ps.queue.hasLarge.Load() && !ps.listedLarge {
+		ps.listedLarge = true
+		n.withLarge = append(n.withLarge, ps.group)
 	}
 }
 

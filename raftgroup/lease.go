@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -39,6 +40,19 @@ import (
 // the first entry of its term; see leaseAlone.
 const leaseForever = math.MaxInt64
 
+// leaseState says until when a group's reads may be answered here, and what is asked
+// for those that may not.
+type leaseState struct {
+	group *group
+
+	// Read by any thread, written by the pass.
+	lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; leaseForever: by the only voter
+	announced atomic.Uint64 // the highest commit index sent to other replicas
+	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
+
+	rounds roundList // belongs to the pass
+}
+
 // round is one question to a majority.
 type round struct {
 	seq      uint64
@@ -71,13 +85,13 @@ const roundContextBytes = 24
 // leader's tells its commit index: a heartbeat's own does not, where the
 // follower is behind. It does so only while it has a lease: without one
 // another may lead already, and have committed more.
-func (n *Node) roundContext(g *group, seq uint64) []byte {
+func (ls *leaseState) roundContext(n *Node, seq uint64) []byte {
 	b := make([]byte, 0, roundContextBytes)
-	b = binary.LittleEndian.AppendUint64(b, g.id^n.roundSalt)
+	b = binary.LittleEndian.AppendUint64(b, ls.group.id^n.roundSalt)
 	b = binary.LittleEndian.AppendUint64(b, seq)
 	commit := uint64(0)
-	if g.state == raft.StateLeader && g.leased(n) {
-		commit = g.committed.Load()
+	if ls.group.state == raft.StateLeader && ls.leased(n) {
+		commit = ls.group.committed.Load()
 	}
 	return binary.LittleEndian.AppendUint64(b, commit)
 }
@@ -95,13 +109,13 @@ const stampBytes = 8
 
 // addStamp adds to a heartbeat or its answer what the receiver's takeStamp
 // takes off.
-func (g *group) addStamp(n *Node, m *raftpb.Message) {
+func (ls *leaseState) addStamp(n *Node, m *raftpb.Message) {
 	if len(m.Context) != roundContextBytes {
 		return
 	}
 	switch m.Type {
 	case raftpb.MsgHeartbeat:
-		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), g.rounds.stamps[m.To])
+		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), ls.rounds.stamps[m.To])
 	case raftpb.MsgHeartbeatResp:
 		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), n.stamp(n.clock.Boot()))
 	}
@@ -119,34 +133,34 @@ func takeStamp(m *raftpb.Message) uint64 {
 }
 
 // noteStamp keeps the stamp of a follower's answer.
-func (g *group) noteStamp(m *raftpb.Message) {
+func (ls *leaseState) noteStamp(m *raftpb.Message) {
 	stamp := takeStamp(m)
-	if stamp == 0 || g.state != raft.StateLeader {
+	if stamp == 0 || ls.group.state != raft.StateLeader {
 		return
 	}
-	if g.rounds.stamps == nil {
-		g.rounds.stamps = make(map[uint64]uint64)
+	if ls.rounds.stamps == nil {
+		ls.rounds.stamps = make(map[uint64]uint64)
 	}
-	g.rounds.stamps[m.From] = stamp
+	ls.rounds.stamps[m.From] = stamp
 }
 
 // noteCommit notes what a leader's heartbeat says has been committed: once that
 // is applied, this replica is as the shard was at the time of the stamp, or
 // newer.
-func (g *group) noteCommit(n *Node, m *raftpb.Message) {
+func (ls *leaseState) noteCommit(n *Node, m *raftpb.Message) {
 	at, ours := n.stampTime(takeStamp(m), n.clock.Boot())
-	if !ours || len(m.Context) != roundContextBytes || m.Term < g.term.Load() {
+	if !ours || len(m.Context) != roundContextBytes || m.Term < ls.group.term.Load() {
 		return
 	}
 	if commit := binary.LittleEndian.Uint64(m.Context[16:]); commit != 0 {
-		g.rounds.leaderCommit, g.rounds.leaderTime = commit, at
-		g.noteFresh()
+		ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at
+		ls.noteFresh()
 	}
 }
 
-func (g *group) noteFresh() {
-	if r := &g.rounds; r.leaderTime != 0 && g.at.index >= r.leaderCommit {
-		g.fresh.Store(max(g.fresh.Load(), r.leaderTime))
+func (ls *leaseState) noteFresh() {
+	if r := &ls.rounds; r.leaderTime != 0 && ls.group.at.index >= r.leaderCommit {
+		ls.fresh.Store(max(ls.fresh.Load(), r.leaderTime))
 		r.leaderTime = 0
 	}
 }
@@ -165,27 +179,27 @@ func (r *roundList) restart() {
 }
 
 // takeReads takes in the reads that have come since the last pass.
-func (g *group) takeReads() { g.rounds.waiting = g.inbox.takeReads(g.rounds.waiting) }
+func (ls *leaseState) takeReads() { ls.rounds.waiting = ls.group.inbox.takeReads(ls.rounds.waiting) }
 
 // ask begins a round if somebody waits for one or the lease is to be renewed.
 // One at a time is under way for reads; those that come meanwhile share the
 // next.
-func (g *group) ask(n *Node) {
-	r := &g.rounds
-	if g.node == nil {
+func (ls *leaseState) ask(n *Node) {
+	r := &ls.rounds
+	if ls.group.node == nil {
 		n.finish(r.waiting, command.Dropped)
 		r.waiting = nil
 		return
 	}
-	if g.down {
+	if ls.group.down {
 		return // it is not read; Raft's own heartbeats have to do
 	}
-	leads := g.state == raft.StateLeader
-	if len(r.waiting) > 0 && g.leader.Load() == 0 {
+	leads := ls.group.state == raft.StateLeader
+	if len(r.waiting) > 0 && ls.group.leader.Load() == 0 {
 		n.finish(r.waiting, command.Dropped)
 		r.waiting = nil
 	}
-	renew := leads && !g.onlyVoter() && n.ticks >= r.due
+	renew := leads && !ls.group.onlyVoter() && n.ticks >= r.due
 	open := len(r.list)
 	if open > 0 && n.ticks-r.list[open-1].tick > 2*n.heartbeatTicks {
 		// The answer should have come. The question may be lost.
@@ -201,7 +215,7 @@ func (g *group) ask(n *Node) {
 	if !renew && (len(r.waiting) == 0 || open > 0) {
 		return
 	}
-	if leads && len(r.waiting) > 0 && g.leased(n) && g.at.index >= g.committed.Load() {
+	if leads && len(r.waiting) > 0 && ls.leased(n) && ls.group.at.index >= ls.group.committed.Load() {
 		// Applied is what counts: everything acknowledged is.
 		n.finish(r.waiting, command.Applied)
 		r.waiting = nil
@@ -215,24 +229,24 @@ func (g *group) ask(n *Node) {
 	}
 	r.list = append(r.list, round{seq: n.roundSeq, sent: n.clock.Boot(), tick: n.ticks, barriers: r.waiting})
 	r.waiting = nil
-	g.node.ReadIndex(n.roundContext(g, n.roundSeq))
+	ls.group.node.ReadIndex(ls.roundContext(n, n.roundSeq))
 }
 
 // leased reports whether reads may be answered here now.
-func (g *group) leased(n *Node) bool {
-	l := g.lease.Load()
+func (ls *leaseState) leased(n *Node) bool {
+	l := ls.lease.Load()
 	return l == leaseForever || (l != 0 && n.clock.Boot() < l)
 }
 
 // confirmRound takes in the answer to a round, which answers the earlier ones
 // as well.
-func (g *group) confirmRound(n *Node, rs *raft.ReadState) {
-	if len(rs.RequestCtx) != roundContextBytes || binary.LittleEndian.Uint64(rs.RequestCtx) != g.id^n.roundSalt {
+func (ls *leaseState) confirmRound(n *Node, rs *raft.ReadState) {
+	if len(rs.RequestCtx) != roundContextBytes || binary.LittleEndian.Uint64(rs.RequestCtx) != ls.group.id^n.roundSalt {
 		return
 	}
 	seq := binary.LittleEndian.Uint64(rs.RequestCtx[8:])
-	for i := range g.rounds.list {
-		if r := &g.rounds.list[i]; r.seq <= seq && !r.confirmed {
+	for i := range ls.rounds.list {
+		if r := &ls.rounds.list[i]; r.seq <= seq && !r.confirmed {
 			r.confirmed, r.index = true, rs.Index
 		}
 	}
@@ -240,14 +254,14 @@ func (g *group) confirmRound(n *Node, rs *raft.ReadState) {
 
 // closeRounds ends the rounds that are confirmed and whose index has been
 // applied.
-func (g *group) closeRounds(n *Node) {
-	r := &g.rounds
+func (ls *leaseState) closeRounds(n *Node) {
+	r := &ls.rounds
 	closed := 0
-	for closed < len(r.list) && r.list[closed].confirmed && g.at.index >= r.list[closed].index {
+	for closed < len(r.list) && r.list[closed].confirmed && ls.group.at.index >= r.list[closed].index {
 		n.finish(r.list[closed].barriers, command.Applied)
-		if g.state == raft.StateLeader && !g.onlyVoter() && !r.voided {
-			g.lease.Store(r.list[closed].sent + n.leaseNanos)
-			g.fresh.Store(max(g.fresh.Load(), r.list[closed].sent))
+		if ls.group.state == raft.StateLeader && !ls.group.onlyVoter() && !r.voided {
+			ls.lease.Store(r.list[closed].sent + n.leaseNanos)
+			ls.fresh.Store(max(ls.fresh.Load(), r.list[closed].sent))
 		}
 		closed++
 	}
@@ -259,25 +273,25 @@ func (g *group) closeRounds(n *Node) {
 }
 
 // voidLease ends the lease for the rest of the term.
-func (g *group) voidLease() {
-	g.rounds.voided = true
-	if g.lease.Load() != leaseForever {
-		g.lease.Store(0)
+func (ls *leaseState) voidLease() {
+	ls.rounds.voided = true
+	if ls.lease.Load() != leaseForever {
+		ls.lease.Store(0)
 	}
 }
 
 // answerRound answers another replica's question from the lease, if there is
 // one, without a round of our own. It returns false where Raft must do it.
-func (g *group) answerRound(n *Node, m *raftpb.Message) bool {
-	if g.state != raft.StateLeader || g.onlyVoter() || len(m.Entries) != 1 {
+func (ls *leaseState) answerRound(n *Node, m *raftpb.Message) bool {
+	if ls.group.state != raft.StateLeader || ls.group.onlyVoter() || len(m.Entries) != 1 {
 		return false
 	}
-	index := g.node.BasicStatus().Commit
-	if !g.leased(n) {
+	index := ls.group.node.BasicStatus().Commit
+	if !ls.leased(n) {
 		return false
 	}
-	n.transport.Send(placement.NodeOf(m.From), uint32(g.shard), &raftpb.Message{
-		Type: raftpb.MsgReadIndexResp, To: m.From, From: g.id, Term: g.term.Load(), Index: index, Entries: m.Entries,
+	n.transport.Send(placement.NodeOf(m.From), uint32(ls.group.shard), &raftpb.Message{
+		Type: raftpb.MsgReadIndexResp, To: m.From, From: ls.group.id, Term: ls.group.term.Load(), Index: index, Entries: m.Entries,
 	})
 	return true
 }

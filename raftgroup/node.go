@@ -301,7 +301,7 @@ func (n *Node) open() (err error) {
 	}
 	n.id = n.dir.Node
 	for shard := range n.dir.Shards + 1 { // there is something to fail as soon as the stores are open
-		n.groups = append(n.groups, &group{shard: shard})
+		n.groups = append(n.groups, newGroup(shard))
 	}
 	if err := n.openStores(); err != nil {
 		return err
@@ -423,20 +423,15 @@ func (n *Node) SetExposed() { n.exposed = true }
 // must be called before Start.
 func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
 
-// flushState has the state machine make durable what it holds, unless a flush
-// that was asked for is still under way.
-func (n *Node) flushState() {
+// Flush has the state machine begin to make durable what it holds, so that the log
+// behind it can be cut, unless a flush that was asked for is still under way.
+func (n *Node) Flush() {
 	if n.state.set(flushing) {
 		if err := n.store.FlushAsync(); err != nil {
 			n.fail(err)
 		}
 	}
 }
-
-// Flush has the state machine begin to make durable what it holds, so that the
-// log behind it can be cut. It stands in for FlushEvery where a simulator owns
-// the time.
-func (n *Node) Flush() { n.flushState() }
 
 // Tick makes Raft's clock advance by one at the next pass. It stands in for
 // the driver where a simulator owns the time.

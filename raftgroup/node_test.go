@@ -516,7 +516,7 @@ func TestTopologyMatchesShardOf(t *testing.T) {
 	for _, shards := range []int{1, 2, 3, 7, 8, 100, 1024} {
 		n := &Node{groups: make([]*group, shards+1)}
 		for i := range n.groups {
-			n.groups[i] = &group{shard: i}
+			n.groups[i] = newGroup(i)
 		}
 		owned := 0
 		n.cmap.Store(placement.NewMap(n.meta()))

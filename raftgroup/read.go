@@ -20,11 +20,10 @@ func (n *Node) Shards() int { return n.meta() }
 // ranges in order.
 func (n *Node) ShardOf(slot uint16) int { return int(slot) * n.meta() / slots }
 
-// slotRange returns the first and the last slot of a shard.
-func (n *Node) slotRange(shard int) (first, last int) {
+// slotRange returns the first and the last slot of one of the shards.
+func slotRange(shard, shards int) (first, last int) {
 	// ShardOf(slot) = slot*shards/slots, so shard i begins at the first slot
 	// with slot*shards >= i*slots.
-	shards := n.meta()
 	return (shard*slots + shards - 1) / shards, ((shard+1)*slots+shards-1)/shards - 1
 }
 
@@ -78,7 +77,7 @@ func (n *Node) Age(shard int) (millis uint32, ok bool) {
 // lease it answers ReadNotLeader.
 func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
-	if g.lease.Load() == 0 || !n.current(g) {
+	if g.lease.Load() == 0 || !g.current(n) {
 		return command.Row{}, n.refusal(g)
 	}
 	start := len(dst.B)
@@ -95,15 +94,15 @@ func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64
 // have applied, and shown to somebody, what this node has not got on its own
 // disk yet. A read has to look at it before it looks at the value; until it is
 // true again reads wait for a read index.
-func (n *Node) current(g *group) bool {
-	told := g.told.Load()
-	return n.store.Applied(g.shard) >= told
+func (ls *leaseState) current(n *Node) bool {
+	announced := ls.announced.Load()
+	return n.store.Applied(ls.group.shard) >= announced
 }
 
 // Read is ReadCached for threads that may wait for the disk.
 func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
 	g := n.groups[shard]
-	if g.lease.Load() == 0 || !n.current(g) {
+	if g.lease.Load() == 0 || !g.current(n) {
 		return command.Row{}, n.refusal(g)
 	}
 	start := len(dst.B)
@@ -182,7 +181,7 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 			return command.ErrFailed
 		case g.broken.Load() && g.sole.Load():
 			return command.ErrDamaged
-		case !g.held.Load(), !s.Local && (g.lease.Load() == 0 || !n.current(g)):
+		case !g.held.Load(), !s.Local && (g.lease.Load() == 0 || !g.current(n)):
 			return command.ErrNotLeader
 		}
 		o.NowMillis = max(o.NowMillis, g.now(now))

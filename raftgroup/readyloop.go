@@ -385,7 +385,7 @@ func (l *readyLoop) takeWritten() error {
 	if l.node.log.SizeBytes() > l.node.lim.logBytes {
 		// The log may only be cut behind what the state machine holds
 		// durably; see flushed and truncate.
-		l.node.flushState()
+		l.node.Flush()
 	}
 	return nil
 }
@@ -576,32 +576,32 @@ func (g *group) tick(n *Node, now uint64) {
 
 // loseQuorum says that the shard has had no leader for so long that it will
 // not have one soon.
-func (g *group) loseQuorum(n *Node) {
-	g.noQuorum.Store(true)
-	for _, p := range g.inflight {
+func (ps *proposals) loseQuorum(n *Node) {
+	ps.group.noQuorum.Store(true)
+	for _, p := range ps.inflight {
 		n.finish(p.done, command.TimedOut)
 	}
-	g.inflight = nil
+	ps.inflight = nil
 }
 
 // sweep proposes the removal of rows and sessions whose time has come.
-func (g *group) sweep(n *Node, now uint64) {
-	if g.sweeping || !n.store.SweepDue(g.shard, g.now(now)) {
+func (ps *proposals) sweep(n *Node, now uint64) {
+	if ps.sweeping || !n.store.SweepDue(ps.group.shard, ps.group.now(now)) {
 		return
 	}
-	g.sweeping = true
+	ps.sweeping = true
 	sweep := n.store.SweepCommand(sweepRows)
-	wake, err := g.enqueue(n, &sweep, completion{sink: (*sweeper)(g)})
+	wake, err := ps.enqueue(n, &sweep, completion{sink: (*sweeper)(ps)})
 	if err != nil {
-		g.sweeping = false
+		ps.sweeping = false
 	}
 	if wake {
-		n.schedule.addCommands(g)
+		n.schedule.addCommands(ps.group)
 	}
 }
 
 // sweeper hears that a sweep has been carried out.
-type sweeper group
+type sweeper proposals
 
 // Complete allows the next sweep.
 func (s *sweeper) Complete(command.Tag, command.Outcome, *command.Result) { s.sweeping = false }

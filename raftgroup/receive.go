@@ -25,7 +25,7 @@ func (n *Node) Receive(from uint64, shard uint32, m raftpb.Message) {
 	if m.Type == raftpb.MsgReadIndex && placement.NodeOf(m.From) != from {
 		return // earlier versions pass on what comes to a leader that is none any more
 	}
-	n.put(n.groups[shard], inbound{m: m})
+	n.schedule.addMessage(n.groups[shard], inbound{m: m})
 }
 
 // checkWay checks what can be told of a message without its group, and that it
@@ -51,10 +51,10 @@ func (n *Node) ReceiveDone(from uint64) {
 	n.schedule.request(messagesDue)
 }
 
-// put adds a message to the inbox of g.
-func (n *Node) put(g *group, in inbound) {
+// addMessage adds a message to the inbox of g.
+func (s *schedule) addMessage(g *group, in inbound) {
 	if g.inbox.add(in) {
-		n.schedule.addMessages(g)
+		s.addMessages(g)
 	}
 }
 

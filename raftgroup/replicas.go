@@ -23,6 +23,17 @@ const reconcileTicks = 20
 // caughtUpEntries is how far a learner may be behind to become a voter.
 const caughtUpEntries = 256
 
+// membership is who belongs to a group: its Raft configuration, and its way to what the
+// map says. It belongs to the pass.
+type membership struct {
+	group       *group
+	conf        raftpb.ConfState // of the last entry collected for apply
+	confWrite   uint64           // number of the writeSet that says it is committed
+	departure   uint64           // number of the writeSet that says this replica is no member; 0: none does
+	removal     uint64           // number of the writeSet that makes the log forget the last replica
+	reconcileAt int              // ticks until the configuration is compared with the map
+}
+
 // openReplica makes the group's Raft node from its log.
 func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	hs, _, err := g.log.InitialState()
@@ -122,43 +133,43 @@ func (g *group) wanted(n *Node, id uint64) bool {
 }
 
 // retire removes the replica and all it holds.
-func (g *group) retire(n *Node) error {
+func (mb *membership) retire(n *Node) error {
 	if err := n.apply(); err != nil {
 		return err
 	}
-	g.held.Store(false)
-	g.leads.Store(false)
-	g.lease.Store(0)
+	mb.group.held.Store(false)
+	mb.group.leads.Store(false)
+	mb.group.lease.Store(0)
 	// First the state goes, then the log, which remembers what was voted and
 	// says by now that this replica is no member: so what a crash leaves in
 	// between is known for a remnant, see resume.
-	if ok, err := g.removeState(n); !ok || err != nil {
+	if ok, err := mb.group.removeState(n); !ok || err != nil {
 		return err // a later tick tries again
 	}
-	g.logger.Info("removing replica from this node", "incarnation", placement.IncarnationOf(g.id))
-	g.dropSnapshots()
-	if g.receiving != nil {
-		g.receiving.end()
+	mb.group.logger.Info("removing replica from this node", "incarnation", placement.IncarnationOf(mb.group.id))
+	mb.group.dropSnapshots()
+	if mb.group.receiving != nil {
+		mb.group.receiving.end()
 	}
-	for _, p := range g.inflight {
+	for _, p := range mb.group.inflight {
 		n.finish(p.done, command.TimedOut)
 	}
-	g.inflight = nil
-	g.node, g.storage, g.id = nil, nil, 0
-	g.conf, g.at, g.last, g.departure = raftpb.ConfState{}, applyPoint{}, 0, 0
-	g.leader.Store(0)
-	g.answers = g.answers[:0]
-	g.sole.Store(false)
-	g.recovered()
-	g.removeLog(n)
+	mb.group.inflight = nil
+	mb.group.node, mb.group.storage, mb.group.id = nil, nil, 0
+	mb.conf, mb.group.at, mb.group.last, mb.departure = raftpb.ConfState{}, applyPoint{}, 0, 0
+	mb.group.leader.Store(0)
+	mb.group.answers = mb.group.answers[:0]
+	mb.group.sole.Store(false)
+	mb.group.recovered()
+	mb.removeLog(n)
 	return nil
 }
 
 // removeLog makes the log forget the replica.
-func (g *group) removeLog(n *Node) {
-	n.filling.log.Remove(g.log)
+func (mb *membership) removeLog(n *Node) {
+	n.filling.log.Remove(mb.group.log)
 	n.filling.mustSync = true
-	g.removal = n.filling.number
+	mb.removal = n.filling.number
 }
 
 // tickAbsent is a tick of a shard without a replica here: who leads it is known
@@ -171,88 +182,88 @@ func (g *group) tickAbsent(n *Node) {
 // knows it no more: the leader's report says so. That its own configuration
 // does is not enough. The leader may have crashed since, and have to ask for
 // this replica's vote once more; see applyConfChange.
-func (g *group) considerRetiring(n *Node, cm *placement.Map) error {
-	if cm.Begun() && g.lost != 0 {
-		return g.tendLost(n, cm)
+func (mb *membership) considerRetiring(n *Node, cm *placement.Map) error {
+	if cm.Begun() && mb.group.lost != 0 {
+		return mb.group.tendLost(n, cm)
 	}
-	if g.node == nil || g.state == raft.StateLeader {
+	if mb.group.node == nil || mb.group.state == raft.StateLeader {
 		return nil
 	}
-	if !g.down && !g.mapIsOld(n, cm) {
-		if r, ok := cm.Replica(g.shard, n.id); !cm.Begun() || ok && r.ID() == g.id {
+	if !mb.group.down && !mb.mapIsOld(n, cm) {
+		if r, ok := cm.Replica(mb.group.shard, n.id); !cm.Begun() || ok && r.ID() == mb.group.id {
 			return nil
 		}
 	}
-	if !n.known.excludes(g.shard, g.id, g.term.Load()) {
+	if !n.known.excludes(mb.group.shard, mb.group.id, mb.group.term.Load()) {
 		return nil
 	}
-	if g.departure == 0 {
-		conf := without(&g.conf, g.id)
-		n.filling.log.SetConfState(g.log, &conf)
+	if mb.departure == 0 {
+		conf := without(&mb.conf, mb.group.id)
+		n.filling.log.SetConfState(mb.group.log, &conf)
 		n.filling.mustSync = true
-		g.departure = n.filling.number
+		mb.departure = n.filling.number
 	}
-	if n.durable < g.departure || g.receiving != nil && !g.receiving.begun.Load() {
+	if n.durable < mb.departure || mb.group.receiving != nil && !mb.group.receiving.begun.Load() {
 		return nil // a later tick goes on
 	}
-	return g.retire(n)
+	return mb.retire(n)
 }
 
 // mapIsOld reports whether the map cannot say whether this replica is wanted: that
 // of the meta group may have been removed before it heard of it. A leader that
 // knows a newer row than the map has, and excludes the replica, then has the word;
 // the map that came with the replica's snapshot is not older than the row that wanted it.
-func (g *group) mapIsOld(n *Node, cm *placement.Map) bool {
-	if g.shard != n.meta() || g.at.index <= datadir.StartIndex {
+func (mb *membership) mapIsOld(n *Node, cm *placement.Map) bool {
+	if mb.group.shard != n.meta() || mb.group.at.index <= datadir.StartIndex {
 		return false
 	}
-	s, ok := n.known.leading(g.shard)
-	return ok && s.Row > cm.Version(g.shard)
+	s, ok := n.known.leading(mb.group.shard)
+	return ok && s.Row > cm.Version(mb.group.shard)
 }
 
 // reconcile brings the group's configuration one step nearer to what the map
 // says: learners first, then, when they have caught up, voters in one joint
 // change with the ones that go.
-func (g *group) reconcile(n *Node) {
-	if g.reconcileAt--; g.reconcileAt > 0 {
+func (mb *membership) reconcile(n *Node) {
+	if mb.reconcileAt--; mb.reconcileAt > 0 {
 		return
 	}
-	g.reconcileAt = reconcileTicks
+	mb.reconcileAt = reconcileTicks
 	cm := n.cmap.Load()
-	if g.onlyMember() && n.store.Damaged(g.shard) {
+	if mb.onlyMember() && n.store.Damaged(mb.group.shard) {
 		return // it cannot be copied
 	}
-	if !cm.Begun() || g.state != raft.StateLeader || inJoint(&g.conf) || g.transfer.holds() {
+	if !cm.Begun() || mb.group.state != raft.StateLeader || inJoint(&mb.conf) || mb.group.transfer.holds() {
 		return
 	}
-	want := &cm.Shards[g.shard]
+	want := &cm.Shards[mb.group.shard]
 	if len(want.Replicas) == 0 {
 		return
 	}
-	change, leave := g.nextChange(n, want)
+	change, leave := mb.nextChange(n, want)
 	if leave {
-		successors := g.successors(n)
-		if to := cmp.Or(placement.Successor(successors, n.candidates(successors)), g.removedSuccessor(n, want)); to != 0 {
-			g.beginTransfer(n, to)
+		successors := mb.group.successors(n)
+		if to := cmp.Or(placement.Successor(successors, n.candidates(successors)), mb.group.removedSuccessor(n, want)); to != 0 {
+			mb.group.beginTransfer(n, to)
 		}
 		return
 	}
 	if len(change.Changes) == 0 {
 		return
 	}
-	g.logger.Info("changing the Raft configuration", "change", raftpb.ConfChangesToString(change.Changes))
-	if err := g.node.ProposeConfChange(change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
-		g.logger.Warn("cannot change the Raft configuration", "error", err)
+	mb.group.logger.Info("changing the Raft configuration", "change", raftpb.ConfChangesToString(change.Changes))
+	if err := mb.group.node.ProposeConfChange(change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+		mb.group.logger.Warn("cannot change the Raft configuration", "error", err)
 	}
 }
 
 // nextChange returns the next step towards want, if one is possible now, or
 // says that this leader has to go first.
-func (g *group) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfChangeV2, leave bool) {
+func (mb *membership) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfChangeV2, leave bool) {
 	single := func(t raftpb.ConfChangeType, id uint64) raftpb.ConfChangeV2 {
 		return raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: t, NodeID: id}}}
 	}
-	members := confMembers(&g.conf)
+	members := confMembers(&mb.conf)
 	wanted := make(map[uint64]placement.Replica)
 	var promote []uint64
 	ready := true
@@ -261,14 +272,14 @@ func (g *group) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfCh
 		switch {
 		case !slices.Contains(members, r.ID()):
 			return single(raftpb.ConfChangeAddLearnerNode, r.ID()), false
-		case r.Learner || isVoter(&g.conf, r.ID()):
-		case g.caughtUp(n, r.ID()):
+		case r.Learner || isVoter(&mb.conf, r.ID()):
+		case mb.caughtUp(n, r.ID()):
 			promote = append(promote, r.ID())
 		default:
 			ready = false
 		}
 	}
-	for _, id := range g.conf.Learners {
+	for _, id := range mb.conf.Learners {
 		if _, ok := wanted[id]; !ok {
 			return single(raftpb.ConfChangeRemoveNode, id), false
 		}
@@ -279,12 +290,12 @@ func (g *group) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfCh
 	for _, id := range promote {
 		change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode, NodeID: id})
 	}
-	for _, id := range g.conf.Voters {
+	for _, id := range mb.conf.Voters {
 		r, ok := wanted[id]
 		switch {
 		case ok && !r.Learner:
-		case id == g.id:
-			leave = len(g.conf.Voters)+len(promote) > 1
+		case id == mb.group.id:
+			leave = len(mb.conf.Voters)+len(promote) > 1
 		case ok:
 			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddLearnerNode, NodeID: id})
 		default:
@@ -296,14 +307,14 @@ func (g *group) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfCh
 
 // caughtUp reports whether a learner could vote at once: its node is up, and it
 // lacks few entries.
-func (g *group) caughtUp(n *Node, id uint64) bool {
+func (mb *membership) caughtUp(n *Node, id uint64) bool {
 	if !n.known.alive(placement.NodeOf(id), n.clock.Boot()) {
 		return false
 	}
 	ok := false
-	g.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
+	mb.group.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if peer == id {
-			ok = pr.State == tracker.StateReplicate && pr.Match+caughtUpEntries >= g.last
+			ok = pr.State == tracker.StateReplicate && pr.Match+caughtUpEntries >= mb.group.last
 		}
 	})
 	return ok

@@ -160,12 +160,12 @@ func (g *group) report(n *Node, cm *placement.Map) shardReport {
 }
 
 // settled reports whether the configuration is what the map wants.
-func (g *group) settled(want *placement.Shard) bool {
-	if inJoint(&g.conf) || len(want.Replicas) != len(confMembers(&g.conf)) {
+func (mb *membership) settled(want *placement.Shard) bool {
+	if inJoint(&mb.conf) || len(want.Replicas) != len(confMembers(&mb.conf)) {
 		return false
 	}
 	for _, r := range want.Replicas {
-		if isVoter(&g.conf, r.ID()) == r.Learner {
+		if isVoter(&mb.conf, r.ID()) == r.Learner {
 			return false
 		}
 	}

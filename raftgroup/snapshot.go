@@ -64,53 +64,65 @@ type OutgoingSnapshot struct {
 	cancel context.CancelFunc
 }
 
+// snapshots is what a group's replica sends and receives of them. It belongs to the
+// pass.
+type snapshots struct {
+	group     *group
+	opened    *storage.View                // of the snapshot message that Raft is making
+	sending   map[uint64]*OutgoingSnapshot // by replica
+	staged    *IncomingSnapshot            // whose message is being stepped
+	receiving *IncomingSnapshot
+
+	snapshotsFrom uint64 // tick before which none is sent
+}
+
 // openSnapshot opens a view for the message that Raft is about to make.
-func (g *group) openSnapshot(n *Node) (raftpb.Snapshot, error) {
-	if g.broken.Load() || g.at.index <= datadir.StartIndex && g.at.conf == nil {
+func (ss *snapshots) openSnapshot(n *Node) (raftpb.Snapshot, error) {
+	if ss.group.broken.Load() || ss.group.at.index <= datadir.StartIndex && ss.group.at.conf == nil {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	if n.ticks < g.snapshotsFrom {
+	if n.ticks < ss.snapshotsFrom {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable // one has just failed
 	}
-	if g.opened != nil {
-		g.opened.Close()
+	if ss.opened != nil {
+		ss.opened.Close()
 	}
-	view, err := n.store.OpenView(g.shard)
+	view, err := n.store.OpenView(ss.group.shard)
 	if err != nil {
-		g.logger.Error("cannot open a view for a snapshot", "error", err)
+		ss.group.logger.Error("cannot open a view for a snapshot", "error", err)
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	g.opened = view
-	return raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: g.at.index, Term: g.at.term, ConfState: *g.at.conf}}, nil
+	ss.opened = view
+	return raftpb.Snapshot{Metadata: raftpb.SnapshotMetadata{Index: ss.group.at.index, Term: ss.group.at.term, ConfState: *ss.group.at.conf}}, nil
 }
 
 // sendSnapshot takes over a MsgSnap of Raft's.
-func (g *group) sendSnapshot(n *Node, m *raftpb.Message) {
-	view := g.opened
-	g.opened = nil
+func (ss *snapshots) sendSnapshot(n *Node, m *raftpb.Message) {
+	view := ss.opened
+	ss.opened = nil
 	if view == nil || m.Snapshot == nil || m.Snapshot.Metadata.Index != max(view.Applied(), datadir.StartIndex) {
 		if view != nil {
 			view.Close()
 		}
-		g.node.ReportSnapshot(m.To, raft.SnapshotFailure)
+		ss.group.node.ReportSnapshot(m.To, raft.SnapshotFailure)
 		return
 	}
-	if old := g.sending[m.To]; old != nil {
+	if old := ss.sending[m.To]; old != nil {
 		old.cancel()
 	}
-	s := &OutgoingSnapshot{node: n, group: g, to: m.To, view: view, msg: *m}
+	s := &OutgoingSnapshot{node: n, group: ss.group, to: m.To, view: view, msg: *m}
 	s.ctx, s.cancel = context.WithCancel(n.ctx)
-	if g.sending == nil {
-		g.sending = make(map[uint64]*OutgoingSnapshot)
+	if ss.sending == nil {
+		ss.sending = make(map[uint64]*OutgoingSnapshot)
 	}
-	g.sending[m.To] = s
-	g.logger.Info("sending a snapshot", "to", placement.NodeOf(m.To), "index", m.Snapshot.Metadata.Index)
+	ss.sending[m.To] = s
+	ss.group.logger.Info("sending a snapshot", "to", placement.NodeOf(m.To), "index", m.Snapshot.Metadata.Index)
 	n.transport.SendSnapshot(placement.NodeOf(m.To), s)
 }
 
 // dropSnapshots ends the transfers of a replica that leads no more.
-func (g *group) dropSnapshots() {
-	for _, s := range g.sending {
+func (ss *snapshots) dropSnapshots() {
+	for _, s := range ss.sending {
 		s.cancel()
 	}
 }
@@ -156,24 +168,24 @@ func (s *OutgoingSnapshot) Done(err error) {
 // snapshotPause is how long a group sends no snapshot after one has failed.
 const snapshotPause = time.Second
 
-func (g *group) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
-	if g.sending[s.to] == s {
-		delete(g.sending, s.to)
+func (ss *snapshots) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
+	if ss.sending[s.to] == s {
+		delete(ss.sending, s.to)
 	}
 	if err != nil {
-		g.logger.Warn("snapshot was not delivered", "to", placement.NodeOf(s.to), "error", err)
-		g.snapshotsFrom = n.ticks + uint64(snapshotPause/n.tick)
+		ss.group.logger.Warn("snapshot was not delivered", "to", placement.NodeOf(s.to), "error", err)
+		ss.snapshotsFrom = n.ticks + uint64(snapshotPause/n.tick)
 	} else {
-		g.logger.Info("snapshot delivered", "to", placement.NodeOf(s.to), "bytes", s.sent.Load())
+		ss.group.logger.Info("snapshot delivered", "to", placement.NodeOf(s.to), "bytes", s.sent.Load())
 	}
-	if g.state != raft.StateLeader {
+	if ss.group.state != raft.StateLeader {
 		return
 	}
 	status := raft.SnapshotFinish
 	if err != nil {
 		status = raft.SnapshotFailure
 	}
-	g.node.ReportSnapshot(s.to, status)
+	ss.group.node.ReportSnapshot(s.to, status)
 }
 
 // IncomingSnapshot is a snapshot that is being received. Its methods are for
@@ -296,7 +308,7 @@ func (s *IncomingSnapshot) Finish() error {
 		return err
 	}
 	s.phase.Store(snapshotInstalling)
-	s.node.put(s.group, inbound{m: s.msg, staged: s})
+	s.node.schedule.addMessage(s.group, inbound{m: s.msg, staged: s})
 	s.node.schedule.request(messagesDue)
 	s.node.Kick()
 	return nil
@@ -319,52 +331,52 @@ func (s *IncomingSnapshot) end() {
 }
 
 // stepSnapshot gives Raft the message of a snapshot whose data are here.
-func (g *group) stepSnapshot(n *Node, in *inbound) error {
-	g.staged = in.staged
+func (ss *snapshots) stepSnapshot(n *Node, in *inbound) error {
+	ss.staged = in.staged
 	defer func() {
-		g.staged.end()
-		g.staged = nil
+		ss.staged.end()
+		ss.staged = nil
 	}()
-	if ok, err := g.freeEdges(n); !ok {
+	if ok, err := ss.group.freeEdges(n); !ok {
 		return err // the leader sends it again
 	}
-	_ = g.node.Step(in.m)
-	return g.collect(n) // where Raft wants it, install puts it in place
+	_ = ss.group.node.Step(in.m)
+	return ss.group.collect(n) // where Raft wants it, install puts it in place
 }
 
 // install puts the staged snapshot in the place of the group's state. The log
 // follows with the write being filled; should the node end in between, the
 // state knows where the log has to begin.
-func (g *group) install(n *Node, snap *raftpb.Snapshot) error {
+func (ss *snapshots) install(n *Node, snap *raftpb.Snapshot) error {
 	m := snap.Metadata
-	if g.staged == nil || g.staged.msg.Snapshot.Metadata.Index != m.Index {
-		return fmt.Errorf("%s: snapshot %d, which Raft requires, is not staged here", n.shardName(g.shard), m.Index)
+	if ss.staged == nil || ss.staged.msg.Snapshot.Metadata.Index != m.Index {
+		return fmt.Errorf("%s: snapshot %d, which Raft requires, is not staged here", n.shardName(ss.group.shard), m.Index)
 	}
 	if err := n.apply(); err != nil { // what was collected before comes first
 		return err
 	}
-	if err := n.store.Install(g.staged.install); err != nil {
+	if err := n.store.Install(ss.staged.install); err != nil {
 		return err
 	}
-	n.filling.log.SetStart(g.log, m.Index, m.Term, &m.ConfState)
+	n.filling.log.SetStart(ss.group.log, m.Index, m.Term, &m.ConfState)
 	n.filling.mustSync = true
-	g.conf = m.ConfState
-	conf := g.conf
-	g.at = applyPoint{m.Index, m.Term, &conf}
-	g.marks.passed.Store(m.Index)
-	g.last = m.Index
-	g.lastStamp.Store(max(g.lastStamp.Load(), n.store.LastStamp(g.shard)))
+	ss.group.conf = m.ConfState
+	conf := ss.group.conf
+	ss.group.at = applyPoint{m.Index, m.Term, &conf}
+	ss.group.marks.passed.Store(m.Index)
+	ss.group.last = m.Index
+	ss.group.lastStamp.Store(max(ss.group.lastStamp.Load(), n.store.LastStamp(ss.group.shard)))
 	// Whether what was proposed here before is part of it is not known.
-	for len(g.inflight) > 0 && g.inflight[0].index <= m.Index {
-		n.finish(g.inflight[0].done, command.TimedOut)
-		g.inflight = g.inflight[1:]
+	for len(ss.group.inflight) > 0 && ss.group.inflight[0].index <= m.Index {
+		n.finish(ss.group.inflight[0].done, command.TimedOut)
+		ss.group.inflight = ss.group.inflight[1:]
 	}
-	if g.broken.Load() {
-		g.recovered()
-		g.held.Store(true)
+	if ss.group.broken.Load() {
+		ss.group.recovered()
+		ss.group.held.Store(true)
 	}
-	g.logger.Info("snapshot installed", "index", m.Index, "term", m.Term)
-	if g.shard == n.meta() {
+	ss.group.logger.Info("snapshot installed", "index", m.Index, "term", m.Term)
+	if ss.group.shard == n.meta() {
 		return n.refreshMap()
 	}
 	return nil

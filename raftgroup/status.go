@@ -124,7 +124,7 @@ func (n *Node) Topology(address string) command.Topology {
 		t.Nodes[self].Address = address
 	}
 	for shard := range n.meta() {
-		first, last := n.slotRange(shard)
+		first, last := slotRange(shard, n.meta())
 		route := command.ShardRoute{Leader: n.Leader(shard), Slots: [][2]uint16{{uint16(first), uint16(last)}}}
 		if m.Begun() {
 			route.Replicas = m.Shards[shard].Nodes()

@@ -15,8 +15,6 @@ const (
 // only shrink.
 var larger = map[string]struct{ fields, methods int }{
 	"internal/sim.simulation": {0, 81},
-	"raftgroup.Node":          {43, 114},
-	"raftgroup.group":         {55, 89},
 	"server.Server":           {0, 62},
 	"server.conn":             {60, 79},
 	"server.processor":        {0, 85},
