@@ -5,11 +5,12 @@
 // Where to look:
 //
 //	node.go, readyloop.go  the node, and the passes over its groups
-//	group.go              one group: its queue, Raft, what is in flight
+//	group.go, proposals.go
+//	                      one group: Raft; its commands, queued and in flight
 //	lease.go, read.go     who may answer a read, and when
 //	receive.go            messages from other nodes
 //	snapshot.go           followers that lag behind the log
-//	replicas.go           configuration changes required by the map
+//	membership.go         configuration changes required by the map
 //	damaged.go            replicas whose state is damaged on disk
 //	placement             pure decisions: the map (the meta group's rows), who gets
 //	                      replicas, votes and leaderships, who joins and leaves

@@ -1,8 +1,6 @@
 package raftgroup
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,14 +13,6 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 )
-
-// proposed is an entry on its way: appended to this leader's log at (index,
-// term), not applied yet.
-type proposed struct {
-	index, term uint64
-	tick        uint64 // when
-	done        []completion
-}
 
 // group is one shard's Raft group on this node. It exists for every shard of
 // the cluster; node is nil where no replica is held here. Its parts own what they need
@@ -76,125 +66,10 @@ func newGroup(shard int) *group {
 	return g
 }
 
-// proposals has a group's commands on their way from the queue to the state machine.
-type proposals struct {
-	group *group
-	queue queue
-
-	// Belongs to the pass.
-	prop        raftpb.Message // reused for every proposal
-	taking      []batch
-	part        batch // of commands over several shards, goes before what is queued
-	inflight    []proposed
-	last        uint64 // index of the last entry collected
-	listedLarge bool   // on the loop's list of groups with large commands
-	sweeping    bool   // a Sweep is queued or on its way
-}
-
 // applyPoint is a place in a group's log.
 type applyPoint struct {
 	index, term uint64
 	conf        *raftpb.ConfState
-}
-
-// enqueue copies c into the group's queue. It returns whether the schedule has to be
-// told that the group has commands.
-func (ps *proposals) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
-	size := c.EncodedBytesMax()
-	switch {
-	case size > n.lim.entryBytes:
-		return false, command.ErrTooLarge
-	case size > LargeBytes:
-		return ps.enqueueLarge(n, c, done, size)
-	}
-	return ps.queue.add(c, size, done, &n.lim)
-}
-
-// take empties the queue into g.taking, behind the part of commands over several
-// shards if there is one, and leaves spare to the queue.
-func (ps *proposals) take(spare []completion) {
-	ps.taking = ps.taking[:0]
-	if len(ps.part.done) > 0 {
-		ps.taking = append(ps.taking, ps.part)
-		ps.part = batch{}
-	}
-	ps.taking = ps.queue.take(ps.taking, spare)
-}
-
-// propose turns the queue into entries. Everything Raft has ready must have
-// been collected. Commands that Raft does not accept hear Dropped: they had no
-// effect and never will. An error says that the part of a command over several
-// shards is among them; the other parts must not be written.
-func (ps *proposals) propose(n *Node) error {
-	parts := len(ps.part.done) > 0
-	if ps.group.transfer.holds() && !parts {
-		return nil // the queue goes to the next leader, or goes on here
-	}
-	ps.take(n.recycle())
-	if err := ps.proposeTaken(n); err != nil && parts {
-		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", n.shardName(ps.group.shard), err)
-	}
-	return nil
-}
-
-// errNotLed is why proposeTaken refuses.
-var errNotLed = errors.New("this node does not lead the shard")
-
-// proposeTaken is propose for what has been taken from the queue. An error says
-// why it was refused, which those who wait for it have been told.
-func (ps *proposals) proposeTaken(n *Node) error {
-	if len(ps.taking) == 0 {
-		return nil
-	}
-	if ps.group.node == nil || ps.group.state != raft.StateLeader {
-		ps.refuseTaken(n)
-		return errNotLed
-	}
-	stamp := ps.group.now(n.time.now())
-	ps.prop.Entries = ps.prop.Entries[:0]
-	for i := range ps.taking {
-		b := &ps.taking[i]
-		command.SealEntry(b.data, cmp.Or(b.stamp, stamp), len(b.done))
-		ps.prop.Entries = append(ps.prop.Entries, raftpb.Entry{Data: b.data})
-	}
-	err := ps.group.node.Step(ps.prop)
-	if err != nil {
-		ps.refuseTaken(n)
-	} else {
-		// Everything Raft had appended before has been collected, so the new
-		// entries follow the last one seen.
-		ps.group.lastStamp.Store(stamp)
-		for i := range ps.taking {
-			if len(ps.inflight) == 0 && !ps.group.onlyVoter() {
-				n.replicating = append(n.replicating, ps.group)
-			}
-			ps.await(proposed{index: ps.last + 1 + uint64(i), term: ps.group.term.Load(), tick: n.ticks, done: ps.taking[i].done})
-		}
-	}
-	clear(ps.taking)
-	ps.taking = ps.taking[:0]
-	clear(ps.prop.Entries)
-	return err
-}
-
-// await adds p to what is in flight. That is in the order of the indexes, and
-// there p may come before what this replica proposed when it led before: those
-// entries may have been cut off its log since, but somebody else's may bring
-// them back, until others are committed in their places.
-func (ps *proposals) await(p proposed) {
-	at := len(ps.inflight)
-	for at > 0 && ps.inflight[at-1].index >= p.index {
-		at--
-	}
-	ps.inflight = slices.Insert(ps.inflight, at, p)
-}
-
-func (ps *proposals) refuseTaken(n *Node) {
-	for i := range ps.taking {
-		n.finish(ps.taking[i].done, command.Dropped)
-	}
-	clear(ps.taking)
-	ps.taking = ps.taking[:0]
 }
 
 // collect takes everything Raft has ready: entries and hard state into the
@@ -341,73 +216,6 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 	return nil
 }
 
-// resolve returns the completions of the entry that was committed at (index,
-// term), if this node proposed it. Proposals that another leader's entry has
-// displaced at that place hear Dropped: only now, since until something else is
-// committed there an entry that has gone from this log may come back.
-func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
-	for len(ps.inflight) > 0 && ps.inflight[0].index <= index {
-		p := ps.inflight[0]
-		ps.inflight[0] = proposed{}
-		ps.inflight = ps.inflight[1:]
-		if p.index == index && p.term == term {
-			return p.done
-		}
-		n.finish(p.done, command.Dropped)
-	}
-	if len(ps.inflight) == 0 {
-		ps.inflight = ps.inflight[:0]
-	}
-	return nil
-}
-
-// drainInflight takes out all that was proposed and not heard of.
-func (ps *proposals) drainInflight() []completion {
-	var all []completion
-	for _, p := range ps.inflight {
-		all = append(all, p.done...)
-	}
-	ps.inflight = nil
-	return all
-}
-
-// expireInflight gives up on proposals that nothing has been heard of since
-// before the given tick: they may have had their effect, or may yet.
-func (ps *proposals) expireInflight(n *Node, before uint64) {
-	ps.inflight = slices.DeleteFunc(ps.inflight, func(p proposed) bool {
-		if p.tick >= before {
-			return false
-		}
-		n.finish(p.done, command.TimedOut)
-		return true
-	})
-}
-
-func (mb *membership) applyConfChange(n *Node, e *raftpb.Entry) error {
-	cc, err := decodeConfChange(e)
-	if err == nil {
-		err = checkConfChange(&mb.conf, cc)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: configuration change at %d: %w", n.shardName(mb.group.shard), e.Index, err)
-	}
-	mb.conf = *mb.group.node.ApplyConfChange(cc)
-	mb.reconcileAt = 0
-	// That it is committed must not be forgotten once a replica that has left
-	// is not asked for its vote any more: without it, those that stay might not
-	// be a majority of the configuration before.
-	hs := raftpb.HardState{Term: mb.group.voteTerm, Vote: mb.group.vote, Commit: max(mb.group.committed.Load(), e.Index)}
-	n.filling.log.Append(mb.group.log, hs, nil)
-	n.filling.mustSync = true
-	mb.confWrite = n.filling.number
-	mb.group.sole.Store(mb.onlyMember())
-	if !mb.onlyVoter() && mb.group.lease.Load() == leaseForever {
-		mb.group.lease.Store(0) // before anybody else can learn that it may be elected
-	}
-	mb.group.leaseAlone()
-	return nil
-}
-
 // leaseAlone gives a leader that is the only voter its lease: nobody else can be
 // elected, and everything acknowledged has been applied here, once the entry with
 // which its term begins has been. When it is elected its log may hold more than
@@ -416,17 +224,6 @@ func (ls *leaseState) leaseAlone() {
 	if ls.group.state == raft.StateLeader && ls.lease.Load() != leaseForever && ls.group.onlyVoter() && ls.group.at.term == ls.group.term.Load() {
 		ls.lease.Store(leaseForever)
 	}
-}
-
-// onlyVoter reports whether nobody but this replica can be elected.
-func (mb *membership) onlyVoter() bool {
-	return len(mb.conf.Voters) == 1 && mb.conf.Voters[0] == mb.group.id && !inJoint(&mb.conf)
-}
-
-// onlyMember reports whether there is no other replica, nor will be by what is
-// committed.
-func (mb *membership) onlyMember() bool {
-	return mb.onlyVoter() && len(mb.conf.Learners) == 0 && len(mb.conf.LearnersNext) == 0
 }
 
 // changeRole takes in that this replica leads, follows or is a candidate, or
@@ -490,4 +287,28 @@ func (g *group) respond(n *Node) error {
 	clear(g.answers)
 	g.answers = g.answers[:0]
 	return nil
+}
+
+// tick is one step of the group's time.
+func (g *group) tick(n *Node, now uint64) {
+	if g.node == nil {
+		g.tickAbsent(n)
+		return
+	}
+	g.node.Tick()
+	if g.leader.Load() == 0 {
+		if g.leaderless++; g.leaderless == 2*n.electionTicks {
+			g.loseQuorum(n)
+		}
+	}
+	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
+		g.expireInflight(n, before)
+	}
+	g.dropOverdue(n)
+	if g.leads.Load() {
+		g.sweep(n, now)
+	}
+	if g.leads.Load() || g.leadsBroken() {
+		g.reconcile(n)
+	}
 }

@@ -550,62 +550,6 @@ func (l *readyLoop) tickAll() {
 	l.node.tickCluster()
 }
 
-// tick is one step of the group's time.
-func (g *group) tick(n *Node, now uint64) {
-	if g.node == nil {
-		g.tickAbsent(n)
-		return
-	}
-	g.node.Tick()
-	if g.leader.Load() == 0 {
-		if g.leaderless++; g.leaderless == 2*n.electionTicks {
-			g.loseQuorum(n)
-		}
-	}
-	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
-		g.expireInflight(n, before)
-	}
-	g.dropOverdue(n)
-	if g.leads.Load() {
-		g.sweep(n, now)
-	}
-	if g.leads.Load() || g.leadsBroken() {
-		g.reconcile(n)
-	}
-}
-
-// loseQuorum says that the shard has had no leader for so long that it will
-// not have one soon.
-func (ps *proposals) loseQuorum(n *Node) {
-	ps.group.noQuorum.Store(true)
-	for _, p := range ps.inflight {
-		n.finish(p.done, command.TimedOut)
-	}
-	ps.inflight = nil
-}
-
-// sweep proposes the removal of rows and sessions whose time has come.
-func (ps *proposals) sweep(n *Node, now uint64) {
-	if ps.sweeping || !n.store.SweepDue(ps.group.shard, ps.group.now(now)) {
-		return
-	}
-	ps.sweeping = true
-	sweep := n.store.SweepCommand(sweepRows)
-	wake, err := ps.enqueue(n, &sweep, completion{sink: (*sweeper)(ps)})
-	if err != nil {
-		ps.sweeping = false
-	}
-	if wake {
-		n.schedule.addCommands(ps.group)
-	}
-}
-
-// sweeper hears that a sweep has been carried out.
-type sweeper proposals
-
-// Complete allows the next sweep.
-func (s *sweeper) Complete(command.Tag, command.Outcome, *command.Result) { s.sweeping = false }
-
 // truncate cuts every group's log behind what the state machine holds durably.
 func (l *readyLoop) truncate() {
 	for _, g := range l.node.groups {

@@ -130,13 +130,13 @@ var mutants = []mutant{
 		new: "func() error { if %[1]s { return nil }; return n.store.Install(ss.staged.install) }()",
 	},
 	{
-		name: "unknown told as failed", file: "raftgroup/readyloop.go",
-		old: "n.finish(p.done, command.TimedOut)",
-		new: "if %[1]s { n.finish(p.done, command.Dropped) } else { n.finish(p.done, command.TimedOut) }",
+		name: "unknown told as failed", file: "raftgroup/proposals.go",
+		old: "for _, p := range ps.inflight {\n\t\tn.finish(p.done, command.TimedOut)",
+		new: "for _, p := range ps.inflight {\n\t\tif %[1]s { n.finish(p.done, command.Dropped); continue }\n\t\tn.finish(p.done, command.TimedOut)",
 		how: "not linearizable",
 	},
 	{
-		name: "proposals of two terms mixed up", file: "raftgroup/group.go",
+		name: "proposals of two terms mixed up", file: "raftgroup/proposals.go",
 		old:  "for at > 0 && ps.inflight[at-1].index >= p.index {",
 		new:  "for !%[1]s && at > 0 && ps.inflight[at-1].index >= p.index {",
 		only: "transfer,partition,oneway",

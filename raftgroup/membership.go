@@ -404,3 +404,39 @@ func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfS
 	n.filling.log.Remove(g.log)
 	return n.log.Commit(n.filling.log, true)
 }
+
+func (mb *membership) applyConfChange(n *Node, e *raftpb.Entry) error {
+	cc, err := decodeConfChange(e)
+	if err == nil {
+		err = checkConfChange(&mb.conf, cc)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: configuration change at %d: %w", n.shardName(mb.group.shard), e.Index, err)
+	}
+	mb.conf = *mb.group.node.ApplyConfChange(cc)
+	mb.reconcileAt = 0
+	// That it is committed must not be forgotten once a replica that has left
+	// is not asked for its vote any more: without it, those that stay might not
+	// be a majority of the configuration before.
+	hs := raftpb.HardState{Term: mb.group.voteTerm, Vote: mb.group.vote, Commit: max(mb.group.committed.Load(), e.Index)}
+	n.filling.log.Append(mb.group.log, hs, nil)
+	n.filling.mustSync = true
+	mb.confWrite = n.filling.number
+	mb.group.sole.Store(mb.onlyMember())
+	if !mb.onlyVoter() && mb.group.lease.Load() == leaseForever {
+		mb.group.lease.Store(0) // before anybody else can learn that it may be elected
+	}
+	mb.group.leaseAlone()
+	return nil
+}
+
+// onlyVoter reports whether nobody but this replica can be elected.
+func (mb *membership) onlyVoter() bool {
+	return len(mb.conf.Voters) == 1 && mb.conf.Voters[0] == mb.group.id && !inJoint(&mb.conf)
+}
+
+// onlyMember reports whether there is no other replica, nor will be by what is
+// committed.
+func (mb *membership) onlyMember() bool {
+	return mb.onlyVoter() && len(mb.conf.Learners) == 0 && len(mb.conf.LearnersNext) == 0
+}

@@ -1,0 +1,210 @@
+package raftgroup
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/command"
+)
+
+// proposals has a group's commands on their way from the queue to the state machine.
+type proposals struct {
+	group *group
+	queue queue
+
+	// Belongs to the pass.
+	prop        raftpb.Message // reused for every proposal
+	taking      []batch
+	part        batch // of commands over several shards, goes before what is queued
+	inflight    []proposed
+	last        uint64 // index of the last entry collected
+	listedLarge bool   // on the loop's list of groups with large commands
+	sweeping    bool   // a Sweep is queued or on its way
+}
+
+// proposed is an entry on its way: appended to this leader's log at (index,
+// term), not applied yet.
+type proposed struct {
+	index, term uint64
+	tick        uint64 // when
+	done        []completion
+}
+
+// enqueue copies c into the group's queue. It returns whether the schedule has to be
+// told that the group has commands.
+func (ps *proposals) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
+	size := c.EncodedBytesMax()
+	switch {
+	case size > n.lim.entryBytes:
+		return false, command.ErrTooLarge
+	case size > LargeBytes:
+		return ps.enqueueLarge(n, c, done, size)
+	}
+	return ps.queue.add(c, size, done, &n.lim)
+}
+
+// take empties the queue into g.taking, behind the part of commands over several
+// shards if there is one, and leaves spare to the queue.
+func (ps *proposals) take(spare []completion) {
+	ps.taking = ps.taking[:0]
+	if len(ps.part.done) > 0 {
+		ps.taking = append(ps.taking, ps.part)
+		ps.part = batch{}
+	}
+	ps.taking = ps.queue.take(ps.taking, spare)
+}
+
+// propose turns the queue into entries. Everything Raft has ready must have
+// been collected. Commands that Raft does not accept hear Dropped: they had no
+// effect and never will. An error says that the part of a command over several
+// shards is among them; the other parts must not be written.
+func (ps *proposals) propose(n *Node) error {
+	parts := len(ps.part.done) > 0
+	if ps.group.transfer.holds() && !parts {
+		return nil // the queue goes to the next leader, or goes on here
+	}
+	ps.take(n.recycle())
+	if err := ps.proposeTaken(n); err != nil && parts {
+		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", n.shardName(ps.group.shard), err)
+	}
+	return nil
+}
+
+// errNotLed is why proposeTaken refuses.
+var errNotLed = errors.New("this node does not lead the shard")
+
+// proposeTaken is propose for what has been taken from the queue. An error says
+// why it was refused, which those who wait for it have been told.
+func (ps *proposals) proposeTaken(n *Node) error {
+	if len(ps.taking) == 0 {
+		return nil
+	}
+	if ps.group.node == nil || ps.group.state != raft.StateLeader {
+		ps.refuseTaken(n)
+		return errNotLed
+	}
+	stamp := ps.group.now(n.time.now())
+	ps.prop.Entries = ps.prop.Entries[:0]
+	for i := range ps.taking {
+		b := &ps.taking[i]
+		command.SealEntry(b.data, cmp.Or(b.stamp, stamp), len(b.done))
+		ps.prop.Entries = append(ps.prop.Entries, raftpb.Entry{Data: b.data})
+	}
+	err := ps.group.node.Step(ps.prop)
+	if err != nil {
+		ps.refuseTaken(n)
+	} else {
+		// Everything Raft had appended before has been collected, so the new
+		// entries follow the last one seen.
+		ps.group.lastStamp.Store(stamp)
+		for i := range ps.taking {
+			if len(ps.inflight) == 0 && !ps.group.onlyVoter() {
+				n.replicating = append(n.replicating, ps.group)
+			}
+			ps.await(proposed{index: ps.last + 1 + uint64(i), term: ps.group.term.Load(), tick: n.ticks, done: ps.taking[i].done})
+		}
+	}
+	clear(ps.taking)
+	ps.taking = ps.taking[:0]
+	clear(ps.prop.Entries)
+	return err
+}
+
+// await adds p to what is in flight. That is in the order of the indexes, and
+// there p may come before what this replica proposed when it led before: those
+// entries may have been cut off its log since, but somebody else's may bring
+// them back, until others are committed in their places.
+func (ps *proposals) await(p proposed) {
+	at := len(ps.inflight)
+	for at > 0 && ps.inflight[at-1].index >= p.index {
+		at--
+	}
+	ps.inflight = slices.Insert(ps.inflight, at, p)
+}
+
+func (ps *proposals) refuseTaken(n *Node) {
+	for i := range ps.taking {
+		n.finish(ps.taking[i].done, command.Dropped)
+	}
+	clear(ps.taking)
+	ps.taking = ps.taking[:0]
+}
+
+// resolve returns the completions of the entry that was committed at (index,
+// term), if this node proposed it. Proposals that another leader's entry has
+// displaced at that place hear Dropped: only now, since until something else is
+// committed there an entry that has gone from this log may come back.
+func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
+	for len(ps.inflight) > 0 && ps.inflight[0].index <= index {
+		p := ps.inflight[0]
+		ps.inflight[0] = proposed{}
+		ps.inflight = ps.inflight[1:]
+		if p.index == index && p.term == term {
+			return p.done
+		}
+		n.finish(p.done, command.Dropped)
+	}
+	if len(ps.inflight) == 0 {
+		ps.inflight = ps.inflight[:0]
+	}
+	return nil
+}
+
+// drainInflight takes out all that was proposed and not heard of.
+func (ps *proposals) drainInflight() []completion {
+	var all []completion
+	for _, p := range ps.inflight {
+		all = append(all, p.done...)
+	}
+	ps.inflight = nil
+	return all
+}
+
+// expireInflight gives up on proposals that nothing has been heard of since
+// before the given tick: they may have had their effect, or may yet.
+func (ps *proposals) expireInflight(n *Node, before uint64) {
+	ps.inflight = slices.DeleteFunc(ps.inflight, func(p proposed) bool {
+		if p.tick >= before {
+			return false
+		}
+		n.finish(p.done, command.TimedOut)
+		return true
+	})
+}
+
+// loseQuorum says that the shard has had no leader for so long that it will
+// not have one soon.
+func (ps *proposals) loseQuorum(n *Node) {
+	ps.group.noQuorum.Store(true)
+	for _, p := range ps.inflight {
+		n.finish(p.done, command.TimedOut)
+	}
+	ps.inflight = nil
+}
+
+// sweep proposes the removal of rows and sessions whose time has come.
+func (ps *proposals) sweep(n *Node, now uint64) {
+	if ps.sweeping || !n.store.SweepDue(ps.group.shard, ps.group.now(now)) {
+		return
+	}
+	ps.sweeping = true
+	sweep := n.store.SweepCommand(sweepRows)
+	wake, err := ps.enqueue(n, &sweep, completion{sink: (*sweeper)(ps)})
+	if err != nil {
+		ps.sweeping = false
+	}
+	if wake {
+		n.schedule.addCommands(ps.group)
+	}
+}
+
+// sweeper hears that a sweep has been carried out.
+type sweeper proposals
+
+// Complete allows the next sweep.
+func (s *sweeper) Complete(command.Tag, command.Outcome, *command.Result) { s.sweeping = false }
