@@ -28,37 +28,43 @@ type adminCall struct {
 // since of two timers that end at one moment either may be the first.
 const watchEvery = 7 * time.Millisecond
 
+// operator makes an operator's requests, one at a time.
+type operator struct {
+	sim   *simulation
+	admin *adminCall // under way
+}
+
 // operate begins a request, unless another is under way, and has then called
 // by the simulator some time after it has ended.
-func (s *simulation) operate(limit time.Duration, do func(ctx context.Context) error, then func(err error)) bool {
-	if s.admin != nil {
+func (op *operator) operate(limit time.Duration, do func(ctx context.Context) error, then func(err error)) bool {
+	if op.admin != nil {
 		return false
 	}
 	a := &adminCall{then: then}
 	var ctx context.Context
 	ctx, a.cancel = context.WithTimeout(context.Background(), limit)
-	s.admin = a
+	op.admin = a
 	go func() {
 		a.err = do(ctx)
 		a.ended.Store(true)
 	}()
-	s.after(int64(watchEvery)+1, s.watchAdmin)
+	op.sim.after(int64(watchEvery)+1, op.watchAdmin)
 	return true
 }
 
 // watchAdmin looks now and then whether the request has ended.
-func (s *simulation) watchAdmin() {
-	a := s.admin
+func (op *operator) watchAdmin() {
+	a := op.admin
 	if a == nil {
 		return
 	}
 	if !a.ended.Load() {
-		s.after(int64(watchEvery), s.watchAdmin)
+		op.sim.after(int64(watchEvery), op.watchAdmin)
 		return
 	}
 	a.cancel()
-	s.admin = nil
-	s.note("operator's request has ended: %d", bit(a.err != nil))
+	op.admin = nil
+	op.sim.note("operator's request has ended: %d", bit(a.err != nil))
 	a.then(a.err)
 }
 
@@ -70,23 +76,23 @@ func bit(b bool) uint64 {
 }
 
 // ask has any node that runs carry out an administrative request.
-func (s *simulation) ask(verb string, args any, then func(err error)) bool {
-	m := s.anyRunning()
+func (op *operator) ask(verb string, args any, then func(err error)) bool {
+	m := op.anyRunning()
 	if m == nil {
 		return false
 	}
 	body, err := json.Marshal(args)
-	s.must(err)
+	op.sim.must(err)
 	n := m.node
-	return s.operate(3*time.Second, func(ctx context.Context) error {
+	return op.operate(3*time.Second, func(ctx context.Context) error {
 		_, err := n.Admin(ctx, verb, body)
 		return err
 	}, then)
 }
 
-func (s *simulation) anyRunning() *member {
+func (op *operator) anyRunning() *member {
 	var running []*member
-	for _, m := range s.members[1:] {
+	for _, m := range op.sim.members[1:] {
 		if m.running() {
 			running = append(running, m)
 		}
@@ -94,50 +100,50 @@ func (s *simulation) anyRunning() *member {
 	if len(running) == 0 {
 		return nil
 	}
-	return running[s.rng.IntN(len(running))]
+	return running[op.sim.rng.IntN(len(running))]
 }
 
 // join starts a new machine and has it join.
-func (s *simulation) join() bool {
-	if s.admin != nil {
+func (op *operator) join() bool {
+	if op.admin != nil {
 		return false
 	}
-	m := s.addMember(uint64(len(s.members)))
+	m := op.sim.addMember(uint64(len(op.sim.members)))
 	m.gone = true // until it is let in
 	var f *datadir.Former
 	f, err := datadir.NewFormer(datadir.FormOptions{
 		Dir: "/proa", FS: m.disk, Join: []string{"any"}, ID: m.id, PeerAddress: m.address, RetryEvery: 200 * time.Millisecond,
 		Call: func(ctx context.Context, _, verb string, body []byte) ([]byte, error) {
-			if n := s.anyReachable(m); n != nil {
+			if n := op.anyReachable(m); n != nil {
 				return n.CallStranger(ctx, true, verb, body)
 			}
 			return nil, errNetwork
 		},
 	})
-	s.must(err)
-	s.note("node %d wants to join", m.id)
-	return s.operate(20*time.Second, func(ctx context.Context) error {
+	op.sim.must(err)
+	op.sim.note("node %d wants to join", m.id)
+	return op.operate(20*time.Second, func(ctx context.Context) error {
 		_, err := f.Form(ctx)
 		return errors.Join(err, f.Close())
 	}, func(err error) {
 		if err != nil {
 			if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
-				s.problem("node %d cannot join: %v", m.id, err)
+				op.sim.problem("node %d cannot join: %v", m.id, err)
 			}
 			return
 		}
 		m.gone = false
-		s.stats.Joined++
+		op.sim.stats.Joined++
 		m.start()
 	})
 }
 
 // anyReachable returns the node of the first member that another can reach.
-func (s *simulation) anyReachable(from *member) *raftgroup.Node {
-	s.fence()
-	defer s.fence()
-	for _, o := range s.members[1:] {
-		if o != from && o.running() && s.open(o.id, from.id) && s.open(from.id, o.id) {
+func (op *operator) anyReachable(from *member) *raftgroup.Node {
+	op.sim.fence()
+	defer op.sim.fence()
+	for _, o := range op.sim.members[1:] {
+		if o != from && o.running() && op.sim.open(o.id, from.id) && op.sim.open(from.id, o.id) {
 			return o.node
 		}
 	}
@@ -145,29 +151,29 @@ func (s *simulation) anyReachable(from *member) *raftgroup.Node {
 }
 
 // remove has a member removed, and its machine stopped when that is done.
-func (s *simulation) remove(m *member) bool {
-	s.note("node %d is to be removed", m.id)
-	return s.ask(command.AdminMemberRemove, command.MemberArgs{Node: m.id, Force: true}, func(err error) {
+func (op *operator) remove(m *member) bool {
+	op.sim.note("node %d is to be removed", m.id)
+	return op.ask(command.AdminMemberRemove, command.MemberArgs{Node: m.id, Force: true}, func(err error) {
 		if err == nil {
-			s.after(int64(time.Second), func() { s.watchRemoval(m) })
+			op.sim.after(int64(time.Second), func() { op.watchRemoval(m) })
 		}
 	})
 }
 
 // watchRemoval waits until the cluster says that a member is none any more.
-func (s *simulation) watchRemoval(m *member) {
-	if s.over || m.gone {
+func (op *operator) watchRemoval(m *member) {
+	if op.sim.over || m.gone {
 		return
 	}
-	if o := s.anyRunning(); o != nil && o != m {
+	if o := op.anyRunning(); o != nil && o != m {
 		st := o.node.ClusterStatus()
 		known := len(st.Nodes) == 0
 		for i := range st.Nodes {
 			known = known || st.Nodes[i].ID == m.id
 		}
 		if !known {
-			s.note("node %d has been removed", m.id)
-			s.stats.Removed++
+			op.sim.note("node %d has been removed", m.id)
+			op.sim.stats.Removed++
 			m.gone = true
 			if m.node != nil {
 				m.stop()
@@ -175,7 +181,7 @@ func (s *simulation) watchRemoval(m *member) {
 			return
 		}
 	}
-	s.after(int64(500*time.Millisecond), func() { s.watchRemoval(m) })
+	op.sim.after(int64(500*time.Millisecond), func() { op.watchRemoval(m) })
 }
 
 // restart stops a member in an orderly way, leaderships first, and starts it

@@ -51,32 +51,39 @@ var allFaults = []fault{
 	{"drain", 0.7, (*simulation).drainOne},
 }
 
-func (s *simulation) drawPlan() {
-	p := &s.plan
-	p.founders = []int{1, 2, 3, 3, 3, 3, 3, 3, 4, 5}[s.rng.IntN(10)]
-	if s.config.Founders != 0 {
-		p.founders = s.config.Founders
+// faults is what goes wrong in a simulation, and when.
+type faults struct {
+	sim     *simulation
+	plan    plan
+	weather weather
+}
+
+func (fa *faults) drawPlan() {
+	p := &fa.plan
+	p.founders = []int{1, 2, 3, 3, 3, 3, 3, 3, 4, 5}[fa.sim.rng.IntN(10)]
+	if fa.sim.config.Founders != 0 {
+		p.founders = fa.sim.config.Founders
 	}
-	p.shards = 1 + s.rng.IntN(3)
-	p.balance = s.chance(0.7)
-	if s.chance(0.15) {
+	p.shards = 1 + fa.sim.rng.IntN(3)
+	p.balance = fa.sim.chance(0.7)
+	if fa.sim.chance(0.15) {
 		p.replaceAfter = 3 * time.Second
 	}
-	p.trailing = []int{3, 10, 50, 1000}[s.rng.IntN(4)]
-	p.logCache = []int64{-1, 16 << 10, 1 << 20}[s.rng.IntN(3)]
-	p.downMost = time.Duration(s.between(200*time.Millisecond, 3*time.Second))
-	p.every = time.Duration(s.between(150*time.Millisecond, 1200*time.Millisecond))
-	if s.config.Every != 0 {
-		p.every = s.config.Every
+	p.trailing = []int{3, 10, 50, 1000}[fa.sim.rng.IntN(4)]
+	p.logCache = []int64{-1, 16 << 10, 1 << 20}[fa.sim.rng.IntN(3)]
+	p.downMost = time.Duration(fa.sim.between(200*time.Millisecond, 3*time.Second))
+	p.every = time.Duration(fa.sim.between(150*time.Millisecond, 1200*time.Millisecond))
+	if fa.sim.config.Every != 0 {
+		p.every = fa.sim.config.Every
 	}
-	s.network = network{cut: make(map[[2]uint64]bool), slow: make(map[[2]uint64]int64), told: make(map[[2]uint64]int64)}
-	s.weather = fair
+	fa.sim.network = network{cut: make(map[[2]uint64]bool), slow: make(map[[2]uint64]int64), told: make(map[[2]uint64]int64)}
+	fa.weather = fair
 	for _, f := range allFaults {
-		if s.config.Only != "" {
-			if !slices.Contains(strings.Split(s.config.Only, ","), f.name) {
+		if fa.sim.config.Only != "" {
+			if !slices.Contains(strings.Split(fa.sim.config.Only, ","), f.name) {
 				continue
 			}
-		} else if s.chance(0.35) {
+		} else if fa.sim.chance(0.35) {
 			continue // so that some runs go far where all together would not
 		}
 		p.faults = append(p.faults, f)
@@ -89,127 +96,127 @@ var fair = weather{delay: 300 * time.Microsecond, late: 0.01, lateDelay: 5 * tim
 
 // drawRate draws a clock's speed. The fastest and the slowest differ by what
 // nodes allow for, times Config.Drift.
-func (s *simulation) drawRate() float64 {
-	spread := driftMargin / 2.02 * s.config.Drift
-	if s.chance(0.5) { // the ends are what matters
-		if s.chance(0.5) {
+func (fa *faults) drawRate() float64 {
+	spread := driftMargin / 2.02 * fa.sim.config.Drift
+	if fa.sim.chance(0.5) { // the ends are what matters
+		if fa.sim.chance(0.5) {
 			return 1 + spread
 		}
 		return 1 - spread
 	}
-	return 1 + (2*s.rng.Float64()-1)*spread
+	return 1 + (2*fa.sim.rng.Float64()-1)*spread
 }
 
-func (s *simulation) beginFaults() {
-	if len(s.plan.faults) > 0 {
-		s.after(s.exponential(s.plan.every), s.nextFault)
+func (fa *faults) beginFaults() {
+	if len(fa.plan.faults) > 0 {
+		fa.sim.after(fa.sim.exponential(fa.plan.every), fa.nextFault)
 	}
-	s.after(s.exponential(flushEvery), s.flushOne)
+	fa.sim.after(fa.sim.exponential(flushEvery), fa.flushOne)
 }
 
-func (s *simulation) nextFault() {
-	if !s.loading {
+func (fa *faults) nextFault() {
+	if !fa.sim.loading {
 		return
 	}
-	at := s.rng.Float64() * s.plan.sum
-	for _, f := range s.plan.faults {
+	at := fa.sim.rng.Float64() * fa.plan.sum
+	for _, f := range fa.plan.faults {
 		if at -= f.weight; at < 0 {
-			f.strike(s)
+			f.strike(fa.sim)
 			break
 		}
 	}
-	s.after(s.exponential(s.plan.every), s.nextFault)
+	fa.sim.after(fa.sim.exponential(fa.plan.every), fa.nextFault)
 }
 
 const flushEvery = 250 * time.Millisecond
 
 // flushOne has a node make its state durable, so that it can cut its log.
-func (s *simulation) flushOne() {
-	if m := s.anyRunning(); m != nil {
+func (fa *faults) flushOne() {
+	if m := fa.sim.anyRunning(); m != nil {
 		m.node.Flush()
 	}
-	if s.loading {
-		s.after(s.exponential(flushEvery), s.flushOne)
+	if fa.sim.loading {
+		fa.sim.after(fa.sim.exponential(flushEvery), fa.flushOne)
 	}
 }
 
-func (s *simulation) changeWeather() {
-	s.weather = fair
-	if s.chance(0.3) {
+func (fa *faults) changeWeather() {
+	fa.weather = fair
+	if fa.sim.chance(0.3) {
 		return
 	}
-	if s.chance(0.6) {
-		s.weather.loss = s.rng.Float64() * 0.2
+	if fa.sim.chance(0.6) {
+		fa.weather.loss = fa.sim.rng.Float64() * 0.2
 	}
-	if s.chance(0.5) {
-		s.weather.double = s.rng.Float64() * 0.3
+	if fa.sim.chance(0.5) {
+		fa.weather.double = fa.sim.rng.Float64() * 0.3
 	}
-	if s.chance(0.5) {
-		s.weather.delay = time.Duration(s.between(time.Millisecond, 20*time.Millisecond))
+	if fa.sim.chance(0.5) {
+		fa.weather.delay = time.Duration(fa.sim.between(time.Millisecond, 20*time.Millisecond))
 	}
-	if s.chance(0.6) {
-		s.weather.late, s.weather.lateDelay = s.rng.Float64()*0.2, time.Duration(s.between(10*time.Millisecond, 400*time.Millisecond))
+	if fa.sim.chance(0.6) {
+		fa.weather.late, fa.weather.lateDelay = fa.sim.rng.Float64()*0.2, time.Duration(fa.sim.between(10*time.Millisecond, 400*time.Millisecond))
 	}
-	if s.chance(0.3) {
-		s.weather.fsync = time.Duration(s.between(time.Millisecond, 30*time.Millisecond))
+	if fa.sim.chance(0.3) {
+		fa.weather.fsync = time.Duration(fa.sim.between(time.Millisecond, 30*time.Millisecond))
 	}
 }
 
 // cutFor cuts ways, and mends them some time later.
-func (s *simulation) cutFor(d int64, ways ...[2]uint64) {
-	s.stats.Partitions++
+func (fa *faults) cutFor(d int64, ways ...[2]uint64) {
+	fa.sim.stats.Partitions++
 	for _, w := range ways {
-		s.network.cut[w] = true
-		s.note("the way %d → %d is cut for %d ns", w[0], w[1], uint64(d))
+		fa.sim.network.cut[w] = true
+		fa.sim.note("the way %d → %d is cut for %d ns", w[0], w[1], uint64(d))
 	}
-	s.after(d, func() {
+	fa.sim.after(d, func() {
 		for _, w := range ways {
-			delete(s.network.cut, w)
-			s.note("the way %d → %d is open again", w[0], w[1])
+			delete(fa.sim.network.cut, w)
+			fa.sim.note("the way %d → %d is open again", w[0], w[1])
 		}
 	})
 }
 
-func (s *simulation) outage() int64 {
-	return s.exponential(700*time.Millisecond) + int64(50*time.Millisecond)
+func (fa *faults) outage() int64 {
+	return fa.sim.exponential(700*time.Millisecond) + int64(50*time.Millisecond)
 }
 
 // partition parts the members in two, one often alone, a leader often.
-func (s *simulation) partition() {
+func (fa *faults) partition() {
 	side := make(map[uint64]bool)
-	if s.chance(0.6) {
-		if m := s.likelyLeader(); m != nil {
+	if fa.sim.chance(0.6) {
+		if m := fa.likelyLeader(); m != nil {
 			side[m.id] = true
 		}
 	} else {
-		for _, m := range s.members[1:] {
-			side[m.id] = s.chance(0.5)
+		for _, m := range fa.sim.members[1:] {
+			side[m.id] = fa.sim.chance(0.5)
 		}
 	}
 	var ways [][2]uint64
-	for _, a := range s.members[1:] {
-		for _, b := range s.members[1:] {
+	for _, a := range fa.sim.members[1:] {
+		for _, b := range fa.sim.members[1:] {
 			if side[a.id] != side[b.id] {
 				ways = append(ways, [2]uint64{a.id, b.id})
 			}
 		}
 	}
 	if len(ways) > 0 {
-		s.cutFor(s.outage(), ways...)
+		fa.cutFor(fa.outage(), ways...)
 	}
 }
 
 // cutOneWay cuts what one member sends, or what it gets, to or from one other
 // or all.
-func (s *simulation) cutOneWay() {
-	m := s.likelyLeader()
-	if m == nil || len(s.members) < 3 {
+func (fa *faults) cutOneWay() {
+	m := fa.likelyLeader()
+	if m == nil || len(fa.sim.members) < 3 {
 		return
 	}
-	out, all := s.chance(0.5), s.chance(0.5)
+	out, all := fa.sim.chance(0.5), fa.sim.chance(0.5)
 	var ways [][2]uint64
-	for _, o := range s.members[1:] {
-		if o == m || !all && s.chance(0.5) {
+	for _, o := range fa.sim.members[1:] {
+		if o == m || !all && fa.sim.chance(0.5) {
 			continue
 		}
 		if out {
@@ -219,136 +226,136 @@ func (s *simulation) cutOneWay() {
 		}
 	}
 	if len(ways) > 0 {
-		s.cutFor(s.outage(), ways...)
+		fa.cutFor(fa.outage(), ways...)
 	}
 }
 
 // cutPair parts two members from each other, and from nobody else.
-func (s *simulation) cutPair() {
-	a, b := s.likelyLeader(), s.anyRunning()
+func (fa *faults) cutPair() {
+	a, b := fa.likelyLeader(), fa.sim.anyRunning()
 	if a != nil && a != b {
-		s.cutFor(s.outage(), [2]uint64{a.id, b.id}, [2]uint64{b.id, a.id})
+		fa.cutFor(fa.outage(), [2]uint64{a.id, b.id}, [2]uint64{b.id, a.id})
 	}
 }
 
 // slowDown has all that one member sends, or all that it gets, take longer for
 // a while.
-func (s *simulation) slowDown() {
-	m := s.likelyLeader()
+func (fa *faults) slowDown() {
+	m := fa.likelyLeader()
 	if m == nil {
 		return
 	}
-	out, extra := s.chance(0.5), s.exponential(150*time.Millisecond)
+	out, extra := fa.sim.chance(0.5), fa.sim.exponential(150*time.Millisecond)
 	var ways [][2]uint64
-	for _, o := range s.members[1:] {
+	for _, o := range fa.sim.members[1:] {
 		way := [2]uint64{o.id, m.id}
 		if out {
 			way = [2]uint64{m.id, o.id}
 		}
 		ways = append(ways, way)
-		s.network.slow[way] = extra
-		s.note("the way %d → %d takes %d ns longer", way[0], way[1], uint64(extra))
+		fa.sim.network.slow[way] = extra
+		fa.sim.note("the way %d → %d takes %d ns longer", way[0], way[1], uint64(extra))
 	}
-	s.after(s.outage(), func() {
+	fa.sim.after(fa.outage(), func() {
 		for _, w := range ways {
-			delete(s.network.slow, w)
+			delete(fa.sim.network.slow, w)
 		}
 	})
 }
 
 // likelyLeader returns a member that runs, one that leads a shard more often
 // than not.
-func (s *simulation) likelyLeader() *member {
-	m := s.anyRunning()
-	if m == nil || s.chance(0.4) {
+func (fa *faults) likelyLeader() *member {
+	m := fa.sim.anyRunning()
+	if m == nil || fa.sim.chance(0.4) {
 		return m
 	}
-	if id := m.node.Leader(s.rng.IntN(s.shards())); id != 0 && s.members[id].running() {
-		return s.members[id]
+	if id := m.node.Leader(fa.sim.rng.IntN(fa.sim.shards())); id != 0 && fa.sim.members[id].running() {
+		return fa.sim.members[id]
 	}
 	return m
 }
 
-func (s *simulation) crashOne() {
-	if m := s.likelyLeader(); m != nil {
-		m.crash(loss(s.rng.IntN(3)))
+func (fa *faults) crashOne() {
+	if m := fa.likelyLeader(); m != nil {
+		m.crash(loss(fa.sim.rng.IntN(3)))
 	}
 }
 
 // crashAll is a power failure.
-func (s *simulation) crashAll() {
-	for _, m := range s.up() {
+func (fa *faults) crashAll() {
+	for _, m := range fa.sim.up() {
 		m.crash(lossOfUnsynced)
 	}
 }
 
 // trapOne crashes a machine between its messages and its next fsync.
-func (s *simulation) trapOne() {
-	if m := s.likelyLeader(); m != nil {
+func (fa *faults) trapOne() {
+	if m := fa.likelyLeader(); m != nil {
 		m.disk.trap = true
 	}
 }
 
-func (s *simulation) pauseOne() {
-	if m := s.likelyLeader(); m != nil {
-		m.pause(s.exponential(500 * time.Millisecond))
+func (fa *faults) pauseOne() {
+	if m := fa.likelyLeader(); m != nil {
+		m.pause(fa.sim.exponential(500 * time.Millisecond))
 	}
 }
 
 // stallOne has a log's disk hang: short of what makes a node give its
 // leaderships away, or longer.
-func (s *simulation) stallOne() {
-	if m := s.likelyLeader(); m != nil {
-		s.stats.Stalls++
-		m.disk.stalled = s.now() + s.exponential(400*time.Millisecond)
-		s.note("the disk of node %d stalls", m.id)
+func (fa *faults) stallOne() {
+	if m := fa.likelyLeader(); m != nil {
+		fa.sim.stats.Stalls++
+		m.disk.stalled = fa.sim.now() + fa.sim.exponential(400*time.Millisecond)
+		fa.sim.note("the disk of node %d stalls", m.id)
 	}
 }
 
-func (s *simulation) breakOne() {
-	if m := s.likelyLeader(); m != nil {
+func (fa *faults) breakOne() {
+	if m := fa.likelyLeader(); m != nil {
 		m.disk.broken = true
 	}
 }
 
 // disturbClock sets a wall clock by up to an hour, or has a steady one run at
 // another speed.
-func (s *simulation) disturbClock() {
-	m := s.anyRunning()
+func (fa *faults) disturbClock() {
+	m := fa.sim.anyRunning()
 	if m == nil {
 		return
 	}
-	if s.chance(0.5) {
-		m.clock.wall += s.between(-time.Hour, time.Hour) / int64(time.Millisecond)
+	if fa.sim.chance(0.5) {
+		m.clock.wall += fa.sim.between(-time.Hour, time.Hour) / int64(time.Millisecond)
 		return
 	}
-	m.clock.setRate(s.drawRate())
+	m.clock.setRate(fa.drawRate())
 }
 
 // shardArg is the number of a shard as operators say it.
-func (s *simulation) shardArg(shard int) int {
-	if shard == s.plan.shards {
+func (fa *faults) shardArg(shard int) int {
+	if shard == fa.plan.shards {
 		return command.MetaShard
 	}
 	return shard
 }
 
-func (s *simulation) transferOne() {
-	shard := s.rng.IntN(s.shards())
-	m := s.anyRunning()
+func (fa *faults) transferOne() {
+	shard := fa.sim.rng.IntN(fa.sim.shards())
+	m := fa.sim.anyRunning()
 	if m == nil {
 		return
 	}
-	s.note("operator: shard %d to node %d", uint64(shard), m.id)
-	s.ask(command.AdminTransfer, command.ShardArgs{Shard: s.shardArg(shard), To: m.id}, func(err error) {
+	fa.sim.note("operator: shard %d to node %d", uint64(shard), m.id)
+	fa.sim.ask(command.AdminTransfer, command.ShardArgs{Shard: fa.shardArg(shard), To: m.id}, func(err error) {
 		if err == nil {
-			s.stats.Transfers++
+			fa.sim.stats.Transfers++
 		}
 	})
 }
 
-func (s *simulation) restartOne() {
-	if m := s.likelyLeader(); m != nil {
+func (fa *faults) restartOne() {
+	if m := fa.likelyLeader(); m != nil {
 		m.restart()
 	}
 }
@@ -356,16 +363,16 @@ func (s *simulation) restartOne() {
 // members that may be at most, dead ones included.
 const membersMost = 8
 
-func (s *simulation) joinOne() {
-	if len(s.members) <= membersMost {
-		s.join()
+func (fa *faults) joinOne() {
+	if len(fa.sim.members) <= membersMost {
+		fa.sim.join()
 	}
 }
 
 // remaining counts the members that are not removed or being so.
-func (s *simulation) remaining() int {
+func (fa *faults) remaining() int {
 	k := 0
-	for _, m := range s.members[1:] {
+	for _, m := range fa.sim.members[1:] {
 		if !m.gone && !m.leaving {
 			k++
 		}
@@ -373,45 +380,45 @@ func (s *simulation) remaining() int {
 	return k
 }
 
-func (s *simulation) removeOne() {
-	m := s.anyRunning()
-	if m == nil || m.leaving || s.remaining() < 2 || s.admin != nil {
+func (fa *faults) removeOne() {
+	m := fa.sim.anyRunning()
+	if m == nil || m.leaving || fa.remaining() < 2 || fa.sim.admin != nil {
 		return
 	}
-	m.leaving = s.remove(m)
+	m.leaving = fa.sim.remove(m)
 }
 
-func (s *simulation) moveOne() {
-	from, to := s.anyRunning(), s.anyRunning()
+func (fa *faults) moveOne() {
+	from, to := fa.sim.anyRunning(), fa.sim.anyRunning()
 	if from == nil || from == to {
 		return
 	}
-	s.ask(command.AdminShardMove, command.ShardArgs{Shard: s.rng.IntN(s.plan.shards), From: from.id, To: to.id}, func(err error) {
+	fa.sim.ask(command.AdminShardMove, command.ShardArgs{Shard: fa.sim.rng.IntN(fa.plan.shards), From: from.id, To: to.id}, func(err error) {
 		if err == nil {
-			s.stats.Moved++
+			fa.sim.stats.Moved++
 		}
 	})
 }
 
 // drainOne drains a node, and lets it lead again later.
-func (s *simulation) drainOne() {
-	m := s.anyRunning()
+func (fa *faults) drainOne() {
+	m := fa.sim.anyRunning()
 	if m == nil {
 		return
 	}
-	s.ask(command.AdminMemberDrain, command.MemberArgs{Node: m.id}, func(err error) {
+	fa.sim.ask(command.AdminMemberDrain, command.MemberArgs{Node: m.id}, func(err error) {
 		if err == nil {
-			s.after(s.exponential(time.Second), func() { s.undrain(m) })
+			fa.sim.after(fa.sim.exponential(time.Second), func() { fa.undrain(m) })
 		}
 	})
 }
 
-func (s *simulation) undrain(m *member) {
-	if s.over || m.gone {
+func (fa *faults) undrain(m *member) {
+	if fa.sim.over || m.gone {
 		return
 	}
-	again := func() { s.after(int64(100*time.Millisecond), func() { s.undrain(m) }) }
-	if !s.ask(command.AdminMemberDrain, command.MemberArgs{Node: m.id, Undo: true}, func(err error) {
+	again := func() { fa.sim.after(int64(100*time.Millisecond), func() { fa.undrain(m) }) }
+	if !fa.sim.ask(command.AdminMemberDrain, command.MemberArgs{Node: m.id, Undo: true}, func(err error) {
 		if err != nil {
 			again()
 		}

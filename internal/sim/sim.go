@@ -91,8 +91,9 @@ type simulation struct {
 	events  int
 	trace   trace
 	stats   Stats
-	weather weather
-	plan    plan
+
+	faults
+	operator
 
 	members  []*member // by number, from 1; index 0 is nil
 	network  network
@@ -103,7 +104,6 @@ type simulation struct {
 
 	waiting   []func() // to be done when the pass has ended
 	transfers []*transfer
-	admin     *adminCall // under way
 	turn      sync.Mutex
 
 	loading  bool // clients begin operations, faults come
@@ -127,6 +127,7 @@ func Run(c Config) (out *Outcome) {
 		trace:    trace{out: c.Trace},
 		versions: make(map[versionKey]string),
 	}
+	s.faults.sim, s.operator.sim = s, s
 	elections := &electionReader{rng: mathrand.New(mathrand.NewPCG(c.Seed, 0x72616674)), other: rand.Reader}
 	rand.Reader = elections
 	defer func() { rand.Reader = elections.other }()
