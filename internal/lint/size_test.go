@@ -14,9 +14,9 @@ const (
 // larger are the types that are still beyond a bound, with what they have. It must
 // only shrink.
 var larger = map[string]struct{ fields, methods int }{
-	"server.Server":           {0, 62},
-	"server.conn":             {60, 79},
-	"server.processor":        {0, 85},
+	"server.Server":    {0, 62},
+	"server.conn":      {60, 79},
+	"server.processor": {0, 85},
 }
 
 // TestSizes: no type outside tests has more fields or methods than a reader can hold.
