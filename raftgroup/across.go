@@ -71,9 +71,9 @@ type acrossQueue struct {
 // of all of them that is of no session and has a result for each. shardOf
 // says to which shard a key belongs. It is otherwise like Propose.
 //
-// Only a node that is alone can do this. Others return ErrApart, or done hears
+// Only a node that is alone can do this. Others return ErrApart, or done gets
 // Apart: nothing happened, nor by an earlier attempt of the session. If one was
-// carried out, done hears what came of it. After ErrNotLeader only a node with a
+// carried out, done gets its outcome. After ErrNotLeader only a node with a
 // replica of the shard of the first key (command.FirstKey) can tell. A Rename
 // between two shards cannot be within a session: what it was to find is not
 // remembered.
@@ -136,7 +136,7 @@ type crossing struct {
 }
 
 // acrossRound is what was queued together. Of commands that make much of little as
-// many are carried out as read and make about limits.roundBytes; the others hear
+// many are carried out as read and make about limits.roundBytes; the others get
 // Busy. So a queue of small requests is worked off within a few passes, whatever
 // rows they name and whether or not their clients are still there.
 type acrossRound struct {
@@ -718,7 +718,7 @@ func (a *across) Complete(tag command.Tag, o command.Outcome, r *command.Result)
 	calls := a.node.applyCalls
 	switch {
 	case a.heard && (o != a.outcome || o == command.Applied && a.call != calls):
-		a.outcome = command.Lost // it must not happen, and whatever it was cannot be told
+		a.outcome = command.Lost // it must not happen, and nobody may learn what it was
 	default:
 		a.heard, a.outcome, a.call = true, o, calls
 	}

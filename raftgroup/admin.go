@@ -406,7 +406,7 @@ func (e *notAsked) Error() string {
 	return fmt.Sprintf("cannot reach node %d: not connected to it", e.node)
 }
 
-// Unwrap tells that another try may succeed.
+// Unwrap returns an error that says that another try may succeed.
 func (e *notAsked) Unwrap() []error { return []error{call.ErrNotAsked, command.ErrTimeout} }
 
 // answerAnnounce takes in that a member's addresses or version have changed.
@@ -418,7 +418,7 @@ func (co *controller) answerAnnounce(ctx context.Context, from uint64, body []by
 	return nil, co.changeMeta(ctx, func(m *placement.Map) (placement.Change, error) { return placement.Announced(m, from, &said) })
 }
 
-// announce tells the meta group's leader of changed addresses.
+// announce reports changed addresses to the meta group's leader.
 func (co *controller) announce(cm *placement.Map) {
 	row, ok := placement.Node{}, false
 	if cm.Begun() {

@@ -102,7 +102,7 @@ func (ms *members) JoinToken() string {
 }
 
 // Recognize decides whether a peer is what it says, as far as others know who it
-// is; the error tells it why not. Admit does so too.
+// is; the error, which is sent to it, says why not. Admit does so too.
 func (ms *members) Recognize(p PeerIdentity) error {
 	_, err := ms.recognize(&p)
 	return err
@@ -133,8 +133,8 @@ func (ms *members) recognize(p *PeerIdentity) (row placement.Node, err error) {
 	return row, nil
 }
 
-// Admit decides whether a peer may talk to this node; the error tells it why
-// not. An error that wraps ErrRolledBack or ErrRemoved is about the peer's
+// Admit decides whether a peer may talk to this node; the error, which is sent to
+// it, says why not. An error that wraps ErrRolledBack or ErrRemoved is about the peer's
 // directory. The removal counts for the peer, too, but not that by a cluster that
 // was recovered without the peer: the peer may belong to the majority of old.
 func (ms *members) Admit(p PeerIdentity) error {

@@ -187,7 +187,7 @@ func (ad *admin) checksumAt(ctx context.Context, shard int, index uint64) (uint6
 	}
 }
 
-// indexed hears at which index a command was applied.
+// indexed gets the index at which a command was applied.
 type indexed struct {
 	g    *group
 	done chan uint64 // 0: it was not

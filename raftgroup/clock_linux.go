@@ -8,7 +8,7 @@ import (
 )
 
 // Boot returns CLOCK_BOOTTIME in nanoseconds. The call never blocks, so the
-// scheduler need not hear of it.
+// scheduler is not involved.
 func (SystemClock) Boot() int64 {
 	var ts unix.Timespec
 	_, _, errno := syscall.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&ts)), 0)

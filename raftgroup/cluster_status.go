@@ -96,7 +96,7 @@ func (v *view) hasRoom(cm *placement.Map, shard int) bool {
 	})
 }
 
-// silentToLeader returns for how long the leader of the meta group has heard
+// silentToLeader returns for how long the leader of the meta group has received
 // nothing of a node: no longer than the leader runs.
 func (v *view) silentToLeader(node, leader uint64) time.Duration {
 	silent := v.silent(node)
@@ -106,7 +106,7 @@ func (v *view) silentToLeader(node, leader uint64) time.Duration {
 	return silent
 }
 
-// silent returns for how long nothing has been heard of a node.
+// silent returns for how long nothing has come from a node.
 func (v *view) silent(node uint64) time.Duration {
 	if node == v.node.id {
 		return 0

@@ -33,7 +33,7 @@ type timekeeper struct {
 //   - What the majority says is an interval: from the lower to the upper median
 //     of the wall clocks that are known. While the cluster's time lies within,
 //     it is left alone; so of two clocks that disagree neither is believed.
-//   - A node that starts takes the time from the first node it hears that has
+//   - A node that starts takes the time from the first node with which it speaks that has
 //     one. Where none has, the first majority of wall clocks decides. Until then
 //     it goes on from the newest stamp in its state, so that what it shows
 //     expires late, never early, and nothing is proposed: a time to live that
@@ -52,7 +52,7 @@ type timekeeper struct {
 // towards the wall clocks: an hour takes twenty.
 const slewShare = 20
 
-// timeWait is how long a node that starts waits to hear the time.
+// timeWait is how long a node that starts waits for the time.
 const timeWait = 2 * time.Second
 
 // clockReadings is how many readings of another node's clock are looked at: those
@@ -246,7 +246,7 @@ func (tk *timekeeper) clockReadings() (members int, readings []clockReading) {
 }
 
 // appendClock adds what is known of a node's clocks, unless it is this one or
-// has not been heard of lately.
+// has sent nothing lately.
 func (t *pictures) appendClock(readings []clockReading, self, node uint64, now int64) []clockReading {
 	if node == self {
 		return readings

@@ -90,7 +90,7 @@ func (dw *diskWatch) measureDisk() {
 	dw.diskUsed.Store(dw.node.log.SizeBytes() + int64(dw.node.store.Stats().DiskBytes))
 }
 
-// logShort hears that the disk has no room for the log's next segment. What the
+// logShort is called when the disk has no room for the log's next segment. What the
 // state machine has not made durable is why the segments before the last are
 // needed; without it they can be used again.
 func (dw *diskWatch) logShort() {

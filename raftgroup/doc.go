@@ -34,7 +34,7 @@
 //
 //	serve     messages from other nodes, ticks and finished log writes are taken
 //	          in; what is committed goes to the state machine, in one call;
-//	          each command's Completer hears its outcome
+//	          each command's Completer gets its outcome
 //	propose   each group's queued commands become entries, all that is queued
 //	          one entry (natural batching: no timer, nothing added when idle)
 //	send      messages to other nodes are sent

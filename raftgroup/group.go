@@ -51,7 +51,7 @@ type group struct {
 	voteTerm uint64
 	answers  []raftpb.Message
 
-	commits []raftpb.Message // that tell a replica of commits only, kept back; see send
+	commits []raftpb.Message // that carry nothing but a commit index, kept back; see send
 
 	transfer   transfer
 	leaderless int // ticks
@@ -74,8 +74,8 @@ type applyPoint struct {
 
 // collect takes everything Raft has ready: entries and hard state into the
 // node's write, committed entries into its apply list, messages to others to
-// the transport. What must be told to Raft after the write defers with the
-// write, what must be told after the apply in g.answers.
+// the transport. What Raft must be given after the write is kept with the
+// write, what it must be given after the apply in g.answers.
 func (g *group) collect(n *Node) error {
 	for g.node != nil && g.node.HasReady() {
 		rd := g.node.Ready()
@@ -115,7 +115,7 @@ func (g *group) send(n *Node, m *raftpb.Message) {
 		g.sendSnapshot(n, m)
 		return
 	case m.Type == raftpb.MsgApp && len(m.Entries) == 0:
-		// It tells how far entries are committed. The next entries do so as
+		// It says how far entries are committed. The next entries do so as
 		// well, and under load they go in this very pass.
 		if len(g.commits) == 0 {
 			n.withCommits = append(n.withCommits, g)
@@ -265,8 +265,8 @@ type answer struct {
 	m       raftpb.Message
 }
 
-// tell passes an answer on: to Raft itself, or to another node.
-func (g *group) tell(n *Node, m *raftpb.Message) error {
+// passOn passes an answer on: to Raft itself, or to another node.
+func (g *group) passOn(n *Node, m *raftpb.Message) error {
 	if m.To != g.id {
 		g.send(n, m)
 		return nil
@@ -277,10 +277,10 @@ func (g *group) tell(n *Node, m *raftpb.Message) error {
 	return nil
 }
 
-// respond tells Raft that what it wanted applied has been.
+// respond reports to Raft that what it wanted applied has been.
 func (g *group) respond(n *Node) error {
 	for i := range g.answers {
-		if err := g.tell(n, &g.answers[i]); err != nil {
+		if err := g.passOn(n, &g.answers[i]); err != nil {
 			return err
 		}
 	}

@@ -18,7 +18,7 @@ import (
 // admitted to its queue only while those admitted before come to less than one
 // large value; they count until they have been carried out and the state machine
 // has room for as much again. Otherwise it is Busy: a client of the Redis protocol
-// is not read until there is room, others are told to come again. Commands keep
+// is not read until there is room, others get BUSY. Commands keep
 // their order, small ones go on, and nothing of this is in the log: whoever leads
 // decides for itself.
 //
@@ -51,7 +51,7 @@ func (g *grower) Complete(tag command.Tag, o command.Outcome, r *command.Result)
 	g.done.sink.Complete(tag, o, r)
 }
 
-// admitCommand admits a command that makes much of little, and returns who is to hear
+// admitCommand admits a command that makes much of little, and returns who is to get
 // its outcome in place of done. It returns false where the command is Busy. To
 // commands of the kinds that make nothing it costs no more than looking at that.
 func (g *growth) admitCommand(n *Node, shard int, c *command.Command, done completion) (completion, bool) {
@@ -66,7 +66,7 @@ func (g *growth) admitCommand(n *Node, shard int, c *command.Command, done compl
 }
 
 // growthOf returns about how many bytes of large rows c makes of a small request, as
-// far as that can be told before it is carried out.
+// far as is known before it is carried out.
 func growthOf(store *storage.Store, shard int, c *command.Command) (bytes int64) {
 	switch c.Kind {
 	case command.Append, command.IncrFloat, command.SetExpiry, command.Rename, command.Expire, command.Persist:
@@ -88,8 +88,8 @@ func growthOf(store *storage.Store, shard int, c *command.Command) (bytes int64)
 }
 
 // withdraw takes back that a command was admitted which then was not queued.
-func (g *growth) withdraw(hears completion) {
-	if w, ok := hears.sink.(*grower); ok {
+func (g *growth) withdraw(waiting completion) {
+	if w, ok := waiting.sink.(*grower); ok {
 		g.admitted.Add(-w.bytes)
 	}
 }

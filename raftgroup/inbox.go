@@ -36,7 +36,7 @@ const (
 )
 
 // add adds a message, or drops it where there are too many. It reports whether the
-// schedule has to be told.
+// schedule has to be notified.
 func (b *inbox) add(in inbound) (wake bool) {
 	size := 0
 	for i := range in.m.Entries {
@@ -74,7 +74,7 @@ func (b *inbox) take() []inbound {
 func (b *inbox) forget() { clear(b.taken) }
 
 // addRead adds a read that waits for a round, unless max of them do. It reports whether
-// the schedule has to be told. The error is ErrBusy.
+// the schedule has to be notified. The error is ErrBusy.
 func (b *inbox) addRead(done completion, most int) (wake bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -117,7 +117,7 @@ func (l *readyLoop) proposeLargeOf(g *group) error {
 		return nil // it has changed just now, and its queues are empty
 	}
 	g.taking = g.queue.takeLarge(g.taking, 1)
-	_ = g.proposeTaken(l.node) // who was refused has been told
+	_ = g.proposeTaken(l.node) // those who were refused have their outcome
 	l.rotateLarge()
 	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {
 		l.large = largeEntry{g, g.last + 1, g.term.Load()}

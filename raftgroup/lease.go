@@ -29,8 +29,8 @@ import (
 // allowed for, and by two ticks: a voter counts its timeout in ticks, and the
 // first may come at once and the last early. A voter that restarts has
 // forgotten its promise, so it grants no vote for as long as a lease can last
-// (Node.votesFrom). A leader that hands its leadership over tells the next one
-// to ask for votes in spite of the promise; so it has no lease from then on,
+// (Node.votesFrom). A leader that hands its leadership over makes the next one
+// ask for votes in spite of the promise; so it has no lease from then on,
 // in this term: the message may arrive late.
 //
 // The lease is looked at after the value has been read: at the moment of that
@@ -82,7 +82,7 @@ type roundList struct {
 const roundContextBytes = 24
 
 // roundContext names a round among those of all replicas and restarts. A
-// leader's tells its commit index: a heartbeat's own does not, where the
+// leader's has its commit index: a heartbeat's own does not, where the
 // follower is behind. It does so only while it has a lease: without one
 // another may lead already, and have committed more.
 func (ls *leaseState) roundContext(n *Node, seq uint64) []byte {
@@ -99,10 +99,10 @@ func (ls *leaseState) roundContext(n *Node, seq uint64) []byte {
 // # How old a replica's state may be
 //
 // What a leader says it has committed was so when it said it; how long the
-// message took nobody can tell, since clocks are not compared. So a follower
+// message took is not known, since clocks are not compared. So a follower
 // puts its own time, a stamp, behind the context of each heartbeat that it
 // answers, and the leader sends the last stamp back with the next heartbeat:
-// that was made after the stamp, and so what it tells was still all there was
+// that was made after the stamp, and so what it says was still all there was
 // then.
 
 const stampBytes = 8
@@ -296,7 +296,7 @@ func (ls *leaseState) answerRound(n *Node, m *raftpb.Message) bool {
 	return true
 }
 
-// ReadIndex has done hear Applied once the replica here has applied everything
+// ReadIndex completes done with Applied once the replica here has applied everything
 // that was acknowledged before the call, or Dropped if that cannot be known
 // now. It fails with ErrNotLeader where no replica is held here, ErrNoQuorum,
 // ErrStopped and ErrFailed; done hears nothing then. Like Propose it needs

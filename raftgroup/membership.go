@@ -210,7 +210,7 @@ func (mb *membership) considerRetiring(n *Node, cm *placement.Map) error {
 }
 
 // mapIsOld reports whether the map cannot say whether this replica is wanted: that
-// of the meta group may have been removed before it heard of it. A leader that
+// of the meta group may have been removed before it learned of it. A leader that
 // knows a newer row than the map has, and excludes the replica, then has the word;
 // the map that came with the replica's snapshot is not older than the row that wanted it.
 func (mb *membership) mapIsOld(n *Node, cm *placement.Map) bool {

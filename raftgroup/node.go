@@ -27,11 +27,11 @@ const (
 	sweepRows = 1000
 )
 
-// Transport carries what nodes tell each other. Send, Flush, SendSnapshot and
+// Transport carries what nodes send each other. Send, Flush, SendSnapshot and
 // Report are called by one thread at a time and must not block.
 type Transport interface {
 	// Send takes a message on its way to a node; it may go no earlier than
-	// Flush. What cannot be delivered is dropped, and told by Unreachable.
+	// Flush. What cannot be delivered is dropped, and reported by Unreachable.
 	// The message and its entries are the caller's again afterwards.
 	Send(node uint64, shard uint32, m *raftpb.Message)
 	Flush()
@@ -390,7 +390,7 @@ func (n *Node) openGroups() error {
 	}
 	n.schedule.request(messagesDue)
 	n.runAll()
-	n.keepTime() // the log has told who belongs to the cluster
+	n.keepTime() // who belongs to the cluster is known from the log
 
 	for _, g := range n.groups { // what was replayed may be ahead of the clock
 		g.keepTime(n, n.time.now())
@@ -412,11 +412,11 @@ func (n *Node) openGroups() error {
 // before it listened. It must be called before Start.
 func (n *Node) SetClientAddress(address string) { n.opt.ClientAddress = address }
 
-// ClientAddress is where clients reach this node, as others are told.
+// ClientAddress is where clients reach this node, as it is sent to others.
 func (n *Node) ClientAddress() string { return n.opt.ClientAddress }
 
 // SetExposed says that the node accepts clients from the network without access
-// control, so that the cluster's status can tell. It must be called before Start.
+// control, so that the cluster's status can say so. It must be called before Start.
 func (n *Node) SetExposed() { n.exposed = true }
 
 // SetRedisAddress says where clients of the Redis protocol reach this node. It
@@ -482,7 +482,7 @@ func (n *Node) Leave(ctx context.Context) error {
 	})
 }
 
-// Close ends the node: commands that wait hear their outcome, then log and
+// Close ends the node: commands that wait get their outcome, then log and
 // state are made durable and closed. The context bounds the wait for a running
 // pass and for the state; ErrUnwritten says that it ended before.
 func (n *Node) Close(ctx context.Context) error {
@@ -620,13 +620,13 @@ func (n *Node) propose(shard int, c *command.Command, done command.Completer, ta
 	if !g.leads.Load() {
 		return g.refusal()
 	}
-	hears, admitted := n.growing.admitCommand(n, shard, c, completion{done, tag})
+	waiting, admitted := n.growing.admitCommand(n, shard, c, completion{done, tag})
 	if !admitted {
 		return command.ErrBusy
 	}
-	wake, err := g.enqueue(n, c, hears)
+	wake, err := g.enqueue(n, c, waiting)
 	if err != nil {
-		n.growing.withdraw(hears)
+		n.growing.withdraw(waiting)
 	}
 	if wake {
 		n.schedule.addCommands(g)

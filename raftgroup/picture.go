@@ -94,21 +94,21 @@ func (t *pictures) lock() func() {
 	return t.mu.Unlock
 }
 
-// heard notes a sign of life. It reports whether the node had been silent for
+// noteAlive notes a sign of life. It reports whether the node had been silent for
 // long, or was not known.
-func (t *pictures) heard(node uint64, now int64) (back bool) {
+func (t *pictures) noteAlive(node uint64, now int64) (back bool) {
 	defer t.lock()()
-	return t.heardLocked(t.of(node), now)
+	return t.noteAliveLocked(t.of(node), now)
 }
 
-func (t *pictures) heardLocked(p *picture, now int64) (back bool) {
+func (t *pictures) noteAliveLocked(p *picture, now int64) (back bool) {
 	back = p.heard == 0 || now-p.heard > t.suspect
 	p.heard, p.lost = now, false
 	return back
 }
 
 // lose notes that a connection has broken: what is known of the node does not
-// count until the node is heard of again.
+// count until the node sends again.
 func (t *pictures) lose(node uint64) {
 	defer t.lock()()
 	p := t.of(node)
@@ -138,7 +138,7 @@ func (t *pictures) aliveLocked(node uint64, now int64) bool {
 	return p != nil && p.heard != 0 && !p.lost && now-p.heard <= t.suspect
 }
 
-// alive reports whether a node has been heard of lately and its connection
+// alive reports whether a node has sent something lately and its connection
 // holds.
 func (t *pictures) alive(node uint64, now int64) bool {
 	defer t.lock()()

@@ -36,7 +36,7 @@ type proposed struct {
 }
 
 // enqueue copies c into the group's queue. It returns whether the schedule has to be
-// told that the group has commands.
+// notified that the group has commands.
 func (ps *proposals) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
 	size := c.EncodedBytesMax()
 	switch {
@@ -60,7 +60,7 @@ func (ps *proposals) take(spare []completion) {
 }
 
 // propose turns the queue into entries. Everything Raft has ready must have
-// been collected. Commands that Raft does not accept hear Dropped: they had no
+// been collected. Commands that Raft does not accept get Dropped: they had no
 // effect and never will. An error says that the part of a command over several
 // shards is among them; the other parts must not be written.
 func (ps *proposals) propose(n *Node) error {
@@ -79,7 +79,7 @@ func (ps *proposals) propose(n *Node) error {
 var errNotLed = errors.New("this node does not lead the shard")
 
 // proposeTaken is propose for what has been taken from the queue. An error says
-// why it was refused, which those who wait for it have been told.
+// why it was refused, which those who wait for it have got.
 func (ps *proposals) proposeTaken(n *Node) error {
 	if len(ps.taking) == 0 {
 		return nil
@@ -137,7 +137,7 @@ func (ps *proposals) refuseTaken(n *Node) {
 
 // resolve returns the completions of the entry that was committed at (index,
 // term), if this node proposed it. Proposals that another leader's entry has
-// displaced at that place hear Dropped: only now, since until something else is
+// displaced at that place get Dropped: only now, since until something else is
 // committed there an entry that has gone from this log may come back.
 func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
 	for len(ps.inflight) > 0 && ps.inflight[0].index <= index {
@@ -155,7 +155,7 @@ func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
 	return nil
 }
 
-// drainInflight takes out all that was proposed and not heard of.
+// drainInflight takes out all proposals without an outcome.
 func (ps *proposals) drainInflight() []completion {
 	var all []completion
 	for _, p := range ps.inflight {
@@ -165,7 +165,7 @@ func (ps *proposals) drainInflight() []completion {
 	return all
 }
 
-// expireInflight gives up on proposals that nothing has been heard of since
+// expireInflight gives up on proposals without an outcome that were made
 // before the given tick: they may have had their effect, or may yet.
 func (ps *proposals) expireInflight(n *Node, before uint64) {
 	ps.inflight = slices.DeleteFunc(ps.inflight, func(p proposed) bool {

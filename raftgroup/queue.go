@@ -45,7 +45,7 @@ const hintBytesMax = 256 << 10
 
 // add copies c, of size encoded bytes at most, into the open batch: the one copy a
 // command makes between the network's buffer and the log. It reports whether the
-// schedule has to be told. The error is ErrBusy.
+// schedule has to be notified. The error is ErrBusy.
 func (q *queue) add(c *command.Command, size int, done completion, lim *limits) (wake bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -99,7 +99,7 @@ func (q *queue) take(dst []batch, spare []completion) []batch {
 	return dst
 }
 
-// addLarge adds a large command. It reports whether the schedule has to be told.
+// addLarge adds a large command. It reports whether the schedule has to be notified.
 func (q *queue) addLarge(b batch) (wake bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -57,7 +57,7 @@ func (n *Node) Revision(shard int) uint64 { return n.store.Revision(shard) }
 
 // Age bounds how old what ReadLocal sees may be, in milliseconds: since when
 // this replica has not known itself to have applied all that its leader had
-// committed. It is false where there is no replica, or it has not heard of a
+// committed. It is false where there is no replica, or it knows of no
 // leader yet.
 func (n *Node) Age(shard int) (millis uint32, ok bool) {
 	g := n.groups[shard]

@@ -54,7 +54,7 @@ type applying struct {
 	done        []completion // nil where the entry was proposed elsewhere or before a restart
 }
 
-// writeSet is a log write with what may be told when it is durable. One is
+// writeSet is a log write with what may be sent when it is durable. One is
 // filled by the pass while another is being written.
 type writeSet struct {
 	loop     *readyLoop
@@ -248,7 +248,7 @@ func (l *readyLoop) sendResponses(w *writeSet) error {
 		if a.group.node == nil || a.group.id != a.replica {
 			continue // the replica has left meanwhile
 		}
-		if err := a.group.tell(l.node, &a.m); err != nil {
+		if err := a.group.passOn(l.node, &a.m); err != nil {
 			return err
 		}
 		if k := len(l.touched); k == 0 || l.touched[k-1] != a.group {
@@ -361,7 +361,7 @@ func (l *readyLoop) noteLeft() {
 	}
 }
 
-// respondWithoutWrite tells what needs no write, because all it waits for is durable.
+// respondWithoutWrite sends the answers that need no write, because all it waits for is durable.
 func (l *readyLoop) respondWithoutWrite() error {
 	w := l.filling
 	if w.mustSync || len(w.answers) == 0 || l.schedule.writing() {
@@ -370,7 +370,7 @@ func (l *readyLoop) respondWithoutWrite() error {
 	return l.sendResponses(w)
 }
 
-// takeWritten tells Raft, or other nodes, what waited for a write.
+// takeWritten gives Raft, or other nodes, the answers that waited for a write.
 func (l *readyLoop) takeWritten() error {
 	w := l.schedule.takeWritten()
 	if w == nil {
@@ -493,10 +493,10 @@ func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
 	a.group.applying = a.index
 	c := &a.done[cmd]
 	c.sink.Complete(c.tag, command.Applied, r)
-	c.sink = nil // heard; see abandon
+	c.sink = nil // it has its outcome; see abandon
 }
 
-// finish tells completions an outcome other than Applied.
+// finish completes with an outcome other than Applied.
 func (l *readyLoop) finish(done []completion, o command.Outcome) {
 	if len(done) == 0 {
 		return
@@ -559,7 +559,7 @@ func (l *readyLoop) truncate() {
 	}
 }
 
-// abandon tells everything that waits that its outcome will not be known here.
+// abandon ends everything that waits: its outcome will not be known here.
 // What was only queued definitely did not happen.
 func (l *readyLoop) abandon() {
 	for i := range l.applies {

@@ -28,7 +28,7 @@ func (n *Node) Receive(from uint64, shard uint32, m raftpb.Message) {
 	n.schedule.addMessage(n.groups[shard], inbound{m: m})
 }
 
-// checkWay checks what can be told of a message without its group, and that it
+// checkWay checks what a message says without its group, and that it
 // has come the right way.
 func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 	switch {
@@ -45,7 +45,7 @@ func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 // ReceiveDone says that the messages handed over may be worked on; the caller
 // then tries Acquire and Run.
 func (n *Node) ReceiveDone(from uint64) {
-	if n.known.heard(from, n.clock.Boot()) {
+	if n.known.noteAlive(from, n.clock.Boot()) {
 		n.state.set(greetDue)
 	}
 	n.schedule.request(messagesDue)

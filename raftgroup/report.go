@@ -28,13 +28,13 @@ type reportExchange struct {
 
 // # Reports
 //
-// Every node tells every other what it knows of itself: figures of its own, and
+// Every node sends every other what it knows of itself: figures of its own, and
 // the state of its replicas. Each change of a replica's state has a version, one
 // higher than the change before, whatever shard that was of. A report brings the
 // changes of a range of versions, (from, to], as of now, and says what the newest
 // version is. Its receiver takes it in if it has everything up to from, and says
 // in its own reports how far it has come. So a node that has missed something,
-// or has just started, is told everything that it lacks, in as many reports as
+// or has just started, is sent everything that it lacks, in as many reports as
 // that takes; nothing about other nodes has to be remembered but two numbers.
 //
 // A receiver that has the newest version knows all that the sender had to say
@@ -43,7 +43,7 @@ type reportExchange struct {
 const (
 	reportEvery = 250 * time.Millisecond
 
-	// Positions in the log change with every write; the others are told of
+	// Positions in the log change with every write; the others are sent
 	// them with every positionsEvery-th report.
 	positionsEvery = 4
 
@@ -77,7 +77,7 @@ type nodeReport struct {
 	Damaged     uint64  `json:"damaged_files,omitempty"`
 }
 
-// shardReport is about one replica. Its leader also tells the configuration.
+// shardReport is about one replica. Its leader also reports the configuration.
 // Its slices are never changed.
 type shardReport struct {
 	Shard   int      `json:"s"`
@@ -243,7 +243,7 @@ type peerProgress struct {
 	at    int64  // when acked came to be, or what is not acknowledged was sent
 }
 
-// base returns the version from which to tell a node: it is told again what it
+// base returns the version from which on a node is sent changes: it gets again what it
 // has not acknowledged in time.
 func (p *peerProgress) base(now int64) uint64 {
 	switch {
@@ -266,7 +266,7 @@ func (p *peerProgress) acknowledge(version uint64, now int64) {
 	p.acked = version
 }
 
-// sendReports tells the other nodes about this one. For the pass.
+// sendReports reports on this node to the others. For the pass.
 func (rx *reportExchange) sendReports() {
 	rx.observe()
 	if rx.node.state.is(alone) {
@@ -274,7 +274,7 @@ func (rx *reportExchange) sendReports() {
 	}
 	for _, node := range slices.Sorted(maps.Keys(rx.node.peers)) {
 		switch v := rx.node.transport.Version(node); {
-		case v == 0: // no connection: the node is told when there is one
+		case v == 0: // no connection: it is sent when there is one
 		case v < reportsFromVersion:
 			rx.sendDocument(node)
 		default:
@@ -283,7 +283,7 @@ func (rx *reportExchange) sendReports() {
 	}
 }
 
-// sendChanges tells a node what it lacks.
+// sendChanges sends a node what it lacks.
 func (rx *reportExchange) sendChanges(node uint64) {
 	now := rx.node.clock.Boot()
 	unlock := rx.known.lock()
@@ -365,11 +365,11 @@ func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) erro
 	}
 	defer rx.known.lock()()
 	p := rx.known.of(from)
-	if rx.known.heardLocked(p, now) {
+	if rx.known.noteAliveLocked(p, now) {
 		rx.node.state.set(greetDue)
 	}
 	p.shards, p.run, p.have, p.whole = shards, 0, 0, now
-	p.hear(d.nodeReport, now)
+	p.update(d.nodeReport, now)
 	p.countLeaders()
 	return nil
 }
@@ -382,7 +382,7 @@ func (rx *reportExchange) takeChanges(from uint64, body []byte, now int64) error
 	rx.node.runs.Progress(from, c.run, c.about.Position)
 	defer rx.known.lock()()
 	p := rx.known.of(from)
-	if rx.known.heardLocked(p, now) {
+	if rx.known.noteAliveLocked(p, now) {
 		rx.node.state.set(greetDue)
 	}
 	if c.ackRun == rx.reporting.run && c.ack <= rx.reporting.newest {
@@ -394,8 +394,8 @@ func (rx *reportExchange) takeChanges(from uint64, body []byte, now int64) error
 	return nil
 }
 
-// hear takes in what the node says of itself as a whole.
-func (p *picture) hear(about nodeReport, now int64) {
+// update takes in what the node says of itself as a whole.
+func (p *picture) update(about nodeReport, now int64) {
 	p.about = about
 	if about.Wall != 0 {
 		boot := now / int64(time.Microsecond)
@@ -414,7 +414,7 @@ func (p *picture) take(c *changes, shards int, now int64) {
 	if c.from == 0 && p.have == 0 {
 		p.shards = make([]shardReport, shards)
 	}
-	p.hear(c.about, now)
+	p.update(c.about, now)
 	for i := range c.shards {
 		p.shards[c.shards[i].Shard] = c.shards[i]
 	}

@@ -20,19 +20,19 @@ import (
 // nodes can tell.
 //
 // Each start of a node is a run: it has a generation, one higher than that of
-// the run before and written down before anybody hears of it, a random number,
+// the run before and written down before anybody learns of it, a random number,
 // and a beginning, the position to which its log was synced when it was opened.
 // Positions (raftlog.Log.Position) grow with each write of any shard, votes
-// included, and are never lost. Nodes tell each other their positions in every
+// included, and are never lost. Nodes send each other their positions in every
 // report. Each remembers, in a file, the last run of every other node and the
-// highest position it has told of; the node's row in the meta group has its last
+// highest position it has sent; the node's row in the meta group has its last
 // run, too, for nodes that have no such memory of it.
 //
 // A run that is not the one remembered must be of a higher generation, and must
 // begin where the one remembered had come to, or later. Otherwise the directory
 // is older than what the node has confirmed, and may not take part any more.
 //
-// What this cannot tell: what a node did after its last report, a second ago at
+// What this does not show: what a node did after its last report, a second ago at
 // the most; what other nodes remembered and lost in a power failure, ten seconds
 // at the most; and anything about a node that has no peers.
 
@@ -49,7 +49,7 @@ const (
 
 // remember makes durable what is remembered of other nodes, in the background,
 // if that is due: every now and then, and when one has become unreachable, since
-// what it told last is then what it will be held to. For the driver.
+// what it sent last is then what it will be held to. For the driver.
 func (ms *members) remember() {
 	now, due := ms.node.clock.Boot(), ms.rememberDue
 	if ms.node.state.is(peerLost) {

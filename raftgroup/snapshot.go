@@ -21,7 +21,7 @@ import (
 
 // A follower that is behind the log gets a snapshot: the state of its shard as
 // of one entry, seen through a view that costs the leader nothing to open, sent
-// on a connection of its own. The follower stages it in files. Raft hears of it
+// on a connection of its own. The follower stages it in files. Raft learns of it
 // when all is there; then one pass puts it in the place of what was there.
 
 // groupStorage is a group's log as Raft sees it.
@@ -155,7 +155,7 @@ func (s *OutgoingSnapshot) Export(token []byte, write func([]byte) error) error 
 	}, token)
 }
 
-// Done tells how the transfer has ended. It must be called once Export is not
+// Done says how the transfer has ended. It must be called once Export is not
 // running any more.
 func (s *OutgoingSnapshot) Done(err error) {
 	s.once.Do(func() {
@@ -273,7 +273,7 @@ func (s *IncomingSnapshot) claim() bool {
 		return false
 	}
 	if s.msg.Snapshot.Metadata.Index <= g.at.index {
-		// All that is here already. Raft tells the leader so, which does not
+		// All that is here already. Raft reports that to the leader, which does not
 		// know: a new one whose first messages were lost begins from nothing.
 		_ = g.node.Step(s.msg)
 		return false

@@ -109,7 +109,7 @@ func (n *Node) Replay() Replay { return n.replay }
 func (n *Node) Checksum(shard int) (sum, applied uint64, err error) { return n.store.Checksum(shard) }
 
 // Topology says who serves what. address is this node's own, where it has not
-// been given one to tell others.
+// been given one to send to others.
 func (n *Node) Topology(address string) command.Topology {
 	t := command.Topology{Epoch: max(n.Epoch(), 1)}
 	m := n.cmap.Load()

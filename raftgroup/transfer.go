@@ -14,7 +14,7 @@ import (
 type transfer struct {
 	to    uint64 // replica; 0: none under way
 	until uint64 // tick at which it is given up
-	told  bool   // Raft has been
+	asked bool   // Raft has been asked to
 }
 
 // holds reports whether commands have to wait.
@@ -40,8 +40,8 @@ func (g *group) continueTransfer(n *Node) {
 		g.logger.Debug("leadership transfer failed", "to", placement.NodeOf(t.to))
 		*t = transfer{}
 		g.requeue(n)
-	case !t.told && (len(g.inflight) == 0 || n.state.is(slow)):
-		t.told = true
+	case !t.asked && (len(g.inflight) == 0 || n.state.is(slow)):
+		t.asked = true
 		g.node.TransferLeader(t.to)
 	}
 }

@@ -226,7 +226,7 @@ func checkConfChange(cs *raftpb.ConfState, cc raftpb.ConfChangeV2) error {
 	return err
 }
 
-// place is where a replica is, as far as it matters to what it may be told.
+// place is where a replica is, as far as it matters to what it may be sent.
 type place struct {
 	id     uint64 // of the replica
 	term   uint64
@@ -252,7 +252,7 @@ func checkPlace(m *raftpb.Message, p *place) error {
 	case m.Term < p.term:
 		return nil // Raft answers or ignores it
 	case m.Type == raftpb.MsgHeartbeat && m.Commit > p.last:
-		// A leader tells no replica of more than that has confirmed.
+		// A leader sends no replica a higher commit index than that has confirmed.
 		return fmt.Errorf("%w: node %d says that entry %d is committed and stored here, but the last entry here is %d", errBehind, placement.NodeOf(m.From), m.Commit, p.last)
 	case m.Type == raftpb.MsgAppResp && p.leads && m.Term == p.term && !m.Reject && m.Index > p.last:
 		return nonsense("node %d confirms entry %d, but the log ends at %d", placement.NodeOf(m.From), m.Index, p.last)

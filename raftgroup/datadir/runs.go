@@ -19,19 +19,19 @@ import (
 // nodes can tell.
 //
 // Each start of a node is a run: it has a generation, one higher than that of
-// the run before and written down before anybody hears of it, a random number,
+// the run before and written down before anybody learns of it, a random number,
 // and a beginning, the position to which its log was synced when it was opened.
 // Positions (raftlog.Log.Position) grow with each write of any shard, votes
-// included, and are never lost. Nodes tell each other their positions in every
+// included, and are never lost. Nodes send each other their positions in every
 // report. Each remembers, in a file, the last run of every other node and the
-// highest position it has told of; the node's row in the meta group has its last
+// highest position it has sent; the node's row in the meta group has its last
 // run, too, for nodes that have no such memory of it.
 //
 // A run that is not the one remembered must be of a higher generation, and must
 // begin where the one remembered had come to, or later. Otherwise the directory
 // is older than what the node has confirmed, and may not take part any more.
 //
-// What this cannot tell: what a node did after its last report, a second ago at
+// What this does not show: what a node did after its last report, a second ago at
 // the most; what other nodes remembered and lost in a power failure, ten seconds
 // at the most; and anything about a node that has no peers.
 
@@ -42,7 +42,7 @@ var ErrTwin = errors.New("another process is running with a copy of this data di
 type remembered struct {
 	placement.Run
 	UID      uint64 `json:"uid,string"`
-	Position uint64 `json:"position"` // the highest it has told of
+	Position uint64 `json:"position"` // the highest it has sent
 }
 
 // follows returns why next cannot be the present run, or a later one, of the
