@@ -299,7 +299,7 @@ func (ls *leaseState) answerRound(n *Node, m *raftpb.Message) bool {
 // ReadIndex completes done with Applied once the replica here has applied everything
 // that was acknowledged before the call, or Dropped if that cannot be known
 // now. It fails with ErrNotLeader where no replica is held here, ErrNoQuorum,
-// ErrStopped and ErrFailed; done hears nothing then. Like Propose it needs
+// ErrStopped and ErrFailed; done is not called then. Like Propose it needs
 // somebody to run a pass.
 func (n *Node) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
 	if err := n.usable(); err != nil {
