@@ -1,8 +1,8 @@
 // Package bench makes loads, at as little cost as a client can, so that what is
 // measured is the server. A [Harness] makes the workloads of proa bench: many
 // kinds of operations, closed and open loops, on all nodes of a cluster, and
-// checks afterwards what it has written. [Run] makes one kind of request to one
-// server of any protocol, to compare servers. Both are one engine.
+// checks afterwards what it has written. With a [Target] it makes one kind of
+// request to one server of any protocol instead, to compare servers.
 //
 // # Method
 //
@@ -33,7 +33,7 @@
 //
 // Generator and server usually share a machine. A rate then says as much about
 // the machine as about the server; the CPU time the server spent per request
-// ([Config].ServerCPU) does not depend on the generator.
+// ([Load].ServerCPU) does not depend on the generator.
 //
 // Every value that a Harness writes names its row and version, and its bytes
 // follow from these and the seed. What a row may hold in the end follows from when
@@ -44,8 +44,8 @@
 //
 // All rows lie under [Prefix]. A marker among them says that this package has
 // written them, and [Harness.Claim] refuses to write where there are rows without
-// it. [Run] and [Preload] do not look: they are for servers that the measuring
-// program has started itself.
+// it. Preload and Run do not look: a program that has started the servers itself
+// need not claim them.
 //
 // The generator needs Linux. Elsewhere runs and OpenIdle return [errors.ErrUnsupported].
 package bench
@@ -57,7 +57,7 @@ import (
 	"time"
 )
 
-// Op is the kind of request a run consists of.
+// Op is the kind of request that a load on a Target consists of.
 type Op uint8
 
 // The operations.
@@ -95,54 +95,7 @@ type Target struct {
 	Timeout time.Duration
 }
 
-// Config describes one run.
-type Config struct {
-	Target
-
-	Op Op
-
-	// Connections is the number of connections, 1..ConnectionsMax, and
-	// InFlight the number of requests each keeps unanswered, 1..InFlightMax.
-	// 0 means 1.
-	Connections, InFlight int
-
-	// Idle is the number of further connections that say their greeting
-	// before the run starts and nothing more until it ends.
-	Idle int
-
-	// Keys is the number of keys to choose from, uniformly, as AppendKey makes
-	// them. 0 means 1.
-	Keys uint64
-
-	// Sequential takes the keys in order instead, beginning again at the first
-	// when all were taken.
-	Sequential bool
-
-	// Seed determines the choice of keys and the bytes of the value.
-	Seed uint64
-
-	// ValueBytes is the length of every value: what a PUT writes, and what a
-	// GET must find, anything else being counted as failed.
-	// 0..ValueBytesMax.
-	ValueBytes int
-
-	// Duration and Count end the run when the measured part has lasted as
-	// long, or so many replies were counted. At least one must be given;
-	// of both the first to be reached counts. With Count and no Warmup,
-	// exactly Count requests are sent.
-	Duration time.Duration
-	Count    uint64
-
-	// Warmup is how long requests are made before the measured part begins.
-	Warmup time.Duration
-
-	// ServerCPU, if not nil, returns the CPU time the server has used so far.
-	// It is called at the begin and at the end of the measured part, from the
-	// generator's thread.
-	ServerCPU func() (time.Duration, error)
-}
-
-// Bounds of a Config.
+// Bounds of a Load.
 const (
 	ConnectionsMax = 1 << 16
 	InFlightMax    = 1 << 12
@@ -151,65 +104,12 @@ const (
 	timeoutDefault = 10 * time.Second
 )
 
-// Result is what a run measured. Ops, NotFound, Latency and Slowest are those of
-// all requests that were answered, but that failed ones have no latency.
-type Result struct {
-	KindResult
-
-	// Busy and Failed are among Ops: the requests refused because the server was
-	// busy, and those with any other error or a value of another length than
-	// expected. FirstFailure describes the first of either.
-	Busy, Failed uint64
-	FirstFailure string
-
-	// Elapsed is the time from the begin of the measured part to the last reply.
-	Elapsed time.Duration
-
-	// GeneratorCPU is the CPU time the generator's thread used, and ServerCPU
-	// what Config.ServerCPU grew by.
-	GeneratorCPU, ServerCPU time.Duration
-}
-
 // latencyMax is the longest latency a histogram holds.
 const latencyMax = time.Minute
 
-// NewResult returns a Result of nothing, for generators that make their own
-// load.
-func NewResult() *Result { return &Result{KindResult: KindResult{Latency: NewLatencies()}} }
-
-// Merge adds what o counted to r, without loss: replies, kinds of failure and
-// latencies. Elapsed and the CPU times stay as they are.
-func (r *Result) Merge(o *Result) {
-	r.KindResult.Merge(&o.KindResult)
-	r.Busy += o.Busy
-	r.Failed += o.Failed
-	if r.FirstFailure == "" {
-		r.FirstFailure = o.FirstFailure
-	}
-}
-
-// Rate returns the replies per second, 0 where nothing was measured.
-func (r *Result) Rate() float64 {
-	if r.Elapsed <= 0 {
-		return 0
-	}
-	return float64(r.Ops) / r.Elapsed.Seconds()
-}
-
-// PerOp returns the part of a total that falls to one reply, 0 where there
-// was none.
-func (r *Result) PerOp(total time.Duration) time.Duration { return per(total, r.Ops) }
-
-// String returns the result in one line.
-func (r *Result) String() string {
-	return fmt.Sprintf("%d ops in %v, %.0f/s, p50 %v p99 %v p99.9 %v max %v, %d not found, %d busy, %d failed",
-		r.Ops, r.Elapsed.Round(time.Millisecond), r.Rate(), r.Quantile(0.5), r.Quantile(0.99), r.Quantile(0.999), r.Slowest,
-		r.NotFound, r.Busy, r.Failed)
-}
-
 // Errors that end a run.
 var (
-	// ErrConfig says that a Config makes no sense.
+	// ErrConfig says that a Load makes no sense.
 	ErrConfig = errors.New("bench: invalid options")
 	// ErrProtocol says that a server sent what its protocol does not allow, or
 	// what answers no request.
@@ -231,25 +131,4 @@ func (t *Target) prepare() error {
 		return fmt.Errorf("%w: address and codec must be given, the timeout must not be negative", ErrConfig)
 	}
 	return nil
-}
-
-// prepare fills in defaults and checks c.
-func (c *Config) prepare() error {
-	if err := c.Target.prepare(); err != nil {
-		return err
-	}
-	c.Connections, c.InFlight, c.Keys = max(c.Connections, 1), max(c.InFlight, 1), max(c.Keys, 1)
-	switch {
-	case c.Op >= opEnd:
-		return fmt.Errorf("%w: operation %d", ErrConfig, c.Op)
-	case c.Idle < 0 || c.Idle > ConnectionsMax:
-		return fmt.Errorf("%w: %d idle connections; at most %d are allowed", ErrConfig, c.Idle, ConnectionsMax)
-	case c.Keys > keysMax:
-		return fmt.Errorf("%w: %d keys; at most %d are allowed", ErrConfig, c.Keys, uint64(keysMax))
-	case c.ValueBytes < 0 || c.ValueBytes > ValueBytesMax:
-		return fmt.Errorf("%w: values of %d bytes, 0 to %d are allowed", ErrConfig, c.ValueBytes, ValueBytesMax)
-	case c.Duration < 0 || c.Warmup < 0 || c.Duration == 0 && c.Count == 0:
-		return fmt.Errorf("%w: a positive duration or a count must be given", ErrConfig)
-	}
-	return checkInFlight(c.Connections, c.InFlight)
 }

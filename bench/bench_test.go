@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -58,75 +57,75 @@ func TestChooser(t *testing.T) {
 }
 
 func TestMerge(t *testing.T) {
-	sum, want := NewResult(), NewResult()
+	var sum, want KindResult
 	for part := range 3 {
-		r := NewResult()
+		var r KindResult
 		for i := range 100 {
 			latency := time.Duration(1+part*1000+i) * time.Microsecond
 			r.Record(latency)
 			want.Record(latency)
 		}
-		r.NotFound, r.Busy, r.Failed, r.FirstFailure = 1, 2, 3, strings.Repeat("x", part)
-		sum.Merge(r)
+		r.NotFound, r.Rows = 1, 2
+		sum.Merge(&r)
 	}
-	want.NotFound, want.Busy, want.Failed, want.FirstFailure = 3, 6, 9, "x"
+	want.NotFound, want.Rows = 3, 6
 	if !sum.Latency.Equals(want.Latency) {
 		t.Error("latencies were lost")
 	}
 	sum.Latency, want.Latency = nil, nil
-	if *sum != *want {
+	if sum != want {
 		t.Errorf("got %+v, want %+v", sum, want)
 	}
 }
 
 func TestResult(t *testing.T) {
-	r := NewResult()
-	if r.Rate() != 0 || r.Quantile(0.5) != 0 || r.PerOp(time.Second) != 0 {
+	var r LoadResult
+	if r.Throughput() != 0 || r.All.Quantile(0.5) != 0 || r.GeneratorPerOp() != 0 || r.ServerPerOp() != 0 {
 		t.Error("an empty result is not zero")
 	}
 	for i := 1; i <= 1000; i++ {
-		r.Record(time.Duration(i) * time.Microsecond)
+		r.All.Record(time.Duration(i) * time.Microsecond)
 	}
-	r.Elapsed = 2 * time.Second
+	r.Elapsed, r.GeneratorCPU = 2*time.Second, 3*time.Millisecond
 	for q, want := range map[float64]time.Duration{0.5: 500 * time.Microsecond, 0.99: 990 * time.Microsecond, 0.999: 999 * time.Microsecond, 1: time.Millisecond} {
-		if got := r.Quantile(q); got < want || got > want+want/1000 {
+		if got := r.All.Quantile(q); got < want || got > want+want/1000 {
 			t.Errorf("quantile %v is %v, want %v", q, got, want)
 		}
 	}
-	if r.Ops != 1000 || r.Latency.TotalCount() != 1000 || r.Slowest != time.Millisecond || r.Rate() != 500 {
-		t.Errorf("got %v", r)
+	if r.All.Ops != 1000 || r.All.Latency.TotalCount() != 1000 || r.All.Slowest != time.Millisecond || r.Throughput() != 500 {
+		t.Errorf("got %+v", r)
 	}
-	if got := r.PerOp(3 * time.Millisecond); got != 3*time.Microsecond {
+	if got := r.GeneratorPerOp(); got != 3*time.Microsecond {
 		t.Errorf("%v per operation", got)
 	}
 
 	// What lies outside the histogram is recorded at its edge.
-	r = NewResult()
-	r.Record(0)
-	r.Record(2 * latencyMax)
-	if r.Latency.TotalCount() != 2 || r.Slowest != 2*latencyMax || r.Quantile(1) > latencyMax+latencyMax/1000 {
-		t.Errorf("got %v", r)
+	var k KindResult
+	k.Record(0)
+	k.Record(2 * latencyMax)
+	if k.Latency.TotalCount() != 2 || k.Slowest != 2*latencyMax || k.Quantile(1) > latencyMax+latencyMax/1000 {
+		t.Errorf("got %+v", k)
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
-	good := Config{Target: Target{Address: "127.0.0.1:1", Codec: Proa{}}, Count: 1}
-	if c := good; c.prepare() != nil || c.Connections != 1 || c.InFlight != 1 || c.Keys != 1 || c.Timeout != timeoutDefault {
+func TestTargetIsChecked(t *testing.T) {
+	good := Load{Target: Target{Address: "127.0.0.1:1", Codec: Proa{}}, Count: 1}
+	if c := good; c.prepare() != nil || c.Connections != 1 || c.InFlight != 1 || c.Keys != 1 || c.Timeout != timeoutDefault || c.Threads != 1 {
 		t.Errorf("defaults: %+v", c)
 	}
-	for name, spoil := range map[string]func(*Config){
-		"no address":           func(c *Config) { c.Address = "" },
-		"no codec":             func(c *Config) { c.Codec = nil },
-		"negative timeout":     func(c *Config) { c.Timeout = -1 },
-		"unknown op":           func(c *Config) { c.Op = opEnd },
-		"too many connections": func(c *Config) { c.Connections = ConnectionsMax + 1 },
-		"too many in flight":   func(c *Config) { c.InFlight = InFlightMax + 1 },
-		"negative idle":        func(c *Config) { c.Idle = -1 },
-		"too many keys":        func(c *Config) { c.Keys = keysMax + 1 },
-		"value too long":       func(c *Config) { c.ValueBytes = ValueBytesMax + 1 },
-		"no end":               func(c *Config) { c.Count = 0 },
-		"negative duration":    func(c *Config) { c.Duration = -1 },
-		"negative warm-up":     func(c *Config) { c.Warmup = -1 },
+	for name, spoil := range map[string]func(*Load){
+		"no address":           func(c *Load) { c.Target.Address = "" },
+		"no codec":             func(c *Load) { c.Target.Codec = nil },
+		"negative timeout":     func(c *Load) { c.Target.Timeout = -1 },
+		"unknown op":           func(c *Load) { c.Op = opEnd },
+		"too many connections": func(c *Load) { c.Connections = ConnectionsMax + 1 },
+		"too many in flight":   func(c *Load) { c.InFlight = InFlightMax + 1 },
+		"too many keys":        func(c *Load) { c.Keys = KeysMax + 1 },
+		"negative value":       func(c *Load) { c.ValueBytes = -1 },
+		"value too long":       func(c *Load) { c.ValueBytes = ValueBytesMax + 1 },
+		"no end":               func(c *Load) { c.Count = 0 },
+		"negative duration":    func(c *Load) { c.Duration = -1 },
+		"negative warm-up":     func(c *Load) { c.Warmup = -1 },
 	} {
 		c := good
 		spoil(&c)

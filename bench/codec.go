@@ -27,6 +27,13 @@ type Codec interface {
 	ParseReply(b []byte, op Op) (r Reply, n int, err error)
 }
 
+// codecLoad is a load of one kind of request in the words of a Codec.
+type codecLoad struct {
+	codec Codec
+	op    Op
+	value []byte // what PUTs write and GETs find
+}
+
 // Outcome is what became of one request.
 type Outcome uint8
 

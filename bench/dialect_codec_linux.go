@@ -10,7 +10,7 @@ import (
 // codecDialect is the dialect of a Codec: one operation, and one value for all rows.
 type codecDialect struct {
 	*worker
-	*codecLoad
+	codecLoad
 	sent []fifo // by connection, where replies are ordered: the calls unanswered
 }
 
@@ -39,7 +39,10 @@ func (q *fifo) pop() (v int32, ok bool) {
 }
 
 func newCodecDialect(w *worker, load *codecLoad) *codecDialect {
-	d := &codecDialect{worker: w, codecLoad: load}
+	d := &codecDialect{worker: w, codecLoad: *load}
+	if w.loading {
+		d.op = Put
+	}
 	if load.codec.Ordered() {
 		d.sent = make([]fifo, len(w.peers))
 	}

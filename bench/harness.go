@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -23,9 +24,8 @@ type Harness struct {
 	epoch     time.Time
 	preloaded bool
 
-	target    Target                        // how connections are made; the address is each member's
-	one       *codecLoad                    // of Run; nil: the workload's kinds in Proa's protocol
-	serverCPU func() (time.Duration, error) // of Run
+	target Target     // how connections are made; the address is each member's
+	one    *codecLoad // of a Target; nil: the workload's kinds in Proa's protocol
 }
 
 // Open finds the servers and prepares the load. The error is a
@@ -34,6 +34,9 @@ type Harness struct {
 func Open(ctx context.Context, l Load) (*Harness, error) {
 	if err := l.prepare(); err != nil {
 		return nil, err
+	}
+	if l.Target.Codec != nil {
+		return newHarness(l, &cluster{members: []Member{{Address: l.Target.Address}}}), nil
 	}
 	c, err := discover(ctx, l.Addresses, l.AnyNode, l.Cluster, l.Timeout)
 	if err != nil {
@@ -49,6 +52,9 @@ func Open(ctx context.Context, l Load) (*Harness, error) {
 
 func newHarness(l Load, c *cluster) *Harness {
 	h := &Harness{load: l, cluster: c, epoch: time.Now(), target: Target{Codec: Proa{}, Timeout: l.Timeout}}
+	if l.Target.Codec != nil {
+		h.target, h.one = l.Target, &codecLoad{l.Target.Codec, l.Op, NewValue(l.ValueBytes, l.Seed)}
+	}
 	h.rows = newRows(&h.load.Workload, l.Seed)
 	for i := range l.Threads {
 		// An insert that is on its way is one of the newest so many.
@@ -104,6 +110,17 @@ func (h *Harness) Preload(ctx context.Context) (*LoadResult, error) {
 	return r, err
 }
 
+// Run makes the load that l describes once, in a closed loop, as Harness.Run does;
+// but the end of ctx is an error.
+func Run(ctx context.Context, l Load) (*LoadResult, error) {
+	h, err := Open(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	r, err := h.Run(ctx, 0)
+	return r, errors.Join(err, ctx.Err())
+}
+
 // Run makes the load and returns what it measured: in a closed loop with a rate
 // of 0, or with so many operations planned per second. The result holds what
 // was measured until then where an error ends the run early, or ctx, which is
@@ -120,7 +137,7 @@ func (h *Harness) Run(ctx context.Context, rate float64) (*LoadResult, error) {
 }
 
 // serverUses returns what all servers have used so far. One that does not answer is
-// left out, as are those of Run.
+// left out, as is a Target.
 func (h *Harness) serverUses(ctx context.Context) []ServerUse {
 	if h.one != nil {
 		return nil

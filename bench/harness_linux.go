@@ -100,7 +100,9 @@ func (r *runner) measure(ctx context.Context) (*LoadResult, error) {
 	result := r.result(ctx, begin)
 	points.flush(time.Since(h.epoch) - begin)
 	result.Series = points.points
-	result.Servers, result.ServerOps = uses(before, h.serverUses(context.WithoutCancel(ctx))), r.done()-opsBefore
+	if h.one == nil {
+		result.Servers, result.ServerOps = uses(before, h.serverUses(context.WithoutCancel(ctx))), r.done()-opsBefore
+	}
 	return result, errors.Join(errs...)
 }
 
@@ -152,7 +154,7 @@ func (r *runner) newWorker(ctx context.Context, i int) (*worker, error) {
 		}
 		w.dialect = n
 	} else {
-		w.dialect, w.serverCPU = newCodecDialect(w, h.one), h.serverCPU
+		w.dialect, w.serverCPU = newCodecDialect(w, h.one), l.ServerCPU
 	}
 	if err := w.wire.open(fds); err != nil {
 		return nil, err
@@ -161,8 +163,11 @@ func (r *runner) newWorker(ctx context.Context, i int) (*worker, error) {
 		return nil, errors.Join(err, w.closeAll())
 	}
 	callers := h.callers(i)
-	if r.loading && h.one == nil {
+	switch {
+	case r.loading && h.one == nil:
 		callers = max(callers, share(preloadCallers, l.Threads, i))
+	case r.loading:
+		callers = max(callers, preloadTarget)
 	}
 	w.calls = make([]call, callers)
 	w.free = make([]int32, 0, callers)
@@ -226,6 +231,9 @@ func (r *runner) result(ctx context.Context, begin time.Duration) *LoadResult {
 	}
 	out.fill(&sum)
 	out.Elapsed = max(sum.ended-warm, 0)
+	if r.harness.one != nil {
+		out.Servers, out.ServerOps = []ServerUse{{Member: r.harness.cluster.members[0], CPU: sum.server}}, out.All.Ops+out.Failed()
+	}
 	return out
 }
 

@@ -885,11 +885,11 @@ func TestCodecDoesNotAllocate(t *testing.T) {
 
 // codecSteps is workerSteps with a codec.
 func codecSteps(t testing.TB, codec Codec, op Op) func() {
-	c := Config{Target: Target{Address: "none", Codec: codec}, Op: op, ValueBytes: 128, Count: 1}
-	if err := c.prepare(); err != nil {
+	l := Load{Target: Target{Address: "none", Codec: codec}, Op: op, ValueBytes: 128, Count: 1}
+	if err := l.prepare(); err != nil {
 		t.Fatal(err)
 	}
-	return workerSteps(t, c.load().Workload, 0, &codecLoad{codec, op, NewValue(128, 1)})
+	return workerSteps(t, l.Workload, 0, &codecLoad{codec, op, NewValue(128, 1)})
 }
 
 // workerSteps returns a function that has a worker make one round with a server

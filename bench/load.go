@@ -32,8 +32,22 @@ type Load struct {
 
 	Workload Workload
 
+	// Target, where its Codec is not nil, is the one server to ask instead of
+	// those of Addresses, in one thread, with nothing but requests of the kind Op.
+	// The workload follows from that: keys as AppendKey makes them, and one value
+	// of ValueBytes for all, which a GET must find. Timeout is that of the Target.
+	// A connection that breaks ends the run.
+	Target     Target
+	Op         Op
+	ValueBytes int
+
+	// ServerCPU, if not nil, returns the CPU time the Target has used so far. It
+	// is called at the begin and at the end of the measured part, from the
+	// generator's thread.
+	ServerCPU func() (time.Duration, error)
+
 	// Keys is the number of rows there are before a run begins,
-	// 1..KeysMax. 0 means 100,000.
+	// 1..KeysMax. 0 means 100,000, with a Target 1.
 	Keys uint64
 
 	// Seed determines keys, values, sizes and the order of operations. Two
@@ -42,7 +56,7 @@ type Load struct {
 	Seed uint64
 
 	// Connections is the number of connections, 1..ConnectionsMax, 0 meaning
-	// 64, and InFlight how many requests each has unanswered, 0 meaning 1. As
+	// 64, with a Target 1, and InFlight how many requests each has unanswered, 0 meaning 1. As
 	// many requests as their product are in flight in all. Where there are
 	// several servers, each thread has at least one connection to each.
 	Connections, InFlight int
@@ -83,11 +97,17 @@ const (
 	keysDefault    = 100_000
 	defaultConns   = 64
 	preloadCallers = 256 // requests in flight in all, at least
+	preloadTarget  = 64  // the same with a Target
 	rateMax        = 100e6
 )
 
 // prepare fills in defaults and checks l.
 func (l *Load) prepare() error {
+	if l.Target.Codec != nil {
+		if err := l.prepareTarget(); err != nil {
+			return err
+		}
+	}
 	setIfZero(&l.Timeout, timeoutDefault)
 	setIfZero(&l.Keys, keysDefault)
 	setIfZero(&l.Connections, defaultConns)
@@ -110,6 +130,22 @@ func (l *Load) prepare() error {
 		return fmt.Errorf("%w: counters can be verified only if nothing else is written to them", ErrConfig)
 	}
 	return errors.Join(checkInFlight(l.Connections, l.InFlight), l.Workload.check())
+}
+
+// prepareTarget fills in what follows from the Target.
+func (l *Load) prepareTarget() error {
+	if err := l.Target.prepare(); err != nil {
+		return err
+	}
+	if l.Op >= opEnd || l.ValueBytes < 0 || l.ValueBytes > ValueBytesMax {
+		return fmt.Errorf("%w: operation %d with values of %d bytes; 0 to %d are allowed", ErrConfig, l.Op, l.ValueBytes, ValueBytesMax)
+	}
+	l.Workload = plain(l.Op.String(), "", [opEnd]Kind{KindPing, KindRead, KindUpdate}[l.Op])
+	l.Workload.ValueBytes = FixedSize(l.ValueBytes)
+	l.Addresses, l.Timeout, l.Threads, l.Verify = []string{l.Target.Address}, l.Target.Timeout, 1, false
+	setIfZero(&l.Keys, 1)
+	setIfZero(&l.Connections, 1)
+	return nil
 }
 
 // checkInFlight checks how many requests are in flight on how many connections.
@@ -171,7 +207,8 @@ type LoadResult struct {
 
 	// Servers is what each server reported of itself, and ServerOps how many
 	// operations were answered in the time from the first to the last question,
-	// which includes the warm-up.
+	// which includes the warm-up. With a Target it is what Load.ServerCPU
+	// returned, for the measured part alone.
 	Servers   []ServerUse
 	ServerOps uint64
 
@@ -182,8 +219,6 @@ type LoadResult struct {
 	// ended before its time.
 	Connections int
 	Interrupted bool
-
-	probed time.Duration // the server's CPU time according to Config.ServerCPU
 }
 
 // ServerUse is what a run cost one server. The figures are 0 where the server
@@ -260,5 +295,5 @@ func (r *LoadResult) fill(t *tally) {
 	}
 	r.Counts, r.AgeMax = t.Counts, time.Duration(t.ageMax)*time.Millisecond
 	r.LateMax, r.LateEnd = t.lateMax, t.lateEnd
-	r.GeneratorCPU, r.probed = t.cpu, t.server
+	r.GeneratorCPU = t.cpu
 }

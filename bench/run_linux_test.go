@@ -15,6 +15,16 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
+// mustFill has a load write all its rows.
+func mustFill(t *testing.T, l Load) *LoadResult {
+	t.Helper()
+	r, err := mustOpen(t, l).Preload(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // both runs a test with a fake server of either protocol.
 func both(t *testing.T, f func(t *testing.T, s *fake)) {
 	for _, resp := range []bool{false, true} {
@@ -23,9 +33,9 @@ func both(t *testing.T, f func(t *testing.T, s *fake)) {
 	}
 }
 
-func mustRun(t *testing.T, c Config) *Result {
+func mustRun(t *testing.T, l Load) *LoadResult {
 	t.Helper()
-	r, err := Run(t.Context(), c)
+	r, err := Run(t.Context(), l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,10 +45,9 @@ func mustRun(t *testing.T, c Config) *Result {
 func TestPreloadThenGet(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
 		const keys, size = 3000, 50
-		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 3, Keys: keys, ValueBytes: size, Seed: 5}
-		r, err := Preload(t.Context(), c)
-		if err != nil || r.Ops != keys {
-			t.Fatal(r, err)
+		c := Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 3, Keys: keys, ValueBytes: size, Seed: 5, Count: 5000}
+		if r := mustFill(t, c); r.All.Ops != keys {
+			t.Fatalf("%d of %d rows were written", r.All.Ops, keys)
 		}
 		data := s.rows()
 		if len(data) != keys || s.count("PUT") != keys {
@@ -49,17 +58,17 @@ func TestPreloadThenGet(t *testing.T) {
 				t.Fatalf("%q is %q", k, v)
 			}
 		}
-		c.Op, c.Count, c.InFlight = Get, 5000, 7
-		if r := mustRun(t, c); r.Ops != 5000 || r.NotFound+r.Failed+r.Busy != 0 || s.count("GET") != 5000 {
-			t.Errorf("%v, the server saw %d", r, s.count("GET"))
+		c.Op, c.InFlight = Get, 7
+		if r := mustRun(t, c); r.All.Ops != 5000 || r.All.NotFound+r.Failed() != 0 || s.count("GET") != 5000 {
+			t.Errorf("%+v, the server saw %d", r, s.count("GET"))
 		}
 		c.ValueBytes++
-		if r := mustRun(t, c); r.Failed != 5000 || !strings.Contains(r.FirstFailure, "50 bytes") {
-			t.Errorf("values of another length: %v, %s", r, r.FirstFailure)
+		if r := mustRun(t, c); r.Failed() != 5000 || !strings.Contains(r.FirstError, "50 bytes") {
+			t.Errorf("values of another length: %+v", r)
 		}
 		c.Keys *= 2
-		if r := mustRun(t, c); r.NotFound == 0 || r.NotFound+r.Failed != 5000 {
-			t.Errorf("half of the keys are missing: %v", r)
+		if r := mustRun(t, c); r.All.NotFound == 0 || r.All.NotFound+r.Failed() != 5000 {
+			t.Errorf("half of the keys are missing: %+v", r)
 		}
 	})
 }
@@ -67,16 +76,16 @@ func TestPreloadThenGet(t *testing.T) {
 // Exactly as many requests as asked for are made, and each leaves one latency.
 func TestCount(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
-		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 4, InFlight: 16}
+		c := Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 4, InFlight: 16}
 		for _, n := range []uint64{1, 3, 64, 1000} {
 			before := s.count("PING")
 			c.Count = n
 			r := mustRun(t, c)
-			if r.Ops != n || uint64(r.Latency.TotalCount()) != n || uint64(s.count("PING")-before) != n {
-				t.Errorf("%d asked for: %v, the server saw %d", n, r, s.count("PING")-before)
+			if r.All.Ops != n || uint64(r.All.Latency.TotalCount()) != n || uint64(s.count("PING")-before) != n {
+				t.Errorf("%d asked for: %+v, the server saw %d", n, r, s.count("PING")-before)
 			}
-			if r.Elapsed <= 0 || r.Slowest <= 0 || r.Slowest > r.Elapsed || r.Quantile(0.5) > r.Slowest {
-				t.Errorf("times: %v", r)
+			if r.Elapsed <= 0 || r.All.Slowest <= 0 || r.All.Slowest > r.Elapsed || r.All.Quantile(0.5) > r.All.Slowest {
+				t.Errorf("times: %+v", r)
 			}
 		}
 	})
@@ -85,22 +94,22 @@ func TestCount(t *testing.T) {
 func TestDurationAndWarmup(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
 		var probes []time.Duration
-		r := mustRun(t, Config{
+		r := mustRun(t, Load{
 			Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 2, Warmup: 200 * time.Millisecond, Duration: 300 * time.Millisecond,
 			ServerCPU: func() (time.Duration, error) {
 				probes = append(probes, time.Duration(s.count("PING")))
 				return probes[len(probes)-1], nil
 			},
 		})
-		if r.Elapsed < 300*time.Millisecond || r.Ops == 0 || len(probes) != 2 || r.ServerCPU != probes[1]-probes[0] {
-			t.Errorf("%v, probes %v", r, probes)
+		if r.Elapsed < 300*time.Millisecond || r.All.Ops == 0 || len(probes) != 2 || r.ServerCPU() != probes[1]-probes[0] {
+			t.Errorf("%+v, probes %v", r, probes)
 		}
 		if probes[0] == 0 {
 			t.Error("the measured part began without a warm-up")
 		}
 		// What was on its way at either end may count on the one side only.
-		if seen := uint64(r.ServerCPU); r.Ops+8 < seen || r.Ops > seen+8 {
-			t.Errorf("%d replies counted, the server saw %d requests meanwhile", r.Ops, seen)
+		if seen := uint64(r.ServerCPU()); r.All.Ops+8 < seen || r.All.Ops > seen+8 {
+			t.Errorf("%d replies counted, the server saw %d requests meanwhile", r.All.Ops, seen)
 		}
 		if r.GeneratorCPU <= 0 || r.GeneratorCPU > r.Elapsed {
 			t.Errorf("generator used %v in %v", r.GeneratorCPU, r.Elapsed)
@@ -117,8 +126,8 @@ func TestLatency(t *testing.T) {
 			<-time.After(delay)
 			return nil
 		}
-		r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Count: 3})
-		if r.Quantile(0.01) < delay || r.Elapsed < 3*delay {
+		r := mustRun(t, Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Count: 3})
+		if r.All.Quantile(0.01) < delay || r.Elapsed < 3*delay {
 			t.Error(r)
 		}
 	})
@@ -141,12 +150,13 @@ func TestRefusalsAndFailures(t *testing.T) {
 			}
 			return nil
 		}
-		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Count: 1000, InFlight: 4}
-		if r := mustRun(t, c); r.Ops != 1000 || r.Busy != 100 || r.Failed != 100 || r.FirstFailure != "FAILED: ERR broken" {
-			t.Errorf("%v, %q", r, r.FirstFailure)
+		c := Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Count: 1000, InFlight: 4}
+		if r := mustRun(t, c); r.All.Ops != 800 || r.Errors["BUSY"] != 100 || r.Failed() != 200 || r.ServerOps != 1000 || r.FirstError != "FAILED: ERR broken" {
+			t.Errorf("%+v", r)
 		}
 		c.Keys = 500
-		if r, err := Preload(t.Context(), c); err == nil || !strings.Contains(err.Error(), "ERR broken") {
+		h := mustOpen(t, c)
+		if r, err := h.Preload(t.Context()); err == nil || !strings.Contains(err.Error(), "ERR broken") {
 			t.Errorf("a preload with failures: %v, %v", r, err)
 		}
 	})
@@ -165,9 +175,9 @@ func TestPreloadRepeatsRefused(t *testing.T) {
 			}
 			return protocol.AppendError(nil, r.id, protocol.StatusBusy, 1, "wait")
 		}
-		r, err := Preload(t.Context(), Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, Keys: 700, ValueBytes: 3})
-		if err != nil || r.Ops != 700 || r.Busy != 0 || len(s.rows()) != 700 || s.count("PUT") <= 700 {
-			t.Errorf("%v, %v, %d keys, %d requests", r, err, len(s.rows()), s.count("PUT"))
+		r := mustFill(t, Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, Keys: 700, ValueBytes: 3, Count: 1})
+		if r.All.Ops != 700 || r.Failed() != 0 || len(s.rows()) != 700 || s.count("PUT") <= 700 {
+			t.Errorf("%+v, %d keys, %d requests", r, len(s.rows()), s.count("PUT"))
 		}
 	})
 }
@@ -177,27 +187,26 @@ func TestPreloadRepeatsRefused(t *testing.T) {
 func TestChunks(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
 		s.chunk = 1
-		r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 8, Count: 200})
-		if r.Ops != 200 || r.Failed != 0 {
+		r := mustRun(t, Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 8, Count: 200})
+		if r.All.Ops != 200 || r.Failed() != 0 {
 			t.Error(r)
 		}
 	})
 	both(t, func(t *testing.T, s *fake) {
-		c := Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 32, Keys: 64, ValueBytes: 600 << 10}
-		if r, err := Preload(t.Context(), c); err != nil || r.Ops != 64 {
-			t.Fatal(r, err)
+		c := Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Connections: 2, InFlight: 32, Keys: 64, ValueBytes: 600 << 10, Op: Get, Count: 64}
+		if r := mustFill(t, c); r.All.Ops != 64 {
+			t.Fatalf("%+v", r)
 		}
-		c.Op, c.Count, c.Sequential = Get, 64, true
-		if r := mustRun(t, c); r.Ops != 64 || r.Failed+r.NotFound != 0 {
-			t.Error(r, r.FirstFailure)
+		if r := mustRun(t, c); r.All.Ops != 64 || r.Failed()+r.All.NotFound != 0 {
+			t.Error(r, r.FirstError)
 		}
 	})
 }
 
 func TestRepliesOutOfOrder(t *testing.T) {
 	s := &fake{reverse: true}
-	r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Connections: 2, InFlight: 50, Count: 5000})
-	if r.Ops != 5000 || r.Failed != 0 {
+	r := mustRun(t, Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Op: Put, Connections: 2, InFlight: 50, Count: 5000})
+	if r.All.Ops != 5000 || r.Failed() != 0 {
 		t.Error(r)
 	}
 }
@@ -227,7 +236,7 @@ func TestBrokenServers(t *testing.T) {
 			if s.silent {
 				target.Timeout = 200 * time.Millisecond
 			}
-			r, err := Run(t.Context(), Config{Target: target, Count: 1000})
+			r, err := Run(t.Context(), Load{Target: target, Count: 1000})
 			if !errors.Is(err, tc.want) {
 				t.Errorf("%v, %v; want %v", r, err, tc.want)
 			}
@@ -239,7 +248,7 @@ func TestNobodyListens(t *testing.T) {
 	s := &fake{}
 	target := s.start(t, "tcp", "127.0.0.1:0")
 	s.ln.Close()
-	if _, err := Run(t.Context(), Config{Target: target, Count: 1}); !errors.Is(err, unix.ECONNREFUSED) {
+	if _, err := Run(t.Context(), Load{Target: target, Count: 1}); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Error(err)
 	}
 }
@@ -254,10 +263,10 @@ func TestCancel(t *testing.T) {
 		return nil
 	}
 	target := s.start(t, "tcp", "127.0.0.1:0")
-	if _, err := Run(ctx, Config{Target: target, Duration: time.Hour}); !errors.Is(err, context.Canceled) {
+	if _, err := Run(ctx, Load{Target: target, Duration: time.Hour}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	if _, err := Run(ctx, Config{Target: target, Duration: time.Hour}); !errors.Is(err, context.Canceled) {
+	if _, err := Run(ctx, Load{Target: target, Duration: time.Hour}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled before it began: %v", err)
 	}
 }
@@ -267,14 +276,14 @@ func TestCancel(t *testing.T) {
 func TestOneProcessor(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	s := &fake{}
-	if r := mustRun(t, Config{Target: s.start(t, "tcp", "127.0.0.1:0"), Count: 500, InFlight: 3}); r.Ops != 500 {
+	if r := mustRun(t, Load{Target: s.start(t, "tcp", "127.0.0.1:0"), Count: 500, InFlight: 3}); r.All.Ops != 500 {
 		t.Error(r)
 	}
 }
 
 func TestUnixSocket(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
-		if r := mustRun(t, Config{Target: s.start(t, "unix", filepath.Join(t.TempDir(), "s")), Connections: 2, Count: 100}); r.Ops != 100 {
+		if r := mustRun(t, Load{Target: s.start(t, "unix", filepath.Join(t.TempDir(), "s")), Connections: 2, Count: 100}); r.All.Ops != 100 {
 			t.Error(r)
 		}
 	})
@@ -311,7 +320,7 @@ func TestIdle(t *testing.T) {
 		if err != nil || idle.Len() != 200 || idle.Check() != nil {
 			t.Fatal(err, idle.Check())
 		}
-		if r := mustRun(t, Config{Target: target, Count: 100, Idle: 10}); r.Ops != 100 {
+		if r := mustRun(t, Load{Target: target, Count: 100}); r.All.Ops != 100 {
 			t.Error(r)
 		}
 		if err := idle.Check(); err != nil {

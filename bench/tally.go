@@ -51,6 +51,9 @@ type KindResult struct {
 func (k *KindResult) Record(latency time.Duration) {
 	k.Ops++
 	k.Slowest = max(k.Slowest, latency)
+	if k.Latency == nil {
+		k.Latency = NewLatencies()
+	}
 	_ = k.Latency.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
 }
 

@@ -329,20 +329,21 @@ func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*c
 	if err := rest(ctx, clusters); err != nil {
 		return err
 	}
-	h, err := c.disk.Measure(ctx, c.Step/2)
+	pairs, err := c.disk.Measure(ctx, c.Step/2)
 	if err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
-	c.sync[nodes] = append(c.sync[nodes], rig.SampleOfLatencies(h))
-	r, err := bench.Run(ctx, bench.Config{Target: c.echo.Target, Op: bench.Put, ValueBytes: c.value, Warmup: c.Step / 10, Duration: c.Step / 2})
+	c.sync[nodes] = append(c.sync[nodes], rig.SampleOfKind(pairs))
+	r, err := bench.Run(ctx, bench.Load{Target: c.echo.Target, Op: bench.Put, ValueBytes: c.value, Warmup: c.Step / 10, Duration: c.Step / 2})
 	if err != nil {
 		return fmt.Errorf("floor of the loopback: %w", err)
 	}
-	c.loop[nodes] = append(c.loop[nodes], rig.SampleOfLatencies(r.Latency))
-	if h, err = c.memory.Measure(ctx, c.requestBytes(), c.Step/10); err != nil {
+	c.loop[nodes] = append(c.loop[nodes], rig.SampleOfKind(&r.All))
+	copies, err := c.memory.Measure(ctx, c.requestBytes(), c.Step/10)
+	if err != nil {
 		return fmt.Errorf("floor of memory: %w", err)
 	}
-	c.copies[nodes] = append(c.copies[nodes], rig.SampleOfLatencies(h))
+	c.copies[nodes] = append(c.copies[nodes], rig.SampleOfKind(copies))
 	return nil
 }
 
@@ -351,14 +352,14 @@ func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*c
 // for a write the fsync; in a cluster also the way to another node and back,
 // whose fsync runs beside the leader's own.
 func (c *comparison) floor(r row) []float64 {
-	floor := c.loop[r.nodes].Each(rig.P50Of)
+	floor := c.loop[r.nodes].Each(rig.P50)
 	if r.op != bench.Put {
 		return floor
 	}
 	if r.nodes > 1 {
 		floor = report.Sum(floor, floor)
 	}
-	return report.Sum(floor, c.sync[r.nodes].Each(rig.P50Of))
+	return report.Sum(floor, c.sync[r.nodes].Each(rig.P50))
 }
 
 // against compares two peers in a row.

@@ -58,10 +58,10 @@ func targets() []target {
 	one64, one512 := row{bench.Put, 1, 64, 16}, row{bench.Put, 1, 512, 16}
 	put3, get3 := row{bench.Put, 3, 256, 16}, row{bench.Get, 3, 256, 16}
 	return []target{
-		{one64, "rate", rig.RateOf, report.AtLeast(8)}, {one64, "p99", rig.P99Of, report.AtMost(1.0 / 8)},
-		{one512, "rate", rig.RateOf, report.AtLeast(8)}, {one512, "p99", rig.P99Of, report.AtMost(1.0 / 8)},
-		{put3, "rate", rig.RateOf, report.AtLeast(10)}, {put3, "p99", rig.P99Of, report.AtMost(1.0 / 6)},
-		{get3, "rate", rig.RateOf, report.AtLeast(10)}, {get3, "p99", rig.P99Of, report.AtMost(1.0 / 10)},
+		{one64, "rate", rig.Rate, report.AtLeast(8)}, {one64, "p99", rig.P99, report.AtMost(1.0 / 8)},
+		{one512, "rate", rig.Rate, report.AtLeast(8)}, {one512, "p99", rig.P99, report.AtMost(1.0 / 8)},
+		{put3, "rate", rig.Rate, report.AtLeast(10)}, {put3, "p99", rig.P99, report.AtMost(1.0 / 6)},
+		{get3, "rate", rig.Rate, report.AtLeast(10)}, {get3, "p99", rig.P99, report.AtMost(1.0 / 10)},
 	}
 }
 
@@ -92,10 +92,8 @@ func (c *comparison) rowTable(r row) report.Table {
 			}
 			return ""
 		}
-		t.Add(p.name(), report.Thousands(s.Median(rig.RateOf)), compared(rig.RateOf),
-			report.Micros(s.Median(rig.P50Of)), fmt.Sprintf("%.1f", report.RatioOf(s.Each(rig.P50Of), c.floor(r)).Median),
-			report.Micros(s.Median(rig.P99Of)), compared(rig.P99Of), report.Micros(s.Median(rig.P999Of)),
-			report.Hundredths(s.Median(rig.ServerOf)), report.Hundredths(s.Median(rig.GeneratorOf)), p.meaning(r.op, r.nodes).String())
+		t.Add(s.Cells(p.name(), rig.Rate, compared(rig.Rate), rig.P50, fmt.Sprintf("%.1f", report.RatioOf(s.Each(rig.P50), c.floor(r)).Median),
+			rig.P99, compared(rig.P99), rig.P999, rig.ServerCPU, rig.GeneratorCPU, p.meaning(r.op, r.nodes))...)
 		if note := failureNote(s, p.name()); note != "" {
 			t.Notes = append(t.Notes, note)
 		}
@@ -140,7 +138,7 @@ func (c *comparison) floorTable() report.Table {
 			print func(ns float64) string
 		}{{"fdatasync", c.sync[nodes], report.Micros}, {"loopback echo", c.loop[nodes], report.Micros}, {"memory copy", c.copies[nodes], report.Hundredths}} {
 			if len(f.s) > 0 {
-				t.Add(f.what+", beside "+size(nodes), f.print(f.s.Median(rig.P50Of)), f.print(f.s.Median(rig.P99Of)), f.print(f.s.Median(rig.P999Of)))
+				t.Add(f.what+", beside "+size(nodes), f.print(f.s.Median(rig.P50)), f.print(f.s.Median(rig.P99)), f.print(f.s.Median(rig.P999)))
 			}
 		}
 	}
@@ -258,15 +256,15 @@ func (c *comparison) documentRow(r row, p peer, s rig.Series) documentRow {
 	m := p.meaning(r.op, r.nodes)
 	d := documentRow{
 		Operation: r.op.String(), Nodes: r.nodes, Callers: r.callers, Connections: r.connections, Server: p.name(),
-		Meaning: m.words, LikeProa: !m.unlike, TimesFloor: report.RatioOf(s.Each(rig.P50Of), c.floor(r)).Median, Rounds: documentSamples(s),
+		Meaning: m.words, LikeProa: !m.unlike, TimesFloor: report.RatioOf(s.Each(rig.P50), c.floor(r)).Median, Rounds: documentSamples(s),
 		Median: documentSample{
-			Rate: s.Median(rig.RateOf), P50: s.Median(rig.P50Of), P99: s.Median(rig.P99Of), P999: s.Median(rig.P999Of),
-			Slowest: s.Median(rig.SlowestOf), ServerCPU: s.Median(rig.ServerOf), GeneratorCPU: s.Median(rig.GeneratorOf),
-			Ops: uint64(s.Median(rig.OpsOf)),
+			Rate: s.Median(rig.Rate), P50: s.Median(rig.P50), P99: s.Median(rig.P99), P999: s.Median(rig.P999),
+			Slowest: s.Median(rig.Slowest), ServerCPU: s.Median(rig.ServerCPU), GeneratorCPU: s.Median(rig.GeneratorCPU),
+			Ops: uint64(s.Median(rig.Ops)),
 		},
 	}
 	own := proa{}.name()
-	if rate, p99 := c.against(r, own, p.name(), rig.RateOf), c.against(r, own, p.name(), rig.P99Of); p.name() != own && rate != (report.Ratio{}) {
+	if rate, p99 := c.against(r, own, p.name(), rig.Rate), c.against(r, own, p.name(), rig.P99); p.name() != own && rate != (report.Ratio{}) {
 		d.Rate, d.P99 = &rate, &p99
 	}
 	return d

@@ -286,13 +286,12 @@ func (c *comparison) respTables() []report.Table {
 				continue
 			}
 			rate, cpu := "", ""
-			if ratio := c.ratioRESP(r, rig.RateOf); p == respPeers[0] && ratio != (report.Ratio{}) {
-				rate, cpu = ratio.String(), c.ratioRESP(r, rig.ServerOf).String()
+			if ratio := c.ratioRESP(r, rig.Rate); p == respPeers[0] && ratio != (report.Ratio{}) {
+				rate, cpu = ratio.String(), c.ratioRESP(r, rig.ServerCPU).String()
 			}
-			figures.Add(fmt.Sprintf("%s -P %d", r.command(), r.pipeline), p.name(), report.Thousands(s.Median(rig.RateOf)), rate, report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)),
-				report.Hundredths(s.Median(rig.ServerOf)), cpu, report.Hundredths(s.Median(rig.GeneratorOf)), respMeaning(p, r.op))
+			figures.Add(s.Cells(fmt.Sprintf("%s -P %d", r.command(), r.pipeline), p.name(), rig.Rate, rate, rig.P50, rig.P99, rig.ServerCPU, cpu, rig.GeneratorCPU, respMeaning(p, r.op))...)
 		}
-		targets.AddTarget(r.String()+": rate / Redis", report.AtLeast(r.target), c.ratioRESP(r, rig.RateOf))
+		targets.AddTarget(r.String()+": rate / Redis", report.AtLeast(r.target), c.ratioRESP(r, rig.Rate))
 	}
 	if len(figures.Rows) == 0 {
 		return nil
@@ -326,7 +325,7 @@ func (c *comparison) documentRESPs() (all []documentRESP) {
 				continue
 			}
 			d := documentRESP{Command: r.command(), Pipeline: r.pipeline, Server: p.name(), Rounds: documentSamples(s)}
-			if rate, cpu := c.ratioRESP(r, rig.RateOf), c.ratioRESP(r, rig.ServerOf); p == respPeers[0] && rate != (report.Ratio{}) {
+			if rate, cpu := c.ratioRESP(r, rig.Rate), c.ratioRESP(r, rig.ServerCPU); p == respPeers[0] && rate != (report.Ratio{}) {
 				d.Rate, d.CPU = &rate, &cpu
 			}
 			all = append(all, d)

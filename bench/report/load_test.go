@@ -384,7 +384,7 @@ func TestNewRun(t *testing.T) {
 		Servers: []bench.ServerUse{{CPU: time.Second, Fsyncs: 5, FsyncMean: 7 * time.Microsecond}}, ServerOps: 1000,
 		Series: []bench.Point{{At: time.Second, Step: time.Second, Ops: 10, P99: time.Millisecond}}}
 	k := &r.Kinds[bench.KindRead]
-	k.Latency = bench.NewResult().Latency
+	k.Latency = bench.NewLatencies()
 	for i := range 1000 {
 		_ = k.Latency.RecordValue(int64(i+1) * 1000)
 	}

@@ -55,21 +55,20 @@ type Callers struct {
 }
 
 // result is what callers measured. Only calls that were answered well while they
-// were measuring are in Result.
+// were measuring are in KindResult.
 type result struct {
-	*bench.Result
-	failures map[string]uint64 // calls that failed meanwhile, by class
+	bench.KindResult
+	failures                map[string]uint64 // calls that failed meanwhile, by class
+	elapsed                 time.Duration
+	serverCPU, generatorCPU time.Duration
 }
 
-func newResult() *result {
-	return &result{bench.NewResult(), map[string]uint64{}}
-}
+func newResult() *result { return &result{failures: map[string]uint64{}} }
 
 func (r *result) merge(o *result) {
-	r.Result.Merge(o.Result)
+	r.Merge(&o.KindResult)
 	for class, n := range o.failures {
 		r.failures[class] += n
-		r.Failed += n
 	}
 }
 
@@ -103,8 +102,12 @@ func (l *Callers) Run(ctx context.Context, d Driver) (Sample, error) {
 	if err != nil {
 		return Sample{}, err
 	}
-	s := SampleOf(r.Result)
+	s, ops := SampleOfKind(&r.KindResult), float64(r.Ops)
+	s.Rate, s.Server, s.Generator = ops/r.elapsed.Seconds(), float64(r.serverCPU)/ops, float64(r.generatorCPU)/ops
 	s.Failures = r.failures
+	for _, n := range r.failures {
+		s.Failed += n
+	}
 	return s, nil
 }
 
@@ -176,10 +179,10 @@ func (w *work) measure(ctx context.Context) (*result, error) {
 		return nil, err
 	}
 	w.phase.Store(done)
-	r.Elapsed = time.Since(begin)
-	r.GeneratorCPU = OwnCPU() - own
+	r.elapsed = time.Since(begin)
+	r.generatorCPU = OwnCPU() - own
 	now, err := w.ServerCPU()
-	r.ServerCPU = now - server
+	r.serverCPU = now - server
 	return r, err
 }
 

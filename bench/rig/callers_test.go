@@ -111,8 +111,8 @@ func TestLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 			// What ends at the very moment of a change may count or not.
-			if r.Ops < 4990 || r.Ops > 5010 || r.Elapsed != 2*time.Second || r.Slowest != 4*time.Millisecond || r.ServerCPU != 3*time.Second {
-				t.Errorf("%v: %v, server %v", op, r, r.ServerCPU)
+			if r.Ops < 4990 || r.Ops > 5010 || r.elapsed != 2*time.Second || r.Slowest != 4*time.Millisecond || r.serverCPU != 3*time.Second {
+				t.Errorf("%v: %v, server %v", op, r, r.serverCPU)
 			}
 			if p := r.Quantile(0.01); p < 3990*time.Microsecond || p > 4*time.Millisecond {
 				t.Errorf("%v: one in a hundred took %v", op, p)

@@ -16,7 +16,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bench"
@@ -70,9 +69,9 @@ func NewDisk(path string) (*Disk, error) {
 func (d *Disk) Close() error { return d.file.Close() }
 
 // Measure writes block after block, each followed by fdatasync, for as long as
-// said, and returns how long each pair took, in nanoseconds.
-func (d *Disk) Measure(ctx context.Context, duration time.Duration) (*hdrhistogram.Histogram, error) {
-	h := hdrhistogram.New(1, int64(time.Minute), 3)
+// said, and returns how long each pair took.
+func (d *Disk) Measure(ctx context.Context, duration time.Duration) (pairs *bench.KindResult, err error) {
+	pairs = new(bench.KindResult)
 	fd := int(d.file.Fd())
 	for begin := time.Now(); time.Since(begin) < duration; {
 		if err := ctx.Err(); err != nil {
@@ -87,12 +86,12 @@ func (d *Disk) Measure(ctx context.Context, duration time.Duration) (*hdrhistogr
 		if _, _, errno := unix.RawSyscall(unix.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
 			return nil, fmt.Errorf("fdatasync: %w", errno)
 		}
-		_ = h.RecordValue(int64(min(time.Since(start), time.Minute)))
+		pairs.Record(time.Since(start))
 		if d.next += BlockBytes; d.next == floorBytes {
 			d.next = 0
 		}
 	}
-	return h, nil
+	return pairs, nil
 }
 
 // MeasureSequential writes chunk after chunk of so many bytes, 1 to 64 MiB, each
@@ -147,15 +146,14 @@ func NewMemory() *Memory {
 }
 
 // Measure copies so many bytes, 1 to 1 MiB, from a random place to another for
-// as long as said, and returns how long a copy took, in nanoseconds: means of 16
-// copies each.
-func (m *Memory) Measure(ctx context.Context, copyBytes int, duration time.Duration) (*hdrhistogram.Histogram, error) {
+// as long as said, and returns how long a copy took: means of 16 copies each.
+func (m *Memory) Measure(ctx context.Context, copyBytes int, duration time.Duration) (copies *bench.KindResult, err error) {
 	if copyBytes < 1 || copyBytes > 1<<20 {
 		return nil, fmt.Errorf("copies of %d bytes: 1 to %d are allowed", copyBytes, 1<<20)
 	}
-	h := hdrhistogram.New(1, int64(time.Second), 3)
+	copies = new(bench.KindResult)
 	places := uint64(memoryBytes - copyBytes + 1)
-	for begin := time.Now(); time.Since(begin) < duration || h.TotalCount() == 0; {
+	for begin := time.Now(); time.Since(begin) < duration || copies.Ops == 0; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -164,9 +162,9 @@ func (m *Memory) Measure(ctx context.Context, copyBytes int, duration time.Durat
 			from, to := m.random.Uint64()%places, m.random.Uint64()%places
 			copy(m.to[to:to+uint64(copyBytes)], m.from[from:])
 		}
-		_ = h.RecordValue(max(1, int64(min(time.Since(start)/copyGroup, time.Second))))
+		copies.Record(time.Since(start) / copyGroup)
 	}
-	return h, nil
+	return copies, nil
 }
 
 // EchoArgument or BlobArgument, as its only argument, makes a program a server

@@ -164,11 +164,11 @@ func TestBalanced(t *testing.T) {
 func TestLine(t *testing.T) {
 	var s Series
 	for round := range 2 {
-		h := bench.NewResult().Latency
+		var k bench.KindResult
 		for range 50 {
-			_ = h.RecordValue(int64(round+1) * int64(time.Millisecond))
+			k.Record(time.Duration(round+1) * time.Millisecond)
 		}
-		s = append(s, SampleOfLatencies(h), Sample{})
+		s = append(s, SampleOfKind(&k), Sample{})
 	}
 	line := s.Line("both")
 	first, last := line.Points[0], line.Points[len(line.Points)-1]
@@ -268,7 +268,7 @@ func TestFloors(t *testing.T) {
 		t.Fatal(err)
 	}
 	h, err := d.Measure(t.Context(), 20*time.Millisecond)
-	if err != nil || h.TotalCount() == 0 || h.Min() <= 0 {
+	if err != nil || h.Ops == 0 || h.Latency.Min() <= 0 {
 		t.Errorf("disk: %+v, %v", h, err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
@@ -292,8 +292,8 @@ func TestFloors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := bench.Run(t.Context(), bench.Config{Target: e.Target, Op: bench.Put, Connections: 3, InFlight: 2, Count: 1000, ServerCPU: e.CPU})
-	if err != nil || r.Ops != 1000 || r.ServerCPU <= 0 {
+	r, err := bench.Run(t.Context(), bench.Load{Target: e.Target, Op: bench.Put, Connections: 3, InFlight: 2, Count: 1000, ServerCPU: e.CPU})
+	if err != nil || r.All.Ops != 1000 || r.ServerCPU() <= 0 {
 		t.Errorf("echo: %v, %v", r, err)
 	}
 	p := e.Nodes[0].Process
@@ -349,12 +349,12 @@ func TestBlobs(t *testing.T) {
 	}
 	address := p.Target.Address
 	for _, size := range []int{1, 256 << 10, bench.ValueBytesMax} {
-		c := bench.Config{Target: bench.Target{Address: address, Codec: Blob{size}}, Op: bench.Get, ValueBytes: size, Connections: 3, InFlight: 2, Count: 100}
-		if r, err := bench.Run(t.Context(), c); err != nil || r.Ops != 100 || r.Failed > 0 {
+		c := bench.Load{Target: bench.Target{Address: address, Codec: Blob{size}}, Op: bench.Get, ValueBytes: size, Connections: 3, InFlight: 2, Count: 100}
+		if r, err := bench.Run(t.Context(), c); err != nil || r.All.Ops != 100 || r.Failed() > 0 {
 			t.Errorf("blobs of %d bytes: %v, %v", size, r, err)
 		}
 	}
-	c := bench.Config{Target: bench.Target{Address: address, Codec: Blob{bench.ValueBytesMax + 1}}, Op: bench.Get, Count: 1}
+	c := bench.Load{Target: bench.Target{Address: address, Codec: Blob{bench.ValueBytesMax + 1}}, Op: bench.Get, Count: 1}
 	if _, err := bench.Run(t.Context(), c); !errors.Is(err, bench.ErrClosed) {
 		t.Errorf("a blob that is too large: %v", err)
 	}
@@ -466,10 +466,10 @@ func TestMemory(t *testing.T) {
 	p50 := func(bytes int) int64 {
 		t.Helper()
 		h, err := m.Measure(t.Context(), bytes, 10*time.Millisecond)
-		if err != nil || h.TotalCount() == 0 {
+		if err != nil || h.Ops == 0 {
 			t.Fatal(h, err)
 		}
-		return h.ValueAtQuantile(50)
+		return int64(h.Quantile(0.5))
 	}
 	if small, large := p50(1), p50(1<<20); small < 1 || large < 10*small {
 		t.Errorf("a byte is copied in %d ns, 1 MiB in %d", small, large)

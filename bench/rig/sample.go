@@ -3,6 +3,8 @@
 package rig
 
 import (
+	"fmt"
+
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/proa-kv/proa/bench"
@@ -35,82 +37,72 @@ type Sample struct {
 	Latency  *hdrhistogram.Histogram `json:"-"` // nil in figures that were made up
 }
 
-// SampleOf returns the figures of a run.
-func SampleOf(r *bench.Result) Sample {
-	return Sample{
-		Rate: r.Rate(), P50: float64(r.Quantile(0.5)), P99: float64(r.Quantile(0.99)), P999: float64(r.Quantile(0.999)), Slowest: float64(r.Slowest),
-		Server: float64(r.PerOp(r.ServerCPU)), Generator: float64(r.PerOp(r.GeneratorCPU)),
-		Ops: r.Ops, Busy: r.Busy, Failed: r.Failed, Latency: r.Latency,
-	}
-}
-
 // BusyClass is how a LoadResult names requests that were refused for the
 // moment.
 var BusyClass = protocol.StatusBusy.String()
 
-// SampleOfLoad returns the figures of a run of a Harness.
-func SampleOfLoad(r *bench.LoadResult) Sample {
-	return Sample{
-		Rate: r.Throughput(), P50: float64(r.All.Quantile(0.5)), P99: float64(r.All.Quantile(0.99)), P999: float64(r.All.Quantile(0.999)), Slowest: float64(r.All.Slowest),
-		Server: float64(r.ServerPerOp()), Generator: float64(r.GeneratorPerOp()),
-		Ops: r.All.Ops + r.Errors[BusyClass], Busy: r.Errors[BusyClass], Failed: r.Failed(),
-		Planned: r.Rate, Late: float64(r.LateMax), Unsent: r.Unsent, Latency: r.All.Latency,
-	}
+// SampleOf returns the figures of a run.
+func SampleOf(r *bench.LoadResult) Sample {
+	s := SampleOfKind(&r.All)
+	s.Rate, s.Server, s.Generator = r.Throughput(), float64(r.ServerPerOp()), float64(r.GeneratorPerOp())
+	s.Busy, s.Failed = r.Errors[BusyClass], r.Failed()
+	s.Ops += s.Busy
+	s.Planned, s.Late, s.Unsent = r.Rate, float64(r.LateMax), r.Unsent
+	return s
 }
 
-// SampleOfLatencies returns what latencies show by themselves.
-func SampleOfLatencies(h *hdrhistogram.Histogram) Sample {
-	at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) }
-	return Sample{P50: at(50), P99: at(99), P999: at(99.9), Slowest: float64(h.Max()), Ops: uint64(h.TotalCount()), Latency: h}
+// SampleOfKind returns what latencies show by themselves.
+func SampleOfKind(k *bench.KindResult) Sample {
+	at := func(q float64) float64 { return float64(k.Quantile(q)) }
+	return Sample{P50: at(0.5), P99: at(0.99), P999: at(0.999), Slowest: float64(k.Slowest), Ops: k.Ops, Latency: k.Latency}
 }
 
-// Figure is one of the numbers of a Sample.
-type Figure func(Sample) float64
+// Figure is one of the numbers of a Sample, and how a table shows it.
+type Figure struct {
+	Of   func(Sample) float64
+	Show func(float64) string
+}
 
-// RateOf returns operations per second.
-func RateOf(s Sample) float64 { return s.Rate }
-
-// P50Of returns the median latency.
-func P50Of(s Sample) float64 { return s.P50 }
-
-// P99Of returns the 99th percentile of the latency.
-func P99Of(s Sample) float64 { return s.P99 }
-
-// P999Of returns the 99.9th percentile of the latency.
-func P999Of(s Sample) float64 { return s.P999 }
-
-// SlowestOf returns the longest latency.
-func SlowestOf(s Sample) float64 { return s.Slowest }
-
-// ServerOf returns the CPU time of the servers for an operation.
-func ServerOf(s Sample) float64 { return s.Server }
-
-// GeneratorOf returns the CPU time of the generator for an operation.
-func GeneratorOf(s Sample) float64 { return s.Generator }
-
-// PlannedOf returns the planned rate of an open loop.
-func PlannedOf(s Sample) float64 { return s.Planned }
-
-// LateOf returns how far an open loop was behind its plan.
-func LateOf(s Sample) float64 { return s.Late }
-
-// OpsOf returns how many operations were made.
-func OpsOf(s Sample) float64 { return float64(s.Ops) }
+// The figures. Times are shown in microseconds.
+var (
+	Rate         = Figure{func(s Sample) float64 { return s.Rate }, report.Thousands}
+	P50          = Figure{func(s Sample) float64 { return s.P50 }, report.Micros}
+	P99          = Figure{func(s Sample) float64 { return s.P99 }, report.Micros}
+	P999         = Figure{func(s Sample) float64 { return s.P999 }, report.Micros}
+	Slowest      = Figure{func(s Sample) float64 { return s.Slowest }, report.Micros}
+	ServerCPU    = Figure{func(s Sample) float64 { return s.Server }, report.Hundredths}
+	GeneratorCPU = Figure{func(s Sample) float64 { return s.Generator }, report.Hundredths}
+	Planned      = Figure{func(s Sample) float64 { return s.Planned }, report.Thousands}
+	Late         = Figure{func(s Sample) float64 { return s.Late }, report.Micros}
+	Ops          = Figure{func(s Sample) float64 { return float64(s.Ops) }, report.Thousands}
+)
 
 // Series holds one sample for each round.
 type Series []Sample
 
 // Each returns a figure of each round.
-func (s Series) Each(of Figure) []float64 {
+func (s Series) Each(f Figure) []float64 {
 	v := make([]float64, len(s))
 	for i := range s {
-		v[i] = of(s[i])
+		v[i] = f.Of(s[i])
 	}
 	return v
 }
 
 // Median returns the median of a figure over the rounds.
-func (s Series) Median(of Figure) float64 { return report.Median(s.Each(of)) }
+func (s Series) Median(f Figure) float64 { return report.Median(s.Each(f)) }
+
+// Cells returns a row of a table: for each Figure its median, for anything else
+// how fmt.Sprint shows it.
+func (s Series) Cells(parts ...any) (cells []string) {
+	for _, p := range parts {
+		if f, ok := p.(Figure); ok {
+			p = f.Show(s.Median(f))
+		}
+		cells = append(cells, fmt.Sprint(p))
+	}
+	return cells
+}
 
 // Busy returns the share of requests that were refused for the moment.
 func (s Series) Busy() float64 {

@@ -197,11 +197,11 @@ func TestRatioOfMedians(t *testing.T) {
 		}
 		return s
 	}
-	got := ratioOfMedians(rates(1, 2, 3), rates(2, 1, 2), rig.RateOf)
+	got := ratioOfMedians(rates(1, 2, 3), rates(2, 1, 2), rig.Rate)
 	if want := (report.Ratio{Median: 1, Low: 0.5, High: 2}); got != want {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if got := ratioOfMedians(nil, rates(1), rig.RateOf); got != (report.Ratio{}) {
+	if got := ratioOfMedians(nil, rates(1), rig.Rate); got != (report.Ratio{}) {
 		t.Errorf("of nothing: %v", got)
 	}
 }

@@ -77,7 +77,7 @@ func (m *measurement) targetTable() report.Table {
 }
 
 func (m *measurement) shardsRatio() report.Ratio {
-	return ratioOfMedians(m.many, m.few, rig.RateOf)
+	return ratioOfMedians(m.many, m.few, rig.Rate)
 }
 
 // pauseTable shows how long the pauses were.
@@ -125,13 +125,12 @@ func (m *measurement) shardsTable() report.Table {
 		Header: []string{"shards", "PUT/s", "server CPU, µs/op", "generator CPU, µs/op", "p50, µs", "p99, µs", "failed"},
 	}
 	row := func(shards int, s rig.Series) {
-		t.Add(fmt.Sprint(shards), report.Thousands(s.Median(rig.RateOf)), report.Hundredths(s.Median(rig.ServerOf)), report.Hundredths(s.Median(rig.GeneratorOf)),
-			report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)), fmt.Sprint(s.Failed()))
+		t.Add(s.Cells(shards, rig.Rate, rig.ServerCPU, rig.GeneratorCPU, rig.P50, rig.P99, s.Failed())...)
 	}
 	row(shardsFew, m.few)
 	row(shardsMany, m.many)
 	t.Notes = []string{fmt.Sprintf("Three nodes, %d callers over %d clients, values of %d bytes, %s keys chosen uniformly; %d rounds of %v each, in turn. The CPU time is that of all three servers together; %d shards / %d: %v.",
-		rateCallers, rateClients, m.value, report.Thousands(float64(m.keys)), m.Rounds, m.Step, shardsMany, shardsFew, ratioOfMedians(m.many, m.few, rig.ServerOf))}
+		rateCallers, rateClients, m.value, report.Thousands(float64(m.keys)), m.Rounds, m.Step, shardsMany, shardsFew, ratioOfMedians(m.many, m.few, rig.ServerCPU))}
 	return t
 }
 

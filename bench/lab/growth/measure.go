@@ -85,7 +85,7 @@ func (m *measurement) at(ctx context.Context, p point, s *samples) (err error) {
 		if r.Interrupted {
 			return context.Cause(ctx)
 		}
-		s[k] = append(s[k], rig.SampleOfLoad(r))
+		s[k] = append(s[k], rig.SampleOf(r))
 	}
 	return nil
 }

@@ -14,15 +14,11 @@ import (
 
 // column is one figure of a table.
 type column struct {
-	name   string // %s stands for the kind of request
-	figure rig.Figure
-	show   func(float64) string
+	name string // %s stands for the kind of request
+	rig.Figure
 }
 
-var columns = []column{
-	{"%s/s", rig.RateOf, report.Thousands}, {"p50, µs", rig.P50Of, report.Micros}, {"p99, µs", rig.P99Of, report.Micros},
-	{"p99.9, µs", rig.P999Of, report.Micros}, {"server CPU, µs/op", rig.ServerOf, report.Hundredths},
-}
+var columns = []column{{"%s/s", rig.Rate}, {"p50, µs", rig.P50}, {"p99, µs", rig.P99}, {"p99.9, µs", rig.P999}, {"server CPU, µs/op", rig.ServerCPU}}
 
 // knows reports whether a figure was measured.
 func knows(figures []samples, figure rig.Figure) bool {
@@ -40,7 +36,7 @@ func knows(figures []samples, figure rig.Figure) bool {
 func (c *curve) table(figures []samples) report.Table {
 	t := report.Table{Title: c.title, Header: []string{c.axis}}
 	known := columns
-	if !knows(figures, rig.P999Of) {
+	if !knows(figures, rig.P999) {
 		known = slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return strings.HasPrefix(c.name, "p99.9") })
 	}
 	for _, kind := range kinds {
@@ -53,7 +49,7 @@ func (c *curve) table(figures []samples) report.Table {
 		row, failed := []string{c.show(c.x(p))}, uint64(0)
 		for k := range kinds {
 			for _, col := range known {
-				row = append(row, col.show(figures[i][k].Median(col.figure)))
+				row = append(row, figures[i][k].Cells(col.Figure)...)
 			}
 			failed += figures[i][k].Failed()
 		}
@@ -83,19 +79,19 @@ func (c *curve) charts(figures []samples) []report.Chart {
 	charts := []report.Chart{
 		{
 			Title: c.title + ": throughput", X: x, Y: report.Axis{Label: "requests per second", Show: report.Thousands},
-			Lines: []report.Line{line("GET", 0, rig.RateOf, 1), line("PUT", 1, rig.RateOf, 1)},
+			Lines: []report.Line{line("GET", 0, rig.Rate, 1), line("PUT", 1, rig.Rate, 1)},
 		},
 		{
 			Title: c.title + ": latency", X: x, Y: report.Axis{Label: "latency", Log: true, Show: report.ShortDuration},
 			Lines: report.WithPoints(
-				line("GET p50", 0, rig.P50Of, 1e3), line("PUT p50", 1, rig.P50Of, 1e3), line("GET p99", 0, rig.P99Of, 1e3), line("PUT p99", 1, rig.P99Of, 1e3),
-				line("GET p99.9", 0, rig.P999Of, 1e3), line("PUT p99.9", 1, rig.P999Of, 1e3)),
+				line("GET p50", 0, rig.P50, 1e3), line("PUT p50", 1, rig.P50, 1e3), line("GET p99", 0, rig.P99, 1e3), line("PUT p99", 1, rig.P99, 1e3),
+				line("GET p99.9", 0, rig.P999, 1e3), line("PUT p99.9", 1, rig.P999, 1e3)),
 		},
 		{
 			Title: c.title + ": CPU time", X: x, Y: report.Axis{Label: "CPU time per request", Show: report.ShortDuration},
 			Lines: []report.Line{
-				line("GET server", 0, rig.ServerOf, 1e3), line("PUT server", 1, rig.ServerOf, 1e3),
-				line("GET client", 0, rig.GeneratorOf, 1e3), line("PUT client", 1, rig.GeneratorOf, 1e3),
+				line("GET server", 0, rig.ServerCPU, 1e3), line("PUT server", 1, rig.ServerCPU, 1e3),
+				line("GET client", 0, rig.GeneratorCPU, 1e3), line("PUT client", 1, rig.GeneratorCPU, 1e3),
 			},
 		},
 	}
@@ -145,17 +141,17 @@ func headlines(c *curve, figures []samples) (out []report.Headline) {
 	if at < 0 {
 		return nil
 	}
-	tail, percentile := rig.P99Of, "p99"
-	if knows(figures, rig.P999Of) {
-		tail, percentile = rig.P999Of, "p99.9"
+	tail, percentile := rig.P99, "p99"
+	if knows(figures, rig.P999) {
+		tail, percentile = rig.P999, "p99.9"
 	}
 	note := fmt.Sprintf("%d connections", usual.connections)
 	for k, name := range []string{"GET", "PUT"} {
 		s := figures[at][k]
 		out = append(out,
-			report.Headline{Value: report.Thousands(s.Median(rig.RateOf)), Name: name + "s per second", Note: note},
+			report.Headline{Value: report.Thousands(s.Median(rig.Rate)), Name: name + "s per second", Note: note},
 			report.Headline{Value: report.Duration(s.Median(tail) / 1e3), Name: percentile + " latency of " + name, Note: note},
-			report.Headline{Value: report.Duration(s.Median(rig.ServerOf) / 1e3), Name: "server CPU per " + name, Note: note})
+			report.Headline{Value: report.Duration(s.Median(rig.ServerCPU) / 1e3), Name: "server CPU per " + name, Note: note})
 	}
 	return out
 }

@@ -180,9 +180,9 @@ func (m *measurement) besideIdle(ctx context.Context, p *rig.Server, s crowdStep
 // ones.
 func (m *measurement) measureOps(ctx context.Context, p *rig.Server, busy int, idle bool) error {
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		c := m.config(p, load{op, 1})
-		c.Connections = busy
-		s, err := m.take(ctx, p, c)
+		l := m.describe(p, load{op, 1})
+		l.Connections = busy
+		s, err := m.take(ctx, p, l)
 		if err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (m *measurement) crowdTable() report.Table {
 			if idle {
 				n, compared = report.Thousands(float64(l.idle)), m.crowdRatio(l.op, l.busy).String()
 			}
-			t.Add(fmt.Sprintf("%v, %d × 1", l.op, l.busy), n, report.Thousands(s.Median(rig.RateOf)), compared, report.Hundredths(s.Median(rig.ServerOf)), report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)))
+			t.Add(s.Cells(fmt.Sprintf("%v, %d × 1", l.op, l.busy), n, rig.Rate, compared, rig.ServerCPU, rig.P50, rig.P99)...)
 		}
 	}
 	t.Notes = []string{fmt.Sprintf("Opening %s connections that are idle took %.1f MiB of the server's resident memory, %.0f bytes each: the growth over all of them, or twice that over the second half, if that was more. They have said HELLO and nothing else. This server was started for the purpose, with concurrency.max_connections raised by the number of the busy ones; memory was measured before it had served anything. What the kernel holds for sockets is not in it.",
@@ -238,7 +238,7 @@ func (m *measurement) crowdLines() (lines []crowdLine) {
 
 // crowdRatio compares the rates with and without idle connections.
 func (m *measurement) crowdRatio(op bench.Op, busy int) report.Ratio {
-	return report.RatioOf(m.crowded[crowd{op, busy, true}].Each(rig.RateOf), m.crowded[crowd{op, busy, false}].Each(rig.RateOf))
+	return report.RatioOf(m.crowded[crowd{op, busy, true}].Each(rig.Rate), m.crowded[crowd{op, busy, false}].Each(rig.Rate))
 }
 
 // addCrowdTargets adds those of idle connections.

@@ -39,10 +39,10 @@ func (m *measurement) measureLarge(ctx context.Context) error {
 		return err
 	}
 	p := m.servers[v]
-	c := m.largeConfig(p, bench.Put)
-	c.InFlight = 4
-	if _, err := bench.Preload(ctx, c); err != nil {
-		return fmt.Errorf("filling %s: %w", p.Name, err)
+	l := m.describeLarge(p, bench.Put)
+	l.InFlight = 4
+	if err := fill(ctx, p, l); err != nil {
+		return err
 	}
 	for round := range m.Rounds {
 		m.Say("round %d of %d: values of %d bytes", round+1, m.Rounds, largeBytes)
@@ -53,11 +53,11 @@ func (m *measurement) measureLarge(ctx context.Context) error {
 	return m.endServer(v)
 }
 
-// largeConfig describes a measurement of p with large values.
-func (m *measurement) largeConfig(p *rig.Server, op bench.Op) bench.Config {
-	c := m.config(p, load{op, 1})
-	c.Connections, c.Keys, c.ValueBytes = largeConnections, m.largeKeys, largeBytes
-	return c
+// describeLarge describes a measurement of p with large values.
+func (m *measurement) describeLarge(p *rig.Server, op bench.Op) bench.Load {
+	l := m.describe(p, load{op, 1})
+	l.Connections, l.Keys, l.ValueBytes = largeConnections, m.largeKeys, largeBytes
+	return l
 }
 
 // largeRound measures each floor and then what is held against it.
@@ -69,15 +69,15 @@ func (m *measurement) largeRound(ctx context.Context, p, blobs *rig.Server) erro
 	if err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
-	put, err := m.take(ctx, p, m.largeConfig(p, bench.Put))
+	put, err := m.take(ctx, p, m.describeLarge(p, bench.Put))
 	if err != nil {
 		return err
 	}
-	loopback, err := m.take(ctx, blobs, m.largeConfig(blobs, bench.Get))
+	loopback, err := m.take(ctx, blobs, m.describeLarge(blobs, bench.Get))
 	if err != nil {
 		return err
 	}
-	get, err := m.take(ctx, p, m.largeConfig(p, bench.Get))
+	get, err := m.take(ctx, p, m.describeLarge(p, bench.Get))
 	if err != nil {
 		return err
 	}
@@ -89,9 +89,11 @@ func (m *measurement) largeRound(ctx context.Context, p, blobs *rig.Server) erro
 
 // largeRate is how many bytes of large values a sample stands for, per second.
 // Requests that were refused have carried none.
-func largeRate(s rig.Sample) float64 {
+var largeRate = rig.Figure{Of: func(s rig.Sample) float64 {
 	return s.Rate * largeBytes * (1 - report.Quotient(float64(s.Busy), float64(s.Ops)))
-}
+}, Show: mebibytes}
+
+func mebibytes(bytes float64) string { return report.Thousands(bytes / (1 << 20)) }
 
 // ratios compare the bytes per second of PUT and GET with their floors.
 func (l *largeValues) ratios() (put, get report.Ratio) {
@@ -115,15 +117,14 @@ func (l *largeValues) table(keys uint64) report.Table {
 		t.Notes = []string{"Not measured."}
 		return t
 	}
-	mib := func(bytes float64) string { return report.Thousands(bytes / (1 << 20)) }
-	row := func(what, ratio string, s rig.Series) {
-		t.Add(what, mib(s.Median(largeRate)), ratio, report.Thousands(s.Median(rig.RateOf)), report.Hundredths(s.Median(rig.ServerOf)), report.Hundredths(s.Median(rig.GeneratorOf)), report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)))
+	row := func(what, ratio any, s rig.Series) {
+		t.Add(s.Cells(what, largeRate, ratio, rig.Rate, rig.ServerCPU, rig.GeneratorCPU, rig.P50, rig.P99)...)
 	}
 	put, get := l.ratios()
-	t.Add("floor of PUT: sequential writes, fdatasync after each 4 MiB", mib(report.Median(l.write)), "", "", "", "", "", "")
-	row(fmt.Sprintf("fsynced PUT, %d × 1", largeConnections), put.String(), l.proa[bench.Put])
+	t.Add("floor of PUT: sequential writes, fdatasync after each 4 MiB", mebibytes(report.Median(l.write)), "", "", "", "", "", "")
+	row(fmt.Sprintf("fsynced PUT, %d × 1", largeConnections), put, l.proa[bench.Put])
 	row("floor of GET: the same bytes from memory over loopback", "", l.loopback)
-	row(fmt.Sprintf("GET, %d × 1", largeConnections), get.String(), l.proa[bench.Get])
+	row(fmt.Sprintf("GET, %d × 1", largeConnections), get, l.proa[bench.Get])
 	for _, op := range []bench.Op{bench.Put, bench.Get} {
 		if busy := l.proa[op].Busy(); busy > 0 {
 			t.Notes = append(t.Notes, fmt.Sprintf("Proa refused %.2f %% of the %vs of 256 KiB, because it was busy; they are not counted in the bytes.", busy*100, op))

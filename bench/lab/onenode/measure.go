@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/bench/report"
 	"github.com/proa-kv/proa/bench/rig"
 )
 
@@ -188,37 +189,73 @@ func (m *measurement) startServer(ctx context.Context, v variant, k rig.Kind, co
 }
 
 func (m *measurement) preload(ctx context.Context, p *rig.Server) error {
-	c := m.config(p, load{})
-	c.Connections, c.InFlight = 8, 32
-	if _, err := bench.Preload(ctx, c); err != nil {
+	l := m.describe(p, load{})
+	l.Connections, l.InFlight = 8, 32
+	return fill(ctx, p, l)
+}
+
+// fill writes all rows of a load.
+func fill(ctx context.Context, p *rig.Server, l bench.Load) error {
+	h, err := bench.Open(ctx, l)
+	if err == nil {
+		_, err = h.Preload(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("filling %s: %w", p.Name, err)
 	}
 	return nil
 }
 
-// config describes a measurement of p.
-func (m *measurement) config(p *rig.Server, l load) bench.Config {
-	return bench.Config{
+// describe describes a measurement of p.
+func (m *measurement) describe(p *rig.Server, l load) bench.Load {
+	return bench.Load{
 		Target: p.Target, Op: l.op, Connections: m.busy, InFlight: l.depth,
 		Keys: m.keys, ValueBytes: m.value, Seed: 1, Duration: m.Step, Warmup: m.Step / 5, ServerCPU: p.CPU,
 	}
 }
 
-// take measures p when everybody is at rest, and refuses the figure where
-// requests failed.
-func (m *measurement) take(ctx context.Context, p *rig.Server, c bench.Config) (rig.Sample, error) {
+// take measures p when everybody is at rest. The rate counts what was refused
+// because the server was busy, too.
+func (m *measurement) take(ctx context.Context, p *rig.Server, l bench.Load) (rig.Sample, error) {
+	h, err := bench.Open(ctx, l)
+	if err != nil {
+		return rig.Sample{}, err
+	}
+	s, err := m.takeLoad(ctx, p, h, 0)
+	s.Rate *= report.Quotient(float64(s.Ops), float64(s.Ops-s.Busy))
+	return s, err
+}
+
+// takeLoad makes the load of a harness when everybody is at rest, with a rate
+// of 0 in a closed loop.
+func (m *measurement) takeLoad(ctx context.Context, p *rig.Server, h *bench.Harness, rate float64) (rig.Sample, error) {
 	if err := m.rest(ctx); err != nil {
 		return rig.Sample{}, err
 	}
-	r, err := bench.Run(ctx, c)
-	if err != nil {
-		return rig.Sample{}, fmt.Errorf("%v to %s: %w", c.Op, p.Name, errors.Join(err, p.Alive()))
+	_, s, err := runLoad(ctx, p, h, rate)
+	return s, err
+}
+
+// runLoad makes the load of a harness, and refuses the figures where operations
+// failed.
+func runLoad(ctx context.Context, p *rig.Server, h *bench.Harness, rate float64) (*bench.LoadResult, rig.Sample, error) {
+	what := h.Load().Workload.Name + " to " + p.Name
+	r, err := h.Run(ctx, rate)
+	if err = errors.Join(err, ctx.Err()); err != nil { // the end of ctx ends a run without an error
+		return nil, rig.Sample{}, fmt.Errorf("%s: %w", what, errors.Join(err, p.Alive()))
 	}
-	if bad := r.Failed + r.NotFound; bad > 0 {
-		return rig.Sample{}, fmt.Errorf("%v to %s: %d of %d requests failed, %d keys were not found; the first failure: %s", c.Op, p.Name, r.Failed, r.Ops, r.NotFound, r.FirstFailure)
+	s, err := checkedLoad(what, r)
+	return r, s, err
+}
+
+// checkedLoad returns the figures of a run unless they mean nothing.
+func checkedLoad(what string, r *bench.LoadResult) (rig.Sample, error) {
+	if bad := r.Failed() - r.Errors[rig.BusyClass] + r.All.NotFound; bad > 0 {
+		return rig.Sample{}, fmt.Errorf("%s: of %d operations %d failed and %d found no row; the first failure: %s",
+			what, r.All.Ops+r.Failed(), r.Failed()-r.Errors[rig.BusyClass], r.All.NotFound, r.FirstError)
 	}
-	if r.Ops == 0 {
-		return rig.Sample{}, fmt.Errorf("%v to %s: not one reply within %v", c.Op, p.Name, m.Step)
+	if r.All.Ops == 0 {
+		return rig.Sample{}, fmt.Errorf("%s: not one operation was done; measure for longer, with -step or -ycsb-step", what)
 	}
 	return rig.SampleOf(r), nil
 }
@@ -258,19 +295,19 @@ func (m *measurement) floors(ctx context.Context) (sync, loop rig.Sample, err er
 	if err := m.rest(ctx); err != nil {
 		return sync, loop, err
 	}
-	h, err := m.disk.Measure(ctx, m.Step)
+	pairs, err := m.disk.Measure(ctx, m.Step)
 	if err != nil {
 		return sync, loop, fmt.Errorf("floor of the disk: %w", err)
 	}
 	loop, err = m.takeSingle(ctx, m.echo)
-	return rig.SampleOfLatencies(h), loop, err
+	return rig.SampleOfKind(pairs), loop, err
 }
 
 // takeSingle measures PUTs on one connection, one at a time.
 func (m *measurement) takeSingle(ctx context.Context, p *rig.Server) (rig.Sample, error) {
-	c := m.config(p, load{bench.Put, 1})
-	c.Connections = 1
-	return m.take(ctx, p, c)
+	l := m.describe(p, load{bench.Put, 1})
+	l.Connections = 1
+	return m.take(ctx, p, l)
 }
 
 // measureLoads is one round of many connections.
@@ -281,7 +318,7 @@ func (m *measurement) measureLoads(ctx context.Context) error {
 			if p == nil {
 				continue
 			}
-			s, err := m.take(ctx, p, m.config(p, l))
+			s, err := m.take(ctx, p, m.describe(p, l))
 			if err != nil {
 				return err
 			}

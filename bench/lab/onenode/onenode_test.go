@@ -343,7 +343,7 @@ func TestCheckedLoad(t *testing.T) {
 	result := func() *bench.LoadResult {
 		r := &bench.LoadResult{Elapsed: time.Second, Errors: map[string]uint64{}, Rate: 50}
 		r.All.Ops = 100
-		r.All.Latency = bench.NewResult().Latency
+		r.All.Latency = bench.NewLatencies()
 		return r
 	}
 	r := result()
@@ -392,7 +392,7 @@ func TestCrowdPossible(t *testing.T) {
 
 // Refused requests have carried no bytes.
 func TestLargeRate(t *testing.T) {
-	if got := largeRate(rig.Sample{Rate: 100, Ops: 10, Busy: 4}); got != 60*largeBytes {
+	if got := largeRate.Of(rig.Sample{Rate: 100, Ops: 10, Busy: 4}); got != 60*largeBytes {
 		t.Errorf("%v bytes per second of 60 values", got)
 	}
 }

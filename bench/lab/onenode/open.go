@@ -4,7 +4,6 @@ package onenode
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/proa-kv/proa/bench"
@@ -43,7 +42,7 @@ func (m *measurement) measureOpen(ctx context.Context) error {
 	p := m.servers[v]
 	harnesses := map[bench.Op]*bench.Harness{}
 	for op, name := range workloads {
-		h, err := m.openHarness(ctx, p, name)
+		h, err := openHarness(ctx, p, name, bench.Load{Keys: m.keys, ValueBytes: m.value, Connections: m.busy, Duration: m.Step})
 		if err != nil {
 			return err
 		}
@@ -68,17 +67,14 @@ func (m *measurement) endServer(v variant) error {
 	return p.Stop()
 }
 
-// openHarness prepares a workload on p.
-func (m *measurement) openHarness(ctx context.Context, p *rig.Server, name string) (*bench.Harness, error) {
-	w, err := bench.FindWorkload(name)
-	if err != nil {
+// openHarness prepares a workload of proa bench on p.
+func openHarness(ctx context.Context, p *rig.Server, workload string, l bench.Load) (h *bench.Harness, err error) {
+	if l.Workload, err = bench.FindWorkload(workload); err != nil {
 		return nil, err
 	}
-	w.ValueBytes = bench.FixedSize(m.value)
-	return bench.Open(ctx, bench.Load{
-		Addresses: []string{p.Target.Address}, Workload: w, Keys: m.keys, Seed: 1,
-		Connections: m.busy, InFlight: 1, Duration: m.Step, Warmup: m.Step / 5,
-	})
+	l.Workload.ValueBytes = bench.FixedSize(l.ValueBytes)
+	l.Addresses, l.Seed, l.Warmup = []string{p.Target.Address}, 1, l.Duration/5
+	return bench.Open(ctx, l)
 }
 
 // openRound measures the floors and then, for each operation, the closed loop
@@ -111,50 +107,18 @@ func (m *measurement) openRound(ctx context.Context, p *rig.Server, harnesses ma
 	return nil
 }
 
-// takeLoad makes the load of a harness when everybody is at rest, with a rate
-// of 0 in a closed loop, and refuses the figure where operations failed.
-func (m *measurement) takeLoad(ctx context.Context, p *rig.Server, h *bench.Harness, rate float64) (rig.Sample, error) {
-	if err := m.rest(ctx); err != nil {
-		return rig.Sample{}, err
-	}
-	name := h.Load().Workload.Name
-	r, err := h.Run(ctx, rate)
-	if err == nil {
-		err = ctx.Err() // which ends a run without an error
-	}
-	if err != nil {
-		return rig.Sample{}, fmt.Errorf("%s to %s: %w", name, p.Name, errors.Join(err, p.Alive()))
-	}
-	return checkedLoad(name+" to "+p.Name, r)
-}
-
-// checkedLoad returns the figures of a run unless they mean nothing.
-func checkedLoad(what string, r *bench.LoadResult) (rig.Sample, error) {
-	if bad := r.Failed() - r.Errors[rig.BusyClass] + r.All.NotFound; bad > 0 {
-		return rig.Sample{}, fmt.Errorf("%s: of %d operations %d failed and %d found no row; the first failure: %s",
-			what, r.All.Ops+r.Failed(), r.Failed()-r.Errors[rig.BusyClass], r.All.NotFound, r.FirstError)
-	}
-	if r.All.Ops == 0 {
-		return rig.Sample{}, fmt.Errorf("%s: not one operation was done; measure for longer, with -step", what)
-	}
-	return rig.SampleOfLoad(r), nil
-}
-
 // table shows the open loops on so many connections with the floors beside.
 func (o *openLoop) table(connections int) report.Table {
 	t := report.Table{
 		Title:  "Open loop at half of the highest rate",
 		Header: []string{"requests", "highest rate, /s", "planned rate, /s", "p50, µs", "p99, µs", "p99.9, µs", "slowest, µs", "server CPU, µs/op", "late by at most, µs"},
 	}
-	latency := func(s rig.Series) []string {
-		return []string{report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)), report.Micros(s.Median(rig.P999Of)), report.Micros(s.Median(rig.SlowestOf))}
-	}
 	for _, f := range []struct {
 		name string
 		s    rig.Series
 	}{{"floor: loopback echo, 1 × 1", o.loop}, {"floor: write and fdatasync of 4,096 bytes, one at a time", o.sync}} {
 		if len(f.s) > 0 {
-			t.Add(append(append([]string{f.name, "", ""}, latency(f.s)...), "", "")...)
+			t.Add(f.s.Cells(f.name, "", "", rig.P50, rig.P99, rig.P999, rig.Slowest, "", "")...)
 		}
 	}
 	for _, op := range []bench.Op{bench.Ping, bench.Get, bench.Put} {
@@ -164,10 +128,9 @@ func (o *openLoop) table(connections int) report.Table {
 		}
 		highest := ""
 		if h := o.highest[op]; len(h) > 0 {
-			highest = report.Thousands(h.Median(rig.RateOf))
+			highest = h.Cells(rig.Rate)[0]
 		}
-		t.Add(append(append([]string{op.String(), highest, report.Thousands(s.Median(rig.PlannedOf))}, latency(s)...),
-			report.Hundredths(s.Median(rig.ServerOf)), report.Micros(s.Median(rig.LateOf)))...)
+		t.Add(s.Cells(op, highest, rig.Planned, rig.P50, rig.P99, rig.P999, rig.Slowest, rig.ServerCPU, rig.Late)...)
 		t.Notes = append(t.Notes, openNotes(op, s)...)
 	}
 	t.Notes = append(t.Notes, fmt.Sprintf("The highest rate is that of a closed loop of %d × 1 in the same round: requests of an open loop come one by one, not several at a time on one connection. Half of it was planned then, at constant distances, and latency counts from the planned time: a stall delays all that was planned for it. The way to the server and back has its own line, PINGs at the rate of the GETs; the floors have one request at a time. The generator shares the machine and so is a part of every latency.", connections))
@@ -196,7 +159,7 @@ func (o *openLoop) addTargets(t *report.Table) {
 		what string
 		of   rig.Figure
 		most float64 // milliseconds
-	}{{bench.Get, "p99", rig.P99Of, 0.5}, {bench.Get, "p99.9", rig.P999Of, 2}, {bench.Put, "p99", rig.P99Of, 2}} {
+	}{{bench.Get, "p99", rig.P99, 0.5}, {bench.Get, "p99.9", rig.P999, 2}, {bench.Put, "p99", rig.P99, 2}} {
 		t.AddTarget(fmt.Sprintf("%s at half of its highest rate, open loop: %s, ms", described(g.op), g.what), report.AtMost(g.most), millis(o.half[g.op].Each(g.of)))
 	}
 }

@@ -58,7 +58,7 @@ func (y *ycsb) charts() (charts []report.Chart) {
 		var lines []report.Line
 		for _, st := range []store{ycsbProa, ycsbPebble} {
 			s := y.series[ycsbKey{w, st}]
-			lines = append(lines, s.read().Line(string(st)+": read"), s.update().Line(string(st)+": update"))
+			lines = append(lines, s.read.Line(string(st)+": read"), s.update.Line(string(st)+": update"))
 		}
 		charts = append(charts, latencyChart(strings.ToUpper(w), lines...))
 	}

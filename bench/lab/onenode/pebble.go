@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
@@ -105,8 +104,8 @@ type engineCaller struct {
 	*engineRun
 	*bench.Generator
 	key, value   []byte
-	read, update *hdrhistogram.Histogram // in nanoseconds
-	ended        time.Time               // of the last operation
+	read, update bench.KindResult
+	ended        time.Time // of the last operation
 }
 
 // run makes the operations of the generators, each in a goroutine of its own,
@@ -120,7 +119,7 @@ func (e *engine) run(ctx context.Context, generators []*bench.Generator, warmup,
 	callers := make([]*engineCaller, len(generators))
 	var group sync.WaitGroup
 	for i, g := range generators {
-		c := &engineCaller{engineRun: r, Generator: g, read: bench.NewResult().Latency, update: bench.NewResult().Latency}
+		c := &engineCaller{engineRun: r, Generator: g}
 		callers[i] = c
 		group.Go(func() {
 			if err := c.call(); err != nil {
@@ -147,18 +146,18 @@ func (r *engineRun) cpuOfMeasured() time.Duration {
 
 // together adds up what the callers recorded.
 func (r *engineRun) together(callers []*engineCaller, cpu time.Duration) ycsbSample {
-	all, read, update := bench.NewResult().Latency, bench.NewResult().Latency, bench.NewResult().Latency
+	var all, read, update bench.KindResult
 	last := r.end
 	for _, c := range callers {
-		read.Merge(c.read)
-		update.Merge(c.update)
+		read.Merge(&c.read)
+		update.Merge(&c.update)
 		if c.ended.After(last) {
 			last = c.ended
 		}
 	}
-	all.Merge(read)
-	all.Merge(update)
-	s := ycsbSample{all: rig.SampleOfLatencies(all), read: rig.SampleOfLatencies(read), update: rig.SampleOfLatencies(update)}
+	all.Merge(&read)
+	all.Merge(&update)
+	s := ycsbSample{rig.SampleOfKind(&all), rig.SampleOfKind(&read), rig.SampleOfKind(&update)}
 	if s.all.Ops > 0 {
 		s.all.Rate = float64(s.all.Ops) / last.Sub(r.warm).Seconds()
 		s.all.Server = float64(cpu) / float64(s.all.Ops)
@@ -184,11 +183,11 @@ func (c *engineCaller) call() error {
 			continue
 		}
 		c.ended = time.Now()
-		h := c.read
+		measured := &c.read
 		if kind == bench.KindUpdate {
-			h = c.update
+			measured = &c.update
 		}
-		_ = h.RecordValue(int64(min(max(c.ended.Sub(begin), 1), time.Minute))) // within its range
+		measured.Record(c.ended.Sub(begin))
 	}
 }
 

@@ -44,12 +44,12 @@ func (m *measurement) singleTable() report.Table {
 	t := report.Table{Title: "One connection, one request in flight", Header: []string{"latency, µs", "p50", "p99", "p99.9"}}
 	row := func(what string, s rig.Series) {
 		if len(s) > 0 {
-			t.Add(what, report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)), report.Micros(s.Median(rig.P999Of)))
+			t.Add(s.Cells(what, rig.P50, rig.P99, rig.P999)...)
 		}
 	}
 	row("floor: write and fdatasync of 4,096 bytes", m.sync)
 	row("floor: loopback echo", m.loop)
-	floor := report.Median(report.Sum(m.sync.Each(rig.P50Of), m.loop.Each(rig.P50Of)))
+	floor := report.Median(report.Sum(m.sync.Each(rig.P50), m.loop.Each(rig.P50)))
 	t.Add("sum of the floors", report.Micros(floor), "", "")
 	row("Proa, fsynced PUT", m.single[proa])
 	row("Redis, fsynced SET", m.single[redisAlways])
@@ -72,11 +72,10 @@ func (m *measurement) loadTable() report.Table {
 				continue
 			}
 			compared := ""
-			if r := m.against(l, rig.RateOf); v == proa && r != (report.Ratio{}) {
+			if r := m.against(l, rig.Rate); v == proa && r != (report.Ratio{}) {
 				compared = r.String()
 			}
-			t.Add(fmt.Sprintf("%v, %d × %d", l.op, m.busy, l.depth), variantNames[v], report.Thousands(s.Median(rig.RateOf)), compared,
-				report.Hundredths(s.Median(rig.ServerOf)), report.Hundredths(s.Median(rig.GeneratorOf)), report.Micros(s.Median(rig.P50Of)), report.Micros(s.Median(rig.P99Of)), report.Micros(s.Median(rig.P999Of)))
+			t.Add(s.Cells(fmt.Sprintf("%v, %d × %d", l.op, m.busy, l.depth), variantNames[v], rig.Rate, compared, rig.ServerCPU, rig.GeneratorCPU, rig.P50, rig.P99, rig.P999)...)
 			if busy := s.Busy(); busy > 0 {
 				t.Notes = append(t.Notes, fmt.Sprintf("%s refused %.2f %% of the requests of %v, %d × %d, because it was busy; they are counted in the rate.", variantNames[v], busy*100, l.op, m.busy, l.depth))
 			}

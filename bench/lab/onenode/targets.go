@@ -23,9 +23,9 @@ func (m *measurement) targetTable() report.Table {
 
 // addSingleTargets adds those of one request at a time.
 func (m *measurement) addSingleTargets(t *report.Table) {
-	put := m.single[proa].Each(rig.P50Of)
-	t.AddTarget("fsynced PUT, 1 × 1: median latency / (fdatasync + loopback echo)", report.AtMost(1.2), report.RatioOf(put, report.Sum(m.sync.Each(rig.P50Of), m.loop.Each(rig.P50Of))))
-	t.AddTarget("fsynced PUT, 1 × 1: median latency / Redis, appendfsync always", report.AtMost(1.1), report.RatioOf(put, m.single[redisAlways].Each(rig.P50Of)))
+	put := m.single[proa].Each(rig.P50)
+	t.AddTarget("fsynced PUT, 1 × 1: median latency / (fdatasync + loopback echo)", report.AtMost(1.2), report.RatioOf(put, report.Sum(m.sync.Each(rig.P50), m.loop.Each(rig.P50))))
+	t.AddTarget("fsynced PUT, 1 × 1: median latency / Redis, appendfsync always", report.AtMost(1.1), report.RatioOf(put, m.single[redisAlways].Each(rig.P50)))
 }
 
 // loadTarget is a bound on the ratio of Proa's figure to that of Redis.
@@ -39,12 +39,12 @@ type loadTarget struct {
 func loadTargets() []loadTarget {
 	const rate, cpu = "rate", "server CPU/op"
 	return []loadTarget{
-		{load{bench.Get, 1}, rate, rig.RateOf, report.AtLeast(1.0)},
-		{load{bench.Get, 1}, cpu, rig.ServerOf, report.AtMost(1.0)},
-		{load{bench.Get, deep}, rate, rig.RateOf, report.AtLeast(0.8)},
-		{load{bench.Put, 1}, rate, rig.RateOf, report.AtLeast(1.4)},
-		{load{bench.Put, 1}, cpu, rig.ServerOf, report.AtMost(0.9)},
-		{load{bench.Put, deep}, rate, rig.RateOf, report.AtLeast(1.5)},
+		{load{bench.Get, 1}, rate, rig.Rate, report.AtLeast(1.0)},
+		{load{bench.Get, 1}, cpu, rig.ServerCPU, report.AtMost(1.0)},
+		{load{bench.Get, deep}, rate, rig.Rate, report.AtLeast(0.8)},
+		{load{bench.Put, 1}, rate, rig.Rate, report.AtLeast(1.4)},
+		{load{bench.Put, 1}, cpu, rig.ServerCPU, report.AtMost(0.9)},
+		{load{bench.Put, deep}, rate, rig.Rate, report.AtLeast(1.5)},
 	}
 }
 

@@ -38,23 +38,14 @@ type ycsbKey struct {
 // latencies of each kind.
 type ycsbSample struct{ all, read, update rig.Sample }
 
-// ycsbSeries holds one of them for each round.
-type ycsbSeries []ycsbSample
+// ycsbSeries holds those of each round.
+type ycsbSeries struct{ all, read, update rig.Series }
 
-func (s ycsbSeries) pick(of func(*ycsbSample) rig.Sample) rig.Series {
-	out := make(rig.Series, len(s))
-	for i := range s {
-		out[i] = of(&s[i])
-	}
-	return out
-}
-
-func (s ycsbSeries) all() rig.Series { return s.pick(func(y *ycsbSample) rig.Sample { return y.all }) }
-func (s ycsbSeries) read() rig.Series {
-	return s.pick(func(y *ycsbSample) rig.Sample { return y.read })
-}
-func (s ycsbSeries) update() rig.Series {
-	return s.pick(func(y *ycsbSample) rig.Sample { return y.update })
+// add adds the samples of a round.
+func (y *ycsb) add(workload string, on store, s ycsbSample) {
+	k := ycsbKey{workload, on}
+	of := y.series[k]
+	y.series[k] = ycsbSeries{append(of.all, s.all), append(of.read, s.read), append(of.update, s.update)}
 }
 
 // ycsb makes the figures of YCSB with more data than cache and holds them.
@@ -153,37 +144,24 @@ func (y *ycsb) prepare(ctx context.Context) error {
 // open prepares a workload for both.
 func (y *ycsb) open(ctx context.Context, p *rig.Server, name string) error {
 	m := y.m
-	w, err := bench.FindWorkload(name)
-	if err != nil {
-		return err
+	h, err := openHarness(ctx, p, name, bench.Load{Keys: m.ycsbKeys(), ValueBytes: ycsbRowBytes, Connections: m.busy, Duration: m.ycsbStep})
+	if err == nil {
+		y.harnesses[name] = h
+		y.generators[name], err = bench.NewGenerators(h.Load().Workload, m.ycsbKeys(), 1, m.busy)
 	}
-	w.ValueBytes = bench.FixedSize(ycsbRowBytes)
-	if y.generators[name], err = bench.NewGenerators(w, m.ycsbKeys(), 1, m.busy); err != nil {
-		return err
-	}
-	y.harnesses[name], err = bench.Open(ctx, bench.Load{
-		Addresses: []string{p.Target.Address}, Workload: w, Keys: m.ycsbKeys(), Seed: 1,
-		Connections: m.busy, InFlight: 1, Duration: m.ycsbStep, Warmup: m.ycsbStep / 5,
-	})
 	return err
 }
 
 // round measures a workload on Proa and then on Pebble.
 func (y *ycsb) round(ctx context.Context, name string) error {
-	p := y.m.servers[proa]
 	if err := y.settle(ctx); err != nil {
 		return err
 	}
-	r, err := y.harnesses[name].Run(ctx, 0)
-	if err = errors.Join(err, ctx.Err()); err != nil {
-		return fmt.Errorf("%s on %s: %w", name, p.Name, errors.Join(err, p.Alive()))
-	}
-	all, err := checkedLoad(name+" on "+p.Name, r)
+	r, all, err := runLoad(ctx, y.m.servers[proa], y.harnesses[name], 0)
 	if err != nil {
 		return err
 	}
-	k := ycsbKey{name, ycsbProa}
-	y.series[k] = append(y.series[k], ycsbSample{all, sampleOfKind(&r.Kinds[bench.KindRead]), sampleOfKind(&r.Kinds[bench.KindUpdate])})
+	y.add(name, ycsbProa, ycsbSample{all, rig.SampleOfKind(&r.Kinds[bench.KindRead]), rig.SampleOfKind(&r.Kinds[bench.KindUpdate])})
 	if err := y.settle(ctx); err != nil {
 		return err
 	}
@@ -194,18 +172,8 @@ func (y *ycsb) round(ctx context.Context, name string) error {
 	if s.all.Ops == 0 {
 		return fmt.Errorf("%s on Pebble: not one operation was done; measure for longer, with -ycsb-step", name)
 	}
-	k = ycsbKey{name, ycsbPebble}
-	y.series[k] = append(y.series[k], s)
+	y.add(name, ycsbPebble, s)
 	return nil
-}
-
-func sampleOfKind(k *bench.KindResult) rig.Sample {
-	if k.Ops == 0 {
-		return rig.Sample{}
-	}
-	s := rig.SampleOfLatencies(k.Latency)
-	s.Slowest = float64(k.Slowest)
-	return s
 }
 
 // settle waits until neither the server nor this process, with Pebble in it,
@@ -223,7 +191,7 @@ func (y *ycsb) settle(ctx context.Context) error {
 
 // ratio compares the rates of Proa and Pebble.
 func (y *ycsb) ratio(workload string) report.Ratio {
-	return report.RatioOf(y.series[ycsbKey{workload, ycsbProa}].all().Each(rig.RateOf), y.series[ycsbKey{workload, ycsbPebble}].all().Each(rig.RateOf))
+	return report.RatioOf(y.series[ycsbKey{workload, ycsbProa}].all.Each(rig.Rate), y.series[ycsbKey{workload, ycsbPebble}].all.Each(rig.Rate))
 }
 
 // targetTable lists the targets of YCSB with what was measured.
@@ -245,23 +213,23 @@ func (y *ycsb) table() report.Table {
 	for _, w := range ycsbWorkloads {
 		for _, st := range []store{ycsbProa, ycsbPebble} {
 			s := y.series[ycsbKey{w, st}]
-			if len(s) == 0 {
+			if len(s.all) == 0 {
 				continue
 			}
 			compared := ""
 			if st == ycsbProa {
 				compared = y.ratio(w).String()
 			}
-			row := []string{strings.ToUpper(w), string(st), report.Thousands(s.all().Median(rig.RateOf)), compared, report.Hundredths(s.all().Median(rig.ServerOf))}
-			for _, kind := range []rig.Series{s.read(), s.update()} {
+			row := s.all.Cells(strings.ToUpper(w), st, rig.Rate, compared, rig.ServerCPU)
+			for _, kind := range []rig.Series{s.read, s.update} {
 				cells := []string{"", ""}
-				if kind.Median(rig.OpsOf) > 0 {
-					cells = []string{report.Micros(kind.Median(rig.P50Of)), report.Micros(kind.Median(rig.P99Of))}
+				if kind.Median(rig.Ops) > 0 {
+					cells = kind.Cells(rig.P50, rig.P99)
 				}
 				row = append(row, cells...)
 			}
 			t.Add(row...)
-			if busy := s.all().Busy(); busy > 0 {
+			if busy := s.all.Busy(); busy > 0 {
 				t.Notes = append(t.Notes, fmt.Sprintf("%s refused %.2f %% of the operations of %s, because it was busy; they are in no figure.", st, busy*100, strings.ToUpper(w)))
 			}
 		}

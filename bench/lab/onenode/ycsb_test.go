@@ -179,8 +179,8 @@ func TestTargetsYCSB(t *testing.T) {
 	for rate, want := range map[float64]string{500: "met", 499: "MISSED"} {
 		y := ycsb{m: &measurement{Lab: new(rig.Lab), options: options{busy: 64, ycsbData: 10 << 10, ycsbCache: 1 << 10}}, series: map[ycsbKey]ycsbSeries{}}
 		for _, w := range ycsbWorkloads[:2] {
-			y.series[ycsbKey{w, ycsbProa}] = ycsbSeries{{all: rig.Sample{Rate: rate, Busy: 1, Ops: 100}, read: rig.Sample{Ops: 1, P50: 1e6}}}
-			y.series[ycsbKey{w, ycsbPebble}] = ycsbSeries{{all: rig.Sample{Rate: 1000}}}
+			y.series[ycsbKey{w, ycsbProa}] = ycsbSeries{all: rig.Series{{Rate: rate, Busy: 1, Ops: 100}}, read: rig.Series{{Ops: 1, P50: 1e6}}}
+			y.series[ycsbKey{w, ycsbPebble}] = ycsbSeries{all: rig.Series{{Rate: 1000}}}
 		}
 		table := y.targetTable()
 		if diff := cmp.Diff([]string{want, want, "–"}, verdicts(table)); diff != "" {
