@@ -84,7 +84,7 @@ func run(ctx context.Context, o options, out, progress io.Writer) error {
 		return r.outcome().Publish(&o.Options, out, progress)
 	}
 	return o.Run(ctx, out, progress, func(ctx context.Context, lab *rig.Lab) (*rig.Outcome, error) {
-		m := newMeasurement(o, lab)
+		m := &measurement{options: o, Lab: lab, curves: curvesOf(&o)}
 		if err := m.measure(ctx); err != nil {
 			return nil, err
 		}

@@ -74,25 +74,25 @@ func TestCurves(t *testing.T) {
 	for _, c := range curves() {
 		seen := map[float64]bool{}
 		for _, p := range c.points {
-			seen[c.x(p)] = true
-			if uint64(p.value)*p.keys > dataMax && p.value > usual.value {
-				t.Errorf("%s: %d keys with values of %d bytes", c.name, p.keys, p.value)
+			seen[c.x(&p)] = true
+			if uint64(p.Value)*p.Keys > dataMax && p.Value > usual.Value {
+				t.Errorf("%s: %d keys with values of %d bytes", c.name, p.Keys, p.Value)
 			}
-			other := p
+			other := p.conditions
 			switch c.name {
 			case "connections":
-				other.connections = usual.connections
+				other.Connections = usual.Connections
 			case "shards":
-				other.shards = usual.shards
+				other.Shards = usual.Shards
 			case "value":
-				other.value, other.keys = usual.value, usual.keys
+				other.Value, other.Keys = usual.Value, usual.Keys
 			case "keys":
-				other.keys = usual.keys
+				other.Keys = usual.Keys
 			case "nodes":
-				other.nodes = usual.nodes
+				other.Nodes = usual.Nodes
 			}
 			if other != usual {
-				t.Errorf("%s varies more: %+v", c.name, p)
+				t.Errorf("%s varies more: %+v", c.name, p.conditions)
 			}
 		}
 		if len(seen) != len(c.points) {
@@ -108,8 +108,9 @@ func TestFigures(t *testing.T) {
 	s := func(rate float64) rig.Sample {
 		return rig.Sample{Rate: rate, P50: 1e3, P99: 2e6, P999: 3e6, Server: 3e3, Generator: 4e3, Failed: 1}
 	}
-	figures := []samples{{{s(10), s(30), s(20)}, {s(5)}}, {{s(40)}, {s(6), s(7), s(8)}}}
-	table := c.table(figures)
+	c.points[0].Get, c.points[0].Put = rig.Series{s(10), s(30), s(20)}, rig.Series{s(5)}
+	c.points[1].Get, c.points[1].Put = rig.Series{s(40)}, rig.Series{s(6), s(7), s(8)}
+	table := c.table()
 	want := [][]string{
 		{"1", "20", "1.0", "2,000", "3,000", "3.00", "5", "1.0", "2,000", "3,000", "3.00", "4"},
 		{"4", "40", "1.0", "2,000", "3,000", "3.00", "7", "1.0", "2,000", "3,000", "3.00", "4"},
@@ -119,7 +120,7 @@ func TestFigures(t *testing.T) {
 			t.Errorf("row %d: %s", i, got)
 		}
 	}
-	charts := c.charts(figures)
+	charts := c.charts()
 	if p := charts[0].Lines[0].Points; p[0].X != 1 || p[0].Y != 20 || p[1].Y != 40 {
 		t.Errorf("rates of GET: %v", p)
 	}
@@ -136,12 +137,10 @@ func TestFigures(t *testing.T) {
 func TestRecord(t *testing.T) {
 	dir := t.TempDir()
 	m := &measurement{Lab: &rig.Lab{Data: dir}, options: options{Options: rig.Options{Proa: "true", Rounds: 1, Step: time.Second}}, curves: curves()}
-	for i := range m.curves {
-		c := &m.curves[i]
-		m.figures = append(m.figures, make([]samples, len(c.points)))
+	for _, c := range m.curves {
 		for k := range c.points {
 			s := rig.Series{{Rate: 1000 * float64(k+1), P50: 1e3, P99: 2e6, Server: 3e3, Generator: 4e3}}
-			m.figures[i][k] = samples{s, s}
+			c.points[k].Get, c.points[k].Put = s, s
 		}
 	}
 	first := rig.Options{JSON: filepath.Join(dir, "a.json"), HTML: filepath.Join(dir, "a.html"), Write: filepath.Join(dir, "a.md")}

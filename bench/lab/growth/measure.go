@@ -12,35 +12,20 @@ import (
 	"github.com/proa-kv/proa/bench/rig"
 )
 
-// kinds of requests that are measured at each point.
-var kinds = []string{"get", "put"}
-
-// samples of one point by kind, over the rounds.
-type samples [2]rig.Series
-
 // measurement is one run of the program.
 type measurement struct {
 	options
 	*rig.Lab
-	curves  []curve
-	figures [][]samples // by curve and point
-}
-
-func newMeasurement(o options, lab *rig.Lab) *measurement {
-	m := &measurement{options: o, Lab: lab, curves: curvesOf(&o)}
-	for _, c := range m.curves {
-		m.figures = append(m.figures, make([]samples, len(c.points)))
-	}
-	return m
+	curves []curve
 }
 
 func (m *measurement) measure(ctx context.Context) error {
-	for i := range m.curves {
-		c := &m.curves[i]
+	for _, c := range m.curves {
 		for round := range m.Rounds {
 			m.Say("%s, round %d of %d", c.name, round+1, m.Rounds)
-			for k, p := range c.points {
-				if err := m.at(ctx, p, &m.figures[i][k]); err != nil {
+			for i := range c.points {
+				p := &c.points[i]
+				if err := m.at(ctx, p); err != nil {
 					return fmt.Errorf("%s %s: %w", c.show(c.x(p)), c.axis, err)
 				}
 			}
@@ -50,9 +35,9 @@ func (m *measurement) measure(ctx context.Context) error {
 }
 
 // at measures one point.
-func (m *measurement) at(ctx context.Context, p point, s *samples) (err error) {
-	c, err := rig.StartCluster(ctx, m.Data, p.nodes, rig.Proa("proa", m.Proa,
-		"--shards", strconv.Itoa(p.shards), "--set", fmt.Sprintf("concurrency.max_connections=%d", p.connections+1000)))
+func (m *measurement) at(ctx context.Context, p *point) (err error) {
+	c, err := rig.StartCluster(ctx, m.Data, p.Nodes, rig.Proa("proa", m.Proa,
+		"--shards", strconv.Itoa(p.Shards), "--set", fmt.Sprintf("concurrency.max_connections=%d", p.Connections+1000)))
 	if err != nil {
 		return err
 	}
@@ -62,9 +47,9 @@ func (m *measurement) at(ctx context.Context, p point, s *samples) (err error) {
 		if err != nil {
 			return err
 		}
-		w.ValueBytes = bench.FixedSize(p.value)
+		w.ValueBytes = bench.FixedSize(p.Value)
 		h, err := bench.Open(ctx, bench.Load{
-			Addresses: c.Endpoints(), Workload: w, Keys: p.keys, Seed: 1, Connections: p.connections,
+			Addresses: c.Endpoints(), Workload: w, Keys: p.Keys, Seed: 1, Connections: p.Connections,
 			Duration: m.Step, Warmup: m.Step / 4,
 		})
 		if err != nil {
@@ -85,7 +70,8 @@ func (m *measurement) at(ctx context.Context, p point, s *samples) (err error) {
 		if r.Interrupted {
 			return context.Cause(ctx)
 		}
-		s[k] = append(s[k], rig.SampleOf(r))
+		s := p.series()[k]
+		*s = append(*s, rig.SampleOf(r))
 	}
 	return nil
 }

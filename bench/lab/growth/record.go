@@ -21,53 +21,28 @@ type record struct {
 }
 
 type recordedCurve struct {
-	Name   string          `json:"name"` // of one of curves
-	Points []recordedPoint `json:"points"`
+	Name   string  `json:"name"` // of one of curves
+	Points []point `json:"points"`
 }
 
-// recordedPoint is one point of a curve: the conditions and what was measured.
-type recordedPoint struct {
-	Connections int        `json:"connections"`
-	Shards      int        `json:"shards"`
-	ValueBytes  int        `json:"value_bytes"`
-	Keys        uint64     `json:"keys"`
-	Nodes       int        `json:"nodes"`
-	Get         rig.Series `json:"get"`
-	Put         rig.Series `json:"put"`
-}
-
-// add adds a curve and the samples of its points.
-func (r *record) add(c *curve, figures []samples) {
-	out := recordedCurve{Name: c.name}
-	for i, p := range c.points {
-		out.Points = append(out.Points, recordedPoint{p.connections, p.shards, p.value, p.keys, p.nodes, figures[i][0], figures[i][1]})
-	}
-	r.Curves = append(r.Curves, out)
-}
-
-// restore returns the curve of a record and the samples of its points.
-func (r *recordedCurve) restore() (c curve, figures []samples, err error) {
+// restore returns the curve of a record.
+func (r *recordedCurve) restore() (c curve, err error) {
 	all := curves()
 	at := slices.IndexFunc(all, func(c curve) bool { return c.name == r.Name })
 	if at < 0 {
-		return c, nil, fmt.Errorf("there is no curve %q", r.Name)
+		return c, fmt.Errorf("there is no curve %q", r.Name)
 	}
-	c = all[at]
-	c.points = nil
-	for _, p := range r.Points {
-		c.points = append(c.points, point{connections: p.Connections, shards: p.Shards, value: p.ValueBytes, nodes: p.Nodes, keys: p.Keys})
-		if len(p.Get) == 0 || len(p.Put) == 0 {
-			return c, nil, fmt.Errorf("curve %s: a point without samples", r.Name)
-		}
-		figures = append(figures, samples{p.Get, p.Put})
+	if slices.ContainsFunc(r.Points, func(p point) bool { return len(p.Get) == 0 || len(p.Put) == 0 }) {
+		return c, fmt.Errorf("curve %s: a point without samples", r.Name)
 	}
-	return c, figures, nil
+	all[at].points = r.Points
+	return all[at], nil
 }
 
 // check returns what is wrong with a record.
 func (r *record) check() error {
 	for i := range r.Curves {
-		if _, _, err := r.Curves[i].restore(); err != nil {
+		if _, err := r.Curves[i].restore(); err != nil {
 			return err
 		}
 	}
@@ -88,14 +63,14 @@ func (r *record) comparison() *report.Comparison {
 	const chartsOfCurve = 3
 	c := &report.Comparison{Title: "How throughput, latency and CPU time scale", Lines: r.Conditions, Notes: r.Notes, Columns: chartsOfCurve}
 	for i := range r.Curves {
-		curve, figures, err := r.Curves[i].restore()
+		curve, err := r.Curves[i].restore()
 		if err != nil {
 			continue
 		}
-		c.Tables = append(c.Tables, curve.table(figures))
-		c.Charts = append(c.Charts, curve.charts(figures)...)
+		c.Tables = append(c.Tables, curve.table())
+		c.Charts = append(c.Charts, curve.charts()...)
 		if len(c.Headlines) == 0 {
-			c.Headlines = headlines(&curve, figures)
+			c.Headlines = curve.headlines()
 		}
 	}
 	return c

@@ -21,22 +21,15 @@ type column struct {
 var columns = []column{{"%s/s", rig.Rate}, {"p50, µs", rig.P50}, {"p99, µs", rig.P99}, {"p99.9, µs", rig.P999}, {"server CPU, µs/op", rig.ServerCPU}}
 
 // knows reports whether a figure was measured.
-func knows(figures []samples, figure rig.Figure) bool {
-	for i := range figures {
-		for _, s := range figures[i] {
-			if s.Median(figure) > 0 {
-				return true
-			}
-		}
-	}
-	return false
+func (c *curve) knows(figure rig.Figure) bool {
+	return slices.ContainsFunc(c.points, func(p point) bool { return p.Get.Median(figure) > 0 || p.Put.Median(figure) > 0 })
 }
 
 // table shows one curve.
-func (c *curve) table(figures []samples) report.Table {
+func (c *curve) table() report.Table {
 	t := report.Table{Title: c.title, Header: []string{c.axis}}
 	known := columns
-	if !knows(figures, rig.P999) {
+	if !c.knows(rig.P999) {
 		known = slices.DeleteFunc(slices.Clone(columns), func(c column) bool { return strings.HasPrefix(c.name, "p99.9") })
 	}
 	for _, kind := range kinds {
@@ -45,13 +38,14 @@ func (c *curve) table(figures []samples) report.Table {
 		}
 	}
 	t.Header = append(t.Header, "failed")
-	for i, p := range c.points {
+	for i := range c.points {
+		p := &c.points[i]
 		row, failed := []string{c.show(c.x(p))}, uint64(0)
-		for k := range kinds {
+		for _, s := range p.series() {
 			for _, col := range known {
-				row = append(row, figures[i][k].Cells(col.Figure)...)
+				row = append(row, s.Cells(col.Figure)...)
 			}
-			failed += figures[i][k].Failed()
+			failed += s.Failed()
 		}
 		t.Add(append(row, fmt.Sprint(failed))...)
 	}
@@ -62,19 +56,20 @@ func (c *curve) table(figures []samples) report.Table {
 }
 
 // charts draw one curve: throughput, latency and CPU time.
-func (c *curve) charts(figures []samples) []report.Chart {
+func (c *curve) charts() []report.Chart {
 	line := func(name string, k int, figure rig.Figure, unit float64) report.Line {
 		l := report.Line{Name: name, Marks: true}
-		for i, p := range c.points {
-			if y := figures[i][k].Median(figure); y > 0 {
+		for i := range c.points {
+			p := &c.points[i]
+			if y := p.series()[k].Median(figure); y > 0 {
 				l.Points = append(l.Points, report.XY{X: c.x(p), Y: y / unit})
 			}
 		}
 		return l
 	}
 	x := report.Axis{Label: c.axis, Log: !c.linear, Show: c.show}
-	for _, p := range c.points {
-		x.Ticks = append(x.Ticks, c.x(p))
+	for i := range c.points {
+		x.Ticks = append(x.Ticks, c.x(&c.points[i]))
 	}
 	charts := []report.Chart{
 		{
@@ -128,26 +123,26 @@ func (m *measurement) record() *record {
 	r := &record{Notes: m.Notes, Conditions: append(
 		m.Conditions("growth", m.command(), rig.VersionLine(m.Proa, "version")),
 		fmt.Sprintf("Defaults: one node, %d shards, %d connections with one request in flight each, %s keys chosen uniformly, values of %d bytes; %s of %v. A PUT is acknowledged when it is fsynced on a majority, a GET is linearizable.",
-			usual.shards, usual.connections, report.Thousands(float64(usual.keys)), usual.value, m.roundsText(), m.Step))}
-	for i := range m.curves {
-		r.add(&m.curves[i], m.figures[i])
+			usual.Shards, usual.Connections, report.Thousands(float64(usual.Keys)), usual.Value, m.roundsText(), m.Step))}
+	for _, c := range m.curves {
+		r.Curves = append(r.Curves, recordedCurve{c.name, c.points})
 	}
 	return r
 }
 
 // headlines are the figures under the usual conditions, if they were measured.
-func headlines(c *curve, figures []samples) (out []report.Headline) {
-	at := slices.Index(c.points, usual)
+func (c *curve) headlines() (out []report.Headline) {
+	at := slices.IndexFunc(c.points, func(p point) bool { return p.conditions == usual })
 	if at < 0 {
 		return nil
 	}
 	tail, percentile := rig.P99, "p99"
-	if knows(figures, rig.P999) {
+	if c.knows(rig.P999) {
 		tail, percentile = rig.P999, "p99.9"
 	}
-	note := fmt.Sprintf("%d connections", usual.connections)
+	note := fmt.Sprintf("%d connections", usual.Connections)
 	for k, name := range []string{"GET", "PUT"} {
-		s := figures[at][k]
+		s := c.points[at].series()[k]
 		out = append(out,
 			report.Headline{Value: report.Thousands(s.Median(rig.Rate)), Name: name + "s per second", Note: note},
 			report.Headline{Value: report.Duration(s.Median(tail) / 1e3), Name: percentile + " latency of " + name, Note: note},
