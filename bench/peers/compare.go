@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -42,14 +43,14 @@ func (r row) String() string {
 	return fmt.Sprintf("%v, %s, %s, %s", r.op, plural(r.nodes, "node"), plural(r.callers, "caller"), plural(r.connections, "connection"))
 }
 
-// cell is a row with one peer.
+// cell is a load, a row or a respRow, on one peer.
 type cell struct {
-	row
+	load fmt.Stringer
 	peer string
 }
 
 // String is what the flag -only is matched with.
-func (c cell) String() string { return c.row.String() + ", " + c.peer }
+func (c cell) String() string { return c.load.String() + ", " + c.peer }
 
 // failures adds up the failures of all rounds, by class.
 func failures(s rig.Series) (byClass map[string]uint64, share float64) {
@@ -85,7 +86,6 @@ type comparison struct {
 
 	sync, loop, copies map[int]rig.Series // floors in the rounds with so many nodes
 	cells              map[cell]rig.Series
-	resp               map[respCell]rig.Series
 	failed             []error // what is missing in the figures
 }
 
@@ -97,13 +97,17 @@ func newComparison(o options, lab *rig.Lab) (*comparison, error) {
 	return &comparison{
 		options: o, Lab: lab, match: match,
 		sync: map[int]rig.Series{}, loop: map[int]rig.Series{}, copies: map[int]rig.Series{}, cells: map[cell]rig.Series{},
-		resp: map[respCell]rig.Series{},
 	}, nil
 }
 
-// wanted reports whether a cell was asked for and can be.
-func (c *comparison) wanted(r row, p peer) bool {
-	return p.supports(r.nodes) && c.match.MatchString(cell{r, p.name()}.String())
+// wanted reports whether a load on a peer was asked for.
+func (c *comparison) wanted(load fmt.Stringer, p peer) bool {
+	return c.match.MatchString(cell{load, p.name()}.String())
+}
+
+// wantedIn reports whether a peer has to run in clusters of so many nodes.
+func (c *comparison) wantedIn(p peer, nodes int) bool {
+	return p.supports(nodes) && slices.ContainsFunc(rows, func(r row) bool { return r.nodes == nodes && c.wanted(r, p) })
 }
 
 // run measures everything there is, clusters of one size after the other.
@@ -119,7 +123,7 @@ func (c *comparison) run(ctx context.Context) error {
 	if err := c.compareRESP(ctx); err != nil {
 		return err
 	}
-	if len(c.cells)+len(c.resp) == 0 {
+	if len(c.cells) == 0 {
 		return errors.Join(fmt.Errorf("nothing was measured; does -only %q match anything?", c.only), errors.Join(c.failed...))
 	}
 	return nil
@@ -128,7 +132,7 @@ func (c *comparison) run(ctx context.Context) error {
 // prepare finds the servers that are wanted and sets up the floors.
 func (c *comparison) prepare(ctx context.Context) error {
 	for _, p := range peers {
-		if !c.wantedAnywhere(p) {
+		if !c.wantsRESP(p) && !slices.ContainsFunc(sizes, func(nodes int) bool { return c.wantedIn(p, nodes) }) {
 			continue
 		}
 		c.Say("%s: looking for the program, or building it", p.name())
@@ -153,15 +157,6 @@ func (c *comparison) prepare(ctx context.Context) error {
 	return err
 }
 
-func (c *comparison) wantedAnywhere(p peer) bool {
-	for _, r := range rows {
-		if c.wanted(r, p) {
-			return true
-		}
-	}
-	return c.wantsRESP(p)
-}
-
 // requestBytes is the length of a PUT of Proa, which the echo sends.
 func (c *comparison) requestBytes() int {
 	return len(bench.Proa{}.AppendRequest(nil, bench.Put, 1, bench.AppendKey(nil, 0), make([]byte, c.value)))
@@ -171,7 +166,7 @@ func (c *comparison) requestBytes() int {
 func (c *comparison) compareSize(ctx context.Context, nodes int) error {
 	var wanted []*server
 	for _, s := range c.servers {
-		if s.absent == "" && c.wantedInSize(s.peer, nodes) {
+		if s.absent == "" && c.wantedIn(s.peer, nodes) {
 			wanted = append(wanted, s)
 		}
 	}
@@ -224,15 +219,6 @@ func size(nodes int) string {
 	return fmt.Sprintf("%d nodes", nodes)
 }
 
-func (c *comparison) wantedInSize(p peer, nodes int) bool {
-	for _, r := range rows {
-		if r.nodes == nodes && c.wanted(r, p) {
-			return true
-		}
-	}
-	return false
-}
-
 // fail notes what could not be measured.
 func (c *comparison) fail(err error) {
 	c.failed = append(c.failed, err)
@@ -264,21 +250,24 @@ func (c *comparison) preload(ctx context.Context, cl *cluster, fill rig.Callers)
 // patience is how long answers are waited for.
 const patience = 30 * time.Second
 
-// take adds a measurement of a cluster to the figures of k. A cluster that cannot
+// measureEach measures a load on one cluster after the other. A cluster that cannot
 // be measured does not come back: rounds must stay in step.
-func take[K interface {
-	comparable
-	fmt.Stringer
-}](ctx context.Context, c *comparison, cl *cluster, figures map[K]rig.Series, k K, measure func() (rig.Sample, error)) error {
-	s, err := measure()
-	switch {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case err != nil:
-		cl.usable = false
-		c.fail(fmt.Errorf("%v, from round %d on: %w", k, len(figures[k])+1, errors.Join(err, cl.Alive())))
-	default:
-		figures[k] = append(figures[k], s)
+func (c *comparison) measureEach(ctx context.Context, load fmt.Stringer, clusters []*cluster, measure func(*cluster) (rig.Sample, error)) error {
+	for _, cl := range clusters {
+		if !cl.usable || !c.wanted(load, cl.peer) {
+			continue
+		}
+		k := cell{load, cl.name()}
+		s, err := measure(cl)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			cl.usable = false
+			c.fail(fmt.Errorf("%v, from round %d on: %w", k, len(c.cells[k])+1, errors.Join(err, cl.Alive())))
+		default:
+			c.cells[k] = append(c.cells[k], s)
+		}
 	}
 	return nil
 }
@@ -289,14 +278,11 @@ func (c *comparison) round(ctx context.Context, nodes int, clusters []*cluster) 
 		return err
 	}
 	for _, r := range rows {
-		for _, cl := range clusters {
-			if r.nodes != nodes || !cl.usable || !c.wanted(r, cl.peer) {
-				continue
-			}
-			err := take(ctx, c, cl, c.cells, cell{r, cl.name()}, func() (rig.Sample, error) { return c.measure(ctx, r, cl, clusters) })
-			if err != nil {
-				return err
-			}
+		if r.nodes != nodes {
+			continue
+		}
+		if err := c.measureEach(ctx, r, clusters, func(cl *cluster) (rig.Sample, error) { return c.measure(ctx, r, cl, clusters) }); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -362,7 +348,7 @@ func (c *comparison) floor(r row) []float64 {
 	return report.Sum(floor, c.sync[r.nodes].Each(rig.P50))
 }
 
-// against compares two peers in a row.
-func (c *comparison) against(r row, a, b string, of rig.Figure) report.Ratio {
-	return report.RatioOf(c.cells[cell{r, a}].Each(of), c.cells[cell{r, b}].Each(of))
+// against compares two peers under a load.
+func (c *comparison) against(load fmt.Stringer, a, b string, of rig.Figure) report.Ratio {
+	return report.RatioOf(c.cells[cell{load, a}].Each(of), c.cells[cell{load, b}].Each(of))
 }

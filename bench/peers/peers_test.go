@@ -291,7 +291,7 @@ func TestOnly(t *testing.T) {
 		n := 0
 		for _, r := range rows {
 			for _, p := range peers {
-				if c.wanted(r, p) {
+				if p.supports(r.nodes) && c.wanted(r, p) {
 					n++
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"time"
 
@@ -86,29 +87,10 @@ func (r respRow) String() string {
 	return fmt.Sprintf("%s, redis-benchmark -c %d -P %d", r.command(), respConnections, r.pipeline)
 }
 
-// respCell is a row with one server.
-type respCell struct {
-	respRow
-	peer string
-}
-
-// String is what the flag -only is matched with.
-func (c respCell) String() string { return c.respRow.String() + ", " + c.peer }
-
-func (c *comparison) wantedRESP(r respRow, p peer) bool {
-	return c.match.MatchString(respCell{r, p.name()}.String())
-}
-
 // wantsRESP reports whether p has to run for the rows of redis-benchmark.
 func (c *comparison) wantsRESP(p peer) bool {
-	for _, d := range respPeers {
-		for _, r := range respRows {
-			if d.name() == p.name() && c.wantedRESP(r, d) {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(respPeers, func(d peer) bool { return d.name() == p.name() }) &&
+		slices.ContainsFunc(respRows, func(r respRow) bool { return c.wanted(r, p) })
 }
 
 // Bounds of one run of redis-benchmark.
@@ -153,28 +135,17 @@ func (c *comparison) compareRESP(ctx context.Context) error {
 		}
 	}
 	return c.compareOn(ctx, "redis-benchmark", wanted, 1, rig.Callers{Keys: c.respKeys, Key: respKey}, func(clusters []*cluster) error {
-		return c.respRound(ctx, program, clusters)
+		for _, r := range respRows {
+			if err := c.measureEach(ctx, r, clusters, func(cl *cluster) (rig.Sample, error) { return c.measureRESP(ctx, program, r, cl, clusters) }); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
 // respKey appends the name that redis-benchmark has for a key.
 func respKey(dst []byte, n uint64) []byte { return fmt.Appendf(dst, "key:%012d", n) }
-
-// respRound measures each row, server after server.
-func (c *comparison) respRound(ctx context.Context, program string, clusters []*cluster) error {
-	for _, r := range respRows {
-		for _, cl := range clusters {
-			if !cl.usable || !c.wantedRESP(r, cl.peer) {
-				continue
-			}
-			err := take(ctx, c, cl, c.resp, respCell{r, cl.name()}, func() (rig.Sample, error) { return c.measureRESP(ctx, program, r, cl, clusters) })
-			if err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
 
 // measureRESP makes a load twice: the first time a short one, which warms up and
 // says how many requests the second has to make.
@@ -265,7 +236,7 @@ func parseBenchmark(in io.Reader) (rig.Sample, error) {
 
 // ratioRESP compares Proa with Redis in a row.
 func (c *comparison) ratioRESP(r respRow, of rig.Figure) report.Ratio {
-	return report.RatioOf(c.resp[respCell{r, proaRESP{}.name()}].Each(of), c.resp[respCell{r, redis{}.name()}].Each(of))
+	return c.against(r, respPeers[0].name(), respPeers[1].name(), of)
 }
 
 // respTables are the targets and the figures, nil if nothing was measured.
@@ -281,7 +252,7 @@ func (c *comparison) respTables() []report.Table {
 	}
 	for _, r := range respRows {
 		for _, p := range respPeers {
-			s := c.resp[respCell{r, p.name()}]
+			s := c.cells[cell{r, p.name()}]
 			if len(s) == 0 {
 				continue
 			}
@@ -320,7 +291,7 @@ type documentRESP struct {
 func (c *comparison) documentRESPs() (all []documentRESP) {
 	for _, r := range respRows {
 		for _, p := range respPeers {
-			s := c.resp[respCell{r, p.name()}]
+			s := c.cells[cell{r, p.name()}]
 			if len(s) == 0 {
 				continue
 			}

@@ -47,7 +47,7 @@ func TestRESPKey(t *testing.T) {
 func TestRESPRows(t *testing.T) {
 	var names []string
 	for _, r := range respRows {
-		names = append(names, respCell{r, "Redis"}.String()+": "+r.test())
+		names = append(names, cell{r, "Redis"}.String()+": "+r.test())
 	}
 	want := []string{
 		"GET, redis-benchmark -c 64 -P 1, Redis: get", "GET, redis-benchmark -c 64 -P 16, Redis: get",
@@ -80,10 +80,9 @@ func TestRESPTables(t *testing.T) {
 	if got := c.respTables(); got != nil {
 		t.Errorf("tables of nothing: %v", got)
 	}
-	c.resp = map[respCell]rig.Series{}
 	for _, r := range respRows {
-		c.resp[respCell{r, "Proa"}] = rig.Series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
-		c.resp[respCell{r, "Redis"}] = rig.Series{figures(1000, 100, 200), figures(500, 100, 200)}
+		c.cells[cell{r, "Proa"}] = rig.Series{figures(r.target*1000, 100, 200), figures(r.target*500, 100, 200)}
+		c.cells[cell{r, "Redis"}] = rig.Series{figures(1000, 100, 200), figures(500, 100, 200)}
 	}
 	verdicts := func() (v []string) {
 		for _, row := range c.respTables()[0].Rows {
@@ -95,7 +94,7 @@ func TestRESPTables(t *testing.T) {
 		t.Error(diff)
 	}
 	for i, r := range respRows {
-		s := c.resp[respCell{r, "Proa"}]
+		s := c.cells[cell{r, "Proa"}]
 		s[0].Rate, s[1].Rate = s[0].Rate-1, s[1].Rate-1
 		if got := verdicts()[i]; got != "MISSED" {
 			t.Errorf("%v just below its target: %s", r, got)
