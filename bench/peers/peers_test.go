@@ -20,6 +20,7 @@ import (
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/rig"
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 // programs holds the servers that were built for the tests.
@@ -261,7 +262,7 @@ func TestCommands(t *testing.T) {
 		{etcd{}, 3, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1,n2=http://p:2,n3=http://p:3 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
 		{redis{}, 1, "server --port 1 --bind 127.0.0.1 --daemonize no --dir /d --save  --auto-aof-rewrite-percentage 0 --appendonly yes --appendfsync always"},
 	} {
-		c := &rig.Cluster{Nodes: nodes[:tc.nodes]}
+		c := &rig.Cluster{Cluster: &spawn.Cluster{Nodes: nodes[:tc.nodes]}}
 		if diff := cmp.Diff(tc.want, strings.Join(tc.kind("server").Command(c, nodes[0]), " ")); diff != "" {
 			t.Errorf("%s, %d nodes: %s", tc.name(), tc.nodes, diff)
 		}

@@ -34,29 +34,26 @@ type Kind struct {
 // one directory. Its methods are called by one goroutine at a time.
 type Cluster struct {
 	Kind
-	Nodes []*Node
+	*spawn.Cluster
 
 	dir      string
 	balanced time.Time // when it was last asked to spread its leaders
 }
 
 // Node is one server.
-type Node struct {
-	*spawn.Process        // nil while there is none
-	ID             int    // from 1
-	Client, Peer   string // addresses, host:port
-	Data           string // a path for its data
-}
+type Node = spawn.Node
 
 // StartCluster starts so many nodes with their data in a new directory in dir,
 // and waits until they serve.
 func StartCluster(ctx context.Context, dir string, nodes int, k Kind) (*Cluster, error) {
 	var c *Cluster
 	err := onFreePorts(2*nodes, func(ports []string) error {
-		var err error
-		if c, err = newCluster(dir, ports, k); err != nil {
+		dir, err := os.MkdirTemp(dir, k.Name+"-*")
+		if err != nil {
 			return err
 		}
+		c = &Cluster{Kind: k, dir: dir}
+		c.Cluster = spawn.NewCluster(k.Name+"-", dir+string(filepath.Separator), ports, func(n *Node) *exec.Cmd { return commandOf(k.Command(c, n)...) })
 		for _, n := range c.Nodes {
 			err = errors.Join(err, c.Start(n))
 		}
@@ -71,26 +68,6 @@ func StartCluster(ctx context.Context, dir string, nodes int, k Kind) (*Cluster,
 	return c, err
 }
 
-// newCluster gives each node two of the ports.
-func newCluster(dir string, ports []string, k Kind) (*Cluster, error) {
-	dir, err := os.MkdirTemp(dir, k.Name+"-*")
-	if err != nil {
-		return nil, err
-	}
-	c := &Cluster{Kind: k, dir: dir}
-	for pair := range slices.Chunk(ports, 2) {
-		id := len(c.Nodes) + 1
-		c.Nodes = append(c.Nodes, &Node{ID: id, Client: spawn.Loopback(pair[0]), Peer: spawn.Loopback(pair[1]), Data: filepath.Join(dir, strconv.Itoa(id))})
-	}
-	return c, nil
-}
-
-// Start starts a node, the first time or again. It does not wait for it.
-func (c *Cluster) Start(n *Node) (err error) {
-	n.Process, err = start(fmt.Sprintf("%s-%d", c.Name, n.ID), c.dir, c.Command(c, n))
-	return err
-}
-
 // readyTimeout is also how long a node that was killed may take to catch up
 // under load.
 const readyTimeout = time.Minute
@@ -98,13 +75,7 @@ const readyTimeout = time.Minute
 // Await waits until the cluster serves. The error is spawn.ErrExited where a
 // node has ended instead.
 func (c *Cluster) Await(ctx context.Context) error {
-	return await(ctx, readyTimeout, func(ctx context.Context) error { return c.Ready(ctx, c) }, c.processes()...)
-}
-
-// Kill ends a node with SIGKILL. It returns when the process is gone.
-func (c *Cluster) Kill(n *Node) {
-	n.Process.Kill()
-	n.Process = nil
+	return await(ctx, readyTimeout, func(ctx context.Context) error { return c.Ready(ctx, c) }, c.Running()...)
 }
 
 // Terminate ends a node with SIGTERM and returns when it is gone.
@@ -115,45 +86,13 @@ func (c *Cluster) Terminate(n *Node) error {
 }
 
 // Stop ends all nodes. It may be called again.
-func (c *Cluster) Stop() error {
-	ps := c.processes()
-	for _, n := range c.Nodes {
-		n.Process = nil
-	}
-	return spawn.StopAll(stopTimeout, ps...)
-}
+func (c *Cluster) Stop() error { return c.StopWithin(stopTimeout) }
 
 // Remove ends all nodes and removes their data.
 func (c *Cluster) Remove() error { return errors.Join(c.Stop(), os.RemoveAll(c.dir)) }
 
-// processes returns those that run.
-func (c *Cluster) processes() (ps []*spawn.Process) {
-	for _, n := range c.Nodes {
-		if n.Process != nil {
-			ps = append(ps, n.Process)
-		}
-	}
-	return ps
-}
-
-// Alive returns an error if a node has ended by itself.
-func (c *Cluster) Alive() (err error) {
-	for _, p := range c.processes() {
-		err = errors.Join(err, p.Alive())
-	}
-	return err
-}
-
 // CPU returns the CPU time of all nodes together.
-func (c *Cluster) CPU() (time.Duration, error) { return CPU(c.processes()...) }
-
-// Endpoints returns the addresses for clients.
-func (c *Cluster) Endpoints() (addresses []string) {
-	for _, n := range c.Nodes {
-		addresses = append(addresses, n.Client)
-	}
-	return addresses
-}
+func (c *Cluster) CPU() (time.Duration, error) { return CPU(c.Running()...) }
 
 // Server is a cluster of one node, and how a load reaches it.
 type Server struct {
@@ -208,7 +147,7 @@ const (
 )
 
 // Ask has a node of Proa carry out an administrative request.
-func (n *Node) Ask(ctx context.Context, verb string, args, answer any) error {
+func Ask(ctx context.Context, n *Node, verb string, args, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	c, err := client.New(ctx, client.Config{Endpoints: []string{n.Client}, ForwardOnly: true})
@@ -228,9 +167,9 @@ func (n *Node) Ask(ctx context.Context, verb string, args, answer any) error {
 }
 
 // Status returns the cluster as a node of Proa sees it.
-func (n *Node) Status(ctx context.Context) (*command.ClusterStatus, error) {
+func Status(ctx context.Context, n *Node) (*command.ClusterStatus, error) {
 	s := new(command.ClusterStatus)
-	return s, n.Ask(ctx, command.AdminStatus, struct{}{}, s)
+	return s, Ask(ctx, n, command.AdminStatus, struct{}{}, s)
 }
 
 // balanced returns nil if every node sees every other up, and leaders spread
@@ -238,7 +177,7 @@ func (n *Node) Status(ctx context.Context) (*command.ClusterStatus, error) {
 // little later.
 func balanced(ctx context.Context, c *Cluster) error {
 	for _, n := range c.Nodes {
-		s, err := n.Status(ctx)
+		s, err := Status(ctx, n)
 		if err != nil {
 			return err
 		}
@@ -251,7 +190,7 @@ func balanced(ctx context.Context, c *Cluster) error {
 		}
 		if time.Since(c.balanced) > balanceEvery {
 			c.balanced = time.Now()
-			err = errors.Join(err, c.Nodes[0].Ask(ctx, command.AdminSplitLeaders, struct{}{}, &command.Done{}))
+			err = errors.Join(err, Ask(ctx, c.Nodes[0], command.AdminSplitLeaders, struct{}{}, &command.Done{}))
 		}
 		return err
 	}

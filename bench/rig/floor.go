@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"time"
 	"unsafe"
@@ -19,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/bench"
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 // The floors: what a fsynced write over TCP costs if a server did nothing
@@ -202,17 +202,17 @@ func (l *Lab) startFloor(name string, codec bench.Codec) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, name)
+	cmd := commandOf(self, name)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	p, err := launch(name, "", cmd)
+	p, err := spawn.Launch(name, "", cmd)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Kind: Kind{Name: name}, Nodes: []*Node{{Process: p, ID: 1}}}
+	c := &Cluster{Kind: Kind{Name: name}, Cluster: &spawn.Cluster{Nodes: []*Node{{Process: p, ID: 1}}}}
 	l.Cleanup(c.Stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {

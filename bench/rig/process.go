@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -21,22 +20,16 @@ import (
 )
 
 const (
-	startTimeout = 20 * time.Second
-	stopTimeout  = 20 * time.Second
-	pollStep     = 20 * time.Millisecond
+	stopTimeout = 20 * time.Second
+	pollStep    = 20 * time.Millisecond
 )
 
-// start runs the command line args, a program and its arguments, with its output
-// in the file dir/name.log.
-func start(name, dir string, args []string) (*spawn.Process, error) {
-	return launch(name, filepath.Join(dir, name+".log"), exec.Command(args[0], args[1:]...))
-}
-
-// launch starts cmd without what would change how it is configured: what is
-// compared are defaults.
-func launch(name, log string, cmd *exec.Cmd) (*spawn.Process, error) {
+// commandOf returns the command of a program and its arguments without what would
+// change how it is configured: what is compared are defaults.
+func commandOf(line ...string) *exec.Cmd {
+	cmd := exec.Command(line[0], line[1:]...)
 	cmd.Env = spawn.Environment("GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GODEBUG")
-	return spawn.Launch(name, log, cmd)
+	return cmd
 }
 
 // onFreePorts calls f with n free ports, and again with others, up to three

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 func sleeper(t *testing.T, name, dir, script string) *spawn.Process {
 	t.Helper()
-	p, err := start(name, dir, []string{"/bin/sh", "-c", script})
+	p, err := spawn.Launch(name, filepath.Join(dir, name+".log"), commandOf("/bin/sh", "-c", script))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,19 +96,19 @@ func TestCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Kill(c.Nodes[0])
-	if n := len(c.processes()); n != 2 || c.Alive() != nil {
+	if n := len(c.Running()); n != 2 || c.Alive() != nil {
 		t.Errorf("%d processes, %v", n, c.Alive())
 	}
 	if err := errors.Join(c.Terminate(c.Nodes[1]), c.Start(c.Nodes[0]), c.Await(t.Context()), Rest(t.Context(), c), c.Stop(), c.Remove()); err != nil {
 		t.Error(err)
 	}
-	if left, err := filepath.Glob(c.dir); err != nil || len(left) > 0 || len(c.processes()) > 0 {
+	if left, err := filepath.Glob(c.dir); err != nil || len(left) > 0 || len(c.Running()) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
 
 func TestCommands(t *testing.T) {
-	c := &Cluster{Nodes: []*Node{{ID: 1, Client: "h:1", Peer: "h:2", Data: "/d/1"}}}
+	c := &Cluster{Cluster: &spawn.Cluster{Nodes: []*Node{{ID: 1, Client: "h:1", Peer: "h:2", Data: "/d/1"}}}}
 	line := func(k Kind) string { return strings.Join(k.Command(c, c.Nodes[len(c.Nodes)-1]), " ") }
 	if got, want := line(Proa("", "proa", "--shards", "4")), "proa serve --data /d/1 --listen h:1 --admin-listen off --log-level warn --peer-listen off --shards 4"; got != want {
 		t.Errorf("%s\nwant %s", got, want)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,49 +16,32 @@ const stopTimeout = 5 * time.Second
 
 // fleet are server processes. Its methods are called by one goroutine at a
 // time.
-type fleet struct {
-	program string
-	dir     string
-	nodes   []*node
-}
-
-// node is one server.
-type node struct {
-	client, peer   string // addresses
-	*spawn.Process        // nil while there is none
-}
+type fleet struct{ *spawn.Cluster }
 
 // newFleet draws addresses. It starts nothing.
-func newFleet(program, dir string, nodes int) (*fleet, error) {
+func newFleet(program, dir string, nodes int) (f fleet, err error) {
 	ports, err := spawn.FreePorts(2 * nodes)
 	if err != nil {
-		return nil, err
+		return f, err
 	}
-	f := &fleet{program: program, dir: dir}
-	for pair := range slices.Chunk(ports, 2) {
-		f.nodes = append(f.nodes, &node{client: spawn.Loopback(pair[0]), peer: spawn.Loopback(pair[1])})
-	}
+	f.Cluster = spawn.NewCluster("server ", filepath.Join(dir, "node"), ports, func(n *spawn.Node) *exec.Cmd {
+		cmd := exec.Command(program, f.args(n)...)
+		cmd.Env = spawn.Environment()
+		cmd.SysProcAttr = ownGroup()
+		return cmd
+	})
 	return f, nil
 }
 
-func (f *fleet) addresses() []string {
-	out := make([]string, len(f.nodes))
-	for i, p := range f.nodes {
-		out[i] = p.client
-	}
-	return out
-}
-
 // args are those of one server.
-func (f *fleet) args(node int) []string {
-	peers := make([]string, len(f.nodes))
-	for i, p := range f.nodes {
-		peers[i] = p.peer
+func (f *fleet) args(n *spawn.Node) []string {
+	var peers []string
+	for _, p := range f.Nodes {
+		peers = append(peers, p.Peer)
 	}
-	p := f.nodes[node-1]
 	args := []string{
-		"serve", "--data", filepath.Join(f.dir, fmt.Sprintf("node%d", node)), "--node-id", strconv.Itoa(node), "--shards", strconv.Itoa(shards),
-		"--listen", p.client, "--peer-listen", p.peer, "--join", strings.Join(peers, ","), "--log-format", "text",
+		"serve", "--data", n.Data, "--node-id", strconv.Itoa(n.ID), "--shards", strconv.Itoa(shards),
+		"--listen", n.Client, "--peer-listen", n.Peer, "--join", strings.Join(peers, ","), "--log-format", "text",
 	}
 	// Several servers share a machine that may be small.
 	for _, s := range []string{
@@ -71,51 +53,22 @@ func (f *fleet) args(node int) []string {
 	return args
 }
 
-func (f *fleet) logPath(node int) string {
-	return filepath.Join(f.dir, fmt.Sprintf("node%d.log", node))
-}
-
 // start starts a server and does not wait for it to answer.
-func (f *fleet) start(node int) (err error) {
-	cmd := exec.Command(f.program, f.args(node)...)
-	cmd.Env = spawn.Environment()
-	cmd.SysProcAttr = ownGroup()
-	f.nodes[node-1].Process, err = spawn.Launch(fmt.Sprintf("server %d", node), f.logPath(node), cmd)
-	return err
-}
+func (f fleet) start(node int) error { return f.Start(f.Nodes[node-1]) }
 
 // kill ends a server with SIGKILL and returns when it is gone.
-func (f *fleet) kill(node int) error {
-	p := f.nodes[node-1]
-	if p.Process == nil {
+func (f fleet) kill(node int) error {
+	n := f.Nodes[node-1]
+	if n.Process == nil {
 		return fmt.Errorf("server %d does not run", node)
 	}
-	p.Kill()
-	p.Process = nil
+	f.Kill(n)
 	return nil
 }
 
-func (f *fleet) trouble() error {
-	for _, p := range f.nodes {
-		if p.Process == nil {
-			continue
-		}
-		if err := p.Alive(); err != nil {
-			p.Process = nil
-			return err
-		}
-	}
-	return nil
-}
+func (f fleet) addresses() []string { return f.Endpoints() }
+
+func (f fleet) trouble() error { return f.Alive() }
 
 // stop ends all servers, in order where they do so in time.
-func (f *fleet) stop() {
-	var running []*spawn.Process
-	for _, p := range f.nodes {
-		if p.Process != nil {
-			running = append(running, p.Process)
-			p.Process = nil
-		}
-	}
-	_ = spawn.StopAll(stopTimeout, running...) // what had to be killed is gone, too
-}
+func (f fleet) stop() { _ = f.StopWithin(stopTimeout) } // what had to be killed is gone, too

@@ -34,7 +34,7 @@ func actAsServer() {
 	os.Exit(0)
 }
 
-func testFleet(t *testing.T) *fleet {
+func testFleet(t *testing.T) fleet {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
@@ -59,13 +59,13 @@ func TestFleet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, p := range f.nodes {
+	for _, p := range f.Nodes {
 		awaitFile(t, filepath.Join(ready, fmt.Sprint(p.PID())))
 	}
 	if err := f.trouble(); err != nil {
 		t.Error(err)
 	}
-	pid := f.nodes[1].PID()
+	pid := f.Nodes[1].PID()
 	if err := f.kill(2); err != nil {
 		t.Fatal(err)
 	}
@@ -81,16 +81,16 @@ func TestFleet(t *testing.T) {
 	if err := f.start(2); err != nil {
 		t.Fatal(err)
 	}
-	awaitFile(t, filepath.Join(ready, fmt.Sprint(f.nodes[1].PID())))
+	awaitFile(t, filepath.Join(ready, fmt.Sprint(f.Nodes[1].PID())))
 	f.stop()
 	for node := 1; node <= 3; node++ {
-		text, err := os.ReadFile(f.logPath(node))
+		text, err := os.ReadFile(f.Nodes[node-1].Data + ".log")
 		if err != nil {
 			t.Fatal(err)
 		}
 		log := string(text)
-		peers := f.nodes[0].peer + "," + f.nodes[1].peer + "," + f.nodes[2].peer
-		for _, want := range []string{"stopped in order", fmt.Sprintf("--node-id %d ", node), "--join " + peers, "--listen " + f.nodes[node-1].client} {
+		peers := f.Nodes[0].Peer + "," + f.Nodes[1].Peer + "," + f.Nodes[2].Peer
+		for _, want := range []string{"stopped in order", fmt.Sprintf("--node-id %d ", node), "--join " + peers, "--listen " + f.Nodes[node-1].Client} {
 			if !strings.Contains(log, want) {
 				t.Errorf("no %q in the log of server %d:\n%s", want, node, log)
 			}
@@ -119,7 +119,7 @@ func TestFleetTrouble(t *testing.T) {
 	if err := f.start(3); err != nil {
 		t.Fatal(err)
 	}
-	<-f.nodes[2].Exited()
+	<-f.Nodes[2].Exited()
 	if err := f.trouble(); err == nil || !strings.Contains(err.Error(), "server 3 has ended") || !strings.Contains(err.Error(), "no reason") {
 		t.Errorf("trouble: %v", err)
 	}

@@ -17,7 +17,7 @@ const size = 3
 // busiestOf returns the node that leads most shards, and which these are. Of
 // several it takes each in turn, by the number of the round.
 func busiestOf(ctx context.Context, c *rig.Cluster, round int) (*rig.Node, map[int]bool, error) {
-	s, err := c.Nodes[0].Status(ctx)
+	s, err := rig.Status(ctx, c.Nodes[0])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -71,13 +71,13 @@ const (
 func transfer(ctx context.Context, c *rig.Cluster, shard int) error {
 	var refused error
 	for range transferTries {
-		s, err := c.Nodes[0].Status(ctx)
+		s, err := rig.Status(ctx, c.Nodes[0])
 		if err != nil {
 			return err
 		}
 		leader, next, err := successor(s, shard)
 		if err == nil {
-			err = c.Nodes[leader-1].Ask(ctx, command.AdminTransfer, command.ShardArgs{Shard: shard, To: next}, &command.Done{})
+			err = rig.Ask(ctx, c.Nodes[leader-1], command.AdminTransfer, command.ShardArgs{Shard: shard, To: next}, &command.Done{})
 		}
 		if err == nil {
 			return nil
