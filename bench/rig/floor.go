@@ -48,7 +48,7 @@ func NewDisk(path string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{file: f, block: make([]byte, BlockBytes)}
+	d := &Disk{file: f, block: bench.NewValue(BlockBytes, 1)}
 	// Not every file system can reserve space; the zeros do it then.
 	_ = unix.Fallocate(int(f.Fd()), 0, 0, floorBytes)
 	zeros := make([]byte, 1<<20)
@@ -58,10 +58,6 @@ func NewDisk(path string) (*Disk, error) {
 	if err = errors.Join(err, f.Sync()); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	random := rand.NewPCG(1, 2)
-	for i := range d.block {
-		d.block[i] = byte(random.Uint64())
-	}
 	return d, nil
 }
 
@@ -69,59 +65,49 @@ func NewDisk(path string) (*Disk, error) {
 func (d *Disk) Close() error { return d.file.Close() }
 
 // Measure writes block after block, each followed by fdatasync, for as long as
-// said, and returns how long each pair took.
+// said and at least once, and returns how long each pair took.
 func (d *Disk) Measure(ctx context.Context, duration time.Duration) (pairs *bench.KindResult, err error) {
-	pairs = new(bench.KindResult)
-	fd := int(d.file.Fd())
-	for begin := time.Now(); time.Since(begin) < duration; {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		start := time.Now()
-		if _, err := unix.Pwrite(fd, d.block, d.next); err != nil {
-			return nil, fmt.Errorf("writing: %w", err)
-		}
-		// Without telling the scheduler, which would make the floor higher
-		// than it is.
-		if _, _, errno := unix.RawSyscall(unix.SYS_FDATASYNC, uintptr(fd), 0, 0); errno != 0 {
-			return nil, fmt.Errorf("fdatasync: %w", errno)
-		}
-		pairs.Record(time.Since(start))
-		if d.next += BlockBytes; d.next == floorBytes {
-			d.next = 0
-		}
-	}
-	return pairs, nil
+	pairs, _, err = d.write(ctx, d.block, duration)
+	return pairs, err
 }
 
-// MeasureSequential writes chunk after chunk of so many bytes, 1 to 64 MiB, each
-// followed by fdatasync, for as long as said and at least once, and returns how
-// many bytes per second became durable. It is the rate at which the disk takes
-// a log that is synced for each chunk.
+// MeasureSequential does the same with chunks of so many bytes, 1 to 64 MiB, and
+// returns how many bytes per second became durable. It is the rate at which the
+// disk takes a log that is synced for each chunk.
 func (d *Disk) MeasureSequential(ctx context.Context, chunkBytes int, duration time.Duration) (bytesPerSecond float64, err error) {
 	if chunkBytes < 1 || chunkBytes > floorBytes {
 		return 0, fmt.Errorf("chunks of %d bytes: 1 to %d are allowed", chunkBytes, floorBytes)
 	}
-	chunk := bench.NewValue(chunkBytes, 1)
-	fd, at, written := int(d.file.Fd()), int64(0), 0
-	begin := time.Now()
-	for written == 0 || time.Since(begin) < duration {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if at+int64(chunkBytes) > floorBytes {
-			at = 0
-		}
-		if _, err := d.file.WriteAt(chunk, at); err != nil {
-			return 0, fmt.Errorf("writing: %w", err)
-		}
-		if err := unix.Fdatasync(fd); err != nil {
-			return 0, fmt.Errorf("fdatasync: %w", err)
-		}
-		at += int64(chunkBytes)
-		written += chunkBytes
+	pairs, took, err := d.write(ctx, bench.NewValue(chunkBytes, 1), duration)
+	if err != nil {
+		return 0, err
 	}
-	return float64(written) / time.Since(begin).Seconds(), nil
+	return float64(pairs.Ops) * float64(chunkBytes) / took.Seconds(), nil
+}
+
+func (d *Disk) write(ctx context.Context, chunk []byte, duration time.Duration) (pairs *bench.KindResult, took time.Duration, err error) {
+	pairs = new(bench.KindResult)
+	fd := d.file.Fd()
+	for begin := time.Now(); pairs.Ops == 0 || took < duration; took = time.Since(begin) {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, err
+		}
+		if d.next+int64(len(chunk)) > floorBytes {
+			d.next = 0
+		}
+		start := time.Now()
+		if _, err := d.file.WriteAt(chunk, d.next); err != nil {
+			return nil, 0, fmt.Errorf("writing: %w", err)
+		}
+		// Without telling the scheduler, which would make the floor higher
+		// than it is.
+		if _, _, errno := unix.RawSyscall(unix.SYS_FDATASYNC, fd, 0, 0); errno != 0 {
+			return nil, 0, fmt.Errorf("fdatasync: %w", errno)
+		}
+		pairs.Record(time.Since(start))
+		d.next += int64(len(chunk))
+	}
+	return pairs, took, nil
 }
 
 // Memory measures copies between random places of two areas that no cache

@@ -154,19 +154,36 @@ func Rest(ctx context.Context, clusters ...*Cluster) error {
 // Settle waits until the CPU time that cpu returns hardly grows any more, for so
 // long at most, and reports whether it does.
 func Settle(ctx context.Context, limit time.Duration, cpu func() (time.Duration, error)) (bool, error) {
-	before, err := cpu()
-	for deadline := time.Now().Add(limit); err == nil && time.Now().Before(deadline); {
-		if err := Pause(ctx, restStep); err != nil {
-			return false, err
+	_, settled, err := steady(ctx, restStep, limit, 1, time.Duration(restShare*float64(restStep)), cpu)
+	return settled, err
+}
+
+// ResidentAtRest returns the memory of a process when it no longer changes much,
+// or after five seconds.
+func ResidentAtRest(ctx context.Context, p *spawn.Process) (int64, error) {
+	n, _, err := steady(ctx, 250*time.Millisecond, 5*time.Second, 3, 64<<10, func() (int64, error) { return resident(p) })
+	return n, err
+}
+
+// steady waits until what read returns changes by less than unrest in a step, in so
+// many steps in a row, for the limit at most. It returns the last of it, and whether
+// it does.
+func steady[T ~int64](ctx context.Context, step, limit time.Duration, steps int, unrest T, read func() (T, error)) (last T, reached bool, err error) {
+	last, err = read()
+	for quiet, deadline := 0, time.Now().Add(limit); err == nil && quiet < steps; {
+		if !time.Now().Before(deadline) {
+			return last, false, nil
 		}
-		var now time.Duration
-		now, err = cpu()
-		if now-before < time.Duration(restShare*float64(restStep)) {
-			return err == nil, err
+		if err := Pause(ctx, step); err != nil {
+			return last, false, err
 		}
-		before = now
+		before := last
+		last, err = read()
+		if quiet++; last-before >= unrest || before-last >= unrest {
+			quiet = 0
+		}
 	}
-	return false, err
+	return last, err == nil, err
 }
 
 // Pause waits for d. It returns the cause if ctx ends first.
@@ -179,28 +196,4 @@ func Pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// ResidentAtRest returns the memory of a process when it no longer changes much,
-// or after five seconds.
-func ResidentAtRest(ctx context.Context, p *spawn.Process) (int64, error) {
-	const (
-		step    = 250 * time.Millisecond
-		unrest  = 64 << 10 // bytes
-		needed  = 3        // steps in a row
-		timeout = 5 * time.Second
-	)
-	last, err := resident(p)
-	for quiet, deadline := 0, time.Now().Add(timeout); err == nil && quiet < needed && time.Now().Before(deadline); {
-		if err := Pause(ctx, step); err != nil {
-			return 0, err
-		}
-		var now int64
-		now, err = resident(p)
-		if quiet++; now-last > unrest || last-now > unrest {
-			quiet = 0
-		}
-		last = now
-	}
-	return last, err
 }
