@@ -17,11 +17,10 @@ import (
 	"github.com/proa-kv/proa/bench/rig"
 )
 
-// crowd is one line of the comparison with idle connections.
+// crowd is a load that is made on busy connections beside idle ones.
 type crowd struct {
-	op   bench.Op
-	busy int // connections
-	idle bool
+	op         bench.Op
+	busy, idle int // connections
 }
 
 // crowdSources spread the idle connections over local addresses: each round
@@ -134,62 +133,43 @@ func (m *measurement) idlePossible() int {
 // connections are a part of the crowd, so that it is as large as it was asked to
 // be; the few come on top.
 func (m *measurement) crowdRound(ctx context.Context, p *rig.Server, reverse bool) error {
-	steps := []crowdStep{{m.busy, 0}, {m.crowd, 0}, {m.crowd, m.idleOpened - m.crowd}, {m.busy, m.idleOpened}}
+	steps := []crowd{{busy: m.busy}, {busy: m.crowd}, {busy: m.crowd, idle: m.idleOpened - m.crowd}, {busy: m.busy, idle: m.idleOpened}}
 	if !m.crowdPossible() {
-		steps = []crowdStep{{m.busy, 0}, {m.busy, m.idleOpened}}
+		steps = []crowd{{busy: m.busy}, {busy: m.busy, idle: m.idleOpened}}
 	}
 	if reverse {
 		slices.Reverse(steps)
 	}
 	for _, s := range steps {
-		var err error
-		if s.idle == 0 {
-			err = m.measureOps(ctx, p, s.busy, false)
-		} else {
-			err = m.besideIdle(ctx, p, s)
-		}
-		if err != nil {
+		if err := m.measureOps(ctx, p, s); err != nil {
 			return err
 		}
 	}
 	return nil
 }
-
-// crowdStep is a number of busy connections beside a number of idle ones.
-type crowdStep struct{ busy, idle int }
 
 // crowdPossible reports whether there can be connections beside those of the
 // crowd that are busy.
 func (m *measurement) crowdPossible() bool { return m.idleOpened > m.crowd }
 
-// besideIdle measures busy connections beside idle ones, which must still be
-// open in the end.
-func (m *measurement) besideIdle(ctx context.Context, p *rig.Server, s crowdStep) (err error) {
-	idle, err := openCrowd(ctx, p, s.idle)
+// measureOps measures GET and PUT on busy connections beside idle ones, which must
+// still be open in the end.
+func (m *measurement) measureOps(ctx context.Context, p *rig.Server, c crowd) (err error) {
+	idle, err := openCrowd(ctx, p, c.idle)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, idle.Close()) }()
-	if err := m.measureOps(ctx, p, s.busy, true); err != nil {
-		return err
-	}
-	return idle.Check()
-}
-
-// measureOps measures GET and PUT on so many connections, with or without idle
-// ones.
-func (m *measurement) measureOps(ctx context.Context, p *rig.Server, busy int, idle bool) error {
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		l := m.describe(p, load{op, 1})
-		l.Connections = busy
+	for _, c.op = range []bench.Op{bench.Get, bench.Put} {
+		l := m.describe(p, load{c.op, 1})
+		l.Connections = c.busy
 		s, err := m.take(ctx, p, l)
 		if err != nil {
 			return err
 		}
-		k := crowd{op, busy, idle}
-		m.crowded[k] = append(m.crowded[k], s)
+		m.crowded[c] = append(m.crowded[c], s)
 	}
-	return nil
+	return idle.Check()
 }
 
 // crowdTable shows what idle connections cost.
@@ -203,12 +183,12 @@ func (m *measurement) crowdTable() report.Table {
 		return t
 	}
 	for _, l := range m.crowdLines() {
-		for _, idle := range []bool{false, true} {
-			s, n, compared := m.crowded[crowd{l.op, l.busy, idle}], "0", ""
-			if idle {
-				n, compared = report.Thousands(float64(l.idle)), m.crowdRatio(l.op, l.busy).String()
+		for _, c := range []crowd{{l.op, l.busy, 0}, l} {
+			compared := ""
+			if c.idle > 0 {
+				compared = m.crowdRatio(c).String()
 			}
-			t.Add(s.Cells(fmt.Sprintf("%v, %d × 1", l.op, l.busy), n, rig.Rate, compared, rig.ServerCPU, rig.P50, rig.P99)...)
+			t.Add(m.crowded[c].Cells(fmt.Sprintf("%v, %d × 1", c.op, c.busy), report.Thousands(float64(c.idle)), rig.Rate, compared, rig.ServerCPU, rig.P50, rig.P99)...)
 		}
 	}
 	t.Notes = []string{fmt.Sprintf("Opening %s connections that are idle took %.1f MiB of the server's resident memory, %.0f bytes each: the growth over all of them, or twice that over the second half, if that was more. They have said HELLO and nothing else. This server was started for the purpose, with concurrency.max_connections raised by the number of the busy ones; memory was measured before it had served anything. What the kernel holds for sockets is not in it.",
@@ -216,29 +196,19 @@ func (m *measurement) crowdTable() report.Table {
 	return t
 }
 
-// crowdLine is a load that is made without and with idle connections.
-type crowdLine struct {
-	op         bench.Op
-	busy, idle int // connections
-}
-
-// crowdLines returns what was measured: the few busy connections, and the many
-// that are a part of the crowd.
-func (m *measurement) crowdLines() (lines []crowdLine) {
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		lines = append(lines, crowdLine{op, m.busy, m.idleOpened})
-	}
-	if m.crowdPossible() {
-		for _, op := range []bench.Op{bench.Get, bench.Put} {
-			lines = append(lines, crowdLine{op, m.crowd, m.idleOpened - m.crowd})
-		}
+// crowdLines returns what was measured with idle connections: the few busy ones,
+// and the many that are a part of the crowd.
+func (m *measurement) crowdLines() []crowd {
+	lines := []crowd{{bench.Get, m.busy, m.idleOpened}, {bench.Put, m.busy, m.idleOpened}}
+	if rest := m.idleOpened - m.crowd; m.crowdPossible() {
+		lines = append(lines, crowd{bench.Get, m.crowd, rest}, crowd{bench.Put, m.crowd, rest})
 	}
 	return lines
 }
 
 // crowdRatio compares the rates with and without idle connections.
-func (m *measurement) crowdRatio(op bench.Op, busy int) report.Ratio {
-	return report.RatioOf(m.crowded[crowd{op, busy, true}].Each(rig.Rate), m.crowded[crowd{op, busy, false}].Each(rig.Rate))
+func (m *measurement) crowdRatio(c crowd) report.Ratio {
+	return report.RatioOf(m.crowded[c].Each(rig.Rate), m.crowded[crowd{c.op, c.busy, 0}].Each(rig.Rate))
 }
 
 // addCrowdTargets adds those of idle connections.
@@ -251,9 +221,9 @@ func (m *measurement) addCrowdTargets(t *report.Table) {
 	}
 	t.Add(fmt.Sprintf("server memory for each of %d idle connections, bytes", m.idleOpened), perIdle.String(), memory[0], memory[1])
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		t.AddTarget(fmt.Sprintf("%s, %d × 1: rate with / without %d idle connections", described(op), m.busy, m.idleOpened), report.AtLeast(0.9), m.crowdRatio(op, m.busy))
+		t.AddTarget(fmt.Sprintf("%s, %d × 1: rate with / without %d idle connections", described(op), m.busy, m.idleOpened), report.AtLeast(0.9), m.crowdRatio(crowd{op, m.busy, m.idleOpened}))
 	}
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		t.AddTarget(fmt.Sprintf("%s: rate of %d connections of which %d are busy / of %d", described(op), m.idleOpened, m.crowd, m.crowd), report.AtLeast(0.9), m.crowdRatio(op, m.crowd))
+		t.AddTarget(fmt.Sprintf("%s: rate of %d connections of which %d are busy / of %d", described(op), m.idleOpened, m.crowd, m.crowd), report.AtLeast(0.9), m.crowdRatio(crowd{op, m.crowd, m.idleOpened - m.crowd}))
 	}
 }

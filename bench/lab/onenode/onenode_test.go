@@ -209,8 +209,8 @@ func synthetic(p50, rate float64) *measurement {
 		m.open.half[op], m.open.highest[op] = rig.Series{half}, rig.Series{own}
 	}
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		for _, busy := range []int{64, 500} {
-			m.crowded[crowd{op, busy, true}], m.crowded[crowd{op, busy, false}] = rig.Series{own}, rig.Series{other}
+		for busy, idle := range map[int]int{64: 10_000, 500: 9_500} {
+			m.crowded[crowd{op, busy, idle}], m.crowded[crowd{op, busy, 0}] = rig.Series{own}, rig.Series{other}
 		}
 	}
 	return m
@@ -268,8 +268,8 @@ func TestTargets(t *testing.T) {
 			m.single[proa][0].P50 = v * base
 		}
 	}
-	crowdRate := func(op bench.Op, busy int) func(*measurement, float64) {
-		return func(m *measurement, v float64) { m.crowded[crowd{op, busy, true}][0].Rate = v * 1000 }
+	crowdRate := func(op bench.Op, busy, idle int) func(*measurement, float64) {
+		return func(m *measurement, v float64) { m.crowded[crowd{op, busy, idle}][0].Rate = v * 1000 }
 	}
 	large := func(op bench.Op) func(*measurement, float64) {
 		return func(m *measurement, v float64) { m.large.proa[op][0] = rig.Sample{Rate: v * 1000, Ops: 10} }
@@ -286,10 +286,10 @@ func TestTargets(t *testing.T) {
 		{"GET at half of its highest rate, open loop: p99, ms", "≤ 0.5", 0.5, true, func(m *measurement, v float64) { m.open.half[bench.Get][0].P99 = millisecond(v) }},
 		{"GET at half of its highest rate, open loop: p99.9, ms", "≤ 2", 2, true, func(m *measurement, v float64) { m.open.half[bench.Get][0].P999 = millisecond(v) }},
 		{"PUT at half of its highest rate, open loop: p99, ms", "≤ 2", 2, true, func(m *measurement, v float64) { m.open.half[bench.Put][0].P99 = millisecond(v) }},
-		{"GET, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 64)},
-		{"PUT, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 64)},
-		{"GET: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 500)},
-		{"PUT: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 500)},
+		{"GET, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 64, 10_000)},
+		{"PUT, 64 × 1: rate with / without 10000 idle", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 64, 10_000)},
+		{"GET: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Get, 500, 9_500)},
+		{"PUT: rate of 10000 connections of which 500 are busy / of 500", "≥ 0.9", 0.9, false, crowdRate(bench.Put, 500, 9_500)},
 		{"PUT of 256 KiB: bytes/s / the disk's", "≥ 0.4", 0.4, false, large(bench.Put)},
 		{"GET of 256 KiB: bytes/s / loopback", "≥ 0.6", 0.6, false, large(bench.Get)},
 		{"memory for each of 10000 idle", "≤ 4096", 4096, true, func(m *measurement, v float64) { m.idleBytes = int64(v * 10_000) }},

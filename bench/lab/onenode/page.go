@@ -41,8 +41,8 @@ func (m *measurement) crowdChart() report.Chart {
 		if l.busy != m.crowd {
 			continue
 		}
-		for _, idle := range []int{0, l.idle} {
-			lines = append(lines, m.crowded[crowd{l.op, l.busy, idle > 0}].Line(fmt.Sprintf("%s, %d busy and %d idle", described(l.op), l.busy, idle)))
+		for _, c := range []crowd{{l.op, l.busy, 0}, l} {
+			lines = append(lines, m.crowded[c].Line(fmt.Sprintf("%s, %d busy and %d idle", described(c.op), c.busy, c.idle)))
 		}
 	}
 	return latencyChart("A crowd of connections", lines...)
