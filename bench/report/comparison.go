@@ -3,8 +3,10 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"html/template"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -15,6 +17,9 @@ type Comparison struct {
 	Lines  []string // what the figures depend on
 	Notes  []string // what a reader has to know about this run
 	Tables []Table
+	// Subtitle and PageNotes are for the page of curves alone.
+	Subtitle  string
+	PageNotes []Note
 	// Headlines and First are for the page of curves, on which the charts are
 	// shown before the tables: the figures above all else, and how many of the
 	// tables are shown before the charts, of which a wide screen shows 2 or 3 side
@@ -67,23 +72,20 @@ func (c *Comparison) Markdown(level int, intro string) string {
 // HTML writes the comparison as one page that needs nothing else: no script, no
 // font, no picture from anywhere.
 func (c *Comparison) HTML(out io.Writer) error {
-	p := page{Title: c.Title, Headlines: c.Headlines, Columns: c.Columns, Details: c.Lines}
+	shown := *c
+	shown.Charts = slices.DeleteFunc(slices.Clone(c.Charts), func(c Chart) bool { return !c.hasPoints() })
 	for _, n := range c.Notes {
-		p.Notes = append(p.Notes, note{Text: n, Bad: true})
+		shown.PageNotes = append(shown.PageNotes, Note{Text: n, Bad: true})
 	}
-	for _, chart := range c.Charts {
-		if chart.hasPoints() {
-			p.Charts = append(p.Charts, chart)
-		}
-	}
-	for i := range c.Tables {
-		if t := &c.Tables[i]; i < c.First {
-			p.First = append(p.First, t)
-		} else {
-			p.Tables = append(p.Tables, t)
-		}
-	}
-	return writePage(out, p)
+	return shown.page(out)
+}
+
+// page writes the page with all charts, and with PageNotes for notes.
+func (c *Comparison) page(out io.Writer) error {
+	return pageTemplate.Execute(out, struct {
+		*Comparison
+		Style template.CSS
+	}{c, template.CSS(chartStyle)})
 }
 
 // WriteHTML writes the page to a file.
@@ -97,22 +99,11 @@ func (c *Comparison) WriteHTML(path string) error {
 
 // hasPoints reports whether there is anything to see.
 func (c *Chart) hasPoints() bool {
-	for i := range c.Lines {
-		if len(c.shown(&c.Lines[i])) > 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.Lines, func(l Line) bool { return len(c.shown(&l)) > 0 })
 }
 
 // WithPoints returns those lines that have points, so that a legend does not
 // name what was not measured.
 func WithPoints(lines ...Line) []Line {
-	var out []Line
-	for _, l := range lines {
-		if len(l.Points) > 0 {
-			out = append(out, l)
-		}
-	}
-	return out
+	return slices.DeleteFunc(lines, func(l Line) bool { return len(l.Points) == 0 })
 }

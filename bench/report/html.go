@@ -22,26 +22,15 @@ import (
 // HTML writes the report as one page that needs nothing else: no script, no
 // font, no picture from anywhere.
 func (l *Load) HTML(out io.Writer) error {
-	return writePage(out, page{
+	c := Comparison{
 		Title: l.Workload + ": " + l.About, Subtitle: fmt.Sprintf("%s, %s", l.Program, l.Started.Format(time.RFC1123)),
-		Headlines: l.Headlines(), Notes: l.pageNotes(), Charts: l.Charts(), Details: l.details(), Tables: l.tables(),
-	})
+		Headlines: l.Headlines(), PageNotes: l.pageNotes(), Charts: l.Charts(), Lines: l.details(), Tables: l.tables(),
+	}
+	return c.page(out)
 }
 
-// page is what a page shows, from top to bottom.
-type page struct {
-	Title, Subtitle string
-	Headlines       []Headline
-	Notes           []note
-	First           []*Table
-	Charts          []Chart
-	Columns         int      // of charts on a wide screen, 2 or 3
-	Details         []string // what the figures depend on
-	Tables          []*Table
-}
-
-// note is a sentence that is to be seen.
-type note struct {
+// Note is a sentence that is to be seen on a page.
+type Note struct {
 	Text  string
 	Bad   bool
 	Items []string
@@ -53,13 +42,6 @@ type Headline struct {
 	Name  string
 	Note  string // "" for none
 	Bad   bool
-}
-
-func writePage(out io.Writer, p page) error {
-	return pageTemplate.Execute(out, struct {
-		page
-		Style template.CSS
-	}{p, template.CSS(chartStyle)})
 }
 
 // chartStyle is the style sheet of pages with charts, for a light and a dark
@@ -109,15 +91,15 @@ func (l *Load) details() []string {
 
 // pageNotes says what a reader has to know before any figure: what has been
 // verified, and what makes figures doubtful.
-func (l *Load) pageNotes() (out []note) {
+func (l *Load) pageNotes() (out []Note) {
 	if v := l.Verification; v != nil {
-		out = append(out, note{Text: capital(verified(v)), Bad: v.Missing+v.Wrong > 0, Items: v.Problems})
+		out = append(out, Note{Text: capital(verified(v)), Bad: v.Missing+v.Wrong > 0, Items: v.Problems})
 	}
 	if slices.ContainsFunc(l.Runs, func(r Run) bool { return r.Interrupted }) {
-		out = append(out, note{Text: "The test was interrupted before its end.", Bad: true})
+		out = append(out, Note{Text: "The test was interrupted before its end.", Bad: true})
 	}
 	if slices.ContainsFunc(l.Runs, func(r Run) bool { return r.GeneratorBound }) {
-		out = append(out, note{Text: generatorBound, Bad: true})
+		out = append(out, Note{Text: generatorBound, Bad: true})
 	}
 	return out
 }
@@ -180,17 +162,16 @@ func (l *Load) errorHeadline() Headline {
 
 // tables returns the tables of the page: rates, if there are several, then
 // runs.
-func (l *Load) tables() []*Table {
-	var out []*Table
+func (l *Load) tables() (out []Table) {
 	if len(l.Runs) > 1 {
-		out = append(out, l.rates())
+		out = append(out, *l.rates())
 	}
 	for i := range l.Runs {
 		t := l.Runs[i].table()
 		if len(l.Runs) > 1 {
 			t.Notes = l.Runs[i].notes()
 		}
-		out = append(out, t)
+		out = append(out, *t)
 	}
 	return out
 }

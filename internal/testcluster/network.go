@@ -56,7 +56,7 @@ func (w *network) link(from, to int) *Link {
 // returns the proxy's own.
 func (w *network) front(to int, address string) string {
 	w.t.Helper()
-	ln, err := net.Listen("tcp", freeAddress(w.t))
+	ln, err := net.Listen("tcp", FreeAddress(w.t))
 	if err != nil {
 		w.t.Fatal(err)
 	}

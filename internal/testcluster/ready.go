@@ -11,14 +11,11 @@ import (
 	"github.com/proa-kv/proa/internal/spawn"
 )
 
-// FreeAddress returns a loopback address that nobody listens on and that no
-// other call returns.
-func FreeAddress(t testing.TB) string { t.Helper(); return freeAddress(t) }
-
 const loopback = "127.0.0.1"
 
-// freeAddress returns a loopback address with a free port.
-func freeAddress(t testing.TB) string { t.Helper(); return freeAddressOf(t, loopback) }
+// FreeAddress returns a loopback address that nobody listens on and that no
+// other call returns.
+func FreeAddress(t testing.TB) string { t.Helper(); return freeAddressOf(t, loopback) }
 
 // freeAddressOf returns an address of host. Only that of the loopback interface
 // is known to be free.

@@ -93,7 +93,7 @@ func New(t testing.TB, cfg Config) *Node {
 		cfg.Dir = filepath.Join(t.TempDir(), "data")
 	}
 	if cfg.Address == "" {
-		cfg.Address = freeAddress(t)
+		cfg.Address = FreeAddress(t)
 	}
 	n := &Node{t: t, cfg: cfg, binary: Binary(t), log: filepath.Join(t.TempDir(), "server.log")}
 	t.Cleanup(n.cleanUp)
@@ -113,10 +113,6 @@ func (n *Node) PID() int {
 	}
 	return 0
 }
-
-// SetConfig changes arguments and settings for the next start. Directory and
-// address stay.
-func (n *Node) SetConfig(args, settings []string) { n.cfg.Args, n.cfg.Settings = args, settings }
 
 // Configure has change alter how the server is started from the next start on.
 // Address must stay: clients know it.
