@@ -20,7 +20,7 @@ func TestMadeHere(t *testing.T) {
 			}
 			r := newRows(&w, 1)
 			for row := range uint64(100) {
-				k := r.appendKey(nil, row*row*row*row)
+				k := r.AppendKey(nil, row*row*row*row)
 				if !isRowKey(k) || !strings.HasPrefix(string(k), Prefix) || string(k) <= markerKey {
 					t.Errorf("%s: %q", w.Name, k)
 				}

@@ -25,22 +25,22 @@ const scanPageBytes = 4 << 20
 func (n *native) appendRequest(dst []byte, at int32) []byte {
 	c, id, start := &n.calls[at], uint64(at)+1, len(dst)
 	switch {
-	case c.kind == KindPing:
+	case c.Kind == KindPing:
 		dst = protocol.Begin(dst, uint8(protocol.OpPing), 0, id)
-	case c.kind == KindRead, c.kind == KindModify && !c.second:
+	case c.Kind == KindRead, c.Kind == KindModify && !c.second:
 		m := protocol.Key{Key: n.key}
 		dst = m.AppendTo(n.beginRead(dst, protocol.OpGet, id))
-	case c.kind == KindScan:
-		n.key = n.src.rows.appendKey(n.key[:0], c.row)
-		m := protocol.Scan{CountMax: uint32(c.count), BytesMax: scanPageBytes, Start: n.key, End: n.src.rows.endKey}
+	case c.Kind == KindScan:
+		n.key = n.src.AppendKey(n.key[:0], c.Row)
+		m := protocol.Scan{CountMax: uint32(c.count), BytesMax: scanPageBytes, Start: n.key, End: n.src.endKey}
 		dst = m.AppendTo(n.beginRead(dst, protocol.OpScan, id))
-	case c.kind == KindIncr:
+	case c.Kind == KindIncr:
 		m := protocol.Incr{Delta: 1, Key: n.key}
 		dst = m.AppendTo(protocol.Begin(dst, uint8(protocol.OpIncr), 0, id))
-	case c.kind == KindBatch:
+	case c.Kind == KindBatch:
 		dst = n.appendBatch(protocol.Begin(dst, uint8(protocol.OpBatch), 0, id), c)
 	default:
-		n.value = n.src.rows.appendValue(n.value[:0], c.row, c.version)
+		n.value = n.src.AppendValue(n.value[:0], c.Row, c.Version)
 		m := protocol.Put{Key: n.key, Value: n.value}
 		dst = m.AppendTo(protocol.Begin(dst, uint8(protocol.OpPut), 0, id))
 	}
@@ -65,8 +65,8 @@ func (n *native) appendBatch(dst []byte, c *call) []byte {
 	dst = append(dst, protocol.BatchNonAtomic)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(c.batch)))
 	for i, row := range c.batch {
-		n.body = n.src.rows.appendKey(n.body[:0], row)
-		n.value = n.src.rows.appendValue(n.value[:0], row, c.version+uint64(i)*n.src.threads)
+		n.body = n.src.AppendKey(n.body[:0], row)
+		n.value = n.src.AppendValue(n.value[:0], row, c.Version+uint64(i)*n.src.threads)
 		m := protocol.Put{Key: n.body, Value: n.value}
 		dst = append(dst, byte(protocol.OpPut), 0, 0, 0, 0)
 		start := len(dst)
@@ -120,12 +120,12 @@ func (n *native) reply(i int, f *protocol.Frame, now time.Duration) error {
 	}
 	n.peers[i].inFlight--
 	status := protocol.Status(f.Code)
-	if status == protocol.StatusOK || status == protocol.StatusNotFound && c.kind == KindRead || status == protocol.StatusNotFound && c.kind == KindModify && !c.second {
+	if status == protocol.StatusOK || status == protocol.StatusNotFound && c.Kind == KindRead || status == protocol.StatusNotFound && c.Kind == KindModify && !c.second {
 		return n.result(at, f, now)
 	}
 	var m protocol.ErrorReply
 	if status.CarriesResult() {
-		return fmt.Errorf("%w: %v answered with %v", ErrProtocol, c.kind, status)
+		return fmt.Errorf("%w: %v answered with %v", ErrProtocol, c.Kind, status)
 	}
 	if err := m.Decode(f.Body); err != nil {
 		return fmt.Errorf("%w: error reply: %w", ErrProtocol, err)
@@ -160,8 +160,8 @@ func (n *native) readExtensions(c *call, f *protocol.Frame) error {
 
 // rows counts the rows of a frame of a scan.
 func (n *native) rows(c *call, f *protocol.Frame) error {
-	if c.kind != KindScan || protocol.Status(f.Code) != protocol.StatusOK {
-		return fmt.Errorf("%w: %v answered with several frames, %v", ErrProtocol, c.kind, protocol.Status(f.Code))
+	if c.Kind != KindScan || protocol.Status(f.Code) != protocol.StatusOK {
+		return fmt.Errorf("%w: %v answered with several frames, %v", ErrProtocol, c.Kind, protocol.Status(f.Code))
 	}
 	if err := n.rowsIn.Decode(f.Body); err != nil {
 		return fmt.Errorf("%w: rows of a scan: %w", ErrProtocol, err)
@@ -176,26 +176,26 @@ func (n *native) result(at int32, f *protocol.Frame, now time.Duration) error {
 	found := true
 	var err error
 	switch {
-	case c.kind == KindPing:
-	case c.kind == KindRead || c.kind == KindModify && !c.second:
+	case c.Kind == KindPing:
+	case c.Kind == KindRead || c.Kind == KindModify && !c.second:
 		return n.readResult(at, f, now)
-	case c.kind == KindScan:
+	case c.Kind == KindScan:
 		if err := n.rows(c, f); err != nil {
 			return err
 		}
 		found = c.found > 0
-	case c.kind == KindIncr:
+	case c.Kind == KindIncr:
 		var m protocol.IncrReply
 		err = m.Decode(f.Body)
-	case c.kind == KindBatch:
+	case c.Kind == KindBatch:
 		return n.batchResult(at, f, now)
 	default:
 		var m protocol.WriteReply
 		err = m.Decode(f.Body)
-		n.noteVersion(c.row, m.Version)
+		n.noteVersion(c.Row, m.Version)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %v: %w", ErrProtocol, c.kind, err)
+		return fmt.Errorf("%w: %v: %w", ErrProtocol, c.Kind, err)
 	}
 	n.succeed(at, found, now)
 	return nil
@@ -210,15 +210,15 @@ func (n *native) readResult(at int32, f *protocol.Frame, now time.Duration) erro
 		if err := m.Decode(f.Body); err != nil {
 			return fmt.Errorf("%w: GET: %w", ErrProtocol, err)
 		}
-		n.noteVersion(c.row, m.Version)
-		if !n.src.rows.plausible(m.Value, c.row, n.load.Verify) {
-			n.fail(at, classWrong, n.describeWrong(c.row, m.Value), false, now)
+		n.noteVersion(c.Row, m.Version)
+		if !n.src.Plausible(m.Value, c.Row, n.load.Verify) {
+			n.fail(at, classWrong, n.describeWrong(c.Row, m.Value), false, now)
 			return nil
 		}
 	} else if len(f.Body) != 0 {
 		return fmt.Errorf("%w: a GET that found nothing has a body", ErrProtocol)
 	}
-	if c.kind == KindModify {
+	if c.Kind == KindModify {
 		// The write is made whether or not there was a row.
 		c.second, c.wrote = true, 0
 		n.send(at)
@@ -256,7 +256,7 @@ func (n *native) noteVersion(row, version uint64) {
 	if n.tokens == nil {
 		return
 	}
-	n.key = n.src.rows.appendKey(n.key[:0], row)
+	n.key = n.src.AppendKey(n.key[:0], row)
 	token := &n.tokens[protocol.Slot(n.key)]
 	*token = max(*token, version)
 }
@@ -267,5 +267,5 @@ func (n *native) describeWrong(row uint64, value []byte) []byte {
 	if n.tally.FirstError != "" {
 		return nil
 	}
-	return n.src.rows.describeWrong(row, value)
+	return n.src.describeWrong(row, value)
 }

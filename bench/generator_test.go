@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // Generators ask for what the threads of a Harness ask for, in its words.
@@ -20,13 +22,11 @@ func TestGenerators(t *testing.T) {
 	made := newRows(&w, seed)
 	updates, versions := 0, map[uint64]bool{}
 	for i, g := range generators {
-		s := newSource(&w, made, newPicker(w.Choice, keys, seed, i, n, 64))
+		s := newGenerator(made, newPicker(w.Choice, keys, seed, i, n, 64))
 		for range 1000 {
-			var want operation
-			s.draw(&want)
-			got := g.Next()
-			if got != (Operation{want.kind, want.row, want.version}) {
-				t.Fatalf("generator %d: %+v, want %+v", i, got, want)
+			want, got := s.Next(), g.Next()
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(Operation{})); diff != "" {
+				t.Fatalf("generator %d: %s", i, diff)
 			}
 			if got.Kind != KindUpdate {
 				continue
@@ -35,11 +35,11 @@ func TestGenerators(t *testing.T) {
 				t.Fatalf("version %d is given twice, or that of the preload", got.Version)
 			}
 			versions[got.Version] = true
-			if key := g.AppendKey(nil, got.Row); !bytes.Equal(key, made.appendKey(nil, got.Row)) {
+			if key := g.AppendKey(nil, got.Row); !bytes.Equal(key, made.AppendKey(nil, got.Row)) {
 				t.Fatalf("key %q", key)
 			}
 			value := g.AppendValue(nil, got.Row, got.Version)
-			if !made.is(value, got.Row, got.Version) || !g.Plausible(value, got.Row) || g.Plausible(value, got.Row+1) {
+			if !made.is(value, got.Row, got.Version) || !g.Plausible(value, got.Row, false) || g.Plausible(value, got.Row+1, false) {
 				t.Fatalf("row %d holds %.24q", got.Row, value)
 			}
 		}

@@ -18,7 +18,7 @@ type Harness struct {
 	load      Load
 	cluster   *cluster
 	rows      *rows
-	sources   []*source
+	sources   []*Generator
 	trackers  []tracker // nil without verification
 	tokens    [][]uint64
 	epoch     time.Time
@@ -59,7 +59,7 @@ func newHarness(l Load, c *cluster) *Harness {
 	for i := range l.Threads {
 		// An insert that is on its way is one of the newest so many.
 		margin := uint64(h.callers(i))
-		h.sources = append(h.sources, newSource(&h.load.Workload, h.rows, newPicker(l.Workload.Choice, l.Keys, l.Seed, i, l.Threads, margin)))
+		h.sources = append(h.sources, newGenerator(h.rows, newPicker(l.Workload.Choice, l.Keys, l.Seed, i, l.Threads, margin)))
 		if l.Verify {
 			h.trackers = append(h.trackers, tracker{})
 		}

@@ -907,7 +907,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 	h.rows = newRows(&h.load.Workload, 1)
 	w := &worker{
 		wire: newWire(), load: &h.load, cluster: h.cluster, epoch: h.epoch, meter: meter{tally: newTally(&l.Workload, false)}, timer: -1,
-		src:   newSource(&h.load.Workload, h.rows, newPicker(l.Workload.Choice, l.Keys, 1, 0, 1, 1)),
+		src:   newGenerator(h.rows, newPicker(l.Workload.Choice, l.Keys, 1, 0, 1, 1)),
 		peers: make([]peer, 1), byMember: [][]int32{{0}}, turn: make([]int, 1), reconnect: newReconnector(nil, make([]peer, 1)), calls: make([]call, 1), free: []int32{0},
 	}
 	w.dialect = &native{worker: w}
@@ -958,7 +958,7 @@ func workerSteps(t testing.TB, workload Workload, rate float64, one *codecLoad) 
 			}
 		}
 		c := &w.calls[0]
-		value = h.rows.appendValue(value[:0], c.row, 0)
+		value = h.rows.AppendValue(value[:0], c.Row, 0)
 		answer = protocol.Begin(answer[:0], 0, protocol.FlagReply, binary.LittleEndian.Uint64(asked[8:]))
 		switch protocol.Opcode(asked[5]) {
 		case protocol.OpGet:

@@ -33,8 +33,8 @@ func newRows(w *Workload, seed uint64) *rows {
 	return r
 }
 
-// appendKey appends the key of a row.
-func (r *rows) appendKey(dst []byte, row uint64) []byte {
+// AppendKey appends the key of a row.
+func (r *rows) AppendKey(dst []byte, row uint64) []byte {
 	w, start := r.workload, len(dst)
 	number, digits := row, numberDigits
 	if w.Hashed {
@@ -63,8 +63,9 @@ func (r *rows) parts(row, version uint64) (head [valueHead]byte, rest []byte) {
 	return head, r.pool[at : at+uint64(size)]
 }
 
-// appendValue appends the value of a row in a version. A counter's first is 0.
-func (r *rows) appendValue(dst []byte, row, version uint64) []byte {
+// AppendValue appends the value of a row in a version. That of version 0 is what
+// a Harness preloads. A counter's first is 0.
+func (r *rows) AppendValue(dst []byte, row, version uint64) []byte {
 	if r.counters() {
 		return append(dst, '0')
 	}
@@ -82,9 +83,9 @@ func (r *rows) is(value []byte, row, version uint64) bool {
 	return len(value) == len(want) && bytes.Equal(value[:n], head[:n]) && bytes.Equal(value[n:], want[n:])
 }
 
-// plausible reports whether a value may be one of the row's: the head names
+// Plausible reports whether a value may be one of the row's: the head names
 // the row and, if whole is set, all else is what goes with the version in it.
-func (r *rows) plausible(value []byte, row uint64, whole bool) bool {
+func (r *rows) Plausible(value []byte, row uint64, whole bool) bool {
 	if r.counters() {
 		_, err := strconv.ParseInt(string(value), 10, 64)
 		return err == nil
@@ -104,5 +105,5 @@ func (r *rows) plausible(value []byte, row uint64, whole bool) bool {
 
 // describeWrong says what is wrong with a value that is not plausible.
 func (r *rows) describeWrong(row uint64, value []byte) []byte {
-	return fmt.Appendf(nil, "%s holds %d bytes that were never written there: %.24q", r.appendKey(nil, row), len(value), value)
+	return fmt.Appendf(nil, "%s holds %d bytes that were never written there: %.24q", r.AppendKey(nil, row), len(value), value)
 }

@@ -126,7 +126,7 @@ type verifier struct {
 func (v *verifier) check(ctx context.Context, part []uint64) error {
 	keys := make([][]byte, len(part))
 	for i, row := range part {
-		keys[i] = v.harness.rows.appendKey(nil, row)
+		keys[i] = v.harness.rows.AppendKey(nil, row)
 	}
 	items, err := v.client.MGet(ctx, keys)
 	if err != nil {

@@ -39,16 +39,16 @@ func TestTrails(t *testing.T) {
 		h.rows = newRows(&h.load.Workload, 1)
 		const row = 5
 		for _, x := range tc.writes {
-			a := operation{kind: KindUpdate, row: row, version: x.version}
+			a := Operation{Kind: KindUpdate, Row: row, Version: x.version}
 			h.trackers[x.thread].record(&a, 1, x.sent, x.done, x.done != 0)
 		}
 		for _, v := range tc.right {
-			if problem := h.checkRow(row, h.rows.appendValue(nil, row, v), true); problem != "" {
+			if problem := h.checkRow(row, h.rows.AppendValue(nil, row, v), true); problem != "" {
 				t.Errorf("%s: version %d %s", name, v, problem)
 			}
 		}
 		for _, v := range tc.wrong {
-			if h.checkRow(row, h.rows.appendValue(nil, row, v), true) == "" {
+			if h.checkRow(row, h.rows.AppendValue(nil, row, v), true) == "" {
 				t.Errorf("%s: version %d is accepted", name, v)
 			}
 		}
@@ -66,8 +66,8 @@ func TestJudgeNamesWhatIsWrong(t *testing.T) {
 		value []byte
 		want  string
 	}{
-		{h.rows.appendValue(nil, 6, 0), "value of row 6"},
-		{h.rows.appendValue(nil, 5, 9), "version 9"},
+		{h.rows.AppendValue(nil, 6, 0), "value of row 6"},
+		{h.rows.AppendValue(nil, 5, 9), "version 9"},
 		{[]byte("something else"), "never written"},
 		{nil, "never written"},
 	} {
@@ -81,7 +81,7 @@ func TestCounters(t *testing.T) {
 	w, _ := FindWorkload("incr")
 	h := &Harness{load: Load{Workload: w, Keys: 10}, preloaded: true, trackers: []tracker{{}, {}}}
 	h.rows = newRows(&h.load.Workload, 1)
-	a := operation{kind: KindIncr, row: 3}
+	a := Operation{Kind: KindIncr, Row: 3}
 	h.trackers[0].record(&a, 1, 1, 2, true)
 	h.trackers[1].record(&a, 1, 1, 2, true)
 	h.trackers[1].record(&a, 1, 1, 0, false)
@@ -98,7 +98,7 @@ func TestCounters(t *testing.T) {
 // Each row of a batch has a version of its own.
 func TestBatchesAreFollowed(t *testing.T) {
 	tr := tracker{}
-	a := operation{kind: KindBatch, version: 10, batch: []uint64{1, 2}}
+	a := Operation{Kind: KindBatch, Version: 10, batch: []uint64{1, 2}}
 	tr.record(&a, 3, 5, 6, true)
 	if tr[1].writes[0].version != 10 || tr[2].writes[0].version != 13 {
 		t.Errorf("%+v %+v", tr[1], tr[2])

@@ -16,7 +16,7 @@ import (
 // call is one of the requests a worker keeps in flight. It is not bound to a
 // connection: each operation goes to the node that leads its row's shard.
 type call struct {
-	operation
+	Operation
 	conn    int32 // the connection it is or was on; none: any will do
 	active  bool
 	waiting bool // to be sent again at the time again
@@ -63,7 +63,7 @@ type worker struct {
 	wire
 	load    *Load
 	cluster *cluster
-	src     *source
+	src     *Generator
 	track   tracker // nil without verification
 	dialect dialect
 
@@ -271,10 +271,10 @@ func (w *worker) isDue(now time.Duration) bool {
 func (w *worker) begin(at int32) {
 	c := &w.calls[at]
 	if w.loading {
-		w.src.load(&c.operation, w.toLoad)
+		w.src.load(&c.Operation, w.toLoad)
 		w.toLoad++
 	} else {
-		w.src.draw(&c.operation)
+		w.src.draw(&c.Operation)
 	}
 	c.active, c.waiting, c.second, c.found = true, false, false, 0
 	c.due, c.sent, c.wrote = 0, 0, 0
@@ -296,8 +296,8 @@ func (w *worker) begin(at int32) {
 // send appends the next request of a call to its connection's.
 func (w *worker) send(at int32) {
 	c := &w.calls[at]
-	if c.kind != KindPing && c.kind != KindScan {
-		w.key = w.src.rows.appendKey(w.key[:0], c.row)
+	if c.Kind != KindPing && c.Kind != KindScan {
+		w.key = w.src.AppendKey(w.key[:0], c.Row)
 	}
 	i := w.chooseConnection(c)
 	if i == none {
@@ -346,7 +346,7 @@ func (w *worker) chooseConnection(c *call) int32 {
 // will do.
 func (w *worker) target(c *call) int16 {
 	switch {
-	case w.load.AnyNode || len(w.cluster.members) == 1 || c.kind == KindPing || c.kind == KindScan:
+	case w.load.AnyNode || len(w.cluster.members) == 1 || c.Kind == KindPing || c.Kind == KindScan:
 		return nobody
 	case w.isWeak(c):
 		return nobody
@@ -357,7 +357,7 @@ func (w *worker) target(c *call) int16 {
 // isWeak reports whether the next request of a call is a read that any replica
 // may answer.
 func (w *worker) isWeak(c *call) bool {
-	return w.load.Consistency != protocol.Linearizable && (c.kind == KindRead || c.kind == KindModify && !c.second)
+	return w.load.Consistency != protocol.Linearizable && (c.Kind == KindRead || c.Kind == KindModify && !c.second)
 }
 
 // next returns the next of some connections that has room.
@@ -523,7 +523,7 @@ func (w *worker) connectionLost(i int, cause error) error {
 		c := &w.calls[at]
 		if c.active && !c.waiting && c.conn == int32(i) {
 			c.conn = none
-			w.fail(int32(at), classLost, message, c.kind.writes() && (c.kind != KindModify || c.second), now)
+			w.fail(int32(at), classLost, message, c.Kind.writes() && (c.Kind != KindModify || c.second), now)
 		}
 	}
 	w.reconnect.reopen(i)
@@ -548,9 +548,9 @@ func (w *worker) takeReopened() error {
 // fail ends an operation that was not done, or perhaps.
 func (w *worker) fail(at int32, class int, message []byte, unknown bool, now time.Duration) {
 	c := &w.calls[at]
-	writing := c.kind.writes() && (c.kind != KindModify || c.second)
+	writing := c.Kind.writes() && (c.Kind != KindModify || c.second)
 	if unknown && writing && w.track != nil {
-		w.track.record(&c.operation, w.src.threads, int64(c.wrote), 0, false)
+		w.track.record(&c.Operation, w.src.threads, int64(c.wrote), 0, false)
 	}
 	if c.counted {
 		w.tally.fail(class, message)
@@ -568,15 +568,15 @@ func (w *worker) fail(at int32, class int, message []byte, unknown bool, now tim
 // succeed ends an operation that was done.
 func (w *worker) succeed(at int32, found bool, now time.Duration) {
 	c := &w.calls[at]
-	if w.track != nil && c.kind.writes() && !w.loading && found {
-		w.track.record(&c.operation, w.src.threads, int64(c.wrote), int64(now), true)
+	if w.track != nil && c.Kind.writes() && !w.loading && found {
+		w.track.record(&c.Operation, w.src.threads, int64(c.wrote), int64(now), true)
 	}
-	if c.kind == KindInsert && !w.loading {
-		w.src.acknowledged(c.row)
+	if c.Kind == KindInsert && !w.loading {
+		w.src.acknowledged(c.Row)
 	}
 	latency := now - c.due
 	if c.counted {
-		k := &w.tally.kinds[c.kind]
+		k := &w.tally.kinds[c.Kind]
 		k.Record(latency)
 		k.Rows += c.found
 		if !found {

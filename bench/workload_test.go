@@ -33,15 +33,15 @@ func TestWorkloads(t *testing.T) {
 		if w.Choice != tc.choice || w.ValueBytes.Max() != tc.value || w.Hashed != strings.HasPrefix(name, "ycsb") {
 			t.Errorf("%s: %+v", name, w)
 		}
-		s := newSource(&w, newRows(&w, 1), newPicker(w.Choice, 1000, 1, 0, 1, 8))
+		s := newGenerator(newRows(&w, 1), newPicker(w.Choice, 1000, 1, 0, 1, 8))
 		const draws = 50_000
-		var a operation
+		var a Operation
 		seen := shares{}
 		lengths := map[int]bool{}
 		for range draws {
 			s.draw(&a)
-			seen[a.kind] += 1.0 / draws
-			if a.kind == KindScan {
+			seen[a.Kind] += 1.0 / draws
+			if a.Kind == KindScan {
 				lengths[a.count] = true
 			}
 		}
@@ -105,12 +105,12 @@ func TestVersions(t *testing.T) {
 	r := newRows(&w, 1)
 	seen := map[uint64]bool{0: true}
 	for thread := range 3 {
-		s := newSource(&w, r, newPicker(Uniform, 100, 1, thread, 3, 0))
-		var a operation
+		s := newGenerator(r, newPicker(Uniform, 100, 1, thread, 3, 0))
+		var a Operation
 		for range 20 {
 			s.draw(&a)
 			for i := range a.batch {
-				v := a.version + uint64(i)*3
+				v := a.Version + uint64(i)*3
 				if seen[v] {
 					t.Fatalf("version %d comes twice", v)
 				}
@@ -127,11 +127,11 @@ func TestLoading(t *testing.T) {
 	for _, keys := range []uint64{1, 2, 7, 9} {
 		var rows []uint64
 		for thread := range 3 {
-			s := newSource(&w, r, newPicker(Uniform, keys, 1, thread, 3, 0))
-			var a operation
+			s := newGenerator(r, newPicker(Uniform, keys, 1, thread, 3, 0))
+			var a Operation
 			for i := range s.loads() {
 				s.load(&a, i)
-				rows = append(rows, a.row)
+				rows = append(rows, a.Row)
 			}
 		}
 		slices.Sort(rows)
@@ -146,18 +146,18 @@ func TestLoading(t *testing.T) {
 func TestRows(t *testing.T) {
 	plain, _ := FindWorkload("put")
 	book, _ := FindWorkload("ycsb-a")
-	if got := string(newRows(&plain, 1).appendKey(nil, 42)); got != "_bench/k0000001a" {
+	if got := string(newRows(&plain, 1).AppendKey(nil, 42)); got != "_bench/k0000001a" {
 		t.Errorf("key %q", got)
 	}
-	if got := string(newRows(&book, 1).appendKey(nil, 0)); got != "_bench/userahhvo68k1kee5" {
+	if got := string(newRows(&book, 1).AppendKey(nil, 0)); got != "_bench/userahhvo68k1kee5" {
 		t.Errorf("hashed key %q", got)
 	}
 	plain.KeyBytes, _ = ParseSizes("16..30")
 	lengths := map[int]bool{}
 	r := newRows(&plain, 1)
 	for row := range uint64(500) {
-		k := r.appendKey(nil, row)
-		if !strings.HasPrefix(string(k), plainRows) || !slices.Equal(k, r.appendKey(nil, row)) || string(k) >= string(r.endKey) {
+		k := r.AppendKey(nil, row)
+		if !strings.HasPrefix(string(k), plainRows) || !slices.Equal(k, r.AppendKey(nil, row)) || string(k) >= string(r.endKey) {
 			t.Fatalf("key %q", k)
 		}
 		lengths[len(k)] = true
@@ -174,11 +174,11 @@ func TestValues(t *testing.T) {
 		w, _ := FindWorkload("put")
 		w.ValueBytes, _ = ParseSizes(size)
 		r, other := newRows(&w, 1), newRows(&w, 2)
-		v := r.appendValue(nil, 7, 3)
-		if !r.is(v, 7, 3) || !r.plausible(v, 7, true) || len(v) < w.ValueBytes.Min() || len(v) > w.ValueBytes.Max() {
+		v := r.AppendValue(nil, 7, 3)
+		if !r.is(v, 7, 3) || !r.Plausible(v, 7, true) || len(v) < w.ValueBytes.Min() || len(v) > w.ValueBytes.Max() {
 			t.Errorf("%s: the value is not recognised", size)
 		}
-		if len(v) >= 16 && (r.is(v, 8, 3) || r.is(v, 7, 4) || r.plausible(v, 8, false)) {
+		if len(v) >= 16 && (r.is(v, 8, 3) || r.is(v, 7, 4) || r.Plausible(v, 8, false)) {
 			t.Errorf("%s: taken for another's", size)
 		}
 		if len(v) > 17 && other.is(v, 7, 3) {
@@ -190,7 +190,7 @@ func TestValues(t *testing.T) {
 		for i := range v {
 			bad := slices.Clone(v)
 			bad[i] ^= 1
-			if r.is(bad, 7, 3) || len(v) >= 24 && r.plausible(bad, 7, true) {
+			if r.is(bad, 7, 3) || len(v) >= 24 && r.Plausible(bad, 7, true) {
 				t.Errorf("%s: byte %d changed is not noticed", size, i)
 			}
 		}

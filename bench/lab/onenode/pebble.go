@@ -205,7 +205,7 @@ func (c *engineCaller) once() (bench.Kind, error) {
 	if err != nil {
 		return o.Kind, err
 	}
-	if !c.Plausible(value, o.Row) {
+	if !c.Plausible(value, o.Row, false) {
 		err = errWrongRow
 	}
 	return o.Kind, errors.Join(err, closer.Close())

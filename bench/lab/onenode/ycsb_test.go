@@ -121,7 +121,7 @@ func TestEngine(t *testing.T) {
 	changed := 0
 	for row := range uint64(keys) {
 		value, closer, err := e.db.Get(g.AppendKey(nil, row))
-		if err != nil || !g.Plausible(value, row) {
+		if err != nil || !g.Plausible(value, row, false) {
 			t.Fatalf("row %d: %.24q, %v", row, value, err)
 		}
 		if !bytes.Equal(value, g.AppendValue(nil, row, 0)) {
