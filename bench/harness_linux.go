@@ -73,8 +73,8 @@ func (r *runner) cancel() {
 func (r *runner) measure(ctx context.Context) (*LoadResult, error) {
 	h := r.harness
 	points := newSeries(len(r.workers), h.load.Progress, r.recycle)
-	begin := time.Since(h.epoch) + 1
 	before, opsBefore := h.serverUses(ctx), r.done()
+	begin := time.Since(h.epoch) + 1
 	gathered := make(chan struct{})
 	go func() {
 		defer close(gathered)

@@ -56,6 +56,17 @@ func mustMeasure(t *testing.T, h *Harness, rate float64) *LoadResult {
 	return r
 }
 
+// inTime calls try with longer and longer times until it reports that they were
+// long enough: on a busy machine anything may take any time.
+func inTime(t *testing.T, try func(d time.Duration) bool) {
+	t.Helper()
+	for d := 100 * time.Millisecond; !try(d); d *= 3 {
+		if d > time.Minute {
+			t.Fatalf("%v were not long enough", d)
+		}
+	}
+}
+
 func mustVerify(t *testing.T, h *Harness) *Verification {
 	t.Helper()
 	v, err := h.Verify(t.Context())
@@ -140,7 +151,7 @@ func TestSameSeedSameRequests(t *testing.T) {
 // shows all of them, where a closed one shows one for each connection.
 func TestStallShowsInOpenLoop(t *testing.T) {
 	const rate, stall = 1000, 400 * time.Millisecond
-	slow := func(rate float64) (slow int64, r *LoadResult) {
+	slow := func(rate float64, by time.Duration) (slow int64, r *LoadResult) {
 		s := &fake{}
 		n := 0
 		s.answer = func(request) []byte {
@@ -153,13 +164,13 @@ func TestStallShowsInOpenLoop(t *testing.T) {
 		l.Count, l.Connections, l.InFlight = 1000, 2, 1
 		r = mustMeasure(t, mustOpen(t, l), rate)
 		for _, bar := range r.All.Latency.Distribution() {
-			if bar.From > int64(stall/10) {
+			if bar.From > int64(by) {
 				slow += bar.Count
 			}
 		}
 		return slow, r
 	}
-	n, r := slow(rate)
+	n, r := slow(rate, stall/10)
 	// The last tenth of the stall delays by less than a tenth of it. A busy
 	// machine delays more of them, but never fewer.
 	if want := int64(rate * stall.Seconds() * 0.9); n < want-5 {
@@ -168,7 +179,8 @@ func TestStallShowsInOpenLoop(t *testing.T) {
 	if r.LateMax < stall/2 || r.Unsent != 0 || r.All.Ops != 1000 || r.All.Slowest < stall {
 		t.Errorf("behind by %v at most, %d not sent, %d done, slowest %v", r.LateMax, r.Unsent, r.All.Ops, r.All.Slowest)
 	}
-	if n, r := slow(0); n < 1 || n > 40 || r.LateMax != 0 {
+	// What a busy machine delays in the closed loop is not delayed for as long.
+	if n, r := slow(0, stall*9/10); n < 1 || n > 40 || r.LateMax != 0 {
 		t.Errorf("%d slow operations in the closed loop", n)
 	}
 }
@@ -235,9 +247,10 @@ func TestWarmupIsNotCounted(t *testing.T) {
 	if shown != all {
 		t.Errorf("%d operations in the series", shown)
 	}
+	began := time.Now()
 	r = mustMeasure(t, mustOpen(t, l), 0)
-	if r.Elapsed < l.Duration || r.Elapsed > l.Duration+time.Second {
-		t.Errorf("took %v", r.Elapsed)
+	if whole := time.Since(began); r.Elapsed < l.Duration || r.Elapsed > whole-l.Warmup {
+		t.Errorf("took %v of %v", r.Elapsed, whole)
 	}
 }
 
@@ -246,10 +259,15 @@ func TestCountAfterWarmup(t *testing.T) {
 	for _, rate := range []float64{0, 2000} {
 		s := &fake{}
 		l := loadOf(t, s, "ping")
-		l.Warmup, l.Threads = 100*time.Millisecond, 2
-		if r := mustMeasure(t, mustOpen(t, l), rate); r.All.Ops != l.Count || s.count("PING") <= int(l.Count) {
-			t.Errorf("rate %v: %d counted, the server saw %d", rate, r.All.Ops, s.count("PING"))
-		}
+		l.Threads = 2
+		inTime(t, func(d time.Duration) bool {
+			l.Warmup = d
+			before := s.count("PING")
+			if r := mustMeasure(t, mustOpen(t, l), rate); r.All.Ops != l.Count {
+				t.Fatalf("rate %v: %d counted", rate, r.All.Ops)
+			}
+			return s.count("PING")-before > int(l.Count)
+		})
 	}
 }
 
@@ -259,11 +277,22 @@ func TestProgress(t *testing.T) {
 	var seen []Point
 	l.Count, l.Duration, l.Progress = 0, 1300*time.Millisecond, func(p Point) { seen = append(seen, p) }
 	r := mustMeasure(t, mustOpen(t, l), 500)
-	if len(seen) != 1 || seen[0].At != time.Second || seen[0].Ops < 250 || seen[0].Ops > 520 || seen[0].P50 <= 0 {
-		t.Errorf("%+v", seen)
+	if len(seen) == 0 || len(r.Series) < 5 {
+		t.Fatalf("%d points, and %d for people", len(r.Series), len(seen))
 	}
-	if len(r.Series) < 5 {
-		t.Errorf("%d points", len(r.Series))
+	var all, first uint64 // operations in the points, and of the first second
+	for _, p := range r.Series {
+		if all += p.Ops; p.At <= time.Second {
+			first += p.Ops
+		}
+	}
+	for i, p := range seen {
+		if p.At != time.Duration(i+1)*time.Second || p.Step != time.Second || (p.P50 > 0) != (p.Ops > 0) {
+			t.Errorf("%+v", p)
+		}
+	}
+	if all == 0 || all != r.All.Ops || seen[0].Ops != first || math.Abs(float64(all+r.Unsent)-650) > 2 {
+		t.Errorf("%d operations in the points, %d of them in the first second; %d counted, %d not sent; for people %+v", all, first, r.All.Ops, r.Unsent, seen)
 	}
 }
 
@@ -426,9 +455,9 @@ func TestServerGoesForGood(t *testing.T) {
 		}
 		return nil
 	}
-	l := loadOf(t, s, "ping")
-	l.Timeout = 300 * time.Millisecond
-	r, err := mustOpen(t, l).Run(t.Context(), 0)
+	h := mustOpen(t, loadOf(t, s, "ping"))
+	h.load.Timeout = 2 * time.Second // until then there must be some progress
+	r, err := h.Run(t.Context(), 0)
 	if !errors.Is(err, ErrClosed) || r == nil || r.All.Ops == 0 || r.Errors["CONNECTION_LOST"] == 0 {
 		t.Errorf("%v, %v", r, err)
 	}
@@ -442,9 +471,9 @@ func TestSilentServer(t *testing.T) {
 		}
 		return nil
 	}
-	l := loadOf(t, s, "ping")
-	l.Timeout = 200 * time.Millisecond
-	if _, err := mustOpen(t, l).Run(t.Context(), 0); !errors.Is(err, ErrStalled) {
+	h := mustOpen(t, loadOf(t, s, "ping"))
+	h.load.Timeout = 200 * time.Millisecond
+	if _, err := h.Run(t.Context(), 0); !errors.Is(err, ErrStalled) {
 		t.Error(err)
 	}
 }
@@ -472,7 +501,7 @@ func TestNonsense(t *testing.T) {
 			return answer(r)
 		}}
 		l := loadOf(t, s, "get")
-		l.Connections, l.Timeout = 1, 2*time.Second
+		l.Connections = 1
 		if _, err := mustOpen(t, l).Run(t.Context(), 0); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -524,7 +553,7 @@ func TestPreloadInterrupted(t *testing.T) {
 		return nil
 	}
 	l := loadOf(t, s, "get")
-	l.Keys = 100_000
+	l.Keys = KeysMax // more than can be written before the interruption is noticed
 	h := mustOpen(t, l)
 	if r, err := h.Preload(ctx); !errors.Is(err, context.Canceled) || r.All.Ops == 0 || r.All.Ops >= l.Keys || h.preloaded {
 		t.Errorf("%v, %v", r, err)
@@ -671,8 +700,9 @@ func TestOneCallerTwoNodes(t *testing.T) {
 func TestAnyNode(t *testing.T) {
 	p := newPair(t)
 	l := pairLoad(t, p, "get")
-	l.AnyNode, l.Timeout, l.Count = true, 500*time.Millisecond, 20
+	l.AnyNode, l.Count = true, 20
 	h := mustOpen(t, l)
+	h.load.Timeout = 500 * time.Millisecond
 	if len(h.Members()) != 1 {
 		t.Fatalf("%+v", h.Members())
 	}
@@ -733,7 +763,7 @@ func TestLeaderDiesBeforeLoad(t *testing.T) {
 	l := pairLoad(t, p, "get")
 	l.Addresses = append(l.Addresses, p.nodes[1].ln.Addr().String())
 	p.nodes[1].ln.Close()
-	l.Timeout = 50 * time.Millisecond
+	l.Timeout = time.Second // within which node 1 must answer
 	if _, err := Open(t.Context(), l); err == nil || !strings.Contains(err.Error(), "node 2 leads shards and cannot be reached") || strings.Contains(err.Error(), "add its address") {
 		t.Errorf("an address that was named: %v", err)
 	}
@@ -760,9 +790,8 @@ func TestLeaderDiesBeforeLoad(t *testing.T) {
 // The timeout of a load also bounds what precedes it.
 func TestClaimKeepsTimeout(t *testing.T) {
 	s := &fake{}
-	l := loadOf(t, s, "get")
-	l.Timeout = 100 * time.Millisecond
-	h := mustOpen(t, l)
+	h := mustOpen(t, loadOf(t, s, "get"))
+	h.load.Timeout = 100 * time.Millisecond
 	s.ask = func(net.Conn, request) []byte { return []byte{} } // no reply
 	began := time.Now()
 	if _, err := h.Claim(t.Context()); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) >= client.DefaultRequestTimeout {
