@@ -229,7 +229,7 @@ func (c *comparison) fail(err error) {
 func (c *comparison) callers(cl *cluster, r row) *rig.Callers {
 	return &rig.Callers{
 		Op: r.op, Callers: r.callers, Keys: c.keys, Seed: 1, Value: bench.NewValue(c.value, 1),
-		Warmup: c.Step / 5, Duration: c.Step, Patience: patience, ServerCPU: cl.CPU,
+		Warmup: c.Warmup(c.Step), Duration: c.Step, Patience: patience, ServerCPU: cl.CPU,
 	}
 }
 
@@ -320,7 +320,7 @@ func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*c
 		return fmt.Errorf("floor of the disk: %w", err)
 	}
 	c.sync[nodes] = append(c.sync[nodes], rig.SampleOfKind(pairs))
-	r, err := bench.Run(ctx, bench.Load{Target: c.echo.Target, Op: bench.Put, ValueBytes: c.value, Warmup: c.Step / 10, Duration: c.Step / 2})
+	r, err := bench.Run(ctx, bench.Load{Target: c.echo.Target, Op: bench.Put, ValueBytes: c.value, Warmup: c.Warmup(c.Step / 2), Duration: c.Step / 2})
 	if err != nil {
 		return fmt.Errorf("floor of the loopback: %w", err)
 	}

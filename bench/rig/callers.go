@@ -158,6 +158,7 @@ type work struct {
 	*Callers
 	driver    Driver
 	phase     atomic.Int32
+	answered  atomic.Bool // a call has ended while measuring
 	recorders [recorders]recorder
 }
 
@@ -177,6 +178,15 @@ func (w *work) measure(ctx context.Context) (*result, error) {
 	w.phase.Store(measuring)
 	if err := Pause(ctx, w.Duration); err != nil {
 		return nil, err
+	}
+	// A slow cluster is measured until there is something to count.
+	for late := time.Now().Add(w.Patience); !w.answered.Load(); {
+		if err := Pause(ctx, failurePause); err != nil {
+			return nil, err
+		}
+		if time.Now().After(late) {
+			return nil, errLate
+		}
 	}
 	w.phase.Store(done)
 	r.elapsed = time.Since(begin)
@@ -198,6 +208,9 @@ func (w *work) call(ctx context.Context, caller int) {
 		latency := time.Since(begin)
 		if w.phase.Load() == measuring {
 			into.add(latency, err, w.driver)
+			if !w.answered.Load() { // mostly read, so that the callers share it
+				w.answered.Store(true)
+			}
 		}
 		if err != nil && Pause(ctx, failurePause) != nil {
 			return

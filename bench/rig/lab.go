@@ -51,6 +51,15 @@ func (o *Options) Check(set *flag.FlagSet) error {
 	return nil
 }
 
+// Warmup is how long the load of a measurement is made before its measured part. A
+// smoke run has none, so that its first operation counts, however slow that is.
+func (o *Options) Warmup(measured time.Duration) time.Duration {
+	if o.Quick {
+		return 0
+	}
+	return measured / 5
+}
+
 // Prepare reads a command line and returns what to run.
 type Prepare func(args []string) (run func(context.Context) error, err error)
 

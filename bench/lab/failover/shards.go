@@ -73,7 +73,7 @@ func (m *measurement) withCallers(ctx context.Context, c *rig.Cluster, f func(*r
 	}
 	callers := &rig.Callers{
 		Op: bench.Put, Callers: rateCallers, Keys: m.keys, Seed: 1, Value: bench.NewValue(m.value, 1),
-		Warmup: m.Step / 5, Duration: m.Step, Patience: 30 * time.Second, ServerCPU: c.CPU,
+		Warmup: m.Warmup(m.Step), Duration: m.Step, Patience: 30 * time.Second, ServerCPU: c.CPU,
 	}
 	return errors.Join(f(callers, ctx, d), d.Close())
 }

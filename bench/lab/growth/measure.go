@@ -50,7 +50,7 @@ func (m *measurement) at(ctx context.Context, p *point) (err error) {
 		w.ValueBytes = bench.FixedSize(p.Value)
 		h, err := bench.Open(ctx, bench.Load{
 			Addresses: c.Endpoints(), Workload: w, Keys: p.Keys, Seed: 1, Connections: p.Connections,
-			Duration: m.Step, Warmup: m.Step / 4,
+			Duration: m.Step, Warmup: m.Warmup(m.Step),
 		})
 		if err != nil {
 			return err

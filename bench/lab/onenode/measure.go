@@ -210,7 +210,7 @@ func fill(ctx context.Context, p *rig.Server, l bench.Load) error {
 func (m *measurement) describe(p *rig.Server, l load) bench.Load {
 	return bench.Load{
 		Target: p.Target, Op: l.op, Connections: m.busy, InFlight: l.depth,
-		Keys: m.keys, ValueBytes: m.value, Seed: 1, Duration: m.Step, Warmup: m.Step / 5, ServerCPU: p.CPU,
+		Keys: m.keys, ValueBytes: m.value, Seed: 1, Duration: m.Step, Warmup: m.Warmup(m.Step), ServerCPU: p.CPU,
 	}
 }
 

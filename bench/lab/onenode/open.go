@@ -42,7 +42,7 @@ func (m *measurement) measureOpen(ctx context.Context) error {
 	p := m.servers[v]
 	harnesses := map[bench.Op]*bench.Harness{}
 	for op, name := range workloads {
-		h, err := openHarness(ctx, p, name, bench.Load{Keys: m.keys, ValueBytes: m.value, Connections: m.busy, Duration: m.Step})
+		h, err := m.openHarness(ctx, p, name, bench.Load{Keys: m.keys, ValueBytes: m.value, Duration: m.Step})
 		if err != nil {
 			return err
 		}
@@ -68,12 +68,12 @@ func (m *measurement) endServer(v variant) error {
 }
 
 // openHarness prepares a workload of proa bench on p.
-func openHarness(ctx context.Context, p *rig.Server, workload string, l bench.Load) (h *bench.Harness, err error) {
+func (m *measurement) openHarness(ctx context.Context, p *rig.Server, workload string, l bench.Load) (h *bench.Harness, err error) {
 	if l.Workload, err = bench.FindWorkload(workload); err != nil {
 		return nil, err
 	}
 	l.Workload.ValueBytes = bench.FixedSize(l.ValueBytes)
-	l.Addresses, l.Seed, l.Warmup = []string{p.Target.Address}, 1, l.Duration/5
+	l.Addresses, l.Seed, l.Connections, l.Warmup = []string{p.Target.Address}, 1, m.busy, m.Warmup(l.Duration)
 	return bench.Open(ctx, l)
 }
 

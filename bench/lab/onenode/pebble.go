@@ -165,29 +165,28 @@ func (r *engineRun) together(callers []*engineCaller, cpu time.Duration) ycsbSam
 	return s
 }
 
-// call makes operations until the end, or until one fails.
+// call makes operations, at least one, until the end or until one fails.
 func (c *engineCaller) call() error {
 	for {
-		begin := time.Now()
-		if !begin.Before(c.end) {
-			return nil
-		}
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
+		begin := time.Now()
 		kind, err := c.once()
 		if err != nil {
 			return fmt.Errorf("pebble: %v: %w", kind, err)
 		}
-		if begin.Before(c.warm) {
-			continue
-		}
 		c.ended = time.Now()
-		measured := &c.read
-		if kind == bench.KindUpdate {
-			measured = &c.update
+		if !begin.Before(c.warm) {
+			measured := &c.read
+			if kind == bench.KindUpdate {
+				measured = &c.update
+			}
+			measured.Record(c.ended.Sub(begin))
 		}
-		measured.Record(c.ended.Sub(begin))
+		if !c.ended.Before(c.end) {
+			return nil
+		}
 	}
 }
 

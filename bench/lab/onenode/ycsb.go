@@ -144,7 +144,7 @@ func (y *ycsb) prepare(ctx context.Context) error {
 // open prepares a workload for both.
 func (y *ycsb) open(ctx context.Context, p *rig.Server, name string) error {
 	m := y.m
-	h, err := openHarness(ctx, p, name, bench.Load{Keys: m.ycsbKeys(), ValueBytes: ycsbRowBytes, Connections: m.busy, Duration: m.ycsbStep})
+	h, err := m.openHarness(ctx, p, name, bench.Load{Keys: m.ycsbKeys(), ValueBytes: ycsbRowBytes, Duration: m.ycsbStep})
 	if err == nil {
 		y.harnesses[name] = h
 		y.generators[name], err = bench.NewGenerators(h.Load().Workload, m.ycsbKeys(), 1, m.busy)
@@ -165,7 +165,7 @@ func (y *ycsb) round(ctx context.Context, name string) error {
 	if err := y.settle(ctx); err != nil {
 		return err
 	}
-	s, err := y.engine.run(ctx, y.generators[name], y.m.ycsbStep/5, y.m.ycsbStep)
+	s, err := y.engine.run(ctx, y.generators[name], y.m.Warmup(y.m.ycsbStep), y.m.ycsbStep)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
