@@ -53,13 +53,7 @@ func (m *measurement) measureCrowd(ctx context.Context) error {
 	if err := m.preload(ctx, p); err != nil {
 		return err
 	}
-	for round := range m.Rounds {
-		m.Say("round %d of %d: busy connections without and with idle ones", round+1, m.Rounds)
-		if err := m.crowdRound(ctx, p, round%2 == 1); err != nil {
-			return err
-		}
-	}
-	return nil
+	return m.eachRound("busy connections without and with idle ones", func(round int) error { return m.crowdRound(ctx, p, round%2 == 1) })
 }
 
 // measureIdleMemory measures the memory of idle connections while p has

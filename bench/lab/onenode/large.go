@@ -44,11 +44,8 @@ func (m *measurement) measureLarge(ctx context.Context) error {
 	if err := fill(ctx, p, l); err != nil {
 		return err
 	}
-	for round := range m.Rounds {
-		m.Say("round %d of %d: values of %d bytes", round+1, m.Rounds, largeBytes)
-		if err := m.largeRound(ctx, p, blobs); err != nil {
-			return err
-		}
+	if err := m.eachRound(fmt.Sprintf("values of %d bytes", largeBytes), func(int) error { return m.largeRound(ctx, p, blobs) }); err != nil {
+		return err
 	}
 	return m.endServer(v)
 }

@@ -103,32 +103,24 @@ func (m *measurement) findRedis() {
 	m.redisPath = path
 }
 
+// measure measures YCSB, or everything else.
 func (m *measurement) measure(ctx context.Context) error {
 	if m.ycsb {
 		return m.measureYCSB(ctx)
 	}
-	return m.measureTable(ctx)
+	for _, part := range []func(context.Context) error{m.startAll, m.measureSingle, m.measureLoads, m.measureOpen, m.measureLarge, m.measureCrowd} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// measureTable measures everything but YCSB.
-func (m *measurement) measureTable(ctx context.Context) error {
-	if err := m.startAll(ctx); err != nil {
-		return err
-	}
+// eachRound measures all rounds of a part.
+func (m *measurement) eachRound(what string, measure func(round int) error) error {
 	for round := range m.Rounds {
-		m.Say("round %d of %d: one request at a time", round+1, m.Rounds)
-		if err := m.measureSingle(ctx); err != nil {
-			return err
-		}
-	}
-	for round := range m.Rounds {
-		m.Say("round %d of %d: %d connections", round+1, m.Rounds, m.busy)
-		if err := m.measureLoads(ctx); err != nil {
-			return err
-		}
-	}
-	for _, measure := range []func(context.Context) error{m.measureOpen, m.measureLarge, m.measureCrowd} {
-		if err := measure(ctx); err != nil {
+		m.Say("round %d of %d: %s", round+1, m.Rounds, what)
+		if err := measure(round); err != nil {
 			return err
 		}
 	}
@@ -269,8 +261,12 @@ func (m *measurement) rest(ctx context.Context) error {
 	return rig.Rest(ctx, all...)
 }
 
-// measureSingle is one round of one connection with one request in flight.
+// measureSingle measures one connection with one request in flight.
 func (m *measurement) measureSingle(ctx context.Context) error {
+	return m.eachRound("one request at a time", func(int) error { return m.singleRound(ctx) })
+}
+
+func (m *measurement) singleRound(ctx context.Context) error {
 	sync, loop, err := m.floors(ctx)
 	if err != nil {
 		return err
@@ -310,8 +306,12 @@ func (m *measurement) takeSingle(ctx context.Context, p *rig.Server) (rig.Sample
 	return m.take(ctx, p, l)
 }
 
-// measureLoads is one round of many connections.
+// measureLoads measures many connections.
 func (m *measurement) measureLoads(ctx context.Context) error {
+	return m.eachRound(fmt.Sprintf("%d connections", m.busy), func(int) error { return m.loadRound(ctx) })
+}
+
+func (m *measurement) loadRound(ctx context.Context) error {
 	for _, l := range loads {
 		for _, v := range []variant{proa, redisFor(l.op)} {
 			p := m.servers[v]

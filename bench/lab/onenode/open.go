@@ -51,11 +51,8 @@ func (m *measurement) measureOpen(ctx context.Context) error {
 	if _, err := harnesses[bench.Put].Preload(ctx); err != nil {
 		return fmt.Errorf("filling %s: %w", p.Name, err)
 	}
-	for round := range m.Rounds {
-		m.Say("round %d of %d: open loop", round+1, m.Rounds)
-		if err := m.openRound(ctx, p, harnesses); err != nil {
-			return err
-		}
+	if err := m.eachRound("open loop", func(int) error { return m.openRound(ctx, p, harnesses) }); err != nil {
+		return err
 	}
 	return m.endServer(v)
 }
