@@ -185,7 +185,7 @@ func (m *measurement) crowdTable() report.Table {
 			t.Add(m.crowded[c].Cells(fmt.Sprintf("%v, %d × 1", c.op, c.busy), report.Thousands(float64(c.idle)), rig.Rate, compared, rig.ServerCPU, rig.P50, rig.P99)...)
 		}
 	}
-	t.Notes = []string{fmt.Sprintf("Opening %s connections that are idle took %.1f MiB of the server's resident memory, %.0f bytes each: the growth over all of them, or twice that over the second half, if that was more. They have said HELLO and nothing else. This server was started for the purpose, with concurrency.max_connections raised by the number of the busy ones; memory was measured before it had served anything. What the kernel holds for sockets is not in it.",
+	t.Notes = []string{fmt.Sprintf("Opening %s connections that are idle took %.1f MiB of the server's resident memory, %.0f bytes each: the growth over all of them, or twice that over the second half, if that was more. They have sent HELLO and nothing else. This server was started for the purpose, with concurrency.max_connections raised by the number of the busy ones; memory was measured before it had served anything. What the kernel holds for sockets is not in it.",
 		report.Thousands(float64(m.idleOpened)), float64(m.idleBytes)/(1<<20), float64(m.idleBytes)/float64(m.idleOpened))}
 	return t
 }

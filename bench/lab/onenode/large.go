@@ -127,6 +127,6 @@ func (l *largeValues) table(keys uint64) report.Table {
 			t.Notes = append(t.Notes, fmt.Sprintf("Proa refused %.2f %% of the %vs of 256 KiB, because it was busy; they are not counted in the bytes.", busy*100, op))
 		}
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("Keys are chosen uniformly among %s. The disk's floor overwrites a preallocated file from the begin to the end, as much between two fdatasyncs as all connections have in flight. The loopback's is a process with one thread that sends 256 KiB from a pool of 64 MiB for each request of eight bytes; the generator is the same and takes the bytes apart in the same way, so what it costs is in both figures.", report.Thousands(float64(keys))))
+	t.Notes = append(t.Notes, fmt.Sprintf("Keys are chosen uniformly among %s. The disk's floor overwrites a preallocated file from start to end, as much between two fdatasyncs as all connections have in flight. The loopback's is a process with one thread that sends 256 KiB from a pool of 64 MiB for each request of eight bytes; the generator is the same and takes the bytes apart in the same way, so what it costs is in both figures.", report.Thousands(float64(keys))))
 	return t
 }

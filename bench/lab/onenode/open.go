@@ -141,7 +141,7 @@ func openNotes(op bench.Op, s rig.Series) (notes []string) {
 		unsent += s[i].Unsent
 	}
 	if unsent > 0 {
-		notes = append(notes, fmt.Sprintf("The planned rate of %v was not reached: %s operations were due and not sent, so that its latencies mean nothing but that.", op, report.Thousands(float64(unsent))))
+		notes = append(notes, fmt.Sprintf("The planned rate of %v was not reached: %s operations were due and not sent, so its latencies mean nothing else.", op, report.Thousands(float64(unsent))))
 	}
 	if busy := s.Busy(); busy > 0 {
 		notes = append(notes, fmt.Sprintf("Proa refused %.2f %% of the %vs of the open loop, because it was busy; they are in no latency.", busy*100, op))

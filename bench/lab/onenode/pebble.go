@@ -24,7 +24,7 @@ import (
 type engine struct{ db *pebble.DB }
 
 // openEngine opens Pebble on a fresh directory, with the blocks and filters that
-// Proa's own state has, memtables in the place of its tables of recent rows, and
+// Proa's own state has, memtables of its own in place of Proa's, and
 // Pebble's log.
 func openEngine(dir string, cacheBytes int64) (*engine, error) {
 	o := &pebble.Options{

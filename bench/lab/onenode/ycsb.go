@@ -234,6 +234,6 @@ func (y *ycsb) table() report.Table {
 			}
 		}
 	}
-	t.Notes = append(t.Notes, fmt.Sprintf("%s rows of %d bytes, zipfian, %d callers with one operation at a time each. Callers of Proa are connections over loopback, each update one that Raft has logged; those of Pebble are goroutines in the process that has the data, whose updates are synced and share fsyncs. Generator, keys, values, cache size and duration are the same. CPU of Proa is the server's; of Pebble it is all there is, the generator included. What the system's page cache holds of the files is at hand for both.", report.Thousands(float64(m.ycsbKeys())), ycsbRowBytes, m.busy))
+	t.Notes = append(t.Notes, fmt.Sprintf("%s rows of %d bytes, zipfian, %d callers with one operation at a time each. Callers of Proa are connections over loopback, each update one that Raft has logged; those of Pebble are goroutines in the process that has the data, whose updates are synced and share fsyncs. Generator, keys, values, cache size and duration are the same. CPU of Proa is the server's; of Pebble it is all there is, the generator included. Both use what the system's page cache holds of the files.", report.Thousands(float64(m.ycsbKeys())), ycsbRowBytes, m.busy))
 	return t
 }
