@@ -353,7 +353,7 @@ func TestLengthAloneTakesNoMemory(t *testing.T) {
 		return n
 	}
 	eventually(t, "all have begun a frame", func() bool { return partial() == 50 })
-	if held := s.inputBytes.Load(); held > 50*readBytes {
+	if held := s.admission.inputBytes.Load(); held > 50*readBytes {
 		t.Errorf("%d bytes held for 50 frames of which 116 bytes each have come", held)
 	}
 }

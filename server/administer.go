@@ -34,7 +34,7 @@ func (p *processor) admin(c *conn, f *protocol.Frame) {
 		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another node")
 		return
 	}
-	j := p.newJob(c, f, protocol.OpAdmin)
+	j := p.newJob(c, f)
 	go s.administer(j)
 }
 
@@ -86,7 +86,8 @@ func adminRefusal(err error) *refusal {
 	case errors.Is(err, command.ErrBusy):
 		r.status, r.retryMillis = protocol.StatusBusy, retryQuorumMillis
 	default:
-		r.status, r.retryMillis = refusalOf(err)
+		r = refusalOf(err)
+		r.message = plain(err)
 	}
 	return r
 }

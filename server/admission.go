@@ -59,6 +59,9 @@ type admission struct {
 	forwards    share // and of other nodes
 	replies     share // large replies
 	wake        chan struct{}
+
+	inputBytes atomic.Int64 // of partial requests that are not large, and of what MULTI keeps
+	held       atomic.Int64 // bytes of reads that wait for read indexes or other nodes
 }
 
 // freeOutputMin is a few small replies.
@@ -75,6 +78,38 @@ func (a *admission) init(total int64, connections int) {
 	a.forwards = share{max: 2 * part / requestCopies, wake: a.wake}
 	a.replies = share{max: 6 * part, wake: a.wake}
 	a.fairReplies = a.replies.max / 8
+}
+
+// addInput counts n bytes more of input, and reports whether that is not too much.
+func (a *admission) addInput(n int) bool {
+	return a.inputBytes.Add(int64(n)) <= a.inputMax || n <= 0
+}
+
+// hold accounts for n bytes held by requests that wait for read indexes or for other
+// nodes, over all connections: the requests themselves, and the rows that other
+// nodes have sent for them. It returns false where there is no room for them.
+func (a *admission) hold(n int) bool {
+	if a.held.Add(int64(n)) > a.heldMax {
+		a.held.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+// repliesFull reports whether a connection with so many bytes of unsent output has to
+// wait for others to take theirs.
+func (a *admission) repliesFull(unsent int) bool {
+	return unsent > a.freeOutput && a.replies.full()
+}
+
+// readSize is how much to read at a time of a connection that has no input
+// buffer: little where those that wait for memory keep too much of what was
+// read before it was known how large their requests are.
+func (a *admission) readSize() int {
+	if a.inputBytes.Load() > a.inputMax/2 {
+		return readBytesIdle
+	}
+	return readBytes
 }
 
 func (a *admission) shares() [3]*share { return [...]*share{&a.requests, &a.forwards, &a.replies} }
@@ -229,7 +264,7 @@ func (s *share) give(n int64) {
 	some := s.first() != nil
 	s.mu.Unlock()
 	if some {
-		s.rouse()
+		s.wakeUp()
 	}
 }
 
@@ -246,12 +281,12 @@ func (s *share) drop(k *claim) {
 	some := s.first() != nil
 	s.mu.Unlock()
 	if some {
-		s.rouse()
+		s.wakeUp()
 	}
 }
 
-// rouse has the claims that wait looked at.
-func (s *share) rouse() {
+// wakeUp has the claims that wait looked at.
+func (s *share) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -275,7 +310,7 @@ func (s *share) overdue(nowMillis int64) *claim {
 			s.growing, s.fresh = without(s.growing, k), without(s.fresh, k)
 			s.waiting.Add(-1)
 			k.want = 0
-			s.rouse()
+			s.wakeUp()
 			return k
 		}
 	}
@@ -293,11 +328,9 @@ func (s *share) lift() {
 	s.use(0)
 }
 
-// passOn grants what has become free, until the server closes. Then everything
-// is granted: who waited finds out by itself that the end has come.
-func (s *Server) passOn() {
-	defer s.working.Done()
-	a := &s.admission
+// run grants what has become free, until the server closes. Then everything is
+// granted: who waited finds out by itself that the end has come.
+func (a *admission) run(stopped <-chan struct{}) {
 	for closed := false; ; {
 		for _, x := range a.shares() {
 			for k := x.next(); k != nil; k = x.next() {
@@ -309,7 +342,7 @@ func (s *Server) passOn() {
 		}
 		select {
 		case <-a.wake:
-		case <-s.stopped:
+		case <-stopped:
 			closed = true
 			for _, x := range a.shares() {
 				x.lift()

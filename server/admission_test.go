@@ -506,8 +506,8 @@ func TestInputIsFull(t *testing.T) {
 		transports(t, func(t *testing.T, cfg Config) {
 			s, addr := live(t, cfg)
 			full := s.admission.inputMax
-			s.inputBytes.Add(full)
-			defer s.inputBytes.Add(-full)
+			s.admission.inputBytes.Add(full)
+			defer s.admission.inputBytes.Add(-full)
 			d, part := dial(t, addr), dial(t, addr)
 			large := strings.Repeat("v", 2*LargeBytes)
 			for range 3 {
@@ -517,17 +517,17 @@ func TestInputIsFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			want(t, ended(t, part), protocol.StatusBusy)
-			s.inputBytes.Add(-full / 2)
+			s.admission.inputBytes.Add(-full / 2)
 			want(t, d.put("k", large), protocol.StatusOK)
-			s.inputBytes.Add(full / 2)
+			s.admission.inputBytes.Add(full / 2)
 			want(t, d.put("k", "v"), protocol.StatusOK)
 		})
 	})
 	t.Run("nodes", func(t *testing.T) {
 		fc := newFakeCluster(t, Config{}, 2, 2, 1)
 		s := fc.nodes[1].srv
-		s.inputBytes.Add(s.admission.inputMax)
-		defer s.inputBytes.Add(-s.admission.inputMax)
+		s.admission.inputBytes.Add(s.admission.inputMax)
+		defer s.admission.inputBytes.Add(-s.admission.inputMax)
 		d, key := fc.nodes[2].client(), fc.key(0, 0)
 		for _, value := range []string{"v", strings.Repeat("v", 30<<10), strings.Repeat("v", 2*LargeBytes), "v"} {
 			want(t, d.put(key, value), protocol.StatusOK)
@@ -592,12 +592,12 @@ func TestLogAnswersAreBounded(t *testing.T) {
 				c.mu.Lock()
 				c.dropOutput()
 				c.mu.Unlock()
-				if n := s.admission.replies.usedBytes(); n != 0 || s.held.Load() != 0 {
-					t.Errorf("%d bytes count as replies, %d as held", n, s.held.Load())
+				if n := s.admission.replies.usedBytes(); n != 0 || s.admission.held.Load() != 0 {
+					t.Errorf("%d bytes count as replies, %d as held", n, s.admission.held.Load())
 				}
 			}()
 			const asked = 100
-			var gathers []*gather
+			var gathers []*writeGather
 			for i := range uint64(asked) {
 				c.begin(10)
 				if x.op != 0 {
@@ -608,7 +608,7 @@ func TestLogAnswersAreBounded(t *testing.T) {
 				if x.result.Kind == command.Delete {
 					code = protocol.OpDelete
 				}
-				g := &gather{c: c, id: i + 1, size: 10, codes: []protocol.Opcode{code, code}, bodies: make([][]byte, 2), left: 2, parts: [][]int32{{0}, {1}}}
+				g := &writeGather{c: c, id: i + 1, size: 10, codes: []protocol.Opcode{code, code}, bodies: make([][]byte, 2), left: 2, parts: [][]int32{{0}, {1}}}
 				r := batch(x.result)
 				g.Complete(command.Tag{ID: 0}, command.Applied, &r)
 				gathers = append(gathers, g)
@@ -654,7 +654,7 @@ func TestWaitersHoldNoMemory(t *testing.T) {
 		t.Errorf("who waits for others holds %d bytes", n)
 	}
 	w.timer.Stop()
-	s.held.Add(-int64(waitingBytes + len(j.body.B)))
+	s.admission.held.Add(-int64(waitingBytes + len(j.body.B)))
 	w.job.release()
 }
 
@@ -666,11 +666,11 @@ func TestInputIsTrimmed(t *testing.T) {
 	defer c.dropInput()
 	c.in = bufpool.Get(1 << 20)
 	c.in.B = append(c.in.B, strings.Repeat("x", 1<<20-3)+"abc"...)
-	if !c.share().ask(&c.claim, 1<<20, 1<<20) {
+	if !c.share.ask(&c.claim, 1<<20, 1<<20) {
 		t.Fatal("not admitted")
 	}
 	c.inAt = 1<<20 - 3
-	c.settleInput()
+	c.releaseClaim()
 	if string(c.input()) != "abc" || cap(c.in.B) > LargeBytes || c.claim.held != 0 {
 		t.Errorf("%q is left in %d bytes", c.input(), cap(c.in.B))
 	}

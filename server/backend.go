@@ -23,9 +23,9 @@ type Backend interface {
 	ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 	// Read is ReadCached that may wait for the disk.
 	Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
-	// ReadIndex has done hear Applied once the replica here has caught up with
+	// ReadIndex completes done with Applied once the replica here has caught up with
 	// everything acknowledged before the call, and Dropped if that cannot be
-	// known now. After an error done hears nothing: ErrNotLeader says that
+	// known now. After an error done is not called: ErrNotLeader says that
 	// there is no replica of the shard here, ErrNoQuorum and ErrStopped what
 	// they say. Like Propose it needs a pass to run.
 	ReadIndex(shard int, done command.Completer, tag command.Tag) error
@@ -60,14 +60,14 @@ type Backend interface {
 	// answer for all the shards by itself.
 	Scan(s *command.Scan, visit func(key, value []byte, row command.Row) bool) error
 	// Propose queues a command, of which it keeps a copy. After an error
-	// nothing happened; otherwise done hears the outcome, once.
+	// nothing happened; otherwise done gets the outcome, once.
 	Propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error
 	// ProposeAcross is Propose for a Batch, Txn or Rename whose keys lie in
 	// several shards, or a DeleteRange of all; shardOf says in which. All of it takes effect at once, or
 	// none. Unless this node is its cluster's only one it returns ErrApart, or
-	// done hears Apart; of a session's command that was carried out before, done
-	// hears the result. After ErrNotLeader only a node that has the shard of
-	// c.FirstKey can tell.
+	// done gets Apart; of a session's command that was carried out before, done
+	// gets the result. After ErrNotLeader only a node that has the shard of
+	// c.FirstKey knows.
 	ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error
 	// Acquire makes the caller the one thread that commits what is queued, if
 	// anything is. After true the steps of Server.commit must follow, and then

@@ -1,5 +1,7 @@
 package server
 
+import "sync"
+
 // A commit.
 //
 // The thread that has read a round's requests commits them (see Leaders and
@@ -44,44 +46,91 @@ func (s *Server) Drive() {
 // reply ends a step of a commit that has delivered outcomes: requests that have all
 // they waited for go on, and the outcomes in the connections' outputs are written.
 func (s *Server) reply() {
-	s.mu.Lock()
-	if len(s.ready) > 0 {
-		s.resumeReady()
+	if list := s.delivery.take(); len(list) > 0 {
+		s.transport.flushAll(list, s.backend.Pending())
+		s.delivery.giveBack(list)
 	}
-	if len(s.roomless) > 0 {
-		s.resumeRoomless()
-	}
-	list := s.dirty
-	if len(list) == 0 {
-		s.mu.Unlock()
-		return
-	}
-	s.dirty, s.spare = s.spare, nil
-	s.mu.Unlock()
-	s.front.flushAll(list, s.backend.Pending())
-	clear(list)
-	s.mu.Lock()
-	s.spare = list[:0]
-	s.mu.Unlock()
 }
 
-// resumeReady has the requests go on that have all they waited for. s.mu must
-// be held; it is let go meanwhile.
-func (s *Server) resumeReady() {
-	ready := s.ready
-	s.ready = nil
-	s.mu.Unlock()
+// delivery is what the outcomes of a commit leave to be done after the step that
+// delivers them.
+type delivery struct {
+	mu    sync.Mutex
+	dirty []*conn       // have output that is not written yet
+	spare []*conn       // empty, to become dirty
+	ready []*readGather // have all they waited for, and go on
+	retry []*conn       // found a queue full, and try again
+}
+
+// add has c, whose output has an outcome, written to. c.mu must be held.
+func (d *delivery) add(c *conn) {
+	if !c.marked {
+		c.marked = true
+		d.addMarked(c)
+	}
+}
+
+// addMarked is add for a connection that the caller has marked.
+func (d *delivery) addMarked(c *conn) {
+	d.mu.Lock()
+	d.dirty = append(d.dirty, c)
+	d.mu.Unlock()
+}
+
+// resumeLater has w go on.
+func (d *delivery) resumeLater(w *readGather) {
+	d.mu.Lock()
+	d.ready = append(d.ready, w)
+	d.mu.Unlock()
+}
+
+// retryLater has c try again.
+func (d *delivery) retryLater(c *conn) {
+	d.mu.Lock()
+	if !c.listed {
+		c.listed = true
+		d.retry = append(d.retry, c)
+	}
+	d.mu.Unlock()
+}
+
+// take returns the connections to be written to, after those who waited have gone
+// on.
+func (d *delivery) take() (list []*conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.ready)+len(d.retry) > 0 {
+		d.resume()
+	}
+	if list = d.dirty; len(list) > 0 {
+		d.dirty, d.spare = d.spare, nil
+	}
+	return list
+}
+
+// resume has those go on who waited. d.mu must be held; it is released meanwhile.
+func (d *delivery) resume() {
+	ready, retry := d.ready, d.retry
+	d.ready, d.retry = nil, nil
+	for _, c := range retry {
+		c.listed = false
+	}
+	d.mu.Unlock()
 	var t touched
 	for _, w := range ready {
 		w.resume(&t)
 	}
-	s.mu.Lock()
-	s.dirty = append(s.dirty, t.conns...)
+	for _, c := range retry {
+		c.retryQueue()
+	}
+	d.mu.Lock()
+	d.dirty = append(d.dirty, t.conns...)
 }
 
-// markDirty has the next reply write to c.
-func (s *Server) markDirty(c *conn) {
-	s.mu.Lock()
-	s.dirty = append(s.dirty, c)
-	s.mu.Unlock()
+// giveBack returns a list of take, whose connections have been written to.
+func (d *delivery) giveBack(list []*conn) {
+	clear(list)
+	d.mu.Lock()
+	d.spare = list[:0]
+	d.mu.Unlock()
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,11 +10,14 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
+// opsMax is more than the opcodes, of which 0 stands for unknown ones.
+const opsMax = 32
+
 // opCounts counts one thread's requests. Each thread writes its own, so the
 // counters' cache lines are not shared; readers add them up.
 type opCounts struct {
-	ops   [32]atomic.Uint64  // by opcode, 0 for unknown ones
-	calls [256]atomic.Uint64 // of another protocol's commands, by its own number; 0 for unknown ones
+	ops   [opsMax]atomic.Uint64 // by opcode
+	calls [256]atomic.Uint64    // of another protocol's commands, by its own number; 0 for unknown ones
 	_     [64]byte
 }
 
@@ -22,6 +26,21 @@ func (o *opCounts) add(op protocol.Opcode) {
 		op = 0
 	}
 	o.ops[op].Add(1)
+}
+
+// opSums are what opCounts have counted.
+type opSums struct {
+	ops   [opsMax]uint64
+	calls [256]uint64
+}
+
+func (s *opSums) add(o *opCounts) {
+	for k := range o.ops {
+		s.ops[k] += o.ops[k].Load()
+	}
+	for id := range o.calls {
+		s.calls[id] += o.calls[id].Load()
+	}
 }
 
 // counters are the server's, over all threads.
@@ -33,12 +52,11 @@ type counters struct {
 	bytesIn   atomic.Uint64
 	forwarded atomic.Uint64 // requests and parts of requests sent to other nodes
 	bytesOut  atomic.Uint64
-	errors    errorCounts // what clients were told, by status
+	errors    errorCounts // replies with an error, by status
 
 	mu     sync.Mutex
 	counts []*opCounts
-	past   [32]uint64  // of threads that have ended, by opcode
-	called [256]uint64 // of threads that have ended, as opCounts.calls
+	past   opSums // of threads that have ended
 }
 
 func (c *counters) register(o *opCounts) {
@@ -50,25 +68,26 @@ func (c *counters) register(o *opCounts) {
 func (c *counters) unregister(o *opCounts) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, x := range c.counts {
-		if x == o {
-			c.counts = append(c.counts[:i], c.counts[i+1:]...)
-			for k := range o.ops {
-				c.past[k] += o.ops[k].Load()
-			}
-			for id := range o.calls {
-				c.called[id] += o.calls[id].Load()
-			}
-			return
-		}
+	c.counts = slices.DeleteFunc(c.counts, func(x *opCounts) bool { return x == o })
+	c.past.add(o)
+}
+
+// sums are the counts of all threads.
+func (c *counters) sums() opSums {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := c.past
+	for _, o := range c.counts {
+		sum.add(o)
 	}
+	return sum
 }
 
 // Status is the network layer's part of a STATUS reply.
 type Status struct {
 	Version     string            `json:"version"`
 	UptimeMS    int64             `json:"uptime_ms"`
-	CPUMicros   int64             `json:"cpu_us"`       // of the process, user and system; 0 where the platform does not tell
+	CPUMicros   int64             `json:"cpu_us"`       // of the process, user and system; 0 where the platform does not report it
 	MemoryBytes int64             `json:"memory_bytes"` // that the process has of the machine's memory
 	Listening   []string          `json:"listening"`
 	Connections int               `json:"connections"`
@@ -85,25 +104,14 @@ type Status struct {
 	Draining    bool              `json:"draining"`
 	Redis       uint64            `json:"redis_commands"` // commands of the Redis protocol; the requests they came to count as requests
 	Requests    map[string]uint64 `json:"requests"`
-	Errors      uint64            `json:"errors"` // that clients were told; operations inside a BATCH or TXN count by themselves
+	Errors      uint64            `json:"errors"` // sent to clients; operations inside a BATCH or TXN count by themselves
 	// ErrorsByStatus is the same, by the status's name.
 	ErrorsByStatus map[string]uint64 `json:"errors_by_status"`
 }
 
 // Calls returns how many commands of another protocol have come in, by the number
 // under which Processor.Count has counted them.
-func (s *Server) Calls() (sum [256]uint64) {
-	c := &s.counters
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	sum = c.called
-	for _, o := range c.counts {
-		for id := range o.calls {
-			sum[id] += o.calls[id].Load()
-		}
-	}
-	return sum
-}
+func (s *Server) Calls() [256]uint64 { return s.counters.sums().calls }
 
 // RedisCommands returns how many commands of the Redis protocol have come in.
 func (s *Server) RedisCommands() (sum uint64) {
@@ -116,25 +124,16 @@ func (s *Server) RedisCommands() (sum uint64) {
 // Requests returns how many requests of each operation have come in, by the
 // operation's name.
 func (s *Server) Requests() map[string]uint64 {
-	c := &s.counters
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	sum := c.past
-	for _, o := range c.counts {
-		for k := range o.ops {
-			sum[k] += o.ops[k].Load()
-		}
-	}
 	byOp := make(map[string]uint64)
-	for k := range 32 {
-		if sum[k] > 0 {
-			byOp[protocol.Opcode(k).String()] = sum[k]
+	for op, n := range s.counters.sums().ops {
+		if n > 0 {
+			byOp[protocol.Opcode(op).String()] = n
 		}
 	}
 	return byOp
 }
 
-// Errors returns how many errors clients were told, by the status's name. An
+// Errors returns how many errors clients were sent, by the status's name. An
 // operation inside a BATCH or TXN counts by itself.
 func (s *Server) Errors() map[string]uint64 { return s.counters.errors.byStatus() }
 
@@ -145,7 +144,7 @@ func (s *Server) Status() Status {
 		Version: s.cfg.Version, UptimeMS: time.Since(s.started).Milliseconds(), CPUMicros: processCPU().Microseconds(), MemoryBytes: usedMemory(), Connections: s.conns.len(),
 		Accepted: c.accepted.Load(), Rejected: c.rejected.Load(), Refused: c.refused.Load(), Pauses: c.pauses.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(), QueuedReads: s.jobs.len(),
-		Forwarded: c.forwarded.Load(), PeerStreams: s.forwarded.len(), HeldBytes: s.held.Load(), Draining: s.draining.Load(),
+		Forwarded: c.forwarded.Load(), PeerStreams: s.forwarded.len(), HeldBytes: s.admission.held.Load(), Draining: s.draining.Load(),
 	}
 	for _, a := range s.addrs {
 		st.Listening = append(st.Listening, a.Network()+"://"+a.String())

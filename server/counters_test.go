@@ -13,7 +13,7 @@ import (
 )
 
 // TestErrorsAreCounted: each error that a client is told is counted by its
-// status, through both doors and inside BATCH, TXN and EXEC; what carries a
+// status, through both listeners and inside BATCH, TXN and EXEC; what carries a
 // result is none.
 func TestErrorsAreCounted(t *testing.T) {
 	s, addr := live(t, Config{})

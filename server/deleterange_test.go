@@ -231,7 +231,7 @@ func TestFlushWaitsForALeader(t *testing.T) {
 	eventually(t, "the others are done", func() bool { return rows(0) == 0 })
 	fc.set(fc.key(0, 0), "after")
 	fc.with(func() { fc.leader[3] = 1 })
-	if got := c.next(); got != "+OK\r\n" && time.Since(begun) < LeaderPatience {
+	if got := c.next(); got != "+OK\r\n" && time.Since(begun) < LeaderWait {
 		t.Errorf("%q", got)
 	} else if got == "+OK\r\n" && (rows(3) != 0 || rows(0) != 1) {
 		t.Errorf("%d rows are left where there was no leader, %d where one was written meanwhile", rows(3), rows(0))

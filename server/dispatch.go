@@ -12,49 +12,43 @@ import (
 // thread's scratch, kept between requests so that the common ones allocate
 // nothing.
 type processor struct {
-	srv *Server
-	now uint64 // Unix ms, set once a round
+	executor
+	decoder
+	turn
+	extensions // of the request
 
-	touched  touched         // written to at the end of the round
-	links    []*upstreamConn // have requests to send on; their writers are woken then
-	backlog  int             // unsent output of the connection touched last
-	jobs     []job           // must wait for the disk; carried out after the round
-	proposed bool            // commands were queued in this round
-	others   bool            // requests came that need not wait for a commit
-
-	credit    int  // what may still be carried out in this turn; see turnCredit
-	unhurried bool // no event loop waits for this thread
+	backlog int  // unsent output of the connection touched last
+	others  bool // requests came that need not wait for a commit
 
 	counts opCounts
 
-	ext      protocol.Extensions // of the request
-	extended bool                // ext or marks are not empty
-	marks    protocol.Extensions // of its reply
-
 	cmd   command.Command
-	put   protocol.Put
-	del   protocol.Delete
-	incr  protocol.Incr
-	exp   protocol.Expire
-	app   protocol.Append
-	set   protocol.SetRange
-	float protocol.IncrFloat
-	until protocol.SetExpiry
-	name  protocol.Rename
-	key   protocol.Key
-	part  protocol.GetRange
-	mget  protocol.MGet
 	batch protocol.Batch
 	txn   protocol.Txn
 	split splitter
 
-	Scratch any     // of the Translator whose connection was read last
-	options Options // of the request, by its Translator
+	Scratch any // of the Translator whose connection was read last
+}
+
+// executor is what a thread has to do at the end of its round: jobs, and whatever
+// requests and jobs leave to be sent.
+type executor struct {
+	srv *Server
+	now uint64 // Unix ms, set once a round
+
+	touched  touched         // written to at the end of the round
+	writers  []*upstreamConn // have requests to send on; their writers are woken then
+	jobs     []job           // must wait for the disk; carried out after the round
+	proposed bool            // commands were queued in this round
+
+	options Options // of the request that is dispatched, by its Translator; none of a job
 	effects Effects // of it
+
+	mget protocol.MGet // scratch
 }
 
 func newProcessor(s *Server) *processor {
-	p := &processor{srv: s}
+	p := &processor{executor: executor{srv: s}}
 	s.counters.register(&p.counts)
 	return p
 }
@@ -68,15 +62,13 @@ func (p *processor) touch(c *conn) {
 
 // flush ends a round: it writes to every touched connection once, and wakes
 // whoever sends requests on.
-func (p *processor) flush() {
-	p.touched.flush()
-	if len(p.links) > 0 {
-		for _, l := range p.links {
-			l.wakeWriter()
-		}
-		clear(p.links)
-		p.links = p.links[:0]
+func (e *executor) flush() {
+	e.touched.flush()
+	for i, l := range e.writers {
+		l.wakeWriter()
+		e.writers[i] = nil
 	}
+	e.writers = e.writers[:0]
 }
 
 // touched lists connections that have output to be written.
@@ -93,7 +85,7 @@ func (t *touched) add(c *conn) {
 // flush writes to each connection once.
 func (t *touched) flush() {
 	for i, c := range t.conns {
-		c.flush()
+		c.Flush()
 		t.conns[i] = nil
 	}
 	t.conns = t.conns[:0]
@@ -140,18 +132,20 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another node")
 		return
 	}
-	if f.Flags&protocol.FlagExtensions != 0 && !p.extensions(c, f, op) {
+	if f.Flags&protocol.FlagExtensions != 0 && !p.decodeExtensions(c, f, op) {
 		return
 	}
 	p.others = p.others || !writes(op)
 	switch op {
-	case protocol.OpGet:
-		p.read(c, f, true)
+	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry:
+		if p.options.InOrder {
+			p.write(c, f, op)
+		} else {
+			p.get(c, f)
+		}
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
 		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename, protocol.OpWatch, protocol.OpGetRange:
 		p.write(c, f, op)
-	case protocol.OpExists, protocol.OpExpiry:
-		p.read(c, f, false)
 	case protocol.OpPing:
 		p.ping(c, f)
 	case protocol.OpMGet:
@@ -171,7 +165,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 		case op == protocol.OpRoutes:
 			p.routes(c, f)
 		default:
-			p.later(c, f, op)
+			p.later(c, f, false)
 		}
 	case protocol.OpAdmin:
 		p.admin(c, f)
@@ -180,38 +174,6 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	default:
 		p.fail(c, f.ID, protocol.StatusUnsupported, 0, fmt.Sprintf("opcode %d is unknown to this server", f.Code))
 	}
-}
-
-// extensions decodes those of the request. It returns false if the request was
-// refused for them.
-func (p *processor) extensions(c *conn, f *protocol.Frame, op protocol.Opcode) bool {
-	if err := p.ext.Decode(f.Extensions); err != nil {
-		p.ext = protocol.Extensions{}
-		p.refuse(c, f.ID, err)
-		return false
-	}
-	p.extended = true
-	if p.ext.Epoch != 0 {
-		if epoch := p.srv.backend.Epoch(); epoch > p.ext.Epoch {
-			p.marks.Epoch = epoch
-		}
-	}
-	if p.ext.HasShard {
-		if op != protocol.OpScan && op != protocol.OpDeleteRange {
-			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("the extension SHARD belongs to SCAN and DELETE_RANGE, not to %v", op))
-			return false
-		}
-		if n := p.srv.backend.Shards(); int(p.ext.Shard) >= n {
-			p.fail(c, f.ID, protocol.StatusBadRequest, 0, fmt.Sprintf("there is no shard %d, the last one is %d", p.ext.Shard, n-1))
-			return false
-		}
-	}
-	return true
-}
-
-// clearExtensions forgets those of an earlier request.
-func (p *processor) clearExtensions() {
-	p.ext, p.marks, p.extended = protocol.Extensions{}, protocol.Extensions{}, false
 }
 
 // writes reports whether requests of this kind are answered by a commit.
@@ -261,43 +223,35 @@ func (p *processor) reply(c *conn, id uint64, body func([]byte) []byte) {
 }
 
 func (p *processor) ping(c *conn, f *protocol.Frame) {
-	if p.Crowded(c, len(f.Body)) {
+	if p.RepliesFull(c, len(f.Body)) {
 		p.fail(c, f.ID, protocol.StatusBusy, retryBusyMillis, NoReplyMemory)
 		return
 	}
 	p.reply(c, f.ID, func(b []byte) []byte { return append(b, f.Body...) })
 }
 
-// read carries out GET, EXISTS and EXPIRY, in the log's order if need be.
-func (p *processor) read(c *conn, f *protocol.Frame, withValue bool) {
-	if p.options.InOrder {
-		p.write(c, f, protocol.Opcode(f.Code))
-		return
-	}
-	p.get(c, f, withValue)
-}
-
 // get answers GET, EXISTS and EXPIRY from the row cache, straight into the output
 // buffer. A row that is not there becomes a job; where this replica may not
 // answer by itself the request waits for a read index or goes on to the leader.
-func (p *processor) get(c *conn, f *protocol.Frame, withValue bool) {
+func (p *processor) get(c *conn, f *protocol.Frame) {
 	if err := p.key.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
 		return
 	}
 	s := p.srv
 	shard := s.backend.ShardOf(protocol.Slot(p.key.Key))
-	if p.ext.Consistency != protocol.Linearizable && p.mayReadLocal(shard) {
-		if !p.getLocal(c, f, shard, withValue) {
-			p.fetch(c, f, shard)
+	read, local := s.readCached, p.ext.Consistency != protocol.Linearizable && p.mayReadLocal(shard)
+	if local {
+		read = s.readLocalCached
+		if p.ext.Consistency == protocol.Stale {
+			p.marks.AgeMillis, p.marks.HasAge = s.age(shard), true
 		}
-		return
 	}
-	switch p.answerRow(c, f, shard, withValue, s.readCached) {
+	switch p.answerRow(c, f, shard, read) {
 	case command.ReadMiss:
-		p.later(c, f, protocol.Opcode(f.Code))
+		p.later(c, f, local)
 	case command.ReadNotLeader:
-		p.fetch(c, f, shard)
+		p.fetch(p.newJob(c, f), shard)
 	}
 }
 
@@ -306,22 +260,6 @@ func (p *processor) get(c *conn, f *protocol.Frame, withValue bool) {
 // newer version.
 func (p *processor) mayReadLocal(shard int) bool {
 	return p.ext.Consistency == protocol.Stale || p.srv.backend.Revision(shard) >= p.ext.Token
-}
-
-// getLocal answers from the replica here. It returns false if there is none.
-func (p *processor) getLocal(c *conn, f *protocol.Frame, shard int, withValue bool) bool {
-	if p.ext.Consistency == protocol.Stale {
-		p.marks.AgeMillis, p.marks.HasAge = p.srv.age(shard), true
-	}
-	switch p.answerRow(c, f, shard, withValue, p.srv.readLocalCached) {
-	case command.ReadMiss:
-		j := p.newJob(c, f, protocol.Opcode(f.Code))
-		j.local = true
-		p.jobs = append(p.jobs, j)
-	case command.ReadNotLeader:
-		return false
-	}
-	return true
 }
 
 // age is how old what the replica here has may be, in milliseconds.
@@ -333,52 +271,42 @@ func (s *Server) age(shard int) uint32 {
 }
 
 // answerRow answers with the row of p.key if read yields it.
-func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, withValue bool, read readFunc) command.ReadState {
+func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, read readFunc) command.ReadState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := c.output()
-	r := p.srv.counters.errors.beginRow(out, f.ID, protocol.Opcode(f.Code), p.now, &p.marks)
-	valueMax := command.NoValue
-	if withValue {
-		valueMax = command.AnyValue // what is in memory has no large ones
-	}
-	row, state := read(out, shard, p.key.Key, p.now, valueMax)
-	if r.end(out, row, state) {
+	// What is in memory has no large values.
+	_, state, ok := p.srv.counters.errors.appendRow(c.output(), f.ID, protocol.Opcode(f.Code), &p.marks, read, shard, p.key.Key, p.now, command.AnyValue)
+	if ok {
 		p.touch(c)
 	}
 	return state
 }
 
-// fetch has a read that cannot be answered here and now wait for a read index, or
-// sends it on.
-func (p *processor) fetch(c *conn, f *protocol.Frame, shard int) {
-	p.fetchJob(p.newJob(c, f, protocol.Opcode(f.Code)), shard)
-}
-
-// fetchJob is fetch for a read of one shard that is a job already.
-func (p *processor) fetchJob(j job, shard int) {
+// fetch has a read of one shard that cannot be answered here and now wait for a read
+// index, or sends it on.
+func (e *executor) fetch(j job, shard int) {
 	if j.mode == protocol.SessionReads {
 		j.mode = protocol.Linearizable // what it is answered with
 	}
-	if j.mode == protocol.Stale || !p.srv.backend.Holds(shard) {
-		p.forwardJob(&j, shard)
+	if j.mode == protocol.Stale || !e.srv.backend.Holds(shard) {
+		e.forwardJob(&j, shard)
 		return
 	}
-	w := p.await(j)
+	w := e.await(j)
 	if w == nil {
 		return
 	}
 	err := w.readIndex(shard)
 	if err == nil {
-		p.proposed = true
-		p.release(w)
+		e.proposed = true
+		e.release(w)
 		return
 	}
-	if w.cancel() {
-		if s, retry := refusalOf(err); s != protocol.StatusNotLeader {
-			p.failJob(&j, &refusal{status: s, retryMillis: retry, message: err.Error()})
+	if w.stop() {
+		if r := refusalOf(err); r.status != protocol.StatusNotLeader {
+			e.failJob(&j, r)
 		} else {
-			p.forwardJob(&j, shard)
+			e.forwardJob(&j, shard)
 		}
 	}
 }
@@ -388,11 +316,6 @@ const (
 	retryLeaderMillis = 10 // a planned transfer takes a few; clients wait longer each time
 	retryQuorumMillis = 200
 )
-
-// session returns the session fields of the request.
-func (p *processor) session() command.Session {
-	return command.Session{ID: p.ext.Session, Sequence: p.ext.Sequence, Acknowledged: p.ext.Acknowledged}
-}
 
 // write queues any write but BATCH and TXN, or a read that is to be answered in
 // the log's order.
@@ -428,86 +351,6 @@ func (p *processor) shardOf(cmd *command.Command) int {
 	return shard
 }
 
-// decodeWrite translates a single write into a command, which holds views of
-// body.
-func (p *processor) decodeWrite(op protocol.Opcode, body []byte, cmd *command.Command) error {
-	ops, alt, compares := cmd.Ops[:0], cmd.Else[:0], cmd.Compares[:0]
-	var err error
-	switch op {
-	case protocol.OpPut:
-		err = p.put.Decode(body)
-		*cmd = command.Command{Kind: command.Put, Flags: command.Flags(p.put.Flags), Key: p.put.Key, Value: p.put.Value, TTLMillis: p.put.TTLMillis, Version: p.put.Version}
-	case protocol.OpDelete:
-		err = p.del.Decode(body)
-		*cmd = command.Command{Kind: command.Delete, Flags: command.Flags(p.del.Flags), Key: p.del.Key, Version: p.del.Version}
-	case protocol.OpIncr:
-		err = p.incr.Decode(body)
-		*cmd = command.Command{Kind: command.Incr, Key: p.incr.Key, Delta: p.incr.Delta}
-	case protocol.OpExpire:
-		err = p.exp.Decode(body)
-		*cmd = command.Command{Kind: command.Expire, Key: p.exp.Key, TTLMillis: p.exp.TTLMillis}
-	case protocol.OpPersist:
-		err = p.key.Decode(body)
-		*cmd = command.Command{Kind: command.Persist, Key: p.key.Key}
-	case protocol.OpGet:
-		err = p.key.Decode(body)
-		*cmd = command.Command{Kind: command.Get, Key: p.key.Key}
-	case protocol.OpExists:
-		err = p.key.Decode(body)
-		*cmd = command.Command{Kind: command.Exists, Key: p.key.Key}
-	case protocol.OpExpiry:
-		err = p.key.Decode(body)
-		*cmd = command.Command{Kind: command.Expiry, Key: p.key.Key}
-	case protocol.OpWatch:
-		err = p.key.Decode(body)
-		*cmd = command.Command{Kind: command.Watch, Key: p.key.Key}
-	case protocol.OpGetRange:
-		err = p.part.Decode(body)
-		*cmd = command.Command{Kind: command.GetRange, Key: p.part.Key, Delta: p.part.Start, Until: p.part.End}
-	case protocol.OpAppend:
-		err = p.app.Decode(body)
-		*cmd = command.Command{Kind: command.Append, Key: p.app.Key, Value: p.app.Value}
-	case protocol.OpSetRange:
-		err = p.set.Decode(body)
-		*cmd = command.Command{Kind: command.SetRange, Key: p.set.Key, Value: p.set.Value, Offset: p.set.Offset}
-	case protocol.OpIncrFloat:
-		err = p.float.Decode(body)
-		*cmd = command.Command{Kind: command.IncrFloat, Key: p.float.Key, Value: p.float.Increment}
-	case protocol.OpSetExpiry:
-		err = p.until.Decode(body)
-		*cmd = command.Command{Kind: command.SetExpiry, Flags: command.Flags(p.until.Flags), Key: p.until.Key, TTLMillis: p.until.Millis}
-	case protocol.OpRename:
-		err = p.name.Decode(body)
-		*cmd = command.Command{Kind: command.Rename, Flags: command.Flags(p.name.Flags), Key: p.name.Source, Value: p.name.Destination}
-	default:
-		err = fmt.Errorf("%w: %v", protocol.ErrOpcodeInBatch, op)
-	}
-	cmd.Ops, cmd.Else, cmd.Compares = ops, alt, compares
-	return err
-}
-
-// The option bits of the wire and of the log are the same, so that decodeWrite
-// can take them over, and what a command can make fits on the wire. These fail
-// to compile if they drift apart.
-const (
-	_ = uint8(protocol.WriteTTL) - uint8(command.SetTTL)
-	_ = -(uint8(protocol.WriteTTL) - uint8(command.SetTTL))
-	_ = uint8(protocol.WriteReturnPrevious) - uint8(command.ReturnPrevious)
-	_ = -(uint8(protocol.WriteReturnPrevious) - uint8(command.ReturnPrevious))
-	_ = uint8(protocol.WriteExpireAt) - uint8(command.SetExpireAt)
-	_ = -(uint8(protocol.WriteExpireAt) - uint8(command.SetExpireAt))
-	_ = uint8(protocol.ExpiryAt) - uint8(command.ExpiryAt)
-	_ = -(uint8(protocol.ExpiryAt) - uint8(command.ExpiryAt))
-	_ = uint8(protocol.ExpiryReturnRow) - uint8(command.ExpiryReturnRow)
-	_ = -(uint8(protocol.ExpiryReturnRow) - uint8(command.ExpiryReturnRow))
-	_ = uint8(protocol.RenameIfAbsent) - uint8(command.RenameIfAbsent)
-	_ = -(uint8(protocol.RenameIfAbsent) - uint8(command.RenameIfAbsent))
-
-	_ = uint(protocol.ValueBytesMax - command.ValueBytesMax)
-	_ = uint(command.ValueBytesMax - protocol.ValueBytesMax)
-	_ = uint(protocol.FloatBytesMax - command.FloatBytesMax)
-)
-
 // propose queues p.cmd; its outcome comes back through conn.Complete. A shard
 // that is led elsewhere gets the request sent on.
 func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shard int) {
@@ -540,11 +383,12 @@ func (p *processor) proposeAcross(c *conn, f *protocol.Frame, op protocol.Opcode
 // refuseOrWait answers a request that could not be queued, unless it is to be
 // tried again.
 func (p *processor) refuseOrWait(c *conn, id uint64, err error) {
-	if errors.Is(err, command.ErrBusy) && p.options.Patient {
-		p.effects.Full = true
+	if errors.Is(err, command.ErrBusy) && p.options.RetryFull {
+		p.effects.Retry = true
 		return
 	}
-	p.refuseProposal(c, id, err)
+	r := refusalOf(err)
+	p.fail(c, id, r.status, r.retryMillis, r.message)
 }
 
 // enqueue is propose that leaves failures to the caller.
@@ -553,10 +397,10 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	size += p.options.Yields
+	size += p.options.ReplyBytes
 	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {
-		tag.Code |= tellEpoch
+		tag.Code |= withEpoch
 	}
 	if p.yieldsMuch() && p.srv.admission.replies.full() {
 		return errRepliesFull
@@ -600,15 +444,9 @@ func (p *processor) yieldsMuch() bool {
 	return false
 }
 
-// refuseProposal answers a request that could not be queued.
-func (p *processor) refuseProposal(c *conn, id uint64, err error) {
-	s, retry := refusalOf(err)
-	p.fail(c, id, s, retry, err.Error())
-}
-
-// tellEpoch stands in a Tag's Code beside the opcode: the reply names the slot
+// withEpoch stands in a Tag's Code beside the opcode: the reply names the slot
 // map's epoch.
-const tellEpoch = 0x80
+const withEpoch = 0x80
 
 // sendOn forwards a request as it came.
 func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int) {
@@ -621,36 +459,36 @@ func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int) {
 	}, shard)
 }
 
-// refusalOf translates why a command was not queued.
-func refusalOf(err error) (s protocol.Status, retryMillis uint32) {
-	switch {
-	case errors.Is(err, command.ErrBusy):
-		return protocol.StatusBusy, retryBusyMillis
-	case errors.Is(err, command.ErrNotLeader):
-		return protocol.StatusNotLeader, retryLeaderMillis
-	case errors.Is(err, command.ErrNoQuorum):
-		return protocol.StatusNoQuorum, retryQuorumMillis
-	case errors.Is(err, command.ErrStopped):
-		return protocol.StatusShuttingDown, 0
-	case errors.Is(err, command.ErrTooLarge):
-		return protocol.StatusTooLarge, 0
-	case errors.Is(err, command.ErrEarlierVersion):
-		return protocol.StatusRefused, 0
-	case errors.Is(err, command.ErrDamaged):
-		return protocol.StatusDamaged, 0
-	case errors.Is(err, command.ErrFailed):
-		// Not proposed, so nothing happened: another server may do it.
-		return protocol.StatusShuttingDown, 0
+// refusals are why a command was not queued, and the status of the error reply.
+var refusals = [...]struct {
+	err         error
+	status      protocol.Status
+	retryMillis uint32
+}{
+	{command.ErrBusy, protocol.StatusBusy, retryBusyMillis},
+	{command.ErrNotLeader, protocol.StatusNotLeader, retryLeaderMillis},
+	{command.ErrNoQuorum, protocol.StatusNoQuorum, retryQuorumMillis},
+	{command.ErrStopped, protocol.StatusShuttingDown, 0},
+	{command.ErrTooLarge, protocol.StatusTooLarge, 0},
+	{command.ErrEarlierVersion, protocol.StatusRefused, 0},
+	{command.ErrDamaged, protocol.StatusDamaged, 0},
+	{command.ErrFailed, protocol.StatusShuttingDown, 0}, // nothing happened: another server may do it
+}
+
+// refusalOf is the refusal of what err has kept from being queued.
+func refusalOf(err error) *refusal {
+	r := &refusal{status: protocol.StatusInternal, message: err.Error()}
+	for i := range refusals {
+		if x := &refusals[i]; errors.Is(err, x.err) {
+			r.status, r.retryMillis = x.status, x.retryMillis
+			break
+		}
 	}
-	return protocol.StatusInternal, 0
+	return r
 }
 
 func (p *processor) routes(c *conn, f *protocol.Frame) {
-	var address string
-	if a := p.srv.address.Load(); a != nil {
-		address = *a
-	}
-	t := p.srv.backend.Topology(address)
+	t := p.srv.backend.Topology(p.srv.Address())
 	m := protocol.RoutesReply{Epoch: t.Epoch}
 	for _, n := range t.Nodes {
 		m.Nodes = append(m.Nodes, protocol.RouteNode{ID: n.ID, Address: []byte(n.Address)})

@@ -44,8 +44,8 @@ const (
 	connEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 )
 
-// epollFront moves bytes over edge-triggered epoll.
-type epollFront struct {
+// epollTransport moves bytes over edge-triggered epoll.
+type epollTransport struct {
 	srv   *Server
 	outer int // epoll instance in which idle threads wait for loops that nobody polls
 	stopW int // eventfd in outer that ends all threads
@@ -59,34 +59,33 @@ type epollFront struct {
 	accept4 func(fd int) (int, error) // as the system call
 
 	mu        sync.Mutex
-	listeners []*listener
+	listeners []*epollListener
 }
 
-type listener struct {
-	net.Listener
+type epollListener struct {
+	listener
 	file *os.File
 	fd   int // -1: closed
 	tcp  bool
-	door door
 
 	pause time.Duration // the last, after an error; 0: the last accept gave a connection
 }
 
 // loop is one event loop: an epoll instance and the connections in it.
 type loop struct {
-	front *epollFront
-	index int
-	epfd  int
-	wakeW int // eventfd in epfd
-	timer int // timerfd in the outer epoll: fires when a commit takes long
+	transport *epollTransport
+	index     int
+	epfd      int
+	wakeW     int // eventfd in epfd
+	timer     int // timerfd in the outer epoll: fires when a commit takes long
 
 	polled atomic.Bool  // a thread polls it
 	conns  atomic.Int32 // for balancing
 
 	// Belong to the polling thread.
-	again    []*conn // went over their read budget
-	lastRead uint64  // Unix ms of the last round with something else than writes
-	timed    bool    // given up by the timer, not by arming
+	unfinished []*conn // went over their read budget
+	lastRead   uint64  // Unix ms of the last round with something else than writes
+	timed      bool    // given up by the timer, not by arming
 
 	asleep atomic.Bool // its thread blocks in epoll_wait, or is about to
 	posted atomic.Bool // outbox holds something
@@ -97,13 +96,13 @@ type loop struct {
 	spare   []*conn // empty, to become the outbox
 }
 
-func newEpollFront(s *Server) (front, error) {
+func newEpollTransport(s *Server) (transport, error) {
 	cores := runtime.NumCPU()
 	loops := s.cfg.Loops
 	if loops <= 0 {
 		loops = max(1, cores/2)
 	}
-	e := &epollFront{srv: s, accept4: accept4}
+	e := &epollTransport{srv: s, accept4: accept4}
 	var err error
 	if e.outer, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -113,7 +112,7 @@ func newEpollFront(s *Server) (front, error) {
 	}
 	runtime.AddCleanup(e, closeDescriptor, e.stopW)
 	for i := range loops {
-		l := &loop{front: e, index: i}
+		l := &loop{transport: e, index: i}
 		if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("epoll_create1: %w", err)
 		}
@@ -161,23 +160,23 @@ func signal(eventfd int) {
 	_, _ = rawWrite(eventfd, one[:])
 }
 
-func (e *epollFront) listen(ln net.Listener, d door) error {
+func (e *epollTransport) listen(ln listener) error {
 	var file *os.File
 	var err error
 	tcp := false
-	switch l := ln.(type) {
+	switch l := ln.Listener.(type) {
 	case *net.TCPListener:
 		file, err = l.File()
 		tcp = true
 	case *net.UnixListener:
 		file, err = l.File()
 	default:
-		return fmt.Errorf("cannot poll a %T", ln)
+		return fmt.Errorf("cannot poll a %T", ln.Listener)
 	}
 	if err != nil {
 		return err
 	}
-	x := &listener{Listener: ln, file: file, fd: int(file.Fd()), tcp: tcp, door: d}
+	x := &epollListener{listener: ln, file: file, fd: int(file.Fd()), tcp: tcp}
 	if err := unix.SetNonblock(x.fd, true); err != nil {
 		return errors.Join(err, file.Close())
 	}
@@ -195,7 +194,7 @@ func (e *epollFront) listen(ln net.Listener, d door) error {
 	return nil
 }
 
-func (e *epollFront) stopAccepting() {
+func (e *epollTransport) stopAccepting() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, l := range e.listeners {
@@ -209,7 +208,7 @@ func (e *epollFront) stopAccepting() {
 	}
 }
 
-func (e *epollFront) run() {
+func (e *epollTransport) run() {
 	threads := e.srv.cfg.Threads
 	if threads <= 0 {
 		threads = 2 * runtime.NumCPU()
@@ -239,7 +238,7 @@ func (e *epollFront) run() {
 	unix.Close(e.outer)
 }
 
-func (e *epollFront) stop() {
+func (e *epollTransport) stop() {
 	e.stopping.Store(true)
 	signal(e.stopW)
 	for _, l := range e.loops {
@@ -250,11 +249,11 @@ func (e *epollFront) stop() {
 // thread polls loops, commits and waits for the disk, one thing at a time.
 type thread struct {
 	*processor
-	front   *epollFront
-	buf     []byte
-	reads   int // of buf, how much is read into in this round
-	events  [eventsMax]unix.EpollEvent
-	yielded uint64 // Unix ms of the last visit to the Go scheduler
+	transport *epollTransport
+	buf       []byte
+	reads     int // of buf, how much is read into in this round
+	events    [eventsMax]unix.EpollEvent
+	yielded   uint64 // Unix ms of the last visit to the Go scheduler
 
 	fullTurns int // connections of this round that had more than one turn's worth
 }
@@ -266,24 +265,24 @@ type thread struct {
 // eighth of the server's CPU.
 const yieldMillis = 4
 
-// visit yields if it is time.
-func (t *thread) visit() {
+// yieldIfDue yields if it is time.
+func (t *thread) yieldIfDue() {
 	if t.now-t.yielded >= yieldMillis {
 		t.yielded = t.now
 		runtime.Gosched()
 	}
 }
 
-func newThread(e *epollFront) *thread {
-	return &thread{processor: newProcessor(e.srv), front: e, buf: make([]byte, readBytes)}
+func newThread(e *epollTransport) *thread {
+	return &thread{processor: newProcessor(e.srv), transport: e, buf: make([]byte, readBytes)}
 }
 
 // run is the life of a thread: wait until some loop needs to be polled, poll
 // it until work for the disk comes up and somebody else has taken over.
 func (t *thread) run() {
-	defer t.front.threads.Done()
+	defer t.transport.threads.Done()
 	defer t.srv.counters.unregister(&t.counts)
-	for !t.front.stopping.Load() {
+	for !t.transport.stopping.Load() {
 		t.commitOthers()
 		if l := t.await(); l != nil {
 			t.poll(l)
@@ -295,7 +294,7 @@ func (t *thread) run() {
 // await waits in the outer epoll for a loop that has events and nobody to poll
 // it, and takes it.
 func (t *thread) await() *loop {
-	e := t.front
+	e := t.transport
 	e.idle.Add(1)
 	n, err := unix.EpollWait(e.outer, t.events[:1], -1)
 	e.idle.Add(-1)
@@ -314,7 +313,7 @@ func (l *loop) take() bool {
 	if !l.polled.CompareAndSwap(false, true) {
 		return false
 	}
-	l.front.armed.Add(-1)
+	l.transport.armed.Add(-1)
 	return true
 }
 
@@ -341,7 +340,7 @@ func (l *loop) release(delay time.Duration) {
 		l.arm()
 		return
 	}
-	l.front.armed.Add(1)
+	l.transport.armed.Add(1)
 	l.polled.Store(false)
 	setTimer(l.timer, delay)
 }
@@ -362,10 +361,10 @@ func (l *loop) reclaim() bool {
 
 // arm leaves l to whoever waits in the outer epoll.
 func (l *loop) arm() {
-	l.front.armed.Add(1)
+	l.transport.armed.Add(1)
 	l.polled.Store(false)
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(l.index)}
-	_ = rawEpollCtl(l.front.outer, unix.EPOLL_CTL_MOD, l.epfd, &ev)
+	_ = rawEpollCtl(l.transport.outer, unix.EPOLL_CTL_MOD, l.epfd, &ev)
 	if l.posted.Load() {
 		signal(l.wakeW) // was posted while nobody was seen to be asleep
 	}
@@ -408,10 +407,10 @@ const postMin = 4
 // commands waiting to be committed, the thread that commits should not spend
 // several microseconds of writing on each: their loops' threads do it, while
 // it waits for the disk.
-func (e *epollFront) flushAll(conns []*conn, more bool) {
+func (e *epollTransport) flushAll(conns []*conn, more bool) {
 	if !more || len(conns) < postMin {
 		for _, c := range conns {
-			c.flush()
+			c.Flush()
 		}
 		return
 	}
@@ -433,30 +432,30 @@ func (e *epollFront) flushAll(conns []*conn, more bool) {
 // disarm takes l's notice out of the outer epoll again.
 func (l *loop) disarm() {
 	ev := unix.EpollEvent{Fd: int32(l.index)}
-	_ = rawEpollCtl(l.front.outer, unix.EPOLL_CTL_MOD, l.epfd, &ev)
+	_ = rawEpollCtl(l.transport.outer, unix.EPOLL_CTL_MOD, l.epfd, &ev)
 }
 
 // covered reports whether there are idle threads enough to poll every loop
 // that nobody polls, l included.
-func (e *epollFront) covered() bool { return e.idle.Load() > e.armed.Load() }
+func (e *epollTransport) covered() bool { return e.idle.Load() > e.armed.Load() }
 
 // poll polls l, which the caller has taken, and gives it up when it returns.
 func (t *thread) poll(l *loop) {
-	e := t.front
+	e := t.transport
 	for !e.stopping.Load() {
 		timeout := -1
-		if len(l.again) > 0 {
+		if len(l.unfinished) > 0 {
 			timeout = 0
 		}
 		n := t.wait(l, timeout)
 		t.now = t.srv.backend.NowMillis()
-		t.visit()
+		t.yieldIfDue()
 		t.proposed, t.others, t.fullTurns = false, false, 0
-		t.reads = t.srv.readSize()
+		t.reads = t.srv.admission.readSize()
 		for i := range n {
 			t.event(l, &t.events[i])
 		}
-		t.readAgain(l)
+		t.readUnfinished(l)
 		t.deliver(l)
 		t.flush()
 		if t.others {
@@ -474,8 +473,8 @@ func (t *thread) poll(l *loop) {
 // has taken l over meanwhile.
 func (t *thread) waitForDisk(l *loop) bool {
 	be := t.srv.backend
-	for (t.proposed || len(t.jobs) > 0) && !t.front.stopping.Load() {
-		if !t.front.covered() {
+	for (t.proposed || len(t.jobs) > 0) && !t.transport.stopping.Load() {
+		if !t.transport.covered() {
 			// No thread is left to poll for us. Others do the work.
 			t.queueJobs()
 			t.flush()
@@ -488,7 +487,7 @@ func (t *thread) waitForDisk(l *loop) bool {
 		if !commit && len(t.jobs) == 0 {
 			return true // a commit is running and will see what was queued
 		}
-		if len(l.again) > 0 {
+		if len(l.unfinished) > 0 {
 			signal(l.wakeW) // whoever takes over must not wait for an event
 		}
 		l.release(t.delay(l, commit))
@@ -519,7 +518,7 @@ func (t *thread) waitForDisk(l *loop) bool {
 // reads the rows of its round.
 func (t *thread) delay(l *loop, commit bool) time.Duration {
 	switch {
-	case len(l.again) > 0 || l.posted.Load():
+	case len(l.unfinished) > 0 || l.posted.Load():
 		return 0 // reads and replies that nobody else would see
 	case !commit && t.readsRows():
 		return readDelay
@@ -545,11 +544,11 @@ func (t *thread) readsRows() bool {
 // one ran, and queued jobs.
 func (t *thread) commitOthers() {
 	be := t.srv.backend
-	for busy := true; busy && !t.front.stopping.Load(); {
+	for busy := true; busy && !t.transport.stopping.Load(); {
 		if busy = be.Acquire(); busy {
 			t.srv.commit(nil)
 			t.now = be.NowMillis()
-			t.visit()
+			t.yieldIfDue()
 		}
 		if j, ok := t.srv.jobs.pop(); ok {
 			t.jobs = append(t.jobs, j)
@@ -622,18 +621,18 @@ func (l *loop) drainWake(t *thread) {
 func (l *loop) enlist(c *conn) {
 	if !c.queued {
 		c.queued = true
-		l.again = append(l.again, c)
+		l.unfinished = append(l.unfinished, c)
 	}
 }
 
-// readAgain goes on with connections that went over their budget, the longest
+// readUnfinished goes on with connections that went over their budget, the longest
 // waiting first.
-func (t *thread) readAgain(l *loop) {
+func (t *thread) readUnfinished(l *loop) {
 	limit := t.fullTurns + fullTurnsMax
-	for n := len(l.again); n > 0 && t.fullTurns < limit; n-- {
-		c := l.again[0]
-		l.again[0] = nil
-		l.again = l.again[1:]
+	for n := len(l.unfinished); n > 0 && t.fullTurns < limit; n-- {
+		c := l.unfinished[0]
+		l.unfinished[0] = nil
+		l.unfinished = l.unfinished[1:]
 		c.queued = false
 		// It may have been closed since it was enlisted, and its descriptor
 		// may be another connection's by now.
@@ -641,13 +640,13 @@ func (t *thread) readAgain(l *loop) {
 			t.read(l, c)
 		}
 	}
-	if len(l.again) == 0 {
-		l.again = nil
+	if len(l.unfinished) == 0 {
+		l.unfinished = nil
 	}
 }
 
 func (t *thread) accept(index int) {
-	e := t.front
+	e := t.transport
 	e.mu.Lock()
 	ln := e.listeners[index]
 	fd := ln.fd
@@ -663,7 +662,7 @@ func (t *thread) accept(index int) {
 		case err == unix.EINTR || err == unix.ECONNABORTED:
 			continue
 		case err != nil:
-			e.rest(index, err)
+			e.pauseListener(index, err)
 			return
 		}
 		ln.pause = 0
@@ -676,9 +675,9 @@ func accept4(fd int) (int, error) {
 	return nfd, err
 }
 
-// rest stops polling a listener for a while after an error: it would be
+// pauseListener stops polling a listener for a while after an error: it would be
 // reported ready again at once.
-func (e *epollFront) rest(index int, err error) {
+func (e *epollTransport) pauseListener(index int, err error) {
 	e.mu.Lock()
 	ln := e.listeners[index]
 	closed := ln.fd < 0
@@ -686,13 +685,13 @@ func (e *epollFront) rest(index int, err error) {
 	if closed || e.stopping.Load() || e.srv.draining.Load() {
 		return
 	}
-	ln.pause = e.srv.restAfter(err, ln.pause)
+	ln.pause = e.srv.acceptPause(err, ln.pause)
 	e.pollListener(index, 0)
 	time.AfterFunc(ln.pause, func() { e.pollListener(index, unix.EPOLLIN) })
 }
 
 // pollListener has events of a listener reported, or none.
-func (e *epollFront) pollListener(index int, events uint32) {
+func (e *epollTransport) pollListener(index int, events uint32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if ln := e.listeners[index]; ln.fd >= 0 {
@@ -703,15 +702,15 @@ func (e *epollFront) pollListener(index int, events uint32) {
 }
 
 // admit makes a connection of an accepted socket.
-func (t *thread) admit(fd int, ln *listener) {
+func (t *thread) admit(fd int, ln *epollListener) {
 	s := t.srv
 	if ln.tcp {
 		setSocketOptions(fd, &s.cfg)
 	}
-	c := s.newConn(t.front, ln.door.protocol)
-	c.fd, c.door = fd, ln.door.number
-	l := t.front.loops[0]
-	for _, x := range t.front.loops[1:] {
+	c := s.newConn(t.transport, ln.protocol)
+	c.fd, c.listener = fd, ln.number
+	l := t.transport.loops[0]
+	for _, x := range t.transport.loops[1:] {
 		if x.conns.Load() < l.conns.Load() {
 			l = x
 		}
@@ -732,7 +731,7 @@ func (t *thread) admit(fd int, ln *listener) {
 	setData(&ev, c.slot, c.gen)
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		s.lines.register.Warn(s.log, "cannot register a connection", "error", err)
-		t.front.close(c)
+		t.transport.close(c)
 	}
 }
 
@@ -752,11 +751,11 @@ func setSocketOptions(fd int, cfg *Config) {
 // read reads c until it has no more, its budget is spent or it must pause, and
 // carries out the requests it finds.
 func (t *thread) read(l *loop, c *conn) {
-	if c.aside.Load() {
+	if c.offloaded.Load() {
 		return // as in a pause
 	}
 	if c.gone.Load() {
-		t.front.close(c)
+		t.transport.close(c)
 		return
 	}
 	if c.refused {
@@ -794,7 +793,7 @@ func (t *thread) read(l *loop, c *conn) {
 		case errno == unix.EINTR:
 			continue
 		case errno != 0:
-			t.front.close(c)
+			t.transport.close(c)
 			return
 		case n == 0:
 			t.endOfInput(c)
@@ -807,7 +806,7 @@ func (t *thread) read(l *loop, c *conn) {
 			return
 		}
 		if n < len(buf) && !c.hup && t.credit > 0 {
-			// Drained: an edge will tell of more. Not so if the peer's end has
+			// Drained: an edge will report more. Not so if the peer's end has
 			// been reported already: then the end itself is still to be read.
 			// Where the credit is spent, input may be left in the buffer.
 			return
@@ -861,7 +860,7 @@ func (t *thread) discard(c *conn) {
 		case errno == unix.EINTR:
 			continue
 		case errno != 0:
-			t.front.close(c)
+			t.transport.close(c)
 			return
 		}
 		c.ignored += n
@@ -875,8 +874,8 @@ func (t *thread) discard(c *conn) {
 // endOfInput honours a half-close: what has been asked is still answered.
 func (t *thread) endOfInput(c *conn) {
 	c.dropInput()
-	if !c.owes() {
-		t.front.close(c)
+	if !c.outstanding() {
+		t.transport.close(c)
 		return
 	}
 	c.mu.Lock()
@@ -905,10 +904,10 @@ const renderBytes = 1 << 20
 // send is flush, but that it leaves what takes long to others.
 func (t *thread) send(c *conn) {
 	if c.translated && c.outputBytes() > renderBytes {
-		t.jobs = append(t.jobs, job{c: c, kind: aFlush})
+		t.jobs = append(t.jobs, job{c: c, kind: jobFlush})
 		return
 	}
-	c.flush()
+	c.Flush()
 }
 
 // writeBudget is how much of one connection's output is written before the others
@@ -920,7 +919,7 @@ const (
 
 // kick writes c's output until it is gone or the socket takes no more. What is
 // beyond a turn's worth is left to the thread that polls c's loop.
-func (e *epollFront) kick(c *conn) {
+func (e *epollTransport) kick(c *conn) {
 	if e.write(c, writeBudget) {
 		e.loops[c.loop].post([]*conn{c})
 	}
@@ -928,7 +927,7 @@ func (e *epollFront) kick(c *conn) {
 
 // write is kick for budget bytes at most. It reports whether there is more that
 // the socket may take.
-func (e *epollFront) write(c *conn, budget int) (more bool) {
+func (e *epollTransport) write(c *conn, budget int) (more bool) {
 	c.mu.Lock()
 	c.marked = false
 	if c.writing || c.blocked || c.closed {
@@ -937,14 +936,8 @@ func (e *epollFront) write(c *conn, budget int) (more bool) {
 	}
 	c.writing = true
 	for !c.closed && !c.blocked && budget > 0 {
-		if c.sending == nil {
-			if c.out == nil {
-				break
-			}
-			c.sending, c.out, c.sent = c.out, nil, 0
-			if c.translated && !e.render(c) {
-				continue
-			}
+		if c.sending == nil && !c.nextOutput() {
+			break
 		}
 		c.writable = false
 		b := c.sending.B[c.sent:]
@@ -974,22 +967,8 @@ func (e *epollFront) write(c *conn, budget int) (more bool) {
 	return more
 }
 
-// render translates the native frames that are to be sent. It
-// returns false if there is nothing to send yet. c.mu must be held; it is let
-// go meanwhile. Only the thread that is writing calls it.
-func (e *epollFront) render(c *conn) bool {
-	native := c.sending
-	c.mu.Unlock()
-	rendered := c.translator.Render(native)
-	c.mu.Lock()
-	c.sending = rendered
-	c.accountRendered()
-	native.Release()
-	return rendered != nil
-}
-
 // wrote accounts for one write. c.mu must be held.
-func (e *epollFront) wrote(c *conn, n int, errno syscall.Errno) {
+func (e *epollTransport) wrote(c *conn, n int, errno syscall.Errno) {
 	switch {
 	case errno == 0:
 		e.srv.counters.bytesOut.Add(uint64(n))
@@ -1019,7 +998,7 @@ func (e *epollFront) wrote(c *conn, n int, errno syscall.Errno) {
 }
 
 // finish ends a connection whose last reply is written.
-func (e *epollFront) finish(c *conn) {
+func (e *epollTransport) finish(c *conn) {
 	c.mu.Lock()
 	ended, closed := c.ended, c.closed
 	c.mu.Unlock()
@@ -1036,7 +1015,7 @@ func (e *epollFront) finish(c *conn) {
 
 // close closes c. Only the thread that polls c's loop calls it, or run after
 // all threads have ended.
-func (e *epollFront) close(c *conn) {
+func (e *epollTransport) close(c *conn) {
 	c.dropInput()
 	c.refused = true
 	c.translator.Leave()
@@ -1057,7 +1036,7 @@ func (e *epollFront) close(c *conn) {
 }
 
 // release frees what a closed connection held.
-func (e *epollFront) release(c *conn) {
+func (e *epollTransport) release(c *conn) {
 	c.mu.Lock()
 	c.dropOutput()
 	c.mu.Unlock()
@@ -1068,7 +1047,7 @@ func (e *epollFront) release(c *conn) {
 }
 
 // resume has c read again by whoever polls its loop.
-func (e *epollFront) resume(c *conn) {
+func (e *epollTransport) resume(c *conn) {
 	l := e.loops[c.loop]
 	l.mu.Lock()
 	l.resumed = append(l.resumed, c)
@@ -1077,7 +1056,7 @@ func (e *epollFront) resume(c *conn) {
 }
 
 // shut closes both directions; the polling thread sees a hang-up and closes.
-func (e *epollFront) shut(c *conn) {
+func (e *epollTransport) shut(c *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
@@ -1085,7 +1064,7 @@ func (e *epollFront) shut(c *conn) {
 	}
 }
 
-func (e *epollFront) remote(c *conn) string {
+func (e *epollTransport) remote(c *conn) string {
 	sa, err := unix.Getpeername(c.fd)
 	if err != nil {
 		return "unknown"

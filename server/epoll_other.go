@@ -4,5 +4,5 @@ package server
 
 import "errors"
 
-// newEpollFront reports that there is no epoll here.
-func newEpollFront(*Server) (front, error) { return nil, errors.ErrUnsupported }
+// newEpollTransport reports that there is no epoll here.
+func newEpollTransport(*Server) (transport, error) { return nil, errors.ErrUnsupported }

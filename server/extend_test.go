@@ -382,7 +382,7 @@ func TestNumbersThatDoNotFit(t *testing.T) {
 	if got := withoutRow(protocol.OpIncrFloat, protocol.OpResult{Body: body}).Body; string(got) != short {
 		t.Errorf("%d bytes of another node's number are left", len(got))
 	}
-	g := gather{codes: []protocol.Opcode{protocol.OpIncrFloat}, c: &conn{srv: new(Server)}, bodies: make([][]byte, 1), bytes: bodyBytesMax - 100}
+	g := writeGather{codes: []protocol.Opcode{protocol.OpIncrFloat}, c: &conn{srv: new(Server)}, bodies: make([][]byte, 1), bytes: bodyBytesMax - 100}
 	g.keepReply(0, protocol.OpResult{Body: body})
 	if got := g.bodies[0][5:]; string(got) != short {
 		t.Errorf("another node's: %d bytes", len(got))

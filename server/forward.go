@@ -67,17 +67,17 @@ type request struct {
 
 // forward sends r to the node that leads shard, or refuses it. r has been
 // counted as in flight.
-func (p *processor) forward(r *request, shard int) {
-	s := p.srv
+func (e *executor) forward(r *request, shard int) {
+	s := e.srv
 	x := protocol.Extensions{Epoch: r.epoch}
 	node := s.elsewhere(r.c, shard)
-	if node == 0 && p.options.Hopeful && s.backend.Leader(shard) == 0 {
-		p.effects.Full = true
+	if node == 0 && e.options.RetryNoLeader && s.backend.Leader(shard) == 0 {
+		e.effects.Retry = true
 		r.c.end(r.charge)
 		return
 	}
 	if node == 0 {
-		s.refuse(r.c, r.id, r.charge, &x, s.notLeader(shard), &p.touched)
+		s.refuse(r.c, r.id, r.charge, &x, s.notLeader(shard), &e.touched)
 		return
 	}
 	left := time.Until(time.UnixMilli(r.deadline))
@@ -87,14 +87,14 @@ func (p *processor) forward(r *request, shard int) {
 	if r.c.translated {
 		k.sink.(*relay).keep(k.frame, shard, r.deadline)
 	}
-	if bad := p.send(k, node, left); bad != nil {
+	if bad := e.send(k, node, left); bad != nil {
 		k.sink.(*relay).forget()
-		if bad.status == protocol.StatusBusy && p.options.Patient {
-			p.effects.Full = true
+		if bad.status == protocol.StatusBusy && e.options.RetryFull {
+			e.effects.Retry = true
 			r.c.end(r.charge)
 			return
 		}
-		s.refuse(r.c, r.id, r.charge, &x, bad, &p.touched)
+		s.refuse(r.c, r.id, r.charge, &x, bad, &e.touched)
 	}
 }
 
@@ -114,19 +114,19 @@ func appendRequest(b []byte, r *request, leftMillis uint32) []byte {
 
 // send queues k for a node, whose writer is woken at the next flush. On a
 // refusal the sink receives nothing.
-func (p *processor) send(k *call, node uint64, patience time.Duration) *refusal {
-	l, r := p.srv.upstreams.to(node).send(k, patience)
+func (e *executor) send(k *call, node uint64, patience time.Duration) *refusal {
+	l, r := e.srv.upstreams.to(node).send(k, patience)
 	if r != nil {
 		k.frame.Release()
 		return r
 	}
-	p.srv.counters.forwarded.Add(1)
-	for _, have := range p.links {
+	e.srv.counters.forwarded.Add(1)
+	for _, have := range e.writers {
 		if have == l {
 			return nil
 		}
 	}
-	p.links = append(p.links, l)
+	e.writers = append(e.writers, l)
 	return nil
 }
 
@@ -142,21 +142,21 @@ type relay struct {
 	epoch  uint64 // of this node's slot map
 
 	// Of a client that cannot be asked to retry: see retry.
-	request   *bufpool.Buffer // its own reference; nil: none, or not needed any more
-	shard     int
-	deadline  int64         // Unix ms
-	hopeUntil int64         // Unix ms: how long to look for another leader
-	delay     time.Duration // before the last attempt
+	request         *bufpool.Buffer // its own reference; nil: none, or not needed any more
+	shard           int
+	deadline        int64         // Unix ms
+	leaderWaitUntil int64         // Unix ms: how long to look for another leader
+	delay           time.Duration // before the last attempt
 }
 
 // keep holds on to the request, to send it again.
 func (r *relay) keep(request *bufpool.Buffer, shard int, deadline int64) {
 	request.Retain()
 	r.request, r.shard, r.deadline = request, shard, deadline
-	r.hopeUntil = min(deadline, time.Now().Add(LeaderPatience).UnixMilli())
+	r.leaderWaitUntil = min(deadline, time.Now().Add(LeaderWait).UnixMilli())
 }
 
-// forget lets go of the request.
+// forget releases the request.
 func (r *relay) forget() {
 	if r.request != nil {
 		r.request.Release()
@@ -164,16 +164,16 @@ func (r *relay) forget() {
 	}
 }
 
-// LeaderPatience is how long a request of a client that cannot be asked to retry
+// LeaderWait is how long a request of a client that cannot be asked to retry
 // waits for a shard to get another leader.
-const LeaderPatience = 2 * time.Second
+const LeaderWait = 2 * time.Second
 
 // retry sends the request again in a while, if there is time, where the other
 // node has definitely not carried it out: it was too busy, or does not lead the
 // shard any more. The clients of Redis do not know of that; until it is
 // answered they are slowed down by the bounds of their connection.
 func (r *relay) retry(s protocol.Status) bool {
-	until := r.hopeUntil
+	until := r.leaderWaitUntil
 	if s == protocol.StatusBusy {
 		until = r.deadline
 	}
@@ -196,7 +196,7 @@ func (r *relay) sendAgain() {
 			return
 		}
 	case s.cfg.Node: // to be tried from the beginning, which only the client can do
-		r.hopeUntil = 0
+		r.leaderWaitUntil = 0
 	default:
 		r.node = leader
 	}
@@ -222,7 +222,7 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 	}
 	marks := protocol.Extensions{Leader: r.node, Epoch: max(r.epoch, x.Epoch), AgeMillis: x.AgeMillis, HasAge: x.HasAge}
 	status := protocol.Status(f.Code)
-	if !r.ended && r.retry(status) {
+	if r.retry(status) {
 		return
 	}
 	if status == protocol.StatusNotLeader || status == protocol.StatusShuttingDown {
@@ -232,24 +232,12 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		return
 	}
 	c := r.c
-	large := len(f.Body) > LargeBytes
 	c.mu.Lock()
-	if !r.write && !c.closed && large && !r.begun && c.srv.crowdsOut(c.unsent()+len(f.Body)) {
+	if bad := r.noRoom(len(f.Body)); bad != nil {
 		c.mu.Unlock()
-		if r.retry(protocol.StatusBusy) {
-			return
+		if !r.retry(bad.status) {
+			r.refuse(bad, &marks, t)
 		}
-		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: NoReplyMemory}, &marks, t)
-		return
-	}
-	if !r.write && !c.closed && c.unsent() >= c.srv.cfg.OutputBytesMax && !c.translator.Next(r.id) {
-		// The reply cannot be held back where it is: other clients' replies
-		// come behind it.
-		c.mu.Unlock()
-		if r.retry(protocol.StatusBusy) {
-			return
-		}
-		r.refuse(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "the client does not read its replies fast enough"}, &marks, t)
 		return
 	}
 	defer c.mu.Unlock()
@@ -269,6 +257,23 @@ func (r *relay) frame(f *protocol.Frame, x *protocol.Extensions, t *touched) {
 		c.end(r.charge)
 	}
 	t.add(c)
+}
+
+// noRoom is the refusal of a frame with n bytes for which the client has no room: it
+// cannot be held back where it is, since other clients' replies come behind it. Of a
+// write the outcome is reported in any case. c.mu must be held.
+func (r *relay) noRoom(n int) *refusal {
+	c := r.c
+	message := "the client does not read its replies fast enough"
+	switch {
+	case r.write, c.closed:
+		return nil
+	case n > LargeBytes && !r.begun && c.srv.admission.repliesFull(c.unsent()+n):
+		message = NoReplyMemory
+	case c.unsent() < c.max || c.translator.Next(r.id):
+		return nil
+	}
+	return &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: message}
 }
 
 // lost reports to the client that no answer comes.

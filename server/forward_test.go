@@ -198,7 +198,7 @@ func TestReadIndexRefused(t *testing.T) {
 		if x.Leader != 0 {
 			t.Errorf("no leader: marks %+v", x)
 		}
-		if held := n.srv.held.Load(); held != 0 {
+		if held := n.srv.admission.held.Load(); held != 0 {
 			t.Errorf("%d bytes held", held)
 		}
 	})
@@ -231,7 +231,7 @@ func TestBarrierDeadline(t *testing.T) {
 		if f := d.receive(); f.ID != slow || protocol.Status(f.Code) != protocol.StatusNotFound {
 			t.Errorf("reply to %d: %v", f.ID, protocol.Status(f.Code))
 		}
-		eventually(t, "nothing is held", func() bool { return n.srv.held.Load() == 0 })
+		eventually(t, "nothing is held", func() bool { return n.srv.admission.held.Load() == 0 })
 	})
 }
 

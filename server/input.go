@@ -1,6 +1,7 @@
 package server
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -12,16 +13,6 @@ import (
 // cache, and holds some hundred small requests.
 const readBytes = 64 << 10
 
-// readSize is how much to read at a time of a connection that has no input
-// buffer: little where those that wait for memory keep too much of what was
-// read before it was known how large their requests are.
-func (s *Server) readSize() int {
-	if s.inputBytes.Load() > s.admission.inputMax/2 {
-		return readBytesIdle
-	}
-	return readBytes
-}
-
 // inputSize is the buffer for a partial frame: what it needs, but no more than
 // four times what the peer has really sent, so that a length alone takes next to
 // no memory.
@@ -29,12 +20,90 @@ func inputSize(have, need int) int {
 	return max(min(need, max(4*have, readBytesIdle)), have+1)
 }
 
+// connInput is what the requests of a connection take: those that are not carried
+// out yet, and those that wait for an outcome. What is not atomic belongs to the
+// thread that reads the connection.
+type connInput struct {
+	admission *admission
+	share     *share // in which large requests are admitted
+
+	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
+	inAt    int             // bytes at the front of in that have been carried out
+	counted int             // bytes of in that count in admission.inputBytes
+	claim   claim           // memory that a large frame has been admitted for
+	greeted bool            // a HELLO has been accepted, or a first command of RESP has come
+	begun   uint32          // requests that were not answered at once; see begin
+
+	inFlight      atomic.Int32 // requests that wait for an outcome
+	inFlightBytes atomic.Int64
+	awaits        atomic.Bool  // memory for the frame that has begun
+	arrived       atomic.Int64 // bytes of frames that have been admitted
+	admittedSince atomic.Int64 // Unix ms since a frame is admitted and not whole, 0: there is none
+	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
+	arrival       progress     // of what has been admitted; the housekeeper's
+}
+
+func (c *connInput) init(a *admission) {
+	c.admission, c.share = a, &a.requests
+	c.frameSince.Store(time.Now().UnixMilli()) // see Greet
+}
+
+// Greet ends the wait for the HELLO, or for the first request of another
+// protocol: that is awaited like the rest of a frame.
+func (c *connInput) Greet() {
+	c.greeted = true
+	c.frameSince.Store(0)
+}
+
+// Greeted reports whether Greet has been called. For the reader.
+func (c *connInput) Greeted() bool { return c.greeted }
+
+// frameBegins notes that a frame is not whole yet. What comes before a greeting
+// does not prolong the wait for it.
+func (c *connInput) frameBegins(nowMillis uint64) {
+	if c.greeted || c.frameSince.Load() == 0 {
+		c.frameSince.Store(int64(nowMillis))
+	}
+}
+
+// frameEnds notes that no frame has begun.
+func (c *connInput) frameEnds() {
+	if c.greeted {
+		c.frameSince.Store(0)
+	}
+}
+
+// begin counts a request that will be answered later. Only the reader calls it.
+func (c *connInput) begin(bytes int) {
+	c.begun++
+	c.inFlight.Add(1)
+	c.inFlightBytes.Add(int64(bytes))
+	if bytes > largeCharge {
+		c.share.add(int64(bytes))
+	}
+}
+
+// end counts it as answered.
+func (c *connInput) end(bytes uint32) {
+	c.inFlight.Add(-1)
+	c.inFlightBytes.Add(-int64(bytes))
+	if bytes > largeCharge {
+		c.share.give(int64(bytes))
+	}
+}
+
+// Begun counts the requests that were not answered at once. For the reader.
+func (c *connInput) Begun() uint32 { return c.begun }
+
+// InFlightBytes is the size of the requests that wait for an outcome.
+func (c *connInput) InFlightBytes() int64 { return c.inFlightBytes.Load() }
+
 // input is what has come and is not carried out yet.
-func (c *conn) input() []byte { return c.in.B[c.inAt:] }
+func (c *connInput) input() []byte { return c.in.B[c.inAt:] }
 
 // compactInput moves the input to the front of its buffer. Only a frame that is
 // not whole may be left: so each byte moves once at most.
-func (c *conn) compactInput() {
+func (c *connInput) compactInput() {
 	c.in.B = c.in.B[:copy(c.in.B, c.in.B[c.inAt:])]
 	c.inAt = 0
 }
@@ -54,7 +123,7 @@ func (p *processor) consumeBuffered(c *conn) bool {
 		}
 		if taken > 0 {
 			c.frameBegins(p.now)
-			c.settleInput()
+			c.releaseClaim()
 		}
 		switch {
 		case c.paused.Load():
@@ -70,14 +139,13 @@ func (p *processor) consumeBuffered(c *conn) bool {
 	}
 }
 
-// Forget lets go of every view of the requests that were carried out last. For those
+// Forget drops every view of the requests that were carried out last. For those
 // whose buffer is large and belongs to no pool: while one view of it is left, the
 // memory stays, and nothing counts it any more.
 func (p *processor) Forget() {
-	p.ext, p.marks, p.extended = protocol.Extensions{}, protocol.Extensions{}, false
+	p.clearExtensions()
 	p.cmd = command.Command{}
-	p.put, p.del, p.incr, p.exp, p.app, p.set = protocol.Put{}, protocol.Delete{}, protocol.Incr{}, protocol.Expire{}, protocol.Append{}, protocol.SetRange{}
-	p.float, p.until, p.name, p.key, p.part = protocol.IncrFloat{}, protocol.SetExpiry{}, protocol.Rename{}, protocol.Key{}, protocol.GetRange{}
+	p.decoder = decoder{}
 	p.mget, p.batch, p.txn, p.split = protocol.MGet{}, protocol.Batch{}, protocol.Txn{}, splitter{}
 	p.Scratch = nil
 }
@@ -130,7 +198,7 @@ func (c *conn) claimInput(need int) bool {
 		c.claim.granted = c.admitted
 	}
 	c.awaits.Store(true)
-	if c.share().ask(&c.claim, n, most) {
+	if c.share.ask(&c.claim, n, most) {
 		c.awaits.Store(false)
 		return true
 	}
@@ -144,38 +212,32 @@ func (c *conn) admitted() {
 	c.unpause()
 }
 
-// share is the share in which the requests of c are admitted.
-func (c *conn) share() *share {
-	if c.forwarded {
-		return &c.srv.admission.forwards
-	}
-	return &c.srv.admission.requests
-}
-
 // countInput has n bytes of c's input counted among those of all connections,
 // and refuses c where that is too much: it then returns false, and c has no
 // input buffer any more. A stream of another node is counted and not refused:
 // it carries many clients' requests, and there are few of them.
 func (c *conn) countInput(n int) bool {
-	more := n - c.counted
-	if more == 0 {
+	if c.recount(n) || c.forwarded {
 		return true
 	}
-	c.counted = n
-	if s := c.srv; s.inputBytes.Add(int64(more)) > s.admission.inputMax && more > 0 && !c.forwarded {
-		c.closeWith(0, protocol.StatusBusy, "too much memory is used by requests that have not arrived completely")
-		c.dropInput()
-		return false
-	}
-	return true
+	c.closeWith(0, protocol.StatusBusy, "too much memory is used by requests that have not arrived completely")
+	c.dropInput()
+	return false
 }
 
-// settleInput lets go of what the frame at the front of the input was admitted
+// recount is countInput that leaves a refusal to the caller.
+func (c *connInput) recount(n int) bool {
+	more := n - c.counted
+	c.counted = n
+	return more == 0 || c.admission.addInput(more)
+}
+
+// releaseClaim gives back what the frame at the front of the input was admitted
 // for: it has been carried out, or counts as in flight by now. The reader calls
 // it.
-func (c *conn) settleInput() {
+func (c *connInput) releaseClaim() {
 	if c.claim.held > 0 {
-		c.share().drop(&c.claim)
+		c.share.drop(&c.claim)
 		c.admittedSince.Store(0)
 		c.trimInput()
 	}
@@ -183,7 +245,7 @@ func (c *conn) settleInput() {
 
 // trimInput moves what is left of the input out of a buffer that a large frame
 // has needed: nothing counts that buffer any more.
-func (c *conn) trimInput() {
+func (c *connInput) trimInput() {
 	rest := c.input()
 	if cap(c.in.B) <= max(4*len(rest), LargeBytes) {
 		return
@@ -223,17 +285,17 @@ func (g *progress) slow(since, bytes, nowMillis int64) bool {
 	return false
 }
 
-// dawdles reports whether others wait for memory that c has been admitted for
+// sendsSlowly reports whether others wait for memory that c has been admitted for
 // and whose peer does not send.
-func (c *conn) dawdles(nowMillis int64) bool {
+func (c *conn) sendsSlowly(nowMillis int64) bool {
 	since := c.admittedSince.Load()
-	if c.paused.Load() || !c.share().contended() {
+	if c.paused.Load() || !c.share.contended() {
 		since = 0
 	}
 	return c.arrival.slow(since, c.arrived.Load(), nowMillis)
 }
 
-// dropInput lets go of the input buffer, and of what is known of its beginning.
+// dropInput drops the input buffer, and what is known of its beginning.
 func (c *conn) dropInput() {
 	c.countInput(0)
 	if c.in != nil {
@@ -242,7 +304,7 @@ func (c *conn) dropInput() {
 	}
 	c.translator.DropInput()
 	if c.claim.granted != nil {
-		c.share().drop(&c.claim)
+		c.share.drop(&c.claim)
 		c.admittedSince.Store(0)
 	}
 	c.frameEnds()

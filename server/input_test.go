@@ -18,22 +18,21 @@ func TestForgetLeavesNoViews(t *testing.T) {
 		return f.Name == "Scratch" || f.Name == "split"
 	}
 	n := 0
-	for i := range v.NumField() {
-		f := v.Type().Field(i)
-		if !decoded(f) {
-			continue
+	fields := reflect.VisibleFields(v.Type()) // those of embedded parts as well
+	for _, f := range fields {
+		if decoded(f) {
+			n++
+			reflect.NewAt(f.Type, v.FieldByIndex(f.Index).Addr().UnsafePointer()).Elem().Set(filled(f.Type))
 		}
-		n++
-		reflect.NewAt(f.Type, v.Field(i).Addr().UnsafePointer()).Elem().Set(filled(f.Type))
 	}
 	p.Scratch = n
 	if p.put.Value == nil || n < 15 {
 		t.Fatalf("only %d fields were found and filled", n)
 	}
 	p.Forget()
-	for i := range v.NumField() {
-		if f := v.Type().Field(i); decoded(f) && !v.Field(i).IsZero() {
-			t.Errorf("%s is kept: %+v", f.Name, v.Field(i))
+	for _, f := range fields {
+		if x := v.FieldByIndex(f.Index); decoded(f) && !x.IsZero() {
+			t.Errorf("%s is kept: %+v", f.Name, x)
 		}
 	}
 }

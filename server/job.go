@@ -14,9 +14,9 @@ import (
 type jobKind uint8
 
 const (
-	aRequest jobKind = iota
-	aTurn            // of c; see affords. Only c counts
-	aFlush           // of c's output; see thread.send. Only c counts
+	jobRequest jobKind = iota
+	jobTurn            // of c; see affords. Only c counts
+	jobFlush           // of c's output; see thread.send. Only c counts
 )
 
 // job is a request that may wait for the disk: a read of a row that is not
@@ -35,8 +35,8 @@ type job struct {
 	exts     int             // bytes of extensions in body
 	charge   uint32          // counted among the connection's bytes in flight
 	deadline int64           // Unix ms
-	epoch    uint64          // to be told with the reply; 0: none
-	wide     *wide           // what came from elsewhere; nil: nothing
+	epoch    uint64          // sent with the reply; 0: none
+	remote   *remoteRows     // what came from elsewhere; nil: nothing
 	large    *largeReply     // its reply has to be admitted; nil: that is not known
 }
 
@@ -44,7 +44,7 @@ type job struct {
 // connection's bytes in flight, beside its own size.
 const replyReserve = 32 << 10
 
-// errTooManyReads is what a client hears where the queue of jobs is full.
+// errTooManyReads is the error where the queue of jobs is full.
 const errTooManyReads = "too many reads are waiting for the disk"
 
 // request returns the request's body.
@@ -56,13 +56,13 @@ func (j *job) extensions() (x protocol.Extensions) {
 	return x
 }
 
-// release lets go of what the job holds.
+// release releases what the job holds.
 func (j *job) release() {
 	j.body.Release()
 	j.body = nil
-	if j.wide != nil {
-		j.wide.release(j.c.srv)
-		j.wide = nil
+	if j.remote != nil {
+		j.remote.release(j.c.srv)
+		j.remote = nil
 	}
 	j.dropClaim()
 }
@@ -102,7 +102,7 @@ func (q *jobQueue) init(max, workersMax int, start func()) {
 }
 
 // patience is how many times the queue's length jobs of translated connections
-// may wait in it: their clients do not come again when they are told that it is
+// may wait in it: their clients do not come again when the answer is that it is
 // full.
 const patience = 64
 
@@ -200,10 +200,10 @@ func (s *Server) work() {
 }
 
 // kickIfProposed leaves what was proposed to the backend's own thread.
-func (p *processor) kickIfProposed() {
-	if p.proposed {
-		p.proposed = false
-		p.srv.backend.Kick()
+func (e *executor) kickIfProposed() {
+	if e.proposed {
+		e.proposed = false
+		e.srv.backend.Kick()
 	}
 }
 
@@ -221,9 +221,9 @@ func (p *processor) deadline() int64 {
 }
 
 // newJob makes a job of the request, which counts as in flight from now on.
-func (p *processor) newJob(c *conn, f *protocol.Frame, op protocol.Opcode) job {
+func (p *processor) newJob(c *conn, f *protocol.Frame) job {
 	j := job{
-		c: c, op: op, id: f.ID, mode: p.ext.Consistency, hasShard: p.ext.HasShard, shard: p.ext.Shard,
+		c: c, op: protocol.Opcode(f.Code), id: f.ID, mode: p.ext.Consistency, hasShard: p.ext.HasShard, shard: p.ext.Shard,
 		body: bufpool.Get(len(f.Extensions) + len(f.Body)), exts: len(f.Extensions),
 		deadline: p.deadline(), epoch: p.marks.Epoch,
 	}
@@ -233,28 +233,31 @@ func (p *processor) newJob(c *conn, f *protocol.Frame, op protocol.Opcode) job {
 	return j
 }
 
-// later makes the request a job.
-func (p *processor) later(c *conn, f *protocol.Frame, op protocol.Opcode) {
-	p.jobs = append(p.jobs, p.newJob(c, f, op))
+// later makes the request a job. local says that the replicas here may answer it
+// with whatever they have.
+func (p *processor) later(c *conn, f *protocol.Frame, local bool) {
+	j := p.newJob(c, f)
+	j.local = local
+	p.jobs = append(p.jobs, j)
 }
 
 // queueJobs puts the round's jobs on the queue for other threads. What does
 // not fit is answered BUSY.
-func (p *processor) queueJobs() {
-	for i, j := range p.jobs {
-		if j.kind != aRequest {
-			p.srv.takeUp(j)
-		} else if !p.srv.jobs.push(j) {
-			p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads})
+func (e *executor) queueJobs() {
+	for i, j := range e.jobs {
+		if j.kind != jobRequest {
+			e.srv.requeue(j)
+		} else if !e.srv.jobs.push(j) {
+			e.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads})
 		}
-		p.jobs[i] = job{}
+		e.jobs[i] = job{}
 	}
-	p.jobs = p.jobs[:0]
+	e.jobs = e.jobs[:0]
 }
 
 // failJob answers a job with an error.
-func (p *processor) failJob(j *job, r *refusal) {
-	p.srv.failJob(j, r, &p.touched)
+func (e *executor) failJob(j *job, r *refusal) {
+	e.srv.failJob(j, r, &e.touched)
 }
 
 func (s *Server) failJob(j *job, r *refusal, t *touched) {
@@ -263,8 +266,8 @@ func (s *Server) failJob(j *job, r *refusal, t *touched) {
 }
 
 // forwardJob sends a job on to the node that leads shard.
-func (p *processor) forwardJob(j *job, shard int) {
-	p.forward(&request{
+func (e *executor) forwardJob(j *job, shard int) {
+	e.forward(&request{
 		c: j.c, op: j.op, id: j.id, extensions: j.body.B[:j.exts], body: j.request(),
 		deadline: j.deadline, charge: j.charge, epoch: j.epoch,
 	}, shard)
@@ -275,7 +278,11 @@ func (p *processor) forwardJob(j *job, shard int) {
 // them.
 func (p *processor) runJobs() {
 	for i := 0; i < len(p.jobs); i++ {
-		p.run(p.jobs[i])
+		if j := p.jobs[i]; j.kind == jobTurn {
+			p.takeTurn(j.c)
+		} else {
+			p.run(j)
+		}
 		p.jobs[i] = job{}
 	}
 	p.jobs = p.jobs[:0]
@@ -324,17 +331,17 @@ func (c *conn) requeueParked() {
 	}
 	c.mu.Unlock()
 	for _, j := range list {
-		c.srv.takeUp(j)
+		c.srv.requeue(j)
 	}
 }
 
 // drop ends a job whose client has gone.
 func (j *job) drop() {
 	switch j.kind {
-	case aTurn:
-		j.c.comeBack(true)
+	case jobTurn:
+		j.c.endOffload(true)
 		return
-	case aFlush:
+	case jobFlush:
 		return
 	}
 	j.c.end(j.charge)
@@ -346,13 +353,9 @@ func (j *job) drop() {
 const goneEvery = 64
 
 // run carries out one job; its output is written at the next flush.
-func (p *processor) run(j job) {
-	switch j.kind {
-	case aTurn:
-		p.takeTurn(j.c)
-		return
-	case aFlush:
-		j.c.flush()
+func (e *executor) run(j job) {
+	if j.kind == jobFlush {
+		j.c.Flush()
 		return
 	}
 	if j.c.gone.Load() {
@@ -363,28 +366,28 @@ func (p *processor) run(j job) {
 		return
 	}
 	if time.Now().UnixMilli() > j.deadline {
-		p.failJob(&j, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the request waited for the disk"})
+		e.failJob(&j, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the request waited for the disk"})
 		return
 	}
-	if !p.admitReply(&j) {
+	if !e.admitReply(&j) {
 		return
 	}
-	p.now = p.srv.backend.NowMillis()
+	e.now = e.srv.backend.NowMillis()
 	switch j.op {
 	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry:
-		p.runGet(j)
+		e.runGet(j)
 	case protocol.OpMGet:
-		p.runMGet(j)
+		e.runMGet(j)
 	case protocol.OpScan:
-		p.runScan(j)
+		e.runScan(j)
 	case protocol.OpStatus:
-		p.runStatus(j)
+		e.runStatus(j)
 	}
 }
 
 // complete answers a job with out, which it takes over.
-func (p *processor) complete(j *job, out *bufpool.Buffer) {
-	j.c.put(out, j.charge, j.large, &p.touched)
+func (e *executor) complete(j *job, out *bufpool.Buffer) {
+	j.c.put(out, j.charge, j.large, &e.touched)
 	j.release()
 }
 
@@ -414,8 +417,8 @@ func (c *conn) put(out *bufpool.Buffer, charge uint32, large *largeReply, t *tou
 	t.add(c)
 }
 
-func (p *processor) runGet(j job) {
-	s := p.srv
+func (e *executor) runGet(j job) {
+	s := e.srv
 	key := j.request()
 	shard := s.backend.ShardOf(protocol.Slot(key))
 	read := s.read
@@ -424,35 +427,30 @@ func (p *processor) runGet(j job) {
 	}
 	marks := j.marks(s, shard)
 	out := bufpool.Get(outputSize)
-	r := p.srv.counters.errors.beginRow(out, j.id, j.op, p.now, &marks)
-	valueMax := command.NoValue
-	if j.op == protocol.OpGet {
-		valueMax = j.replyMax()
-	}
-	row, state := read(out, shard, key, p.now, valueMax)
-	if state == command.ReadFound && j.op == protocol.OpGet && int(row.ValueBytes) > valueMax {
+	row, state, ok := s.counters.errors.appendRow(out, j.id, j.op, &marks, read, shard, key, e.now, j.replyMax())
+	if state == command.ReadFound && j.op == protocol.OpGet && int(row.ValueBytes) > j.replyMax() {
 		out.Release()
-		p.claimReply(j, int(row.ValueBytes)+outputSize)
+		e.claimReply(j, int(row.ValueBytes)+outputSize)
 		return
 	}
-	if r.end(out, row, state) {
-		p.complete(&j, out)
+	if ok {
+		e.complete(&j, out)
 		return
 	}
 	out.Release()
 	if j.local {
 		// The replica went away meanwhile.
-		p.forwardJob(&j, shard)
+		e.forwardJob(&j, shard)
 		return
 	}
-	p.fetchJob(j, shard)
+	e.fetch(j, shard)
 }
 
-func (p *processor) runStatus(j job) {
-	b, err := p.srv.StatusJSON()
+func (e *executor) runStatus(j job) {
+	b, err := e.srv.StatusJSON()
 	if err != nil {
-		p.failJob(&j, &refusal{status: protocol.StatusInternal, message: err.Error()})
+		e.failJob(&j, &refusal{status: protocol.StatusInternal, message: err.Error()})
 		return
 	}
-	p.srv.succeed(&j, b, &p.touched)
+	e.srv.succeed(&j, b, &e.touched)
 }

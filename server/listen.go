@@ -60,10 +60,10 @@ const (
 	acceptPauseMax = time.Second
 )
 
-// restAfter logs an error of accept and returns how long the listener is left
+// acceptPause logs an error of accept and returns how long the listener is left
 // alone, last being the pause after the error before it, 0 if that led to a
 // connection.
-func (s *Server) restAfter(err error, last time.Duration) time.Duration {
+func (s *Server) acceptPause(err error, last time.Duration) time.Duration {
 	pause := min(max(2*last, acceptPauseMin), acceptPauseMax)
 	s.lines.accept.Warn(s.log, "cannot accept a connection", "error", err, "retry_in", pause)
 	return pause

@@ -102,7 +102,7 @@ const (
 
 // What the Redis protocol answers, as it stands.
 const (
-	errCrowded       = "TRYAGAIN " + NoReplyMemory
+	errNoReplyMemory = "TRYAGAIN " + NoReplyMemory
 	tooManyKeys      = "ERR too many keys in one command, at most 10000 are allowed; send several commands"
 	errMSetNXInMulti = "ERR MSETNX of several keys is not available inside MULTI; WATCH the keys instead"
 	redisVersion     = "7.0.15"

@@ -17,26 +17,6 @@ const (
 
 type readFunc func(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState)
 
-// wide is what other nodes have read for a request over several shards.
-type wide struct {
-	parts []*part
-	here  []int // SCAN: the shards that are read here
-}
-
-func (w *wide) release(s *Server) {
-	for _, t := range w.parts {
-		t.release(s)
-	}
-}
-
-// oldest is the age of the oldest data among the parts, in milliseconds.
-func (w *wide) oldest() (age uint32) {
-	for _, t := range w.parts {
-		age = max(age, t.age)
-	}
-	return age
-}
-
 // multiGet answers an MGET of few, cached keys at once and makes a job of any
 // other.
 func (p *processor) multiGet(c *conn, f *protocol.Frame) {
@@ -46,9 +26,7 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 	}
 	stale := p.ext.Consistency == protocol.Stale
 	if len(p.mget.Keys) > mgetInline {
-		j := p.newJob(c, f, protocol.OpMGet)
-		j.local = stale
-		p.jobs = append(p.jobs, j)
+		p.later(c, f, stale)
 		return
 	}
 	read := p.srv.readCached
@@ -68,12 +46,10 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 	switch state {
 	case command.ReadMiss:
 		out.Release()
-		j := p.newJob(c, f, protocol.OpMGet)
-		j.local = stale
-		p.jobs = append(p.jobs, j)
+		p.later(c, f, stale)
 	case command.ReadNotLeader:
 		out.Release()
-		p.gatherMGet(p.newJob(c, f, protocol.OpMGet))
+		p.gatherMGet(p.newJob(c, f))
 	default:
 		c.begin(0)
 		c.put(out, 0, nil, &p.touched)
@@ -83,43 +59,43 @@ func (p *processor) multiGet(c *conn, f *protocol.Frame) {
 
 // oldest is how old the data that p.mget sees in the replicas here may be, in
 // milliseconds. Rows that came from elsewhere do not count.
-func (p *processor) oldest(remote []*protocol.MGetRow) (age uint32) {
-	for i, key := range p.mget.Keys {
+func (e *executor) oldest(remote []*protocol.MGetRow) (age uint32) {
+	for i, key := range e.mget.Keys {
 		if remote == nil || remote[i] == nil {
-			age = max(age, p.srv.age(p.srv.backend.ShardOf(protocol.Slot(key))))
+			age = max(age, e.srv.age(e.srv.backend.ShardOf(protocol.Slot(key))))
 		}
 	}
 	return age
 }
 
-func (p *processor) runMGet(j job) {
+func (e *executor) runMGet(j job) {
 	// The body decoded when the request came in.
-	if err := p.mget.Decode(j.request()); err != nil {
-		p.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
+	if err := e.mget.Decode(j.request()); err != nil {
+		e.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
 		return
 	}
-	read := p.srv.read
+	read := e.srv.read
 	if j.local {
-		read = p.srv.readLocal
+		read = e.srv.readLocal
 	}
 	var remote []*protocol.MGetRow
 	marks := protocol.Extensions{Epoch: j.epoch}
-	if j.wide != nil {
+	if j.remote != nil {
 		var r *refusal
-		if remote, r = j.wide.mgetRows(len(p.mget.Keys)); r != nil {
-			p.failJob(&j, r)
+		if remote, r = j.remote.mgetRows(len(e.mget.Keys)); r != nil {
+			e.failJob(&j, r)
 			return
 		}
-		marks.Epoch = p.srv.backend.Epoch()
+		marks.Epoch = e.srv.backend.Epoch()
 	}
 	if j.mode == protocol.Stale {
-		marks.AgeMillis, marks.HasAge = p.oldest(remote), true
-		if j.wide != nil {
-			marks.AgeMillis = max(marks.AgeMillis, j.wide.oldest())
+		marks.AgeMillis, marks.HasAge = e.oldest(remote), true
+		if j.remote != nil {
+			marks.AgeMillis = max(marks.AgeMillis, j.remote.oldest())
 		}
 	}
 	out := bufpool.Get(outputSize)
-	state, whole := p.appendMGet(out, j.c, j.id, &marks, read, remote, j.replyMax())
+	state, whole := e.appendMGet(out, j.c, j.id, &marks, read, remote, j.replyMax())
 	switch {
 	case j.c.gone.Load():
 		out.Release()
@@ -127,19 +103,19 @@ func (p *processor) runMGet(j job) {
 		return
 	case !whole:
 		out.Release()
-		p.claimReply(j, min(mgetStep*j.replyMax(), mgetBytesMax))
+		e.claimReply(j, min(mgetStep*j.replyMax(), mgetBytesMax))
 		return
 	}
 	switch state {
 	case command.ReadNotLeader:
 		out.Release()
-		if j.wide != nil || (j.local && j.mode != protocol.Stale) {
-			p.failJob(&j, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: "a shard of these keys was moved during the read; try again"})
+		if j.remote != nil || (j.local && j.mode != protocol.Stale) {
+			e.failJob(&j, &refusal{status: protocol.StatusNotLeader, retryMillis: retryLeaderMillis, message: "a shard of these keys was moved during the read; try again"})
 			return
 		}
-		p.gatherMGet(j)
+		e.gatherMGet(j)
 	default:
-		p.complete(&j, out)
+		e.complete(&j, out)
 	}
 }
 
@@ -148,13 +124,13 @@ func (p *processor) runMGet(j job) {
 // returns ReadMiss or ReadNotLeader, with out in any state, if a row cannot be
 // read so; and whole is false, with out in any state, where the rows take more
 // than bytesMax.
-func (p *processor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
-	w := chunks{out: out, id: id, marks: marks, count: &p.srv.counters.errors}
+func (e *executor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
+	w := chunks{out: out, id: id, marks: marks, count: &e.srv.counters.errors}
 	w.begin()
-	for i, key := range p.mget.Keys {
+	for i, key := range e.mget.Keys {
 		w.split()
 		if i%goneEvery == goneEvery-1 && c.gone.Load() {
-			return command.ReadFound, true // whatever is there, nobody hears it
+			return command.ReadFound, true // whatever is there, nobody reads it
 		}
 		state := command.ReadFound
 		if len(out.B) > bytesMax {
@@ -164,7 +140,7 @@ func (p *processor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *p
 			out.Grow(mgetRowBytes + len(remote[i].Value))
 			out.B = remote[i].AppendTo(out.B)
 		} else {
-			state, whole = p.appendMGetRow(out, key, read, bytesMax-len(out.B))
+			state, whole = e.appendMGetRow(out, key, read, bytesMax-len(out.B))
 			if !whole {
 				return state, false
 			}
@@ -201,11 +177,11 @@ const mgetRowBytes = 1 + 8 + 8 + 4
 
 // appendMGetRow reads one row into the reply, unless its value is longer than
 // valueMax.
-func (p *processor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc, valueMax int) (_ command.ReadState, whole bool) {
+func (e *executor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc, valueMax int) (_ command.ReadState, whole bool) {
 	out.Grow(mgetRowBytes)
 	at := len(out.B)
 	out.B = out.B[:at+mgetRowBytes]
-	row, state := read(out, p.srv.backend.ShardOf(protocol.Slot(key)), key, p.now, max(valueMax, 0))
+	row, state := read(out, e.srv.backend.ShardOf(protocol.Slot(key)), key, e.now, max(valueMax, 0))
 	switch state {
 	case command.ReadFound:
 		if int(row.ValueBytes) > max(valueMax, 0) {
@@ -226,34 +202,32 @@ func (p *processor) appendMGetRow(out *bufpool.Buffer, key []byte, read readFunc
 
 // gatherMGet has j, whose keys are in p.mget, wait until the replicas here have
 // caught up and until other nodes have read what this one does not have.
-func (p *processor) gatherMGet(j job) {
-	w := p.await(j)
+func (e *executor) gatherMGet(j job) {
+	w := e.await(j)
 	if w == nil {
 		return
 	}
 	// The keys are views of a buffer that may be another's before the parts
 	// are sent.
-	if err := p.mget.Decode(j.request()); err != nil {
+	if err := e.mget.Decode(j.request()); err != nil {
 		w.fail(&refusal{status: protocol.StatusBadRequest, message: err.Error()})
 	}
-	where := make(map[int]*part) // by shard; nil: read here
-	byNode := make(map[uint64]*part)
-	var nodes []uint64
-	for i, key := range p.mget.Keys {
-		shard := p.srv.backend.ShardOf(protocol.Slot(key))
+	where := make(map[int]*readPart) // by shard; nil: read here
+	byNode := make(map[uint64]*readPart)
+	far := &remoteRows{}
+	for i, key := range e.mget.Keys {
+		shard := e.srv.backend.ShardOf(protocol.Slot(key))
 		t, seen := where[shard]
 		if !seen {
-			node, r := p.place(w, shard)
+			node, r := e.place(w, shard)
 			if r != nil {
 				w.fail(r)
 				break
 			}
-			if node != 0 {
-				if t = byNode[node]; t == nil {
-					t = &part{w: w}
-					byNode[node] = t
-					nodes = append(nodes, node)
-				}
+			if t = byNode[node]; t == nil && node != 0 {
+				t = &readPart{w: w, node: node}
+				byNode[node] = t
+				far.parts = append(far.parts, t)
 			}
 			where[shard] = t
 		}
@@ -261,57 +235,20 @@ func (p *processor) gatherMGet(j job) {
 			t.keys = append(t.keys, int32(i))
 		}
 	}
-	if w.failed() == nil && len(nodes) > 0 {
-		w.job.wide = &wide{}
+	if w.failed() == nil && len(far.parts) > 0 {
+		w.job.remote = far
 		x := w.job.subExtensions()
-		for _, node := range nodes {
-			t := byNode[node]
-			w.job.wide.parts = append(w.job.wide.parts, t)
+		for _, t := range far.parts {
 			var sub protocol.MGet
 			for _, i := range t.keys {
-				sub.Keys = append(sub.Keys, p.mget.Keys[i])
+				sub.Keys = append(sub.Keys, e.mget.Keys[i])
 			}
-			p.ask(t, node, protocol.OpMGet, &x, sub.AppendTo)
+			w.left.Add(1)
+			e.sendPart(t, t.node, protocol.OpMGet, &x, w.job.deadline, sub.AppendTo)
 		}
 	}
-	p.release(w)
+	e.release(w)
 }
-
-// subExtensions are those of the requests into which j is cut.
-func (j *job) subExtensions() protocol.Extensions {
-	x := j.extensions()
-	x.Epoch = 0
-	if x.Consistency == protocol.SessionReads {
-		x.Consistency, x.Token = protocol.Linearizable, 0
-	}
-	return x
-}
-
-// mgetRows returns the rows that came from elsewhere, by position among n keys.
-func (w *wide) mgetRows(n int) ([]*protocol.MGetRow, *refusal) {
-	rows := make([]*protocol.MGetRow, n)
-	for _, t := range w.parts {
-		next := 0
-		for _, b := range t.bodies {
-			var m protocol.MGetReply
-			if err := m.Decode(b.B); err != nil || next+len(m.Rows) > len(t.keys) {
-				return nil, malformedPart
-			}
-			for i := range m.Rows {
-				rows[t.keys[next]] = &m.Rows[i]
-				next++
-			}
-		}
-		if next != len(t.keys) {
-			return nil, malformedPart
-		}
-	}
-	return rows, nil
-}
-
-// malformedPart is the refusal of a request of which another node answered a
-// part with something else than was asked for.
-var malformedPart = &refusal{status: protocol.StatusInternal, message: "another node's part of the reply is malformed; check that all nodes run compatible versions"}
 
 // chunks writes a reply of several frames into one buffer.
 type chunks struct {

@@ -16,12 +16,12 @@ func (c native) Consume(p *processor, b []byte) (taken, need int) {
 	for !c.paused.Load() && !c.refused && taken < len(b) && p.credit > 0 {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
 		if err != nil {
-			misled, more := c.misled(b[taken:])
+			wrongProtocol, more := c.wrongProtocol(b[taken:])
 			if more {
 				return taken, len(b) - taken + 1
 			}
-			if !misled {
-				c.refuse(f.ID, err)
+			if !wrongProtocol {
+				c.Refuse(f.ID, err)
 			}
 			return len(b), 0
 		}
@@ -37,9 +37,7 @@ func (c native) Consume(p *processor, b []byte) (taken, need int) {
 		}
 		p.dispatch(c.conn, &f)
 		taken += n
-		if c.overloaded(p.backlog) {
-			c.pause()
-		}
+		c.PauseIfOverloaded(p)
 	}
 	return taken, 0
 }
@@ -50,9 +48,9 @@ func (native) Forget()         {}
 func (native) DropInput()      {}
 func (native) Leave()          {}
 
-func (native) Waits() bool      { return false }
-func (native) Quiet() bool      { return true }
-func (native) Next(uint64) bool { return false }
+func (native) Waits() bool       { return false }
+func (native) AllAnswered() bool { return true }
+func (native) Next(uint64) bool  { return false }
 
 func (native) Render(frames *bufpool.Buffer) *bufpool.Buffer { return frames }
 func (native) Release()                                      {}

@@ -10,33 +10,30 @@ import (
 	"github.com/proa-kv/proa/bufpool"
 )
 
-// netFront moves bytes over Go's net package: a goroutine that reads and one
+// netTransport moves bytes over Go's net package: a goroutine that reads and one
 // that writes for each connection. It serves where there is no epoll.
-type netFront struct {
+type netTransport struct {
 	srv *Server
 
 	mu        sync.Mutex
-	listeners []netListener
+	listeners []listener
 	running   sync.WaitGroup
 	ending    bool // nothing may be added to running any more
 	stopped   chan struct{}
 }
 
-type netListener struct {
-	net.Listener
-	door door
+func newNetTransport(s *Server) *netTransport {
+	return &netTransport{srv: s, stopped: make(chan struct{})}
 }
 
-func newNetFront(s *Server) *netFront { return &netFront{srv: s, stopped: make(chan struct{})} }
-
-func (n *netFront) listen(ln net.Listener, d door) error {
+func (n *netTransport) listen(ln listener) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.listeners = append(n.listeners, netListener{ln, d})
+	n.listeners = append(n.listeners, ln)
 	return nil
 }
 
-func (n *netFront) stopAccepting() {
+func (n *netTransport) stopAccepting() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, ln := range n.listeners {
@@ -44,7 +41,7 @@ func (n *netFront) stopAccepting() {
 	}
 }
 
-func (n *netFront) run() {
+func (n *netTransport) run() {
 	n.mu.Lock()
 	for _, ln := range n.listeners {
 		n.running.Add(1)
@@ -56,7 +53,7 @@ func (n *netFront) run() {
 }
 
 // begin counts a connection's goroutines, unless the end has come.
-func (n *netFront) begin(goroutines int) bool {
+func (n *netTransport) begin(goroutines int) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.ending {
@@ -66,20 +63,20 @@ func (n *netFront) begin(goroutines int) bool {
 	return true
 }
 
-func (n *netFront) flushAll(conns []*conn, _ bool) {
+func (n *netTransport) flushAll(conns []*conn, _ bool) {
 	for _, c := range conns {
-		c.flush()
+		c.Flush()
 	}
 }
 
-func (n *netFront) stop() {
+func (n *netTransport) stop() {
 	n.mu.Lock()
 	n.ending = true
 	n.mu.Unlock()
 	close(n.stopped)
 }
 
-func (n *netFront) accept(ln netListener) {
+func (n *netTransport) accept(ln listener) {
 	defer n.running.Done()
 	var pause time.Duration
 	for {
@@ -88,7 +85,7 @@ func (n *netFront) accept(ln netListener) {
 			return
 		}
 		if err != nil {
-			pause = n.srv.restAfter(err, pause)
+			pause = n.srv.acceptPause(err, pause)
 			select {
 			case <-n.stopped:
 				return
@@ -97,19 +94,19 @@ func (n *netFront) accept(ln netListener) {
 			continue
 		}
 		pause = 0
-		n.admit(nc, ln.door)
+		n.admit(nc, ln)
 	}
 }
 
-func (n *netFront) admit(nc net.Conn, d door) {
+func (n *netTransport) admit(nc net.Conn, ln listener) {
 	s := n.srv
 	if tc, ok := nc.(*net.TCPConn); ok {
 		_ = tc.SetNoDelay(!s.cfg.Delay)
 		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.cfg.KeepAlive > 0, Idle: max(s.cfg.KeepAlive, 0)})
 	}
 	x := newNetConn(n, nc)
-	c := s.newConn(x, d.protocol)
-	c.door = d.number
+	c := s.newConn(x, ln.protocol)
+	c.listener = ln.number
 	if s.draining.Load() || !s.conns.add(c) {
 		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = nc.Write(s.rejection(c))
@@ -120,11 +117,11 @@ func (n *netFront) admit(nc net.Conn, d door) {
 }
 
 // admitForwarded makes a connection of a stream that another node has opened.
-func (n *netFront) admitForwarded(from uint64, nc net.Conn) {
+func (n *netTransport) admitForwarded(from uint64, nc net.Conn) {
 	s := n.srv
 	x := newNetConn(n, nc)
 	c := s.newConn(x, nil)
-	c.forwarded, c.table = true, &s.forwarded
+	c.forwarded, c.table, c.share = true, &s.forwarded, &s.admission.forwards
 	if s.draining.Load() || !s.forwarded.add(c) {
 		s.lines.stream.Warn(s.log, "refused a stream from another node", "node", from, "streams", s.forwarded.len())
 		nc.Close()
@@ -133,29 +130,29 @@ func (n *netFront) admitForwarded(from uint64, nc net.Conn) {
 	x.start(c)
 }
 
-func newNetConn(n *netFront, nc net.Conn) *netConn {
-	return &netConn{front: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
+func newNetConn(n *netTransport, nc net.Conn) *netConn {
+	return &netConn{transport: n, nc: nc, wake: make(chan struct{}, 1), resumed: make(chan struct{}, 1), gone: make(chan struct{})}
 }
 
 // start begins to serve c, which is in its table.
 func (x *netConn) start(c *conn) {
-	if !x.front.begin(2) {
+	if !x.transport.begin(2) {
 		x.nc.Close()
 		c.table.remove(c)
 		return
 	}
-	x.front.srv.counters.accepted.Add(1)
+	x.transport.srv.counters.accepted.Add(1)
 	go x.readLoop(c)
 	go x.writeLoop(c)
 }
 
-// netConn is the transport of one connection.
+// netConn is the socket of one connection.
 type netConn struct {
-	front   *netFront
-	nc      net.Conn
-	wake    chan struct{} // there is output
-	resumed chan struct{} // the pause is over
-	gone    chan struct{} // closed when reading has ended for good
+	transport *netTransport
+	nc        net.Conn
+	wake      chan struct{} // there is output
+	resumed   chan struct{} // the pause is over
+	gone      chan struct{} // closed when reading has ended for good
 }
 
 func (x *netConn) kick(c *conn) {
@@ -183,9 +180,9 @@ func (x *netConn) shut(*conn) { x.nc.Close() }
 func (x *netConn) remote(*conn) string { return x.nc.RemoteAddr().String() }
 
 func (x *netConn) readLoop(c *conn) {
-	n := x.front
+	n := x.transport
 	p := newProcessor(n.srv)
-	p.unhurried = true
+	p.dedicated = true
 	defer n.running.Done()
 	defer n.srv.counters.unregister(&p.counts)
 	x.serve(c, p)
@@ -200,9 +197,11 @@ func (x *netConn) readLoop(c *conn) {
 
 // serve reads until the peer's input ends or cannot be trusted.
 func (x *netConn) serve(c *conn, p *processor) {
-	s := x.front.srv
-	c.in = bufpool.Get(readBytesIdle)
+	s := x.transport.srv
 	for {
+		if c.in == nil {
+			c.in = bufpool.Get(readBytesIdle)
+		}
 		k, err := x.nc.Read(c.in.B[len(c.in.B):cap(c.in.B)])
 		p.now = s.backend.NowMillis()
 		if k > 0 {
@@ -222,52 +221,33 @@ func (x *netConn) serve(c *conn, p *processor) {
 	}
 }
 
-// consume carries out what is whole in c.in, waiting out pauses, and makes
+// consume carries out what is whole of the input, waiting out pauses, and makes
 // room for more. It returns false where the connection must not be read on.
 func (x *netConn) consume(c *conn, p *processor) bool {
 	for {
 		p.credit = turnCredit
-		taken, need := c.consume(p, c.input())
-		if c.inAt += taken; c.inAt == len(c.in.B) {
-			c.compactInput()
-		}
-		if taken > 0 {
-			c.settleInput()
+		ready := true
+		if c.in != nil {
+			ready = p.consumeBuffered(c)
+		} else {
+			c.consume(p, nil) // what goes on without further input
 		}
 		p.finishRound(c)
-		parked := c.parkedJobs.Load() > 0
-		switch {
+		switch parked := c.parkedJobs.Load() > 0; {
 		case c.refused && !parked:
 			return false
 		case parked || c.paused.Load():
 			select {
 			case <-x.resumed:
-			case <-x.front.stopped:
+			case <-x.transport.stopped:
 				return false
 			}
 			if !p.unpark(c) {
 				return false
 			}
-			continue
-		case len(c.input()) > 0 && need == 0, c.translator.Continues():
-			continue // the pause ended meanwhile, or the credit was spent
+		case ready && p.credit > 0 && !c.translator.Continues():
+			return true
 		}
-		c.compactInput()
-		if len(c.in.B) == 0 {
-			c.frameEnds()
-			if cap(c.in.B) > readBytesIdle {
-				c.in.Release()
-				c.in = bufpool.Get(readBytesIdle)
-			}
-			return c.countInput(0)
-		}
-		if taken > 0 {
-			c.frameBegins(p.now)
-		}
-		if c.roomForRest(need, p.now) || c.refused {
-			return !c.refused
-		}
-		// Paused, until it is admitted.
 	}
 }
 
@@ -296,9 +276,9 @@ func (p *processor) finishRound(c *conn) {
 	}
 }
 
-// writeLoop writes replies until the connection owes none and will get none.
+// writeLoop writes replies until the connection outstanding none and will get none.
 func (x *netConn) writeLoop(c *conn) {
-	defer x.front.running.Done()
+	defer x.transport.running.Done()
 	defer x.release(c)
 	gone := x.gone
 	for {
@@ -306,7 +286,7 @@ func (x *netConn) writeLoop(c *conn) {
 		case <-x.wake:
 		case <-gone:
 			gone = nil
-		case <-x.front.stopped:
+		case <-x.transport.stopped:
 			return
 		}
 		if !x.writeAll(c) {
@@ -324,28 +304,17 @@ func (x *netConn) writeLoop(c *conn) {
 func (x *netConn) writeAll(c *conn) bool {
 	for {
 		c.mu.Lock()
-		c.sending, c.out, c.sent = c.out, nil, 0
+		more := c.nextOutput()
 		b := c.sending
 		c.mu.Unlock()
-		if b == nil {
+		if !more {
+			c.unpause() // what the reader waits for may have been translated
 			return true
-		}
-		if c.translated {
-			rendered := c.translator.Render(b)
-			c.mu.Lock()
-			c.sending = rendered
-			c.accountRendered()
-			c.mu.Unlock()
-			b.Release()
-			if b = rendered; b == nil {
-				c.unpause()
-				continue
-			}
 		}
 		c.blockedSince.CompareAndSwap(0, time.Now().UnixMilli())
 		n, err := x.write(c, b.B)
 		c.blockedSince.Store(0)
-		x.front.srv.counters.bytesOut.Add(uint64(n))
+		x.transport.srv.counters.bytesOut.Add(uint64(n))
 		c.mu.Lock()
 		c.sending = nil
 		if c.granted > 0 {
@@ -410,7 +379,7 @@ func (x *netConn) linger() {
 	}
 	select {
 	case <-time.After(time.Until(end)):
-	case <-x.front.stopped:
+	case <-x.transport.stopped:
 	}
 }
 

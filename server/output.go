@@ -3,10 +3,129 @@ package server
 import (
 	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 
+	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
+
+// connOutput is what a connection has to send, and what that takes. What is not
+// atomic is guarded by mu, which is never held across a system call.
+type connOutput struct {
+	admission *admission // of whose memory granted is a part
+	max       int        // unsent bytes
+
+	mu      sync.Mutex
+	out     *bufpool.Buffer // replies to be written; nil: none
+	sending *bufpool.Buffer // replies being written
+	sent    int             // bytes of sending that have gone
+	marked  bool            // on a list of connections to flush
+	closing bool            // close once everything is written
+	closed  bool            // the descriptor is, or is about to be, gone
+	parked  []job           // wait until the peer has taken more of its replies
+	took    int64           // bytes of replies that the socket has taken
+	granted int64           // bytes of replies that count among those of all connections
+	claimed int64           // bytes of large replies that wait for memory, or are being made
+
+	parkedJobs   atomic.Int32 // len(parked)
+	dropped      atomic.Bool  // replies have been thrown away: nobody takes them
+	kept         atomic.Int64 // bytes of replies that the translator keeps until their turn
+	walked       atomic.Int64 // bytes that a walk of the translator's holds: they count among the replies, and pause nothing
+	blockedSince atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
+	departure    progress     // of replies; the housekeeper's
+}
+
+func (c *connOutput) init(a *admission, max int) { c.admission, c.max = a, max }
+
+// outputSize is the smallest output buffer: several small replies, or one row
+// of ordinary size.
+const outputSize = 1 << 10
+
+// output returns the buffer that replies are appended to. c.mu must be held.
+func (c *connOutput) output() *bufpool.Buffer {
+	if c.out == nil {
+		c.out = bufpool.Get(outputSize)
+	}
+	return c.out
+}
+
+// unsent is how many bytes wait to be written. c.mu must be held.
+func (c *connOutput) unsent() int {
+	n := 0
+	if c.out != nil {
+		n += len(c.out.B)
+	}
+	if c.sending != nil {
+		n += len(c.sending.B) - c.sent
+	}
+	if kept := c.kept.Load(); kept != 0 && !c.dropped.Load() {
+		n += int(kept)
+	}
+	return n
+}
+
+// Backlog is how many bytes of replies are not sent.
+func (c *connOutput) Backlog() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unsent()
+}
+
+// outputBytes is how many bytes of replies nobody has begun to write.
+func (c *connOutput) outputBytes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out == nil {
+		return 0
+	}
+	return len(c.out.B)
+}
+
+// Dropped reports whether replies are thrown away, since nobody takes them.
+func (c *connOutput) Dropped() bool { return c.dropped.Load() }
+
+// Keep counts n bytes of replies that the Translator keeps until their turn.
+func (c *connOutput) Keep(n int) { c.kept.Add(int64(n)) }
+
+// Walk counts n bytes that a walk over keys holds. They are accounted for by
+// the next AccountWalk.
+func (c *connOutput) Walk(n int) { c.walked.Add(int64(n)) }
+
+// AccountWalk has what Walk has counted accounted for among all replies.
+func (c *connOutput) AccountWalk() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unaccount()
+	c.account(c.unsent())
+}
+
+// nextOutput begins to send what is in the output, translated. It returns false if
+// there is nothing to send. c.mu must be held; it is released meanwhile. Only the
+// thread that writes c calls it.
+func (c *conn) nextOutput() bool {
+	for c.out != nil {
+		native := c.out
+		c.sending, c.out, c.sent = native, nil, 0
+		if !c.translated {
+			return true
+		}
+		c.mu.Unlock()
+		rendered := c.translator.Render(native)
+		c.mu.Lock()
+		c.sending = rendered
+		native.Release()
+		if rendered == nil {
+			continue
+		}
+		if len(rendered.B) > LargeBytes { // it may be larger than what it was made of
+			c.account(c.unsent())
+		}
+		return true
+	}
+	return false
+}
 
 // largeReply is a job whose reply is larger than LargeBytes and has to be
 // admitted before it is made.
@@ -31,20 +150,20 @@ func (j *job) replyMax() int {
 
 // claimReply makes j, whose reply would have taken more than it may, wait for
 // n bytes, and then run again.
-func (p *processor) claimReply(j job, n int) {
+func (e *executor) claimReply(j job, n int) {
 	j.dropClaim()
 	j.large = &largeReply{bytes: n}
-	p.run(j)
+	e.run(j)
 }
 
 // admitReply reports whether j may make its reply. Otherwise j has been taken
 // over, and runs again when it may.
-func (p *processor) admitReply(j *job) bool {
+func (e *executor) admitReply(j *job) bool {
 	l := j.large
 	if l == nil || l.claim.held > 0 {
 		return true
 	}
-	s, c := p.srv, j.c
+	s, c := e.srv, j.c
 	n := int64(l.bytes)
 	if c.translated {
 		n *= 2 // it is translated
@@ -52,7 +171,7 @@ func (p *processor) admitReply(j *job) bool {
 	l.claim.head = c.translated // see parks
 	l.asked, l.job = true, *j
 	l.claim.deadline = j.deadline
-	l.claim.granted = func() { s.takeUp(l.job) }
+	l.claim.granted = func() { s.requeue(l.job) }
 	l.claim.expired = func() {
 		var t touched
 		s.failJob(&l.job, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the reply waited for memory"}, &t)
@@ -61,16 +180,16 @@ func (p *processor) admitReply(j *job) bool {
 	return s.admission.replies.ask(&l.claim, n, n)
 }
 
-// takeUp puts a job back on the queue, which it may overfill: it has been
+// requeue puts a job back on the queue, which it may overfill: it has been
 // counted already.
-func (s *Server) takeUp(j job) {
+func (s *Server) requeue(j job) {
 	if !s.jobs.add(j, math.MaxInt) {
 		j.drop() // closing
 	}
 }
 
 // drop gives back what l was admitted for. It takes the lock of c, under which
-// c lets go of its parked jobs: a job that has been taken up is never parked.
+// c drops its parked jobs: a job that has been taken up is never parked.
 func (l *largeReply) drop(c *conn) {
 	if !l.taken {
 		return
@@ -120,7 +239,7 @@ func (c *conn) parks(j *job, unsentMax int) bool {
 	return c.unsent() >= unsentMax
 }
 
-// errRowsUntaken is what a client hears whose read in the log's order has found
+// errRowsUntaken is the error to a client whose read in the log's order has found
 // more than there is room for behind the replies that it has not taken.
 const errRowsUntaken = "the client has not read earlier replies, which leaves no memory for this value; read the key again"
 
@@ -130,7 +249,7 @@ const errRowsUntaken = "the client has not read earlier replies, which leaves no
 // thousand of them are answered in one pass, which cannot wait until the peer
 // has taken some. What the connection was charged for has its room. c.mu must
 // be held.
-func (c *conn) rowRoom(tag command.Tag, r *command.Result) int {
+func (c *connOutput) rowRoom(tag command.Tag, r *command.Result) int {
 	n := rowBytes(r)
 	if n <= int(tag.Aux) || n <= outcomeBytes {
 		return bodyBytesMax
@@ -139,12 +258,12 @@ func (c *conn) rowRoom(tag command.Tag, r *command.Result) int {
 }
 
 // roomFor is rowRoom for an answer with n bytes of rows. c.mu must be held.
-func (c *conn) roomFor(n int) int {
-	unsent, most := c.unsent(), c.srv.cfg.OutputBytesMax
+func (c *connOutput) roomFor(n int) int {
+	unsent, most := c.unsent(), c.max
 	if unsent == 0 || unsent+n <= most {
 		return bodyBytesMax
 	}
-	if !c.srv.admission.replies.full() {
+	if !c.admission.replies.full() {
 		most = max(most, replyBytesMax)
 	}
 	return min(max(most-unsent, 0), bodyBytesMax)
@@ -161,52 +280,38 @@ func rowBytes(r *command.Result) int {
 
 // account has the unsent output of c counted among the replies, beyond what
 // each connection may have without. c.mu must be held.
-func (c *conn) account(unsent int) {
+func (c *connOutput) account(unsent int) {
 	if c.closed {
 		return
 	}
-	if more := int64(unsent) + c.walks() - c.granted; more > int64(c.srv.admission.freeOutput) {
+	if more := int64(unsent) + c.walks() - c.granted; more > int64(c.admission.freeOutput) {
 		c.granted += more
-		c.srv.admission.replies.add(more)
-	}
-}
-
-// accountRendered is account for what has just been rendered, which may be larger
-// than the native frames it was made of. c.mu must be held.
-func (c *conn) accountRendered() {
-	if c.sending != nil && len(c.sending.B) > LargeBytes {
-		c.account(c.unsent())
+		c.admission.replies.add(more)
 	}
 }
 
 // unaccount gives back what has been sent. c.mu must be held.
-func (c *conn) unaccount() {
+func (c *connOutput) unaccount() {
 	keep := min(c.granted, int64(c.unsent())+c.walks())
-	c.srv.admission.replies.give(c.granted - keep)
+	c.admission.replies.give(c.granted - keep)
 	c.granted = keep
 }
 
 // walks is how many bytes a walk of c holds that are no output yet. They count
 // among the replies, but do not keep c from being read: the reader has to go on
 // with the walk. c.mu must be held.
-func (c *conn) walks() int64 {
+func (c *connOutput) walks() int64 {
 	if c.dropped.Load() {
 		return 0
 	}
 	return c.walked.Load()
 }
 
-// crowdsOut reports whether c, with so many bytes of unsent output, has to wait
-// for others to take theirs.
-func (s *Server) crowdsOut(unsent int) bool {
-	return unsent > s.admission.freeOutput && s.admission.replies.full()
-}
-
-// tarries reports whether others wait for memory that replies to c take, and
+// receivesSlowly reports whether others wait for memory that replies to c take, and
 // its peer does not take them. c.mu must be held.
-func (c *conn) tarries(nowMillis int64) bool {
+func (c *connOutput) receivesSlowly(nowMillis int64) bool {
 	since := c.blockedSince.Load()
-	if c.granted == 0 || !c.srv.admission.replies.contended() {
+	if c.granted == 0 || !c.admission.replies.contended() {
 		since = 0
 	}
 	return c.departure.slow(since, c.took, nowMillis)
@@ -214,7 +319,7 @@ func (c *conn) tarries(nowMillis int64) bool {
 
 // roomy reports whether a parked job can be taken up. c.mu must be held.
 func (c *conn) roomy() bool {
-	return slices.ContainsFunc(c.parked, func(j job) bool { return !c.parks(&j, c.srv.cfg.OutputBytesMax/2) })
+	return slices.ContainsFunc(c.parked, func(j job) bool { return !c.parks(&j, c.max/2) })
 }
 
 // takeParked returns the parked jobs that can be taken up, in order. c.mu must
@@ -222,7 +327,7 @@ func (c *conn) roomy() bool {
 func (c *conn) takeParked() (list []job) {
 	kept := c.parked[:0]
 	for _, j := range c.parked {
-		if c.parks(&j, c.srv.cfg.OutputBytesMax/2) {
+		if c.parks(&j, c.max/2) {
 			kept = append(kept, j)
 			continue
 		}
@@ -232,4 +337,25 @@ func (c *conn) takeParked() (list []job) {
 	c.parked = kept
 	c.parkedJobs.Store(int32(len(kept)))
 	return list
+}
+
+// dropOutput drops everything unsent, and the jobs that wait to add to
+// it. c.mu must be held.
+func (c *conn) dropOutput() {
+	if c.out != nil {
+		c.out.Release()
+		c.out = nil
+	}
+	if c.sending != nil {
+		c.sending.Release()
+		c.sending = nil
+	}
+	for i := range c.parked {
+		c.end(c.parked[i].charge)
+		c.parked[i].release()
+	}
+	c.parked = nil
+	c.parkedJobs.Store(0)
+	c.dropped.Store(true)
+	c.unaccount()
 }

@@ -421,7 +421,7 @@ func TestRedisProtocolErrors(t *testing.T) {
 			c.atEnd()
 			c.Close()
 		}
-		eventually(t, "no connection left", func() bool { return s.conns.len() == 0 && s.inputBytes.Load() == 0 })
+		eventually(t, "no connection left", func() bool { return s.conns.len() == 0 && s.admission.inputBytes.Load() == 0 })
 	})
 }
 
@@ -566,7 +566,7 @@ func TestRedisTransactions(t *testing.T) {
 		c.next()
 		c.Close()
 		other.Close()
-		eventually(t, "what the transaction held is let go", func() bool { return s.inputBytes.Load() == 0 })
+		eventually(t, "what the transaction held is let go", func() bool { return s.admission.inputBytes.Load() == 0 })
 	})
 }
 
@@ -1028,7 +1028,7 @@ func TestRedisGone(t *testing.T) {
 			c.Close()
 		}
 		eventually(t, "no connection left, and nothing that one has held", func() bool {
-			return s.conns.len() == 0 && s.inputBytes.Load() == 0 && s.held.Load() == 0
+			return s.conns.len() == 0 && s.admission.inputBytes.Load() == 0 && s.admission.held.Load() == 0
 		})
 	})
 }

@@ -9,31 +9,26 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
+// statuses are the outcomes of commands in the protocol's terms. Any other is an
+// internal error.
+var statuses = [...]protocol.Status{
+	command.OK:              protocol.StatusOK,
+	command.NotFound:        protocol.StatusNotFound,
+	command.ConditionFailed: protocol.StatusConditionFailed,
+	command.NotInteger:      protocol.StatusNotInteger,
+	command.Overflow:        protocol.StatusOverflow,
+	command.SessionExpired:  protocol.StatusSessionExpired,
+	command.SessionMismatch: protocol.StatusBadRequest,
+	command.TooLarge:        protocol.StatusTooLarge,
+	command.NotFloat:        protocol.StatusNotFloat,
+	command.Busy:            protocol.StatusBusy,
+	command.Damaged:         protocol.StatusDamaged,
+}
+
 // statusOf translates the outcome of a command into the protocol's terms.
 func statusOf(s command.Status) protocol.Status {
-	switch s {
-	case command.OK:
-		return protocol.StatusOK
-	case command.NotFound:
-		return protocol.StatusNotFound
-	case command.ConditionFailed:
-		return protocol.StatusConditionFailed
-	case command.NotInteger:
-		return protocol.StatusNotInteger
-	case command.Overflow:
-		return protocol.StatusOverflow
-	case command.SessionExpired:
-		return protocol.StatusSessionExpired
-	case command.SessionMismatch:
-		return protocol.StatusBadRequest
-	case command.TooLarge:
-		return protocol.StatusTooLarge
-	case command.NotFloat:
-		return protocol.StatusNotFloat
-	case command.Busy:
-		return protocol.StatusBusy
-	case command.Damaged:
-		return protocol.StatusDamaged
+	if int(s) < len(statuses) {
+		return statuses[s]
 	}
 	return protocol.StatusInternal
 }
@@ -94,8 +89,8 @@ func beginFrame(b []byte, code uint8, flags protocol.Flags, id uint64, x *protoc
 }
 
 // errorCounts counts replies by their error, so that every error that a client
-// is told is counted where it is told: whole replies and outcomes inside BATCH
-// and TXN, through both doors.
+// gets is counted where it is made: whole replies and outcomes inside BATCH
+// and TXN, over both protocols.
 type errorCounts [256]atomic.Uint64
 
 // add counts a status, unless it carries a result.
@@ -133,59 +128,39 @@ func (n *errorCounts) appendError(b []byte, id uint64, x *protocol.Extensions, s
 	return protocol.End(m.AppendTo(beginFrame(b, uint8(s), protocol.FlagReply, id, x)), start)
 }
 
-// rowFrame is a reply to GET, EXISTS or EXPIRY that is being written.
-type rowFrame struct {
-	start int // of the frame
-	body  int // where its body begins
-	id    uint64
-	since uint64 // EXPIRY: the time from which the time left counts; else 0
-	marks *protocol.Extensions
-	count *errorCounts
-}
-
-// beginRow appends the reply to op up to where the value goes. now is the time
-// as of which the row is read.
-func (n *errorCounts) beginRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, now uint64, marks *protocol.Extensions) rowFrame {
+// appendRow appends the reply to op, a GET, EXISTS or EXPIRY, with the row that read
+// yields, whose value has valueMax bytes at most. ok is false, with nothing
+// appended, where there is nothing to answer yet: the row is not known, or not for
+// this replica to tell.
+func (n *errorCounts) appendRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, marks *protocol.Extensions, read readFunc, shard int, key []byte, now uint64, valueMax int) (row command.Row, state command.ReadState, ok bool) {
 	out.Grow(protocol.HeaderBytes + marksBytesMax + protocol.RowReplyBytes)
-	r := rowFrame{start: len(out.B), id: id, marks: marks, count: n}
-	if op == protocol.OpExpiry {
-		r.since = now
-	}
+	start := len(out.B)
 	b := beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id, marks)
-	r.body = len(b)
-	out.B = b[:len(b)+protocol.RowReplyBytes]
-	return r
-}
-
-// undo takes the reply back.
-func (r *rowFrame) undo(out *bufpool.Buffer) { out.B = out.B[:r.start] }
-
-// end completes the reply, whose value has been appended, or replaces it by
-// what state demands. It returns false, with the reply taken back, where there
-// is nothing to answer yet: the row is not known, or not for this replica to
-// tell.
-func (r *rowFrame) end(out *bufpool.Buffer, row command.Row, state command.ReadState) bool {
-	switch state {
-	case command.ReadFound:
-		if row.TTLMillis != 0 {
-			row.TTLMillis += r.since
-		}
-		binary.LittleEndian.PutUint64(out.B[r.body:], row.Version)
-		binary.LittleEndian.PutUint64(out.B[r.body+8:], row.TTLMillis)
-		protocol.End(out.B, r.start)
-		return true
-	case command.ReadAbsent:
-		out.B = protocol.End(beginFrame(out.B[:r.start], uint8(protocol.StatusNotFound), protocol.FlagReply, r.id, r.marks), r.start)
-		return true
-	case command.ReadMiss, command.ReadNotLeader:
-		r.undo(out)
-		return false
-	case command.ReadDamaged:
-		out.B = r.count.appendError(out.B[:r.start], r.id, r.marks, protocol.StatusDamaged, 0, command.ErrDamaged.Error())
-		return true
+	body := len(b)
+	out.B = b[:body+protocol.RowReplyBytes]
+	if op != protocol.OpGet {
+		valueMax = command.NoValue
 	}
-	out.B = r.count.appendError(out.B[:r.start], r.id, r.marks, protocol.StatusStorageFailed, 0, errReadFailed)
-	return true
+	switch row, state = read(out, shard, key, now, valueMax); state {
+	case command.ReadFound:
+		ttl := row.TTLMillis
+		if ttl != 0 && op == protocol.OpExpiry {
+			ttl += now
+		}
+		binary.LittleEndian.PutUint64(out.B[body:], row.Version)
+		binary.LittleEndian.PutUint64(out.B[body+8:], ttl)
+		protocol.End(out.B, start)
+	case command.ReadAbsent:
+		out.B = protocol.End(beginFrame(out.B[:start], uint8(protocol.StatusNotFound), protocol.FlagReply, id, marks), start)
+	case command.ReadMiss, command.ReadNotLeader:
+		out.B = out.B[:start]
+		return row, state, false
+	case command.ReadDamaged:
+		out.B = n.appendError(out.B[:start], id, marks, protocol.StatusDamaged, 0, command.ErrDamaged.Error())
+	default:
+		out.B = n.appendError(out.B[:start], id, marks, protocol.StatusStorageFailed, 0, errReadFailed)
+	}
+	return row, state, true
 }
 
 const errReadFailed = "reading from disk failed; see the server's log"
@@ -249,7 +224,7 @@ func resultBytesMax(r *command.Result) int {
 
 // appendResults appends the outcomes inside a BATCH or TXN, in the wire form
 // of protocol.OpResults. Rows beyond room bytes are left out and marked so: what
-// was changed stays changed, and its outcome must be told.
+// was changed stays changed, and its outcome must be reported.
 func (n *errorCounts) appendResults(b []byte, rs []command.Result, room int) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(rs)))
 	for i := range rs {

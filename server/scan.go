@@ -26,24 +26,17 @@ func (p *processor) scan(c *conn, f *protocol.Frame) {
 		p.refuse(c, f.ID, err)
 		return
 	}
-	if _, err := p.srv.resolveScan(&m, p.onlyShard()); err != nil {
+	if _, err := resolveScan(p.srv.cfg.Cluster, &m, p.onlyShard()); err != nil {
 		p.fail(c, f.ID, protocol.StatusBadCursor, 0, err.Error())
 		return
 	}
-	p.later(c, f, protocol.OpScan)
+	p.later(c, f, false)
 }
 
 // allShards stands for a SCAN that is not of one shard only.
 const allShards = -1
 
 // onlyShard is the shard that the request is confined to, or allShards.
-func (p *processor) onlyShard() int {
-	if p.ext.HasShard {
-		return int(p.ext.Shard)
-	}
-	return allShards
-}
-
 func (j *job) onlyShard() int {
 	if j.hasShard {
 		return int(j.shard)
@@ -60,10 +53,10 @@ const (
 
 var errBadCursor = errors.New("the cursor does not belong to this scan; start again without a cursor")
 
-func (s *Server) cursorSum(m *protocol.Scan, shard int, key []byte) uint64 {
+func cursorSum(cluster uint64, m *protocol.Scan, shard int, key []byte) uint64 {
 	b := bufpool.Get(64 + len(m.Start) + len(m.End) + len(key))
 	defer b.Release()
-	b.B = binary.LittleEndian.AppendUint64(b.B, s.cfg.Cluster)
+	b.B = binary.LittleEndian.AppendUint64(b.B, cluster)
 	b.B = append(b.B, byte(m.Flags&^protocol.ScanKeysOnly))
 	for _, part := range [...][]byte{m.Start, m.End, key} {
 		b.B = binary.LittleEndian.AppendUint32(b.B, uint32(len(part)))
@@ -75,14 +68,14 @@ func (s *Server) cursorSum(m *protocol.Scan, shard int, key []byte) uint64 {
 	return xxhash3.Hash(b.B)
 }
 
-func (s *Server) appendCursor(dst []byte, m *protocol.Scan, shard int, last []byte) []byte {
+func appendCursor(dst []byte, cluster uint64, m *protocol.Scan, shard int, last []byte) []byte {
 	dst = append(dst, cursorFormat)
-	dst = binary.LittleEndian.AppendUint64(dst, s.cursorSum(m, shard, last))
+	dst = binary.LittleEndian.AppendUint64(dst, cursorSum(cluster, m, shard, last))
 	return append(dst, last...)
 }
 
 // resolveScan returns the range that is left to read.
-func (s *Server) resolveScan(m *protocol.Scan, shard int) (command.Scan, error) {
+func resolveScan(cluster uint64, m *protocol.Scan, shard int) (command.Scan, error) {
 	r := command.Scan{Start: m.Start, End: m.End, Reverse: m.Flags&protocol.ScanReverse != 0, KeysOnly: m.Flags&protocol.ScanKeysOnly != 0}
 	if m.Flags&protocol.ScanPrefix != 0 {
 		r.End = protocol.PrefixEnd(m.Start)
@@ -94,7 +87,7 @@ func (s *Server) resolveScan(m *protocol.Scan, shard int) (command.Scan, error) 
 		return r, errBadCursor
 	}
 	last := m.Cursor[cursorHead:]
-	if binary.LittleEndian.Uint64(m.Cursor[1:]) != s.cursorSum(m, shard, last) {
+	if binary.LittleEndian.Uint64(m.Cursor[1:]) != cursorSum(cluster, m, shard, last) {
 		return r, errBadCursor
 	}
 	if r.Reverse {
@@ -107,55 +100,55 @@ func (s *Server) resolveScan(m *protocol.Scan, shard int) (command.Scan, error) 
 
 // runScan reads one page, if what it takes is here: all the shards, or what
 // other nodes have read of the rest. Otherwise the job waits for that.
-func (p *processor) runScan(j job) {
-	s := p.srv
+func (e *executor) runScan(j job) {
+	s := e.srv
 	var m protocol.Scan
 	if err := m.Decode(j.request()); err != nil {
-		p.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
+		e.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
 		return
 	}
-	r, err := s.resolveScan(&m, j.onlyShard())
+	r, err := resolveScan(s.cfg.Cluster, &m, j.onlyShard())
 	if err != nil {
-		p.failJob(&j, &refusal{status: protocol.StatusBadCursor, message: err.Error()})
+		e.failJob(&j, &refusal{status: protocol.StatusBadCursor, message: err.Error()})
 		return
 	}
 	switch {
 	case j.local: // has waited
-		r.Shards = j.wide.here
+		r.Shards = j.remote.here
 	case j.hasShard && !s.backend.Holds(int(j.shard)):
-		p.forwardJob(&j, int(j.shard))
+		e.forwardJob(&j, int(j.shard))
 		return
-	case !j.hasShard && !s.holdsAll():
-		p.gatherScan(j, &m)
+	case !j.hasShard && !e.holdsAll():
+		e.gatherScan(j, &m)
 		return
 	case j.hasShard:
 		r.Shards = []int{int(j.shard)}
 	}
 	if n := int(min(m.BytesMax, scanBytesMax)); j.large == nil && n > LargeBytes {
-		p.claimReply(j, n)
+		e.claimReply(j, n)
 		return
 	}
 	r.Local = j.local || j.mode == protocol.Stale
 	out := bufpool.Get(outputSize)
-	switch bad := s.readPage(&j, &m, &r, out); {
+	switch bad := e.readPage(&j, &m, &r, out); {
 	case j.c.gone.Load():
 		out.Release()
 		j.drop()
 	case bad == nil:
-		p.complete(&j, out)
+		e.complete(&j, out)
 	case bad.status == protocol.StatusNotLeader && !j.local:
 		out.Release()
-		p.gatherScan(j, &m)
+		e.gatherScan(j, &m)
 	default:
 		out.Release()
-		p.failJob(&j, bad)
+		e.failJob(&j, bad)
 	}
 }
 
 // holdsAll reports whether every shard has a replica here.
-func (s *Server) holdsAll() bool {
-	for shard := range s.backend.Shards() {
-		if !s.backend.Holds(shard) {
+func (e *executor) holdsAll() bool {
+	for shard := range e.srv.backend.Shards() {
+		if !e.srv.backend.Holds(shard) {
 			return false
 		}
 	}
@@ -164,26 +157,25 @@ func (s *Server) holdsAll() bool {
 
 // readPage appends the reply to a SCAN: the rows of r, merged with those that
 // came from elsewhere.
-func (s *Server) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpool.Buffer) *refusal {
-	marks := s.scanMarks(j, r)
+func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpool.Buffer) *refusal {
+	marks := e.scanMarks(j, r)
 	page := scanPage{
-		chunks: chunks{out: out, id: j.id, marks: &marks, count: &s.counters.errors},
+		chunks: chunks{out: out, id: j.id, marks: &marks, count: &e.srv.counters.errors},
 		rows:   int(m.CountMax), bytes: int(min(m.BytesMax, scanBytesMax)),
 		last: bufpool.Get(256),
 	}
 	defer page.last.Release()
 	merged := merge{page: &page, reverse: r.Reverse, gone: &j.c.gone}
-	if j.wide != nil {
-		if bad := merged.load(j.wide); bad != nil {
+	if j.remote != nil {
+		if bad := merged.load(j.remote); bad != nil {
 			return bad
 		}
 	}
 	page.begin()
 	page.cursorAt = page.emptyCursor()
 	if r.Shards == nil || len(r.Shards) > 0 {
-		if err := s.backend.Scan(r, merged.visit); err != nil {
-			status, retry := refusalOf(err)
-			return &refusal{status: status, retryMillis: retry, message: err.Error()}
+		if err := e.srv.backend.Scan(r, merged.visit); err != nil {
+			return refusalOf(err)
 		}
 	}
 	merged.finish()
@@ -191,81 +183,78 @@ func (s *Server) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpoo
 		if page.count == 0 {
 			page.last.Append(merged.horizon)
 		}
-		page.insertCursor(s.appendCursor(nil, m, j.onlyShard(), page.last.B))
+		page.insertCursor(appendCursor(nil, e.srv.cfg.Cluster, m, j.onlyShard(), page.last.B))
 	}
 	page.end()
 	return nil
 }
 
 // scanMarks are the extensions of the reply to a SCAN.
-func (s *Server) scanMarks(j *job, r *command.Scan) protocol.Extensions {
+func (e *executor) scanMarks(j *job, r *command.Scan) protocol.Extensions {
 	marks := protocol.Extensions{Epoch: j.epoch}
-	if j.wide != nil && len(j.wide.parts) > 0 {
-		marks.Epoch = s.backend.Epoch()
+	if j.remote != nil && len(j.remote.parts) > 0 {
+		marks.Epoch = e.srv.backend.Epoch()
 	}
 	if j.mode != protocol.Stale {
 		return marks
 	}
 	marks.HasAge = true
-	if j.wide != nil {
-		marks.AgeMillis = j.wide.oldest()
+	if j.remote != nil {
+		marks.AgeMillis = j.remote.oldest()
 	}
 	if r.Shards == nil {
-		for shard := range s.backend.Shards() {
-			marks.AgeMillis = max(marks.AgeMillis, s.age(shard))
+		for shard := range e.srv.backend.Shards() {
+			marks.AgeMillis = max(marks.AgeMillis, e.srv.age(shard))
 		}
 	}
 	for _, shard := range r.Shards {
-		marks.AgeMillis = max(marks.AgeMillis, s.age(shard))
+		marks.AgeMillis = max(marks.AgeMillis, e.srv.age(shard))
 	}
 	return marks
 }
 
 // gatherScan has j wait until the replicas here have caught up, and until other
 // nodes have read the shards that have none.
-func (p *processor) gatherScan(j job, m *protocol.Scan) {
-	w := p.await(j)
+func (e *executor) gatherScan(j job, m *protocol.Scan) {
+	w := e.await(j)
 	if w == nil {
 		return
 	}
-	far := &wide{here: make([]int, 0, 8)}
-	w.job.wide = far
-	var nodes []uint64 // of far.parts
-	first, end := 0, p.srv.backend.Shards()
+	far := &remoteRows{here: make([]int, 0, 8)}
+	w.job.remote = far
+	first, end := 0, e.srv.backend.Shards()
 	if j.hasShard {
 		first, end = int(j.shard), int(j.shard)+1
 	}
 	for shard := first; shard < end; shard++ {
-		node, r := p.place(w, shard)
-		switch {
-		case r != nil:
-			w.fail(r)
-		case node == 0:
-			far.here = append(far.here, shard)
-		default:
-			far.parts = append(far.parts, &part{w: w, shard: shard})
-			nodes = append(nodes, node)
-		}
+		node, r := e.place(w, shard)
 		if r != nil {
+			w.fail(r)
 			break
+		}
+		if node == 0 {
+			far.here = append(far.here, shard)
+		} else {
+			far.parts = append(far.parts, &readPart{w: w, node: node, shard: shard})
 		}
 	}
 	if w.failed() == nil {
 		x := w.job.subExtensions()
 		x.HasShard = true
-		for i, t := range far.parts {
+		for _, t := range far.parts {
 			x.Shard = uint16(t.shard)
-			sub := p.srv.subScan(m, t.shard, end-first)
-			p.ask(t, nodes[i], protocol.OpScan, &x, sub.AppendTo)
+			sub := e.subScan(m, t.shard, end-first)
+			w.left.Add(1)
+			e.sendPart(t, t.node, protocol.OpScan, &x, w.job.deadline, sub.AppendTo)
 		}
 	}
-	p.release(w)
+	e.release(w)
 }
 
 // subScan is m for one of several shards. Keys spread evenly as a rule, so a
 // shard is asked for its share of the page and half as much again; the page
 // ends early where that was too little.
-func (s *Server) subScan(m *protocol.Scan, shard, shards int) protocol.Scan {
+func (e *executor) subScan(m *protocol.Scan, shard, shards int) protocol.Scan {
 	const rowsLeast, bytesLeast = 16, 16 << 10
 	sub := *m
 	size := min(m.BytesMax, scanBytesMax)
@@ -273,7 +262,7 @@ func (s *Server) subScan(m *protocol.Scan, shard, shards int) protocol.Scan {
 	sub.CountMax = min(m.CountMax, m.CountMax/n*3/2+rowsLeast)
 	sub.BytesMax = min(size, size/n*3/2+bytesLeast)
 	if len(m.Cursor) > 0 {
-		sub.Cursor = s.appendCursor(nil, m, shard, m.Cursor[cursorHead:])
+		sub.Cursor = appendCursor(nil, e.srv.cfg.Cluster, m, shard, m.Cursor[cursorHead:])
 	}
 	return sub
 }
@@ -299,7 +288,7 @@ func (g *merge) before(a, b []byte) bool {
 }
 
 // load takes in the parts.
-func (g *merge) load(far *wide) *refusal {
+func (g *merge) load(far *remoteRows) *refusal {
 	for _, t := range far.parts {
 		var cursor []byte
 		for _, b := range t.bodies {

@@ -77,7 +77,7 @@ func putRequest(i int) []byte {
 func BenchmarkServedPut(b *testing.B)   { serveBench(b, 1, putRequest) }
 func BenchmarkServedPut64(b *testing.B) { serveBench(b, 64, putRequest) }
 
-// Over a cluster without Raft or disk: what the front door itself costs.
+// Over a cluster without Raft or disk: what the network layer itself costs.
 
 func clusterBench(b *testing.B, copies, node int, request func(fc *fakeCluster) []byte) {
 	fc := newFakeCluster(b, Config{}, 2, 2, copies)

@@ -29,8 +29,8 @@
 // # Seams
 //
 // [Backend] is the server's only interface to the shards and the other nodes;
-// see forward.go for requests that another node must answer, and wait.go for
-// requests that need an answer from the shard's majority. transport is a
+// see forward.go for requests that another node must answer, and readgather.go for
+// requests that need an answer from the shard's majority. socket is a
 // connection's only interface to network I/O: epoll, or Go's net package where
 // there is no epoll. [Translator] is what a connection speaks: the native protocol
 // (native.go) or another, as server/redis, whose requests become native ones and
@@ -39,8 +39,8 @@
 // # Locks
 //
 // conn.mu guards a connection's output and is never held across a system call.
-// share.mu is a leaf. Order: call.mu, waiting.mu or gather.mu, then conn.mu, then loop.mu,
-// Server.mu, upstream.mu and jobQueue.mu, which are leaves.
+// share.mu is a leaf. Order: call.mu, readGather.mu or writeGather.mu, then conn.mu,
+// then loop.mu, delivery.mu, upstream.mu and jobQueue.mu, which are leaves.
 package server
 
 import (
@@ -66,9 +66,9 @@ var ErrServerClosed = errors.New("server closed")
 
 // Config configures a Server. Zero values mean the defaults given.
 type Config struct {
-	Node    uint64 // this node's number in the cluster, told to clients
-	Cluster uint64 // told to clients
-	Version string // of the server, told to clients
+	Node    uint64 // this node's number in the cluster, sent to clients
+	Cluster uint64 // sent to clients
+	Version string // of the server, sent to clients
 
 	// Transport is "epoll" or "net"; empty means epoll where there is one.
 	Transport string
@@ -96,7 +96,7 @@ type Config struct {
 	Delay              bool          // leave Nagle's algorithm on
 
 	// Signs knows the node's ports, for callers who come to the wrong one; nil:
-	// they are told which it is without its address.
+	// the answer then names the port without its address.
 	Signs *doors.Signs
 
 	Logger *slog.Logger
@@ -123,7 +123,7 @@ func (c *Config) ensureDefaults() {
 }
 
 // logLines are the lines that strangers can have logged.
-type logLines struct{ accept, register, foreigner, misled, stream lograte.Line }
+type logLines struct{ accept, register, foreigner, wrongProtocol, stream lograte.Line }
 
 func setDefault[T comparable](v *T, d T) {
 	var zero T
@@ -132,10 +132,10 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// front is a way to move bytes: epoll or net.
-type front interface {
-	// listen adds a listener; the front owns it from now on.
-	listen(ln net.Listener, d door) error
+// transport moves the bytes of connections: epoll, or Go's net package.
+type transport interface {
+	// listen adds a listener, which the transport owns from now on.
+	listen(ln listener) error
 	// run serves until stop.
 	run()
 	// flushAll sees to it that the output of conns is written. more says that
@@ -147,48 +147,42 @@ type front interface {
 	stop()
 }
 
-// door says what connections of a listener are.
-type door struct {
-	number   int      // of the table of connections
-	protocol Protocol // nil: the native one
+// listener accepts connections at one address.
+type listener struct {
+	net.Listener
+	number   int      // in the table of connections
+	protocol Protocol // of the connections; nil: the native one
 }
 
 // Server serves one Backend over any number of listeners. Listen, then Serve,
 // then Shutdown or Close.
 type Server struct {
-	cfg     Config
-	backend Backend
-	log     *slog.Logger
-	front   front
-	started time.Time
-	address atomic.Pointer[string] // first TCP listener, told to clients
-	addrs   []net.Addr
+	cfg       Config
+	backend   Backend
+	log       *slog.Logger
+	transport transport
+	started   time.Time
+	address   atomic.Pointer[string] // first TCP listener, sent to clients
+	addrs     []net.Addr
 
 	translated []translatedAddr // listeners of other protocols
 
-	conns      connTable
-	forwarded  connTable // connections from other nodes
-	side       *netFront // serves them
-	nextConn   atomic.Uint64
-	admission  admission
-	inputBytes atomic.Int64 // held in partial frames that are not large
-	draining   atomic.Bool
-	begun      atomic.Bool // Serve has been called, or will not serve any more
-	closed     atomic.Bool
-	held       atomic.Int64 // bytes, by requests that wait for read indexes or other nodes
-	stopped    chan struct{}
-	done       chan struct{}
+	conns     connTable
+	forwarded connTable     // connections from other nodes
+	side      *netTransport // serves them
+	nextConn  atomic.Uint64
+	admission admission
+	draining  atomic.Bool
+	begun     atomic.Bool // Serve has been called, or will not serve any more
+	closed    atomic.Bool
+	stopped   chan struct{}
+	done      chan struct{}
 
 	// Ways to read, kept because taking a method's value allocates.
 	read, readCached, readLocal, readLocalCached readFunc
 	shardOf                                      func(key []byte) int
 
-	mu       sync.Mutex
-	dirty    []*conn    // have output from a commit that is not written yet
-	spare    []*conn    // empty, to become dirty
-	ready    []*waiting // have all they waited for; go on after the pass
-	roomless []*conn    // found a queue full; go on after the pass
-
+	delivery  delivery
 	upstreams upstreams
 	jobs      jobQueue
 	lines     logLines
@@ -204,7 +198,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s := &Server{cfg: cfg, backend: backend, log: cfg.Logger, started: time.Now(), stopped: make(chan struct{}), done: make(chan struct{})}
 	s.conns.init(cfg.ConnectionsMax)
 	s.forwarded.init(cfg.ForwardedMax)
-	s.forwarded.addDoor()
+	s.forwarded.addListener()
 	s.upstreams.init(s)
 	s.admission.init(cfg.MemoryBytesMax, cfg.ConnectionsMax)
 	s.read, s.readCached, s.readLocal, s.readLocalCached = backend.Read, backend.ReadCached, backend.ReadLocal, backend.ReadLocalCached
@@ -217,12 +211,12 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	var err error
 	switch cfg.Transport {
 	case "epoll":
-		s.front, err = newEpollFront(s)
+		s.transport, err = newEpollTransport(s)
 	case "net":
-		s.front = newNetFront(s)
+		s.transport = newNetTransport(s)
 	case "":
-		if s.front, err = newEpollFront(s); errors.Is(err, errors.ErrUnsupported) {
-			s.front, err = newNetFront(s), nil
+		if s.transport, err = newEpollTransport(s); errors.Is(err, errors.ErrUnsupported) {
+			s.transport, err = newNetTransport(s), nil
 		}
 	default:
 		err = fmt.Errorf("unknown transport %q; use epoll or net", cfg.Transport)
@@ -230,10 +224,10 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n, ok := s.front.(*netFront); ok {
+	if n, ok := s.transport.(*netTransport); ok {
 		s.side = n
 	} else {
-		s.side = newNetFront(s)
+		s.side = newNetTransport(s)
 	}
 	return s, nil
 }
@@ -302,7 +296,7 @@ func (s *Server) listen(address, flag string, p Protocol) (net.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.front.listen(ln, door{s.conns.addDoor(), p}); err != nil {
+	if err := s.transport.listen(listener{ln, s.conns.addListener(), p}); err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
 	return ln.Addr(), nil
@@ -321,17 +315,16 @@ func (s *Server) Serve() error {
 }
 
 func (s *Server) serve() {
-	s.working.Add(1)
-	go s.passOn()
+	s.working.Go(func() { s.admission.run(s.stopped) })
 	go s.housekeep()
-	s.front.run()
+	s.transport.run()
 	s.side.running.Wait()
 	s.upstreams.wait()
 	s.working.Wait()
 	close(s.done)
 }
 
-// Shutdown stops accepting, tells every client to go away, answers what has
+// Shutdown stops accepting, asks every client to go away, answers what has
 // been asked, and closes each connection once its client has left or has had
 // nothing outstanding for a moment. When ctx ends, what is left is closed at
 // once and ctx's error returned.
@@ -340,14 +333,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-s.done
 		return nil
 	}
-	s.front.stopAccepting()
+	s.transport.stopAccepting()
 	s.eachConn(func(c *conn) { c.notice(protocol.StatusGoAway, "the server is shutting down") })
 	err := s.drain(ctx)
 	return errors.Join(err, s.Close())
 }
 
-// lingerDrain is how long a connection that owes nothing is left to a client
-// that has been told to go away, so that requests that crossed the notice are
+// lingerDrain is how long a connection that outstanding nothing is left to a client
+// that has been asked to go away, so that requests that crossed the notice are
 // still answered.
 const lingerDrain = 200 * time.Millisecond
 
@@ -359,7 +352,7 @@ func (s *Server) drain(ctx context.Context) error {
 		open := 0
 		s.eachConn(func(c *conn) {
 			open++
-			busy = busy || c.owes()
+			busy = busy || c.outstanding()
 		})
 		if open == 0 {
 			return nil
@@ -385,14 +378,14 @@ func (s *Server) Close() error {
 		return nil
 	}
 	s.draining.Store(true)
-	s.front.stopAccepting()
+	s.transport.stopAccepting()
 	s.eachConn(func(c *conn) {
 		c.gone.Store(true)
 		c.HangUp()
 	})
 	close(s.stopped)
-	s.front.stop()
-	if s.side != s.front {
+	s.transport.stop()
+	if s.side != s.transport {
 		s.side.stop()
 	}
 	s.upstreams.close()
@@ -400,7 +393,7 @@ func (s *Server) Close() error {
 		j.drop()
 	}
 	if !s.begun.Swap(true) {
-		s.serve() // ends at once and lets go of what New and Listen have opened
+		s.serve() // ends at once and closes what New and Listen have opened
 	}
 	<-s.done
 	return nil

@@ -95,7 +95,7 @@ func TestJobsOfClientsThatAreGone(t *testing.T) {
 	c := s.newConn(deaf{}, nil)
 	m := protocol.Scan{CountMax: 10, BytesMax: 1 << 20}
 	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpScan), ID: 1}, Body: m.AppendTo(nil)}
-	p.run(p.newJob(c, &f, protocol.OpScan))
+	p.run(p.newJob(c, &f))
 	if c.out == nil || c.inFlight.Load() != 0 {
 		t.Fatal("a scan was not answered")
 	}
@@ -104,7 +104,7 @@ func TestJobsOfClientsThatAreGone(t *testing.T) {
 	c.mu.Unlock()
 	p.touched.conns = nil
 	c.gone.Store(true)
-	p.run(p.newJob(c, &f, protocol.OpScan))
+	p.run(p.newJob(c, &f))
 	if c.out != nil || c.inFlight.Load() != 0 || c.inFlightBytes.Load() != 0 {
 		t.Errorf("after the client has left: an answer %v, %d requests in flight", c.out != nil, c.inFlight.Load())
 	}

@@ -51,8 +51,8 @@ type Translator interface {
 
 	// Waits reports whether the reader has to wait for a reply. From any thread.
 	Waits() bool
-	// Quiet reports whether every request has been answered. From any thread.
-	Quiet() bool
+	// AllAnswered reports whether every request has been answered. From any thread.
+	AllAnswered() bool
 	// Next reports whether the reply to a native request is part of the next to
 	// be sent. Such a reply must not wait for room: others may wait for it. From
 	// any thread.
@@ -77,21 +77,21 @@ type Processor = processor
 
 // Options are what a Translator asks for beside a request.
 type Options struct {
-	// Patient: where a queue is full the request is not refused. It was not
+	// RetryFull: where a queue is full the request is not refused. It was not
 	// answered then, and Effects says so.
-	Patient bool
-	// Hopeful: likewise where its shard has no leader.
-	Hopeful bool
+	RetryFull bool
+	// RetryNoLeader: likewise where its shard has no leader.
+	RetryNoLeader bool
 	// InOrder: reads go through the log, behind the connection's writes.
 	InOrder bool
-	// Yields is how many bytes of the reply are not in the request, at most.
-	Yields int
+	// ReplyBytes is how many bytes of the reply are not in the request, at most.
+	ReplyBytes int
 }
 
 // Effects are what became of a request.
 type Effects struct {
 	SentOn bool // to another node, or parts of it to several
-	Full   bool // not carried out, as Options allow; it may be tried again
+	Retry  bool // not carried out, as Options allow; it may be tried again
 }
 
 // Dispatch carries out a native request of c. The reply is a frame in c's output,
@@ -103,54 +103,37 @@ func (p *processor) Dispatch(c *conn, f *protocol.Frame, o Options) Effects {
 	return p.effects
 }
 
-// Put is Dispatch for a PUT that is not encoded yet, whose value is not copied
-// once more.
-func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects {
-	p.options, p.effects = o, Effects{}
-	p.putDirectly(c, id, m)
-	p.options = Options{}
-	return p.effects
-}
-
 // putBytes is what a PUT takes beside its key and value, at most.
 const putBytes = 64
 
-func (p *processor) putDirectly(c *conn, id uint64, m *protocol.Put) {
-	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpPut), ID: id}}
+// Put is Dispatch for a PUT that is not encoded yet, whose value is not copied
+// once more unless another node has to have it.
+func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects {
 	shard := p.srv.shardOf(m.Key)
-	if p.srv.draining.Load() || p.srv.otherLeader(shard) != 0 {
-		body := bufpool.Get(len(m.Key) + len(m.Value) + putBytes)
-		defer body.Release()
-		f.Body = m.AppendTo(body.B)
-		p.dispatch(c, &f)
-		return
+	if !p.srv.draining.Load() && p.srv.otherLeader(shard) == 0 {
+		p.options, p.effects = o, Effects{}
+		if p.extended {
+			p.clearExtensions()
+		}
+		p.cmd = command.Command{
+			Kind: command.Put, Flags: command.Flags(m.Flags), Key: m.Key, Value: m.Value, TTLMillis: m.TTLMillis,
+			Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0],
+		}
+		err := p.enqueue(c, id, protocol.OpPut, shard)
+		if err == nil || !errors.Is(err, command.ErrNotLeader) {
+			p.counts.add(protocol.OpPut)
+			if err != nil {
+				p.refuseOrWait(c, id, err)
+			}
+			p.options = Options{}
+			return p.effects
+		}
 	}
-	p.counts.add(protocol.OpPut)
-	if p.extended {
-		p.clearExtensions()
-	}
-	p.cmd = command.Command{
-		Kind: command.Put, Flags: command.Flags(m.Flags), Key: m.Key, Value: m.Value, TTLMillis: m.TTLMillis,
-		Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0],
-	}
-	err := p.enqueue(c, id, protocol.OpPut, shard)
-	switch {
-	case err == nil:
-	case errors.Is(err, command.ErrNotLeader):
-		body := bufpool.Get(len(m.Key) + len(m.Value) + putBytes)
-		defer body.Release()
-		f.Body = m.AppendTo(body.B)
-		p.sendOn(c, &f, shard)
-	default:
-		p.refuseOrWait(c, id, err)
-	}
+	body := bufpool.Get(len(m.Key) + len(m.Value) + putBytes)
+	defer body.Release()
+	f := protocol.Frame{Header: protocol.Header{Code: uint8(protocol.OpPut), ID: id}, Body: m.AppendTo(body.B)}
+	return p.Dispatch(c, &f, o)
 }
-
-// Credit is what the reader may still carry out in this turn.
-func (p *processor) Credit() int { return p.credit }
-
-// Spend takes from the credit.
-func (p *processor) Spend(n int) { p.credit -= n }
 
 // Now is the clock of expiry at the beginning of the round, in Unix ms.
 func (p *processor) Now() uint64 { return p.now }
@@ -158,10 +141,10 @@ func (p *processor) Now() uint64 { return p.now }
 // Count adds to the counter of a command, which the protocol numbers.
 func (p *processor) Count(command uint8, n uint64) { p.counts.calls[command].Add(n) }
 
-// Crowded reports whether there is no room for a reply of n bytes that cannot
+// RepliesFull reports whether there is no room for a reply of n bytes that cannot
 // wait.
-func (p *processor) Crowded(c *conn, n int) bool {
-	return n > LargeBytes && p.srv.crowdsOut(c.Backlog()+n)
+func (p *processor) RepliesFull(c *conn, n int) bool {
+	return n > LargeBytes && p.srv.admission.repliesFull(c.Backlog()+n)
 }
 
 // Append appends a frame to c's output.
@@ -182,32 +165,13 @@ func (c *conn) ID() uint64 { return c.id }
 func (c *conn) Descriptor() int { return c.fd }
 
 // Remote names the peer.
-func (c *conn) Remote() string { return c.tr.remote(c) }
+func (c *conn) Remote() string { return c.socket.remote(c) }
 
 // Translator is the connection's.
 func (c *conn) Translator() Translator { return c.translator }
 
 // IdleMillis is how long the peer has sent nothing by now, in Unix ms.
 func (c *conn) IdleMillis(now int64) int64 { return max(0, now-c.active.Load()) }
-
-// InFlightBytes is the size of the requests that wait for an outcome.
-func (c *conn) InFlightBytes() int64 { return c.inFlightBytes.Load() }
-
-// Backlog is how many bytes of replies are not sent.
-func (c *conn) Backlog() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unsent()
-}
-
-// Begun counts the requests that were not answered at once. For the reader.
-func (c *conn) Begun() uint32 { return c.begun }
-
-// Greeted reports whether Greet has been called. For the reader.
-func (c *conn) Greeted() bool { return c.greeted }
-
-// Dropped reports whether replies are thrown away, since nobody takes them.
-func (c *conn) Dropped() bool { return c.dropped.Load() }
 
 // Paused reports whether reading has to stop for now.
 func (c *conn) Paused() bool { return c.paused.Load() }
@@ -234,74 +198,32 @@ func (c *conn) PauseIfOverloaded(p *processor) {
 	}
 }
 
-// Refuse ends a connection whose input cannot be trusted any more.
-func (c *conn) Refuse(err error) { c.refuse(0, err) }
-
-// Flush writes the output, or has it written.
-func (c *conn) Flush() { c.flush() }
-
 // CloseAfterReplies closes the connection when everything asked is answered and
 // sent. Nothing more must be read.
 func (c *conn) CloseAfterReplies() {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
-	c.tr.kick(c)
+	c.socket.kick(c)
 }
 
-// Keep counts n bytes of replies that the Translator keeps until their turn.
-func (c *conn) Keep(n int) { c.kept.Add(int64(n)) }
-
-// Walk counts n bytes that a walk over keys holds. They are accounted for by
-// the next AccountWalk.
-func (c *conn) Walk(n int) { c.walked.Add(int64(n)) }
-
-// AccountWalk has what Walk has counted accounted for among all replies.
-func (c *conn) AccountWalk() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unaccount()
-	c.account(c.unsent())
-}
-
-// AwaitRoom stops reading for a moment: a queue is full that the request at the
+// AwaitQueue stops reading for a moment: a queue is full that the request at the
 // front of the input has to go into.
-func (c *conn) AwaitRoom() {
-	s := c.srv
-	// In this order: tryAgain, of an earlier wait, may come in between, and must not
+func (c *conn) AwaitQueue() {
+	// In this order: retryQueue, of an earlier wait, may come in between, and must not
 	// end this one before it has begun.
 	c.paused.Store(true)
-	c.roomless.Store(true)
-	s.mu.Lock()
-	if !c.listed {
-		c.listed = true
-		s.roomless = append(s.roomless, c)
-	}
-	s.mu.Unlock()
+	c.awaitsQueue.Store(true)
+	c.srv.delivery.retryLater(c)
 	// The queue may be another node's, or have been emptied just now.
-	time.AfterFunc(retryBusyMillis*time.Millisecond, c.tryAgain)
+	time.AfterFunc(retryBusyMillis*time.Millisecond, c.retryQueue)
 }
 
-// tryAgain ends what AwaitRoom has begun. From any thread.
-func (c *conn) tryAgain() {
-	if c.roomless.Swap(false) {
+// retryQueue ends what AwaitQueue has begun. From any thread.
+func (c *conn) retryQueue() {
+	if c.awaitsQueue.Swap(false) {
 		c.unpause()
 	}
-}
-
-// resumeRoomless has connections go on that found a queue full. s.mu must be
-// held; it is let go meanwhile.
-func (s *Server) resumeRoomless() {
-	list := s.roomless
-	s.roomless = nil
-	for _, c := range list {
-		c.listed = false
-	}
-	s.mu.Unlock()
-	for _, c := range list {
-		c.tryAgain()
-	}
-	s.mu.Lock()
 }
 
 // Config is the server's configuration, with defaults. It must not be changed.
@@ -329,16 +251,16 @@ func (s *Server) EachConn(f func(*Conn)) { s.conns.each(f) }
 
 // CountInput counts n bytes more of requests that are not carried out among the
 // input of all connections.
-func (s *Server) CountInput(n int) { s.inputBytes.Add(int64(n)) }
+func (s *Server) CountInput(n int) { s.admission.addInput(n) }
 
 // ClaimInput is CountInput that returns false, with nothing counted, where there
 // is too much already.
 func (s *Server) ClaimInput(n int) bool {
-	if s.inputBytes.Add(int64(n)) > s.admission.inputMax {
-		s.inputBytes.Add(-int64(n))
-		return false
+	if s.admission.addInput(n) {
+		return true
 	}
-	return true
+	s.admission.addInput(-n)
+	return false
 }
 
 // RepliesFull reports whether the memory for large replies is used up.

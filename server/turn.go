@@ -13,9 +13,9 @@ import (
 //
 // Each request counts for what it weighs: one for an ordinary one, one for each
 // key or operation of a wide one, and some for the bytes that are copied. What
-// weighs more than a whole turn is not for a thread that polls: the connection
-// steps aside, and its turn becomes a job. The thread that takes the job on reads
-// the connection meanwhile, in the place of the one that polls its loop, so that
+// weighs more than a whole turn is not for a thread that polls: the connection is
+// offloaded, that is its turn becomes a job. The thread that runs the job reads the
+// connection meanwhile, in the place of the one that polls its loop, so that
 // requests keep their order; the loop has it back after that one request.
 //
 // Rejected: to have each such command go on where it has stopped (as walks over
@@ -26,6 +26,18 @@ const (
 	BytesPerCredit = 1 << 10 // of a request
 	narrowTxn      = 8 << 10 // a TXN of so many bytes has less than turnCredit operations
 )
+
+// turn is what a thread may carry out of a connection's input.
+type turn struct {
+	credit    int  // left
+	dedicated bool // no event loop waits for this thread
+}
+
+// Credit is what the reader may still carry out in this turn.
+func (t *turn) Credit() int { return t.credit }
+
+// Spend takes from the credit.
+func (t *turn) Spend(n int) { t.credit -= n }
 
 // weigh says for how much a native request counts.
 func (p *processor) weigh(f *protocol.Frame) int {
@@ -56,41 +68,41 @@ func countAt(b []byte) int {
 }
 
 // Affords takes weight from what is left of the turn. It returns false, the
-// connection having stepped aside, where that is more than this thread may carry
+// connection being offloaded, where that is more than this thread may carry
 // out at once.
 func (p *processor) Affords(c *conn, weight int) bool {
-	if weight > turnCredit && !p.unhurried {
-		c.aside.Store(true)
+	if weight > turnCredit && !p.dedicated {
+		c.offloaded.Store(true)
 		c.paused.Store(true)
-		p.jobs = append(p.jobs, job{c: c, kind: aTurn})
+		p.jobs = append(p.jobs, job{c: c, kind: jobTurn})
 		return false
 	}
 	p.credit -= weight
 	return true
 }
 
-// takeTurn carries out what is at the front of the input of c, which has stepped
-// aside, and leaves c to its loop again.
+// takeTurn carries out what is at the front of the input of c, which is offloaded,
+// and leaves c to its loop again.
 func (p *processor) takeTurn(c *conn) {
 	c.reading.Lock()
 	if !c.gone.Load() && !c.refused {
 		p.now = p.srv.backend.NowMillis()
-		p.credit, p.unhurried = turnCredit, true
+		p.credit, p.dedicated = turnCredit, true
 		c.paused.Store(false)
 		p.consumeBuffered(c)
-		p.unhurried = false
+		p.dedicated = false
 	}
 	on := c.refused || !c.paused.Load()
 	c.reading.Unlock()
-	c.comeBack(on)
+	c.endOffload(on)
 }
 
-// comeBack ends what Affords has begun. Where c does not go on it waits as in any
+// endOffload ends what Affords has begun. Where c does not go on it waits as in any
 // pause.
-func (c *conn) comeBack(on bool) {
-	c.aside.Store(false)
+func (c *conn) endOffload(on bool) {
+	c.offloaded.Store(false)
 	if on || c.gone.Load() { // its loop has not looked at it meanwhile
-		c.tr.resume(c)
+		c.socket.resume(c)
 		return
 	}
 	c.unpause()

@@ -16,7 +16,7 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// deaf is a transport that carries nothing.
+// deaf is a socket that carries nothing.
 type deaf struct{}
 
 func (deaf) kick(*conn)          {}
@@ -24,8 +24,8 @@ func (deaf) resume(*conn)        {}
 func (deaf) shut(*conn)          {}
 func (deaf) remote(*conn) string { return "nobody" }
 
-// dialDoor connects to the Redis door.
-func dialDoor(t testing.TB, s *Server) (net.Conn, *bufio.Reader) {
+// dialListener connects to the Redis listener.
+func dialListener(t testing.TB, s *Server) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	nc, err := net.Dial("tcp", redisAddr(s).String())
 	if err != nil {
@@ -86,7 +86,7 @@ func TestTurnIsBounded(t *testing.T) {
 			c.dropInput()
 		})
 	}
-	if n := s.inputBytes.Load(); n != 0 {
+	if n := s.admission.inputBytes.Load(); n != 0 {
 		t.Errorf("%d bytes are held by nobody", n)
 	}
 }
@@ -96,27 +96,27 @@ func TestTurnIsBounded(t *testing.T) {
 func TestUnfinishedCommands(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, addr := live(t, cfg)
-		before := s.inputBytes.Load()
+		before := s.admission.inputBytes.Load()
 		half := fmt.Appendf(nil, "*%d\r\n", wordsMax)
 		half = append(half, bytes.Repeat([]byte("$0\r\n\r\n"), wordsMax-1)...)
 		const n = 20
 		var held []net.Conn
 		for range n {
-			nc, _ := dialDoor(t, s)
+			nc, _ := dialListener(t, s)
 			if _, err := nc.Write(half); err != nil {
 				t.Fatal(err)
 			}
 			held = append(held, nc)
 		}
 		const spans = 16 * wordsMax
-		eventually(t, "the words of all are counted", func() bool { return s.inputBytes.Load()-before >= n*spans })
+		eventually(t, "the words of all are counted", func() bool { return s.admission.inputBytes.Load()-before >= n*spans })
 		if f := dial(t, addr).put("k", "v"); protocol.Status(f.Code) != protocol.StatusOK {
 			t.Errorf("another client: %v", protocol.Status(f.Code))
 		}
 		for _, nc := range held {
 			nc.Close()
 		}
-		eventually(t, "nothing is held any more", func() bool { return s.conns.len() <= 1 && s.inputBytes.Load() <= before })
+		eventually(t, "nothing is held any more", func() bool { return s.conns.len() <= 1 && s.admission.inputBytes.Load() <= before })
 	})
 }
 
@@ -126,7 +126,7 @@ func TestTooManyWords(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, _ := live(t, cfg)
 		for _, words := range []int{wordsMax + 1, resp.MultibulkMaxDefault, resp.MultibulkMaxDefault + 1} {
-			nc, r := dialDoor(t, s)
+			nc, r := dialListener(t, s)
 			if _, err := fmt.Fprintf(nc, "*%d\r\n", words); err != nil {
 				t.Fatal(err)
 			}
@@ -136,7 +136,7 @@ func TestTooManyWords(t *testing.T) {
 			}
 		}
 		// The largest command there is goes through.
-		nc, r := dialDoor(t, s)
+		nc, r := dialListener(t, s)
 		b := fmt.Appendf(nil, "*%d\r\n$4\r\nMSET\r\n", wordsMax)
 		for i := range protocol.OpsMax {
 			b = fmt.Appendf(b, "$8\r\n{t}%05d\r\n$1\r\nv\r\n", i)

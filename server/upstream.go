@@ -79,7 +79,7 @@ type call struct {
 	conn    *upstreamConn   // that holds it among its calls; nil: answered or given up
 	frame   *bufpool.Buffer // nil once written
 	bytes   int
-	written bool // has been handed to the transport, or is about to be
+	written bool // has been handed to the connection, or is about to be
 
 	mu   sync.Mutex
 	done bool // the sink has received the end

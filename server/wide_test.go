@@ -63,7 +63,7 @@ func TestMGetOverNodes(t *testing.T) {
 					if x.Leader != 0 || copies < 3 && len(keys) > 1 && x.Epoch != 7 {
 						t.Errorf("node %d, %d copies: marks %+v", id, copies, x)
 					}
-					eventually(t, "nothing is held", func() bool { return n.srv.held.Load() == 0 })
+					eventually(t, "nothing is held", func() bool { return n.srv.admission.held.Load() == 0 })
 				}
 			}
 		}
@@ -139,7 +139,7 @@ func TestMGetFailsAsAWhole(t *testing.T) {
 			if f := d.receive(); protocol.Status(f.Code) != protocol.StatusInternal {
 				t.Errorf("%s: %v", name, protocol.Status(f.Code))
 			}
-			eventually(t, "nothing is held", func() bool { return n.srv.held.Load() == 0 })
+			eventually(t, "nothing is held", func() bool { return n.srv.admission.held.Load() == 0 })
 		}
 	})
 }
@@ -151,15 +151,15 @@ func TestHeldBytesBound(t *testing.T) {
 	fc.with(func() { n.noLease = true })
 	key := []byte(fc.key(0, 0))
 	d := n.client()
-	n.srv.held.Store(n.srv.admission.heldMax - waitingBytes - int64(len(key)))
+	n.srv.admission.held.Store(n.srv.admission.heldMax - waitingBytes - int64(len(key)))
 	want(t, d.call(protocol.OpGet, key), protocol.StatusNotFound)
-	n.srv.held.Add(1)
+	n.srv.admission.held.Add(1)
 	want(t, d.call(protocol.OpGet, key), protocol.StatusBusy)
-	n.srv.held.Store(n.srv.admission.heldMax - 3000)
+	n.srv.admission.held.Store(n.srv.admission.heldMax - 3000)
 	far := fc.key(1, 0)
 	fc.set(far, strings.Repeat("v", 3000))
 	want(t, d.call(protocol.OpMGet, (&protocol.MGet{Keys: [][]byte{[]byte(far)}}).AppendTo(nil)), protocol.StatusBusy)
-	eventually(t, "all is let go", func() bool { return n.srv.held.Load() == n.srv.admission.heldMax-3000 })
+	eventually(t, "all is let go", func() bool { return n.srv.admission.held.Load() == n.srv.admission.heldMax-3000 })
 }
 
 func TestBatchOverNodes(t *testing.T) {
@@ -215,7 +215,7 @@ func TestBatchOverNodes(t *testing.T) {
 func TestBatchPartWithRows(t *testing.T) {
 	s := new(Server)
 	s.admission.heldMax = replyBytesMax
-	g := &gather{c: &conn{srv: s}, codes: []protocol.Opcode{protocol.OpPut, protocol.OpPut}, bodies: make([][]byte, 2)}
+	g := &writeGather{c: &conn{srv: s}, codes: []protocol.Opcode{protocol.OpPut, protocol.OpPut}, bodies: make([][]byte, 2)}
 	big := protocol.WriteReply{Version: 2, HasPrevious: true, PreviousVersion: 1, PreviousValue: make([]byte, 9<<20)}
 	g.keepReply(0, protocol.OpResult{Status: protocol.StatusOK, Body: big.AppendTo(nil)})
 	g.keepReply(1, protocol.OpResult{Status: protocol.StatusConditionFailed, Body: big.AppendTo(nil)})
@@ -323,7 +323,7 @@ func TestScanOverNodes(t *testing.T) {
 				t.Errorf("%d rows from row2 to row7, want %d", len(got), to-from)
 			}
 			for _, n := range fc.nodes {
-				eventually(t, "nothing is held", func() bool { return n.srv.held.Load() == 0 })
+				eventually(t, "nothing is held", func() bool { return n.srv.admission.held.Load() == 0 })
 			}
 		}
 	})
@@ -405,7 +405,7 @@ func TestScanCatchesUp(t *testing.T) {
 	fc.with(func() { fc.leader[3] = 0 })
 	n := fc.nodes[3] // has no replica of shard 3
 	want(t, n.client().call(protocol.OpScan, (&protocol.Scan{}).AppendTo(nil)), protocol.StatusNotLeader)
-	eventually(t, "nothing is held", func() bool { return n.srv.held.Load() == 0 })
+	eventually(t, "nothing is held", func() bool { return n.srv.admission.held.Load() == 0 })
 }
 
 // TestClientThatNeverReadsForwardedReplies stays within its bound.

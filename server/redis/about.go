@@ -17,30 +17,12 @@ const rowOverheadBytes = 64
 // cmdMemoryUsage plans MEMORY USAGE: what a row takes, however many samples.
 func cmdMemoryUsage(_ *processor, x *plan) {
 	for i := 3; i < len(x.args); i += 2 {
-		if !isWord(x.args[i], "samples") || i+1 == len(x.args) {
+		if !isWord(x.args[i], "samples") || i+1 == len(x.args) || x.integer(i+1) < 0 {
 			x.fail(resp.ErrSyntax)
-			return
-		}
-		n, ok := x.integer(i + 1)
-		if !ok {
-			return
-		}
-		if n < 0 {
-			x.fail(resp.ErrSyntax)
-			return
 		}
 	}
 	x.a = int64(len(x.args[2]) + rowOverheadBytes)
 	x.readPart(2, 1, 0, replyUsage)
-}
-
-// about plans a reply that depends only on whether the key in argument 2 is
-// there.
-func (x *plan) about(kind replyKind) {
-	if x.takeKey(2) {
-		x.kind = kind
-		x.add(protocol.OpExists, x.args[2])
-	}
 }
 
 // cmdRole answers as a master without replicas: what replicas have is for
@@ -141,15 +123,8 @@ func cmdCommandGetKeysAndFlags(_ *processor, x *plan) {
 // cmdClusterGetKeysInSlot answers the first keys of a slot, which it looks for
 // among those of its shard.
 func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
-	n, ok := x.integer(2)
-	if !ok {
-		return false
-	}
-	count, ok := x.integer(3)
-	if !ok {
-		return false
-	}
-	if n < 0 || n >= protocol.Slots || count < 0 {
+	n, count := x.integer(2), x.integer(3)
+	if x.failed || n < 0 || n >= protocol.Slots || count < 0 {
 		return x.fail("ERR Invalid slot or number of keys")
 	}
 	slot := uint16(n)

@@ -3,6 +3,7 @@ package redis
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/proa-kv/proa/server"
@@ -10,15 +11,17 @@ import (
 )
 
 func cmdClientGetName(_ *processor, x *plan) {
-	i := &x.c.info
-	i.mu.Lock()
-	name := i.name
-	i.mu.Unlock()
-	if name == "" {
+	if name := textOf(&x.c.info.name); name != "" {
+		x.reply = resp.AppendBulk(x.reply, name)
+	} else {
 		x.reply = resp.AppendNull(x.reply, x.proto())
-		return
 	}
-	x.reply = resp.AppendBulk(x.reply, name)
+}
+
+// textOf is the string in v, or "".
+func textOf(v *atomic.Value) string {
+	text, _ := v.Load().(string)
+	return text
 }
 
 // printable reports whether a name can stand in a line of CLIENT LIST.
@@ -50,32 +53,26 @@ func (x *plan) setName(name []byte) bool {
 		x.fail("ERR the name is longer than 1024 bytes")
 		return false
 	}
-	i := &x.c.info
-	i.mu.Lock()
-	i.name = string(name)
-	i.mu.Unlock()
+	x.c.info.name.Store(string(name))
 	return true
 }
 
 func cmdClientSetInfo(_ *processor, x *plan) {
 	value := x.args[3]
 	i := &x.c.info
+	library := isWord(x.args[2], "lib-name")
 	switch {
-	case !isWord(x.args[2], "lib-name") && !isWord(x.args[2], "lib-ver"):
+	case !library && !isWord(x.args[2], "lib-ver"):
 		x.fail("ERR Unrecognized option '" + string(x.args[2]) + "'")
-		return
 	case !printable(value) || len(value) > nameBytesMax:
 		x.fail("ERR " + strings.ToLower(string(x.args[2])) + " cannot contain spaces, newlines or special characters.")
-		return
+	case library:
+		i.lib.Store(string(value))
+		x.ok()
+	default:
+		i.version.Store(string(value))
+		x.ok()
 	}
-	i.mu.Lock()
-	if isWord(x.args[2], "lib-name") {
-		i.lib = string(value)
-	} else {
-		i.version = string(value)
-	}
-	i.mu.Unlock()
-	x.ok()
 }
 
 func cmdClientSelf(_ *processor, x *plan) {
@@ -133,9 +130,6 @@ func clientType(name []byte) (known, any bool) {
 // appendInfo appends c's line of CLIENT LIST. From any thread.
 func (c *conn) appendInfo(dst []byte) []byte {
 	i := &c.info
-	i.mu.Lock()
-	name, lib, version := i.name, i.lib, i.version
-	i.mu.Unlock()
 	command := "NULL"
 	if cmd := i.last.Load(); cmd != nil {
 		command = cmd.Name
@@ -143,11 +137,11 @@ func (c *conn) appendInfo(dst []byte) []byte {
 	now := time.Now()
 	in, out, queued := c.InFlightBytes(), int64(c.Backlog()), i.queued.Load()
 	dst = fmt.Appendf(dst, "id=%d addr=%s laddr=%s fd=%d name=%s age=%d idle=%d flags=N db=0 sub=0 psub=0 ssub=0 multi=%d",
-		c.ID(), c.Remote(), c.l.address(), c.Descriptor(), name, now.Sub(i.since)/time.Second, c.IdleMillis(now.UnixMilli())/1000, i.multi.Load())
+		c.ID(), c.Remote(), c.l.address(), c.Descriptor(), textOf(&i.name), now.Sub(i.since)/time.Second, c.IdleMillis(now.UnixMilli())/1000, i.multi.Load())
 	// Replies stand in one buffer, and in no list.
 	dst = fmt.Appendf(dst, " qbuf=%d qbuf-free=0 argv-mem=%d multi-mem=%d rbs=%d rbp=%d obl=0 oll=0 omem=%d tot-mem=%d events=r",
 		in, queued, queued, out, out, out, in+out+queued)
-	return fmt.Appendf(dst, " cmd=%s user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", command, i.proto.Load(), lib, version)
+	return fmt.Appendf(dst, " cmd=%s user=default redir=-1 resp=%d lib-name=%s lib-ver=%s\n", command, i.proto.Load(), textOf(&i.lib), textOf(&i.version))
 }
 
 // killFilter says which connections CLIENT KILL closes.

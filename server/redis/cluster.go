@@ -259,21 +259,10 @@ func cmdClusterInfo(p *processor, x *plan) {
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
 }
 
-func cmdClusterKeySlot(_ *processor, x *plan) {
-	x.reply = resp.AppendInt(x.reply, int64(protocol.Slot(x.args[2])))
-}
-
-func cmdClusterMyID(p *processor, x *plan) {
-	x.reply = resp.AppendBulk(x.reply, p.l.nodeID(p.l.cfg.Node))
-}
-
 // cmdClusterCountKeysInSlot walks over the keys of the slot's shard.
 func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
-	n, ok := x.integer(2)
-	if !ok {
-		return false
-	}
-	if n < 0 || n >= protocol.Slots {
+	n := x.integer(2)
+	if x.failed || n < 0 || n >= protocol.Slots {
 		return x.fail("ERR Invalid slot")
 	}
 	w := p.slotWalk(uint16(n))
@@ -293,15 +282,4 @@ func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 // slotWalk is a walk over the shard of a slot.
 func (p *processor) slotWalk(slot uint16) *walk {
 	return &walk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
-}
-
-func cmdReadOnly(_ *processor, x *plan) {
-	x.c.readOnly = true
-	x.ok()
-}
-
-// cmdReadWrite ends READONLY.
-func cmdReadWrite(_ *processor, x *plan) {
-	x.c.readOnly = false
-	x.ok()
 }

@@ -25,50 +25,58 @@ var loadHandlers = sync.OnceFunc(func() {
 	handler := func(name string) *handler { return &handlers[resp.LookupFull([]byte(name)).ID] }
 	for name, f := range map[string]func(*processor, *plan){
 		"set": cmdSet, "getdel": cmdGetDel, "getex": cmdGetEX, "mget": cmdMGet, "mset": cmdMSet, "msetnx": cmdMSetNX,
-		"append": cmdAppend, "getrange": cmdGetRange, "substr": cmdGetRange, "setrange": cmdSetRange, "incrby": cmdIncrBy,
-		"decrby": cmdDecrBy, "incrbyfloat": cmdIncrByFloat, "del": cmdDel, "unlink": cmdDel, "exists": cmdExists,
-		"touch": cmdExists, "persist": cmdPersist, "copy": cmdCopy, "object|encoding": cmdObjectEncoding,
+		"append": cmdAppend, "getrange": cmdGetRange, "substr": cmdGetRange, "setrange": cmdSetRange,
+		"incrbyfloat": cmdIncrByFloat, "del": cmdDel, "unlink": cmdDel, "exists": cmdExists, "touch": cmdExists, "copy": cmdCopy,
 		"object|help": cmdHelp, "unwatch": cmdUnwatch, "ping": cmdPing, "hello": cmdHello, "auth": cmdAuth,
 		"select": cmdSelect, "time": cmdTime, "info": cmdInfo, "client|getname": cmdClientGetName,
 		"client|setname": cmdClientSetName, "client|setinfo": cmdClientSetInfo, "client|info": cmdClientSelf,
 		"client|list": cmdClientList, "client|kill": cmdClientKill, "client|no-evict": cmdClientSwitch,
-		"client|no-touch": cmdClientSwitch, "client|help": cmdHelp, "command": cmdCommandAll, "command|count": cmdCommandCount,
+		"client|no-touch": cmdClientSwitch, "client|help": cmdHelp, "command": cmdCommandAll,
 		"command|docs": cmdCommandDocs, "command|info": cmdCommandInfo, "command|getkeys": cmdCommandGetKeys,
 		"command|help": cmdHelp, "command|list": cmdCommandList, "command|getkeysandflags": cmdCommandGetKeysAndFlags,
 		"config|get": cmdConfigGet, "config|set": cmdConfigSet, "config|help": cmdHelp, "config|resetstat": cmdConfigResetStat,
 		"role": cmdRole, "memory|usage": cmdMemoryUsage, "memory|help": cmdHelp, "cluster|slots": cmdClusterSlots,
 		"cluster|shards": cmdClusterShards, "cluster|nodes": cmdClusterNodes, "cluster|info": cmdClusterInfo,
-		"cluster|keyslot": cmdClusterKeySlot, "cluster|myid": cmdClusterMyID, "cluster|help": cmdHelp,
-		"cluster|replicas": cmdClusterReplicas, "cluster|slaves": cmdClusterReplicas, "readonly": cmdReadOnly,
-		"readwrite": cmdReadWrite,
+		"cluster|help": cmdHelp, "cluster|replicas": cmdClusterReplicas, "cluster|slaves": cmdClusterReplicas,
 	} {
 		handler(name).translate = f
 	}
 	for name, f := range map[string]func(*plan){
-		"get":             func(x *plan) { x.read(protocol.OpGet, replyValue) },
-		"setnx":           func(x *plan) { x.plainPut(2, protocol.WriteIfAbsent, replyBool) },
-		"setex":           func(x *plan) { x.putFor(1000) },
-		"psetex":          func(x *plan) { x.putFor(1) },
-		"getset":          func(x *plan) { x.plainPut(2, protocol.WriteReturnPrevious, replyPrevious) },
-		"strlen":          func(x *plan) { x.readPart(1, 1, 0, replyLength) },
-		"incr":            func(x *plan) { x.incr(1) },
-		"decr":            func(x *plan) { x.incr(-1) },
-		"type":            func(x *plan) { x.read(protocol.OpExists, replyType) },
-		"ttl":             func(x *plan) { x.read(protocol.OpExists, replyTTL) },
-		"pttl":            func(x *plan) { x.read(protocol.OpExists, replyPTTL) },
-		"expiretime":      func(x *plan) { x.read(protocol.OpExpiry, replyExpireTime) },
-		"pexpiretime":     func(x *plan) { x.read(protocol.OpExpiry, replyPExpireTime) },
-		"expire":          func(x *plan) { x.expire(1000, false) },
-		"pexpire":         func(x *plan) { x.expire(1, false) },
-		"expireat":        func(x *plan) { x.expire(1000, true) },
-		"pexpireat":       func(x *plan) { x.expire(1, true) },
+		"get":         func(x *plan) { x.read(1, protocol.OpGet, replyValue) },
+		"setnx":       func(x *plan) { x.plainPut(2, protocol.WriteIfAbsent, replyBool) },
+		"setex":       func(x *plan) { x.putFor(1000) },
+		"psetex":      func(x *plan) { x.putFor(1) },
+		"getset":      func(x *plan) { x.plainPut(2, protocol.WriteReturnPrevious, replyPrevious) },
+		"strlen":      func(x *plan) { x.readPart(1, 1, 0, replyLength) },
+		"incr":        func(x *plan) { x.incr(1) },
+		"decr":        func(x *plan) { x.incr(-1) },
+		"incrby":      func(x *plan) { x.incrBy(1) },
+		"decrby":      func(x *plan) { x.incrBy(-1) },
+		"type":        func(x *plan) { x.read(1, protocol.OpExists, replyType) },
+		"ttl":         func(x *plan) { x.read(1, protocol.OpExists, replyTTL) },
+		"pttl":        func(x *plan) { x.read(1, protocol.OpExists, replyPTTL) },
+		"expiretime":  func(x *plan) { x.read(1, protocol.OpExpiry, replyExpireTime) },
+		"pexpiretime": func(x *plan) { x.read(1, protocol.OpExpiry, replyPExpireTime) },
+		"expire":      func(x *plan) { x.expire(1000, false) },
+		"pexpire":     func(x *plan) { x.expire(1, false) },
+		"expireat":    func(x *plan) { x.expire(1000, true) },
+		"pexpireat":   func(x *plan) { x.expire(1, true) },
+		"persist": func(x *plan) {
+			x.setExpiry(protocol.SetExpiry{Flags: protocol.ExpiryRemove | protocol.ExpiryIfSome}, replyBool)
+		},
 		"rename":          func(x *plan) { x.rename(0, replyRenamed) },
 		"renamenx":        func(x *plan) { x.rename(protocol.RenameIfAbsent, replyRenamedNX) },
-		"object|freq":     func(x *plan) { x.about(replyFrequency) }, // as in a Redis that evicts nothing
-		"object|idletime": func(x *plan) { x.about(replyIdleTime) },  // Proa keeps no time of access
-		"object|refcount": func(x *plan) { x.about(replyRefCount) },
+		"object|encoding": func(x *plan) { x.readPart(2, 0, embeddedBytesMax, replyEncoding) }, // one byte more than is embedded
+		"object|freq":     func(x *plan) { x.read(2, protocol.OpExists, replyFrequency) },      // as in a Redis that evicts nothing
+		"object|idletime": func(x *plan) { x.read(2, protocol.OpExists, replyIdleTime) },       // Proa keeps no time of access
+		"object|refcount": func(x *plan) { x.read(2, protocol.OpExists, replyRefCount) },
 		"echo":            func(x *plan) { x.reply = resp.AppendBulk(x.reply, x.args[1]) },
 		"client|id":       func(x *plan) { x.reply = resp.AppendInt(x.reply, int64(x.c.ID())) },
+		"command|count":   func(x *plan) { x.reply = resp.AppendInt(x.reply, int64(len(resp.Commands()))) },
+		"cluster|keyslot": func(x *plan) { x.reply = resp.AppendInt(x.reply, int64(protocol.Slot(x.args[2]))) },
+		"cluster|myid":    func(x *plan) { x.reply = resp.AppendBulk(x.reply, x.c.l.nodeID(x.c.l.cfg.Node)) },
+		"readonly":        func(x *plan) { x.c.readOnly = true; x.ok() },
+		"readwrite":       func(x *plan) { x.c.readOnly = false; x.ok() },
 		"cluster|links":   func(x *plan) { x.reply = resp.AppendArray(x.reply, 0) }, // there is no bus between nodes
 		"asking":          func(x *plan) { x.ok() },                                 // ASK is never sent: one node serves a shard at any time
 	} {
@@ -170,8 +178,7 @@ func cmdTime(_ *processor, x *plan) {
 const databases = 16
 
 func cmdSelect(_ *processor, x *plan) {
-	switch n, ok := x.integer(1); {
-	case !ok:
+	switch n := x.integer(1); {
 	case n != int64(int32(n)):
 		x.fail("ERR value is out of range, value must between -2147483648 and 2147483647")
 	case 0 < n && n < databases:
@@ -260,9 +267,7 @@ func cmdReset(p *processor, c *conn, x *plan) bool {
 	c.endTransaction()
 	c.proto, c.readOnly = resp.RESP2, false
 	c.info.proto.Store(resp.RESP2)
-	c.info.mu.Lock()
-	c.info.name = ""
-	c.info.mu.Unlock()
+	c.info.name.Store("")
 	x.reply = append(x.reply, "+RESET\r\n"...)
 	return false
 }
@@ -271,11 +276,11 @@ func cmdReset(p *processor, c *conn, x *plan) bool {
 // has written: an acknowledged write is on a majority, of which the leader is
 // one. There is nothing to wait for but the acknowledgements themselves.
 func cmdWait(p *processor, c *conn, x *plan) (held bool) {
-	if _, ok := x.integer(1); !ok {
-		return false
-	}
+	x.integer(1)
 	timeout, ok := resp.ParseInt(x.args[2])
 	switch {
+	case x.failed:
+		return false
 	case !ok:
 		return x.fail(resp.ErrTimeoutNotInteger)
 	case timeout < 0:
@@ -304,10 +309,6 @@ func cmdCommandAll(_ *processor, x *plan) {
 	for _, cmd := range all {
 		x.reply = resp.AppendCommandInfo(x.reply, x.proto(), cmd)
 	}
-}
-
-func cmdCommandCount(_ *processor, x *plan) {
-	x.reply = resp.AppendInt(x.reply, int64(len(resp.Commands())))
 }
 
 func cmdCommandInfo(p *processor, x *plan) {

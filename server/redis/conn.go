@@ -120,11 +120,11 @@ func (c *conn) slot(number uint64) *slot {
 	return &c.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
 }
 
-// crowded reports whether no further command can be taken on.
-func (c *conn) crowded() bool { return c.tail.Load()-c.head.Load() >= slotsMax }
+// full reports whether no further command can be taken on.
+func (c *conn) full() bool { return c.tail.Load()-c.head.Load() >= slotsMax }
 
-// Quiet reports whether every command has been answered.
-func (c *conn) Quiet() bool { return c.tail.Load() == c.head.Load() }
+// AllAnswered reports whether every command has been answered.
+func (c *conn) AllAnswered() bool { return c.tail.Load() == c.head.Load() }
 
 // fresh returns the slot of the next command, for the reader to fill in before
 // it calls push.
@@ -240,8 +240,8 @@ type clientInfo struct {
 
 	queued atomic.Int64 // bytes of them
 
-	mu      sync.Mutex
-	name    string
-	lib     string // the client's library
-	version string // and its version
+	// Strings, "" or nothing where the client has not said.
+	name    atomic.Value
+	lib     atomic.Value // the client's library
+	version atomic.Value // and its version
 }

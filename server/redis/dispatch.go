@@ -58,10 +58,10 @@ func (c *conn) Continues() bool { return c.walk != nil }
 // Sized reports whether the size of the command at the front is known.
 func (c *conn) Sized() bool { return c.parser.Sized() }
 
-// misled sends c away if its first bytes, b, are of another protocol. Nearly any
+// wrongProtocol sends c away if its first bytes, b, are of another protocol. Nearly any
 // bytes are the beginning of a command. more says that more of b is needed to decide; none of
 // it must be carried out before.
-func (c *conn) misled(b []byte) (misled, more bool) {
+func (c *conn) wrongProtocol(b []byte) (wrongProtocol, more bool) {
 	caller, more := doors.Recognize(b)
 	switch caller {
 	case doors.Unknown:
@@ -74,7 +74,7 @@ func (c *conn) misled(b []byte) (misled, more bool) {
 			return false, more
 		}
 	}
-	c.SendAway(caller, b)
+	c.RefuseProtocol(caller, b)
 	return true, false
 }
 
@@ -94,15 +94,15 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		if taken == len(b) {
 			break
 		}
-		if c.crowded() {
+		if c.full() {
 			c.Flush()
-			if c.crowded() && c.holdFor(c.tail.Load()-slotsMax/2) {
+			if c.full() && c.holdFor(c.tail.Load()-slotsMax/2) {
 				continue
 			}
 		}
 		if !c.Greeted() {
-			switch misled, more := c.misled(b[taken:]); {
-			case misled:
+			switch wrongProtocol, more := c.wrongProtocol(b[taken:]); {
+			case wrongProtocol:
 				return len(b), 0
 			case more:
 				return taken, len(b) - taken + 1
@@ -110,7 +110,7 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		}
 		n, want, err := c.parser.Next(b[taken:])
 		if err != nil {
-			c.Refuse(err)
+			c.Refuse(0, err)
 			return len(b), 0
 		}
 		if n == 0 {
@@ -285,11 +285,11 @@ func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 		number = c.push()
 	}
 	begun := c.Begun()
-	o := server.Options{InOrder: x.inOrder, Yields: x.yields}
+	o := server.Options{InOrder: x.inOrder, ReplyBytes: x.yields}
 	if len(x.ops) <= 1 {
 		waited := c.waited()
-		o.Patient = waited < p.l.cfg.RequestTimeout
-		o.Hopeful = waited < min(server.LeaderPatience, p.l.cfg.RequestTimeout)
+		o.RetryFull = waited < p.l.cfg.RequestTimeout
+		o.RetryNoLeader = waited < min(server.LeaderWait, p.l.cfg.RequestTimeout)
 	}
 	var done server.Effects
 	if x.hasPut {
@@ -301,15 +301,15 @@ func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 			f.Flags, f.Extensions = protocol.FlagExtensions, staleExtensions
 		}
 		e := p.Dispatch(c.Conn, &f, o)
-		done.SentOn, done.Full = done.SentOn || e.SentOn, done.Full || e.Full
+		done.SentOn, done.Retry = done.SentOn || e.SentOn, done.Retry || e.Retry
 	}
 	switch {
-	case done.Full:
+	case done.Retry:
 		c.again, c.againInOrder, c.againYields = number, x.inOrder, x.yields
 		if c.againSince.IsZero() {
 			c.againSince = time.Now()
 		}
-		c.AwaitRoom()
+		c.AwaitQueue()
 		return true
 	case x.write:
 		c.noteWrite(number, x, done.SentOn || x.mayBeOvertaken() || p.spans(x.keys))
@@ -341,8 +341,8 @@ var staleExtensions = func() []byte {
 // finds room among the replies, or there is an error in its place: it has been
 // made, and cannot wait.
 func (p *processor) answer(c *conn, reply []byte) {
-	if p.Crowded(c.Conn, len(reply)) {
-		reply = resp.AppendError(nil, errCrowded)
+	if p.RepliesFull(c.Conn, len(reply)) {
+		reply = resp.AppendError(nil, errNoReplyMemory)
 	}
 	number := c.again
 	c.againSince = time.Time{}
@@ -354,8 +354,8 @@ func (p *processor) answer(c *conn, reply []byte) {
 	p.Append(c.Conn, verbatimCode, requestID(number, 0), reply)
 }
 
-// errCrowded is the error for a large reply for which there is no room.
-const errCrowded = "TRYAGAIN " + server.NoReplyMemory
+// errNoReplyMemory is the error for a large reply for which there is no room.
+const errNoReplyMemory = "TRYAGAIN " + server.NoReplyMemory
 
 // answerError is answer with an error.
 func (p *processor) answerError(c *conn, text string) {

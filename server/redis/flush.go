@@ -3,7 +3,6 @@ package redis
 import (
 	"time"
 
-	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
 )
@@ -84,8 +83,5 @@ func (w *walk) flushError(r protocol.OpResult) string {
 	if w.count > 0 {
 		r.Status = protocol.StatusTimeout // of part of it the outcome is known, of all it is not
 	}
-	out := bufpool.Get(replyBytes)
-	defer out.Release()
-	(&shape{kind: replyWalk, write: true}).fail(out, r.Status, r.Body)
-	return string(out.B[1 : len(out.B)-2])
+	return (&shape{kind: replyWalk, write: true}).errorOf(r.Status, r.Body)
 }

@@ -31,7 +31,7 @@ type Listener struct {
 	redirect bool
 
 	cursors cursorTable // of SCANs
-	census  census
+	counter keyCounter
 
 	foreigner lograte.Line // in the log, of strangers
 

@@ -294,21 +294,12 @@ func (x *plan) throughLog(bytes int) {
 	} else if len(x.ops) == 1 {
 		return
 	}
-	x.ops = x.ops[:0]
-	x.b = inBatch
 	x.batchOfKeys(code)
 }
 
-// batchOfKeys plans one BATCH of an operation for each key whose body is the
-// key.
+// batchOfKeys plans nothing but one BATCH of an operation for each key whose body is
+// the key.
 func (x *plan) batchOfKeys(code protocol.Opcode) {
-	x.body, x.at = append(x.body[:0], protocol.BatchNonAtomic), 0
-	at := x.beginOps()
-	for _, key := range x.keys {
-		op := x.beginOp(code)
-		x.body = append(x.body, key...)
-		protocol.EndOp(x.body, op)
-	}
-	protocol.EndOps(x.body, at, len(x.keys))
-	x.encoded(protocol.OpBatch)
+	x.ops, x.body, x.at = x.ops[:0], x.body[:0], 0
+	x.several(code, protocol.BatchNonAtomic, keyBody)
 }

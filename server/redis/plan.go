@@ -23,6 +23,8 @@ type plan struct {
 	at    int    // in body, behind the last of ops
 	reply []byte // where there are no ops
 
+	failed bool // reply is an error
+
 	unbounded bool // the rows it writes may be larger than they are and the request together
 	inOrder   bool // it reads, and goes through the log
 	yields    int  // bytes of the reply that are not in the request: of the rows that it then reads, at most, or of an EXEC's ready replies
@@ -56,53 +58,97 @@ func (x *plan) reset(c *conn, cmd *resp.Command, args [][]byte, inTxn bool) {
 
 // add plans a native request with this body.
 func (x *plan) add(code protocol.Opcode, body []byte) {
-	x.ops = append(x.ops, protocol.Op{Code: code, Body: body})
+	if !x.failed {
+		x.ops = append(x.ops, protocol.Op{Code: code, Body: body})
+	}
 }
 
-// encoded plans a native request of what has been appended to x.body since the
-// last one.
-func (x *plan) encoded(code protocol.Opcode) {
-	x.add(code, x.body[x.at:])
-	x.at = len(x.body)
+// request plans a native request whose body has been appended to x.body, which makes
+// body.
+func (x *plan) request(code protocol.Opcode, body []byte) {
+	x.body = body
+	x.add(code, body[x.at:])
+	x.at = len(body)
 }
 
-// fail has the command answered with an error, and nothing done.
+// opBody appends the body of the operation on key i of a command.
+type opBody func(x *plan, dst []byte, i int) []byte
+
+func keyBody(x *plan, dst []byte, i int) []byte { return append(dst, x.keys[i]...) }
+
+func deleteBody(x *plan, dst []byte, i int) []byte {
+	m := protocol.Delete{Key: x.keys[i]}
+	return m.AppendTo(dst)
+}
+
+// putBody is of a command of which each key is followed by its value.
+func putBody(x *plan, dst []byte, i int) []byte {
+	m := protocol.Put{Key: x.keys[i], Value: x.args[2*i+2]}
+	return m.AppendTo(dst)
+}
+
+// several plans an operation for each key, all in one BATCH. In a transaction each
+// is one of the TXN's.
+func (x *plan) several(code protocol.Opcode, batchFlags byte, body opBody) {
+	if x.inTxn {
+		x.many = true
+		for i := range x.keys {
+			x.request(code, body(x, x.body, i))
+		}
+		return
+	}
+	x.b = inBatch
+	x.body = append(x.body, batchFlags)
+	x.appendOps(code, body)
+	x.request(protocol.OpBatch, x.body)
+}
+
+// appendOps appends a list of operations, one for each key.
+func (x *plan) appendOps(code protocol.Opcode, body opBody) {
+	b, list := protocol.BeginOps(x.body)
+	for i := range x.keys {
+		var op int
+		b, op = protocol.BeginOp(b, code)
+		b = body(x, b, i)
+		protocol.EndOp(b, op)
+	}
+	protocol.EndOps(b, list, len(x.keys))
+	x.body = b
+}
+
+// fail has the command answered with an error, and nothing done. What is planned
+// afterwards has no effect, nor has another error.
 func (x *plan) fail(text string) (held bool) {
-	x.ops, x.keys, x.hasPut, x.write = x.ops[:0], x.keys[:0], false, false
-	x.reply = resp.AppendError(x.reply[:0], text)
+	if !x.failed {
+		x.ops, x.keys, x.hasPut, x.write, x.failed = x.ops[:0], x.keys[:0], false, false, true
+		x.reply = resp.AppendError(x.reply[:0], text)
+	}
 	return false
 }
 
 // ok has the command answered with OK.
-func (x *plan) ok() { x.reply = append(x.reply, "+OK\r\n"...) }
+func (x *plan) ok() {
+	if !x.failed {
+		x.reply = append(x.reply, "+OK\r\n"...)
+	}
+}
 
-// takeKey makes argument i a key of the command. It returns false, the command
-// having failed, if it can be none.
-func (x *plan) takeKey(i int) bool {
+// takeKey makes argument i a key of the command, which fails if it can be none.
+func (x *plan) takeKey(i int) {
 	if n := len(x.args[i]); n < protocol.KeyBytesMin || n > protocol.KeyBytesMax {
 		x.fail("ERR a key must have 1 to 8192 bytes, and this one has " + strconv.Itoa(n))
-		return false
 	}
-	x.keys = append(x.keys, x.args[i])
-	return true
+	if !x.failed {
+		x.keys = append(x.keys, x.args[i])
+	}
 }
 
-// integer reads argument i.
-func (x *plan) integer(i int) (n int64, ok bool) {
-	if n, ok = resp.ParseInt(x.args[i]); !ok {
+// integer reads argument i, and returns 0 where the command fails for it.
+func (x *plan) integer(i int) int64 {
+	n, ok := resp.ParseInt(x.args[i])
+	if !ok {
 		x.fail(resp.ErrNotInteger)
+		return 0
 	}
-	return n, ok
-}
-
-// beginOps begins the list of operations of a BATCH or TXN in x.body.
-func (x *plan) beginOps() (at int) {
-	x.body, at = protocol.BeginOps(x.body)
-	return at
-}
-
-// beginOp begins one operation, whose body follows.
-func (x *plan) beginOp(code protocol.Opcode) (at int) {
-	x.body, at = protocol.BeginOp(x.body, code)
-	return at
+	return n
 }

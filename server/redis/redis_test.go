@@ -260,11 +260,11 @@ func TestCountKeys(t *testing.T) {
 	}
 }
 
-// A census takes a small part of the time only.
+// A count takes a small part of the time only.
 func TestCensusPauses(t *testing.T) {
 	l := &Listener{srv: new(server.Server)}
-	l.census.next = time.Now().Add(time.Hour)
-	if l.keyCount(); l.census.running {
+	l.counter.next = time.Now().Add(time.Hour)
+	if l.keyCount(); l.counter.running {
 		t.Error("it is counted again too soon")
 	}
 }

@@ -560,13 +560,18 @@ func (x *shape) succeeded(out *bufpool.Buffer, status protocol.Status, body []by
 // fail appends the error for a command that has none of its results. body is an
 // ErrorReply, or empty.
 func (x *shape) fail(out *bufpool.Buffer, status protocol.Status, body []byte) {
+	text := x.errorOf(status, body)
+	out.Grow(replyBytes + len(text))
+	out.B = resp.AppendError(out.B, text)
+}
+
+// errorOf is the text of that error.
+func (x *shape) errorOf(status protocol.Status, body []byte) string {
 	var m protocol.ErrorReply
-	message := status.Text()
 	if len(body) > 0 && m.Decode(body) == nil && len(m.Message) > 0 {
-		message = string(m.Message)
+		return x.errorText(status, string(m.Message))
 	}
-	out.Grow(replyBytes + 64 + len(message))
-	out.B = resp.AppendError(out.B, x.errorText(status, message))
+	return x.errorText(status, status.Text())
 }
 
 // errorText is a failure in Redis's words where Redis has any, and otherwise

@@ -7,66 +7,51 @@ import (
 	"github.com/proa-kv/proa/server/resp"
 )
 
-// read plans a read of the row of argument 1.
-func (x *plan) read(code protocol.Opcode, kind replyKind) {
-	if x.takeKey(1) {
-		x.kind = kind
-		x.add(code, x.args[1])
-	}
+// read plans a read of the row of argument i.
+func (x *plan) read(i int, code protocol.Opcode, kind replyKind) {
+	x.takeKey(i)
+	x.kind = kind
+	x.add(code, x.args[i])
 }
 
 func cmdGetRange(_ *processor, x *plan) {
-	start, ok := x.integer(2)
-	if !ok {
-		return
-	}
-	end, ok := x.integer(3)
-	if !ok {
-		return
-	}
-	x.a, x.b = start, end
-	x.readPart(1, start, end, replyRange)
+	x.a, x.b = x.integer(2), x.integer(3)
+	x.readPart(1, x.a, x.b, replyRange)
 }
 
 // readPart plans a read of what lies between two bytes of the row of argument i.
 // Inside of a transaction nothing else is answered; by itself the row is looked at
 // as a whole, where it may be in memory.
 func (x *plan) readPart(i int, start, end int64, kind replyKind) {
-	if !x.takeKey(i) {
+	if x.part = x.inTxn; !x.part {
+		x.read(i, protocol.OpGet, kind)
 		return
 	}
-	x.kind, x.part = kind, x.inTxn
-	if !x.part {
-		x.add(protocol.OpGet, x.args[i])
-		return
-	}
+	x.takeKey(i)
+	x.kind = kind
 	m := protocol.GetRange{Start: start, End: end, Key: x.args[i]}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpGetRange)
+	x.request(protocol.OpGetRange, m.AppendTo(x.body))
 }
 
 // writes makes argument 1 the key of a write.
-func (x *plan) writes(kind replyKind) bool {
+func (x *plan) writes(kind replyKind) {
 	x.kind, x.write = kind, true
-	return x.takeKey(1)
+	x.takeKey(1)
 }
 
 // plainPut plans a PUT of argument value under the key in argument 1.
 func (x *plan) plainPut(value int, flags protocol.WriteFlags, kind replyKind) {
-	if !x.writes(kind) {
-		return
-	}
+	x.writes(kind)
 	x.setPut(protocol.Put{Flags: flags, Key: x.args[1], Value: x.args[value]})
 }
 
 // setPut plans a PUT and nothing else.
 func (x *plan) setPut(m protocol.Put) {
 	if x.inTxn {
-		x.body = m.AppendTo(x.body)
-		x.encoded(protocol.OpPut)
+		x.request(protocol.OpPut, m.AppendTo(x.body))
 		return
 	}
-	x.put, x.hasPut = m, true
+	x.put, x.hasPut = m, !x.failed
 }
 
 func cmdSet(_ *processor, x *plan) {
@@ -74,30 +59,27 @@ func cmdSet(_ *processor, x *plan) {
 		x.plainPut(2, 0, replyOK)
 		return
 	}
-	o, ok := x.setOptions(3, false)
-	if !ok {
-		return
-	}
+	o := x.setOptions(3, false)
 	m := protocol.Put{Flags: o.flags, Key: x.args[1], Value: x.args[2]}
 	if o.unit != 0 {
-		at, ok := x.expireTime(x.args[o.at], o.unit, o.absolute)
-		if !ok {
-			return
-		}
-		m.TTLMillis = at.millis
-		if at.absolute {
-			m.Flags |= protocol.WriteExpireAt
-		} else {
-			m.Flags |= protocol.WriteTTL
-		}
+		x.setTTL(&m, x.expireTime(x.args[o.at], o.unit, o.absolute))
 	}
-	if !x.writes(replyOK) {
-		return
-	}
+	kind := replyOK
 	if m.Flags&protocol.WriteReturnPrevious != 0 {
-		x.kind = replyPrevious
+		kind = replyPrevious
 	}
+	x.writes(kind)
 	x.setPut(m)
+}
+
+// setTTL has a PUT set when its row expires.
+func (x *plan) setTTL(m *protocol.Put, e expiry) {
+	m.TTLMillis = e.millis
+	if e.absolute {
+		m.Flags |= protocol.WriteExpireAt
+	} else {
+		m.Flags |= protocol.WriteTTL
+	}
 }
 
 // setOptions are those of SET and GETEX.
@@ -110,7 +92,7 @@ type setOptions struct {
 }
 
 // setOptions reads the arguments from i on.
-func (x *plan) setOptions(i int, getEX bool) (o setOptions, ok bool) {
+func (x *plan) setOptions(i int, getEX bool) (o setOptions) {
 	timed := func(i int, unit int64, absolute bool) bool {
 		if (o.unit != 0 && (o.unit != unit || o.absolute != absolute)) || o.persist || o.flags&protocol.WriteKeepTTL != 0 || i+1 == len(x.args) {
 			return false
@@ -152,10 +134,10 @@ func (x *plan) setOptions(i int, getEX bool) (o setOptions, ok bool) {
 		}
 		if !good {
 			x.fail(resp.ErrSyntax)
-			return o, false
+			return setOptions{}
 		}
 	}
-	return o, true
+	return o
 }
 
 // isWord compares an argument with a word in lower case.
@@ -178,18 +160,16 @@ type expiry struct {
 }
 
 // expireTime reads the positive expiry of SET, SETEX and GETEX.
-func (x *plan) expireTime(arg []byte, unit int64, absolute bool) (expiry, bool) {
+func (x *plan) expireTime(arg []byte, unit int64, absolute bool) expiry {
 	n, ok := resp.ParseInt(arg)
 	if !ok {
 		x.fail(resp.ErrNotInteger)
-		return expiry{}, false
 	}
 	e, ok := x.expiryOf(n, unit, absolute)
 	if !ok || n <= 0 {
 		x.fail(resp.InvalidExpire(x.cmd.Name))
-		return expiry{}, false
 	}
-	return e, true
+	return e
 }
 
 // expiryOf checks the range of an expiry as Redis does. What is not positive
@@ -216,59 +196,42 @@ func (x *plan) expiryOf(n, unit int64, absolute bool) (expiry, bool) {
 
 // putFor plans SETEX or PSETEX.
 func (x *plan) putFor(unit int64) {
-	e, ok := x.expireTime(x.args[2], unit, false)
-	if !ok || !x.takeKey(1) {
-		return
-	}
-	m := protocol.Put{Flags: protocol.WriteTTL, TTLMillis: e.millis, Key: x.args[1], Value: x.args[3]}
-	if e.absolute {
-		m.Flags = protocol.WriteExpireAt
-	}
-	x.kind, x.write = replyOK, true
+	m := protocol.Put{Key: x.args[1], Value: x.args[3]}
+	x.setTTL(&m, x.expireTime(x.args[2], unit, false))
+	x.writes(replyOK)
 	x.setPut(m)
 }
 
 func cmdGetDel(_ *processor, x *plan) {
-	if !x.writes(replyPrevious) {
-		return
-	}
+	x.writes(replyPrevious)
 	m := protocol.Delete{Flags: protocol.WriteReturnPrevious, Key: x.args[1]}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpDelete)
+	x.request(protocol.OpDelete, m.AppendTo(x.body))
 }
 
 func cmdGetEX(_ *processor, x *plan) {
-	o, ok := x.setOptions(2, true)
-	if !ok {
-		return
-	}
-	m := protocol.SetExpiry{Flags: protocol.ExpiryReturnRow, Key: x.args[1]}
+	o := x.setOptions(2, true)
+	m := protocol.SetExpiry{Flags: protocol.ExpiryReturnRow}
 	switch {
 	case o.persist:
 		m.Flags |= protocol.ExpiryRemove
 	case o.unit != 0:
-		e, ok := x.expireTime(x.args[o.at], o.unit, o.absolute)
-		if !ok {
-			return
-		}
+		e := x.expireTime(x.args[o.at], o.unit, o.absolute)
 		m.Millis = e.millis
 		if e.absolute {
 			m.Flags |= protocol.ExpiryAt
 		}
 	default:
-		x.read(protocol.OpGet, replyValue)
+		x.read(1, protocol.OpGet, replyValue)
 		return
 	}
-	x.setExpiry(&m, replyPrevious)
+	x.setExpiry(m, replyPrevious)
 }
 
 // setExpiry plans a SETEXPIRY of the key in argument 1.
-func (x *plan) setExpiry(m *protocol.SetExpiry, kind replyKind) {
-	if !x.writes(kind) {
-		return
-	}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpSetExpiry)
+func (x *plan) setExpiry(m protocol.SetExpiry, kind replyKind) {
+	x.writes(kind)
+	m.Key = x.args[1]
+	x.request(protocol.OpSetExpiry, m.AppendTo(x.body))
 }
 
 // tooManyKeys is the error for a command of more keys than a native request
@@ -276,31 +239,24 @@ func (x *plan) setExpiry(m *protocol.SetExpiry, kind replyKind) {
 const tooManyKeys = "ERR too many keys in one command, at most 10000 are allowed; send several commands"
 
 // takeKeys makes every step-th argument from the first on a key.
-func (x *plan) takeKeys(step int) bool {
+func (x *plan) takeKeys(step int) {
 	if (len(x.args)-1)/step > protocol.OpsMax {
 		x.fail(tooManyKeys)
-		return false
 	}
-	for i := 1; i < len(x.args); i += step {
-		if !x.takeKey(i) {
-			return false
-		}
+	for i := 1; i < len(x.args) && !x.failed; i += step {
+		x.takeKey(i)
 	}
-	return true
 }
 
 func cmdMGet(_ *processor, x *plan) {
-	if !x.takeKeys(1) {
-		return
-	}
+	x.takeKeys(1)
 	x.kind, x.a = replyArray, int64(len(x.keys))
 	if x.inTxn {
 		x.each(protocol.OpGet)
 		return
 	}
 	m := protocol.MGet{Keys: x.keys}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpMGet)
+	x.request(protocol.OpMGet, m.AppendTo(x.body))
 }
 
 // each plans one request for each key, of a kind whose body is the key.
@@ -314,42 +270,11 @@ func (x *plan) each(code protocol.Opcode) {
 func cmdMSet(_ *processor, x *plan) {
 	if len(x.args)%2 == 0 {
 		x.fail(resp.WrongArity(x.cmd.Name))
-		return
+		return // there is a key without a value
 	}
-	if !x.takeKeys(2) {
-		return
-	}
+	x.takeKeys(2)
 	x.kind, x.write = replyAllOK, true
-	x.putPairs(0)
-}
-
-// putPairs plans a PUT for each pair of arguments, all at once.
-func (x *plan) putPairs(batchFlags byte) {
-	if x.inTxn {
-		x.many = true
-		for i := 1; i < len(x.args); i += 2 {
-			m := protocol.Put{Key: x.args[i], Value: x.args[i+1]}
-			x.body = m.AppendTo(x.body)
-			x.encoded(protocol.OpPut)
-		}
-		return
-	}
-	x.b = inBatch
-	x.body = append(x.body, batchFlags)
-	x.appendPuts()
-	x.encoded(protocol.OpBatch)
-}
-
-// appendPuts appends the PUTs of all pairs of arguments as a list of operations.
-func (x *plan) appendPuts() {
-	at := x.beginOps()
-	for i := 1; i < len(x.args); i += 2 {
-		op := x.beginOp(protocol.OpPut)
-		m := protocol.Put{Key: x.args[i], Value: x.args[i+1]}
-		x.body = m.AppendTo(x.body)
-		protocol.EndOp(x.body, op)
-	}
-	protocol.EndOps(x.body, at, len(x.args)/2)
+	x.several(protocol.OpPut, 0, putBody)
 }
 
 // errMSetNXInMulti: a TXN has one list of comparisons, and those are the
@@ -372,89 +297,60 @@ func cmdMSetNX(_ *processor, x *plan) {
 		x.fail(tooManyKeys)
 		return
 	}
-	if !x.takeKeys(2) {
-		return
-	}
+	x.takeKeys(2)
 	x.kind, x.write = replySucceeded, true
 	m := protocol.Txn{}
 	for _, key := range x.keys {
 		m.Compares = append(m.Compares, protocol.Compare{Target: protocol.CompareVersion, Relation: protocol.Equal, Key: key})
 	}
 	x.body = m.AppendCompares(x.body)
-	x.appendPuts()
-	x.beginOps() // of the alternative, which is empty
-	x.encoded(protocol.OpTxn)
+	x.appendOps(protocol.OpPut, putBody)
+	body, _ := protocol.BeginOps(x.body) // of the alternative, which is empty
+	x.request(protocol.OpTxn, body)
 }
 
 func cmdAppend(_ *processor, x *plan) {
-	if !x.writes(replyInteger) {
-		return
-	}
+	x.writes(replyInteger)
 	m := protocol.Append{Key: x.args[1], Value: x.args[2]}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpAppend)
+	x.request(protocol.OpAppend, m.AppendTo(x.body))
 }
 
 func cmdSetRange(_ *processor, x *plan) {
-	offset, ok := x.integer(2)
-	if !ok {
-		return
-	}
-	value := x.args[3]
+	offset, value := x.integer(2), x.args[3]
 	switch {
 	case offset < 0:
 		x.fail(resp.ErrOffset)
-		return
 	case len(value) == 0:
 		offset = 0
 	case offset > protocol.ValueBytesMax-int64(len(value)):
 		x.fail(resp.ErrStringTooLong)
-		return
 	}
-	if !x.writes(replyInteger) {
-		return
-	}
+	x.writes(replyInteger)
 	x.unbounded = true
 	m := protocol.SetRange{Offset: uint32(offset), Key: x.args[1], Value: value}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpSetRange)
+	x.request(protocol.OpSetRange, m.AppendTo(x.body))
 }
 
-func cmdIncrBy(_ *processor, x *plan) {
-	if delta, ok := x.integer(2); ok {
-		x.incr(delta)
-	}
-}
-
-func cmdDecrBy(_ *processor, x *plan) {
-	delta, ok := x.integer(2)
-	switch {
-	case !ok:
-	case delta == math.MinInt64:
+// incrBy plans an INCR by argument 2, or down by it.
+func (x *plan) incrBy(sign int64) {
+	delta := x.integer(2)
+	if sign < 0 && delta == math.MinInt64 {
 		x.fail(resp.ErrDecrementOverflow)
-	default:
-		x.incr(-delta)
 	}
+	x.incr(sign * delta)
 }
 
 func (x *plan) incr(delta int64) {
-	if !x.writes(replyInteger) {
-		return
-	}
+	x.writes(replyInteger)
 	m := protocol.Incr{Delta: delta, Key: x.args[1]}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpIncr)
+	x.request(protocol.OpIncr, m.AppendTo(x.body))
 }
 
 func cmdIncrByFloat(_ *processor, x *plan) {
 	if len(x.args[2]) > protocol.IncrementBytesMax {
 		x.fail(resp.ErrNotFloat)
-		return
 	}
-	if !x.writes(replyFloat) {
-		return
-	}
+	x.writes(replyFloat)
 	m := protocol.IncrFloat{Key: x.args[1], Increment: x.args[2]}
-	x.body = m.AppendTo(x.body)
-	x.encoded(protocol.OpIncrFloat)
+	x.request(protocol.OpIncrFloat, m.AppendTo(x.body))
 }

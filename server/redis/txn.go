@@ -165,7 +165,7 @@ func cmdWatch(p *processor, c *conn, x *plan) bool {
 		return x.fail("ERR too many watched keys, at most 10000 are allowed")
 	}
 	x.kind = replyWatch
-	if !x.takeKeys(1) {
+	if x.takeKeys(1); x.failed {
 		return false
 	}
 	if p.l.redirect {
@@ -219,7 +219,6 @@ func (x *plan) watchThroughLog() {
 		x.add(protocol.OpWatch, x.keys[0])
 		return
 	}
-	x.b = inBatch
 	x.batchOfKeys(protocol.OpWatch)
 }
 
@@ -333,8 +332,8 @@ func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
 	protocol.EndOps(body, at, count)
 	body, _ = protocol.BeginOps(body) // of the alternative, which is empty
 	x.reset(c, x.cmd, nil, false)
-	if p.Crowded(c.Conn, ready) {
-		x.fail(errCrowded) // nothing has been done
+	if p.RepliesFull(c.Conn, ready) {
+		x.fail(errNoReplyMemory) // nothing has been done
 		return false
 	}
 	if count == 0 && len(m.Compares) == 0 {

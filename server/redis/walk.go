@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
@@ -180,7 +179,7 @@ func (p *processor) goOn(c *conn) bool {
 	if !w.loaded {
 		p.Spend(creditPerPage)
 		if w.flush {
-			w.fail = w.loadFlush(s.kept.B, min(server.LeaderPatience, p.l.cfg.RequestTimeout))
+			w.fail = w.loadFlush(s.kept.B, min(server.LeaderWait, p.l.cfg.RequestTimeout))
 		} else {
 			w.fail = w.loadPage(s.kept.B)
 		}
@@ -201,7 +200,7 @@ func (p *processor) goOn(c *conn) bool {
 		return true // goes on in the next turn
 	}
 	if w.fail == "" && w.waits {
-		c.AwaitRoom()
+		c.AwaitQueue()
 		return false
 	}
 	if w.fail == "" && w.goesOn(step) {
@@ -271,11 +270,8 @@ func (w *walk) loadPage(frames []byte) (problem string) {
 		status, body, rest := frameAt(frames)
 		frames = rest
 		if status != protocol.StatusOK {
-			out := bufpool.Get(replyBytes)
-			defer out.Release()
-			(&shape{kind: replyWalk}).fail(out, status, body)
 			w.counted = true
-			return string(out.B[1 : len(out.B)-2])
+			return (&shape{kind: replyWalk}).errorOf(status, body)
 		}
 		var m protocol.ScanReply
 		if m.Decode(body) != nil {
@@ -322,17 +318,15 @@ func cmdScan(p *processor, c *conn, x *plan) (held bool) {
 		case isWord(a, "match"):
 			pattern = x.args[i+1]
 		case isWord(a, "count"):
-			if n, ok := x.integer(i + 1); ok {
-				if count = n; n < 1 {
-					x.fail(resp.ErrSyntax)
-				}
+			if count = x.integer(i + 1); count < 1 {
+				x.fail(resp.ErrSyntax)
 			}
 		case isWord(a, "type"):
 			others = !isWord(x.args[i+1], "string")
 		default:
 			x.fail(resp.ErrSyntax)
 		}
-		if len(x.reply) > 0 {
+		if x.failed {
 			return false
 		}
 	}

@@ -8,18 +8,18 @@ import (
 	"github.com/proa-kv/proa/command"
 )
 
-// census is how many keys there were when somebody looked last. Nothing counts
+// keyCounter is how many keys there were when somebody looked last. Nothing counts
 // keys as they come and go: a PUT does not know whether its key is there. So a
 // goroutine walks over what the replicas here have, when somebody asks for the
 // number and the last one is old enough. Who asks gets the last one at once.
-type census struct {
+type keyCounter struct {
 	mu      sync.Mutex
 	running bool
 	last    keyCount
 	next    time.Time // when there may be another
 }
 
-// keyCount is the result of a census.
+// keyCount is the result of a count.
 type keyCount struct {
 	keys    int64
 	expires int64   // of them, those that expire
@@ -27,35 +27,35 @@ type keyCount struct {
 }
 
 const (
-	// A census takes no more than 1/censusShare of the time, and there are no
-	// more than one in censusPause.
-	censusShare = 50
-	censusPause = 100 * time.Millisecond
+	// A count takes no more than 1/countShare of the time, and there are no
+	// more than one in countPause.
+	countShare = 50
+	countPause = 100 * time.Millisecond
 
-	// censusRows are looked at by one scan: what a scan sees stays in memory and
+	// countRows are looked at by one scan: what a scan sees stays in memory and
 	// on disk while it lasts.
-	censusRows = 20_000
+	countRows = 20_000
 )
 
 // keyCount returns the latest count of the keys that clients of the Redis protocol
 // see here, and has them counted again if it is time to.
 func (l *Listener) keyCount() keyCount {
-	c := &l.census
+	c := &l.counter
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.running && time.Now().After(c.next) {
-		c.running = l.srv.Go(l.takeCensus)
+		c.running = l.srv.Go(l.recount)
 	}
 	return c.last
 }
 
-func (l *Listener) takeCensus(ctx context.Context) {
+func (l *Listener) recount(ctx context.Context) {
 	start := time.Now()
 	n, ok := l.countKeys(ctx)
-	c := &l.census
+	c := &l.counter
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running, c.next = false, time.Now().Add(max(censusPause, censusShare*time.Since(start)))
+	c.running, c.next = false, time.Now().Add(max(countPause, countShare*time.Since(start)))
 	if ok {
 		c.last = n
 	}
@@ -74,7 +74,7 @@ func (l *Listener) countKeys(ctx context.Context) (keyCount, bool) {
 	var n keyCount
 	counted := int64(0)
 	for _, shard := range shards {
-		part, err := l.countShard(ctx, int(shard), censusRows)
+		part, err := l.countShard(ctx, int(shard), countRows)
 		if ctx.Err() != nil {
 			return keyCount{}, false
 		}

@@ -11,7 +11,7 @@ import (
 // others, whoever has made it, and writes small ones itself.
 func TestLargeRepliesAreRenderedAside(t *testing.T) {
 	s, _ := live(t, Config{Transport: "epoll"})
-	th := newThread(s.front.(*epollFront))
+	th := newThread(s.transport.(*epollTransport))
 	defer s.counters.unregister(&th.counts)
 	tr := &counting{}
 	reply := func(translated bool, size int) {
@@ -47,7 +47,7 @@ func (foreign) Scheme() string            { return "foreign" }
 func (foreign) Port() doors.Port          { return doors.Client }
 func (foreign) Attach(c *Conn) Translator { return native{c} }
 
-// counting is a transport that carries nothing and counts what it should.
+// counting is a socket that carries nothing and counts what it should.
 type counting struct {
 	deaf
 	kicks int

@@ -15,21 +15,10 @@ const (
 	waitingBytes = 1 << 10
 )
 
-// hold accounts for n bytes held by requests that wait for read indexes or for other
-// nodes, over all connections: the requests themselves, and the rows that other
-// nodes have sent for them. It returns false where there is no room for them.
-func (s *Server) hold(n int) bool {
-	if s.held.Add(int64(n)) > s.admission.heldMax {
-		s.held.Add(-int64(n))
-		return false
-	}
-	return true
-}
-
-// waiting is a read that waits for read indexes of shards here, for parts that
+// readGather is a read that waits for read indexes of shards here, for parts that
 // other nodes read, or for both. Nothing runs while it waits: whoever delivers
 // the last of what it waits for has it go on.
-type waiting struct {
+type readGather struct {
 	srv   *Server
 	job   job
 	timer *time.Timer
@@ -43,21 +32,21 @@ type waiting struct {
 
 // await makes j wait; the caller asks for read indexes and parts next, and then
 // calls release. It returns nil if j was refused for want of room.
-func (p *processor) await(j job) *waiting {
-	s := p.srv
+func (e *executor) await(j job) *readGather {
+	s := e.srv
 	j.dropClaim()
-	if !s.hold(waitingBytes + len(j.body.B)) {
-		p.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too many reads are waiting for other nodes"})
+	if !s.admission.hold(waitingBytes + len(j.body.B)) {
+		e.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too many reads are waiting for other nodes"})
 		return nil
 	}
-	w := &waiting{srv: s, job: j}
+	w := &readGather{srv: s, job: j}
 	w.left.Store(1)
 	w.timer = time.AfterFunc(time.Until(time.UnixMilli(j.deadline)), w.expire)
 	return w
 }
 
 // readIndex has w wait until the replica of shard here has caught up.
-func (w *waiting) readIndex(shard int) error {
+func (w *readGather) readIndex(shard int) error {
 	w.left.Add(1)
 	err := w.srv.backend.ReadIndex(shard, w, command.Tag{ID: uint64(shard)})
 	if err != nil {
@@ -66,21 +55,18 @@ func (w *waiting) readIndex(shard int) error {
 	return err
 }
 
-// Complete hears the end of one read index. The request goes on after the pass.
-func (w *waiting) Complete(tag command.Tag, outcome command.Outcome, _ *command.Result) {
+// Complete takes in the end of one read index. The request goes on after the pass.
+func (w *readGather) Complete(tag command.Tag, outcome command.Outcome, _ *command.Result) {
 	if outcome != command.Applied {
 		w.fail(w.srv.notLeader(int(tag.ID)))
 	}
 	if w.left.Add(-1) == 0 {
-		s := w.srv
-		s.mu.Lock()
-		s.ready = append(s.ready, w)
-		s.mu.Unlock()
+		w.srv.delivery.resumeLater(w)
 	}
 }
 
 // fail notes why w cannot be answered.
-func (w *waiting) fail(r *refusal) {
+func (w *readGather) fail(r *refusal) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.failure == nil {
@@ -89,45 +75,51 @@ func (w *waiting) fail(r *refusal) {
 }
 
 // failed returns what fail has noted first.
-func (w *waiting) failed() *refusal {
+func (w *readGather) failed() *refusal {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.failure
 }
 
 // release ends the asking. If nothing is outstanding w goes on at once.
-func (p *processor) release(w *waiting) {
+func (e *executor) release(w *readGather) {
 	if w.left.Add(-1) == 0 {
-		w.resume(&p.touched)
+		w.resume(&e.touched)
 	}
+}
+
+// stop ends the wait. It returns false if the deadline was answered meanwhile.
+func (w *readGather) stop() bool {
+	w.timer.Stop()
+	w.srv.admission.held.Add(-int64(waitingBytes + len(w.job.body.B)))
+	if w.answered.Swap(true) {
+		w.job.release()
+		return false
+	}
+	return true
 }
 
 // resume answers w from memory if that is possible, and has it become a job
 // otherwise. It does not block.
-func (w *waiting) resume(t *touched) {
-	s := w.srv
-	w.timer.Stop()
-	s.held.Add(-int64(waitingBytes + len(w.job.body.B)))
-	j := w.job
-	if w.answered.Swap(true) {
-		j.release() // the deadline was faster
+func (w *readGather) resume(t *touched) {
+	if !w.stop() {
 		return
 	}
+	s, j := w.srv, w.job
 	j.local = true
 	switch r := w.failed(); {
 	case r != nil:
 		s.failJob(&j, r, t)
 	case s.answerLocal(&j, t):
-	default:
-		if !s.jobs.push(j) {
-			s.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads}, t)
-		}
+		j.release()
+	case !s.jobs.push(j):
+		s.failJob(&j, &refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: errTooManyReads}, t)
 	}
 }
 
-// expire answers w when its deadline has passed. What it holds is let go when
+// expire answers w when its deadline has passed. What it holds is released when
 // nothing is outstanding any more.
-func (w *waiting) expire() {
+func (w *readGather) expire() {
 	if w.answered.Swap(true) {
 		return
 	}
@@ -149,31 +141,22 @@ func (s *Server) answerLocal(j *job, t *touched) bool {
 	x := j.marks(s, shard)
 	c := j.c
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.closed {
-		out := c.output()
-		now := s.backend.NowMillis()
-		r := s.counters.errors.beginRow(out, j.id, j.op, now, &x)
-		valueMax := command.NoValue
-		if j.op == protocol.OpGet {
-			valueMax = command.AnyValue
-		}
-		row, state := s.readLocalCached(out, shard, key, now, valueMax)
-		if state == command.ReadMiss || !r.end(out, row, state) {
-			r.undo(out)
-			c.mu.Unlock()
+		_, _, ok := s.counters.errors.appendRow(c.output(), j.id, j.op, &x, s.readLocalCached, shard, key, s.backend.NowMillis(), command.AnyValue)
+		if !ok {
 			return false
 		}
 	}
 	c.end(j.charge)
 	t.add(c)
-	c.mu.Unlock()
-	j.release()
 	return true
 }
 
-// part is what another node reads for a request over several shards.
-type part struct {
-	w      *waiting
+// readPart is what another node reads for a request over several shards.
+type readPart struct {
+	w      *readGather
+	node   uint64
 	keys   []int32 // MGET: positions of its keys in the request
 	shard  int     // SCAN: the shard it covers
 	bodies []*bufpool.Buffer
@@ -183,7 +166,7 @@ type part struct {
 }
 
 // frame keeps one frame of the part's rows.
-func (t *part) frame(f *protocol.Frame, x *protocol.Extensions, out *touched) {
+func (t *readPart) frame(f *protocol.Frame, x *protocol.Extensions, out *touched) {
 	if t.ended {
 		return
 	}
@@ -191,7 +174,7 @@ func (t *part) frame(f *protocol.Frame, x *protocol.Extensions, out *touched) {
 		t.lost(refusalIn(f, x, false), out)
 		return
 	}
-	if !t.w.srv.hold(len(f.Body)) {
+	if !t.w.srv.admission.hold(len(f.Body)) {
 		t.lost(&refusal{status: protocol.StatusBusy, retryMillis: retryBusyMillis, message: "too much memory is used by reads across nodes"}, out)
 		return
 	}
@@ -208,7 +191,7 @@ func (t *part) frame(f *protocol.Frame, x *protocol.Extensions, out *touched) {
 }
 
 // lost fails the whole request.
-func (t *part) lost(r *refusal, out *touched) {
+func (t *readPart) lost(r *refusal, out *touched) {
 	if t.ended {
 		return
 	}
@@ -220,16 +203,16 @@ func (t *part) lost(r *refusal, out *touched) {
 	t.end(out)
 }
 
-func (t *part) end(out *touched) {
+func (t *readPart) end(out *touched) {
 	t.ended = true
 	if t.w.left.Add(-1) == 0 {
 		t.w.resume(out)
 	}
 }
 
-// release lets go of the part's rows.
-func (t *part) release(s *Server) {
-	s.held.Add(-int64(t.bytes))
+// release releases the part's rows.
+func (t *readPart) release(s *Server) {
+	s.admission.held.Add(-int64(t.bytes))
 	t.bytes = 0
 	for _, b := range t.bodies {
 		b.Release()
@@ -239,49 +222,79 @@ func (t *part) release(s *Server) {
 
 // place finds out who reads a shard for w: 0 stands for the replica here, for
 // which w then waits if it has to catch up.
-func (p *processor) place(w *waiting, shard int) (node uint64, r *refusal) {
-	be := p.srv.backend
+func (e *executor) place(w *readGather, shard int) (node uint64, r *refusal) {
+	be := e.srv.backend
 	if be.Holds(shard) {
 		if w.job.mode == protocol.Stale {
 			return 0, nil
 		}
 		err := w.readIndex(shard)
 		if err == nil {
-			p.proposed = true
+			e.proposed = true
 			return 0, nil
 		}
-		if s, retry := refusalOf(err); s != protocol.StatusNotLeader {
-			return 0, &refusal{status: s, retryMillis: retry, message: err.Error()}
+		if r = refusalOf(err); r.status != protocol.StatusNotLeader {
+			return 0, r
 		}
 	}
-	if node = p.srv.elsewhere(w.job.c, shard); node == 0 {
-		return 0, p.srv.notLeader(shard)
+	if node = e.srv.elsewhere(w.job.c, shard); node == 0 {
+		return 0, e.srv.notLeader(shard)
 	}
 	return node, nil
 }
 
-// ask sends a part's request to a node.
-func (p *processor) ask(t *part, node uint64, op protocol.Opcode, x *protocol.Extensions, body func([]byte) []byte) {
-	j := &t.w.job
-	left := time.Until(time.UnixMilli(j.deadline))
-	x.DeadlineMillis = uint32(max(left.Milliseconds(), 1))
-	t.w.left.Add(1)
-	k := &call{sink: t, bulk: true, frame: bufpool.Get(256)}
-	b := beginFrame(k.frame.B, uint8(op), 0, 0, x)
-	k.frame.B = protocol.End(body(b), 0)
-	if r := p.send(k, node, left); r != nil {
-		t.lost(r, &p.touched)
+// remoteRows is what other nodes have read for a request over several shards.
+type remoteRows struct {
+	parts []*readPart
+	here  []int // SCAN: the shards that are read here
+}
+
+func (r *remoteRows) release(s *Server) {
+	for _, t := range r.parts {
+		t.release(s)
 	}
 }
 
-// cancel ends w, which nothing outstanding will make go on, and gives its job
-// back to the caller. It returns false if the deadline was answered meanwhile.
-func (w *waiting) cancel() bool {
-	w.timer.Stop()
-	w.srv.held.Add(-int64(waitingBytes + len(w.job.body.B)))
-	if w.answered.Swap(true) {
-		w.job.release()
-		return false
+// oldest is the age of the oldest data among the parts, in milliseconds.
+func (r *remoteRows) oldest() (age uint32) {
+	for _, t := range r.parts {
+		age = max(age, t.age)
 	}
-	return true
+	return age
+}
+
+// malformedPart is the refusal of a request of which another node answered a
+// part with something else than was asked for.
+var malformedPart = &refusal{status: protocol.StatusInternal, message: "another node's part of the reply is malformed; check that all nodes run compatible versions"}
+
+// subExtensions are those of the requests into which j is cut.
+func (j *job) subExtensions() protocol.Extensions {
+	x := j.extensions()
+	x.Epoch = 0
+	if x.Consistency == protocol.SessionReads {
+		x.Consistency, x.Token = protocol.Linearizable, 0
+	}
+	return x
+}
+
+// mgetRows returns the rows that came from elsewhere, by position among n keys.
+func (r *remoteRows) mgetRows(n int) ([]*protocol.MGetRow, *refusal) {
+	rows := make([]*protocol.MGetRow, n)
+	for _, t := range r.parts {
+		next := 0
+		for _, b := range t.bodies {
+			var m protocol.MGetReply
+			if err := m.Decode(b.B); err != nil || next+len(m.Rows) > len(t.keys) {
+				return nil, malformedPart
+			}
+			for i := range m.Rows {
+				rows[t.keys[next]] = &m.Rows[i]
+				next++
+			}
+		}
+		if next != len(t.keys) {
+			return nil, malformedPart
+		}
+	}
+	return rows, nil
 }

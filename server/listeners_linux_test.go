@@ -17,7 +17,7 @@ func TestAcceptWithoutDescriptors(t *testing.T) {
 	var asked, failing atomic.Int32
 	failing.Store(5)
 	_, addr := live(t, Config{Transport: "epoll", Logger: log.logger()}, func(s *Server) {
-		s.front.(*epollFront).accept4 = func(fd int) (int, error) {
+		s.transport.(*epollTransport).accept4 = func(fd int) (int, error) {
 			asked.Add(1)
 			if failing.Add(-1) >= 0 {
 				return -1, unix.EMFILE
@@ -52,7 +52,7 @@ func TestWritesAreBounded(t *testing.T) {
 		if writing {
 			return false
 		}
-		for _, l := range s.front.(*epollFront).loops {
+		for _, l := range s.transport.(*epollTransport).loops {
 			if l.polled.Load() && !l.asleep.Load() {
 				return false
 			}
@@ -68,14 +68,14 @@ func TestWritesAreBounded(t *testing.T) {
 			c.output().Append(pong)
 		}
 		c.mu.Unlock()
-		more := c.tr.(*epollFront).write(c, budget)
+		more := c.socket.(*epollTransport).write(c, budget)
 		c.mu.Lock()
 		sent := c.sent
 		c.mu.Unlock()
 		if !more || sent > budget || sent == 0 {
 			t.Errorf("a turn of %d bytes wrote %d; there is more: %v", budget, sent, more)
 		}
-		c.tr.kick(c)
+		c.socket.kick(c)
 	})
 	for range n {
 		if f := d.receive(); f.ID != 7 || len(f.Body) != size {

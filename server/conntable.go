@@ -7,47 +7,49 @@ import (
 
 // connTable holds every connection in a slot of fixed number, so that an epoll
 // event can name one in 64 bits: the slot and the slot's generation, which
-// tells a late event of a closed connection from one of its successor.
+// distinguishes a late event of a closed connection from one of its successor.
 type connTable struct {
 	slots []atomic.Pointer[conn]
 
-	mu    sync.Mutex
-	free  []uint32
-	gens  []uint32
-	open  int
-	doors []int // open connections by door
+	mu         sync.Mutex
+	free       []uint32
+	gens       []uint32
+	open       int
+	byListener []int // open connections
 }
 
-// A door is a listener, or whatever else connections come through. Where there
-// are several, each has a share of the slots that is kept for it, so that
-// whoever fills one door does not close the others.
+// tableEntry is where a connection is in its table.
+type tableEntry struct {
+	table    *connTable
+	listener int // that accepted it
+	slot     uint32
+	gen      uint32
+}
 
-// addDoor returns the number of a further door.
-func (t *connTable) addDoor() int {
+// addListener returns the number of a further listener, or of whatever else
+// connections come through. Where there are several, each has a share of the slots
+// that is kept for it, so that whoever fills one does not close the others.
+func (t *connTable) addListener() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.doors = append(t.doors, 0)
-	return len(t.doors) - 1
+	t.byListener = append(t.byListener, 0)
+	return len(t.byListener) - 1
 }
 
-// share is how many slots are kept for each door. t.mu must be held.
+// share is how many slots are kept for each listener. t.mu must be held.
 func (t *connTable) share() int {
-	doors := len(t.doors)
-	switch n := len(t.slots); {
-	case doors < 2:
+	listeners, slots := len(t.byListener), len(t.slots)
+	if listeners < 2 || slots < 2*listeners {
 		return 0
-	case n < 2*doors:
-		return 0
-	default:
-		return max(n/max(8, 2*doors), 1)
 	}
+	return max(slots/max(8, 2*listeners), 1)
 }
 
-// vacant reports whether a door may take one more slot. t.mu must be held.
-func (t *connTable) vacant(door int) bool {
+// vacant reports whether a listener may take one more slot. t.mu must be held.
+func (t *connTable) vacant(listener int) bool {
 	kept, share := 0, t.share()
-	for other, n := range t.doors {
-		if other != door {
+	for other, n := range t.byListener {
+		if other != listener {
 			kept += max(0, share-n)
 		}
 	}
@@ -63,11 +65,11 @@ func (t *connTable) init(n int) {
 	}
 }
 
-// add gives c a slot, or returns false where there is none left for its door.
+// add gives c a slot, or returns false where there is none left for its listener.
 func (t *connTable) add(c *conn) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.vacant(c.door) {
+	if !t.vacant(c.listener) {
 		return false
 	}
 	c.slot = t.free[len(t.free)-1]
@@ -76,7 +78,7 @@ func (t *connTable) add(c *conn) bool {
 	c.gen = t.gens[c.slot]
 	t.slots[c.slot].Store(c)
 	t.open++
-	t.doors[c.door]++
+	t.byListener[c.listener]++
 	return true
 }
 
@@ -86,7 +88,7 @@ func (t *connTable) remove(c *conn) {
 	if t.slots[c.slot].CompareAndSwap(c, nil) {
 		t.free = append(t.free, c.slot)
 		t.open--
-		t.doors[c.door]--
+		t.byListener[c.listener]--
 	}
 }
 

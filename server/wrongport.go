@@ -10,11 +10,11 @@ func (c *conn) port() doors.Port {
 	return doors.Client
 }
 
-// misled sends c away if its first bytes, b, are of a protocol that another port
+// wrongProtocol sends c away if its first bytes, b, are of a protocol that another port
 // speaks, or none. more says that more of b has to be there to tell. It costs nothing
 // on a connection whose first bytes are those of its own protocol: only a stream that
 // is refused anyway is looked at.
-func (c *conn) misled(b []byte) (misled, more bool) {
+func (c *conn) wrongProtocol(b []byte) (wrongProtocol, more bool) {
 	if c.greeted || c.forwarded {
 		return false, false
 	}
@@ -22,18 +22,18 @@ func (c *conn) misled(b []byte) (misled, more bool) {
 	if caller == doors.Unknown || caller == doors.Native {
 		return false, more
 	}
-	c.SendAway(caller, b)
+	c.RefuseProtocol(caller, b)
 	return true, false
 }
 
-// SendAway answers a connection that has come to the wrong port, and closes it
+// RefuseProtocol answers a connection that has come to the wrong port, and closes it
 // once the answer is written.
-func (c *conn) SendAway(caller doors.Protocol, first []byte) {
+func (c *conn) RefuseProtocol(caller doors.Protocol, first []byte) {
 	s := c.srv
 	answer, why := s.cfg.Signs.Answer(c.port(), caller, first)
 	c.refused = true
 	s.counters.refused.Add(1)
-	s.lines.misled.Warn(s.log, "closed a connection that speaks another protocol than the port", "port", c.port().String(), "speaks", caller.String(), "remote", c.tr.remote(c), "answer", why)
+	s.lines.wrongProtocol.Warn(s.log, "closed a connection that speaks another protocol than the port", "port", c.port().String(), "speaks", caller.String(), "remote", c.socket.remote(c), "answer", why)
 	c.sendLast(answer)
 }
 
@@ -45,5 +45,5 @@ func (c *conn) sendLast(answer []byte) {
 	c.output().Append(answer)
 	c.closing = true
 	c.mu.Unlock()
-	c.tr.kick(c)
+	c.socket.kick(c)
 }

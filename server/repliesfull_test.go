@@ -9,9 +9,9 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// TestLargeRepliesOfTheDoorItself: what the Redis door answers out of its own
+// TestLargeRepliesOfTheListenerItself: what the Redis listener answers out of its own
 // head is counted like any reply, and refused while there is no room for it.
-func TestLargeRepliesOfTheDoorItself(t *testing.T) {
+func TestLargeRepliesOfTheListenerItself(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		s, _ := live(t, cfg)
 		share := &s.admission.replies
@@ -20,7 +20,7 @@ func TestLargeRepliesOfTheDoorItself(t *testing.T) {
 		bulk := fmt.Sprintf("$%d\r\n%s\r\n", len(large), large)
 		share.add(share.max) // others do not take theirs
 		for _, name := range []string{"ECHO", "PING"} {
-			if got := c.call(name, large); got != "-"+errCrowded+"\r\n" {
+			if got := c.call(name, large); got != "-"+errNoReplyMemory+"\r\n" {
 				t.Errorf("%s was answered %.80q", name, got)
 			}
 			if got := c.call(name, "small"); got != "$5\r\nsmall\r\n" {
@@ -30,7 +30,7 @@ func TestLargeRepliesOfTheDoorItself(t *testing.T) {
 		c.want("MULTI", "+OK|")
 		c.want("SET k v", "+QUEUED|")
 		c.call("ECHO", large)
-		c.want("EXEC", "-"+errCrowded+"|")
+		c.want("EXEC", "-"+errNoReplyMemory+"|")
 		c.want("GET k", "$-1|")
 		share.give(share.max)
 		for _, name := range []string{"ECHO", "PING"} {

@@ -129,7 +129,7 @@ func TestTurnsOfWideRequests(t *testing.T) {
 					t.Errorf("a turn took %d steps", steps)
 				}
 				for i := range p.jobs {
-					if p.jobs[i].kind == aTurn {
+					if p.jobs[i].kind == jobTurn {
 						aside++
 					}
 				}
@@ -138,7 +138,7 @@ func TestTurnsOfWideRequests(t *testing.T) {
 				p.touched.conns = p.touched.conns[:0]
 				eventually(t, "the reader can go on", func() bool { take(); return !c.paused.Load() })
 			}
-			eventually(t, "everything is answered", func() bool { take(); return !c.owes() })
+			eventually(t, "everything is answered", func() bool { take(); return !c.outstanding() })
 			if aside != tt.aside {
 				t.Errorf("%d turns were taken aside, want %d", aside, tt.aside)
 			}
@@ -152,7 +152,7 @@ func TestTurnsOfWideRequests(t *testing.T) {
 			}
 		})
 	}
-	if n := s.inputBytes.Load(); n != 0 {
+	if n := s.admission.inputBytes.Load(); n != 0 {
 		t.Errorf("%d bytes are held by nobody", n)
 	}
 }
@@ -210,6 +210,6 @@ func TestWideRequestsKeepTheirOrder(t *testing.T) {
 		}
 		wg.Wait()
 		c.Close()
-		eventually(t, "nothing is left of the clients", func() bool { return s.conns.len() == 0 && s.inputBytes.Load() == 0 })
+		eventually(t, "nothing is left of the clients", func() bool { return s.conns.len() == 0 && s.admission.inputBytes.Load() == 0 })
 	})
 }

@@ -35,31 +35,31 @@ func (l *lines) count(text string) int {
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// TestShares: each door has slots that others cannot take.
+// TestShares: each listener has slots that others cannot take.
 func TestShares(t *testing.T) {
-	for _, tt := range []struct{ slots, doors, share int }{
+	for _, tt := range []struct{ slots, listeners, share int }{
 		{10, 1, 0}, {50, 2, 6}, {50, 3, 6}, {4, 2, 1}, {3, 2, 0}, {1, 3, 0}, {10_000, 2, 1250}, {80, 8, 5},
 	} {
 		var table connTable
 		table.init(tt.slots)
-		for range tt.doors {
-			table.addDoor()
+		for range tt.listeners {
+			table.addListener()
 		}
-		// The last door takes all that it gets, and then each other its share.
-		took := make([]int, tt.doors)
-		for door := tt.doors - 1; door >= 0; door-- {
-			for took[door] <= tt.slots && table.add(&conn{table: &table, door: door}) {
-				took[door]++
-				if door < tt.doors-1 && took[door] == tt.share {
+		// The last listener takes all that it gets, and then each other its share.
+		took := make([]int, tt.listeners)
+		for listener := tt.listeners - 1; listener >= 0; listener-- {
+			for took[listener] <= tt.slots && table.add(&conn{tableEntry: tableEntry{table: &table, listener: listener}}) {
+				took[listener]++
+				if listener < tt.listeners-1 && took[listener] == tt.share {
 					break
 				}
 			}
 			want := tt.share
-			if door == tt.doors-1 {
-				want = tt.slots - tt.share*(tt.doors-1)
+			if listener == tt.listeners-1 {
+				want = tt.slots - tt.share*(tt.listeners-1)
 			}
-			if took[door] != want {
-				t.Errorf("%d slots, %d doors: door %d took %d, want %d", tt.slots, tt.doors, door, took[door], want)
+			if took[listener] != want {
+				t.Errorf("%d slots, %d listeners: listener %d took %d, want %d", tt.slots, tt.listeners, listener, took[listener], want)
 			}
 		}
 		if table.len() > tt.slots {
@@ -68,7 +68,7 @@ func TestShares(t *testing.T) {
 	}
 }
 
-// TestSilentRedisConnections: connections of the Redis door that say nothing
+// TestSilentRedisConnections: connections of the Redis listener that say nothing
 // leave room to native ones, and are closed when a first command would have to
 // be there.
 func TestSilentRedisConnections(t *testing.T) {
