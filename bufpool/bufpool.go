@@ -63,12 +63,9 @@ type Buffer struct {
 	// that Release returns the right array whatever became of B.
 	memory []byte
 	refs   atomic.Int32
-	class  int8
 	debug  debugState // not last: an empty last field would be padded
-	stripe *stripe
+	class  int8
 }
-
-func newHeader() *Buffer { return &Buffer{stripe: nextStripe()} }
 
 // Get returns an empty buffer, len(B) == 0, with cap(B) >= capacity bytes and
 // one reference, which belongs to the caller. It panics if capacity is
@@ -78,7 +75,6 @@ func Get(capacity int) *Buffer {
 	b.memory, b.class = allocate(capacity)
 	b.B = b.memory[:0]
 	b.refs.Store(1)
-	b.stripe.took(b.class, cap(b.memory))
 	b.debug.opened(b)
 	return b
 }
@@ -105,7 +101,6 @@ func (b *Buffer) Release() {
 		b.debug.misused("Release")
 	}
 	b.debug.closed(b)
-	b.stripe.gave(b.class, cap(b.memory))
 	free(b.memory, b.class)
 	b.B, b.memory = nil, nil
 	putHeader(b)
@@ -148,7 +143,6 @@ func (b *Buffer) move(n int) {
 	}
 	memory, class := allocate(need)
 	memory = memory[:copy(memory[:cap(memory)], b.B)]
-	b.stripe.moved(b.class, cap(b.memory), class, cap(memory))
 	free(b.memory, b.class)
 	b.B, b.memory, b.class = memory, memory, class
 }

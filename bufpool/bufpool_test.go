@@ -253,29 +253,6 @@ func mustPanic(t *testing.T, want string, f func()) (message string) {
 	return ""
 }
 
-func TestStats(t *testing.T) {
-	before := Stats()
-	a, b := Get(1000), Get(ClassBytesMax+10)
-	b.Grow(2 * ClassBytesMax) // 2 MiB, to measure
-	a.Grow(5000)              // 8 KiB
-	got := Stats()
-	if n := got.Gets - before.Gets; n != 2 {
-		t.Errorf("Gets rose by %d, want 2", n)
-	}
-	if n := got.LiveBuffers - before.LiveBuffers; n != 2 {
-		t.Errorf("LiveBuffers rose by %d, want 2", n)
-	}
-	if n := got.LiveBytes - before.LiveBytes; n != 8192+2*ClassBytesMax {
-		t.Errorf("LiveBytes rose by %d, want %d", n, 8192+2*ClassBytesMax)
-	}
-	a.Release()
-	b.Release()
-	got = Stats()
-	if got.LiveBuffers != before.LiveBuffers || got.LiveBytes != before.LiveBytes {
-		t.Errorf("after release %+v, want the live counts of %+v", got, before)
-	}
-}
-
 func TestUnpooledIsNotRetained(t *testing.T) {
 	if classOf(ClassBytesMax) == unpooled || classOf(ClassBytesMax+1) != unpooled {
 		t.Fatal("ClassBytesMax is not the border of the pool")

@@ -17,7 +17,7 @@ func (*debugState) misused(call string) {
 	panic("bufpool: " + call + " of a buffer already freed")
 }
 
-var headers = sync.Pool{New: func() any { return newHeader() }}
+var headers = sync.Pool{New: func() any { return new(Buffer) }}
 
 func takeHeader() *Buffer { return headers.Get().(*Buffer) }
 func putHeader(b *Buffer) { headers.Put(b) }
