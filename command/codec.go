@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/proa-kv/proa/internal/fields"
 )
 
 // Errors of decoding. An entry that does not decode was damaged or written by
@@ -26,8 +28,7 @@ const (
 
 	sessionBytes = 3 * 8 // in a command: session, sequence, acknowledged
 
-	// nestingMax bounds Batch and Txn inside one another: not at all.
-	opsMax = 10_000
+	opsMax = 10_000 // of a Batch or Txn
 )
 
 // AppendEntryHeader begins an entry; SealEntry fills it in.
@@ -112,7 +113,7 @@ func (c *Command) appendBody(dst []byte) []byte {
 	case Incr:
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Delta))
 		dst = append(dst, c.Key...)
-	case Expire:
+	case Expire, SetExpiry:
 		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
 		dst = append(dst, c.Key...)
 	case Persist, Get, Exists, Expiry, Watch:
@@ -125,9 +126,6 @@ func (c *Command) appendBody(dst []byte) []byte {
 		dst = appendKeyAndValue(dst, c)
 	case SetRange:
 		dst = appendKeyAndValue(binary.LittleEndian.AppendUint32(dst, c.Offset), c)
-	case SetExpiry:
-		dst = binary.LittleEndian.AppendUint64(dst, c.TTLMillis)
-		dst = append(dst, c.Key...)
 	case Batch:
 		dst = appendOps(dst, c.Ops)
 	case Txn:
@@ -201,14 +199,15 @@ func (r *Reader) Next(c *Command) (bool, error) {
 		}
 		return false, nil
 	}
-	body, rest, ok := cut(r.rest)
-	if !ok {
+	f := fields.Reader{B: r.rest}
+	body := f.Bytes(int(f.U32()))
+	if f.Short {
 		return false, fmt.Errorf("%w: command is cut off", ErrMalformed)
 	}
-	if err := c.decode(body, 0); err != nil {
+	if err := c.decode(body, false); err != nil {
 		return false, err
 	}
-	r.rest, r.last = rest, body
+	r.rest, r.last = f.B, body
 	r.Count--
 	return true, nil
 }
@@ -226,125 +225,60 @@ func (r *Reader) Digest() uint64 {
 	return max(sum, 1)
 }
 
-// cut takes one length-prefixed item off b.
-func cut(b []byte) (item, rest []byte, ok bool) {
-	if len(b) < 4 {
-		return nil, nil, false
-	}
-	n := binary.LittleEndian.Uint32(b)
-	if uint64(n) > uint64(len(b)-4) {
-		return nil, nil, false
-	}
-	return b[4 : 4+n : 4+n], b[4+n:], true
-}
-
-// take is a sequential reader of fixed-width fields; see ok at the end.
-type take struct {
-	b   []byte
-	bad bool
-}
-
-func (t *take) n(n int) []byte {
-	if n > len(t.b) {
-		t.bad, t.b = true, nil
-		return nil
-	}
-	v := t.b[:n:n]
-	t.b = t.b[n:]
-	return v
-}
-
-func (t *take) u16() uint16 {
-	if b := t.n(2); b != nil {
-		return binary.LittleEndian.Uint16(b)
-	}
-	return 0
-}
-
-func (t *take) u32() uint32 {
-	if b := t.n(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (t *take) u64() uint64 {
-	if b := t.n(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
-func (c *Command) decode(b []byte, depth int) error {
+// decode decodes a command, or an operation within one.
+func (c *Command) decode(b []byte, within bool) error {
 	if len(b) < 2 {
 		return fmt.Errorf("%w: %d bytes", ErrMalformed, len(b))
 	}
 	*c = Command{Kind: Kind(b[0]), Flags: Flags(b[1]), Compares: c.Compares[:0], Ops: c.Ops[:0], Else: c.Else[:0]}
-	t := take{b: b[2:]}
+	t := fields.Reader{B: b[2:]}
 	if c.Flags&hasSession != 0 {
 		c.Flags &^= hasSession
-		c.Session = Session{ID: t.u64(), Sequence: t.u64(), Acknowledged: t.u64()}
-		if !t.bad && (c.Session.ID == 0 || depth > 0) {
+		c.Session = Session{ID: t.U64(), Sequence: t.U64(), Acknowledged: t.U64()}
+		if !t.Short && (c.Session.ID == 0 || within) {
 			return fmt.Errorf("%w: session", ErrMalformed)
 		}
 	}
 	if c.Flags&^c.Kind.known() != 0 {
 		return fmt.Errorf("%w: flags 0x%02x", ErrMalformed, c.Flags)
 	}
-	keyed := true
+	if within && c.Kind.outermost() {
+		return fmt.Errorf("%w: %v inside another command", ErrMalformed, c.Kind)
+	}
 	switch c.Kind {
 	case Put:
-		n := int(t.u16())
+		n := int(t.U16())
 		if c.Flags&(SetTTL|SetExpireAt) != 0 {
-			c.TTLMillis = t.u64()
+			c.TTLMillis = t.U64()
 		}
 		if c.Flags&IfVersion != 0 {
-			c.Version = t.u64()
+			c.Version = t.U64()
 		}
-		c.Key = t.n(n)
-		c.Value, t.b = t.b, nil
+		c.Key, c.Value = t.Bytes(n), t.Rest()
 	case Delete:
 		if c.Flags&IfVersion != 0 {
-			c.Version = t.u64()
+			c.Version = t.U64()
 		}
-		c.Key, t.b = t.b, nil
+		c.Key = t.Rest()
 	case Incr:
-		c.Delta = int64(t.u64())
-		c.Key, t.b = t.b, nil
+		c.Delta = int64(t.U64())
+		c.Key = t.Rest()
 	case Expire, SetExpiry:
-		c.TTLMillis = t.u64()
-		c.Key, t.b = t.b, nil
+		c.TTLMillis = t.U64()
+		c.Key = t.Rest()
 	case Persist, Get, Exists, Expiry, Watch:
-		c.Key, t.b = t.b, nil
+		c.Key = t.Rest()
 	case GetRange:
-		c.Delta, c.Until = int64(t.u64()), int64(t.u64())
-		c.Key, t.b = t.b, nil
-	case Append, IncrFloat, Rename:
-		c.takeKeyAndValue(&t)
-	case DeleteRange:
-		keyed = false
+		c.Delta, c.Until = int64(t.U64()), int64(t.U64())
+		c.Key = t.Rest()
+	case Append, IncrFloat, Rename, DeleteRange:
 		c.takeKeyAndValue(&t)
 	case SetRange:
-		c.Offset = t.u32()
+		c.Offset = t.U32()
 		c.takeKeyAndValue(&t)
 	case Batch, Txn:
-		keyed = false
-		if depth > 0 {
-			return fmt.Errorf("%w: %v inside another", ErrMalformed, c.Kind)
-		}
-		if c.Kind == Txn {
-			if err := c.decodeCompares(&t); err != nil {
-				return err
-			}
-		}
-		var err error
-		if c.Ops, err = decodeOps(c.Ops, &t, depth); err != nil {
+		if err := c.decodeParts(&t); err != nil {
 			return err
-		}
-		if c.Kind == Txn {
-			if c.Else, err = decodeOps(c.Else, &t, depth); err != nil {
-				return err
-			}
 		}
 		if (c.Kind == Txn || c.Flags&Part == 0) && (slices.ContainsFunc(c.Ops, deletesRange) || slices.ContainsFunc(c.Else, deletesRange)) {
 			return fmt.Errorf("%w: range deletion inside another command", ErrMalformed)
@@ -353,24 +287,15 @@ func (c *Command) decode(b []byte, depth int) error {
 			return fmt.Errorf("%w: part of a command over several shards", ErrMalformed)
 		}
 	case Sweep:
-		keyed = false
-		if depth > 0 {
-			return fmt.Errorf("%w: sweep inside another", ErrMalformed)
-		}
-		c.Limit = t.u32()
-		c.TTLMillis = t.u64()
+		c.Limit, c.TTLMillis = t.U32(), t.U64()
 	case Mark:
-		keyed = false
-		if depth > 0 {
-			return fmt.Errorf("%w: mark inside another", ErrMalformed)
-		}
 	default:
 		return fmt.Errorf("%w: kind %d", ErrMalformed, b[0])
 	}
-	if t.bad || len(t.b) != 0 {
+	if t.Short || len(t.B) != 0 {
 		return fmt.Errorf("%w: %v of %d bytes", ErrMalformed, c.Kind, len(b))
 	}
-	if keyed && len(c.Key) == 0 {
+	if len(c.Key) == 0 && !c.Kind.outermost() && c.Kind != DeleteRange {
 		return fmt.Errorf("%w: %v without a key", ErrMalformed, c.Kind)
 	}
 	if c.Kind == Rename && len(c.Value) == 0 {
@@ -379,36 +304,44 @@ func (c *Command) decode(b []byte, depth int) error {
 	return nil
 }
 
+// outermost reports whether commands of the kind are never among the operations of
+// another.
+func (k Kind) outermost() bool { return k == Batch || k == Txn || k == Sweep || k == Mark }
+
 // deletesRange reports whether op is what only a part of a command over several
 // shards may have among its operations.
 func deletesRange(op Command) bool { return op.Kind == DeleteRange }
 
-func (c *Command) takeKeyAndValue(t *take) {
-	c.Key = t.n(int(t.u16()))
-	c.Value, t.b = t.b, nil
+func (c *Command) takeKeyAndValue(t *fields.Reader) {
+	c.Key, c.Value = t.Bytes(int(t.U16())), t.Rest()
 }
 
-func (c *Command) decodeCompares(t *take) error {
-	n := t.u32()
+// decodeParts decodes what a Batch or Txn consists of.
+func (c *Command) decodeParts(t *fields.Reader) (err error) {
+	if c.Kind == Txn {
+		err = c.decodeCompares(t)
+	}
+	if err == nil {
+		c.Ops, err = decodeOps(c.Ops, t)
+	}
+	if err == nil && c.Kind == Txn {
+		c.Else, err = decodeOps(c.Else, t)
+	}
+	return err
+}
+
+func (c *Command) decodeCompares(t *fields.Reader) error {
+	n := t.U32()
 	if n > opsMax {
 		return fmt.Errorf("%w: %d comparisons", ErrMalformed, n)
 	}
 	for ; n > 0; n-- {
-		h := t.n(2)
-		if h == nil {
-			return fmt.Errorf("%w: comparison is cut off", ErrMalformed)
-		}
-		x := Compare{Target: Target(h[0]), Relation: Relation(h[1])}
-		k := int(t.u16())
-		x.Version = t.u64()
-		v := t.u32()
-		x.Key = t.n(k)
-		if uint64(v) > uint64(len(t.b)) {
-			t.bad = true
-		} else {
-			x.Value = t.n(int(v))
-		}
-		if t.bad || len(x.Key) == 0 || x.Target < OnVersion || x.Target > OnAbsence || x.Target == OnAbsence && x.Relation > NotEqual || x.Relation < Equal || x.Relation > Greater {
+		x := Compare{Target: Target(t.U8()), Relation: Relation(t.U8())}
+		k := int(t.U16())
+		x.Version = t.U64()
+		v := int(t.U32())
+		x.Key, x.Value = t.Bytes(k), t.Bytes(v)
+		if t.Short || len(x.Key) == 0 || x.Target < OnVersion || x.Target > OnAbsence || x.Target == OnAbsence && x.Relation > NotEqual || x.Relation < Equal || x.Relation > Greater {
 			return fmt.Errorf("%w: comparison", ErrMalformed)
 		}
 		c.Compares = append(c.Compares, x)
@@ -416,23 +349,22 @@ func (c *Command) decodeCompares(t *take) error {
 	return nil
 }
 
-func decodeOps(ops []Command, t *take, depth int) ([]Command, error) {
-	n := t.u32()
+func decodeOps(ops []Command, t *fields.Reader) ([]Command, error) {
+	n := t.U32()
 	if n > opsMax {
 		return ops, fmt.Errorf("%w: %d operations", ErrMalformed, n)
 	}
 	for ; n > 0; n-- {
-		body, rest, ok := cut(t.b)
-		if !ok {
+		body := t.Bytes(int(t.U32()))
+		if t.Short {
 			return ops, fmt.Errorf("%w: operation is cut off", ErrMalformed)
 		}
-		t.b = rest
 		if len(ops) < cap(ops) {
 			ops = ops[:len(ops)+1] // keeps the capacity of its own slices
 		} else {
 			ops = append(ops, Command{})
 		}
-		if err := ops[len(ops)-1].decode(body, depth+1); err != nil {
+		if err := ops[len(ops)-1].decode(body, true); err != nil {
 			return ops, err
 		}
 	}

@@ -42,14 +42,11 @@ func (c *Command) isPlain() bool {
 			return false
 		}
 	}
-	for i := range c.Ops {
-		if !c.Ops[i].isPlain() {
-			return false
-		}
-	}
-	for i := range c.Else {
-		if !c.Else[i].isPlain() {
-			return false
+	for _, ops := range [][]Command{c.Ops, c.Else} {
+		for i := range ops {
+			if !ops[i].isPlain() {
+				return false
+			}
 		}
 	}
 	return true

@@ -16,19 +16,14 @@ func (m *Admin) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body.
 func (m *Admin) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Verb = f.bytes(int(f.u16()))
-	m.Args = f.rest()
+	f := read(b)
+	m.Verb, m.Args = f.text(), f.Rest()
 	if err := f.end(); err != nil {
 		return err
 	}
-	switch {
-	case len(m.Verb) == 0:
+	if len(m.Verb) == 0 {
 		return fmt.Errorf("%w: the name of the administrative request is empty", ErrOutOfRange)
-	case len(m.Verb) > VerbBytesMax:
-		return fmt.Errorf("%w: the name of an administrative request has %d bytes, at most %d are allowed", ErrTooLarge, len(m.Verb), VerbBytesMax)
-	case len(m.Args) > AdminBytesMax:
-		return fmt.Errorf("%w: the arguments of an administrative request have %d bytes, at most %d are allowed", ErrTooLarge, len(m.Args), AdminBytesMax)
 	}
-	return nil
+	return first(checkSize("name of the administrative request", m.Verb, VerbBytesMax),
+		checkSize("arguments of the administrative request", m.Args, AdminBytesMax))
 }

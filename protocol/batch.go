@@ -20,9 +20,7 @@ type Ops []Op
 func (o Ops) AppendTo(dst []byte) []byte {
 	dst = appendU32(dst, uint32(len(o)))
 	for i := range o {
-		dst = append(dst, byte(o[i].Code))
-		dst = appendU32(dst, uint32(len(o[i].Body)))
-		dst = append(dst, o[i].Body...)
+		dst = appendBlob(append(dst, byte(o[i].Code)), o[i].Body)
 	}
 	return dst
 }
@@ -45,20 +43,15 @@ func BeginOp(dst []byte, code Opcode) (_ []byte, at int) {
 // EndOp ends an operation.
 func EndOp(b []byte, at int) { binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at)) }
 
-func (o *Ops) decode(f *fields) error {
+func (o *Ops) decode(f *body) error {
 	*o = (*o)[:0]
-	n := f.u32()
-	if n > OpsMax {
-		return fmt.Errorf("%w: %d, at most %d", ErrTooManyOps, n, OpsMax)
+	n, err := f.count("operations")
+	if err != nil {
+		return err
 	}
 	for ; n > 0; n-- {
-		op := Op{Code: Opcode(f.u8())}
-		size := f.u32()
-		if size > FrameBytesMax {
-			return ErrTruncated
-		}
-		op.Body = f.bytes(int(size))
-		if f.short {
+		op := Op{Code: Opcode(f.U8()), Body: f.blob()}
+		if f.Short {
 			return ErrTruncated
 		}
 		switch op.Code {
@@ -92,10 +85,10 @@ func (m *Batch) AppendTo(dst []byte) []byte { return m.Ops.AppendTo(append(dst, 
 // Decode reads the message body. It reuses the capacity of m.Ops; the bodies
 // are views and are not decoded themselves.
 func (m *Batch) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Flags = f.u8()
-	if m.Flags&^BatchNonAtomic != 0 {
-		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, m.Flags)
+	f := read(b)
+	m.Flags = f.U8()
+	if err := checkFlags(m.Flags, BatchNonAtomic); err != nil {
+		return err
 	}
 	if err := m.Ops.decode(&f); err != nil {
 		return err
@@ -124,18 +117,16 @@ type OpResults []OpResult
 func (o OpResults) AppendTo(dst []byte) []byte {
 	dst = appendU32(dst, uint32(len(o)))
 	for i := range o {
-		dst = append(dst, byte(o[i].Status))
-		dst = appendU32(dst, uint32(len(o[i].Body)))
-		dst = append(dst, o[i].Body...)
+		dst = appendBlob(append(dst, byte(o[i].Status)), o[i].Body)
 	}
 	return dst
 }
 
-func (o *OpResults) decode(f *fields) error {
+func (o *OpResults) decode(f *body) error {
 	*o = (*o)[:0]
-	n := f.u32()
-	if n > OpsMax {
-		return fmt.Errorf("%w: %d, at most %d", ErrTooManyOps, n, OpsMax)
+	n, err := f.count("operations")
+	if err != nil {
+		return err
 	}
 	for ; n > 0; n-- {
 		var r OpResult
@@ -147,14 +138,9 @@ func (o *OpResults) decode(f *fields) error {
 	return nil
 }
 
-func (r *OpResult) decode(f *fields) error {
-	r.Status = Status(f.u8())
-	size := f.u32()
-	if size > FrameBytesMax {
-		return ErrTruncated
-	}
-	r.Body = f.bytes(int(size))
-	if f.short {
+func (r *OpResult) decode(f *body) error {
+	r.Status, r.Body = Status(f.U8()), f.blob()
+	if f.Short {
 		return ErrTruncated
 	}
 	return nil
@@ -163,21 +149,21 @@ func (r *OpResult) decode(f *fields) error {
 // Next reads the outcome at the front of a list, behind the list's count, and
 // returns the rest.
 func (r *OpResult) Next(b []byte) (rest []byte, err error) {
-	f := fields{b: b}
+	f := read(b)
 	if err := r.decode(&f); err != nil {
 		return nil, err
 	}
-	return f.b, nil
+	return f.B, nil
 }
 
 // NextCount reads the count at the front of a list.
 func NextCount(b []byte) (n int, rest []byte, err error) {
-	f := fields{b: b}
-	n = int(f.u32())
-	if f.short {
+	f := read(b)
+	n = int(f.U32())
+	if f.Short {
 		return 0, nil, ErrTruncated
 	}
-	return n, f.b, nil
+	return n, f.B, nil
 }
 
 // BatchReply answers BATCH.
@@ -188,7 +174,7 @@ func (m *BatchReply) AppendTo(dst []byte) []byte { return m.Results.AppendTo(dst
 
 // Decode reads the message body, reusing the capacity of m.Results.
 func (m *BatchReply) Decode(b []byte) error {
-	f := fields{b: b}
+	f := read(b)
 	if err := m.Results.decode(&f); err != nil {
 		return err
 	}

@@ -31,23 +31,12 @@ func (m *DeleteRange) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body. Start and End are views of b.
 func (m *DeleteRange) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Flags = DeleteRangeFlags(f.u8())
-	m.Start = f.bytes(int(f.u16()))
-	m.End = f.bytes(int(f.u16()))
-	if err := f.end(); err != nil {
+	f := read(b)
+	m.Flags, m.Start, m.End = DeleteRangeFlags(f.U8()), f.text(), f.text()
+	if err := first(f.end(), checkFlags(m.Flags, deleteRangeFlags), checkRange(m.Start, m.End, m.Flags&DeleteRangePrefix != 0)); err != nil {
 		return err
 	}
-	unbounded := len(m.Start) == 0 && len(m.End) == 0
-	switch {
-	case m.Flags&^deleteRangeFlags != 0:
-		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(m.Flags&^deleteRangeFlags))
-	case len(m.Start) > KeyBytesMax:
-		return fmt.Errorf("%w: the start of the range has %d bytes, at most %d are allowed", ErrTooLarge, len(m.Start), KeyBytesMax)
-	case len(m.End) > KeyBytesMax+1: // one more: the first key behind the longest
-		return fmt.Errorf("%w: the end of the range has %d bytes, at most %d are allowed", ErrTooLarge, len(m.End), KeyBytesMax+1)
-	case m.Flags&DeleteRangePrefix != 0 && len(m.End) != 0:
-		return fmt.Errorf("%w: a prefix has no end", ErrOutOfRange)
+	switch unbounded := len(m.Start) == 0 && len(m.End) == 0; {
 	case unbounded && m.Flags != DeleteRangeAll:
 		return fmt.Errorf("%w: a range without bounds deletes all keys and requires the option ALL", ErrOutOfRange)
 	case !unbounded && m.Flags&DeleteRangeAll != 0:

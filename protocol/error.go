@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"errors"
-	"fmt"
-)
+import "errors"
 
 // ErrorReply is the body of every reply whose status does not carry a result.
 type ErrorReply struct {
@@ -19,16 +16,9 @@ func (m *ErrorReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body.
 func (m *ErrorReply) Decode(b []byte) error {
-	f := fields{b: b}
-	m.RetryAfterMillis = f.u32()
-	m.Message = f.bytes(int(f.u16()))
-	if err := f.end(); err != nil {
-		return err
-	}
-	if len(m.Message) > MessageBytesMax {
-		return fmt.Errorf("%w: message over %d bytes", ErrTooLarge, MessageBytesMax)
-	}
-	return nil
+	f := read(b)
+	m.RetryAfterMillis, m.Message = f.U32(), f.text()
+	return first(f.end(), checkSize("message", m.Message, MessageBytesMax))
 }
 
 // AppendError appends a whole error frame: status s, which must not be one that

@@ -122,12 +122,12 @@ func (x *Extensions) AppendTo(dst []byte) []byte {
 // connection kept.
 func (x *Extensions) Decode(b []byte) error {
 	*x = Extensions{}
-	f := fields{b: b}
+	f := read(b)
 	var seen uint32 // a bit for each type met
-	for len(f.b) > 0 {
-		typ := f.u8()
-		payload := fields{b: f.bytes(int(f.u8()))}
-		if f.short {
+	for len(f.B) > 0 {
+		typ := f.U8()
+		payload := read(f.Bytes(int(f.U8())))
+		if f.Short {
 			return fmt.Errorf("%w: type %d is cut off", ErrBadExtension, typ)
 		}
 		known := typ &^ extCritical
@@ -149,27 +149,27 @@ func (x *Extensions) Decode(b []byte) error {
 	return x.check(seen)
 }
 
-func (x *Extensions) decodeOne(typ uint8, f *fields) {
+func (x *Extensions) decodeOne(typ uint8, f *body) {
 	switch typ {
 	case extDeadline:
-		x.DeadlineMillis = f.u32()
+		x.DeadlineMillis = f.U32()
 	case extSession:
-		x.Session, x.Sequence, x.Acknowledged = f.u64(), f.u64(), f.u64()
+		x.Session, x.Sequence, x.Acknowledged = f.U64(), f.U64(), f.U64()
 	case extConsistency:
-		x.Consistency, x.Token = Consistency(f.u8()), f.u64()
+		x.Consistency, x.Token = Consistency(f.U8()), f.U64()
 	case extTrace:
 		x.HasTrace = true
-		copy(x.Trace.TraceID[:], f.bytes(len(x.Trace.TraceID)))
-		copy(x.Trace.SpanID[:], f.bytes(len(x.Trace.SpanID)))
-		x.Trace.Flags = f.u8()
+		copy(x.Trace.TraceID[:], f.Bytes(len(x.Trace.TraceID)))
+		copy(x.Trace.SpanID[:], f.Bytes(len(x.Trace.SpanID)))
+		x.Trace.Flags = f.U8()
 	case extEpoch:
-		x.Epoch = f.u64()
+		x.Epoch = f.U64()
 	case extLeader:
-		x.Leader = f.u64()
+		x.Leader = f.U64()
 	case extAge:
-		x.AgeMillis, x.HasAge = f.u32(), true
+		x.AgeMillis, x.HasAge = f.U32(), true
 	case extShard:
-		x.Shard, x.HasShard = f.u16(), true
+		x.Shard, x.HasShard = f.U16(), true
 	}
 }
 

@@ -4,85 +4,49 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/proa-kv/proa/internal/fields"
 )
 
-// fields reads fixed-width fields from a message body in order. The first
-// field that does not fit sets short, and every later one reads as zero, so a
-// decoder checks once, at its end.
-type fields struct {
-	b     []byte
-	short bool
-}
+// body reads the fields of a message body in order. A decoder looks once, by end,
+// whether they were all there.
+type body struct{ fields.Reader }
 
-func (f *fields) bytes(n int) []byte {
-	if n < 0 || n > len(f.b) {
-		f.short = true
-		f.b = nil
-		return nil
+func read(b []byte) body { return body{fields.Reader{B: b}} }
+
+// text reads what appendString has written.
+func (f *body) text() []byte { return f.Bytes(int(f.U16())) }
+
+// blob reads what appendBlob has written.
+func (f *body) blob() []byte { return f.Bytes(int(f.U32())) }
+
+// count reads how many of what there are in a list.
+func (f *body) count(what string) (uint32, error) {
+	n := f.U32()
+	if n > OpsMax {
+		return 0, fmt.Errorf("%w: %d %s, at most %d are allowed", ErrTooManyOps, n, what, OpsMax)
 	}
-	v := f.b[:n:n]
-	f.b = f.b[n:]
-	return v
-}
-
-func (f *fields) rest() []byte {
-	v := f.b
-	f.b = nil
-	return v
-}
-
-func (f *fields) u8() uint8 {
-	if len(f.b) < 1 {
-		f.short = true
-		f.b = nil
-		return 0
-	}
-	v := f.b[0]
-	f.b = f.b[1:]
-	return v
-}
-
-func (f *fields) u16() uint16 {
-	if len(f.b) < 2 {
-		f.short = true
-		f.b = nil
-		return 0
-	}
-	v := binary.LittleEndian.Uint16(f.b)
-	f.b = f.b[2:]
-	return v
-}
-
-func (f *fields) u32() uint32 {
-	if len(f.b) < 4 {
-		f.short = true
-		f.b = nil
-		return 0
-	}
-	v := binary.LittleEndian.Uint32(f.b)
-	f.b = f.b[4:]
-	return v
-}
-
-func (f *fields) u64() uint64 {
-	if len(f.b) < 8 {
-		f.short = true
-		f.b = nil
-		return 0
-	}
-	v := binary.LittleEndian.Uint64(f.b)
-	f.b = f.b[8:]
-	return v
+	return n, nil
 }
 
 // end returns ErrTruncated if a field did not fit, and ErrTrailingBytes if
 // anything is left over.
-func (f *fields) end() error {
-	if f.short {
+func (f *body) end() error {
+	if f.Short {
 		return ErrTruncated
 	}
-	if len(f.b) != 0 {
-		return fmt.Errorf("%w: %d", ErrTrailingBytes, len(f.b))
+	if len(f.B) != 0 {
+		return fmt.Errorf("%w: %d", ErrTrailingBytes, len(f.B))
+	}
+	return nil
+}
+
+// first returns the first error.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -97,25 +61,36 @@ func appendString(dst, s []byte) []byte {
 
 func saturated(n int) uint16 { return uint16(min(n, math.MaxUint16)) }
 
+// appendBlob appends a u32 length and b.
+func appendBlob(dst, b []byte) []byte { return append(appendU32(dst, uint32(len(b))), b...) }
+
 func appendU16(dst []byte, v uint16) []byte { return binary.LittleEndian.AppendUint16(dst, v) }
 func appendU32(dst []byte, v uint32) []byte { return binary.LittleEndian.AppendUint32(dst, v) }
 func appendU64(dst []byte, v uint64) []byte { return binary.LittleEndian.AppendUint64(dst, v) }
 
 // CheckKey returns an error unless key has an allowed length.
 func CheckKey(key []byte) error {
-	switch {
-	case len(key) < KeyBytesMin:
+	if len(key) < KeyBytesMin {
 		return fmt.Errorf("%w: key is empty", ErrOutOfRange)
-	case len(key) > KeyBytesMax:
-		return fmt.Errorf("%w: key has %d bytes, at most %d are allowed", ErrTooLarge, len(key), KeyBytesMax)
+	}
+	return checkSize("key", key, KeyBytesMax)
+}
+
+// CheckValue returns an error unless value has an allowed length.
+func CheckValue(value []byte) error { return checkSize("value", value, ValueBytesMax) }
+
+// checkSize returns an error if b, which is named, is longer than most.
+func checkSize(name string, b []byte, most int) error {
+	if len(b) > most {
+		return fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", ErrTooLarge, name, len(b), most)
 	}
 	return nil
 }
 
-// CheckValue returns an error unless value has an allowed length.
-func CheckValue(value []byte) error {
-	if len(value) > ValueBytesMax {
-		return fmt.Errorf("%w: value has %d bytes, at most %d are allowed", ErrTooLarge, len(value), ValueBytesMax)
+// checkFlags returns an error if there are flags that are not known.
+func checkFlags[F ~uint8](flags, known F) error {
+	if flags &^= known; flags != 0 {
+		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(flags))
 	}
 	return nil
 }

@@ -28,30 +28,19 @@ func (m *Hello) AppendTo(dst []byte) []byte {
 }
 
 // Decode reads the message body and checks that the version range is not
-// empty. Whether it holds a version of the receiver is for Negotiate.
+// empty. Whether it holds a version of the receiver is for the receiver to check.
 func (m *Hello) Decode(b []byte) error {
-	f := fields{b: b}
-	m.VersionMin, m.VersionMax = f.u8(), f.u8()
-	m.Features = f.u64()
-	m.Name = f.bytes(int(f.u16()))
-	m.User = f.bytes(int(f.u16()))
-	m.Secret = f.bytes(int(f.u16()))
+	f := read(b)
+	m.VersionMin, m.VersionMax = f.U8(), f.U8()
+	m.Features = f.U64()
+	m.Name, m.User, m.Secret = f.text(), f.text(), f.text()
 	if err := f.end(); err != nil {
 		return err
 	}
 	if m.VersionMin == 0 || m.VersionMin > m.VersionMax {
 		return fmt.Errorf("%w: versions %d to %d", ErrOutOfRange, m.VersionMin, m.VersionMax)
 	}
-	if len(m.Name) > NameBytesMax || len(m.User) > NameBytesMax || len(m.Secret) > NameBytesMax {
-		return fmt.Errorf("%w: name, user or secret over %d bytes", ErrTooLarge, NameBytesMax)
-	}
-	return nil
-}
-
-// Negotiate returns the highest protocol version that both the client and this
-// package speak, or false where there is none.
-func (m *Hello) Negotiate() (version uint8, ok bool) {
-	return Version, m.VersionMin <= Version && Version <= m.VersionMax
+	return first(checkSize("name", m.Name, NameBytesMax), checkSize("user", m.User, NameBytesMax), checkSize("secret", m.Secret, NameBytesMax))
 }
 
 // HelloReply accepts a connection and tells the limits that hold on it. They
@@ -87,17 +76,11 @@ func (m *HelloReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body.
 func (m *HelloReply) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Version = f.u8()
-	m.Features, m.Node, m.Cluster, m.Connection = f.u64(), f.u64(), f.u64(), f.u64()
-	m.FrameBytesMax, m.KeyBytesMax, m.ValueBytesMax, m.InFlightMax = f.u32(), f.u32(), f.u32(), f.u32()
-	m.Shards = f.u16()
-	m.ServerVersion = f.bytes(int(f.u16()))
-	if err := f.end(); err != nil {
-		return err
-	}
-	if len(m.ServerVersion) > NameBytesMax {
-		return fmt.Errorf("%w: server version over %d bytes", ErrTooLarge, NameBytesMax)
-	}
-	return nil
+	f := read(b)
+	m.Version = f.U8()
+	m.Features, m.Node, m.Cluster, m.Connection = f.U64(), f.U64(), f.U64(), f.U64()
+	m.FrameBytesMax, m.KeyBytesMax, m.ValueBytesMax, m.InFlightMax = f.U32(), f.U32(), f.U32(), f.U32()
+	m.Shards = f.U16()
+	m.ServerVersion = f.text()
+	return first(f.end(), checkSize("server version", m.ServerVersion, NameBytesMax))
 }

@@ -16,20 +16,21 @@ func (m *MGet) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body, reusing the capacity of m.Keys.
 func (m *MGet) Decode(b []byte) error {
-	f := fields{b: b}
+	f := read(b)
 	m.Keys = m.Keys[:0]
-	n := f.u32()
+	n, err := f.count("keys")
 	switch {
-	case f.short:
+	case f.Short:
 		return ErrTruncated
-	case n == 0:
-		return fmt.Errorf("%w: no keys", ErrOutOfRange)
-	case n > OpsMax:
-		return fmt.Errorf("%w: %d keys, at most %d", ErrTooManyOps, n, OpsMax)
+	case n == 0 && err == nil:
+		err = fmt.Errorf("%w: no keys", ErrOutOfRange)
+	}
+	if err != nil {
+		return err
 	}
 	for ; n > 0; n-- {
-		k := f.bytes(int(f.u16()))
-		if f.short {
+		k := f.text()
+		if f.Short {
 			return ErrTruncated
 		}
 		if err := CheckKey(k); err != nil {
@@ -60,8 +61,7 @@ func (r *MGetRow) AppendTo(dst []byte) []byte {
 	}
 	dst = appendU64(dst, r.Version)
 	dst = appendU64(dst, r.TTLMillis)
-	dst = appendU32(dst, uint32(len(r.Value)))
-	return append(dst, r.Value...)
+	return appendBlob(dst, r.Value)
 }
 
 // AppendTo appends the message body: rows until the end of the frame.
@@ -88,18 +88,13 @@ func (m *MGetReply) Decode(b []byte) error {
 
 // Next reads the row at the front of a message body and returns the rest.
 func (r *MGetRow) Next(b []byte) (rest []byte, err error) {
-	f := fields{b: b}
-	*r = MGetRow{Status: Status(f.u8())}
+	f := read(b)
+	*r = MGetRow{Status: Status(f.U8())}
 	if r.Status == StatusOK {
-		r.Version, r.TTLMillis = f.u64(), f.u64()
-		size := f.u32()
-		if size > FrameBytesMax {
-			return nil, ErrTruncated
-		}
-		r.Value = f.bytes(int(size))
+		r.Version, r.TTLMillis, r.Value = f.U64(), f.U64(), f.blob()
 	}
-	if f.short {
+	if f.Short {
 		return nil, ErrTruncated
 	}
-	return f.b, nil
+	return f.B, nil
 }

@@ -49,19 +49,19 @@ func (m *RoutesReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body. Addresses are views; the slices are new.
 func (m *RoutesReply) Decode(b []byte) error {
-	f := fields{b: b}
-	*m = RoutesReply{Epoch: f.u64()}
-	for n := f.u16(); n > 0 && !f.short; n-- {
-		node := RouteNode{ID: f.u64(), Address: f.bytes(int(f.u16()))}
-		if len(node.Address) > AddressBytesMax {
-			return fmt.Errorf("%w: address over %d bytes", ErrTooLarge, AddressBytesMax)
+	f := read(b)
+	*m = RoutesReply{Epoch: f.U64()}
+	for n := f.U16(); n > 0 && !f.Short; n-- {
+		node := RouteNode{ID: f.U64(), Address: f.text()}
+		if err := checkSize("address", node.Address, AddressBytesMax); err != nil {
+			return err
 		}
 		m.Nodes = append(m.Nodes, node)
 	}
-	for n := f.u16(); n > 0 && !f.short; n-- {
-		s := RouteShard{ID: f.u16(), Leader: f.u64()}
-		for k := f.u16(); k > 0 && !f.short; k-- {
-			r := SlotRange{First: f.u16(), Last: f.u16()}
+	for n := f.U16(); n > 0 && !f.Short; n-- {
+		s := RouteShard{ID: f.U16(), Leader: f.U64()}
+		for k := f.U16(); k > 0 && !f.Short; k-- {
+			r := SlotRange{First: f.U16(), Last: f.U16()}
 			if r.First > r.Last || r.Last >= Slots {
 				return fmt.Errorf("%w: slot range %d-%d", ErrOutOfRange, r.First, r.Last)
 			}

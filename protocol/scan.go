@@ -35,39 +35,35 @@ func (m *Scan) AppendTo(dst []byte) []byte {
 // Decode reads the message body. Zero bounds are replaced by their defaults
 // and larger ones than allowed refused.
 func (m *Scan) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Flags = ScanFlags(f.u8())
-	m.CountMax, m.BytesMax = f.u32(), f.u32()
-	m.Start = f.bytes(int(f.u16()))
-	m.End = f.bytes(int(f.u16()))
-	m.Cursor = f.bytes(int(f.u16()))
-	if err := f.end(); err != nil {
-		return err
-	}
-	if m.Flags&^scanFlags != 0 {
-		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(m.Flags&^scanFlags))
-	}
+	f := read(b)
+	m.Flags = ScanFlags(f.U8())
+	m.CountMax, m.BytesMax = f.U32(), f.U32()
+	m.Start, m.End, m.Cursor = f.text(), f.text(), f.text()
 	if m.CountMax == 0 {
 		m.CountMax = ScanCountDefault
 	}
 	if m.BytesMax == 0 {
 		m.BytesMax = ScanBytesDefault
 	}
+	if err := first(f.end(), checkFlags(m.Flags, scanFlags)); err != nil {
+		return err
+	}
 	switch {
 	case m.CountMax > ScanCountMax:
 		return fmt.Errorf("%w: scan of %d rows, at most %d", ErrOutOfRange, m.CountMax, ScanCountMax)
 	case m.BytesMax > ScanBytesMax:
 		return fmt.Errorf("%w: scan of %d bytes, at most %d", ErrOutOfRange, m.BytesMax, ScanBytesMax)
-	case len(m.Start) > KeyBytesMax:
-		return fmt.Errorf("%w: the start of the scan has %d bytes, at most %d are allowed", ErrTooLarge, len(m.Start), KeyBytesMax)
-	case len(m.End) > KeyBytesMax+1: // one more: the first key behind the longest
-		return fmt.Errorf("%w: the end of the scan has %d bytes, at most %d are allowed", ErrTooLarge, len(m.End), KeyBytesMax+1)
-	case len(m.Cursor) > CursorBytesMax:
-		return fmt.Errorf("%w: cursor over %d bytes", ErrTooLarge, CursorBytesMax)
-	case m.Flags&ScanPrefix != 0 && len(m.End) != 0:
-		return fmt.Errorf("%w: a prefix scan has no end", ErrOutOfRange)
 	}
-	return nil
+	return first(checkRange(m.Start, m.End, m.Flags&ScanPrefix != 0), checkSize("cursor", m.Cursor, CursorBytesMax))
+}
+
+// checkRange checks the bounds of a range of keys, or the prefix that start is.
+func checkRange(start, end []byte, prefix bool) error {
+	if prefix && len(end) != 0 {
+		return fmt.Errorf("%w: a prefix has no end", ErrOutOfRange)
+	}
+	// The end may have one byte more: the first key behind the longest.
+	return first(checkSize("start of the range", start, KeyBytesMax), checkSize("end of the range", end, KeyBytesMax+1))
 }
 
 // ScanReply is one frame of the answer to SCAN. FlagMore says that further
@@ -107,21 +103,17 @@ func (m *ScanReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body, reusing the capacity of m.Rows.
 func (m *ScanReply) Decode(b []byte) error {
-	f := fields{b: b}
+	f := read(b)
 	m.Rows = m.Rows[:0]
-	m.Cursor = f.bytes(int(f.u16()))
-	if len(m.Cursor) > CursorBytesMax {
-		return fmt.Errorf("%w: cursor over %d bytes", ErrTooLarge, CursorBytesMax)
+	m.Cursor = f.text()
+	if err := checkSize("cursor", m.Cursor, CursorBytesMax); err != nil {
+		return err
 	}
-	for len(f.b) > 0 && !f.short {
-		r := ScanRow{Version: f.u64(), TTLMillis: f.u64()}
-		k, v := int(f.u16()), f.u32()
-		if v > FrameBytesMax {
-			return ErrTruncated
-		}
-		r.Key = f.bytes(k)
-		r.Value = f.bytes(int(v))
-		if f.short {
+	for len(f.B) > 0 && !f.Short {
+		r := ScanRow{Version: f.U64(), TTLMillis: f.U64()}
+		k, v := int(f.U16()), int(f.U32())
+		r.Key, r.Value = f.Bytes(k), f.Bytes(v)
+		if f.Short {
 			return ErrTruncated
 		}
 		if err := CheckKey(r.Key); err != nil {

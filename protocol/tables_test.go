@@ -65,15 +65,3 @@ func TestNames(t *testing.T) {
 		t.Error(Unknown.String())
 	}
 }
-
-func TestNegotiate(t *testing.T) {
-	for _, tc := range []struct {
-		low, high uint8
-		want      bool
-	}{{1, 1, true}, {1, 9, true}, {2, 9, false}} {
-		m := Hello{VersionMin: tc.low, VersionMax: tc.high}
-		if v, ok := m.Negotiate(); ok != tc.want || ok && v != Version {
-			t.Errorf("%d to %d: %d, %v", tc.low, tc.high, v, ok)
-		}
-	}
-}

@@ -55,8 +55,7 @@ func (m *Txn) AppendCompares(dst []byte) []byte {
 		if c.Target != CompareValue {
 			dst = appendU64(dst, c.Version)
 		} else {
-			dst = appendU32(dst, uint32(len(c.Value)))
-			dst = append(dst, c.Value...)
+			dst = appendBlob(dst, c.Value)
 		}
 	}
 	return dst
@@ -65,31 +64,26 @@ func (m *Txn) AppendCompares(dst []byte) []byte {
 // Decode reads the message body, reusing the capacity of m's slices; operation
 // bodies are views and are not decoded themselves.
 func (m *Txn) Decode(b []byte) error {
-	f := fields{b: b}
+	f := read(b)
 	m.Compares = m.Compares[:0]
-	n := f.u32()
-	if n > OpsMax {
-		return fmt.Errorf("%w: %d comparisons, at most %d", ErrTooManyOps, n, OpsMax)
+	n, err := f.count("comparisons")
+	if err != nil {
+		return err
 	}
 	for ; n > 0; n-- {
-		c := Compare{Target: CompareTarget(f.u8()), Relation: CompareRelation(f.u8())}
-		c.Key = f.bytes(int(f.u16()))
+		c := Compare{Target: CompareTarget(f.U8()), Relation: CompareRelation(f.U8()), Key: f.text()}
 		switch c.Target {
 		case CompareVersion, CompareAbsent:
-			c.Version = f.u64()
+			c.Version = f.U64()
 		case CompareValue:
-			size := f.u32()
-			if size > FrameBytesMax {
-				return ErrTruncated
-			}
-			c.Value = f.bytes(int(size))
+			c.Value = f.blob()
 		default:
-			if f.short {
+			if f.Short {
 				return ErrTruncated
 			}
 			return fmt.Errorf("%w: comparison target %d", ErrOutOfRange, c.Target)
 		}
-		if f.short {
+		if f.Short {
 			return ErrTruncated
 		}
 		if c.Relation == 0 || c.Relation > relations || c.Target == CompareAbsent && c.Relation > NotEqual {
@@ -100,11 +94,10 @@ func (m *Txn) Decode(b []byte) error {
 		}
 		m.Compares = append(m.Compares, c)
 	}
-	if err := m.Then.decode(&f); err != nil {
-		return err
-	}
-	if err := m.Else.decode(&f); err != nil {
-		return err
+	for _, ops := range []*Ops{&m.Then, &m.Else} {
+		if err := ops.decode(&f); err != nil {
+			return err
+		}
 	}
 	if err := f.end(); err != nil {
 		return err
@@ -135,8 +128,8 @@ func (m *TxnReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body, reusing the capacity of m.Results.
 func (m *TxnReply) Decode(b []byte) error {
-	f := fields{b: b}
-	s := f.u8()
+	f := read(b)
+	s := f.U8()
 	if s > 1 {
 		return fmt.Errorf("%w: branch byte %d", ErrOutOfRange, s)
 	}

@@ -20,7 +20,7 @@ const (
 
 func (w WriteFlags) check(known WriteFlags) error {
 	if w&^known != 0 {
-		return fmt.Errorf("%w 0x%02x", ErrUnknownOption, uint8(w&^known))
+		return checkFlags(w, known)
 	}
 	if !atMostOne(w & (WriteTTL | WriteKeepTTL | WriteExpireAt)) {
 		return fmt.Errorf("%w: a TTL, a time of expiry and keep-TTL cannot be used together", ErrOutOfRange)
@@ -60,18 +60,18 @@ func (m *Put) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body.
 func (m *Put) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Flags = WriteFlags(f.u8())
-	n := int(f.u16())
+	f := read(b)
+	m.Flags = WriteFlags(f.U8())
+	n := int(f.U16())
 	m.TTLMillis, m.Version = 0, 0
 	if m.Flags&(WriteTTL|WriteExpireAt) != 0 {
-		m.TTLMillis = f.u64()
+		m.TTLMillis = f.U64()
 	}
 	if m.Flags&WriteIfVersion != 0 {
-		m.Version = f.u64()
+		m.Version = f.U64()
 	}
-	m.Key = f.bytes(n)
-	m.Value = f.rest()
+	m.Key = f.Bytes(n)
+	m.Value = f.Rest()
 	if err := f.end(); err != nil {
 		return err
 	}
@@ -116,20 +116,14 @@ func (m *Delete) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body.
 func (m *Delete) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Flags = WriteFlags(f.u8())
+	f := read(b)
+	m.Flags = WriteFlags(f.U8())
 	m.Version = 0
 	if m.Flags&WriteIfVersion != 0 {
-		m.Version = f.u64()
+		m.Version = f.U64()
 	}
-	m.Key = f.rest()
-	if err := f.end(); err != nil {
-		return err
-	}
-	if err := m.Flags.check(deleteFlags); err != nil {
-		return err
-	}
-	return CheckKey(m.Key)
+	m.Key = f.Rest()
+	return first(f.end(), m.Flags.check(deleteFlags), CheckKey(m.Key))
 }
 
 // WriteReply answers PUT, DELETE, EXPIRE, PERSIST, SETEXPIRY and RENAME, with
@@ -177,87 +171,19 @@ func (m *WriteReply) AppendTo(dst []byte) []byte {
 
 // Decode reads the message body.
 func (m *WriteReply) Decode(b []byte) error {
-	f := fields{b: b}
-	*m = WriteReply{Version: f.u64()}
-	switch presence := f.u8(); presence {
+	f := read(b)
+	*m = WriteReply{Version: f.U64()}
+	switch presence := f.U8(); presence {
 	case previousNone:
 	case previousValue:
 		m.HasPrevious = true
-		m.PreviousVersion, m.PreviousTTLMillis = f.u64(), f.u64()
-		m.PreviousValue = f.rest()
+		m.PreviousVersion, m.PreviousTTLMillis = f.U64(), f.U64()
+		m.PreviousValue = f.Rest()
 	case previousOmitted:
 		m.HasPrevious, m.PreviousOmitted = true, true
-		m.PreviousVersion, m.PreviousTTLMillis = f.u64(), f.u64()
+		m.PreviousVersion, m.PreviousTTLMillis = f.U64(), f.U64()
 	default:
 		return fmt.Errorf("%w: presence byte %d", ErrOutOfRange, presence)
 	}
 	return f.end()
-}
-
-// Incr adds to a decimal integer; an absent key counts as 0. The key keeps its
-// expiry.
-type Incr struct {
-	Delta int64
-	Key   []byte
-}
-
-// AppendTo appends the message body.
-func (m *Incr) AppendTo(dst []byte) []byte {
-	return append(appendU64(dst, uint64(m.Delta)), m.Key...)
-}
-
-// Decode reads the message body.
-func (m *Incr) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Delta = int64(f.u64())
-	m.Key = f.rest()
-	if err := f.end(); err != nil {
-		return err
-	}
-	return CheckKey(m.Key)
-}
-
-// IncrReply answers INCR, APPEND and SETRANGE. After one of the latter two
-// Value is the length of the new value in bytes.
-type IncrReply struct {
-	Version uint64
-	Value   int64
-}
-
-// AppendTo appends the message body.
-func (m *IncrReply) AppendTo(dst []byte) []byte {
-	return appendU64(appendU64(dst, m.Version), uint64(m.Value))
-}
-
-// Decode reads the message body.
-func (m *IncrReply) Decode(b []byte) error {
-	f := fields{b: b}
-	m.Version, m.Value = f.u64(), int64(f.u64())
-	return f.end()
-}
-
-// Expire sets the time to live of an existing key. (PERSIST, whose body is a
-// Key, removes it.)
-type Expire struct {
-	TTLMillis uint64 // 1..TTLMillisMax
-	Key       []byte
-}
-
-// AppendTo appends the message body.
-func (m *Expire) AppendTo(dst []byte) []byte {
-	return append(appendU64(dst, m.TTLMillis), m.Key...)
-}
-
-// Decode reads the message body.
-func (m *Expire) Decode(b []byte) error {
-	f := fields{b: b}
-	m.TTLMillis = f.u64()
-	m.Key = f.rest()
-	if err := f.end(); err != nil {
-		return err
-	}
-	if err := checkTTL(m.TTLMillis); err != nil {
-		return err
-	}
-	return CheckKey(m.Key)
 }
