@@ -61,13 +61,13 @@ func encodeCall(c *call) *bufpool.Buffer {
 
 // decodeCall returns a call whose body is a view of p.
 func decodeCall(p []byte) (call, error) {
-	c := cursor{p: p}
-	out := call{id: c.u64(), timeout: time.Duration(c.u32()) * time.Millisecond}
-	n := int(c.u8())
-	if c.short || n == 0 || n > VerbBytesMax || n > len(c.p) {
+	c := fieldsOf(p)
+	out := call{id: c.U64(), timeout: time.Duration(c.U32()) * time.Millisecond}
+	out.verb = string(c.Bytes(int(c.U8())))
+	if c.Short || len(out.verb) == 0 || len(out.verb) > VerbBytesMax {
 		return out, damaged("a call without a valid name")
 	}
-	out.verb, out.body = string(c.p[:n]), c.p[n:]
+	out.body = c.Rest()
 	if out.timeout <= 0 || out.timeout > CallTimeoutMax {
 		out.timeout = CallTimeoutMax
 	}
@@ -85,17 +85,17 @@ func encodeReply(id uint64, status byte, body []byte) *bufpool.Buffer {
 
 // decodeReply returns the outcome of a call; its body is a copy.
 func decodeReply(p []byte) (id uint64, r callResult, err error) {
-	c := cursor{p: p}
-	id = c.u64()
-	status := c.u8()
-	if c.short {
-		return 0, r, damaged("truncated reply")
+	c := fieldsOf(p)
+	id = c.U64()
+	status := c.U8()
+	if err := c.whole("reply"); err != nil {
+		return 0, r, err
 	}
 	switch status {
 	case replyOK:
-		r.body = append([]byte{}, c.p...)
+		r.body = append([]byte{}, c.B...)
 	case replyError:
-		r.err = &RemoteError{Text: clip(string(c.p), errorBytesMax)}
+		r.err = &RemoteError{Text: clip(string(c.B), errorBytesMax)}
 	case replyBusy:
 		r.err = fmt.Errorf("%w: the other node already runs too many calls; try again", ErrBusy)
 	default:
@@ -121,9 +121,9 @@ func (t *Transport) Call(ctx context.Context, node uint64, verb string, body []b
 	if err := checkCall(verb, body); err != nil {
 		return nil, err
 	}
-	p := t.peer(node)
-	if p == nil {
-		return nil, fmt.Errorf("node %d: %w", node, ErrUnknownPeer)
+	p, err := t.find(node)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(ctx))
 	defer cancel()
@@ -192,12 +192,10 @@ func (in *inbound) startCall(payload []byte) error {
 		return in.reply(c.id, replyBusy, nil)
 	}
 	c.body = append([]byte{}, c.body...)
-	in.t.wg.Add(1) // the connection's goroutine is counted, so Close still waits
-	go func() {
-		defer in.t.wg.Done()
+	in.t.wg.Go(func() { // the connection's goroutine is counted, so Close still waits
 		in.run(c)
 		<-in.calls
-	}()
+	})
 	return nil
 }
 
@@ -257,13 +255,11 @@ func (t *Transport) serveCall(c net.Conn, from Identity, version uint16) {
 		return
 	}
 	defer func() { <-t.strangerCalls }()
-	t.wg.Add(1) // this goroutine is counted, so Close still waits
-	go func() {
-		defer t.wg.Done()
+	t.wg.Go(func() { // this goroutine is counted, so Close still waits
 		// The caller sends no more: a byte, or the end, means it is gone.
 		io.ReadFull(c, make([]byte, 1))
 		cancel()
-	}()
+	})
 	in.run(request)
 }
 
@@ -287,12 +283,9 @@ func (in *inbound) readSingleCall() (call, error) {
 	if in.from.Cluster == 0 {
 		r.payloadMax = callHeadBytes + VerbBytesMax + StrangerCallBytesMax
 	}
-	t, payload, err := r.next()
+	payload, err := r.expect(frameCall, "a call")
 	if err != nil {
 		return call{}, err
-	}
-	if t != frameCall {
-		return call{}, damaged("a frame of type %d instead of a call", t)
 	}
 	out, err := decodeCall(payload)
 	out.body = append([]byte{}, out.body...)

@@ -402,7 +402,7 @@ func TestHandshakeRecords(t *testing.T) {
 }
 
 func cursorIdentity(p []byte) Identity {
-	c := cursor{p: p}
+	c := fieldsOf(p)
 	return c.identity()
 }
 

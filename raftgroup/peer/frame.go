@@ -137,6 +137,15 @@ func (r *frameReader) next() (frameType, []byte, error) {
 	return t, payload, nil
 }
 
+// expect is next for a place where only one type of frame, which is named, may be.
+func (r *frameReader) expect(want frameType, name string) ([]byte, error) {
+	t, payload, err := r.next()
+	if err == nil && t != want {
+		err = damaged("a frame of type %d instead of %s", t, name)
+	}
+	return payload, err
+}
+
 func parseHeader(h []byte) (n int, t frameType, err error) {
 	word := le.Uint32(h[4:])
 	if word>>8 != 0 || frameType(word).payloadMax() < 0 {

@@ -12,6 +12,8 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"github.com/proa-kv/proa/internal/fields"
 )
 
 // The handshake has three records: the dialler's hello, the acceptor's answer
@@ -118,12 +120,12 @@ func (h *hello) encode() []byte {
 }
 
 func decodeHello(p []byte) (h hello, err error) {
-	c := cursor{p: p}
-	h.kind = connKind(c.u8())
-	h.versionMin, h.versionMax = c.u16(), c.u16()
+	c := fieldsOf(p)
+	h.kind = connKind(c.U8())
+	h.versionMin, h.versionMax = c.U16(), c.U16()
 	h.identity = c.identity()
-	if c.short {
-		return h, damaged("truncated hello")
+	if err := c.whole("hello"); err != nil {
+		return h, err
 	}
 	h.credentials = c.credentials(&h.identity)
 	if h.versionMin == 0 || h.versionMin > h.versionMax {
@@ -145,20 +147,17 @@ func (a *answer) encode() []byte {
 
 // decodeAnswer also returns the part of p that comes before the proof.
 func decodeAnswer(p []byte) (a answer, unproven []byte, err error) {
-	c := cursor{p: p}
-	a.version, a.refusal, a.identity = c.u16(), c.text(), c.identity()
-	if c.short {
-		return a, nil, damaged("truncated answer to the hello")
+	c := fieldsOf(p)
+	a.version, a.refusal, a.identity = c.U16(), c.text(), c.identity()
+	if err := c.whole("answer to the hello"); err != nil {
+		return a, nil, err
 	}
 	if a.credentials = c.credentials(&a.identity); a.credentials.present {
-		a.code = Code(c.u8())
-		unproven = p[:len(p)-len(c.p)]
+		a.code = Code(c.U8())
+		unproven = p[:len(p)-len(c.B)]
 		a.proof = c.proof()
 	}
-	if c.short {
-		return a, nil, damaged("truncated proof in the answer")
-	}
-	return a, unproven, nil
+	return a, unproven, c.whole("proof in the answer")
 }
 
 func (v *verdict) encode() []byte {
@@ -171,26 +170,20 @@ func (v *verdict) encode() []byte {
 
 // decodeVerdict decodes a verdict, with a proof if one is due.
 func decodeVerdict(p []byte, proven bool) (v verdict, err error) {
-	c := cursor{p: p}
+	c := fieldsOf(p)
 	v.refusal = c.text()
 	if v.proven = proven; proven {
-		v.code, v.proof = Code(c.u8()), c.proof()
+		v.code, v.proof = Code(c.U8()), c.proof()
 	}
-	if c.short {
-		return v, damaged("truncated verdict of the handshake")
-	}
-	return v, nil
+	return v, c.whole("verdict of the handshake")
 }
 
 func (w *welcome) encode() []byte { return append(appendString(nil, w.refusal), byte(w.code)) }
 
 func decodeWelcome(p []byte) (w welcome, err error) {
-	c := cursor{p: p}
-	w.refusal, w.code = c.text(), Code(c.u8())
-	if c.short {
-		return w, damaged("truncated welcome of the handshake")
-	}
-	return w, nil
+	c := fieldsOf(p)
+	w.refusal, w.code = c.text(), Code(c.U8())
+	return w, c.whole("welcome of the handshake")
 }
 
 func appendCredentials(b []byte, id *Identity, c *credentials) []byte {
@@ -222,42 +215,31 @@ func appendString(b []byte, s string) []byte {
 	return append(le.AppendUint16(b, uint16(len(s))), s...)
 }
 
-// cursor reads fields; short is set once one was not there.
-type cursor struct {
-	p     []byte
-	short bool
-}
+// cursor reads fields.
+type cursor struct{ fields.Reader }
 
-var zeros [8]byte
+func fieldsOf(p []byte) cursor { return cursor{fields.Reader{B: p}} }
 
-func (c *cursor) take(n int) []byte {
-	if n > len(c.p) {
-		c.short, c.p = true, nil
-		return zeros[:min(n, len(zeros))]
+// whole returns an error if a field of a record, which is named, was not there.
+func (c *cursor) whole(name string) error {
+	if c.Short {
+		return damaged("truncated %s", name)
 	}
-	b := c.p[:n]
-	c.p = c.p[n:]
-	return b
+	return nil
 }
-
-func (c *cursor) u8() uint8   { return c.take(1)[0] }
-func (c *cursor) u16() uint16 { return le.Uint16(c.take(2)) }
-func (c *cursor) u32() uint32 { return le.Uint32(c.take(4)) }
-func (c *cursor) u64() uint64 { return le.Uint64(c.take(8)) }
 
 // text reads a string of the other side, fit to be printed.
 func (c *cursor) text() string {
-	n := int(c.u16())
-	if n > stringBytesMax || n > len(c.p) {
-		c.short = true
-		return ""
+	n := int(c.U16())
+	if n > stringBytesMax {
+		n = -1
 	}
-	return printable(string(c.take(n)))
+	return printable(string(c.Bytes(n)))
 }
 
 func (c *cursor) identity() Identity {
 	return Identity{
-		Cluster: c.u64(), Node: c.u64(), UID: c.u64(),
+		Cluster: c.U64(), Node: c.U64(), UID: c.U64(),
 		Peer: c.text(), Client: c.text(), Version: c.text(),
 	}
 }
@@ -267,19 +249,19 @@ const credentialsBytes = len(Key{}) + 3*8 + nonceBytes
 
 // credentials reads what a node with a key has behind its identity.
 func (c *cursor) credentials(id *Identity) (out credentials) {
-	if len(c.p) < credentialsBytes {
+	if len(c.B) < credentialsBytes {
 		return out
 	}
 	out.present = true
-	copy(id.Key[:], c.take(len(id.Key)))
-	id.Generation, id.Run, id.Began = c.u64(), c.u64(), c.u64()
-	copy(out.nonce[:], c.take(nonceBytes))
+	copy(id.Key[:], c.Bytes(len(id.Key)))
+	id.Generation, id.Run, id.Began = c.U64(), c.U64(), c.U64()
+	copy(out.nonce[:], c.Bytes(nonceBytes))
 	return out
 }
 
 func (c *cursor) proof() (p proof) {
-	copy(p.signature[:], c.take(signatureBytes))
-	copy(p.mac[:], c.take(macBytes))
+	copy(p.signature[:], c.Bytes(signatureBytes))
+	copy(p.mac[:], c.Bytes(macBytes))
 	return p
 }
 
@@ -509,6 +491,33 @@ func (t *Transport) dial(ctx context.Context, address string, kind connKind, wan
 	return c, a, nil
 }
 
+// greeting is an answer, and what it proves.
+type greeting struct {
+	answer
+	proven     bool // it has a proof, which is right
+	transcript transcript
+}
+
+// greet begins a handshake: it says hello and learns who is at the other side.
+func (t *Transport) greet(c net.Conn, kind connKind) (g greeting, err error) {
+	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: newCredentials(t)}
+	said := h.encode()
+	if err := writeRecord(c, said); err != nil {
+		return g, err
+	}
+	body, err := readRecord(c)
+	if err != nil {
+		return g, err
+	}
+	a, unproven, err := decodeAnswer(body)
+	g.answer = a
+	if err == nil && h.credentials.present && a.credentials.present {
+		g.proven, g.transcript = true, transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(unproven)}
+		err = t.check(&g.identity, labelAcceptor, &g.transcript, &a.proof)
+	}
+	return g, err
+}
+
 func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want uint64) (a answer, err error) {
 	defer func() {
 		var refused *RefusedError
@@ -516,32 +525,16 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 			err = fmt.Errorf("peer: handshake with %s: %w", address, err)
 		}
 	}()
-	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: newCredentials(t)}
-	said := h.encode()
-	if err := writeRecord(c, said); err != nil {
-		return answer{}, err
-	}
-	body, err := readRecord(c)
-	if err != nil {
+	g, err := t.greet(c, kind)
+	if a = g.answer; err != nil {
 		hearOut(c, err)
-		return answer{}, err
-	}
-	a, unproven, err := decodeAnswer(body)
-	if err != nil {
 		return a, err
-	}
-	proven := h.credentials.present && a.credentials.present
-	s := transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(unproven)}
-	if proven {
-		if err := t.check(&a.identity, labelAcceptor, &s, &a.proof); err != nil {
-			return a, err
-		}
 	}
 	if a.refusal != "" {
 		t.refused(&a.identity, a.code, a.refusal)
 		return a, &RefusedError{Address: address, Reason: a.refusal}
 	}
-	v := verdict{proven: proven}
+	v := verdict{proven: g.proven}
 	switch {
 	case a.version < versionOldest || a.version > t.cfg.VersionMax:
 		v.refusal = fmt.Sprintf("the other side chose protocol version %d, but %d to %d were offered", a.version, versionOldest, t.cfg.VersionMax)
@@ -550,8 +543,8 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 	default:
 		v.refusal, v.code = t.judge(kind, &a.identity)
 	}
-	if proven {
-		v.proof = t.prove(labelDialler, &s)
+	if g.proven {
+		v.proof = t.prove(labelDialler, &g.transcript)
 	}
 	if err := writeRecord(c, v.encode()); err != nil {
 		return a, err
@@ -559,10 +552,11 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 	if v.refusal != "" {
 		return a, &RefusedError{Address: address, Here: true, Reason: v.refusal, Code: v.code}
 	}
-	if !proven {
+	if !g.proven {
 		return a, nil
 	}
-	if body, err = readRecord(c); err != nil {
+	body, err := readRecord(c)
+	if err != nil {
 		return a, err
 	}
 	w, err := decodeWelcome(body)
@@ -571,25 +565,6 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 		err = &RefusedError{Address: address, Reason: w.refusal, Code: w.code}
 	}
 	return a, err
-}
-
-// askWho begins a handshake to learn who is at the other side.
-func askWho(t *Transport, c net.Conn) (Identity, error) {
-	h := hello{kind: kindCall, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: newCredentials(t)}
-	said := h.encode()
-	if err := writeRecord(c, said); err != nil {
-		return Identity{}, err
-	}
-	body, err := readRecord(c)
-	if err != nil {
-		return Identity{}, err
-	}
-	a, unproven, err := decodeAnswer(body)
-	if err == nil && a.credentials.present && h.credentials.present {
-		s := transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(unproven)}
-		err = t.check(&a.identity, labelAcceptor, &s, &a.proof)
-	}
-	return a.identity, err
 }
 
 // answerHello is the acceptor's side of the handshake. A refusal has been sent

@@ -79,8 +79,21 @@ func newPeer(t *Transport, node uint64, address string) *peer {
 	return p
 }
 
-// retire ends the peer's goroutines and connection, soon.
-func (p *peer) retire() { p.cancel() }
+func (p *peer) addressNow() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.address
+}
+
+// version returns the protocol version of the connection, 0 without one.
+func (p *peer) version() uint16 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link == nil {
+		return 0
+	}
+	return p.link.version
+}
 
 // setAddress connects anew if the address has changed, and otherwise tries at
 // once if there is no connection.
@@ -191,11 +204,7 @@ func (p *peer) session() time.Duration {
 	p.t.log.Info("connected to a peer", "node", p.node, "addr", address, "version", version)
 	began := time.Now()
 	stop := context.AfterFunc(p.ctx, func() { conn.Close() })
-	p.t.wg.Add(1) // this goroutine is counted, so Close still waits
-	go func() {
-		defer p.t.wg.Done()
-		p.readReplies(l)
-	}()
+	p.t.wg.Go(func() { p.readReplies(l) }) // this goroutine is counted, so Close still waits
 	err = p.write(l)
 	stop()
 	p.t.drop(conn)

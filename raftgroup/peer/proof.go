@@ -184,9 +184,7 @@ func (t *Transport) probeKnownAddress(theirs *Identity) error {
 	if p == nil {
 		return nil
 	}
-	p.mu.Lock()
-	address := p.address
-	p.mu.Unlock()
+	address := p.addressNow()
 	if address == theirs.Peer || theirs.Peer == "" {
 		return nil
 	}
@@ -199,8 +197,8 @@ func (t *Transport) probeKnownAddress(theirs *Identity) error {
 	defer t.drop(c)
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	there, err := askWho(t, c)
-	if err == nil && there.Signed && there.Key == theirs.Key && there.Run != theirs.Run {
+	there, err := t.greet(c, kindCall)
+	if err == nil && there.identity.Signed && there.identity.Key == theirs.Key && there.identity.Run != theirs.Run {
 		return twinError(theirs, address)
 	}
 	return nil

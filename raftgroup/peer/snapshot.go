@@ -98,20 +98,17 @@ func (c *courier) breathe(stop <-chan struct{}) {
 // that broke off can be sent again: the receiver may resume.
 func (t *Transport) SendSnapshot(ctx context.Context, node uint64, header []byte,
 	export func(token []byte, write func(chunk []byte) error) error) error {
-	p := t.peer(node)
-	if p == nil {
-		return fmt.Errorf("node %d: %w", node, ErrUnknownPeer)
+	p, err := t.find(node)
+	if err != nil {
+		return err
 	}
 	if len(header) > SnapshotHeaderBytesMax {
 		return fmt.Errorf("%w: a snapshot header of %d bytes; the limit is %d", ErrTooLarge, len(header), SnapshotHeaderBytesMax)
 	}
-	p.mu.Lock()
-	address := p.address
-	p.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(errRetired) })() // RemovePeer and Close
-	conn, _, err := t.dial(ctx, address, kindSnapshot, node)
+	conn, _, err := t.dial(ctx, p.addressNow(), kindSnapshot, node)
 	if err != nil {
 		return err
 	}
@@ -304,11 +301,7 @@ func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 	c := newCourier(t, conn)
 	defer c.reader.close()
 	stop := make(chan struct{})
-	t.wg.Add(1) // this goroutine is counted, so Close still waits
-	go func() {
-		defer t.wg.Done()
-		c.breathe(stop)
-	}()
+	t.wg.Go(func() { c.breathe(stop) }) // this goroutine is counted, so Close still waits
 	err := c.receiveSnapshot(t, from)
 	close(stop)
 	if t.ctx.Err() != nil {
@@ -325,12 +318,9 @@ func (t *Transport) serveSnapshot(conn net.Conn, from Identity) {
 }
 
 func (c *courier) receiveSnapshot(t *Transport, from Identity) error {
-	kind, payload, err := c.reader.next()
+	payload, err := c.reader.expect(frameSnapshotHeader, "a snapshot's header")
 	if err != nil {
 		return err
-	}
-	if kind != frameSnapshotHeader {
-		return damaged("a frame of type %d instead of a snapshot's header", kind)
 	}
 	header := append([]byte{}, payload...)
 	select {
@@ -364,14 +354,11 @@ func (c *courier) linger() {
 // node, whose handler serves it as a client's connection. The caller closes it.
 // The error wraps ErrUnknownPeer, or is one of connecting or of the handshake.
 func (t *Transport) DialClient(ctx context.Context, node uint64) (net.Conn, error) {
-	p := t.peer(node)
-	if p == nil {
-		return nil, fmt.Errorf("node %d: %w", node, ErrUnknownPeer)
+	p, err := t.find(node)
+	if err != nil {
+		return nil, err
 	}
-	p.mu.Lock()
-	address := p.address
-	p.mu.Unlock()
-	c, _, err := t.dial(ctx, address, kindClient, node)
+	c, _, err := t.dial(ctx, p.addressNow(), kindClient, node)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -149,25 +149,18 @@ func (c Config) withDefaults() (Config, error) {
 			return d.DialContext(ctx, "tcp", address)
 		}
 	}
-	orDefault(&c.Listen, ":7401")
-	orDefault(&c.HandshakeTimeout, 5*time.Second)
-	orDefault(&c.ReconnectMin, time.Second)
-	orDefault(&c.ReconnectMax, max(c.ReconnectMin, time.Minute))
-	orDefault(&c.WriteTimeout, 10*time.Second)
-	orDefault(&c.SilenceTimeout, 10*time.Second)
-	orDefault(&c.QueueBytesMax, 64<<20)
-	orDefault(&c.SnapshotsIn, 2)
-	orDefault(&c.StrangerCallsMax, 16)
-	orDefault(&c.InboundMax, 512)
-	orDefault(&c.VersionMax, versionNewest)
+	c.Listen = cmp.Or(c.Listen, ":7401")
+	c.HandshakeTimeout = cmp.Or(c.HandshakeTimeout, 5*time.Second)
+	c.ReconnectMin = cmp.Or(c.ReconnectMin, time.Second)
+	c.ReconnectMax = cmp.Or(c.ReconnectMax, max(c.ReconnectMin, time.Minute))
+	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
+	c.SilenceTimeout = cmp.Or(c.SilenceTimeout, 10*time.Second)
+	c.QueueBytesMax = cmp.Or(c.QueueBytesMax, 64<<20)
+	c.SnapshotsIn = cmp.Or(c.SnapshotsIn, 2)
+	c.StrangerCallsMax = cmp.Or(c.StrangerCallsMax, 16)
+	c.InboundMax = cmp.Or(c.InboundMax, 512)
+	c.VersionMax = cmp.Or(c.VersionMax, versionNewest)
 	return c, nil
-}
-
-func orDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Transport is one node's end of the connections to its peers. All methods are
@@ -313,6 +306,14 @@ func (t *Transport) handler() Handler { return *t.started.Load() }
 
 func (t *Transport) peer(node uint64) *peer { return (*t.peers.Load())[node] }
 
+// find returns a node of the address book.
+func (t *Transport) find(node uint64) (*peer, error) {
+	if p := t.peer(node); p != nil {
+		return p, nil
+	}
+	return nil, fmt.Errorf("node %d: %w", node, ErrUnknownPeer)
+}
+
 // SetPeer puts a node's address, host:port, into the address book, and keeps a
 // connection to it from now on. If the address differs from before, the
 // connection is made anew. If there is none, an attempt is made at once.
@@ -331,11 +332,7 @@ func (t *Transport) SetPeer(node uint64, address string) {
 	book := maps.Clone(old)
 	book[node] = p
 	t.peers.Store(&book)
-	t.wg.Add(1)
-	go func() {
-		defer t.wg.Done()
-		p.run()
-	}()
+	t.wg.Go(p.run)
 }
 
 // Retry has an attempt made at once to connect to each node without a
@@ -343,10 +340,7 @@ func (t *Transport) SetPeer(node uint64, address string) {
 // it in turn.
 func (t *Transport) Retry() {
 	for _, p := range *t.peers.Load() {
-		p.mu.Lock()
-		connected := p.link != nil
-		p.mu.Unlock()
-		if !connected {
+		if p.version() == 0 {
 			p.retry()
 		}
 	}
@@ -364,7 +358,7 @@ func (t *Transport) RemovePeer(node uint64) {
 	}
 	t.mu.Unlock()
 	if p != nil {
-		p.retire()
+		p.cancel() // ends its goroutines and its connection, soon
 	}
 	if in != nil {
 		in.conn.Close()
@@ -420,16 +414,10 @@ func (t *Transport) Report(node uint64, body []byte) bool {
 // Version returns the protocol version of the connection to a peer, 0 without
 // one.
 func (t *Transport) Version(node uint64) uint16 {
-	p := t.peer(node)
-	if p == nil {
-		return 0
+	if p := t.peer(node); p != nil {
+		return p.version()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.link == nil {
-		return 0
-	}
-	return p.link.version
+	return 0
 }
 
 // PeerStatus describes the connections with one peer.
@@ -464,12 +452,7 @@ func (t *Transport) Peers() []PeerStatus {
 	for _, p := range *t.peers.Load() {
 		out = append(out, p.status())
 	}
-	slices.SortFunc(out, func(a, b PeerStatus) int {
-		if a.Node < b.Node {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b PeerStatus) int { return cmp.Compare(a.Node, b.Node) })
 	return out
 }
 
@@ -481,11 +464,7 @@ func (t *Transport) spawn(f func()) bool {
 	if t.closed {
 		return false
 	}
-	t.wg.Add(1)
-	go func() {
-		defer t.wg.Done()
-		f()
-	}()
+	t.wg.Go(f)
 	return true
 }
 
@@ -517,10 +496,7 @@ func (t *Transport) raiseAlarm(node uint64) {
 	t.mu.Lock()
 	t.unreachable[node] = struct{}{}
 	t.mu.Unlock()
-	select {
-	case t.alarms <- struct{}{}:
-	default:
-	}
+	notify(t.alarms)
 }
 
 func (t *Transport) alarmLoop() {
@@ -556,7 +532,6 @@ func (t *Transport) setOptions(c net.Conn, kind connKind) {
 	if kind != kindRaft {
 		return
 	}
-	var raw syscall.RawConn
 	raw, err := tcp.SyscallConn()
 	if err == nil {
 		err = setUserTimeout(raw, t.cfg.WriteTimeout)
