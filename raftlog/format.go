@@ -50,7 +50,10 @@ const (
 	flagCheckpoint = 1
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var (
+	le         = binary.LittleEndian
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
 
 func checksum(p []byte) uint32 { return crc32.Checksum(p, castagnoli) }
 
@@ -65,7 +68,6 @@ type segmentHeader struct {
 }
 
 func (h segmentHeader) encode(dst []byte) {
-	le := binary.LittleEndian
 	le.PutUint64(dst[0:], segmentMagic)
 	le.PutUint16(dst[8:], formatVersion)
 	le.PutUint16(dst[10:], 0)
@@ -82,7 +84,6 @@ var (
 
 // decodeSegmentHeader reads p, which has at least segmentHeaderBytes.
 func decodeSegmentHeader(p []byte) (segmentHeader, error) {
-	le := binary.LittleEndian
 	if le.Uint64(p) != segmentMagic {
 		return segmentHeader{}, errMagic
 	}
@@ -111,7 +112,6 @@ type runHeader struct {
 
 // sealRun fills in the header at the front of buf, whose rest is the payload.
 func (h runHeader) sealRun(buf []byte) {
-	le := binary.LittleEndian
 	h.payload = uint32(len(buf) - runHeaderBytes)
 	le.PutUint32(buf[0:], runMagic)
 	le.PutUint16(buf[4:], formatVersion)
@@ -128,7 +128,6 @@ func (h runHeader) sealRun(buf []byte) {
 // decodeRunHeader reads p, which has at least runHeaderBytes. ok says that the
 // bytes claim to be a run of this segment; only runIntact proves it.
 func decodeRunHeader(p []byte, s segmentHeader) (h runHeader, ok bool) {
-	le := binary.LittleEndian
 	h = runHeader{
 		flags:   le.Uint16(p[6:]),
 		seq:     le.Uint64(p[8:]),
@@ -144,7 +143,6 @@ func decodeRunHeader(p []byte, s segmentHeader) (h runHeader, ok bool) {
 // runIntact reports whether p, a whole run with its payload, is what sealRun
 // made.
 func runIntact(p []byte) bool {
-	le := binary.LittleEndian
 	return le.Uint16(p[4:]) == formatVersion &&
 		crc32.Update(checksum(p[:44]), castagnoli, p[runHeaderBytes:]) == le.Uint32(p[44:])
 }
@@ -194,11 +192,11 @@ func appendHardState(dst []byte, group uint64, hs hardState) []byte {
 }
 
 func appendStart(dst []byte, group uint64, m mark, reset bool) []byte {
-	dst = appendUvarints(append(dst, kindStart), group, m.index, m.term)
+	flag := uint64(0)
 	if reset {
-		return append(dst, 1)
+		flag = 1
 	}
-	return append(dst, 0)
+	return appendUvarints(append(dst, kindStart), group, m.index, m.term, flag)
 }
 
 func appendConfState(dst []byte, group uint64, conf []byte) []byte {

@@ -54,9 +54,6 @@ type Group struct {
 
 var _ raft.Storage = (*Group)(nil)
 
-// ID returns the number the group was opened by.
-func (g *Group) ID() uint64 { return g.id }
-
 // InitialState implements raft.Storage: the newest hard state, nil where none
 // was written, and the newest configuration, empty where none was set. The
 // commit index is at least the start of the log: what was truncated or came in

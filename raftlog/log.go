@@ -35,6 +35,7 @@
 package raftlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -124,20 +125,14 @@ func (o *Options) setDefaults() error {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = SegmentBytesDefault
+	o.SegmentBytes = cmp.Or(o.SegmentBytes, SegmentBytesDefault)
+	o.CacheBytes = cmp.Or(o.CacheBytes, defaultCacheBytes)
+	o.SpareSegments = cmp.Or(o.SpareSegments, defaultSpareSegments)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.SegmentBytes < SegmentBytesMin || o.SegmentBytes > SegmentBytesMax || o.SegmentBytes%BlockBytes != 0 {
 		return fmt.Errorf("raftlog: segment size %d is not a multiple of %d from %d to %d", o.SegmentBytes, BlockBytes, SegmentBytesMin, SegmentBytesMax)
-	}
-	if o.CacheBytes == 0 {
-		o.CacheBytes = defaultCacheBytes
-	}
-	if o.SpareSegments == 0 {
-		o.SpareSegments = defaultSpareSegments
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }
@@ -340,46 +335,21 @@ func (l *Log) Group(id uint64) *Group {
 	}
 	g = &Group{id: id, log: l}
 	l.groups[id] = g
-	at, _ := slices.BinarySearchFunc(l.sorted, id, func(g *Group, id uint64) int {
-		if g.id < id {
-			return -1
-		}
-		return 1
-	})
+	at, _ := slices.BinarySearchFunc(l.sorted, id, func(g *Group, id uint64) int { return cmp.Compare(g.id, id) })
 	l.sorted = slices.Insert(l.sorted, at, g)
 	return g
 }
 
-// Groups returns the numbers of the groups for which something was written, in
-// ascending order.
-func (l *Log) Groups() []uint64 {
-	var ids []uint64
-	l.eachGroup(func(g *Group) {
-		if !g.empty() {
-			ids = append(ids, g.id)
-		}
-	})
-	return ids
-}
-
-// nonEmpty returns how many groups there are for which something was written.
-func (l *Log) nonEmpty() int {
-	n := 0
-	l.eachGroup(func(g *Group) {
-		if !g.empty() {
-			n++
-		}
-	})
-	return n
-}
-
-// eachGroup calls f for every group, in order, with the group locked.
+// eachGroup calls f for every group for which something was written, in order,
+// with the group locked.
 func (l *Log) eachGroup(f func(*Group)) {
 	l.groupsMu.RLock()
 	defer l.groupsMu.RUnlock()
 	for _, g := range l.sorted {
 		g.mu.Lock()
-		f(g)
+		if !g.empty() {
+			f(g)
+		}
 		g.mu.Unlock()
 	}
 }
@@ -403,6 +373,12 @@ func (l *Log) fail(err error) error {
 	l.mu.Unlock()
 	return l.Err()
 }
+
+// Position returns how far the log is known to be synced: the number of the last
+// such run. It grows with every synced write of any group, over restarts as
+// well: Open finds everything up to it, or the log has lost something. It never
+// blocks.
+func (l *Log) Position() uint64 { return l.position.Load() }
 
 // SizeBytes returns the bytes of the segments that hold entries somebody may
 // still need; of the newest one, what is written of it.
@@ -601,9 +577,7 @@ func (l *Log) turn() error {
 	l.reclaim = true
 	l.scratch = append(l.scratch[:0], make([]byte, runHeaderBytes)...)
 	l.eachGroup(func(g *Group) {
-		if !g.empty() {
-			l.scratch = appendCheckpoint(l.scratch, g.id, g.start, g.last(), g.hs, g.conf)
-		}
+		l.scratch = appendCheckpoint(l.scratch, g.id, g.start, g.last(), g.hs, g.conf)
 	})
 	l.scratch, _, err = l.writeBlocks(l.scratch, flagCheckpoint)
 	return err

@@ -110,8 +110,12 @@ func (r *replayer) replaySegment(i int, s *segment) (int64, error) {
 		if err := a.apply(payload); err != nil {
 			return 0, err
 		}
-		if h.flags&flagCheckpoint != 0 && a.checkpoints != r.log.nonEmpty() {
-			return 0, s.corrupt(pos, "the checkpoint has %d groups, the runs before it %d", a.checkpoints, r.log.nonEmpty())
+		if h.flags&flagCheckpoint != 0 {
+			groups := 0
+			r.log.eachGroup(func(*Group) { groups++ })
+			if a.checkpoints != groups {
+				return 0, s.corrupt(pos, "the checkpoint has %d groups, the runs before it %d", a.checkpoints, groups)
+			}
 		}
 		size := blocks(runHeaderBytes + int64(len(payload)))
 		r.log.run = h.run
@@ -174,9 +178,7 @@ func (r *replayer) checkGroups() error {
 		if g.base != g.start.index && err == nil {
 			err = fmt.Errorf("%w: entries %d to %d of group %d are missing from the segments in %s", ErrCorrupt, g.start.index+1, g.base, g.id, r.log.opt.Dir)
 		}
-		if !g.empty() {
-			r.found.Groups++
-		}
+		r.found.Groups++
 		r.found.Entries += g.refs.len()
 	})
 	return err
@@ -395,9 +397,9 @@ func inspect(o Options) (r *replayer, err error) {
 	return r, r.replay()
 }
 
-// damaged calls f for every run whose header survived but whose checksum does
-// not match, in all segments that could be opened.
-func (r *replayer) damaged(f func(s *segment, offset int64, h runHeader)) error {
+// reportDamage names every run whose header survived but whose checksum does not
+// match, in all segments that could be opened.
+func (r *replayer) reportDamage(report func(string)) error {
 	for _, s := range r.segments {
 		b := blockReader{seg: s}
 		for pos := int64(BlockBytes); pos+BlockBytes <= s.bytes; {
@@ -413,7 +415,7 @@ func (r *replayer) damaged(f func(s *segment, offset int64, h runHeader)) error 
 				pos += blocks(runHeaderBytes + int64(len(payload)))
 				continue
 			case claimed:
-				f(s, pos, h)
+				report(s.corrupt(pos, "the checksum of run %d does not match", h.run).Error())
 			}
 			pos += BlockBytes
 		}

@@ -2,7 +2,6 @@ package raftlog
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -168,7 +167,7 @@ func formatSegment(fs vfs.FS, dir, from string, seq uint64, size int64) (*segmen
 func newSalt() uint64 {
 	var b [8]byte
 	rand.Read(b[:]) // never fails
-	return binary.LittleEndian.Uint64(b[:])
+	return le.Uint64(b[:])
 }
 
 // zeroFill makes a file of size zero bytes. The bytes are really written: an

@@ -1,7 +1,6 @@
 package raftlog
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -61,7 +60,7 @@ func (r *syncedRecord) encode(dst []byte) []byte {
 	if len(dst)-from > syncedSlotBytes {
 		dst = dst[:from+syncedHeaderBytes]
 	}
-	p, le := dst[from:], binary.LittleEndian
+	p := dst[from:]
 	le.PutUint64(p[0:], syncedMagic)
 	le.PutUint16(p[8:], syncedVersion)
 	if r.closed {
@@ -80,7 +79,6 @@ func (r *syncedRecord) encode(dst []byte) []byte {
 
 // decodeSynced reads a slot. ok says that it is whole.
 func decodeSynced(p []byte) (r syncedRecord, ok bool) {
-	le := binary.LittleEndian
 	if len(p) < syncedHeaderBytes || le.Uint64(p) != syncedMagic || le.Uint16(p[8:]) != syncedVersion {
 		return r, false
 	}
@@ -264,11 +262,7 @@ func (l *Log) syncedNow() syncedRecord {
 	r := syncedRecord{owner: l.opt.Owner, run: l.durable, at: time.Now().UnixMilli()}
 	if l.durable == l.run && len(l.live) > 0 {
 		r.segment, r.offset = l.active().seq, l.pos
-		l.eachGroup(func(g *Group) {
-			if !g.empty() {
-				r.groups = append(r.groups, groupEnd{g.id, g.last()})
-			}
-		})
+		l.eachGroup(func(g *Group) { r.groups = append(r.groups, groupEnd{g.id, g.last()}) })
 	}
 	return r
 }

@@ -23,11 +23,7 @@ func Spans(o Options) (map[uint64]Span, error) {
 		return nil, err
 	}
 	spans := make(map[uint64]Span)
-	r.log.eachGroup(func(g *Group) {
-		if !g.empty() {
-			spans[g.id] = Span{First: g.start.index + 1, Last: g.last()}
-		}
-	})
+	r.log.eachGroup(func(g *Group) { spans[g.id] = Span{First: g.start.index + 1, Last: g.last()} })
 	return spans, nil
 }
 
@@ -60,11 +56,4 @@ func Verify(o Options, report func(string)) error {
 		report(fmt.Sprintf("raft log: torn tail of %d bytes will be dropped", f.TornBytes))
 	}
 	return nil
-}
-
-// reportDamage names every damaged run, behind the first one too.
-func (r *replayer) reportDamage(report func(string)) error {
-	return r.damaged(func(s *segment, offset int64, h runHeader) {
-		report(s.corrupt(offset, "the checksum of run %d does not match", h.run).Error())
-	})
 }

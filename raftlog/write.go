@@ -185,7 +185,7 @@ func (w *Write) SetStart(g *Group, index, term uint64, cs *raftpb.ConfState) {
 }
 
 // Remove makes g as if nothing had ever been written to it: its hard state,
-// configuration, start and entries are gone, and Groups does not list it. What
+// configuration, start and entries are gone. What
 // w or a later Write says of g after that begins it anew. The segments that
 // held its entries are given up by the first synced Commit, this one or a
 // later one, that finds nobody else's in them.
