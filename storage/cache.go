@@ -2,7 +2,6 @@ package storage
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math/bits"
 	"slices"
 	"sync"
@@ -378,12 +377,12 @@ type entry []byte
 
 func (s *segment) entry(at int) entry { return s.ring[at:] }
 
-func (e entry) head() uint32    { return binary.LittleEndian.Uint32(e) }
+func (e entry) head() uint32    { return le.Uint32(e) }
 func (e entry) size() int       { return int(e.head() &^ entryFlags) }
-func (e entry) tag() uint32     { return binary.LittleEndian.Uint32(e[4:]) }
-func (e entry) valueBytes() int { return int(binary.LittleEndian.Uint32(e[8:])) }
-func (e entry) keyBytes() int   { return int(binary.LittleEndian.Uint16(e[12:])) }
-func (e entry) shard() uint16   { return binary.LittleEndian.Uint16(e[14:]) }
+func (e entry) tag() uint32     { return le.Uint32(e[4:]) }
+func (e entry) valueBytes() int { return int(le.Uint32(e[8:])) }
+func (e entry) keyBytes() int   { return int(le.Uint16(e[12:])) }
+func (e entry) shard() uint16   { return le.Uint16(e[14:]) }
 func (e entry) key() []byte     { return e[entryHeaderBytes : entryHeaderBytes+e.keyBytes()] }
 func (e entry) room() int       { return e.size() - entryHeaderBytes - e.keyBytes() }
 
@@ -394,19 +393,19 @@ func (e entry) value() []byte {
 
 func (e entry) row() cachedRow {
 	return cachedRow{
-		version:  binary.LittleEndian.Uint64(e[16:]),
-		expireAt: binary.LittleEndian.Uint64(e[24:]),
+		version:  le.Uint64(e[16:]),
+		expireAt: le.Uint64(e[24:]),
 		absent:   e.head()&flagAbsent != 0,
 	}
 }
 
 func (e entry) setHead(size int, flags uint32) {
-	binary.LittleEndian.PutUint32(e, uint32(size)|flags)
+	le.PutUint32(e, uint32(size)|flags)
 }
 
 func (e entry) markUsed() {
 	if h := e.head(); h&flagUsed == 0 { // reading must not dirty the line each time
-		binary.LittleEndian.PutUint32(e, h|flagUsed)
+		le.PutUint32(e, h|flagUsed)
 	}
 }
 
@@ -418,9 +417,9 @@ func (e entry) set(size int, flags uint32, r cachedRow, value []byte) {
 		r, value = cachedRow{}, nil
 	}
 	e.setHead(size, flags)
-	binary.LittleEndian.PutUint32(e[8:], uint32(len(value)))
-	binary.LittleEndian.PutUint64(e[16:], r.version)
-	binary.LittleEndian.PutUint64(e[24:], r.expireAt)
+	le.PutUint32(e[8:], uint32(len(value)))
+	le.PutUint64(e[16:], r.version)
+	le.PutUint64(e[24:], r.expireAt)
 	copy(e[entryHeaderBytes+e.keyBytes():], value)
 }
 
@@ -489,9 +488,9 @@ func (s *segment) insert(tag uint32, shard uint16, key []byte, r cachedRow, valu
 	size := (entryHeaderBytes + len(key) + len(value) + 7) &^ 7
 	at := s.reserve(size)
 	e := s.entry(at)
-	binary.LittleEndian.PutUint32(e[4:], tag)
-	binary.LittleEndian.PutUint16(e[12:], uint16(len(key)))
-	binary.LittleEndian.PutUint16(e[14:], shard)
+	le.PutUint32(e[4:], tag)
+	le.PutUint16(e[12:], uint16(len(key)))
+	le.PutUint16(e[14:], shard)
 	copy(e[entryHeaderBytes:], key)
 	e.set(size, 0, r, value)
 	s.link(tag, at)

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/cespare/xxhash/v2"
@@ -79,7 +78,7 @@ func (h *stateHash) addMeta() {
 }
 
 func (h *stateHash) number(n uint64) {
-	binary.LittleEndian.PutUint64(h.buf[:], n)
+	le.PutUint64(h.buf[:], n)
 	h.write(h.buf[:])
 }
 

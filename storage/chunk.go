@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+
+	"github.com/proa-kv/proa/internal/fields"
 )
 
 // The stream of a snapshot is the records of a shard in the order of their
@@ -106,7 +108,6 @@ type chunk struct {
 // seal fills in the header of b, which has chunkHeaderBytes of room for it and
 // the payload behind, and appends the CRC.
 func (c *chunk) seal(b []byte) []byte {
-	le := binary.LittleEndian
 	b[0], b[1] = chunkFormat, 0
 	if c.digests {
 		b[0] = chunkFormatOfDigests
@@ -128,7 +129,6 @@ func (c *chunk) seal(b []byte) []byte {
 
 // decodeChunk decodes b, which must be one chunk. The payload is a view of b.
 func decodeChunk(b []byte) (chunk, error) {
-	le := binary.LittleEndian
 	switch {
 	case len(b) < chunkHeaderBytes+crcBytes || len(b) > ChunkBytesMax:
 		return chunk{}, fmt.Errorf("%d bytes, must be %d to %d", len(b), chunkHeaderBytes+crcBytes, ChunkBytesMax)
@@ -205,16 +205,16 @@ func uvarintBytes(n int) int {
 // decodeRecordHeader returns what appendRecordHeader was given, and its length.
 // The key is a view of b.
 func decodeRecordHeader(b []byte) (key []byte, value, n int, err error) {
-	t := varints{b: b}
-	key = t.take(t.next())
-	length := t.next()
-	if t.bad || len(key) == 0 {
+	t := fields.Reader{B: b}
+	key = t.Counted()
+	length := t.Uvarint()
+	if t.Short || len(key) == 0 {
 		return nil, 0, 0, errors.New("truncated record")
 	}
 	if err := checkRecordSize(key, length); err != nil {
 		return nil, 0, 0, err
 	}
-	return key, int(length), len(b) - len(t.b), nil
+	return key, int(length), len(b) - len(t.B), nil
 }
 
 // checkRecordSize checks what a record of a stream must not exceed.
@@ -238,7 +238,6 @@ func checkRecordSize(key []byte, value uint64) error {
 // appendTo appends s as a token.
 func (s *streamState) appendTo(b []byte, id uint64) []byte {
 	start := len(b)
-	le := binary.LittleEndian
 	b = append(b, tokenFormat)
 	b = le.AppendUint64(b, id)
 	b = le.AppendUint64(b, s.sequence)
@@ -254,19 +253,12 @@ var errTokenFormat = errors.New("malformed, damaged, or of another version")
 
 // decodeToken decodes a token of a stream that m belongs to.
 func decodeToken(b []byte, m meta) (s streamState, id uint64, err error) {
-	const fixedBytes = 1 + 3*8 + 2*4
-	le := binary.LittleEndian
-	body, sound := checkSum(b, tokenFormat, fixedBytes)
-	if !sound {
-		return streamState{}, 0, errTokenFormat
-	}
-	id = le.Uint64(b[1:])
-	s = streamState{sequence: le.Uint64(b[9:]), records: le.Uint64(b[17:]), hash: newStateHash(m)}
-	value, left := le.Uint32(b[25:]), le.Uint32(b[29:])
-	rest := body[fixedBytes:]
-	digest, rest, ok := takePart(rest)
-	key, rest, more := takePart(rest)
-	if !ok || !more || len(rest) != 0 || left > value || s.hash.digest.UnmarshalBinary(digest) != nil {
+	t, sound := checkSum(b, tokenFormat)
+	id = t.U64()
+	s = streamState{sequence: t.U64(), records: t.U64(), hash: newStateHash(m)}
+	value, left := t.U32(), t.U32()
+	digest, key := takePart(&t), takePart(&t)
+	if !sound || t.Short || len(t.B) != 0 || left > value || s.hash.digest.UnmarshalBinary(digest) != nil {
 		return streamState{}, 0, errTokenFormat
 	}
 	if len(key) > 0 {
@@ -282,33 +274,24 @@ func decodeToken(b []byte, m meta) (s streamState, id uint64, err error) {
 	return s, id, nil
 }
 
-// checkSum returns b without the CRC at its end, and whether that is right and b
-// begins with format and has fixed bytes at least.
-func checkSum(b []byte, format byte, fixed int) (body []byte, sound bool) {
-	if len(b) < fixed+crcBytes || b[0] != format {
-		return nil, false
+// checkSum returns a reader of what is between the format and the CRC of b, and
+// whether both are right.
+func checkSum(b []byte, format byte) (r fields.Reader, sound bool) {
+	if len(b) < 1+crcBytes || b[0] != format {
+		return r, false
 	}
-	body = b[:len(b)-crcBytes]
-	return body, crc32.Checksum(body, castagnoli) == binary.LittleEndian.Uint32(b[len(body):])
+	body := b[:len(b)-crcBytes]
+	return fields.Reader{B: body[1:]}, crc32.Checksum(body, castagnoli) == le.Uint32(b[len(body):])
 }
 
 // appendParts appends parts with their length before them.
 func appendParts(b []byte, parts ...[]byte) []byte {
 	for _, part := range parts {
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(part)))
+		b = le.AppendUint32(b, uint32(len(part)))
 		b = append(b, part...)
 	}
 	return b
 }
 
-// takePart splits off bytes with their length before them.
-func takePart(b []byte) (part, rest []byte, ok bool) {
-	if len(b) < 4 {
-		return nil, nil, false
-	}
-	n := int64(binary.LittleEndian.Uint32(b))
-	if b = b[4:]; n > int64(len(b)) {
-		return nil, nil, false
-	}
-	return b[:n:n], b[n:], true
-}
+// takePart takes bytes with their length before them.
+func takePart(r *fields.Reader) []byte { return r.Bytes(int(r.U32())) }

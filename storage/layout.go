@@ -59,6 +59,8 @@ const (
 	ShardsMax = 1<<16 - 1
 )
 
+var le = binary.LittleEndian
+
 // ErrFiles means that files of the database are missing, or are not as long as
 // they were.
 var ErrFiles = errors.New("files of the database are missing or cut")
@@ -116,8 +118,8 @@ func splitSessionKey(key []byte) (id, sequence, digest uint64, err error) {
 
 func putRowHeader(dst []byte, version, expireAt uint64) {
 	dst[0] = rowFormat
-	binary.LittleEndian.PutUint64(dst[1:], version)
-	binary.LittleEndian.PutUint64(dst[9:], expireAt)
+	le.PutUint64(dst[1:], version)
+	le.PutUint64(dst[9:], expireAt)
 }
 
 // decodeRow splits a row's record. The value is a view into b.
@@ -125,7 +127,7 @@ func decodeRow(b []byte) (version, expireAt uint64, value []byte, err error) {
 	if len(b) < rowHeaderBytes || b[0] != rowFormat {
 		return 0, 0, nil, fmt.Errorf("%w: row of %d bytes", ErrCorrupt, len(b))
 	}
-	return binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:]), b[rowHeaderBytes:], nil
+	return le.Uint64(b[1:]), le.Uint64(b[9:]), b[rowHeaderBytes:], nil
 }
 
 // meta is what a shard keeps beside its rows.
@@ -137,9 +139,9 @@ type meta struct {
 
 func (m meta) put(dst []byte) {
 	dst[0] = metaFormat
-	binary.LittleEndian.PutUint64(dst[1:], m.applied)
-	binary.LittleEndian.PutUint64(dst[9:], m.stamp)
-	binary.LittleEndian.PutUint64(dst[17:], m.revision)
+	le.PutUint64(dst[1:], m.applied)
+	le.PutUint64(dst[9:], m.stamp)
+	le.PutUint64(dst[17:], m.revision)
 }
 
 func decodeMeta(b []byte) (meta, error) {
@@ -147,17 +149,17 @@ func decodeMeta(b []byte) (meta, error) {
 		return meta{}, fmt.Errorf("%w: shard state of %d bytes", ErrCorrupt, len(b))
 	}
 	return meta{
-		applied:  binary.LittleEndian.Uint64(b[1:]),
-		stamp:    binary.LittleEndian.Uint64(b[9:]),
-		revision: binary.LittleEndian.Uint64(b[17:]),
+		applied:  le.Uint64(b[1:]),
+		stamp:    le.Uint64(b[9:]),
+		revision: le.Uint64(b[17:]),
 	}, nil
 }
 
 // appendInstallMeta appends the record of an installation.
 func appendInstallMeta(dst []byte, m InstallMeta) []byte {
 	dst = append(dst, installFormat)
-	dst = binary.LittleEndian.AppendUint64(dst, m.Index)
-	dst = binary.LittleEndian.AppendUint64(dst, m.Term)
+	dst = le.AppendUint64(dst, m.Index)
+	dst = le.AppendUint64(dst, m.Term)
 	return append(dst, m.Conf...)
 }
 
@@ -167,8 +169,8 @@ func decodeInstallMeta(b []byte) (InstallMeta, error) {
 		return InstallMeta{}, fmt.Errorf("%w: installation record of %d bytes", ErrCorrupt, len(b))
 	}
 	m := InstallMeta{
-		Index: binary.LittleEndian.Uint64(b[1:]),
-		Term:  binary.LittleEndian.Uint64(b[9:]),
+		Index: le.Uint64(b[1:]),
+		Term:  le.Uint64(b[9:]),
 		Conf:  bytes.Clone(b[installHeaderBytes:]),
 	}
 	if m.Index == 0 {

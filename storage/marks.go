@@ -47,7 +47,7 @@ func decodeMark(key, value []byte) (bucket uint16, revision uint64, err error) {
 	if bucket >= markBuckets && bucket != markedSince {
 		return 0, 0, fmt.Errorf("%w: mark %d", ErrCorrupt, bucket)
 	}
-	return bucket, binary.LittleEndian.Uint64(value[1:]), nil
+	return bucket, le.Uint64(value[1:]), nil
 }
 
 // removalMark names a mark within a batch.
@@ -67,7 +67,7 @@ func (ex *executor) mark(bucket uint16) {
 	key, value := b[:markKeyBytes:markKeyBytes], b[markKeyBytes:]
 	putMarkKey(key, ex.shard, bucket)
 	value[0] = markFormat
-	binary.LittleEndian.PutUint64(value[1:], ex.state.revision)
+	le.PutUint64(value[1:], ex.state.revision)
 	ex.stage(memtable.Marks, key, value)
 }
 

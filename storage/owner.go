@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -30,9 +29,9 @@ const (
 func ownerKey() []byte { return appendPrefix(nil, ownerShard, kindOwner) }
 
 func encodeOwner(o Owner, shards int) []byte {
-	b := binary.LittleEndian.AppendUint32([]byte{ownerFormat}, uint32(shards))
+	b := le.AppendUint32([]byte{ownerFormat}, uint32(shards))
 	for _, n := range []uint64{o.Cluster, o.Node, o.UID} {
-		b = binary.LittleEndian.AppendUint64(b, n)
+		b = le.AppendUint64(b, n)
 	}
 	return b
 }
@@ -41,7 +40,6 @@ func decodeOwner(b []byte) (o Owner, shards int, err error) {
 	if len(b) != ownerBytes || b[0] != ownerFormat {
 		return o, 0, fmt.Errorf("%w: owner's record of %d bytes", ErrCorrupt, len(b))
 	}
-	le := binary.LittleEndian
 	return Owner{le.Uint64(b[5:]), le.Uint64(b[13:]), le.Uint64(b[21:])}, int(le.Uint32(b[1:])), nil
 }
 

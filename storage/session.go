@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/fields"
 	"github.com/proa-kv/proa/storage/memtable"
 )
 
@@ -352,8 +353,8 @@ func (ex *executor) appendRecord(floor uint64, result *command.Result) []byte {
 		values += len(result.Results[i].Value)
 	}
 	b := append(ex.record[:0], sessionRecordFormat)
-	b = binary.LittleEndian.AppendUint64(b, ex.now)
-	b = binary.LittleEndian.AppendUint64(b, floor)
+	b = le.AppendUint64(b, ex.now)
+	b = le.AppendUint64(b, floor)
 	b = appendResult(b, result, values <= sessionValueBytesMax)
 	ex.record = b
 	return ex.bytes.copy(b)
@@ -398,7 +399,7 @@ func splitSessionRecord(b []byte) (stamp, floor uint64, result []byte, err error
 	if len(b) < sessionRecordHeaderBytes || b[0] != sessionRecordFormat {
 		return 0, 0, nil, fmt.Errorf("%w: session record of %d bytes", ErrCorrupt, len(b))
 	}
-	return binary.LittleEndian.Uint64(b[1:]), binary.LittleEndian.Uint64(b[9:]), b[sessionRecordHeaderBytes:], nil
+	return le.Uint64(b[1:]), le.Uint64(b[9:]), b[sessionRecordHeaderBytes:], nil
 }
 
 // decodeResult decodes all of body into out. Values are views of body.
@@ -427,66 +428,31 @@ func decodeResult(b []byte, out *command.Result, alloc func(int) []command.Resul
 		RowOmitted: flags&resultOmitted != 0,
 		Succeeded:  flags&resultSucceeded != 0,
 	}
-	t := varints{b: b[3:]}
-	out.Version = t.next()
-	out.Integer = t.nextSigned()
+	t := fields.Reader{B: b[3:]}
+	out.Version = t.Uvarint()
+	out.Integer = t.Varint()
 	if out.HasRow {
-		out.RowVersion = t.next()
-		out.RowTTL = t.next()
+		out.RowVersion = t.Uvarint()
+		out.RowTTL = t.Uvarint()
 	}
 	if flags&resultHasRow != 0 {
-		out.Value = t.take(t.next())
+		out.Value = t.Counted()
 	}
 	if flags&resultHasOps != 0 {
-		n := t.next()
-		if alloc == nil || n > uint64(len(t.b)/resultBytesMin) {
+		n := t.Uvarint()
+		if alloc == nil || n > uint64(len(t.B)/resultBytesMin) {
 			return nil, errSessionRecord
 		}
 		out.Results = alloc(int(n))
 		for i := range out.Results {
 			var err error
-			if t.b, err = decodeResult(t.b, &out.Results[i], nil); err != nil {
+			if t.B, err = decodeResult(t.B, &out.Results[i], nil); err != nil {
 				return nil, err
 			}
 		}
 	}
-	if t.bad {
+	if t.Short {
 		return nil, errSessionRecord
 	}
-	return t.b, nil
-}
-
-// varints reads what appendResult wrote; bad tells at the end.
-type varints struct {
-	b   []byte
-	bad bool
-}
-
-func (t *varints) next() uint64 {
-	v, n := binary.Uvarint(t.b)
-	return advance(t, v, n)
-}
-
-func (t *varints) nextSigned() int64 {
-	v, n := binary.Varint(t.b)
-	return advance(t, v, n)
-}
-
-func advance[T any](t *varints, v T, n int) T {
-	if n <= 0 {
-		t.bad, t.b = true, nil
-		return *new(T)
-	}
-	t.b = t.b[n:]
-	return v
-}
-
-func (t *varints) take(n uint64) []byte {
-	if n > uint64(len(t.b)) {
-		t.bad, t.b = true, nil
-		return nil
-	}
-	v := t.b[:n:n]
-	t.b = t.b[n:]
-	return v
+	return t.B, nil
 }

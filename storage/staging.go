@@ -2,7 +2,6 @@ package storage
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -296,22 +295,19 @@ func (g *staging) readProgress() (progress, error) {
 // entry and its term, applied index, stamp and revision of the sender (8 each),
 // whether the state is staged (1); then, each with its length before it (4),
 // configuration, token, and the sizes of the tables (8 each); CRC32C.
-const progressFixedBytes = 1 + 2 + 6*8 + 1
 
 func (p *progress) appendTo(b []byte) []byte {
-	le := binary.LittleEndian
 	start := len(b)
 	b = append(b, progressFormat)
 	b = le.AppendUint16(b, uint16(p.shard))
 	for _, n := range []uint64{p.id, p.meta.Index, p.meta.Term, p.source.applied, p.source.stamp, p.source.revision} {
 		b = le.AppendUint64(b, n)
 	}
+	hasState := byte(0)
 	if p.hasState {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+		hasState = 1
 	}
-	b = appendParts(b, p.meta.Conf, p.token)
+	b = appendParts(append(b, hasState), p.meta.Conf, p.token)
 	b = le.AppendUint32(b, uint32(8*len(p.sizes)))
 	for _, size := range p.sizes {
 		b = le.AppendUint64(b, size)
@@ -323,25 +319,19 @@ var errProgress = fmt.Errorf("%w: progress of an installation", ErrCorrupt)
 
 // decodeProgress decodes b. What it returns has views of b.
 func decodeProgress(b []byte) (progress, error) {
-	le := binary.LittleEndian
-	body, sound := checkSum(b, progressFormat, progressFixedBytes)
-	if !sound || body[progressFixedBytes-1] > 1 {
-		return progress{}, errProgress
-	}
-	number := func(i int) uint64 { return le.Uint64(body[3+8*i:]) }
-	conf, rest, ok := takePart(body[progressFixedBytes:])
-	token, rest, ok2 := takePart(rest)
-	sizes, rest, ok3 := takePart(rest)
-	if !ok || !ok2 || !ok3 || len(rest) != 0 || len(sizes)%8 != 0 || len(conf) > ConfBytesMax {
-		return progress{}, errProgress
-	}
+	r, sound := checkSum(b, progressFormat)
 	p := progress{
-		shard:    int(le.Uint16(body[1:])),
-		id:       number(0),
-		meta:     InstallMeta{Index: number(1), Term: number(2), Conf: conf},
-		source:   meta{applied: number(3), stamp: number(4), revision: number(5)},
-		hasState: body[progressFixedBytes-1] == 1,
-		token:    token,
+		shard:  int(r.U16()),
+		id:     r.U64(),
+		meta:   InstallMeta{Index: r.U64(), Term: r.U64()},
+		source: meta{applied: r.U64(), stamp: r.U64(), revision: r.U64()},
+	}
+	hasState := r.U8()
+	p.hasState = hasState == 1
+	p.meta.Conf, p.token = takePart(&r), takePart(&r)
+	sizes := takePart(&r)
+	if !sound || r.Short || len(r.B) != 0 || hasState > 1 || len(sizes)%8 != 0 || len(p.meta.Conf) > ConfBytesMax {
+		return progress{}, errProgress
 	}
 	for ; len(sizes) > 0; sizes = sizes[8:] {
 		p.sizes = append(p.sizes, le.Uint64(sizes))
