@@ -120,14 +120,7 @@ func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now u
 	if !g.held.Load() {
 		return command.Row{}, n.refusal(g)
 	}
-	row, hit := n.store.AppendCached(dst, shard, key, g.now(now), valueMax >= 0)
-	switch hit {
-	case storage.Found:
-		return command.Row(row), command.ReadFound
-	case storage.Absent:
-		return command.Row{}, command.ReadAbsent
-	}
-	return command.Row{}, command.ReadMiss
+	return n.store.AppendCached(dst, shard, key, g.now(now), valueMax >= 0)
 }
 
 // ReadLocal reads what the replica here has: after a read index, or where any age
@@ -138,7 +131,7 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	if !g.held.Load() {
 		return command.Row{}, n.refusal(g)
 	}
-	row, found, err := n.store.AppendUpTo(dst, shard, key, g.now(now), valueMax)
+	row, found, err := n.store.Append(dst, shard, key, g.now(now), valueMax)
 	switch {
 	case errors.Is(err, storage.ErrDamaged):
 		return command.Row{}, n.refuseDamaged(shard)
@@ -148,7 +141,7 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	case !found:
 		return command.Row{}, command.ReadAbsent
 	}
-	return command.Row(row), command.ReadFound
+	return row, command.ReadFound
 }
 
 func (n *Node) refusal(g *group) command.ReadState {
@@ -196,9 +189,7 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 			return nil
 		}
 	}
-	err := n.store.Scan(o, func(key, value []byte, row storage.Row) bool {
-		return visit(key, value, command.Row(row))
-	})
+	err := n.store.Scan(o, visit)
 	var damage *storage.DamageError
 	if !errors.As(err, &damage) {
 		return err

@@ -141,7 +141,7 @@ func BenchmarkAppendCached(b *testing.B) {
 	for b.Loop() {
 		benchKey(key, random.IntN(benchKeys))
 		dst.B = dst.B[:0]
-		if _, hit := s.AppendCached(dst, 0, key, 1, true); hit != Found {
+		if _, hit := s.AppendCached(dst, 0, key, 1, true); hit != command.ReadFound {
 			b.Fatal(hit)
 		}
 	}
@@ -203,7 +203,7 @@ func BenchmarkAppend(b *testing.B) {
 	for b.Loop() {
 		benchKey(key, random.IntN(benchKeys))
 		dst.B = dst.B[:0]
-		if _, found, err := s.Append(dst, 0, key, 1, true); err != nil || !found {
+		if _, found, err := s.Append(dst, 0, key, 1, command.AnyValue); err != nil || !found {
 			b.Fatal(found, err)
 		}
 	}
@@ -249,7 +249,7 @@ func BenchmarkScanAmongWrites(b *testing.B) {
 
 func benchScan(b *testing.B, s *Store, start []byte, rows int) {
 	left := rows
-	err := s.Scan(ScanOptions{Shards: []int{0, 1}, Start: start}, func(_, _ []byte, _ Row) bool {
+	err := s.Scan(ScanOptions{Shards: []int{0, 1}, Start: start}, func(_, _ []byte, _ command.Row) bool {
 		left--
 		return left > 0
 	})

@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/prefetch"
 )
 
@@ -185,35 +186,35 @@ func (s *segment) stripe(hash uint64) *stripe { return &s.stripes[hash>>40%strip
 
 // lookup finds the row of key. If it is there and exists at now, its value is
 // appended to dst unless it is longer than valueMax. On a miss the ticket permits to fill.
-func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byte, now uint64, valueMax int) (Row, Hit, fillTicket) {
+func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState, fillTicket) {
 	s := c.segment(hash)
 	if s == nil {
-		return Row{}, Miss, fillTicket{}
+		return command.Row{}, command.ReadMiss, fillTicket{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := c.exclusions.Load()
 	if d.bars(uint16(shard)) {
 		s.misses++
-		return Row{}, Miss, fillTicket{}
+		return command.Row{}, command.ReadMiss, fillTicket{}
 	}
 	_, at := s.search(hash, uint16(shard), key)
 	if at < 0 || d != nil && d.deletes(s.entry(at)) {
 		s.misses++
-		return Row{}, Miss, fillTicket{changes: s.stripe(hash).changes, valid: s.ring != nil}
+		return command.Row{}, command.ReadMiss, fillTicket{changes: s.stripe(hash).changes, valid: s.ring != nil}
 	}
 	s.hits++
 	e := s.entry(at)
 	e.markUsed()
 	r := e.row()
 	if r.absent || !visible(r.expireAt, now) {
-		return Row{}, Absent, fillTicket{}
+		return command.Row{}, command.ReadAbsent, fillTicket{}
 	}
 	if value := e.value(); len(value) <= valueMax {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return Row{Version: r.version, TTLMillis: ttlLeft(r.expireAt, now), ValueBytes: uint32(e.valueBytes())}, Found, fillTicket{}
+	return command.Row{Version: r.version, TTLMillis: ttlLeft(r.expireAt, now), ValueBytes: uint32(e.valueBytes())}, command.ReadFound, fillTicket{}
 }
 
 // fill adds a row read from Pebble, if the ticket still permits it.

@@ -40,7 +40,7 @@ func (c *rowCache) set(r *row) {
 	c.publish(r)
 }
 
-func (c *rowCache) find(shard int, key string, now uint64) (string, Row, Hit, fillTicket) {
+func (c *rowCache) find(shard int, key string, now uint64) (string, command.Row, command.ReadState, fillTicket) {
 	b := bufpool.Get(0)
 	defer b.Release()
 	row, hit, ticket := c.lookup(b, hashKey(shard, []byte(key)), shard, []byte(key), now, command.AnyValue)
@@ -109,11 +109,11 @@ func TestCacheAgainstModel(t *testing.T) {
 			default:
 				got, row, hit, _ := c.find(shard, key, 1)
 				w, known := want[key]
-				if hit == Miss {
+				if hit == command.ReadMiss {
 					continue
 				}
 				found++
-				if !known || w.absent != (hit == Absent) || got != w.value || row.Version != w.version {
+				if !known || w.absent != (hit == command.ReadAbsent) || got != w.value || row.Version != w.version {
 					t.Fatalf("key %s: %v, version %d, %d bytes; put %+v", key, hit, row.Version, len(got), w)
 				}
 			}
@@ -162,11 +162,11 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 	c.set(cacheRow(0, "hot", 1, value))
 	for i := range 20_000 { // some twenty times round the ring
 		c.set(cacheRow(0, fmt.Sprint("cold", i), 1, value))
-		if _, _, hit, _ := c.find(0, "hot", 1); hit != Found {
+		if _, _, hit, _ := c.find(0, "hot", 1); hit != command.ReadFound {
 			t.Fatalf("lost after %d others", i)
 		}
 	}
-	if _, _, hit, _ := c.find(0, "cold0", 1); hit != Miss {
+	if _, _, hit, _ := c.find(0, "cold0", 1); hit != command.ReadMiss {
 		t.Error("what nobody used is still there")
 	}
 }
@@ -181,7 +181,7 @@ func TestCacheOfAllUsedRowsStillTakesNewOnes(t *testing.T) {
 		for j := max(0, i-400); j <= i; j++ {
 			c.find(0, fmt.Sprint("key", j), 1)
 		}
-		if _, _, hit, _ := c.find(0, key, 1); hit != Found {
+		if _, _, hit, _ := c.find(0, key, 1); hit != command.ReadFound {
 			t.Fatalf("row %d did not get in", i)
 		}
 	}
@@ -193,11 +193,11 @@ func TestCacheForgetsWhatBecomesTooLarge(t *testing.T) {
 	limit := c.segments[0].rowMax
 	c.set(cacheRow(0, "k", 1, "small"))
 	c.set(cacheRow(0, "k", 2, strings.Repeat("v", limit-1))) // with the key at the limit
-	if got, _, hit, _ := c.find(0, "k", 1); hit != Found || len(got) != limit-1 {
+	if got, _, hit, _ := c.find(0, "k", 1); hit != command.ReadFound || len(got) != limit-1 {
 		t.Errorf("row at the limit: %v, %d bytes", hit, len(got))
 	}
 	c.set(cacheRow(0, "k", 3, strings.Repeat("v", limit)))
-	if _, row, hit, _ := c.find(0, "k", 1); hit != Miss {
+	if _, row, hit, _ := c.find(0, "k", 1); hit != command.ReadMiss {
 		t.Errorf("row beyond the limit: %v, version %d", hit, row.Version)
 	}
 	c.segments[0].check(t)
@@ -216,7 +216,7 @@ func TestCacheTellsShardsAndTagsApart(t *testing.T) {
 	for _, r := range rows {
 		b.B = b.B[:0]
 		row, hit, _ := c.lookup(b, 42, int(r.shard), r.key, 1, command.AnyValue)
-		if hit != Found || row.Version != r.version || !bytes.Equal(b.B, r.value) {
+		if hit != command.ReadFound || row.Version != r.version || !bytes.Equal(b.B, r.value) {
 			t.Errorf("shard %d key %s: %v %d %q", r.shard, r.key, hit, row.Version, b.B)
 		}
 	}
@@ -227,10 +227,10 @@ func TestCacheExpiry(t *testing.T) {
 	r := cacheRow(0, "k", 7, "v")
 	r.expireAt = 100
 	c.set(r)
-	if got, row, hit, _ := c.find(0, "k", 99); hit != Found || got != "v" || row != (Row{7, 1, 1}) {
+	if got, row, hit, _ := c.find(0, "k", 99); hit != command.ReadFound || got != "v" || row != (command.Row{Version: 7, TTLMillis: 1, ValueBytes: 1}) {
 		t.Errorf("before: %v %+v", hit, row)
 	}
-	if got, row, hit, _ := c.find(0, "k", 100); hit != Absent || got != "" || row != (Row{}) {
+	if got, row, hit, _ := c.find(0, "k", 100); hit != command.ReadAbsent || got != "" || row != (command.Row{}) {
 		t.Errorf("at the time: %v %+v %q", hit, row, got)
 	}
 }
@@ -245,7 +245,7 @@ func TestCacheAfterCloseMisses(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _, hit, ticket := c.find(0, "k", 1)
-	if hit != Miss || ticket.valid {
+	if hit != command.ReadMiss || ticket.valid {
 		t.Errorf("%v, ticket %+v", hit, ticket)
 	}
 	c.set(cacheRow(0, "k", 1, "v"))
@@ -325,7 +325,7 @@ func runSchedule(t *testing.T, schedule []int, cached []string, reads [2]string)
 		t.Errorf("schedule %v: read %s as of %d, then %s as of %d", schedule, reads[0], two.seen[0], reads[1], two.seen[1])
 	}
 	for _, key := range []string{"x", "y"} {
-		if _, row, hit, _ := c.find(0, key, 1); hit != Miss && row.Version != 2 {
+		if _, row, hit, _ := c.find(0, key, 1); hit != command.ReadMiss && row.Version != 2 {
 			t.Errorf("schedule %v: the cache holds version %d of %s at the end", schedule, row.Version, key)
 		}
 	}
@@ -380,10 +380,10 @@ func (r *coherenceReader) step() {
 	key := r.keys[0]
 	switch r.phase {
 	case 0:
-		var row Row
-		var hit Hit
+		var row command.Row
+		var hit command.ReadState
 		_, row, hit, r.ticket = r.cache.find(0, key, 1)
-		r.hit, r.read = hit == Found, row.Version
+		r.hit, r.read = hit == command.ReadFound, row.Version
 	case 1:
 		if !r.hit {
 			r.read = r.database[key]
@@ -420,9 +420,9 @@ func TestCoherenceUnderLoad(t *testing.T) {
 	read := func(b *bufpool.Buffer, key string) uint64 {
 		b.B = b.B[:0]
 		row, hit := s.AppendCached(b, 0, []byte(key), 1, true)
-		if hit == Miss {
+		if hit == command.ReadMiss {
 			var err error
-			if row, _, err = s.Append(b, 0, []byte(key), 1, true); err != nil {
+			if row, _, err = s.Append(b, 0, []byte(key), 1, command.AnyValue); err != nil {
 				t.Error(err)
 			}
 		}
@@ -456,7 +456,7 @@ func TestCoherenceUnderLoad(t *testing.T) {
 		defer b.Release()
 		for i := 0; !stop.Load(); i++ {
 			seen := map[string]uint64{}
-			err := s.Scan(ScanOptions{Shards: []int{0}}, func(key, _ []byte, row Row) bool {
+			err := s.Scan(ScanOptions{Shards: []int{0}}, func(key, _ []byte, row command.Row) bool {
 				seen[string(key)] = row.Version
 				return true
 			})
@@ -588,29 +588,29 @@ func TestOverlayGrows(t *testing.T) {
 func TestNegativeEntries(t *testing.T) {
 	s := openTest(t)
 	key := []byte("k")
-	lookup := func() Hit {
+	lookup := func() command.ReadState {
 		_, hit := s.AppendCached(nil, 0, key, 1, false)
 		return hit
 	}
-	if lookup() != Miss {
+	if lookup() != command.ReadMiss {
 		t.Fatal("not a miss at first")
 	}
 	diff(t, "row", get(t, s, 0, "k", 1), read{})
-	if lookup() != Absent {
+	if lookup() != command.ReadAbsent {
 		t.Error("a key found absent is not remembered")
 	}
 	do(t, s, 1, put("k", "v"))
-	if lookup() != Found {
+	if lookup() != command.ReadFound {
 		t.Error("a row put is not found")
 	}
 	do(t, s, 1, command.Command{Kind: command.Delete, Key: key})
-	if lookup() != Absent {
+	if lookup() != command.ReadAbsent {
 		t.Error("a deleted row is not known to be absent")
 	}
 	hash := hashKey(0, key)
 	s.cache.segment(hash).drop(hash, 0, key) // as if it had been evicted
 	diff(t, "deleted row", get(t, s, 0, "k", 1), read{})
-	if lookup() != Absent {
+	if lookup() != command.ReadAbsent {
 		t.Error("a row found deleted in a memtable is not remembered")
 	}
 }
@@ -629,7 +629,7 @@ func TestBarredShard(t *testing.T) {
 		}
 	}
 	_, _, hit, before := c.find(1, "absent", 1)
-	if hit != Miss || !before.valid {
+	if hit != command.ReadMiss || !before.valid {
 		t.Fatalf("%v, %+v", hit, before)
 	}
 	fill := func(ticket fillTicket) {
@@ -642,7 +642,7 @@ func TestBarredShard(t *testing.T) {
 		c.set(cacheRow(1, key(1), 2, "meanwhile"))
 		c.add(cacheRow(1, key(2), 2, "meanwhile"))
 		for i := range rows {
-			if _, _, hit, ticket := c.find(1, key(i), 1); hit != Miss || ticket.valid {
+			if _, _, hit, ticket := c.find(1, key(i), 1); hit != command.ReadMiss || ticket.valid {
 				t.Fatalf("%s: %v, %+v", key(i), hit, ticket)
 			}
 			if c.load(cacheRow(1, key(i), 0, ""), false, &arena{}) {
@@ -652,20 +652,20 @@ func TestBarredShard(t *testing.T) {
 		c.unbar(1)
 	}
 	fill(before)
-	if _, _, hit, _ := c.find(1, "absent", 1); hit != Miss {
+	if _, _, hit, _ := c.find(1, "absent", 1); hit != command.ReadMiss {
 		t.Error("a fill from before")
 	}
 	for i := range rows {
-		if _, _, hit, _ := c.find(1, key(i), 1); hit != Miss {
+		if _, _, hit, _ := c.find(1, key(i), 1); hit != command.ReadMiss {
 			t.Errorf("%s: %v", key(i), hit)
 		}
-		if value, _, hit, _ := c.find(2, key(i), 1); hit != Found || value != "other" {
+		if value, _, hit, _ := c.find(2, key(i), 1); hit != command.ReadFound || value != "other" {
 			t.Errorf("%s of the other shard: %q, %v", key(i), value, hit)
 		}
 	}
 	_, _, _, after := c.find(1, "absent", 1)
 	fill(after)
-	if _, _, hit, _ := c.find(1, "absent", 1); hit != Found {
+	if _, _, hit, _ := c.find(1, "absent", 1); hit != command.ReadFound {
 		t.Error("it stays barred")
 	}
 	for i := range c.segments {

@@ -105,7 +105,7 @@ func readAll(t *testing.T, s *Store, shard int) (o readOutcome) {
 	t.Helper()
 	for i := range damagedRows {
 		b := bufpool.Get(0)
-		_, found, err := s.Append(b, shard, []byte(rowKey(i)), 1, true)
+		_, found, err := s.Append(b, shard, []byte(rowKey(i)), 1, command.AnyValue)
 		switch {
 		case errors.Is(err, ErrDamaged):
 			o.damaged++
@@ -217,7 +217,7 @@ func get1(t *testing.T, s *Store, key string) string {
 	t.Helper()
 	b := bufpool.Get(0)
 	defer b.Release()
-	if _, _, err := s.Append(b, 0, []byte(key), 2, true); err != nil {
+	if _, _, err := s.Append(b, 0, []byte(key), 2, command.AnyValue); err != nil {
 		t.Fatal(err)
 	}
 	return string(b.B)
@@ -408,7 +408,7 @@ func TestDamagedBlockIsReadOnce(t *testing.T) {
 		if r := readAll(t, s, 0); r.damaged == 0 {
 			t.Fatalf("%+v", r)
 		}
-		err := s.Scan(ScanOptions{Shards: []int{0, 1}, NowMillis: 1}, func(_, _ []byte, _ Row) bool { return true })
+		err := s.Scan(ScanOptions{Shards: []int{0, 1}, NowMillis: 1}, func(_, _ []byte, _ command.Row) bool { return true })
 		if !errors.Is(err, ErrDamaged) {
 			t.Errorf("scan: %v", err)
 		}

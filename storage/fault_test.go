@@ -19,6 +19,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/leaktest"
 )
 
@@ -393,10 +394,10 @@ func TestReadErrors(t *testing.T) {
 	b := bufpool.Get(0)
 	defer b.Release()
 	b.B = append(b.B, "kept"...)
-	if _, _, err := s.Append(b, 0, []byte("a"), 1, true); !errors.Is(err, broken) || string(b.B) != "kept" {
+	if _, _, err := s.Append(b, 0, []byte("a"), 1, command.AnyValue); !errors.Is(err, broken) || string(b.B) != "kept" {
 		t.Errorf("read: %v, buffer %q", err, b.B)
 	}
-	if err := s.Scan(ScanOptions{Shards: []int{0}}, func(_, _ []byte, _ Row) bool { return true }); !errors.Is(err, broken) {
+	if err := s.Scan(ScanOptions{Shards: []int{0}}, func(_, _ []byte, _ command.Row) bool { return true }); !errors.Is(err, broken) {
 		t.Errorf("scan: %v", err)
 	}
 	if _, _, err := s.Checksum(0); !errors.Is(err, broken) {
@@ -473,7 +474,7 @@ func TestAfterClose(t *testing.T) {
 	closeStore(t, s)
 	b := bufpool.Get(0)
 	defer b.Release()
-	_, _, readErr := s.Append(b, 0, []byte("k"), 1, true)
+	_, _, readErr := s.Append(b, 0, []byte("k"), 1, command.AnyValue)
 	_, _, sumErr := s.Checksum(0)
 	for name, err := range map[string]error{
 		"apply":       s.Apply([]Entry{{Index: 2}}, &delivered{}),
@@ -487,7 +488,7 @@ func TestAfterClose(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, hit := s.AppendCached(b, 0, []byte("k"), 1, true); hit != Miss {
+	if _, hit := s.AppendCached(b, 0, []byte("k"), 1, true); hit != command.ReadMiss {
 		t.Errorf("cache: %v", hit)
 	}
 	if s.Stats() != (Stats{}) || s.Applied(0) != 1 || s.Durable(0) != 1 {
@@ -516,12 +517,12 @@ func TestCloseDuringUse(t *testing.T) {
 	use(func() error {
 		b := bufpool.Get(0)
 		defer b.Release()
-		_, _, err := s.Append(b, 0, []byte("absent"), 1, true)
+		_, _, err := s.Append(b, 0, []byte("absent"), 1, command.AnyValue)
 		s.AppendCached(b, 0, []byte("k"), 1, true)
 		return err
 	})
 	use(func() error {
-		return s.Scan(ScanOptions{Shards: []int{0, 1}}, func(_, _ []byte, _ Row) bool { return true })
+		return s.Scan(ScanOptions{Shards: []int{0, 1}}, func(_, _ []byte, _ command.Row) bool { return true })
 	})
 	use(func() error {
 		select {

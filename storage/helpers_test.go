@@ -157,15 +157,15 @@ func get(t rapid.TB, s *Store, shard int, key string, now uint64) read {
 	t.Helper()
 	b := bufpool.Get(0)
 	defer b.Release()
-	row, found, err := s.Append(b, shard, []byte(key), now, true)
+	row, found, err := s.Append(b, shard, []byte(key), now, command.AnyValue)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := read{string(b.B), row.Version, row.TTLMillis, found}
 
 	b.B = b.B[:0]
-	if row, hit := s.AppendCached(b, shard, []byte(key), now, true); hit != Miss {
-		if again := (read{string(b.B), row.Version, row.TTLMillis, hit == Found}); again != got {
+	if row, hit := s.AppendCached(b, shard, []byte(key), now, true); hit != command.ReadMiss {
+		if again := (read{string(b.B), row.Version, row.TTLMillis, hit == command.ReadFound}); again != got {
 			t.Fatalf("key %q: cache says %+v after %+v", key, again, got)
 		}
 	}
@@ -179,7 +179,7 @@ type scanned struct {
 
 func scan(t rapid.TB, s *Store, o ScanOptions) (rows []scanned) {
 	t.Helper()
-	err := s.Scan(o, func(key, value []byte, row Row) bool {
+	err := s.Scan(o, func(key, value []byte, row command.Row) bool {
 		rows = append(rows, scanned{string(key), read{string(value), row.Version, row.TTLMillis, true}})
 		return true
 	})

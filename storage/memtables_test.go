@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/storage/memtable"
 )
 
@@ -238,7 +239,7 @@ func runTablesSchedule(t *testing.T, schedule []int, reads [2]string) {
 		t.Errorf("schedule %v: read %s as of %s, then %s as of %s", schedule, reads[0], r.seen[0], reads[1], r.seen[1])
 	}
 	for _, key := range []string{"x", "y"} {
-		if _, row, hit, _ := c.find(0, key, 1); hit != Miss && row.Version != '2' {
+		if _, row, hit, _ := c.find(0, key, 1); hit != command.ReadMiss && row.Version != '2' {
 			t.Errorf("schedule %v: the cache holds version %c of %s at the end", schedule, rune(row.Version), key)
 		}
 	}
@@ -301,10 +302,10 @@ func (r *tablesReader) step() {
 	key := r.keys[0]
 	switch r.phase {
 	case 0:
-		var row Row
-		var hit Hit
+		var row command.Row
+		var hit command.ReadState
 		r.value = ""
-		if _, row, hit, r.ticket = r.cache.find(0, key, 1); hit == Found {
+		if _, row, hit, r.ticket = r.cache.find(0, key, 1); hit == command.ReadFound {
 			r.value = string(rune(row.Version))
 			r.ticket = fillTicket{}
 		}

@@ -54,22 +54,22 @@ func TestDeletedRangeInTheCache(t *testing.T) {
 	for range 2 {
 		for i := range rows {
 			value, _, hit, _ := c.find(1, key(i), 1)
-			want, wantValue := Found, "old"
+			want, wantValue := command.ReadFound, "old"
 			switch {
 			case i == 150:
-				want, wantValue = Absent, ""
+				want, wantValue = command.ReadAbsent, ""
 			case i == 160:
 				wantValue = "new"
 			case i >= from && i < to:
-				want, wantValue = Miss, ""
+				want, wantValue = command.ReadMiss, ""
 			}
 			if hit != want || value != wantValue {
 				t.Errorf("%s: %v, %q", key(i), hit, value)
 			}
-			if c.load(cacheRow(1, key(i), 0, ""), false, &arena{}) != (want != Miss) {
+			if c.load(cacheRow(1, key(i), 0, ""), false, &arena{}) != (want != command.ReadMiss) {
 				t.Errorf("%s: Apply finds something else", key(i))
 			}
-			if value, _, hit, _ := c.find(2, key(i), 1); hit != Found || value != "other" {
+			if value, _, hit, _ := c.find(2, key(i), 1); hit != command.ReadFound || value != "other" {
 				t.Errorf("%s of the other shard: %q, %v", key(i), value, hit)
 			}
 		}
@@ -80,7 +80,7 @@ func TestDeletedRangeInTheCache(t *testing.T) {
 	}
 	fill(before, "key300x", 5)
 	fill(during, "key300x", 5)
-	if _, _, hit, _ := c.find(1, "key300x", 1); hit != Miss {
+	if _, _, hit, _ := c.find(1, "key300x", 1); hit != command.ReadMiss {
 		t.Error("a row that was read before the deletion comes back")
 	}
 	for i := range c.segments {
@@ -111,7 +111,7 @@ func TestRangeIsDeletedAtOnce(t *testing.T) {
 	var readers sync.WaitGroup
 	read := func(b *bufpool.Buffer, i int) uint64 {
 		b.B = b.B[:0]
-		_, found, err := s.Append(b, 0, fmt.Appendf(nil, "key%d", i), 1, true)
+		_, found, err := s.Append(b, 0, fmt.Appendf(nil, "key%d", i), 1, command.AnyValue)
 		if err != nil {
 			t.Error(err)
 		}

@@ -12,30 +12,15 @@ import (
 	"github.com/proa-kv/proa/storage/memtable"
 )
 
-// Row is what a read tells about a row beside its value.
-type Row struct {
-	Version   uint64
-	TTLMillis uint64 // time left at the time of the read, 0: does not expire
-
-	ValueBytes uint32 // the value's length
-}
-
-// Hit says what AppendCached found.
-type Hit uint8
-
-const (
-	Miss   Hit = iota // not in the cache: ask Append
-	Found             // the row exists
-	Absent            // it is known not to exist, or to have expired
-)
-
 // AppendCached looks the row of key up in the row cache, at nowMillis (Unix
 // milliseconds; a time before LastStamp counts as LastStamp, so that a row
-// which expired for a command does not come back for a reader). On Found it appends the value to dst.B, if withValue; else it
-// leaves dst, which may then be nil, as it is. It touches neither Pebble nor
+// which expired for a command does not come back for a reader). It returns
+// command.ReadMiss where the row is not there: ask Append; command.ReadAbsent where
+// it is known not to exist; and command.ReadFound. Then it appends the value to
+// dst.B, if withValue; else it leaves dst, which may then be nil, as it is. It touches neither Pebble nor
 // the disk, allocates nothing but what dst.Grow may need, and keeps no view of
 // key. What it finds reflects every entry that Applied covers.
-func (s *Store) AppendCached(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, Hit) {
+func (s *Store) AppendCached(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (command.Row, command.ReadState) {
 	now := s.readTime(shard, nowMillis)
 	valueMax := command.NoValue
 	if withValue {
@@ -51,22 +36,12 @@ func (s *Store) readTime(shard int, nowMillis uint64) uint64 {
 
 // Append is AppendCached for a caller that can wait: a row that is not in the
 // cache is taken from a memtable, else read from Pebble, perhaps from
-// disk, and put into the cache. It reports whether the row exists. dst must
-// not be nil: its free room holds the key meanwhile. After an error dst.B is
-// unchanged.
-func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, withValue bool) (Row, bool, error) {
-	if withValue {
-		return s.AppendUpTo(dst, shard, key, nowMillis, command.AnyValue)
-	}
-	return s.AppendUpTo(dst, shard, key, nowMillis, command.NoValue)
-}
-
-// AppendUpTo is Append that leaves a value out that is longer than valueMax
-// bytes, as Row.ValueBytes then tells. command.AnyValue and command.NoValue say
-// what they say.
-func (s *Store) AppendUpTo(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, valueMax int) (Row, bool, error) {
+// disk, and put into the cache. It reports whether the row exists. A value of more
+// than valueMax bytes (see command.AnyValue) is left out. dst must not be nil: its
+// free room holds the key meanwhile. After an error dst.B is unchanged.
+func (s *Store) Append(dst *bufpool.Buffer, shard int, key []byte, nowMillis uint64, valueMax int) (command.Row, bool, error) {
 	if err := s.enter(); err != nil {
-		return Row{}, false, err
+		return command.Row{}, false, err
 	}
 	defer s.leave()
 	replaced := &s.shards[shard].generation
@@ -89,7 +64,7 @@ func (s *Store) AppendUpTo(dst *bufpool.Buffer, shard int, key []byte, nowMillis
 		abandoned := !settled(replaced.Load())
 		s.publishing.Unlock()
 		if abandoned {
-			return Row{}, false, s.fatal.get()
+			return command.Row{}, false, s.fatal.get()
 		}
 	}
 }
@@ -107,11 +82,11 @@ type lookup struct {
 
 // append is Append within enter, but that it may miss a row while its shard is
 // replaced or an ingestion begins.
-func (l *lookup) append(dst *bufpool.Buffer) (row Row, found bool, err error) {
-	var hit Hit
+func (l *lookup) append(dst *bufpool.Buffer) (row command.Row, found bool, err error) {
+	var hit command.ReadState
 	row, hit, l.ticket = l.store.cache.lookup(dst, l.hash, l.shard, l.key, l.now, l.valueMax)
-	if hit != Miss {
-		return row, hit == Found, nil
+	if hit != command.ReadMiss {
+		return row, hit == command.ReadFound, nil
 	}
 	dst.Grow(prefixBytes + len(l.key))
 	full := appendDataKey(dst.B[len(dst.B):], l.shard, l.key)
@@ -121,10 +96,10 @@ func (l *lookup) append(dst *bufpool.Buffer) (row Row, found bool, err error) {
 	stored, closer, err := l.store.db.Get(full)
 	if errors.Is(err, pebble.ErrNotFound) {
 		l.fill(cachedRow{absent: true}, nil)
-		return Row{}, false, nil
+		return command.Row{}, false, nil
 	}
 	if err != nil {
-		return Row{}, false, l.store.damaged(l.shard, fmt.Errorf("storage: read a row of shard %d: %w", l.shard, err))
+		return command.Row{}, false, l.store.damaged(l.shard, fmt.Errorf("storage: read a row of shard %d: %w", l.shard, err))
 	}
 	row, found, err = l.appendRecord(dst, stored)
 	return row, found, errors.Join(err, closer.Close())
@@ -132,37 +107,37 @@ func (l *lookup) append(dst *bufpool.Buffer) (row Row, found bool, err error) {
 
 // appendRecent does what append does for a row that is in a memtable, and reports
 // whether it is. The memtables stay while it copies.
-func (l *lookup) appendRecent(dst *bufpool.Buffer, full []byte) (row Row, found, recent bool, err error) {
+func (l *lookup) appendRecent(dst *bufpool.Buffer, full []byte) (row command.Row, found, recent bool, err error) {
 	x := &l.store.memtables
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	r, recent := x.get(l.hash, full)
 	if !recent {
-		return Row{}, false, false, nil
+		return command.Row{}, false, false, nil
 	}
 	if r.Deleted() {
 		l.fill(cachedRow{absent: true}, nil)
-		return Row{}, false, true, nil
+		return command.Row{}, false, true, nil
 	}
 	row, found, err = l.appendRecord(dst, r.Value())
 	return row, found, true, err
 }
 
 // appendRecord puts the row into the cache, and its value into dst if it is visible.
-func (l *lookup) appendRecord(dst *bufpool.Buffer, stored []byte) (Row, bool, error) {
+func (l *lookup) appendRecord(dst *bufpool.Buffer, stored []byte) (command.Row, bool, error) {
 	version, expireAt, value, err := decodeRow(stored)
 	if err != nil {
-		return Row{}, false, err
+		return command.Row{}, false, err
 	}
 	l.fill(cachedRow{version: version, expireAt: expireAt}, value)
 	if !visible(expireAt, l.now) {
-		return Row{}, false, nil
+		return command.Row{}, false, nil
 	}
 	if len(value) <= l.valueMax {
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return Row{Version: version, TTLMillis: ttlLeft(expireAt, l.now), ValueBytes: uint32(len(value))}, true, nil
+	return command.Row{Version: version, TTLMillis: ttlLeft(expireAt, l.now), ValueBytes: uint32(len(value))}, true, nil
 }
 
 func (l *lookup) fill(r cachedRow, value []byte) {
@@ -187,7 +162,7 @@ type ScanOptions struct {
 // value are views that end with the call of visit. What it sees includes
 // everything that Applied covered when it was called. It begins only between
 // two commits of Apply, and reads the disk.
-func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool) (err error) {
+func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row command.Row) bool) (err error) {
 	if err := s.enter(); err != nil {
 		return err
 	}
@@ -217,7 +192,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row Row) bool)
 		if !visible(expireAt, c.now) {
 			continue
 		}
-		row := Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now), ValueBytes: uint32(len(value))}
+		row := command.Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now), ValueBytes: uint32(len(value))}
 		if o.KeysOnly {
 			value = nil
 		}

@@ -99,7 +99,7 @@ func TestScanOfSomeShards(t *testing.T) {
 func TestScanStops(t *testing.T) {
 	s := fillForScan(t, 2)
 	n := 0
-	err := s.Scan(ScanOptions{Shards: []int{0, 1}}, func([]byte, []byte, Row) bool { n++; return n < 4 })
+	err := s.Scan(ScanOptions{Shards: []int{0, 1}}, func([]byte, []byte, command.Row) bool { n++; return n < 4 })
 	if err != nil || n != 4 {
 		t.Errorf("%d visits, error %v", n, err)
 	}
@@ -111,7 +111,7 @@ func TestScanIsASnapshot(t *testing.T) {
 	s := fillForScan(t, 1)
 	want := scan(t, s, ScanOptions{Shards: []int{0}})
 	var got []scanned
-	err := s.Scan(ScanOptions{Shards: []int{0}}, func(key, value []byte, row Row) bool {
+	err := s.Scan(ScanOptions{Shards: []int{0}}, func(key, value []byte, row command.Row) bool {
 		if len(got) == 3 {
 			for range 4 {
 				do(t, s, 100, put("key29", "new"), del("key20"), put("key10x", ""), put("key15", "new"))

@@ -20,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/proa-kv/proa/bufpool"
+	"github.com/proa-kv/proa/command"
 )
 
 var testConf = []byte("configuration")
@@ -449,7 +450,7 @@ func TestInstallReplacesEverything(t *testing.T) {
 			diff(t, state+": "+key, get(t, s, 0, key, 1), read{})
 		}
 		diff(t, state+": new", get(t, s, 0, "new", 1), read{"n", 19, 0, true})
-		if _, hit := s.AppendCached(nil, 1, []byte("other"), 1, false); hit != Found {
+		if _, hit := s.AppendCached(nil, 1, []byte("other"), 1, false); hit != command.ReadFound {
 			t.Error("the other shard has lost its cache")
 		}
 		next, _ := s.NextExpiry(0)
@@ -1058,7 +1059,7 @@ func TestReadsDuringInstall(t *testing.T) {
 			b := bufpool.Get(0)
 			defer b.Release()
 			for !stop.Load() {
-				if _, found, err := to.Append(b, 0, []byte("counter"), 1, false); err != nil || !found {
+				if _, found, err := to.Append(b, 0, []byte("counter"), 1, command.NoValue); err != nil || !found {
 					t.Errorf("found %v, error %v", found, err)
 					return
 				}
@@ -1093,7 +1094,7 @@ func TestSnapshotsUnderLoad(t *testing.T) {
 			for !stop.Load() {
 				r := to.Revision(0)
 				b := bufpool.Get(0)
-				row, _, err := to.Append(b, 0, []byte("counter"), 1, true)
+				row, _, err := to.Append(b, 0, []byte("counter"), 1, command.AnyValue)
 				b.Release()
 				if err != nil || row.Version < last || r < revision {
 					t.Errorf("version %d after %d, revision %d after %d, error %v", row.Version, last, r, revision, err)

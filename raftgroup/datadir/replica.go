@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
@@ -42,7 +43,7 @@ func ReadMap(store *storage.Store, meta int) (*placement.Map, error) {
 	m := placement.NewMap(meta)
 	m.Epoch = store.Revision(meta)
 	var bad error
-	err := store.Scan(storage.ScanOptions{Shards: []int{meta}}, func(key, value []byte, row storage.Row) bool {
+	err := store.Scan(storage.ScanOptions{Shards: []int{meta}}, func(key, value []byte, row command.Row) bool {
 		bad = m.Add(string(key), value, row.Version)
 		return bad == nil
 	})
