@@ -163,13 +163,18 @@ func (s *segment) init(memory []byte) {
 
 // close gives the memory back. Lookups after it miss.
 func (c *rowCache) close() error {
+	c.eachSegment(func(s *segment) { s.ring, s.slots, s.index, s.rows = nil, nil, nil, 0 })
+	return c.release()
+}
+
+// eachSegment calls f for each segment, with the segment locked.
+func (c *rowCache) eachSegment(f func(*segment)) {
 	for i := range c.segments {
 		s := &c.segments[i]
 		s.mu.Lock()
-		s.ring, s.slots, s.index, s.rows = nil, nil, nil, 0
+		f(s)
 		s.mu.Unlock()
 	}
-	return c.release()
 }
 
 func (c *rowCache) segment(hash uint64) *segment {
@@ -328,21 +333,14 @@ func (c *rowCache) bar(shard int) {
 // unbar drops all rows of shard, makes all fills under way void, and undoes
 // bar. Of other shards no more than those fills are lost.
 func (c *rowCache) unbar(shard int) {
-	for i := range c.segments {
-		c.segments[i].purge(uint16(shard))
-	}
+	c.eachSegment(func(s *segment) {
+		s.voidFills()
+		s.forgetIf(func(e entry) bool { return e.shard() == uint16(shard) })
+	})
 	c.change(func(d *exclusions) {
 		at := slices.Index(d.barred, uint16(shard))
 		d.barred = slices.Delete(d.barred, at, at+1)
 	})
-}
-
-// purge drops the rows of shard.
-func (s *segment) purge(shard uint16) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.voidFillsLocked()
-	s.forgetIf(func(e entry) bool { return e.shard() == shard })
 }
 
 // forgetIf drops the rows of which f says so.
@@ -643,16 +641,13 @@ type RowCacheStats struct {
 }
 
 func (c *rowCache) stats() (total RowCacheStats) {
-	for i := range c.segments {
-		s := &c.segments[i]
-		s.mu.Lock()
+	c.eachSegment(func(s *segment) {
 		total.Rows += int64(s.rows)
 		total.Bytes += int64(s.used + 8*len(s.index))
 		total.BytesMax += int64(len(s.ring) + 8*len(s.slots))
 		total.Hits += s.hits
 		total.Misses += s.misses
 		total.Evictions += s.evictions
-		s.mu.Unlock()
-	}
+	})
 	return total
 }

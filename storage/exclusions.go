@@ -120,9 +120,7 @@ func (c *rowCache) beginRanges(ranges []batchRange) {
 // endRanges says that it is committed. It makes all fills under way void, and
 // reports whether somebody should call tidy.
 func (c *rowCache) endRanges(ranges []batchRange) bool {
-	for i := range c.segments {
-		c.segments[i].voidFills()
-	}
+	c.eachSegment((*segment).voidFills)
 	c.exclusionsMu.Lock()
 	defer c.exclusionsMu.Unlock()
 	c.changeLocked(func(d *exclusions) {
@@ -137,12 +135,6 @@ func (c *rowCache) endRanges(ranges []batchRange) bool {
 
 // voidFills makes all fills under way void.
 func (s *segment) voidFills() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.voidFillsLocked()
-}
-
-func (s *segment) voidFillsLocked() {
 	for i := range s.stripes {
 		s.stripes[i].changes++
 	}
@@ -152,9 +144,7 @@ func (s *segment) voidFillsLocked() {
 func (c *rowCache) tidy() {
 	for {
 		d := c.exclusions.Load()
-		for i := range c.segments {
-			c.segments[i].dropDeleted(d)
-		}
+		c.eachSegment(func(s *segment) { s.forgetIf(d.deletes) })
 		if !c.settle(d) {
 			return
 		}
@@ -176,12 +166,6 @@ func (c *rowCache) settle(seen *exclusions) bool {
 	})
 	c.tidying = left
 	return left
-}
-
-func (s *segment) dropDeleted(d *exclusions) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.forgetIf(d.deletes)
 }
 
 // endRanges lets the row cache follow the deletion of ranges.

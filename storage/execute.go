@@ -256,13 +256,9 @@ func (ex *executor) setExpiry(key []byte, expireAt uint64, out *command.Result) 
 
 // changeExpiry carries out a SetExpiry.
 func (ex *executor) changeExpiry(c *command.Command, out *command.Result) error {
-	r, ok, err := ex.takeRow(c.Key, out)
+	r, ok, err := ex.takeVisible(c.Key, out)
 	if !ok {
 		return err
-	}
-	if !r.visible(ex.now) {
-		out.Status = command.NotFound
-		return nil
 	}
 	if c.Flags&command.ExpiryReturnRow != 0 {
 		r.show(out, ex.now, true)
@@ -343,13 +339,9 @@ func (ex *executor) get(c *command.Command, out *command.Result) error {
 
 // getRange carries out a GetRange.
 func (ex *executor) getRange(c *command.Command, out *command.Result) error {
-	r, ok, err := ex.takeRow(c.Key, out)
+	r, ok, err := ex.takeVisible(c.Key, out)
 	if !ok {
 		return err
-	}
-	if !r.visible(ex.now) {
-		out.Status = command.NotFound
-		return nil
 	}
 	out.Version, out.Integer = r.version, int64(len(r.value))
 	r.show(out, ex.now, false)

@@ -219,3 +219,10 @@ func skipRace(t *testing.T) {
 		t.Skip("has nothing for the race detector")
 	}
 }
+
+// NextExpiry returns the earliest time at which a Sweep of shard may find a row to
+// remove, and whether there is one.
+func (s *Store) NextExpiry(shard int) (uint64, bool) {
+	at := s.shards[shard].nextExpiry.Load()
+	return at, at != never
+}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 )
 
 // ConfBytesMax bounds InstallMeta.Conf.
@@ -36,13 +35,11 @@ type InstallMeta struct {
 // until Store.Install puts them in the place of what the shard has. It is safe
 // for use from any goroutine.
 type Install struct {
-	store *Store
+	exclusive
 	shard int
 	id    uint64
 	meta  InstallMeta
 
-	mu       sync.Mutex
-	err      error // why nothing can be done with it any more
 	stage    staging
 	state    streamState // up to where everything is staged, or is in partial
 	source   *meta       // the sender's shard, as its first chunk tells
@@ -83,7 +80,7 @@ func (s *Store) BeginInstall(shard int, id uint64, m InstallMeta) (*Install, err
 		return nil, err
 	}
 	m.Conf = slices.Clone(m.Conf)
-	in := &Install{store: s, shard: shard, id: id, meta: m}
+	in := &Install{exclusive: exclusive{store: s}, shard: shard, id: id, meta: m}
 	if err := s.holders.addInstall(in); err != nil {
 		return nil, err
 	}
@@ -118,24 +115,6 @@ func (h *holders) removeInstall(in *Install) {
 	if h.installs[in.shard] == in {
 		delete(h.installs, in.shard)
 	}
-}
-
-// use excludes others and keeps the store open until leave.
-func (in *Install) use() error {
-	if err := in.store.enter(); err != nil {
-		return err
-	}
-	in.mu.Lock()
-	if err := in.err; err != nil {
-		in.leave()
-		return err
-	}
-	return nil
-}
-
-func (in *Install) leave() {
-	in.mu.Unlock()
-	in.store.leave()
 }
 
 // Token returns what View.Export needs to go on after the chunks that were

@@ -40,6 +40,15 @@ func (ex *executor) takeRow(key []byte, out *command.Result) (r *row, ok bool, e
 	return r, true, nil
 }
 
+// takeVisible is takeRow for a command that finds nothing where the row is not
+// visible.
+func (ex *executor) takeVisible(key []byte, out *command.Result) (r *row, ok bool, err error) {
+	if r, ok, err = ex.takeRow(key, out); ok && !r.visible(ex.now) {
+		out.Status, ok = command.NotFound, false
+	}
+	return r, ok, err
+}
+
 func (ex *executor) append(c *command.Command, out *command.Result) error {
 	r, ok, err := ex.takeRow(c.Key, out)
 	if !ok {
@@ -124,13 +133,9 @@ func (ex *executor) incrFloat(c *command.Command, out *command.Result) error {
 var zero = []byte("0")
 
 func (ex *executor) rename(c *command.Command, out *command.Result) error {
-	from, ok, err := ex.takeRow(c.Key, out)
+	from, ok, err := ex.takeVisible(c.Key, out)
 	if !ok {
 		return err
-	}
-	if !from.visible(ex.now) {
-		out.Status = command.NotFound
-		return nil
 	}
 	ifAbsent := c.Flags&command.RenameIfAbsent != 0
 	if bytes.Equal(c.Key, c.Value) {

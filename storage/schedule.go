@@ -18,22 +18,14 @@ import (
 type scheduler struct {
 	db pebble.DBForCompaction // from Register on
 
-	mu      sync.Mutex
-	state   schedulerState
-	running int
+	mu       sync.Mutex
+	granting bool // from start to Unregister
+	running  int
 
 	wake chan struct{} // capacity 1: a grant may be due
 	stop chan struct{} // closed by Unregister
 	done chan struct{} // closed when no more is granted
 }
-
-type schedulerState int
-
-const (
-	schedulerOpening schedulerState = iota
-	schedulerStarted
-	schedulerStopped
-)
 
 // scheduleInterval is how long a change of what is allowed that nobody has told
 // may go unnoticed.
@@ -50,7 +42,7 @@ func (c *scheduler) Register(_ int, db pebble.DBForCompaction) { c.db = db }
 // The database has been opened.
 func (c *scheduler) start() {
 	c.mu.Lock()
-	c.state = schedulerStarted
+	c.granting = true
 	c.mu.Unlock()
 	notify(c.wake)
 	go c.grantWhenDue()
@@ -60,8 +52,8 @@ func (c *scheduler) start() {
 // called from its return on.
 func (c *scheduler) Unregister() {
 	c.mu.Lock()
-	started := c.state == schedulerStarted
-	c.state = schedulerStopped
+	started := c.granting
+	c.granting = false
 	c.mu.Unlock()
 	if started {
 		close(c.stop)
@@ -85,7 +77,7 @@ func (c *scheduler) UpdateGetAllowedWithoutPermission() { notify(c.wake) }
 func (c *scheduler) reserve() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state != schedulerStarted || c.running >= c.db.GetAllowedWithoutPermission() {
+	if !c.granting || c.running >= c.db.GetAllowedWithoutPermission() {
 		return false
 	}
 	c.running++

@@ -260,7 +260,7 @@ func (ex *executor) replay(shard int, c *command.Command, out *command.Result) (
 	if err != nil {
 		return false, err
 	}
-	if err := ex.decodeResult(body, out); err != nil {
+	if err := decodeResult(body, out, ex.allocResults); err != nil {
 		return false, err
 	}
 	if out.Kind != c.Kind { // a record without a digest
@@ -402,9 +402,10 @@ func splitSessionRecord(b []byte) (stamp, floor uint64, result []byte, err error
 	return le.Uint64(b[1:]), le.Uint64(b[9:]), b[sessionRecordHeaderBytes:], nil
 }
 
-// decodeResult decodes all of body into out. Values are views of body.
-func (b *batch) decodeResult(body []byte, out *command.Result) error {
-	rest, err := decodeResult(body, out, b.allocResults)
+// decodeResult decodes all of body into out. Values are views of body. alloc makes
+// room for the results of operations.
+func decodeResult(body []byte, out *command.Result, alloc func(int) []command.Result) error {
+	rest, err := decodeOneResult(body, out, alloc)
 	if err == nil && len(rest) != 0 {
 		err = errSessionRecord
 	}
@@ -413,9 +414,9 @@ func (b *batch) decodeResult(body []byte, out *command.Result) error {
 
 var errSessionRecord = fmt.Errorf("%w: result in a session record", ErrCorrupt)
 
-// decodeResult decodes one result. alloc makes room for the results of its
-// operations; where it is nil there must be none.
-func decodeResult(b []byte, out *command.Result, alloc func(int) []command.Result) ([]byte, error) {
+// decodeOneResult decodes one result. Where alloc is nil it must have none of
+// operations.
+func decodeOneResult(b []byte, out *command.Result, alloc func(int) []command.Result) ([]byte, error) {
 	const omittedRow = resultHasRow | resultOmitted
 	if len(b) < 3 || b[0]&^resultFlags != 0 || b[0]&omittedRow == omittedRow {
 		return nil, errSessionRecord
@@ -446,7 +447,7 @@ func decodeResult(b []byte, out *command.Result, alloc func(int) []command.Resul
 		out.Results = alloc(int(n))
 		for i := range out.Results {
 			var err error
-			if t.B, err = decodeResult(t.B, &out.Results[i], nil); err != nil {
+			if t.B, err = decodeOneResult(t.B, &out.Results[i], nil); err != nil {
 				return nil, err
 			}
 		}

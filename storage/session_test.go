@@ -310,13 +310,13 @@ func FuzzDecodeSessionRecord(f *testing.F) {
 	f.Add([]byte{resultHasOps, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r command.Result
-		rest, err := decodeResult(b, &r, func(n int) results { return make(results, n) })
+		rest, err := decodeOneResult(b, &r, func(n int) results { return make(results, n) })
 		if err != nil {
 			return
 		}
 		var again command.Result
 		encoded := appendResult(nil, &r, true)
-		tail, err := decodeResult(encoded, &again, func(n int) results { return make(results, n) })
+		tail, err := decodeOneResult(encoded, &again, func(n int) results { return make(results, n) })
 		if err != nil || len(tail) != 0 || len(rest) > len(b) {
 			t.Fatalf("%x does not survive: %v", b, err)
 		}

@@ -6,18 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/proa-kv/proa/storage/memtable"
 )
 
-var (
-	// ErrViewGone is returned by a View whose shard was installed anew or
-	// removed since it was opened, or that is closed.
-	ErrViewGone = errors.New("storage: view of a shard that was closed or replaced; open another")
-)
+// ErrViewGone is returned by a View whose shard was installed anew or removed since
+// it was opened, or that is closed.
+var ErrViewGone = errors.New("storage: view of a shard that was closed or replaced; open another")
 
 // View is the state of a shard at one applied index, for sending it to another
 // replica. It is safe for use from any goroutine, while Apply goes on.
@@ -27,15 +24,13 @@ var (
 // overwritten or deleted since. So it should be used soon and closed when it
 // has been sent. Store.Close closes it, too.
 type View struct {
-	store      *Store
+	exclusive
 	shard      int
 	id         uint64
 	chunkBytes int // ChunkBytesMax, but for tests
 	generation uint64
 	meta       meta
 
-	mu       sync.Mutex
-	closed   bool
 	snapshot *pebble.Snapshot
 	tables   pinned              // until copied
 	recent   []memtable.Snapshot // of them, then copies of the shard's part; the newest first
@@ -52,7 +47,7 @@ func (s *Store) OpenView(shard int) (*View, error) {
 	if shard < 0 || shard >= len(s.shards) {
 		return nil, fmt.Errorf("storage: view of shard %d of %d", shard, len(s.shards))
 	}
-	v := &View{store: s, shard: shard, id: rand.Uint64(), chunkBytes: ChunkBytesMax}
+	v := &View{exclusive: exclusive{store: s}, shard: shard, id: rand.Uint64(), chunkBytes: ChunkBytesMax}
 	v.fix()
 	s.holders.mu.Lock()
 	defer s.holders.mu.Unlock()
@@ -97,10 +92,10 @@ func (v *View) Close() {
 func (v *View) release() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.closed {
+	if v.err != nil {
 		return
 	}
-	v.closed = true
+	v.err = ErrViewGone
 	v.store.memtables.unpin(v.tables)
 	v.tables, v.recent = nil, nil
 	_ = v.snapshot.Close() // never fails
@@ -154,6 +149,7 @@ func (v *View) scan(from []byte, visit func(key, value []byte) (bool, error)) (e
 		return err
 	}
 	defer v.leave()
+	v.copyRecent()
 	c, err := v.cursor(from)
 	if err != nil {
 		return err
@@ -205,25 +201,6 @@ func (v *View) Export(write func(chunk []byte) error, from []byte) error {
 		}
 	}
 	return nil
-}
-
-// use excludes others and keeps the database open until leave.
-func (v *View) use() error {
-	if err := v.store.enter(); err != nil {
-		return err
-	}
-	v.mu.Lock()
-	if v.closed {
-		v.leave()
-		return ErrViewGone
-	}
-	v.copyRecent()
-	return nil
-}
-
-func (v *View) leave() {
-	v.mu.Unlock()
-	v.store.leave()
 }
 
 // copyRecent makes the view independent of the memtables.

@@ -61,6 +61,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,22 +180,11 @@ func (o Options) withDefaults() (Options, error) {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	if o.BlockCacheBytes <= 0 {
-		o.BlockCacheBytes = BlockCacheBytesDefault
-	}
-	if o.RowCacheBytes == 0 {
-		o.RowCacheBytes = RowCacheBytesDefault
-	}
-	if o.MemtableBytes <= 0 {
-		o.MemtableBytes = MemtableBytesDefault
-	}
-	o.MemtableBytes = max(o.MemtableBytes, memtableBytesMin)
-	if o.OpenFiles <= 0 {
-		o.OpenFiles = OpenFilesDefault
-	}
-	if o.SessionRetention <= 0 {
-		o.SessionRetention = SessionRetentionDefault
-	}
+	o.BlockCacheBytes = cmp.Or(max(o.BlockCacheBytes, 0), BlockCacheBytesDefault)
+	o.RowCacheBytes = cmp.Or(o.RowCacheBytes, RowCacheBytesDefault)
+	o.MemtableBytes = max(cmp.Or(max(o.MemtableBytes, 0), MemtableBytesDefault), memtableBytesMin)
+	o.OpenFiles = cmp.Or(max(o.OpenFiles, 0), OpenFilesDefault)
+	o.SessionRetention = cmp.Or(max(o.SessionRetention, 0), SessionRetentionDefault)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -557,6 +547,32 @@ func awaitAll(g *sync.WaitGroup, failed <-chan struct{}) bool {
 	}
 }
 
+// exclusive is what a View and an Install have in common: one caller at a time
+// uses it, and keeps the database open meanwhile.
+type exclusive struct {
+	store *Store
+	mu    sync.Mutex
+	err   error // why it is of no more use
+}
+
+// use excludes others until leave.
+func (x *exclusive) use() error {
+	if err := x.store.enter(); err != nil {
+		return err
+	}
+	x.mu.Lock()
+	if err := x.err; err != nil {
+		x.leave()
+		return err
+	}
+	return nil
+}
+
+func (x *exclusive) leave() {
+	x.mu.Unlock()
+	x.store.leave()
+}
+
 // enter keeps the database open until leave, or returns ErrClosed: Pebble
 // panics when it is used after its end.
 func (s *Store) enter() error {
@@ -588,15 +604,6 @@ func (s *Store) Revision(shard int) uint64 { return s.shards[shard].revision.Loa
 // LastStamp returns the highest stamp applied to shard, in Unix milliseconds.
 // A leader never stamps below it; Apply counts a lower stamp as this one.
 func (s *Store) LastStamp(shard int) uint64 { return s.shards[shard].stamp.Load() }
-
-// NextExpiry returns the earliest time, in Unix milliseconds, at which a Sweep
-// of shard may find a row to remove, and whether there is one. The row may
-// have been overwritten since; then the Sweep only tidies up. It costs one
-// atomic load.
-func (s *Store) NextExpiry(shard int) (uint64, bool) {
-	at := s.shards[shard].nextExpiry.Load()
-	return at, at != never
-}
 
 // SweepDue reports whether a Sweep of shard stamped nowMillis has work: an
 // expiry to act on, or a session unused for Options.SessionRetention. It costs

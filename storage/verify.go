@@ -315,9 +315,5 @@ func verifySession(key, value []byte, m meta) error {
 		return fmt.Errorf("%w: session record stamped %d, the shard %d", ErrCorrupt, stamp, m.stamp)
 	}
 	var out command.Result
-	rest, err := decodeResult(body, &out, func(n int) []command.Result { return make([]command.Result, n) })
-	if err == nil && len(rest) != 0 {
-		err = errSessionRecord
-	}
-	return err
+	return decodeResult(body, &out, func(n int) []command.Result { return make([]command.Result, n) })
 }

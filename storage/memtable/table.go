@@ -124,14 +124,11 @@ func (t *Table) Reset() {
 // Size returns how many bytes records may take in all.
 func (t *Table) Size() int { return len(t.arena) - unit }
 
-// Used returns how many bytes the added records take.
-func (t *Table) Used() int { return int(t.end-1) * unit }
-
 // Empty reports whether nothing was added.
 func (t *Table) Empty() bool { return t.end == 1 }
 
 // Fits reports whether there is room for records of n bytes in all, see Bytes.
-func (t *Table) Fits(n int) bool { return n <= t.Size()-t.Used() }
+func (t *Table) Fits(n int) bool { return n <= t.Size()-int(t.end-1)*unit }
 
 // Bytes returns how much room a record with a key and a value of these lengths
 // takes.
