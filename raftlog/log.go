@@ -47,6 +47,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/internal/durable"
 )
 
 // Options configures a Log. The zero value of every field but Dir is usable.
@@ -218,7 +220,7 @@ func Open(o Options) (*Log, Recovery, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, Recovery{}, err
 	}
-	if err := makeDir(o.FS, o.Dir); err != nil {
+	if err := durable.MakeDir(o.FS, o.Dir, 0o700); err != nil {
 		return nil, Recovery{}, err
 	}
 	lock, err := o.FS.Lock(o.FS.PathJoin(o.Dir, lockName))
@@ -296,27 +298,6 @@ func (l *Log) beginRecord(before *syncedRecord) (err error) {
 	}
 	l.synced, err = openSynced(l.fs, l.opt.Dir, r)
 	return err
-}
-
-// makeDir creates dir and makes each directory it creates durable.
-func makeDir(fs vfs.FS, dir string) error {
-	// The directory itself may be left over from a start that came no further.
-	parents := []string{fs.PathDir(dir)}
-	for d := parents[0]; d != fs.PathDir(d); d = fs.PathDir(d) {
-		if _, err := fs.Stat(d); err == nil {
-			break
-		}
-		parents = append(parents, fs.PathDir(d))
-	}
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, p := range parents {
-		if err := syncDir(fs, p); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Group returns the log of the group with the given number, which is empty

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/internal/durable"
 )
 
 // maintain keeps one segment prepared and recycles what is no longer needed,
@@ -242,7 +244,7 @@ func (l *Log) recycle(s *segment) error {
 		err = l.fs.Remove(s.path)
 	}
 	if err == nil {
-		err = syncDir(l.fs, l.opt.Dir)
+		err = durable.SyncDir(l.fs, l.opt.Dir)
 	}
 	if err != nil {
 		return fmt.Errorf("recycling raft log %s: %w", s.path, err)

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/internal/durable"
 )
 
 const (
@@ -155,7 +157,7 @@ func formatSegment(fs vfs.FS, dir, from string, seq uint64, size int64) (*segmen
 		err = fs.Rename(from, s.path)
 	}
 	if err == nil {
-		err = syncDir(fs, dir)
+		err = durable.SyncDir(fs, dir)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -214,12 +216,4 @@ func (b *blockFile) writeZeros(size int64) error {
 		}
 	}
 	return nil
-}
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

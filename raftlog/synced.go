@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/internal/durable"
 )
 
 // A file beside the segments says how far the log had been synced. Each run
@@ -183,7 +185,7 @@ func createSynced(fs vfs.FS, dir string, r syncedRecord) (*syncedFile, error) {
 		err = fs.Rename(temp, path)
 	}
 	if err == nil {
-		err = syncDir(fs, dir)
+		err = durable.SyncDir(fs, dir)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -12,6 +12,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/proa-kv/proa/internal/durable"
 )
 
 // What an installation has received lies in a directory of its shard, as
@@ -84,18 +86,10 @@ func (g *staging) create() error {
 	if err := g.fs.MkdirAll(g.dir, 0o700); err != nil {
 		return err
 	}
-	return syncDir(g.fs, g.parent)
+	return durable.SyncDir(g.fs, g.parent)
 }
 
 func (g *staging) remove() error { return g.fs.RemoveAll(g.dir) }
-
-func syncDir(fs vfs.FS, dir string) error {
-	d, err := fs.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
 
 // path returns the name of table n, from 0.
 func (g *staging) path(n int) string {
@@ -261,22 +255,7 @@ func (m InstallMeta) equal(o InstallMeta) bool {
 
 // writeProgress replaces the file durably.
 func (g *staging) writeProgress(p progress) error {
-	path := g.fs.PathJoin(g.dir, progressName)
-	f, err := g.fs.Create(path+".new", vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(p.appendTo(nil))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := g.fs.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(g.fs, g.dir)
+	return durable.ReplaceFile(g.fs, g.dir, progressName, p.appendTo(nil))
 }
 
 func (g *staging) readProgress() (progress, error) {

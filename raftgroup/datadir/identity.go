@@ -16,6 +16,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/proa-kv/proa/internal/durable"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -250,35 +251,7 @@ func (id *Identity) Write(f vfs.FS, dir string) error {
 	if err != nil {
 		return err
 	}
-	return replaceFile(f, dir, IdentityFile, b)
-}
-
-// replaceFile replaces a file of the directory, or makes it, durably and
-// atomically.
-func replaceFile(f vfs.FS, dir, name string, b []byte) error {
-	tmp := f.PathJoin(dir, name+".tmp")
-	file, err := f.Create(tmp, "proa-identity")
-	if err != nil {
-		return err
-	}
-	if _, err = file.Write(b); err == nil {
-		err = file.Sync()
-	}
-	if err = errors.Join(err, file.Close()); err != nil {
-		return err
-	}
-	if err := f.Rename(tmp, f.PathJoin(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(f, dir)
-}
-
-func syncDir(f vfs.FS, dir string) error {
-	d, err := f.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.ReplaceFile(f, dir, IdentityFile, b)
 }
 
 // claim makes dir this node's: it reads the identity and checks it against
@@ -342,25 +315,12 @@ func NewID() uint64 {
 // prepare creates the directory where it is missing, so that it is still
 // there after a power failure, and says clearly why it cannot.
 func prepare(f vfs.FS, dir string) error {
-	// The directory itself may be left from a start that came no further.
-	parents := []string{f.PathDir(dir)}
-	for d := dir; d != f.PathDir(d); d = f.PathDir(d) {
-		if _, err := f.Stat(d); err == nil {
-			break
-		}
-		parents = append(parents, f.PathDir(d))
-	}
-	if err := f.MkdirAll(dir, 0o755); err != nil { // the directory itself: see privateFS
-		if errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
-		}
+	err := durable.MakeDir(f, dir, 0o755) // the directory itself: see privateFS
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("%w %s: %v; give the server's user write permission there, or choose another with --data", ErrBadDirectory, dir, err)
+	case err != nil:
 		return fmt.Errorf("%w %s: %w; choose another with --data", ErrBadDirectory, dir, err)
-	}
-	for _, p := range parents {
-		// A parent that may not be opened is not one of those made here.
-		if err := syncDir(f, p); err != nil && !errors.Is(err, os.ErrPermission) {
-			return fmt.Errorf("%w %s: %w; choose another with --data", ErrBadDirectory, dir, err)
-		}
 	}
 	return nil
 }

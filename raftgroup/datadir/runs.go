@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/proa-kv/proa/internal/durable"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -121,7 +122,7 @@ func (t *Runs) Save() error {
 	t.unsaved = false
 	t.mu.Unlock()
 	if err == nil {
-		err = replaceFile(t.fs, t.dir, RunsFile, b)
+		err = durable.ReplaceFile(t.fs, t.dir, RunsFile, b)
 	}
 	if err != nil {
 		t.mu.Lock()
