@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/proa-kv/proa/internal/fields"
 )
 
 // The form of reports between nodes, see docs/peer-protocol.md. Integers that
@@ -151,95 +153,56 @@ func decodeChanges(body []byte, shards int) (*changes, error) {
 	if c.run == 0 || c.from > c.to || c.to > c.newest {
 		return nil, fmt.Errorf("%w: changes from version %d to %d of %d", errBadReport, c.from, c.to, c.newest)
 	}
-	r := reportReader{rest: body[changesHeadBytes:]}
+	r := reportReader{fields.Reader{B: body[changesHeadBytes:]}}
 	node := r.part()
 	c.readNode(node)
-	r.bad = r.bad || node.bad
-	for len(r.rest) > 0 && !r.bad {
+	r.Short = r.Short || node.Short
+	for len(r.B) > 0 && !r.Short {
 		part := r.part()
 		c.shards = append(c.shards, part.shard(shards))
-		r.bad = part.bad || len(c.shards) > shards
+		r.Short = part.Short || len(c.shards) > shards
 	}
-	if r.bad {
+	if r.Short {
 		return nil, fmt.Errorf("%w: truncated, or from a cluster with another number of shards", errBadReport)
 	}
 	return c, nil
 }
 
 func (c *changes) readNode(r *reportReader) {
-	flags := r.byte()
+	flags := r.U8()
 	a := &c.about
 	a.Leaving, a.Slow, a.ClockOff, a.Exposed = flags&flagLeaving != 0, flags&flagSlow != 0, flags&flagClockOff != 0, flags&flagExposed != 0
 	a.FsyncMicros = float64(r.natural()) / 1000
 	for _, field := range []*int64{&a.LogBytes, &a.DiskUsed, &a.DiskFree, &a.Uptime} {
 		*field = r.natural()
 	}
-	a.Wall, a.Time, a.Offset = r.uvarint(), r.uvarint(), r.varint()
-	a.Position = r.uvarint()
-	if len(r.rest) > 0 { // earlier versions end here
-		a.Damaged = r.uvarint()
+	a.Wall, a.Time, a.Offset = r.Uvarint(), r.Uvarint(), r.Varint()
+	a.Position = r.Uvarint()
+	if len(r.B) > 0 { // earlier versions end here
+		a.Damaged = r.Uvarint()
 	}
 }
 
-// reportReader reads the parts of a report. After bad all it returns is zero.
-type reportReader struct {
-	rest []byte
-	bad  bool
-}
+// reportReader reads the parts of a report. After Short all it returns is zero.
+type reportReader struct{ fields.Reader }
 
-func (r *reportReader) fail() { r.rest, r.bad = nil, true }
+func (r *reportReader) fail() { r.B, r.Short = nil, true }
 
-func (r *reportReader) byte() byte {
-	if len(r.rest) == 0 {
-		r.fail()
-		return 0
-	}
-	b := r.rest[0]
-	r.rest = r.rest[1:]
-	return b
-}
-
-func (r *reportReader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
-}
-
-func (r *reportReader) varint() int64 {
-	v, n := binary.Varint(r.rest)
-	if n <= 0 {
-		r.fail()
-		return 0
-	}
-	r.rest = r.rest[n:]
-	return v
-}
-
-func (r *reportReader) natural() int64 { return int64(min(r.uvarint(), math.MaxInt64)) }
+func (r *reportReader) natural() int64 { return int64(min(r.Uvarint(), math.MaxInt64)) }
 
 // part returns a reader of the next part.
 func (r *reportReader) part() *reportReader {
-	n := r.uvarint()
-	if n > uint64(len(r.rest)) {
-		r.fail()
-		return &reportReader{bad: true}
-	}
-	p := &reportReader{rest: r.rest[:n]}
-	r.rest = r.rest[n:]
-	return p
+	p := r.Counted()
+	return &reportReader{fields.Reader{B: p, Short: r.Short}}
 }
 
 func (r *reportReader) shard(shards int) shardReport {
-	shard := r.uvarint()
+	shard := r.Uvarint()
 	if shard >= uint64(shards) {
 		r.fail()
 		return shardReport{}
 	}
-	s := shardReport{Shard: int(shard), Replica: r.uvarint()}
+	s := shardReport{Shard: int(shard), Replica: r.Uvarint()}
 	if s.Replica != 0 {
 		r.replica(&s)
 	}
@@ -247,24 +210,24 @@ func (r *reportReader) shard(shards int) shardReport {
 }
 
 func (r *reportReader) replica(s *shardReport) {
-	role, flags := int(r.byte()), r.byte()
+	role, flags := int(r.U8()), r.U8()
 	if role == 0 || role >= len(roles) {
 		r.fail()
 		return
 	}
 	s.Role, s.Settled, s.Damaged = roles[role], flags&shardSettled != 0, flags&shardDamaged != 0
 	for _, field := range []*uint64{&s.Leader, &s.Term, &s.Commit, &s.Applied} {
-		*field = r.uvarint()
+		*field = r.Uvarint()
 	}
 	if flags&shardMembers != 0 {
 		s.Members, s.Learners = r.list(), r.list()
-		s.Row = r.uvarint()
+		s.Row = r.Uvarint()
 	}
 }
 
 func (r *reportReader) list() []uint64 {
-	n := r.uvarint()
-	if n > uint64(len(r.rest)) { // each takes a byte at least
+	n := r.Uvarint()
+	if n > uint64(len(r.B)) { // each takes a byte at least
 		r.fail()
 		return nil
 	}
@@ -273,7 +236,7 @@ func (r *reportReader) list() []uint64 {
 	}
 	l := make([]uint64, n)
 	for i := range l {
-		l[i] = r.uvarint()
+		l[i] = r.Uvarint()
 	}
 	return l
 }
