@@ -90,7 +90,7 @@ type ClusterStatus struct {
 	Epoch      uint64 `json:"epoch"`   // of the slot map
 	Asked      uint64 `json:"asked"`   // the node that answers
 	MetaLeader uint64 `json:"meta_leader"`
-	// ReplicationFactor is how many replicas a shard shall have; 0 from servers
+	// ReplicationFactor is how many replicas a shard should have; 0 from servers
 	// that do not tell.
 	ReplicationFactor int `json:"replication_factor,omitempty"`
 	// LeftOutBy is the node on which the cluster was recovered without the node
@@ -164,11 +164,11 @@ type ShardInfo struct {
 	Leader  uint64   `json:"leader"` // 0: none, or none known; see State
 	Term    uint64   `json:"term"`
 	Commit  uint64   `json:"commit"`
-	Desired []uint64 `json:"desired"` // nodes that shall hold a replica
+	Desired []uint64 `json:"desired"` // nodes that should hold a replica
 	// Voters are the nodes whose replicas vote, as the leader says or, where none
 	// is known, as the cluster has decided; nil from servers that do not tell.
 	Voters   []uint64      `json:"voters,omitempty"`
-	Moving   bool          `json:"moving"` // replicas are not yet where they shall be
+	Moving   bool          `json:"moving"` // replicas are not yet where they should be
 	Replicas []ReplicaInfo `json:"replicas"`
 }
 

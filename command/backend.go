@@ -78,7 +78,7 @@ type Member struct {
 	Redis   string // host:port for clients of the Redis protocol; empty: it does not serve them
 }
 
-// ShardRoute is one shard's leader (0 if unknown), the nodes that shall hold a
+// ShardRoute is one shard's leader (0 if unknown), the nodes that should hold a
 // replica of it, the leader among them, and its slots, as inclusive ranges.
 type ShardRoute struct {
 	Leader   uint64

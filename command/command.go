@@ -77,11 +77,11 @@ const (
 // not expire counts as expiring later than any that does.
 const (
 	ExpiryAt        Flags = 1 << 0 // TTLMillis is a Unix time; otherwise counted from the entry's stamp
-	ExpiryRemove    Flags = 1 << 1 // the row shall not expire; goes before ExpiryAt
+	ExpiryRemove    Flags = 1 << 1 // the row must not expire; takes precedence over ExpiryAt
 	ExpiryIfNone    Flags = 1 << 2 // only if the row does not expire
 	ExpiryIfSome    Flags = 1 << 3 // only if it does
-	ExpiryIfLater   Flags = 1 << 4 // only if it shall expire later than it does
-	ExpiryIfEarlier Flags = 1 << 5 // only if it shall expire earlier than it does
+	ExpiryIfLater   Flags = 1 << 4 // only if it is to expire later than it does
+	ExpiryIfEarlier Flags = 1 << 5 // only if it is to expire earlier than it does
 	ExpiryReturnRow Flags = 1 << 6 // show the row as it was before
 
 	expiryFlagsKnown = ExpiryAt | ExpiryRemove | ExpiryIfNone | ExpiryIfSome | ExpiryIfLater | ExpiryIfEarlier | ExpiryReturnRow

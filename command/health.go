@@ -7,13 +7,13 @@ import (
 
 // States of a cluster's Health, from best to worst.
 const (
-	Healthy       = "healthy"     // each shard has a leader and all the replicas it shall have
+	Healthy       = "healthy"     // each shard has a leader and all the replicas it should have
 	Degraded      = "degraded"    // each shard has a leader, but something is missing or fails
 	HealthUnknown = "unknown"     // not enough has been reported to tell
 	Unavailable   = "unavailable" // some shards have no leader: they refuse writes and linearizable reads
 )
 
-// Health is a judgement of a ClusterStatus: how the cluster fares, and what the
+// Health is a judgement of a ClusterStatus: the health of the cluster, and what the
 // loss of one more node would mean. Shards are named as in ShardInfo.
 type Health struct {
 	State string `json:"state"`
@@ -28,7 +28,7 @@ type Health struct {
 	Unserved        ShardList `json:"unserved,omitempty"`         // no replica can be opened: all are damaged
 	DamagedOnly     ShardList `json:"damaged_only,omitempty"`     // no replica but damaged ones
 	Damaged         ShardList `json:"damaged,omitempty"`          // a replica is damaged, another is sound
-	UnderReplicated ShardList `json:"under_replicated,omitempty"` // fewer healthy voters than the shard shall have
+	UnderReplicated ShardList `json:"under_replicated,omitempty"` // fewer healthy voters than the shard should have
 	Incomplete      ShardList `json:"incomplete,omitempty"`       // a replica without a vote is missing, or its node is not up
 	NotFollowing    ShardList `json:"not_following,omitempty"`    // a replica does not follow the leader yet
 	Moving          ShardList `json:"moving,omitempty"`           // replicas are on their way to other nodes
@@ -77,17 +77,17 @@ type NextFailure struct {
 	Nodes  []uint64 `json:"nodes,omitempty"`
 }
 
-// Replication is how the voting replicas of a shard fare.
+// Replication is the health of the voting replicas of a shard.
 type Replication struct {
 	Healthy int // voters whose node is up and reports, and whose files are sound
 	Voters  int // all voters
-	Wanted  int // voters that there shall be
+	Wanted  int // voters that there should be
 }
 
 // Quorum is how many voters must be healthy for the shard to have a leader.
 func (r Replication) Quorum() int { return r.Voters/2 + 1 }
 
-// Short reports whether there are fewer healthy voters than there shall be.
+// Short reports whether there are fewer healthy voters than there should be.
 func (r Replication) Short() bool { return r.Healthy < r.Wanted }
 
 // Assess judges the cluster by what s says. It asks nobody, and changes nothing.
@@ -199,7 +199,7 @@ func (h *Health) sort(s *ClusterStatus, sh *ShardInfo) {
 	}
 }
 
-// Replication returns how the voting replicas of a shard fare.
+// Replication returns the health of the voting replicas of a shard.
 func (s *ClusterStatus) Replication(sh *ShardInfo) Replication {
 	r, _ := s.voters(sh)
 	return r
@@ -258,7 +258,7 @@ func (sh *ShardInfo) On(node uint64) *ReplicaInfo {
 	return &sh.Replicas[i]
 }
 
-// Missing returns the nodes that shall hold a replica of the shard and have
+// Missing returns the nodes that should hold a replica of the shard and have
 // none, or are not up.
 func (s *ClusterStatus) Missing(sh *ShardInfo) (out []uint64) {
 	for _, id := range sh.Desired {

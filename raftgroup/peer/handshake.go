@@ -303,14 +303,14 @@ func readRecord(r io.Reader) ([]byte, error) {
 	return b[:n], nil
 }
 
-// hearOut reads what else a foreign server says at once, and adds it to err: another
+// readRemainder reads what else a foreign server says at once, and adds it to err: another
 // port of Proa says which it is.
-func hearOut(c net.Conn, err error) {
+func readRemainder(c net.Conn, err error) {
 	var foreign *foreignError
 	if !errors.As(err, &foreign) {
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(hearOutTime))
+	_ = c.SetReadDeadline(time.Now().Add(remainderTime))
 	more, _ := io.ReadAll(io.LimitReader(c, stringBytesMax))
 	foreign.first = append(foreign.first, more...)
 }
@@ -527,7 +527,7 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 	}()
 	g, err := t.greet(c, kind)
 	if a = g.answer; err != nil {
-		hearOut(c, err)
+		readRemainder(c, err)
 		return a, err
 	}
 	if a.refusal != "" {

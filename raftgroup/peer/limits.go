@@ -67,7 +67,7 @@ const (
 
 	foreignBytesMax = 64                     // by which another protocol is told, at most
 	dismissTime     = time.Second            // for a foreign caller to read its answer and close
-	hearOutTime     = 100 * time.Millisecond // for the rest of a foreign server's answer
+	remainderTime   = 100 * time.Millisecond // for the rest of a foreign server's answer
 	dismissBytes    = 64 << 10               // that are read of it meanwhile
 
 	handshakesMax       = 64 // connections whose handshake or single call has not come; the oldest gives way

@@ -146,7 +146,7 @@ func (p *peer) run() {
 		}
 		if p.session() >= p.t.cfg.ReconnectMin {
 			failures = 0
-			continue // it was sound; a restart of the peer shall not cost a wait
+			continue // it was sound; a restart of the peer must not cost a wait
 		}
 		if kicked := p.pause(p.t.cfg.reconnectDelay(failures, rand.Float64())); kicked {
 			failures = 0

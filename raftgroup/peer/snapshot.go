@@ -44,7 +44,7 @@ func (c *courier) end(err error) {
 	})
 }
 
-// write sends one frame. The deadline is put off by whoever hears from the
+// write sends one frame. The deadline is extended by whoever receives from the
 // other side.
 func (c *courier) write(t frameType, payload []byte) error {
 	var h [headerBytes]byte

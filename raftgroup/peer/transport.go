@@ -66,7 +66,7 @@ type Handler interface {
 
 	// Snapshot receives one transfer, on a goroutine of its own. It must call
 	// s.Resume first, and then s.Next until io.EOF. When it returns nil the
-	// sender hears that the snapshot is installed, else the error's text.
+	// sender learns that the snapshot is installed, else the error's text.
 	// header belongs to it.
 	Snapshot(from uint64, header []byte, s *Incoming) error
 
