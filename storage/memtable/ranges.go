@@ -17,13 +17,12 @@ type Ranges []Range
 
 // find returns the range that key is in, nil if there is none.
 func (d Ranges) find(key []byte) *Range {
-	i, found := slices.BinarySearchFunc(d, key, func(r Range, key []byte) int {
-		return bytes.Compare(r.From, key)
-	})
-	if !found {
-		if i--; i < 0 || bytes.Compare(key, d[i].To) >= 0 {
-			return nil
-		}
+	i := d.search(key)
+	if i == len(d) || !bytes.Equal(d[i].From, key) {
+		i--
+	}
+	if i < 0 || bytes.Compare(key, d[i].To) >= 0 {
+		return nil
 	}
 	return &d[i]
 }
@@ -68,6 +67,7 @@ func (d Ranges) within(lower, upper []byte) Ranges {
 	return d[first:max(first, d.search(upper))]
 }
 
+// search returns the number of ranges that begin below key.
 func (d Ranges) search(key []byte) int {
 	i, _ := slices.BinarySearchFunc(d, key, func(r Range, key []byte) int { return bytes.Compare(r.From, key) })
 	return i
