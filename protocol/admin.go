@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Admin is the body of ADMIN: an administrative request by its name, and
 // arguments as JSON. The reply's body is JSON as well.
@@ -24,6 +27,6 @@ func (m *Admin) Decode(b []byte) error {
 	if len(m.Verb) == 0 {
 		return fmt.Errorf("%w: the name of the administrative request is empty", ErrOutOfRange)
 	}
-	return first(checkSize("name of the administrative request", m.Verb, VerbBytesMax),
-		checkSize("arguments of the administrative request", m.Args, AdminBytesMax))
+	return cmp.Or(checkSize("the name of the administrative request", m.Verb, VerbBytesMax),
+		checkSize("the arguments of the administrative request", m.Args, AdminBytesMax))
 }

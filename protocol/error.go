@@ -1,6 +1,9 @@
 package protocol
 
-import "errors"
+import (
+	"cmp"
+	"errors"
+)
 
 // ErrorReply is the body of every reply whose status does not carry a result.
 type ErrorReply struct {
@@ -18,7 +21,7 @@ func (m *ErrorReply) AppendTo(dst []byte) []byte {
 func (m *ErrorReply) Decode(b []byte) error {
 	f := read(b)
 	m.RetryAfterMillis, m.Message = f.U32(), f.text()
-	return first(f.end(), checkSize("message", m.Message, MessageBytesMax))
+	return cmp.Or(f.end(), checkSize("message", m.Message, MessageBytesMax))
 }
 
 // AppendError appends a whole error frame: status s, which must not be one that

@@ -41,16 +41,6 @@ func (f *body) end() error {
 	return nil
 }
 
-// first returns the first error.
-func first(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // appendString appends a u16 length and s. The length saturates: a string
 // longer than a u16 can say is announced with 65535 bytes, over every limit
 // of this protocol, so it is refused and never read as a shorter one.

@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Incr adds to a decimal integer; an absent key counts as 0. The key keeps its
 // expiry.
@@ -18,7 +21,7 @@ func (m *Incr) AppendTo(dst []byte) []byte {
 func (m *Incr) Decode(b []byte) error {
 	f := read(b)
 	m.Delta, m.Key = int64(f.U64()), f.Rest()
-	return first(f.end(), CheckKey(m.Key))
+	return cmp.Or(f.end(), CheckKey(m.Key))
 }
 
 // IncrReply answers INCR, APPEND and SETRANGE. After one of the latter two
@@ -58,7 +61,7 @@ func (m *Append) AppendTo(dst []byte) []byte {
 func (m *Append) Decode(b []byte) error {
 	f := read(b)
 	m.Key, m.Value = f.text(), f.Rest()
-	return first(f.end(), CheckKey(m.Key), CheckValue(m.Value))
+	return cmp.Or(f.end(), CheckKey(m.Key), CheckValue(m.Value))
 }
 
 // SetRange overwrites a part of a value, from Offset on. An absent key counts
@@ -83,7 +86,7 @@ func (m *SetRange) AppendTo(dst []byte) []byte {
 func (m *SetRange) Decode(b []byte) error {
 	f := read(b)
 	m.Offset, m.Key, m.Value = f.U32(), f.text(), f.Rest()
-	return first(f.end(), CheckKey(m.Key), CheckValue(m.Value))
+	return cmp.Or(f.end(), CheckKey(m.Key), CheckValue(m.Value))
 }
 
 // IncrFloat adds to a decimal number with a fraction; an absent key counts as
@@ -105,7 +108,7 @@ func (m *IncrFloat) AppendTo(dst []byte) []byte {
 func (m *IncrFloat) Decode(b []byte) error {
 	f := read(b)
 	m.Key, m.Increment = f.text(), f.Rest()
-	return first(f.end(), checkSize("increment", m.Increment, IncrementBytesMax), CheckKey(m.Key))
+	return cmp.Or(f.end(), checkSize("increment", m.Increment, IncrementBytesMax), CheckKey(m.Key))
 }
 
 // FloatReply answers INCRFLOAT.
@@ -127,7 +130,7 @@ func (m *FloatReply) AppendTo(dst []byte) []byte {
 func (m *FloatReply) Decode(b []byte) error {
 	f := read(b)
 	m.Version, m.Text = f.U64(), f.Rest()
-	return first(f.end(), checkSize("number", m.Text, FloatBytesMax))
+	return cmp.Or(f.end(), checkSize("number", m.Text, FloatBytesMax))
 }
 
 // Expire sets the time to live of an existing key. (PERSIST, whose body is a
@@ -146,7 +149,7 @@ func (m *Expire) AppendTo(dst []byte) []byte {
 func (m *Expire) Decode(b []byte) error {
 	f := read(b)
 	m.TTLMillis, m.Key = f.U64(), f.Rest()
-	return first(f.end(), checkTTL(m.TTLMillis), CheckKey(m.Key))
+	return cmp.Or(f.end(), checkTTL(m.TTLMillis), CheckKey(m.Key))
 }
 
 // ExpiryFlags are the options of SETEXPIRY. For IfLater and IfEarlier a key
@@ -201,7 +204,7 @@ func (m *SetExpiry) AppendTo(dst []byte) []byte {
 func (m *SetExpiry) Decode(b []byte) error {
 	f := read(b)
 	m.Flags, m.Millis, m.Key = ExpiryFlags(f.U8()), f.U64(), f.Rest()
-	return first(f.end(), m.Flags.check(), m.checkMillis(), CheckKey(m.Key))
+	return cmp.Or(f.end(), m.Flags.check(), m.checkMillis(), CheckKey(m.Key))
 }
 
 func (m *SetExpiry) checkMillis() error {
@@ -247,5 +250,5 @@ func (m *Rename) AppendTo(dst []byte) []byte {
 func (m *Rename) Decode(b []byte) error {
 	f := read(b)
 	m.Flags, m.Source, m.Destination = RenameFlags(f.U8()), f.text(), f.Rest()
-	return first(f.end(), checkFlags(m.Flags, renameFlags), CheckKey(m.Source), CheckKey(m.Destination))
+	return cmp.Or(f.end(), checkFlags(m.Flags, renameFlags), CheckKey(m.Source), CheckKey(m.Destination))
 }

@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // ScanFlags are the options of SCAN.
 type ScanFlags uint8
@@ -45,7 +48,7 @@ func (m *Scan) Decode(b []byte) error {
 	if m.BytesMax == 0 {
 		m.BytesMax = ScanBytesDefault
 	}
-	if err := first(f.end(), checkFlags(m.Flags, scanFlags)); err != nil {
+	if err := cmp.Or(f.end(), checkFlags(m.Flags, scanFlags)); err != nil {
 		return err
 	}
 	switch {
@@ -54,7 +57,7 @@ func (m *Scan) Decode(b []byte) error {
 	case m.BytesMax > ScanBytesMax:
 		return fmt.Errorf("%w: scan of %d bytes, at most %d", ErrOutOfRange, m.BytesMax, ScanBytesMax)
 	}
-	return first(checkRange(m.Start, m.End, m.Flags&ScanPrefix != 0), checkSize("cursor", m.Cursor, CursorBytesMax))
+	return cmp.Or(checkRange(m.Start, m.End, m.Flags&ScanPrefix != 0), checkSize("cursor", m.Cursor, CursorBytesMax))
 }
 
 // checkRange checks the bounds of a range of keys, or the prefix that start is.
@@ -63,7 +66,7 @@ func checkRange(start, end []byte, prefix bool) error {
 		return fmt.Errorf("%w: a prefix has no end", ErrOutOfRange)
 	}
 	// The end may have one byte more: the first key behind the longest.
-	return first(checkSize("start of the range", start, KeyBytesMax), checkSize("end of the range", end, KeyBytesMax+1))
+	return cmp.Or(checkSize("the start of the range", start, KeyBytesMax), checkSize("the end of the range", end, KeyBytesMax+1))
 }
 
 // ScanReply is one frame of the answer to SCAN. FlagMore says that further

@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // WriteFlags are the options of PUT and DELETE.
 type WriteFlags uint8
@@ -123,7 +126,7 @@ func (m *Delete) Decode(b []byte) error {
 		m.Version = f.U64()
 	}
 	m.Key = f.Rest()
-	return first(f.end(), m.Flags.check(deleteFlags), CheckKey(m.Key))
+	return cmp.Or(f.end(), m.Flags.check(deleteFlags), CheckKey(m.Key))
 }
 
 // WriteReply answers PUT, DELETE, EXPIRE, PERSIST, SETEXPIRY and RENAME, with
