@@ -494,17 +494,13 @@ func (ex *executor) reindex(key []byte, before, after uint64) {
 		return
 	}
 	if before != 0 {
-		ex.unindex(key, before)
+		ex.stageDeletion(memtable.Expiries, ex.bytes.expiryKey(ex.shard, before, key))
 	}
 	if after == 0 {
 		return
 	}
 	ex.state.newExpiry = min(ex.state.newExpiry, after)
 	ex.stage(memtable.Expiries, ex.bytes.expiryKey(ex.shard, after, key), nil)
-}
-
-func (ex *executor) unindex(key []byte, at uint64) {
-	ex.stageDeletion(memtable.Expiries, ex.bytes.expiryKey(ex.shard, at, key))
 }
 
 // expiryKey returns a key of the expiry index as bytes of the arena.

@@ -68,7 +68,7 @@ func (ex *executor) sweepRow(indexKey []byte) (removed bool, err error) {
 		ex.removeRow(r)
 		removed = true
 	}
-	ex.unindex(key, at)
+	ex.stageDeletion(memtable.Expiries, indexKey)
 	return removed, nil
 }
 

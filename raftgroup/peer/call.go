@@ -121,9 +121,9 @@ func (t *Transport) Call(ctx context.Context, node uint64, verb string, body []b
 	if err := checkCall(verb, body); err != nil {
 		return nil, err
 	}
-	p, err := t.find(node)
-	if err != nil {
-		return nil, err
+	p := t.peer(node)
+	if p == nil {
+		return nil, unknownPeer(node)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeoutOf(ctx))
 	defer cancel()

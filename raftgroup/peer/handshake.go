@@ -499,7 +499,7 @@ type greeting struct {
 }
 
 // greet begins a handshake: it says hello and learns who is at the other side.
-func (t *Transport) greet(c net.Conn, kind connKind) (g greeting, err error) {
+func greet(t *Transport, c net.Conn, kind connKind) (g greeting, err error) {
 	h := hello{kind: kind, versionMin: versionOldest, versionMax: t.cfg.VersionMax, identity: t.identity(), credentials: newCredentials(t)}
 	said := h.encode()
 	if err := writeRecord(c, said); err != nil {
@@ -525,7 +525,7 @@ func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want u
 			err = fmt.Errorf("peer: handshake with %s: %w", address, err)
 		}
 	}()
-	g, err := t.greet(c, kind)
+	g, err := greet(t, c, kind)
 	if a = g.answer; err != nil {
 		readRemainder(c, err)
 		return a, err

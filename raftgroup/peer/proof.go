@@ -197,7 +197,7 @@ func (t *Transport) probeKnownAddress(theirs *Identity) error {
 	defer t.drop(c)
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
-	there, err := t.greet(c, kindCall)
+	there, err := greet(t, c, kindCall)
 	if err == nil && there.identity.Signed && there.identity.Key == theirs.Key && there.identity.Run != theirs.Run {
 		return twinError(theirs, address)
 	}

@@ -98,9 +98,9 @@ func (c *courier) breathe(stop <-chan struct{}) {
 // that broke off can be sent again: the receiver may resume.
 func (t *Transport) SendSnapshot(ctx context.Context, node uint64, header []byte,
 	export func(token []byte, write func(chunk []byte) error) error) error {
-	p, err := t.find(node)
-	if err != nil {
-		return err
+	p := t.peer(node)
+	if p == nil {
+		return unknownPeer(node)
 	}
 	if len(header) > SnapshotHeaderBytesMax {
 		return fmt.Errorf("%w: a snapshot header of %d bytes; the limit is %d", ErrTooLarge, len(header), SnapshotHeaderBytesMax)
@@ -354,9 +354,9 @@ func (c *courier) linger() {
 // node, whose handler serves it as a client's connection. The caller closes it.
 // The error wraps ErrUnknownPeer, or is one of connecting or of the handshake.
 func (t *Transport) DialClient(ctx context.Context, node uint64) (net.Conn, error) {
-	p, err := t.find(node)
-	if err != nil {
-		return nil, err
+	p := t.peer(node)
+	if p == nil {
+		return nil, unknownPeer(node)
 	}
 	c, _, err := t.dial(ctx, p.addressNow(), kindClient, node)
 	if err != nil {

@@ -306,13 +306,7 @@ func (t *Transport) handler() Handler { return *t.started.Load() }
 
 func (t *Transport) peer(node uint64) *peer { return (*t.peers.Load())[node] }
 
-// find returns a node of the address book.
-func (t *Transport) find(node uint64) (*peer, error) {
-	if p := t.peer(node); p != nil {
-		return p, nil
-	}
-	return nil, fmt.Errorf("node %d: %w", node, ErrUnknownPeer)
-}
+func unknownPeer(node uint64) error { return fmt.Errorf("node %d: %w", node, ErrUnknownPeer) }
 
 // SetPeer puts a node's address, host:port, into the address book, and keeps a
 // connection to it from now on. If the address differs from before, the
