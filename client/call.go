@@ -230,72 +230,65 @@ func (ca *call) result(r *Result) error {
 }
 
 // decode reads the body of a reply that carries a result.
-func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) error {
+func (r *Result) decode(code protocol.Opcode, status Status, key, body []byte) (err error) {
 	switch code {
 	case protocol.OpGet, protocol.OpExists:
 		if status != protocol.StatusOK {
 			return nil
 		}
 		var m protocol.RowReply
-		if err := m.Decode(body); err != nil {
-			return err
-		}
-		r.Version, r.TTL = m.Version, ttl(m.TTLMillis)
-		if code == protocol.OpGet {
-			r.Value = m.Value
+		if err = m.Decode(body); err == nil {
+			r.Version, r.TTL = m.Version, ttl(m.TTLMillis)
+			if code == protocol.OpGet {
+				r.Value = m.Value
+			}
 		}
 	case protocol.OpPut, protocol.OpDelete, protocol.OpExpire, protocol.OpPersist, protocol.OpSetExpiry, protocol.OpRename:
 		if len(body) == 0 && status == protocol.StatusNotFound {
 			return nil
 		}
 		var m protocol.WriteReply
-		if err := m.Decode(body); err != nil {
-			return err
-		}
-		r.Version = m.Version
-		if m.HasPrevious {
-			r.Previous = &Item{Key: key, Value: m.PreviousValue, Version: m.PreviousVersion, TTL: ttl(m.PreviousTTLMillis)}
+		if err = m.Decode(body); err == nil {
+			r.Version = m.Version
+			if m.HasPrevious {
+				r.Previous = &Item{Key: key, Value: m.PreviousValue, Version: m.PreviousVersion, TTL: ttl(m.PreviousTTLMillis)}
+			}
 		}
 	case protocol.OpIncr, protocol.OpAppend, protocol.OpSetRange:
 		var m protocol.IncrReply
-		if err := m.Decode(body); err != nil {
-			return err
+		if err = m.Decode(body); err == nil {
+			r.Version, r.Integer, r.HasInteger = m.Version, m.Value, true
 		}
-		r.Version, r.Integer, r.HasInteger = m.Version, m.Value, true
 	case protocol.OpIncrFloat:
 		var m protocol.FloatReply
-		if err := m.Decode(body); err != nil {
-			return err
+		if err = m.Decode(body); err == nil {
+			r.Version, r.Value = m.Version, m.Text
 		}
-		r.Version, r.Value = m.Version, m.Text
 	case protocol.OpExpiry:
 		if status != protocol.StatusOK {
 			return nil
 		}
 		var m protocol.ExpiryReply
-		if err := m.Decode(body); err != nil {
-			return err
-		}
-		if r.Version = m.Version; m.ExpireAtMillis != 0 {
-			r.ExpiresAt = time.UnixMilli(int64(min(m.ExpireAtMillis, math.MaxInt64)))
+		if err = m.Decode(body); err == nil {
+			if r.Version = m.Version; m.ExpireAtMillis != 0 {
+				r.ExpiresAt = time.UnixMilli(int64(min(m.ExpireAtMillis, math.MaxInt64)))
+			}
 		}
 	case protocol.OpWatch:
 		var m protocol.WatchReply
-		if err := m.Decode(body); err != nil {
-			return err
+		if err = m.Decode(body); err == nil {
+			r.Version, r.Integer, r.HasInteger = m.Version, int64(m.Revision), true
 		}
-		r.Version, r.Integer, r.HasInteger = m.Version, int64(m.Revision), true
 	case protocol.OpGetRange:
 		if status != protocol.StatusOK {
 			return nil
 		}
 		var m protocol.RangeReply
-		if err := m.Decode(body); err != nil {
-			return err
+		if err = m.Decode(body); err == nil {
+			r.Version, r.Value, r.Integer, r.HasInteger = m.Version, m.Part, int64(m.Length), true
 		}
-		r.Version, r.Value, r.Integer, r.HasInteger = m.Version, m.Part, int64(m.Length), true
 	}
-	return nil
+	return err
 }
 
 // own replaces views by copies.

@@ -83,14 +83,7 @@ func (d *rangeDeletion) check() error {
 	if d.call.err != nil {
 		return d.call.err
 	}
-	var m protocol.DeleteRange
-	switch err := m.Decode(d.body); {
-	case errors.Is(err, protocol.ErrTooLarge):
-		return fmt.Errorf("%w: %w", ErrTooLarge, err)
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrBadRequest, err)
-	}
-	return nil
+	return badArgument(new(protocol.DeleteRange).Decode(d.body))
 }
 
 // send asks for the deletion once, in all shards or in the one that the call

@@ -77,12 +77,9 @@ func (j *janitor) wakeBy(at int64) {
 			return
 		}
 		if j.wakeAt.CompareAndSwap(old, at) {
-			break
+			signal(j.wake)
+			return
 		}
-	}
-	select {
-	case j.wake <- struct{}{}:
-	default:
 	}
 }
 

@@ -226,6 +226,11 @@ func (o *Operation) check() error {
 	if err == nil {
 		err = protocol.CheckKey(o.key)
 	}
+	return badArgument(err)
+}
+
+// badArgument is the error of arguments with which package protocol found err.
+func badArgument(err error) error {
 	switch {
 	case errors.Is(err, protocol.ErrTooLarge):
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)

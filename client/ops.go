@@ -160,10 +160,14 @@ func (c *Client) writeOne(ctx context.Context, o Operation) (WriteResult, error)
 // value; an absent key counts as 0. It fails with ErrNotInteger or ErrOverflow
 // and changes nothing then.
 func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...CallOption) (int64, error) {
-	o := OpIncr(key, delta, opts...)
-	var r Result
-	err := c.caller.roundTrip(ctx, &o, &r)
+	r, err := c.do(ctx, OpIncr(key, delta, opts...))
 	return r.Integer, err
+}
+
+// do sends one operation, waits, and returns its answer.
+func (c *Client) do(ctx context.Context, o Operation) (r Result, err error) {
+	err = c.caller.roundTrip(ctx, &o, &r)
+	return r, err
 }
 
 // IncrFloat adds delta to the number stored under key and returns the new value;
@@ -172,9 +176,8 @@ func (c *Client) Incr(ctx context.Context, key []byte, delta int64, opts ...Call
 // that no float64 can hold is returned as an infinity. NaN means that the sum was
 // stored, by an attempt whose answer is no longer kept.
 func (c *Client) IncrFloat(ctx context.Context, key []byte, delta float64, opts ...CallOption) (float64, error) {
-	o := OpIncrFloat(key, delta, opts...)
-	var r Result
-	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
+	r, err := c.do(ctx, OpIncrFloat(key, delta, opts...))
+	if err != nil {
 		return 0, err
 	}
 	if len(r.Value) == 0 {
@@ -182,7 +185,7 @@ func (c *Client) IncrFloat(ctx context.Context, key []byte, delta float64, opts 
 	}
 	sum, err := strconv.ParseFloat(string(r.Value), 64)
 	if err != nil && !errors.Is(err, strconv.ErrRange) {
-		return 0, malformedDone(o.code, err)
+		return 0, malformedDone(protocol.OpIncrFloat, err)
 	}
 	return sum, nil
 }
@@ -202,8 +205,7 @@ func (c *Client) SetRange(ctx context.Context, key []byte, offset int, part []by
 }
 
 func (c *Client) writeLength(ctx context.Context, o Operation) (int, error) {
-	var r Result
-	err := c.caller.roundTrip(ctx, &o, &r)
+	r, err := c.do(ctx, o)
 	return int(r.Integer), err
 }
 
@@ -211,9 +213,8 @@ func (c *Client) writeLength(ctx context.Context, o Operation) (int, error) {
 // [OpGetRange]), as Item.Value, and the length of the whole value in bytes. It
 // fails with ErrNotFound if the key does not exist.
 func (c *Client) GetRange(ctx context.Context, key []byte, start, end int64, opts ...CallOption) (part Item, length int, err error) {
-	o := OpGetRange(key, start, end, opts...)
-	var r Result
-	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
+	r, err := c.do(ctx, OpGetRange(key, start, end, opts...))
+	if err != nil {
 		return Item{}, 0, err
 	}
 	return Item{Key: key, Value: r.Value, Version: r.Version}, int(r.Integer), nil
@@ -223,9 +224,7 @@ func (c *Client) GetRange(ctx context.Context, key []byte, start, end int64, opt
 // the zero time if it does not. It fails with ErrNotFound if the key does not
 // exist. Item.TTL is the time left.
 func (c *Client) Expiry(ctx context.Context, key []byte, opts ...ReadOption) (time.Time, error) {
-	o := OpExpiry(key, opts...)
-	var r Result
-	err := c.caller.roundTrip(ctx, &o, &r)
+	r, err := c.do(ctx, OpExpiry(key, opts...))
 	return r.ExpiresAt, err
 }
 
@@ -260,9 +259,8 @@ func (c *Client) Copy(ctx context.Context, source, destination []byte, opts ...R
 // therefore start again. All nodes of the cluster must run a version that
 // supports it; otherwise it fails with ErrRefused.
 func (c *Client) Watch(ctx context.Context, key []byte, opts ...CallOption) (Condition, error) {
-	o := withOptions(Operation{code: protocol.OpWatch, key: key}, opts)
-	var r Result
-	if err := c.caller.roundTrip(ctx, &o, &r); err != nil {
+	r, err := c.do(ctx, withOptions(Operation{code: protocol.OpWatch, key: key}, opts))
+	if err != nil {
 		return Condition{}, err
 	}
 	if r.Version != 0 {
@@ -273,10 +271,8 @@ func (c *Client) Watch(ctx context.Context, key []byte, opts ...CallOption) (Con
 
 // Ping measures the round trip to a server.
 func (c *Client) Ping(ctx context.Context, opts ...CallOption) (time.Duration, error) {
-	o := OpPing(opts...)
-	var r Result
-	start := time.Now()
-	err := c.caller.roundTrip(ctx, &o, &r)
+	o, start := OpPing(opts...), time.Now()
+	_, err := c.do(ctx, o)
 	return time.Since(start), err
 }
 

@@ -132,13 +132,7 @@ func KeepTTL() PutOption { return flag(protocol.WriteKeepTTL) }
 // IfAbsent writes only if the key, or the destination of a Rename or Copy, does
 // not exist.
 func IfAbsent() AbsenceOption {
-	return option(func(o *Operation) {
-		if o.code == protocol.OpRename {
-			o.flags |= uint8(protocol.RenameIfAbsent)
-		} else {
-			o.flags |= uint8(protocol.WriteIfAbsent)
-		}
-	})
+	return flagOf(protocol.OpRename, uint8(protocol.RenameIfAbsent), protocol.WriteIfAbsent)
 }
 
 // IfPresent writes only if the key exists.
@@ -155,13 +149,7 @@ func IfVersion(version uint64) ConditionOption {
 
 // ReturnPrevious asks for the row as it was before the write.
 func ReturnPrevious() PreviousOption {
-	return option(func(o *Operation) {
-		if o.code == protocol.OpSetExpiry {
-			o.flags |= uint8(protocol.ExpiryReturnRow)
-		} else {
-			o.flags |= uint8(protocol.WriteReturnPrevious)
-		}
-	})
+	return flagOf(protocol.OpSetExpiry, uint8(protocol.ExpiryReturnRow), protocol.WriteReturnPrevious)
 }
 
 // IfNoExpiry changes the expiry only of a key that does not expire. It excludes
@@ -181,4 +169,15 @@ func IfEarlier() ExpiryOption { return flag(protocol.ExpiryIfEarlier) }
 
 func flag[F protocol.WriteFlags | protocol.ExpiryFlags](f F) option {
 	return func(o *Operation) { o.flags |= uint8(f) }
+}
+
+// flagOf sets the flag own in operations of a code, and write in others.
+func flagOf(code protocol.Opcode, own uint8, write protocol.WriteFlags) option {
+	return func(o *Operation) {
+		if o.code == code {
+			o.flags |= own
+		} else {
+			o.flags |= uint8(write)
+		}
+	}
 }

@@ -345,7 +345,7 @@ func (p *pool) nudge(n *node) {
 	}
 }
 
-// signal fills a channel of tokens, one for each supervisor.
+// signal fills a channel of tokens, one for each goroutine that waits for them.
 func signal(tokens chan struct{}) {
 	for range cap(tokens) {
 		select {

@@ -137,12 +137,7 @@ func (r *router) refreshSoon() {
 	}
 }
 
-func (r *router) kick() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
+func (r *router) kick() { signal(r.wake) }
 
 // learn takes what a reply to ca says about the cluster: the leader of its
 // shard, a newer slot map.

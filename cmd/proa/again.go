@@ -26,14 +26,22 @@ func again(a *app, cmd *cobra.Command, args []string, more ...string) string {
 		words = append(words, "--")
 	}
 	words = append(words, args...)
+	if !a.shell {
+		return strings.Join(shellQuoted(words), " ")
+	}
 	for i, word := range words {
-		if a.shell {
-			words[i] = render.QuoteWord([]byte(word))
-		} else {
-			words[i] = render.ShellQuote(word)
-		}
+		words[i] = render.QuoteWord([]byte(word))
 	}
 	return strings.Join(words, " ")
+}
+
+// shellQuoted returns words as a POSIX shell reads them.
+func shellQuoted(words []string) []string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = render.ShellQuote(word)
+	}
+	return quoted
 }
 
 // flagWords returns the words that give f the value it has.

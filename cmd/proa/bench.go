@@ -78,16 +78,12 @@ func (f *benchFlags) add(cmd *cobra.Command) {
 	p.BoolVar(&l.Verify, "verify", false, "read back all rows at the end and compare them with what was written")
 	p.BoolVar(&f.cleanup, "cleanup", false, "delete all rows of load tests at the end, including those of earlier runs")
 	p.StringVar(&f.html, "html", "", "write an HTML page with charts to `file`")
-	names := func(all []string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)
-	}
 	var workloads []string
 	for _, w := range bench.Workloads() {
 		workloads = append(workloads, w.Name)
 	}
-	// The errors could only say that a flag does not exist.
-	_ = cmd.RegisterFlagCompletionFunc("workload", names(workloads))
-	_ = cmd.RegisterFlagCompletionFunc("distribution", names([]string{"uniform", "zipfian", "latest", "sequential"}))
+	completeFlag(cmd, "workload", workloads...)
+	completeFlag(cmd, "distribution", "uniform", "zipfian", "latest", "sequential")
 }
 
 // prepare checks the flags and puts them into f.load.

@@ -31,10 +31,7 @@ func cleanupCommand(cmd *cobra.Command) string {
 			words = append(words, flagWords(f)...)
 		}
 	}
-	for i, word := range words {
-		words[i] = render.ShellQuote(word)
-	}
-	return strings.Join(words, " ")
+	return strings.Join(shellQuoted(words), " ")
 }
 
 // deleteBenchRows deletes what load tests have left, and notes in rows how many

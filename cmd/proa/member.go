@@ -113,7 +113,7 @@ func removeMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) 
 				return "", false, fmt.Errorf("node %d stays: its removal was cancelled", m.Node)
 			}
 			begun = n.Removing
-			return replicas.moved(m.Node, holding(s, m.Node)), false, nil
+			return replicas.moved(m.Node, shardsWhere(s, func(sh *command.ShardInfo) bool { return sh.On(m.Node) != nil })), false, nil
 		},
 	})
 }
@@ -194,7 +194,7 @@ func drainMember(ctx context.Context, a *app, m command.MemberArgs, wait bool) e
 				return "", false, fmt.Errorf("node %d accepts leaderships again: the drain was cancelled", m.Node)
 			}
 			begun = n.Draining
-			led := leading(s, m.Node)
+			led := shardsWhere(s, func(sh *command.ShardInfo) bool { return sh.Leader == m.Node })
 			if len(led) == 0 && !leadsNone(s, m.Node) {
 				return fmt.Sprintf("node %d %s: whether it leads shards is not known", m.Node, nodeIs(n)), false, nil
 			}
@@ -212,10 +212,10 @@ func findShard(s *command.ClusterStatus, shard int) *command.ShardInfo {
 	return &s.Shards[i]
 }
 
-// holding returns the names of the shards of which a node has a replica.
-func holding(s *command.ClusterStatus, node uint64) (names []string) {
+// shardsWhere returns the names of the shards of which holds is true.
+func shardsWhere(s *command.ClusterStatus, holds func(*command.ShardInfo) bool) (names []string) {
 	for i := range s.Shards {
-		if s.Shards[i].On(node) != nil {
+		if holds(&s.Shards[i]) {
 			names = append(names, shardName(s.Shards[i].Shard))
 		}
 	}
@@ -237,16 +237,6 @@ func leadsNone(s *command.ClusterStatus, node uint64) bool {
 		}
 	}
 	return true
-}
-
-// leading returns the names of the shards a node leads.
-func leading(s *command.ClusterStatus, node uint64) (names []string) {
-	for i := range s.Shards {
-		if s.Shards[i].Leader == node {
-			names = append(names, shardName(s.Shards[i].Shard))
-		}
-	}
-	return names
 }
 
 // counter counts down from the most it has seen.

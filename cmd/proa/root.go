@@ -14,12 +14,15 @@ import (
 // outputForms annotates a command that has other forms of output than most.
 const outputForms = "output"
 
+// usualForms are the forms of output that most commands have.
+var usualForms = []string{render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}
+
 // checkFlags checks the flags all commands share.
 func checkFlags(a *app, cmd *cobra.Command) error {
 	if _, ok := consistencies[a.consistency]; !ok {
 		return usagef("--consistency %s: choose linearizable, session or stale", a.consistency)
 	}
-	forms := []string{render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}
+	forms := usualForms
 	if own := cmd.Annotations[outputForms]; own != "" {
 		forms = strings.Fields(own)
 	}
@@ -157,10 +160,12 @@ func addFlags(a *app, root *cobra.Command) {
 	f.StringVarP(&a.Form, "output", "o", a.Form, "output `form`: table, json, jsonl or raw")
 	f.StringVar(&a.consistency, "consistency", a.consistency, "consistency `mode` of reads: linearizable, session or stale")
 	f.DurationVar(&a.timeout, "timeout", a.timeout, "`time` to wait for an answer")
-	for flag, values := range map[string][]string{
-		"output": {render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}, "consistency": {"linearizable", "session", "stale"},
-	} {
-		// The error could only say that the flag does not exist.
-		_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-	}
+	completeFlag(root, "output", usualForms...)
+	completeFlag(root, "consistency", "linearizable", "session", "stale")
+}
+
+// completeFlag has command shells complete the value of a flag.
+func completeFlag(cmd *cobra.Command, flag string, values ...string) {
+	// The error could only say that the flag does not exist.
+	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
 }

@@ -76,17 +76,15 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 		}
 		out = append(out, client.Range(bounds[0], bounds[1]))
 	}
-	if s.reverse {
-		out = append(out, client.Reverse())
-	}
-	if s.keysOnly {
-		out = append(out, client.KeysOnly())
-	}
-	if s.limit > 0 {
-		out = append(out, client.Limit(s.limit))
-	}
-	if s.pageSize != 0 {
-		out = append(out, client.PageSize(s.pageSize))
+	for _, o := range []struct {
+		set    bool
+		option client.ScanOption
+	}{
+		{s.reverse, client.Reverse()}, {s.keysOnly, client.KeysOnly()}, {s.limit > 0, client.Limit(s.limit)}, {s.pageSize != 0, client.PageSize(s.pageSize)},
+	} {
+		if o.set {
+			out = append(out, o.option)
+		}
 	}
 	if s.cursor != "" {
 		cursor, err := base64.RawURLEncoding.DecodeString(s.cursor)

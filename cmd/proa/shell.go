@@ -246,7 +246,7 @@ func (s *shell) builtin(words []string) (status int, ok bool) {
 		}
 		s.timing = argument == "on"
 	case "output":
-		if !slices.Contains([]string{render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}, argument) {
+		if !slices.Contains(usualForms, argument) {
 			return s.usage("output table, output json, output jsonl, or output raw"), true
 		}
 		s.app.Form = argument
@@ -364,7 +364,7 @@ func (s *shell) complete(words []string, word string) []string {
 	case "timing":
 		return []string{"on", "off"}
 	case "output":
-		return []string{render.AsTable, render.AsJSON, render.AsJSONL, render.AsRaw}
+		return usualForms
 	}
 	cmd, _, err := root.Find(words[:1])
 	if err != nil || cmd == root {

@@ -200,10 +200,7 @@ func adviceClientPort(e *client.UnavailableError, t *target) string {
 // commandNaming returns the command that makes the endpoints be these, in the way
 // in which those of t were named.
 func (t *target) commandNaming(endpoints ...string) string {
-	words := make([]string, len(endpoints))
-	for i, e := range endpoints {
-		words[i] = render.ShellQuote(e)
-	}
+	words := shellQuoted(endpoints)
 	switch t.source {
 	case byContext:
 		return fmt.Sprintf("proa context add %s %s --replace", t.context, strings.Join(words, " "))
