@@ -108,7 +108,7 @@ func (c *Config) keys() []key {
 	n, l, w, rd, r, s, m, p, mon, cl, lg := &c.Node, &c.Listen, &c.Network, &c.RESP, &c.Raft, &c.Storage, &c.Memory, &c.Concurrency, &c.Monitoring, &c.Cluster, &c.Log
 	return []key{
 		{name: "node.id", flag: "node-id", usage: "`number` of this node in its cluster", fallback: auto, value: nodeID(&n.ID), zero: auto, compute: func(c *Config) { c.Node.ID = 0 }},
-		{name: "node.data_dir", flag: "data", usage: "data `directory`", fallback: "./proa-data", value: directory(&n.DataDir)},
+		{name: "node.data_dir", flag: "data", usage: "data `directory`", fallback: "./proa-data", value: pathname(&n.DataDir, "a path", true, math.MaxInt)},
 		{name: "node.shards", flag: "shards", usage: "`number` of shards; fixed at the first start", fallback: "8", value: integer(&n.Shards, 1, 1024)},
 		{name: "node.join", flag: "join", usage: "`peers`, host:port,...: all nodes of a new cluster, or members of a running cluster to join", fallback: "", value: peers(&n.Join)},
 		{name: "node.join_token", secret: true, flag: "join-token", usage: "join `token` of a running cluster; also " + EnvJoinToken, fallback: "", value: token(&n.JoinToken)},
@@ -118,7 +118,7 @@ func (c *Config) keys() []key {
 		{name: "node.shutdown_timeout", fallback: "10s", value: duration(&n.ShutdownTimeout, 100*time.Millisecond, time.Hour)},
 
 		{name: "listen.client", flag: "listen", usage: "client `address`; :7400 accepts connections from the network", fallback: "127.0.0.1:7400", value: address(&l.Client)},
-		{name: "listen.unix", flag: "unix", usage: "unix socket `path` for clients", fallback: "", value: socket(&l.Unix)},
+		{name: "listen.unix", flag: "unix", usage: "unix socket `path` for clients", fallback: "", value: pathname(&l.Unix, "a path, or empty for none", false, unixPathBytesMax)},
 		{name: "listen.peer", flag: "peer-listen", usage: "`address` for other nodes, or off", fallback: auto, value: address(&l.Peer), compute: computeListenPeer},
 		{name: "listen.admin", flag: "admin-listen", usage: "`address` of the administration server", fallback: "off", value: address(&l.Admin)},
 		{name: "listen.resp", flag: "resp-listen", usage: "`address` of the Redis protocol, or off", fallback: auto, value: address(&l.RESP), compute: computeListenRESP},

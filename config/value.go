@@ -187,31 +187,19 @@ func advertised(p *string) value {
 	})
 }
 
-// pathname is a file's path.
-func pathname(p *string, allowed string, check func(string) error) value {
+// pathname is a file's path, of at most most bytes; an empty one is none, which
+// needed refuses.
+func pathname(p *string, allowed string, needed bool, most int) value {
 	return text(p, allowed, func(text string) (string, error) {
-		if strings.ContainsRune(text, 0) {
+		switch {
+		case strings.ContainsRune(text, 0):
 			return "", errors.New("must not contain a zero byte")
+		case text == "" && needed:
+			return "", errors.New("must not be empty")
+		case len(text) > most:
+			return "", fmt.Errorf("longer than the %d bytes the system allows", most)
 		}
-		return text, check(text)
-	})
-}
-
-func directory(p *string) value {
-	return pathname(p, "a path", func(text string) error {
-		if text == "" {
-			return errors.New("must not be empty")
-		}
-		return nil
-	})
-}
-
-func socket(p *string) value {
-	return pathname(p, "a path, or empty for none", func(text string) error {
-		if len(text) > unixPathBytesMax {
-			return fmt.Errorf("longer than the %d bytes the system allows", unixPathBytesMax)
-		}
-		return nil
+		return text, nil
 	})
 }
 
