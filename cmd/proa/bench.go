@@ -194,7 +194,7 @@ const benchRateMax = 100e6
 
 // runBench runs the load test, shows its report, and counts or deletes its rows.
 func runBench(ctx context.Context, a *app, f *benchFlags) error {
-	// The first contact tells a context its cluster, and the harness keeps to it.
+	// The first connection stores the context's cluster, and the load test keeps to it.
 	if t := a.link.target; t.context != "" {
 		if _, err := a.connect(ctx); err != nil {
 			return err

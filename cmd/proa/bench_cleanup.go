@@ -80,8 +80,7 @@ func benchRows(ctx context.Context, a *app, f *benchFlags) (*report.Rows, error)
 	return rows, nil
 }
 
-// offerCleanup asks whether the rows that remain are to be deleted, where there
-// is somebody to ask.
+// offerCleanup asks on a terminal whether the rows that remain are to be deleted.
 func offerCleanup(ctx context.Context, a *app, rows *report.Rows) error {
 	if rows.Remaining == 0 || rows.Error != "" || !canAsk(a) || !a.confirm(ctx, "Delete these rows now?") {
 		return nil

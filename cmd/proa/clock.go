@@ -19,7 +19,7 @@ const envClockFile = "PROATEST_CLOCK_FILE"
 // clockFileEvery is how soon a change of that file is noticed.
 const clockFileEvery = 10 * time.Millisecond
 
-// clock is what the node goes by: the machine's, unless a test sets it wrong.
+// clock returns the node's clock: the machine's, unless a test sets it wrong.
 func clock(log *slog.Logger) raftgroup.Clock {
 	path := os.Getenv(envClockFile)
 	if path == "" {

@@ -146,7 +146,7 @@ func (r *delRange) check(keys []string) error {
 	return nil
 }
 
-// delRange deletes or counts the keys of a range.
+// deleteRange deletes or counts the keys of a range.
 func deleteRange(ctx context.Context, a *app, r *delRange) error {
 	bounds, err := a.allBytes([]string{r.prefix, r.start, r.end})
 	if err != nil {

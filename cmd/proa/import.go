@@ -211,7 +211,7 @@ type importState struct {
 	Records int64  `json:"records"` // stored so far, over all runs
 	Head    string `json:"head"`    // hash of the file's beginning, so that another file is noticed
 	HeadLen int64  `json:"head_bytes"`
-	Cluster string `json:"cluster,omitempty"` // that the records are stored in; states of earlier versions do not tell
+	Cluster string `json:"cluster,omitempty"` // that the records are stored in; empty in states of earlier versions
 }
 
 // headBytesMax is how much of a file's beginning identifies it.

@@ -155,7 +155,7 @@ func writeOutcome(a *app, verb string, r client.WriteResult, err error, previous
 	return err
 }
 
-// value finds the value of a put.
+// putValue returns the value that a put stores.
 func putValue(a *app, args []string, file string) ([]byte, error) {
 	switch {
 	case file != "" && len(args) > 0:

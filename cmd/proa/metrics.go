@@ -21,7 +21,7 @@ type collector struct {
 // there are depends on what the node holds at a moment.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
-// sink takes metrics of one thing, which label and name tell from others.
+// sink sends metrics of one thing; label and name distinguish it from others.
 type sink struct {
 	ch          chan<- prometheus.Metric
 	label, name string // "": there is one thing only

@@ -125,8 +125,8 @@ func directoryCluster(dir string) (string, error) {
 	return fmt.Sprintf("%016x", id.Cluster), nil
 }
 
-// consent makes sure that whoever runs this knows what it does to which
-// cluster.
+// confirmRecovery has the operator name the cluster, unless given does, so that it
+// is not recovered by mistake.
 func confirmRecovery(ctx context.Context, a *app, o *datadir.RecoverOptions, cluster, given string) error {
 	if given == "" {
 		if _, ok := render.Terminal(a.in); !ok {

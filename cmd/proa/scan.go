@@ -104,7 +104,7 @@ func checkRange(start, end []byte) error {
 	return nil
 }
 
-// scan lists keys; onward returns the command line that goes on from a cursor.
+// scanKeys lists keys; onward returns the command line that goes on from a cursor.
 func scanKeys(ctx context.Context, a *app, s *scanFlags, options []client.ScanOption, onward func(cursor string) string) error {
 	c, err := a.connect(ctx)
 	if err != nil {

@@ -25,8 +25,8 @@ func verifyCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// verify checks a data directory. Where it could not be looked at, because a
-// server uses it for one, there is no result.
+// verifyDir checks a data directory. Where it cannot be read, because a server uses
+// it for example, there is no result.
 func verifyDir(a *app, dir string) error {
 	lines := []string{}
 	err := datadir.Verify(nil, dir, func(s string) {

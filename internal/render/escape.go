@@ -17,7 +17,7 @@ func Escape(b []byte) string { return string(appendEscaped(nil, b)) }
 
 // OneLine returns text that a server, a file or an argument may have had a part
 // in, as one line that cannot steer a terminal: what is not printable is escaped
-// as escape does. A backslash stays one, since nobody types the text back.
+// as Escape does. A backslash stays one, since the text is not typed back.
 func OneLine(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
 		return s
@@ -29,7 +29,7 @@ func OneLine(s string) string {
 	return strings.Join(parts, `\`)
 }
 
-// Printable is oneLine for text that has line ends of its own, which stay.
+// Printable is OneLine for text that has line ends of its own, which stay.
 func Printable(s string) string {
 	return mapLines(s, func(line, _, _ string) string { return OneLine(line) })
 }
@@ -54,7 +54,7 @@ func appendEscaped(dst, b []byte) []byte {
 }
 
 // Unescape turns backslash escapes into the bytes they stand for. Besides
-// those that escape writes it takes \0, \", \' and backslash blank.
+// those that Escape writes it takes \0, \", \' and backslash blank.
 func Unescape(s string) ([]byte, error) {
 	out := make([]byte, 0, len(s))
 	for len(s) > 0 {
@@ -156,7 +156,7 @@ func appendQuoted(word []byte, line string) ([]byte, string, error) {
 	return nil, "", errors.New("a double quote is not closed")
 }
 
-// QuoteWord writes b as one word that splitLine reads back.
+// QuoteWord writes b as one word that SplitLine reads back.
 func QuoteWord(b []byte) string {
 	s := Escape(b)
 	if s == "" {

@@ -83,7 +83,7 @@ func (l Look) Frame(picture string) string {
 // Colours reports whether a terminal is to be written to in colour.
 func Colours() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" }
 
-// Terminal sequences for paint.
+// Terminal sequences for Paint.
 const (
 	Bold   = "\x1b[1m"
 	Dim    = "\x1b[2m"
@@ -184,7 +184,7 @@ func cutLine(line string, columns int) string {
 	return line
 }
 
-// WideLook is lookOf with all columns and shards.
+// WideLook is LookOf with all columns and shards.
 func WideLook(w io.Writer) Look {
 	l := LookOf(w)
 	l.Wide = true

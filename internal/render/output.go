@@ -1,3 +1,6 @@
+// Package render shows the results of commands: as tables and text for people, as
+// JSON for programs, or as raw bytes, always in printable text where the bytes came
+// from others.
 package render
 
 import (
@@ -141,4 +144,38 @@ func (r *Results) End() error {
 		return r.o.Printf("]\n")
 	}
 	return r.table.Flush()
+}
+
+// Line is a line of a terminal, on standard error, that shows how something goes on.
+type Line struct {
+	o          *Output
+	OnTerminal bool // otherwise each text is a line of its own
+	last       string
+}
+
+// Line returns a line that shows nothing yet.
+func (o *Output) Line() *Line {
+	_, onTerminal := Terminal(o.Err)
+	return &Line{o: o, OnTerminal: onTerminal}
+}
+
+// Show replaces the text of the line, unless it is the same.
+func (l *Line) Show(text string) {
+	text = OneLine(text)
+	switch {
+	case text == l.last:
+		return
+	case l.OnTerminal:
+		fmt.Fprintf(l.o.Err, "\r%s\x1b[K", text)
+	default:
+		fmt.Fprintln(l.o.Err, text)
+	}
+	l.last = text
+}
+
+// End clears the line.
+func (l *Line) End() {
+	if l.OnTerminal && l.last != "" {
+		fmt.Fprint(l.o.Err, "\r\x1b[K")
+	}
 }

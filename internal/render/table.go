@@ -19,7 +19,7 @@ type Table struct {
 	rows    []tableRow
 	any     bool  // something was written
 	err     error // of writing
-	// paint returns a cell in the colour that it has in a column; nil: none has any.
+	// Paint returns a cell in the colour that it has in a column; nil: none has any.
 	Paint func(column int, cell string) string
 }
 
@@ -121,8 +121,8 @@ func cut(cell string, size, columns, used int) string {
 	return cell[:end] + note
 }
 
-// oneShown measures the first character of what escape returned, which may be an
-// Escape.
+// oneShown measures the first character of what Escape returned, which may be an
+// escape.
 func oneShown(s string) (runes, bytes int) {
 	switch {
 	case len(s) >= 4 && s[0] == '\\' && s[1] == 'x':
