@@ -142,7 +142,7 @@ func readMarker(ctx context.Context, c *client.Client) (ours bool, version uint6
 	return json.Unmarshal(item.Value, &m) == nil && m.WrittenBy == markerOwner, item.Version, nil
 }
 
-// isLease reports whether a key is one that a lease can have.
+// isLeaseKey reports whether a key is one that a lease can have.
 func isLeaseKey(key []byte) bool {
 	rest, ok := bytes.CutPrefix(key, []byte(leaseRows))
 	return ok && len(rest) == leaseDigits && len(bytes.Trim(rest, "0123456789abcdef")) == 0

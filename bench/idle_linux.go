@@ -29,9 +29,6 @@ func OpenIdle(ctx context.Context, t Target, n int) (*Idle, error) {
 	return &Idle{fds}, nil
 }
 
-// Len returns the number of connections.
-func (i *Idle) Len() int { return len(i.fds) }
-
 // Check returns an error unless all connections are still open and the server
 // has said nothing on them.
 func (i *Idle) Check() error {

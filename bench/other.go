@@ -16,9 +16,6 @@ type Idle struct{}
 // OpenIdle opens connections. It needs Linux and fails here.
 func OpenIdle(context.Context, Target, int) (*Idle, error) { return nil, errPlatform }
 
-// Len returns the number of connections.
-func (*Idle) Len() int { return 0 }
-
 // Check reports whether all connections are still open.
 func (*Idle) Check() error { return errPlatform }
 

@@ -324,7 +324,7 @@ func TestIdle(t *testing.T) {
 	both(t, func(t *testing.T, s *fake) {
 		target := s.start(t, "tcp", "127.0.0.1:0")
 		idle, err := OpenIdle(t.Context(), target, 200)
-		if err != nil || idle.Len() != 200 || idle.Check() != nil {
+		if err != nil || len(idle.fds) != 200 || idle.Check() != nil {
 			t.Fatal(err, idle.Check())
 		}
 		if r := mustRun(t, Load{Target: target, Count: 100}); r.All.Ops != 100 {
@@ -341,7 +341,7 @@ func TestIdle(t *testing.T) {
 		if err := idle.Check(); !errors.Is(err, ErrClosed) {
 			t.Errorf("the server closed all: %v", err)
 		}
-		if err := idle.Close(); err != nil || idle.Len() != 0 {
+		if err := idle.Close(); err != nil || len(idle.fds) != 0 {
 			t.Error(err)
 		}
 	})

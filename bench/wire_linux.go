@@ -81,7 +81,7 @@ func (w *wire) close() error {
 	return err
 }
 
-// hangUp closes connection i, if it is open, and forgets what was on its way.
+// closeSocket closes connection i, if it is open, and forgets what was on its way.
 func (w *wire) closeSocket(i int) error {
 	k := &w.links[i]
 	if k.fd < 0 {
@@ -92,7 +92,7 @@ func (w *wire) closeSocket(i int) error {
 	return unix.Close(fd)
 }
 
-// replace puts a greeted connection in the place of one that was hung up.
+// replace puts a greeted connection in the place of one that was closed.
 func (w *wire) replace(i, fd int) error {
 	w.links[i].fd = fd
 	return w.watch(i, unix.EPOLL_CTL_ADD, unix.EPOLLIN)
@@ -131,7 +131,7 @@ func (w *wire) read(i int) ([]byte, error) {
 	return w.in[:have+n], nil
 }
 
-// keep keeps the rest of what read has returned, the begin of a reply.
+// keepPartial keeps the rest of what read has returned, the begin of a reply.
 func (w *wire) keepPartial(i int, rest []byte) error {
 	k := &w.links[i]
 	k.partial = append(k.partial[:0], rest...)

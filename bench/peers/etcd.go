@@ -130,7 +130,7 @@ func (d etcdDriver) Put(ctx context.Context, caller int, key, value []byte) erro
 	return err
 }
 
-// get is linearizable, as reads of etcd are unless they ask not to be.
+// Get is linearizable, as reads of etcd are unless they ask not to be.
 func (d etcdDriver) Get(ctx context.Context, caller int, key []byte) (int, error) {
 	r, err := d[caller%len(d)].Get(ctx, string(key))
 	switch {

@@ -87,7 +87,7 @@ type Run struct {
 	GeneratorPerOp float64 `json:"generator_cpu_per_op"`
 	Busiest        float64 `json:"generator_busiest_thread"` // share of a processor, 0..1
 	GeneratorBound bool    `json:"generator_bound"`
-	ServerPerOp    float64 `json:"server_cpu_per_op"` // of all servers, 0: not told
+	ServerPerOp    float64 `json:"server_cpu_per_op"` // of all servers, 0: unknown
 	Fsyncs         uint64  `json:"fsyncs"`            // of all servers
 	FsyncMean      float64 `json:"fsync_mean"`        // of the slowest server, since it started
 

@@ -161,16 +161,21 @@ const (
 )
 
 // ServeFloor serves until it is killed if args, those behind the program's name,
-// ask for the server of a floor. It reports whether they do.
+// ask for the server of a floor: one that sends back what it reads, or one that
+// answers each request with as many bytes as it asks for. It reports whether they
+// do. The server says its address on standard output first. One thread, one
+// level-triggered epoll, one read and one write each: what a server in C would do.
 func ServeFloor(args []string) (bool, error) {
 	if len(args) != 1 {
 		return false, nil
 	}
 	switch args[0] {
 	case EchoArgument:
-		return true, ServeEcho()
+		buf := make([]byte, 64<<10)
+		return true, serve(func(fd int) error { return echo(fd, buf) })
 	case BlobArgument:
-		return true, ServeBlobs()
+		s := blobs{pool: bench.NewValue(blobPoolBytes, 1)}
+		return true, serve(s.answer)
 	}
 	return false, nil
 }
@@ -206,14 +211,6 @@ func (l *Lab) startFloor(name string, codec bench.Codec) (*Server, error) {
 	}
 	c.Nodes[0].Client = strings.TrimSpace(line)
 	return newServer(c, codec), nil
-}
-
-// ServeEcho sends back what it reads until it is killed. It says its address
-// on standard output first. One thread, one level-triggered epoll, one read
-// and one write each: what a server in C would do.
-func ServeEcho() error {
-	buf := make([]byte, 64<<10)
-	return serve(func(fd int) error { return echo(fd, buf) })
 }
 
 // serve accepts connections and has answer called where there is something to
@@ -347,24 +344,16 @@ const (
 	blobPoolBytes = 64 << 20
 )
 
-// ServeBlobs answers each request with as many bytes as it asks for, at most
-// bench.ValueBytesMax, until it is killed: what a server of large values does if
-// it has nothing to look up. It says its address on standard output first. The
-// system copies the bytes from memory to a socket, and the client's system from
-// there to the client; that is all.
-func ServeBlobs() error {
-	s := blobs{pool: bench.NewValue(blobPoolBytes, 1)}
-	return serve(s.answer)
-}
-
-// blobs hands out parts of a pool, one behind the other.
+// blobs hands out parts of a pool, one behind the other: what a server of large
+// values does if it has nothing to look up. The system copies the bytes from memory
+// to a socket, and the client's system from there to the client; that is all.
 type blobs struct {
 	pool    []byte
 	at      int
 	request [blobRequestBytes]byte
 }
 
-// answer answers one request. What has arrived behind it wakes the server
+// answer answers one request, for at most bench.ValueBytesMax. What has arrived behind it wakes the server
 // again.
 func (s *blobs) answer(fd int) error {
 	n, _, err := unix.Recvfrom(fd, s.request[:], unix.MSG_WAITALL)

@@ -283,14 +283,11 @@ func caughtUp(own *command.ClusterStatus, node uint64, commits map[int]uint64) e
 
 // rest lets the load go on for a while.
 func (s *story) rest(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(max(d, 0))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return s.servers.trouble()
+	pause(ctx, d)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	return s.servers.trouble()
 }
 
 // await tries until try succeeds. what completes the sentence "it did not
@@ -324,30 +321,28 @@ var errSettle = errors.New("settling took too long")
 // look keeps the cluster's state current. Where no node tells it, the last one
 // stays.
 func (s *story) look(ctx context.Context) {
-	tick := time.NewTicker(lookInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	every(ctx, lookInterval, func() {
 		if c, err := s.store.status(ctx); err == nil {
 			s.seen.Store(c)
 		}
-	}
+	})
 }
 
 // draw shows the load at work.
 func (s *story) draw(ctx context.Context) {
-	tick := time.NewTicker(s.screen.interval())
+	every(ctx, s.screen.interval(), func() { s.screen.show(s.view()) })
+}
+
+// every calls f again and again until the context ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.screen.show(s.view())
+			f()
 		}
 	}
 }

@@ -72,12 +72,8 @@ func (m *measurement) targetTable() report.Table {
 	longest("SIGTERM", m.stopped)
 	none("SIGTERM and start again: errors that clients saw", m.stopping.errors())
 	none("acknowledged writes lost, all parts", m.lost)
-	t.AddTarget(fmt.Sprintf("PUT, %d callers: rate with %d shards / with %d", rateCallers, shardsMany, shardsFew), report.AtLeast(shardsTarget), m.shardsRatio())
+	t.AddTarget(fmt.Sprintf("PUT, %d callers: rate with %d shards / with %d", rateCallers, shardsMany, shardsFew), report.AtLeast(shardsTarget), ratioOfMedians(m.many, m.few, rig.Rate))
 	return t
-}
-
-func (m *measurement) shardsRatio() report.Ratio {
-	return ratioOfMedians(m.many, m.few, rig.Rate)
 }
 
 // pauseTable shows how long the pauses were.
