@@ -228,8 +228,8 @@ func (c *comparison) fail(err error) {
 // callers describes a measurement of a cluster.
 func (c *comparison) callers(cl *cluster, r row) *rig.Callers {
 	return &rig.Callers{
-		Op: r.op, Callers: r.callers, Keys: c.keys, Seed: 1, Value: bench.NewValue(c.value, 1),
-		Warmup: c.Warmup(c.Step), Duration: c.Step, Patience: patience, ServerCPU: cl.CPU,
+		Loop: rig.Loop{Callers: r.callers, Warmup: c.Warmup(c.Step), Duration: c.Step, Patience: patience, ServerCPU: cl.CPU},
+		Op:   r.op, Keys: c.keys, Seed: 1, Value: bench.NewValue(c.value, 1),
 	}
 }
 

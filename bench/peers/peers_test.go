@@ -33,8 +33,8 @@ var programs struct {
 
 // The test program is an echo server where the program would be one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == rig.EchoArgument {
-		if err := rig.ServeEcho(); err != nil {
+	if served, err := rig.ServeFloor(os.Args[1:]); served {
+		if err != nil {
 			panic(err)
 		}
 		return

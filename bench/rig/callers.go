@@ -39,37 +39,48 @@ type Driver interface {
 // ErrAbsent is the error of a Driver for a key that is not there.
 var ErrAbsent = errors.New("key not found")
 
-// Callers is a closed loop: each caller is a goroutine that makes its next call
-// when it has the answer to the one before.
-type Callers struct {
-	Op               bench.Op // bench.Get or bench.Put
+// Loop is a closed loop: each caller is a goroutine that makes its next call when
+// it has the answer to the one before.
+type Loop struct {
 	Callers          int
-	Keys, Seed       uint64
-	Key              func(dst []byte, n uint64) []byte // appends key n; nil: bench.AppendKey
-	Value            []byte
 	Warmup, Duration time.Duration
-	// Patience bounds the wait for the last answers, and for a write while
-	// the cluster is being filled.
+	// Patience bounds the wait for the first answer and for the last ones.
 	Patience  time.Duration
 	ServerCPU func() (time.Duration, error)
+}
+
+// Call makes one call, and returns which of two kinds it was.
+type Call func(ctx context.Context) (kind int, err error)
+
+// Run lets callers make their calls and returns the samples of all of them and of
+// each kind. A call that fails is counted by its class; without any answer at all, or
+// when the end of ctx or of the patience breaks off calls, Run fails itself.
+func (l *Loop) Run(ctx context.Context, caller func(i int) Call, class func(error) string) (all Sample, kinds [2]Sample, err error) {
+	r, err := l.run(ctx, caller, class)
+	if err != nil {
+		return all, kinds, err
+	}
+	ops := float64(r.Ops)
+	all = SampleOfKind(&r.KindResult)
+	all.Rate, all.Server, all.Generator = ops/r.elapsed.Seconds(), float64(r.serverCPU)/ops, float64(r.generatorCPU)/ops
+	all.Failures = r.failures
+	for _, n := range r.failures {
+		all.Failed += n
+	}
+	for k := range kinds {
+		kinds[k] = SampleOfKind(&r.kinds[k])
+	}
+	return all, kinds, nil
 }
 
 // result is what callers measured. Only calls that were answered well while they
 // were measuring are in KindResult.
 type result struct {
 	bench.KindResult
+	kinds                   [2]bench.KindResult
 	failures                map[string]uint64 // calls that failed meanwhile, by class
 	elapsed                 time.Duration
 	serverCPU, generatorCPU time.Duration
-}
-
-func newResult() *result { return &result{failures: map[string]uint64{}} }
-
-func (r *result) merge(o *result) {
-	r.Merge(&o.KindResult)
-	for class, n := range o.failures {
-		r.failures[class] += n
-	}
 }
 
 // failurePause is how long a caller waits after a failure: a server that refuses
@@ -79,8 +90,9 @@ const failurePause = time.Millisecond
 // recorder is the result of some of the callers: a histogram for each would
 // cost more cache than the locks of a few cost time.
 type recorder struct {
-	mu sync.Mutex
-	*result
+	mu       sync.Mutex
+	kinds    [2]bench.KindResult
+	failures map[string]uint64
 }
 
 const recorders = 16
@@ -94,35 +106,15 @@ const (
 	done
 )
 
-// Run makes the load through d. A call that fails is counted; without any
-// answer at all, or when the end of ctx or of the patience breaks off calls, it
-// fails itself.
-func (l *Callers) Run(ctx context.Context, d Driver) (Sample, error) {
-	r, err := l.run(ctx, d)
-	if err != nil {
-		return Sample{}, err
-	}
-	s, ops := SampleOfKind(&r.KindResult), float64(r.Ops)
-	s.Rate, s.Server, s.Generator = ops/r.elapsed.Seconds(), float64(r.serverCPU)/ops, float64(r.generatorCPU)/ops
-	s.Failures = r.failures
-	for _, n := range r.failures {
-		s.Failed += n
-	}
-	return s, nil
-}
-
-func (l *Callers) run(ctx context.Context, d Driver) (*result, error) {
+func (l *Loop) run(ctx context.Context, caller func(i int) Call, class func(error) string) (*result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	w := work{Callers: l, driver: d}
-	for i := range w.recorders {
-		w.recorders[i].result = newResult()
-	}
+	w := work{Loop: l, class: class}
 	// What an earlier measurement left behind is not to be paid for here.
 	runtime.GC()
 	var callers sync.WaitGroup
 	for i := range l.Callers {
-		callers.Go(func() { w.call(ctx, i) })
+		callers.Go(func() { w.call(ctx, caller(i), &w.recorders[i%recorders]) })
 	}
 	total, err := w.measure(ctx)
 	w.phase.Store(done)
@@ -136,7 +128,7 @@ func (l *Callers) run(ctx context.Context, d Driver) (*result, error) {
 		return nil, cause
 	}
 	for i := range w.recorders {
-		total.merge(w.recorders[i].result)
+		w.recorders[i].addTo(total)
 	}
 	if total.Ops == 0 {
 		return nil, fmt.Errorf("not one call was answered: %v", total.failures)
@@ -146,17 +138,10 @@ func (l *Callers) run(ctx context.Context, d Driver) (*result, error) {
 
 var errLate = errors.New("calls stayed unanswered")
 
-func (l *Callers) appendKey(dst []byte, n uint64) []byte {
-	if l.Key != nil {
-		return l.Key(dst, n)
-	}
-	return bench.AppendKey(dst, n)
-}
-
 // work is a load that is being made.
 type work struct {
-	*Callers
-	driver    Driver
+	*Loop
+	class     func(error) string
 	phase     atomic.Int32
 	answered  atomic.Bool // a call has ended while measuring
 	recorders [recorders]recorder
@@ -168,7 +153,7 @@ func (w *work) measure(ctx context.Context) (*result, error) {
 	if err := Pause(ctx, w.Warmup); err != nil {
 		return nil, err
 	}
-	r := newResult()
+	r := &result{failures: map[string]uint64{}}
 	server, err := w.ServerCPU()
 	if err != nil {
 		return nil, err
@@ -197,17 +182,13 @@ func (w *work) measure(ctx context.Context) (*result, error) {
 }
 
 // call is the life of one caller.
-func (w *work) call(ctx context.Context, caller int) {
-	keys := bench.NewChooser(w.Keys, w.Seed, uint64(caller))
-	key := make([]byte, 0, bench.KeyBytes)
-	into := &w.recorders[caller%recorders]
+func (w *work) call(ctx context.Context, call Call, into *recorder) {
 	for w.phase.Load() != done {
-		key = w.appendKey(key[:0], keys.Next())
 		begin := time.Now()
-		err := w.once(ctx, caller, key)
+		kind, err := call(ctx)
 		latency := time.Since(begin)
 		if w.phase.Load() == measuring {
-			into.add(latency, err, w.driver)
+			into.add(kind, latency, err, w.class)
 			if !w.answered.Load() { // mostly read, so that the callers share it
 				w.answered.Store(true)
 			}
@@ -218,12 +199,69 @@ func (w *work) call(ctx context.Context, caller int) {
 	}
 }
 
-func (w *work) once(ctx context.Context, caller int, key []byte) error {
-	if w.Op == bench.Put {
-		return w.driver.Put(ctx, caller, key, w.Value)
+func (r *recorder) add(kind int, latency time.Duration, err error, class func(error) string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		r.kinds[kind].Record(latency)
+		return
 	}
-	n, err := w.driver.Get(ctx, caller, key)
-	if err == nil && n != len(w.Value) {
+	if r.failures == nil {
+		r.failures = map[string]uint64{}
+	}
+	r.failures[class(err)]++
+}
+
+func (r *recorder) addTo(sum *result) {
+	for k := range r.kinds {
+		sum.kinds[k].Merge(&r.kinds[k])
+		sum.Merge(&r.kinds[k])
+	}
+	for class, n := range r.failures {
+		sum.failures[class] += n
+	}
+}
+
+// Callers is a load of one kind of request through a Driver.
+type Callers struct {
+	Loop                // its Patience also bounds each write of Preload
+	Op         bench.Op // bench.Get or bench.Put
+	Keys, Seed uint64
+	Key        func(dst []byte, n uint64) []byte // appends key n; nil: bench.AppendKey
+	Value      []byte
+}
+
+// Run makes the load through d.
+func (l *Callers) Run(ctx context.Context, d Driver) (Sample, error) {
+	s, _, err := l.Loop.Run(ctx, l.caller(d), classOf(d))
+	return s, err
+}
+
+// caller returns the callers that make the load through d.
+func (l *Callers) caller(d Driver) func(int) Call {
+	return func(i int) Call {
+		keys := bench.NewChooser(l.Keys, l.Seed, uint64(i))
+		key := make([]byte, 0, bench.KeyBytes)
+		return func(ctx context.Context) (int, error) {
+			key = l.appendKey(key[:0], keys.Next())
+			return 0, l.once(ctx, d, i, key)
+		}
+	}
+}
+
+func (l *Callers) appendKey(dst []byte, n uint64) []byte {
+	if l.Key != nil {
+		return l.Key(dst, n)
+	}
+	return bench.AppendKey(dst, n)
+}
+
+func (l *Callers) once(ctx context.Context, d Driver, caller int, key []byte) error {
+	if l.Op == bench.Put {
+		return d.Put(ctx, caller, key, l.Value)
+	}
+	n, err := d.Get(ctx, caller, key)
+	if err == nil && n != len(l.Value) {
 		err = errWrongValue
 	}
 	return err
@@ -231,31 +269,23 @@ func (w *work) once(ctx context.Context, caller int, key []byte) error {
 
 var errWrongValue = errors.New("a value of another length than was written")
 
-func (r *recorder) add(latency time.Duration, err error, d Driver) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err == nil {
-		r.Record(latency)
-		return
-	}
-	r.failures[classOf(err, d)]++
-}
-
-// classOf names the kind of an error. There are few kinds, whatever addresses
-// and numbers the errors contain.
-func classOf(err error, d Driver) string {
-	if class := d.Class(err); class != "" {
-		return class
-	}
-	for _, kind := range []error{ErrAbsent, errWrongValue, context.Canceled, context.DeadlineExceeded, io.EOF} {
-		if errors.Is(err, kind) {
-			return kind.Error()
+// classOf returns what names the kind of an error of a driver. There are few kinds,
+// whatever addresses and numbers the errors contain.
+func classOf(d Driver) func(error) string {
+	return func(err error) string {
+		if class := d.Class(err); class != "" {
+			return class
 		}
+		for _, kind := range []error{ErrAbsent, errWrongValue, context.Canceled, context.DeadlineExceeded, io.EOF} {
+			if errors.Is(err, kind) {
+				return kind.Error()
+			}
+		}
+		if _, ok := errors.AsType[net.Error](err); ok {
+			return "network"
+		}
+		return "other"
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
-		return "network"
-	}
-	return "other"
 }
 
 // Preload writes every key once. A write that fails is made again until the

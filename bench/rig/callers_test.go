@@ -83,7 +83,7 @@ func TestClasses(t *testing.T) {
 		&net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{Port: 1}, Err: errRefused}: "network",
 		errors.New("something at 127.0.0.1:1"):                                             "other",
 	} {
-		if got := classOf(err, &fake{}); got != want {
+		if got := classOf(&fake{})(err); got != want {
 			t.Errorf("%v is of class %q, want %q", err, got, want)
 		}
 	}
@@ -95,9 +95,11 @@ func (*fake) Close() error { return nil }
 func testLoad(op bench.Op) Callers {
 	var cpu time.Duration
 	return Callers{
-		Op: op, Callers: 10, Keys: 50, Seed: 1, Value: bench.NewValue(8, 1),
-		Warmup: time.Second, Duration: 2 * time.Second, Patience: 30 * time.Second,
-		ServerCPU: func() (time.Duration, error) { cpu += 3 * time.Second; return cpu, nil },
+		Op: op, Keys: 50, Seed: 1, Value: bench.NewValue(8, 1),
+		Loop: Loop{
+			Callers: 10, Warmup: time.Second, Duration: 2 * time.Second, Patience: 30 * time.Second,
+			ServerCPU: func() (time.Duration, error) { cpu += 3 * time.Second; return cpu, nil },
+		},
 	}
 }
 
@@ -106,7 +108,7 @@ func TestLoad(t *testing.T) {
 	for _, op := range []bench.Op{bench.Get, bench.Put} {
 		synctest.Test(t, func(t *testing.T) {
 			f, l := newFake(4*time.Millisecond), testLoad(op)
-			r, err := l.run(t.Context(), f)
+			r, err := l.run(t.Context(), l.caller(f), classOf(f))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -131,7 +133,7 @@ func TestLoadRepeats(t *testing.T) {
 		for i := range keys {
 			f, l := newFake(4100*time.Microsecond), testLoad(bench.Put) // no call ends with the run
 			l.Callers = 1
-			if _, err := l.run(t.Context(), f); err != nil {
+			if _, err := l.run(t.Context(), l.caller(f), classOf(f)); err != nil {
 				t.Fatal(err)
 			}
 			keys[i] = f.keys
@@ -155,7 +157,7 @@ func TestLoadFailures(t *testing.T) {
 			}
 			return nil
 		}
-		r, err := l.run(t.Context(), f)
+		r, err := l.run(t.Context(), l.caller(f), classOf(f))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +204,7 @@ func TestLoadEndsEarly(t *testing.T) {
 				time.AfterFunc(tc.cancelAt, cancel)
 			}
 			begin := time.Now()
-			r, err := tc.load.run(ctx, tc.driver)
+			r, err := tc.load.run(ctx, tc.load.caller(tc.driver), classOf(tc.driver))
 			if r != nil || err == nil || tc.want != nil && !errors.Is(err, tc.want) || !strings.Contains(err.Error(), tc.words) {
 				t.Errorf("%s: %v, %v", tc.name, r, err)
 			}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -91,103 +90,33 @@ func (e *engine) load(ctx context.Context, g *bench.Generator, keys uint64) erro
 	return errors.Join(b.Close(), e.db.Flush())
 }
 
-// engineRun is what the callers of an engine have in common.
-type engineRun struct {
-	*engine
-	ctx       context.Context
-	warm, end time.Time // the measured part
-}
-
-// engineCaller makes one operation after the other and records those that begin
-// in the measured part.
-type engineCaller struct {
-	*engineRun
-	*bench.Generator
-	key, value   []byte
-	read, update bench.KindResult
-	ended        time.Time // of the last operation
-}
-
 // run makes the operations of the generators, each in a goroutine of its own,
-// for so long, or until one fails.
-func (e *engine) run(ctx context.Context, generators []*bench.Generator, warmup, duration time.Duration) (ycsbSample, error) {
-	begin := time.Now()
-	r := &engineRun{engine: e, warm: begin.Add(warmup), end: begin.Add(warmup + duration)}
+// for so long, or until one fails. The CPU time is that of this process.
+func (e *engine) run(ctx context.Context, generators []*bench.Generator, warmup, duration time.Duration) (s ycsbSample, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r.ctx = ctx
-	callers := make([]*engineCaller, len(generators))
-	var group sync.WaitGroup
-	for i, g := range generators {
-		c := &engineCaller{engineRun: r, Generator: g}
-		callers[i] = c
-		group.Go(func() {
-			if err := c.call(); err != nil {
-				cancel(err)
+	l := rig.Loop{
+		Callers: len(generators), Warmup: warmup, Duration: duration, Patience: time.Minute,
+		ServerCPU: func() (time.Duration, error) { return rig.OwnCPU(), nil },
+	}
+	all, kinds, err := l.Run(ctx, func(i int) rig.Call {
+		c := &engineCaller{engine: e, Generator: generators[i]}
+		return func(context.Context) (int, error) {
+			kind, err := c.once()
+			if err != nil {
+				cancel(fmt.Errorf("pebble: %v: %w", kind, err))
 			}
-		})
-	}
-	cpu := r.cpuOfMeasured()
-	group.Wait()
-	if ctx.Err() != nil {
-		return ycsbSample{}, context.Cause(ctx)
-	}
-	return r.together(callers, cpu), nil
+			return int(kind - bench.KindRead), err // 0 for a read, 1 for an update
+		}
+	}, error.Error)
+	return ycsbSample{all, kinds[0], kinds[1]}, err
 }
 
-// cpuOfMeasured returns the CPU time of this process in the measured part, of which
-// the end of the context is the end.
-func (r *engineRun) cpuOfMeasured() time.Duration {
-	_ = rig.Pause(r.ctx, time.Until(r.warm))
-	before := rig.OwnCPU()
-	_ = rig.Pause(r.ctx, time.Until(r.end))
-	return rig.OwnCPU() - before
-}
-
-// together adds up what the callers recorded.
-func (r *engineRun) together(callers []*engineCaller, cpu time.Duration) ycsbSample {
-	var all, read, update bench.KindResult
-	last := r.end
-	for _, c := range callers {
-		read.Merge(&c.read)
-		update.Merge(&c.update)
-		if c.ended.After(last) {
-			last = c.ended
-		}
-	}
-	all.Merge(&read)
-	all.Merge(&update)
-	s := ycsbSample{rig.SampleOfKind(&all), rig.SampleOfKind(&read), rig.SampleOfKind(&update)}
-	if s.all.Ops > 0 {
-		s.all.Rate = float64(s.all.Ops) / last.Sub(r.warm).Seconds()
-		s.all.Server = float64(cpu) / float64(s.all.Ops)
-	}
-	return s
-}
-
-// call makes operations, at least one, until the end or until one fails.
-func (c *engineCaller) call() error {
-	for {
-		if err := c.ctx.Err(); err != nil {
-			return err
-		}
-		begin := time.Now()
-		kind, err := c.once()
-		if err != nil {
-			return fmt.Errorf("pebble: %v: %w", kind, err)
-		}
-		c.ended = time.Now()
-		if !begin.Before(c.warm) {
-			measured := &c.read
-			if kind == bench.KindUpdate {
-				measured = &c.update
-			}
-			measured.Record(c.ended.Sub(begin))
-		}
-		if !c.ended.Before(c.end) {
-			return nil
-		}
-	}
+// engineCaller makes one operation after the other, reads and updates.
+type engineCaller struct {
+	*engine
+	*bench.Generator
+	key, value []byte
 }
 
 var errWrongRow = errors.New("a value that was never written to that row")
