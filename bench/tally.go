@@ -198,11 +198,10 @@ func (p *Point) Rate() float64 {
 
 // recorder is what one thread has recorded of one step.
 type recorder struct {
+	KindResult
 	thread int
 	step   int64
-	ops    uint64
 	errors uint64
-	h      *hdrhistogram.Histogram
 }
 
 // The latencies of a step are recorded coarsely: from a microsecond on, to two
@@ -210,37 +209,22 @@ type recorder struct {
 const recorderUnit = 1000
 
 func newRecorder(thread int) *recorder {
-	return &recorder{thread: thread, h: hdrhistogram.New(recorderUnit, int64(latencyMax), 2)}
-}
-
-func (r *recorder) record(latency time.Duration) {
-	r.ops++
-	_ = r.h.RecordValue(int64(min(max(latency, 1), latencyMax))) // within its range
+	return &recorder{thread: thread, KindResult: KindResult{Latency: hdrhistogram.New(recorderUnit, int64(latencyMax), 2)}}
 }
 
 func (r *recorder) reset() {
-	r.ops, r.errors = 0, 0
-	r.h.Reset()
+	r.Latency.Reset()
+	r.KindResult, r.errors = KindResult{Latency: r.Latency}, 0
 }
 
 func (r *recorder) add(o *recorder) {
-	r.ops += o.ops
+	r.Merge(&o.KindResult)
 	r.errors += o.errors
-	r.h.Merge(o.h)
 }
 
 // point returns what was recorded in a step that ended at the time given.
 func (r *recorder) point(at, step time.Duration) Point {
-	p := Point{At: at, Step: step, Ops: r.ops, Errors: r.errors}
-	if r.ops > 0 {
-		p.P50, p.P99, p.P999 = r.quantile(50), r.quantile(99), r.quantile(99.9)
-		p.Max = time.Duration(r.h.Max())
-	}
-	return p
-}
-
-func (r *recorder) quantile(percent float64) time.Duration {
-	return time.Duration(r.h.ValueAtQuantile(percent))
+	return Point{At: at, Step: step, Ops: r.Ops, Errors: r.errors, P50: r.Quantile(0.5), P99: r.Quantile(0.99), P999: r.Quantile(0.999), Max: r.Slowest}
 }
 
 const (

@@ -76,7 +76,7 @@ func TestSeries(t *testing.T) {
 		r := newRecorder(thread)
 		r.step = step
 		for _, d := range latencies {
-			r.record(d)
+			r.Record(d)
 		}
 		s.take(r)
 	}
@@ -120,7 +120,7 @@ func TestSeriesIsBounded(t *testing.T) {
 	for step := range int64(steps) {
 		r := newRecorder(0)
 		r.step = step
-		r.record(time.Duration(step+1) * time.Microsecond)
+		r.Record(time.Duration(step+1) * time.Microsecond)
 		s.take(r)
 	}
 	s.flush(steps*seriesStep - seriesStep*9/10)

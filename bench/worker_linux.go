@@ -585,7 +585,7 @@ func (w *worker) succeed(at int32, found bool, now time.Duration) {
 		w.tally.ended = max(w.tally.ended, now)
 	}
 	if w.rec != nil {
-		w.rec.record(latency)
+		w.rec.Record(latency)
 	}
 	w.release(at)
 }
