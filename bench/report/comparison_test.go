@@ -9,23 +9,25 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/proa-kv/proa/bench"
 )
 
 func comparison() *Comparison {
-	h := hdrhistogram.New(1, 1e9, 3)
-	for i := range int64(1000) {
-		_ = h.RecordValue((i + 1) * 1000)
+	h := new(bench.KindResult)
+	for i := range 1000 {
+		h.Record(time.Duration(i+1) * time.Microsecond)
 	}
 	table := Table{Title: "Targets", Header: []string{"what", "verdict"}, Notes: []string{"A <note>."}}
 	table.Add("slow", "MISSED")
 	table.Add("fast", "met")
 	return &Comparison{
 		Title: "One <node>", Lines: []string{"Machine: a & b"}, Notes: []string{"A smoke run."}, Tables: []Table{table},
-		Charts: []Chart{LatencyChart("GET, 64 × 1", LatencyLine("Proa", h), LatencyLine("Redis", h)), LatencyChart("not measured", LatencyLine("Proa", nil))},
+		Charts: []Chart{LatencyChart("GET, 64 × 1", LatencyLine("Proa", h), LatencyLine("Redis", h)), LatencyChart("not measured", LatencyLine("Proa", new(bench.KindResult)))},
 	}
 }
 
@@ -82,16 +84,15 @@ func TestLatencyLine(t *testing.T) {
 	if at := line.Points[16]; at.X < 99.9 || at.X > 100.1 || at.Y < 989 || at.Y > 991 {
 		t.Errorf("the 99th percentile is at %v", at)
 	}
-	for _, h := range []*hdrhistogram.Histogram{nil, hdrhistogram.New(1, 1e9, 3)} {
-		if got := LatencyLine("none", h); len(got.Points) > 0 {
-			t.Error(got)
-		}
+	if got := LatencyLine("none", new(bench.KindResult), &bench.KindResult{Latency: bench.NewLatencies()}); len(got.Points) > 0 {
+		t.Error(got)
 	}
-	low, high := hdrhistogram.New(1, 1e9, 3), hdrhistogram.New(1, 1e9, 3)
-	_, _ = low.RecordValue(1000), high.RecordValue(5000)
-	both := LatencyLine("both", low, nil, high).Points
-	if diff := cmp.Diff([]XY{{1, 1}, {4, 5}}, []XY{both[0], both[len(both)-1]}, cmpopts.EquateApprox(1e-3, 0)); diff != "" || low.TotalCount() != 1 {
-		t.Errorf("%d latencies are left, %s", low.TotalCount(), diff)
+	var low, high bench.KindResult
+	low.Record(time.Microsecond)
+	high.Record(5 * time.Microsecond)
+	both := LatencyLine("both", &low, new(bench.KindResult), &high).Points
+	if diff := cmp.Diff([]XY{{1, 1}, {4, 5}}, []XY{both[0], both[len(both)-1]}, cmpopts.EquateApprox(1e-3, 0)); diff != "" || low.Ops != 1 || low.Latency.TotalCount() != 1 {
+		t.Errorf("%d latencies are left, %s", low.Ops, diff)
 	}
 	if diff := cmp.Diff([]Line{line}, WithPoints(Line{Name: "none"}, line)); diff != "" {
 		t.Error(diff)

@@ -14,8 +14,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/proa-kv/proa/bench"
 )
 
@@ -230,26 +228,15 @@ func LatencyChart(title string, lines ...Line) Chart {
 	return c
 }
 
-// LatencyLine returns the line of latencies in nanoseconds, those of all
-// histograms together, which have one range and are left as they are. It has no
-// points where all are nil or empty.
-func LatencyLine(name string, hs ...*hdrhistogram.Histogram) Line {
-	var sum *hdrhistogram.Histogram
-	for _, h := range hs {
-		switch {
-		case h == nil:
-		case sum == nil:
-			sum = hdrhistogram.Import(h.Export())
-		default:
-			sum.Merge(h)
-		}
+// LatencyLine returns the line of the latencies of all parts together, which are
+// left as they are. It has no points where there are none.
+func LatencyLine(name string, parts ...*bench.KindResult) Line {
+	var sum bench.KindResult
+	for _, p := range parts {
+		sum.Merge(p)
 	}
-	if sum == nil {
-		return Line{Name: name}
-	}
-	k := bench.KindResult{Ops: uint64(sum.TotalCount()), Latency: sum, Slowest: time.Duration(sum.Max())}
-	y := latencyOf(&k)
-	return percentileLine(name, percentiles(&k), k.Ops, &y)
+	y := latencyOf(&sum)
+	return percentileLine(name, percentiles(&sum), sum.Ops, &y)
 }
 
 func percentileLine(name string, points []Percentile, ops uint64, y *Latency) Line {

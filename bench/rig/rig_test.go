@@ -175,7 +175,7 @@ func TestLine(t *testing.T) {
 	if first.Y < 999 || first.Y > 1001 || last.Y < 1999 || last.Y > 2001 || last.X != 200 {
 		t.Errorf("from %v to %v", first, last)
 	}
-	if n := s[0].Latency.TotalCount(); n != 50 {
+	if n := s[0].Latencies.Latency.TotalCount(); n != 50 {
 		t.Errorf("a round has %d latencies of 50 now", n)
 	}
 }

@@ -5,8 +5,6 @@ package rig
 import (
 	"fmt"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/report"
 	"github.com/proa-kv/proa/protocol"
@@ -33,8 +31,8 @@ type Sample struct {
 	Late    float64 `json:"-"`
 	Unsent  uint64  `json:"-"`
 
-	Failures map[string]uint64       `json:"-"` // of Failed, by class
-	Latency  *hdrhistogram.Histogram `json:"-"` // nil in figures that were made up
+	Failures  map[string]uint64 `json:"-"` // of Failed, by class
+	Latencies bench.KindResult  `json:"-"` // empty in figures that were made up
 }
 
 // BusyClass is how a LoadResult names requests that were refused for the
@@ -54,7 +52,7 @@ func SampleOf(r *bench.LoadResult) Sample {
 // SampleOfKind returns what latencies show by themselves.
 func SampleOfKind(k *bench.KindResult) Sample {
 	at := func(q float64) float64 { return float64(k.Quantile(q)) }
-	return Sample{P50: at(0.5), P99: at(0.99), P999: at(0.999), Slowest: float64(k.Slowest), Ops: k.Ops, Latency: k.Latency}
+	return Sample{P50: at(0.5), P99: at(0.99), P999: at(0.999), Slowest: float64(k.Slowest), Ops: k.Ops, Latencies: *k}
 }
 
 // Figure is one of the numbers of a Sample, and how a table shows it.
@@ -124,9 +122,9 @@ func (s Series) Failed() (n uint64) {
 
 // Line is the distribution of all rounds together.
 func (s Series) Line(name string) report.Line {
-	latencies := make([]*hdrhistogram.Histogram, len(s))
+	latencies := make([]*bench.KindResult, len(s))
 	for i := range s {
-		latencies[i] = s[i].Latency
+		latencies[i] = &s[i].Latencies
 	}
 	return report.LatencyLine(name, latencies...)
 }
