@@ -60,6 +60,12 @@ func loopback(host string) bool {
 	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
+// Loopback reports whether only this machine reaches a host:port.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && loopback(host)
+}
+
 // elsewhere reports whether a host:port may be on another machine.
 func elsewhere(address string) bool {
 	host, _, err := net.SplitHostPort(address)

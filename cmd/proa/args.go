@@ -53,13 +53,19 @@ func negativeNumbers(root *cobra.Command, args []string) []string {
 		return args
 	}
 	path := strings.Fields(strings.TrimPrefix(cmd.CommandPath(), root.CommandPath()))
-	return append(path, numbersLast(rest, cmd.Flags(), cmd.InheritedFlags())...)
+	return append(path, numbersLast(rest, allFlags(cmd))...)
 }
 
-// numbersLast rewrites args, as they are given to a parser of the flags in sets.
+// allFlags returns the flags that cmd takes, its own and inherited ones.
+func allFlags(cmd *cobra.Command) *pflag.FlagSet {
+	cmd.InheritedFlags() // adds them
+	return cmd.Flags()
+}
+
+// numbersLast rewrites args, as they are given to a parser of the flags in set.
 // Where a negative number stands among the arguments, flags go before a -- and
 // arguments behind it, each in their order.
-func numbersLast(args []string, sets ...*pflag.FlagSet) []string {
+func numbersLast(args []string, set *pflag.FlagSet) []string {
 	var flags, rest []string
 	needed := false
 	for i := 0; i < len(args); i++ {
@@ -74,7 +80,7 @@ func numbersLast(args []string, sets ...*pflag.FlagSet) []string {
 			rest = append(rest, arg)
 		default:
 			flags = append(flags, arg)
-			if takesNext(arg, sets) && i+1 < len(args) {
+			if takesNext(arg, set) && i+1 < len(args) {
 				i++
 				flags = append(flags, args[i])
 			}
@@ -87,23 +93,15 @@ func numbersLast(args []string, sets ...*pflag.FlagSet) []string {
 }
 
 // takesNext reports whether the word after a flag is the flag's value.
-func takesNext(arg string, sets []*pflag.FlagSet) bool {
+func takesNext(arg string, set *pflag.FlagSet) bool {
+	needsValue := func(f *pflag.Flag) bool { return f != nil && f.NoOptDefVal == "" }
 	if name, long := strings.CutPrefix(arg, "--"); long {
-		return needsValue(sets, func(s *pflag.FlagSet) *pflag.Flag { return s.Lookup(name) })
+		return needsValue(set.Lookup(name))
 	}
 	letters := arg[1:]
 	for i := range letters {
-		if needsValue(sets, func(s *pflag.FlagSet) *pflag.Flag { return s.ShorthandLookup(letters[i : i+1]) }) {
+		if needsValue(set.ShorthandLookup(letters[i : i+1])) {
 			return i == len(letters)-1 // otherwise the value is in the word
-		}
-	}
-	return false
-}
-
-func needsValue(sets []*pflag.FlagSet, lookup func(*pflag.FlagSet) *pflag.Flag) bool {
-	for _, s := range sets {
-		if f := lookup(s); f != nil {
-			return f.NoOptDefVal == ""
 		}
 	}
 	return false

@@ -2,12 +2,12 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/render"
 )
 
@@ -306,20 +306,10 @@ func joinCommand(s *command.ClusterStatus) string {
 			endpoint = " -e " + n.Client
 		}
 	}
-	if onLoopback(at) {
+	if config.Loopback(at) {
 		listen = " --listen 127.0.0.1:PORT --peer-listen 127.0.0.1:PORT"
 	}
 	return fmt.Sprintf("PROA_JOIN_TOKEN=$(%s%s member token) %s serve --data NEW_DIRECTORY%s --join %s", program, endpoint, program, listen, at)
-}
-
-// onLoopback reports whether only this machine reaches an address.
-func onLoopback(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // ofShards fills the number of some shards into a sentence, and adds their names unless

@@ -96,3 +96,17 @@ func TestHelpInShell(t *testing.T) {
 		}
 	}
 }
+
+// TestEachTextHasACommand checks that commands.txt has no text of a command that
+// there is not.
+func TestEachTextHasACommand(t *testing.T) {
+	names := map[string]bool{"proa": true}
+	forEachCommand(newRoot(&app{link: &connection{}}), func(c *cobra.Command) {
+		names[strings.TrimPrefix(c.CommandPath(), "proa ")] = true
+	})
+	for name, text := range commandTexts() {
+		if !names[name] || text.short == "" || !strings.HasSuffix(name, strings.Fields(text.use)[0]) {
+			t.Errorf("%q: %+v", name, text)
+		}
+	}
+}

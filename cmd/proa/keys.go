@@ -14,11 +14,6 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// keyCommands returns the commands about keys, but for those about ranges.
-func keyCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{getCommand(a), putCommand(a), incrCommand(a), expireCommand(a), persistCommand(a), existsCommand(a), mgetCommand(a)}
-}
-
 // keyCommand returns a command about one key, or about several: all its arguments
 // are keys or, where check takes those behind the first one, that one is.
 func keyCommand(a *app, name string, args cobra.PositionalArgs, check func(args []string) error, send func(ctx context.Context, c *client.Client, keys [][]byte) error) *cobra.Command {

@@ -214,13 +214,6 @@ func helpOf(a *app) string {
 	return path + " --help"
 }
 
-// isBadAdmin reports whether an administrative request cannot be carried out as
-// it was made, for example since there is no such node.
-func isBadAdmin(err error) bool {
-	e := asClientError(err)
-	return e != nil && e.Op == "ADMIN" && e.Message != "" && errors.Is(e.Err, client.ErrBadRequest)
-}
-
 // asClientError returns the client.Error in err, or nil.
 func asClientError(err error) *client.Error {
 	e, _ := errors.AsType[*client.Error](err)

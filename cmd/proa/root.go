@@ -66,7 +66,7 @@ func newRoot(a *app) *cobra.Command {
 		root.SetVersionTemplate("proa {{.Version}}\n")
 	}
 	addFlags(a, root)
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return explainFlag(err, allFlags(cmd)) })
 	root.SetHelpCommand(helpCommand(a, root))
 	root.AddGroup(
 		&cobra.Group{ID: groupKeys, Title: "Keys:"},
@@ -82,7 +82,7 @@ func newRoot(a *app) *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupKeys, keyCommands(a)...)
+	add(groupKeys, getCommand(a), putCommand(a), incrCommand(a), expireCommand(a), persistCommand(a), existsCommand(a), mgetCommand(a))
 	add(groupKeys, delCommand(a), scanCommand(a), batchCommand(a), txnCommand(a))
 	add(groupServer, pingCommand(a), versionCommand(a))
 	add(groupCluster, statusCommand(a), memberCommand(a), shardCommand(a))

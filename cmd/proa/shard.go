@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/render"
 )
@@ -202,10 +203,7 @@ func checksums(ctx context.Context, a *app, shards []int) error {
 	for _, shard := range shards {
 		var sum command.ShardChecksum
 		if err := a.administer(ctx, command.AdminChecksum, command.ShardArgs{Shard: shard}, &sum); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			if isBadAdmin(err) { // there is no such shard
+			if ctx.Err() != nil || errors.Is(err, client.ErrBadRequest) { // there is no such shard
 				return err
 			}
 			worst = worseStatus(worst, exitServer)

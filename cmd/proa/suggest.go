@@ -80,22 +80,16 @@ func unknownText(a *app, root, parent *cobra.Command, word string) string {
 	return text + "; did you mean " + meant + "?"
 }
 
-// flagError describes what is wrong with a flag, in the words of this program, and which
-// flag may be meant.
-func flagError(cmd *cobra.Command, err error) error {
-	return explainFlag(err, cmd.Flags(), cmd.InheritedFlags())
-}
-
-func explainFlag(err error, sets ...*pflag.FlagSet) error {
+// explainFlag describes what is wrong with a flag of set, in the words of this
+// program, and which flag may be meant.
+func explainFlag(err error, set *pflag.FlagSet) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
 	switch {
 	case errors.As(err, &unknown):
 		name := unknown.GetSpecifiedName()
 		var names []string
-		for _, s := range sets {
-			s.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-		}
+		set.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 		if meant := nearestName(name, names); len(name) > 1 && meant != "" {
 			return fmt.Errorf("unknown flag --%s; did you mean --%s?", name, meant)
 		}

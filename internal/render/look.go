@@ -11,15 +11,21 @@ import (
 
 // Terminal reports whether w is one, and how many columns it has.
 func Terminal(w any) (columns int, ok bool) {
+	columns, _, ok = terminalSize(w)
+	return columns, ok
+}
+
+// terminalSize is Terminal with the number of rows, 0 where that is not known.
+func terminalSize(w any) (columns, rows int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile || !term.IsTerminal(int(f.Fd())) {
-		return 0, false
+		return 0, 0, false
 	}
-	columns, _, err := term.GetSize(int(f.Fd()))
+	columns, rows, err := term.GetSize(int(f.Fd()))
 	if err != nil || columns <= 0 {
 		columns = 80
 	}
-	return columns, true
+	return columns, rows, true
 }
 
 // Look is how a picture of the cluster is drawn.
@@ -32,11 +38,11 @@ type Look struct {
 
 // LookOf returns how to draw on w.
 func LookOf(w io.Writer) Look {
-	columns, ok := Terminal(w)
+	columns, rows, ok := terminalSize(w)
 	if !ok {
 		return Look{}
 	}
-	return Look{Columns: columns, Rows: terminalRows(w), Colour: Colours()}
+	return Look{Columns: columns, Rows: rows, Colour: Colours()}
 }
 
 // Resized returns l for a terminal that may have another size by now.
@@ -45,19 +51,6 @@ func (l Look) Resized(w io.Writer) Look {
 		l.Columns, l.Rows = now.Columns, now.Rows
 	}
 	return l
-}
-
-// terminalRows returns how many rows a terminal has, 0 where that is not known.
-func terminalRows(w io.Writer) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	_, rows, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return rows
 }
 
 // Frame makes a picture fit a terminal, in place of the one before: each line is
