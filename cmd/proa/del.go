@@ -103,9 +103,9 @@ func worse(x, y error) error {
 
 // delRange is the range of keys that del deletes where no keys are given.
 type delRange struct {
-	prefix, start, end string
-	all, yes, dryRun   bool
-	set                *pflag.FlagSet
+	keyRange
+	all, yes, dryRun bool
+	set              *pflag.FlagSet
 }
 
 func (r *delRange) add(cmd *cobra.Command) {
@@ -148,19 +148,12 @@ func (r *delRange) check(keys []string) error {
 
 // deleteRange deletes or counts the keys of a range.
 func deleteRange(ctx context.Context, a *app, r *delRange) error {
-	bounds, err := a.allBytes([]string{r.prefix, r.start, r.end})
+	bounds, err := r.bounds(a)
 	if err != nil {
 		return err
 	}
-	if err := checkRange(bounds[1], bounds[2]); err != nil {
-		return err
-	}
 	if r.dryRun {
-		scope := client.Range(bounds[1], bounds[2])
-		if r.prefix != "" {
-			scope = client.Prefix(bounds[0])
-		}
-		return countKeys(ctx, a, scope)
+		return countKeys(ctx, a, scope(bounds))
 	}
 	if err := confirmDelete(ctx, a, r, bounds); err != nil {
 		return err

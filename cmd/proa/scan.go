@@ -14,10 +14,10 @@ import (
 
 // scanFlags are the options of scan and export.
 type scanFlags struct {
-	prefix, start, end string
-	reverse, keysOnly  bool
-	limit, pageSize    int
-	cursor             string
+	keyRange
+	reverse, keysOnly bool
+	limit, pageSize   int
+	cursor            string
 }
 
 func scanCommand(a *app) *cobra.Command {
@@ -54,28 +54,17 @@ func (s *scanFlags) addRange(cmd *cobra.Command) {
 }
 
 func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
-	out := []client.ScanOption{a.consistent(), client.WithTimeout(a.timeout)}
 	switch {
 	case s.prefix != "" && (s.start != "" || s.end != ""):
 		return nil, usagef("a prefix and --start or --end cannot be used together")
 	case s.limit < 0:
 		return nil, usagef("--limit %d: must not be negative", s.limit)
-	case s.prefix != "":
-		p, err := a.bytes(s.prefix)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, client.Prefix(p))
-	case s.start != "" || s.end != "":
-		bounds, err := a.allBytes([]string{s.start, s.end})
-		if err != nil {
-			return nil, err
-		}
-		if err := checkRange(bounds[0], bounds[1]); err != nil {
-			return nil, err
-		}
-		out = append(out, client.Range(bounds[0], bounds[1]))
 	}
+	bounds, err := s.bounds(a)
+	if err != nil {
+		return nil, err
+	}
+	out := []client.ScanOption{a.consistent(), client.WithTimeout(a.timeout), scope(bounds)}
 	for _, o := range []struct {
 		set    bool
 		option client.ScanOption
@@ -96,12 +85,25 @@ func (s *scanFlags) options(a *app) ([]client.ScanOption, error) {
 	return out, nil
 }
 
-// checkRange refuses bounds between which no key can be. An empty one is none.
-func checkRange(start, end []byte) error {
-	if len(end) > 0 && bytes.Compare(start, end) >= 0 {
-		return usagef("the range is empty: start %s is not before end %s", render.Escape(start), render.Escape(end))
+// keyRange is a range of keys as flags name it: by a prefix, or by bounds.
+type keyRange struct{ prefix, start, end string }
+
+// bounds returns prefix, start and end. It refuses bounds between which no key can
+// be. An empty one is none.
+func (r *keyRange) bounds(a *app) ([][]byte, error) {
+	bounds, err := a.allBytes([]string{r.prefix, r.start, r.end})
+	if err == nil && len(r.end) > 0 && bytes.Compare(bounds[1], bounds[2]) >= 0 {
+		err = usagef("the range is empty: start %s is not before end %s", render.Escape(bounds[1]), render.Escape(bounds[2]))
 	}
-	return nil
+	return bounds, err
+}
+
+// scope limits a scan to bounds.
+func scope(bounds [][]byte) client.ScanOption {
+	if len(bounds[0]) > 0 {
+		return client.Prefix(bounds[0])
+	}
+	return client.Range(bounds[1], bounds[2])
 }
 
 // scanKeys lists keys; onward returns the command line that goes on from a cursor.
