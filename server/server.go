@@ -123,7 +123,7 @@ func (c *Config) ensureDefaults() {
 }
 
 // logLines are the lines that strangers can have logged.
-type logLines struct{ accept, register, foreigner, wrongProtocol, stream lograte.Line }
+type logLines struct{ accept, register, wrongProtocol, stream lograte.Line }
 
 func setDefault[T comparable](v *T, d T) {
 	var zero T
