@@ -56,71 +56,61 @@ func (h *Harness) Verify(ctx context.Context) (*Verification, error) {
 	defer c.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	parts := make(chan []uint64)
-	v := &verifier{harness: h, client: c}
+	v := newVerifier(h, c)
 	var group sync.WaitGroup
 	for range verifiers {
 		group.Go(func() {
-			for part := range parts {
+			for part := v.next(); len(part) > 0 && ctx.Err() == nil; part = v.next() {
 				if err := v.check(ctx, part); err != nil {
 					cancel(err)
 				}
 			}
 		})
 	}
-	h.eachPart(func(part []uint64) bool {
-		select {
-		case parts <- part:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	})
-	close(parts)
 	group.Wait()
 	slices.Sort(v.found.Problems)
 	return &v.found, context.Cause(ctx)
-}
-
-// eachPart calls f with the numbers of all rows written, some at a time, until
-// it returns false.
-func (h *Harness) eachPart(f func([]uint64) bool) {
-	size := min(verifyRows, max(1, verifyBytes/max(1, h.load.Workload.ValueBytes.Max())))
-	known := uint64(0)
-	if h.preloaded {
-		known = h.load.Keys
-	}
-	for row := uint64(0); row < known; {
-		var part []uint64
-		for ; row < known && len(part) < size; row++ {
-			part = append(part, row)
-		}
-		if !f(part) {
-			return
-		}
-	}
-	further := map[uint64]bool{}
-	for _, t := range h.trackers {
-		for row := range t {
-			if row >= known {
-				further[row] = true
-			}
-		}
-	}
-	for part := range slices.Chunk(slices.Sorted(maps.Keys(further)), size) {
-		if !f(part) {
-			return
-		}
-	}
 }
 
 // verifier compares rows with what was written.
 type verifier struct {
 	harness *Harness
 	client  *client.Client
+	size    int // rows that are read at once
 
-	mu    sync.Mutex
-	found Verification
+	mu         sync.Mutex
+	row, known uint64   // the rows that were preloaded, and which of them is next
+	further    []uint64 // other rows that were written
+	found      Verification
+}
+
+func newVerifier(h *Harness, c *client.Client) *verifier {
+	v := &verifier{harness: h, client: c, size: min(verifyRows, max(1, verifyBytes/max(1, h.load.Workload.ValueBytes.Max())))}
+	if h.preloaded {
+		v.known = h.load.Keys
+	}
+	further := map[uint64]bool{}
+	for _, t := range h.trackers {
+		for row := range t {
+			if row >= v.known {
+				further[row] = true
+			}
+		}
+	}
+	v.further = slices.Sorted(maps.Keys(further))
+	return v
+}
+
+// next returns the numbers of some rows that were written, none after the last.
+func (v *verifier) next() (part []uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for ; v.row < v.known && len(part) < v.size; v.row++ {
+		part = append(part, v.row)
+	}
+	n := min(v.size-len(part), len(v.further))
+	part, v.further = append(part, v.further[:n]...), v.further[n:]
+	return part
 }
 
 func (v *verifier) check(ctx context.Context, part []uint64) error {

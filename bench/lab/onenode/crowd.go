@@ -204,20 +204,3 @@ func (m *measurement) crowdLines() []crowd {
 func (m *measurement) crowdRatio(c crowd) report.Ratio {
 	return report.RatioOf(m.crowded[c].Each(rig.Rate), m.crowded[crowd{c.op, c.busy, 0}].Each(rig.Rate))
 }
-
-// addCrowdTargets adds those of idle connections.
-func (m *measurement) addCrowdTargets(t *report.Table) {
-	perIdle := report.AtMost(4096)
-	memory := []string{report.NotMeasured, "–"}
-	if m.idleOpened > 0 {
-		each := float64(m.idleBytes) / float64(m.idleOpened)
-		memory = []string{fmt.Sprintf("%.0f", each), perIdle.Verdict(each)}
-	}
-	t.Add(fmt.Sprintf("server memory for each of %d idle connections, bytes", m.idleOpened), perIdle.String(), memory[0], memory[1])
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		t.AddTarget(fmt.Sprintf("%s, %d × 1: rate with / without %d idle connections", described(op), m.busy, m.idleOpened), report.AtLeast(0.9), m.crowdRatio(crowd{op, m.busy, m.idleOpened}))
-	}
-	for _, op := range []bench.Op{bench.Get, bench.Put} {
-		t.AddTarget(fmt.Sprintf("%s: rate of %d connections of which %d are busy / of %d", described(op), m.idleOpened, m.crowd, m.crowd), report.AtLeast(0.9), m.crowdRatio(crowd{op, m.crowd, m.idleOpened - m.crowd}))
-	}
-}

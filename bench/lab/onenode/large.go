@@ -97,13 +97,6 @@ func (l *largeValues) ratios() (put, get report.Ratio) {
 	return report.RatioOf(l.proa[bench.Put].Each(largeRate), l.write), report.RatioOf(l.proa[bench.Get].Each(largeRate), l.loopback.Each(largeRate))
 }
 
-// addTargets adds those of large values.
-func (l *largeValues) addTargets(t *report.Table) {
-	put, get := l.ratios()
-	t.AddTarget("fsynced PUT of 256 KiB: bytes/s / the disk's sequential writes with fdatasync", report.AtLeast(0.4), put)
-	t.AddTarget("GET of 256 KiB: bytes/s / loopback copy", report.AtLeast(0.6), get)
-}
-
 // table shows large values, of so many keys, beside their floors.
 func (l *largeValues) table(keys uint64) report.Table {
 	t := report.Table{

@@ -148,24 +148,3 @@ func openNotes(op bench.Op, s rig.Series) (notes []string) {
 	}
 	return notes
 }
-
-// addTargets adds those of the open loops.
-func (o *openLoop) addTargets(t *report.Table) {
-	for _, g := range []struct {
-		op   bench.Op
-		what string
-		of   rig.Figure
-		most float64 // milliseconds
-	}{{bench.Get, "p99", rig.P99, 0.5}, {bench.Get, "p99.9", rig.P999, 2}, {bench.Put, "p99", rig.P99, 2}} {
-		t.AddTarget(fmt.Sprintf("%s at half of its highest rate, open loop: %s, ms", described(g.op), g.what), report.AtMost(g.most), millis(o.half[g.op].Each(g.of)))
-	}
-}
-
-// millis turns nanoseconds of each round into a figure in milliseconds.
-func millis(ns []float64) report.Ratio {
-	unit := make([]float64, len(ns))
-	for i := range unit {
-		unit[i] = 1e6
-	}
-	return report.RatioOf(ns, unit)
-}
