@@ -27,7 +27,7 @@ func (n *native) appendRequest(dst []byte, at int32) []byte {
 	switch {
 	case c.Kind == KindPing:
 		dst = protocol.Begin(dst, uint8(protocol.OpPing), 0, id)
-	case c.Kind == KindRead, c.Kind == KindModify && !c.second:
+	case c.reads():
 		m := protocol.Key{Key: n.key}
 		dst = m.AppendTo(n.beginRead(dst, protocol.OpGet, id))
 	case c.Kind == KindScan:
@@ -120,7 +120,7 @@ func (n *native) reply(i int, f *protocol.Frame, now time.Duration) error {
 	}
 	n.peers[i].inFlight--
 	status := protocol.Status(f.Code)
-	if status == protocol.StatusOK || status == protocol.StatusNotFound && c.Kind == KindRead || status == protocol.StatusNotFound && c.Kind == KindModify && !c.second {
+	if status == protocol.StatusOK || status == protocol.StatusNotFound && c.reads() {
 		return n.result(at, f, now)
 	}
 	var m protocol.ErrorReply
@@ -177,7 +177,7 @@ func (n *native) result(at int32, f *protocol.Frame, now time.Duration) error {
 	var err error
 	switch {
 	case c.Kind == KindPing:
-	case c.Kind == KindRead || c.Kind == KindModify && !c.second:
+	case c.reads():
 		return n.readResult(at, f, now)
 	case c.Kind == KindScan:
 		if err := n.rows(c, f); err != nil {

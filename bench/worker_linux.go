@@ -32,6 +32,12 @@ type call struct {
 
 const none = -1
 
+// reads reports whether the next request of a call is a GET, or the one under way.
+func (c *call) reads() bool { return c.Kind == KindRead || c.Kind == KindModify && !c.second }
+
+// writes reports whether that request can have an effect.
+func (c *call) writes() bool { return c.Kind.writes() && !c.reads() }
+
 // peer is what a worker knows of one of its connections.
 type peer struct {
 	member   int16
@@ -357,7 +363,7 @@ func (w *worker) target(c *call) int16 {
 // isWeak reports whether the next request of a call is a read that any replica
 // may answer.
 func (w *worker) isWeak(c *call) bool {
-	return w.load.Consistency != protocol.Linearizable && (c.Kind == KindRead || c.Kind == KindModify && !c.second)
+	return w.load.Consistency != protocol.Linearizable && c.reads()
 }
 
 // next returns the next of some connections that has room.
@@ -523,7 +529,7 @@ func (w *worker) connectionLost(i int, cause error) error {
 		c := &w.calls[at]
 		if c.active && !c.waiting && c.conn == int32(i) {
 			c.conn = none
-			w.fail(int32(at), classLost, message, c.Kind.writes() && (c.Kind != KindModify || c.second), now)
+			w.fail(int32(at), classLost, message, c.writes(), now)
 		}
 	}
 	w.reconnect.reopen(i)
@@ -548,13 +554,13 @@ func (w *worker) takeReopened() error {
 // fail ends an operation that was not done, or perhaps.
 func (w *worker) fail(at int32, class int, message []byte, unknown bool, now time.Duration) {
 	c := &w.calls[at]
-	writing := c.Kind.writes() && (c.Kind != KindModify || c.second)
-	if unknown && writing && w.track != nil {
+	unknown = unknown && c.writes()
+	if unknown && w.track != nil {
 		w.track.record(&c.Operation, w.src.threads, int64(c.wrote), 0, false)
 	}
 	if c.counted {
 		w.tally.fail(class, message)
-		if unknown && writing {
+		if unknown {
 			w.tally.Unknown++
 		}
 		w.tally.ended = max(w.tally.ended, now)
