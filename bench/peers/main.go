@@ -29,10 +29,8 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -51,9 +49,7 @@ type options struct {
 
 func parseFlags(args []string, output io.Writer) (options, error) {
 	o := options{Options: rig.Options{Rounds: 5, Limit: 30 * time.Minute}}
-	set := flag.NewFlagSet("peers", flag.ContinueOnError)
-	set.SetOutput(output)
-	o.Define(set)
+	set := o.FlagSet("peers", output)
 	set.StringVar(&o.etcd, "etcd", "", "the etcd `program` (default: build the version in etcd/go.mod)")
 	set.StringVar(&o.redis, "redis", "redis-server", "the redis-server `program`, looked for in PATH; empty leaves Redis out")
 	set.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "the redis-benchmark `program`, looked for in PATH; empty leaves its rows out")
@@ -85,14 +81,10 @@ func (o *options) command() string {
 }
 
 func main() {
-	rig.Main("peers", map[string]rig.Prepare{"": func(args []string) (func(context.Context) error, error) {
-		o, err := parseFlags(args, os.Stderr)
-		return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
-	}})
+	rig.Main("peers", map[string]rig.Prepare{"": rig.Command(parseFlags, run)})
 }
 
-// run measures everything, prints the tables to out and how far it is to
-// progress.
+// run measures everything.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
 	return o.Run(ctx, out, progress, func(ctx context.Context, lab *rig.Lab) (*rig.Outcome, error) {
 		c, err := newComparison(o, lab)

@@ -31,9 +31,11 @@ type Options struct {
 	Quick             bool
 }
 
-// Define defines the flags, but for -json and that of the step, which not all
-// programs have or call the same. Defaults are what the options hold.
-func (o *Options) Define(set *flag.FlagSet) {
+// FlagSet returns the flags of a program, but for -json and that of the step, which
+// not all programs have or call the same. Defaults are what the options hold.
+func (o *Options) FlagSet(program string, output io.Writer) *flag.FlagSet {
+	set := flag.NewFlagSet(program, flag.ContinueOnError)
+	set.SetOutput(output)
 	set.StringVar(&o.Proa, "proa", o.Proa, "the proa `program`")
 	set.StringVar(&o.Dir, "dir", "", "`directory` on the disk to measure (default: a temporary one)")
 	set.StringVar(&o.Write, "write", "", "regenerate the section of this Markdown `page`")
@@ -41,6 +43,7 @@ func (o *Options) Define(set *flag.FlagSet) {
 	set.IntVar(&o.Rounds, "rounds", o.Rounds, "rounds of measurements")
 	set.DurationVar(&o.Limit, "limit", o.Limit, "give up after this long")
 	set.BoolVar(&o.Quick, "quick", false, "a smoke run of seconds, whose figures mean nothing")
+	return set
 }
 
 // Check returns what is wrong with the flags of a set that was parsed.
@@ -62,6 +65,15 @@ func (o *Options) Warmup(measured time.Duration) time.Duration {
 
 // Prepare reads a command line and returns what to run.
 type Prepare func(args []string) (run func(context.Context) error, err error)
+
+// Command returns the Prepare of a program whose flags parse reads. run prints the
+// tables to out and how far it is to progress.
+func Command[O any](parse func(args []string, output io.Writer) (O, error), run func(ctx context.Context, o O, out, progress io.Writer) error) Prepare {
+	return func(args []string) (func(context.Context) error, error) {
+		o, err := parse(args, os.Stderr)
+		return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
+	}
+}
 
 // Main is the main function of a program that measures: it chooses a command by
 // the first argument, or takes the one called "". It exits with 2 for a command

@@ -36,10 +36,8 @@ package failover
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -58,9 +56,7 @@ type options struct {
 
 func parseFlags(args []string, output io.Writer) (options, error) {
 	o := options{Options: rig.Options{Proa: "./proa", Rounds: 5, Limit: 15 * time.Minute}}
-	set := flag.NewFlagSet("lab failover", flag.ContinueOnError)
-	set.SetOutput(output)
-	o.Define(set)
+	set := o.FlagSet("lab failover", output)
 	set.IntVar(&o.kills, "kills", 10, "how often to kill a leader")
 	set.IntVar(&o.transfers, "transfers", 5, "how often to transfer every shard")
 	set.IntVar(&o.stops, "stops", 5, "how often to stop a node with SIGTERM")
@@ -87,13 +83,9 @@ func (o *options) command() string {
 }
 
 // Prepare reads the flags.
-func Prepare(args []string) (func(context.Context) error, error) {
-	o, err := parseFlags(args, os.Stderr)
-	return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
-}
+var Prepare = rig.Command(parseFlags, run)
 
-// run measures everything, prints the tables to out and how far it is to
-// progress.
+// run measures everything.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
 	return o.Run(ctx, out, progress, func(ctx context.Context, lab *rig.Lab) (*rig.Outcome, error) {
 		m := &measurement{options: o, Lab: lab}

@@ -21,10 +21,8 @@ package growth
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/proa-kv/proa/bench/rig"
@@ -39,9 +37,7 @@ type options struct {
 
 func parseFlags(args []string, output io.Writer) (options, error) {
 	o := options{Options: rig.Options{Proa: "./proa", Rounds: 3, Limit: 30 * time.Minute}}
-	set := flag.NewFlagSet("lab growth", flag.ContinueOnError)
-	set.SetOutput(output)
-	o.Define(set)
+	set := o.FlagSet("lab growth", output)
 	set.StringVar(&o.JSON, "json", "", "write all figures as JSON to this `file`")
 	set.StringVar(&o.from, "from", "", "measure nothing, take the figures from this `file`, which -json has written")
 	set.StringVar(&o.only, "only", "", "measure this `curve` only: connections, shards, value, keys or nodes")
@@ -68,13 +64,9 @@ func (o *options) command() string {
 }
 
 // Prepare reads the flags.
-func Prepare(args []string) (func(context.Context) error, error) {
-	o, err := parseFlags(args, os.Stderr)
-	return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
-}
+var Prepare = rig.Command(parseFlags, run)
 
-// run measures everything, prints the tables to out and how far it is to
-// progress.
+// run measures everything.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
 	if o.from != "" {
 		r, err := readRecord(o.from)

@@ -29,10 +29,8 @@ package onenode
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/proa-kv/proa/bench/rig"
@@ -61,9 +59,7 @@ const ycsbDataMax = 16 << 20
 
 func parseFlags(args []string, output io.Writer) (options, error) {
 	o := options{Options: rig.Options{Proa: "./proa", Rounds: 5}, largeKeys: 1024}
-	set := flag.NewFlagSet("lab onenode", flag.ContinueOnError)
-	set.SetOutput(output)
-	o.Define(set)
+	set := o.FlagSet("lab onenode", output)
 	set.StringVar(&o.redis, "redis", "redis-server", "the redis-server `program`, looked for in PATH; empty leaves Redis out")
 	set.DurationVar(&o.Step, "step", 1500*time.Millisecond, "duration of one measurement")
 	set.Uint64Var(&o.keys, "keys", 1_000_000, "number of keys")
@@ -110,13 +106,9 @@ func (o *options) command() string {
 }
 
 // Prepare reads the flags.
-func Prepare(args []string) (func(context.Context) error, error) {
-	o, err := parseFlags(args, os.Stderr)
-	return func(ctx context.Context) error { return run(ctx, o, os.Stdout, os.Stderr) }, err
-}
+var Prepare = rig.Command(parseFlags, run)
 
-// run measures everything, prints the tables to out and how far it is to
-// progress.
+// run measures everything.
 func run(ctx context.Context, o options, out, progress io.Writer) error {
 	return o.Run(ctx, out, progress, func(ctx context.Context, lab *rig.Lab) (*rig.Outcome, error) {
 		m, err := newMeasurement(o, lab)
