@@ -54,24 +54,13 @@ func onFreePorts(n int, f func(ports []string) error) error {
 func await(ctx context.Context, timeout time.Duration, ready func(context.Context) error, ps ...*spawn.Process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not ready within %v", timeout))
 	defer cancel()
-	for {
-		err := ready(ctx)
-		if err == nil {
-			return nil
-		}
+	err := spawn.Await(ctx, pollStep, ready, func() error { return spawn.Alive(ps...) })
+	if err != nil && !errors.Is(err, spawn.ErrExited) {
 		for _, p := range ps {
-			if ended := p.Alive(); ended != nil {
-				return ended
-			}
-		}
-		if cause := Pause(ctx, pollStep); cause != nil {
-			err = fmt.Errorf("%w: %w", cause, err)
-			for _, p := range ps {
-				err = fmt.Errorf("%w; %s: %s", err, p.Name(), p.Tail())
-			}
-			return err
+			err = fmt.Errorf("%w; %s: %s", err, p.Name(), p.Tail())
 		}
 	}
+	return err
 }
 
 // CPU returns the CPU time of all threads of all processes so far.

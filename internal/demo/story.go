@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 const (
@@ -293,30 +294,14 @@ func (s *story) rest(ctx context.Context, d time.Duration) error {
 // await tries until try succeeds. what completes the sentence "it did not
 // happen that".
 func (s *story) await(ctx context.Context, what string, try func(context.Context) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, settleTimeout, errSettle)
+	limited, cancel := context.WithTimeoutCause(ctx, settleTimeout, fmt.Errorf("it did not happen within %v that %s", settleTimeout, what))
 	defer cancel()
-	tick := time.NewTicker(lookInterval)
-	defer tick.Stop()
-	for {
-		err := try(ctx)
-		if err == nil {
-			return nil
-		}
-		if trouble := s.servers.trouble(); trouble != nil {
-			return trouble
-		}
-		select {
-		case <-ctx.Done():
-			if context.Cause(ctx) != errSettle {
-				return ctx.Err()
-			}
-			return fmt.Errorf("it did not happen within %v that %s: %w", settleTimeout, what, err)
-		case <-tick.C:
-		}
+	err := spawn.Await(limited, lookInterval, try, s.servers.trouble)
+	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
+		return ended
 	}
+	return err
 }
-
-var errSettle = errors.New("settling took too long")
 
 // look keeps the cluster's state current. Where no node tells it, the last one
 // stays.

@@ -1,7 +1,6 @@
 package spawn
 
 import (
-	"errors"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -68,12 +67,7 @@ func (c *Cluster) Running() (ps []*Process) {
 }
 
 // Alive returns an error if a node has ended by itself.
-func (c *Cluster) Alive() (err error) {
-	for _, p := range c.Running() {
-		err = errors.Join(err, p.Alive())
-	}
-	return err
-}
+func (c *Cluster) Alive() error { return Alive(c.Running()...) }
 
 // Endpoints returns the addresses for clients.
 func (c *Cluster) Endpoints() (addresses []string) {

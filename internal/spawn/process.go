@@ -77,6 +77,14 @@ func (p *Process) Alive() error {
 	}
 }
 
+// Alive returns ErrExited where one of the processes has ended.
+func Alive(ps ...*Process) (err error) {
+	for _, p := range ps {
+		err = errors.Join(err, p.Alive())
+	}
+	return err
+}
+
 // Signal sends a signal. That the process has ended is no error.
 func (p *Process) Signal(s os.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {

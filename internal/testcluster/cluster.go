@@ -3,6 +3,7 @@ package testcluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 const (
@@ -342,36 +344,19 @@ func (c *Cluster) AwaitStatus(n *Node, what string, ok func(*command.ClusterStat
 // await tries until look succeeds, and fails the test with its last error.
 func (c *Cluster) await(what string, look func(context.Context) error) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), settleTimeout, fmt.Errorf("it did not come within %v", settleTimeout))
 	defer cancel()
-	poll := time.NewTicker(4 * pollInterval)
-	defer poll.Stop()
-	var err error // of the last look that was not cut short
-	for {
-		now := look(ctx)
-		if now == nil {
-			return
-		}
-		if ctx.Err() == nil {
-			err = now
-		}
-		for i, n := range c.nodes {
-			if n.ended() {
-				c.t.Fatalf("waiting for %s: server %d ended: %v", what, i+1, n.last.Result())
+	err := spawn.Await(ctx, 4*pollInterval, look, func() (err error) {
+		for _, n := range c.nodes {
+			if p := n.process.Load(); p != nil {
+				err = errors.Join(err, p.Alive()) // it has ended by itself
 			}
 		}
-		select {
-		case <-ctx.Done():
-			c.t.Fatalf("waiting for %s, for %v in vain: %v", what, settleTimeout, err)
-		case <-poll.C:
-		}
+		return err
+	})
+	if err != nil {
+		c.t.Fatalf("waiting for %s: %v", what, err)
 	}
-}
-
-// ended reports whether the process ended by itself.
-func (n *Node) ended() bool {
-	p := n.process.Load()
-	return p != nil && p.Alive() != nil
 }
 
 // Link returns the link on which what one server sends reaches another. The

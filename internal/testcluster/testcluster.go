@@ -167,22 +167,10 @@ func (n *Node) Spawn() {
 // instead.
 func (n *Node) AwaitReady() {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), readyTimeout, fmt.Errorf("the server did not answer within %v", readyTimeout))
 	defer cancel()
-	poll := time.NewTicker(pollInterval)
-	defer poll.Stop()
-	for {
-		err := greet(ctx, n.cfg.Address)
-		if err == nil {
-			return
-		}
-		select {
-		case <-n.last.Exited():
-			n.t.Fatalf("the server ended at its start: %v", n.last.Result())
-		case <-ctx.Done():
-			n.t.Fatalf("the server did not answer within %v: %v", readyTimeout, err)
-		case <-poll.C:
-		}
+	if err := spawn.Await(ctx, pollInterval, func(ctx context.Context) error { return greet(ctx, n.cfg.Address) }, n.last.Alive); err != nil {
+		n.t.Fatal(err)
 	}
 }
 
