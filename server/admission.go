@@ -226,18 +226,6 @@ func (s *share) next() *claim {
 	return k
 }
 
-// take is ask that does not wait: it returns false if there is no room, or if
-// others wait. What it took goes back by give.
-func (s *share) take(n int64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.first() != nil || s.used != 0 && s.used+n > s.max {
-		return false
-	}
-	s.use(n)
-	return true
-}
-
 // full reports whether nothing is left. It takes no lock: each request of a
 // connection with a backlog asks.
 func (s *share) full() bool { return s.spent.Load() }
@@ -320,8 +308,8 @@ func (s *share) overdue(nowMillis int64) *claim {
 // contended reports whether somebody waits.
 func (s *share) contended() bool { return s.waiting.Load() > 0 }
 
-// lift lets everybody have what they ask for, from now on.
-func (s *share) lift() {
+// unlimit lets everybody have what they ask for, from now on.
+func (s *share) unlimit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.max = math.MaxInt64
@@ -345,13 +333,13 @@ func (a *admission) run(stopped <-chan struct{}) {
 		case <-stopped:
 			closed = true
 			for _, x := range a.shares() {
-				x.lift()
+				x.unlimit()
 			}
 		}
 	}
 }
 
-// expireClaims answers who has waited too long. Called by the housekeeper.
+// expireClaims answers who has waited too long. Called once a second.
 func (a *admission) expireClaims(nowMillis int64) {
 	for _, x := range a.shares() {
 		for k := x.overdue(nowMillis); k != nil; k = x.overdue(nowMillis) {

@@ -678,3 +678,15 @@ func TestInputIsTrimmed(t *testing.T) {
 		t.Errorf("16 bytes get a buffer of %d", n)
 	}
 }
+
+// take is ask that does not wait: it returns false if there is no room, or if
+// others wait. What it took goes back by give.
+func (s *share) take(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first() != nil || s.used != 0 && s.used+n > s.max {
+		return false
+	}
+	s.use(n)
+	return true
+}

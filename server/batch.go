@@ -126,7 +126,7 @@ func (p *processor) scatterBatch(c *conn, f *protocol.Frame) {
 	for i, op := range p.batch.Ops {
 		g.codes[i] = op.Code
 	}
-	part := command.Command{Kind: command.Batch, Flags: command.Counted, Session: p.cmd.Session, PatienceMillis: p.patienceMillis()}
+	part := command.Command{Kind: command.Batch, Flags: command.Counted, Session: p.cmd.Session, PatienceMillis: p.timeoutMillis()}
 	var remote []*writePart
 	for k, shard := range sp.parts {
 		part.Ops = part.Ops[:0]

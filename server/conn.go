@@ -162,9 +162,9 @@ func (c *conn) unpause() {
 		}
 	} else if c.parkedJobs.Load() > 0 {
 		c.mu.Lock()
-		roomy := c.roomy()
+		canUnpark := c.canUnpark()
 		c.mu.Unlock()
-		if roomy {
+		if canUnpark {
 			c.socket.resume(c)
 		}
 	}
@@ -201,9 +201,9 @@ func (c *conn) notice(status protocol.Status, message string) {
 	c.socket.kick(c)
 }
 
-// dismiss sends a notice and closes the connection once it is written. From
+// closeWithNotice sends a notice and closes the connection once it is written. From
 // any thread.
-func (c *conn) dismiss(status protocol.Status, message string) {
+func (c *conn) closeWithNotice(status protocol.Status, message string) {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
@@ -222,8 +222,8 @@ const (
 	lingerBytes   = 64 << 10
 )
 
-// checkTimeouts closes the connection where it is idle or stalled. Called by
-// the housekeeper.
+// checkTimeouts closes the connection where it is idle or stalled. Called
+// once a second.
 func (c *conn) checkTimeouts(nowMillis int64) {
 	cfg := &c.srv.cfg
 	over := func(since int64, limit time.Duration) bool {
@@ -237,12 +237,12 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 		c.HangUp()
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
-		c.dismiss(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive completely within %v", cfg.FrameTimeout))
+		c.closeWithNotice(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive completely within %v", cfg.FrameTimeout))
 	case c.sendsSlowly(nowMillis):
-		c.dismiss(protocol.StatusBusy, "the request arrives too slowly, and other requests need its memory")
+		c.closeWithNotice(protocol.StatusBusy, "the request arrives too slowly, and other requests need its memory")
 	case c.forwarded: // the other node closes it when it has no use for it
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.outstanding() && !c.awaits.Load():
-		c.dismiss(protocol.StatusIdle, fmt.Sprintf("no request for %v", cfg.IdleTimeout))
+		c.closeWithNotice(protocol.StatusIdle, fmt.Sprintf("no request for %v", cfg.IdleTimeout))
 	}
 }
 

@@ -359,7 +359,7 @@ func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shar
 	case errors.Is(err, command.ErrNotLeader):
 		p.sendOn(c, f, shard)
 	default:
-		p.refuseOrWait(c, f.ID, err)
+		p.refuseOrRetry(c, f.ID, err)
 	}
 }
 
@@ -375,14 +375,14 @@ func (p *processor) proposeAcross(c *conn, f *protocol.Frame, op protocol.Opcode
 	case errors.Is(err, command.ErrNotLeader):
 		p.sendOn(c, f, p.srv.shardOf(p.cmd.FirstKey()))
 	default:
-		p.refuseOrWait(c, f.ID, err)
+		p.refuseOrRetry(c, f.ID, err)
 	}
 	return nil
 }
 
-// refuseOrWait answers a request that could not be queued, unless it is to be
+// refuseOrRetry answers a request that could not be queued, unless it is to be
 // tried again.
-func (p *processor) refuseOrWait(c *conn, id uint64, err error) {
+func (p *processor) refuseOrRetry(c *conn, id uint64, err error) {
 	if errors.Is(err, command.ErrBusy) && p.options.RetryFull {
 		p.effects.Retry = true
 		return
@@ -402,10 +402,10 @@ func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) e
 	if p.marks.Epoch != 0 {
 		tag.Code |= withEpoch
 	}
-	if p.yieldsMuch() && p.srv.admission.replies.full() {
+	if p.mayReplyLarge() && p.srv.admission.replies.full() {
 		return errRepliesFull
 	}
-	p.cmd.PatienceMillis = p.patienceMillis()
+	p.cmd.PatienceMillis = p.timeoutMillis()
 	c.begin(size)
 	var err error
 	if shard == acrossShards {
@@ -431,9 +431,9 @@ func (e busyError) Error() string { return string(e) }
 
 func (busyError) Unwrap() error { return command.ErrBusy }
 
-// yieldsMuch reports whether p.cmd is a read whose answer may be large, and which
+// mayReplyLarge reports whether p.cmd is a read whose answer may be large, and which
 // has not been charged for it.
-func (p *processor) yieldsMuch() bool {
+func (p *processor) mayReplyLarge() bool {
 	switch p.cmd.Kind {
 	case command.Get:
 		return !p.options.InOrder

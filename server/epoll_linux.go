@@ -20,7 +20,6 @@ import (
 )
 
 const (
-
 	// readBudget is how much one connection may be read in one round before
 	// the others have their turn.
 	readBudget = 256 << 10
@@ -126,8 +125,8 @@ func newEpollTransport(s *Server) (transport, error) {
 			return nil, fmt.Errorf("timerfd_create: %w", err)
 		}
 		ev = unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(i)}
-		if err := unix.EpollCtl(e.outer, unix.EPOLL_CTL_ADD, l.timer, &ev); err != nil {
-			return nil, fmt.Errorf("epoll_ctl: %w", err)
+		if err := epollAdd(e.outer, l.timer, ev); err != nil {
+			return nil, err
 		}
 		e.loops = append(e.loops, l)
 	}
@@ -142,10 +141,14 @@ func newEvent(epfd int, ev unix.EpollEvent) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("eventfd: %w", err)
 	}
+	return fd, epollAdd(epfd, fd, ev)
+}
+
+func epollAdd(epfd, fd int, ev unix.EpollEvent) error {
 	if err := unix.EpollCtl(epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		return -1, fmt.Errorf("epoll_ctl: %w", err)
+		return fmt.Errorf("epoll_ctl: %w", err)
 	}
-	return fd, nil
+	return nil
 }
 
 func closeDescriptor(fd int) { unix.Close(fd) }
@@ -161,22 +164,15 @@ func signal(eventfd int) {
 }
 
 func (e *epollTransport) listen(ln listener) error {
-	var file *os.File
-	var err error
-	tcp := false
-	switch l := ln.Listener.(type) {
-	case *net.TCPListener:
-		file, err = l.File()
-		tcp = true
-	case *net.UnixListener:
-		file, err = l.File()
-	default:
+	f, ok := ln.Listener.(interface{ File() (*os.File, error) })
+	if !ok {
 		return fmt.Errorf("cannot poll a %T", ln.Listener)
 	}
+	file, err := f.File()
 	if err != nil {
 		return err
 	}
-	x := &epollListener{listener: ln, file: file, fd: int(file.Fd()), tcp: tcp}
+	x := &epollListener{listener: ln, file: file, fd: int(file.Fd()), tcp: ln.Addr().Network() == "tcp"}
 	if err := unix.SetNonblock(x.fd, true); err != nil {
 		return errors.Join(err, file.Close())
 	}
@@ -187,8 +183,8 @@ func (e *epollTransport) listen(ln listener) error {
 	// connections uneven.
 	ev := unix.EpollEvent{Events: unix.EPOLLIN}
 	setData(&ev, uint32(len(e.listeners)), tokenListener)
-	if err := unix.EpollCtl(e.loops[0].epfd, unix.EPOLL_CTL_ADD, x.fd, &ev); err != nil {
-		return errors.Join(fmt.Errorf("epoll_ctl: %w", err), file.Close())
+	if err := epollAdd(e.loops[0].epfd, x.fd, ev); err != nil {
+		return errors.Join(err, file.Close())
 	}
 	e.listeners = append(e.listeners, x)
 	return nil
@@ -216,14 +212,13 @@ func (e *epollTransport) run() {
 	threads = max(threads, 2*len(e.loops)+1)
 	for _, l := range e.loops {
 		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(l.index)}
-		if err := unix.EpollCtl(e.outer, unix.EPOLL_CTL_ADD, l.epfd, &ev); err != nil {
+		if err := epollAdd(e.outer, l.epfd, ev); err != nil {
 			panic(fmt.Sprintf("server: nesting epoll: %v", err))
 		}
 		e.armed.Add(1)
 	}
 	for range threads {
-		e.threads.Add(1)
-		go newThread(e).run()
+		e.threads.Go(newThread(e).run)
 	}
 	e.threads.Wait()
 	e.srv.conns.each(func(c *conn) {
@@ -280,7 +275,6 @@ func newThread(e *epollTransport) *thread {
 // run is the life of a thread: wait until some loop needs to be polled, poll
 // it until work for the disk comes up and somebody else has taken over.
 func (t *thread) run() {
-	defer t.transport.threads.Done()
 	defer t.srv.counters.unregister(&t.counts)
 	for !t.transport.stopping.Load() {
 		t.commitOthers()

@@ -114,8 +114,8 @@ func appendRequest(b []byte, r *request, leftMillis uint32) []byte {
 
 // send queues k for a node, whose writer is woken at the next flush. On a
 // refusal the sink receives nothing.
-func (e *executor) send(k *call, node uint64, patience time.Duration) *refusal {
-	l, r := e.srv.upstreams.to(node).send(k, patience)
+func (e *executor) send(k *call, node uint64, timeout time.Duration) *refusal {
+	l, r := e.srv.upstreams.to(node).send(k, timeout)
 	if r != nil {
 		k.frame.Release()
 		return r

@@ -40,7 +40,7 @@ type connInput struct {
 	arrived       atomic.Int64 // bytes of frames that have been admitted
 	admittedSince atomic.Int64 // Unix ms since a frame is admitted and not whole, 0: there is none
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
-	arrival       progress     // of what has been admitted; the housekeeper's
+	arrival       progress     // of what has been admitted; of checkTimeouts
 }
 
 func (c *connInput) init(a *admission) {
@@ -263,7 +263,7 @@ const (
 	progressMin  = 128 << 10
 )
 
-// progress is how far a connection was when the housekeeper looked.
+// progress is how far a connection was at the last check of time-outs.
 type progress struct {
 	at    int64 // Unix ms; 0: there was nothing to look at
 	bytes int64

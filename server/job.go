@@ -28,8 +28,7 @@ type job struct {
 	op       protocol.Opcode
 	mode     protocol.Consistency
 	local    bool // the replicas here may answer with whatever they have
-	hasShard bool // SCAN of one shard only
-	shard    uint16
+	shard    int  // SCAN of one shard only; or allShards
 	id       uint64
 	body     *bufpool.Buffer // the request's extensions, without their length, then its body
 	exts     int             // bytes of extensions in body
@@ -101,15 +100,15 @@ func (q *jobQueue) init(max, workersMax int, start func()) {
 	q.some.L = &q.mu
 }
 
-// patience is how many times the queue's length jobs of translated connections
+// translatedJobs is how many times the queue's length jobs of translated connections
 // may wait in it: their clients do not come again when the answer is that it is
 // full.
-const patience = 64
+const translatedJobs = 64
 
 // push has some thread carry j out, or returns false where the queue is full.
 func (q *jobQueue) push(j job) bool {
 	if j.c.translated {
-		return q.add(j, patience*q.max)
+		return q.add(j, translatedJobs*q.max)
 	}
 	return q.add(j, q.max)
 }
@@ -207,8 +206,8 @@ func (e *executor) kickIfProposed() {
 	}
 }
 
-// patienceMillis is how long the client waits for the request.
-func (p *processor) patienceMillis() uint32 {
+// timeoutMillis is how long the client waits for the request.
+func (p *processor) timeoutMillis() uint32 {
 	if p.ext.DeadlineMillis != 0 {
 		return p.ext.DeadlineMillis
 	}
@@ -217,13 +216,13 @@ func (p *processor) patienceMillis() uint32 {
 
 // deadline returns when the client gives the request up, in Unix ms.
 func (p *processor) deadline() int64 {
-	return time.Now().UnixMilli() + int64(p.patienceMillis())
+	return time.Now().UnixMilli() + int64(p.timeoutMillis())
 }
 
 // newJob makes a job of the request, which counts as in flight from now on.
 func (p *processor) newJob(c *conn, f *protocol.Frame) job {
 	j := job{
-		c: c, op: protocol.Opcode(f.Code), id: f.ID, mode: p.ext.Consistency, hasShard: p.ext.HasShard, shard: p.ext.Shard,
+		c: c, op: protocol.Opcode(f.Code), id: f.ID, mode: p.ext.Consistency, shard: p.onlyShard(),
 		body: bufpool.Get(len(f.Extensions) + len(f.Body)), exts: len(f.Extensions),
 		deadline: p.deadline(), epoch: p.marks.Epoch,
 	}
@@ -314,9 +313,7 @@ func (c *conn) park(j job) bool {
 func (p *processor) unpark(c *conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.parked) > 0 {
-		p.jobs = append(p.jobs, c.takeParked()...)
-	}
+	p.jobs = append(p.jobs, c.takeParked()...)
 	return !c.closed
 }
 
@@ -325,10 +322,7 @@ func (p *processor) unpark(c *conn) bool {
 // connection's bounds hold for them already.
 func (c *conn) requeueParked() {
 	c.mu.Lock()
-	var list []job
-	if len(c.parked) > 0 {
-		list = c.takeParked()
-	}
+	list := c.takeParked()
 	c.mu.Unlock()
 	for _, j := range list {
 		c.srv.requeue(j)

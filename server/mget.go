@@ -235,7 +235,7 @@ func (e *executor) gatherMGet(j job) {
 			t.keys = append(t.keys, int32(i))
 		}
 	}
-	if w.failed() == nil && len(far.parts) > 0 {
+	if w.failure.Load() == nil && len(far.parts) > 0 {
 		w.job.remote = far
 		x := w.job.subExtensions()
 		for _, t := range far.parts {

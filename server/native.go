@@ -16,11 +16,11 @@ func (c native) Consume(p *processor, b []byte) (taken, need int) {
 	for !c.paused.Load() && !c.refused && taken < len(b) && p.credit > 0 {
 		f, n, want, err := protocol.Next(b[taken:], c.srv.cfg.FrameBytesMax)
 		if err != nil {
-			wrongProtocol, more := c.wrongProtocol(b[taken:])
+			refused, more := c.wrongProtocol(b[taken:])
 			if more {
 				return taken, len(b) - taken + 1
 			}
-			if !wrongProtocol {
+			if !refused {
 				c.Refuse(f.ID, err)
 			}
 			return len(b), 0

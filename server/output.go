@@ -34,7 +34,7 @@ type connOutput struct {
 	kept         atomic.Int64 // bytes of replies that the translator keeps until their turn
 	walked       atomic.Int64 // bytes that a walk of the translator's holds: they count among the replies, and pause nothing
 	blockedSince atomic.Int64 // Unix ms since the peer takes no replies, 0: it does
-	departure    progress     // of replies; the housekeeper's
+	departure    progress     // of replies; of checkTimeouts
 }
 
 func (c *connOutput) init(a *admission, max int) { c.admission, c.max = a, max }
@@ -317,21 +317,24 @@ func (c *connOutput) receivesSlowly(nowMillis int64) bool {
 	return c.departure.slow(since, c.took, nowMillis)
 }
 
-// roomy reports whether a parked job can be taken up. c.mu must be held.
-func (c *conn) roomy() bool {
+// canUnpark reports whether a parked job can be taken up. c.mu must be held.
+func (c *conn) canUnpark() bool {
 	return slices.ContainsFunc(c.parked, func(j job) bool { return !c.parks(&j, c.max/2) })
 }
 
 // takeParked returns the parked jobs that can be taken up, in order. c.mu must
 // be held.
 func (c *conn) takeParked() (list []job) {
+	if len(c.parked) == 0 {
+		return nil
+	}
 	kept := c.parked[:0]
 	for _, j := range c.parked {
 		if c.parks(&j, c.max/2) {
 			kept = append(kept, j)
-			continue
+		} else {
+			list = append(list, j)
 		}
-		list = append(list, j)
 	}
 	clear(c.parked[len(kept):])
 	c.parked = kept

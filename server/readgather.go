@@ -1,7 +1,6 @@
 package server
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,11 +22,9 @@ type readGather struct {
 	job   job
 	timer *time.Timer
 
-	left     atomic.Int32 // read indexes and parts outstanding, and one for whoever asks for them
-	answered atomic.Bool  // by the deadline, or about to be by resume
-
-	mu      sync.Mutex
-	failure *refusal // the first
+	left     atomic.Int32            // read indexes and parts outstanding, and one for whoever asks for them
+	answered atomic.Bool             // by the deadline, or about to be by resume
+	failure  atomic.Pointer[refusal] // the first
 }
 
 // await makes j wait; the caller asks for read indexes and parts next, and then
@@ -65,21 +62,8 @@ func (w *readGather) Complete(tag command.Tag, outcome command.Outcome, _ *comma
 	}
 }
 
-// fail notes why w cannot be answered.
-func (w *readGather) fail(r *refusal) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failure == nil {
-		w.failure = r
-	}
-}
-
-// failed returns what fail has noted first.
-func (w *readGather) failed() *refusal {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.failure
-}
+// fail notes why w cannot be answered. The first to say so counts.
+func (w *readGather) fail(r *refusal) { w.failure.CompareAndSwap(nil, r) }
 
 // release ends the asking. If nothing is outstanding w goes on at once.
 func (e *executor) release(w *readGather) {
@@ -107,7 +91,7 @@ func (w *readGather) resume(t *touched) {
 	}
 	s, j := w.srv, w.job
 	j.local = true
-	switch r := w.failed(); {
+	switch r := w.failure.Load(); {
 	case r != nil:
 		s.failJob(&j, r, t)
 	case s.answerLocal(&j, t):

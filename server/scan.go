@@ -36,14 +36,6 @@ func (p *processor) scan(c *conn, f *protocol.Frame) {
 // allShards stands for a SCAN that is not of one shard only.
 const allShards = -1
 
-// onlyShard is the shard that the request is confined to, or allShards.
-func (j *job) onlyShard() int {
-	if j.hasShard {
-		return int(j.shard)
-	}
-	return allShards
-}
-
 // cursorFormat is the first byte of a cursor. After it come a checksum of
 // everything that makes the scan what it is, and the last key returned.
 const (
@@ -107,7 +99,7 @@ func (e *executor) runScan(j job) {
 		e.failJob(&j, &refusal{status: protocol.StatusBadRequest, message: err.Error()})
 		return
 	}
-	r, err := resolveScan(s.cfg.Cluster, &m, j.onlyShard())
+	r, err := resolveScan(s.cfg.Cluster, &m, j.shard)
 	if err != nil {
 		e.failJob(&j, &refusal{status: protocol.StatusBadCursor, message: err.Error()})
 		return
@@ -115,14 +107,14 @@ func (e *executor) runScan(j job) {
 	switch {
 	case j.local: // has waited
 		r.Shards = j.remote.here
-	case j.hasShard && !s.backend.Holds(int(j.shard)):
-		e.forwardJob(&j, int(j.shard))
+	case j.shard != allShards && !s.backend.Holds(j.shard):
+		e.forwardJob(&j, j.shard)
 		return
-	case !j.hasShard && !e.holdsAll():
+	case j.shard == allShards && !e.holdsAll():
 		e.gatherScan(j, &m)
 		return
-	case j.hasShard:
-		r.Shards = []int{int(j.shard)}
+	case j.shard != allShards:
+		r.Shards = []int{j.shard}
 	}
 	if n := int(min(m.BytesMax, scanBytesMax)); j.large == nil && n > LargeBytes {
 		e.claimReply(j, n)
@@ -183,7 +175,7 @@ func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufp
 		if page.count == 0 {
 			page.last.Append(merged.horizon)
 		}
-		page.insertCursor(appendCursor(nil, e.srv.cfg.Cluster, m, j.onlyShard(), page.last.B))
+		page.insertCursor(appendCursor(nil, e.srv.cfg.Cluster, m, j.shard, page.last.B))
 	}
 	page.end()
 	return nil
@@ -223,8 +215,8 @@ func (e *executor) gatherScan(j job, m *protocol.Scan) {
 	far := &remoteRows{here: make([]int, 0, 8)}
 	w.job.remote = far
 	first, end := 0, e.srv.backend.Shards()
-	if j.hasShard {
-		first, end = int(j.shard), int(j.shard)+1
+	if j.shard != allShards {
+		first, end = j.shard, j.shard+1
 	}
 	for shard := first; shard < end; shard++ {
 		node, r := e.place(w, shard)
@@ -238,7 +230,7 @@ func (e *executor) gatherScan(j job, m *protocol.Scan) {
 			far.parts = append(far.parts, &readPart{w: w, node: node, shard: shard})
 		}
 	}
-	if w.failed() == nil {
+	if w.failure.Load() == nil {
 		x := w.job.subExtensions()
 		x.HasShard = true
 		for _, t := range far.parts {

@@ -39,8 +39,8 @@
 // # Locks
 //
 // conn.mu guards a connection's output and is never held across a system call.
-// share.mu is a leaf. Order: call.mu, readGather.mu or writeGather.mu, then conn.mu,
-// then loop.mu, delivery.mu, upstream.mu and jobQueue.mu, which are leaves.
+// share.mu is a leaf. Order: call.mu, writeGather.mu, then conn.mu, then loop.mu,
+// delivery.mu, upstream.mu and jobQueue.mu, which are leaves.
 package server
 
 import (
@@ -316,7 +316,7 @@ func (s *Server) Serve() error {
 
 func (s *Server) serve() {
 	s.working.Go(func() { s.admission.run(s.stopped) })
-	go s.housekeep()
+	go s.enforceTimeouts()
 	s.transport.run()
 	s.side.running.Wait()
 	s.upstreams.wait()
@@ -405,9 +405,9 @@ func (s *Server) eachConn(f func(*conn)) {
 	s.forwarded.each(f)
 }
 
-// housekeep closes connections that are idle, stalled in a frame, or do not
+// enforceTimeouts closes connections that are idle, stalled in a frame, or do not
 // take their replies.
-func (s *Server) housekeep() {
+func (s *Server) enforceTimeouts() {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {

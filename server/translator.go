@@ -123,7 +123,7 @@ func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects 
 		if err == nil || !errors.Is(err, command.ErrNotLeader) {
 			p.counts.add(protocol.OpPut)
 			if err != nil {
-				p.refuseOrWait(c, id, err)
+				p.refuseOrRetry(c, id, err)
 			}
 			p.options = Options{}
 			return p.effects

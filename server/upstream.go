@@ -75,11 +75,12 @@ type call struct {
 	timer *time.Timer
 
 	// Guarded by up.mu.
-	id      uint64          // on its connection
-	conn    *upstreamConn   // that holds it among its calls; nil: answered or given up
-	frame   *bufpool.Buffer // nil once written
+	id      uint64        // on its connection
+	conn    *upstreamConn // that holds it among its calls; nil: answered or given up
 	bytes   int
 	written bool // has been handed to the connection, or is about to be
+
+	frame *bufpool.Buffer // belongs to whoever has taken the call off the queue; nil once written
 
 	mu   sync.Mutex
 	done bool // the sink has received the end
@@ -175,7 +176,7 @@ type upstreamConn struct {
 // send queues k, whose timer starts now. It does not block. The writer of
 // the connection returned must be woken; nil comes with the reason, and the sink
 // receives nothing then.
-func (u *upstream) send(k *call, patience time.Duration) (*upstreamConn, *refusal) {
+func (u *upstream) send(k *call, timeout time.Duration) (*upstreamConn, *refusal) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	size := len(k.frame.B)
@@ -191,7 +192,7 @@ func (u *upstream) send(k *call, patience time.Duration) (*upstreamConn, *refusa
 	k.up, k.conn, k.id, k.bytes = u, l, l.calls.Add(k), size
 	binary.LittleEndian.PutUint64(k.frame.B[8:], k.id)
 	l.queue = append(l.queue, k)
-	k.timer = time.AfterFunc(patience, k.expire)
+	k.timer = time.AfterFunc(timeout, k.expire)
 	return l, nil
 }
 
@@ -401,8 +402,7 @@ func (l *upstreamConn) take(batch []*call) []*call {
 		l.queue[i] = nil
 		if k.conn == nil {
 			u.forget(k)
-			k.frame.Release()
-			k.frame = nil
+			k.releaseFrame()
 			continue
 		}
 		k.written = true
@@ -445,32 +445,23 @@ func (l *upstreamConn) write(batch []*call, buf *bufpool.Buffer) error {
 			l.notWritten(batch, wrote)
 			return err
 		}
-		l.releaseFrames(batch[:n])
+		for _, k := range batch[:n] {
+			k.releaseFrame()
+		}
 		batch = batch[n:]
 	}
 	return nil
 }
 
-func (l *upstreamConn) releaseFrames(batch []*call) {
-	l.up.mu.Lock()
-	defer l.up.mu.Unlock()
-	for _, k := range batch {
-		k.frame.Release()
-		k.frame = nil
-	}
-}
-
 // notWritten takes back the frames of batch that lie beyond what was written.
 func (l *upstreamConn) notWritten(batch []*call, wrote int) {
-	u := l.up
-	u.mu.Lock()
-	defer u.mu.Unlock()
+	l.up.mu.Lock()
+	defer l.up.mu.Unlock()
 	for _, k := range batch {
 		if wrote -= len(k.frame.B); wrote < 0 {
 			k.written = false
 		}
-		k.frame.Release()
-		k.frame = nil
+		k.releaseFrame()
 	}
 }
 
@@ -486,7 +477,7 @@ func (l *upstreamConn) dropTooLarge(batch []*call) []*call {
 		if k.giveUp() {
 			k.end(&refusal{status: protocol.StatusTooLarge, message: fmt.Sprintf("node %d accepts frames of at most %d bytes (network.max_frame_size); set the same limit on all nodes", l.up.node, l.limit)}, &t)
 		}
-		l.releaseFrames([]*call{k})
+		k.releaseFrame()
 	}
 	t.flush()
 	return keep
@@ -569,6 +560,12 @@ func (l *upstreamConn) deliver(f *protocol.Frame, t *touched) (finished bool) {
 	return finished
 }
 
+// releaseFrame releases the frame, which is written or will not be.
+func (k *call) releaseFrame() {
+	k.frame.Release()
+	k.frame = nil
+}
+
 // giveUp takes k from its connection, so that no reply finds it. It returns false if
 // that was done already.
 func (k *call) giveUp() bool {
@@ -633,8 +630,7 @@ func (l *upstreamConn) fail(hold bool) {
 		if k.conn == nil {
 			u.forget(k)
 		}
-		k.frame.Release()
-		k.frame = nil
+		k.releaseFrame()
 	}
 	l.queue = nil
 	var calls []*call

@@ -10,11 +10,11 @@ func (c *conn) port() doors.Port {
 	return doors.Client
 }
 
-// wrongProtocol sends c away if its first bytes, b, are of a protocol that another port
-// speaks, or none. more says that more of b has to be there to tell. It costs nothing
+// wrongProtocol refuses c if its first bytes, b, are of a protocol that another port
+// speaks, or none. more says that more of b is needed to decide. It costs nothing
 // on a connection whose first bytes are those of its own protocol: only a stream that
 // is refused anyway is looked at.
-func (c *conn) wrongProtocol(b []byte) (wrongProtocol, more bool) {
+func (c *conn) wrongProtocol(b []byte) (refused, more bool) {
 	if c.greeted || c.forwarded {
 		return false, false
 	}

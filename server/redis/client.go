@@ -38,23 +38,20 @@ func printable(name []byte) bool {
 const nameBytesMax = 1 << 10
 
 func cmdClientSetName(_ *processor, x *plan) {
-	if x.setName(x.args[2]) {
-		x.ok()
-	}
+	x.setName(x.args[2])
+	x.ok()
 }
 
 // setName names the connection.
-func (x *plan) setName(name []byte) bool {
+func (x *plan) setName(name []byte) {
 	switch {
 	case !printable(name):
 		x.fail(resp.ErrClientName)
-		return false
 	case len(name) > nameBytesMax:
 		x.fail("ERR the name is longer than 1024 bytes")
-		return false
+	default:
+		x.c.info.name.Store(string(name))
 	}
-	x.c.info.name.Store(string(name))
-	return true
 }
 
 func cmdClientSetInfo(_ *processor, x *plan) {
@@ -68,11 +65,10 @@ func cmdClientSetInfo(_ *processor, x *plan) {
 		x.fail("ERR " + strings.ToLower(string(x.args[2])) + " cannot contain spaces, newlines or special characters.")
 	case library:
 		i.lib.Store(string(value))
-		x.ok()
 	default:
 		i.version.Store(string(value))
-		x.ok()
 	}
+	x.ok()
 }
 
 func cmdClientSelf(_ *processor, x *plan) {
@@ -84,26 +80,18 @@ func cmdClientList(p *processor, x *plan) {
 	switch {
 	case len(x.args) == 2:
 	case len(x.args) == 4 && isWord(x.args[2], "type"):
-		known, any := clientType(x.args[3])
-		if !known {
-			x.fail(resp.UnknownClientType(x.args[3]))
-			return
-		}
-		if !any {
+		if !x.clientType(x.args[3]) {
 			ids = map[uint64]bool{}
 		}
 	case len(x.args) > 3 && isWord(x.args[2], "id"):
-		ids = map[uint64]bool{}
+		ids = make(map[uint64]bool)
 		for _, a := range x.args[3:] {
-			n, ok := resp.ParseInt(a)
-			if !ok || n < 1 {
-				x.fail(resp.ErrClientID)
-				return
-			}
-			ids[uint64(n)] = true
+			ids[x.clientID(a, resp.ErrClientID)] = true
 		}
 	default:
 		x.fail(resp.ErrSyntax)
+	}
+	if x.failed {
 		return
 	}
 	var text []byte
@@ -115,16 +103,27 @@ func cmdClientList(p *processor, x *plan) {
 	x.reply = resp.AppendVerbatim(x.reply, x.proto(), "txt", text)
 }
 
-// clientType says whether Redis knows a type of clients, and whether there can
-// be any of it here.
-func clientType(name []byte) (known, any bool) {
+// clientType reports whether there can be clients of a type here. The command fails
+// where Redis does not know it.
+func (x *plan) clientType(name []byte) bool {
 	switch {
 	case isWord(name, "normal"):
-		return true, true
+		return true
 	case isWord(name, "master"), isWord(name, "slave"), isWord(name, "replica"), isWord(name, "pubsub"):
-		return true, false
+	default:
+		x.fail(resp.UnknownClientType(name))
 	}
-	return false, false
+	return false
+}
+
+// clientID reads the number of a connection. The command fails with problem where
+// it is none.
+func (x *plan) clientID(arg []byte, problem string) uint64 {
+	n, ok := resp.ParseInt(arg)
+	if !ok || n < 1 {
+		x.fail(problem)
+	}
+	return uint64(n)
 }
 
 // appendInfo appends c's line of CLIENT LIST. From any thread.
@@ -168,7 +167,7 @@ func cmdClientKill(p *processor, x *plan) {
 	old := len(x.args) == 3
 	if old {
 		k.addr, k.skipSelf = string(x.args[2]), false
-	} else if !x.killFilter(&k) {
+	} else if x.readKillFilter(&k); x.failed {
 		return
 	}
 	killed := 0
@@ -194,29 +193,19 @@ func cmdClientKill(p *processor, x *plan) {
 	}
 }
 
-// killFilter reads the options of CLIENT KILL.
-func (x *plan) killFilter(k *killFilter) bool {
+// readKillFilter reads the options of CLIENT KILL.
+func (x *plan) readKillFilter(k *killFilter) {
 	for i := 2; i < len(x.args); i += 2 {
 		if i+1 == len(x.args) {
 			x.fail(resp.ErrSyntax)
-			return false
+			return
 		}
 		value := x.args[i+1]
 		switch {
 		case isWord(x.args[i], "id"):
-			n, ok := resp.ParseInt(value)
-			if !ok || n < 1 {
-				x.fail(resp.ErrKillID)
-				return false
-			}
-			k.id = uint64(n)
+			k.id = x.clientID(value, resp.ErrKillID)
 		case isWord(x.args[i], "type"):
-			known, any := clientType(value)
-			if !known {
-				x.fail(resp.UnknownClientType(value))
-				return false
-			}
-			k.nobody = k.nobody || !any
+			k.nobody = !x.clientType(value) || k.nobody
 		case isWord(x.args[i], "addr"):
 			k.addr = string(value)
 		case isWord(x.args[i], "laddr"):
@@ -224,16 +213,13 @@ func (x *plan) killFilter(k *killFilter) bool {
 		case isWord(x.args[i], "user"):
 			if string(value) != "default" {
 				x.fail("ERR No such user '" + string(value) + "'")
-				return false
 			}
 		case isWord(x.args[i], "skipme") && (isWord(value, "yes") || isWord(value, "no")):
 			k.skipSelf = isWord(value, "yes")
 		default:
 			x.fail(resp.ErrSyntax)
-			return false
 		}
 	}
-	return true
 }
 
 // cmdClientSwitch answers CLIENT NO-EVICT and NO-TOUCH: Proa evicts no
@@ -241,7 +227,6 @@ func (x *plan) killFilter(k *killFilter) bool {
 func cmdClientSwitch(_ *processor, x *plan) {
 	if !isWord(x.args[2], "on") && !isWord(x.args[2], "off") {
 		x.fail(resp.ErrSyntax)
-		return
 	}
 	x.ok()
 }

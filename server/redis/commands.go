@@ -125,11 +125,11 @@ func (c *conn) Last(answer []byte) (frames []byte) {
 		c.dropWalk()
 		add(w.number)
 	}
-	if c.again != 0 {
-		add(c.again)
-		c.again = 0
+	if c.retrying != 0 {
+		add(c.retrying)
+		c.retrying = 0
 	}
-	c.fresh()
+	c.newSlot()
 	add(c.push())
 	return frames
 }
@@ -211,26 +211,23 @@ func cmdAuth(_ *processor, x *plan) {
 func cmdHello(p *processor, x *plan) {
 	r := x.c
 	proto := r.proto
-	var name []byte
-	named := false
 	if len(x.args) > 1 {
 		n, ok := resp.ParseInt(x.args[1])
 		switch {
 		case !ok:
 			x.fail(resp.ErrProtoNumber)
-			return
 		case n != resp.RESP2 && n != resp.RESP3:
 			x.fail(resp.ErrNoProto)
-			return
 		}
 		proto = uint8(n)
 	}
+	var name []byte
+	named := false
 	for i := 2; i < len(x.args); i++ {
 		switch {
 		case isWord(x.args[i], "auth") && i+2 < len(x.args):
 			if string(x.args[i+1]) != "default" {
 				x.fail(resp.ErrWrongPass)
-				return
 			}
 			i += 2
 		case isWord(x.args[i], "setname") && i+1 < len(x.args):
@@ -238,10 +235,12 @@ func cmdHello(p *processor, x *plan) {
 			i++
 		default:
 			x.fail(resp.HelloOption(x.args[i]))
-			return
 		}
 	}
-	if named && !x.setName(name) {
+	if named && !x.failed {
+		x.setName(name)
+	}
+	if x.failed {
 		return
 	}
 	r.proto = proto
@@ -258,8 +257,8 @@ func cmdHello(p *processor, x *plan) {
 }
 
 func cmdQuit(p *processor, c *conn, x *plan) bool {
-	x.ok()
 	c.endAfterReplies()
+	x.ok()
 	return false
 }
 
@@ -286,7 +285,7 @@ func cmdWait(p *processor, c *conn, x *plan) (held bool) {
 	case timeout < 0:
 		return x.fail(resp.ErrTimeoutNegative)
 	}
-	if c.head.Load() <= c.lastWrite && c.holdFor(c.lastWrite) {
+	if c.head.Load() <= c.lastWrite && c.awaitAnswer(c.lastWrite) {
 		return true
 	}
 	certain := -1
@@ -403,7 +402,7 @@ func cmdConfigGet(p *processor, x *plan) {
 func cmdConfigSet(p *processor, x *plan) {
 	if len(x.args)%2 != 0 {
 		x.fail(resp.WrongArity(x.cmd.Name))
-		return
+		return // there is a setting without a value
 	}
 	settings := p.l.settings()
 	for i := 2; i < len(x.args); i += 2 {
@@ -416,10 +415,8 @@ func cmdConfigSet(p *processor, x *plan) {
 		switch {
 		case !known:
 			x.fail(resp.UnknownConfig(x.args[i]))
-			return
 		case !same:
 			x.fail(resp.ConfigFailed(string(x.args[i]), "Proa settings cannot be changed at run time; see docs/configuration.md"))
-			return
 		}
 	}
 	x.ok()

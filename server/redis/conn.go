@@ -70,11 +70,11 @@ type conn struct {
 	*server.Conn
 	l *Listener
 
-	tail   atomic.Uint64 // number of the next command, from 1; the reader's
-	head   atomic.Uint64 // number of the oldest command that is not answered; the renderer's
-	hold   atomic.Uint64 // the reader waits until head is past this one; 0: it does not
-	killed atomic.Bool   // by CLIENT KILL
-	page   atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
+	tail    atomic.Uint64 // number of the next command, from 1; the reader's
+	head    atomic.Uint64 // number of the oldest command that is not answered; the renderer's
+	awaited atomic.Uint64 // the reader waits until head is past this one; 0: it does not
+	killed  atomic.Bool   // by CLIENT KILL
+	page    atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
 
 	chunks [slotChunks]*slotChunk // by number; entries belong to whoever their slots belong to
 
@@ -88,10 +88,10 @@ type conn struct {
 	watches             []*watch
 	walk                *walk
 	order               *order
-	again               uint64    // the command at the front of the input has this slot already; 0: it has none
-	againInOrder        bool      // and goes through the log: see readsInOrder
-	againYields         int       // and yields so many bytes
-	againSince          time.Time // since when it waits to be tried again; zero: it does not
+	retrying            uint64    // the command at the front of the input has this slot already; 0: it has none
+	retryInOrder        bool      // and goes through the log: see readsInOrder
+	retryBytes          int       // and yields so many bytes
+	retrySince          time.Time // since when it waits to be tried again; zero: it does not
 	lastWrite, lastWait uint64    // numbers of the latest commands in order
 	lastInOrder         uint64    // number of the latest read that goes through the log
 
@@ -126,9 +126,9 @@ func (c *conn) full() bool { return c.tail.Load()-c.head.Load() >= slotsMax }
 // AllAnswered reports whether every command has been answered.
 func (c *conn) AllAnswered() bool { return c.tail.Load() == c.head.Load() }
 
-// fresh returns the slot of the next command, for the reader to fill in before
+// newSlot returns the slot of the next command, for the reader to fill in before
 // it calls push.
-func (c *conn) fresh() *slot {
+func (c *conn) newSlot() *slot {
 	n := c.tail.Load()
 	chunk := &c.chunks[n/slotsPerChunk%slotChunks]
 	if *chunk == nil {
@@ -140,7 +140,7 @@ func (c *conn) fresh() *slot {
 	return s
 }
 
-// push makes the slot that fresh returned a command that waits for its answer,
+// push makes the slot that newSlot returned a command that waits for its answer,
 // and returns its number.
 func (c *conn) push() uint64 {
 	n := c.tail.Load()
@@ -215,17 +215,17 @@ func (c *conn) Next(id uint64) bool { return c.head.Load() == id>>partBits }
 
 // Waits reports whether the reader waits for an answer.
 func (c *conn) Waits() bool {
-	h := c.hold.Load()
+	h := c.awaited.Load()
 	return h != 0 && c.head.Load() <= h && !c.page.Load()
 }
 
-// holdFor stops the reader until a command is answered, all before it being
+// awaitAnswer stops the reader until a command is answered, all before it being
 // answered then as well. It returns false if that is so already.
-func (c *conn) holdFor(number uint64) bool {
+func (c *conn) awaitAnswer(number uint64) bool {
 	if c.head.Load() > number {
 		return false
 	}
-	c.hold.Store(number)
+	c.awaited.Store(number)
 	c.Pause()
 	return true
 }

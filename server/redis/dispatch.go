@@ -58,10 +58,10 @@ func (c *conn) Continues() bool { return c.walk != nil }
 // Sized reports whether the size of the command at the front is known.
 func (c *conn) Sized() bool { return c.parser.Sized() }
 
-// wrongProtocol sends c away if its first bytes, b, are of another protocol. Nearly any
-// bytes are the beginning of a command. more says that more of b is needed to decide; none of
-// it must be carried out before.
-func (c *conn) wrongProtocol(b []byte) (wrongProtocol, more bool) {
+// wrongProtocol refuses c if its first bytes, b, are of another protocol. Nearly any
+// bytes are the beginning of a command. more says that more of b is needed to
+// decide; none of it must be carried out before.
+func (c *conn) wrongProtocol(b []byte) (refused, more bool) {
 	caller, more := doors.Recognize(b)
 	switch caller {
 	case doors.Unknown:
@@ -79,14 +79,14 @@ func (c *conn) wrongProtocol(b []byte) (wrongProtocol, more bool) {
 }
 
 func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
-	c.hold.Store(0)
+	c.awaited.Store(0)
 	for !c.Paused() && !c.Stopped() && p.Credit() > 0 {
 		if c.Dropped() {
 			c.dropWalk()
 			return len(b), 0
 		}
 		if c.walk != nil {
-			if !p.goOn(c) {
+			if !p.continueWalk(c) {
 				break
 			}
 			continue
@@ -96,13 +96,13 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		}
 		if c.full() {
 			c.Flush()
-			if c.full() && c.holdFor(c.tail.Load()-slotsMax/2) {
+			if c.full() && c.awaitAnswer(c.tail.Load()-slotsMax/2) {
 				continue
 			}
 		}
 		if !c.Greeted() {
-			switch wrongProtocol, more := c.wrongProtocol(b[taken:]); {
-			case wrongProtocol:
+			switch refused, more := c.wrongProtocol(b[taken:]); {
+			case refused:
 				return len(b), 0
 			case more:
 				return taken, len(b) - taken + 1
@@ -263,9 +263,9 @@ func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 		}
 	}
 	switch {
-	case c.again != 0 && c.againInOrder:
-		x.throughLog(c.againYields)
-	case !x.write && !stale && c.again == 0 && c.meetsWrite(x.keys) && p.readsInOrder(c, x):
+	case c.retrying != 0 && c.retryInOrder:
+		x.throughLog(c.retryBytes)
+	case !x.write && !stale && c.retrying == 0 && c.meetsWrite(x.keys) && p.readsInOrder(c, x):
 	case p.mustWait(c, x.keys, x.write):
 		return true
 	}
@@ -277,15 +277,15 @@ func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 // queue is full that the only request has to go into, launch returns true: the
 // command keeps its slot and is to be tried again.
 func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
-	number := c.again
-	if c.again = 0; number == 0 {
-		s := c.fresh()
+	number := c.retrying
+	if c.retrying = 0; number == 0 {
+		s := c.newSlot()
 		s.shape, s.more = x.shape, more
 		s.left = int32(max(len(x.ops), 1))
 		number = c.push()
 	}
 	begun := c.Begun()
-	o := server.Options{InOrder: x.inOrder, ReplyBytes: x.yields}
+	o := server.Options{InOrder: x.inOrder, ReplyBytes: x.extraBytes}
 	if len(x.ops) <= 1 {
 		waited := c.waited()
 		o.RetryFull = waited < p.l.cfg.RequestTimeout
@@ -305,9 +305,9 @@ func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 	}
 	switch {
 	case done.Retry:
-		c.again, c.againInOrder, c.againYields = number, x.inOrder, x.yields
-		if c.againSince.IsZero() {
-			c.againSince = time.Now()
+		c.retrying, c.retryInOrder, c.retryBytes = number, x.inOrder, x.extraBytes
+		if c.retrySince.IsZero() {
+			c.retrySince = time.Now()
 		}
 		c.AwaitQueue()
 		return true
@@ -318,17 +318,17 @@ func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 	case c.Begun() != begun:
 		c.noteRead(number, x.keys)
 	}
-	c.againSince = time.Time{}
+	c.retrySince = time.Time{}
 	return false
 }
 
 // waited is how long the command at the front of the input has waited for room
 // in a queue, or for a leader.
 func (c *conn) waited() time.Duration {
-	if c.againSince.IsZero() {
+	if c.retrySince.IsZero() {
 		return 0
 	}
-	return time.Since(c.againSince)
+	return time.Since(c.retrySince)
 }
 
 // staleExtensions are those of a read that any replica may answer.
@@ -344,10 +344,10 @@ func (p *processor) answer(c *conn, reply []byte) {
 	if p.RepliesFull(c.Conn, len(reply)) {
 		reply = resp.AppendError(nil, errNoReplyMemory)
 	}
-	number := c.again
-	c.againSince = time.Time{}
-	if c.again = 0; number == 0 {
-		c.fresh()
+	number := c.retrying
+	c.retrySince = time.Time{}
+	if c.retrying = 0; number == 0 {
+		c.newSlot()
 		number = c.push()
 	}
 	p.l.countError(reply)

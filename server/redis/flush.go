@@ -20,7 +20,7 @@ func cmdFlush(p *processor, c *conn, x *plan) (held bool) {
 		return x.fail(resp.ErrSyntax)
 	}
 	// What came before must not see it, reads that are under way included.
-	if c.holdFor(c.tail.Load() - 1) {
+	if c.awaitAnswer(c.tail.Load() - 1) {
 		return true
 	}
 	w := &walk{flush: true, begun: time.Now(), at: p.beginWalk(nil)}
@@ -42,7 +42,7 @@ func (p *processor) askFlush(c *conn) {
 // answer where there is one. Shards that refuse it for the moment are asked again,
 // as long as other commands would wait. What has been deleted in some shards is not
 // reported as not done.
-func (w *walk) loadFlush(frames []byte, patience time.Duration) (problem string) {
+func (w *walk) loadFlush(frames []byte, timeout time.Duration) (problem string) {
 	w.loaded = true
 	status, body, _ := frameAt(frames)
 	results := protocol.OpResults{{Status: status, Body: body}} // of all that was asked
@@ -63,7 +63,7 @@ func (w *walk) loadFlush(frames []byte, patience time.Duration) (problem string)
 		case r.Status.Outcome() != protocol.NotDone:
 			w.count++
 			failed = r
-		case r.Status.Retry() && time.Since(w.begun) < patience:
+		case r.Status.Retry() && time.Since(w.begun) < timeout:
 			left = append(left, uint16(i))
 		default:
 			failed = r

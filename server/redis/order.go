@@ -195,17 +195,17 @@ func (c *conn) bucket(key []byte) (b *orderBucket, tag uint32) {
 // answers of earlier ones; the reader then stops.
 func (p *processor) mustWait(c *conn, keys [][]byte, write bool) bool {
 	across := write && p.spans(keys)
-	if n := c.lastInOrder; across && n >= c.head.Load() && c.holdFor(n) {
+	if n := c.lastInOrder; across && n >= c.head.Load() && c.awaitAnswer(n) {
 		return true
 	}
 	for _, key := range keys {
-		if n := c.waitsFor(key, write); n != 0 && c.holdFor(n) {
+		if n := c.waitsFor(key, write); n != 0 && c.awaitAnswer(n) {
 			return true
 		}
 		if !across {
 			continue
 		}
-		if n := c.waitsFor(key, false); n != 0 && c.holdFor(n) {
+		if n := c.waitsFor(key, false); n != 0 && c.awaitAnswer(n) {
 			return true
 		}
 	}
@@ -287,7 +287,7 @@ func (p *processor) bytesBehind(r *conn, shard int, key []byte) (n int, ok bool)
 // throughLog makes the plan's reads operations of the log: one by itself,
 // several as a BATCH. bytes is what they yield at most.
 func (x *plan) throughLog(bytes int) {
-	x.inOrder, x.yields = true, bytes
+	x.inOrder, x.extraBytes = true, bytes
 	code := x.ops[0].Code
 	if code == protocol.OpMGet {
 		code = protocol.OpGet

@@ -25,9 +25,9 @@ type plan struct {
 
 	failed bool // reply is an error
 
-	unbounded bool // the rows it writes may be larger than they are and the request together
-	inOrder   bool // it reads, and goes through the log
-	yields    int  // bytes of the reply that are not in the request: of the rows that it then reads, at most, or of an EXEC's ready replies
+	unbounded  bool // the rows it writes may be larger than they are and the request together
+	inOrder    bool // it reads, and goes through the log
+	extraBytes int  // bytes of the reply that are not in the request: of the rows that it then reads, at most, or of an EXEC's ready replies
 
 	// A lone PUT is proposed from here, so that its value is not copied once
 	// more.

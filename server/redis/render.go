@@ -135,19 +135,12 @@ func frameAt(frames []byte) (status protocol.Status, body, rest []byte) {
 	return protocol.Status(f.Code), f.Body, frames[n:]
 }
 
-// listOf returns the outcomes in the answer to a BATCH, for nextResult.
-func listOf(body []byte) (list []byte, ok bool) {
-	_, list, err := protocol.NextCount(body)
-	return list, err == nil
-}
-
 // txnReply returns whether the comparisons of a TXN held, and the outcomes.
-func txnReply(body []byte) (succeeded bool, list []byte, ok bool) {
+func txnReply(body []byte) (succeeded bool, o outcomes) {
 	if len(body) == 0 {
-		return false, nil, false
+		return false, outcomes{malformed: true}
 	}
-	list, ok = listOf(body[1:])
-	return body[0]&1 != 0, list, ok
+	return body[0]&1 != 0, listed(body[1:])
 }
 
 // reply appends the reply to a command of which frames is the whole answer.
@@ -366,63 +359,53 @@ func encodingOf(value []byte) string {
 	return "raw"
 }
 
-// outcomes walks over the outcomes of a command of several parts, whether they
-// are answers of their own or stand in one of a BATCH.
+// outcomes are those of a command of several parts, whether they are answers of
+// their own or stand in one of a BATCH or TXN.
 type outcomes struct {
-	frames []byte // left
-	list   []byte // left of the BATCH's
-	batch  bool
+	frames    []byte // left
+	list      []byte // left of the BATCH's
+	malformed bool   // what follows makes no sense
 }
 
-// next returns the next outcome. ok is false at the end, and malformed says
-// that what follows makes no sense.
-func (o *outcomes) next() (status protocol.Status, body []byte, ok, malformed bool) {
-	if !o.batch {
-		if len(o.frames) == 0 {
-			return 0, nil, false, false
-		}
+// listed are the outcomes in the answer to a BATCH.
+func listed(body []byte) outcomes {
+	_, list, err := protocol.NextCount(body)
+	return outcomes{list: list, malformed: err != nil}
+}
+
+// outcomes are those in the answer to a command.
+func (x *shape) outcomes(frames []byte) outcomes {
+	if status, body, _ := frameAt(frames); x.b == inBatch && status == protocol.StatusOK {
+		return listed(body)
+	}
+	return outcomes{frames: frames}
+}
+
+// next returns the next outcome. ok is false at the end, and where what follows is
+// malformed.
+func (o *outcomes) next() (status protocol.Status, body []byte, ok bool) {
+	switch {
+	case o.malformed:
+	case len(o.frames) > 0:
 		status, body, o.frames = frameAt(o.frames)
-		return status, body, true, false
+		return status, body, true
+	case len(o.list) > 0:
+		var r protocol.OpResult
+		rest, err := r.Next(o.list)
+		o.list, o.malformed = rest, err != nil
+		return r.Status, r.Body, err == nil
 	}
-	return nextResult(&o.list)
-}
-
-// nextResult takes one outcome off the list of a BATCH's or TXN's.
-func nextResult(list *[]byte) (status protocol.Status, body []byte, ok, malformed bool) {
-	b := *list
-	if len(b) == 0 {
-		return 0, nil, false, false
-	}
-	var r protocol.OpResult
-	if b, err := r.Next(b); err == nil {
-		*list = b
-		return r.Status, r.Body, true, false
-	}
-	return 0, nil, false, true
+	return 0, nil, false
 }
 
 // summarise appends the reply to a command of several parts: how many
 // were there, or that all is done.
 func (x *shape) summarise(out *bufpool.Buffer, frames []byte) {
-	o := outcomes{frames: frames}
-	status, body, _ := frameAt(frames)
-	if x.b == inBatch {
-		list, ok := listOf(body)
-		if status != protocol.StatusOK || !ok {
-			x.fail(out, status, body)
-			return
-		}
-		o = outcomes{list: list, batch: true}
-	}
-	t := total{}
-	for {
-		status, body, ok, malformed := o.next()
-		if !ok {
-			t.malformed = malformed
-			break
-		}
+	o, t := x.outcomes(frames), total{}
+	for status, body, ok := o.next(); ok; status, body, ok = o.next() {
 		t.add(status, body)
 	}
+	t.malformed = o.malformed
 	t.reply(out, x)
 }
 
@@ -473,9 +456,11 @@ func (x *shape) values(out *bufpool.Buffer, frames []byte) {
 		status, body, rest := frameAt(frames)
 		frames = rest
 		n := int64(-1)
-		if list, ok := listOf(body); ok && x.b == inBatch && status == protocol.StatusOK {
-			status, body, n = x.rowsOfBatch(out, list)
-		} else if status == protocol.StatusOK {
+		switch {
+		case status != protocol.StatusOK:
+		case x.b == inBatch:
+			status, body, n = x.rowsOfBatch(out, body)
+		default:
 			n = x.rowsOfMGet(out, body)
 		}
 		if status != protocol.StatusOK {
@@ -512,23 +497,25 @@ func (x *shape) rowsOfMGet(out *bufpool.Buffer, body []byte) (count int64) {
 
 // rowsOfBatch is rowsOfMGet for the outcomes of GETs in a BATCH. Where one has
 // failed it returns its status and body.
-func (x *shape) rowsOfBatch(out *bufpool.Buffer, list []byte) (_ protocol.Status, _ []byte, count int64) {
-	for {
-		status, body, ok, malformed := nextResult(&list)
+func (x *shape) rowsOfBatch(out *bufpool.Buffer, body []byte) (_ protocol.Status, _ []byte, count int64) {
+	o := listed(body)
+	for status, body, ok := o.next(); ok; status, body, ok = o.next() {
 		var m protocol.RowReply
 		switch {
-		case malformed, status == protocol.StatusOK && ok && m.Decode(body) != nil:
-			return protocol.StatusOK, nil, -1
-		case !ok:
-			return protocol.StatusOK, nil, count
 		case status == protocol.StatusTooLarge: // the rows have grown meanwhile
 			return protocol.StatusBusy, nil, -1
 		case status != protocol.StatusOK && status != protocol.StatusNotFound:
 			return status, body, -1
+		case status == protocol.StatusOK && m.Decode(body) != nil:
+			return protocol.StatusOK, nil, -1
 		}
 		x.value(out, m.Value, status == protocol.StatusOK)
 		count++
 	}
+	if o.malformed {
+		return protocol.StatusOK, nil, -1
+	}
+	return protocol.StatusOK, nil, count
 }
 
 // value appends a value, or null where there is none.
@@ -544,8 +531,8 @@ func (x *shape) value(out *bufpool.Buffer, value []byte, found bool) {
 // succeeded appends whether the comparisons of a TXN held and its writes, of
 // which each then has to have been carried out, are done.
 func (x *shape) succeeded(out *bufpool.Buffer, status protocol.Status, body []byte) {
-	succeeded, _, ok := txnReply(body)
-	if status != protocol.StatusOK || !ok {
+	succeeded, o := txnReply(body)
+	if status != protocol.StatusOK || o.malformed {
 		x.fail(out, status, body)
 		return
 	}

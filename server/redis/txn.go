@@ -54,7 +54,7 @@ func (l *Listener) keepArgs(args [][]byte) (size int, ok bool) {
 // queue keeps a command until EXEC.
 func (p *processor) queue(c *conn, x *plan, h *handler) {
 	t := c.txn
-	if text := p.whyNotQueued(c, x, h); text != "" {
+	if text := p.queueError(c, x, h); text != "" {
 		t.broken = true
 		p.answerError(c, text)
 		return
@@ -73,7 +73,7 @@ func (p *processor) queue(c *conn, x *plan, h *handler) {
 	p.answer(c, append(x.reply, "+QUEUED\r\n"...))
 }
 
-func (p *processor) whyNotQueued(c *conn, x *plan, h *handler) string {
+func (p *processor) queueError(c *conn, x *plan, h *handler) string {
 	t := c.txn
 	if h.translate == nil {
 		return "ERR " + x.cmd.Name + " is not available inside MULTI"
@@ -176,7 +176,7 @@ func cmdWatch(p *processor, c *conn, x *plan) bool {
 	if p.mustWait(c, x.keys, false) {
 		return true
 	}
-	if c.again != 0 { // it is among them already
+	if c.retrying != 0 { // it is among them already
 		x.watchThroughLog()
 		return p.launch(c, x, nil, false)
 	}
@@ -224,13 +224,9 @@ func (x *plan) watchThroughLog() {
 
 // take notes what was seen of the keys and appends the reply.
 func (w *watch) take(out *bufpool.Buffer, x *shape, frames []byte) {
-	o := outcomes{frames: frames}
-	status, body, _ := frameAt(frames)
-	if list, ok := listOf(body); ok && x.b == inBatch && status == protocol.StatusOK {
-		o = outcomes{list: list, batch: true}
-	}
+	o := x.outcomes(frames)
 	for i := range w.seen {
-		status, body, ok, _ := o.next()
+		status, body, ok := o.next()
 		if !ok || status != protocol.StatusOK || w.seen[i].Decode(body) != nil {
 			w.failed = true
 			x.fail(out, status, body)
@@ -264,7 +260,7 @@ func cmdExec(p *processor, c *conn, x *plan) (held bool) {
 	}
 	broken := c.txn.broken
 	for _, w := range c.watches {
-		if c.head.Load() <= w.number && c.holdFor(w.number) {
+		if c.head.Load() <= w.number && c.awaitAnswer(w.number) {
 			return true
 		}
 		broken = broken || w.failed
@@ -338,12 +334,12 @@ func (p *processor) execute(c *conn, x *plan, keys [][]byte) (held bool) {
 	}
 	if count == 0 && len(m.Compares) == 0 {
 		out := bufpool.Get(ready + replyBytes)
-		e.replies(out, &x.shape, nil)
+		e.replies(out, &outcomes{})
 		p.answer(c, out.B)
 		out.Release()
 		return false
 	}
-	x.kind, x.write, x.unbounded, x.keys, x.yields = replyExec, true, true, keys, ready
+	x.kind, x.write, x.unbounded, x.keys, x.extraBytes = replyExec, true, true, keys, ready
 	x.add(protocol.OpTxn, body)
 	return p.launch(c, x, e, false)
 }
@@ -354,19 +350,19 @@ func (e *execution) reply(out *bufpool.Buffer, x *shape, status protocol.Status,
 		x.fail(out, status, body)
 		return
 	}
-	switch succeeded, list, ok := txnReply(body); {
-	case !ok:
+	switch succeeded, o := txnReply(body); {
+	case o.malformed:
 		out.Append([]byte("-" + errMalformedAnswer + "\r\n"))
 	case !succeeded:
 		out.Grow(replyBytes)
 		out.B = resp.AppendNullArray(out.B, x.proto())
 	default:
-		e.replies(out, x, list)
+		e.replies(out, &o)
 	}
 }
 
-// replies appends the array of all replies. list has the outcomes.
-func (e *execution) replies(out *bufpool.Buffer, x *shape, list []byte) {
+// replies appends the array of all replies.
+func (e *execution) replies(out *bufpool.Buffer, o *outcomes) {
 	start := len(out.B)
 	out.Grow(replyBytes)
 	out.B = resp.AppendArray(out.B, len(e.items))
@@ -374,39 +370,33 @@ func (e *execution) replies(out *bufpool.Buffer, x *shape, list []byte) {
 		item := &e.items[i]
 		if item.ops == 0 {
 			out.Append(item.reply)
-			continue
-		}
-		if !item.append(out, &list) {
+		} else if !item.append(out, o) {
 			out.B = resp.AppendError(out.B[:start], errMalformedAnswer)
 			return
 		}
 	}
 }
 
-// append appends the reply of one command, taking its outcomes off list.
-func (item *executionItem) append(out *bufpool.Buffer, list *[]byte) bool {
-	var t total
-	if item.many && item.shape.kind == replyArray {
+// append appends the reply of one command, of the next outcomes.
+func (item *executionItem) append(out *bufpool.Buffer, o *outcomes) bool {
+	one, sum, t := item.shape, item.many, total{}
+	if item.many && one.kind == replyArray {
+		one.kind, sum = replyValue, false
 		out.Grow(replyBytes)
 		out.B = resp.AppendArray(out.B, item.ops)
 	}
-	one := item.shape
-	if one.kind == replyArray {
-		one.kind = replyValue
-	}
 	for range item.ops {
-		status, body, ok, _ := nextResult(list)
-		if !ok {
+		switch status, body, ok := o.next(); {
+		case !ok:
 			return false
-		}
-		if item.many && item.shape.kind != replyArray {
+		case sum:
 			t.add(status, body)
-			continue
+		default:
+			one.one(out, status, body)
 		}
-		one.one(out, status, body)
 	}
-	if item.many && item.shape.kind != replyArray {
-		t.reply(out, &item.shape)
+	if sum {
+		t.reply(out, &one)
 	}
 	return true
 }

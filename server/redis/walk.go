@@ -111,10 +111,10 @@ func literalPrefix(pattern []byte) []byte {
 // walkOver has w walk, once everything that the client has written is done. It
 // returns true if that is not so yet.
 func (p *processor) walkOver(c *conn, w *walk) (held bool) {
-	if c.head.Load() <= c.lastWrite && c.holdFor(c.lastWrite) {
+	if c.head.Load() <= c.lastWrite && c.awaitAnswer(c.lastWrite) {
 		return true
 	}
-	s := c.fresh()
+	s := c.newSlot()
 	s.kind = replyWalk
 	w.number = c.push()
 	c.walk = w
@@ -162,9 +162,9 @@ func (p *processor) askNext(c *conn, op protocol.Opcode, body []byte) {
 	p.Dispatch(c.Conn, &f, server.Options{})
 }
 
-// goOn takes up c's walk. It returns false if the reader has to stop, since the
+// continueWalk takes up c's walk. It returns false if the reader has to stop, since the
 // page asked for is not there yet.
-func (p *processor) goOn(c *conn) bool {
+func (p *processor) continueWalk(c *conn) bool {
 	w := c.walk
 	if w.waits {
 		w.waits = false
@@ -172,7 +172,7 @@ func (p *processor) goOn(c *conn) bool {
 		return true
 	}
 	if !c.page.Load() {
-		c.holdFor(w.number)
+		c.awaitAnswer(w.number)
 		return !c.Paused()
 	}
 	s := c.slot(w.number)
@@ -203,7 +203,7 @@ func (p *processor) goOn(c *conn) bool {
 		c.AwaitQueue()
 		return false
 	}
-	if w.fail == "" && w.goesOn(step) {
+	if w.fail == "" && w.hasMore(step) {
 		p.askPart(c)
 	} else {
 		p.endWalk(c)
@@ -246,9 +246,9 @@ func (w *walk) takeSome(p *processor) (step walkStep, over bool) {
 	}
 }
 
-// goesOn reports whether there is another page to ask for, step being what came
+// hasMore reports whether there is another page to ask for, step being what came
 // of the one before.
-func (w *walk) goesOn(step walkStep) bool {
+func (w *walk) hasMore(step walkStep) bool {
 	switch step {
 	case walkEnd:
 		return false

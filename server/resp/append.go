@@ -66,15 +66,6 @@ func AppendSet(dst []byte, proto, n int) []byte {
 	return appendHeader(dst, '~', int64(n))
 }
 
-// AppendPush appends the header of a message that answers no request; n
-// elements follow. In RESP2 it is an array.
-func AppendPush(dst []byte, proto, n int) []byte {
-	if proto < RESP3 {
-		return AppendArray(dst, n)
-	}
-	return appendHeader(dst, '>', int64(n))
-}
-
 // AppendNull appends the null that stands in the place of a string.
 func AppendNull(dst []byte, proto int) []byte {
 	if proto < RESP3 {
@@ -90,37 +81,6 @@ func AppendNullArray(dst []byte, proto int) []byte {
 		return append(dst, "*-1\r\n"...)
 	}
 	return append(dst, "_\r\n"...)
-}
-
-// AppendDouble appends a floating point number given as decimal text. In RESP2
-// it is a bulk string.
-func AppendDouble[T Text](dst []byte, proto int, text T) []byte {
-	if proto < RESP3 {
-		return AppendBulk(dst, text)
-	}
-	return appendLine(dst, ',', text)
-}
-
-// AppendBigNumber appends an integer of any size given as decimal text. In
-// RESP2 it is a bulk string.
-func AppendBigNumber[T Text](dst []byte, proto int, text T) []byte {
-	if proto < RESP3 {
-		return AppendBulk(dst, text)
-	}
-	return appendLine(dst, '(', text)
-}
-
-// AppendBool appends a truth value. In RESP2 it is the integer 1 or 0.
-func AppendBool(dst []byte, proto int, v bool) []byte {
-	switch {
-	case proto < RESP3 && v:
-		return append(dst, ":1\r\n"...)
-	case proto < RESP3:
-		return append(dst, ":0\r\n"...)
-	case v:
-		return append(dst, "#t\r\n"...)
-	}
-	return append(dst, "#f\r\n"...)
 }
 
 // AppendVerbatim appends text for people to read, in a format named by exactly
