@@ -1,6 +1,9 @@
 package command
 
-import "math/big"
+import (
+	"bytes"
+	"math/big"
+)
 
 // Arithmetic of IncrFloat. Numbers are those of an 80-bit long double of x86:
 // 64 bits of mantissa, exponents of 15 bits; they are rounded to the nearest,
@@ -88,113 +91,58 @@ func parseFloat(text []byte) (*big.Float, bool) {
 	if negative || text[0] == '+' {
 		text = text[1:]
 	}
-	var x *big.Float
-	ok := true
-	switch {
-	case equalFold(text, "inf"), equalFold(text, "infinity"):
-		x = newFloat().SetInf(false)
-	case len(text) > 2 && text[0] == '0' && lower(text[1]) == 'x':
-		x, ok = parseDigits(text[2:], 16)
-	default:
-		x, ok = parseDigits(text, 10)
-	}
-	if !ok {
-		return nil, false
-	}
-	if negative {
-		x.Neg(x)
-	}
-	return x, true
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
-	}
-	return c
-}
-
-// equalFold reports whether text is word, which is in lower case.
-func equalFold(text []byte, word string) bool {
-	if len(text) != len(word) {
-		return false
-	}
+	lower := make([]byte, len(text))
 	for i, c := range text {
-		if lower(c) != word[i] {
-			return false
+		if lower[i] = c; 'A' <= c && c <= 'Z' {
+			lower[i] += 'a' - 'A'
 		}
 	}
-	return true
+	switch string(lower) {
+	case "inf", "infinity":
+		return newFloat().SetInf(negative), true
+	}
+	base, mark := 10, "e"
+	digits, hexadecimal := bytes.CutPrefix(lower, []byte("0x"))
+	if hexadecimal {
+		base, mark = 16, "p"
+	}
+	x, ok := parseDigits(digits, base, mark)
+	if ok && negative {
+		x.Neg(x)
+	}
+	return x, ok
 }
 
 // parseDigits reads digits of a base, 10 or 16, with a point among them or not,
-// and an exponent: of 10 after an e, or of 2 after a p.
-func parseDigits(text []byte, base int) (*big.Float, bool) {
-	mark := byte('e')
-	if base == 16 {
-		mark = 'p'
-	}
-	digits := make([]byte, 0, len(text))
-	point := -1 // digits before it
-	i := 0
-	for ; i < len(text) && lower(text[i]) != mark; i++ {
-		switch c := text[i]; {
-		case c == '.' && point < 0:
-			point = len(digits)
-		case isDigit(c, base):
-			digits = append(digits, c)
-		default:
+// and an exponent, of 10 or 2, behind a mark. It changes text.
+func parseDigits(text []byte, base int, mark string) (*big.Float, bool) {
+	text, exponent, scaled := bytes.Cut(text, []byte(mark))
+	scale := 0
+	if scaled {
+		n, ok := new(big.Int).SetString(string(exponent), 10)
+		if !ok {
 			return nil, false
 		}
+		if scale = n.Sign() * floatScaleMax; n.CmpAbs(big.NewInt(floatScaleMax)) < 0 {
+			scale = int(n.Int64())
+		}
 	}
-	if len(digits) == 0 {
+	whole, fraction, _ := bytes.Cut(text, []byte("."))
+	digits := append(whole, fraction...)
+	if len(digits) == 0 || digits[0] == '+' || digits[0] == '-' {
 		return nil, false
 	}
-	scale := 0
-	if i < len(text) {
-		var ok bool
-		if scale, ok = parseScale(text[i+1:]); !ok {
-			return nil, false
-		}
-	}
-	fraction := 0
-	if point >= 0 {
-		fraction = len(digits) - point
-	}
-	mantissa, _ := new(big.Int).SetString(string(digits), base)
+	mantissa, ok := new(big.Int).SetString(string(digits), base)
 	switch {
+	case !ok:
+		return nil, false
 	case mantissa.Sign() == 0:
 		return newFloat(), true
 	case base == 16:
-		return binaryFloat(mantissa, scale-4*fraction)
+		return binaryFloat(mantissa, scale-4*len(fraction))
 	default:
-		return decimalFloat(mantissa, scale-fraction)
+		return decimalFloat(mantissa, scale-len(fraction))
 	}
-}
-
-func isDigit(c byte, base int) bool {
-	return '0' <= c && c <= '9' || base == 16 && 'a' <= lower(c) && lower(c) <= 'f'
-}
-
-// parseScale reads an exponent, which it cuts to floatScaleMax either way.
-func parseScale(text []byte) (scale int, ok bool) {
-	negative := len(text) > 0 && text[0] == '-'
-	if negative || len(text) > 0 && text[0] == '+' {
-		text = text[1:]
-	}
-	if len(text) == 0 {
-		return 0, false
-	}
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		scale = min(10*scale+int(c-'0'), floatScaleMax)
-	}
-	if negative {
-		scale = -scale
-	}
-	return scale, true
 }
 
 // binaryFloat returns mantissa·2^scale, for a mantissa above 0.

@@ -28,5 +28,5 @@ func (m *Admin) Decode(b []byte) error {
 		return fmt.Errorf("%w: the name of the administrative request is empty", ErrOutOfRange)
 	}
 	return cmp.Or(checkSize("the name of the administrative request", m.Verb, VerbBytesMax),
-		checkSize("the arguments of the administrative request", m.Args, AdminBytesMax))
+		checkSize("the JSON of the administrative request", m.Args, AdminBytesMax))
 }
