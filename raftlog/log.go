@@ -174,7 +174,6 @@ type Log struct {
 	live       []*segment // that hold runs, oldest first; the last one is being written to
 	pos        int64      // where in it the next run goes
 	run        uint64     // number of the last run written
-	durable    uint64     // number of the last run known to be synced
 	reclaim    bool       // there may be segments that are no longer needed
 	refused    uint64     // Writes up to this number build on one that was too large
 	scratch    []byte
@@ -185,7 +184,7 @@ type Log struct {
 	opened     time.Time
 	inProgress atomic.Int64 // since when, in nanoseconds after opened, a Commit or Close works; 0 if none does
 
-	position  atomic.Uint64 // durable, for who must not wait
+	durable   atomic.Uint64 // number of the last run known to be synced; written under committing
 	sizeBytes atomic.Int64
 	cached    atomic.Int64 // bytes of the entries that the groups keep in memory
 	failure   atomic.Pointer[error]
@@ -359,7 +358,7 @@ func (l *Log) fail(err error) error {
 // such run. It grows with every synced write of any group, over restarts as
 // well: Open finds everything up to it, or the log has lost something. It never
 // blocks.
-func (l *Log) Position() uint64 { return l.position.Load() }
+func (l *Log) Position() uint64 { return l.durable.Load() }
 
 // SizeBytes returns the bytes of the segments that hold entries somebody may
 // still need; of the newest one, what is written of it.
@@ -505,7 +504,7 @@ func (l *Log) usable() int64 {
 // in the active segment it was written.
 func (l *Log) writeBlocks(buf []byte, flags uint16) ([]byte, int64, error) {
 	s, offset := l.active(), l.pos
-	h := runHeader{flags: flags, seq: s.seq, salt: s.salt, run: l.run + 1, durable: l.durable}
+	h := runHeader{flags: flags, seq: s.seq, salt: s.salt, run: l.run + 1, durable: l.durable.Load()}
 	h.sealRun(buf)
 	n := len(buf)
 	buf = append(buf, zeroBlock[:blocks(int64(n))-int64(n)]...)
@@ -522,14 +521,13 @@ var zeroBlock [BlockBytes]byte
 
 // sync makes everything written durable.
 func (l *Log) sync() error {
-	if l.durable == l.run {
+	if l.durable.Load() == l.run {
 		return nil
 	}
 	if err := l.active().file.SyncData(); err != nil {
 		return fmt.Errorf("syncing raft log %s: %w", l.active().path, err)
 	}
-	l.durable = l.run
-	l.position.Store(l.durable)
+	l.durable.Store(l.run)
 	return nil
 }
 

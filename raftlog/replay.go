@@ -213,8 +213,7 @@ func (r *replayer) hand() {
 	l.live = slices.Clone(r.segments[:r.end+1])
 	l.prepared = slices.Clone(r.segments[r.end+1:])
 	l.pos = r.pos
-	l.durable = l.run
-	l.position.Store(l.durable)
+	l.durable.Store(l.run)
 	l.reclaim = true
 	if len(l.live) > 0 {
 		l.active().beginWrites(l, nil)

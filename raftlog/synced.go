@@ -252,7 +252,7 @@ func (l *Log) toRecord() (*syncedRecord, error) {
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
-	if l.synced.run.Load() >= l.durable {
+	if l.synced.run.Load() >= l.durable.Load() {
 		return nil, nil
 	}
 	r := l.syncedNow()
@@ -261,8 +261,8 @@ func (l *Log) toRecord() (*syncedRecord, error) {
 
 // syncedNow returns how far the log is synced. The caller holds committing.
 func (l *Log) syncedNow() syncedRecord {
-	r := syncedRecord{owner: l.opt.Owner, run: l.durable, at: time.Now().UnixMilli()}
-	if l.durable == l.run && len(l.live) > 0 {
+	r := syncedRecord{owner: l.opt.Owner, run: l.durable.Load(), at: time.Now().UnixMilli()}
+	if r.run == l.run && len(l.live) > 0 {
 		r.segment, r.offset = l.active().seq, l.pos
 		l.eachGroup(func(g *Group) { r.groups = append(r.groups, groupEnd{g.id, g.last()}) })
 	}

@@ -402,27 +402,6 @@ func readThrough(r *sstable.Reader, from, to []byte) (err error) {
 // shardOf returns the shard of a key of the database.
 func shardOf(key []byte) int { return int(key[0])<<8 | int(key[1]) }
 
-// checkTableEdges looks for the records of a table next to a range.
-func checkTableEdges(o *pebble.Options, path string, cut pebble.KeyRange) (before, behind error) {
-	r, err := openTable(o, path)
-	if err != nil {
-		return err, err
-	}
-	defer func() { _ = r.Close() }()
-	it, err := r.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
-	if err != nil {
-		return err, err
-	}
-	defer func() { _ = it.Close() }()
-	if it.SeekLT(cut.Start, 0) == nil {
-		before = it.Error()
-	}
-	if it.SeekGE(cut.End, 0) == nil {
-		behind = it.Error()
-	}
-	return before, behind
-}
-
 // CheckEdges fails with a DamageError, which names a shard beside shard, where that
 // keeps shard from being removed or replaced. It reads the disk.
 func (s *Store) CheckEdges(shard int) error {

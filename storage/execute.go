@@ -167,7 +167,7 @@ func (ex *executor) put(c *command.Command, out *command.Result) error {
 	switch {
 	case c.Flags&command.SetExpireAt != 0:
 		if expireAt = min(c.TTLMillis, math.MaxInt64); expireAt <= ex.now {
-			return ex.expired(r, out)
+			return ex.deleteRow(r, out)
 		}
 	case c.Flags&command.SetTTL != 0:
 		expireAt = expiryAfter(ex.now, c.TTLMillis)
@@ -178,9 +178,9 @@ func (ex *executor) put(c *command.Command, out *command.Result) error {
 	return nil
 }
 
-// expired carries out a write after which r would have expired already: the row
-// is deleted.
-func (ex *executor) expired(r *row, out *command.Result) error {
+// deleteRow deletes r: for a Delete, and for a write after which the row would have
+// expired already.
+func (ex *executor) deleteRow(r *row, out *command.Result) error {
 	if err := ex.load(r, false); err != nil {
 		return err
 	}
@@ -206,10 +206,7 @@ func (ex *executor) delete(c *command.Command, out *command.Result) error {
 		out.Status = command.NotFound
 		return nil
 	}
-	ex.state.revision++
-	out.Version = ex.state.revision
-	ex.remove(r)
-	return nil
+	return ex.deleteRow(r, out)
 }
 
 func (ex *executor) incr(c *command.Command, out *command.Result) error {
@@ -272,7 +269,7 @@ func (ex *executor) changeExpiry(c *command.Command, out *command.Result) error 
 	case expireAt == never && r.expireAt == 0:
 		return nil
 	case expireAt <= ex.now:
-		return ex.expired(r, out)
+		return ex.deleteRow(r, out)
 	case expireAt == never:
 		expireAt = 0
 	}

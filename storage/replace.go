@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 )
 
 // A shard's state is replaced as a whole by one change of Pebble's manifest:
@@ -319,26 +320,33 @@ func (r shardRange) checkEdges() error {
 			t := &tables[i]
 			before := bytes.Compare(t.Smallest.UserKey, cut.Start) < 0
 			behind := bytes.Compare(t.Largest.UserKey, cut.End) >= 0
-			if !before && !behind {
-				continue
-			}
 			path := s.opts.FS.PathJoin(s.opts.Dir, t.BackingSSTNum.String()+".sst")
-			beforeErr, behindErr := checkTableEdges(s.damage.options, path, cut)
-			for _, edge := range []struct {
-				err   error
-				needs bool
-				shard int
-			}{{beforeErr, before, shardOf(cut.Start) - 1}, {behindErr, behind, shardOf(cut.End)}} {
-				switch {
-				case !edge.needs || edge.err == nil:
-				case isDamage(edge.err):
-					s.damage.concerns(path, edge.shard, s.shards[edge.shard].generation.Load())
-					return &DamageError{edge.shard, filepath.Base(path), edge.err}
-				default:
-					return edge.err
-				}
+			if before {
+				err = r.checkEdge(path, shardOf(cut.Start)-1, func(it sstable.Iterator) bool { return it.SeekLT(cut.Start, 0) != nil })
+			}
+			if err == nil && behind {
+				err = r.checkEdge(path, shardOf(cut.End), func(it sstable.Iterator) bool { return it.SeekGE(cut.End, 0) != nil })
+			}
+			if err != nil {
+				return err
 			}
 		}
 	}
 	return nil
+}
+
+// checkEdge looks for a record that a table has of shard, next to the range.
+func (r shardRange) checkEdge(path string, shard int, seek func(sstable.Iterator) bool) error {
+	s := r.store
+	err := iterateTable(s.damage.options, path, func(it sstable.Iterator) error {
+		if seek(it) {
+			return nil
+		}
+		return it.Error()
+	})
+	if isDamage(err) {
+		s.damage.concerns(path, shard, s.shards[shard].generation.Load())
+		return &DamageError{shard, filepath.Base(path), err}
+	}
+	return err
 }

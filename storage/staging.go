@@ -190,7 +190,27 @@ func (g *staging) scan(visit func(key, value []byte) error) error {
 	return nil
 }
 
-func scanTable(o *pebble.Options, path string, visit func(key, value []byte) error) (err error) {
+func scanTable(o *pebble.Options, path string, visit func(key, value []byte) error) error {
+	return iterateTable(o, path, func(it sstable.Iterator) error {
+		kv := it.First()
+		if kv != nil && kv.K.UserKey[shardBytes] == kindData {
+			kv = it.SeekGE(append(kv.K.UserKey[:shardBytes:shardBytes], kindData+1), 0)
+		}
+		for ; kv != nil; kv = it.Next() {
+			value, _, err := kv.Value(nil)
+			if err == nil {
+				err = visit(kv.K.UserKey, value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return it.Error()
+	})
+}
+
+// iterateTable calls f with an iterator on a table outside of a database.
+func iterateTable(o *pebble.Options, path string, f func(sstable.Iterator) error) (err error) {
 	r, err := openTable(o, path)
 	if err != nil {
 		return err
@@ -201,20 +221,7 @@ func scanTable(o *pebble.Options, path string, visit func(key, value []byte) err
 		return err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	kv := it.First()
-	if kv != nil && kv.K.UserKey[shardBytes] == kindData {
-		kv = it.SeekGE(append(kv.K.UserKey[:shardBytes:shardBytes], kindData+1), 0)
-	}
-	for ; kv != nil; kv = it.Next() {
-		value, _, err := kv.Value(nil)
-		if err == nil {
-			err = visit(kv.K.UserKey, value)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return it.Error()
+	return f(it)
 }
 
 // openTable opens a table outside of a database.
