@@ -2,20 +2,20 @@ package raftlog
 
 import (
 	"errors"
+	"os"
+	"syscall"
+	"unsafe"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
-
-// errNotDirect says that a file takes no direct writes.
-var errNotDirect = errors.New("raftlog: direct writes are not supported on this system")
 
 // blockFile is a file that is written in whole blocks: directly, where that is
 // possible and wanted, and by way of the page cache otherwise. It is for one
 // goroutine at a time.
 type blockFile struct {
 	file   vfs.File
-	direct *directFile // nil: by way of the page cache
-	bounce []byte      // aligned memory, for what lies elsewhere
+	direct *os.File // nil: by way of the page cache
+	bounce []byte   // aligned memory, for what lies elsewhere
 }
 
 func (b *blockFile) writeAt(p []byte, offset int64) error {
@@ -23,11 +23,11 @@ func (b *blockFile) writeAt(p []byte, offset int64) error {
 		if !aligned(p) {
 			p = append(b.room(len(p)), p...)
 		}
-		_, err := b.direct.writeAt(p, offset)
-		if !errors.Is(err, errNotDirect) {
+		_, err := b.direct.WriteAt(p, offset)
+		if !errors.Is(err, syscall.EINVAL) {
 			return err
 		}
-		_ = b.direct.close()
+		_ = b.direct.Close() // the file system takes no such writes after all
 		b.direct = nil
 	}
 	_, err := b.file.WriteAt(p, offset)
@@ -41,6 +41,9 @@ func (b *blockFile) room(n int) []byte {
 	}
 	return b.bounce[:0]
 }
+
+// aligned reports whether p begins at a multiple of BlockBytes.
+func aligned(p []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(p)))%BlockBytes == 0 }
 
 // alignedBytes returns n zero bytes that begin at a multiple of BlockBytes.
 func alignedBytes(n int) []byte {
@@ -58,7 +61,7 @@ func (b *blockFile) close() error {
 	if b.direct == nil {
 		return nil
 	}
-	err := b.direct.close()
+	err := b.direct.Close()
 	b.direct = nil
 	return err
 }

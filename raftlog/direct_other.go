@@ -2,14 +2,11 @@
 
 package raftlog
 
-import "github.com/cockroachdb/pebble/v2/vfs"
+import (
+	"os"
 
-// directFile does not exist here.
-type directFile struct{}
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
 
-func openDirect(vfs.FS, string) *directFile { return nil }
-
-func (*directFile) writeAt([]byte, int64) (int, error) { return 0, errNotDirect }
-func (*directFile) close() error                       { return nil }
-
-func aligned([]byte) bool { return true }
+// openDirect returns nil: there are no direct writes here.
+func openDirect(vfs.FS, string) *os.File { return nil }

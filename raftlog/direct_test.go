@@ -54,8 +54,8 @@ func directHere(t *testing.T, dir string) bool {
 	if d == nil {
 		return false
 	}
-	defer d.close()
-	_, err := d.writeAt(alignedBytes(BlockBytes), 0)
+	defer d.Close()
+	_, err := d.WriteAt(alignedBytes(BlockBytes), 0)
 	return err == nil
 }
 
