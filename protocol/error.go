@@ -42,30 +42,18 @@ func AppendError(dst []byte, id uint64, s Status, retryAfterMillis uint32, messa
 // of Decode StatusTooLarge, StatusUnsupported or StatusBadRequest. Any other
 // error is StatusInternal.
 func StatusOf(err error) Status {
-	for _, c := range errorStatuses {
-		if errors.Is(err, c.err) {
-			return c.status
-		}
+	if e, ok := errors.AsType[*refusalError](err); ok {
+		return e.status
 	}
 	return StatusInternal
 }
 
-var errorStatuses = [...]struct {
-	err    error
+// refusalError is an error with the status under which what failed is refused.
+type refusalError struct {
 	status Status
-}{
-	{ErrFrameTooSmall, StatusProtocol},
-	{ErrFrameTooLarge, StatusProtocol},
-	{ErrVersion, StatusProtocol},
-	{ErrUnknownFlag, StatusProtocol},
-	{ErrExtensionLength, StatusProtocol},
-	{ErrTooLarge, StatusTooLarge},
-	{ErrUnknownExtension, StatusUnsupported},
-	{ErrBadExtension, StatusBadRequest},
-	{ErrTruncated, StatusBadRequest},
-	{ErrTrailingBytes, StatusBadRequest},
-	{ErrUnknownOption, StatusBadRequest},
-	{ErrOpcodeInBatch, StatusBadRequest},
-	{ErrTooManyOps, StatusBadRequest},
-	{ErrOutOfRange, StatusBadRequest},
+	text   string
 }
+
+func refusal(s Status, text string) error { return &refusalError{s, text} }
+
+func (e *refusalError) Error() string { return e.text }

@@ -26,7 +26,6 @@ package protocol
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 )
 
@@ -50,26 +49,26 @@ const (
 // Errors of the frame layer, which only Next returns. After any of them the
 // peer is out of step and the connection must be closed.
 var (
-	ErrFrameTooSmall   = errors.New("frame length is smaller than the header")
-	ErrFrameTooLarge   = errors.New("frame length exceeds the limit")
-	ErrVersion         = errors.New("unsupported protocol version")
-	ErrUnknownFlag     = errors.New("unknown frame flag")
-	ErrExtensionLength = errors.New("extensions do not fit in the frame")
+	ErrFrameTooSmall   = refusal(StatusProtocol, "frame length is smaller than the header")
+	ErrFrameTooLarge   = refusal(StatusProtocol, "frame length exceeds the limit")
+	ErrVersion         = refusal(StatusProtocol, "unsupported protocol version")
+	ErrUnknownFlag     = refusal(StatusProtocol, "unknown frame flag")
+	ErrExtensionLength = refusal(StatusProtocol, "extensions do not fit in the frame")
 )
 
 // Errors of the Decode methods. The frame was sound, so the stream goes on
 // behind it: the message is refused with StatusOf the error and the connection
 // kept.
 var (
-	ErrBadExtension     = errors.New("malformed frame extension")
-	ErrUnknownExtension = errors.New("unknown critical extension")
-	ErrTruncated        = errors.New("message is truncated")
-	ErrTrailingBytes    = errors.New("message has trailing bytes")
-	ErrUnknownOption    = errors.New("unknown option flag")
-	ErrTooManyOps       = errors.New("too many operations in one message")
-	ErrOpcodeInBatch    = errors.New("operation is not allowed inside a batch or transaction")
-	ErrOutOfRange       = errors.New("field is out of range")
-	ErrTooLarge         = errors.New("a size limit is exceeded")
+	ErrBadExtension     = refusal(StatusBadRequest, "malformed frame extension")
+	ErrUnknownExtension = refusal(StatusUnsupported, "unknown critical extension")
+	ErrTruncated        = refusal(StatusBadRequest, "message is truncated")
+	ErrTrailingBytes    = refusal(StatusBadRequest, "message has trailing bytes")
+	ErrUnknownOption    = refusal(StatusBadRequest, "unknown option flag")
+	ErrTooManyOps       = refusal(StatusBadRequest, "too many operations in one message")
+	ErrOpcodeInBatch    = refusal(StatusBadRequest, "operation is not allowed inside a batch or transaction")
+	ErrOutOfRange       = refusal(StatusBadRequest, "field is out of range")
+	ErrTooLarge         = refusal(StatusTooLarge, "a size limit is exceeded")
 )
 
 // Header is the fixed part of a frame.
