@@ -152,8 +152,7 @@ func (s *Store) damaged(shard int, err error) error {
 	if !isDamage(err) {
 		return err
 	}
-	var known *DamageError
-	if errors.As(err, &known) {
+	if _, known := errors.AsType[*DamageError](err); known {
 		return err
 	}
 	path, name := "", ""

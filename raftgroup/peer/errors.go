@@ -47,8 +47,7 @@ func (e *RefusedError) Error() string {
 
 // level is what an error of a handshake is logged as.
 func level(err error) slog.Level {
-	var refused *RefusedError
-	if errors.As(err, &refused) && refused.Reason == refusalNotReady {
+	if refused, ok := errors.AsType[*RefusedError](err); ok && refused.Reason == refusalNotReady {
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn

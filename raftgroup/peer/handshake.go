@@ -423,8 +423,7 @@ func (t *Transport) judge(kind connKind, theirs *Identity) (refusal string, code
 		err = t.handler().Admit(*theirs)
 	}
 	if err != nil {
-		var coded *CodedError
-		if errors.As(err, &coded) {
+		if coded, ok := errors.AsType[*CodedError](err); ok {
 			code = coded.Code
 		}
 		return clip(err.Error(), stringBytesMax), code
@@ -520,8 +519,7 @@ func greet(t *Transport, c net.Conn, kind connKind) (g greeting, err error) {
 
 func (t *Transport) shakeHands(c net.Conn, address string, kind connKind, want uint64) (a answer, err error) {
 	defer func() {
-		var refused *RefusedError
-		if err != nil && !errors.As(err, &refused) {
+		if _, refused := errors.AsType[*RefusedError](err); err != nil && !refused {
 			err = fmt.Errorf("peer: handshake with %s: %w", address, err)
 		}
 	}()

@@ -167,8 +167,7 @@ func (t *Transport) logHandshake(c net.Conn, h hello, err error) {
 		return // a port scan, a health check, or the end
 	}
 	limit, text := &t.foreigners, "closed a non-peer connection on the peer port"
-	var refused *RefusedError
-	if errors.As(err, &refused) {
+	if _, refused := errors.AsType[*RefusedError](err); refused {
 		limit, text = &t.refusals, "refused a peer connection"
 	}
 	limit.Log(t.log, level(err), text, "remote", c.RemoteAddr().String(), "node", h.identity.Node, "err", err)
