@@ -102,43 +102,19 @@ func (v *View) release() {
 }
 
 // Checksum returns the checksum of the view's state, the same that
-// Store.Checksum returns at that index. It reads the whole shard, a page at a
-// time, and holds of it no more than one record. When ctx ends it gives up with
-// the context's error.
+// Store.Checksum returns at that index. It reads the whole shard, as Export does.
+// When ctx ends it gives up with the context's error.
 func (v *View) Checksum(ctx context.Context) (uint64, error) {
-	h := newStateHash(v.meta)
-	for from, more := []byte(nil), true; more; {
+	e := newExporter(v)
+	for !e.done {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		var err error
-		if from, more, err = v.hashPage(&h, from); err != nil {
-			return 0, v.store.damaged(v.shard, fmt.Errorf("storage: checksum of shard %d: %w", v.shard, err))
+		if _, err := e.next(); err != nil {
+			return 0, err
 		}
 	}
-	return h.finish(), nil
-}
-
-// checksumPageBytes is how much a checksum reads before it lets go of the
-// iterator, which keeps files and blocks alive.
-const checksumPageBytes = 1 << 20
-
-// hashPage adds the records with keys, without the shard's number, at or above
-// from to h, until they are a page. It returns where the next page begins, and
-// whether there may be one.
-func (v *View) hashPage(h *stateHash, from []byte) (next []byte, more bool, err error) {
-	size := 0
-	err = v.scan(from, func(key, value []byte) (bool, error) {
-		if more = size >= checksumPageBytes; more {
-			next = bytes.Clone(key)
-			return false, nil
-		}
-		size += len(key) + len(value)
-		h.begin(key, len(value))
-		h.write(value)
-		return true, nil
-	})
-	return next, more, err
+	return e.state.hash.finish(), nil
 }
 
 // scan calls visit for the records that entries have made with keys, without the
@@ -185,7 +161,7 @@ func (v *View) scan(from []byte, visit func(key, value []byte) (bool, error)) (e
 // has ended with its last chunk; before that the receiver never takes it for
 // whole.
 func (v *View) Export(write func(chunk []byte) error, from []byte) error {
-	e := exporter{view: v, state: streamState{hash: newStateHash(v.meta)}}
+	e := newExporter(v)
 	if len(from) > 0 {
 		if err := e.resume(from); err != nil {
 			return err
@@ -221,6 +197,10 @@ type exporter struct {
 	done  bool // the last chunk was made
 
 	digests bool // session records with digests begin in buf
+}
+
+func newExporter(v *View) *exporter {
+	return &exporter{view: v, state: streamState{hash: newStateHash(v.meta)}}
 }
 
 // resume goes on behind a token.
@@ -265,7 +245,7 @@ func (e *exporter) next() ([]byte, error) {
 	e.addPart(e.rest)
 	if len(e.rest) == 0 {
 		if err := e.addRecords(); err != nil {
-			return nil, e.view.store.damaged(e.view.shard, fmt.Errorf("storage: export of shard %d: %w", e.view.shard, err))
+			return nil, e.view.store.damaged(e.view.shard, fmt.Errorf("storage: reading shard %d: %w", e.view.shard, err))
 		}
 	}
 	e.done = len(e.buf) == chunkHeaderBytes

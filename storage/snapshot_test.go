@@ -1233,18 +1233,18 @@ func TestNothingIsDurableUnasked(t *testing.T) {
 	}
 }
 
-// TestChecksumInPages reads a view whose records fill several pages, in the
+// TestChecksumInPages reads a view whose records fill several chunks, in the
 // tables and in Pebble, and gives up when its context ends.
 func TestChecksumInPages(t *testing.T) {
 	o := testOptions(vfs.NewMem())
-	o.MemtableBytes = 2 * checksumPageBytes
+	o.MemtableBytes = 8 * ChunkBytesMax
 	s := open(t, o)
 	defer closeStore(t, s)
-	value := strings.Repeat("v", checksumPageBytes/3)
+	value := strings.Repeat("v", ChunkBytesMax)
 	for i := range 12 {
 		do(t, s, 0, put(fmt.Sprint("k", i%10), value))
 	}
-	do(t, s, 0, put("large", strings.Repeat("l", 3*checksumPageBytes)))
+	do(t, s, 0, put("large", strings.Repeat("l", 12*ChunkBytesMax)))
 	v := openView(t, s, 0)
 	defer v.Close()
 	want, _, err := s.Checksum(0)
