@@ -3,6 +3,7 @@
 package lograte
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -33,10 +34,10 @@ func (l *Line) Allow(now time.Time) (ok bool, suppressed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !now.Before(l.until) {
-		l.until = now.Add(orDefault(l.Interval, IntervalDefault))
+		l.until = now.Add(cmp.Or(l.Interval, IntervalDefault))
 		l.written = 0
 	}
-	if l.written >= orDefault(l.Burst, 1) {
+	if l.written >= cmp.Or(l.Burst, 1) {
 		l.suppressed++
 		return false, 0
 	}
@@ -71,12 +72,4 @@ func (l *Line) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.until = time.Time{}
-}
-
-func orDefault[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
