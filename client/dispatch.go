@@ -278,14 +278,24 @@ type callList struct {
 	n           atomic.Int32 // calls in the list, and the one that drain is offering
 }
 
-func (l *callList) pushBack(ca *call) {
-	ca.prev, ca.next, ca.list = l.back, nil, l
-	if l.back == nil {
-		l.front = ca
+// join makes b follow a; nil stands for an end of the list.
+func (l *callList) join(a, b *call) {
+	if a == nil {
+		l.front = b
 	} else {
-		l.back.next = ca
+		a.next = b
 	}
-	l.back = ca
+	if b == nil {
+		l.back = a
+	} else {
+		b.prev = a
+	}
+}
+
+func (l *callList) pushBack(ca *call) {
+	ca.list = l
+	l.join(l.back, ca)
+	l.join(ca, nil)
 	l.n.Add(1)
 }
 
@@ -296,26 +306,13 @@ func (l *callList) remove(ca *call) {
 
 // unlink takes ca out and goes on counting it.
 func (l *callList) unlink(ca *call) {
-	if ca.prev == nil {
-		l.front = ca.next
-	} else {
-		ca.prev.next = ca.next
-	}
-	if ca.next == nil {
-		l.back = ca.prev
-	} else {
-		ca.next.prev = ca.prev
-	}
+	l.join(ca.prev, ca.next)
 	ca.prev, ca.next, ca.list = nil, nil, nil
 }
 
 // linkFront puts an unlinked call back at the front.
 func (l *callList) linkFront(ca *call) {
-	ca.next, ca.list = l.front, l
-	if l.front == nil {
-		l.back = ca
-	} else {
-		l.front.prev = ca
-	}
-	l.front = ca
+	ca.list = l
+	l.join(ca, l.front)
+	l.join(nil, ca)
 }
