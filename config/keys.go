@@ -124,7 +124,7 @@ func (c *Config) keys() []key {
 		{name: "listen.resp", flag: "resp-listen", usage: "`address` of the Redis protocol, or off", fallback: auto, value: address(&l.RESP), compute: computeListenRESP},
 
 		{name: "network.transport", fallback: auto, value: choice(&w.Transport, "epoll", "net"), compute: computeTransport},
-		{name: "network.event_loops", fallback: auto, value: integer(&w.EventLoops, 1, 1024), zero: auto, compute: computeEventLoops},
+		{name: "network.event_loops", fallback: auto, value: integer(&w.EventLoops, 1, 1024), zero: auto, compute: func(c *Config) { c.Network.EventLoops = min(max(c.machine.Processors/2, 1), 64) }},
 		{name: "network.tcp_nodelay", fallback: "true", value: boolean(&w.TCPNoDelay)},
 		{name: "network.tcp_keepalive", fallback: "60s", value: duration(&w.TCPKeepAlive, time.Second, day), zero: "off"},
 		{name: "network.idle_timeout", fallback: "10m", value: duration(&w.IdleTimeout, time.Second, 30*day), zero: "never"},
@@ -160,7 +160,7 @@ func (c *Config) keys() []key {
 		{name: "memory.buffer_pool_size", fallback: "1024", value: integer(&m.BufferPoolSize, 0, 1<<16)},
 		{name: "memory.prealloc_buffers", fallback: "true", value: boolean(&m.PreallocBuffers)},
 
-		{name: "concurrency.worker_threads", fallback: auto, value: integer(&p.WorkerThreads, 1, 65536), zero: auto, compute: computeWorkers},
+		{name: "concurrency.worker_threads", fallback: auto, value: integer(&p.WorkerThreads, 1, 65536), zero: auto, compute: func(c *Config) { c.Concurrency.WorkerThreads = max(2*c.machine.Processors, 2*c.Network.EventLoops+1) }},
 		{name: "concurrency.max_connections", fallback: "10000", value: integer(&p.MaxConnections, 1, 1_000_000)},
 		{name: "concurrency.request_timeout", fallback: "30s", value: duration(&p.RequestTimeout, time.Millisecond, time.Hour)},
 		{name: "concurrency.queue_depth", fallback: "1000", value: integer(&p.QueueDepth, 1, 1_000_000)},
@@ -228,10 +228,6 @@ func computeTransport(c *Config) {
 	}
 }
 
-func computeEventLoops(c *Config) { c.Network.EventLoops = min(max(c.machine.Processors/2, 1), 64) }
-func computeWorkers(c *Config) {
-	c.Concurrency.WorkerThreads = max(2*c.machine.Processors, 2*c.Network.EventLoops+1)
-}
 func computeLogCache(c *Config) {
 	c.Raft.LogCacheSize = share(c.memory(), 1.0/64, logCacheMin, 64*mib)
 }
