@@ -17,13 +17,13 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestChooser(t *testing.T) {
+func TestUniform(t *testing.T) {
 	const keys, draws = 10, 100_000
 	seen := make([]float64, keys)
-	c := NewChooser(keys, 1, 0)
+	c := newPicker(Uniform, keys, 1, 0, 1, 0)
 	var first []uint64
 	for range draws {
-		i := c.Next()
+		i := c.existing()
 		seen[i]++
 		if len(first) < 20 {
 			first = append(first, i)
@@ -39,17 +39,17 @@ func TestChooser(t *testing.T) {
 		t.Errorf("not uniform: %v", seen)
 	}
 	for seed, same := range map[uint64]bool{1: true, 2: false} {
-		c := NewChooser(keys, seed, 0)
+		c := newPicker(Uniform, keys, seed, 0, 1, 0)
 		var again []uint64
 		for range first {
-			again = append(again, c.Next())
+			again = append(again, c.existing())
 		}
 		if slices.Equal(first, again) != same {
 			t.Errorf("seed %d repeats the choice of seed 1: %v", seed, !same)
 		}
 	}
-	if a, b := NewChooser(1<<40, 1, 0), NewChooser(1<<40, 1, 1); a.Next() == b.Next() {
-		t.Error("two streams of a seed begin alike")
+	if a, b := newPicker(Uniform, 1<<40, 1, 0, 1, 0), newPicker(Uniform, 1<<40, 1, 1, 1, 0); a.existing() == b.existing() {
+		t.Error("two threads of a seed begin alike")
 	}
 	if bytes.Equal(NewValue(64, 1), NewValue(64, 2)) || !bytes.Equal(NewValue(64, 1), NewValue(64, 1)) {
 		t.Error("the value does not depend on the seed alone")

@@ -43,19 +43,6 @@ func appendDigits(dst []byte, v uint64, digits int) []byte {
 	return dst
 }
 
-// Chooser chooses keys uniformly and independently. It belongs to one
-// goroutine.
-type Chooser struct{ picker }
-
-// NewChooser returns a Chooser of numbers below keys, which must not be 0. The
-// seed and the stream determine the choice; the streams of one seed differ.
-func NewChooser(keys, seed, stream uint64) *Chooser {
-	return &Chooser{newPicker(Uniform, keys, seed, int(stream), 1, 0)}
-}
-
-// Next returns the number of the next key.
-func (c *Chooser) Next() uint64 { return c.below(c.keys) }
-
 // NewValue returns n bytes that do not compress and that the seed determines.
 func NewValue(n int, seed uint64) []byte {
 	random := rand.NewPCG(seed, 0x2545f4914f6cdd1d)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"runtime"
 	"sync"
@@ -240,10 +241,10 @@ func (l *Callers) Run(ctx context.Context, d Driver) (Sample, error) {
 // caller returns the callers that make the load through d.
 func (l *Callers) caller(d Driver) func(int) Call {
 	return func(i int) Call {
-		keys := bench.NewChooser(l.Keys, l.Seed, uint64(i))
+		keys := rand.New(rand.NewPCG(l.Seed, uint64(i)))
 		key := make([]byte, 0, bench.KeyBytes)
 		return func(ctx context.Context) (int, error) {
-			key = l.appendKey(key[:0], keys.Next())
+			key = l.appendKey(key[:0], keys.Uint64N(l.Keys))
 			return 0, l.once(ctx, d, i, key)
 		}
 	}

@@ -12,11 +12,11 @@ import (
 
 // conditions are those of one point.
 type conditions struct {
-	Connections int    `json:"connections"`
-	Shards      int    `json:"shards"`
-	Value       int    `json:"value_bytes"`
-	Keys        uint64 `json:"keys"`
-	Nodes       int    `json:"nodes"`
+	Connections int `json:"connections"`
+	Shards      int `json:"shards"`
+	Value       int `json:"value_bytes"`
+	Keys        int `json:"keys"`
+	Nodes       int `json:"nodes"`
 }
 
 // usual are the conditions of which a curve varies one.
@@ -38,61 +38,62 @@ func (p *point) series() [2]*rig.Series { return [...]*rig.Series{&p.Get, &p.Put
 
 // curve varies one condition.
 type curve struct {
-	name, title, axis string
-	points            []point
-	x                 func(*point) float64
-	show              func(float64) string
-	linear            bool // the axis of the charts
-	note              string
+	name, title string
+	axis        string
+	of          func(*conditions) *int // the condition
+	values      []int
+	show        func(float64) string
+	linear      bool // the axis of the charts
+	note        string
+
+	points []point
 }
+
+// x returns where a point stands.
+func (c *curve) x(p *point) float64 { return float64(*c.of(&p.conditions)) }
 
 // dataMax bounds the bytes of values of a point whose values are large.
 const dataMax = 128 << 20
 
-func vary[T any](values []T, set func(*point, T)) (out []point) {
-	for _, v := range values {
-		p := point{conditions: usual}
-		set(&p, v)
-		out = append(out, p)
-	}
-	return out
-}
-
 // curves returns all of them.
 func curves() []curve {
-	return []curve{
+	all := []curve{
 		{
-			name: "connections", title: "Connections", axis: "connections",
-			points: vary([]int{1, 4, 16, 64, 256, 1024, 4096, 10_000}, func(p *point, n int) { p.Connections = n }),
-			x:      func(p *point) float64 { return float64(p.Connections) }, show: report.Thousands,
+			name: "connections", title: "Connections", axis: "connections", of: func(c *conditions) *int { return &c.Connections },
+			values: []int{1, 4, 16, 64, 256, 1024, 4096, 10_000}, show: report.Thousands,
 			note: "One request is in flight on each connection.",
 		},
 		{
-			name: "shards", title: "Shards", axis: "shards",
-			points: vary([]int{1, 4, 16, 64, 256}, func(p *point, n int) { p.Shards = n }),
-			x:      func(p *point) float64 { return float64(p.Shards) }, show: report.Thousands,
+			name: "shards", title: "Shards", axis: "shards", of: func(c *conditions) *int { return &c.Shards },
+			values: []int{1, 4, 16, 64, 256}, show: report.Thousands,
 			note: "All shards are on one node.",
 		},
 		{
-			name: "value", title: "Value size", axis: "value size",
-			points: vary([]int{16, 128, 1 << 10, 8 << 10, 64 << 10, 1 << 20}, func(p *point, n int) {
-				p.Value, p.Keys = n, min(p.Keys, uint64(dataMax/n))
-			}),
-			x: func(p *point) float64 { return float64(p.Value) }, show: report.ShortBytes,
+			name: "value", title: "Value size", axis: "value size", of: func(c *conditions) *int { return &c.Value },
+			values: []int{16, 128, 1 << 10, 8 << 10, 64 << 10, 1 << 20}, show: report.ShortBytes,
 			note: fmt.Sprintf("Large values have fewer keys, so that all together hold %s at most.", report.ShortBytes(dataMax)),
 		},
 		{
-			name: "keys", title: "Keys", axis: "keys",
-			points: vary([]uint64{10_000, 100_000, 1_000_000, 10_000_000}, func(p *point, n uint64) { p.Keys = n }),
-			x:      func(p *point) float64 { return float64(p.Keys) }, show: report.Thousands,
+			name: "keys", title: "Keys", axis: "keys", of: func(c *conditions) *int { return &c.Keys },
+			values: []int{10_000, 100_000, 1_000_000, 10_000_000}, show: report.Thousands,
 		},
 		{
-			name: "nodes", title: "Nodes", axis: "nodes",
-			points: vary([]int{1, 3, 5}, func(p *point, n int) { p.Nodes = n }),
-			x:      func(p *point) float64 { return float64(p.Nodes) }, show: report.Thousands, linear: true,
+			name: "nodes", title: "Nodes", axis: "nodes", of: func(c *conditions) *int { return &c.Nodes },
+			values: []int{1, 3, 5}, show: report.Thousands, linear: true,
 			note: "All nodes run on one machine and share its processors and disk. With three nodes or more each shard has three replicas.",
 		},
 	}
+	for i := range all {
+		c := &all[i]
+		for _, v := range c.values {
+			p := point{conditions: usual}
+			if *c.of(&p.conditions) = v; p.Value > usual.Value {
+				p.Keys = min(p.Keys, dataMax/p.Value)
+			}
+			c.points = append(c.points, p)
+		}
+	}
+	return all
 }
 
 // curvesOf returns those that the options ask for. A smoke run has the first two

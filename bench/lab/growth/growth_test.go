@@ -75,7 +75,7 @@ func TestCurves(t *testing.T) {
 		seen := map[float64]bool{}
 		for _, p := range c.points {
 			seen[c.x(&p)] = true
-			if uint64(p.Value)*p.Keys > dataMax && p.Value > usual.Value {
+			if p.Value*p.Keys > dataMax && p.Value > usual.Value {
 				t.Errorf("%s: %d keys with values of %d bytes", c.name, p.Keys, p.Value)
 			}
 			other := p.conditions

@@ -49,7 +49,7 @@ func (m *measurement) at(ctx context.Context, p *point) (err error) {
 		}
 		w.ValueBytes = bench.FixedSize(p.Value)
 		h, err := bench.Open(ctx, bench.Load{
-			Addresses: c.Endpoints(), Workload: w, Keys: p.Keys, Seed: 1, Connections: p.Connections,
+			Addresses: c.Endpoints(), Workload: w, Keys: uint64(p.Keys), Seed: 1, Connections: p.Connections,
 			Duration: m.Step, Warmup: m.Warmup(m.Step),
 		})
 		if err != nil {
