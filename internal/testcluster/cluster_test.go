@@ -98,30 +98,20 @@ func TestLinks(t *testing.T) {
 
 	// One way only.
 	c.Link(c.Node(1), c.Node(2)).Cut()
-	begin := called(t, c, 1, 2)
-	awaitCalls(t, c, 3, 2, 200)
+	awaitSilence(t, c, 1, 2, 3, 2)
 	awaitCalls(t, c, 2, 1, 5)
-	if n := called(t, c, 1, 2) - begin; n > 20 {
-		t.Errorf("%d calls passed a cut link", n)
-	}
 	// What was sent meanwhile arrives.
 	c.Heal()
 	awaitCalls(t, c, 1, 2, 100)
 
 	c.Isolate(c.Node(3))
-	out, in := called(t, c, 3, 1), called(t, c, 1, 3)
-	awaitCalls(t, c, 1, 2, 200)
-	if n := called(t, c, 3, 1) - out; n > 20 {
-		t.Errorf("%d calls came from an isolated server", n)
-	}
-	if n := called(t, c, 1, 3) - in; n > 20 {
-		t.Errorf("%d calls reached an isolated server", n)
-	}
+	awaitSilence(t, c, 3, 1, 1, 2)
+	awaitSilence(t, c, 1, 3, 1, 2)
 	// A server that is restarted while it is cut off stays cut off.
+	out := called(t, c, 3, 1)
 	c.Node(3).Restart()
-	out = called(t, c, 3, 1)
 	awaitCalls(t, c, 1, 2, 200)
-	if n := called(t, c, 3, 1) - out; n > 20 {
+	if n := called(t, c, 3, 1) - out; n != 0 {
 		t.Errorf("%d calls came from an isolated server after its restart", n)
 	}
 	c.Partition([]*Node{c.Node(1)}, []*Node{c.Node(2), c.Node(3)})

@@ -219,3 +219,17 @@ func awaitCalls(t *testing.T, c *Cluster, from, to int, n int64) {
 		return nil
 	})
 }
+
+// awaitSilence returns when no call gets from one server to another any more while
+// many get from other to there: what was under way when the link was cut has arrived.
+func awaitSilence(t *testing.T, c *Cluster, from, to, other, there int) {
+	t.Helper()
+	c.await(fmt.Sprintf("silence between %d and %d", from, to), func(context.Context) error {
+		begin := called(t, c, from, to)
+		awaitCalls(t, c, other, there, 200)
+		if n := called(t, c, from, to) - begin; n > 0 {
+			return fmt.Errorf("%d calls passed a cut link", n)
+		}
+		return nil
+	})
+}
