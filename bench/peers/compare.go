@@ -228,7 +228,7 @@ func (c *comparison) fail(err error) {
 // callers describes a measurement of a cluster.
 func (c *comparison) callers(cl *cluster, r row) *rig.Callers {
 	return &rig.Callers{
-		Loop: rig.Loop{Callers: r.callers, Warmup: c.Warmup(c.Step), Duration: c.Step, Patience: patience, ServerCPU: cl.CPU},
+		Loop: rig.Loop{Callers: r.callers, Warmup: c.Warmup(c.Step), Duration: c.Step, Timeout: answerTimeout, ServerCPU: cl.CPU},
 		Op:   r.op, Keys: c.keys, Seed: 1, Value: bench.NewValue(c.value, 1),
 	}
 }
@@ -240,15 +240,15 @@ func (c *comparison) preload(ctx context.Context, cl *cluster, fill rig.Callers)
 	if err != nil {
 		return err
 	}
-	fill.Callers, fill.Value, fill.Patience = callers, bench.NewValue(c.value, 1), patience
+	fill.Callers, fill.Value, fill.Timeout = callers, bench.NewValue(c.value, 1), answerTimeout
 	if err = errors.Join(fill.Preload(ctx, d), d.Close()); err != nil {
 		return errors.Join(fmt.Errorf("filling: %w", err), cl.Alive())
 	}
 	return nil
 }
 
-// patience is how long answers are waited for.
-const patience = 30 * time.Second
+// answerTimeout is how long answers are waited for.
+const answerTimeout = 30 * time.Second
 
 // measureEach measures a load on one cluster after the other. A cluster that cannot
 // be measured does not come back: rounds must stay in step.

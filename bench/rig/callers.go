@@ -45,8 +45,8 @@ var ErrAbsent = errors.New("key not found")
 type Loop struct {
 	Callers          int
 	Warmup, Duration time.Duration
-	// Patience bounds the wait for the first answer and for the last ones.
-	Patience  time.Duration
+	// Timeout bounds the wait for the first answer and for the last ones.
+	Timeout  time.Duration
 	ServerCPU func() (time.Duration, error)
 }
 
@@ -55,7 +55,7 @@ type Call func(ctx context.Context) (kind int, err error)
 
 // Run lets callers make their calls and returns the samples of all of them and of
 // each kind. A call that fails is counted by its class; without any answer at all, or
-// when the end of ctx or of the patience breaks off calls, Run fails itself.
+// when the end of ctx or of the timeout breaks off calls, Run fails itself.
 func (l *Loop) Run(ctx context.Context, caller func(i int) Call, class func(error) string) (all Sample, kinds [2]Sample, err error) {
 	r, err := l.run(ctx, caller, class)
 	if err != nil {
@@ -122,7 +122,7 @@ func (l *Loop) run(ctx context.Context, caller func(i int) Call, class func(erro
 	if err != nil {
 		cancel(err)
 	}
-	late := time.AfterFunc(l.Patience, func() { cancel(errLate) })
+	late := time.AfterFunc(l.Timeout, func() { cancel(errLate) })
 	callers.Wait()
 	late.Stop()
 	if cause := context.Cause(ctx); cause != nil {
@@ -166,7 +166,7 @@ func (w *work) measure(ctx context.Context) (*result, error) {
 		return nil, err
 	}
 	// A slow cluster is measured until there is something to count.
-	for late := time.Now().Add(w.Patience); !w.answered.Load(); {
+	for late := time.Now().Add(w.Timeout); !w.answered.Load(); {
 		if err := Pause(ctx, failurePause); err != nil {
 			return nil, err
 		}
@@ -225,7 +225,7 @@ func (r *recorder) addTo(sum *result) {
 
 // Callers is a load of one kind of request through a Driver.
 type Callers struct {
-	Loop                // its Patience also bounds each write of Preload
+	Loop                // its Timeout also bounds each write of Preload
 	Op         bench.Op // bench.Get or bench.Put
 	Keys, Seed uint64
 	Key        func(dst []byte, n uint64) []byte // appends key n; nil: bench.AppendKey
@@ -290,7 +290,7 @@ func classOf(d Driver) func(error) string {
 }
 
 // Preload writes every key once. A write that fails is made again until the
-// patience is over.
+// timeout is over.
 func (l *Callers) Preload(ctx context.Context, d Driver) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -310,9 +310,9 @@ func (l *Callers) Preload(ctx context.Context, d Driver) error {
 	return context.Cause(ctx)
 }
 
-// insist writes a key, again and again within the patience.
+// insist writes a key, again and again within the timeout.
 func (l *Callers) insist(ctx context.Context, d Driver, caller int, key []byte) error {
-	limited, cancel := context.WithTimeout(ctx, l.Patience)
+	limited, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	var failure error
 	for {
@@ -324,7 +324,7 @@ func (l *Callers) insist(ctx context.Context, d Driver, caller int, key []byte) 
 			failure = err // says more than that the time was over
 		}
 		if Pause(limited, failurePause) != nil {
-			return fmt.Errorf("a write failed for %v: %w", l.Patience, failure)
+			return fmt.Errorf("a write failed for %v: %w", l.Timeout, failure)
 		}
 	}
 }

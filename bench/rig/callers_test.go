@@ -97,7 +97,7 @@ func testLoad(op bench.Op) Callers {
 	return Callers{
 		Op: op, Keys: 50, Seed: 1, Value: bench.NewValue(8, 1),
 		Loop: Loop{
-			Callers: 10, Warmup: time.Second, Duration: 2 * time.Second, Patience: 30 * time.Second,
+			Callers: 10, Warmup: time.Second, Duration: 2 * time.Second, Timeout: 30 * time.Second,
 			ServerCPU: func() (time.Duration, error) { cpu += 3 * time.Second; return cpu, nil },
 		},
 	}
@@ -254,7 +254,7 @@ func TestPreloadGivesUp(t *testing.T) {
 		}
 		begin := time.Now()
 		err := l.Preload(t.Context(), f)
-		if !errors.Is(err, errRefused) || time.Since(begin) < l.Patience || time.Since(begin) > l.Patience+time.Second {
+		if !errors.Is(err, errRefused) || time.Since(begin) < l.Timeout || time.Since(begin) > l.Timeout+time.Second {
 			t.Errorf("after %v: %v", time.Since(begin), err)
 		}
 	})

@@ -72,7 +72,7 @@ func (m *measurement) withCallers(ctx context.Context, c *rig.Cluster, f func(*r
 		return err
 	}
 	callers := &rig.Callers{
-		Loop: rig.Loop{Callers: rateCallers, Warmup: m.Warmup(m.Step), Duration: m.Step, Patience: 30 * time.Second, ServerCPU: c.CPU},
+		Loop: rig.Loop{Callers: rateCallers, Warmup: m.Warmup(m.Step), Duration: m.Step, Timeout: 30 * time.Second, ServerCPU: c.CPU},
 		Op:   bench.Put, Keys: m.keys, Seed: 1, Value: bench.NewValue(m.value, 1),
 	}
 	return errors.Join(f(callers, ctx, d), d.Close())

@@ -96,7 +96,7 @@ func (e *engine) run(ctx context.Context, generators []*bench.Generator, warmup,
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	l := rig.Loop{
-		Callers: len(generators), Warmup: warmup, Duration: duration, Patience: time.Minute,
+		Callers: len(generators), Warmup: warmup, Duration: duration, Timeout: time.Minute,
 		ServerCPU: func() (time.Duration, error) { return rig.OwnCPU(), nil },
 	}
 	all, kinds, err := l.Run(ctx, func(i int) rig.Call {
