@@ -46,7 +46,7 @@ type Loop struct {
 	Callers          int
 	Warmup, Duration time.Duration
 	// Timeout bounds the wait for the first answer and for the last ones.
-	Timeout  time.Duration
+	Timeout   time.Duration
 	ServerCPU func() (time.Duration, error)
 }
 
