@@ -178,8 +178,15 @@ func (d *dispatcher) mayRetry(ca *call) bool {
 // doubled with each one, shortened at random by up to a half, and never less
 // than asked.
 func retryPause(attempts int, asked time.Duration) time.Duration {
-	d := min(retryPauseMin<<min(max(attempts-1, 0), 10), retryPauseMax)
-	return max(jitter(d), asked)
+	return max(jitter(doubled(retryPauseMin, retryPauseMax, attempts-1)), asked)
+}
+
+// doubled returns least, doubled so many times, and at most most.
+func doubled(least, most time.Duration, times int) time.Duration {
+	for ; times > 0 && least < most; times-- {
+		least += min(least, most-least)
+	}
+	return least
 }
 
 // jitter shortens d at random by up to a half.

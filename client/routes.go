@@ -195,7 +195,7 @@ func (r *router) run() {
 	var pending *Future[*protocol.RoutesReply]
 	var answered <-chan struct{}
 	var earliest int64 // of the next request
-	pause := routesPauseMin
+	failures := 0 // in a row
 	periodic := r.c.now() + int64(jitter(routesInterval))
 	r.outdated.Store(true)
 	for {
@@ -221,13 +221,13 @@ func (r *router) run() {
 		case <-answered:
 			if pending.err == nil {
 				r.adopt(pending.value)
-				pause = routesPauseMin
+				failures = 0
 			} else {
 				r.outdated.Store(true)
-				pause = min(2*pause, routesPauseMax)
+				failures++
 			}
 			pending, answered = nil, nil
-			earliest = r.c.now() + int64(jitter(pause))
+			earliest = r.c.now() + int64(jitter(doubled(routesPauseMin, routesPauseMax, failures)))
 		}
 	}
 }

@@ -115,11 +115,7 @@ func (c *Config) backoff(failures int) time.Duration {
 	if failures == 0 {
 		return 0
 	}
-	d := c.BackoffMin
-	for ; failures > 1 && d < c.BackoffMax; failures-- {
-		d += min(d, c.BackoffMax-d)
-	}
-	return jitter(d)
+	return jitter(doubled(c.BackoffMin, c.BackoffMax, failures-1))
 }
 
 // askedPauseMax is the longest pause between two tries to reach an address while
