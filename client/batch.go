@@ -98,12 +98,10 @@ func (k *caller) pause(ctx context.Context, attempts int, asked time.Duration, u
 	}
 }
 
-// batchBy is batch that ends at until, on the client's clock; 0: with ctx.
-func (c *Client) batchBy(ctx context.Context, b *Batch, o Operation, until int64) ([]Result, error) {
-	if until != 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(until-c.now()))
-		defer cancel()
+// bounded returns a context that ends at until, on the client's clock; 0: with ctx.
+func (k *caller) bounded(ctx context.Context, until int64) (context.Context, context.CancelFunc) {
+	if until == 0 {
+		return ctx, func() {}
 	}
-	return c.batch(ctx, b, o)
+	return context.WithTimeout(ctx, time.Duration(until-k.c.now()))
 }

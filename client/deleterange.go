@@ -60,6 +60,8 @@ func (c *Client) deleteRange(ctx context.Context, m protocol.DeleteRange, opts [
 		return refused(d.call.code, err)
 	}
 	d.until, _ = c.caller.deadline(ctx, &d.call)
+	ctx, cancel := c.caller.bounded(ctx, d.until)
+	defer cancel()
 	results, err := d.send(ctx)
 	if err != nil {
 		return err
@@ -90,11 +92,6 @@ func (d *rangeDeletion) check() error {
 // names. The results are views of memory of their own.
 func (d *rangeDeletion) send(ctx context.Context) (protocol.OpResults, error) {
 	c := d.c
-	if d.until != 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(d.until-c.now()))
-		defer cancel()
-	}
 	ca := c.caller.newCall(ctx, &d.call)
 	ca.split = true
 	ca.frame = append(ca.frame, d.body...)

@@ -292,12 +292,14 @@ func (c *Client) Batch(ctx context.Context, b *Batch, opts ...CallOption) ([]Res
 	if err != nil || !b.nonAtomic {
 		return results, err
 	}
+	ctx, cancel := c.caller.bounded(ctx, until)
+	defer cancel()
 	for attempts := 1; c.cfg.RetryMax == 0 || attempts <= c.cfg.RetryMax; attempts++ {
 		left := b.rest(results)
 		if len(left.at) == 0 || !c.caller.pause(ctx, attempts, left.asked, until) {
 			break
 		}
-		again, err := c.batchBy(ctx, &left.batch, o, until)
+		again, err := c.batch(ctx, &left.batch, o)
 		for i, at := range left.at {
 			if err == nil {
 				results[at] = again[i]
