@@ -195,7 +195,7 @@ func (r *router) run() {
 	var pending *Future[*protocol.RoutesReply]
 	var answered <-chan struct{}
 	var earliest int64 // of the next request
-	failures := 0 // in a row
+	failures := 0      // in a row
 	periodic := r.c.now() + int64(jitter(routesInterval))
 	r.outdated.Store(true)
 	for {
