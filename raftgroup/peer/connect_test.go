@@ -110,8 +110,8 @@ func TestThreeNodes(t *testing.T) {
 			if r := receive(t, b.h.reports); r != `{"node":1}` {
 				t.Fatal(r)
 			}
-			if b.peerStatus(t, m.from).Heard.IsZero() {
-				t.Fatal("heard of, but not noted")
+			if b.peerStatus(t, m.from).BytesIn == 0 {
+				t.Fatal("received, but not counted")
 			}
 		}
 	}
@@ -170,7 +170,7 @@ func TestDamageEndsTheConnection(t *testing.T) {
 			if n := receive(t, a.h.unreachable); n != 2 {
 				t.Fatal(n)
 			}
-			eventually(t, func() bool { s := a.peerStatus(t, 2); return s.Connected && s.Reconnects == 1 })
+			eventually(t, func() bool { s := a.peerStatus(t, 2); return s.Connected && a.connects(2) == 2 })
 			a.Send(2, 1, heartbeat(2))
 			a.Flush()
 			if m := receive(t, b.h.messages); m.Raft.Term != 2 {
@@ -375,7 +375,7 @@ func TestRefusals(t *testing.T) {
 			if tt.id.Cluster != 0 { // a stranger does not even try
 				a.SetPeer(tt.want, b.address())
 				a.log.wait(t, tt.text)
-				eventually(t, func() bool { return strings.Contains(a.peerStatus(t, tt.want).LastError, tt.text) })
+				eventually(t, func() bool { return strings.Contains(a.lastError(tt.want), tt.text) })
 			}
 		})
 	}
@@ -554,8 +554,8 @@ func TestChangedAddressRedials(t *testing.T) {
 		a.Flush()
 		return len(moved.h.messages) > 0
 	})
-	if s := a.peerStatus(t, 2); s.Address != moved.address() || s.Reconnects != 1 {
-		t.Fatalf("%+v", s)
+	if address := a.peer(2).addressNow(); address != moved.address() || a.connects(2) != 2 {
+		t.Fatalf("%s, %d connections", address, a.connects(2))
 	}
 }
 

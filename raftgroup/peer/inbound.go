@@ -192,7 +192,6 @@ func (t *Transport) serveRaft(c net.Conn, from Identity, version uint16) {
 		older.conn.Close() // the peer gave it up, or it would not have dialled
 	}
 	if p := t.peer(node); p != nil {
-		p.heardNow()
 		p.retry()
 	}
 	err := in.receive()
@@ -228,7 +227,6 @@ func (in *inbound) receive() error {
 		}
 		in.heard.Store(int64(time.Since(in.t.began)))
 		if p := in.t.peer(in.from.Node); p != nil {
-			p.heardNow()
 			p.bytesIn.Add(uint64(headerBytes + len(payload)))
 		}
 		switch kind {

@@ -31,7 +31,6 @@ type peer struct {
 	callSlots chan struct{} // one for each unanswered call
 
 	bytesIn, bytesOut atomic.Uint64
-	heard             atomic.Int64 // nanoseconds since Transport.began; 0: never
 
 	mu         sync.Mutex
 	address    string
@@ -43,9 +42,8 @@ type peer struct {
 	dropping   bool // the handler has heard of this burst
 	calls      mux.Pending[chan callResult]
 
-	since      time.Time
-	lastError  string
-	connects   uint64
+	lastError  string // why there is no connection
+	connects   uint64 // so far
 	dropped    uint64
 	failureLog lograte.Line // of attempts to connect
 	sizeLog    lograte.Line // of messages that are too large
@@ -67,7 +65,7 @@ type link struct {
 
 func newPeer(t *Transport, node uint64, address string) *peer {
 	p := &peer{
-		t: t, node: node, address: address, since: time.Now(),
+		t: t, node: node, address: address,
 		kick:       make(chan struct{}, 1),
 		wake:       make(chan struct{}, 1),
 		callSlots:  make(chan struct{}, CallsPerPeerMax),
@@ -241,9 +239,8 @@ func (p *peer) attach(l *link, address string) bool {
 	case <-p.kick: // what it asked for is there
 	default:
 	}
-	p.link, p.since, p.lastError = l, time.Now(), ""
+	p.link, p.lastError = l, ""
 	p.connects++
-	p.heardNow()
 	p.failureLog.Reset()
 	return true
 }
@@ -258,7 +255,7 @@ func (p *peer) detach(l *link, err error) {
 		err = errMoved
 	}
 	p.link, p.writing, p.dropping = nil, false, true
-	p.since, p.lastError = time.Now(), err.Error()
+	p.lastError = err.Error()
 	p.frames.clear()
 	for id, result := range p.calls.All() {
 		*result <- callResult{err: fmt.Errorf("node %d: %w", p.node, ErrConnectionLost)} // there is room for one
@@ -287,9 +284,6 @@ func (p *peer) failed(err error) {
 	}
 	p.failureLog.Log(p.t.log, level(err), "cannot connect to a peer", "node", p.node, "err", err)
 }
-
-// heardNow notes that the peer is alive.
-func (p *peer) heardNow() { p.heard.Store(int64(time.Since(p.t.began))) }
 
 // send puts a message into the open frame. It reports true if Flush does not
 // know yet that there is something to do.
@@ -447,7 +441,6 @@ func (p *peer) readReplies(l *link) {
 		case t != frameReply:
 			l.err = damaged("a frame of type %d in the reply direction", t)
 		default:
-			p.heardNow()
 			p.bytesIn.Add(uint64(headerBytes + len(payload)))
 			l.err = p.answered(payload)
 		}
@@ -460,19 +453,13 @@ func (p *peer) readReplies(l *link) {
 }
 
 func (p *peer) status() PeerStatus {
-	s := PeerStatus{Node: p.node, BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load()}
-	if heard := p.heard.Load(); heard != 0 {
-		s.Heard = p.t.began.Add(time.Duration(heard))
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Address, s.Since, s.LastError = p.address, p.since, p.lastError
-	s.QueuedBytes, s.Dropped, s.DroppedReports = p.frames.bytes, p.dropped, p.droppedReports
-	s.Reconnects = max(p.connects, 1) - 1
-	if p.link != nil {
-		s.Connected, s.Version = true, p.link.version
+	return PeerStatus{
+		Node: p.node, Connected: p.link != nil,
+		BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load(),
+		QueuedBytes: p.frames.bytes, Dropped: p.dropped, DroppedReports: p.droppedReports,
 	}
-	return s
 }
 
 // frameQueue holds the frames that wait for one peer, and the one that is being

@@ -209,7 +209,7 @@ func TestTwin(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "is a copy of its data directory") {
 		t.Errorf("the copy is let in: %v", err)
 	}
-	if s := original.peerStatus(t, 2); !s.Connected || s.Reconnects != 0 {
+	if s := original.peerStatus(t, 2); !s.Connected || original.connects(2) != 1 {
 		t.Errorf("the original is disturbed: %+v", s)
 	}
 	close(stop)

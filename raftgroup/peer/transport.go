@@ -416,16 +416,9 @@ func (t *Transport) Version(node uint64) uint16 {
 
 // PeerStatus describes the connections with one peer.
 type PeerStatus struct {
-	Node    uint64
-	Address string
-	// Connected: messages can be sent. Since is when that last changed.
+	Node uint64
+	// Connected: messages can be sent.
 	Connected bool
-	Since     time.Time
-	// Heard is when something last came from the peer, with a monotonic
-	// reading; zero: never.
-	Heard time.Time
-	// Version is the protocol version of the connection, 0 without one.
-	Version uint16
 	// BytesIn and BytesOut count frames, since the peer was set.
 	BytesIn, BytesOut uint64
 	// QueuedBytes is what waits to be written.
@@ -434,10 +427,6 @@ type PeerStatus struct {
 	Dropped uint64
 	// DroppedReports counts reports that were.
 	DroppedReports uint64
-	// Reconnects counts connections after the first.
-	Reconnects uint64
-	// LastError says why there is no connection, or why the last one ended.
-	LastError string
 }
 
 // Peers describes all peers of the address book, by node number.

@@ -205,6 +205,22 @@ func (n *testNode) waitConnected(t testing.TB, node uint64) {
 	eventually(t, func() bool { return n.peerStatus(t, node).Connected })
 }
 
+// connects returns how many connections to a node there have been.
+func (n *testNode) connects(node uint64) uint64 {
+	p := n.peer(node)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connects
+}
+
+// lastError returns why there is no connection to a node.
+func (n *testNode) lastError(node uint64) string {
+	p := n.peer(node)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lastError
+}
+
 func (n *testNode) peerStatus(t testing.TB, node uint64) PeerStatus {
 	t.Helper()
 	all := n.Peers()
@@ -259,7 +275,7 @@ func TestMessagesArriveInOrder(t *testing.T) {
 			a := startNode(t, 1, func(c *Config, _ *testHandler) { c.VersionMax = version })
 			b := startNode(t, 2, nil)
 			join(t, a, b)
-			if v := a.peerStatus(t, 2).Version; v != version {
+			if v := a.Version(2); v != version {
 				t.Fatalf("version %d", v)
 			}
 			large := make([]byte, 3<<20)
