@@ -82,6 +82,8 @@ type Replication struct {
 	Healthy int // voters whose node is up and reports, and whose files are sound
 	Voters  int // all voters
 	Wanted  int // voters that there should be
+
+	healthy []uint64 // their nodes
 }
 
 // Quorum is how many voters must be healthy for the shard to have a leader.
@@ -98,13 +100,13 @@ func (s *ClusterStatus) Assess() Health {
 	for i := range s.Shards {
 		sh := &s.Shards[i]
 		h.sort(s, sh)
-		r, healthy := s.voters(sh)
+		r := s.Replication(sh)
 		spare := max(r.Healthy-r.Quorum(), 0)
 		if h.FailuresTolerated < 0 || spare < h.FailuresTolerated {
 			h.FailuresTolerated = spare
 		}
 		if spare == 0 && r.Healthy >= r.Quorum() {
-			for _, node := range healthy {
+			for _, node := range r.healthy {
 				at[node]++
 			}
 		}
@@ -169,7 +171,7 @@ func (n *NodeInfo) troubled() bool {
 func (h *Health) sort(s *ClusterStatus, sh *ShardInfo) {
 	damaged := len(sh.DamagedOn())
 	all := damaged > 0 && damaged == len(sh.Replicas)
-	r, _ := s.voters(sh)
+	r := s.Replication(sh)
 	led := false
 	switch leadership := sh.Leadership(); {
 	case all && leadership == ShardLeaderless:
@@ -200,13 +202,7 @@ func (h *Health) sort(s *ClusterStatus, sh *ShardInfo) {
 }
 
 // Replication returns the health of the voting replicas of a shard.
-func (s *ClusterStatus) Replication(sh *ShardInfo) Replication {
-	r, _ := s.voters(sh)
-	return r
-}
-
-// voters returns also the nodes of the healthy voters.
-func (s *ClusterStatus) voters(sh *ShardInfo) (r Replication, healthy []uint64) {
+func (s *ClusterStatus) Replication(sh *ShardInfo) (r Replication) {
 	voters := sh.Voters
 	if voters == nil { // a server that does not tell
 		voters = slices.DeleteFunc(slices.Clone(sh.Desired), func(node uint64) bool {
@@ -217,45 +213,44 @@ func (s *ClusterStatus) voters(sh *ShardInfo) (r Replication, healthy []uint64) 
 	for _, node := range voters {
 		replica, info := sh.On(node), s.Node(node)
 		if replica != nil && !replica.Stale && !replica.Damaged && replica.Role != roleLearner && info != nil && info.State == NodeUp {
-			healthy = append(healthy, node)
+			r.healthy = append(r.healthy, node)
 		}
 	}
-	r = Replication{Healthy: len(healthy), Voters: len(voters), Wanted: len(voters)}
-	if !s.Standalone {
-		r.Wanted = max(r.Wanted, min(s.ReplicationFactor, votersMax(sh.Shard)))
+	r.Healthy, r.Voters, r.Wanted = len(r.healthy), len(voters), len(voters)
+	if s.Standalone {
+		return r
 	}
-	return r, healthy
+	wanted := s.ReplicationFactor
+	if sh.Shard == MetaShard {
+		wanted = min(wanted, metaVotersMax)
+	}
+	r.Wanted = max(r.Wanted, wanted)
+	return r
 }
 
 // metaVotersMax bounds the voters of the meta group, whatever the replication
 // factor is.
 const metaVotersMax = 5
 
-func votersMax(shard int) int {
-	if shard == MetaShard {
-		return metaVotersMax
-	}
-	return int(^uint(0) >> 1)
-}
-
 const roleLearner = "learner"
 
 // Node returns what is said of a node, nil where it is no member.
 func (s *ClusterStatus) Node(id uint64) *NodeInfo {
-	i := slices.IndexFunc(s.Nodes, func(n NodeInfo) bool { return n.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return &s.Nodes[i]
+	return find(s.Nodes, func(n *NodeInfo) bool { return n.ID == id })
 }
 
 // On returns a node's replica, nil where it has none.
 func (sh *ShardInfo) On(node uint64) *ReplicaInfo {
-	i := slices.IndexFunc(sh.Replicas, func(r ReplicaInfo) bool { return r.Node == node })
-	if i < 0 {
-		return nil
+	return find(sh.Replicas, func(r *ReplicaInfo) bool { return r.Node == node })
+}
+
+func find[T any](list []T, is func(*T) bool) *T {
+	for i := range list {
+		if is(&list[i]) {
+			return &list[i]
+		}
 	}
-	return &sh.Replicas[i]
+	return nil
 }
 
 // Missing returns the nodes that should hold a replica of the shard and have
