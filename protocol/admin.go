@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // Admin is the body of ADMIN: an administrative request by its name, and
 // arguments as JSON. The reply's body is JSON as well.
@@ -27,6 +24,6 @@ func (m *Admin) Decode(b []byte) error {
 	if len(m.Verb) == 0 {
 		return fmt.Errorf("%w: the name of the administrative request is empty", ErrOutOfRange)
 	}
-	return cmp.Or(checkSize("the name of the administrative request", m.Verb, VerbBytesMax),
+	return first(checkSize("the name of the administrative request", m.Verb, VerbBytesMax),
 		checkSize("the JSON of the administrative request", m.Args, AdminBytesMax))
 }

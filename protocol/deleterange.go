@@ -2,7 +2,6 @@ package protocol
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 )
 
@@ -34,7 +33,7 @@ func (m *DeleteRange) AppendTo(dst []byte) []byte {
 func (m *DeleteRange) Decode(b []byte) error {
 	f := read(b)
 	m.Flags, m.Start, m.End = DeleteRangeFlags(f.U8()), f.text(), f.text()
-	if err := cmp.Or(f.end(), checkFlags(m.Flags, deleteRangeFlags), checkRange(m.Start, m.End, m.Flags&DeleteRangePrefix != 0)); err != nil {
+	if err := first(f.end(), checkFlags(m.Flags, deleteRangeFlags), checkRange(m.Start, m.End, m.Flags&DeleteRangePrefix != 0)); err != nil {
 		return err
 	}
 	switch unbounded := len(m.Start) == 0 && len(m.End) == 0; {

@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"cmp"
-	"errors"
-)
+import "errors"
 
 // ErrorReply is the body of every reply whose status does not carry a result.
 type ErrorReply struct {
@@ -21,7 +18,7 @@ func (m *ErrorReply) AppendTo(dst []byte) []byte {
 func (m *ErrorReply) Decode(b []byte) error {
 	f := read(b)
 	m.RetryAfterMillis, m.Message = f.U32(), f.text()
-	return cmp.Or(f.end(), checkSize("message", m.Message, MessageBytesMax))
+	return first(f.end(), checkSize("message", m.Message, MessageBytesMax))
 }
 
 // AppendError appends a whole error frame: status s, which must not be one that

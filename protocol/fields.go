@@ -41,6 +41,24 @@ func (f *body) end() error {
 	return nil
 }
 
+// endKey is end for a body with a key, whose length it checks, too.
+func (f *body) endKey(key []byte) error {
+	if err := f.end(); err != nil {
+		return err
+	}
+	return CheckKey(key)
+}
+
+// first returns the first error.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // appendString appends a u16 length and s. The length saturates: a string
 // longer than a u16 can say is announced with 65535 bytes, over every limit
 // of this protocol, so it is refused and never read as a shorter one.
@@ -72,9 +90,13 @@ func CheckValue(value []byte) error { return checkSize("value", value, ValueByte
 // checkSize returns an error if b, which is named, is longer than most.
 func checkSize(name string, b []byte, most int) error {
 	if len(b) > most {
-		return fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", ErrTooLarge, name, len(b), most)
+		return tooLarge(name, len(b), most)
 	}
 	return nil
+}
+
+func tooLarge(name string, n, most int) error {
+	return fmt.Errorf("%w: %s has %d bytes, at most %d are allowed", ErrTooLarge, name, n, most)
 }
 
 // checkFlags returns an error if there are flags that are not known.

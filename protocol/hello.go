@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // Feature bits, offered in a HELLO and granted in its reply.
 const (
@@ -43,7 +40,7 @@ func (m *Hello) Decode(b []byte) error {
 	if m.VersionMin == 0 || m.VersionMin > m.VersionMax {
 		return fmt.Errorf("%w: versions %d to %d", ErrOutOfRange, m.VersionMin, m.VersionMax)
 	}
-	return cmp.Or(checkSize("name", m.Name, NameBytesMax), checkSize("user", m.User, NameBytesMax), checkSize("secret", m.Secret, NameBytesMax))
+	return first(checkSize("name", m.Name, NameBytesMax), checkSize("user", m.User, NameBytesMax), checkSize("secret", m.Secret, NameBytesMax))
 }
 
 // HelloReply accepts a connection and tells the limits that hold on it. They
@@ -85,5 +82,5 @@ func (m *HelloReply) Decode(b []byte) error {
 	m.FrameBytesMax, m.KeyBytesMax, m.ValueBytesMax, m.InFlightMax = f.U32(), f.U32(), f.U32(), f.U32()
 	m.Shards = f.U16()
 	m.ServerVersion = f.text()
-	return cmp.Or(f.end(), checkSize("server version", m.ServerVersion, NameBytesMax))
+	return first(f.end(), checkSize("server version", m.ServerVersion, NameBytesMax))
 }

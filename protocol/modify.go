@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // Incr adds to a decimal integer; an absent key counts as 0. The key keeps its
 // expiry.
@@ -21,7 +18,7 @@ func (m *Incr) AppendTo(dst []byte) []byte {
 func (m *Incr) Decode(b []byte) error {
 	f := read(b)
 	m.Delta, m.Key = int64(f.U64()), f.Rest()
-	return cmp.Or(f.end(), CheckKey(m.Key))
+	return f.endKey(m.Key)
 }
 
 // IncrReply answers INCR, APPEND and SETRANGE. After one of the latter two
@@ -61,7 +58,10 @@ func (m *Append) AppendTo(dst []byte) []byte {
 func (m *Append) Decode(b []byte) error {
 	f := read(b)
 	m.Key, m.Value = f.text(), f.Rest()
-	return cmp.Or(f.end(), CheckKey(m.Key), CheckValue(m.Value))
+	if err := f.endKey(m.Key); err != nil {
+		return err
+	}
+	return CheckValue(m.Value)
 }
 
 // SetRange overwrites a part of a value, from Offset on. An absent key counts
@@ -86,7 +86,10 @@ func (m *SetRange) AppendTo(dst []byte) []byte {
 func (m *SetRange) Decode(b []byte) error {
 	f := read(b)
 	m.Offset, m.Key, m.Value = f.U32(), f.text(), f.Rest()
-	return cmp.Or(f.end(), CheckKey(m.Key), CheckValue(m.Value))
+	if err := f.endKey(m.Key); err != nil {
+		return err
+	}
+	return CheckValue(m.Value)
 }
 
 // IncrFloat adds to a decimal number with a fraction; an absent key counts as
@@ -108,7 +111,7 @@ func (m *IncrFloat) AppendTo(dst []byte) []byte {
 func (m *IncrFloat) Decode(b []byte) error {
 	f := read(b)
 	m.Key, m.Increment = f.text(), f.Rest()
-	return cmp.Or(f.end(), checkSize("increment", m.Increment, IncrementBytesMax), CheckKey(m.Key))
+	return first(f.end(), checkSize("increment", m.Increment, IncrementBytesMax), CheckKey(m.Key))
 }
 
 // FloatReply answers INCRFLOAT.
@@ -130,7 +133,7 @@ func (m *FloatReply) AppendTo(dst []byte) []byte {
 func (m *FloatReply) Decode(b []byte) error {
 	f := read(b)
 	m.Version, m.Text = f.U64(), f.Rest()
-	return cmp.Or(f.end(), checkSize("number", m.Text, FloatBytesMax))
+	return first(f.end(), checkSize("number", m.Text, FloatBytesMax))
 }
 
 // Expire sets the time to live of an existing key. (PERSIST, whose body is a
@@ -149,7 +152,7 @@ func (m *Expire) AppendTo(dst []byte) []byte {
 func (m *Expire) Decode(b []byte) error {
 	f := read(b)
 	m.TTLMillis, m.Key = f.U64(), f.Rest()
-	return cmp.Or(f.end(), checkTTL(m.TTLMillis), CheckKey(m.Key))
+	return first(f.end(), checkTTL(m.TTLMillis), CheckKey(m.Key))
 }
 
 // ExpiryFlags are the options of SETEXPIRY. For IfLater and IfEarlier a key
@@ -204,7 +207,7 @@ func (m *SetExpiry) AppendTo(dst []byte) []byte {
 func (m *SetExpiry) Decode(b []byte) error {
 	f := read(b)
 	m.Flags, m.Millis, m.Key = ExpiryFlags(f.U8()), f.U64(), f.Rest()
-	return cmp.Or(f.end(), m.Flags.check(), m.checkMillis(), CheckKey(m.Key))
+	return first(f.end(), m.Flags.check(), m.checkMillis(), CheckKey(m.Key))
 }
 
 func (m *SetExpiry) checkMillis() error {
@@ -250,5 +253,5 @@ func (m *Rename) AppendTo(dst []byte) []byte {
 func (m *Rename) Decode(b []byte) error {
 	f := read(b)
 	m.Flags, m.Source, m.Destination = RenameFlags(f.U8()), f.text(), f.Rest()
-	return cmp.Or(f.end(), checkFlags(m.Flags, renameFlags), CheckKey(m.Source), CheckKey(m.Destination))
+	return first(f.end(), checkFlags(m.Flags, renameFlags), CheckKey(m.Source), CheckKey(m.Destination))
 }

@@ -1,7 +1,5 @@
 package protocol
 
-import "cmp"
-
 // Key is the body of GET, EXISTS, EXPIRY, WATCH and PERSIST: the key and nothing else.
 type Key struct{ Key []byte }
 
@@ -57,7 +55,7 @@ func (m *GetRange) AppendTo(dst []byte) []byte {
 func (m *GetRange) Decode(b []byte) error {
 	f := read(b)
 	m.Start, m.End, m.Key = int64(f.U64()), int64(f.U64()), f.Rest()
-	return cmp.Or(f.end(), CheckKey(m.Key))
+	return f.endKey(m.Key)
 }
 
 // RangeReply answers GETRANGE. With StatusNotFound the body is empty.

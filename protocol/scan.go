@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // ScanFlags are the options of SCAN.
 type ScanFlags uint8
@@ -48,7 +45,7 @@ func (m *Scan) Decode(b []byte) error {
 	if m.BytesMax == 0 {
 		m.BytesMax = ScanBytesDefault
 	}
-	if err := cmp.Or(f.end(), checkFlags(m.Flags, scanFlags)); err != nil {
+	if err := first(f.end(), checkFlags(m.Flags, scanFlags)); err != nil {
 		return err
 	}
 	switch {
@@ -57,7 +54,7 @@ func (m *Scan) Decode(b []byte) error {
 	case m.BytesMax > ScanBytesMax:
 		return fmt.Errorf("%w: scan of %d bytes, at most %d", ErrOutOfRange, m.BytesMax, ScanBytesMax)
 	}
-	return cmp.Or(checkRange(m.Start, m.End, m.Flags&ScanPrefix != 0), checkSize("cursor", m.Cursor, CursorBytesMax))
+	return first(checkRange(m.Start, m.End, m.Flags&ScanPrefix != 0), checkSize("cursor", m.Cursor, CursorBytesMax))
 }
 
 // checkRange checks the bounds of a range of keys, or the prefix that start is.
@@ -66,7 +63,7 @@ func checkRange(start, end []byte, prefix bool) error {
 		return fmt.Errorf("%w: a prefix has no end", ErrOutOfRange)
 	}
 	// The end may have one byte more: the first key behind the longest.
-	return cmp.Or(checkSize("the start of the range", start, KeyBytesMax), checkSize("the end of the range", end, KeyBytesMax+1))
+	return first(checkSize("the start of the range", start, KeyBytesMax), checkSize("the end of the range", end, KeyBytesMax+1))
 }
 
 // ScanReply is one frame of the answer to SCAN. FlagMore says that further

@@ -1,9 +1,6 @@
 package protocol
 
-import (
-	"cmp"
-	"fmt"
-)
+import "fmt"
 
 // WriteFlags are the options of PUT and DELETE.
 type WriteFlags uint8
@@ -126,7 +123,10 @@ func (m *Delete) Decode(b []byte) error {
 		m.Version = f.U64()
 	}
 	m.Key = f.Rest()
-	return cmp.Or(f.end(), m.Flags.check(deleteFlags), CheckKey(m.Key))
+	if err := f.endKey(m.Key); err != nil {
+		return err
+	}
+	return m.Flags.check(deleteFlags)
 }
 
 // WriteReply answers PUT, DELETE, EXPIRE, PERSIST, SETEXPIRY and RENAME, with
