@@ -46,7 +46,7 @@ type Transport interface {
 	// Call asks another node, whose Call answers. The error wraps call.ErrNotAsked
 	// where the question was certainly not sent.
 	Call(ctx context.Context, node uint64, verb string, body []byte) ([]byte, error)
-	// Forward opens a stream to another node's front door.
+	// Forward opens a stream to another node's server.
 	Forward(ctx context.Context, node uint64) (net.Conn, error)
 	// SetPeer says at which address a node is, RemovePeer that it is no more.
 	SetPeer(node uint64, address string)

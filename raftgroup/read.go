@@ -47,7 +47,7 @@ func (n *Node) Epoch() uint64 {
 	return 0
 }
 
-// Forward opens a stream to another node's front door.
+// Forward opens a stream to another node's server.
 func (n *Node) Forward(ctx context.Context, node uint64) (net.Conn, error) {
 	return n.transport.Forward(ctx, node)
 }

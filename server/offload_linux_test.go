@@ -3,7 +3,7 @@ package server
 import (
 	"testing"
 
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -44,7 +44,7 @@ func TestLargeRepliesAreRenderedAside(t *testing.T) {
 type foreign struct{}
 
 func (foreign) Scheme() string            { return "foreign" }
-func (foreign) Port() doors.Port          { return doors.Client }
+func (foreign) Port() wrongport.Port      { return wrongport.Client }
 func (foreign) Attach(c *Conn) Translator { return native{c} }
 
 // counting is a socket that carries nothing and counts what it should.

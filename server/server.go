@@ -56,8 +56,8 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
-	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -95,9 +95,9 @@ type Config struct {
 	KeepAlive          time.Duration // TCP keepalive; 60 s, negative: off
 	Delay              bool          // leave Nagle's algorithm on
 
-	// Signs knows the node's ports, for callers who come to the wrong one; nil:
+	// Ports knows the node's ports, for callers who come to the wrong one; nil:
 	// the answer then names the port without its address.
-	Signs *doors.Signs
+	Ports *wrongport.Ports
 
 	Logger *slog.Logger
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -17,7 +17,7 @@ type Protocol interface {
 	// Scheme stands before the protocol's addresses in a STATUS.
 	Scheme() string
 	// Port is the protocol's in the answers to callers at the wrong port.
-	Port() doors.Port
+	Port() wrongport.Port
 	// Attach returns the Translator of a new connection.
 	Attach(c *Conn) Translator
 }

@@ -1,13 +1,13 @@
 package server
 
-import "github.com/proa-kv/proa/internal/doors"
+import "github.com/proa-kv/proa/internal/wrongport"
 
 // port says which of the node's ports c has come to.
-func (c *conn) port() doors.Port {
+func (c *conn) port() wrongport.Port {
 	if c.protocol != nil {
 		return c.protocol.Port()
 	}
-	return doors.Client
+	return wrongport.Client
 }
 
 // wrongProtocol refuses c if its first bytes, b, are of a protocol that another port
@@ -18,8 +18,8 @@ func (c *conn) wrongProtocol(b []byte) (refused, more bool) {
 	if c.greeted || c.forwarded {
 		return false, false
 	}
-	caller, more := doors.Recognize(b)
-	if caller == doors.Unknown || caller == doors.Native {
+	caller, more := wrongport.Recognize(b)
+	if caller == wrongport.Unknown || caller == wrongport.Native {
 		return false, more
 	}
 	c.RefuseProtocol(caller, b)
@@ -28,9 +28,9 @@ func (c *conn) wrongProtocol(b []byte) (refused, more bool) {
 
 // RefuseProtocol answers a connection that has come to the wrong port, and closes it
 // once the answer is written.
-func (c *conn) RefuseProtocol(caller doors.Protocol, first []byte) {
+func (c *conn) RefuseProtocol(caller wrongport.Protocol, first []byte) {
 	s := c.srv
-	answer, why := s.cfg.Signs.Answer(c.port(), caller, first)
+	answer, why := s.cfg.Ports.Answer(c.port(), caller, first)
 	c.refused = true
 	s.counters.refused.Add(1)
 	s.lines.wrongProtocol.Warn(s.log, "closed a connection that speaks another protocol than the port", "port", c.port().String(), "speaks", caller.String(), "remote", c.socket.remote(c), "answer", why)

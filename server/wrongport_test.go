@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -41,8 +41,8 @@ func httpError(text string) string {
 // TestWrongPort: who speaks another port's protocol is answered at once, in that
 // protocol, even if the bytes come one by one; and then the connection ends.
 func TestWrongPort(t *testing.T) {
-	signs := new(doors.Signs)
-	signs.Put(doors.Addresses{doors.Client: "10.1.1.1:7400", doors.Redis: "10.1.1.1:7403", doors.Admin: "127.0.0.1:7402", doors.Peer: "10.1.1.1:7401"})
+	ports := new(wrongport.Ports)
+	ports.Set(wrongport.Addresses{wrongport.Client: "10.1.1.1:7400", wrongport.Redis: "10.1.1.1:7403", wrongport.Admin: "127.0.0.1:7402", wrongport.Peer: "10.1.1.1:7401"})
 	const (
 		client = "this is Proa's client port; "
 		redis  = "this is Proa's Redis port; "
@@ -69,7 +69,7 @@ func TestWrongPort(t *testing.T) {
 		{"peer", true, peerRequest, "-ERR " + redis + "other nodes use 10.1.1.1:7401\r\n"},
 	}
 	transports(t, func(t *testing.T, cfg Config) {
-		cfg.Signs = signs
+		cfg.Ports = ports
 		var log lines
 		cfg.Logger = log.logger()
 		s, addr := live(t, cfg)

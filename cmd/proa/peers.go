@@ -14,7 +14,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/config"
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/datadir"
@@ -37,7 +37,7 @@ type inbox struct {
 }
 
 // openPeers begins to listen for other nodes; nil where that is off.
-func openPeers(c *config.Config, files *config.FileBudget, signs *doors.Signs, log *slog.Logger) (*peers, error) {
+func openPeers(c *config.Config, files *config.FileBudget, ports *wrongport.Ports, log *slog.Logger) (*peers, error) {
 	if c.Listen.Peer == "" {
 		if len(c.Node.Join) > 0 {
 			return nil, errors.New("node.join names other nodes, but listen.peer is off; give this node a peer address with --peer-listen")
@@ -46,7 +46,7 @@ func openPeers(c *config.Config, files *config.FileBudget, signs *doors.Signs, l
 	}
 	t, err := peer.New(peer.Config{
 		Listen: c.Listen.Peer, Logger: log, SnapshotBytesPerSecond: c.Cluster.SnapshotRate, SnapshotsIn: c.Cluster.SnapshotsMax,
-		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn, Foreign: signs.Foreign,
+		VersionMax: uint16(c.Cluster.PeerVersionMax), InboundMax: files.PeersIn, Foreign: ports.Foreign,
 	})
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

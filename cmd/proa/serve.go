@@ -18,8 +18,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/proa-kv/proa/config"
-	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/render"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/server"
@@ -63,8 +63,8 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	c.Report(log)
 	tuneRuntime(c, log)
 
-	signs := new(doors.Signs)
-	peers, err := openPeers(c, &files, signs, log)
+	ports := new(wrongport.Ports)
+	peers, err := openPeers(c, &files, ports, log)
 	if err != nil {
 		return fmt.Errorf("cannot start: %w", err)
 	}
@@ -92,11 +92,11 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "data", c.Node.DataDir,
 		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "stopped_in_order", replay.Log.Closed || replay.Log.Groups == 0, "took", time.Since(start).Round(time.Millisecond))
 
-	srv, err := server.New(serverConfig(c, id, &files, signs, log), node)
+	srv, err := server.New(serverConfig(c, id, &files, ports, log), node)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
-	side, err := listenAll(c, &files, srv, node, peers, signs, log)
+	side, err := listenAll(c, &files, srv, node, peers, ports, log)
 	if err != nil {
 		return errors.Join(err, node.Close(ctx))
 	}
@@ -110,7 +110,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 		log.Warn("accepting connections from the network without access control: anyone who can connect can read, change and delete all data. Listen on 127.0.0.1, or let a firewall admit trusted machines only", "ports", strings.Join(exposed, ", "))
 		node.SetExposed()
 	}
-	signs.Put(addresses(c, srv, side, peers))
+	ports.Set(addresses(c, srv, side, peers))
 	node.Start(srv.Drive)
 	peers.deliver(node, srv)
 	peers.seek(ctx, node, c.Node.Join)
@@ -288,7 +288,7 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 	return o
 }
 
-func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudget, signs *doors.Signs, log *slog.Logger) server.Config {
+func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudget, ports *wrongport.Ports, log *slog.Logger) server.Config {
 	s := server.Config{
 		Node: id.Node, Cluster: id.Cluster, Version: versionText(),
 
@@ -299,7 +299,7 @@ func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudge
 		IdleTimeout: cmp.Or(c.Network.IdleTimeout, -1), KeepAlive: cmp.Or(c.Network.TCPKeepAlive, -1),
 		QueueDepth: c.Concurrency.QueueDepth, FrameTimeout: c.Network.FrameTimeout, WriteTimeout: c.Network.WriteTimeout,
 		ForwardConnections: files.Forwards,
-		RequestTimeout:     c.Concurrency.RequestTimeout, Delay: !c.Network.TCPNoDelay, Signs: signs, Logger: log,
+		RequestTimeout:     c.Concurrency.RequestTimeout, Delay: !c.Network.TCPNoDelay, Ports: ports, Logger: log,
 	}
 	if c.Memory.PreallocBuffers {
 		s.Prealloc = c.Memory.BufferPoolSize
@@ -307,7 +307,7 @@ func serverConfig(c *config.Config, id datadir.Identity, files *config.FileBudge
 	return s
 }
 
-func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, signs *doors.Signs, log *slog.Logger) (*admin.Server, error) {
+func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, node *raftgroup.Node, peers *peers, ports *wrongport.Ports, log *slog.Logger) (*admin.Server, error) {
 	if c.Listen.Client != "" {
 		if _, err := srv.Listen(c.Listen.Client); err != nil {
 			return nil, err
@@ -341,25 +341,25 @@ func listenAll(c *config.Config, files *config.FileBudget, srv *server.Server, n
 		},
 		Collect:        &collector{node, srv, peers},
 		ConnectionsMax: files.Admin,
-		Signs:          signs,
+		Ports:          ports,
 		Logger:         log,
 	})
 }
 
 // addresses are where the node's ports are reached, for callers who come to the
 // wrong one.
-func addresses(c *config.Config, srv *server.Server, side *admin.Server, peers *peers) doors.Addresses {
-	a := doors.Addresses{doors.Peer: peers.address(c)}
+func addresses(c *config.Config, srv *server.Server, side *admin.Server, peers *peers) wrongport.Addresses {
+	a := wrongport.Addresses{wrongport.Peer: peers.address(c)}
 	if c.Listen.Client != "" {
-		a[doors.Client] = config.BoundAddress(c.Node.AdvertiseClient, srv.Addrs()[0])
+		a[wrongport.Client] = config.BoundAddress(c.Node.AdvertiseClient, srv.Addrs()[0])
 	} else {
-		a[doors.Client] = "unix://" + c.Listen.Unix
+		a[wrongport.Client] = "unix://" + c.Listen.Unix
 	}
 	if addrs := redis.Addrs(srv); len(addrs) > 0 {
-		a[doors.Redis] = config.BoundAddress(c.Node.AdvertiseRESP, addrs[0])
+		a[wrongport.Redis] = config.BoundAddress(c.Node.AdvertiseRESP, addrs[0])
 	}
 	if side != nil {
-		a[doors.Admin] = side.Addr().String()
+		a[wrongport.Admin] = side.Addr().String()
 	}
 	return a
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/config"
 	"github.com/proa-kv/proa/internal/contexts"
-	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/render"
+	"github.com/proa-kv/proa/internal/wrongport"
 )
 
 // target is the cluster that commands talk to.
@@ -181,7 +181,7 @@ func adviceClientPort(e *client.UnavailableError, t *target) string {
 		if !errors.Is(f.Err, client.ErrHandshake) {
 			continue
 		}
-		address, ok := doors.ClientAddress(f.Err.Error())
+		address, ok := wrongport.ClientAddress(f.Err.Error())
 		if !ok {
 			continue
 		}

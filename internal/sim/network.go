@@ -164,7 +164,7 @@ func (l *link) reachable(node uint64) *raftgroup.Node {
 	return to.node
 }
 
-// Forward is for front doors, which there are none of.
+// Forward is for package server, which is not part of the simulation.
 func (l *link) Forward(context.Context, uint64) (net.Conn, error) { return nil, errNetwork }
 
 // SetPeer does nothing: everybody knows everybody's address.

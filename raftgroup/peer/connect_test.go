@@ -15,7 +15,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 )
 
 // rawPeer shakes hands as a node would and leaves the rest to the test.
@@ -233,10 +233,10 @@ func TestForeignersAreTurnedAway(t *testing.T) {
 // TestForeignersAreAnswered: what is answered to other protocols reaches the other
 // side, even if its bytes come one by one and it goes on sending.
 func TestForeignersAreAnswered(t *testing.T) {
-	signs := new(doors.Signs)
-	signs.Put(doors.Addresses{doors.Client: "10.1.1.1:7400", doors.Redis: "10.1.1.1:7403", doors.Admin: "10.1.1.1:7402"})
-	b := startNode(t, 2, func(c *Config, _ *testHandler) { c.Foreign = signs.Foreign })
-	if p, _ := doors.Recognize([]byte(magic)); p != doors.Node {
+	ports := new(wrongport.Ports)
+	ports.Set(wrongport.Addresses{wrongport.Client: "10.1.1.1:7400", wrongport.Redis: "10.1.1.1:7403", wrongport.Admin: "10.1.1.1:7402"})
+	b := startNode(t, 2, func(c *Config, _ *testHandler) { c.Foreign = ports.Foreign })
+	if p, _ := wrongport.Recognize([]byte(magic)); p != wrongport.Node {
 		t.Errorf("a node is taken for %v", p)
 	}
 	const here = "this is Proa's peer port; "
@@ -284,9 +284,9 @@ func TestGuess(t *testing.T) {
 
 // A dialler that reaches another port of Proa passes on what that says.
 func TestDialOfAnotherPort(t *testing.T) {
-	signs := new(doors.Signs)
-	signs.Put(doors.Addresses{doors.Peer: "10.1.1.1:7401"})
-	for _, port := range []doors.Port{doors.Client, doors.Redis, doors.Admin} {
+	ports := new(wrongport.Ports)
+	ports.Set(wrongport.Addresses{wrongport.Peer: "10.1.1.1:7401"})
+	for _, port := range []wrongport.Port{wrongport.Client, wrongport.Redis, wrongport.Admin} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -297,8 +297,8 @@ func TestDialOfAnotherPort(t *testing.T) {
 			if err != nil {
 				return
 			}
-			answer, _ := signs.Answer(port, doors.Node, []byte(magic))
-			doors.Dismiss(c, answer)
+			answer, _ := ports.Answer(port, wrongport.Node, []byte(magic))
+			wrongport.Dismiss(c, answer)
 		}()
 		_, _, err = startNode(t, 1, nil).CallAddress(t.Context(), l.Addr().String(), "join", nil)
 		want := "(it says: this is Proa's " + port.String() + "; other nodes use 10.1.1.1:7401)"

@@ -316,7 +316,7 @@ func readRemainder(c net.Conn, err error) {
 }
 
 // introduction begins the text in which a port of Proa answers first bytes of other
-// protocols; see package internal/doors.
+// protocols; see package internal/wrongport.
 const introduction = "this is Proa's "
 
 // guess says what the first bytes of a foreign connection look like.

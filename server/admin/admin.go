@@ -17,11 +17,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/internal/wrongport"
 )
 
-// Source is what the side door shows.
+// Source is what the admin server shows.
 type Source struct {
 	// Status returns the node's status as JSON.
 	Status func() ([]byte, error)
@@ -32,23 +32,23 @@ type Source struct {
 
 	// ConnectionsMax bounds the connections open at a time. 0: 64.
 	ConnectionsMax int
-	// Signs knows the node's ports, for callers who come to the wrong one; nil:
-	// they are told which it is without its address.
-	Signs *doors.Signs
+	// Ports knows the node's ports, for callers who come to the wrong one; nil:
+	// the answer then names the port without its address.
+	Ports *wrongport.Ports
 	// Logger gets what is wrong with clients, a line in a while. nil: nobody.
 	Logger *slog.Logger
 }
 
-// Server serves the side door.
+// Server is the admin server.
 type Server struct {
-	http   http.Server
-	ln     net.Listener
-	signs  *doors.Signs
-	log    *slog.Logger
-	misled lograte.Line
+	http      http.Server
+	ln        net.Listener
+	ports     *wrongport.Ports
+	log       *slog.Logger
+	wrongPort lograte.Line
 }
 
-// Listen opens the side door on address (host:port) and serves it until
+// Listen opens the admin server on address (host:port) and serves it until
 // Shutdown.
 func Listen(address string, src Source) (*Server, error) {
 	return listen(address, src, timeoutsUsual)
@@ -70,8 +70,8 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 	if src.Logger == nil {
 		src.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{ln: ln, signs: src.Signs, log: src.Logger}
-	door := newCrowd(ln, src.ConnectionsMax, func(nc net.Conn) net.Conn { return &caller{Conn: nc, s: s} })
+	s := &Server{ln: ln, ports: src.Ports, log: src.Logger}
+	limited := newCrowd(ln, src.ConnectionsMax, func(nc net.Conn) net.Conn { return &caller{Conn: nc, s: s} })
 	s.http = http.Server{
 		Handler:           withoutBody(routes(src, reg)),
 		ReadHeaderTimeout: limit.header,
@@ -79,10 +79,10 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 		WriteTimeout:      limit.write,
 		IdleTimeout:       limit.idle,
 		MaxHeaderBytes:    headerBytesMax,
-		ConnState:         door.changed,
+		ConnState:         limited.changed,
 		ErrorLog:          log.New(&lineWriter{log: src.Logger}, "", 0),
 	}
-	go func() { _ = s.http.Serve(door) }()
+	go func() { _ = s.http.Serve(limited) }()
 	return s, nil
 }
 
@@ -124,7 +124,7 @@ func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 // changes anything.
 const shutdownTime = time.Second
 
-// Shutdown ends the side door. It waits for requests under way until ctx ends, for
+// Shutdown stops the server. It waits for requests under way until ctx ends, for
 // a second at most.
 func (s *Server) Shutdown(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownTime)

@@ -11,7 +11,7 @@ import (
 	"github.com/proa-kv/proa/internal/lograte"
 )
 
-// What one client of the side door may take. It has no authentication, and
+// What one client of the admin server may take. It has no authentication, and
 // shares its process with the data plane.
 const (
 	connectionsDefault = 64

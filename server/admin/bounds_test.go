@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// start serves a side door with these bounds.
+// start runs an admin server with these bounds.
 func start(t *testing.T, connections int, limit timeouts) *Server {
 	t.Helper()
 	s, err := listen("127.0.0.1:0", Source{

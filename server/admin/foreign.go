@@ -4,7 +4,7 @@ import (
 	"io"
 	"net"
 
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 )
 
 // caller is an accepted connection. Before net/http sees its first bytes they are
@@ -35,11 +35,11 @@ func (c *caller) Read(b []byte) (int, error) {
 // look reads some of the first bytes. Its error is the end for net/http.
 func (c *caller) look() error {
 	if c.first == nil {
-		c.first = make([]byte, 0, doors.RecognizeBytes)
+		c.first = make([]byte, 0, wrongport.RecognizeBytes)
 	}
 	n, err := c.Conn.Read(c.first[len(c.first):cap(c.first)])
 	c.first = c.first[:len(c.first)+n]
-	speaks, more := doors.Recognize(c.first)
+	speaks, more := wrongport.Recognize(c.first)
 	switch {
 	case n == 0 && err != nil && len(c.first) == 0:
 		return err
@@ -48,13 +48,13 @@ func (c *caller) look() error {
 		return nil
 	case more:
 		return nil
-	case speaks == doors.HTTP, speaks == doors.Unknown, speaks == doors.RESP && c.first[0] != '*':
+	case speaks == wrongport.HTTP, speaks == wrongport.Unknown, speaks == wrongport.RESP && c.first[0] != '*':
 		c.known = true // a method that is not known here is text, too
 		return nil
 	}
-	answer, why := c.s.signs.Answer(doors.Admin, speaks, c.first)
-	c.s.misled.Warn(c.s.log, "closed a connection that speaks another protocol than the port", "port", doors.Admin.String(), "speaks", speaks.String(), "remote", c.RemoteAddr().String(), "answer", why)
-	doors.Dismiss(c.Conn, answer)
+	answer, why := c.s.ports.Answer(wrongport.Admin, speaks, c.first)
+	c.s.wrongPort.Warn(c.s.log, "closed a connection that speaks another protocol than the port", "port", wrongport.Admin.String(), "speaks", speaks.String(), "remote", c.RemoteAddr().String(), "answer", why)
+	wrongport.Dismiss(c.Conn, answer)
 	return io.EOF
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -19,9 +19,9 @@ func TestForeigners(t *testing.T) {
 	hello := protocol.Hello{VersionMin: 1, VersionMax: 1, Name: []byte("proa")}
 	native := protocol.End(hello.AppendTo(protocol.Begin(nil, uint8(protocol.OpHello), 0, 7)), 0)
 	const here = "this is Proa's admin HTTP port; "
-	signs := new(doors.Signs)
-	signs.Put(doors.Addresses{doors.Client: "10.1.1.1:7400", doors.Redis: "10.1.1.1:7403"})
-	s, err := Listen("127.0.0.1:0", Source{Ready: func() error { return nil }, Signs: signs})
+	ports := new(wrongport.Ports)
+	ports.Set(wrongport.Addresses{wrongport.Client: "10.1.1.1:7400", wrongport.Redis: "10.1.1.1:7403"})
+	s, err := Listen("127.0.0.1:0", Source{Ready: func() error { return nil }, Ports: ports})
 	if err != nil {
 		t.Fatal(err)
 	}

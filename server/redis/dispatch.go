@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
-	"github.com/proa-kv/proa/internal/doors"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
@@ -62,15 +62,15 @@ func (c *conn) Sized() bool { return c.parser.Sized() }
 // bytes are the beginning of a command. more says that more of b is needed to
 // decide; none of it must be carried out before.
 func (c *conn) wrongProtocol(b []byte) (refused, more bool) {
-	caller, more := doors.Recognize(b)
+	caller, more := wrongport.Recognize(b)
 	switch caller {
-	case doors.Unknown:
+	case wrongport.Unknown:
 		// A line is a command, however short.
 		return false, more && bytes.IndexByte(b, '\n') < 0
-	case doors.RESP:
+	case wrongport.RESP:
 		return false, false
-	case doors.HTTP:
-		if yes, more := doors.RequestLine(b); !yes {
+	case wrongport.HTTP:
+		if yes, more := wrongport.RequestLine(b); !yes {
 			return false, more
 		}
 	}

@@ -8,8 +8,8 @@ import (
 	"net"
 	"sync"
 
-	"github.com/proa-kv/proa/internal/doors"
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server"
 )
@@ -61,7 +61,7 @@ func Addrs(s *server.Server) []net.Addr { return s.AddrsOf(scheme) }
 func (l *Listener) Scheme() string { return scheme }
 
 // Port is the Redis port.
-func (l *Listener) Port() doors.Port { return doors.Redis }
+func (l *Listener) Port() wrongport.Port { return wrongport.Redis }
 
 // Attach returns the Translator of a new connection.
 func (l *Listener) Attach(c *server.Conn) server.Translator { return newConn(l, c) }

@@ -1,4 +1,4 @@
-// Package redis holds the proof that Proa's second door speaks Redis's
+// Package redis holds the proof that Proa's second listener speaks Redis's
 // protocol: transcripts that are played to a real redis-server and to Proa and
 // compared byte for byte, client libraries that people use, and Redis's own
 // tools. It is a module of its own, so that what it depends on stays out of the

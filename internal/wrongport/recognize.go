@@ -1,4 +1,4 @@
-package doors
+package wrongport
 
 import (
 	"bytes"

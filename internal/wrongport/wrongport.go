@@ -1,9 +1,9 @@
-// Package doors answers callers who have come to the wrong port of a node. A
+// Package wrongport answers callers who have come to the wrong port of a node. A
 // node listens for Proa's own clients, for clients of the Redis protocol, for
 // operators over HTTP, and for other nodes. Each of these ports recognizes the
 // first bytes of the others' protocols, and says in a form that the caller
 // understands which port it belongs on.
-package doors
+package wrongport
 
 import (
 	"encoding/binary"
@@ -43,22 +43,22 @@ func (p Port) String() string { return names[p].name }
 // that is off.
 type Addresses [ports]string
 
-// Signs knows where a node's ports are. The zero Signs knows none of them yet, and
+// Ports knows where a node's ports are. The zero Ports knows none of them yet, and
 // a nil one never does: answers then name ports without addresses. It is safe for
 // concurrent use.
-type Signs struct {
+type Ports struct {
 	addresses atomic.Pointer[Addresses]
 }
 
-// Put tells the addresses.
-func (s *Signs) Put(a Addresses) { s.addresses.Store(&a) }
+// Set sets the addresses.
+func (s *Ports) Set(a Addresses) { s.addresses.Store(&a) }
 
 // Answer returns what to send to a caller who speaks a protocol that the port does
 // not, and why, for the log. first are the bytes by which Recognize has told the
 // protocol. The answer is an error in the form of the caller's own protocol; a
 // caller that speaks TLS, or the protocol between nodes, can read none, and is
 // sent the port's own.
-func (s *Signs) Answer(at Port, caller Protocol, first []byte) (answer []byte, why string) {
+func (s *Ports) Answer(at Port, caller Protocol, first []byte) (answer []byte, why string) {
 	why = s.text(at, caller)
 	var id uint64 // 0: a notice
 	if caller == Native && len(first) >= protocol.HeaderBytes {
@@ -69,7 +69,7 @@ func (s *Signs) Answer(at Port, caller Protocol, first []byte) (answer []byte, w
 
 // Foreign is Answer for the peer port, as package raftgroup/peer asks for it: nil
 // for first bytes that are not recognized.
-func (s *Signs) Foreign(first []byte) (answer []byte, more bool) {
+func (s *Ports) Foreign(first []byte) (answer []byte, more bool) {
 	caller, more := Recognize(first)
 	if caller == Unknown || caller == Node {
 		return nil, more
@@ -78,7 +78,7 @@ func (s *Signs) Foreign(first []byte) (answer []byte, more bool) {
 	return answer, false
 }
 
-func (s *Signs) text(at Port, caller Protocol) string {
+func (s *Ports) text(at Port, caller Protocol) string {
 	here := "this is Proa's " + at.String()
 	switch caller {
 	case TLS:
@@ -117,7 +117,7 @@ func ClientAddress(answer string) (address string, ok bool) {
 const anyHost = "port "
 
 // use says which port to use.
-func (s *Signs) use(who string, p Port) string {
+func (s *Ports) use(who string, p Port) string {
 	var known *Addresses
 	if s != nil {
 		known = s.addresses.Load()
