@@ -52,13 +52,16 @@ type options struct {
 	ycsb                bool // measure YCSB instead of everything else
 	ycsbData, ycsbCache uint // MiB
 	ycsbStep            time.Duration
+	// ycsbRest is how long work in the background is waited for, such as the
+	// compactions that filling has left behind.
+	ycsbRest time.Duration
 }
 
 // ycsbDataMax bounds data and cache of YCSB, in MiB.
 const ycsbDataMax = 16 << 20
 
 func parseFlags(args []string, output io.Writer) (options, error) {
-	o := options{Options: rig.Options{Proa: "./proa", Rounds: 5}, largeKeys: 1024}
+	o := options{Options: rig.Options{Proa: "./proa", Rounds: 5}, largeKeys: 1024, ycsbRest: 2 * time.Minute}
 	set := o.FlagSet("lab onenode", output)
 	set.StringVar(&o.redis, "redis", "redis-server", "the redis-server `program`, looked for in PATH; empty leaves Redis out")
 	set.DurationVar(&o.Step, "step", 1500*time.Millisecond, "duration of one measurement")
@@ -76,7 +79,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	}
 	if o.Quick {
 		o.largeKeys = 32
-		o.ycsbData, o.ycsbCache, o.ycsbStep = 8, 8, 200*time.Millisecond
+		o.ycsbData, o.ycsbCache, o.ycsbStep, o.ycsbRest = 8, 8, 200*time.Millisecond, 2*time.Second
 		o.Rounds, o.Step, o.keys, o.idle, o.crowd = 1, 100*time.Millisecond, 2_000, 200, 100
 	}
 	if o.keys < 1 || o.value < 0 || o.busy < 1 || o.idle < 0 {

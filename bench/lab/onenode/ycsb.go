@@ -63,9 +63,6 @@ const (
 	// ycsbSpace is how many times the data must be free on the disk: two
 	// stores, and room for compactions to write before they delete.
 	ycsbSpace = 4
-	// ycsbRestTimeout is how long background work is waited for, such as the
-	// compactions that a load has left behind.
-	ycsbRestTimeout = 2 * time.Minute
 )
 
 // ycsbKeys returns the number of rows that make up the data.
@@ -95,7 +92,7 @@ func (m *measurement) measureYCSB(ctx context.Context) (err error) {
 		}
 	}
 	if y.restless > 0 {
-		m.Note("%d of %d measurements began with background work still going on after %v of waiting.", y.restless, m.Rounds*len(ycsbWorkloads)*2, ycsbRestTimeout)
+		m.Note("%d of %d measurements began with background work still going on after %v of waiting.", y.restless, m.Rounds*len(ycsbWorkloads)*2, m.ycsbRest)
 	}
 	return nil
 }
@@ -176,7 +173,7 @@ func (y *ycsb) round(ctx context.Context, name string) error {
 // settle waits until neither the server nor this process, with Pebble in it,
 // has work in the background.
 func (y *ycsb) settle(ctx context.Context) error {
-	settled, err := rig.Settle(ctx, ycsbRestTimeout, func() (time.Duration, error) {
+	settled, err := rig.Settle(ctx, y.m.ycsbRest, func() (time.Duration, error) {
 		server, err := y.m.servers[proa].CPU()
 		return server + rig.OwnCPU(), err
 	})
