@@ -222,7 +222,7 @@ type LoadResult struct {
 }
 
 // ServerUse is what a run cost one server. The figures are 0 where the server
-// does not tell.
+// does not report them.
 type ServerUse struct {
 	Member
 	CPU       time.Duration // of the whole process
@@ -252,7 +252,7 @@ func (r *LoadResult) Throughput() float64 {
 // GeneratorPerOp returns what an operation, failed or not, cost the generator.
 func (r *LoadResult) GeneratorPerOp() time.Duration { return per(r.GeneratorCPU, r.All.Ops+r.Failed()) }
 
-// ServerCPU returns the CPU time of all servers, 0 if one of them does not tell.
+// ServerCPU returns the CPU time of all servers, 0 if one of them does not report it.
 func (r *LoadResult) ServerCPU() time.Duration {
 	var sum time.Duration
 	for _, s := range r.Servers {

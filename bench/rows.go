@@ -11,7 +11,7 @@ import (
 
 // rows makes the keys and values of a workload's rows. A row is a number. Each
 // value of a row has a version; row, version and seed determine its length and
-// bytes, so that what is read can be told from what was written. It is not
+// bytes, so that what is read can be compared with what was written. It is not
 // changed once made and may be shared.
 type rows struct {
 	workload *Workload

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Kind is the kind of an operation, as a report tells them apart.
+// Kind is the kind of an operation, as a report distinguishes them.
 type Kind uint8
 
 // The kinds.
@@ -146,7 +146,7 @@ func (w *Workload) Writes() bool {
 	return false
 }
 
-// KeyBytesMin returns the length of the shortest keys that tell all rows apart.
+// KeyBytesMin returns the length of the shortest keys that distinguish all rows.
 func (w *Workload) KeyBytesMin() int {
 	if w.Hashed {
 		return len(w.Prefix) + hashDigits

@@ -135,13 +135,13 @@ func (c *comparison) prepare(ctx context.Context) error {
 		if !c.wantsRESP(p) && !slices.ContainsFunc(sizes, func(nodes int) bool { return c.wantedIn(p, nodes) }) {
 			continue
 		}
-		c.Say("%s: looking for the program, or building it", p.name())
+		c.Progress("%s: looking for the program, or building it", p.name())
 		s := &server{peer: p}
 		var err error
 		s.path, s.version, err = p.program(ctx, &c.options, c.Data)
 		if errors.Is(err, errMissing) {
 			s.absent = fmt.Sprintf("%s is %v.", p.name(), err)
-			c.Say("%s", s.absent)
+			c.Progress("%s", s.absent)
 		} else if err != nil {
 			return err
 		}
@@ -185,7 +185,7 @@ func (c *comparison) compareOn(ctx context.Context, what string, wanted []*serve
 		}
 	}()
 	for _, s := range wanted {
-		c.Say("%s, %s: starting, %s keys of %d bytes each", s.name(), what, report.Thousands(float64(fill.Keys)), c.value)
+		c.Progress("%s, %s: starting, %s keys of %d bytes each", s.name(), what, report.Thousands(float64(fill.Keys)), c.value)
 		cl, err := c.startCluster(ctx, s.peer, s.path, nodes)
 		if err == nil {
 			clusters = append(clusters, cl)
@@ -204,7 +204,7 @@ func (c *comparison) compareOn(ctx context.Context, what string, wanted []*serve
 		if len(clusters) == 0 {
 			break
 		}
-		c.Say("%s, round %d of %d", what, i+1, c.Rounds)
+		c.Progress("%s, round %d of %d", what, i+1, c.Rounds)
 		if err := round(clusters); err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func size(nodes int) string {
 // fail notes what could not be measured.
 func (c *comparison) fail(err error) {
 	c.failed = append(c.failed, err)
-	c.Say("NOT MEASURED: %v", err)
+	c.Progress("NOT MEASURED: %v", err)
 }
 
 // callers describes a measurement of a cluster.

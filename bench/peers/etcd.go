@@ -30,7 +30,7 @@ func (etcd) name() string { return "etcd" }
 func (etcd) supports(int) bool { return true }
 
 // program builds etcd from the module that names its version, with exactly the
-// dependencies that etcd itself names, unless told which program to take.
+// dependencies that etcd itself names, unless -etcd names a program.
 func (etcd) program(ctx context.Context, o *options, dir string) (path, version string, err error) {
 	if o.etcd == "" {
 		path = filepath.Join(dir, "etcd")

@@ -17,8 +17,8 @@ func (proa) name() string { return "Proa" }
 
 func (proa) supports(int) bool { return true }
 
-// program builds Proa from the tree this module stands in, unless told which to
-// take.
+// program builds Proa from the tree this module stands in, unless -proa names
+// one.
 func (proa) program(ctx context.Context, o *options, dir string) (path, version string, err error) {
 	if path = o.Proa; path == "" {
 		path = filepath.Join(dir, "proa")

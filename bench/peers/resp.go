@@ -123,7 +123,7 @@ func (c *comparison) compareRESP(ctx context.Context) error {
 	program, err := c.benchmarkProgram()
 	if err != nil {
 		c.Note("Nothing was measured with redis-benchmark: %v.", err)
-		c.Say("%v", err)
+		c.Progress("%v", err)
 		return nil
 	}
 	var wanted []*server
@@ -200,8 +200,8 @@ func (c *comparison) benchmark(ctx context.Context, program string, r respRow, c
 	return s, nil
 }
 
-// parseBenchmark reads what redis-benchmark --csv prints for one test. It does
-// not tell a p99.9.
+// parseBenchmark reads what redis-benchmark --csv prints for one test. There is
+// no p99.9.
 func parseBenchmark(in io.Reader) (rig.Sample, error) {
 	lines, err := csv.NewReader(in).ReadAll()
 	if err != nil {

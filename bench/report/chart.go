@@ -43,7 +43,7 @@ type XY struct{ X, Y float64 }
 type Line struct {
 	Name   string
 	Points []XY
-	Marks  bool     // a dot at each point, which tells its values
+	Marks  bool     // a dot at each point, with its values
 	Cells  []string // figures of the line in the legend, one for each of Chart.Columns
 	Colour string   // class of the style sheet; "" takes the next of c0, c1, …
 }
@@ -83,7 +83,7 @@ type Chart struct {
 const colours = 10
 
 // canvas is the size of a chart in the units of its own coordinates, and the
-// class that tells the style sheet when to show it: text is not to shrink with
+// class by which the style sheet shows or hides it: text is not to shrink with
 // the page.
 type canvas struct {
 	Class         string

@@ -299,7 +299,7 @@ func (l *Callers) Preload(ctx context.Context, d Driver) error {
 	for i := range l.Callers {
 		callers.Go(func() {
 			for n := next.Add(1) - 1; n < l.Keys; n = next.Add(1) - 1 {
-				if err := l.insist(ctx, d, i, l.appendKey(nil, n)); err != nil {
+				if err := l.putWithRetry(ctx, d, i, l.appendKey(nil, n)); err != nil {
 					cancel(err)
 					return
 				}
@@ -310,8 +310,8 @@ func (l *Callers) Preload(ctx context.Context, d Driver) error {
 	return context.Cause(ctx)
 }
 
-// insist writes a key, again and again within the timeout.
-func (l *Callers) insist(ctx context.Context, d Driver, caller int, key []byte) error {
+// putWithRetry writes a key, again and again within the timeout.
+func (l *Callers) putWithRetry(ctx context.Context, d Driver, caller int, key []byte) error {
 	limited, cancel := context.WithTimeout(ctx, l.Timeout)
 	defer cancel()
 	var failure error

@@ -237,7 +237,7 @@ func serve(answer func(fd int) error) error {
 	fmt.Println(l.Addr())
 	events := make([]unix.EpollEvent, 128)
 	for {
-		// The scheduler is not told of the wait: nothing else runs here.
+		// The scheduler does not know of the wait: nothing else runs here.
 		n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), ^uintptr(0), 0, 0)
 		if errno == unix.EINTR {
 			continue

@@ -193,8 +193,8 @@ func (l *Lab) close() (err error) {
 	return errors.Join(err, os.RemoveAll(l.Data))
 }
 
-// Say says how far the run is.
-func (l *Lab) Say(format string, args ...any) {
+// Progress prints how far the run is.
+func (l *Lab) Progress(format string, args ...any) {
 	fmt.Fprintf(l.progress, "%5.0f s  %s\n", time.Since(l.Started).Seconds(), fmt.Sprintf(format, args...))
 }
 

@@ -39,7 +39,7 @@ type store interface {
 	put(ctx context.Context, key, value []byte) error
 	get(ctx context.Context, key []byte) (value []byte, found bool, err error)
 	status(ctx context.Context) (*command.ClusterStatus, error)
-	// own is the status as one node tells it, which says of itself what is so now.
+	// own is the status that one node reports: what it reports of itself is current.
 	own(ctx context.Context, node int) (*command.ClusterStatus, error)
 	// tags returns a hash tag for each shard.
 	tags(ctx context.Context) (map[uint16]string, error)
@@ -303,7 +303,7 @@ func (s *story) await(ctx context.Context, what string, try func(context.Context
 	return err
 }
 
-// look keeps the cluster's state current. Where no node tells it, the last one
+// look keeps the cluster's state current. Where no node reports it, the last one
 // stays.
 func (s *story) look(ctx context.Context) {
 	every(ctx, lookInterval, func() {
@@ -340,12 +340,12 @@ func (s *story) view() view {
 	}
 }
 
-// say tells what happens.
+// say shows what happens.
 func (s *story) say(format string, args ...any) {
 	s.sayAt(time.Now(), format, args...)
 }
 
-// sayAt tells what happened at a moment.
+// sayAt shows what happened at a moment.
 func (s *story) sayAt(at time.Time, format string, args ...any) {
 	s.screen.say(at.Sub(s.begin), fmt.Sprintf(format, args...))
 }
@@ -379,7 +379,7 @@ func (s *story) verify(ctx context.Context) error {
 }
 
 // compare returns how many shards have replicas that differ. A checksum that
-// cannot be had proves nothing and is only told.
+// cannot be had proves nothing and is only shown.
 func (s *story) compare(ctx context.Context) (different int) {
 	equal := 0
 	for shard := range shards {

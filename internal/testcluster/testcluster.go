@@ -258,7 +258,7 @@ func (n *Node) signal(s syscall.Signal) {
 func (n *Node) Running() bool { return n.process.Load() != nil && !n.paused }
 
 // Terminate sends SIGTERM and does not wait. A process that has just ended by
-// itself is not an error here; AwaitExit tells how it ended.
+// itself is not an error here; AwaitExit returns how it ended.
 func (n *Node) Terminate() {
 	n.t.Helper()
 	n.signal(syscall.SIGTERM)

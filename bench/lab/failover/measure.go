@@ -73,7 +73,7 @@ type measurement struct {
 
 // startCluster starts a cluster that ends with the lab at the latest.
 func (m *measurement) startCluster(ctx context.Context, shards int) (*rig.Cluster, error) {
-	m.Say("starting %d nodes with %d shards", size, shards)
+	m.Progress("starting %d nodes with %d shards", size, shards)
 	return m.StartCluster(ctx, size, rig.Proa(fmt.Sprintf("proa-%d-shards", shards), m.Proa, "--shards", strconv.Itoa(shards)))
 }
 
@@ -103,7 +103,7 @@ func (m *measurement) measureEvent(ctx context.Context, c *rig.Cluster, e event)
 	}
 	m.Cleanup(l.stop)
 	for round := range e.times {
-		m.Say("%d of %d: %s", round+1, e.times, e.what)
+		m.Progress("%d of %d: %s", round+1, e.times, e.what)
 		if err := m.prepare(ctx, c, l); err != nil {
 			return err
 		}

@@ -37,14 +37,14 @@ func (m *measurement) measureShards(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.Say("filling both with %d keys", m.keys)
+	m.Progress("filling both with %d keys", m.keys)
 	for _, c := range []*rig.Cluster{few, many} {
 		if err := m.withCallers(ctx, c, (*rig.Callers).Preload); err != nil {
 			return fmt.Errorf("filling: %w", err)
 		}
 	}
 	for round := range m.Rounds {
-		m.Say("%d of %d: throughput with %d and with %d shards", round+1, m.Rounds, shardsFew, shardsMany)
+		m.Progress("%d of %d: throughput with %d and with %d shards", round+1, m.Rounds, shardsFew, shardsMany)
 		for _, v := range []struct {
 			*rig.Cluster
 			into *rig.Series

@@ -22,7 +22,7 @@ type measurement struct {
 func (m *measurement) measure(ctx context.Context) error {
 	for _, c := range m.curves {
 		for round := range m.Rounds {
-			m.Say("%s, round %d of %d", c.name, round+1, m.Rounds)
+			m.Progress("%s, round %d of %d", c.name, round+1, m.Rounds)
 			for i := range c.points {
 				p := &c.points[i]
 				if err := m.at(ctx, p); err != nil {

@@ -97,7 +97,7 @@ func (c *curve) charts() []report.Chart {
 }
 
 // linearSpread is how many times the least value the largest may be on a linear
-// axis: beyond that the least could not be told from 0.
+// axis: beyond that the least could not be distinguished from 0.
 const linearSpread = 30
 
 // spread returns how many times the least value of all lines the largest is.

@@ -39,7 +39,7 @@ func (m *measurement) measureCrowd(ctx context.Context) error {
 	if m.idleOpened == 0 {
 		return nil
 	}
-	m.Say("%d idle connections", m.idleOpened)
+	m.Progress("%d idle connections", m.idleOpened)
 	const v = variant("proa-idle")
 	// The default bound on connections is what is asked to be idle here, and
 	// the busy ones come on top.

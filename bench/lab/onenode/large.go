@@ -30,7 +30,7 @@ type largeValues struct {
 // own.
 func (m *measurement) measureLarge(ctx context.Context) error {
 	const v = variant("proa-large")
-	m.Say("large values: starting a server, %d keys of %d bytes each", m.largeKeys, largeBytes)
+	m.Progress("large values: starting a server, %d keys of %d bytes each", m.largeKeys, largeBytes)
 	if err := m.startProa(ctx, v); err != nil {
 		return err
 	}

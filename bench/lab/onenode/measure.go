@@ -97,7 +97,7 @@ func (m *measurement) findRedis() {
 	path, err := exec.LookPath(m.redis)
 	if err != nil {
 		m.redisMissing = "There is no redis-server on this machine."
-		m.Say("%v: the comparison with Redis is left out. On Debian and Ubuntu: apt-get install redis-server", err)
+		m.Progress("%v: the comparison with Redis is left out. On Debian and Ubuntu: apt-get install redis-server", err)
 		return
 	}
 	m.redisPath = path
@@ -119,7 +119,7 @@ func (m *measurement) measure(ctx context.Context) error {
 // eachRound measures all rounds of a part.
 func (m *measurement) eachRound(what string, measure func(round int) error) error {
 	for round := range m.Rounds {
-		m.Say("round %d of %d: %s", round+1, m.Rounds, what)
+		m.Progress("round %d of %d: %s", round+1, m.Rounds, what)
 		if err := measure(round); err != nil {
 			return err
 		}
@@ -129,7 +129,7 @@ func (m *measurement) eachRound(what string, measure func(round int) error) erro
 
 // startAll starts the servers and fills them.
 func (m *measurement) startAll(ctx context.Context) error {
-	m.Say("starting servers, %d keys of %d bytes each", m.keys, m.value)
+	m.Progress("starting servers, %d keys of %d bytes each", m.keys, m.value)
 	var err error
 	if m.disk, err = rig.NewDisk(filepath.Join(m.Data, "floor")); err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)

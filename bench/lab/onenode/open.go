@@ -35,7 +35,7 @@ var workloads = map[bench.Op]string{bench.Ping: "ping", bench.Get: "get", bench.
 // generator knows the contents of every row, so no other may write to it.
 func (m *measurement) measureOpen(ctx context.Context) error {
 	const v = variant("proa-open")
-	m.Say("open loop: starting a server, %d keys of %d bytes each", m.keys, m.value)
+	m.Progress("open loop: starting a server, %d keys of %d bytes each", m.keys, m.value)
 	if err := m.startProa(ctx, v); err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func (m *measurement) measureYCSB(ctx context.Context) (err error) {
 	}
 	for round := range m.Rounds {
 		for _, w := range ycsbWorkloads {
-			m.Say("round %d of %d: %s", round+1, m.Rounds, w)
+			m.Progress("round %d of %d: %s", round+1, m.Rounds, w)
 			if err := y.round(ctx, w); err != nil {
 				return err
 			}
@@ -113,7 +113,7 @@ func (m *measurement) checkSpace() error {
 // prepare starts both stores and fills them.
 func (y *ycsb) prepare(ctx context.Context) error {
 	m := y.m
-	m.Say("starting a server, %s rows of %d bytes, cache of %d MiB", report.Thousands(float64(m.ycsbKeys())), ycsbRowBytes, m.ycsbCache)
+	m.Progress("starting a server, %s rows of %d bytes, cache of %d MiB", report.Thousands(float64(m.ycsbKeys())), ycsbRowBytes, m.ycsbCache)
 	if err := m.startProa(ctx, proa, fmt.Sprintf("memory.cache_size=%dMiB", m.ycsbCache)); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func (y *ycsb) prepare(ctx context.Context) error {
 	if _, err := y.harnesses[first].Preload(ctx); err != nil {
 		return fmt.Errorf("filling %s: %w", p.Name, err)
 	}
-	m.Say("filling Pebble with the same")
+	m.Progress("filling Pebble with the same")
 	var err error
 	if y.engine, err = openEngine(filepath.Join(m.Data, "pebble"), int64(m.ycsbCache)<<20); err != nil {
 		return err
