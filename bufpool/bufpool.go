@@ -154,12 +154,6 @@ func (b *Buffer) Append(p []byte) {
 	b.B = append(b.B, p...)
 }
 
-// Write is Append in the form of io.Writer. It returns len(p) and no error.
-func (b *Buffer) Write(p []byte) (int, error) {
-	b.Append(p)
-	return len(p), nil
-}
-
 // classOf returns the class that serves capacity bytes.
 func classOf(capacity int) int8 {
 	if capacity <= ClassBytesMin {

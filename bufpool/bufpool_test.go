@@ -3,7 +3,6 @@ package bufpool
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"strings"
@@ -12,8 +11,6 @@ import (
 )
 
 func TestMain(m *testing.M) { os.Exit(CheckedMain(m).Run()) }
-
-var _ io.Writer = (*Buffer)(nil)
 
 func TestGetCapacity(t *testing.T) {
 	for _, n := range []int{
@@ -133,20 +130,14 @@ func TestGrowIsLinearBeyondTheClasses(t *testing.T) {
 	}
 }
 
-func TestAppendAndWrite(t *testing.T) {
+func TestAppend(t *testing.T) {
 	b := Get(0)
 	defer b.Release()
 	var want []byte
 	for i := range 500 {
 		p := []byte(fmt.Sprintf("<%d>", i))
 		want = append(want, p...)
-		if i%2 == 0 {
-			b.Append(p)
-			continue
-		}
-		if n, err := b.Write(p); n != len(p) || err != nil {
-			t.Fatalf("Write returned %d, %v", n, err)
-		}
+		b.Append(p)
 	}
 	if !bytes.Equal(b.B, want) {
 		t.Error("content differs")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/bits"
 
 	"github.com/proa-kv/proa/internal/fields"
 )
@@ -194,13 +195,7 @@ func recordHeaderBytes(key []byte, value int) int {
 	return uvarintBytes(len(key)) + len(key) + uvarintBytes(value)
 }
 
-func uvarintBytes(n int) int {
-	bytes := 1
-	for ; n >= 0x80; n >>= 7 {
-		bytes++
-	}
-	return bytes
-}
+func uvarintBytes(n int) int { return (bits.Len(uint(n)|1) + 6) / 7 }
 
 // decodeRecordHeader returns what appendRecordHeader was given, and its length.
 // The key is a view of b.
