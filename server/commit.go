@@ -56,8 +56,7 @@ func (s *Server) reply() {
 // delivers them.
 type delivery struct {
 	mu    sync.Mutex
-	dirty []*conn       // have output that is not written yet
-	spare []*conn       // empty, to become dirty
+	dirty connList      // have output that is not written yet
 	ready []*readGather // have all they waited for, and go on
 	retry []*conn       // found a queue full, and try again
 }
@@ -73,7 +72,7 @@ func (d *delivery) add(c *conn) {
 // addMarked is add for a connection that the caller has marked.
 func (d *delivery) addMarked(c *conn) {
 	d.mu.Lock()
-	d.dirty = append(d.dirty, c)
+	d.dirty.conns = append(d.dirty.conns, c)
 	d.mu.Unlock()
 }
 
@@ -96,16 +95,13 @@ func (d *delivery) retryLater(c *conn) {
 
 // take returns the connections to be written to, after those who waited have gone
 // on.
-func (d *delivery) take() (list []*conn) {
+func (d *delivery) take() []*conn {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.ready)+len(d.retry) > 0 {
 		d.resume()
 	}
-	if list = d.dirty; len(list) > 0 {
-		d.dirty, d.spare = d.spare, nil
-	}
-	return list
+	return d.dirty.take()
 }
 
 // resume has those go on who waited. d.mu must be held; it is released meanwhile.
@@ -124,13 +120,32 @@ func (d *delivery) resume() {
 		c.retryQueue()
 	}
 	d.mu.Lock()
-	d.dirty = append(d.dirty, t.conns...)
+	d.dirty.conns = append(d.dirty.conns, t.conns...)
 }
 
 // giveBack returns a list of take, whose connections have been written to.
 func (d *delivery) giveBack(list []*conn) {
-	clear(list)
 	d.mu.Lock()
-	d.spare = list[:0]
+	d.dirty.giveBack(list)
 	d.mu.Unlock()
+}
+
+// connList is a list of connections that is taken and filled again without
+// allocating. Whoever has it locks it.
+type connList struct{ conns, spare []*conn }
+
+// take empties the list.
+func (l *connList) take() (list []*conn) {
+	if list = l.conns; len(list) > 0 {
+		l.conns, l.spare = l.spare, nil
+	}
+	return list
+}
+
+// giveBack takes back what take has returned.
+func (l *connList) giveBack(list []*conn) {
+	if len(list) > 0 {
+		clear(list)
+		l.spare = list[:0]
+	}
 }

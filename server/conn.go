@@ -139,14 +139,10 @@ func (c *conn) caughtUp() bool {
 	return unsent <= cfg.OutputBytesMax/2 && !c.srv.admission.repliesFull(2*unsent)
 }
 
-// pause stops reading. What was overloaded may have caught up in between, and
-// nobody else would notice then.
+// pause is Pause for a connection that has reached a bound, which is counted.
 func (c *conn) pause() {
-	c.paused.Store(true)
 	c.srv.counters.pauses.Add(1)
-	if c.caughtUp() {
-		c.paused.Store(false)
-	}
+	c.Pause()
 }
 
 // unpause lets a paused connection read on once it has caught up, and its
@@ -265,8 +261,8 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 		if outcome == command.Applied {
 			c.appendResult(out, tag, &marks, r)
 		} else {
-			status, retry, message := refusalOfOutcome(outcome, protocol.Opcode(tag.Code&^withEpoch))
-			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, status, retry, message)
+			r := refusalOfOutcome(outcome, protocol.Opcode(tag.Code&^withEpoch))
+			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, r.status, r.retryMillis, r.message)
 		}
 	}
 	// Under the lock: whoever writes the reply must see it as answered.

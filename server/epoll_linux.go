@@ -90,9 +90,8 @@ type loop struct {
 	posted atomic.Bool // outbox holds something
 
 	mu      sync.Mutex
-	resumed []*conn // may be read again
-	outbox  []*conn // have output that a commit left for the polling thread to write
-	spare   []*conn // empty, to become the outbox
+	resumed []*conn  // may be read again
+	outbox  connList // have output that a commit left for the polling thread to write
 }
 
 func newEpollTransport(s *Server) (transport, error) {
@@ -367,7 +366,7 @@ func (l *loop) arm() {
 // post leaves conns to the thread that polls l: it will write their output.
 func (l *loop) post(conns []*conn) {
 	l.mu.Lock()
-	l.outbox = append(l.outbox, conns...)
+	l.outbox.conns = append(l.outbox.conns, conns...)
 	l.mu.Unlock()
 	l.posted.Store(true)
 	if l.asleep.Load() || !l.polled.Load() {
@@ -381,15 +380,13 @@ func (t *thread) deliver(l *loop) {
 		return
 	}
 	l.mu.Lock()
-	list := l.outbox
-	l.outbox, l.spare = l.spare, nil
+	list := l.outbox.take()
 	l.mu.Unlock()
-	for i, c := range list {
+	for _, c := range list {
 		t.send(c)
-		list[i] = nil
 	}
 	l.mu.Lock()
-	l.spare = list[:0]
+	l.outbox.giveBack(list)
 	l.mu.Unlock()
 }
 
@@ -495,7 +492,7 @@ func (t *thread) waitForDisk(l *loop) bool {
 		default:
 			small := t.readsRows()
 			t.runJobs()
-			reclaimed = small && l.reclaim() // what wide reads have found takes a while to be written
+			reclaimed = small && l.reclaim() // what reads of many rows have found takes a while to be written
 		}
 		t.flush()
 		if reclaimed {
@@ -544,7 +541,7 @@ func (t *thread) commitOthers() {
 			t.now = be.NowMillis()
 			t.yieldIfDue()
 		}
-		if j, ok := t.srv.jobs.pop(); ok {
+		if j, ok := t.srv.jobs.pop(false); ok {
 			t.jobs = append(t.jobs, j)
 			t.runJobs()
 			t.flush()

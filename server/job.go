@@ -131,37 +131,25 @@ func (q *jobQueue) add(j job, max int) bool {
 	return true
 }
 
-// pop takes the oldest job.
-func (q *jobQueue) pop() (j job, ok bool) {
+// pop takes the oldest job. If there is none and wait is set it waits for one; ok is
+// false then when the queue is closed.
+func (q *jobQueue) pop(wait bool) (j job, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.take()
-}
-
-// take is pop with q.mu held.
-func (q *jobQueue) take() (j job, ok bool) {
+	for wait && len(q.list) == 0 && !q.closed {
+		q.idle++
+		q.some.Wait()
+		q.idle--
+	}
 	if len(q.list) == 0 {
 		return job{}, false
 	}
 	j = q.list[0]
 	q.list[0] = job{}
-	q.list = q.list[1:]
-	if len(q.list) == 0 {
+	if q.list = q.list[1:]; len(q.list) == 0 {
 		q.list = nil
 	}
 	return j, true
-}
-
-// wait is pop that waits for a job. It returns false when the queue is closed.
-func (q *jobQueue) wait() (j job, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.list) == 0 && !q.closed {
-		q.idle++
-		q.some.Wait()
-		q.idle--
-	}
-	return q.take()
 }
 
 // close ends the workers after what they do now. It returns the jobs that are
@@ -187,7 +175,7 @@ func (s *Server) work() {
 	p := newProcessor(s)
 	defer s.counters.unregister(&p.counts)
 	for {
-		j, ok := s.jobs.wait()
+		j, ok := s.jobs.pop(true)
 		if !ok {
 			return
 		}

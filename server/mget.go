@@ -214,7 +214,7 @@ func (e *executor) gatherMGet(j job) {
 	}
 	where := make(map[int]*readPart) // by shard; nil: read here
 	byNode := make(map[uint64]*readPart)
-	far := &remoteRows{}
+	remote := &remoteRows{}
 	for i, key := range e.mget.Keys {
 		shard := e.srv.backend.ShardOf(protocol.Slot(key))
 		t, seen := where[shard]
@@ -227,7 +227,7 @@ func (e *executor) gatherMGet(j job) {
 			if t = byNode[node]; t == nil && node != 0 {
 				t = &readPart{w: w, node: node}
 				byNode[node] = t
-				far.parts = append(far.parts, t)
+				remote.parts = append(remote.parts, t)
 			}
 			where[shard] = t
 		}
@@ -235,10 +235,10 @@ func (e *executor) gatherMGet(j job) {
 			t.keys = append(t.keys, int32(i))
 		}
 	}
-	if w.failure.Load() == nil && len(far.parts) > 0 {
-		w.job.remote = far
+	if w.failure.Load() == nil && len(remote.parts) > 0 {
+		w.job.remote = remote
 		x := w.job.subExtensions()
-		for _, t := range far.parts {
+		for _, t := range remote.parts {
 			var sub protocol.MGet
 			for _, i := range t.keys {
 				sub.Keys = append(sub.Keys, e.mget.Keys[i])

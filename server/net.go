@@ -331,21 +331,15 @@ func (x *netConn) writeAll(c *conn) bool {
 
 // write writes b in pieces, so that it shows whether the peer takes any.
 func (x *netConn) write(c *conn, b []byte) (n int, err error) {
-	for len(b)-n > netWriteBytes {
-		k, err := x.nc.Write(b[n : n+netWriteBytes])
+	for n < len(b) && err == nil {
+		var k int
+		k, err = x.nc.Write(b[n:min(n+netWriteBytes, len(b))])
 		n += k
 		c.mu.Lock()
 		c.took += int64(k)
 		c.mu.Unlock()
-		if err != nil {
-			return n, err
-		}
 	}
-	k, err := x.nc.Write(b[n:])
-	c.mu.Lock()
-	c.took += int64(k)
-	c.mu.Unlock()
-	return n + k, err
+	return n, err
 }
 
 // netWriteBytes is the size of a piece.

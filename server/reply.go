@@ -44,29 +44,25 @@ func textOf(s command.Status, status protocol.Status) string {
 	return status.Text()
 }
 
-// refusalOfOutcome is statusOfOutcome for a whole request. What is one command in
-// each shard where the node is not alone need only be asked for again.
-func refusalOfOutcome(o command.Outcome, op protocol.Opcode) (s protocol.Status, retryMillis uint32, message string) {
-	if o == command.Apart && op == protocol.OpDeleteRange {
-		return protocol.StatusBusy, retryLeaderMillis, "the cluster has just grown beyond one node; try again"
-	}
-	s, message = statusOfOutcome(o)
-	return s, 0, message
+// unresolved are the outcomes without a result, in the protocol's terms.
+var unresolved = [...]refusal{
+	command.Dropped:  {status: protocol.StatusDropped, message: "another leader's log entry replaced the write; nothing was changed"},
+	command.Lost:     {status: protocol.StatusStorageFailed, message: "the node stopped while the write was in progress; its outcome is unknown"},
+	command.TimedOut: {status: protocol.StatusTimeout, message: "a majority of the shard's replicas did not confirm the write in time; its outcome is unknown"},
+	command.Apart:    {status: protocol.StatusCrossShard, message: "the keys are in different shards, and the cluster has more than one node; nothing was done; give the keys a common {tag}"},
+	command.Overdue:  {status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the write was queued; nothing was changed"},
 }
 
-// statusOfOutcome translates why there is no result, with a sentence.
-func statusOfOutcome(o command.Outcome) (protocol.Status, string) {
-	switch o {
-	case command.Dropped:
-		return protocol.StatusDropped, "another leader's log entry replaced the write; nothing was changed"
-	case command.Apart:
-		return protocol.StatusCrossShard, "the keys are in different shards, and the cluster has more than one node; nothing was done; give the keys a common {tag}"
-	case command.Overdue:
-		return protocol.StatusDeadlineExceeded, "the deadline passed while the write was queued; nothing was changed"
-	case command.TimedOut:
-		return protocol.StatusTimeout, "a majority of the shard's replicas did not confirm the write in time; its outcome is unknown"
+// grown is the refusal of what is one command in each shard where the node is not
+// alone: it need only be asked for again.
+var grown = refusal{status: protocol.StatusBusy, retryMillis: retryLeaderMillis, message: "the cluster has just grown beyond one node; try again"}
+
+// refusalOfOutcome translates why a command of an operation has no result.
+func refusalOfOutcome(o command.Outcome, op protocol.Opcode) *refusal {
+	if o == command.Apart && op == protocol.OpDeleteRange {
+		return &grown
 	}
-	return protocol.StatusStorageFailed, "the node stopped while the write was in progress; its outcome is unknown"
+	return &unresolved[o]
 }
 
 // bodyBytesMax bounds the outcomes of one BATCH or TXN, so that the reply fits

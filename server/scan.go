@@ -212,8 +212,8 @@ func (e *executor) gatherScan(j job, m *protocol.Scan) {
 	if w == nil {
 		return
 	}
-	far := &remoteRows{here: make([]int, 0, 8)}
-	w.job.remote = far
+	remote := &remoteRows{here: make([]int, 0, 8)}
+	w.job.remote = remote
 	first, end := 0, e.srv.backend.Shards()
 	if j.shard != allShards {
 		first, end = j.shard, j.shard+1
@@ -225,15 +225,15 @@ func (e *executor) gatherScan(j job, m *protocol.Scan) {
 			break
 		}
 		if node == 0 {
-			far.here = append(far.here, shard)
+			remote.here = append(remote.here, shard)
 		} else {
-			far.parts = append(far.parts, &readPart{w: w, node: node, shard: shard})
+			remote.parts = append(remote.parts, &readPart{w: w, node: node, shard: shard})
 		}
 	}
 	if w.failure.Load() == nil {
 		x := w.job.subExtensions()
 		x.HasShard = true
-		for _, t := range far.parts {
+		for _, t := range remote.parts {
 			x.Shard = uint16(t.shard)
 			sub := e.subScan(m, t.shard, end-first)
 			w.left.Add(1)
@@ -280,8 +280,8 @@ func (g *merge) before(a, b []byte) bool {
 }
 
 // load takes in the parts.
-func (g *merge) load(far *remoteRows) *refusal {
-	for _, t := range far.parts {
+func (g *merge) load(remote *remoteRows) *refusal {
+	for _, t := range remote.parts {
 		var cursor []byte
 		for _, b := range t.bodies {
 			var m protocol.ScanReply
@@ -385,12 +385,7 @@ func (g *scanPage) visit(key, value []byte, row command.Row) bool {
 
 // insertCursor puts the cursor into the last frame, before its rows.
 func (g *scanPage) insertCursor(cursor []byte) {
-	g.out.Grow(len(cursor))
-	b := g.out.B
-	rows := g.cursorAt + 2
-	b = b[:len(b)+len(cursor)]
-	copy(b[rows+len(cursor):], b[rows:len(b)-len(cursor)])
-	copy(b[rows:], cursor)
-	binary.LittleEndian.PutUint16(b[g.cursorAt:], uint16(len(cursor)))
-	g.out.B = b
+	g.out.Grow(len(cursor)) // so that it stays in its buffer
+	g.out.B = slices.Insert(g.out.B, g.cursorAt+2, cursor...)
+	binary.LittleEndian.PutUint16(g.out.B[g.cursorAt:], uint16(len(cursor)))
 }

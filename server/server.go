@@ -319,7 +319,7 @@ func (s *Server) serve() {
 	go s.enforceTimeouts()
 	s.transport.run()
 	s.side.running.Wait()
-	s.upstreams.wait()
+	s.upstreams.running.Wait()
 	s.working.Wait()
 	close(s.done)
 }

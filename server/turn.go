@@ -12,7 +12,7 @@ import (
 // the others of its loop have their turn. It takes well below a millisecond.
 //
 // Each request counts for what it weighs: one for an ordinary one, one for each
-// key or operation of a wide one, and some for the bytes that are copied. What
+// key or operation of a request with several, and some for the bytes that are copied. What
 // weighs more than a whole turn is not for a thread that polls: the connection is
 // offloaded, that is its turn becomes a job. The thread that runs the job reads the
 // connection meanwhile, in the place of the one that polls its loop, so that

@@ -105,15 +105,13 @@ func (us *upstreams) init(s *Server) {
 	us.ctx, us.cancel = context.WithCancel(context.Background())
 }
 
-// close breaks all connections; wait waits for their goroutines.
+// close breaks all connections. Their goroutines end then; running counts them.
 func (us *upstreams) close() {
 	us.mu.Lock()
 	us.closed = true
 	us.mu.Unlock()
 	us.cancel()
 }
-
-func (us *upstreams) wait() { us.running.Wait() }
 
 // begin counts a goroutine that is about to start, unless all have to end.
 func (us *upstreams) begin(goroutines int) bool {

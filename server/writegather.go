@@ -128,8 +128,7 @@ func (g *writeGather) Complete(tag command.Tag, outcome command.Outcome, r *comm
 	ops := g.parts[tag.ID]
 	switch {
 	case outcome != command.Applied:
-		s, _ := statusOfOutcome(outcome)
-		g.fail(ops, s)
+		g.fail(ops, unresolved[outcome].status)
 	case r.Kind == command.DeleteRange:
 		g.mu.Lock()
 		g.keep(ops[0], r)

@@ -2,14 +2,6 @@ package server
 
 import "github.com/proa-kv/proa/internal/wrongport"
 
-// port says which of the node's ports c has come to.
-func (c *conn) port() wrongport.Port {
-	if c.protocol != nil {
-		return c.protocol.Port()
-	}
-	return wrongport.Client
-}
-
 // wrongProtocol refuses c if its first bytes, b, are of a protocol that another port
 // speaks, or none. more says that more of b is needed to decide. It costs nothing
 // on a connection whose first bytes are those of its own protocol: only a stream that
@@ -29,11 +21,14 @@ func (c *conn) wrongProtocol(b []byte) (refused, more bool) {
 // RefuseProtocol answers a connection that has come to the wrong port, and closes it
 // once the answer is written.
 func (c *conn) RefuseProtocol(caller wrongport.Protocol, first []byte) {
-	s := c.srv
-	answer, why := s.cfg.Ports.Answer(c.port(), caller, first)
+	s, port := c.srv, wrongport.Client
+	if c.translated {
+		port = c.protocol.Port()
+	}
+	answer, why := s.cfg.Ports.Answer(port, caller, first)
 	c.refused = true
 	s.counters.refused.Add(1)
-	s.lines.wrongProtocol.Warn(s.log, "closed a connection that speaks another protocol than the port", "port", c.port().String(), "speaks", caller.String(), "remote", c.socket.remote(c), "answer", why)
+	s.lines.wrongProtocol.Warn(s.log, "closed a connection that speaks another protocol than the port", "port", port.String(), "speaks", caller.String(), "remote", c.socket.remote(c), "answer", why)
 	c.sendLast(answer)
 }
 

@@ -71,7 +71,7 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 		src.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{ln: ln, ports: src.Ports, log: src.Logger}
-	limited := newCrowd(ln, src.ConnectionsMax, func(nc net.Conn) net.Conn { return &caller{Conn: nc, s: s} })
+	bounded := newBoundedListener(ln, src.ConnectionsMax, func(nc net.Conn) net.Conn { return &caller{Conn: nc, s: s} })
 	s.http = http.Server{
 		Handler:           withoutBody(routes(src, reg)),
 		ReadHeaderTimeout: limit.header,
@@ -79,10 +79,10 @@ func listen(address string, src Source, limit timeouts) (*Server, error) {
 		WriteTimeout:      limit.write,
 		IdleTimeout:       limit.idle,
 		MaxHeaderBytes:    headerBytesMax,
-		ConnState:         limited.changed,
+		ConnState:         bounded.changed,
 		ErrorLog:          log.New(&lineWriter{log: src.Logger}, "", 0),
 	}
-	go func() { _ = s.http.Serve(limited) }()
+	go func() { _ = s.http.Serve(bounded) }()
 	return s, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,10 +53,10 @@ func withoutBody(next http.Handler) http.Handler {
 	})
 }
 
-// crowd is a listener that bounds its connections. One too many takes the place
+// boundedListener is a listener that bounds its connections. One too many takes the place
 // of the one that has waited longest for a request, so that silent connections
 // keep nobody out; where all carry requests, it is closed itself.
-type crowd struct {
+type boundedListener struct {
 	net.Listener
 	max  int
 	wrap func(net.Conn) net.Conn // what is handed on of a connection
@@ -65,12 +66,12 @@ type crowd struct {
 	waiting []net.Conn // without a request, the longest first
 }
 
-func newCrowd(ln net.Listener, max int, wrap func(net.Conn) net.Conn) *crowd {
-	return &crowd{Listener: ln, max: max, wrap: wrap, open: make(map[net.Conn]struct{})}
+func newBoundedListener(ln net.Listener, max int, wrap func(net.Conn) net.Conn) *boundedListener {
+	return &boundedListener{Listener: ln, max: max, wrap: wrap, open: make(map[net.Conn]struct{})}
 }
 
 // Accept implements net.Listener.
-func (c *crowd) Accept() (net.Conn, error) {
+func (c *boundedListener) Accept() (net.Conn, error) {
 	for {
 		nc, err := c.Listener.Accept()
 		if err != nil {
@@ -84,7 +85,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 }
 
 // enter makes room for a connection, or returns false where there is none.
-func (c *crowd) enter(nc net.Conn) bool {
+func (c *boundedListener) enter(nc net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.open) >= c.max {
@@ -101,23 +102,18 @@ func (c *crowd) enter(nc net.Conn) bool {
 }
 
 // leave forgets a connection. c.mu must be held.
-func (c *crowd) leave(nc net.Conn) {
+func (c *boundedListener) leave(nc net.Conn) {
 	delete(c.open, nc)
 	c.attend(nc)
 }
 
 // attend takes a connection out of those that wait. c.mu must be held.
-func (c *crowd) attend(nc net.Conn) {
-	for i := range c.waiting {
-		if c.waiting[i] == nc {
-			c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
-			return
-		}
-	}
+func (c *boundedListener) attend(nc net.Conn) {
+	c.waiting = slices.DeleteFunc(c.waiting, func(x net.Conn) bool { return x == nc })
 }
 
 // changed is the server's ConnState.
-func (c *crowd) changed(nc net.Conn, state http.ConnState) {
+func (c *boundedListener) changed(nc net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch state {

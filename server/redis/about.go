@@ -2,9 +2,7 @@ package redis
 
 import (
 	"fmt"
-	"strconv"
 
-	"github.com/proa-kv/proa/protocol"
 	"github.com/proa-kv/proa/server/resp"
 )
 
@@ -118,35 +116,6 @@ func cmdCommandGetKeysAndFlags(_ *processor, x *plan) {
 			x.reply = resp.AppendSimple(x.reply, flag)
 		}
 	}
-}
-
-// cmdClusterGetKeysInSlot answers the first keys of a slot, which it looks for
-// among those of its shard.
-func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
-	n, count := x.integer(2), x.integer(3)
-	if x.failed || n < 0 || n >= protocol.Slots || count < 0 {
-		return x.fail("ERR Invalid slot or number of keys")
-	}
-	slot := uint16(n)
-	w := p.slotWalk(slot)
-	w.limit, w.end = p.l.cfg.OutputBytesMax/2, endKeys
-	w.take = func(w *walk, keys [][]byte) walkStep {
-		for _, key := range keys {
-			if w.count == count {
-				return walkEnd
-			}
-			if protocol.Slot(key) == slot {
-				w.out = resp.AppendBulk(w.out, key)
-				w.count++
-			}
-		}
-		if len(w.out) > w.limit {
-			w.fail = "ERR the keys exceed " + strconv.Itoa(w.limit) + " bytes; request fewer"
-			return walkEnd
-		}
-		return walkOn
-	}
-	return p.walkOver(c, w)
 }
 
 func cmdConfigResetStat(p *processor, x *plan) {

@@ -261,25 +261,50 @@ func cmdClusterInfo(p *processor, x *plan) {
 
 // cmdClusterCountKeysInSlot walks over the keys of the slot's shard.
 func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
-	n := x.integer(2)
-	if x.failed || n < 0 || n >= protocol.Slots {
+	slot := x.integer(2)
+	if x.failed || slot < 0 || slot >= protocol.Slots {
 		return x.fail("ERR Invalid slot")
 	}
-	w := p.slotWalk(uint16(n))
+	return p.walkSlot(c, uint16(slot), endCount, func(w *walk, _ []byte) walkStep {
+		w.count++
+		return walkOn
+	})
+}
+
+// cmdClusterGetKeysInSlot answers the first keys of a slot.
+func cmdClusterGetKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
+	slot, count := x.integer(2), x.integer(3)
+	if x.failed || slot < 0 || slot >= protocol.Slots || count < 0 {
+		return x.fail("ERR Invalid slot or number of keys")
+	}
+	limit := p.l.cfg.OutputBytesMax / 2
+	return p.walkSlot(c, uint16(slot), endKeys, func(w *walk, key []byte) walkStep {
+		if w.count < count {
+			w.out = resp.AppendBulk(w.out, key)
+			w.count++
+		}
+		if len(w.out) > limit {
+			w.fail = "ERR the keys exceed " + strconv.Itoa(limit) + " bytes; request fewer"
+		}
+		if w.count == count {
+			return walkEnd
+		}
+		return walkOn
+	})
+}
+
+// walkSlot walks over the keys of a slot, which it looks for among those of its
+// shard.
+func (p *processor) walkSlot(c *conn, slot uint16, end func(*walk, []byte, int) []byte, take func(w *walk, key []byte) walkStep) (held bool) {
+	w := &walk{rows: walkRows, end: end, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
 	w.take = func(w *walk, keys [][]byte) walkStep {
 		for _, key := range keys {
 			w.steps += len(key)
-			if protocol.Slot(key) == uint16(n) {
-				w.count++
+			if protocol.Slot(key) == slot && take(w, key) == walkEnd {
+				return walkEnd
 			}
 		}
 		return walkOn
 	}
-	w.end = endCount
 	return p.walkOver(c, w)
-}
-
-// slotWalk is a walk over the shard of a slot.
-func (p *processor) slotWalk(slot uint16) *walk {
-	return &walk{rows: walkRows, at: position{confined: true, shards: []uint16{uint16(p.l.backend.ShardOf(slot))}}}
 }

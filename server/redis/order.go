@@ -95,9 +95,9 @@ func (c *conn) waitsFor(key []byte, write bool) uint64 {
 	return c.unanswered(b.write)
 }
 
-// noteWrite remembers that a plan's command writes its keys; far says that
+// noteWrite remembers that a plan's command writes its keys; remote says that
 // another node carries it out.
-func (c *conn) noteWrite(number uint64, x *plan, far bool) {
+func (c *conn) noteWrite(number uint64, x *plan, remote bool) {
 	made := x.rowBytes()
 	for _, key := range x.keys {
 		b, tag := c.bucket(key)
@@ -110,12 +110,12 @@ func (c *conn) noteWrite(number uint64, x *plan, far bool) {
 			b.bytes = laterBytes(b.bytes, made)
 		}
 		b.write, b.tag = uint32(number), tag
-		if far {
+		if remote {
 			b.wait = uint32(number)
 		}
 	}
 	c.lastWrite = number
-	if far {
+	if remote {
 		c.lastWait = number
 	}
 }

@@ -1,0 +1,51 @@
+package server
+
+import "github.com/proa-kv/proa/protocol"
+
+// executor is what a thread has to do at the end of its round: jobs, and whatever
+// requests and jobs leave to be sent.
+type executor struct {
+	srv *Server
+	now uint64 // Unix ms, set once a round
+
+	touched  touched         // written to at the end of the round
+	writers  []*upstreamConn // have requests to send on; their writers are woken then
+	jobs     []job           // must wait for the disk; carried out after the round
+	proposed bool            // commands were queued in this round
+
+	options Options // of the request that is dispatched, by its Translator; none of a job
+	effects Effects // of it
+
+	mget protocol.MGet // scratch
+}
+
+// flush ends a round: it writes to every touched connection once, and wakes
+// whoever sends requests on.
+func (e *executor) flush() {
+	e.touched.flush()
+	for i, l := range e.writers {
+		l.wakeWriter()
+		e.writers[i] = nil
+	}
+	e.writers = e.writers[:0]
+}
+
+// touched lists connections that have output to be written.
+type touched struct{ conns []*conn }
+
+// add has c written to at the next flush. c.mu must be held.
+func (t *touched) add(c *conn) {
+	if !c.marked {
+		c.marked = true
+		t.conns = append(t.conns, c)
+	}
+}
+
+// flush writes to each connection once.
+func (t *touched) flush() {
+	for i, c := range t.conns {
+		c.Flush()
+		t.conns[i] = nil
+	}
+	t.conns = t.conns[:0]
+}
