@@ -217,7 +217,7 @@ func (tk *timekeeper) learnTime(own, low, high int64, majority bool, times []int
 		tk.node.logger.Info("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
 	}
 	for _, g := range tk.node.groups { // that was against the time so far
-		g.lead.Store(0)
+		g.ahead.Store(0)
 	}
 	tk.time.set(at)
 }
@@ -291,7 +291,7 @@ func (tk *timekeeper) judgeClock(own, low, high int64) {
 // now is the shard's time in Unix milliseconds: the node's, unless what was
 // applied here bears a later stamp.
 func (g *group) now(node uint64) uint64 {
-	return max(node+g.lead.Load(), g.lastStamp.Load())
+	return max(node+g.ahead.Load(), g.lastStamp.Load())
 }
 
 // keepTime works out how far the shard's time is ahead of the node's. What it
@@ -303,13 +303,13 @@ func (g *group) keepTime(n *Node, node uint64) {
 	if stamp > node {
 		ahead = stamp - node
 	}
-	lead := g.lead.Load()
-	g.ledAt = min(g.ledAt, node) // the time may have been set back
-	if elapsed := node - min(node, g.ledAt); elapsed >= slewShare {
+	lead := g.ahead.Load()
+	g.aheadAt = min(g.aheadAt, node) // the time may have been set back
+	if elapsed := node - min(node, g.aheadAt); elapsed >= slewShare {
 		lead -= min(lead, elapsed/slewShare)
-		g.ledAt = node
+		g.aheadAt = node
 	}
-	if lead = max(lead, ahead); lead != g.lead.Load() {
-		g.lead.Store(lead)
+	if lead = max(lead, ahead); lead != g.ahead.Load() {
+		g.ahead.Store(lead)
 	}
 }

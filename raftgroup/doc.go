@@ -35,8 +35,8 @@
 //	serve     messages from other nodes, ticks and finished log writes are taken
 //	          in; what is committed goes to the state machine, in one call;
 //	          each command's Completer gets its outcome
-//	propose   each group's queued commands become entries, all that is queued
-//	          one entry (natural batching: no timer, nothing added when idle)
+//	propose   each group's queued commands become entries: as a rule one, of all
+//	          that is queued (natural batching: no timer, nothing added when idle)
 //	send      messages to other nodes are sent
 //	write     the entries and hard states of all groups: one log write, one
 //	          fdatasync, without the pass: others may serve meanwhile
@@ -46,16 +46,26 @@
 //
 // # Who runs a pass
 //
-// The thread that submitted a command. [Node.Acquire] makes the caller the one
-// thread that runs passes, and [Node.Run] then runs them until no command
-// waits. Handing a command to another thread was measured at 30-60 µs per hop,
+// The thread that submitted a command. Acquire makes the caller the one thread that
+// runs a pass; then come Prepare, the write's Sync, Deliver and Release, between which a
+// server does its own work (server.Server.commit); Run is all of them for a node without
+// a server. Whoever has run a pass tries Acquire again. Handing a command to another thread was measured at 30-60 µs per hop,
 // half an fdatasync, and this design avoids it
 // (docs/adr/0001-network-layer.md). The node's own driver goroutine runs passes
 // for ticks, and for callers that must not block.
 //
+// # Parts
+//
+// A Node is made of readyLoop, driver, timing, members, reportExchange, controller,
+// admin, timekeeper, diskWatch and crossShard; a group of proposals, leaseState,
+// snapshots, membership and replicaDamage. Each part has a file, owns its fields, and
+// knows the whole, of which its methods are a part.
+//
 // # Locks
 //
-// group.mu guards a group's queue and is held for the copy of one command. All
-// Raft state belongs to whoever holds the pass. Order: pass, then group.mu, then
-// members.mu or crossShard.mu, then pictures.mu. None is held while the log is written.
+// queue.mu guards a group's queue and is held for the copy of one command; inbox.mu its
+// messages; schedule.mu the lists of groups with work. All Raft state belongs to whoever
+// holds the pass. Order: pass, then queue.mu, inbox.mu or schedule.mu, of which none is
+// held with another, then members.mu or crossShard.mu, then pictures.mu. None is held
+// while the log is written.
 package raftgroup

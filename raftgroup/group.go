@@ -34,8 +34,8 @@ type group struct {
 	sole      atomic.Bool   // there is no other replica
 	noQuorum  atomic.Bool   // there has been no leader for too long
 	lastStamp atomic.Uint64 // time never goes back behind it
-	lead      atomic.Uint64 // ms that the shard's time is ahead of the node's
-	ledAt     uint64        // the node's time when lead was last looked at; belongs to the pass
+	ahead     atomic.Uint64 // ms that the shard's time is ahead of the node's
+	aheadAt   uint64        // the node's time when ahead was last looked at; belongs to the pass
 	term      atomic.Uint64
 	leader    atomic.Uint64 // node
 	committed atomic.Uint64

@@ -108,7 +108,7 @@ func (l *readyLoop) Prepare() command.Write {
 
 // Sync makes the write durable: one log write, one fdatasync. The caller does not
 // run the pass meanwhile; other threads may, for messages.
-func (w *writeSet) Sync() { w.loop.commit(w) }
+func (w *writeSet) Sync() { w.loop.writeLog(w) }
 
 // Deliver applies what Raft has committed since the write is durable, and passes
 // outcomes to those who wait for them. It returns true if the caller runs the pass,
@@ -338,8 +338,8 @@ func (l *readyLoop) takeWrite() *writeSet {
 	return w
 }
 
-// commit makes a write durable. It is called without the pass.
-func (l *readyLoop) commit(w *writeSet) {
+// writeLog makes a write durable. It is called without the pass.
+func (l *readyLoop) writeLog(w *writeSet) {
 	start := time.Now()
 	err := l.node.log.Commit(w.log, true)
 	took := time.Since(start)

@@ -105,7 +105,7 @@ func (c *conn) outstanding() bool {
 	return c.Backlog() > 0
 }
 
-// quiet reports whether no request waits for its turn to be answered.
+// allAnswered reports whether no request waits for its turn to be answered.
 func (c *conn) allAnswered() bool { return c.dropped.Load() || c.translator.AllAnswered() }
 
 // consume carries out the whole requests in b; see Translator.Consume.

@@ -10,7 +10,8 @@
 // open batch. At the end of the round each touched connection is written to
 // once. If commands were queued the thread then commits them itself; see
 // below. The outcome of each command is encoded straight into its connection's
-// output buffer ([conn.Complete]) and written by the thread that committed it.
+// output buffer ([conn.Complete]) and written by the thread that committed it or, if
+// more commands wait, by the one that polls the connection's loop.
 //
 // # Leaders and followers
 //
