@@ -62,7 +62,7 @@ var (
 	ErrNotLeader = sentinel(protocol.StatusNotLeader, "another node leads this shard")
 	// ErrNoQuorum: a majority of the shard's replicas is unavailable.
 	ErrNoQuorum = sentinel(protocol.StatusNoQuorum, "the shard has no quorum")
-	// ErrDropped: another leader's log entry replaced the write.
+	// ErrDropped: the write was dropped before it took effect: the leader changed, or the node stopped.
 	ErrDropped = sentinel(protocol.StatusDropped, "the proposal was superseded")
 	// ErrShuttingDown: the server is shutting down.
 	ErrShuttingDown = sentinel(protocol.StatusShuttingDown, "server is shutting down")
