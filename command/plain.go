@@ -33,15 +33,13 @@ func (k Kind) proposers() Flags {
 	return 0
 }
 
-// plainKind reports whether every version knows a kind. A kind that is added is not
-// plain, and needs a condition of its own for when all members know it: the one for
-// these (all members have a key, see raftgroup) says nothing of later ones.
-func (k Kind) plainKind() bool {
-	return k > 0 && k < kindEnd && k != Watch && k != GetRange && k != DeleteRange
-}
+// lastPlain is the last of the kinds that every version knows. Those after it are not
+// plain; a kind that is added needs a condition of its own for when all members know it:
+// the one for the present ones (all members have a key, see raftgroup) says nothing of it.
+const lastPlain = Rename
 
 func (c *Command) isPlain() bool {
-	if !c.Kind.plainKind() {
+	if c.Kind < Put || c.Kind > lastPlain {
 		return false
 	}
 	for i := range c.Compares {

@@ -36,6 +36,17 @@ func TestPlain(t *testing.T) {
 	}
 }
 
+// Kinds that a replica of an earlier version does not know, and those of the future, are
+// not plain.
+func TestPlainKinds(t *testing.T) {
+	for k := range Kind(40) {
+		want := k >= 1 && k <= 17 // as of the first version
+		if _, err := (&Command{Kind: k}).Plain(); (err == nil) != want {
+			t.Errorf("%v (%d): %v", k, k, err)
+		}
+	}
+}
+
 // A retry has the digest of the first try, whether all members knew Whole then
 // or not.
 func TestDigestOfPlain(t *testing.T) {

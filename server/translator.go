@@ -173,7 +173,8 @@ func (c *conn) Translator() Translator { return c.translator }
 // IdleMillis is how long the peer has sent nothing by now, in Unix ms.
 func (c *conn) IdleMillis(now int64) int64 { return max(0, now-c.active.Load()) }
 
-// Paused reports whether reading has to stop for now.
+// Paused reports whether nothing is read until the connection is within its bounds
+// again.
 func (c *conn) Paused() bool { return c.paused.Load() }
 
 // Stopped reports whether nothing more may be read. For the reader.
