@@ -111,8 +111,8 @@ const (
 // redisAddr is where s serves the Redis protocol.
 func redisAddr(s *Server) net.Addr { return s.AddrsOf("redis")[0] }
 
-// live starts a server over a real node. What is in prepare changes it before it
-// serves.
+// live starts a server over a real node. What is in prepare changes it before
+// anything runs: the node's driver reads the server's fields too.
 func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr) {
 	t.Helper()
 	n, err := raftgroup.Open(raftgroup.Options{Dir: t.TempDir(), RowCacheBytes: 32 << 20})
@@ -124,6 +124,9 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, f := range prepare {
+		f(s)
+	}
 	n.Start(s.Drive)
 	addr, err := s.Listen("127.0.0.1:0")
 	if err != nil {
@@ -131,9 +134,6 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	}
 	if _, err := listenRedis(s, false); err != nil {
 		t.Fatal(err)
-	}
-	for _, f := range prepare {
-		f(s)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
