@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
 )
@@ -190,8 +189,7 @@ func (c *conn) closeWith(id uint64, status protocol.Status, message string) {
 func (c *conn) notice(status protocol.Status, message string) {
 	c.mu.Lock()
 	if !c.closed && !c.translated {
-		out := c.output()
-		out.B = c.srv.counters.errors.appendError(out.B, 0, noMarks, status, 0, message)
+		c.appendError(0, noMarks, status, 0, message)
 	}
 	c.mu.Unlock()
 	c.socket.kick(c)
@@ -257,12 +255,11 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 		if tag.Code&withEpoch != 0 {
 			marks.Epoch = c.srv.backend.Epoch()
 		}
-		out := c.output()
 		if outcome == command.Applied {
-			c.appendResult(out, tag, &marks, r)
+			c.appendResult(tag, &marks, r)
 		} else {
 			r := refusalOfOutcome(outcome, protocol.Opcode(tag.Code&^withEpoch))
-			out.B = c.srv.counters.errors.appendError(out.B, tag.ID, &marks, r.status, r.retryMillis, r.message)
+			c.appendError(tag.ID, &marks, r.status, r.retryMillis, r.message)
 		}
 	}
 	// Under the lock: whoever writes the reply must see it as answered.
@@ -275,16 +272,27 @@ func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Res
 	}
 }
 
-// appendResult appends the answer to a command that was carried out to out,
-// which is the output of c. c.mu must be held.
-func (c *conn) appendResult(out *bufpool.Buffer, tag command.Tag, marks *protocol.Extensions, r *command.Result) {
-	counts := &c.srv.counters.errors
+// appendError appends an error reply to the output, and counts it. c.mu must be held.
+func (c *conn) appendError(id uint64, marks *protocol.Extensions, s protocol.Status, retryMillis uint32, message string) {
+	out := c.output()
+	out.B = appendError(out.B, id, marks, s, retryMillis, message)
+	c.srv.counters.errors.add(s)
+}
+
+// appendResult appends the answer to a command that was carried out to the output,
+// and counts its errors. c.mu must be held.
+func (c *conn) appendResult(tag command.Tag, marks *protocol.Extensions, r *command.Result) {
 	room := c.rowRoom(tag, r)
 	if room < len(r.Value) && (r.Kind == command.Get || r.Kind == command.GetRange) {
-		out.B = counts.appendError(out.B, tag.ID, marks, protocol.StatusBusy, retryBusyMillis, errRowsUntaken)
+		c.appendError(tag.ID, marks, protocol.StatusBusy, retryBusyMillis, errRowsUntaken)
 		return
 	}
-	counts.appendResult(out, tag.ID, marks, protocol.Opcode(tag.Code&^withEpoch), r, room)
+	out, counts := c.output(), &c.srv.counters.errors
+	status, outcomes := appendResult(out, tag.ID, marks, protocol.Opcode(tag.Code&^withEpoch), r, room)
+	counts.add(status)
+	if outcomes != nil {
+		counts.addResults(outcomes)
+	}
 	if len(out.B) > LargeBytes {
 		c.account(c.unsent())
 	}

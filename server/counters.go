@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -79,6 +80,44 @@ func (c *counters) sums() opSums {
 	sum := c.past
 	for _, o := range c.counts {
 		sum.add(o)
+	}
+	return sum
+}
+
+// errorCounts counts the errors that clients are sent, by status: whole replies and
+// outcomes inside BATCH and TXN, over both protocols.
+type errorCounts [256]atomic.Uint64
+
+// add counts a status, unless it carries a result.
+func (n *errorCounts) add(s protocol.Status) {
+	if !s.CarriesResult() {
+		n[s].Add(1)
+	}
+}
+
+// addResults counts the outcomes of several operations, as appendResults has encoded
+// them.
+func (n *errorCounts) addResults(b []byte) {
+	for b = b[4:]; len(b) > 0; b = b[5+binary.LittleEndian.Uint32(b[1:]):] {
+		n.add(protocol.Status(b[0]))
+	}
+}
+
+// byStatus returns what has been counted, by the status's name.
+func (n *errorCounts) byStatus() map[string]uint64 {
+	m := make(map[string]uint64)
+	for s := range n {
+		if k := n[s].Load(); k > 0 {
+			m[protocol.Status(s).String()] += k
+		}
+	}
+	return m
+}
+
+// sum returns how many have been counted.
+func (n *errorCounts) sum() (sum uint64) {
+	for s := range n {
+		sum += n[s].Load()
 	}
 	return sum
 }

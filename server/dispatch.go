@@ -46,8 +46,7 @@ func (p *processor) touch(c *conn) {
 // fail answers the request being dispatched with an error.
 func (p *processor) fail(c *conn, id uint64, s protocol.Status, retryMillis uint32, message string) {
 	c.mu.Lock()
-	out := c.output()
-	out.B = p.srv.counters.errors.appendError(out.B, id, &p.marks, s, retryMillis, message)
+	c.appendError(id, &p.marks, s, retryMillis, message)
 	p.touch(c)
 	c.mu.Unlock()
 }
@@ -227,8 +226,9 @@ func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, read readFu
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	// What is in memory has no large values.
-	_, state, ok := p.srv.counters.errors.appendRow(c.output(), f.ID, protocol.Opcode(f.Code), &p.marks, read, shard, p.key.Key, p.now, command.AnyValue)
-	if ok {
+	_, state := appendRow(c.output(), f.ID, protocol.Opcode(f.Code), &p.marks, read, shard, p.key.Key, p.now, command.AnyValue)
+	if status, ok := statusOfRead(state); ok {
+		p.srv.counters.errors.add(status)
 		p.touch(c)
 	}
 	return state

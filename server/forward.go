@@ -320,8 +320,7 @@ func (s *Server) refuse(c *conn, id uint64, charge uint32, x *protocol.Extension
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		out := c.output()
-		out.B = s.counters.errors.appendError(out.B, id, &marks, r.status, r.retryMillis, r.message)
+		c.appendError(id, &marks, r.status, r.retryMillis, r.message)
 	}
 	c.end(charge)
 	t.add(c)

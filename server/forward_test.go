@@ -345,7 +345,7 @@ func TestForwardedToFormerLeader(t *testing.T) {
 	s := <-script
 	s.hello(1)
 	f := s.receive()
-	s.write(new(errorCounts).appendError(nil, f.ID, &protocol.Extensions{Leader: 3}, protocol.StatusNotLeader, 9, "node 3 leads the shard"))
+	s.write(appendError(nil, f.ID, &protocol.Extensions{Leader: 3}, protocol.StatusNotLeader, 9, "node 3 leads the shard"))
 	r := d.receive()
 	want(t, r, protocol.StatusNotLeader)
 	if x := marksOf(t, r); x.Leader != 3 || r.ID != id {
@@ -354,7 +354,7 @@ func TestForwardedToFormerLeader(t *testing.T) {
 	// A node that stops is not the client's concern.
 	d.send(protocol.OpPut, putBody(fc.key(0, 0), "v"))
 	f = s.receive()
-	s.write(new(errorCounts).appendError(nil, f.ID, &protocol.Extensions{}, protocol.StatusShuttingDown, 0, "stopping"))
+	s.write(appendError(nil, f.ID, &protocol.Extensions{}, protocol.StatusShuttingDown, 0, "stopping"))
 	want(t, d.receive(), protocol.StatusNotLeader)
 }
 

@@ -409,13 +409,14 @@ func (e *executor) runGet(j job) {
 	}
 	marks := j.marks(s, shard)
 	out := bufpool.Get(outputSize)
-	row, state, ok := s.counters.errors.appendRow(out, j.id, j.op, &marks, read, shard, key, e.now, j.replyMax())
+	row, state := appendRow(out, j.id, j.op, &marks, read, shard, key, e.now, j.replyMax())
 	if state == command.ReadFound && j.op == protocol.OpGet && int(row.ValueBytes) > j.replyMax() {
 		out.Release()
 		e.claimReply(j, int(row.ValueBytes)+outputSize)
 		return
 	}
-	if ok {
+	if status, ok := statusOfRead(state); ok {
+		s.counters.errors.add(status)
 		e.complete(&j, out)
 		return
 	}

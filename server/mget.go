@@ -125,7 +125,7 @@ func (e *executor) runMGet(j job) {
 // read so; and whole is false, with out in any state, where the rows take more
 // than bytesMax.
 func (e *executor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *protocol.Extensions, read readFunc, remote []*protocol.MGetRow, bytesMax int) (_ command.ReadState, whole bool) {
-	w := chunks{out: out, id: id, marks: marks, count: &e.srv.counters.errors}
+	w := chunks{out: out, id: id, marks: marks}
 	w.begin()
 	for i, key := range e.mget.Keys {
 		w.split()
@@ -149,18 +149,23 @@ func (e *executor) appendMGet(out *bufpool.Buffer, c *conn, id uint64, marks *pr
 		case command.ReadMiss, command.ReadNotLeader:
 			return state, true
 		case command.ReadFailed:
-			w.abort(protocol.StatusStorageFailed, errReadFailed)
-			return command.ReadFound, true
+			return e.abort(&w, protocol.StatusStorageFailed, errReadFailed)
 		case command.ReadDamaged:
-			w.abort(protocol.StatusDamaged, command.ErrDamaged.Error())
-			return command.ReadFound, true
+			return e.abort(&w, protocol.StatusDamaged, command.ErrDamaged.Error())
 		}
 		if len(out.B) > replyBytesMax {
-			w.abort(protocol.StatusTooLarge, "the requested rows exceed 64 MiB; request fewer keys at a time")
-			return command.ReadFound, true
+			return e.abort(&w, protocol.StatusTooLarge, "the requested rows exceed 64 MiB; request fewer keys at a time")
 		}
 	}
 	w.end()
+	return command.ReadFound, true
+}
+
+// abort ends the reply with an error in place of the frame being written, and counts
+// it.
+func (e *executor) abort(w *chunks, s protocol.Status, message string) (_ command.ReadState, whole bool) {
+	w.out.B = appendError(w.out.B[:w.start], w.id, w.marks, s, 0, message)
+	e.srv.counters.errors.add(s)
 	return command.ReadFound, true
 }
 
@@ -256,7 +261,6 @@ type chunks struct {
 	id    uint64
 	marks *protocol.Extensions // of each frame
 	start int                  // of the frame being written
-	count *errorCounts
 }
 
 func (w *chunks) begin() {
@@ -277,8 +281,3 @@ func (w *chunks) split() bool {
 }
 
 func (w *chunks) end() { w.out.B = protocol.End(w.out.B, w.start) }
-
-// abort replaces the frame being written by an error, which ends the reply.
-func (w *chunks) abort(s protocol.Status, message string) {
-	w.out.B = w.count.appendError(w.out.B[:w.start], w.id, w.marks, s, 0, message)
-}

@@ -56,7 +56,8 @@ func (native) Render(frames *bufpool.Buffer) *bufpool.Buffer { return frames }
 func (native) Release()                                      {}
 
 func (c native) Error(id uint64, s protocol.Status, retryMillis uint32, message string) []byte {
-	return c.srv.counters.errors.appendError(nil, id, noMarks, s, retryMillis, message)
+	c.srv.counters.errors.add(s)
+	return appendError(nil, id, noMarks, s, retryMillis, message)
 }
 
 func (native) Last(answer []byte) []byte { return answer }

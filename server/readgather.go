@@ -127,10 +127,12 @@ func (s *Server) answerLocal(j *job, t *touched) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {
-		_, _, ok := s.counters.errors.appendRow(c.output(), j.id, j.op, &x, s.readLocalCached, shard, key, s.backend.NowMillis(), command.AnyValue)
+		_, state := appendRow(c.output(), j.id, j.op, &x, s.readLocalCached, shard, key, s.backend.NowMillis(), command.AnyValue)
+		status, ok := statusOfRead(state)
 		if !ok {
 			return false
 		}
+		s.counters.errors.add(status)
 	}
 	c.end(j.charge)
 	t.add(c)

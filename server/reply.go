@@ -2,7 +2,6 @@ package server
 
 import (
 	"encoding/binary"
-	"sync/atomic"
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
@@ -84,51 +83,34 @@ func beginFrame(b []byte, code uint8, flags protocol.Flags, id uint64, x *protoc
 	return x.AppendTo(protocol.Begin(b, code, flags|protocol.FlagExtensions, id))
 }
 
-// errorCounts counts replies by their error, so that every error that a client
-// gets is counted where it is made: whole replies and outcomes inside BATCH
-// and TXN, over both protocols.
-type errorCounts [256]atomic.Uint64
-
-// add counts a status, unless it carries a result.
-func (n *errorCounts) add(s protocol.Status) {
-	if !s.CarriesResult() {
-		n[s].Add(1)
-	}
-}
-
-// byStatus returns what has been counted, by the status's name.
-func (n *errorCounts) byStatus() map[string]uint64 {
-	m := make(map[string]uint64)
-	for s := range n {
-		if k := n[s].Load(); k > 0 {
-			m[protocol.Status(s).String()] += k
-		}
-	}
-	return m
-}
-
-// sum returns how many have been counted.
-func (n *errorCounts) sum() (sum uint64) {
-	for s := range n {
-		sum += n[s].Load()
-	}
-	return sum
-}
-
-// appendError is protocol.AppendError with the extensions that are set in x. It
-// counts the error.
-func (n *errorCounts) appendError(b []byte, id uint64, x *protocol.Extensions, s protocol.Status, retryMillis uint32, message string) []byte {
-	n.add(s)
+// appendError is protocol.AppendError with the extensions that are set in x.
+func appendError(b []byte, id uint64, x *protocol.Extensions, s protocol.Status, retryMillis uint32, message string) []byte {
 	start := len(b)
 	m := protocol.ErrorReply{RetryAfterMillis: retryMillis, Message: []byte(message)}
 	return protocol.End(m.AppendTo(beginFrame(b, uint8(s), protocol.FlagReply, id, x)), start)
 }
 
+// statusOfRead is the status of the reply to a read that has come so far. ok is false
+// where there is nothing to answer yet: the row is not known, or not for this
+// replica to tell.
+func statusOfRead(state command.ReadState) (s protocol.Status, ok bool) {
+	switch state {
+	case command.ReadFound:
+		return protocol.StatusOK, true
+	case command.ReadAbsent:
+		return protocol.StatusNotFound, true
+	case command.ReadMiss, command.ReadNotLeader:
+		return 0, false
+	case command.ReadDamaged:
+		return protocol.StatusDamaged, true
+	}
+	return protocol.StatusStorageFailed, true
+}
+
 // appendRow appends the reply to op, a GET, EXISTS or EXPIRY, with the row that read
-// yields, whose value has valueMax bytes at most. ok is false, with nothing
-// appended, where there is nothing to answer yet: the row is not known, or not for
-// this replica to tell.
-func (n *errorCounts) appendRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, marks *protocol.Extensions, read readFunc, shard int, key []byte, now uint64, valueMax int) (row command.Row, state command.ReadState, ok bool) {
+// yields, whose value has valueMax bytes at most. Where statusOfRead has no status for
+// the state nothing is appended.
+func appendRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, marks *protocol.Extensions, read readFunc, shard int, key []byte, now uint64, valueMax int) (row command.Row, state command.ReadState) {
 	out.Grow(protocol.HeaderBytes + marksBytesMax + protocol.RowReplyBytes)
 	start := len(out.B)
 	b := beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, id, marks)
@@ -150,29 +132,30 @@ func (n *errorCounts) appendRow(out *bufpool.Buffer, id uint64, op protocol.Opco
 		out.B = protocol.End(beginFrame(out.B[:start], uint8(protocol.StatusNotFound), protocol.FlagReply, id, marks), start)
 	case command.ReadMiss, command.ReadNotLeader:
 		out.B = out.B[:start]
-		return row, state, false
 	case command.ReadDamaged:
-		out.B = n.appendError(out.B[:start], id, marks, protocol.StatusDamaged, 0, command.ErrDamaged.Error())
+		out.B = appendError(out.B[:start], id, marks, protocol.StatusDamaged, 0, command.ErrDamaged.Error())
 	default:
-		out.B = n.appendError(out.B[:start], id, marks, protocol.StatusStorageFailed, 0, errReadFailed)
+		out.B = appendError(out.B[:start], id, marks, protocol.StatusStorageFailed, 0, errReadFailed)
 	}
-	return row, state, true
+	return row, state
 }
 
 const errReadFailed = "reading from disk failed; see the server's log"
 
 // appendResult appends the whole reply frame of a command that was carried
 // out, with no more than room bytes of rows: of a single write the previous row
-// is left out, and a single read must fit.
-func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result, room int) {
-	status := statusOf(r.Status)
+// is left out, and a single read must fit. It returns the reply's status and, of
+// several operations, their outcomes as they are encoded, which errorCounts.addResults
+// takes.
+func appendResult(out *bufpool.Buffer, id uint64, marks *protocol.Extensions, op protocol.Opcode, r *command.Result, room int) (status protocol.Status, outcomes []byte) {
+	status = statusOf(r.Status)
 	if !status.CarriesResult() {
 		var retryMillis uint32
 		if status == protocol.StatusBusy {
 			retryMillis = retryBusyMillis
 		}
-		out.B = n.appendError(out.B, id, marks, status, retryMillis, textOf(r.Status, status))
-		return
+		out.B = appendError(out.B, id, marks, status, retryMillis, textOf(r.Status, status))
+		return status, nil
 	}
 	if len(r.Value) > room {
 		short := *r
@@ -184,25 +167,30 @@ func (n *errorCounts) appendResult(out *bufpool.Buffer, id uint64, marks *protoc
 	out.Grow(protocol.HeaderBytes + marksBytesMax + size - max(rowBytes(r)-room, 0))
 	start := len(out.B)
 	b := beginFrame(out.B, uint8(status), protocol.FlagReply, id, marks)
+	body := len(b)
 	switch op {
 	case protocol.OpBatch:
-		b = n.appendResults(b, r.Results, room)
+		b = appendResults(b, r.Results, room)
+		outcomes = b[body:]
 	case protocol.OpTxn:
 		var branch byte
 		if r.Succeeded {
 			branch = 1
 		}
-		b = n.appendResults(append(b, branch), r.Results, room)
+		b = appendResults(append(b, branch), r.Results, room)
+		outcomes = b[body+1:]
 	case protocol.OpDeleteRange:
 		shards := r.Results
 		if len(shards) == 0 { // of one shard
 			shards = []command.Result{*r}
 		}
-		b = n.appendResults(b, shards, room)
+		b = appendResults(b, shards, room)
+		outcomes = b[body:]
 	default:
 		b = appendBody(b, r)
 	}
 	out.B = protocol.End(b, start)
+	return status, outcomes
 }
 
 // outcomeBytes is an upper bound of a single operation's body, but for the value
@@ -221,7 +209,7 @@ func resultBytesMax(r *command.Result) int {
 // appendResults appends the outcomes inside a BATCH or TXN, in the wire form
 // of protocol.OpResults. Rows beyond room bytes are left out and marked so: what
 // was changed stays changed, and its outcome must be reported.
-func (n *errorCounts) appendResults(b []byte, rs []command.Result, room int) []byte {
+func appendResults(b []byte, rs []command.Result, room int) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(rs)))
 	for i := range rs {
 		r := &rs[i]
@@ -234,18 +222,17 @@ func (n *errorCounts) appendResults(b []byte, rs []command.Result, room int) []b
 				room -= len(r.Value)
 			}
 		}
-		b = n.appendOutcome(b, r)
+		b = appendOutcome(b, r)
 	}
 	return b
 }
 
 // appendOutcome appends one outcome inside a BATCH or TXN.
-func (n *errorCounts) appendOutcome(b []byte, r *command.Result) []byte {
+func appendOutcome(b []byte, r *command.Result) []byte {
 	status := statusOf(r.Status)
 	if r.RowOmitted && (r.Kind == command.Get || r.Kind == command.GetRange || r.Kind == command.Exists) {
 		status = protocol.StatusTooLarge
 	}
-	n.add(status)
 	b = append(b, byte(status), 0, 0, 0, 0)
 	at := len(b)
 	if status.CarriesResult() {

@@ -152,7 +152,7 @@ func (e *executor) holdsAll() bool {
 func (e *executor) readPage(j *job, m *protocol.Scan, r *command.Scan, out *bufpool.Buffer) *refusal {
 	marks := e.scanMarks(j, r)
 	page := scanPage{
-		chunks: chunks{out: out, id: j.id, marks: &marks, count: &e.srv.counters.errors},
+		chunks: chunks{out: out, id: j.id, marks: &marks},
 		rows:   int(m.CountMax), bytes: int(min(m.BytesMax, scanBytesMax)),
 		last: bufpool.Get(256),
 	}

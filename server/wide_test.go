@@ -452,7 +452,7 @@ func TestClientThatNeverReadsForwardedReplies(t *testing.T) {
 // FuzzUpstream has another node answer with arbitrary bytes. The requests that
 // wait for it must all be answered, and others be served.
 func FuzzUpstream(f *testing.F) {
-	f.Add(new(errorCounts).appendError(nil, 1, &protocol.Extensions{Leader: 3}, protocol.StatusNotLeader, 9, "elsewhere"))
+	f.Add(appendError(nil, 1, &protocol.Extensions{Leader: 3}, protocol.StatusNotLeader, 9, "elsewhere"))
 	f.Add(protocol.End(append(protocol.Begin(nil, 0, protocol.FlagReply, 2), 0, 0), 0))
 	f.Add(protocol.End(append(protocol.Begin(nil, 0, protocol.FlagReply|protocol.FlagMore, 1), 1), 0))
 	f.Add(protocol.AppendError(nil, 0, protocol.StatusGoAway, 0, "bye"))

@@ -201,7 +201,6 @@ func appendOpResult(b []byte, r protocol.OpResult) []byte {
 
 // keepReply is keep for an outcome as another node has encoded it.
 func (g *writeGather) keepReply(i int32, r protocol.OpResult) {
-	g.c.srv.counters.errors.add(r.Status)
 	if !r.Status.CarriesResult() {
 		g.bodies[i] = []byte{byte(r.Status), 0, 0, 0, 0}
 		return
@@ -220,7 +219,7 @@ func (g *writeGather) keep(i int32, r *command.Result) {
 		short.Value, short.RowOmitted = nil, true
 		r = &short
 	}
-	g.bodies[i] = g.c.srv.counters.errors.appendOutcome(nil, r)
+	g.bodies[i] = appendOutcome(nil, r)
 }
 
 // fail answers the operations at these positions with s.
@@ -228,7 +227,6 @@ func (g *writeGather) fail(ops []int32, s protocol.Status) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, i := range ops {
-		g.c.srv.counters.errors.add(s)
 		g.bodies[i] = []byte{byte(s), 0, 0, 0, 0}
 	}
 }
@@ -259,10 +257,12 @@ func (g *writeGather) finish(t interface{ add(*conn) }) {
 		out.Grow(n)
 		start := len(out.B)
 		b := beginFrame(out.B, uint8(protocol.StatusOK), protocol.FlagReply, g.id, &marks)
+		body := len(b)
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(g.bodies)))
 		for _, body := range g.bodies {
 			b = append(b, body...)
 		}
+		c.srv.counters.errors.addResults(b[body:])
 		out.B = protocol.End(b, start)
 		c.account(c.unsent())
 	}
