@@ -13,10 +13,10 @@ type splitter struct {
 	parts  []int // shards that occur, in order of first occurrence
 }
 
-func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
+func (p *processor) writeBatch(c *conn, f *protocol.Frame, o Options) Effects {
 	if err := p.batch.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
-		return
+		return Effects{}
 	}
 	p.cmd = command.Command{Kind: command.Batch, Flags: command.Counted, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
 	sp := &p.split
@@ -26,7 +26,7 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 		shard, err := p.appendOp(&p.cmd.Ops, op)
 		if err != nil {
 			p.refuse(c, f.ID, err)
-			return
+			return Effects{}
 		}
 		apart = apart || shard == acrossShards
 		sp.shards = append(sp.shards, shard)
@@ -35,14 +35,15 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 		}
 	}
 	if len(sp.parts) == 1 && !apart {
-		p.propose(c, f, protocol.OpBatch, sp.parts[0])
-		return
+		return p.propose(c, f, sp.parts[0], o)
 	}
 	divisible := p.batch.Flags&protocol.BatchNonAtomic != 0 && !apart
 	// The parts of a non-atomic batch go on within a session where some of them
 	// have been done, and keep their places behind what is queued.
-	if (!divisible || p.cmd.Session.ID == 0 && !p.options.InOrder) && p.proposeAcross(c, f, protocol.OpBatch) == nil {
-		return
+	if !divisible || p.cmd.Session.ID == 0 && !o.InOrder {
+		if done, err := p.proposeAcross(c, f, o); err == nil {
+			return done
+		}
 	}
 	switch {
 	case apart:
@@ -50,8 +51,9 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame) {
 	case !divisible:
 		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the batch's keys are in different shards, so it cannot be atomic; give the keys a common {tag}, or send a non-atomic batch")
 	default:
-		p.scatterBatch(c, f)
+		return p.scatterBatch(c, f, o)
 	}
+	return Effects{}
 }
 
 // appendOp decodes one operation of a BATCH or TXN into ops, whose elements it
@@ -69,10 +71,10 @@ func (p *processor) appendOp(ops *[]command.Command, op protocol.Op) (shard int,
 	return p.shardOf(cmd), nil
 }
 
-func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
+func (p *processor) writeTxn(c *conn, f *protocol.Frame, o Options) Effects {
 	if err := p.txn.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
-		return
+		return Effects{}
 	}
 	p.cmd = command.Command{Kind: command.Txn, Flags: command.Whole, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
 	const none = -2
@@ -98,27 +100,28 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame) {
 			shard, err := p.appendOp(branch.to, op)
 			if err != nil {
 				p.refuse(c, f.ID, err)
-				return
+				return Effects{}
 			}
 			place(shard)
 		}
 	}
 	if home != acrossShards {
-		p.propose(c, f, protocol.OpTxn, home)
-		return
+		return p.propose(c, f, home, o)
 	}
-	if err := p.proposeAcross(c, f, protocol.OpTxn); err != nil {
+	done, err := p.proposeAcross(c, f, o)
+	if err != nil {
 		p.fail(c, f.ID, protocol.StatusCrossShard, 0, "the transaction's keys are in different shards; give the keys a common {tag}")
 	}
+	return done
 }
 
 // scatterBatch proposes a non-atomic batch as one atomic batch for each shard, and
 // sends what is led elsewhere on, as one batch for each node. With a session
 // each part is remembered by its own shard, so a retry of the whole still
 // takes effect once.
-func (p *processor) scatterBatch(c *conn, f *protocol.Frame) {
+func (p *processor) scatterBatch(c *conn, f *protocol.Frame, o Options) Effects {
 	sp := &p.split
-	size := p.options.ReplyBytes
+	size := o.ReplyBytes
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
@@ -156,4 +159,5 @@ func (p *processor) scatterBatch(c *conn, f *protocol.Frame) {
 		b.send(p, protocol.OpBatch, x, m.AppendTo)
 	}
 	g.scattered(p)
+	return Effects{SentOn: len(remote) > 0}
 }

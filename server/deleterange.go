@@ -9,28 +9,30 @@ import (
 // however many rows there are. Where this node is alone they take effect
 // together, unless a session is to remember them: as with a non-atomic batch its
 // retry has to complete what is missing.
-func (p *processor) deleteRange(c *conn, f *protocol.Frame) {
+func (p *processor) deleteRange(c *conn, f *protocol.Frame, o Options) Effects {
 	var m protocol.DeleteRange
 	if err := m.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
-		return
+		return Effects{}
 	}
 	p.cmd = command.Command{Kind: command.DeleteRange, Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0], Session: p.session()}
 	p.cmd.Key, p.cmd.Value = m.Bounds()
 	switch {
 	case p.ext.HasShard:
-		p.propose(c, f, protocol.OpDeleteRange, int(p.ext.Shard))
+		return p.propose(c, f, int(p.ext.Shard), o)
 	case p.srv.backend.Shards() == 1:
-		p.propose(c, f, protocol.OpDeleteRange, 0)
-	case p.cmd.Session.ID == 0 && p.proposeAcross(c, f, protocol.OpDeleteRange) == nil:
-	default:
-		p.scatterRange(c, f)
+		return p.propose(c, f, 0, o)
+	case p.cmd.Session.ID == 0:
+		if done, err := p.proposeAcross(c, f, o); err == nil {
+			return done
+		}
 	}
+	return p.scatterRange(c, f)
 }
 
 // scatterRange proposes p.cmd in every shard, and sends it on where another node
 // leads one. The reply has the outcome of each, like that of a batch.
-func (p *processor) scatterRange(c *conn, f *protocol.Frame) {
+func (p *processor) scatterRange(c *conn, f *protocol.Frame) (done Effects) {
 	n := p.srv.backend.Shards()
 	g := p.scatter(c, f, n, n, n*(5+outcomeBytes))
 	x := p.ext
@@ -39,10 +41,12 @@ func (p *processor) scatterRange(c *conn, f *protocol.Frame) {
 		g.codes[shard] = protocol.OpDeleteRange
 		g.parts[shard] = []int32{int32(shard)}
 		if node := g.propose(p, shard, shard, &p.cmd); node != 0 {
+			done.SentOn = true
 			x.Shard = uint16(shard)
 			b := &writePart{g: g, node: node, ops: g.parts[shard]}
 			b.send(p, protocol.OpDeleteRange, x, func(b []byte) []byte { return append(b, f.Body...) })
 		}
 	}
 	g.scattered(p)
+	return done
 }

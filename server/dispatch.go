@@ -65,48 +65,47 @@ func (p *processor) refuse(c *conn, id uint64, err error) {
 
 // dispatch carries out one request. The frame is a view of the read buffer and
 // is not kept.
-func (p *processor) dispatch(c *conn, f *protocol.Frame) {
+func (p *processor) dispatch(c *conn, f *protocol.Frame, o Options) (done Effects) {
 	op := protocol.Opcode(f.Code)
 	p.counts.add(op)
 	if f.Flags&(protocol.FlagReply|protocol.FlagMore) != 0 || f.ID == 0 {
 		c.closeWith(f.ID, protocol.StatusProtocol, "a request has neither reply nor more flag, and an id other than 0")
-		return
+		return done
 	}
 	if p.extended { // by the request before, perhaps of another connection
 		p.clearExtensions()
 	}
 	if !c.greeted {
 		p.hello(c, f)
-		return
+		return done
 	}
 	if p.srv.draining.Load() {
 		p.fail(c, f.ID, protocol.StatusShuttingDown, 0, "the server is shutting down; connect to another node")
-		return
+		return done
 	}
 	if f.Flags&protocol.FlagExtensions != 0 && !p.decodeExtensions(c, f, op) {
-		return
+		return done
 	}
 	p.others = p.others || !writes(op)
 	switch op {
 	case protocol.OpGet, protocol.OpExists, protocol.OpExpiry:
-		if p.options.InOrder {
-			p.write(c, f, op)
-		} else {
-			p.get(c, f)
+		if o.InOrder {
+			return p.write(c, f, o)
 		}
+		return p.get(c, f, o)
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,
 		protocol.OpAppend, protocol.OpSetRange, protocol.OpIncrFloat, protocol.OpSetExpiry, protocol.OpRename, protocol.OpWatch, protocol.OpGetRange:
-		p.write(c, f, op)
+		return p.write(c, f, o)
 	case protocol.OpPing:
 		p.ping(c, f)
 	case protocol.OpMGet:
 		p.multiGet(c, f)
 	case protocol.OpBatch:
-		p.writeBatch(c, f)
+		return p.writeBatch(c, f, o)
 	case protocol.OpTxn:
-		p.writeTxn(c, f)
+		return p.writeTxn(c, f, o)
 	case protocol.OpDeleteRange:
-		p.deleteRange(c, f)
+		return p.deleteRange(c, f, o)
 	case protocol.OpScan:
 		p.scan(c, f)
 	case protocol.OpRoutes, protocol.OpStatus:
@@ -125,6 +124,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame) {
 	default:
 		p.fail(c, f.ID, protocol.StatusUnsupported, 0, fmt.Sprintf("opcode %d is unknown to this server", f.Code))
 	}
+	return done
 }
 
 // writes reports whether requests of this kind are answered by a commit.
@@ -184,10 +184,10 @@ func (p *processor) ping(c *conn, f *protocol.Frame) {
 // get answers GET, EXISTS and EXPIRY from the row cache, straight into the output
 // buffer. A row that is not there becomes a job; where this replica may not
 // answer by itself the request waits for a read index or goes on to the leader.
-func (p *processor) get(c *conn, f *protocol.Frame) {
+func (p *processor) get(c *conn, f *protocol.Frame, o Options) (done Effects) {
 	if err := p.key.Decode(f.Body); err != nil {
 		p.refuse(c, f.ID, err)
-		return
+		return done
 	}
 	s := p.srv
 	shard := s.backend.ShardOf(protocol.Slot(p.key.Key))
@@ -202,8 +202,9 @@ func (p *processor) get(c *conn, f *protocol.Frame) {
 	case command.ReadMiss:
 		p.later(c, f, local)
 	case command.ReadNotLeader:
-		p.fetch(p.newJob(c, f), shard)
+		done.Retry = p.fetch(p.newJob(c, f), shard, o)
 	}
+	return done
 }
 
 // mayReadLocal reports whether the request may be answered from the replica
@@ -235,32 +236,32 @@ func (p *processor) answerRow(c *conn, f *protocol.Frame, shard int, read readFu
 }
 
 // fetch has a read of one shard that cannot be answered here and now wait for a read
-// index, or sends it on.
-func (e *executor) fetch(j job, shard int) {
+// index, or sends it on. It reports whether the read is to be tried again instead.
+func (e *executor) fetch(j job, shard int, o Options) (retry bool) {
 	if j.mode == protocol.SessionReads {
 		j.mode = protocol.Linearizable // what it is answered with
 	}
 	if j.mode == protocol.Stale || !e.srv.backend.Holds(shard) {
-		e.forwardJob(&j, shard)
-		return
+		return e.forwardJob(&j, shard, o)
 	}
 	w := e.await(j)
 	if w == nil {
-		return
+		return false
 	}
 	err := w.readIndex(shard)
 	if err == nil {
 		e.proposed = true
 		e.release(w)
-		return
+		return false
 	}
-	if w.stop() {
-		if r := refusalOf(err); r.status != protocol.StatusNotLeader {
-			e.failJob(&j, r)
-		} else {
-			e.forwardJob(&j, shard)
-		}
+	if !w.stop() {
+		return false
 	}
+	if r := refusalOf(err); r.status != protocol.StatusNotLeader {
+		e.failJob(&j, r)
+		return false
+	}
+	return e.forwardJob(&j, shard, o)
 }
 
 const (
@@ -271,10 +272,10 @@ const (
 
 // write queues any write but BATCH and TXN, or a read that is to be answered in
 // the log's order.
-func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
-	if err := p.decodeWrite(op, f.Body, &p.cmd); err != nil {
+func (p *processor) write(c *conn, f *protocol.Frame, o Options) Effects {
+	if err := p.decodeWrite(protocol.Opcode(f.Code), f.Body, &p.cmd); err != nil {
 		p.refuse(c, f.ID, err)
-		return
+		return Effects{}
 	}
 	if p.cmd.Kind == command.Get {
 		p.cmd.Flags |= command.Counted
@@ -282,12 +283,13 @@ func (p *processor) write(c *conn, f *protocol.Frame, op protocol.Opcode) {
 	p.cmd.Session = p.session()
 	shard := p.shardOf(&p.cmd)
 	if shard != acrossShards {
-		p.propose(c, f, op, shard)
-		return
+		return p.propose(c, f, shard, o)
 	}
-	if err := p.proposeAcross(c, f, op); err != nil {
+	done, err := p.proposeAcross(c, f, o)
+	if err != nil {
 		p.refuse(c, f.ID, errKeysApart)
 	}
+	return done
 }
 
 // acrossShards stands for the shard of keys that lie in several.
@@ -305,13 +307,14 @@ func (p *processor) shardOf(cmd *command.Command) int {
 
 // propose queues p.cmd; its outcome comes back through conn.Complete. A shard
 // that is led elsewhere gets the request sent on.
-func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shard int) {
-	switch err := p.enqueue(c, f.ID, op, shard); {
+func (p *processor) propose(c *conn, f *protocol.Frame, shard int, o Options) Effects {
+	switch err := p.enqueue(c, f.ID, protocol.Opcode(f.Code), shard, o); {
 	case err == nil:
+		return Effects{}
 	case errors.Is(err, command.ErrNotLeader):
-		p.sendOn(c, f, shard)
+		return p.sendOn(c, f, shard, o)
 	default:
-		p.refuseOrRetry(c, f.ID, err)
+		return p.refuseOrRetry(c, f.ID, err, o)
 	}
 }
 
@@ -319,42 +322,42 @@ func (p *processor) propose(c *conn, f *protocol.Frame, op protocol.Opcode, shar
 // returns ErrApart, with nothing answered, unless this node is alone or p.cmd has
 // a session: then that has to be asked first what became of it, if need be on
 // another node.
-func (p *processor) proposeAcross(c *conn, f *protocol.Frame, op protocol.Opcode) error {
-	switch err := p.enqueue(c, f.ID, op, acrossShards); {
+func (p *processor) proposeAcross(c *conn, f *protocol.Frame, o Options) (Effects, error) {
+	switch err := p.enqueue(c, f.ID, protocol.Opcode(f.Code), acrossShards, o); {
 	case err == nil:
+		return Effects{}, nil
 	case errors.Is(err, command.ErrApart):
-		return err
+		return Effects{}, err
 	case errors.Is(err, command.ErrNotLeader):
-		p.sendOn(c, f, p.srv.shardOf(p.cmd.FirstKey()))
+		return p.sendOn(c, f, p.srv.shardOf(p.cmd.FirstKey()), o), nil
 	default:
-		p.refuseOrRetry(c, f.ID, err)
+		return p.refuseOrRetry(c, f.ID, err, o), nil
 	}
-	return nil
 }
 
 // refuseOrRetry answers a request that could not be queued, unless it is to be
 // tried again.
-func (p *processor) refuseOrRetry(c *conn, id uint64, err error) {
-	if errors.Is(err, command.ErrBusy) && p.options.RetryFull {
-		p.effects.Retry = true
-		return
+func (p *processor) refuseOrRetry(c *conn, id uint64, err error, o Options) Effects {
+	if errors.Is(err, command.ErrBusy) && o.RetryFull {
+		return Effects{Retry: true}
 	}
 	r := refusalOf(err)
 	p.fail(c, id, r.status, r.retryMillis, r.message)
+	return Effects{}
 }
 
 // enqueue is propose that leaves failures to the caller.
-func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int) error {
+func (p *processor) enqueue(c *conn, id uint64, op protocol.Opcode, shard int, o Options) error {
 	size := len(p.cmd.Key) + len(p.cmd.Value)
 	for i := range p.cmd.Ops {
 		size += len(p.cmd.Ops[i].Key) + len(p.cmd.Ops[i].Value)
 	}
-	size += p.options.ReplyBytes
+	size += o.ReplyBytes
 	tag := command.Tag{ID: id, Aux: uint32(size), Code: uint8(op)}
 	if p.marks.Epoch != 0 {
 		tag.Code |= withEpoch
 	}
-	if p.mayReplyLarge() && p.srv.admission.replies.full() {
+	if p.mayReplyLarge(o) && p.srv.admission.replies.full() {
 		return errRepliesFull
 	}
 	p.cmd.PatienceMillis = p.timeoutMillis()
@@ -385,10 +388,10 @@ func (busyError) Unwrap() error { return command.ErrBusy }
 
 // mayReplyLarge reports whether p.cmd is a read whose answer may be large, and which
 // has not been charged for it.
-func (p *processor) mayReplyLarge() bool {
+func (p *processor) mayReplyLarge(o Options) bool {
 	switch p.cmd.Kind {
 	case command.Get:
-		return !p.options.InOrder
+		return !o.InOrder
 	case command.GetRange:
 		from, to := p.cmd.Delta, p.cmd.Until
 		return from < 0 || to < 0 || to-from >= LargeBytes
@@ -401,14 +404,14 @@ func (p *processor) mayReplyLarge() bool {
 const withEpoch = 0x80
 
 // sendOn forwards a request as it came.
-func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int) {
-	p.effects.SentOn = true
+func (p *processor) sendOn(c *conn, f *protocol.Frame, shard int, o Options) Effects {
 	charge := len(f.Extensions) + len(f.Body) + replyReserve
 	c.begin(charge)
-	p.forward(&request{
+	retry := p.forward(&request{
 		c: c, op: protocol.Opcode(f.Code), id: f.ID, extensions: f.Extensions, body: f.Body,
 		deadline: p.deadline(), charge: uint32(charge), epoch: p.marks.Epoch,
-	}, shard)
+	}, shard, o)
+	return Effects{SentOn: true, Retry: retry}
 }
 
 // refusals are why a command was not queued, and the status of the error reply.

@@ -13,9 +13,6 @@ type executor struct {
 	jobs     []job           // must wait for the disk; carried out after the round
 	proposed bool            // commands were queued in this round
 
-	options Options // of the request that is dispatched, by its Translator; none of a job
-	effects Effects // of it
-
 	mget protocol.MGet // scratch
 }
 

@@ -66,19 +66,19 @@ type request struct {
 }
 
 // forward sends r to the node that leads shard, or refuses it. r has been
-// counted as in flight.
-func (e *executor) forward(r *request, shard int) {
+// counted as in flight. It reports whether r is to be tried again instead, as o
+// allows, and then does not count any more.
+func (e *executor) forward(r *request, shard int, o Options) (retry bool) {
 	s := e.srv
 	x := protocol.Extensions{Epoch: r.epoch}
 	node := s.elsewhere(r.c, shard)
-	if node == 0 && e.options.RetryNoLeader && s.backend.Leader(shard) == 0 {
-		e.effects.Retry = true
+	if node == 0 && o.RetryNoLeader && s.backend.Leader(shard) == 0 {
 		r.c.end(r.charge)
-		return
+		return true
 	}
 	if node == 0 {
 		s.refuse(r.c, r.id, r.charge, &x, s.notLeader(shard), &e.touched)
-		return
+		return false
 	}
 	left := time.Until(time.UnixMilli(r.deadline))
 	k := &call{write: writes(r.op), frame: bufpool.Get(protocol.HeaderBytes + 2 + len(r.extensions) + len(r.body))}
@@ -89,13 +89,13 @@ func (e *executor) forward(r *request, shard int) {
 	}
 	if bad := e.send(k, node, left); bad != nil {
 		k.sink.(*relay).forget()
-		if bad.status == protocol.StatusBusy && e.options.RetryFull {
-			e.effects.Retry = true
+		if bad.status == protocol.StatusBusy && o.RetryFull {
 			r.c.end(r.charge)
-			return
+			return true
 		}
 		s.refuse(r.c, r.id, r.charge, &x, bad, &e.touched)
 	}
+	return false
 }
 
 // appendRequest appends r as it came, but with a request id still to be filled

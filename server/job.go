@@ -252,13 +252,13 @@ func (s *Server) failJob(j *job, r *refusal, t *touched) {
 	j.release()
 }
 
-// forwardJob sends a job on to the node that leads shard.
-func (e *executor) forwardJob(j *job, shard int) {
-	e.forward(&request{
+// forwardJob sends a job on to the node that leads shard; see forward.
+func (e *executor) forwardJob(j *job, shard int, o Options) (retry bool) {
+	defer j.release()
+	return e.forward(&request{
 		c: j.c, op: j.op, id: j.id, extensions: j.body.B[:j.exts], body: j.request(),
 		deadline: j.deadline, charge: j.charge, epoch: j.epoch,
-	}, shard)
-	j.release()
+	}, shard, o)
 }
 
 // runJobs carries out the round's jobs on this thread, and those that come of
@@ -423,10 +423,10 @@ func (e *executor) runGet(j job) {
 	out.Release()
 	if j.local {
 		// The replica went away meanwhile.
-		e.forwardJob(&j, shard)
+		e.forwardJob(&j, shard, Options{})
 		return
 	}
-	e.fetch(j, shard)
+	e.fetch(j, shard, Options{})
 }
 
 func (e *executor) runStatus(j job) {

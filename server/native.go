@@ -35,7 +35,7 @@ func (c native) Consume(p *processor, b []byte) (taken, need int) {
 		if !p.Affords(c.conn, p.weigh(&f)) {
 			break
 		}
-		p.dispatch(c.conn, &f)
+		p.dispatch(c.conn, &f, Options{})
 		taken += n
 		c.PauseIfOverloaded(p)
 	}

@@ -108,7 +108,7 @@ func (e *executor) runScan(j job) {
 	case j.local: // has waited
 		r.Shards = j.remote.here
 	case j.shard != allShards && !s.backend.Holds(j.shard):
-		e.forwardJob(&j, j.shard)
+		e.forwardJob(&j, j.shard, Options{})
 		return
 	case j.shard == allShards && !e.holdsAll():
 		e.gatherScan(j, &m)

@@ -97,10 +97,7 @@ type Effects struct {
 // Dispatch carries out a native request of c. The reply is a frame in c's output,
 // now or later, which Translator.Render gets.
 func (p *processor) Dispatch(c *conn, f *protocol.Frame, o Options) Effects {
-	p.options, p.effects = o, Effects{}
-	p.dispatch(c, f)
-	p.options = Options{}
-	return p.effects
+	return p.dispatch(c, f, o)
 }
 
 // putBytes is what a PUT takes beside its key and value, at most.
@@ -111,7 +108,6 @@ const putBytes = 64
 func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects {
 	shard := p.srv.shardOf(m.Key)
 	if !p.srv.draining.Load() && p.srv.otherLeader(shard) == 0 {
-		p.options, p.effects = o, Effects{}
 		if p.extended {
 			p.clearExtensions()
 		}
@@ -119,14 +115,13 @@ func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects 
 			Kind: command.Put, Flags: command.Flags(m.Flags), Key: m.Key, Value: m.Value, TTLMillis: m.TTLMillis,
 			Ops: p.cmd.Ops[:0], Else: p.cmd.Else[:0], Compares: p.cmd.Compares[:0],
 		}
-		err := p.enqueue(c, id, protocol.OpPut, shard)
+		err := p.enqueue(c, id, protocol.OpPut, shard, o)
 		if err == nil || !errors.Is(err, command.ErrNotLeader) {
 			p.counts.add(protocol.OpPut)
 			if err != nil {
-				p.refuseOrRetry(c, id, err)
+				return p.refuseOrRetry(c, id, err, o)
 			}
-			p.options = Options{}
-			return p.effects
+			return Effects{}
 		}
 	}
 	body := bufpool.Get(len(m.Key) + len(m.Value) + putBytes)

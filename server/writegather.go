@@ -74,7 +74,6 @@ type writePart struct {
 
 // send sends a part on, with the extensions of the request.
 func (b *writePart) send(p *processor, op protocol.Opcode, x protocol.Extensions, body func([]byte) []byte) {
-	p.effects.SentOn = true
 	b.g.mu.Lock()
 	b.g.epoch = p.srv.backend.Epoch()
 	b.g.mu.Unlock()
