@@ -20,15 +20,15 @@ import (
 // is a lower bound, some time old while the log is written (RecordSynced) and
 // exact once it is closed.
 //
-// The file has two slots, written in turn, so that one of them is whole at any
-// time. All integers are little-endian. A slot begins with a header and goes on
+// The file has two copies, written in turn, so that one of them is whole at any
+// time. All integers are little-endian. A copy begins with a header and goes on
 // with the last index of each group, as pairs of uvarints; they tell what is
 // lost, and are left out where they do not fit or are not known.
 const (
 	syncedName = "SYNCED"
 	syncedTemp = syncedName + ".tmp"
 
-	syncedSlotBytes   = 4 * BlockBytes        // room for the shards of a node
+	syncedCopyBytes   = 4 * BlockBytes        // room for the shards of a node
 	syncedMagic       = 0x316e_7953_616f_7250 // "ProaSyn1"
 	syncedVersion     = 1
 	syncedHeaderBytes = 72
@@ -37,10 +37,10 @@ const (
 	syncedClosed = 1
 )
 
-// syncedRecord is what one slot says.
+// syncedRecord is what one copy says.
 type syncedRecord struct {
 	closed  bool
-	serial  uint64 // the higher one of two slots counts
+	serial  uint64 // the higher one of two copies counts
 	owner   uint64 // Options.Owner
 	run     uint64 // every run up to this one is synced
 	segment uint64 // where run ends; 0: nowhere yet, or not known
@@ -52,14 +52,14 @@ type syncedRecord struct {
 // groupEnd is the last index of a group's log.
 type groupEnd struct{ group, last uint64 }
 
-// encode appends the slot to dst, in whole blocks.
+// encode appends the copy to dst, in whole blocks.
 func (r *syncedRecord) encode(dst []byte) []byte {
 	from := len(dst)
 	dst = append(dst, make([]byte, syncedHeaderBytes)...)
 	for _, g := range r.groups {
 		dst = appendUvarints(dst, g.group, g.last)
 	}
-	if len(dst)-from > syncedSlotBytes {
+	if len(dst)-from > syncedCopyBytes {
 		dst = dst[:from+syncedHeaderBytes]
 	}
 	p := dst[from:]
@@ -79,7 +79,7 @@ func (r *syncedRecord) encode(dst []byte) []byte {
 	return append(dst, zeroBlock[:blocks(int64(len(p)))-int64(len(p))]...)
 }
 
-// decodeSynced reads a slot. ok says that it is whole.
+// decodeSynced reads a copy. ok says that it is whole.
 func decodeSynced(p []byte) (r syncedRecord, ok bool) {
 	if len(p) < syncedHeaderBytes || le.Uint64(p) != syncedMagic || le.Uint16(p[8:]) != syncedVersion {
 		return r, false
@@ -129,13 +129,13 @@ func readSynced(fs vfs.FS, dir string) (*syncedRecord, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := make([]byte, min(info.Size(), 2*syncedSlotBytes))
+	p := make([]byte, min(info.Size(), 2*syncedCopyBytes))
 	if err := readFull(f, p, 0); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	var best *syncedRecord
-	for ; len(p) > 0; p = p[min(len(p), syncedSlotBytes):] {
-		if r, ok := decodeSynced(p[:min(len(p), syncedSlotBytes)]); ok && (best == nil || r.serial > best.serial) {
+	for ; len(p) > 0; p = p[min(len(p), syncedCopyBytes):] {
+		if r, ok := decodeSynced(p[:min(len(p), syncedCopyBytes)]); ok && (best == nil || r.serial > best.serial) {
 			best = &r
 		}
 	}
@@ -174,7 +174,7 @@ func createSynced(fs vfs.FS, dir string, r syncedRecord) (*syncedFile, error) {
 	}
 	s := &syncedFile{file: f, last: syncedRecord{serial: r.serial}}
 	// Its blocks exist before they are needed, as those of segments do.
-	_, err = f.WriteAt(make([]byte, 2*syncedSlotBytes), 0)
+	_, err = f.WriteAt(make([]byte, 2*syncedCopyBytes), 0)
 	if err == nil {
 		err = s.put(r)
 	}
@@ -203,11 +203,11 @@ func (s *syncedFile) write(r syncedRecord) error {
 	return s.put(r)
 }
 
-// put writes r to the slot whose turn it is.
+// put writes r to the copy whose turn it is.
 func (s *syncedFile) put(r syncedRecord) error {
 	r.serial = s.last.serial + 1
 	s.buf = r.encode(s.buf[:0])
-	if _, err := s.file.WriteAt(s.buf, int64(r.serial%2)*syncedSlotBytes); err != nil {
+	if _, err := s.file.WriteAt(s.buf, int64(r.serial%2)*syncedCopyBytes); err != nil {
 		return fmt.Errorf("recording how far the raft log is synced: %w", err)
 	}
 	if err := s.file.SyncData(); err != nil {

@@ -287,7 +287,7 @@ func TestSyncedDamaged(t *testing.T) {
 		p := slices.Clone(whole)
 		p[at] ^= 1 << (at % 8)
 		if !check(fmt.Sprintf("bit of byte %d", at), p) {
-			t.Errorf("byte %d: one slot out of two is whole, and the log is not opened", at)
+			t.Errorf("byte %d: one copy out of two is whole, and the log is not opened", at)
 		}
 	}
 	for at := 0; at <= len(whole); at += 512 {

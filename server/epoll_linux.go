@@ -38,7 +38,7 @@ const (
 	// Tokens in the upper half of an event's data that are no connection
 	// generation.
 	tokenListener = 0 // generations count from 1
-	slotWake      = ^uint32(0)
+	indexWake     = ^uint32(0)
 
 	connEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
 )
@@ -115,7 +115,7 @@ func newEpollTransport(s *Server) (transport, error) {
 			return nil, fmt.Errorf("epoll_create1: %w", err)
 		}
 		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
-		setData(&ev, slotWake, 0)
+		setData(&ev, indexWake, 0)
 		if l.wakeW, err = newEvent(l.epfd, ev); err != nil {
 			return nil, err
 		}
@@ -152,10 +152,10 @@ func epollAdd(epfd, fd int, ev unix.EpollEvent) error {
 
 func closeDescriptor(fd int) { unix.Close(fd) }
 
-// setData and data use the 64 bits that epoll carries for us: the slot in the
+// setData and data use the 64 bits that epoll carries for us: the index in the
 // lower half, the generation in the upper one.
-func setData(ev *unix.EpollEvent, slot, gen uint32) { ev.Fd, ev.Pad = int32(slot), int32(gen) }
-func data(ev *unix.EpollEvent) (slot, gen uint32)   { return uint32(ev.Fd), uint32(ev.Pad) }
+func setData(ev *unix.EpollEvent, index, gen uint32) { ev.Fd, ev.Pad = int32(index), int32(gen) }
+func data(ev *unix.EpollEvent) (index, gen uint32)   { return uint32(ev.Fd), uint32(ev.Pad) }
 
 func signal(eventfd int) {
 	one := [8]byte{1}
@@ -567,16 +567,16 @@ func (t *thread) wait(l *loop, timeout int) int {
 }
 
 func (t *thread) event(l *loop, ev *unix.EpollEvent) {
-	slot, gen := data(ev)
+	index, gen := data(ev)
 	switch {
-	case slot == slotWake:
+	case index == indexWake:
 		l.drainWake(t)
 		return
 	case gen == tokenListener:
-		t.accept(int(slot))
+		t.accept(int(index))
 		return
 	}
-	c := t.srv.conns.get(slot, gen)
+	c := t.srv.conns.get(index, gen)
 	if c == nil {
 		return
 	}
@@ -719,7 +719,7 @@ func (t *thread) admit(fd int, ln *epollListener) {
 	s.counters.accepted.Add(1)
 	l.conns.Add(1)
 	ev := unix.EpollEvent{Events: connEvents}
-	setData(&ev, c.slot, c.gen)
+	setData(&ev, c.index, c.gen)
 	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
 		s.lines.register.Warn(s.log, "cannot register a connection", "error", err)
 		t.transport.close(c)

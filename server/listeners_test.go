@@ -35,20 +35,20 @@ func (l *lines) count(text string) int {
 
 func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// TestShares: each listener has slots that others cannot take.
+// TestShares: each listener has places that others cannot take.
 func TestShares(t *testing.T) {
-	for _, tt := range []struct{ slots, listeners, share int }{
+	for _, tt := range []struct{ places, listeners, share int }{
 		{10, 1, 0}, {50, 2, 6}, {50, 3, 6}, {4, 2, 1}, {3, 2, 0}, {1, 3, 0}, {10_000, 2, 1250}, {80, 8, 5},
 	} {
 		var table connTable
-		table.init(tt.slots)
+		table.init(tt.places)
 		for range tt.listeners {
 			table.addListener()
 		}
 		// The last listener takes all that it gets, and then each other its share.
 		took := make([]int, tt.listeners)
 		for listener := tt.listeners - 1; listener >= 0; listener-- {
-			for took[listener] <= tt.slots && table.add(&conn{tableEntry: tableEntry{table: &table, listener: listener}}) {
+			for took[listener] <= tt.places && table.add(&conn{tableEntry: tableEntry{table: &table, listener: listener}}) {
 				took[listener]++
 				if listener < tt.listeners-1 && took[listener] == tt.share {
 					break
@@ -56,14 +56,14 @@ func TestShares(t *testing.T) {
 			}
 			want := tt.share
 			if listener == tt.listeners-1 {
-				want = tt.slots - tt.share*(tt.listeners-1)
+				want = tt.places - tt.share*(tt.listeners-1)
 			}
 			if took[listener] != want {
-				t.Errorf("%d slots, %d listeners: listener %d took %d, want %d", tt.slots, tt.listeners, listener, took[listener], want)
+				t.Errorf("%d places, %d listeners: listener %d took %d, want %d", tt.places, tt.listeners, listener, took[listener], want)
 			}
 		}
-		if table.len() > tt.slots {
-			t.Errorf("%d connections in %d slots", table.len(), tt.slots)
+		if table.len() > tt.places {
+			t.Errorf("%d connections in %d places", table.len(), tt.places)
 		}
 	}
 }

@@ -35,9 +35,9 @@ import (
 //
 // An entry without flagLive is garbage; only its size counts.
 //
-// The index is open addressing with linear probing. A slot is tag<<32 plus the
-// entry's offset in units of 8 bytes plus one; 0 is an empty slot. The tag is
-// the low half of the hash, its low bits are the slot's home.
+// The index is open addressing with linear probing. A cell is tag<<32 plus the
+// entry's offset in units of 8 bytes plus one; 0 is an empty cell. The tag is
+// the low half of the hash, its low bits are the cell's home.
 const (
 	entryHeaderBytes = 32
 
@@ -53,7 +53,7 @@ const (
 
 	segmentsMax     = 256
 	segmentBytesMin = 256 << 10 // more segments only above that
-	indexSlotsMin   = 512
+	indexCellsMin   = 512
 
 	// Moving used entries out of the way of one new entry stops at these
 	// bounds; then even a used one goes.
@@ -80,13 +80,13 @@ type rowCache struct {
 type segment struct {
 	mu      sync.Mutex
 	ring    []byte
-	slots   []uint64 // all there may be
-	index   []uint64 // slots[:a power of two]
+	cells   []uint64 // all there may be
+	index   []uint64 // cells[:a power of two]
 	rowMax  int
 	head    int // where the next entry goes
 	tail    int // the oldest entry
 	used    int // bytes from tail to head
-	rows    int // slots in use
+	rows    int // cells in use
 	stripes [stripes]stripe
 
 	hits, misses, evictions uint64
@@ -154,16 +154,16 @@ func newRowCache(size int64, memory allocate) (*rowCache, error) {
 
 // init divides memory: an eighth, rounded down to a power of two, is index.
 func (s *segment) init(memory []byte) {
-	slots := 1 << (bits.Len(uint(len(memory)/8/8)) - 1)
-	s.slots = unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(memory))), slots)
-	s.index = s.slots[:min(slots, indexSlotsMin)]
-	s.ring = memory[8*slots:]
+	cells := 1 << (bits.Len(uint(len(memory)/8/8)) - 1)
+	s.cells = unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(memory))), cells)
+	s.index = s.cells[:min(cells, indexCellsMin)]
+	s.ring = memory[8*cells:]
 	s.rowMax = min(rowBytesMax, len(memory)/8)
 }
 
 // close gives the memory back. Lookups after it miss.
 func (c *rowCache) close() error {
-	c.eachSegment(func(s *segment) { s.ring, s.slots, s.index, s.rows = nil, nil, nil, 0 })
+	c.eachSegment(func(s *segment) { s.ring, s.cells, s.index, s.rows = nil, nil, nil, 0 })
 	return c.release()
 }
 
@@ -279,7 +279,7 @@ func (c *rowCache) begin(r *row) {
 		return
 	}
 	if tag := uint32(r.hash); s.rows > 0 {
-		// The entry that publish will look at, if it is in its home slot.
+		// The entry that publish will look at, if it is in its home cell.
 		if i := int(tag) & (len(s.index) - 1); s.index[i] != 0 {
 			prefetch.Line(unsafe.Pointer(&s.ring[s.place(i)]))
 		}
@@ -347,7 +347,7 @@ func (c *rowCache) unbar(shard int) {
 func (s *segment) forgetIf(f func(entry) bool) {
 	s.each(func(at int, e entry) {
 		if f(e) {
-			s.forget(s.slotOf(at), at)
+			s.forget(s.cellOf(at), at)
 		}
 	})
 }
@@ -422,9 +422,9 @@ func (e entry) set(size int, flags uint32, r cachedRow, value []byte) {
 	copy(e[entryHeaderBytes+e.keyBytes():], value)
 }
 
-// search returns the slot and the place of a row's entry, -1, -1 if it has
+// search returns the cell and the place of a row's entry, -1, -1 if it has
 // none.
-func (s *segment) search(hash uint64, shard uint16, key []byte) (slot, at int) {
+func (s *segment) search(hash uint64, shard uint16, key []byte) (cell, at int) {
 	if s.rows == 0 {
 		return -1, -1
 	}
@@ -442,7 +442,7 @@ func (s *segment) search(hash uint64, shard uint16, key []byte) (slot, at int) {
 	return -1, -1
 }
 
-func (s *segment) place(slot int) int { return int(uint32(s.index[slot])-1) * 8 }
+func (s *segment) place(cell int) int { return int(uint32(s.index[cell])-1) * 8 }
 
 // put makes the cache say r and value of the row, or nothing if they are too
 // large.
@@ -453,14 +453,14 @@ func (s *segment) put(hash uint64, shard uint16, key []byte, r cachedRow, value 
 	if r.absent {
 		value = nil
 	}
-	slot, at := s.search(hash, shard, key)
+	cell, at := s.search(hash, shard, key)
 	if at >= 0 {
 		// Keeping far more room than the value needs would waste the ring.
 		if e := s.entry(at); len(value) <= e.room() && e.room() <= 2*len(value)+64 {
 			e.set(e.size(), e.head()&flagUsed, r, value)
 			return
 		}
-		s.forget(slot, at)
+		s.forget(cell, at)
 	}
 	if len(key)+len(value) > s.rowMax {
 		return
@@ -470,15 +470,15 @@ func (s *segment) put(hash uint64, shard uint16, key []byte, r cachedRow, value 
 
 // drop removes the row's entry, if it has one.
 func (s *segment) drop(hash uint64, shard uint16, key []byte) {
-	if slot, at := s.search(hash, shard, key); at >= 0 {
-		s.forget(slot, at)
+	if cell, at := s.search(hash, shard, key); at >= 0 {
+		s.forget(cell, at)
 	}
 }
 
 // insert adds an entry for a row that has none.
 func (s *segment) insert(tag uint32, shard uint16, key []byte, r cachedRow, value []byte) {
 	for 4*(s.rows+1) > 3*len(s.index) {
-		if len(s.index) < len(s.slots) {
+		if len(s.index) < len(s.cells) {
 			s.growIndex()
 		} else {
 			s.evict()
@@ -495,11 +495,11 @@ func (s *segment) insert(tag uint32, shard uint16, key []byte, r cachedRow, valu
 	s.link(tag, at)
 }
 
-// forget makes the entry at a slot garbage.
-func (s *segment) forget(slot, at int) {
+// forget makes the entry at a cell garbage.
+func (s *segment) forget(cell, at int) {
 	e := s.entry(at)
 	e.setHead(e.size(), 0)
-	s.unlink(slot)
+	s.unlink(cell)
 }
 
 func (s *segment) link(tag uint32, at int) {
@@ -512,14 +512,14 @@ func (s *segment) link(tag uint32, at int) {
 	s.rows++
 }
 
-// unlink empties a slot and moves later slots of its run back, so that no
+// unlink empties a cell and moves later cells of its run back, so that no
 // search ends too early.
-func (s *segment) unlink(slot int) {
+func (s *segment) unlink(cell int) {
 	mask := len(s.index) - 1
-	hole := slot
+	hole := cell
 	for i := (hole + 1) & mask; s.index[i] != 0; i = (i + 1) & mask {
 		home := int(s.index[i]>>32) & mask
-		// The slot may move to the hole unless its home lies after the hole.
+		// The cell may move to the hole unless its home lies after the hole.
 		if (i-home)&mask >= (i-hole)&mask {
 			s.index[hole] = s.index[i]
 			hole = i
@@ -529,8 +529,8 @@ func (s *segment) unlink(slot int) {
 	s.rows--
 }
 
-// slotOf returns the slot of the live entry at a place.
-func (s *segment) slotOf(at int) int {
+// cellOf returns the cell of the live entry at a place.
+func (s *segment) cellOf(at int) int {
 	tag := s.entry(at).tag()
 	want := uint64(tag)<<32 | uint64(at/8+1)
 	mask := uint32(len(s.index) - 1)
@@ -543,7 +543,7 @@ func (s *segment) slotOf(at int) int {
 
 // growIndex doubles the index and fills it anew from the ring.
 func (s *segment) growIndex() {
-	s.index = s.slots[:2*len(s.index)]
+	s.index = s.cells[:2*len(s.index)]
 	clear(s.index)
 	s.rows = 0
 	s.each(func(at int, e entry) { s.link(e.tag(), at) })
@@ -600,7 +600,7 @@ func (s *segment) pass(chances, chanceBytes *int) {
 	}
 	*chances--
 	*chanceBytes -= size
-	slot, old := s.slotOf(s.tail), s.tail
+	cell, old := s.cellOf(s.tail), s.tail
 	e.setHead(size, flags&^flagUsed)
 	s.used -= size
 	s.tail += size
@@ -612,7 +612,7 @@ func (s *segment) pass(chances, chanceBytes *int) {
 		s.tail = 0
 	}
 	s.advanceHead(size)
-	s.index[slot] = uint64(s.entry(at).tag())<<32 | uint64(at/8+1)
+	s.index[cell] = uint64(s.entry(at).tag())<<32 | uint64(at/8+1)
 }
 
 // evict drops the entry at the tail, garbage or not.
@@ -620,7 +620,7 @@ func (s *segment) evict() {
 	e := s.entry(s.tail)
 	size := e.size()
 	if e.head()&flagLive != 0 {
-		s.unlink(s.slotOf(s.tail))
+		s.unlink(s.cellOf(s.tail))
 		s.evictions++
 	}
 	s.used -= size
@@ -644,7 +644,7 @@ func (c *rowCache) stats() (total RowCacheStats) {
 	c.eachSegment(func(s *segment) {
 		total.Rows += int64(s.rows)
 		total.Bytes += int64(s.used + 8*len(s.index))
-		total.BytesMax += int64(len(s.ring) + 8*len(s.slots))
+		total.BytesMax += int64(len(s.ring) + 8*len(s.cells))
 		total.Hits += s.hits
 		total.Misses += s.misses
 		total.Evictions += s.evictions

@@ -67,14 +67,14 @@ func (s *segment) check(t rapid.TB) {
 			at = 0
 		}
 	}
-	slots := 0
-	for _, slot := range s.index {
-		if slot != 0 {
-			slots++
+	cells := 0
+	for _, cell := range s.index {
+		if cell != 0 {
+			cells++
 		}
 	}
-	if used != s.used || live != s.rows || slots != s.rows {
-		t.Fatalf("%d bytes of %d, %d live entries, %d slots, %d rows", used, s.used, live, slots, s.rows)
+	if used != s.used || live != s.rows || cells != s.rows {
+		t.Fatalf("%d bytes of %d, %d live entries, %d cells, %d rows", used, s.used, live, cells, s.rows)
 	}
 }
 
@@ -205,7 +205,7 @@ func TestCacheForgetsWhatBecomesTooLarge(t *testing.T) {
 
 func TestCacheTellsShardsAndTagsApart(t *testing.T) {
 	c := newTestCache(t, segmentBytesMin)
-	// Same hash, so same slot and tag; only key and shard differ.
+	// Same hash, so same cell and tag; only key and shard differ.
 	rows := []*row{cacheRow(0, "a", 1, "a0"), cacheRow(1, "a", 2, "a1"), cacheRow(0, "b", 3, "b0")}
 	for _, r := range rows {
 		r.hash = 42
@@ -547,7 +547,7 @@ func TestOverlayTellsRowsOfOneHashApart(t *testing.T) {
 	var o rowSet
 	for range 3 {
 		o.reset()
-		for i := range 1000 { // more than there are slots for at first
+		for i := range 1000 { // more than there are cells for at first
 			key := []byte(fmt.Sprint("key", i%100))
 			r := o.find(uint16(i/100%2), key, uint64(i%100%7))
 			if seen := r.version != 0; seen != (i >= 200) {
@@ -564,7 +564,7 @@ func TestOverlayGrows(t *testing.T) {
 	var o rowSet
 	o.reset()
 	for round := range 2 {
-		for i := range 10 * rowSetSlotsMin {
+		for i := range 10 * rowSetCellsMin {
 			key := []byte(fmt.Sprint("key", i))
 			if r := o.find(0, key, hashKey(0, key)); int(r.version) != round {
 				t.Fatalf("row %d was seen %d times", i, r.version)
@@ -578,10 +578,10 @@ func TestOverlayGrows(t *testing.T) {
 		t.Error("a row survives the reset")
 	}
 	o.generation = 1<<32 - 1
-	o.slots[5] = rowSetSlot{generation: 0}
+	o.cells[5] = rowSetCell{generation: 0}
 	o.reset()
 	if o.generation == 0 {
-		t.Error("generation 0 makes empty slots look full")
+		t.Error("generation 0 makes empty cells look full")
 	}
 }
 

@@ -62,32 +62,32 @@ func (r *row) show(out *command.Result, now uint64, withValue bool) {
 }
 
 // rowSet is the table of the rows touched in a batch: open addressing with
-// linear probing over row numbers. A slot counts only if it carries the
+// linear probing over row numbers. A cell counts only if it carries the
 // current generation, so that starting a batch clears nothing.
 type rowSet struct {
-	slots      []rowSetSlot
+	cells      []rowSetCell
 	generation uint32
 	rows       []row
 }
 
-type rowSetSlot struct {
+type rowSetCell struct {
 	hash       uint64
 	generation uint32
 	row        uint32
 }
 
 const (
-	rowSetSlotsMin  = 1 << 10
-	rowSetSlotsKeep = 1 << 17 // a larger table is given back after the batch
+	rowSetCellsMin  = 1 << 10
+	rowSetCellsKeep = 1 << 17 // a larger table is given back after the batch
 )
 
 func (o *rowSet) reset() {
-	if len(o.slots) == 0 || len(o.slots) > rowSetSlotsKeep {
-		*o = rowSet{slots: make([]rowSetSlot, rowSetSlotsMin)}
+	if len(o.cells) == 0 || len(o.cells) > rowSetCellsKeep {
+		*o = rowSet{cells: make([]rowSetCell, rowSetCellsMin)}
 	}
 	o.generation++
-	if o.generation == 0 { // wrapped: old slots would look current
-		clear(o.slots)
+	if o.generation == 0 { // wrapped: old cells would look current
+		clear(o.cells)
 		o.generation = 1
 	}
 	clear(o.rows) // lets go of the last batch's entries
@@ -97,34 +97,34 @@ func (o *rowSet) reset() {
 // find returns the row of key, which it adds, not loaded, if it is not there.
 // The pointer is valid until the next find. key is kept.
 func (o *rowSet) find(shard uint16, key []byte, hash uint64) *row {
-	mask := uint64(len(o.slots) - 1)
+	mask := uint64(len(o.cells) - 1)
 	i := hash & mask
-	for ; o.slots[i].generation == o.generation; i = (i + 1) & mask {
-		if o.slots[i].hash != hash {
+	for ; o.cells[i].generation == o.generation; i = (i + 1) & mask {
+		if o.cells[i].hash != hash {
 			continue
 		}
-		if r := &o.rows[o.slots[i].row]; r.shard == shard && bytes.Equal(r.key, key) {
+		if r := &o.rows[o.cells[i].row]; r.shard == shard && bytes.Equal(r.key, key) {
 			return r
 		}
 	}
-	if 2*(len(o.rows)+1) > len(o.slots) {
+	if 2*(len(o.rows)+1) > len(o.cells) {
 		o.grow()
 		return o.find(shard, key, hash)
 	}
-	o.slots[i] = rowSetSlot{hash: hash, generation: o.generation, row: uint32(len(o.rows))}
+	o.cells[i] = rowSetCell{hash: hash, generation: o.generation, row: uint32(len(o.rows))}
 	o.rows = append(o.rows, row{hash: hash, key: key, shard: shard})
 	return &o.rows[len(o.rows)-1]
 }
 
 func (o *rowSet) grow() {
-	o.slots = make([]rowSetSlot, 2*len(o.slots))
-	mask := uint64(len(o.slots) - 1)
+	o.cells = make([]rowSetCell, 2*len(o.cells))
+	mask := uint64(len(o.cells) - 1)
 	for n := range o.rows {
 		i := o.rows[n].hash & mask
-		for o.slots[i].generation == o.generation {
+		for o.cells[i].generation == o.generation {
 			i = (i + 1) & mask
 		}
-		o.slots[i] = rowSetSlot{hash: o.rows[n].hash, generation: o.generation, row: uint32(n)}
+		o.cells[i] = rowSetCell{hash: o.rows[n].hash, generation: o.generation, row: uint32(n)}
 	}
 }
 

@@ -129,7 +129,7 @@ func (c *conn) Last(answer []byte) (frames []byte) {
 		add(c.retrying)
 		c.retrying = 0
 	}
-	c.newSlot()
+	c.newPending()
 	add(c.push())
 	return frames
 }

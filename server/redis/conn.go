@@ -19,11 +19,11 @@ import (
 //
 // A command becomes one or more native requests (plan.go) that go
 // through Processor.Dispatch. Their ids carry the number of the command's
-// slot, and of the part of the command. Everything in the server answers with
+// pending reply, and of the part of the command. Everything in the server answers with
 // native frames in the output, from any thread and in any order. Whoever is about
-// to write the output takes it and renders it first (render.go): slots
+// to write the output takes it and renders it first (render.go): pending replies
 // stand in the order of the commands, the answer of the first one is turned
-// into RESP, and what comes before its turn waits in its slot.
+// into RESP, and what comes before its turn waits in its pending reply.
 //
 // Redis clients expect a command to see what an earlier one of the same
 // connection has written, and native pipelines do not promise that. Writes of
@@ -37,28 +37,28 @@ import (
 // wake-up for each command, and a second path for back-pressure), and having
 // every place that answers know of two formats (RESP everywhere).
 //
-// Invariants: a slot is written by the reader until it is pushed and by the
+// Invariants: a pending reply is written by the reader until it is pushed and by the
 // renderer after that; head is moved by the renderer alone, tail by the reader
-// alone; slots below head are answered, in order.
+// alone; pending replies below head are answered, in order.
 
 const (
-	slotsPerChunk = 32
-	slotChunks    = 64
-	// slotsMax bounds the commands of one connection that are not answered or
+	pendingPerChunk = 32
+	pendingChunks   = 64
+	// pendingMax bounds the commands of one connection that are not answered or
 	// whose answers are not rendered. One chunk always stays free, so that the
 	// reader never fills in a chunk that the renderer still uses.
-	slotsMax = slotsPerChunk * (slotChunks - 1)
+	pendingMax = pendingPerChunk * (pendingChunks - 1)
 )
 
-// slotChunk holds the slots of consecutive commands. Chunks wander between
+// pendingChunk holds the pending replies of consecutive commands. Chunks wander between
 // connections, so that a quiet connection has no more than one.
-type slotChunk [slotsPerChunk]slot
+type pendingChunk [pendingPerChunk]pendingReply
 
-var slotChunkPool = sync.Pool{New: func() any { return new(slotChunk) }}
+var pendingChunkPool = sync.Pool{New: func() any { return new(pendingChunk) }}
 
-// slot is a command that has been taken on: what its reply will look like,
+// pendingReply is a command that has been taken on: what its reply will look like,
 // and what of the answer is there.
-type slot struct {
+type pendingReply struct {
 	shape
 	left int32           // parts of the answer that are not there yet
 	kept *bufpool.Buffer // native frames that came before their turn; nil: none
@@ -74,9 +74,9 @@ type conn struct {
 	head    atomic.Uint64 // number of the oldest command that is not answered; the renderer's
 	awaited atomic.Uint64 // the reader waits until head is past this one; 0: it does not
 	killed  atomic.Bool   // by CLIENT KILL
-	page    atomic.Bool   // a page of the walk is in the walk's slot: the reader goes on
+	page    atomic.Bool   // a page of the walk is in the walk's pending reply: the reader goes on
 
-	chunks [slotChunks]*slotChunk // by number; entries belong to whoever their slots belong to
+	chunks [pendingChunks]*pendingChunk // by number; entries belong to whoever their pending replies belong to
 
 	// The reader's.
 	parser              resp.Parser
@@ -88,7 +88,7 @@ type conn struct {
 	watches             []*watch
 	walk                *walk
 	order               *order
-	retrying            uint64    // the command at the front of the input has this slot already; 0: it has none
+	retrying            uint64    // the command at the front of the input has this pending reply already; 0: it has none
 	retryInOrder        bool      // and goes through the log: see readsInOrder
 	retryBytes          int       // and yields so many bytes
 	retrySince          time.Time // since when it waits to be tried again; zero: it does not
@@ -115,32 +115,32 @@ func newConn(l *Listener, c *server.Conn) *conn {
 	return r
 }
 
-// slot returns the slot of a command that has been pushed and not answered.
-func (c *conn) slot(number uint64) *slot {
-	return &c.chunks[number/slotsPerChunk%slotChunks][number%slotsPerChunk]
+// pending returns the pending reply of a command that has been pushed and not answered.
+func (c *conn) pending(number uint64) *pendingReply {
+	return &c.chunks[number/pendingPerChunk%pendingChunks][number%pendingPerChunk]
 }
 
 // full reports whether no further command can be taken on.
-func (c *conn) full() bool { return c.tail.Load()-c.head.Load() >= slotsMax }
+func (c *conn) full() bool { return c.tail.Load()-c.head.Load() >= pendingMax }
 
 // AllAnswered reports whether every command has been answered.
 func (c *conn) AllAnswered() bool { return c.tail.Load() == c.head.Load() }
 
-// newSlot returns the slot of the next command, for the reader to fill in before
+// newPending returns the pending reply of the next command, for the reader to fill in before
 // it calls push.
-func (c *conn) newSlot() *slot {
+func (c *conn) newPending() *pendingReply {
 	n := c.tail.Load()
-	chunk := &c.chunks[n/slotsPerChunk%slotChunks]
+	chunk := &c.chunks[n/pendingPerChunk%pendingChunks]
 	if *chunk == nil {
-		*chunk = slotChunkPool.Get().(*slotChunk)
+		*chunk = pendingChunkPool.Get().(*pendingChunk)
 	}
-	s := &(*chunk)[n%slotsPerChunk]
+	s := &(*chunk)[n%pendingPerChunk]
 	s.version = c.proto
 	s.left = 1
 	return s
 }
 
-// push makes the slot that newSlot returned a command that waits for its answer,
+// push makes the pending reply that newPending returned a command that waits for its answer,
 // and returns its number.
 func (c *conn) push() uint64 {
 	n := c.tail.Load()
@@ -151,12 +151,12 @@ func (c *conn) push() uint64 {
 // pop takes the answered command at head out; the renderer stores the new head
 // when it is done.
 func (c *conn) pop(head uint64) uint64 {
-	s := c.slot(head)
+	s := c.pending(head)
 	c.dropKept(s)
-	*s = slot{}
-	if head%slotsPerChunk == slotsPerChunk-1 {
-		chunk := &c.chunks[head/slotsPerChunk%slotChunks]
-		slotChunkPool.Put(*chunk)
+	*s = pendingReply{}
+	if head%pendingPerChunk == pendingPerChunk-1 {
+		chunk := &c.chunks[head/pendingPerChunk%pendingChunks]
+		pendingChunkPool.Put(*chunk)
 		*chunk = nil
 	}
 	return head + 1
@@ -164,7 +164,7 @@ func (c *conn) pop(head uint64) uint64 {
 
 // keep stores frames of an answer until its turn comes. What a walk keeps is
 // one page, which it does not wait for room to look at.
-func (c *conn) keep(s *slot, frames []byte) {
+func (c *conn) keep(s *pendingReply, frames []byte) {
 	if s.kept == nil {
 		s.kept = bufpool.Get(len(frames))
 	}
@@ -177,7 +177,7 @@ func (c *conn) keep(s *slot, frames []byte) {
 }
 
 // countKept counts n bytes more that s keeps.
-func (c *conn) countKept(s *slot, n int) {
+func (c *conn) countKept(s *pendingReply, n int) {
 	if s.kind == replyWalk {
 		c.Walk(n)
 	} else {
@@ -185,7 +185,7 @@ func (c *conn) countKept(s *slot, n int) {
 	}
 }
 
-func (c *conn) dropKept(s *slot) {
+func (c *conn) dropKept(s *pendingReply) {
 	if s.kept != nil {
 		c.countKept(s, -cap(s.kept.B))
 		s.kept.Release()
@@ -196,14 +196,14 @@ func (c *conn) dropKept(s *slot) {
 // Release releases what unanswered commands hold.
 func (c *conn) Release() {
 	for n := c.head.Load(); n < c.tail.Load(); n++ {
-		c.dropKept(c.slot(n))
+		c.dropKept(c.pending(n))
 	}
 	clear(c.chunks[:])
 	c.head.Store(c.tail.Load())
 }
 
 // partBits is how much of a native request's id numbers the part of the
-// command; the rest is the number of its slot.
+// command; the rest is the number of its pending reply.
 const partBits = 16
 
 // requestID is the native id of a part of a command.

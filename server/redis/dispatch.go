@@ -96,7 +96,7 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 		}
 		if c.full() {
 			c.Flush()
-			if c.full() && c.awaitAnswer(c.tail.Load()-slotsMax/2) {
+			if c.full() && c.awaitAnswer(c.tail.Load()-pendingMax/2) {
 				continue
 			}
 		}
@@ -272,14 +272,14 @@ func (p *processor) carryOut(c *conn, x *plan) (held bool) {
 	return p.launch(c, x, nil, stale)
 }
 
-// launch pushes a slot, which holds more, and dispatches the requests of a
+// launch pushes a pending reply, which holds more, and dispatches the requests of a
 // plan. stale says that a replica here may answer with whatever it has. Where a
 // queue is full that the only request has to go into, launch returns true: the
-// command keeps its slot and is to be tried again.
+// command keeps its pending reply and is to be tried again.
 func (p *processor) launch(c *conn, x *plan, more any, stale bool) (held bool) {
 	number := c.retrying
 	if c.retrying = 0; number == 0 {
-		s := c.newSlot()
+		s := c.newPending()
 		s.shape, s.more = x.shape, more
 		s.left = int32(max(len(x.ops), 1))
 		number = c.push()
@@ -347,7 +347,7 @@ func (p *processor) answer(c *conn, reply []byte) {
 	number := c.retrying
 	c.retrySince = time.Time{}
 	if c.retrying = 0; number == 0 {
-		c.newSlot()
+		c.newPending()
 		number = c.push()
 	}
 	p.l.countError(reply)

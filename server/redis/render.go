@@ -62,7 +62,7 @@ func (c *conn) Render(native *bufpool.Buffer) *bufpool.Buffer {
 		if number < head || number >= c.tail.Load() {
 			continue // a notice, which Redis's clients do not know
 		}
-		s := c.slot(number)
+		s := c.pending(number)
 		switch {
 		case s.kind == replyWalk && !isVerbatim(frames):
 			c.keep(s, frames)
@@ -80,7 +80,7 @@ func (c *conn) Render(native *bufpool.Buffer) *bufpool.Buffer {
 			head = c.pop(head)
 		}
 		for head < c.tail.Load() {
-			if s = c.slot(head); s.left > 0 {
+			if s = c.pending(head); s.left > 0 {
 				break
 			}
 			s.reply(out, s.kept.B)
@@ -144,7 +144,7 @@ func txnReply(body []byte) (succeeded bool, o outcomes) {
 }
 
 // reply appends the reply to a command of which frames is the whole answer.
-func (s *slot) reply(out *bufpool.Buffer, frames []byte) {
+func (s *pendingReply) reply(out *bufpool.Buffer, frames []byte) {
 	status, body, _ := frameAt(frames)
 	switch {
 	case status == verbatimCode:

@@ -148,7 +148,7 @@ func (c *conn) endTransaction() {
 type watch struct {
 	keys   [][]byte
 	bytes  int    // counted among the input of all connections
-	number uint64 // of its slot; 0: it has none
+	number uint64 // of its pending reply; 0: it has none
 	seen   []protocol.WatchReply
 	failed bool // it was answered with an error
 }

@@ -26,7 +26,7 @@ const (
 
 // walk is a walk under way.
 type walk struct {
-	number  uint64 // of its slot
+	number  uint64 // of its pending reply
 	at      position
 	rows    uint32 // in a page
 	reverse bool
@@ -40,7 +40,7 @@ type walk struct {
 	counted bool                                        // it is that of a page, and has been counted
 
 	// The page that is being looked at: its keys, and how many have been. They
-	// lie in the walk's slot.
+	// lie in the walk's pending reply.
 	keys   [][]byte
 	next   int
 	loaded bool
@@ -114,7 +114,7 @@ func (p *processor) walkOver(c *conn, w *walk) (held bool) {
 	if c.head.Load() <= c.lastWrite && c.awaitAnswer(c.lastWrite) {
 		return true
 	}
-	s := c.newSlot()
+	s := c.newPending()
 	s.kind = replyWalk
 	w.number = c.push()
 	c.walk = w
@@ -175,7 +175,7 @@ func (p *processor) continueWalk(c *conn) bool {
 		c.awaitAnswer(w.number)
 		return !c.Paused()
 	}
-	s := c.slot(w.number)
+	s := c.pending(w.number)
 	if !w.loaded {
 		p.Spend(creditPerPage)
 		if w.flush {
