@@ -98,7 +98,7 @@ func (r *runner) measure(ctx context.Context) (*LoadResult, error) {
 	close(r.full)
 	<-gathered
 	result := r.result(ctx, begin)
-	points.flush(time.Since(h.epoch) - begin)
+	points.finish(time.Since(h.epoch) - begin)
 	result.Series = points.points
 	if h.one == nil {
 		result.Servers, result.ServerOps = uses(before, h.serverUses(context.WithoutCancel(ctx))), r.done()-opsBefore

@@ -297,10 +297,10 @@ func (s *series) emit(done int64) {
 	}
 }
 
-// flush makes points of all there is. The run has ended at the time given, and
+// finish makes points of all there is. The run has ended at the time given, and
 // with it the last step; what is left of that is not shown by itself if it is
 // too short for a rate.
-func (s *series) flush(end time.Duration) {
+func (s *series) finish(end time.Duration) {
 	last := int64(-1)
 	for step := range s.open {
 		last = max(last, step)

@@ -89,7 +89,7 @@ func TestSeries(t *testing.T) {
 	give(1, 3, time.Millisecond)
 	give(0, 3, time.Millisecond)
 	give(0, 4)
-	s.flush(5*seriesStep - seriesStep/2)
+	s.finish(5*seriesStep - seriesStep/2)
 	var ops []uint64
 	for i, p := range s.points {
 		if p.At != time.Duration(i+1)*seriesStep && i < 4 {
@@ -123,7 +123,7 @@ func TestSeriesIsBounded(t *testing.T) {
 		r.Record(time.Duration(step+1) * time.Microsecond)
 		s.take(r)
 	}
-	s.flush(steps*seriesStep - seriesStep*9/10)
+	s.finish(steps*seriesStep - seriesStep*9/10)
 	var ops uint64
 	var length, at time.Duration
 	for _, p := range s.points {

@@ -258,7 +258,7 @@ func (w *worker) startDue(now time.Duration) error {
 		w.free = w.free[:len(w.free)-1]
 		w.begin(at)
 	}
-	return w.flush()
+	return w.sendQueued()
 }
 
 // isDue reports whether another operation is to begin.
@@ -385,8 +385,8 @@ func (w *worker) hasRoom(i int32) bool {
 	return w.links[i].fd >= 0 && (most == 0 || w.peers[i].inFlight < most)
 }
 
-// flush writes what was encoded and notes the time for it.
-func (w *worker) flush() error {
+// sendQueued writes what was encoded and notes the time for it.
+func (w *worker) sendQueued() error {
 	if len(w.queued) == 0 {
 		return nil
 	}

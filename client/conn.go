@@ -123,7 +123,7 @@ type enqueued uint8
 
 const (
 	enqueuedOK    enqueued = iota // queued; someone else sends it
-	enqueuedFlush                 // queued; the caller must call flush
+	enqueuedWrite                 // queued; the caller must call write
 	enqueuedFull                  // the table is full
 	enqueuedHeld                  // the session has no number to give
 	enqueuedGone                  // the connection takes no requests any more
@@ -140,7 +140,7 @@ func (cn *conn) avoided(ca *call) bool {
 }
 
 // enqueue queues a call and, if it is one of the session, numbers it. After
-// enqueuedOK and enqueuedFlush the call may be answered at any time and must
+// enqueuedOK and enqueuedWrite the call may be answered at any time and must
 // not be touched.
 func (cn *conn) enqueue(ca *call) enqueued {
 	cn.mu.Lock()
@@ -165,7 +165,7 @@ func (cn *conn) enqueue(ca *call) enqueued {
 		return enqueuedOK
 	}
 	cn.writing = true
-	return enqueuedFlush
+	return enqueuedWrite
 }
 
 // asyncDirectMax is how many requests may be under way for an asynchronous
@@ -187,11 +187,11 @@ func (cn *conn) send(async bool) {
 	case !async && n > 1:
 		runtime.Gosched()
 	}
-	cn.flush()
+	cn.write()
 }
 
-// flush sends what is queued; the caller holds writing. It never waits.
-func (cn *conn) flush() {
+// write sends what is queued; the caller holds writing. It never waits.
+func (cn *conn) write() {
 	cn.mu.Lock()
 	cn.gather()
 	if cn.outAt == len(cn.out) && cn.large == nil {
@@ -446,13 +446,13 @@ func (cn *conn) uncork() {
 		return
 	}
 	cn.corked = false
-	flush := !cn.writing && cn.head < len(cn.queue)
-	if flush {
+	write := !cn.writing && cn.head < len(cn.queue)
+	if write {
 		cn.writing = true
 	}
 	cn.mu.Unlock()
-	if flush {
-		cn.flush()
+	if write {
+		cn.write()
 	}
 }
 

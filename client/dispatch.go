@@ -98,7 +98,7 @@ func (d *dispatcher) trySend(ca *call) (bool, error) {
 	async := ca.handler != nil || ca.sink != nil
 	cn, r := d.offer(ca)
 	switch r {
-	case enqueuedFlush:
+	case enqueuedWrite:
 		cn.send(async)
 		return true, nil
 	case enqueuedOK:
@@ -209,7 +209,7 @@ func (d *dispatcher) refill() {
 
 // sendWaiting sends waiting calls, oldest first, as long as there is room.
 func (d *dispatcher) sendWaiting() {
-	var flush []*conn
+	var write []*conn
 	var failed []*call
 	d.mu.Lock()
 	for l := d.next(); l != nil; l = d.next() {
@@ -232,8 +232,8 @@ func (d *dispatcher) sendWaiting() {
 		}
 		l.n.Add(-1)
 		switch r {
-		case enqueuedFlush:
-			flush = append(flush, cn)
+		case enqueuedWrite:
+			write = append(write, cn)
 		case enqueuedLarge:
 			ca.failure = tooLarge(ca, cn)
 			failed = append(failed, ca)
@@ -243,8 +243,8 @@ func (d *dispatcher) sendWaiting() {
 		}
 	}
 	d.mu.Unlock()
-	for _, cn := range flush {
-		cn.flush()
+	for _, cn := range write {
+		cn.write()
 	}
 	for _, ca := range failed {
 		if ca.state.Swap(callDone) != callDone {

@@ -156,8 +156,8 @@ func (j *janitor) probe(cn *conn) {
 	ca.expires = false
 	ca.seal()
 	switch cn.enqueue(ca) {
-	case enqueuedFlush:
-		cn.flush()
+	case enqueuedWrite:
+		cn.write()
 	case enqueuedOK:
 	default:
 		j.c.caller.release(ca)

@@ -399,14 +399,14 @@ func TestRoomWithoutReply(t *testing.T) {
 	}
 	ca.seal()
 	cn := (*c.pool.ready.Load())[0]
-	if r := cn.enqueue(ca); r != enqueuedFlush {
+	if r := cn.enqueue(ca); r != enqueuedWrite {
 		t.Fatal(r)
 	}
 	waits := c.PutAsync([]byte("waits"), nil)
 	if err := c.caller.cancel(ca, context.Canceled); !SafeToRetry(err) {
 		t.Fatal(err)
 	}
-	cn.flush()
+	cn.write()
 	if _, err := waits.Wait(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func (p *processor) admin(c *conn, f *protocol.Frame) {
 func (s *Server) administer(j job) {
 	defer s.upstreams.running.Done()
 	var t touched
-	defer t.flush()
+	defer t.send()
 	answer, err := s.askBackend(&j)
 	s.admins.Add(-1) // before the answer: who has it may ask again
 	if err == nil && len(answer) > bodyBytesMax {

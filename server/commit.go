@@ -4,7 +4,7 @@ import "sync"
 
 // A commit.
 //
-// The thread that has read a round's requests commits them (see Leaders and
+// The thread that has read an iteration's requests commits them (see Leaders and
 // followers in server.go). Each of the steps below is one call, and between them
 // stands what the thread does with its event loop: the loop is released before the
 // commit, and reclaimed when the thread has waited for the disk. At most one thread
@@ -47,7 +47,7 @@ func (s *Server) Drive() {
 // they waited for go on, and the outcomes in the connections' outputs are written.
 func (s *Server) reply() {
 	if list := s.delivery.take(); len(list) > 0 {
-		s.transport.flushAll(list, s.backend.Pending())
+		s.transport.send(list, s.backend.Pending())
 		s.delivery.giveBack(list)
 	}
 }

@@ -240,8 +240,8 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	}
 }
 
-// Flush writes what a commit or a job has left in the output.
-func (c *conn) Flush() {
+// SendOutput writes what a commit or a job has left in the output.
+func (c *conn) SendOutput() {
 	c.socket.kick(c)
 	c.unpause()
 }

@@ -36,7 +36,7 @@ func newProcessor(s *Server) *processor {
 	return p
 }
 
-// touch has c's output written at the end of the round. c.mu must be held.
+// touch has c's output written at the end of the iteration. c.mu must be held.
 func (p *processor) touch(c *conn) {
 	p.backlog = c.unsent()
 	c.account(p.backlog)

@@ -20,19 +20,19 @@ import (
 )
 
 const (
-	// readBudget is how much one connection may be read in one round before
+	// readBudget is how much one connection may be read in one iteration before
 	// the others have their turn.
 	readBudget = 256 << 10
 
-	// fullTurnsMax is how many connections may use up their turn in a round,
+	// fullTurnsMax is how many connections may use up their turn in an iteration,
 	// among those with events and among those that go on. Others wait for the
-	// next round, so that none takes much longer than its share.
+	// next iteration, so that none takes much longer than its share.
 	fullTurnsMax = 2
 
-	// eventsMax is how many connections one round looks at.
+	// eventsMax is how many connections one iteration looks at.
 	eventsMax = 256
 
-	// acceptBudget is how many connections one round accepts.
+	// acceptBudget is how many connections one iteration accepts.
 	acceptBudget = 64
 
 	// Tokens in the upper half of an event's data that are no connection
@@ -83,7 +83,7 @@ type loop struct {
 
 	// Belong to the polling thread.
 	unfinished []*conn // went over their read budget
-	lastRead   uint64  // Unix ms of the last round with something else than writes
+	lastRead   uint64  // Unix ms of the last iteration with something else than writes
 	timed      bool    // given up by the timer, not by arming
 
 	asleep atomic.Bool // its thread blocks in epoll_wait, or is about to
@@ -245,11 +245,11 @@ type thread struct {
 	*processor
 	transport *epollTransport
 	buf       []byte
-	reads     int // of buf, how much is read into in this round
+	reads     int // of buf, how much is read into in this iteration
 	events    [eventsMax]unix.EpollEvent
 	yielded   uint64 // Unix ms of the last visit to the Go scheduler
 
-	fullTurns int // connections of this round that had more than one turn's worth
+	fullTurns int // connections of this iteration that had more than one turn's worth
 }
 
 // yieldMillis is how often a thread visits the Go scheduler. Threads here wait
@@ -320,7 +320,7 @@ const (
 	// writesOnlyMillis is how long nothing but writes must have come for that.
 	writesOnlyMillis = 10
 
-	// readDelay is the same for rows that a round did not find in the cache. Most
+	// readDelay is the same for rows that an iteration did not find in the cache. Most
 	// lie in Pebble's cache of blocks or in the system's, and reading one there
 	// takes less than a wake-up.
 	readDelay = 200 * time.Microsecond
@@ -394,14 +394,14 @@ func (t *thread) deliver(l *loop) {
 // worth leaving their writes to another thread.
 const postMin = 4
 
-// flushAll writes the output of conns, which a commit has answered. With more
+// send writes the output of conns, which a commit has answered. With more
 // commands waiting to be committed, the thread that commits should not spend
 // several microseconds of writing on each: their loops' threads do it, while
 // it waits for the disk.
-func (e *epollTransport) flushAll(conns []*conn, more bool) {
+func (e *epollTransport) send(conns []*conn, more bool) {
 	if !more || len(conns) < postMin {
 		for _, c := range conns {
-			c.Flush()
+			c.SendOutput()
 		}
 		return
 	}
@@ -448,7 +448,7 @@ func (t *thread) poll(l *loop) {
 		}
 		t.readUnfinished(l)
 		t.deliver(l)
-		t.flush()
+		t.sendAll()
 		if t.others {
 			l.lastRead = t.now
 		}
@@ -459,7 +459,7 @@ func (t *thread) poll(l *loop) {
 	l.arm()
 }
 
-// waitForDisk does the round's work that waits for the disk: reads that missed the
+// waitForDisk does the iteration's work that waits for the disk: reads that missed the
 // cache, and the commit of what was queued. It returns false if another thread
 // has taken l over meanwhile.
 func (t *thread) waitForDisk(l *loop) bool {
@@ -468,7 +468,7 @@ func (t *thread) waitForDisk(l *loop) bool {
 		if !t.transport.covered() {
 			// No thread is left to poll for us. Others do the work.
 			t.queueJobs()
-			t.flush()
+			t.sendAll()
 			if t.proposed {
 				be.Kick()
 			}
@@ -494,7 +494,7 @@ func (t *thread) waitForDisk(l *loop) bool {
 			t.runJobs()
 			reclaimed = small && l.reclaim() // what reads of many rows have found takes a while to be written
 		}
-		t.flush()
+		t.sendAll()
 		if reclaimed {
 			t.proposed = be.Pending() // nobody may have been there to commit it
 			continue
@@ -506,7 +506,7 @@ func (t *thread) waitForDisk(l *loop) bool {
 }
 
 // delay returns how long the loop that t polls may go without, while t commits or
-// reads the rows of its round.
+// reads the rows of its iteration.
 func (t *thread) delay(l *loop, commit bool) time.Duration {
 	switch {
 	case len(l.unfinished) > 0 || l.posted.Load():
@@ -519,7 +519,7 @@ func (t *thread) delay(l *loop, commit bool) time.Duration {
 	return 0
 }
 
-// readsRows reports whether all the round's jobs are reads of single rows.
+// readsRows reports whether all the iteration's jobs are reads of single rows.
 func (t *thread) readsRows() bool {
 	for i := range t.jobs {
 		switch t.jobs[i].op {
@@ -544,7 +544,7 @@ func (t *thread) commitOthers() {
 		if j, ok := t.srv.jobs.pop(false); ok {
 			t.jobs = append(t.jobs, j)
 			t.runJobs()
-			t.flush()
+			t.sendAll()
 			busy = true
 		}
 	}
@@ -608,7 +608,7 @@ func (l *loop) drainWake(t *thread) {
 	l.resumed = l.resumed[:0]
 }
 
-// enlist has c read again at the end of the round.
+// enlist has c read again at the end of the iteration.
 func (l *loop) enlist(c *conn) {
 	if !c.queued {
 		c.queued = true
@@ -892,13 +892,13 @@ func (t *thread) writable(c *conn) {
 // time, in bytes.
 const renderBytes = 1 << 20
 
-// send is flush, but that it leaves what takes long to others.
+// send writes the output of c, but leaves what takes long to others.
 func (t *thread) send(c *conn) {
 	if c.translated && c.outputBytes() > renderBytes {
-		t.jobs = append(t.jobs, job{c: c, kind: jobFlush})
+		t.jobs = append(t.jobs, job{c: c, kind: jobSend})
 		return
 	}
-	c.Flush()
+	c.SendOutput()
 }
 
 // writeBudget is how much of one connection's output is written before the others

@@ -16,7 +16,7 @@ import (
 // NOT_LEADER where it would have to go on.
 //
 // A request is handed to an upstream's writer without waiting, and each writer
-// is woken once a round (processor.flush). Replies are put into the
+// is woken once an iteration (executor.sendAll). Replies are put into the
 // connection's output by the upstream's reader.
 
 // ServeForwarded takes over c, a stream that another node has opened with
@@ -112,7 +112,7 @@ func appendRequest(b []byte, r *request, leftMillis uint32) []byte {
 	return protocol.End(append(b, r.body...), 0)
 }
 
-// send queues k for a node, whose writer is woken at the next flush. On a
+// send queues k for a node, whose writer is woken at the next sendAll. On a
 // refusal the sink receives nothing.
 func (e *executor) send(k *call, node uint64, timeout time.Duration) *refusal {
 	l, r := e.srv.upstreams.to(node).send(k, timeout)
@@ -211,7 +211,7 @@ func (r *relay) sendAgain() {
 	if !r.retry(bad.status) {
 		var t touched
 		r.refuse(bad, &protocol.Extensions{Epoch: r.epoch}, &t)
-		t.flush()
+		t.send()
 	}
 }
 

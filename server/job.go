@@ -16,7 +16,7 @@ type jobKind uint8
 const (
 	jobRequest jobKind = iota
 	jobTurn            // of c; see affords. Only c counts
-	jobFlush           // of c's output; see thread.send. Only c counts
+	jobSend            // of c's output; see thread.send. Only c counts
 )
 
 // job is a request that may wait for the disk: a read of a row that is not
@@ -181,7 +181,7 @@ func (s *Server) work() {
 		}
 		p.jobs = append(p.jobs, j)
 		p.runJobs()
-		p.flush()
+		p.sendAll()
 		p.kickIfProposed()
 	}
 }
@@ -228,7 +228,7 @@ func (p *processor) later(c *conn, f *protocol.Frame, local bool) {
 	p.jobs = append(p.jobs, j)
 }
 
-// queueJobs puts the round's jobs on the queue for other threads. What does
+// queueJobs puts the iteration's jobs on the queue for other threads. What does
 // not fit is answered BUSY.
 func (e *executor) queueJobs() {
 	for i, j := range e.jobs {
@@ -261,7 +261,7 @@ func (e *executor) forwardJob(j *job, shard int, o Options) (retry bool) {
 	}, shard, o)
 }
 
-// runJobs carries out the round's jobs on this thread, and those that come of
+// runJobs carries out the iteration's jobs on this thread, and those that come of
 // them.
 func (p *processor) runJobs() {
 	for i := 0; i < len(p.jobs); i++ {
@@ -296,7 +296,7 @@ func (c *conn) park(j job) bool {
 	return true
 }
 
-// unpark makes c's parked jobs jobs of this round if there is room for their
+// unpark makes c's parked jobs jobs of this iteration if there is room for their
 // replies again. It returns false if the connection is closed.
 func (p *processor) unpark(c *conn) bool {
 	c.mu.Lock()
@@ -323,7 +323,7 @@ func (j *job) drop() {
 	case jobTurn:
 		j.c.endOffload(true)
 		return
-	case jobFlush:
+	case jobSend:
 		return
 	}
 	j.c.end(j.charge)
@@ -334,10 +334,10 @@ func (j *job) drop() {
 // waits for them.
 const goneEvery = 64
 
-// run carries out one job; its output is written at the next flush.
+// run carries out one job; its output is written at the next sendAll.
 func (e *executor) run(j job) {
-	if j.kind == jobFlush {
-		j.c.Flush()
+	if j.kind == jobSend {
+		j.c.SendOutput()
 		return
 	}
 	if j.c.gone.Load() {

@@ -63,9 +63,9 @@ func (n *netTransport) begin(goroutines int) bool {
 	return true
 }
 
-func (n *netTransport) flushAll(conns []*conn, _ bool) {
+func (n *netTransport) send(conns []*conn, _ bool) {
 	for _, c := range conns {
-		c.Flush()
+		c.SendOutput()
 	}
 }
 
@@ -232,7 +232,7 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 		} else {
 			c.consume(p, nil) // what goes on without further input
 		}
-		p.finishRound(c)
+		p.endIteration(c)
 		switch parked := c.parkedJobs.Load() > 0; {
 		case c.refused && !parked:
 			return false
@@ -251,14 +251,14 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 	}
 }
 
-// finishRound does what a polling thread does at the end of its round, where
+// endIteration does what a polling thread does at the end of its iteration, where
 // the thread may wait for the disk because it polls nobody else. A stream from
 // another node carries many clients' requests: there it must not wait.
-func (p *processor) finishRound(c *conn) {
-	p.flush()
+func (p *processor) endIteration(c *conn) {
+	p.sendAll()
 	if c.forwarded {
 		p.queueJobs()
-		p.flush()
+		p.sendAll()
 		p.kickIfProposed()
 		return
 	}
@@ -271,7 +271,7 @@ func (p *processor) finishRound(c *conn) {
 	}
 	if len(p.jobs) > 0 {
 		p.runJobs()
-		p.flush()
+		p.sendAll()
 		p.kickIfProposed()
 	}
 }

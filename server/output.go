@@ -21,7 +21,7 @@ type connOutput struct {
 	out     *bufpool.Buffer // replies to be written; nil: none
 	sending *bufpool.Buffer // replies being written
 	sent    int             // bytes of sending that have gone
-	marked  bool            // on a list of connections to flush
+	marked  bool            // on a list of connections whose output is to be sent
 	closing bool            // close once everything is written
 	closed  bool            // the descriptor is, or is about to be, gone
 	parked  []job           // wait until the peer has taken more of its replies
@@ -175,7 +175,7 @@ func (e *executor) admitReply(j *job) bool {
 	l.claim.expired = func() {
 		var t touched
 		s.failJob(&l.job, &refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the reply waited for memory"}, &t)
-		t.flush()
+		t.send()
 	}
 	return s.admission.replies.ask(&l.claim, n, n)
 }

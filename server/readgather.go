@@ -110,7 +110,7 @@ func (w *readGather) expire() {
 	var t touched
 	w.srv.refuse(w.job.c, w.job.id, w.job.charge, &protocol.Extensions{Epoch: w.job.epoch},
 		&refusal{status: protocol.StatusDeadlineExceeded, message: "the deadline passed while the read waited for a majority of the shard's replicas or for another node"}, &t)
-	t.flush()
+	t.send()
 }
 
 // answerLocal answers a GET, EXISTS or EXPIRY whose row is in memory.

@@ -7,7 +7,7 @@
 // has something to read it reads into its own buffer and sees the frames in
 // place ([conn.consume]). A read of a cached row is answered on the spot, into
 // the connection's output buffer. A write is copied once, into its shard's
-// open batch. At the end of the round each touched connection is written to
+// open batch. At the end of the iteration each touched connection is written to
 // once. If commands were queued the thread then commits them itself; see
 // below. The outcome of each command is encoded straight into its connection's
 // output buffer ([conn.Complete]) and written by the thread that committed it or, if
@@ -139,9 +139,9 @@ type transport interface {
 	listen(ln listener) error
 	// run serves until stop.
 	run()
-	// flushAll sees to it that the output of conns is written. more says that
+	// send sees to it that the output of conns is written. more says that
 	// the caller has other work waiting.
-	flushAll(conns []*conn, more bool)
+	send(conns []*conn, more bool)
 	// stopAccepting closes the listeners.
 	stopAccepting()
 	// stop ends run; connections are closed.

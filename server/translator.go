@@ -130,7 +130,7 @@ func (p *processor) Put(c *conn, id uint64, m *protocol.Put, o Options) Effects 
 	return p.Dispatch(c, &f, o)
 }
 
-// Now is the clock of expiry at the beginning of the round, in Unix ms.
+// Now is the clock of expiry at the beginning of the iteration, in Unix ms.
 func (p *processor) Now() uint64 { return p.now }
 
 // Count adds to the counter of a command, which the protocol numbers.

@@ -58,7 +58,7 @@ type refusal struct {
 
 // sink receives the answer to a call: its frames in order, of which the last is
 // without MORE, or in place of those that are missing that they will not come.
-// Connections that got output are added to t, whose owner flushes them. The
+// Connections that got output are added to t, whose owner sends them. The
 // frame and its extensions are valid during the call only. Calls of one sink
 // do not overlap.
 type sink interface {
@@ -477,7 +477,7 @@ func (l *upstreamConn) dropTooLarge(batch []*call) []*call {
 		}
 		k.releaseFrame()
 	}
-	t.flush()
+	t.send()
 	return keep
 }
 
@@ -487,7 +487,7 @@ func (l *upstreamConn) read() {
 	defer l.fail(false)
 	var t touched
 	for l.receive(&t) {
-		t.flush()
+		t.send()
 		if l.in.Fill() != nil {
 			return
 		}
@@ -495,7 +495,7 @@ func (l *upstreamConn) read() {
 			l.active.Store(true)
 		}
 	}
-	t.flush()
+	t.send()
 }
 
 // receive delivers the whole frames that have been read. It returns false if the
@@ -606,7 +606,7 @@ func (k *call) expire() {
 	}
 	var t touched
 	k.end(r, &t)
-	t.flush()
+	t.send()
 }
 
 // fail ends the connection and its calls: a write that was handed over has an
@@ -647,7 +647,7 @@ func (l *upstreamConn) fail(hold bool) {
 	for _, k := range calls {
 		k.end(k.broken(), &t)
 	}
-	t.flush()
+	t.send()
 }
 
 // broken is the refusal of a call whose connection broke.

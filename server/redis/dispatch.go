@@ -95,7 +95,7 @@ func (c *conn) consumeCommands(p *processor, b []byte) (taken, need int) {
 			break
 		}
 		if c.full() {
-			c.Flush()
+			c.SendOutput()
 			if c.full() && c.awaitAnswer(c.tail.Load()-pendingMax/2) {
 				continue
 			}
