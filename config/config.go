@@ -110,7 +110,7 @@ type Memory struct {
 
 // Concurrency holds what bounds parallel work.
 type Concurrency struct {
-	WorkerThreads  int           // threads that poll, commit and read from disk
+	WorkerThreads  int           // threads that poll, drive and read from disk
 	MaxConnections int           // client connections
 	RequestTimeout time.Duration // deadline of a request that names none
 	QueueDepth     int           // requests waiting per shard

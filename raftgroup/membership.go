@@ -385,7 +385,7 @@ func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
 		return fmt.Errorf("%w: configuration of an installed snapshot: %v", raftlog.ErrCorrupt, err)
 	}
 	n.filling.log.SetStart(g.log, index, term, &cs)
-	return n.log.Commit(n.filling.log, true)
+	return n.log.Save(n.filling.log, true)
 }
 
 // discardRemnant clears away what is left of a replica that is no member of its
@@ -402,7 +402,7 @@ func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfS
 		return err
 	}
 	n.filling.log.Remove(g.log)
-	return n.log.Commit(n.filling.log, true)
+	return n.log.Save(n.filling.log, true)
 }
 
 func (mb *membership) applyConfChange(n *Node, e *raftpb.Entry) error {

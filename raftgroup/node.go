@@ -559,7 +559,7 @@ func (n *Node) closeStores(ctx context.Context) error {
 	}
 	if n.log != nil {
 		if !n.state.is(failed) && n.filling != nil && !n.filling.log.Empty() {
-			errs = append(errs, n.log.Commit(n.filling.log, true))
+			errs = append(errs, n.log.Save(n.filling.log, true))
 		}
 		errs = append(errs, n.log.Close())
 	}

@@ -341,7 +341,7 @@ func (l *readyLoop) takeWrite() *writeSet {
 // writeLog makes a write durable. It is called without the pass.
 func (l *readyLoop) writeLog(w *writeSet) {
 	start := time.Now()
-	err := l.node.log.Commit(w.log, true)
+	err := l.node.log.Save(w.log, true)
 	took := time.Since(start)
 	if err != nil {
 		l.node.fail(err)

@@ -13,12 +13,12 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// BenchmarkCommit writes and syncs the same entries three ways on the disk of
+// BenchmarkSave writes and syncs the same entries three ways on the disk of
 // the test's temporary directory: through the log, as a bare pwrite+fdatasync
 // of whole blocks into a file of zeros, and as a synced Pebble batch with one
 // key per entry. Put the directory on the disk in question with TMPDIR, and
 // compare the three within one run.
-func BenchmarkCommit(b *testing.B) {
+func BenchmarkSave(b *testing.B) {
 	for _, c := range []struct{ entries, bytes int }{{1, 128}, {64, 128}, {1, 64 << 10}} {
 		name := fmt.Sprintf("%dx%d", c.entries, c.bytes)
 		b.Run(name+"/raftlog", func(b *testing.B) { measure(b, c.entries*c.bytes, logWriter(b, c.entries, c.bytes, false)) })
@@ -28,7 +28,7 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkSideBySide does the same as BenchmarkCommit, but takes turns, one
+// BenchmarkSideBySide does the same as BenchmarkSave, but takes turns, one
 // write each way, and reports medians: on a machine with other things to do,
 // only these can be compared.
 func BenchmarkSideBySide(b *testing.B) {
@@ -93,7 +93,7 @@ func logWriter(b *testing.B, n, bytes int, buffered bool) func() {
 		if writes++; writes%256 == 0 {
 			l.Truncate(g, next-1-uint64(n))
 		}
-		if err := l.Commit(w, true); err != nil {
+		if err := l.Save(w, true); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -171,7 +171,7 @@ func BenchmarkReplay(b *testing.B) {
 	g, w := l.Group(1), l.NewWrite()
 	for i := range uint64(1000) {
 		w.Append(g, raftpb.HardState{}, entries(20*i+1, 20, 1, string(make([]byte, 128))))
-		if err := l.Commit(w, false); err != nil {
+		if err := l.Save(w, false); err != nil {
 			b.Fatal(err)
 		}
 	}

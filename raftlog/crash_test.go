@@ -15,10 +15,10 @@ import (
 	"pgregory.net/rapid"
 )
 
-// history is what a log was told, commit by commit. After a crash it must be
-// in one of the states from the last synced commit on.
+// history is what a log was told, Save by Save. After a crash it must be
+// in one of the states from the last synced Save on.
 type history struct {
-	states []logState // after each commit that was begun; the first is the state at opening
+	states []logState // after each Save that was begun; the first is the state at opening
 	synced int        // index into states
 }
 
@@ -127,7 +127,7 @@ func run(t *rapid.T, r *rand.Rand, l *Log, m model, h *history) {
 			randomOp(r, l, w, m)
 		}
 		sync := r.IntN(3) > 0
-		if err := l.Commit(w, sync); err != nil {
+		if err := l.Save(w, sync); err != nil {
 			t.Fatal(err)
 		}
 		m.recordTruncations()
@@ -186,7 +186,7 @@ func TestCrashEverywhere(t *testing.T) {
 	if testing.Short() {
 		writes = 10
 	}
-	crashEverywhere(t, m, func(l *Log, commit func(w *Write, sync bool)) {
+	crashEverywhere(t, m, func(l *Log, save func(w *Write, sync bool)) {
 		w := l.NewWrite()
 		for i := range writes {
 			randomOp(rng, l, w, m)
@@ -198,7 +198,7 @@ func TestCrashEverywhere(t *testing.T) {
 				}
 			}
 			m.recordTruncations()
-			commit(w, i%3 != 0)
+			save(w, i%3 != 0)
 			if i%4 == 0 {
 				if err := l.RecordSynced(); err != nil {
 					t.Fatal(err)
@@ -210,9 +210,9 @@ func TestCrashEverywhere(t *testing.T) {
 
 // crashEverywhere opens a log twice, lets script write to it, and closes it. It
 // looks at what a crash would leave before each operation on the file system.
-// script calls commit for every Commit, when m is what this is to make of the
+// script calls save for every Save, when m is what this is to make of the
 // log.
-func crashEverywhere(t *testing.T, m model, script func(l *Log, commit func(w *Write, sync bool))) {
+func crashEverywhere(t *testing.T, m model, script func(l *Log, save func(w *Write, sync bool))) {
 	type remainder struct {
 		fs             *vfs.MemFS
 		op             string
@@ -252,7 +252,7 @@ func crashEverywhere(t *testing.T, m model, script func(l *Log, commit func(w *W
 		l, _ := mustOpen(t, o)
 		script(l, func(w *Write, sync bool) {
 			begin()
-			mustCommit(t, l, w, sync)
+			mustSave(t, l, w, sync)
 			if got := stateOf(t, l); !got.equal(m.state()) {
 				t.Fatalf("the log is %v,\nwant %v", got, m.state())
 			}
@@ -279,7 +279,7 @@ func crashEverywhere(t *testing.T, m model, script func(l *Log, commit func(w *W
 		g, w := l.Group(99), l.NewWrite()
 		last, _ := g.LastIndex()
 		w.Append(g, raftpb.HardState{}, entries(last+1, 1, 1, "goes on"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 		mustClose(t, l)
 	}
 }
@@ -339,8 +339,8 @@ func withSegment(t testing.TB, fs vfs.FS, seq uint64, p []byte) *vfs.MemFS {
 	return c
 }
 
-// crashed makes a log of n commits and takes the power away. It returns the
-// file system, what the log held before the last commit and after it, and
+// crashed makes a log of n Saves and takes the power away. It returns the
+// file system, what the log held before the last Save and after it, and
 // where in the segment the runs are.
 func crashed(t testing.TB, n int) (fs *vfs.MemFS, before, after logState, offsets []int64) {
 	t.Helper()
@@ -354,7 +354,7 @@ func crashed(t testing.TB, n int) (fs *vfs.MemFS, before, after logState, offset
 		if i == uint64(n)-1 {
 			w.Append(l.Group(2), raftpb.HardState{}, entries(1, 1, 1, strings.Repeat("second block ", 320)))
 		}
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 		offsets = append(offsets, l.pos)
 	}
 	after = stateOf(t, l)
@@ -399,7 +399,7 @@ func TestTornAnywhere(t *testing.T) {
 			w := l.NewWrite()
 			last, _ := l.Group(1).LastIndex()
 			w.Append(l.Group(1), raftpb.HardState{}, entries(last+1, 1, 2, "after"))
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			want = stateOf(t, l)
 			mustClose(t, l)
 			l, _ = mustOpen(t, testOptions(torn))
@@ -469,7 +469,7 @@ func TestFlipAfterClose(t *testing.T) {
 	l, _ := mustOpen(t, testOptions(fs))
 	w := l.NewWrite()
 	w.Append(l.Group(1), raftpb.HardState{}, entries(1, 1, 1, "x"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	at := l.pos - BlockBytes + runHeaderBytes
 	mustClose(t, l)
 	p := segmentFile(t, fs, 1)
@@ -489,11 +489,11 @@ func TestReclaimWaitsForSync(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	for i := range uint64(20) {
 		w.Append(g, raftpb.HardState{}, entries(i+1, 1, 1, "x"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 	want := stateOf(t, l)
 	l.Truncate(g, 20)
-	mustCommit(t, l, w, false)
+	mustSave(t, l, w, false)
 	awaitDead(l)
 	power := fs.CrashClone(vfs.CrashCloneCfg{})
 	mustClose(t, l)
@@ -511,7 +511,7 @@ func TestOpenSyncs(t *testing.T) {
 	l, _ := mustOpen(t, testOptions(fs))
 	w := l.NewWrite()
 	w.Append(l.Group(1), raftpb.HardState{}, entries(1, 1, 1, "x"))
-	mustCommit(t, l, w, false)
+	mustSave(t, l, w, false)
 	want := stateOf(t, l)
 	killed := errors.New("killed")
 	l.fail(killed)
@@ -556,9 +556,9 @@ func TestLeftoversStayDead(t *testing.T) {
 	l, _ := mustOpen(t, testOptions(fs))
 	g, w := l.Group(1), l.NewWrite()
 	w.Append(g, raftpb.HardState{}, entries(2, 1, 1, "lost"))
-	mustCommit(t, l, w, false)
+	mustSave(t, l, w, false)
 	w.Append(g, raftpb.HardState{}, entries(3, 1, 1, "left over"))
-	mustCommit(t, l, w, false)
+	mustSave(t, l, w, false)
 	power := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
 	mustClose(t, l)
 	p := segmentFile(t, power, 1)
@@ -571,7 +571,7 @@ func TestLeftoversStayDead(t *testing.T) {
 		t.Fatalf("last index %d, recovery %+v", last, rec)
 	}
 	w.Append(g, raftpb.HardState{}, entries(2, 1, 2, "instead"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	want := stateOf(t, l)
 	mustClose(t, l)
 	l, rec = mustOpen(t, testOptions(power))
@@ -613,7 +613,7 @@ func TestFiles(t *testing.T) {
 		w := l.NewWrite()
 		for i := range uint64(40) {
 			w.Append(l.Group(1), raftpb.HardState{}, entries(i+1, 1, 1, "x"))
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 		}
 		awaitDead(l)
 		if len(l.live) < 4 {

@@ -34,7 +34,7 @@ func TestDirectWrites(t *testing.T) {
 			data := bytes.Repeat([]byte{byte(k + 1)}, max(0, k%5*BlockBytes-100+7*k))
 			want = append(want, data)
 			w.Append(g, raftpb.HardState{Term: 1}, []raftpb.Entry{{Index: uint64(len(want)), Term: 1, Data: data}})
-			mustCommit(t, l, w, k%3 > 0)
+			mustSave(t, l, w, k%3 > 0)
 		}
 		if direct := l.active().out.direct != nil; direct != (round%2 == 0 && directHere(t, dir)) {
 			t.Errorf("round %d: direct writes %v", round, direct)
@@ -119,7 +119,7 @@ func TestDirectThroughWrapper(t *testing.T) {
 	}
 	w := l.NewWrite()
 	w.Append(l.Group(1), raftpb.HardState{Term: 1}, []raftpb.Entry{{Term: 1, Index: 1}})
-	if err := l.Commit(w, true); err != nil {
+	if err := l.Save(w, true); err != nil {
 		t.Fatal(err)
 	}
 	if l.active().out.direct == nil {

@@ -26,12 +26,12 @@ var (
 	// ErrClosed is returned by calls after Close.
 	ErrClosed = errors.New("raft log is closed")
 
-	// ErrTooLarge is returned by Commit for a Write above RunBytesMax. Nothing
+	// ErrTooLarge is returned by Save for a Write above RunBytesMax. Nothing
 	// was written, and the log can still be used.
 	ErrTooLarge = errors.New("write to the raft log is too large")
 
 	// ErrNoSpace says that the disk had no room for the next segment. What was
-	// committed before is safe.
+	// saved before is safe.
 	ErrNoSpace = errors.New("no space for a raft log segment")
 )
 

@@ -13,7 +13,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// TestFailureIsFinal makes one write or sync of a Commit fail: that Commit
+// TestFailureIsFinal makes one write or sync of a Save fail: that Save
 // fails and shows nothing, every later one returns the same error though the
 // disk works again, and what was acknowledged before is there after reopening.
 func TestFailureIsFinal(t *testing.T) {
@@ -34,20 +34,20 @@ func TestFailureIsFinal(t *testing.T) {
 			awaitDead(l)
 			g, w := l.Group(1), l.NewWrite()
 			w.Append(g, raftpb.HardState{}, entries(1, 1, 1, "safe"))
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			want := stateOf(t, l)
 			armed.Store(true)
 			w.Append(g, raftpb.HardState{}, entries(2, 1, 1, "unknown"))
-			first := l.Commit(w, true)
+			first := l.Save(w, true)
 			if !errors.Is(first, syscall.EIO) {
-				t.Fatalf("Commit: %v", first)
+				t.Fatalf("Save: %v", first)
 			}
 			if got := stateOf(t, l); !got.equal(want) {
-				t.Errorf("a failed Commit shows: %v", got)
+				t.Errorf("a failed Save shows: %v", got)
 			}
 			for range 2 {
-				if err := l.Commit(l.NewWrite(), true); err != first || l.Err() != first {
-					t.Errorf("later Commit: %v, Err: %v, want %v", err, l.Err(), first)
+				if err := l.Save(l.NewWrite(), true); err != first || l.Err() != first {
+					t.Errorf("later Save: %v, Err: %v, want %v", err, l.Err(), first)
 				}
 			}
 			if err := l.Close(); !errors.Is(err, syscall.EIO) {
@@ -85,22 +85,22 @@ func TestNoSpace(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	var failure error
 	var want logState
-	commits := uint64(0)
+	saves := uint64(0)
 	for failure == nil {
 		want = stateOf(t, l)
-		commits++
-		w.Append(g, raftpb.HardState{}, entries(commits, 1, 1, "x"))
-		failure = l.Commit(w, true)
+		saves++
+		w.Append(g, raftpb.HardState{}, entries(saves, 1, 1, "x"))
+		failure = l.Save(w, true)
 	}
 	if !errors.Is(failure, ErrNoSpace) || !errors.Is(failure, syscall.ENOSPC) || !strings.Contains(failure.Error(), testDir) {
-		t.Errorf("Commit: %v", failure)
+		t.Errorf("Save: %v", failure)
 	}
-	if commits < 7 {
-		t.Errorf("the log failed at commit %d, with space left in its segment", commits)
+	if saves < 7 {
+		t.Errorf("the log failed at Save %d, with space left in its segment", saves)
 	}
 	disk.full.Store(false)
-	if err := l.Commit(w, true); err != failure {
-		t.Errorf("later Commit: %v", err)
+	if err := l.Save(w, true); err != failure {
+		t.Errorf("later Save: %v", err)
 	}
 	if err := l.Close(); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("Close: %v", err)
@@ -121,19 +121,19 @@ func TestNoSpaceThenTruncate(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	for i := uint64(1); i <= 20; i++ {
 		w.Append(g, raftpb.HardState{}, entries(i, 1, 1, "x"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 	awaitDead(l)
 	disk.full.Store(true)
 	for i := uint64(21); i <= 100; i++ {
 		w.Append(g, raftpb.HardState{}, entries(i, 1, 1, "x"))
 		l.Truncate(g, i-2)
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 }
 
 // TestNoSpaceMakesRoom fills the disk while the log holds much that could be
-// truncated. Whoever owns it is told, or asked at last by the Commit that cannot
+// truncated. Whoever owns it is told, or asked at last by the Save that cannot
 // go on; the segments of the past are used again and nothing fails.
 func TestNoSpaceMakesRoom(t *testing.T) {
 	for name, late := range map[string]bool{"when told": false, "when asked": true} {
@@ -154,7 +154,7 @@ func TestNoSpaceMakesRoom(t *testing.T) {
 			add := func() {
 				index++
 				w.Append(g, raftpb.HardState{}, entries(index, 1, 1, "x"))
-				mustCommit(t, l, w, true)
+				mustSave(t, l, w, true)
 				applied.Store(index)
 			}
 			for range 40 { // several segments
@@ -183,7 +183,7 @@ func (u *usage) GetDiskUsage(string) (vfs.DiskUsage, error) {
 }
 
 // TestKeepFree has a disk with little room left: nothing is prepared before its
-// time, and what is kept free is touched only by a Commit that needs it.
+// time, and what is kept free is touched only by a Save that needs it.
 func TestKeepFree(t *testing.T) {
 	fs := &usage{FS: vfs.NewMem()}
 	o := testOptions(fs)
@@ -195,7 +195,7 @@ func TestKeepFree(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	add := func(index uint64) {
 		w.Append(g, raftpb.HardState{}, entries(index, 1, 1, "x"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 	add(1)
 	if names, err := fs.List(testDir); err != nil || len(segmentNames(names)) != 1 || l.Short() {
@@ -259,7 +259,7 @@ func TestFailingMaintenance(t *testing.T) {
 			if i > 3 && i%3 == 0 {
 				l.Truncate(g, i-3)
 			}
-			if l.Commit(w, true) != nil {
+			if l.Save(w, true) != nil {
 				break
 			}
 			acknowledged = i
@@ -292,7 +292,7 @@ func TestDamagedRead(t *testing.T) {
 	defer l.Close()
 	g, w := l.Group(1), l.NewWrite()
 	w.Append(g, raftpb.HardState{}, entries(1, 2, 1, "data of the entry"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	r := g.ref(2)
 	f, err := fs.OpenReadWrite(r.seg.path, writeCategory)
 	if err != nil {
@@ -309,7 +309,7 @@ func TestDamagedRead(t *testing.T) {
 	if _, err := g.Entries(2, 3, 0); !errors.Is(err, ErrCorrupt) || !errors.As(err, &where) || where.Offset != int64(r.off) {
 		t.Errorf("damaged entry: %v", err)
 	}
-	if err := l.Commit(w, true); !errors.Is(err, ErrCorrupt) {
-		t.Errorf("Commit afterwards: %v", err)
+	if err := l.Save(w, true); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Save afterwards: %v", err)
 	}
 }

@@ -29,7 +29,7 @@ const (
 	// a page in order to change a part of it.
 	BlockBytes = 4096
 
-	// RunBytesMax bounds the records of one Commit.
+	// RunBytesMax bounds the records of one Save.
 	RunBytesMax = 1 << 30
 
 	// SegmentBytesMin and SegmentBytesMax bound Options.SegmentBytes. Together

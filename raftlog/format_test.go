@@ -220,7 +220,7 @@ func FuzzOpen(f *testing.F) {
 		}
 		w := l.NewWrite()
 		w.Append(l.Group(77), raftpb.HardState{Term: 1}, nil)
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 		want := stateOf(t, l)
 		mustClose(t, l)
 		l, _ = mustOpen(t, o)

@@ -24,9 +24,9 @@ type entryRef struct {
 
 // Group is the log of one Raft group. It implements raft.Storage. Its methods
 // may be called from any goroutine. They show what was published: the records
-// of a Write appear before its Commit returns, all those of one group at once,
-// and those of Writes in the order of their Commits. What Writes hold that are
-// being filled or committed is not to be seen, also where it replaces what is
+// of a Write appear before its Save returns, all those of one group at once,
+// and those of Writes in the order of their Saves. What Writes hold that are
+// being filled or saved is not to be seen, also where it replaces what is
 // shown. Only Truncate shows at once.
 //
 // That is what Raft with asynchronous storage writes needs: of entries, and of

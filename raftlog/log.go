@@ -2,8 +2,8 @@
 // of segment files.
 //
 // A worker pass gathers what all its groups have to write into one Write and
-// commits it: one pwrite, one fdatasync, whatever the number of groups. While
-// one thread commits, another may fill the next Write, so the thread that steps
+// saves it: one pwrite, one fdatasync, whatever the number of groups. While
+// one thread saves, another may fill the next Write, so the thread that steps
 // Raft never waits for the disk. Segments are written full of zeros, or
 // recycled, before they are needed, so that the fdatasync finds no change of
 // size or allocation to journal.
@@ -24,13 +24,13 @@
 //     about all groups. Whole segments can therefore be removed, the oldest
 //     first, once no group needs an entry in them and a synced run records
 //     that.
-//   - A failed write or sync is never retried. Every later Commit returns its
+//   - A failed write or sync is never retried. Every later Save returns its
 //     error.
-//   - Readers see only what was written, and synced where its Commit was to
+//   - Readers see only what was written, and synced where its Save was to
 //     sync. What a Write is filled with is checked against what the one before
-//     it will have made of the group, in Group.pending, which no Commit touches.
+//     it will have made of the group, in Group.pending, which no Save touches.
 //
-// Lock order: Log.committing, Log.groupsMu, Group.mu, segment.inUse; Log.mu and
+// Lock order: Log.saving, Log.groupsMu, Group.mu, segment.inUse; Log.mu and
 // Log.truncMu are innermost.
 package raftlog
 
@@ -92,11 +92,11 @@ type Options struct {
 	CutDamage bool
 
 	// HoldBack has the next segment prepared no earlier than Log.Prepare is called
-	// or a Commit needs it: what others have to write at a start goes first.
+	// or a Save needs it: what others have to write at a start goes first.
 	HoldBack bool
 
 	// KeepFree is how many bytes of the disk a segment that is prepared leaves to
-	// others, unless a Commit could not go on otherwise; 0 means none.
+	// others, unless a Save could not go on otherwise; 0 means none.
 	KeepFree int64
 
 	// OnNoSpace is called when the next segment could not be prepared for want
@@ -104,9 +104,9 @@ type Options struct {
 	// are used again. It must not block. nil: nobody is told.
 	OnNoSpace func()
 
-	// MakeRoom is called by a Commit that needs a segment for which there is no
+	// MakeRoom is called by a Save that needs a segment for which there is no
 	// space. It should truncate what can be, and may take its time, but must not
-	// wait for a Commit. nil: nothing more is done.
+	// wait for a Save. nil: nothing more is done.
 	MakeRoom func()
 
 	// Logger receives what happens in the background; nil discards it.
@@ -158,7 +158,7 @@ type Recovery struct {
 }
 
 // Log is the log of all groups. Its methods may be called from any goroutine;
-// Commit calls wait for one another.
+// Save calls wait for one another.
 type Log struct {
 	opt  Options
 	fs   vfs.FS
@@ -168,23 +168,23 @@ type Log struct {
 	groups   map[uint64]*Group
 	sorted   []*Group // by id
 
-	// committing serialises Commit and Close, and guards the fields up to the
+	// saving serialises Save and Close, and guards the fields up to the
 	// blank line.
-	committing sync.Mutex
-	live       []*segment // that hold runs, oldest first; the last one is being written to
-	pos        int64      // where in it the next run goes
-	run        uint64     // number of the last run written
-	reclaim    bool       // there may be segments that are no longer needed
-	refused    uint64     // Writes up to this number build on one that was too large
-	scratch    []byte
+	saving  sync.Mutex
+	live    []*segment // that hold runs, oldest first; the last one is being written to
+	pos     int64      // where in it the next run goes
+	run     uint64     // number of the last run written
+	reclaim bool       // there may be segments that are no longer needed
+	refused uint64     // Writes up to this number build on one that was too large
+	scratch []byte
 
 	fills   atomic.Uint64 // number of the newest Write that got a record
 	settled atomic.Uint64 // number of the newest Write that was published, or refused
 
 	opened     time.Time
-	inProgress atomic.Int64 // since when, in nanoseconds after opened, a Commit or Close works; 0 if none does
+	inProgress atomic.Int64 // since when, in nanoseconds after opened, a Save or Close works; 0 if none does
 
-	durable   atomic.Uint64 // number of the last run known to be synced; written under committing
+	durable   atomic.Uint64 // number of the last run known to be synced; written under saving
 	sizeBytes atomic.Int64
 	cached    atomic.Int64 // bytes of the entries that the groups keep in memory
 	failure   atomic.Pointer[error]
@@ -204,7 +204,7 @@ type Log struct {
 	nextSeq  uint64     // of the segment to prepare next
 	noSpace  error      // why the last preparation failed, until it is worth trying again
 	held     bool       // nothing is prepared yet, see Options.HoldBack
-	needed   bool       // a Commit cannot go on without a segment
+	needed   bool       // a Save cannot go on without a segment
 	closing  bool
 	done     chan struct{} // closed when the background goroutine has ended
 }
@@ -375,27 +375,27 @@ func (l *Log) updateSize() {
 	l.sizeBytes.Store(n)
 }
 
-// Commit writes all records of w at once, syncs them if sync is set, then
+// Save writes all records of w at once, syncs them if sync is set, then
 // makes the groups show them, and empties w. With nothing in w it syncs what
 // earlier calls left unsynced. After a crash either all of w is there or
-// nothing, and nothing only if no later Commit was synced.
+// nothing, and nothing only if no later Save was synced.
 //
 // It panics unless w is the oldest Write that holds records; see Write.
 //
 // With ErrTooLarge nothing was written and w is empty. What was filled on top
 // of it before that error came is refused in the same way; what is filled from
 // then on is good. Any other error is final: what of w is on disk is unknown,
-// and every later Commit returns it.
-func (l *Log) Commit(w *Write, sync bool) error {
-	l.committing.Lock()
-	defer l.committing.Unlock()
+// and every later Save returns it.
+func (l *Log) Save(w *Write, sync bool) error {
+	l.saving.Lock()
+	defer l.saving.Unlock()
 	l.inProgress.Store(max(int64(time.Since(l.opened)), 1))
 	defer l.inProgress.Store(0)
 	if err := l.Err(); err != nil {
 		return err
 	}
 	if w.fill != 0 && w.fill != l.settled.Load()+1 {
-		panic("raftlog: a Write is committed before one that was filled earlier")
+		panic("raftlog: a Write is saved before one that was filled earlier")
 	}
 	if len(w.buf) > RunBytesMax || (w.fill != 0 && w.fill <= l.refused) {
 		return l.refuse(w)
@@ -404,14 +404,14 @@ func (l *Log) Commit(w *Write, sync bool) error {
 		w.addTruncation(g)
 		l.reclaim = true
 	}
-	if err := l.commit(w, sync); err != nil {
+	if err := l.save(w, sync); err != nil {
 		return l.fail(err)
 	}
 	return nil
 }
 
-// Stalled returns how long the Commit in progress has taken so far, or the
-// Close, and 0 if there is none. What a Commit waits for another one does not
+// Stalled returns how long the Save in progress has taken so far, or the
+// Close, and 0 if there is none. What a Save waits for another one does not
 // count. It never blocks; a watchdog can tell by it that the disk hangs.
 func (l *Log) Stalled() time.Duration {
 	since := l.inProgress.Load()
@@ -442,7 +442,7 @@ func (l *Log) settle(w *Write) {
 	}
 }
 
-func (l *Log) commit(w *Write, sync bool) error {
+func (l *Log) save(w *Write, sync bool) error {
 	if !w.Empty() {
 		offset, err := l.writeRun(w)
 		if err != nil {
@@ -592,13 +592,12 @@ func (l *Log) retire() {
 // Truncate says that g's entries up to index are no longer needed: FirstIndex
 // becomes index+1 at once. An index before FirstIndex changes nothing, one above
 // LastIndex counts as LastIndex; entries that a Write holds can not be truncated
-// yet. The next Commit to begin records it, and the next synced one gives up
+// yet. The next Save to begin records it, and the next synced one gives up
 // the segments that nobody needs any more; a crash before may bring the entries
 // back.
 //
-// What is truncated must be committed, as Raft means it, so that no Write
-// replaces it. Where one that was already filled does, what it says of entries
-// up to index is left out, or index is taken of what it put there.
+// What is truncated must be committed, so that no Write replaces it. Where one
+// that was already filled does, what it says of entries up to index is left out, or index is taken of what it put there.
 func (l *Log) Truncate(g *Group, index uint64) {
 	g.mu.Lock()
 	index = min(index, g.last())
@@ -648,8 +647,8 @@ func (l *Log) shed() {
 // Close records pending truncations, syncs, and closes the files. Calls that
 // follow return ErrClosed. It returns the failure of the log, if there was one.
 func (l *Log) Close() error {
-	l.committing.Lock()
-	defer l.committing.Unlock()
+	l.saving.Lock()
+	defer l.saving.Unlock()
 	l.inProgress.Store(max(int64(time.Since(l.opened)), 1))
 	defer l.inProgress.Store(0)
 	err := l.Err()

@@ -31,7 +31,7 @@ func TestStorage(t *testing.T) {
 	}
 	w.SetStart(g, 3, 3, confState(1, 2))
 	w.Append(g, raftpb.HardState{Term: 5, Vote: 2, Commit: 1}, []raftpb.Entry{entry(4, 4, "four"), entry(5, 5, "five"), entry(6, 5, "")})
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 
 	for _, c := range []struct {
 		index, term uint64
@@ -84,7 +84,7 @@ func TestReadBack(t *testing.T) {
 	for i := uint64(1); i <= 40; i++ {
 		w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(i, i, data(i))})
 		w.Append(h, raftpb.HardState{}, []raftpb.Entry{entry(i, 2*i, "")})
-		mustCommit(t, l, w, i%3 == 0)
+		mustSave(t, l, w, i%3 == 0)
 		if c := l.cached.Load(); c > o.CacheBytes {
 			t.Fatalf("%d bytes cached, allowed are %d", c, o.CacheBytes)
 		}
@@ -124,8 +124,8 @@ func TestReadBack(t *testing.T) {
 	if _, err := g.Entries(1, 2, 0); err != ErrClosed {
 		t.Errorf("Entries after Close: %v", err)
 	}
-	if err := l.Commit(w, true); err != ErrClosed {
-		t.Errorf("Commit after Close: %v", err)
+	if err := l.Save(w, true); err != ErrClosed {
+		t.Errorf("Save after Close: %v", err)
 	}
 	if err := l.Close(); err != ErrClosed {
 		t.Errorf("second Close: %v", err)
@@ -139,9 +139,9 @@ func TestConflict(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	w.Append(g, raftpb.HardState{}, entries(1, 10, 1, "a"))
 	w.Append(g, raftpb.HardState{}, entries(4, 2, 2, "b"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	w.Append(g, raftpb.HardState{}, entries(5, 3, 3, "c"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	want := "1 1 1 2 3 3 3 "
 	if s := groupStateOf(t, g); s.terms != want {
 		t.Errorf("terms %s, want %s", s.terms, want)
@@ -182,17 +182,17 @@ func TestSetStart(t *testing.T) {
 				g, w := l.Group(1), l.NewWrite()
 				base(w, g)
 				if !together {
-					mustCommit(t, l, w, true)
+					mustSave(t, l, w, true)
 				}
 				w.SetStart(g, c.index, c.term, nil)
-				mustCommit(t, l, w, true)
+				mustSave(t, l, w, true)
 				want := groupStateOf(t, g)
 				if want.start != c.start || want.terms != c.terms {
 					t.Errorf("got %+v", want)
 				}
 				last, _ := g.LastIndex()
 				w.Append(g, raftpb.HardState{}, entries(last+1, 1, 9, "next"))
-				mustCommit(t, l, w, true)
+				mustSave(t, l, w, true)
 				want = groupStateOf(t, g)
 				mustClose(t, l)
 				l, _ = mustOpen(t, o)
@@ -210,13 +210,13 @@ func TestAppendBelowStart(t *testing.T) {
 	defer mustClose(t, l)
 	g, w := l.Group(1), l.NewWrite()
 	w.SetStart(g, 5, 1, nil)
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	w.Append(g, raftpb.HardState{}, entries(2, 3, 1, "gone"))
 	if !w.Empty() {
 		t.Error("entries below the start were recorded")
 	}
 	w.Append(g, raftpb.HardState{}, entries(4, 4, 1, "partly"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	if s := groupStateOf(t, g); s.terms != "1 1 " || s.start.index != 5 {
 		t.Errorf("got %+v", s)
 	}
@@ -250,12 +250,12 @@ func TestTruncateReclaims(t *testing.T) {
 	g, idle, w := l.Group(1), l.Group(2), l.NewWrite()
 	w.SetStart(idle, 1, 1, confState(4, 5))
 	w.Append(idle, raftpb.HardState{Term: 7, Vote: 4, Commit: 1}, nil)
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	next, largest := uint64(1), int64(0)
 	for range 20 {
 		for range 30 {
 			w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(next, 1, strings.Repeat("x", 500))})
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			next++
 		}
 		largest = max(largest, l.SizeBytes())
@@ -263,7 +263,7 @@ func TestTruncateReclaims(t *testing.T) {
 		if first, _ := g.FirstIndex(); first != next-2 {
 			t.Fatalf("first index is %d right after Truncate(%d)", first, next-3)
 		}
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 	if largest > 12*o.SegmentBytes || l.SizeBytes() > 2*o.SegmentBytes {
 		t.Errorf("log grew to %d bytes and has %d at the end", largest, l.SizeBytes())
@@ -313,7 +313,7 @@ func TestLarge(t *testing.T) {
 			size = int(o.SegmentBytes) * int(i) / 4
 		}
 		w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(i, 1, strings.Repeat(string(rune('a'+i)), size))})
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 	want := stateOf(t, l)
 	mustClose(t, l)
@@ -328,7 +328,7 @@ func TestLarge(t *testing.T) {
 	g = l.Group(1)
 	l.Truncate(g, 12)
 	w = l.NewWrite()
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	awaitDead(l)
 	if n := l.SizeBytes(); n > 12*o.SegmentBytes/4+2*o.SegmentBytes {
 		t.Errorf("%d bytes live after truncation", n)
@@ -341,12 +341,12 @@ func TestTooLarge(t *testing.T) {
 	w := l.NewWrite()
 	w.buf = make([]byte, RunBytesMax+1) // never touched, so it costs no memory
 	w.ops = append(w.ops, op{g: l.Group(1), kind: kindHardState})
-	if err := l.Commit(w, true); !errors.Is(err, ErrTooLarge) || l.Err() != nil {
-		t.Errorf("Commit: %v, Err: %v", err, l.Err())
+	if err := l.Save(w, true); !errors.Is(err, ErrTooLarge) || l.Err() != nil {
+		t.Errorf("Save: %v, Err: %v", err, l.Err())
 	}
 }
 
-// TestConcurrentReads reads old and new entries while commits, truncations and
+// TestConcurrentReads reads old and new entries while Saves, truncations and
 // recycling go on. The race detector and the checksums are the judges.
 func TestConcurrentReads(t *testing.T) {
 	o := testOptions(vfs.NewMem())
@@ -388,7 +388,7 @@ func TestConcurrentReads(t *testing.T) {
 	}
 	for i := uint64(1); i <= 600; i++ {
 		w.Append(g, raftpb.HardState{}, []raftpb.Entry{entry(i, 1, fmt.Sprintf("%d,%s", i, strings.Repeat("x", 300)))})
-		mustCommit(t, l, w, i%4 != 0)
+		mustSave(t, l, w, i%4 != 0)
 		if i > 20 && i%7 == 0 {
 			l.Truncate(g, i-20)
 		}
@@ -397,8 +397,8 @@ func TestConcurrentReads(t *testing.T) {
 	readers.Wait()
 }
 
-// TestCommitAllocations holds the steady state to no allocation at all.
-func TestCommitAllocations(t *testing.T) {
+// TestSaveAllocations holds the steady state to no allocation at all.
+func TestSaveAllocations(t *testing.T) {
 	o := testOptions(vfs.NewMem())
 	o.SegmentBytes = 8 << 20
 	l, _ := mustOpen(t, o)
@@ -407,15 +407,15 @@ func TestCommitAllocations(t *testing.T) {
 	g, w := l.Group(1), l.NewWrite()
 	hs := raftpb.HardState{Term: 1, Vote: 1, Commit: 0}
 	es := entries(1, 4, 1, "0123456789")
-	commit := func() {
+	save := func() {
 		w.Append(g, hs, es)
-		if err := l.Commit(w, true); err != nil {
+		if err := l.Save(w, true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	commit()
-	if n := alloctest.Least(100, 0, commit); n != 0 {
-		t.Errorf("%v allocations per Commit", n)
+	save()
+	if n := alloctest.Least(100, 0, save); n != 0 {
+		t.Errorf("%v allocations per Save", n)
 	}
 }
 
@@ -467,10 +467,10 @@ func TestSegmentSizeChange(t *testing.T) {
 		for range 40 {
 			last, _ := g.LastIndex()
 			w.Append(g, raftpb.HardState{}, entries(last+1, 1, 1, "x"))
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			l.Truncate(g, last)
 		}
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 		want = stateOf(t, l)
 		mustClose(t, l)
 	}

@@ -51,9 +51,9 @@ func mustOpen(t testing.TB, o Options) (*Log, Recovery) {
 	return l, rec
 }
 
-func mustCommit(t testing.TB, l *Log, w *Write, sync bool) {
+func mustSave(t testing.TB, l *Log, w *Write, sync bool) {
 	t.Helper()
-	if err := l.Commit(w, sync); err != nil {
+	if err := l.Save(w, sync); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -130,7 +130,7 @@ type modelGroup struct {
 	conf    *raftpb.ConfState
 	start   mark
 	entries []raftpb.Entry // from start.index+1 on
-	trunc   uint64         // truncation that no commit has recorded
+	trunc   uint64         // truncation that no Save has recorded
 	reset   bool           // the log begins anew in the Write under way
 }
 
@@ -166,7 +166,7 @@ func (g *modelGroup) setStart(index, term uint64) {
 	g.start = mark{index, term}
 }
 
-// recordTruncations does what a commit does beside its own records. What was
+// recordTruncations does what a Save does beside its own records. What was
 // to be truncated of a log that begins anew is gone with it.
 func (m model) recordTruncations() {
 	for _, g := range m {

@@ -35,13 +35,13 @@ type filled struct {
 	steps []step
 }
 
-// overlap fills one Write while another waits to be committed, as if its disk
+// overlap fills one Write while another waits to be saved, as if its disk
 // took its time.
 type overlap struct {
 	l         *Log
 	m         model // what is published
 	filling   *filled
-	handed    *filled // to be committed; nil where there is none
+	handed    *filled // to be saved; nil where there is none
 	spare     *filled
 	truncated bool // readers see a truncation that m does not yet
 }
@@ -50,8 +50,8 @@ func newOverlap(l *Log, m model) *overlap {
 	return &overlap{l: l, m: m, filling: &filled{w: l.NewWrite()}, spare: &filled{w: l.NewWrite()}}
 }
 
-// hand makes the Write being filled the one to be committed. False means that
-// there is nothing to hand on, or still one to be committed.
+// hand makes the Write being filled the one to be saved. False means that
+// there is nothing to hand on, or still one to be saved.
 func (o *overlap) hand() bool {
 	if o.handed != nil || o.filling.w.Empty() {
 		return false
@@ -60,7 +60,7 @@ func (o *overlap) hand() bool {
 	return true
 }
 
-// publish does to the model what the Commit of the handed Write does, and
+// publish does to the model what the Save of the handed Write does, and
 // returns the Write.
 func (o *overlap) publish() *Write {
 	for _, s := range o.handed.steps {
@@ -195,7 +195,7 @@ func (o *overlap) check(t testing.TB) {
 	}
 }
 
-// TestOverlapModel fills and commits at random, with random crashes and
+// TestOverlapModel fills and saves at random, with random crashes and
 // reopens, against the model.
 func TestOverlapModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -223,7 +223,7 @@ func TestOverlapModel(t *testing.T) {
 					o.hand()
 				case 1:
 					if o.handed != nil {
-						o.commit(t, r.IntN(3) > 0, &h)
+						o.save(t, r.IntN(3) > 0, &h)
 					}
 				default:
 					o.record(r)
@@ -241,9 +241,9 @@ func TestOverlapModel(t *testing.T) {
 	})
 }
 
-func (o *overlap) commit(t *rapid.T, sync bool, h *history) {
+func (o *overlap) save(t *rapid.T, sync bool, h *history) {
 	w := o.publish()
-	if err := o.l.Commit(w, sync); err != nil {
+	if err := o.l.Save(w, sync); err != nil {
 		t.Fatal(err)
 	}
 	h.states = append(h.states, o.m.state())
@@ -274,10 +274,10 @@ func spans(t *rapid.T, fs vfs.FS, h history) {
 }
 
 // TestOverlapCrashEverywhere crashes before each operation while one Write is
-// filled and another committed, with groups that are removed and begin anew.
+// filled and another saved, with groups that are removed and begin anew.
 func TestOverlapCrashEverywhere(t *testing.T) {
 	r, m := rand.New(rand.NewPCG(5, 6)), make(model)
-	crashEverywhere(t, m, func(l *Log, commit func(w *Write, sync bool)) {
+	crashEverywhere(t, m, func(l *Log, save func(w *Write, sync bool)) {
 		o := newOverlap(l, m)
 		for i := range 30 {
 			for o.record(r); !o.hand(); o.record(r) {
@@ -286,7 +286,7 @@ func TestOverlapCrashEverywhere(t *testing.T) {
 				o.record(r)
 			}
 			o.check(t)
-			commit(o.publish(), i%3 != 0)
+			save(o.publish(), i%3 != 0)
 			o.check(t)
 		}
 	})
@@ -334,7 +334,7 @@ func (d *slowDisk) arm() (entered <-chan struct{}, release func()) {
 	}
 }
 
-// hanging opens a log, fills it with base, and hangs in the Commit of what
+// hanging opens a log, fills it with base, and hangs in the Save of what
 // first says. done waits for it when the disk has been let go.
 func hanging(t *testing.T, base, first func(l *Log, w *Write)) (l *Log, w *Write, done func()) {
 	t.Helper()
@@ -353,16 +353,16 @@ func hanging(t *testing.T, base, first func(l *Log, w *Write)) (l *Log, w *Write
 	awaitDead(l)
 	a := l.NewWrite()
 	base(l, a)
-	mustCommit(t, l, a, true)
+	mustSave(t, l, a, true)
 	entered, release := disk.arm()
 	first(l, a)
-	committed := make(chan error)
-	go func() { committed <- l.Commit(a, true) }()
+	saved := make(chan error)
+	go func() { saved <- l.Save(a, true) }()
 	<-entered
 	return l, l.NewWrite(), func() {
 		t.Helper()
 		release()
-		if err := <-committed; err != nil {
+		if err := <-saved; err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -521,7 +521,7 @@ func TestOverlap(t *testing.T) {
 			check("filled", c.during)
 			done()
 			check("first published", c.mid)
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			check("second published", c.end)
 		})
 	}
@@ -554,7 +554,7 @@ func TestFillingNeverWaits(t *testing.T) {
 		t.Errorf("groups %v, failure %v, %d bytes", ids, l.Err(), l.SizeBytes())
 	}
 	done()
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	if d := l.Stalled(); d != 0 {
 		t.Errorf("stalled for %v with nothing to do", d)
 	}
@@ -583,7 +583,7 @@ func TestOverlapMisuse(t *testing.T) {
 		"wrong order": {"before one that was filled earlier", func(l *Log, a, b *Write) {
 			app(l, a, 1)
 			app(l, b, 2)
-			_ = l.Commit(b, true)
+			_ = l.Save(b, true)
 		}},
 		"back to the first": {"though a later one has been begun", func(l *Log, a, b *Write) {
 			app(l, a, 1)
@@ -616,14 +616,14 @@ func TestOverlapTooLarge(t *testing.T) {
 	defer mustClose(t, l)
 	g, a, b := l.Group(1), l.NewWrite(), l.NewWrite()
 	a.Append(g, raftpb.HardState{}, entries(1, 2, 1, "safe"))
-	mustCommit(t, l, a, true)
+	mustSave(t, l, a, true)
 	want := stateOf(t, l)
 	a.Append(g, raftpb.HardState{}, entries(3, 2, 1, "large"))
 	a.buf = make([]byte, RunBytesMax+1) // never touched, so it costs no memory
 	b.Append(g, raftpb.HardState{}, entries(5, 2, 1, "on top"))
 	for _, w := range []*Write{a, b} {
-		if err := l.Commit(w, true); !errors.Is(err, ErrTooLarge) || !w.Empty() {
-			t.Fatalf("Commit: %v", err)
+		if err := l.Save(w, true); !errors.Is(err, ErrTooLarge) || !w.Empty() {
+			t.Fatalf("Save: %v", err)
 		}
 	}
 	if got := stateOf(t, l); !got.equal(want) || l.Err() != nil {
@@ -631,8 +631,8 @@ func TestOverlapTooLarge(t *testing.T) {
 	}
 	b.Append(g, raftpb.HardState{}, entries(3, 1, 2, "instead"))
 	a.Append(g, raftpb.HardState{}, entries(4, 1, 2, "and on"))
-	mustCommit(t, l, b, true)
-	mustCommit(t, l, a, true)
+	mustSave(t, l, b, true)
+	mustSave(t, l, a, true)
 	if s := groupStateOf(t, g); s.terms != "1 1 2 2 " {
 		t.Errorf("got %+v", s)
 	}
@@ -651,8 +651,8 @@ func TestOverlapFailure(t *testing.T) {
 		l.NewWrite().Append(g, raftpb.HardState{}, entries(5+i, 1, 2+i, "x"))
 	}
 	for _, w := range []*Write{a, b} {
-		if err := l.Commit(w, true); err != broken {
-			t.Errorf("Commit: %v", err)
+		if err := l.Save(w, true); err != broken {
+			t.Errorf("Save: %v", err)
 		}
 	}
 	if ids := l.Groups(); len(ids) != 0 {
@@ -663,7 +663,7 @@ func TestOverlapFailure(t *testing.T) {
 	}
 }
 
-// TestPublishedAtOnce stops a Commit in the middle of its publication. One group
+// TestPublishedAtOnce stops a Save in the middle of its publication. One group
 // shows all its records then, though those of another, which shows none, stand
 // between them; and what a Write is filled with still builds on the whole.
 func TestPublishedAtOnce(t *testing.T) {
@@ -671,7 +671,7 @@ func TestPublishedAtOnce(t *testing.T) {
 	defer mustClose(t, l)
 	g, h, w := l.Group(1), l.Group(2), l.NewWrite()
 	w.Append(h, raftpb.HardState{}, entries(1, 2, 1, ""))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	settled := l.settled.Load()
 	w.SetStart(g, 10, 3, nil)
 	w.Append(h, raftpb.HardState{Term: 1}, entries(3, 1, 1, ""))
@@ -680,8 +680,8 @@ func TestPublishedAtOnce(t *testing.T) {
 	w.Append(g, raftpb.HardState{Term: 3, Commit: 10}, entries(11, 1, 3, ""))
 
 	h.mu.Lock()
-	committed := make(chan error)
-	go func() { committed <- l.Commit(w, true) }()
+	saved := make(chan error)
+	go func() { saved <- l.Save(w, true) }()
 	for first, _ := g.FirstIndex(); first != 11; first, _ = g.FirstIndex() {
 		runtime.Gosched()
 	}
@@ -695,7 +695,7 @@ func TestPublishedAtOnce(t *testing.T) {
 		t.Error("what is filled would look at the second group too early")
 	}
 	h.mu.Unlock()
-	if err := <-committed; err != nil {
+	if err := <-saved; err != nil {
 		t.Fatal(err)
 	}
 	if s := groupStateOf(t, h); s.terms != "1 1 1 " || s.hs != (hardState{1, 0, 0}) || s.conf != "false [8]" {
@@ -729,12 +729,12 @@ func TestTruncatedBelowWrite(t *testing.T) {
 			l, _ := mustOpen(t, o)
 			g, a, b := l.Group(1), l.NewWrite(), l.NewWrite()
 			a.Append(g, raftpb.HardState{}, entries(1, 5, 1, ""))
-			mustCommit(t, l, a, true)
+			mustSave(t, l, a, true)
 			a.Append(g, raftpb.HardState{}, entries(6, 1, 1, ""))
 			c.second(g, b)
 			l.Truncate(g, 3)
-			mustCommit(t, l, a, true)
-			mustCommit(t, l, b, true)
+			mustSave(t, l, a, true)
+			mustSave(t, l, b, true)
 			if s := groupStateOf(t, g); s.start != (mark{3, 1}) || s.terms != c.terms {
 				t.Errorf("got %+v", s)
 			}
@@ -754,7 +754,7 @@ func TestOverlapBounded(t *testing.T) {
 	for i := range uint64(100) {
 		ws[i%2].Append(g, raftpb.HardState{}, entries(i+1, 1, i, ""))
 		if i > 0 {
-			mustCommit(t, l, ws[(i+1)%2], false)
+			mustSave(t, l, ws[(i+1)%2], false)
 		}
 		if n := len(g.pending.terms); n > 2 {
 			t.Fatalf("terms of %d entries are kept at entry %d", n, i+1)
@@ -762,10 +762,10 @@ func TestOverlapBounded(t *testing.T) {
 	}
 }
 
-// TestCommitter fills on one goroutine and commits on another, as a pass does,
+// TestSaver fills on one goroutine and saves on another, as a pass does,
 // with readers and a watchdog beside them. The race detector and the model are
 // the judges.
-func TestCommitter(t *testing.T) {
+func TestSaver(t *testing.T) {
 	o := testOptions(vfs.NewMem())
 	o.SegmentBytes = SegmentBytesMin
 	o.CacheBytes = 3000
@@ -774,7 +774,7 @@ func TestCommitter(t *testing.T) {
 	var others sync.WaitGroup
 	others.Go(func() {
 		for w := range work {
-			back <- l.Commit(w, true)
+			back <- l.Save(w, true)
 		}
 	})
 	stop := make(chan struct{})
@@ -808,7 +808,7 @@ func TestCommitter(t *testing.T) {
 		for c.record(r); !c.hand(); c.record(r) {
 		}
 		work <- c.handed.w
-		// No truncation: the model has no idea whether this Commit has begun.
+		// No truncation: the model has no idea whether this Save has begun.
 		for range r.IntN(5) {
 			c.fill(r, uint64(1+r.IntN(3)))
 		}
@@ -844,7 +844,7 @@ func TestTruncateAnyTime(t *testing.T) {
 		var others sync.WaitGroup
 		others.Go(func() {
 			for w := range work {
-				back <- l.Commit(w, true)
+				back <- l.Save(w, true)
 			}
 		})
 		others.Go(func() {
@@ -886,7 +886,7 @@ func TestTruncateAnyTime(t *testing.T) {
 		close(stop)
 		close(work)
 		others.Wait()
-		mustCommit(t, l, writes[0], true)
+		mustSave(t, l, writes[0], true)
 		want := stateOf(t, l)
 		mustClose(t, l)
 		l, _ = mustOpen(t, o)

@@ -9,9 +9,9 @@ import (
 
 // pendingState is a group's log as it will stand when every Write is published
 // that holds records of it. It belongs to the goroutine that fills Writes; a
-// Commit neither reads nor changes it, so that filling never waits for a disk.
+// Save neither reads nor changes it, so that filling never waits for a disk.
 //
-// There are at most two such Writes, the one being committed and the one being
+// There are at most two such Writes, the one being saved and the one being
 // filled. The terms of what they append are kept here; of what stands before
 // that, the published log knows.
 type pendingState struct {

@@ -58,7 +58,7 @@ func (l *Log) takeDead() *segment {
 }
 
 // prepareDone hands a prepared segment on. A full disk is not fatal before a
-// Commit needs the segment; until then space may be freed.
+// Save needs the segment; until then space may be freed.
 func (l *Log) prepareDone(s *segment, err error) {
 	if err != nil && !errors.Is(err, ErrNoSpace) {
 		l.fail(err)
@@ -94,7 +94,7 @@ func (l *Log) Prepare() {
 	l.changed.Broadcast()
 }
 
-// makeRoom has a Commit for which there is no segment go on: the owner truncates
+// makeRoom has a Save for which there is no segment go on: the owner truncates
 // what can be, and a run by itself records that, so that the segments this frees
 // can be used again. The caller has synced everything. Without an error it is
 // worth asking for a segment again; what is kept free for others counts no more.
@@ -114,8 +114,8 @@ func (l *Log) makeRoom() error {
 	return nil
 }
 
-// recordTruncations does what a Commit does with truncations, those included
-// that the Commit under way has taken already, if the active segment has room.
+// recordTruncations does what a Save does with truncations, those included
+// that the Save under way has taken already, if the active segment has room.
 func (l *Log) recordTruncations() error {
 	w := l.NewWrite()
 	l.groupsMu.RLock()

@@ -35,7 +35,7 @@ func reopen(t *testing.T, l *Log, o Options) *Log {
 	return l
 }
 
-// grow commits n runs of one entry each to g, with a configuration and a vote.
+// grow saves n runs of one entry each to g, with a configuration and a vote.
 func grow(t *testing.T, l *Log, g *Group, n int) {
 	t.Helper()
 	w := l.NewWrite()
@@ -43,7 +43,7 @@ func grow(t *testing.T, l *Log, g *Group, n int) {
 		last, _ := g.LastIndex()
 		w.SetConfState(g, confState(1, 2, 3))
 		w.Append(g, raftpb.HardState{Term: 5, Vote: 2, Commit: last}, entries(last+1, 1, 5, "of the group"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
 }
 
@@ -59,7 +59,7 @@ func TestRemove(t *testing.T) {
 	w := l.NewWrite()
 	g := l.Group(1)
 	w.Remove(g)
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	empty := func(l *Log) {
 		t.Helper()
 		g := l.Group(1)
@@ -105,7 +105,7 @@ func TestRemove(t *testing.T) {
 	w = l.NewWrite()
 	w.Remove(l.Group(1))
 	w.SetStart(l.Group(1), 70, 6, confState(9))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	l = reopen(t, l, o)
 	s := groupStateOf(t, l.Group(1))
 	if s.start != (mark{70, 6}) || s.terms != "" || s.hs != (hardState{}) || s.conf != "false [9]" {
@@ -114,10 +114,10 @@ func TestRemove(t *testing.T) {
 	// And when those segments go.
 	w = l.NewWrite()
 	w.Remove(l.Group(1))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	last, _ := l.Group(2).LastIndex()
 	l.Truncate(l.Group(2), last)
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	awaitDead(l)
 	l = reopen(t, l, o)
 	defer mustClose(t, l)
@@ -125,7 +125,7 @@ func TestRemove(t *testing.T) {
 }
 
 // TestRemoveReclaims removes the only group that needs old segments: they go
-// with the first synced Commit, and not before.
+// with the first synced Save, and not before.
 func TestRemoveReclaims(t *testing.T) {
 	fs := vfs.NewCrashableMem()
 	o := testOptions(fs)
@@ -139,7 +139,7 @@ func TestRemoveReclaims(t *testing.T) {
 	}
 	w := l.NewWrite()
 	w.Remove(l.Group(1))
-	mustCommit(t, l, w, false)
+	mustSave(t, l, w, false)
 	if len(l.live) < segments {
 		t.Errorf("%d segments of %d left by a removal that was not synced", len(l.live), segments)
 	}
@@ -150,7 +150,7 @@ func TestRemoveReclaims(t *testing.T) {
 		t.Errorf("after a crash before the sync: %v, want %v", got, before)
 	}
 	mustClose(t, back)
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	if len(l.live) > 1 || l.SizeBytes() > o.SegmentBytes {
 		t.Errorf("%d segments of %d bytes left", len(l.live), l.SizeBytes())
 	}
@@ -170,7 +170,7 @@ func TestSnapshotReclaims(t *testing.T) {
 	grow(t, l, l.Group(1), 11)
 	w := l.NewWrite()
 	w.SetStart(l.Group(1), 1000, 6, nil)
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	if len(l.live) > 1 {
 		t.Errorf("%d segments left", len(l.live))
 	}
@@ -182,7 +182,7 @@ func TestRemoveNothing(t *testing.T) {
 	w := l.NewWrite()
 	w.Remove(l.Group(1))
 	w.Remove(l.Group(1))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	l = reopen(t, l, o)
 	mustClose(t, l)
 }
@@ -225,7 +225,7 @@ func TestConfStateAlone(t *testing.T) {
 	w := l.NewWrite()
 	w.SetConfState(l.Group(1), confState(7))
 	w.SetConfState(l.Group(2), confState(8))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	l = reopen(t, l, o)
 	defer mustClose(t, l)
 	before.conf = "false [7]"
@@ -253,7 +253,7 @@ func TestStartWithAnotherConfiguration(t *testing.T) {
 			w := l.NewWrite()
 			prepare(l, w, g)
 			if recorded {
-				mustCommit(t, l, w, true)
+				mustSave(t, l, w, true)
 				grow(t, l, g, 4)
 				l = reopen(t, l, o)
 				g, w = l.Group(1), l.NewWrite()
@@ -261,7 +261,7 @@ func TestStartWithAnotherConfiguration(t *testing.T) {
 			p := w.view(g)
 			last, start := p.last, p.start
 			w.SetStart(g, start.index, start.term, confState(9))
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			l = reopen(t, l, o)
 			s := groupStateOf(t, l.Group(1))
 			if s.conf != "false [9]" || s.start != start || uint64(strings.Count(s.terms, " ")) != last-start.index {
@@ -283,7 +283,7 @@ func TestSnapshotFarAbove(t *testing.T) {
 	grow(t, l, g, 3)
 	w := l.NewWrite()
 	w.SetStart(g, at, term, confState(4, 5))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	check := func(last uint64) {
 		t.Helper()
 		g := l.Group(1)
@@ -327,7 +327,7 @@ func TestSnapshotFarAbove(t *testing.T) {
 	check(at)
 	w = l.NewWrite()
 	w.Append(l.Group(1), raftpb.HardState{}, entries(at+1, 2, term, "x"))
-	mustCommit(t, l, w, true)
+	mustSave(t, l, w, true)
 	check(at + 2)
 	l = reopen(t, l, o)
 	check(at + 2)

@@ -25,7 +25,7 @@ const (
 
 	zeroChunkBytes = 1 << 20
 	// zeroSyncBytes bounds what zero-filling leaves to one fdatasync, so that
-	// commits that run meanwhile queue behind a few megabytes at most.
+	// Saves that run meanwhile queue behind a few megabytes at most.
 	zeroSyncBytes = 4 << 20
 )
 
@@ -37,7 +37,7 @@ type segment struct {
 	file  vfs.File
 	bytes int64 // size of the file; more than size where a run did not fit
 
-	out blockFile // how the active segment is written; the committer's
+	out blockFile // how the active segment is written; of who saves
 
 	// inUse is held for reading while entries are read from the file, and
 	// taken for writing before the file is closed.
@@ -174,7 +174,7 @@ func newSalt() uint64 {
 
 // zeroFill makes a file of size zero bytes. The bytes are really written: an
 // extent that is only reserved would have to be converted, in the file
-// system's journal, by the commit that first writes to it.
+// system's journal, by the Save that first writes to it.
 func zeroFill(fs vfs.FS, path string, size int64, buffered bool) error {
 	if err := fs.Remove(path); err != nil && !errors.Is(err, iofs.ErrNotExist) {
 		return err

@@ -232,8 +232,8 @@ func (s *syncedFile) close() error {
 // RecordSynced makes it durable how far the log is synced, so that Open and
 // Verify can tell a tail that was lost after that from one that was never
 // there. It costs a write and an fdatasync where something was synced since the
-// last call, and waits for the Commit in progress, but no Commit waits for its
-// disk access. Close does the same. A failure is the log's, as one of Commit is.
+// last call, and waits for the Save in progress, but no Save waits for its
+// disk access. Close does the same. A failure is the log's, as one of Save is.
 func (l *Log) RecordSynced() error {
 	r, err := l.toRecord()
 	if err != nil || r == nil {
@@ -247,8 +247,8 @@ func (l *Log) RecordSynced() error {
 
 // toRecord returns what is to be recorded, nil where that has been done.
 func (l *Log) toRecord() (*syncedRecord, error) {
-	l.committing.Lock()
-	defer l.committing.Unlock()
+	l.saving.Lock()
+	defer l.saving.Unlock()
 	if err := l.Err(); err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func (l *Log) toRecord() (*syncedRecord, error) {
 	return &r, nil
 }
 
-// syncedNow returns how far the log is synced. The caller holds committing.
+// syncedNow returns how far the log is synced. The caller holds saving.
 func (l *Log) syncedNow() syncedRecord {
 	r := syncedRecord{owner: l.opt.Owner, run: l.durable.Load(), at: time.Now().UnixMilli()}
 	if r.run == l.run && len(l.live) > 0 {

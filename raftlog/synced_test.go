@@ -84,7 +84,7 @@ func longLog(t *testing.T) (fs *vfs.MemFS, recorded uint64, states map[uint64]lo
 		last, _ := g.LastIndex()
 		w.Append(g, raftpb.HardState{Term: 1, Commit: last}, entries(last+1, 1, 1, fmt.Sprint("data of ", i)))
 		before := stateOf(t, l)
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 		for run := uint64(len(states)); run < l.run; run++ {
 			states[run] = before // checkpoints
 		}
@@ -227,7 +227,7 @@ func TestLostTail(t *testing.T) {
 			w := l.NewWrite()
 			last, _ := l.Group(1).LastIndex()
 			w.Append(l.Group(1), raftpb.HardState{}, entries(last+1, 1, 2, "after"))
-			mustCommit(t, l, w, true)
+			mustSave(t, l, w, true)
 			want := stateOf(t, l)
 			mustClose(t, l)
 			o.CutDamage = false
@@ -339,7 +339,7 @@ func TestOwner(t *testing.T) {
 }
 
 // TestRecordingHoldsUpNobody has the disk hang while it is recorded how far the
-// log is synced, and commits meanwhile.
+// log is synced, and Saves meanwhile.
 func TestRecordingHoldsUpNobody(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -355,19 +355,19 @@ func TestRecordingHoldsUpNobody(t *testing.T) {
 	})))
 	l, _ := mustOpen(t, o)
 	w := l.NewWrite()
-	commit := func(index uint64) {
+	save := func(index uint64) {
 		w.Append(l.Group(1), raftpb.HardState{}, entries(index, 1, 1, "x"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 	}
-	commit(1)
+	save(1)
 	armed.Unlock()
 	recorded := make(chan error, 2)
 	go func() { recorded <- l.RecordSynced() }()
 	<-entered
-	commit(2)
+	save(2)
 	go func() { recorded <- l.RecordSynced() }() // another one waits, and still nobody else does
 	for i := range uint64(10) {
-		commit(3 + i)
+		save(3 + i)
 	}
 	close(release)
 	for range 2 {
@@ -398,7 +398,7 @@ func TestRecordingFails(t *testing.T) {
 		l, _ := mustOpen(t, o)
 		w := l.NewWrite()
 		w.Append(l.Group(1), raftpb.HardState{}, entries(1, 1, 1, "x"))
-		mustCommit(t, l, w, true)
+		mustSave(t, l, w, true)
 		mu.Lock()
 		broken = true
 		mu.Unlock()
@@ -406,8 +406,8 @@ func TestRecordingFails(t *testing.T) {
 			t.Errorf("%v: %v", kind, err)
 		}
 		w.Append(l.Group(1), raftpb.HardState{}, entries(2, 1, 1, "x"))
-		if err := l.Commit(w, true); !errors.Is(err, errorfs.ErrInjected) {
-			t.Errorf("%v, then Commit: %v", kind, err)
+		if err := l.Save(w, true); !errors.Is(err, errorfs.ErrInjected) {
+			t.Errorf("%v, then Save: %v", kind, err)
 		}
 		if err := l.Close(); !errors.Is(err, errorfs.ErrInjected) {
 			t.Errorf("%v, then Close: %v", kind, err)

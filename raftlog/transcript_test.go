@@ -23,7 +23,7 @@ import (
 //	conf g=N voters=(N,...)
 //	remove g=N
 //	truncate g=N index=N
-//	commit [nosync]
+//	save [nosync]
 //	groups                                     shows all groups
 //	runs                                       shows the runs in the files, and leftovers
 //	crash [keep]                               loses what was not synced, or keeps all of it, without closing
@@ -34,7 +34,7 @@ import (
 //	verify
 //	close
 //
-// What goes into a write, and commit, take w=N for another write than the first.
+// What goes into a write, and save, take w=N for another write than the first.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/transcripts", func(t *testing.T, path string) {
 		tr := &transcript{t: t, fs: vfs.NewCrashableMem()}
@@ -120,8 +120,8 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "groups":
 		return tr.groups()
-	case "commit":
-		if err := tr.l.Commit(tr.write(number("w", 1)), !d.HasArg("nosync")); err != nil {
+	case "save":
+		if err := tr.l.Save(tr.write(number("w", 1)), !d.HasArg("nosync")); err != nil {
 			return err.Error()
 		}
 		awaitDead(tr.l)

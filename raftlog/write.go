@@ -8,7 +8,7 @@ import (
 )
 
 // writeBufferKept is the capacity, in bytes, that a Write keeps between
-// commits. A burst of large entries does not pin its memory for good.
+// Saves. A burst of large entries does not pin its memory for good.
 const writeBufferKept = 4 << 20
 
 // op is what one record will do to its group when it has been written.
@@ -25,10 +25,10 @@ type op struct {
 	from, to int
 }
 
-// Write gathers the records of one Commit, of any number of groups. It keeps
-// its memory from one Commit to the next.
+// Write gathers the records of one Save, of any number of groups. It keeps
+// its memory from one Save to the next.
 //
-// Two Writes of a Log may hold records: while one is being committed, the next
+// Two Writes of a Log may hold records: while one is being saved, the next
 // one is filled, for the same groups too. What it is told is taken on top of
 // what the first one will have made of them: Append goes on from the last
 // index that the first one appended, or replaces what it appended, and so on.
@@ -37,17 +37,17 @@ type op struct {
 //   - Writes are filled one after the other, by one goroutine at a time. The
 //     caller sees to it that one has done with all Writes of the Log before
 //     another goes on.
-//   - A Write passes to the goroutine that calls Commit with it, and comes
-//     back, empty, when Commit returns without a final error.
-//   - Writes are committed in the order in which they were filled, that is, in
-//     which they got their first record. What holds records must be committed:
+//   - A Write passes to the goroutine that calls Save with it, and comes
+//     back, empty, when Save returns without a final error.
+//   - Writes are saved in the order in which they were filled, that is, in
+//     which they got their first record. What holds records must be saved:
 //     others build on it.
 //
-// A Commit out of order is a bug of the caller and panics, and so is a record
+// A Save out of order is a bug of the caller and panics, and so is a record
 // in a third Write while two hold some, or in a Write when a later one has got
 // its first.
 //
-// Filling never waits for a Commit or for the disk.
+// Filling never waits for a Save or for the disk.
 type Write struct {
 	log     *Log
 	fill    uint64 // place in the order of all Writes of log; 0 before the first record
@@ -64,7 +64,7 @@ func (l *Log) NewWrite() *Write {
 	return w
 }
 
-// Empty reports whether there is nothing to commit.
+// Empty reports whether there is nothing to save.
 func (w *Write) Empty() bool { return len(w.ops) == 0 }
 
 func (w *Write) reset() {
@@ -84,7 +84,7 @@ func (w *Write) begin() {
 	w.fill = w.log.fills.Add(1)
 	// A log that has failed settles nothing any more, and loses nothing either.
 	if w.fill > w.log.settled.Load()+2 && w.log.Err() == nil {
-		panic("raftlog: a third Write is filled while one is in its Commit and another waits for it")
+		panic("raftlog: a third Write is filled while one is in its Save and another waits for it")
 	}
 }
 
@@ -187,7 +187,7 @@ func (w *Write) SetStart(g *Group, index, term uint64, cs *raftpb.ConfState) {
 // Remove makes g as if nothing had ever been written to it: its hard state,
 // configuration, start and entries are gone. What
 // w or a later Write says of g after that begins it anew. The segments that
-// held its entries are given up by the first synced Commit, this one or a
+// held its entries are given up by the first synced Save, this one or a
 // later one, that finds nobody else's in them.
 func (w *Write) Remove(g *Group) {
 	w.buf = appendRemove(w.buf, g.id)
@@ -208,7 +208,7 @@ func (w *Write) SetConfState(g *Group, cs *raftpb.ConfState) {
 	w.add(op{g: g, kind: kindConfState, conf: conf})
 }
 
-// addTruncation records what Truncate asked for. It is called by the Commit of
+// addTruncation records what Truncate asked for. It is called by the Save of
 // w, and thus knows only w and what is published.
 func (w *Write) addTruncation(g *Group) {
 	g.mu.Lock()

@@ -69,21 +69,21 @@ type Backend interface {
 	// gets the result. After ErrNotLeader only a node that has the shard of
 	// c.FirstKey knows.
 	ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error
-	// Acquire makes the caller the one thread that commits what is queued, if
-	// anything is. After true the steps of Server.commit must follow, and then
-	// another Acquire: what is queued during a commit finds nobody to commit it.
+	// Acquire makes the caller the driver, the one thread that runs group commits,
+	// if anything is queued. After true the steps of Server.groupCommit must follow,
+	// and then another Acquire: what is queued during a group commit finds no driver.
 	Acquire() bool
 	// Prepare makes log entries of what is queued and sends them to the other
 	// nodes. It returns the write that must become durable (Sync), or nil: then the
-	// caller goes on as the one thread that commits. It may deliver outcomes.
+	// caller goes on as the driver. It may deliver outcomes.
 	Prepare() command.Write
 	// Deliver delivers outcomes, after the write's Sync. True: the caller is the
-	// one thread that commits, until it calls Release.
+	// driver, until it calls Release.
 	Deliver(command.Write) bool
 	Release()
 	// Pending reports whether commands wait to be committed.
 	Pending() bool
-	// Kick has the backend's own thread commit what is queued.
+	// Kick has the backend's own thread drive.
 	Kick()
 	// Topology says who serves what, with address as this server's own.
 	Topology(address string) command.Topology

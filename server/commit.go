@@ -2,25 +2,26 @@ package server
 
 import "sync"
 
-// A commit.
+// A group commit.
 //
-// The thread that has read an iteration's requests commits them (see Leaders and
-// followers in server.go). Each of the steps below is one call, and between them
-// stands what the thread does with its event loop: the loop is released before the
-// commit, and reclaimed when the thread has waited for the disk. At most one thread
-// runs the backend's pass; while one waits for the disk others may, for messages of
-// other nodes.
+// The thread that has read an iteration's requests drives: it makes entries of what
+// is queued, of all groups, has them become durable with one fsync, and delivers the
+// outcomes (see Leaders and followers in server.go). Each of the steps below is one
+// call, and between them stands what the thread does with its event loop: the loop is
+// released before the group commit, and reclaimed when the thread has waited for the
+// disk. At most one thread runs the backend's pass; while one waits for the disk
+// others may, for messages of other nodes.
 
-// reclaimer is what the committing thread has polled before, and takes back.
+// reclaimer is what the driver has polled before, and takes back.
 type reclaimer interface {
 	// reclaim reports whether the caller polls again: no other thread has come
 	// meanwhile.
 	reclaim() bool
 }
 
-// commit commits what is queued. The caller has acquired the backend, and released
-// loop, nil for none. It reports whether loop has been reclaimed.
-func (s *Server) commit(loop reclaimer) (reclaimed bool) {
+// groupCommit commits what is queued. The caller has acquired the backend, and
+// released loop, nil for none. It reports whether loop has been reclaimed.
+func (s *Server) groupCommit(loop reclaimer) (reclaimed bool) {
 	node := s.backend
 	write := node.Prepare() // entries in the log's buffer, messages to the other nodes
 	s.reply()               // what they have committed meanwhile
@@ -35,15 +36,15 @@ func (s *Server) commit(loop reclaimer) (reclaimed bool) {
 	return reclaimed
 }
 
-// Drive commits until nothing is queued, or another thread commits: for threads
-// that have given the backend something to do, and poll no connection.
+// Drive runs group commits until nothing is queued, or another thread drives: for
+// threads that have given the backend something to do, and poll no connection.
 func (s *Server) Drive() {
 	for s.backend.Acquire() {
-		s.commit(nil)
+		s.groupCommit(nil)
 	}
 }
 
-// reply ends a step of a commit that has delivered outcomes: requests that have all
+// reply ends a step of a group commit that has delivered outcomes: requests that have all
 // they waited for go on, and the outcomes in the connections' outputs are written.
 func (s *Server) reply() {
 	if list := s.delivery.take(); len(list) > 0 {
@@ -52,7 +53,7 @@ func (s *Server) reply() {
 	}
 }
 
-// delivery is what the outcomes of a commit leave to be done after the step that
+// delivery is what the outcomes of a group commit leave to be done after the step that
 // delivers them.
 type delivery struct {
 	mu    sync.Mutex

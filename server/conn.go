@@ -240,14 +240,14 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	}
 }
 
-// SendOutput writes what a commit or a job has left in the output.
+// SendOutput writes what a group commit or a job has left in the output.
 func (c *conn) SendOutput() {
 	c.socket.kick(c)
 	c.unpause()
 }
 
 // Complete encodes the outcome of a proposed command as its reply. It is
-// called by the thread that committed it.
+// called by the driver.
 func (c *conn) Complete(tag command.Tag, outcome command.Outcome, r *command.Result) {
 	c.mu.Lock()
 	if !c.closed {

@@ -18,7 +18,7 @@ type processor struct {
 	extensions // of the request
 
 	backlog int  // unsent output of the connection touched last
-	others  bool // requests came that need not wait for a commit
+	others  bool // requests came that need not wait for a group commit
 
 	counts opCounts
 
@@ -127,7 +127,7 @@ func (p *processor) dispatch(c *conn, f *protocol.Frame, o Options) (done Effect
 	return done
 }
 
-// writes reports whether requests of this kind are answered by a commit.
+// writes reports whether requests of this kind are answered by a group commit.
 func writes(op protocol.Opcode) bool {
 	switch op {
 	case protocol.OpPut, protocol.OpDelete, protocol.OpIncr, protocol.OpExpire, protocol.OpPersist,

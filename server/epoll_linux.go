@@ -76,7 +76,7 @@ type loop struct {
 	index     int
 	epfd      int
 	wakeW     int // eventfd in epfd
-	timer     int // timerfd in the outer epoll: fires when a commit takes long
+	timer     int // timerfd in the outer epoll: fires when a group commit takes long
 
 	polled atomic.Bool  // a thread polls it
 	conns  atomic.Int32 // for balancing
@@ -91,7 +91,7 @@ type loop struct {
 
 	mu      sync.Mutex
 	resumed []*conn  // may be read again
-	outbox  connList // have output that a commit left for the polling thread to write
+	outbox  connList // have output that a group commit left for the polling thread to write
 }
 
 func newEpollTransport(s *Server) (transport, error) {
@@ -240,7 +240,7 @@ func (e *epollTransport) stop() {
 	}
 }
 
-// thread polls loops, commits and waits for the disk, one thing at a time.
+// thread polls loops, drives and waits for the disk, one thing at a time.
 type thread struct {
 	*processor
 	transport *epollTransport
@@ -276,7 +276,7 @@ func newThread(e *epollTransport) *thread {
 func (t *thread) run() {
 	defer t.srv.counters.unregister(&t.counts)
 	for !t.transport.stopping.Load() {
-		t.commitOthers()
+		t.runDue()
 		if l := t.await(); l != nil {
 			t.poll(l)
 		}
@@ -311,9 +311,9 @@ func (l *loop) take() bool {
 }
 
 const (
-	// handOverDelay is how long a commit may wait for the disk before another thread polls
-	// in the place of the one that commits, where all that came lately were
-	// writes: a write that is read during a commit can only join the next one,
+	// handOverDelay is how long a group commit may wait for the disk before another thread polls
+	// in the place of the driver, where all that came lately were
+	// writes: a write that is read during a group commit can only join the next one,
 	// so reading it earlier gains nothing and costs a wake-up.
 	handOverDelay = 300 * time.Microsecond
 
@@ -390,12 +390,12 @@ func (t *thread) deliver(l *loop) {
 	l.mu.Unlock()
 }
 
-// postMin is how many connections a commit must have answered for it to be
+// postMin is how many connections a group commit must have answered for it to be
 // worth leaving their writes to another thread.
 const postMin = 4
 
-// send writes the output of conns, which a commit has answered. With more
-// commands waiting to be committed, the thread that commits should not spend
+// send writes the output of conns, which a group commit has answered. With more
+// commands waiting to be committed, the driver should not spend
 // several microseconds of writing on each: their loops' threads do it, while
 // it waits for the disk.
 func (e *epollTransport) send(conns []*conn, more bool) {
@@ -460,7 +460,7 @@ func (t *thread) poll(l *loop) {
 }
 
 // waitForDisk does the iteration's work that waits for the disk: reads that missed the
-// cache, and the commit of what was queued. It returns false if another thread
+// cache, and the group commit of what was queued. It returns false if another thread
 // has taken l over meanwhile.
 func (t *thread) waitForDisk(l *loop) bool {
 	be := t.srv.backend
@@ -474,20 +474,20 @@ func (t *thread) waitForDisk(l *loop) bool {
 			}
 			return true
 		}
-		commit := t.proposed && be.Acquire()
-		if !commit && len(t.jobs) == 0 {
-			return true // a commit is running and will see what was queued
+		drives := t.proposed && be.Acquire()
+		if !drives && len(t.jobs) == 0 {
+			return true // a group commit is running and will see what was queued
 		}
 		if len(l.unfinished) > 0 {
 			signal(l.wakeW) // whoever takes over must not wait for an event
 		}
-		l.release(t.delay(l, commit))
+		l.release(t.delay(l, drives))
 		reclaimed := false
 		switch {
-		case commit && len(t.jobs) == 0:
-			reclaimed = t.srv.commit(l)
-		case commit:
-			t.srv.commit(nil)
+		case drives && len(t.jobs) == 0:
+			reclaimed = t.srv.groupCommit(l)
+		case drives:
+			t.srv.groupCommit(nil)
 			t.runJobs()
 		default:
 			small := t.readsRows()
@@ -499,21 +499,21 @@ func (t *thread) waitForDisk(l *loop) bool {
 			t.proposed = be.Pending() // nobody may have been there to commit it
 			continue
 		}
-		t.commitOthers()
+		t.runDue()
 		return l.reclaim()
 	}
 	return true
 }
 
-// delay returns how long the loop that t polls may go without, while t commits or
+// delay returns how long the loop that t polls may go without, while t drives or
 // reads the rows of its iteration.
-func (t *thread) delay(l *loop, commit bool) time.Duration {
+func (t *thread) delay(l *loop, drives bool) time.Duration {
 	switch {
 	case len(l.unfinished) > 0 || l.posted.Load():
 		return 0 // reads and replies that nobody else would see
-	case !commit && t.readsRows():
+	case !drives && t.readsRows():
 		return readDelay
-	case commit && t.now-l.lastRead > writesOnlyMillis:
+	case drives && t.now-l.lastRead > writesOnlyMillis:
 		return handOverDelay
 	}
 	return 0
@@ -531,13 +531,13 @@ func (t *thread) readsRows() bool {
 	return true
 }
 
-// commitOthers does disk work that others could not: commits that became due while
+// runDue does disk work that others could not: group commits that became due while
 // one ran, and queued jobs.
-func (t *thread) commitOthers() {
+func (t *thread) runDue() {
 	be := t.srv.backend
 	for busy := true; busy && !t.transport.stopping.Load(); {
 		if busy = be.Acquire(); busy {
-			t.srv.commit(nil)
+			t.srv.groupCommit(nil)
 			t.now = be.NowMillis()
 			t.yieldIfDue()
 		}

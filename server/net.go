@@ -265,8 +265,8 @@ func (p *processor) endIteration(c *conn) {
 	if p.proposed {
 		p.proposed = false
 		if be := p.srv.backend; be.Acquire() {
-			p.srv.commit(nil)
-			be.Kick() // what came in during the commit is for the backend's own thread
+			p.srv.groupCommit(nil)
+			be.Kick() // what came in during the group commit is for the backend's own thread
 		}
 	}
 	if len(p.jobs) > 0 {

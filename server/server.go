@@ -7,17 +7,17 @@
 // has something to read it reads into its own buffer and sees the frames in
 // place ([conn.consume]). A read of a cached row is answered on the spot, into
 // the connection's output buffer. A write is copied once, into its shard's
-// open batch. At the end of the iteration each touched connection is written to
-// once. If commands were queued the thread then commits them itself; see
-// below. The outcome of each command is encoded straight into its connection's
-// output buffer ([conn.Complete]) and written by the thread that committed it or, if
-// more commands wait, by the one that polls the connection's loop.
+// queue. At the end of the iteration each touched connection is written to once. If
+// commands were queued the thread then drives, that is, runs the group commit itself;
+// see below. The outcome of each command is encoded straight into its connection's
+// output buffer ([conn.Complete]) and written by the driver or, if more commands
+// wait, by the thread that polls the connection's loop.
 //
 // # Leaders and followers
 //
 // Waking another thread costs 30-60 µs on the machines this was measured on,
 // half an fdatasync. Requests are therefore not handed from a polling thread to
-// a committing one. Instead the polling is handed over, and only if there is an
+// a driving one. Instead the polling is handed over, and only if there is an
 // event: before a thread waits for the disk it releases its loop by arming the
 // loop's epoll descriptor, one-shot, in an outer epoll instance in which the
 // idle threads wait. If an event arrives in the meantime, the kernel wakes one
@@ -75,7 +75,7 @@ type Config struct {
 	Transport string
 	// Loops is the number of event loops; 0 means one for every two cores.
 	Loops int
-	// Threads is the number of threads that poll, commit and read from disk;
+	// Threads is the number of threads that poll, drive and read from disk;
 	// 0 means twice the cores. At least two for each loop, and one more.
 	Threads int
 

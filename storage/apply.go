@@ -107,7 +107,7 @@ func (b *batch) apply(entries []Entry, first int, d Deliverer) (int, error) {
 	if b.stop != nil {
 		b.dropStopped()
 	}
-	if err := b.commit(); err != nil {
+	if err := b.finish(); err != nil {
 		return 0, b.store.fatal.record(err)
 	}
 	b.deliver(entries, first, d)
@@ -378,10 +378,10 @@ func (b *batch) stageDeletion(l memtable.List, key []byte) {
 	b.staged = append(b.staged, stagedRecord{list: l, deleted: true, key: key})
 }
 
-// commit makes the batch visible: in the memtable, then row by
+// finish makes the batch visible: in the memtable, then row by
 // row in the cache, see the package comment for why nobody notices the
 // difference.
-func (b *batch) commit() error {
+func (b *batch) finish() error {
 	if len(b.touched) == 0 {
 		return nil
 	}

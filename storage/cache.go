@@ -96,7 +96,7 @@ type segment struct {
 
 // stripe orders the fills by readers with Apply. A reader that missed
 // remembers changes, reads Pebble, and fills only if changes is the same and
-// no commit is pending: otherwise what it read may be older than what the
+// no change is pending: otherwise what it read may be older than what the
 // cache had, or than what other readers already saw.
 type stripe struct {
 	changes uint32
@@ -263,7 +263,7 @@ func (c *rowCache) load(r *row, withValue bool, bytes *arena) bool {
 	return true
 }
 
-// begin announces that a change of r is about to be committed: until publish,
+// begin announces that a change of r is about to be published: until publish,
 // no reader fills. A row that changes together with others leaves the cache,
 // so that no reader sees it as it was after it saw one of the others as it is.
 func (c *rowCache) begin(r *row) {
@@ -294,7 +294,7 @@ func (c *rowCache) prefetch(hash uint64) {
 	}
 }
 
-// publish puts the committed state of r into the cache.
+// publish puts the new state of r into the cache.
 func (c *rowCache) publish(r *row) {
 	s := c.segment(r.hash)
 	if s == nil {

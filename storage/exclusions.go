@@ -24,7 +24,7 @@ type excludedRange struct {
 	shard    uint16
 	from, to []byte // inclusive, exclusive; empty: unbounded
 	revision uint64
-	pending  bool // the deletion is being committed: readers put nothing into it
+	pending  bool // the deletion is being published: readers put nothing into it
 }
 
 func (d *exclusions) bars(shard uint16) bool { return d != nil && slices.Contains(d.barred, shard) }
@@ -106,7 +106,7 @@ func (c *rowCache) changeLocked(f func(*exclusions)) {
 	}
 }
 
-// beginRanges announces that the deletion of ranges is about to be committed:
+// beginRanges announces that the deletion of ranges is about to be published:
 // until endRanges no reader finds their rows or puts them into the cache.
 func (c *rowCache) beginRanges(ranges []batchRange) {
 	c.change(func(d *exclusions) {
@@ -117,7 +117,7 @@ func (c *rowCache) beginRanges(ranges []batchRange) {
 	})
 }
 
-// endRanges says that it is committed. It makes all fills under way void, and
+// endRanges says that it is published. It makes all fills under way void, and
 // reports whether somebody should call tidy.
 func (c *rowCache) endRanges(ranges []batchRange) bool {
 	c.eachSegment((*segment).voidFills)

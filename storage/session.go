@@ -63,7 +63,7 @@ type session struct {
 }
 
 // sessionEntry says that there is a record. Until the batch that wrote it is
-// committed the database does not have it; pending is its place there.
+// published the database does not have it; pending is its place there.
 type sessionEntry struct {
 	sequence uint64
 	digest   uint64 // of the request, 0: not known

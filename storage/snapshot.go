@@ -37,7 +37,7 @@ type View struct {
 }
 
 // OpenView opens a view of shard as of the last call of Apply that has ended,
-// the one under way included if it has come to its commit. It costs a few
+// the one under way included if it has begun to publish. It costs a few
 // microseconds: no disk, no waiting for a flush. It fails after Close.
 func (s *Store) OpenView(shard int) (*View, error) {
 	if err := s.enter(); err != nil {

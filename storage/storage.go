@@ -56,7 +56,7 @@
 // Writing each command into an indexed batch and reading through that: a
 // skiplist insertion and a merging iterator per command, five times the cost
 // of the row set, and a counter incremented a thousand times in one batch
-// would write a thousand versions. Committing each batch to Pebble: see
+// would write a thousand versions. Writing each batch to Pebble: see
 // docs/adr/0004.
 package storage
 

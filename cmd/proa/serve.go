@@ -394,7 +394,7 @@ func tuneRuntime(c *config.Config, log *slog.Logger) {
 		// Threads that wait in epoll_wait or fdatasync keep their processor
 		// until the scheduler takes it away, so there are more processors
 		// than cores: coming back from a wait then finds one at once.
-		// Connections of other nodes commit as well.
+		// Connections of other nodes drive as well.
 		processors := runtime.NumCPU() + c.Network.EventLoops + 1
 		if c.Listen.Peer != "" {
 			processors += 2

@@ -99,8 +99,8 @@ type mutant struct {
 var mutants = []mutant{
 	{
 		name: "acknowledged before fsync", file: "raftgroup/readyloop.go",
-		old:  "l.node.log.Commit(w.log, true)",
-		new:  "l.node.log.Commit(w.log, !%[1]s)",
+		old:  "l.node.log.Save(w.log, true)",
+		new:  "l.node.log.Save(w.log, !%[1]s)",
 		only: "crash,trap,crashall",
 	},
 	{

@@ -127,7 +127,7 @@ func (d *Dir) bootstrapGroups(log *raftlog.Log) error {
 		w.SetStart(g, StartIndex, StartTerm, &conf)
 		w.Append(g, raftpb.HardState{Term: StartTerm, Commit: StartIndex}, nil)
 	}
-	return log.Commit(w, true)
+	return log.Save(w, true)
 }
 
 // FirstShards returns where the founders have put the replicas, by shard.

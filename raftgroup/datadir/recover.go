@@ -110,7 +110,7 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 			return Recovery{}, fmt.Errorf("the directory has no replica of %s to recover; nothing was changed", id.shardName(shard))
 		}
 	}
-	if err := log.Commit(r.write, true); err != nil {
+	if err := log.Save(r.write, true); err != nil {
 		return done, err
 	}
 	for shard, meta := range r.confs {

@@ -23,7 +23,7 @@ import (
 //     later waits for it.
 //   - A read goes through the log, behind the write, as an operation that has no
 //     effect and is answered as of its place. Its key costs a few bytes of the
-//     log; the reader goes on, and the pipeline is one commit and not one for
+//     log; the reader goes on, and the pipeline is one group commit and not one for
 //     each pair. Nothing later has to wait for such a read.
 //
 // What goes through the log is answered when it is applied, wherever the
@@ -49,7 +49,7 @@ type orderBucket struct {
 
 const (
 	// orderedBytesMax bounds the rows that one read through the log may yield.
-	// A larger reply costs more than the commit that the read would wait for.
+	// A larger reply costs more than the group commit that the read would wait for.
 	orderedBytesMax = 1 << 20
 
 	// bytesOnTop in orderBucket.bytes: the row has so many bytes more than is
