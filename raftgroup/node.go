@@ -310,7 +310,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.run = placement.Run{Generation: n.dir.Generation, Number: n.reporting.run, Began: n.log.Position()}
-	if n.runs, err = n.dir.OpenRuns(); err != nil {
+	if n.runs, err = n.dir.OpenRuns(o.Logger); err != nil {
 		return err
 	}
 	if err := n.openGroups(); err != nil {

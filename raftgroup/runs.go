@@ -12,30 +12,6 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
-// # Which run of a node it is
-//
-// Raft trusts that a node never forgets what it has confirmed. A directory that
-// is restored from an older copy has forgotten, and a copy that runs beside the
-// original makes two nodes of one. Neither shows in the node's own files; other
-// nodes can tell.
-//
-// Each start of a node is a run: it has a generation, one higher than that of
-// the run before and written down before anybody learns of it, a random number,
-// and a beginning, the position to which its log was synced when it was opened.
-// Positions (raftlog.Log.Position) grow with each write of any shard, votes
-// included, and are never lost. Nodes send each other their positions in every
-// report. Each remembers, in a file, the last run of every other node and the
-// highest position it has sent; the node's row in the meta group has its last
-// run, too, for nodes that have no such memory of it.
-//
-// A run that is not the one remembered must be of a higher generation, and must
-// begin where the one remembered had come to, or later. Otherwise the directory
-// is older than what the node has confirmed, and may not take part any more.
-//
-// What this does not show: what a node did after its last report, a second ago at
-// the most; what other nodes remembered and lost in a power failure, ten seconds
-// at the most; and anything about a node that has no peers.
-
 // ErrTwin: another process runs as this node.
 var ErrTwin = errors.New("another process is running with a copy of this data directory; stop one of the two and erase the copy")
 

@@ -149,6 +149,7 @@ func (f *flusher) run() {
 		case <-f.asked:
 			f.rotate()
 		case t := <-f.queue:
+			s.removeHeld()
 			if err := f.flush(t); err != nil {
 				s.fatal.failed("cannot write a memtable to disk", err)
 				return // nothing can be flushed any more

@@ -11,6 +11,7 @@ import (
 // pebbleFS is the file system as Pebble sees it.
 //
 //   - What is known to be damaged is not read again.
+//   - What Pebble does not need any more is kept until the owner has begun (remover).
 //   - Compactions end when the store closes: one may have gigabytes to write.
 //   - When Pebble has moved a marker, which says what is the manifest or the format,
 //     and cannot sync the directory, it panics, on whatever goroutine that is. Here it
@@ -58,6 +59,9 @@ func (f *pebbleFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (f *pebbleFS) Remove(name string) error {
+	if f.s.remover.holds(name) {
+		return nil
+	}
 	err := f.FS.Remove(name)
 	if err == nil {
 		f.s.damage.forget(name)

@@ -226,3 +226,10 @@ func (s *Store) NextExpiry(shard int) (uint64, bool) {
 	at := s.shards[shard].nextExpiry.Load()
 	return at, at != never
 }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

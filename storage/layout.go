@@ -61,9 +61,13 @@ const (
 
 var le = binary.LittleEndian
 
-// ErrFiles means that files of the database are missing, or are not as long as
-// they were.
-var ErrFiles = errors.New("files of the database are missing or cut")
+// ErrFiles means that files without which the database cannot be opened are
+// missing, are not as long as they were, or hold something else.
+var ErrFiles = errors.New("files of the database are missing, cut or damaged")
+
+// ErrOptionsFile means that Pebble's record of its options is damaged. It holds no
+// data, and Pebble does without.
+var ErrOptionsFile = errors.New("the database's record of its options is damaged")
 
 // ErrCorrupt means that the database holds something that this package never
 // wrote, or wrote in a later version.

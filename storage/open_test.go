@@ -1,65 +1,120 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
+	pebblerecord "github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A database that has lost a file, or whose file is cut, says so by ErrFiles,
-// and names the file.
+// A database that has lost a file, or whose file is cut or damaged, says so by an
+// error of its own, and names the file. What is left of it stays.
 func TestLostFiles(t *testing.T) {
+	remove := func(_ *testing.T, fs vfs.FS, path string) { must(t, fs.Remove(path)) }
+	flip := func(at int) func(t *testing.T, fs vfs.FS, path string) {
+		return func(t *testing.T, fs vfs.FS, path string) { flipByte(t, fs, path, at) }
+	}
+	empty := func(t *testing.T, fs vfs.FS, path string) { writeFile(t, fs, path, nil) }
+	cut := func(t *testing.T, fs vfs.FS, path string) {
+		content := readWhole(t, fs, path)
+		writeFile(t, fs, path, content[:len(content)/2])
+	}
+	beginning := func(t *testing.T, fs vfs.FS, path string) { // its first record, of an empty database
+		r := pebblerecord.NewReader(bytes.NewReader(readWhole(t, fs, path)), 0)
+		_, err := r.Next()
+		must(t, err)
+		writeFile(t, fs, path, readWhole(t, fs, path)[:r.Offset()])
+	}
 	for name, c := range map[string]struct {
 		file string // begins with it, or ends
-		harm func(fs vfs.FS, path string) error
+		harm func(t *testing.T, fs vfs.FS, path string)
+		want error
 	}{
-		"no manifest": {"MANIFEST-", func(fs vfs.FS, path string) error { return fs.Remove(path) }},
-		"no table":    {".sst", func(fs vfs.FS, path string) error { return fs.Remove(path) }},
-		"a table cut": {".sst", func(fs vfs.FS, path string) error {
-			f, err := fs.Create(path, "test")
-			if err != nil {
-				return err
-			}
-			return f.Close()
-		}},
+		"no manifest":            {"MANIFEST-", remove, ErrFiles},
+		"a manifest's first bit": {"MANIFEST-", flip(0), ErrFiles},
+		"an empty manifest":      {"MANIFEST-", empty, ErrFiles},
+		"half a manifest":        {"MANIFEST-", cut, ErrFiles},
+		"a manifest's beginning": {"MANIFEST-", beginning, ErrCorrupt},
+		"no marker":              {"marker.manifest.", remove, ErrFiles},
+		"no format":              {"marker.format-version.", remove, ErrFiles},
+		"no table":               {".sst", remove, ErrFiles},
+		"a table cut":            {".sst", cut, ErrFiles},
+		"an empty table":         {".sst", empty, ErrFiles},
+		"options":                {"OPTIONS-", flip(0), ErrOptionsFile},
 	} {
 		t.Run(name, func(t *testing.T) {
 			mem := vfs.NewMem()
-			damageable(t, mem)
-			names, err := mem.List("data")
-			if err != nil {
-				t.Fatal(err)
+			o := testOptions(mem)
+			o.Owner = Owner{Cluster: 1, Node: 2, UID: 3}
+			s := open(t, o)
+			o.Begun = true
+			for i := range uint64(10) {
+				var d delivered
+				must(t, s.Apply([]Entry{{Shard: 0, Index: i + 1, Data: entryOf(1, in(1, i+1, 0, put(rowKey(int(i)), "value")))}}, &d))
+				must(t, s.Flush())
 			}
-			lost := ""
-			for _, n := range names {
+			closeStore(t, s)
+			harmed := ""
+			for n := range content(t, mem) {
 				if strings.HasPrefix(n, c.file) || strings.HasSuffix(n, c.file) {
-					lost = n
-					if err := c.harm(mem, mem.PathJoin("data", n)); err != nil {
-						t.Fatal(err)
-					}
+					c.harm(t, mem, mem.PathJoin("data", n))
+					harmed = n
 				}
 			}
-			if s, err := Open(testOptions(mem)); !errors.Is(err, ErrFiles) {
-				t.Errorf("opened: %v", err)
+			before := content(t, mem)
+			found := ""
+			if _, err := Verify(o, func(s string) { found += s + "\n" }); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("Verify: %v", err)
+			}
+			named := strings.TrimSuffix(harmed, ".sst")
+			if c.file == "marker.manifest." || c.file == "marker.format-version." || c.want == ErrCorrupt {
+				named = c.file
+			}
+			if !strings.Contains(found, named) {
+				t.Errorf("Verify does not name %s: %s", harmed, found)
+			}
+			for range 2 {
+				s, err := Open(o)
 				if err == nil {
 					closeStore(t, s)
 				}
-			} else {
-				t.Log(err)
+				if !errors.Is(err, c.want) || !strings.Contains(err.Error(), named) {
+					t.Errorf("opened, with %s harmed: %v", harmed, err)
+				}
 			}
-			found := ""
-			if _, err := Verify(Options{FS: mem, Dir: "data", Shards: 2}, func(s string) { found += s + "\n" }); !errors.Is(err, ErrCorrupt) {
-				t.Errorf("Verify: %v", err)
+			after := content(t, mem)
+			for n, b := range before {
+				if kept, ok := after[n]; !strings.HasPrefix(n, "marker.") && (!ok || !bytes.Equal(kept, b)) {
+					t.Errorf("%s was there before the start", n)
+				}
 			}
-			if !strings.Contains(found, strings.TrimSuffix(lost, ".sst")) {
-				t.Errorf("Verify does not name %s: %s", lost, found)
-			}
-			t.Log(found)
 		})
 	}
+}
+
+// content returns the files of the database, but for its lock.
+func content(t *testing.T, fs vfs.FS) map[string][]byte {
+	t.Helper()
+	names, err := fs.List("data")
+	must(t, err)
+	files := map[string][]byte{}
+	for _, n := range names {
+		if info, err := fs.Stat(fs.PathJoin("data", n)); err == nil && !info.IsDir() && n != "LOCK" {
+			files[n] = readWhole(t, fs, fs.PathJoin("data", n))
+		}
+	}
+	return files
+}
+
+func readWhole(t *testing.T, fs vfs.FS, path string) []byte {
+	t.Helper()
+	b, err := readText(fs, path)
+	must(t, err)
+	return []byte(b)
 }
 
 // What is wrong with the last record of the manifest is told, and no finding.

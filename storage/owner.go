@@ -54,7 +54,7 @@ func checkOwner(r pebble.Reader, o *Options) (found bool, err error) {
 		return false, err
 	}
 	if v == nil && o.Begun {
-		return false, fmt.Errorf("%w: its record of the owner is missing", ErrCorrupt)
+		return false, fmt.Errorf("%w: there is no record of which node it belongs to: MANIFEST-* is cut or damaged, or the files are another database's", ErrCorrupt)
 	}
 	if v == nil {
 		return false, nil

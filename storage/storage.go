@@ -65,10 +65,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -213,6 +211,7 @@ type Store struct {
 	fatal fatalState
 
 	damage    damage
+	remover   remover
 	scheduler *scheduler
 
 	holders    holders
@@ -364,8 +363,11 @@ func (s *Store) open() (err error) {
 	}()
 	o := pebbleOptions(s)
 	s.damage.options = o
+	if err := checkMarker(&s.opts); err != nil {
+		return err
+	}
 	if s.db, err = pebble.Open(s.opts.Dir, o); err != nil {
-		return lostFiles(err)
+		return explainFiles(err, s.opts.Dir, o)
 	}
 	s.scheduler.start()
 	owned, err := checkOwner(s.db, &s.opts)
@@ -396,16 +398,6 @@ func (s *Store) open() (err error) {
 		return errors.Join(err, s.cache.close())
 	}
 	return nil
-}
-
-// lostFiles marks an error of opening the database that is about files which are
-// missing or cut.
-func lostFiles(err error) error {
-	// Pebble has no error of its own for another length.
-	if errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "object size mismatch") {
-		return fmt.Errorf("%w: %w", ErrFiles, err)
-	}
-	return err
 }
 
 // closeDatabase closes the database, unless it has stopped halfway, or does so

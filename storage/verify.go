@@ -47,6 +47,10 @@ func Verify(o Options, report func(string)) (applied []uint64, err error) {
 		}
 	}()
 	po := verifyOptions(o)
+	if err := checkMarker(&o); errors.Is(err, ErrFiles) {
+		v.found("open: %v", err)
+		return applied, nil
+	}
 	lock, err := lockDatabase(o.FS, dir)
 	if err != nil {
 		return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
@@ -58,7 +62,7 @@ func Verify(o Options, report func(string)) (applied []uint64, err error) {
 		return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
 	}
 	if err != nil { // there is a database, it is ours alone, and does not open
-		v.found("open: %v", lostFiles(err))
+		v.found("open: %v", explainFiles(err, dir, po))
 		return applied, nil
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()

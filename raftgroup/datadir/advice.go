@@ -63,14 +63,14 @@ func Advise(err error, f vfs.FS, dir string, room int64) error {
 		return fmt.Errorf("the disk of %s is full%s; free space there, or choose another directory with --data: %w", dir, spaceText(fileSystem(f, dir), dir, room), err)
 	}
 	if advice := damageAdvice(err); advice != "" {
-		return fmt.Errorf("%w; \"proa verify %s\" lists all damage; %s", err, dir, advice)
+		return fmt.Errorf("%w; no file was deleted; \"proa verify %s\" lists all damage; %s", err, dir, advice)
 	}
 	return err
 }
 
 // RejoinOrRestore is what to do about a directory that cannot be used any more.
 // A node of a cluster may not come back with an older one.
-const RejoinOrRestore = "in a cluster, erase the data directory and let the node join again as a new node; for a single node, restore the directory from a backup"
+const RejoinOrRestore = "in a cluster, erase the data directory and let the node join again as a new node (proa member remove ID --force, proa serve --join HOST:7401 --join-token TOKEN); for a single node, restore the directory from a backup"
 
 // damageAdvice returns what to do about damage to log or state, or "" where err
 // is about something else.
@@ -78,7 +78,9 @@ func damageAdvice(err error) string {
 	switch {
 	case errors.Is(err, raftlog.ErrCorrupt):
 		return RejoinOrRestore + ", or continue without the missing entries: see --cut-log in \"proa shard recover --help\""
-	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), errors.Is(err, pebble.ErrCorruption):
+	case errors.Is(err, storage.ErrOptionsFile):
+		return "that file holds no data: delete it and start again"
+	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), pebble.IsCorruptionError(err):
 		return RejoinOrRestore
 	}
 	return ""

@@ -29,6 +29,8 @@ const (
 	StateDir     = "state"
 	lockFile     = "LOCK"
 
+	damagedSuffix = ".damaged" // of a file that was put aside
+
 	// dataFormat is what this version writes; dataFormatOldest and later ones it
 	// reads, and makes a dataFormat of. From identityChecked on the identity's
 	// file has a checksum, from formatSynced on the log records how far it was
@@ -129,7 +131,11 @@ func readIdentity(f vfs.FS, dir string) (id Identity, ok bool, err error) {
 	if err != nil || !ok {
 		return id, false, err
 	}
-	if id, err = decodeIdentity(b); err != nil {
+	id, err = decodeIdentity(b)
+	if errors.Is(err, ErrBadDirectory) {
+		err = fmt.Errorf("%w; "+RejoinOrRestore, err)
+	}
+	if err != nil {
 		return Identity{}, false, fmt.Errorf("%s: %w", path, err)
 	}
 	return id, true, nil
@@ -207,27 +213,40 @@ func identitySum(b []byte) string {
 	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
-// decodeIdentity reads the content of the identity's file. The errors say what
-// to do.
+// decodeIdentity reads the content of the identity's file. Errors wrap
+// ErrBadDirectory or ErrDataFormat. Where there is a checksum, the format counts
+// only if it matches.
 func decodeIdentity(b []byte) (Identity, error) {
 	var doc identityDocument
-	if err := json.Unmarshal(b, &doc); err != nil {
-		return Identity{}, fmt.Errorf("%w: %w; "+RejoinOrRestore, ErrBadDirectory, err)
+	err := openDocument(b, &doc)
+	if errors.Is(err, errNoSum) && (doc.Format < identityChecked || doc.Format > dataFormat) {
+		err = nil
+	}
+	if err != nil {
+		return Identity{}, fmt.Errorf("%w: the identity file is damaged or was edited: %w", ErrBadDirectory, err)
 	}
 	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
 		return Identity{}, fmt.Errorf("%w: it has format %d, and this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
 	}
-	_, ok := identitySumDigits(b)
-	if !ok && doc.Format >= identityChecked {
-		return Identity{}, fmt.Errorf("%w: the identity file has no checksum; "+RejoinOrRestore, ErrBadDirectory)
-	}
-	if !ok {
-		return doc.Identity, nil
-	}
-	if err := checkDocument(b); err != nil {
-		return Identity{}, fmt.Errorf("%w: the identity file is damaged or was edited: %w; "+RejoinOrRestore, ErrBadDirectory, err)
-	}
 	return doc.Identity, nil
+}
+
+// errNoSum says that a document has no checksum. It may be of an early version.
+var errNoSum = errors.New("it has no checksum")
+
+// openDocument reads a document of sealDocument into doc, and checks it. The error
+// says what is wrong.
+func openDocument(b []byte, doc any) error {
+	err := json.Unmarshal(b, doc)
+	switch {
+	case len(b) == 0:
+		return errors.New("it is empty")
+	case err == nil:
+		return checkDocument(b)
+	case !bytes.HasSuffix(b, []byte("}\n")):
+		return fmt.Errorf("it is cut short, or its end is damaged: %w", err)
+	}
+	return fmt.Errorf("it is not the JSON that proa writes: %w", err)
 }
 
 // checkDocument compares the checksum in b with the rest of it.
@@ -235,7 +254,7 @@ func checkDocument(b []byte) error {
 	b = bytes.Clone(b)
 	digits, ok := identitySumDigits(b)
 	if !ok {
-		return errors.New("it has no checksum")
+		return errNoSum
 	}
 	found := string(digits)
 	copy(digits, identitySumZero)

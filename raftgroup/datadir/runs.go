@@ -1,9 +1,9 @@
 package datadir
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,10 +34,7 @@ import (
 //
 // What this does not show: what a node did after its last report, a second ago at
 // the most; what other nodes remembered and lost in a power failure, ten seconds
-// at the most; and anything about a node that has no peers.
-
-// ErrTwin: another process runs as this node.
-var ErrTwin = errors.New("another process is running with a copy of this data directory; stop one of the two and erase the copy")
+// at the most, or with a damaged file; and anything about a node that has no peers.
 
 // remembered is what is known of another node's runs.
 type remembered struct {
@@ -79,11 +76,28 @@ type runsDocument struct {
 	CRC32C string                `json:"crc32c"`
 }
 
-// OpenRuns reads what was remembered in the directory. Errors wrap
-// ErrBadDirectory.
-func (d *Dir) OpenRuns() (*Runs, error) { return openRuns(d.FS, d.Path) }
+// errRunsDamaged says that nothing is remembered because the file is damaged.
+var errRunsDamaged = errors.New("the record of other nodes' runs is damaged")
 
-// openRuns reads what was remembered in dir. Errors wrap ErrBadDirectory.
+// OpenRuns reads what was remembered in the directory. A damaged file protects no
+// more than a missing one, and to refuse it would protect no more either: it is put
+// aside. Errors wrap ErrBadDirectory.
+func (d *Dir) OpenRuns(logger *slog.Logger) (*Runs, error) {
+	t, err := openRuns(d.FS, d.Path)
+	if !errors.Is(err, errRunsDamaged) {
+		return t, err
+	}
+	path := d.FS.PathJoin(d.Path, RunsFile)
+	if err := d.FS.Rename(path, path+damagedSuffix); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadDirectory, err)
+	}
+	logger.Error("the record of other nodes' runs is damaged; starting without it: until they connect again, an old copy of one's data directory is noticed only by other nodes and by the cluster map; if another node was restored from an old copy, erase its data directory and let it join again as a new node",
+		"error", err, "kept_as", path+damagedSuffix)
+	return t, nil
+}
+
+// openRuns reads what was remembered in dir. Errors wrap ErrBadDirectory, or
+// errRunsDamaged, with which there are Runs all the same.
 func openRuns(f vfs.FS, dir string) (*Runs, error) {
 	t := &Runs{fs: f, dir: dir, nodes: make(map[uint64]remembered)}
 	path := f.PathJoin(dir, RunsFile)
@@ -93,7 +107,7 @@ func openRuns(f vfs.FS, dir string) (*Runs, error) {
 	}
 	nodes, err := decodeRuns(b)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s, which records other nodes' runs, is damaged: %w; restore it from a backup, or delete it if no other node was restored from an old copy", ErrBadDirectory, path, err)
+		return t, fmt.Errorf("%w: %s: %w", errRunsDamaged, path, err)
 	}
 	if nodes != nil {
 		t.nodes = nodes
@@ -107,10 +121,8 @@ func encodeRuns(nodes map[uint64]remembered) ([]byte, error) {
 
 func decodeRuns(b []byte) (map[uint64]remembered, error) {
 	var doc runsDocument
-	if err := json.Unmarshal(b, &doc); err != nil {
-		return nil, err
-	}
-	return doc.Nodes, checkDocument(b)
+	err := openDocument(b, &doc)
+	return doc.Nodes, err
 }
 
 // Save makes what is remembered durable.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"strings"
 	"testing"
@@ -73,9 +74,48 @@ func TestRunsFile(t *testing.T) {
 			t.Fatalf("byte %d, %q instead of %q: taken for sound", i, damaged[i], intact[i])
 		}
 	}
-	writeAll(t, f, path, intact[:len(intact)/2])
-	if _, err := openRuns(f, dir); !errors.Is(err, ErrBadDirectory) || !strings.Contains(err.Error(), "delete it") {
-		t.Errorf("half a file: %v", err)
+}
+
+// A damaged record of other nodes' runs stops a start no more than a missing one
+// does. It is kept, and said.
+func TestRunsDamaged(t *testing.T) {
+	whole, err := encodeRuns(map[uint64]remembered{2: {Run: placement.Run{Generation: 1, Number: 2, Began: 3}, UID: 4, Position: 5}})
+	must(t, err)
+	flipped := bytes.Clone(whole)
+	flipped[len(flipped)/3] ^= 1
+	for name, c := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"empty":   {nil, "it is empty"},
+		"cut":     {whole[:len(whole)/2], "cut short"},
+		"flipped": {flipped, "not the JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := vfs.NewMem()
+			must(t, f.MkdirAll(dir, 0o755))
+			path := f.PathJoin(dir, RunsFile)
+			writeAll(t, f, path, c.content)
+			var said bytes.Buffer
+			d := &Dir{FS: f, Path: dir}
+			runs, err := d.OpenRuns(slog.New(slog.NewTextHandler(&said, nil)))
+			must(t, err)
+			for _, part := range []string{"level=ERROR", path, c.want, "erase its data directory", RunsFile + damagedSuffix} {
+				if !strings.Contains(said.String(), part) {
+					t.Errorf("%q is missing in %s", part, &said)
+				}
+			}
+			if kept := readAll(t, f, path+damagedSuffix); !bytes.Equal(kept, c.content) {
+				t.Errorf("kept %q of %q", kept, c.content)
+			}
+			must(t, runs.Admit(2, 4, placement.Run{Generation: 2, Number: 3, Began: 3}, placement.Run{}))
+			said.Reset()
+			again, err := d.OpenRuns(slog.New(slog.NewTextHandler(&said, nil)))
+			must(t, err)
+			if !maps.Equal(again.nodes, runs.nodes) || said.Len() > 0 {
+				t.Errorf("afterwards: %+v, want %+v; said %s", again.nodes, runs.nodes, &said)
+			}
+		})
 	}
 }
 

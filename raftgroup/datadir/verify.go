@@ -38,6 +38,9 @@ func Verify(f vfs.FS, dir string, report func(string)) error {
 	logErr := id.Explain(raftlog.Verify(id.LogOptions(f, dir), report))
 	applied, stateErr := storage.Verify(id.StateOptions(f, dir), report)
 	_, runsErr := openRuns(f, dir)
+	if errors.Is(runsErr, errRunsDamaged) {
+		runsErr = fmt.Errorf("%w; the node starts without it: if another node was restored from an old copy, erase that node's data directory", runsErr)
+	}
 	if _, err := f.Stat(f.PathJoin(dir, RunsFile)); errors.Is(err, fs.ErrNotExist) && len(id.Members) > 1 {
 		report(fmt.Sprintf("there is no %s: unless this node never connected to another node, its record of other nodes' runs is lost", RunsFile))
 	}
