@@ -114,12 +114,12 @@ func (p *peer) setAddress(address string) {
 // waits for the other side's first packet is begun again: the packet may have
 // been lost before the peer came up.
 func (p *peer) retry() {
-	notify(p.kick)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.cancelDial != nil {
 		p.cancelDial()
 	}
+	p.mu.Unlock()
+	notify(p.kick) // last: the attempt that it brings about must not be the one that ends
 }
 
 func notify(c chan struct{}) {
