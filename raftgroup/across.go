@@ -15,7 +15,7 @@ import (
 
 // crossShard carries out commands over several shards.
 type crossShard struct {
-	node *Node
+	engine *etcdEngine
 
 	mu          sync.Mutex // guards acrossQueue
 	acrossQueue acrossQueue
@@ -78,25 +78,25 @@ type acrossQueue struct {
 // between two shards cannot be within a session: what it was to find is not
 // remembered.
 func (cs *crossShard) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
-	if err := cs.node.usable(); err != nil {
+	if err := cs.engine.usable(); err != nil {
 		return err
 	}
-	if !cs.node.state.is(alone) && c.Session.ID == 0 {
+	if !cs.engine.state.is(alone) && c.Session.ID == 0 {
 		return command.ErrApart
 	}
-	if !cs.node.state.is(upgraded) {
+	if !cs.engine.state.is(upgraded) {
 		var err error
 		if c, err = c.Plain(); err != nil {
 			return err
 		}
 	}
 	size := command.EntryHeaderBytes + c.EncodedBytesMax()
-	if size > cs.node.lim.entryBytes {
+	if size > cs.engine.lim.entryBytes {
 		return command.ErrTooLarge
 	}
 	q := acrossCommand{c.AppendTo(command.AppendEntryHeader(make([]byte, 0, size))), shardOf, completion{done, tag}}
 	command.SealEntry(q.entry, 0, 1)
-	if !cs.node.state.is(alone) {
+	if !cs.engine.state.is(alone) {
 		return cs.recall(&q, c)
 	}
 	return cs.enqueueAcross(&q)
@@ -106,7 +106,7 @@ func (cs *crossShard) ProposeAcross(shardOf func(key []byte) int, c *command.Com
 func (cs *crossShard) enqueueAcross(c *acrossCommand) error {
 	cs.mu.Lock()
 	q := &cs.acrossQueue
-	if q.ops >= cs.node.lim.queueOps || (q.bytes+len(c.entry) > cs.node.lim.queueBytes && q.ops > 0) {
+	if q.ops >= cs.engine.lim.queueOps || (q.bytes+len(c.entry) > cs.engine.lim.queueBytes && q.ops > 0) {
 		cs.mu.Unlock()
 		return command.ErrBusy
 	}
@@ -114,7 +114,7 @@ func (cs *crossShard) enqueueAcross(c *acrossCommand) error {
 	q.ops++
 	q.bytes += len(c.entry)
 	cs.mu.Unlock()
-	cs.node.schedule.request(commandsDue)
+	cs.engine.schedule.request(commandsDue)
 	return nil
 }
 
@@ -175,9 +175,9 @@ func (cs *crossShard) takeAcross() error {
 	if !cs.acrossDue() {
 		return nil
 	}
-	x.begin(cs.node)
+	x.begin(cs.engine)
 	ops, bytes := 0, 0
-	for len(x.list) > 0 && x.ops < cs.node.lim.batchOps && x.bytes < cs.node.lim.batchBytes {
+	for len(x.list) > 0 && x.ops < cs.engine.lim.batchOps && x.bytes < cs.engine.lim.batchBytes {
 		if x.turn.left == 0 {
 			x.turn = acrossRound{left: len(x.list)}
 		}
@@ -197,7 +197,7 @@ func (cs *crossShard) takeAcross() error {
 	if len(x.list) == 0 {
 		x.list = nil
 	} else if cs.acrossDue() {
-		cs.node.schedule.request(commandsDue)
+		cs.engine.schedule.request(commandsDue)
 	}
 	cs.mu.Lock()
 	cs.acrossQueue.ops -= ops
@@ -211,7 +211,7 @@ func (cs *crossShard) takeAcross() error {
 // only needs room, the state machine hurries to make some, and calls flushed.
 func (cs *crossShard) acrossDue() bool {
 	x := &cs.crossing
-	return len(x.list) > 0 && (x.needs == 0 || cs.node.store.Room(x.needs))
+	return len(x.list) > 0 && (x.needs == 0 || cs.engine.store.Room(x.needs))
 }
 
 // forget lets go of the commands that the scratch has views of.
@@ -237,15 +237,15 @@ func (cs *crossShard) dropAcross() {
 }
 
 // begin forgets the last pass's commands and fixes the time of this one's.
-func (x *crossing) begin(n *Node) {
+func (x *crossing) begin(e *etcdEngine) {
 	if x.touched == nil {
 		x.touched, x.seed = make(map[uint64]bool), maphash.MakeSeed()
 	}
 	clear(x.touched)
 	x.ops, x.bytes, x.read, x.needs, x.grew, x.ranged = 0, 0, 0, 0, false, false
-	now := n.time.now()
+	now := e.time.now()
 	x.stamp = now
-	for _, g := range n.groups {
+	for _, g := range e.groups {
 		x.stamp = max(x.stamp, g.now(now))
 	}
 }
@@ -273,7 +273,7 @@ func (cs *crossShard) cross(q *acrossCommand) (verdict, error) {
 	x.parts = x.parts[:0]
 	far := x.addParts(c, q.shardOf)
 	if c.Kind == command.DeleteRange {
-		for shard := range cs.node.meta() {
+		for shard := range cs.engine.meta() {
 			x.part(shard)
 		}
 	}
@@ -289,26 +289,26 @@ func (cs *crossShard) cross(q *acrossCommand) (verdict, error) {
 	}
 	grows := growing(c)
 	switch {
-	case grows && cs.node.state.is(stopped):
+	case grows && cs.engine.state.is(stopped):
 		return cs.refuse(q, command.Dropped) // a stop does not wait for it
-	case grows && x.turn.spent(&cs.node.lim):
+	case grows && x.turn.spent(&cs.engine.lim):
 		return cs.answer(q, c.Kind, command.Busy)
 	case grows && x.grew:
 		return waits, nil
 	}
-	p := planner{crossing: x, shardOf: q.shardOf, shards: cs.node.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
-	p.inFull = far || making(c) || p.whole && (weighty(c) || cs.node.state.is(damage))
+	p := planner{crossing: x, shardOf: q.shardOf, shards: cs.engine.meta(), cmd: c, ops: c.Ops, whole: c.Flags&command.Whole != 0}
+	p.inFull = far || making(c) || p.whole && (weighty(c) || cs.engine.state.is(damage))
 	if len(c.Compares) > 0 || p.inFull || c.Session.ID != 0 {
 		if x.met(c) || x.read > command.ValueBytesMax {
 			return waits, nil
 		}
 		var err error
-		if p.rehearsal, err = cs.node.store.Rehearse(x.stamp, c.Kind); err != nil {
+		if p.rehearsal, err = cs.engine.store.Rehearse(x.stamp, c.Kind); err != nil {
 			return refused, err
 		}
 		defer p.rehearsal.End()
 	}
-	status, err := p.plan(cs.node.lim.entryBytes)
+	status, err := p.plan(cs.engine.lim.entryBytes)
 	if errors.Is(err, storage.ErrDamaged) {
 		status, err = command.Damaged, nil
 	}
@@ -317,7 +317,7 @@ func (cs *crossShard) cross(q *acrossCommand) (verdict, error) {
 	switch need := len(q.entry) + weight; {
 	case err != nil:
 		return refused, err
-	case status == command.OK && need > LargeBytes && !cs.node.store.Room(need):
+	case status == command.OK && need > LargeBytes && !cs.engine.store.Room(need):
 		x.needs = need
 		return waits, nil
 	}
@@ -428,18 +428,18 @@ func (x *crossing) touch(c *command.Command) {
 // this node has the only replica of each, and has carried out all that is in its
 // log.
 func (cs *crossShard) mayCross() (verdict, command.Outcome) {
-	if !cs.node.state.is(alone) {
+	if !cs.engine.state.is(alone) {
 		return refused, command.Apart
 	}
 	for i := range cs.crossing.parts {
-		g := cs.node.groups[cs.crossing.parts[i].shard]
+		g := cs.engine.groups[cs.crossing.parts[i].shard]
 		switch {
-		case g.node == nil || g.state != raft.StateLeader || !g.leads.Load() || g.transfer.holds():
+		case g.node == nil || g.state != raft.StateLeader || !g.Leads.Load() || g.transfer.holds():
 			return refused, command.Dropped
 		case !g.onlyMember():
 			return refused, command.Apart
 		case g.at.index == g.last && len(g.inflight) == 0 && !g.node.HasReady():
-		case cs.node.filling.mustSync:
+		case cs.engine.filling.mustSync:
 			return waits, 0
 		default:
 			return refused, command.Dropped
@@ -664,18 +664,18 @@ func (p *planner) partCommand(i int) *command.Command {
 func (cs *crossShard) handParts(p *planner, done completion) {
 	x := p.crossing
 	a := &across{
-		node: cs.node, done: done, kind: p.cmd.Kind, succeeded: !p.refuted, ops: p.results,
+		engine: cs.engine, done: done, kind: p.cmd.Kind, succeeded: !p.refuted, ops: p.results,
 		left: len(p.parts), parts: make([]*command.Result, len(p.parts)),
 	}
 	for i := range p.parts {
 		c := p.partCommand(i)
-		g := cs.node.groups[p.parts[i].shard]
+		g := cs.engine.groups[p.parts[i].shard]
 		if len(g.part.done) == 0 {
 			g.part.data = command.AppendEntryHeader(make([]byte, 0, command.EntryHeaderBytes+c.EncodedBytesMax()))
 			g.part.stamp = x.stamp
-			g.lastStamp.Store(x.stamp) // what else the pass proposes comes later
-			if !slices.Contains(cs.node.deferred, g) {
-				cs.node.deferred = append(cs.node.deferred, g)
+			g.LastStamp.Store(x.stamp) // what else the pass proposes comes later
+			if !slices.Contains(cs.engine.deferred, g) {
+				cs.engine.deferred = append(cs.engine.deferred, g)
 			}
 		}
 		before := len(g.part.data)
@@ -690,7 +690,7 @@ func (cs *crossShard) handParts(p *planner, done completion) {
 // across is a command over several shards whose parts are on their way. It
 // belongs to the pass.
 type across struct {
-	node      *Node
+	engine    *etcdEngine
 	done      completion
 	kind      command.Kind
 	succeeded bool // a Txn: all comparisons held
@@ -715,7 +715,7 @@ type acrossOp struct {
 
 // Complete takes in the outcome of one part.
 func (a *across) Complete(tag command.Tag, o command.Outcome, r *command.Result) {
-	calls := a.node.applyCalls
+	calls := a.engine.applyCalls
 	switch {
 	case a.heard && (o != a.outcome || o == command.Applied && a.call != calls):
 		a.outcome = command.Lost // it must not happen, and nobody may learn what it was

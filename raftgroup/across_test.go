@@ -499,11 +499,11 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 		t.Error(err)
 	}
 	n.state.set(alone)
-	n.groups[1].conf.Learners = []uint64{placement.ReplicaID(2, 1)} // one that has not left yet
+	n.etcd().groups[1].conf.Learners = []uint64{placement.ReplicaID(2, 1)} // one that has not left yet
 	if o, _ := acrossNow(t, n, c); o != command.Apart {
 		t.Errorf("outcome %v with a learner", o)
 	}
-	n.groups[1].conf.Learners = nil
+	n.etcd().groups[1].conf.Learners = nil
 	if got := value(t, n, k[0]) + value(t, n, k[1]); got != "" {
 		t.Errorf("found %q", got)
 	}
@@ -512,8 +512,9 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.state.set(stopped) // no pass comes any more
-	n.crossing.list, n.acrossQueue.list = n.acrossQueue.list, nil
-	n.schedule.take(commandsDue)
+	cross := &n.etcd().crossShard
+	cross.crossing.list, cross.acrossQueue.list = cross.acrossQueue.list, nil
+	n.etcd().schedule.take(commandsDue)
 	if err := n.Close(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -542,7 +543,7 @@ func TestAcrossQueueIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := n.takeAcross(); err != nil { // the first; the others wait for what it writes
+	if err := n.etcd().takeAcross(); err != nil { // the first; the others wait for what it writes
 		t.Fatal(err)
 	}
 	if err := propose(3); err != nil {
@@ -557,7 +558,7 @@ func TestAcrossQueueIsBounded(t *testing.T) {
 			t.Errorf("command %d: outcome %v", i, o)
 		}
 	}
-	if q := &n.acrossQueue; q.ops != 0 || q.bytes != 0 {
+	if q := &n.etcd().acrossQueue; q.ops != 0 || q.bytes != 0 {
 		t.Errorf("an empty queue of %d commands, %d bytes", q.ops, q.bytes)
 	}
 }
@@ -597,7 +598,7 @@ func rounds(t *testing.T, n *Node, c *command.Command, times int) map[command.St
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d have an outcome", len(e.outcomes), times)
 		}
-		n.schedule.request(messagesDue) // as each tick and each drain does
+		n.etcd().schedule.request(messagesDue) // as each tick and each drain does
 		run(n)
 	}
 	for i := range uint64(times) {

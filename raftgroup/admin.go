@@ -18,6 +18,7 @@ type admin struct {
 	node *Node
 
 	checksums checksumTurns
+	marks     []marks // by shard
 }
 
 type adminCall struct {
@@ -69,7 +70,7 @@ func (ad *admin) Admin(ctx context.Context, verb string, args []byte) ([]byte, e
 // learned there ends with its removal.
 func (ms *members) departed() bool {
 	m := ms.cmap.Load()
-	if !m.Begun() || ms.node.groups[ms.node.meta()].held.Load() {
+	if !m.Begun() || ms.node.views[ms.node.meta()].Held.Load() {
 		return false
 	}
 	row, ok := m.Node(ms.node.id)
@@ -98,10 +99,10 @@ func (ad *admin) adminNode(verb string, args []byte) (uint64, error) {
 	if leader := ad.node.Leader(shard); leader != 0 {
 		return leader, nil
 	}
-	if ad.node.groups[shard].noQuorum.Load() {
+	if ad.node.views[shard].NoQuorum.Load() {
 		return 0, fmt.Errorf("%w: %s has no leader; see \"proa status\" for nodes that are down", command.ErrNoQuorum, ad.node.shardName(shard))
 	}
-	if !ad.node.groups[shard].held.Load() {
+	if !ad.node.views[shard].Held.Load() {
 		return 0, fmt.Errorf("%w: node %d holds no replica of %s and does not know who leads it now; try again, or ask another node", command.ErrNotLeader, ad.node.id, ad.node.shardName(shard))
 	}
 	return 0, fmt.Errorf("%w: %s has no leader at the moment; try again", command.ErrNotLeader, ad.node.shardName(shard))
@@ -165,8 +166,6 @@ func (ad *admin) shardArg(shard int) (int, error) {
 	}
 	return shard, nil
 }
-
-func (n *Node) shardName(shard int) string { return placement.ShardName(shard, n.meta()) }
 
 // errNotBegun answers what needs the map before there is one.
 var errNotBegun = fmt.Errorf("%w: the cluster is still being created; try again in a moment", command.ErrNotLeader)

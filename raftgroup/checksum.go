@@ -78,9 +78,8 @@ func (c *checksumTurns) done() { <-c.turn }
 
 // marks are the marks that a replica has come by.
 type marks struct {
-	passed atomic.Uint64 // index up to which the replica has applied, marks taken
-	mu     sync.Mutex
-	list   []mark
+	mu   sync.Mutex
+	list []mark
 }
 
 type mark struct {
@@ -93,13 +92,14 @@ type checksumOutcome struct {
 	err error
 }
 
-// takeMark opens a view of the state as the mark just applied found it, unless
+// markApplied opens a view of the state as the mark just applied found it, unless
 // the node has one open.
-func (g *group) takeMark(n *Node) {
-	m := mark{g.at.index, make(chan checksumOutcome, 1)}
+func (ad *admin) markApplied(shard int, index uint64) {
+	n := ad.node
+	m := mark{index, make(chan checksumOutcome, 1)}
 	if !n.state.set(summing) {
 		m.sum <- checksumOutcome{0, errChecksumBusy}
-	} else if view, err := n.store.OpenView(g.shard); err != nil {
+	} else if view, err := n.store.OpenView(shard); err != nil {
 		n.state.clear(summing)
 		m.sum <- checksumOutcome{0, err}
 	} else {
@@ -109,12 +109,13 @@ func (g *group) takeMark(n *Node) {
 			m.sum <- checksumOutcome{sum, err}
 		})
 	}
-	g.marks.mu.Lock()
-	defer g.marks.mu.Unlock()
-	if len(g.marks.list) == marksKept {
-		g.marks.list = append(g.marks.list[:0], g.marks.list[1:]...)
+	ms := &ad.marks[shard]
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if len(ms.list) == marksKept {
+		ms.list = append(ms.list[:0], ms.list[1:]...)
 	}
-	g.marks.list = append(g.marks.list, m)
+	ms.list = append(ms.list, m)
 }
 
 // sum returns the checksum of a view, and closes it.
@@ -133,9 +134,9 @@ func (ad *admin) sum(view *storage.View) (uint64, error) {
 }
 
 // find returns the outcome of the mark at index. passed is true if it is not
-// there and will not come any more.
-func (m *marks) find(index uint64) (sum chan checksumOutcome, passed bool) {
-	beyond := m.passed.Load() // before the look at the list
+// there and will not come any more, since the replica has applied what came then.
+func (m *marks) find(index uint64, v *view) (sum chan checksumOutcome, passed bool) {
+	beyond := v.Applied.Load() // before the look at the list
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.list {
@@ -151,7 +152,7 @@ func (ad *admin) answerChecksum(ctx context.Context, body []byte) ([]byte, error
 	if err := parseArgs(body, &a); err != nil {
 		return nil, err
 	}
-	if a.Shard < 0 || a.Shard >= len(ad.node.groups) {
+	if a.Shard < 0 || a.Shard >= len(ad.node.views) {
 		return nil, fmt.Errorf("%w: there is no shard %d", command.ErrInvalid, a.Shard)
 	}
 	sum, err := ad.checksumAt(ctx, a.Shard, a.Index)
@@ -163,13 +164,12 @@ func (ad *admin) answerChecksum(ctx context.Context, body []byte) ([]byte, error
 
 // checksumAt waits until this replica has come by the mark at index.
 func (ad *admin) checksumAt(ctx context.Context, shard int, index uint64) (uint64, error) {
-	g := ad.node.groups[shard]
 	ctx, cancel := context.WithTimeout(ctx, markWait)
 	defer cancel()
 	var found chan checksumOutcome
 	passed := false
 	err := ad.node.await(ctx, func() bool {
-		found, passed = g.marks.find(index)
+		found, passed = ad.marks[shard].find(index, ad.node.views[shard])
 		return found != nil || passed
 	})
 	switch {
@@ -189,18 +189,18 @@ func (ad *admin) checksumAt(ctx context.Context, shard int, index uint64) (uint6
 
 // indexed gets the index at which a command was applied.
 type indexed struct {
-	g    *group
-	done chan uint64 // 0: it was not
+	engine conductor
+	shard  int
+	done   chan uint64 // 0: it was not
 }
 
-// Complete passes the index on; it is called before the group's own index
-// moves on, from within the apply of this very entry.
+// Complete passes the index on.
 func (i indexed) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
 	if o != command.Applied {
 		i.done <- 0
 		return
 	}
-	i.done <- i.g.applying
+	i.done <- i.engine.applying(i.shard)
 }
 
 // adminChecksum compares the replicas of a shard that this node leads, when it
@@ -263,7 +263,7 @@ func (ad *admin) compare(ctx context.Context, shard int) (out *command.ShardChec
 func (ad *admin) proposeMark(ctx context.Context, shard int) (index uint64, err error) {
 	done := make(chan uint64, 1)
 	c := command.Command{Kind: command.Mark}
-	if err := ad.node.propose(shard, &c, indexed{ad.node.groups[shard], done}, command.Tag{}); err != nil {
+	if err := ad.node.propose(shard, &c, indexed{ad.node.engine, shard, done}, command.Tag{}); err != nil {
 		return 0, err
 	}
 	ad.node.Kick()

@@ -85,11 +85,11 @@ func TestChecksumOfBusyNode(t *testing.T) {
 		}
 		outcome <- err
 	}()
-	g := n.groups[0]
+	m := &n.marks[0]
 	marks := func() int {
-		g.marks.mu.Lock()
-		defer g.marks.mu.Unlock()
-		return len(g.marks.list)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return len(m.list)
 	}
 	if err := n.await(ctx, func() bool { return marks() >= 2 }); err != nil {
 		t.Fatal(err)

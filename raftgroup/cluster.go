@@ -11,11 +11,11 @@ import (
 	"github.com/proa-kv/proa/storage"
 )
 
-// refreshMap takes over what the meta group's rows say now.
-func (ms *members) refreshMap() error {
+// mapApplied takes over what the meta group's rows say now.
+func (ms *members) mapApplied() error {
 	m, err := datadir.ReadMap(ms.node.store, ms.node.meta())
 	if errors.Is(err, storage.ErrDamaged) {
-		ms.node.groups[ms.node.meta()].breakDown(ms.node)
+		ms.node.breakDown(ms.node.meta())
 		if ms.cmap.Load() != nil {
 			return nil // what is known has to do
 		}
@@ -37,9 +37,6 @@ func (ms *members) refreshMap() error {
 	}
 	ms.forgetRemoved(m)
 	ms.updateAlone(m)
-	for _, g := range ms.node.groups {
-		g.reconcileAt = 0
-	}
 	return nil
 }
 

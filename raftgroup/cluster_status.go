@@ -11,8 +11,8 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
-// view is what is known of the cluster at one moment.
-type view struct {
+// clusterView is what is known of the cluster at one moment.
+type clusterView struct {
 	node    *Node
 	now     int64
 	reports *placement.Reports
@@ -28,7 +28,7 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	s := command.ClusterStatus{Cluster: datadir.ClusterText(n.dir.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
 	s.Epoch, s.ReplicationFactor, s.Standalone = cm.Epoch, cm.Cluster.Replicas, cm.Standalone()
 	now := n.clock.Boot()
-	v := view{n, now, n.reports(now), make(map[uint64]*picture)}
+	v := clusterView{n, now, n.reports(now), make(map[uint64]*picture)}
 	for i := range cm.Nodes {
 		if row := &cm.Nodes[i]; !row.Removed {
 			p := n.known.get(row.ID)
@@ -36,8 +36,8 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 		}
 	}
 	leaders := make(map[uint64]int)
-	for k := range n.groups {
-		shard := (k + n.meta()) % len(n.groups) // the meta group first
+	for k := range n.views {
+		shard := (k + n.meta()) % len(n.views) // the meta group first
 		i := v.shardInfo(shard, &cm.Shards[shard])
 		leaders[i.Leader]++
 		s.Shards = append(s.Shards, i)
@@ -60,7 +60,7 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 // replacement says what becomes of the replicas of a node that is not up; nil
 // for one that is, or that has not joined. It is what the leader of the meta
 // group does (see plan), as far as can be seen from here.
-func (v *view) replacement(cm *placement.Map, row *placement.Node, s *command.ClusterStatus) *command.Replacement {
+func (v *clusterView) replacement(cm *placement.Map, row *placement.Node, s *command.ClusterStatus) *command.Replacement {
 	if !row.Member() || v.state(row.ID) == command.NodeUp {
 		return nil
 	}
@@ -87,7 +87,7 @@ func (v *view) replacement(cm *placement.Map, row *placement.Node, s *command.Cl
 }
 
 // hasRoom reports whether some node can take a further replica of a shard.
-func (v *view) hasRoom(cm *placement.Map, shard int) bool {
+func (v *clusterView) hasRoom(cm *placement.Map, shard int) bool {
 	return slices.ContainsFunc(cm.Nodes, func(o placement.Node) bool {
 		if _, on := cm.Shards[shard].On(o.ID); on || !o.Member() || o.Removing || v.node.dir.GaveUp(o.ID) {
 			return false
@@ -98,7 +98,7 @@ func (v *view) hasRoom(cm *placement.Map, shard int) bool {
 
 // silentToLeader returns for how long the leader of the meta group has received
 // nothing of a node: no longer than the leader runs.
-func (v *view) silentToLeader(node, leader uint64) time.Duration {
+func (v *clusterView) silentToLeader(node, leader uint64) time.Duration {
 	silent := v.silent(node)
 	if p := v.nodes[leader]; p != nil && leader != v.node.id && p.fresh(v.now) {
 		silent = min(silent, time.Duration(p.about.Uptime)*time.Second)
@@ -107,14 +107,14 @@ func (v *view) silentToLeader(node, leader uint64) time.Duration {
 }
 
 // silent returns for how long nothing has come from a node.
-func (v *view) silent(node uint64) time.Duration {
+func (v *clusterView) silent(node uint64) time.Duration {
 	if node == v.node.id {
 		return 0
 	}
 	return time.Duration(v.now - max(v.nodes[node].heard, v.node.startedAt))
 }
 
-func (v *view) state(node uint64) string {
+func (v *clusterView) state(node uint64) string {
 	p := v.nodes[node]
 	silent := v.silent(node)
 	switch {
@@ -126,7 +126,7 @@ func (v *view) state(node uint64) string {
 	return command.NodeSuspect
 }
 
-func (v *view) nodeInfo(row *placement.Node, leaders int) command.NodeInfo {
+func (v *clusterView) nodeInfo(row *placement.Node, leaders int) command.NodeInfo {
 	i := command.NodeInfo{
 		ID: row.ID, Peer: row.Peer, Client: row.Client, Version: row.Version, Draining: row.Draining, Removing: row.Removing,
 		State: command.NodeExpected, Stale: true, AgeMillis: -1,
@@ -159,7 +159,7 @@ func (v *view) nodeInfo(row *placement.Node, leaders int) command.NodeInfo {
 // The leader is the newest of those that say so of themselves, and whose word
 // is fresh; also where others have heard of a newer term already, because who
 // leads in that one has not reported yet.
-func (v *view) shardInfo(shard int, row *placement.Shard) command.ShardInfo {
+func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardInfo {
 	i := command.ShardInfo{Shard: shard, Desired: row.Nodes(), Voters: row.VotingNodes(), Moving: true, State: command.ShardUnknown}
 	if shard == v.node.meta() {
 		i.Shard = command.MetaShard
@@ -202,7 +202,7 @@ func (v *view) shardInfo(shard int, row *placement.Shard) command.ShardInfo {
 // leaderless reports whether a shard of which no leader is known has none, as
 // far as can be seen from here: a majority of its voters either say that they
 // have none, or are not to be reached.
-func (v *view) leaderless(shard int, row *placement.Shard) bool {
+func (v *clusterView) leaderless(shard int, row *placement.Shard) bool {
 	voters, without := 0, 0
 	for _, r := range row.Replicas {
 		if r.Learner {
@@ -224,7 +224,7 @@ func (v *view) leaderless(shard int, row *placement.Shard) bool {
 // followed reports whether some replica says that it follows a leader: one that
 // cannot be reached from here may still serve. A learner does not count, it
 // would not notice the leader's end.
-func (v *view) followed(shard int) bool {
+func (v *clusterView) followed(shard int) bool {
 	for _, p := range v.nodes {
 		if shard < len(p.shards) && p.fresh(v.now) {
 			if s := &p.shards[shard]; s.Replica != 0 && s.Role != roleLearner && s.Leader != 0 {

@@ -243,8 +243,8 @@ func (c *cluster) until(what string, ok func() bool) {
 		c.t.Logf("node %d: %s", id, b)
 	}
 	for id, n := range c.nodes {
-		for _, g := range n.groups {
-			if g.leads.Load() {
+		for _, g := range n.etcd().groups {
+			if g.Leads.Load() {
 				c.t.Logf("node %d, shard %d: %+v; receiving %v, sending %v", id, g.shard, g.node.Status(), g.receiving, g.sending)
 			}
 		}
@@ -255,7 +255,7 @@ func (c *cluster) until(what string, ok func() bool) {
 }
 
 func (c *cluster) led() bool {
-	for shard := range c.any().groups {
+	for shard := range c.any().views {
 		if c.leader(shard) == nil {
 			return false
 		}
@@ -272,7 +272,7 @@ func (c *cluster) any() *Node {
 
 func (c *cluster) leader(shard int) *Node {
 	for _, n := range c.nodes {
-		if n.groups[shard].leads.Load() && n.groups[shard].leased(n) {
+		if v := n.views[shard]; v.Leads.Load() && v.leased(n.clock) {
 			return n
 		}
 	}
@@ -346,8 +346,8 @@ func TestThreeNodes(t *testing.T) {
 	c.until("leaders spread evenly", func() bool {
 		for _, n := range c.nodes {
 			leads := 0
-			for _, g := range n.groups {
-				if g.leads.Load() {
+			for _, g := range n.etcd().groups {
+				if g.Leads.Load() {
 					leads++
 				}
 			}
@@ -573,7 +573,7 @@ func (c *cluster) settled(replicas int) bool {
 			want = len(c.nodes)
 		}
 		row := &n.cmap.Load().Shards[shard]
-		if len(row.Replicas) != want || !n.groups[shard].settled(row) {
+		if len(row.Replicas) != want || !settled(&n.etcd().groups[shard].conf, row) {
 			return false
 		}
 	}

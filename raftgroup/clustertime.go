@@ -13,7 +13,6 @@ import (
 type timekeeper struct {
 	node *Node
 
-	time        clusterTime
 	clockOffset atomic.Int64 // ms that the wall clock is ahead of the others'
 }
 
@@ -170,10 +169,10 @@ func (h *clockHistory) reading() (r clockReading, ok bool) {
 func (tk *timekeeper) keepTime() {
 	own := ownClock(tk.node.clock)
 	if tk.node.state.is(alone) {
-		if !tk.time.agreed.Load() {
-			tk.time.set(own)
+		if !tk.node.time.agreed.Load() {
+			tk.node.time.set(own)
 		}
-		tk.time.step(own, own)
+		tk.node.time.step(own, own)
 		tk.judgeClock(own, own, own)
 		return
 	}
@@ -188,14 +187,14 @@ func (tk *timekeeper) keepTime() {
 	}
 	low, high := medians(walls)
 	majority := 2*len(walls) > members
-	if !tk.time.agreed.Load() {
+	if !tk.node.time.agreed.Load() {
 		tk.learnTime(own, low, high, majority, times)
 	}
 	if !majority {
-		tk.time.step(tk.time.ahead, tk.time.ahead) // too few are known: go on as before
+		tk.node.time.step(tk.node.time.ahead, tk.node.time.ahead) // too few are known: go on as before
 		return
 	}
-	tk.time.step(low, high)
+	tk.node.time.step(low, high)
 	tk.judgeClock(own, low, high)
 }
 
@@ -208,7 +207,7 @@ func (tk *timekeeper) learnTime(own, low, high int64, majority bool, times []int
 	case len(times) > 0:
 		at, _ = medians(times)
 	case majority:
-		at = min(max(tk.time.ahead, low), high)
+		at = min(max(tk.node.time.ahead, low), high)
 	case tk.node.clock.Boot()-tk.node.startedAt < int64(timeWait):
 		return
 	default:
@@ -216,14 +215,11 @@ func (tk *timekeeper) learnTime(own, low, high int64, majority bool, times []int
 		// warned of, as soon as others are known.
 		tk.node.logger.Info("no cluster time received from other nodes; using the wall clock of this node", "waited", timeWait)
 	}
-	for _, g := range tk.node.groups { // that was against the time so far
-		g.ahead.Store(0)
+	for _, v := range tk.node.views { // that was against the time so far
+		v.Ahead.Store(0)
 	}
-	tk.time.set(at)
+	tk.node.time.set(at)
 }
-
-// awaitsTime reports whether commands have to wait until the time is known.
-func (tk *timekeeper) awaitsTime() bool { return !tk.time.agreed.Load() }
 
 // clockReadings returns how many nodes the cluster has and what is known of the
 // other ones' clocks.
@@ -267,7 +263,7 @@ func (t *pictures) appendClock(readings []clockReading, self, node uint64, now i
 // other node, from the time that has elapsed. It is well again at half of that.
 func (tk *timekeeper) judgeClock(own, low, high int64) {
 	if tk.node.state.is(alone) {
-		low, high = tk.time.ahead, tk.time.ahead
+		low, high = tk.node.time.ahead, tk.node.time.ahead
 	}
 	off := own - min(max(own, low), high)
 	tk.clockOffset.Store(off / 1000)
@@ -285,31 +281,5 @@ func (tk *timekeeper) judgeClock(own, low, high int64) {
 		tk.node.state.clear(clockOff)
 		tk.node.logger.Info("wall clock agrees with the other nodes again", "offset", time.Duration(off)*time.Microsecond)
 		tk.node.reportDue, tk.node.tendDue = 0, 0
-	}
-}
-
-// now is the shard's time in Unix milliseconds: the node's, unless what was
-// applied here bears a later stamp.
-func (g *group) now(node uint64) uint64 {
-	return max(node+g.ahead.Load(), g.lastStamp.Load())
-}
-
-// keepTime works out how far the shard's time is ahead of the node's. What it
-// was ahead shrinks by slewShare of the time that has elapsed since the last
-// call. For the pass.
-func (g *group) keepTime(n *Node, node uint64) {
-	stamp := max(n.store.LastStamp(g.shard), g.lastStamp.Load())
-	ahead := uint64(0)
-	if stamp > node {
-		ahead = stamp - node
-	}
-	lead := g.ahead.Load()
-	g.aheadAt = min(g.aheadAt, node) // the time may have been set back
-	if elapsed := node - min(node, g.aheadAt); elapsed >= slewShare {
-		lead -= min(lead, elapsed/slewShare)
-		g.aheadAt = node
-	}
-	if lead = max(lead, ahead); lead != g.ahead.Load() {
-		g.ahead.Store(lead)
 	}
 }

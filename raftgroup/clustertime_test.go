@@ -352,8 +352,8 @@ func (c *cluster) shows(key string) bool {
 }
 
 func leadsSome(n *Node) bool {
-	for _, g := range n.groups {
-		if g.leads.Load() {
+	for _, g := range n.etcd().groups {
+		if g.Leads.Load() {
 			return true
 		}
 	}

@@ -20,8 +20,9 @@ type controller struct {
 // pass.
 func (co *controller) tickCluster() {
 	cm := co.node.cmap.Load()
-	for _, g := range co.node.groups {
-		if err := g.considerRetiring(co.node, cm); err != nil {
+	co.node.watchDisk()
+	for shard := range co.node.views {
+		if err := co.considerRetiring(shard, cm); err != nil {
 			co.node.fail(err)
 			return
 		}
@@ -36,11 +37,20 @@ func (co *controller) tickCluster() {
 	}
 	co.tendDue = now + int64(tendEvery)
 	co.balance()
-	if co.node.groups[co.node.meta()].leads.Load() {
+	if co.node.views[co.node.meta()].Leads.Load() {
 		co.control(cm)
 	} else {
 		co.announce(cm)
 	}
+}
+
+// replicaDown has it reported at once that a replica here is out of use, and its
+// leadership given away.
+func (co *controller) replicaDown() {
+	co.node.post(func() {
+		co.node.sendReports()
+		co.balance()
+	})
 }
 
 // control is what the leader of the meta group does: it decides where replicas
@@ -81,7 +91,7 @@ func (co *controller) changes(cm *placement.Map) []placement.Change {
 
 // reports is what is known of the cluster's nodes and shards.
 func (rx *reportExchange) reports(now int64) *placement.Reports {
-	return rx.known.placement(rx.node.id, len(rx.node.groups), now, rx.node.startedAt)
+	return rx.known.placement(rx.node.id, len(rx.node.views), now, rx.node.startedAt)
 }
 
 // mapChange takes the outcome of a change of the map.

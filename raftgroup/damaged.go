@@ -3,7 +3,6 @@ package raftgroup
 import (
 	"errors"
 	"log/slog"
-	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 
@@ -32,9 +31,7 @@ import (
 
 // replicaDamage says whether a group's replica here is out of use.
 type replicaDamage struct {
-	group  *group
-	broken atomic.Bool // its state is damaged, and the replica is out of use; for any thread
-
+	group *group
 	// Belongs to the pass.
 	down      bool   // breakDown has been called
 	lost      uint64 // the replica whose state is lost, and which is not open for that; 0: none
@@ -42,79 +39,45 @@ type replicaDamage struct {
 	skipped   uint64 // index of the last entry that was not applied because the replica is down
 }
 
-// noteDamage takes in that something of a shard's state has been found damaged. It
-// is called by the store, from a goroutine of it.
-func (n *Node) noteDamage(shard int) {
-	n.state.set(damage)
-	g := n.groups[shard]
-	n.post(func() {
-		g.breakDown(n)
-		n.observe()
-	})
-}
-
-// condemn has the replica read no more. For any thread; breakDown follows.
-func (rd *replicaDamage) condemn() {
-	rd.broken.Store(true)
-	rd.group.held.Store(false)
-	rd.group.leads.Store(false)
-	rd.group.lease.Store(0)
-}
-
-// refuseDamaged turns the failure of a read for damage into what the reader has to
-// do. For any thread.
-func (n *Node) refuseDamaged(shard int) command.ReadState {
-	g := n.groups[shard]
-	if g.sole.Load() {
-		return command.ReadDamaged
-	}
-	g.condemn()
-	n.post(func() { g.breakDown(n) })
-	return command.ReadNotLeader
-}
-
 // breakDown puts the replica out of use, whose state is damaged, unless there is
 // no other. For the pass.
-func (rd *replicaDamage) breakDown(n *Node) {
-	if rd.group.node == nil || rd.down || !rd.broken.Load() && !n.store.Damaged(rd.group.shard) {
+func (rd *replicaDamage) breakDown(e *etcdEngine) {
+	if rd.group.node == nil || rd.down || !rd.group.Broken.Load() && !e.store.Damaged(rd.group.shard) {
 		return // what was damaged may have been an earlier replica
 	}
 	if rd.group.onlyMember() {
-		if rd.broken.Load() { // there were others when it was read
+		if rd.group.Broken.Load() { // there were others when it was read
 			rd.recovered()
-			rd.group.held.Store(true)
-			rd.group.leads.Store(rd.group.state == raft.StateLeader)
+			rd.group.Held.Store(true)
+			rd.group.Leads.Store(rd.group.state == raft.StateLeader)
 		}
 		return
 	}
 	rd.down = true
-	rd.condemn()
+	rd.group.condemn()
 	rd.group.voidLease()
 	rd.group.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", placement.IncarnationOf(rd.group.id))
 	rd.group.dropSnapshots()
 	for _, p := range rd.group.inflight {
-		n.finish(p.done, command.TimedOut)
+		e.finish(p.done, command.TimedOut)
 	}
 	rd.group.inflight = nil
 	rd.group.takeAll()
-	rd.group.refuseTaken(n)
+	rd.group.refuseTaken(e)
 	rd.group.takeReads()
-	n.finish(rd.group.rounds.waiting, command.Dropped)
+	e.finish(rd.group.rounds.waiting, command.Dropped)
 	rd.group.rounds.waiting = nil
 	for i := range rd.group.rounds.list {
-		n.finish(rd.group.rounds.list[i].barriers, command.Dropped)
+		e.finish(rd.group.rounds.list[i].barriers, command.Dropped)
 		rd.group.rounds.list[i].barriers = nil
 	}
-	n.post(func() {
-		n.sendReports()
-		n.balance()
-	})
+	e.host.replicaDown()
 }
 
 // recovered says that the replica's state is sound again.
 func (rd *replicaDamage) recovered() {
 	rd.down = false
-	rd.broken.Store(false)
+	rd.group.Broken.Store(false)
 }
 
 // stopDamaged takes in that the state machine has stopped some of the shards that
@@ -123,91 +86,73 @@ func (l *readyLoop) stopDamaged(from, to int) {
 	for i := from; i < to; i++ {
 		a := &l.applies[i]
 		g := a.group
-		if !l.node.store.Stopped(g.shard) || a.index <= l.node.store.Applied(g.shard) {
+		if !l.engine.store.Stopped(g.shard) || a.index <= l.engine.store.Applied(g.shard) {
 			continue
 		}
 		l.finish(a.done, command.TimedOut) // others will carry it out
 		a.done, a.group = nil, nil
-		g.breakDown(l.node)
+		g.breakDown(l.engine)
 	}
 }
 
 // openLost keeps in mind that the state of the replica here is lost. The log says
 // what it has voted and acknowledged, and is kept until the replica is replaced.
-func (rd *replicaDamage) openLost(n *Node) error {
+func (rd *replicaDamage) openLost(e *etcdEngine) error {
 	_, conf, err := rd.group.log.InitialState() // the first one, which has this replica as later ones do
 	if err != nil {
 		return err
 	}
-	rd.broken.Store(true)
-	n.state.set(damage)
-	row := n.shardRow(rd.group.shard)
-	r, wanted := row.On(n.id)
-	if rd.lost = datadir.ReplicaOf(&conf, n.id); rd.lost == 0 {
+	rd.group.Broken.Store(true)
+	e.state.set(damage)
+	row := e.host.shardRow(rd.group.shard)
+	r, wanted := row.On(e.id)
+	if rd.lost = datadir.ReplicaOf(&conf, e.id); rd.lost == 0 {
 		rd.lost = r.ID()
 	}
-	rd.group.sole.Store(wanted && len(row.Replicas) == 1)
+	rd.group.Sole.Store(wanted && len(row.Replicas) == 1)
 	text := "replica's state is damaged: it will be replaced by a copy of another replica"
-	if rd.group.sole.Load() {
+	if rd.group.Sole.Load() {
 		text = "shard's state is damaged and there is no other replica: the shard is not served"
 	}
 	rd.group.logger.Error(text, "incarnation", placement.IncarnationOf(rd.lost))
 	return nil
 }
 
-// shardRow returns where the replicas of a shard must be: at first where the
-// founders have put them.
-func (ms *members) shardRow(shard int) placement.Shard {
-	if cm := ms.cmap.Load(); cm.Begun() {
-		return cm.Shards[shard]
-	}
-	return ms.node.dir.FirstShards()[shard]
-}
-
-// tendLost clears away what is left of a lost replica once the map and its group
-// know it no more.
-func (rd *replicaDamage) tendLost(n *Node, cm *placement.Map) error {
-	if r, ok := cm.Replica(rd.group.shard, n.id); ok && r.ID() == rd.lost || !n.known.excludes(rd.group.shard, rd.lost, 0) {
-		return nil
-	}
-	return rd.discardLost(n)
-}
-
 // discardLost clears away what is left of a lost replica, if that is possible now.
-func (rd *replicaDamage) discardLost(n *Node) error {
-	if rd.lostTried == n.ticks {
+func (rd *replicaDamage) discardLost(e *etcdEngine) error {
+	if rd.lostTried == e.ticks {
 		return nil
 	}
-	rd.lostTried = n.ticks
-	if ok, err := rd.removeState(n); !ok || err != nil {
+	rd.lostTried = e.ticks
+	if ok, err := rd.removeState(e); !ok || err != nil {
 		return err
 	}
-	rd.group.removeLog(n)
+	rd.group.removeLog(e)
 	rd.lost = 0
-	rd.group.sole.Store(false)
+	rd.group.Sole.Store(false)
 	rd.recovered()
 	return nil
 }
 
 // removeState removes the state of the replica. It returns false where that is not
 // possible now, because a shard beside it is damaged at the edge.
-func (rd *replicaDamage) removeState(n *Node) (bool, error) {
-	if ok, err := rd.freeEdges(n); !ok {
+func (rd *replicaDamage) removeState(e *etcdEngine) (bool, error) {
+	if ok, err := rd.freeEdges(e); !ok {
 		return false, err
 	}
-	return true, n.store.RemoveShard(rd.group.shard)
+	return true, e.store.RemoveShard(rd.group.shard)
 }
 
 // freeEdges makes sure that the shard can be cut out of the state. Where the same
 // block of a file of it and of the shard beside it is damaged they go together, if
 // the other is out of use as well. It returns false where that is not possible now.
-func (rd *replicaDamage) freeEdges(n *Node) (bool, error) {
-	err := n.store.CheckEdges(rd.group.shard)
+func (rd *replicaDamage) freeEdges(e *etcdEngine) (bool, error) {
+	err := e.store.CheckEdges(rd.group.shard)
 	if !errors.Is(err, storage.ErrDamaged) {
 		return err == nil, err
 	}
 	outOfUse := func(shard int) bool {
-		return shard >= 0 && shard < len(n.groups) && n.groups[shard].broken.Load() && !n.groups[shard].sole.Load()
+		return shard >= 0 && shard < len(e.groups) && e.groups[shard].Broken.Load() && !e.groups[shard].Sole.Load()
 	}
 	first, last := rd.group.shard, rd.group.shard
 	for outOfUse(first - 1) {
@@ -217,10 +162,10 @@ func (rd *replicaDamage) freeEdges(n *Node) (bool, error) {
 		last++
 	}
 	if first < last {
-		err = n.store.GiveUp(first, last)
+		err = e.store.GiveUp(first, last)
 	}
 	if errors.Is(err, storage.ErrDamaged) {
-		n.damageLog.Log(rd.group.logger, slog.LevelWarn, "cannot remove the shard's state yet", "error", err)
+		e.damageLog.Log(rd.group.logger, slog.LevelWarn, "cannot remove the shard's state yet", "error", err)
 		return false, nil
 	}
 	return err == nil, err
@@ -237,34 +182,27 @@ func damagedOps(r *command.Result) (n uint64) {
 	return n
 }
 
-// damagedAt reports whether a node says that its replica of a shard is damaged.
-func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
-	defer t.lock()()
-	p := t.nodes[node]
-	return p != nil && shard < len(p.shards) && p.shards[shard].Damaged && p.shards[shard].Replica == replica
-}
-
 // truncateDown keeps a replica that is down from holding on to the log for good,
 // where it cannot be replaced for long: what it would have to apply after a restart
 // is cut off, and with it its state, so that it is lost then.
-func (rd *replicaDamage) truncateDown(n *Node) {
-	if n.log.SizeBytes() <= n.lim.logBytes || rd.skipped <= datadir.StartIndex {
+func (rd *replicaDamage) truncateDown(e *etcdEngine) {
+	if e.log.SizeBytes() <= e.lim.logBytes || rd.skipped <= datadir.StartIndex {
 		return
 	}
-	if !n.store.Lost(rd.group.shard) {
-		ok, err := rd.freeEdges(n)
-		if ok && !n.store.Lost(rd.group.shard) {
-			err = n.store.GiveUp(rd.group.shard, rd.group.shard)
+	if !e.store.Lost(rd.group.shard) {
+		ok, err := rd.freeEdges(e)
+		if ok && !e.store.Lost(rd.group.shard) {
+			err = e.store.GiveUp(rd.group.shard, rd.group.shard)
 		}
 		if err != nil {
-			n.fail(err)
+			e.host.fail(err)
 		}
 		if !ok || err != nil {
 			return
 		}
 		rd.group.logger.Warn("damaged replica was not replaced in time, and its log must be truncated; after a restart the replica will not vote")
 	}
-	n.log.Truncate(rd.group.log, rd.skipped)
+	e.log.Truncate(rd.group.log, rd.skipped)
 }
 
 // leadsBroken reports whether the replica leads although it is out of use: then

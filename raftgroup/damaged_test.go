@@ -147,7 +147,7 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 				k.put("another", "row") // the shard goes on
 				now, _ := k.any().cmap.Load().Replica(c.shard, id)
 				before, _ := was.Replica(c.shard, id)
-				return now.Incarnation > before.Incarnation && k.settled(3) && k.nodes[id].groups[c.shard].held.Load()
+				return now.Incarnation > before.Incarnation && k.settled(3) && k.nodes[id].etcd().groups[c.shard].Held.Load()
 			})
 			if !noticed || refused == 0 {
 				t.Errorf("%d reads were refused; status has shown it: %v", refused, noticed)
@@ -318,9 +318,9 @@ func TestFlipsAreHealed(t *testing.T) {
 		writeAll(t, f, path, content)
 		n := k.start(id)
 		sound := func() bool {
-			for shard := range n.groups {
-				g := n.groups[shard]
-				if g.broken.Load() || n.store.Damaged(shard) {
+			for shard := range n.etcd().groups {
+				g := n.etcd().groups[shard]
+				if g.Broken.Load() || n.store.Damaged(shard) {
 					return false
 				}
 				if shard == n.meta() {
@@ -368,7 +368,7 @@ func TestDamagedOnlyVoter(t *testing.T) {
 	before, _ := n.cmap.Load().Replica(0, 1)
 	k.until("the copy leads", func() bool {
 		local(n, bad)
-		return k.nodes[2].groups[0].leads.Load()
+		return k.nodes[2].etcd().groups[0].Leads.Load()
 	})
 	k.until("both have all rows", func() bool {
 		for _, n := range k.nodes {
@@ -410,11 +410,11 @@ func TestDamagedMapLeads(t *testing.T) {
 	n.cmap.Store(placement.NewMap(n.meta())) // as where refreshMap comes to a damaged block
 	n.refuseDamaged(n.meta())
 	k.start(behind)
-	k.until("the other leads", func() bool { return k.nodes[behind].groups[n.meta()].leads.Load() })
+	k.until("the other leads", func() bool { return k.nodes[behind].etcd().groups[n.meta()].Leads.Load() })
 	k.start(away)
 	k.until("the replica is replaced", func() bool {
 		now, _ := k.nodes[behind].cmap.Load().Replica(1, hurt)
-		return now.Incarnation > before.Incarnation && k.settled(3) && n.groups[n.meta()].held.Load() && n.cmap.Load().Begun()
+		return now.Incarnation > before.Incarnation && k.settled(3) && n.etcd().groups[n.meta()].Held.Load() && n.cmap.Load().Begun()
 	})
 }
 
@@ -439,11 +439,11 @@ func TestDamagedReplicaThatIsNeeded(t *testing.T) {
 	flipIn(t, k.disks[hurt], rows.value(bad))
 	n := k.start(hurt)
 	n.lim.logBytes = 1 << 20
-	first := func() uint64 { i, _ := n.groups[0].log.FirstIndex(); return i }
+	first := func() uint64 { i, _ := n.etcd().groups[0].log.FirstIndex(); return i }
 	begun := first()
 	k.until("it is down", func() bool {
 		local(n, bad)
-		return n.groups[0].down
+		return n.etcd().groups[0].down
 	})
 	for i := 0; first() == begun || i < 50; i++ { // goes on by its vote
 		if i == 2000 {
@@ -455,11 +455,11 @@ func TestDamagedReplicaThatIsNeeded(t *testing.T) {
 			k.pass(15e6)
 		}
 	}
-	if _, has := k.nodes[leads].cmap.Load().Replica(0, hurt); !has || !n.groups[0].down {
+	if _, has := k.nodes[leads].cmap.Load().Replica(0, hurt); !has || !n.etcd().groups[0].down {
 		t.Error("the replica was removed although its vote was needed")
 	}
 	k.start(away)
 	k.until("it has been replaced", func() bool {
-		return !n.groups[0].down && k.settled(3) && local(n, bad) == rows.value(bad) && local(n, "more49") == rows.value("more")
+		return !n.etcd().groups[0].down && k.settled(3) && local(n, bad) == rows.value(bad) && local(n, "more49") == rows.value("more")
 	})
 }

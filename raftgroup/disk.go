@@ -3,8 +3,6 @@ package raftgroup
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/proa-kv/proa/raftgroup/datadir"
 )
 
 // diskWatch is how fast and how full the node's disk is.
@@ -13,7 +11,7 @@ type diskWatch struct {
 
 	fsyncMean          atomic.Int64 // moving, ns
 	diskUsed, diskFree atomic.Int64
-	slowUntil          uint64 // tick
+	slowUntil          int64 // Clock.Boot
 }
 
 // noteFsync takes in how long a log write has taken.
@@ -63,14 +61,14 @@ const slowFor = 10 * time.Second
 func (dw *diskWatch) watchDisk() {
 	if took := dw.node.log.Stalled(); took > dw.node.opt.SlowDisk {
 		dw.disksSlow(took)
-	} else if dw.node.state.is(slow) && dw.node.ticks >= dw.slowUntil {
+	} else if dw.node.state.is(slow) && dw.node.clock.Boot() >= dw.slowUntil {
 		dw.node.state.clear(slow)
 		dw.node.logger.Info("log disk has recovered; this node can lead shards again")
 	}
 }
 
 func (dw *diskWatch) disksSlow(took time.Duration) {
-	dw.slowUntil = dw.node.ticks + uint64(slowFor/dw.node.tick)
+	dw.slowUntil = dw.node.clock.Boot() + int64(slowFor)
 	if !dw.node.state.set(slow) {
 		return
 	}
@@ -98,37 +96,10 @@ func (dw *diskWatch) logShort() {
 	dw.node.Kick()
 }
 
-// roomPoll is how often makeRoom looks whether another thread runs passes.
-const roomPoll = time.Millisecond
-
-// makeRoom has the log cut behind all that has been carried out, for a commit
-// that cannot go on for want of a segment. It runs passes if nobody else does.
-func (dw *diskWatch) makeRoom() {
-	if dw.node.store == nil || dw.node.store.Flush() != nil {
-		return
-	}
-	if !dw.node.schedule.writing() { // the node is being opened, and runs no passes yet
-		dw.cutOpening()
-		return
-	}
-	cut := make(chan struct{})
-	dw.node.schedule.request(truncateDue)
-	dw.node.post(func() { close(cut) })
-	for !dw.node.state.is(failed) {
-		dw.node.drive()
-		select {
-		case <-cut:
-			return
-		case <-time.After(roomPoll):
-		}
-	}
-}
-
-// cutOpening cuts the log of groups that are not yet open.
-func (dw *diskWatch) cutOpening() {
-	for shard, g := range dw.node.groups {
-		if upTo := dw.node.store.Durable(shard); g.log != nil && upTo > datadir.StartIndex && !dw.node.store.Lost(shard) {
-			dw.node.log.Truncate(g.log, upTo)
-		}
+// makeLogRoom has the log cut behind all that has been carried out, for a commit
+// that cannot go on for want of a segment.
+func (dw *diskWatch) makeLogRoom() {
+	if dw.node.store != nil && dw.node.store.Flush() == nil {
+		dw.node.engine.makeRoom()
 	}
 }

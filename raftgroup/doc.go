@@ -2,21 +2,37 @@
 // commands, orders them, makes them durable on a majority, applies them and
 // answers reads. It also manages the membership and placement of the cluster.
 //
+// A Node has two halves. The control plane knows the cluster and what it should look
+// like. The engine (etcdEngine) runs the Raft groups. Each knows the other by one
+// interface: engine and engineHost, in engine.go.
+//
 // Where to look:
 //
-//	node.go, readyloop.go  the node, and the passes over its groups
+//	node.go, engine.go    the node, and where its halves meet
+//	read.go               reads, and when a replica may answer them
+//
+// The engine:
+//
+//	etcd.go, readyloop.go the engine, and the passes over its groups
 //	group.go, proposals.go
 //	                      one group: Raft; its commands, queued and in flight
-//	lease.go, read.go     who may answer a read, and when
+//	lease.go              leases and read indexes
 //	receive.go            messages from other nodes
 //	snapshot.go           followers that lag behind the log
-//	membership.go         configuration changes required by the map
+//	membership.go         the replica of a group, from its beginning to its end
+//	transfer.go           a leadership on its way to another replica
 //	damaged.go            replicas whose state is damaged on disk
+//	across.go             commands over several shards
+//
+// The control plane:
+//
 //	placement             pure decisions: the map (the meta group's rows), who gets
 //	                      replicas, votes and leaderships, who joins and leaves
 //	cluster.go            reads the map, and proposes changes of it
 //	control.go            the meta group's leader carries placement's decisions out
-//	transfer.go, disk.go  leadership transfers, and their reasons
+//	reconcile.go          configurations become what the map requires
+//	leadership.go, disk.go
+//	                      which leaderships are given away, and why
 //	report.go, changes.go status reports between nodes, and their format
 //	picture.go            what this node knows of others, and its age
 //	status.go, cluster_status.go
@@ -24,6 +40,7 @@
 //	admin.go              administrative requests
 //	admit.go, runs.go     which peers are let in: joining, proofs, old copies
 //	checksum.go           checks that replicas are equal (A1)
+//	clustertime.go        the time that decides expiry
 //	datadir               the data directory: identity, forming or joining a
 //	                      cluster, verification and recovery while stopped
 //	call                  requests between nodes
@@ -56,10 +73,10 @@
 //
 // # Parts
 //
-// A Node is made of readyLoop, driver, timing, members, reportExchange, controller,
-// admin, timekeeper, diskWatch and crossShard; a group of proposals, leaseState,
-// snapshots, membership and replicaDamage. Each part has a file, owns its fields, and
-// knows the whole, of which its methods are a part.
+// The engine is made of readyLoop and crossShard, a group of proposals, leaseState,
+// snapshots, membership and replicaDamage; the control plane of driver, members,
+// reportExchange, controller, admin, timekeeper and diskWatch. Each part has a file, owns
+// its fields, and knows the whole, of which its methods are a part.
 //
 // # Locks
 //

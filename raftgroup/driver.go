@@ -31,7 +31,7 @@ func (d *driver) Drive() { d.drive() }
 func (d *driver) loop() {
 	defer close(d.done)
 	n := d.node
-	interval := n.interval(n.state.is(alone))
+	interval := n.tickInterval()
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	measured := time.Time{}
@@ -52,7 +52,7 @@ func (d *driver) loop() {
 				n.measureDisk()
 			}
 			n.remember()
-			if want := n.interval(n.state.is(alone)); want != interval {
+			if want := n.tickInterval(); want != interval {
 				interval = want
 				t.Reset(interval)
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -21,24 +20,13 @@ type group struct {
 	shard  int
 	logger *slog.Logger
 	inbox  inbox
+	view   // for any thread; written by the pass
 
 	proposals
 	leaseState
 	snapshots
 	membership
 	replicaDamage
-
-	// Read by any thread, written by the pass.
-	held      atomic.Bool   // a replica is here
-	leads     atomic.Bool   // and leads the shard, and takes commands
-	sole      atomic.Bool   // there is no other replica
-	noQuorum  atomic.Bool   // there has been no leader for too long
-	lastStamp atomic.Uint64 // time never goes back behind it
-	ahead     atomic.Uint64 // ms that the shard's time is ahead of the node's
-	aheadAt   uint64        // the node's time when ahead was last looked at; belongs to the pass
-	term      atomic.Uint64
-	leader    atomic.Uint64 // node
-	committed atomic.Uint64
 
 	// Belongs to the pass.
 	node     *raft.RawNode
@@ -55,7 +43,6 @@ type group struct {
 
 	transfer   transfer
 	leaderless int // ticks
-	marks      marks
 	doubt      contradiction
 	applying   uint64 // index of the entry being carried out
 }
@@ -76,32 +63,32 @@ type applyPoint struct {
 // node's write, committed entries into its apply list, messages to others to
 // the transport. What Raft must be given after the write is kept with the
 // write, what it must be given after the apply in g.answers.
-func (g *group) collect(n *Node) error {
+func (g *group) collect(e *etcdEngine) error {
 	for g.node != nil && g.node.HasReady() {
 		rd := g.node.Ready()
 		if !raft.IsEmptyHardState(rd.HardState) {
-			g.term.Store(rd.HardState.Term)
-			g.committed.Store(rd.HardState.Commit)
+			g.Term.Store(rd.HardState.Term)
+			g.Committed.Store(rd.HardState.Commit)
 		}
 		if rd.SoftState != nil {
-			g.changeRole(n, rd.SoftState)
+			g.changeRole(e, rd.SoftState)
 		}
 		for i := range rd.ReadStates {
-			g.confirmRound(n, &rd.ReadStates[i])
+			g.confirmRound(e, &rd.ReadStates[i])
 		}
 		for i := range rd.Messages {
 			m := &rd.Messages[i]
 			switch m.To {
 			case raft.LocalAppendThread:
-				if err := g.collectAppend(n, m); err != nil {
+				if err := g.collectAppend(e, m); err != nil {
 					return err
 				}
 			case raft.LocalApplyThread:
-				if err := g.collectApply(n, m); err != nil {
+				if err := g.collectApply(e, m); err != nil {
 					return err
 				}
 			default:
-				g.send(n, m)
+				g.send(e, m)
 			}
 		}
 	}
@@ -109,16 +96,16 @@ func (g *group) collect(n *Node) error {
 }
 
 // send hands a message to the transport.
-func (g *group) send(n *Node, m *raftpb.Message) {
+func (g *group) send(e *etcdEngine, m *raftpb.Message) {
 	switch {
 	case m.Type == raftpb.MsgSnap:
-		g.sendSnapshot(n, m)
+		g.sendSnapshot(e, m)
 		return
 	case m.Type == raftpb.MsgApp && len(m.Entries) == 0:
 		// It says how far entries are committed. The next entries do so as
 		// well, and under load they go in this very pass.
 		if len(g.commits) == 0 {
-			n.withCommits = append(n.withCommits, g)
+			e.withCommits = append(e.withCommits, g)
 		}
 		g.dropCommit(m.To)
 		g.commits = append(g.commits, *m)
@@ -126,16 +113,16 @@ func (g *group) send(n *Node, m *raftpb.Message) {
 	case m.Type == raftpb.MsgApp && len(g.commits) > 0:
 		g.dropCommit(m.To)
 	}
-	g.transmit(n, m)
+	g.transmit(e, m)
 }
 
 // transmit gives a message to the transport.
-func (g *group) transmit(n *Node, m *raftpb.Message) {
-	if (m.Type == raftpb.MsgApp || m.Type == raftpb.MsgHeartbeat) && m.Commit > g.announced.Load() {
-		g.announced.Store(m.Commit) // before anybody can act on it; see leaseState.current
+func (g *group) transmit(e *etcdEngine, m *raftpb.Message) {
+	if (m.Type == raftpb.MsgApp || m.Type == raftpb.MsgHeartbeat) && m.Commit > g.Announced.Load() {
+		g.Announced.Store(m.Commit) // before anybody can act on it; see leaseState.current
 	}
-	g.addStamp(n, m)
-	n.transport.Send(placement.NodeOf(m.To), uint32(g.shard), m)
+	g.addStamp(e, m)
+	e.transport.Send(placement.NodeOf(m.To), uint32(g.shard), m)
 }
 
 func (g *group) dropCommit(to uint64) {
@@ -146,19 +133,19 @@ func (g *group) dropCommit(to uint64) {
 func (l *readyLoop) sendCommits() {
 	for _, g := range l.withCommits {
 		for i := range g.commits {
-			g.transmit(l.node, &g.commits[i])
+			g.transmit(l.engine, &g.commits[i])
 		}
 		clear(g.commits)
 		g.commits = g.commits[:0]
 	}
 	l.withCommits = l.withCommits[:0]
-	l.node.transport.Flush()
+	l.engine.transport.Flush()
 }
 
-func (g *group) collectAppend(n *Node, m *raftpb.Message) error {
-	w := n.filling
+func (g *group) collectAppend(e *etcdEngine, m *raftpb.Message) error {
+	w := e.filling
 	if m.Snapshot != nil {
-		if err := g.install(n, m.Snapshot); err != nil {
+		if err := g.install(e, m.Snapshot); err != nil {
 			return err
 		}
 	}
@@ -183,17 +170,17 @@ func (g *group) collectAppend(n *Node, m *raftpb.Message) error {
 	return nil
 }
 
-func (g *group) collectApply(n *Node, m *raftpb.Message) error {
+func (g *group) collectApply(e *etcdEngine, m *raftpb.Message) error {
 	for i := range m.Entries {
-		e := &m.Entries[i]
-		a := applying{group: g, index: e.Index, term: e.Term, alone: g.onlyMember()}
-		switch e.Type {
+		entry := &m.Entries[i]
+		a := applying{group: g, index: entry.Index, term: entry.Term, alone: g.onlyMember()}
+		switch entry.Type {
 		case raftpb.EntryNormal:
-			a.data = e.Data
-			a.done = g.resolve(n, e.Index, e.Term)
-			a.mark = command.IsMark(e.Data)
+			a.data = entry.Data
+			a.done = g.resolve(e, entry.Index, entry.Term)
+			a.mark = command.IsMark(entry.Data)
 		case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
-			if err := g.applyConfChange(n, e); err != nil {
+			if err := g.applyConfChange(e, entry); err != nil {
 				return err
 			}
 			conf := g.conf
@@ -203,14 +190,14 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 				return err
 			}
 		default:
-			return fmt.Errorf("%s: entry %d has unknown type %v", n.shardName(g.shard), e.Index, e.Type)
+			return fmt.Errorf("%s: entry %d has unknown type %v", e.shardName(g.shard), entry.Index, entry.Type)
 		}
 		if g.down {
-			n.finish(a.done, command.TimedOut)
-			g.skipped = e.Index
+			e.finish(a.done, command.TimedOut)
+			g.skipped = entry.Index
 			continue
 		}
-		n.addApply(a)
+		e.addApply(a)
 	}
 	g.answers = append(g.answers, m.Responses...)
 	return nil
@@ -221,41 +208,40 @@ func (g *group) collectApply(n *Node, m *raftpb.Message) error {
 // which its term begins has been. When it is elected its log may hold more than
 // it has applied.
 func (ls *leaseState) leaseAlone() {
-	if ls.group.state == raft.StateLeader && ls.lease.Load() != leaseForever && ls.group.onlyVoter() && ls.group.at.term == ls.group.term.Load() {
-		ls.lease.Store(leaseForever)
+	if ls.group.state == raft.StateLeader && ls.group.Lease.Load() != leaseForever && ls.group.onlyVoter() && ls.group.at.term == ls.group.Term.Load() {
+		ls.group.Lease.Store(leaseForever)
 	}
 }
 
 // changeRole takes in that this replica leads, follows or is a candidate, or
 // has another leader.
-func (g *group) changeRole(n *Node, s *raft.SoftState) {
+func (g *group) changeRole(e *etcdEngine, s *raft.SoftState) {
 	was := g.state
 	g.state = s.RaftState
-	g.leader.Store(placement.NodeOf(s.Lead))
+	g.Leader.Store(placement.NodeOf(s.Lead))
 	if s.Lead != raft.None {
 		g.leaderless = 0
-		g.noQuorum.Store(false)
+		g.NoQuorum.Store(false)
 	}
 	if s.RaftState == was {
 		return
 	}
-	g.logger.Debug("role changed", "from", was, "to", s.RaftState, "term", g.term.Load())
+	g.logger.Debug("role changed", "from", was, "to", s.RaftState, "term", g.Term.Load())
 	g.rounds.restart()
 	g.transfer = transfer{}
 	g.reconcileAt = 0
 	if s.RaftState == raft.StateLeader {
-		g.leads.Store(true)
-		if g.broken.Load() {
-			g.leads.Store(false)
+		g.Leads.Store(true)
+		if g.Broken.Load() {
+			g.Leads.Store(false)
 		}
 		return
 	}
-	g.leads.Store(false)
-	g.lease.Store(0)
+	g.resign()
 	g.dropSnapshots()
 	// What is queued goes to the new leader, by way of the client.
 	g.takeAll()
-	g.refuseTaken(n)
+	g.refuseTaken(e)
 }
 
 // answer is a message that may go once a write is durable.
@@ -266,21 +252,21 @@ type answer struct {
 }
 
 // passOn passes an answer on: to Raft itself, or to another node.
-func (g *group) passOn(n *Node, m *raftpb.Message) error {
+func (g *group) passOn(e *etcdEngine, m *raftpb.Message) error {
 	if m.To != g.id {
-		g.send(n, m)
+		g.send(e, m)
 		return nil
 	}
 	if err := g.node.Step(*m); err != nil {
-		return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
+		return fmt.Errorf("%s: %w", e.shardName(g.shard), err)
 	}
 	return nil
 }
 
 // respond reports to Raft that what it wanted applied has been.
-func (g *group) respond(n *Node) error {
+func (g *group) respond(e *etcdEngine) error {
 	for i := range g.answers {
-		if err := g.passOn(n, &g.answers[i]); err != nil {
+		if err := g.passOn(e, &g.answers[i]); err != nil {
 			return err
 		}
 	}
@@ -290,25 +276,25 @@ func (g *group) respond(n *Node) error {
 }
 
 // tick is one step of the group's time.
-func (g *group) tick(n *Node, now uint64) {
+func (g *group) tick(e *etcdEngine, now uint64) {
 	if g.node == nil {
-		g.tickAbsent(n)
+		g.tickAbsent(e)
 		return
 	}
 	g.node.Tick()
-	if g.leader.Load() == 0 {
-		if g.leaderless++; g.leaderless == 2*n.electionTicks {
-			g.loseQuorum(n)
+	if g.Leader.Load() == 0 {
+		if g.leaderless++; g.leaderless == 2*e.electionTicks {
+			g.loseQuorum(e)
 		}
 	}
-	if before := n.ticks - min(n.ticks, n.requestTicks); before > 0 {
-		g.expireInflight(n, before)
+	if before := e.ticks - min(e.ticks, e.requestTicks); before > 0 {
+		g.expireInflight(e, before)
 	}
-	g.dropOverdue(n)
-	if g.leads.Load() {
-		g.sweep(n, now)
+	g.dropOverdue(e)
+	if g.Leads.Load() {
+		g.sweep(e, now)
 	}
-	if g.leads.Load() || g.leadsBroken() {
-		g.reconcile(n)
+	if g.Leads.Load() || g.leadsBroken() {
+		g.reconcile(e)
 	}
 }

@@ -54,12 +54,12 @@ func (g *grower) Complete(tag command.Tag, o command.Outcome, r *command.Result)
 // admitCommand admits a command that makes much of little, and returns who is to get
 // its outcome in place of done. It returns false where the command is Busy. To
 // commands of the kinds that make nothing it costs no more than looking at that.
-func (g *growth) admitCommand(n *Node, shard int, c *command.Command, done completion) (completion, bool) {
-	bytes := growthOf(n.store, shard, c)
+func (g *growth) admitCommand(r *resources, shard int, c *command.Command, done completion) (completion, bool) {
+	bytes := growthOf(r.store, shard, c)
 	if bytes <= LargeBytes {
 		return done, true
 	}
-	if !g.admit(bytes, &n.lim) {
+	if !g.admit(bytes, &r.lim) {
 		return done, false
 	}
 	return completion{&grower{g, bytes, done}, done.tag}, true

@@ -56,7 +56,7 @@ func TestGrowthIsAdmitted(t *testing.T) {
 						t.Fatalf("small command %d: %v", i, err)
 					}
 				}
-				n.schedule.request(messagesDue)
+				n.etcd().schedule.request(messagesDue)
 				run(n)
 				if len(small.outcomes) != 2 {
 					t.Fatal("the small commands have waited")
@@ -91,13 +91,13 @@ func TestGrowthIsGivenBack(t *testing.T) {
 	if err := n.Propose(0, large, e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	g := n.groups[0]
+	g := n.etcd().groups[0]
 	g.takeAll()
-	g.refuseTaken(n)
+	g.refuseTaken(n.etcd())
 	if o, heard := e.outcomes[0]; !heard || o != command.Dropped {
 		t.Fatalf("outcome %v", o)
 	}
-	n.schedule.request(messagesDue)
+	n.etcd().schedule.request(messagesDue)
 	run(n)
 	if b := n.growing.admitted.Load(); b != 0 {
 		t.Errorf("dropped: %d bytes count", b)

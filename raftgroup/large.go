@@ -28,8 +28,8 @@ const LargeBytes = 64 << 10
 
 // enqueueLarge is enqueue for a large command of size bytes at most. The copy is
 // made without the lock: it takes milliseconds.
-func (ps *proposals) enqueueLarge(n *Node, c *command.Command, done completion, size int) (wake bool, err error) {
-	if !ps.queue.roomForLarge(size, &n.lim) {
+func (ps *proposals) enqueueLarge(e *etcdEngine, c *command.Command, done completion, size int) (wake bool, err error) {
+	if !ps.queue.roomForLarge(size, &e.lim) {
 		return false, command.ErrBusy
 	}
 	b := batch{
@@ -37,16 +37,16 @@ func (ps *proposals) enqueueLarge(n *Node, c *command.Command, done completion, 
 		done: []completion{done},
 	}
 	if c.PatienceMillis != 0 {
-		b.until = n.clock.Boot() + int64(c.PatienceMillis)*int64(time.Millisecond)
+		b.until = e.clock.Boot() + int64(c.PatienceMillis)*int64(time.Millisecond)
 	}
 	return ps.queue.addLarge(b), nil
 }
 
 // dropOverdue takes the large commands out that have waited too long: their outcome
 // is Overdue.
-func (ps *proposals) dropOverdue(n *Node) {
-	for _, b := range ps.queue.takeOverdue(n.clock.Boot()) {
-		n.finish(b.done, command.Overdue)
+func (ps *proposals) dropOverdue(e *etcdEngine) {
+	for _, b := range ps.queue.takeOverdue(e.clock.Boot()) {
+		e.finish(b.done, command.Overdue)
 	}
 }
 
@@ -59,10 +59,10 @@ func (ps *proposals) takeAll() {
 // noteLarge puts g, if it has large commands, on the node's list of those that
 // wait for their turn. It comes after take: a command that is queued before take
 // says nothing of it (see group.dirty), and is seen here.
-func (ps *proposals) noteLarge(n *Node) {
+func (ps *proposals) noteLarge(e *etcdEngine) {
 	if ps.queue.hasLarge.Load() && !ps.listedLarge {
 		ps.listedLarge = true
-		n.withLarge = append(n.withLarge, ps.group)
+		e.withLarge = append(e.withLarge, ps.group)
 	}
 }
 
@@ -75,7 +75,7 @@ type largeEntry struct {
 // landed reports whether it has been applied, or is another leader's business.
 func (e *largeEntry) landed() bool {
 	g := e.group
-	return g == nil || g.at.index >= e.index || g.node == nil || g.state != raft.StateLeader || g.term.Load() != e.term
+	return g == nil || g.at.index >= e.index || g.node == nil || g.state != raft.StateLeader || g.Term.Load() != e.term
 }
 
 // largeDue reports whether a large command can go. Where it only needs room, the
@@ -84,7 +84,7 @@ func (l *readyLoop) largeDue() bool {
 	if len(l.withLarge) == 0 || !l.large.landed() {
 		return false
 	}
-	return l.node.store.Room(l.withLarge[0].queue.nextLarge())
+	return l.engine.store.Room(l.withLarge[0].queue.nextLarge())
 }
 
 // proposeLarge makes an entry of the large command whose turn it is, if it can
@@ -92,12 +92,12 @@ func (l *readyLoop) largeDue() bool {
 func (l *readyLoop) proposeLarge() error {
 	for range len(l.withLarge) {
 		g := l.withLarge[0]
-		g.dropOverdue(l.node)
+		g.dropOverdue(l.engine)
 		switch {
 		case !g.queue.hasLarge.Load():
 		case g.node == nil || g.state != raft.StateLeader:
 			g.taking = g.queue.takeLarge(g.taking, math.MaxInt)
-			g.refuseTaken(l.node)
+			g.refuseTaken(l.engine)
 		case g.transfer.holds():
 		case !l.largeDue():
 			return nil
@@ -110,17 +110,17 @@ func (l *readyLoop) proposeLarge() error {
 }
 
 func (l *readyLoop) proposeLargeOf(g *group) error {
-	if err := g.collect(l.node); err != nil { // so that the index is known
+	if err := g.collect(l.engine); err != nil { // so that the index is known
 		return err
 	}
 	if g.node == nil || g.state != raft.StateLeader {
 		return nil // it has changed just now, and its queues are empty
 	}
 	g.taking = g.queue.takeLarge(g.taking, 1)
-	_ = g.proposeTaken(l.node) // those who were refused have their outcome
+	_ = g.proposeTaken(l.engine) // those who were refused have their outcome
 	l.rotateLarge()
 	if k := len(g.inflight); k > 0 && g.inflight[k-1].index == g.last+1 {
-		l.large = largeEntry{g, g.last + 1, g.term.Load()}
+		l.large = largeEntry{g, g.last + 1, g.Term.Load()}
 	}
 	if !slices.Contains(l.touched, g) {
 		l.touch(g)
@@ -133,5 +133,5 @@ func (l *readyLoop) rotateLarge() {
 	g := l.withLarge[0]
 	l.withLarge = slices.Delete(l.withLarge, 0, 1)
 	g.listedLarge = false
-	g.noteLarge(l.node)
+	g.noteLarge(l.engine)
 }

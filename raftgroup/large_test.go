@@ -57,7 +57,7 @@ func TestLargeCommandsGoOneAtATime(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the outcomes are %v", heard.order)
 		}
-		n.schedule.request(messagesDue) // as each tick and each drain does
+		n.etcd().schedule.request(messagesDue) // as each tick and each drain does
 		run(n)
 	}
 	for _, first := range []uint64{100, 200} {
@@ -92,7 +92,7 @@ func TestLargeQueueIsBounded(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of 3 were carried out", len(heard.order))
 		}
-		n.schedule.request(messagesDue)
+		n.etcd().schedule.request(messagesDue)
 		run(n)
 	}
 }
@@ -149,7 +149,7 @@ func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
 			}
 			overdue, patient, forEver := large("a", 50), large("b", 50_000), large("c", 0)
 			if held {
-				n.groups[0].transfer = transfer{to: 2, until: math.MaxUint64}
+				n.etcd().groups[0].transfer = transfer{to: 2, until: math.MaxUint64}
 			}
 			clock.ms.Add(51)
 			n.Tick()
@@ -157,13 +157,13 @@ func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
 			if !overdue.heard || overdue.outcome != command.Overdue {
 				t.Errorf("heard %v, outcome %v", overdue.heard, overdue.outcome)
 			}
-			n.groups[0].transfer = transfer{}
+			n.etcd().groups[0].transfer = transfer{}
 			for deadline := time.Now().Add(30 * time.Second); !patient.heard || !forEver.heard; {
 				if time.Now().After(deadline) {
 					t.Fatalf("heard %v and %v", patient.heard, forEver.heard)
 				}
-				n.schedule.request(messagesDue)
-				n.schedule.request(commandsDue)
+				n.etcd().schedule.request(messagesDue)
+				n.etcd().schedule.request(commandsDue)
 				run(n)
 			}
 			if patient.outcome != command.Applied || forEver.outcome != command.Applied {
@@ -172,7 +172,7 @@ func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
 			if _, there := read(t, n, "a"); there {
 				t.Error("what was overdue has been carried out")
 			}
-			if b := n.groups[0].queue.largeBytes; b != 0 {
+			if b := n.etcd().groups[0].queue.largeBytes; b != 0 {
 				t.Errorf("%d bytes are queued", b)
 			}
 		})

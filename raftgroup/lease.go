@@ -2,9 +2,7 @@ package raftgroup
 
 import (
 	"encoding/binary"
-	"math"
 	"slices"
-	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -36,19 +34,10 @@ import (
 // The lease is looked at after the value has been read: at the moment of that
 // look nobody else can have acknowledged anything.
 
-// leaseForever is the lease of the only voter, which begins when it has applied
-// the first entry of its term; see leaseAlone.
-const leaseForever = math.MaxInt64
-
 // leaseState says until when a group's reads may be answered here, and what is asked
 // for those that may not.
 type leaseState struct {
 	group *group
-
-	// Read by any thread, written by the pass.
-	lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; leaseForever: by the only voter
-	announced atomic.Uint64 // the highest commit index sent to other replicas
-	fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
 
 	rounds roundList // belongs to the pass
 }
@@ -85,13 +74,13 @@ const roundContextBytes = 24
 // leader's has its commit index: a heartbeat's own does not, where the
 // follower is behind. It does so only while it has a lease: without one
 // another may lead already, and have committed more.
-func (ls *leaseState) roundContext(n *Node, seq uint64) []byte {
+func (ls *leaseState) roundContext(e *etcdEngine, seq uint64) []byte {
 	b := make([]byte, 0, roundContextBytes)
-	b = binary.LittleEndian.AppendUint64(b, ls.group.id^n.roundSalt)
+	b = binary.LittleEndian.AppendUint64(b, ls.group.id^e.roundSalt)
 	b = binary.LittleEndian.AppendUint64(b, seq)
 	commit := uint64(0)
-	if ls.group.state == raft.StateLeader && ls.leased(n) {
-		commit = ls.group.committed.Load()
+	if ls.group.state == raft.StateLeader && ls.group.leased(e.clock) {
+		commit = ls.group.Committed.Load()
 	}
 	return binary.LittleEndian.AppendUint64(b, commit)
 }
@@ -109,7 +98,7 @@ const stampBytes = 8
 
 // addStamp adds to a heartbeat or its answer what the receiver's takeStamp
 // takes off.
-func (ls *leaseState) addStamp(n *Node, m *raftpb.Message) {
+func (ls *leaseState) addStamp(e *etcdEngine, m *raftpb.Message) {
 	if len(m.Context) != roundContextBytes {
 		return
 	}
@@ -117,7 +106,7 @@ func (ls *leaseState) addStamp(n *Node, m *raftpb.Message) {
 	case raftpb.MsgHeartbeat:
 		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), ls.rounds.stamps[m.To])
 	case raftpb.MsgHeartbeatResp:
-		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), n.stamp(n.clock.Boot()))
+		m.Context = binary.LittleEndian.AppendUint64(slices.Clip(m.Context), e.stamp(e.clock.Boot()))
 	}
 }
 
@@ -147,9 +136,9 @@ func (ls *leaseState) noteStamp(m *raftpb.Message) {
 // noteCommit notes what a leader's heartbeat says has been committed: once that
 // is applied, this replica is as the shard was at the time of the stamp, or
 // newer.
-func (ls *leaseState) noteCommit(n *Node, m *raftpb.Message) {
-	at, ours := n.stampTime(takeStamp(m), n.clock.Boot())
-	if !ours || len(m.Context) != roundContextBytes || m.Term < ls.group.term.Load() {
+func (ls *leaseState) noteCommit(e *etcdEngine, m *raftpb.Message) {
+	at, ours := e.stampTime(takeStamp(m), e.clock.Boot())
+	if !ours || len(m.Context) != roundContextBytes || m.Term < ls.group.Term.Load() {
 		return
 	}
 	if commit := binary.LittleEndian.Uint64(m.Context[16:]); commit != 0 {
@@ -160,7 +149,7 @@ func (ls *leaseState) noteCommit(n *Node, m *raftpb.Message) {
 
 func (ls *leaseState) noteFresh() {
 	if r := &ls.rounds; r.leaderTime != 0 && ls.group.at.index >= r.leaderCommit {
-		ls.fresh.Store(max(ls.fresh.Load(), r.leaderTime))
+		ls.group.Fresh.Store(max(ls.group.Fresh.Load(), r.leaderTime))
 		r.leaderTime = 0
 	}
 }
@@ -184,10 +173,10 @@ func (ls *leaseState) takeReads() { ls.rounds.waiting = ls.group.inbox.takeReads
 // ask begins a round if somebody waits for one or the lease is to be renewed.
 // One at a time is under way for reads; those that come meanwhile share the
 // next.
-func (ls *leaseState) ask(n *Node) {
+func (ls *leaseState) ask(e *etcdEngine) {
 	r := &ls.rounds
 	if ls.group.node == nil {
-		n.finish(r.waiting, command.Dropped)
+		e.finish(r.waiting, command.Dropped)
 		r.waiting = nil
 		return
 	}
@@ -195,13 +184,13 @@ func (ls *leaseState) ask(n *Node) {
 		return // it is not read; Raft's own heartbeats have to do
 	}
 	leads := ls.group.state == raft.StateLeader
-	if len(r.waiting) > 0 && ls.group.leader.Load() == 0 {
-		n.finish(r.waiting, command.Dropped)
+	if len(r.waiting) > 0 && ls.group.Leader.Load() == 0 {
+		e.finish(r.waiting, command.Dropped)
 		r.waiting = nil
 	}
-	renew := leads && !ls.group.onlyVoter() && n.ticks >= r.due
+	renew := leads && !ls.group.onlyVoter() && e.ticks >= r.due
 	open := len(r.list)
-	if open > 0 && n.ticks-r.list[open-1].tick > 2*n.heartbeatTicks {
+	if open > 0 && e.ticks-r.list[open-1].tick > 2*e.heartbeatTicks {
 		// The answer should have come. The question may be lost.
 		renew, open = renew || leads, 0
 		for i := range r.list {
@@ -215,33 +204,27 @@ func (ls *leaseState) ask(n *Node) {
 	if !renew && (len(r.waiting) == 0 || open > 0) {
 		return
 	}
-	if leads && len(r.waiting) > 0 && ls.leased(n) && ls.group.at.index >= ls.group.committed.Load() {
+	if leads && len(r.waiting) > 0 && ls.group.leased(e.clock) && ls.group.at.index >= ls.group.Committed.Load() {
 		// Applied is what counts: everything acknowledged is.
-		n.finish(r.waiting, command.Applied)
+		e.finish(r.waiting, command.Applied)
 		r.waiting = nil
 		if !renew {
 			return
 		}
 	}
-	n.roundSeq++
+	e.roundSeq++
 	if leads {
-		r.due = n.ticks + n.heartbeatTicks
+		r.due = e.ticks + e.heartbeatTicks
 	}
-	r.list = append(r.list, round{seq: n.roundSeq, sent: n.clock.Boot(), tick: n.ticks, barriers: r.waiting})
+	r.list = append(r.list, round{seq: e.roundSeq, sent: e.clock.Boot(), tick: e.ticks, barriers: r.waiting})
 	r.waiting = nil
-	ls.group.node.ReadIndex(ls.roundContext(n, n.roundSeq))
-}
-
-// leased reports whether reads may be answered here now.
-func (ls *leaseState) leased(n *Node) bool {
-	l := ls.lease.Load()
-	return l == leaseForever || (l != 0 && n.clock.Boot() < l)
+	ls.group.node.ReadIndex(ls.roundContext(e, e.roundSeq))
 }
 
 // confirmRound takes in the answer to a round, which answers the earlier ones
 // as well.
-func (ls *leaseState) confirmRound(n *Node, rs *raft.ReadState) {
-	if len(rs.RequestCtx) != roundContextBytes || binary.LittleEndian.Uint64(rs.RequestCtx) != ls.group.id^n.roundSalt {
+func (ls *leaseState) confirmRound(e *etcdEngine, rs *raft.ReadState) {
+	if len(rs.RequestCtx) != roundContextBytes || binary.LittleEndian.Uint64(rs.RequestCtx) != ls.group.id^e.roundSalt {
 		return
 	}
 	seq := binary.LittleEndian.Uint64(rs.RequestCtx[8:])
@@ -254,14 +237,14 @@ func (ls *leaseState) confirmRound(n *Node, rs *raft.ReadState) {
 
 // closeRounds ends the rounds that are confirmed and whose index has been
 // applied.
-func (ls *leaseState) closeRounds(n *Node) {
+func (ls *leaseState) closeRounds(e *etcdEngine) {
 	r := &ls.rounds
 	closed := 0
 	for closed < len(r.list) && r.list[closed].confirmed && ls.group.at.index >= r.list[closed].index {
-		n.finish(r.list[closed].barriers, command.Applied)
+		e.finish(r.list[closed].barriers, command.Applied)
 		if ls.group.state == raft.StateLeader && !ls.group.onlyVoter() && !r.voided {
-			ls.lease.Store(r.list[closed].sent + n.leaseNanos)
-			ls.fresh.Store(max(ls.fresh.Load(), r.list[closed].sent))
+			ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)
+			ls.group.Fresh.Store(max(ls.group.Fresh.Load(), r.list[closed].sent))
 		}
 		closed++
 	}
@@ -275,52 +258,48 @@ func (ls *leaseState) closeRounds(n *Node) {
 // voidLease ends the lease for the rest of the term.
 func (ls *leaseState) voidLease() {
 	ls.rounds.voided = true
-	if ls.lease.Load() != leaseForever {
-		ls.lease.Store(0)
+	if ls.group.Lease.Load() != leaseForever {
+		ls.group.Lease.Store(0)
 	}
 }
 
 // answerRound answers another replica's question from the lease, if there is
 // one, without a round of our own. It returns false where Raft must do it.
-func (ls *leaseState) answerRound(n *Node, m *raftpb.Message) bool {
+func (ls *leaseState) answerRound(e *etcdEngine, m *raftpb.Message) bool {
 	if ls.group.state != raft.StateLeader || ls.group.onlyVoter() || len(m.Entries) != 1 {
 		return false
 	}
 	index := ls.group.node.BasicStatus().Commit
-	if !ls.leased(n) {
+	if !ls.group.leased(e.clock) {
 		return false
 	}
-	n.transport.Send(placement.NodeOf(m.From), uint32(ls.group.shard), &raftpb.Message{
-		Type: raftpb.MsgReadIndexResp, To: m.From, From: ls.group.id, Term: ls.group.term.Load(), Index: index, Entries: m.Entries,
+	e.transport.Send(placement.NodeOf(m.From), uint32(ls.group.shard), &raftpb.Message{
+		Type: raftpb.MsgReadIndexResp, To: m.From, From: ls.group.id, Term: ls.group.Term.Load(), Index: index, Entries: m.Entries,
 	})
 	return true
 }
 
-// ReadIndex completes done with Applied once the replica here has applied everything
-// that was acknowledged before the call, or Dropped if that cannot be known
-// now. It fails with ErrNotLeader where no replica is held here, ErrNoQuorum,
-// ErrStopped and ErrFailed; done is not called then. Like Propose it needs
-// somebody to run a pass.
-func (n *Node) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
-	if err := n.usable(); err != nil {
+// ReadIndex has the next pass ask, or answer; see engine.
+func (e *etcdEngine) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
+	if err := e.usable(); err != nil {
 		return err
 	}
-	g := n.groups[shard]
+	g := e.groups[shard]
 	switch {
-	case g.broken.Load() && g.sole.Load():
+	case g.Broken.Load() && g.Sole.Load():
 		return command.ErrDamaged
-	case !g.held.Load():
+	case !g.Held.Load():
 		return command.ErrNotLeader
-	case g.noQuorum.Load():
+	case g.NoQuorum.Load():
 		return command.ErrNoQuorum
 	}
-	wake, err := g.inbox.addRead(completion{done, tag}, n.lim.queueOps)
+	wake, err := g.inbox.addRead(completion{done, tag}, e.lim.queueOps)
 	if err != nil {
 		return err
 	}
 	if wake {
-		n.schedule.addMessages(g)
+		e.schedule.addMessages(g)
 	}
-	n.schedule.request(messagesDue)
+	e.schedule.request(messagesDue)
 	return nil
 }

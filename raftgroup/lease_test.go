@@ -17,7 +17,7 @@ func TestLeaseOfTheOnlyVoter(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{})
 	mustPut(t, n, "k", "v")
 	shard := shardFor(n, "k")
-	g := n.groups[shard]
+	g := n.etcd().groups[shard]
 	answers := func() bool {
 		b := bufpool.Get(16)
 		defer b.Release()
@@ -31,10 +31,10 @@ func TestLeaseOfTheOnlyVoter(t *testing.T) {
 	if !answers() {
 		t.Fatal("no answer after the start")
 	}
-	term := g.term.Load()
-	g.changeRole(n, &raft.SoftState{RaftState: raft.StateFollower})
-	g.term.Store(term + 1)
-	g.changeRole(n, &raft.SoftState{Lead: g.id, RaftState: raft.StateLeader})
+	term := g.Term.Load()
+	g.changeRole(n.etcd(), &raft.SoftState{RaftState: raft.StateFollower})
+	g.Term.Store(term + 1)
+	g.changeRole(n.etcd(), &raft.SoftState{Lead: g.id, RaftState: raft.StateLeader})
 	if answers() {
 		t.Error("it answers when it is elected")
 	}
@@ -43,5 +43,5 @@ func TestLeaseOfTheOnlyVoter(t *testing.T) {
 	if !answers() {
 		t.Error("it does not answer when all is applied")
 	}
-	g.term.Store(term)
+	g.Term.Store(term)
 }

@@ -1,10 +1,8 @@
 package raftgroup
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -23,8 +21,7 @@ const reconcileTicks = 20
 // caughtUpEntries is how far a learner may be behind to become a voter.
 const caughtUpEntries = 256
 
-// membership is who belongs to a group: its Raft configuration, and its way to what the
-// map says. It belongs to the pass.
+// membership is who belongs to a group, its Raft configuration. It belongs to the pass.
 type membership struct {
 	group       *group
 	conf        raftpb.ConfState // of the last entry collected for apply
@@ -35,12 +32,12 @@ type membership struct {
 }
 
 // openReplica makes the group's Raft node from its log.
-func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
+func (g *group) openReplica(e *etcdEngine, id uint64, applied uint64) error {
 	hs, _, err := g.log.InitialState()
 	if err != nil {
 		return err
 	}
-	conf, err := datadir.Configuration(n.store, g.log, g.shard)
+	conf, err := datadir.Configuration(e.store, g.log, g.shard)
 	if err != nil {
 		return err
 	}
@@ -55,14 +52,14 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 	if g.at.term, err = g.log.Term(at); err != nil {
 		return fmt.Errorf("entry %d: %w", at, err)
 	}
-	g.term.Store(hs.Term)
-	g.lastStamp.Store(n.store.LastStamp(g.shard))
+	g.Term.Store(hs.Term)
+	g.LastStamp.Store(e.store.LastStamp(g.shard))
 	g.prop = raftpb.Message{Type: raftpb.MsgProp, From: id}
-	g.storage = &groupStorage{g.log, n, g, at, conf}
+	g.storage = &groupStorage{g.log, e, g, at, conf}
 	g.node, err = raft.NewRawNode(&raft.Config{
 		ID:                        id,
-		ElectionTick:              n.electionTicks,
-		HeartbeatTick:             n.electionTicks - 1, // rounds are the heartbeats; see Node.tickInterval
+		ElectionTick:              e.electionTicks,
+		HeartbeatTick:             e.electionTicks - 1, // rounds are the heartbeats; see Node.tickInterval
 		Storage:                   g.storage,
 		Applied:                   at,
 		AsyncStorageWrites:        true,
@@ -74,18 +71,18 @@ func (g *group) openReplica(n *Node, id uint64, applied uint64) error {
 		PreVote:                   true,
 		DisableProposalForwarding: true,
 		StepDownOnRemoval:         true,
-		Logger:                    &raftLogger{g.logger, &n.raftLog},
+		Logger:                    &raftLogger{g.logger, &e.raftLog},
 	})
 	if err != nil {
 		return err
 	}
 	g.state = raft.StateFollower
-	g.leader.Store(0)
+	g.Leader.Store(0)
 	g.rounds.restart()
-	g.fresh.Store(0)
-	g.sole.Store(g.onlyMember())
+	g.Fresh.Store(0)
+	g.Sole.Store(g.onlyMember())
 	g.recovered()
-	g.held.Store(true)
+	g.Held.Store(true)
 	return nil
 }
 
@@ -95,7 +92,7 @@ const uncommittedBytesMax = 256 << 20
 // beget makes an empty replica for a message that wants one here, if the
 // cluster's map does. It votes for nobody until it holds a snapshot, so it has
 // nothing to remember until then.
-func (g *group) beget(n *Node, m *raftpb.Message) error {
+func (g *group) beget(e *etcdEngine, m *raftpb.Message) error {
 	switch m.Type {
 	case raftpb.MsgApp, raftpb.MsgSnap:
 	case raftpb.MsgHeartbeat:
@@ -105,45 +102,30 @@ func (g *group) beget(n *Node, m *raftpb.Message) error {
 	default:
 		return nil
 	}
-	if !g.wanted(n, m.To) || m.To == g.lost {
+	if !e.host.wanted(g.shard, m.To) || m.To == g.lost {
 		return nil
 	}
 	if g.lost != 0 {
-		return g.discardLost(n)
+		return g.discardLost(e)
 	}
-	if n.durable < g.removal {
+	if e.durable < g.removal {
 		return nil // the log has the earlier one yet; the leader says it again
 	}
 	g.logger.Info("replica created on this node", "incarnation", placement.IncarnationOf(m.To))
-	return g.openReplica(n, m.To, 0)
-}
-
-// wanted reports whether the map wants this very replica here. A node without
-// a map gets it with its replica of the meta group. One that had such a replica
-// and lost it has a map that is out of date, and gets the present one with the
-// next replica, of an incarnation that the old map does not know.
-func (g *group) wanted(n *Node, id uint64) bool {
-	cm := n.cmap.Load()
-	meta := g.shard == n.meta()
-	if !cm.Begun() {
-		return meta
-	}
-	r, ok := cm.Replica(g.shard, n.id)
-	return ok && r.ID() == id || meta && placement.IncarnationOf(id) > cm.Shards[g.shard].Incarnation
+	return g.openReplica(e, m.To, 0)
 }
 
 // retire removes the replica and all it holds.
-func (mb *membership) retire(n *Node) error {
-	if err := n.apply(); err != nil {
+func (mb *membership) retire(e *etcdEngine) error {
+	if err := e.apply(); err != nil {
 		return err
 	}
-	mb.group.held.Store(false)
-	mb.group.leads.Store(false)
-	mb.group.lease.Store(0)
+	mb.group.Held.Store(false)
+	mb.group.resign()
 	// First the state goes, then the log, which remembers what was voted and
 	// says by now that this replica is no member: so what a crash leaves in
 	// between is known for a remnant, see resume.
-	if ok, err := mb.group.removeState(n); !ok || err != nil {
+	if ok, err := mb.group.removeState(e); !ok || err != nil {
 		return err // a later tick tries again
 	}
 	mb.group.logger.Info("removing replica from this node", "incarnation", placement.IncarnationOf(mb.group.id))
@@ -152,166 +134,62 @@ func (mb *membership) retire(n *Node) error {
 		mb.group.receiving.end()
 	}
 	for _, p := range mb.group.inflight {
-		n.finish(p.done, command.TimedOut)
+		e.finish(p.done, command.TimedOut)
 	}
 	mb.group.inflight = nil
 	mb.group.node, mb.group.storage, mb.group.id = nil, nil, 0
 	mb.conf, mb.group.at, mb.group.last, mb.departure = raftpb.ConfState{}, applyPoint{}, 0, 0
-	mb.group.leader.Store(0)
+	mb.group.Leader.Store(0)
 	mb.group.answers = mb.group.answers[:0]
-	mb.group.sole.Store(false)
+	mb.group.Sole.Store(false)
 	mb.group.recovered()
-	mb.removeLog(n)
+	mb.removeLog(e)
 	return nil
 }
 
 // removeLog makes the log forget the replica.
-func (mb *membership) removeLog(n *Node) {
-	n.filling.log.Remove(mb.group.log)
-	n.filling.mustSync = true
-	mb.removal = n.filling.number
+func (mb *membership) removeLog(e *etcdEngine) {
+	e.filling.log.Remove(mb.group.log)
+	e.filling.mustSync = true
+	mb.removal = e.filling.number
 }
 
 // tickAbsent is a tick of a shard without a replica here: who leads it is known
 // from reports only.
-func (g *group) tickAbsent(n *Node) {
-	g.leader.Store(n.known.leaderOf(g.shard, n.clock.Boot()))
+func (g *group) tickAbsent(e *etcdEngine) {
+	g.Leader.Store(e.host.leaderOf(g.shard))
 }
 
-// considerRetiring removes the replica if the map wants none here and its group
-// knows it no more: the leader's report says so. That its own configuration
-// does is not enough. The leader may have crashed since, and have to ask for
-// this replica's vote once more; see applyConfChange.
-func (mb *membership) considerRetiring(n *Node, cm *placement.Map) error {
-	if cm.Begun() && mb.group.lost != 0 {
-		return mb.group.tendLost(n, cm)
-	}
-	if mb.group.node == nil || mb.group.state == raft.StateLeader {
-		return nil
-	}
-	if !mb.group.down && !mb.mapIsOld(n, cm) {
-		if r, ok := cm.Replica(mb.group.shard, n.id); !cm.Begun() || ok && r.ID() == mb.group.id {
-			return nil
-		}
-	}
-	if !n.known.excludes(mb.group.shard, mb.group.id, mb.group.term.Load()) {
-		return nil
-	}
+// depart removes the replica, which its group knows no more, once it is durable that
+// it is no member.
+func (mb *membership) depart(e *etcdEngine) error {
 	if mb.departure == 0 {
 		conf := without(&mb.conf, mb.group.id)
-		n.filling.log.SetConfState(mb.group.log, &conf)
-		n.filling.mustSync = true
-		mb.departure = n.filling.number
+		e.filling.log.SetConfState(mb.group.log, &conf)
+		e.filling.mustSync = true
+		mb.departure = e.filling.number
 	}
-	if n.durable < mb.departure || mb.group.receiving != nil && !mb.group.receiving.begun.Load() {
+	if e.durable < mb.departure || mb.group.receiving != nil && !mb.group.receiving.begun.Load() {
 		return nil // a later tick goes on
 	}
-	return mb.retire(n)
+	return mb.retire(e)
 }
 
-// mapIsOld reports whether the map cannot say whether this replica is wanted: that
-// of the meta group may have been removed before it learned of it. A leader that
-// knows a newer row than the map has, and excludes the replica, then has the word;
-// the map that came with the replica's snapshot is not older than the row that wanted it.
-func (mb *membership) mapIsOld(n *Node, cm *placement.Map) bool {
-	if mb.group.shard != n.meta() || mb.group.at.index <= datadir.StartIndex {
-		return false
-	}
-	s, ok := n.known.leading(mb.group.shard)
-	return ok && s.Row > cm.Version(mb.group.shard)
-}
-
-// reconcile brings the group's configuration one step nearer to what the map
-// says: learners first, then, when they have caught up, voters in one joint
-// change with the ones that go.
-func (mb *membership) reconcile(n *Node) {
+// reconcile has the configuration of a leader's group compared with the map now and
+// then, and when either has changed.
+func (mb *membership) reconcile(e *etcdEngine) {
 	if mb.reconcileAt--; mb.reconcileAt > 0 {
 		return
 	}
 	mb.reconcileAt = reconcileTicks
-	cm := n.cmap.Load()
-	if mb.onlyMember() && n.store.Damaged(mb.group.shard) {
+	if mb.onlyMember() && e.store.Damaged(mb.group.shard) {
 		return // it cannot be copied
 	}
-	if !cm.Begun() || mb.group.state != raft.StateLeader || inJoint(&mb.conf) || mb.group.transfer.holds() {
-		return
-	}
-	want := &cm.Shards[mb.group.shard]
-	if len(want.Replicas) == 0 {
-		return
-	}
-	change, leave := mb.nextChange(n, want)
-	if leave {
-		successors := mb.group.successors(n)
-		if to := cmp.Or(placement.Successor(successors, n.candidates(successors)), mb.group.removedSuccessor(n, want)); to != 0 {
-			mb.group.beginTransfer(n, to)
-		}
-		return
-	}
-	if len(change.Changes) == 0 {
-		return
-	}
-	mb.group.logger.Info("changing the Raft configuration", "change", raftpb.ConfChangesToString(change.Changes))
-	if err := mb.group.node.ProposeConfChange(change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
-		mb.group.logger.Warn("cannot change the Raft configuration", "error", err)
-	}
+	e.host.reconcile(mb.group.shard)
 }
 
-// nextChange returns the next step towards want, if one is possible now, or
-// says that this leader has to go first.
-func (mb *membership) nextChange(n *Node, want *placement.Shard) (change raftpb.ConfChangeV2, leave bool) {
-	single := func(t raftpb.ConfChangeType, id uint64) raftpb.ConfChangeV2 {
-		return raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: t, NodeID: id}}}
-	}
-	members := confMembers(&mb.conf)
-	wanted := make(map[uint64]placement.Replica)
-	var promote []uint64
-	ready := true
-	for _, r := range want.Replicas {
-		wanted[r.ID()] = r
-		switch {
-		case !slices.Contains(members, r.ID()):
-			return single(raftpb.ConfChangeAddLearnerNode, r.ID()), false
-		case r.Learner || isVoter(&mb.conf, r.ID()):
-		case mb.caughtUp(n, r.ID()):
-			promote = append(promote, r.ID())
-		default:
-			ready = false
-		}
-	}
-	for _, id := range mb.conf.Learners {
-		if _, ok := wanted[id]; !ok {
-			return single(raftpb.ConfChangeRemoveNode, id), false
-		}
-	}
-	if !ready {
-		return change, false
-	}
-	for _, id := range promote {
-		change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode, NodeID: id})
-	}
-	for _, id := range mb.conf.Voters {
-		r, ok := wanted[id]
-		switch {
-		case ok && !r.Learner:
-		case id == mb.group.id:
-			leave = len(mb.conf.Voters)+len(promote) > 1
-		case ok:
-			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddLearnerNode, NodeID: id})
-		default:
-			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeRemoveNode, NodeID: id})
-		}
-	}
-	return change, leave && len(change.Changes) == 0
-}
-
-// caughtUp reports whether a learner could vote at once: its node is up, and it
-// lacks few entries.
-func (mb *membership) caughtUp(n *Node, id uint64) bool {
-	if !n.known.alive(placement.NodeOf(id), n.clock.Boot()) {
-		return false
-	}
-	ok := false
+// caughtUp reports whether a replica lacks few entries.
+func (mb *membership) caughtUp(id uint64) (ok bool) {
 	mb.group.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if peer == id {
 			ok = pr.State == tracker.StateReplicate && pr.Match+caughtUpEntries >= mb.group.last
@@ -322,36 +200,36 @@ func (mb *membership) caughtUp(n *Node, id uint64) bool {
 
 // truncate cuts the log behind what the state machine holds durably, but keeps
 // some entries for followers that are a little behind, while there is room.
-func (g *group) truncate(n *Node) {
+func (g *group) truncate(e *etcdEngine) {
 	if g.down {
-		g.truncateDown(n)
+		g.truncateDown(e)
 		return
 	}
-	upTo := n.store.Durable(g.shard)
-	if n.log.SizeBytes() <= n.lim.logBytes && !n.state.is(alone) && !n.log.Short() {
-		upTo -= min(upTo, n.lim.logTrailing)
+	upTo := e.store.Durable(g.shard)
+	if e.log.SizeBytes() <= e.lim.logBytes && !e.state.is(alone) && !e.log.Short() {
+		upTo -= min(upTo, e.lim.logTrailing)
 		for _, s := range g.sending {
 			upTo = min(upTo, s.msg.Snapshot.Metadata.Index)
 		}
 	}
 	if upTo > datadir.StartIndex && upTo <= g.at.index {
-		n.log.Truncate(g.log, upTo)
+		e.log.Truncate(g.log, upTo)
 	}
 }
 
 // resume opens the replica that the log holds, and finishes an installation
 // that was cut off between state and log.
-func (g *group) resume(n *Node) error {
-	if n.store.Lost(g.shard) {
-		return g.openLost(n)
+func (g *group) resume(e *etcdEngine) error {
+	if e.store.Lost(g.shard) {
+		return g.openLost(e)
 	}
-	if meta, ok := n.store.Installed(g.shard); ok {
-		if err := g.adoptInstalled(n, meta.Index, meta.Term, meta.Conf); err != nil {
+	if meta, ok := e.store.Installed(g.shard); ok {
+		if err := g.adoptInstalled(e, meta.Index, meta.Term, meta.Conf); err != nil {
 			return err
 		}
 	}
-	applied := n.store.Applied(g.shard)
-	conf, err := datadir.Configuration(n.store, g.log, g.shard)
+	applied := e.store.Applied(g.shard)
+	conf, err := datadir.Configuration(e.store, g.log, g.shard)
 	if err != nil {
 		return err
 	}
@@ -363,20 +241,20 @@ func (g *group) resume(n *Node) error {
 	if err != nil {
 		return err
 	}
-	id := datadir.ReplicaOf(&conf, n.id)
+	id := datadir.ReplicaOf(&conf, e.id)
 	if id == 0 {
-		return g.discardRemnant(n, applied, last, &conf)
+		return g.discardRemnant(e, applied, last, &conf)
 	}
 	if applied > last || max(applied, datadir.StartIndex)+1 < first {
 		return fmt.Errorf("%w: the state is at entry %d, the log holds %d to %d; "+datadir.RejoinOrRestore, datadir.ErrLogMissing, applied, first, last)
 	}
-	n.replay.Entries += last - max(applied, min(datadir.StartIndex, last))
-	return g.openReplica(n, id, applied)
+	e.replayed.Add(last - max(applied, min(datadir.StartIndex, last)))
+	return g.openReplica(e, id, applied)
 }
 
 // adoptInstalled has the log begin where an installed snapshot ends, if it does
 // not know of it yet.
-func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
+func (g *group) adoptInstalled(e *etcdEngine, index, term uint64, conf []byte) error {
 	if at, err := g.log.Term(index); err == nil && at == term || errors.Is(err, raft.ErrCompacted) {
 		return nil // known, or left behind
 	}
@@ -384,13 +262,13 @@ func (g *group) adoptInstalled(n *Node, index, term uint64, conf []byte) error {
 	if err := cs.Unmarshal(conf); err != nil {
 		return fmt.Errorf("%w: configuration of an installed snapshot: %v", raftlog.ErrCorrupt, err)
 	}
-	n.filling.log.SetStart(g.log, index, term, &cs)
-	return n.log.Save(n.filling.log, true)
+	e.filling.log.SetStart(g.log, index, term, &cs)
+	return e.log.Save(e.filling.log, true)
 }
 
 // discardRemnant clears away what is left of a replica that is no member of its
 // group: one that was being removed, or that never got a snapshot.
-func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfState) error {
+func (g *group) discardRemnant(e *etcdEngine, applied, last uint64, conf *raftpb.ConfState) error {
 	if len(conf.Voters) == 0 && applied > 0 {
 		return fmt.Errorf("%w: the state is at entry %d, the log has no entries of the shard; "+datadir.RejoinOrRestore, datadir.ErrLogMissing, applied)
 	}
@@ -398,45 +276,38 @@ func (g *group) discardRemnant(n *Node, applied, last uint64, conf *raftpb.ConfS
 		return nil
 	}
 	g.logger.Info("deleting the remains of a removed replica")
-	if err := n.store.RemoveShard(g.shard); err != nil {
+	if err := e.store.RemoveShard(g.shard); err != nil {
 		return err
 	}
-	n.filling.log.Remove(g.log)
-	return n.log.Save(n.filling.log, true)
+	e.filling.log.Remove(g.log)
+	return e.log.Save(e.filling.log, true)
 }
 
-func (mb *membership) applyConfChange(n *Node, e *raftpb.Entry) error {
-	cc, err := decodeConfChange(e)
+func (mb *membership) applyConfChange(e *etcdEngine, entry *raftpb.Entry) error {
+	cc, err := decodeConfChange(entry)
 	if err == nil {
 		err = checkConfChange(&mb.conf, cc)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: configuration change at %d: %w", n.shardName(mb.group.shard), e.Index, err)
+		return fmt.Errorf("%s: configuration change at %d: %w", e.shardName(mb.group.shard), entry.Index, err)
 	}
 	mb.conf = *mb.group.node.ApplyConfChange(cc)
 	mb.reconcileAt = 0
 	// That it is committed must not be forgotten once a replica that has left
 	// is not asked for its vote any more: without it, those that stay might not
 	// be a majority of the configuration before.
-	hs := raftpb.HardState{Term: mb.group.voteTerm, Vote: mb.group.vote, Commit: max(mb.group.committed.Load(), e.Index)}
-	n.filling.log.Append(mb.group.log, hs, nil)
-	n.filling.mustSync = true
-	mb.confWrite = n.filling.number
-	mb.group.sole.Store(mb.onlyMember())
-	if !mb.onlyVoter() && mb.group.lease.Load() == leaseForever {
-		mb.group.lease.Store(0) // before anybody else can learn that it may be elected
+	hs := raftpb.HardState{Term: mb.group.voteTerm, Vote: mb.group.vote, Commit: max(mb.group.Committed.Load(), entry.Index)}
+	e.filling.log.Append(mb.group.log, hs, nil)
+	e.filling.mustSync = true
+	mb.confWrite = e.filling.number
+	mb.group.Sole.Store(mb.onlyMember())
+	if !mb.onlyVoter() && mb.group.Lease.Load() == leaseForever {
+		mb.group.Lease.Store(0) // before anybody else can learn that it may be elected
 	}
 	mb.group.leaseAlone()
 	return nil
 }
 
-// onlyVoter reports whether nobody but this replica can be elected.
-func (mb *membership) onlyVoter() bool {
-	return len(mb.conf.Voters) == 1 && mb.conf.Voters[0] == mb.group.id && !inJoint(&mb.conf)
-}
-
-// onlyMember reports whether there is no other replica, nor will be by what is
-// committed.
-func (mb *membership) onlyMember() bool {
-	return mb.onlyVoter() && len(mb.conf.Learners) == 0 && len(mb.conf.LearnersNext) == 0
-}
+// onlyVoter and onlyMember say so of this replica.
+func (mb *membership) onlyVoter() bool  { return onlyVoter(&mb.conf, mb.group.id) }
+func (mb *membership) onlyMember() bool { return onlyMember(&mb.conf, mb.group.id) }

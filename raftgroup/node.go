@@ -210,11 +210,10 @@ type Replay struct {
 	Damaged uint64
 }
 
-// Node is all shards of one server. Open makes one, Start gives it a driver
-// goroutine, Close ends it. Propose, the reads and Status may be called from
-// any goroutine between Open and Close.
-type Node struct {
+// resources are what the parts of a node share.
+type resources struct {
 	id     uint64
+	shards int // without the meta group
 	dir    *datadir.Dir
 	opt    Options
 	lim    limits
@@ -224,26 +223,67 @@ type Node struct {
 	log       *raftlog.Log
 	store     *storage.Store
 	transport Transport
-	groups    []*group // by shard, the meta group last
-	replay    Replay
+	views     []*view // by shard, the meta group last
 
 	timing
-
-	state     conditions
-	exposed   bool       // see SetExposed
-	failure   chan error // receives the first failure; capacity 1
-	damageLog lograte.Line
-	raftLog   lograte.Line // see raftLogger
-
+	time    clusterTime
+	state   conditions
 	growing growth // commands under way that make much of little
+
+	damageLog lograte.Line
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	background sync.WaitGroup
+}
+
+// meta is the number of the meta group.
+func (r *resources) meta() int { return r.shards }
+
+// shardLogger logs about a shard.
+func (r *resources) shardLogger(shard int) *slog.Logger {
+	if shard == r.meta() {
+		return r.logger.With("shard", placement.MetaName)
+	}
+	return r.logger.With("shard", shard)
+}
+
+func (r *resources) shardName(shard int) string { return placement.ShardName(shard, r.shards) }
+
+// usable says why the node can do nothing.
+func (r *resources) usable() error {
+	switch {
+	case r.state.is(failed):
+		return command.ErrFailed
+	case r.state.is(stopped):
+		return command.ErrStopped
+	}
+	return nil
+}
+
+// noteMark logs that the data directory could not be marked as of no more use.
+func (r *resources) noteMark(err error) {
+	if err != nil {
+		r.logger.Error("cannot mark the data directory", "error", err)
+	}
+}
+
+// Node is all shards of one server. Open makes one, Start gives it a driver
+// goroutine, Close ends it. Propose, the reads and Status may be called from
+// any goroutine between Open and Close.
+//
+// It is the cluster's control plane on this node, and the server's way to the engine,
+// which runs the Raft groups.
+type Node struct {
+	resources
+	engine
+
+	replay  Replay
+	exposed bool       // see SetExposed
+	failure chan error // receives the first failure; capacity 1
 
 	// The parts that own what they need for themselves; each knows the node, of
 	// which its methods are a part.
-	readyLoop
 	driver
 	members
 	reportExchange
@@ -251,11 +291,7 @@ type Node struct {
 	admin
 	timekeeper
 	diskWatch
-	crossShard
 }
-
-// meta is the number of the meta group.
-func (n *Node) meta() int { return len(n.groups) - 1 }
 
 // Open opens the node's data directory, recovers its log, replays what the
 // state machine had not made durable, and returns once every shard that needs
@@ -265,23 +301,19 @@ func (n *Node) meta() int { return len(n.groups) - 1 }
 // ErrBadDirectory, raftlog.ErrCorrupt or what the file system said.
 func Open(o Options) (*Node, error) {
 	o.ensureDefaults()
-	n := &Node{
-		opt: o, clock: o.Clock, logger: o.Logger, transport: o.Transport,
-		lim: limits{
-			queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
-			batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20, growthBytes: command.ValueBytesMax,
-			logBytes: o.LogBytesMax,
-		},
-		failure: make(chan error, 1),
-		raftLog: lograte.Line{Burst: raftLinesMax},
+	n := &Node{failure: make(chan error, 1)}
+	n.opt, n.clock, n.logger, n.transport, n.timing = o, o.Clock, o.Logger, o.Transport, newTiming(&o)
+	n.lim = limits{
+		queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
+		batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20, growthBytes: command.ValueBytesMax,
+		logBytes: o.LogBytesMax,
 	}
 	n.members = members{node: n, movedPeers: make(map[uint64]movedPeer), peers: make(map[uint64]bool)}
 	n.admin = admin{node: n, checksums: checksumTurns{turn: make(chan struct{}, 1)}}
-	n.readyLoop.node, n.reportExchange.node, n.controller.node, n.timekeeper.node, n.diskWatch.node, n.crossShard.node = n, n, n, n, n, n
-	n.timing = newTiming(&o)
+	n.reportExchange.node, n.controller.node, n.timekeeper.node, n.diskWatch.node = n, n, n, n
 	n.known.suspect = int64(max(suspectHeartbeats*o.Heartbeat, staleAfter))
 	n.reporting.run = datadir.NewID()
-	n.driver = driver{node: n, drive: n.runAll, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	n.driver = driver{node: n, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(); err != nil {
 		return nil, errors.Join(datadir.Advise(err, o.FS, o.Dir, o.Room()), n.closeStores(context.Background()))
@@ -299,10 +331,10 @@ func (n *Node) open() (err error) {
 			return fmt.Errorf("%w %s: %w", datadir.ErrBadDirectory, o.Dir, err)
 		}
 	}
-	n.id = n.dir.Node
-	for shard := range n.dir.Shards + 1 { // there is something to fail as soon as the stores are open
-		n.groups = append(n.groups, newGroup(shard))
-	}
+	n.id, n.shards = n.dir.Node, n.dir.Shards
+	n.engine = newEtcdEngine(&n.resources, n) // there is something to fail as soon as the stores are open
+	n.drive = n.runAll
+	n.marks = make([]marks, len(n.views))
 	if err := n.openStores(); err != nil {
 		return err
 	}
@@ -326,7 +358,7 @@ func (n *Node) openStores() (err error) {
 	l := n.dir.LogOptions(n.dir.FS, n.dir.Path)
 	l.SegmentBytes, l.CacheBytes, l.Buffered, l.Logger = o.SegmentBytes, o.LogCacheBytes, o.LogBuffered, o.Logger
 	l.HoldBack, l.KeepFree = true, min(o.segmentBytes(), o.recentBytes())
-	l.OnNoSpace, l.MakeRoom = n.logShort, n.makeRoom
+	l.OnNoSpace, l.MakeRoom = n.logShort, n.makeLogRoom
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
 		return fmt.Errorf("opening the log: %w", n.dir.Explain(err))
 	}
@@ -348,22 +380,13 @@ func (n *Node) openStores() (err error) {
 	return nil
 }
 
-// openGroups begins or resumes every group's log, elects this node where it is
-// the only voter, and runs passes until all is applied.
+// openGroups has the engine open the replicas, with what the directory says of the
+// cluster, until the log or another node says more.
 func (n *Node) openGroups() error {
 	start := time.Now()
-	n.filling, n.spareWrite = &writeSet{loop: &n.readyLoop, log: n.log.NewWrite(), number: 1}, &writeSet{loop: &n.readyLoop, log: n.log.NewWrite()}
-	for shard, g := range n.groups {
-		g.log, g.logger = n.log.Group(uint64(shard)), n.logger.With("shard", shard)
-	}
-	n.groups[n.meta()].logger = n.logger.With("shard", placement.MetaName)
-	fresh := !n.dir.Initialized
+	restarted := n.dir.Initialized
 	if err := n.dir.Bootstrap(n.log, n.replay.Log.Segments); err != nil {
 		return err
-	}
-	if !fresh {
-		// Before the end a leader may have been promised not to vote.
-		n.votesFrom = n.startedAt + n.leaseMax()
 	}
 	n.state.put(alone, len(n.dir.Members) <= 1)
 	for _, m := range n.dir.Members {
@@ -372,32 +395,21 @@ func (n *Node) openGroups() error {
 			n.peers[m.ID] = true
 		}
 	}
-	if err := n.refreshMap(); err != nil { // resume needs it
+	if err := n.mapApplied(); err != nil { // the replicas need it
 		return err
 	}
-	for _, g := range n.groups {
-		if err := g.resume(n); err != nil {
-			return fmt.Errorf("%s: %w", n.shardName(g.shard), err)
-		}
-		if g.node != nil && g.onlyVoter() {
-			if err := n.guard(g.node.Campaign); err != nil {
-				return err
-			}
-		}
+	if err := n.engine.Open(restarted); err != nil {
+		return err
 	}
-	for _, g := range n.groups {
-		n.schedule.addMessages(g) // each is looked at
-	}
-	n.schedule.request(messagesDue)
-	n.runAll()
-	n.keepTime() // who belongs to the cluster is known from the log
-
-	for _, g := range n.groups { // what was replayed may be ahead of the clock
-		g.keepTime(n, n.time.now())
+	n.keepTime()                    // who belongs to the cluster is known from the log
+	for shard, v := range n.views { // what was replayed may be ahead of the clock
+		v.keep(n.store.LastStamp(shard), n.time.now())
 	}
 	n.observe()
-	if n.replay.Damaged = n.replayDamaged; n.replay.Damaged > 0 {
-		n.logger.Error("could not replay operations from the log because rows they need are damaged; their other changes are missing too", "operations", n.replay.Damaged)
+	c := n.counters()
+	n.replay.Entries, n.replay.Damaged = c.entries, c.damaged
+	if c.damaged > 0 {
+		n.logger.Error("could not replay operations from the log because rows they need are damaged; their other changes are missing too", "operations", c.damaged)
 	}
 	n.replay.Elapsed += time.Since(start)
 	select {
@@ -433,10 +445,6 @@ func (n *Node) Flush() {
 	}
 }
 
-// Tick makes Raft's clock advance by one at the next pass. It stands in for
-// the driver where a simulator owns the time.
-func (l *readyLoop) Tick() { l.schedule.request(tickDue) }
-
 // Failure delivers the error after which the node must stop: its disk failed,
 // or an entry could not be carried out. Nothing is acknowledged after it.
 func (n *Node) Failure() <-chan error { return n.failure }
@@ -445,9 +453,8 @@ func (n *Node) fail(err error) {
 	if !n.state.set(failed) {
 		return
 	}
-	for _, g := range n.groups {
-		g.leads.Store(false)
-		g.lease.Store(0)
+	for _, v := range n.views {
+		v.resign()
 	}
 	err = datadir.AdviseStopped(err, n.opt.Dir)
 	if errors.Is(err, datadir.ErrRemoved) {
@@ -456,13 +463,12 @@ func (n *Node) fail(err error) {
 		n.logger.Error("node stops because of a fatal error", "error", err)
 	}
 	n.failure <- err
-	n.schedule.request(messagesDue) // a pass ends everything that waits
-	n.Kick()
+	n.wake() // a pass ends everything that waits
 }
 
 func (n *Node) flushed() {
 	n.state.clear(flushing)
-	n.schedule.request(truncateDue)
+	n.cutLog()
 }
 
 // Leave hands all leaderships over, before the node stops, and returns when
@@ -506,21 +512,9 @@ func (n *Node) Close(ctx context.Context) error {
 			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
 		}
 	}
-	// Take the pass for good: nothing may run any more.
-	for n.schedule.writing() || !n.schedule.resume() {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
-		case <-time.After(time.Millisecond):
-		}
+	if err := n.engine.Close(ctx); err != nil {
+		return err
 	}
-	n.serve(n.schedule.take(urgentDue))
-	for _, g := range n.groups {
-		g.leads.Store(false)
-		g.lease.Store(0)
-		n.finish(g.drainInflight(), command.TimedOut)
-	}
-	n.dropAcross()
 	return n.closeStores(ctx)
 }
 
@@ -558,8 +552,8 @@ func (n *Node) closeStores(ctx context.Context) error {
 		}
 	}
 	if n.log != nil {
-		if !n.state.is(failed) && n.filling != nil && !n.filling.log.Empty() {
-			errs = append(errs, n.log.Save(n.filling.log, true))
+		if !n.state.is(failed) {
+			errs = append(errs, n.writeRest())
 		}
 		errs = append(errs, n.log.Close())
 	}
@@ -570,17 +564,6 @@ func (n *Node) closeStores(ctx context.Context) error {
 		return err
 	}
 	return ErrUnwritten
-}
-
-// usable says why the node can do nothing.
-func (n *Node) usable() error {
-	switch {
-	case n.state.is(failed):
-		return command.ErrFailed
-	case n.state.is(stopped):
-		return command.ErrStopped
-	}
-	return nil
 }
 
 // Propose hands a command to its shard. The command is copied; its outcome
@@ -601,35 +584,47 @@ func (n *Node) Propose(shard int, c *command.Command, done command.Completer, ta
 	return n.propose(shard, c, done, tag)
 }
 
-// refusal is why a group without leadership here does nothing.
-func (g *group) refusal() error {
-	switch {
-	case g.broken.Load() && g.sole.Load():
-		return command.ErrDamaged
-	case g.noQuorum.Load():
-		return command.ErrNoQuorum
-	}
-	return command.ErrNotLeader
-}
-
+// propose is Propose for any shard, the meta group too.
 func (n *Node) propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
 	if err := n.usable(); err != nil {
 		return err
 	}
-	g := n.groups[shard]
-	if !g.leads.Load() {
-		return g.refusal()
+	if v := n.views[shard]; !v.Leads.Load() {
+		return v.refusal()
 	}
-	waiting, admitted := n.growing.admitCommand(n, shard, c, completion{done, tag})
+	waiting, admitted := n.growing.admitCommand(&n.resources, shard, c, completion{done, tag})
 	if !admitted {
 		return command.ErrBusy
 	}
-	wake, err := g.enqueue(n, c, waiting)
+	err := n.engine.Propose(shard, c, waiting.sink, waiting.tag)
 	if err != nil {
 		n.growing.withdraw(waiting)
 	}
-	if wake {
-		n.schedule.addCommands(g)
-	}
 	return err
+}
+
+// heard notes a sign of life of another node.
+func (n *Node) heard(node uint64) {
+	if n.known.noteAlive(node, n.clock.Boot()) {
+		n.state.set(greetDue)
+	}
+}
+
+// lost notes that messages to another node may have been lost.
+func (n *Node) lost(node uint64) {
+	n.known.lose(node)
+	n.state.set(peerLost)
+}
+
+// leaderOf returns the node that says that it leads a shard, 0 if none does.
+func (n *Node) leaderOf(shard int) uint64 { return n.known.leaderOf(shard, n.clock.Boot()) }
+
+// noteDamage takes in that something of a shard's state has been found damaged. It
+// is called by the store, from a goroutine of it.
+func (n *Node) noteDamage(shard int) {
+	n.state.set(damage)
+	n.post(func() {
+		n.breakDown(shard)
+		n.observe()
+	})
 }

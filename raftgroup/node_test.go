@@ -117,7 +117,7 @@ func runUntil(t testing.TB, n *Node, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s", what)
 		}
-		n.schedule.request(messagesDue)
+		n.etcd().schedule.request(messagesDue)
 	}
 }
 
@@ -241,7 +241,7 @@ func TestCrash(t *testing.T) {
 				if err := n.store.Flush(); err != nil {
 					t.Fatal(err)
 				}
-				n.schedule.request(truncateDue)
+				n.etcd().schedule.request(truncateDue)
 			}
 		}
 		for i := uint64(1); i <= id; i++ {
@@ -348,14 +348,14 @@ func TestQueueIsBounded(t *testing.T) {
 func TestEntryBounds(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{BatchOpsMax: 3, BatchBytesMax: 1000})
 	e := newEar()
-	before, _ := n.groups[0].log.LastIndex()
+	before, _ := n.etcd().groups[0].log.LastIndex()
 	for i := range 7 {
 		if err := n.Propose(0, put("k", fmt.Sprint(i)), e, command.Tag{ID: uint64(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	run(n)
-	after, _ := n.groups[0].log.LastIndex()
+	after, _ := n.etcd().groups[0].log.LastIndex()
 	if after-before != 3 {
 		t.Errorf("7 commands of at most 3 an entry made %d entries", after-before)
 	}
@@ -403,10 +403,10 @@ func TestExpiry(t *testing.T) {
 		t.Fatal("visible again when the clock went back")
 	}
 	clock.ms.Add(1000)
-	last, _ := n.groups[0].log.LastIndex()
+	last, _ := n.etcd().groups[0].log.LastIndex()
 	n.Tick()
 	run(n)
-	if after, _ := n.groups[0].log.LastIndex(); after != last+1 {
+	if after, _ := n.etcd().groups[0].log.LastIndex(); after != last+1 {
 		t.Fatalf("a sweep is one entry; the log went from %d to %d", last, after)
 	}
 	if n.store.SweepDue(0, math.MaxUint64-1) {
@@ -414,7 +414,7 @@ func TestExpiry(t *testing.T) {
 	}
 	n.Tick()
 	run(n)
-	if after, _ := n.groups[0].log.LastIndex(); after != last+1 {
+	if after, _ := n.etcd().groups[0].log.LastIndex(); after != last+1 {
 		t.Fatal("a sweep without work")
 	}
 }
@@ -431,11 +431,11 @@ func TestLogIsCutBehindTheState(t *testing.T) {
 	if err := n.store.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	n.schedule.request(truncateDue)
-	n.schedule.request(commandsDue)
+	n.etcd().schedule.request(truncateDue)
+	n.etcd().schedule.request(commandsDue)
 	run(n)
-	first, _ := n.groups[0].log.FirstIndex()
-	last, _ := n.groups[0].log.LastIndex()
+	first, _ := n.etcd().groups[0].log.FirstIndex()
+	last, _ := n.etcd().groups[0].log.LastIndex()
 	if first != last+1 {
 		t.Fatalf("the log still holds %d to %d", first, last)
 	}
@@ -515,9 +515,10 @@ func TestDirectoryDamage(t *testing.T) {
 
 func TestTopologyMatchesShardOf(t *testing.T) {
 	for _, shards := range []int{1, 2, 3, 7, 8, 100, 1024} {
-		n := &Node{groups: make([]*group, shards+1)}
-		for i := range n.groups {
-			n.groups[i] = newGroup(i)
+		n := &Node{}
+		n.shards = shards
+		for range shards + 1 {
+			n.views = append(n.views, &view{})
 		}
 		owned := 0
 		n.cmap.Store(placement.NewMap(n.meta()))

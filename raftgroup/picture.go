@@ -235,3 +235,10 @@ func (t *pictures) placement(self uint64, shards int, now, started int64) *place
 	}
 	return r
 }
+
+// damagedAt reports whether a node says that its replica of a shard is damaged.
+func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
+	defer t.lock()()
+	p := t.nodes[node]
+	return p != nil && shard < len(p.shards) && p.shards[shard].Damaged && p.shards[shard].Replica == replica
+}

@@ -37,15 +37,15 @@ type proposed struct {
 
 // enqueue copies c into the group's queue. It returns whether the schedule has to be
 // notified that the group has commands.
-func (ps *proposals) enqueue(n *Node, c *command.Command, done completion) (wake bool, err error) {
+func (ps *proposals) enqueue(e *etcdEngine, c *command.Command, done completion) (wake bool, err error) {
 	size := c.EncodedBytesMax()
 	switch {
-	case size > n.lim.entryBytes:
+	case size > e.lim.entryBytes:
 		return false, command.ErrTooLarge
 	case size > LargeBytes:
-		return ps.enqueueLarge(n, c, done, size)
+		return ps.enqueueLarge(e, c, done, size)
 	}
-	return ps.queue.add(c, size, done, &n.lim)
+	return ps.queue.add(c, size, done, &e.lim)
 }
 
 // take empties the queue into g.taking, behind the part of commands over several
@@ -63,14 +63,14 @@ func (ps *proposals) take(spare []completion) {
 // been collected. Commands that Raft does not accept get Dropped: they had no
 // effect and never will. An error says that the part of a command over several
 // shards is among them; the other parts must not be written.
-func (ps *proposals) propose(n *Node) error {
+func (ps *proposals) propose(e *etcdEngine) error {
 	parts := len(ps.part.done) > 0
 	if ps.group.transfer.holds() && !parts {
 		return nil // the queue goes to the next leader, or goes on here
 	}
-	ps.take(n.recycle())
-	if err := ps.proposeTaken(n); err != nil && parts {
-		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", n.shardName(ps.group.shard), err)
+	ps.take(e.recycle())
+	if err := ps.proposeTaken(e); err != nil && parts {
+		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", e.shardName(ps.group.shard), err)
 	}
 	return nil
 }
@@ -80,15 +80,15 @@ var errNotLed = errors.New("this node does not lead the shard")
 
 // proposeTaken is propose for what has been taken from the queue. An error says
 // why it was refused, which those who wait for it have got.
-func (ps *proposals) proposeTaken(n *Node) error {
+func (ps *proposals) proposeTaken(e *etcdEngine) error {
 	if len(ps.taking) == 0 {
 		return nil
 	}
 	if ps.group.node == nil || ps.group.state != raft.StateLeader {
-		ps.refuseTaken(n)
+		ps.refuseTaken(e)
 		return errNotLed
 	}
-	stamp := ps.group.now(n.time.now())
+	stamp := ps.group.now(e.time.now())
 	ps.prop.Entries = ps.prop.Entries[:0]
 	for i := range ps.taking {
 		b := &ps.taking[i]
@@ -97,16 +97,16 @@ func (ps *proposals) proposeTaken(n *Node) error {
 	}
 	err := ps.group.node.Step(ps.prop)
 	if err != nil {
-		ps.refuseTaken(n)
+		ps.refuseTaken(e)
 	} else {
 		// Everything Raft had appended before has been collected, so the new
 		// entries follow the last one seen.
-		ps.group.lastStamp.Store(stamp)
+		ps.group.LastStamp.Store(stamp)
 		for i := range ps.taking {
 			if len(ps.inflight) == 0 && !ps.group.onlyVoter() {
-				n.replicating = append(n.replicating, ps.group)
+				e.replicating = append(e.replicating, ps.group)
 			}
-			ps.await(proposed{index: ps.last + 1 + uint64(i), term: ps.group.term.Load(), tick: n.ticks, done: ps.taking[i].done})
+			ps.await(proposed{index: ps.last + 1 + uint64(i), term: ps.group.Term.Load(), tick: e.ticks, done: ps.taking[i].done})
 		}
 	}
 	clear(ps.taking)
@@ -127,9 +127,9 @@ func (ps *proposals) await(p proposed) {
 	ps.inflight = slices.Insert(ps.inflight, at, p)
 }
 
-func (ps *proposals) refuseTaken(n *Node) {
+func (ps *proposals) refuseTaken(e *etcdEngine) {
 	for i := range ps.taking {
-		n.finish(ps.taking[i].done, command.Dropped)
+		e.finish(ps.taking[i].done, command.Dropped)
 	}
 	clear(ps.taking)
 	ps.taking = ps.taking[:0]
@@ -139,7 +139,7 @@ func (ps *proposals) refuseTaken(n *Node) {
 // term), if this node proposed it. Proposals that another leader's entry has
 // displaced at that place get Dropped: only now, since until something else is
 // committed there an entry that has gone from this log may come back.
-func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
+func (ps *proposals) resolve(e *etcdEngine, index, term uint64) []completion {
 	for len(ps.inflight) > 0 && ps.inflight[0].index <= index {
 		p := ps.inflight[0]
 		ps.inflight[0] = proposed{}
@@ -147,7 +147,7 @@ func (ps *proposals) resolve(n *Node, index, term uint64) []completion {
 		if p.index == index && p.term == term {
 			return p.done
 		}
-		n.finish(p.done, command.Dropped)
+		e.finish(p.done, command.Dropped)
 	}
 	if len(ps.inflight) == 0 {
 		ps.inflight = ps.inflight[:0]
@@ -167,39 +167,39 @@ func (ps *proposals) drainInflight() []completion {
 
 // expireInflight gives up on proposals without an outcome that were made
 // before the given tick: they may have had their effect, or may yet.
-func (ps *proposals) expireInflight(n *Node, before uint64) {
+func (ps *proposals) expireInflight(e *etcdEngine, before uint64) {
 	ps.inflight = slices.DeleteFunc(ps.inflight, func(p proposed) bool {
 		if p.tick >= before {
 			return false
 		}
-		n.finish(p.done, command.TimedOut)
+		e.finish(p.done, command.TimedOut)
 		return true
 	})
 }
 
 // loseQuorum says that the shard has had no leader for so long that it will
 // not have one soon.
-func (ps *proposals) loseQuorum(n *Node) {
-	ps.group.noQuorum.Store(true)
+func (ps *proposals) loseQuorum(e *etcdEngine) {
+	ps.group.NoQuorum.Store(true)
 	for _, p := range ps.inflight {
-		n.finish(p.done, command.TimedOut)
+		e.finish(p.done, command.TimedOut)
 	}
 	ps.inflight = nil
 }
 
 // sweep proposes the removal of rows and sessions whose time has come.
-func (ps *proposals) sweep(n *Node, now uint64) {
-	if ps.sweeping || !n.store.SweepDue(ps.group.shard, ps.group.now(now)) {
+func (ps *proposals) sweep(e *etcdEngine, now uint64) {
+	if ps.sweeping || !e.store.SweepDue(ps.group.shard, ps.group.now(now)) {
 		return
 	}
 	ps.sweeping = true
-	sweep := n.store.SweepCommand(sweepRows)
-	wake, err := ps.enqueue(n, &sweep, completion{sink: (*sweeper)(ps)})
+	sweep := e.store.SweepCommand(sweepRows)
+	wake, err := ps.enqueue(e, &sweep, completion{sink: (*sweeper)(ps)})
 	if err != nil {
 		ps.sweeping = false
 	}
 	if wake {
-		n.schedule.addCommands(ps.group)
+		e.schedule.addCommands(ps.group)
 	}
 }
 

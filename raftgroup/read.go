@@ -34,10 +34,10 @@ func (n *Node) NowMillis() uint64 { return n.time.now() }
 
 // Leader returns the node that leads a shard as far as this one knows, 0 for
 // none.
-func (n *Node) Leader(shard int) uint64 { return n.groups[shard].leader.Load() }
+func (n *Node) Leader(shard int) uint64 { return n.views[shard].Leader.Load() }
 
 // Holds reports whether a replica of shard is here.
-func (n *Node) Holds(shard int) bool { return n.groups[shard].held.Load() }
+func (n *Node) Holds(shard int) bool { return n.views[shard].Held.Load() }
 
 // Epoch returns the epoch of the cluster's map.
 func (n *Node) Epoch() uint64 {
@@ -60,12 +60,12 @@ func (n *Node) Revision(shard int) uint64 { return n.store.Revision(shard) }
 // committed. It is false where there is no replica, or it knows of no
 // leader yet.
 func (n *Node) Age(shard int) (millis uint32, ok bool) {
-	g := n.groups[shard]
-	if g.lease.Load() == leaseForever {
+	v := n.views[shard]
+	if v.Lease.Load() == leaseForever {
 		return 0, true
 	}
-	fresh := g.fresh.Load()
-	if !g.held.Load() || fresh == 0 {
+	fresh := v.Fresh.Load()
+	if !v.Held.Load() || fresh == 0 {
 		return 0, false
 	}
 	return uint32(min((n.clock.Boot()-fresh)/int64(time.Millisecond)+1, math.MaxUint32)), true
@@ -76,15 +76,15 @@ func (n *Node) Age(shard int) (millis uint32, ok bool) {
 // of the row, or ReadMiss. What is in memory has no long values. now is a recent NowMillis. The read is linearizable: without a
 // lease it answers ReadNotLeader.
 func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
-	g := n.groups[shard]
-	if g.lease.Load() == 0 || !g.current(n) {
-		return command.Row{}, n.refusal(g)
+	v := n.views[shard]
+	if v.Lease.Load() == 0 || !n.current(shard) {
+		return command.Row{}, n.refuseRead(v)
 	}
 	start := len(dst.B)
 	row, state := n.ReadLocalCached(dst, shard, key, now, valueMax)
-	if !g.leased(n) { // looked at after the value has been read
+	if !v.leased(n.clock) { // looked at after the value has been read
 		dst.B = dst.B[:start]
-		return command.Row{}, n.refusal(g)
+		return command.Row{}, n.refuseRead(v)
 	}
 	return row, state
 }
@@ -94,44 +94,44 @@ func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64
 // have applied, and shown to somebody, what this node has not got on its own
 // disk yet. A read has to look at it before it looks at the value; until it is
 // true again reads wait for a read index.
-func (ls *leaseState) current(n *Node) bool {
-	announced := ls.announced.Load()
-	return n.store.Applied(ls.group.shard) >= announced
+func (n *Node) current(shard int) bool {
+	announced := n.views[shard].Announced.Load()
+	return n.store.Applied(shard) >= announced
 }
 
 // Read is ReadCached for threads that may wait for the disk.
 func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
-	g := n.groups[shard]
-	if g.lease.Load() == 0 || !g.current(n) {
-		return command.Row{}, n.refusal(g)
+	v := n.views[shard]
+	if v.Lease.Load() == 0 || !n.current(shard) {
+		return command.Row{}, n.refuseRead(v)
 	}
 	start := len(dst.B)
 	row, state := n.ReadLocal(dst, shard, key, now, valueMax)
-	if !g.leased(n) {
+	if !v.leased(n.clock) {
 		dst.B = dst.B[:start]
-		return command.Row{}, n.refusal(g)
+		return command.Row{}, n.refuseRead(v)
 	}
 	return row, state
 }
 
 // ReadLocalCached is ReadLocal without touching the disk; see ReadMiss.
 func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
-	g := n.groups[shard]
-	if !g.held.Load() {
-		return command.Row{}, n.refusal(g)
+	v := n.views[shard]
+	if !v.Held.Load() {
+		return command.Row{}, n.refuseRead(v)
 	}
-	return n.store.AppendCached(dst, shard, key, g.now(now), valueMax >= 0)
+	return n.store.AppendCached(dst, shard, key, v.now(now), valueMax >= 0)
 }
 
 // ReadLocal reads what the replica here has: after a read index, or where any age
 // will do. Without a replica it answers ReadNotLeader. It may wait for the
 // disk.
 func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64, valueMax int) (command.Row, command.ReadState) {
-	g := n.groups[shard]
-	if !g.held.Load() {
-		return command.Row{}, n.refusal(g)
+	v := n.views[shard]
+	if !v.Held.Load() {
+		return command.Row{}, n.refuseRead(v)
 	}
-	row, found, err := n.store.Append(dst, shard, key, g.now(now), valueMax)
+	row, found, err := n.store.Append(dst, shard, key, v.now(now), valueMax)
 	switch {
 	case errors.Is(err, storage.ErrDamaged):
 		return command.Row{}, n.refuseDamaged(shard)
@@ -144,11 +144,12 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	return row, command.ReadFound
 }
 
-func (n *Node) refusal(g *group) command.ReadState {
+// refuseRead is why a replica is not read.
+func (n *Node) refuseRead(v *view) command.ReadState {
 	switch {
 	case n.state.is(failed):
 		return command.ReadFailed
-	case g.broken.Load() && g.sole.Load():
+	case v.Broken.Load() && v.Sole.Load():
 		return command.ReadDamaged
 	}
 	return command.ReadNotLeader
@@ -168,21 +169,21 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 		}
 	}
 	for _, shard := range o.Shards {
-		g := n.groups[shard]
+		v := n.views[shard]
 		switch {
 		case n.state.is(failed):
 			return command.ErrFailed
-		case g.broken.Load() && g.sole.Load():
+		case v.Broken.Load() && v.Sole.Load():
 			return command.ErrDamaged
-		case !g.held.Load(), !s.Local && (g.lease.Load() == 0 || !g.current(n)):
+		case !v.Held.Load(), !s.Local && (v.Lease.Load() == 0 || !n.current(shard)):
 			return command.ErrNotLeader
 		}
-		o.NowMillis = max(o.NowMillis, g.now(now))
+		o.NowMillis = max(o.NowMillis, v.now(now))
 	}
 	if !s.Local {
 		o.Opened = func() error { // the state is fixed: were the leases good until then?
 			for _, shard := range o.Shards {
-				if !n.groups[shard].leased(n) {
+				if !n.views[shard].leased(n.clock) {
 					return command.ErrNotLeader
 				}
 			}
@@ -198,4 +199,16 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 		return command.ErrDamaged
 	}
 	return command.ErrNotLeader
+}
+
+// refuseDamaged turns the failure of a read for damage into what the reader has to
+// do. For any thread.
+func (n *Node) refuseDamaged(shard int) command.ReadState {
+	v := n.views[shard]
+	if v.Sole.Load() {
+		return command.ReadDamaged
+	}
+	v.condemn()
+	n.post(func() { n.breakDown(shard) })
+	return command.ReadNotLeader
 }

@@ -18,7 +18,7 @@ import (
 // its schedule; one thread at a time runs a pass, to which all else belongs: what one
 // pass has under way, and what the next goes on with.
 type readyLoop struct {
-	node     *Node
+	engine   *etcdEngine
 	schedule schedule
 
 	passes, fsyncs, fsyncNanos atomic.Uint64
@@ -131,12 +131,6 @@ func (l *readyLoop) Deliver(w command.Write) bool {
 // Release gives up the pass.
 func (l *readyLoop) Release() { l.schedule.release() }
 
-// post has f called by the next pass.
-func (l *readyLoop) post(f func()) {
-	l.schedule.addPosted(f)
-	l.node.Kick()
-}
-
 // pass does everything there is to do and returns the write that has to be
 // made durable, if any. With a write under way it leaves the queues alone:
 // what is in them joins one next entry.
@@ -144,7 +138,7 @@ func (l *readyLoop) pass() *writeSet {
 	l.passes.Add(1)
 	writing := l.schedule.writing()
 	l.serve(l.schedule.take(urgentDue | commandsDue))
-	if l.node.state.is(failed) {
+	if l.engine.state.is(failed) {
 		return nil
 	}
 	if writing {
@@ -153,7 +147,7 @@ func (l *readyLoop) pass() *writeSet {
 		return nil
 	}
 	if err := l.guard(l.proposeAll); err != nil {
-		l.node.fail(err)
+		l.engine.host.fail(err)
 		l.abandon()
 		return nil
 	}
@@ -164,15 +158,15 @@ func (l *readyLoop) pass() *writeSet {
 // serve takes in messages, finished writes and other work that is due, applies what
 // has been committed, and delivers outcomes.
 func (l *readyLoop) serve(work uint32) {
-	if !l.node.state.is(failed) {
+	if !l.engine.state.is(failed) {
 		if err := l.guard(func() error { return l.serveWork(work) }); err != nil {
-			l.node.fail(err)
+			l.engine.host.fail(err)
 		}
 	}
-	if l.node.state.is(failed) {
+	if l.engine.state.is(failed) {
 		l.abandon()
 	} else {
-		l.node.growing.readmit(l.node.store)
+		l.engine.growing.readmit(l.engine.store)
 	}
 }
 
@@ -180,9 +174,9 @@ func (l *readyLoop) serve(work uint32) {
 // knows no other answer to a log that cannot be read.
 func (l *readyLoop) guard(f func() error) (err error) {
 	defer func() {
-		if failure := l.node.log.Err(); failure != nil {
+		if failure := l.engine.log.Err(); failure != nil {
 			if what := recover(); what != nil {
-				l.node.logger.Debug("raft cannot continue", "panic", what)
+				l.engine.logger.Debug("raft cannot continue", "panic", what)
 				err = failure
 			}
 		}
@@ -196,7 +190,7 @@ func (l *readyLoop) serveWork(work uint32) error {
 		return err
 	}
 	for _, g := range l.schedule.takeMessages() {
-		if err := g.takeInbox(l.node); err != nil {
+		if err := g.takeInbox(l.engine); err != nil {
 			return err
 		}
 		g.takeReads()
@@ -218,12 +212,12 @@ func (l *readyLoop) processReady() error {
 	for again := true; again; {
 		again = false
 		for _, g := range l.touched {
-			g.ask(l.node)
-			if err := g.collect(l.node); err != nil {
+			g.ask(l.engine)
+			if err := g.collect(l.engine); err != nil {
 				return err
 			}
 		}
-		l.node.transport.Flush() // before the write: both are under way together
+		l.engine.transport.Flush() // before the write: both are under way together
 		if err := l.apply(); err != nil {
 			return err
 		}
@@ -231,11 +225,11 @@ func (l *readyLoop) processReady() error {
 			return err
 		}
 		for _, g := range l.touched {
-			if err := g.respond(l.node); err != nil {
+			if err := g.respond(l.engine); err != nil {
 				return err
 			}
-			g.closeRounds(l.node)
-			g.continueTransfer(l.node)
+			g.closeRounds(l.engine)
+			g.continueTransfer(l.engine)
 			again = again || (g.node != nil && g.node.HasReady())
 		}
 	}
@@ -248,7 +242,7 @@ func (l *readyLoop) sendResponses(w *writeSet) error {
 		if a.group.node == nil || a.group.id != a.replica {
 			continue // the replica has left meanwhile
 		}
-		if err := a.group.passOn(l.node, &a.m); err != nil {
+		if err := a.group.passOn(l.engine, &a.m); err != nil {
 			return err
 		}
 		if k := len(l.touched); k == 0 || l.touched[k-1] != a.group {
@@ -263,11 +257,11 @@ func (l *readyLoop) sendResponses(w *writeSet) error {
 // proposeAll turns the queues into entries and sends them.
 func (l *readyLoop) proposeAll() error {
 	l.deferred = append(l.deferred, l.schedule.takeCommands()...)
-	if l.node.awaitsTime() || l.defers() {
+	if !l.engine.time.agreed.Load() || l.defers() {
 		return nil
 	}
-	l.node.time.publish() // the machine may have been suspended since the last tick
-	if err := l.node.takeAcross(); err != nil {
+	l.engine.time.publish() // the machine may have been suspended since the last tick
+	if err := l.engine.takeAcross(); err != nil {
 		return err
 	}
 	if len(l.deferred) == 0 && !l.largeDue() {
@@ -276,18 +270,18 @@ func (l *readyLoop) proposeAll() error {
 	l.touched = append(l.touched[:0], l.deferred...)
 	l.deferred = l.deferred[:0]
 	for _, g := range l.touched {
-		if err := g.collect(l.node); err != nil { // so that the indexes of new entries are known
+		if err := g.collect(l.engine); err != nil { // so that the indexes of new entries are known
 			return err
 		}
-		if err := g.propose(l.node); err != nil {
+		if err := g.propose(l.engine); err != nil {
 			return err
 		}
-		g.noteLarge(l.node)
+		g.noteLarge(l.engine)
 	}
 	if err := l.proposeLarge(); err != nil {
 		return err
 	}
-	l.replicatingSince = l.node.clock.Boot()
+	l.replicatingSince = l.engine.clock.Boot()
 	return l.processReady()
 }
 
@@ -303,7 +297,7 @@ const (
 
 // defers reports whether what is queued is to wait for the round under way.
 func (l *readyLoop) defers() bool {
-	if !l.replicates() || time.Duration(l.node.clock.Boot()-l.replicatingSince) > deferMax {
+	if !l.replicates() || time.Duration(l.engine.clock.Boot()-l.replicatingSince) > deferMax {
 		return false
 	}
 	for _, g := range l.deferred {
@@ -341,14 +335,14 @@ func (l *readyLoop) takeWrite() *writeSet {
 // writeLog makes a write durable. It is called without the pass.
 func (l *readyLoop) writeLog(w *writeSet) {
 	start := time.Now()
-	err := l.node.log.Save(w.log, true)
+	err := l.engine.log.Save(w.log, true)
 	took := time.Since(start)
 	if err != nil {
-		l.node.fail(err)
+		l.engine.host.fail(err)
 	} else {
 		l.fsyncNanos.Add(uint64(took))
 		l.fsyncs.Add(1)
-		l.node.noteFsync(took)
+		l.engine.host.noteFsync(took)
 	}
 	l.schedule.addWritten(w)
 }
@@ -356,7 +350,7 @@ func (l *readyLoop) writeLog(w *writeSet) {
 // noteLeft has another pass run if there is something that this one had to
 // leave because a write was under way.
 func (l *readyLoop) noteLeft() {
-	if l.filling.mustSync || len(l.deferred) > 0 || l.node.acrossDue() || l.largeDue() {
+	if l.filling.mustSync || len(l.deferred) > 0 || l.engine.acrossDue() || l.largeDue() {
 		l.schedule.request(commandsDue)
 	}
 }
@@ -382,10 +376,10 @@ func (l *readyLoop) takeWritten() error {
 	w.mustSync = false
 	l.durable = w.number
 	l.spareWrite = w
-	if l.node.log.SizeBytes() > l.node.lim.logBytes {
+	if l.engine.log.SizeBytes() > l.engine.lim.logBytes {
 		// The log may only be cut behind what the state machine holds
 		// durably; see flushed and truncate.
-		l.node.Flush()
+		l.engine.host.Flush()
 	}
 	return nil
 }
@@ -441,7 +435,7 @@ func toFront[T any](s []T) {
 func (l *readyLoop) applyRange(from, to int) error {
 	l.applyBase = from
 	l.applyCalls++
-	err := l.node.store.Apply(l.entries[from:to], (*deliverer)(l))
+	err := l.engine.store.Apply(l.entries[from:to], (*deliverer)(l))
 	if errors.Is(err, storage.ErrDamaged) {
 		l.stopDamaged(from, to)
 		err = nil
@@ -466,14 +460,14 @@ func (l *readyLoop) applyRange(from, to int) error {
 			a.done = nil
 		}
 		if a.mark {
-			g.takeMark(l.node)
+			l.engine.host.markApplied(g.shard, a.index)
 		}
-		g.marks.passed.Store(a.index)
-		meta = meta || (g.shard == l.node.meta() && len(a.data) > 0)
+		g.Applied.Store(a.index)
+		meta = meta || (g.shard == l.engine.meta() && len(a.data) > 0)
 		g.noteFresh()
 	}
 	if meta {
-		return l.node.refreshMap()
+		return l.engine.mapApplied()
 	}
 	return nil
 }
@@ -512,7 +506,7 @@ func (l *readyLoop) finish(done []completion, o command.Outcome) {
 // putBack keeps a slice of completions for a later batch; recycle hands it out.
 func (l *readyLoop) putBack(d []completion) {
 	clear(d)
-	if len(l.spares) < 4*len(l.node.groups) {
+	if len(l.spares) < 4*len(l.engine.groups) {
 		l.spares = append(l.spares, d[:0])
 	}
 }
@@ -532,29 +526,28 @@ func (l *readyLoop) runPosted() {
 		f()
 	}
 	if len(posted) > 0 {
-		l.touched = append(l.touched[:0], l.node.groups...)
+		l.touched = append(l.touched[:0], l.engine.groups...)
 	}
 }
 
 // tickAll advances Raft's logical clock and does what is due with it.
 func (l *readyLoop) tickAll() {
 	l.ticks++
-	l.node.keepTime()
-	now := l.node.time.now()
-	for _, g := range l.node.groups {
-		g.keepTime(l.node, now)
-		g.tick(l.node, now)
+	l.engine.host.keepTime()
+	now := l.engine.time.now()
+	for _, g := range l.engine.groups {
+		g.keep(l.engine.store.LastStamp(g.shard), now)
+		g.tick(l.engine, now)
 	}
-	l.touched = append(l.touched[:0], l.node.groups...)
-	l.node.watchDisk()
-	l.node.tickCluster()
+	l.touched = append(l.touched[:0], l.engine.groups...)
+	l.engine.host.tickCluster()
 }
 
 // truncate cuts every group's log behind what the state machine holds durably.
 func (l *readyLoop) truncate() {
-	for _, g := range l.node.groups {
+	for _, g := range l.engine.groups {
 		if g.node != nil {
-			g.truncate(l.node)
+			g.truncate(l.engine)
 		}
 	}
 }
@@ -568,14 +561,14 @@ func (l *readyLoop) abandon() {
 	clear(l.applies)
 	l.applies, l.entries = l.applies[:0], l.entries[:0]
 	l.schedule.takeCommands()
-	l.node.dropAcross()
-	for _, g := range l.node.groups {
+	l.engine.dropAcross()
+	for _, g := range l.engine.groups {
 		for _, p := range g.inflight {
 			l.finish(p.done, command.Lost)
 		}
 		g.inflight = nil
 		g.takeAll()
-		g.refuseTaken(l.node)
+		g.refuseTaken(l.engine)
 		g.takeReads()
 		g.rounds.restart()
 		l.finish(g.rounds.waiting, command.Dropped)

@@ -19,7 +19,7 @@ import (
 //
 // It belongs to the pass, where read indexes are answered.
 type recall struct {
-	node    *Node
+	engine  *etcdEngine
 	q       acrossCommand
 	left    int  // read indexes that are awaited
 	dropped bool // one could not be answered
@@ -29,7 +29,7 @@ type recall struct {
 // recall has q, which is c, answered with what became of it. An error is that
 // of ReadIndex; then q hears nothing.
 func (cs *crossShard) recall(q *acrossCommand, c *command.Command) error {
-	return cs.node.ReadIndex(q.shardOf(c.FirstKey()), &recall{node: cs.node, q: *q, left: 1}, command.Tag{})
+	return cs.engine.ReadIndex(q.shardOf(c.FirstKey()), &recall{engine: cs.engine, q: *q, left: 1}, command.Tag{})
 }
 
 // recallQueued is recall for a command of the queue.
@@ -56,7 +56,7 @@ func (r *recall) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
 		return
 	}
 	if err != nil {
-		r.node.fail(err)
+		r.engine.host.fail(err)
 		r.answer(command.Lost, nil)
 	}
 }
@@ -67,7 +67,7 @@ func (r *recall) answer(o command.Outcome, result *command.Result) {
 
 // look answers from what the replicas here have, or waits for more of them.
 func (r *recall) look() error {
-	n := r.node
+	e := r.engine
 	var c command.Command
 	if err := r.q.decode(&c); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (r *recall) look() error {
 	p := planner{crossing: &crossing{}, shardOf: r.q.shardOf, cmd: &c, ops: c.Ops}
 	p.addParts(&c, p.shardOf)
 	var err error
-	if p.rehearsal, err = n.store.Rehearse(n.time.now(), c.Kind); err != nil {
+	if p.rehearsal, err = e.store.Rehearse(e.time.now(), c.Kind); err != nil {
 		return err
 	}
 	defer p.rehearsal.End()
@@ -93,7 +93,7 @@ func (r *recall) look() error {
 		r.awaitAll(p.parts)
 		return nil
 	}
-	out, err := n.recollect(&p)
+	out, err := e.recollect(&p)
 	if err != nil {
 		return err
 	}
@@ -106,9 +106,9 @@ func (r *recall) look() error {
 func (r *recall) awaitAll(parts []acrossPart) {
 	r.left = 1
 	for i := range parts {
-		if err := r.node.ReadIndex(parts[i].shard, r, command.Tag{}); err == nil {
+		if err := r.engine.ReadIndex(parts[i].shard, r, command.Tag{}); err == nil {
 			r.left++
-		} else if r.node.Holds(parts[i].shard) {
+		} else if r.engine.groups[parts[i].shard].Held.Load() {
 			r.dropped = true
 		}
 	}
@@ -121,7 +121,7 @@ func (r *recall) awaitAll(parts []acrossPart) {
 // SessionExpired if not all of it can be had here.
 func (cs *crossShard) recollect(p *planner) (command.Result, error) {
 	gone := command.Result{Kind: p.cmd.Kind, Status: command.SessionExpired}
-	status, err := p.plan(cs.node.lim.entryBytes)
+	status, err := p.plan(cs.engine.lim.entryBytes)
 	if err != nil || status != command.OK {
 		return gone, err
 	}
@@ -129,7 +129,7 @@ func (cs *crossShard) recollect(p *planner) (command.Result, error) {
 	results := make([]command.Result, len(p.parts))
 	for i := range p.parts {
 		part := p.partCommand(i)
-		if !cs.node.Holds(p.parts[i].shard) {
+		if !cs.engine.groups[p.parts[i].shard].Held.Load() {
 			return gone, nil
 		}
 		digest, err := digestOf(part)

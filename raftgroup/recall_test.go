@@ -85,14 +85,14 @@ func TestAcrossIsRecalled(t *testing.T) {
 		t.Errorf("with a part forgotten: %+v", r)
 	}
 	// Nor where this node has no replica of the shard.
-	c.nodes[2].groups[shardFor(n, k[2])].held.Store(false)
+	c.nodes[2].etcd().groups[shardFor(n, k[2])].Held.Store(false)
 	if _, r := ask(c.nodes[2], done[1]); r.Status != command.SessionExpired {
 		t.Errorf("with a part elsewhere: %+v", r)
 	}
 	if err := c.nodes[2].ProposeAcross(shardsOf(n), done[2], &keeper{}, command.Tag{}); !errors.Is(err, command.ErrNotLeader) {
 		t.Errorf("with the first key elsewhere: %v", err)
 	}
-	c.nodes[2].groups[shardFor(n, k[2])].held.Store(true)
+	c.nodes[2].etcd().groups[shardFor(n, k[2])].Held.Store(true)
 }
 
 // TestAcrossIsRecalledFromTheQueue: what was queued when the node ceased to be

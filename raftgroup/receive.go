@@ -17,25 +17,25 @@ var campaignTransfer = []byte("CampaignTransfer")
 // entries belong to the node from then on. ReceiveDone must follow, once for
 // any number of messages. A message that no correct node sends costs its sender
 // the connection; see validate.go.
-func (n *Node) Receive(from uint64, shard uint32, m raftpb.Message) {
-	if err := n.checkWay(from, shard, &m); err != nil {
-		n.transport.Expel(from, err)
+func (e *etcdEngine) Receive(from uint64, shard uint32, m raftpb.Message) {
+	if err := e.checkWay(from, shard, &m); err != nil {
+		e.transport.Expel(from, err)
 		return
 	}
 	if m.Type == raftpb.MsgReadIndex && placement.NodeOf(m.From) != from {
 		return // earlier versions pass on what comes to a leader that is none any more
 	}
-	n.schedule.addMessage(n.groups[shard], inbound{m: m})
+	e.schedule.addMessage(e.groups[shard], inbound{m: m})
 }
 
 // checkWay checks what a message says without its group, and that it
 // has come the right way.
-func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
+func (e *etcdEngine) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 	switch {
-	case int(shard) >= len(n.groups):
-		return nonsense("a message for shard %d of %d", shard, n.meta())
-	case placement.NodeOf(m.From) != from && m.Type != raftpb.MsgReadIndex || placement.NodeOf(m.To) != n.id:
-		return nonsense("a message from replica %x to replica %x between node %d and node %d", m.From, m.To, from, n.id)
+	case int(shard) >= len(e.groups):
+		return nonsense("a message for shard %d of %d", shard, e.meta())
+	case placement.NodeOf(m.From) != from && m.Type != raftpb.MsgReadIndex || placement.NodeOf(m.To) != e.id:
+		return nonsense("a message from replica %x to replica %x between node %d and node %d", m.From, m.To, from, e.id)
 	case m.Type == raftpb.MsgSnap:
 		return nonsense("a snapshot among messages")
 	}
@@ -44,11 +44,9 @@ func (n *Node) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 
 // ReceiveDone says that the messages handed over may be worked on; the caller
 // then tries Acquire and Run.
-func (n *Node) ReceiveDone(from uint64) {
-	if n.known.noteAlive(from, n.clock.Boot()) {
-		n.state.set(greetDue)
-	}
-	n.schedule.request(messagesDue)
+func (e *etcdEngine) ReceiveDone(from uint64) {
+	e.host.heard(from)
+	e.schedule.request(messagesDue)
 }
 
 // addMessage adds a message to the inbox of g.
@@ -59,11 +57,10 @@ func (s *schedule) addMessage(g *group, in inbound) {
 }
 
 // Unreachable says that messages to a node may have been lost.
-func (n *Node) Unreachable(node uint64) {
-	n.known.lose(node)
-	n.state.set(peerLost)
-	n.post(func() {
-		for _, g := range n.groups {
+func (e *etcdEngine) Unreachable(node uint64) {
+	e.host.lost(node)
+	e.post(func() {
+		for _, g := range e.groups {
 			if g.state != raft.StateLeader {
 				continue
 			}
@@ -77,10 +74,10 @@ func (n *Node) Unreachable(node uint64) {
 }
 
 // takeInbox gives Raft the messages that have come.
-func (g *group) takeInbox(n *Node) error {
+func (g *group) takeInbox(e *etcdEngine) error {
 	messages := g.inbox.take()
 	for i := range messages {
-		if err := g.step(n, &messages[i]); err != nil {
+		if err := g.step(e, &messages[i]); err != nil {
 			return err
 		}
 	}
@@ -88,10 +85,10 @@ func (g *group) takeInbox(n *Node) error {
 	return nil
 }
 
-func (g *group) step(n *Node, in *inbound) error {
+func (g *group) step(e *etcdEngine, in *inbound) error {
 	m := &in.m
 	if g.node == nil {
-		if err := g.beget(n, m); err != nil {
+		if err := g.beget(e, m); err != nil {
 			return err
 		}
 	}
@@ -99,13 +96,13 @@ func (g *group) step(n *Node, in *inbound) error {
 		in.discard()
 		return nil
 	}
-	if ok, err := g.vouched(n, m); !ok || err != nil {
+	if ok, err := g.vouched(e, m); !ok || err != nil {
 		in.discard()
 		return err
 	}
 	switch m.Type {
 	case raftpb.MsgVote, raftpb.MsgPreVote:
-		if !g.mayVote(n, m) {
+		if !g.mayVote(e, m) {
 			return nil
 		}
 	case raftpb.MsgApp:
@@ -113,15 +110,15 @@ func (g *group) step(n *Node, in *inbound) error {
 			return nil // what it brings is replaced at once
 		}
 	case raftpb.MsgHeartbeat:
-		g.noteCommit(n, m)
+		g.noteCommit(e, m)
 	case raftpb.MsgHeartbeatResp:
 		g.noteStamp(m)
 	case raftpb.MsgReadIndex:
-		if g.state != raft.StateLeader || g.answerRound(n, m) {
+		if g.state != raft.StateLeader || g.answerRound(e, m) {
 			return nil // Raft would pass it on, in the name of another node
 		}
 	case raftpb.MsgSnap:
-		return g.stepSnapshot(n, in)
+		return g.stepSnapshot(e, in)
 	}
 	// Raft's errors say that it will not do what was asked: a proposal without
 	// a leader, an answer of a peer it does not know. None of them is ours.
@@ -132,9 +129,9 @@ func (g *group) step(n *Node, in *inbound) error {
 // mayVote reports whether this replica may take part in an election now. Before
 // it holds any state it is asked by mistake; after a restart it may have
 // promised a leader, before, not to.
-func (g *group) mayVote(n *Node, m *raftpb.Message) bool {
+func (g *group) mayVote(e *etcdEngine, m *raftpb.Message) bool {
 	if len(g.conf.Voters) == 0 {
 		return false
 	}
-	return n.clock.Boot() >= n.votesFrom || bytes.Equal(m.Context, campaignTransfer)
+	return e.clock.Boot() >= e.votesFrom || bytes.Equal(m.Context, campaignTransfer)
 }

@@ -12,7 +12,7 @@ func TestInboxBounds(t *testing.T) {
 	c := newCluster(t, 3, 2)
 	c.until("leaders", c.led)
 	n := c.nodes[1]
-	g := n.groups[0]
+	g := n.etcd().groups[0]
 	message := func(bytes int) raftpb.Message {
 		e := entry(1, 1)
 		e.Data = append(e.Data, make([]byte, bytes)...)
@@ -72,7 +72,7 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 		if len(c.expelled) != 1 {
 			t.Errorf("%s: expelled %q", name, c.expelled)
 		}
-		for _, g := range n.groups {
+		for _, g := range n.etcd().groups {
 			if len(g.inbox.messages) > 0 {
 				t.Errorf("%s was taken in", name)
 				g.inbox.messages = nil
@@ -80,8 +80,8 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 		}
 	}
 	n.Receive(2, 0, good)
-	if len(n.groups[0].inbox.messages) != 1 {
+	if len(n.etcd().groups[0].inbox.messages) != 1 {
 		t.Error("a good message was dropped")
 	}
-	n.groups[0].inbox.messages = nil
+	n.etcd().groups[0].inbox.messages = nil
 }

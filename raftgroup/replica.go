@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // confMembers returns all replicas of a configuration, each once.
@@ -37,4 +39,28 @@ func without(cs *raftpb.ConfState, replica uint64) raftpb.ConfState {
 		Voters: drop(cs.Voters), VotersOutgoing: drop(cs.VotersOutgoing),
 		Learners: drop(cs.Learners), LearnersNext: drop(cs.LearnersNext), AutoLeave: cs.AutoLeave,
 	}
+}
+
+// onlyVoter reports whether nobody but replica can be elected.
+func onlyVoter(cs *raftpb.ConfState, replica uint64) bool {
+	return len(cs.Voters) == 1 && cs.Voters[0] == replica && !inJoint(cs)
+}
+
+// onlyMember reports whether there is no other replica, nor will be by what is
+// committed.
+func onlyMember(cs *raftpb.ConfState, replica uint64) bool {
+	return onlyVoter(cs, replica) && len(cs.Learners) == 0 && len(cs.LearnersNext) == 0
+}
+
+// settled reports whether a configuration is what the map wants.
+func settled(cs *raftpb.ConfState, want *placement.Shard) bool {
+	if inJoint(cs) || len(want.Replicas) != len(confMembers(cs)) {
+		return false
+	}
+	for _, r := range want.Replicas {
+		if isVoter(cs, r.ID()) == r.Learner {
+			return false
+		}
+	}
+	return true
 }

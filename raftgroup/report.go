@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3"
-
 	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
@@ -125,51 +123,28 @@ const (
 	roleCandidate   = "candidate"
 )
 
-func (g *group) role() string {
-	switch {
-	case g.state == raft.StateLeader:
-		return roleLeader
-	case !isVoter(&g.conf, g.id):
-		return roleLearner
-	case g.state == raft.StateFollower:
-		return roleFollower
-	}
-	return roleCandidate
-}
-
-// report describes the replica here. For the pass.
-func (g *group) report(n *Node, cm *placement.Map) shardReport {
-	s := shardReport{Shard: g.shard}
-	if g.node == nil {
-		if g.lost != 0 { // it does not vote
-			s.Replica, s.Role, s.Leader, s.Damaged = g.lost, roleLearner, g.leader.Load(), true
+// report describes the replica of a shard here. For the conductor.
+func (rx *reportExchange) report(shard int, cm *placement.Map) shardReport {
+	n := rx.node
+	v, r := n.views[shard], n.replica(shard)
+	s := shardReport{Shard: shard}
+	if r.id == 0 {
+		if r.lost != 0 { // it does not vote
+			s.Replica, s.Role, s.Leader, s.Damaged = r.lost, roleLearner, v.Leader.Load(), true
 		}
 		return s
 	}
-	s.Damaged = g.down || g.onlyMember() && n.store.Damaged(g.shard)
-	s.Replica, s.Role, s.Leader, s.Term = g.id, g.role(), g.leader.Load(), g.term.Load()
-	s.Commit, s.Applied = g.committed.Load(), g.at.index
-	if g.state == raft.StateLeader && g.confWrite <= n.durable {
-		s.Members = confMembers(&g.conf)
-		s.Learners = slices.Clone(g.conf.Learners)
+	s.Damaged = r.down || onlyMember(r.conf, r.id) && n.store.Damaged(shard)
+	s.Replica, s.Role, s.Leader, s.Term = r.id, r.role, v.Leader.Load(), v.Term.Load()
+	s.Commit, s.Applied = v.Committed.Load(), r.applied
+	if r.role == roleLeader && r.durable {
+		s.Members = confMembers(r.conf)
+		s.Learners = slices.Clone(r.conf.Learners)
 		if cm.Begun() {
-			s.Settled, s.Row = g.settled(&cm.Shards[g.shard]), cm.Version(g.shard)
+			s.Settled, s.Row = settled(r.conf, &cm.Shards[shard]), cm.Version(shard)
 		}
 	}
 	return s
-}
-
-// settled reports whether the configuration is what the map wants.
-func (mb *membership) settled(want *placement.Shard) bool {
-	if inJoint(&mb.conf) || len(want.Replicas) != len(confMembers(&mb.conf)) {
-		return false
-	}
-	for _, r := range want.Replicas {
-		if isVoter(&mb.conf, r.ID()) == r.Learner {
-			return false
-		}
-	}
-	return true
 }
 
 func (rx *reportExchange) nodeReport() nodeReport {
@@ -207,10 +182,10 @@ func (rx *reportExchange) observe() {
 	p := rx.known.of(rx.node.id)
 	p.about, p.heard, p.whole = about, now, now
 	if p.shards == nil {
-		p.shards, o.changed, o.at = make([]shardReport, len(rx.node.groups)), make([]uint64, len(rx.node.groups)), make([]position, len(rx.node.groups))
+		p.shards, o.changed, o.at = make([]shardReport, len(rx.node.views)), make([]uint64, len(rx.node.views)), make([]position, len(rx.node.views))
 	}
-	for shard, g := range rx.node.groups {
-		is, was := g.report(rx.node, cm), p.shards[shard]
+	for shard := range rx.node.views {
+		is, was := rx.report(shard, cm), p.shards[shard]
 		p.shards[shard] = is
 		if !is.same(&was) || positions && is.position() != o.at[shard] {
 			o.newest++
@@ -356,7 +331,7 @@ func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) erro
 	if d.Node != from {
 		return errBadReport
 	}
-	shards := make([]shardReport, len(rx.node.groups))
+	shards := make([]shardReport, len(rx.node.views))
 	for _, s := range d.Shards {
 		if s.Shard < 0 || s.Shard >= len(shards) {
 			return errBadReport
@@ -375,7 +350,7 @@ func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) erro
 }
 
 func (rx *reportExchange) takeChanges(from uint64, body []byte, now int64) error {
-	c, err := decodeChanges(body, len(rx.node.groups))
+	c, err := decodeChanges(body, len(rx.node.views))
 	if err != nil {
 		return err
 	}
@@ -390,7 +365,7 @@ func (rx *reportExchange) takeChanges(from uint64, body []byte, now int64) error
 	} else {
 		p.acknowledge(0, now)
 	}
-	p.take(c, len(rx.node.groups), now)
+	p.take(c, len(rx.node.views), now)
 	return nil
 }
 

@@ -17,11 +17,11 @@ import (
 
 // known returns what node 1 of three knows, at a time after which nothing is
 // due, with one shard and the meta group.
-func knownBy1(replicas ...shardReport) (*view, *placement.Shard) {
+func knownBy1(replicas ...shardReport) (*clusterView, *placement.Shard) {
 	const now = int64(time.Hour)
-	n := &Node{id: 1, groups: make([]*group, 2)}
+	n := &Node{resources: resources{id: 1, shards: 1, views: make([]*view, 2)}}
 	n.known.suspect = int64(staleAfter)
-	v := &view{node: n, now: now, nodes: make(map[uint64]*picture)}
+	v := &clusterView{node: n, now: now, nodes: make(map[uint64]*picture)}
 	row := &placement.Shard{}
 	for i, s := range replicas {
 		node := uint64(i + 1)
@@ -234,7 +234,7 @@ func TestPositionsAreReported(t *testing.T) {
 		for id, n := range c.nodes {
 			for _, sh := range n.ClusterStatus().Shards {
 				for _, r := range sh.Replicas {
-					if held := c.nodes[r.Node].store.Applied((sh.Shard + len(n.groups)) % len(n.groups)); r.Applied != held {
+					if held := c.nodes[r.Node].store.Applied((sh.Shard + len(n.etcd().groups)) % len(n.etcd().groups)); r.Applied != held {
 						t.Fatalf("node %d takes node %d for at %d of shard %d, which is at %d", id, r.Node, r.Applied, sh.Shard, held)
 					}
 				}

@@ -119,11 +119,11 @@ func (ms *members) Refused(by PeerIdentity, why Refusal, reason string) {
 	}
 	switch why {
 	case RefusedOlder:
-		ms.noteMark(ms.node.dir.MarkRolledBack())
+		ms.node.noteMark(ms.node.dir.MarkRolledBack())
 		ms.node.fail(&call.Error{Class: datadir.ErrRolledBack, Text: reason})
 		return
 	case RefusedRemoved:
-		ms.noteMark(ms.node.dir.MarkRemoved())
+		ms.node.noteMark(ms.node.dir.MarkRemoved())
 		ms.node.fail(ms.node.dir.RemovedError(ms.node.dir.Path))
 		return
 	case RefusedLeftOut:
@@ -159,13 +159,6 @@ func (ms *members) noteLeftOut(on uint64) {
 	if due {
 		ms.node.logger.Warn("this node was left out when the cluster was recovered, and its data has diverged: stop it, erase its data directory, and start it again, without --node-id, to join as a new node; do not start other nodes of the old cluster",
 			"recovered_on", on, "data", ms.node.opt.Dir)
-	}
-}
-
-// noteMark logs that the data directory could not be marked as of no more use.
-func (ms *members) noteMark(err error) {
-	if err != nil {
-		ms.node.logger.Error("cannot mark the data directory", "error", err)
 	}
 }
 

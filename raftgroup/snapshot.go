@@ -27,7 +27,7 @@ import (
 // groupStorage is a group's log as Raft sees it.
 type groupStorage struct {
 	*raftlog.Group
-	n       *Node
+	n       *etcdEngine
 	g       *group
 	applied uint64 // at the start
 	conf    raftpb.ConfState
@@ -52,13 +52,13 @@ func (s *groupStorage) Snapshot() (raftpb.Snapshot, error) {
 
 // OutgoingSnapshot is a snapshot on its way to a follower.
 type OutgoingSnapshot struct {
-	node  *Node
-	group *group
-	to    uint64 // replica
-	view  *storage.View
-	msg   raftpb.Message
-	sent  atomic.Int64
-	once  sync.Once
+	engine *etcdEngine
+	group  *group
+	to     uint64 // replica
+	view   *storage.View
+	msg    raftpb.Message
+	sent   atomic.Int64
+	once   sync.Once
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -77,17 +77,17 @@ type snapshots struct {
 }
 
 // openSnapshot opens a view for the message that Raft is about to make.
-func (ss *snapshots) openSnapshot(n *Node) (raftpb.Snapshot, error) {
-	if ss.group.broken.Load() || ss.group.at.index <= datadir.StartIndex && ss.group.at.conf == nil {
+func (ss *snapshots) openSnapshot(e *etcdEngine) (raftpb.Snapshot, error) {
+	if ss.group.Broken.Load() || ss.group.at.index <= datadir.StartIndex && ss.group.at.conf == nil {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	if n.ticks < ss.snapshotsFrom {
+	if e.ticks < ss.snapshotsFrom {
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable // one has just failed
 	}
 	if ss.opened != nil {
 		ss.opened.Close()
 	}
-	view, err := n.store.OpenView(ss.group.shard)
+	view, err := e.store.OpenView(ss.group.shard)
 	if err != nil {
 		ss.group.logger.Error("cannot open a view for a snapshot", "error", err)
 		return raftpb.Snapshot{}, raft.ErrSnapshotTemporarilyUnavailable
@@ -97,7 +97,7 @@ func (ss *snapshots) openSnapshot(n *Node) (raftpb.Snapshot, error) {
 }
 
 // sendSnapshot takes over a MsgSnap of Raft's.
-func (ss *snapshots) sendSnapshot(n *Node, m *raftpb.Message) {
+func (ss *snapshots) sendSnapshot(e *etcdEngine, m *raftpb.Message) {
 	view := ss.opened
 	ss.opened = nil
 	if view == nil || m.Snapshot == nil || m.Snapshot.Metadata.Index != max(view.Applied(), datadir.StartIndex) {
@@ -110,14 +110,14 @@ func (ss *snapshots) sendSnapshot(n *Node, m *raftpb.Message) {
 	if old := ss.sending[m.To]; old != nil {
 		old.cancel()
 	}
-	s := &OutgoingSnapshot{node: n, group: ss.group, to: m.To, view: view, msg: *m}
-	s.ctx, s.cancel = context.WithCancel(n.ctx)
+	s := &OutgoingSnapshot{engine: e, group: ss.group, to: m.To, view: view, msg: *m}
+	s.ctx, s.cancel = context.WithCancel(e.ctx)
 	if ss.sending == nil {
 		ss.sending = make(map[uint64]*OutgoingSnapshot)
 	}
 	ss.sending[m.To] = s
 	ss.group.logger.Info("sending a snapshot", "to", placement.NodeOf(m.To), "index", m.Snapshot.Metadata.Index)
-	n.transport.SendSnapshot(placement.NodeOf(m.To), s)
+	e.transport.SendSnapshot(placement.NodeOf(m.To), s)
 }
 
 // dropSnapshots ends the transfers of a replica that leads no more.
@@ -161,20 +161,20 @@ func (s *OutgoingSnapshot) Done(err error) {
 	s.once.Do(func() {
 		s.cancel()
 		s.view.Close()
-		s.node.post(func() { s.group.snapshotDone(s.node, s, err) })
+		s.engine.post(func() { s.group.snapshotDone(s.engine, s, err) })
 	})
 }
 
 // snapshotPause is how long a group sends no snapshot after one has failed.
 const snapshotPause = time.Second
 
-func (ss *snapshots) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
+func (ss *snapshots) snapshotDone(e *etcdEngine, s *OutgoingSnapshot, err error) {
 	if ss.sending[s.to] == s {
 		delete(ss.sending, s.to)
 	}
 	if err != nil {
 		ss.group.logger.Warn("snapshot was not delivered", "to", placement.NodeOf(s.to), "error", err)
-		ss.snapshotsFrom = n.ticks + uint64(snapshotPause/n.tick)
+		ss.snapshotsFrom = e.ticks + uint64(snapshotPause/e.tick)
 	} else {
 		ss.group.logger.Info("snapshot delivered", "to", placement.NodeOf(s.to), "bytes", s.sent.Load())
 	}
@@ -191,7 +191,7 @@ func (ss *snapshots) snapshotDone(n *Node, s *OutgoingSnapshot, err error) {
 // IncomingSnapshot is a snapshot that is being received. Its methods are for
 // one goroutine.
 type IncomingSnapshot struct {
-	node    *Node
+	engine  *etcdEngine
 	group   *group
 	msg     raftpb.Message
 	install *storage.Install
@@ -212,38 +212,38 @@ var ErrSnapshotUnwanted = errors.New("the snapshot was refused")
 
 // BeginSnapshot begins to receive a snapshot that another node sends, and
 // returns the token that says from where it is still needed.
-func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []byte, error) {
+func (e *etcdEngine) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []byte, error) {
 	if len(header) < 12 {
 		return nil, nil, fmt.Errorf("%w: its header is truncated", ErrSnapshotUnwanted)
 	}
 	shard, view := binary.LittleEndian.Uint32(header), binary.LittleEndian.Uint64(header[4:])
-	s := &IncomingSnapshot{node: n}
+	s := &IncomingSnapshot{engine: e}
 	if err := s.msg.Unmarshal(header[12:]); err != nil {
 		return nil, nil, fmt.Errorf("%w: %v", ErrSnapshotUnwanted, err)
 	}
 	m := &s.msg
-	if int(shard) >= len(n.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || placement.NodeOf(m.From) != from || placement.NodeOf(m.To) != n.id {
+	if int(shard) >= len(e.groups) || m.Type != raftpb.MsgSnap || m.Snapshot == nil || placement.NodeOf(m.From) != from || placement.NodeOf(m.To) != e.id {
 		return nil, nil, fmt.Errorf("%w: its header is invalid", ErrSnapshotUnwanted)
 	}
 	if err := checkForm(m); err != nil {
-		n.blame(from, int(shard), err)
+		e.blame(from, int(shard), err)
 		return nil, nil, fmt.Errorf("%w: %w", ErrSnapshotUnwanted, err)
 	}
-	s.group = n.groups[shard]
+	s.group = e.groups[shard]
 	claimed := make(chan bool, 1)
-	n.post(func() { claimed <- s.claim() })
+	e.post(func() { claimed <- s.claim() })
 	select {
 	case ok := <-claimed:
 		if !ok {
 			return nil, nil, fmt.Errorf("%w: another snapshot is already being received, or this one is outdated", ErrSnapshotUnwanted)
 		}
-	case <-n.ctx.Done():
+	case <-e.ctx.Done():
 		return nil, nil, command.ErrStopped
 	}
 	meta := m.Snapshot.Metadata
 	conf, err := meta.ConfState.Marshal()
 	if err == nil {
-		s.install, err = n.store.BeginInstall(int(shard), view, storage.InstallMeta{Index: meta.Index, Term: meta.Term, Conf: conf})
+		s.install, err = e.store.BeginInstall(int(shard), view, storage.InstallMeta{Index: meta.Index, Term: meta.Term, Conf: conf})
 	}
 	if err != nil {
 		s.release()
@@ -257,17 +257,17 @@ func (n *Node) BeginSnapshot(from uint64, header []byte) (*IncomingSnapshot, []b
 func (s *IncomingSnapshot) claim() bool {
 	g := s.group
 	if g.node == nil {
-		if err := g.beget(s.node, &s.msg); err != nil {
-			s.node.fail(err)
+		if err := g.beget(s.engine, &s.msg); err != nil {
+			s.engine.host.fail(err)
 			return false
 		}
 	}
 	if g.node == nil || s.msg.To != g.id || g.receiving != nil {
 		return false
 	}
-	ok, err := g.vouched(s.node, &s.msg)
+	ok, err := g.vouched(s.engine, &s.msg)
 	if err != nil {
-		s.node.fail(err)
+		s.engine.host.fail(err)
 	}
 	if !ok || err != nil {
 		return false
@@ -283,7 +283,7 @@ func (s *IncomingSnapshot) claim() bool {
 }
 
 func (s *IncomingSnapshot) release() {
-	s.node.post(func() {
+	s.engine.post(func() {
 		if s.group.receiving == s {
 			s.group.receiving = nil
 		}
@@ -308,9 +308,9 @@ func (s *IncomingSnapshot) Finish() error {
 		return err
 	}
 	s.phase.Store(snapshotInstalling)
-	s.node.schedule.addMessage(s.group, inbound{m: s.msg, staged: s})
-	s.node.schedule.request(messagesDue)
-	s.node.Kick()
+	s.engine.schedule.addMessage(s.group, inbound{m: s.msg, staged: s})
+	s.engine.schedule.request(messagesDue)
+	s.engine.host.Kick()
 	return nil
 }
 
@@ -331,53 +331,53 @@ func (s *IncomingSnapshot) end() {
 }
 
 // stepSnapshot gives Raft the message of a snapshot whose data are here.
-func (ss *snapshots) stepSnapshot(n *Node, in *inbound) error {
+func (ss *snapshots) stepSnapshot(e *etcdEngine, in *inbound) error {
 	ss.staged = in.staged
 	defer func() {
 		ss.staged.end()
 		ss.staged = nil
 	}()
-	if ok, err := ss.group.freeEdges(n); !ok {
+	if ok, err := ss.group.freeEdges(e); !ok {
 		return err // the leader sends it again
 	}
 	_ = ss.group.node.Step(in.m)
-	return ss.group.collect(n) // where Raft wants it, install puts it in place
+	return ss.group.collect(e) // where Raft wants it, install puts it in place
 }
 
 // install puts the staged snapshot in the place of the group's state. The log
 // follows with the write being filled; should the node end in between, the
 // state knows where the log has to begin.
-func (ss *snapshots) install(n *Node, snap *raftpb.Snapshot) error {
+func (ss *snapshots) install(e *etcdEngine, snap *raftpb.Snapshot) error {
 	m := snap.Metadata
 	if ss.staged == nil || ss.staged.msg.Snapshot.Metadata.Index != m.Index {
-		return fmt.Errorf("%s: snapshot %d, which Raft requires, is not staged here", n.shardName(ss.group.shard), m.Index)
+		return fmt.Errorf("%s: snapshot %d, which Raft requires, is not staged here", e.shardName(ss.group.shard), m.Index)
 	}
-	if err := n.apply(); err != nil { // what was collected before comes first
+	if err := e.apply(); err != nil { // what was collected before comes first
 		return err
 	}
-	if err := n.store.Install(ss.staged.install); err != nil {
+	if err := e.store.Install(ss.staged.install); err != nil {
 		return err
 	}
-	n.filling.log.SetStart(ss.group.log, m.Index, m.Term, &m.ConfState)
-	n.filling.mustSync = true
+	e.filling.log.SetStart(ss.group.log, m.Index, m.Term, &m.ConfState)
+	e.filling.mustSync = true
 	ss.group.conf = m.ConfState
 	conf := ss.group.conf
 	ss.group.at = applyPoint{m.Index, m.Term, &conf}
-	ss.group.marks.passed.Store(m.Index)
+	ss.group.Applied.Store(m.Index)
 	ss.group.last = m.Index
-	ss.group.lastStamp.Store(max(ss.group.lastStamp.Load(), n.store.LastStamp(ss.group.shard)))
+	ss.group.LastStamp.Store(max(ss.group.LastStamp.Load(), e.store.LastStamp(ss.group.shard)))
 	// Whether what was proposed here before is part of it is not known.
 	for len(ss.group.inflight) > 0 && ss.group.inflight[0].index <= m.Index {
-		n.finish(ss.group.inflight[0].done, command.TimedOut)
+		e.finish(ss.group.inflight[0].done, command.TimedOut)
 		ss.group.inflight = ss.group.inflight[1:]
 	}
-	if ss.group.broken.Load() {
+	if ss.group.Broken.Load() {
 		ss.group.recovered()
-		ss.group.held.Store(true)
+		ss.group.Held.Store(true)
 	}
 	ss.group.logger.Info("snapshot installed", "index", m.Index, "term", m.Term)
-	if ss.group.shard == n.meta() {
-		return n.refreshMap()
+	if ss.group.shard == e.meta() {
+		return e.mapApplied()
 	}
 	return nil
 }

@@ -3,13 +3,10 @@ package raftgroup
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/command"
-	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
@@ -73,24 +70,24 @@ func (s ShardStatus) MarshalJSON() ([]byte, error) {
 // Status returns a snapshot of the node's state. Its parts are each read
 // atomically, not all at one moment.
 func (n *Node) Status() Status {
+	counters := n.counters()
 	s := Status{
 		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.state.is(failed), Slow: n.state.is(slow),
 		ClockOff: n.state.is(clockOff), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
-		LogBytes: n.log.SizeBytes(), Fsyncs: n.fsyncs.Load(), Passes: n.passes.Load(),
+		LogBytes: n.log.SizeBytes(), Fsyncs: counters.fsyncs, Passes: counters.passes,
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
 		Storage: n.store.Stats(), Damage: n.store.Damage(), ReplayDamaged: n.replay.Damaged,
 	}
 	if s.Fsyncs > 0 {
-		s.FsyncMicros = float64(n.fsyncNanos.Load()) / float64(s.Fsyncs) / float64(time.Microsecond)
+		s.FsyncMicros = float64(counters.fsyncNanos) / float64(s.Fsyncs) / float64(time.Microsecond)
 	}
-	for _, g := range n.groups {
-		first, _ := g.log.FirstIndex()
-		last, _ := g.log.LastIndex()
+	for shard, v := range n.views {
+		c := n.shardCounters(shard)
 		s.Shards = append(s.Shards, ShardStatus{
-			Shard: g.shard, Leader: g.leader.Load(), Term: g.term.Load(), Commit: g.committed.Load(),
-			Applied: n.store.Applied(g.shard), Durable: n.store.Durable(g.shard),
-			First: first, Last: last, Queued: g.queue.len(), Serving: g.leads.Load(), Held: g.held.Load(),
-			Damaged: g.broken.Load() || n.store.Damaged(g.shard), meta: g.shard == n.meta(),
+			Shard: shard, Leader: v.Leader.Load(), Term: v.Term.Load(), Commit: v.Committed.Load(),
+			Applied: n.store.Applied(shard), Durable: n.store.Durable(shard),
+			First: c.first, Last: c.last, Queued: c.queued, Serving: v.Leads.Load(), Held: v.Held.Load(),
+			Damaged: v.Broken.Load() || n.store.Damaged(shard), meta: shard == n.meta(),
 		})
 	}
 	return s
@@ -133,39 +130,3 @@ func (n *Node) Topology(address string) command.Topology {
 	}
 	return t
 }
-
-// raftLogger passes Raft's own messages on. Raft is talkative: what it calls
-// information is debugging here. Its warnings and errors are bounded for all
-// shards of the node together: one fault concerns hundreds of them at once.
-type raftLogger struct {
-	l     *slog.Logger
-	lines *lograte.Line
-}
-
-// raftLinesMax bounds Raft's warnings and errors in one interval.
-const raftLinesMax = 16
-
-func (r *raftLogger) Debug(v ...any)            { r.l.Debug("raft", "message", fmt.Sprint(v...)) }
-func (r *raftLogger) Debugf(f string, v ...any) { r.l.Debug("raft", "message", fmt.Sprintf(f, v...)) }
-func (r *raftLogger) Info(v ...any)             { r.l.Debug("raft", "message", fmt.Sprint(v...)) }
-func (r *raftLogger) Infof(f string, v ...any)  { r.l.Debug("raft", "message", fmt.Sprintf(f, v...)) }
-func (r *raftLogger) Warning(v ...any) {
-	r.lines.Log(r.l, slog.LevelWarn, "raft", "message", fmt.Sprint(v...))
-}
-func (r *raftLogger) Warningf(f string, v ...any) {
-	if strings.Contains(f, "pending configuration changes") { // it campaigns when they are applied, at a start as a rule
-		r.Infof(f, v...)
-		return
-	}
-	r.lines.Log(r.l, slog.LevelWarn, "raft", "message", fmt.Sprintf(f, v...))
-}
-func (r *raftLogger) Error(v ...any) {
-	r.lines.Log(r.l, slog.LevelError, "raft", "message", fmt.Sprint(v...))
-}
-func (r *raftLogger) Errorf(f string, v ...any) {
-	r.lines.Log(r.l, slog.LevelError, "raft", "message", fmt.Sprintf(f, v...))
-}
-func (r *raftLogger) Fatal(v ...any)            { panic(fmt.Sprint(v...)) }
-func (r *raftLogger) Fatalf(f string, v ...any) { panic(fmt.Sprintf(f, v...)) }
-func (r *raftLogger) Panic(v ...any)            { panic(fmt.Sprint(v...)) }
-func (r *raftLogger) Panicf(f string, v ...any) { panic(fmt.Sprintf(f, v...)) }

@@ -16,7 +16,7 @@ func TestCommandsForEarlierVersions(t *testing.T) {
 	n := c.nodes[1]
 	c.until("a map", func() bool { return n.cmap.Load().Begun() })
 	for _, x := range c.nodes {
-		if x.groups[0].leads.Load() {
+		if x.etcd().groups[0].Leads.Load() {
 			n = x
 		}
 	}
@@ -35,7 +35,7 @@ func TestCommandsForEarlierVersions(t *testing.T) {
 	}
 	txn := command.Command{Kind: command.Txn, Flags: command.Whole, Ops: []command.Command{{Kind: command.Get, Key: []byte("k")}}}
 	must(t, n.Propose(0, &txn, done, command.Tag{}))
-	r, err := command.NewReader(slices.Clone(n.groups[0].queue.open.data))
+	r, err := command.NewReader(slices.Clone(n.etcd().groups[0].queue.open.data))
 	must(t, err)
 	r.Count = 1 // it is not sealed yet
 	var got command.Command

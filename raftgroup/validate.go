@@ -261,7 +261,7 @@ func checkPlace(m *raftpb.Message, p *place) error {
 }
 
 // place returns where the replica is, for m.
-func (g *group) place(n *Node, m *raftpb.Message) (place, error) {
+func (g *group) place(e *etcdEngine, m *raftpb.Message) (place, error) {
 	s := g.node.BasicStatus()
 	claimed := uint64(0)
 	switch m.Type {
@@ -273,7 +273,7 @@ func (g *group) place(n *Node, m *raftpb.Message) (place, error) {
 	// g.last does not know of what earlier messages of this pass have added or,
 	// on a follower, cut off.
 	if claimed > g.last || claimed > s.Commit && s.RaftState != raft.StateLeader {
-		if err := g.collect(n); err != nil {
+		if err := g.collect(e); err != nil {
 			return place{}, err
 		}
 	}
@@ -282,8 +282,8 @@ func (g *group) place(n *Node, m *raftpb.Message) (place, error) {
 
 // vouched reports whether m may come to Raft. Its sender loses the connection
 // where it may not.
-func (g *group) vouched(n *Node, m *raftpb.Message) (bool, error) {
-	p, err := g.place(n, m)
+func (g *group) vouched(e *etcdEngine, m *raftpb.Message) (bool, error) {
+	p, err := g.place(e, m)
 	if err != nil {
 		return false, err
 	}
@@ -292,16 +292,16 @@ func (g *group) vouched(n *Node, m *raftpb.Message) (bool, error) {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, errBehind):
-		return false, g.contradicted(n, m, err)
+		return false, g.contradicted(e, m, err)
 	}
-	n.blame(placement.NodeOf(m.From), g.shard, err)
+	e.blame(placement.NodeOf(m.From), g.shard, err)
 	return false, nil
 }
 
 // blame ends the connection from a node that has sent what no correct one
 // sends.
-func (n *Node) blame(node uint64, shard int, err error) {
-	n.transport.Expel(node, fmt.Errorf("%s: %w", n.shardName(shard), err))
+func (e *etcdEngine) blame(node uint64, shard int, err error) {
+	e.transport.Expel(node, fmt.Errorf("%s: %w", e.shardName(shard), err))
 }
 
 // contradictionAfter is how long a leader has to insist that more is here than
@@ -317,16 +317,16 @@ type contradiction struct {
 // contradicted takes in a claim that wraps errBehind. A leader that does not
 // drop it, on one connection after the other, is right: this node's disk has
 // lost what the node had confirmed. The error is the reason to stop.
-func (g *group) contradicted(n *Node, m *raftpb.Message, claim error) error {
-	now, c := n.clock.Boot(), &g.doubt
+func (g *group) contradicted(e *etcdEngine, m *raftpb.Message, claim error) error {
+	now, c := e.clock.Boot(), &g.doubt
 	if c.leader != m.From || time.Duration(now-c.last) > 2*contradictionAfter {
 		*c = contradiction{leader: m.From, since: now}
 	}
 	c.last = now
 	if !isVoter(&g.conf, m.From) || time.Duration(now-c.since) < contradictionAfter {
-		n.blame(placement.NodeOf(m.From), g.shard, claim)
+		e.blame(placement.NodeOf(m.From), g.shard, claim)
 		return nil
 	}
-	n.noteMark(n.dir.MarkRolledBack())
-	return fmt.Errorf("%w: %s: %w", datadir.ErrRolledBack, n.shardName(g.shard), claim)
+	e.noteMark(e.dir.MarkRolledBack())
+	return fmt.Errorf("%w: %s: %w", datadir.ErrRolledBack, e.shardName(g.shard), claim)
 }

@@ -173,7 +173,7 @@ func TestNonsenseCostsItsSenderTheConnection(t *testing.T) {
 	c.until("a leader", c.led)
 	leader := c.leader(0).id
 	follower := leader%3 + 1
-	n, term := c.nodes[follower], c.nodes[leader].groups[0].term.Load()
+	n, term := c.nodes[follower], c.nodes[leader].etcd().groups[0].Term.Load()
 	for name, m := range map[string]raftpb.Message{
 		"a commit that nobody has": {Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40},
 		"entries with a gap":       {Type: raftpb.MsgApp, Term: term, Index: 1, LogTerm: 1, Entries: []raftpb.Entry{entry(2, 1), entry(9, 1)}},
@@ -207,7 +207,7 @@ func TestLeaderThatInsists(t *testing.T) {
 	c.until("a leader", c.led)
 	leader := c.leader(0).id
 	follower := leader%3 + 1
-	n, term := c.nodes[follower], c.nodes[leader].groups[0].term.Load()
+	n, term := c.nodes[follower], c.nodes[leader].etcd().groups[0].Term.Load()
 	for range 2 {
 		if n.state.is(failed) {
 			t.Fatal("stopped by one message")
@@ -239,14 +239,14 @@ func BenchmarkCheckMessage(b *testing.B) {
 	c.until("a leader", c.led)
 	leader := c.leader(0).id
 	n := c.nodes[leader%3+1]
-	g := n.groups[0]
-	m := raftpb.Message{Type: raftpb.MsgApp, From: placement.ReplicaID(leader, 1), To: g.id, Term: g.term.Load(), Index: g.last, LogTerm: g.term.Load(), Entries: []raftpb.Entry{entry(g.last+1, g.term.Load())}}
+	g := n.etcd().groups[0]
+	m := raftpb.Message{Type: raftpb.MsgApp, From: placement.ReplicaID(leader, 1), To: g.id, Term: g.Term.Load(), Index: g.last, LogTerm: g.Term.Load(), Entries: []raftpb.Entry{entry(g.last+1, g.Term.Load())}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := checkForm(&m); err != nil {
 			b.Fatal(err)
 		}
-		if ok, err := g.vouched(n, &m); !ok || err != nil {
+		if ok, err := g.vouched(n.etcd(), &m); !ok || err != nil {
 			b.Fatal(ok, err)
 		}
 	}

@@ -95,8 +95,8 @@ func TestLeaderLeavesToANodeThatLeaves(t *testing.T) {
 		r, _ := m.Replica(0, other)
 		m.Shards[0].Replicas = []placement.Replica{r}
 		n.cmap.Store(&m)
-		g := n.groups[0]
-		if got := g.removedSuccessor(n, &m.Shards[0]); got != 0 {
+		s := n.replica(0)
+		if got := n.removedSuccessor(0, &s, &m.Shards[0]); got != 0 {
 			return placement.NodeOf(got)
 		}
 		return 0

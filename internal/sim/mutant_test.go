@@ -99,14 +99,14 @@ type mutant struct {
 var mutants = []mutant{
 	{
 		name: "acknowledged before fsync", file: "raftgroup/readyloop.go",
-		old:  "l.node.log.Save(w.log, true)",
-		new:  "l.node.log.Save(w.log, !%[1]s)",
+		old:  "l.engine.log.Save(w.log, true)",
+		new:  "l.engine.log.Save(w.log, !%[1]s)",
 		only: "crash,trap,crashall",
 	},
 	{
 		name: "lease from reply time", file: "raftgroup/lease.go",
-		old:  "ls.lease.Store(r.list[closed].sent + n.leaseNanos)",
-		new:  "if %[1]s { r.list[closed].sent = n.clock.Boot() }; ls.lease.Store(r.list[closed].sent + n.leaseNanos)",
+		old:  "ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)",
+		new:  "if %[1]s { r.list[closed].sent = e.clock.Boot() }; ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)",
 		only: "slow,oneway,pause",
 		how:  "two leases",
 	},
@@ -119,20 +119,20 @@ var mutants = []mutant{
 	},
 	{
 		name: "leader behind its followers", file: "raftgroup/read.go",
-		old:  "return n.store.Applied(ls.group.shard) >= announced",
-		new:  "return %[1]s || n.store.Applied(ls.group.shard) >= announced",
+		old:  "return n.store.Applied(shard) >= announced",
+		new:  "return %[1]s || n.store.Applied(shard) >= announced",
 		only: "stall,weather",
 		how:  "not linearizable",
 	},
 	{
 		name: "snapshot half installed", file: "raftgroup/snapshot.go",
-		old: "n.store.Install(ss.staged.install)",
-		new: "func() error { if %[1]s { return nil }; return n.store.Install(ss.staged.install) }()",
+		old: "e.store.Install(ss.staged.install)",
+		new: "func() error { if %[1]s { return nil }; return e.store.Install(ss.staged.install) }()",
 	},
 	{
 		name: "unknown told as failed", file: "raftgroup/proposals.go",
-		old: "for _, p := range ps.inflight {\n\t\tn.finish(p.done, command.TimedOut)",
-		new: "for _, p := range ps.inflight {\n\t\tif %[1]s { n.finish(p.done, command.Dropped); continue }\n\t\tn.finish(p.done, command.TimedOut)",
+		old: "for _, p := range ps.inflight {\n\t\te.finish(p.done, command.TimedOut)",
+		new: "for _, p := range ps.inflight {\n\t\tif %[1]s { e.finish(p.done, command.Dropped); continue }\n\t\te.finish(p.done, command.TimedOut)",
 		how: "not linearizable",
 	},
 	{
@@ -145,7 +145,7 @@ var mutants = []mutant{
 	{
 		name: "age from when the message came", file: "raftgroup/lease.go",
 		old:  "ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at",
-		new:  "if %[1]s { at = n.clock.Boot() }; ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at",
+		new:  "if %[1]s { at = e.clock.Boot() }; ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at",
 		only: "slow,partition,crash",
 		how:  "a stale read",
 	},
