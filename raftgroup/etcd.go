@@ -157,7 +157,7 @@ func (e *etcdEngine) cutOpening() {
 }
 
 func (e *etcdEngine) counters() engineCounters {
-	return engineCounters{e.passes.Load(), e.fsyncs.Load(), e.fsyncNanos.Load(), e.replayed.Load(), e.replayDamaged}
+	return engineCounters{e.passes.Load(), e.fsyncs.Load(), e.fsyncNanos.Load(), e.replayed.Load(), e.replayDamaged.Load()}
 }
 
 func (e *etcdEngine) shardCounters(shard int) shardCounters {

@@ -28,8 +28,8 @@ type readyLoop struct {
 	durable             uint64 // number of the last writeSet that is
 	applies             []applying
 	applyBase           int
-	applyCalls          uint64 // of store.Apply
-	replayDamaged       uint64 // see Replay.Damaged
+	applyCalls          uint64        // of store.Apply
+	replayDamaged       atomic.Uint64 // see Replay.Damaged
 	entries             []storage.Entry
 	spares              [][]completion
 	deferred            []*group // have commands that wait for the round under way
@@ -479,7 +479,7 @@ type deliverer readyLoop
 func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
 	a := &d.applies[d.applyBase+entry]
 	if a.alone && a.done == nil {
-		d.replayDamaged += damagedOps(r)
+		d.replayDamaged.Add(damagedOps(r))
 	}
 	if cmd >= len(a.done) {
 		return
