@@ -7,7 +7,7 @@ import (
 	"github.com/proa-kv/proa/protocol"
 )
 
-// splitter is the scratch with which a batch is cut up by shard.
+// splitter is the scratch with which a BATCH is cut up by shard.
 type splitter struct {
 	shards []int // of each operation
 	parts  []int // shards that occur, in order of first occurrence
@@ -38,7 +38,7 @@ func (p *processor) writeBatch(c *conn, f *protocol.Frame, o Options) Effects {
 		return p.propose(c, f, sp.parts[0], o)
 	}
 	divisible := p.batch.Flags&protocol.BatchNonAtomic != 0 && !apart
-	// The parts of a non-atomic batch go on within a session where some of them
+	// The parts of a non-atomic BATCH go on within a session where some of them
 	// have been done, and keep their places behind what is queued.
 	if !divisible || p.cmd.Session.ID == 0 && !o.InOrder {
 		if done, err := p.proposeAcross(c, f, o); err == nil {
@@ -115,8 +115,8 @@ func (p *processor) writeTxn(c *conn, f *protocol.Frame, o Options) Effects {
 	return done
 }
 
-// scatterBatch proposes a non-atomic batch as one atomic batch for each shard, and
-// sends what is led elsewhere on, as one batch for each node. With a session
+// scatterBatch proposes a non-atomic BATCH as one atomic BATCH for each shard, and
+// sends what is led elsewhere on, as one BATCH for each node. With a session
 // each part is remembered by its own shard, so a retry of the whole still
 // takes effect once.
 func (p *processor) scatterBatch(c *conn, f *protocol.Frame, o Options) Effects {

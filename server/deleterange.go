@@ -7,7 +7,7 @@ import (
 
 // deleteRange carries out a DELETE_RANGE, which is one command in each shard,
 // however many rows there are. Where this node is alone they take effect
-// together, unless a session is to remember them: as with a non-atomic batch its
+// together, unless a session is to remember them: as with a non-atomic BATCH its
 // retry has to complete what is missing.
 func (p *processor) deleteRange(c *conn, f *protocol.Frame, o Options) Effects {
 	var m protocol.DeleteRange
@@ -31,7 +31,7 @@ func (p *processor) deleteRange(c *conn, f *protocol.Frame, o Options) Effects {
 }
 
 // scatterRange proposes p.cmd in every shard, and sends it on where another node
-// leads one. The reply has the outcome of each, like that of a batch.
+// leads one. The reply has the outcome of each, like that of a BATCH.
 func (p *processor) scatterRange(c *conn, f *protocol.Frame) (done Effects) {
 	n := p.srv.backend.Shards()
 	g := p.scatter(c, f, n, n, n*(5+outcomeBytes))

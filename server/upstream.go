@@ -324,11 +324,11 @@ func (l *upstreamConn) writeAll() error {
 	waits := false // silence is running
 	buf := bufpool.Get(upstreamWriteBytes)
 	defer buf.Release()
-	var batch []*call
+	var calls []*call
 	for {
-		if batch = l.take(batch[:0]); len(batch) > 0 {
+		if calls = l.take(calls[:0]); len(calls) > 0 {
 			idle.Reset(upstreamIdle)
-			if err := l.write(batch, buf); err != nil {
+			if err := l.write(calls, buf); err != nil {
 				return err
 			}
 			if !waits {
@@ -390,9 +390,9 @@ func (l *upstreamConn) leadsNothing() bool {
 	return led
 }
 
-// take moves the queue into batch, without what was given up meanwhile, and
+// take moves the queue into calls, without what was given up meanwhile, and
 // with its frames as good as sent.
-func (l *upstreamConn) take(batch []*call) []*call {
+func (l *upstreamConn) take(calls []*call) []*call {
 	u := l.up
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -404,10 +404,10 @@ func (l *upstreamConn) take(batch []*call) []*call {
 			continue
 		}
 		k.written = true
-		batch = append(batch, k)
+		calls = append(calls, k)
 	}
 	l.queue = l.queue[:0]
-	return batch
+	return calls
 }
 
 // leaveIfIdle retires the connection if nothing is asked over it.
@@ -421,18 +421,18 @@ func (l *upstreamConn) leaveIfIdle() bool {
 	return true
 }
 
-// write writes the frames of batch and releases them. After an error those
+// write writes the frames of calls and releases them. After an error those
 // that were not handed over whole count as not written: a server never carries
 // out a part of a frame.
-func (l *upstreamConn) write(batch []*call, buf *bufpool.Buffer) error {
-	batch = l.dropTooLarge(batch)
-	for len(batch) > 0 {
+func (l *upstreamConn) write(calls []*call, buf *bufpool.Buffer) error {
+	calls = l.dropTooLarge(calls)
+	for len(calls) > 0 {
 		n := 1
-		b := batch[0].frame.B
-		if len(batch) > 1 && len(b) < upstreamWriteBytes {
+		b := calls[0].frame.B
+		if len(calls) > 1 && len(b) < upstreamWriteBytes {
 			buf.B = append(buf.B[:0], b...)
-			for n < len(batch) && len(buf.B)+len(batch[n].frame.B) <= upstreamWriteBytes {
-				buf.B = append(buf.B, batch[n].frame.B...)
+			for n < len(calls) && len(buf.B)+len(calls[n].frame.B) <= upstreamWriteBytes {
+				buf.B = append(buf.B, calls[n].frame.B...)
 				n++
 			}
 			b = buf.B
@@ -440,22 +440,22 @@ func (l *upstreamConn) write(batch []*call, buf *bufpool.Buffer) error {
 		_ = l.nc.SetWriteDeadline(time.Now().Add(l.up.all.srv.cfg.WriteTimeout))
 		wrote, err := l.nc.Write(b)
 		if err != nil {
-			l.notWritten(batch, wrote)
+			l.notWritten(calls, wrote)
 			return err
 		}
-		for _, k := range batch[:n] {
+		for _, k := range calls[:n] {
 			k.releaseFrame()
 		}
-		batch = batch[n:]
+		calls = calls[n:]
 	}
 	return nil
 }
 
-// notWritten takes back the frames of batch that lie beyond what was written.
-func (l *upstreamConn) notWritten(batch []*call, wrote int) {
+// notWritten takes back the frames of calls that lie beyond what was written.
+func (l *upstreamConn) notWritten(calls []*call, wrote int) {
 	l.up.mu.Lock()
 	defer l.up.mu.Unlock()
-	for _, k := range batch {
+	for _, k := range calls {
 		if wrote -= len(k.frame.B); wrote < 0 {
 			k.written = false
 		}
@@ -464,10 +464,10 @@ func (l *upstreamConn) notWritten(batch []*call, wrote int) {
 }
 
 // dropTooLarge refuses the frames that the other node would not take.
-func (l *upstreamConn) dropTooLarge(batch []*call) []*call {
-	keep := batch[:0]
+func (l *upstreamConn) dropTooLarge(calls []*call) []*call {
+	keep := calls[:0]
 	var t touched
-	for _, k := range batch {
+	for _, k := range calls {
 		if uint32(len(k.frame.B)) <= l.limit {
 			keep = append(keep, k)
 			continue

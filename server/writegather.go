@@ -114,7 +114,7 @@ type writeGather struct {
 
 	mu     sync.Mutex
 	epoch  uint64            // sent with the reply; 0: none
-	parts  [][]int32         // positions of each part's operations in the batch
+	parts  [][]int32         // positions of each part's operations in the request
 	bodies [][]byte          // of each operation: status byte, u32 length, body
 	codes  []protocol.Opcode // of the operations
 	bytes  int               // of rows kept in bodies

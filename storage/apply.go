@@ -47,7 +47,7 @@ type Deliverer interface {
 	Deliver(entry, cmd int, r *command.Result)
 }
 
-// Apply carries out entries in order, all at once, or in several batches where
+// Apply carries out entries in order, all at once, or in several write batches where
 // they make far more than they bring (see growthBytesMax). When it returns nil
 // their effects are visible to readers, Applied has advanced, and each
 // command's result has been delivered, in order; nothing is durable by it (see
@@ -62,7 +62,7 @@ type Deliverer interface {
 // until they are replaced or removed; the entries of the others have been
 // applied. Any other error means that the node must stop: the entries
 // cannot be understood (command.ErrMalformed, command.ErrFormat, with nothing
-// of their batch applied or delivered) or Pebble failed. Every later call then returns
+// of their write batch applied or delivered) or Pebble failed. Every later call then returns
 // ErrFailed.
 func (s *Store) Apply(entries []Entry, d Deliverer) error {
 	if err := s.enter(); err != nil {
@@ -72,7 +72,7 @@ func (s *Store) Apply(entries []Entry, d Deliverer) error {
 	if err := s.fatal.get(); err != nil {
 		return err
 	}
-	b := &s.batch
+	b := &s.writeBatch
 	b.stop = nil
 	for first := 0; ; {
 		n, err := b.apply(entries[first:], first, d)
@@ -90,8 +90,8 @@ func (s *Store) Apply(entries []Entry, d Deliverer) error {
 func (s *Store) Stopped(shard int) bool { return s.shards[shard].stopped }
 
 // apply carries out entries, of which the first has number first for d, as far
-// as one batch may go. It returns how many that were.
-func (b *batch) apply(entries []Entry, first int, d Deliverer) (int, error) {
+// as one write batch may go. It returns how many that were.
+func (b *writeBatch) apply(entries []Entry, first int, d Deliverer) (int, error) {
 	b.begin()
 	defer b.end()
 	if err := b.admit(entries); err != nil {
@@ -115,49 +115,49 @@ func (b *batch) apply(entries []Entry, first int, d Deliverer) (int, error) {
 }
 
 // stopShard has nothing of shard be applied any more.
-func (b *batch) stopShard(shard int, err error) {
+func (b *writeBatch) stopShard(shard int, err error) {
 	b.store.shards[shard].stopped = true
 	b.stop = errors.Join(b.stop, b.store.damaged(shard, err))
 }
 
-// dropStopped takes what the batch has done to stopped shards out of it.
-func (b *batch) dropStopped() {
+// dropStopped takes what the write batch has done to stopped shards out of it.
+func (b *writeBatch) dropStopped() {
 	for i := range b.rows.rows {
 		if r := &b.rows.rows[i]; b.store.Stopped(int(r.shard)) {
 			r.dirty, r.fresh = false, false
 		}
 	}
 	b.staged = slices.DeleteFunc(b.staged, func(r stagedRecord) bool { return b.store.Stopped(shardOf(r.key)) })
-	b.ranges = slices.DeleteFunc(b.ranges, func(r batchRange) bool { return b.store.Stopped(r.shard) })
+	b.ranges = slices.DeleteFunc(b.ranges, func(r deletedRange) bool { return b.store.Stopped(r.shard) })
 	b.touched = slices.DeleteFunc(b.touched, b.store.Stopped)
 }
 
-// batch is the working state of one call of Apply, kept for the next one.
-type batch struct {
+// writeBatch is the working state of one call of Apply, kept for the next one.
+type writeBatch struct {
 	store  *Store
 	number uint64
 	rows   rowSet
 	staged []stagedRecord // changes of the expiry index and of session records
 	bytes  arena
-	ranges []batchRange           // that the batch has deleted, in order
-	marks  map[removalMark]uint64 // the marks that the batch has set; nil: none ever
+	ranges []deletedRange         // that the write batch has deleted, in order
+	marks  map[removalMark]uint64 // the marks that the write batch has set; nil: none ever
 
 	shards  []shardChanges
-	touched []int // shards with entries in this batch
+	touched []int // shards with entries in this write batch
 
 	stop error // why shards are stopped that had entries in this call of Apply; nil: none is
 
 	results []command.Result
 	ends    []int            // per entry: the number of results so far
 	nested  []command.Result // results of operations are cut from it
-	pending [][]byte         // session records written in this batch
+	pending [][]byte         // session records written in this write batch
 
 	key    []byte
 	record []byte
 }
 
-// stagedRecord is a change that the batch makes beside its rows. Key and value
-// are bytes of the batch.
+// stagedRecord is a change that the write batch makes beside its rows. Key and value
+// are bytes of the write batch.
 type stagedRecord struct {
 	list    memtable.List
 	deleted bool
@@ -165,31 +165,31 @@ type stagedRecord struct {
 	value   []byte
 }
 
-// shardChanges is the state of a shard as the batch has left it.
+// shardChanges is the state of a shard as the write batch has left it.
 type shardChanges struct {
 	meta
-	batch     uint64
-	marked    uint64       // as in shardState
-	conf      *InstallMeta // nil: unchanged
-	newExpiry uint64       // earliest expiry added
-	emptied   bool         // what was in the expiry index before the batch is not any more
-	swept     bool
-	sweptTo   uint64 // nothing below it is left in the expiry index
+	writeBatch uint64
+	marked     uint64       // as in shardState
+	conf       *InstallMeta // nil: unchanged
+	newExpiry  uint64       // earliest expiry added
+	emptied    bool         // what was in the expiry index before the write batch is not any more
+	swept      bool
+	sweptTo    uint64 // nothing below it is left in the expiry index
 }
 
 const (
-	// What a batch needed once is kept up to these sizes.
-	batchRowsKeep    = 64 << 10
-	batchResultsKeep = 64 << 10
-	batchStagedKeep  = 64 << 10
+	// What a write batch needed once is kept up to these sizes.
+	writeBatchRowsKeep    = 64 << 10
+	writeBatchResultsKeep = 64 << 10
+	writeBatchStagedKeep  = 64 << 10
 )
 
-func (b *batch) init(s *Store) {
+func (b *writeBatch) init(s *Store) {
 	b.store = s
 	b.shards = make([]shardChanges, len(s.shards))
 }
 
-func (b *batch) begin() {
+func (b *writeBatch) begin() {
 	b.number++
 	b.rows.reset()
 	b.bytes.reset()
@@ -203,29 +203,29 @@ func (b *batch) begin() {
 	clear(b.marks)
 }
 
-// end lets go of the entries and of what an unusually large batch needed.
-func (b *batch) end() {
+// end lets go of the entries and of what an unusually large write batch needed.
+func (b *writeBatch) end() {
 	clear(b.results)
 	clear(b.nested)
 	clear(b.pending)
 	clear(b.staged)
 	clear(b.ranges)
-	if cap(b.staged) > batchStagedKeep {
+	if cap(b.staged) > writeBatchStagedKeep {
 		b.staged = nil
 	}
-	if cap(b.results) > batchResultsKeep {
+	if cap(b.results) > writeBatchResultsKeep {
 		b.results = nil
 	}
-	if cap(b.nested) > batchResultsKeep {
+	if cap(b.nested) > writeBatchResultsKeep {
 		b.nested = nil
 	}
-	if cap(b.rows.rows) > batchRowsKeep {
+	if cap(b.rows.rows) > writeBatchRowsKeep {
 		b.rows.rows = nil
 	}
 }
 
 // admit checks and takes over the indexes of entries.
-func (b *batch) admit(entries []Entry) error {
+func (b *writeBatch) admit(entries []Entry) error {
 	for i := range entries {
 		e := &entries[i]
 		if e.Shard < 0 || e.Shard >= len(b.shards) {
@@ -243,12 +243,12 @@ func (b *batch) admit(entries []Entry) error {
 	return nil
 }
 
-// touch returns the state of a shard as the batch has left it so far.
-func (b *batch) touch(shard int) *shardChanges {
+// touch returns the state of a shard as the write batch has left it so far.
+func (b *writeBatch) touch(shard int) *shardChanges {
 	sh := &b.shards[shard]
-	if sh.batch != b.number {
+	if sh.writeBatch != b.number {
 		st := &b.store.shards[shard]
-		*sh = shardChanges{meta: st.meta(), batch: b.number, marked: st.marked, newExpiry: never}
+		*sh = shardChanges{meta: st.meta(), writeBatch: b.number, marked: st.marked, newExpiry: never}
 		b.touched = append(b.touched, shard)
 	}
 	return sh
@@ -256,7 +256,7 @@ func (b *batch) touch(shard int) *shardChanges {
 
 // admitOnly takes over the indexes of entries where those of later ones were
 // taken over as well.
-func (b *batch) admitOnly(entries []Entry) {
+func (b *writeBatch) admitOnly(entries []Entry) {
 	for _, i := range b.touched {
 		st := &b.store.shards[i]
 		b.shards[i].applied, b.shards[i].conf = st.applied.Load(), nil
@@ -278,9 +278,9 @@ func (sh *shardChanges) take(e *Entry) {
 }
 
 // run carries out the commands of entries until they have grown as far as a
-// batch may; their effects are in b alone. It returns how many entries it has
+// write batch may; their effects are in b alone. It returns how many entries it has
 // carried out, at least one if there is one.
-func (b *batch) run(entries []Entry) (int, error) {
+func (b *writeBatch) run(entries []Entry) (int, error) {
 	ex, grown := &b.store.executor, 0
 	ex.entry = 0
 	for i := range entries {
@@ -297,7 +297,7 @@ func (b *batch) run(entries []Entry) (int, error) {
 			grown += ex.grown
 		}
 		b.ends = append(b.ends, len(b.results))
-		if (grown > batchGrowthMax || len(b.ranges) > batchRangesMax) && !e.Together {
+		if (grown > writeBatchGrowthMax || len(b.ranges) > deletedRangesMax) && !e.Together {
 			return i + 1, nil
 		}
 	}
@@ -308,7 +308,7 @@ func (b *batch) run(entries []Entry) (int, error) {
 var errStopped = errors.New("the shard is stopped")
 
 // load makes the state of r known, and its value where withValue.
-func (b *batch) load(r *row, withValue bool) (err error) {
+func (b *writeBatch) load(r *row, withValue bool) (err error) {
 	if r.loaded && (!withValue || r.hasValue || !r.exists) {
 		return nil
 	}
@@ -341,9 +341,9 @@ func (b *batch) load(r *row, withValue bool) (err error) {
 	return nil
 }
 
-// stored returns the record of a key of the database as the last batch left it,
+// stored returns the record of a key of the database as the last write batch left it,
 // which is valid until closer is closed.
-func (b *batch) stored(hash uint64, key []byte) (record []byte, found bool, closer io.Closer, err error) {
+func (b *writeBatch) stored(hash uint64, key []byte) (record []byte, found bool, closer io.Closer, err error) {
 	x := &b.store.memtables
 	x.mu.RLock()
 	if r, ok := x.get(hash, key); ok && !r.Deleted() {
@@ -370,18 +370,18 @@ type noCloser struct{}
 
 func (noCloser) Close() error { return nil }
 
-func (b *batch) stage(l memtable.List, key, value []byte) {
+func (b *writeBatch) stage(l memtable.List, key, value []byte) {
 	b.staged = append(b.staged, stagedRecord{list: l, key: key, value: value})
 }
 
-func (b *batch) stageDeletion(l memtable.List, key []byte) {
+func (b *writeBatch) stageDeletion(l memtable.List, key []byte) {
 	b.staged = append(b.staged, stagedRecord{list: l, deleted: true, key: key})
 }
 
-// finish makes the batch visible: in the memtable, then row by
+// finish makes the write batch visible: in the memtable, then row by
 // row in the cache, see the package comment for why nobody notices the
 // difference.
-func (b *batch) finish() error {
+func (b *writeBatch) finish() error {
 	if len(b.touched) == 0 {
 		return nil
 	}
@@ -396,9 +396,9 @@ func (b *batch) finish() error {
 	return nil
 }
 
-// lockPublishing takes publishing when the mutable memtable has room for the batch,
+// lockPublishing takes publishing when the mutable memtable has room for the write batch,
 // which it makes if need be. It waits while both memtables are full.
-func (b *batch) lockPublishing() error {
+func (b *writeBatch) lockPublishing() error {
 	s, need := b.store, b.bytesNeeded()
 	for {
 		s.publishing.Lock()
@@ -417,7 +417,7 @@ func (b *batch) lockPublishing() error {
 	}
 }
 
-func (b *batch) publish() error {
+func (b *writeBatch) publish() error {
 	s := b.store
 	if err := b.lockPublishing(); err != nil {
 		return err
@@ -461,8 +461,8 @@ func (b *batch) publish() error {
 	return nil
 }
 
-// bytesNeeded is what the records of the batch take in a memtable.
-func (b *batch) bytesNeeded() int {
+// bytesNeeded is what the records of the write batch take in a memtable.
+func (b *writeBatch) bytesNeeded() int {
 	n := b.rangesBytes()
 	for i := range b.rows.rows {
 		r := &b.rows.rows[i]
@@ -484,7 +484,7 @@ func (b *batch) bytesNeeded() int {
 const prefetchRows = 64
 
 // addRows announces the changed ones of rows to the cache and adds them to t.
-func (b *batch) addRows(t *table, rows []row) {
+func (b *writeBatch) addRows(t *table, rows []row) {
 	cache := b.store.cache
 	for i := range rows {
 		if r := &rows[i]; r.dirty {
@@ -537,7 +537,7 @@ func (r *stagedRecord) addTo(t *table) {
 }
 
 // finishShard brings up to date when the shard needs its next Sweep.
-func (b *batch) finishShard(i int) error {
+func (b *writeBatch) finishShard(i int) error {
 	sh, st := &b.shards[i], &b.store.shards[i]
 	st.publishSessions()
 	if sh.emptied && !sh.swept {
@@ -558,7 +558,7 @@ func (b *batch) finishShard(i int) error {
 	return nil
 }
 
-func (b *batch) firstExpiry(shard int, from uint64) (uint64, error) {
+func (b *writeBatch) firstExpiry(shard int, from uint64) (uint64, error) {
 	tables := b.store.memtables.pin()
 	defer b.store.memtables.unpin(tables)
 	return firstExpiry(b.store.db, tables, shard, from)
@@ -566,7 +566,7 @@ func (b *batch) firstExpiry(shard int, from uint64) (uint64, error) {
 
 // deliver hands the results of entries over, those of the first as those of entry
 // number entry.
-func (b *batch) deliver(entries []Entry, entry int, d Deliverer) {
+func (b *writeBatch) deliver(entries []Entry, entry int, d Deliverer) {
 	first := 0
 	for i, end := range b.ends {
 		if b.stop != nil && b.store.Stopped(entries[i].Shard) {
@@ -580,8 +580,8 @@ func (b *batch) deliver(entries []Entry, entry int, d Deliverer) {
 	}
 }
 
-// allocResults returns n zero Results that live until the end of the batch.
-func (b *batch) allocResults(n int) []command.Result {
+// allocResults returns n zero Results that live until the end of the write batch.
+func (b *writeBatch) allocResults(n int) []command.Result {
 	if n > cap(b.nested)-len(b.nested) {
 		// Results handed out before keep the old array alive.
 		b.nested = make([]command.Result, 0, max(n, 2*cap(b.nested), 64))

@@ -399,7 +399,7 @@ func (r *coherenceReader) step() {
 }
 
 // A writer, readers and scanners on one store: nobody sees a row go back, two
-// rows of one batch out of step, or less than was applied.
+// rows of one write batch out of step, or less than was applied.
 func TestCoherenceUnderLoad(t *testing.T) {
 	o := testOptions(nil)
 	s := open(t, o)

@@ -108,7 +108,7 @@ func (c *rowCache) changeLocked(f func(*exclusions)) {
 
 // beginRanges announces that the deletion of ranges is about to be published:
 // until endRanges no reader finds their rows or puts them into the cache.
-func (c *rowCache) beginRanges(ranges []batchRange) {
+func (c *rowCache) beginRanges(ranges []deletedRange) {
 	c.change(func(d *exclusions) {
 		for i := range ranges {
 			r := &ranges[i]
@@ -119,7 +119,7 @@ func (c *rowCache) beginRanges(ranges []batchRange) {
 
 // endRanges says that it is published. It makes all fills under way void, and
 // reports whether somebody should call tidy.
-func (c *rowCache) endRanges(ranges []batchRange) bool {
+func (c *rowCache) endRanges(ranges []deletedRange) bool {
 	c.eachSegment((*segment).voidFills)
 	c.exclusionsMu.Lock()
 	defer c.exclusionsMu.Unlock()
@@ -169,7 +169,7 @@ func (c *rowCache) settle(seen *exclusions) bool {
 }
 
 // endRanges lets the row cache follow the deletion of ranges.
-func (b *batch) endRanges() {
+func (b *writeBatch) endRanges() {
 	s := b.store
 	if !s.cache.endRanges(b.ranges) {
 		return

@@ -13,9 +13,9 @@ import (
 )
 
 // executor executes the commands of entries, one after the other. What they change
-// is in its batch alone.
+// is in its write batch alone.
 type executor struct {
-	*batch
+	*writeBatch
 	undo    undo
 	command command.Command
 
@@ -27,7 +27,7 @@ type executor struct {
 	digest uint64 // of the command at hand, if it has a session
 	joint  bool   // within a command of several operations
 	counts bool   // Gets count among what the entry makes
-	entry  uint32 // its number among those of the batch that have commands, from 1
+	entry  uint32 // its number among those of the write batch that have commands, from 1
 	grown  int    // bytes that its commands have read and made, see growthBytesMax
 }
 

@@ -43,7 +43,7 @@ func (s *Store) Room(n int) bool {
 	x := &s.memtables
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	return x.immutable == nil || x.mutable.takes(memtable.Bytes(0, n), batchRangesMax)
+	return x.immutable == nil || x.mutable.takes(memtable.Bytes(0, n), deletedRangesMax)
 }
 
 // rotate has the mutable memtable flushed, with the state of all shards as it is

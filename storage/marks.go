@@ -50,7 +50,7 @@ func decodeMark(key, value []byte) (bucket uint16, revision uint64, err error) {
 	return bucket, le.Uint64(value[1:]), nil
 }
 
-// removalMark names a mark within a batch.
+// removalMark names a mark within a write batch.
 type removalMark struct{ shard, bucket uint16 }
 
 // mark sets a mark to the shard's revision.
@@ -71,10 +71,10 @@ func (ex *executor) mark(bucket uint16) {
 	ex.stage(memtable.Marks, key, value)
 }
 
-// noteMark takes over a mark that the batch has staged.
-func (b *batch) noteMark(key, value []byte) {
+// noteMark takes over a mark that the write batch has staged.
+func (b *writeBatch) noteMark(key, value []byte) {
 	bucket, revision, err := decodeMark(key, value)
-	if err == nil { // the batch has made it
+	if err == nil { // the write batch has made it
 		b.marks[removalMark{binary.BigEndian.Uint16(key), bucket}] = revision
 	}
 }

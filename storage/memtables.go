@@ -127,7 +127,7 @@ func (x *memtables) retire(t *table) {
 	}
 }
 
-// oversized reports whether t was made for a batch that is larger than usual
+// oversized reports whether t was made for a write batch that is larger than usual
 // memtables.
 func (x *memtables) oversized(t *table) bool { return t.Size() > x.size+x.size/2 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // model is the plainest implementation of the commands on one shard: maps, no
-// batches, no cache, results written down in full.
+// write batches, no cache, results written down in full.
 type model struct {
 	applied, stamp, revision uint64
 	rows                     map[string]modelRow

@@ -11,12 +11,12 @@ import (
 // IncrFloat, SetExpiry, Rename. What they read and make is bounded twice. Of
 // one entry by growthBytesMax: what comes after that in the entry is answered
 // Busy, on all replicas alike, since it depends on the entry and the rows
-// alone. Of several entries by batchGrowthMax: then the rest of them waits for
-// the next batch.
+// alone. Of several entries by writeBatchGrowthMax: then the rest of them waits for
+// the next write batch.
 const (
 	// growthBytesMax is about what the largest entry brings with it by itself.
-	growthBytesMax = 64 << 20
-	batchGrowthMax = growthBytesMax
+	growthBytesMax      = 64 << 20
+	writeBatchGrowthMax = growthBytesMax
 )
 
 // takeRow loads the row of key, with its value. Where the entry has grown as
@@ -68,9 +68,9 @@ func (ex *executor) append(c *command.Command, out *command.Result) error {
 
 // extensible returns value with room for n bytes in all. A value that has
 // spare room is its row's alone, and what was delivered of it before ends
-// before that room. A row that was changed in this batch already gets more than
+// before that room. A row that was changed in this write batch already gets more than
 // it needs, so that many small additions do not each copy the whole.
-func (b *batch) extensible(value []byte, n int, again bool) []byte {
+func (b *writeBatch) extensible(value []byte, n int, again bool) []byte {
 	if n <= cap(value) {
 		return value
 	}

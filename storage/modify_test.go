@@ -246,11 +246,11 @@ func TestEntriesAreCutIntoPasses(t *testing.T) {
 	}
 	entries = append(entries, Entry{Index: 30, Conf: conf, Term: 4}, Entry{Shard: 1, Index: 40, Data: entryOf(50, expiry("j"))})
 	var d delivered
-	before := s.batch.number
+	before := s.writeBatch.number
 	if err := s.Apply(entries, &d); err != nil {
 		t.Fatal(err)
 	}
-	if n := s.batch.number - before; n < 3 {
+	if n := s.writeBatch.number - before; n < 3 {
 		t.Errorf("%d passes", n)
 	}
 	diff(t, "order", strings.Join(d.order, " "), "0.0 1.0 2.0 2.1 3.0 3.1 4.0 4.1 5.0 5.1 6.0 6.1 7.0 7.1 9.0")
@@ -289,13 +289,13 @@ func TestManyAppendsToALargeValue(t *testing.T) {
 	}
 }
 
-// Both rows of a rename leave the cache while they change, as those of a batch
+// Both rows of a rename leave the cache while they change, as those of a write batch
 // do, and a single change after it does not.
 func TestRenameIsOneChange(t *testing.T) {
 	s := openTest(t)
 	do(t, s, 1, put("a", "v"), rename("a", "b", 0), put("c", "v"))
 	joint := map[string]bool{}
-	for _, r := range s.batch.rows.rows {
+	for _, r := range s.writeBatch.rows.rows {
 		joint[string(r.key)] = r.joint
 	}
 	diff(t, "rows of a rename", joint, map[string]bool{"a": true, "b": true, "c": false})

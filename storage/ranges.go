@@ -26,20 +26,20 @@ import (
 // behind the rows. The entries of other ranges stay until a Sweep meets them, as
 // those do that a plain Put leaves behind.
 
-// batchRangesMax is after how many ranges a batch ends: each looks at all its rows.
-const batchRangesMax = 1 << 8
+// deletedRangesMax is after how many ranges a write batch ends: each looks at all its rows.
+const deletedRangesMax = 1 << 8
 
-// batchRange is a range that the batch has deleted. from and to are those of the
+// deletedRange is a range that the write batch has deleted. from and to are those of the
 // command, without the shard.
-type batchRange struct {
+type deletedRange struct {
 	shard    int
 	from, to []byte // inclusive, exclusive; empty: unbounded
 	revision uint64 // of the deletion
 }
 
-func (r *batchRange) all() bool { return len(r.from) == 0 && len(r.to) == 0 }
+func (r *deletedRange) all() bool { return len(r.from) == 0 && len(r.to) == 0 }
 
-func (r *batchRange) contains(key []byte) bool { return contains(r.from, r.to, key) }
+func (r *deletedRange) contains(key []byte) bool { return contains(r.from, r.to, key) }
 
 // contains reports whether key is in a range whose bounds may be empty: then it
 // is unbounded there.
@@ -48,7 +48,7 @@ func contains(from, to, key []byte) bool {
 }
 
 // bounds returns the range of keys of the database.
-func (r *batchRange) bounds() (from, to []byte) {
+func (r *deletedRange) bounds() (from, to []byte) {
 	from = appendDataKey(nil, r.shard, r.from)
 	switch {
 	case r.all():
@@ -62,7 +62,7 @@ func (r *batchRange) bounds() (from, to []byte) {
 // deleteRange carries out a DeleteRange. It always has a version of its own: who
 // has seen it must not be shown what was before.
 func (ex *executor) deleteRange(c *command.Command, out *command.Result) {
-	r := batchRange{ex.shard, c.Key, c.Value, ex.state.revision + 1}
+	r := deletedRange{ex.shard, c.Key, c.Value, ex.state.revision + 1}
 	empty := len(r.to) != 0 && bytes.Compare(r.from, r.to) >= 0
 	if ex.state.marked != 0 && !empty {
 		// Of which keys rows went nobody knows. What was absent just before it was
@@ -86,7 +86,7 @@ func (ex *executor) deleteRange(c *command.Command, out *command.Result) {
 	ex.ranges = append(ex.ranges, r)
 }
 
-// forget makes r a row that is not there, and of which the batch has nothing to
+// forget makes r a row that is not there, and of which the write batch has nothing to
 // write.
 func (r *row) forget() {
 	r.value, r.version, r.expireAt = nil, 0, 0
@@ -101,8 +101,8 @@ func (ex *executor) emptied() {
 	})
 }
 
-// wentInRange reports whether the batch has deleted what there was of r.
-func (b *batch) wentInRange(r *row) bool {
+// wentInRange reports whether the write batch has deleted what there was of r.
+func (b *writeBatch) wentInRange(r *row) bool {
 	for i := range b.ranges {
 		if d := &b.ranges[i]; d.shard == int(r.shard) && d.contains(r.key) {
 			return true
@@ -112,7 +112,7 @@ func (b *batch) wentInRange(r *row) bool {
 }
 
 // rangesBytes is what they take.
-func (b *batch) rangesBytes() (n int) {
+func (b *writeBatch) rangesBytes() (n int) {
 	for i := range b.ranges {
 		from, to := b.ranges[i].bounds()
 		n += memtable.Bytes(len(from), len(to))

@@ -40,7 +40,7 @@ func TestDeletedRangeInTheCache(t *testing.T) {
 		c.fill(ticket, hashKey(1, []byte(key)), 1, []byte(key), cachedRow{version: version}, []byte("filled"))
 	}
 	_, _, _, before := c.find(1, "key300x", 1)
-	ranges := []batchRange{{1, []byte(key(from)), []byte(key(to)), 6}}
+	ranges := []deletedRange{{1, []byte(key(from)), []byte(key(to)), 6}}
 	c.beginRanges(ranges)
 	fill(before, "key300x", 5)
 	_, _, _, during := c.find(1, "key300x", 1)
@@ -175,7 +175,7 @@ func TestManyRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := len(entries)
-	passes := s.batch.number
+	passes := s.writeBatch.number
 	for i := 0; i < rows; i += 2 {
 		add(deleteRangeOf(key(i), key(i)+"x"))
 	}
@@ -183,7 +183,7 @@ func TestManyRanges(t *testing.T) {
 	if n := s.memtables.mutable.RangeCount(); n > memtableRangesMax {
 		t.Errorf("a table has %d ranges", n)
 	}
-	if n := s.batch.number - passes; n < rows/2/(batchRangesMax+1) {
+	if n := s.writeBatch.number - passes; n < rows/2/(deletedRangesMax+1) {
 		t.Errorf("%d passes", n)
 	}
 	got := scan(t, s, ScanOptions{Shards: []int{0}})

@@ -161,7 +161,7 @@ type ScanOptions struct {
 // order of the keys, all as of one moment, until visit returns false. key and
 // value are views that end with the call of visit. What it sees includes
 // everything that Applied covered when it was called. It begins only between
-// two batches of Apply, and reads the disk.
+// two write batches of Apply, and reads the disk.
 func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row command.Row) bool) (err error) {
 	if err := s.enter(); err != nil {
 		return err

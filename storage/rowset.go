@@ -6,7 +6,7 @@ import (
 	"github.com/proa-kv/proa/command"
 )
 
-// row is the state of one row as the commands of a batch have left it.
+// row is the state of one row as the commands of a write batch have left it.
 type row struct {
 	hash     uint64
 	key      []byte
@@ -19,8 +19,8 @@ type row struct {
 	hasValue bool
 	dirty    bool   // differs from the database
 	joint    bool   // changed by a command that changes several rows at once
-	fresh    bool   // read from the database in this batch, not yet in the cache
-	counted  uint32 // the entry of the batch whose growth has its value counted in
+	fresh    bool   // read from the database in this write batch, not yet in the cache
+	counted  uint32 // the entry of the write batch whose growth has its value counted in
 }
 
 // visible reports whether the loaded row exists and has not expired at now.
@@ -61,9 +61,9 @@ func (r *row) show(out *command.Result, now uint64, withValue bool) {
 	}
 }
 
-// rowSet is the table of the rows touched in a batch: open addressing with
+// rowSet is the table of the rows touched in a write batch: open addressing with
 // linear probing over row numbers. A cell counts only if it carries the
-// current generation, so that starting a batch clears nothing.
+// current generation, so that starting a write batch clears nothing.
 type rowSet struct {
 	cells      []rowSetCell
 	generation uint32
@@ -78,7 +78,7 @@ type rowSetCell struct {
 
 const (
 	rowSetCellsMin  = 1 << 10
-	rowSetCellsKeep = 1 << 17 // a larger table is given back after the batch
+	rowSetCellsKeep = 1 << 17 // a larger table is given back after the write batch
 )
 
 func (o *rowSet) reset() {
@@ -90,7 +90,7 @@ func (o *rowSet) reset() {
 		clear(o.cells)
 		o.generation = 1
 	}
-	clear(o.rows) // lets go of the last batch's entries
+	clear(o.rows) // lets go of the last write batch's entries
 	o.rows = o.rows[:0]
 }
 
@@ -128,7 +128,7 @@ func (o *rowSet) grow() {
 	}
 }
 
-// arena holds bytes that must live until the end of a batch. What it hands out
+// arena holds bytes that must live until the end of a write batch. What it hands out
 // is never moved or reused before reset.
 type arena struct {
 	chunk []byte

@@ -62,13 +62,13 @@ type session struct {
 	previous *session
 }
 
-// sessionEntry says that there is a record. Until the batch that wrote it is
+// sessionEntry says that there is a record. Until the write batch that wrote it is
 // published the database does not have it; pending is its place there.
 type sessionEntry struct {
-	sequence uint64
-	digest   uint64 // of the request, 0: not known
-	batch    uint64
-	pending  int
+	sequence   uint64
+	digest     uint64 // of the request, 0: not known
+	writeBatch uint64
+	pending    int
 }
 
 // clear forgets all sessions.
@@ -269,10 +269,10 @@ func (ex *executor) replay(shard int, c *command.Command, out *command.Result) (
 	return true, nil
 }
 
-// sessionRecord returns the record of s.records[at] as bytes of the batch.
-func (b *batch) sessionRecord(shard int, s *session, at int) ([]byte, error) {
+// sessionRecord returns the record of s.records[at] as bytes of the write batch.
+func (b *writeBatch) sessionRecord(shard int, s *session, at int) ([]byte, error) {
 	e := s.records[at]
-	if e.batch == b.number {
+	if e.writeBatch == b.number {
 		return b.pending[e.pending], nil
 	}
 	b.key = appendSessionKey(b.key[:0], shard, s.id, e.sequence, e.digest)
@@ -307,7 +307,7 @@ func (ex *executor) remember(shard int, c *command.Command, result *command.Resu
 	record := ex.appendRecord(s.floor, result)
 	at, _ := s.search(c.Session.Sequence)
 	s.records = slices.Insert(s.records, at, sessionEntry{
-		sequence: c.Session.Sequence, digest: ex.digest, batch: ex.number, pending: len(ex.pending),
+		sequence: c.Session.Sequence, digest: ex.digest, writeBatch: ex.number, pending: len(ex.pending),
 	})
 	ex.pending = append(ex.pending, record)
 	ex.stage(memtable.Sessions, ex.bytes.sessionKey(shard, s.id, c.Session.Sequence, ex.digest), record)
@@ -346,7 +346,7 @@ const (
 	resultBytesMin = 5 // flags, status, kind, version, integer
 )
 
-// appendRecord encodes result into the batch's arena.
+// appendRecord encodes result into the write batch's arena.
 func (ex *executor) appendRecord(floor uint64, result *command.Result) []byte {
 	values := len(result.Value)
 	for i := range result.Results {

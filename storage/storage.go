@@ -27,8 +27,8 @@
 //   - A shard is replaced or removed as a whole only when the memtables have
 //     nothing of it. See docs/adr/0007.
 //   - A row in the cache equals the newest record, except between the publication
-//     of a batch in the memtable and that of its rows in the cache; during that
-//     time (publishing) readers cannot put rows of the batch into the cache, rows
+//     of a write batch in the memtable and that of its rows in the cache; during that
+//     time (publishing) readers cannot put rows of the write batch into the cache, rows
 //     that were changed together are not in it, and no scan begins. No reader
 //     therefore sees a row go back in time, or half of a transaction. See
 //     docs/adr/0005.
@@ -48,15 +48,15 @@
 // memtables.mu, and a segment of the cache; holders.mu is taken alone, or below the
 // first. A memtable sorts under a lock of its own. None
 // from publishing on is held for longer than it takes to look at or copy the rows of
-// a batch or a read; only the replacement of a whole shard holds publishing while
+// a write batch or a read; only the replacement of a whole shard holds publishing while
 // Pebble writes its manifest. Whoever waits for a flush holds none of these.
 //
 // # Rejected
 //
 // Writing each command into an indexed batch and reading through that: a
 // skiplist insertion and a merging iterator per command, five times the cost
-// of the row set, and a counter incremented a thousand times in one batch
-// would write a thousand versions. Writing each batch to Pebble: see
+// of the row set, and a counter incremented a thousand times in one write batch
+// would write a thousand versions. Writing each write batch to Pebble: see
 // docs/adr/0004.
 package storage
 
@@ -130,7 +130,7 @@ type Options struct {
 	RowCacheBytes int64
 	// MemtableBytes is the size of one memtable; up to two exist,
 	// and those that open scans hold. A start after a crash has to replay what two
-	// hold. A batch of entries that needs more gets one of its own.
+	// hold. A write batch of entries that needs more gets one of its own.
 	// 0: MemtableBytesDefault.
 	MemtableBytes int64
 
@@ -192,14 +192,14 @@ func (o Options) withDefaults() (Options, error) {
 // Store is the state of all shards of a node. Apply is for one goroutine at a
 // time; everything else is safe from any goroutine.
 type Store struct {
-	opts     Options
-	db       *pebble.DB
-	cache    *rowCache
-	shards   []shardState
-	batch    batch    // used by Apply alone
-	executor executor // likewise
+	opts       Options
+	db         *pebble.DB
+	cache      *rowCache
+	shards     []shardState
+	writeBatch writeBatch // used by Apply alone
+	executor   executor   // likewise
 
-	// publishing is held by Apply from before a batch becomes visible in the
+	// publishing is held by Apply from before a write batch becomes visible in the
 	// memtable until all of its rows are in the cache, by whoever opens a view
 	// that must not be ahead of the cache, and during a rotation.
 	publishing sync.Mutex
@@ -318,8 +318,8 @@ func Open(o Options) (*Store, error) {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
 	s.memtables.init(int(o.MemtableBytes))
-	s.batch.init(s)
-	s.executor.batch = &s.batch
+	s.writeBatch.init(s)
+	s.executor.writeBatch = &s.writeBatch
 	s.tableBytes = tableBytesDefault
 	s.holders.views, s.holders.installs = map[*View]struct{}{}, map[int]*Install{}
 	s.background.Add(3)

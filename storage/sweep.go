@@ -73,7 +73,7 @@ func (ex *executor) sweepRow(indexKey []byte) (removed bool, err error) {
 }
 
 // dueExpiries returns the keys of the first limit entries of the expiry index
-// that are due, in order, as of this point of the batch.
+// that are due, in order, as of this point of the write batch.
 func (ex *executor) dueExpiries(limit int) (due [][]byte, err error) {
 	pending := ex.pendingExpiries()
 	from := ex.store.shards[ex.shard].nextExpiry.Load()
@@ -91,7 +91,7 @@ func (ex *executor) dueExpiries(limit int) (due [][]byte, err error) {
 	return due[:min(limit, len(due))], nil
 }
 
-// pendingExpiries returns what the batch changes in the part of the index that
+// pendingExpiries returns what the write batch changes in the part of the index that
 // is due: true for an entry it adds, false for one it deletes.
 func (ex *executor) pendingExpiries() map[string]bool {
 	pending := map[string]bool{}

@@ -5,7 +5,7 @@ import (
 	"github.com/proa-kv/proa/storage/memtable"
 )
 
-// undo remembers what a command changes in the batch, for one that may turn out
+// undo remembers what a command changes in the write batch, for one that may turn out
 // to be impossible when it is half done.
 type undo struct {
 	on     bool

@@ -222,14 +222,14 @@ func (b *inbox) Refused(by peer.Identity, code peer.Code, reason string) {
 // Messages implements peer.Handler. The goroutine that read the messages does
 // what is to be done with them, down to the log: handing them to another would
 // cost more than half an fsync.
-func (b *inbox) Messages(from uint64, batch []peer.Message) {
+func (b *inbox) Messages(from uint64, messages []peer.Message) {
 	n := b.node.Load()
 	if n == nil {
 		return
 	}
-	for i := range batch {
-		n.Receive(from, batch[i].Shard, batch[i].Raft)
-		batch[i].Raft = raftpb.Message{}
+	for i := range messages {
+		n.Receive(from, messages[i].Shard, messages[i].Raft)
+		messages[i].Raft = raftpb.Message{}
 	}
 	n.ReceiveDone(from)
 	n.Drive()
