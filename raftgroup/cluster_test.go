@@ -64,7 +64,7 @@ func (l *link) Send(node uint64, shard uint32, m *raftpb.Message) {
 	}
 	l.c.box = append(l.c.box, p)
 }
-func (l *link) Flush() {}
+func (l *link) Transmit() {}
 func (l *link) Report(node uint64, body []byte) bool {
 	l.c.box = append(l.c.box, parcel{from: l.self, to: node, report: body})
 	return true

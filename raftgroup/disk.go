@@ -96,7 +96,7 @@ func (dw *diskWatch) logShort() {
 	dw.node.Kick()
 }
 
-// makeLogRoom has the log cut behind all that has been carried out, for a commit
+// makeLogRoom has the log cut behind all that has been carried out, for a Save
 // that cannot go on for want of a segment.
 func (dw *diskWatch) makeLogRoom() {
 	if dw.node.store != nil && dw.node.store.Flush() == nil {

@@ -65,9 +65,10 @@
 //
 // The thread that submitted a command. Acquire makes the caller the one thread that
 // runs a pass; then come Prepare, the write's Sync, Deliver and Release, between which a
-// server does its own work (server.Server.commit); Run is all of them for a node without
-// a server. Whoever has run a pass tries Acquire again. Handing a command to another thread was measured at 30-60 µs per hop,
-// half an fdatasync, and this design avoids it
+// server does its own work (server.Server.groupCommit); Run is all of them for a node
+// without a server. Whoever has run a pass tries Acquire again. Handing a command to
+// another thread was measured at 30-60 µs per hop, half an fdatasync, and this design
+// avoids it
 // (docs/adr/0001-network-layer.md). The node's own driver goroutine runs passes
 // for ticks, and for callers that must not block.
 //

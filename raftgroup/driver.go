@@ -2,11 +2,11 @@ package raftgroup
 
 import "time"
 
-// driver makes Raft's clock tick, and runs the commits that nobody else runs.
+// driver makes Raft's clock tick, and runs the group commits that nobody else runs.
 type driver struct {
 	node    *Node
 	drive   func()        // see Start
-	kick    chan struct{} // capacity 1: a commit may be due
+	kick    chan struct{} // capacity 1: a group commit may be due
 	driving bool          // the goroutine has been started
 	done    chan struct{} // closed when it has ended
 }

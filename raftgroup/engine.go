@@ -45,7 +45,7 @@ type engine interface {
 	// ReadIndex completes done with Applied once the replica here has applied everything
 	// that was acknowledged before the call, or with Dropped if that cannot be known now.
 	// It fails with ErrNotLeader where no replica is held here, ErrNoQuorum, ErrStopped
-	// and ErrFailed; done is not called then. Like Propose it needs a commit to be run.
+	// and ErrFailed; done is not called then. Like Propose it needs a group commit.
 	ReadIndex(shard int, done command.Completer, tag command.Tag) error
 
 	// Tick has the next pass advance Raft's clock by one, every tickInterval.
@@ -57,7 +57,7 @@ type engine interface {
 	wake()
 	// cutLog has the log cut, soon, behind what the state machine holds durably.
 	cutLog()
-	// makeRoom has the log cut now, for a commit that cannot go on for want of room.
+	// makeRoom has the log cut now, for a Save that cannot go on for want of room.
 	makeRoom()
 
 	// writeRest writes what Close has left for the log, which need not be durable.
@@ -67,7 +67,7 @@ type engine interface {
 	shardCounters(shard int) shardCounters
 }
 
-// committer is the engine as the thread sees it that drives a commit; server.Backend
+// committer is the engine as the driver of a group commit sees it; server.Backend
 // says in which order.
 type committer interface {
 	Pending() bool
@@ -118,7 +118,7 @@ type engineHost interface {
 	fail(err error)
 	// Flush has the state machine begin to make durable what it holds. For any thread.
 	Flush()
-	// Kick has the node's driver run a commit, Drive runs all that is due. For any thread.
+	// Kick has the node's driver run a group commit, Drive runs all that is due. For any thread.
 	Kick()
 	Drive()
 

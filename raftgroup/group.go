@@ -139,7 +139,7 @@ func (l *readyLoop) sendCommits() {
 		g.commits = g.commits[:0]
 	}
 	l.withCommits = l.withCommits[:0]
-	l.engine.transport.Flush()
+	l.engine.transport.Transmit()
 }
 
 func (g *group) collectAppend(e *etcdEngine, m *raftpb.Message) error {

@@ -27,14 +27,14 @@ const (
 	sweepRows = 1000
 )
 
-// Transport carries what nodes send each other. Send, Flush, SendSnapshot and
+// Transport carries what nodes send each other. Send, Transmit, SendSnapshot and
 // Report are called by one thread at a time and must not block.
 type Transport interface {
 	// Send takes a message on its way to a node; it may go no earlier than
-	// Flush. What cannot be delivered is dropped, and reported by Unreachable.
+	// Transmit. What cannot be delivered is dropped, and reported by Unreachable.
 	// The message and its entries are the caller's again afterwards.
 	Send(node uint64, shard uint32, m *raftpb.Message)
-	Flush()
+	Transmit()
 	// SendSnapshot begins to send s and returns; it calls s.Done in the end.
 	SendSnapshot(node uint64, s *OutgoingSnapshot)
 	// Report sends a report, at most 64 KiB, to a node, and reports whether it
@@ -64,8 +64,8 @@ var errAlone = errors.New("this node has no peers: listen.peer is off")
 // Send drops m.
 func (Alone) Send(uint64, uint32, *raftpb.Message) {}
 
-// Flush does nothing.
-func (Alone) Flush() {}
+// Transmit does nothing.
+func (Alone) Transmit() {}
 
 // SendSnapshot fails.
 func (Alone) SendSnapshot(_ uint64, s *OutgoingSnapshot) { s.Done(errAlone) }

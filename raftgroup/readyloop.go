@@ -74,10 +74,10 @@ func (l *readyLoop) Pending() bool { return l.schedule.due() }
 // pass, or writes the log, will see what is due.
 func (l *readyLoop) Acquire() bool { return l.schedule.acquire() }
 
-// Run runs one commit, which the caller has acquired, for a node whose outcomes
-// need no further step; a server puts its own steps between (server.Server.commit).
-// The caller should then try Acquire again: what became due during the commit found
-// nobody to run it.
+// Run runs one group commit, which the caller has acquired, for a node whose outcomes
+// need no further step; a server puts its own steps between (server.Server.groupCommit).
+// The caller should then try Acquire again: what became due meanwhile found nobody to
+// run it.
 func (l *readyLoop) Run() {
 	w := l.Prepare()
 	if w != nil {
@@ -217,7 +217,7 @@ func (l *readyLoop) processReady() error {
 				return err
 			}
 		}
-		l.engine.transport.Flush() // before the write: both are under way together
+		l.engine.transport.Transmit() // before the write: both are under way together
 		if err := l.apply(); err != nil {
 			return err
 		}

@@ -128,8 +128,8 @@ func (l *link) forge(shard uint32, m *raftpb.Message) {
 	})
 }
 
-// Flush does nothing: messages are on their way already.
-func (l *link) Flush() {}
+// Transmit does nothing: messages are on their way already.
+func (l *link) Transmit() {}
 
 // Report sends a report to another node.
 func (l *link) Report(node uint64, body []byte) bool {

@@ -28,7 +28,7 @@ func benchmarkSend(b *testing.B, version uint16, batch []*raftpb.Message) {
 		for i, m := range batch {
 			from.Send(2, uint32(i), m)
 		}
-		from.Flush()
+		from.Transmit()
 		sent += int64(len(batch))
 		for sent-arrived.Load() > window*int64(len(batch)) {
 			<-wake

@@ -92,7 +92,7 @@ func TestThreeNodes(t *testing.T) {
 				a.Send(b.id, uint32(a.id), heartbeat(b.id))
 			}
 		}
-		a.Flush()
+		a.Transmit()
 		for _, b := range nodes {
 			if a != b && !a.Report(b.id, []byte(`{"node":1}`)) {
 				t.Fatalf("a report from %d to %d was dropped", a.id, b.id)
@@ -165,14 +165,14 @@ func TestDamageEndsTheConnection(t *testing.T) {
 			join(t, a, b)
 			armed.Store(true)
 			a.Send(2, 1, heartbeat(1))
-			a.Flush()
+			a.Transmit()
 			b.log.wait(t, "damaged or foreign data")
 			if n := receive(t, a.h.unreachable); n != 2 {
 				t.Fatal(n)
 			}
 			eventually(t, func() bool { s := a.peerStatus(t, 2); return s.Connected && a.connects(2) == 2 })
 			a.Send(2, 1, heartbeat(2))
-			a.Flush()
+			a.Transmit()
 			if m := receive(t, b.h.messages); m.Raft.Term != 2 {
 				t.Fatalf("%+v", m)
 			}
@@ -197,7 +197,7 @@ func TestBadPeerDisturbsNobody(t *testing.T) {
 		c.(*net.TCPConn).CloseWrite()
 		closedByPeer(t, c)
 		a.Send(2, 0, heartbeat(7))
-		a.Flush()
+		a.Transmit()
 		if m := receive(t, b.h.messages); m.from != 1 || m.Raft.Term != 7 {
 			t.Fatalf("%s: %+v", name, m)
 		}
@@ -551,7 +551,7 @@ func TestChangedAddressRedials(t *testing.T) {
 	a.SetPeer(2, moved.address())
 	eventually(t, func() bool {
 		a.Send(2, 0, heartbeat(1))
-		a.Flush()
+		a.Transmit()
 		return len(moved.h.messages) > 0
 	})
 	if address := a.peer(2).addressNow(); address != moved.address() || a.connects(2) != 2 {
@@ -597,7 +597,7 @@ func TestUnreachable(t *testing.T) {
 	a.SetPeer(2, b.address())
 	for range 100 {
 		a.Send(2, 0, heartbeat(1))
-		a.Flush()
+		a.Transmit()
 	}
 	if n := receive(t, a.h.unreachable); n != 2 {
 		t.Fatal(n)
@@ -609,7 +609,7 @@ func TestUnreachable(t *testing.T) {
 	a.SetPeer(2, b.address())
 	a.waitConnected(t, 2)
 	a.Send(2, 0, heartbeat(2))
-	a.Flush()
+	a.Transmit()
 	receive(t, b.h.messages)
 	b.Close()
 	if n := receive(t, a.h.unreachable); n != 2 {
@@ -641,7 +641,7 @@ func TestQueueOverflow(t *testing.T) {
 		}
 		a.Send(2, 0, appendEntries(uint64(sent), body))
 		if sent%3 == 0 {
-			a.Flush()
+			a.Transmit()
 		}
 		if q := a.peerStatus(t, 2).QueuedBytes; q > queue {
 			t.Fatalf("%d bytes wait; the limit is %d", q, queue)
@@ -654,10 +654,10 @@ func TestQueueOverflow(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
-	a.Flush()
+	a.Transmit()
 	eventually(t, func() bool { return a.peerStatus(t, 2).QueuedBytes == 0 })
 	a.Send(2, 7, heartbeat(1))
-	a.Flush()
+	a.Transmit()
 	last := uint64(0)
 	for {
 		m := receive(t, b.h.messages)
@@ -677,7 +677,7 @@ func TestMessageOverItsLimitIsDropped(t *testing.T) {
 	a.Send(2, 1, &raftpb.Message{Type: raftpb.MsgApp, Entries: make([]raftpb.Entry, EntriesPerFrameMax+1)})
 	a.log.wait(t, "too large to send")
 	a.Send(2, 2, heartbeat(1))
-	a.Flush()
+	a.Transmit()
 	if m := receive(t, b.h.messages); m.Shard != 2 {
 		t.Fatalf("%+v", m)
 	}
@@ -701,7 +701,7 @@ func TestWriteTimeout(t *testing.T) {
 	body := make([]byte, 1<<20)
 	for range 32 {
 		a.Send(2, 0, appendEntries(1, body))
-		a.Flush()
+		a.Transmit()
 	}
 	eventually(t, func() bool { return !a.peerStatus(t, 2).Connected })
 	if s := a.peerStatus(t, 2); s.QueuedBytes != 0 {
@@ -728,7 +728,7 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 	tr.SetPeer(2, "127.0.0.1:1") // before Start
 	tr.Send(2, 0, heartbeat(1))
-	tr.Flush()
+	tr.Transmit()
 	if err := tr.Close(); err != nil {
 		t.Error(err)
 	}

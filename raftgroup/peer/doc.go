@@ -22,7 +22,7 @@
 // # The way of a message
 //
 // [Transport.Send] encodes a message straight into the peer's open frame, under
-// the peer's lock, and allocates nothing. [Transport.Flush] closes the frame
+// the peer's lock, and allocates nothing. [Transport.Transmit] closes the frame
 // and writes it to the socket on the spot, without ever waiting: waking a
 // goroutine to do it costs more than the write. What the socket does not take
 // is the business of the peer's writer goroutine. While that is busy the open

@@ -25,7 +25,7 @@ const headerBytes = 12
 type frameType uint8
 
 const (
-	frameMessages       frameType = 1 // a batch of Raft messages
+	frameMessages       frameType = 1 // Raft messages
 	frameReport         frameType = 2
 	frameCall           frameType = 3
 	frameReply          frameType = 4

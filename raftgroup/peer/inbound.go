@@ -231,11 +231,11 @@ func (in *inbound) receive() error {
 		}
 		switch kind {
 		case frameMessages:
-			batch, err := d.decode(in.version, payload)
+			messages, err := d.decode(in.version, payload)
 			if err != nil {
 				return err
 			}
-			h.Messages(in.from.Node, batch)
+			h.Messages(in.from.Node, messages)
 			d.reset()
 		case frameReport:
 			source.timeout = in.t.cfg.SilenceTimeout // the next is due

@@ -106,11 +106,11 @@ func (r *record) appendCompact(b []byte) []byte {
 // decoder turns frames of messages into messages. Its slices are used again
 // for the next frame.
 type decoder struct {
-	batch   []Message
-	entries []raftpb.Entry // of all messages, in order; Data are views of the frame
-	counts  []int          // entries of each message
-	bytes   int            // of all entries' data and contexts
-	views   bool           // some message has an entry or a context
+	messages []Message
+	entries  []raftpb.Entry // of all messages, in order; Data are views of the frame
+	counts   []int          // entries of each message
+	bytes    int            // of all entries' data and contexts
+	views    bool           // some message has an entry or a context
 }
 
 // decode returns the messages of a frame. The slice is valid until the next
@@ -119,12 +119,12 @@ type decoder struct {
 func (d *decoder) decode(version uint16, p []byte) ([]Message, error) {
 	d.reset()
 	for len(p) > 0 {
-		if len(d.batch) == MessagesPerFrameMax {
+		if len(d.messages) == MessagesPerFrameMax {
 			return nil, damaged("a frame of more than %d messages", MessagesPerFrameMax)
 		}
-		d.batch = append(d.batch, Message{})
+		d.messages = append(d.messages, Message{})
 		before := len(d.entries)
-		rest, err := d.record(version, p, &d.batch[len(d.batch)-1])
+		rest, err := d.record(version, p, &d.messages[len(d.messages)-1])
 		if err != nil {
 			return nil, err
 		}
@@ -132,15 +132,15 @@ func (d *decoder) decode(version uint16, p []byte) ([]Message, error) {
 		p = rest
 	}
 	d.own()
-	return d.batch, nil
+	return d.messages, nil
 }
 
 // reset drops what the last frame left, which the collector should not see as
 // held by this decoder.
 func (d *decoder) reset() {
-	clear(d.batch)
+	clear(d.messages)
 	clear(d.entries)
-	d.batch, d.entries, d.counts = d.batch[:0], d.entries[:0], d.counts[:0]
+	d.messages, d.entries, d.counts = d.messages[:0], d.entries[:0], d.counts[:0]
 	d.bytes, d.views = 0, false
 }
 
@@ -164,8 +164,8 @@ func (d *decoder) own() {
 	for i := range entries {
 		entries[i].Data = take(entries[i].Data)
 	}
-	for i := range d.batch {
-		m := &d.batch[i].Raft
+	for i := range d.messages {
+		m := &d.messages[i].Raft
 		m.Context = take(m.Context)
 		if n := d.counts[i]; n > 0 {
 			m.Entries, entries = entries[:n:n], entries[n:]

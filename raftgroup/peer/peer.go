@@ -38,7 +38,7 @@ type peer struct {
 	link       *link              // nil without a connection
 	frames     frameQueue
 	writing    bool // the writer goroutine owns the socket
-	dirty      bool // Flush knows
+	dirty      bool // Transmit knows
 	dropping   bool // the handler has heard of this burst
 	calls      mux.Pending[chan callResult]
 
@@ -285,7 +285,7 @@ func (p *peer) failed(err error) {
 	p.failureLog.Log(p.t.log, level(err), "cannot connect to a peer", "node", p.node, "err", err)
 }
 
-// send puts a message into the open frame. It reports true if Flush does not
+// send puts a message into the open frame. It reports true if Transmit does not
 // know yet that there is something to do.
 func (p *peer) send(shard uint32, m *raftpb.Message) (first bool) {
 	p.mu.Lock()
@@ -349,7 +349,7 @@ func (p *peer) report(body []byte) bool {
 	return false
 }
 
-func (p *peer) flush() {
+func (p *peer) transmit() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dirty = false

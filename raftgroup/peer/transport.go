@@ -45,7 +45,7 @@ type Handler interface {
 	// the connection's goroutine, which may then do the work itself; further
 	// messages of that peer wait meanwhile. The slice is valid during the
 	// call; entries, their data and contexts belong to the handler afterwards.
-	Messages(from uint64, batch []Message)
+	Messages(from uint64, messages []Message)
 
 	// Report hands over what a peer said of itself; body is valid during the
 	// call.
@@ -53,7 +53,7 @@ type Handler interface {
 
 	// Unreachable tells that messages to a node were dropped, or may have been
 	// lost with a connection. It comes once for a burst, on a goroutine of the
-	// transport, never from inside Send or Flush.
+	// transport, never from inside Send or Transmit.
 	Unreachable(node uint64)
 
 	// Call answers a request, at most CallBytesMax bytes; more is an error for
@@ -125,7 +125,7 @@ type Config struct {
 	VersionMax uint16
 
 	// Dial opens a connection to an address. Default: a net.Dialer's. Where
-	// the connection is a syscall.Conn, Flush writes to the socket itself.
+	// the connection is a syscall.Conn, Transmit writes to the socket itself.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 }
 
@@ -164,7 +164,7 @@ func (c Config) withDefaults() (Config, error) {
 }
 
 // Transport is one node's end of the connections to its peers. All methods are
-// safe for concurrent use, except that Send and Flush are for one thread at a
+// safe for concurrent use, except that Send and Transmit are for one thread at a
 // time.
 type Transport struct {
 	cfg      Config
@@ -184,7 +184,7 @@ type Transport struct {
 	self  atomic.Pointer[Identity]
 	peers atomic.Pointer[map[uint64]*peer] // replaced, never changed
 
-	dirty []*peer // what Flush has to do; belongs to the thread of Send
+	dirty []*peer // what Transmit has to do; belongs to the thread of Send
 
 	alarms chan struct{} // capacity 1: unreachable is not empty
 
@@ -255,7 +255,7 @@ func (t *Transport) Start(h Handler) {
 
 // Close ends all connections and returns when every goroutine has ended, those
 // that are in the handler included; so it must not be called from there. What
-// Flush left to the writer goroutines may be lost.
+// Transmit left to the writer goroutines may be lost.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	if t.closed {
@@ -385,11 +385,11 @@ func (t *Transport) Send(node uint64, shard uint32, m *raftpb.Message) {
 	}
 }
 
-// Flush gets on their way the messages sent since the last call. It never
+// Transmit gets on their way the messages sent since the last call. It never
 // waits.
-func (t *Transport) Flush() {
+func (t *Transport) Transmit() {
 	for i, p := range t.dirty {
-		p.flush()
+		p.transmit()
 		t.dirty[i] = nil
 	}
 	t.dirty = t.dirty[:0]

@@ -289,7 +289,7 @@ func TestMessagesArriveInOrder(t *testing.T) {
 				if i%50 == 0 {
 					a.Send(2, uint32(i), appendEntries(i, large))
 				}
-				a.Flush()
+				a.Transmit()
 			}
 			for i := range uint64(rounds) {
 				m := receive(t, b.h.messages)
