@@ -197,7 +197,7 @@ func impersonate(t *testing.T, what string, down, other *testcluster.Node, addre
 		// Anything it is given to send turns into the frame.
 		eventually(t, what+" to end the connection", func() error {
 			tr.Send(1, 0, &raftpb.Message{Type: raftpb.MsgHeartbeat, From: 3<<24 | 1, To: 1<<24 | 1, Term: 1})
-			tr.Flush()
+			tr.Transmit()
 			select {
 			case <-s.ended:
 				return nil
