@@ -18,12 +18,12 @@ var campaignTransfer = []byte("CampaignTransfer")
 // any number of messages. A message that no correct node sends costs its sender
 // the connection; see validate.go.
 func (e *etcdEngine) Receive(from uint64, shard uint32, m raftpb.Message) {
+	if m.Type == raftpb.MsgReadIndex && placement.NodeOf(m.From) != from {
+		return // earlier versions pass on what comes to a leader that is none any more
+	}
 	if err := e.checkWay(from, shard, &m); err != nil {
 		e.transport.Expel(from, err)
 		return
-	}
-	if m.Type == raftpb.MsgReadIndex && placement.NodeOf(m.From) != from {
-		return // earlier versions pass on what comes to a leader that is none any more
 	}
 	e.schedule.addMessage(e.groups[shard], inbound{m: m})
 }
@@ -34,7 +34,7 @@ func (e *etcdEngine) checkWay(from uint64, shard uint32, m *raftpb.Message) erro
 	switch {
 	case int(shard) >= len(e.groups):
 		return nonsense("a message for shard %d of %d", shard, e.meta())
-	case placement.NodeOf(m.From) != from && m.Type != raftpb.MsgReadIndex || placement.NodeOf(m.To) != e.id:
+	case placement.NodeOf(m.From) != from || placement.NodeOf(m.To) != e.id:
 		return nonsense("a message from replica %x to replica %x between node %d and node %d", m.From, m.To, from, e.id)
 	case m.Type == raftpb.MsgSnap:
 		return nonsense("a snapshot among messages")
@@ -85,6 +85,12 @@ func (g *group) takeInbox(e *etcdEngine) error {
 	return nil
 }
 
+// leadsNow reports whether Raft leads here. g.state may be older: it is of the time of
+// the last collect, and messages that were stepped since may have ended the leadership.
+func (g *group) leadsNow() bool {
+	return g.node != nil && g.node.BasicStatus().RaftState == raft.StateLeader
+}
+
 func (g *group) step(e *etcdEngine, in *inbound) error {
 	m := &in.m
 	if g.node == nil {
@@ -114,7 +120,7 @@ func (g *group) step(e *etcdEngine, in *inbound) error {
 	case raftpb.MsgHeartbeatResp:
 		g.noteStamp(m)
 	case raftpb.MsgReadIndex:
-		if g.state != raft.StateLeader || g.answerRound(e, m) {
+		if !g.leadsNow() || g.answerRound(e, m) {
 			return nil // Raft would pass it on, in the name of another node
 		}
 	case raftpb.MsgSnap:

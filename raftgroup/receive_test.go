@@ -85,3 +85,39 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 	}
 	n.etcd().groups[0].inbox.messages = nil
 }
+
+// TestLeaderThatWas: what comes to a leader in the pass in which it learns of the next
+// one must not be passed on, as Raft's followers do: the other node would find it in the
+// name of a third, or of itself, and end the connection.
+func TestLeaderThatWas(t *testing.T) {
+	for name, late := range map[string]func(n *Node, follower uint64){
+		"read index": func(n *Node, follower uint64) {
+			n.Receive(follower, 0, raftpb.Message{Type: raftpb.MsgReadIndex, From: placement.ReplicaID(follower, 1), To: placement.ReplicaID(n.id, 1), Entries: []raftpb.Entry{{Data: make([]byte, roundContextBytes)}}})
+		},
+		"transfer": func(n *Node, follower uint64) {
+			n.post(func() { n.transferLeadership(0, placement.ReplicaID(follower, 1)) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, 3, 1)
+			c.until("a leader", c.led)
+			n := c.leader(0)
+			next, follower := n.id%3+1, (n.id+1)%3+1
+			c.box = nil
+			n.views[0].Lease.Store(0)
+			term := n.views[0].Term.Load() + 1
+			n.Receive(next, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, From: placement.ReplicaID(next, 1), To: placement.ReplicaID(n.id, 1)})
+			late(n, follower)
+			n.ReceiveDone(next)
+			n.runAll()
+			if got := n.views[0].Term.Load(); got != term {
+				t.Fatalf("term %d, want %d", got, term)
+			}
+			for _, p := range c.box {
+				if p.m.Type == raftpb.MsgReadIndex || p.m.Type == raftpb.MsgTransferLeader {
+					t.Errorf("sends %v of replica %x to node %d", p.m.Type, p.m.From, p.to)
+				}
+			}
+		})
+	}
+}

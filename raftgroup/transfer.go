@@ -21,7 +21,7 @@ func (t *transfer) holds() bool { return t.to != 0 }
 
 // beginTransfer starts to hand the leadership over to a replica.
 func (g *group) beginTransfer(e *etcdEngine, to uint64) {
-	if g.state != raft.StateLeader || g.transfer.holds() || to == g.id {
+	if !g.leadsNow() || g.transfer.holds() || to == g.id {
 		return
 	}
 	g.logger.Debug("leadership transfer begins", "to", placement.NodeOf(to))
