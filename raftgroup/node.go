@@ -357,8 +357,7 @@ func (n *Node) openStores() (err error) {
 	start := time.Now()
 	l := n.dir.LogOptions(n.dir.FS, n.dir.Path)
 	l.SegmentBytes, l.CacheBytes, l.Buffered, l.Logger = o.SegmentBytes, o.LogCacheBytes, o.LogBuffered, o.Logger
-	l.HoldBack, l.KeepFree = true, min(o.segmentBytes(), o.recentBytes())
-	l.OnNoSpace, l.MakeRoom = n.logShort, n.makeLogRoom
+	l.KeepFree, l.OnNoSpace, l.MakeRoom = min(o.segmentBytes(), o.recentBytes()), n.logShort, n.makeLogRoom
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
 		return fmt.Errorf("opening the log: %w", n.dir.Explain(err))
 	}

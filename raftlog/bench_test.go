@@ -73,10 +73,7 @@ func measure(b *testing.B, bytes int, write func()) {
 }
 
 func logWriter(b *testing.B, n, bytes int, buffered bool) func() {
-	l, _, err := Open(Options{Dir: b.TempDir(), Buffered: buffered})
-	if err != nil {
-		b.Fatal(err)
-	}
+	l, _ := mustOpen(b, Options{Dir: b.TempDir(), Buffered: buffered})
 	b.Cleanup(func() { l.Close() })
 	awaitDead(l)
 	g, w := l.Group(1), l.NewWrite()

@@ -96,6 +96,7 @@ func TestModelCrash(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Open: %v", err)
 			}
+			l.Prepare()
 			got := stateOf(failer{t: t}, l)
 			if h.find(got) < 0 {
 				t.Fatalf("recovered %v,\nallowed are %v", got, h.states[h.synced:])

@@ -189,8 +189,11 @@ func TestKeepFree(t *testing.T) {
 	o := testOptions(fs)
 	fs.free.Store(uint64(o.SegmentBytes))
 	told := make(chan struct{}, 100)
-	o.KeepFree, o.HoldBack, o.OnNoSpace = 1, true, func() { told <- struct{}{} }
-	l, _ := mustOpen(t, o) // with a first segment
+	o.KeepFree, o.OnNoSpace = 1, func() { told <- struct{}{} }
+	l, _, err := Open(o) // with a first segment
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer mustClose(t, l)
 	g, w := l.Group(1), l.NewWrite()
 	add := func(index uint64) {

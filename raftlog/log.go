@@ -91,10 +91,6 @@ type Options struct {
 	// synced behind it. Acknowledged writes may be lost by that.
 	CutDamage bool
 
-	// HoldBack has the next segment prepared no earlier than Log.Prepare is called
-	// or a Save needs it: what others have to write at a start goes first.
-	HoldBack bool
-
 	// KeepFree is how many bytes of the disk a segment that is prepared leaves to
 	// others, unless a Save could not go on otherwise; 0 means none.
 	KeepFree int64
@@ -203,7 +199,7 @@ type Log struct {
 	spareSeq int        // names them
 	nextSeq  uint64     // of the segment to prepare next
 	noSpace  error      // why the last preparation failed, until it is worth trying again
-	held     bool       // nothing is prepared yet, see Options.HoldBack
+	held     bool       // nothing is prepared yet, see Prepare
 	needed   bool       // a Save cannot go on without a segment
 	closing  bool
 	done     chan struct{} // closed when the background goroutine has ended
@@ -244,10 +240,10 @@ func newLog(o Options) *Log {
 		groups:  make(map[uint64]*Group),
 		nextSeq: 1,
 		opened:  time.Now(),
+		held:    true,
 		done:    make(chan struct{}),
 	}
 	l.changed.L = &l.mu
-	l.held = o.HoldBack
 	l.bare.Store(true)
 	return l
 }

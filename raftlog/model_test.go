@@ -48,6 +48,7 @@ func mustOpen(t testing.TB, o Options) (*Log, Recovery) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.Prepare()
 	return l, rec
 }
 

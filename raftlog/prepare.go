@@ -86,7 +86,8 @@ func (l *Log) prepareDone(s *segment, err error) {
 // come by since. It never blocks.
 func (l *Log) Short() bool { return l.short.Load() }
 
-// Prepare has the next segment prepared from now on; see Options.HoldBack.
+// Prepare has the next segment prepared from now on. Before, only a Save that needs
+// one does: what others have to write at a start goes first.
 func (l *Log) Prepare() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -161,6 +161,7 @@ func (tr *transcript) open(begun, cut bool) string {
 	if err != nil {
 		return explain(err)
 	}
+	l.Prepare()
 	awaitDead(l)
 	tr.l, tr.ws = l, make(map[uint64]*Write)
 	return fmt.Sprintf("%d groups, %d entries, %d segments, %d bytes, %d torn", rec.Groups, rec.Entries, rec.Segments, rec.Bytes, rec.TornBytes)
