@@ -14,14 +14,25 @@ import (
 // do not read; somebody always finishes; and small requests never wait for
 // large ones.
 //
-// What is larger than LargeBytes is admitted before it takes memory: a request
-// by the length that its first bytes declare, a reply by its size. Who finds no
-// room waits in the order of arrival, and costs no more than the bytes that had
-// been read by then: its connection is not read, its job lies in no queue. Who
-// has been admitted has all it will need, so it ends without waiting for
-// anybody else who waits, and passes its memory on. A peer that then does not
-// send, or does not take, what it was admitted for is bounded by the time-outs
-// and, while others wait, by progressMin.
+// What is larger than LargeBytes is admitted before it takes memory: a request when
+// its first LargeBytes have come, a reply by its size. Who finds no room waits in the
+// order of arrival, and costs no more than the bytes that had been read by then: its
+// connection is not read, its job lies in no queue.
+//
+// Guarantee: how long a client makes others wait depends on what it sends, not on what
+// it announces or on how many connections it has.
+//   - Who has not sent the beginning of a request has no place among those that wait.
+//   - A request is granted memory as its bytes come, four times what it has sent; see
+//     partMin for the least. Parts have half of the share together, so that one that
+//     has all it needs has the other half.
+//   - While others wait, who has been admitted must send sendMin in each sendTime, or
+//     its memory is passed on. (A peer that does not take its reply: see takeMin.)
+//   - What needs no more than middleBytes has a share of its own, and waits for nothing
+//     larger.
+//
+// Who has been admitted with all it will need ends without waiting for anybody else
+// who waits. Of those that hold a part, the first is granted all it will need where
+// there is no room for a larger part: so somebody always ends.
 //
 // Everything smaller has a share that large things cannot take. It is not
 // admitted one by one. What has not arrived whole is counted in inputBytes. What
@@ -34,8 +45,9 @@ import (
 // this one. What comes from another node is never sent on, so it always ends.
 //
 // Rejected: to refuse what finds no room (clients come again together, and
-// nobody's request is read whole), and to admit by bytes as they arrive (many
-// that are half there wait for each other for ever).
+// nobody's request is read whole), to admit by the length that is announced (a thousand
+// that announce 15 MB and send nothing are expelled two at a time), and to let all grow
+// as bytes come (many that are half there wait for each other for ever).
 
 // LargeBytes is the size from which on requests and replies are admitted one by
 // one. What is no larger fits in a thread's read buffer.
@@ -45,23 +57,49 @@ const LargeBytes = readBytes
 // share. Below it, the request was not admitted.
 const largeCharge = LargeBytes + replyReserve
 
+// middleBytes is what the largest requests of the share for middling ones take.
+const middleBytes = 4 * LargeBytes
+
+// partMin is the least part of a request that is granted memory. It was sent a half of
+// it, or less where the input of all connections is large; see readSize.
+const partMin = 2 * LargeBytes
+
 // requestCopies is how many times a request that is carried out is in memory:
 // in the entry of its shard's log, and in the buffer the log is written from.
 const requestCopies = 2
 
 // admission divides the memory of a server.
 type admission struct {
-	inputMax    int64 // partial requests that are not large, and what MULTI keeps
-	heldMax     int64 // reads that wait for other nodes
-	freeOutput  int   // unsent bytes of a connection that do not count among the replies
-	fairReplies int64 // bytes of large replies that one connection may have at a time
-	requests    share // large requests of clients: their frames
-	forwards    share // and of other nodes
-	replies     share // large replies
+	inputMax    int64         // partial requests that are not large, and what MULTI keeps
+	heldMax     int64         // reads that wait for other nodes
+	freeOutput  int           // unsent bytes of a connection that do not count among the replies
+	fairReplies int64         // bytes of large replies that one connection may have at a time
+	requests    requestShares // of clients
+	forwards    requestShares // of other nodes
+	replies     share         // large replies
 	wake        chan struct{}
 
 	inputBytes atomic.Int64 // of partial requests that are not large, and of what MULTI keeps
 	held       atomic.Int64 // bytes of reads that wait for read indexes or other nodes
+}
+
+// requestShares are what the frames of requests above LargeBytes take.
+type requestShares struct {
+	middle share // up to middleBytes
+	large  share // more
+}
+
+func (r *requestShares) init(max int64, wake chan<- struct{}) {
+	r.middle = share{max: max / 4, wake: wake}
+	r.large = share{max: max - max/4, wake: wake}
+}
+
+// of returns the share of a frame of n bytes.
+func (r *requestShares) of(n int) *share {
+	if n <= middleBytes {
+		return &r.middle
+	}
+	return &r.large
 }
 
 // freeOutputMin is a few small replies.
@@ -74,8 +112,8 @@ func (a *admission) init(total int64, connections int) {
 	a.heldMax = max(2*part, replyBytesMax)
 	a.freeOutput = int(min(max(2*part/int64(connections), freeOutputMin), LargeBytes))
 	a.wake = make(chan struct{}, 1)
-	a.requests = share{max: 4 * part / requestCopies, wake: a.wake}
-	a.forwards = share{max: 2 * part / requestCopies, wake: a.wake}
+	a.requests.init(4*part/requestCopies, a.wake)
+	a.forwards.init(2*part/requestCopies, a.wake)
 	a.replies = share{max: 6 * part, wake: a.wake}
 	a.fairReplies = a.replies.max / 8
 }
@@ -112,7 +150,9 @@ func (a *admission) readSize() int {
 	return readBytes
 }
 
-func (a *admission) shares() [3]*share { return [...]*share{&a.requests, &a.forwards, &a.replies} }
+func (a *admission) shares() [5]*share {
+	return [...]*share{&a.requests.middle, &a.requests.large, &a.forwards.middle, &a.forwards.large, &a.replies}
+}
 
 // share is an amount of memory that claims are granted parts of, first come
 // first served. It is safe for concurrent use; granted runs without locks held.
@@ -179,19 +219,29 @@ func (s *share) first() *claim {
 // grant gives the first claim what it waits for, if there is room. s.mu must be
 // held.
 //
+// A part of what a claim will need is granted while half of the share is free of
+// others, so that there is always room for all of one.
+//
 // What is larger than the share is granted when nobody else uses it. A claim
 // that grows may hold what others wait for, who may grow as well; and a reply
 // over RESP may have others behind it, which are made already and cannot be
-// sent before it. So the first of these goes beyond the share as long as no more
-// than that is used. Whoever goes beyond it is granted all that it ever will
-// need: then it ends without asking again, and at most one is beyond the share
-// at a time.
+// sent before it. So the first of these goes beyond the share: one that grows
+// while no more is used than half, which parts alone can be, and a reply while no
+// more is used than the share. Whoever goes beyond its room is granted all that it
+// ever will need: then it ends without asking again, and at most one is beyond the
+// share at a time.
 func (s *share) grant(k *claim) bool {
-	urgent := k.urgent()
-	switch {
-	case s.used+k.want <= s.max:
-	case s.used == k.held, urgent && s.used <= s.max:
-		k.want = k.most - k.held
+	urgent, room, beyond := k.urgent(), s.max, s.max/2
+	if k.held+k.want < k.most {
+		room = s.max / 2
+	}
+	if k.head {
+		beyond = s.max
+	}
+	switch all := k.most - k.held; {
+	case s.used+k.want <= room:
+	case s.used == k.held, urgent && (s.used+all <= s.max || s.used <= beyond):
+		k.want = all
 	default:
 		return false
 	}

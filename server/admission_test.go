@@ -15,6 +15,7 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/resptest"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -67,21 +68,57 @@ func TestShareForgetsWhoLeaves(t *testing.T) {
 // the share.
 func TestShareLetsOneOfThoseThatGrowEnd(t *testing.T) {
 	s := newShare(100)
-	var a, b, fresh claim
-	s.ask(&a, 50, 200)
-	s.ask(&b, 50, 200)
-	if s.ask(&fresh, 10, 10) {
-		t.Fatal("the share is used up")
+	var a, b, whole, part, fresh claim
+	if !s.ask(&a, 25, 200) || !s.ask(&b, 25, 200) || !s.ask(&whole, 10, 10) {
+		t.Fatal("there is room for parts in one half, and for what is whole in all of the share")
 	}
-	if !s.ask(&a, 80, 200) || a.held != 200 {
+	if s.ask(&part, 10, 200) {
+		t.Fatal("parts have taken more than half")
+	}
+	s.drop(&whole)
+	if !s.ask(&a, 40, 200) || a.held != 200 {
 		t.Fatalf("the first that grows holds %d bytes, want all it will ever need", a.held)
 	}
-	if s.ask(&b, 80, 200) {
+	if s.ask(&b, 40, 200) || s.ask(&fresh, 10, 10) {
 		t.Fatal("two have gone beyond the share")
 	}
 	s.drop(&a)
-	if s.next() != &b || s.next() != &fresh {
+	if s.next() != &b || b.held != 40 || s.next() != &part || s.next() != &fresh {
 		t.Fatal("the second that grows comes next, and before who holds nothing")
+	}
+}
+
+// TestShareOfThoseWhoStop: how long those that have sent a little and then stop can
+// make others wait depends on what they have sent, not on what they announce.
+func TestShareOfThoseWhoStop(t *testing.T) {
+	const max, peers = 32 << 20, 1000
+	for _, announced := range []int64{1 << 20, 15 << 20} {
+		s := newShare(max)
+		holding := map[*claim]bool{}
+		for range peers {
+			k := new(claim)
+			if s.ask(k, min(4*LargeBytes, announced), announced) {
+				holding[k] = true
+			}
+		}
+		var honest claim
+		granted, rounds := s.ask(&honest, 100<<10, 100<<10), 0
+		for ; !granted; rounds++ {
+			for k := range holding { // they are expelled
+				s.drop(k)
+			}
+			clear(holding)
+			for k := s.next(); k != nil; k = s.next() {
+				granted = granted || k == &honest
+				holding[k] = true
+			}
+			if used := s.usedBytes(); used > max {
+				t.Fatalf("%d bytes are used", used)
+			}
+		}
+		if most := peers*4*LargeBytes/(max/2) + 1; rounds > most {
+			t.Errorf("%d rounds of expulsions where %d bytes are announced, want at most %d", rounds, announced, most)
+		}
 	}
 }
 
@@ -251,9 +288,9 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		eventually(t, "some wait", func() bool { return s.admission.requests.waiting.Load() > clients/2 })
+		eventually(t, "some wait", func() bool { return s.admission.requests.large.waiting.Load() > clients/2 })
 		if f := small.put("small", "v"); protocol.Status(f.Code) != protocol.StatusOK {
-			t.Fatalf("a small PUT beside %d that wait: %v", s.admission.requests.waiting.Load(), protocol.Status(f.Code))
+			t.Fatalf("a small PUT beside %d that wait: %v", s.admission.requests.large.waiting.Load(), protocol.Status(f.Code))
 		}
 		failed := make(chan error, clients)
 		for _, p := range peers {
@@ -274,9 +311,8 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 			}
 		}
 		eventually(t, "all memory is given back", func() bool {
-			s.admission.requests.mu.Lock()
-			defer s.admission.requests.mu.Unlock()
-			return s.admission.requests.used == 0 && !s.admission.requests.contended()
+			r := &s.admission.requests
+			return r.middle.usedBytes()+r.large.usedBytes() == 0 && !r.middle.contended() && !r.large.contended()
 		})
 	})
 }
@@ -298,6 +334,113 @@ func (c *redisClient) expect(reply string) error {
 	return err
 }
 
+// announcements are the first bytes of a large request in either protocol, and where
+// it goes.
+func announcements(s *Server, addr net.Addr, size int) map[string]func(*testing.T) (nc net.Conn, request []byte, ok string) {
+	value := strings.Repeat("v", size)
+	put := protocol.Put{Key: []byte("large"), Value: []byte(value)}
+	return map[string]func(*testing.T) (net.Conn, []byte, string){
+		"native": func(t *testing.T) (net.Conn, []byte, string) {
+			return dial(t, addr).nc, frame(protocol.OpPut, 7, put.AppendTo(nil)), ""
+		},
+		"redis": func(t *testing.T) (net.Conn, []byte, string) {
+			nc, _ := dialListener(t, s)
+			return nc, resptest.AppendRequest(nil, "SET", "large", value), "+OK\r\n"
+		},
+	}
+}
+
+// awaitRead waits until the server has read n bytes more than before bytes.
+func (s *Server) awaitRead(t *testing.T, before uint64, n int) {
+	t.Helper()
+	eventually(t, "all is read", func() bool { return s.counters.bytesIn.Load() >= before+uint64(n) })
+}
+
+// TestAnnouncedIsNotHeld: who announces a large request and sends nothing keeps
+// nobody waiting, however many do so.
+func TestAnnouncedIsNotHeld(t *testing.T) {
+	const peers = 60
+	transports(t, func(t *testing.T, cfg Config) {
+		cfg.MemoryBytesMax = crowdMemory
+		s, addr := live(t, cfg)
+		share := &s.admission.requests.large
+		for range peers / 2 {
+			for _, open := range announcements(s, addr, crowdRequest) {
+				nc, request, _ := open(t)
+				before := s.counters.bytesIn.Load()
+				if _, err := nc.Write(request[:100]); err != nil {
+					t.Fatal(err)
+				}
+				s.awaitRead(t, before, 100)
+			}
+		}
+		if used := share.usedBytes(); used > 0 || share.contended() {
+			t.Fatalf("those who have announced hold %d bytes, some wait: %v", used, share.contended())
+		}
+		want(t, dial(t, addr).put("k", strings.Repeat("v", 100<<10)), protocol.StatusOK)
+		if got := dialRedis(t, redisAddr(s)).call("SET", "k", strings.Repeat("v", 100<<10)); got != "+OK\r\n" {
+			t.Errorf("SET is answered %q", got)
+		}
+		if n := s.conns.len(); n != peers+2 {
+			t.Errorf("%d connections are left: some were expelled", n)
+		}
+	})
+}
+
+// TestMiddlingDoNotWaitForLarge: what needs no more than middleBytes is carried out
+// while larger requests use all of their memory and wait.
+func TestMiddlingDoNotWaitForLarge(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, addr := live(t, cfg)
+		large := &s.admission.requests.large
+		large.add(large.max)
+		defer large.give(large.max)
+		for _, open := range announcements(s, addr, crowdRequest) {
+			nc, request, _ := open(t)
+			if _, err := nc.Write(request[:2*LargeBytes]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "both wait", func() bool { return large.waiting.Load() == 2 })
+		value := strings.Repeat("v", middleBytes-1000)
+		want(t, dial(t, addr).put("k", value), protocol.StatusOK)
+		if got := dialRedis(t, redisAddr(s)).call("SET", "k", value); got != "+OK\r\n" {
+			t.Errorf("SET is answered %q", got)
+		}
+	})
+}
+
+// TestMemoryFollowsBytes: a request that has not arrived holds at most four times
+// what has.
+func TestMemoryFollowsBytes(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, addr := live(t, cfg)
+		for name, open := range announcements(s, addr, 3<<20) {
+			nc, request, ok := open(t)
+			for sent := 0; sent < len(request)-1; {
+				n := min(max(sent, 100), len(request)-1-sent)
+				before := s.counters.bytesIn.Load()
+				if _, err := nc.Write(request[sent:][:n]); err != nil {
+					t.Fatal(err)
+				}
+				sent += n
+				s.awaitRead(t, before, n)
+				if used := s.admission.requests.large.usedBytes(); used > max(4*int64(sent), partMin) || used > 0 && sent < LargeBytes {
+					t.Errorf("%s: %d bytes are held for %d", name, used, sent)
+				}
+			}
+			if _, err := nc.Write(request[len(request)-1:]); err != nil {
+				t.Fatal(err)
+			}
+			answer := make([]byte, max(len(ok), 1))
+			if _, err := io.ReadFull(nc, answer); err != nil || ok != "" && string(answer) != ok {
+				t.Errorf("%s: answered %q %v", name, answer, err)
+			}
+			eventually(t, "nothing is held", func() bool { return s.admission.requests.large.usedBytes() == 0 })
+		}
+	})
+}
+
 // TestAdmittedMustGetOn has a peer take the memory for large requests and then
 // send nothing more. Who waits for it gets it, and the peer is told.
 func TestAdmittedMustGetOn(t *testing.T) {
@@ -305,48 +448,83 @@ func TestAdmittedMustGetOn(t *testing.T) {
 		cfg.MemoryBytesMax = crowdMemory
 		s, addr := live(t, cfg)
 		put := protocol.Put{Key: []byte("large"), Value: make([]byte, crowdRequest*3/2)}
-		request := frame(protocol.OpPut, 7, put.AppendTo(nil))
-		idle, d := dial(t, addr), dial(t, addr)
-		if _, err := idle.nc.Write(request[:80<<10]); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "it has the memory", func() bool { return !s.admission.requests.take(crowdRequest) || s.giveBack(crowdRequest) })
-		if _, err := d.nc.Write(request); err != nil {
-			t.Fatal(err)
-		}
-		if err := d.expectOK(); err != nil {
-			t.Errorf("a PUT behind one that does not get on: %v", err)
-		}
-		if f := ended(t, idle); protocol.Status(f.Code) != protocol.StatusBusy {
-			t.Errorf("who has taken memory and sends nothing hears %v", protocol.Status(f.Code))
+		for name, open := range announcements(s, addr, len(put.Value)) {
+			idle, request, _ := open(t)
+			if _, err := idle.Write(request[:600<<10]); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "it has the memory", func() bool { return s.admission.requests.large.usedBytes() >= crowdRequest })
+			d := dial(t, addr)
+			if _, err := d.nc.Write(frame(protocol.OpPut, 7, put.AppendTo(nil))); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.expectOK(); err != nil {
+				t.Errorf("a PUT behind one that does not get on: %v", err)
+			}
+			_ = idle.SetReadDeadline(time.Now().Add(90 * time.Second))
+			last, err := io.ReadAll(idle)
+			text := string(last)
+			if name == "redis" && !strings.HasPrefix(text, "-TRYAGAIN ") || !strings.Contains(text, "memory.max_memory_usage") || !strings.Contains(text, "send it again") {
+				t.Errorf("%s: who has taken memory and sends nothing gets %q %v", name, last, err)
+			}
 		}
 	})
 }
 
-// giveBack undoes a take.
-func (s *Server) giveBack(n int64) bool {
-	s.admission.requests.give(n)
-	return false
+// TestFrameTimeoutIsAnswered: also over RESP, and not when the request is whole by then.
+func TestFrameTimeoutIsAnswered(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, addr := live(t, cfg)
+		whole, native := dialRedis(t, redisAddr(s)), dial(t, addr)
+		whole.want("SET k v", "+OK|")
+		part, _ := dialListener(t, s)
+		for nc, b := range map[net.Conn]string{part: "*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n", native.nc: string(frame(protocol.OpGet, 7, []byte("k"))[:18])} {
+			before := s.counters.bytesIn.Load()
+			if _, err := io.WriteString(nc, b); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitRead(t, before, len(b))
+		}
+		s.EachConn(func(c *Conn) { // too late for who has no frame, in time for who has one
+			if c.frameSince.Load() == 0 {
+				c.endFrame(protocol.StatusIdle, "too late")
+			} else {
+				c.checkTimeouts(time.Now().Add(time.Minute).UnixMilli())
+			}
+		})
+		const text = "a request did not arrive completely within 30s (network.frame_timeout)"
+		if last, err := io.ReadAll(part); err != nil || !strings.HasPrefix(string(last), "+PONG\r\n-ERR "+text) {
+			t.Errorf("half a command is answered %q %v", last, err)
+		}
+		if got := errorText(t, ended(t, native)); !strings.HasPrefix(got, text) {
+			t.Errorf("half a frame is answered %q", got)
+		}
+		whole.want("GET k", "$1|v|")
+	})
 }
 
 func TestProgress(t *testing.T) {
 	var g progress
+	const (
+		window = 3 * time.Second
+		least  = 100
+	)
 	for _, step := range []struct {
 		since, bytes, now int64
 		slow              bool
 	}{
 		{0, 0, 1000, false},
-		{1500, 0, 2000, false},                    // just begun
-		{1500, 10, 4000, false},                   // not looked at for long enough
-		{1500, 10, 5000, true},                    // ten bytes in three seconds
-		{1500, 10 + progressMin, 8000, false},     // enough
-		{1500, 10 + progressMin, 10_999, false},   // not yet
-		{0, 10 + progressMin, 11_000, false},      // nobody waits
-		{1500, 10 + progressMin, 12_000, false},   // counted anew
-		{14_000, 10 + progressMin, 15_000, false}, // another request
-		{14_000, 10 + progressMin, 18_000, true},
+		{1500, 0, 2000, false},              // just begun
+		{1500, 10, 4000, false},             // not looked at for long enough
+		{1500, 10, 5000, true},              // ten bytes in three seconds
+		{1500, 10 + least, 8000, false},     // enough
+		{1500, 10 + least, 10_999, false},   // not yet
+		{0, 10 + least, 11_000, false},      // nobody waits
+		{1500, 10 + least, 12_000, false},   // counted anew
+		{14_000, 10 + least, 15_000, false}, // another request
+		{14_000, 10 + least, 18_000, true},
 	} {
-		if got := g.slow(step.since, step.bytes, step.now); got != step.slow {
+		if got := g.slow(step.since, step.bytes, step.now, window, least); got != step.slow {
 			t.Errorf("at %d with %d bytes since %d: %v", step.now, step.bytes, step.since, got)
 		}
 	}
@@ -666,7 +844,7 @@ func TestInputIsTrimmed(t *testing.T) {
 	defer c.dropInput()
 	c.in = bufpool.Get(1 << 20)
 	c.in.B = append(c.in.B, strings.Repeat("x", 1<<20-3)+"abc"...)
-	if !c.share.ask(&c.claim, 1<<20, 1<<20) {
+	if !c.share.Load().ask(&c.claim, 1<<20, 1<<20) {
 		t.Fatal("not admitted")
 	}
 	c.inAt = 1<<20 - 3

@@ -19,6 +19,9 @@ type socket interface {
 	// resume sees to it that a connection that stopped reading reads again.
 	// It must not block; from any thread.
 	resume(c *conn)
+	// interrupt has the reader of the connection call expel soon. It must not
+	// block; from any thread.
+	interrupt(c *conn)
 	// shut closes the connection in both directions, which its reader then
 	// notices. From any thread; the descriptor stays valid.
 	shut(c *conn)
@@ -231,9 +234,9 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 		c.HangUp()
 	case closing:
 	case over(c.frameSince.Load(), cfg.FrameTimeout) && !c.paused.Load():
-		c.closeWithNotice(protocol.StatusIdle, fmt.Sprintf("a frame did not arrive completely within %v", cfg.FrameTimeout))
-	case c.sendsSlowly(nowMillis):
-		c.closeWithNotice(protocol.StatusBusy, "the request arrives too slowly, and other requests need its memory")
+		c.endFrame(protocol.StatusIdle, fmt.Sprintf("a request did not arrive completely within %v (network.frame_timeout) and was not carried out; send it again, faster or in smaller parts", cfg.FrameTimeout))
+	case c.sendsSlowly(c.paused.Load(), nowMillis):
+		c.endFrame(protocol.StatusBusy, fmt.Sprintf("less than %d KiB of a request arrived within %v while others waited for its memory (a part of memory.max_memory_usage); it was not carried out: send it again, faster or in smaller parts", sendMin>>10, time.Second))
 	case c.forwarded: // the other node closes it when it has no use for it
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.outstanding() && !c.awaits.Load():
 		c.closeWithNotice(protocol.StatusIdle, fmt.Sprintf("no request for %v", cfg.IdleTimeout))

@@ -628,6 +628,9 @@ func (t *thread) readUnfinished(l *loop) {
 		// It may have been closed since it was enlisted, and its descriptor
 		// may be another connection's by now.
 		if t.unpark(c) {
+			if !c.offloaded.Load() {
+				c.expel()
+			}
 			t.read(l, c)
 		}
 	}
@@ -1045,6 +1048,9 @@ func (e *epollTransport) resume(c *conn) {
 	l.mu.Unlock()
 	signal(l.wakeW)
 }
+
+// interrupt is resume: readUnfinished calls expel.
+func (e *epollTransport) interrupt(c *conn) { e.resume(c) }
 
 // shut closes both directions; the polling thread sees a hang-up and closes.
 func (e *epollTransport) shut(c *conn) {

@@ -25,7 +25,8 @@ func inputSize(have, need int) int {
 // thread that reads the connection.
 type connInput struct {
 	admission *admission
-	share     *share // in which large requests are admitted
+	shares    *requestShares        // in which large requests are admitted
+	share     atomic.Pointer[share] // of them, that of the claim; the reader stores it
 
 	in      *bufpool.Buffer // bytes of a frame that is not complete, or not looked at yet; nil: none
 	inAt    int             // bytes at the front of in that have been carried out
@@ -41,10 +42,13 @@ type connInput struct {
 	admittedSince atomic.Int64 // Unix ms since a frame is admitted and not whole, 0: there is none
 	frameSince    atomic.Int64 // Unix ms at which the partial frame began, 0: none
 	arrival       progress     // of what has been admitted; of checkTimeouts
+
+	expulsion atomic.Pointer[expulsion] // nil: none
 }
 
 func (c *connInput) init(a *admission) {
-	c.admission, c.share = a, &a.requests
+	c.admission, c.shares = a, &a.requests
+	c.share.Store(&a.requests.large)
 	c.frameSince.Store(time.Now().UnixMilli()) // see Greet
 }
 
@@ -79,7 +83,7 @@ func (c *connInput) begin(bytes int) {
 	c.inFlight.Add(1)
 	c.inFlightBytes.Add(int64(bytes))
 	if bytes > largeCharge {
-		c.share.add(int64(bytes))
+		c.shares.of(bytes).add(int64(bytes))
 	}
 }
 
@@ -88,7 +92,7 @@ func (c *connInput) end(bytes uint32) {
 	c.inFlight.Add(-1)
 	c.inFlightBytes.Add(-int64(bytes))
 	if bytes > largeCharge {
-		c.share.give(int64(bytes))
+		c.shares.of(int(bytes)).give(int64(bytes))
 	}
 }
 
@@ -167,49 +171,57 @@ func (c *conn) roomForRest(need int, now uint64) bool {
 	return c.countInput(cap(c.in.B))
 }
 
-// roomForLarge is roomForRest for a frame that has to be admitted. While it
-// waits it keeps the bytes that had come with what was read before.
+// roomForLarge is roomForRest for a frame that has to be admitted; see admission.go.
+// Its beginning is input as that of any other.
 func (c *conn) roomForLarge(need int) bool {
-	held := int(c.claim.held)
-	if held < need {
-		if !c.countInput(cap(c.in.B)) || !c.claimInput(need) {
+	have := len(c.in.B)
+	most := need
+	if !c.translator.Sized() { // more is known to come
+		most = int(c.srv.cfg.FrameBytesMax)
+		need = min(2*need, most)
+	}
+	size := inputSize(have, need)
+	if begun := c.srv.admission.readSize(); c.claim.held == 0 && have < begun {
+		if have == cap(c.in.B) {
+			c.in.Grow(min(size, begun) - have)
+		}
+		return c.countInput(cap(c.in.B))
+	}
+	if c.claim.held == 0 {
+		c.share.Store(c.shares.of(most))
+		if !c.countInput(cap(c.in.B)) {
 			return false
 		}
-		held = int(c.claim.held)
+	}
+	if int(c.claim.held) <= have && !c.claimInput(min(max(size, partMin), need), most) {
+		return false
 	}
 	if c.admittedSince.Load() == 0 {
+		c.arrived.Store(0)
 		c.admittedSince.Store(time.Now().UnixMilli())
 	}
-	if cap(c.in.B) < held {
-		c.in.Grow(held - len(c.in.B))
+	if held := int(c.claim.held); cap(c.in.B) < held {
+		c.in.Grow(held - have)
 	}
 	return c.countInput(0) // the claim counts it
 }
 
-// claimInput claims the memory of a frame of need bytes, or more if more is
-// known to come. It returns false with the connection paused if that has to be
-// waited for.
-func (c *conn) claimInput(need int) bool {
-	n, most := int64(need), int64(need)
-	if !c.translator.Sized() {
-		n, most = min(2*n, int64(c.srv.cfg.FrameBytesMax)), int64(c.srv.cfg.FrameBytesMax)
-	}
+// claimInput has c's claim hold n bytes, of at most most. It returns false with the
+// connection paused if that has to be waited for.
+func (c *conn) claimInput(n, most int) bool {
 	if c.claim.granted == nil {
-		c.claim.granted = c.admitted
+		c.claim.granted = func() {
+			c.awaits.Store(false)
+			c.unpause()
+		}
 	}
 	c.awaits.Store(true)
-	if c.share.ask(&c.claim, n, most) {
+	if c.share.Load().ask(&c.claim, int64(n), int64(most)) {
 		c.awaits.Store(false)
 		return true
 	}
 	c.pause()
 	return !c.paused.Load()
-}
-
-// admitted has c, whose request has waited for memory, read on.
-func (c *conn) admitted() {
-	c.awaits.Store(false)
-	c.unpause()
 }
 
 // countInput has n bytes of c's input counted among those of all connections,
@@ -220,7 +232,7 @@ func (c *conn) countInput(n int) bool {
 	if c.recount(n) || c.forwarded {
 		return true
 	}
-	c.closeWith(0, protocol.StatusBusy, "too much memory is used by requests that have not arrived completely")
+	c.closeWith(0, protocol.StatusBusy, "the memory for requests that have not arrived completely is used up (a part of memory.max_memory_usage); the request was not carried out: send it again later")
 	c.dropInput()
 	return false
 }
@@ -237,7 +249,7 @@ func (c *connInput) recount(n int) bool {
 // it.
 func (c *connInput) releaseClaim() {
 	if c.claim.held > 0 {
-		c.share.drop(&c.claim)
+		c.share.Load().drop(&c.claim)
 		c.admittedSince.Store(0)
 		c.trimInput()
 	}
@@ -256,11 +268,14 @@ func (c *connInput) trimInput() {
 	c.in, c.inAt = in, 0
 }
 
-// A peer that has been admitted, while others wait for the memory, must get on:
-// in any progressTime at least progressMin bytes.
+// A peer that has been admitted, while others wait for the memory, must get on: in any
+// sendTime it must send sendMin of its request, and in any takeTime take takeMin of its
+// replies. sendTime is a little less than the time between two checks.
 const (
-	progressTime = 3 * time.Second
-	progressMin  = 128 << 10
+	sendTime = 900 * time.Millisecond
+	sendMin  = 32 << 10
+	takeTime = 3 * time.Second
+	takeMin  = 128 << 10
 )
 
 // progress is how far a connection was at the last check of time-outs.
@@ -270,15 +285,16 @@ type progress struct {
 }
 
 // slow notes how far something has got that began at since, in Unix ms, and
-// reports whether that is too slow. A since of 0 says that nothing has begun.
-func (g *progress) slow(since, bytes, nowMillis int64) bool {
+// reports whether that is less than least bytes in time. A since of 0 says that
+// nothing has begun.
+func (g *progress) slow(since, bytes, nowMillis int64, time time.Duration, least int64) bool {
 	switch {
 	case since == 0:
 		g.at = 0
 	case g.at < since:
 		*g = progress{nowMillis, bytes}
-	case nowMillis-g.at >= progressTime.Milliseconds():
-		slow := bytes-g.bytes < progressMin
+	case nowMillis-g.at >= time.Milliseconds():
+		slow := bytes-g.bytes < least
 		*g = progress{nowMillis, bytes}
 		return slow
 	}
@@ -286,13 +302,47 @@ func (g *progress) slow(since, bytes, nowMillis int64) bool {
 }
 
 // sendsSlowly reports whether others wait for memory that c has been admitted for
-// and whose peer does not send.
-func (c *conn) sendsSlowly(nowMillis int64) bool {
+// and whose peer does not send. What it has sent since it was admitted counts, also
+// before others came to wait; while it is paused itself, it is not slow.
+func (c *connInput) sendsSlowly(paused bool, nowMillis int64) bool {
 	since := c.admittedSince.Load()
-	if c.paused.Load() || !c.share.contended() {
+	if paused || !c.share.Load().contended() {
 		since = 0
 	}
-	return c.arrival.slow(since, c.arrived.Load(), nowMillis)
+	if c.arrival.at < since {
+		c.arrival = progress{at: since}
+	}
+	return c.arrival.slow(since, c.arrived.Load(), nowMillis, sendTime, sendMin)
+}
+
+// expulsion is why a partial frame, and with it its connection, is to end.
+type expulsion struct {
+	frameSince int64 // of the frame: it may become whole meanwhile
+	status     protocol.Status
+	message    string
+}
+
+// endFrame has the reader refuse the partial frame, and with it c. From any thread.
+func (c *conn) endFrame(status protocol.Status, message string) {
+	c.expulsion.Store(&expulsion{c.frameSince.Load(), status, message})
+	c.socket.interrupt(c)
+}
+
+// expel ends c where endFrame has said so and the frame is not whole yet. Its peer
+// gets an error, in the order of the replies. It returns false where there is nothing
+// to end. The reader calls it.
+func (c *conn) expel() bool {
+	x := c.expulsion.Swap(nil)
+	switch {
+	case x == nil || c.refused || x.frameSince == 0 || x.frameSince != c.frameSince.Load():
+		return false
+	case c.in == nil || len(c.input()) == 0: // a peer that has never sent anything
+		c.closeWithNotice(x.status, x.message)
+	default:
+		c.closeWith(0, x.status, x.message)
+	}
+	c.dropInput()
+	return true
 }
 
 // dropInput drops the input buffer, and what is known of its beginning.
@@ -304,7 +354,7 @@ func (c *conn) dropInput() {
 	}
 	c.translator.DropInput()
 	if c.claim.granted != nil {
-		c.share.drop(&c.claim)
+		c.share.Load().drop(&c.claim)
 		c.admittedSince.Store(0)
 	}
 	c.frameEnds()

@@ -121,7 +121,7 @@ func (n *netTransport) admitForwarded(from uint64, nc net.Conn) {
 	s := n.srv
 	x := newNetConn(n, nc)
 	c := s.newConn(x, nil)
-	c.forwarded, c.table, c.share = true, &s.forwarded, &s.admission.forwards
+	c.forwarded, c.table, c.shares = true, &s.forwarded, &s.admission.forwards
 	if s.draining.Load() || !s.forwarded.add(c) {
 		s.lines.stream.Warn(s.log, "refused a stream from another node", "node", from, "streams", s.forwarded.len())
 		nc.Close()
@@ -175,6 +175,9 @@ func (x *netConn) resume(c *conn) {
 	}
 }
 
+// interrupt ends a read.
+func (x *netConn) interrupt(*conn) { _ = x.nc.SetReadDeadline(time.Unix(1, 0)) }
+
 func (x *netConn) shut(*conn) { x.nc.Close() }
 
 func (x *netConn) remote(*conn) string { return x.nc.RemoteAddr().String() }
@@ -215,10 +218,24 @@ func (x *netConn) serve(c *conn, p *processor) {
 				return
 			}
 		}
-		if err != nil {
+		if err != nil && !x.readsOn(c) {
 			return
 		}
 	}
+}
+
+// readsOn reports whether a read has ended because of an interrupt that came too
+// late.
+func (x *netConn) readsOn(c *conn) bool {
+	if c.expulsion.Load() == nil || c.expel() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing { // the deadline is that of linger
+		return false
+	}
+	return x.nc.SetReadDeadline(time.Time{}) == nil
 }
 
 // consume carries out what is whole of the input, waiting out pauses, and makes

@@ -314,7 +314,7 @@ func (c *connOutput) receivesSlowly(nowMillis int64) bool {
 	if c.granted == 0 || !c.admission.replies.contended() {
 		since = 0
 	}
-	return c.departure.slow(since, c.took, nowMillis)
+	return c.departure.slow(since, c.took, nowMillis, takeTime, takeMin)
 }
 
 // canUnpark reports whether a parked job can be taken up. c.mu must be held.

@@ -21,6 +21,7 @@ type deaf struct{}
 
 func (deaf) kick(*conn)          {}
 func (deaf) resume(*conn)        {}
+func (deaf) interrupt(*conn)     {}
 func (deaf) shut(*conn)          {}
 func (deaf) remote(*conn) string { return "nobody" }
 

@@ -109,6 +109,8 @@ func (c *conn) Error(_ uint64, s protocol.Status, _ uint32, message string) []by
 	switch s {
 	case protocol.StatusShuttingDown:
 		return resp.AppendError(nil, "CLUSTERDOWN "+message)
+	case protocol.StatusBusy:
+		return resp.AppendError(nil, "TRYAGAIN "+message)
 	case protocol.StatusTooManyConns:
 		return resp.AppendError(nil, resp.ErrMaxClients)
 	}
