@@ -263,7 +263,7 @@ func cmdClusterInfo(p *processor, x *plan) {
 func cmdClusterCountKeysInSlot(p *processor, c *conn, x *plan) (held bool) {
 	slot := x.integer(2)
 	if x.failed || slot < 0 || slot >= protocol.Slots {
-		return x.fail("ERR Invalid slot")
+		return x.fail(resp.ErrInvalidSlot)
 	}
 	return p.walkSlot(c, uint16(slot), endCount, func(w *walk, _ []byte) walkStep {
 		w.count++

@@ -45,9 +45,6 @@ const (
 	ErrMaxClients   = "ERR max number of clients reached"
 
 	ErrCrossSlot       = "CROSSSLOT Keys in request don't hash to the same slot"
-	ErrTryAgain        = "TRYAGAIN Multiple keys request during rehashing of slot"
-	ErrClusterDown     = "CLUSTERDOWN The cluster is down"
-	ErrSlotNotServed   = "CLUSTERDOWN Hash slot not served"
 	ErrInvalidSlot     = "ERR Invalid slot"
 	ErrClusterDisabled = "ERR This instance has cluster support disabled"
 
