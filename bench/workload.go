@@ -134,6 +134,9 @@ func (w Workload) WithReads(share float64) Workload {
 }
 
 // has reports whether the workload has operations of a kind.
+// TouchesRows reports whether it does more than round trips.
+func (w *Workload) TouchesRows() bool { return w.Shares[KindPing] < 1 }
+
 func (w *Workload) has(k Kind) bool { return w.Shares[k] > 0 }
 
 // Writes reports whether the workload changes rows.

@@ -147,8 +147,12 @@ func NewLoad(h *bench.Harness) *Load {
 	if l.Workload.KeyBytes.Max() == 0 {
 		keys = strconv.Itoa(l.Workload.KeyBytesMin())
 	}
+	rows := l.Keys
+	if !l.Workload.TouchesRows() {
+		rows = 0
+	}
 	return &Load{
-		Workload: l.Workload.Name, About: l.Workload.About, Keys: l.Keys, KeyBytes: keys, ValueBytes: l.Workload.ValueBytes.String(),
+		Workload: l.Workload.Name, About: l.Workload.About, Keys: rows, KeyBytes: keys, ValueBytes: l.Workload.ValueBytes.String(),
 		Choice: l.Workload.Choice.String(), Seed: l.Seed, Connections: l.Connections, InFlight: l.InFlight, Threads: l.Threads,
 		Consistency: l.Consistency.String(), AnyNode: l.AnyNode, Arrivals: "closed loop", Shards: h.Shards(),
 		WarmupSeconds: l.Warmup.Seconds(), Servers: h.Members(),
@@ -241,11 +245,13 @@ func (l *Load) Lines() []string {
 	if l.Threads > 1 {
 		threads = fmt.Sprintf("%d threads", l.Threads)
 	}
-	lines := []string{
-		fmt.Sprintf("%s: %s", l.Workload, l.About),
-		fmt.Sprintf("%s rows, %s; keys of %s B, values of %s B; seed %d", Thousands(float64(l.Keys)), l.Choice, l.KeyBytes, l.ValueBytes, l.Seed),
-		fmt.Sprintf("%d connections × %d in flight, %s, %s, %s reads", l.Connections, l.InFlight, threads, l.Arrivals, l.Consistency),
+	lines := []string{fmt.Sprintf("%s: %s", l.Workload, l.About)}
+	connections := fmt.Sprintf("%d connections × %d in flight, %s, %s", l.Connections, l.InFlight, threads, l.Arrivals)
+	if l.Keys > 0 {
+		lines = append(lines, fmt.Sprintf("%s rows, %s; keys of %s B, values of %s B; seed %d", Thousands(float64(l.Keys)), l.Choice, l.KeyBytes, l.ValueBytes, l.Seed))
+		connections += fmt.Sprintf(", %s reads", l.Consistency)
 	}
+	lines = append(lines, connections)
 	var servers []string
 	for _, s := range l.Servers {
 		servers = append(servers, fmt.Sprintf("%s (node %d, %s)", s.Address, s.ID, cmp.Or(s.Version, "version unknown")))

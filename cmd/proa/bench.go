@@ -153,9 +153,6 @@ func (f *benchFlags) prepare(a *app, cmd *cobra.Command) error {
 	return err
 }
 
-// touchesRows reports whether the rows have to be the bench's own.
-func (f *benchFlags) touchesRows() bool { return f.load.Workload.Name != "ping" }
-
 // benchAddresses gives the addresses that name no port the usual one.
 func benchAddresses(endpoints []string) []string {
 	out := slices.Clone(endpoints)
@@ -208,7 +205,7 @@ func runBench(ctx context.Context, a *app, f *benchFlags) error {
 		return err
 	}
 	end := func(context.Context) {}
-	if f.touchesRows() && (!f.noPreload || f.load.Workload.Writes()) {
+	if f.load.Workload.TouchesRows() && (!f.noPreload || f.load.Workload.Writes()) {
 		live.say("checking the prefix %s", bench.Prefix)
 		lease, err := h.Claim(ctx)
 		if err != nil {
@@ -219,10 +216,12 @@ func runBench(ctx context.Context, a *app, f *benchFlags) error {
 	}
 	out := report.NewLoad(h)
 	out.Program, out.Started, out.Arrivals = "proa bench "+versionText(), time.Now().UTC().Truncate(time.Second), f.arrivals()
-	out.Durability = clusterDurability(ctx, a)
+	if f.load.Workload.TouchesRows() {
+		out.Durability = clusterDurability(ctx, a)
+	}
 	err = benchRuns(ctx, a, f, h, out, live)
 	end(ctx)
-	if f.touchesRows() || f.cleanup {
+	if f.load.Workload.TouchesRows() || f.cleanup {
 		live.say("counting rows")
 		var rowsErr error
 		out.Rows, rowsErr = benchRows(ctx, a, f)
@@ -263,7 +262,7 @@ func (f *benchFlags) arrivals() string {
 
 // benchRuns loads the rows, makes one run for each rate, and verifies.
 func benchRuns(ctx context.Context, a *app, f *benchFlags, h *bench.Harness, out *report.Load, live *benchLive) error {
-	if !f.noPreload && f.touchesRows() {
+	if !f.noPreload && f.load.Workload.TouchesRows() {
 		live.say("writing %d rows", h.Load().Keys)
 		began := time.Now()
 		if _, err := h.Preload(ctx); err != nil {

@@ -139,7 +139,7 @@ func contextShowCommand(a *app) *cobra.Command {
 		}
 		c, ok := s.Contexts[name]
 		if !ok {
-			return noContext(name, s)
+			return &statusError{exitFailed, noContext(name, s)}
 		}
 		return showContext(a, contextRowOf(name, c, name == s.Current))
 	})
@@ -212,7 +212,7 @@ func updateContext(name string, change func(*contexts.Set, contexts.Context)) er
 	return updateContexts(func(s *contexts.Set) error {
 		c, ok := s.Contexts[name]
 		if !ok {
-			return noContext(name, s)
+			return &statusError{exitFailed, noContext(name, s)}
 		}
 		change(s, c)
 		return nil

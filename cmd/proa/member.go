@@ -18,6 +18,9 @@ func memberCommand(a *app) *cobra.Command {
 	return commandGroup("member", memberListCommand(a), memberAddCommand(a), memberTokenCommand(a), memberRemoveCommand(a), memberDrainCommand(a))
 }
 
+// wideNodes is how wide a terminal must be for all that is known of a node.
+const wideNodes = 130
+
 func memberListCommand(a *app) *cobra.Command {
 	return newCommand("member list", cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
 		s, err := a.clusterStatus(cmd.Context())
@@ -25,7 +28,9 @@ func memberListCommand(a *app) *cobra.Command {
 			return err
 		}
 		if a.Form == render.AsTable {
-			return showNodes(&a.Output, s, render.WideLook(a.Out))
+			look := render.LookOf(a.Out)
+			look.Wide = look.Columns == 0 || look.Columns >= wideNodes
+			return showNodes(&a.Output, s, look)
 		}
 		list := a.Results()
 		for i := range s.Nodes {

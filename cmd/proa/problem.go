@@ -104,7 +104,7 @@ func explain(err error, a *app) *problem {
 		p.Hint = "The server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."
 	case exit == exitUnknown:
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
-	case errors.Is(err, client.ErrNoQuorum) && (answer == nil || answer.Message == ""):
+	case errors.Is(err, client.ErrNoQuorum) && !strings.Contains(p.Message, "proa status"):
 		p.Hint = "A majority of the replicas does not answer; to see which nodes are down: proa status"
 	case errors.Is(err, context.Canceled):
 		p.Message = "interrupted"

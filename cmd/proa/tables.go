@@ -193,7 +193,7 @@ func legendOf(lists string) string {
 func furthest(sh *command.ShardInfo) (applied, lag uint64) {
 	for _, r := range sh.Replicas {
 		applied = max(applied, r.Applied)
-		if !r.Stale {
+		if !r.Stale && r.Node != sh.Leader { // which has what there is: it counts what it has yet to apply
 			lag = max(lag, r.Lag)
 		}
 	}
@@ -252,7 +252,7 @@ func replicaList(s *command.ClusterStatus, sh *command.ShardInfo) string {
 		if r.Role == "learner" {
 			w += "(learner)"
 		}
-		if r.Lag > 0 && !silent {
+		if r.Lag > 0 && !silent && r.Node != sh.Leader {
 			w += fmt.Sprintf("-%d", r.Lag)
 		}
 		words = append(words, w)

@@ -71,7 +71,7 @@ func findTarget(a *app) (*target, error) {
 	}
 	c, ok := set.Contexts[name]
 	if !ok {
-		return nil, noContext(name, set)
+		return nil, notDonef("%w", noContext(name, set))
 	}
 	return &target{source: byContext, endpoints: c.Endpoints, context: name, cluster: c.Cluster}, nil
 }
@@ -112,9 +112,9 @@ func loadContexts() (*contexts.Set, error) {
 
 func noContext(name string, set *contexts.Set) error {
 	if len(set.Contexts) == 0 {
-		return notDonef("there is no context %q: no context has been added; add it with: proa context add %s HOST:PORT", name, render.ShellQuote(name))
+		return fmt.Errorf("there is no context %q: no context has been added; add it with: proa context add %s HOST:PORT", name, render.ShellQuote(name))
 	}
-	return notDonef("there is no context %q; there are: %s", name, strings.Join(set.Names(), ", "))
+	return fmt.Errorf("there is no context %q; there are: %s", name, strings.Join(set.Names(), ", "))
 }
 
 // learnCluster remembers the cluster of a context at the first contact, and reports
