@@ -62,8 +62,9 @@ var (
 	ErrNotLeader = sentinel(protocol.StatusNotLeader, "another node leads this shard")
 	// ErrNoQuorum: a majority of the shard's replicas is unavailable.
 	ErrNoQuorum = sentinel(protocol.StatusNoQuorum, "the shard has no quorum")
-	// ErrDropped: the write was dropped before it took effect: the leader changed, or the node stopped.
-	ErrDropped = sentinel(protocol.StatusDropped, "the proposal was superseded")
+	// ErrDropped: the shard's leader changed, or the node stopped, before the request
+	// took effect. Nothing was changed, and it can be sent again.
+	ErrDropped = sentinel(protocol.StatusDropped, protocol.StatusDropped.Text())
 	// ErrShuttingDown: the server is shutting down.
 	ErrShuttingDown = sentinel(protocol.StatusShuttingDown, "server is shutting down")
 	// ErrTooManyConnections: the server's connection limit is reached.

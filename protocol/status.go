@@ -20,7 +20,7 @@ const (
 	StatusNoQuorum         Status = 13 // the shard has no majority
 	StatusDeadlineExceeded Status = 14 // the deadline passed before anything was done
 	StatusTimeout          Status = 15 // the write was on its way, and its outcome was not heard of in time
-	StatusDropped          Status = 16 // the proposal was superseded by another leader's entry
+	StatusDropped          Status = 16 // the leader changed, or the node stopped, before the request took effect
 	StatusShuttingDown     Status = 17 // the server is going away
 	StatusTooManyConns     Status = 18 // max_connections is reached
 	StatusHandshake        Status = 19 // the first frame must be a HELLO this server can accept
@@ -75,7 +75,7 @@ var statusTable = [statusEnd]statusInfo{
 	StatusNoQuorum:         {"NO_QUORUM", NotDone, true, "the shard has no quorum"},
 	StatusDeadlineExceeded: {"DEADLINE_EXCEEDED", NotDone, false, "deadline passed before the request was carried out"},
 	StatusTimeout:          {"TIMEOUT", Unknown, false, "the outcome of the write was not known in time"},
-	StatusDropped:          {"DROPPED", NotDone, true, "the proposal was superseded"},
+	StatusDropped:          {"DROPPED", NotDone, true, "the shard's leader changed, or the node stopped, before the request took effect; nothing was changed: send it again"},
 	StatusShuttingDown:     {"SHUTTING_DOWN", NotDone, true, "server is shutting down"},
 	StatusTooManyConns:     {"TOO_MANY_CONNECTIONS", NotDone, true, "the server's connection limit is reached"},
 	StatusHandshake:        {"HANDSHAKE", NotDone, false, "handshake refused"},

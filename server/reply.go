@@ -45,7 +45,7 @@ func textOf(s command.Status, status protocol.Status) string {
 
 // unresolved are the outcomes without a result, in the protocol's terms.
 var unresolved = [...]refusal{
-	command.Dropped:  {status: protocol.StatusDropped, message: "the write was dropped before it took effect, because the shard's leader changed or the node stopped; nothing was changed"},
+	command.Dropped:  {status: protocol.StatusDropped, message: protocol.StatusDropped.Text()},
 	command.Lost:     {status: protocol.StatusStorageFailed, message: "the node stopped while the write was in progress; its outcome is unknown"},
 	command.TimedOut: {status: protocol.StatusTimeout, message: "a majority of the shard's replicas did not confirm the write in time; its outcome is unknown"},
 	command.Apart:    {status: protocol.StatusCrossShard, message: "the keys are in different shards, and the cluster has more than one node; nothing was done; give the keys a common {tag}"},
