@@ -127,26 +127,26 @@ type crossing struct {
 	ranged  bool // one of them is a DeleteRange, which touches every key
 	ops     int  // of the pass's commands so far
 	bytes   int
-	read    int         // bytes of values that the pass's rehearsals have read and made
-	turn    acrossRound // whose commands are at the head of the list
-	needs   int         // bytes for which the first of the list needs room in the state machine; 0: it has not been looked at
-	stamp   uint64      // of the pass's parts
+	read    int        // bytes of values that the pass's rehearsals have read and made
+	turn    acrossTurn // whose commands are at the head of the list
+	needs   int        // bytes for which the first of the list needs room in the state machine; 0: it has not been looked at
+	stamp   uint64     // of the pass's parts
 	cmd     command.Command
 	parts   []acrossPart
 }
 
-// acrossRound is what was queued together. Of commands that make much of little as
-// many are carried out as read and make about limits.roundBytes; the others get
+// acrossTurn is what was queued together. Of commands that make much of little as
+// many are carried out as read and make about limits.turnBytes; the others get
 // Busy. So a queue of small requests is worked off within a few passes, whatever
 // rows they name and whether or not their clients are still there.
-type acrossRound struct {
+type acrossTurn struct {
 	left   int // commands of it in the list
 	weight int // bytes that those that make much of little have read and made
 }
 
-// spent reports whether the round has made as much as it may. As in an entry of one
+// spent reports whether the turn has made as much as it may. As in an entry of one
 // shard, what comes before that may still make a whole value.
-func (r *acrossRound) spent(lim *limits) bool { return r.weight > lim.roundBytes-command.ValueBytesMax }
+func (t *acrossTurn) spent(lim *limits) bool { return t.weight > lim.turnBytes-command.ValueBytesMax }
 
 // acrossPart is what one shard has to do with a command.
 type acrossPart struct {
@@ -179,7 +179,7 @@ func (cs *crossShard) takeAcross() error {
 	ops, bytes := 0, 0
 	for len(x.list) > 0 && x.ops < cs.engine.lim.batchOps && x.bytes < cs.engine.lim.batchBytes {
 		if x.turn.left == 0 {
-			x.turn = acrossRound{left: len(x.list)}
+			x.turn = acrossTurn{left: len(x.list)}
 		}
 		v, err := cs.cross(&x.list[0])
 		if err != nil {
@@ -230,7 +230,7 @@ func (cs *crossShard) dropAcross() {
 	list := append(cs.crossing.list, cs.acrossQueue.list...)
 	cs.acrossQueue = acrossQueue{}
 	cs.mu.Unlock()
-	cs.crossing.list, cs.crossing.turn, cs.crossing.needs = nil, acrossRound{}, 0
+	cs.crossing.list, cs.crossing.turn, cs.crossing.needs = nil, acrossTurn{}, 0
 	for i := range list {
 		_, _ = cs.refuse(&list[i], command.Dropped)
 	}

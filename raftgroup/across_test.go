@@ -639,7 +639,7 @@ func TestAcrossMakesLittleOfManyRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := memNode(t, vfs.NewMem(), Options{Shards: 3})
-			n.lim.roundBytes = command.ValueBytesMax + 3*size
+			n.lim.turnBytes = command.ValueBytesMax + 3*size
 			k := apart(n)
 			for _, key := range k {
 				mustPut(t, n, key, strings.Repeat("v", size))

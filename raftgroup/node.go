@@ -142,7 +142,7 @@ type limits struct {
 	batchBytes  int
 	entryBytes  int
 	growthBytes int64 // that commands of one shard make of little at a time; see growth
-	roundBytes  int   // that commands over several shards read and make; see acrossRound
+	turnBytes   int   // that commands over several shards read and make; see acrossTurn
 	logBytes    int64
 }
 
@@ -305,7 +305,7 @@ func Open(o Options) (*Node, error) {
 	n.opt, n.clock, n.logger, n.transport, n.timing = o, o.Clock, o.Logger, o.Transport, newTiming(&o)
 	n.lim = limits{
 		queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
-		batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, roundBytes: 64 << 20, growthBytes: command.ValueBytesMax,
+		batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, turnBytes: 64 << 20, growthBytes: command.ValueBytesMax,
 		logBytes: o.LogBytesMax,
 	}
 	n.members = members{node: n, movedPeers: make(map[uint64]movedPeer), peers: make(map[uint64]bool)}
