@@ -3,12 +3,15 @@ package storage
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	pebblerecord "github.com/cockroachdb/pebble/v2/record"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // A database that has lost a file, or whose file is cut or damaged, says so by an
@@ -141,5 +144,41 @@ func TestVerifyTornManifest(t *testing.T) {
 	flipByte(t, mem, found.ManifestFilename, int(info.Size())-1)
 	if said := report(); !strings.Contains(said, mem.PathBase(found.ManifestFilename)) {
 		t.Errorf("of a torn one: %q", said)
+	}
+}
+
+// A compaction may replace a file between the look at which files there are and the
+// look into it. That is no reason to fail, where it is not lost.
+func TestEdgesOfReplacedTables(t *testing.T) {
+	for name, c := range map[string]struct {
+		failures int32
+		want     error
+	}{
+		"replaced": {1, nil},
+		"lost":     {100, fs.ErrNotExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var left atomic.Int32
+			s := open(t, testOptions(errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if op.Kind == errorfs.OpOpen && strings.HasSuffix(op.Path, ".sst") && left.Add(-1) >= 0 {
+					return &fs.PathError{Op: "open", Path: op.Path, Err: fs.ErrNotExist}
+				}
+				return nil
+			}))))
+			defer closeStore(t, s)
+			for shard := range 2 {
+				var d delivered
+				must(t, s.Apply([]Entry{{Shard: shard, Index: 1, Data: entryOf(1, in(1, 1, 0, put("key", "value")))}}, &d))
+			}
+			must(t, s.Flush())
+			left.Store(c.failures)
+			if err := s.CheckEdges(0); !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if left.Load() == c.failures {
+				t.Error("no table was looked into")
+			}
+			left.Store(0)
+		})
 	}
 }

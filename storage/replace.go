@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -310,17 +311,29 @@ func (r shardRange) exchange(paths []string) error {
 // takes an error there for the end of the file: it would drop what other shards have
 // in it.
 func (r shardRange) checkEdges() error {
+	for missing := ""; ; {
+		path, err := r.checkTables()
+		if !errors.Is(err, fs.ErrNotExist) || path == missing {
+			return err
+		}
+		missing = path // a compaction has replaced it since it was listed, unless it is lost
+	}
+}
+
+// checkTables does that for the files that there are at first, and names the one
+// that an error is about.
+func (r shardRange) checkTables() (path string, err error) {
 	s, cut := r.store, r.keys()
 	levels, err := s.db.SSTables(pebble.WithKeyRangeFilter(cut.Start, cut.End))
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, tables := range levels {
 		for i := range tables {
 			t := &tables[i]
 			before := bytes.Compare(t.Smallest.UserKey, cut.Start) < 0
 			behind := bytes.Compare(t.Largest.UserKey, cut.End) >= 0
-			path := s.opts.FS.PathJoin(s.opts.Dir, t.BackingSSTNum.String()+".sst")
+			path = s.opts.FS.PathJoin(s.opts.Dir, t.BackingSSTNum.String()+".sst")
 			if before {
 				err = r.checkEdge(path, shardOf(cut.Start)-1, func(it sstable.Iterator) bool { return it.SeekLT(cut.Start, 0) != nil })
 			}
@@ -328,11 +341,11 @@ func (r shardRange) checkEdges() error {
 				err = r.checkEdge(path, shardOf(cut.End), func(it sstable.Iterator) bool { return it.SeekGE(cut.End, 0) != nil })
 			}
 			if err != nil {
-				return err
+				return path, err
 			}
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // checkEdge looks for a record that a table has of shard, next to the range.
