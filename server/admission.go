@@ -144,11 +144,14 @@ func (a *admission) repliesFull(unsent int) bool {
 // buffer: little where those that wait for memory keep too much of what was
 // read before it was known how large their requests are.
 func (a *admission) readSize() int {
-	if a.inputBytes.Load() > a.inputMax/2 {
+	if a.crowded() {
 		return readBytesIdle
 	}
 	return readBytes
 }
+
+// crowded reports whether partial requests use more than half of what they may.
+func (a *admission) crowded() bool { return a.inputBytes.Load() > a.inputMax/2 }
 
 func (a *admission) shares() [5]*share {
 	return [...]*share{&a.requests.middle, &a.requests.large, &a.forwards.middle, &a.forwards.large, &a.replies}

@@ -713,6 +713,49 @@ func TestInputIsFull(t *testing.T) {
 	})
 }
 
+// TestCrowdedInputIsNotKept: where partial requests use more than half of their memory,
+// who does not send the rest of one soon is told, and leaves room to others.
+func TestCrowdedInputIsNotKept(t *testing.T) {
+	transports(t, func(t *testing.T, cfg Config) {
+		s, addr := live(t, cfg)
+		d, native := dial(t, addr), dial(t, addr)
+		redis, _ := dialListener(t, s)
+		silent, _ := dialListener(t, s)
+		for nc, b := range map[net.Conn]string{redis: "*2\r\n$3\r\nGET\r\n", native.nc: string(frame(protocol.OpGet, 7, []byte("k"))[:18])} {
+			before := s.counters.bytesIn.Load()
+			if _, err := io.WriteString(nc, b); err != nil {
+				t.Fatal(err)
+			}
+			s.awaitRead(t, before, len(b))
+		}
+		eventually(t, "all are there", func() bool { return s.conns.len() == 4 })
+		later := func() {
+			now := time.Now().Add(2 * crowdedTimeout).UnixMilli()
+			s.EachConn(func(c *Conn) { c.checkTimeouts(now) })
+		}
+		later()
+		want(t, d.put("k", "v"), protocol.StatusOK)
+		if n := s.conns.len(); n != 4 {
+			t.Fatalf("%d connections are left where there is room", n)
+		}
+		half := s.admission.inputMax/2 + 1
+		s.admission.inputBytes.Add(half)
+		defer s.admission.inputBytes.Add(-half)
+		later()
+		want(t, ended(t, native), protocol.StatusBusy)
+		if last, err := io.ReadAll(redis); err != nil || !strings.HasPrefix(string(last), "-TRYAGAIN a request did not arrive completely within 3s") {
+			t.Errorf("half a command is answered %q %v", last, err)
+		}
+		want(t, d.put("k", "v"), protocol.StatusOK)
+		if _, err := io.WriteString(silent, "PING\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(silent, make([]byte, len("+PONG\r\n"))); err != nil {
+			t.Errorf("who has not sent anything was closed: %v", err)
+		}
+	})
+}
+
 // TestAdmittedIsNotParked: what holds memory goes on whatever its connection
 // has not sent, also on a stream of another node.
 func TestAdmittedIsNotParked(t *testing.T) {

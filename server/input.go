@@ -278,6 +278,10 @@ const (
 	takeMin  = 128 << 10
 )
 
+// crowdedTimeout is how long a frame that is not admitted may take to arrive, or the
+// beginning of one that will be, while the input of all connections is crowded.
+const crowdedTimeout = 3 * time.Second
+
 // progress is how far a connection was at the last check of time-outs.
 type progress struct {
 	at    int64 // Unix ms; 0: there was nothing to look at
@@ -336,7 +340,10 @@ func (c *conn) expel() bool {
 	switch {
 	case x == nil || c.refused || x.frameSince == 0 || x.frameSince != c.frameSince.Load():
 		return false
-	case c.in == nil || len(c.input()) == 0: // a peer that has never sent anything
+	case c.in == nil || len(c.input()) == 0: // a peer that has never sent anything, and holds nothing
+		if x.status == protocol.StatusBusy {
+			return false
+		}
 		c.closeWithNotice(x.status, x.message)
 	default:
 		c.closeWith(0, x.status, x.message)
