@@ -134,8 +134,8 @@ func TestDamagedFiles(t *testing.T) {
 					}
 					return
 				}
-				if verified == nil {
-					t.Errorf("verify finds nothing")
+				if verified == nil || !strings.Contains(verified.Error(), k.advice) {
+					t.Errorf("verify: %v", verified)
 				}
 				named := strings.TrimSuffix(path.Base(rel), ".sst")
 				if h == missing && (strings.HasPrefix(rel, "raft/") || strings.Contains(rel, "marker.")) { // its number is not known

@@ -70,8 +70,10 @@ func TestLostFiles(t *testing.T) {
 			}
 			before := content(t, mem)
 			found := ""
-			if _, err := Verify(o, func(s string) { found += s + "\n" }); !errors.Is(err, ErrCorrupt) {
+			if _, err := Verify(o, func(s string) { found += s + "\n" }); !errors.Is(err, ErrCorrupt) && !errors.Is(err, c.want) {
 				t.Errorf("Verify: %v", err)
+			} else if errors.Is(err, ErrOptionsFile) {
+				found += err.Error()
 			}
 			named := strings.TrimSuffix(harmed, ".sst")
 			if c.file == "marker.manifest." || c.file == "marker.format-version." || c.want == ErrCorrupt {

@@ -62,7 +62,11 @@ func Verify(o Options, report func(string)) (applied []uint64, err error) {
 		return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
 	}
 	if err != nil { // there is a database, it is ours alone, and does not open
-		v.found("open: %v", explainFiles(err, dir, po))
+		err = explainFiles(err, dir, po)
+		if errors.Is(err, ErrOptionsFile) {
+			return applied, fmt.Errorf("storage: verify %s: %w", dir, err)
+		}
+		v.found("open: %v", err)
 		return applied, nil
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()

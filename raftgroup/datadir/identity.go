@@ -161,7 +161,11 @@ func readFile(f vfs.FS, path string) (b []byte, ok bool, err error) {
 // ReadIdentity returns the identity of a data directory, which may be in use.
 // Errors wrap ErrNotDataDir, ErrBadDirectory or ErrDataFormat.
 func ReadIdentity(f vfs.FS, dir string) (Identity, error) {
-	id, ok, err := readIdentity(fileSystem(f, dir), dir)
+	f = fileSystem(f, dir)
+	id, ok, err := readIdentity(f, dir)
+	if err == nil && !ok {
+		err = lostIdentity(f, dir)
+	}
 	if err == nil && !ok {
 		err = fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, IdentityFile)
 	}
@@ -308,11 +312,8 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 		}
 		return id, nil
 	}
-	// A directory with a log or a state but no identity is damaged, not new.
-	for _, sub := range []string{LogDir, StateDir} {
-		if names, err := f.List(f.PathJoin(dir, sub)); err == nil && len(names) > 0 {
-			return id, fmt.Errorf("%w: %s has %s/ but no %s; "+RejoinOrRestore, ErrBadDirectory, dir, sub, IdentityFile)
-		}
+	if err := lostIdentity(f, dir); err != nil {
+		return id, err
 	}
 	id = Identity{Format: dataFormat, UID: NewID(), Key: newKey()}
 	if err := id.Write(f, dir); err != nil {
@@ -320,6 +321,17 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 	}
 	id.Node = node
 	return id, nil
+}
+
+// lostIdentity fails for a directory without identity that has a log or a state: it is
+// damaged, not new.
+func lostIdentity(f vfs.FS, dir string) error {
+	for _, sub := range []string{LogDir, StateDir} {
+		if names, err := f.List(f.PathJoin(dir, sub)); err == nil && len(names) > 0 {
+			return fmt.Errorf("%w: %s has %s/ but no %s; "+RejoinOrRestore, ErrBadDirectory, dir, sub, IdentityFile)
+		}
+	}
+	return nil
 }
 
 // NewID draws a number other than 0.

@@ -22,7 +22,8 @@ import (
 func Verify(f vfs.FS, dir string, report func(string)) error {
 	f = fileSystem(f, dir)
 	if _, err := f.Stat(f.PathJoin(dir, IdentityFile)); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %s has no %s", ErrNotDataDir, dir, IdentityFile)
+		_, err := ReadIdentity(f, dir) // no lock for what is no data directory
+		return err
 	}
 	lock, err := lock(f, dir)
 	if err != nil {
@@ -103,5 +104,8 @@ func verifyContinuity(f vfs.FS, dir string, id Identity, applied []uint64, repor
 		}
 		report(fmt.Sprintf("%s: state at entry %d, log to %d, %d to replay", id.shardName(shard), at, s.Last, s.Last-at))
 	}
-	return errors.Join(errs...)
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w; "+RejoinOrRestore, errors.Join(errs...))
 }
