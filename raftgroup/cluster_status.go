@@ -194,7 +194,9 @@ func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardIn
 	}
 	slices.SortFunc(i.Replicas, func(a, b command.ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })
 	for k := range i.Replicas {
-		i.Replicas[k].Lag = i.Commit - min(i.Commit, i.Replicas[k].Applied)
+		if r := &i.Replicas[k]; r.Node != i.Leader { // the leader's two figures are of two moments
+			r.Lag = i.Commit - min(i.Commit, r.Applied)
+		}
 	}
 	return i
 }

@@ -37,12 +37,15 @@ func knownBy1(replicas ...shardReport) (*clusterView, *placement.Shard) {
 func TestStatusLeader(t *testing.T) {
 	v, row := knownBy1(
 		shardReport{Role: roleFollower, Term: 7}, // has heard of an election
-		shardReport{Role: roleLeader, Term: 6, Settled: true},
+		shardReport{Role: roleLeader, Term: 6, Settled: true, Commit: 9, Applied: 8},
 		shardReport{Role: roleLeader, Term: 5}, // has not heard of its end
 	)
 	for range 200 { // each in another order, since Go shuffles maps
 		if i := v.shardInfo(0, row); i.Leader != 2 || i.Moving || i.Term != 7 || i.State != command.ShardLed {
 			t.Fatalf("%+v; the newest known leader is node 2, settled, and the term 7", i)
+		}
+		if lag := []uint64{i.Replicas[0].Lag, i.Replicas[1].Lag}; lag[0] != 9 || lag[1] != 0 {
+			t.Fatalf("the replicas are %d entries behind; a leader is not behind itself", lag)
 		}
 	}
 }
