@@ -128,7 +128,7 @@ func (rd *replicaDamage) discardLost(e *etcdEngine) error {
 		return err
 	}
 	rd.group.removeLog(e)
-	rd.lost = 0
+	rd.group.retired, rd.lost = rd.lost, 0
 	rd.group.Sole.Store(false)
 	rd.recovered()
 	return nil

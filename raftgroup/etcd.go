@@ -192,8 +192,11 @@ func (e *etcdEngine) changeConfiguration(shard int, c raftpb.ConfChangeV2) error
 
 func (e *etcdEngine) retire(shard int) error {
 	g := e.groups[shard]
-	if g.lost != 0 {
+	switch {
+	case g.lost != 0:
 		return g.discardLost(e)
+	case g.node == nil:
+		return nil
 	}
 	return g.depart(e)
 }

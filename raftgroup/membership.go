@@ -28,6 +28,7 @@ type membership struct {
 	confWrite   uint64           // number of the writeSet that says it is committed
 	departure   uint64           // number of the writeSet that says this replica is no member; 0: none does
 	removal     uint64           // number of the writeSet that makes the log forget the last replica
+	retired     uint64           // the last replica that was removed here since the start; 0: none
 	reconcileAt int              // ticks until the configuration is compared with the map
 }
 
@@ -102,8 +103,8 @@ func (g *group) beget(e *etcdEngine, m *raftpb.Message) error {
 	default:
 		return nil
 	}
-	if !e.host.wanted(g.shard, m.To) || m.To == g.lost {
-		return nil
+	if !e.host.wanted(g.shard, m.To) || m.To == g.lost || placement.IncarnationOf(m.To) <= placement.IncarnationOf(g.retired) {
+		return nil // the map may not know yet that it has been removed
 	}
 	if g.lost != 0 {
 		return g.discardLost(e)
@@ -137,6 +138,7 @@ func (mb *membership) retire(e *etcdEngine) error {
 		e.finish(p.done, command.TimedOut)
 	}
 	mb.group.inflight = nil
+	mb.retired = mb.group.id
 	mb.group.node, mb.group.storage, mb.group.id = nil, nil, 0
 	mb.conf, mb.group.at, mb.group.last, mb.departure = raftpb.ConfState{}, applyPoint{}, 0, 0
 	mb.group.Leader.Store(0)

@@ -121,3 +121,36 @@ func TestLeaderThatWas(t *testing.T) {
 		})
 	}
 }
+
+// TestRetiredReplicaStaysAway: messages to a replica that has been removed here may come
+// late, and the map may not say yet that it is wanted no more. They must not bring an
+// empty one of the same number about: its leader would end the connection for what that
+// one has forgotten, and its successor would never be created beside it.
+func TestRetiredReplicaStaysAway(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("three replicas", func() bool { return c.settled(3) })
+	leader := c.leader(0).id
+	n := c.nodes[leader%3+1]
+	id, term, last := placement.ReplicaID(n.id, 1), n.views[0].Term.Load(), n.etcd().groups[0].last
+	for range 10 { // the log has to say it first
+		n.post(func() {
+			if err := n.retire(0); err != nil {
+				t.Error(err)
+			}
+		})
+		n.runAll()
+	}
+	if n.views[0].Held.Load() {
+		t.Fatal("the replica is still here")
+	}
+	n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgApp, Term: term, From: placement.ReplicaID(leader, 1), To: id, Index: last, LogTerm: term, Commit: last})
+	n.ReceiveDone(leader)
+	n.runAll()
+	if n.views[0].Held.Load() {
+		t.Error("a replica of the same number is here")
+	}
+	next := placement.ReplicaID(n.id, 2)
+	if r := n.etcd().groups[0].retired; r != id || placement.IncarnationOf(next) <= placement.IncarnationOf(r) {
+		t.Errorf("replica %x is remembered, want %x; its successor %x would not be created", r, id, next)
+	}
+}

@@ -41,7 +41,8 @@ func TestStatusLeader(t *testing.T) {
 		shardReport{Role: roleLeader, Term: 5}, // has not heard of its end
 	)
 	for range 200 { // each in another order, since Go shuffles maps
-		if i := v.shardInfo(0, row); i.Leader != 2 || i.Moving || i.Term != 7 || i.State != command.ShardLed {
+		i := v.shardInfo(0, row)
+		if i.Leader != 2 || i.Moving || i.Term != 7 || i.State != command.ShardLed {
 			t.Fatalf("%+v; the newest known leader is node 2, settled, and the term 7", i)
 		}
 		if lag := []uint64{i.Replicas[0].Lag, i.Replicas[1].Lag}; lag[0] != 9 || lag[1] != 0 {
