@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -88,6 +90,15 @@ func expectRows(t *testing.T, node *testcluster.Node, n int) {
 	}
 }
 
+// withSum returns an edited identity with the checksum that whoever wrote it so would
+// have given it.
+func withSum(identity string) string {
+	digits := regexp.MustCompile(`"crc32c": "[0-9a-f]{8}"`)
+	zeroed := digits.ReplaceAllString(identity, `"crc32c": "00000000"`)
+	sum := crc32.Checksum([]byte(zeroed), crc32.MakeTable(crc32.Castagnoli))
+	return digits.ReplaceAllString(identity, fmt.Sprintf(`"crc32c": "%08x"`, sum))
+}
+
 func TestRefusedDirectories(t *testing.T) {
 	node, intact := used(t)
 	dir := node.Dir()
@@ -107,7 +118,7 @@ func TestRefusedDirectories(t *testing.T) {
 	}{
 		{"another node", "", refusal{[]string{"--data", dir, "--node-id=6"}, []string{"another node", "node 5", "--node-id 5", "--data"}}},
 		{"another number of shards", "", refusal{[]string{"--data", dir, "--shards=3"}, []string{"shards", "has 2", "--shards"}}},
-		{"another format", strings.Replace(string(original), `"format": 3`, `"format": 99`, 1), refusal{[]string{"--data", dir}, []string{"format 99", "version"}}},
+		{"another format", withSum(strings.Replace(string(original), `"format": 3`, `"format": 99`, 1)), refusal{[]string{"--data", dir}, []string{"format 99", "version"}}},
 		{"changed identity", strings.Replace(string(original), `"shards": 2`, `"shards": 3`, 1), refusal{[]string{"--data", dir}, []string{"proa.json", "checksum", "backup"}}},
 		{"damaged identity", "{", refusal{[]string{"--data", dir}, []string{"proa.json", "backup"}}},
 		{"empty identity", "\n", refusal{[]string{"--data", dir}, []string{"proa.json", "backup"}}},
