@@ -69,6 +69,9 @@ func TestLostFiles(t *testing.T) {
 				}
 			}
 			before := content(t, mem)
+			if name == "half a manifest" && opensAsBefore(t, o, mem) {
+				return
+			}
 			found := ""
 			if _, err := Verify(o, func(s string) { found += s + "\n" }); !errors.Is(err, ErrCorrupt) && !errors.Is(err, c.want) {
 				t.Errorf("Verify: %v", err)
@@ -99,6 +102,21 @@ func TestLostFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+// opensAsBefore reports whether a copy of a database can be opened: half a manifest may
+// be all of an earlier one, where no compaction has removed tables of then.
+func opensAsBefore(t *testing.T, o Options, mem *vfs.MemFS) bool {
+	t.Helper()
+	copied := vfs.NewMem()
+	_, err := vfs.Clone(mem, copied, "data", "data")
+	must(t, err)
+	o.FS = copied
+	s, err := Open(o)
+	if err == nil {
+		closeStore(t, s)
+	}
+	return err == nil
 }
 
 // content returns the files of the database, but for its lock.
