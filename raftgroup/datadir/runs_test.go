@@ -95,7 +95,7 @@ func TestRunsDamaged(t *testing.T) {
 			f := vfs.NewMem()
 			must(t, f.MkdirAll(dir, 0o755))
 			path := f.PathJoin(dir, RunsFile)
-			writeAll(t, f, path, c.content)
+			writeAll(t, f, path, bytes.Clone(c.content)) // which the file system may change
 			var said bytes.Buffer
 			d := &Dir{FS: f, Path: dir}
 			runs, err := d.OpenRuns(slog.New(slog.NewTextHandler(&said, nil)))
