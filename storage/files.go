@@ -81,10 +81,12 @@ type remover struct {
 	held  []string // paths; Pebble takes them for deleted
 }
 
-// cleanupFunction is what Pebble deletes files below that it does not need any more.
+// cleanupFunction is what Pebble deletes files below that it does not need any more. Its
+// own hook, Options.Cleaner, cannot be implemented elsewhere: it names a type of an
+// internal package. TestLostFiles fails where a later version has renamed the function.
 const cleanupFunction = "github.com/cockroachdb/pebble/v2.(*cleanupManager).mainLoop"
 
-// holds reports whether a file that Pebble deletes stays for now.
+// holds reports whether a file that Pebble deletes is kept until begin.
 func (r *remover) holds(path string) bool {
 	if r.begun.Load() || !onStack(cleanupFunction) {
 		return false
@@ -98,7 +100,7 @@ func (r *remover) holds(path string) bool {
 	return true
 }
 
-// begin ends that, and returns what has been held back.
+// begin ends the holding back, and returns what has been held back.
 func (r *remover) begin() (held []string) {
 	if r.begun.Load() {
 		return nil
