@@ -158,13 +158,16 @@ const (
 
 // ShardInfo is one shard's part of a ClusterStatus.
 type ShardInfo struct {
-	Shard   int      `json:"shard"` // MetaShard: the meta group
-	Slots   string   `json:"slots,omitempty"`
-	State   string   `json:"state"`
-	Leader  uint64   `json:"leader"` // 0: none, or none known; see State
-	Term    uint64   `json:"term"`
-	Commit  uint64   `json:"commit"`
-	Desired []uint64 `json:"desired"` // nodes that should hold a replica
+	Shard  int    `json:"shard"` // MetaShard: the meta group
+	Slots  string `json:"slots,omitempty"`
+	State  string `json:"state"`
+	Leader uint64 `json:"leader"` // 0: none, or none known; see State
+	// NewLeader: the leader has led for so short a time, about a second, that what
+	// is said of other replicas may be from before.
+	NewLeader bool     `json:"new_leader,omitempty"`
+	Term      uint64   `json:"term"`
+	Commit    uint64   `json:"commit"`
+	Desired   []uint64 `json:"desired"` // nodes that should hold a replica
 	// Voters are the nodes whose replicas vote, as the leader says or, where none
 	// is known, as the cluster has decided; nil from servers that do not tell.
 	Voters   []uint64      `json:"voters,omitempty"`

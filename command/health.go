@@ -278,8 +278,12 @@ func (sh *ShardInfo) Leadership() string {
 
 // NotFollowing returns the nodes whose replica of the shard follows another
 // leader than the shard's, or none, as it says itself: clients that ask there are
-// refused. Servers before v0.2 do not tell.
+// refused. A leader that has only just been elected is given the time to make itself
+// known. Servers before v0.2 do not tell.
 func (sh *ShardInfo) NotFollowing() (out []uint64) {
+	if sh.NewLeader {
+		return nil
+	}
 	for _, r := range sh.Replicas {
 		if sh.State != "" && !r.Stale && r.Follows != sh.Leader && slices.Contains(sh.Desired, r.Node) {
 			out = append(out, r.Node)

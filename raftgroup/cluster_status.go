@@ -158,7 +158,8 @@ func (v *clusterView) nodeInfo(row *placement.Node, leaders int) command.NodeInf
 //
 // The leader is the newest of those that say so of themselves, and whose word
 // is fresh; also where others have heard of a newer term already, because who
-// leads in that one has not reported yet.
+// leads in that one has not reported yet. Where the former leader has said that
+// it follows another, that one has until its next report to say so itself.
 func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardInfo {
 	i := command.ShardInfo{Shard: shard, Desired: row.Nodes(), Voters: row.VotingNodes(), Moving: true, State: command.ShardUnknown}
 	if shard == v.node.meta() {
@@ -184,13 +185,20 @@ func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardIn
 		i.Commit, i.Term = max(i.Commit, x.Commit), max(i.Term, x.Term)
 		if !r.Stale && x.Role == roleLeader && x.Term > led {
 			led, i.Leader, i.Moving, i.State = x.Term, node, !x.Settled, command.ShardLed
+			i.NewLeader = v.recent(x)
 			if len(x.Members) > 0 {
 				i.Voters = x.votingNodes()
 			}
 		}
 	}
-	if i.Leader == 0 && v.leaderless(shard, row) {
-		i.State = command.ShardLeaderless
+	if i.Leader == 0 {
+		i.Leader = v.announced(shard, i.Term)
+		switch i.NewLeader = i.Leader != 0; {
+		case i.NewLeader:
+			i.State = command.ShardLed
+		case v.leaderless(shard, row):
+			i.State = command.ShardLeaderless
+		}
 	}
 	slices.SortFunc(i.Replicas, func(a, b command.ReplicaInfo) int { return cmp.Compare(a.Node, b.Node) })
 	for k := range i.Replicas {
@@ -199,6 +207,31 @@ func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardIn
 		}
 	}
 	return i
+}
+
+// recent reports whether the role, leader and term that a replica's report names
+// are so new that reports of other nodes, as old as they may be, can be from before.
+func (v *clusterView) recent(x *shardReport) bool {
+	return v.now-x.since <= int64(staleAfter)
+}
+
+// announced returns the leader of the newest term that another replica has begun to
+// follow a moment ago, while that leader's node has yet to say so; 0: none.
+func (v *clusterView) announced(shard int, term uint64) uint64 {
+	for node, p := range v.nodes {
+		if shard >= len(p.shards) || !p.fresh(v.now) {
+			continue
+		}
+		x := &p.shards[shard]
+		if x.Replica == 0 || x.Term != term || x.Leader == 0 || x.Leader == node || !v.recent(x) {
+			continue
+		}
+		leader := v.nodes[x.Leader]
+		if leader != nil && leader.fresh(v.now) && v.state(x.Leader) == command.NodeUp && shard < len(leader.shards) && leader.shards[shard].Replica != 0 {
+			return x.Leader
+		}
+	}
+	return 0
 }
 
 // leaderless reports whether a shard of which no leader is known has none, as

@@ -59,6 +59,16 @@ func (p *picture) leads(shard int) bool {
 	return shard < len(p.shards) && p.shards[shard].Role == roleLeader
 }
 
+// set takes in what the node says of a replica.
+func (p *picture) set(s shardReport, now int64) {
+	was := &p.shards[s.Shard]
+	s.since = now
+	if s.Role == was.Role && s.Leader == was.Leader && s.Term == was.Term {
+		s.since = was.since
+	}
+	*was = s
+}
+
 func (p *picture) countLeaders() {
 	p.leaders = 0
 	for shard := range p.shards {

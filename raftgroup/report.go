@@ -91,6 +91,8 @@ type shardReport struct {
 	Damaged  bool     `json:"d,omitempty"` // its state is, and it is out of use unless it is the only one
 	Settled  bool     `json:"e,omitempty"` // the configuration is what the map wants
 	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
+
+	since int64 // when the role, the leader and the term were first heard, on Clock.Boot; not sent
 }
 
 // votingNodes returns the nodes whose replicas vote, as the leader says.
@@ -186,7 +188,7 @@ func (rx *reportExchange) observe() {
 	}
 	for shard := range rx.node.views {
 		is, was := rx.report(shard, cm), p.shards[shard]
-		p.shards[shard] = is
+		p.set(is, now)
 		if !is.same(&was) || positions && is.position() != o.at[shard] {
 			o.newest++
 			o.changed[shard], o.at[shard] = o.newest, is.position()
@@ -332,6 +334,9 @@ func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) erro
 		return errBadReport
 	}
 	shards := make([]shardReport, len(rx.node.views))
+	for shard := range shards {
+		shards[shard].Shard = shard
+	}
 	for _, s := range d.Shards {
 		if s.Shard < 0 || s.Shard >= len(shards) {
 			return errBadReport
@@ -343,7 +348,13 @@ func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) erro
 	if rx.known.noteAliveLocked(p, now) {
 		rx.node.state.set(greetDue)
 	}
-	p.shards, p.run, p.have, p.whole = shards, 0, 0, now
+	if p.shards == nil {
+		p.shards = make([]shardReport, len(shards))
+	}
+	for _, s := range shards {
+		p.set(s, now)
+	}
+	p.run, p.have, p.whole = 0, 0, now
 	p.update(d.nodeReport, now)
 	p.countLeaders()
 	return nil
@@ -391,7 +402,7 @@ func (p *picture) take(c *changes, shards int, now int64) {
 	}
 	p.update(c.about, now)
 	for i := range c.shards {
-		p.shards[c.shards[i].Shard] = c.shards[i]
+		p.set(c.shards[i], now)
 	}
 	p.have = c.to
 	p.countLeaders()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/placement"
@@ -62,6 +63,7 @@ func TestStatusOfSilentNodes(t *testing.T) {
 	}
 	late := func(p *picture) { p.whole -= int64(2 * time.Second) }
 	lost := func(p *picture) { p.lost = true }
+	const justNow = int64(time.Hour - staleAfter) // see knownBy1
 	for _, tt := range []struct {
 		name         string
 		r1, r2, r3   shardReport
@@ -77,6 +79,10 @@ func TestStatusOfSilentNodes(t *testing.T) {
 		{"its report is late", follower, follower, leader, nil, late, command.ShardUnknown, 0, command.NodeUp, roleLeader},
 		{"nobody else is there", orphan, follower, leader, lost, ago(5 * time.Second), command.ShardLeaderless, 0, command.NodeSuspect, roleUnreachable},
 		{"one has a leader that is cut off from here", orphan, follower, leader, nil, ago(5 * time.Second), command.ShardUnknown, 0, command.NodeSuspect, roleUnreachable},
+		{"it has just handed over to node 2, which has yet to say so", follower, follower, shardReport{Role: roleFollower, Leader: 2, Term: 7, since: justNow}, nil, nil, command.ShardLed, 2, command.NodeUp, roleFollower},
+		{"node 2 does not say so for longer than a report takes", follower, follower, shardReport{Role: roleFollower, Leader: 2, Term: 7}, nil, nil, command.ShardUnknown, 0, command.NodeUp, roleFollower},
+		{"node 2 cannot be reached since", follower, follower, shardReport{Role: roleFollower, Leader: 2, Term: 7, since: justNow}, lost, nil, command.ShardUnknown, 0, command.NodeUp, roleFollower},
+		{"a newer term has begun since", follower, shardReport{Role: roleCandidate, Term: 8}, shardReport{Role: roleFollower, Leader: 2, Term: 7, since: justNow}, nil, nil, command.ShardUnknown, 0, command.NodeUp, roleFollower},
 		{"a leader is elected", orphan, shardReport{Role: roleLeader, Leader: 2, Term: 7}, leader, nil, lost, command.ShardLed, 2, command.NodeSuspect, roleUnreachable},
 	} {
 		v, row := knownBy1(tt.r1, tt.r2, tt.r3)
@@ -95,6 +101,30 @@ func TestStatusOfSilentNodes(t *testing.T) {
 		if i.State != tt.state || i.Leader != tt.leader || v.state(3) != tt.node3 || role != tt.role3 {
 			t.Errorf("%s: %s, leader %d, node 3 %s, its replica %s; want %s, %d, %s, %s",
 				tt.name, i.State, i.Leader, v.state(3), role, tt.state, tt.leader, tt.node3, tt.role3)
+		}
+	}
+}
+
+// TestNewLeader: what other nodes have said may be from before the leader's
+// election for as long as a report counts, and no longer.
+func TestNewLeader(t *testing.T) {
+	p := &picture{shards: make([]shardReport, 2)}
+	s := shardReport{Shard: 1, Role: roleFollower, Leader: 2, Term: 6}
+	p.set(s, 100)
+	s.Commit = 9
+	if p.set(s, 200); p.shards[1].since != 100 || p.shards[1].Commit != 9 {
+		t.Errorf("%+v: the leader is the same since 100", p.shards[1])
+	}
+	s.Role, s.Leader, s.Term = roleLeader, 3, 7
+	if p.set(s, 300); p.shards[1].since != 300 {
+		t.Errorf("%+v: it leads since 300", p.shards[1])
+	}
+
+	follower := shardReport{Role: roleFollower, Leader: 3, Term: 6}
+	for age, newly := range map[time.Duration]bool{0: true, staleAfter: true, staleAfter + 1: false, time.Minute: false} {
+		v, row := knownBy1(follower, follower, shardReport{Role: roleLeader, Leader: 3, Term: 6, Settled: true, since: int64(time.Hour - age)})
+		if i := v.shardInfo(0, row); i.Leader != 3 || i.NewLeader != newly {
+			t.Errorf("%v after its election: %+v", age, i)
 		}
 	}
 }
@@ -314,7 +344,7 @@ func FuzzReport(f *testing.F) {
 			q.take(d, 3, 1)
 		}
 		if c.to == c.newest {
-			if diff := cmp.Diff(p.shards, q.shards); diff != "" {
+			if diff := cmp.Diff(p.shards, q.shards, cmpopts.IgnoreUnexported(shardReport{})); diff != "" {
 				t.Fatal(diff)
 			}
 		}

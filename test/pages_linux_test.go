@@ -126,6 +126,19 @@ func (p *page) run(line string, substitutes ...string) string {
 	return string(out)
 }
 
+// runAwaited runs a line, again while it fails: what it reports takes its time.
+func (p *page) runAwaited(line string, substitutes ...string) {
+	p.t.Helper()
+	var out []byte
+	for begin := time.Now(); time.Since(begin) < patience; {
+		var err error
+		if out, err = p.command(p.t.Context(), line, substitutes...).CombinedOutput(); err == nil {
+			return
+		}
+	}
+	p.t.Fatalf("%s: %s does not succeed:\n%s", p.name, line, out)
+}
+
 // server starts a line that serves, and returns what ends it: with SIGTERM, which
 // must succeed. It waits until client, a host:port, answers.
 func (p *page) server(line, client string, substitutes ...string) (stop func()) {
@@ -442,8 +455,7 @@ func TestOperations(t *testing.T) {
 		stop[n] = p.server(line, "", at(n)...)
 	}
 	p.env = append(p.env, fmt.Sprintf("PROA_ENDPOINTS=%s:7400,%s:7400", host(1), host(2)))
-	p.await("status")
-	p.run("proa status")
+	p.runAwaited("proa status")
 	p.run("proa status --node")
 
 	p.await("put", "session:1", "data")
