@@ -79,6 +79,9 @@ func buildBinary() (string, error) {
 		args = append(args, "-tags", "proadebug")
 	}
 	cmd := exec.Command("go", append(args, "./cmd/proa")...)
+	if !raceEnabled { // as a release is built: with cgo, memory.max_memory_usage does not hold
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
