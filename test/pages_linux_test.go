@@ -329,7 +329,7 @@ func TestReadme(t *testing.T) {
 	p := openPage(t, "README.md")
 	host := p.network + ".1"
 	p.known["proa serve --listen 127.0.0.1:7400"] = true // what make run does
-	stop := p.server("proa serve --listen 127.0.0.1:7400", host+":7400", "127.0.0.1", host)
+	stop := p.server("proa serve --listen 127.0.0.1:7400", host+":7400", "127.0.0.1:7400", host+":7400 --peer-listen "+host+":7401")
 	p.env = append(p.env, "PROA_ENDPOINTS="+host+":7400")
 	p.transcript("./proa put greeting hello", comparable)
 	p.transcript("./proa put greeting hello", func(s string) string {
