@@ -244,7 +244,7 @@ func keyIn(shard, i int) []byte {
 // eventually waits until a condition holds that other goroutines bring about.
 func eventually(t testing.TB, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); runtime.Gosched() {
+	for end := time.Now().Add(90 * time.Second); !holds(); runtime.Gosched() {
 		if time.Now().After(end) {
 			t.Fatal("it never came about")
 		}

@@ -509,7 +509,9 @@ func TestPinnedCluster(t *testing.T) {
 	}
 	f.set(func() { f.hello = hello(9) })
 	f.dropAll()
-	eventually(t, func() bool { return len(*c.pool.ready.Load()) == 0 })
+	for _, ep := range c.pool.endpoints {
+		eventually(t, func() bool { return errors.Is(ep.failure(0).Err, ErrWrongCluster) })
+	}
 	if _, err := c.Put(t.Context(), []byte("k"), nil, WithTimeout(50*time.Millisecond)); !errors.Is(err, ErrWrongCluster) {
 		t.Errorf("after the cluster was made anew: %v", err)
 	}

@@ -679,7 +679,7 @@ func dial(t testing.TB, change func(*Config), servers ...*fake) *Client {
 	if change != nil {
 		change(&cfg)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	c, err := New(ctx, cfg)
 	if err != nil {

@@ -127,6 +127,9 @@ func TestUnavailableMeanwhile(t *testing.T) {
 	for _, f := range cl.nodes {
 		f.close()
 	}
+	for _, ep := range c.pool.addresses() {
+		down(t, ep)
+	}
 	_, err := c.Get(t.Context(), []byte("k"), WithTimeout(300*time.Millisecond))
 	var u *UnavailableError
 	if !errors.As(err, &u) || len(u.Endpoints) != 2 {
