@@ -94,7 +94,7 @@ func TestCalls(t *testing.T) {
 // The handler's context ends with the caller's deadline.
 func TestCallTimeout(t *testing.T) {
 	a := startNode(t, 1, nil)
-	b, _, ended := echoNode(t, 2, nil)
+	b, started, ended := echoNode(t, 2, nil)
 	join(t, a, b)
 	for i, ask := range []func(context.Context) error{
 		func(ctx context.Context) error { _, err := a.Call(ctx, 2, "hang", nil); return err },
@@ -103,15 +103,24 @@ func TestCallTimeout(t *testing.T) {
 			return err
 		},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-		err := ask(ctx)
-		cancel()
-		// The handler's context may end first; its error then comes back.
-		var remote *RemoteError
-		if !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &remote) {
-			t.Fatal(i, err)
+		inTime(t, func(timeout time.Duration) error {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			err := ask(ctx)
+			cancel()
+			// The handler's context may end first; its error then comes back.
+			var remote *RemoteError
+			if !errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &remote) {
+				t.Fatal(i, err)
+			}
+			if len(started) == 0 {
+				return errors.New("the handler was not called in time")
+			}
+			return nil
+		})
+		for len(started) > 0 {
+			<-started
+			receive(t, ended)
 		}
-		receive(t, ended)
 	}
 	a.peer(2).mu.Lock()
 	defer a.peer(2).mu.Unlock()
