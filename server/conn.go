@@ -227,7 +227,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 		return limit > 0 && since != 0 && nowMillis-since > limit.Milliseconds()
 	}
 	c.mu.Lock()
-	closing, receivesSlowly := c.closing, c.receivesSlowly(nowMillis)
+	closing, receivesSlowly, sendsSlowly := c.closing, c.receivesSlowly(nowMillis), c.sendsSlowly(c.paused.Load(), nowMillis)
 	c.mu.Unlock()
 	switch {
 	case receivesSlowly, over(c.blockedSince.Load(), cfg.WriteTimeout), over(c.lingerSince.Load(), lingerTimeout):
@@ -237,7 +237,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 		c.endFrame(protocol.StatusIdle, fmt.Sprintf("a request did not arrive completely within %v (network.frame_timeout) and was not carried out; send it again, faster or in smaller parts", cfg.FrameTimeout))
 	case over(c.frameSince.Load(), crowdedTimeout) && c.srv.admission.crowded() && c.admittedSince.Load() == 0 && !c.paused.Load() && !c.forwarded:
 		c.endFrame(protocol.StatusBusy, fmt.Sprintf("a request did not arrive completely within %v while more than half of the memory for such requests was used (a part of memory.max_memory_usage); it was not carried out: send it again, faster or in smaller parts", crowdedTimeout))
-	case c.sendsSlowly(c.paused.Load(), nowMillis):
+	case sendsSlowly:
 		c.endFrame(protocol.StatusBusy, fmt.Sprintf("less than %d KiB of a request arrived within %v while others waited for its memory (a part of memory.max_memory_usage); it was not carried out: send it again, faster or in smaller parts", sendMin>>10, time.Second))
 	case c.forwarded: // the other node closes it when it has no use for it
 	case over(c.active.Load(), cfg.IdleTimeout) && !c.outstanding() && !c.awaits.Load():

@@ -307,7 +307,8 @@ func (g *progress) slow(since, bytes, nowMillis int64, time time.Duration, least
 
 // sendsSlowly reports whether others wait for memory that c has been admitted for
 // and whose peer does not send. What it has sent since it was admitted counts, also
-// before others came to wait; while it is paused itself, it is not slow.
+// before others came to wait; while it is paused itself, it is not slow. The
+// connection's mu must be held.
 func (c *connInput) sendsSlowly(paused bool, nowMillis int64) bool {
 	since := c.admittedSince.Load()
 	if paused || !c.share.Load().contended() {

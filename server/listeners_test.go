@@ -74,7 +74,6 @@ func TestShares(t *testing.T) {
 func TestSilentRedisConnections(t *testing.T) {
 	transports(t, func(t *testing.T, cfg Config) {
 		cfg.ConnectionsMax = 16
-		cfg.FrameTimeout = 50 * time.Millisecond
 		s, addr := live(t, cfg)
 		spoken, err := net.Dial("tcp", redisAddr(s).String())
 		if err != nil {
@@ -103,6 +102,10 @@ func TestSilentRedisConnections(t *testing.T) {
 		if f := dial(t, addr).put("k", "v"); protocol.Status(f.Code) != protocol.StatusOK {
 			t.Errorf("a native client: %v", protocol.Status(f.Code))
 		}
+		eventually(t, "only those are left that have asked something", func() bool {
+			s.eachConn(func(c *conn) { c.checkTimeouts(time.Now().Add(2 * s.cfg.FrameTimeout).UnixMilli()) })
+			return s.counters.accepted.Load()+s.counters.rejected.Load() == uint64(2+len(silent)) && s.conns.len() == 2
+		})
 		for _, nc := range silent {
 			_ = nc.SetReadDeadline(time.Now().Add(20 * time.Second))
 			b := make([]byte, 256)

@@ -3,10 +3,12 @@ package admin
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -86,7 +88,8 @@ func TestSlowClientsAreClosed(t *testing.T) {
 		"POST /debug/pprof/symbol HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n0x",
 		"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", // and nothing further
 	} {
-		if _, err := io.Copy(io.Discard, send(t, s, text)); err != nil {
+		// A busy machine may send the text when it is too late already.
+		if _, err := io.Copy(io.Discard, send(t, s, text)); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("after %.30q: %v", text, err)
 		}
 	}
