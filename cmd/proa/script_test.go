@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/proa-kv/proa/client"
+	"github.com/proa-kv/proa/internal/spawn"
 )
 
 func TestMain(m *testing.M) {
@@ -126,8 +127,13 @@ func (s *scriptServer) launch(dir string, flags []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Nobody else takes it while the server is down.
+	ports, err := spawn.FreePorts(1)
+	if err != nil {
+		return "", err
+	}
 	s.cmd = exec.Command(program, append([]string{
-		"serve", "--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--peer-listen", "off", "--log-format", "json",
+		"serve", "--data", filepath.Join(dir, "data"), "--listen", spawn.Loopback(ports[0]), "--peer-listen", "off", "--log-format", "json",
 		"--set", "memory.max_memory_usage=384MiB", "--set", "raft.log_segment_size=1MiB",
 	}, flags...)...)
 	s.cmd.Dir = dir
