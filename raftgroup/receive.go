@@ -25,6 +25,9 @@ func (e *etcdEngine) Receive(from uint64, shard uint32, m raftpb.Message) {
 		e.transport.Expel(from, err)
 		return
 	}
+	if e.state.is(stopped) {
+		return // who sends without end must not keep the node from ending
+	}
 	e.schedule.addMessage(e.groups[shard], inbound{m: m})
 }
 

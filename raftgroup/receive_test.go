@@ -86,6 +86,18 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 	n.etcd().groups[0].inbox.messages = nil
 }
 
+// TestStoppedTakesNothingIn: others go on to send to a node that stops. Each log write
+// would find the next messages due, and on a slow disk the node would not end in time.
+func TestStoppedTakesNothingIn(t *testing.T) {
+	c := newCluster(t, 3, 2)
+	n := c.nodes[1]
+	n.state.set(stopped)
+	n.Receive(2, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1)})
+	if got := len(n.etcd().groups[0].inbox.messages); got > 0 {
+		t.Errorf("%d messages wait", got)
+	}
+}
+
 // TestLeaderThatWas: what comes to a leader in the pass in which it learns of the next
 // one must not be passed on, as Raft's followers do: the other node would find it in the
 // name of a third, or of itself, and end the connection.
