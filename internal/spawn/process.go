@@ -165,13 +165,34 @@ func Environment(without ...string) (env []string) {
 	return env
 }
 
-// drawn holds the ports that FreePorts has tried.
-var drawn sync.Map
+// claims are the UDP sockets that keep the ports FreePorts has returned: open as long
+// as this process lives, also while the server of a port is down.
+var claims struct {
+	sync.Mutex
+	held []net.PacketConn
+}
+
+// claim takes a port. It fails where somebody listens on it, and where a call in any
+// process that lives has taken it before.
+func claim(port string) error {
+	c, err := net.ListenPacket("udp", Loopback(port))
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", Loopback(port))
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	claims.Lock()
+	defer claims.Unlock()
+	claims.held = append(claims.held, c)
+	return l.Close()
+}
 
 // FreePorts returns TCP ports of the loopback interface on which nobody listens.
-// None is returned twice. They lie below the ports that systems give to outgoing
-// connections: nobody takes the port of a server while that is down, least of all
-// a client that connects to it and reaches itself.
+// None is returned twice, nor by two processes at the same time. They lie below the
+// ports that systems give to outgoing connections: nobody takes the port of a server
+// while that is down, least of all a client that connects to it and reaches itself.
 func FreePorts(n int) (ports []string, err error) {
 	const first, count, triesMax = 20_000, 10_000, 1_000
 	for tries := 0; len(ports) < n; tries++ {
@@ -179,13 +200,8 @@ func FreePorts(n int) (ports []string, err error) {
 			return nil, fmt.Errorf("looking for free ports: %w", err)
 		}
 		port := strconv.Itoa(first + rand.IntN(count))
-		if _, again := drawn.LoadOrStore(port, true); again {
-			continue
-		}
-		var l net.Listener
-		if l, err = net.Listen("tcp", Loopback(port)); err == nil {
+		if err = claim(port); err == nil {
 			ports = append(ports, port)
-			err = l.Close()
 		}
 	}
 	return ports, err

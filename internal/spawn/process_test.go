@@ -24,6 +24,9 @@ func TestPortsAreFree(t *testing.T) {
 			continue
 		}
 		ln.Close()
+		if claim(p) == nil {
+			t.Errorf("another process may draw port %s, too", p)
+		}
 		if seen[p] {
 			t.Errorf("port %s twice", p)
 		}
