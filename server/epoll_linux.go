@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/protocol"
 )
 
@@ -820,22 +819,7 @@ func (t *thread) received(c *conn, n int) bool {
 		}
 		return t.consumeBuffered(c)
 	}
-	taken, need := c.consume(t.processor, t.buf[:n])
-	if rest := t.buf[taken:n]; len(rest) > 0 && !c.refused {
-		return t.keep(c, rest, need)
-	}
-	return !c.refused
-}
-
-// keep stores the beginning of a frame of need bytes until the rest arrives.
-func (t *thread) keep(c *conn, rest []byte, need int) bool {
-	if need > LargeBytes {
-		c.in = bufpool.Get(len(rest)) // until it is admitted
-	} else {
-		c.in = bufpool.Get(inputSize(len(rest), need))
-	}
-	c.in.B = append(c.in.B, rest...)
-	return c.roomForRest(need, t.now)
+	return t.consumeInPlace(c, t.buf[:n])
 }
 
 // discard reads and forgets a little of what still comes on a connection that
@@ -903,13 +887,6 @@ func (t *thread) send(c *conn) {
 	}
 	c.SendOutput()
 }
-
-// writeBudget is how much of one connection's output is written before the others
-// have their turn, in bytes, and writeBytes how much in one system call.
-const (
-	writeBudget = 1 << 20
-	writeBytes  = 256 << 10
-)
 
 // kick writes c's output until it is gone or the socket takes no more. What is
 // beyond a turn's worth is left to the thread that polls c's loop.

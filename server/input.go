@@ -108,6 +108,9 @@ func (c *connInput) input() []byte { return c.in.B[c.inAt:] }
 // compactInput moves the input to the front of its buffer. Only a frame that is
 // not whole may be left: so each byte moves once at most.
 func (c *connInput) compactInput() {
+	if c.inAt == 0 {
+		return
+	}
 	c.in.B = c.in.B[:copy(c.in.B, c.in.B[c.inAt:])]
 	c.inAt = 0
 }
@@ -141,6 +144,28 @@ func (p *processor) consumeBuffered(c *conn) bool {
 		// A pause has ended meanwhile. The end of the input must not be read before
 		// what is here is carried out: it would be dropped, and owed for ever.
 	}
+}
+
+// consumeInPlace carries out what is whole in b, before which nothing of c is
+// buffered, and keeps the rest. It returns false where the connection must not be
+// read on.
+func (p *processor) consumeInPlace(c *conn, b []byte) bool {
+	taken, need := c.consume(p, b)
+	if rest := b[taken:]; len(rest) > 0 && !c.refused {
+		return c.keep(rest, need, p.now)
+	}
+	return !c.refused
+}
+
+// keep stores the beginning of a frame of need bytes until the rest arrives.
+func (c *conn) keep(rest []byte, need int, now uint64) bool {
+	if need > LargeBytes {
+		c.in = bufpool.Get(len(rest)) // until it is admitted
+	} else {
+		c.in = bufpool.Get(inputSize(len(rest), need))
+	}
+	c.in.B = append(c.in.B, rest...)
+	return c.roomForRest(need, now)
 }
 
 // Forget drops every view of the requests that were carried out last. For those

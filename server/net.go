@@ -1,10 +1,8 @@
 package server
 
 import (
-	"errors"
 	"io"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/proa-kv/proa/bufpool"
@@ -12,108 +10,24 @@ import (
 
 // netTransport moves bytes over Go's net package: a goroutine that reads and one
 // that writes for each connection. It serves where there is no epoll.
-type netTransport struct {
-	srv *Server
-
-	mu        sync.Mutex
-	listeners []listener
-	running   sync.WaitGroup
-	ending    bool // nothing may be added to running any more
-	stopped   chan struct{}
-}
+type netTransport struct{ *acceptor }
 
 func newNetTransport(s *Server) *netTransport {
-	return &netTransport{srv: s, stopped: make(chan struct{})}
-}
-
-func (n *netTransport) listen(ln listener) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.listeners = append(n.listeners, ln)
-	return nil
-}
-
-func (n *netTransport) stopAccepting() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, ln := range n.listeners {
-		ln.Close()
-	}
+	n := &netTransport{newAcceptor(s)}
+	n.open = func(nc net.Conn) acceptedSocket { return newNetConn(n, nc) }
+	return n
 }
 
 func (n *netTransport) run() {
-	n.mu.Lock()
-	for _, ln := range n.listeners {
-		n.running.Add(1)
-		go n.accept(ln)
-	}
-	n.mu.Unlock()
+	n.accept()
 	<-n.stopped
 	n.running.Wait()
-}
-
-// begin counts a connection's goroutines, unless the end has come.
-func (n *netTransport) begin(goroutines int) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ending {
-		return false
-	}
-	n.running.Add(goroutines)
-	return true
 }
 
 func (n *netTransport) send(conns []*conn, _ bool) {
 	for _, c := range conns {
 		c.SendOutput()
 	}
-}
-
-func (n *netTransport) stop() {
-	n.mu.Lock()
-	n.ending = true
-	n.mu.Unlock()
-	close(n.stopped)
-}
-
-func (n *netTransport) accept(ln listener) {
-	defer n.running.Done()
-	var pause time.Duration
-	for {
-		nc, err := ln.Accept()
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil {
-			pause = n.srv.acceptPause(err, pause)
-			select {
-			case <-n.stopped:
-				return
-			case <-time.After(pause):
-			}
-			continue
-		}
-		pause = 0
-		n.admit(nc, ln)
-	}
-}
-
-func (n *netTransport) admit(nc net.Conn, ln listener) {
-	s := n.srv
-	if tc, ok := nc.(*net.TCPConn); ok {
-		_ = tc.SetNoDelay(!s.cfg.Delay)
-		_ = tc.SetKeepAliveConfig(net.KeepAliveConfig{Enable: s.cfg.KeepAlive > 0, Idle: max(s.cfg.KeepAlive, 0)})
-	}
-	x := newNetConn(n, nc)
-	c := s.newConn(x, ln.protocol)
-	c.listener = ln.number
-	if s.draining.Load() || !s.conns.add(c) {
-		_ = nc.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = nc.Write(s.rejection(c))
-		nc.Close()
-		return
-	}
-	x.start(c)
 }
 
 // admitForwarded makes a connection of a stream that another node has opened.
@@ -272,13 +186,11 @@ func (x *netConn) consume(c *conn, p *processor) bool {
 // the thread may wait for the disk because it polls nobody else. A stream from
 // another node carries many clients' requests: there it must not wait.
 func (p *processor) endIteration(c *conn) {
-	p.sendAll()
 	if c.forwarded {
-		p.queueJobs()
-		p.sendAll()
-		p.kickIfProposed()
+		p.leaveToOthers()
 		return
 	}
+	p.sendAll()
 	if p.proposed {
 		p.proposed = false
 		if be := p.srv.backend; be.Acquire() {
@@ -291,6 +203,14 @@ func (p *processor) endIteration(c *conn) {
 		p.sendAll()
 		p.kickIfProposed()
 	}
+}
+
+// leaveToOthers ends an iteration of a thread that must not wait for the disk.
+func (p *processor) leaveToOthers() {
+	p.sendAll()
+	p.queueJobs()
+	p.sendAll()
+	p.kickIfProposed()
 }
 
 // writeLoop writes replies until the connection outstanding none and will get none.
@@ -350,7 +270,7 @@ func (x *netConn) writeAll(c *conn) bool {
 func (x *netConn) write(c *conn, b []byte) (n int, err error) {
 	for n < len(b) && err == nil {
 		var k int
-		k, err = x.nc.Write(b[n:min(n+netWriteBytes, len(b))])
+		k, err = x.nc.Write(b[n:min(n+writeBytes, len(b))])
 		n += k
 		c.mu.Lock()
 		c.took += int64(k)
@@ -358,9 +278,6 @@ func (x *netConn) write(c *conn, b []byte) (n int, err error) {
 	}
 	return n, err
 }
-
-// netWriteBytes is the size of a piece.
-const netWriteBytes = 256 << 10
 
 func (x *netConn) release(c *conn) {
 	if tc, ok := x.nc.(interface{ CloseWrite() error }); ok {

@@ -43,6 +43,13 @@ func (c *connOutput) init(a *admission, max int) { c.admission, c.max = a, max }
 // of ordinary size.
 const outputSize = 1 << 10
 
+// writeBudget is how much of one connection's output is written before the others
+// have their turn, in bytes, and writeBytes how much in one system call.
+const (
+	writeBudget = 1 << 20
+	writeBytes  = 256 << 10
+)
+
 // output returns the buffer that replies are appended to. c.mu must be held.
 func (c *connOutput) output() *bufpool.Buffer {
 	if c.out == nil {
