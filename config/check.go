@@ -21,6 +21,8 @@ func (l *loader) check() {
 		"old log files are deleted one at a time: must be at least four times %s", "raft.log_segment_size")
 	l.rule(c.Network.Transport != "epoll" || c.machine.Epoll, "network.transport",
 		"this system has no epoll; use net or auto")
+	l.rule(c.Network.Transport != "netpoll" || c.machine.Netpoll, "network.transport",
+		"netpoll does not run on this system; use net or auto")
 	l.checkCluster()
 
 	l.rule(c.Concurrency.WorkerThreads > 2*c.Network.EventLoops, "concurrency.worker_threads",

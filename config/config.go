@@ -58,7 +58,7 @@ type Listen struct {
 
 // Network holds what concerns connections.
 type Network struct {
-	Transport          string        // "epoll" or "net"; never "auto" after Load
+	Transport          string        // "epoll", "net" or "netpoll"; never "auto" after Load
 	EventLoops         int           // at least 1 after Load
 	TCPNoDelay         bool          //
 	TCPKeepAlive       time.Duration // 0: off

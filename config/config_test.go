@@ -23,7 +23,7 @@ import (
 var update = flag.Bool("update", false, "rewrite docs/configuration.md")
 
 // small is the machine the tests run on, whatever the real one is.
-var small = Machine{Processors: 2, MemoryBytes: 2 * gib, Epoll: true, Host: "this.example"}
+var small = Machine{Processors: 2, MemoryBytes: 2 * gib, Epoll: true, Netpoll: true, Host: "this.example"}
 
 type sources struct {
 	file string
@@ -437,10 +437,19 @@ func FuzzPeers(f *testing.F) {
 	})
 }
 
-func TestNoEpollHere(t *testing.T) {
-	_, err := Load(Options{Environ: func() []string { return []string{"PROA_NETWORK_TRANSPORT=epoll"} }, Machine: &Machine{Processors: 1}})
-	if err == nil || !strings.Contains(err.Error(), "has no epoll") {
-		t.Errorf("error %v", err)
+func TestTransportsThatAreNotHere(t *testing.T) {
+	for transport, want := range map[string]string{
+		"epoll":   "this system has no epoll; use net or auto",
+		"netpoll": "netpoll does not run on this system; use net or auto",
+	} {
+		_, err := Load(Options{Environ: func() []string { return []string{"PROA_NETWORK_TRANSPORT=" + transport} }, Machine: &Machine{Processors: 1}})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v", transport, err)
+		}
+	}
+	c := mustLoad(t, sources{env: []string{"PROA_NETWORK_TRANSPORT=netpoll"}})
+	if c.Network.Transport != "netpoll" {
+		t.Errorf("netpoll became %s", c.Network.Transport)
 	}
 }
 

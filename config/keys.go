@@ -123,7 +123,7 @@ func (c *Config) keys() []key {
 		{name: "listen.admin", flag: "admin-listen", usage: "`address` of the administration server", fallback: "off", value: address(&l.Admin)},
 		{name: "listen.resp", flag: "resp-listen", usage: "`address` of the Redis protocol, or off", fallback: auto, value: address(&l.RESP), compute: computeListenRESP},
 
-		{name: "network.transport", fallback: auto, value: choice(&w.Transport, "epoll", "net"), compute: computeTransport},
+		{name: "network.transport", fallback: auto, value: choice(&w.Transport, "epoll", "net", "netpoll"), compute: computeTransport},
 		{name: "network.event_loops", fallback: auto, value: integer(&w.EventLoops, 1, 1024), zero: auto, compute: func(c *Config) { c.Network.EventLoops = min(max(c.machine.Processors/2, 1), 64) }},
 		{name: "network.tcp_nodelay", fallback: "true", value: boolean(&w.TCPNoDelay)},
 		{name: "network.tcp_keepalive", fallback: "60s", value: duration(&w.TCPKeepAlive, time.Second, day), zero: "off"},

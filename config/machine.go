@@ -12,6 +12,7 @@ type Machine struct {
 	Processors  int   // the process may use at the same time
 	MemoryBytes int64 // it may use: physical memory, or its control group's limit if lower
 	Epoll       bool  // the system has epoll
+	Netpoll     bool  // the module netpoll runs on it
 
 	// Host is the name or address by which other machines know this one;
 	// empty: its first address that is not loopback, looked up when needed.
@@ -67,6 +68,7 @@ func ThisMachine() Machine {
 		Processors:  runtime.GOMAXPROCS(0),
 		MemoryBytes: memoryBytes(),
 		Epoll:       runtime.GOOS == "linux",
+		Netpoll:     runtime.GOOS == "linux" || runtime.GOOS == "darwin",
 	}
 	if m.MemoryBytes <= 0 {
 		m.MemoryBytes = memoryFallbackBytes

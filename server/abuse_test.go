@@ -212,7 +212,7 @@ func TestHalfClose(t *testing.T) {
 			t.Fatalf("after the last reply: %v, want EOF", err)
 		}
 		eventually(t, "no connection left", func() bool { return s.conns.len() == 0 })
-	})
+	}, HalfClose)
 }
 
 // TestClientThatNeverReads asks for far more than the output bound and reads

@@ -314,7 +314,7 @@ func TestLargeRequestsTakeTurns(t *testing.T) {
 			r := &s.admission.requests
 			return r.middle.usedBytes()+r.large.usedBytes() == 0 && !r.middle.contended() && !r.large.contended()
 		})
-	})
+	}, Pauses)
 }
 
 // expectOK reads one reply.

@@ -251,13 +251,6 @@ type thread struct {
 	fullTurns int // connections of this iteration that had more than one turn's worth
 }
 
-// yieldMillis is how often a thread visits the Go scheduler. Threads here wait
-// in the kernel and not in the scheduler, which takes one that it has not seen
-// for 10 ms for a runaway: it interrupts it with signals, takes its processor
-// away, and keeps its watchdog polling every 20 µs. Under load that cost an
-// eighth of the server's CPU.
-const yieldMillis = 4
-
 // yieldIfDue yields if it is time.
 func (t *thread) yieldIfDue() {
 	if t.now-t.yielded >= yieldMillis {

@@ -660,7 +660,7 @@ func TestHalfCloseWhileForwarded(t *testing.T) {
 			t.Fatalf("after the last reply: %v, want EOF", err)
 		}
 		eventually(t, "no connection left", func() bool { return fc.nodes[3].srv.conns.len() == 0 })
-	})
+	}, HalfClose)
 }
 
 // TestDrainWhileForwarded answers what is on its way before it ends.

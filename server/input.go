@@ -151,21 +151,17 @@ func (p *processor) consumeBuffered(c *conn) bool {
 // read on.
 func (p *processor) consumeInPlace(c *conn, b []byte) bool {
 	taken, need := c.consume(p, b)
-	if rest := b[taken:]; len(rest) > 0 && !c.refused {
-		return c.keep(rest, need, p.now)
+	rest := b[taken:]
+	if len(rest) == 0 || c.refused {
+		return !c.refused
 	}
-	return !c.refused
-}
-
-// keep stores the beginning of a frame of need bytes until the rest arrives.
-func (c *conn) keep(rest []byte, need int, now uint64) bool {
-	if need > LargeBytes {
-		c.in = bufpool.Get(len(rest)) // until it is admitted
-	} else {
-		c.in = bufpool.Get(inputSize(len(rest), need))
+	size := len(rest) // until it is admitted
+	if need <= LargeBytes {
+		size = inputSize(len(rest), need)
 	}
+	c.in = bufpool.Get(size)
 	c.in.B = append(c.in.B, rest...)
-	return c.roomForRest(need, now)
+	return c.roomForRest(need, p.now)
 }
 
 // Forget drops every view of the requests that were carried out last. For those

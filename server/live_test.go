@@ -151,9 +151,17 @@ func live(t testing.TB, cfg Config, prepare ...func(*Server)) (*Server, net.Addr
 	return s, addr
 }
 
-func transports(t *testing.T, f func(t *testing.T, cfg Config)) {
-	for _, tr := range []string{"epoll", "net"} {
-		t.Run(tr, func(t *testing.T) { f(t, Config{Transport: tr}) })
+// transports runs a test on each transport that has what the test needs.
+func transports(t *testing.T, f func(t *testing.T, cfg Config), needs ...Capability) {
+	for _, tr := range Transports {
+		t.Run(tr.Name, func(t *testing.T) {
+			for _, need := range needs {
+				if instead, lacks := tr.Lacks[need]; lacks {
+					t.Skipf("needs %s: %s", need, instead)
+				}
+			}
+			f(t, Config{Transport: tr.Name})
+		})
 	}
 }
 

@@ -6,5 +6,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain finds goroutines that outlive their servers.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain finds goroutines that outlive their servers. The pollers of netpoll are
+// the process's.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"))
+}

@@ -449,7 +449,7 @@ func TestRedisHalfClose(t *testing.T) {
 		}
 		c.atEnd()
 		eventually(t, "no connection left", func() bool { return s.conns.len() == 0 })
-	})
+	}, HalfClose)
 }
 
 // TestRedisSlowReader: a client that asks for much and takes nothing is not

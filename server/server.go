@@ -32,8 +32,8 @@
 // [Backend] is the server's only interface to the shards and the other nodes;
 // see forward.go for requests that another node must answer, and readgather.go for
 // requests that need an answer from the shard's majority. socket is a
-// connection's only interface to network I/O: epoll, or Go's net package where
-// there is no epoll. [Translator] is what a connection speaks: the native protocol
+// connection's only interface to network I/O: epoll, Go's net package where there
+// is no epoll, or the module netpoll ([Transports]). [Translator] is what a connection speaks: the native protocol
 // (native.go) or another, as server/redis, whose requests become native ones and
 // whose replies are made of native ones; everything else is common to all.
 //
@@ -71,7 +71,7 @@ type Config struct {
 	Cluster uint64 // sent to clients
 	Version string // of the server, sent to clients
 
-	// Transport is "epoll" or "net"; empty means epoll where there is one.
+	// Transport names one of Transports; empty means the first that this system has.
 	Transport string
 	// Loops is the number of event loops; 0 means one for every two cores.
 	Loops int
@@ -133,7 +133,7 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// transport moves the bytes of connections: epoll, or Go's net package.
+// transport moves the bytes of connections; see Transports.
 type transport interface {
 	// listen adds a listener, which the transport owns from now on.
 	listen(ln listener) error
@@ -210,19 +210,7 @@ func New(cfg Config, backend Backend) (*Server, error) {
 	s.shardOf = func(key []byte) int { return backend.ShardOf(protocol.Slot(key)) }
 	prealloc(cfg.Prealloc)
 	var err error
-	switch cfg.Transport {
-	case "epoll":
-		s.transport, err = newEpollTransport(s)
-	case "net":
-		s.transport = newNetTransport(s)
-	case "":
-		if s.transport, err = newEpollTransport(s); errors.Is(err, errors.ErrUnsupported) {
-			s.transport, err = newNetTransport(s), nil
-		}
-	default:
-		err = fmt.Errorf("unknown transport %q; use epoll or net", cfg.Transport)
-	}
-	if err != nil {
+	if s.transport, err = s.newTransport(); err != nil {
 		return nil, err
 	}
 	if n, ok := s.transport.(*netTransport); ok {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/proa-kv/proa/internal/testcluster"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server"
 )
 
 // memoryFull has TestMemoryBound put as much pressure on a server as a machine
@@ -36,6 +37,7 @@ type pressure struct {
 // has memory for. It must stay within its memory, every writer must get its
 // turn, and small requests must be answered all the while.
 func TestMemoryBound(t *testing.T) {
+	needs(t, server.Pauses) // large requests wait for one another
 	memory, loads := 256, []pressure{
 		{"clients that do not read", 40, 0, 0, 8 << 20},
 		{"some writers", 0, 12, 0, 8 << 20},

@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/internal/spawn"
 	"github.com/proa-kv/proa/internal/testcluster"
 )
 
@@ -66,13 +67,8 @@ func openPage(t *testing.T, name string) *page {
 	if err := os.Symlink(testcluster.Binary(t), filepath.Join(p.dir, "proa")); err != nil {
 		t.Fatal(err)
 	}
-	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, "PROA_") && !strings.HasPrefix(v, "PATH=") {
-			p.env = append(p.env, v)
-		}
-	}
 	home := filepath.Join(p.dir, "home")
-	p.env = append(p.env, "PATH="+p.dir+":"+os.Getenv("PATH"), "PROA_MEMORY_MAX_MEMORY_USAGE=384MiB", "PROA_RAFT_LOG_SEGMENT_SIZE=1MiB",
+	p.env = append(spawn.Environment("PATH"), "PATH="+p.dir+":"+os.Getenv("PATH"), "PROA_MEMORY_MAX_MEMORY_USAGE=384MiB", "PROA_RAFT_LOG_SEGMENT_SIZE=1MiB",
 		"HOME="+home, "XDG_CONFIG_HOME="+home, "XDG_STATE_HOME="+home)
 	return p
 }

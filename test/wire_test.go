@@ -17,6 +17,7 @@ import (
 
 	"github.com/proa-kv/proa/internal/testcluster"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/server"
 )
 
 // wire is a client that may misbehave: it sends any bytes and shows any frame.
@@ -172,11 +173,38 @@ func wellBehaved(t testing.TB, node *testcluster.Node) {
 
 // onTransports runs a test against a server on each way to drive sockets.
 func onTransports(t *testing.T, test func(t *testing.T, node *testcluster.Node), settings ...string) {
-	for _, transport := range []string{"epoll", "net"} {
-		t.Run(transport, func(t *testing.T) {
-			node := testcluster.Start(t, testcluster.Config{Settings: append([]string{"network.transport=" + transport}, settings...)})
-			test(t, node)
+	onTransportsWith(t, nil, func(t *testing.T, node *testcluster.Node, _ server.Transport) { test(t, node) }, settings...)
+}
+
+// onTransportsWith is onTransports for those that have what a test needs.
+func onTransportsWith(t *testing.T, needs []server.Capability, test func(*testing.T, *testcluster.Node, server.Transport), settings ...string) {
+	for _, transport := range server.Transports {
+		t.Run(transport.Name, func(t *testing.T) {
+			skipWithout(t, transport, needs)
+			node := testcluster.Start(t, testcluster.Config{Settings: append([]string{"network.transport=" + transport.Name}, settings...)})
+			test(t, node, transport)
 		})
+	}
+}
+
+// skipWithout skips a test on a transport that lacks what the test needs.
+func skipWithout(t *testing.T, transport server.Transport, needs []server.Capability) {
+	t.Helper()
+	for _, need := range needs {
+		if instead, lacks := transport.Lacks[need]; lacks {
+			t.Skipf("needs %s: %s", need, instead)
+		}
+	}
+}
+
+// needs skips a test that needs what the transport lacks which the environment sets
+// for all servers.
+func needs(t *testing.T, needs ...server.Capability) {
+	t.Helper()
+	for _, transport := range server.Transports {
+		if transport.Name == os.Getenv("PROA_NETWORK_TRANSPORT") {
+			skipWithout(t, transport, needs)
+		}
 	}
 }
 
@@ -367,7 +395,7 @@ func TestOneByteAtATime(t *testing.T) {
 
 // A client that has sent all it will still gets every reply, and then the end.
 func TestHalfClose(t *testing.T) {
-	onTransports(t, func(t *testing.T, node *testcluster.Node) {
+	onTransportsWith(t, []server.Capability{server.HalfClose}, func(t *testing.T, node *testcluster.Node, _ server.Transport) {
 		const n = 500
 		w := greetWire(t, node)
 		big := strings.Repeat("x", 100<<10)
@@ -439,11 +467,12 @@ var lean = []string{"memory.cache_size=32MiB", fmt.Sprintf("memory.max_memory_us
 // memoryMax is what a lean server aims to stay under.
 const memoryMax = 256 << 20
 
-// Clients that ask for much and read nothing are not read from any more: what
-// waits for them is bounded, whatever they ask for.
+// Clients that ask for much and read nothing are not read from any more, or cut off
+// by a transport that cannot pause: what waits for them is bounded, whatever they
+// ask for.
 func TestNeverReads(t *testing.T) {
 	const clients, outputMax = 40, 1 << 20
-	onTransports(t, func(t *testing.T, node *testcluster.Node) {
+	onTransportsWith(t, nil, func(t *testing.T, node *testcluster.Node, transport server.Transport) {
 		w := greetWire(t, node)
 		w.call(protocol.OpPut, putBody("big", strings.Repeat("x", 256<<10)))
 		ask := bytes.Repeat(request(protocol.OpGet, 1, []byte("big")), 1000)
@@ -451,7 +480,8 @@ func TestNeverReads(t *testing.T) {
 		for range clients {
 			wires = append(wires, greetWire(t, node))
 		}
-		if err := forEach(wires, clients, func(w *wire) error { return w.flood(ask, 256<<20) }); err != nil {
+		err := forEach(wires, clients, func(w *wire) error { return w.flood(ask, 256<<20) })
+		if _, cutOff := transport.Lacks[server.Pauses]; err != nil && !cutOff {
 			t.Error(err)
 		}
 		// Each may have its unsent output and one reply beyond it, in buffers
@@ -470,35 +500,41 @@ func TestNeverReads(t *testing.T) {
 // to read, gets every reply; whether or not it has said that it will ask no
 // more.
 func TestReadsLate(t *testing.T) {
+	settings := append(lean, "network.output_bytes_max=1MiB", "memory.cache_size=8MiB")
+	t.Run("open", func(t *testing.T) {
+		onTransports(t, func(t *testing.T, node *testcluster.Node) { readLate(t, node, false) }, settings...)
+	})
+	t.Run("half-closed", func(t *testing.T) {
+		onTransportsWith(t, []server.Capability{server.HalfClose}, func(t *testing.T, node *testcluster.Node, _ server.Transport) { readLate(t, node, true) }, settings...)
+	})
+}
+
+func readLate(t *testing.T, node *testcluster.Node, halfClose bool) {
 	const requests, size = 400, 256 << 10
-	onTransports(t, func(t *testing.T, node *testcluster.Node) {
-		greetWire(t, node).call(protocol.OpPut, putBody("big", strings.Repeat("x", size)))
-		for _, halfClose := range []bool{false, true} {
-			w := greetWire(t, node)
-			var all []byte
-			for i := range uint64(requests) {
-				all = append(all, request(protocol.OpGet, 1000+i, []byte("big"))...)
-			}
-			w.write(all)
-			if halfClose {
-				_ = w.nc.(*net.TCPConn).CloseWrite()
-			}
-			for range 10 {
-				wellBehaved(t, node) // the replies have time to pile up
-			}
-			seen := make(map[uint64]bool)
-			for range requests {
-				f := w.receive()
-				if protocol.Status(f.Code) != protocol.StatusOK || len(f.Body) != protocol.RowReplyBytes+size || seen[f.ID] {
-					t.Fatalf("after %d replies request %d is answered with %v, %d bytes", len(seen), f.ID, protocol.Status(f.Code), len(f.Body))
-				}
-				seen[f.ID] = true
-			}
-			if halfClose {
-				w.expectClosed()
-			}
+	greetWire(t, node).call(protocol.OpPut, putBody("big", strings.Repeat("x", size)))
+	w := greetWire(t, node)
+	var all []byte
+	for i := range uint64(requests) {
+		all = append(all, request(protocol.OpGet, 1000+i, []byte("big"))...)
+	}
+	w.write(all)
+	if halfClose {
+		_ = w.nc.(*net.TCPConn).CloseWrite()
+	}
+	for range 10 {
+		wellBehaved(t, node) // the replies have time to pile up
+	}
+	seen := make(map[uint64]bool)
+	for range requests {
+		f := w.receive()
+		if protocol.Status(f.Code) != protocol.StatusOK || len(f.Body) != protocol.RowReplyBytes+size || seen[f.ID] {
+			t.Fatalf("after %d replies request %d is answered with %v, %d bytes", len(seen), f.ID, protocol.Status(f.Code), len(f.Body))
 		}
-	}, append(lean, "network.output_bytes_max=1MiB", "memory.cache_size=8MiB")...)
+		seen[f.ID] = true
+	}
+	if halfClose {
+		w.expectClosed()
+	}
 }
 
 // stall is how long a socket must take nothing to count as full.

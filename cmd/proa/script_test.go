@@ -51,6 +51,11 @@ func TestScripts(t *testing.T) {
 			e.Defer(s.kill)
 			e.Vars = append(e.Vars, "PROA_ENDPOINTS=127.0.0.1:1", "XDG_STATE_HOME="+filepath.Join(e.WorkDir, "state"),
 				"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, "config"))
+			for _, name := range spawn.PartSettings {
+				if value, set := os.LookupEnv(name); set {
+					e.Vars = append(e.Vars, name+"="+value)
+				}
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -49,7 +49,10 @@ var mayImport = map[string][]string{
 }
 
 // banned are modules the design rules out.
-var banned = []string{"github.com/cloudwego/netpoll", "github.com/lni/dragonboat"}
+var banned = []string{"github.com/lni/dragonboat"}
+
+// owned are modules that belong to one package, behind its seam.
+var owned = map[string]string{"github.com/cloudwego/netpoll": "server"}
 
 func TestImports(t *testing.T) {
 	for _, f := range sources(t) {
@@ -74,6 +77,11 @@ func checkImport(dir, imported string) string {
 	for _, b := range banned {
 		if imported == b || strings.HasPrefix(imported, b+"/") {
 			return imported + " is ruled out by the design"
+		}
+	}
+	for module, owner := range owned {
+		if dir != owner && (imported == module || strings.HasPrefix(imported, module+"/")) {
+			return imported + " is for " + owner + " alone"
 		}
 	}
 	ours, ok := strings.CutPrefix(imported, module+"/")
@@ -169,7 +177,9 @@ func TestCheckImport(t *testing.T) {
 		{"cmd/proa", module + "/raftgroup", true},
 		{"protocol", module + "/nowhere", false},
 		{"nowhere", module + "/protocol", false},
-		{"server", "github.com/cloudwego/netpoll/mux", false},
+		{"server", "github.com/cloudwego/netpoll", true},
+		{"raftgroup/peer", "github.com/cloudwego/netpoll", false},
+		{"raftgroup", "github.com/lni/dragonboat/v4", false},
 		{"server", "net", true},
 	} {
 		if got := checkImport(tt.dir, tt.imported); (got == "") != tt.ok {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,12 +150,16 @@ func (p *Process) Tail() string {
 	return string(bytes.TrimSpace(b))
 }
 
+// PartSettings are the settings that say of which parts a server is made. They hold for
+// the servers that a process starts as well.
+var PartSettings = []string{"PROA_NETWORK_TRANSPORT"}
+
 // Environment returns the environment of this process without the settings of a
-// server of Proa and without the variables named.
+// server of Proa, but for PartSettings, and without the variables named.
 func Environment(without ...string) (env []string) {
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		keep := !strings.HasPrefix(name, "PROA_")
+		keep := !strings.HasPrefix(name, "PROA_") || slices.Contains(PartSettings, name)
 		for _, w := range without {
 			keep = keep && name != w
 		}
