@@ -26,7 +26,7 @@ BUFFERED = ./server/... ./storage ./raftgroup/... ./bufpool ./internal/sim ./int
 .PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs picture clean failover growth
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build ./proa
 	$(GO) build -trimpath -o proa ./cmd/proa
@@ -47,6 +47,7 @@ test-all: ## what make test leaves out: the longest tests, all short ones with t
 	$(GO) test -race -short -timeout 20m $(OTHERS); others=$$?; \
 	wait $$longest && exit $$others
 	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
+	PROA_NETWORK_TRANSPORT=netpoll $(GO) test -short -timeout 10m ./test
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
@@ -61,6 +62,15 @@ cross: ## build for each supported platform
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
 	GOOS=windows GOARCH=amd64 $(GO) build ./client ./cmd/proa
 	GOOS=windows GOARCH=amd64 $(GO) vet ./client ./cmd/proa
+
+# In the tests of these, servers are processes, which get the setting as well.
+.PHONY: test-engines
+test-engines: ## the tests that start servers, with the network transports that are not the default (docs/engines.md); about 20 minutes
+	@set -e; for transport in net netpoll; do \
+		export PROA_NETWORK_TRANSPORT=$$transport; echo "network.transport: $$transport"; \
+		$(GO) test -timeout 20m ./test ./cmd/proa ./internal/demo ./bench/lab/...; \
+		$(GO) test -C test/redis -count 1 -timeout 10m ./...; \
+	done
 
 race: ## all tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./...

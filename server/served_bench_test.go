@@ -28,8 +28,16 @@ func exchange(nc net.Conn, request, buf []byte) (status protocol.Status, err err
 	return protocol.Status(buf[5]), err
 }
 
+// serveBench measures conns connections that each have one request at a time, on each
+// way to drive sockets.
 func serveBench(b *testing.B, conns int, request func(conn int) []byte) {
-	_, addr := live(b, Config{})
+	for _, t := range Transports {
+		b.Run(t.Name, func(b *testing.B) { serveBenchOn(b, t.Name, conns, request) })
+	}
+}
+
+func serveBenchOn(b *testing.B, transport string, conns int, request func(conn int) []byte) {
+	_, addr := live(b, Config{Transport: transport})
 	dialers := make([]*dialer, conns)
 	for i := range dialers {
 		dialers[i] = dial(b, addr)
