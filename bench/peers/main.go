@@ -1,9 +1,10 @@
 //go:build linux
 
-// Command peers compares Proa with other databases in one run on one machine:
-// one node with etcd and Redis, three nodes with etcd; and, called through
-// Redis's protocol by redis-benchmark, with Redis. It builds or finds the servers, starts them on loopback in a temporary directory, and ends what it
-// started.
+// Command peers compares Proa with other databases in one run on one machine: one
+// node with etcd and Redis, three nodes with etcd, both with Proa on another network
+// transport; and, called through Redis's protocol by redis-benchmark, with Redis. It
+// builds or finds the servers, starts them on loopback in a temporary directory, and
+// ends what it started.
 //
 // # Method
 //

@@ -46,7 +46,7 @@ type meaning struct {
 }
 
 // peers are all kinds. The first is compared with each of the others.
-var peers = []peer{proa{}, etcd{}, redis{}}
+var peers = []peer{proa{}, proaOn{transport: "netpoll"}, etcd{}, redis{}}
 
 // errMissing says that a server is not on this machine.
 var errMissing = errors.New("not on this machine")

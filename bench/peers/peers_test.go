@@ -284,7 +284,7 @@ func TestFlags(t *testing.T) {
 // -only chooses rows and servers; what matches nothing is an error before
 // anything is built.
 func TestOnly(t *testing.T) {
-	for only, want := range map[string]int{"": 4*3 + 3*2, "3 nodes": 6, "ETCD": 7, "put, 1 node, 64 .*(proa|etcd)$": 2, "redis": 4, "nothing": 0} {
+	for only, want := range map[string]int{"": 4*4 + 3*3, "3 nodes": 9, "ETCD": 7, "netpoll": 7, "put, 1 node, 64 .*(proa|etcd)$": 2, "redis": 4, "nothing": 0} {
 		c, err := newComparison(options{only: only}, new(rig.Lab))
 		if err != nil {
 			t.Fatal(err)

@@ -47,3 +47,15 @@ func (proa) meaning(op bench.Op, nodes int) meaning {
 func (proa) connect(ctx context.Context, addresses []string, connections int) (rig.Driver, error) {
 	return rig.ConnectProa(ctx, addresses, max(1, connections/len(addresses)))
 }
+
+// proaOn is Proa with a network transport that is not its default.
+type proaOn struct {
+	proa
+	transport string
+}
+
+func (p proaOn) name() string { return "Proa on " + p.transport }
+
+func (p proaOn) kind(program string) rig.Kind {
+	return rig.Proa("proa-"+p.transport, program, "--set", "network.transport="+p.transport)
+}

@@ -39,7 +39,7 @@ func (c *comparison) outcome() *rig.Outcome {
 // versions returns what the servers that were measured say of theirs.
 func (c *comparison) versions() (all []string) {
 	for _, s := range c.servers {
-		if s.absent == "" {
+		if s.absent == "" && !slices.Contains(all, s.version) {
 			all = append(all, s.version)
 		}
 	}
@@ -162,7 +162,7 @@ func (c *comparison) remarks() []string {
 
 const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest are in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the connections; failed calls are in no figure.\n\n" +
 	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share its processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. The connections of etcd all lead to its leader, which spares it a hop. A client of Proa has one to every node, because leaders of shards are on all of them: 16 connections to three nodes are five clients, with 15.\n\n" +
-	"Servers run with their defaults on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all are idle, or after two seconds. If a reply guarantees something other than Proa's, the row says so.\n\n" +
+	"Servers run with their defaults, but for the network transport of \"Proa on netpoll\", on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all are idle, or after two seconds. If a reply guarantees something other than Proa's, the row says so.\n\n" +
 	"What `redis-benchmark` measured is about Proa's Redis listener: the same program and command line for both servers, a short run to warm up and then one of about the duration above."
 
 // document is the JSON form of an outcome.
