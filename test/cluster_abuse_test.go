@@ -31,12 +31,8 @@ func TestClusterPeerPortAbuse(t *testing.T) {
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 4, 5*time.Millisecond)
 	tr.progress(50)
-	s, err := status(c.Node(1))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var ports []string
-	for _, n := range s.Nodes {
+	for _, n := range c.View(c.Node(1)).Nodes {
 		ports = append(ports, n.Peer)
 	}
 

@@ -59,7 +59,7 @@ func TestClusterOldDirectory(t *testing.T) {
 	old := filepath.Join(t.TempDir(), "old")
 	copyDir(t, n.Dir(), old)
 	n.Start()
-	c.AwaitLeaders()
+	awaitSettled(t, c) // all have heard of its second life
 	writeKeys(t, cl, "second", 50)
 	n.Stop()
 	present := filepath.Join(t.TempDir(), "present")
@@ -95,7 +95,7 @@ func TestClusterOldDirectory(t *testing.T) {
 // be refused, and nobody else may notice.
 func TestClusterTwin(t *testing.T) {
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: steady})
 	cl := connectAll(t, c, nil)
 	writeKeys(t, cl, "first", 10)
 	original := c.Node(3)
@@ -103,7 +103,7 @@ func TestClusterTwin(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "copy")
 	copyDir(t, original.Dir(), dir)
 	original.Start()
-	c.AwaitLeaders()
+	awaitSettled(t, c) // all know which one it is
 	tr := startTraffic(t, []*client.Client{cl}, 3, 5*time.Millisecond)
 	tr.progress(20)
 

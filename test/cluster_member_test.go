@@ -20,7 +20,7 @@ import (
 // while clients with the default settings work. None of them may see an error.
 func TestClusterRollingRestart(t *testing.T) {
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 4})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 4, Settings: steady})
 	tr := startTraffic(t, defaultClients(t, c, 3), 6, 2*time.Millisecond)
 	rounds := 2
 	if testing.Short() {
@@ -59,7 +59,7 @@ func defaultClients(t *testing.T, c *testcluster.Cluster, n int) []*client.Clien
 // settings work. None of them may see an error.
 func TestClusterTransfers(t *testing.T) {
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: []string{"cluster.balance_leaders=false"}})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: append(slices.Clone(steady), "cluster.balance_leaders=false")})
 	awaitSettled(t, c) // who has not been heard of is given no leadership
 	tr := startTraffic(t, defaultClients(t, c, 2), 6, 2*time.Millisecond)
 	rounds := 6
@@ -68,12 +68,12 @@ func TestClusterTransfers(t *testing.T) {
 	}
 	for i := range rounds {
 		for shard := range 2 {
-			mustCLI(t, c, "shard", "transfer", strconv.Itoa(shard), "--to", strconv.Itoa((i+shard)%3+1))
+			awaitCLI(t, c, "shard", "transfer", strconv.Itoa(shard), "--to", strconv.Itoa((i+shard)%3+1))
 		}
 		tr.progress(20)
 	}
-	mustCLI(t, c, "shard", "transfer", "meta", "--to", "2")
-	mustCLI(t, c, "shard", "transfer", "meta", "--to", "1")
+	awaitCLI(t, c, "shard", "transfer", "meta", "--to", "2")
+	awaitCLI(t, c, "shard", "transfer", "meta", "--to", "1")
 	tr.check(connectAll(t, c, nil))
 	tr.noErrors()
 	checkEqual(t, c)
@@ -131,7 +131,7 @@ func TestClusterGrowsAndShrinks(t *testing.T) {
 // wait for it.
 func TestClusterJoinerDies(t *testing.T) {
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 1})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 1, Settings: steady})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 4, 5*time.Millisecond)
 	tr.progress(20)
 	joiner := c.Join()
@@ -251,15 +251,9 @@ func awaitRefused(t *testing.T, n *testcluster.Node, says ...string) {
 // sentence that says why, and leave the cluster as it was.
 func TestClusterRefusals(t *testing.T) {
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 2, Settings: steady})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 3, 5*time.Millisecond)
-	peer := func(i int) string {
-		s, err := status(c.Node(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s.Nodes[i-1].Peer
-	}
+	peer := func(i int) string { return c.View(c.Node(1)).Nodes[i-1].Peer }
 	refused := func(want int, says string, args ...string) {
 		t.Helper()
 		r := cli(t, c, args...)
@@ -317,9 +311,8 @@ func TestClusterRefusals(t *testing.T) {
 	awaitRefused(t, stray, "belongs to node 1 of cluster", "--data")
 	tr.progress(20)
 
-	s, err := status(c.Node(1))
-	if err != nil || len(s.Nodes) != 3 {
-		t.Errorf("the cluster has changed: %+v (%v)", s, err)
+	if s := c.View(c.Node(1)); len(s.Nodes) != 3 {
+		t.Errorf("the cluster has changed: %+v", s)
 	}
 	tr.check(connectAll(t, c, nil))
 	tr.noErrors()
@@ -333,7 +326,7 @@ func TestClusterMoves(t *testing.T) {
 		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 5, Shards: 1, Settings: []string{"cluster.replication_factor=3"}})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 5, Shards: 1, Settings: append(slices.Clone(steady), "cluster.replication_factor=3")})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 4, 2*time.Millisecond)
 	awaitSettled(t, c)
 	held, free := placed(t, c, 0)
@@ -349,6 +342,7 @@ func TestClusterMoves(t *testing.T) {
 			})
 		}
 	}
+	awaitLedWithout(t, c, c.Node(down))
 	r := cli(t, c, "shard", "move", "0", "--from", strconv.Itoa(from), "--to", strconv.Itoa(down))
 	if r.Status != 1 || !strings.Contains(r.Stderr, "has not reported for") {
 		t.Errorf("a move to a server that is down exited with status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
@@ -413,7 +407,7 @@ func TestClusterLastReplicas(t *testing.T) {
 		t.Skip("takes many seconds, which -short leaves out")
 	}
 	t.Parallel()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 2, Shards: 2})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 2, Shards: 2, Settings: steady})
 	tr := startTraffic(t, []*client.Client{connectAll(t, c, nil)}, 3, 5*time.Millisecond)
 	awaitSettled(t, c)
 	mustCLI(t, c, "member", "remove", "2")
@@ -495,7 +489,7 @@ func TestClusterAddressesChange(t *testing.T) {
 func TestClusterForwarding(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 4, Shards: 8})
+	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Nodes: 4, Shards: 8, Settings: steady})
 	const keys = 64
 	key := func(node, i int) []byte { return fmt.Appendf(nil, "from %d: %02d", node, i) }
 	clients := make([]*client.Client, 4)
@@ -589,7 +583,7 @@ func TestClusterTwoVersions(t *testing.T) {
 	// The old one leads, is led, and has a snapshot's worth to catch up.
 	for _, to := range []string{"3", "1"} {
 		for shard := range 2 {
-			mustCLI(t, c, "shard", "transfer", strconv.Itoa(shard), "--to", to)
+			awaitCLI(t, c, "shard", "transfer", strconv.Itoa(shard), "--to", to)
 		}
 		tr.progress(50)
 	}

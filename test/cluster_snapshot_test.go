@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -39,7 +40,7 @@ func fill(t *testing.T, c *client.Client, prefix string, n int) {
 // expectFilled looks that what fill wrote is there, as one server has it.
 func expectFilled(t *testing.T, n *testcluster.Node, prefix string, rows int) {
 	t.Helper()
-	c := impatient(t, n)
+	c := connect(t, n, func(cfg *client.Config) { cfg.ForwardOnly = true })
 	for i := range rows {
 		key := fmt.Appendf(nil, "%s%04d", prefix, i)
 		item, err := c.Get(context.Background(), key, client.WithConsistency(client.Stale))
@@ -47,6 +48,27 @@ func expectFilled(t *testing.T, n *testcluster.Node, prefix string, rows int) {
 			t.Errorf("%s on the server that got a snapshot: %d bytes, %v", key, len(item.Value), err)
 		}
 	}
+}
+
+// logOf returns the first and the last entry of shard 0 in a server's log.
+func logOf(t *testing.T, n *testcluster.Node) (first, last uint64) {
+	t.Helper()
+	raw, err := connect(t, n, nil).Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s struct {
+		Node struct {
+			Shards []struct {
+				First uint64 `json:"log_first"`
+				Last  uint64 `json:"log_last"`
+			} `json:"shards"`
+		} `json:"node"`
+	}
+	if err := json.Unmarshal(raw, &s); err != nil || len(s.Node.Shards) == 0 {
+		t.Fatalf("%v in %s", err, raw)
+	}
+	return s.Node.Shards[0].First, s.Node.Shards[0].Last
 }
 
 // marks are places in the logs of servers.
@@ -95,8 +117,17 @@ func TestClusterSnapshots(t *testing.T) {
 	// On a busy machine either of the two may lead when behind is back.
 	fall := func(prefix string, rows int) (before marks) {
 		t.Helper()
+		_, has := logOf(t, behind)
 		behind.Kill()
 		fill(t, cl, prefix, rows)
+		for _, n := range []*testcluster.Node{leader, other} {
+			eventually(t, "the log to be cut", func() error {
+				if first, _ := logOf(t, n); first <= has {
+					return fmt.Errorf("it begins at %d, the server that is down has it up to %d", first, has)
+				}
+				return nil
+			})
+		}
 		before = mark(leader, other)
 		behind.Start()
 		return before

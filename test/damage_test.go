@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +45,8 @@ func TestDamagedBlock(t *testing.T) {
 	const rows = 600
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: 1})
 	put(t, c.Node(1), rows)
-	c.Node(2).Stop() // its state is in files then
+	awaitSettled(t, c) // node 2 has all of them, too
+	c.Node(2).Stop()   // its state is in files then
 	damageRow(t, c.Node(2), rows/2)
 	c.Node(2).Start()
 	c.AwaitLeaders()
@@ -57,10 +59,14 @@ func TestDamagedBlock(t *testing.T) {
 		})
 	}
 	// Clients read at the leader: it is the leadership that meets the damage.
-	if !strings.Contains(c.Node(2).Log(), "is damaged") {
+	eventually(t, "node 2 to meet the damage", func() error {
+		if strings.Contains(c.Node(2).Log(), "is damaged") {
+			return nil
+		}
 		c.Admin(command.AdminTransfer, command.ShardArgs{Shard: 0, To: 2})
 		expectRows(t, c.Node(2), rows)
-	}
+		return errors.New("not yet") // another may lead again
+	})
 	c.AwaitStatus(c.Node(1), "a sound replica on every node", func(s *command.ClusterStatus) bool {
 		i := slices.IndexFunc(s.Shards, func(i command.ShardInfo) bool { return i.Shard == 0 })
 		sh := &s.Shards[i]
@@ -105,20 +111,14 @@ func TestDamagedBlockAlone(t *testing.T) {
 	if _, err := c.Put(context.Background(), rowKey(rows/2), rowValue(1)); err != nil {
 		t.Errorf("PUT: %v", err)
 	}
-	status := func() testcluster.Result {
-		return testcluster.Run(t, testcluster.Command{Args: []string{"status", "-e", node.Address()}})
-	}
-	r := status()
-	for range 50 { // what a node knows of itself is looked at four times a second
-		if strings.Contains(r.Stdout, "damaged") {
-			break
+	eventually(t, "the status to tell", func() error { // what a node knows of itself is looked at four times a second
+		r := proaHealth(t, node)
+		if r.Status != 1 || !strings.Contains(r.Stdout, "damaged on 1") || !strings.Contains(r.Stdout, "1 damaged file") {
+			return fmt.Errorf("status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
 		}
-		r = status()
-	}
-	if r.Status != 1 || !strings.Contains(r.Stdout, "damaged on 1") || !strings.Contains(r.Stdout, "1 damaged file") {
-		t.Errorf("status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
-	}
-	r = testcluster.Run(t, testcluster.Command{Args: []string{"get", string(rowKey(rows/2 + 1)), "-e", node.Address()}})
+		return nil
+	})
+	r := testcluster.Run(t, testcluster.Command{Args: []string{"get", string(rowKey(rows/2 + 1)), "-e", node.Address()}})
 	if r.Status != 3 || !strings.Contains(r.Stderr, "damaged") {
 		t.Errorf("get: status %d:\n%s%s", r.Status, r.Stdout, r.Stderr)
 	}

@@ -59,12 +59,13 @@ func TestImportSourceTree(t *testing.T) {
 	c := connect(t, node, nil)
 
 	start := time.Now()
-	im := &importer{c: c, root: root, names: names, killAt: int64(len(names) / 2), reached: make(chan struct{})}
+	im := &importer{c: c, root: root, names: names, killAt: int64(len(names) / 2), reached: make(chan struct{}), killed: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() { done <- im.run(256) }()
 	select {
 	case <-im.reached:
 		node.Restart()
+		close(im.killed)
 	case err := <-done:
 		t.Fatalf("the import ended before the server was killed: %v", err)
 	}
@@ -87,6 +88,7 @@ type importer struct {
 	names   []string
 	killAt  int64
 	reached chan struct{} // closed when killAt files have been acknowledged
+	killed  chan struct{} // closed when the server has been killed: the import does not end before
 
 	acked   atomic.Int64
 	unknown atomic.Int64
@@ -104,6 +106,7 @@ func (im *importer) run(inFlight int) error {
 			case err == nil:
 				if im.acked.Add(1) == im.killAt {
 					close(im.reached)
+					<-im.killed
 				}
 				return nil
 			case errors.Is(err, client.ErrOutcomeUnknown):

@@ -146,19 +146,23 @@ func (p *page) server(line, client string, substitutes ...string) (stop func()) 
 	if err := cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var ended error
+	gone := make(chan struct{})
+	go func() { ended = cmd.Wait(); close(gone) }()
 	stop = func() {
 		p.t.Helper()
-		if err := cmd.Process.Signal(os.Interrupt); err != nil {
-			p.t.Errorf("%s: %s: %v; its log:\n%s", p.name, line, err, log.String())
-		} else if err := <-ended; err != nil {
-			p.t.Errorf("%s: %s: %v; its log:\n%s", p.name, line, err, log.String())
+		err := cmd.Process.Signal(os.Interrupt)
+		if err == nil {
+			<-gone
+			err = ended
 		}
-		kill()
+		if err != nil {
+			p.t.Errorf("%s: %s: %v", p.name, line, err) // its log is shown at the end
+		}
 	}
 	p.t.Cleanup(func() {
 		kill()
+		<-gone // it writes to the page's directory and to its log no more
 		if p.t.Failed() {
 			p.t.Logf("%s:\n%s", line, log.String())
 		}
@@ -467,9 +471,9 @@ func TestOperations(t *testing.T) {
 	stop[4] = p.server("proa serve --join n1:7401 --join-token TOKEN --listen :7400 --data /var/lib/proa", host(4)+":7400", at(4, "TOKEN", token)...)
 	p.await("status")
 	p.move("proa shard move SHARD --from N --to N")
-	p.run("proa member drain 2")
+	p.runAwaited("proa member drain 2")
 	p.run("proa member drain 2 --undo")
-	p.run("proa shard checksum --all")
+	p.runAwaited("proa shard checksum --all")         // replicas are being moved
 	p.await("shard", "transfer", "meta", "--to", "2") // of which every node has a replica
 	delete(p.left, "proa shard transfer SHARD --to NODE")
 	token = strings.TrimSpace(p.run("proa member token --new"))

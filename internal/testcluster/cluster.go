@@ -321,6 +321,12 @@ func (l Leaders) Most() *Node {
 	return most
 }
 
+// View returns the cluster as the server sees it, once it answers.
+func (c *Cluster) View(n *Node) *command.ClusterStatus {
+	c.t.Helper()
+	return c.AwaitStatus(n, "an answer", func(*command.ClusterStatus) bool { return true })
+}
+
 // AwaitStatus returns when ok accepts the cluster as the server sees it. what
 // names the state waited for.
 func (c *Cluster) AwaitStatus(n *Node, what string, ok func(*command.ClusterStatus) bool) *command.ClusterStatus {

@@ -194,12 +194,7 @@ func fakeCluster(t *testing.T, cfg ClusterConfig) *Cluster {
 // called returns how often from has called to.
 func called(t *testing.T, c *Cluster, from, to int) int64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	s, err := c.Node(to).Status(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := c.View(c.Node(to))
 	for _, n := range s.Nodes {
 		if n.ID == uint64(from) {
 			return n.UptimeSeconds
