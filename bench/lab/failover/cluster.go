@@ -60,17 +60,18 @@ func successor(s *command.ClusterStatus, shard int) (leader, next uint64, err er
 	return 0, 0, fmt.Errorf("shard %d has no leader", shard)
 }
 
-// transferTries is how often a transfer is asked for: the cluster may move the
-// same leader for reasons of its own.
+// transferPatience is for how long a transfer is asked for: the cluster may move the
+// same leader for reasons of its own, and a node leads nothing for ten seconds after
+// its disk has stalled.
 const (
-	transferTries = 5
-	transferPause = 100 * time.Millisecond
+	transferPatience = 30 * time.Second
+	transferPause    = 100 * time.Millisecond
 )
 
 // transfer moves the leadership of a shard to the node with the next number.
 func transfer(ctx context.Context, c *rig.Cluster, shard int) error {
 	var refused error
-	for range transferTries {
+	for begin := time.Now(); time.Since(begin) < transferPatience; {
 		s, err := rig.Status(ctx, c.Nodes[0])
 		if err != nil {
 			return err

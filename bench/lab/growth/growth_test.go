@@ -4,7 +4,6 @@ package growth
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"os"
 	"os/exec"
@@ -29,9 +28,7 @@ func TestQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if err := run(ctx, o, &out, io.Discard); err != nil {
+	if err := run(t.Context(), o, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{page, html} {

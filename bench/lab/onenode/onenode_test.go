@@ -51,7 +51,7 @@ func buildProa(t *testing.T) string {
 // leaves nothing behind.
 func TestQuick(t *testing.T) {
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "performance.md")
-	o, err := parseFlags([]string{"-quick", "-proa", buildProa(t), "-dir", dir, "-write", file, "-html", file + ".html", "-limit", "2m"}, io.Discard)
+	o, err := parseFlags([]string{"-quick", "-proa", buildProa(t), "-dir", dir, "-write", file, "-html", file + ".html", "-limit", "10m"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ import (
 // own section, and leaves nothing behind.
 func TestQuickYCSB(t *testing.T) {
 	dir, file := t.TempDir(), filepath.Join(t.TempDir(), "performance.md")
-	o, err := parseFlags([]string{"-quick", "-ycsb", "-proa", buildProa(t), "-dir", dir, "-write", file, "-html", file + ".html", "-limit", "2m"}, io.Discard)
+	o, err := parseFlags([]string{"-quick", "-ycsb", "-proa", buildProa(t), "-dir", dir, "-write", file, "-html", file + ".html", "-limit", "10m"}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
