@@ -212,6 +212,12 @@ type importState struct {
 	Head    string `json:"head"`    // hash of the file's beginning, so that another file is noticed
 	HeadLen int64  `json:"head_bytes"`
 	Cluster string `json:"cluster,omitempty"` // that the records are stored in; empty in states of earlier versions
+	Check   string `json:"check,omitempty"`   // hash of the fields above; empty in states of earlier versions
+}
+
+// check returns what Check must be: a damaged offset would leave records out.
+func (s importState) check() string {
+	return hashOf(fmt.Appendf(nil, "%d %d %s %d %s", s.Offset, s.Records, s.Head, s.HeadLen, s.Cluster))
 }
 
 // headBytesMax is how much of a file's beginning identifies it.
@@ -289,8 +295,13 @@ func (i *importer) loadState(f *os.File, size int64, resume bool) (*importState,
 		return nil, notDonef("%s is left from an interrupted import; continue with: %s; or remove the file to start again", i.statePath, i.resume)
 	}
 	var s importState
-	if err := json.Unmarshal(b, &s); err != nil {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
 		return nil, notDonef("%s is damaged (%w); remove it to start again", i.statePath, err)
+	}
+	if s.Check != "" && s.Check != s.check() {
+		return nil, notDonef("%s is damaged (its checksum does not match); remove it to start again", i.statePath)
 	}
 	if s.Offset < 0 || s.Offset > size || s.HeadLen < 0 || s.HeadLen > int64(len(head)) || s.Head != hashOf(head[:s.HeadLen]) {
 		return nil, notDonef("%s belongs to another file; remove it to start again", i.statePath)
@@ -326,6 +337,7 @@ func (i *importer) saveState() error {
 		return nil
 	}
 	i.saved = time.Now()
+	i.state.Check = i.state.check()
 	b, err := json.Marshal(i.state)
 	if err != nil {
 		return err
