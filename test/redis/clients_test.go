@@ -26,7 +26,11 @@ const clientsTimeout = 30 * time.Second
 // and returns it, and where its nodes speak Redis's protocol.
 func startCluster(t *testing.T, redirect bool) (c *testcluster.Cluster, addresses []string) {
 	t.Helper()
-	c = testcluster.NewCluster(t, testcluster.ClusterConfig{Settings: []string{fmt.Sprintf("resp.redirect=%t", redirect)}})
+	c = testcluster.NewCluster(t, testcluster.ClusterConfig{Settings: []string{
+		fmt.Sprintf("resp.redirect=%t", redirect),
+		// On a busy machine, too, leaders change when a node is killed and not before.
+		"raft.election_timeout_min=3s", "raft.election_timeout_max=6s", "raft.replication_timeout=10s", "cluster.slow_disk_after=0",
+	}})
 	for _, n := range c.Nodes() {
 		address := testcluster.FreeAddress(t)
 		addresses = append(addresses, address)
