@@ -248,6 +248,7 @@ func (c *cluster) until(what string, ok func() bool) {
 	}
 	for id, n := range c.nodes {
 		for _, g := range n.etcd().groups {
+			c.t.Logf("node %d, shard %d: replica %x, lost %x, retired %x, removed with write %d, durable is %d; broken %v", id, g.shard, g.id, g.lost, g.retired, g.removal, n.etcd().durable, g.Broken.Load())
 			if g.Leads.Load() {
 				c.t.Logf("node %d, shard %d: %+v; receiving %v, sending %v", id, g.shard, g.node.Status(), g.receiving, g.sending)
 			}

@@ -284,7 +284,9 @@ func TestLostShardAlone(t *testing.T) {
 }
 
 // TestFlipsAreHealed flips a bit anywhere in the files of one node's state after
-// the other: the cluster always comes back to what it was.
+// the other: the cluster always comes back to what it was. Damage that nobody has met,
+// in what nobody reads, is undone before that of the next node: found beside it later,
+// it would leave one sound replica of three, which is no majority.
 func TestFlipsAreHealed(t *testing.T) {
 	flips := 30
 	if testing.Short() {
@@ -301,8 +303,10 @@ func TestFlipsAreHealed(t *testing.T) {
 	}
 	k.pass(500e6)
 	rng := rand.New(rand.NewPCG(1, 2))
+	undo := func() {}
 	for i := range flips {
 		id := uint64(i%3 + 1)
+		undo()
 		closeNode(t, k.nodes[id])
 		f := k.disks[id]
 		names, err := f.List(dir + "/" + datadir.StateDir)
@@ -315,8 +319,18 @@ func TestFlipsAreHealed(t *testing.T) {
 		content := readAll(t, f, path)
 		at, bit := rng.IntN(len(content)), byte(1)<<rng.IntN(8)
 		content[at] ^= bit
-		writeAll(t, f, path, content)
+		writeAll(t, f, path, bytes.Clone(content))
 		n := k.start(id)
+		undo = func() {
+			if _, err := f.Stat(path); err != nil {
+				return // replaced, or compacted
+			}
+			closeNode(t, k.nodes[id])
+			content[at] ^= bit
+			writeAll(t, f, path, content)
+			k.start(id)
+			k.until(fmt.Sprintf("whole again after flip %d was undone", i), func() bool { return k.led() && k.settled(3) })
+		}
 		sound := func() bool {
 			for shard := range n.etcd().groups {
 				g := n.etcd().groups[shard]

@@ -28,7 +28,7 @@ type membership struct {
 	confWrite   uint64           // number of the writeSet that says it is committed
 	departure   uint64           // number of the writeSet that says this replica is no member; 0: none does
 	removal     uint64           // number of the writeSet that makes the log forget the last replica
-	retired     uint64           // the last replica that was removed here since the start; 0: none
+	retired     uint64           // the last replica with a state that was removed here since the start; 0: none
 	reconcileAt int              // ticks until the configuration is compared with the map
 }
 
@@ -138,7 +138,9 @@ func (mb *membership) retire(e *etcdEngine) error {
 		e.finish(p.done, command.TimedOut)
 	}
 	mb.group.inflight = nil
-	mb.retired = mb.group.id
+	if mb.group.at.index > 0 { // else a report from before its creation may have excluded it: it may be wanted yet
+		mb.retired = mb.group.id
+	}
 	mb.group.node, mb.group.storage, mb.group.id = nil, nil, 0
 	mb.conf, mb.group.at, mb.group.last, mb.departure = raftpb.ConfState{}, applyPoint{}, 0, 0
 	mb.group.Leader.Store(0)

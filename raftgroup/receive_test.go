@@ -166,3 +166,40 @@ func TestRetiredReplicaStaysAway(t *testing.T) {
 		t.Errorf("replica %x is remembered, want %x; its successor %x would not be created", r, id, next)
 	}
 }
+
+// TestRetiredBeforeItsTime: a report from before a replica was made a member excludes
+// it, and removes it here where it holds nothing yet and the map of this node is old. It
+// must come back with the next message, because its leader goes on to want it.
+func TestRetiredBeforeItsTime(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("three replicas", func() bool { return c.settled(3) })
+	meta := c.nodes[1].meta()
+	leader := c.leader(meta).id
+	n := c.nodes[leader%3+1]
+	retire := func() {
+		t.Helper()
+		for range 10 { // the log has to say it first
+			n.post(func() {
+				if err := n.retire(meta); err != nil {
+					t.Error(err)
+				}
+			})
+			n.runAll()
+			if !n.views[meta].Held.Load() {
+				return
+			}
+		}
+		t.Fatal("the replica is still here")
+	}
+	term := n.views[meta].Term.Load()
+	retire()
+	for i := range 3 {
+		n.Receive(leader, uint32(meta), raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, From: placement.ReplicaID(leader, 1), To: placement.ReplicaID(n.id, 2)})
+		n.ReceiveDone(leader)
+		n.runAll()
+		if !n.views[meta].Held.Load() {
+			t.Fatalf("the successor is not created the %d. time", i+1)
+		}
+		retire()
+	}
+}
