@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,7 +17,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
-	"github.com/proa-kv/proa/raftgroup/placement"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // shardsOf says to which shard of n a key belongs.
@@ -490,7 +489,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), c, queued, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	n.state.clear(alone)
+	n.state.Clear(engine.Alone)
 	run(n)
 	if !queued.heard || queued.outcome != command.Apart {
 		t.Errorf("outcome %v", queued.outcome)
@@ -498,69 +497,7 @@ func TestAcrossNeedsANodeAlone(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), c, queued, command.Tag{}); !errors.Is(err, command.ErrApart) {
 		t.Error(err)
 	}
-	n.state.set(alone)
-	n.etcd().groups[1].conf.Learners = []uint64{placement.ReplicaID(2, 1)} // one that has not left yet
-	if o, _ := acrossNow(t, n, c); o != command.Apart {
-		t.Errorf("outcome %v with a learner", o)
-	}
-	n.etcd().groups[1].conf.Learners = nil
-	if got := value(t, n, k[0]) + value(t, n, k[1]); got != "" {
-		t.Errorf("found %q", got)
-	}
-	waits := &keeper{}
-	if err := n.ProposeAcross(shardsOf(n), c, waits, command.Tag{}); err != nil {
-		t.Fatal(err)
-	}
-	n.state.set(stopped) // no pass comes any more
-	cross := &n.etcd().crossShard
-	cross.crossing.list, cross.acrossQueue.list = cross.acrossQueue.list, nil
-	n.etcd().schedule.take(commandsDue)
-	if err := n.Close(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	n.log = nil
-	if !waits.heard || waits.outcome != command.Dropped {
-		t.Errorf("outcome %v of what was queued when the node stopped", waits.outcome)
-	}
-}
-
-// TestAcrossQueueIsBounded: what a pass has taken over and cannot propose yet
-// counts as queued.
-func TestAcrossQueueIsBounded(t *testing.T) {
-	n := memNode(t, vfs.NewMem(), Options{Shards: 3})
-	k := apart(n)
-	mustPut(t, n, k[0], "0")
-	n.lim.queueOps = 3
-	e := newEar()
-	propose := func(i int) error {
-		return n.ProposeAcross(shardsOf(n), &command.Command{
-			Kind: command.Txn, Compares: []command.Compare{{Target: command.OnValue, Relation: command.Equal, Key: []byte(k[0]), Value: fmt.Append(nil, i)}},
-			Ops: puts(k[0], strconv.Itoa(i+1), k[1], strconv.Itoa(i+1)),
-		}, e, command.Tag{ID: uint64(i)})
-	}
-	for i := range 3 {
-		if err := propose(i); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := n.etcd().takeAcross(); err != nil { // the first; the others wait for what it writes
-		t.Fatal(err)
-	}
-	if err := propose(3); err != nil {
-		t.Fatal(err)
-	}
-	if err := propose(4); !errors.Is(err, command.ErrBusy) {
-		t.Errorf("a fourth that waits: %v", err)
-	}
-	run(n)
-	for i := range uint64(4) {
-		if o, heard := e.outcomes[i]; !heard || o != command.Applied {
-			t.Errorf("command %d: outcome %v", i, o)
-		}
-	}
-	if q := &n.etcd().acrossQueue; q.ops != 0 || q.bytes != 0 {
-		t.Errorf("an empty queue of %d commands, %d bytes", q.ops, q.bytes)
-	}
+	n.state.Set(engine.Alone)
 }
 
 // TestAcrossRetryOfWhole: the retry of a command that was carried out is not
@@ -598,7 +535,7 @@ func rounds(t *testing.T, n *Node, c *command.Command, times int) map[command.St
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d have an outcome", len(e.outcomes), times)
 		}
-		n.etcd().schedule.request(messagesDue) // as each tick and each drain does
+		n.engine.Wake() // as each tick and each drain does
 		run(n)
 	}
 	for i := range uint64(times) {
@@ -639,7 +576,7 @@ func TestAcrossMakesLittleOfManyRequests(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := memNode(t, vfs.NewMem(), Options{Shards: 3})
-			n.lim.turnBytes = command.ValueBytesMax + 3*size
+			n.lim.TurnBytes = command.ValueBytesMax + 3*size
 			k := apart(n)
 			for _, key := range k {
 				mustPut(t, n, key, strings.Repeat("v", size))

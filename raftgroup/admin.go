@@ -320,7 +320,7 @@ func (ad *admin) await(ctx context.Context, ok func() bool) error {
 }
 
 func (ad *admin) adminSplit(ctx context.Context) (any, error) {
-	ad.node.post(func() { ad.node.handOver(true) })
+	ad.node.engine.Post(func() { ad.node.handOver(true) })
 	var errs []error
 	now := ad.node.clock.Boot()
 	reports := ad.node.reports(now)
@@ -375,7 +375,7 @@ func (ad *admin) Call(ctx context.Context, from uint64, verb string, body []byte
 	case call.Checksum:
 		reply, err = ad.answerChecksum(ctx, body)
 	case call.Balance:
-		ad.node.post(func() { ad.node.handOver(true) })
+		ad.node.engine.Post(func() { ad.node.handOver(true) })
 	default:
 		err = fmt.Errorf("%w: this version of proa does not support the request %q", command.ErrInvalid, verb)
 	}
@@ -424,18 +424,18 @@ func (co *controller) announce(cm *placement.Map) {
 		row, ok = cm.Node(co.node.id)
 	}
 	leader := co.node.Leader(co.node.meta())
-	if !ok || !co.addressChanged(&row, leader) || leader == 0 || leader == co.node.id || !co.node.state.set(announcing) {
+	if !ok || !co.addressChanged(&row, leader) || leader == 0 || leader == co.node.id || !co.node.state.Set(announcing) {
 		return
 	}
 	body, err := json.Marshal(co.withAddresses(row))
 	if err != nil {
-		co.node.state.clear(announcing)
+		co.node.state.Clear(announcing)
 		return
 	}
 	co.node.background.Add(1)
 	go func() {
 		defer co.node.background.Done()
-		defer co.node.state.clear(announcing)
+		defer co.node.state.Clear(announcing)
 		ctx, cancel := context.WithTimeout(co.node.ctx, transferWait)
 		defer cancel()
 		if _, err := co.node.call(ctx, leader, call.Announce, body); err != nil {

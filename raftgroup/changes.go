@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/proa-kv/proa/internal/fields"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // The form of reports between nodes, see docs/peer-protocol.md. Integers that
@@ -37,7 +38,7 @@ var errBadReport = errors.New("malformed report")
 
 // roles are the roles by their number in a report; the first is that of no
 // replica.
-var roles = [...]string{"", roleLeader, roleFollower, roleLearner, roleCandidate}
+var roles = [...]string{"", engine.RoleLeader, engine.RoleFollower, engine.RoleLearner, engine.RoleCandidate}
 
 // changes is one report: what has changed from one version of a node's state to
 // another.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/call"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/storage"
 )
 
@@ -97,15 +98,15 @@ type checksumOutcome struct {
 func (ad *admin) markApplied(shard int, index uint64) {
 	n := ad.node
 	m := mark{index, make(chan checksumOutcome, 1)}
-	if !n.state.set(summing) {
+	if !n.state.Set(summing) {
 		m.sum <- checksumOutcome{0, errChecksumBusy}
 	} else if view, err := n.store.OpenView(shard); err != nil {
-		n.state.clear(summing)
+		n.state.Clear(summing)
 		m.sum <- checksumOutcome{0, err}
 	} else {
 		n.background.Go(func() {
 			sum, err := n.sum(view)
-			n.state.clear(summing) // before the outcome: who has it may ask for another
+			n.state.Clear(summing) // before the outcome: who has it may ask for another
 			m.sum <- checksumOutcome{sum, err}
 		})
 	}
@@ -135,7 +136,7 @@ func (ad *admin) sum(view *storage.View) (uint64, error) {
 
 // find returns the outcome of the mark at index. passed is true if it is not
 // there and will not come any more, since the replica has applied what came then.
-func (m *marks) find(index uint64, v *view) (sum chan checksumOutcome, passed bool) {
+func (m *marks) find(index uint64, v *engine.View) (sum chan checksumOutcome, passed bool) {
 	beyond := v.Applied.Load() // before the look at the list
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -189,7 +190,7 @@ func (ad *admin) checksumAt(ctx context.Context, shard int, index uint64) (uint6
 
 // indexed gets the index at which a command was applied.
 type indexed struct {
-	engine conductor
+	engine engine.Conductor
 	shard  int
 	done   chan uint64 // 0: it was not
 }
@@ -200,7 +201,7 @@ func (i indexed) Complete(_ command.Tag, o command.Outcome, _ *command.Result) {
 		i.done <- 0
 		return
 	}
-	i.done <- i.engine.applying(i.shard)
+	i.done <- i.engine.Applying(i.shard)
 }
 
 // adminChecksum compares the replicas of a shard that this node leads, when it

@@ -75,7 +75,7 @@ func TestChecksumsTakeTurns(t *testing.T) {
 // another leader's mark: no second view is opened, and the mark is tried again.
 func TestChecksumOfBusyNode(t *testing.T) {
 	n := checksumNode(t)
-	n.state.set(summing)
+	n.state.Set(summing)
 	ctx := t.Context()
 	outcome := make(chan error)
 	go func() {
@@ -94,19 +94,19 @@ func TestChecksumOfBusyNode(t *testing.T) {
 	if err := n.await(ctx, func() bool { return marks() >= 2 }); err != nil {
 		t.Fatal(err)
 	}
-	n.state.clear(summing)
+	n.state.Clear(summing)
 	if err := <-outcome; err != nil {
 		t.Error(err)
 	}
 
-	n.state.set(summing)
+	n.state.Set(summing)
 	short, cancel := context.WithTimeout(ctx, 2*markRetryMin)
 	defer cancel()
 	sum, err := askChecksum(short, n)
 	if err == nil && !strings.Contains(sum.Replicas[0].Error, "computing another checksum") || err != nil && !errors.Is(err, command.ErrTimeout) {
 		t.Errorf("busy to the end: %+v, %v", sum, err)
 	}
-	n.state.clear(summing)
+	n.state.Clear(summing)
 }
 
 // TestChecksumTurns lets requests in in the order in which they came, and lets

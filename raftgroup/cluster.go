@@ -7,6 +7,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
@@ -15,7 +16,7 @@ import (
 func (ms *members) mapApplied() error {
 	m, err := datadir.ReadMap(ms.node.store, ms.node.meta())
 	if errors.Is(err, storage.ErrDamaged) {
-		ms.node.breakDown(ms.node.meta())
+		ms.node.engine.BreakDown(ms.node.meta())
 		if ms.cmap.Load() != nil {
 			return nil // what is known has to do
 		}
@@ -26,7 +27,7 @@ func (ms *members) mapApplied() error {
 		return err
 	}
 	ms.cmap.Store(m)
-	ms.node.state.put(upgraded, ms.knowsKeys(m))
+	ms.node.state.Put(engine.Upgraded, ms.knowsKeys(m))
 	if !m.Begun() {
 		return nil // what the directory remembers has to do
 	}
@@ -79,7 +80,7 @@ func (ms *members) updateAlone(m *placement.Map) {
 	for range m.Members() {
 		members++
 	}
-	if ms.node.state.put(alone, members <= 1) && members > 1 {
+	if ms.node.state.Put(engine.Alone, members <= 1) && members > 1 {
 		ms.node.logger.Info("the cluster now has more than one node: commands whose keys are in different shards are refused from now on (CROSS_SHARD; CROSSSLOT in the Redis protocol); give keys a common {tag} to keep them in one shard")
 	}
 }

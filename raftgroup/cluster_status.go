@@ -8,6 +8,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -183,7 +184,7 @@ func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardIn
 		}
 		i.Replicas = append(i.Replicas, r)
 		i.Commit, i.Term = max(i.Commit, x.Commit), max(i.Term, x.Term)
-		if !r.Stale && x.Role == roleLeader && x.Term > led {
+		if !r.Stale && x.Role == engine.RoleLeader && x.Term > led {
 			led, i.Leader, i.Moving, i.State = x.Term, node, !x.Settled, command.ShardLed
 			i.NewLeader = v.recent(x)
 			if len(x.Members) > 0 {
@@ -262,7 +263,7 @@ func (v *clusterView) leaderless(shard int, row *placement.Shard) bool {
 func (v *clusterView) followed(shard int) bool {
 	for _, p := range v.nodes {
 		if shard < len(p.shards) && p.fresh(v.now) {
-			if s := &p.shards[shard]; s.Replica != 0 && s.Role != roleLearner && s.Leader != 0 {
+			if s := &p.shards[shard]; s.Replica != 0 && s.Role != engine.RoleLearner && s.Leader != 0 {
 				return true
 			}
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -71,11 +72,11 @@ func (l *link) Report(node uint64, body []byte) bool {
 }
 func (l *link) Version(uint64) uint16 { return reportsFromVersion }
 
-func (l *link) SendSnapshot(node uint64, s *OutgoingSnapshot) {
+func (l *link) SendSnapshot(node uint64, s engine.OutgoingSnapshot) {
 	go func() { s.Done(l.c.transfer(l.self, node, s)) }()
 }
 
-func (c *cluster) transfer(from, to uint64, s *OutgoingSnapshot) error {
+func (c *cluster) transfer(from, to uint64, s engine.OutgoingSnapshot) error {
 	n := c.reach(from, to)
 	if n == nil {
 		return io.ErrClosedPipe
@@ -247,10 +248,9 @@ func (c *cluster) until(what string, ok func() bool) {
 		c.t.Logf("node %d: %s", id, b)
 	}
 	for id, n := range c.nodes {
-		for _, g := range n.etcd().groups {
-			c.t.Logf("node %d, shard %d: replica %x, lost %x, retired %x, removed with write %d, durable is %d; broken %v", id, g.shard, g.id, g.lost, g.retired, g.removal, n.etcd().durable, g.Broken.Load())
-			if g.Leads.Load() {
-				c.t.Logf("node %d, shard %d: %+v; receiving %v, sending %v", id, g.shard, g.node.Status(), g.receiving, g.sending)
+		for shard, v := range n.views {
+			if v.Leads.Load() {
+				c.t.Logf("node %d, shard %d: %+v", id, shard, n.engine.Replica(shard))
 			}
 		}
 		b, _ := json.Marshal(n.ClusterStatus())
@@ -277,7 +277,7 @@ func (c *cluster) any() *Node {
 
 func (c *cluster) leader(shard int) *Node {
 	for _, n := range c.nodes {
-		if v := n.views[shard]; v.Leads.Load() && v.leased(n.clock) {
+		if v := n.views[shard]; v.Leads.Load() && v.Leased(n.clock) {
 			return n
 		}
 	}
@@ -351,8 +351,8 @@ func TestThreeNodes(t *testing.T) {
 	c.until("leaders spread evenly", func() bool {
 		for _, n := range c.nodes {
 			leads := 0
-			for _, g := range n.etcd().groups {
-				if g.Leads.Load() {
+			for _, v := range n.views {
+				if v.Leads.Load() {
 					leads++
 				}
 			}
@@ -578,7 +578,7 @@ func (c *cluster) settled(replicas int) bool {
 			want = len(c.nodes)
 		}
 		row := &n.cmap.Load().Shards[shard]
-		if len(row.Replicas) != want || !settled(&n.etcd().groups[shard].conf, row) {
+		if r := n.engine.Replica(shard); len(row.Replicas) != want || !settled(&r.Conf, row) {
 			return false
 		}
 	}

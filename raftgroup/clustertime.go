@@ -1,11 +1,11 @@
 package raftgroup
 
 import (
-	"math"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -26,7 +26,7 @@ type timekeeper struct {
 //
 //   - A node's cluster time runs with its steady clock. It never follows a wall
 //     clock that jumps.
-//   - It drifts towards the wall clocks of the majority, by at most slewShare of
+//   - It drifts towards the wall clocks of the majority, by at most engine.SlewShare of
 //     the time that elapses. A time to live is therefore never shorter or longer
 //     by more than that, whatever is done to the wall clocks.
 //   - What the majority says is an interval: from the lower to the upper median
@@ -40,16 +40,12 @@ type timekeeper struct {
 //     timeWait it believes its own wall clock, as a node without others does at
 //     once.
 //   - A shard's time never goes back behind a stamp that was applied. Where it is
-//     ahead of the node's time it runs on, more slowly by slewShare, instead of
-//     standing still (group.lead).
+//     ahead of the node's time it runs on, more slowly by engine.SlewShare, instead of
+//     standing still (engine.ShardTime).
 //
 // Wall clocks travel in the nodes' reports. How long a report took is not
 // known, but delay only makes a clock look slow: of the last few readings of a
 // node's clock the largest counts.
-
-// slewShare is by how much of the time that elapses the cluster's time is moved
-// towards the wall clocks: an hour takes twenty.
-const slewShare = 20
 
 // timeWait is how long a node that starts waits for the time.
 const timeWait = 2 * time.Second
@@ -57,73 +53,6 @@ const timeWait = 2 * time.Second
 // clockReadings is how many readings of another node's clock are looked at: those
 // of four seconds.
 const clockReadings = int(4 * time.Second / reportEvery)
-
-// clusterTime is a node's reckoning of the cluster's time. now may be called
-// from any goroutine; everything else belongs to the pass.
-type clusterTime struct {
-	clock  Clock
-	offset atomic.Int64 // µs that the cluster's time is ahead of Clock.Monotonic
-	agreed atomic.Bool  // a majority of clocks, or a node that had the time, has said so
-	behind atomic.Int64 // µs that the time is still to be moved; negative: it is ahead
-
-	ahead int64 // µs that the cluster's time is ahead of Clock.Boot
-	boot  int64 // Clock.Boot of the last step, µs
-}
-
-const unixMicrosMax = math.MaxInt64 / 4 // keeps sums and differences of times in range
-
-// wallMicros is a wall clock's Unix time in microseconds.
-func wallMicros(millis uint64) int64 {
-	return int64(min(millis, unixMicrosMax/1000)) * 1000
-}
-
-// bootMicros is Clock.Boot in microseconds.
-func bootMicros(c Clock) int64 { return c.Boot() / int64(time.Microsecond) }
-
-// ownClock is by how much the node's wall clock is ahead of Clock.Boot, in µs.
-func ownClock(c Clock) int64 { return wallMicros(c.NowMillis()) - bootMicros(c) }
-
-// begin starts the time at stamp, the newest one in the node's state, in Unix
-// milliseconds, or with the wall clock where that is earlier or there is none.
-func (t *clusterTime) begin(c Clock, stamp uint64) {
-	t.clock, t.boot = c, bootMicros(c)
-	t.ahead = ownClock(c)
-	if stamp != 0 {
-		t.ahead = min(t.ahead, wallMicros(stamp)-t.boot)
-	}
-	t.publish()
-}
-
-// now is the cluster's time in Unix milliseconds.
-func (t *clusterTime) now() uint64 {
-	return uint64(max(t.offset.Load()+t.clock.Monotonic()/int64(time.Microsecond), 0)) / 1000
-}
-
-// set makes ahead the time, at once.
-func (t *clusterTime) set(ahead int64) {
-	t.ahead, t.boot = ahead, bootMicros(t.clock)
-	t.agreed.Store(true)
-	t.publish()
-}
-
-// step moves the time towards [low, high], both in µs ahead of Clock.Boot, as
-// far as the time that has elapsed since the last step allows.
-func (t *clusterTime) step(low, high int64) {
-	now := bootMicros(t.clock)
-	most := (now - t.boot) / slewShare
-	t.boot = now
-	want := min(max(t.ahead, low), high) - t.ahead
-	moved := min(max(want, -most), most)
-	t.ahead += moved
-	t.behind.Store(want - moved)
-	t.publish()
-}
-
-// publish lets now see the time. The steady clock it goes by may have stood
-// still while the machine was suspended; Clock.Boot has not.
-func (t *clusterTime) publish() {
-	t.offset.Store(t.ahead + bootMicros(t.clock) - t.clock.Monotonic()/int64(time.Microsecond))
-}
 
 // medians returns the lower and the upper median of times. It sorts them.
 func medians(times []int64) (low, high int64) {
@@ -167,12 +96,12 @@ func (h *clockHistory) reading() (r clockReading, ok bool) {
 // keepTime moves the node's time by what the clocks of the cluster's nodes say,
 // and notices where this node's own wall clock is off. For the pass.
 func (tk *timekeeper) keepTime() {
-	own := ownClock(tk.node.clock)
-	if tk.node.state.is(alone) {
-		if !tk.node.time.agreed.Load() {
-			tk.node.time.set(own)
+	own := engine.OwnClock(tk.node.clock)
+	if tk.node.state.Is(engine.Alone) {
+		if !tk.node.time.Agreed.Load() {
+			tk.node.time.Set(own)
 		}
-		tk.node.time.step(own, own)
+		tk.node.time.Step(own, own)
 		tk.judgeClock(own, own, own)
 		return
 	}
@@ -187,14 +116,14 @@ func (tk *timekeeper) keepTime() {
 	}
 	low, high := medians(walls)
 	majority := 2*len(walls) > members
-	if !tk.node.time.agreed.Load() {
+	if !tk.node.time.Agreed.Load() {
 		tk.learnTime(own, low, high, majority, times)
 	}
 	if !majority {
-		tk.node.time.step(tk.node.time.ahead, tk.node.time.ahead) // too few are known: go on as before
+		tk.node.time.Step(tk.node.time.Ahead, tk.node.time.Ahead) // too few are known: go on as before
 		return
 	}
-	tk.node.time.step(low, high)
+	tk.node.time.Step(low, high)
 	tk.judgeClock(own, low, high)
 }
 
@@ -207,7 +136,7 @@ func (tk *timekeeper) learnTime(own, low, high int64, majority bool, times []int
 	case len(times) > 0:
 		at, _ = medians(times)
 	case majority:
-		at = min(max(tk.node.time.ahead, low), high)
+		at = min(max(tk.node.time.Ahead, low), high)
 	case tk.node.clock.Boot()-tk.node.startedAt < int64(timeWait):
 		return
 	default:
@@ -218,7 +147,7 @@ func (tk *timekeeper) learnTime(own, low, high int64, majority bool, times []int
 	for _, v := range tk.node.views { // that was against the time so far
 		v.Ahead.Store(0)
 	}
-	tk.node.time.set(at)
+	tk.node.time.Set(at)
 }
 
 // clockReadings returns how many nodes the cluster has and what is known of the
@@ -262,23 +191,23 @@ func (t *pictures) appendClock(readings []clockReading, self, node uint64, now i
 // Options.ClockOffset from where a majority's clocks are, or, where there is no
 // other node, from the time that has elapsed. It is well again at half of that.
 func (tk *timekeeper) judgeClock(own, low, high int64) {
-	if tk.node.state.is(alone) {
-		low, high = tk.node.time.ahead, tk.node.time.ahead
+	if tk.node.state.Is(engine.Alone) {
+		low, high = tk.node.time.Ahead, tk.node.time.Ahead
 	}
 	off := own - min(max(own, low), high)
 	tk.clockOffset.Store(off / 1000)
 	most := tk.node.opt.ClockOffset.Microseconds()
 	switch {
-	case !tk.node.state.is(clockOff) && max(off, -off) > most:
-		tk.node.state.set(clockOff)
+	case !tk.node.state.Is(clockOff) && max(off, -off) > most:
+		tk.node.state.Set(clockOff)
 		text := "wall clock differs too much from the other nodes' clocks: this node hands its leaderships over, and expiry follows the other nodes' clocks; correct the clock (see cluster.clock_offset_max)"
-		if tk.node.state.is(alone) {
+		if tk.node.state.Is(engine.Alone) {
 			text = "wall clock was changed; expiry continues with the elapsed time and adjusts to the new time slowly"
 		}
 		tk.node.logger.Warn(text, "offset", time.Duration(off)*time.Microsecond, "limit", tk.node.opt.ClockOffset)
 		tk.node.reportDue, tk.node.tendDue = 0, 0
-	case tk.node.state.is(clockOff) && max(off, -off) <= most/2:
-		tk.node.state.clear(clockOff)
+	case tk.node.state.Is(clockOff) && max(off, -off) <= most/2:
+		tk.node.state.Clear(clockOff)
 		tk.node.logger.Info("wall clock agrees with the other nodes again", "offset", time.Duration(off)*time.Microsecond)
 		tk.node.reportDue, tk.node.tendDue = 0, 0
 	}

@@ -28,7 +28,7 @@ func (co *controller) tickCluster() {
 		}
 	}
 	now := co.node.clock.Boot()
-	if co.node.state.clear(greetDue) || now >= co.node.reportDue {
+	if co.node.state.Clear(greetDue) || now >= co.node.reportDue {
 		co.node.reportDue = now + int64(reportEvery)
 		co.node.sendReports()
 	}
@@ -44,28 +44,19 @@ func (co *controller) tickCluster() {
 	}
 }
 
-// replicaDown has it reported at once that a replica here is out of use, and its
-// leadership given away.
-func (co *controller) replicaDown() {
-	co.node.post(func() {
-		co.node.sendReports()
-		co.balance()
-	})
-}
-
 // control is what the leader of the meta group does: it decides where replicas
 // must be. The groups' own leaders carry it out.
 func (co *controller) control(cm *placement.Map) {
-	if co.node.state.is(controlling) {
+	if co.node.state.Is(controlling) {
 		return // the last change is still on its way
 	}
 	changes := co.changes(cm)
 	if len(changes) == 0 {
 		return
 	}
-	co.node.state.set(controlling)
+	co.node.state.Set(controlling)
 	if err := co.proposeMeta(cm, changes, (*mapChange)(co.node)); err != nil {
-		co.node.state.clear(controlling)
+		co.node.state.Clear(controlling)
 	}
 }
 
@@ -99,7 +90,7 @@ type mapChange Node
 
 // Complete allows the next change.
 func (c *mapChange) Complete(command.Tag, command.Outcome, *command.Result) {
-	c.state.clear(controlling)
+	c.state.Clear(controlling)
 }
 
 // firstRows returns the rows of a new cluster, where this node may write them.

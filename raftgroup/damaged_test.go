@@ -147,7 +147,7 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 				k.put("another", "row") // the shard goes on
 				now, _ := k.any().cmap.Load().Replica(c.shard, id)
 				before, _ := was.Replica(c.shard, id)
-				return now.Incarnation > before.Incarnation && k.settled(3) && k.nodes[id].etcd().groups[c.shard].Held.Load()
+				return now.Incarnation > before.Incarnation && k.settled(3) && k.nodes[id].views[c.shard].Held.Load()
 			})
 			if !noticed || refused == 0 {
 				t.Errorf("%d reads were refused; status has shown it: %v", refused, noticed)
@@ -332,9 +332,8 @@ func TestFlipsAreHealed(t *testing.T) {
 			k.until(fmt.Sprintf("whole again after flip %d was undone", i), func() bool { return k.led() && k.settled(3) })
 		}
 		sound := func() bool {
-			for shard := range n.etcd().groups {
-				g := n.etcd().groups[shard]
-				if g.Broken.Load() || n.store.Damaged(shard) {
+			for shard, v := range n.views {
+				if v.Broken.Load() || n.store.Damaged(shard) {
 					return false
 				}
 				if shard == n.meta() {
@@ -382,7 +381,7 @@ func TestDamagedOnlyVoter(t *testing.T) {
 	before, _ := n.cmap.Load().Replica(0, 1)
 	k.until("the copy leads", func() bool {
 		local(n, bad)
-		return k.nodes[2].etcd().groups[0].Leads.Load()
+		return k.nodes[2].views[0].Leads.Load()
 	})
 	k.until("both have all rows", func() bool {
 		for _, n := range k.nodes {
@@ -424,11 +423,11 @@ func TestDamagedMapLeads(t *testing.T) {
 	n.cmap.Store(placement.NewMap(n.meta())) // as where refreshMap comes to a damaged block
 	n.refuseDamaged(n.meta())
 	k.start(behind)
-	k.until("the other leads", func() bool { return k.nodes[behind].etcd().groups[n.meta()].Leads.Load() })
+	k.until("the other leads", func() bool { return k.nodes[behind].views[n.meta()].Leads.Load() })
 	k.start(away)
 	k.until("the replica is replaced", func() bool {
 		now, _ := k.nodes[behind].cmap.Load().Replica(1, hurt)
-		return now.Incarnation > before.Incarnation && k.settled(3) && n.etcd().groups[n.meta()].Held.Load() && n.cmap.Load().Begun()
+		return now.Incarnation > before.Incarnation && k.settled(3) && n.views[n.meta()].Held.Load() && n.cmap.Load().Begun()
 	})
 }
 
@@ -452,12 +451,12 @@ func TestDamagedReplicaThatIsNeeded(t *testing.T) {
 	closeNode(t, k.nodes[hurt])
 	flipIn(t, k.disks[hurt], rows.value(bad))
 	n := k.start(hurt)
-	n.lim.logBytes = 1 << 20
-	first := func() uint64 { i, _ := n.etcd().groups[0].log.FirstIndex(); return i }
+	n.lim.LogBytes = 1 << 20
+	first := func() uint64 { return n.engine.ShardCounters(0).First }
 	begun := first()
 	k.until("it is down", func() bool {
 		local(n, bad)
-		return n.etcd().groups[0].down
+		return n.engine.Replica(0).Down
 	})
 	for i := 0; first() == begun || i < 50; i++ { // goes on by its vote
 		if i == 2000 {
@@ -469,11 +468,11 @@ func TestDamagedReplicaThatIsNeeded(t *testing.T) {
 			k.pass(15e6)
 		}
 	}
-	if _, has := k.nodes[leads].cmap.Load().Replica(0, hurt); !has || !n.etcd().groups[0].down {
+	if _, has := k.nodes[leads].cmap.Load().Replica(0, hurt); !has || !n.engine.Replica(0).Down {
 		t.Error("the replica was removed although its vote was needed")
 	}
 	k.start(away)
 	k.until("it has been replaced", func() bool {
-		return !n.etcd().groups[0].down && k.settled(3) && local(n, bad) == rows.value(bad) && local(n, "more49") == rows.value("more")
+		return !n.engine.Replica(0).Down && k.settled(3) && local(n, bad) == rows.value(bad) && local(n, "more49") == rows.value("more")
 	})
 }

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"sync/atomic"
 	"time"
 )
@@ -22,7 +23,7 @@ func (dw *diskWatch) noteFsync(took time.Duration) {
 	}
 	dw.fsyncMean.Store(mean + (int64(took)-mean)/16)
 	if took > dw.node.opt.SlowDisk {
-		dw.node.post(func() { dw.disksSlow(took) })
+		dw.node.engine.Post(func() { dw.disksSlow(took) })
 	}
 }
 
@@ -61,15 +62,15 @@ const slowFor = 10 * time.Second
 func (dw *diskWatch) watchDisk() {
 	if took := dw.node.log.Stalled(); took > dw.node.opt.SlowDisk {
 		dw.disksSlow(took)
-	} else if dw.node.state.is(slow) && dw.node.clock.Boot() >= dw.slowUntil {
-		dw.node.state.clear(slow)
+	} else if dw.node.state.Is(engine.Slow) && dw.node.clock.Boot() >= dw.slowUntil {
+		dw.node.state.Clear(engine.Slow)
 		dw.node.logger.Info("log disk has recovered; this node can lead shards again")
 	}
 }
 
 func (dw *diskWatch) disksSlow(took time.Duration) {
 	dw.slowUntil = dw.node.clock.Boot() + int64(slowFor)
-	if !dw.node.state.set(slow) {
+	if !dw.node.state.Set(engine.Slow) {
 		return
 	}
 	dw.node.logger.Warn("log disk is slow; this node hands its leaderships to other nodes", "fsync", took.Round(time.Millisecond), "limit", dw.node.opt.SlowDisk)
@@ -100,6 +101,6 @@ func (dw *diskWatch) logShort() {
 // that cannot go on for want of a segment.
 func (dw *diskWatch) makeLogRoom() {
 	if dw.node.store != nil && dw.node.store.Flush() == nil {
-		dw.node.engine.makeRoom()
+		dw.node.engine.MakeRoom()
 	}
 }

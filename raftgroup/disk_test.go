@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // TestLogGivesRoomUp fills the disk while the log holds many segments, and the
@@ -53,14 +54,14 @@ func TestLogGivesRoomUp(t *testing.T) {
 			full.Store(true)
 			switch name {
 			case "keeps entries for followers":
-				n.state.clear(alone)
+				n.state.Clear(engine.Alone)
 			case "opened when full":
 				mem = mem.CrashClone(vfs.CrashCloneCfg{})
 				closeNode(t, n)
 				n = open(mem)
 			}
 			fill(n, 400)
-			if n.state.is(failed) {
+			if n.state.Is(engine.Failed) {
 				t.Fatal("the node has stopped")
 			}
 			if size := n.log.SizeBytes(); size > 6<<20 {

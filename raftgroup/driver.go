@@ -23,6 +23,13 @@ func (d *driver) Start(drive func()) {
 	d.node.background.Go(d.node.recordSynced)
 }
 
+// runAll is Drive for a node without a server.
+func (d *driver) runAll() {
+	for d.node.Acquire() {
+		d.node.Run()
+	}
+}
+
 // Drive runs commits until none is due, or another thread runs them. Whoever has
 // handed messages to the node calls it.
 func (d *driver) Drive() { d.drive() }
@@ -31,7 +38,7 @@ func (d *driver) Drive() { d.drive() }
 func (d *driver) loop() {
 	defer close(d.done)
 	n := d.node
-	interval := n.tickInterval()
+	interval := n.engine.TickInterval()
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	measured := time.Time{}
@@ -52,7 +59,7 @@ func (d *driver) loop() {
 				n.measureDisk()
 			}
 			n.remember()
-			if want := n.tickInterval(); want != interval {
+			if want := n.engine.TickInterval(); want != interval {
 				interval = want
 				t.Reset(interval)
 			}

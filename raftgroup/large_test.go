@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"fmt"
-	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // hearing notes in which order outcomes come.
@@ -57,7 +57,7 @@ func TestLargeCommandsGoOneAtATime(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the outcomes are %v", heard.order)
 		}
-		n.etcd().schedule.request(messagesDue) // as each tick and each drain does
+		n.engine.Wake() // as each tick and each drain does
 		run(n)
 	}
 	for _, first := range []uint64{100, 200} {
@@ -74,7 +74,7 @@ func TestLargeCommandsGoOneAtATime(t *testing.T) {
 // A queue of large commands is bounded, and takes nothing from the small ones.
 func TestLargeQueueIsBounded(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{})
-	n.lim.queueBytes = 1 << 20
+	n.lim.QueueBytes = 1 << 20
 	var heard hearing
 	large := strings.Repeat("v", 400<<10)
 	for i := range 2 {
@@ -92,7 +92,7 @@ func TestLargeQueueIsBounded(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of 3 were carried out", len(heard.order))
 		}
-		n.etcd().schedule.request(messagesDue)
+		n.engine.Wake()
 		run(n)
 	}
 }
@@ -103,7 +103,7 @@ func TestLargeCommandBesideAPass(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{})
 	var heard hearing
 	small := put("k", "v")
-	large := put("k", strings.Repeat("v", LargeBytes))
+	large := put("k", strings.Repeat("v", engine.LargeBytes))
 	large.Flags = command.IfAbsent // which it is not: nothing fills up
 	rounds := 6000
 	if testing.Short() {
@@ -126,55 +126,5 @@ func TestLargeCommandBesideAPass(t *testing.T) {
 		if len(heard.order) != 2*(i+1) {
 			t.Fatalf("round %d: %d commands carried out, want %d", i, len(heard.order), 2*(i+1))
 		}
-	}
-}
-
-// TestLargeCommandsAreNotPatientForEver: a large command whose time has passed in
-// the queue is taken out before it is proposed, whatever it waits for, and those
-// behind it go on.
-func TestLargeCommandsAreNotPatientForEver(t *testing.T) {
-	for name, held := range map[string]bool{"nothing in the way": false, "a transfer under way": true} {
-		t.Run(name, func(t *testing.T) {
-			clock := &manualClock{}
-			clock.ms.Store(1000)
-			n := memNode(t, vfs.NewMem(), Options{Clock: clock})
-			large := func(key string, patience uint32) *keeper {
-				t.Helper()
-				c, k := put(key, strings.Repeat("v", LargeBytes)), &keeper{}
-				c.PatienceMillis = patience
-				if err := n.Propose(0, c, k, command.Tag{}); err != nil {
-					t.Fatal(err)
-				}
-				return k
-			}
-			overdue, patient, forEver := large("a", 50), large("b", 50_000), large("c", 0)
-			if held {
-				n.etcd().groups[0].transfer = transfer{to: 2, until: math.MaxUint64}
-			}
-			clock.ms.Add(51)
-			n.Tick()
-			run(n)
-			if !overdue.heard || overdue.outcome != command.Overdue {
-				t.Errorf("heard %v, outcome %v", overdue.heard, overdue.outcome)
-			}
-			n.etcd().groups[0].transfer = transfer{}
-			for deadline := time.Now().Add(30 * time.Second); !patient.heard || !forEver.heard; {
-				if time.Now().After(deadline) {
-					t.Fatalf("heard %v and %v", patient.heard, forEver.heard)
-				}
-				n.etcd().schedule.request(messagesDue)
-				n.etcd().schedule.request(commandsDue)
-				run(n)
-			}
-			if patient.outcome != command.Applied || forEver.outcome != command.Applied {
-				t.Errorf("outcomes %v and %v", patient.outcome, forEver.outcome)
-			}
-			if _, there := read(t, n, "a"); there {
-				t.Error("what was overdue has been carried out")
-			}
-			if b := n.etcd().groups[0].queue.largeBytes; b != 0 {
-				t.Errorf("%d bytes are queued", b)
-			}
-		})
 	}
 }

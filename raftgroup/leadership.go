@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -22,7 +23,7 @@ func (co *controller) candidates(successors []uint64) map[uint64]placement.Candi
 // soundSuccessors returns the voters that could lead a shard at once, and whose state
 // is not damaged.
 func (co *controller) soundSuccessors(shard int) []uint64 {
-	return slices.DeleteFunc(co.node.successors(shard), func(id uint64) bool {
+	return slices.DeleteFunc(co.node.engine.Successors(shard), func(id uint64) bool {
 		return co.node.known.damagedAt(shard, placement.NodeOf(id), id)
 	})
 }
@@ -36,17 +37,17 @@ func (co *controller) balance() { co.handOver(co.node.opt.BalanceLeaders) }
 // handOver is balance; with spread it hands over what this node leads in excess
 // whatever the configuration says.
 func (co *controller) handOver(spread bool) {
-	own := placement.Own{Leaves: co.goes(), Unwell: co.node.state.is(slow) || co.node.state.is(clockOff), Spread: spread}
+	own := placement.Own{Leaves: co.goes(), Unwell: co.node.state.Is(engine.Slow) || co.node.state.Is(clockOff), Spread: spread}
 	var led []placement.Led
 	var successors []uint64
 	for shard, v := range co.node.views {
-		if r := co.node.replica(shard); r.role == roleLeader {
-			l := placement.Led{Shard: shard, MustGo: r.noLease || v.Broken.Load(), Busy: r.handing, Successors: co.soundSuccessors(shard)}
+		if r := co.node.engine.Replica(shard); r.Role == engine.RoleLeader {
+			l := placement.Led{Shard: shard, MustGo: r.NoLease || v.Broken.Load(), Busy: r.Handing, Successors: co.soundSuccessors(shard)}
 			led, successors = append(led, l), append(successors, l.Successors...)
 		}
 	}
 	for _, t := range placement.Handover(led, co.candidates(successors), own) {
-		co.node.transferLeadership(t.Shard, t.To)
+		co.node.engine.TransferLeadership(t.Shard, t.To)
 		if t.Spread {
 			co.node.known.countLeader(placement.NodeOf(t.To)) // until its next report says so
 		}
@@ -55,7 +56,7 @@ func (co *controller) handOver(spread bool) {
 
 // goes reports whether this node is on its way out and must lead nothing.
 func (co *controller) goes() bool {
-	if co.node.state.is(leaving) {
+	if co.node.state.Is(leaving) {
 		return true
 	}
 	m := co.node.cmap.Load()
@@ -94,7 +95,7 @@ func (co *controller) barredByMap(node uint64) string {
 
 // leadsNone reports whether this node leads no group any more.
 func (co *controller) leadsNone() bool {
-	return !slices.ContainsFunc(co.node.views, func(v *view) bool { return v.Leads.Load() })
+	return !slices.ContainsFunc(co.node.views, func(v *engine.View) bool { return v.Leads.Load() })
 }
 
 // canHandOver reports whether another node could lead some of the shards that
@@ -122,14 +123,14 @@ func (co *controller) requestTransfer(shard int, node uint64) error {
 	if !co.node.views[shard].Leads.Load() {
 		return command.ErrNotLeader
 	}
-	co.node.post(func() {
-		r := co.node.replica(shard)
-		if r.id == 0 {
+	co.node.engine.Post(func() {
+		r := co.node.engine.Replica(shard)
+		if r.ID == 0 {
 			return
 		}
-		for _, id := range confMembers(r.conf) {
-			if placement.NodeOf(id) == node && isVoter(r.conf, id) {
-				co.node.transferLeadership(shard, id)
+		for _, id := range r.Conf.Members() {
+			if placement.NodeOf(id) == node && r.Conf.Votes(id) {
+				co.node.engine.TransferLeadership(shard, id)
 			}
 		}
 	})

@@ -13,30 +13,20 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
-	"github.com/proa-kv/proa/internal/lograte"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
+	"github.com/proa-kv/proa/raftgroup/etcd"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
 
-const (
-	slots = 16384
+const slots = 16384
 
-	// sweepRows bounds the rows one Sweep removes, and so the pause it makes.
-	sweepRows = 1000
-)
-
-// Transport carries what nodes send each other. Send, Transmit, SendSnapshot and
-// Report are called by one thread at a time and must not block.
+// Transport carries what nodes send each other: what their engines do, and what their
+// control planes do. Report is called by one thread at a time and must not block.
 type Transport interface {
-	// Send takes a message on its way to a node; it may go no earlier than
-	// Transmit. What cannot be delivered is dropped, and reported by Unreachable.
-	// The message and its entries are the caller's again afterwards.
-	Send(node uint64, shard uint32, m *raftpb.Message)
-	Transmit()
-	// SendSnapshot begins to send s and returns; it calls s.Done in the end.
-	SendSnapshot(node uint64, s *OutgoingSnapshot)
+	engine.Transport
 	// Report sends a report, at most 64 KiB, to a node, and reports whether it
 	// is on its way; the transport counts those that are not.
 	Report(node uint64, body []byte) bool
@@ -51,9 +41,6 @@ type Transport interface {
 	// SetPeer says at which address a node is, RemovePeer that it is no more.
 	SetPeer(node uint64, address string)
 	RemovePeer(node uint64)
-	// Expel ends the connection from a node, which has sent what err says; it
-	// may come back.
-	Expel(node uint64, err error)
 }
 
 // Alone is the transport of a node that can have no peers.
@@ -68,7 +55,7 @@ func (Alone) Send(uint64, uint32, *raftpb.Message) {}
 func (Alone) Transmit() {}
 
 // SendSnapshot fails.
-func (Alone) SendSnapshot(_ uint64, s *OutgoingSnapshot) { s.Done(errAlone) }
+func (Alone) SendSnapshot(_ uint64, s engine.OutgoingSnapshot) { s.Done(errAlone) }
 
 // Report does nothing.
 func (Alone) Report(uint64, []byte) bool { return false }
@@ -129,21 +116,9 @@ type Options struct {
 	OpenFiles        int   // storage's default
 	SessionRetention time.Duration
 
-	Clock     Clock     // SystemClock
-	Transport Transport // Alone
+	Clock     engine.Clock // engine.SystemClock
+	Transport Transport    // Alone
 	Logger    *slog.Logger
-}
-
-type limits struct {
-	queueOps    int
-	logTrailing uint64
-	queueBytes  int
-	batchOps    int
-	batchBytes  int
-	entryBytes  int
-	growthBytes int64 // that commands of one shard make of little at a time; see growth
-	turnBytes   int   // that commands over several shards read and make; see acrossTurn
-	logBytes    int64
 }
 
 func (o *Options) ensureDefaults() {
@@ -158,7 +133,7 @@ func (o *Options) ensureDefaults() {
 	setDefault(&o.SlowDisk, 500*time.Millisecond)
 	setDefault(&o.ClockOffset, 500*time.Millisecond)
 	if o.Clock == nil {
-		o.Clock = SystemClock{}
+		o.Clock = engine.SystemClock{}
 	}
 	if o.Transport == nil {
 		o.Transport = Alone{}
@@ -216,21 +191,20 @@ type resources struct {
 	shards int // without the meta group
 	dir    *datadir.Dir
 	opt    Options
-	lim    limits
-	clock  Clock
+	lim    engine.Limits
+	clock  engine.Clock
 	logger *slog.Logger
 
 	log       *raftlog.Log
 	store     *storage.Store
 	transport Transport
-	views     []*view // by shard, the meta group last
+	views     []*engine.View // the engine's, by shard, the meta group last
 
-	timing
-	time    clusterTime
-	state   conditions
-	growing growth // commands under way that make much of little
-
-	damageLog lograte.Line
+	startedAt int64 // Clock.Boot
+	time      engine.ClusterTime
+	state     engine.Conditions
+	growing   engine.Growth // commands under way that make much of little
+	lent      engine.Resources
 
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
@@ -242,24 +216,10 @@ func (r *resources) meta() int { return r.shards }
 
 // shardLogger logs about a shard.
 func (r *resources) shardLogger(shard int) *slog.Logger {
-	if shard == r.meta() {
-		return r.logger.With("shard", placement.MetaName)
-	}
-	return r.logger.With("shard", shard)
+	return engine.ShardLogger(r.logger, shard, r.shards)
 }
 
 func (r *resources) shardName(shard int) string { return placement.ShardName(shard, r.shards) }
-
-// usable says why the node can do nothing.
-func (r *resources) usable() error {
-	switch {
-	case r.state.is(failed):
-		return command.ErrFailed
-	case r.state.is(stopped):
-		return command.ErrStopped
-	}
-	return nil
-}
 
 // noteMark logs that the data directory could not be marked as of no more use.
 func (r *resources) noteMark(err error) {
@@ -267,6 +227,12 @@ func (r *resources) noteMark(err error) {
 		r.logger.Error("cannot mark the data directory", "error", err)
 	}
 }
+
+// The engine as a driver and as the transport see it.
+type (
+	committer = engine.Committer
+	receiver  = engine.Receiver
+)
 
 // Node is all shards of one server. Open makes one, Start gives it a driver
 // goroutine, Close ends it. Propose, the reads and Status may be called from
@@ -276,7 +242,9 @@ func (r *resources) noteMark(err error) {
 // which runs the Raft groups.
 type Node struct {
 	resources
-	engine
+	engine engine.Engine
+	committer
+	receiver
 
 	replay  Replay
 	exposed bool       // see SetExposed
@@ -302,11 +270,11 @@ type Node struct {
 func Open(o Options) (*Node, error) {
 	o.ensureDefaults()
 	n := &Node{failure: make(chan error, 1)}
-	n.opt, n.clock, n.logger, n.transport, n.timing = o, o.Clock, o.Logger, o.Transport, newTiming(&o)
-	n.lim = limits{
-		queueOps: o.QueueDepth, queueBytes: 64 << 20, logTrailing: uint64(o.LogTrailing),
-		batchOps: o.BatchOpsMax, batchBytes: o.BatchBytesMax, entryBytes: 48 << 20, turnBytes: 64 << 20, growthBytes: command.ValueBytesMax,
-		logBytes: o.LogBytesMax,
+	n.opt, n.clock, n.logger, n.transport, n.startedAt = o, o.Clock, o.Logger, o.Transport, o.Clock.Boot()
+	n.lim = engine.Limits{
+		QueueOps: o.QueueDepth, QueueBytes: 64 << 20, LogTrailing: uint64(o.LogTrailing),
+		BatchOps: o.BatchOpsMax, BatchBytes: o.BatchBytesMax, EntryBytes: 48 << 20, TurnBytes: 64 << 20, GrowthBytes: command.ValueBytesMax,
+		LogBytes: o.LogBytesMax,
 	}
 	n.members = members{node: n, movedPeers: make(map[uint64]movedPeer), peers: make(map[uint64]bool)}
 	n.admin = admin{node: n, checksums: checksumTurns{turn: make(chan struct{}, 1)}}
@@ -332,7 +300,7 @@ func (n *Node) open() (err error) {
 		}
 	}
 	n.id, n.shards = n.dir.Node, n.dir.Shards
-	n.engine = newEtcdEngine(&n.resources, n) // there is something to fail as soon as the stores are open
+	n.openEngine() // there is something to fail as soon as the stores are open
 	n.drive = n.runAll
 	n.marks = make([]marks, len(n.views))
 	if err := n.openStores(); err != nil {
@@ -350,6 +318,18 @@ func (n *Node) open() (err error) {
 	}
 	n.log.Prepare() // last, so that what a start must write has the room of a small disk
 	return nil
+}
+
+// openEngine makes the engine, whose groups have no replicas yet.
+func (n *Node) openEngine() {
+	o := &n.opt
+	n.lent = engine.Resources{
+		Node: n.id, Shards: n.shards, Limits: &n.lim, Transport: n.transport, Clock: n.clock, Logger: n.logger,
+		Timing: engine.Timing{Heartbeat: o.Heartbeat, ElectionMin: o.ElectionMin, Timeout: o.Timeout, ClockDrift: o.ClockDrift, Started: n.startedAt},
+		Time:   &n.time, State: &n.state, Growing: &n.growing, Context: n.ctx,
+	}
+	n.engine = etcd.New(&n.lent, host{n})
+	n.committer, n.receiver, n.views = n.engine, n.engine, n.engine.Views()
 }
 
 func (n *Node) openStores() (err error) {
@@ -374,7 +354,7 @@ func (n *Node) openStores() (err error) {
 	for shard := range n.dir.Shards + 1 {
 		stamp = max(stamp, n.store.LastStamp(shard))
 	}
-	n.time.begin(n.clock, stamp)
+	n.time.Begin(n.clock, stamp)
 	n.replay.Elapsed = time.Since(start)
 	return nil
 }
@@ -387,7 +367,7 @@ func (n *Node) openGroups() error {
 	if err := n.dir.Bootstrap(n.log, n.replay.Log.Segments); err != nil {
 		return err
 	}
-	n.state.put(alone, len(n.dir.Members) <= 1)
+	n.state.Put(engine.Alone, len(n.dir.Members) <= 1)
 	for _, m := range n.dir.Members {
 		if m.ID != n.id && !n.dir.GaveUp(m.ID) {
 			n.transport.SetPeer(m.ID, m.Peer)
@@ -397,18 +377,19 @@ func (n *Node) openGroups() error {
 	if err := n.mapApplied(); err != nil { // the replicas need it
 		return err
 	}
+	n.lent.Log, n.lent.Store = n.log, n.store
 	if err := n.engine.Open(restarted); err != nil {
 		return err
 	}
 	n.keepTime()                    // who belongs to the cluster is known from the log
 	for shard, v := range n.views { // what was replayed may be ahead of the clock
-		v.keep(n.store.LastStamp(shard), n.time.now())
+		v.Keep(n.store.LastStamp(shard), n.time.Now())
 	}
 	n.observe()
-	c := n.counters()
-	n.replay.Entries, n.replay.Damaged = c.entries, c.damaged
-	if c.damaged > 0 {
-		n.logger.Error("could not replay operations from the log because rows they need are damaged; their other changes are missing too", "operations", c.damaged)
+	c := n.engine.Counters()
+	n.replay.Entries, n.replay.Damaged = c.Entries, c.Damaged
+	if c.Damaged > 0 {
+		n.logger.Error("could not replay operations from the log because rows they need are damaged; their other changes are missing too", "operations", c.Damaged)
 	}
 	n.replay.Elapsed += time.Since(start)
 	select {
@@ -437,7 +418,7 @@ func (n *Node) SetRedisAddress(address string) { n.opt.RedisAddress = address }
 // Flush has the state machine begin to make durable what it holds, so that the log
 // behind it can be cut, unless a flush that was asked for is still under way.
 func (n *Node) Flush() {
-	if n.state.set(flushing) {
+	if n.state.Set(flushing) {
 		if err := n.store.FlushAsync(); err != nil {
 			n.fail(err)
 		}
@@ -449,11 +430,11 @@ func (n *Node) Flush() {
 func (n *Node) Failure() <-chan error { return n.failure }
 
 func (n *Node) fail(err error) {
-	if !n.state.set(failed) {
+	if !n.state.Set(engine.Failed) {
 		return
 	}
 	for _, v := range n.views {
-		v.resign()
+		v.Resign()
 	}
 	err = datadir.AdviseStopped(err, n.opt.Dir)
 	if errors.Is(err, datadir.ErrRemoved) {
@@ -462,27 +443,27 @@ func (n *Node) fail(err error) {
 		n.logger.Error("node stops because of a fatal error", "error", err)
 	}
 	n.failure <- err
-	n.wake() // a pass ends everything that waits
+	n.engine.Wake() // a pass ends everything that waits
 }
 
 func (n *Node) flushed() {
-	n.state.clear(flushing)
-	n.cutLog()
+	n.state.Clear(flushing)
+	n.engine.CutLog()
 }
 
 // Leave hands all leaderships over, before the node stops, and returns when
 // that is done, or when nobody can take them, or when ctx ends.
 func (n *Node) Leave(ctx context.Context) error {
-	n.state.set(leaving)
-	n.post(func() {
+	n.state.Set(leaving)
+	n.engine.Post(func() {
 		n.sendReports()
 		n.balance()
 	})
 	return n.await(ctx, func() bool {
-		if n.state.is(alone) || n.state.is(failed) || n.leadsNone() || !n.canHandOver() {
+		if n.state.Is(engine.Alone) || n.state.Is(engine.Failed) || n.leadsNone() || !n.canHandOver() {
 			return true
 		}
-		n.post(n.balance)
+		n.engine.Post(n.balance)
 		return false
 	})
 }
@@ -491,7 +472,7 @@ func (n *Node) Leave(ctx context.Context) error {
 // state are made durable and closed. The context bounds the wait for a running
 // pass and for the state; ErrUnwritten says that it ended before.
 func (n *Node) Close(ctx context.Context) error {
-	n.state.set(stopped)
+	n.state.Set(engine.Stopped)
 	// What waits is carried out, as far as that needs nobody else.
 	for n.Pending() && ctx.Err() == nil {
 		if n.Acquire() {
@@ -508,7 +489,7 @@ func (n *Node) Close(ctx context.Context) error {
 		select {
 		case <-n.done:
 		case <-ctx.Done():
-			return fmt.Errorf("%w: a pass is still running", ErrUnwritten)
+			return fmt.Errorf("%w: a pass is still running", engine.ErrUnwritten)
 		}
 	}
 	if err := n.engine.Close(ctx); err != nil {
@@ -517,14 +498,9 @@ func (n *Node) Close(ctx context.Context) error {
 	return n.closeStores(ctx)
 }
 
-// ErrUnwritten says that a node was closed before all of its state was written:
-// the log has what was acknowledged. The directory stays locked until the
-// process ends.
-var ErrUnwritten = errors.New("the shutdown timeout expired before the state was written")
-
 // saveRuns writes what is known of other nodes, as the node stops.
 func (ms *members) saveRuns() {
-	if ms.runs == nil || !ms.node.state.is(stopped) || !ms.runs.Dirty() {
+	if ms.runs == nil || !ms.node.state.Is(engine.Stopped) || !ms.runs.Dirty() {
 		return
 	}
 	if err := ms.runs.Save(); err != nil {
@@ -551,8 +527,8 @@ func (n *Node) closeStores(ctx context.Context) error {
 		}
 	}
 	if n.log != nil {
-		if !n.state.is(failed) {
-			errs = append(errs, n.writeRest())
+		if !n.state.Is(engine.Failed) {
+			errs = append(errs, n.engine.WriteRest())
 		}
 		errs = append(errs, n.log.Close())
 	}
@@ -562,7 +538,7 @@ func (n *Node) closeStores(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil || !unwritten {
 		return err
 	}
-	return ErrUnwritten
+	return engine.ErrUnwritten
 }
 
 // Propose hands a command to its shard. The command is copied; its outcome
@@ -574,7 +550,7 @@ func (n *Node) Propose(shard int, c *command.Command, done command.Completer, ta
 	if shard < 0 || shard >= n.meta() {
 		return fmt.Errorf("%w: no shard %d", command.ErrInvalid, shard)
 	}
-	if !n.state.is(upgraded) {
+	if !n.state.Is(engine.Upgraded) {
 		var err error
 		if c, err = c.Plain(); err != nil {
 			return err
@@ -585,45 +561,44 @@ func (n *Node) Propose(shard int, c *command.Command, done command.Completer, ta
 
 // propose is Propose for any shard, the meta group too.
 func (n *Node) propose(shard int, c *command.Command, done command.Completer, tag command.Tag) error {
-	if err := n.usable(); err != nil {
+	if err := n.state.Unusable(); err != nil {
 		return err
 	}
 	if v := n.views[shard]; !v.Leads.Load() {
-		return v.refusal()
+		return v.Refusal()
 	}
-	waiting, admitted := n.growing.admitCommand(&n.resources, shard, c, completion{done, tag})
+	waiting, admitted := n.growing.Admit(n.store, &n.lim, shard, c, engine.Completion{Sink: done, Tag: tag})
 	if !admitted {
 		return command.ErrBusy
 	}
-	err := n.engine.Propose(shard, c, waiting.sink, waiting.tag)
+	err := n.engine.Propose(shard, c, waiting.Sink, waiting.Tag)
 	if err != nil {
-		n.growing.withdraw(waiting)
+		n.growing.Withdraw(waiting)
 	}
 	return err
 }
 
-// heard notes a sign of life of another node.
-func (n *Node) heard(node uint64) {
-	if n.known.noteAlive(node, n.clock.Boot()) {
-		n.state.set(greetDue)
-	}
+// ProposeAcross is Propose for commands over several shards; see engine.Engine.
+func (n *Node) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
+	return n.engine.ProposeAcross(shardOf, c, done, tag)
 }
 
-// lost notes that messages to another node may have been lost.
-func (n *Node) lost(node uint64) {
-	n.known.lose(node)
-	n.state.set(peerLost)
+// ReadIndex has done completed once the replica here has applied all that was acknowledged
+// before the call; see engine.Engine.
+func (n *Node) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
+	return n.engine.ReadIndex(shard, done, tag)
 }
 
-// leaderOf returns the node that says that it leads a shard, 0 if none does.
-func (n *Node) leaderOf(shard int) uint64 { return n.known.leaderOf(shard, n.clock.Boot()) }
+// Tick has the next pass advance Raft's clock. A simulator that owns the time calls it
+// in place of the driver.
+func (n *Node) Tick() { n.engine.Tick() }
 
 // noteDamage takes in that something of a shard's state has been found damaged. It
 // is called by the store, from a goroutine of it.
 func (n *Node) noteDamage(shard int) {
-	n.state.set(damage)
-	n.post(func() {
-		n.breakDown(shard)
+	n.state.Set(engine.Damaged)
+	n.engine.Post(func() {
+		n.engine.BreakDown(shard)
 		n.observe()
 	})
 }

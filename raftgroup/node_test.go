@@ -23,6 +23,7 @@ import (
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/leaktest"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -97,7 +98,7 @@ func closeNode(t testing.TB, n *Node) {
 	}
 	err := n.Close(context.Background())
 	n.log = nil
-	if err != nil && !n.state.is(failed) {
+	if err != nil && !n.state.Is(engine.Failed) {
 		t.Error(err)
 	}
 }
@@ -117,7 +118,14 @@ func runUntil(t testing.TB, n *Node, what string, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s", what)
 		}
-		n.etcd().schedule.request(messagesDue)
+		n.engine.Wake()
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -241,7 +249,7 @@ func TestCrash(t *testing.T) {
 				if err := n.store.Flush(); err != nil {
 					t.Fatal(err)
 				}
-				n.etcd().schedule.request(truncateDue)
+				n.engine.CutLog()
 			}
 		}
 		for i := uint64(1); i <= id; i++ {
@@ -348,18 +356,18 @@ func TestQueueIsBounded(t *testing.T) {
 func TestEntryBounds(t *testing.T) {
 	n := memNode(t, vfs.NewMem(), Options{BatchOpsMax: 3, BatchBytesMax: 1000})
 	e := newEar()
-	before, _ := n.etcd().groups[0].log.LastIndex()
+	before := n.engine.ShardCounters(0).Last
 	for i := range 7 {
 		if err := n.Propose(0, put("k", fmt.Sprint(i)), e, command.Tag{ID: uint64(i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	run(n)
-	after, _ := n.etcd().groups[0].log.LastIndex()
+	after := n.engine.ShardCounters(0).Last
 	if after-before != 3 {
 		t.Errorf("7 commands of at most 3 an entry made %d entries", after-before)
 	}
-	huge := &command.Command{Kind: command.Put, Key: []byte("k"), Value: make([]byte, n.lim.entryBytes)}
+	huge := &command.Command{Kind: command.Put, Key: []byte("k"), Value: make([]byte, n.lim.EntryBytes)}
 	if err := n.Propose(0, huge, e, command.Tag{ID: 50}); !errors.Is(err, command.ErrTooLarge) {
 		t.Errorf("a command beyond the bound: %v", err)
 	}
@@ -403,10 +411,10 @@ func TestExpiry(t *testing.T) {
 		t.Fatal("visible again when the clock went back")
 	}
 	clock.ms.Add(1000)
-	last, _ := n.etcd().groups[0].log.LastIndex()
+	last := n.engine.ShardCounters(0).Last
 	n.Tick()
 	run(n)
-	if after, _ := n.etcd().groups[0].log.LastIndex(); after != last+1 {
+	if after := n.engine.ShardCounters(0).Last; after != last+1 {
 		t.Fatalf("a sweep is one entry; the log went from %d to %d", last, after)
 	}
 	if n.store.SweepDue(0, math.MaxUint64-1) {
@@ -414,7 +422,7 @@ func TestExpiry(t *testing.T) {
 	}
 	n.Tick()
 	run(n)
-	if after, _ := n.etcd().groups[0].log.LastIndex(); after != last+1 {
+	if after := n.engine.ShardCounters(0).Last; after != last+1 {
 		t.Fatal("a sweep without work")
 	}
 }
@@ -431,11 +439,10 @@ func TestLogIsCutBehindTheState(t *testing.T) {
 	if err := n.store.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	n.etcd().schedule.request(truncateDue)
-	n.etcd().schedule.request(commandsDue)
+	n.engine.CutLog()
 	run(n)
-	first, _ := n.etcd().groups[0].log.FirstIndex()
-	last, _ := n.etcd().groups[0].log.LastIndex()
+	first := n.engine.ShardCounters(0).First
+	last := n.engine.ShardCounters(0).Last
 	if first != last+1 {
 		t.Fatalf("the log still holds %d to %d", first, last)
 	}
@@ -518,7 +525,7 @@ func TestTopologyMatchesShardOf(t *testing.T) {
 		n := &Node{}
 		n.shards = shards
 		for range shards + 1 {
-			n.views = append(n.views, &view{})
+			n.views = append(n.views, &engine.View{})
 		}
 		owned := 0
 		n.cmap.Store(placement.NewMap(n.meta()))
@@ -564,8 +571,8 @@ func TestCloseLeavesTheStateToTheLog(t *testing.T) {
 	defer cancel()
 	err := n.Close(ctx)
 	n.log = nil
-	if !errors.Is(err, ErrUnwritten) {
-		t.Errorf("Close returned %v, want ErrUnwritten", err)
+	if !errors.Is(err, engine.ErrUnwritten) {
+		t.Errorf("Close returned %v, want engine.ErrUnwritten", err)
 	}
 	crashed := mem.CrashClone(vfs.CrashCloneCfg{}) // what a kill leaves
 	close(release)

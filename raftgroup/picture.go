@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -56,7 +57,7 @@ func (p *picture) fresh(now int64) bool {
 
 // leads reports whether the node says that it leads shard.
 func (p *picture) leads(shard int) bool {
-	return shard < len(p.shards) && p.shards[shard].Role == roleLeader
+	return shard < len(p.shards) && p.shards[shard].Role == engine.RoleLeader
 }
 
 // set takes in what the node says of a replica.

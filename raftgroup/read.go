@@ -10,6 +10,7 @@ import (
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/storage"
 )
 
@@ -30,7 +31,7 @@ func slotRange(shard, shards int) (first, last int) {
 func slotText(first, last int) string { return fmt.Sprintf("%d-%d", first, last) }
 
 // NowMillis is the cluster's time in Unix milliseconds, for the now of reads.
-func (n *Node) NowMillis() uint64 { return n.time.now() }
+func (n *Node) NowMillis() uint64 { return n.time.Now() }
 
 // Leader returns the node that leads a shard as far as this one knows, 0 for
 // none.
@@ -61,7 +62,7 @@ func (n *Node) Revision(shard int) uint64 { return n.store.Revision(shard) }
 // leader yet.
 func (n *Node) Age(shard int) (millis uint32, ok bool) {
 	v := n.views[shard]
-	if v.Lease.Load() == leaseForever {
+	if v.Lease.Load() == engine.LeaseForever {
 		return 0, true
 	}
 	fresh := v.Fresh.Load()
@@ -82,7 +83,7 @@ func (n *Node) ReadCached(dst *bufpool.Buffer, shard int, key []byte, now uint64
 	}
 	start := len(dst.B)
 	row, state := n.ReadLocalCached(dst, shard, key, now, valueMax)
-	if !v.leased(n.clock) { // looked at after the value has been read
+	if !v.Leased(n.clock) { // looked at after the value has been read
 		dst.B = dst.B[:start]
 		return command.Row{}, n.refuseRead(v)
 	}
@@ -107,7 +108,7 @@ func (n *Node) Read(dst *bufpool.Buffer, shard int, key []byte, now uint64, valu
 	}
 	start := len(dst.B)
 	row, state := n.ReadLocal(dst, shard, key, now, valueMax)
-	if !v.leased(n.clock) {
+	if !v.Leased(n.clock) {
 		dst.B = dst.B[:start]
 		return command.Row{}, n.refuseRead(v)
 	}
@@ -120,7 +121,7 @@ func (n *Node) ReadLocalCached(dst *bufpool.Buffer, shard int, key []byte, now u
 	if !v.Held.Load() {
 		return command.Row{}, n.refuseRead(v)
 	}
-	return n.store.AppendCached(dst, shard, key, v.now(now), valueMax >= 0)
+	return n.store.AppendCached(dst, shard, key, v.Now(now), valueMax >= 0)
 }
 
 // ReadLocal reads what the replica here has: after a read index, or where any age
@@ -131,7 +132,7 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 	if !v.Held.Load() {
 		return command.Row{}, n.refuseRead(v)
 	}
-	row, found, err := n.store.Append(dst, shard, key, v.now(now), valueMax)
+	row, found, err := n.store.Append(dst, shard, key, v.Now(now), valueMax)
 	switch {
 	case errors.Is(err, storage.ErrDamaged):
 		return command.Row{}, n.refuseDamaged(shard)
@@ -145,9 +146,9 @@ func (n *Node) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uint64,
 }
 
 // refuseRead is why a replica is not read.
-func (n *Node) refuseRead(v *view) command.ReadState {
+func (n *Node) refuseRead(v *engine.View) command.ReadState {
 	switch {
-	case n.state.is(failed):
+	case n.state.Is(engine.Failed):
 		return command.ReadFailed
 	case v.Broken.Load() && v.Sole.Load():
 		return command.ReadDamaged
@@ -161,7 +162,7 @@ func (n *Node) refuseRead(v *view) command.ReadState {
 // node must have leases for all its shards: ErrNotLeader otherwise, and before
 // visit has been called.
 func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.Row) bool) error {
-	now := n.time.now()
+	now := n.time.Now()
 	o := storage.ScanOptions{Start: s.Start, End: s.End, Reverse: s.Reverse, KeysOnly: s.KeysOnly, NowMillis: now, Shards: s.Shards}
 	if o.Shards == nil {
 		for shard := range n.meta() {
@@ -171,19 +172,19 @@ func (n *Node) Scan(s *command.Scan, visit func(key, value []byte, row command.R
 	for _, shard := range o.Shards {
 		v := n.views[shard]
 		switch {
-		case n.state.is(failed):
+		case n.state.Is(engine.Failed):
 			return command.ErrFailed
 		case v.Broken.Load() && v.Sole.Load():
 			return command.ErrDamaged
 		case !v.Held.Load(), !s.Local && (v.Lease.Load() == 0 || !n.current(shard)):
 			return command.ErrNotLeader
 		}
-		o.NowMillis = max(o.NowMillis, v.now(now))
+		o.NowMillis = max(o.NowMillis, v.Now(now))
 	}
 	if !s.Local {
 		o.Opened = func() error { // the state is fixed: were the leases good until then?
 			for _, shard := range o.Shards {
-				if !n.views[shard].leased(n.clock) {
+				if !n.views[shard].Leased(n.clock) {
 					return command.ErrNotLeader
 				}
 			}
@@ -208,7 +209,7 @@ func (n *Node) refuseDamaged(shard int) command.ReadState {
 	if v.Sole.Load() {
 		return command.ReadDamaged
 	}
-	v.condemn()
-	n.post(func() { n.breakDown(shard) })
+	v.Condemn()
+	n.engine.Post(func() { n.engine.BreakDown(shard) })
 	return command.ReadNotLeader
 }

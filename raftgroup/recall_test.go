@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // TestAcrossIsRecalled: a command over several shards of a session that a lone
@@ -85,14 +86,14 @@ func TestAcrossIsRecalled(t *testing.T) {
 		t.Errorf("with a part forgotten: %+v", r)
 	}
 	// Nor where this node has no replica of the shard.
-	c.nodes[2].etcd().groups[shardFor(n, k[2])].Held.Store(false)
+	c.nodes[2].views[shardFor(n, k[2])].Held.Store(false)
 	if _, r := ask(c.nodes[2], done[1]); r.Status != command.SessionExpired {
 		t.Errorf("with a part elsewhere: %+v", r)
 	}
 	if err := c.nodes[2].ProposeAcross(shardsOf(n), done[2], &keeper{}, command.Tag{}); !errors.Is(err, command.ErrNotLeader) {
 		t.Errorf("with the first key elsewhere: %v", err)
 	}
-	c.nodes[2].etcd().groups[shardFor(n, k[2])].Held.Store(true)
+	c.nodes[2].views[shardFor(n, k[2])].Held.Store(true)
 }
 
 // TestAcrossIsRecalledFromTheQueue: what was queued when the node ceased to be
@@ -113,7 +114,7 @@ func TestAcrossIsRecalledFromTheQueue(t *testing.T) {
 	if err := n.ProposeAcross(shardsOf(n), &next, fresh, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	n.state.clear(alone)
+	n.state.Clear(engine.Alone)
 	c.settle()
 	if !again.heard || again.outcome != command.Applied || cmp.Diff(first, again.result, cmpopts.EquateEmpty()) != "" {
 		t.Errorf("outcome %v\n%s", again.outcome, cmp.Diff(first, again.result, cmpopts.EquateEmpty()))
@@ -121,5 +122,5 @@ func TestAcrossIsRecalledFromTheQueue(t *testing.T) {
 	if !fresh.heard || fresh.outcome != command.Apart {
 		t.Errorf("outcome %v of what was never done", fresh.outcome)
 	}
-	n.state.set(alone)
+	n.state.Set(engine.Alone)
 }

@@ -1,102 +1,18 @@
 package raftgroup
 
 import (
+	"errors"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
-
-func TestInboxBounds(t *testing.T) {
-	c := newCluster(t, 3, 2)
-	c.until("leaders", c.led)
-	n := c.nodes[1]
-	g := n.etcd().groups[0]
-	message := func(bytes int) raftpb.Message {
-		e := entry(1, 1)
-		e.Data = append(e.Data, make([]byte, bytes)...)
-		return raftpb.Message{Type: raftpb.MsgApp, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1), Entries: []raftpb.Entry{e}}
-	}
-	waiting := func() int {
-		g.inbox.mu.Lock()
-		defer g.inbox.mu.Unlock()
-		return len(g.inbox.messages)
-	}
-	// One message may be larger than the bound, none beside it.
-	n.Receive(2, 0, message(inboxBytesMax+1))
-	n.Receive(2, 0, message(1))
-	if got := waiting(); got != 1 {
-		t.Errorf("%d messages wait, want the large one", got)
-	}
-	g.inbox.messages, g.inbox.bytes = nil, 0
-	for range 4 {
-		n.Receive(2, 0, message(inboxBytesMax/4))
-	}
-	n.Receive(2, 0, message(1))
-	if got := waiting(); got != 4 {
-		t.Errorf("%d messages wait, want 4", got)
-	}
-	g.inbox.messages, g.inbox.bytes = nil, 0
-	for range inboxMax + 1 {
-		n.Receive(2, 0, message(0))
-	}
-	if got := waiting(); got != inboxMax {
-		t.Errorf("%d messages wait, want %d", got, inboxMax)
-	}
-	g.inbox.messages = nil
-}
-
-func TestReceiveExpelsNonsense(t *testing.T) {
-	c := newCluster(t, 3, 2)
-	n := c.nodes[1]
-	good := raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1)}
-	for name, m := range map[string]struct {
-		from  uint64
-		shard uint32
-		m     func(*raftpb.Message)
-	}{
-		"no such shard":        {2, 99, func(*raftpb.Message) {}},
-		"another sender":       {3, 0, func(*raftpb.Message) {}},
-		"another receiver":     {2, 0, func(m *raftpb.Message) { m.To = placement.ReplicaID(3, 1) }},
-		"a proposal":           {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgProp }},
-		"a local message":      {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgStorageAppendResp }},
-		"a bare snapshot":      {2, 0, func(m *raftpb.Message) { m.Type = raftpb.MsgSnap }},
-		"a type that is not":   {2, 0, func(m *raftpb.Message) { m.Type = 1000 }},
-		"a type below nothing": {2, 0, func(m *raftpb.Message) { m.Type = -1 }},
-	} {
-		msg := good
-		m.m(&msg)
-		c.expelled = nil
-		n.Receive(m.from, m.shard, msg)
-		if len(c.expelled) != 1 {
-			t.Errorf("%s: expelled %q", name, c.expelled)
-		}
-		for _, g := range n.etcd().groups {
-			if len(g.inbox.messages) > 0 {
-				t.Errorf("%s was taken in", name)
-				g.inbox.messages = nil
-			}
-		}
-	}
-	n.Receive(2, 0, good)
-	if len(n.etcd().groups[0].inbox.messages) != 1 {
-		t.Error("a good message was dropped")
-	}
-	n.etcd().groups[0].inbox.messages = nil
-}
-
-// TestStoppedTakesNothingIn: others go on to send to a node that stops. Each log write
-// would find the next messages due, and on a slow disk the node would not end in time.
-func TestStoppedTakesNothingIn(t *testing.T) {
-	c := newCluster(t, 3, 2)
-	n := c.nodes[1]
-	n.state.set(stopped)
-	n.Receive(2, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: 1, From: placement.ReplicaID(2, 1), To: placement.ReplicaID(1, 1)})
-	if got := len(n.etcd().groups[0].inbox.messages); got > 0 {
-		t.Errorf("%d messages wait", got)
-	}
-}
 
 // TestLeaderThatWas: what comes to a leader in the pass in which it learns of the next
 // one must not be passed on, as Raft's followers do: the other node would find it in the
@@ -104,10 +20,10 @@ func TestStoppedTakesNothingIn(t *testing.T) {
 func TestLeaderThatWas(t *testing.T) {
 	for name, late := range map[string]func(n *Node, follower uint64){
 		"read index": func(n *Node, follower uint64) {
-			n.Receive(follower, 0, raftpb.Message{Type: raftpb.MsgReadIndex, From: placement.ReplicaID(follower, 1), To: placement.ReplicaID(n.id, 1), Entries: []raftpb.Entry{{Data: make([]byte, roundContextBytes)}}})
+			n.Receive(follower, 0, raftpb.Message{Type: raftpb.MsgReadIndex, From: placement.ReplicaID(follower, 1), To: placement.ReplicaID(n.id, 1), Entries: []raftpb.Entry{{Data: make([]byte, 24)}}})
 		},
 		"transfer": func(n *Node, follower uint64) {
-			n.post(func() { n.transferLeadership(0, placement.ReplicaID(follower, 1)) })
+			n.engine.Post(func() { n.engine.TransferLeadership(0, placement.ReplicaID(follower, 1)) })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,10 +59,10 @@ func TestRetiredReplicaStaysAway(t *testing.T) {
 	c.until("three replicas", func() bool { return c.settled(3) })
 	leader := c.leader(0).id
 	n := c.nodes[leader%3+1]
-	id, term, last := placement.ReplicaID(n.id, 1), n.views[0].Term.Load(), n.etcd().groups[0].last
+	id, term, last := placement.ReplicaID(n.id, 1), n.views[0].Term.Load(), n.engine.ShardCounters(0).Last
 	for range 10 { // the log has to say it first
-		n.post(func() {
-			if err := n.retire(0); err != nil {
+		n.engine.Post(func() {
+			if err := n.engine.Retire(0); err != nil {
 				t.Error(err)
 			}
 		})
@@ -161,9 +77,88 @@ func TestRetiredReplicaStaysAway(t *testing.T) {
 	if n.views[0].Held.Load() {
 		t.Error("a replica of the same number is here")
 	}
-	next := placement.ReplicaID(n.id, 2)
-	if r := n.etcd().groups[0].retired; r != id || placement.IncarnationOf(next) <= placement.IncarnationOf(r) {
-		t.Errorf("replica %x is remembered, want %x; its successor %x would not be created", r, id, next)
+	// Its successor is created.
+	m := *n.cmap.Load()
+	m.Shards = slices.Clone(m.Shards)
+	row := &m.Shards[0]
+	row.Replicas = slices.Clone(row.Replicas)
+	for i := range row.Replicas {
+		if row.Replicas[i].Node == n.id {
+			row.Replicas[i].Incarnation = 2
+		}
+	}
+	n.cmap.Store(&m)
+	n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgApp, Term: term, From: placement.ReplicaID(leader, 1), To: placement.ReplicaID(n.id, 2), Index: last, LogTerm: term, Commit: last})
+	n.ReceiveDone(leader)
+	n.runAll()
+	if r := n.engine.Replica(0); r.ID != placement.ReplicaID(n.id, 2) {
+		t.Errorf("replica %x is here, want the successor", r.ID)
+	}
+}
+
+// One frame must not stop a node, whoever sends it.
+func TestNonsenseCostsItsSenderTheConnection(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("a leader", c.led)
+	leader := c.leader(0).id
+	follower := leader%3 + 1
+	n, term := c.nodes[follower], c.nodes[leader].views[0].Term.Load()
+	for name, m := range map[string]raftpb.Message{
+		"a commit that nobody has": {Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40},
+		"entries with a gap":       {Type: raftpb.MsgApp, Term: term, Index: 1, LogTerm: 1, Entries: []raftpb.Entry{{Index: 2, Term: 1}, {Index: 9, Term: 1}}},
+		"an empty question":        {Type: raftpb.MsgReadIndex},
+	} {
+		m.From, m.To = placement.ReplicaID(leader, 1), placement.ReplicaID(follower, 1)
+		c.expelled = nil
+		n.Receive(leader, 0, m)
+		n.ReceiveDone(leader)
+		c.settle()
+		if len(c.expelled) != 1 || n.state.Is(engine.Failed) {
+			t.Errorf("%s: expelled %q, failed %v", name, c.expelled, n.state.Is(engine.Failed))
+		}
+	}
+	// The same towards the leader.
+	m := raftpb.Message{Type: raftpb.MsgAppResp, Term: term, Index: 1 << 40, From: placement.ReplicaID(follower, 1), To: placement.ReplicaID(leader, 1)}
+	c.expelled = nil
+	c.nodes[leader].Receive(follower, 0, m)
+	c.nodes[leader].ReceiveDone(follower)
+	c.settle()
+	if len(c.expelled) != 1 || c.nodes[leader].state.Is(engine.Failed) {
+		t.Errorf("a confirmation of what was never sent: expelled %q", c.expelled)
+	}
+	c.until("a leader", c.led)
+}
+
+// A leader that insists that this replica has confirmed what it does not hold
+// is right in the end: the node must stop with a sentence.
+func TestLeaderThatInsists(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("a leader", c.led)
+	leader := c.leader(0).id
+	follower := leader%3 + 1
+	n, term := c.nodes[follower], c.nodes[leader].views[0].Term.Load()
+	for range 2 {
+		if n.state.Is(engine.Failed) {
+			t.Fatal("stopped by one message")
+		}
+		n.Receive(leader, 0, raftpb.Message{Type: raftpb.MsgHeartbeat, Term: term, Commit: 1 << 40, From: placement.ReplicaID(leader, 1), To: placement.ReplicaID(follower, 1)})
+		n.ReceiveDone(leader)
+		for n.Acquire() {
+			n.Run()
+		}
+		c.clock.ms.Add(uint64((6 * time.Second).Milliseconds()))
+	}
+	select {
+	case err := <-n.Failure():
+		if !errors.Is(err, datadir.ErrRolledBack) || !strings.Contains(err.Error(), "erase it") {
+			t.Error(err)
+		}
+	default:
+		t.Error("the node goes on")
+	}
+	c.end(follower)
+	if _, err := openMem(c.disks[follower], Options{ID: follower, Clock: c.clock}); !errors.Is(err, datadir.ErrRolledBack) {
+		t.Errorf("the next start: %v", err)
 	}
 }
 
@@ -179,8 +174,8 @@ func TestRetiredBeforeItsTime(t *testing.T) {
 	retire := func() {
 		t.Helper()
 		for range 10 { // the log has to say it first
-			n.post(func() {
-				if err := n.retire(meta); err != nil {
+			n.engine.Post(func() {
+				if err := n.engine.Retire(meta); err != nil {
 					t.Error(err)
 				}
 			})

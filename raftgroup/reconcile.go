@@ -2,13 +2,10 @@ package raftgroup
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
-
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -42,32 +39,32 @@ func (ms *members) shardRow(shard int) placement.Shard {
 // soon as map and group know it no more.
 func (co *controller) considerRetiring(shard int, cm *placement.Map) error {
 	n := co.node
-	r := n.replica(shard)
+	r := n.engine.Replica(shard)
 	row, ok := cm.Replica(shard, n.id)
 	switch {
-	case cm.Begun() && r.lost != 0:
-		if ok && row.ID() == r.lost || !n.known.excludes(shard, r.lost, 0) {
+	case cm.Begun() && r.Lost != 0:
+		if ok && row.ID() == r.Lost || !n.known.excludes(shard, r.Lost, 0) {
 			return nil
 		}
-		return n.retire(shard)
-	case r.id == 0 || r.role == roleLeader:
+		return n.engine.Retire(shard)
+	case r.ID == 0 || r.Role == engine.RoleLeader:
 		return nil
-	case r.down || co.mapIsOld(shard, &r, cm):
-	case !cm.Begun() || ok && row.ID() == r.id:
-		return nil
-	}
-	if !n.known.excludes(shard, r.id, n.views[shard].Term.Load()) {
+	case r.Down || co.mapIsOld(shard, &r, cm):
+	case !cm.Begun() || ok && row.ID() == r.ID:
 		return nil
 	}
-	return n.retire(shard)
+	if !n.known.excludes(shard, r.ID, n.views[shard].Term.Load()) {
+		return nil
+	}
+	return n.engine.Retire(shard)
 }
 
 // mapIsOld reports whether the map cannot say whether this replica is wanted: that
 // of the meta group may have been removed before it learned of it. A leader that
 // knows a newer row than the map has, and excludes the replica, then has the word;
 // the map that came with the replica's snapshot is not older than the row that wanted it.
-func (co *controller) mapIsOld(shard int, r *replicaState, cm *placement.Map) bool {
-	if shard != co.node.meta() || r.applied <= datadir.StartIndex {
+func (co *controller) mapIsOld(shard int, r *engine.Replica, cm *placement.Map) bool {
+	if shard != co.node.meta() || r.Applied <= datadir.StartIndex {
 		return false
 	}
 	s, ok := co.node.known.leading(shard)
@@ -78,8 +75,8 @@ func (co *controller) mapIsOld(shard int, r *replicaState, cm *placement.Map) bo
 // says: learners first, then, when they have caught up, voters in one joint
 // change with the ones that go.
 func (co *controller) reconcile(shard int) {
-	n, cm, r := co.node, co.node.cmap.Load(), co.node.replica(shard)
-	if !cm.Begun() || r.role != roleLeader || inJoint(r.conf) || r.handing {
+	n, cm, r := co.node, co.node.cmap.Load(), co.node.engine.Replica(shard)
+	if !cm.Begun() || r.Role != engine.RoleLeader || r.Conf.Joint() || r.Handing {
 		return
 	}
 	want := &cm.Shards[shard]
@@ -90,27 +87,25 @@ func (co *controller) reconcile(shard int) {
 	if leave {
 		successors := co.soundSuccessors(shard)
 		if to := cmp.Or(placement.Successor(successors, co.candidates(successors)), co.removedSuccessor(shard, &r, want)); to != 0 {
-			n.transferLeadership(shard, to)
+			n.engine.TransferLeadership(shard, to)
 		}
 		return
 	}
-	if len(change.Changes) == 0 {
+	if len(change) == 0 {
 		return
 	}
 	logger := n.shardLogger(shard)
-	logger.Info("changing the Raft configuration", "change", raftpb.ConfChangesToString(change.Changes))
-	if err := n.changeConfiguration(shard, change); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+	logger.Info("changing the Raft configuration", "change", change.String())
+	if err := n.engine.ChangeConfiguration(shard, change); err != nil {
 		logger.Warn("cannot change the Raft configuration", "error", err)
 	}
 }
 
 // nextChange returns the next step towards want, if one is possible now, or
 // says that this leader has to go first.
-func (co *controller) nextChange(shard int, r *replicaState, want *placement.Shard) (change raftpb.ConfChangeV2, leave bool) {
-	single := func(t raftpb.ConfChangeType, id uint64) raftpb.ConfChangeV2 {
-		return raftpb.ConfChangeV2{Changes: []raftpb.ConfChangeSingle{{Type: t, NodeID: id}}}
-	}
-	members := confMembers(r.conf)
+func (co *controller) nextChange(shard int, r *engine.Replica, want *placement.Shard) (change engine.Changes, leave bool) {
+	single := func(id uint64, to engine.Membership) engine.Changes { return engine.Changes{{Replica: id, To: to}} }
+	members := r.Conf.Members()
 	wanted := make(map[uint64]placement.Replica)
 	var promote []uint64
 	ready := true
@@ -118,44 +113,57 @@ func (co *controller) nextChange(shard int, r *replicaState, want *placement.Sha
 		wanted[w.ID()] = w
 		switch {
 		case !slices.Contains(members, w.ID()):
-			return single(raftpb.ConfChangeAddLearnerNode, w.ID()), false
-		case w.Learner || isVoter(r.conf, w.ID()):
+			return single(w.ID(), engine.Learner), false
+		case w.Learner || r.Conf.Votes(w.ID()):
 		case co.caughtUp(shard, w.ID()):
 			promote = append(promote, w.ID())
 		default:
 			ready = false
 		}
 	}
-	for _, id := range r.conf.Learners {
+	for _, id := range r.Conf.Learners {
 		if _, ok := wanted[id]; !ok {
-			return single(raftpb.ConfChangeRemoveNode, id), false
+			return single(id, engine.Removed), false
 		}
 	}
 	if !ready {
 		return change, false
 	}
 	for _, id := range promote {
-		change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddNode, NodeID: id})
+		change = append(change, engine.Change{Replica: id, To: engine.Voter})
 	}
-	for _, id := range r.conf.Voters {
+	for _, id := range r.Conf.Voters {
 		w, ok := wanted[id]
 		switch {
 		case ok && !w.Learner:
-		case id == r.id:
-			leave = len(r.conf.Voters)+len(promote) > 1
+		case id == r.ID:
+			leave = len(r.Conf.Voters)+len(promote) > 1
 		case ok:
-			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeAddLearnerNode, NodeID: id})
+			change = append(change, engine.Change{Replica: id, To: engine.Learner})
 		default:
-			change.Changes = append(change.Changes, raftpb.ConfChangeSingle{Type: raftpb.ConfChangeRemoveNode, NodeID: id})
+			change = append(change, engine.Change{Replica: id, To: engine.Removed})
 		}
 	}
-	return change, leave && len(change.Changes) == 0
+	return change, leave && len(change) == 0
+}
+
+// settled reports whether a configuration is what the map wants.
+func settled(c *engine.Configuration, want *placement.Shard) bool {
+	if c.Joint() || len(want.Replicas) != len(c.Members()) {
+		return false
+	}
+	for _, r := range want.Replicas {
+		if c.Votes(r.ID()) == r.Learner {
+			return false
+		}
+	}
+	return true
 }
 
 // caughtUp reports whether a learner could vote at once: its node is up, and it
 // lacks few entries.
 func (co *controller) caughtUp(shard int, id uint64) bool {
-	return co.node.known.alive(placement.NodeOf(id), co.node.clock.Boot()) && co.node.engine.caughtUp(shard, id)
+	return co.node.known.alive(placement.NodeOf(id), co.node.clock.Boot()) && co.node.engine.CaughtUp(shard, id)
 }
 
 // removedSuccessor returns a voter that the map wants and whose node is to be
@@ -163,11 +171,11 @@ func (co *controller) caughtUp(shard int, id uint64) bool {
 // that the map does not want and that has nobody else: otherwise two nodes that
 // are removed at a time, and each of which holds a shard up for the other, would
 // never go.
-func (co *controller) removedSuccessor(shard int, r *replicaState, want *placement.Shard) uint64 {
+func (co *controller) removedSuccessor(shard int, r *engine.Replica, want *placement.Shard) uint64 {
 	cm := co.node.cmap.Load()
 	for _, w := range want.Replicas {
 		row, ok := cm.Node(w.Node)
-		if !ok || !row.Removing || w.Learner || w.ID() == r.id || !isVoter(r.conf, w.ID()) || !co.caughtUp(shard, w.ID()) {
+		if !ok || !row.Removing || w.Learner || w.ID() == r.ID || !r.Conf.Votes(w.ID()) || !co.caughtUp(shard, w.ID()) {
 			continue
 		}
 		if _, reason := co.node.known.mayLead(w.Node, co.node.clock.Boot(), false); reason == "" {

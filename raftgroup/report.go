@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/proa-kv/proa/internal/lograte"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -117,33 +118,29 @@ func (s *shardReport) same(o *shardReport) bool {
 		s.Settled == o.Settled && s.Damaged == o.Damaged && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
 }
 
-const (
-	roleLeader      = "leader"
-	roleUnreachable = "unreachable" // in status only
-	roleFollower    = "follower"
-	roleLearner     = "learner"
-	roleCandidate   = "candidate"
-)
+// roleUnreachable is a replica's role in status whose node has not reported lately; the
+// others are the engine's.
+const roleUnreachable = "unreachable"
 
 // report describes the replica of a shard here. For the conductor.
 func (rx *reportExchange) report(shard int, cm *placement.Map) shardReport {
 	n := rx.node
-	v, r := n.views[shard], n.replica(shard)
+	v, r := n.views[shard], n.engine.Replica(shard)
 	s := shardReport{Shard: shard}
-	if r.id == 0 {
-		if r.lost != 0 { // it does not vote
-			s.Replica, s.Role, s.Leader, s.Damaged = r.lost, roleLearner, v.Leader.Load(), true
+	if r.ID == 0 {
+		if r.Lost != 0 { // it does not vote
+			s.Replica, s.Role, s.Leader, s.Damaged = r.Lost, engine.RoleLearner, v.Leader.Load(), true
 		}
 		return s
 	}
-	s.Damaged = r.down || onlyMember(r.conf, r.id) && n.store.Damaged(shard)
-	s.Replica, s.Role, s.Leader, s.Term = r.id, r.role, v.Leader.Load(), v.Term.Load()
-	s.Commit, s.Applied = v.Committed.Load(), r.applied
-	if r.role == roleLeader && r.durable {
-		s.Members = confMembers(r.conf)
-		s.Learners = slices.Clone(r.conf.Learners)
+	s.Damaged = r.Down || r.Conf.OnlyMember(r.ID) && n.store.Damaged(shard)
+	s.Replica, s.Role, s.Leader, s.Term = r.ID, r.Role, v.Leader.Load(), v.Term.Load()
+	s.Commit, s.Applied = v.Committed.Load(), r.Applied
+	if r.Role == engine.RoleLeader && r.Durable {
+		s.Members = r.Conf.Members()
+		s.Learners = slices.Clone(r.Conf.Learners)
 		if cm.Begun() {
-			s.Settled, s.Row = settled(r.conf, &cm.Shards[shard]), cm.Version(shard)
+			s.Settled, s.Row = settled(&r.Conf, &cm.Shards[shard]), cm.Version(shard)
 		}
 	}
 	return s
@@ -151,13 +148,13 @@ func (rx *reportExchange) report(shard int, cm *placement.Map) shardReport {
 
 func (rx *reportExchange) nodeReport() nodeReport {
 	r := nodeReport{
-		Leaving: rx.node.state.is(leaving), Slow: rx.node.state.is(slow), ClockOff: rx.node.state.is(clockOff), Exposed: rx.node.exposed, Offset: rx.node.clockOffset.Load(), Wall: rx.node.clock.NowMillis(),
+		Leaving: rx.node.state.Is(leaving), Slow: rx.node.state.Is(engine.Slow), ClockOff: rx.node.state.Is(clockOff), Exposed: rx.node.exposed, Offset: rx.node.clockOffset.Load(), Wall: rx.node.clock.NowMillis(),
 		FsyncMicros: rx.node.fsyncRecent(), LogBytes: rx.node.log.SizeBytes(),
 		DiskUsed: rx.node.diskUsed.Load(), DiskFree: rx.node.diskFree.Load(), Uptime: int64(time.Duration(rx.node.clock.Boot() - rx.node.startedAt).Seconds()),
 		Position: rx.node.log.Position(), Damaged: uint64(len(rx.node.store.Damage())),
 	}
-	if !rx.node.state.is(alone) && rx.node.time.agreed.Load() {
-		r.Time = rx.node.time.now()
+	if !rx.node.state.Is(engine.Alone) && rx.node.time.Agreed.Load() {
+		r.Time = rx.node.time.Now()
 	}
 	return r
 }
@@ -246,7 +243,7 @@ func (p *peerProgress) acknowledge(version uint64, now int64) {
 // sendReports reports on this node to the others. For the pass.
 func (rx *reportExchange) sendReports() {
 	rx.observe()
-	if rx.node.state.is(alone) {
+	if rx.node.state.Is(engine.Alone) {
 		return
 	}
 	for _, node := range slices.Sorted(maps.Keys(rx.node.peers)) {
@@ -346,7 +343,7 @@ func (rx *reportExchange) takeDocument(from uint64, body []byte, now int64) erro
 	defer rx.known.lock()()
 	p := rx.known.of(from)
 	if rx.known.noteAliveLocked(p, now) {
-		rx.node.state.set(greetDue)
+		rx.node.state.Set(greetDue)
 	}
 	if p.shards == nil {
 		p.shards = make([]shardReport, len(shards))
@@ -369,7 +366,7 @@ func (rx *reportExchange) takeChanges(from uint64, body []byte, now int64) error
 	defer rx.known.lock()()
 	p := rx.known.of(from)
 	if rx.known.noteAliveLocked(p, now) {
-		rx.node.state.set(greetDue)
+		rx.node.state.Set(greetDue)
 	}
 	if c.ackRun == rx.reporting.run && c.ack <= rx.reporting.newest {
 		p.acknowledge(c.ack, now)
@@ -385,7 +382,7 @@ func (p *picture) update(about nodeReport, now int64) {
 	p.about = about
 	if about.Wall != 0 {
 		boot := now / int64(time.Microsecond)
-		p.clocks.add(clockReading{wall: wallMicros(about.Wall) - boot, time: wallMicros(about.Time) - boot, has: about.Time != 0})
+		p.clocks.add(clockReading{wall: engine.WallMicros(about.Wall) - boot, time: engine.WallMicros(about.Time) - boot, has: about.Time != 0})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -20,7 +21,7 @@ import (
 // due, with one shard and the meta group.
 func knownBy1(replicas ...shardReport) (*clusterView, *placement.Shard) {
 	const now = int64(time.Hour)
-	n := &Node{resources: resources{id: 1, shards: 1, views: make([]*view, 2)}}
+	n := &Node{resources: resources{id: 1, shards: 1, views: make([]*engine.View, 2)}}
 	n.known.suspect = int64(staleAfter)
 	v := &clusterView{node: n, now: now, nodes: make(map[uint64]*picture)}
 	row := &placement.Shard{}
@@ -37,9 +38,9 @@ func knownBy1(replicas ...shardReport) (*clusterView, *placement.Shard) {
 // the newest leader says, in whatever order the nodes' pictures are looked through.
 func TestStatusLeader(t *testing.T) {
 	v, row := knownBy1(
-		shardReport{Role: roleFollower, Term: 7}, // has heard of an election
-		shardReport{Role: roleLeader, Term: 6, Settled: true, Commit: 9, Applied: 8},
-		shardReport{Role: roleLeader, Term: 5}, // has not heard of its end
+		shardReport{Role: engine.RoleFollower, Term: 7}, // has heard of an election
+		shardReport{Role: engine.RoleLeader, Term: 6, Settled: true, Commit: 9, Applied: 8},
+		shardReport{Role: engine.RoleLeader, Term: 5}, // has not heard of its end
 	)
 	for range 200 { // each in another order, since Go shuffles maps
 		i := v.shardInfo(0, row)
@@ -55,9 +56,9 @@ func TestStatusLeader(t *testing.T) {
 // TestStatusOfSilentNodes: who leads is known from fresh words only, and where
 // there are none the answer is "unknown" unless a majority has no leader.
 func TestStatusOfSilentNodes(t *testing.T) {
-	follower := shardReport{Role: roleFollower, Leader: 3, Term: 6}
-	orphan := shardReport{Role: roleFollower, Term: 6}
-	leader := shardReport{Role: roleLeader, Leader: 3, Term: 6}
+	follower := shardReport{Role: engine.RoleFollower, Leader: 3, Term: 6}
+	orphan := shardReport{Role: engine.RoleFollower, Term: 6}
+	leader := shardReport{Role: engine.RoleLeader, Leader: 3, Term: 6}
 	ago := func(d time.Duration) func(p *picture) {
 		return func(p *picture) { p.heard, p.whole = p.heard-int64(d), p.whole-int64(d) }
 	}
@@ -72,18 +73,18 @@ func TestStatusOfSilentNodes(t *testing.T) {
 		leader       uint64
 		node3, role3 string
 	}{
-		{"all well", follower, follower, leader, nil, nil, command.ShardLed, 3, command.NodeUp, roleLeader},
+		{"all well", follower, follower, leader, nil, nil, command.ShardLed, 3, command.NodeUp, engine.RoleLeader},
 		{"the leader's connection has broken this moment", follower, follower, leader, nil, lost, command.ShardUnknown, 0, command.NodeSuspect, roleUnreachable},
 		{"the others have noticed", orphan, orphan, leader, nil, lost, command.ShardLeaderless, 0, command.NodeSuspect, roleUnreachable},
 		{"it has been down for long", orphan, orphan, leader, nil, ago(time.Minute), command.ShardLeaderless, 0, command.NodeDown, roleUnreachable},
-		{"its report is late", follower, follower, leader, nil, late, command.ShardUnknown, 0, command.NodeUp, roleLeader},
+		{"its report is late", follower, follower, leader, nil, late, command.ShardUnknown, 0, command.NodeUp, engine.RoleLeader},
 		{"nobody else is there", orphan, follower, leader, lost, ago(5 * time.Second), command.ShardLeaderless, 0, command.NodeSuspect, roleUnreachable},
 		{"one has a leader that is cut off from here", orphan, follower, leader, nil, ago(5 * time.Second), command.ShardUnknown, 0, command.NodeSuspect, roleUnreachable},
-		{"it has just handed over to node 2, which has yet to say so", follower, follower, shardReport{Role: roleFollower, Leader: 2, Term: 7, since: justNow}, nil, nil, command.ShardLed, 2, command.NodeUp, roleFollower},
-		{"node 2 does not say so for longer than a report takes", follower, follower, shardReport{Role: roleFollower, Leader: 2, Term: 7}, nil, nil, command.ShardUnknown, 0, command.NodeUp, roleFollower},
-		{"node 2 cannot be reached since", follower, follower, shardReport{Role: roleFollower, Leader: 2, Term: 7, since: justNow}, lost, nil, command.ShardUnknown, 0, command.NodeUp, roleFollower},
-		{"a newer term has begun since", follower, shardReport{Role: roleCandidate, Term: 8}, shardReport{Role: roleFollower, Leader: 2, Term: 7, since: justNow}, nil, nil, command.ShardUnknown, 0, command.NodeUp, roleFollower},
-		{"a leader is elected", orphan, shardReport{Role: roleLeader, Leader: 2, Term: 7}, leader, nil, lost, command.ShardLed, 2, command.NodeSuspect, roleUnreachable},
+		{"it has just handed over to node 2, which has yet to say so", follower, follower, shardReport{Role: engine.RoleFollower, Leader: 2, Term: 7, since: justNow}, nil, nil, command.ShardLed, 2, command.NodeUp, engine.RoleFollower},
+		{"node 2 does not say so for longer than a report takes", follower, follower, shardReport{Role: engine.RoleFollower, Leader: 2, Term: 7}, nil, nil, command.ShardUnknown, 0, command.NodeUp, engine.RoleFollower},
+		{"node 2 cannot be reached since", follower, follower, shardReport{Role: engine.RoleFollower, Leader: 2, Term: 7, since: justNow}, lost, nil, command.ShardUnknown, 0, command.NodeUp, engine.RoleFollower},
+		{"a newer term has begun since", follower, shardReport{Role: engine.RoleCandidate, Term: 8}, shardReport{Role: engine.RoleFollower, Leader: 2, Term: 7, since: justNow}, nil, nil, command.ShardUnknown, 0, command.NodeUp, engine.RoleFollower},
+		{"a leader is elected", orphan, shardReport{Role: engine.RoleLeader, Leader: 2, Term: 7}, leader, nil, lost, command.ShardLed, 2, command.NodeSuspect, roleUnreachable},
 	} {
 		v, row := knownBy1(tt.r1, tt.r2, tt.r3)
 		for node, f := range map[uint64]func(*picture){2: tt.f2, 3: tt.f3} {
@@ -109,20 +110,20 @@ func TestStatusOfSilentNodes(t *testing.T) {
 // election for as long as a report counts, and no longer.
 func TestNewLeader(t *testing.T) {
 	p := &picture{shards: make([]shardReport, 2)}
-	s := shardReport{Shard: 1, Role: roleFollower, Leader: 2, Term: 6}
+	s := shardReport{Shard: 1, Role: engine.RoleFollower, Leader: 2, Term: 6}
 	p.set(s, 100)
 	s.Commit = 9
 	if p.set(s, 200); p.shards[1].since != 100 || p.shards[1].Commit != 9 {
 		t.Errorf("%+v: the leader is the same since 100", p.shards[1])
 	}
-	s.Role, s.Leader, s.Term = roleLeader, 3, 7
+	s.Role, s.Leader, s.Term = engine.RoleLeader, 3, 7
 	if p.set(s, 300); p.shards[1].since != 300 {
 		t.Errorf("%+v: it leads since 300", p.shards[1])
 	}
 
-	follower := shardReport{Role: roleFollower, Leader: 3, Term: 6}
+	follower := shardReport{Role: engine.RoleFollower, Leader: 3, Term: 6}
 	for age, newly := range map[time.Duration]bool{0: true, staleAfter: true, staleAfter + 1: false, time.Minute: false} {
-		v, row := knownBy1(follower, follower, shardReport{Role: roleLeader, Leader: 3, Term: 6, Settled: true, since: int64(time.Hour - age)})
+		v, row := knownBy1(follower, follower, shardReport{Role: engine.RoleLeader, Leader: 3, Term: 6, Settled: true, since: int64(time.Hour - age)})
 		if i := v.shardInfo(0, row); i.Leader != 3 || i.NewLeader != newly {
 			t.Errorf("%v after its election: %+v", age, i)
 		}
@@ -199,7 +200,7 @@ func TestReportsConverge(t *testing.T) {
 			for range rng.IntN(400) {
 				s := shardReport{Shard: rng.IntN(shards)}
 				if rng.IntN(5) > 0 {
-					s.Replica, s.Role, s.Leader, s.Term = rng.Uint64N(1<<40)+1, roleLeader, rng.Uint64N(5), rng.Uint64()
+					s.Replica, s.Role, s.Leader, s.Term = rng.Uint64N(1<<40)+1, engine.RoleLeader, rng.Uint64N(5), rng.Uint64()
 					s.Commit, s.Applied, s.Members, s.Learners, s.Row = rng.Uint64(), rng.Uint64N(9), []uint64{1, rng.Uint64(), 3}, []uint64{3}, rng.Uint64N(99)
 				}
 				r.change(s)
@@ -238,7 +239,7 @@ func TestReportsHaveNoLargestNumber(t *testing.T) {
 	const shards = 16 << 10
 	r := newReporter(1, shards)
 	for shard := range shards {
-		s := shardReport{Shard: shard, Replica: 1, Role: roleLeader, Leader: placement.NodeMax, Term: 1 << 62, Commit: 1 << 62, Applied: 1 << 62, Row: 1 << 62}
+		s := shardReport{Shard: shard, Replica: 1, Role: engine.RoleLeader, Leader: placement.NodeMax, Term: 1 << 62, Commit: 1 << 62, Applied: 1 << 62, Row: 1 << 62}
 		for node := range uint64(9) {
 			s.Members = append(s.Members, placement.ReplicaID(placement.NodeMax-node, 1<<24-1))
 		}
@@ -268,7 +269,7 @@ func TestPositionsAreReported(t *testing.T) {
 		for id, n := range c.nodes {
 			for _, sh := range n.ClusterStatus().Shards {
 				for _, r := range sh.Replicas {
-					if held := c.nodes[r.Node].store.Applied((sh.Shard + len(n.etcd().groups)) % len(n.etcd().groups)); r.Applied != held {
+					if held := c.nodes[r.Node].store.Applied((sh.Shard + len(n.views)) % len(n.views)); r.Applied != held {
 						t.Fatalf("node %d takes node %d for at %d of shard %d, which is at %d", id, r.Node, r.Applied, sh.Shard, held)
 					}
 				}
@@ -282,10 +283,10 @@ var golden = func() []byte {
 	c := changes{run: 0x1122334455667788, ackRun: 0x99, ack: 7, newest: 3,
 		about: nodeReport{Slow: true, ClockOff: true, Exposed: true, Wall: 1700000000000, Time: 1700000000300, Offset: -300, FsyncMicros: 127.5, LogBytes: 64 << 20, DiskUsed: 1 << 30, DiskFree: 2 << 30, Uptime: 3600, Position: 77, Damaged: 5}}
 	state := []shardReport{
-		{Shard: 0, Replica: placement.ReplicaID(1, 1), Role: roleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
+		{Shard: 0, Replica: placement.ReplicaID(1, 1), Role: engine.RoleLeader, Leader: 1, Term: 4, Commit: 300, Applied: 299,
 			Members: []uint64{placement.ReplicaID(1, 1), placement.ReplicaID(2, 1)}, Learners: []uint64{placement.ReplicaID(2, 1)}, Settled: true, Row: 2},
 		{Shard: 1},
-		{Shard: 2, Replica: placement.ReplicaID(1, 2), Role: roleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1, Damaged: true},
+		{Shard: 2, Replica: placement.ReplicaID(1, 2), Role: engine.RoleFollower, Leader: 2, Term: 9, Commit: 1, Applied: 1, Damaged: true},
 	}
 	return c.encode(0, []int{1, 0, 2}, []uint64{2, 1, 3}, state)[0].body
 }()

@@ -28,18 +28,18 @@ const (
 // what it sent last is then what it will be held to. For the driver.
 func (ms *members) remember() {
 	now, due := ms.node.clock.Boot(), ms.rememberDue
-	if ms.node.state.is(peerLost) {
+	if ms.node.state.Is(peerLost) {
 		due -= int64(rememberEvery - rememberPause)
 	}
-	if now < due || !ms.runs.Dirty() || !ms.node.state.set(remembering) {
+	if now < due || !ms.runs.Dirty() || !ms.node.state.Set(remembering) {
 		return
 	}
-	ms.node.state.clear(peerLost)
+	ms.node.state.Clear(peerLost)
 	ms.rememberDue = now + int64(rememberEvery)
 	ms.node.background.Add(1)
 	go func() {
 		defer ms.node.background.Done()
-		defer ms.node.state.clear(remembering)
+		defer ms.node.state.Clear(remembering)
 		if err := ms.runs.Save(); err != nil {
 			ms.node.logger.Warn("cannot write the file that records other nodes' runs", "error", err)
 		}

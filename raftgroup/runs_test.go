@@ -14,6 +14,7 @@ import (
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -100,7 +101,7 @@ func TestOldCopyIsRefused(t *testing.T) {
 	stranger := refusal
 	stranger.Key[0] ^= 1
 	n.Refused(stranger, RefusedOlder, "no")
-	if n.state.is(failed) {
+	if n.state.Is(engine.Failed) {
 		t.Error("stopped by a stranger's word")
 	}
 	n.Refused(refusal, RefusedOlder, "this directory is older")
@@ -185,7 +186,7 @@ func TestRemovedNodeEnds(t *testing.T) {
 		stranger := proven(c.nodes[1])
 		stranger.Key[0] ^= 1
 		n.Refused(stranger, RefusedRemoved, "no")
-		if n.state.is(failed) {
+		if n.state.Is(engine.Failed) {
 			t.Errorf("node %d: ended by a stranger's word", n.id)
 		}
 		n.Refused(proven(c.nodes[1]), RefusedRemoved, "no")
@@ -273,7 +274,7 @@ func TestRemovedMemberStopsNobody(t *testing.T) {
 	m.Nodes[1].Removed = true
 	n.cmap.Store(&m)
 	n.Refused(proven(c.nodes[2]), RefusedOlder, "this directory is older")
-	if n.state.is(failed) {
+	if n.state.Is(engine.Failed) {
 		t.Error("stopped")
 	}
 }
@@ -285,17 +286,17 @@ func TestTwinStops(t *testing.T) {
 	n, by := c.nodes[1], proven(c.nodes[2])
 	now := c.clock.ms.Swap(12_000) // since the machine has started
 	n.Refused(by, RefusedTwin, "node 1 is already running")
-	if n.state.is(failed) {
+	if n.state.Is(engine.Failed) {
 		t.Fatal("stopped by the first refusal after the machine's start")
 	}
 	c.clock.ms.Store(now)
 	n.Refused(by, RefusedTwin, "node 1 is already running")
-	if n.state.is(failed) {
+	if n.state.Is(engine.Failed) {
 		t.Fatal("stopped at once: it may be a remnant")
 	}
 	c.clock.ms.Add(uint64(time.Minute.Milliseconds()))
 	n.Refused(by, RefusedTwin, "node 1 is already running")
-	if n.state.is(failed) {
+	if n.state.Is(engine.Failed) {
 		t.Fatal("stopped by two refusals with a minute between them")
 	}
 	for range 4 {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/storage"
 )
@@ -70,23 +71,23 @@ func (s ShardStatus) MarshalJSON() ([]byte, error) {
 // Status returns a snapshot of the node's state. Its parts are each read
 // atomically, not all at one moment.
 func (n *Node) Status() Status {
-	counters := n.counters()
+	counters := n.engine.Counters()
 	s := Status{
-		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.state.is(failed), Slow: n.state.is(slow),
-		ClockOff: n.state.is(clockOff), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.behind.Load() / 1000,
-		LogBytes: n.log.SizeBytes(), Fsyncs: counters.fsyncs, Passes: counters.passes,
+		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.state.Is(engine.Failed), Slow: n.state.Is(engine.Slow),
+		ClockOff: n.state.Is(clockOff), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.Behind.Load() / 1000,
+		LogBytes: n.log.SizeBytes(), Fsyncs: counters.Fsyncs, Passes: counters.Passes,
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),
 		Storage: n.store.Stats(), Damage: n.store.Damage(), ReplayDamaged: n.replay.Damaged,
 	}
 	if s.Fsyncs > 0 {
-		s.FsyncMicros = float64(counters.fsyncNanos) / float64(s.Fsyncs) / float64(time.Microsecond)
+		s.FsyncMicros = float64(counters.FsyncNanos) / float64(s.Fsyncs) / float64(time.Microsecond)
 	}
 	for shard, v := range n.views {
-		c := n.shardCounters(shard)
+		c := n.engine.ShardCounters(shard)
 		s.Shards = append(s.Shards, ShardStatus{
 			Shard: shard, Leader: v.Leader.Load(), Term: v.Term.Load(), Commit: v.Committed.Load(),
 			Applied: n.store.Applied(shard), Durable: n.store.Durable(shard),
-			First: c.first, Last: c.last, Queued: c.queued, Serving: v.Leads.Load(), Held: v.Held.Load(),
+			First: c.First, Last: c.Last, Queued: c.Queued, Serving: v.Leads.Load(), Held: v.Held.Load(),
 			Damaged: v.Broken.Load() || n.store.Damaged(shard), meta: shard == n.meta(),
 		})
 	}

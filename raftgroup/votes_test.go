@@ -95,7 +95,7 @@ func TestLeaderLeavesToANodeThatLeaves(t *testing.T) {
 		r, _ := m.Replica(0, other)
 		m.Shards[0].Replicas = []placement.Replica{r}
 		n.cmap.Store(&m)
-		s := n.replica(0)
+		s := n.engine.Replica(0)
 		if got := n.removedSuccessor(0, &s, &m.Shards[0]); got != 0 {
 			return placement.NodeOf(got)
 		}

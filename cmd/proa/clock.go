@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // envClockFile names a file that holds by how much the wall clock is wrong,
@@ -20,10 +20,10 @@ const envClockFile = "PROATEST_CLOCK_FILE"
 const clockFileEvery = 10 * time.Millisecond
 
 // clock returns the node's clock: the machine's, unless a test sets it wrong.
-func clock(log *slog.Logger) raftgroup.Clock {
+func clock(log *slog.Logger) engine.Clock {
 	path := os.Getenv(envClockFile)
 	if path == "" {
-		return raftgroup.SystemClock{}
+		return engine.SystemClock{}
 	}
 	log.Warn("the wall clock is set wrong on purpose, for a test", "file", path)
 	c := new(wrongClock)
@@ -38,7 +38,7 @@ func clock(log *slog.Logger) raftgroup.Clock {
 
 // wrongClock is the machine's clock, the wall clock being off.
 type wrongClock struct {
-	raftgroup.SystemClock
+	engine.SystemClock
 	off atomic.Int64 // milliseconds
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/raftgroup/call"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/peer"
 	"github.com/proa-kv/proa/server"
 )
@@ -140,7 +141,7 @@ func (p *peers) close() error {
 }
 
 // SendSnapshot sends s in the background.
-func (p *peers) SendSnapshot(node uint64, s *raftgroup.OutgoingSnapshot) {
+func (p *peers) SendSnapshot(node uint64, s engine.OutgoingSnapshot) {
 	go func() { s.Done(p.Transport.SendSnapshot(s.Context(), node, s.Header(), s.Export)) }()
 }
 
@@ -281,7 +282,7 @@ func (b *inbox) Snapshot(from uint64, header []byte, s *peer.Incoming) error {
 	return in.Finish()
 }
 
-func copyChunks(in *raftgroup.IncomingSnapshot, s *peer.Incoming) error {
+func copyChunks(in engine.IncomingSnapshot, s *peer.Incoming) error {
 	for {
 		chunk, err := s.Next()
 		if errors.Is(err, io.EOF) {

@@ -22,6 +22,7 @@ import (
 	"github.com/proa-kv/proa/internal/wrongport"
 	"github.com/proa-kv/proa/raftgroup"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/admin"
 	"github.com/proa-kv/proa/server/redis"
@@ -231,7 +232,7 @@ func stop(ctx context.Context, c *config.Config, log *slog.Logger, srv *server.S
 		_ = side.Shutdown(clients)
 	}
 	switch err := node.Close(whole); {
-	case errors.Is(err, raftgroup.ErrUnwritten):
+	case errors.Is(err, engine.ErrUnwritten):
 		log.Warn("the state is not written in full; the next start carries out more of the log again", "error", err)
 	case err != nil:
 		return fmt.Errorf("closing the stores: %w", err)

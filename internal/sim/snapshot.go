@@ -6,7 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/engine"
 )
 
 // transfer is a snapshot on its way. A goroutine of its own carries it, and
@@ -15,7 +15,7 @@ type transfer struct {
 	sim      *simulation
 	from, to *member
 	lives    [2]int
-	snapshot *raftgroup.OutgoingSnapshot
+	snapshot engine.OutgoingSnapshot
 	resume   chan error // capacity 1
 	expects  bool       // the goroutine waits for resume
 	ended    bool
@@ -25,7 +25,7 @@ type transfer struct {
 var errBroken = errors.New("connection broken")
 
 // SendSnapshot begins to send a snapshot a little later.
-func (l *link) SendSnapshot(node uint64, o *raftgroup.OutgoingSnapshot) {
+func (l *link) SendSnapshot(node uint64, o engine.OutgoingSnapshot) {
 	s, to := l.sim, l.to(node)
 	if to == nil || s.over {
 		o.Done(errBroken)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/protocol"
-	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/server"
 	"github.com/proa-kv/proa/server/resp"
 )
@@ -111,7 +111,7 @@ func TestOvertaken(t *testing.T) {
 		}
 		x.reset(&conn{}, resp.Lookup(args[0]), args, false)
 		cmdMSet(nil, &x)
-		if large := cmd.EncodedBytesMax() >= raftgroup.LargeBytes; large && !x.mayBeOvertaken() {
+		if large := cmd.EncodedBytesMax() >= engine.LargeBytes; large && !x.mayBeOvertaken() {
 			t.Errorf("an MSET of %d keys is large in the log, and said not to be", n)
 		} else if n <= 100 && x.mayBeOvertaken() {
 			t.Errorf("an MSET of %d keys is said to be large", n)

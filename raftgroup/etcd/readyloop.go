@@ -1,0 +1,571 @@
+package etcd
+
+import (
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/engine"
+	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
+)
+
+// readyLoop is the work of all groups of a node, pass by pass. Any thread adds work to
+// its schedule; one thread at a time runs a pass, to which all else belongs: what one
+// pass has under way, and what the next goes on with.
+type readyLoop struct {
+	engine   *Engine
+	schedule schedule
+
+	passes, fsyncs, fsyncNanos atomic.Uint64
+
+	touched             []*group
+	filling, spareWrite *writeSet
+	durable             uint64 // number of the last writeSet that is
+	applies             []applying
+	applyBase           int
+	applyCalls          uint64        // of store.Apply
+	replayDamaged       atomic.Uint64 // see Replay.Damaged
+	entries             []storage.Entry
+	spares              [][]engine.Completion
+	deferred            []*group // have commands that wait for the round under way
+	withLarge           []*group // have large commands, in the order of their turns
+	large               largeEntry
+	replicating         []*group // have, or had, entries that wait for other nodes
+	replicatingSince    int64    // the last entries, on Clock.Boot
+	withCommits         []*group // have messages kept back, see group.send
+	ticks               uint64
+	roundSeq            uint64
+}
+
+// applying is a committed entry on its way into the state machine.
+type applying struct {
+	group       *group
+	index, term uint64
+	data        []byte
+	conf        *raftpb.ConfState // that the entry made, nil where it made none
+	confBytes   []byte
+	alone       bool                // no other replica carries it out
+	mark        bool                // the replicas compare their states here
+	done        []engine.Completion // nil where the entry was proposed elsewhere or before a restart
+}
+
+// writeSet is a log write with what may be sent when it is durable. One is
+// filled by the pass while another is being written.
+type writeSet struct {
+	loop     *readyLoop
+	log      *raftlog.Write
+	number   uint64 // one higher than that of the set before
+	answers  []answer
+	mustSync bool
+}
+
+// Pending reports whether a pass has something to do.
+func (l *readyLoop) Pending() bool { return l.schedule.due() }
+
+// Acquire makes the caller the one thread that runs the pass, if there is
+// something to do and no other thread does it. While the log is written commands
+// wait, to join one next entry; messages do not. After true the caller must call
+// Prepare, as in Run. After false nothing need be done: the thread that runs the
+// pass, or writes the log, will see what is due.
+func (l *readyLoop) Acquire() bool { return l.schedule.acquire() }
+
+// Run runs one group commit, which the caller has acquired, for a node whose outcomes
+// need no further step; a server puts its own steps between (server.Server.groupCommit).
+// The caller should then try Acquire again: what became due meanwhile found nobody to
+// run it.
+func (l *readyLoop) Run() {
+	w := l.Prepare()
+	if w != nil {
+		w.Sync()
+	}
+	if l.Deliver(w) {
+		l.Release()
+	}
+}
+
+// Prepare takes in messages, ticks and finished writes, applies what has been
+// committed, makes log entries of the queued commands, and sends messages to other
+// nodes. It returns the write of the log that must be made durable, having given up
+// the pass; or nil, and the caller still runs the pass.
+func (l *readyLoop) Prepare() command.Write {
+	if w := l.pass(); w != nil {
+		return w
+	}
+	return nil
+}
+
+// Sync makes the write durable: one log write, one fdatasync. The caller does not
+// run the pass meanwhile; other threads may, for messages.
+func (w *writeSet) Sync() { w.loop.writeLog(w) }
+
+// Deliver applies what Raft has committed since the write is durable, and passes
+// outcomes to those who wait for them. It returns true if the caller runs the pass,
+// also without a write, and must call Release: commands that arrive while replies
+// are written then join one next entry, instead of several small ones. Otherwise
+// another thread runs the pass, and delivers.
+func (l *readyLoop) Deliver(w command.Write) bool {
+	if w == nil {
+		return true
+	}
+	if !l.schedule.resume() {
+		return false
+	}
+	l.serve(l.schedule.take(urgentDue))
+	l.sendCommits()
+	l.noteLeft()
+	return true
+}
+
+// Release gives up the pass.
+func (l *readyLoop) Release() { l.schedule.release() }
+
+// pass does everything there is to do and returns the write that has to be
+// made durable, if any. With a write under way it leaves the queues alone:
+// what is in them joins one next entry.
+func (l *readyLoop) pass() *writeSet {
+	l.passes.Add(1)
+	writing := l.schedule.writing()
+	l.serve(l.schedule.take(urgentDue | commandsDue))
+	if l.engine.State.Is(engine.Failed) {
+		return nil
+	}
+	if writing {
+		l.sendCommits()
+		l.noteLeft()
+		return nil
+	}
+	if err := l.guard(l.proposeAll); err != nil {
+		l.engine.host.Fail(err)
+		l.abandon()
+		return nil
+	}
+	l.sendCommits()
+	return l.takeWrite()
+}
+
+// serve takes in messages, finished writes and other work that is due, applies what
+// has been committed, and delivers outcomes.
+func (l *readyLoop) serve(work uint32) {
+	if !l.engine.State.Is(engine.Failed) {
+		if err := l.guard(func() error { return l.serveWork(work) }); err != nil {
+			l.engine.host.Fail(err)
+		}
+	}
+	if l.engine.State.Is(engine.Failed) {
+		l.abandon()
+	} else {
+		l.engine.Growing.Readmit(l.engine.Store)
+	}
+}
+
+// guard calls f, and returns the log's failure where f panics because of it: Raft
+// knows no other answer to a log that cannot be read.
+func (l *readyLoop) guard(f func() error) (err error) {
+	defer func() {
+		if failure := l.engine.Log.Err(); failure != nil {
+			if what := recover(); what != nil {
+				l.engine.Logger.Debug("raft cannot continue", "panic", what)
+				err = failure
+			}
+		}
+	}()
+	return f()
+}
+
+func (l *readyLoop) serveWork(work uint32) error {
+	l.touched = l.touched[:0]
+	if err := l.takeWritten(); err != nil {
+		return err
+	}
+	for _, g := range l.schedule.takeMessages() {
+		if err := g.takeInbox(l.engine); err != nil {
+			return err
+		}
+		g.takeReads()
+		l.touch(g)
+	}
+	if work&tickDue != 0 {
+		l.tickAll()
+	}
+	if work&truncateDue != 0 {
+		l.truncate()
+	}
+	l.runPosted()
+	return l.processReady()
+}
+
+// processReady goes on until the touched groups have nothing ready any more, and
+// sends what they have to say.
+func (l *readyLoop) processReady() error {
+	for again := true; again; {
+		again = false
+		for _, g := range l.touched {
+			g.ask(l.engine)
+			if err := g.collect(l.engine); err != nil {
+				return err
+			}
+		}
+		l.engine.Transport.Transmit() // before the write: both are under way together
+		if err := l.apply(); err != nil {
+			return err
+		}
+		if err := l.respondWithoutWrite(); err != nil {
+			return err
+		}
+		for _, g := range l.touched {
+			if err := g.respond(l.engine); err != nil {
+				return err
+			}
+			g.closeRounds(l.engine)
+			g.continueTransfer(l.engine)
+			again = again || (g.node != nil && g.node.HasReady())
+		}
+	}
+	return nil
+}
+
+func (l *readyLoop) sendResponses(w *writeSet) error {
+	for i := range w.answers {
+		a := &w.answers[i]
+		if a.group.node == nil || a.group.id != a.replica {
+			continue // the replica has left meanwhile
+		}
+		if err := a.group.passOn(l.engine, &a.m); err != nil {
+			return err
+		}
+		if k := len(l.touched); k == 0 || l.touched[k-1] != a.group {
+			l.touch(a.group)
+		}
+	}
+	clear(w.answers)
+	w.answers = w.answers[:0]
+	return nil
+}
+
+// proposeAll turns the queues into entries and sends them.
+func (l *readyLoop) proposeAll() error {
+	l.deferred = append(l.deferred, l.schedule.takeCommands()...)
+	if !l.engine.Time.Agreed.Load() || l.defers() {
+		return nil
+	}
+	l.engine.Time.Publish() // the machine may have been suspended since the last tick
+	if err := l.engine.takeAcross(); err != nil {
+		return err
+	}
+	if len(l.deferred) == 0 && !l.largeDue() {
+		return nil
+	}
+	l.touched = append(l.touched[:0], l.deferred...)
+	l.deferred = l.deferred[:0]
+	for _, g := range l.touched {
+		if err := g.collect(l.engine); err != nil { // so that the indexes of new entries are known
+			return err
+		}
+		if err := g.propose(l.engine); err != nil {
+			return err
+		}
+		g.noteLarge(l.engine)
+	}
+	if err := l.proposeLarge(); err != nil {
+		return err
+	}
+	l.replicatingSince = l.engine.Clock.Boot()
+	return l.processReady()
+}
+
+// What is queued while entries are on their way to other nodes waits for them
+// to be committed, and goes in one next round, unless it is this much, or they
+// take this long. A round costs every node a write, an fsync and a few
+// messages; waiting for it costs half a round.
+const (
+	deferOpsMax   = 256
+	deferBytesMax = 256 << 10
+	deferMax      = 2 * time.Millisecond
+)
+
+// defers reports whether what is queued is to wait for the round under way.
+func (l *readyLoop) defers() bool {
+	if !l.replicates() || time.Duration(l.engine.Clock.Boot()-l.replicatingSince) > deferMax {
+		return false
+	}
+	for _, g := range l.deferred {
+		if g.queue.Holds(deferOpsMax, deferBytesMax) {
+			return false
+		}
+	}
+	return true
+}
+
+// replicates reports whether entries of this node wait for other nodes.
+func (l *readyLoop) replicates() bool {
+	l.replicating = slices.DeleteFunc(l.replicating, func(g *group) bool { return len(g.inflight) == 0 || g.state != raft.StateLeader })
+	return len(l.replicating) > 0
+}
+
+// touch has processReady look at g.
+func (l *readyLoop) touch(g *group) { l.touched = append(l.touched, g) }
+
+// takeWrite returns what has been filled if it must be durable now, and begins
+// another. Without anything that must be durable it leaves the records to the
+// next write.
+func (l *readyLoop) takeWrite() *writeSet {
+	w := l.filling
+	if !w.mustSync {
+		return nil
+	}
+	l.filling = l.spareWrite
+	l.filling.number = w.number + 1
+	l.spareWrite = nil
+	l.schedule.beginWrite()
+	return w
+}
+
+// writeLog makes a write durable. It is called without the pass.
+func (l *readyLoop) writeLog(w *writeSet) {
+	start := time.Now()
+	err := l.engine.Log.Save(w.log, true)
+	took := time.Since(start)
+	if err != nil {
+		l.engine.host.Fail(err)
+	} else {
+		l.fsyncNanos.Add(uint64(took))
+		l.fsyncs.Add(1)
+		l.engine.host.NoteFsync(took)
+	}
+	l.schedule.addWritten(w)
+}
+
+// noteLeft has another pass run if there is something that this one had to
+// leave because a write was under way.
+func (l *readyLoop) noteLeft() {
+	if l.filling.mustSync || len(l.deferred) > 0 || l.engine.acrossDue() || l.largeDue() {
+		l.schedule.request(commandsDue)
+	}
+}
+
+// respondWithoutWrite sends the answers that need no write, because all it waits for is durable.
+func (l *readyLoop) respondWithoutWrite() error {
+	w := l.filling
+	if w.mustSync || len(w.answers) == 0 || l.schedule.writing() {
+		return nil
+	}
+	return l.sendResponses(w)
+}
+
+// takeWritten gives Raft, or other nodes, the answers that waited for a write.
+func (l *readyLoop) takeWritten() error {
+	w := l.schedule.takeWritten()
+	if w == nil {
+		return nil
+	}
+	if err := l.sendResponses(w); err != nil {
+		return err
+	}
+	w.mustSync = false
+	l.durable = w.number
+	l.spareWrite = w
+	if l.engine.Log.SizeBytes() > l.engine.Limits.LogBytes {
+		// The log may only be cut behind what the state machine holds
+		// durably; see flushed and truncate.
+		l.engine.host.Flush()
+	}
+	return nil
+}
+
+func (l *readyLoop) addApply(a applying) {
+	l.applies = append(l.applies, a)
+	l.entries = append(l.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term, Alone: a.alone})
+}
+
+// apply carries out what has been committed. Outcomes are delivered by
+// Deliver, below, from within store.Apply.
+func (l *readyLoop) apply() error {
+	l.groupParts()
+	from := 0
+	for i := range l.applies {
+		if l.applies[i].mark || i == len(l.applies)-1 {
+			if err := l.applyRange(from, i+1); err != nil {
+				return err
+			}
+			from = i + 1
+		}
+	}
+	clear(l.applies)
+	clear(l.entries)
+	l.applies, l.entries = l.applies[:0], l.entries[:0]
+	return nil
+}
+
+// groupParts puts the parts of commands over several shards in front, so that
+// they are carried out in one step. They are at the front of their groups' logs;
+// those that are not are from before a restart.
+func (l *readyLoop) groupParts() {
+	front := 0
+	for i := range l.applies {
+		a := &l.applies[i]
+		if a.index != a.group.at.index+1 || !command.IsPart(a.data) {
+			continue
+		}
+		l.entries[i].Together = true
+		toFront(l.applies[front : i+1])
+		toFront(l.entries[front : i+1])
+		front++
+	}
+}
+
+// toFront moves the last element before the others.
+func toFront[T any](s []T) {
+	last := s[len(s)-1]
+	copy(s[1:], s)
+	s[0] = last
+}
+
+func (l *readyLoop) applyRange(from, to int) error {
+	l.applyBase = from
+	l.applyCalls++
+	err := l.engine.Store.Apply(l.entries[from:to], (*deliverer)(l))
+	if errors.Is(err, storage.ErrDamaged) {
+		l.stopDamaged(from, to)
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	meta := false
+	for i := from; i < to; i++ {
+		a := &l.applies[i]
+		g := a.group
+		if g == nil {
+			continue // see stopDamaged
+		}
+		g.at.index, g.at.term = a.index, a.term
+		g.leaseAlone()
+		if a.conf != nil {
+			g.at.conf = a.conf
+		}
+		if a.done != nil {
+			l.putBack(a.done)
+			a.done = nil
+		}
+		if a.mark {
+			l.engine.host.MarkApplied(g.shard, a.index)
+		}
+		g.Applied.Store(a.index)
+		meta = meta || (g.shard == l.engine.Meta() && len(a.data) > 0)
+		g.noteFresh()
+	}
+	if meta {
+		return l.engine.mapApplied()
+	}
+	return nil
+}
+
+// deliverer is the loop as the state machine sees it.
+type deliverer readyLoop
+
+// Deliver passes the outcome of one command on to whoever proposed it.
+func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
+	a := &d.applies[d.applyBase+entry]
+	if a.alone && a.done == nil {
+		d.replayDamaged.Add(damagedOps(r))
+	}
+	if cmd >= len(a.done) {
+		return
+	}
+	a.group.applying = a.index
+	c := &a.done[cmd]
+	c.Sink.Complete(c.Tag, command.Applied, r)
+	c.Sink = nil // it has its outcome; see abandon
+}
+
+// finish completes with an outcome other than Applied.
+func (l *readyLoop) finish(done []engine.Completion, o command.Outcome) {
+	if len(done) == 0 {
+		return
+	}
+	for i := range done {
+		if done[i].Sink != nil {
+			done[i].Sink.Complete(done[i].Tag, o, nil)
+		}
+	}
+	l.putBack(done)
+}
+
+// putBack keeps a slice of completions for a later batch; recycle hands it out.
+func (l *readyLoop) putBack(d []engine.Completion) {
+	clear(d)
+	if len(l.spares) < 4*len(l.engine.groups) {
+		l.spares = append(l.spares, d[:0])
+	}
+}
+
+func (l *readyLoop) recycle() []engine.Completion {
+	if len(l.spares) == 0 {
+		return nil
+	}
+	d := l.spares[len(l.spares)-1]
+	l.spares = l.spares[:len(l.spares)-1]
+	return d
+}
+
+func (l *readyLoop) runPosted() {
+	posted := l.schedule.takePosted()
+	for _, f := range posted {
+		f()
+	}
+	if len(posted) > 0 {
+		l.touched = append(l.touched[:0], l.engine.groups...)
+	}
+}
+
+// tickAll advances Raft's logical clock and does what is due with it.
+func (l *readyLoop) tickAll() {
+	l.ticks++
+	l.engine.host.KeepTime()
+	now := l.engine.Time.Now()
+	for _, g := range l.engine.groups {
+		g.Keep(l.engine.Store.LastStamp(g.shard), now)
+		g.tick(l.engine, now)
+	}
+	l.touched = append(l.touched[:0], l.engine.groups...)
+	l.engine.host.TickCluster()
+}
+
+// truncate cuts every group's log behind what the state machine holds durably.
+func (l *readyLoop) truncate() {
+	for _, g := range l.engine.groups {
+		if g.node != nil {
+			g.truncate(l.engine)
+		}
+	}
+}
+
+// abandon ends everything that waits: its outcome will not be known here.
+// What was only queued definitely did not happen.
+func (l *readyLoop) abandon() {
+	for i := range l.applies {
+		l.finish(l.applies[i].done, command.Lost)
+	}
+	clear(l.applies)
+	l.applies, l.entries = l.applies[:0], l.entries[:0]
+	l.schedule.takeCommands()
+	l.engine.dropAcross()
+	for _, g := range l.engine.groups {
+		for _, p := range g.inflight {
+			l.finish(p.done, command.Lost)
+		}
+		g.inflight = nil
+		g.takeAll()
+		g.refuseTaken(l.engine)
+		g.takeReads()
+		g.rounds.restart()
+		l.finish(g.rounds.waiting, command.Dropped)
+		g.rounds.waiting = nil
+	}
+}
