@@ -98,20 +98,20 @@ type mutant struct {
 
 var mutants = []mutant{
 	{
-		name: "acknowledged before fsync", file: "raftgroup/readyloop.go",
-		old:  "l.engine.log.Save(w.log, true)",
-		new:  "l.engine.log.Save(w.log, !%[1]s)",
+		name: "acknowledged before fsync", file: "raftgroup/etcd/readyloop.go",
+		old:  "l.engine.Log.Save(w.log, true)",
+		new:  "l.engine.Log.Save(w.log, !%[1]s)",
 		only: "crash,trap,crashall",
 	},
 	{
-		name: "lease from reply time", file: "raftgroup/lease.go",
+		name: "lease from reply time", file: "raftgroup/etcd/lease.go",
 		old:  "ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)",
-		new:  "if %[1]s { r.list[closed].sent = e.clock.Boot() }; ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)",
+		new:  "if %[1]s { r.list[closed].sent = e.Clock.Boot() }; ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)",
 		only: "slow,oneway,pause",
 		how:  "two leases",
 	},
 	{
-		name: "lease kept during a transfer", file: "raftgroup/lease.go",
+		name: "lease kept during a transfer", file: "raftgroup/etcd/lease.go",
 		old:  "ls.rounds.voided = true",
 		new:  "if %[1]s { return }; ls.rounds.voided = true",
 		only: "transfer,slow,oneway",
@@ -125,32 +125,32 @@ var mutants = []mutant{
 		how:  "not linearizable",
 	},
 	{
-		name: "snapshot half installed", file: "raftgroup/snapshot.go",
-		old: "e.store.Install(ss.staged.install)",
-		new: "func() error { if %[1]s { return nil }; return e.store.Install(ss.staged.install) }()",
+		name: "snapshot half installed", file: "raftgroup/etcd/snapshot.go",
+		old: "e.Store.Install(ss.staged.install)",
+		new: "func() error { if %[1]s { return nil }; return e.Store.Install(ss.staged.install) }()",
 	},
 	{
-		name: "unknown told as failed", file: "raftgroup/proposals.go",
+		name: "unknown told as failed", file: "raftgroup/etcd/proposals.go",
 		old: "for _, p := range ps.inflight {\n\t\te.finish(p.done, command.TimedOut)",
 		new: "for _, p := range ps.inflight {\n\t\tif %[1]s { e.finish(p.done, command.Dropped); continue }\n\t\te.finish(p.done, command.TimedOut)",
 		how: "not linearizable",
 	},
 	{
-		name: "proposals of two terms mixed up", file: "raftgroup/proposals.go",
+		name: "proposals of two terms mixed up", file: "raftgroup/etcd/proposals.go",
 		old:  "for at > 0 && ps.inflight[at-1].index >= p.index {",
 		new:  "for !%[1]s && at > 0 && ps.inflight[at-1].index >= p.index {",
 		only: "transfer,partition,oneway",
 		how:  "not linearizable",
 	},
 	{
-		name: "age from when the message came", file: "raftgroup/lease.go",
+		name: "age from when the message came", file: "raftgroup/etcd/lease.go",
 		old:  "ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at",
-		new:  "if %[1]s { at = e.clock.Boot() }; ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at",
+		new:  "if %[1]s { at = e.Clock.Boot() }; ls.rounds.leaderCommit, ls.rounds.leaderTime = commit, at",
 		only: "slow,partition,crash",
 		how:  "a stale read",
 	},
 	{
-		name: "half a command over several shards", file: "raftgroup/across.go",
+		name: "half a command over several shards", file: "raftgroup/etcd/across.go",
 		old:      "for i := range p.parts {\n\t\tc := p.partCommand(i)",
 		new:      "for i := range p.parts {\n\t\tif %[1]s && i == 1 { a.Complete(command.Tag{ID: 1}, command.Applied, &command.Result{}); continue }\n\t\tc := p.partCommand(i)",
 		founders: 1,
@@ -198,8 +198,9 @@ func buildMutants(t *testing.T) string {
 			t.Fatalf("mutant %q: %q occurs %d times in %s; adapt the mutant to the present source", m.name, m.old, n, m.file)
 		}
 		sources[m.file] = strings.Replace(text, m.old, fmt.Sprintf(m.new, fmt.Sprintf("mutant(%q)", m.name)), 1)
+		pkg := filepath.Dir(m.file)
+		sources[pkg+"/mutant.go"] = "package " + filepath.Base(pkg) + "\n\nimport \"os\"\n\nvar mutation = os.Getenv(\"" + mutantEnv + "\")\n\nfunc mutant(name string) bool { return mutation == name }\n"
 	}
-	sources["raftgroup/mutant.go"] = "package raftgroup\n\nimport \"os\"\n\nvar mutation = os.Getenv(\"" + mutantEnv + "\")\n\nfunc mutant(name string) bool { return mutation == name }\n"
 	replace := make(map[string]string)
 	for file, text := range sources {
 		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))

@@ -6,7 +6,7 @@ import "time"
 // run a node in virtual time.
 type Clock interface {
 	// NowMillis is the wall clock: Unix time in milliseconds. It may be set to
-	// anything at any moment; see clusterTime for what becomes of it.
+	// anything at any moment; see ClusterTime for what becomes of it.
 	NowMillis() uint64
 	// Boot is time in nanoseconds since any fixed moment, on a clock that is
 	// never set and runs on while the machine is suspended. Leases are

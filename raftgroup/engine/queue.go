@@ -40,8 +40,8 @@ type Queue struct {
 	hasLarge atomic.Bool // large is not empty
 }
 
-// LargeBytes is the size, as it is encoded, from which on a command is large: it is proposed as an entry of
-// its own, when its turn comes, and queues apart from the small ones.
+// LargeBytes is the size, as it is encoded, from which on a command is large: it queues
+// apart from the small ones, and becomes an entry of its own.
 const LargeBytes = 64 << 10
 
 // hintBytesMax bounds the memory a batch begins with.

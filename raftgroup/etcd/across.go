@@ -67,17 +67,8 @@ type acrossQueue struct {
 	ops, bytes int
 }
 
-// ProposeAcross hands over a Batch or Txn whose keys may lie in several shards,
-// which is carried out all at once, a Rename between two shards, or a DeleteRange
-// of all of them that is of no session and has a result for each. shardOf
-// says to which shard a key belongs. It is otherwise like Propose.
-//
-// Only a node that is alone can do this. Others return ErrApart, or done gets
-// Apart: nothing happened, nor by an earlier attempt of the session. If one was
-// carried out, done gets its outcome. After ErrNotLeader only a node with a
-// replica of the shard of the first key (command.FirstKey) can tell. A Rename
-// between two shards cannot be within a session: what it was to find is not
-// remembered.
+// ProposeAcross hands over a command whose keys may lie in several shards; see
+// engine.Engine. Only a node that is alone can carry it out.
 func (cs *crossShard) ProposeAcross(shardOf func(key []byte) int, c *command.Command, done command.Completer, tag command.Tag) error {
 	if err := cs.engine.State.Unusable(); err != nil {
 		return err
@@ -137,7 +128,7 @@ type crossing struct {
 }
 
 // acrossTurn is what was queued together. Of commands that make much of little as
-// many are carried out as read and make about limits.turnBytes; the others get
+// many are carried out as read and make about Limits.TurnBytes; the others get
 // Busy. So a queue of small requests is worked off within a few passes, whatever
 // rows they name and whether or not their clients are still there.
 type acrossTurn struct {

@@ -28,7 +28,7 @@ import (
 // allowed for, and by two ticks: a voter counts its timeout in ticks, and the
 // first may come at once and the last early. A voter that restarts has
 // forgotten its promise, so it grants no vote for as long as a lease can last
-// (Node.votesFrom). A leader that hands its leadership over makes the next one
+// (timing.votesFrom). A leader that hands its leadership over makes the next one
 // ask for votes in spite of the promise; so it has no lease from then on,
 // in this term: the message may arrive late.
 //
@@ -280,7 +280,7 @@ func (ls *leaseState) answerRound(e *Engine, m *raftpb.Message) bool {
 	return true
 }
 
-// ReadIndex has the next pass ask, or answer; see engine.
+// ReadIndex has the next pass ask, or answer; see engine.Engine.
 func (e *Engine) ReadIndex(shard int, done command.Completer, tag command.Tag) error {
 	if err := e.State.Unusable(); err != nil {
 		return err

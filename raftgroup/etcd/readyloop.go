@@ -68,17 +68,10 @@ type writeSet struct {
 // Pending reports whether a pass has something to do.
 func (l *readyLoop) Pending() bool { return l.schedule.due() }
 
-// Acquire makes the caller the one thread that runs the pass, if there is
-// something to do and no other thread does it. While the log is written commands
-// wait, to join one next entry; messages do not. After true the caller must call
-// Prepare, as in Run. After false nothing need be done: the thread that runs the
-// pass, or writes the log, will see what is due.
+// Acquire makes the caller the one thread that runs the pass; see engine.Committer.
 func (l *readyLoop) Acquire() bool { return l.schedule.acquire() }
 
-// Run runs one group commit, which the caller has acquired, for a node whose outcomes
-// need no further step; a server puts its own steps between (server.Server.groupCommit).
-// The caller should then try Acquire again: what became due meanwhile found nobody to
-// run it.
+// Run runs one group commit, which the caller has acquired.
 func (l *readyLoop) Run() {
 	w := l.Prepare()
 	if w != nil {
@@ -91,8 +84,7 @@ func (l *readyLoop) Run() {
 
 // Prepare takes in messages, ticks and finished writes, applies what has been
 // committed, makes log entries of the queued commands, and sends messages to other
-// nodes. It returns the write of the log that must be made durable, having given up
-// the pass; or nil, and the caller still runs the pass.
+// nodes. With a write to be made durable it has given up the pass.
 func (l *readyLoop) Prepare() command.Write {
 	if w := l.pass(); w != nil {
 		return w
@@ -105,10 +97,7 @@ func (l *readyLoop) Prepare() command.Write {
 func (w *writeSet) Sync() { w.loop.writeLog(w) }
 
 // Deliver applies what Raft has committed since the write is durable, and passes
-// outcomes to those who wait for them. It returns true if the caller runs the pass,
-// also without a write, and must call Release: commands that arrive while replies
-// are written then join one next entry, instead of several small ones. Otherwise
-// another thread runs the pass, and delivers.
+// outcomes to those who wait for them, unless another thread runs the pass, and does so.
 func (l *readyLoop) Deliver(w command.Write) bool {
 	if w == nil {
 		return true

@@ -14,10 +14,8 @@ import (
 // leadership transfer: the leader itself wanted the election.
 var campaignTransfer = []byte("CampaignTransfer")
 
-// Receive hands over one message of another node for a shard; m and its
-// entries belong to the node from then on. ReceiveDone must follow, once for
-// any number of messages. A message that no correct node sends costs its sender
-// the connection; see validate.go.
+// Receive takes one message of another node for a shard; see engine.Receiver. What is
+// believed of it is in validate.go.
 func (e *Engine) Receive(from uint64, shard uint32, m raftpb.Message) {
 	if m.Type == raftpb.MsgReadIndex && placement.NodeOf(m.From) != from {
 		return // earlier versions pass on what comes to a leader that is none any more
@@ -46,8 +44,7 @@ func (e *Engine) checkWay(from uint64, shard uint32, m *raftpb.Message) error {
 	return checkForm(m)
 }
 
-// ReceiveDone says that the messages handed over may be worked on; the caller
-// then tries Acquire and Run.
+// ReceiveDone says that the messages handed over may be worked on.
 func (e *Engine) ReceiveDone(from uint64) {
 	e.host.Heard(from)
 	e.schedule.request(messagesDue)

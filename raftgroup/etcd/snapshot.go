@@ -50,7 +50,7 @@ func (s *groupStorage) Snapshot() (raftpb.Snapshot, error) {
 	return s.g.openSnapshot(s.n)
 }
 
-// outgoingSnapshot is a snapshot on its way to a follower.
+// outgoingSnapshot is a snapshot on its way to a follower; see engine.OutgoingSnapshot.
 type outgoingSnapshot struct {
 	engine *Engine
 	group  *group
@@ -188,8 +188,7 @@ func (ss *snapshots) snapshotDone(e *Engine, s *outgoingSnapshot, err error) {
 	ss.group.node.ReportSnapshot(s.to, status)
 }
 
-// incomingSnapshot is a snapshot that is being received. Its methods are for
-// one goroutine.
+// incomingSnapshot is a snapshot that is being received; see engine.IncomingSnapshot.
 type incomingSnapshot struct {
 	engine  *Engine
 	group   *group
@@ -207,8 +206,8 @@ const (
 
 func (s *incomingSnapshot) installing() bool { return s.phase.Load() == snapshotInstalling }
 
-// BeginSnapshot begins to receive a snapshot that another node sends, and
-// returns the token that says from where it is still needed.
+// BeginSnapshot begins to receive a snapshot that another node sends; see
+// engine.Receiver.
 func (e *Engine) BeginSnapshot(from uint64, header []byte) (engine.IncomingSnapshot, []byte, error) {
 	if len(header) < 12 {
 		return nil, nil, fmt.Errorf("%w: its header is truncated", engine.ErrSnapshotUnwanted)
@@ -287,7 +286,7 @@ func (s *incomingSnapshot) release() {
 	})
 }
 
-// Write takes in a chunk; see engine.IncomingSnapshot.
+// Write takes in a chunk.
 func (s *incomingSnapshot) Write(chunk []byte) error { return s.install.Write(chunk) }
 
 // Abort ends a transfer that broke off. What has been staged is kept for the
