@@ -341,6 +341,7 @@ func (n *Node) openStores() (err error) {
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
 		return fmt.Errorf("opening the log: %w", n.dir.Explain(err))
 	}
+	n.lent.Log = n.log
 	if r := &n.replay.Log; r.Groups > 0 && !r.Closed {
 		n.logger.Warn("node was not shut down cleanly; its log is complete up to synced_at", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}
@@ -350,6 +351,7 @@ func (n *Node) openStores() (err error) {
 	if n.store, err = storage.Open(s); err != nil {
 		return fmt.Errorf("opening the state: %w", n.dir.Explain(err))
 	}
+	n.lent.Store = n.store
 	stamp := uint64(0)
 	for shard := range n.dir.Shards + 1 {
 		stamp = max(stamp, n.store.LastStamp(shard))
@@ -377,7 +379,6 @@ func (n *Node) openGroups() error {
 	if err := n.mapApplied(); err != nil { // the replicas need it
 		return err
 	}
-	n.lent.Log, n.lent.Store = n.log, n.store
 	if err := n.engine.Open(restarted); err != nil {
 		return err
 	}

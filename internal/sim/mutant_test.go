@@ -131,8 +131,8 @@ var mutants = []mutant{
 	},
 	{
 		name: "unknown told as failed", file: "raftgroup/etcd/proposals.go",
-		old: "for _, p := range ps.inflight {\n\t\te.finish(p.done, command.TimedOut)",
-		new: "for _, p := range ps.inflight {\n\t\tif %[1]s { e.finish(p.done, command.Dropped); continue }\n\t\te.finish(p.done, command.TimedOut)",
+		old: "for _, p := range ps.inflight {\n\t\te.applier.Finish(p.done, command.TimedOut)",
+		new: "for _, p := range ps.inflight {\n\t\tif %[1]s { e.applier.Finish(p.done, command.Dropped); continue }\n\t\te.applier.Finish(p.done, command.TimedOut)",
 		how: "not linearizable",
 	},
 	{

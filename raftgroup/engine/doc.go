@@ -19,6 +19,7 @@
 //	configuration.go  who belongs to a group, and changes of it
 //	view.go, time.go  what any thread may know; the time that decides expiry
 //	queue.go          commands that wait to become entries, and who waits for them
+//	applier.go        committed entries go to the state machine, outcomes to who waits
 //	growth.go         bounds of small commands that make large rows
 //	conditions.go     facts about the node
 //

@@ -709,7 +709,7 @@ type acrossOp struct {
 
 // Complete takes in the outcome of one part.
 func (a *across) Complete(tag command.Tag, o command.Outcome, r *command.Result) {
-	calls := a.engine.applyCalls
+	calls := a.engine.applier.Calls
 	switch {
 	case a.heard && (o != a.outcome || o == command.Applied && a.call != calls):
 		a.outcome = command.Lost // it must not happen, and nobody may learn what it was

@@ -60,16 +60,16 @@ func (rd *replicaDamage) breakDown(e *Engine) {
 	rd.group.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", placement.IncarnationOf(rd.group.id))
 	rd.group.dropSnapshots()
 	for _, p := range rd.group.inflight {
-		e.finish(p.done, command.TimedOut)
+		e.applier.Finish(p.done, command.TimedOut)
 	}
 	rd.group.inflight = nil
 	rd.group.takeAll()
 	rd.group.refuseTaken(e)
 	rd.group.takeReads()
-	e.finish(rd.group.rounds.waiting, command.Dropped)
+	e.applier.Finish(rd.group.rounds.waiting, command.Dropped)
 	rd.group.rounds.waiting = nil
 	for i := range rd.group.rounds.list {
-		e.finish(rd.group.rounds.list[i].barriers, command.Dropped)
+		e.applier.Finish(rd.group.rounds.list[i].barriers, command.Dropped)
 		rd.group.rounds.list[i].barriers = nil
 	}
 	e.host.ReplicaDown()
@@ -90,8 +90,8 @@ func (l *readyLoop) stopDamaged(from, to int) {
 		if !l.engine.Store.Stopped(g.shard) || a.index <= l.engine.Store.Applied(g.shard) {
 			continue
 		}
-		l.finish(a.done, command.TimedOut) // others will carry it out
-		a.done, a.group = nil, nil
+		l.applier.Settle(i, command.TimedOut) // others will carry it out
+		a.group = nil
 		g.breakDown(l.engine)
 	}
 }
@@ -170,17 +170,6 @@ func (rd *replicaDamage) freeEdges(e *Engine) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-// damagedOps returns how many operations of a command were refused for damage.
-func damagedOps(r *command.Result) (n uint64) {
-	if r.Status == command.Damaged {
-		n++
-	}
-	for i := range r.Results {
-		n += damagedOps(&r.Results[i])
-	}
-	return n
 }
 
 // truncateDown keeps a replica that is down from holding on to the log for good,

@@ -36,6 +36,7 @@ type Engine struct {
 func New(r *engine.Resources, host engine.Host) *Engine {
 	e := &Engine{Resources: r, timing: newTiming(&r.Timing), host: host, raftLog: lograte.Line{Burst: raftLinesMax}}
 	e.readyLoop.engine, e.crossShard.engine = e, e
+	e.applier = engine.NewApplier(r.Shards + 1)
 	for shard := range r.Shards + 1 {
 		g := newGroup(shard)
 		g.logger = r.ShardLogger(shard)
@@ -87,7 +88,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.serve(e.schedule.take(urgentDue))
 	for _, g := range e.groups {
 		g.Resign()
-		e.finish(g.drainInflight(), command.TimedOut)
+		e.applier.Finish(g.drainInflight(), command.TimedOut)
 	}
 	e.dropAcross()
 	return nil
@@ -176,7 +177,7 @@ func (e *Engine) Views() (views []*engine.View) {
 func (e *Engine) Counters() engine.Counters {
 	return engine.Counters{
 		Passes: e.passes.Load(), Fsyncs: e.fsyncs.Load(), FsyncNanos: e.fsyncNanos.Load(),
-		Entries: e.replayed.Load(), Damaged: e.replayDamaged.Load(),
+		Entries: e.replayed.Load(), Damaged: e.applier.Damaged.Load(),
 	}
 }
 
@@ -236,7 +237,7 @@ func (e *Engine) Retire(shard int) error {
 func (e *Engine) BreakDown(shard int) { e.groups[shard].breakDown(e) }
 
 // Applying returns the index of the entry whose outcomes are being delivered.
-func (e *Engine) Applying(shard int) uint64 { return e.groups[shard].applying }
+func (e *Engine) Applying(shard int) uint64 { return e.applier.Index(shard) }
 
 // mapApplied has the control plane take in new rows of the meta group, and the leaders
 // compare their configurations with them.

@@ -12,6 +12,7 @@ import (
 	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
+	"github.com/proa-kv/proa/storage"
 )
 
 // group is one shard's Raft group on this node. It exists for every shard of
@@ -45,7 +46,6 @@ type group struct {
 	transfer   transfer
 	leaderless int // ticks
 	doubt      contradiction
-	applying   uint64 // index of the entry being carried out
 }
 
 func newGroup(shard int) *group {
@@ -174,11 +174,13 @@ func (g *group) collectAppend(e *Engine, m *raftpb.Message) error {
 func (g *group) collectApply(e *Engine, m *raftpb.Message) error {
 	for i := range m.Entries {
 		entry := &m.Entries[i]
-		a := applying{group: g, index: entry.Index, term: entry.Term, alone: g.onlyMember()}
+		a := applying{group: g, index: entry.Index, term: entry.Term}
+		to := storage.Entry{Shard: g.shard, Index: entry.Index, Term: entry.Term, Alone: g.onlyMember()}
+		var done []engine.Completion
 		switch entry.Type {
 		case raftpb.EntryNormal:
-			a.data = entry.Data
-			a.done = g.resolve(e, entry.Index, entry.Term)
+			to.Data = entry.Data
+			done = g.resolve(e, entry.Index, entry.Term)
 			a.mark = command.IsMark(entry.Data)
 		case raftpb.EntryConfChange, raftpb.EntryConfChangeV2:
 			if err := g.applyConfChange(e, entry); err != nil {
@@ -187,18 +189,19 @@ func (g *group) collectApply(e *Engine, m *raftpb.Message) error {
 			conf := g.conf
 			a.conf = &conf
 			var err error
-			if a.confBytes, err = conf.Marshal(); err != nil {
+			if to.Conf, err = conf.Marshal(); err != nil {
 				return err
 			}
 		default:
 			return fmt.Errorf("%s: entry %d has unknown type %v", e.ShardName(g.shard), entry.Index, entry.Type)
 		}
 		if g.down {
-			e.finish(a.done, command.TimedOut)
+			e.applier.Finish(done, command.TimedOut)
 			g.skipped = entry.Index
 			continue
 		}
-		e.addApply(a)
+		e.applies = append(e.applies, a)
+		e.applier.Add(to, done)
 	}
 	g.answers = append(g.answers, m.Responses...)
 	return nil

@@ -44,7 +44,7 @@ func (ps *proposals) enqueueLarge(e *Engine, c *command.Command, done engine.Com
 // is Overdue.
 func (ps *proposals) dropOverdue(e *Engine) {
 	for _, b := range ps.queue.TakeOverdue(e.Clock.Boot()) {
-		e.finish(b.Done, command.Overdue)
+		e.applier.Finish(b.Done, command.Overdue)
 	}
 }
 

@@ -177,7 +177,7 @@ func (ls *leaseState) takeReads() { ls.rounds.waiting = ls.group.inbox.takeReads
 func (ls *leaseState) ask(e *Engine) {
 	r := &ls.rounds
 	if ls.group.node == nil {
-		e.finish(r.waiting, command.Dropped)
+		e.applier.Finish(r.waiting, command.Dropped)
 		r.waiting = nil
 		return
 	}
@@ -186,7 +186,7 @@ func (ls *leaseState) ask(e *Engine) {
 	}
 	leads := ls.group.state == raft.StateLeader
 	if len(r.waiting) > 0 && ls.group.Leader.Load() == 0 {
-		e.finish(r.waiting, command.Dropped)
+		e.applier.Finish(r.waiting, command.Dropped)
 		r.waiting = nil
 	}
 	renew := leads && !ls.group.onlyVoter() && e.ticks >= r.due
@@ -207,7 +207,7 @@ func (ls *leaseState) ask(e *Engine) {
 	}
 	if leads && len(r.waiting) > 0 && ls.group.Leased(e.Clock) && ls.group.at.index >= ls.group.Committed.Load() {
 		// Applied is what counts: everything acknowledged is.
-		e.finish(r.waiting, command.Applied)
+		e.applier.Finish(r.waiting, command.Applied)
 		r.waiting = nil
 		if !renew {
 			return
@@ -242,7 +242,7 @@ func (ls *leaseState) closeRounds(e *Engine) {
 	r := &ls.rounds
 	closed := 0
 	for closed < len(r.list) && r.list[closed].confirmed && ls.group.at.index >= r.list[closed].index {
-		e.finish(r.list[closed].barriers, command.Applied)
+		e.applier.Finish(r.list[closed].barriers, command.Applied)
 		if ls.group.state == raft.StateLeader && !ls.group.onlyVoter() && !r.voided {
 			ls.group.Lease.Store(r.list[closed].sent + e.leaseNanos)
 			ls.group.Fresh.Store(max(ls.group.Fresh.Load(), r.list[closed].sent))

@@ -136,7 +136,7 @@ func (mb *membership) retire(e *Engine) error {
 		mb.group.receiving.end()
 	}
 	for _, p := range mb.group.inflight {
-		e.finish(p.done, command.TimedOut)
+		e.applier.Finish(p.done, command.TimedOut)
 	}
 	mb.group.inflight = nil
 	if mb.group.at.index > 0 { // else a report from before its creation may have excluded it: it may be wanted yet

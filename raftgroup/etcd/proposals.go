@@ -69,7 +69,7 @@ func (ps *proposals) propose(e *Engine) error {
 	if ps.group.transfer.holds() && !parts {
 		return nil // the queue goes to the next leader, or goes on here
 	}
-	ps.take(e.recycle())
+	ps.take(e.applier.Recycle())
 	if err := ps.proposeTaken(e); err != nil && parts {
 		return fmt.Errorf("%s: its part of a command across shards was not accepted: %w", e.ShardName(ps.group.shard), err)
 	}
@@ -130,7 +130,7 @@ func (ps *proposals) await(p proposed) {
 
 func (ps *proposals) refuseTaken(e *Engine) {
 	for i := range ps.taking {
-		e.finish(ps.taking[i].Done, command.Dropped)
+		e.applier.Finish(ps.taking[i].Done, command.Dropped)
 	}
 	clear(ps.taking)
 	ps.taking = ps.taking[:0]
@@ -148,7 +148,7 @@ func (ps *proposals) resolve(e *Engine, index, term uint64) []engine.Completion 
 		if p.index == index && p.term == term {
 			return p.done
 		}
-		e.finish(p.done, command.Dropped)
+		e.applier.Finish(p.done, command.Dropped)
 	}
 	if len(ps.inflight) == 0 {
 		ps.inflight = ps.inflight[:0]
@@ -173,7 +173,7 @@ func (ps *proposals) expireInflight(e *Engine, before uint64) {
 		if p.tick >= before {
 			return false
 		}
-		e.finish(p.done, command.TimedOut)
+		e.applier.Finish(p.done, command.TimedOut)
 		return true
 	})
 }
@@ -183,7 +183,7 @@ func (ps *proposals) expireInflight(e *Engine, before uint64) {
 func (ps *proposals) loseQuorum(e *Engine) {
 	ps.group.NoQuorum.Store(true)
 	for _, p := range ps.inflight {
-		e.finish(p.done, command.TimedOut)
+		e.applier.Finish(p.done, command.TimedOut)
 	}
 	ps.inflight = nil
 }

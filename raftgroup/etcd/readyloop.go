@@ -27,14 +27,10 @@ type readyLoop struct {
 	touched             []*group
 	filling, spareWrite *writeSet
 	durable             uint64 // number of the last writeSet that is
-	applies             []applying
-	applyBase           int
-	applyCalls          uint64        // of store.Apply
-	replayDamaged       atomic.Uint64 // see Replay.Damaged
-	entries             []storage.Entry
-	spares              [][]engine.Completion
-	deferred            []*group // have commands that wait for the round under way
-	withLarge           []*group // have large commands, in the order of their turns
+	applier             *engine.Applier
+	applies             []applying // the applier's entries
+	deferred            []*group   // have commands that wait for the round under way
+	withLarge           []*group   // have large commands, in the order of their turns
 	large               largeEntry
 	replicating         []*group // have, or had, entries that wait for other nodes
 	replicatingSince    int64    // the last entries, on Clock.Boot
@@ -47,12 +43,8 @@ type readyLoop struct {
 type applying struct {
 	group       *group
 	index, term uint64
-	data        []byte
 	conf        *raftpb.ConfState // that the entry made, nil where it made none
-	confBytes   []byte
-	alone       bool                // no other replica carries it out
-	mark        bool                // the replicas compare their states here
-	done        []engine.Completion // nil where the entry was proposed elsewhere or before a restart
+	mark        bool              // the replicas compare their states here
 }
 
 // writeSet is a log write with what may be sent when it is durable. One is
@@ -367,13 +359,7 @@ func (l *readyLoop) takeWritten() error {
 	return nil
 }
 
-func (l *readyLoop) addApply(a applying) {
-	l.applies = append(l.applies, a)
-	l.entries = append(l.entries, storage.Entry{Shard: a.group.shard, Index: a.index, Data: a.data, Conf: a.confBytes, Term: a.term, Alone: a.alone})
-}
-
-// apply carries out what has been committed. Outcomes are delivered by
-// Deliver, below, from within store.Apply.
+// apply carries out what has been committed. Outcomes are delivered from within.
 func (l *readyLoop) apply() error {
 	l.groupParts()
 	from := 0
@@ -385,10 +371,15 @@ func (l *readyLoop) apply() error {
 			from = i + 1
 		}
 	}
-	clear(l.applies)
-	clear(l.entries)
-	l.applies, l.entries = l.applies[:0], l.entries[:0]
+	l.forgetApplies()
 	return nil
+}
+
+// forgetApplies empties the list; commands that have no outcome get Lost.
+func (l *readyLoop) forgetApplies() {
+	l.applier.Reset(command.Lost)
+	clear(l.applies)
+	l.applies = l.applies[:0]
 }
 
 // groupParts puts the parts of commands over several shards in front, so that
@@ -398,12 +389,13 @@ func (l *readyLoop) groupParts() {
 	front := 0
 	for i := range l.applies {
 		a := &l.applies[i]
-		if a.index != a.group.at.index+1 || !command.IsPart(a.data) {
+		entry := l.applier.Entry(i)
+		if a.index != a.group.at.index+1 || !command.IsPart(entry.Data) {
 			continue
 		}
-		l.entries[i].Together = true
+		entry.Together = true
 		toFront(l.applies[front : i+1])
-		toFront(l.entries[front : i+1])
+		l.applier.Advance(i, front)
 		front++
 	}
 }
@@ -416,9 +408,7 @@ func toFront[T any](s []T) {
 }
 
 func (l *readyLoop) applyRange(from, to int) error {
-	l.applyBase = from
-	l.applyCalls++
-	err := l.engine.Store.Apply(l.entries[from:to], (*deliverer)(l))
+	err := l.applier.Apply(l.engine.Store, from, to)
 	if errors.Is(err, storage.ErrDamaged) {
 		l.stopDamaged(from, to)
 		err = nil
@@ -438,69 +428,18 @@ func (l *readyLoop) applyRange(from, to int) error {
 		if a.conf != nil {
 			g.at.conf = a.conf
 		}
-		if a.done != nil {
-			l.putBack(a.done)
-			a.done = nil
-		}
+		l.applier.Settle(i, command.Lost) // all have theirs
 		if a.mark {
 			l.engine.host.MarkApplied(g.shard, a.index)
 		}
 		g.Applied.Store(a.index)
-		meta = meta || (g.shard == l.engine.Meta() && len(a.data) > 0)
+		meta = meta || (g.shard == l.engine.Meta() && len(l.applier.Entry(i).Data) > 0)
 		g.noteFresh()
 	}
 	if meta {
 		return l.engine.mapApplied()
 	}
 	return nil
-}
-
-// deliverer is the loop as the state machine sees it.
-type deliverer readyLoop
-
-// Deliver passes the outcome of one command on to whoever proposed it.
-func (d *deliverer) Deliver(entry, cmd int, r *command.Result) {
-	a := &d.applies[d.applyBase+entry]
-	if a.alone && a.done == nil {
-		d.replayDamaged.Add(damagedOps(r))
-	}
-	if cmd >= len(a.done) {
-		return
-	}
-	a.group.applying = a.index
-	c := &a.done[cmd]
-	c.Sink.Complete(c.Tag, command.Applied, r)
-	c.Sink = nil // it has its outcome; see abandon
-}
-
-// finish completes with an outcome other than Applied.
-func (l *readyLoop) finish(done []engine.Completion, o command.Outcome) {
-	if len(done) == 0 {
-		return
-	}
-	for i := range done {
-		if done[i].Sink != nil {
-			done[i].Sink.Complete(done[i].Tag, o, nil)
-		}
-	}
-	l.putBack(done)
-}
-
-// putBack keeps a slice of completions for a later batch; recycle hands it out.
-func (l *readyLoop) putBack(d []engine.Completion) {
-	clear(d)
-	if len(l.spares) < 4*len(l.engine.groups) {
-		l.spares = append(l.spares, d[:0])
-	}
-}
-
-func (l *readyLoop) recycle() []engine.Completion {
-	if len(l.spares) == 0 {
-		return nil
-	}
-	d := l.spares[len(l.spares)-1]
-	l.spares = l.spares[:len(l.spares)-1]
-	return d
 }
 
 func (l *readyLoop) runPosted() {
@@ -538,23 +477,19 @@ func (l *readyLoop) truncate() {
 // abandon ends everything that waits: its outcome will not be known here.
 // What was only queued definitely did not happen.
 func (l *readyLoop) abandon() {
-	for i := range l.applies {
-		l.finish(l.applies[i].done, command.Lost)
-	}
-	clear(l.applies)
-	l.applies, l.entries = l.applies[:0], l.entries[:0]
+	l.forgetApplies()
 	l.schedule.takeCommands()
 	l.engine.dropAcross()
 	for _, g := range l.engine.groups {
 		for _, p := range g.inflight {
-			l.finish(p.done, command.Lost)
+			l.applier.Finish(p.done, command.Lost)
 		}
 		g.inflight = nil
 		g.takeAll()
 		g.refuseTaken(l.engine)
 		g.takeReads()
 		g.rounds.restart()
-		l.finish(g.rounds.waiting, command.Dropped)
+		l.applier.Finish(g.rounds.waiting, command.Dropped)
 		g.rounds.waiting = nil
 	}
 }

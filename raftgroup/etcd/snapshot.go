@@ -364,7 +364,7 @@ func (ss *snapshots) install(e *Engine, snap *raftpb.Snapshot) error {
 	ss.group.LastStamp.Store(max(ss.group.LastStamp.Load(), e.Store.LastStamp(ss.group.shard)))
 	// Whether what was proposed here before is part of it is not known.
 	for len(ss.group.inflight) > 0 && ss.group.inflight[0].index <= m.Index {
-		e.finish(ss.group.inflight[0].done, command.TimedOut)
+		e.applier.Finish(ss.group.inflight[0].done, command.TimedOut)
 		ss.group.inflight = ss.group.inflight[1:]
 	}
 	if ss.group.Broken.Load() {
