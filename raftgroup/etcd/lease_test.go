@@ -21,6 +21,7 @@ func TestLeaseOfTheOnlyVoter(t *testing.T) {
 	g.changeRole(l.Engine, &raft.SoftState{RaftState: raft.StateFollower})
 	g.Term.Store(term + 1)
 	g.changeRole(l.Engine, &raft.SoftState{Lead: g.id, RaftState: raft.StateLeader})
+	g.leaseAlone()
 	if answers() {
 		t.Error("it answers when it is elected")
 	}
