@@ -341,7 +341,7 @@ func (n *Node) openStores() (err error) {
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
 		return fmt.Errorf("opening the log: %w", n.dir.Explain(err))
 	}
-	n.lent.Log = n.log
+	n.lent.Log = n.log // the log may ask the engine for room from now on
 	if r := &n.replay.Log; r.Groups > 0 && !r.Closed {
 		n.logger.Warn("node was not shut down cleanly; its log is complete up to synced_at", "synced_at", r.SyncedAt.UTC(), "torn_bytes", r.TornBytes)
 	}

@@ -31,8 +31,8 @@ type Engine struct {
 	crossShard
 }
 
-// New returns an engine whose groups have no replicas yet. Log and store of r need only
-// be there when it is opened.
+// New returns an engine whose groups have no replicas yet. Log and store of r may still be
+// missing; the node puts them there as it opens them.
 func New(r *engine.Resources, host engine.Host) *Engine {
 	e := &Engine{Resources: r, timing: newTiming(&r.Timing), host: host, raftLog: lograte.Line{Burst: raftLinesMax}}
 	e.readyLoop.engine, e.crossShard.engine = e, e
