@@ -36,7 +36,14 @@ func (h *history) find(got logState) int {
 func randomOp(r *rand.Rand, l *Log, w *Write, m model) {
 	id := uint64(1 + r.IntN(3))
 	g, mg := l.Group(id), m.group(id)
-	switch n := r.IntN(21); {
+	switch n := r.IntN(24); {
+	case n == 23:
+		index, term := mg.start.index+uint64(r.IntN(10)), uint64(1+r.IntN(5))
+		mg.restart(index, term)
+		w.Restart(g, index, term)
+	case n > 20:
+		mg.meta = fmt.Sprint("metadata ", r.IntN(100))
+		w.SetMetadata(g, []byte(mg.meta))
 	case n == 20:
 		*mg = modelGroup{reset: true}
 		w.Remove(g)
@@ -163,7 +170,7 @@ func rebuild(t *rapid.T, l *Log) model {
 	for _, id := range l.Groups() {
 		g := l.Group(id)
 		mg := m.group(id)
-		mg.hs, mg.start = g.hs, g.start
+		mg.hs, mg.start, mg.meta = g.hs, g.start, string(g.meta)
 		if g.conf != nil {
 			_, conf, _ := g.InitialState()
 			mg.conf = &conf

@@ -159,6 +159,7 @@ const (
 	kindTruncate   = 5 // group, index, term
 	kindCheckpoint = 6 // group, start index, start term, last index, hard state, conf state (length+1, or 0)
 	kindRemove     = 7 // group
+	kindMetadata   = 8 // group, length, data; in a checkpoint after the group's, where it has any
 )
 
 // mark is a point in a group's log.
@@ -224,6 +225,11 @@ func appendRemove(dst []byte, group uint64) []byte {
 	return appendUvarints(append(dst, kindRemove), group)
 }
 
+func appendMetadata(dst []byte, group uint64, data []byte) []byte {
+	dst = appendUvarints(append(dst, kindMetadata), group, uint64(len(data)))
+	return append(dst, data...)
+}
+
 // record is one decoded record; an entries record yields one per entry.
 type record struct {
 	kind  byte
@@ -234,7 +240,7 @@ type record struct {
 	hs    hardState
 
 	typ    raftpb.EntryType
-	data   []byte // entry data or conf state; a view into the payload. nil where a checkpoint has no conf state
+	data   []byte // entry data, conf state or metadata; a view into the payload. nil where a checkpoint has no conf state
 	offset int    // of data in the payload
 }
 
@@ -276,7 +282,7 @@ func (d *decoder) next() (record, bool, error) {
 		r.mark = mark{d.uvarint(), d.uvarint()}
 		b := d.byte()
 		r.reset, d.bad = b == 1, d.bad || b > 1
-	case kindConfState:
+	case kindConfState, kindMetadata:
 		r.offset, r.data = d.bytes(d.uvarint())
 	case kindTruncate:
 		r.mark = mark{d.uvarint(), d.uvarint()}

@@ -34,6 +34,7 @@ func TestLayout(t *testing.T) {
 	}{
 		"segment header": {header, "50726f6153656731010000000201000000000000181716151413121100000004000000009dc4beaa"},
 		"run header":     {run[:runHeaderBytes], "5052756e010001000201000000000000181716151413121109000000000000000800000000000000390000009d9aa6cb"},
+		"metadata":       {appendMetadata(nil, 9, []byte("xyz")), "08090378797a"},
 		"records":        {run[runHeaderBytes:], "010307020500026162ac0202000203050106030409020103040902000404020801050506050606010203040506000607010203000000010708"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
@@ -59,7 +60,9 @@ func TestLayout(t *testing.T) {
 		{kind: kindCheckpoint, group: 6, mark: mark{1, 2}, last: 3, hs: hardState{4, 5, 6}},
 		{kind: kindCheckpoint, group: 7, mark: mark{1, 2}, last: 3, data: []byte{}},
 		{kind: kindRemove, group: 8},
+		{kind: kindMetadata, group: 9, data: []byte("xyz")},
 	}
+	d.buf = append(d.buf, appendMetadata(nil, 9, []byte("xyz"))...)
 	for i, r := range want {
 		got, ok, err := d.next()
 		got.offset = 0
@@ -76,7 +79,7 @@ func TestMalformedRecords(t *testing.T) {
 	u := func(kind byte, vs ...uint64) []byte { return appendUvarints([]byte{kind}, vs...) }
 	for name, p := range map[string][]byte{
 		"kind 0":                {0, 1},
-		"kind unknown":          {8, 1},
+		"kind unknown":          {9, 1},
 		"no group":              {kindHardState},
 		"endless varint":        {kindHardState, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1},
 		"hard state cut":        u(kindHardState, 1, 2, 3),
@@ -91,6 +94,7 @@ func TestMalformedRecords(t *testing.T) {
 		"remove nobody":         {kindRemove},
 		"reset of 2":            u(kindStart, 1, 1, 1, 2),
 		"conf state cut":        append(u(kindConfState, 1, 2), 8),
+		"metadata cut":          append(u(kindMetadata, 1, 3), 1, 2),
 		"checkpoint backwards":  u(kindCheckpoint, 1, 5, 1, 4, 0, 0, 0, 0),
 		"checkpoint conf state": u(kindCheckpoint, 1, 5, 1, 5, 0, 0, 0, 2),
 	} {
@@ -112,6 +116,7 @@ func FuzzRecords(f *testing.F) {
 	f.Add(appendEntry(appendEntriesHeader(nil, 1, 2, 1), 3, raftpb.EntryNormal, []byte("data")))
 	f.Add(appendConfState(appendStart(nil, 1, mark{2, 3}, true), 1, []byte{8, 1}))
 	f.Add(appendStart(appendRemove(nil, 1), 1, mark{2, 3}, true))
+	f.Add(appendMetadata(appendCheckpoint(nil, 1, mark{}, 0, hardState{}, nil), 1, []byte("data")))
 	f.Add(appendTruncate(appendCheckpoint(nil, 1, mark{2, 3}, 4, hardState{5, 6, 7}, []byte{8, 1}), 9, mark{1, 1}))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		rs, err := decodeAll(p)
@@ -160,6 +165,8 @@ func appendRecord(dst []byte, r record) []byte {
 		return appendTruncate(dst, r.group, r.mark)
 	case kindRemove:
 		return appendRemove(dst, r.group)
+	case kindMetadata:
+		return appendMetadata(dst, r.group, r.data)
 	}
 	return appendCheckpoint(dst, r.group, r.mark, r.last, r.hs, r.data)
 }
@@ -181,6 +188,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add(uint32(2*BlockBytes+runHeaderBytes), appendEntry(appendEntriesHeader(nil, 1, 5, 1), 1, 0, nil), true)
 	f.Add(uint32(3*BlockBytes+runHeaderBytes), appendRemove(nil, 1), true)
 	f.Add(uint32(3*BlockBytes+runHeaderBytes), appendStart(nil, 1, mark{0, 1}, false), true)
+	f.Add(uint32(3*BlockBytes+runHeaderBytes), appendMetadata(nil, 1, []byte("data")), true)
+	f.Add(uint32(BlockBytes+runHeaderBytes), appendMetadata(nil, 1, []byte("data")), true)
 	f.Add(uint32(BlockBytes+runHeaderBytes), appendCheckpoint(nil, 1, mark{5, 1}, 1<<60, hardState{}, nil), true)
 	f.Fuzz(func(t *testing.T, at uint32, p []byte, seal bool) {
 		image := fuzzSegment()

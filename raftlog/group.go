@@ -39,6 +39,7 @@ type Group struct {
 	mu    sync.Mutex
 	hs    hardState
 	conf  []byte // encoded raftpb.ConfState, nil where none was set; immutable
+	meta  []byte // of the caller's, nil where none was set; immutable
 	start mark   // the log begins after it, as far as the files know
 	trunc mark   // zero, or what Truncate wants to become the start
 	// base is the index before the first of refs. It equals start.index, but
@@ -80,6 +81,14 @@ func (g *Group) confState() (raftpb.ConfState, error) {
 		return conf, fmt.Errorf("%w: configuration of group %d: %w", ErrCorrupt, g.id, err)
 	}
 	return conf, nil
+}
+
+// Metadata returns what SetMetadata recorded last, nil where nothing was. The
+// caller must not change it.
+func (g *Group) Metadata() []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.meta
 }
 
 // FirstIndex implements raft.Storage.
@@ -254,7 +263,7 @@ func (g *Group) last() uint64               { return g.base + uint64(g.refs.len(
 func (g *Group) ref(index uint64) *entryRef { return g.refs.at(int(index - g.base - 1)) }
 func (g *Group) cachedFrom() uint64         { return g.last() + 1 - uint64(g.cached.len()) }
 func (g *Group) empty() bool {
-	return g.hs == (hardState{}) && g.conf == nil && g.start == mark{} && g.last() == 0
+	return g.hs == (hardState{}) && g.conf == nil && g.meta == nil && g.start == mark{} && g.last() == 0
 }
 func entryCost(e *raftpb.Entry) (size int64) { return int64(len(e.Data)) + entryOverheadBytes }
 
@@ -353,7 +362,7 @@ func (g *Group) begin(m mark, reset bool) {
 // remove makes the group as if nothing had been written to it.
 func (g *Group) remove() {
 	g.begin(mark{}, true)
-	g.hs, g.conf = hardState{}, nil
+	g.hs, g.conf, g.meta = hardState{}, nil, nil
 	g.refs, g.cached = queue[entryRef]{}, queue[raftpb.Entry]{}
 }
 

@@ -553,6 +553,9 @@ func (l *Log) turn() error {
 	l.scratch = append(l.scratch[:0], make([]byte, runHeaderBytes)...)
 	l.eachGroup(func(g *Group) {
 		l.scratch = appendCheckpoint(l.scratch, g.id, g.start, g.last(), g.hs, g.conf)
+		if g.meta != nil {
+			l.scratch = appendMetadata(l.scratch, g.id, g.meta)
+		}
 	})
 	l.scratch, _, err = l.writeBlocks(l.scratch, flagCheckpoint)
 	return err

@@ -70,6 +70,7 @@ func mustClose(t testing.TB, l *Log) {
 type groupState struct {
 	hs    hardState
 	conf  string
+	meta  string
 	start mark
 	terms string
 	data  string // each entry's type, length and checksum
@@ -100,7 +101,7 @@ func groupStateOf(t testing.TB, g *Group) groupState {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, conf.Voters), start: mark{first - 1, startTerm}}
+	s := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, conf.Voters), meta: string(g.Metadata()), start: mark{first - 1, startTerm}}
 	if first > last {
 		return s
 	}
@@ -129,6 +130,7 @@ type model map[uint64]*modelGroup
 type modelGroup struct {
 	hs      hardState
 	conf    *raftpb.ConfState
+	meta    string
 	start   mark
 	entries []raftpb.Entry // from start.index+1 on
 	trunc   uint64         // truncation that no Save has recorded
@@ -158,6 +160,10 @@ func (g *modelGroup) append(es []raftpb.Entry) {
 	g.entries = append(slices.Clone(g.entries[:es[0].Index-g.start.index-1]), es...)
 }
 
+func (g *modelGroup) restart(index, term uint64) {
+	g.entries, g.reset, g.start = nil, true, mark{index, term}
+}
+
 func (g *modelGroup) setStart(index, term uint64) {
 	if at, ok := g.term(index); ok && at == term {
 		g.entries = slices.Clone(g.entries[index-g.start.index:])
@@ -182,10 +188,10 @@ func (m model) recordTruncations() {
 func (m model) state() logState {
 	s := make(logState)
 	for id, g := range m {
-		if g.hs == (hardState{}) && g.conf == nil && g.start == (mark{}) && g.last() == 0 {
+		if g.hs == (hardState{}) && g.conf == nil && g.meta == "" && g.start == (mark{}) && g.last() == 0 {
 			continue
 		}
-		gs := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, votersOf(g.conf)), start: g.start}
+		gs := groupState{hs: g.hs, conf: fmt.Sprint(g.conf == nil, votersOf(g.conf)), meta: g.meta, start: g.start}
 		for _, e := range g.entries {
 			gs.terms += fmt.Sprintf("%d ", e.Term)
 			gs.data += fmt.Sprintf("%d:%d:%08x ", e.Type, len(e.Data), checksum(e.Data))

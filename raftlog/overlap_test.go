@@ -110,7 +110,16 @@ func (o *overlap) fill(r *rand.Rand, id uint64) {
 	g, ag := o.l.Group(id), o.ahead(id)
 	w := o.filling.w
 	s := step{id: id, behind: math.MaxUint64}
-	switch n := r.IntN(18); {
+	switch n := r.IntN(21); {
+	case n == 20:
+		index, term := ag.start.index+uint64(r.IntN(12)), uint64(1+r.IntN(5))
+		s.reset = true
+		s.apply = func(g *modelGroup) { g.restart(index, term) }
+		w.Restart(g, index, term)
+	case n > 17:
+		meta := fmt.Sprint("metadata ", r.IntN(100))
+		s.apply = func(g *modelGroup) { g.meta = meta }
+		w.SetMetadata(g, []byte(meta))
 	case n < 12:
 		// What is truncated, or will be, is not to be replaced.
 		first, lowest := ag.last()+1, max(ag.start.index, ag.trunc)

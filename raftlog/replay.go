@@ -106,15 +106,13 @@ func (r *replayer) replaySegment(i int, s *segment) (int64, error) {
 		if first := pos == BlockBytes; first != (h.flags&flagCheckpoint != 0) {
 			return 0, s.corrupt(pos, "a checkpoint is missing or at the wrong place")
 		}
-		a := applier{log: r.log, seg: s, offset: pos + runHeaderBytes, oldest: i == 0}
+		a := applier{log: r.log, seg: s, offset: pos + runHeaderBytes, oldest: i == 0, checkpoint: pos == BlockBytes}
 		if err := a.apply(payload); err != nil {
 			return 0, err
 		}
-		if h.flags&flagCheckpoint != 0 {
-			groups := 0
-			r.log.eachGroup(func(*Group) { groups++ })
-			if a.checkpoints != groups {
-				return 0, s.corrupt(pos, "the checkpoint has %d groups, the runs before it %d", a.checkpoints, groups)
+		if a.checkpoint {
+			if err := a.complete(pos); err != nil {
+				return 0, err
 			}
 		}
 		size := blocks(runHeaderBytes + int64(len(payload)))
@@ -277,12 +275,31 @@ func (b *blockReader) run(pos int64) (h runHeader, payload []byte, err error) {
 
 // applier applies the records of one run to the groups.
 type applier struct {
-	log    *Log
-	seg    *segment
-	offset int64 // of the payload in the file
-	oldest bool  // the segment is the oldest there is
+	log        *Log
+	seg        *segment
+	offset     int64 // of the payload in the file
+	oldest     bool  // the segment is the oldest there is
+	checkpoint bool  // the run is a checkpoint
 
-	checkpoints int // records of kindCheckpoint
+	groups, metadata int // records of kindCheckpoint, and of kindMetadata
+}
+
+// complete makes sure that the checkpoint at pos leaves out nothing that is known.
+func (a *applier) complete(pos int64) error {
+	groups, metadata := 0, 0
+	a.log.eachGroup(func(g *Group) {
+		groups++
+		if g.meta != nil {
+			metadata++
+		}
+	})
+	if a.groups != groups {
+		return a.seg.corrupt(pos, "the checkpoint has %d groups, the runs before it %d", a.groups, groups)
+	}
+	if a.metadata != metadata {
+		return a.seg.corrupt(pos, "the checkpoint has metadata of %d groups, the runs before it of %d", a.metadata, metadata)
+	}
+	return nil
 }
 
 func (a *applier) apply(payload []byte) error {
@@ -320,10 +337,13 @@ func (a *applier) record(r *record) error {
 	case kindTruncate:
 		g.truncate(r.mark)
 	case kindCheckpoint:
-		a.checkpoints++
-		return a.checkpoint(g, r)
+		a.groups++
+		return a.state(g, r)
 	case kindRemove:
 		g.remove()
+	case kindMetadata:
+		a.metadata++
+		return a.setMetadata(g, r.data)
 	}
 	return nil
 }
@@ -348,9 +368,9 @@ func (a *applier) entry(g *Group, r *record) error {
 	return nil
 }
 
-// checkpoint is the beginning of everything in the oldest segment, and in
-// others must say what is known already.
-func (a *applier) checkpoint(g *Group, r *record) error {
+// state applies what a checkpoint says of a group: in the oldest segment the beginning of
+// everything, in others what must be known already.
+func (a *applier) state(g *Group, r *record) error {
 	if !a.oldest {
 		if g.start != r.mark || g.last() != r.last || g.hs != r.hs || string(g.conf) != string(r.data) {
 			return fmt.Errorf("checkpoint of group %d contradicts the runs before it", g.id)
@@ -368,6 +388,15 @@ func (a *applier) checkpoint(g *Group, r *record) error {
 		return nil
 	}
 	return setConf(g, r.data)
+}
+
+// setMetadata stores metadata, or finds in a checkpoint what is known already.
+func (a *applier) setMetadata(g *Group, data []byte) error {
+	if a.checkpoint && !a.oldest && string(data) != string(g.meta) {
+		return fmt.Errorf("the metadata of group %d in a checkpoint contradict the runs before it", g.id)
+	}
+	g.meta = append([]byte{}, data...)
+	return nil
 }
 
 // setConf stores a configuration, which must decode.

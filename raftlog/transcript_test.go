@@ -21,6 +21,8 @@ import (
 //	hardstate g=N term=N vote=N commit=N
 //	start g=N index=N term=N [voters=(N,...)]
 //	conf g=N voters=(N,...)
+//	metadata g=N data=S
+//	restart g=N index=N term=N
 //	remove g=N
 //	truncate g=N index=N
 //	save [nosync]
@@ -143,6 +145,12 @@ func (tr *transcript) run(t *testing.T, d *datadriven.TestData) string {
 		w.SetStart(g, number("index", 0), number("term", 0), cs)
 	case "conf":
 		w.SetConfState(g, confState(voters...))
+	case "metadata":
+		data := ""
+		d.ScanArgs(t, "data", &data)
+		w.SetMetadata(g, []byte(data))
+	case "restart":
+		w.Restart(g, number("index", 0), number("term", 0))
 	case "remove":
 		w.Remove(g)
 	case "truncate":
@@ -212,7 +220,11 @@ func (tr *transcript) groups() string {
 		g := tr.l.Group(id)
 		s := groupStateOf(tr.t, g)
 		last, _ := g.LastIndex()
-		fmt.Fprintf(&b, "group %d: starts after %d/%d, ends at %d, hard state %v, no configuration/voters %s\n", id, s.start.index, s.start.term, last, s.hs, s.conf)
+		fmt.Fprintf(&b, "group %d: starts after %d/%d, ends at %d, hard state %v, no configuration/voters %s", id, s.start.index, s.start.term, last, s.hs, s.conf)
+		if s.meta != "" {
+			fmt.Fprintf(&b, ", metadata %s", s.meta)
+		}
+		b.WriteByte('\n')
 		if s.terms == "" {
 			continue
 		}
@@ -293,6 +305,8 @@ func describe(r record) string {
 		return fmt.Sprintf("truncate(%d: %d/%d)", r.group, r.mark.index, r.mark.term)
 	case kindRemove:
 		return fmt.Sprintf("remove(%d)", r.group)
+	case kindMetadata:
+		return fmt.Sprintf("metadata(%d: %s)", r.group, r.data)
 	}
 	return fmt.Sprintf("checkpoint(%d: %d/%d to %d %v %x)", r.group, r.mark.index, r.mark.term, r.last, r.hs, r.data)
 }

@@ -20,7 +20,7 @@ type op struct {
 	next  int  // index of the group's next in the Write; 0 where there is none
 	mark  mark // start, truncation; of entries, index is the first one's
 	hs    hardState
-	conf  []byte
+	data  []byte // configuration, metadata
 	// entries: their range in Write.refs and Write.entries
 	from, to int
 }
@@ -174,18 +174,24 @@ func (w *Write) appendEntries(g *Group, entries []raftpb.Entry) {
 // the configuration at index; nil leaves it as it is. A commit index below
 // index need not be raised by the caller, see InitialState.
 func (w *Write) SetStart(g *Group, index, term uint64, cs *raftpb.ConfState) {
-	m := mark{index, term}
 	at, ok := w.view(g).term(index, g)
-	reset := !ok || at != term
-	w.buf = appendStart(w.buf, g.id, m, reset)
-	w.add(op{g: g, kind: kindStart, mark: m, reset: reset}).begin(m, reset)
+	w.start(g, mark{index, term}, !ok || at != term)
 	if cs != nil {
 		w.SetConfState(g, cs)
 	}
 }
 
+// Restart is SetStart for a Raft that takes its log to end at index, whatever
+// stood there: it drops all entries.
+func (w *Write) Restart(g *Group, index, term uint64) { w.start(g, mark{index, term}, true) }
+
+func (w *Write) start(g *Group, m mark, reset bool) {
+	w.buf = appendStart(w.buf, g.id, m, reset)
+	w.add(op{g: g, kind: kindStart, mark: m, reset: reset}).begin(m, reset)
+}
+
 // Remove makes g as if nothing had ever been written to it: its hard state,
-// configuration, start and entries are gone. What
+// configuration, metadata, start and entries are gone. What
 // w or a later Write says of g after that begins it anew. The segments that
 // held its entries are given up by the first synced Save, this one or a
 // later one, that finds nobody else's in them.
@@ -205,7 +211,14 @@ func (w *Write) SetConfState(g *Group, cs *raftpb.ConfState) {
 		conf = []byte{}
 	}
 	w.buf = appendConfState(w.buf, g.id, conf)
-	w.add(op{g: g, kind: kindConfState, conf: conf})
+	w.add(op{g: g, kind: kindConfState, data: conf})
+}
+
+// SetMetadata records what the caller wants to find again in Group.Metadata, in place of
+// what it recorded before. The log keeps it as it is. data is copied.
+func (w *Write) SetMetadata(g *Group, data []byte) {
+	w.buf = appendMetadata(w.buf, g.id, data)
+	w.add(op{g: g, kind: kindMetadata, data: append([]byte{}, data...)})
 }
 
 // addTruncation records what Truncate asked for. It is called by the Save of
@@ -294,7 +307,9 @@ func (w *Write) apply(g *Group, o *op) {
 		g.begin(o.mark, o.reset)
 		w.log.reclaim = true
 	case kindConfState:
-		g.conf = o.conf
+		g.conf = o.data
+	case kindMetadata:
+		g.meta = o.data
 	case kindTruncate:
 		g.truncate(o.mark)
 	case kindRemove:
