@@ -330,6 +330,12 @@ func (l *Log) eachGroup(f func(*Group)) {
 	}
 }
 
+// Groups returns the numbers of the groups for which something was written, in order.
+func (l *Log) Groups() (ids []uint64) {
+	l.eachGroup(func(g *Group) { ids = append(ids, g.id) })
+	return ids
+}
+
 // Err returns the failure that has made the log unusable, or nil.
 func (l *Log) Err() error {
 	if p := l.failure.Load(); p != nil {

@@ -475,9 +475,3 @@ func TestSegmentSizeChange(t *testing.T) {
 		mustClose(t, l)
 	}
 }
-
-// Groups returns the numbers of the groups for which something was written.
-func (l *Log) Groups() (ids []uint64) {
-	l.eachGroup(func(g *Group) { ids = append(ids, g.id) })
-	return ids
-}

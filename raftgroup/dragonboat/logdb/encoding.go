@@ -1,0 +1,146 @@
+package logdb
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/bits"
+
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+var errMalformed = errors.New("malformed encoding")
+
+// appendEntry appends what the log keeps as the data of an entry: all that dragonboat
+// knows of it but index and term, which the log itself knows.
+//
+//	type          1 byte
+//	key           uvarint
+//	client        uvarint
+//	series        uvarint
+//	responded to  uvarint
+//	command       the rest
+func appendEntry(dst []byte, e *pb.Entry) []byte {
+	dst = append(dst, byte(e.Type))
+	for _, v := range [...]uint64{e.Key, e.ClientID, e.SeriesID, e.RespondedTo} {
+		dst = binary.AppendUvarint(dst, v)
+	}
+	return append(dst, e.Cmd...)
+}
+
+// entryBytes returns how much appendEntry appends.
+func entryBytes(e *pb.Entry) int {
+	return 1 + uvarintBytes(e.Key) + uvarintBytes(e.ClientID) + uvarintBytes(e.SeriesID) + uvarintBytes(e.RespondedTo) + len(e.Cmd)
+}
+
+func uvarintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
+
+// decodeEntry makes e what appendEntry was given. The command is a view of the data.
+func decodeEntry(e *pb.Entry, from *raftpb.Entry) error {
+	d := decoder{buf: from.Data}
+	*e = pb.Entry{Term: from.Term, Index: from.Index, Type: pb.EntryType(d.byte())}
+	e.Key, e.ClientID, e.SeriesID, e.RespondedTo = d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()
+	if d.bad || e.Type > pb.MetadataEntry {
+		return errMalformed
+	}
+	if len(d.buf) > 0 {
+		e.Cmd = d.buf
+	}
+	return nil
+}
+
+// metadata are what the log keeps as a group's metadata, beside whose log it is. Bootstrap
+// record and snapshot are encoded as dragonboat does it, so that nobody shares their maps.
+type metadata struct {
+	bootstrap     []byte // nil: none
+	snapshot      []byte // the newest; nil: none
+	snapshotIndex uint64
+}
+
+func (m *metadata) setSnapshot(s *pb.Snapshot) {
+	m.snapshot, m.snapshotIndex = pb.MustMarshal(s), s.Index
+}
+
+// appendMetadata appends the encoding of metadata:
+//
+//	shard      uvarint
+//	replica    uvarint
+//	bootstrap  0, or length + 1 as uvarint, and protobuf
+//	snapshot   likewise
+func appendMetadata(dst []byte, info raftio.NodeInfo, m *metadata) []byte {
+	dst = binary.AppendUvarint(dst, info.ShardID)
+	dst = binary.AppendUvarint(dst, info.ReplicaID)
+	for _, p := range [...][]byte{m.bootstrap, m.snapshot} {
+		if p == nil {
+			dst = append(dst, 0)
+			continue
+		}
+		dst = binary.AppendUvarint(dst, uint64(len(p))+1)
+		dst = append(dst, p...)
+	}
+	return dst
+}
+
+// decodeMetadata reads what appendMetadata made. The result shares nothing with p.
+func decodeMetadata(p []byte) (info raftio.NodeInfo, m metadata, err error) {
+	d := decoder{buf: p}
+	info = raftio.NodeInfo{ShardID: d.uvarint(), ReplicaID: d.uvarint()}
+	m = metadata{bootstrap: d.optional(), snapshot: d.optional()}
+	if d.bad || len(d.buf) > 0 {
+		return info, m, errMalformed
+	}
+	if m.bootstrap != nil {
+		if err := new(pb.Bootstrap).Unmarshal(m.bootstrap); err != nil {
+			return info, m, err
+		}
+	}
+	if m.snapshot != nil {
+		var s pb.Snapshot
+		if err := s.Unmarshal(m.snapshot); err != nil {
+			return info, m, err
+		}
+		if m.snapshotIndex = s.Index; s.Index == 0 {
+			return info, m, errMalformed
+		}
+	}
+	return info, m, nil
+}
+
+// decoder reads from the front of buf.
+type decoder struct {
+	buf []byte
+	bad bool
+}
+
+func (d *decoder) byte() byte {
+	if len(d.buf) == 0 {
+		d.bad = true
+		return 0
+	}
+	b := d.buf[0]
+	d.buf = d.buf[1:]
+	return b
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.buf)
+	if n <= 0 {
+		d.bad = true
+		return 0
+	}
+	d.buf = d.buf[n:]
+	return v
+}
+
+// optional returns a copy of bytes that may be absent, and then are nil.
+func (d *decoder) optional() []byte {
+	n := d.uvarint()
+	if n == 0 || n-1 > uint64(len(d.buf)) {
+		d.bad = d.bad || n > 0
+		return nil
+	}
+	p := append([]byte{}, d.buf[:n-1]...)
+	d.buf = d.buf[n-1:]
+	return p
+}
