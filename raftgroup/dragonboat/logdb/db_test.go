@@ -252,7 +252,8 @@ func TestOneSync(t *testing.T) {
 	step("commit indexes", 0, 0, 2, func(u *pb.Update) { u.EntriesToSave = nil })
 	step("nothing new", 0, 0, 2, func(u *pb.Update) { u.EntriesToSave = nil })
 	step("messages", 0, 0, 2, func(u *pb.Update) { u.EntriesToSave, u.State = nil, pb.State{} })
-	step("votes", 1, 1, 2, func(u *pb.Update) { u.EntriesToSave, u.Term = nil, 2 })
+	step("votes", 1, 1, 2, func(u *pb.Update) { u.EntriesToSave, u.Vote = nil, 5 })
+	step("terms", 1, 1, 2, func(u *pb.Update) { u.EntriesToSave, u.Term = nil, 2 })
 	step("a snapshot", 1, 1, 2, func(u *pb.Update) {
 		u.EntriesToSave, u.Term, u.Commit = nil, 2, 7
 		u.Snapshot = pb.Snapshot{Index: 7, Term: 2}

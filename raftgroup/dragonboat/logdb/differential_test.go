@@ -13,6 +13,7 @@ import (
 	"github.com/lni/dragonboat/v4/logger"
 	"github.com/lni/dragonboat/v4/plugin/tee"
 	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
 	lnivfs "github.com/lni/vfs"
 )
 
@@ -85,6 +86,10 @@ func compareRange(t *testing.T, r *rand.Rand, ours, theirs raftio.ILogDB, m mode
 		low := first + uint64(r.IntN(int(last-first)+1))
 		high := low + 1 + uint64(r.IntN(int(last-low)+1))
 		maxSize := []uint64{0, 1, 500, 5000, math.MaxUint64}[r.IntN(5)]
+		if r.IntN(3) == 0 { // exactly some of them
+			some := low - replica.start - 1
+			maxSize = pb.GetEntrySliceSize(replica.entries[some : some+1+uint64(r.IntN(int(high-low)))])
+		}
 		a, aSize, err := ours.IterateEntries(nil, 0, info.ShardID, info.ReplicaID, low, high, maxSize)
 		must(t, err)
 		b, bSize, err := theirs.IterateEntries(nil, 0, info.ShardID, info.ReplicaID, low, high, maxSize)

@@ -92,6 +92,15 @@ func (m model) clone() model {
 	return c
 }
 
+// withoutCommits is what of the model must be durable.
+func (m model) withoutCommits() model {
+	m = m.clone()
+	for _, r := range m {
+		r.state.Commit = 0
+	}
+	return m
+}
+
 // describe says what all reads of a replica must return.
 func (r *modelReplica) describe() string {
 	var b strings.Builder
@@ -223,7 +232,6 @@ type history struct {
 type call struct {
 	name   string
 	do     func(db raftio.ILogDB) error
-	commit bool // it saves nothing but commit indexes, if anything
 	reopen bool // dragonboat opens the LogDB anew after it
 }
 
@@ -294,7 +302,7 @@ func saveRaftState(updates []pb.Update) call {
 func (h *history) fill(info raftio.NodeInfo, r *modelReplica) pb.Update {
 	u := pb.Update{ShardID: info.ShardID, ReplicaID: info.ReplicaID, State: r.state}
 	u.Term = max(u.Term, 1) + uint64(h.rand.IntN(8)/7)
-	if u.Term != r.state.Term {
+	if u.Term != r.state.Term || u.Vote == 0 {
 		u.Vote = uint64(h.rand.IntN(3))
 	}
 	first := r.last() + 1
@@ -346,9 +354,7 @@ func (h *history) commits() call {
 		r.state.Commit = max(r.state.Commit, min(r.last(), r.state.Commit+uint64(h.rand.IntN(4))))
 		updates = append(updates, pb.Update{ShardID: info.ShardID, ReplicaID: info.ReplicaID, State: r.state})
 	}
-	c := saveRaftState(updates)
-	c.commit = true
-	return c
+	return saveRaftState(updates)
 }
 
 func (h *history) snapshot(info raftio.NodeInfo, index uint64) pb.Snapshot {
@@ -383,7 +389,7 @@ func (h *history) compact(info raftio.NodeInfo, r *modelReplica) call {
 	}
 	index := r.start + 1 + uint64(h.rand.IntN(int(r.snapshot.Index-r.start)))
 	r.entries, r.start = r.entries[index-r.start:], index
-	return call{name: fmt.Sprintf("compact %v %d", info, index), commit: true, do: func(db raftio.ILogDB) error {
+	return call{name: fmt.Sprintf("compact %v %d", info, index), do: func(db raftio.ILogDB) error {
 		if err := db.RemoveEntriesTo(info.ShardID, info.ReplicaID, index); err != nil {
 			return err
 		}
