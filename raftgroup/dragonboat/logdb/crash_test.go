@@ -63,7 +63,7 @@ func TestCrashEverywhere(t *testing.T) {
 		remainders []remainder
 		p          past
 	)
-	calls := 90
+	calls := 50
 	if testing.Short() {
 		calls = 30
 	}

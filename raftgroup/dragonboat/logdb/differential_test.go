@@ -42,7 +42,7 @@ func openPebble(t testing.TB, fs lnivfs.FS) raftio.ILogDB {
 
 // TestLikePebble has our LogDB and dragonboat's own do the same, and compares every read.
 func TestLikePebble(t *testing.T) {
-	seeds := 60
+	seeds := 30
 	if testing.Short() {
 		seeds = 10
 	}
