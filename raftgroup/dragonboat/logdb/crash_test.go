@@ -65,7 +65,7 @@ func TestCrashEverywhere(t *testing.T) {
 	)
 	calls := 50
 	if testing.Short() {
-		calls = 30
+		calls = 15
 	}
 	fs := vfs.NewCrashableMem()
 	loss := rand.New(rand.NewPCG(3, 4)) // guarded by mu

@@ -44,7 +44,7 @@ func openPebble(t testing.TB, fs lnivfs.FS) raftio.ILogDB {
 func TestLikePebble(t *testing.T) {
 	seeds := 30
 	if testing.Short() {
-		seeds = 10
+		seeds = 4
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

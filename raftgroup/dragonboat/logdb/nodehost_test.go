@@ -286,9 +286,10 @@ func (d *disk) RecoverFromSnapshot(r io.Reader, _ <-chan struct{}) error {
 	return nil
 }
 
-// network carries messages between the nodes of a process.
+// network carries messages between the nodes of a process. A node that has closed its end
+// is not called any more: dragonboat does not expect it.
 type network struct {
-	mu    sync.Mutex
+	mu    sync.RWMutex
 	nodes map[string]receiver
 }
 
@@ -305,14 +306,16 @@ func (n *network) Create(c config.NodeHostConfig, messages raftio.MessageHandler
 	return &port{n, c.RaftAddress, receiver{messages, chunks}}
 }
 
-func (n *network) to(target string) (receiver, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+// deliver calls f with a node that is up.
+func (n *network) deliver(target string, f func(r receiver)) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
 	r, ok := n.nodes[target]
 	if !ok {
-		return r, errDown
+		return errDown
 	}
-	return r, nil
+	f(r)
+	return nil
 }
 
 // port is a node's end of the network.
@@ -339,13 +342,11 @@ func (p *port) Close() error {
 }
 
 func (p *port) GetConnection(_ context.Context, target string) (raftio.IConnection, error) {
-	_, err := p.network.to(target)
-	return wire{p.network, target}, err
+	return wire{p.network, target}, p.network.deliver(target, func(receiver) {})
 }
 
 func (p *port) GetSnapshotConnection(_ context.Context, target string) (raftio.ISnapshotConnection, error) {
-	_, err := p.network.to(target)
-	return wire{p.network, target}, err
+	return wire{p.network, target}, p.network.deliver(target, func(receiver) {})
 }
 
 // wire is a connection.
@@ -357,25 +358,18 @@ type wire struct {
 func (w wire) Close() {}
 
 func (w wire) SendMessageBatch(b pb.MessageBatch) error {
-	r, err := w.network.to(w.target)
-	if err != nil {
-		return err
-	}
 	var received pb.MessageBatch
 	pb.MustUnmarshal(&received, pb.MustMarshal(&b))
-	r.messages(received)
-	return nil
+	return w.network.deliver(w.target, func(r receiver) { r.messages(received) })
 }
 
 func (w wire) SendChunk(c pb.Chunk) error {
-	r, err := w.network.to(w.target)
-	if err != nil {
-		return err
-	}
 	var received pb.Chunk
 	pb.MustUnmarshal(&received, pb.MustMarshal(&c))
-	if !r.chunks(received) {
-		return errDown
+	wanted := false
+	err := w.network.deliver(w.target, func(r receiver) { wanted = r.chunks(received) })
+	if err == nil && !wanted {
+		err = errDown
 	}
-	return nil
+	return err
 }
