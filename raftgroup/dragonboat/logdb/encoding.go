@@ -3,11 +3,14 @@ package logdb
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"math/bits"
 
 	"github.com/lni/dragonboat/v4/raftio"
 	pb "github.com/lni/dragonboat/v4/raftpb"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/proa-kv/proa/internal/fields"
 )
 
 var errMalformed = errors.New("malformed encoding")
@@ -38,14 +41,14 @@ func uvarintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }
 
 // decodeEntry makes e what appendEntry was given. The command is a view of the data.
 func decodeEntry(e *pb.Entry, from *raftpb.Entry) error {
-	d := decoder{buf: from.Data}
-	*e = pb.Entry{Term: from.Term, Index: from.Index, Type: pb.EntryType(d.byte())}
-	e.Key, e.ClientID, e.SeriesID, e.RespondedTo = d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()
-	if d.bad || e.Type > pb.MetadataEntry {
+	r := fields.Reader{B: from.Data}
+	*e = pb.Entry{Term: from.Term, Index: from.Index, Type: pb.EntryType(r.U8())}
+	e.Key, e.ClientID, e.SeriesID, e.RespondedTo = r.Uvarint(), r.Uvarint(), r.Uvarint(), r.Uvarint()
+	if r.Short || e.Type > pb.MetadataEntry {
 		return errMalformed
 	}
-	if len(d.buf) > 0 {
-		e.Cmd = d.buf
+	if len(r.B) > 0 {
+		e.Cmd = r.B
 	}
 	return nil
 }
@@ -84,10 +87,10 @@ func appendMetadata(dst []byte, info raftio.NodeInfo, m *metadata) []byte {
 
 // decodeMetadata reads what appendMetadata made. The result shares nothing with p.
 func decodeMetadata(p []byte) (info raftio.NodeInfo, m metadata, err error) {
-	d := decoder{buf: p}
-	info = raftio.NodeInfo{ShardID: d.uvarint(), ReplicaID: d.uvarint()}
-	m = metadata{bootstrap: d.optional(), snapshot: d.optional()}
-	if d.bad || len(d.buf) > 0 {
+	r := fields.Reader{B: p}
+	info = raftio.NodeInfo{ShardID: r.Uvarint(), ReplicaID: r.Uvarint()}
+	m = metadata{bootstrap: optional(&r), snapshot: optional(&r)}
+	if r.Short || len(r.B) > 0 {
 		return info, m, errMalformed
 	}
 	if m.bootstrap != nil {
@@ -107,40 +110,11 @@ func decodeMetadata(p []byte) (info raftio.NodeInfo, m metadata, err error) {
 	return info, m, nil
 }
 
-// decoder reads from the front of buf.
-type decoder struct {
-	buf []byte
-	bad bool
-}
-
-func (d *decoder) byte() byte {
-	if len(d.buf) == 0 {
-		d.bad = true
-		return 0
-	}
-	b := d.buf[0]
-	d.buf = d.buf[1:]
-	return b
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.buf)
-	if n <= 0 {
-		d.bad = true
-		return 0
-	}
-	d.buf = d.buf[n:]
-	return v
-}
-
-// optional returns a copy of bytes that may be absent, and then are nil.
-func (d *decoder) optional() []byte {
-	n := d.uvarint()
-	if n == 0 || n-1 > uint64(len(d.buf)) {
-		d.bad = d.bad || n > 0
+// optional takes a copy of bytes that may be absent, and then are nil.
+func optional(r *fields.Reader) []byte {
+	n := r.Uvarint()
+	if n == 0 {
 		return nil
 	}
-	p := append([]byte{}, d.buf[:n-1]...)
-	d.buf = d.buf[n-1:]
-	return p
+	return append([]byte{}, r.Bytes(int(min(n-1, math.MaxInt)))...)
 }

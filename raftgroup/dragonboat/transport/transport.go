@@ -1,0 +1,207 @@
+// Package transport carries dragonboat's messages and snapshots over the connections that
+// a node has to its peers anyway (Links): one port, one handshake, one protocol.
+//
+// Two kinds of frames do it. One has messages, see appendMessage; the other a chunk of a
+// snapshot, see encodeChunk, and has a stream of its own, so that messages do not wait for
+// snapshots. Who sends, to which deployment and in which version, the connection's
+// handshake has said; that is in no frame of messages.
+//
+// dragonboat's targets are numbers of nodes. Addresses are the business of Links.
+//
+// What must hold: dragonboat's handlers are not called before Start, and none runs or is
+// called after Close has returned; and they get nothing that makes dragonboat panic.
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/lni/dragonboat/v4/config"
+	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+// Links are a node's connections to its peers. Their methods may be called from any
+// goroutine.
+type Links interface {
+	// Connected returns nil if messages can be sent to a node now.
+	Connected(node uint64) error
+	// Send sends a frame of messages to a node, and may keep it. Frames arrive in
+	// order or not at all; after an error this one does not.
+	Send(node uint64, frame []byte) error
+	// Stream opens a stream for the chunks of a snapshot.
+	Stream(ctx context.Context, node uint64) (Stream, error)
+}
+
+// Stream brings a snapshot's chunks to a node.
+type Stream interface {
+	// Send sends a frame with a chunk, and waits until there is room for another.
+	// It fails when the other side wants no more.
+	Send(frame []byte) error
+	// Close ends the stream.
+	Close()
+}
+
+var (
+	// ErrDamaged says that a frame is none that a correct node sends. The connection
+	// must end.
+	ErrDamaged = errors.New("damaged frame")
+
+	// ErrTarget says that a target is no number of a node.
+	ErrTarget = errors.New("not the number of a node")
+
+	// ErrTooLarge says that a message has too many entries for a frame.
+	ErrTooLarge = errors.New("message too large")
+)
+
+// Target returns the target that is a node.
+func Target(node uint64) string { return strconv.FormatUint(node, 10) }
+
+func parseTarget(target string) (uint64, error) {
+	node, err := strconv.ParseUint(target, 10, 64)
+	if err != nil || node == 0 {
+		return 0, fmt.Errorf("%w: %q", ErrTarget, target)
+	}
+	return node, nil
+}
+
+// Transport is the transport of one NodeHost, for whose configuration it is the factory.
+// Its methods may be called from any goroutine.
+type Transport struct {
+	links Links
+
+	// inUse is held for reading while a handler runs, and taken for writing before
+	// running changes.
+	inUse      sync.RWMutex
+	running    bool
+	deployment uint64
+	messages   raftio.MessageHandler
+	chunks     raftio.ChunkHandler
+}
+
+var (
+	_ config.TransportFactory = (*Transport)(nil)
+	_ raftio.ITransport       = (*Transport)(nil)
+)
+
+// New returns a transport over links.
+func New(links Links) *Transport { return &Transport{links: links} }
+
+// Create implements config.TransportFactory.
+func (t *Transport) Create(c config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
+	t.deployment, t.messages, t.chunks = c.GetDeploymentID(), messages, chunks
+	return t
+}
+
+// Validate implements config.TransportFactory: addresses are numbers of nodes.
+func (t *Transport) Validate(address string) bool {
+	_, err := parseTarget(address)
+	return err == nil
+}
+
+// Name implements raftio.ITransport.
+func (t *Transport) Name() string { return "proa" }
+
+// Start implements raftio.ITransport.
+func (t *Transport) Start() error {
+	t.inUse.Lock()
+	defer t.inUse.Unlock()
+	t.running = true
+	return nil
+}
+
+// Close implements raftio.ITransport.
+func (t *Transport) Close() error {
+	t.inUse.Lock()
+	defer t.inUse.Unlock()
+	t.running = false
+	return nil
+}
+
+// Receive takes in a frame of messages from a node. The frame is dragonboat's from then on.
+func (t *Transport) Receive(from uint64, frame []byte) error {
+	requests, err := decodeMessages(frame)
+	if err != nil {
+		return err
+	}
+	t.inUse.RLock()
+	defer t.inUse.RUnlock()
+	if t.running {
+		t.messages(pb.MessageBatch{
+			Requests: requests, DeploymentId: t.deployment,
+			SourceAddress: Target(from), BinVer: raftio.TransportBinVersion,
+		})
+	}
+	return nil
+}
+
+// ReceiveChunk takes in a frame with a chunk. wanted says whether the stream may go on.
+func (t *Transport) ReceiveChunk(frame []byte) (wanted bool, err error) {
+	c, err := decodeChunk(frame)
+	if err != nil {
+		return false, err
+	}
+	t.inUse.RLock()
+	defer t.inUse.RUnlock()
+	return t.running && t.chunks(c), nil
+}
+
+// GetConnection implements raftio.ITransport.
+func (t *Transport) GetConnection(_ context.Context, target string) (raftio.IConnection, error) {
+	node, err := parseTarget(target)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{links: t.links, node: node}, t.links.Connected(node)
+}
+
+// GetSnapshotConnection implements raftio.ITransport.
+func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (raftio.ISnapshotConnection, error) {
+	node, err := parseTarget(target)
+	if err != nil {
+		return nil, err
+	}
+	s, err := t.links.Stream(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	return snapshotConnection{s}, nil
+}
+
+// connection sends messages to a node, from one goroutine at a time.
+type connection struct {
+	links Links
+	node  uint64
+}
+
+// Close implements raftio.IConnection. The connection that it is about stays.
+func (c *connection) Close() {}
+
+// SendMessageBatch implements raftio.IConnection.
+func (c *connection) SendMessageBatch(b pb.MessageBatch) error {
+	for ms := b.Requests; len(ms) > 0; {
+		frame, n, err := encodeMessages(ms)
+		if err != nil {
+			return err
+		}
+		if err := c.links.Send(c.node, frame); err != nil {
+			return err
+		}
+		ms = ms[n:]
+	}
+	return nil
+}
+
+// snapshotConnection sends the chunks of a snapshot.
+type snapshotConnection struct{ stream Stream }
+
+// Close implements raftio.ISnapshotConnection.
+func (c snapshotConnection) Close() { c.stream.Close() }
+
+// SendChunk implements raftio.ISnapshotConnection.
+func (c snapshotConnection) SendChunk(chunk pb.Chunk) error {
+	return c.stream.Send(encodeChunk(&chunk))
+}
