@@ -17,13 +17,13 @@ import (
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/logger"
-	"github.com/lni/dragonboat/v4/raftio"
-	pb "github.com/lni/dragonboat/v4/raftpb"
 	"github.com/lni/dragonboat/v4/statemachine"
 	lnivfs "github.com/lni/vfs"
+
+	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
 )
 
-// TestNodeHosts has dragonboat keep its logs in a DB while one node after the other loses
+// TestNodeHosts has dragonboat keep its logs in a DB, and talk by our transport, while one node after the other loses
 // power or is killed, and catches up with entries or, where they are compacted, with a
 // snapshot. Nothing acknowledged is lost.
 func TestNodeHosts(t *testing.T) {
@@ -37,11 +37,11 @@ func TestNodeHosts(t *testing.T) {
 	for _, nodes := range []uint64{1, 3} {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
 			c := &hosts{
-				t: t, network: network{nodes: make(map[string]receiver)}, rand: rand.New(rand.NewPCG(nodes, 0)),
+				t: t, network: network{nodes: make(map[uint64]*transport.Transport)}, rand: rand.New(rand.NewPCG(nodes, 0)),
 				members: make(map[uint64]string), want: make(map[string]bool),
 			}
 			for id := uint64(1); id <= nodes; id++ {
-				c.members[id] = address(id)
+				c.members[id] = transport.Target(id)
 			}
 			for id := uint64(1); id <= nodes; id++ {
 				c.add(id)
@@ -112,19 +112,19 @@ func (c *hosts) add(id uint64) {
 	n.start()
 }
 
-func address(id uint64) string { return fmt.Sprint("node-", id) }
-
 func (n *host) start() {
 	n.db = mustOpen(n.t, testOptions(n.logFS))
-	cfg := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: 5, RaftAddress: address(n.id)}
+	cfg := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: 5, RaftAddress: transport.Target(n.id)}
 	cfg.Expert.FS = n.fs
 	cfg.Expert.LogDBFactory = Factory{Log: n.db.log}
-	cfg.Expert.TransportFactory = &n.network
+	t := transport.New(link{&n.network, n.id})
+	cfg.Expert.TransportFactory = t
 	cfg.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 2, CloseShards: 1}
 	cfg.Expert.LogDB = config.GetTinyMemLogDBConfig()
 	var err error
 	n.nh, err = dragonboat.NewNodeHost(cfg)
 	must(n.t, err)
+	n.network.put(n.id, t)
 	for shard, d := range n.disks {
 		must(n.t, n.nh.StartOnDiskReplica(n.members, false, func(uint64, uint64) statemachine.IOnDiskStateMachine { return d }, config.Config{
 			ShardID: shard, ReplicaID: n.id, ElectionRTT: 10, HeartbeatRTT: 1, CheckQuorum: true, PreVote: true,
@@ -133,6 +133,7 @@ func (n *host) start() {
 }
 
 func (n *host) close() {
+	n.network.put(n.id, nil)
 	n.nh.Close()
 	must(n.t, n.db.log.Close())
 }
@@ -286,90 +287,66 @@ func (d *disk) RecoverFromSnapshot(r io.Reader, _ <-chan struct{}) error {
 	return nil
 }
 
-// network carries messages between the nodes of a process. A node that has closed its end
-// is not called any more: dragonboat does not expect it.
+// network are the links between the nodes of a process.
 type network struct {
 	mu    sync.RWMutex
-	nodes map[string]receiver
-}
-
-type receiver struct {
-	messages raftio.MessageHandler
-	chunks   raftio.ChunkHandler
+	nodes map[uint64]*transport.Transport
 }
 
 var errDown = errors.New("the node is down")
 
-func (n *network) Validate(string) bool { return true }
-
-func (n *network) Create(c config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
-	return &port{n, c.RaftAddress, receiver{messages, chunks}}
+func (n *network) put(node uint64, t *transport.Transport) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.nodes[node] = t
 }
 
-// deliver calls f with a node that is up.
-func (n *network) deliver(target string, f func(r receiver)) error {
+func (n *network) get(node uint64) (*transport.Transport, error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	r, ok := n.nodes[target]
-	if !ok {
-		return errDown
+	if t := n.nodes[node]; t != nil {
+		return t, nil
 	}
-	f(r)
-	return nil
+	return nil, errDown
 }
 
-// port is a node's end of the network.
-type port struct {
-	network *network
-	address string
-	receiver
+// link is a node's end of the network.
+type link struct {
+	*network
+	from uint64
 }
 
-func (p *port) Name() string { return "in memory" }
-
-func (p *port) Start() error {
-	p.network.mu.Lock()
-	defer p.network.mu.Unlock()
-	p.network.nodes[p.address] = p.receiver
-	return nil
-}
-
-func (p *port) Close() error {
-	p.network.mu.Lock()
-	defer p.network.mu.Unlock()
-	delete(p.network.nodes, p.address)
-	return nil
-}
-
-func (p *port) GetConnection(_ context.Context, target string) (raftio.IConnection, error) {
-	return wire{p.network, target}, p.network.deliver(target, func(receiver) {})
-}
-
-func (p *port) GetSnapshotConnection(_ context.Context, target string) (raftio.ISnapshotConnection, error) {
-	return wire{p.network, target}, p.network.deliver(target, func(receiver) {})
-}
-
-// wire is a connection.
-type wire struct {
-	network *network
-	target  string
-}
-
-func (w wire) Close() {}
-
-func (w wire) SendMessageBatch(b pb.MessageBatch) error {
-	var received pb.MessageBatch
-	pb.MustUnmarshal(&received, pb.MustMarshal(&b))
-	return w.network.deliver(w.target, func(r receiver) { r.messages(received) })
-}
-
-func (w wire) SendChunk(c pb.Chunk) error {
-	var received pb.Chunk
-	pb.MustUnmarshal(&received, pb.MustMarshal(&c))
-	wanted := false
-	err := w.network.deliver(w.target, func(r receiver) { wanted = r.chunks(received) })
-	if err == nil && !wanted {
-		err = errDown
-	}
+func (l link) Connected(node uint64) error {
+	_, err := l.get(node)
 	return err
 }
+
+func (l link) Send(node uint64, frame []byte) error {
+	t, err := l.get(node)
+	if err != nil {
+		return err
+	}
+	return t.Receive(l.from, frame)
+}
+
+func (l link) Stream(_ context.Context, node uint64) (transport.Stream, error) {
+	return stream{l, node}, l.Connected(node)
+}
+
+type stream struct {
+	link
+	node uint64
+}
+
+func (s stream) Send(frame []byte) error {
+	t, err := s.get(s.node)
+	if err != nil {
+		return err
+	}
+	if wanted, err := t.ReceiveChunk(frame); !wanted {
+		return errors.Join(errDown, err)
+	}
+	return nil
+}
+
+func (s stream) Close() {}
