@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
 	pb "github.com/lni/dragonboat/v4/raftpb"
+	lnivfs "github.com/lni/vfs"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/internal/alloctest"
@@ -288,9 +291,52 @@ func BenchmarkSaveRaftState(b *testing.B) {
 	}
 }
 
-// stepper returns what saves a step of some shards, with as many new entries each.
+// BenchmarkSideBySide saves the same steps with our LogDB and dragonboat's own, in turns,
+// and reports medians and 99th percentiles: on a machine with other things to do, only
+// these can be compared.
+func BenchmarkSideBySide(b *testing.B) {
+	for _, entries := range []int{1, 16} {
+		b.Run(fmt.Sprintf("8x%d", entries), func(b *testing.B) { sideBySide(b, entries) })
+	}
+}
+
+func sideBySide(b *testing.B, entries int) {
+	ours := mustOpen(b, raftlog.Options{Dir: b.TempDir()})
+	defer ours.mustClose(b)
+	tan, pebble := openTheirs(b, lnivfs.Default, b.TempDir())
+	defer tan.Close()
+	defer pebble.Close()
+	ways := []struct {
+		name string
+		step func()
+		took []time.Duration
+	}{
+		{name: "raftlog", step: steps(b, ours, 8, entries)},
+		{name: "pebble", step: steps(b, pebble, 8, entries)},
+		{name: "tan", step: steps(b, tan, 8, entries)},
+	}
+	for b.Loop() {
+		for i := range ways {
+			start := time.Now()
+			ways[i].step()
+			ways[i].took = append(ways[i].took, time.Since(start))
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	for _, w := range ways {
+		slices.Sort(w.took)
+		b.ReportMetric(float64(w.took[len(w.took)/2].Nanoseconds())/1000, w.name+"-p50-µs")
+		b.ReportMetric(float64(w.took[len(w.took)*99/100].Nanoseconds())/1000, w.name+"-p99-µs")
+	}
+}
+
 func stepper(t testing.TB, o raftlog.Options, shards, entries int) (step, done func()) {
 	db := mustOpen(t, o)
+	return steps(t, db, shards, entries), func() { db.mustClose(t) }
+}
+
+// steps returns what saves a step of some shards, with as many new entries each.
+func steps(t testing.TB, db raftio.ILogDB, shards, entries int) func() {
 	updates := make([]pb.Update, shards)
 	for i := range updates {
 		updates[i] = update(uint64(i+1), 1, make([]pb.Entry, entries)...)
@@ -299,8 +345,8 @@ func stepper(t testing.TB, o raftlog.Options, shards, entries int) (step, done f
 			updates[i].EntriesToSave[j].ClientID = math.MaxUint64
 		}
 	}
-	index, steps := uint64(0), 0
-	step = func() {
+	index, saved := uint64(0), 0
+	return func() {
 		for i := range updates {
 			u := &updates[i]
 			for j := range u.EntriesToSave {
@@ -312,7 +358,7 @@ func stepper(t testing.TB, o raftlog.Options, shards, entries int) (step, done f
 		if err := db.SaveRaftState(updates, 1); err != nil {
 			t.Fatal(err)
 		}
-		if steps++; steps%64 == 0 {
+		if saved++; saved%64 == 0 {
 			for i := range updates {
 				if err := db.RemoveEntriesTo(uint64(i+1), 1, index-1); err != nil {
 					t.Fatal(err)
@@ -320,5 +366,4 @@ func stepper(t testing.TB, o raftlog.Options, shards, entries int) (step, done f
 			}
 		}
 	}
-	return step, func() { db.mustClose(t) }
 }

@@ -17,9 +17,17 @@ import (
 	lnivfs "github.com/lni/vfs"
 )
 
-// openPebble opens dragonboat's LogDB over Pebble. What is public of it is only half of a
-// LogDB that is made for comparisons.
+// openPebble opens dragonboat's LogDB over Pebble.
 func openPebble(t testing.TB, fs lnivfs.FS) raftio.ILogDB {
+	t.Helper()
+	tan, pebble := openTheirs(t, fs, "/reference")
+	must(t, tan.Close())
+	return pebble
+}
+
+// openTheirs opens dragonboat's own LogDBs. Pebble's is public only as half of one that is
+// made for comparisons.
+func openTheirs(t testing.TB, fs lnivfs.FS, dir string) (tan, pebble raftio.ILogDB) {
 	t.Helper()
 	for _, name := range []string{"LogDB", "logdb", "pebblekv", "tan"} {
 		logger.GetLogger(name).SetLevel(logger.ERROR)
@@ -30,14 +38,13 @@ func openPebble(t testing.TB, fs lnivfs.FS) raftio.ILogDB {
 	c.Expert.LogDB.Shards = 1
 	c.Expert.LogDB.KVWriteBufferSize = 256 << 10
 	c.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 1, CloseShards: 1}
-	both, err := tee.CreateTanPebbleLogDB(c, nil, []string{"/reference"}, []string{"/reference"})
+	both, err := tee.CreateTanPebbleLogDB(c, nil, []string{dir}, []string{dir})
 	must(t, err)
 	half := func(name string) raftio.ILogDB {
 		f := reflect.ValueOf(both).Elem().FieldByName(name)
 		return reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem().Interface().(raftio.ILogDB)
 	}
-	must(t, half("odb").Close()) // tan
-	return half("ndb")
+	return half("odb"), half("ndb")
 }
 
 // TestLikePebble has our LogDB and dragonboat's own do the same, and compares every read.
