@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -79,6 +80,10 @@ func TestFramesAreBounded(t *testing.T) {
 		if !slices.Equal(frames, c.frames) {
 			t.Errorf("%s: frames of %v messages, want %v", name, frames, c.frames)
 		}
+	}
+	one := everything()
+	if _, err := decodeMessages(appendMessage(appendMessage(nil, &full), &one)); !errors.Is(err, ErrDamaged) {
+		t.Errorf("entries of two messages: %v", err)
 	}
 	full.Entries = append(full.Entries, pb.Entry{})
 	if _, _, err := encodeMessages([]pb.Message{full}); !errors.Is(err, ErrTooLarge) {
@@ -304,6 +309,15 @@ func TestCloseWaits(t *testing.T) {
 	<-entered
 	closed := make(chan error)
 	go func() { closed <- to.Close() }()
+	for r.inUse.TryRLock() { // until Close waits
+		r.inUse.RUnlock()
+		select {
+		case err := <-closed:
+			t.Fatalf("Close has returned before the handler: %v", err)
+		default:
+			runtime.Gosched()
+		}
+	}
 	close(leave)
 	if err := <-closed; err != nil || !done {
 		t.Errorf("%v, the handler has run: %v", err, done)
