@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/logger"
+	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/statemachine"
 	lnivfs "github.com/lni/vfs"
 
@@ -38,7 +40,7 @@ func TestNodeHosts(t *testing.T) {
 		t.Run(fmt.Sprint(nodes, " nodes"), func(t *testing.T) {
 			c := &hosts{
 				t: t, network: network{nodes: make(map[uint64]*transport.Transport)}, rand: rand.New(rand.NewPCG(nodes, 0)),
-				members: make(map[uint64]string), want: make(map[string]bool),
+				members: make(map[uint64]string), want: make(map[string]uint64),
 			}
 			for id := uint64(1); id <= nodes; id++ {
 				c.members[id] = transport.Target(id)
@@ -75,9 +77,17 @@ func TestNodeHosts(t *testing.T) {
 					}
 				}
 				n.start()
-				for _, n := range c.nodes {
-					n.awaitAll(1)
-					n.awaitAll(2)
+				c.awaitAll()
+			}
+			if len(c.nodes) > 1 {
+				n := c.nodes[2]
+				n.replace(13)
+				c.awaitAll()
+				n.crash(0)
+				n.start()
+				c.awaitAll()
+				if infos, err := n.db.ListNodeInfo(); err != nil || !slices.Equal(infos, []raftio.NodeInfo{info(1, 13), info(2, 13)}) {
+					t.Errorf("replicas %v, %v", infos, err)
 				}
 			}
 		})
@@ -91,23 +101,28 @@ type hosts struct {
 	rand    *rand.Rand
 	members map[uint64]string
 	nodes   []*host
-	want    map[string]bool // commands acknowledged
+	want    map[string]uint64 // commands acknowledged, with their shards
+
+	mu     sync.Mutex
+	frozen bool // what is acknowledged does not count
 }
 
 // host is a node: what is left of it when it is down, and what runs.
 type host struct {
 	*hosts
-	id    uint64
-	logFS *vfs.MemFS
-	fs    *lnivfs.MemFS
-	disks map[uint64]*disk
+	id      uint64
+	replica uint64
+	joins   bool // its replicas came later
+	logFS   *vfs.MemFS
+	fs      *lnivfs.MemFS
+	disks   map[uint64]*disk
 
 	db opened
 	nh *dragonboat.NodeHost
 }
 
 func (c *hosts) add(id uint64) {
-	n := &host{hosts: c, id: id, logFS: vfs.NewCrashableMem(), fs: lnivfs.NewStrictMem(), disks: map[uint64]*disk{1: newDisk(), 2: newDisk()}}
+	n := &host{hosts: c, id: id, replica: id, logFS: vfs.NewCrashableMem(), fs: lnivfs.NewStrictMem(), disks: map[uint64]*disk{1: newDisk(), 2: newDisk()}}
 	c.nodes = append(c.nodes, n)
 	n.start()
 }
@@ -125,32 +140,102 @@ func (n *host) start() {
 	n.nh, err = dragonboat.NewNodeHost(cfg)
 	must(n.t, err)
 	n.network.put(n.id, t)
+	n.startReplicas()
+}
+
+func (n *host) startReplicas() {
+	members := n.members
+	if n.joins {
+		members = nil
+	}
 	for shard, d := range n.disks {
-		must(n.t, n.nh.StartOnDiskReplica(n.members, false, func(uint64, uint64) statemachine.IOnDiskStateMachine { return d }, config.Config{
-			ShardID: shard, ReplicaID: n.id, ElectionRTT: 10, HeartbeatRTT: 1, CheckQuorum: true, PreVote: true,
+		must(n.t, n.nh.StartOnDiskReplica(members, n.joins, func(uint64, uint64) statemachine.IOnDiskStateMachine { return d }, config.Config{
+			ShardID: shard, ReplicaID: n.replica, ElectionRTT: 10, HeartbeatRTT: 1, CheckQuorum: true, PreVote: true,
 		}))
 	}
 }
 
+// replace has other replicas take the place of the node's.
+func (n *host) replace(replica uint64) {
+	other := n.nodes[0]
+	for shard := uint64(1); shard <= 2; shard++ {
+		n.retry(func(ctx context.Context) error { return other.nh.SyncRequestDeleteReplica(ctx, shard, n.replica, 0) })
+		if err := n.nh.StopReplica(shard, n.replica); err != nil && !errors.Is(err, dragonboat.ErrShardNotFound) {
+			n.t.Fatal(err)
+		}
+		n.retry(func(ctx context.Context) error { return n.nh.SyncRemoveData(ctx, shard, n.replica) })
+		n.retry(func(ctx context.Context) error {
+			return other.nh.SyncRequestAddReplica(ctx, shard, replica, transport.Target(n.id), 0)
+		})
+	}
+	n.replica, n.joins = replica, true
+	n.disks = map[uint64]*disk{1: newDisk(), 2: newDisk()}
+	n.startReplicas()
+}
+
 func (n *host) close() {
-	n.network.put(n.id, nil)
 	n.nh.Close()
 	must(n.t, n.db.log.Close())
 }
 
-// crash stops the node and takes back what was not durable at a moment before that, but
-// for some of the log's blocks.
+// crash stops the node and takes back what was not durable at a moment before that, in the
+// midst of writes, but for some of the log's blocks.
 func (n *host) crash(percent int) {
+	stop := n.load()
+	n.propose(1, fmt.Sprint("amid load ", len(n.want)))
+	n.freeze(true)
+	n.network.put(n.id, nil) // from here on nobody hears what is going to be lost
 	disks := make(map[uint64]*disk)
 	for shard, d := range n.disks {
 		disks[shard] = d.survivor()
 	}
 	log := n.logFS.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: n.rand})
 	n.fs.SetIgnoreSyncs(true)
+	stop()
 	n.close()
 	n.fs.ResetToSyncedState()
 	n.fs.SetIgnoreSyncs(false)
 	n.logFS, n.disks = log, disks
+	n.freeze(false)
+}
+
+func (c *hosts) freeze(frozen bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.frozen = frozen
+}
+
+// load proposes commands of both shards, at each node, until stop is called.
+func (c *hosts) load() (stop func()) {
+	ctx, cancel := context.WithCancel(c.t.Context())
+	var running sync.WaitGroup
+	for _, n := range c.nodes {
+		for shard := uint64(1); shard <= 2; shard++ {
+			session := n.nh.GetNoOPSession(shard)
+			running.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					once, cancel := context.WithTimeout(ctx, time.Second)
+					command := fmt.Sprintf("%d by %d, %p", i, n.id, session)
+					if _, err := n.nh.SyncPropose(once, session, []byte(command)); err == nil {
+						c.acknowledged(shard, command)
+					}
+					cancel()
+				}
+			})
+		}
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func (c *hosts) acknowledged(shard uint64, command string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.frozen {
+		c.want[command] = shard
+	}
 }
 
 // snapshot takes one and has the log cut behind it.
@@ -170,20 +255,24 @@ func (c *hosts) propose(shard uint64, command string) {
 		_, err := n.nh.SyncPropose(ctx, n.nh.GetNoOPSession(shard), []byte(command))
 		return err
 	})
-	c.want[command] = true
+	c.acknowledged(shard, command)
 }
 
-// awaitAll waits until the node has applied all that was acknowledged.
-func (n *host) awaitAll(shard uint64) {
-	n.t.Helper()
-	n.retry(func(ctx context.Context) error {
-		_, err := n.nh.SyncRead(ctx, shard, nil)
-		return err
-	})
-	applied := n.disks[shard].applied()
-	for command := range n.want {
-		if command[2] == byte('0'+shard) && !applied[command] {
-			n.t.Fatalf("node %d has lost %q", n.id, command)
+// awaitAll waits until each node has applied all that was acknowledged.
+func (c *hosts) awaitAll() {
+	c.t.Helper()
+	for _, n := range c.nodes {
+		for shard, d := range n.disks {
+			c.retry(func(ctx context.Context) error {
+				_, err := n.nh.SyncRead(ctx, shard, nil)
+				return err
+			})
+			applied := d.applied()
+			for command, of := range c.want {
+				if of == shard && !applied[command] {
+					c.t.Fatalf("node %d has lost %q", n.id, command)
+				}
+			}
 		}
 	}
 }
@@ -301,10 +390,11 @@ func (n *network) put(node uint64, t *transport.Transport) {
 	n.nodes[node] = t
 }
 
-func (n *network) get(node uint64) (*transport.Transport, error) {
+// between returns the transport of a node if it and another one are connected.
+func (n *network) between(from, node uint64) (*transport.Transport, error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if t := n.nodes[node]; t != nil {
+	if t := n.nodes[node]; t != nil && n.nodes[from] != nil {
 		return t, nil
 	}
 	return nil, errDown
@@ -317,12 +407,12 @@ type link struct {
 }
 
 func (l link) Connected(node uint64) error {
-	_, err := l.get(node)
+	_, err := l.between(l.from, node)
 	return err
 }
 
 func (l link) Send(node uint64, frame []byte) error {
-	t, err := l.get(node)
+	t, err := l.between(l.from, node)
 	if err != nil {
 		return err
 	}
@@ -339,7 +429,7 @@ type stream struct {
 }
 
 func (s stream) Send(frame []byte) error {
-	t, err := s.get(s.node)
+	t, err := s.between(s.from, s.node)
 	if err != nil {
 		return err
 	}
