@@ -16,12 +16,13 @@
 // What must hold:
 //
 //   - What a call was told to save is durable when it returns, but for commit indexes.
-//   - Readers see it from then on; a reader never waits for the disk.
+//   - Readers see it from then on, and never wait for who saves.
 //   - A commit index that is read is at least the newest snapshot's index: what is in a
 //     snapshot is committed. dragonboat refuses to start from less, and may have written
 //     the snapshot after the last state that survived.
 //   - Damage is an error, raftlog.ErrCorrupt, and never taken for a missing entry. The log
-//     finds that of its files; what they hold is decoded when a DB is made.
+//     finds that of its files; metadata are decoded when a DB is made, entries when they
+//     are read.
 //   - After an error nothing more can be saved. dragonboat panics with what SaveRaftState
 //     returns.
 //
@@ -171,8 +172,7 @@ func (d *DB) Close() error {
 	d.saving.Lock()
 	defer d.saving.Unlock()
 	if d.err != nil {
-		// Why was said when it happened.
-		return nil
+		return nil // it was told when it happened
 	}
 	err := d.save()
 	d.err = raftlog.ErrClosed
