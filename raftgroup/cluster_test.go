@@ -66,6 +66,22 @@ func (l *link) Send(node uint64, shard uint32, m *raftpb.Message) {
 	l.c.box = append(l.c.box, p)
 }
 func (l *link) Transmit() {}
+
+func (l *link) Connected(node uint64) error {
+	if l.c.reach(l.self, node) == nil {
+		return io.ErrClosedPipe
+	}
+	return nil
+}
+
+func (l *link) SendFrame(node uint64, frame []byte) error {
+	n := l.c.reach(l.self, node)
+	if n == nil {
+		return io.ErrClosedPipe
+	}
+	return n.ReceiveFrame(l.self, frame)
+}
+
 func (l *link) Report(node uint64, body []byte) bool {
 	l.c.box = append(l.c.box, parcel{from: l.self, to: node, report: body})
 	return true

@@ -54,6 +54,12 @@ func (Alone) Send(uint64, uint32, *raftpb.Message) {}
 // Transmit does nothing.
 func (Alone) Transmit() {}
 
+// SendFrame fails.
+func (Alone) SendFrame(uint64, []byte) error { return errAlone }
+
+// Connected fails.
+func (Alone) Connected(uint64) error { return errAlone }
+
 // SendSnapshot fails.
 func (Alone) SendSnapshot(_ uint64, s engine.OutgoingSnapshot) { s.Done(errAlone) }
 

@@ -91,6 +91,7 @@ func TestClusterPeerPortAbuse(t *testing.T) {
 		"a huge length":    {0xff, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0},
 		"an unknown frame": {4, 0, 0, 0, 99, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4},
 		"a wrong checksum": {4, 0, 0, 0, 1, 0, 0, 0, 9, 9, 9, 9, 1, 2, 3, 4},
+		"another engine's": {1, 0, 0, 0, 12, 0, 0, 0, 0x08, 0x07, 0xb8, 0x91, 'x'},
 		"noise":            noise,
 	} {
 		impersonate(t, name, c.Node(3), c.Node(1), ports[0], frame)
@@ -146,6 +147,7 @@ func (stranger) Admit(peer.Identity) error                { return nil }
 func (stranger) JoinToken() string                        { return "" }
 func (stranger) Refused(peer.Identity, peer.Code, string) {}
 func (stranger) Messages(uint64, []peer.Message)          {}
+func (stranger) Frame(uint64, []byte) error               { return nil }
 func (stranger) Report(uint64, []byte)                    {}
 func (stranger) Unreachable(uint64)                       {}
 func (stranger) Call(context.Context, peer.Identity, string, []byte) ([]byte, error) {

@@ -236,6 +236,14 @@ func (b *inbox) Messages(from uint64, messages []peer.Message) {
 	n.Drive()
 }
 
+// Frame implements peer.Handler.
+func (b *inbox) Frame(from uint64, payload []byte) error {
+	if n := b.node.Load(); n != nil {
+		return n.ReceiveFrame(from, payload)
+	}
+	return nil
+}
+
 // Report implements peer.Handler.
 func (b *inbox) Report(from uint64, body []byte) {
 	if n := b.node.Load(); n != nil {

@@ -131,6 +131,20 @@ func (l *link) forge(shard uint32, m *raftpb.Message) {
 // Transmit does nothing: messages are on their way already.
 func (l *link) Transmit() {}
 
+// SendFrame is a problem: etcd's raft, which is simulated, has no frames of its own.
+func (l *link) SendFrame(node uint64, _ []byte) error {
+	l.sim.problem("node %d sends node %d a frame of another engine", l.from.id, node)
+	return errNetwork
+}
+
+// Connected reports whether the way to another node is open.
+func (l *link) Connected(node uint64) error {
+	if l.reachable(node) == nil {
+		return errNetwork
+	}
+	return nil
+}
+
 // Report sends a report to another node.
 func (l *link) Report(node uint64, body []byte) bool {
 	to := l.to(node)

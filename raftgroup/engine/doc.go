@@ -26,6 +26,7 @@
 // # What is left of etcd's raft
 //
 // Messages between nodes are raftpb.Message (Receiver.Receive, Transport.Send), as the
-// log's entries and hard states are (raftlog): what an engine of another library sends and
-// writes is converted to it, or goes another way. Nothing else here names a library.
+// log's entries and hard states are (raftlog): what an engine of another library writes is
+// converted to it; what it sends goes in frames of its own (Receiver.ReceiveFrame,
+// Transport.SendFrame). Nothing else here names a library.
 package engine

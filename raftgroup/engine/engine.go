@@ -118,6 +118,10 @@ type Receiver interface {
 	// ReceiveDone says that the messages handed over may be worked on; the caller
 	// then tries Acquire and Run.
 	ReceiveDone(from uint64)
+	// ReceiveFrame takes in a frame of another node's SendFrame, which belongs to
+	// the engine from then on. Nothing else need be called. An error ends the
+	// connection from that node, which may come back.
+	ReceiveFrame(from uint64, frame []byte) error
 	// Unreachable says that messages to a node may have been lost.
 	Unreachable(node uint64)
 	// BeginSnapshot begins to receive a snapshot that another node sends, and

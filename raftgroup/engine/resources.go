@@ -74,9 +74,10 @@ type Timing struct {
 	Started     int64         // when the node was, on Clock.Boot
 }
 
-// Transport carries what engines send each other. Its methods are called by one thread
-// at a time and must not block.
+// Transport carries what engines send each other. Its methods must not block, and but for
+// those of Frames they are called by one thread at a time.
 type Transport interface {
+	Frames
 	// Send takes a message on its way to a node; it may go no earlier than
 	// Transmit. What cannot be delivered is dropped, and reported by Unreachable.
 	// The message and its entries are the caller's again afterwards.
@@ -87,6 +88,18 @@ type Transport interface {
 	// Expel ends the connection from a node, which has sent what err says; it
 	// may come back.
 	Expel(node uint64, err error)
+}
+
+// Frames carries messages between engines that encode them themselves. Its methods may be
+// called from any goroutine.
+type Frames interface {
+	// SendFrame takes a frame on its way to a node, whose engine's ReceiveFrame gets
+	// it. The frame is the transport's from then on. Frames from one goroutine arrive
+	// in order or not at all; after an error this one does not, and Unreachable
+	// tells it too.
+	SendFrame(node uint64, frame []byte) error
+	// Connected returns nil if frames can be sent to a node now.
+	Connected(node uint64) error
 }
 
 // OutgoingSnapshot is a snapshot on its way to a follower.

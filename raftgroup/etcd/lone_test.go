@@ -140,10 +140,14 @@ func (l *lone) value(key string) string {
 // shardOf says to which shard a key belongs: its last byte does.
 func (l *lone) shardOf(key []byte) int { return int(key[len(key)-1]) % l.Shards }
 
-// Send, Transmit, SendSnapshot and Expel are the transport's.
+// Send, Transmit, SendFrame, Connected, SendSnapshot and Expel are the transport's.
 func (l *lone) Send(uint64, uint32, *raftpb.Message) {}
 
 func (l *lone) Transmit() {}
+
+func (l *lone) SendFrame(uint64, []byte) error { return context.Canceled }
+
+func (l *lone) Connected(uint64) error { return context.Canceled }
 
 func (l *lone) SendSnapshot(_ uint64, s engine.OutgoingSnapshot) { s.Done(context.Canceled) }
 

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"fmt"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -28,6 +29,11 @@ func (e *Engine) Receive(from uint64, shard uint32, m raftpb.Message) {
 		return // who sends without end must not keep the node from ending
 	}
 	e.schedule.addMessage(e.groups[shard], inbound{m: m})
+}
+
+// ReceiveFrame refuses: this engine has no frames of its own.
+func (e *Engine) ReceiveFrame(from uint64, _ []byte) error {
+	return fmt.Errorf("node %d runs another Raft engine; all nodes of a cluster must have the same raft.engine", from)
 }
 
 // checkWay checks what a message says without its group, and that it

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"strings"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -77,6 +78,13 @@ func TestReceiveExpelsNonsense(t *testing.T) {
 		t.Error("a good message was dropped")
 	}
 	l.groups[0].inbox.messages = nil
+}
+
+// TestReceiveFrameRefuses: frames are of another engine's: the connection from their sender must end.
+func TestReceiveFrameRefuses(t *testing.T) {
+	if err := newLone(t, 1).ReceiveFrame(3, nil); err == nil || !strings.Contains(err.Error(), "node 3 runs another Raft engine") {
+		t.Error(err)
+	}
 }
 
 // TestStoppedTakesNothingIn: others go on to send to a node that stops. Each log write

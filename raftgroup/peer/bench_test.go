@@ -1,6 +1,10 @@
 package peer
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -10,13 +14,26 @@ import (
 // The whole way over loopback: encode, one write, read, check, decode. A round
 // waits for its messages to arrive, so that the queue stays short.
 func benchmarkSend(b *testing.B, version uint16, batch []*raftpb.Message) {
+	benchmarkRounds(b, version, len(batch), func(from *testNode) {
+		for i, m := range batch {
+			from.Send(2, uint32(i), m)
+		}
+		from.Transmit()
+	})
+}
+
+// benchmarkRounds has a round send so many messages or frames to node 2. It counts the
+// system calls of both nodes.
+func benchmarkRounds(b *testing.B, version uint16, perRound int, round func(from *testNode)) {
 	var arrived atomic.Int64
 	wake := make(chan struct{}, 1)
+	arrive := func(n int) {
+		arrived.Add(int64(n))
+		notify(wake)
+	}
 	to := startNode(b, 2, func(_ *Config, h *testHandler) {
-		h.onMessages = func(_ uint64, batch []Message) {
-			arrived.Add(int64(len(batch)))
-			notify(wake)
-		}
+		h.onMessages = func(_ uint64, batch []Message) { arrive(len(batch)) }
+		h.frame = func(uint64, []byte) error { arrive(1); return nil }
 	})
 	from := startNode(b, 1, func(c *Config, _ *testHandler) { c.VersionMax = version })
 	join(b, from, to)
@@ -24,13 +41,11 @@ func benchmarkSend(b *testing.B, version uint16, batch []*raftpb.Message) {
 	sent := int64(0)
 	b.ReportAllocs()
 	before := from.peerStatus(b, 2).BytesOut
+	reads, writes := systemCalls()
 	for b.Loop() {
-		for i, m := range batch {
-			from.Send(2, uint32(i), m)
-		}
-		from.Transmit()
-		sent += int64(len(batch))
-		for sent-arrived.Load() > window*int64(len(batch)) {
+		round(from)
+		sent += int64(perRound)
+		for sent-arrived.Load() > int64(window*perRound) {
 			<-wake
 		}
 	}
@@ -39,6 +54,18 @@ func benchmarkSend(b *testing.B, version uint16, batch []*raftpb.Message) {
 	}
 	b.ReportMetric(float64(sent)/b.Elapsed().Seconds(), "messages/s")
 	b.ReportMetric(float64(from.peerStatus(b, 2).BytesOut-before)/float64(sent), "B/message")
+	r, w := systemCalls()
+	b.ReportMetric(float64(r-reads)/float64(b.N), "reads/op")
+	b.ReportMetric(float64(w-writes)/float64(b.N), "writes/op")
+}
+
+// systemCalls returns how often this process has called read and write; 0 where that is
+// not counted.
+func systemCalls() (reads, writes int) {
+	text, _ := os.ReadFile("/proc/self/io")
+	_, text, _ = bytes.Cut(text, []byte("syscr:"))
+	_, _ = fmt.Sscanf(string(text), "%d\nsyscw: %d", &reads, &writes)
+	return reads, writes
 }
 
 func BenchmarkSend(b *testing.B) {
@@ -56,6 +83,44 @@ func BenchmarkSend(b *testing.B) {
 		b.Run("heartbeats=64"+name, func(b *testing.B) { benchmarkSend(b, version, beats) })
 		b.Run("append=32KiB"+name, func(b *testing.B) { benchmarkSend(b, version, data) })
 		b.Run("append=64x128B"+name, func(b *testing.B) { benchmarkSend(b, version, small) })
+	}
+}
+
+// Frames of an engine's own: a round is one of each sender.
+func BenchmarkSendFrame(b *testing.B) {
+	for _, size := range []int{128, 10 << 10, 32 << 10, 256 << 10} {
+		frame := make([]byte, size)
+		b.Run(fmt.Sprintf("frame=%dB/senders=1", size), func(b *testing.B) {
+			benchmarkRounds(b, versionNewest, 1, func(from *testNode) {
+				if err := from.SendFrame(2, frame); err != nil {
+					b.Error(err)
+				}
+			})
+		})
+		b.Run(fmt.Sprintf("frame=%dB/senders=4", size), func(b *testing.B) {
+			const senders = 4
+			var begin [senders]chan *testNode
+			var sent sync.WaitGroup
+			for i := range begin {
+				begin[i] = make(chan *testNode)
+				go func() {
+					for from := range begin[i] {
+						if err := from.SendFrame(2, frame); err != nil {
+							b.Error(err)
+						}
+						sent.Done()
+					}
+				}()
+				defer close(begin[i])
+			}
+			benchmarkRounds(b, versionNewest, senders, func(from *testNode) {
+				sent.Add(senders)
+				for _, c := range begin {
+					c <- from
+				}
+				sent.Wait()
+			})
+		})
 	}
 }
 

@@ -247,6 +247,7 @@ func TestWireFormatIsFixed(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, got, want string }{
 		{"alive", frame(frameAlive, nil), "00000000" + "09000000" + "d47b29a7"},
+		{"frame of an engine", frame(frameEngine, []byte("x")), "01000000" + "0c000000" + "0807b891" + "78"},
 		{"heartbeat response", hex.EncodeToString(encodeMessages(t, 2, beat)), "02" + "ac02" + "01020304" + "0178"},
 		{"vote", hex.EncodeToString(encodeMessages(t, 2, vote)), "00" + "05000000" + "14000000" + "0805100118022003280030004000500058006800"},
 		{"vote, version 1", hex.EncodeToString(encodeMessages(t, 1, vote)), "05000000" + "14000000" + "0805100118022003280030004000500058006800"},
@@ -316,7 +317,7 @@ func TestFrameReaderFindsDamage(t *testing.T) {
 			t.Errorf("byte %d: %v", i, err)
 		}
 	}
-	for kind := frameMessages; kind <= frameSnapshotError; kind++ {
+	for kind := frameMessages; kind <= frameEngine; kind++ {
 		header := func(n int) []byte { return le.AppendUint32(le.AppendUint32(nil, uint32(n)), uint32(kind)) }
 		if _, _, err := parseHeader(append(header(kind.payloadMax()), 0, 0, 0, 0)); err != nil {
 			t.Errorf("type %d: %v", kind, err)
@@ -453,6 +454,7 @@ func FuzzFrames(f *testing.F) {
 	messages := frameOf(frameMessages, encodeMessages(f, 2, batch))
 	f.Add(append(append(bytes.Clone(messages.B), request.B...), reply.B...), true)
 	f.Add(frameOf(frameMessages, encodeMessages(f, 1, batch)).B, false)
+	f.Add(append(frameOf(frameEngine, []byte("opaque")).B, messages.B...), true)
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), true)
 	f.Fuzz(func(t *testing.T, p []byte, newer bool) {
 		version := uint16(1)

@@ -582,10 +582,10 @@ func TestAlarmOncePerBurst(t *testing.T) {
 	tr.SetPeer(2, "127.0.0.1:1")
 	for i, want := range []int{1, 0, 0} {
 		tr.Send(2, 0, heartbeat(1))
-		if n := len(tr.unreachable); n != want {
+		if n := len(tr.alarms.nodes); n != want {
 			t.Fatalf("drop %d: %d alarms, want %d", i, n, want)
 		}
-		clear(tr.unreachable)
+		clear(tr.alarms.nodes)
 	}
 }
 

@@ -29,6 +29,12 @@
 // frame stays open and collects what comes, so that a slow peer costs fewer
 // and larger frames rather than many small buffers.
 //
+// An engine with an encoding of its own makes its frames itself, on several
+// goroutines. [Transport.SendFrame] copies such a frame behind its header and writes
+// it on the spot in the same way, under one lock and with one system call; while the
+// writer goroutine is busy frames gather in buffers of frameBytesTarget. The
+// receiver copies the payload once, for the engine to keep.
+//
 // Nothing waits for a peer: beyond [Config.QueueBytesMax], or without a
 // connection, messages are dropped and [Handler.Unreachable] is called. Raft
 // repeats the messages that are needed.
@@ -37,6 +43,6 @@
 //
 // peer.mu guards a peer's frames and its link, and is held across a write(2)
 // that cannot wait, never across anything else that might. Transport.mu guards
-// the address book and the sets of connections. Neither is held while the
-// handler runs, and no one holds both.
+// the address book and the sets of connections. No one holds both, and under
+// alarms.mu nobody takes another. None is held while the handler runs.
 package peer

@@ -36,12 +36,13 @@ const (
 	frameAlive          frameType = 9  // says that the side works or waits, both ways
 	frameSnapshotDone   frameType = 10 // the receiver has installed it
 	frameSnapshotError  frameType = 11 // either side gives up, with a text
+	frameEngine         frameType = 12 // of an engine with an encoding of its own
 )
 
 // payloadMax returns the largest payload of a type, -1 for an unknown type.
 func (t frameType) payloadMax() int {
 	switch t {
-	case frameMessages:
+	case frameMessages, frameEngine:
 		return frameBytesMax
 	case frameReport:
 		return ReportBytesMax

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -237,6 +238,10 @@ func (in *inbound) receive() error {
 			}
 			h.Messages(in.from.Node, messages)
 			d.reset()
+		case frameEngine:
+			if err := h.Frame(in.from.Node, bytes.Clone(payload)); err != nil {
+				return err
+			}
 		case frameReport:
 			source.timeout = in.t.cfg.SilenceTimeout // the next is due
 			h.Report(in.from.Node, payload)

@@ -43,7 +43,7 @@ const (
 	// a call whose context has no deadline.
 	CallTimeoutMax = time.Minute
 
-	frameBytesMax = MessageBytesMax + 64<<10 // one largest message and its record's head
+	frameBytesMax = MessageBytesMax + 64<<10 // one largest message and its record's head; an engine's frame
 
 	// frameBytesTarget closes a frame: large enough that header, checksum and
 	// system call cost nothing per message, small enough that the receiver

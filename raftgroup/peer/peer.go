@@ -83,6 +83,19 @@ func (p *peer) addressNow() string {
 	return p.address
 }
 
+// connected returns why nothing can be sent, or nil.
+func (p *peer) connected() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != nil {
+		return nil
+	}
+	if p.lastError == "" {
+		return fmt.Errorf("node %d: %w", p.node, ErrNotConnected)
+	}
+	return fmt.Errorf("node %d: %w: %s", p.node, ErrNotConnected, p.lastError)
+}
+
 // version returns the protocol version of the connection, 0 without one.
 func (p *peer) version() uint16 {
 	p.mu.Lock()
@@ -262,7 +275,7 @@ func (p *peer) detach(l *link, err error) {
 		p.calls.Remove(id)
 	}
 	p.mu.Unlock()
-	p.t.raiseAlarm(p.node)
+	p.t.alarms.raise(p.node)
 	if p.ctx.Err() == nil {
 		p.t.log.Warn("connection to a peer ended", "node", p.node, "err", err)
 	}
@@ -289,19 +302,13 @@ func (p *peer) failed(err error) {
 // know yet that there is something to do.
 func (p *peer) send(shard uint32, m *raftpb.Message) (first bool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !p.put(shard, m) {
-		p.dropped++
-		alarm := !p.dropping
-		p.dropping = true
-		p.mu.Unlock()
-		if alarm {
-			p.t.raiseAlarm(p.node)
-		}
+		p.drop()
 		return false
 	}
 	first = !p.dirty
 	p.dirty, p.dropping = true, false
-	p.mu.Unlock()
 	return first
 }
 
@@ -320,6 +327,41 @@ func (p *peer) put(shard uint32, m *raftpb.Message) bool {
 		return false
 	}
 	return p.frames.put(&r) == nil
+}
+
+// drop counts what is not sent; the handler hears of the first of a burst.
+func (p *peer) drop() {
+	p.dropped++
+	if !p.dropping {
+		p.dropping = true
+		p.t.alarms.raise(p.node)
+	}
+}
+
+// sendFrame sends a frame of the engine's, or drops it.
+func (p *peer) sendFrame(frame []byte) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.putFrame(frame); err != nil {
+		p.drop()
+		return err
+	}
+	p.dropping = false
+	p.push()
+	return nil
+}
+
+func (p *peer) putFrame(frame []byte) error {
+	switch {
+	case len(frame) > frameBytesMax:
+		return fmt.Errorf("node %d: %w: a frame of %d bytes; the limit is %d", p.node, ErrTooLarge, len(frame), frameBytesMax)
+	case p.link == nil:
+		return fmt.Errorf("node %d: %w", p.node, ErrNotConnected)
+	case !p.room(headerBytes + len(frame)):
+		return fmt.Errorf("node %d: %w: too much data is waiting to be sent", p.node, ErrBusy)
+	}
+	p.frames.add(frameEngine, frame)
+	return nil
 }
 
 // room reports whether n more bytes may wait.
@@ -506,7 +548,24 @@ func (q *frameQueue) seal() {
 	q.open, q.messages, q.entries = nil, 0, 0
 }
 
-// append adds a whole frame.
+// add adds a frame with a copy of the payload. While much waits, small frames share a
+// buffer, and so a system call.
+func (q *frameQueue) add(t frameType, payload []byte) {
+	need := headerBytes + len(payload)
+	last := len(q.closed) - 1
+	if last < 0 || len(q.closed[last].B)+need > frameBytesTarget {
+		q.closed = append(q.closed, bufpool.Get(need))
+		last++
+	}
+	b := q.closed[last]
+	start := len(b.B)
+	b.Grow(need)
+	b.B = append(b.B[:start+headerBytes], payload...)
+	putHeader(b.B[start:], t, payload)
+	q.bytes += need
+}
+
+// append adds a whole frame in a buffer of its own.
 func (q *frameQueue) append(b *bufpool.Buffer) {
 	q.bytes += len(b.B)
 	q.closed = append(q.closed, b)

@@ -47,6 +47,11 @@ type Handler interface {
 	// call; entries, their data and contexts belong to the handler afterwards.
 	Messages(from uint64, messages []Message)
 
+	// Frame hands over a frame of SendFrame, in order with messages; it is called
+	// as Messages is. payload belongs to the handler. An error ends the connection,
+	// and the log has its text.
+	Frame(from uint64, payload []byte) error
+
 	// Report hands over what a peer said of itself; body is valid during the
 	// call.
 	Report(from uint64, body []byte)
@@ -186,21 +191,20 @@ type Transport struct {
 
 	dirty []*peer // what Transmit has to do; belongs to the thread of Send
 
-	alarms chan struct{} // capacity 1: unreachable is not empty
+	alarms alarms
 
 	strangerCalls chan struct{}
 	snapshots     chan struct{} // one for each transfer that runs
 	snapshotsHeld chan struct{} // the same for those that wait, too
 	clientStreams chan struct{}
 
-	mu          sync.Mutex
-	closed      bool
-	accepted    int // connections that are being served
-	conns       map[net.Conn]struct{}
-	handshakes  []net.Conn // accepted, in order
-	inbound     map[uint64]*inbound
-	runs        map[uint64]uint64 // by node: the run that was admitted last
-	unreachable map[uint64]struct{}
+	mu         sync.Mutex
+	closed     bool
+	accepted   int // connections that are being served
+	conns      map[net.Conn]struct{}
+	handshakes []net.Conn // accepted, in order
+	inbound    map[uint64]*inbound
+	runs       map[uint64]uint64 // by node: the run that was admitted last
 
 	// What others can have logged.
 	foreigners lograte.Line
@@ -225,7 +229,7 @@ func New(cfg Config) (*Transport, error) {
 		cfg: cfg, log: cfg.Logger, listener: l, began: time.Now(),
 		pacer:         pacer{rate: cfg.SnapshotBytesPerSecond},
 		ready:         make(chan struct{}),
-		alarms:        make(chan struct{}, 1),
+		alarms:        newAlarms(),
 		strangerCalls: make(chan struct{}, cfg.StrangerCallsMax),
 		snapshots:     make(chan struct{}, cfg.SnapshotsIn),
 		snapshotsHeld: make(chan struct{}, snapshotsWaitingMax),
@@ -233,7 +237,6 @@ func New(cfg Config) (*Transport, error) {
 		conns:         map[net.Conn]struct{}{},
 		inbound:       map[uint64]*inbound{},
 		runs:          map[uint64]uint64{},
-		unreachable:   map[uint64]struct{}{},
 		departures:    lograte.Line{Burst: linesOfPeers},
 		transfers:     lograte.Line{Burst: linesOfPeers},
 	}
@@ -250,7 +253,7 @@ func (t *Transport) Start(h Handler) {
 	}
 	close(t.ready)
 	t.spawn(t.acceptLoop)
-	t.spawn(t.alarmLoop)
+	t.spawn(func() { t.alarms.run(t.ctx, h.Unreachable) })
 }
 
 // Close ends all connections and returns when every goroutine has ended, those
@@ -377,7 +380,7 @@ func (t *Transport) Expel(node uint64, err error) {
 func (t *Transport) Send(node uint64, shard uint32, m *raftpb.Message) {
 	p := t.peer(node)
 	if p == nil {
-		t.raiseAlarm(node)
+		t.alarms.raise(node)
 		return
 	}
 	if p.send(shard, m) {
@@ -393,6 +396,31 @@ func (t *Transport) Transmit() {
 		t.dirty[i] = nil
 	}
 	t.dirty = t.dirty[:0]
+}
+
+// SendFrame gets a frame of the engine's own encoding on its way to a node, whose
+// handler's Frame gets its bytes, and never waits. Frames of one goroutine arrive in
+// order or not at all. frame belongs to the transport from then on. The error wraps
+// ErrUnknownPeer, ErrNotConnected, ErrTooLarge, or ErrBusy past
+// Config.QueueBytesMax; the frame is dropped then, and the handler's Unreachable is
+// called.
+func (t *Transport) SendFrame(node uint64, frame []byte) error {
+	p := t.peer(node)
+	if p == nil {
+		t.alarms.raise(node)
+		return unknownPeer(node)
+	}
+	return p.sendFrame(frame)
+}
+
+// Connected returns nil if there is a connection on which to send to a node, and
+// otherwise an error that wraps ErrUnknownPeer or ErrNotConnected.
+func (t *Transport) Connected(node uint64) error {
+	p := t.peer(node)
+	if p == nil {
+		return unknownPeer(node)
+	}
+	return p.connected()
 }
 
 // Report sends a report, at most ReportBytesMax bytes, to a peer, and reports
@@ -423,7 +451,7 @@ type PeerStatus struct {
 	BytesIn, BytesOut uint64
 	// QueuedBytes is what waits to be written.
 	QueuedBytes int
-	// Dropped counts messages that were dropped here.
+	// Dropped counts messages, and frames of SendFrame, that were dropped here.
 	Dropped uint64
 	// DroppedReports counts reports that were.
 	DroppedReports uint64
@@ -472,31 +500,6 @@ func (t *Transport) release(c net.Conn) {
 func (t *Transport) drop(c net.Conn) {
 	c.Close()
 	t.release(c)
-}
-
-// raiseAlarm has the handler told that a node is unreachable.
-func (t *Transport) raiseAlarm(node uint64) {
-	t.mu.Lock()
-	t.unreachable[node] = struct{}{}
-	t.mu.Unlock()
-	notify(t.alarms)
-}
-
-func (t *Transport) alarmLoop() {
-	for {
-		select {
-		case <-t.ctx.Done():
-			return
-		case <-t.alarms:
-		}
-		t.mu.Lock()
-		nodes := slices.Collect(maps.Keys(t.unreachable))
-		clear(t.unreachable)
-		t.mu.Unlock()
-		for _, node := range nodes {
-			t.handler().Unreachable(node)
-		}
-	}
 }
 
 // Keep-alive probes find a host that died while a connection was idle.

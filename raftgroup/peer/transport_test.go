@@ -33,6 +33,7 @@ type testHandler struct {
 	recognize  func(Identity) error
 	admit      func(Identity) error
 	onMessages func(from uint64, batch []Message)
+	frame      func(from uint64, payload []byte) error
 	call       func(ctx context.Context, from Identity, verb string, body []byte) ([]byte, error)
 	snapshot   func(from uint64, header []byte, s *Incoming) error
 	client     func(from uint64, c net.Conn)
@@ -83,6 +84,8 @@ func (h *testHandler) Messages(from uint64, batch []Message) {
 		h.messages <- got{from, m}
 	}
 }
+
+func (h *testHandler) Frame(from uint64, payload []byte) error { return h.frame(from, payload) }
 
 func (h *testHandler) Report(_ uint64, body []byte) { h.reports <- string(body) }
 func (h *testHandler) Unreachable(node uint64)      { h.unreachable <- node }
