@@ -49,9 +49,9 @@ import (
 // start.
 const name = "proa-raftlog"
 
-// binaryFormat is recorded as well. It is the version of what entries and metadata look
+// Format is recorded as well. It is the version of what entries and metadata look
 // like.
-const binaryFormat = 1
+const Format = 1
 
 // ErrForeign says that a log holds groups of another engine.
 var ErrForeign = errors.New("the raft log is another engine's")
@@ -164,7 +164,7 @@ func shardOf(group uint64) uint64 { return group % groupRound }
 func (d *DB) Name() string { return name }
 
 // BinaryFormat implements raftio.ILogDB.
-func (d *DB) BinaryFormat() uint32 { return binaryFormat }
+func (d *DB) BinaryFormat() uint32 { return Format }
 
 // Close implements raftio.ILogDB. It writes the commit indexes that no Write held so far.
 // The log stays open.

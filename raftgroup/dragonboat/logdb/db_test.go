@@ -209,7 +209,7 @@ func TestFactory(t *testing.T) {
 	f := Factory{Log: l}
 	db, err := f.Create(config.NodeHostConfig{}, nil, nil, nil)
 	must(t, err)
-	if db.Name() != f.Name() || db.BinaryFormat() != binaryFormat {
+	if db.Name() != f.Name() || db.BinaryFormat() != Format {
 		t.Errorf("names %q and %q, format %d", db.Name(), f.Name(), db.BinaryFormat())
 	}
 	must(t, db.SaveBootstrapInfo(1, 1, pb.Bootstrap{Join: true}))

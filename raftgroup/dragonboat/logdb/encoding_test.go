@@ -12,7 +12,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 )
 
-// TestLayout fixes the bytes in the log. A change here needs a new binaryFormat.
+// TestLayout fixes the bytes in the log. A change here needs a new Format.
 func TestLayout(t *testing.T) {
 	e := pb.Entry{Term: 3, Index: 4, Type: pb.EncodedEntry, Key: 300, ClientID: math.MaxUint64, SeriesID: 1, RespondedTo: 2, Cmd: []byte("cmd")}
 	m := metadata{bootstrap: []byte{16, 1}}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"runtime"
@@ -17,11 +18,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
-	"github.com/lni/dragonboat/v4/logger"
 	"github.com/lni/dragonboat/v4/raftio"
 	"github.com/lni/dragonboat/v4/statemachine"
-	lnivfs "github.com/lni/vfs"
 
+	"github.com/proa-kv/proa/raftgroup/dragonboat/environment"
 	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
 )
 
@@ -29,9 +29,7 @@ import (
 // power or is killed, and catches up with entries or, where they are compacted, with a
 // snapshot. Nothing acknowledged is lost.
 func TestNodeHosts(t *testing.T) {
-	for _, name := range []string{"raft", "rsm", "transport", "grpc", "dragonboat", "logdb", "LogDB", "raftpb", "config", "settings", "registry", "tan", "pebblekv"} {
-		logger.GetLogger(name).SetLevel(logger.CRITICAL)
-	}
+	environment.SetLogger(slog.New(slog.DiscardHandler))
 	rounds := 8
 	if testing.Short() {
 		rounds = 3
@@ -113,8 +111,7 @@ type host struct {
 	id      uint64
 	replica uint64
 	joins   bool // its replicas came later
-	logFS   *vfs.MemFS
-	fs      *lnivfs.MemFS
+	fs      *vfs.MemFS
 	disks   map[uint64]*disk
 
 	db opened
@@ -122,20 +119,20 @@ type host struct {
 }
 
 func (c *hosts) add(id uint64) {
-	n := &host{hosts: c, id: id, replica: id, logFS: vfs.NewCrashableMem(), fs: lnivfs.NewStrictMem(), disks: map[uint64]*disk{1: newDisk(), 2: newDisk()}}
+	n := &host{hosts: c, id: id, replica: id, fs: vfs.NewCrashableMem(), disks: map[uint64]*disk{1: newDisk(), 2: newDisk()}}
 	c.nodes = append(c.nodes, n)
 	n.start()
 }
 
 func (n *host) start() {
-	n.db = mustOpen(n.t, testOptions(n.logFS))
+	n.db = mustOpen(n.t, testOptions(n.fs))
 	cfg := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: 5, RaftAddress: transport.Target(n.id)}
-	cfg.Expert.FS = n.fs
 	cfg.Expert.LogDBFactory = Factory{Log: n.db.log}
 	t := transport.New(link{&n.network, n.id})
 	cfg.Expert.TransportFactory = t
 	cfg.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 2, CloseShards: 1}
 	cfg.Expert.LogDB = config.GetTinyMemLogDBConfig()
+	must(n.t, environment.Prepare(&cfg, n.fs, Format))
 	var err error
 	n.nh, err = dragonboat.NewNodeHost(cfg)
 	must(n.t, err)
@@ -179,23 +176,21 @@ func (n *host) close() {
 }
 
 // crash stops the node and takes back what was not durable at a moment before that, in the
-// midst of writes, but for some of the log's blocks.
+// midst of writes, but for some blocks.
 func (n *host) crash(percent int) {
+	command := fmt.Sprint("amid load ", len(n.want))
 	stop := n.load()
-	n.propose(1, fmt.Sprint("amid load ", len(n.want)))
+	n.propose(1, command)
 	n.freeze(true)
 	n.network.put(n.id, nil) // from here on nobody hears what is going to be lost
 	disks := make(map[uint64]*disk)
 	for shard, d := range n.disks {
 		disks[shard] = d.survivor()
 	}
-	log := n.logFS.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: n.rand})
-	n.fs.SetIgnoreSyncs(true)
+	survivor := n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: n.rand})
 	stop()
 	n.close()
-	n.fs.ResetToSyncedState()
-	n.fs.SetIgnoreSyncs(false)
-	n.logFS, n.disks = log, disks
+	n.fs, n.disks = survivor, disks
 	n.freeze(false)
 }
 
