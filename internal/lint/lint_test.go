@@ -50,8 +50,9 @@ var mayImport = map[string][]string{
 	"test":                {"*"},
 
 	// what the second Raft engine is made of
-	"raftgroup/dragonboat/logdb":     {"raftlog"},
-	"raftgroup/dragonboat/transport": {},
+	"raftgroup/dragonboat/environment": {},
+	"raftgroup/dragonboat/logdb":       {"raftlog"},
+	"raftgroup/dragonboat/transport":   {},
 }
 
 // owned are modules that belong to one package, or with /... to a tree of packages,
