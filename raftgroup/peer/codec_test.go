@@ -360,12 +360,14 @@ func TestHandshakeRecords(t *testing.T) {
 		t.Fatalf("%+v, %v", out, err)
 	}
 	for cut := range len(h.encode()) {
-		if _, err := decodeHello(h.encode()[:cut]); !errors.Is(err, ErrDamaged) {
+		out, err := decodeHello(h.encode()[:cut])
+		if earlier := cut == len(h.encode())-engineEtcdBytes; earlier != (err == nil && out.identity.Engine == "") || !earlier && !errors.Is(err, ErrDamaged) {
 			t.Fatal(cut, err)
 		}
 	}
 	for cut := range len(a.encode()) {
-		if _, _, err := decodeAnswer(a.encode()[:cut]); !errors.Is(err, ErrDamaged) {
+		out, _, err := decodeAnswer(a.encode()[:cut])
+		if earlier := cut == len(a.encode())-engineEtcdBytes; earlier != (err == nil && out.identity.Engine == "") || !earlier && !errors.Is(err, ErrDamaged) {
 			t.Fatal(cut, err)
 		}
 	}
@@ -401,6 +403,9 @@ func TestHandshakeRecords(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// engineEtcdBytes are what a body ends with that nodes of earlier versions do not send.
+const engineEtcdBytes = 2 + len(engineEtcd)
 
 func cursorIdentity(p []byte) Identity {
 	c := fieldsOf(p)
@@ -548,7 +553,9 @@ func normalize(m *raftpb.Message) {
 func FuzzHandshake(f *testing.F) {
 	h := hello{kind: kindRaft, versionMin: 1, versionMax: 2, identity: identityOf(1)}
 	a := answer{version: 1, refusal: "no", identity: identityOf(2)}
-	for _, body := range [][]byte{h.encode(), a.encode(), (&verdict{refusal: "no"}).encode(), (&verdict{refusal: "no", proven: true}).encode(), (&welcome{refusal: "no"}).encode()} {
+	proven := answer{version: 1, identity: identityOf(2), credentials: credentials{present: true}}
+	earlier := hello{kind: kindRaft, versionMin: 1, versionMax: 2, credentials: credentials{present: true}}
+	for _, body := range [][]byte{h.encode(), a.encode(), appendProof(proven.encode(), &proof{}), earlier.encode(), (&verdict{refusal: "no"}).encode(), (&verdict{refusal: "no", proven: true}).encode(), (&welcome{refusal: "no"}).encode()} {
 		var b bytes.Buffer
 		writeRecord(&b, body)
 		f.Add(b.Bytes())

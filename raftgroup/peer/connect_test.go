@@ -712,7 +712,7 @@ func TestWriteTimeout(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	for _, c := range []Config{
 		{VersionMax: versionNewest + 1}, {ReconnectMin: 2, ReconnectMax: 1}, {WriteTimeout: -1}, {QueueBytesMax: -1},
-		{SnapshotBytesPerSecond: -1}, {Listen: "nowhere"},
+		{SnapshotBytesPerSecond: -1}, {Listen: "nowhere"}, {Engine: strings.Repeat("e", engineBytesMax+1)},
 	} {
 		if tr, err := New(c); err == nil {
 			tr.Close()

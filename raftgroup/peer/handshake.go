@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -25,7 +26,8 @@ import (
 //	u32      CRC32C of all before
 //
 // which stays as it is in all versions, so that any two nodes can tell each
-// other why they will not work together. Bodies may grow at their end.
+// other why they will not work together. Bodies may grow at their end; an answer
+// may before its proof, where the hello shows that the dialler knows it.
 //
 // Between nodes that have keys each side proves who it is, the acceptor in its
 // answer, the dialler in its verdict; see proof.go. A fourth record, the
@@ -36,6 +38,8 @@ const (
 	magic = "\xf1ProaPee"
 
 	recordPrefixBytes = len(magic) + 2
+
+	engineEtcd = "etcd" // which nodes of earlier versions have, and do not say
 )
 
 // connKind says what a connection is for.
@@ -63,6 +67,9 @@ type Identity struct {
 	Peer, Client string
 	// Version is the program's, for people.
 	Version string
+	// Engine is the name of its Raft engine. Nodes of earlier versions, which do not
+	// say it, have etcd's. SetIdentity ignores it: Config has it.
+	Engine string
 
 	// Key is the node's, zero where it has none.
 	Key Key
@@ -116,7 +123,8 @@ func (h *hello) encode() []byte {
 	b = le.AppendUint16(b, h.versionMin)
 	b = le.AppendUint16(b, h.versionMax)
 	b = appendIdentity(b, &h.identity)
-	return appendCredentials(b, &h.identity, &h.credentials)
+	b = appendCredentials(b, &h.identity, &h.credentials)
+	return appendEngine(b, &h.identity)
 }
 
 func decodeHello(p []byte) (h hello, err error) {
@@ -128,6 +136,9 @@ func decodeHello(p []byte) (h hello, err error) {
 		return h, err
 	}
 	h.credentials = c.credentials(&h.identity)
+	if h.identity.Engine = c.engine(0); c.Short {
+		return h, c.whole("name of an engine in the hello")
+	}
 	if h.versionMin == 0 || h.versionMin > h.versionMax {
 		return h, damaged("the hello names protocol versions %d to %d", h.versionMin, h.versionMax)
 	}
@@ -142,7 +153,7 @@ func (a *answer) encode() []byte {
 	if b = appendCredentials(b, &a.identity, &a.credentials); a.credentials.present {
 		b = append(b, byte(a.code))
 	}
-	return b
+	return appendEngine(b, &a.identity)
 }
 
 // decodeAnswer also returns the part of p that comes before the proof.
@@ -152,11 +163,14 @@ func decodeAnswer(p []byte) (a answer, unproven []byte, err error) {
 	if err := c.whole("answer to the hello"); err != nil {
 		return a, nil, err
 	}
-	if a.credentials = c.credentials(&a.identity); a.credentials.present {
-		a.code = Code(c.U8())
-		unproven = p[:len(p)-len(c.B)]
-		a.proof = c.proof()
+	if a.credentials = c.credentials(&a.identity); !a.credentials.present {
+		a.identity.Engine = c.engine(0)
+		return a, nil, c.whole("name of an engine in the answer")
 	}
+	a.code = Code(c.U8())
+	a.identity.Engine = c.engine(proofBytes)
+	unproven = p[:len(p)-len(c.B)]
+	a.proof = c.proof()
 	return a, unproven, c.whole("proof in the answer")
 }
 
@@ -210,6 +224,14 @@ func appendIdentity(b []byte, id *Identity) []byte {
 	return appendString(b, id.Version)
 }
 
+// appendEngine appends what stands last, but for a proof.
+func appendEngine(b []byte, id *Identity) []byte {
+	if id.Engine == "" {
+		return b
+	}
+	return appendString(b, id.Engine)
+}
+
 func appendString(b []byte, s string) []byte {
 	s = clip(s, stringBytesMax)
 	return append(le.AppendUint16(b, uint16(len(s))), s...)
@@ -258,6 +280,18 @@ func (c *cursor) credentials(id *Identity) (out credentials) {
 	copy(out.nonce[:], c.Bytes(nonceBytes))
 	return out
 }
+
+// engine reads the name of an engine, "" if no more than rest bytes are left: a node of
+// an earlier version says none.
+func (c *cursor) engine(rest int) string {
+	if len(c.B) <= rest {
+		return ""
+	}
+	return c.text()
+}
+
+// proofBytes are what appendProof appends.
+const proofBytes = signatureBytes + macBytes
 
 func (c *cursor) proof() (p proof) {
 	copy(p.signature[:], c.Bytes(signatureBytes))
@@ -383,6 +417,10 @@ func (t *Transport) judgeWord(kind connKind, theirs *Identity) string {
 	case ours.Node == theirs.Node:
 		return fmt.Sprintf("both nodes claim to be node %d: a node that lost its disk must join again as a new node, "+
 			"with an empty data directory and no node id", ours.Node)
+	case ours.Engine != theirs.Engine:
+		return fmt.Sprintf("node %d runs the Raft engine %q and node %d runs %q, and all nodes of a cluster must run the same: "+
+			"correct raft.engine on the node that differs from the others; if its data directory is of the other engine, erase the directory to join as a new node",
+			ours.Node, ours.Engine, theirs.Node, theirs.Engine)
 	}
 	return ""
 }
@@ -509,6 +547,7 @@ func greet(t *Transport, c net.Conn, kind connKind) (g greeting, err error) {
 		return g, err
 	}
 	a, unproven, err := decodeAnswer(body)
+	a.identity.Engine = cmp.Or(a.identity.Engine, engineEtcd)
 	g.answer = a
 	if err == nil && h.credentials.present && a.credentials.present {
 		g.proven, g.transcript = true, transcript{hello: sha256.Sum256(said), answer: sha256.Sum256(unproven)}
@@ -581,6 +620,9 @@ func (t *Transport) answerHello(c net.Conn) (h hello, version uint16, err error)
 	a := answer{identity: t.identity()}
 	if h.credentials.present {
 		a.credentials = newCredentials(t)
+	}
+	if h.identity.Engine == "" { // an earlier version would take it for the proof
+		a.identity.Engine, h.identity.Engine = "", engineEtcd
 	}
 	proven := a.credentials.present
 	a.version, a.refusal = negotiate(versionOldest, t.cfg.VersionMax, h.versionMin, h.versionMax)

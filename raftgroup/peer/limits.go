@@ -64,6 +64,7 @@ const (
 	handshakeBytesMax = 4 << 10 // body of one handshake record
 	stringBytesMax    = 512     // each string of an Identity, and a refusal
 	errorBytesMax     = 4 << 10 // the text of an error that travels
+	engineBytesMax    = 32      // the name of an engine: less than credentialsBytes, which may stand before it
 
 	foreignBytesMax = 64                     // by which another protocol is told, at most
 	dismissTime     = time.Second            // for a foreign caller to read its answer and close

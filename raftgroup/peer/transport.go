@@ -129,6 +129,10 @@ type Config struct {
 	// of a rolling upgrade. Default 0: all this program knows.
 	VersionMax uint16
 
+	// Engine is the name of the node's Raft engine, at most 32 bytes: nodes with
+	// another refuse it. Default "etcd".
+	Engine string
+
 	// Dial opens a connection to an address. Default: a net.Dialer's. Where
 	// the connection is a syscall.Conn, Transmit writes to the socket itself.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -144,6 +148,9 @@ func (c Config) withDefaults() (Config, error) {
 	if min(c.HandshakeTimeout, c.ReconnectMin, c.ReconnectMax, c.WriteTimeout, c.SilenceTimeout) < 0 ||
 		min(int64(c.QueueBytesMax), c.SnapshotBytesPerSecond, int64(c.SnapshotsIn), int64(c.StrangerCallsMax), int64(c.InboundMax)) < 0 {
 		return c, errors.New("peer: times, sizes and numbers must not be negative")
+	}
+	if len(c.Engine) > engineBytesMax {
+		return c, fmt.Errorf("peer: the name of a Raft engine has %d bytes; the limit is %d", len(c.Engine), engineBytesMax)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -165,6 +172,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.StrangerCallsMax = cmp.Or(c.StrangerCallsMax, 16)
 	c.InboundMax = cmp.Or(c.InboundMax, 512)
 	c.VersionMax = cmp.Or(c.VersionMax, versionNewest)
+	c.Engine = cmp.Or(c.Engine, engineEtcd)
 	return c, nil
 }
 
@@ -298,6 +306,7 @@ func (t *Transport) SetKey(key ed25519.PrivateKey) { t.key.Store(&key) }
 
 func (t *Transport) identity() Identity {
 	id := *t.self.Load()
+	id.Engine = t.cfg.Engine
 	if key := t.key.Load(); key != nil {
 		copy(id.Key[:], key.Public().(ed25519.PublicKey))
 	}

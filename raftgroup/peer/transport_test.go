@@ -160,7 +160,7 @@ type testNode struct {
 func (n *testNode) address() string { return n.Addr().String() }
 
 func identityOf(node uint64) Identity {
-	return Identity{Cluster: 77, Node: node, UID: 1000 + node, Peer: fmt.Sprintf("n%d:7401", node), Client: fmt.Sprintf("n%d:7400", node), Version: "test"}
+	return Identity{Cluster: 77, Node: node, UID: 1000 + node, Peer: fmt.Sprintf("n%d:7401", node), Client: fmt.Sprintf("n%d:7400", node), Version: "test", Engine: engineEtcd}
 }
 
 // startNode opens and starts a transport of a cluster's node. setup may change
