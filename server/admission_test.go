@@ -779,6 +779,94 @@ func TestAdmittedIsNotParked(t *testing.T) {
 	}
 }
 
+// drain is a socket that takes whatever is sent, at once.
+type drain struct {
+	deaf
+	resumed bool
+}
+
+func (d *drain) kick(c *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.marked = false
+	if c.out != nil {
+		c.out.Release()
+		c.out = nil
+	}
+}
+
+func (d *drain) resume(*conn) { d.resumed = true }
+
+// TestParkedGoOn: whoever ends what parked jobs wait for has them taken up, whether it
+// is a claim of the connection or what it has not sent. Others may have sent and looked
+// before.
+func TestParkedGoOn(t *testing.T) {
+	s, _ := live(t, Config{})
+	for _, tt := range []struct {
+		name   string
+		unsent int
+		end    func(c *conn, first *job)
+	}{
+		{"another large reply is made", 0, func(c *conn, first *job) {
+			var others touched
+			c.mu.Lock()
+			others.add(c)
+			c.mu.Unlock()
+			var own touched
+			c.put(bufpool.Get(outputSize), 0, first.large, &own)
+			others.send() // what first has put as well
+			first.release()
+			own.send()
+		}},
+		{"another large reply is refused", 0, func(c *conn, first *job) {
+			var others touched
+			c.mu.Lock()
+			others.add(c)
+			c.mu.Unlock()
+			var own touched
+			s.refuse(c, 1, 0, &protocol.Extensions{}, &refusal{status: protocol.StatusBusy}, &own)
+			others.send()
+			first.release()
+			own.send()
+		}},
+		{"the last answer is sent", s.cfg.OutputBytesMax, func(c *conn, _ *job) { c.sendLast([]byte("bye")) }},
+		{"a notice is sent", s.cfg.OutputBytesMax, func(c *conn, _ *job) { c.notice(protocol.StatusGoAway, "") }},
+		{"the connection is closed after its replies", s.cfg.OutputBytesMax, func(c *conn, _ *job) { c.CloseAfterReplies() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &drain{}
+			c := s.newConn(d, nil)
+			newJob := func() *job {
+				c.begin(0)
+				return &job{c: c, body: bufpool.Get(1), large: &largeReply{bytes: int(s.admission.fairReplies)}}
+			}
+			first, second := newJob(), newJob()
+			if c.park(*first) {
+				t.Fatal("a connection without any waits with its first large reply")
+			}
+			if tt.unsent > 0 {
+				first.release()
+				c.mu.Lock()
+				c.output().Append(make([]byte, tt.unsent))
+				c.mu.Unlock()
+			}
+			if !c.park(*second) {
+				t.Fatal("the second one does not wait")
+			}
+			tt.end(c, first)
+			if !d.resumed {
+				t.Error("the second one is not taken up")
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if parked := c.takeParked(); len(parked) != 1 {
+				t.Errorf("%d jobs can be taken up", len(parked))
+			}
+			second.release()
+		})
+	}
+}
+
 // TestLogAnswersAreBounded has a thousand small commands answered in one pass
 // with much more than their connection may have unsent. Every one is answered;
 // reads are refused, and what was changed is told without the rows.

@@ -195,7 +195,7 @@ func (c *conn) notice(status protocol.Status, message string) {
 		c.appendError(0, noMarks, status, 0, message)
 	}
 	c.mu.Unlock()
-	c.socket.kick(c)
+	c.SendOutput()
 }
 
 // closeWithNotice sends a notice and closes the connection once it is written. From
@@ -245,7 +245,7 @@ func (c *conn) checkTimeouts(nowMillis int64) {
 	}
 }
 
-// SendOutput writes what a group commit or a job has left in the output.
+// SendOutput writes the output, and lets what has waited for that go on.
 func (c *conn) SendOutput() {
 	c.socket.kick(c)
 	c.unpause()

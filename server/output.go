@@ -206,6 +206,7 @@ func (l *largeReply) drop(c *conn) {
 	l.taken = false
 	c.claimed -= int64(l.bytes)
 	c.mu.Unlock()
+	c.unpause() // its reply may be sent already: nobody else would take up what waits for this
 }
 
 // dropClaim gives back what j was admitted for. Who waits for other nodes must

@@ -200,7 +200,7 @@ func (c *conn) CloseAfterReplies() {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
-	c.socket.kick(c)
+	c.SendOutput()
 }
 
 // AwaitQueue stops reading for a moment: a queue is full that the request at the

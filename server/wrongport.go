@@ -40,5 +40,5 @@ func (c *conn) sendLast(answer []byte) {
 	c.output().Append(answer)
 	c.closing = true
 	c.mu.Unlock()
-	c.socket.kick(c)
+	c.SendOutput()
 }
