@@ -29,6 +29,12 @@ func dial(t testing.TB, addr net.Addr) *dialer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { nc.Close() })
+	return handshake(t, nc)
+}
+
+// handshake begins to speak the native protocol.
+func handshake(t testing.TB, nc net.Conn) *dialer {
+	t.Helper()
 	d := &dialer{t: t, nc: nc}
 	hello := protocol.Hello{VersionMin: 1, VersionMax: 1, Features: protocol.FeatureSessions, Name: []byte("test")}
 	if f := d.call(protocol.OpHello, hello.AppendTo(nil)); protocol.Status(f.Code) != protocol.StatusOK {

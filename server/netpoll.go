@@ -234,7 +234,7 @@ type netpollConn struct {
 	held    int             // bytes of rest and pending, counted in admission.inputBytes
 	over    error           // why no more is taken
 	ended   bool            // netpoll has closed the connection
-	ignored int             // bytes thrown away since the connection is refused. Belongs to the poller
+	ignored int             // bytes thrown away since the peer has all replies. Belongs to the poller
 }
 
 // reader says who reads a connection's input.
@@ -546,11 +546,15 @@ func (x *netpollConn) resume(c *conn) {
 // interrupt is resume: advance calls expel.
 func (x *netpollConn) interrupt(c *conn) { x.resume(c) }
 
-// ignore throws n bytes away that come on a connection that is refused. What it had
-// to be told is with the peer before it is cut off.
+// ignore throws n bytes away that come on a connection that is refused. It is cut
+// off where the peer goes on sending when it has received what it had to be told: a
+// reset drops what the system has not delivered, and a peer may send all it has
+// before it reads.
 func (x *netpollConn) ignore(n int) {
-	x.ignored += n
-	if x.ignored <= lingerBytes || x.c.lingerSince.Load() == 0 {
+	if x.c.lingerSince.Load() == 0 || undelivered(x.fd) > 0 {
+		return
+	}
+	if x.ignored += n; x.ignored <= lingerBytes {
 		return
 	}
 	// It is reset: netpoll reads to the end before it closes, and a close with

@@ -4,10 +4,17 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/proa-kv/proa/protocol"
 )
@@ -16,7 +23,6 @@ import (
 // pause may send some more, which is carried out when it has caught up; past the
 // bound it is told why and closed, and what was kept for it is given back.
 func TestInputBeyondTheBound(t *testing.T) {
-	t.Skip("known defect of netpoll, see docs/engines.md: 2 of 48 runs on a busy machine stall, with replies that are not sent")
 	const keep, size = 1 << 20, 128 << 10
 	get := frame(protocol.OpGet, 7, []byte("large"))
 	m := protocol.Put{Key: []byte("k"), Value: make([]byte, 4<<10)}
@@ -71,6 +77,52 @@ func TestInputBeyondTheBound(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReasonIsDelivered: a connection that is refused stays until its peer has all
+// that it was told, however much the peer sends before it reads.
+func TestReasonIsDelivered(t *testing.T) {
+	s, addr := live(t, Config{Transport: "netpoll"})
+	// Much less fits in the client's socket than in the server's.
+	small := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		failed := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) })
+		return errors.Join(failed, err)
+	}}
+	nc, err := small.Dial(addr.Network(), addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	d := handshake(t, nc)
+	value := strings.Repeat("v", 64<<10)
+	want(t, d.put("large", value), protocol.StatusOK)
+	var c *conn
+	s.conns.each(func(x *conn) { c = x })
+	c.lingerSince.Store(time.Now().Add(time.Hour).UnixMilli()) // no time-out ends it
+	if _, err := nc.Write(append(frame(protocol.OpGet, 7, []byte("large")), bytes.Repeat([]byte{0xff}, 64)...)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server has written everything", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.finished() && c.socket.(*netpollConn).writer == writesAnyone
+	})
+	const junk = 4 * lingerBytes
+	before := s.counters.bytesIn.Load()
+	if _, err := nc.Write(make([]byte, junk)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server has read what still came", func() bool { return s.counters.bytesIn.Load()-before >= junk || s.conns.len() == 0 })
+	for range 2 {
+		if f := d.receive(); f.ID == 7 && !bytes.HasSuffix(f.Body, []byte(value)) || f.ID != 7 && protocol.Status(f.Code) != protocol.StatusProtocol {
+			t.Errorf("request %d was answered %v with %d bytes", f.ID, protocol.Status(f.Code), len(f.Body))
+		}
+	}
+	if _, err := d.tryReceive(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the reason: %v, want EOF", err)
+	}
+	nc.Close()
+	eventually(t, "no connection is left", func() bool { return s.conns.len() == 0 })
 }
 
 // TestLeavesWhilePaused: what is kept of a client that leaves is given back.
