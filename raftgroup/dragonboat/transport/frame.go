@@ -27,12 +27,12 @@ const (
 const flagReject = 1
 
 // remote says which messages a node sends to others. dragonboat panics at others, or takes
-// them for its own word.
+// them for its own word. Those of quiescence are not among them: it is not used.
 var remote = [...]bool{
-	pb.NoOP: true, pb.Ping: true, pb.Pong: true, pb.Propose: true,
+	pb.NoOP: true, pb.Propose: true,
 	pb.Replicate: true, pb.ReplicateResp: true, pb.Heartbeat: true, pb.HeartbeatResp: true,
 	pb.RequestVote: true, pb.RequestVoteResp: true, pb.RequestPreVote: true, pb.RequestPreVoteResp: true,
-	pb.ReadIndex: true, pb.ReadIndexResp: true, pb.Quiesce: true, pb.SnapshotReceived: true,
+	pb.ReadIndex: true, pb.ReadIndexResp: true, pb.SnapshotReceived: true,
 	pb.LeaderTransfer: true, pb.TimeoutNow: true, pb.RateLimit: true,
 }
 

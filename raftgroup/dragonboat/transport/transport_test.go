@@ -233,7 +233,7 @@ func TestTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	batch := pb.MessageBatch{Requests: []pb.Message{everything()}}
+	batch := pb.MessageBatch{Requests: []pb.Message{replicate()}}
 	send := func() {
 		t.Helper()
 		if err := conn.SendMessageBatch(batch); err != nil {
@@ -257,13 +257,14 @@ func TestTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id := range uint64(2) {
-		err := stream.SendChunk(pb.Chunk{ShardID: 1, ReplicaID: 2, From: 3, ChunkId: id, Data: []byte("data")})
+		c := chunk(id)
+		err := stream.SendChunk(c)
 		if (err == nil) != (id == 0) {
 			t.Errorf("chunk %d: %v", id, err)
 		}
 	}
 	stream.Close()
-	if len(chunks) != 2 || string(chunks[1].Data) != "data" || link.closed != 1 {
+	if len(chunks) != 2 || string(chunks[1].Data) != string(chunk(1).Data) || link.closed != 1 {
 		t.Errorf("chunks %+v, closed %d times", chunks, link.closed)
 	}
 	if err := receiver.Receive(1, []byte{1}); !errors.Is(err, ErrDamaged) {
@@ -304,7 +305,7 @@ func TestCloseWaits(t *testing.T) {
 	if err := to.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m := everything()
+	m := replicate()
 	go func() { _ = r.Receive(1, appendMessage(nil, &m)) }()
 	<-entered
 	closed := make(chan error)
