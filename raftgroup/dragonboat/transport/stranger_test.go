@@ -282,6 +282,27 @@ func TestSnapshotOfStream(t *testing.T) {
 	}
 }
 
+// TestSnapshotForNobody: a snapshot for a replica that is not here costs its sender the
+// stream. The next one, for the one that is, is taken.
+func TestSnapshotForNobody(t *testing.T) {
+	v := newVictim(t, 100_000)
+	defer v.close()
+	for _, f := range []func(c *pb.Chunk){func(c *pb.Chunk) { c.ReplicaID = 102 }, func(c *pb.Chunk) { c.ShardID = 9 }} {
+		for _, c := range snapshot(201, 50, 1) {
+			f(&c)
+			if wanted, err := v.wire.ReceiveChunk(encodeChunk(&c)); wanted || c.ChunkId == 0 && !errors.Is(err, ErrRefused) {
+				t.Errorf("chunk %d is wanted: %v, %v", c.ChunkId, wanted, err)
+			}
+		}
+	}
+	for _, c := range snapshot(201, 50, 1) {
+		if wanted, err := v.wire.ReceiveChunk(encodeChunk(&c)); !wanted || err != nil {
+			t.Errorf("chunk %d: %v, %v", c.ChunkId, wanted, err)
+		}
+	}
+	v.settle()
+}
+
 // choices makes messages of bytes, which are what a fuzzer or a random number generator
 // has chosen.
 type choices struct {
@@ -321,7 +342,7 @@ func (c *choices) termOf(index uint64, p *Place) uint64 {
 	if s, err := c.v.db.GetSnapshot(shard, self); err == nil && s.Index == index {
 		return s.Term
 	}
-	return min(index, 1)
+	return uint64(c.of(2))
 }
 
 func (c *choices) message(p *Place) (from uint64, m pb.Message) {
@@ -375,8 +396,8 @@ func (c *choices) entry(index, term uint64) pb.Entry {
 			Initialize: c.of(4) == 3, ConfigChangeId: uint64(c.of(3)),
 		})
 	}
-	switch c.of(24) { // one thing may be wrong
-	case 0:
+	switch c.of(16) { // one thing may be wrong
+	case 0, 8:
 		e.Index += uint64(c.of(3))
 	case 1:
 		e.Term = pick[uint64](c, 0, 1, e.Term-1, e.Term+1, math.MaxUint64)
@@ -440,13 +461,24 @@ func (v *victim) play(p []byte) (taken, refused int) {
 	}
 	for len(c.p) > 0 {
 		place := v.place()
-		if c.of(64) == 63 {
+		switch c.of(64) {
+		case 63:
 			from, cs := c.chunks(place)
 			for i := range cs {
 				note(v.receiveChunk(from, &cs[i]))
 			}
-		} else {
-			note(v.receive(c.message(place)))
+		case 62, 61: // it is elected, if it follows
+			note(v.receive(2, pb.Message{Type: pb.TimeoutNow, From: 201, Term: place.Term + 1}))
+			v.settle()
+			note(v.receive(3, pb.Message{Type: pb.RequestVoteResp, From: 301, Term: place.Term + 2}))
+			v.settle()
+			note(v.receive(3, pb.Message{Type: pb.ReplicateResp, From: 301, Term: place.Term + 2, LogIndex: place.Last + uint64(c.of(4))}))
+		default:
+			from, m := c.message(place)
+			if m.Type == pb.Replicate && v.changes() && changesMembership(m.Entries) {
+				continue
+			}
+			note(v.receive(from, m))
 		}
 		if c.of(4) == 0 && !v.settle() {
 			break // the replica was removed
@@ -454,6 +486,25 @@ func (v *victim) play(p []byte) (taken, refused int) {
 	}
 	v.settle()
 	return taken, refused
+}
+
+// changes says that a change of the membership is in the log and not committed. No leader
+// appends another one then; if it does all the same, whoever is elected with both panics.
+func (v *victim) changes() bool {
+	if !v.settle() {
+		return true
+	}
+	s, err := v.db.ReadRaftState(shard, self, 0)
+	if err != nil {
+		return false
+	}
+	es, _, err := v.db.IterateEntries(nil, 0, shard, self, s.State.Commit+1, math.MaxInt64, math.MaxInt64)
+	must(v.t, err)
+	return changesMembership(es)
+}
+
+func changesMembership(es []pb.Entry) bool {
+	return slices.ContainsFunc(es, func(e pb.Entry) bool { return e.Type == pb.ConfigChangeEntry })
 }
 
 // TestStrangers sends what random numbers say, to a replica of which the clock runs and to
@@ -498,20 +549,30 @@ func FuzzStrangers(f *testing.F) {
 	})
 }
 
-// TestReplicaThatLostItsLog has a leader say that more is committed than there is: it is
-// the sentence that the engine stops with, not a panic.
+// TestReplicaThatLostItsLog has a leader say that more is committed than there is, of a log
+// that has lost its end and of one that is new: it is the error that the engine stops with,
+// and no panic.
 func TestReplicaThatLostItsLog(t *testing.T) {
 	v := newVictim(t, 100_000)
-	defer v.close()
+	behind := func(commit uint64) {
+		t.Helper()
+		for range 3 {
+			if err := v.receive(2, pb.Message{Type: pb.Heartbeat, From: 201, Term: 5, Commit: commit}); !errors.Is(err, ErrBehind) {
+				t.Errorf("%v", err)
+			}
+		}
+		v.settle()
+	}
 	must(t, v.receive(2, pb.Message{Type: pb.Replicate, From: 201, Term: 5, LogIndex: 3, LogTerm: 1, Commit: 3, Entries: []pb.Entry{command(4, 5)}}))
 	v.settle()
 	must(t, v.receive(2, pb.Message{Type: pb.Heartbeat, From: 201, Term: 5, Commit: 4}))
-	v.settle()
-	for range 3 {
-		err := v.receive(2, pb.Message{Type: pb.Heartbeat, From: 201, Term: 5, Commit: 5})
-		if !errors.Is(err, ErrBehind) {
-			t.Errorf("%v", err)
-		}
-	}
-	v.settle()
+	behind(5)
+	v.close()
+	v.start(nil)
+	defer func() { v.close() }()
+	behind(5)
+	v.close()
+	v.fs, v.sm = vfs.NewMem(), new(absorber)
+	v.start(members)
+	behind(4)
 }

@@ -71,6 +71,9 @@ var (
 	// ErrTarget says that a target is no number of a node.
 	ErrTarget = errors.New("not the number of a node")
 
+	// ErrRefused says that dragonboat could not keep a chunk of a snapshot.
+	ErrRefused = errors.New("the snapshot cannot be kept")
+
 	// ErrTooLarge says that a message has too many entries for a frame.
 	ErrTooLarge = errors.New("message too large")
 )
@@ -163,7 +166,16 @@ func (t *Transport) Receive(from uint64, frame []byte) error {
 }
 
 // ReceiveChunk takes in a frame with a chunk. wanted says whether the stream may go on.
+//
+// dragonboat keeps chunks in this goroutine. It panics where it cannot: because no such
+// replica was ever started here, as on a node that was wiped while it was sent a
+// snapshot, or because the disk fails. That ends the stream, with ErrRefused.
 func (t *Transport) ReceiveChunk(frame []byte) (wanted bool, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			wanted, err = false, fmt.Errorf("%w: %v", ErrRefused, reason)
+		}
+	}()
 	c, err := decodeChunk(frame)
 	if err == nil {
 		err = checkChunk(&c)

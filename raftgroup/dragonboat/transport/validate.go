@@ -22,7 +22,9 @@ import (
 // Place compares it with where the replica is, which the engine knows.
 //
 // What passes is a message that a correct node could have sent. A member that lies within
-// these bounds is not found out: Raft tolerates crashes, not lies.
+// these bounds is not found out: Raft tolerates crashes, not lies. (One that leads, say,
+// may still end a follower: with two changes of the membership, in two messages, of which
+// neither is committed when the follower is elected.)
 
 // Bounds of what a message may claim. No log gets near them: a position of 2^62 takes a
 // hundred thousand years at a million entries a second, and an election takes a good part
@@ -102,6 +104,7 @@ func checkReplicate(m *pb.Message) error {
 		return damaged("entries after entry %d of term %d", m.LogIndex, m.LogTerm)
 	}
 	term := max(m.LogTerm, 1)
+	changes := 0
 	for i := range m.Entries {
 		e := &m.Entries[i]
 		if want := m.LogIndex + 1 + uint64(i); e.Index != want || e.Index > positionMax {
@@ -117,6 +120,12 @@ func checkReplicate(m *pb.Message) error {
 		if err := checkEntry(e); err != nil {
 			return err
 		}
+		if e.Type == pb.ConfigChangeEntry && e.Index > m.Commit {
+			changes++
+		}
+	}
+	if changes > 1 { // dragonboat panics when it is elected with them
+		return damaged("%d changes of the membership, of which none is committed", changes)
 	}
 	return nil
 }

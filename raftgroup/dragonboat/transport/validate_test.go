@@ -132,6 +132,7 @@ func TestMessages(t *testing.T) {
 		"change of nobody":          third(pb.ConfigChange{Type: pb.RemoveNode}),
 		"witness":                   third(pb.ConfigChange{Type: pb.AddWitness, ReplicaID: 4, Address: "4"}),
 		"unknown change":            third(pb.ConfigChange{Type: 77, ReplicaID: 4, Address: "4"}),
+		"two changes":               change(func(m *pb.Message) { e := m.Entries[2]; e.Index++; m.Entries = append(m.Entries, e) }),
 		"address":                   third(pb.ConfigChange{Type: pb.AddNode, ReplicaID: 4, Address: "localhost:1"}),
 	} {
 		err := checkMessage(&m)
