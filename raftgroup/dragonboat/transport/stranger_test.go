@@ -41,6 +41,7 @@ var members = map[uint64]string{101: "1", 201: "2", 301: "3"}
 // victim is a NodeHost that others, whom the test plays, send messages to.
 type victim struct {
 	t     testing.TB
+	node  uint64
 	fs    vfs.FS
 	ticks uint64 // milliseconds between them
 	sm    *absorber
@@ -57,8 +58,8 @@ type victim struct {
 
 func newVictim(t testing.TB, ticks uint64) *victim {
 	environment.SetLogger(slog.New(slog.DiscardHandler))
-	v := &victim{t: t, fs: vfs.NewMem(), ticks: ticks, sm: new(absorber)}
-	v.start(members)
+	v := &victim{t: t, node: 1, fs: vfs.NewMem(), ticks: ticks, sm: new(absorber)}
+	v.start(v, members)
 	return v
 }
 
@@ -81,13 +82,16 @@ func (k kept) Create(c config.NodeHostConfig, cb config.LogDBCallback, dirs, wal
 	return db, err
 }
 
-func (v *victim) start(initial map[uint64]string) {
+// self is the number of the replica.
+func (v *victim) self() uint64 { return v.node*100 + 1 }
+
+func (v *victim) start(links Links, initial map[uint64]string) {
 	var err error
 	v.log, _, err = raftlog.Open(raftlog.Options{Dir: "/raft", FS: v.fs, SegmentBytes: 64 << 10})
 	must(v.t, err)
 	v.sent = new(Sent)
-	v.wire = New(v)
-	c := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: v.ticks, RaftAddress: Target(1)}
+	v.wire = New(links)
+	c := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: v.ticks, RaftAddress: Target(v.node)}
 	c.Expert.LogDBFactory = kept{logdb.Factory{Log: v.log}, &v.db}
 	c.Expert.TransportFactory = v.wire
 	c.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 1, CloseShards: 1}
@@ -96,7 +100,7 @@ func (v *victim) start(initial map[uint64]string) {
 	v.nh, err = dragonboat.NewNodeHost(c)
 	must(v.t, err)
 	must(v.t, v.nh.StartOnDiskReplica(initial, false, func(uint64, uint64) statemachine.IOnDiskStateMachine { return v.sm }, config.Config{
-		ShardID: shard, ReplicaID: self, ElectionRTT: 10, HeartbeatRTT: 1, CheckQuorum: true, PreVote: true,
+		ShardID: shard, ReplicaID: v.self(), ElectionRTT: 10, HeartbeatRTT: 1, CheckQuorum: true, PreVote: true,
 	}))
 }
 
@@ -132,13 +136,13 @@ func (v *victim) Stream(context.Context, uint64) (Stream, error) {
 // place is where the replica is.
 func (v *victim) place() *Place {
 	p := &Place{NodeOf: nodeOf, Sent: v.sent, Votes: true}
-	if s, err := v.db.ReadRaftState(shard, self, 0); err == nil {
+	if s, err := v.db.ReadRaftState(shard, v.self(), 0); err == nil {
 		p.Term = s.State.Term
 		if s.EntryCount > 0 {
 			p.Last = s.FirstIndex + s.EntryCount - 1
 		}
 	}
-	if s, err := v.db.GetSnapshot(shard, self); err == nil {
+	if s, err := v.db.GetSnapshot(shard, v.self()); err == nil {
 		p.Last = max(p.Last, s.Index)
 	}
 	if leader, term, ok, err := v.nh.GetLeaderID(shard); err == nil && ok {
@@ -204,11 +208,19 @@ func (a *absorber) Update(es []statemachine.Entry) ([]statemachine.Entry, error)
 	a.reach(es[len(es)-1].Index)
 	return es, nil
 }
-func (a *absorber) Lookup(any) (any, error)                            { return nil, nil }
-func (a *absorber) Sync() error                                        { return nil }
-func (a *absorber) PrepareSnapshot() (any, error)                      { return nil, nil }
-func (a *absorber) SaveSnapshot(any, io.Writer, <-chan struct{}) error { return nil }
-func (a *absorber) Close() error                                       { return nil }
+func (a *absorber) Lookup(any) (any, error) { return nil, nil }
+func (a *absorber) Sync() error             { return nil }
+func (a *absorber) PrepareSnapshot() (any, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.index, nil
+}
+
+// SaveSnapshot writes what RecoverFromSnapshot reads.
+func (a *absorber) SaveSnapshot(index any, w io.Writer, _ <-chan struct{}) error {
+	return binary.Write(w, binary.LittleEndian, index)
+}
+func (a *absorber) Close() error { return nil }
 
 // RecoverFromSnapshot reads the index that is in each snapshot of the test.
 func (a *absorber) RecoverFromSnapshot(r io.Reader, _ <-chan struct{}) error {
@@ -273,7 +285,7 @@ func TestSnapshotOfStream(t *testing.T) {
 	must(t, v.receive(2, pb.Message{Type: pb.Heartbeat, From: 201, Term: 5, Commit: 50}))
 	v.settle()
 	v.close()
-	v.start(nil)
+	v.start(v, nil)
 	for { // until it is the state machine's
 		if index, _ := v.sm.Open(nil); index == 50 {
 			return
@@ -526,7 +538,7 @@ func TestStrangers(t *testing.T) {
 			n, m := v.play(p)
 			taken, refused = taken+n, refused+m
 			v.close()
-			v.start(nil)
+			v.start(v, nil)
 		}
 		v.close()
 	}
@@ -543,7 +555,7 @@ func FuzzStrangers(f *testing.F) {
 		v := newVictim(t, 100_000)
 		v.play(p[:min(len(p), 2000)])
 		v.close()
-		v.start(nil)
+		v.start(v, nil)
 		v.settle()
 		v.close()
 	})
@@ -568,11 +580,11 @@ func TestReplicaThatLostItsLog(t *testing.T) {
 	must(t, v.receive(2, pb.Message{Type: pb.Heartbeat, From: 201, Term: 5, Commit: 4}))
 	behind(5)
 	v.close()
-	v.start(nil)
+	v.start(v, nil)
 	defer func() { v.close() }()
 	behind(5)
 	v.close()
 	v.fs, v.sm = vfs.NewMem(), new(absorber)
-	v.start(members)
+	v.start(v, members)
 	behind(4)
 }
