@@ -43,3 +43,32 @@ func (s *sources) address(node uint64, ms []pb.Message) string {
 	}
 	return Target(node)
 }
+
+// unconfirmed are the snapshots that were sent to a node and that it has not confirmed.
+// dragonboat keeps each confirmation for a while, however many they are; those of nothing
+// mean nothing, and do not come to it.
+type unconfirmed struct {
+	mu    sync.Mutex
+	nodes map[uint64]int
+}
+
+// add notes that a snapshot is sent to a node.
+func (u *unconfirmed) add(node uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.nodes == nil {
+		u.nodes = make(map[uint64]int)
+	}
+	u.nodes[node]++
+}
+
+// take notes that a node confirms one, and reports whether there was any.
+func (u *unconfirmed) take(node uint64) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.nodes[node] == 0 {
+		return false
+	}
+	u.nodes[node]--
+	return true
+}

@@ -92,8 +92,9 @@ func parseTarget(target string) (uint64, error) {
 // Transport is the transport of one NodeHost, for whose configuration it is the factory.
 // Its methods may be called from any goroutine.
 type Transport struct {
-	links   Links
-	sources sources
+	links       Links
+	sources     sources
+	unconfirmed unconfirmed
 
 	// inUse is held for reading while a handler runs, and taken for writing before
 	// running changes.
@@ -149,11 +150,17 @@ func (t *Transport) Receive(from uint64, frame []byte) error {
 	if err != nil {
 		return err
 	}
+	kept := requests[:0]
 	for i := range requests {
-		if err := checkMessage(&requests[i]); err != nil {
+		m := &requests[i]
+		if err := checkMessage(m); err != nil {
 			return err
 		}
+		if m.Type != pb.SnapshotReceived || t.unconfirmed.take(from) {
+			kept = append(kept, *m)
+		}
 	}
+	requests = kept
 	t.inUse.RLock()
 	defer t.inUse.RUnlock()
 	if t.running {
@@ -207,6 +214,7 @@ func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (r
 	if err != nil {
 		return nil, err
 	}
+	t.unconfirmed.add(node)
 	return snapshotConnection{s}, nil
 }
 

@@ -292,6 +292,42 @@ func TestTransport(t *testing.T) {
 	}
 }
 
+// TestConfirmations: a snapshot's confirmation reaches dragonboat once, and one of nothing
+// does not; messages beside it do.
+func TestConfirmations(t *testing.T) {
+	got := 0
+	r := New(&pipe{})
+	tr := r.Create(config.NodeHostConfig{}, func(b pb.MessageBatch) {
+		for i := range b.Requests {
+			if b.Requests[i].Type == pb.SnapshotReceived {
+				got++
+			}
+		}
+		if n := len(b.Requests); b.Requests[n-1].Type != pb.Replicate {
+			t.Errorf("%d messages, without the last one", n)
+		}
+	}, nil)
+	must(t, tr.Start())
+	confirmed, other := pb.Message{Type: pb.SnapshotReceived, To: 1, From: 2}, replicate()
+	receive := func(node uint64, want int) {
+		t.Helper()
+		got = 0
+		must(t, r.Receive(node, appendMessage(appendMessage(appendMessage(nil, &confirmed), &confirmed), &other)))
+		if got != want {
+			t.Errorf("%d confirmations, want %d", got, want)
+		}
+	}
+	receive(2, 0)
+	_, err := tr.GetSnapshotConnection(t.Context(), Target(2))
+	must(t, err)
+	if _, err := tr.GetSnapshotConnection(t.Context(), Target(3)); !errors.Is(err, errDown) {
+		t.Error(err)
+	}
+	receive(3, 0)
+	receive(2, 1)
+	receive(2, 0)
+}
+
 // TestCloseWaits: no handler runs when Close has returned.
 func TestCloseWaits(t *testing.T) {
 	r := New(nil)
