@@ -47,7 +47,7 @@ test-all: ## what make test leaves out: the longest tests, all short ones with t
 	$(GO) test -race -short -timeout 20m $(OTHERS); others=$$?; \
 	wait $$longest && exit $$others
 	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
-	PROA_NETWORK_TRANSPORT=netpoll $(GO) test -short -timeout 10m ./test
+	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -timeout 10m ./test
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
@@ -65,9 +65,10 @@ cross: ## build for each supported platform
 
 # In the tests of these, servers are processes, which get the setting as well.
 .PHONY: test-engines
-test-engines: ## the tests that start servers, with the network transports that are not the default (docs/engines.md); about 20 minutes
-	@set -e; for transport in net netpoll; do \
-		export PROA_NETWORK_TRANSPORT=$$transport; echo "network.transport: $$transport"; \
+test-engines: ## the tests that start servers, with the network transports and the Raft engine that are not the default (docs/engines.md); about 40 minutes
+	@set -e; for settings in 'net etcd' 'netpoll etcd' 'epoll dragonboat' 'netpoll dragonboat'; do \
+		set -- $$settings; export PROA_NETWORK_TRANSPORT=$$1 PROA_RAFT_ENGINE=$$2; \
+		echo "network.transport: $$1, raft.engine: $$2"; \
 		$(GO) test -timeout 20m ./test ./cmd/proa ./internal/demo ./bench/lab/...; \
 		$(GO) test -C test/redis -count 1 -timeout 10m ./...; \
 	done

@@ -86,9 +86,10 @@ const (
 
 // ClusterStatus is the whole cluster as the node that was asked sees it.
 type ClusterStatus struct {
-	Cluster    string `json:"cluster"` // 16 hex digits
-	Epoch      uint64 `json:"epoch"`   // of the slot map
-	Asked      uint64 `json:"asked"`   // the node that answers
+	Cluster    string `json:"cluster"`          // 16 hex digits
+	Engine     string `json:"engine,omitempty"` // that runs its Raft groups; empty from servers that do not tell
+	Epoch      uint64 `json:"epoch"`            // of the slot map
+	Asked      uint64 `json:"asked"`            // the node that answers
 	MetaLeader uint64 `json:"meta_leader"`
 	// ReplicationFactor is how many replicas a shard should have; 0 from servers
 	// that do not tell.

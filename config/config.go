@@ -81,6 +81,7 @@ type RESP struct {
 
 // Raft holds what concerns consensus and its log.
 type Raft struct {
+	Engine               string
 	HeartbeatInterval    time.Duration
 	ElectionTimeoutMin   time.Duration
 	ElectionTimeoutMax   time.Duration

@@ -98,7 +98,7 @@ func TestDefaults(t *testing.T) {
 		"cluster.replication_factor": "3", "cluster.replace_after": "10m", "cluster.snapshot_rate": "64MiB", "cluster.snapshots_max": "2",
 		"cluster.slow_disk_after": "500ms", "cluster.peer_version_max": "0", "cluster.balance_leaders": "true", "cluster.clock_drift": "2%", "cluster.clock_offset_max": "500ms",
 		"node.data_dir": "./proa-data", "node.shards": "8", "listen.client": "127.0.0.1:7400",
-		"network.transport": "epoll", "network.event_loops": "1",
+		"network.transport": "epoll", "network.event_loops": "1", "raft.engine": "etcd",
 	} {
 		if got := c.setting(t, name).Value; got != want {
 			t.Errorf("%s = %s, want %s", name, got, want)
@@ -203,6 +203,7 @@ func TestRefused(t *testing.T) {
 		{"all at once", sources{file: "node: {shards: x, id: -1}\nraft: {max_batch_size: 0}", env: []string{"PROA_LOG_LEVEL=loud"}},
 			[]string{"node.id = -1", "node.shards = x: not a whole number", "raft.max_batch_size = 0",
 				"environment PROA_LOG_LEVEL: log.level = loud: out of range (allowed: debug, info, warn or error)"}},
+		{"no such engine", sources{file: "raft: {engine: hashicorp}"}, []string{"proa.yaml:1: raft.engine = hashicorp: out of range (allowed: etcd or dragonboat)"}},
 		{"typo in file", sources{file: "raft:\n  heartbeat_intervall: 1s"}, []string{"proa.yaml:2: raft.heartbeat_intervall: unknown key; did you mean raft.heartbeat_interval?"}},
 		{"unlike anything", sources{file: "zzzzzzzzzzzzzzzzzzzzzzzz: 1"}, []string{"zzzzzzzzzzzzzzzzzzzzzzzz: unknown key"}},
 		{"typo in environment", sources{env: []string{"PROA_NODE_SHARD=1"}}, []string{"PROA_NODE_SHARD: unknown key; did you mean PROA_NODE_SHARDS?"}},

@@ -140,6 +140,7 @@ func (c *Config) keys() []key {
 
 		{name: "resp.redirect", fallback: "false", value: boolean(&rd.Redirect)},
 
+		{name: "raft.engine", fallback: "etcd", value: choice(&r.Engine, "etcd", "dragonboat")},
 		{name: "raft.heartbeat_interval", fallback: "150ms", value: duration(&r.HeartbeatInterval, RaftTick, 10*time.Second)},
 		{name: "raft.election_timeout_min", fallback: "300ms", value: duration(&r.ElectionTimeoutMin, 2*RaftTick, time.Minute)},
 		{name: "raft.election_timeout_max", fallback: "600ms", value: duration(&r.ElectionTimeoutMax, 4*RaftTick, 2*time.Minute)},

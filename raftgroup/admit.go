@@ -85,6 +85,7 @@ func memberOf(r *placement.Node) datadir.Member {
 type PeerIdentity struct {
 	Cluster, Node, UID     uint64
 	Peer                   string
+	Engine                 placement.Engine // of this node's cluster; not set for others
 	Key                    [ed25519.PublicKeySize]byte
 	Generation, Run, Began uint64 // zero: of an earlier version
 

@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/proa-kv/proa/command"
@@ -25,6 +26,9 @@ func (ms *members) mapApplied() error {
 	}
 	if err != nil {
 		return err
+	}
+	if own := ms.node.dir.Engine; m.Begun() && m.Cluster.Engine != own {
+		return fmt.Errorf("%w: its engine is %v, but the cluster map in %s/ says %v; restore the matching files", datadir.ErrBadDirectory, own, datadir.StateDir, m.Cluster.Engine)
 	}
 	ms.cmap.Store(m)
 	ms.node.state.Put(engine.Upgraded, ms.knowsKeys(m))

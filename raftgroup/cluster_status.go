@@ -26,7 +26,7 @@ func (n *Node) ClusterStatus() command.ClusterStatus {
 	n.members.mu.Lock()
 	leftOut := n.leftOutBy
 	n.members.mu.Unlock()
-	s := command.ClusterStatus{Cluster: datadir.ClusterText(n.dir.Cluster), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
+	s := command.ClusterStatus{Cluster: datadir.ClusterText(n.dir.Cluster), Engine: n.dir.Engine.String(), Asked: n.id, MetaLeader: n.Leader(n.meta()), LeftOutBy: leftOut}
 	s.Epoch, s.ReplicationFactor, s.Standalone = cm.Epoch, cm.Cluster.Replicas, cm.Standalone()
 	now := n.clock.Boot()
 	v := clusterView{n, now, n.reports(now), make(map[uint64]*picture)}

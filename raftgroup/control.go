@@ -106,7 +106,7 @@ func (co *controller) firstRows() []placement.Change {
 	for _, m := range co.node.dir.Members {
 		nodes = append(nodes, placement.Node{ID: m.ID, UID: m.UID, Key: m.Key, Peer: m.Peer, Client: m.Client, Redis: m.Redis, Version: co.node.opt.Version})
 	}
-	return placement.Found(placement.Cluster{Replicas: co.node.dir.Replicas, Token: token}, nodes, co.node.meta())
+	return placement.Found(placement.Cluster{Replicas: co.node.dir.Replicas, Token: token, Engine: co.node.dir.Engine}, nodes, co.node.meta())
 }
 
 // addressChanged reports whether this node's row is behind what the node says

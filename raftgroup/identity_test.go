@@ -15,8 +15,14 @@ import (
 // it says then, and verify must say so too. One bit in the number of shards is
 // enough to have other shards answer for a key.
 func TestIdentityFlips(t *testing.T) {
+	for _, engine := range []string{"etcd", "dragonboat"} {
+		t.Run(engine, func(t *testing.T) { flipIdentity(t, engine) })
+	}
+}
+
+func flipIdentity(t *testing.T, engine string) {
 	f := vfs.NewMem()
-	n := memNode(t, f, Options{Shards: 4})
+	n := memNode(t, f, Options{Shards: 4, Engine: engine})
 	mustPut(t, n, "k", "v")
 	closeNode(t, n)
 	path := f.PathJoin(dir, datadir.IdentityFile)

@@ -15,7 +15,6 @@ import (
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/engine"
-	"github.com/proa-kv/proa/raftgroup/etcd"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
@@ -90,6 +89,7 @@ type Options struct {
 	FS     vfs.FS // the real file system
 	ID     uint64 // of this node; what the directory says, or 1 for a new one
 	Shards int    // what the directory says, or DefaultShards for a new one
+	Engine string // as placement.ParseEngine reads it; what the directory says, or etcd for a new one
 
 	QueueDepth    int           // commands queued per shard before ErrBusy; 4096
 	BatchOpsMax   int           // commands in one entry; 1000
@@ -271,7 +271,7 @@ type Node struct {
 // state machine had not made durable, and returns once every shard that needs
 // no other node serves. It starts no goroutine of its own.
 //
-// Errors wrap ErrInUse, ErrOtherNode, ErrOtherShards, ErrDataFormat,
+// Errors wrap ErrInUse, ErrOtherNode, ErrOtherShards, ErrOtherEngine, ErrDataFormat,
 // ErrBadDirectory, raftlog.ErrCorrupt or what the file system said.
 func Open(o Options) (*Node, error) {
 	o.ensureDefaults()
@@ -297,11 +297,12 @@ func Open(o Options) (*Node, error) {
 
 func (n *Node) open() (err error) {
 	o := &n.opt
-	if n.dir, err = datadir.Open(o.FS, o.Dir, o.ID, o.Shards, 0, o.Logger); err != nil {
+	asked := datadir.Asked{Node: o.ID, Shards: o.Shards, Engine: o.Engine}
+	if n.dir, err = datadir.Open(o.FS, o.Dir, asked, 0, o.Logger); err != nil {
 		return err
 	}
 	if n.dir.Cluster == 0 {
-		if err := n.dir.FoundAlone(datadir.Member{Peer: o.PeerAddress, Client: o.ClientAddress, Redis: o.RedisAddress}, o.Shards, o.Logger); err != nil {
+		if err := n.dir.FoundAlone(datadir.Member{Peer: o.PeerAddress, Client: o.ClientAddress, Redis: o.RedisAddress}, asked, o.Logger); err != nil {
 			return fmt.Errorf("%w %s: %w", datadir.ErrBadDirectory, o.Dir, err)
 		}
 	}
@@ -326,7 +327,7 @@ func (n *Node) open() (err error) {
 	return nil
 }
 
-// openEngine makes the engine, whose groups have no replicas yet.
+// openEngine makes the engine of the directory, whose groups have no replicas yet.
 func (n *Node) openEngine() {
 	o := &n.opt
 	n.lent = engine.Resources{
@@ -334,7 +335,7 @@ func (n *Node) openEngine() {
 		Timing: engine.Timing{Heartbeat: o.Heartbeat, ElectionMin: o.ElectionMin, Timeout: o.Timeout, ClockDrift: o.ClockDrift, Started: n.startedAt},
 		Time:   &n.time, State: &n.state, Growing: &n.growing, Context: n.ctx,
 	}
-	n.engine = etcd.New(&n.lent, host{n})
+	n.engine = n.newEngine()
 	n.committer, n.receiver, n.views = n.engine, n.engine, n.engine.Views()
 }
 
@@ -371,7 +372,7 @@ func (n *Node) openStores() (err error) {
 // cluster, until the log or another node says more.
 func (n *Node) openGroups() error {
 	start := time.Now()
-	restarted := n.dir.Initialized
+	beginning := n.beginning()
 	if err := n.dir.Bootstrap(n.log, n.replay.Log.Segments); err != nil {
 		return err
 	}
@@ -385,7 +386,10 @@ func (n *Node) openGroups() error {
 	if err := n.mapApplied(); err != nil { // the replicas need it
 		return err
 	}
-	if err := n.engine.Open(restarted); err != nil {
+	if err := n.engine.Open(beginning); err != nil {
+		return n.dir.Explain(err)
+	}
+	if err := n.dir.Begun(); err != nil {
 		return err
 	}
 	n.keepTime()                    // who belongs to the cluster is known from the log
@@ -405,6 +409,17 @@ func (n *Node) openGroups() error {
 	default:
 		return nil
 	}
+}
+
+// beginning says how the node comes to be opened.
+func (n *Node) beginning() engine.Beginning {
+	switch {
+	case n.dir.Initialized:
+		return engine.Restarted
+	case n.dir.Founder:
+		return engine.Founds
+	}
+	return engine.Joins
 }
 
 // SetClientAddress says where clients reach this node, where that was not known

@@ -41,11 +41,17 @@ func modes(t *testing.T, dir string) (open []string) {
 // TestDirectoryIsPrivate has a process whose umask hides nothing make a data
 // directory, and then one that finds it open to all.
 func TestDirectoryIsPrivate(t *testing.T) {
+	for _, engine := range []string{"etcd", "dragonboat"} {
+		t.Run(engine, func(t *testing.T) { testPrivate(t, engine) })
+	}
+}
+
+func testPrivate(t *testing.T, engine string) {
 	defer syscall.Umask(syscall.Umask(0))
 	parent := t.TempDir()
 	dir := filepath.Join(parent, "deep", "data")
 	var log bytes.Buffer
-	o := Options{Dir: dir, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, MemtableBytes: 512 << 10, SegmentBytes: 1 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	o := Options{Dir: dir, Engine: engine, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, MemtableBytes: 512 << 10, SegmentBytes: 1 << 20, Logger: slog.New(slog.NewTextHandler(&log, nil))}
 	session := func() {
 		t.Helper()
 		n, err := Open(o)

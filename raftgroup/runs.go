@@ -49,7 +49,7 @@ func (ms *members) remember() {
 // Self is what this node says of itself in handshakes.
 func (ms *members) Self() PeerIdentity {
 	return PeerIdentity{
-		Cluster: ms.node.dir.Cluster, Node: ms.node.id, UID: ms.node.dir.UID, Peer: ms.node.opt.PeerAddress,
+		Cluster: ms.node.dir.Cluster, Node: ms.node.id, UID: ms.node.dir.UID, Peer: ms.node.opt.PeerAddress, Engine: ms.node.dir.Engine,
 		Generation: ms.run.Generation, Run: ms.run.Number, Began: ms.run.Began,
 	}
 }

@@ -17,6 +17,7 @@ import (
 type Status struct {
 	Node          uint64        `json:"node"`
 	Cluster       string        `json:"cluster"`
+	Engine        string        `json:"engine"` // that runs the cluster's Raft groups
 	Failed        bool          `json:"failed"`
 	Slow          bool          `json:"slow"`            // the log's disk stalls
 	ClockOff      bool          `json:"clock_off"`       // the wall clock is too far from the other nodes'
@@ -73,7 +74,7 @@ func (s ShardStatus) MarshalJSON() ([]byte, error) {
 func (n *Node) Status() Status {
 	counters := n.engine.Counters()
 	s := Status{
-		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Failed: n.state.Is(engine.Failed), Slow: n.state.Is(engine.Slow),
+		Node: n.id, Cluster: fmt.Sprintf("%016x", n.dir.Cluster), Engine: n.dir.Engine.String(), Failed: n.state.Is(engine.Failed), Slow: n.state.Is(engine.Slow),
 		ClockOff: n.state.Is(clockOff), ClockOffset: n.clockOffset.Load(), TimeBehind: n.time.Behind.Load() / 1000,
 		LogBytes: n.log.SizeBytes(), Fsyncs: counters.Fsyncs, Passes: counters.Passes,
 		ReplayEntries: n.replay.Entries, ReplayMillis: n.replay.Elapsed.Milliseconds(),

@@ -19,6 +19,10 @@ var (
 	// ErrOwner says that the log is another's than Options.Owner.
 	ErrOwner = errors.New("raft log belongs to another node")
 
+	// ErrForeign says that the groups of a log are another engine's: they have metadata
+	// where this one writes none, or none where it does.
+	ErrForeign = errors.New("raft log was written by another engine")
+
 	// ErrVersion says that a segment was written in a format this version of
 	// the program does not know.
 	ErrVersion = errors.New("raft log has an unknown format version")

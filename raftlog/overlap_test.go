@@ -274,7 +274,8 @@ func spans(t *rapid.T, fs vfs.FS, h history) {
 	for _, s := range h.states[h.synced:] {
 		same := len(got) == len(s)
 		for id, g := range s {
-			same = same && got[id] == Span{g.start.index + 1, g.start.index + uint64(strings.Count(g.terms, " "))}
+			x := got[id]
+			same = same && x.First == g.start.index+1 && x.Last == g.start.index+uint64(strings.Count(g.terms, " ")) && string(x.Metadata) == g.meta
 		}
 		if same {
 			return

@@ -10,6 +10,8 @@ import (
 type Span struct {
 	First uint64 // index of the first entry, or one above Last
 	Last  uint64 // index of the last entry
+
+	Metadata []byte // see Group.Metadata
 }
 
 // Spans reads the log of o and returns what it holds of each group. It changes
@@ -23,7 +25,7 @@ func Spans(o Options) (map[uint64]Span, error) {
 		return nil, err
 	}
 	spans := make(map[uint64]Span)
-	r.log.eachGroup(func(g *Group) { spans[g.id] = Span{First: g.start.index + 1, Last: g.last()} })
+	r.log.eachGroup(func(g *Group) { spans[g.id] = Span{First: g.start.index + 1, Last: g.last(), Metadata: g.meta} })
 	return spans, nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/testcluster"
+	"github.com/proa-kv/proa/raftgroup"
 )
 
 // TestCrashAcross kills a server while clients move amounts between accounts of
@@ -18,6 +19,7 @@ import (
 // that there was in the beginning, and each client's moves as often as they were
 // acknowledged: no part of a move is lost, seen alone, or done twice.
 func TestCrashAcross(t *testing.T) {
+	needsOfEngine(t, raftgroup.AcrossShards)
 	rng := seeded(t)
 	rounds, workers := 8, 6
 	if testing.Short() {

@@ -72,7 +72,7 @@ func TestClusterPeerPortAbuse(t *testing.T) {
 	tr.progress(100)
 
 	// Servers of another cluster, and one that says it is node 3.
-	id := peer.Identity{Cluster: rng.Uint64(), Node: 3, UID: rng.Uint64(), Peer: testcluster.FreeAddress(t), Version: "test"}
+	id := peer.Identity{Cluster: rng.Uint64(), Node: 3, UID: rng.Uint64(), Peer: testcluster.FreeAddress(t), Version: "test", Engine: engineUnderTest().String()}
 	expectRefused(t, id, ports[0], "this node belongs to cluster "+clusterID(t, c.Node(1).Dir()))
 	id.Cluster = identityOf(t, c.Node(1).Dir()).Cluster
 	expectRefused(t, id, ports[0], "other data")
@@ -243,7 +243,7 @@ func identityOf(t *testing.T, dir string) peer.Identity {
 		UID     uint64 `json:"uid,string"`
 	}
 	readJSON(t, filepath.Join(dir, "proa.json"), &id)
-	return peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Version: "test"}
+	return peer.Identity{Cluster: id.Cluster, Node: id.Node, UID: id.UID, Version: "test", Engine: engineUnderTest().String()}
 }
 
 // keyOf reads the key of a directory.

@@ -70,7 +70,7 @@ func TestDamagedBlock(t *testing.T) {
 	c.AwaitStatus(c.Node(1), "a sound replica on every node", func(s *command.ClusterStatus) bool {
 		i := slices.IndexFunc(s.Shards, func(i command.ShardInfo) bool { return i.Shard == 0 })
 		sh := &s.Shards[i]
-		return !damaged(s) && !sh.Moving && len(sh.Replicas) == 3 && strings.Contains(c.Node(2).Log(), "snapshot installed")
+		return !damaged(s) && !sh.Moving && len(sh.Replicas) == 3 && strings.Contains(c.Node(2).Log(), "replica created on this node")
 	})
 	for _, node := range c.Nodes() {
 		expectRows(t, node, rows)

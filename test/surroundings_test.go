@@ -15,6 +15,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/testcluster"
+	"github.com/proa-kv/proa/raftgroup"
 )
 
 // refusal is a start that must fail: with status 2 or 3, and with a message
@@ -111,6 +112,10 @@ func TestRefusedDirectories(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
+	own, other := "etcd", "dragonboat"
+	if os.Getenv("PROA_RAFT_ENGINE") == other {
+		own, other = other, own
+	}
 	for _, tt := range []struct {
 		name     string
 		identity string // replaces proa.json; "-" removes it
@@ -118,7 +123,9 @@ func TestRefusedDirectories(t *testing.T) {
 	}{
 		{"another node", "", refusal{[]string{"--data", dir, "--node-id=6"}, []string{"another node", "node 5", "--node-id 5", "--data"}}},
 		{"another number of shards", "", refusal{[]string{"--data", dir, "--shards=3"}, []string{"shards", "has 2", "--shards"}}},
-		{"another format", withSum(strings.Replace(string(original), `"format": 3`, `"format": 99`, 1)), refusal{[]string{"--data", dir}, []string{"format 99", "version"}}},
+		{"another engine", "", refusal{[]string{"--data", dir, "--set=raft.engine=" + other}, []string{"has " + own + ", but " + other, "raft.engine", "proa import"}}},
+		{"an engine of later", withSum(strings.Replace(string(original), `"founder": true`, `"engine": "raft", "founder": true`, 1)), refusal{[]string{"--data", dir}, []string{`engine is "raft"`, "version"}}},
+		{"another format", withSum(regexp.MustCompile(`"format": \d`).ReplaceAllString(string(original), `"format": 99`)), refusal{[]string{"--data", dir}, []string{"format 99", "version"}}},
 		{"changed identity", strings.Replace(string(original), `"shards": 2`, `"shards": 3`, 1), refusal{[]string{"--data", dir}, []string{"proa.json", "checksum", "backup"}}},
 		{"damaged identity", "{", refusal{[]string{"--data", dir}, []string{"proa.json", "backup"}}},
 		{"empty identity", "\n", refusal{[]string{"--data", dir}, []string{"proa.json", "backup"}}},
@@ -323,6 +330,7 @@ func TestTornLog(t *testing.T) {
 // acknowledged and recorded as synced: the server refuses to start without it,
 // and says what to do. Nothing else is made worse by that.
 func TestLostLogTail(t *testing.T) {
+	needsOfEngine(t, raftgroup.UnsafeRecovery)
 	node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards=2"}, Settings: []string{"raft.log_segment_size=4MiB", "raft.log_size_max=16MiB", "storage.memtable_size=64MiB"}})
 	put(t, node, 100)
 	node.Kill()

@@ -17,6 +17,8 @@ import (
 
 	"github.com/proa-kv/proa/internal/testcluster"
 	"github.com/proa-kv/proa/protocol"
+	"github.com/proa-kv/proa/raftgroup"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/server"
 )
 
@@ -204,6 +206,24 @@ func needs(t *testing.T, needs ...server.Capability) {
 	for _, transport := range server.Transports {
 		if transport.Name == os.Getenv("PROA_NETWORK_TRANSPORT") {
 			skipWithout(t, transport, needs)
+		}
+	}
+}
+
+// engineUnderTest is the Raft engine that the environment sets for all servers.
+func engineUnderTest() placement.Engine {
+	e, _ := placement.ParseEngine(os.Getenv("PROA_RAFT_ENGINE")) // servers refuse another
+	return e
+}
+
+// needsOfEngine skips a test that needs what the engine under test lacks.
+func needsOfEngine(t *testing.T, needs ...raftgroup.Capability) {
+	t.Helper()
+	for _, e := range raftgroup.Engines {
+		for _, need := range needs {
+			if instead, lacks := e.Lacks[need]; lacks && e.Name == engineUnderTest() {
+				t.Skipf("needs %s: %s", need, instead)
+			}
 		}
 	}
 }

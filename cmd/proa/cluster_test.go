@@ -134,7 +134,7 @@ func TestStatusPictures(t *testing.T) {
 		status int
 		change func(*command.ClusterStatus)
 	}{
-		{"healthy", exitDone, func(*command.ClusterStatus) {}},
+		{"healthy", exitDone, func(s *command.ClusterStatus) { s.Engine = "dragonboat" }},
 		{"alone", exitDone, func(s *command.ClusterStatus) { shrink(s, 1); s.Standalone = true }},
 		{"exposed", exitDone, func(s *command.ClusterStatus) { s.Nodes[1].Exposed, s.Nodes[2].Exposed = true, true }},
 		{"one-left", exitFailed, func(s *command.ClusterStatus) { shrink(s, 1) }},
@@ -951,6 +951,18 @@ func TestRecover(t *testing.T) {
 	}
 	if status, _, errs := recover("--yes-i-lose-acknowledged-writes", cluster); status != exitServer || !strings.Contains(errs, "in use") {
 		t.Errorf("status %d, %s", status, errs)
+	}
+}
+
+// A directory of another engine is refused before anybody is asked for consent.
+func TestRecoverOtherEngine(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "proa.json"), []byte(`{"format":2,"cluster_id":"1","node_id":2,"shards":8,"engine":"dragonboat"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, out, errs := runCluster(&fakeAdministrator{}, "shard", "recover", "--unsafe", "--data", dir)
+	if status != exitServer || out != "" || !strings.Contains(errs, "has the engine dragonboat, and recovery without a majority works with etcd only; nothing was changed") {
+		t.Errorf("status %d, %s%s", status, out, errs)
 	}
 }
 

@@ -126,7 +126,7 @@ func (p *peers) deliver(node *raftgroup.Node, srv *server.Server) {
 		p.inbox.node.Store(node)
 		self := node.Self()
 		p.SetIdentity(peer.Identity{
-			Cluster: self.Cluster, Node: self.Node, UID: self.UID, Peer: self.Peer, Client: node.ClientAddress(), Version: versionText(),
+			Cluster: self.Cluster, Node: self.Node, UID: self.UID, Peer: self.Peer, Client: node.ClientAddress(), Version: versionText(), Engine: string(self.Engine),
 			Generation: self.Generation, Run: self.Run, Began: self.Began,
 		})
 		p.Retry() // they have been refused so far

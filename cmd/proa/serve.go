@@ -90,7 +90,7 @@ func serve(ctx context.Context, c *config.Config, signals chan os.Signal) error 
 	}
 	id := node.Identity()
 	replay := node.Replay()
-	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "data", c.Node.DataDir,
+	log.Info("node opened", "node", id.Node, "cluster", fmt.Sprintf("%016x", id.Cluster), "shards", id.Shards, "engine", id.Engine.String(), "data", c.Node.DataDir,
 		"replayed_entries", replay.Entries, "log_bytes", replay.Log.Bytes, "torn_bytes", replay.Log.TornBytes, "stopped_in_order", replay.Log.Closed || replay.Log.Groups == 0, "took", time.Since(start).Round(time.Millisecond))
 
 	srv, err := server.New(serverConfig(c, id, &files, ports, log), node)
@@ -182,7 +182,7 @@ func form(ctx context.Context, c *config.Config, peers *peers, o *raftgroup.Opti
 	}()
 	client, redis := knownAddress(c.Node.AdvertiseClient), knownAddress(c.Node.AdvertiseRESP)
 	id, err := peers.form(ctx, datadir.FormOptions{
-		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join, Token: c.Node.JoinToken,
+		Dir: o.Dir, ID: o.ID, Shards: o.Shards, Engine: o.Engine, Replicas: c.Cluster.ReplicationFactor, Join: c.Node.Join, Token: c.Node.JoinToken,
 		PeerAddress: o.PeerAddress, ClientAddress: client, RedisAddress: redis, Version: o.Version, Logger: o.Logger, Room: o.Room(), RoomMin: o.RoomMin(),
 	})
 	o.ID, o.Shards, o.ClientAddress, o.RedisAddress = id.Node, id.Shards, client, redis
@@ -284,6 +284,8 @@ func nodeOptions(c *config.Config, log *slog.Logger) raftgroup.Options {
 			o.ID = c.Node.ID
 		case "node.shards":
 			o.Shards = c.Node.Shards
+		case "raft.engine":
+			o.Engine = c.Raft.Engine
 		}
 	}
 	return o

@@ -103,7 +103,11 @@ func renderCluster(o *render.Output, s *command.ClusterStatus, context string, l
 	if context != "" {
 		context = ", context " + context
 	}
-	err := o.Printf("cluster %s, epoch %d, seen by node %d%s\n%s\n", render.OneLine(s.Cluster), s.Epoch, s.Asked, context, diagnose(s).text(l))
+	engine := ""
+	if s.Engine != "" {
+		engine = ", engine " + render.OneLine(s.Engine)
+	}
+	err := o.Printf("cluster %s%s, epoch %d, seen by node %d%s\n%s\n", render.OneLine(s.Cluster), engine, s.Epoch, s.Asked, context, diagnose(s).text(l))
 	if len(s.Nodes) > 0 {
 		err = errors.Join(err, showNodes(o, s, l), o.Printf("\n"))
 	}

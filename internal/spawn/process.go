@@ -152,7 +152,7 @@ func (p *Process) Tail() string {
 
 // PartSettings are the settings that say of which parts a server is made. They hold for
 // the servers that a process starts as well.
-var PartSettings = []string{"PROA_NETWORK_TRANSPORT"}
+var PartSettings = []string{"PROA_NETWORK_TRANSPORT", "PROA_RAFT_ENGINE"}
 
 // Environment returns the environment of this process without the settings of a
 // server of Proa, but for PartSettings, and without the variables named.

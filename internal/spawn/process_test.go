@@ -87,11 +87,11 @@ func TestProcess(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	for _, name := range []string{"PROA_LISTEN_CLIENT", "PROA_NETWORK_TRANSPORT", "GOGC", "SPAWN_TEST"} {
+	for _, name := range []string{"PROA_LISTEN_CLIENT", "PROA_NETWORK_TRANSPORT", "PROA_RAFT_ENGINE", "GOGC", "SPAWN_TEST"} {
 		t.Setenv(name, "1")
 	}
 	got := strings.Join(Environment("GOGC"), " ") + " "
-	if strings.Contains(got, "PROA_LISTEN_CLIENT=") || strings.Contains(got, "GOGC=") || !strings.Contains(got, "SPAWN_TEST=1 ") || !strings.Contains(got, "PROA_NETWORK_TRANSPORT=1 ") {
+	if strings.Contains(got, "PROA_LISTEN_CLIENT=") || strings.Contains(got, "GOGC=") || !strings.Contains(got, "SPAWN_TEST=1 ") || !strings.Contains(got, "PROA_NETWORK_TRANSPORT=1 ") || !strings.Contains(got, "PROA_RAFT_ENGINE=1 ") {
 		t.Error(got)
 	}
 }

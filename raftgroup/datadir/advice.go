@@ -25,6 +25,8 @@ func (id *Identity) Explain(err error) error {
 		return fmt.Errorf("%w: %s/: %w; restore the one that belongs to this node. Otherwise, "+RejoinOrRestore, ErrBadDirectory, LogDir, err)
 	case errors.Is(err, storage.ErrOwner):
 		return fmt.Errorf("%w: %s and %s/ do not belong together: %w; restore the matching files. Otherwise, "+RejoinOrRestore, ErrBadDirectory, IdentityFile, StateDir, err)
+	case errors.Is(err, raftlog.ErrForeign):
+		return fmt.Errorf("%w: %s says that the engine is %v: %s/: %w; restore the matching files. Otherwise, "+RejoinOrRestore, ErrBadDirectory, IdentityFile, id.Engine, LogDir, err)
 	case errors.As(err, &damage) && len(damage.Lost) > 0:
 		return fmt.Errorf("%w; the missing entries may contain acknowledged writes: %s", err, id.lostText(damage.Lost))
 	}
@@ -44,11 +46,7 @@ func (id *Identity) lostText(lost []raftlog.LostSpan) string {
 		case i > 0:
 			b.WriteString(", ")
 		}
-		name := fmt.Sprint(s.Group)
-		if s.Group == uint64(id.Shards) {
-			name = placement.MetaName
-		}
-		fmt.Fprintf(&b, "%d to %d of shard %s", s.First, s.Last, name)
+		fmt.Fprintf(&b, "%d to %d of %s", s.First, s.Last, id.shardName(id.shardOfGroup(s.Group)))
 	}
 	return b.String()
 }
@@ -58,11 +56,13 @@ func (id *Identity) lostText(lost []raftlog.LostSpan) string {
 //
 // room is what the node needs on its disk, 0 where that is not known.
 func Advise(err error, f vfs.FS, dir string, room int64) error {
+	f = fileSystem(f, dir)
 	switch {
 	case errors.Is(err, raftlog.ErrNoSpace), errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the disk of %s is full%s; free space there, or choose another directory with --data: %w", dir, spaceText(fileSystem(f, dir), dir, room), err)
+		return fmt.Errorf("the disk of %s is full%s; free space there, or choose another directory with --data: %w", dir, spaceText(f, dir, room), err)
 	}
-	if advice := damageAdvice(err); advice != "" {
+	id, _, _ := readIdentity(f, dir)
+	if advice := id.damageAdvice(err); advice != "" {
 		return fmt.Errorf("%w; no file was deleted; \"proa verify %s\" lists all damage; %s", err, dir, advice)
 	}
 	return err
@@ -74,13 +74,13 @@ const RejoinOrRestore = "in a cluster, erase the data directory and let the node
 
 // damageAdvice returns what to do about damage to log or state, or "" where err
 // is about something else.
-func damageAdvice(err error) string {
+func (id *Identity) damageAdvice(err error) string {
 	switch {
-	case errors.Is(err, raftlog.ErrCorrupt):
+	case errors.Is(err, raftlog.ErrCorrupt) && id.Engine == placement.Etcd:
 		return RejoinOrRestore + ", or continue without the missing entries: see --cut-log in \"proa shard recover --help\""
 	case errors.Is(err, storage.ErrOptionsFile):
 		return "that file holds no data: delete it and start again"
-	case errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), pebble.IsCorruptionError(err):
+	case errors.Is(err, raftlog.ErrCorrupt), errors.Is(err, storage.ErrCorrupt), errors.Is(err, storage.ErrFiles), pebble.IsCorruptionError(err):
 		return RejoinOrRestore
 	}
 	return ""

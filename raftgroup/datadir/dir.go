@@ -54,15 +54,14 @@ type Dir struct {
 }
 
 // Open locks a directory, which it creates if need be, and reads its identity, or
-// gives it a new one that belongs to no cluster yet. Zero node or shards mean
-// "whatever the directory says". fs nil is the real file system. A directory without
-// a cluster is refused on a disk with less than roomMin bytes free.
+// gives it a new one that belongs to no cluster yet. fs nil is the real file system. A
+// directory without a cluster is refused on a disk with less than roomMin bytes free.
 //
-// Errors wrap ErrInUse, ErrOtherNode, ErrOtherShards, ErrDataFormat,
+// Errors wrap ErrInUse, ErrOtherNode, ErrOtherShards, ErrOtherEngine, ErrDataFormat,
 // ErrBadDirectory, ErrRemoved, ErrRolledBack or what the file system said.
-func Open(fs vfs.FS, path string, node uint64, shards int, roomMin int64, logger *slog.Logger) (*Dir, error) {
-	if shards < 0 || shards > ShardsMax {
-		return nil, fmt.Errorf("%d shards requested, 1 to %d are allowed", shards, ShardsMax)
+func Open(fs vfs.FS, path string, asked Asked, roomMin int64, logger *slog.Logger) (*Dir, error) {
+	if err := asked.check(); err != nil {
+		return nil, err
 	}
 	d := &Dir{FS: fileSystem(fs, path), Path: path}
 	if err := prepare(d.FS, path); err != nil {
@@ -74,7 +73,7 @@ func Open(fs vfs.FS, path string, node uint64, shards int, roomMin int64, logger
 	}
 	tighten(d.FS, logger)
 	if err = d.checkRoom(roomMin); err == nil {
-		d.Identity, err = claim(d.FS, path, node, shards)
+		d.Identity, err = claim(d.FS, path, &asked)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -89,21 +88,31 @@ func (d *Dir) Close() error { return d.lock.Close() }
 func (d *Dir) save() error { return d.Write(d.FS, d.Path) }
 
 // Bootstrap gives the log of every group of which a founder holds a replica its
-// first configuration, in the first start. The identity remembers that it was done,
-// so that a log that has vanished later, without segments, is noticed instead of
-// begun again.
+// first configuration, in the first start, and has the identity remember it. An engine
+// other than etcd begins its groups by itself, with FirstShards; Begun follows then.
 func (d *Dir) Bootstrap(log *raftlog.Log, segments int) error {
-	if d.Initialized {
+	switch {
+	case d.Initialized:
 		// A log without groups is another thing: all have left this node.
 		if d.Founder && segments == 0 {
 			return fmt.Errorf("%w: %s holds nothing; "+RejoinOrRestore, ErrLogMissing, d.FS.PathJoin(d.Path, LogDir))
 		}
 		return nil
-	}
-	if d.Founder {
+	case d.Engine != placement.Etcd:
+		return nil
+	case d.Founder:
 		if err := d.bootstrapGroups(log); err != nil {
 			return err
 		}
+	}
+	return d.Begun()
+}
+
+// Begun has the identity remember that the groups' logs have been begun, so that a log
+// that has vanished later, without segments, is noticed instead of begun again.
+func (d *Dir) Begun() error {
+	if d.Initialized {
+		return nil
 	}
 	d.Initialized = true
 	return d.save()
@@ -142,9 +151,9 @@ func (id *Identity) FirstShards() []placement.Shard {
 // Begin says that the directory has the present format, which log and state have by
 // now, and counts this start, before another node can learn of it.
 func (d *Dir) Begin(logger *slog.Logger) error {
-	if d.Format != dataFormat {
-		logger.Info("upgrading the data directory to a new format; earlier versions of proa cannot read it any more", "from", d.Format, "to", dataFormat)
-		d.Format = dataFormat
+	if present := d.format(); d.Format != present {
+		logger.Info("upgrading the data directory to a new format; earlier versions of proa cannot read it any more", "from", d.Format, "to", present)
+		d.Format = present
 	}
 	d.Generation++
 	return d.save()

@@ -43,6 +43,7 @@ type FormOptions struct {
 	FS       vfs.FS   // nil: the real file system
 	ID       uint64   // 0: what the directory says, else what the cluster gives; 1 for a cluster of one
 	Shards   int      // 0: DefaultShards; of a new cluster only
+	Engine   string   // as placement.ParseEngine reads it; empty: what the directory or the cluster says, etcd for a new cluster
 	Replicas int      // of each shard, of a new cluster only; 0: 3
 	Join     []string // peer addresses; empty: a cluster of its own
 	Token    string   // of the cluster to join, or for the one to be founded; empty: none, or one is drawn
@@ -82,12 +83,14 @@ func NewFormer(o FormOptions) (*Former, error) {
 	if err := checkToken(o.Token); err != nil {
 		return nil, err
 	}
-	d, err := Open(o.FS, o.Dir, o.ID, o.Shards, o.RoomMin, o.Logger)
+	d, err := Open(o.FS, o.Dir, o.asked(), o.RoomMin, o.Logger)
 	if err != nil {
 		return nil, Advise(err, fileSystem(o.FS, o.Dir), o.Dir, o.Room)
 	}
 	return &Former{opt: o, dir: d}, nil
 }
+
+func (o *FormOptions) asked() Asked { return Asked{Node: o.ID, Shards: o.Shards, Engine: o.Engine} }
 
 // Close gives the directory up.
 func (f *Former) Close() error { return f.dir.Close() }
@@ -111,14 +114,15 @@ type Probe struct {
 	Version  string            `json:"version"`
 	Shards   int               `json:"shards"`
 	Replicas int               `json:"replicas"`
-	Members  []Member          `json:"members"` // that the cluster was founded with
+	Engine   placement.Engine  `json:"engine,omitempty"` // before there is a cluster, that of one this node would found
+	Members  []Member          `json:"members"`          // that the cluster was founded with
 }
 
 // Probe returns what a node says of itself.
 func (id *Identity) Probe(self Member, version string) Probe {
 	return Probe{
 		Cluster: id.Cluster, Node: id.Node, UID: id.UID, Key: id.Key.Public(), Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: version,
-		Shards: id.Shards, Replicas: id.Replicas, Members: id.founders(),
+		Shards: id.Shards, Replicas: id.Replicas, Engine: id.Engine, Members: id.founders(),
 	}
 }
 
@@ -128,6 +132,9 @@ func (f *Former) Answer(verb string) ([]byte, error) {
 		return call.Pack(nil, fmt.Errorf("%w: this node is not part of a cluster yet; try again", command.ErrNotLeader))
 	}
 	id := f.Identity()
+	if id.Cluster == 0 {
+		id.Engine = f.engine()
+	}
 	return json.Marshal(id.Probe(f.self(), f.opt.Version))
 }
 
@@ -227,10 +234,15 @@ func (f *Former) try(ctx context.Context) (waiting string, err error) {
 		if at := slices.IndexFunc(r.Members, func(m Member) bool { return m.UID == self.UID }); at >= 0 {
 			return "", f.adoptFounded(&r, r.Members[at].ID)
 		}
-		if err := f.checkShards(r.Shards); err != nil {
+		if err := f.check(r.Shards, r.Engine); err != nil {
 			return "", err // before the cluster counts on this node
 		}
-		return f.join(ctx, address)
+		return f.join(ctx, address, r.Engine)
+	}
+	for _, r := range replies {
+		if own := f.engine(); r.Engine != own {
+			return "", fmt.Errorf("%w: this node creates the cluster with the engine %v, but the node at %s with %v; give all nodes that create the cluster the same raft.engine", ErrJoin, own, r.Peer, r.Engine)
+		}
 	}
 	if len(silent) > 0 {
 		slices.Sort(silent)
@@ -249,7 +261,7 @@ func (f *Former) adoptFounded(r *Probe, node uint64) error {
 	if asked := f.opt.ID; asked != 0 && asked != node {
 		return fmt.Errorf("%w: cluster %s was created with this directory as node %d; start with --node-id %d, or without --node-id", ErrJoin, ClusterText(r.Cluster), node, node)
 	}
-	return f.adopt(r.Cluster, node, r.Shards, r.Replicas, r.Members, true)
+	return f.adopt(Identity{Cluster: r.Cluster, Node: node, Shards: r.Shards, Replicas: r.Replicas, Engine: r.Engine, Members: r.Members, Founder: true})
 }
 
 // probeAll asks everybody who they are. The error is one that asking again does
@@ -322,22 +334,30 @@ func (f *Former) found(members []Member) (Identity, error) {
 		members[0].ID = 1
 	}
 	shards := cmp.Or(f.opt.Shards, DefaultShards)
-	err := f.adopt(NewID(), id.Node, shards, f.opt.Replicas, members, true)
+	err := f.adopt(Identity{Cluster: NewID(), Node: id.Node, Shards: shards, Replicas: f.opt.Replicas, Engine: f.engine(), Members: members, Founder: true})
 	if err == nil {
-		f.opt.Logger.Info("created a new cluster", "cluster", ClusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards)
+		f.opt.Logger.Info("created a new cluster", "cluster", ClusterText(f.Identity().Cluster), "nodes", len(members), "shards", shards, "engine", f.engine().String())
 	}
 	return f.Identity(), err
 }
 
-// adopt writes down that this node is part of a cluster.
-func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Member, founder bool) error {
-	if err := f.checkShards(shards); err != nil {
+// engine is that of the cluster that this node would found.
+func (f *Former) engine() placement.Engine {
+	asked := f.opt.asked()
+	e, _ := asked.engine() // Open has checked it
+	return e
+}
+
+// adopt writes down that this node is part of a cluster, with what part says of both.
+func (f *Former) adopt(part Identity) error {
+	if err := f.check(part.Shards, part.Engine); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id := f.dir.Identity
-	id.Cluster, id.Node, id.Shards, id.Replicas, id.Members, id.Founder = cluster, node, shards, replicas, members, founder
+	id.Cluster, id.Node, id.Shards, id.Replicas, id.Engine, id.Members, id.Founder = part.Cluster, part.Node, part.Shards, part.Replicas, part.Engine, part.Members, part.Founder
+	id.Format = id.format()
 	if err := id.Write(f.dir.FS, f.dir.Path); err != nil {
 		return Advise(err, f.dir.FS, f.dir.Path, f.opt.Room)
 	}
@@ -345,8 +365,15 @@ func (f *Former) adopt(cluster, node uint64, shards, replicas int, members []Mem
 	return nil
 }
 
-// checkShards compares the cluster's number of shards with what was asked for.
-func (f *Former) checkShards(shards int) error {
+// check compares what a cluster has with what was asked for.
+func (f *Former) check(shards int, engine placement.Engine) error {
+	asked := f.opt.asked()
+	if !engine.Known() {
+		return fmt.Errorf("%w: the cluster has the engine %q, which this version of proa does not have; give this node the version that the other nodes have", ErrJoin, engine)
+	}
+	if asked.refuses(engine) {
+		return fmt.Errorf("%w: the cluster has the engine %v, but %s was requested; %s", ErrJoin, engine, asked.Engine, otherEngine(engine))
+	}
 	if f.opt.Shards != 0 && f.opt.Shards != shards {
 		return fmt.Errorf("%w: the cluster has %d shards, but %d were requested; leave --shards out or set it to %d", ErrJoin, shards, f.opt.Shards, shards)
 	}
@@ -362,9 +389,9 @@ type JoinReply struct {
 	Members  []Member `json:"members"` // all there are, to know whom to talk to
 }
 
-func (f *Former) join(ctx context.Context, address string) (waiting string, err error) {
+func (f *Former) join(ctx context.Context, address string, engine placement.Engine) (waiting string, err error) {
 	self := f.self()
-	body, err := json.Marshal(placement.Request{ID: self.ID, UID: self.UID, Key: self.Key, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version})
+	body, err := json.Marshal(placement.Request{ID: self.ID, UID: self.UID, Key: self.Key, Peer: self.Peer, Client: self.Client, Redis: self.Redis, Version: f.opt.Version, Engine: engine})
 	if err != nil {
 		return "", err
 	}
@@ -384,7 +411,7 @@ func (f *Former) join(ctx context.Context, address string) (waiting string, err 
 	if err := json.Unmarshal(b, &r); err != nil {
 		return "", fmt.Errorf("invalid answer from %s: %w", address, err)
 	}
-	if err := f.adopt(r.Cluster, r.ID, r.Shards, r.Replicas, r.Members, false); err != nil {
+	if err := f.adopt(Identity{Cluster: r.Cluster, Node: r.ID, Shards: r.Shards, Replicas: r.Replicas, Engine: engine, Members: r.Members}); err != nil {
 		return "", err
 	}
 	f.opt.Logger.Info("joined the cluster", "cluster", ClusterText(r.Cluster), "node", r.ID, "at", address)
@@ -395,9 +422,9 @@ func (f *Former) join(ctx context.Context, address string) (waiting string, err 
 func ClusterText(id uint64) string { return fmt.Sprintf("%016x", id) }
 
 // FoundAlone makes the directory that of a cluster of this node alone, of which
-// self has the addresses.
-func (d *Dir) FoundAlone(self Member, shards int, logger *slog.Logger) error {
-	f := Former{dir: d, opt: FormOptions{Shards: shards, Replicas: DefaultReplicas, PeerAddress: self.Peer, ClientAddress: self.Client, RedisAddress: self.Redis, Logger: logger}}
+// self has the addresses, with the shards and the engine asked for.
+func (d *Dir) FoundAlone(self Member, asked Asked, logger *slog.Logger) error {
+	f := Former{dir: d, opt: FormOptions{Shards: asked.Shards, Engine: asked.Engine, Replicas: DefaultReplicas, PeerAddress: self.Peer, ClientAddress: self.Client, RedisAddress: self.Redis, Logger: logger}}
 	_, err := f.found([]Member{f.self()})
 	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/internal/durable"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -26,6 +27,7 @@ const (
 	IdentityFile = "proa.json"
 	RunsFile     = "runs.json"
 	LogDir       = "raft"
+	EngineDir    = "dragonboat" // what the engine of that name keeps beside the log
 	StateDir     = "state"
 	lockFile     = "LOCK"
 
@@ -35,8 +37,11 @@ const (
 	// reads, and makes a dataFormat of. From identityChecked on the identity's
 	// file has a checksum, from formatSynced on the log records how far it was
 	// synced, from formatOwned on the state knows whose it is.
+	// With an engine other than etcd the format is dataFormatEngine: versions that know
+	// of no other would take the log for etcd's.
 	dataFormat       = 3
 	dataFormatOldest = 2
+	dataFormatEngine = 4
 	identityChecked  = 3
 	formatSynced     = 3
 	formatOwned      = 3
@@ -47,6 +52,7 @@ const (
 var (
 	ErrOtherNode    = errors.New("the data directory belongs to another node")
 	ErrOtherShards  = errors.New("the data directory has another number of shards")
+	ErrOtherEngine  = errors.New("the data directory has another engine")
 	ErrDataFormat   = errors.New("the data directory has a format this version cannot read")
 	ErrLogMissing   = errors.New("the data directory has lost its log")
 	ErrInUse        = errors.New("the data directory is in use")
@@ -62,15 +68,16 @@ var (
 
 // Identity is what a data directory remembers about its node.
 type Identity struct {
-	Format      int      `json:"format"`            // of the directory as a whole
-	Cluster     uint64   `json:"cluster_id,string"` // 0: not part of one yet
-	Node        uint64   `json:"node_id"`           // 0: not known yet
-	UID         uint64   `json:"uid,string"`        // of the directory, random
-	Shards      int      `json:"shards"`
-	Replicas    int      `json:"replicas"`    // of each shard, as the cluster was founded
-	Founder     bool     `json:"founder"`     // one of those that the cluster was founded with
-	Members     []Member `json:"members"`     // founders: all of them; others: whom they found when they joined
-	Initialized bool     `json:"initialized"` // the groups' logs have been begun
+	Format      int              `json:"format"`            // of the directory as a whole
+	Cluster     uint64           `json:"cluster_id,string"` // 0: not part of one yet
+	Node        uint64           `json:"node_id"`           // 0: not known yet
+	UID         uint64           `json:"uid,string"`        // of the directory, random
+	Shards      int              `json:"shards"`
+	Replicas    int              `json:"replicas"`         // of each shard, as the cluster was founded
+	Engine      placement.Engine `json:"engine,omitempty"` // likewise
+	Founder     bool             `json:"founder"`          // one of those that the cluster was founded with
+	Members     []Member         `json:"members"`          // founders: all of them; others: whom they found when they joined
+	Initialized bool             `json:"initialized"`      // the groups' logs have been begun
 
 	Key        PrivateKey `json:"key"`                   // of the directory; what other nodes tell it by
 	Generation uint64     `json:"generation"`            // how often the node was started
@@ -87,6 +94,14 @@ func (id *Identity) RemovedError(dir string) error {
 // GaveUp reports whether the cluster was recovered in this directory without a
 // node: whatever that one has is another history of the cluster.
 func (id *Identity) GaveUp(node uint64) bool { return slices.Contains(id.Lost, node) }
+
+// format returns the format of a directory like this.
+func (id *Identity) format() int {
+	if id.Engine == placement.Etcd {
+		return dataFormat
+	}
+	return dataFormatEngine
+}
 
 // Member is a node as a directory remembers it, to find the others again.
 type Member struct {
@@ -223,14 +238,17 @@ func identitySum(b []byte) string {
 func decodeIdentity(b []byte) (Identity, error) {
 	var doc identityDocument
 	err := openDocument(b, &doc)
-	if errors.Is(err, errNoSum) && (doc.Format < identityChecked || doc.Format > dataFormat) {
+	if errors.Is(err, errNoSum) && (doc.Format < identityChecked || doc.Format > dataFormatEngine) {
 		err = nil
 	}
 	if err != nil {
 		return Identity{}, fmt.Errorf("%w: the identity file is damaged or was edited: %w", ErrBadDirectory, err)
 	}
-	if doc.Format < dataFormatOldest || doc.Format > dataFormat {
-		return Identity{}, fmt.Errorf("%w: it has format %d, and this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormat)
+	if doc.Format < dataFormatOldest || doc.Format > dataFormatEngine {
+		return Identity{}, fmt.Errorf("%w: it has format %d, and this version reads %d to %d; run the version of proa that wrote it", ErrDataFormat, doc.Format, dataFormatOldest, dataFormatEngine)
+	}
+	if !doc.Engine.Known() {
+		return Identity{}, fmt.Errorf("%w: its engine is %q, which this version does not have; run the version of proa that wrote it", ErrDataFormat, doc.Engine)
 	}
 	return doc.Identity, nil
 }
@@ -277,12 +295,43 @@ func (id *Identity) Write(f vfs.FS, dir string) error {
 	return durable.ReplaceFile(f, dir, IdentityFile, b)
 }
 
+// Asked is what a node was told to be. Zero values mean "whatever the directory says".
+type Asked struct {
+	Node   uint64
+	Shards int
+	Engine string // as placement.ParseEngine reads it
+}
+
+func (a *Asked) check() error {
+	if a.Shards < 0 || a.Shards > ShardsMax {
+		return fmt.Errorf("%d shards requested, 1 to %d are allowed", a.Shards, ShardsMax)
+	}
+	_, err := a.engine()
+	return err
+}
+
+// engine returns the engine asked for, or that of a new cluster if none was.
+func (a *Asked) engine() (placement.Engine, error) {
+	if a.Engine == "" {
+		return placement.Etcd, nil
+	}
+	return placement.ParseEngine(a.Engine)
+}
+
+// refuses reports whether another engine was asked for.
+func (a *Asked) refuses(e placement.Engine) bool { return a.Engine != "" && a.Engine != e.String() }
+
+// otherEngine is what to do where the engine is to be another one than e.
+func otherEngine(e placement.Engine) string {
+	return fmt.Sprintf("the engine is fixed when a cluster is founded: leave raft.engine out or set it to %v; to change to another engine, found a new cluster in an empty directory (--data) and move the data with proa export and proa import", e)
+}
+
 // claim makes dir this node's: it reads the identity and checks it against
 // what was asked for, or writes a new one, which belongs to no cluster yet.
-// Zero node or shards mean "whatever the directory says". The number asked for
-// is not written down before the directory belongs to a cluster: the cluster
-// may refuse it.
-func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
+// The number asked for is not written down before the directory belongs to a
+// cluster: the cluster may refuse it.
+func claim(f vfs.FS, dir string, asked *Asked) (Identity, error) {
+	node, shards := asked.Node, asked.Shards
 	id, ok, err := readIdentity(f, dir)
 	if err != nil {
 		return id, err
@@ -309,6 +358,9 @@ func claim(f vfs.FS, dir string, node uint64, shards int) (Identity, error) {
 		}
 		if shards != 0 && shards != id.Shards {
 			return id, fmt.Errorf("%w: %s has %d, but %d were requested; the number is fixed at the first start: leave --shards out or set it to %d", ErrOtherShards, dir, id.Shards, shards, id.Shards)
+		}
+		if asked.refuses(id.Engine) {
+			return id, fmt.Errorf("%w: %s has %v, but %s was requested; %s", ErrOtherEngine, dir, id.Engine, asked.Engine, otherEngine(id.Engine))
 		}
 		return id, nil
 	}

@@ -111,7 +111,7 @@ func tighten(f vfs.FS, logger *slog.Logger) {
 }
 
 // dirEntries are the names of what a data directory holds.
-var dirEntries = []string{IdentityFile, IdentityFile + ".tmp", RunsFile, RunsFile + ".tmp", RunsFile + damagedSuffix, lockFile, LogDir, StateDir}
+var dirEntries = []string{IdentityFile, IdentityFile + ".tmp", RunsFile, RunsFile + ".tmp", RunsFile + damagedSuffix, lockFile, LogDir, StateDir, EngineDir}
 
 // tightening is what a walk through a directory has changed.
 type tightening struct {

@@ -59,6 +59,9 @@ func Recover(o RecoverOptions) (Recovery, error) {
 	if err == nil && (!ok || id.Cluster == 0) {
 		err = fmt.Errorf("%w: %s does not belong to a node of a cluster", ErrNotDataDir, dir)
 	}
+	if err == nil {
+		err = id.CheckRecoverable(dir)
+	}
 	var done Recovery
 	if err == nil {
 		done, err = recoverIn(fs, &o, &id)
@@ -69,6 +72,14 @@ func Recover(o RecoverOptions) (Recovery, error) {
 		err = id.Write(fs, dir)
 	}
 	return done, errors.Join(err, lock.Close())
+}
+
+// CheckRecoverable refuses a directory that Recover can do nothing with.
+func (id *Identity) CheckRecoverable(dir string) error {
+	if id.Engine != placement.Etcd {
+		return fmt.Errorf("%s has the engine %v, and recovery without a majority works with %v only; nothing was changed; start a majority of the nodes again, or found a new cluster in an empty directory and import the last export (proa import)", dir, id.Engine, placement.Etcd)
+	}
+	return nil
 }
 
 func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err error) {
@@ -87,6 +98,9 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 		return done, Advise(id.Explain(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	if err := CheckEtcdLog(log); err != nil {
+		return done, id.Explain(err)
+	}
 	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}
 	for shard := range id.Shards + 1 {
 		name := shard

@@ -27,6 +27,24 @@ func Configuration(store *storage.Store, log *raftlog.Group, shard int) (raftpb.
 	return conf, nil
 }
 
+// CheckEtcdLog refuses a log whose groups another engine than etcd has written. The error
+// wraps raftlog.ErrForeign.
+func CheckEtcdLog(log *raftlog.Log) error {
+	for _, number := range log.Groups() {
+		if err := checkEtcdGroup(number, log.Group(number).Metadata()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkEtcdGroup(number uint64, metadata []byte) error {
+	if metadata != nil {
+		return fmt.Errorf("%w: group %d has metadata, of which the engine %v writes none", raftlog.ErrForeign, number, placement.Etcd)
+	}
+	return nil
+}
+
 // ReplicaOf returns node's replica in a configuration: the newest, should there be
 // more than one; 0 for none.
 func ReplicaOf(cs *raftpb.ConfState, node uint64) (found uint64) {

@@ -32,6 +32,9 @@ func (a *Applier) Add(e storage.Entry, done []Completion) {
 	a.done = append(a.done, done)
 }
 
+// Len returns how many entries have been added.
+func (a *Applier) Len() int { return len(a.entries) }
+
 // Entry returns an entry that has been added.
 func (a *Applier) Entry(i int) *storage.Entry { return &a.entries[i] }
 

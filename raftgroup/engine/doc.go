@@ -22,6 +22,7 @@
 //	applier.go        committed entries go to the state machine, outcomes to who waits
 //	growth.go         bounds of small commands that make large rows
 //	conditions.go     facts about the node
+//	ticks.go          times in ticks, for engines that count so
 //
 // # What is left of etcd's raft
 //

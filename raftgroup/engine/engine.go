@@ -23,9 +23,10 @@ type Engine interface {
 	Conductor
 
 	// Open opens the replicas that log and state machine hold, elects this node where
-	// it is the only voter, and carries out what the state machine lacks. restarted
-	// says that the node has run before, and may have made promises.
-	Open(restarted bool) error
+	// it is the only voter, and carries out what the state machine lacks. An engine that
+	// is not etcd's begins the first replicas of a founder (Host.ShardRow); those of
+	// etcd's are in the log.
+	Open(b Beginning) error
 	// Close ends everything that waits. It fails with ErrUnwritten when ctx ends before a
 	// commit under way has.
 	Close(ctx context.Context) error
@@ -71,6 +72,16 @@ type Engine interface {
 	Counters() Counters
 	ShardCounters(shard int) ShardCounters
 }
+
+// Beginning is how a node comes to be opened.
+type Beginning byte
+
+// The beginnings.
+const (
+	Founds    Beginning = iota // for the first time, as one of those that found the cluster
+	Joins                      // for the first time, in a cluster that has been founded
+	Restarted                  // again: it may have made promises
+)
 
 // ErrUnwritten says that a node was closed before all of its state was written:
 // the log has what was acknowledged. The directory stays locked until the

@@ -46,9 +46,12 @@ func New(r *engine.Resources, host engine.Host) *Engine {
 }
 
 // Open opens the replicas; see engine.Engine.
-func (e *Engine) Open(restarted bool) error {
+func (e *Engine) Open(b engine.Beginning) error {
+	if err := datadir.CheckEtcdLog(e.Log); err != nil {
+		return err
+	}
 	e.filling, e.spareWrite = &writeSet{loop: &e.readyLoop, log: e.Log.NewWrite(), number: 1}, &writeSet{loop: &e.readyLoop, log: e.Log.NewWrite()}
-	if restarted {
+	if b == engine.Restarted {
 		// Before the end a leader may have been promised not to vote.
 		e.votesFrom = e.started + e.leaseMax()
 	}

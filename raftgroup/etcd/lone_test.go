@@ -41,10 +41,10 @@ func newLone(t testing.TB, shards int) *lone {
 	l := &lone{t: t, clock: &manualClock{}}
 	l.clock.ms.Store(1_000_000)
 	logger := slog.New(slog.DiscardHandler)
-	dir, err := datadir.Open(vfs.NewMem(), "/proa", 0, shards, 0, logger)
+	dir, err := datadir.Open(vfs.NewMem(), "/proa", datadir.Asked{Shards: shards}, 0, logger)
 	must(t, err)
 	l.dir = dir
-	must(t, dir.FoundAlone(datadir.Member{}, shards, logger))
+	must(t, dir.FoundAlone(datadir.Member{}, datadir.Asked{Shards: shards}, logger))
 	r := &engine.Resources{
 		Node: dir.Node, Shards: shards, Transport: l, Clock: l.clock, Logger: logger, Context: context.Background(),
 		Limits: &engine.Limits{
@@ -70,7 +70,7 @@ func newLone(t testing.TB, shards int) *lone {
 	r.Time.Set(engine.OwnClock(l.clock))
 	must(t, dir.Begin(logger))
 	must(t, dir.Bootstrap(log, recovery.Segments))
-	must(t, l.Open(false))
+	must(t, l.Open(engine.Founds))
 	t.Cleanup(func() {
 		if !l.State.Is(engine.Stopped) {
 			l.stop()

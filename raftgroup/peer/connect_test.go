@@ -502,7 +502,7 @@ func TestReconnectAtOnce(t *testing.T) {
 	for name, event := range map[string]func(a, b *testNode){
 		"when the peer dials in": func(a, b *testNode) { b.SetPeer(1, a.address()) },
 		"on SetPeer":             func(a, b *testNode) { a.SetPeer(2, b.address()) },
-		"on SetIdentity":         func(a, b *testNode) { a.SetIdentity(identityOf(1)) },
+		"on SetIdentity":         func(a, b *testNode) { a.SetIdentity(earlierIdentity(identityOf(1))) },
 		"on Retry":               func(a, b *testNode) { a.Retry() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -568,7 +568,7 @@ func TestIdentityComesLater(t *testing.T) {
 	if _, err := a.Call(t.Context(), 2, "x", nil); !errors.Is(err, ErrNotConnected) {
 		t.Fatal(err)
 	}
-	a.SetIdentity(identityOf(1))
+	a.SetIdentity(earlierIdentity(identityOf(1)))
 	a.waitConnected(t, 2)
 }
 

@@ -250,7 +250,7 @@ func TestEarlierVersionIsDialled(t *testing.T) {
 				a := startNode(t, 1, func(c *Config, h *testHandler) { c.Engine, h.token = engine, recordedToken })
 				if keyed {
 					a.SetKey(keyOf(1))
-					a.SetIdentity(runOf(1, 1))
+					a.SetIdentity(earlierIdentity(runOf(1, 1)))
 				}
 				address, told := earlierAcceptor(t, keyed)
 				c, answered, err := a.dial(t.Context(), address, kindRaft, 2)

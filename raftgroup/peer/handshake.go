@@ -68,7 +68,7 @@ type Identity struct {
 	// Version is the program's, for people.
 	Version string
 	// Engine is the name of its Raft engine. Nodes of earlier versions, which do not
-	// say it, have etcd's. SetIdentity ignores it: Config has it.
+	// say it, have etcd's. In SetIdentity it may be empty: Config's is said then.
 	Engine string
 
 	// Key is the node's, zero where it has none.

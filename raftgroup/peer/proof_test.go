@@ -30,7 +30,7 @@ func startProven(t *testing.T, node, run uint64, setup func(*Config, *testHandle
 	t.Helper()
 	n := startNode(t, node, setup)
 	n.SetKey(keyOf(node))
-	n.SetIdentity(runOf(node, run))
+	n.SetIdentity(earlierIdentity(runOf(node, run)))
 	return n
 }
 

@@ -129,8 +129,8 @@ type Config struct {
 	// of a rolling upgrade. Default 0: all this program knows.
 	VersionMax uint16
 
-	// Engine is the name of the node's Raft engine, at most 32 bytes: nodes with
-	// another refuse it. Default "etcd".
+	// Engine is the name of the node's Raft engine, at most 32 bytes, while its
+	// identity does not name one: nodes with another refuse it. Default "etcd".
 	Engine string
 
 	// Dial opens a connection to an address. Default: a net.Dialer's. Where
@@ -306,7 +306,7 @@ func (t *Transport) SetKey(key ed25519.PrivateKey) { t.key.Store(&key) }
 
 func (t *Transport) identity() Identity {
 	id := *t.self.Load()
-	id.Engine = t.cfg.Engine
+	id.Engine = cmp.Or(id.Engine, t.cfg.Engine)
 	if key := t.key.Load(); key != nil {
 		copy(id.Key[:], key.Public().(ed25519.PublicKey))
 	}

@@ -178,7 +178,7 @@ func startNode(t testing.TB, node uint64, setup func(*Config, *testHandler)) *te
 	}
 	t.Cleanup(func() { tr.Close() })
 	n.Transport = tr
-	tr.SetIdentity(identityOf(node))
+	tr.SetIdentity(earlierIdentity(identityOf(node)))
 	tr.Start(n.h)
 	return n
 }

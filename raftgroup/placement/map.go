@@ -5,6 +5,7 @@
 // the caller passes in, and they return the rows to write (Change).
 //
 //	map.go       the rows of the meta group
+//	engine.go    what runs the Raft groups
 //	replica.go   the numbers of replicas
 //	voters.go    which replicas vote
 //	plan.go      what the leader of the meta group changes by itself
@@ -44,6 +45,7 @@ const (
 type Cluster struct {
 	Replicas int    `json:"replicas"`        // the replication factor: replicas of each shard, where there are as many nodes
 	Token    string `json:"token,omitempty"` // the join token; clusters founded by earlier versions have none at first
+	Engine   Engine `json:"engine,omitempty"`
 }
 
 // Node is the row of a member. A row without UID stands for a node that may join

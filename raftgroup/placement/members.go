@@ -19,11 +19,15 @@ type Request struct {
 	Client  string            `json:"client"`
 	Redis   string            `json:"redis,omitempty"`
 	Version string            `json:"version"`
+	Engine  Engine            `json:"engine,omitempty"` // that it will have; earlier versions name none
 }
 
 // Join returns the row that a joining node gets.
 func Join(m *Map, a *Request) (Node, error) {
 	row := Node{ID: a.ID}
+	if a.Engine != m.Cluster.Engine {
+		return row, fmt.Errorf("%w: the engine of this cluster is %v, and that of the joining node is %v; give that node the version of proa that the other nodes have", command.ErrRefused, m.Cluster.Engine, a.Engine)
+	}
 	highest := uint64(0)
 	for _, o := range m.Nodes {
 		highest = max(highest, o.ID)

@@ -58,6 +58,15 @@ func Prepare(c *config.NodeHostConfig, fs vfs.FS, format uint32) error {
 	return errors.Join(d.preparePurpose(c, format), d.prepareID())
 }
 
+// Verify checks the files that Prepare keeps in a directory. It returns ErrDamaged and
+// errors of fs.
+func Verify(fs vfs.FS, dir string) error {
+	d := directory{fs, dir}
+	_, purposeErr := d.read(purposeFile)
+	_, idErr := d.read(idFile)
+	return errors.Join(purposeErr, idErr)
+}
+
 // directory is a NodeHost's.
 type directory struct {
 	fs   vfs.FS

@@ -50,7 +50,7 @@ func (alone) Stream(context.Context, uint64) (transport.Stream, error) {
 func testConfig(log *raftlog.Log) config.NodeHostConfig {
 	c := config.NodeHostConfig{NodeHostDir: testDir, RTTMillisecond: 5, RaftAddress: transport.Target(1)}
 	c.Expert.LogDBFactory = logdb.Factory{Log: log}
-	c.Expert.TransportFactory = transport.New(alone{})
+	c.Expert.TransportFactory = transport.New(alone{}, nil)
 	c.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 1, CloseShards: 1}
 	c.Expert.LogDB = config.GetTinyMemLogDBConfig()
 	return c

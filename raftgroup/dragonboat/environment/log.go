@@ -87,6 +87,7 @@ var telling = []string{"has lost quorum", "snapshot failed"}
 
 // routine are warnings and errors of the other packages that tell an operator nothing.
 var routine = []string{
+	"not a magnitude larger than HeartbeatRTT",  // see engine.Ticks
 	"mutual TLS disabled",                       // the connections are not dragonboat's
 	"ignored a %s message sent to",              // for the replica before this one
 	"became unreachable", "failed to get a con", // a node is down

@@ -86,7 +86,7 @@ func TestRoutine(t *testing.T) {
 		{"raft", "%s has lost quorum", false},
 		{"raft", "%s snapshot failed, %s is now in wait state", false},
 		{"config", "mutual TLS disabled, communication is insecure", true},
-		{"config", "ElectionRTT is not a magnitude larger than HeartbeatRTT", false},
+		{"config", "ElectionRTT is not a magnitude larger than HeartbeatRTT", true},
 		{"transport", "%s became unreachable, affected %d nodes", true},
 		{"transport", "Nodehost %s failed to get a connection to %s, %v", true},
 		{"transport", "breaker %s to %s failed, connect and process failed: %s", true},

@@ -23,6 +23,10 @@
 //   - Damage is an error, raftlog.ErrCorrupt, and never taken for a missing entry. The log
 //     finds that of its files; metadata are decoded when a DB is made, entries when they
 //     are read.
+//   - A commit index that a change of the configuration is behind is durable when
+//     SaveRaftState returns, as an entry is. Who has left is not asked for a vote any more
+//     then: without the commit index those that stay might not be a majority of the
+//     configuration before.
 //   - After an error nothing more can be saved. dragonboat panics with what SaveRaftState
 //     returns.
 //
@@ -35,6 +39,7 @@ package logdb
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/lni/dragonboat/v4/config"
@@ -52,9 +57,6 @@ const name = "proa-raftlog"
 // Format is recorded as well. It is the version of what entries and metadata look
 // like.
 const Format = 1
-
-// ErrForeign says that a log holds groups of another engine.
-var ErrForeign = errors.New("the raft log is another engine's")
 
 // ErrShardNumber says that the number of a shard is too large.
 var ErrShardNumber = errors.New("shard number too large")
@@ -109,8 +111,8 @@ type record struct {
 	state pb.State
 }
 
-// New makes a DB of what l holds. It returns ErrForeign if another engine wrote to l, and
-// raftlog.ErrCorrupt if what it holds of a replica makes no sense.
+// New makes a DB of what l holds. It returns raftlog.ErrForeign if another engine wrote to
+// l, and raftlog.ErrCorrupt if what it holds of a replica makes no sense.
 func New(l *raftlog.Log) (*DB, error) {
 	d := &DB{
 		log:      l,
@@ -121,7 +123,7 @@ func New(l *raftlog.Log) (*DB, error) {
 	for _, number := range l.Groups() {
 		r, err := load(l.Group(number), number)
 		if err == nil && d.replicas[r.NodeInfo] != nil {
-			err = fmt.Errorf("%w: two groups are shard %d, replica %d", raftlog.ErrCorrupt, r.ShardID, r.ReplicaID)
+			err = errTwice(r.NodeInfo)
 		}
 		if err != nil {
 			return nil, err
@@ -133,17 +135,10 @@ func New(l *raftlog.Log) (*DB, error) {
 
 // load finds out whose log a group is.
 func load(g *raftlog.Group, number uint64) (*replica, error) {
-	data := g.Metadata()
-	if data == nil {
-		return nil, fmt.Errorf("%w: group %d has no metadata", ErrForeign, number)
-	}
 	r := &replica{number: number, group: g}
 	var err error
-	if r.NodeInfo, r.next.metadata, err = decodeMetadata(data); err != nil {
-		return nil, fmt.Errorf("%w: metadata of group %d: %w", raftlog.ErrCorrupt, number, err)
-	}
-	if shardOf(number) != r.ShardID {
-		return nil, fmt.Errorf("%w: group %d says that it is of shard %d", raftlog.ErrCorrupt, number, r.ShardID)
+	if r.NodeInfo, r.next.metadata, err = identify(number, g.Metadata()); err != nil {
+		return nil, err
 	}
 	hs, _, err := g.InitialState()
 	if err != nil {
@@ -154,11 +149,63 @@ func load(g *raftlog.Group, number uint64) (*replica, error) {
 	return r, nil
 }
 
+// identify decodes the metadata of a group, nil where it has none.
+func identify(number uint64, data []byte) (info raftio.NodeInfo, m metadata, err error) {
+	if data == nil {
+		return info, m, fmt.Errorf("%w: group %d has no metadata", raftlog.ErrForeign, number)
+	}
+	if info, m, err = decodeMetadata(data); err != nil {
+		return info, m, fmt.Errorf("%w: metadata of group %d: %w", raftlog.ErrCorrupt, number, err)
+	}
+	if ShardOf(number) != info.ShardID {
+		return info, m, fmt.Errorf("%w: group %d says that it is of shard %d", raftlog.ErrCorrupt, number, info.ShardID)
+	}
+	return info, m, nil
+}
+
+// Verify checks the metadata of a log's groups, nil where there are none, as New does for a
+// log that is open. The error joins all that is wrong.
+func Verify(groups map[uint64][]byte) error {
+	var errs []error
+	known := make(map[raftio.NodeInfo]bool)
+	for number, data := range groups {
+		info, _, err := identify(number, data)
+		if err == nil && known[info] {
+			err = errTwice(info)
+		}
+		errs = append(errs, err)
+		known[info] = known[info] || err == nil
+	}
+	return errors.Join(errs...)
+}
+
+// Covers returns the index of the snapshot in a group's metadata, 0 where there is none, or
+// where a state at applied lacks something of it. What came from another replica it need not
+// have yet: dragonboat has that in a file and installs it as it starts the replica. What was
+// made here is a record without data; entries between the last one that the state machine
+// was given (OnDiskIndex) and its index are none of the state's business.
+func Covers(data []byte, applied uint64) uint64 {
+	_, m, err := decodeMetadata(data)
+	if err != nil || m.snapshot == nil {
+		return 0
+	}
+	var s pb.Snapshot
+	if err := s.Unmarshal(m.snapshot); err != nil || s.Dummy && s.OnDiskIndex > applied {
+		return 0
+	}
+	return s.Index
+}
+
+func errTwice(r raftio.NodeInfo) error {
+	return fmt.Errorf("%w: two groups are shard %d, replica %d", raftlog.ErrCorrupt, r.ShardID, r.ReplicaID)
+}
+
 // A group has the number of its shard; where that is taken by an earlier replica of the
 // shard, the number of the next round.
 const groupRound = 1 << 32
 
-func shardOf(group uint64) uint64 { return group % groupRound }
+// ShardOf returns the shard of a group.
+func ShardOf(group uint64) uint64 { return group % groupRound }
 
 // Name implements raftio.ILogDB.
 func (d *DB) Name() string { return name }
@@ -232,6 +279,42 @@ func (d *DB) RemoveNodeData(shard, id uint64) error {
 		return nil
 	})
 }
+
+// Depart keeps in mind that a replica is being removed, durably: first its state goes, and
+// RemoveNodeData follows. A replica that is not known is none that departs.
+func (d *DB) Depart(shard, id uint64) error {
+	return d.saved(func() error {
+		if r := d.replica(shard, id); r != nil && !r.next.departing {
+			r.next.departing = true
+			d.fillMetadata(r)
+		}
+		return nil
+	})
+}
+
+// Break has all further calls that save fail with err: for tests of whoever uses a DB.
+func (d *DB) Break(err error) {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	d.err = err
+}
+
+// Departing reports whether a replica is being removed.
+func (d *DB) Departing(shard, id uint64) bool {
+	r, _ := d.shown(shard, id)
+	return r.departing
+}
+
+// State returns the durable state of a replica.
+func (d *DB) State(shard, id uint64) pb.State {
+	r, _ := d.shown(shard, id)
+	return r.state
+}
+
+// Range returns the indexes of the first and the last entry of a replica that the log has;
+// last is one less than first where it has none, and the snapshot's where one that came
+// from another replica is behind them.
+func (d *DB) Range(shard, id uint64) (first, last uint64) { return d.span(shard, id) }
 
 // ImportSnapshot implements raftio.ILogDB: what was known of the replica is gone, and it
 // begins with the snapshot.
@@ -337,7 +420,7 @@ func (d *DB) fill(u *pb.Update) error {
 	r.next.state = u.State
 	d.changed = append(d.changed, r)
 	switch {
-	case u.Term != before.Term || u.Vote != before.Vote:
+	case u.Term != before.Term || u.Vote != before.Vote || slices.ContainsFunc(u.CommittedEntries, func(e pb.Entry) bool { return e.Type == pb.ConfigChangeEntry }):
 		d.fillState(r)
 	case !r.unwritten:
 		r.unwritten = true

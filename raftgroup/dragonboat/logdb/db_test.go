@@ -169,7 +169,7 @@ func TestForeign(t *testing.T) {
 		err      error
 		says     string
 	}{
-		"another engine's": {map[uint64][]byte{1: of(1, 1), 2: nil}, ErrForeign, "group 2"},
+		"another engine's": {map[uint64][]byte{1: of(1, 1), 2: nil}, raftlog.ErrForeign, "group 2"},
 		"malformed":        {map[uint64][]byte{1: {1, 1, 9}}, raftlog.ErrCorrupt, "group 1"},
 		"another shard's":  {map[uint64][]byte{1: of(2, 1)}, raftlog.ErrCorrupt, "shard 2"},
 		"twice":            {map[uint64][]byte{1: of(1, 1), 1 + groupRound: of(1, 1)}, raftlog.ErrCorrupt, "shard 1, replica 1"},

@@ -59,6 +59,7 @@ type metadata struct {
 	bootstrap     []byte // nil: none
 	snapshot      []byte // the newest; nil: none
 	snapshotIndex uint64
+	departing     bool // the replica is being removed, see DB.Depart
 }
 
 func (m *metadata) setSnapshot(s *pb.Snapshot) {
@@ -71,6 +72,7 @@ func (m *metadata) setSnapshot(s *pb.Snapshot) {
 //	replica    uvarint
 //	bootstrap  0, or length + 1 as uvarint, and protobuf
 //	snapshot   likewise
+//	departing  0 or 1
 func appendMetadata(dst []byte, info raftio.NodeInfo, m *metadata) []byte {
 	dst = binary.AppendUvarint(dst, info.ShardID)
 	dst = binary.AppendUvarint(dst, info.ReplicaID)
@@ -82,7 +84,10 @@ func appendMetadata(dst []byte, info raftio.NodeInfo, m *metadata) []byte {
 		dst = binary.AppendUvarint(dst, uint64(len(p))+1)
 		dst = append(dst, p...)
 	}
-	return dst
+	if m.departing {
+		return append(dst, 1)
+	}
+	return append(dst, 0)
 }
 
 // decodeMetadata reads what appendMetadata made. The result shares nothing with p.
@@ -90,7 +95,9 @@ func decodeMetadata(p []byte) (info raftio.NodeInfo, m metadata, err error) {
 	r := fields.Reader{B: p}
 	info = raftio.NodeInfo{ShardID: r.Uvarint(), ReplicaID: r.Uvarint()}
 	m = metadata{bootstrap: optional(&r), snapshot: optional(&r)}
-	if r.Short || len(r.B) > 0 {
+	departing := r.U8()
+	m.departing = departing == 1
+	if r.Short || len(r.B) > 0 || departing > 1 {
 		return info, m, errMalformed
 	}
 	if m.bootstrap != nil {

@@ -22,7 +22,7 @@ func TestLayout(t *testing.T) {
 	}{
 		"entry":       {appendEntry(nil, &e), "02ac02ffffffffffffffffff010102636d64"},
 		"empty entry": {appendEntry(nil, &pb.Entry{Term: 3, Index: 4}), "0000000000"},
-		"metadata":    {appendMetadata(nil, raftio.NodeInfo{ShardID: 5, ReplicaID: 6}, &m), "050603100100"},
+		"metadata":    {appendMetadata(nil, raftio.NodeInfo{ShardID: 5, ReplicaID: 6}, &m), "05060310010000"},
 	} {
 		if got := hex.EncodeToString(c.got); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)

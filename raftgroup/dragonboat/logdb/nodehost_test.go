@@ -128,7 +128,7 @@ func (n *host) start() {
 	n.db = mustOpen(n.t, testOptions(n.fs))
 	cfg := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: 5, RaftAddress: transport.Target(n.id)}
 	cfg.Expert.LogDBFactory = Factory{Log: n.db.log}
-	t := transport.New(link{&n.network, n.id})
+	t := transport.New(link{&n.network, n.id}, nil)
 	cfg.Expert.TransportFactory = t
 	cfg.Expert.Engine = config.EngineConfig{ExecShards: 1, CommitShards: 1, ApplyShards: 1, SnapshotShards: 2, CloseShards: 1}
 	cfg.Expert.LogDB = config.GetTinyMemLogDBConfig()

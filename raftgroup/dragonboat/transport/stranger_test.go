@@ -90,7 +90,7 @@ func (v *victim) start(links Links, initial map[uint64]string) {
 	v.log, _, err = raftlog.Open(raftlog.Options{Dir: "/raft", FS: v.fs, SegmentBytes: 64 << 10})
 	must(v.t, err)
 	v.sent = new(Sent)
-	v.wire = New(links)
+	v.wire = New(links, nil)
 	c := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: v.ticks, RaftAddress: Target(v.node)}
 	c.Expert.LogDBFactory = kept{logdb.Factory{Log: v.log}, &v.db}
 	c.Expert.TransportFactory = v.wire

@@ -93,6 +93,7 @@ func parseTarget(target string) (uint64, error) {
 // Its methods may be called from any goroutine.
 type Transport struct {
 	links       Links
+	watch       Watcher
 	sources     sources
 	unconfirmed unconfirmed
 
@@ -110,8 +111,18 @@ var (
 	_ raftio.ITransport       = (*Transport)(nil)
 )
 
-// New returns a transport over links.
-func New(links Links) *Transport { return &Transport{links: links} }
+// New returns a transport over links. watch sees what goes through it; nil: nobody does.
+func New(links Links, watch Watcher) *Transport { return &Transport{links: links, watch: watch} }
+
+// Watcher sees the messages between nodes on their way. Its methods may be called at the
+// same time.
+type Watcher interface {
+	// Received returns those of the messages of a node that dragonboat is to get, in the
+	// same slice. After an error it gets none, and Receive returns the error.
+	Received(from uint64, messages []pb.Message) ([]pb.Message, error)
+	// Sending sees messages before they are sent to a node.
+	Sending(node uint64, messages []pb.Message)
+}
 
 // Create implements config.TransportFactory.
 func (t *Transport) Create(c config.NodeHostConfig, messages raftio.MessageHandler, chunks raftio.ChunkHandler) raftio.ITransport {
@@ -161,15 +172,27 @@ func (t *Transport) Receive(from uint64, frame []byte) error {
 		}
 	}
 	requests = kept
+	if t.watch != nil {
+		if requests, err = t.watch.Received(from, requests); err != nil {
+			return err
+		}
+	}
+	t.deliver(from, requests)
+	return nil
+}
+
+// Deliver hands over messages of this node to itself.
+func (t *Transport) Deliver(node uint64, requests []pb.Message) { t.deliver(node, requests) }
+
+func (t *Transport) deliver(from uint64, requests []pb.Message) {
 	t.inUse.RLock()
 	defer t.inUse.RUnlock()
-	if t.running {
+	if t.running && len(requests) > 0 {
 		t.messages(pb.MessageBatch{
 			Requests: requests, DeploymentId: t.deployment,
 			SourceAddress: t.sources.address(from, requests), BinVer: raftio.TransportBinVersion,
 		})
 	}
-	return nil
 }
 
 // ReceiveChunk takes in a frame with a chunk. wanted says whether the stream may go on.
@@ -201,7 +224,7 @@ func (t *Transport) GetConnection(_ context.Context, target string) (raftio.ICon
 	if err != nil {
 		return nil, err
 	}
-	return &connection{links: t.links, node: node}, t.links.Connected(node)
+	return &connection{transport: t, node: node}, t.links.Connected(node)
 }
 
 // GetSnapshotConnection implements raftio.ITransport.
@@ -220,8 +243,8 @@ func (t *Transport) GetSnapshotConnection(ctx context.Context, target string) (r
 
 // connection sends messages to a node, from one goroutine at a time.
 type connection struct {
-	links Links
-	node  uint64
+	transport *Transport
+	node      uint64
 }
 
 // Close implements raftio.IConnection. The connection that it is about stays.
@@ -229,12 +252,15 @@ func (c *connection) Close() {}
 
 // SendMessageBatch implements raftio.IConnection.
 func (c *connection) SendMessageBatch(b pb.MessageBatch) error {
+	if w := c.transport.watch; w != nil {
+		w.Sending(c.node, b.Requests)
+	}
 	for ms := b.Requests; len(ms) > 0; {
 		frame, n, err := encodeMessages(ms)
 		if err != nil {
 			return err
 		}
-		if err := c.links.Send(c.node, frame); err != nil {
+		if err := c.transport.links.Send(c.node, frame); err != nil {
 			return err
 		}
 		ms = ms[n:]

@@ -221,13 +221,13 @@ func TestTransport(t *testing.T) {
 	var got []pb.MessageBatch
 	var chunks []pb.Chunk
 	c := config.NodeHostConfig{DeploymentID: 77}
-	receiver := New(nil)
+	receiver := New(nil, nil)
 	to := receiver.Create(c, func(b pb.MessageBatch) { got = append(got, b) }, func(c pb.Chunk) bool {
 		chunks = append(chunks, c)
 		return c.ChunkId < 1
 	})
 	link := &pipe{to: receiver}
-	from := New(link).Create(c, nil, nil)
+	from := New(link, nil).Create(c, nil, nil)
 	conn, err := from.GetConnection(t.Context(), Target(2))
 	if err != nil {
 		t.Fatal(err)
@@ -296,7 +296,7 @@ func TestTransport(t *testing.T) {
 // does not; messages beside it do.
 func TestConfirmations(t *testing.T) {
 	got := 0
-	r := New(&pipe{})
+	r := New(&pipe{}, nil)
 	tr := r.Create(config.NodeHostConfig{}, func(b pb.MessageBatch) {
 		for i := range b.Requests {
 			if b.Requests[i].Type == pb.SnapshotReceived {
@@ -330,7 +330,7 @@ func TestConfirmations(t *testing.T) {
 
 // TestCloseWaits: no handler runs when Close has returned.
 func TestCloseWaits(t *testing.T) {
-	r := New(nil)
+	r := New(nil, nil)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	done := false
 	to := r.Create(config.NodeHostConfig{}, func(pb.MessageBatch) {

@@ -141,7 +141,7 @@ func TestMessages(t *testing.T) {
 		} else {
 			t.Logf("%s: %v", name, err)
 		}
-		if err := New(nil).Receive(2, appendMessage(nil, &m)); !errors.Is(err, ErrDamaged) {
+		if err := New(nil, nil).Receive(2, appendMessage(nil, &m)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: received: %v", name, err)
 		}
 	}
@@ -208,7 +208,7 @@ func TestChunks(t *testing.T) {
 		} else {
 			t.Logf("%s: %v", name, err)
 		}
-		if _, err := New(nil).ReceiveChunk(encodeChunk(&c)); !errors.Is(err, ErrDamaged) {
+		if _, err := New(nil, nil).ReceiveChunk(encodeChunk(&c)); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: received: %v", name, err)
 		}
 	}

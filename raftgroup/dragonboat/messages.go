@@ -1,0 +1,129 @@
+package dragonboat
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	pb "github.com/lni/dragonboat/v4/raftpb"
+
+	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
+	"github.com/proa-kv/proa/raftgroup/engine"
+	"github.com/proa-kv/proa/raftgroup/placement"
+)
+
+// ReceiveFrame hands messages of another node over; see engine.Receiver.
+func (e *Engine) ReceiveFrame(from uint64, frame []byte) error {
+	if e.State.Is(engine.Stopped) {
+		return nil
+	}
+	e.host.Heard(from)
+	return e.wire.Receive(from, frame)
+}
+
+// watcher sees the messages between nodes on their way; see transport.Watcher.
+type watcher struct{ engine *Engine }
+
+var _ transport.Watcher = watcher{}
+
+// Received returns the messages that dragonboat is to get.
+func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
+	e := w.engine
+	kept := ms[:0]
+	for i := range ms {
+		m := &ms[i]
+		s := e.shardOf(m.ShardID)
+		if s == nil || placement.NodeOf(m.From) != from || placement.NodeOf(m.To) != e.Node {
+			return nil, fmt.Errorf("%w: a message for shard %d, from replica %x to %x", transport.ErrDamaged, m.ShardID, m.From, m.To)
+		}
+		if s.replicaID.Load() != m.To {
+			s.consider(m)
+			continue
+		}
+		place := s.place()
+		if err := place.Check(from, m); err != nil {
+			return nil, s.blame(from, err)
+		}
+		switch m.Type {
+		case pb.RequestVote, pb.RequestPreVote:
+			if e.Clock.Boot() < e.votesFrom {
+				continue // before its restart this node may have promised not to vote
+			}
+		case pb.LeaderTransfer:
+			continue // a leader is asked by its own node, which gives its lease up first
+		case pb.Propose:
+			continue // commands go to the leader by way of the client
+		case pb.ReplicateResp:
+			if !m.Reject {
+				s.noteMatch(m.From, m.LogIndex, e.Clock.Boot())
+			}
+		case pb.HeartbeatResp:
+			s.noteMatch(m.From, 0, e.Clock.Boot())
+		}
+		kept = append(kept, *m)
+	}
+	return kept, nil
+}
+
+// Sending takes in what other replicas are told to be committed: from then on they may
+// show it to somebody, so reads here must be as new.
+func (w watcher) Sending(_ uint64, ms []pb.Message) {
+	for i := range ms {
+		m := &ms[i]
+		s := w.engine.shardOf(m.ShardID)
+		if s == nil {
+			continue
+		}
+		s.sent.Note(m)
+		if m.Type != pb.RequestPreVote && m.Type != pb.RequestPreVoteResp { // they are of a term that is not there yet
+			s.noteTerm(m.Term)
+		}
+		commit := m.Commit
+		if m.Type == pb.ReadIndexResp {
+			commit = max(commit, m.LogIndex)
+		}
+		for {
+			known := s.Announced.Load()
+			if commit <= known || s.Announced.CompareAndSwap(known, commit) {
+				break
+			}
+		}
+		s.noteCommit(commit)
+	}
+}
+
+// place is where the replica here is, for what it may be sent. For any thread.
+func (s *shard) place() *transport.Place {
+	e, id := s.engine, s.replicaID.Load()
+	p := &transport.Place{NodeOf: placement.NodeOf, Term: e.db.State(s.id, id).Term, Votes: s.votes.Load(), Sent: &s.sent}
+	_, p.Last = e.db.Range(s.id, id)
+	if l := s.led.Load(); l != nil {
+		p.Leader, p.LeaderTerm = l.LeaderID, l.Term
+	}
+	return p
+}
+
+// rollbackProof is how long a leader must insist that this replica has confirmed what it
+// does not hold. It may be that the leader is wrong once; see etcd's engine.
+const rollbackProof = 5 * time.Second
+
+// blame takes in that a node has sent what no correct one does, and returns what ends its
+// connection.
+func (s *shard) blame(from uint64, err error) error {
+	if !errors.Is(err, transport.ErrBehind) {
+		return err
+	}
+	e := s.engine
+	now := e.Clock.Boot()
+	since := s.behindSince.Load()
+	switch {
+	case since == 0 || now-s.behindLast.Load() > int64(2*rollbackProof):
+		s.behindSince.Store(now)
+	case now-since >= int64(rollbackProof) && s.Leader.Load() == from:
+		e.host.RolledBack()
+		e.host.Fail(fmt.Errorf("%w: %s: %w", datadir.ErrRolledBack, e.ShardName(s.number), err))
+	}
+	s.behindLast.Store(now)
+	return err
+}
