@@ -161,7 +161,6 @@ func (s *shard) begin(id uint64, members map[uint64]string, join bool) error {
 type started struct {
 	id       uint64
 	user     dragonboat.INodeUser
-	isDown   bool // breakDown has put it out of use
 	unloaded chan struct{}
 }
 
