@@ -53,7 +53,7 @@ func (m machine) update(entries []statemachine.Entry) error {
 	e := s.engine
 	e.applying.Lock()
 	defer e.applying.Unlock()
-	alone := s.Sole.Load()
+	alone := s.Sole.Load() || e.State.Is(engine.Alone) // who the members are is known later than what is replayed
 	waiting := make([]*proposed, 0, 16)
 	rows := false
 	for i := range entries {
