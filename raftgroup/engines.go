@@ -21,7 +21,7 @@ const (
 	HandsOverStalled Capability = "hand-over by a hanging disk"
 	// CutsWhenFull: a write that finds the disk full waits while the log is cut.
 	CutsWhenFull Capability = "room on a full disk"
-	// UnsafeRecovery: proa recover makes a cluster of what is left of one.
+	// UnsafeRecovery: proa shard recover makes a cluster of what is left of one.
 	UnsafeRecovery Capability = "recovery of a minority"
 	// StopsInOrder: whatever fails, the node says why and stops in order.
 	StopsInOrder Capability = "orderly end after any fault"
