@@ -52,6 +52,13 @@ func (e *ear) Complete(tag command.Tag, o command.Outcome, r *command.Result) {
 	}
 }
 
+// heard returns how many outcomes have come. Some engines deliver them on a thread of theirs.
+func (e *ear) heard() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.outcomes)
+}
+
 // manualClock is set by hand.
 type manualClock struct{ ms atomic.Uint64 }
 
@@ -637,7 +644,9 @@ func mustPut(t testing.TB, n *Node, key, value string) {
 	if err := n.Propose(shardFor(n, key), put(key, value), e, command.Tag{}); err != nil {
 		t.Fatal(err)
 	}
-	runUntil(t, n, "an outcome of putting "+key, func() bool { return len(e.outcomes) > 0 })
+	runUntil(t, n, "an outcome of putting "+key, func() bool { return e.heard() > 0 })
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if o := e.outcomes[0]; o != command.Applied {
 		t.Fatalf("putting %q: %v", key, o)
 	}
