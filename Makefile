@@ -50,7 +50,8 @@ test-all: ## what make test leaves out: the longest tests, all short ones with t
 	$(GO) test -race -short -timeout 20m $(OTHERS); others=$$?; \
 	wait $$longest && exit $$others
 	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
-	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -skip '$(PAGES)' -timeout 10m ./test
+	PROA_NETWORK_TRANSPORT=netpoll $(GO) test -short -skip '$(PAGES)' -timeout 10m ./test
+	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -run 'CrashLoop|Linearizable|SurvivesKill' -timeout 10m ./test
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
