@@ -36,6 +36,8 @@ func TestLogGivesRoomUp(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { closeNode(t, n) })
+				drive := n.runAll // a write that is short of room needs a pass; nobody starts the node
+				n.drive.Store(&drive)
 				return n
 			}
 			rows := 0

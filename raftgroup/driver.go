@@ -1,23 +1,27 @@
 package raftgroup
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // driver makes Raft's clock tick, and runs the group commits that nobody else runs.
 type driver struct {
 	node    *Node
-	drive   func()        // see Start
-	kick    chan struct{} // capacity 1: a group commit may be due
-	driving bool          // the goroutine has been started
-	done    chan struct{} // closed when it has ended
+	drive   atomic.Pointer[func()] // see Start; nil before it
+	kick    chan struct{}          // capacity 1: a group commit may be due
+	driving bool                   // the goroutine has been started
+	done    chan struct{}          // closed when it has ended
 }
 
 // Start starts the driver goroutine: it makes Raft's clock tick and runs commits
 // that nobody else runs. drive runs commits until none is due: server.Server.Drive,
 // or nil for a node without a server, whose outcomes need no further step.
 func (d *driver) Start(drive func()) {
-	if drive != nil {
-		d.drive = drive
+	if drive == nil {
+		drive = d.runAll
 	}
+	d.drive.Store(&drive)
 	d.driving = true
 	go d.loop()
 	d.node.background.Go(d.node.recordSynced)
@@ -31,8 +35,15 @@ func (d *driver) runAll() {
 }
 
 // Drive runs commits until none is due, or another thread runs them. Whoever has
-// handed messages to the node calls it.
-func (d *driver) Drive() { d.drive() }
+// handed messages to the node calls it. Before Start the thread that opens the node is the
+// only one to run any: what is due then waits for it, or for Start.
+func (d *driver) Drive() {
+	if drive := d.drive.Load(); drive != nil {
+		(*drive)()
+		return
+	}
+	d.Kick()
+}
 
 // loop is the driver goroutine.
 func (d *driver) loop() {
@@ -67,7 +78,7 @@ func (d *driver) loop() {
 			n.Flush()
 		case <-d.kick:
 		}
-		d.drive()
+		d.Drive()
 	}
 }
 

@@ -308,7 +308,6 @@ func (n *Node) open() (err error) {
 	}
 	n.id, n.shards = n.dir.Node, n.dir.Shards
 	n.openEngine() // there is something to fail as soon as the stores are open
-	n.drive = n.runAll
 	n.marks = make([]marks, len(n.views))
 	if err := n.openStores(); err != nil {
 		return err
@@ -389,6 +388,16 @@ func (n *Node) openGroups() error {
 	if err := n.engine.Open(beginning); err != nil {
 		return n.dir.Explain(err)
 	}
+	if err := n.groupsOpened(); err != nil {
+		n.cancel()
+		return errors.Join(err, n.engine.Close(context.Background()))
+	}
+	n.replay.Elapsed += time.Since(start)
+	return nil
+}
+
+// groupsOpened takes in that the engine has opened its replicas.
+func (n *Node) groupsOpened() error {
 	if err := n.dir.Begun(); err != nil {
 		return err
 	}
@@ -402,7 +411,6 @@ func (n *Node) openGroups() error {
 	if c.Damaged > 0 {
 		n.logger.Error("could not replay operations from the log because rows they need are damaged; their other changes are missing too", "operations", c.Damaged)
 	}
-	n.replay.Elapsed += time.Since(start)
 	select {
 	case err := <-n.failure:
 		return err

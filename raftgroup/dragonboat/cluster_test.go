@@ -14,11 +14,13 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	pb "github.com/lni/dragonboat/v4/raftpb"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/bufpool"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/leaktest"
+	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
 	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
@@ -64,6 +66,9 @@ type cluster struct {
 	disks map[uint64]*disk
 	rows  map[int]placement.Shard
 	cut   map[uint64]bool // nodes that hear nobody, and that nobody hears
+
+	unconfirming atomic.Bool  // no read is confirmed by another node
+	unconfirmed  atomic.Int64 // confirmations that were kept out
 }
 
 func newCluster(t testing.TB, nodes ...uint64) *cluster {
@@ -145,6 +150,7 @@ type node struct {
 	store   *storage.Store
 	cancel  context.CancelFunc
 	kick    chan struct{}
+	opened  atomic.Bool
 	driver  sync.WaitGroup
 	failure atomic.Pointer[error]
 	marks   atomic.Uint64
@@ -189,6 +195,7 @@ func (c *cluster) open(id uint64, b engine.Beginning, disk *disk) (_ *node, err 
 	r.Time.Begin(r.Clock, 0)
 	r.Time.Set(engine.OwnClock(r.Clock))
 	n.Engine = New(r, n, Files{FS: disk, Dir: disk.PathJoin(testDir, "dragonboat")})
+	n.watch = unconfirming{n.watch, c}
 	if n.log, _, err = raftlog.Open(raftlog.Options{Dir: disk.PathJoin(testDir, "raft"), FS: disk, SegmentBytes: 1 << 20}); err != nil {
 		return nil, err
 	}
@@ -205,6 +212,7 @@ func (c *cluster) open(id uint64, b engine.Beginning, disk *disk) (_ *node, err 
 		n.end()
 		return nil, err
 	}
+	n.opened.Store(true)
 	n.driver.Go(n.drive)
 	return n, nil
 }
@@ -291,6 +299,10 @@ func (n *node) Kick() {
 	}
 }
 func (n *node) Drive() {
+	if !n.opened.Load() {
+		n.Kick() // the thread that opens it is the only one to run passes
+		return
+	}
 	for n.Acquire() {
 		n.Run()
 	}
@@ -363,7 +375,64 @@ func (l link) Send(uint64, uint32, *raftpb.Message) { panic("a message of anothe
 func (l link) Transmit()                            {}
 func (l link) Expel(uint64, error)                  {}
 
+// unconfirming keeps the confirmations of reads out while the cluster demands it.
+type unconfirming struct {
+	transport.Watcher
+	c *cluster
+}
+
+func (u unconfirming) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
+	for i := range ms {
+		if m := &ms[i]; m.Type == pb.HeartbeatResp && m.Hint != 0 && u.c.unconfirming.Load() {
+			m.Hint, m.HintHigh = 0, 0
+			u.c.unconfirmed.Add(1)
+		}
+	}
+	return u.Watcher.Received(from, ms)
+}
+
 // What tests do.
+
+// members returns the configuration of a shard as its leader knows it; empty if it is not
+// known.
+func (c *cluster) members(shard int) engine.Configuration {
+	n := c.leader(shard)
+	conf := make(chan engine.Configuration, 1)
+	n.Post(func() {
+		if s := n.shards[shard]; s.confKnown {
+			conf <- s.conf
+			return
+		}
+		conf <- engine.Configuration{}
+	})
+	return <-conf
+}
+
+// change has the leader of a shard change the configuration, until it is changed.
+func (c *cluster) change(shard int, cs engine.Changes) {
+	c.t.Helper()
+	c.until("a change: "+cs.String(), func() bool {
+		conf := c.members(shard)
+		ready := len(conf.Voters) > 0
+		for _, ch := range cs {
+			switch ch.To {
+			case engine.Voter:
+				ready = ready && conf.Votes(ch.Replica)
+			case engine.Learner:
+				ready = ready && slices.Equal(conf.Learners, []uint64{ch.Replica})
+			default:
+				ready = ready && !slices.Contains(conf.Members(), ch.Replica)
+			}
+		}
+		if n := c.leader(shard); !ready {
+			n.Post(func() {
+				n.shards[shard].endChange()
+				_ = n.ChangeConfiguration(shard, cs)
+			})
+		}
+		return ready
+	})
+}
 
 func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()

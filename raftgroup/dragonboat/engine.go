@@ -24,6 +24,7 @@ type Engine struct {
 	start  uint64 // number of this start of the node
 	shards []*shard
 	db     *logdb.DB
+	ended  bool // Close has done its work
 
 	pass
 	nodeHost
@@ -49,7 +50,8 @@ func New(r *engine.Resources, host engine.Host, files Files) *Engine {
 		applier: engine.NewApplier(r.Shards + 1),
 	}
 	e.pass.engine, e.nodeHost.engine, e.keeper.engine, e.cutter.engine = e, e, e, e
-	e.nodeHost.files = files
+	e.nodeHost.files, e.nodeHost.watch = files, watcher{e}
+	e.nodeHost.ctx, e.nodeHost.cancel = context.WithCancel(r.Context)
 	for number := range r.Shards + 1 {
 		e.shards = append(e.shards, newShard(e, number))
 	}
@@ -64,12 +66,21 @@ func (e *Engine) shardOf(id uint64) *shard {
 	return e.shards[id-1]
 }
 
-// openPoll is how often Open looks whether the shards serve.
+// openPoll is how often Open looks whether the shards serve, and Close whether dragonboat's
+// workers have ended.
 const openPoll = time.Millisecond
 
 // Open opens the replicas, and waits until those that need no other node serve; see
 // engine.Engine.
-func (e *Engine) Open(b engine.Beginning) (err error) {
+func (e *Engine) Open(b engine.Beginning) error {
+	err := e.open(b)
+	if err != nil {
+		_ = e.Close(context.Background())
+	}
+	return err
+}
+
+func (e *Engine) open(b engine.Beginning) (err error) {
 	if e.db, err = logdb.New(e.Log); err != nil {
 		return err
 	}
@@ -110,9 +121,7 @@ func (e *Engine) awaitAlone() {
 				e.electNow(s)
 			}
 		}
-		for e.Acquire() {
-			e.Run()
-		}
+		e.runAll()
 		if !waiting {
 			return
 		}
@@ -122,19 +131,34 @@ func (e *Engine) awaitAlone() {
 
 // Close ends everything that waits; see engine.Engine.
 func (e *Engine) Close(ctx context.Context) error {
+	if e.ended {
+		return nil
+	}
+	e.cancel()
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
 		e.closeHost()
 	}()
-	select {
-	case <-closed:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: dragonboat's workers are still running", engine.ErrUnwritten)
+	for open := true; open; {
+		select {
+		case <-closed:
+			open = false
+		case <-time.After(openPoll):
+			e.runAll() // dragonboat's workers may wait for it
+		case <-ctx.Done():
+			return fmt.Errorf("%w: dragonboat's workers are still running", engine.ErrUnwritten)
+		}
 	}
-	for e.Acquire() {
-		e.Run()
+	for !e.seize() {
+		select {
+		case <-time.After(openPoll):
+		case <-ctx.Done():
+			return fmt.Errorf("%w: a pass is still running", engine.ErrUnwritten)
+		}
 	}
+	e.ended = true
+	e.runPosted()
 	e.abandonWith(command.TimedOut)
 	return nil
 }

@@ -35,7 +35,10 @@ type nodeHost struct {
 	files  Files
 	nh     *dragonboat.NodeHost
 	wire   *transport.Transport
+	watch  transport.Watcher
 
+	ctx     context.Context // ends when the goroutines must
+	cancel  context.CancelFunc
 	opening atomic.Bool // the node is being opened
 
 	mu      sync.Mutex
@@ -47,7 +50,7 @@ type nodeHost struct {
 func (h *nodeHost) startHost() (err error) {
 	defer recovered("dragonboat cannot start", &err)
 	e := h.engine
-	h.wire = transport.New(links{e}, watcher{e})
+	h.wire = transport.New(links{e}, h.watch)
 	c := config.NodeHostConfig{
 		NodeHostDir:         h.files.Dir,
 		RTTMillisecond:      uint64(e.rtt / time.Millisecond),
@@ -99,7 +102,7 @@ func (h *nodeHost) background(f func(context.Context)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.closing {
-		h.wg.Go(func() { f(h.engine.Context) })
+		h.wg.Go(func() { f(h.ctx) })
 	}
 }
 
@@ -193,7 +196,7 @@ func (g guarded) IterateEntries(entries []pb.Entry, size, shard, id, low, high, 
 	entries, size, err := g.DB.IterateEntries(entries, size, shard, id, low, high, maxSize)
 	if err != nil && !g.engine.opening.Load() {
 		g.engine.host.Fail(err)
-		<-g.engine.Context.Done()
+		<-g.engine.ctx.Done()
 		runtime.Goexit()
 	}
 	return entries, size, err

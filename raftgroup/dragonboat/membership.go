@@ -10,6 +10,7 @@ import (
 
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
@@ -39,7 +40,8 @@ type membership struct {
 	change        *dragonboat.RequestState // nil: none is under way
 	adding        bool                     // a second voter has been asked for in this term
 	leaderReplica uint64
-	leaderless    int // ticks
+	leaderless    int    // ticks
+	calledAt      uint64 // tick of callLearners
 	transfer      transfer
 
 	// For any thread:
@@ -128,7 +130,7 @@ func (s *shard) watchLeader() {
 // confChanged takes in that the configuration has changed. What a follower is told has the
 // voters only.
 func (s *shard) confChanged() {
-	if s.engine.State.Is(engine.Stopped) {
+	if s.engine.ctx.Err() != nil {
 		return // dragonboat may have ended
 	}
 	id := s.replicaID.Load()
@@ -318,6 +320,31 @@ func (mb *membership) noteMatch(replica, index uint64, now int64) {
 		mb.matches = make(map[uint64]match)
 	}
 	mb.matches[replica] = match{max(mb.matches[replica].index, index), now}
+}
+
+// callLearners sends heartbeats to learners that have not answered one for a while.
+// dragonboat sends them none while reads wait to be confirmed: where that takes as long as
+// an interval of heartbeats, or if a group has shrunk to one voter meanwhile, which no read
+// of before is confirmed to any more, a learner would hear nothing. It would not come to be,
+// nor would it be sent again what was lost.
+func (s *shard) callLearners() {
+	e := s.engine
+	if len(s.conf.Learners) == 0 || e.pass.ticks < s.calledAt+e.heartbeatTicks {
+		return
+	}
+	s.calledAt = e.pass.ticks
+	now, patience := e.Clock.Boot(), int64(2*e.rtt*time.Duration(e.heartbeatTicks))
+	for _, id := range s.conf.Learners {
+		s.membership.mu.Lock()
+		m := s.matches[id]
+		s.membership.mu.Unlock()
+		if now-m.answered > patience {
+			_ = e.wire.Send(placement.NodeOf(id), []pb.Message{{
+				Type: pb.Heartbeat, ShardID: s.id, From: s.replicaID.Load(), To: id,
+				Term: s.Term.Load(), Commit: min(m.index, s.Applied.Load()),
+			}})
+		}
+	}
 }
 
 func (mb *membership) forgetMatches() {

@@ -54,12 +54,10 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			continue // a leader is asked by its own node, which gives its lease up first
 		case pb.Propose:
 			continue // commands go to the leader by way of the client
-		case pb.ReplicateResp:
-			if !m.Reject {
+		case pb.ReplicateResp, pb.HeartbeatResp:
+			if !m.Reject && m.Term == s.Term.Load() { // what was confirmed to an earlier leader may be gone
 				s.noteMatch(m.From, m.LogIndex, e.Clock.Boot())
 			}
-		case pb.HeartbeatResp:
-			s.noteMatch(m.From, 0, e.Clock.Boot())
 		}
 		kept = append(kept, *m)
 	}

@@ -84,6 +84,16 @@ func (p *pass) Run() {
 	p.Release()
 }
 
+// runAll runs passes until none is due, or another thread runs them.
+func (p *pass) runAll() {
+	for p.Acquire() {
+		p.Run()
+	}
+}
+
+// seize takes the pass, for good: none runs any more. It returns false while one does.
+func (p *pass) seize() bool { return p.held.CompareAndSwap(false, true) }
+
 // post has f called by the next pass.
 func (p *pass) post(f func()) {
 	p.mu.Lock()
@@ -92,7 +102,8 @@ func (p *pass) post(f func()) {
 	p.request(postedDue)
 }
 
-// await has f called by a pass, and returns when it has been. For dragonboat's workers.
+// await has f called by a pass, and returns when it has been. For dragonboat's workers, of
+// which none runs any more when the last pass has.
 func (p *pass) await(f func()) {
 	done := make(chan struct{})
 	p.post(func() {

@@ -150,6 +150,7 @@ func (s *shard) open(b engine.Beginning) error {
 
 // begin starts a replica, and takes it over.
 func (s *shard) begin(id uint64, members map[uint64]string, join bool) error {
+	s.expect(id)
 	started, err := s.start(id, members, join)
 	if err == nil {
 		s.adopt(started)
@@ -183,10 +184,9 @@ func (s *shard) start(id uint64, members map[uint64]string, join bool) (r starte
 	return r, err
 }
 
-// adopt takes a replica over that dragonboat runs.
-func (s *shard) adopt(r started) {
-	s.user, s.unloaded, s.session = r.user, r.unloaded, s.engine.nh.GetNoOPSession(s.id)
-	s.handle.Store(&r.user)
+// expect has the shard know a replica that is about to be started: what dragonboat tells
+// of it is heard from the first moment.
+func (s *shard) expect(id uint64) {
 	s.leaderReplica, s.leaderless = 0, 0
 	s.led.Store(nil)
 	s.votes.Store(false)
@@ -194,10 +194,16 @@ func (s *shard) adopt(r started) {
 	s.Leader.Store(0)
 	s.Fresh.Store(0)
 	s.Announced.Store(0)
+	s.replicaID.Store(id)
+}
+
+// adopt takes a replica over that dragonboat runs.
+func (s *shard) adopt(r started) {
+	s.user, s.unloaded, s.session = r.user, r.unloaded, s.engine.nh.GetNoOPSession(s.id)
+	s.handle.Store(&r.user)
 	s.LastStamp.Store(s.engine.Store.LastStamp(s.number))
 	s.Applied.Store(s.engine.Store.Applied(s.number))
 	s.recoveredState()
-	s.replicaID.Store(r.id)
 	s.Held.Store(true)
 }
 
@@ -238,6 +244,7 @@ func (s *shard) beget(id uint64) {
 		s.discardLost()
 		return
 	}
+	s.expect(id)
 	s.changing = e.keeper.do(func() {
 		r, err := s.start(id, nil, true)
 		e.Post(func() {
@@ -252,6 +259,9 @@ func (s *shard) beget(id uint64) {
 			}
 		})
 	})
+	if !s.changing {
+		s.replicaID.Store(0)
+	}
 }
 
 // Retire removes the replica of a shard; see engine.Conductor.
@@ -324,7 +334,7 @@ func (s *shard) remove(id uint64, unloaded <-chan struct{}) (err error) {
 		}
 		select {
 		case <-unloaded:
-		case <-e.Context.Done():
+		case <-e.ctx.Done():
 			return dragonboat.ErrClosed
 		}
 	}
@@ -347,7 +357,7 @@ func (s *shard) remove(id uint64, unloaded <-chan struct{}) (err error) {
 		}
 		select {
 		case <-time.After(removePoll):
-		case <-e.Context.Done():
+		case <-e.ctx.Done():
 			return dragonboat.ErrClosed
 		}
 	}

@@ -332,6 +332,7 @@ func (s *shard) tick(now uint64) {
 		s.sweep(now)
 		s.catchUp()
 		s.renewLease()
+		s.callLearners()
 	}
 	if s.leading() {
 		s.reconcile()

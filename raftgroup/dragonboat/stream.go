@@ -144,7 +144,7 @@ func (l links) Stream(ctx context.Context, node uint64) (transport.Stream, error
 		return nil, command.ErrFailed
 	}
 	s := &stream{frames: make(chan []byte), ended: make(chan struct{})}
-	s.ctx, s.cancel = context.WithCancel(l.engine.Context)
+	s.ctx, s.cancel = context.WithCancel(l.engine.ctx)
 	context.AfterFunc(ctx, s.cancel)
 	l.engine.Transport.SendSnapshot(node, s)
 	return s, nil

@@ -195,6 +195,24 @@ func (t *Transport) deliver(from uint64, requests []pb.Message) {
 	}
 }
 
+// Send sends messages to a node. They need not arrive.
+func (t *Transport) Send(node uint64, ms []pb.Message) error {
+	if t.watch != nil {
+		t.watch.Sending(node, ms)
+	}
+	for len(ms) > 0 {
+		frame, n, err := encodeMessages(ms)
+		if err != nil {
+			return err
+		}
+		if err := t.links.Send(node, frame); err != nil {
+			return err
+		}
+		ms = ms[n:]
+	}
+	return nil
+}
+
 // ReceiveChunk takes in a frame with a chunk. wanted says whether the stream may go on.
 //
 // dragonboat keeps chunks in this goroutine. It panics where it cannot: because no such
@@ -252,20 +270,7 @@ func (c *connection) Close() {}
 
 // SendMessageBatch implements raftio.IConnection.
 func (c *connection) SendMessageBatch(b pb.MessageBatch) error {
-	if w := c.transport.watch; w != nil {
-		w.Sending(c.node, b.Requests)
-	}
-	for ms := b.Requests; len(ms) > 0; {
-		frame, n, err := encodeMessages(ms)
-		if err != nil {
-			return err
-		}
-		if err := c.transport.links.Send(c.node, frame); err != nil {
-			return err
-		}
-		ms = ms[n:]
-	}
-	return nil
+	return c.transport.Send(c.node, b.Requests)
 }
 
 // snapshotConnection sends the chunks of a snapshot.
