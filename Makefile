@@ -22,7 +22,8 @@ OTHERS   = ./server ./raftgroup ./storage $$($(GO) list ./... | grep -vE '/(test
 # The packages that pooled buffers pass through, and one that starts servers.
 BUFFERED = ./server/... ./storage ./raftgroup ./raftgroup/etcd ./raftgroup/peer ./bufpool ./internal/sim ./internal/testcluster
 
-# The tests of pages and commands, for which the engines of the servers make no difference.
+# The tests of pages and commands, for which neither the engines of the servers nor the
+# race detector make a difference.
 PAGES = Page|Links|Readme|Import|Operations|Python|RefusedStarts|ToolsOf
 
 .DEFAULT_GOAL := help
@@ -46,12 +47,11 @@ test: ## the tests that a change should pass first: all but the longest, in abou
 test-all: ## what make test leaves out: the longest tests, all short ones with the race detector and buffer checks, other systems, Redis and its clients; about 20 minutes
 	@echo 'What make test leaves out: about 20 minutes on two idle cores.'
 	$(GO) test -timeout 15m $(LONGEST)
-	@export CGO_ENABLED=1; $(GO) test -race -short -timeout 20m $(LONGEST) & longest=$$!; \
+	@export CGO_ENABLED=1; $(GO) test -race -short -skip '$(PAGES)' -timeout 20m $(LONGEST) & longest=$$!; \
 	$(GO) test -race -short -timeout 20m $(OTHERS); others=$$?; \
 	wait $$longest && exit $$others
 	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
-	PROA_NETWORK_TRANSPORT=netpoll $(GO) test -short -skip '$(PAGES)' -timeout 10m ./test
-	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -run 'CrashLoop|Linearizable|SurvivesKill' -timeout 10m ./test
+	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -skip '$(PAGES)' -timeout 10m ./test
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
