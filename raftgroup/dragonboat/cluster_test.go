@@ -86,6 +86,7 @@ func newCluster(t testing.TB, nodes ...uint64) *cluster {
 	c.startAll(engine.Founds)
 	t.Cleanup(func() {
 		for _, id := range c.running() {
+			c.settled(c.node(id))
 			c.stop(id)
 		}
 	})
@@ -392,6 +393,17 @@ func (u unconfirming) Received(from uint64, ms []pb.Message) ([]pb.Message, erro
 }
 
 // What tests do.
+
+// settled waits until nothing is expected to be carried out, unless the node has failed or
+// a replica is damaged.
+func (c *cluster) settled(n *node) {
+	c.t.Helper()
+	c.until("all that was committed is carried out", func() bool {
+		n.replies.mu.Lock()
+		defer n.replies.mu.Unlock()
+		return n.replies.shards == 0 || n.failed()
+	})
+}
 
 // members returns the configuration of a shard as its leader knows it; empty if it is not
 // known.

@@ -27,6 +27,7 @@ type Engine struct {
 	ended  bool // Close has done its work
 
 	pass
+	replies
 	nodeHost
 	keeper
 	cutter
@@ -49,7 +50,8 @@ func New(r *engine.Resources, host engine.Host, files Files) *Engine {
 		Resources: r, timing: newTiming(&r.Timing), host: host, start: datadir.NewID(),
 		applier: engine.NewApplier(r.Shards + 1),
 	}
-	e.pass.engine, e.nodeHost.engine, e.keeper.engine, e.cutter.engine = e, e, e, e
+	e.pass.engine, e.replies.engine, e.nodeHost.engine, e.keeper.engine, e.cutter.engine = e, e, e, e, e
+	e.upTo = make([]uint64, r.Shards+1)
 	e.nodeHost.files, e.nodeHost.watch = files, watcher{e}
 	e.nodeHost.ctx, e.nodeHost.cancel = context.WithCancel(r.Context)
 	for number := range r.Shards + 1 {

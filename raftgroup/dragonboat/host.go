@@ -162,6 +162,7 @@ func (g guarded) SaveRaftState(updates []pb.Update, worker uint64) error {
 		e.host.Fail(err)
 		return nil
 	}
+	e.committed(updates)
 	if e.Log.Position() != before {
 		took := time.Since(start)
 		e.fsyncs.Add(1)

@@ -194,6 +194,8 @@ func (s *shard) expect(id uint64) {
 	s.Leader.Store(0)
 	s.Fresh.Store(0)
 	s.Announced.Store(0)
+	s.LastStamp.Store(s.engine.Store.LastStamp(s.number))
+	s.Applied.Store(s.engine.Store.Applied(s.number))
 	s.replicaID.Store(id)
 }
 
@@ -201,8 +203,6 @@ func (s *shard) expect(id uint64) {
 func (s *shard) adopt(r started) {
 	s.user, s.unloaded, s.session = r.user, r.unloaded, s.engine.nh.GetNoOPSession(s.id)
 	s.handle.Store(&r.user)
-	s.LastStamp.Store(s.engine.Store.LastStamp(s.number))
-	s.Applied.Store(s.engine.Store.Applied(s.number))
 	s.recoveredState()
 	s.Held.Store(true)
 }

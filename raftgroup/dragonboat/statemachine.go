@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"github.com/lni/dragonboat/v4/statemachine"
@@ -37,15 +38,22 @@ func (m machine) Open(<-chan struct{}) (uint64, error) {
 func (m machine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
 	s := m.shard
 	e := s.engine
-	if s.down.Load() || e.failed() {
-		return entries, nil // another replica takes this one's place
+	if !s.down.Load() && !e.failed() { // else another replica takes this one's place
+		if err := m.update(entries); err != nil {
+			m.fail(err)
+		}
+		e.request(repliesDue)
 	}
-	if err := m.update(entries); err != nil {
-		m.fail(err)
-	}
-	e.request(repliesDue)
-	e.host.Drive()
+	m.drive(entries[len(entries)-1].Index)
 	return entries, nil
+}
+
+// drive has replies written, the state being at an index, if it is the last state to get
+// there; see replies.
+func (m machine) drive(index uint64) {
+	if e := m.shard.engine; e.replies.applied(m.shard.number, index) {
+		e.host.Drive()
+	}
 }
 
 func (m machine) update(entries []statemachine.Entry) error {
@@ -146,6 +154,7 @@ func (m machine) Sync() error {
 
 // Close does nothing; the store is the node's.
 func (m machine) Close() error {
+	m.drive(math.MaxUint64)
 	close(m.unloaded)
 	return nil
 }
@@ -189,6 +198,7 @@ func (m machine) RecoverFromSnapshot(r io.Reader, stopped <-chan struct{}) error
 		return statemachine.ErrSnapshotStopped
 	}
 	s.Applied.Store(index)
+	m.drive(index)
 	s.logger.Info("snapshot installed", "index", index, "took", time.Since(started))
 	return nil
 }

@@ -1,0 +1,44 @@
+package dragonboat
+
+import (
+	"testing"
+
+	pb "github.com/lni/dragonboat/v4/raftpb"
+)
+
+// TestRepliesOfAStep: replies are written after the last shard of a step, whatever else its
+// entries are, and however the shards follow one another.
+func TestRepliesOfAStep(t *testing.T) {
+	n := newCluster(t, 1).leader(0)
+	r := &replies{engine: n.Engine, upTo: make([]uint64, testShards+1)}
+	const far = 1 << 40 // beyond what the shards here have carried out
+	command := func(i uint64) pb.Entry { return pb.Entry{Type: pb.EncodedEntry, Index: far + i} }
+	step := func(shard int, entries ...pb.Entry) pb.Update {
+		return pb.Update{ShardID: shardID(shard), CommittedEntries: entries}
+	}
+	applied := func(shard int, i uint64, want bool) {
+		t.Helper()
+		if last := r.applied(shard, far+i); last != want {
+			t.Errorf("shard %d carried out up to %d: last is %v", shard, i, last)
+		}
+	}
+	applied(0, 1, true) // nothing is expected
+	r.committed([]pb.Update{
+		step(0, command(2), command(3)), step(1, command(7), pb.Entry{Index: far + 8}),
+		step(2, pb.Entry{Type: pb.ConfigChangeEntry, Index: far + 1}), step(testShards), step(testShards+8, command(1)),
+	})
+	applied(0, 2, false)
+	applied(0, 3, false)
+	applied(1, 7, true)
+	r.committed([]pb.Update{step(0, command(4), command(5)), step(1, command(9))})
+	r.committed([]pb.Update{step(1, command(10))})
+	applied(1, 9, false)
+	applied(1, 10, false)
+	applied(0, 4, true) // the rest of the same shard is no reason to wait
+	applied(0, 5, true)
+	r.committed([]pb.Update{step(0, pb.Entry{Type: pb.EncodedEntry, Index: n.shards[0].Applied.Load()})})
+	applied(1, 11, true) // what was carried out before the step ended is not expected
+	if r.shards != 0 {
+		t.Errorf("%d shards are expected to go on", r.shards)
+	}
+}
