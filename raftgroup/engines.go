@@ -49,7 +49,7 @@ var Engines = []Engine{
 }
 
 func openDragonboat(n *Node) engine.Engine {
-	files := dragonboat.Files{FS: n.dir.FS, Dir: n.dir.FS.PathJoin(n.dir.Path, datadir.EngineDir)}
+	files := dragonboat.Files{FS: n.dir.FS, Dir: n.dir.FS.PathJoin(n.dir.Path, datadir.EngineDir), KeepFree: n.opt.segmentBytes() + n.opt.keepFree()}
 	return dragonboat.New(&n.lent, host{n}, files)
 }
 

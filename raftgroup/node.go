@@ -172,6 +172,9 @@ func (o *Options) recentBytes() int64 {
 	return recent
 }
 
+// keepFree is what the log leaves of the disk: a segment, or what the store has in memory.
+func (o *Options) keepFree() int64 { return min(o.segmentBytes(), o.recentBytes()) }
+
 func setDefault[T comparable](v *T, d T) {
 	var zero T
 	if *v == zero {
@@ -343,7 +346,7 @@ func (n *Node) openStores() (err error) {
 	start := time.Now()
 	l := n.dir.LogOptions(n.dir.FS, n.dir.Path)
 	l.SegmentBytes, l.CacheBytes, l.Buffered, l.Logger = o.SegmentBytes, o.LogCacheBytes, o.LogBuffered, o.Logger
-	l.KeepFree, l.OnNoSpace, l.MakeRoom = min(o.segmentBytes(), o.recentBytes()), n.logShort, n.makeLogRoom
+	l.KeepFree, l.OnNoSpace, l.MakeRoom = o.keepFree(), n.logShort, n.makeLogRoom
 	if n.log, n.replay.Log, err = raftlog.Open(l); err != nil {
 		return fmt.Errorf("opening the log: %w", n.dir.Explain(err))
 	}

@@ -25,8 +25,9 @@ import (
 // Files is where dragonboat keeps what is not in the log: snapshots while they are being
 // received, and records of its own.
 type Files struct {
-	FS  vfs.FS
-	Dir string // below the node's directory
+	FS       vfs.FS
+	Dir      string // below the node's directory
+	KeepFree int64  // bytes of the disk that snapshots leave to the log and the store
 }
 
 // nodeHost is dragonboat's NodeHost, and the goroutines beside it.

@@ -36,6 +36,7 @@ type replica struct {
 	retired  uint64        // the last replica with a state that was removed here since the start; 0: none
 
 	considering atomic.Bool // a message for a replica that is not here is being looked at
+	receiving   atomic.Bool // a snapshot; see incoming
 }
 
 // examine finds out what log and store have of each shard, finishes what a crash has cut

@@ -13,7 +13,6 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
-	"github.com/proa-kv/proa/raftgroup/engine"
 	"github.com/proa-kv/proa/storage"
 )
 
@@ -215,32 +214,3 @@ var errStreamEnded = errors.New("the transfer of the snapshot has ended")
 
 // Close ends the stream.
 func (s *stream) Close() { s.closing.Do(func() { close(s.frames) }) }
-
-// BeginSnapshot begins to receive chunks of dragonboat; see engine.Receiver.
-func (e *Engine) BeginSnapshot(_ uint64, header []byte) (engine.IncomingSnapshot, []byte, error) {
-	if string(header) != string(streamHeader) {
-		return nil, nil, fmt.Errorf("%w: %w", engine.ErrSnapshotUnwanted, errOtherEngine)
-	}
-	if err := e.State.Unusable(); err != nil {
-		return nil, nil, command.ErrStopped
-	}
-	return &incoming{e}, nil, nil
-}
-
-// incoming is a stream of chunks that is being received; see engine.IncomingSnapshot.
-type incoming struct{ engine *Engine }
-
-// Write hands a chunk to dragonboat.
-func (in *incoming) Write(chunk []byte) error {
-	wanted, err := in.engine.wire.ReceiveChunk(chunk)
-	if err == nil && !wanted {
-		err = engine.ErrSnapshotUnwanted
-	}
-	return err
-}
-
-// Finish has nothing to do: dragonboat knows the last chunk.
-func (in *incoming) Finish() error { return nil }
-
-// Abort has nothing to do: dragonboat forgets chunks after a while.
-func (in *incoming) Abort() {}

@@ -93,6 +93,7 @@ var routine = []string{
 	"became unreachable", "failed to get a con", // a node is down
 	"failed to connect to", "circuit breaker", "breaker %s",
 	"failed to get snapshot conn", "send batch failed",
+	"not tracked chunk", "ignored a chunk", "ignored a invalid chunk", "dropped an invalid snapshot", // whoever takes them in says why
 	"aborted OpenOnDisk", "aborted recovery", "save snapshot aborted", "shard stopped", // the node is closed
 	"LocalTick msgs in one batch", // the machine is busy
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/lni/dragonboat/v4"
 	"github.com/lni/dragonboat/v4/config"
 	"github.com/lni/dragonboat/v4/raftio"
+	pb "github.com/lni/dragonboat/v4/raftpb"
 	"github.com/lni/dragonboat/v4/statemachine"
 
 	"github.com/proa-kv/proa/raftgroup/dragonboat/environment"
@@ -428,7 +429,7 @@ func (s stream) Send(frame []byte) error {
 	if err != nil {
 		return err
 	}
-	if wanted, err := t.ReceiveChunk(frame); !wanted {
+	if wanted, err := t.ReceiveChunk(frame, func(*pb.Chunk) error { return nil }); !wanted {
 		return errors.Join(errDown, err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -266,7 +267,7 @@ func (v *victim) receiveChunk(from uint64, c *pb.Chunk) (refused error) {
 	if err := v.place().CheckChunk(from, c); err != nil {
 		return err
 	}
-	_, err := v.wire.ReceiveChunk(encodeChunk(c))
+	_, err := v.wire.ReceiveChunk(encodeChunk(c), anyChunk)
 	return err
 }
 
@@ -302,17 +303,80 @@ func TestSnapshotForNobody(t *testing.T) {
 	for _, f := range []func(c *pb.Chunk){func(c *pb.Chunk) { c.ReplicaID = 102 }, func(c *pb.Chunk) { c.ShardID = 9 }} {
 		for _, c := range snapshot(201, 50, 1) {
 			f(&c)
-			if wanted, err := v.wire.ReceiveChunk(encodeChunk(&c)); wanted || c.ChunkId == 0 && !errors.Is(err, ErrRefused) {
+			if wanted, err := v.wire.ReceiveChunk(encodeChunk(&c), anyChunk); wanted || c.ChunkId == 0 && !errors.Is(err, ErrRefused) {
 				t.Errorf("chunk %d is wanted: %v, %v", c.ChunkId, wanted, err)
 			}
 		}
 	}
 	for _, c := range snapshot(201, 50, 1) {
-		if wanted, err := v.wire.ReceiveChunk(encodeChunk(&c)); !wanted || err != nil {
+		if wanted, err := v.wire.ReceiveChunk(encodeChunk(&c), anyChunk); !wanted || err != nil {
 			t.Errorf("chunk %d: %v, %v", c.ChunkId, wanted, err)
 		}
 	}
 	v.settle()
+}
+
+// TestDroppedSnapshots: of a snapshot that was dropped nothing is left, wherever it broke
+// off and whatever is damaged in it; and it was not taken. dragonboat has 128 places.
+func TestDroppedSnapshots(t *testing.T) {
+	v := newVictim(t, 100_000)
+	defer v.close()
+	must(t, v.receive(2, pb.Message{Type: pb.Heartbeat, From: 201, Term: 5}))
+	v.settle()
+	ends := []struct {
+		name   string
+		chunks int
+		filler int // bytes that are in chunks of their own, and no blocks
+	}{{"the first chunk", 1, 0}, {"the last but one", 2, 0}, {"a block", 1, 2<<20 + 4}, {"two blocks and the next", 2, 4 << 20}, {"many", 1, 16 << 20}}
+	for i := range uint64(130) {
+		x := ends[int(i)%len(ends)]
+		cs := snapshot(201, 50+i, 4)[:x.chunks]
+		for filled := 0; filled < x.filler; {
+			c := cs[len(cs)-1]
+			c.ChunkId++
+			c.FileChunkId = c.ChunkId
+			c.Data = make([]byte, min(x.filler-filled, 4<<20-1024))
+			c.ChunkSize = uint64(len(c.Data))
+			filled += len(c.Data)
+			cs = append(cs, c)
+		}
+		last := cs[0]
+		for _, c := range cs {
+			wanted, err := v.wire.ReceiveChunk(encodeChunk(&c), anyChunk)
+			if err != nil || !wanted && c.ChunkId < uint64(x.chunks) {
+				t.Fatalf("snapshot %d, %s: chunk %d is wanted: %v, %v", i, x.name, c.ChunkId, wanted, err)
+			}
+			if last = c; !wanted {
+				break
+			}
+		}
+		last.Data = nil
+		v.wire.DropSnapshot(last)
+	}
+	for _, c := range snapshot(201, 50, 4) {
+		must(t, v.receiveChunk(2, &c))
+	}
+	for v.place().Last < 50 {
+		runtime.Gosched()
+	}
+	v.settle()
+	if last := v.place().Last; last != 50 {
+		t.Errorf("the log ends at %d: a snapshot that was dropped has been taken", last)
+	}
+	var left []string
+	var look func(dir string)
+	look = func(dir string) {
+		names, _ := v.fs.List(dir)
+		for _, name := range names {
+			if left = append(left, dir+"/"+name); strings.HasPrefix(name, "snapshot-0") && !strings.HasPrefix(name, "snapshot-0000000000000032") {
+				t.Errorf("%s/%s is left", dir, name)
+			}
+			look(dir + "/" + name)
+		}
+	}
+	if look("/host"); len(left) < 5 {
+		t.Errorf("only %v", left)
+	}
 }
 
 // choices makes messages of bytes, which are what a fuzzer or a random number generator

@@ -191,6 +191,8 @@ type pipe struct {
 	closed int
 }
 
+func anyChunk(*pb.Chunk) error { return nil }
+
 var errDown = errors.New("down")
 
 func (p *pipe) Connected(node uint64) error {
@@ -209,7 +211,7 @@ func (p *pipe) Stream(_ context.Context, node uint64) (Stream, error) {
 type pipeStream struct{ *pipe }
 
 func (s pipeStream) Send(frame []byte) error {
-	if wanted, err := s.to.ReceiveChunk(frame); !wanted {
+	if wanted, err := s.to.ReceiveChunk(frame, anyChunk); !wanted {
 		return errors.Join(err, errDown)
 	}
 	return nil
@@ -274,7 +276,7 @@ func TestTransport(t *testing.T) {
 		t.Fatal(err)
 	}
 	send()
-	if wanted, err := receiver.ReceiveChunk(encodeChunk(&chunks[0])); wanted || err != nil || len(got) != 1 || len(chunks) != 2 {
+	if wanted, err := receiver.ReceiveChunk(encodeChunk(&chunks[0]), anyChunk); wanted || err != nil || len(got) != 1 || len(chunks) != 2 {
 		t.Errorf("after Close: %v, %v; %d batches, %d chunks", wanted, err, len(got), len(chunks))
 	}
 	if _, err := from.GetConnection(t.Context(), Target(3)); !errors.Is(err, errDown) {

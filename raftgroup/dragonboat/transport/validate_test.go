@@ -208,7 +208,7 @@ func TestChunks(t *testing.T) {
 		} else {
 			t.Logf("%s: %v", name, err)
 		}
-		if _, err := New(nil, nil).ReceiveChunk(encodeChunk(&c)); !errors.Is(err, ErrDamaged) {
+		if _, err := New(nil, nil).ReceiveChunk(encodeChunk(&c), anyChunk); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: received: %v", name, err)
 		}
 	}
