@@ -40,7 +40,7 @@ var Engines = []Engine{
 	{Name: placement.Etcd, open: func(n *Node) engine.Engine { return etcd.New(&n.lent, host{n}) }},
 	{Name: placement.Dragonboat, open: openDragonboat, Lacks: map[Capability]string{
 		AcrossShards:     "entries of different shards are not applied together. A batch, transaction or rename whose keys lie in several shards is refused (CROSS_SHARD, CROSSSLOT) as by a cluster of several nodes, also by a node that is alone",
-		ResumesSnapshots: "a transfer that broke off begins anew",
+		ResumesSnapshots: "a transfer that broke off begins anew. A node takes a snapshot only while its disk has as much room again as has come of it, beside what log and store need; else the transfer ends with a sentence, and is tried again",
 		HandsOverStalled: "the thread that waits for the disk is the one that would hand over. The other nodes elect a leader when the election timeout has passed; a disk that is only slow is noticed as with etcd",
 		CutsWhenFull:     "the thread that waits for room is the one that would cut the log. The log is cut when room becomes short, before; a node whose disk is full nevertheless stops, with what it has acknowledged in its log",
 		UnsafeRecovery:   "`proa shard recover` refuses the directory. Keep a majority, or backups",

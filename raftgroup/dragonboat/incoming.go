@@ -40,7 +40,7 @@ type incoming struct {
 func (in *incoming) Write(frame []byte) error {
 	wanted, err := in.engine.wire.ReceiveChunk(frame, in.accept)
 	if err == nil && !wanted {
-		err = engine.ErrSnapshotUnwanted
+		err = fmt.Errorf("%w: chunk %d is damaged or does not fit those before it, or its replica has been removed", engine.ErrSnapshotUnwanted, in.last.ChunkId)
 	}
 	return err
 }

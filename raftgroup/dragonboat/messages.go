@@ -7,6 +7,7 @@ import (
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/datadir"
 	"github.com/proa-kv/proa/raftgroup/dragonboat/transport"
 	"github.com/proa-kv/proa/raftgroup/engine"
@@ -41,8 +42,7 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			s.consider(m)
 			continue
 		}
-		place := s.place()
-		if err := place.Check(from, m); err != nil {
+		if err := s.check(from, m); err != nil {
 			return nil, s.blame(from, err)
 		}
 		switch m.Type {
@@ -88,6 +88,42 @@ func (w watcher) Sending(_ uint64, ms []pb.Message) {
 			}
 		}
 		s.noteCommit(commit)
+	}
+}
+
+// check returns why no correct node, and why not the node from, sends m to the replica here.
+// For any thread.
+func (s *shard) check(from uint64, m *pb.Message) error {
+	if err := s.place().Check(from, m); err != nil {
+		return err
+	}
+	for i := range m.Entries {
+		if err := checkCommands(transport.Payload(&m.Entries[i])); err != nil {
+			return fmt.Errorf("%w: entry %d: %w", transport.ErrDamaged, m.Entries[i].Index, err)
+		}
+	}
+	return nil
+}
+
+// checkCommands returns why no engine has made a proposal. Each command is decoded: once it
+// is in the log, one that cannot be would end every replica that carries it out.
+func checkCommands(proposal []byte) error {
+	if proposal == nil {
+		return nil // an entry of dragonboat
+	}
+	entry, _, _, err := cutName(proposal)
+	if err != nil || len(entry) == 0 {
+		return err
+	}
+	r, err := command.NewReader(entry)
+	if err != nil {
+		return err
+	}
+	var c command.Command
+	for {
+		if more, err := r.Next(&c); err != nil || !more {
+			return err
+		}
 	}
 }
 

@@ -90,7 +90,8 @@ func TestRoutine(t *testing.T) {
 		{"transport", "%s became unreachable, affected %d nodes", true},
 		{"transport", "Nodehost %s failed to get a connection to %s, %v", true},
 		{"transport", "breaker %s to %s failed, connect and process failed: %s", true},
-		{"transport", "dropped an invalid snapshot %s", false},
+		{"transport", "dropped an invalid snapshot %s", true},
+		{"transport", "max slot count reached, dropped a chunk %s", false},
 		{"dragonboat", "%s aborted recovery", true},
 		{"rsm", "%s rej remove the only node %s", false},
 	} {
