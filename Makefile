@@ -124,7 +124,7 @@ bench: build ## one node beside Redis, disk and loopback, in one run; rewrites d
 ycsb: build ## YCSB A, B and C with 10 GiB of data and 1 GiB of cache beside Pebble in process; takes long; rewrites docs/performance.md (YCSB=-quick to try it out)
 	$(GO) run ./bench/lab onenode -ycsb -proa ./proa $(if $(YCSB),$(YCSB),-write docs/performance.md)
 
-compare: build ## Proa beside etcd and Redis, one node and three, in one run; rewrites docs/performance.md (COMPARE=-quick to try it out)
+compare: build ## Proa and its engines beside etcd and Redis, one node and three, in one run; rewrites docs/performance.md (COMPARE=-quick to try it out, COMPARE='-servers proa,proa-dragonboat' for these alone)
 	cd bench/peers && $(GO) run . -proa ../../proa $(if $(COMPARE),$(COMPARE),-write ../../docs/performance.md)
 
 failover: build ## what clients notice of killed, stopped and moved leaders, and of many shards; rewrites docs/performance.md (FAILOVER=-quick to try it out)

@@ -43,7 +43,7 @@ func (r row) String() string {
 	return fmt.Sprintf("%v, %s, %s, %s", r.op, plural(r.nodes, "node"), plural(r.callers, "caller"), plural(r.connections, "connection"))
 }
 
-// cell is a load, a row or a respRow, on one peer.
+// cell is a load, a row, a respRow, a start or a rest, on one peer.
 type cell struct {
 	load fmt.Stringer
 	peer string
@@ -70,6 +70,7 @@ func failures(s rig.Series) (byClass map[string]uint64, share float64) {
 type server struct {
 	peer
 	path, version string
+	bytes         int64  // of the program
 	absent        string // why it is left out, "" if it is not
 }
 
@@ -102,7 +103,8 @@ func newComparison(o options, lab *rig.Lab) (*comparison, error) {
 
 // wanted reports whether a load on a peer was asked for.
 func (c *comparison) wanted(load fmt.Stringer, p peer) bool {
-	return c.match.MatchString(cell{load, p.name()}.String())
+	chosen := len(c.chosen) == 0 || slices.Contains(c.chosen, p.short())
+	return chosen && c.match.MatchString(cell{load, p.name()}.String())
 }
 
 // wantedIn reports whether a peer has to run in clusters of so many nodes.
@@ -110,9 +112,12 @@ func (c *comparison) wantedIn(p peer, nodes int) bool {
 	return p.supports(nodes) && slices.ContainsFunc(rows, func(r row) bool { return r.nodes == nodes && c.wanted(r, p) })
 }
 
-// run measures everything there is, clusters of one size after the other.
+// run measures everything there is: starts, then clusters of one size after the other.
 func (c *comparison) run(ctx context.Context) error {
 	if err := c.prepare(ctx); err != nil {
+		return err
+	}
+	if err := c.compareStarts(ctx); err != nil {
 		return err
 	}
 	for _, nodes := range sizes {
@@ -124,7 +129,7 @@ func (c *comparison) run(ctx context.Context) error {
 		return err
 	}
 	if len(c.cells) == 0 {
-		return errors.Join(fmt.Errorf("nothing was measured; does -only %q match anything?", c.only), errors.Join(c.failed...))
+		return errors.Join(fmt.Errorf("nothing was measured; do -only %q and -servers %q match anything?", c.only, c.chosen.String()), errors.Join(c.failed...))
 	}
 	return nil
 }
@@ -132,7 +137,7 @@ func (c *comparison) run(ctx context.Context) error {
 // prepare finds the servers that are wanted and sets up the floors.
 func (c *comparison) prepare(ctx context.Context) error {
 	for _, p := range peers {
-		if !c.wantsRESP(p) && !slices.ContainsFunc(sizes, func(nodes int) bool { return c.wantedIn(p, nodes) }) {
+		if !c.wantsRESP(p) && !c.wantsStart(p) && !slices.ContainsFunc(sizes, func(nodes int) bool { return c.wantedIn(p, nodes) }) {
 			continue
 		}
 		c.Progress("%s: looking for the program, or building it", p.name())
@@ -145,6 +150,7 @@ func (c *comparison) prepare(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
+		s.bytes = programBytes(s.path)
 		c.servers = append(c.servers, s)
 	}
 	var err error
@@ -301,20 +307,24 @@ func (c *comparison) measure(ctx context.Context, r row, cl *cluster, all []*clu
 	return s, errors.Join(err, d.Close())
 }
 
-// rest waits until all servers are at rest.
+// rest waits until all servers that still run are at rest.
 func rest(ctx context.Context, clusters []*cluster) error {
 	var all []*rig.Cluster
 	for _, cl := range clusters {
-		all = append(all, cl.Cluster)
+		if cl.Alive() == nil {
+			all = append(all, cl.Cluster)
+		}
 	}
 	return rig.Rest(ctx, all...)
 }
 
-// measureFloors measures disk, loopback and memory, one request at a time.
+// measureFloors measures disk, loopback and memory, one request at a time, and what the
+// clusters use meanwhile.
 func (c *comparison) measureFloors(ctx context.Context, nodes int, clusters []*cluster) error {
 	if err := rest(ctx, clusters); err != nil {
 		return err
 	}
+	defer c.measureRest(nodes, clusters)()
 	pairs, err := c.disk.Measure(ctx, c.Step/2)
 	if err != nil {
 		return fmt.Errorf("floor of the disk: %w", err)

@@ -27,6 +27,8 @@ type etcd struct{}
 
 func (etcd) name() string { return "etcd" }
 
+func (etcd) short() string { return "etcd" }
+
 func (etcd) supports(int) bool { return true }
 
 // program builds etcd from the module that names its version, with exactly the

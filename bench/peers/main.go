@@ -1,10 +1,11 @@
 //go:build linux
 
 // Command peers compares Proa with other databases in one run on one machine: one
-// node with etcd and Redis, three nodes with etcd, both with Proa on another network
-// transport; and, called through Redis's protocol by redis-benchmark, with Redis. It
-// builds or finds the servers, starts them on loopback in a temporary directory, and
-// ends what it started.
+// node with etcd and Redis, three nodes with etcd, both with Proa on other engines for
+// network and Raft; and, called through Redis's protocol by redis-benchmark, with Redis.
+// It builds or finds the servers, starts them on loopback in a temporary directory, and
+// ends what it started. How long they take to start, and how large their programs are,
+// is measured first.
 //
 // # Method
 //
@@ -32,6 +33,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/proa-kv/proa/bench"
@@ -43,6 +46,7 @@ type options struct {
 	rig.Options
 	etcd, redis, redisBenchmark string // programs; see the flags
 	only                        string // regular expression
+	chosen                      list   // short names of peers, empty for all
 	keys                        uint64
 	respKeys                    uint64 // for redis-benchmark
 	value                       int    // bytes
@@ -56,6 +60,7 @@ func parseFlags(args []string, output io.Writer) (options, error) {
 	set.StringVar(&o.redisBenchmark, "redis-benchmark", "redis-benchmark", "the redis-benchmark `program`, looked for in PATH; empty leaves its rows out")
 	set.StringVar(&o.JSON, "json", "", "write all figures as JSON to this `file`")
 	set.StringVar(&o.only, "only", "", "measure only what matches this regular `expression`, such as 'PUT, 3 nodes' or '512.*(Proa|etcd)$'")
+	set.Var(&o.chosen, "servers", "measure only these `servers`, separated by commas, such as proa,proa-dragonboat,etcd (default: "+strings.Join(shortNames(), ",")+")")
 	set.DurationVar(&o.Step, "duration", 2*time.Second, "duration of one measurement")
 	set.Uint64Var(&o.keys, "keys", 100_000, "number of keys")
 	set.Uint64Var(&o.respKeys, "benchmark-keys", 1_000_000, "number of keys for redis-benchmark")
@@ -78,7 +83,25 @@ func (o *options) command() string {
 	if o.only != "" {
 		s += fmt.Sprintf(" -only '%s'", o.only)
 	}
+	if len(o.chosen) > 0 {
+		s += " -servers " + o.chosen.String()
+	}
 	return s
+}
+
+// list is the value of -servers.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(names string) error {
+	*l = strings.Split(names, ",")
+	for _, name := range *l {
+		if !slices.Contains(shortNames(), name) {
+			return fmt.Errorf("there is no server %q; there are %s", name, strings.Join(shortNames(), ", "))
+		}
+	}
+	return nil
 }
 
 func main() {

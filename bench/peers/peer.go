@@ -17,6 +17,9 @@ type peer interface {
 	// name is what the tables call it.
 	name() string
 
+	// short is what -servers and files call it.
+	short() string
+
 	// program returns the path of the server and what it says of its version.
 	// It may build the server into the directory dir. errMissing leaves the
 	// server out.
@@ -46,7 +49,18 @@ type meaning struct {
 }
 
 // peers are all kinds. The first is compared with each of the others.
-var peers = []peer{proa{}, proaOn{transport: "netpoll"}, etcd{}, redis{}}
+var peers = []peer{
+	proa{}, proa{transport: "netpoll"}, proa{engine: "dragonboat"}, proa{transport: "netpoll", engine: "dragonboat"},
+	etcd{}, redis{},
+}
+
+// shortNames are those of all peers.
+func shortNames() (names []string) {
+	for _, p := range peers {
+		names = append(names, p.short())
+	}
+	return names
+}
 
 // errMissing says that a server is not on this machine.
 var errMissing = errors.New("not on this machine")

@@ -124,6 +124,14 @@ func TestQuick(t *testing.T) {
 	if want := 4*len(d.Versions) + 3; len(d.Rows) != want || len(d.Versions) < 2 {
 		t.Errorf("%d rows of %v, want %d", len(d.Rows), d.Versions, want)
 	}
+	if len(d.Starts) != len(d.Versions) {
+		t.Errorf("%d starts of %v", len(d.Starts), d.Versions)
+	}
+	for _, s := range d.Starts {
+		if len(s.First) != 1 || len(s.Again) != 1 || s.First[0] <= 0 || s.Again[0] <= 0 || s.ProgramBytes < 1<<20 || len(s.RestOne) != 1 || s.RestOne[0] < 0 {
+			t.Errorf("start: %+v", s)
+		}
+	}
 	for _, r := range d.Rows {
 		if s := r.Rounds[0]; len(r.Rounds) != 1 || s.Ops == 0 || s.Rate <= 0 || s.P50 <= 0 || s.P50 > s.P99 || s.ServerCPU <= 0 || s.GeneratorCPU <= 0 || len(s.Failures) > 0 || r.TimesFloor <= 0 {
 			t.Errorf("%s, %s: %+v", r.Operation, r.Server, r)
@@ -189,17 +197,44 @@ func TestServerThatEnds(t *testing.T) {
 	if err := os.WriteFile(script, []byte("#!/bin/sh\necho 'no such disk' >&2; exit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	o := quick(t, "-only", "PUT, 1 node, 64.*(Proa|etcd)")
+	o := quick(t, "-only", "(start|PUT), 1 node.*(Proa|etcd)")
 	o.Proa = script
 	var out bytes.Buffer
 	err := run(t.Context(), o, &out, io.Discard)
-	if err == nil || !strings.Contains(err.Error(), "Proa, one node") || !strings.Contains(err.Error(), "no such disk") {
+	if err == nil || !strings.Contains(err.Error(), "Proa, one node") || !strings.Contains(err.Error(), "Proa, starting, from round 1 on") || !strings.Contains(err.Error(), "no such disk") {
 		t.Error(err)
 	}
 	if !strings.Contains(out.String(), "Proa, one node, could not be measured.") || !strings.Contains(out.String(), "etcd") {
 		t.Error(out.String())
 	}
 	checkNothingLeft(t, o.Dir)
+}
+
+// The wait for rest, and the measurement of it, pass over a server that has ended.
+func TestRestWithoutOneThatEnded(t *testing.T) {
+	command := func(script string) *cluster {
+		cl, err := rig.StartCluster(t.Context(), t.TempDir(), 1, rig.Kind{
+			Name: "shell", Command: func(*rig.Cluster, *rig.Node) []string { return []string{"sh", "-c", script} },
+			Ready: func(context.Context, *rig.Cluster) error { return nil },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cl.Stop() })
+		return &cluster{peer: etcd{}, Cluster: cl}
+	}
+	ended, runs := command("exit 0"), command("exec sleep 600")
+	ended.peer = redis{}
+	<-ended.Nodes[0].Exited()
+	c := synthetic(100)
+	end := c.measureRest(1, []*cluster{ended, runs})
+	if err := rest(t.Context(), []*cluster{ended, runs}); err != nil {
+		t.Error(err)
+	}
+	end()
+	if n, none := len(c.cells[cell{resting(1), "etcd"}]), len(c.cells[cell{resting(1), "Redis"}]); n != 1 || none != 0 {
+		t.Errorf("%d figures of a server that runs, %d of one that ended", n, none)
+	}
 }
 
 // What the clients of the servers make of answers and failures.
@@ -256,8 +291,11 @@ func TestCommands(t *testing.T) {
 		nodes int
 		want  string
 	}{
-		{proa{}, 1, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --peer-listen off"},
-		{proa{}, 3, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --node-id 1 --peer-listen p:1 --join p:1,p:2,p:3"},
+		{proa{}, 1, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --peer-listen off --set network.transport=auto --set raft.engine=etcd"},
+		{proa{}, 3, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --node-id 1 --peer-listen p:1 --join p:1,p:2,p:3 --set network.transport=auto --set raft.engine=etcd"},
+		{proa{transport: "netpoll"}, 1, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --peer-listen off --set network.transport=netpoll --set raft.engine=etcd"},
+		{proa{engine: "dragonboat"}, 3, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --node-id 1 --peer-listen p:1 --join p:1,p:2,p:3 --set network.transport=auto --set raft.engine=dragonboat"},
+		{proa{"netpoll", "dragonboat"}, 1, "server serve --data /d/1 --listen c:1 --admin-listen off --log-level warn --peer-listen off --set network.transport=netpoll --set raft.engine=dragonboat"},
 		{etcd{}, 1, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
 		{etcd{}, 3, "server --name n1 --data-dir /d/1 --listen-client-urls http://c:1 --advertise-client-urls http://c:1 --listen-peer-urls http://p:1 --initial-advertise-peer-urls http://p:1 --initial-cluster n1=http://p:1,n2=http://p:2,n3=http://p:3 --initial-cluster-state new --quota-backend-bytes 8589934592 --log-level warn"},
 		{redis{}, 1, "server --port 1 --bind 127.0.0.1 --daemonize no --dir /d --save  --auto-aof-rewrite-percentage 0 --appendonly yes --appendfsync always"},
@@ -270,22 +308,30 @@ func TestCommands(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-duration", "0s"}, {"-keys", "0"}, {"-benchmark-keys", "0"}, {"-benchmark-keys", "1000000001"}, {"-value", "0"}, {"-value", "1048577"}, {"-limit", "0s"}, {"argument"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-duration", "0s"}, {"-keys", "0"}, {"-benchmark-keys", "0"}, {"-benchmark-keys", "1000000001"}, {"-value", "0"}, {"-value", "1048577"}, {"-limit", "0s"}, {"argument"}, {"-nonsense"}, {"-servers", ""}, {"-servers", "proa,Redis"}} {
 		if _, err := parseFlags(args, io.Discard); err == nil {
 			t.Errorf("%q were accepted", args)
 		}
 	}
-	o, err := parseFlags([]string{"-only", "GET", "-value", "1048576"}, io.Discard)
-	if want := "peers -rounds 5 -duration 2s -keys 100000 -benchmark-keys 1000000 -value 1048576 -only 'GET'"; err != nil || o.command() != want {
+	o, err := parseFlags([]string{"-only", "GET", "-value", "1048576", "-servers", "proa-netpoll-dragonboat,etcd"}, io.Discard)
+	if want := "peers -rounds 5 -duration 2s -keys 100000 -benchmark-keys 1000000 -value 1048576 -only 'GET' -servers proa-netpoll-dragonboat,etcd"; err != nil || o.command() != want {
 		t.Errorf("%v, %v", o.command(), err)
 	}
 }
 
-// -only chooses rows and servers; what matches nothing is an error before
-// anything is built.
+// -only chooses rows and servers, -servers these alone; what matches nothing is an
+// error before anything is built.
 func TestOnly(t *testing.T) {
-	for only, want := range map[string]int{"": 4*4 + 3*3, "3 nodes": 9, "ETCD": 7, "netpoll": 7, "put, 1 node, 64 .*(proa|etcd)$": 2, "redis": 4, "nothing": 0} {
-		c, err := newComparison(options{only: only}, new(rig.Lab))
+	for _, tc := range []struct {
+		only   string
+		chosen list
+		want   int
+	}{
+		{"", nil, 4*6 + 3*4}, {"3 nodes", nil, 12}, {"ETCD", nil, 7}, {"netpoll", nil, 11}, {"dragonboat", nil, 14},
+		{"put, 1 node, 64 .*(proa|etcd)$", nil, 2}, {"redis", nil, 4}, {"nothing", nil, 0},
+		{"", list{"proa", "proa-dragonboat", "etcd"}, 21}, {"", list{"proa-netpoll"}, 4}, {"3 nodes", list{"proa", "redis"}, 3}, {"etcd", list{"redis"}, 0},
+	} {
+		c, err := newComparison(options{only: tc.only, chosen: tc.chosen}, new(rig.Lab))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -297,8 +343,8 @@ func TestOnly(t *testing.T) {
 				}
 			}
 		}
-		if n != want {
-			t.Errorf("%q matches %d, want %d", only, n, want)
+		if n != tc.want {
+			t.Errorf("%q of %q matches %d, want %d", tc.only, tc.chosen, n, tc.want)
 		}
 	}
 	o := options{Options: rig.Options{Dir: t.TempDir(), Rounds: 1, Step: time.Second, Limit: time.Minute}, only: "nothing", keys: 1, value: 1}

@@ -3,19 +3,36 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/proa-kv/proa/bench"
 	"github.com/proa-kv/proa/bench/rig"
 )
 
-// proa is Proa with its defaults.
-type proa struct{}
+// proa is Proa on the parts named: "" is the default one.
+type proa struct{ transport, engine string }
 
-func (proa) name() string { return "Proa" }
+// parts are the parts that are not the default ones.
+func (p proa) parts() []string {
+	return slices.DeleteFunc([]string{p.transport, p.engine}, func(name string) bool { return name == "" })
+}
 
-func (proa) supports(int) bool { return true }
+func (p proa) name() string {
+	if parts := p.parts(); len(parts) > 0 {
+		return "Proa on " + strings.Join(parts, " and ")
+	}
+	return "Proa"
+}
+
+func (p proa) short() string { return strings.Join(append([]string{"proa"}, p.parts()...), "-") }
+
+// supports leaves out clusters that differ from others only in the transport: what
+// that costs shows on one node, and each further cluster makes a run longer.
+func (p proa) supports(nodes int) bool { return nodes == 1 || p.transport == "" || p.engine != "" }
 
 // program builds Proa from the tree this module stands in, unless -proa names
 // one.
@@ -29,7 +46,13 @@ func (proa) program(ctx context.Context, o *options, dir string) (path, version 
 	return path, rig.VersionLine(path, "version"), err
 }
 
-func (proa) kind(program string) rig.Kind { return rig.Proa("proa", program) }
+func (p proa) kind(program string) rig.Kind { return rig.Proa(p.short(), program, p.settings()...) }
+
+// settings are the arguments that choose the parts. They name the default ones too,
+// so that the environment chooses none.
+func (p proa) settings() []string {
+	return []string{"--set", "network.transport=" + cmp.Or(p.transport, "auto"), "--set", "raft.engine=" + cmp.Or(p.engine, "etcd")}
+}
 
 func (proa) meaning(op bench.Op, nodes int) meaning {
 	switch {
@@ -46,16 +69,4 @@ func (proa) meaning(op bench.Op, nodes int) meaning {
 // connect opens clients, each of which has a connection to each node.
 func (proa) connect(ctx context.Context, addresses []string, connections int) (rig.Driver, error) {
 	return rig.ConnectProa(ctx, addresses, max(1, connections/len(addresses)))
-}
-
-// proaOn is Proa with a network transport that is not its default.
-type proaOn struct {
-	proa
-	transport string
-}
-
-func (p proaOn) name() string { return "Proa on " + p.transport }
-
-func (p proaOn) kind(program string) rig.Kind {
-	return rig.Proa("proa-"+p.transport, program, "--set", "network.transport="+p.transport)
 }

@@ -21,6 +21,8 @@ type redis struct{}
 
 func (redis) name() string { return "Redis" }
 
+func (redis) short() string { return "redis" }
+
 func (redis) supports(nodes int) bool { return nodes == 1 }
 
 func (redis) program(_ context.Context, o *options, _ string) (path, version string, err error) {

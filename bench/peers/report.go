@@ -17,16 +17,20 @@ import (
 
 // outcome is the result of a run.
 func (c *comparison) outcome() *rig.Outcome {
-	tables := []report.Table{c.targetTable()}
+	tables := []report.Table{c.targetTable("Targets beside etcd", targets()), c.targetTable("Targets of dragonboat", engineTargets())}
 	for _, r := range rows {
 		if t := c.rowTable(r); len(t.Rows) > 0 {
 			tables = append(tables, t)
 		}
 	}
-	tables = append(append(tables, c.floorTable()), c.respTables()...)
+	tables = append(tables, c.floorTable())
+	if t := c.startTable(); len(t.Rows) > 0 {
+		tables = append(tables, t)
+	}
+	tables = append(tables, c.respTables()...)
 	page := &report.Comparison{
 		Title: "Proa beside other databases", Lines: c.Conditions("compare", c.command(), c.versions()...), Notes: c.remarks(),
-		Tables: tables, First: 1, Charts: c.charts(),
+		Tables: tables, First: 2, Charts: c.charts(),
 	}
 	o := &rig.Outcome{Page: page, Section: "compare", JSON: c.document()}
 	o.Markdown = "## Beside etcd and Redis\n\n" + page.Markdown(3, fmt.Sprintf(method, c.Step, c.Rounds, report.Thousands(float64(c.keys)), c.value))
@@ -46,30 +50,46 @@ func (c *comparison) versions() (all []string) {
 	return all
 }
 
-// target is a bound on the ratio of Proa's figure to etcd's.
+// target is a bound on the ratio of a figure of one peer to another's.
 type target struct {
 	row
-	what string
-	of   rig.Figure
+	what         string
+	of           rig.Figure
+	peer, beside peer
 	report.Bound
 }
 
+// The loads that have targets.
+var (
+	put1One, put64, put512 = row{bench.Put, 1, 1, 1}, row{bench.Put, 1, 64, 16}, row{bench.Put, 1, 512, 16}
+	put3, get3             = row{bench.Put, 3, 256, 16}, row{bench.Get, 3, 256, 16}
+)
+
+// targets are those of Proa beside etcd.
 func targets() []target {
-	one64, one512 := row{bench.Put, 1, 64, 16}, row{bench.Put, 1, 512, 16}
-	put3, get3 := row{bench.Put, 3, 256, 16}, row{bench.Get, 3, 256, 16}
+	own, other := proa{}, etcd{}
 	return []target{
-		{one64, "rate", rig.Rate, report.AtLeast(8)}, {one64, "p99", rig.P99, report.AtMost(1.0 / 8)},
-		{one512, "rate", rig.Rate, report.AtLeast(8)}, {one512, "p99", rig.P99, report.AtMost(1.0 / 8)},
-		{put3, "rate", rig.Rate, report.AtLeast(10)}, {put3, "p99", rig.P99, report.AtMost(1.0 / 6)},
-		{get3, "rate", rig.Rate, report.AtLeast(10)}, {get3, "p99", rig.P99, report.AtMost(1.0 / 10)},
+		{put64, "rate", rig.Rate, own, other, report.AtLeast(8)}, {put64, "p99", rig.P99, own, other, report.AtMost(1.0 / 8)},
+		{put512, "rate", rig.Rate, own, other, report.AtLeast(8)}, {put512, "p99", rig.P99, own, other, report.AtMost(1.0 / 8)},
+		{put3, "rate", rig.Rate, own, other, report.AtLeast(10)}, {put3, "p99", rig.P99, own, other, report.AtMost(1.0 / 6)},
+		{get3, "rate", rig.Rate, own, other, report.AtLeast(10)}, {get3, "p99", rig.P99, own, other, report.AtMost(1.0 / 10)},
 	}
 }
 
-// targetTable lists every target with what was measured.
-func (c *comparison) targetTable() report.Table {
-	t := report.Table{Title: "Targets beside etcd", Header: []string{"what", "target", "measured", "verdict"}}
-	for _, g := range targets() {
-		t.AddTarget(fmt.Sprintf("%v: %s / etcd", g.row, g.what), g.Bound, c.against(g.row, proa{}.name(), etcd{}.name(), g.of))
+// engineTargets are those of Proa on dragonboat, beside Proa's defaults and etcd.
+func engineTargets() []target {
+	own := proa{engine: "dragonboat"}
+	return []target{
+		{put1One, "p50", rig.P50, own, proa{}, report.AtMost(1.6)}, {put64, "rate", rig.Rate, own, proa{}, report.AtLeast(0.7)},
+		{put512, "rate", rig.Rate, own, proa{}, report.AtLeast(0.75)}, {put3, "rate", rig.Rate, own, etcd{}, report.AtLeast(4)},
+	}
+}
+
+// targetTable lists targets with what was measured.
+func (c *comparison) targetTable(title string, targets []target) report.Table {
+	t := report.Table{Title: title, Header: []string{"what", "target", "measured", "verdict"}}
+	for _, g := range targets {
+		t.AddTarget(fmt.Sprintf("%v: %s / %s", g.row, g.what, g.beside.name()), g.Bound, c.against(g.row, g.peer.name(), g.beside.name(), g.of))
 	}
 	return t
 }
@@ -162,7 +182,7 @@ func (c *comparison) remarks() []string {
 
 const method = "The program is `bench/peers`. Every round measures the floors and then all servers in turn for %v each, %d rounds in all; figures are medians over the rounds, a ratio is the median of the ratios within each round, and its smallest and largest are in parentheses. Keys are chosen uniformly among %s, values have %d bytes. The callers are goroutines, each with one call at a time, spread evenly over the connections; failed calls are in no figure.\n\n" +
 	"Each server is called through the Go client that its users have, and callers use it as they would: package client, clientv3, rueidis. What the generator spends on a call stands beside the rate, because it shares the machine with all servers, and so all nodes of a cluster share its processors and one disk; the CPU time of the servers, all nodes of a cluster together, does not depend on the generator. The connections of etcd all lead to its leader, which spares it a hop. A client of Proa has one to every node, because leaders of shards are on all of them: 16 connections to three nodes are five clients, with 15.\n\n" +
-	"Servers run with their defaults, but for the network transport of \"Proa on netpoll\", on loopback without TLS, each cluster in fresh directories on the same disk. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. A measurement begins when all are idle, or after two seconds. If a reply guarantees something other than Proa's, the row says so.\n\n" +
+	"Servers run with their defaults on loopback without TLS, each cluster in fresh directories on the same disk; but where Proa is \"on netpoll\" or \"on dragonboat\", all its nodes have `network.transport: netpoll` or `raft.engine: dragonboat`. etcd is built from its own module with the dependencies it names, and gets a quota of 8 GiB so that it does not run full. Redis is one server with `--appendonly yes --appendfsync always`, whose log is not rewritten in the background. All clusters of a size are up until it is done, and a measurement begins when all are idle, or after two seconds; what the others use meanwhile stands under \"Program, start, rest\". If a reply guarantees something other than Proa's, the row says so.\n\n" +
 	"What `redis-benchmark` measured is about Proa's Redis listener: the same program and command line for both servers, a short run to warm up and then one of about the duration above."
 
 // document is the JSON form of an outcome.
@@ -173,6 +193,7 @@ type document struct {
 	Options  documentOptions   `json:"options"`
 	Floors   []documentFloor   `json:"floors"`
 	Rows     []documentRow     `json:"rows"`
+	Starts   []documentStart   `json:"starts,omitempty"`
 	RESP     []documentRESP    `json:"redis_benchmark,omitempty"`
 	Remarks  []string          `json:"remarks,omitempty"`
 }
@@ -248,7 +269,7 @@ func (c *comparison) document() document {
 			}
 		}
 	}
-	d.RESP = c.documentRESPs()
+	d.Starts, d.RESP = c.documentStarts(), c.documentRESPs()
 	return d
 }
 

@@ -34,8 +34,11 @@ func synthetic(p99 float64) *comparison {
 		c.sync[n], c.loop[n] = rig.Series{figures(0, 100, 110), figures(0, 300, 310)}, rig.Series{figures(0, 20, 30), figures(0, 60, 70)}
 		c.copies[n] = rig.Series{figures(0, 0.12, 0.5), figures(0, 0.14, 0.5)}
 	}
-	for _, p := range peers {
-		c.servers = append(c.servers, &server{peer: p, version: strings.TrimSuffix(p.name(), " on netpoll") + " 1.0"})
+	for i, p := range peers {
+		program, _, _ := strings.Cut(p.name(), " on ")
+		c.servers = append(c.servers, &server{peer: p, version: program + " 1.0", bytes: int64(i+1) << 20})
+		c.cells[cell{starts[0], p.name()}] = rig.Series{figures(0, 300e3, 0), figures(0, 200e3, 0), figures(0, 251e3, 0)}
+		c.cells[cell{starts[1], p.name()}] = rig.Series{figures(0, 20e3, 0), figures(0, 10e3, 0), figures(0, 15e3, 0)}
 		for _, r := range rows {
 			if !p.supports(r.nodes) {
 				continue
@@ -52,8 +55,8 @@ func synthetic(p99 float64) *comparison {
 	return c
 }
 
-func verdicts(c *comparison) (v []string) {
-	t := c.targetTable()
+func verdicts(c *comparison, targets []target) (v []string) {
+	t := c.targetTable("", targets)
 	for _, row := range t.Rows {
 		v = append(v, row[len(row)-1])
 	}
@@ -68,7 +71,7 @@ func TestTargets(t *testing.T) {
 		150: {"met", "MISSED", "met", "MISSED", "met", "met", "met", "MISSED"},
 		170: {"met", "MISSED", "met", "MISSED", "met", "MISSED", "met", "MISSED"},
 	} {
-		if diff := cmp.Diff(want, verdicts(synthetic(p99))); diff != "" {
+		if diff := cmp.Diff(want, verdicts(synthetic(p99), targets())); diff != "" {
 			t.Errorf("p99 %v: %s", p99, diff)
 		}
 	}
@@ -83,14 +86,63 @@ func TestTargets(t *testing.T) {
 				tc.want = "MISSED"
 			}
 			c.cells[k][0].Rate, c.cells[k][1].Rate = tc.rate, tc.rate/2
-			if got := verdicts(c)[2*i]; got != tc.want {
+			if got := verdicts(c, targets())[2*i]; got != tc.want {
 				t.Errorf("%v with %v/s beside 1000/s: %s", r, tc.rate, got)
 			}
 		}
 	}
 	delete(c.cells, cell{rows[1], "etcd"})
-	if got := verdicts(c)[:2]; got[0] != "–" || got[1] != "–" {
+	if got := verdicts(c, targets())[:2]; got[0] != "–" || got[1] != "–" {
 		t.Errorf("without etcd: %v", got)
+	}
+}
+
+// Each engine's target is held against the right figures. In the figures that are made
+// up all but Proa on its default engines are alike.
+func TestEngineTargets(t *testing.T) {
+	c := synthetic(100)
+	if diff := cmp.Diff([]string{"MISSED", "MISSED", "MISSED", "MISSED"}, verdicts(c, engineTargets())); diff != "" {
+		t.Error(diff)
+	}
+	for i, tc := range []struct {
+		row
+		met, missed rig.Sample
+	}{
+		{rows[0], figures(1, 1.6*240, 0), figures(1, 1.6*240+1, 0)}, {rows[1], figures(14_000, 0, 0), figures(13_999, 0, 0)},
+		{rows[2], figures(15_000, 0, 0), figures(14_999, 0, 0)}, {rows[5], figures(4000, 0, 0), figures(3999, 0, 0)},
+	} {
+		k := cell{tc.row, "Proa on dragonboat"}
+		c.cells[k] = rig.Series{tc.met}
+		if got := verdicts(c, engineTargets())[i]; got != "met" {
+			t.Errorf("%v on its target: %s", tc.row, got)
+		}
+		c.cells[k] = rig.Series{tc.missed}
+		if got := verdicts(c, engineTargets())[i]; got != "MISSED" {
+			t.Errorf("%v beside its target: %s", tc.row, got)
+		}
+	}
+}
+
+func TestStartTable(t *testing.T) {
+	c := synthetic(100)
+	delete(c.cells, cell{starts[0], "etcd"})
+	for _, rest := range []struct {
+		cell
+		share float64
+	}{{cell{resting(1), "Proa"}, 0.002}, {cell{resting(3), "Proa"}, 0.056}, {cell{resting(3), "Proa on dragonboat"}, 1.5}} {
+		c.cells[rest.cell] = rig.Series{{Server: rest.share / 2}, {Server: rest.share}, {Server: 2 * rest.share}}
+	}
+	want := [][]string{
+		{"Proa", "1.0", "251 (200–300)", "15 (10–20)", "0.2", "5.6"}, {"Proa on netpoll", "2.0", "251 (200–300)", "15 (10–20)", "", ""},
+		{"Proa on dragonboat", "3.0", "251 (200–300)", "15 (10–20)", "", "150.0"}, {"Proa on netpoll and dragonboat", "4.0", "251 (200–300)", "15 (10–20)", "", ""},
+		{"Redis", "6.0", "251 (200–300)", "15 (10–20)", "", ""},
+	}
+	if diff := cmp.Diff(want, c.startTable().Rows); diff != "" {
+		t.Error(diff)
+	}
+	d := c.documentStarts()
+	if len(d) != 5 || d[4].Server != "Redis" || d[4].ProgramBytes != 6<<20 || d[4].First[1] != 200e6 || d[4].Again[2] != 15e6 || d[0].RestOne[1] != 0.002 || d[2].RestThree[2] != 3 {
+		t.Errorf("%+v", d)
 	}
 }
 
@@ -114,7 +166,8 @@ func TestRowTable(t *testing.T) {
 	table := c.rowTable(rows[6])
 	want := [][]string{
 		{"Proa", "15,000", "", "360", "10.0", "150", "", "200", "4.00", "5.00", "linearizable: the leader answers under its lease"},
-		{"Proa on netpoll", "750", "20.000 (20.00–20.00)", "600", "16.7", "1,500", "0.100 (0.10–0.10)", "2,000", "4.00", "5.00", "linearizable: the leader answers under its lease"},
+		{"Proa on dragonboat", "750", "20.000 (20.00–20.00)", "600", "16.7", "1,500", "0.100 (0.10–0.10)", "2,000", "4.00", "5.00", "linearizable: the leader answers under its lease"},
+		{"Proa on netpoll and dragonboat", "750", "20.000 (20.00–20.00)", "600", "16.7", "1,500", "0.100 (0.10–0.10)", "2,000", "4.00", "5.00", "linearizable: the leader answers under its lease"},
 		{"etcd", "750", "20.000 (20.00–20.00)", "600", "16.7", "1,500", "0.100 (0.10–0.10)", "2,000", "4.00", "5.00", "NOT LIKE FOR LIKE: linearizable: a ReadIndex round, not a lease"},
 	}
 	if diff := cmp.Diff(want, table.Rows); diff != "" {
@@ -138,7 +191,7 @@ func TestMarkdown(t *testing.T) {
 	c.failed = []error{errors.New("Proa, 3 nodes: a reason, with /a/path")}
 	text := c.outcome().Markdown
 	for _, want := range []string{
-		"## Beside etcd and Redis", "Proa 1.0; etcd 1.0; generator", "### Targets beside etcd", "### PUT, 3 nodes, 256 callers, 16 connections",
+		"## Beside etcd and Redis", "Proa 1.0; etcd 1.0; generator", "### Targets beside etcd", "### Targets of dragonboat", "### Program, start, rest", "### PUT, 3 nodes, 256 callers, 16 connections",
 		"make compare, which runs peers -rounds 2 -duration 1s -keys 1000 -benchmark-keys 0 -value 128", "**Note:** Redis was not measured.",
 		"**Note:** Proa, 3 nodes, could not be measured.", "| fdatasync, beside 3 nodes | 200 |", "| memory copy, beside 3 nodes | 0.13 | 0.50 | 1.00 |", "for 1s each, 2 rounds in all", "among 1,000, values have 128 bytes",
 	} {
@@ -160,7 +213,7 @@ func TestJSON(t *testing.T) {
 	if err := json.Unmarshal(b, &d); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Rows) != 4*4+3*3 || len(d.Floors) != 2 || d.Versions["etcd"] != "etcd 1.0" || d.Options != (documentOptions{2, 1, 1000, 128}) {
+	if len(d.Rows) != 4*6+3*4 || len(d.Starts) != 6 || len(d.Floors) != 2 || d.Versions["etcd"] != "etcd 1.0" || d.Options != (documentOptions{2, 1, 1000, 128}) {
 		t.Errorf("%+v", d)
 	}
 	last := d.Rows[len(d.Rows)-1]

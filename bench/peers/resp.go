@@ -28,12 +28,12 @@ import (
 type proaRESP struct{ proa }
 
 // kind has the node speak Redis's protocol at the address for clients.
-func (proaRESP) kind(program string) rig.Kind {
+func (p proaRESP) kind(program string) rig.Kind {
 	return rig.Kind{Name: "proa-resp", Command: func(_ *rig.Cluster, n *rig.Node) []string {
-		return []string{
+		return append([]string{
 			program, "serve", "--data", n.Data, "--listen", n.Peer, "--peer-listen", "off", "--resp-listen", n.Client,
 			"--admin-listen", "off", "--log-level", "warn",
-		}
+		}, p.settings()...)
 	}}
 }
 

@@ -58,7 +58,7 @@ func TestRESPRows(t *testing.T) {
 		t.Error(diff)
 	}
 	n := &rig.Node{ID: 1, Client: "c:1", Peer: "p:1", Data: "/d/1"}
-	const command = "server serve --data /d/1 --listen p:1 --peer-listen off --resp-listen c:1 --admin-listen off --log-level warn"
+	const command = "server serve --data /d/1 --listen p:1 --peer-listen off --resp-listen c:1 --admin-listen off --log-level warn --set network.transport=auto --set raft.engine=etcd"
 	if got := strings.Join((proaRESP{}).kind("server").Command(nil, n), " "); got != command {
 		t.Errorf("%s, want %s", got, command)
 	}
