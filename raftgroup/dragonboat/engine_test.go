@@ -434,18 +434,19 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestDamagedStates: a snapshot whose bytes are not what was sent is refused, and leaves
-// nothing behind.
-func TestDamagedStates(t *testing.T) {
-	open := func() *storage.Store {
-		s, err := storage.Open(storage.Options{Dir: "state", FS: vfs.NewMem(), Shards: 2, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, MemtableBytes: 512 << 10})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { s.Close() })
-		return s
+// openStore returns an empty store.
+func openStore(t *testing.T) *storage.Store {
+	s, err := storage.Open(storage.Options{Dir: "state", FS: vfs.NewMem(), Shards: 2, RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20, MemtableBytes: 512 << 10})
+	if err != nil {
+		t.Fatal(err)
 	}
-	from := open()
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// sentState returns what is sent of a shard in which k has a value.
+func sentState(t *testing.T) []byte {
+	from := openStore(t)
 	entry := command.AppendEntryHeader(nil)
 	put := command.Command{Kind: command.Put, Key: []byte("k"), Value: bytes.Repeat([]byte("v"), 1000)}
 	entry = put.AppendTo(entry)
@@ -464,7 +465,36 @@ func TestDamagedStates(t *testing.T) {
 	if err := writeState(&sent, view, nil); err != nil {
 		t.Fatal(err)
 	}
-	to := open()
+	return sent.Bytes()
+}
+
+// TestStagedState: a process that ends when it has staged a snapshot leaves that behind.
+// The next one stages it once more, and installs it.
+func TestStagedState(t *testing.T) {
+	sent, to := sentState(t), openStore(t)
+	for range 2 {
+		_, in, err := readState(bytes.NewReader(sent), to, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := in.Close(); err != nil { // what is staged stays
+			t.Fatal(err)
+		}
+	}
+	index, in, err := readState(bytes.NewReader(sent), to, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Install(in); err != nil || to.Applied(0) != index {
+		t.Errorf("installed up to %d, want %d: %v", to.Applied(0), index, err)
+	}
+}
+
+// TestDamagedStates: a snapshot whose bytes are not what was sent is refused, and leaves
+// nothing behind.
+func TestDamagedStates(t *testing.T) {
+	sent := sentState(t)
+	to := openStore(t)
 	receive := func(p []byte) error {
 		_, in, err := readState(bytes.NewReader(p), to, 0, nil)
 		if err == nil {
@@ -472,22 +502,22 @@ func TestDamagedStates(t *testing.T) {
 		}
 		return err
 	}
-	if err := receive(sent.Bytes()); err != nil {
+	if err := receive(sent); err != nil {
 		t.Error(err)
 	}
-	for n := range sent.Len() {
-		if err := receive(sent.Bytes()[:n]); err == nil {
-			t.Fatalf("%d of %d bytes are taken for all", n, sent.Len())
+	for n := range sent {
+		if err := receive(sent[:n]); err == nil {
+			t.Fatalf("%d of %d bytes are taken for all", n, len(sent))
 		}
 	}
-	for i := stateHeadBytes; i < sent.Len(); i++ {
-		p := bytes.Clone(sent.Bytes())
+	for i := stateHeadBytes; i < len(sent); i++ {
+		p := bytes.Clone(sent)
 		p[i] ^= 0x40
 		if err := receive(p); err == nil {
 			t.Fatalf("byte %d is turned over, and nobody notices", i)
 		}
 	}
-	huge := binary.LittleEndian.AppendUint32(bytes.Clone(sent.Bytes()[:stateHeadBytes]), 1<<31)
+	huge := binary.LittleEndian.AppendUint32(bytes.Clone(sent[:stateHeadBytes]), 1<<31)
 	if err := receive(huge); !errors.Is(err, errState) {
 		t.Error(err)
 	}

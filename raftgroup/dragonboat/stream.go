@@ -72,7 +72,7 @@ func readState(r io.Reader, store *storage.Store, shard int, stopped <-chan stru
 		return 0, nil, fmt.Errorf("%w: %w", errState, err)
 	}
 	index = binary.LittleEndian.Uint64(head[8:])
-	in, err = store.BeginInstall(shard, binary.LittleEndian.Uint64(head[:]), storage.InstallMeta{Index: index})
+	in, err = beginAnew(store, shard, binary.LittleEndian.Uint64(head[:]), index)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -84,6 +84,20 @@ func readState(r io.Reader, store *storage.Store, shard int, stopped <-chan stru
 		return 0, nil, errors.Join(err, in.Abort())
 	}
 	return index, in, nil
+}
+
+// beginAnew begins to stage the state of a view from its first chunk. What a process has
+// staged of the same one, before it ended, is removed: the file is read from its beginning.
+func beginAnew(store *storage.Store, shard int, view, index uint64) (*storage.Install, error) {
+	meta := storage.InstallMeta{Index: index}
+	in, err := store.BeginInstall(shard, view, meta)
+	if err != nil || in.Token() == nil {
+		return in, err
+	}
+	if err := in.Abort(); err != nil {
+		return nil, err
+	}
+	return store.BeginInstall(shard, view, meta)
 }
 
 func stage(r io.Reader, in *storage.Install, stopped <-chan struct{}) error {
