@@ -15,6 +15,8 @@ import (
 const differentialShards = 4
 
 const (
+	rowsOfShard = 8
+
 	// sessionsDealt is how many sessions the writes are dealt to.
 	sessionsDealt = 3
 
@@ -108,7 +110,7 @@ func (d *dealer) deal() []*exchange { return d.kinds.next()() }
 
 func (d *dealer) shard() int { return d.rng.IntN(differentialShards) }
 
-func (d *dealer) row(shard int) string { return key(shard, "row", d.rng.IntN(8)) }
+func (d *dealer) row(shard int) string { return key(shard, "row", d.rng.IntN(rowsOfShard)) }
 
 // word draws a small value.
 func (d *dealer) word() []byte {
@@ -244,11 +246,27 @@ func (d *dealer) compare(shard int) protocol.Compare {
 }
 
 func (d *dealer) rows() []*exchange {
-	var m protocol.MGet
+	var keys [][]byte
 	for range 1 + d.rng.IntN(8) {
-		m.Keys = append(m.Keys, []byte(d.row(d.shard())))
+		keys = append(keys, []byte(d.row(d.shard())))
 	}
-	return []*exchange{d.exchange(-1, operation{what: fmt.Sprintf("MGET %s", m.Keys), code: protocol.OpMGet, body: m.AppendTo(nil)})}
+	return []*exchange{d.rowsOf(keys)}
+}
+
+// allRows deals a read of all rows there may be.
+func (d *dealer) allRows() *exchange {
+	var keys [][]byte
+	for shard := range differentialShards {
+		for n := range rowsOfShard {
+			keys = append(keys, []byte(key(shard, "row", n)))
+		}
+	}
+	return d.rowsOf(keys)
+}
+
+func (d *dealer) rowsOf(keys [][]byte) *exchange {
+	m := protocol.MGet{Keys: keys}
+	return d.exchange(-1, operation{what: fmt.Sprintf("MGET %s", keys), code: protocol.OpMGet, body: m.AppendTo(nil)})
 }
 
 // scan deals the page after the last one, or the first one of another range.

@@ -49,17 +49,27 @@ type player struct {
 
 func newPlayer(t *testing.T, c *testcluster.Cluster, seed uint64, events *transcript) *player {
 	p := &player{t: t, c: c, dealer: newDealer(seed), events: events, began: time.Now()}
-	t.Cleanup(p.leave)
+	t.Cleanup(p.hangUp)
 	return p
 }
 
-// leave has the next request go to another node.
+// leave has the next request go to the next node.
 func (p *player) leave() {
+	p.hangUp()
+	p.at = (p.at + 1) % len(p.c.Nodes())
+}
+
+// turnTo has the next request go to n.
+func (p *player) turnTo(n *testcluster.Node) {
+	p.hangUp()
+	p.at = p.c.ID(n) - 1
+}
+
+func (p *player) hangUp() {
 	if p.conn != nil {
 		_ = p.conn.nc.Close()
 		p.conn = nil
 	}
-	p.at = (p.at + 1) % len(p.c.Nodes())
 }
 
 // ask sends requests, which concern different shards, until each is answered, and notes

@@ -63,8 +63,8 @@ func (d differential) run(t *testing.T) {
 	})
 	for i, e := range raftgroup.Engines {
 		t.Logf("%s: %s", e.Name, transcripts[i].summary())
-		if i > 0 && !t.Failed() {
-			transcripts[0].compare(t, transcripts[i], raftgroup.Engines[0].Name.String(), e.Name.String())
+		if i > 0 {
+			transcripts[0].compare(t, &transcripts[i], raftgroup.Engines[0].Name.String(), e.Name.String())
 		}
 	}
 }
@@ -92,15 +92,25 @@ func (d differential) play(t *testing.T, engine string, events *transcript) {
 }
 
 // perform plays operations and faults. Only one fault is there at a time, so that a
-// majority always is.
+// majority always is. When it is over, the node that was struck is asked for what was
+// written meanwhile.
 func (p *player) perform(d differential) {
 	rng := rand.New(rand.NewPCG(d.seed, 1)) // of the faults
 	faults := deck[blow]{rng: rng, all: d.faults}
-	next, back, mend := rng.IntN(8), 0, func() {}
+	next, back := rng.IntN(8), 0
+	var victim *testcluster.Node // of the fault that is there
+	var mend func()
+	over := func() {
+		if victim != nil {
+			mend()
+			p.turnTo(victim)
+			p.ask(nil, p.dealer.allRows())
+			victim = nil
+		}
+	}
 	for step := range d.steps {
 		if step >= min(back, next) {
-			mend()
-			mend = func() {}
+			over()
 		}
 		requests := p.dealer.deal()
 		if step < next {
@@ -110,7 +120,7 @@ func (p *player) perform(d differential) {
 		f, inFlight, absence, pick := faults.next(), rng.IntN(3) > 0, rng.IntN(12), rng.IntN(8)
 		next, back = step+5+rng.IntN(12), step+1+absence
 		shard := max(requests[0].shard, 0)
-		victim := p.victim(f.whom, shard, pick)
+		victim = p.victim(f.whom, shard, pick)
 		strike := func() { mend = f.strike(p, shard, victim) }
 		if inFlight = inFlight && !f.asks; inFlight {
 			p.events.note("%s of shard %d, with requests in flight, for %d steps", f.name, shard, absence)
@@ -121,7 +131,7 @@ func (p *player) perform(d differential) {
 		strike()
 		p.ask(nil, requests...)
 	}
-	mend()
+	over()
 }
 
 // blow is something that befalls a cluster.
@@ -245,10 +255,15 @@ func (tr *transcript) summary() string {
 	return fmt.Sprintf("%d events, %d requests sent more than once", len(tr.events), tr.repeated)
 }
 
-// compare fails the test with the first difference and what came before.
-func (tr *transcript) compare(t *testing.T, other transcript, name, otherName string) {
+// compare fails the test with the first difference and what came before. Where the test has
+// failed already, one may have ended early.
+func (tr *transcript) compare(t *testing.T, other *transcript, name, otherName string) {
 	t.Helper()
-	for i := range max(len(tr.events), len(other.events)) {
+	length := max(len(tr.events), len(other.events))
+	if t.Failed() {
+		length = min(len(tr.events), len(other.events))
+	}
+	for i := range length {
 		a, b := tr.at(i), other.at(i)
 		if a == b {
 			continue
