@@ -33,8 +33,8 @@ func TestEnginesAgree(t *testing.T) {
 	}
 	rng := seeded(t)
 	for _, d := range []differential{
-		{nodes: 1, steps: 240, shortSteps: 60, faults: oneNodeFaults},
-		{nodes: 3, steps: 300, shortSteps: 50, faults: clusterFaults},
+		{nodes: 1, steps: 180, shortSteps: 60, faults: oneNodeFaults},
+		{nodes: 3, steps: 260, shortSteps: 50, faults: clusterFaults},
 	} {
 		d.seed = rng.Uint64()
 		if testing.Short() {
