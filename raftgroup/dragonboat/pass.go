@@ -2,10 +2,8 @@ package dragonboat
 
 import (
 	"math"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/engine"
@@ -29,9 +27,6 @@ type pass struct {
 	deferred  []*shard // have commands that cannot be proposed yet
 	withLarge []*shard // have large commands, in the order of their turns
 	large     *proposed
-	proposed  int64 // when the last round was, on Clock.Boot
-
-	underWay atomic.Int64 // proposals without an outcome
 }
 
 // The kinds of work.
@@ -147,35 +142,18 @@ func (p *pass) proposeAll() {
 		return
 	}
 	p.engine.Time.Publish() // the machine may have been suspended since the last tick
-	if p.defers() {
-		return
-	}
-	p.proposed = p.engine.Clock.Boot()
+	kept := p.deferred[:0]
 	for _, s := range p.deferred {
+		if s.full() {
+			kept = append(kept, s)
+			continue
+		}
 		s.propose()
 		s.noteLarge()
 	}
-	clear(p.deferred)
-	p.deferred = p.deferred[:0]
+	clear(p.deferred[len(kept):])
+	p.deferred = kept
 	p.proposeLarge()
-}
-
-// What is queued while proposals of this node are under way waits for them, and goes in one
-// next round: each costs dragonboat several times what one more command in it does, and the
-// step worker saves what it finds with one fdatasync. It does not wait if it is this much,
-// or for longer than this.
-const (
-	deferOpsMax   = 256
-	deferBytesMax = 256 << 10
-	deferMax      = 2 * time.Millisecond
-)
-
-// defers reports whether what is queued is to wait.
-func (p *pass) defers() bool {
-	if p.underWay.Load() == 0 || time.Duration(p.engine.Clock.Boot()-p.proposed) > deferMax {
-		return false
-	}
-	return !slices.ContainsFunc(p.deferred, func(s *shard) bool { return s.queue.Holds(deferOpsMax, deferBytesMax) })
 }
 
 // proposeLarge makes a proposal of the large command whose turn it is, if it can go: one

@@ -4,7 +4,38 @@ import (
 	"testing"
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
+
+	"github.com/proa-kv/proa/command"
 )
+
+// TestProposalsUnderWay: while a shard's proposals are not carried out, so many are made and
+// not more; what waits meanwhile goes afterwards, nothing is refused.
+func TestProposalsUnderWay(t *testing.T) {
+	n := newCluster(t, 1).leader(0)
+	n.applying.Lock()
+	const commands = 10 * inflightMax
+	outcomes := make(waiter, commands)
+	most := 0
+	for i := range commands {
+		c := command.Command{Kind: command.Incr, Key: []byte("n"), Delta: 1}
+		if err := n.Propose(0, &c, outcomes, command.Tag{}); err != nil {
+			t.Errorf("command %d: %v", i, err)
+		}
+		n.Drive()
+		n.shards[0].proposals.mu.Lock()
+		most = max(most, len(n.shards[0].inflight))
+		n.shards[0].proposals.mu.Unlock()
+	}
+	n.applying.Unlock()
+	for range commands {
+		if o := <-outcomes; o.outcome != command.Applied {
+			t.Fatalf("outcome %v", o.outcome)
+		}
+	}
+	if most != inflightMax {
+		t.Errorf("%d proposals were under way", most)
+	}
+}
 
 // TestRepliesOfAStep: replies are written after the last shard of a step, whatever else its
 // entries are, and however the shards follow one another.

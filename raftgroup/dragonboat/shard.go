@@ -156,7 +156,6 @@ func (ps *proposals) submit(data []byte, done []engine.Completion) *proposed {
 	p.number = ps.last
 	ps.inflight = append(ps.inflight, p)
 	ps.mu.Unlock()
-	s.engine.underWay.Add(1)
 	state, err := s.user.Propose(ps.session, appendName(data, s.engine.start, p.number), s.engine.Timing.Timeout)
 	ps.mu.Lock()
 	p.state = state
@@ -176,7 +175,6 @@ func (ps *proposals) resolve(number uint64) *proposed {
 	for i, p := range ps.inflight {
 		if p.number == number {
 			ps.inflight = slices.Delete(ps.inflight, i, i+1)
-			ps.shard.engine.underWay.Add(-1)
 			return p
 		}
 	}
@@ -203,7 +201,6 @@ func (ps *proposals) expire() {
 		return true
 	})
 	ps.mu.Unlock()
-	s.engine.underWay.Add(-int64(len(ended)))
 	for i, p := range ended {
 		p.ended.Store(true)
 		s.engine.finish(p.done, outcomes[i])
@@ -241,11 +238,22 @@ func (ps *proposals) endAll(o command.Outcome) {
 	all := ps.inflight
 	ps.inflight = nil
 	ps.mu.Unlock()
-	ps.shard.engine.underWay.Add(-int64(len(all)))
 	for _, p := range all {
 		p.ended.Store(true)
 		ps.shard.engine.finish(p.done, o)
 	}
+}
+
+// inflightMax bounds a shard's proposals under way. What is queued meanwhile goes in one: on
+// a slow disk, or to distant nodes, each costs dragonboat several times what one more command
+// in it does, and it refuses some where they are too many.
+const inflightMax = 16
+
+// full reports whether as many proposals are under way as may be.
+func (ps *proposals) full() bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return len(ps.inflight) >= inflightMax
 }
 
 // waits reports whether proposals are under way.
