@@ -88,6 +88,7 @@ func (d differential) play(t *testing.T, engine string, events *transcript) {
 	}
 	for _, n := range c.Nodes() {
 		n.Verify()
+		events.snapshots += strings.Count(n.Log(), "snapshot installed")
 	}
 }
 
@@ -234,8 +235,9 @@ func leaveBehind(p *player, shard int, n *testcluster.Node) func() {
 
 // transcript is what a client has asked, what it was answered, and what befell the cluster.
 type transcript struct {
-	events   []event
-	repeated int // requests that were sent more than once
+	events    []event
+	repeated  int // requests that were sent more than once
+	snapshots int // that nodes have got
 }
 
 type event struct{ what, reply string }
@@ -252,7 +254,7 @@ func (tr *transcript) note(format string, args ...any) {
 }
 
 func (tr *transcript) summary() string {
-	return fmt.Sprintf("%d events, %d requests sent more than once", len(tr.events), tr.repeated)
+	return fmt.Sprintf("%d events, %d requests sent more than once, %d snapshots", len(tr.events), tr.repeated, tr.snapshots)
 }
 
 // compare fails the test with the first difference and what came before. Where the test has
