@@ -163,6 +163,9 @@ type node struct {
 	driver  sync.WaitGroup
 	failure atomic.Pointer[error]
 	marks   atomic.Uint64
+
+	stall   sync.RWMutex // the step worker waits for it when it has saved something
+	stalled atomic.Int64 // how often it has begun to
 }
 
 const testDir = "/node"
@@ -316,7 +319,11 @@ func (n *node) Drive() {
 		n.Run()
 	}
 }
-func (n *node) NoteFsync(time.Duration)            {}
+func (n *node) NoteFsync(time.Duration) {
+	n.stalled.Add(1)
+	n.stall.RLock()
+	defer n.stall.RUnlock()
+}
 func (n *node) Heard(uint64)                       {}
 func (n *node) Lost(uint64)                        {}
 func (n *node) KeepTime()                          {}

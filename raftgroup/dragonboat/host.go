@@ -47,6 +47,15 @@ type nodeHost struct {
 	wg      sync.WaitGroup
 }
 
+// Of entries, what waits for the step worker in one replica, and what waits to be sent to
+// one node in one of dragonboat's four queues for it; one message may always wait. Without
+// a bound they are 1024 messages, of up to 64 MiB. dragonboat drops what is more, which
+// Raft takes for what it is. What is to be sent goes at once, or is lost: see links.Send.
+const (
+	receiveBytesMax = 32 << 20
+	sendBytesMax    = 64 << 20
+)
+
 // startHost starts the NodeHost, which has no replicas yet.
 func (h *nodeHost) startHost() (err error) {
 	defer recovered("dragonboat cannot start", &err)
@@ -59,6 +68,7 @@ func (h *nodeHost) startHost() (err error) {
 		RaftEventListener:   listener{engine: e},
 		SystemEventListener: listener{engine: e},
 	}
+	c.MaxReceiveQueueSize, c.MaxSendQueueSize = receiveBytesMax, sendBytesMax
 	c.Expert.LogDBFactory = factory{e}
 	c.Expert.TransportFactory = h.wire
 	c.Expert.LogDB = config.GetTinyMemLogDBConfig()

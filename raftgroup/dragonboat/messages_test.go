@@ -3,6 +3,7 @@ package dragonboat
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"testing"
 
 	pb "github.com/lni/dragonboat/v4/raftpb"
@@ -63,6 +64,39 @@ func putsOf(n int) (cs []command.Command) {
 		cs = append(cs, putOf(128))
 	}
 	return cs
+}
+
+// TestMessagesThatWait: what a leader sends without an end, while the step worker hangs in
+// the disk, does not fill the memory. Afterwards the follower goes on.
+func TestMessagesThatWait(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	n, leader := c.follower(0)
+	s := n.shards[0]
+	n.stall.Lock()
+	before := n.stalled.Load()
+	c.put(0, "k", "v")
+	c.until("the step worker to hang", func() bool { return n.stalled.Load() > before })
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const messages, size = 200, 1 << 20
+	place, start := s.place(), used()
+	for range messages {
+		n.wire.Deliver(leader.id, []pb.Message{{
+			Type: pb.Replicate, ShardID: s.id, From: place.Leader, To: s.replicaID.Load(), Term: place.Term, LogIndex: 1 << 40, LogTerm: place.Term,
+			Entries: []pb.Entry{encoded(1<<40+1, place.Term, make([]byte, size))},
+		}})
+	}
+	grown := int64(used() - start)
+	n.stall.Unlock()
+	if grown > 2*receiveBytesMax {
+		t.Errorf("%d messages of %d MiB take %d MiB, want about %d", messages, size>>20, grown>>20, receiveBytesMax>>20)
+	}
+	c.put(0, "k", "w")
+	c.until("the follower has it", func() bool { return n.confirmed(0) && n.read(0, "k") == "w" })
 }
 
 // TestProposalsThatAreRefused: an entry that no engine proposes costs its sender the

@@ -94,6 +94,7 @@ var routine = []string{
 	"failed to connect to", "circuit breaker", "breaker %s",
 	"failed to get snapshot conn", "send batch failed",
 	"not tracked chunk", "ignored a chunk", "ignored a invalid chunk", "dropped an invalid snapshot", // whoever takes them in says why
+	"rate limited dropped", "dropped an incoming message", // messages may always be lost
 	"aborted OpenOnDisk", "aborted recovery", "save snapshot aborted", "shard stopped", // the node is closed
 	"LocalTick msgs in one batch", // the machine is busy
 }
