@@ -45,9 +45,11 @@ type membership struct {
 	transfer      transfer
 
 	// For any thread:
-	led   atomic.Pointer[raftio.LeaderInfo] // who leads
-	votes atomic.Bool                       // the replica here votes
-	sent  transport.Sent
+	led     atomic.Pointer[raftio.LeaderInfo] // who leads
+	pending func() int                        // pendingChanges
+	votes   atomic.Bool                       // the replica here votes
+	sent    transport.Sent
+	changes transport.Changes // that the replica here was sent
 	// since when, and when last, a leader has said that more is confirmed here than there is,
 	// on Clock.Boot
 	behindSince, behindLast atomic.Int64

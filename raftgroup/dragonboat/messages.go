@@ -42,8 +42,13 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			s.consider(m)
 			continue
 		}
-		if err := s.check(from, m); err != nil {
+		place := s.place()
+		if err := check(place, from, m); err != nil {
 			return nil, s.blame(from, err)
+		}
+		if place.Ignores(m) {
+			s.logger.Debug("has two changes of the membership that are not committed: is not elected")
+			continue
 		}
 		switch m.Type {
 		case pb.RequestVote, pb.RequestPreVote:
@@ -91,10 +96,9 @@ func (w watcher) Sending(_ uint64, ms []pb.Message) {
 	}
 }
 
-// check returns why no correct node, and why not the node from, sends m to the replica here.
-// For any thread.
-func (s *shard) check(from uint64, m *pb.Message) error {
-	if err := s.place().Check(from, m); err != nil {
+// check returns why no correct node, and why not the node from, sends m to a replica.
+func check(p *transport.Place, from uint64, m *pb.Message) error {
+	if err := p.Check(from, m); err != nil {
 		return err
 	}
 	for i := range m.Entries {
@@ -130,12 +134,19 @@ func checkCommands(proposal []byte) error {
 // place is where the replica here is, for what it may be sent. For any thread.
 func (s *shard) place() *transport.Place {
 	e, id := s.engine, s.replicaID.Load()
-	p := &transport.Place{NodeOf: placement.NodeOf, Term: e.db.State(s.id, id).Term, Votes: s.votes.Load(), Sent: &s.sent}
+	p := &transport.Place{NodeOf: placement.NodeOf, Term: e.db.State(s.id, id).Term, Votes: s.votes.Load(), Sent: &s.sent, Changes: &s.changes, Pending: s.pending}
 	_, p.Last = e.db.Range(s.id, id)
 	if l := s.led.Load(); l != nil {
 		p.Leader, p.LeaderTerm = l.LeaderID, l.Term
 	}
 	return p
+}
+
+// pendingChanges returns how many changes of the membership the log has that are not
+// committed. For any thread.
+func (s *shard) pendingChanges() int {
+	n, _ := transport.Pending(s.engine.db, s.id, s.replicaID.Load()) // what cannot be read ends the node elsewhere
+	return n
 }
 
 // rollbackProof is how long a leader must insist that this replica has confirmed what it

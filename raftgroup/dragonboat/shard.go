@@ -38,6 +38,7 @@ func newShard(e *Engine, number int) *shard {
 	s := &shard{engine: e, number: number, id: shardID(number), logger: e.ShardLogger(number)}
 	s.proposals.shard, s.reads.shard, s.replica.shard, s.membership.shard = s, s, s, s
 	s.reads.wanted = make(chan struct{}, 1)
+	s.pending = s.pendingChanges
 	return s
 }
 

@@ -53,6 +53,8 @@ type victim struct {
 	wire *Transport
 	sent *Sent
 
+	changes *Changes
+
 	probes atomic.Uint64 // the number of the last that was answered
 	probe  uint64
 }
@@ -90,7 +92,7 @@ func (v *victim) start(links Links, initial map[uint64]string) {
 	var err error
 	v.log, _, err = raftlog.Open(raftlog.Options{Dir: "/raft", FS: v.fs, SegmentBytes: 64 << 10})
 	must(v.t, err)
-	v.sent = new(Sent)
+	v.sent, v.changes = new(Sent), new(Changes)
 	v.wire = New(links, nil)
 	c := config.NodeHostConfig{NodeHostDir: "/host", RTTMillisecond: v.ticks, RaftAddress: Target(v.node)}
 	c.Expert.LogDBFactory = kept{logdb.Factory{Log: v.log}, &v.db}
@@ -136,7 +138,7 @@ func (v *victim) Stream(context.Context, uint64) (Stream, error) {
 
 // place is where the replica is.
 func (v *victim) place() *Place {
-	p := &Place{NodeOf: nodeOf, Sent: v.sent, Votes: true}
+	p := &Place{NodeOf: nodeOf, Sent: v.sent, Changes: v.changes, Votes: true, Pending: v.pending}
 	if s, err := v.db.ReadRaftState(shard, v.self(), 0); err == nil {
 		p.Term = s.State.Term
 		if s.EntryCount > 0 {
@@ -152,15 +154,24 @@ func (v *victim) place() *Place {
 	return p
 }
 
+func (v *victim) pending() int {
+	n, err := Pending(v.db, shard, v.self())
+	if err != nil && !errors.Is(err, raftio.ErrNoSavedLog) {
+		v.t.Error(err)
+	}
+	return n
+}
+
 // receive hands a message over as a node's engine does. refused is why it does not.
 func (v *victim) receive(from uint64, m pb.Message) (refused error) {
 	m.ShardID, m.To = shard, self
 	frame := appendMessage(nil, &m)
 	ms, err := decodeMessages(frame)
+	place := v.place()
 	if err == nil {
-		err = v.place().Check(from, &ms[0])
+		err = place.Check(from, &ms[0])
 	}
-	if err != nil {
+	if err != nil || place.Ignores(&ms[0]) {
 		return err
 	}
 	return v.wire.Receive(from, frame)
@@ -551,9 +562,6 @@ func (v *victim) play(p []byte) (taken, refused int) {
 			note(v.receive(3, pb.Message{Type: pb.ReplicateResp, From: 301, Term: place.Term + 2, LogIndex: place.Last + uint64(c.of(4))}))
 		default:
 			from, m := c.message(place)
-			if m.Type == pb.Replicate && v.changes() && changesMembership(m.Entries) {
-				continue
-			}
 			note(v.receive(from, m))
 		}
 		if c.of(4) == 0 && !v.settle() {
@@ -562,25 +570,6 @@ func (v *victim) play(p []byte) (taken, refused int) {
 	}
 	v.settle()
 	return taken, refused
-}
-
-// changes says that a change of the membership is in the log and not committed. No leader
-// appends another one then; if it does all the same, whoever is elected with both panics.
-func (v *victim) changes() bool {
-	if !v.settle() {
-		return true
-	}
-	s, err := v.db.ReadRaftState(shard, self, 0)
-	if err != nil {
-		return false
-	}
-	es, _, err := v.db.IterateEntries(nil, 0, shard, self, s.State.Commit+1, math.MaxInt64, math.MaxInt64)
-	must(v.t, err)
-	return changesMembership(es)
-}
-
-func changesMembership(es []pb.Entry) bool {
-	return slices.ContainsFunc(es, func(e pb.Entry) bool { return e.Type == pb.ConfigChangeEntry })
 }
 
 // TestStrangers sends what random numbers say, to a replica of which the clock runs and to

@@ -22,9 +22,15 @@ import (
 // Place compares it with where the replica is, which the engine knows.
 //
 // What passes is a message that a correct node could have sent. A member that lies within
-// these bounds is not found out: Raft tolerates crashes, not lies. (One that leads, say,
-// may still end a follower: with two changes of the membership, in two messages, of which
-// neither is committed when the follower is elected.)
+// these bounds is not found out: Raft tolerates crashes, not lies.
+//
+// dragonboat panics, too, where a replica is elected whose log has two changes of the
+// membership that are not committed. No leader makes a second one before. One that lies is
+// found out within its term (Changes), and its connection ends. It may claim another term
+// with each message, though, faster than they are stored. So what counts is where a replica
+// is elected: it gets no votes while its log is such (Place.Ignores). Another replica leads
+// then, and commits or overwrites the changes. What is left is a group of one voter, which
+// needs no vote: a node that sends it entries may end it.
 
 // Bounds of what a message may claim. No log gets near them: a position of 2^62 takes a
 // hundred thousand years at a million entries a second, and an election takes a good part
@@ -97,6 +103,9 @@ func checkMessage(m *pb.Message) error {
 	return nil
 }
 
+// changesMax is how many changes of the membership are under way at a time.
+const changesMax = 1
+
 // checkReplicate checks that the entries of m follow on one another and on the one that m
 // names as the one before them.
 func checkReplicate(m *pb.Message) error {
@@ -124,7 +133,7 @@ func checkReplicate(m *pb.Message) error {
 			changes++
 		}
 	}
-	if changes > 1 { // dragonboat panics when it is elected with them
+	if changes > changesMax {
 		return damaged("%d changes of the membership, of which none is committed", changes)
 	}
 	return nil
@@ -291,7 +300,11 @@ type Place struct {
 	// Leader is the replica that leads LeaderTerm, 0 where none is known.
 	Leader, LeaderTerm uint64
 
-	Sent *Sent // what this replica has sent
+	Sent    *Sent    // what this replica has sent
+	Changes *Changes // what it was sent
+
+	// Pending says how many changes of the membership the log has that are not committed.
+	Pending func() int
 }
 
 // Check returns why no correct node, and why not the node from, sends m to a replica that
@@ -319,6 +332,14 @@ func (p *Place) Check(from uint64, m *pb.Message) error {
 			return damaged("node %d confirms entry %d, but the log ends at %d", from, m.LogIndex, max(sent, p.Last))
 		}
 	}
+	if m.Type == pb.RequestVoteResp && !m.Reject && m.Term > p.Term {
+		return damaged("a vote in term %d, in which this replica has asked for none: it is in term %d", m.Term, p.Term)
+	}
+	if m.Type == pb.Replicate {
+		if err := p.Changes.check(m); err != nil {
+			return err
+		}
+	}
 	for i := range m.Entries {
 		if e := &m.Entries[i]; e.Type == pb.ConfigChangeEntry {
 			c, err := decodeConfigChange(e)
@@ -331,6 +352,14 @@ func (p *Place) Check(from uint64, m *pb.Message) error {
 		}
 	}
 	return nil
+}
+
+// Ignores reports whether dragonboat must not get a message that has passed Check: a vote
+// for a replica whose log has more changes of the membership under way than a leader's.
+func (p *Place) Ignores(m *pb.Message) bool {
+	granted := (m.Type == pb.RequestVoteResp || m.Type == pb.RequestPreVoteResp) && !m.Reject
+	open := m.Term >= p.Term && (p.Leader == 0 || p.LeaderTerm < m.Term)
+	return granted && open && p.Pending != nil && p.Pending() > changesMax
 }
 
 // CheckChunk is Check for a chunk of a snapshot. A replica has confirmed its leader's term
