@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/spawn"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 func TestMain(m *testing.M) {
@@ -40,7 +42,8 @@ func TestMain(m *testing.M) {
 //	                       line, and writes what is shown to the file
 //	typing …               (Linux) somebody at the terminal of a command, see typing
 //
-// and the condition [cluster]: the client can administer clusters.
+// and the conditions [cluster]: the client can administer clusters; [chosen]: the environment
+// says which Raft engine servers have; [etcd]: that or the default is etcd.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -51,11 +54,7 @@ func TestScripts(t *testing.T) {
 			e.Defer(s.kill)
 			e.Vars = append(e.Vars, "PROA_ENDPOINTS=127.0.0.1:1", "XDG_STATE_HOME="+filepath.Join(e.WorkDir, "state"),
 				"XDG_CONFIG_HOME="+filepath.Join(e.WorkDir, "config"))
-			for _, name := range spawn.PartSettings {
-				if value, set := os.LookupEnv(name); set {
-					e.Vars = append(e.Vars, name+"="+value)
-				}
-			}
+			e.Vars = append(e.Vars, partSettings()...)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -63,14 +62,30 @@ func TestScripts(t *testing.T) {
 			"terminal": scriptTerminal, "typing": scriptTyping,
 		},
 		Condition: func(name string) (bool, error) {
-			if name != "cluster" {
-				return false, fmt.Errorf("unknown condition %s", name)
+			switch name {
+			case "cluster":
+				_, ok := any((*client.Client)(nil)).(administrator)
+				return ok, nil
+			case "chosen":
+				return os.Getenv("PROA_RAFT_ENGINE") != "", nil
+			case "etcd":
+				engine, err := placement.ParseEngine(cmp.Or(os.Getenv("PROA_RAFT_ENGINE"), "etcd"))
+				return engine == placement.Etcd, err
 			}
-			_, ok := any((*client.Client)(nil)).(administrator)
-			return ok, nil
+			return false, fmt.Errorf("unknown condition %s", name)
 		},
 		RequireUniqueNames: true,
 	})
+}
+
+// partSettings returns those of spawn.PartSettings that are set.
+func partSettings() (env []string) {
+	for _, name := range spawn.PartSettings {
+		if value, set := os.LookupEnv(name); set {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
 }
 
 // scriptTerminal and scriptTyping are nil where no terminal can be made, and
@@ -142,7 +157,7 @@ func (s *scriptServer) launch(dir string, flags []string) (string, error) {
 		"--set", "memory.max_memory_usage=384MiB", "--set", "raft.log_segment_size=1MiB",
 	}, flags...)...)
 	s.cmd.Dir = dir
-	s.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
+	s.cmd.Env = append(partSettings(), "PATH="+os.Getenv("PATH"), "HOME="+dir)
 	stderr, err := s.cmd.StderrPipe()
 	if err != nil {
 		return "", err

@@ -108,13 +108,23 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// startAlone starts a node that is its own cluster, with eight shards, and
-// returns where it speaks Redis's protocol.
+// shardsAlone is the flag for the shards of a node that is alone: one where the Raft engine
+// that the environment sets does not carry out commands across shards (the table of
+// engines, raftgroup.Engines; its packages are no dependency of this module).
+func shardsAlone() string {
+	if os.Getenv("PROA_RAFT_ENGINE") == "dragonboat" {
+		return "--shards=1"
+	}
+	return "--shards=8"
+}
+
+// startAlone starts a node that is its own cluster, with eight shards if its engine allows
+// it, and returns where it speaks Redis's protocol.
 func startAlone(t *testing.T, redirect bool) (address string) {
 	t.Helper()
 	address = testcluster.FreeAddress(t)
 	testcluster.Start(t, testcluster.Config{
-		Args: []string{"--shards=8", "--resp-listen", address}, Settings: []string{fmt.Sprintf("resp.redirect=%t", redirect)},
+		Args: []string{shardsAlone(), "--resp-listen", address}, Settings: []string{fmt.Sprintf("resp.redirect=%t", redirect)},
 	})
 	awaitAnswer(t, address)
 	return address

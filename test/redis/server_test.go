@@ -121,7 +121,7 @@ func startRedis(t *testing.T) *target {
 func startProa(t *testing.T) *target {
 	t.Helper()
 	p := &target{name: fromProa, address: testcluster.FreeAddress(t)}
-	testcluster.Start(t, testcluster.Config{Args: []string{"--shards", "8", "--resp-listen", p.address}})
+	testcluster.Start(t, testcluster.Config{Args: []string{shardsAlone(), "--resp-listen", p.address}})
 	awaitAnswer(t, p.address)
 	p.wipe = func(t *testing.T) { t.Helper(); wipe(t, p.address) }
 	return p
