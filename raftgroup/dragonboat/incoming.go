@@ -75,7 +75,7 @@ func (in *incoming) accept(c *pb.Chunk) error {
 func (in *incoming) begin(c *pb.Chunk) error {
 	e := in.engine
 	s := e.shardOf(c.ShardID)
-	if s == nil || c.ChunkId != 0 || placement.NodeOf(c.From) != in.from || placement.NodeOf(c.ReplicaID) != e.Node {
+	if s == nil || c.ChunkId != 0 || placement.NodeOf(c.ReplicaID) != e.Node {
 		return fmt.Errorf("%w: a snapshot that begins with chunk %d for shard %d, from replica %x to %x", transport.ErrDamaged, c.ChunkId, c.ShardID, c.From, c.ReplicaID)
 	}
 	if !s.receiving.CompareAndSwap(false, true) {

@@ -15,15 +15,32 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
-// follower returns a node that follows in a shard, and what its leader is.
+// follower returns a node that follows in a shard and knows its leader.
 func (c *cluster) follower(shard int) (n, leader *node) {
-	leader = c.leader(shard)
-	n = c.node(leader.id%3 + 1)
 	c.until("a follower that knows its leader", func() bool {
+		leader = c.leader(shard)
+		n = c.node(leader.id%3 + 1)
 		l := n.shards[shard].led.Load()
 		return l != nil && l.LeaderID == leader.shards[shard].replicaID.Load() && n.shards[shard].place().Term == l.Term
 	})
 	return n, leader
+}
+
+// steadily calls f until the leader was the same before and after, and fails with the error
+// of that call.
+func (c *cluster) steadily(shard int, f func(n, leader *node) error) {
+	c.t.Helper()
+	var err error
+	c.until("a leader that stays", func() bool {
+		n, leader := c.follower(shard)
+		s := n.shards[shard]
+		before := *s.led.Load()
+		err = f(n, leader)
+		return *s.led.Load() == before && s.place().Term == before.Term
+	})
+	if err != nil {
+		c.t.Error(err)
+	}
 }
 
 // beginning is the first chunk of a snapshot that the leader of a shard might send.
@@ -80,42 +97,49 @@ func (n *node) partial() (files []string) {
 // not reach dragonboat.
 func TestChunksThatAreRefused(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
-	n, leader := c.follower(0)
-	third := placement.ReplicaID(6-n.id-leader.id, 1)
+	other := func(chunk *pb.Chunk) uint64 { // the replica of the third node
+		return placement.ReplicaID(6-placement.NodeOf(chunk.ReplicaID)-placement.NodeOf(chunk.From), 1)
+	}
 	for name, x := range map[string]struct {
 		change func(c *pb.Chunk)
 		want   error
 	}{
 		"another shard":                   {func(c *pb.Chunk) { c.ShardID = 99 }, transport.ErrDamaged},
-		"another node's replica":          {func(c *pb.Chunk) { c.ReplicaID = third }, transport.ErrDamaged},
-		"by another node's replica":       {func(c *pb.Chunk) { c.From = third }, transport.ErrDamaged},
+		"another node's replica":          {func(c *pb.Chunk) { c.ReplicaID = other(c) }, transport.ErrDamaged},
 		"not the first":                   {func(c *pb.Chunk) { *c = next(*c, 10) }, transport.ErrDamaged},
 		"a later term":                    {func(c *pb.Chunk) { c.Term++ }, transport.ErrDamaged},
-		"a member that is somewhere else": {func(c *pb.Chunk) { c.Membership.Addresses[third] = transport.Target(n.id) }, transport.ErrDamaged},
-		"a replica that is not here":      {func(c *pb.Chunk) { c.ReplicaID = placement.ReplicaID(n.id, 9) }, engine.ErrSnapshotUnwanted},
+		"a member that is somewhere else": {func(c *pb.Chunk) { c.Membership.Addresses[other(c)] = "99" }, transport.ErrDamaged},
+		"a replica that is not here":      {func(c *pb.Chunk) { c.ReplicaID += 8 }, engine.ErrSnapshotUnwanted},
+		"by a follower":                   {func(c *pb.Chunk) { c.From = other(c) }, engine.ErrSnapshotUnwanted},
+		"by the leader":                   {func(*pb.Chunk) {}, nil},
 	} {
-		chunk := beginning(n, leader, 0)
-		x.change(&chunk)
-		in, err := n.begin(t, leader.id, chunk)
-		if !errors.Is(err, x.want) {
-			t.Errorf("%s: %v, want %v", name, err, x.want)
+		c.steadily(0, func(n, leader *node) error {
+			chunk := beginning(n, leader, 0)
+			x.change(&chunk)
+			in, err := n.begin(t, placement.NodeOf(chunk.From), chunk)
+			defer in.Abort()
+			t.Logf("%s: %v", name, err)
+			if !errors.Is(err, x.want) {
+				return fmt.Errorf("%s: %w, want %w", name, err, x.want)
+			}
+			if kept := n.partial(); len(kept) > 0 != (x.want == nil) {
+				return fmt.Errorf("%s: dragonboat has %v", name, kept)
+			}
+			in.Abort()
+			if r := n.shards[0].replicaID.Load(); r != placement.ReplicaID(n.id, 1) {
+				return fmt.Errorf("%s: replica %x is here now", name, r)
+			}
+			return nil
+		})
+	}
+	c.steadily(0, func(n, leader *node) error {
+		in, err := n.begin(t, 6-n.id-leader.id, beginning(n, leader, 0))
+		defer in.Abort()
+		if !errors.Is(err, transport.ErrDamaged) {
+			return fmt.Errorf("by another node than its sender's: %w", err)
 		}
-		t.Logf("%s: %v", name, err)
-		in.Abort()
-	}
-	chunk := beginning(n, leader, 0)
-	chunk.From = third
-	in, err := n.begin(t, placement.NodeOf(third), chunk)
-	if !errors.Is(err, engine.ErrSnapshotUnwanted) {
-		t.Errorf("by a follower: %v", err)
-	}
-	in.Abort()
-	if r := n.shards[0].replicaID.Load(); r != placement.ReplicaID(n.id, 1) {
-		t.Errorf("replica %x is here now", r)
-	}
-	if left := n.partial(); len(left) > 0 {
-		t.Errorf("dragonboat keeps %v", left)
-	}
+		return nil
+	})
 	c.put(0, "k", "v")
 }
 
@@ -123,80 +147,87 @@ func TestChunksThatAreRefused(t *testing.T) {
 // broke off is forgotten.
 func TestStreamOfChunks(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
-	n, leader := c.follower(0)
-	chunk := beginning(n, leader, 0)
-	for i, other := range []pb.Chunk{
-		chunk, next(next(chunk, 10), 10),
-		func() pb.Chunk { c := next(chunk, 10); c.ShardID++; return c }(),
-		func() pb.Chunk {
-			c := next(chunk, 10)
-			c.Index++
-			c.Filepath = "snapshot-0000010000000001.gbsnap"
-			return c
-		}(),
-		func() pb.Chunk { c := next(chunk, 10); c.Term--; return c }(),
+	for name, change := range map[string]func(c *pb.Chunk){
+		"one before":               func(c *pb.Chunk) { c.ChunkId, c.FileChunkId = 0, 0 },
+		"one that is not the next": func(c *pb.Chunk) { *c = next(*c, 10) },
+		"one for another shard":    func(c *pb.Chunk) { c.ShardID++ },
+		"one of another entry":     func(c *pb.Chunk) { c.Index++; c.Filepath = "snapshot-0000010000000001.gbsnap" },
+		"one of another term":      func(c *pb.Chunk) { c.Term-- },
+		"one by another replica":   func(c *pb.Chunk) { c.From++ },
 	} {
-		in, err := n.begin(t, leader.id, chunk)
+		c.steadily(0, func(n, leader *node) error {
+			chunk := beginning(n, leader, 0)
+			in, err := n.begin(t, leader.id, chunk)
+			defer in.Abort()
+			if err != nil {
+				return err
+			}
+			if second, err := n.begin(t, leader.id, chunk); !errors.Is(err, engine.ErrSnapshotUnwanted) {
+				return fmt.Errorf("two at a time: %w", err)
+			} else {
+				second.Abort()
+			}
+			wrong := next(chunk, 10)
+			change(&wrong)
+			if err := in.Write(pb.MustMarshal(&wrong)); !errors.Is(err, transport.ErrDamaged) {
+				return fmt.Errorf("%s follows: %w", name, err)
+			}
+			if kept := n.partial(); len(kept) != 1 {
+				return fmt.Errorf("%s: dragonboat has %v, want one snapshot", name, kept)
+			}
+			in.Abort()
+			if kept := n.partial(); len(kept) > 0 {
+				return fmt.Errorf("%s: dragonboat keeps %v", name, kept)
+			}
+			return nil
+		})
+	}
+	c.steadily(0, func(n, leader *node) error {
+		in, err := n.begin(t, leader.id, beginning(n, leader, 0))
+		defer in.Abort()
 		if err != nil {
-			t.Fatal(err)
+			return err
 		}
-		if second, err := n.begin(t, leader.id, chunk); !errors.Is(err, engine.ErrSnapshotUnwanted) {
-			t.Errorf("two at a time: %v", err)
-		} else {
-			second.Abort()
+		if err := in.Finish(); !errors.Is(err, errState) || len(n.partial()) > 0 {
+			return fmt.Errorf("a snapshot of one chunk: %w, dragonboat has %v", err, n.partial())
 		}
-		if err := in.Write(pb.MustMarshal(&other)); !errors.Is(err, transport.ErrDamaged) {
-			t.Errorf("chunk %d follows: %v", i, err)
-		}
-		if len(n.partial()) != 1 {
-			t.Errorf("dragonboat has %v, want one snapshot", n.partial())
-		}
-		in.Abort()
-		if left := n.partial(); len(left) > 0 {
-			t.Errorf("dragonboat keeps %v", left)
-		}
-	}
-	in, err := n.begin(t, leader.id, chunk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := in.Finish(); !errors.Is(err, errState) {
-		t.Errorf("a snapshot of one chunk: %v", err)
-	}
-	if left := n.partial(); len(left) > 0 {
-		t.Errorf("dragonboat keeps %v", left)
-	}
+		return nil
+	})
 }
 
 // TestSnapshotWithoutEnd: what does not end is refused before the disk is full, and its
 // room is free again.
 func TestSnapshotWithoutEnd(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
-	n, leader := c.follower(0)
-	n.files.KeepFree = 1 << 20
-	n.disk.free.Store(4 << 20)
-	chunk := beginning(n, leader, 0)
-	in, err := n.begin(t, leader.id, chunk)
-	sent := 0
-	for ; err == nil && sent < 100; sent++ {
-		chunk = next(chunk, 512<<10)
-		err = in.Write(pb.MustMarshal(&chunk))
-	}
-	// The fifth would leave less than the five have, and what is reserved.
-	if !errors.Is(err, errNoRoom) || sent != 5 {
-		t.Errorf("%d chunks were sent, %v", sent, err)
-	}
-	t.Log(err)
-	in.Abort()
-	if left := n.partial(); len(left) > 0 {
-		t.Errorf("dragonboat keeps %v", left)
-	}
-	n.disk.free.Store(1 << 20)
-	in, err = n.begin(t, leader.id, beginning(n, leader, 0))
-	if !errors.Is(err, errNoRoom) {
-		t.Errorf("on a full disk: %v", err)
-	}
-	in.Abort()
+	c.steadily(0, func(n, leader *node) error {
+		n.files.KeepFree = 1 << 20
+		n.disk.free.Store(4 << 20)
+		defer n.disk.free.Store(0)
+		chunk := beginning(n, leader, 0)
+		in, err := n.begin(t, leader.id, chunk)
+		defer in.Abort()
+		sent := 0
+		for ; err == nil && sent < 100; sent++ {
+			chunk = next(chunk, 512<<10)
+			err = in.Write(pb.MustMarshal(&chunk))
+		}
+		t.Log(err)
+		// The fifth would leave less than the five have, and what is reserved.
+		if !errors.Is(err, errNoRoom) || sent != 5 {
+			return fmt.Errorf("%d chunks were sent, %w", sent, err)
+		}
+		in.Abort()
+		if kept := n.partial(); len(kept) > 0 {
+			return fmt.Errorf("dragonboat keeps %v", kept)
+		}
+		n.disk.free.Store(1 << 20)
+		in, err = n.begin(t, leader.id, beginning(n, leader, 0))
+		defer in.Abort()
+		if !errors.Is(err, errNoRoom) {
+			return fmt.Errorf("on a full disk: %w", err)
+		}
+		return nil
+	})
 }
 
 // TestFirstSnapshot: a replica that is new gets its state by a snapshot, where the log was
