@@ -276,6 +276,41 @@ func TestTransfer(t *testing.T) {
 	}
 }
 
+// TestReadsAmidTransfers: while a leadership goes from node to node, reads of a replica that
+// never leads are confirmed, each.
+func TestReadsAmidTransfers(t *testing.T) {
+	c := newCluster(t, 1, 2, 3)
+	c.put(0, "k", "v")
+	first := c.leader(0)
+	reader := c.node(first.id%3 + 1)
+	other := c.node(reader.id%3 + 1)
+	var refused atomic.Int64
+	var stop atomic.Bool
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for !stop.Load() {
+				if !reader.confirmed(0) {
+					refused.Add(1)
+				}
+			}
+		})
+	}
+	for turn := range 8 {
+		to := []*node{other, first}[turn%2]
+		c.until("the transfer", func() bool {
+			n := c.leader(0)
+			n.Post(func() { n.TransferLeadership(0, placement.ReplicaID(to.id, 1)) })
+			return n == to
+		})
+	}
+	stop.Store(true)
+	readers.Wait()
+	if n := refused.Load(); n > 0 {
+		t.Errorf("%d reads were not confirmed", n)
+	}
+}
+
 // TestMembers: a node gets replicas, as learners first, and others lose theirs, until
 // nothing of the first ones is left; a crash in between costs nothing.
 func TestMembers(t *testing.T) {

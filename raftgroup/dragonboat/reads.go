@@ -89,9 +89,9 @@ func (r *reads) run(ctx context.Context) {
 		case <-r.wanted:
 		}
 		waiting := r.take()
-		sent, term := e.Clock.Boot(), r.leads()
+		sent, term, confirmed := r.round(ctx)
 		outcome := command.Dropped
-		if r.round() {
+		if confirmed {
 			outcome = command.Applied
 		}
 		led := term != 0 && r.leads() == term // else the round was the next leader's
@@ -115,14 +115,37 @@ func (r *reads) leads() uint64 {
 	return term
 }
 
-// round asks once, and reports whether the answer has come and the replica is as new.
-func (r *reads) round() bool {
-	user := r.shard.handle.Load()
-	if user == nil {
-		return false
-	}
+// round asks until an answer has come and the replica is as new, for as long as it may take
+// to find another leader. It returns when it began to ask for the answer, in which term this
+// replica led then, and whether there is one.
+//
+// What is lost as the leadership changes hands, or comes to a leader that has committed
+// nothing yet, is not answered at all, so it is asked again: after an interval of heartbeats
+// at first.
+func (r *reads) round(ctx context.Context) (sent int64, term uint64, confirmed bool) {
 	e := r.shard.engine
-	state, err := (*user).ReadIndex(2 * e.rtt * time.Duration(e.electionTicks))
+	end := e.Clock.Boot() + int64(2*e.rtt*time.Duration(e.electionTicks))
+	for patience := e.rtt * time.Duration(e.heartbeatTicks); ; patience *= 2 {
+		sent, term = e.Clock.Boot(), r.leads()
+		left := time.Duration(end - sent)
+		if left <= 0 || !r.shard.Held.Load() {
+			return sent, term, false
+		}
+		if r.confirm(max(min(patience, left), e.rtt)) {
+			return sent, term, true
+		}
+		select {
+		case <-ctx.Done():
+			return sent, term, false
+		case <-time.After(e.rtt): // there may have been no leader to ask
+		}
+	}
+}
+
+// confirm asks once.
+func (r *reads) confirm(patience time.Duration) bool {
+	e := r.shard.engine
+	state, err := e.nh.ReadIndex(r.shard.id, patience)
 	if err != nil {
 		return false
 	}
