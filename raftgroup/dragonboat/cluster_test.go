@@ -165,7 +165,7 @@ type node struct {
 	marks   atomic.Uint64
 
 	stall   sync.RWMutex // the step worker waits for it when it has saved something
-	stalled atomic.Int64 // how often it has begun to
+	stalled atomic.Int64 // how often it had to
 }
 
 const testDir = "/node"
@@ -320,8 +320,10 @@ func (n *node) Drive() {
 	}
 }
 func (n *node) NoteFsync(time.Duration) {
-	n.stalled.Add(1)
-	n.stall.RLock()
+	if !n.stall.TryRLock() {
+		n.stalled.Add(1)
+		n.stall.RLock()
+	}
 	defer n.stall.RUnlock()
 }
 func (n *node) Heard(uint64)                       {}

@@ -3,6 +3,7 @@ package dragonboat
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 
@@ -70,12 +71,6 @@ func putsOf(n int) (cs []command.Command) {
 // the disk, does not fill the memory. Afterwards the follower goes on.
 func TestMessagesThatWait(t *testing.T) {
 	c := newCluster(t, 1, 2, 3)
-	n, leader := c.follower(0)
-	s := n.shards[0]
-	n.stall.Lock()
-	before := n.stalled.Load()
-	c.put(0, "k", "v")
-	c.until("the step worker to hang", func() bool { return n.stalled.Load() > before })
 	used := func() uint64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -83,20 +78,32 @@ func TestMessagesThatWait(t *testing.T) {
 		return m.HeapAlloc
 	}
 	const messages, size = 200, 1 << 20
-	place, start := s.place(), used()
-	for range messages {
-		n.wire.Deliver(leader.id, []pb.Message{{
-			Type: pb.Replicate, ShardID: s.id, From: place.Leader, To: s.replicaID.Load(), Term: place.Term, LogIndex: 1 << 40, LogTerm: place.Term,
-			Entries: []pb.Entry{encoded(1<<40+1, place.Term, make([]byte, size))},
-		}})
-	}
-	grown := int64(used() - start)
-	n.stall.Unlock()
-	if grown > 2*receiveBytesMax {
-		t.Errorf("%d messages of %d MiB take %d MiB, want about %d", messages, size>>20, grown>>20, receiveBytesMax>>20)
-	}
+	c.steadily(0, func(n, leader *node) error {
+		s, before := n.shards[0], n.stalled.Load()
+		n.stall.Lock()
+		defer n.stall.Unlock()
+		put := command.Command{Kind: command.Put, Key: []byte("k"), Value: []byte("v")}
+		if out := leader.do(0, &put).outcome; out != command.Applied {
+			return fmt.Errorf("a write: %v", out)
+		}
+		c.until("the step worker to hang", func() bool { return n.stalled.Load() > before })
+		place, start := s.place(), used()
+		for range messages {
+			n.wire.Deliver(leader.id, []pb.Message{{
+				Type: pb.Replicate, ShardID: s.id, From: place.Leader, To: s.replicaID.Load(), Term: place.Term, LogIndex: 1 << 40, LogTerm: place.Term,
+				Entries: []pb.Entry{encoded(1<<40+1, place.Term, make([]byte, size))},
+			}})
+		}
+		if grown := int64(used() - start); grown > 2*receiveBytesMax {
+			return fmt.Errorf("%d messages of %d MiB take %d MiB, want about %d", messages, size>>20, grown>>20, receiveBytesMax>>20)
+		}
+		return nil
+	})
 	c.put(0, "k", "w")
-	c.until("the follower has it", func() bool { return n.confirmed(0) && n.read(0, "k") == "w" })
+	for _, id := range c.running() {
+		n := c.node(id)
+		c.until("each node has it", func() bool { return n.confirmed(0) && n.read(0, "k") == "w" })
+	}
 }
 
 // TestProposalsThatAreRefused: an entry that no engine proposes costs its sender the
