@@ -44,7 +44,7 @@ var Engines = []Engine{
 		HandsOverStalled: "the thread that waits for the disk is the one that would hand over. The other nodes elect a leader when the election timeout has passed; a disk that is only slow is noticed as with etcd",
 		CutsWhenFull:     "the thread that waits for room is the one that would cut the log. The log is cut when room becomes short, before; a node whose disk is full nevertheless stops, with what it has acknowledged in its log",
 		UnsafeRecovery:   "`proa shard recover` refuses the directory. Keep a majority, or backups",
-		StopsInOrder:     "an error of disk, log or state stops the node with a sentence, but dragonboat panics where it finds itself contradicted or cannot write a file of its own (a full disk, as it cuts the log): the process ends at once with a stack trace. What was acknowledged is in the log",
+		StopsInOrder:     "an error of disk, log or state stops the node with a sentence, but dragonboat panics where it finds itself contradicted or cannot read a file of its own: the process ends at once with a stack trace. What was acknowledged is in the log",
 	}},
 }
 

@@ -16,13 +16,11 @@ import (
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/testcluster"
-	"github.com/proa-kv/proa/raftgroup"
 )
 
 // TestClusterFullDisk fills the disk of one server of three. It stops, and says
 // why; the others go on; with room it comes back.
 func TestClusterFullDisk(t *testing.T) {
-	needsOfEngine(t, raftgroup.StopsInOrder)
 	if testing.Short() {
 		t.Skip("takes many seconds, which -short leaves out")
 	}

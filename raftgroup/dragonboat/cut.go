@@ -79,7 +79,10 @@ func (c *cutter) cut(ctx context.Context) {
 			continue
 		}
 		select {
-		case <-state.ResultC():
+		case r := <-state.ResultC():
+			if r.Aborted() {
+				s.logger.Warn("the log was not cut: a record could not be written; the disk of the data directory may be full")
+			}
 		case <-ctx.Done():
 			return
 		}

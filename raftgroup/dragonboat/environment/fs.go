@@ -5,8 +5,10 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/lni/dragonboat/v4/statemachine"
 	lnivfs "github.com/lni/vfs"
 )
 
@@ -40,18 +42,49 @@ func (f *fileSystem) PathJoin(elem ...string) string {
 	return f.FS.PathJoin(elem...)
 }
 
+// beingSaved is in the path of a snapshot that dragonboat writes of a replica here.
+const beingSaved = ".generating"
+
+// unsaved is an error of the disk that has dragonboat give a snapshot up, and remove what
+// there is of it. By other errors it panics. The log stays as it is, and the next snapshot
+// may have more luck.
+type unsaved struct{ error }
+
+// Unwrap is how dragonboat tells.
+func (unsaved) Unwrap() error { return statemachine.ErrSnapshotStopped }
+
+// saving returns an error of a call that writes to a path.
+func saving(path string, err error) error {
+	if err == nil || !strings.Contains(path, beingSaved) {
+		return err
+	}
+	return unsaved{err}
+}
+
 // Create implements lnivfs.FS.
 func (f *fileSystem) Create(name string) (lnivfs.File, error) {
 	created, err := f.FS.Create(name, writeCategory)
 	if err != nil {
-		return nil, err
+		return nil, saving(name, err)
 	}
 	// dragonboat goes back to write the header of a snapshot.
 	if err := created.Close(); err != nil {
-		return nil, err
+		return nil, saving(name, err)
 	}
-	return opened(f.OpenReadWrite(name, writeCategory))
+	w, err := f.OpenReadWrite(name, writeCategory)
+	if err != nil {
+		return nil, saving(name, err)
+	}
+	return &file{File: w, path: name}, nil
 }
+
+// MkdirAll implements lnivfs.FS.
+func (f *fileSystem) MkdirAll(name string, mode os.FileMode) error {
+	return saving(name, f.FS.MkdirAll(name, mode))
+}
+
+// Rename implements lnivfs.FS.
+func (f *fileSystem) Rename(from, to string) error { return saving(from, f.FS.Rename(from, to)) }
 
 // Open implements lnivfs.FS.
 func (f *fileSystem) Open(name string, opts ...lnivfs.OpenOption) (lnivfs.File, error) {
@@ -66,7 +99,13 @@ func (f *fileSystem) Open(name string, opts ...lnivfs.OpenOption) (lnivfs.File, 
 }
 
 // OpenDir implements lnivfs.FS.
-func (f *fileSystem) OpenDir(name string) (lnivfs.File, error) { return opened(f.FS.OpenDir(name)) }
+func (f *fileSystem) OpenDir(name string) (lnivfs.File, error) {
+	d, err := f.FS.OpenDir(name)
+	if err != nil {
+		return nil, saving(name, err)
+	}
+	return &file{File: d, path: name}, nil
+}
 
 // OpenForAppend implements lnivfs.FS.
 func (f *fileSystem) OpenForAppend(name string) (lnivfs.File, error) {
@@ -107,7 +146,8 @@ func (f *fileSystem) GetDiskUsage(path string) (lnivfs.DiskUsage, error) {
 // file is an open file with a position, for one goroutine at a time.
 type file struct {
 	vfs.File
-	at int64
+	path string // of one that is written; empty: no matter
+	at   int64
 }
 
 func opened(f vfs.File, err error) (lnivfs.File, error) {
@@ -133,6 +173,18 @@ func (f *file) Write(p []byte) (int, error) {
 	f.at += int64(n)
 	return n, err
 }
+
+// WriteAt implements io.WriterAt.
+func (f *file) WriteAt(p []byte, at int64) (int, error) {
+	n, err := f.File.WriteAt(p, at)
+	return n, saving(f.path, err)
+}
+
+// Sync implements lnivfs.File.
+func (f *file) Sync() error { return saving(f.path, f.File.Sync()) }
+
+// Close implements lnivfs.File.
+func (f *file) Close() error { return saving(f.path, f.File.Close()) }
 
 // Seek implements io.Seeker.
 func (f *file) Seek(offset int64, whence int) (int64, error) {

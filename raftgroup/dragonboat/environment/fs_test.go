@@ -1,18 +1,23 @@
 package environment
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"github.com/lni/dragonboat/v4"
 	lnivfs "github.com/lni/vfs"
 )
 
@@ -301,5 +306,55 @@ func TestHostDirectory(t *testing.T) {
 		if got := fs.PathJoin("/data/host", host); got != fs.FS.PathJoin("/data/host", host) {
 			t.Errorf("%s: %s", host, got)
 		}
+	}
+}
+
+// TestUnsavedSnapshot has each write of a snapshot fail in turn: it is given up, the replica
+// goes on, and the next one is saved.
+func TestUnsavedSnapshot(t *testing.T) {
+	var left, failed atomic.Int64 // writes until one fails; how many have
+	left.Store(math.MaxInt64)
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, beingSaved) && op.Kind != errorfs.OpRemoveAll && left.Add(-1) == 0 {
+			failed.Add(1)
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	h, err := startNodeHost(fs, nil)
+	must(t, err)
+	defer h.close(t)
+	h.startReplica(t, 1, false, new(counter))
+	propose := func() {
+		t.Helper()
+		retry(t, func(ctx context.Context) error {
+			_, err := h.SyncPropose(ctx, h.GetNoOPSession(1), []byte("command"))
+			return err
+		})
+	}
+	snapshot := func(patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := h.SyncRequestSnapshot(ctx, 1, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 1})
+		return err
+	}
+	for writes := int64(1); ; writes++ {
+		propose()
+		left.Store(writes)
+		err := snapshot(time.Minute)
+		whole := failed.Load() < writes
+		left.Store(math.MaxInt64)
+		if whole {
+			must(t, err)
+			if writes < 8 {
+				t.Errorf("only %d writes", writes)
+			}
+			break
+		}
+		if err == nil {
+			t.Errorf("a snapshot was saved although write %d failed", writes)
+		}
+		propose()
+		must(t, snapshot(time.Minute))
 	}
 }
