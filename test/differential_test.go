@@ -129,6 +129,11 @@ func (p *player) perform(d differential) {
 			continue
 		}
 		p.events.note("%s of shard %d, for %d steps", f.name, shard, absence)
+		if f.asks {
+			p.ask(nil, requests...) // what it asks acknowledges results that these may ask for
+			strike()
+			continue
+		}
 		strike()
 		p.ask(nil, requests...)
 	}
