@@ -19,12 +19,20 @@ LONGEST  = ./test ./internal/sim
 # the end.
 OTHERS   = ./server ./raftgroup ./storage $$($(GO) list ./... | grep -vE '/(test|internal/sim)$$')
 
+# The packages that run with the race detector: the commands' scripts start a program each
+# time, which takes minutes with it, and what they start runs in the others.
+RACING   = ./server ./raftgroup ./storage $$($(GO) list ./... | grep -vE '/(test|internal/sim|cmd/proa)$$')
+
 # The packages that pooled buffers pass through, and one that starts servers.
-BUFFERED = ./server/... ./storage ./raftgroup ./raftgroup/etcd ./raftgroup/peer ./bufpool ./internal/sim ./internal/testcluster
+BUFFERED = ./server/... ./raftgroup/peer ./bufpool ./internal/testcluster
 
 # The tests of pages and commands, for which neither the engines of the servers nor the
 # race detector make a difference.
 PAGES = Page|Links|Readme|Import|Operations|Python|RefusedStarts|ToolsOf
+
+# The tests of promises that the engines keep, for one pass with those that are not the
+# default. make test-engines has them all.
+ENGINES = CrashLoop|Linearizable|SurvivesKill|ClusterSnapshot|ClusterExtend|ClusterMember|Session|BadInput|Large
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs picture clean failover growth
@@ -46,25 +54,24 @@ test: ## the tests that a change should pass first: all but the longest, in abou
 
 test-all: ## what make test leaves out: the longest tests, all short ones with the race detector and buffer checks, other systems, Redis and its clients; about 20 minutes
 	@echo 'What make test leaves out: about 20 minutes on two idle cores.'
-	$(GO) test -timeout 15m $(LONGEST)
+	@$(MAKE) --no-print-directory cross & cross=$$!; \
+	$(GO) test -timeout 15m $(LONGEST); longest=$$?; \
+	wait $$cross && exit $$longest
 	@export CGO_ENABLED=1; $(GO) test -race -short -skip '$(PAGES)' -timeout 20m $(LONGEST) & longest=$$!; \
-	$(GO) test -race -short -timeout 20m $(OTHERS); others=$$?; \
+	$(GO) test -race -short -timeout 20m $(RACING); others=$$?; \
 	wait $$longest && exit $$others
 	$(GO) test -tags proadebug -short -timeout 10m $(BUFFERED)
-	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -skip '$(PAGES)' -timeout 10m ./test
+	PROA_NETWORK_TRANSPORT=netpoll PROA_RAFT_ENGINE=dragonboat $(GO) test -short -run '$(ENGINES)' -timeout 10m ./test
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
-	@$(MAKE) --no-print-directory cross
 
 # The client and the command line run on all of these, servers on Linux, and on
 # macOS for development.
 .PHONY: cross
 cross: ## build for each supported platform
 	GOOS=linux GOARCH=arm64 $(GO) build ./...
-	GOOS=darwin GOARCH=arm64 $(GO) build ./...
 	GOOS=darwin GOARCH=arm64 $(GO) vet ./...
-	GOOS=windows GOARCH=amd64 $(GO) build ./client ./cmd/proa
 	GOOS=windows GOARCH=amd64 $(GO) vet ./client ./cmd/proa
 
 # In the tests of these, servers are processes, which get the setting as well.
