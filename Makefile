@@ -54,9 +54,7 @@ test: ## the tests that a change should pass first: all but the longest, in abou
 
 test-all: ## what make test leaves out: the longest tests, all short ones with the race detector and buffer checks, other systems, Redis and its clients; about 20 minutes
 	@echo 'What make test leaves out: about 20 minutes on two idle cores.'
-	@$(MAKE) --no-print-directory cross & cross=$$!; \
-	$(GO) test -timeout 15m $(LONGEST); longest=$$?; \
-	wait $$cross && exit $$longest
+	$(GO) test -timeout 15m $(LONGEST)
 	@export CGO_ENABLED=1; $(GO) test -race -short -skip '$(PAGES)' -timeout 20m $(LONGEST) & longest=$$!; \
 	$(GO) test -race -short -timeout 20m $(RACING); others=$$?; \
 	wait $$longest && exit $$others
@@ -65,6 +63,7 @@ test-all: ## what make test leaves out: the longest tests, all short ones with t
 	$(GO) test -C bench/peers -short ./...
 	$(GO) test -C docs/picture ./...
 	$(GO) test -C test/redis -count 1 -timeout 5m ./...
+	@$(MAKE) --no-print-directory cross
 
 # The client and the command line run on all of these, servers on Linux, and on
 # macOS for development.
