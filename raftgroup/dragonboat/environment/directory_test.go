@@ -124,6 +124,34 @@ func retry(t testing.TB, f func(ctx context.Context) error) {
 	}
 }
 
+// propose has a command be carried out.
+func (h *nodeHost) propose(t testing.TB) {
+	t.Helper()
+	retry(t, func(ctx context.Context) error {
+		_, err := h.SyncPropose(ctx, h.GetNoOPSession(1), []byte("command"))
+		return err
+	})
+}
+
+// snapshot has one be saved, of a state with another command. A request is rejected while
+// dragonboat has not noted that the one before has ended, or that there is a new command, and
+// when a write has failed, of which failed tells the number.
+func (h *nodeHost) snapshot(t testing.TB, failed func() int64) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for before := failed(); ; {
+		h.propose(t)
+		_, err := h.SyncRequestSnapshot(ctx, 1, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 1})
+		if !errors.Is(err, dragonboat.ErrRejected) || failed() != before {
+			return err
+		}
+	}
+}
+
+// none is the number of writes that have failed where none does.
+func none() int64 { return 0 }
+
 // TestStartAgain has a NodeHost use a directory, with a snapshot in it, and another one
 // find it.
 func TestStartAgain(t *testing.T) {
@@ -134,14 +162,7 @@ func TestStartAgain(t *testing.T) {
 	must(t, err)
 	m := new(counter)
 	h.startReplica(t, 1, false, m)
-	retry(t, func(ctx context.Context) error {
-		_, err := h.SyncPropose(ctx, h.GetNoOPSession(1), []byte("command"))
-		return err
-	})
-	retry(t, func(ctx context.Context) error {
-		_, err := h.SyncRequestSnapshot(ctx, 1, dragonboat.SnapshotOption{})
-		return err
-	})
+	must(t, h.snapshot(t, none))
 	survivor := fs.CrashClone(vfs.CrashCloneCfg{})
 	h.close(t)
 	names, err := survivor.List(testDir)

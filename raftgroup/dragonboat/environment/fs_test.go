@@ -1,7 +1,6 @@
 package environment
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,12 +11,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-	"github.com/lni/dragonboat/v4"
 	lnivfs "github.com/lni/vfs"
 )
 
@@ -325,23 +322,9 @@ func TestUnsavedSnapshot(t *testing.T) {
 	must(t, err)
 	defer h.close(t)
 	h.startReplica(t, 1, false, new(counter))
-	propose := func() {
-		t.Helper()
-		retry(t, func(ctx context.Context) error {
-			_, err := h.SyncPropose(ctx, h.GetNoOPSession(1), []byte("command"))
-			return err
-		})
-	}
-	snapshot := func(patience time.Duration) error {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		_, err := h.SyncRequestSnapshot(ctx, 1, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 1})
-		return err
-	}
 	for writes := int64(1); ; writes++ {
-		propose()
 		left.Store(writes)
-		err := snapshot(time.Minute)
+		err := h.snapshot(t, failed.Load)
 		whole := failed.Load() < writes
 		left.Store(math.MaxInt64)
 		if whole {
@@ -354,7 +337,6 @@ func TestUnsavedSnapshot(t *testing.T) {
 		if err == nil {
 			t.Errorf("a snapshot was saved although write %d failed", writes)
 		}
-		propose()
-		must(t, snapshot(time.Minute))
+		must(t, h.snapshot(t, failed.Load))
 	}
 }

@@ -1,7 +1,6 @@
 package environment
 
 import (
-	"context"
 	"os"
 	"runtime"
 	"slices"
@@ -9,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/lni/dragonboat/v4"
 )
 
 // TestMovedDisk starts a NodeHost, with a replica and its snapshot, under another name of
@@ -31,14 +29,7 @@ func TestMovedDisk(t *testing.T) {
 		h, err := startNodeHost(fs, nil)
 		must(t, err)
 		h.startReplica(t, 1, i > 0, m)
-		retry(t, func(ctx context.Context) error {
-			_, err := h.SyncPropose(ctx, h.GetNoOPSession(1), []byte("command"))
-			return err
-		})
-		retry(t, func(ctx context.Context) error {
-			_, err := h.SyncRequestSnapshot(ctx, 1, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: 1})
-			return err
-		})
+		must(t, h.snapshot(t, none))
 		h.close(t)
 	}
 	for dir, want := range map[string][]string{"/": {"data"}, testDir: {"LOCK", idFile, purposeFile, hostDir}} {
