@@ -33,7 +33,8 @@ type Row struct {
 	Version   uint64 // grows with every change of the key
 	TTLMillis uint64 // left to live, 0: does not expire
 
-	ValueBytes uint32 // the value's length
+	ExpireAtMillis uint64 // when it expires, Unix time; 0: it does not
+	ValueBytes     uint32 // the value's length
 }
 
 // What the longest value that a read is to return may be, in bytes, beside any

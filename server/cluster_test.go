@@ -277,7 +277,7 @@ func (n *fakeNode) ReadLocal(dst *bufpool.Buffer, shard int, key []byte, now uin
 	}
 	row := command.Row{Version: r.version, ValueBytes: uint32(len(r.value))}
 	if r.expireAt != 0 {
-		row.TTLMillis = r.expireAt - now
+		row.TTLMillis, row.ExpireAtMillis = r.expireAt-now, r.expireAt
 	}
 	return row, command.ReadFound
 }

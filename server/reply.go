@@ -121,12 +121,12 @@ func appendRow(out *bufpool.Buffer, id uint64, op protocol.Opcode, marks *protoc
 	}
 	switch row, state = read(out, shard, key, now, valueMax); state {
 	case command.ReadFound:
-		ttl := row.TTLMillis
-		if ttl != 0 && op == protocol.OpExpiry {
-			ttl += now
+		expiry := row.TTLMillis
+		if op == protocol.OpExpiry {
+			expiry = row.ExpireAtMillis
 		}
 		binary.LittleEndian.PutUint64(out.B[body:], row.Version)
-		binary.LittleEndian.PutUint64(out.B[body+8:], ttl)
+		binary.LittleEndian.PutUint64(out.B[body+8:], expiry)
 		protocol.End(out.B, start)
 	case command.ReadAbsent:
 		out.B = protocol.End(beginFrame(out.B[:start], uint8(protocol.StatusNotFound), protocol.FlagReply, id, marks), start)

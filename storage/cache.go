@@ -219,7 +219,7 @@ func (c *rowCache) lookup(dst *bufpool.Buffer, hash uint64, shard int, key []byt
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return command.Row{Version: r.version, TTLMillis: ttlLeft(r.expireAt, now), ValueBytes: uint32(e.valueBytes())}, command.ReadFound, fillTicket{}
+	return rowAt(now, r.version, r.expireAt, e.valueBytes()), command.ReadFound, fillTicket{}
 }
 
 // fill adds a row read from Pebble, if the ticket still permits it.

@@ -228,7 +228,7 @@ func TestCacheExpiry(t *testing.T) {
 	r := cacheRow(0, "k", 7, "v")
 	r.expireAt = 100
 	c.set(r)
-	if got, row, hit, _ := c.find(0, "k", 99); hit != command.ReadFound || got != "v" || row != (command.Row{Version: 7, TTLMillis: 1, ValueBytes: 1}) {
+	if got, row, hit, _ := c.find(0, "k", 99); hit != command.ReadFound || got != "v" || row != (command.Row{Version: 7, TTLMillis: 1, ExpireAtMillis: 100, ValueBytes: 1}) {
 		t.Errorf("before: %v %+v", hit, row)
 	}
 	if got, row, hit, _ := c.find(0, "k", 100); hit != command.ReadAbsent || got != "" || row != (command.Row{}) {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/bytedance/gopkg/util/xxhash3"
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/proa-kv/proa/command"
 )
 
 // The layout of the database. Every key begins with its shard (two bytes, big
@@ -186,6 +188,11 @@ func decodeInstallMeta(b []byte) (InstallMeta, error) {
 // visible reports whether a row that expires at expireAt (0: never) exists at
 // now. At the very millisecond of its expiry it is gone.
 func visible(expireAt, now uint64) bool { return expireAt == 0 || expireAt > now }
+
+// rowAt is what is known of a visible row at now, beside its value.
+func rowAt(now, version, expireAt uint64, valueBytes int) command.Row {
+	return command.Row{Version: version, TTLMillis: ttlLeft(expireAt, now), ExpireAtMillis: expireAt, ValueBytes: uint32(valueBytes)}
+}
 
 // ttlLeft is the time to live that a visible row has left, 0 if it does not
 // expire.

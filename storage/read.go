@@ -137,7 +137,7 @@ func (l *lookup) appendRecord(dst *bufpool.Buffer, stored []byte) (command.Row, 
 		dst.Grow(len(value))
 		dst.B = append(dst.B, value...)
 	}
-	return command.Row{Version: version, TTLMillis: ttlLeft(expireAt, l.now), ValueBytes: uint32(len(value))}, true, nil
+	return rowAt(l.now, version, expireAt, len(value)), true, nil
 }
 
 func (l *lookup) fill(r cachedRow, value []byte) {
@@ -192,7 +192,7 @@ func (s *Store) Scan(o ScanOptions, visit func(key, value []byte, row command.Ro
 		if !visible(expireAt, c.now) {
 			continue
 		}
-		row := command.Row{Version: version, TTLMillis: ttlLeft(expireAt, c.now), ValueBytes: uint32(len(value))}
+		row := rowAt(c.now, version, expireAt, len(value))
 		if o.KeysOnly {
 			value = nil
 		}
