@@ -32,7 +32,7 @@ PAGES = Page|Links|Readme|Import|Operations|Python|RefusedStarts|ToolsOf
 
 # The tests of promises that the engines keep, for one pass with those that are not the
 # default. make test-engines has them all.
-ENGINES = CrashLoop|Linearizable|SurvivesKill|ClusterSnapshot|ClusterExtend|ClusterMember|Session|BadInput|Large
+ENGINES = CrashLoop|LostLogTail|Linearizable|SurvivesKill|ClusterSnapshot|ClusterExtend|ClusterMember|Session|BadInput|Large
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test test-all race sim lint fuzz bench ycsb compare gobench docs picture clean failover growth

@@ -21,8 +21,6 @@ const (
 	HandsOverStalled Capability = "hand-over by a hanging disk"
 	// CutsWhenFull: a write that finds the disk full waits while the log is cut.
 	CutsWhenFull Capability = "room on a full disk"
-	// UnsafeRecovery: proa shard recover makes a cluster of what is left of one.
-	UnsafeRecovery Capability = "recovery of a minority"
 	// StopsInOrder: whatever fails, the node says why and stops in order.
 	StopsInOrder Capability = "orderly end after any fault"
 )
@@ -43,7 +41,6 @@ var Engines = []Engine{
 		ResumesSnapshots: "a transfer that broke off begins anew. A node takes a snapshot only while its disk has as much room again as has come of it, beside what log and store need; else the transfer ends with a sentence, and is tried again",
 		HandsOverStalled: "the thread that waits for the disk is the one that would hand over. The other nodes elect a leader when the election timeout has passed; a disk that is only slow is noticed as with etcd",
 		CutsWhenFull:     "the thread that waits for room is the one that would cut the log. The log is cut when room becomes short, before; a node whose disk is full nevertheless stops, with what it has acknowledged in its log",
-		UnsafeRecovery:   "`proa shard recover` refuses the directory. Keep a majority, or backups",
 		StopsInOrder:     "an error of disk, log or state stops the node with a sentence, but dragonboat panics where it finds itself contradicted or cannot read a file of its own: the process ends at once with a stack trace. What was acknowledged is in the log",
 	}},
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/proa-kv/proa/client"
 	"github.com/proa-kv/proa/internal/testcluster"
-	"github.com/proa-kv/proa/raftgroup"
 )
 
 // refusal is a start that must fail: with status 2 or 3, and with a message
@@ -330,7 +329,6 @@ func TestTornLog(t *testing.T) {
 // acknowledged and recorded as synced: the server refuses to start without it,
 // and says what to do. Nothing else is made worse by that.
 func TestLostLogTail(t *testing.T) {
-	needsOfEngine(t, raftgroup.UnsafeRecovery)
 	node := testcluster.Start(t, testcluster.Config{Args: []string{"--shards=2"}, Settings: []string{"raft.log_segment_size=4MiB", "raft.log_size_max=16MiB", "storage.memtable_size=64MiB"}})
 	put(t, node, 100)
 	node.Kill()

@@ -122,7 +122,7 @@ func directoryCluster(dir string) (string, error) {
 	case id.Cluster == 0:
 		return "", fmt.Errorf("the node of %s is not part of a cluster yet", dir)
 	}
-	return fmt.Sprintf("%016x", id.Cluster), id.CheckRecoverable(dir)
+	return fmt.Sprintf("%016x", id.Cluster), nil
 }
 
 // confirmRecovery has the operator name the cluster, unless given does, so that it

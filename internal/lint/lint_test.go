@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"raftgroup/dragonboat": {"raftgroup/dragonboat/environment", "raftgroup/dragonboat/logdb", "raftgroup/dragonboat/transport", "raftgroup/engine", "raftgroup/datadir", "raftgroup/placement", "command", "storage"},
 	"raftgroup/etcd":       {"raftgroup/engine", "raftgroup/datadir", "raftgroup/placement", "command", "storage", "raftlog"},
 	"raftgroup/engine":     {"raftgroup/placement", "command", "storage", "raftlog"},
-	"raftgroup/datadir":    {"raftgroup/dragonboat/environment", "raftgroup/dragonboat/logdb", "raftgroup/placement", "raftgroup/call", "command", "storage", "raftlog"},
+	"raftgroup/datadir":    {"raftgroup/dragonboat/environment", "raftgroup/dragonboat/logdb", "raftgroup/dragonboat/transport", "raftgroup/placement", "raftgroup/call", "command", "storage", "raftlog"},
 	"raftgroup/placement":  {"command"},
 	"raftgroup/call":       {"command"},
 	"raftgroup/peer":       {"bufpool"},

@@ -9,7 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/proa-kv/proa/raftgroup/placement"
+	"github.com/proa-kv/proa/raftgroup/dragonboat/logdb"
 	"github.com/proa-kv/proa/raftlog"
 	"github.com/proa-kv/proa/storage"
 )
@@ -76,7 +76,7 @@ const RejoinOrRestore = "in a cluster, erase the data directory and let the node
 // is about something else.
 func (id *Identity) damageAdvice(err error) string {
 	switch {
-	case errors.Is(err, raftlog.ErrCorrupt) && id.Engine == placement.Etcd:
+	case errors.Is(err, raftlog.ErrCorrupt) && !errors.Is(err, logdb.ErrMetadata):
 		return RejoinOrRestore + ", or continue without the missing entries: see --cut-log in \"proa shard recover --help\""
 	case errors.Is(err, storage.ErrOptionsFile):
 		return "that file holds no data: delete it and start again"

@@ -10,7 +10,7 @@
 //	form.go      forming a cluster, or joining one
 //	runs.go      runs.json: the last runs of other nodes
 //	verify.go    checking every checksum
-//	recover.go   giving up a lost majority
+//	recover.go   giving up a lost majority, recover_*.go the engines' part of it
 package datadir
 
 import (

@@ -278,7 +278,7 @@ func TestVerifyEngine(t *testing.T) {
 		"dragonboat, metadata of another group": {"dragonboat", func(l *raftlog.Log) {
 			dragonboatGroup(t, l, 1, 5)
 			setMetadata(t, l, 1+1<<32, l.Group(1).Metadata())
-		}, raftlog.ErrCorrupt, []string{"two groups are shard 1, replica 5"}},
+		}, raftlog.ErrCorrupt, []string{"two groups say that they are of shard 1, replica 5"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			disk := withLog(t, c.engine, c.write)
@@ -312,21 +312,21 @@ func foreignGroup(t *testing.T, log *raftlog.Log) {
 	must(t, other.Close())
 }
 
+// etcdGroup adds a group of etcd to a log.
+func etcdGroup(t *testing.T, log *raftlog.Log, number uint64) {
+	t.Helper()
+	setMetadata(t, log, number, nil)
+}
+
 // Recover does nothing with what it does not understand.
-func TestRecoverRefusesOtherEngines(t *testing.T) {
-	disk := withLog(t, "dragonboat", func(l *raftlog.Log) { dragonboatGroup(t, l, 1, 5) })
-	before, _, err := readFile(disk, disk.PathJoin(dir, IdentityFile))
-	must(t, err)
-	_, err = Recover(RecoverOptions{Dir: dir, FS: disk})
-	if err == nil || !strings.Contains(err.Error(), "has the engine dragonboat, and recovery without a majority works with etcd only; nothing was changed") {
-		t.Errorf("dragonboat: %v", err)
-	}
-	after, _, err := readFile(disk, disk.PathJoin(dir, IdentityFile))
-	if err != nil || string(before) != string(after) {
-		t.Errorf("the directory was changed: %v", err)
-	}
-	disk = withLog(t, "etcd", func(l *raftlog.Log) { foreignGroup(t, l) })
-	if _, err := Recover(RecoverOptions{Dir: dir, FS: disk}); !errors.Is(err, raftlog.ErrForeign) {
-		t.Errorf("etcd, with a group of dragonboat: %v", err)
+func TestRecoverRefusesForeignLogs(t *testing.T) {
+	for engine, group := range map[string]func(*raftlog.Log){
+		"etcd":       func(l *raftlog.Log) { foreignGroup(t, l) },
+		"dragonboat": func(l *raftlog.Log) { etcdGroup(t, l, 1) },
+	} {
+		disk := withLog(t, engine, group)
+		if _, err := Recover(RecoverOptions{Dir: dir, FS: disk}); !errors.Is(err, raftlog.ErrForeign) {
+			t.Errorf("%s, with a group of the other engine: %v", engine, err)
+		}
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/placement"
@@ -59,9 +57,6 @@ func Recover(o RecoverOptions) (Recovery, error) {
 	if err == nil && (!ok || id.Cluster == 0) {
 		err = fmt.Errorf("%w: %s does not belong to a node of a cluster", ErrNotDataDir, dir)
 	}
-	if err == nil {
-		err = id.CheckRecoverable(dir)
-	}
 	var done Recovery
 	if err == nil {
 		done, err = recoverIn(fs, &o, &id)
@@ -72,14 +67,6 @@ func Recover(o RecoverOptions) (Recovery, error) {
 		err = id.Write(fs, dir)
 	}
 	return done, errors.Join(err, lock.Close())
-}
-
-// CheckRecoverable refuses a directory that Recover can do nothing with.
-func (id *Identity) CheckRecoverable(dir string) error {
-	if id.Engine != placement.Etcd {
-		return fmt.Errorf("%s has the engine %v, and recovery without a majority works with %v only; nothing was changed; start a majority of the nodes again, or found a new cluster in an empty directory and import the last export (proa import)", dir, id.Engine, placement.Etcd)
-	}
-	return nil
 }
 
 func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err error) {
@@ -98,10 +85,10 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 		return done, Advise(id.Explain(err), fs, dir, 0)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
-	if err := CheckEtcdLog(log); err != nil {
-		return done, id.Explain(err)
+	r, err := id.recovery(fs, store, log)
+	if err != nil {
+		return done, Advise(id.Explain(err), fs, dir, 0)
 	}
-	r := recovery{id: id, store: store, log: log, write: log.NewWrite(), confs: make(map[int]storage.InstallMeta)}
 	for shard := range id.Shards + 1 {
 		name := shard
 		if shard == id.Shards {
@@ -124,13 +111,8 @@ func recoverIn(fs vfs.FS, o *RecoverOptions, id *Identity) (done Recovery, err e
 			return Recovery{}, fmt.Errorf("the directory has no replica of %s to recover; nothing was changed", id.shardName(shard))
 		}
 	}
-	if err := log.Save(r.write, true); err != nil {
+	if err := r.save(); err != nil {
 		return done, err
-	}
-	for shard, meta := range r.confs {
-		if err := store.SetConf(shard, meta); err != nil {
-			return done, err
-		}
 	}
 	if len(done.Shards) == id.Shards+1 {
 		done.Lost, err = others(store, id)
@@ -157,109 +139,18 @@ func others(store *storage.Store, id *Identity) (nodes []uint64, err error) {
 	return nodes, nil
 }
 
-// recovery works on one directory.
-type recovery struct {
-	id    *Identity
-	store *storage.Store
-	log   *raftlog.Log
-	write *raftlog.Write
-	confs map[int]storage.InstallMeta // for the state machine, once the log is written
+// recovery works on the log of one directory, and what the store knows of it.
+type recovery interface {
+	// recover has a shard's replica stand alone, once save is called. It returns nil where
+	// the directory has none.
+	recover(shard int) (*RecoveredShard, error)
+	save() error
 }
 
-// recover has shard's replica stand alone. It returns nil where the directory
-// has none.
-func (r *recovery) recover(shard int) (*RecoveredShard, error) {
-	if r.store.Lost(shard) {
-		return nil, nil
+// recovery returns that of the directory's engine.
+func (id *Identity) recovery(fs vfs.FS, store *storage.Store, log *raftlog.Log) (recovery, error) {
+	if id.Engine == placement.Dragonboat {
+		return newDragonboatRecovery(id, fs, store, log)
 	}
-	log := r.log.Group(uint64(shard))
-	conf, err := Configuration(r.store, log, shard)
-	if err != nil {
-		return nil, err
-	}
-	self := ReplicaOf(&conf, r.id.Node)
-	if self == 0 {
-		return nil, nil
-	}
-	out := &RecoveredShard{}
-	for _, voter := range conf.Voters {
-		out.Voters = append(out.Voters, placement.NodeOf(voter))
-	}
-	if out.Index, err = log.LastIndex(); err != nil {
-		return nil, err
-	}
-	applied := r.store.Applied(shard)
-	if applied > out.Index {
-		if err := r.follow(log, applied); err != nil {
-			return nil, err
-		}
-		out.Index = applied
-	}
-	if err := r.neutralise(log, max(applied, StartIndex), out.Index); err != nil {
-		return nil, err
-	}
-	alone := raftpb.ConfState{Voters: []uint64{self}}
-	if applied == 0 { // the state machine has no configuration yet, the log's counts
-		r.write.SetConfState(log, &alone)
-		return out, nil
-	}
-	term, err := r.term(log, applied)
-	if err != nil {
-		return nil, err
-	}
-	b, err := alone.Marshal()
-	r.confs[shard] = storage.InstallMeta{Index: applied, Term: term, Conf: b}
-	return out, err
-}
-
-// follow has the log begin where the state is, which holds what the log has
-// lost from its end at last.
-func (r *recovery) follow(log *raftlog.Group, applied uint64) error {
-	term, err := r.term(log, applied)
-	if err == nil {
-		r.write.SetStart(log, applied, term, nil)
-	}
-	return err
-}
-
-// term returns the term of the entry that the state has applied last. Where the
-// log has lost that, it is the last one the node knew of, which cannot be lower.
-func (r *recovery) term(log *raftlog.Group, applied uint64) (uint64, error) {
-	term, err := log.Term(applied)
-	if !errors.Is(err, raft.ErrUnavailable) {
-		return term, err
-	}
-	hs, _, err := log.InitialState()
-	return max(hs.Term, StartTerm), err
-}
-
-// neutralise empties the changes of the configuration among the entries that
-// have not been applied.
-func (r *recovery) neutralise(log *raftlog.Group, applied, last uint64) error {
-	if applied >= last {
-		return nil
-	}
-	entries, err := log.Entries(applied+1, last+1, ^uint64(0))
-	if err != nil {
-		return err
-	}
-	changed := false
-	for i := range entries {
-		if e := &entries[i]; e.Type != raftpb.EntryNormal {
-			*e = raftpb.Entry{Term: e.Term, Index: e.Index}
-			changed = true
-		}
-	}
-	if !changed {
-		return nil
-	}
-	hs, _, err := log.InitialState()
-	if err != nil {
-		return err
-	}
-	if raft.IsEmptyHardState(hs) {
-		hs.Term = entries[len(entries)-1].Term
-	}
-	r.write.Append(log, hs, entries)
-	return nil
+	return newEtcdRecovery(id, store, log)
 }

@@ -61,6 +61,10 @@ const Format = 1
 // ErrShardNumber says that the number of a shard is too large.
 var ErrShardNumber = errors.New("shard number too large")
 
+// ErrMetadata says that the metadata of a group make no sense. It is a raftlog.ErrCorrupt that
+// no cutting of the log mends.
+var ErrMetadata = fmt.Errorf("%w: metadata", raftlog.ErrCorrupt)
+
 // Factory gives dragonboat a DB over Log.
 type Factory struct{ Log *raftlog.Log }
 
@@ -155,10 +159,10 @@ func identify(number uint64, data []byte) (info raftio.NodeInfo, m metadata, err
 		return info, m, fmt.Errorf("%w: group %d has no metadata", raftlog.ErrForeign, number)
 	}
 	if info, m, err = decodeMetadata(data); err != nil {
-		return info, m, fmt.Errorf("%w: metadata of group %d: %w", raftlog.ErrCorrupt, number, err)
+		return info, m, fmt.Errorf("%w of group %d: %w", ErrMetadata, number, err)
 	}
 	if ShardOf(number) != info.ShardID {
-		return info, m, fmt.Errorf("%w: group %d says that it is of shard %d", raftlog.ErrCorrupt, number, info.ShardID)
+		return info, m, fmt.Errorf("%w of group %d say that it is of shard %d", ErrMetadata, number, info.ShardID)
 	}
 	return info, m, nil
 }
@@ -197,7 +201,7 @@ func Covers(data []byte, applied uint64) uint64 {
 }
 
 func errTwice(r raftio.NodeInfo) error {
-	return fmt.Errorf("%w: two groups are shard %d, replica %d", raftlog.ErrCorrupt, r.ShardID, r.ReplicaID)
+	return fmt.Errorf("%w of two groups say that they are of shard %d, replica %d", ErrMetadata, r.ShardID, r.ReplicaID)
 }
 
 // A group has the number of its shard; where that is taken by an earlier replica of the

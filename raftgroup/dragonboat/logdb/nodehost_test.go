@@ -88,8 +88,58 @@ func TestNodeHosts(t *testing.T) {
 				if infos, err := n.db.ListNodeInfo(); err != nil || !slices.Equal(infos, []raftio.NodeInfo{info(1, 13), info(2, 13)}) {
 					t.Errorf("replicas %v, %v", infos, err)
 				}
+				c.standAlone(c.nodes[1], c.nodes[2])
 			}
 		})
+	}
+}
+
+// standAlone has each of some nodes go on without all others, one after the other, with what
+// of the states was durable.
+func (c *hosts) standAlone(nodes ...*host) {
+	c.t.Helper()
+	for shard := uint64(1); shard <= 2; shard++ {
+		c.propose(shard, "the last one")
+	}
+	c.awaitAll()
+	for _, n := range c.nodes {
+		n.close()
+		n.network.put(n.id, nil)
+	}
+	all, want := c.nodes, maps.Clone(c.want)
+	for _, n := range nodes {
+		c.nodes, c.want = []*host{n}, maps.Clone(want)
+		db := mustOpen(c.t, testOptions(n.fs))
+		for shard, d := range n.disks {
+			n.disks[shard] = d.survivor()
+			must(c.t, db.StandAlone(shard, n.replica, transport.Target(n.id), n.disks[shard].contents().Index))
+		}
+		must(c.t, db.SaveAlone())
+		db.mustClose(c.t)
+		n.start()
+		c.awaitAll()
+		c.propose(1, "alone")
+		n.snapshot(2)
+		n.crash(0)
+		n.start()
+		c.awaitAll()
+		c.retry(func(ctx context.Context) error {
+			m, err := n.nh.SyncGetShardMembership(ctx, 1)
+			if err == nil && (len(m.Nodes) != 1 || m.Nodes[n.replica] != transport.Target(n.id)) {
+				c.t.Errorf("members %v", m)
+			}
+			return err
+		})
+		n.close()
+		n.network.put(n.id, nil)
+	}
+	for _, n := range all {
+		if !slices.Contains(nodes, n) {
+			c.nodes = []*host{n}
+		}
+	}
+	for _, n := range c.nodes { // as it was found
+		n.start()
 	}
 }
 
