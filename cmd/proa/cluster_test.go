@@ -954,18 +954,6 @@ func TestRecover(t *testing.T) {
 	}
 }
 
-// A directory of another engine is refused before anybody is asked for consent.
-func TestRecoverOtherEngine(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "proa.json"), []byte(`{"format":2,"cluster_id":"1","node_id":2,"shards":8,"engine":"dragonboat"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	status, out, errs := runCluster(&fakeAdministrator{}, "shard", "recover", "--unsafe", "--data", dir)
-	if status != exitServer || out != "" || !strings.Contains(errs, "has the engine dragonboat, and recovery without a majority works with etcd only; nothing was changed") {
-		t.Errorf("status %d, %s%s", status, out, errs)
-	}
-}
-
 // The prompt tells of the log only where that is to be cut.
 func TestRecoverText(t *testing.T) {
 	o := datadir.RecoverOptions{Dir: "data"}
