@@ -2,6 +2,7 @@ package dragonboat
 
 import (
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -64,6 +65,9 @@ func (p *pass) Prepare() command.Write {
 	}
 	p.proposeAll()
 	p.engine.Growing.Readmit(p.engine.Store)
+	if work&commandsDue != 0 {
+		runtime.Gosched() // the step worker takes this thread over, instead of waking another one
+	}
 	return nil
 }
 

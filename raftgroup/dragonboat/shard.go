@@ -157,7 +157,9 @@ func (ps *proposals) submit(data []byte, done []engine.Completion) *proposed {
 	p.number = ps.last
 	ps.inflight = append(ps.inflight, p)
 	ps.mu.Unlock()
-	state, err := s.user.Propose(ps.session, appendName(data, s.engine.start, p.number), s.engine.Timing.Timeout)
+	data = appendName(data, s.engine.start, p.number)
+	state, err := s.user.Propose(ps.session, data, s.engine.Timing.Timeout)
+	ps.queue.Reuse(data, nil) // dragonboat has copied it
 	ps.mu.Lock()
 	p.state = state
 	ps.mu.Unlock()

@@ -117,6 +117,7 @@ func (m machine) apply() error {
 		return err
 	}
 	e.applier.Reset(command.Lost) // all have theirs
+	s.queue.Reuse(nil, e.applier.Recycle())
 	s.Applied.Store(last)
 	return nil
 }

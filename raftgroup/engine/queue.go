@@ -30,6 +30,7 @@ type Queue struct {
 	open       Batch
 	sealed     []Batch      // full, in order, before open
 	spare      []Completion // empty, to be filled again
+	room       []byte       // likewise
 	hint       int          // bytes the next batch will probably take
 	ops        int          // commands in open and sealed
 	bytes      int          // of them
@@ -61,8 +62,7 @@ func (q *Queue) Add(c *command.Command, size int, done Completion, lim *Limits) 
 		q.open = Batch{}
 	}
 	if len(q.open.Data) == 0 {
-		q.open.Data = command.AppendEntryHeader(make([]byte, 0, max(q.hint, command.EntryHeaderBytes+size)))
-		q.open.Done, q.spare = q.spare, nil
+		q.begin(command.EntryHeaderBytes + size)
 	}
 	before := len(q.open.Data)
 	q.open.Data = c.AppendTo(q.open.Data)
@@ -70,6 +70,28 @@ func (q *Queue) Add(c *command.Command, size int, done Completion, lim *Limits) 
 	q.ops++
 	q.bytes += len(q.open.Data) - before
 	return q.list(), nil
+}
+
+// begin begins the open batch, with room for so many bytes at least. q.mu must be held.
+func (q *Queue) begin(bytes int) {
+	if bytes = max(bytes, q.hint); cap(q.room) < bytes {
+		q.room = make([]byte, 0, bytes)
+	}
+	q.open.Data, q.room = command.AppendEntryHeader(q.room), nil
+	q.open.Done, q.spare = q.spare, nil
+}
+
+// Reuse leaves to the queue what a batch was made of, and nobody needs any more: its
+// completions, its data, or, one of them being nil, the other.
+func (q *Queue) Reuse(data []byte, done []Completion) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.spare == nil && done != nil {
+		q.spare = done[:0]
+	}
+	if q.room == nil && cap(data) <= hintBytesMax {
+		q.room = data[:0]
+	}
 }
 
 // list notes that the schedule has the group, and reports whether it did not have it
