@@ -31,6 +31,7 @@ type Engine struct {
 	nodeHost
 	keeper
 	cutter
+	backlogs backlogs
 
 	// applying is held by who changes the state of shards: the apply worker, or who
 	// installs or removes the state of one. It guards applier.
@@ -52,6 +53,7 @@ func New(r *engine.Resources, host engine.Host, files Files) *Engine {
 	}
 	e.pass.engine, e.replies.engine, e.nodeHost.engine, e.keeper.engine, e.cutter.engine = e, e, e, e, e
 	e.upTo = make([]uint64, r.Shards+1)
+	e.backlogs.engine, e.backlogs.max, e.backlogs.shards = e, backlogBytesMax, make([]backlog, r.Shards+1)
 	e.nodeHost.files, e.nodeHost.watch = files, watcher{e}
 	e.nodeHost.ctx, e.nodeHost.cancel = context.WithCancel(r.Context)
 	for number := range r.Shards + 1 {

@@ -50,6 +50,10 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			s.logger.Debug("has two changes of the membership that are not committed: is not elected")
 			continue
 		}
+		if !e.backlogs.admit(s, m) {
+			s.logger.Debug("entries are not taken: too many wait to be carried out")
+			continue
+		}
 		switch m.Type {
 		case pb.RequestVote, pb.RequestPreVote:
 			if e.Clock.Boot() < e.votesFrom {

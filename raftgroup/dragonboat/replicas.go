@@ -188,6 +188,7 @@ func (s *shard) start(id uint64, members map[uint64]string, join bool) (r starte
 // expect has the shard know a replica that is about to be started: what dragonboat tells
 // of it is heard from the first moment.
 func (s *shard) expect(id uint64) {
+	s.engine.backlogs.forget(s)
 	s.leaderReplica, s.leaderless = 0, 0
 	s.led.Store(nil)
 	s.votes.Store(false)
