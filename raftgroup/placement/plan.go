@@ -62,13 +62,14 @@ type Policy struct {
 // plan is a placement being worked out.
 type plan struct {
 	*Map
-	reports  *Reports
-	eligible []uint64        // nodes that may get replicas, and votes
-	leaving  map[uint64]bool // nodes whose replicas have to go
-	load     map[uint64]int  // replicas of users' shards for each node
-	moving   int             // shards whose replicas are being moved
-	shards   map[int]Shard   // changed rows
-	nodes    []Node          // changed rows
+	reports   *Reports
+	eligible  []uint64        // nodes that may get replicas, and votes
+	departing []uint64        // nodes that are up and are being removed
+	leaving   map[uint64]bool // nodes whose replicas have to go
+	load      map[uint64]int  // replicas of users' shards for each node
+	moving    int             // shards whose replicas are being moved
+	shards    map[int]Shard   // changed rows
+	nodes     []Node          // changed rows
 }
 
 // Plan returns how the leader of the meta group must change the map: replicas of
@@ -89,6 +90,9 @@ func Plan(m *Map, r *Reports, now time.Duration, policy Policy) []Change {
 			}
 		case row.Removing, policy.ReplaceAfter > 0 && silent > policy.ReplaceAfter:
 			p.leaving[row.ID] = true
+			if row.Removing && silent <= DownAfter {
+				p.departing = append(p.departing, row.ID)
+			}
 		case silent <= DownAfter:
 			p.eligible = append(p.eligible, row.ID)
 		}
@@ -282,8 +286,10 @@ func (p *plan) placeMeta() {
 		return
 	}
 	next := *row
-	for _, node := range p.eligible {
-		if _, has := row.On(node); !has {
+	for _, node := range slices.Concat(p.eligible, p.departing) {
+		// A node that is to be removed may be wanted by a shard yet, and cannot take a
+		// replica, to give it up, before it has the map.
+		if _, has := row.On(node); !has && (!p.leaving[node] || p.load[node] > 0) {
 			next = row.replace(0, node, true)
 			break
 		}
