@@ -9,6 +9,7 @@ import (
 
 	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/internal/testcluster"
+	"github.com/proa-kv/proa/raftgroup"
 )
 
 // TestClusterManyShards runs as many shards as there may be: what the nodes tell
@@ -19,6 +20,8 @@ func TestClusterManyShards(t *testing.T) {
 	shards := 1024
 	if testing.Short() || testcluster.Instrumented() {
 		shards = 64
+	} else if _, dear := engineLacks(raftgroup.IdleShards); dear {
+		shards = 128
 	}
 	c := testcluster.StartCluster(t, testcluster.ClusterConfig{Shards: shards, Settings: []string{"memory.max_memory_usage=512MiB", "cluster.balance_leaders=false"}})
 	all := shards + 1 // with the meta group

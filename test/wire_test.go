@@ -219,13 +219,21 @@ func engineUnderTest() placement.Engine {
 // needsOfEngine skips a test that needs what the engine under test lacks.
 func needsOfEngine(t *testing.T, needs ...raftgroup.Capability) {
 	t.Helper()
-	for _, e := range raftgroup.Engines {
-		for _, need := range needs {
-			if instead, lacks := e.Lacks[need]; lacks && e.Name == engineUnderTest() {
-				t.Skipf("needs %s: %s", need, instead)
-			}
+	for _, need := range needs {
+		if instead, lacks := engineLacks(need); lacks {
+			t.Skipf("needs %s: %s", need, instead)
 		}
 	}
+}
+
+// engineLacks reports whether the engine under test lacks something, and what happens instead.
+func engineLacks(c raftgroup.Capability) (instead string, lacks bool) {
+	for _, e := range raftgroup.Engines {
+		if e.Name == engineUnderTest() {
+			instead, lacks = e.Lacks[c]
+		}
+	}
+	return instead, lacks
 }
 
 // TestBadInput sends what must not be sent. The server answers with an error,

@@ -48,7 +48,7 @@ var _ engine.Engine = (*Engine)(nil)
 // node puts them there as it opens them. dir is the directory for dragonboat's files.
 func New(r *engine.Resources, host engine.Host, files Files) *Engine {
 	e := &Engine{
-		Resources: r, timing: newTiming(&r.Timing), host: host, start: datadir.NewID(),
+		Resources: r, timing: newTiming(&r.Timing, r.Shards+1), host: host, start: datadir.NewID(),
 		applier: engine.NewApplier(r.Shards + 1),
 	}
 	e.pass.engine, e.replies.engine, e.nodeHost.engine, e.keeper.engine, e.cutter.engine = e, e, e, e, e

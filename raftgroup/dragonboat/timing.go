@@ -20,9 +20,9 @@ type timing struct {
 	votesFrom      int64 // Clock.Boot until which this node may have promised not to vote
 }
 
-func newTiming(o *engine.Timing) timing {
+func newTiming(o *engine.Timing, groups int) timing {
 	t := timing{heartbeat: o.Heartbeat, started: o.Started}
-	t.rtt, t.heartbeatTicks, t.electionTicks, t.adapted = engine.Ticks(*o)
+	t.rtt, t.heartbeatTicks, t.electionTicks, t.adapted = engine.Ticks(*o, groups)
 	t.requestTicks = uint64(max(o.Timeout/t.rtt, 1))
 	t.leaseNanos = int64(float64(time.Duration(t.electionTicks-2)*t.rtt) * (1 - min(max(o.ClockDrift, 0), 0.5)))
 	return t

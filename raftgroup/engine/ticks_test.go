@@ -32,11 +32,20 @@ func TestTicks(t *testing.T) {
 		{ms, 2 * ms, ms, 1, 3, true},
 		{0, 0, ms, 1, 3, true},
 	} {
-		rtt, heartbeats, elections, adapted := Ticks(Timing{Heartbeat: c.heartbeat, ElectionMin: c.election})
+		rtt, heartbeats, elections, adapted := Ticks(Timing{Heartbeat: c.heartbeat, ElectionMin: c.election}, ElectionTicksGroups)
 		if rtt != c.rtt || heartbeats != c.heartbeats || elections != c.elections || adapted != c.adapted {
 			t.Errorf("heartbeats every %v, elections after %v: %d and %d of %v, adapted %v; want %d and %d of %v, %v",
 				c.heartbeat, c.election, heartbeats, elections, rtt, adapted, c.heartbeats, c.elections, c.rtt, c.adapted)
 		}
+	}
+}
+
+// TestTicksOfManyGroups: the defaults come to fewer ticks.
+func TestTicksOfManyGroups(t *testing.T) {
+	const ms = time.Millisecond
+	rtt, heartbeats, elections, adapted := Ticks(Timing{Heartbeat: 150 * ms, ElectionMin: 300 * ms}, 1025)
+	if rtt != 50*ms || heartbeats != 2 || elections != 6 || !adapted {
+		t.Errorf("%d and %d of %v, adapted %v", heartbeats, elections, rtt, adapted)
 	}
 }
 
@@ -46,7 +55,12 @@ func TestTicksHold(t *testing.T) {
 	const step = 10 * time.Millisecond
 	for heartbeat := step; heartbeat <= 2*time.Second; heartbeat += step {
 		for election := 2 * heartbeat; election <= 5*time.Second; election += step {
-			rtt, heartbeats, elections, adapted := Ticks(Timing{Heartbeat: heartbeat, ElectionMin: election})
+			fine, _, _, _ := Ticks(Timing{Heartbeat: heartbeat, ElectionMin: election}, ElectionTicksGroups)
+			rtt, heartbeats, elections, _ := Ticks(Timing{Heartbeat: heartbeat, ElectionMin: election}, ElectionTicksGroups+1)
+			if heartbeats == 0 || elections <= 2*heartbeats || elections < ElectionTicksLeast || rtt < fine || time.Duration(elections)*rtt != election {
+				t.Fatalf("with many groups, heartbeats every %v, elections after %v: %d and %d of %v", heartbeat, election, heartbeats, elections, rtt)
+			}
+			rtt, heartbeats, elections, adapted := Ticks(Timing{Heartbeat: heartbeat, ElectionMin: election}, 1)
 			if heartbeats == 0 || elections <= 2*heartbeats || elections < ElectionTicksMin || rtt%time.Millisecond != 0 {
 				t.Fatalf("heartbeats every %v, elections after %v: %d and %d of %v", heartbeat, election, heartbeats, elections, rtt)
 			}
