@@ -7,13 +7,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // TestHealthOfGrowingCluster: a node that has always been alone is short of
 // nothing. As soon as there is another one, shards that have fewer voters than
 // they shall have are under-replicated, although each has a leader.
-func TestHealthOfGrowingCluster(t *testing.T) {
-	c := newCluster(t, 1, 2)
+func TestHealthOfGrowingCluster(t *testing.T) { slowlyOnEngines(t, testHealthOfGrowingCluster) }
+
+func testHealthOfGrowingCluster(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 1, 2)
 	c.until("leaders", c.led)
 	await := func(when string, want command.Health) {
 		t.Helper()

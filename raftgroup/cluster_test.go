@@ -24,15 +24,18 @@ import (
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
-// cluster is several nodes in one goroutine: the test moves messages and time.
+// cluster is several nodes in one goroutine: the test moves messages and time. With
+// dragonboat, which has threads and a clock of its own, time goes by itself, and messages of
+// Raft go their own way.
 type cluster struct {
-	t     testing.TB
-	clock *manualClock
-	disks map[uint64]*vfs.MemFS
-	links map[uint64]*link
-	box   []parcel
-	walls map[uint64]*wrongClock // each node's clock
-	mute  bool                   // reports are lost
+	t      testing.TB
+	engine placement.Engine
+	clock  *manualClock
+	disks  map[uint64]*vfs.MemFS
+	links  map[uint64]*link
+	box    []parcel
+	walls  map[uint64]*wrongClock // each node's clock
+	mute   bool                   // reports are lost
 
 	expelled []string
 
@@ -144,13 +147,43 @@ func (l *link) Forward(context.Context, uint64) (net.Conn, error) { return nil, 
 func (l *link) SetPeer(uint64, string)                            {}
 func (l *link) RemovePeer(uint64)                                 {}
 func (l *link) Expel(node uint64, err error) {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
 	l.c.expelled = append(l.c.expelled, fmt.Sprintf("node %d expels node %d: %v", l.self, node, err))
 }
 
+// onEngines runs a test for each engine.
+func onEngines(t *testing.T, test func(*testing.T, placement.Engine)) {
+	for _, e := range Engines {
+		t.Run(e.Name.String(), func(t *testing.T) {
+			t.Parallel()
+			test(t, e.Name)
+		})
+	}
+}
+
+// slowlyOnEngines is onEngines for a test that takes more than ten seconds where time goes by
+// itself.
+func slowlyOnEngines(t *testing.T, test func(*testing.T, placement.Engine)) {
+	onEngines(t, func(t *testing.T, e placement.Engine) {
+		if e == placement.Dragonboat && testing.Short() {
+			t.Skip("takes many seconds, which -short leaves out")
+		}
+		test(t, e)
+	})
+}
+
 func newCluster(t testing.TB, nodes, shards int) *cluster {
-	c := &cluster{t: t, clock: &manualClock{}, nodes: make(map[uint64]*Node), disks: make(map[uint64]*vfs.MemFS),
+	return newClusterOf(t, placement.Etcd, nodes, shards)
+}
+
+func newClusterOf(t testing.TB, e placement.Engine, nodes, shards int) *cluster {
+	c := &cluster{t: t, engine: e, clock: &manualClock{}, nodes: make(map[uint64]*Node), disks: make(map[uint64]*vfs.MemFS),
 		links: make(map[uint64]*link), cut: make(map[[2]uint64]bool), walls: make(map[uint64]*wrongClock)}
 	c.clock.ms.Store(1_000_000)
+	if c.runs() {
+		c.clock.began = time.Now()
+	}
 	var addresses []string
 	for id := range nodes {
 		addresses = append(addresses, fmt.Sprint("n", id+1))
@@ -158,7 +191,7 @@ func newCluster(t testing.TB, nodes, shards int) *cluster {
 	formers := make(map[string]*datadir.Former)
 	for id := uint64(1); id <= uint64(nodes); id++ {
 		c.disks[id] = vfs.NewMem()
-		f, err := datadir.NewFormer(datadir.FormOptions{Dir: dir, FS: c.disks[id], ID: id, Shards: shards, Join: addresses, PeerAddress: addresses[id-1],
+		f, err := datadir.NewFormer(datadir.FormOptions{Dir: dir, FS: c.disks[id], ID: id, Shards: shards, Engine: e.String(), Join: addresses, PeerAddress: addresses[id-1],
 			RedisAddress: fmt.Sprint("redis", id), RetryEvery: time.Millisecond,
 			Call: func(_ context.Context, address, verb string, _ []byte) ([]byte, error) {
 				return formers[address].Answer(verb)
@@ -235,10 +268,28 @@ func (c *cluster) settle() {
 	}
 }
 
-// pass lets virtual time go by.
+// runs reports whether time goes by itself.
+func (c *cluster) runs() bool { return c.engine == placement.Dragonboat }
+
+// tick lets a tick of the nodes go by. Where time goes by itself, nodes have things to do
+// meanwhile.
+func (c *cluster) tick() {
+	const tick = 15 * time.Millisecond
+	if !c.runs() {
+		c.clock.ms.Add(uint64(tick / time.Millisecond))
+		return
+	}
+	often := time.NewTicker(time.Millisecond)
+	defer often.Stop()
+	for begun := time.Now(); time.Since(begun) < tick; <-often.C {
+		c.settle()
+	}
+}
+
+// pass lets time go by.
 func (c *cluster) pass(d time.Duration) {
 	for t := time.Duration(0); t < d; t += 15 * time.Millisecond {
-		c.clock.ms.Add(15)
+		c.tick()
 		for _, n := range c.nodes {
 			n.Tick()
 		}
@@ -349,8 +400,10 @@ func local(n *Node, key string) string {
 	return string(b.B)
 }
 
-func TestThreeNodes(t *testing.T) {
-	c := newCluster(t, 3, 4)
+func TestThreeNodes(t *testing.T) { onEngines(t, testThreeNodes) }
+
+func testThreeNodes(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 4)
 	c.until("leaders", c.led)
 	c.until("the map", func() bool { return c.nodes[1].cmap.Load().Begun() && c.nodes[3].cmap.Load().Begun() })
 	for i := range 50 {
@@ -382,8 +435,10 @@ func TestThreeNodes(t *testing.T) {
 
 // TestRedisAddresses: every node knows where the others serve the Redis
 // protocol, from the beginning, after one has joined, and after one has moved.
-func TestRedisAddresses(t *testing.T) {
-	c := newCluster(t, 3, 2)
+func TestRedisAddresses(t *testing.T) { onEngines(t, testRedisAddresses) }
+
+func testRedisAddresses(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 2)
 	known := func(want ...string) func() bool {
 		return func() bool {
 			for _, n := range c.nodes {
@@ -417,8 +472,10 @@ func TestRedisAddresses(t *testing.T) {
 	c.until("the changed ones", known("redis1", "elsewhere", "", "redis4"))
 }
 
-func TestFailover(t *testing.T) {
-	c := newCluster(t, 3, 4)
+func TestFailover(t *testing.T) { onEngines(t, testFailover) }
+
+func testFailover(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 4)
 	c.until("leaders", c.led)
 	for i := range 20 {
 		c.put(fmt.Sprint("k", i), "1")
@@ -441,8 +498,10 @@ func TestFailover(t *testing.T) {
 	})
 }
 
-func TestSnapshotAndGrowth(t *testing.T) {
-	c := newCluster(t, 1, 4)
+func TestSnapshotAndGrowth(t *testing.T) { slowlyOnEngines(t, testSnapshotAndGrowth) }
+
+func testSnapshotAndGrowth(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 1, 4)
 	c.until("leaders", c.led)
 	for i := range 200 {
 		c.put(fmt.Sprint("k", i), "1")
@@ -483,8 +542,10 @@ func TestSnapshotAndGrowth(t *testing.T) {
 
 // A number that a node has never joined with is free again once it is not
 // expected any more, and one of a member is not.
-func TestNumberThatNeverJoined(t *testing.T) {
-	c := newCluster(t, 1, 1)
+func TestNumberThatNeverJoined(t *testing.T) { onEngines(t, testNumberThatNeverJoined) }
+
+func testNumberThatNeverJoined(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 1, 1)
 	c.until("leaders", c.led)
 	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	admin := func(verb string) {
@@ -525,7 +586,11 @@ func (c *cluster) admin(verb, args string) (answer []byte, err error) {
 // The removal of a node that has just died leaves too few nodes as well as that of
 // one that has been down for long. With force it begins, and can be cancelled once.
 func TestRemovalOfNodeThatHasJustDied(t *testing.T) {
-	c := newCluster(t, 3, 1)
+	slowlyOnEngines(t, testRemovalOfNodeThatHasJustDied)
+}
+
+func testRemovalOfNodeThatHasJustDied(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("settled", func() bool { return c.settled(3) })
 	if _, err := c.admin(command.AdminMemberRemove, `{"node":3,"undo":true}`); !errors.Is(err, command.ErrRefused) {
 		t.Errorf("no removal was cancelled: %v", err)
@@ -540,8 +605,10 @@ func TestRemovalOfNodeThatHasJustDied(t *testing.T) {
 }
 
 // What a request tells of a node that is down is that, in few words.
-func TestNotAsked(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestNotAsked(t *testing.T) { onEngines(t, testNotAsked) }
+
+func testNotAsked(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("leaders", c.led)
 	c.sever(1, 2, true)
 	_, err := c.nodes[1].call(t.Context(), 2, call.Checksum, nil)
@@ -551,8 +618,10 @@ func TestNotAsked(t *testing.T) {
 }
 
 // What is for another node was not done if that node was certainly not asked.
-func TestAdminNotAsked(t *testing.T) {
-	c := newCluster(t, 3, 2)
+func TestAdminNotAsked(t *testing.T) { onEngines(t, testAdminNotAsked) }
+
+func testAdminNotAsked(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 2)
 	c.until("leaders", c.led)
 	meta := c.leader(c.any().meta())
 	for id, n := range c.nodes {
@@ -627,8 +696,10 @@ func (c *cluster) join(id uint64) {
 }
 
 // Arguments that are no JSON are the client's mistake, wherever they are found out.
-func TestAdminArguments(t *testing.T) {
-	c := newCluster(t, 3, 2)
+func TestAdminArguments(t *testing.T) { onEngines(t, testAdminArguments) }
+
+func testAdminArguments(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 2)
 	c.until("leaders", c.led)
 	for _, n := range c.nodes {
 		for _, verb := range []string{command.AdminMemberRemove, command.AdminShardMove, command.AdminStatus, "nothing"} {

@@ -60,11 +60,20 @@ func (e *ear) heard() int {
 }
 
 // manualClock is set by hand.
-type manualClock struct{ ms atomic.Uint64 }
+type manualClock struct {
+	ms    atomic.Uint64
+	began time.Time // since then it runs by itself as well, unless it is zero
+}
 
-func (c *manualClock) NowMillis() uint64 { return c.ms.Load() }
+func (c *manualClock) NowMillis() uint64 { return uint64(c.Boot() / 1e6) }
 
-func (c *manualClock) Boot() int64 { return int64(c.ms.Load()) * 1e6 }
+func (c *manualClock) Boot() int64 {
+	boot := int64(c.ms.Load()) * 1e6
+	if !c.began.IsZero() {
+		boot += int64(time.Since(c.began))
+	}
+	return boot
+}
 
 func (c *manualClock) Monotonic() int64 { return c.Boot() }
 
@@ -74,7 +83,9 @@ type wrongClock struct {
 	off atomic.Int64
 }
 
-func (c *wrongClock) NowMillis() uint64 { return uint64(int64(c.ms.Load()) + c.off.Load()) }
+func (c *wrongClock) NowMillis() uint64 {
+	return uint64(int64(c.manualClock.NowMillis()) + c.off.Load())
+}
 
 func (c *wrongClock) setOff(d time.Duration) { c.off.Store(d.Milliseconds()) }
 

@@ -218,10 +218,11 @@ func (t *pictures) leaderOf(shard int, now int64) (leader uint64) {
 }
 
 // excludes reports whether the leader of shard, in term or later, says that
-// replica is no member.
-func (t *pictures) excludes(shard int, replica, term uint64) bool {
+// replica is no member. What it said when less was committed than this node knows of
+// does not count: the replica may have been added since.
+func (t *pictures) excludes(shard int, replica, term, committed uint64) bool {
 	s, ok := t.leading(shard)
-	return ok && s.Term >= term && len(s.Members) > 0 && !slices.Contains(s.Members, replica)
+	return ok && s.Term >= term && s.Commit >= committed && len(s.Members) > 0 && !slices.Contains(s.Members, replica)
 }
 
 // placement returns what decisions about placement need to know, on a node that

@@ -43,7 +43,7 @@ func (co *controller) considerRetiring(shard int, cm *placement.Map) error {
 	row, ok := cm.Replica(shard, n.id)
 	switch {
 	case cm.Begun() && r.Lost != 0:
-		if ok && row.ID() == r.Lost || !n.known.excludes(shard, r.Lost, 0) {
+		if ok && row.ID() == r.Lost || !n.known.excludes(shard, r.Lost, 0, 0) {
 			return nil
 		}
 		return n.engine.Retire(shard)
@@ -53,7 +53,7 @@ func (co *controller) considerRetiring(shard int, cm *placement.Map) error {
 	case !cm.Begun() || ok && row.ID() == r.ID:
 		return nil
 	}
-	if !n.known.excludes(shard, r.ID, n.views[shard].Term.Load()) {
+	if v := n.views[shard]; !n.known.excludes(shard, r.ID, v.Term.Load(), v.Committed.Load()) {
 		return nil
 	}
 	return n.engine.Retire(shard)

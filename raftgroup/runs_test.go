@@ -57,8 +57,10 @@ func copyOf(t *testing.T, from *vfs.MemFS) *vfs.MemFS {
 
 // A node that comes back with an older directory is refused by everybody who
 // has heard of it since, also after their own restart.
-func TestOldCopyIsRefused(t *testing.T) {
-	c := newCluster(t, 3, 2)
+func TestOldCopyIsRefused(t *testing.T) { onEngines(t, testOldCopyIsRefused) }
+
+func testOldCopyIsRefused(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 2)
 	c.until("leaders", c.led)
 	c.meet()
 	c.end(3)
@@ -136,8 +138,10 @@ func TestOldCopyIsRefused(t *testing.T) {
 // learns it from any member, ends, and does not start again; a stranger's word
 // counts nothing. It is not refused for good by a cluster that was recovered
 // without it.
-func TestRemovedNodeEnds(t *testing.T) {
-	c := newCluster(t, 5, 1)
+func TestRemovedNodeEnds(t *testing.T) { slowlyOnEngines(t, testRemovedNodeEnds) }
+
+func testRemovedNodeEnds(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 5, 1)
 	c.until("leaders", c.led)
 	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	c.meet()
@@ -211,8 +215,10 @@ func TestRemovedNodeEnds(t *testing.T) {
 
 // A node that the cluster was recovered without says so in its status, and goes
 // on: others of the old cluster may count on it. A stranger is not believed.
-func TestLeftOutNodeSaysSo(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestLeftOutNodeSaysSo(t *testing.T) { onEngines(t, testLeftOutNodeSaysSo) }
+
+func testLeftOutNodeSaysSo(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("leaders", c.led)
 	c.meet()
 	recovered, n := c.nodes[1], c.nodes[2]
@@ -239,8 +245,10 @@ func TestLeftOutNodeSaysSo(t *testing.T) {
 
 // The meta group remembers the last run of a node for those that have no memory
 // of it.
-func TestMetaGroupRemembersRuns(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestMetaGroupRemembersRuns(t *testing.T) { onEngines(t, testMetaGroupRemembersRuns) }
+
+func testMetaGroupRemembersRuns(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("leaders", c.led)
 	c.meet()
 	c.end(3)
@@ -264,8 +272,10 @@ func TestMetaGroupRemembersRuns(t *testing.T) {
 }
 
 // What a removed member says of others counts no more, though it has its key.
-func TestRemovedMemberStopsNobody(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestRemovedMemberStopsNobody(t *testing.T) { onEngines(t, testRemovedMemberStopsNobody) }
+
+func testRemovedMemberStopsNobody(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("leaders", c.led)
 	n := c.nodes[1]
 	c.until("a map", func() bool { return n.cmap.Load().Begun() })
@@ -280,8 +290,10 @@ func TestRemovedMemberStopsNobody(t *testing.T) {
 }
 
 // A node that is told for long that it runs already stops.
-func TestTwinStops(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestTwinStops(t *testing.T) { onEngines(t, testTwinStops) }
+
+func testTwinStops(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("leaders", c.led)
 	n, by := c.nodes[1], proven(c.nodes[2])
 	now := c.clock.ms.Swap(12_000) // since the machine has started
@@ -313,8 +325,10 @@ func TestTwinStops(t *testing.T) {
 	}
 }
 
-func TestAdmission(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestAdmission(t *testing.T) { onEngines(t, testAdmission) }
+
+func testAdmission(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	n := c.nodes[1]
 	founder := proven(c.nodes[2])
 	stranger := PeerIdentity{Cluster: founder.Cluster, Node: 9, UID: 99, Peer: "elsewhere", Signed: true}

@@ -81,8 +81,10 @@ func (c *cluster) isolate(node uint64, cut bool) {
 // A leader that the map does not want hands over to the only replica that it
 // wants, also where that one's node is to be removed, too: of two nodes that are
 // removed at a time neither must wait for the other.
-func TestLeaderLeavesToANodeThatLeaves(t *testing.T) {
-	c := newCluster(t, 3, 1)
+func TestLeaderLeavesToANodeThatLeaves(t *testing.T) { onEngines(t, testLeaderLeavesToANodeThatLeaves) }
+
+func testLeaderLeavesToANodeThatLeaves(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
 	c.until("three replicas", func() bool { return c.settled(3) })
 	n := c.leader(0)
 	other := n.opt.ID%3 + 1

@@ -59,6 +59,8 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			if e.Clock.Boot() < e.votesFrom {
 				continue // before its restart this node may have promised not to vote
 			}
+		case pb.Replicate:
+			s.noteCommit(m.Commit)
 		case pb.LeaderTransfer:
 			continue // a leader is asked by its own node, which gives its lease up first
 		case pb.Propose:

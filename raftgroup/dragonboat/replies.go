@@ -22,6 +22,9 @@ func (r *replies) committed(updates []pb.Update) {
 	defer r.mu.Unlock()
 	for i := range updates {
 		s := r.engine.shardOf(updates[i].ShardID)
+		if s != nil {
+			s.noteCommit(updates[i].State.Commit)
+		}
 		index := lastCommand(updates[i].CommittedEntries)
 		if s == nil || index <= s.Applied.Load() || s.down.Load() || r.engine.failed() {
 			continue // some of a step are carried out before it ends
