@@ -458,6 +458,27 @@ func TestLogFails(t *testing.T) {
 	n.failure.Store(nil) // it was wanted
 }
 
+// TestStateFails: a state machine that cannot go on ends the node with its sentence, and
+// nothing more is applied; dragonboat would end the process with what it returned.
+func TestStateFails(t *testing.T) {
+	c := newCluster(t, 1)
+	c.put(0, "k", "v")
+	n := c.node(1)
+	n.Post(func() { n.shards[0].submit([]byte("no entry"), nil) })
+	c.until("the failure", func() bool { return n.failure.Load() != nil })
+	if err := *n.failure.Load(); !strings.Contains(err.Error(), "shard 0: ") {
+		t.Errorf("failed with %v", err)
+	}
+	applied := n.store.Applied(1)
+	if out := n.do(1, &command.Command{Kind: command.Put, Key: []byte("k"), Value: []byte("w")}); out.outcome == command.Applied || n.store.Applied(1) != applied {
+		t.Errorf("another shard's command has the outcome %v, its state goes from %d to %d", out.outcome, applied, n.store.Applied(1))
+	}
+	c.mu.Lock()
+	delete(c.nodes, n.id)
+	c.mu.Unlock()
+	n.end() // in order
+}
+
 // TestNames: a proposal is known by its end.
 func TestNames(t *testing.T) {
 	data, start, number, err := cutName(appendName([]byte("entry"), 7, 9))

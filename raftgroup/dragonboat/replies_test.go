@@ -3,6 +3,7 @@ package dragonboat
 import (
 	"testing"
 
+	"github.com/lni/dragonboat/v4"
 	pb "github.com/lni/dragonboat/v4/raftpb"
 
 	"github.com/proa-kv/proa/command"
@@ -34,6 +35,34 @@ func TestProposalsUnderWay(t *testing.T) {
 	}
 	if most != inflightMax {
 		t.Errorf("%d proposals were under way", most)
+	}
+}
+
+// TestOutcomeOfAnEarlierTerm: what the next leader may have is waited for as long as an election
+// takes, and a large value longer; nothing for ever.
+func TestOutcomeOfAnEarlierTerm(t *testing.T) {
+	n := newCluster(t, 1).leader(0)
+	const term = 7
+	outcome := func(bytes int, age, now uint64) command.Outcome {
+		p := &proposed{tick: 100, term: term, bytes: bytes, state: new(dragonboat.RequestState)}
+		return n.shards[0].outcome(p, 100+age, now)
+	}
+	for _, c := range []struct {
+		bytes    int
+		age, now uint64
+		want     command.Outcome
+	}{
+		{0, n.electionTicks, term + 1, command.Applied},
+		{0, n.electionTicks + 1, term + 1, command.TimedOut},
+		{0, n.electionTicks + 1, term, command.Applied},
+		{10 << 20, n.electionTicks + 10, term + 1, command.Applied},
+		{10 << 20, n.electionTicks + 11, term + 1, command.TimedOut},
+		{10 << 20, n.requestTicks, term, command.Applied},
+		{10 << 20, n.requestTicks + 1, term, command.TimedOut},
+	} {
+		if got := outcome(c.bytes, c.age, c.now); got != c.want {
+			t.Errorf("%d bytes, after %d ticks, in term %d: %v, want %v", c.bytes, c.age, c.now, got, c.want)
+		}
 	}
 }
 

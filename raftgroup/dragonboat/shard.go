@@ -66,6 +66,7 @@ type proposed struct {
 	number uint64
 	tick   uint64 // when
 	term   uint64
+	bytes  int
 	done   []engine.Completion
 	state  *dragonboat.RequestState // nil: dragonboat has not taken it yet
 	ended  atomic.Bool
@@ -151,7 +152,7 @@ func (ps *proposals) touch() {
 // submit hands a proposal to dragonboat.
 func (ps *proposals) submit(data []byte, done []engine.Completion) *proposed {
 	s := ps.shard
-	p := &proposed{tick: s.engine.pass.ticks, term: s.Term.Load(), done: done}
+	p := &proposed{tick: s.engine.pass.ticks, term: s.Term.Load(), bytes: len(data), done: done}
 	ps.mu.Lock()
 	ps.last++
 	p.number = ps.last
@@ -189,7 +190,8 @@ func (ps *proposals) remove(p *proposed) bool { return ps.resolve(p.number) == p
 
 // expire ends the wait for proposals of which dragonboat knows that nothing will come, and
 // for those that have been under way for too long. Those of a term that has ended may be
-// in the log of the next leader: they are given the time of an election to be committed.
+// in the log of the next leader: they are given the time of an election to be committed, and
+// large ones a tick more for each MiB.
 func (ps *proposals) expire() {
 	s := ps.shard
 	var ended []*proposed
@@ -229,7 +231,7 @@ func (ps *proposals) outcome(p *proposed, tick, term uint64) command.Outcome {
 	default:
 	}
 	age := tick - p.tick
-	if age > e.requestTicks || p.term != term && age > e.electionTicks {
+	if age > e.requestTicks || p.term != term && age > e.electionTicks+uint64(p.bytes>>20) {
 		return command.TimedOut
 	}
 	return command.Applied

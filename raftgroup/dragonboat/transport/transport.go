@@ -13,7 +13,7 @@
 //
 // # What dragonboat's users have met
 //
-// All of it is a log that has lost what its replica had confirmed, at which dragonboat
+// Most of it is a log that has lost what its replica had confirmed, at which dragonboat
 // ends the process, with a stack and no sentence:
 //
 //	issue 254, 256, pull request 354
@@ -28,6 +28,9 @@
 //	        a commit index beyond the log at a start ("got out of range state"). Entries and
 //	        state of a step are written as one: TestCrashEverywhere; and a snapshot's
 //	        index is the lower bound: TestCommitCoversSnapshot
+//	issue 381
+//	        an error of a state machine ends the process. The engine's returns none, and
+//	        stops the node in order: TestStateFails
 package transport
 
 import (
