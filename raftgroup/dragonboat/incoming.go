@@ -99,7 +99,7 @@ func (s *shard) expects(c *pb.Chunk) error {
 		s.consider(&pb.Message{Type: pb.InstallSnapshot, To: c.ReplicaID})
 		return fmt.Errorf("%w: replica %x of %s is not on this node; if it is to be, send the snapshot again later", engine.ErrSnapshotUnwanted, c.ReplicaID, name)
 	}
-	if s.handle.Load() == nil {
+	if !s.runs.Load() {
 		return fmt.Errorf("%w: replica %x of %s is being started or removed; send the snapshot again later", engine.ErrSnapshotUnwanted, c.ReplicaID, name)
 	}
 	return nil

@@ -254,7 +254,7 @@ func TestFirstSnapshot(t *testing.T) {
 		t.Errorf("a snapshot for a replica that is not there yet: %v", err)
 	}
 	in.Abort()
-	c.until("the replica", func() bool { return to.shards[0].replicaID.Load() == replica && to.shards[0].handle.Load() != nil })
+	c.until("the replica", func() bool { return to.shards[0].replicaID.Load() == replica && to.shards[0].runs.Load() })
 	c.change(0, engine.Changes{{Replica: replica, To: engine.Learner}})
 	c.until("the state", func() bool { return to.read(0, "k0") == value })
 }

@@ -22,9 +22,9 @@ import (
 // belongs to the conductor, but for the atomic fields.
 type replica struct {
 	shard     *shard
-	replicaID atomic.Uint64                        // 0: none is open
-	handle    atomic.Pointer[dragonboat.INodeUser] // for goroutines other than the conductor
-	down      atomic.Bool                          // nothing is applied: the state is damaged
+	replicaID atomic.Uint64 // 0: none is open
+	runs      atomic.Bool   // dragonboat runs it, and the engine knows
+	down      atomic.Bool   // nothing is applied: the state is damaged
 
 	user     dragonboat.INodeUser
 	isDown   bool          // breakDown has put it out of use
@@ -204,7 +204,7 @@ func (s *shard) expect(id uint64) {
 // adopt takes a replica over that dragonboat runs.
 func (s *shard) adopt(r started) {
 	s.user, s.unloaded, s.session = r.user, r.unloaded, s.engine.nh.GetNoOPSession(s.id)
-	s.handle.Store(&r.user)
+	s.runs.Store(true)
 	s.recoveredState()
 	s.Held.Store(true)
 }
@@ -293,7 +293,7 @@ func (s *shard) retire() {
 	s.logger.Info("removing replica from this node", "incarnation", placement.IncarnationOf(id))
 	s.Held.Store(false)
 	s.Resign()
-	s.handle.Store(nil)
+	s.runs.Store(false)
 	s.user = nil
 	s.endAll(command.TimedOut)
 	s.refuseQueued()
