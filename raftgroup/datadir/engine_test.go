@@ -330,3 +330,35 @@ func TestRecoverRefusesForeignLogs(t *testing.T) {
 		}
 	}
 }
+
+// TestSurvivor: the log says which replica stands alone, unless it has lost its end.
+func TestSurvivor(t *testing.T) {
+	id := placement.ReplicaID
+	row := &placement.Shard{Incarnation: 3, Replicas: []placement.Replica{{Node: 1, Incarnation: 1}, {Node: 2, Incarnation: 3}, {Node: 4, Incarnation: 2, Learner: true}}}
+	known := []uint64{id(1, 1), id(2, 1), id(3, 1)}
+	for name, c := range map[string]struct {
+		found   logdb.Found
+		applied uint64
+		row     *placement.Shard
+		replica uint64
+		voters  []uint64
+	}{
+		"whole":                            {logdb.Found{Replica: id(2, 3), Last: 9, Voters: []uint64{id(1, 1), id(2, 3)}, Member: true}, 9, row, id(2, 3), []uint64{1, 2}},
+		"ahead of the map":                 {logdb.Found{Replica: id(2, 4), Last: 9, Voters: known, Member: true}, 5, row, id(2, 4), []uint64{1, 2, 3}},
+		"an earlier replica with entries":  {logdb.Found{Replica: id(2, 1), Last: 9, Voters: known, Member: true}, 5, row, id(2, 1), []uint64{1, 2, 3}},
+		"cut":                              {logdb.Found{Replica: id(2, 3), Last: 4, Voters: known, Member: true}, 9, row, id(2, 3), []uint64{1, 2}},
+		"cut to an earlier replica":        {logdb.Found{Replica: id(2, 1), Last: 4, Voters: known, Member: true}, 9, row, id(2, 3), []uint64{1, 2}},
+		"recovered so before":              {logdb.Found{Replica: id(2, 1), Last: 9, Voters: []uint64{id(2, 1)}, Member: true}, 9, row, id(2, 3), []uint64{1, 2}},
+		"cut to nothing":                   {logdb.Found{}, 9, row, id(2, 3), []uint64{1, 2}},
+		"cut to a bootstrap record":        {logdb.Found{Replica: id(2, 3)}, 9, row, id(2, 3), []uint64{1, 2}},
+		"cut, and not in the map":          {logdb.Found{}, 9, &placement.Shard{}, 0, nil},
+		"a snapshot that is not installed": {logdb.Found{Replica: id(2, 1), Last: 5, Voters: known, Member: true, Staged: "file"}, 6, row, id(2, 1), []uint64{1, 2, 3}},
+		"nothing heard yet":                {logdb.Found{Replica: id(2, 3)}, 0, row, 0, nil},
+		"being removed":                    {logdb.Found{Replica: id(2, 3), Last: 9, Voters: known}, 9, row, 0, nil},
+		"not here":                         {logdb.Found{}, 0, row, 0, nil},
+	} {
+		if replica, voters := survivor(&c.found, c.applied, c.row, 2); replica != c.replica || !slices.Equal(voters, c.voters) {
+			t.Errorf("%s: replica %x, before %v; want %x, %v", name, replica, voters, c.replica, c.voters)
+		}
+	}
+}

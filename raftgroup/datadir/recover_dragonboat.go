@@ -38,33 +38,38 @@ func (r *dragonboatRecovery) recover(shard int) (*RecoveredShard, error) {
 	if err != nil || r.store.Lost(shard) {
 		return nil, err
 	}
-	out := &RecoveredShard{Index: max(found.Last, applied)}
-	for _, voter := range found.Voters {
-		out.Voters = append(out.Voters, placement.NodeOf(voter))
-	}
-	switch {
-	case found.Member:
-	case applied == 0, len(found.Voters) > 0: // it has heard nothing yet, or is to be removed
+	replica, voters := survivor(&found, applied, &r.rows.Shards[shard], r.id.Node)
+	if replica == 0 {
 		return nil, nil
-	default:
-		row := r.rows.Shards[shard]
-		own, ok := row.On(r.id.Node)
-		if !ok {
-			return nil, nil
-		}
-		found.Replica = own.ID()
-		out.Voters = row.VotingNodes()
 	}
 	if found.Staged != "" {
 		if _, err := r.fs.Stat(found.Staged); err != nil {
 			return nil, fmt.Errorf("%w: a snapshot was received and not installed yet, and its file cannot be read: %w; "+RejoinOrRestore, ErrLogMissing, err)
 		}
 	}
-	err = r.db.StandAlone(number, found.Replica, transport.Target(r.id.Node), applied)
+	err = r.db.StandAlone(number, replica, transport.Target(r.id.Node), applied)
 	if errors.Is(err, logdb.ErrGap) {
 		err = fmt.Errorf("%w: %w; "+RejoinOrRestore, ErrLogMissing, err)
 	}
-	return out, err
+	return &RecoveredShard{Index: max(found.Last, applied), Voters: voters}, err
+}
+
+// survivor returns the replica of a shard that is to stand alone, 0 where there is none, and
+// the nodes with votes before. Where the log has lost its end it may know an earlier replica,
+// or none; the map, which is as old as the state, then tells.
+func survivor(found *logdb.Found, applied uint64, row *placement.Shard, node uint64) (replica uint64, voters []uint64) {
+	own, wanted := row.On(node)
+	cut := found.Last < applied || len(found.Voters) == 0 || own.ID() > found.Replica
+	switch {
+	case cut && wanted && own.ID() >= found.Replica && applied > 0 && found.Last <= applied && found.Staged == "":
+		return own.ID(), row.VotingNodes()
+	case !found.Member: // it has heard nothing yet, or is to be removed
+		return 0, nil
+	}
+	for _, voter := range found.Voters {
+		voters = append(voters, placement.NodeOf(voter))
+	}
+	return found.Replica, voters
 }
 
 func (r *dragonboatRecovery) save() error { return r.db.SaveAlone() }

@@ -113,7 +113,8 @@ func change(m *pb.Membership, c *pb.ConfigChange) {
 // a node that is a target, and whose state has applied so much durably. Its log gets a record
 // of a snapshot, which says so; the entries behind it stay, and become committed, but for
 // changes of the configuration, which would bring others back. Where the state is ahead of
-// the log, which has lost its end, the log begins behind the state.
+// the log, which has lost its end, the log begins behind the state. What the log has of other
+// replicas of the shard goes.
 //
 // The error is ErrGap where the log begins too late for the state, and raftlog.ErrCorrupt
 // where it makes no sense. After an error nothing more can be saved. No NodeHost may use the
@@ -144,10 +145,12 @@ func (d *DB) fillAlone(shard, id uint64, target string, applied uint64) error {
 	if err != nil {
 		return err
 	}
+	newest := d.removeOthers(shard, id)
 	r, err := d.replicaFor(shard, id)
 	if err != nil {
 		return err
 	}
+	r.next.state.Term = max(r.next.state.Term, newest)
 	term, err := r.group.Term(at)
 	switch {
 	case at == s.Index:
@@ -189,6 +192,20 @@ func (d *DB) fillAlone(shard, id uint64, target string, applied uint64) error {
 	r.next.state.Commit = max(r.next.state.Commit, at)
 	d.fillState(r)
 	return nil
+}
+
+// removeOthers removes the logs of a shard's other replicas, and returns the newest term that
+// they know.
+func (d *DB) removeOthers(shard, id uint64) (newest uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for info, r := range d.replicas {
+		if info.ShardID == shard && info.ReplicaID != id {
+			newest = max(newest, r.next.state.Term)
+			d.remove(r)
+		}
+	}
+	return newest
 }
 
 // rest is what a log has behind a state.

@@ -156,6 +156,37 @@ func TestStandAlone(t *testing.T) {
 	}
 }
 
+// TestAloneInsteadOfAnother: a log that has lost its end knows an earlier replica, whose place
+// the one that the state is of takes, with a term that is not older.
+func TestAloneInsteadOfAnother(t *testing.T) {
+	fs := vfs.NewMem()
+	db := mustOpen(t, testOptions(fs))
+	must(t, db.SaveBootstrapInfo(1, 2, pb.Bootstrap{Type: pb.OnDiskStateMachine, Addresses: map[uint64]string{2: "2"}}))
+	must(t, db.SaveBootstrapInfo(2, 2, pb.Bootstrap{Type: pb.OnDiskStateMachine, Addresses: map[uint64]string{2: "2"}}))
+	u := update(1, 2, founded(commandEntry(4))...)
+	u.State = pb.State{Term: 7, Vote: 3, Commit: 4}
+	must(t, db.SaveRaftState([]pb.Update{u}, 1))
+	must(t, db.StandAlone(1, 5, "2", 9))
+	must(t, db.SaveAlone())
+	db.mustClose(t)
+	db = mustOpen(t, testOptions(fs))
+	defer db.mustClose(t)
+	if infos, err := db.ListNodeInfo(); err != nil || len(infos) != 2 || infos[0] != info(1, 5) || infos[1] != info(2, 2) {
+		t.Errorf("replicas %v, %v", infos, err)
+	}
+	s, err := db.GetSnapshot(1, 5)
+	must(t, err)
+	if s.Index != 9 || s.Term != 7 || s.OnDiskIndex != 9 || len(s.Membership.Addresses) != 1 || s.Membership.Addresses[5] != "2" {
+		t.Errorf("snapshot %+v", s)
+	}
+	if first, last := db.Range(1, 5); first != 10 || last != 9 {
+		t.Errorf("entries %d to %d", first, last)
+	}
+	if state := db.State(1, 5); state.Term != 7 || state.Commit != 9 {
+		t.Errorf("state %+v", state)
+	}
+}
+
 // TestFind: a replica that is being removed does not count, and a damaged change is told.
 func TestFind(t *testing.T) {
 	db := mustOpen(t, testOptions(vfs.NewMem()))

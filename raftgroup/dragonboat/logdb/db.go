@@ -274,14 +274,19 @@ func (d *DB) RemoveNodeData(shard, id uint64) error {
 		if r == nil {
 			return nil
 		}
-		r.unwritten = false
-		d.write.Remove(r.group)
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		delete(d.replicas, r.NodeInfo)
-		delete(d.groups, r.number)
+		d.remove(r)
 		return nil
 	})
+}
+
+// remove puts into the Write that a replica is gone. d.mu must be held.
+func (d *DB) remove(r *replica) {
+	r.unwritten = false
+	d.write.Remove(r.group)
+	delete(d.replicas, r.NodeInfo)
+	delete(d.groups, r.number)
 }
 
 // Depart keeps in mind that a replica is being removed, durably: first its state goes, and
