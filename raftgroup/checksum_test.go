@@ -13,6 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // askChecksum asks a node for the checksums of shard 0.
@@ -41,7 +42,9 @@ func checksumNode(t *testing.T) *Node {
 
 // TestChecksumsTakeTurns asks for many checksums at once: one is computed, a few
 // wait, and the others are refused.
-func TestChecksumsTakeTurns(t *testing.T) {
+func TestChecksumsTakeTurns(t *testing.T) { onEngines(t, testChecksumsTakeTurns) }
+
+func testChecksumsTakeTurns(t *testing.T, e placement.Engine) {
 	n := checksumNode(t)
 	ctx := t.Context()
 	if err := n.checksums.begin(ctx); err != nil {
@@ -73,7 +76,9 @@ func TestChecksumsTakeTurns(t *testing.T) {
 
 // TestChecksumOfBusyNode has a mark come while the node computes the checksum of
 // another leader's mark: no second view is opened, and the mark is tried again.
-func TestChecksumOfBusyNode(t *testing.T) {
+func TestChecksumOfBusyNode(t *testing.T) { onEngines(t, testChecksumOfBusyNode) }
+
+func testChecksumOfBusyNode(t *testing.T, e placement.Engine) {
 	n := checksumNode(t)
 	n.state.Set(summing)
 	ctx := t.Context()

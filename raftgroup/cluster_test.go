@@ -36,6 +36,7 @@ type cluster struct {
 	box    []parcel
 	walls  map[uint64]*wrongClock // each node's clock
 	mute   bool                   // reports are lost
+	log    int64                  // LogBytesMax of nodes that are started; 0: the default
 
 	expelled []string
 
@@ -152,10 +153,15 @@ func (l *link) Expel(node uint64, err error) {
 	l.c.expelled = append(l.c.expelled, fmt.Sprintf("node %d expels node %d: %v", l.self, node, err))
 }
 
-// onEngines runs a test for each engine.
-func onEngines(t *testing.T, test func(*testing.T, placement.Engine)) {
+// onEngines runs a test for each engine that has what it needs.
+func onEngines(t *testing.T, test func(*testing.T, placement.Engine), needs ...Capability) {
 	for _, e := range Engines {
 		t.Run(e.Name.String(), func(t *testing.T) {
+			for _, need := range needs {
+				if instead, lacks := e.Lacks[need]; lacks {
+					t.Skipf("lacks %s: %s", need, instead)
+				}
+			}
 			t.Parallel()
 			test(t, e.Name)
 		})
@@ -227,7 +233,7 @@ func (c *cluster) start(id uint64) *Node {
 		c.walls[id] = &wrongClock{manualClock: c.clock}
 	}
 	n, err := openMem(c.disks[id], Options{ID: id, Clock: c.walls[id], Transport: l, PeerAddress: fmt.Sprint("n", id),
-		RedisAddress: fmt.Sprint("redis", id), BalanceLeaders: true})
+		RedisAddress: fmt.Sprint("redis", id), BalanceLeaders: true, LogBytesMax: c.log})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -271,10 +277,12 @@ func (c *cluster) settle() {
 // runs reports whether time goes by itself.
 func (c *cluster) runs() bool { return c.engine == placement.Dragonboat }
 
+// tick is that of the nodes.
+const tick = 15 * time.Millisecond
+
 // tick lets a tick of the nodes go by. Where time goes by itself, nodes have things to do
 // meanwhile.
 func (c *cluster) tick() {
-	const tick = 15 * time.Millisecond
 	if !c.runs() {
 		c.clock.ms.Add(uint64(tick / time.Millisecond))
 		return
@@ -288,7 +296,7 @@ func (c *cluster) tick() {
 
 // pass lets time go by.
 func (c *cluster) pass(d time.Duration) {
-	for t := time.Duration(0); t < d; t += 15 * time.Millisecond {
+	for t := time.Duration(0); t < d; t += tick {
 		c.tick()
 		for _, n := range c.nodes {
 			n.Tick()
@@ -374,6 +382,7 @@ func (c *cluster) carryOut(key string, what *command.Command) {
 			c.t.Fatal(err)
 		}
 		c.settle()
+		c.hear(e)
 		for range 100 {
 			e.mu.Lock()
 			o, ok := e.outcomes[1]
@@ -388,6 +397,19 @@ func (c *cluster) carryOut(key string, what *command.Command) {
 		}
 	}
 	c.t.Fatalf("no outcome for %q", key)
+}
+
+// hear lets time go by where it does so by itself, for a tick at most, until there is an
+// outcome.
+func (c *cluster) hear(e *ear) {
+	if !c.runs() {
+		return
+	}
+	often := time.NewTicker(100 * time.Microsecond)
+	defer often.Stop()
+	for begun := time.Now(); time.Since(begun) < tick && e.heard() == 0; <-often.C {
+		c.settle()
+	}
 }
 
 // local reads what a node's replica has.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/proa-kv/proa/internal/leaktest"
 	"github.com/proa-kv/proa/raftgroup/datadir"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"github.com/proa-kv/proa/raftlog"
 )
 
@@ -49,7 +50,9 @@ func loseTail(t *testing.T, f vfs.FS, value string) {
 // acknowledged writes: the node must not start as if they had never been, and
 // must say what is gone. When its operator gives them up, it goes on with what
 // its log and its state still have.
-func TestLostTail(t *testing.T) {
+func TestLostTail(t *testing.T) { onEngines(t, testLostTail) }
+
+func testLostTail(t *testing.T, e placement.Engine) {
 	for _, c := range []struct {
 		name   string
 		close  bool // the node is stopped in order, else it crashes
@@ -66,7 +69,7 @@ func TestLostTail(t *testing.T) {
 		}
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
 			f := vfs.NewCrashableMem()
-			n := memNode(t, f, Options{Shards: 2})
+			n := memNode(t, f, Options{Engine: e.String(), Shards: 2})
 			for i := range 10 {
 				mustPut(t, n, fmt.Sprint("k", i), fmt.Sprint("value ", i))
 				if i+1 == c.flush {
@@ -84,7 +87,7 @@ func TestLostTail(t *testing.T) {
 			f = f.CrashClone(vfs.CrashCloneCfg{})
 			loseTail(t, f, "value 3")
 			for range 2 {
-				_, err := openMem(f, Options{})
+				_, err := openMem(f, Options{Engine: e.String()})
 				if !errors.Is(err, raftlog.ErrCorrupt) {
 					t.Fatalf("Open: %v", err)
 				}
@@ -103,7 +106,7 @@ func TestLostTail(t *testing.T) {
 			if _, err := datadir.Recover(datadir.RecoverOptions{FS: f, Dir: dir, CutLog: true}); err != nil {
 				t.Fatal(err)
 			}
-			again := memNode(t, f, Options{})
+			again := memNode(t, f, Options{Engine: e.String()})
 			for i := range 10 {
 				want := fmt.Sprint("value ", i)
 				if v, ok := read(t, again, fmt.Sprint("k", i)); ok != (i < c.wantOK) || (ok && v != want) {
@@ -115,7 +118,7 @@ func TestLostTail(t *testing.T) {
 			if err := datadir.Verify(f, dir, func(string) {}); err != nil {
 				t.Errorf("verify afterwards: %v", err)
 			}
-			again = memNode(t, f, Options{})
+			again = memNode(t, f, Options{Engine: e.String()})
 			if v, _ := read(t, again, "new"); v != "row" {
 				t.Errorf("found %q", v)
 			}
@@ -125,9 +128,11 @@ func TestLostTail(t *testing.T) {
 
 // TestTornTail loses the same, but for the record of it: a write that nobody
 // can know to have been acknowledged is dropped, as a crash would have it.
-func TestTornTail(t *testing.T) {
+func TestTornTail(t *testing.T) { onEngines(t, testTornTail) }
+
+func testTornTail(t *testing.T, e placement.Engine) {
 	f := vfs.NewCrashableMem()
-	n := memNode(t, f, Options{Shards: 2})
+	n := memNode(t, f, Options{Engine: e.String(), Shards: 2})
 	for i := range 4 {
 		mustPut(t, n, fmt.Sprint("k", i), fmt.Sprint("value ", i))
 		if i == 2 {
@@ -141,7 +146,7 @@ func TestTornTail(t *testing.T) {
 	if err := datadir.Verify(f, dir, func(string) {}); err != nil {
 		t.Errorf("verify: %v", err)
 	}
-	again := memNode(t, f, Options{})
+	again := memNode(t, f, Options{Engine: e.String()})
 	for i := range 4 {
 		if _, ok := read(t, again, fmt.Sprint("k", i)); ok != (i < 3) {
 			t.Errorf("row %d: %v", i, ok)
@@ -150,10 +155,12 @@ func TestTornTail(t *testing.T) {
 }
 
 // TestForeignLog puts the log of another node where a node's own was.
-func TestForeignLog(t *testing.T) {
+func TestForeignLog(t *testing.T) { onEngines(t, testForeignLog) }
+
+func testForeignLog(t *testing.T, e placement.Engine) {
 	mine, other := vfs.NewMem(), vfs.NewMem()
 	for _, f := range []vfs.FS{mine, other} {
-		n := memNode(t, f, Options{Shards: 2})
+		n := memNode(t, f, Options{Engine: e.String(), Shards: 2})
 		mustPut(t, n, "k", "v")
 		closeNode(t, n)
 	}
@@ -163,7 +170,7 @@ func TestForeignLog(t *testing.T) {
 	if _, err := vfs.Clone(other, mine, dir+"/"+datadir.LogDir, dir+"/"+datadir.LogDir); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMem(mine, Options{}); !errors.Is(err, datadir.ErrBadDirectory) || !strings.Contains(err.Error(), "another node") {
+	if _, err := openMem(mine, Options{Engine: e.String()}); !errors.Is(err, datadir.ErrBadDirectory) || !strings.Contains(err.Error(), "another node") {
 		t.Errorf("Open: %v", err)
 	}
 	if err := datadir.Verify(mine, dir, func(string) {}); !errors.Is(err, datadir.ErrBadDirectory) {
@@ -172,16 +179,18 @@ func TestForeignLog(t *testing.T) {
 }
 
 // TestLogMissing removes the log of a directory that has begun one.
-func TestLogMissing(t *testing.T) {
+func TestLogMissing(t *testing.T) { onEngines(t, testLogMissing) }
+
+func testLogMissing(t *testing.T, e placement.Engine) {
 	for _, name := range []string{"SYNCED", ""} {
 		f := vfs.NewMem()
-		n := memNode(t, f, Options{Shards: 2})
+		n := memNode(t, f, Options{Engine: e.String(), Shards: 2})
 		mustPut(t, n, "k", "v")
 		closeNode(t, n)
 		if err := f.RemoveAll(f.PathJoin(dir, datadir.LogDir, name)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openMem(f, Options{}); !errors.Is(err, raftlog.ErrCorrupt) && !errors.Is(err, datadir.ErrLogMissing) {
+		if _, err := openMem(f, Options{Engine: e.String()}); !errors.Is(err, raftlog.ErrCorrupt) && !errors.Is(err, datadir.ErrLogMissing) {
 			t.Errorf("without raft/%s: %v", name, err)
 		}
 	}
@@ -189,7 +198,9 @@ func TestLogMissing(t *testing.T) {
 
 // TestSyncedIsRecorded has a node that runs record how far its log is synced,
 // by itself.
-func TestSyncedIsRecorded(t *testing.T) {
+func TestSyncedIsRecorded(t *testing.T) { onEngines(t, testSyncedIsRecorded) }
+
+func testSyncedIsRecorded(t *testing.T, e placement.Engine) {
 	recorded := make(chan struct{}, 100)
 	var started atomic.Bool
 	f := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
@@ -198,7 +209,7 @@ func TestSyncedIsRecorded(t *testing.T) {
 		}
 		return nil
 	}))
-	n := memNode(t, f, Options{Shards: 2})
+	n := memNode(t, f, Options{Engine: e.String(), Shards: 2})
 	mustPut(t, n, "k", "v")
 	started.Store(true)
 	n.Start(nil)
@@ -210,12 +221,16 @@ func TestSyncedIsRecorded(t *testing.T) {
 // node does not start, or does without, but never panics; and when the disk is
 // well again everything is there.
 func TestStartSurvivesEveryFailure(t *testing.T) {
+	onEngines(t, testStartSurvivesEveryFailure, StopsInOrder)
+}
+
+func testStartSurvivesEveryFailure(t *testing.T, e placement.Engine) {
 	if !leaktest.InOwnProcess(t) {
 		return
 	}
 	all := vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))}
 	filled := vfs.NewCrashableMem()
-	n := memNode(t, filled, Options{Shards: 2})
+	n := memNode(t, filled, Options{Engine: e.String(), Shards: 2})
 	mustPut(t, n, "k", "v")
 	if err := n.store.Flush(); err != nil {
 		t.Fatal(err)
@@ -242,7 +257,7 @@ func TestStartSurvivesEveryFailure(t *testing.T) {
 						return broken
 					}
 					return nil
-				})), Options{Shards: 2})
+				})), Options{Engine: e.String(), Shards: 2})
 				reached := count.Load() > at
 				if err == nil {
 					_ = n.Close(context.Background())
@@ -251,7 +266,7 @@ func TestStartSurvivesEveryFailure(t *testing.T) {
 				} else if errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), "is full") {
 					t.Errorf("%s, operation %d: %v", name, at, err)
 				}
-				after, err := openMem(mem.CrashClone(all), Options{})
+				after, err := openMem(mem.CrashClone(all), Options{Engine: e.String()})
 				if err != nil {
 					t.Fatalf("%s, after %v of operation %d: %v", name, broken, at, err)
 				}
@@ -277,7 +292,9 @@ func TestStartSurvivesEveryFailure(t *testing.T) {
 // TestStateKnowsItsOwner has proa.json, whose checksum is right, say other
 // things than the state, and the state be another node's or gone: neither a
 // start nor verify may go by either of them.
-func TestStateKnowsItsOwner(t *testing.T) {
+func TestStateKnowsItsOwner(t *testing.T) { onEngines(t, testStateKnowsItsOwner) }
+
+func testStateKnowsItsOwner(t *testing.T, e placement.Engine) {
 	for name, spoil := range map[string]func(t *testing.T, f vfs.FS, id datadir.Identity){
 		"more shards":     func(t *testing.T, f vfs.FS, id datadir.Identity) { id.Shards++; rewrite(t, f, id) },
 		"fewer shards":    func(t *testing.T, f vfs.FS, id datadir.Identity) { id.Shards--; rewrite(t, f, id) },
@@ -286,7 +303,7 @@ func TestStateKnowsItsOwner(t *testing.T) {
 		"another uid":     func(t *testing.T, f vfs.FS, id datadir.Identity) { id.UID++; rewrite(t, f, id) },
 		"another state": func(t *testing.T, f vfs.FS, _ datadir.Identity) {
 			other := vfs.NewMem()
-			closeNode(t, memNode(t, other, Options{Shards: 4}))
+			closeNode(t, memNode(t, other, Options{Engine: e.String(), Shards: 4}))
 			if err := f.RemoveAll(dir + "/" + datadir.StateDir); err != nil {
 				t.Fatal(err)
 			}
@@ -302,7 +319,7 @@ func TestStateKnowsItsOwner(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			f := vfs.NewMem()
-			n := memNode(t, f, Options{Shards: 4})
+			n := memNode(t, f, Options{Engine: e.String(), Shards: 4})
 			mustPut(t, n, "k", "v")
 			id := n.Identity()
 			closeNode(t, n)
@@ -310,7 +327,7 @@ func TestStateKnowsItsOwner(t *testing.T) {
 			if err := datadir.Verify(f, dir, func(string) {}); err == nil {
 				t.Error("verify finds nothing")
 			}
-			if _, err := openMem(f, Options{}); err == nil || !strings.Contains(err.Error(), "backup") {
+			if _, err := openMem(f, Options{Engine: e.String()}); err == nil || !strings.Contains(err.Error(), "backup") {
 				t.Errorf("Open: %v", err)
 			}
 		})
@@ -327,9 +344,11 @@ func rewrite(t *testing.T, f vfs.FS, id datadir.Identity) {
 // TestUnreadableEntries opens a node whose disk fails when the entries that are to
 // be carried out again are read: Raft panics then, and the node says why it does
 // not start.
-func TestUnreadableEntries(t *testing.T) {
+func TestUnreadableEntries(t *testing.T) { onEngines(t, testUnreadableEntries, StopsInOrder) }
+
+func testUnreadableEntries(t *testing.T, e placement.Engine) {
 	mem := vfs.NewCrashableMem()
-	n := memNode(t, mem, Options{Shards: 2})
+	n := memNode(t, mem, Options{Engine: e.String(), Shards: 2})
 	mustPut(t, n, "k", "v")
 	killed := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})
 	closeNode(t, n)
@@ -344,7 +363,7 @@ func TestUnreadableEntries(t *testing.T) {
 				return syscall.EIO
 			}
 			return nil
-		})), Options{Shards: 2, LogCacheBytes: 1})
+		})), Options{Engine: e.String(), Shards: 2, LogCacheBytes: 1})
 		if count <= at {
 			closeNode(t, n)
 			break

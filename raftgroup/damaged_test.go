@@ -74,7 +74,9 @@ func newBulk(n *Node, rows int) *bulk {
 // TestDamagedReplicaIsReplaced damages a block of one node's state, in a cluster
 // of three: reads go elsewhere meanwhile, nobody reads anything wrong, and the
 // node's replicas are made anew without anybody's doing.
-func TestDamagedReplicaIsReplaced(t *testing.T) {
+func TestDamagedReplicaIsReplaced(t *testing.T) { slowlyOnEngines(t, testDamagedReplicaIsReplaced) }
+
+func testDamagedReplicaIsReplaced(t *testing.T, e placement.Engine) {
 	const shards = 2
 	first := func(keys []string) string { return keys[0] }
 	middle := func(keys []string) string { return keys[len(keys)/2] }
@@ -91,7 +93,7 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 		{"the map", false, true, shards, nil},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "-"), func(t *testing.T) {
-			k := newCluster(t, 3, shards)
+			k := newClusterOf(t, e, 3, shards)
 			k.until("leaders", k.led)
 			k.until("the map", func() bool { return k.settled(3) })
 			rows := newBulk(k.any(), 500)
@@ -101,8 +103,8 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 				}
 			}
 			k.pass(500e6)
-			for id, n := range k.nodes { // everything in files, nothing in memory
-				closeNode(t, n)
+			for id := range k.disks { // everything in files, nothing in memory
+				k.end(id)
 				k.start(id)
 			}
 			k.until("leaders", k.led)
@@ -116,7 +118,7 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 			}
 			was := k.nodes[id].cmap.Load()
 			if c.restart {
-				closeNode(t, k.nodes[id])
+				k.end(id)
 			}
 			flipIn(t, k.disks[id], bad)
 			if c.restart {
@@ -171,7 +173,7 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 				}
 			}
 			// And after another start.
-			closeNode(t, k.nodes[id])
+			k.end(id)
 			n := k.start(id)
 			k.until("everything is there after a start", func() bool { return wrong(n) == 0 })
 		})
@@ -180,10 +182,10 @@ func TestDamagedReplicaIsReplaced(t *testing.T) {
 
 // filledAlone returns the disk of a node alone that has been stopped, and the rows
 // that its two shards hold.
-func filledAlone(t *testing.T) (*vfs.MemFS, *bulk) {
+func filledAlone(t *testing.T, e placement.Engine) (*vfs.MemFS, *bulk) {
 	t.Helper()
 	f := vfs.NewMem()
-	n := memNode(t, f, Options{Shards: 2})
+	n := memNode(t, f, Options{Shards: 2, Engine: e.String()})
 	rows := newBulk(n, 300)
 	for _, keys := range rows.keys {
 		for _, key := range keys {
@@ -196,8 +198,10 @@ func filledAlone(t *testing.T) (*vfs.MemFS, *bulk) {
 
 // TestDamagedNodeAlone damages a block of a node alone: the rows concerned are
 // refused, the others served; what does not need them is carried out.
-func TestDamagedNodeAlone(t *testing.T) {
-	f, rows := filledAlone(t)
+func TestDamagedNodeAlone(t *testing.T) { onEngines(t, testDamagedNodeAlone) }
+
+func testDamagedNodeAlone(t *testing.T, e placement.Engine) {
+	f, rows := filledAlone(t, e)
 	bad := rows.keys[0][len(rows.keys[0])/2]
 	flipIn(t, f, rows.value(bad))
 	n := memNode(t, f, Options{})
@@ -232,7 +236,7 @@ func TestDamagedNodeAlone(t *testing.T) {
 		if err := n.Propose(0, c, e, command.Tag{}); err != nil {
 			t.Fatal(err)
 		}
-		run(n)
+		runUntil(t, n, "outcome", func() bool { return e.heard() > 0 })
 		return e.results[0].Status
 	}
 	if s := ask(&command.Command{Kind: command.Incr, Key: []byte(bad), Delta: 1}); s != command.Damaged {
@@ -261,8 +265,10 @@ func TestDamagedNodeAlone(t *testing.T) {
 
 // TestLostShardAlone damages what a shard of a node alone ends with: it is not
 // served, the other is.
-func TestLostShardAlone(t *testing.T) {
-	f, rows := filledAlone(t)
+func TestLostShardAlone(t *testing.T) { onEngines(t, testLostShardAlone) }
+
+func testLostShardAlone(t *testing.T, e placement.Engine) {
+	f, rows := filledAlone(t, e)
 	flipIn(t, f, rows.value(rows.keys[1][0]))
 	n := memNode(t, f, Options{})
 	b := bufpool.Get(64)
@@ -287,12 +293,17 @@ func TestLostShardAlone(t *testing.T) {
 // the other: the cluster always comes back to what it was. Damage that nobody has met,
 // in what nobody reads, is undone before that of the next node: found beside it later,
 // it would leave one sound replica of three, which is no majority.
-func TestFlipsAreHealed(t *testing.T) {
+func TestFlipsAreHealed(t *testing.T) { slowlyOnEngines(t, testFlipsAreHealed) }
+
+func testFlipsAreHealed(t *testing.T, e placement.Engine) {
 	flips := 30
 	if testing.Short() {
 		flips = 4
 	}
-	k := newCluster(t, 3, 3)
+	k := newClusterOf(t, e, 3, 3)
+	if k.runs() { // some seconds each
+		flips = min(flips, 12)
+	}
 	k.until("leaders", k.led)
 	k.until("the map", func() bool { return k.settled(3) })
 	rows := newBulk(k.any(), 200)
@@ -307,7 +318,7 @@ func TestFlipsAreHealed(t *testing.T) {
 	for i := range flips {
 		id := uint64(i%3 + 1)
 		undo()
-		closeNode(t, k.nodes[id])
+		k.end(id)
 		f := k.disks[id]
 		names, err := f.List(dir + "/" + datadir.StateDir)
 		if err != nil {
@@ -325,7 +336,7 @@ func TestFlipsAreHealed(t *testing.T) {
 			if _, err := f.Stat(path); err != nil {
 				return // replaced, or compacted
 			}
-			closeNode(t, k.nodes[id])
+			k.end(id)
 			content[at] ^= bit
 			writeAll(t, f, path, content)
 			k.start(id)
@@ -362,8 +373,10 @@ func TestFlipsAreHealed(t *testing.T) {
 
 // TestDamagedOnlyVoter damages the replica that alone has a vote, beside one that
 // keeps up: that one takes over, and the first gets a new one.
-func TestDamagedOnlyVoter(t *testing.T) {
-	k := newCluster(t, 1, 2)
+func TestDamagedOnlyVoter(t *testing.T) { slowlyOnEngines(t, testDamagedOnlyVoter) }
+
+func testDamagedOnlyVoter(t *testing.T, e placement.Engine) {
+	k := newClusterOf(t, e, 1, 2)
 	k.until("leaders", k.led)
 	rows := newBulk(k.any(), 300)
 	for _, keys := range rows.keys {
@@ -374,7 +387,7 @@ func TestDamagedOnlyVoter(t *testing.T) {
 	k.join(2)
 	k.until("two nodes", func() bool { return k.settled(2) })
 	k.until("copies", func() bool { return local(k.nodes[2], rows.keys[0][0]) == rows.value(rows.keys[0][0]) })
-	closeNode(t, k.nodes[1])
+	k.end(1)
 	bad := rows.keys[0][len(rows.keys[0])/2]
 	flipIn(t, k.disks[1], rows.value(bad))
 	n := k.start(1)
@@ -400,16 +413,14 @@ func TestDamagedOnlyVoter(t *testing.T) {
 // TestDamagedMapLeads has the map damaged on the node that alone has the whole log of
 // the meta group: it has to lead until another has the log too, and then lets that
 // one lead, although it knows no map.
-func TestDamagedMapLeads(t *testing.T) {
-	k := newCluster(t, 3, 1)
+func TestDamagedMapLeads(t *testing.T) { slowlyOnEngines(t, testDamagedMapLeads) }
+
+func testDamagedMapLeads(t *testing.T, e placement.Engine) {
+	k := newClusterOf(t, e, 3, 1)
 	k.until("leaders", k.led)
 	k.until("the map", func() bool { return k.settled(3) })
 	const hurt, behind, away = 1, 2, 3
-	stop := func(id uint64) {
-		closeNode(t, k.nodes[id])
-		delete(k.nodes, id)
-	}
-	stop(behind)
+	k.end(behind)
 	k.until("leaders of two nodes", k.led)
 	k.nodes[hurt].SetRedisAddress("elsewhere")
 	k.until("what the stopped node does not know", func() bool {
@@ -417,8 +428,8 @@ func TestDamagedMapLeads(t *testing.T) {
 		return row.Redis == "elsewhere"
 	})
 	before, _ := k.nodes[hurt].cmap.Load().Replica(1, hurt)
-	stop(away)
-	stop(hurt)
+	k.end(away)
+	k.end(hurt)
 	n := k.start(hurt)
 	n.cmap.Store(placement.NewMap(n.meta())) // as where refreshMap comes to a damaged block
 	n.refuseDamaged(n.meta())
@@ -434,8 +445,10 @@ func TestDamagedMapLeads(t *testing.T) {
 // TestDamagedReplicaThatIsNeeded damages a replica while another node is down: it
 // is not removed, since its vote is needed, and does not hold on to the log either.
 // When the third node is back it is replaced.
-func TestDamagedReplicaThatIsNeeded(t *testing.T) {
-	k := newCluster(t, 3, 1)
+func TestDamagedReplicaThatIsNeeded(t *testing.T) { slowlyOnEngines(t, testDamagedReplicaThatIsNeeded) }
+
+func testDamagedReplicaThatIsNeeded(t *testing.T, e placement.Engine) {
+	k := newClusterOf(t, e, 3, 1)
 	k.until("leaders", k.led)
 	k.until("the map", func() bool { return k.settled(3) })
 	rows := newBulk(k.any(), 300)
@@ -445,13 +458,12 @@ func TestDamagedReplicaThatIsNeeded(t *testing.T) {
 	k.pass(500e6)
 	leads := k.leader(0).id
 	hurt, away := leads%3+1, (leads+1)%3+1
-	closeNode(t, k.nodes[away])
-	delete(k.nodes, away)
+	k.end(away)
 	bad := rows.keys[0][150]
-	closeNode(t, k.nodes[hurt])
+	k.end(hurt)
 	flipIn(t, k.disks[hurt], rows.value(bad))
+	k.log = 1 << 20
 	n := k.start(hurt)
-	n.lim.LogBytes = 1 << 20
 	first := func() uint64 { return n.engine.ShardCounters(0).First }
 	begun := first()
 	k.until("it is down", func() bool {

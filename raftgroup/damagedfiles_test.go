@@ -78,9 +78,11 @@ var damagedKinds = []damagedKind{
 }
 
 // TestDamagedFiles damages each file of a data directory in each way.
-func TestDamagedFiles(t *testing.T) {
+func TestDamagedFiles(t *testing.T) { onEngines(t, testDamagedFiles) }
+
+func testDamagedFiles(t *testing.T, e placement.Engine) {
 	whole := vfs.NewMem()
-	n := memNode(t, whole, Options{Shards: 2})
+	n := memNode(t, whole, Options{Engine: e.String(), Shards: 2})
 	for i := range 20 {
 		mustPut(t, n, fmt.Sprint("k", i), "value")
 		if i == 10 {
@@ -117,7 +119,7 @@ func TestDamagedFiles(t *testing.T) {
 						t.Errorf("Verify has changed %s", name)
 					}
 				}
-				n, err := openMem(f, Options{})
+				n, err := openMem(f, Options{Engine: e.String()})
 				earlier := strings.Contains(rel, "MANIFEST-") && (h == flipMiddle || h == flipLast || h == half)
 				if refused := slices.Contains(k.refused, h); refused != (err != nil) && !earlier {
 					t.Errorf("Open: %v", err)

@@ -10,13 +10,16 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/proa-kv/proa/raftgroup/engine"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // TestLogGivesRoomUp fills the disk while the log holds many segments, and the
 // state machine little: it is flushed, and the segments are used again, on a
 // node that keeps entries for followers, too, and on one that is opened on the
 // full disk.
-func TestLogGivesRoomUp(t *testing.T) {
+func TestLogGivesRoomUp(t *testing.T) { onEngines(t, testLogGivesRoomUp, CutsWhenFull) }
+
+func testLogGivesRoomUp(t *testing.T, e placement.Engine) {
 	for _, name := range []string{"alone", "keeps entries for followers", "opened when full"} {
 		t.Run(name, func(t *testing.T) {
 			mem := vfs.NewCrashableMem()
@@ -30,7 +33,7 @@ func TestLogGivesRoomUp(t *testing.T) {
 				}))
 			}
 			open := func(fs vfs.FS) *Node {
-				n, err := Open(Options{FS: wrap(fs), Dir: dir, Shards: 2, SegmentBytes: 1 << 20, MemtableBytes: 64 << 20,
+				n, err := Open(Options{Engine: e.String(), FS: wrap(fs), Dir: dir, Shards: 2, SegmentBytes: 1 << 20, MemtableBytes: 64 << 20,
 					RowCacheBytes: 1 << 20, BlockCacheBytes: 1 << 20})
 				if err != nil {
 					t.Fatal(err)

@@ -9,12 +9,15 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/proa-kv/proa/command"
+	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
 // TestGrowthIsAdmitted has a client propose small commands that make large rows,
 // without a pause. About one large value is under way at a time, small commands of
 // others are taken all the while, and each is admitted in the end.
-func TestGrowthIsAdmitted(t *testing.T) {
+func TestGrowthIsAdmitted(t *testing.T) { onEngines(t, testGrowthIsAdmitted) }
+
+func testGrowthIsAdmitted(t *testing.T, kind placement.Engine) {
 	const size = 128 << 10
 	key, row := []byte("k"), strings.Repeat("v", size)
 	nine := []byte("9")
@@ -28,14 +31,14 @@ func TestGrowthIsAdmitted(t *testing.T) {
 		"txn, or else": {Kind: command.Txn, Else: []command.Command{{Kind: command.Append, Key: key, Value: nine}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n := memNode(t, vfs.NewMem(), Options{Shards: 1})
+			n := memNode(t, vfs.NewMem(), Options{Engine: kind.String(), Shards: 1})
 			n.lim.GrowthBytes = size + size/2
 			mustPut(t, n, "k", row)
 			mustPut(t, n, "small", "v")
 			const times = 4
 			e := newEar()
 			deadline := time.Now().Add(time.Minute)
-			for next := uint64(0); len(e.outcomes) < times; {
+			for next := uint64(0); e.heard() < times; {
 				queued := 0
 				for ; next < times; next++ {
 					err := n.Propose(0, &c, e, command.Tag{ID: next})
@@ -58,11 +61,12 @@ func TestGrowthIsAdmitted(t *testing.T) {
 				}
 				n.engine.Wake()
 				run(n)
-				if len(small.outcomes) != 2 {
+				if kind == placement.Etcd && small.heard() != 2 {
 					t.Fatal("the small commands have waited")
 				}
+				hear(t, n, small, 2)
 				if time.Now().After(deadline) {
-					t.Fatalf("%d of %d have an outcome", len(e.outcomes), times)
+					t.Fatalf("%d of %d have an outcome", e.heard(), times)
 				}
 			}
 			for i := range uint64(times) {
@@ -76,8 +80,10 @@ func TestGrowthIsAdmitted(t *testing.T) {
 
 // TestGrowthIsGivenBack: whatever becomes of a command that was admitted, it does
 // not count for ever.
-func TestGrowthIsGivenBack(t *testing.T) {
-	n := memNode(t, vfs.NewMem(), Options{Shards: 1})
+func TestGrowthIsGivenBack(t *testing.T) { onEngines(t, testGrowthIsGivenBack) }
+
+func testGrowthIsGivenBack(t *testing.T, e placement.Engine) {
+	n := memNode(t, vfs.NewMem(), Options{Engine: e.String(), Shards: 1})
 	large := &command.Command{Kind: command.SetRange, Key: []byte("k"), Offset: command.ValueBytesMax - 1, Value: []byte("x")}
 	n.lim.QueueOps = 0
 	if err := n.Propose(0, large, newEar(), command.Tag{}); !errors.Is(err, command.ErrBusy) {
@@ -93,6 +99,6 @@ func TestGrowthIsGivenBack(t *testing.T) {
 			}
 			return err == nil
 		})
-		runUntil(t, n, "outcome", func() bool { return len(e.outcomes) == 1 })
+		runUntil(t, n, "outcome", func() bool { return e.heard() == 1 })
 	}
 }

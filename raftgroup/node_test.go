@@ -140,6 +140,12 @@ func runUntil(t testing.TB, n *Node, what string, holds func() bool) {
 	}
 }
 
+// hear runs commits until e has heard so many outcomes.
+func hear(t testing.TB, n *Node, e *ear, outcomes int) {
+	t.Helper()
+	runUntil(t, n, fmt.Sprint(outcomes, " outcomes"), func() bool { return e.heard() >= outcomes })
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -175,8 +181,10 @@ func read(t testing.TB, n *Node, key string) (string, bool) {
 	return "", false
 }
 
-func TestOutcomeAfterApply(t *testing.T) {
-	n := memNode(t, vfs.NewMem(), Options{})
+func TestOutcomeAfterApply(t *testing.T) { onEngines(t, testOutcomeAfterApply) }
+
+func testOutcomeAfterApply(t *testing.T, kind placement.Engine) {
+	n := memNode(t, vfs.NewMem(), Options{Engine: kind.String()})
 	e := newEar()
 	if err := n.Propose(shardFor(n, "a"), put("a", "1"), e, command.Tag{ID: 1}); err != nil {
 		t.Fatal(err)
@@ -184,7 +192,7 @@ func TestOutcomeAfterApply(t *testing.T) {
 	if len(e.outcomes) != 0 {
 		t.Fatal("an outcome before the pass")
 	}
-	run(n)
+	hear(t, n, e, 1)
 	if o, ok := e.outcomes[1]; !ok || o != command.Applied {
 		t.Fatalf("outcome %v, %v", o, ok)
 	}
@@ -282,7 +290,9 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-func TestFailedFsyncStopsTheNode(t *testing.T) {
+func TestFailedFsyncStopsTheNode(t *testing.T) { onEngines(t, testFailedFsyncStopsTheNode) }
+
+func testFailedFsyncStopsTheNode(t *testing.T, kind placement.Engine) {
 	var broken atomic.Bool
 	f := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if broken.Load() && strings.Contains(op.Path, "/raft/") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo) {
@@ -290,7 +300,7 @@ func TestFailedFsyncStopsTheNode(t *testing.T) {
 		}
 		return nil
 	}))
-	n := memNode(t, f, Options{})
+	n := memNode(t, f, Options{Engine: kind.String()})
 	e := newEar()
 	propose := func(id uint64) error {
 		return n.Propose(0, put("k", "v"), e, command.Tag{ID: id})
@@ -298,22 +308,17 @@ func TestFailedFsyncStopsTheNode(t *testing.T) {
 	if err := propose(1); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
+	hear(t, n, e, 1)
 	broken.Store(true)
 	if err := propose(2); err != nil {
 		t.Fatal(err)
 	}
-	run(n)
+	hear(t, n, e, 2)
 	if o := e.outcomes[2]; o != command.Lost {
 		t.Fatalf("outcome %v after a failed fsync, want Lost", o)
 	}
-	select {
-	case err := <-n.Failure():
-		if err == nil {
-			t.Fatal("no error")
-		}
-	default:
-		t.Fatal("the node did not report its failure")
+	if err := <-n.Failure(); err == nil {
+		t.Fatal("no error")
 	}
 	broken.Store(false) // a later fsync would succeed; it must not be tried
 	if err := propose(3); !errors.Is(err, command.ErrFailed) {
@@ -326,7 +331,9 @@ func TestFailedFsyncStopsTheNode(t *testing.T) {
 	}
 }
 
-func TestFullDiskStopsTheNode(t *testing.T) {
+func TestFullDiskStopsTheNode(t *testing.T) { onEngines(t, testFullDiskStopsTheNode) }
+
+func testFullDiskStopsTheNode(t *testing.T, kind placement.Engine) {
 	var full atomic.Bool
 	f := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if full.Load() && strings.Contains(op.Path, "/raft/") && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData || op.Kind == errorfs.OpFileSyncTo) {
@@ -334,22 +341,19 @@ func TestFullDiskStopsTheNode(t *testing.T) {
 		}
 		return nil
 	}))
-	n := memNode(t, f, Options{})
+	n := memNode(t, f, Options{Engine: kind.String()})
 	full.Store(true)
 	must(t, n.Propose(0, put("k", "v"), newEar(), command.Tag{ID: 1}))
 	run(n)
-	select {
-	case err := <-n.Failure():
-		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free space on the disk of "+dir+" and start again") {
-			t.Error(err)
-		}
-	default:
-		t.Fatal("the node did not report its failure")
+	if err := <-n.Failure(); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "free space on the disk of "+dir+" and start again") {
+		t.Error(err)
 	}
 }
 
-func TestQueueIsBounded(t *testing.T) {
-	n := memNode(t, vfs.NewMem(), Options{QueueDepth: 10})
+func TestQueueIsBounded(t *testing.T) { onEngines(t, testQueueIsBounded) }
+
+func testQueueIsBounded(t *testing.T, kind placement.Engine) {
+	n := memNode(t, vfs.NewMem(), Options{Engine: kind.String(), QueueDepth: 10})
 	e := newEar()
 	for i := range 10 {
 		if err := n.Propose(0, put("k", "v"), e, command.Tag{ID: uint64(i)}); err != nil {
@@ -362,17 +366,16 @@ func TestQueueIsBounded(t *testing.T) {
 	if err := n.Propose(1, put("k", "v"), e, command.Tag{ID: 100}); err != nil {
 		t.Fatalf("another shard: %v", err)
 	}
-	run(n)
-	if len(e.outcomes) != 11 {
-		t.Fatalf("%d outcomes", len(e.outcomes))
-	}
+	hear(t, n, e, 11)
 	if err := n.Propose(0, put("k", "v"), e, command.Tag{ID: 101}); err != nil {
 		t.Fatalf("after the pass: %v", err)
 	}
 }
 
-func TestEntryBounds(t *testing.T) {
-	n := memNode(t, vfs.NewMem(), Options{BatchOpsMax: 3, BatchBytesMax: 1000})
+func TestEntryBounds(t *testing.T) { onEngines(t, testEntryBounds) }
+
+func testEntryBounds(t *testing.T, kind placement.Engine) {
+	n := memNode(t, vfs.NewMem(), Options{Engine: kind.String(), BatchOpsMax: 3, BatchBytesMax: 1000})
 	e := newEar()
 	before := n.engine.ShardCounters(0).Last
 	for i := range 7 {
@@ -380,7 +383,7 @@ func TestEntryBounds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run(n)
+	hear(t, n, e, 7)
 	after := n.engine.ShardCounters(0).Last
 	if after-before != 3 {
 		t.Errorf("7 commands of at most 3 an entry made %d entries", after-before)
@@ -393,7 +396,7 @@ func TestEntryBounds(t *testing.T) {
 	if err := n.Propose(0, large, e, command.Tag{ID: 51}); err != nil {
 		t.Errorf("the largest value: %v", err)
 	}
-	run(n)
+	hear(t, n, e, 8)
 	if e.outcomes[51] != command.Applied {
 		t.Errorf("the largest value: %v", e.outcomes[51])
 	}
@@ -474,20 +477,22 @@ func TestLogIsCutBehindTheState(t *testing.T) {
 	}
 }
 
-func TestDirectoryIdentity(t *testing.T) {
+func TestDirectoryIdentity(t *testing.T) { onEngines(t, testDirectoryIdentity) }
+
+func testDirectoryIdentity(t *testing.T, kind placement.Engine) {
 	f := vfs.NewMem()
-	n := memNode(t, f, Options{Shards: 4})
-	if _, err := openMem(f, Options{}); !errors.Is(err, datadir.ErrInUse) {
+	n := memNode(t, f, Options{Engine: kind.String(), Shards: 4})
+	if _, err := openMem(f, Options{Engine: kind.String()}); !errors.Is(err, datadir.ErrInUse) {
 		t.Errorf("a second server: %v", err)
 	}
 	closeNode(t, n)
-	if _, err := openMem(f, Options{Shards: 5}); !errors.Is(err, datadir.ErrOtherShards) {
+	if _, err := openMem(f, Options{Engine: kind.String(), Shards: 5}); !errors.Is(err, datadir.ErrOtherShards) {
 		t.Errorf("another number of shards: %v", err)
 	}
-	if _, err := openMem(f, Options{ID: 7}); !errors.Is(err, datadir.ErrOtherNode) {
+	if _, err := openMem(f, Options{Engine: kind.String(), ID: 7}); !errors.Is(err, datadir.ErrOtherNode) {
 		t.Errorf("another node: %v", err)
 	}
-	again := memNode(t, f, Options{})
+	again := memNode(t, f, Options{Engine: kind.String()})
 	if again.Shards() != 4 {
 		t.Errorf("%d shards, the directory has 4", again.Shards())
 	}
@@ -495,7 +500,7 @@ func TestDirectoryIdentity(t *testing.T) {
 	if err := f.RemoveAll(dir + "/raft"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMem(f, Options{}); !errors.Is(err, datadir.ErrLogMissing) {
+	if _, err := openMem(f, Options{Engine: kind.String()}); !errors.Is(err, datadir.ErrLogMissing) {
 		t.Errorf("without its log: %v", err)
 	}
 }
@@ -565,7 +570,9 @@ func TestTopologyMatchesShardOf(t *testing.T) {
 
 // TestCloseLeavesTheStateToTheLog: where the state cannot be written in time, the
 // node closes all the same, and the log has what was acknowledged.
-func TestCloseLeavesTheStateToTheLog(t *testing.T) {
+func TestCloseLeavesTheStateToTheLog(t *testing.T) { onEngines(t, testCloseLeavesTheStateToTheLog) }
+
+func testCloseLeavesTheStateToTheLog(t *testing.T, kind placement.Engine) {
 	mem := vfs.NewCrashableMem()
 	var slow atomic.Bool
 	release := make(chan struct{})
@@ -575,7 +582,7 @@ func TestCloseLeavesTheStateToTheLog(t *testing.T) {
 		}
 		return nil
 	}))
-	n := memNode(t, f, Options{})
+	n := memNode(t, f, Options{Engine: kind.String()})
 	e := newEar()
 	for i := range 10 {
 		put := &command.Command{Kind: command.Put, Key: fmt.Appendf(nil, "k%d", i), Value: []byte("v")}
@@ -583,7 +590,7 @@ func TestCloseLeavesTheStateToTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run(n)
+	hear(t, n, e, 10)
 	slow.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -594,7 +601,7 @@ func TestCloseLeavesTheStateToTheLog(t *testing.T) {
 	}
 	crashed := mem.CrashClone(vfs.CrashCloneCfg{}) // what a kill leaves
 	close(release)
-	again := memNode(t, crashed, Options{})
+	again := memNode(t, crashed, Options{Engine: kind.String()})
 	for i := range 10 {
 		if v, _ := read(t, again, fmt.Sprintf("k%d", i)); v != "v" {
 			t.Errorf("k%d is %q", i, v)
@@ -604,8 +611,10 @@ func TestCloseLeavesTheStateToTheLog(t *testing.T) {
 
 // TestManyThreads proposes and runs passes from many goroutines at once, as a
 // server's threads do, with a driver beside them.
-func TestManyThreads(t *testing.T) {
-	n := memNode(t, vfs.NewMem(), Options{})
+func TestManyThreads(t *testing.T) { onEngines(t, testManyThreads) }
+
+func testManyThreads(t *testing.T, kind placement.Engine) {
+	n := memNode(t, vfs.NewMem(), Options{Engine: kind.String()})
 	n.Start(nil)
 	const threads, each = 8, 500
 	e := newEar()
@@ -626,7 +635,7 @@ func TestManyThreads(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	run(n)
+	hear(t, n, e, threads*each)
 	ctx := context.Background()
 	if err := n.Close(ctx); err != nil { // waits for a pass that still runs
 		t.Fatal(err)
@@ -635,7 +644,7 @@ func TestManyThreads(t *testing.T) {
 	if len(e.outcomes) != threads*each {
 		t.Fatalf("%d outcomes of %d proposals", len(e.outcomes), threads*each)
 	}
-	again := memNode(t, n.opt.FS, Options{})
+	again := memNode(t, n.opt.FS, Options{Engine: kind.String()})
 	sum := 0
 	for i := range 16 {
 		v, _ := read(t, again, fmt.Sprintf("counter%d", i))

@@ -3,6 +3,7 @@ package raftgroup
 import (
 	"bytes"
 	"errors"
+	"github.com/proa-kv/proa/raftgroup/placement"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -40,7 +41,9 @@ func modes(t *testing.T, dir string) (open []string) {
 
 // TestDirectoryIsPrivate has a process whose umask hides nothing make a data
 // directory, and then one that finds it open to all.
-func TestDirectoryIsPrivate(t *testing.T) {
+func TestDirectoryIsPrivate(t *testing.T) { onEngines(t, testDirectoryIsPrivate) }
+
+func testDirectoryIsPrivate(t *testing.T, e placement.Engine) {
 	for _, engine := range []string{"etcd", "dragonboat"} {
 		t.Run(engine, func(t *testing.T) { testPrivate(t, engine) })
 	}

@@ -65,6 +65,9 @@ func (n *Node) Age(shard int) (millis uint32, ok bool) {
 	if v.Lease.Load() == engine.LeaseForever {
 		return 0, true
 	}
+	if !v.Aged.Load() { // most often it is set already, and the cache line stays everybody's
+		v.Aged.Store(true)
+	}
 	fresh := v.Fresh.Load()
 	if !v.Held.Load() || fresh == 0 {
 		return 0, false

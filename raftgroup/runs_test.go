@@ -41,7 +41,7 @@ func (c *cluster) meet() {
 // end closes a node; its disk is what it left.
 func (c *cluster) end(id uint64) {
 	c.t.Helper()
-	closeNode(c.t.(*testing.T), c.nodes[id])
+	closeNode(c.t, c.nodes[id])
 	c.take(id)
 }
 

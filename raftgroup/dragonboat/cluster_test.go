@@ -280,10 +280,12 @@ func (c *cluster) stop(id uint64) {
 // crash has nodes lose power at one moment, and starts them again.
 func (c *cluster) crash(ids ...uint64) {
 	for _, id := range ids {
-		c.disks[id] = c.node(id).disk.crashed()
+		c.setCut(id, true)
 	}
+	// What a node says from now on was not said: none has heard of what another has written
+	// after the moment that this one's disk is left with.
 	for _, id := range ids {
-		c.setCut(id, true) // what they say from now on was not said
+		c.disks[id] = c.node(id).disk.crashed()
 	}
 	for _, id := range ids {
 		c.stop(id)
@@ -467,6 +469,15 @@ func (c *cluster) until(what string, holds func() bool) {
 	c.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); {
 		if time.Now().After(deadline) {
+			for _, id := range c.running() {
+				if n := c.node(id); n != nil {
+					for _, s := range n.shards {
+						c.t.Logf("node %d, shard %d: held %v, leads %v, leader %d in term %d, no quorum %v, broken %v, applied %d of %d, fresh %v ago; engine: %v", id, s.number,
+							s.Held.Load(), s.Leads.Load(), s.Leader.Load(), s.Term.Load(), s.NoQuorum.Load(), s.Broken.Load(), s.Applied.Load(), s.Committed.Load(),
+							time.Duration(n.Clock.Boot()-s.Fresh.Load()), n.State.Unusable())
+					}
+				}
+			}
 			c.t.Fatalf("waited in vain for %s", what)
 		}
 		<-time.After(time.Millisecond)

@@ -2,12 +2,15 @@ package dragonboat
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
 	"github.com/lni/dragonboat/v4"
 
 	"github.com/proa-kv/proa/raftgroup/engine"
+	"github.com/proa-kv/proa/storage"
 )
 
 // # The log is cut
@@ -70,7 +73,7 @@ func (c *cutter) cut(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if s.replicaID.Load() == 0 || s.down.Load() {
+		if s.replicaID.Load() == 0 || s.down.Load() && !c.mayCutDown(s) {
 			continue
 		}
 		state, err := e.nh.RequestSnapshot(s.id, dragonboat.SnapshotOption{OverrideCompactionOverhead: true, CompactionOverhead: overhead}, cutTimeout)
@@ -87,6 +90,20 @@ func (c *cutter) cut(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// mayCutDown reports whether the log of a replica that is down may be cut: not before it
+// has to be, since its state is given up for that.
+func (c *cutter) mayCutDown(s *shard) bool {
+	e := c.engine
+	if e.Log.SizeBytes() <= e.Limits.LogBytes {
+		return false
+	}
+	err := s.giveUp()
+	if err != nil && !errors.Is(err, storage.ErrDamaged) { // a shard beside it is damaged at the edge: later, perhaps
+		e.host.Fail(fmt.Errorf("%s: %w", e.ShardName(s.number), err))
+	}
+	return err == nil
 }
 
 // MakeRoom does nothing: dragonboat's step worker, which waits for the room, would have to

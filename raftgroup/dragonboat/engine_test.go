@@ -391,6 +391,57 @@ func TestLearnerAmidReads(t *testing.T) {
 	})
 }
 
+// TestRemovedTooEarly: a replica that was removed although its group still wants it, before
+// it had anything, is told of as lost, and is replaced.
+func TestRemovedTooEarly(t *testing.T) {
+	c := newCluster(t, 1)
+	c.put(0, "k", "v")
+	join := func(incarnation uint32) uint64 {
+		c.setRow(0, placement.Shard{Incarnation: incarnation, Replicas: []placement.Replica{{Node: 1, Incarnation: 1}, {Node: 2, Incarnation: incarnation}}})
+		if c.node(2) == nil {
+			c.disks[2] = newDisk()
+			c.start(2, engine.Joins)
+		}
+		id := placement.ReplicaID(2, incarnation)
+		c.change(0, engine.Changes{{Replica: id, To: engine.Learner}})
+		c.until("the learner has the state", func() bool { return c.node(2).read(0, "k") == "v" })
+		return id
+	}
+	id := join(2)
+	n := c.node(2)
+	is := func(what string, holds func(engine.Replica) bool) {
+		t.Helper()
+		c.until(what, func() bool {
+			held := make(chan bool, 1)
+			n.Post(func() { held <- holds(n.Replica(0)) })
+			return <-held
+		})
+	}
+	retire := func() {
+		if err := n.Retire(0); err != nil {
+			t.Error(err)
+		}
+	}
+	n.Post(retire)
+	is("the replica has gone", func(r engine.Replica) bool {
+		gone := r.ID == 0 && !n.shards[0].changing
+		if gone {
+			n.shards[0].retired = 0 // as if it had had nothing
+		}
+		return gone
+	})
+	c.put(0, "l", "w") // of which the leader tells it
+	is("the replica is lost", func(r engine.Replica) bool { return r.Lost == id })
+	c.change(0, engine.Changes{{Replica: id, To: engine.Removed}})
+	is("the lost replica has gone", func(r engine.Replica) bool {
+		if r.Lost != 0 {
+			retire()
+		}
+		return r.Lost == 0
+	})
+	join(3)
+}
+
 // TestCrashAmidRemoval: a replica whose removal a crash has cut off, behind any step, is
 // gone after the next start.
 func TestCrashAmidRemoval(t *testing.T) {
@@ -605,6 +656,20 @@ func TestWhatIsKeptOut(t *testing.T) {
 		if (err != nil) != x.refused || len(kept) != x.kept {
 			t.Errorf("%s: %d messages are kept, %v", name, len(kept), err)
 		}
+	}
+	// Nor has what a refused one says, or one of a term that has passed, any effect.
+	c.put(0, "k", "v")
+	lie, known := message(pb.Replicate), n.shards[0].Committed.Load()
+	lie.Commit = 1 << 60
+	if kept, err := w.Received(2, []pb.Message{lie}); err != nil || len(kept) != 1 {
+		t.Errorf("an old message: %d are kept, %v", len(kept), err)
+	}
+	lie.Term = n.shards[0].Term.Load()
+	if _, err := w.Received(2, []pb.Message{lie, {Type: pb.Heartbeat, ShardID: 99, From: peer, To: id}}); err == nil {
+		t.Error("a shard that there is not")
+	}
+	if got := n.shards[0].Committed.Load(); got > known+1000 {
+		t.Errorf("entry %d is taken for committed", got)
 	}
 	c.crash(1)
 	n = c.node(1)

@@ -88,6 +88,9 @@ func (s *shard) changeLeader(info raftio.LeaderInfo) {
 	}
 	led, term := s.leading(), s.Term.Load()
 	s.Term.Store(info.Term)
+	if known := s.led.Load(); known != nil && known.LeaderID != 0 && info.Term > known.Term {
+		s.Committed.Store(s.Applied.Load()) // what an earlier leader has said may have been wrong
+	}
 	s.leaderReplica = info.LeaderID
 	s.led.Store(&info)
 	s.Leader.Store(placement.NodeOf(info.LeaderID))
@@ -266,7 +269,8 @@ func (e *Engine) ChangeConfiguration(number int, cs engine.Changes) (err error) 
 }
 
 // Replica describes the replica of a shard; see engine.Conductor. A configuration is
-// durable as soon as it is known: see logdb.
+// durable as soon as it is known (see logdb), and may be another one while a change is under
+// way: what Committed counts already, conf has only when the change has ended.
 func (e *Engine) Replica(number int) engine.Replica {
 	s := e.shards[number]
 	r := engine.Replica{Lost: s.lost, Down: s.isDown, Conf: s.conf}
@@ -275,7 +279,7 @@ func (e *Engine) Replica(number int) engine.Replica {
 		return r
 	}
 	r.Role, r.Applied = s.role(), s.Applied.Load()
-	r.Durable, r.Handing, r.NoLease = s.confKnown, s.transfer.holds(), s.voided && s.leading()
+	r.Durable, r.Handing, r.NoLease = s.confKnown && s.change == nil, s.transfer.holds(), s.voided && s.leading()
 	return r
 }
 

@@ -28,10 +28,11 @@ type watcher struct{ engine *Engine }
 
 var _ transport.Watcher = watcher{}
 
-// Received returns the messages that dragonboat is to get.
+// Received returns the messages that dragonboat is to get. One that no correct node sends
+// keeps out those that came with it.
 func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 	e := w.engine
-	kept := ms[:0]
+	passed, strange := ms[:0], []pb.Message(nil)
 	for i := range ms {
 		m := &ms[i]
 		s := e.shardOf(m.ShardID)
@@ -39,7 +40,7 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			return nil, fmt.Errorf("%w: a message for shard %d, from replica %x to %x", transport.ErrDamaged, m.ShardID, m.From, m.To)
 		}
 		if s.replicaID.Load() != m.To {
-			s.consider(m)
+			strange = append(strange, *m)
 			continue
 		}
 		place := s.place()
@@ -50,6 +51,22 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 			s.logger.Debug("has two changes of the membership that are not committed: is not elected")
 			continue
 		}
+		passed = append(passed, *m)
+	}
+	for i := range strange {
+		e.shardOf(strange[i].ShardID).consider(&strange[i])
+	}
+	return w.take(passed), nil
+}
+
+// take takes in what messages say that have been checked, and returns those that dragonboat
+// is to get.
+func (w watcher) take(ms []pb.Message) []pb.Message {
+	e := w.engine
+	kept := ms[:0]
+	for i := range ms {
+		m := &ms[i]
+		s := e.shardOf(m.ShardID)
 		if !e.backlogs.admit(s, m) {
 			s.logger.Debug("entries are not taken: too many wait to be carried out")
 			continue
@@ -60,19 +77,25 @@ func (w watcher) Received(from uint64, ms []pb.Message) ([]pb.Message, error) {
 				continue // before its restart this node may have promised not to vote
 			}
 		case pb.Replicate:
-			s.noteCommit(m.Commit)
+			if m.Term >= s.Term.Load() { // else Raft does not take it
+				s.noteCommit(m.Commit)
+			}
 		case pb.LeaderTransfer:
 			continue // a leader is asked by its own node, which gives its lease up first
 		case pb.Propose:
 			continue // commands go to the leader by way of the client
 		case pb.ReplicateResp, pb.HeartbeatResp:
 			if !m.Reject && m.Term == s.Term.Load() { // what was confirmed to an earlier leader may be gone
-				s.noteMatch(m.From, m.LogIndex, e.Clock.Boot())
+				index := m.LogIndex
+				if m.Type == pb.HeartbeatResp {
+					index = 0 // it confirms no entry
+				}
+				s.noteMatch(m.From, index, e.Clock.Boot())
 			}
 		}
 		kept = append(kept, *m)
 	}
-	return kept, nil
+	return kept
 }
 
 // Sending takes in what other replicas are told to be committed: from then on they may

@@ -88,7 +88,7 @@ func (r *reads) run(ctx context.Context) {
 			return
 		case <-r.wanted:
 		}
-		waiting := r.take()
+		waiting, replica := r.take(), r.shard.replicaID.Load()
 		sent, term, confirmed := r.round(ctx)
 		outcome := command.Dropped
 		if confirmed {
@@ -96,8 +96,11 @@ func (r *reads) run(ctx context.Context) {
 		}
 		led := term != 0 && r.leads() == term // else the round was the next leader's
 		e.post(func() {
-			if outcome == command.Applied && led {
-				r.lease(sent, term)
+			if confirmed && r.shard.replicaID.Load() == replica {
+				r.shard.Fresh.Store(max(r.shard.Fresh.Load(), sent))
+				if led {
+					r.lease(sent, term)
+				}
 			}
 			e.finish(waiting, outcome)
 		})
@@ -154,14 +157,13 @@ func (r *reads) confirm(patience time.Duration) bool {
 	return result.Completed() && !e.failed()
 }
 
-// lease takes in that a round that began at a moment, in a term, has been answered. For
-// the conductor.
+// lease takes in that a round that began at a moment, in a term that this replica led, has
+// been answered. For the conductor.
 func (r *reads) lease(sent int64, term uint64) {
 	s := r.shard
 	if term != s.Term.Load() {
 		return
 	}
-	s.Fresh.Store(max(s.Fresh.Load(), sent))
 	switch {
 	case !s.Leads.Load() || r.voided:
 	case s.conf.OnlyVoter(s.replicaID.Load()) && !s.adding:
@@ -198,12 +200,25 @@ func (r *reads) voidLease() {
 	r.shard.Lease.Store(0)
 }
 
-// renewLease asks for a round where the lease needs one.
-func (r *reads) renewLease() {
-	e := r.shard.engine
-	if r.voided || r.shard.Lease.Load() == engine.LeaseForever || e.pass.ticks < r.renewed+e.heartbeatTicks {
+// renew asks for a round where the lease needs one, and where the replica is to know how
+// old it is (View.Fresh): that of a leader by its lease, that of a follower whenever stale
+// reads have asked for it, and rarely otherwise, since each round costs messages of all
+// replicas.
+func (r *reads) renew() {
+	const rarely = 8
+	e, s := r.shard.engine, r.shard
+	interval := e.heartbeatTicks
+	switch {
+	case !s.Held.Load(), s.Lease.Load() == engine.LeaseForever:
+		return
+	case s.Leads.Load() && !r.voided, s.Fresh.Load() == 0:
+	case !s.Aged.Load():
+		interval *= rarely
+	}
+	if e.pass.ticks < r.renewed+interval {
 		return
 	}
 	r.renewed = e.pass.ticks
+	s.Aged.Store(false)
 	r.ask()
 }

@@ -28,6 +28,7 @@ type replica struct {
 
 	user     dragonboat.INodeUser
 	isDown   bool          // breakDown has put it out of use
+	doubtful bool          // it may have to be put out of use: whether there are others is not known yet
 	unloaded chan struct{} // closed when dragonboat has let go of the state machine
 	found    uint64        // what the log has, before it is opened
 	joined   bool          // found was not one of the first members
@@ -192,6 +193,7 @@ func (s *shard) expect(id uint64) {
 	s.leaderReplica, s.leaderless = 0, 0
 	s.led.Store(nil)
 	s.votes.Store(false)
+	s.doubtful = false
 	s.conf, s.confKnown = engine.Configuration{}, false
 	s.Leader.Store(0)
 	s.Fresh.Store(0)
@@ -213,7 +215,7 @@ func (s *shard) adopt(r started) {
 func (s *shard) awaitsOnlyItself() bool {
 	row := s.engine.host.ShardRow(s.number)
 	return s.replicaID.Load() != 0 && len(row.Replicas) == 1 && row.Replicas[0].ID() == s.replicaID.Load() &&
-		!s.Broken.Load() && s.Lease.Load() != engine.LeaseForever
+		s.Lease.Load() != engine.LeaseForever
 }
 
 // consider looks at a message to a replica that is not here. For any thread.
@@ -253,6 +255,12 @@ func (s *shard) beget(id uint64) {
 			s.changing = false
 			switch {
 			case errors.Is(err, dragonboat.ErrClosed):
+			case errors.Is(err, dragonboat.ErrReplicaRemoved):
+				// It was here and had nothing, and a report from before its creation excluded
+				// it. dragonboat makes none of the same number again, so it is replaced.
+				s.replicaID.Store(0)
+				s.lost = id
+				s.Broken.Store(true)
 			case err != nil:
 				e.host.Fail(fmt.Errorf("%s: %w", e.ShardName(s.number), err))
 			default:
@@ -340,7 +348,7 @@ func (s *shard) remove(id uint64, unloaded <-chan struct{}) (err error) {
 			return dragonboat.ErrClosed
 		}
 	}
-	if err := e.Store.CheckEdges(s.number); err != nil {
+	if err := s.freeEdges(); err != nil {
 		return err
 	}
 	if err := e.db.Depart(s.id, id); err != nil {
@@ -363,70 +371,4 @@ func (s *shard) remove(id uint64, unloaded <-chan struct{}) (err error) {
 			return dragonboat.ErrClosed
 		}
 	}
-}
-
-// openLost keeps in mind that the state of the replica here is lost. The log says what it
-// has voted and acknowledged, and is kept until the replica is replaced.
-func (s *shard) openLost() error {
-	e := s.engine
-	s.Broken.Store(true)
-	e.State.Set(engine.Damaged)
-	row := e.host.ShardRow(s.number)
-	r, wanted := row.On(e.Node)
-	if s.lost = s.found; s.lost == 0 {
-		s.lost = r.ID()
-	}
-	s.Sole.Store(wanted && len(row.Replicas) == 1)
-	text := "replica's state is damaged: it will be replaced by a copy of another replica"
-	if s.Sole.Load() {
-		text = "shard's state is damaged and there is no other replica: the shard is not served"
-	}
-	s.logger.Error(text, "incarnation", placement.IncarnationOf(s.lost))
-	return nil
-}
-
-// discardLost clears away what is left of a lost replica.
-func (s *shard) discardLost() {
-	if id := s.lost; !s.changing {
-		s.changing = s.engine.keeper.do(func() {
-			err := s.remove(id, nil)
-			s.engine.Post(func() { s.retiredNow(id, true, err) })
-		})
-	}
-}
-
-// BreakDown puts the replica of a shard out of use if its state is damaged; see
-// engine.Conductor.
-func (e *Engine) BreakDown(number int) { e.shards[number].breakDown() }
-
-// breakDown puts the replica out of use, whose state is damaged, unless there is no other.
-func (s *shard) breakDown() {
-	e := s.engine
-	if s.replicaID.Load() == 0 || s.isDown || !s.Broken.Load() && !e.Store.Damaged(s.number) {
-		return
-	}
-	if s.conf.OnlyMember(s.replicaID.Load()) {
-		if s.Broken.Load() { // there were others when it was read
-			s.recoveredState()
-			s.Held.Store(true)
-			s.Leads.Store(s.leading())
-		}
-		return
-	}
-	s.isDown = true
-	s.down.Store(true)
-	s.Condemn()
-	s.voidLease()
-	s.logger.Error("replica's state is damaged: stopped serving it; it will be replaced by a copy of another replica", "incarnation", placement.IncarnationOf(s.replicaID.Load()))
-	s.endAll(command.TimedOut)
-	s.refuseQueued()
-	s.reads.drop()
-	e.host.ReplicaDown()
-}
-
-// recoveredState says that the replica's state is sound again.
-func (s *shard) recoveredState() {
-	s.isDown = false
-	s.down.Store(false)
-	s.Broken.Store(false)
 }

@@ -332,7 +332,7 @@ func (s *sweeper) Complete(command.Tag, command.Outcome, *command.Result) { s.sw
 
 // tick is one step of the shard's time.
 func (s *shard) tick(now uint64) {
-	if !s.Held.Load() {
+	if !s.runs.Load() {
 		s.Leader.Store(s.engine.host.LeaderOf(s.number))
 		return
 	}
@@ -341,13 +341,16 @@ func (s *shard) tick(now uint64) {
 	s.dropOverdue()
 	s.continueTransfer()
 	s.learnMembers()
+	if s.doubtful {
+		s.breakDown()
+	}
 	if s.Leads.Load() {
 		s.sweep(now)
 		s.catchUp()
-		s.renewLease()
-		s.callLearners()
 	}
-	if s.leading() {
+	s.renew()
+	if s.leading() { // one that is out of use too: it brings the group where another can lead
+		s.callLearners()
 		s.reconcile()
 	}
 }

@@ -38,7 +38,7 @@ func (m machine) Open(<-chan struct{}) (uint64, error) {
 func (m machine) Update(entries []statemachine.Entry) ([]statemachine.Entry, error) {
 	s := m.shard
 	e := s.engine
-	if !s.down.Load() && !e.failed() { // else another replica takes this one's place
+	if !e.failed() {
 		if err := m.update(entries); err != nil {
 			m.fail(err)
 		}
@@ -61,6 +61,9 @@ func (m machine) update(entries []statemachine.Entry) error {
 	e := s.engine
 	e.applying.Lock()
 	defer e.applying.Unlock()
+	if s.down.Load() { // another replica takes this one's place, and the state may have been given up
+		return nil
+	}
 	alone := s.Sole.Load() || e.State.Is(engine.Alone) // who the members are is known later than what is replayed
 	waiting := make([]*proposed, 0, 16)
 	rows := false

@@ -22,6 +22,7 @@ type View struct {
 	Announced atomic.Uint64 // the highest commit index sent to other replicas
 	Lease     atomic.Int64  // reads may be answered here until then, on Clock.Boot; LeaseForever: by the only voter
 	Fresh     atomic.Int64  // the last moment as of which this replica is known to have applied everything acknowledged, on Clock.Boot
+	Aged      atomic.Bool   // Fresh has been asked for; an engine that pays for it takes that back when it has looked
 
 	ShardTime
 }
