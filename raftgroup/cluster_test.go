@@ -171,6 +171,7 @@ func onEngines(t *testing.T, test func(*testing.T, placement.Engine), needs ...C
 // slowlyOnEngines is onEngines for a test that takes more than ten seconds where time goes by
 // itself.
 func slowlyOnEngines(t *testing.T, test func(*testing.T, placement.Engine)) {
+	t.Parallel()
 	onEngines(t, func(t *testing.T, e placement.Engine) {
 		if e == placement.Dragonboat && testing.Short() {
 			t.Skip("takes many seconds, which -short leaves out")

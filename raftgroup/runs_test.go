@@ -376,15 +376,17 @@ func testAdmission(t *testing.T, e placement.Engine) {
 	}
 }
 
-func TestJoiningTakesTheToken(t *testing.T) {
-	c := newCluster(t, 1, 1)
+func TestJoiningTakesTheToken(t *testing.T) { onEngines(t, testJoiningTakesTheToken) }
+
+func testJoiningTakesTheToken(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 1, 1)
 	c.until("leaders", c.led)
 	c.until("a map", func() bool { return c.nodes[1].cmap.Load().Begun() })
 	n := c.nodes[1]
 	if len(n.JoinToken()) < datadir.TokenBytesMin {
 		t.Fatalf("token %q", n.JoinToken())
 	}
-	b, err := n.CallStranger(t.Context(), false, call.Join, []byte(`{"uid":"5","peer":"n9"}`))
+	b, err := n.CallStranger(t.Context(), false, call.Join, fmt.Appendf(nil, `{"uid":"5","peer":"n9","engine":%q}`, string(e)))
 	must(t, err)
 	if _, err := call.Unpack(b); !errors.Is(err, command.ErrRefused) || !strings.Contains(err.Error(), "proa member token") {
 		t.Errorf("without the token: %v", err)

@@ -26,8 +26,10 @@ func votesText(row *placement.Shard) string {
 
 // A node that joins a lone one and dies stops nothing; with a third node all
 // three vote.
-func TestJoinerOfALoneNodeDies(t *testing.T) {
-	c := newCluster(t, 1, 4)
+func TestJoinerOfALoneNodeDies(t *testing.T) { slowlyOnEngines(t, testJoinerOfALoneNodeDies) }
+
+func testJoinerOfALoneNodeDies(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 1, 4)
 	c.until("leaders", c.led)
 	c.join(2)
 	c.until("copies on both", func() bool { return c.settled(2) })
