@@ -184,7 +184,11 @@ type ReplicaInfo struct {
 	Stale   bool   `json:"stale,omitempty"` // as NodeInfo.Stale of its node
 	// Damaged: files of its state are. It is being replaced by a copy of another
 	// replica, or, if it is the only one, refuses what it cannot read.
-	Damaged bool   `json:"damaged,omitempty"`
+	Damaged bool `json:"damaged,omitempty"`
+	// Behind: it votes, but lacks what was acknowledged some seconds ago, or may: if
+	// another replica is lost, the shard may have to wait until it has that. Earlier
+	// servers do not tell.
+	Behind  bool   `json:"behind,omitempty"`
 	Applied uint64 `json:"applied"`
 	Lag     uint64 `json:"lag"` // entries behind the highest commit index known
 }

@@ -31,6 +31,7 @@ type Health struct {
 	UnderReplicated ShardList `json:"under_replicated,omitempty"` // fewer healthy voters than the shard should have
 	Incomplete      ShardList `json:"incomplete,omitempty"`       // a replica without a vote is missing, or its node is not up
 	NotFollowing    ShardList `json:"not_following,omitempty"`    // a replica does not follow the leader yet
+	Behind          ShardList `json:"behind,omitempty"`           // a voter follows the leader, and is still to get what was acknowledged
 	Moving          ShardList `json:"moving,omitempty"`           // replicas are on their way to other nodes
 	// Troubled are the nodes that are not up, have not reported lately, or have a
 	// slow disk, a wrong clock or damaged files.
@@ -79,7 +80,7 @@ type NextFailure struct {
 
 // Replication is the health of the voting replicas of a shard.
 type Replication struct {
-	Healthy int // voters whose node is up and reports, and whose files are sound
+	Healthy int // voters whose node is up and reports, whose files are sound, and which are not behind
 	Voters  int // all voters
 	Wanted  int // voters that there should be
 
@@ -133,7 +134,7 @@ func (s *ClusterStatus) Assess() Health {
 		h.State = Unavailable
 	case len(h.Unknown) > 0:
 		h.State = HealthUnknown
-	case len(h.Troubled)+len(h.DamagedOnly)+len(h.Damaged)+len(h.UnderReplicated)+len(h.Incomplete)+len(h.NotFollowing) > 0:
+	case len(h.Troubled)+len(h.DamagedOnly)+len(h.Damaged)+len(h.UnderReplicated)+len(h.Incomplete)+len(h.NotFollowing)+len(h.Behind) > 0:
 		h.State = Degraded
 	}
 	return h
@@ -194,6 +195,7 @@ func (h *Health) sort(s *ClusterStatus, sh *ShardInfo) {
 		{&h.UnderReplicated, r.Short()},
 		{&h.Incomplete, led && !r.Short() && !sh.Moving && len(s.Missing(sh)) > 0},
 		{&h.NotFollowing, led && !sh.Moving && damaged == 0 && len(s.Missing(sh)) == 0 && len(sh.NotFollowing()) > 0},
+		{&h.Behind, led && !sh.Moving && damaged == 0 && len(s.Missing(sh)) == 0 && len(sh.NotFollowing()) == 0 && len(sh.BehindOn()) > 0},
 	} {
 		if kind.is {
 			*kind.list = append(*kind.list, sh.Shard)
@@ -212,7 +214,7 @@ func (s *ClusterStatus) Replication(sh *ShardInfo) (r Replication) {
 	}
 	for _, node := range voters {
 		replica, info := sh.On(node), s.Node(node)
-		if replica != nil && !replica.Stale && !replica.Damaged && replica.Role != roleLearner && info != nil && info.State == NodeUp {
+		if replica != nil && !replica.Stale && !replica.Damaged && !replica.Behind && replica.Role != roleLearner && info != nil && info.State == NodeUp {
 			r.healthy = append(r.healthy, node)
 		}
 	}
@@ -286,6 +288,16 @@ func (sh *ShardInfo) NotFollowing() (out []uint64) {
 	}
 	for _, r := range sh.Replicas {
 		if sh.State != "" && !r.Stale && r.Follows != sh.Leader && slices.Contains(sh.Desired, r.Node) {
+			out = append(out, r.Node)
+		}
+	}
+	return out
+}
+
+// BehindOn returns the nodes whose replica of the shard votes, and is behind.
+func (sh *ShardInfo) BehindOn() (out []uint64) {
+	for _, r := range sh.Replicas {
+		if r.Behind && !r.Stale {
 			out = append(out, r.Node)
 		}
 	}

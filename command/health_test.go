@@ -45,8 +45,14 @@ func TestAssess(t *testing.T) {
 	if h := s.Assess(); h.State != Healthy || h.FailuresTolerated != 1 || h.NextFailure.Shards != 0 {
 		t.Errorf("%+v", h)
 	}
+	s.Shards[2].Replicas[1].Behind = true // node 4 votes in shard 2, and cannot stand in for another yet
+	want := Health{State: Degraded, NextFailure: NextFailure{1, []uint64{3, 5}}, UnderReplicated: ShardList{2}, Behind: ShardList{2}}
+	if diff := cmp.Diff(want, s.Assess()); diff != "" {
+		t.Error(diff)
+	}
+	s.Shards[2].Replicas[1].Behind = false
 	s.Nodes[1].State = NodeDown // shards 0 and 1 have one voter less
-	want := Health{State: Degraded, NextFailure: NextFailure{2, []uint64{3}}, UnderReplicated: ShardList{0, 1}, Troubled: []uint64{2}}
+	want = Health{State: Degraded, NextFailure: NextFailure{2, []uint64{3}}, UnderReplicated: ShardList{0, 1}, Troubled: []uint64{2}}
 	if diff := cmp.Diff(want, s.Assess()); diff != "" {
 		t.Error(diff)
 	}

@@ -31,6 +31,7 @@ const (
 	shardSettled = 1 // in the flags of a shard's part
 	shardMembers = 2
 	shardDamaged = 4
+	shardBehind  = 8
 )
 
 // errBadReport is wrapped by what decodeChanges finds wrong.
@@ -125,7 +126,7 @@ func appendShard(b []byte, shard int, s *shardReport) []byte {
 
 func (s *shardReport) appendReplica(p []byte) []byte {
 	role := max(slices.Index(roles[:], s.Role), 0)
-	p = append(p, byte(role), flagByte(s.Settled, len(s.Members) > 0, s.Damaged))
+	p = append(p, byte(role), flagByte(s.Settled, len(s.Members) > 0, s.Damaged, s.Behind))
 	for _, v := range []uint64{s.Leader, s.Term, s.Commit, s.Applied} {
 		p = binary.AppendUvarint(p, v)
 	}
@@ -216,7 +217,7 @@ func (r *reportReader) replica(s *shardReport) {
 		r.fail()
 		return
 	}
-	s.Role, s.Settled, s.Damaged = roles[role], flags&shardSettled != 0, flags&shardDamaged != 0
+	s.Role, s.Settled, s.Damaged, s.Behind = roles[role], flags&shardSettled != 0, flags&shardDamaged != 0, flags&shardBehind != 0
 	for _, field := range []*uint64{&s.Leader, &s.Term, &s.Commit, &s.Applied} {
 		*field = r.Uvarint()
 	}

@@ -178,7 +178,7 @@ func (v *clusterView) shardInfo(shard int, row *placement.Shard) command.ShardIn
 		if state == command.NodeDown && !slices.Contains(i.Desired, node) {
 			continue
 		}
-		r := command.ReplicaInfo{Node: node, Role: x.Role, Applied: x.Applied, Follows: x.Leader, Stale: !p.fresh(v.now), Damaged: x.Damaged}
+		r := command.ReplicaInfo{Node: node, Role: x.Role, Applied: x.Applied, Follows: x.Leader, Stale: !p.fresh(v.now), Damaged: x.Damaged, Behind: x.Behind}
 		if r.Stale && state != command.NodeUp {
 			r.Role = roleUnreachable
 		}

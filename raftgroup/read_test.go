@@ -1,9 +1,11 @@
 package raftgroup
 
 import (
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/proa-kv/proa/command"
 	"github.com/proa-kv/proa/raftgroup/placement"
 )
 
@@ -50,4 +52,36 @@ func testAge(t *testing.T, e placement.Engine) {
 	}
 	c.isolate(away, false)
 	c.until("all are fresh again", func() bool { return allFresh() && local(n, "k") == "2" })
+}
+
+// TestBehind: a voter that is not known to have what was acknowledged some seconds ago says
+// so, and the cluster is not healthy then, although all nodes are up.
+func TestBehind(t *testing.T) {
+	c := newCluster(t, 3, 1)
+	c.until("leaders", c.led)
+	n := c.leader(0)
+	healthy := func() bool {
+		h := n.ClusterStatus().Health
+		return h.State == command.Healthy && len(h.Moving) == 0
+	}
+	c.until("the cluster is healthy", healthy)
+	follower := c.nodes[n.id%3+1]
+	for _, edge := range []struct {
+		age    time.Duration
+		behind bool
+	}{{behindAfter, false}, {behindAfter + 1, true}} {
+		follower.views[0].Fresh.Store(c.clock.Boot() - int64(edge.age))
+		if got := follower.report(0, follower.cmap.Load()).Behind; got != edge.behind {
+			t.Errorf("%v old: behind %v", edge.age, got)
+		}
+	}
+	if n.report(0, n.cmap.Load()).Behind {
+		t.Error("the leader is behind")
+	}
+	follower.sendReports()
+	c.settle()
+	if h := n.ClusterStatus().Health; h.State != command.Degraded || !slices.Equal(h.Behind, []int{0}) || !slices.Equal(h.UnderReplicated, []int{0}) || h.FailuresTolerated != 0 {
+		t.Errorf("%+v", h)
+	}
+	c.until("the cluster is healthy again", healthy)
 }

@@ -90,6 +90,7 @@ type shardReport struct {
 	// Learners are those of the members that do not vote.
 	Learners []uint64 `json:"n,omitempty"`
 	Damaged  bool     `json:"d,omitempty"` // its state is, and it is out of use unless it is the only one
+	Behind   bool     `json:"b,omitempty"` // it votes, and is not known to have what was acknowledged behindAfter ago
 	Settled  bool     `json:"e,omitempty"` // the configuration is what the map wants
 	Row      uint64   `json:"v,omitempty"` // version of the map's row with which Settled was found
 
@@ -115,12 +116,16 @@ func (s *shardReport) position() position { return position{s.Commit, s.Applied}
 // same reports whether s and o say the same, their positions aside.
 func (s *shardReport) same(o *shardReport) bool {
 	return s.Replica == o.Replica && s.Role == o.Role && s.Leader == o.Leader && s.Term == o.Term &&
-		s.Settled == o.Settled && s.Damaged == o.Damaged && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
+		s.Settled == o.Settled && s.Damaged == o.Damaged && s.Behind == o.Behind && s.Row == o.Row && slices.Equal(s.Members, o.Members) && slices.Equal(s.Learners, o.Learners)
 }
 
 // roleUnreachable is a replica's role in status whose node has not reported lately; the
 // others are the engine's.
 const roleUnreachable = "unreachable"
+
+// behindAfter is the age from which on a replica counts as behind: its shard waits for it if
+// another one is lost. It is several times what passes between two signs of freshness.
+const behindAfter = placement.DownAfter
 
 // report describes the replica of a shard here. For the conductor.
 func (rx *reportExchange) report(shard int, cm *placement.Map) shardReport {
@@ -136,6 +141,7 @@ func (rx *reportExchange) report(shard int, cm *placement.Map) shardReport {
 	s.Damaged = r.Down || r.Conf.OnlyMember(r.ID) && n.store.Damaged(shard)
 	s.Replica, s.Role, s.Leader, s.Term = r.ID, r.Role, v.Leader.Load(), v.Term.Load()
 	s.Commit, s.Applied = v.Committed.Load(), r.Applied
+	s.Behind = r.Role == engine.RoleFollower && (!v.Held.Load() || time.Duration(n.clock.Boot()-v.Fresh.Load()) > behindAfter)
 	if r.Role == engine.RoleLeader && r.Durable {
 		s.Members = r.Conf.Members()
 		s.Learners = slices.Clone(r.Conf.Learners)

@@ -72,6 +72,8 @@ func TestOnePrefix(t *testing.T) {
 		{&client.Error{Op: "ADMIN", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, Message: client.ErrNoQuorum.Error() + ": meta has no leader"}, "proa: the shard has no quorum: meta has no leader\nA majority of the replicas does not answer; to see which nodes are down: proa status"},
 		{&client.Error{Op: "ADMIN", Status: protocol.StatusNoQuorum, Err: client.ErrNoQuorum, Message: "meta has no leader; see \"proa status\""}, "proa: the shard has no quorum: meta has no leader; see \"proa status\""},
 		{lost, "proa: outcome unknown: connection lost\nThe write may or may not have taken effect, now or later: read the key before you repeat the command."},
+		{&client.Error{Op: "ADMIN", Err: client.ErrConnectionLost, Outcome: client.Unknown}, "proa: outcome unknown: connection lost\nThe change may or may not have begun, and may go on: see proa status before you repeat the command."},
+		{&statusError{exitUnknown, errors.New("interrupted; the change goes on")}, "proa: interrupted; the change goes on"},
 		{&client.Error{Op: "PUT", Err: client.ErrProtocol, Outcome: client.Done}, "proa: protocol error\nThe server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."},
 		{&client.Error{Op: "ADMIN", Status: protocol.StatusRefused, Err: client.ErrRefused, Message: "there is no node 9"}, "proa: there is no node 9"},
 		{errors.Join(errors.New("one"), errors.New("two")), "proa: one\ntwo"},

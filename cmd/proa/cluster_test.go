@@ -273,6 +273,8 @@ func TestHealth(t *testing.T) {
 		{"replica not made yet", func(s *command.ClusterStatus) { s.Shards[0].Replicas = s.Shards[0].Replicas[:2] }, exitFailed, "degraded"},
 		{"a node has not heard of the leader", func(s *command.ClusterStatus) { s.Shards[1].Replicas[2].Follows = 0 }, exitFailed,
 			"degraded: all 4 shards have a leader, but|1 of 4 shards has a replica that does not follow the leader yet: 0"},
+		{"a voter is behind", func(s *command.ClusterStatus) { s.Shards[1].Replicas[2].Behind = true }, exitFailed,
+			"degraded: all 4 shards have a leader, but|1 of 4 shards has a replica that is still catching up; until it has, the shard waits for it if another one is lost: 0"},
 		{"a node may not have heard of a new leader", func(s *command.ClusterStatus) {
 			s.Shards[1].NewLeader, s.Shards[1].Replicas[2].Follows = true, 0
 		}, exitDone, "healthy: all 4 shards"},

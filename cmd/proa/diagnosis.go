@@ -85,6 +85,7 @@ func diagnose(s *command.ClusterStatus) *diagnosis {
 		{h.Damaged, "%s have a damaged replica, which is being replaced by a copy of another one", &d.troubles},
 		{h.Incomplete, "%s lack a replica without a vote", &d.troubles},
 		{h.NotFollowing, "%s have a replica that does not follow the leader yet", &d.troubles},
+		{h.Behind, "%s have a replica that is still catching up; until it has, the shard waits for it if another one is lost", &d.troubles},
 		{h.Moving, "replicas of %s are being moved", &d.changes},
 	} {
 		if len(kind.shards) > 0 {

@@ -102,6 +102,9 @@ func explain(err error, a *app) *problem {
 		p.Message = render.OneLine(answer.Message) // it says what is wrong
 	case unreadable(err):
 		p.Hint = "The server says that the write was carried out, in a reply that this version cannot read: read the key before you repeat the command."
+	case exit == exitUnknown && isType[*statusError](err): // it says what is known
+	case exit == exitUnknown && answer != nil && answer.Op == "ADMIN":
+		p.Hint = "The change may or may not have begun, and may go on: see proa status before you repeat the command."
 	case exit == exitUnknown:
 		p.Hint = "The write may or may not have taken effect, now or later: read the key before you repeat the command."
 	case errors.Is(err, client.ErrNoQuorum) && !strings.Contains(p.Message, "proa status"):

@@ -207,7 +207,7 @@ const (
 )
 
 func shardState(s *command.ClusterStatus, sh *command.ShardInfo) string {
-	absent, apart, damaged, r := s.Missing(sh), sh.NotFollowing(), sh.DamagedOn(), s.Replication(sh)
+	absent, apart, behind, damaged, r := s.Missing(sh), sh.NotFollowing(), sh.BehindOn(), sh.DamagedOn(), s.Replication(sh)
 	switch {
 	case sh.Leadership() == command.ShardLeaderless && len(damaged) == 0:
 		return stateNoLeader
@@ -221,6 +221,8 @@ func shardState(s *command.ClusterStatus, sh *command.ShardInfo) string {
 		return "without " + numbers(absent)
 	case len(apart) > 0:
 		return "not followed by " + numbers(apart)
+	case len(behind) > 0:
+		return "catching up on " + numbers(behind)
 	case r.Short():
 		return fmt.Sprintf("%d of %d voters", r.Healthy, r.Wanted)
 	}
