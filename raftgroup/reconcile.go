@@ -86,7 +86,7 @@ func (co *controller) reconcile(shard int) {
 	change, leave := co.nextChange(shard, &r, want)
 	if leave {
 		successors := co.soundSuccessors(shard)
-		if to := cmp.Or(placement.Successor(successors, co.candidates(successors)), co.removedSuccessor(shard, &r, want)); to != 0 {
+		if to := cmp.Or(placement.Successor(successors, co.candidates(successors)), co.leavingSuccessor(shard, &r, want)); to != 0 {
 			n.engine.TransferLeadership(shard, to)
 		}
 		return
@@ -166,16 +166,16 @@ func (co *controller) caughtUp(shard int, id uint64) bool {
 	return co.node.known.alive(placement.NodeOf(id), co.node.clock.Boot()) && co.node.engine.CaughtUp(shard, id)
 }
 
-// removedSuccessor returns a voter that the map wants and whose node is to be
-// removed from the cluster. Nobody hands over to such a node, but for a leader
-// that the map does not want and that has nobody else: otherwise two nodes that
+// leavingSuccessor returns a voter that the map wants and whose node is to be
+// removed from the cluster, or drained. Nobody hands over to such a node, but for a
+// leader that the map does not want and that has nobody else: otherwise two nodes that
 // are removed at a time, and each of which holds a shard up for the other, would
-// never go.
-func (co *controller) removedSuccessor(shard int, r *engine.Replica, want *placement.Shard) uint64 {
+// never go, nor one of which the only successor is drained.
+func (co *controller) leavingSuccessor(shard int, r *engine.Replica, want *placement.Shard) uint64 {
 	cm := co.node.cmap.Load()
 	for _, w := range want.Replicas {
 		row, ok := cm.Node(w.Node)
-		if !ok || !row.Removing || w.Learner || w.ID() == r.ID || !r.Conf.Votes(w.ID()) || !co.caughtUp(shard, w.ID()) {
+		if !ok || !row.Removing && !row.Draining || w.Learner || w.ID() == r.ID || !r.Conf.Votes(w.ID()) || !co.caughtUp(shard, w.ID()) {
 			continue
 		}
 		if _, reason := co.node.known.mayLead(w.Node, co.node.clock.Boot(), false); reason == "" {

@@ -81,8 +81,8 @@ func (c *cluster) isolate(node uint64, cut bool) {
 }
 
 // A leader that the map does not want hands over to the only replica that it
-// wants, also where that one's node is to be removed, too: of two nodes that are
-// removed at a time neither must wait for the other.
+// wants, also where that one's node is to be removed, too, or drained: of two nodes that
+// are removed at a time neither must wait for the other.
 func TestLeaderLeavesToANodeThatLeaves(t *testing.T) { onEngines(t, testLeaderLeavesToANodeThatLeaves) }
 
 func testLeaderLeavesToANodeThatLeaves(t *testing.T, e placement.Engine) {
@@ -90,25 +90,29 @@ func testLeaderLeavesToANodeThatLeaves(t *testing.T, e placement.Engine) {
 	c.until("three replicas", func() bool { return c.settled(3) })
 	n := c.leader(0)
 	other := n.opt.ID%3 + 1
-	removing := func(nodes ...uint64) uint64 {
+	leaving := func(drained bool, nodes ...uint64) uint64 {
 		m := *n.cmap.Load()
 		m.Nodes, m.Shards = slices.Clone(m.Nodes), slices.Clone(m.Shards)
 		for i := range m.Nodes {
-			m.Nodes[i].Removing = slices.Contains(nodes, m.Nodes[i].ID)
+			goes := slices.Contains(nodes, m.Nodes[i].ID)
+			m.Nodes[i].Draining = goes && drained
+			m.Nodes[i].Removing = goes && !drained
 		}
 		r, _ := m.Replica(0, other)
 		m.Shards[0].Replicas = []placement.Replica{r}
 		n.cmap.Store(&m)
 		s := n.engine.Replica(0)
-		if got := n.removedSuccessor(0, &s, &m.Shards[0]); got != 0 {
+		if got := n.leavingSuccessor(0, &s, &m.Shards[0]); got != 0 {
 			return placement.NodeOf(got)
 		}
 		return 0
 	}
-	if got := removing(n.opt.ID, other); got != other {
-		t.Errorf("node %d hands over to node %d, want %d", n.opt.ID, got, other)
+	for _, drained := range []bool{false, true} {
+		if got := leaving(drained, n.opt.ID, other); got != other {
+			t.Errorf("node %d hands over to node %d, want %d (drained: %v)", n.opt.ID, got, other, drained)
+		}
 	}
-	if got := removing(n.opt.ID); got != 0 {
+	if got := leaving(false, n.opt.ID); got != 0 {
 		t.Errorf("node %d, which stays, is chosen as one that goes", got)
 	}
 }
