@@ -281,11 +281,15 @@ func (s *simulation) judgeCrossings() {
 func (s *simulation) lastCount(key string, shard int) int64 {
 	b := bufpool.Get(64)
 	defer b.Release()
-	for _, m := range s.up() {
-		if m.leased(shard) {
-			_, _ = m.node.ReadLocal(b, shard, []byte(key), m.node.NowMillis(), command.AnyValue)
-			break
+	for deadline := s.now() + int64(wholeWithin); s.now() < deadline && !s.failed(); { // a leadership may be on its way
+		for _, m := range s.up() {
+			if m.leased(shard) {
+				_, _ = m.node.ReadLocal(b, shard, []byte(key), m.node.NowMillis(), command.AnyValue)
+				return s.count(key, string(b.B))
+			}
 		}
+		s.until(s.now() + int64(50*time.Millisecond))
 	}
-	return s.count(key, string(b.B))
+	s.problem("nobody has a lease to read %s", key)
+	return 0
 }

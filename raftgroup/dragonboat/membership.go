@@ -307,15 +307,15 @@ func (e *Engine) Successors(number int) (voters []uint64) {
 	return voters
 }
 
-// CaughtUp reports whether a replica lacks few entries.
+// CaughtUp reports whether a replica lacks few entries, and no snapshot.
 func (e *Engine) CaughtUp(number int, replica uint64) bool {
 	s := e.shards[number]
-	_, last := e.db.Range(s.id, s.replicaID.Load())
+	first, last := e.db.Range(s.id, s.replicaID.Load())
 	s.membership.mu.Lock()
 	defer s.membership.mu.Unlock()
 	m, ok := s.matches[replica]
 	silent := time.Duration(e.Clock.Boot() - m.answered)
-	return ok && m.index+caughtUpEntries >= last && silent <= e.rtt*time.Duration(e.electionTicks)
+	return ok && m.index > 0 && m.index+1 >= first && m.index+caughtUpEntries >= last && silent <= e.rtt*time.Duration(e.electionTicks)
 }
 
 // noteMatch takes in that a replica has answered, and what it has confirmed. For any thread.

@@ -207,7 +207,7 @@ func (e *Engine) Replica(shard int) engine.Replica {
 // Successors returns the voters that could lead a shard at once.
 func (e *Engine) Successors(shard int) []uint64 { return e.groups[shard].successors() }
 
-// CaughtUp reports whether a replica lacks few entries.
+// CaughtUp reports whether a replica lacks few entries, and no snapshot.
 func (e *Engine) CaughtUp(shard int, replica uint64) bool {
 	return e.groups[shard].caughtUp(replica)
 }

@@ -193,11 +193,16 @@ func (mb *membership) reconcile(e *Engine) {
 	e.host.Reconcile(mb.group.shard)
 }
 
-// caughtUp reports whether a replica lacks few entries.
+// caughtUp reports whether a replica lacks few entries, and no snapshot: Raft may take one
+// that has nothing for one that follows, and one that has no configuration does not vote.
 func (mb *membership) caughtUp(id uint64) (ok bool) {
+	first, err := mb.group.log.FirstIndex()
+	if err != nil {
+		return false
+	}
 	mb.group.node.WithProgress(func(peer uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if peer == id {
-			ok = pr.State == tracker.StateReplicate && pr.Match+caughtUpEntries >= mb.group.last
+			ok = pr.State == tracker.StateReplicate && pr.Match > 0 && pr.Match+1 >= first && pr.Match+caughtUpEntries >= mb.group.last
 		}
 	})
 	return ok
