@@ -55,6 +55,22 @@ func report(t *testing.T, o *Outcome) {
 		o.Seed, strings.Join(problems, "\n  "), strings.Join(o.Recent[max(0, len(o.Recent)-60):], "\n"), o.Seed)
 }
 
+// TestOneFounder plays clusters of one founder that grow amid faults, and first the seeds in
+// which one was not whole in the end: a removed node whose only successor was drained, a
+// learner without a snapshot that was made a voter, a leadership on its way while counters
+// were compared.
+func TestOneFounder(t *testing.T) {
+	seeds := []uint64{2265, 2661, 2624}
+	if !testing.Short() {
+		for seed := uint64(1); seed <= 40; seed++ {
+			seeds = append(seeds, seed)
+		}
+	}
+	for _, seed := range seeds {
+		report(t, simulate(t, Config{Seed: seed, Founders: 1, Every: 150 * time.Millisecond}))
+	}
+}
+
 // TestReplay checks that a seed is one run, whatever else the machine does.
 func TestReplay(t *testing.T) {
 	seeds := 12
