@@ -659,6 +659,7 @@ func TestWhatIsKeptOut(t *testing.T) {
 	}
 	// Nor has what a refused one says, or one of a term that has passed, any effect.
 	c.put(0, "k", "v")
+	c.until("word of the leader", func() bool { return n.shards[0].Term.Load() > 1 })
 	lie, known := message(pb.Replicate), n.shards[0].Committed.Load()
 	lie.Commit = 1 << 60
 	if kept, err := w.Received(2, []pb.Message{lie}); err != nil || len(kept) != 1 {
@@ -673,6 +674,8 @@ func TestWhatIsKeptOut(t *testing.T) {
 	}
 	c.crash(1)
 	n = c.node(1)
+	c.stop(2)
+	c.stop(3) // nothing comes to node 1 any more but what follows
 	vote := message(pb.RequestVote)
 	if n.votesFrom <= n.started {
 		t.Fatal("a node that was restarted has promised nothing")

@@ -77,7 +77,7 @@ func (w watcher) take(ms []pb.Message) []pb.Message {
 				continue // before its restart this node may have promised not to vote
 			}
 		case pb.Replicate:
-			if m.Term >= s.Term.Load() { // else Raft does not take it
+			if m.Term >= max(s.Term.Load(), e.db.State(s.id, m.To).Term) { // else Raft does not take it
 				s.noteCommit(m.Commit)
 			}
 		case pb.LeaderTransfer:
