@@ -24,7 +24,7 @@ func (co *controller) candidates(successors []uint64) map[uint64]placement.Candi
 // is not damaged.
 func (co *controller) soundSuccessors(shard int) []uint64 {
 	return slices.DeleteFunc(co.node.engine.Successors(shard), func(id uint64) bool {
-		return co.node.known.damagedAt(shard, placement.NodeOf(id), id)
+		return co.node.known.unfitAt(shard, placement.NodeOf(id), id)
 	})
 }
 

@@ -248,9 +248,13 @@ func (t *pictures) placement(self uint64, shards int, now, started int64) *place
 	return r
 }
 
-// damagedAt reports whether a node says that its replica of a shard is damaged.
-func (t *pictures) damagedAt(shard int, node, replica uint64) bool {
+// unfitAt reports whether a node says that its replica of a shard is damaged, or asks for
+// votes: then it does not hear the leader, and would not hear that it is to lead.
+func (t *pictures) unfitAt(shard int, node, replica uint64) bool {
 	defer t.lock()()
 	p := t.nodes[node]
-	return p != nil && shard < len(p.shards) && p.shards[shard].Damaged && p.shards[shard].Replica == replica
+	if p == nil || shard >= len(p.shards) || p.shards[shard].Replica != replica {
+		return false
+	}
+	return p.shards[shard].Damaged || p.shards[shard].Role == engine.RoleCandidate
 }

@@ -80,6 +80,48 @@ func (c *cluster) isolate(node uint64, cut bool) {
 	}
 }
 
+// A replica that does not hear its leader, and is heard, is no successor: it would not hear
+// that either, and the leader would try again and again, without taking writes meanwhile.
+func TestDeafReplicaIsNoSuccessor(t *testing.T) { onEngines(t, testDeafReplicaIsNoSuccessor) }
+
+func testDeafReplicaIsNoSuccessor(t *testing.T, e placement.Engine) {
+	c := newClusterOf(t, e, 3, 1)
+	c.until("three replicas", func() bool { return c.settled(3) })
+	n := c.leader(0)
+	deaf, other := placement.ReplicaID(n.id%3+1, 1), placement.ReplicaID((n.id+1)%3+1, 1)
+	successors := func(want ...uint64) func() bool {
+		return func() bool {
+			if leader := c.leader(0); leader != n {
+				if leader != nil {
+					_ = leader.requestTransfer(0, n.id)
+				}
+				return false
+			}
+			got := make(chan []uint64, 1)
+			n.engine.Post(func() { got <- n.soundSuccessors(0) })
+			c.settle()
+			select {
+			case ids := <-got:
+				slices.Sort(ids)
+				slices.Sort(want)
+				return slices.Equal(ids, want)
+			default:
+				return false
+			}
+		}
+	}
+	c.until("two successors", successors(deaf, other))
+	for id := range c.nodes {
+		c.sever(id, placement.NodeOf(deaf), true)
+	}
+	c.until("one successor", successors(other))
+	c.put("k", "v")
+	for id := range c.nodes {
+		c.sever(id, placement.NodeOf(deaf), false)
+	}
+	c.until("two successors again", successors(deaf, other))
+}
+
 // A leader that the map does not want hands over to the only replica that it
 // wants, also where that one's node is to be removed, too, or drained: of two nodes that
 // are removed at a time neither must wait for the other.
