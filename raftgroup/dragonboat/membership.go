@@ -54,8 +54,9 @@ type membership struct {
 	// on Clock.Boot
 	behindSince, behindLast atomic.Int64
 
-	mu      sync.Mutex
-	matches map[uint64]match // by replica, while this one leads
+	mu          sync.Mutex
+	matches     map[uint64]match // by replica: what was confirmed to this one as the leader of matchesTerm
+	matchesTerm uint64
 }
 
 // match is what a replica has confirmed, and when it has answered last, on Clock.Boot.
@@ -110,7 +111,6 @@ func (s *shard) changeLeader(info raftio.LeaderInfo) {
 		return
 	}
 	s.logger.Debug("leads now", "term", info.Term)
-	s.forgetMatches()
 	s.voided, s.adding, s.change = false, false, nil
 	s.confKnown, s.confAsked = false, false
 	s.reconcileAt, s.renewed = 0, 0
@@ -311,21 +311,35 @@ func (e *Engine) Successors(number int) (voters []uint64) {
 func (e *Engine) CaughtUp(number int, replica uint64) bool {
 	s := e.shards[number]
 	first, last := e.db.Range(s.id, s.replicaID.Load())
-	s.membership.mu.Lock()
-	defer s.membership.mu.Unlock()
-	m, ok := s.matches[replica]
+	m := s.matchOf(s.Term.Load(), replica)
 	silent := time.Duration(e.Clock.Boot() - m.answered)
-	return ok && m.index > 0 && m.index+1 >= first && m.index+caughtUpEntries >= last && silent <= e.rtt*time.Duration(e.electionTicks)
+	return m.index > 0 && m.index+1 >= first && m.index+caughtUpEntries >= last && silent <= e.rtt*time.Duration(e.electionTicks)
 }
 
-// noteMatch takes in that a replica has answered, and what it has confirmed. For any thread.
-func (mb *membership) noteMatch(replica, index uint64, now int64) {
+// noteMatch takes in that a replica has answered this one as the leader of a term, and what
+// it has confirmed: what was confirmed to an earlier leader may be gone. The answer may come
+// before changeLeader, and be the only one that confirms anything for a long time. For any
+// thread.
+func (mb *membership) noteMatch(term, replica, index uint64, now int64) {
 	mb.mu.Lock()
 	defer mb.mu.Unlock()
-	if mb.matches == nil {
-		mb.matches = make(map[uint64]match)
+	if term < mb.matchesTerm {
+		return
+	}
+	if term > mb.matchesTerm || mb.matches == nil {
+		mb.matches, mb.matchesTerm = make(map[uint64]match), term
 	}
 	mb.matches[replica] = match{max(mb.matches[replica].index, index), now}
+}
+
+// matchOf is what a replica has confirmed in a term, zero if nothing. For any thread.
+func (mb *membership) matchOf(term, replica uint64) match {
+	mb.mu.Lock()
+	defer mb.mu.Unlock()
+	if term != mb.matchesTerm {
+		return match{}
+	}
+	return mb.matches[replica]
 }
 
 // callLearners sends heartbeats to learners that have not answered one for a while.
@@ -341,9 +355,7 @@ func (s *shard) callLearners() {
 	s.calledAt = e.pass.ticks
 	now, patience := e.Clock.Boot(), int64(2*e.rtt*time.Duration(e.heartbeatTicks))
 	for _, id := range s.conf.Learners {
-		s.membership.mu.Lock()
-		m := s.matches[id]
-		s.membership.mu.Unlock()
+		m := s.matchOf(s.Term.Load(), id)
 		if now-m.answered > patience {
 			_ = e.wire.Send(placement.NodeOf(id), []pb.Message{{
 				Type: pb.Heartbeat, ShardID: s.id, From: s.replicaID.Load(), To: id,
@@ -351,12 +363,6 @@ func (s *shard) callLearners() {
 			}})
 		}
 	}
-}
-
-func (mb *membership) forgetMatches() {
-	mb.mu.Lock()
-	defer mb.mu.Unlock()
-	clear(mb.matches)
 }
 
 // noteCommit takes in up to where entries are committed. For any thread.

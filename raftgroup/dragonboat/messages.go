@@ -85,12 +85,12 @@ func (w watcher) take(ms []pb.Message) []pb.Message {
 		case pb.Propose:
 			continue // commands go to the leader by way of the client
 		case pb.ReplicateResp, pb.HeartbeatResp:
-			if !m.Reject && m.Term == s.Term.Load() { // what was confirmed to an earlier leader may be gone
+			if !m.Reject && m.Term <= max(s.Term.Load(), s.spoken.Load()) { // it answers this replica
 				index := m.LogIndex
 				if m.Type == pb.HeartbeatResp {
 					index = 0 // it confirms no entry
 				}
-				s.noteMatch(m.From, index, e.Clock.Boot())
+				s.noteMatch(m.Term, m.From, index, e.Clock.Boot())
 			}
 		}
 		kept = append(kept, *m)
