@@ -13,7 +13,14 @@ import (
 type controller struct {
 	node *Node
 
-	tendDue int64 // Clock.Boot
+	tendDue int64       // Clock.Boot
+	here    []residence // by shard
+}
+
+// residence is since when a replica is here, on Clock.Boot.
+type residence struct {
+	replica uint64 // 0: there is none
+	since   int64
 }
 
 // tickCluster does what concerns the cluster and is due with this tick. For the

@@ -339,6 +339,7 @@ func (n *Node) openEngine() {
 	}
 	n.engine = n.newEngine()
 	n.committer, n.receiver, n.views = n.engine, n.engine, n.engine.Views()
+	n.here = make([]residence, len(n.views))
 }
 
 func (n *Node) openStores() (err error) {

@@ -192,16 +192,19 @@ func (t *pictures) countLeader(node uint64) {
 // whatever age: for those who are to wait until a newer leader contradicts.
 func (t *pictures) leading(shard int) (s shardReport, ok bool) {
 	defer t.lock()()
-	return t.leadingLocked(shard)
+	s, _, ok = t.leadingLocked(shard)
+	return s, ok
 }
 
-func (t *pictures) leadingLocked(shard int) (s shardReport, ok bool) {
+// leadingLocked also returns when the statement was last all that the node had to say, on
+// Clock.Boot.
+func (t *pictures) leadingLocked(shard int) (s shardReport, said int64, ok bool) {
 	for _, p := range t.nodes {
 		if p.leads(shard) && (!ok || p.shards[shard].Term > s.Term) {
-			s, ok = p.shards[shard], true
+			s, said, ok = p.shards[shard], p.whole, true
 		}
 	}
-	return s, ok
+	return s, said, ok
 }
 
 // leaderOf returns the node that says it leads shard, 0 if none of those that
@@ -219,10 +222,11 @@ func (t *pictures) leaderOf(shard int, now int64) (leader uint64) {
 
 // excludes reports whether the leader of shard, in term or later, says that
 // replica is no member. What it said when less was committed than this node knows of
-// does not count: the replica may have been added since.
-func (t *pictures) excludes(shard int, replica, term, committed uint64) bool {
-	s, ok := t.leading(shard)
-	return ok && s.Term >= term && s.Commit >= committed && len(s.Members) > 0 && !slices.Contains(s.Members, replica)
+// does not count, nor what it said up to since: the replica may have been added later.
+func (t *pictures) excludes(shard int, replica, term, committed uint64, since int64) bool {
+	defer t.lock()()
+	s, said, ok := t.leadingLocked(shard)
+	return ok && s.Term >= term && s.Commit >= committed && said > since && len(s.Members) > 0 && !slices.Contains(s.Members, replica)
 }
 
 // placement returns what decisions about placement need to know, on a node that
@@ -240,7 +244,7 @@ func (t *pictures) placement(self uint64, shards int, now, started int64) *place
 	}
 	r.Nodes[self] = placement.NodeReport{Heard: time.Duration(now), Up: true}
 	for shard := range r.Shards {
-		if s, ok := t.leadingLocked(shard); ok {
+		if s, _, ok := t.leadingLocked(shard); ok {
 			o := &r.Shards[shard]
 			o.Settled, o.Row, o.Members, o.Learners = s.Settled, s.Row, s.Members, s.Learners
 		}

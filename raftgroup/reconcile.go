@@ -35,15 +35,21 @@ func (ms *members) shardRow(shard int) placement.Shard {
 // considerRetiring removes the replica of a shard if the map wants none here and its
 // group knows it no more: the leader's report says so. That its own configuration
 // does is not enough. The leader may have crashed since, and have to ask for
-// this replica's vote once more; see applyConfChange. One whose state is lost goes as
+// this replica's vote once more; see applyConfChange. What the leader said before the
+// replica came to be here does not count: it may not have been a member yet, and may have
+// confirmed entries since. One whose state is lost goes as
 // soon as map and group know it no more.
 func (co *controller) considerRetiring(shard int, cm *placement.Map) error {
 	n := co.node
 	r := n.engine.Replica(shard)
+	here := &co.here[shard]
+	if here.replica != r.ID {
+		here.replica, here.since = r.ID, n.clock.Boot()
+	}
 	row, ok := cm.Replica(shard, n.id)
 	switch {
 	case cm.Begun() && r.Lost != 0:
-		if ok && row.ID() == r.Lost || !n.known.excludes(shard, r.Lost, 0, 0) {
+		if ok && row.ID() == r.Lost || !n.known.excludes(shard, r.Lost, 0, 0, -1) {
 			return nil
 		}
 		return n.engine.Retire(shard)
@@ -53,7 +59,7 @@ func (co *controller) considerRetiring(shard int, cm *placement.Map) error {
 	case !cm.Begun() || ok && row.ID() == r.ID:
 		return nil
 	}
-	if v := n.views[shard]; !n.known.excludes(shard, r.ID, v.Term.Load(), v.Committed.Load()) {
+	if v := n.views[shard]; !n.known.excludes(shard, r.ID, v.Term.Load(), v.Committed.Load(), here.since) {
 		return nil
 	}
 	return n.engine.Retire(shard)
